@@ -1,0 +1,19 @@
+//! The contract between the proxy filter, the server and their users: messages, names and the problem body.
+
+pub mod extension;
+pub mod header;
+mod problem;
+
+pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, LimitFigures, Problem};
+
+/// The filter's part of Envoy's external authorization protocol.
+#[allow(clippy::allow_attributes, clippy::derive_partial_eq_without_eq, unreachable_pub, reason = "generated code")]
+pub mod envoy {
+    include!(concat!(env!("OUT_DIR"), "/sluice.envoy.rs"));
+}
+
+/// What travels beside a decision through the event stream.
+#[allow(clippy::allow_attributes, clippy::derive_partial_eq_without_eq, unreachable_pub, reason = "generated code")]
+pub mod journal {
+    include!(concat!(env!("OUT_DIR"), "/sluice.journal.rs"));
+}

@@ -1,0 +1,65 @@
+//! The body of every refusal: RFC 9457 problem details with Sluice's members.
+
+use quota::Code;
+use serde::{Deserialize, Serialize};
+
+/// The media type of the body.
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// A refusal as its caller reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A URN that names the kind of problem by its code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind of problem in one sentence.
+    pub title: String,
+    /// The HTTP status of the answer.
+    pub status: u16,
+    /// Stable, made for programs.
+    pub code: Code,
+    /// What is particular to this request, where there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The decision's id, where the server decided; the journal row has the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_id: Option<String>,
+    /// The limit that bound, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitFigures>,
+}
+
+/// The binding limit's figures. Amounts are in minor units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitFigures {
+    /// As in `daily_amount`.
+    pub name: String,
+    pub max: u64,
+    pub used: u64,
+    pub remaining: u64,
+    /// RFC 3339 in UTC; absent for a limit that time does not lift.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resets_at: Option<String>,
+}
+
+impl Problem {
+    /// A problem with the code's own status and title.
+    #[must_use]
+    pub fn new(code: Code, detail: Option<String>) -> Self {
+        Self {
+            kind: format!("urn:sluice:problem:{}", code.as_str().to_ascii_lowercase()),
+            title: code.title().to_owned(),
+            status: code.http_status(),
+            code,
+            detail,
+            decision_id: None,
+            limit: None,
+        }
+    }
+
+    /// The body's text.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}

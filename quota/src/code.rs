@@ -1,0 +1,197 @@
+//! The stable codes of every answer: one table to HTTP, one to the number that the Redis script uses.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a charge was answered as it was. The text form is part of the contract and never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[repr(u8)]
+pub enum Code {
+    /// The charge was consumed, or is a replay of one that was.
+    Admitted = 0,
+    /// The last live attempt was voided and the order's charge returned.
+    Voided = 1,
+    /// The attempt was voided; other live attempts keep the order's charge.
+    AttemptReleased = 2,
+    /// The void came before its attempt; only that attempt will be refused.
+    Tombstoned = 3,
+
+    /// The request could not be read as a payment: a field is missing, repeated or contradictory.
+    BadRequest = 10,
+    /// The amount is malformed, not positive, over-precise or too large.
+    BadAmount = 11,
+    /// The body is larger than the rule reads.
+    BodyTooLarge = 12,
+    /// The body's encoding or media type cannot be read.
+    UnsupportedContent = 13,
+
+    /// No policy applies to the merchant.
+    PolicyMissing = 20,
+    /// The policy does not allow the channel.
+    ChannelNotAllowed = 21,
+    /// The policy does not allow the currency.
+    CurrencyNotAllowed = 22,
+    /// The amount is below the single minimum.
+    BelowSingleMin = 23,
+    /// The amount is above the single maximum.
+    AboveSingleMax = 24,
+
+    /// The day's number of charges is used up.
+    DailyCount = 30,
+    /// The month's number of charges is used up.
+    MonthlyCount = 31,
+    /// The year's number of charges is used up.
+    YearlyCount = 32,
+    /// The day's amount would be exceeded.
+    DailyAmount = 33,
+    /// The month's amount would be exceeded.
+    MonthlyAmount = 34,
+    /// The year's amount would be exceeded.
+    YearlyAmount = 35,
+
+    /// The order is already charged with another amount or currency.
+    IdempotencyConflict = 50,
+    /// The attempt was voided before it arrived.
+    AttemptVoided = 51,
+
+    /// The store gave no answer in time.
+    StoreUnavailable = 60,
+    /// The journal's backlog is at its bound; new charges are refused rather than lost.
+    BacklogFull = 61,
+    /// The decision server gave no usable answer in time.
+    AuthzUnavailable = 62,
+}
+
+impl Code {
+    /// Every code, in the order of checks.
+    pub const ALL: [Self; 24] = [
+        Self::Admitted,
+        Self::Voided,
+        Self::AttemptReleased,
+        Self::Tombstoned,
+        Self::BadRequest,
+        Self::BadAmount,
+        Self::BodyTooLarge,
+        Self::UnsupportedContent,
+        Self::PolicyMissing,
+        Self::ChannelNotAllowed,
+        Self::CurrencyNotAllowed,
+        Self::BelowSingleMin,
+        Self::AboveSingleMax,
+        Self::DailyCount,
+        Self::MonthlyCount,
+        Self::YearlyCount,
+        Self::DailyAmount,
+        Self::MonthlyAmount,
+        Self::YearlyAmount,
+        Self::IdempotencyConflict,
+        Self::AttemptVoided,
+        Self::StoreUnavailable,
+        Self::BacklogFull,
+        Self::AuthzUnavailable,
+    ];
+
+    /// The text of the contract, as in `DAILY_AMOUNT`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "ADMITTED",
+            Self::Voided => "VOIDED",
+            Self::AttemptReleased => "ATTEMPT_RELEASED",
+            Self::Tombstoned => "TOMBSTONED",
+            Self::BadRequest => "BAD_REQUEST",
+            Self::BadAmount => "BAD_AMOUNT",
+            Self::BodyTooLarge => "BODY_TOO_LARGE",
+            Self::UnsupportedContent => "UNSUPPORTED_CONTENT",
+            Self::PolicyMissing => "POLICY_MISSING",
+            Self::ChannelNotAllowed => "CHANNEL_NOT_ALLOWED",
+            Self::CurrencyNotAllowed => "CURRENCY_NOT_ALLOWED",
+            Self::BelowSingleMin => "BELOW_SINGLE_MIN",
+            Self::AboveSingleMax => "ABOVE_SINGLE_MAX",
+            Self::DailyCount => "DAILY_COUNT",
+            Self::MonthlyCount => "MONTHLY_COUNT",
+            Self::YearlyCount => "YEARLY_COUNT",
+            Self::DailyAmount => "DAILY_AMOUNT",
+            Self::MonthlyAmount => "MONTHLY_AMOUNT",
+            Self::YearlyAmount => "YEARLY_AMOUNT",
+            Self::IdempotencyConflict => "IDEMPOTENCY_CONFLICT",
+            Self::AttemptVoided => "ATTEMPT_VOIDED",
+            Self::StoreUnavailable => "STORE_UNAVAILABLE",
+            Self::BacklogFull => "BACKLOG_FULL",
+            Self::AuthzUnavailable => "AUTHZ_UNAVAILABLE",
+        }
+    }
+
+    /// The HTTP status that the proxy answers with: 429 where time lifts the limit, 403 where it does not.
+    #[must_use]
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::Admitted | Self::Voided | Self::AttemptReleased | Self::Tombstoned => 200,
+            Self::BadRequest | Self::BadAmount => 400,
+            Self::PolicyMissing
+            | Self::ChannelNotAllowed
+            | Self::CurrencyNotAllowed
+            | Self::BelowSingleMin
+            | Self::AboveSingleMax => 403,
+            Self::IdempotencyConflict | Self::AttemptVoided => 409,
+            Self::BodyTooLarge => 413,
+            Self::UnsupportedContent => 415,
+            Self::DailyCount
+            | Self::MonthlyCount
+            | Self::YearlyCount
+            | Self::DailyAmount
+            | Self::MonthlyAmount
+            | Self::YearlyAmount => 429,
+            Self::StoreUnavailable | Self::BacklogFull | Self::AuthzUnavailable => 503,
+        }
+    }
+
+    /// A sentence that is safe to show to any caller.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Admitted => "The payment is within its limits.",
+            Self::Voided => "The charge was returned.",
+            Self::AttemptReleased => "The attempt was voided; the order's charge is kept by other attempts.",
+            Self::Tombstoned => "The attempt will be refused should it still arrive.",
+            Self::BadRequest => "The request cannot be read as a payment.",
+            Self::BadAmount => "The amount cannot be accepted.",
+            Self::BodyTooLarge => "The body is too large.",
+            Self::UnsupportedContent => "The body's encoding or media type is not supported.",
+            Self::PolicyMissing => "No limit policy applies to this merchant.",
+            Self::ChannelNotAllowed => "The channel is not allowed for this merchant.",
+            Self::CurrencyNotAllowed => "The currency is not allowed for this merchant.",
+            Self::BelowSingleMin => "The amount is below the minimum for one payment.",
+            Self::AboveSingleMax => "The amount is above the maximum for one payment.",
+            Self::DailyCount => "The day's number of payments is used up.",
+            Self::MonthlyCount => "The month's number of payments is used up.",
+            Self::YearlyCount => "The year's number of payments is used up.",
+            Self::DailyAmount => "The day's amount would be exceeded.",
+            Self::MonthlyAmount => "The month's amount would be exceeded.",
+            Self::YearlyAmount => "The year's amount would be exceeded.",
+            Self::IdempotencyConflict => "The order was already charged with another amount or currency.",
+            Self::AttemptVoided => "This attempt was voided before it arrived.",
+            Self::StoreUnavailable => "The quota store gave no answer in time.",
+            Self::BacklogFull => "The journal is at its bound; no new charges are taken.",
+            Self::AuthzUnavailable => "The decision server gave no answer in time.",
+        }
+    }
+
+    /// Reads the text form; `None` for an unknown code.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
+    /// The number that stands for the code in packed records.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Reads the number of a packed record; `None` for an unknown one.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.number() == number)
+    }
+}

@@ -1,0 +1,47 @@
+//! The pure core of Sluice: what a charge is, which limits apply to it and what the answer is.
+//!
+//! Nothing here reads a clock, a socket, the environment or randomness: `now` is a parameter. The proxy filter and the
+//! server both build on it; the Redis script is held to it by the differential suite.
+
+mod code;
+mod ids;
+mod money;
+mod record;
+
+pub use code::Code;
+pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OrderNo, PaymentNo};
+pub use record::{Record, WindowFigures};
+pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};
+
+use serde::{Deserialize, Serialize};
+
+/// What a route does with decisions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A refusal is answered by the proxy; the gateway never sees the payment.
+    #[default]
+    Enforce,
+    /// Charges are decided, counted and journalled as in `Enforce`, but a refused payment goes through.
+    Shadow,
+    /// Nothing is read, asked or counted.
+    Off,
+}
+
+impl Mode {
+    /// The word used in configuration, on the wire and in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+            Self::Off => "off",
+        }
+    }
+
+    /// Reads the word back; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Enforce, Self::Shadow, Self::Off].into_iter().find(|mode| mode.as_str() == text)
+    }
+}
