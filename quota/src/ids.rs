@@ -86,11 +86,12 @@ fn check(text: &str, field: &'static str, max: usize, colon_free: bool) -> Resul
 pub struct AttemptId(pub [u8; 16]);
 
 impl AttemptId {
-    /// Reads 32 hexadecimal digits as they are; any other text is hashed (XXH3, 128 bits), so that an identifier of
+    /// Reads 32 lower-case hexadecimal digits as they are; any other text is hashed (XXH3, 128 bits), so that an identifier of
     /// foreign form still names one attempt.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
-        let exact = if text.len() == 32 && text.is_ascii() { u128::from_str_radix(text, 16).ok() } else { None };
+        let hexadecimal = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let exact = if hexadecimal { u128::from_str_radix(text, 16).ok() } else { None };
         Self(exact.unwrap_or_else(|| xxhash_rust::xxh3::xxh3_128(text.as_bytes())).to_be_bytes())
     }
 }

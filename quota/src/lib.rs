@@ -4,14 +4,27 @@
 //! server both build on it; the Redis script is held to it by the differential suite.
 
 mod code;
+mod decide;
 mod ids;
+mod ledger;
+mod limits;
 mod money;
+mod policy;
 mod record;
+pub mod rule;
+mod window;
 
 pub use code::Code;
+pub use decide::{
+    ATTEMPTS_MAX, Account, Action, Command, Consume, Counter, Order, Outcome, Reply, decide,
+};
 pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OrderNo, PaymentNo};
-pub use record::{Record, WindowFigures};
+pub use ledger::{Event, Ledger, shard_of};
+pub use limits::{Figures, LimitName};
 pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};
+pub use policy::{Limits, Policy, PolicyBook, PolicyError, WindowLimits};
+pub use record::{Record, WindowFigures};
+pub use window::{Calendar, Period, WindowIds};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! The figures of one decision: what each window held before and after it.
 
-use crate::Code;
+use crate::{Code, Period};
 
 /// One window of an account, before and after a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,4 +27,16 @@ pub struct Record {
     pub year: WindowFigures,
     /// Number of changes of the account so far.
     pub version: u64,
+}
+
+impl Record {
+    /// The figures of one kind of window.
+    #[must_use]
+    pub const fn of(&self, period: Period) -> WindowFigures {
+        match period {
+            Period::Day => self.day,
+            Period::Month => self.month,
+            Period::Year => self.year,
+        }
+    }
 }

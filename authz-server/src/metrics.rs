@@ -1,0 +1,307 @@
+//! Every figure that the server exposes at `/metrics`, behind typed methods. Labels take their values from our own enums
+//! only, so that no request can grow a series.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use quota::Code;
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Check latency buckets: 0.25 ms, doubling, 12 of them, up to half a second.
+const LATENCY_FIRST_SECS: f64 = 0.000_25;
+const LATENCY_FACTOR: f64 = 2.0;
+const LATENCY_BUCKETS: u16 = 12;
+
+/// What a command did to quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    Consume,
+    Void,
+}
+
+impl Action {
+    /// The label's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consume => "consume",
+            Self::Void => "void",
+        }
+    }
+}
+
+/// What went wrong with a dependency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// No answer within the deadline.
+    Timeout,
+    /// The connection could not be made, or broke.
+    Connection,
+    /// An answer that says no, or cannot be understood.
+    Reply,
+}
+
+impl Failure {
+    /// The label's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Connection => "connection",
+            Self::Reply => "reply",
+        }
+    }
+}
+
+/// A dependency whose state is a gauge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dependency {
+    Redis,
+    Postgres,
+}
+
+impl Dependency {
+    /// The label's value, and the name in `/ready`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+type Label = (&'static str, &'static str);
+type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// The server's figures.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    operations: Family<[Label; 2], Counter>,
+    replays: Counter,
+    check_seconds: Histogram,
+    store_errors: Family<[Label; 1], Counter>,
+    journal_rows: Counter,
+    journal_batches: Counter,
+    journal_duplicates: Counter,
+    journal_rejected: Counter,
+    journal_taken_over: Counter,
+    journal_retries: Family<[Label; 1], Counter>,
+    journal_backlog: Gauge,
+    journal_lag_seconds: FloatGauge,
+    journal_missing: Gauge,
+    journal_rewound: Gauge,
+    redis_up: Gauge,
+    postgres_up: Gauge,
+    enforcement_active: Gauge,
+    policy_info: Family<[(&'static str, String); 1], Gauge>,
+    log_lines_dropped: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All figures at zero; enforcement is inactive and every dependency down until someone says otherwise.
+    #[must_use]
+    pub fn new() -> Self {
+        let buckets = exponential_buckets(LATENCY_FIRST_SECS, LATENCY_FACTOR, LATENCY_BUCKETS);
+        let mut metrics = Self {
+            registry: Registry::default(),
+            operations: Family::default(),
+            replays: Counter::default(),
+            check_seconds: Histogram::new(buckets),
+            store_errors: Family::default(),
+            journal_rows: Counter::default(),
+            journal_batches: Counter::default(),
+            journal_duplicates: Counter::default(),
+            journal_rejected: Counter::default(),
+            journal_taken_over: Counter::default(),
+            journal_retries: Family::default(),
+            journal_backlog: Gauge::default(),
+            journal_lag_seconds: FloatGauge::default(),
+            journal_missing: Gauge::default(),
+            journal_rewound: Gauge::default(),
+            redis_up: Gauge::default(),
+            postgres_up: Gauge::default(),
+            enforcement_active: Gauge::default(),
+            policy_info: Family::default(),
+            log_lines_dropped: Counter::default(),
+        };
+        metrics.register_decisions();
+        metrics.register_journal();
+        metrics.register_state();
+        metrics
+    }
+
+    /// One decision was answered with `code`.
+    pub fn decision(&self, action: Action, code: Code, replay: bool) {
+        self.operations.get_or_create(&[("action", action.as_str()), ("code", code.as_str())]).inc();
+        if replay {
+            self.replays.inc();
+        }
+    }
+
+    /// One check took this long, its store call included.
+    pub fn check_took(&self, duration: Duration) {
+        self.check_seconds.observe(duration.as_secs_f64());
+    }
+
+    /// One store call failed.
+    pub fn store_error(&self, failure: Failure) {
+        self.store_errors.get_or_create(&[("kind", failure.as_str())]).inc();
+    }
+
+    /// One transaction brought `stored` new rows to Postgres; `duplicates` were there already and `rejected` were set
+    /// aside.
+    pub fn journal_stored(&self, stored: u64, duplicates: u64, rejected: u64) {
+        self.journal_batches.inc();
+        self.journal_rows.inc_by(stored);
+        self.journal_duplicates.inc_by(duplicates);
+        self.journal_rejected.inc_by(rejected);
+    }
+
+    /// Events of another consumer were taken over.
+    pub fn journal_taken_over(&self, events: u64) {
+        self.journal_taken_over.inc_by(events);
+    }
+
+    /// The journal could not reach a dependency and tries again.
+    pub fn journal_retry(&self, dependency: Dependency) {
+        self.journal_retries.get_or_create(&[("dependency", dependency.as_str())]).inc();
+    }
+
+    /// Events that are in Redis and not yet known to be in Postgres.
+    pub fn set_journal_backlog(&self, events: u64) {
+        self.journal_backlog.set(signed(events));
+    }
+
+    /// Age of the oldest event of the batch at hand.
+    pub fn set_journal_lag(&self, lag: Duration) {
+        self.journal_lag_seconds.set(lag.as_secs_f64());
+    }
+
+    /// Sequence numbers that never came, and ranges that came twice with different events.
+    pub fn set_journal_anomalies(&self, missing_events: u64, rewound_ranges: u64) {
+        self.journal_missing.set(signed(missing_events));
+        self.journal_rewound.set(signed(rewound_ranges));
+    }
+
+    /// Whether the dependency answered when it was last asked.
+    pub fn set_up(&self, dependency: Dependency, up: bool) {
+        let gauge = match dependency {
+            Dependency::Redis => &self.redis_up,
+            Dependency::Postgres => &self.postgres_up,
+        };
+        gauge.set(i64::from(up));
+    }
+
+    /// Whether limits are in force, and from which version of the policy document.
+    pub fn set_policy(&self, version: Option<&str>) {
+        self.enforcement_active.set(i64::from(version.is_some()));
+        // One series at a time: an old version would else stay for ever.
+        self.policy_info.clear();
+        if let Some(version) = version {
+            self.policy_info.get_or_create(&[("version", version.to_owned())]).set(1);
+        }
+    }
+
+    /// A log line did not fit into the queue.
+    pub fn log_line_dropped(&self) {
+        self.log_lines_dropped.inc();
+    }
+
+    /// All figures as OpenMetrics text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            // Writing to a string fails only where a figure refuses to be written; a scrape without figures says so.
+            Err(std::fmt::Error) => "# EOF\n".to_owned(),
+        }
+    }
+
+    fn register_decisions(&mut self) {
+        let r = &mut self.registry;
+        r.register("quota_operations", "Decisions by action and code", self.operations.clone());
+        r.register("quota_replays", "Decisions that repeated an earlier answer", self.replays.clone());
+        r.register("sluice_check_seconds", "Time of one check in seconds", self.check_seconds.clone());
+        r.register("sluice_store_errors", "Store calls that failed", self.store_errors.clone());
+    }
+
+    fn register_journal(&mut self) {
+        let r = &mut self.registry;
+        r.register("sluice_journal_rows_stored", "Events stored in Postgres", self.journal_rows.clone());
+        r.register("sluice_journal_batches", "Transactions that stored events", self.journal_batches.clone());
+        r.register("sluice_journal_duplicates", "Events that were stored already", self.journal_duplicates.clone());
+        r.register("sluice_journal_rejected", "Events set aside as unreadable", self.journal_rejected.clone());
+        r.register("sluice_journal_taken_over", "Events taken from dead consumers", self.journal_taken_over.clone());
+        r.register("sluice_journal_retries", "Failed attempts of the journal", self.journal_retries.clone());
+        r.register("sluice_journal_backlog_events", "Events not yet in Postgres", self.journal_backlog.clone());
+        r.register("sluice_journal_lag_seconds", "Age of the oldest event at hand", self.journal_lag_seconds.clone());
+        r.register("sluice_journal_missing_events", "Sequence numbers that never came", self.journal_missing.clone());
+        r.register("sluice_journal_rewound_ranges", "Sequence ranges that came twice", self.journal_rewound.clone());
+    }
+
+    fn register_state(&mut self) {
+        let r = &mut self.registry;
+        r.register("sluice_redis_up", "1 while Redis answers", self.redis_up.clone());
+        r.register("sluice_postgres_up", "1 while Postgres answers", self.postgres_up.clone());
+        r.register("sluice_enforcement_active", "1 while limits are in force", self.enforcement_active.clone());
+        r.register("sluice_policy_document", "The policy document in force", self.policy_info.clone());
+        r.register("sluice_log_lines_dropped", "Log lines lost to a full queue", self.log_lines_dropped.clone());
+    }
+}
+
+/// Gauges are signed; a count beyond their range is shown at its end.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_exposed_under_their_names() {
+        let metrics = Metrics::new();
+        metrics.decision(Action::Consume, Code::DailyAmount, false);
+        metrics.decision(Action::Consume, Code::Admitted, true);
+        metrics.store_error(Failure::Timeout);
+        metrics.journal_stored(5, 2, 1);
+        metrics.set_up(Dependency::Redis, true);
+        metrics.set_policy(Some("1"));
+        metrics.set_policy(Some("2"));
+        metrics.check_took(Duration::from_millis(1));
+        let text = metrics.encode();
+        for line in [
+            "quota_operations_total{action=\"consume\",code=\"DAILY_AMOUNT\"} 1",
+            "quota_replays_total 1",
+            "sluice_store_errors_total{kind=\"timeout\"} 1",
+            "sluice_journal_rows_stored_total 5",
+            "sluice_journal_duplicates_total 2",
+            "sluice_journal_rejected_total 1",
+            "sluice_redis_up 1",
+            "sluice_postgres_up 0",
+            "sluice_enforcement_active 1",
+            "sluice_policy_document{version=\"2\"} 1",
+            "sluice_check_seconds_count 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("version=\"1\""));
+    }
+}

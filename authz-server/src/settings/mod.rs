@@ -1,0 +1,175 @@
+//! The server's settings: one typed table, read from defaults, then a YAML file, then the environment.
+//!
+//! Everything is checked before anything starts: an unknown name, a value outside its range or two settings that
+//! contradict each other are refused with the name as the operator wrote it.
+
+mod error;
+mod reference;
+mod source;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::SettingsError;
+pub use reference::{help, reference};
+pub use source::ConfigFile;
+pub use table::Settings;
+pub use value::{LogFilter, Secret};
+
+use source::Sources;
+
+/// Names the YAML file; the one setting that the file itself cannot hold.
+pub const CONFIG_FILE_ENV: &str = "SLUICE_CONFIG_FILE";
+
+/// Characters that stand for themselves in every part of a URL (RFC 3986, unreserved).
+const URL_UNRESERVED: &[u8] = b"-._~";
+
+impl Settings {
+    /// Reads this process's environment and the file that `config_flag` (`--config`) or `SLUICE_CONFIG_FILE` names. The
+    /// environment is read nowhere else.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the setting and says what to do.
+    pub fn from_process(config_flag: Option<PathBuf>) -> Result<Self, SettingsError> {
+        let env = process_environment()?;
+        let named = env.iter().find(|(name, _)| name == CONFIG_FILE_ENV).map(|(_, path)| PathBuf::from(path));
+        let file = config_flag.or(named).map(ConfigFile::read).transpose()?;
+        Self::load(env.into_iter(), file)
+    }
+
+    /// Reads settings from the given environment and file; a pure function of both.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the setting and says what to do.
+    pub fn load(
+        env: impl Iterator<Item = (String, String)>,
+        file: Option<ConfigFile>,
+    ) -> Result<Self, SettingsError> {
+        let sources = Sources::collect(env, file)?;
+        refuse_both(&sources, "DATABASE_URL", &["DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"])?;
+        refuse_both(&sources, "REDIS_URL", &["REDIS_HOST", "REDIS_PORT"])?;
+        let settings = Self::read(&sources)?;
+        settings.check_deadlines()?;
+        settings.check_schemes()?;
+        Ok(settings)
+    }
+
+    /// Where Postgres is, as a URL with its password: `DATABASE_URL`, or one made of the `DB_*` settings.
+    #[must_use]
+    pub fn postgres_url(&self) -> Secret {
+        if let Some(url) = &self.database_url {
+            return url.clone();
+        }
+        let password = match self.db_password.expose() {
+            "" => String::new(),
+            password => format!(":{}", url_encode(password)),
+        };
+        let user = url_encode(&self.db_user);
+        let (host, port, name) = (url_host(&self.db_host), self.db_port, url_encode(&self.db_name));
+        Secret::new(format!("postgres://{user}{password}@{host}:{port}/{name}"))
+    }
+
+    /// Where Redis is, as a URL: `REDIS_URL`, or one made of `REDIS_HOST` and `REDIS_PORT`.
+    #[must_use]
+    pub fn redis_url(&self) -> Secret {
+        match &self.redis_url {
+            Some(url) => url.clone(),
+            None => Secret::new(format!("redis://{}:{}/", url_host(&self.redis_host), self.redis_port)),
+        }
+    }
+
+    /// How long one store call may take.
+    #[must_use]
+    pub fn redis_timeout(&self) -> Duration {
+        Duration::from_millis(self.redis_timeout_ms)
+    }
+
+    /// How long one check may take, all its parts together.
+    #[must_use]
+    pub fn check_timeout(&self) -> Duration {
+        Duration::from_millis(self.check_timeout_ms)
+    }
+
+    /// How long an order is remembered for replay.
+    #[must_use]
+    pub fn order_ttl(&self) -> Duration {
+        Duration::from_secs(self.order_ttl_secs)
+    }
+
+    /// How long another consumer's entry must have been left before it is taken over.
+    #[must_use]
+    pub fn journal_claim_idle(&self) -> Duration {
+        Duration::from_millis(self.journal_claim_idle_ms)
+    }
+
+    /// Deadlines nest: a check that ends before its store call does would leave the answer unknown.
+    fn check_deadlines(&self) -> Result<(), SettingsError> {
+        if self.check_timeout_ms > self.redis_timeout_ms {
+            return Ok(());
+        }
+        Err(SettingsError::Nesting {
+            outer: "SLUICE_CHECK_TIMEOUT_MS",
+            outer_ms: self.check_timeout_ms,
+            inner: "SLUICE_REDIS_TIMEOUT_MS",
+            inner_ms: self.redis_timeout_ms,
+        })
+    }
+
+    fn check_schemes(&self) -> Result<(), SettingsError> {
+        check_scheme("DATABASE_URL", self.database_url.as_ref(), &["postgres", "postgresql"])?;
+        check_scheme("REDIS_URL", self.redis_url.as_ref(), &["redis", "valkey", "redis+unix", "valkey+unix", "unix"])
+    }
+}
+
+/// The environment as text. A variable that is not UTF-8 is refused only where it is one of ours.
+fn process_environment() -> Result<Vec<(String, String)>, SettingsError> {
+    let mut env = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => env.push((name, value)),
+            Err(_) if source::is_ours(&name) => return Err(SettingsError::NotText { name }),
+            Err(_) => {}
+        }
+    }
+    Ok(env)
+}
+
+fn refuse_both(sources: &Sources, whole: &'static str, parts: &[&'static str]) -> Result<(), SettingsError> {
+    match parts.iter().find(|part| sources.is_set(whole) && sources.is_set(part)) {
+        Some(part) => Err(SettingsError::Conflict { one: whole, other: part }),
+        None => Ok(()),
+    }
+}
+
+fn check_scheme(name: &'static str, url: Option<&Secret>, schemes: &[&str]) -> Result<(), SettingsError> {
+    let Some(url) = url else { return Ok(()) };
+    let scheme = url.expose().split_once("://").map(|(scheme, _)| scheme);
+    if scheme.is_some_and(|scheme| schemes.contains(&scheme)) {
+        return Ok(());
+    }
+    let prefixes: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
+    let expected = format!("a URL that starts with one of {}", prefixes.join(", "));
+    Err(SettingsError::Invalid { name: name.to_owned(), value: value::REDACTED.to_owned(), expected })
+}
+
+/// An IPv6 address stands in brackets; every other host as it is.
+fn url_host(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { url_encode(host) }
+}
+
+fn url_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || URL_UNRESERVED.contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}

@@ -1,0 +1,156 @@
+//! How each type of setting is read from text.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use tracing_subscriber::EnvFilter;
+
+use super::error::SettingsError;
+use super::source::Found;
+use super::table::Spec;
+
+/// What is printed in place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+/// A text that is never printed: a password, or a URL that may hold one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// A filter directive for the log, known to be well-formed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// Takes a directive such as `info` or `info,authz_server=debug`; `None` for one that cannot be read.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        EnvFilter::try_new(text).ok().map(|_| Self(text.to_owned()))
+    }
+
+    /// The directive's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A type that a setting may have.
+pub(super) trait Value: Sized {
+    /// Whether the value must not be printed.
+    const SECRET: bool = false;
+    /// Whether a present but empty text is a value.
+    const EMPTY_ALLOWED: bool = false;
+    /// Whether the setting may be left out although it has no default.
+    const OPTIONAL: bool = false;
+
+    /// Reads the text; `Err` says what was expected instead.
+    fn parse(spec: &Spec, text: &str) -> Result<Self, String>;
+
+    /// The value of a setting that is neither set nor has a default.
+    fn absent(spec: &Spec) -> Result<Self, SettingsError> {
+        Err(SettingsError::Missing { name: spec.env, doc: spec.doc.trim() })
+    }
+}
+
+/// Reads one setting from what was found for it, else from its default.
+pub(super) fn read<T: Value>(spec: &Spec, found: Option<&Found>) -> Result<T, SettingsError> {
+    let (name, text) = match (found, spec.default) {
+        (Some(found), _) => (found.name.as_str(), found.text.as_str()),
+        (None, Some(default)) => (spec.env, default),
+        (None, None) => return T::absent(spec),
+    };
+    if text.is_empty() && !T::EMPTY_ALLOWED {
+        return Err(SettingsError::Empty { name: name.to_owned() });
+    }
+    T::parse(spec, text).map_err(|expected| {
+        let value = if T::SECRET { REDACTED } else { text };
+        SettingsError::Invalid { name: name.to_owned(), value: value.to_owned(), expected }
+    })
+}
+
+impl<T: Value> Value for Option<T> {
+    const SECRET: bool = T::SECRET;
+    const EMPTY_ALLOWED: bool = T::EMPTY_ALLOWED;
+    const OPTIONAL: bool = true;
+
+    fn parse(spec: &Spec, text: &str) -> Result<Self, String> {
+        T::parse(spec, text).map(Some)
+    }
+
+    fn absent(_: &Spec) -> Result<Self, SettingsError> {
+        Ok(None)
+    }
+}
+
+impl Value for u64 {
+    fn parse(spec: &Spec, text: &str) -> Result<Self, String> {
+        let (min, max) = spec.range.unwrap_or((0, Self::MAX));
+        // Only digits: the integer parser would take a leading plus sign, which a range error could not explain.
+        let value = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
+        value.filter(|value| (min..=max).contains(value)).ok_or_else(|| format!("a whole number from {min} to {max}"))
+    }
+}
+
+impl Value for u16 {
+    fn parse(spec: &Spec, text: &str) -> Result<Self, String> {
+        let wide = u64::parse(spec, text)?;
+        Self::try_from(wide).map_err(|_| format!("a whole number of at most {}", Self::MAX))
+    }
+}
+
+impl Value for IpAddr {
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "an IP address, as in 0.0.0.0 or ::1".to_owned())
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        Ok(Self::from(text))
+    }
+}
+
+impl Value for String {
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        if text.chars().any(char::is_control) {
+            return Err("text without control characters".to_owned());
+        }
+        Ok(text.to_owned())
+    }
+}
+
+impl Value for Secret {
+    const SECRET: bool = true;
+    const EMPTY_ALLOWED: bool = true;
+
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        Ok(Self::new(text))
+    }
+}
+
+impl Value for LogFilter {
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| "a log filter, as in info or info,authz_server=debug".to_owned())
+    }
+}

@@ -1,0 +1,151 @@
+//! The store in Redis or Valkey: one script call per command. This and the journal's event stream are all that know Redis.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use prost::Message;
+use quota::{Account, Command, Currency, MerchantId, Order, OrderNo, Reply, shard_of};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncCommands, RedisError, Script};
+use tokio::time::timeout;
+
+use super::packed::{self, PackedError};
+use super::{Notes, Store, StoreError, event_context, keys};
+
+/// Where Redis is and how long it may take.
+#[derive(Clone, Debug)]
+pub struct RedisStoreConfig {
+    pub client: redis::Client,
+    pub shards: u16,
+    /// Bound of every call, connecting included.
+    pub timeout: Duration,
+}
+
+/// Accounts, orders and events in Redis.
+#[derive(Debug)]
+pub struct RedisStore {
+    connection: ConnectionManager,
+    script: Script,
+    shards: u16,
+    timeout: Duration,
+    /// The number of shards in Redis was compared with ours, and is the same.
+    verified: AtomicBool,
+}
+
+impl RedisStore {
+    /// Prepares the store; the connection is made by the first call, and made again whenever it is lost.
+    ///
+    /// # Errors
+    /// [`StoreError`] for an address that cannot be used.
+    pub fn new(config: RedisStoreConfig) -> Result<Self, StoreError> {
+        // Without retries of its own: a payment that finds Redis away is answered at once, and the next one tries again.
+        let manager = ConnectionManagerConfig::new()
+            .set_number_of_retries(0)
+            .set_connection_timeout(Some(config.timeout))
+            .set_response_timeout(Some(config.timeout));
+        Ok(Self {
+            connection: ConnectionManager::new_lazy_with_config(config.client, manager).map_err(unavailable)?,
+            script: Script::new(include_str!("lua/decide.lua")),
+            shards: config.shards,
+            timeout: config.timeout,
+            verified: AtomicBool::new(false),
+        })
+    }
+
+    /// Compares the number of shards with the one that Redis records, and records it where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Shards`] where they differ: keys would be looked for in the wrong place, so nothing is decided.
+    pub async fn verify(&self) -> Result<(), StoreError> {
+        let mut connection = self.connection.clone();
+        let call = async {
+            let _: bool = connection.set_nx(keys::SHARDS, self.shards).await?;
+            connection.get::<_, u16>(keys::SHARDS).await
+        };
+        let result = match self.bounded(call).await {
+            Ok(stored) if stored == self.shards => Ok(()),
+            Ok(stored) => Err(StoreError::Shards { stored, configured: self.shards }),
+            Err(error) => return Err(error),
+        };
+        self.verified.store(result.is_ok(), Ordering::Relaxed);
+        result
+    }
+
+    /// The account as it is stored: windows that are over still show.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis gives no answer or holds something else.
+    pub async fn account(&self, merchant: &MerchantId, currency: Currency) -> Result<Option<Account>, StoreError> {
+        self.read(keys::account(self.shard(merchant), merchant, currency), packed::account).await
+    }
+
+    /// The order as it is stored.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis gives no answer or holds something else.
+    pub async fn order(&self, merchant: &MerchantId, order_no: &OrderNo) -> Result<Option<Order>, StoreError> {
+        self.read(keys::order(self.shard(merchant), merchant, order_no), packed::order).await
+    }
+
+    async fn read<T>(
+        &self,
+        key: String,
+        decode: fn(&[u8]) -> Result<T, PackedError>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut connection = self.connection.clone();
+        let bytes: Option<Vec<u8>> = self.bounded(connection.get(key)).await?;
+        bytes.as_deref().map(decode).transpose().map_err(corrupt)
+    }
+
+    fn shard(&self, merchant: &MerchantId) -> u16 {
+        shard_of(merchant, self.shards)
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
+        match timeout(self.timeout, call).await {
+            Ok(result) => result.map_err(unavailable),
+            Err(_) => Err(StoreError::Unavailable(format!("none within {} ms", self.timeout.as_millis()))),
+        }
+    }
+}
+
+impl Store for RedisStore {
+    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+        if !self.verified.load(Ordering::Relaxed) {
+            self.verify().await?;
+        }
+        let shard = self.shard(&command.merchant);
+        let mut invocation = self.script.prepare_invoke();
+        invocation
+            .key(keys::account(shard, &command.merchant, command.currency))
+            .key(keys::order(shard, &command.merchant, &command.order_no))
+            .key(keys::stream(shard))
+            .arg(packed::command(command))
+            .arg(event_context(command, notes).encode_to_vec());
+        let mut connection = self.connection.clone();
+        let (record, decision_id, event): (Vec<u8>, Vec<u8>, String) =
+            self.bounded(invocation.invoke_async(&mut connection)).await?;
+        Ok(Reply {
+            record: packed::record(&record).map_err(corrupt)?,
+            decision_id: decision_id.try_into().map_err(|_| corrupt("a decision id of another length"))?,
+            event_seq: event_seq(&event)?,
+        })
+    }
+}
+
+/// The number of an event is the second part of its stream id, `0-<number>`.
+fn event_seq(stream_id: &str) -> Result<Option<u64>, StoreError> {
+    match stream_id.strip_prefix("0-") {
+        Some(number) => number.parse().map(Some).map_err(corrupt),
+        None if stream_id.is_empty() => Ok(None),
+        None => Err(corrupt(format_args!("event id {stream_id}"))),
+    }
+}
+
+fn unavailable(error: RedisError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+fn corrupt(what: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(what.to_string())
+}

@@ -1,0 +1,329 @@
+//! The rules document: its raw form, and what makes it valid. A document that would enforce nothing is refused.
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::json::Wanted;
+use super::path::Template;
+use super::{Action, Field, OnError, Rule, RuleSet, Source, Unmatched, VoidOn};
+use crate::{Mode, Unit};
+
+/// Most rules of a document.
+pub const RULES_MAX: usize = 256;
+/// Most methods of a rule.
+pub const METHODS_MAX: usize = 16;
+/// Most sources of a field.
+pub const SOURCES_MAX: usize = 8;
+/// Most segments of a path template.
+pub const SEGMENTS_MAX: usize = 32;
+/// Most tokens of a JSON pointer, and so the depth of the reader's stack.
+pub const POINTER_TOKENS_MAX: usize = 16;
+/// Most entries of `void_on.statuses` and of `void_on.except`.
+pub const STATUSES_MAX: usize = 64;
+/// Longest name of a rule, method, header, parameter, form field, pointer, metadata key or cluster, in bytes.
+pub const TEXT_LEN_MAX: usize = 256;
+/// Largest `body_bytes_max`: a worker may hold this much for each request that is waiting.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest `timeout_ms`.
+pub const TIMEOUT_MS_MAX: u32 = 30_000;
+
+const BODY_BYTES_DEFAULT: usize = 64 << 10;
+const TIMEOUT_MS_DEFAULT: u32 = 500;
+
+/// Why a document is refused: where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{place}: {problem}")]
+pub struct RuleError {
+    place: String,
+    problem: String,
+}
+
+impl RuleError {
+    fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { place: place.into(), problem: problem.into() }
+    }
+}
+
+/// The whole document, as the proxy's plugin configuration and the server's rules file have it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "RawDocument")]
+pub struct Document {
+    /// Envoy's name of the cluster that serves decisions. The filter needs it, the server does not.
+    pub cluster: Option<String>,
+    pub unmatched: Unmatched,
+    pub rules: RuleSet,
+}
+
+impl Document {
+    /// Reads a JSON document.
+    ///
+    /// # Errors
+    /// [`RuleError`] names the rule and the field, or the position of what is not JSON.
+    pub fn from_json(document: &[u8]) -> Result<Self, RuleError> {
+        let raw: RawDocument =
+            serde_json::from_slice(document).map_err(|error| RuleError::new("the rules document", error.to_string()))?;
+        raw.try_into()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDocument {
+    cluster: Option<String>,
+    #[serde(default)]
+    unmatched: Unmatched,
+    rules: Vec<RawRule>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    name: String,
+    r#match: RawMatch,
+    #[serde(default)]
+    action: Action,
+    extract: RawExtract,
+    unit: Unit,
+    #[serde(default)]
+    allow_zero: bool,
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default)]
+    on_error: OnError,
+    body_bytes_max: Option<usize>,
+    timeout_ms: Option<u32>,
+    void_on: Option<RawVoidOn>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMatch {
+    methods: Vec<String>,
+    path: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawExtract {
+    merchant: Vec<RawSource>,
+    amount: Vec<RawSource>,
+    currency: Vec<RawSource>,
+    order_no: Vec<RawSource>,
+    payment_no: Option<Vec<RawSource>>,
+    channel: Option<Vec<RawSource>>,
+}
+
+/// Exactly one of the members. A struct, not an enum, so that JSON and YAML write it alike.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSource {
+    header: Option<String>,
+    path: Option<String>,
+    query: Option<String>,
+    json: Option<String>,
+    form: Option<String>,
+    metadata: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawVoidOn {
+    statuses: Vec<String>,
+    #[serde(default)]
+    except: Vec<u16>,
+}
+
+impl TryFrom<RawDocument> for Document {
+    type Error = RuleError;
+
+    fn try_from(raw: RawDocument) -> Result<Self, RuleError> {
+        if let Some(cluster) = &raw.cluster {
+            bounded(cluster).map_err(|problem| RuleError::new("cluster", problem))?;
+        }
+        Ok(Self { cluster: raw.cluster, unmatched: raw.unmatched, rules: RuleSet::try_from(raw.rules)? })
+    }
+}
+
+impl TryFrom<Vec<RawRule>> for RuleSet {
+    type Error = RuleError;
+
+    fn try_from(raw: Vec<RawRule>) -> Result<Self, RuleError> {
+        if raw.is_empty() || raw.len() > RULES_MAX {
+            return Err(RuleError::new("rules", format!("must hold 1 to {RULES_MAX} rules, it has {}", raw.len())));
+        }
+        let rules: Vec<Rule> = raw.into_iter().map(Rule::try_from).collect::<Result<_, _>>()?;
+        for (at, rule) in rules.iter().enumerate() {
+            if rules.iter().take(at).any(|other| other.name == rule.name) {
+                return Err(RuleError::new(format!("rule {:?}", rule.name), "name: is used by another rule"));
+            }
+        }
+        if rules.iter().all(|rule| rule.mode == Mode::Off) {
+            return Err(RuleError::new("rules", "every rule's mode is off, so nothing would be enforced"));
+        }
+        Ok(Self(rules))
+    }
+}
+
+impl TryFrom<RawRule> for Rule {
+    type Error = RuleError;
+
+    fn try_from(raw: RawRule) -> Result<Self, RuleError> {
+        let place = format!("rule {:?}", raw.name.chars().take(TEXT_LEN_MAX).collect::<String>());
+        build(raw).map_err(|(field, problem)| RuleError::new(place, format!("{field}: {problem}")))
+    }
+}
+
+type Problem = (String, String);
+
+fn build(raw: RawRule) -> Result<Rule, Problem> {
+    let at = |field: &str| {
+        let field = field.to_owned();
+        move |problem: String| (field, problem)
+    };
+    bounded(&raw.name).map_err(at("name"))?;
+    let methods = methods(raw.r#match.methods).map_err(at("match.methods"))?;
+    let path = Template::parse(&raw.r#match.path, SEGMENTS_MAX).map_err(at("match.path"))?;
+    let mut wanted = Wanted::default();
+    let fields = fields(raw.extract, &path, &mut wanted)?;
+    let body_bytes_max = within(raw.body_bytes_max.unwrap_or(BODY_BYTES_DEFAULT), 1, BODY_BYTES_MAX);
+    let timeout_ms = within(raw.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT), 1, TIMEOUT_MS_MAX);
+    Ok(Rule {
+        name: raw.name,
+        action: raw.action,
+        unit: raw.unit,
+        allow_zero: raw.allow_zero,
+        mode: raw.mode,
+        on_error: raw.on_error,
+        body_bytes_max: body_bytes_max.map_err(at("body_bytes_max"))?,
+        timeout_ms: timeout_ms.map_err(at("timeout_ms"))?,
+        void_on: void_on(raw.void_on).map_err(at("void_on"))?,
+        methods,
+        path,
+        fields,
+        wanted,
+    })
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(value: T, min: T, max: T) -> Result<T, String> {
+    if value < min || value > max { Err(format!("must be {min} to {max}, it is {value}")) } else { Ok(value) }
+}
+
+fn bounded(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > TEXT_LEN_MAX {
+        return Err(format!("must have 1 to {TEXT_LEN_MAX} bytes, it has {}", text.len()));
+    }
+    if text.chars().any(char::is_control) { Err("must not hold control characters".to_owned()) } else { Ok(()) }
+}
+
+fn methods(methods: Vec<String>) -> Result<Vec<String>, String> {
+    if methods.is_empty() || methods.len() > METHODS_MAX {
+        return Err(format!("must name 1 to {METHODS_MAX} methods, it names {}", methods.len()));
+    }
+    match methods.iter().find(|method| !is_token(method)) {
+        Some(method) => Err(format!("{method:?} is not an HTTP method")),
+        None => Ok(methods),
+    }
+}
+
+/// A token of RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    bounded(text).is_ok() && text.bytes().all(allowed)
+}
+
+fn fields(raw: RawExtract, path: &Template, wanted: &mut Wanted) -> Result<Vec<(Field, Vec<Source>)>, Problem> {
+    // The currency comes before the amount, whose decimals it decides.
+    let listed = [
+        (Field::Merchant, Some(raw.merchant)),
+        (Field::OrderNo, Some(raw.order_no)),
+        (Field::Currency, Some(raw.currency)),
+        (Field::Amount, Some(raw.amount)),
+        (Field::PaymentNo, raw.payment_no),
+        (Field::Channel, raw.channel),
+    ];
+    let mut fields = Vec::new();
+    for (field, sources) in listed {
+        let Some(sources) = sources else { continue };
+        let place = format!("extract.{}", field.as_str());
+        if sources.is_empty() || sources.len() > SOURCES_MAX {
+            let problem = format!("must list 1 to {SOURCES_MAX} sources, it lists {}", sources.len());
+            return Err((place, problem));
+        }
+        let sources: Result<Vec<Source>, String> = sources.into_iter().map(|raw| source(raw, path, wanted)).collect();
+        fields.push((field, sources.map_err(|problem| (place, problem))?));
+    }
+    Ok(fields)
+}
+
+fn source(raw: RawSource, path: &Template, wanted: &mut Wanted) -> Result<Source, String> {
+    match raw {
+        RawSource { header: Some(name), path: None, query: None, json: None, form: None, metadata: None } => header(&name),
+        RawSource { path: Some(name), header: None, query: None, json: None, form: None, metadata: None } => {
+            if path.names().any(|own| own == name) {
+                Ok(Source::Path(name))
+            } else {
+                Err(format!("path {name:?} is not captured by match.path"))
+            }
+        }
+        RawSource { query: Some(name), header: None, path: None, json: None, form: None, metadata: None } => {
+            bounded(&name).map(|()| Source::Query(name)).map_err(|problem| format!("query {problem}"))
+        }
+        RawSource { json: Some(pointer), header: None, path: None, query: None, form: None, metadata: None } => {
+            let slot = bounded(&pointer).and_then(|()| wanted.add(&pointer, POINTER_TOKENS_MAX));
+            match slot {
+                Ok(slot) => Ok(Source::Json { pointer, slot }),
+                Err(problem) => Err(format!("json pointer {pointer:?} {problem}")),
+            }
+        }
+        RawSource { form: Some(name), header: None, path: None, query: None, json: None, metadata: None } => {
+            bounded(&name).map(|()| Source::Form(name)).map_err(|problem| format!("form {problem}"))
+        }
+        RawSource { metadata: Some(keys), header: None, path: None, query: None, json: None, form: None } => {
+            metadata(keys)
+        }
+        _ => Err("a source has exactly one of header, path, query, json, form, metadata".to_owned()),
+    }
+}
+
+fn header(name: &str) -> Result<Source, String> {
+    let name = name.to_ascii_lowercase();
+    if !is_token(&name) {
+        Err(format!("header {name:?} is not a header name"))
+    } else if name.starts_with("x-sluice-") {
+        Err(format!("header {name:?} is stripped from requests: only the proxy sets x-sluice-*"))
+    } else {
+        Ok(Source::Header(name))
+    }
+}
+
+fn metadata(keys: Vec<String>) -> Result<Source, String> {
+    let fits = (2..=POINTER_TOKENS_MAX).contains(&keys.len());
+    // A zero byte separates the keys in the proxy's own interface; `bounded` refuses it.
+    if fits && keys.iter().all(|key| bounded(key).is_ok()) {
+        Ok(Source::Metadata(keys))
+    } else {
+        Err(format!("metadata must be a namespace and 1 to {} keys, none of them empty", POINTER_TOKENS_MAX - 1))
+    }
+}
+
+fn void_on(raw: Option<RawVoidOn>) -> Result<VoidOn, String> {
+    let Some(raw) = raw else {
+        return Ok(VoidOn { client_errors: true, server_errors: true, statuses: Vec::new(), except: vec![409, 504] });
+    };
+    if raw.statuses.len() > STATUSES_MAX || raw.except.len() > STATUSES_MAX {
+        return Err(format!("takes at most {STATUSES_MAX} statuses and exceptions"));
+    }
+    let mut parsed = VoidOn { client_errors: false, server_errors: false, statuses: Vec::new(), except: raw.except };
+    for status in &raw.statuses {
+        match (status.as_str(), status.parse::<u16>()) {
+            ("4xx", _) => parsed.client_errors = true,
+            ("5xx", _) => parsed.server_errors = true,
+            (_, Ok(code @ 400..=599)) => parsed.statuses.push(code),
+            _ => return Err(format!("statuses: {status:?} is not 4xx, 5xx or 400 to 599")),
+        }
+    }
+    match parsed.except.iter().find(|code| !(400..=599).contains(*code)) {
+        Some(code) => Err(format!("except: {code} is not 400 to 599")),
+        None => Ok(parsed),
+    }
+}

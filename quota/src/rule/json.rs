@@ -1,0 +1,291 @@
+//! Reads chosen scalars out of a JSON body in one pass: no tree, no copy of the body, numbers as their text.
+//!
+//! Whatever another JSON reader could understand differently on the way to a wanted value is refused: a repeated key, a
+//! key that differs from a wanted one by case only (some decoders match keys without case), a second document.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The pointers that a rule reads, as a tree. Each distinct pointer is a leaf with a slot.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    root: Node,
+    pointers: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    children: Vec<Child>,
+    slot: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Child {
+    key: String,
+    folded: String,
+    index: Option<usize>,
+    node: Node,
+}
+
+/// A value at a wanted pointer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scalar {
+    /// A string, or a value from outside the body.
+    Text(String),
+    /// A number's own text.
+    Number(String),
+    Null,
+    /// An object, an array or a boolean.
+    Other,
+}
+
+impl Wanted {
+    /// Adds a pointer (RFC 6901) and returns its slot.
+    pub(super) fn add(&mut self, pointer: &str, tokens_max: usize) -> Result<usize, String> {
+        if let Some(slot) = self.pointers.iter().position(|own| own == pointer) {
+            return Ok(slot);
+        }
+        let rest = pointer.strip_prefix('/').ok_or("must start with '/' (RFC 6901) and name a member")?;
+        let tokens: Vec<String> = rest.split('/').map(unescape).collect::<Result<_, _>>()?;
+        if tokens.len() > tokens_max {
+            return Err(format!("has {} tokens, at most {tokens_max} are taken", tokens.len()));
+        }
+        let slot = self.pointers.len();
+        insert(&mut self.root, &tokens, slot)?;
+        self.pointers.push(pointer.to_owned());
+        Ok(slot)
+    }
+
+    /// Reads the wanted values of a body, by slot; `None` where the body does not have the member.
+    ///
+    /// # Errors
+    /// A sentence that is safe to show: it names pointers of the configuration and positions, nothing of the body.
+    pub(super) fn read(&self, body: &[u8]) -> Result<Vec<Option<Scalar>>, String> {
+        if body.is_empty() {
+            return Err("the body is empty".to_owned());
+        }
+        let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8".to_owned())?;
+        if text.starts_with('\u{feff}') {
+            return Err("the body starts with a byte order mark".to_owned());
+        }
+        let mut found = Findings { values: vec![None; self.pointers.len()], problem: None };
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let walk = Walk { node: &self.root, at: None, found: &mut found };
+        match walk.deserialize(&mut deserializer).and_then(|()| deserializer.end()) {
+            Ok(()) => Ok(found.values),
+            Err(error) => Err(found.problem.unwrap_or_else(|| {
+                format!("the body is not one JSON document (line {}, column {})", error.line(), error.column())
+            })),
+        }
+    }
+}
+
+fn insert(node: &mut Node, tokens: &[String], slot: usize) -> Result<(), String> {
+    const NESTED: &str = "is inside another pointer of the rule, or holds one; a value cannot be both";
+    let Some((key, rest)) = tokens.split_first() else {
+        if !node.children.is_empty() {
+            return Err(NESTED.to_owned());
+        }
+        node.slot = Some(slot);
+        return Ok(());
+    };
+    if node.slot.is_some() {
+        return Err(NESTED.to_owned());
+    }
+    if let Some(child) = node.children.iter_mut().find(|child| child.key == *key) {
+        return insert(&mut child.node, rest, slot);
+    }
+    let mut child = Child { key: key.clone(), folded: fold(key), index: array_index(key), node: Node::default() };
+    insert(&mut child.node, rest, slot)?;
+    node.children.push(child);
+    Ok(())
+}
+
+fn unescape(token: &str) -> Result<String, String> {
+    let mut parts = token.split('~');
+    let mut key = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (mark, rest) = match (part.strip_prefix('0'), part.strip_prefix('1')) {
+            (Some(rest), _) => ('~', rest),
+            (None, Some(rest)) => ('/', rest),
+            (None, None) => return Err("has a '~' that is neither ~0 nor ~1 (RFC 6901)".to_owned()),
+        };
+        key.push(mark);
+        key.push_str(rest);
+    }
+    if key.is_empty() { Err("has an empty token".to_owned()) } else { Ok(key) }
+}
+
+fn array_index(key: &str) -> Option<usize> {
+    let canonical = key == "0" || !key.starts_with('0');
+    if canonical && key.bytes().all(|byte| byte.is_ascii_digit()) { key.parse().ok() } else { None }
+}
+
+/// Case folding by which `ſ` is `s` and the Kelvin sign is `k`, as decoders with case-insensitive keys have it.
+fn fold(text: &str) -> String {
+    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+#[derive(Debug)]
+struct Findings {
+    values: Vec<Option<Scalar>>,
+    problem: Option<String>,
+}
+
+/// Walks one value for the pointers of `node`. The stack is as deep as the longest pointer, whatever the body nests.
+struct Walk<'a, 'f> {
+    node: &'a Node,
+    /// The key on the way here, for messages; `None` at the root.
+    at: Option<&'a str>,
+    found: &'f mut Findings,
+}
+
+impl Walk<'_, '_> {
+    fn stop<E: serde::de::Error>(&mut self, problem: String) -> E {
+        let error = E::custom("refused");
+        self.found.problem = Some(problem);
+        error
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let Some(slot) = self.node.slot else {
+            return deserializer.deserialize_any(self);
+        };
+        let raw = <&'de RawValue as serde::Deserialize>::deserialize(deserializer)?;
+        let scalar = scalar(raw.get()).ok_or_else(|| D::Error::custom("string"))?;
+        if let Some(value) = self.found.values.get_mut(slot) {
+            *value = Some(scalar);
+        }
+        Ok(())
+    }
+}
+
+fn scalar(raw: &str) -> Option<Scalar> {
+    match raw.as_bytes().first()? {
+        b'"' => serde_json::from_str(raw).ok().map(Scalar::Text),
+        b'-' | b'0'..=b'9' => Some(Scalar::Number(raw.to_owned())),
+        b'n' => Some(Scalar::Null),
+        _ => Some(Scalar::Other),
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let node = self.node;
+        let mut seen = vec![false; node.children.len()];
+        while let Some(key) = map.next_key_seed(KeyOf(node))? {
+            match key {
+                Key::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Key::Folded(at) => {
+                    let wanted = node.children.get(at).map_or("", |child| &child.key);
+                    return Err(self.stop(format!("the body has a key that differs from {wanted:?} by case only")));
+                }
+                Key::Child(at) => {
+                    let (Some(child), Some(seen)) = (node.children.get(at), seen.get_mut(at)) else { continue };
+                    if std::mem::replace(seen, true) {
+                        return Err(self.stop(format!("the body has the key {:?} twice", child.key)));
+                    }
+                    map.next_value_seed(Walk { node: &child.node, at: Some(&child.key), found: self.found })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        for at in 0_usize.. {
+            let child = self.node.children.iter().find(|child| child.index == Some(at));
+            let more = match child {
+                Some(child) => seq
+                    .next_element_seed(Walk { node: &child.node, at: Some(&child.key), found: self.found })?
+                    .is_some(),
+                None => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    // A scalar where an object or array was to be entered: null means that the members are absent, anything else is
+    // refused, so that a body never means something to the gateway that was not read here.
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        if self.at.is_some() { Ok(()) } else { self.refuse_scalar() }
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
+        self.refuse_scalar()
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        self.refuse_scalar()
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        self.refuse_scalar()
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        self.refuse_scalar()
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        self.refuse_scalar()
+    }
+}
+
+impl Walk<'_, '_> {
+    fn refuse_scalar<E: serde::de::Error>(mut self) -> Result<(), E> {
+        let place = self.at.map_or_else(|| "the body".to_owned(), |key| format!("the body's {key:?}"));
+        Err(self.stop(format!("{place} is not an object or an array")))
+    }
+}
+
+/// Which child of a node a key names.
+enum Key {
+    Child(usize),
+    Folded(usize),
+    Other,
+}
+
+struct KeyOf<'a>(&'a Node);
+
+impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyOf<'_> {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key, E> {
+        let children = &self.0.children;
+        if let Some(at) = children.iter().position(|child| child.key == key) {
+            return Ok(Key::Child(at));
+        }
+        let folded = fold(key);
+        Ok(children.iter().position(|child| child.folded == folded).map_or(Key::Other, Key::Folded))
+    }
+}

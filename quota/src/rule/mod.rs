@@ -1,0 +1,222 @@
+//! Rules: which requests are payments, and where in a request the charge is written.
+//!
+//! A rules document is parsed into valid [`Rule`]s once; [`RuleSet::find`] names the rule of a request, and
+//! [`Rule::read_head`] followed by [`Draft::finish`] reads the [`Charge`]. The proxy filter and the server (for Envoy's
+//! native ext_authz) share this code; how a request's parts are obtained is left to them ([`Head`]).
+
+mod config;
+mod json;
+mod path;
+mod read;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{
+    BODY_BYTES_MAX, Document, METHODS_MAX, POINTER_TOKENS_MAX, RULES_MAX, RuleError, SEGMENTS_MAX, SOURCES_MAX,
+    STATUSES_MAX, TEXT_LEN_MAX, TIMEOUT_MS_MAX,
+};
+pub use path::Captures;
+pub use read::{AMOUNT_LEN_MAX, Charge, Draft, Head, Refusal, Unreadable};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Code, Mode, Unit};
+use json::Wanted;
+use path::{Readings, Template};
+
+/// What a matching request asks of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Consume quota for an attempt at an order.
+    #[default]
+    Consume,
+}
+
+/// What happens to a payment when the server gives no usable answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// The payment is answered 503.
+    #[default]
+    Deny,
+    /// The payment goes through, uncounted where the server did not consume it.
+    Allow,
+}
+
+/// What happens to a request that no rule matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unmatched {
+    /// It goes through: the listener serves more than payments.
+    #[default]
+    Pass,
+    /// It is refused: the listener serves payments only.
+    Refuse,
+}
+
+/// A part of a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Field {
+    Merchant,
+    Amount,
+    Currency,
+    OrderNo,
+    PaymentNo,
+    Channel,
+}
+
+impl Field {
+    /// The name in configuration and in refusals.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Merchant => "merchant",
+            Self::Amount => "amount",
+            Self::Currency => "currency",
+            Self::OrderNo => "order_no",
+            Self::PaymentNo => "payment_no",
+            Self::Channel => "channel",
+        }
+    }
+}
+
+/// One place in a request where a field may be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A request header, by its lower-case name.
+    Header(String),
+    /// A capture of the rule's path template.
+    Path(String),
+    /// A query parameter.
+    Query(String),
+    /// A JSON pointer (RFC 6901) into the body, and the number of its leaf in [`Wanted`].
+    Json { pointer: String, slot: usize },
+    /// A field of an `application/x-www-form-urlencoded` body.
+    Form(String),
+    /// A string in Envoy's dynamic metadata: namespace, then keys.
+    Metadata(Vec<String>),
+}
+
+impl Source {
+    /// The source as a refusal names it. Configuration only, nothing of the request.
+    fn describe(&self) -> String {
+        match self {
+            Self::Header(name) => format!("header {name}"),
+            Self::Path(name) => format!("path {{{name}}}"),
+            Self::Query(name) => format!("query {name}"),
+            Self::Json { pointer, .. } => format!("json {pointer}"),
+            Self::Form(name) => format!("form {name}"),
+            Self::Metadata(path) => format!("metadata {}", path.join(".")),
+        }
+    }
+
+    const fn is_body(&self) -> bool {
+        matches!(self, Self::Json { .. } | Self::Form(_))
+    }
+}
+
+/// The statuses of the gateway's answer that return the charge. Only 4xx and 5xx can be named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoidOn {
+    client_errors: bool,
+    server_errors: bool,
+    statuses: Vec<u16>,
+    except: Vec<u16>,
+}
+
+impl VoidOn {
+    /// Whether an answer of this status says that the payment was not made.
+    #[must_use]
+    pub fn covers(&self, status: u16) -> bool {
+        let class = match status {
+            400..=499 => self.client_errors,
+            500..=599 => self.server_errors,
+            _ => false,
+        };
+        (class || self.statuses.contains(&status)) && !self.except.contains(&status)
+    }
+}
+
+/// One kind of payment request and how it is enforced. Valid by construction.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub name: String,
+    pub action: Action,
+    pub unit: Unit,
+    pub allow_zero: bool,
+    /// What holds where the route says nothing else.
+    pub mode: Mode,
+    pub on_error: OnError,
+    /// Longest body that is read.
+    pub body_bytes_max: usize,
+    /// How long the proxy waits for the server's answer.
+    pub timeout_ms: u32,
+    pub void_on: VoidOn,
+    methods: Vec<String>,
+    path: Template,
+    fields: Vec<(Field, Vec<Source>)>,
+    wanted: Wanted,
+}
+
+impl Rule {
+    /// Whether any source is in the body, so that the whole body must be there before the charge can be read.
+    #[must_use]
+    pub fn needs_body(&self) -> bool {
+        self.sources().any(Source::is_body)
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.fields.iter().flat_map(|(_, sources)| sources)
+    }
+
+    /// Methods are compared without case: some gateways do, and a payment must not slip past.
+    fn has_method(&self, method: &str) -> bool {
+        self.methods.iter().any(|own| own.eq_ignore_ascii_case(method))
+    }
+}
+
+/// The rule of a request.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// No rule is meant.
+    None,
+    /// This rule, with what its template captured.
+    Rule(&'a Rule, Captures),
+    /// A lenient gateway would read this rule's path, a strict one another: the request must be refused.
+    Ambiguous(&'a Rule, Refusal),
+}
+
+/// Every rule of a document, in its order. At least one, and at least one that is not off.
+#[derive(Clone, Debug)]
+pub struct RuleSet(Vec<Rule>);
+
+impl RuleSet {
+    /// Names the first rule that a request matches. `path` may carry a query, which plays no part.
+    ///
+    /// A path is read twice. The plain reading drops empty segments, decodes percent escapes once inside each segment and
+    /// resolves `.` and `..`. The lenient one first decodes until nothing changes, takes `\` for `/` and drops `;`
+    /// parameters, as some gateways do. Literals are compared without ASCII case, and a trailing slash means nothing.
+    /// Where the two readings disagree about a rule, the request is ambiguous.
+    #[must_use]
+    pub fn find(&self, method: &str, path: &str) -> Found<'_> {
+        let readings = Readings::of(path);
+        for rule in self.0.iter().filter(|rule| rule.has_method(method)) {
+            match rule.path.matches(&readings) {
+                path::Match::No => {}
+                path::Match::Yes(captures) => return Found::Rule(rule, captures),
+                path::Match::Ambiguous => {
+                    return Found::Ambiguous(rule, Refusal::new(Code::BadRequest, "the path can be read in two ways"));
+                }
+            }
+        }
+        Found::None
+    }
+
+    /// The rules in their order.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.0
+    }
+}

@@ -1,0 +1,220 @@
+//! Calendar windows in a merchant's own time zone: which day, month and year an instant falls into, and when they end.
+
+use std::fmt;
+
+use chrono::{DateTime, Datelike, Days, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
+
+/// A kind of window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Period {
+    Day,
+    Month,
+    Year,
+}
+
+impl Period {
+    /// All kinds, shortest first.
+    pub const ALL: [Self; 3] = [Self::Day, Self::Month, Self::Year];
+
+    /// Nominal length in seconds, for `RateLimit-Policy` headers; calendar windows differ from it by days or an hour.
+    #[must_use]
+    pub const fn nominal_secs(self) -> u64 {
+        match self {
+            Self::Day => 86_400,
+            Self::Month => 30 * 86_400,
+            Self::Year => 365 * 86_400,
+        }
+    }
+}
+
+/// The windows of one instant: `YYYYMMDD`, `YYYYMM` and `YYYY` of the business date. A later window has a larger id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct WindowIds {
+    pub day: u32,
+    pub month: u32,
+    pub year: u32,
+}
+
+/// A time zone and the hour at which its business day begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Calendar {
+    zone: Tz,
+    cutoff_hour: u32,
+}
+
+/// Instants outside of 1971 to 9000 count as the nearest one inside, so that every instant has windows.
+const FIRST_MS: i64 = 31_536_000_000;
+const LAST_MS: i64 = 221_845_392_000_000;
+/// No zone is further than this from UTC, and no shift of a zone's clock is longer.
+const ZONE_SPAN_HOURS: i64 = 26;
+
+impl Calendar {
+    /// A calendar whose days begin at midnight UTC.
+    pub const UTC: Self = Self { zone: Tz::UTC, cutoff_hour: 0 };
+
+    /// `None` for an hour past 23.
+    #[must_use]
+    pub fn new(zone: Tz, cutoff_hour: u32) -> Option<Self> {
+        (cutoff_hour < 24).then_some(Self { zone, cutoff_hour })
+    }
+
+    /// The windows that `now_ms` (milliseconds since the epoch) falls into.
+    ///
+    /// Monotone: a later instant never has an earlier window, even where the zone's clock is set back over midnight.
+    #[must_use]
+    pub fn windows_at(&self, now_ms: i64) -> WindowIds {
+        let now = instant(now_ms);
+        let local = now.with_timezone(&self.zone).naive_local();
+        let date = (local - TimeDelta::hours(i64::from(self.cutoff_hour))).date();
+        let tomorrow = date + Days::new(1);
+        let date = if self.starts_at(tomorrow) <= now { tomorrow } else { date };
+        let (year, month, day) = (date.year().unsigned_abs(), date.month(), date.day());
+        WindowIds { day: (year * 100 + month) * 100 + day, month: year * 100 + month, year }
+    }
+
+    /// The first instant after the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
+    #[must_use]
+    pub fn ends_at_ms(&self, period: Period, id: u32) -> Option<i64> {
+        let date = |year: u32, month, day| NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day);
+        let next = match period {
+            Period::Day => date(id / 10_000, id / 100 % 100, id % 100)?.checked_add_days(Days::new(1)),
+            Period::Month => date(id / 100, id % 100, 1)?.checked_add_months(Months::new(1)),
+            Period::Year => date(id, 1, 1)?.checked_add_months(Months::new(12)),
+        }?;
+        Some(self.starts_at(next).timestamp_millis())
+    }
+
+    /// The earliest instant at which the zone's clock shows the cut-off hour of `date` or later.
+    fn starts_at(&self, date: NaiveDate) -> DateTime<Utc> {
+        let wall = date.and_time(NaiveTime::MIN) + TimeDelta::hours(i64::from(self.cutoff_hour));
+        match self.zone.from_local_datetime(&wall) {
+            LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => at.with_timezone(&Utc),
+            LocalResult::None => self.end_of_gap(wall),
+        }
+    }
+
+    /// Where the clock skips `wall`: the instant of the skip, by bisection to the second.
+    fn end_of_gap(&self, wall: NaiveDateTime) -> DateTime<Utc> {
+        let span = TimeDelta::hours(ZONE_SPAN_HOURS);
+        let (mut before, mut after) = ((wall - span).and_utc(), (wall + span).and_utc());
+        while after - before > TimeDelta::seconds(1) {
+            let middle = before + TimeDelta::seconds((after - before).num_seconds() / 2);
+            if middle.with_timezone(&self.zone).naive_local() < wall {
+                before = middle;
+            } else {
+                after = middle;
+            }
+        }
+        after
+    }
+}
+
+impl fmt::Debug for Calendar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{:02}:00", self.zone, self.cutoff_hour)
+    }
+}
+
+fn instant(ms: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(ms.clamp(FIRST_MS, LAST_MS)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calendar(zone: &str, cutoff_hour: u32) -> Calendar {
+        Calendar::new(zone.parse().unwrap(), cutoff_hour).unwrap()
+    }
+
+    fn ms(utc: &str) -> i64 {
+        DateTime::parse_from_rfc3339(utc).unwrap().timestamp_millis()
+    }
+
+    /// windows follow the merchant's zone through 23- and 25-hour days, leap days and skipped dates.
+    #[test]
+    fn q5_windows_follow_the_zone() {
+        let table = [
+            // zone, cut-off, instant, day
+            ("UTC", 0, "2026-11-21T23:59:59.999Z", 2026_11_21),
+            ("UTC", 0, "2026-11-22T00:00:00Z", 2026_11_22),
+            ("UTC", 6, "2026-11-22T05:59:59Z", 2026_11_21),
+            ("UTC", 6, "2026-01-01T05:59:59Z", 2025_12_31),
+            ("UTC", 6, "2026-01-01T06:00:00Z", 2026_01_01),
+            ("Asia/Shanghai", 0, "2026-11-21T15:59:59Z", 2026_11_21),
+            ("Asia/Shanghai", 0, "2026-11-21T16:00:00Z", 2026_11_22),
+            // 23 hours: clocks go from 02:00 to 03:00.
+            ("America/New_York", 0, "2026-03-08T04:59:59Z", 2026_03_07),
+            ("America/New_York", 0, "2026-03-08T05:00:00Z", 2026_03_08),
+            ("America/New_York", 0, "2026-03-09T03:59:59Z", 2026_03_08),
+            ("America/New_York", 0, "2026-03-09T04:00:00Z", 2026_03_09),
+            // The cut-off hour itself is skipped: the day begins at the skip.
+            ("America/New_York", 2, "2026-03-08T06:59:59Z", 2026_03_07),
+            ("America/New_York", 2, "2026-03-08T07:00:00Z", 2026_03_08),
+            // 25 hours; the cut-off hour comes twice and counts the first time.
+            ("America/New_York", 1, "2026-11-01T04:59:59Z", 2026_10_31),
+            ("America/New_York", 1, "2026-11-01T05:00:00Z", 2026_11_01),
+            ("America/New_York", 1, "2026-11-01T06:00:00Z", 2026_11_01),
+            ("America/New_York", 0, "2026-11-02T04:59:59Z", 2026_11_01),
+            ("America/New_York", 0, "2026-11-02T05:00:00Z", 2026_11_02),
+            // Midnight itself is skipped.
+            ("America/Sao_Paulo", 0, "2018-11-04T02:59:59Z", 2018_11_03),
+            ("America/Sao_Paulo", 0, "2018-11-04T03:00:00Z", 2018_11_04),
+            // Set back over midnight: the new day, once begun, goes on.
+            ("America/St_Johns", 0, "2006-10-29T02:30:30Z", 2006_10_29),
+            ("America/St_Johns", 0, "2006-10-29T02:31:30Z", 2006_10_29),
+            // A date that never was.
+            ("Pacific/Apia", 0, "2011-12-30T09:59:59Z", 2011_12_29),
+            ("Pacific/Apia", 0, "2011-12-30T10:00:00Z", 2011_12_31),
+            ("UTC", 0, "2028-02-29T12:00:00Z", 2028_02_29),
+        ];
+        for (zone, cutoff, at, day) in table {
+            let ids = calendar(zone, cutoff).windows_at(ms(at));
+            assert_eq!(ids, WindowIds { day, month: day / 100, year: day / 10_000 }, "{zone} {cutoff} {at}");
+        }
+    }
+
+    #[test]
+    fn q5_windows_end_where_the_next_begins() {
+        let table = [
+            ("UTC", 0, Period::Day, 2028_02_28, "2028-02-29T00:00:00Z"),
+            ("UTC", 6, Period::Month, 2026_12, "2027-01-01T06:00:00Z"),
+            ("UTC", 0, Period::Year, 2026, "2027-01-01T00:00:00Z"),
+            ("America/New_York", 0, Period::Day, 2026_03_08, "2026-03-09T04:00:00Z"),
+            ("America/New_York", 2, Period::Day, 2026_03_07, "2026-03-08T07:00:00Z"),
+            ("Pacific/Apia", 0, Period::Day, 2011_12_29, "2011-12-30T10:00:00Z"),
+            ("Asia/Kolkata", 0, Period::Month, 2026_10, "2026-10-31T18:30:00Z"),
+        ];
+        for (zone, cutoff, period, id, end) in table {
+            assert_eq!(calendar(zone, cutoff).ends_at_ms(period, id), Some(ms(end)), "{zone} {period:?} {id}");
+        }
+        assert_eq!(Calendar::UTC.ends_at_ms(Period::Day, 2026_13_01), None);
+    }
+
+    #[test]
+    fn every_instant_has_windows() {
+        for at in [i64::MIN, 0, i64::MAX] {
+            assert!(Calendar::UTC.windows_at(at).day > 0, "{at}");
+        }
+    }
+
+    /// Walks every half hour of years with odd transitions: ids never go back, and each window ends when its id changes.
+    #[test]
+    fn q5_windows_are_monotone() {
+        for (zone, year) in [("America/St_Johns", 2006), ("Pacific/Apia", 2011), ("America/Sao_Paulo", 2018), ("Australia/Lord_Howe", 2026)] {
+            for cutoff in [0, 2, 23] {
+                let calendar = calendar(zone, cutoff);
+                let start = ms(&format!("{year}-01-01T00:00:30Z"));
+                let mut last = calendar.windows_at(start);
+                for step in 1..(366 * 48) {
+                    let at = start + step * 1_800_000;
+                    let ids = calendar.windows_at(at);
+                    assert!(ids.day >= last.day, "{zone} {cutoff} {at}");
+                    assert_eq!(ids.day > last.day, calendar.ends_at_ms(Period::Day, last.day).unwrap() <= at, "{zone} {cutoff} {at}");
+                    last = ids;
+                }
+            }
+        }
+    }
+}
