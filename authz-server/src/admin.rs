@@ -11,6 +11,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::health::{Health, States};
@@ -21,6 +22,14 @@ use crate::metrics::{self, Metrics};
 pub struct Admin {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
+}
+
+/// The body of `/ready`.
+#[derive(Serialize)]
+struct Readiness<'a> {
+    status: &'static str,
+    payments: &'static str,
+    dependencies: &'a States,
 }
 
 /// The endpoints as a router; the caller binds and serves it.
@@ -58,16 +67,25 @@ async fn not_found(uri: Uri) -> Response {
 }
 
 async fn method_not_allowed(uri: Uri) -> Response {
-    problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The resource does not take this method.", &uri)
+    problem(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "The resource does not take this method.",
+        &uri,
+    )
 }
 
 fn answer(ready: bool, states: &States) -> Response {
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({
-        "status": if ready { "ready" } else { "not ready" },
-        "payments": if states.decides() { "decided" } else { "not decided" },
-        "dependencies": states,
-    });
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = Readiness {
+        status: if ready { "ready" } else { "not ready" },
+        payments: if states.decides() { "decided" } else { "not decided" },
+        dependencies: states,
+    };
     (status, Json(body)).into_response()
 }
 
@@ -78,7 +96,12 @@ fn problem(status: StatusCode, kind: &str, title: &str, uri: &Uri) -> Response {
         "status": status.as_u16(),
         "instance": uri.path(),
     });
-    (status, [(header::CONTENT_TYPE, proto::PROBLEM_CONTENT_TYPE)], body.to_string()).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, proto::PROBLEM_CONTENT_TYPE)],
+        body.to_string(),
+    )
+        .into_response()
 }
 
 #[cfg(test)]
@@ -103,7 +126,10 @@ mod tests {
 
     fn admin() -> Admin {
         let metrics = Arc::new(Metrics::new());
-        Admin { health: Arc::new(Health::new(Arc::clone(&metrics))), metrics }
+        Admin {
+            health: Arc::new(Health::new(Arc::clone(&metrics))),
+            metrics,
+        }
     }
 
     #[tokio::test]
@@ -111,12 +137,35 @@ mod tests {
         let admin = admin();
         type Step = (fn(&Health), u16, u16, &'static [&'static str]);
         let table: &[Step] = &[
-            (|_| {}, 503, 503, &["\"redis\":{\"up\":false,\"detail\":\"not reached yet\"}", "\"payments\":\"not decided\""]),
+            (
+                |_| {},
+                503,
+                503,
+                &[
+                    "\"redis\":{\"up\":false,\"detail\":\"not reached yet\"}",
+                    "\"payments\":\"not decided\"",
+                ],
+            ),
             (|health| health.redis_up(), 503, 503, &["\"redis\":{\"up\":true}"]),
-            (|health| health.policy_active("v1"), 503, 200, &["\"payments\":\"decided\"", "\"postgres\":{\"up\":false"]),
+            (
+                |health| health.policy_active("v1"),
+                503,
+                200,
+                &["\"payments\":\"decided\"", "\"postgres\":{\"up\":false"],
+            ),
             (|health| health.postgres_up(), 200, 200, &["\"status\":\"ready\""]),
-            (|health| health.postgres_down("refused"), 503, 200, &["\"detail\":\"refused\""]),
-            (|health| health.redis_down("timeout"), 503, 503, &["\"detail\":\"timeout\""]),
+            (
+                |health| health.postgres_down("refused"),
+                503,
+                200,
+                &["\"detail\":\"refused\""],
+            ),
+            (
+                |health| health.redis_down("timeout"),
+                503,
+                503,
+                &["\"detail\":\"timeout\""],
+            ),
         ];
         for (step, (change, ready, payments, parts)) in table.iter().enumerate() {
             change(&admin.health);
@@ -134,10 +183,19 @@ mod tests {
         let admin = admin();
         assert!(get(&admin, "GET /health").await.1.contains("{\"status\":\"ok\"}"));
         let (status, figures) = get(&admin, "GET /metrics").await;
-        assert!(status == 200 && figures.contains("sluice_enforcement_active 0"), "{figures}");
+        assert!(
+            status == 200 && figures.contains("sluice_enforcement_active 0"),
+            "{figures}"
+        );
         let (status, problem) = get(&admin, "GET /nothing").await;
-        assert!(status == 404 && problem.contains("application/problem+json"), "{problem}");
+        assert!(
+            status == 404 && problem.contains("application/problem+json"),
+            "{problem}"
+        );
         let (status, problem) = get(&admin, "POST /health").await;
-        assert!(status == 405 && problem.contains("application/problem+json"), "{problem}");
+        assert!(
+            status == 405 && problem.contains("application/problem+json"),
+            "{problem}"
+        );
     }
 }

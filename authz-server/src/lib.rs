@@ -3,5 +3,14 @@
 //! `check` speaks Envoy's external authorization, `store` decides and consumes atomically, `journal` carries every event
 //! to Postgres, `policy` knows the limits in force, `admin` answers operators. `run` wires them together.
 
+pub mod admin;
+pub mod check;
+pub mod clock;
+pub mod health;
+pub mod journal;
+pub mod metrics;
 pub mod policy;
+pub mod run;
+pub mod settings;
 pub mod store;
+pub mod telemetry;

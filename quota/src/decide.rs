@@ -26,7 +26,15 @@ impl Counter {
     /// The counter as of window `id`: empty once the window has moved on. An earlier window counts as the stored one,
     /// so that a lagging clock never reopens a closed window.
     fn rolled(self, id: u32) -> Self {
-        if id > self.id { Self { id, amount: 0, count: 0 } } else { self }
+        if id > self.id {
+            Self {
+                id,
+                amount: 0,
+                count: 0,
+            }
+        } else {
+            self
+        }
     }
 
     const fn figures(self, after: Self) -> WindowFigures {
@@ -90,7 +98,12 @@ impl Account {
             amount: counter.amount + amount.get(),
             count: counter.count + 1,
         };
-        Self { day: add(self.day), month: add(self.month), year: add(self.year), version: self.version + 1 }
+        Self {
+            day: add(self.day),
+            month: add(self.month),
+            year: add(self.year),
+            version: self.version + 1,
+        }
     }
 
     /// Takes a charge out of the windows it went into, as far as they are still open.
@@ -115,7 +128,11 @@ impl Account {
     }
 
     const fn ids(&self) -> WindowIds {
-        WindowIds { day: self.day.id, month: self.month.id, year: self.year.id }
+        WindowIds {
+            day: self.day.id,
+            month: self.month.id,
+            year: self.year.id,
+        }
     }
 
     fn record(&self, after: &Self, code: Code, replay: bool) -> Record {
@@ -220,9 +237,10 @@ pub fn decide(account: Option<&Account>, order: Option<&Order>, backlog: u64, co
     let account = account.copied().unwrap_or_default().rolled(command.windows);
     let order = order.filter(|order| i64::from(order.expires_at_secs) > now_secs(command));
     match &command.action {
-        Action::Consume(_) if backlog >= u64::from(command.backlog_max) => {
-            Outcome { journal: false, ..unchanged(&account, command, Code::BacklogFull) }
-        }
+        Action::Consume(_) if backlog >= u64::from(command.backlog_max) => Outcome {
+            journal: false,
+            ..unchanged(&account, command, Code::BacklogFull)
+        },
         Action::Consume(consume) => match order {
             Some(order) if order.voided.contains(&command.attempt) => unchanged(&account, command, Code::AttemptVoided),
             Some(order) if order.charged => replay(&account, order, consume, command),
@@ -233,7 +251,10 @@ pub fn decide(account: Option<&Account>, order: Option<&Order>, backlog: u64, co
 }
 
 fn charge(account: &Account, order: Option<&Order>, consume: &Consume, command: &Command) -> Outcome {
-    if let Some(code) = consume.refusal.or_else(|| account.breaks(consume.amount, &consume.limits)) {
+    if let Some(code) = consume
+        .refusal
+        .or_else(|| account.breaks(consume.amount, &consume.limits))
+    {
         return unchanged(account, command, code);
     }
     let after = account.consumed(consume.amount);
@@ -291,12 +312,23 @@ fn void(account: &Account, order: Option<&Order>, command: &Command) -> Outcome 
             decision_id: command.decision_id,
             expires_at_secs: expires_at_secs(command),
         };
-        return Outcome { order: Some(order), ..unchanged(account, command, Code::Tombstoned) };
+        return Outcome {
+            order: Some(order),
+            ..unchanged(account, command, Code::Tombstoned)
+        };
     };
     if order.voided.contains(&command.attempt) {
-        let code = if order.charged { Code::AttemptReleased } else { Code::Voided };
+        let code = if order.charged {
+            Code::AttemptReleased
+        } else {
+            Code::Voided
+        };
         let record = account.record(account, code, true);
-        return Outcome { record, journal: false, ..unchanged(account, command, code) };
+        return Outcome {
+            record,
+            journal: false,
+            ..unchanged(account, command, code)
+        };
     }
     if order.charged && order.currency != command.currency {
         return unchanged(account, command, Code::IdempotencyConflict);
@@ -313,10 +345,22 @@ fn void(account: &Account, order: Option<&Order>, command: &Command) -> Outcome 
         next.charged = false;
         let after = account.returned(order.amount, order.windows);
         let record = account.record(&after, Code::Voided, false);
-        return Outcome { record, account: Some(after), order: Some(next), ..unchanged(account, command, Code::Voided) };
+        return Outcome {
+            record,
+            account: Some(after),
+            order: Some(next),
+            ..unchanged(account, command, Code::Voided)
+        };
     }
-    let code = if was_live { Code::AttemptReleased } else { Code::Tombstoned };
-    Outcome { order: Some(next), ..unchanged(account, command, code) }
+    let code = if was_live {
+        Code::AttemptReleased
+    } else {
+        Code::Tombstoned
+    };
+    Outcome {
+        order: Some(next),
+        ..unchanged(account, command, code)
+    }
 }
 
 /// An answer that changes no counter.
@@ -338,5 +382,7 @@ fn expires_at_secs(command: &Command) -> u32 {
     u32::try_from(now_secs(command).saturating_add(i64::from(command.order_ttl_secs))).unwrap_or(u32::MAX)
 }
 
+#[cfg(test)]
+mod table;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,9 @@
 //! Nothing here reads a clock, a socket, the environment or randomness: `now` is a parameter. The proxy filter and the
 //! server both build on it; the Redis script is held to it by the differential suite.
 
+#[cfg(test)]
+extern crate self as quota;
+
 mod code;
 mod decide;
 mod ids;
@@ -15,9 +18,7 @@ pub mod rule;
 mod window;
 
 pub use code::Code;
-pub use decide::{
-    ATTEMPTS_MAX, Account, Action, Command, Consume, Counter, Order, Outcome, Reply, decide,
-};
+pub use decide::{ATTEMPTS_MAX, Account, Action, Command, Consume, Counter, Order, Outcome, Reply, decide};
 pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OrderNo, PaymentNo};
 pub use ledger::{Event, Ledger, shard_of};
 pub use limits::{Figures, LimitName};
@@ -55,6 +56,8 @@ impl Mode {
     /// Reads the word back; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Enforce, Self::Shadow, Self::Off].into_iter().find(|mode| mode.as_str() == text)
+        [Self::Enforce, Self::Shadow, Self::Off]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike, Days, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{
+    DateTime, Datelike, Days, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc,
+};
 use chrono_tz::Tz;
 
 /// A kind of window.
@@ -51,7 +53,10 @@ const ZONE_SPAN_HOURS: i64 = 26;
 
 impl Calendar {
     /// A calendar whose days begin at midnight UTC.
-    pub const UTC: Self = Self { zone: Tz::UTC, cutoff_hour: 0 };
+    pub const UTC: Self = Self {
+        zone: Tz::UTC,
+        cutoff_hour: 0,
+    };
 
     /// `None` for an hour past 23.
     #[must_use]
@@ -68,9 +73,17 @@ impl Calendar {
         let local = now.with_timezone(&self.zone).naive_local();
         let date = (local - TimeDelta::hours(i64::from(self.cutoff_hour))).date();
         let tomorrow = date + Days::new(1);
-        let date = if self.starts_at(tomorrow) <= now { tomorrow } else { date };
+        let date = if self.starts_at(tomorrow) <= now {
+            tomorrow
+        } else {
+            date
+        };
         let (year, month, day) = (date.year().unsigned_abs(), date.month(), date.day());
-        WindowIds { day: (year * 100 + month) * 100 + day, month: year * 100 + month, year }
+        WindowIds {
+            day: (year * 100 + month) * 100 + day,
+            month: year * 100 + month,
+            year,
+        }
     }
 
     /// The first instant after the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
@@ -171,7 +184,15 @@ mod tests {
         ];
         for (zone, cutoff, at, day) in table {
             let ids = calendar(zone, cutoff).windows_at(ms(at));
-            assert_eq!(ids, WindowIds { day, month: day / 100, year: day / 10_000 }, "{zone} {cutoff} {at}");
+            assert_eq!(
+                ids,
+                WindowIds {
+                    day,
+                    month: day / 100,
+                    year: day / 10_000
+                },
+                "{zone} {cutoff} {at}"
+            );
         }
     }
 
@@ -187,7 +208,11 @@ mod tests {
             ("Asia/Kolkata", 0, Period::Month, 2026_10, "2026-10-31T18:30:00Z"),
         ];
         for (zone, cutoff, period, id, end) in table {
-            assert_eq!(calendar(zone, cutoff).ends_at_ms(period, id), Some(ms(end)), "{zone} {period:?} {id}");
+            assert_eq!(
+                calendar(zone, cutoff).ends_at_ms(period, id),
+                Some(ms(end)),
+                "{zone} {period:?} {id}"
+            );
         }
         assert_eq!(Calendar::UTC.ends_at_ms(Period::Day, 2026_13_01), None);
     }
@@ -202,7 +227,12 @@ mod tests {
     /// Walks every half hour of years with odd transitions: ids never go back, and each window ends when its id changes.
     #[test]
     fn q5_windows_are_monotone() {
-        for (zone, year) in [("America/St_Johns", 2006), ("Pacific/Apia", 2011), ("America/Sao_Paulo", 2018), ("Australia/Lord_Howe", 2026)] {
+        for (zone, year) in [
+            ("America/St_Johns", 2006),
+            ("Pacific/Apia", 2011),
+            ("America/Sao_Paulo", 2018),
+            ("Australia/Lord_Howe", 2026),
+        ] {
             for cutoff in [0, 2, 23] {
                 let calendar = calendar(zone, cutoff);
                 let start = ms(&format!("{year}-01-01T00:00:30Z"));
@@ -211,7 +241,11 @@ mod tests {
                     let at = start + step * 1_800_000;
                     let ids = calendar.windows_at(at);
                     assert!(ids.day >= last.day, "{zone} {cutoff} {at}");
-                    assert_eq!(ids.day > last.day, calendar.ends_at_ms(Period::Day, last.day).unwrap() <= at, "{zone} {cutoff} {at}");
+                    assert_eq!(
+                        ids.day > last.day,
+                        calendar.ends_at_ms(Period::Day, last.day).unwrap() <= at,
+                        "{zone} {cutoff} {at}"
+                    );
                     last = ids;
                 }
             }

@@ -1,1 +1,19 @@
+//! Sluice's stack for tests, demo and load: finds, starts and stops real Envoy, Redis, Postgres and the server, with a tiny
+//! payment gateway behind them and clients in front.
 
+pub mod client;
+pub mod dirs;
+pub mod envoy;
+pub mod failure;
+pub mod gateway;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+mod procfs;
+pub mod redis;
+pub mod server;
+pub mod tools;
+pub mod wait;
+
+pub use failure::{Context, Failure, Result};
+pub use process::Service;

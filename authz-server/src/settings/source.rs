@@ -29,9 +29,10 @@ impl ConfigFile {
     pub fn read(path: PathBuf) -> Result<Self, SettingsError> {
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Self { path, text }),
-            Err(error) => {
-                Err(SettingsError::File { path: path.display().to_string(), reason: format!("cannot be read: {error}") })
-            }
+            Err(error) => Err(SettingsError::File {
+                path: path.display().to_string(),
+                reason: format!("cannot be read: {error}"),
+            }),
         }
     }
 }
@@ -58,7 +59,10 @@ impl Sources {
                 found.insert(spec.env, Found { name, text });
             } else if is_ours(&name) && name != CONFIG_FILE_ENV && !TOLERATED.contains(&name.as_str()) {
                 let known = SPECS.iter().map(|spec| spec.env).chain([CONFIG_FILE_ENV]);
-                return Err(SettingsError::Unknown { nearest: nearest(&name, known), name });
+                return Err(SettingsError::Unknown {
+                    nearest: nearest(&name, known),
+                    name,
+                });
             }
         }
         Ok(Self(found))
@@ -80,25 +84,37 @@ pub(super) fn is_ours(name: &str) -> bool {
 
 fn read_file(file: ConfigFile) -> Result<HashMap<&'static str, Found>, SettingsError> {
     let path = file.path.display().to_string();
-    let refuse = |reason: String| SettingsError::File { path: path.clone(), reason };
+    let refuse = |reason: String| SettingsError::File {
+        path: path.clone(),
+        reason,
+    };
     // A file with nothing but comments is empty, not wrong.
-    let document: Option<serde_yaml_ng::Mapping> =
-        serde_yaml_ng::from_str(&file.text).map_err(|error| refuse(format!("must be a flat mapping of settings: {error}")))?;
+    let document: Option<serde_yaml_ng::Mapping> = serde_yaml_ng::from_str(&file.text)
+        .map_err(|error| refuse(format!("must be a flat mapping of settings: {error}")))?;
     let mut found = HashMap::new();
     for (key, value) in document.unwrap_or_default() {
         let key = scalar(&key).ok_or_else(|| refuse("a key is not a word".to_owned()))?;
         let spec = find_key(&key, &path)?;
         let text = scalar(&value).ok_or_else(|| refuse(format!("{key} must be a single text or number")))?;
-        found.insert(spec.env, Found { name: format!("{key} in {path}"), text });
+        found.insert(
+            spec.env,
+            Found {
+                name: format!("{key} in {path}"),
+                text,
+            },
+        );
     }
     Ok(found)
 }
 
 fn find_key(key: &str, path: &str) -> Result<&'static Spec, SettingsError> {
-    SPECS.iter().find(|spec| spec.key == key).ok_or_else(|| SettingsError::Unknown {
-        name: format!("{key} in {path}"),
-        nearest: nearest(key, SPECS.iter().map(|spec| spec.key)),
-    })
+    SPECS
+        .iter()
+        .find(|spec| spec.key == key)
+        .ok_or_else(|| SettingsError::Unknown {
+            name: format!("{key} in {path}"),
+            nearest: nearest(key, SPECS.iter().map(|spec| spec.key)),
+        })
 }
 
 fn scalar(value: &serde_yaml_ng::Value) -> Option<String> {
@@ -124,7 +140,9 @@ fn edits(from: &str, to: &str) -> usize {
         let mut left = i + 1;
         let mut next = vec![left];
         for (b, diagonal_and_above) in to.bytes().zip(row.windows(2)) {
-            let &[diagonal, above] = diagonal_and_above else { continue };
+            let &[diagonal, above] = diagonal_and_above else {
+                continue;
+            };
             left = (left + 1).min(above + 1).min(diagonal + usize::from(a != b));
             next.push(left);
         }

@@ -6,6 +6,7 @@ pub mod packed;
 mod redis;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use proto::journal::EventContext;
 use quota::{Action, Command, Reply};
@@ -32,8 +33,11 @@ pub struct Notes {
 /// No answer could be given. A refusal is not an error: it is a [`Reply`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StoreError {
-    /// Not reachable, or too slow: the command may or may not have been applied.
-    #[error("the quota store gave no answer: {0}")]
+    /// Too slow: the command may be applied yet.
+    #[error("the quota store gave no answer within {after_ms} ms")]
+    Timeout { after_ms: u128 },
+    /// Not reachable, or gone before its answer came: the command may have been applied.
+    #[error("the quota store cannot be reached: {0}")]
     Unavailable(String),
     /// The store holds another number of shards than the settings say.
     #[error("the quota store has {stored} shards, the settings say {configured}: set SLUICE_SHARDS={stored}")]
@@ -48,7 +52,7 @@ pub trait Store: Send + Sync + 'static {
     /// Decides and applies a command, and appends its event to the journal in the same step.
     ///
     /// # Errors
-    /// [`StoreError`] where no answer could be given; after [`StoreError::Unavailable`] the command may have been applied.
+    /// [`StoreError`] where no answer could be given.
     fn apply(&self, command: &Command, notes: &Notes) -> impl Future<Output = Result<Reply, StoreError>> + Send;
 }
 
@@ -75,5 +79,11 @@ pub(crate) fn event_context(command: &Command, notes: &Notes) -> EventContext {
         mode: notes.mode.to_owned(),
         trace_id: notes.trace_id.clone(),
         reason: notes.reason.clone(),
+    }
+}
+
+impl<S: Store> Store for Arc<S> {
+    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+        S::apply(self, command, notes).await
     }
 }

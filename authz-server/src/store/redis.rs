@@ -6,16 +6,18 @@ use std::time::Duration;
 use prost::Message;
 use quota::{Account, Command, Currency, MerchantId, Order, OrderNo, Reply, shard_of};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, RedisError, Script};
+use redis::{AsyncCommands, Client, RedisError, Script};
 use tokio::time::timeout;
 
 use super::packed::{self, PackedError};
 use super::{Notes, Store, StoreError, event_context, keys};
+use crate::settings::Secret;
 
 /// Where Redis is and how long it may take.
 #[derive(Clone, Debug)]
 pub struct RedisStoreConfig {
-    pub client: redis::Client,
+    /// As in `redis://127.0.0.1:6379/0`.
+    pub url: Secret,
     pub shards: u16,
     /// Bound of every call, connecting included.
     pub timeout: Duration,
@@ -33,18 +35,19 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Prepares the store; the connection is made by the first call, and made again whenever it is lost.
+    /// Prepares the store, inside of the runtime that will use it; the connection is made by the first call, and made again whenever it is lost.
     ///
     /// # Errors
     /// [`StoreError`] for an address that cannot be used.
-    pub fn new(config: RedisStoreConfig) -> Result<Self, StoreError> {
+    pub fn open(config: &RedisStoreConfig) -> Result<Self, StoreError> {
+        let client = Client::open(config.url.expose()).map_err(unavailable)?;
         // Without retries of its own: a payment that finds Redis away is answered at once, and the next one tries again.
         let manager = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
             .set_connection_timeout(Some(config.timeout))
             .set_response_timeout(Some(config.timeout));
         Ok(Self {
-            connection: ConnectionManager::new_lazy_with_config(config.client, manager).map_err(unavailable)?,
+            connection: ConnectionManager::new_lazy_with_config(client, manager).map_err(unavailable)?,
             script: Script::new(include_str!("lua/decide.lua")),
             shards: config.shards,
             timeout: config.timeout,
@@ -64,7 +67,10 @@ impl RedisStore {
         };
         let result = match self.bounded(call).await {
             Ok(stored) if stored == self.shards => Ok(()),
-            Ok(stored) => Err(StoreError::Shards { stored, configured: self.shards }),
+            Ok(stored) => Err(StoreError::Shards {
+                stored,
+                configured: self.shards,
+            }),
             Err(error) => return Err(error),
         };
         self.verified.store(result.is_ok(), Ordering::Relaxed);
@@ -76,7 +82,8 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer or holds something else.
     pub async fn account(&self, merchant: &MerchantId, currency: Currency) -> Result<Option<Account>, StoreError> {
-        self.read(keys::account(self.shard(merchant), merchant, currency), packed::account).await
+        self.read(keys::account(self.shard(merchant), merchant, currency), packed::account)
+            .await
     }
 
     /// The order as it is stored.
@@ -84,14 +91,11 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer or holds something else.
     pub async fn order(&self, merchant: &MerchantId, order_no: &OrderNo) -> Result<Option<Order>, StoreError> {
-        self.read(keys::order(self.shard(merchant), merchant, order_no), packed::order).await
+        self.read(keys::order(self.shard(merchant), merchant, order_no), packed::order)
+            .await
     }
 
-    async fn read<T>(
-        &self,
-        key: String,
-        decode: fn(&[u8]) -> Result<T, PackedError>,
-    ) -> Result<Option<T>, StoreError> {
+    async fn read<T>(&self, key: String, decode: fn(&[u8]) -> Result<T, PackedError>) -> Result<Option<T>, StoreError> {
         let mut connection = self.connection.clone();
         let bytes: Option<Vec<u8>> = self.bounded(connection.get(key)).await?;
         bytes.as_deref().map(decode).transpose().map_err(corrupt)
@@ -103,8 +107,11 @@ impl RedisStore {
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
         match timeout(self.timeout, call).await {
-            Ok(result) => result.map_err(unavailable),
-            Err(_) => Err(StoreError::Unavailable(format!("none within {} ms", self.timeout.as_millis()))),
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) if !error.is_timeout() => Err(unavailable(error)),
+            Ok(Err(_)) | Err(_) => Err(StoreError::Timeout {
+                after_ms: self.timeout.as_millis(),
+            }),
         }
     }
 }
@@ -127,7 +134,9 @@ impl Store for RedisStore {
             self.bounded(invocation.invoke_async(&mut connection)).await?;
         Ok(Reply {
             record: packed::record(&record).map_err(corrupt)?,
-            decision_id: decision_id.try_into().map_err(|_| corrupt("a decision id of another length"))?,
+            decision_id: decision_id
+                .try_into()
+                .map_err(|_| corrupt("a decision id of another length"))?,
             event_seq: event_seq(&event)?,
         })
     }

@@ -1,184 +1,21 @@
+use super::table::{self, Row};
 use super::*;
-use crate::{Ledger, WindowLimits};
+use crate::Ledger;
 
-const NOW_MS: i64 = 1_795_296_600_000;
-const TTL_SECS: u32 = 2 * 86_400;
-
-fn amount(minor: u64) -> AmountMinor {
-    AmountMinor::new(minor).unwrap()
-}
-
-fn day_amount(max: u64) -> Limits {
-    Limits { day: WindowLimits { amount: amount(max), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED }
-}
-
-/// One row: who asks for what, when, and what comes of it.
-struct Row {
-    order: &'static str,
-    attempt: &'static str,
-    /// `None` voids.
-    amount: Option<u64>,
-    limits: Limits,
-    at_secs: i64,
-    code: Code,
-    replay: bool,
-    /// Day amount and count afterwards.
-    day: (u64, u64),
-}
-
-impl Row {
-    fn consume(order: &'static str, attempt: &'static str, amount: u64, code: Code, day: (u64, u64)) -> Self {
-        Self { order, attempt, amount: Some(amount), limits: day_amount(100), at_secs: 0, code, replay: false, day }
-    }
-
-    fn void(order: &'static str, attempt: &'static str, code: Code, day: (u64, u64)) -> Self {
-        Self { amount: None, ..Self::consume(order, attempt, 0, code, day) }
-    }
-
-    fn replay(self) -> Self {
-        Self { replay: true, ..self }
-    }
-
-    fn at_secs(self, at_secs: i64) -> Self {
-        Self { at_secs, ..self }
-    }
-
-    fn limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
-    }
-
-    fn command(&self, number: usize) -> Command {
-        let now_ms = NOW_MS + self.at_secs * 1000;
-        let action = match self.amount {
-            Some(minor) => Action::Consume(Consume { amount: amount(minor), limits: self.limits, refusal: None }),
-            None => Action::Void,
-        };
-        Command {
-            merchant: MerchantId::parse("m").unwrap(),
-            currency: Currency::parse("USD").unwrap(),
-            order_no: OrderNo::parse(self.order).unwrap(),
-            attempt: AttemptId::from_text(self.attempt),
-            action,
-            decision_id: (number as u128).to_be_bytes(),
-            now_ms,
-            windows: crate::Calendar::UTC.windows_at(now_ms),
-            order_ttl_secs: TTL_SECS,
-            backlog_max: 1000,
-            payment_no: None,
-            channel: None,
+#[test]
+fn q1_q2_q3_q4_tables() {
+    table::each(&mut |name, rows| {
+        let mut ledger = Ledger::new(4);
+        for (number, row) in rows.iter().enumerate() {
+            let record = ledger.apply(&row.command(number)).record;
+            let got = (
+                record.code,
+                record.replay,
+                (record.day.amount_after, record.day.count_after),
+            );
+            assert_eq!(got, (row.code, row.replay, row.day), "{name}, row {number}: {row}");
         }
-    }
-}
-
-fn check(name: &str, table: &[Row]) {
-    let mut ledger = Ledger::new(4);
-    for (number, row) in table.iter().enumerate() {
-        let reply = ledger.apply(&row.command(number));
-        let got = (reply.record.code, reply.record.replay, reply.record.day.amount_after, reply.record.day.count_after);
-        let wanted = (row.code, row.replay, row.day.0, row.day.1);
-        assert_eq!(got, wanted, "{name}, row {number}: {} {}", row.order, row.attempt);
-    }
-}
-
-/// a charge is admitted up to the limit and not one unit further; a refusal changes nothing.
-#[test]
-fn q1_q2_limits_hold_to_the_unit() {
-    use Code::{Admitted, DailyAmount, DailyCount, MonthlyAmount, YearlyCount};
-    check(
-        "amount",
-        &[
-            Row::consume("a", "1", 99, Admitted, (99, 1)),
-            Row::consume("b", "2", 2, DailyAmount, (99, 1)),
-            Row::consume("b", "3", 1, Admitted, (100, 2)),
-            Row::consume("c", "4", 1, DailyAmount, (100, 2)),
-            // A limit that was lowered below what is used refuses even nothing.
-            Row::consume("d", "5", 0, DailyAmount, (100, 2)).limits(day_amount(99)),
-            Row::consume("d", "6", 0, Admitted, (100, 3)),
-        ],
-    );
-    let two_a_day = Limits { day: WindowLimits { count: amount(2), ..WindowLimits::UNLIMITED }, ..day_amount(0) };
-    let month = Limits { month: WindowLimits { amount: amount(5), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
-    let year = Limits { year: WindowLimits { count: amount(3), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
-    check(
-        "others",
-        &[
-            Row::consume("a", "1", 3, Admitted, (3, 1)).limits(month),
-            Row::consume("b", "2", 3, MonthlyAmount, (3, 1)).limits(month),
-            Row::consume("b", "3", 2, Admitted, (5, 2)).limits(month),
-            Row::consume("c", "4", 2, DailyCount, (5, 2)).limits(two_a_day),
-            Row::consume("c", "5", 2, Admitted, (7, 3)).limits(year),
-            Row::consume("d", "6", 2, YearlyCount, (7, 3)).limits(year),
-        ],
-    );
-    check(
-        "no limit is bounded by what a counter can hold",
-        &[
-            Row::consume("a", "1", AmountMinor::MAX.get(), Admitted, (AmountMinor::MAX.get(), 1)).limits(Limits::UNLIMITED),
-            Row::consume("b", "2", 1, DailyAmount, (AmountMinor::MAX.get(), 1)).limits(Limits::UNLIMITED),
-        ],
-    );
-}
-
-/// one order consumes once, however often it comes.
-#[test]
-fn q3_an_order_is_charged_once() {
-    use Code::{Admitted, IdempotencyConflict};
-    check(
-        "replays",
-        &[
-            Row::consume("a", "1", 60, Admitted, (60, 1)),
-            Row::consume("a", "1", 60, Admitted, (60, 1)).replay(),
-            Row::consume("a", "2", 60, Admitted, (60, 1)).replay(),
-            Row::consume("a", "3", 61, IdempotencyConflict, (60, 1)),
-            // A replay goes before every limit, also one lowered since.
-            Row::consume("a", "4", 60, Admitted, (60, 1)).replay().limits(day_amount(0)),
-            // Forgotten after its time.
-            Row::consume("a", "5", 61, Admitted, (61, 1)).at_secs(i64::from(TTL_SECS)),
-        ],
-    );
-}
-
-/// voids by attempt, in whatever order attempts and voids arrive.
-#[test]
-fn q3_q4_attempts_and_voids() {
-    use Code::{Admitted, AttemptReleased, AttemptVoided, DailyAmount, Tombstoned, Voided};
-    check(
-        "the last live attempt returns the charge, once",
-        &[
-            Row::consume("a", "1", 60, Admitted, (60, 1)),
-            Row::consume("a", "2", 60, Admitted, (60, 1)).replay(),
-            Row::void("a", "1", AttemptReleased, (60, 1)),
-            Row::void("a", "1", AttemptReleased, (60, 1)).replay(),
-            Row::void("a", "2", Voided, (0, 0)),
-            Row::void("a", "2", Voided, (0, 0)).replay(),
-            Row::consume("a", "1", 60, AttemptVoided, (0, 0)),
-            Row::consume("a", "3", 70, Admitted, (70, 1)),
-        ],
-    );
-    check(
-        "a void that overtakes its attempt",
-        &[
-            Row::void("a", "1", Tombstoned, (0, 0)),
-            Row::consume("a", "1", 60, AttemptVoided, (0, 0)),
-            Row::consume("a", "2", 60, Admitted, (60, 1)),
-            Row::void("a", "3", Tombstoned, (60, 1)),
-            Row::consume("a", "3", 60, AttemptVoided, (60, 1)),
-            Row::consume("b", "4", 60, DailyAmount, (60, 1)),
-            Row::void("b", "4", Tombstoned, (60, 1)),
-        ],
-    );
-    let day = 86_400;
-    check(
-        "a charge goes back into the window it came from or into none",
-        &[
-            Row::consume("a", "1", 60, Admitted, (60, 1)),
-            Row::consume("b", "2", 30, Admitted, (30, 1)).at_secs(day).limits(Limits::UNLIMITED),
-            Row::void("a", "1", Voided, (30, 1)).at_secs(day),
-            // A clock that lags by a day: the closed window is not opened again.
-            Row::consume("c", "3", 70, Admitted, (100, 2)),
-            Row::consume("d", "4", 1, DailyAmount, (100, 2)),
-        ],
-    );
+    });
 }
 
 #[test]
@@ -188,13 +25,19 @@ fn an_order_with_too_many_attempts_keeps_its_charge() {
     let names: Vec<&'static str> = names.into_iter().map(|name| &*name.leak()).collect();
     for (number, name) in names.iter().enumerate() {
         let reply = ledger.apply(&Row::consume("a", name, 60, Code::Admitted, (60, 1)).command(number));
-        assert_eq!((reply.record.code, reply.record.replay), (Code::Admitted, number > 0), "{number}");
+        assert_eq!(
+            (reply.record.code, reply.record.replay),
+            (Code::Admitted, number > 0),
+            "{number}"
+        );
     }
     for (number, name) in names.iter().enumerate() {
         let reply = ledger.apply(&Row::void("a", name, Code::AttemptReleased, (60, 1)).command(number));
         assert_eq!(reply.record.day.amount_after, 60, "{number}");
     }
-    let order = ledger.order(&MerchantId::parse("m").unwrap(), &OrderNo::parse("a").unwrap()).unwrap();
+    let order = ledger
+        .order(&MerchantId::parse("m").unwrap(), &OrderNo::parse("a").unwrap())
+        .unwrap();
     assert!(order.charged && order.pinned);
     assert_eq!(order.voided.len(), ATTEMPTS_MAX);
 }
@@ -222,5 +65,8 @@ fn q6_events_are_numbered_and_the_backlog_is_bounded() {
         (Code::Tombstoned, None),
     ];
     assert_eq!(seen, expected);
-    assert_eq!(ledger.drain().iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(
+        ledger.drain().iter().map(|event| event.seq).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
 }

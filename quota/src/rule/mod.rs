@@ -19,6 +19,8 @@ pub use config::{
 pub use path::Captures;
 pub use read::{AMOUNT_LEN_MAX, Charge, Draft, Head, Refusal, Unreadable};
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Code, Mode, Unit};
@@ -183,14 +185,14 @@ pub enum Found<'a> {
     /// No rule is meant.
     None,
     /// This rule, with what its template captured.
-    Rule(&'a Rule, Captures),
+    Rule(&'a Arc<Rule>, Captures),
     /// A lenient gateway would read this rule's path, a strict one another: the request must be refused.
-    Ambiguous(&'a Rule, Refusal),
+    Ambiguous(&'a Arc<Rule>, Refusal),
 }
 
 /// Every rule of a document, in its order. At least one, and at least one that is not off.
 #[derive(Clone, Debug)]
-pub struct RuleSet(Vec<Rule>);
+pub struct RuleSet(Vec<Arc<Rule>>);
 
 impl RuleSet {
     /// Names the first rule that a request matches. `path` may carry a query, which plays no part.
@@ -216,7 +218,7 @@ impl RuleSet {
 
     /// The rules in their order.
     #[must_use]
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[Arc<Rule>] {
         &self.0
     }
 }

@@ -30,7 +30,10 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self {
+            code,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -87,16 +90,20 @@ impl Rule {
             return Ok(Body::None);
         }
         let unsupported = |detail: &str| Refusal::new(Code::UnsupportedContent, detail);
-        let length = single(head, "content-length").map_err(|problem| bad(&format!("header content-length {problem}")))?;
+        let length =
+            single(head, "content-length").map_err(|problem| bad(&format!("header content-length {problem}")))?;
         if let Some(length) = length {
             self.check_length(&length)?;
         }
         let coding = single(head, "content-encoding")
             .map_err(|problem| unsupported(&format!("header content-encoding {problem}")))?;
         if coding.is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
-            return Err(unsupported("the body is compressed; send it with content-encoding identity"));
+            return Err(unsupported(
+                "the body is compressed; send it with content-encoding identity",
+            ));
         }
-        let media = single(head, "content-type").map_err(|problem| unsupported(&format!("header content-type {problem}")))?;
+        let media =
+            single(head, "content-type").map_err(|problem| unsupported(&format!("header content-type {problem}")))?;
         let json = self.sources().any(|source| matches!(source, Source::Json { .. }));
         let form = self.sources().any(|source| matches!(source, Source::Form(_)));
         match media.as_deref().and_then(media_type) {
@@ -122,7 +129,10 @@ impl Rule {
     /// The refusal of a body longer than the rule reads.
     #[must_use]
     pub fn too_large(&self) -> Refusal {
-        Refusal::new(Code::BodyTooLarge, format!("the body is larger than {} bytes", self.body_bytes_max))
+        Refusal::new(
+            Code::BodyTooLarge,
+            format!("the body is larger than {} bytes", self.body_bytes_max),
+        )
     }
 }
 
@@ -131,13 +141,18 @@ fn bad(detail: &str) -> Refusal {
 }
 
 fn refuse(field: Field, source: &Source, problem: &str) -> Refusal {
-    Refusal::new(Code::BadRequest, format!("{} ({}) {problem}", field.as_str(), source.describe()))
+    Refusal::new(
+        Code::BadRequest,
+        format!("{} ({}) {problem}", field.as_str(), source.describe()),
+    )
 }
 
 /// The one value of a header. Equal repetitions count as one.
 fn single(head: &impl Head, name: &str) -> Result<Option<String>, String> {
     let values = head.header(name);
-    let Some((first, rest)) = values.split_first() else { return Ok(None) };
+    let Some((first, rest)) = values.split_first() else {
+        return Ok(None);
+    };
     if rest.iter().any(|other| other != first) {
         return Err("is given more than once, with different values".to_owned());
     }
@@ -145,7 +160,9 @@ fn single(head: &impl Head, name: &str) -> Result<Option<String>, String> {
 }
 
 fn text(bytes: &[u8]) -> Result<String, String> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "is not UTF-8".to_owned())
+    std::str::from_utf8(bytes)
+        .map(str::to_owned)
+        .map_err(|_| "is not UTF-8".to_owned())
 }
 
 fn media_type(value: &str) -> Option<Body> {
@@ -188,7 +205,9 @@ fn head_value(head: &impl Head, captures: &Captures, source: &Source) -> Result<
 
 /// The one value of a parameter in `application/x-www-form-urlencoded` text.
 fn parameter(encoded: &[u8], name: &str) -> Result<Option<String>, String> {
-    let mut values = form_urlencoded::parse(encoded).filter(|(own, _)| own == name).map(|(_, value)| value);
+    let mut values = form_urlencoded::parse(encoded)
+        .filter(|(own, _)| own == name)
+        .map(|(_, value)| value);
     match (values.next(), values.next()) {
         (_, Some(_)) => Err("is given more than once".to_owned()),
         (value, None) => Ok(value.map(Cow::into_owned)),
@@ -215,7 +234,14 @@ impl Draft {
         let amount = self.required(rule, Field::Amount, |text| amount(rule, currency, text))?;
         let payment_no = self.field(rule, Field::PaymentNo, |text| plain(PaymentNo::parse(text)))?;
         let channel = self.field(rule, Field::Channel, |text| plain(Channel::parse(text)))?;
-        Ok(Charge { merchant, amount, currency, order_no, payment_no, channel })
+        Ok(Charge {
+            merchant,
+            amount,
+            currency,
+            order_no,
+            payment_no,
+            channel,
+        })
     }
 
     fn fill_json(&mut self, rule: &Rule, body: &[u8]) -> Result<(), Refusal> {
@@ -256,8 +282,16 @@ impl Draft {
         parse: impl Fn(&str) -> Result<T, (Code, String)>,
     ) -> Result<T, Refusal> {
         self.field(rule, field, parse)?.ok_or_else(|| {
-            let code = if field == Field::Amount { Code::BadAmount } else { Code::BadRequest };
-            let sources = rule.fields.iter().filter(|(own, _)| *own == field).flat_map(|(_, sources)| sources);
+            let code = if field == Field::Amount {
+                Code::BadAmount
+            } else {
+                Code::BadRequest
+            };
+            let sources = rule
+                .fields
+                .iter()
+                .filter(|(own, _)| *own == field)
+                .flat_map(|(_, sources)| sources);
             let places: Vec<String> = sources.map(Source::describe).collect();
             Refusal::new(code, format!("{} ({}) is missing", field.as_str(), places.join(", ")))
         })
@@ -272,9 +306,16 @@ impl Draft {
     ) -> Result<Option<T>, Refusal> {
         let mut result: Option<T> = None;
         let own = rule.fields.iter().zip(&self.values).find(|((own, _), _)| *own == field);
-        let Some(((_, sources), values)) = own else { return Ok(None) };
+        let Some(((_, sources), values)) = own else {
+            return Ok(None);
+        };
         for (source, value) in sources.iter().zip(values) {
-            let Some(text) = value.as_ref().map_or(Ok(None), |value| scalar_text(field, source, value))? else { continue };
+            let Some(text) = value
+                .as_ref()
+                .map_or(Ok(None), |value| scalar_text(field, source, value))?
+            else {
+                continue;
+            };
             let parsed = parse(text).map_err(|(code, problem)| {
                 Refusal::new(code, format!("{} ({}): {problem}", field.as_str(), source.describe()))
             })?;
@@ -291,9 +332,16 @@ impl Draft {
 }
 
 fn scalar_text<'a>(field: Field, source: &Source, value: &'a Scalar) -> Result<Option<&'a str>, Refusal> {
-    let code = if field == Field::Amount { Code::BadAmount } else { Code::BadRequest };
+    let code = if field == Field::Amount {
+        Code::BadAmount
+    } else {
+        Code::BadRequest
+    };
     let wrong = |problem: &str| {
-        Err(Refusal::new(code, format!("{} ({}) {problem}", field.as_str(), source.describe())))
+        Err(Refusal::new(
+            code,
+            format!("{} ({}) {problem}", field.as_str(), source.describe()),
+        ))
     };
     match (value, field) {
         (Scalar::Text(text), _) | (Scalar::Number(text), Field::Amount) => Ok(Some(text)),
@@ -312,7 +360,10 @@ fn plain<T, E: std::fmt::Display>(parsed: Result<T, E>) -> Result<T, (Code, Stri
 
 fn amount(rule: &Rule, currency: Currency, text: &str) -> Result<AmountMinor, (Code, String)> {
     if text.len() > AMOUNT_LEN_MAX {
-        return Err((Code::BadAmount, format!("the amount is written with more than {AMOUNT_LEN_MAX} bytes")));
+        return Err((
+            Code::BadAmount,
+            format!("the amount is written with more than {AMOUNT_LEN_MAX} bytes"),
+        ));
     }
     AmountMinor::parse(text, rule.unit, currency, rule.allow_zero).map_err(|error| (Code::BadAmount, error.to_string()))
 }

@@ -1,0 +1,5 @@
+//! A new file under `migrations/` rebuilds the crate that embeds them.
+
+fn main() {
+    println!("cargo:rerun-if-changed=migrations");
+}

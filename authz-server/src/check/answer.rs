@@ -1,0 +1,219 @@
+//! How a decision is told: to Envoy as a check response, to the caller as headers and a problem body.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, SecondsFormat};
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
+use envoy_types::pb::google::protobuf::value::Kind;
+use envoy_types::pb::google::protobuf::{Struct, Value};
+use envoy_types::pb::google::rpc::Status as RpcStatus;
+use proto::{LimitFigures, PROBLEM_CONTENT_TYPE, Problem, header};
+use quota::{Calendar, Code, Figures, LimitName, Limits, Mode, Record};
+use tonic::Code as RpcCode;
+use uuid::Uuid;
+
+/// The limit that refused a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Binding {
+    pub figures: Figures,
+    /// When the window ends, in milliseconds since the epoch.
+    pub resets_at_ms: Option<i64>,
+    /// Whole seconds from the decision until then, rounded up, at least one.
+    pub retry_after_secs: Option<u64>,
+}
+
+impl Binding {
+    /// The limit named by the record's code, if any.
+    pub(super) fn of(record: &Record, limits: &Limits, calendar: &Calendar, now_ms: i64) -> Option<Self> {
+        let figures = Figures::of(LimitName::of_code(record.code)?, limits, record);
+        let resets_at_ms = calendar.ends_at_ms(figures.limit.period(), figures.window);
+        let wait_ms = resets_at_ms.map(|at| u64::try_from(at.saturating_sub(now_ms)).unwrap_or(0));
+        Some(Self {
+            figures,
+            resets_at_ms,
+            retry_after_secs: wait_ms.map(|wait| wait.div_ceil(1000).max(1)),
+        })
+    }
+}
+
+/// An answer to a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub code: Code,
+    pub mode: Mode,
+    pub replay: bool,
+    /// Absent where nothing was decided because the request could not be read.
+    pub decision_id: Option<Uuid>,
+    pub detail: Option<String>,
+    pub binding: Option<Binding>,
+}
+
+impl Answer {
+    /// The one place where a mode turns a refusal into a pass.
+    fn lets_through(&self) -> bool {
+        self.code.http_status() == 200 || self.mode == Mode::Shadow
+    }
+
+    /// The response that Envoy, and the proxy filter, act upon. Metadata for the access log go to Envoy's `native`
+    /// filter only; the proxy filter writes its own.
+    pub(super) fn to_check_response(&self, native: bool) -> CheckResponse {
+        let (rpc_code, response) = if self.lets_through() {
+            (RpcCode::Ok, HttpResponse::OkResponse(self.passed()))
+        } else {
+            (self.rpc_code(), HttpResponse::DeniedResponse(self.denied()))
+        };
+        CheckResponse {
+            status: Some(RpcStatus {
+                code: rpc_code as i32,
+                message: self.code.as_str().to_owned(),
+                details: vec![],
+            }),
+            dynamic_metadata: native.then(|| self.metadata()),
+            http_response: Some(response),
+        }
+    }
+
+    fn rpc_code(&self) -> RpcCode {
+        match self.code.http_status() {
+            429 => RpcCode::ResourceExhausted,
+            503 => RpcCode::Unavailable,
+            400 | 413 | 415 => RpcCode::InvalidArgument,
+            _ => RpcCode::PermissionDenied,
+        }
+    }
+
+    fn passed(&self) -> OkHttpResponse {
+        let headers = self
+            .own_headers()
+            .map(|(key, value)| option(key, value))
+            .collect::<Vec<_>>();
+        // Our names must not carry what a client wrote: those set are overwritten, the others removed.
+        let unset = [header::CODE, header::DECISION_ID, header::REPLAY]
+            .into_iter()
+            .filter(|name| {
+                !headers
+                    .iter()
+                    .any(|option| option.header.as_ref().is_some_and(|header| header.key == *name))
+            });
+        let headers_to_remove = unset.map(str::to_owned).collect();
+        OkHttpResponse {
+            headers,
+            headers_to_remove,
+            ..OkHttpResponse::default()
+        }
+    }
+
+    fn denied(&self) -> DeniedHttpResponse {
+        let headers = std::iter::once(("content-type", PROBLEM_CONTENT_TYPE.to_owned()))
+            .chain(self.own_headers())
+            .chain(self.limit_headers())
+            .map(|(key, value)| option(key, value))
+            .collect();
+        DeniedHttpResponse {
+            status: Some(HttpStatus {
+                code: i32::from(self.code.http_status()),
+            }),
+            headers,
+            body: self.problem().to_json(),
+        }
+    }
+
+    fn own_headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let code = (header::CODE, self.code.as_str().to_owned());
+        let id = self.decision_id.map(|id| (header::DECISION_ID, id.to_string()));
+        let replay = self.replay.then(|| (header::REPLAY, "true".to_owned()));
+        std::iter::once(code).chain(id).chain(replay)
+    }
+
+    fn limit_headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let unavailable = (self.code.http_status() == 503).then_some(1);
+        let seconds = self
+            .binding
+            .and_then(|binding| binding.retry_after_secs)
+            .or(unavailable);
+        let retry_after = seconds.map(|seconds| (header::RETRY_AFTER, seconds.to_string()));
+        let limits = self.binding.map(
+            |Binding {
+                 figures,
+                 retry_after_secs,
+                 ..
+             }| {
+                let (name, window) = (figures.limit.as_str(), figures.limit.period().nominal_secs());
+                let reset = retry_after_secs
+                    .map(|seconds| format!(";t={seconds}"))
+                    .unwrap_or_default();
+                [
+                    (
+                        header::RATE_LIMIT_POLICY,
+                        format!("\"{name}\";q={};w={window}", figures.max),
+                    ),
+                    (
+                        header::RATE_LIMIT,
+                        format!("\"{name}\";r={}{reset}", figures.remaining()),
+                    ),
+                ]
+            },
+        );
+        retry_after.into_iter().chain(limits.into_iter().flatten())
+    }
+
+    fn problem(&self) -> Problem {
+        let mut problem = Problem::new(self.code, self.detail.clone());
+        problem.decision_id = self.decision_id.map(|id| id.to_string());
+        problem.limit = self.binding.map(
+            |Binding {
+                 figures, resets_at_ms, ..
+             }| LimitFigures {
+                name: figures.limit.as_str().to_owned(),
+                max: figures.max,
+                used: figures.before,
+                remaining: figures.remaining(),
+                resets_at: resets_at_ms
+                    .and_then(DateTime::from_timestamp_millis)
+                    .map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            },
+        );
+        problem
+    }
+
+    /// For the access log of a route that uses Envoy's native filter.
+    fn metadata(&self) -> Struct {
+        let text = |value: String| Value {
+            kind: Some(Kind::StringValue(value)),
+        };
+        let mut fields = HashMap::from([
+            ("code".to_owned(), text(self.code.as_str().to_owned())),
+            ("mode".to_owned(), text(self.mode.as_str().to_owned())),
+            (
+                "replay".to_owned(),
+                Value {
+                    kind: Some(Kind::BoolValue(self.replay)),
+                },
+            ),
+        ]);
+        if let Some(id) = self.decision_id {
+            fields.insert("decision_id".to_owned(), text(id.to_string()));
+        }
+        Struct { fields }
+    }
+}
+
+fn option(key: &str, value: String) -> HeaderValueOption {
+    let header = HeaderValue {
+        key: key.to_owned(),
+        value,
+        raw_value: vec![],
+    };
+    HeaderValueOption {
+        header: Some(header),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
+        ..HeaderValueOption::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+use super::*;
+use prost::Message;
+use proto::envoy;
+use quota::{AmountMinor, WindowFigures, WindowLimits};
+
+const NOW_MS: i64 = 1_795_296_600_000;
+
+fn refused() -> Answer {
+    let amount = AmountMinor::new(500).unwrap();
+    let limits = Limits {
+        day: WindowLimits {
+            amount,
+            ..WindowLimits::UNLIMITED
+        },
+        ..Limits::UNLIMITED
+    };
+    let day = WindowFigures {
+        id: 2026_11_21,
+        amount_before: 450,
+        amount_after: 450,
+        count_before: 3,
+        count_after: 3,
+    };
+    let none = WindowFigures::default();
+    let record = Record {
+        code: Code::DailyAmount,
+        replay: false,
+        day,
+        month: none,
+        year: none,
+        version: 3,
+    };
+    Answer {
+        code: record.code,
+        mode: Mode::Enforce,
+        replay: false,
+        decision_id: Some(Uuid::from_u128(7)),
+        detail: None,
+        binding: Binding::of(&record, &limits, &Calendar::UTC, NOW_MS),
+    }
+}
+
+/// The reply as the proxy filter's own messages read it: what either side calls a field is the same on the wire.
+fn as_the_filter_reads(answer: &Answer) -> envoy::CheckResponse {
+    let bytes = answer.to_check_response(false).encode_to_vec();
+    envoy::CheckResponse::decode(bytes.as_slice()).unwrap()
+}
+
+fn pairs(headers: &[envoy::HeaderValueOption]) -> Vec<(String, String)> {
+    headers
+        .iter()
+        .filter_map(|option| option.header.clone())
+        .map(|header| (header.key, header.value))
+        .collect()
+}
+
+#[test]
+fn golden_refusal() {
+    let response = as_the_filter_reads(&refused());
+    assert_eq!(response.status.unwrap().code, RpcCode::ResourceExhausted as i32);
+    let Some(envoy::check_response::HttpResponse::DeniedResponse(denied)) = response.http_response else {
+        panic!("not denied");
+    };
+    assert_eq!(denied.status.unwrap().code, 429);
+    let text = |pairs: &[(&str, &str)]| {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let expected = text(&[
+        ("content-type", "application/problem+json"),
+        ("x-sluice-code", "DAILY_AMOUNT"),
+        ("x-sluice-decision-id", "00000000-0000-0000-0000-000000000007"),
+        ("retry-after", "9000"),
+        ("ratelimit-policy", "\"daily_amount\";q=500;w=86400"),
+        ("ratelimit", "\"daily_amount\";r=50;t=9000"),
+    ]);
+    assert_eq!(pairs(&denied.headers), expected);
+    let body = concat!(
+        r#"{"type":"urn:sluice:problem:daily_amount","title":"The day's amount would be exceeded.","status":429,"#,
+        r#""code":"DAILY_AMOUNT","decision_id":"00000000-0000-0000-0000-000000000007","#,
+        r#""limit":{"name":"daily_amount","max":500,"used":450,"remaining":50,"resets_at":"2026-11-22T00:00:00Z"}}"#
+    );
+    assert_eq!(denied.body, body);
+}
+
+#[test]
+fn shadow_lets_a_refusal_through_and_names_it() {
+    let response = as_the_filter_reads(&Answer {
+        mode: Mode::Shadow,
+        ..refused()
+    });
+    assert_eq!(response.status.unwrap().code, RpcCode::Ok as i32);
+    let Some(envoy::check_response::HttpResponse::OkResponse(passed)) = response.http_response else {
+        panic!("not passed");
+    };
+    let headers = pairs(&passed.headers);
+    assert!(
+        headers.contains(&("x-sluice-code".to_owned(), "DAILY_AMOUNT".to_owned())),
+        "{headers:?}"
+    );
+}
+
+#[test]
+fn a_clients_own_names_do_not_survive_the_native_filter() {
+    let answer = Answer {
+        code: Code::Admitted,
+        binding: None,
+        ..refused()
+    };
+    let Some(HttpResponse::OkResponse(passed)) = answer.to_check_response(true).http_response else {
+        panic!("not passed");
+    };
+    assert!(
+        passed
+            .headers
+            .iter()
+            .all(|option| option.append_action == HeaderAppendAction::OverwriteIfExistsOrAdd as i32)
+    );
+    assert_eq!(passed.headers_to_remove, ["x-sluice-replay"]);
+}
+
+#[test]
+fn a_limit_that_time_does_not_lift_has_no_retry_after() {
+    let answer = Answer {
+        code: Code::AboveSingleMax,
+        binding: None,
+        ..refused()
+    };
+    let Some(HttpResponse::DeniedResponse(denied)) = answer.to_check_response(true).http_response else {
+        panic!("not denied");
+    };
+    assert!(
+        !denied
+            .headers
+            .iter()
+            .any(|option| option.header.as_ref().is_some_and(|header| header.key == "retry-after"))
+    );
+    assert_eq!(denied.status.unwrap().code, 403);
+}

@@ -1,0 +1,258 @@
+//! Envoy's external authorization: the service that the proxy filter and Envoy's native filter call.
+
+mod answer;
+mod ask;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use quota::rule::{Document, Refusal};
+use quota::{Action, Calendar, Code, Command, Consume, LimitName, Limits, Mode, Policy, Reply};
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::clock;
+use crate::metrics::{Action as ActionLabel, Failure, Metrics};
+use crate::policy::Policies;
+use crate::store::{Notes, Store, StoreError};
+use answer::{Answer, Binding};
+use ask::{Ask, Asked};
+
+/// Who asks for what comes through a proxy.
+const ACTOR: &str = "proxy";
+
+/// Bounds of a check.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckConfig {
+    /// How long a check may take before it is answered without a decision; more than the store's own bound.
+    pub timeout: Duration,
+    /// How long an order is remembered.
+    pub order_ttl_secs: u32,
+    /// Events per shard that may wait for the journal.
+    pub backlog_max: u32,
+}
+
+/// Decides what Envoy asks.
+#[derive(Debug)]
+pub struct CheckService<S> {
+    decider: Arc<Decider<S>>,
+}
+
+#[derive(Debug)]
+struct Decider<S> {
+    store: S,
+    policies: Arc<Policies>,
+    rules: Option<Document>,
+    metrics: Arc<Metrics>,
+    config: CheckConfig,
+}
+
+impl<S: Store> CheckService<S> {
+    /// Puts the service together. `rules` serve Envoy's native filter; the proxy filter brings its own.
+    #[must_use]
+    pub fn new(
+        store: S,
+        policies: Arc<Policies>,
+        rules: Option<Document>,
+        metrics: Arc<Metrics>,
+        config: CheckConfig,
+    ) -> Self {
+        Self {
+            decider: Arc::new(Decider {
+                store,
+                policies,
+                rules,
+                metrics,
+                config,
+            }),
+        }
+    }
+
+    /// The service as tonic serves it.
+    #[must_use]
+    pub fn into_server(self) -> AuthorizationServer<Self> {
+        AuthorizationServer::new(self)
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store> Authorization for CheckService<S> {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let decider = Arc::clone(&self.decider);
+        let limit = decider.config.timeout;
+        // A decision runs to its end although the caller may go: tonic drops this future when the stream is reset.
+        let decision = tokio::spawn(async move { decider.answer(request.into_inner()).await });
+        match timeout(limit, decision).await {
+            Ok(Ok(answer)) => answer.map(Response::new),
+            Ok(Err(panicked)) => Err(Status::internal(format!("the decision broke off: {panicked}"))),
+            Err(_) => Err(unavailable(&format!("no decision within {} ms", limit.as_millis()))),
+        }
+    }
+}
+
+impl<S: Store> Decider<S> {
+    async fn answer(&self, request: CheckRequest) -> Result<CheckResponse, Status> {
+        let attributes = request.attributes.unwrap_or_default();
+        let native = !attributes.context_extensions.contains_key(proto::extension::ACTION);
+        match self.read(&attributes) {
+            Asked::Pass => Ok(CheckResponse::default()),
+            Asked::Refuse(mode, refusal) => Ok(self.refuse(mode, refusal).to_check_response(native)),
+            Asked::Decide(ask) => match self.decide(*ask).await {
+                Ok(answer) => Ok(answer.to_check_response(native)),
+                Err(error) => Err(unavailable(&error.to_string())),
+            },
+        }
+    }
+
+    fn read(&self, attributes: &AttributeContext) -> Asked {
+        Asked::read(attributes, self.rules.as_ref())
+    }
+
+    fn refuse(&self, mode: Mode, refusal: Refusal) -> Answer {
+        let Refusal { code, detail } = refusal;
+        self.metrics.decision(ActionLabel::Consume, code, false);
+        info!(
+            code = code.as_str(),
+            mode = mode.as_str(),
+            detail,
+            "request refused unread"
+        );
+        Answer {
+            code,
+            mode,
+            replay: false,
+            decision_id: None,
+            detail: Some(detail),
+            binding: None,
+        }
+    }
+
+    async fn decide(&self, ask: Ask) -> Result<Answer, StoreError> {
+        let started = Instant::now();
+        let book = self.policies.current();
+        let policy = book.effective(&ask.merchant, ask.currency).map(Arc::as_ref);
+        let (command, notes) = self.command(ask, policy);
+        let result = self.store.apply(&command, &notes).await;
+        let latency = started.elapsed();
+        self.metrics.check_took(latency);
+        match result {
+            Ok(reply) => Ok(self.decided(&command, &notes, policy, &reply, latency)),
+            Err(error) => {
+                self.metrics.store_error(failure(&error));
+                warn!(
+                    decision_id = %Uuid::from_bytes(command.decision_id),
+                    merchant = %command.merchant,
+                    order_no = %command.order_no,
+                    code = Code::StoreUnavailable.as_str(),
+                    latency_us = micros(latency),
+                    trace_id = notes.trace_id,
+                    %error,
+                    "no decision"
+                );
+                Err(error)
+            }
+        }
+    }
+
+    fn command(&self, ask: Ask, policy: Option<&Policy>) -> (Command, Notes) {
+        let now_ms = clock::now_ms();
+        let calendar = policy.map_or(Calendar::UTC, |policy| policy.calendar);
+        let action = match ask.amount {
+            Some(amount) => Action::Consume(Consume {
+                amount,
+                limits: policy.map_or(Limits::UNLIMITED, |policy| policy.limits),
+                refusal: match policy {
+                    Some(policy) => policy.refuses(amount, ask.currency, ask.channel.as_ref()),
+                    None => Some(Code::PolicyMissing),
+                },
+            }),
+            None => Action::Void,
+        };
+        let notes = Notes {
+            actor: ACTOR.to_owned(),
+            mode: ask.mode.as_str(),
+            policy_version: policy.map(|policy| policy.version.to_string()).unwrap_or_default(),
+            trace_id: ask.trace_id,
+            reason: ask.reason,
+        };
+        let command = Command {
+            merchant: ask.merchant,
+            currency: ask.currency,
+            order_no: ask.order_no,
+            attempt: ask.attempt,
+            action,
+            decision_id: clock::decision_id(),
+            now_ms,
+            windows: calendar.windows_at(now_ms),
+            order_ttl_secs: self.config.order_ttl_secs,
+            backlog_max: self.config.backlog_max,
+            payment_no: ask.payment_no,
+            channel: ask.channel,
+        };
+        (command, notes)
+    }
+
+    fn decided(
+        &self,
+        command: &Command,
+        notes: &Notes,
+        policy: Option<&Policy>,
+        reply: &Reply,
+        latency: Duration,
+    ) -> Answer {
+        let record = &reply.record;
+        let (label, amount) = match &command.action {
+            Action::Consume(consume) => (ActionLabel::Consume, Some(consume.amount.get())),
+            Action::Void => (ActionLabel::Void, None),
+        };
+        self.metrics.decision(label, record.code, record.replay);
+        let decision_id = Uuid::from_bytes(reply.decision_id);
+        info!(
+            %decision_id,
+            action = label.as_str(),
+            merchant = %command.merchant,
+            order_no = %command.order_no,
+            attempt = %command.attempt,
+            amount_minor = amount,
+            currency = %command.currency,
+            code = record.code.as_str(),
+            replay = record.replay,
+            binding = LimitName::of_code(record.code).map(LimitName::as_str),
+            policy_version = notes.policy_version,
+            mode = notes.mode,
+            latency_us = micros(latency),
+            trace_id = notes.trace_id,
+            "decision"
+        );
+        Answer {
+            code: record.code,
+            mode: Mode::parse(notes.mode).unwrap_or_default(),
+            replay: record.replay,
+            decision_id: Some(decision_id),
+            detail: None,
+            binding: policy.and_then(|policy| Binding::of(record, &policy.limits, &policy.calendar, command.now_ms)),
+        }
+    }
+}
+
+/// Without a decision there is no answer: the caller's own rule for that, the filter's `on_error` or Envoy's
+/// `failure_mode_allow`, takes its place.
+fn unavailable(why: &str) -> Status {
+    Status::unavailable(format!("{}: {why}", Code::StoreUnavailable.as_str()))
+}
+
+const fn failure(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Timeout { .. } => Failure::Timeout,
+        StoreError::Unavailable(_) => Failure::Connection,
+        StoreError::Shards { .. } | StoreError::Corrupt(_) => Failure::Reply,
+    }
+}
+
+fn micros(latency: Duration) -> u64 {
+    u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,18 @@
+//! The one place that reads the clock and draws random numbers.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+/// Now, in milliseconds since the epoch.
+#[must_use]
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A new decision's id: UUIDv7, so that ids sort by time.
+#[must_use]
+pub fn decision_id() -> [u8; 16] {
+    Uuid::now_v7().into_bytes()
+}

@@ -1,0 +1,309 @@
+//! The loop that moves events: read, store, acknowledge; and between batches take over, check and report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::Config;
+use super::backoff::Backoff;
+use super::event::Batch;
+use super::postgres::{PostgresError, Stored, UsageLog};
+use super::reply::Entry;
+use super::stream::{EventStream, StreamError};
+use crate::health::Health;
+use crate::metrics::{Dependency, Metrics};
+
+/// A read brings at most this many batches' entries, all shards together: what the journal holds in memory.
+const BATCHES_PER_READ: usize = 8;
+/// After a read that did not fill a batch, wait this long: fewer, larger transactions cost both servers less.
+const LINGER: Duration = Duration::from_millis(20);
+/// How often Postgres is asked for a sign of life and the backlog is counted.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often consumers that are gone are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Whether to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
+/// The journal's state.
+pub(super) struct Drain {
+    config: Config,
+    log: UsageLog,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    shutdown: watch::Receiver<bool>,
+    probe: Timer,
+    claim: Timer,
+    check: Timer,
+    sweep: Timer,
+}
+
+impl Drain {
+    pub(super) fn new(
+        config: Config,
+        log: UsageLog,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        shutdown: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            probe: Timer::new(PROBE_INTERVAL),
+            // Twice in the idle time, so that an abandoned entry waits one and a half times that at most.
+            claim: Timer::new(config.claim_idle / 2),
+            check: Timer::new(config.check_interval),
+            sweep: Timer::new(SWEEP_INTERVAL.min(config.consumer_idle)),
+            config,
+            log,
+            metrics,
+            health,
+            shutdown,
+        }
+    }
+
+    /// Runs until shutdown.
+    pub(super) async fn run(mut self) {
+        tracing::info!(
+            consumer = self.config.consumer,
+            shards = self.config.shards,
+            "journal started"
+        );
+        let mut backoff = Backoff::new();
+        while !self.stopping() {
+            if let Err(error) = self.session(&mut backoff).await {
+                self.metrics.journal_retry(Dependency::Redis);
+                self.health.redis_down(error.to_string());
+                tracing::warn!(%error, "journal cannot read the event streams, trying again");
+                self.pause(backoff.next()).await;
+            }
+            self.probe_postgres().await;
+        }
+        tracing::info!("journal stopped");
+    }
+
+    /// Works on one connection to Redis until shutdown or until it fails.
+    async fn session(&mut self, backoff: &mut Backoff) -> Result<(), StreamError> {
+        let config = &self.config;
+        let mut stream = EventStream::connect(&config.redis_url, config.shards, &config.consumer).await?;
+        // What an earlier connection was given and could not acknowledge comes first.
+        let mut own_pending = true;
+        while !self.stopping() {
+            match self.step(&mut stream, &mut own_pending).await {
+                Ok(()) => {
+                    backoff.reset();
+                    self.health.redis_up();
+                }
+                Err(StreamError::NoGroup) => {
+                    tracing::warn!("an event stream has no consumer group, as after Redis was emptied: creating it");
+                    stream.create_groups().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// One read and what follows from it.
+    async fn step(&mut self, stream: &mut EventStream, own_pending: &mut bool) -> Result<(), StreamError> {
+        let count = self.entries_per_shard();
+        let entries = if *own_pending {
+            stream.read_own_pending(count).await?
+        } else {
+            stream.read_new(count).await?
+        };
+        let read = entries.len();
+        *own_pending = *own_pending && read > 0;
+        if self.store_all(stream, entries).await? == Next::Stop {
+            return Ok(());
+        }
+        self.take_over(stream, count).await?;
+        self.report(stream).await?;
+        if read > 0 && read < self.config.batch_rows_max {
+            self.pause(LINGER).await;
+        }
+        Ok(())
+    }
+
+    /// Stores and acknowledges entries, a batch at a time. On shutdown the rest is left to whoever comes next.
+    async fn store_all(&mut self, stream: &mut EventStream, entries: Vec<Entry>) -> Result<Next, StreamError> {
+        let mut entries = entries.into_iter().peekable();
+        while entries.peek().is_some() {
+            let batch = Batch::read(entries.by_ref().take(self.config.batch_rows_max).collect());
+            if self.store(&batch).await == Next::Stop {
+                return Ok(Next::Stop);
+            }
+            stream.acknowledge(batch.entries()).await?;
+        }
+        Ok(Next::Continue)
+    }
+
+    /// Stores one batch, however often it must be tried. Stops only at shutdown.
+    async fn store(&mut self, batch: &Batch) -> Next {
+        let mut backoff = Backoff::new();
+        self.log_trouble(batch);
+        loop {
+            self.report_lag(batch);
+            match self.log.store(batch).await {
+                Ok(stored) => {
+                    self.stored(stored);
+                    return Next::Continue;
+                }
+                Err(error) => self.postgres_failed(&error),
+            }
+            if self.stopping() {
+                return Next::Stop;
+            }
+            self.pause(backoff.next()).await;
+        }
+    }
+
+    async fn take_over(&mut self, stream: &mut EventStream, count: usize) -> Result<(), StreamError> {
+        if self.claim.is_due() {
+            let entries = stream.claim(count, self.config.claim_idle).await?;
+            if !entries.is_empty() {
+                tracing::warn!(
+                    events = entries.len(),
+                    "journal takes over events that another consumer left"
+                );
+                self.metrics.journal_taken_over(entries.len() as u64);
+            }
+            self.store_all(stream, entries).await?;
+        }
+        if self.sweep.is_due() {
+            let removed = stream.sweep_consumers(self.config.consumer_idle).await?;
+            tracing::debug!(removed, "consumers that are gone were removed");
+        }
+        Ok(())
+    }
+
+    /// Probes Postgres, counts the backlog and checks the sequences, each when it is due.
+    async fn report(&mut self, stream: &mut EventStream) -> Result<(), StreamError> {
+        if self.probe.is_due() {
+            let backlog = stream.backlog().await?;
+            self.metrics.set_journal_backlog(backlog);
+            if backlog == 0 {
+                self.metrics.set_journal_lag(Duration::ZERO);
+            }
+            self.probe_now().await;
+        }
+        if self.check.is_due() {
+            let positions = stream.positions().await?;
+            match self.log.check_sequences(&positions).await {
+                Ok(anomalies) => {
+                    self.metrics
+                        .set_journal_anomalies(anomalies.missing_events, anomalies.rewound_ranges);
+                    for (shard, kind, first_seq, last_seq) in anomalies.found {
+                        tracing::error!(shard, kind, first_seq, last_seq, "the journal's sequence is broken");
+                    }
+                }
+                Err(error) => self.postgres_failed(&error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn probe_postgres(&mut self) {
+        if self.probe.is_due() {
+            self.probe_now().await;
+        }
+    }
+
+    async fn probe_now(&mut self) {
+        match self.log.probe().await {
+            Ok(()) => self.health.postgres_up(),
+            Err(error) => self.postgres_failed(&error),
+        }
+    }
+
+    fn stored(
+        &self,
+        Stored {
+            rows,
+            duplicates,
+            rejected,
+        }: Stored,
+    ) {
+        self.health.postgres_up();
+        self.metrics.journal_stored(rows, duplicates, rejected);
+        tracing::debug!(rows, duplicates, rejected, "journal batch stored");
+    }
+
+    fn postgres_failed(&self, error: &PostgresError) {
+        self.metrics.journal_retry(Dependency::Postgres);
+        self.health.postgres_down(error.to_string());
+        tracing::warn!(%error, "journal cannot use postgres, trying again");
+    }
+
+    fn log_trouble(&self, batch: &Batch) {
+        for rejected in &batch.rejected {
+            let (shard, id) = (rejected.entry.shard, rejected.entry.id.as_str());
+            tracing::error!(
+                shard,
+                id,
+                reason = rejected.reason,
+                "event cannot be read, keeping it in journal_rejected"
+            );
+        }
+        for entry in &batch.deleted {
+            tracing::error!(
+                shard = entry.shard,
+                id = entry.id,
+                "event was deleted before the journal had stored it"
+            );
+        }
+    }
+
+    fn report_lag(&self, batch: &Batch) {
+        if let Some(lag) = batch.oldest().and_then(|at| (Utc::now() - at).to_std().ok()) {
+            self.metrics.set_journal_lag(lag);
+        }
+    }
+
+    /// `COUNT` of a read is per stream.
+    fn entries_per_shard(&self) -> usize {
+        let all = self.config.batch_rows_max.saturating_mul(BATCHES_PER_READ);
+        (all / usize::from(self.config.shards).max(1)).clamp(1, self.config.batch_rows_max.max(1))
+    }
+
+    fn stopping(&self) -> bool {
+        *self.shutdown.borrow() || self.shutdown.has_changed().is_err()
+    }
+
+    /// Waits, but not through a shutdown.
+    async fn pause(&mut self, duration: Duration) {
+        if !self.stopping() {
+            tokio::select! {
+                () = sleep(duration) => {}
+                _ = self.shutdown.changed() => {}
+            }
+        }
+    }
+}
+
+/// Something that is done once per interval.
+struct Timer {
+    interval: Duration,
+    next: Option<Instant>,
+}
+
+impl Timer {
+    const fn new(interval: Duration) -> Self {
+        Self { interval, next: None }
+    }
+
+    /// Whether the time has come; if so, the next one is an interval away.
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        if self.next.is_some_and(|next| now < next) {
+            return false;
+        }
+        self.next = Some(now + self.interval);
+        true
+    }
+}

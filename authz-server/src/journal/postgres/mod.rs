@@ -1,0 +1,302 @@
+//! The usage log in Postgres: migrations, partitions, storing batches. Everything here may be repeated: an event that is
+//! stored already is left as it is.
+//!
+//! One connection of the journal's own. It is dropped at the first error or deadline, because a connection whose state is
+//! not known is worth nothing; the next call makes a new one.
+
+mod columns;
+mod sequence;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{Datelike, NaiveDate};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::event::{Batch, Event, Rejected};
+use crate::settings::Secret;
+
+pub use columns::Row;
+pub use sequence::Anomalies;
+
+/// The migrations that make and change the tables, in order.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// How long making a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the migrations may take; they change tables that may be large.
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long storing a batch may take before its connection counts as dead.
+const STORE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Postgres gives up a statement, or the wait for a lock, before we give up the connection.
+const STATEMENT_TIMEOUTS: [(&str, &str); 2] = [("statement_timeout", "12s"), ("lock_timeout", "5s")];
+/// Serialises the making of partitions among servers; any number that nothing else uses.
+const PARTITION_LOCK: i64 = 0x51_75_6f_74_61_01;
+/// The table has no partition for a row: it was dropped after we made it. Not the row's fault.
+const NO_PARTITION: &str = "23514";
+/// SQLSTATE classes of errors that are about a row's content: bad data, a broken constraint, an oversized index entry.
+const DATA_ERROR_CLASSES: [&str; 3] = ["22", "23", "54"];
+
+/// Why Postgres could not be used. All of it may pass; the caller tries again.
+#[derive(Debug, Error)]
+pub enum PostgresError {
+    /// Postgres cannot be reached, or refuses.
+    #[error("{0}")]
+    Sql(#[from] sqlx::Error),
+    /// The tables could not be made or changed.
+    #[error("the migrations failed: {0}")]
+    Migrate(#[from] MigrateError),
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl PostgresError {
+    /// Whether the content of a row is at fault, so that trying again cannot help.
+    fn is_about_data(&self) -> bool {
+        let Self::Sql(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        error.code().is_some_and(|code| {
+            code != NO_PARTITION && DATA_ERROR_CLASSES.into_iter().any(|class| code.starts_with(class))
+        })
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Rows that are new.
+    pub rows: u64,
+    /// Rows that were there.
+    pub duplicates: u64,
+    /// Events set aside in `journal_rejected`.
+    pub rejected: u64,
+}
+
+/// The usage log.
+#[derive(Debug)]
+pub struct UsageLog {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+    /// Months (first days) whose partitions are known to exist.
+    months: BTreeSet<NaiveDate>,
+    /// How far each shard's sequence was checked. An event at or below it is a repetition, or a number given twice.
+    contiguous: BTreeMap<i32, i64>,
+}
+
+impl UsageLog {
+    /// Takes the address; connects when first used.
+    ///
+    /// # Errors
+    /// [`PostgresError`] for a URL that cannot be read.
+    pub fn new(url: &Secret) -> Result<Self, PostgresError> {
+        let options = PgConnectOptions::from_str(url.expose())?
+            .application_name("sluice-journal")
+            .options(STATEMENT_TIMEOUTS)
+            .disable_statement_logging();
+        Ok(Self {
+            options,
+            connection: None,
+            months: BTreeSet::new(),
+            contiguous: BTreeMap::new(),
+        })
+    }
+
+    /// Asks Postgres for a sign of life, connecting and migrating where needed.
+    ///
+    /// # Errors
+    /// [`PostgresError`] where there is none.
+    pub async fn probe(&mut self) -> Result<(), PostgresError> {
+        let mut connection = self.take().await?;
+        within(PROBE_TIMEOUT, connection.ping()).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Stores a batch, each event once. When this returns, all of it is committed.
+    ///
+    /// # Errors
+    /// [`PostgresError`] where it may not be; the same batch can be given again.
+    pub async fn store(&mut self, batch: &Batch) -> Result<Stored, PostgresError> {
+        let mut stored = Stored::default();
+        let rejected: Vec<&Rejected> = batch.rejected.iter().collect();
+        if !rejected.is_empty() {
+            self.write(&[], &rejected, &mut stored).await?;
+        }
+        // A batch that Postgres refuses for its content is halved until the event at fault stands alone.
+        let mut parts: Vec<&[Event]> = vec![&batch.events];
+        while let Some(part) = parts.pop() {
+            match self.write(part, &[], &mut stored).await {
+                Ok(()) => {}
+                Err(error) if error.is_about_data() => match part {
+                    [event] => {
+                        let rejected = Rejected {
+                            entry: event.entry.clone(),
+                            reason: format!("refused by Postgres: {error}"),
+                        };
+                        self.write(&[], &[&rejected], &mut stored).await?;
+                    }
+                    events => {
+                        let (left, right) = events.split_at(events.len() / 2);
+                        parts.extend([left, right]);
+                    }
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(stored)
+    }
+
+    /// One transaction.
+    async fn write(
+        &mut self,
+        events: &[Event],
+        rejected: &[&Rejected],
+        stored: &mut Stored,
+    ) -> Result<(), PostgresError> {
+        if events.is_empty() && rejected.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.take().await?;
+        let repeated = self.repeated(events);
+        let new_months = self.new_months(events);
+        let work = transact(&mut connection, &new_months, events, rejected, &repeated);
+        let result = within(STORE_TIMEOUT, work).await;
+        match result {
+            Ok((rows, set_aside)) => {
+                self.connection = Some(connection);
+                self.months.extend(new_months);
+                stored.rows += rows;
+                stored.duplicates += (events.len() as u64).saturating_sub(rows);
+                stored.rejected += set_aside;
+                Ok(())
+            }
+            Err(error) => {
+                // A partition that we believe in may be gone.
+                self.months.clear();
+                Err(error)
+            }
+        }
+    }
+
+    /// The connection at hand, or a new one. It is put back only after a success.
+    async fn take(&mut self) -> Result<PgConnection, PostgresError> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        self.months.clear();
+        let mut connection = within(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await?;
+        match tokio::time::timeout(MIGRATE_TIMEOUT, MIGRATIONS.run(&mut connection)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(PostgresError::Timeout(MIGRATE_TIMEOUT)),
+        }
+        self.contiguous = within(STORE_TIMEOUT, sequence::checked(&mut connection)).await?;
+        Ok(connection)
+    }
+
+    fn new_months(&self, events: &[Event]) -> BTreeSet<NaiveDate> {
+        let months = events.iter().filter_map(|event| event.row.at.date_naive().with_day(1));
+        months.filter(|month| !self.months.contains(month)).collect()
+    }
+
+    /// The shards and numbers in the batch that lie in the part of the sequence which is complete already.
+    fn repeated(&self, events: &[Event]) -> BTreeSet<(i32, i64)> {
+        let rows = events.iter().map(|event| &event.row);
+        let is_old = |row: &&Row| {
+            self.contiguous
+                .get(&row.shard)
+                .is_some_and(|checked| row.seq <= *checked)
+        };
+        rows.filter(is_old).map(|row| (row.shard, row.seq)).collect()
+    }
+}
+
+async fn within<T, E>(deadline: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, PostgresError>
+where
+    PostgresError: From<E>,
+{
+    match tokio::time::timeout(deadline, work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(PostgresError::Timeout(deadline)),
+    }
+}
+
+/// Stores events and set-aside ones together; gives the number of new rows of either.
+async fn transact(
+    connection: &mut PgConnection,
+    new_months: &BTreeSet<NaiveDate>,
+    events: &[Event],
+    rejected: &[&Rejected],
+    repeated: &BTreeSet<(i32, i64)>,
+) -> Result<(u64, u64), sqlx::Error> {
+    make_partitions(connection, new_months).await?;
+    let mut transaction = connection.begin().await?;
+    let mut rows = 0;
+    if !events.is_empty() {
+        let statement = columns::insert(events.iter().map(|event| &event.row));
+        rows = statement.execute(&mut *transaction).await?.rows_affected();
+    }
+    let set_aside = insert_rejected(&mut transaction, rejected).await?;
+    sequence::record_repetitions(&mut transaction, repeated).await?;
+    transaction.commit().await?;
+    Ok((rows, set_aside))
+}
+
+/// Makes the partitions of the months, in a transaction of their own so that the lock is short.
+async fn make_partitions(connection: &mut PgConnection, months: &BTreeSet<NaiveDate>) -> Result<(), sqlx::Error> {
+    if months.is_empty() {
+        return Ok(());
+    }
+    let mut transaction = connection.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(PARTITION_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    for month in months {
+        let Some(next) = month.checked_add_months(chrono::Months::new(1)) else {
+            continue;
+        };
+        let name = month.format("usage_log_%Y_%m");
+        let statement = format!(
+            "CREATE TABLE IF NOT EXISTS {name} PARTITION OF usage_log \
+             FOR VALUES FROM ('{month} 00:00:00+00') TO ('{next} 00:00:00+00')"
+        );
+        transaction.execute(AssertSqlSafe(statement)).await?;
+    }
+    transaction.commit().await
+}
+
+async fn insert_rejected(connection: &mut PgConnection, rejected: &[&Rejected]) -> Result<u64, sqlx::Error> {
+    let mut inserted = 0;
+    for Rejected { entry, reason } in rejected {
+        let fields = entry.fields.as_deref().unwrap_or_default();
+        let statement = "INSERT INTO journal_rejected (shard, stream_id, content_hash, fields, reason) \
+                         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+        let query = sqlx::query(statement).bind(i32::from(entry.shard)).bind(&entry.id);
+        let query = query
+            .bind(content_hash(fields))
+            .bind(fields)
+            .bind(reason.replace('\0', "\u{fffd}"));
+        inserted += query.execute(&mut *connection).await?.rows_affected();
+    }
+    Ok(inserted)
+}
+
+/// XXH3 (128 bits) over every field with its length.
+fn content_hash(fields: &[Vec<u8>]) -> Uuid {
+    let mut bytes = Vec::new();
+    for field in fields {
+        bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(field);
+    }
+    Uuid::from_u128(xxhash_rust::xxh3::xxh3_128(&bytes))
+}

@@ -1,0 +1,300 @@
+//! The proxy's functions (proxy-wasm ABI 0.2.1) as total functions: every status other than success is an error value.
+//! The only module with imports from the host, and the only one that touches raw memory.
+
+#![expect(unsafe_code, reason = "the host's functions take and return raw addresses")]
+
+use std::alloc::Layout;
+
+/// The host's status for what is not there.
+const NOT_FOUND: u32 = 1;
+
+/// A host's status other than success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HostError(pub(crate) u32);
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(crate) enum Level {
+    Info = 2,
+    Warn = 3,
+    Error = 4,
+}
+
+/// Kind of a metric.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(crate) enum MetricKind {
+    Counter = 0,
+    Gauge = 1,
+    Histogram = 2,
+}
+
+/// Which bytes of the host.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(crate) enum Buffer {
+    RequestBody = 0,
+    GrpcMessage = 5,
+    PluginConfiguration = 7,
+}
+
+/// Which headers of the host.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(crate) enum Map {
+    RequestHeaders = 0,
+    ResponseHeaders = 2,
+}
+
+/// The request's direction, for resuming and resetting.
+const HTTP_REQUEST: u32 = 0;
+
+mod raw {
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        pub(super) fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
+        pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+        pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+        pub(super) fn proxy_set_effective_context(context: u32) -> u32;
+        pub(super) fn proxy_get_buffer_bytes(
+            kind: u32,
+            start: usize,
+            max: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub(super) fn proxy_get_header_map_pairs(kind: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub(super) fn proxy_get_header_map_value(
+            kind: u32,
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub(super) fn proxy_remove_header_map_value(kind: u32, key: *const u8, key_size: usize) -> u32;
+        pub(super) fn proxy_replace_header_map_value(
+            kind: u32,
+            key: *const u8,
+            key_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
+        pub(super) fn proxy_get_property(
+            path: *const u8,
+            path_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub(super) fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize)
+        -> u32;
+        pub(super) fn proxy_continue_stream(kind: u32) -> u32;
+        pub(super) fn proxy_close_stream(kind: u32) -> u32;
+        pub(super) fn proxy_send_local_response(
+            status: u32,
+            details: *const u8,
+            details_size: usize,
+            body: *const u8,
+            body_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            grpc_status: i32,
+        ) -> u32;
+        pub(super) fn proxy_grpc_call(
+            cluster: *const u8,
+            cluster_size: usize,
+            service: *const u8,
+            service_size: usize,
+            method: *const u8,
+            method_size: usize,
+            metadata: *const u8,
+            metadata_size: usize,
+            message: *const u8,
+            message_size: usize,
+            timeout_ms: u32,
+            token: *mut u32,
+        ) -> u32;
+        pub(super) fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+        pub(super) fn proxy_record_metric(id: u32, value: u64) -> u32;
+        pub(super) fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    }
+}
+
+fn check(status: u32) -> Result<(), HostError> {
+    if status == 0 { Ok(()) } else { Err(HostError(status)) }
+}
+
+/// Memory that the host fills and the filter then owns.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+    match Layout::array::<u8>(size) {
+        // SAFETY: the layout is not empty. Null, for memory that is not there, is the host's to handle.
+        Ok(layout) if size > 0 => unsafe { std::alloc::alloc(layout) },
+        _ => std::ptr::null_mut(),
+    }
+}
+
+/// Calls a function of the host that hands out bytes by address and size.
+fn take(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, HostError> {
+    let mut data: *mut u8 = std::ptr::null_mut();
+    let mut size: usize = 0;
+    let status = call(&raw mut data, &raw mut size);
+    if data.is_null() || size == 0 {
+        return check(status).map(|()| Vec::new());
+    }
+    // SAFETY: the host had the memory from `proxy_on_memory_allocate`, with this very size, and has filled it.
+    let bytes = unsafe { Vec::from_raw_parts(data, size, size) };
+    check(status).map(|()| bytes)
+}
+
+fn optional(result: Result<Vec<u8>, HostError>) -> Result<Option<Vec<u8>>, HostError> {
+    match result {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(HostError(NOT_FOUND)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a line to the proxy's log. There is nowhere to tell if that fails.
+pub(crate) fn log(level: Level, text: &str) {
+    // SAFETY: the host reads `text` within the call.
+    unsafe { raw::proxy_log(level as u32, text.as_ptr(), text.len()) };
+}
+
+/// Nanoseconds of the proxy's clock, or zero where it does not say.
+pub(crate) fn now_nanos() -> u64 {
+    let mut time = 0;
+    // SAFETY: the host writes one number within the call.
+    match unsafe { raw::proxy_get_current_time_nanoseconds(&raw mut time) } {
+        0 => time,
+        _ => 0,
+    }
+}
+
+pub(crate) fn set_tick_period(period_ms: u32) -> Result<(), HostError> {
+    // SAFETY: a number is passed.
+    check(unsafe { raw::proxy_set_tick_period_milliseconds(period_ms) })
+}
+
+/// Makes the calls that follow speak for another context.
+pub(crate) fn set_effective_context(context: u32) -> Result<(), HostError> {
+    // SAFETY: a number is passed.
+    check(unsafe { raw::proxy_set_effective_context(context) })
+}
+
+/// Reads up to `max` bytes of a buffer.
+pub(crate) fn buffer(buffer: Buffer, max: usize) -> Result<Option<Vec<u8>>, HostError> {
+    // SAFETY: the host writes an address and a size within the call.
+    optional(take(|data, size| unsafe {
+        raw::proxy_get_buffer_bytes(buffer as u32, 0, max, data, size)
+    }))
+}
+
+/// Every header. A map that does not parse is a host's failure.
+pub(crate) fn headers(map: Map) -> Result<Vec<(Vec<u8>, Vec<u8>)>, HostError> {
+    // SAFETY: the host writes an address and a size within the call.
+    let bytes = take(|data, size| unsafe { raw::proxy_get_header_map_pairs(map as u32, data, size) })?;
+    crate::wire::decode_pairs(&bytes).ok_or(HostError(0))
+}
+
+pub(crate) fn header(map: Map, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+    // SAFETY: the host reads `name` and writes an address and a size within the call.
+    optional(take(|data, size| unsafe {
+        raw::proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, size)
+    }))
+}
+
+pub(crate) fn remove_request_header(name: &str) -> Result<(), HostError> {
+    // SAFETY: the host reads `name` within the call.
+    check(unsafe { raw::proxy_remove_header_map_value(Map::RequestHeaders as u32, name.as_ptr(), name.len()) })
+}
+
+pub(crate) fn set_request_header(name: &str, value: &str) -> Result<(), HostError> {
+    let map = Map::RequestHeaders as u32;
+    // SAFETY: the host reads `name` and `value` within the call.
+    check(unsafe { raw::proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
+/// A property by its path; `None` where it is not set.
+pub(crate) fn property(path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+    let path = path.join("\0");
+    // SAFETY: the host reads `path` and writes an address and a size within the call.
+    optional(take(|data, size| unsafe {
+        raw::proxy_get_property(path.as_ptr(), path.len(), data, size)
+    }))
+}
+
+/// Sets the stream's filter state of that name.
+pub(crate) fn set_state(name: &str, value: &[u8]) -> Result<(), HostError> {
+    // SAFETY: the host reads `name` and `value` within the call.
+    check(unsafe { raw::proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
+pub(crate) fn resume_request() -> Result<(), HostError> {
+    // SAFETY: a number is passed.
+    check(unsafe { raw::proxy_continue_stream(HTTP_REQUEST) })
+}
+
+pub(crate) fn reset_request() -> Result<(), HostError> {
+    // SAFETY: a number is passed.
+    check(unsafe { raw::proxy_close_stream(HTTP_REQUEST) })
+}
+
+pub(crate) fn respond(status: u32, headers: &[(String, String)], body: &[u8]) -> Result<(), HostError> {
+    let headers = crate::wire::encode_pairs(headers);
+    // SAFETY: the host reads the body and the headers within the call; no details are given, no gRPC status is set.
+    check(unsafe {
+        raw::proxy_send_local_response(
+            status,
+            std::ptr::null(),
+            0,
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            -1,
+        )
+    })
+}
+
+/// Starts a gRPC call and returns its token. The answer comes to the context that is effective now.
+pub(crate) fn grpc_call(cluster: &str, message: &[u8], timeout_ms: u32) -> Result<u32, HostError> {
+    let (service, method) = (crate::wire::SERVICE, crate::wire::METHOD);
+    let metadata = crate::wire::encode_pairs(&[]);
+    let mut token = 0;
+    // SAFETY: the host reads the texts and writes one number within the call.
+    check(unsafe {
+        raw::proxy_grpc_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            service.as_ptr(),
+            service.len(),
+            method.as_ptr(),
+            method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            message.as_ptr(),
+            message.len(),
+            timeout_ms,
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+pub(crate) fn define_metric(kind: MetricKind, name: &str) -> Result<u32, HostError> {
+    let mut id = 0;
+    // SAFETY: the host reads `name` and writes one number within the call.
+    check(unsafe { raw::proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &raw mut id) })?;
+    Ok(id)
+}
+
+pub(crate) fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
+    // SAFETY: numbers are passed.
+    check(unsafe { raw::proxy_record_metric(id, value) })
+}
+
+pub(crate) fn increment_metric(id: u32) -> Result<(), HostError> {
+    // SAFETY: numbers are passed.
+    check(unsafe { raw::proxy_increment_metric(id, 1) })
+}

@@ -1,0 +1,75 @@
+//! The plugin configuration: the rules document of [`quota::rule`], with the cluster that serves decisions.
+
+use quota::Mode;
+use quota::rule::{Document, RuleSet, Unmatched};
+
+/// Largest plugin configuration that is read, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 4 << 20;
+
+/// A valid plugin configuration.
+#[derive(Debug)]
+pub struct Plugin {
+    /// Envoy's name of the cluster of decision servers.
+    pub cluster: String,
+    pub unmatched: Unmatched,
+    pub rules: RuleSet,
+}
+
+impl Plugin {
+    /// Reads the JSON of `configuration`.
+    ///
+    /// # Errors
+    /// One sentence that names the field and what to do.
+    pub fn parse(configuration: &[u8]) -> Result<Self, String> {
+        if configuration.is_empty() {
+            return Err("the plugin has no configuration: nothing would be enforced".to_owned());
+        }
+        let document = Document::from_json(configuration).map_err(|error| error.to_string())?;
+        let cluster = document
+            .cluster
+            .ok_or("cluster: must name the cluster that serves decisions")?;
+        Ok(Self {
+            cluster,
+            unmatched: document.unmatched,
+            rules: document.rules,
+        })
+    }
+
+    /// How many rules enforce unless their route says otherwise.
+    #[must_use]
+    pub fn enforcing(&self) -> u64 {
+        let enforcing = self.rules.rules().iter().filter(|rule| rule.mode == Mode::Enforce);
+        u64::try_from(enforcing.count()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: &str = r#"{"name": "p", "match": {"methods": ["POST"], "path": "/p"}, "unit": "minor", "extract":
+        {"merchant": [{"header": "m"}], "amount": [{"header": "a"}], "currency": [{"header": "c"}], "order_no": [{"header": "o"}]}"#;
+
+    #[test]
+    fn a_configuration_needs_a_cluster_and_rules() {
+        let table = [
+            (format!(r#"{{"cluster": "c", "rules": [{RULE}}}]}}"#), Ok(1)),
+            (
+                format!(r#"{{"cluster": "c", "rules": [{RULE}, "mode": "shadow"}}]}}"#),
+                Ok(0),
+            ),
+            (format!(r#"{{"rules": [{RULE}}}]}}"#), Err("cluster")),
+            (format!(r#"{{"cluster": "", "rules": [{RULE}}}]}}"#), Err("cluster")),
+            (r#"{"cluster": "c", "rules": []}"#.to_owned(), Err("rules")),
+            (String::new(), Err("no configuration")),
+            ("{".to_owned(), Err("EOF")),
+        ];
+        for (text, expected) in table {
+            match (Plugin::parse(text.as_bytes()), expected) {
+                (Ok(plugin), Ok(enforcing)) => assert_eq!(plugin.enforcing(), enforcing, "{text}"),
+                (Err(error), Err(part)) => assert!(error.contains(part), "{text}: {error}"),
+                (got, expected) => panic!("{text}: {got:?}, not {expected:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! One stream: what happens to it, and what the filter does about that. Pure: an [`Event`] goes in, a [`Step`] comes out.
+//!
+//! The promise that matters most is kept here: in `enforce`, a request goes on only after an answer that admits it, or
+//! where the rule's `on_error` says so. [`Stream::no_answer`] is the one place that applies `on_error`.
+
+mod drive;
+mod events;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use drive::{Failed, drive};
+pub use events::{Action, BodyReader, Effect, Event, MetadataReader, ModeWord, RequestHead, Step};
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proto::{PROBLEM_CONTENT_TYPE, Problem, header};
+use quota::rule::{Draft, Found, OnError, Refusal, Rule, Unmatched};
+use quota::{Code, Mode};
+
+use crate::config::Plugin;
+use crate::outcome::{Ending, Fate, Reason, judge};
+use crate::record::{Outcome, Record};
+use crate::stats::Stat;
+use crate::voids::Void;
+use crate::wire::{self, Attempt, Reply};
+
+/// A request's life, from its headers to the log.
+#[derive(Debug)]
+pub struct Stream {
+    plugin: Rc<Plugin>,
+    attempt_id: u128,
+    phase: Phase,
+    mode: Mode,
+    traceparent: Option<String>,
+    record: Record,
+    shown: String,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Before the headers.
+    New,
+    /// Not a payment, or switched off, or let through without a charge: nothing more to do.
+    Passing,
+    /// The body is being collected.
+    Collecting { rule: Arc<Rule>, draft: Draft },
+    /// The server was asked.
+    Pending { rule: Arc<Rule>, attempt: Attempt },
+    /// The payment went to the gateway and is, or may be, charged.
+    Forwarded { rule: Arc<Rule>, attempt: Attempt },
+    /// The proxy answered; nothing may go to the gateway any more.
+    Refused,
+    /// The stream is over, or its charge is settled.
+    Done,
+}
+
+impl Stream {
+    /// A stream that has not begun. `attempt_id` is unique in the world.
+    #[must_use]
+    pub fn new(plugin: Rc<Plugin>, attempt_id: u128) -> Self {
+        Self {
+            plugin,
+            attempt_id,
+            phase: Phase::New,
+            mode: Mode::default(),
+            traceparent: None,
+            record: Record::default(),
+            shown: String::new(),
+        }
+    }
+
+    /// Takes one event. Whatever the order of events, nothing goes to the gateway from `Refused`.
+    pub fn step(&mut self, event: Event<'_>) -> Step {
+        let mut step = Step::default();
+        match event {
+            Event::RequestHeaders { head, end } => self.request_headers(&mut step, &head, end),
+            Event::RequestBody { size, end, read } => self.request_body(&mut step, size, end, read),
+            Event::RequestTrailers { read } => self.request_end(&mut step, read),
+            Event::Reply {
+                grpc_status,
+                message,
+                check_ms,
+            } => {
+                self.record.check_ms = Some(check_ms);
+                self.reply(&mut step, wire::reply(grpc_status, message));
+            }
+            Event::NotAsked => self.not_asked(&mut step),
+            Event::ResponseHeaders(ending) => self.response_headers(&mut step, ending),
+            Event::Log(ending) => self.log(&mut step, ending),
+            Event::HostFailed => self.host_failed(&mut step),
+        }
+        self.show(&mut step);
+        step
+    }
+
+    /// Whether the response decides about a charge.
+    #[must_use]
+    pub fn is_charged(&self) -> bool {
+        matches!(self.phase, Phase::Forwarded { .. })
+    }
+
+    /// Whether the end of the stream has something to settle.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Forwarded { .. }
+        )
+    }
+
+    /// The configuration that the stream began with.
+    #[must_use]
+    pub fn plugin(&self) -> Rc<Plugin> {
+        Rc::clone(&self.plugin)
+    }
+
+    fn request_headers(&mut self, step: &mut Step, head: &RequestHead<'_>, end: bool) {
+        for name in head.own_headers() {
+            step.push(Effect::StripHeader(name));
+        }
+        let plugin = Rc::clone(&self.plugin);
+        let found = plugin.rules.find(&head.method(), &head.target());
+        let rule_mode = match &found {
+            Found::Rule(rule, _) | Found::Ambiguous(rule, _) => rule.mode,
+            Found::None => Mode::Enforce,
+        };
+        self.mode = route_mode(step, &head.mode, rule_mode);
+        if !matches!(found, Found::None) {
+            self.record.mode = Some(self.mode);
+        }
+        match found {
+            Found::None => self.unmatched(step),
+            Found::Rule(rule, _) | Found::Ambiguous(rule, _) if self.mode == Mode::Off => {
+                self.record.rule = Some(rule.name.clone());
+                step.push(Effect::Count(Stat::Off));
+                self.pass(step);
+            }
+            Found::Ambiguous(rule, refusal) => {
+                self.record.rule = Some(rule.name.clone());
+                self.refuse(step, refusal);
+            }
+            Found::Rule(rule, captures) => {
+                self.record.rule = Some(rule.name.clone());
+                self.traceparent = head.traceparent();
+                match rule.read_head(head, &captures) {
+                    Err(refusal) => self.refuse(step, refusal),
+                    Ok(draft) if end || !rule.needs_body() => self.ask(step, rule, draft, &[], Action::PauseAll),
+                    Ok(draft) => {
+                        self.phase = Phase::Collecting {
+                            rule: Arc::clone(rule),
+                            draft,
+                        };
+                        step.action = Action::Pause;
+                    }
+                }
+            }
+        }
+    }
+
+    fn unmatched(&mut self, step: &mut Step) {
+        step.push(Effect::Count(Stat::Unmatched));
+        if self.plugin.unmatched == Unmatched::Refuse && self.mode != Mode::Off {
+            let detail = "no rule covers this method and path".to_owned();
+            self.refuse(
+                step,
+                Refusal {
+                    code: Code::BadRequest,
+                    detail,
+                },
+            );
+        } else {
+            self.phase = Phase::Passing;
+        }
+    }
+
+    fn request_body(&mut self, step: &mut Step, size: usize, end: bool, read: BodyReader<'_>) {
+        match &self.phase {
+            Phase::Collecting { rule, .. } if size > rule.body_bytes_max => {
+                let refusal = rule.too_large();
+                self.refuse(step, refusal);
+            }
+            Phase::Collecting { .. } if end => self.request_end(step, read),
+            _ => step.action = self.waiting(),
+        }
+    }
+
+    /// The body or the trailers ended the request.
+    fn request_end(&mut self, step: &mut Step, read: BodyReader<'_>) {
+        let (rule, draft) = match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Collecting { rule, draft } => (rule, draft),
+            other => {
+                self.phase = other;
+                step.action = self.waiting();
+                return;
+            }
+        };
+        // One byte more than the rule reads, so that a body that is too large is seen to be.
+        match read(rule.body_bytes_max.saturating_add(1)) {
+            Ok(body) => self.ask(step, &rule, draft, &body, Action::Pause),
+            Err(_) => self.host_failed(step),
+        }
+    }
+
+    /// What a request callback returns where nothing is left to decide.
+    fn waiting(&self) -> Action {
+        match self.phase {
+            Phase::Passing | Phase::Forwarded { .. } | Phase::Done => Action::Continue,
+            Phase::New | Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Refused => Action::Pause,
+        }
+    }
+
+    fn ask(&mut self, step: &mut Step, rule: &Arc<Rule>, draft: Draft, body: &[u8], pause: Action) {
+        let charge = match draft.finish(rule, body) {
+            Ok(charge) => charge,
+            Err(refusal) => return self.refuse(step, refusal),
+        };
+        let attempt = Attempt {
+            id: format!("{:032x}", self.attempt_id),
+            merchant: charge.merchant.to_string(),
+            order_no: charge.order_no.to_string(),
+            currency: charge.currency.to_string(),
+            mode: self.mode,
+            traceparent: self.traceparent.take(),
+        };
+        self.record.merchant = Some(attempt.merchant.clone());
+        self.record.order = Some(attempt.order_no.clone());
+        step.push(Effect::Ask {
+            message: wire::consume(&charge, &attempt),
+            timeout_ms: rule.timeout_ms,
+        });
+        step.action = pause;
+        self.phase = Phase::Pending {
+            rule: Arc::clone(rule),
+            attempt,
+        };
+    }
+
+    fn reply(&mut self, step: &mut Step, reply: Reply) {
+        let Some((rule, attempt)) = self.take_pending() else {
+            return;
+        };
+        step.resumes = true;
+        step.push(Effect::ObserveCheck(self.record.check_ms.unwrap_or_default()));
+        match reply {
+            Reply::None(why) => self.no_answer(step, rule, attempt, why, true),
+            Reply::Pass { code, headers } => match may_pass(self.mode, code) {
+                true => self.admit(step, rule, attempt, code, &headers),
+                false => self.no_answer(step, rule, attempt, "the answer allows what its code refuses", true),
+            },
+            Reply::Refuse { code, headers, .. } if self.mode == Mode::Shadow => {
+                step.push(Effect::Count(Stat::ShadowRefused));
+                self.note(code, &headers);
+                self.forward_uncharged(step, code);
+            }
+            Reply::Refuse {
+                code,
+                status,
+                headers,
+                body,
+            } => {
+                self.note(code, &headers);
+                step.push(Effect::Count(Stat::Refused));
+                self.respond(step, status, headers, body);
+            }
+        }
+    }
+
+    fn take_pending(&mut self) -> Option<(Arc<Rule>, Attempt)> {
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Pending { rule, attempt } => Some((rule, attempt)),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    fn not_asked(&mut self, step: &mut Step) {
+        if let Some((rule, attempt)) = self.take_pending() {
+            self.no_answer(step, rule, attempt, "the question could not be sent", false);
+        }
+    }
+
+    fn admit(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, code: Code, headers: &[(String, String)]) {
+        self.note(Some(code), headers);
+        for (name, value) in headers {
+            step.push(Effect::SetHeader {
+                name: name.clone(),
+                value: value.clone(),
+            });
+        }
+        self.record.outcome = Some(Outcome::Forwarded);
+        step.go_on();
+        if code == Code::Admitted {
+            step.push(Effect::Count(if self.record.replay {
+                Stat::Replayed
+            } else {
+                Stat::Admitted
+            }));
+            self.phase = Phase::Forwarded { rule, attempt };
+        } else {
+            step.push(Effect::Count(if is_outage(code) {
+                Stat::NoAnswerAllowed
+            } else {
+                Stat::ShadowRefused
+            }));
+            self.phase = Phase::Passing;
+        }
+    }
+
+    fn note(&mut self, code: Option<Code>, headers: &[(String, String)]) {
+        self.record.code = code;
+        self.record.decision_id = wire::value(headers, header::DECISION_ID).map(str::to_owned);
+        self.record.replay = wire::value(headers, header::REPLAY) == Some("true");
+    }
+
+    /// No usable answer: the one place where `on_error` is applied. `asked` says that the server may have consumed.
+    ///
+    /// Where the payment is refused, what the server may have consumed is voided. Where it goes on, a charge that may exist is
+    /// a charge for a payment that is made, so it is voided only if the gateway fails the payment.
+    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, why: &'static str, asked: bool) {
+        self.record.code = Some(Code::AuthzUnavailable);
+        self.record.detail = Some(why.to_owned());
+        let goes_on = self.mode == Mode::Shadow || rule.on_error == OnError::Allow;
+        if goes_on {
+            step.push(Effect::Count(Stat::NoAnswerAllowed));
+            self.forward_uncharged(step, Some(Code::AuthzUnavailable));
+            if asked {
+                self.phase = Phase::Forwarded { rule, attempt };
+            }
+        } else {
+            step.push(Effect::Count(Stat::NoAnswerDenied));
+            self.respond_problem(step, Code::AuthzUnavailable, None);
+            if asked {
+                step.push(void(&self.plugin, &attempt, Reason::CheckTimeout));
+            }
+        }
+    }
+
+    /// The filter's own refusal. On shadow routes the request goes on with the code.
+    fn refuse(&mut self, step: &mut Step, refusal: Refusal) {
+        step.push(Effect::Count(Stat::BadRequest));
+        self.record.code = Some(refusal.code);
+        self.record.detail = Some(refusal.detail.clone());
+        if self.mode == Mode::Shadow {
+            self.forward_uncharged(step, Some(refusal.code));
+        } else {
+            self.respond_problem(step, refusal.code, Some(refusal.detail));
+        }
+    }
+
+    fn forward_uncharged(&mut self, step: &mut Step, code: Option<Code>) {
+        if let Some(code) = code {
+            step.push(Effect::SetHeader {
+                name: header::CODE.to_owned(),
+                value: code.as_str().to_owned(),
+            });
+        }
+        self.pass(step);
+    }
+
+    fn pass(&mut self, step: &mut Step) {
+        self.record.outcome = Some(Outcome::Forwarded);
+        self.phase = Phase::Passing;
+        step.go_on();
+    }
+
+    fn respond_problem(&mut self, step: &mut Step, code: Code, detail: Option<String>) {
+        let problem = Problem::new(code, detail);
+        let mut headers = vec![
+            ("content-type".to_owned(), PROBLEM_CONTENT_TYPE.to_owned()),
+            (header::CODE.to_owned(), code.as_str().to_owned()),
+        ];
+        if code == Code::AuthzUnavailable {
+            headers.push((header::RETRY_AFTER.to_owned(), "1".to_owned()));
+        }
+        self.respond(step, u32::from(problem.status), headers, problem.to_json().into_bytes());
+    }
+
+    fn respond(&mut self, step: &mut Step, status: u32, headers: Vec<(String, String)>, body: Vec<u8>) {
+        self.record.outcome = Some(Outcome::Refused);
+        self.phase = Phase::Refused;
+        step.action = Action::Pause;
+        step.push(Effect::Respond { status, headers, body });
+    }
+
+    /// A call into the proxy failed that must not. Before the gateway has the request, it is answered 503 on every kind of
+    /// route, since the request cannot be trusted to be what was read; where even that fails, the stream is reset.
+    fn host_failed(&mut self, step: &mut Step) {
+        step.push(Effect::Count(Stat::HostFailed));
+        let before = std::mem::replace(&mut self.phase, Phase::Refused);
+        if matches!(before, Phase::Refused) {
+            step.push(Effect::Reset);
+            step.action = Action::Pause;
+            return;
+        }
+        self.record.code = Some(Code::AuthzUnavailable);
+        self.record.detail = Some("the proxy failed a call of the filter".to_owned());
+        self.respond_problem(step, Code::AuthzUnavailable, None);
+        if let Phase::Forwarded { attempt, .. } = before {
+            step.push(void(&self.plugin, &attempt, Reason::UpstreamUnreached));
+        }
+    }
+
+    /// Statuses that void are acted on here: what happens while the answer is delivered does not change them.
+    fn response_headers(&mut self, step: &mut Step, ending: Ending) {
+        let final_status = ending.status.is_some_and(|status| status >= 200);
+        if let (Phase::Forwarded { rule, attempt }, true) = (&self.phase, final_status) {
+            if let Fate::Void(reason) = judge(&rule.void_on, ending) {
+                step.push(void(&self.plugin, attempt, reason));
+                self.finish(Outcome::Voided);
+            }
+        }
+    }
+
+    /// The stream is over: settles what is still open.
+    fn log(&mut self, step: &mut Step, ending: Ending) {
+        match &self.phase {
+            Phase::Collecting { .. } => {
+                step.push(Effect::Count(Stat::ClientGone));
+                self.finish(Outcome::ClientGone);
+            }
+            Phase::Pending { attempt, .. } => {
+                step.push(Effect::Count(Stat::ClientGone));
+                step.push(void(&self.plugin, attempt, Reason::ClientGone));
+                self.finish(Outcome::ClientGone);
+            }
+            Phase::Forwarded { rule, attempt } => match judge(&rule.void_on, ending) {
+                Fate::Keep => self.finish(Outcome::Kept),
+                Fate::Unknown => {
+                    step.push(Effect::Count(Stat::Unknown));
+                    self.finish(Outcome::Unknown);
+                }
+                Fate::Void(reason) => {
+                    step.push(void(&self.plugin, attempt, reason));
+                    self.finish(Outcome::Voided);
+                }
+            },
+            Phase::New | Phase::Passing | Phase::Refused | Phase::Done => {}
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.record.outcome = Some(outcome);
+        self.phase = Phase::Done;
+    }
+
+    /// Writes the record into the stream's filter state where it says something new. Before a void: sending one leaves the
+    /// stream's context for a moment.
+    fn show(&mut self, step: &mut Step) {
+        if self.record.outcome.is_none() {
+            return;
+        }
+        let text = self.record.to_json();
+        if text != self.shown {
+            self.shown.clone_from(&text);
+            step.show(text);
+        }
+    }
+}
+
+/// The mode in force. A word that is no mode enforces: a typing error must not switch a limit off.
+fn route_mode(step: &mut Step, word: &ModeWord, rule_mode: Mode) -> Mode {
+    match word {
+        ModeWord::Unset => rule_mode,
+        ModeWord::Word(word) => std::str::from_utf8(word).ok().and_then(Mode::parse).unwrap_or_else(|| {
+            step.push(Effect::Count(Stat::UnknownMode));
+            step.push(Effect::WarnMode);
+            Mode::Enforce
+        }),
+        ModeWord::Unreadable => {
+            step.push(Effect::Count(Stat::HostFailed));
+            Mode::Enforce
+        }
+    }
+}
+
+/// Whether an answer that allows may carry this code. Enforced routes take an admission, or the server's own decision to let
+/// payments through while its store or journal is away.
+fn may_pass(mode: Mode, code: Code) -> bool {
+    mode == Mode::Shadow || code == Code::Admitted || is_outage(code)
+}
+
+fn is_outage(code: Code) -> bool {
+    matches!(code, Code::StoreUnavailable | Code::BacklogFull)
+}
+
+fn void(plugin: &Plugin, attempt: &Attempt, reason: Reason) -> Effect {
+    Effect::Void(Void {
+        cluster: plugin.cluster.clone(),
+        message: wire::void(attempt, reason),
+        label: format!(
+            "attempt={} merchant={} order={}",
+            attempt.id, attempt.merchant, attempt.order_no
+        ),
+        tries: 0,
+    })
+}

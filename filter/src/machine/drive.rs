@@ -1,0 +1,45 @@
+//! Carries a step's effects out, and tells the stream what failed.
+
+use std::collections::VecDeque;
+
+use super::{Action, Effect, Event, Stream};
+
+/// The proxy did not do what an effect asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed;
+
+/// Gives a stream one event and carries out everything that follows from it. Ends, since the last answer to a failure is
+/// [`Effect::Reset`], whose own failure changes nothing.
+pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effect) -> Result<(), Failed>) -> Action {
+    let first = stream.step(event);
+    let mut action = first.action;
+    let mut effects = VecDeque::from(first.effects);
+    while let Some(effect) = effects.pop_front() {
+        let failure = on_failure(&effect);
+        let (Err(Failed), Some(event)) = (perform(effect), failure) else {
+            continue;
+        };
+        let step = stream.step(event);
+        action = step.action;
+        // What was planned is void, but what was counted or is to be returned stays so.
+        effects.retain(|effect| matches!(effect, Effect::Void(_) | Effect::Count(_) | Effect::ObserveCheck(_)));
+        for effect in step.effects.into_iter().rev() {
+            effects.push_front(effect);
+        }
+    }
+    action
+}
+
+fn on_failure(effect: &Effect) -> Option<Event<'static>> {
+    match effect {
+        Effect::Ask { .. } => Some(Event::NotAsked),
+        Effect::StripHeader(_) | Effect::Resume | Effect::Respond { .. } => Some(Event::HostFailed),
+        Effect::SetHeader { .. }
+        | Effect::Reset
+        | Effect::Void(_)
+        | Effect::Show(_)
+        | Effect::Count(_)
+        | Effect::ObserveCheck(_)
+        | Effect::WarnMode => None,
+    }
+}

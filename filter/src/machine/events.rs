@@ -1,0 +1,229 @@
+//! What the proxy tells a stream, and what a stream asks of the proxy.
+
+use std::borrow::Cow;
+
+use proto::header;
+use quota::rule::{Head, Unreadable};
+
+use crate::outcome::Ending;
+use crate::stats::Stat;
+use crate::voids::Void;
+use crate::wire::TRACEPARENT_LEN_MAX;
+
+/// Reads up to so many bytes of the body that the proxy holds.
+pub type BodyReader<'a> = &'a dyn Fn(usize) -> Result<Vec<u8>, Unreadable>;
+/// Reads a string of Envoy's dynamic metadata.
+pub type MetadataReader<'a> = &'a dyn Fn(&[String]) -> Result<Option<Vec<u8>>, Unreadable>;
+
+/// The word in the route's metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModeWord {
+    Unset,
+    Word(Vec<u8>),
+    /// The proxy did not answer.
+    Unreadable,
+}
+
+/// The head of a request.
+pub struct RequestHead<'a> {
+    /// Names in lower case, pseudo headers included.
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub mode: ModeWord,
+    pub metadata: MetadataReader<'a>,
+}
+
+/// Something that happened to a stream.
+pub enum Event<'a> {
+    RequestHeaders {
+        head: RequestHead<'a>,
+        end: bool,
+    },
+    /// `size` bytes are held so far.
+    RequestBody {
+        size: usize,
+        end: bool,
+        read: BodyReader<'a>,
+    },
+    /// Trailers end a request whose body never said so.
+    RequestTrailers {
+        read: BodyReader<'a>,
+    },
+    /// The server's answer, or the call's failure.
+    Reply {
+        grpc_status: u32,
+        message: Option<&'a [u8]>,
+        check_ms: u64,
+    },
+    /// [`Effect::Ask`] failed: the server never saw the question.
+    NotAsked,
+    ResponseHeaders(Ending),
+    /// The stream is over.
+    Log(Ending),
+    /// [`Effect::StripHeader`], [`Effect::Resume`] or [`Effect::Respond`] failed, or the request could not be read.
+    HostFailed,
+}
+
+/// Something that the filter does, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Removes a header that clients may not send. Failing is [`Event::HostFailed`].
+    StripHeader(String),
+    /// Tells the gateway about the decision. For information: failing is of no consequence.
+    SetHeader {
+        name: String,
+        value: String,
+    },
+    /// Calls the server. Failing is [`Event::NotAsked`].
+    Ask {
+        message: Vec<u8>,
+        timeout_ms: u32,
+    },
+    /// Lets a paused request go on. Failing is [`Event::HostFailed`].
+    Resume,
+    /// Answers the request. Failing is [`Event::HostFailed`].
+    Respond {
+        status: u32,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    },
+    /// Ends the stream without an answer. If that fails too, the request stays paused.
+    Reset,
+    /// Sends a void, or has it wait for the next tick.
+    Void(Void),
+    /// Writes the filter state.
+    Show(String),
+    Count(Stat),
+    ObserveCheck(u64),
+    /// Logs that a route names a mode that does not exist.
+    WarnMode,
+}
+
+/// What a request callback returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Action {
+    #[default]
+    Continue,
+    /// Holds the request, and lets its body come.
+    Pause,
+    /// Holds the request and its body, with back pressure to the client. From the headers callback only.
+    PauseAll,
+}
+
+/// The answer to an event.
+#[derive(Debug, Default)]
+pub struct Step {
+    pub effects: Vec<Effect>,
+    /// For request callbacks.
+    pub action: Action,
+    /// Going on means [`Effect::Resume`], since no request callback returns now.
+    pub(super) resumes: bool,
+}
+
+impl Step {
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    pub(super) fn go_on(&mut self) {
+        if self.resumes {
+            self.push(Effect::Resume);
+        }
+        self.action = Action::Continue;
+    }
+
+    /// The filter state comes before a void, which leaves the stream's context, and after what can fail.
+    pub(super) fn show(&mut self, text: String) {
+        let at = self.effects.iter().position(|effect| matches!(effect, Effect::Void(_)));
+        self.effects
+            .insert(at.unwrap_or(self.effects.len()), Effect::Show(text));
+    }
+}
+
+impl RequestHead<'_> {
+    /// Names of headers that only Sluice may set, each once.
+    pub(super) fn own_headers(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .headers
+            .iter()
+            .filter_map(|(name, _)| std::str::from_utf8(name).ok())
+            .filter(|name| {
+                name.get(..header::PREFIX.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(header::PREFIX))
+            })
+            .map(str::to_owned)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    pub(super) fn method(&self) -> Cow<'_, str> {
+        self.lossy(":method")
+    }
+
+    pub(super) fn target(&self) -> Cow<'_, str> {
+        self.lossy(":path")
+    }
+
+    pub(super) fn traceparent(&self) -> Option<String> {
+        let text = std::str::from_utf8(self.first("traceparent")?).ok()?;
+        let plain = text.len() <= TRACEPARENT_LEN_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+        plain.then(|| text.to_owned())
+    }
+
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.headers
+            .iter()
+            .find(|(own, _)| own == name.as_bytes())
+            .map(|(_, value)| value.as_slice())
+    }
+
+    fn lossy(&self, name: &str) -> Cow<'_, str> {
+        self.first(name).map_or(Cow::Borrowed(""), String::from_utf8_lossy)
+    }
+}
+
+impl Head for RequestHead<'_> {
+    fn header(&self, name: &str) -> Vec<&[u8]> {
+        let own = self
+            .headers
+            .iter()
+            .filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
+        own.map(|(_, value)| value.as_slice()).collect()
+    }
+
+    fn path(&self) -> &str {
+        self.first(":path")
+            .and_then(|path| std::str::from_utf8(path).ok())
+            .unwrap_or_default()
+    }
+
+    fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {
+        (self.metadata)(path).map(|value| value.map(Cow::Owned))
+    }
+}
+
+impl std::fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Headers carry secrets.
+        f.debug_struct("RequestHead")
+            .field("headers", &self.headers.len())
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::RequestHeaders { .. } => "RequestHeaders",
+            Self::RequestBody { .. } => "RequestBody",
+            Self::RequestTrailers { .. } => "RequestTrailers",
+            Self::Reply { .. } => "Reply",
+            Self::NotAsked => "NotAsked",
+            Self::ResponseHeaders(_) => "ResponseHeaders",
+            Self::Log(_) => "Log",
+            Self::HostFailed => "HostFailed",
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! The filter's figures in the proxy's stats, defined once per VM.
+
+/// A counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stat {
+    /// Payments that the server admitted for the first time.
+    Admitted,
+    /// Payments that the server admitted as a repetition of an earlier one.
+    Replayed,
+    /// Payments that the server refused and the proxy answered.
+    Refused,
+    /// Payments that would have been refused, on shadow routes.
+    ShadowRefused,
+    /// Requests that could not be read as a charge (400, 413, 415), shadow routes included.
+    BadRequest,
+    /// Payments without a usable answer that were answered 503.
+    NoAnswerDenied,
+    /// Payments without a usable answer that went through.
+    NoAnswerAllowed,
+    /// Voids handed to the proxy for sending, retries not counted.
+    VoidSent,
+    /// Voids sent again.
+    VoidRetried,
+    /// Voids given up, or dropped because the queue was full.
+    VoidLost,
+    /// Admitted payments whose outcome cannot be known; their charge is kept.
+    Unknown,
+    /// Requests that no rule matches.
+    Unmatched,
+    /// Requests on routes that are switched off.
+    Off,
+    /// Requests whose route names a mode that does not exist; they are enforced.
+    UnknownMode,
+    /// Streams that ended while their payment was being decided.
+    ClientGone,
+    /// Calls into the proxy that failed where they must not.
+    HostFailed,
+}
+
+impl Stat {
+    /// Every counter.
+    pub const ALL: [Self; 16] = [
+        Self::Admitted,
+        Self::Replayed,
+        Self::Refused,
+        Self::ShadowRefused,
+        Self::BadRequest,
+        Self::NoAnswerDenied,
+        Self::NoAnswerAllowed,
+        Self::VoidSent,
+        Self::VoidRetried,
+        Self::VoidLost,
+        Self::Unknown,
+        Self::Unmatched,
+        Self::Off,
+        Self::UnknownMode,
+        Self::ClientGone,
+        Self::HostFailed,
+    ];
+
+    /// The name in the proxy's stats.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admitted => "sluice_admitted",
+            Self::Replayed => "sluice_replayed",
+            Self::Refused => "sluice_refused",
+            Self::ShadowRefused => "sluice_shadow_refused",
+            Self::BadRequest => "sluice_bad_request",
+            Self::NoAnswerDenied => "sluice_no_answer_denied",
+            Self::NoAnswerAllowed => "sluice_no_answer_allowed",
+            Self::VoidSent => "sluice_void_sent",
+            Self::VoidRetried => "sluice_void_retried",
+            Self::VoidLost => "sluice_void_lost",
+            Self::Unknown => "sluice_unknown",
+            Self::Unmatched => "sluice_unmatched",
+            Self::Off => "sluice_off",
+            Self::UnknownMode => "sluice_unknown_mode",
+            Self::ClientGone => "sluice_client_gone",
+            Self::HostFailed => "sluice_host_failed",
+        }
+    }
+}
+
+/// Gauge: rules that enforce unless their route says otherwise.
+pub const RULES_ENFORCING: &str = "sluice_rules_enforcing";
+/// Histogram: milliseconds from the question to its answer.
+pub const CHECK_MS: &str = "sluice_check_ms";

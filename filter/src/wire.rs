@@ -1,0 +1,207 @@
+//! The questions to the server and its answers, as bytes.
+
+use std::collections::HashMap;
+
+use prost::Message;
+use proto::envoy::check_response::HttpResponse;
+use proto::envoy::{AttributeContext, CheckRequest, CheckResponse, HeaderValueOption};
+use proto::{extension, header};
+use quota::rule::Charge;
+use quota::{Code, Mode};
+
+use crate::outcome::Reason;
+
+/// The service that is asked.
+pub const SERVICE: &str = "envoy.service.auth.v3.Authorization";
+/// The method that is called.
+pub const METHOD: &str = "Check";
+/// Longest `traceparent` that is passed on, in bytes. Version 00 of W3C Trace Context has 55.
+pub const TRACEPARENT_LEN_MAX: usize = 64;
+
+/// One request through the proxy: who pays, and the attempt's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    pub merchant: String,
+    pub order_no: String,
+    pub currency: String,
+    pub mode: Mode,
+    pub traceparent: Option<String>,
+}
+
+/// The server's answer, or that there is none to act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The payment may go on. On shadow routes the code may be that of a refusal.
+    Pass { code: Code, headers: Vec<(String, String)> },
+    /// The payment is refused, with the answer for its caller.
+    Refuse {
+        code: Option<Code>,
+        status: u32,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    },
+    /// No usable answer, and why.
+    None(&'static str),
+}
+
+/// Asks to consume a charge.
+#[must_use]
+pub fn consume(charge: &Charge, attempt: &Attempt) -> Vec<u8> {
+    let mut fields = fields(attempt, extension::ACTION_CONSUME);
+    fields.push((extension::AMOUNT_MINOR, charge.amount.to_string()));
+    fields.extend(
+        charge
+            .payment_no
+            .as_ref()
+            .map(|number| (extension::PAYMENT_NO, number.to_string())),
+    );
+    fields.extend(
+        charge
+            .channel
+            .as_ref()
+            .map(|channel| (extension::CHANNEL, channel.to_string())),
+    );
+    encode(fields)
+}
+
+/// Asks to take an attempt back.
+#[must_use]
+pub fn void(attempt: &Attempt, reason: Reason) -> Vec<u8> {
+    let mut fields = fields(attempt, extension::ACTION_VOID);
+    fields.push((extension::REASON, reason.as_str().to_owned()));
+    encode(fields)
+}
+
+fn fields(attempt: &Attempt, action: &str) -> Vec<(&'static str, String)> {
+    let mut fields = vec![
+        (extension::ACTION, action.to_owned()),
+        (extension::ATTEMPT, attempt.id.clone()),
+        (extension::MERCHANT, attempt.merchant.clone()),
+        (extension::ORDER_NO, attempt.order_no.clone()),
+        (extension::CURRENCY, attempt.currency.clone()),
+        (extension::MODE, attempt.mode.as_str().to_owned()),
+    ];
+    fields.extend(
+        attempt
+            .traceparent
+            .clone()
+            .map(|parent| (extension::TRACEPARENT, parent)),
+    );
+    fields
+}
+
+fn encode(fields: Vec<(&'static str, String)>) -> Vec<u8> {
+    let context_extensions: HashMap<String, String> = fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    CheckRequest {
+        attributes: Some(AttributeContext { context_extensions }),
+    }
+    .encode_to_vec()
+}
+
+/// Reads an answer. The gRPC status is tested before the bytes; bytes that could mean two things mean nothing.
+#[must_use]
+pub fn reply(grpc_status: u32, message: Option<&[u8]>) -> Reply {
+    if grpc_status != 0 {
+        return Reply::None("the call failed");
+    }
+    let Some(response) = message.and_then(|bytes| CheckResponse::decode(bytes).ok()) else {
+        return Reply::None("the answer cannot be decoded");
+    };
+    match (response.status.map(|status| status.code), response.http_response) {
+        (Some(0), Some(HttpResponse::OkResponse(ok))) => pass(ok.headers),
+        (Some(code), Some(HttpResponse::DeniedResponse(denied))) if code != 0 => {
+            let status = denied.status.and_then(|status| u32::try_from(status.code).ok());
+            let headers = pairs(denied.headers);
+            Reply::Refuse {
+                code: code_of(&headers),
+                status: status.filter(|status| (400..=599).contains(status)).unwrap_or(403),
+                headers,
+                body: denied.body.into_bytes(),
+            }
+        }
+        (_, _) => Reply::None("the answer neither allows nor refuses"),
+    }
+}
+
+fn pass(headers: Vec<HeaderValueOption>) -> Reply {
+    let mut headers = pairs(headers);
+    headers.retain(|(name, _)| name.starts_with(header::PREFIX));
+    match code_of(&headers) {
+        Some(code) => Reply::Pass { code, headers },
+        None => Reply::None("the answer allows without a known code"),
+    }
+}
+
+/// Header names in lower case; pseudo headers are nothing that an answer may set.
+fn pairs(headers: Vec<HeaderValueOption>) -> Vec<(String, String)> {
+    let pairs = headers.into_iter().filter_map(|option| option.header);
+    pairs
+        .map(|header| (header.key.to_ascii_lowercase(), header.value))
+        .filter(|(name, _)| !name.is_empty() && !name.starts_with(':'))
+        .collect()
+}
+
+fn code_of(headers: &[(String, String)]) -> Option<Code> {
+    value(headers, header::CODE).and_then(Code::parse)
+}
+
+/// The value of a header of an answer.
+#[must_use]
+pub fn value<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers
+        .iter()
+        .find(|(own, _)| own == name)
+        .map(|(_, value)| value.as_str())
+}
+
+/// Writes headers as the ABI has them: a count, the sizes, then the texts with a zero byte after each.
+#[must_use]
+pub fn encode_pairs(pairs: &[(String, String)]) -> Vec<u8> {
+    let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let mut bytes = u32::try_from(pairs.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+    for (name, value) in pairs {
+        bytes.extend(size(name));
+        bytes.extend(size(value));
+    }
+    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(text.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// Reads headers as the ABI has them; `None` where the bytes are not what they say.
+#[must_use]
+pub fn decode_pairs(bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    if bytes.is_empty() {
+        return Some(Vec::new());
+    }
+    let (count, rest) = number(bytes)?;
+    let (mut sizes, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
+    let mut pairs = Vec::new();
+    while !sizes.is_empty() {
+        let (name_size, after) = number(sizes)?;
+        let (value_size, after) = number(after)?;
+        sizes = after;
+        let (name, after) = terminated(texts, name_size)?;
+        let (value, after) = terminated(after, value_size)?;
+        texts = after;
+        pairs.push((name.to_vec(), value.to_vec()));
+    }
+    Some(pairs)
+}
+
+fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<4>()?;
+    Some((usize::try_from(u32::from_le_bytes(*number)).ok()?, rest))
+}
+
+fn terminated(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
+    let (text, rest) = bytes.split_at_checked(size)?;
+    rest.split_first().map(|(_, rest)| (text, rest))
+}

@@ -1,0 +1,190 @@
+//! The shipped `envoy/envoy.yaml` and `envoy/routes.yaml` with addresses and file paths exchanged.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_yaml_ng::{Mapping, Value};
+
+use crate::dirs;
+use crate::failure::{Context, Failure, Result};
+
+/// Envoy's name of the filter in the shipped configuration.
+const FILTER: &str = "sluice";
+
+/// A configuration to start Envoy with.
+#[derive(Clone, Debug)]
+pub struct EnvoyConfig {
+    bootstrap: Value,
+    routes: String,
+    workers: u32,
+}
+
+impl EnvoyConfig {
+    /// The shipped files with the compiled filter's path; one worker.
+    ///
+    /// # Errors
+    /// When a file is missing or is not YAML.
+    pub fn shipped(filter: &Path) -> Result<Self> {
+        let dir = dirs::workspace().join("envoy");
+        let bootstrap = fs::read_to_string(dir.join("envoy.yaml")).context("envoy/envoy.yaml")?;
+        let routes = fs::read_to_string(dir.join("routes.yaml")).context("envoy/routes.yaml")?;
+        let bootstrap = serde_yaml_ng::from_str(&bootstrap).context("envoy/envoy.yaml")?;
+        let mut config = Self {
+            bootstrap,
+            routes,
+            workers: 1,
+        };
+        *at(config.wasm()?, "vm_config.code.local.filename")? = text(filter);
+        Ok(config)
+    }
+
+    /// Number of worker threads.
+    #[must_use]
+    pub fn with_workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Number of worker threads.
+    #[must_use]
+    pub fn workers(&self) -> u32 {
+        self.workers
+    }
+
+    /// The route file's text.
+    #[must_use]
+    pub fn routes(&self) -> &str {
+        &self.routes
+    }
+
+    /// Exchanges the route file's text.
+    pub fn set_routes(&mut self, routes: &str) {
+        routes.clone_into(&mut self.routes);
+    }
+
+    /// The whole bootstrap, for a test that needs another one than what is shipped.
+    pub fn bootstrap(&mut self) -> &mut Value {
+        &mut self.bootstrap
+    }
+
+    /// The address of a cluster's only endpoint.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub fn set_cluster(&mut self, name: &str, address: SocketAddr) -> Result<()> {
+        let clusters = at(&mut self.bootstrap, "static_resources.clusters")?;
+        let cluster = named(clusters, name)?;
+        *at(cluster, "type")? = text("STATIC");
+        let endpoint = at(cluster, "load_assignment.endpoints.0.lb_endpoints.0.endpoint.address")?;
+        set_address(endpoint, address)
+    }
+
+    /// The plugin configuration (rules and cluster).
+    ///
+    /// # Errors
+    /// When the shipped file has none, or it is not JSON.
+    pub fn plugin(&mut self) -> Result<serde_json::Value> {
+        let value = at(self.wasm()?, "configuration.value")?;
+        let document = value
+            .as_str()
+            .ok_or_else(|| Failure::new("the plugin configuration is not a text"))?;
+        serde_json::from_str(document).context("the plugin configuration")
+    }
+
+    /// Exchanges the plugin configuration.
+    ///
+    /// # Errors
+    /// When the shipped file has no place for it.
+    pub fn set_plugin(&mut self, plugin: &serde_json::Value) -> Result<()> {
+        *at(self.wasm()?, "configuration.value")? = Value::String(plugin.to_string());
+        Ok(())
+    }
+
+    /// Takes an HTTP filter out of the chain, as a load test does that measures what the filter costs. Its per-route
+    /// settings must go from the route file as well.
+    ///
+    /// # Errors
+    /// When there is no such filter.
+    pub fn remove_http_filter(&mut self, name: &str) -> Result<()> {
+        let filters = at(self.connection_manager()?, "http_filters")?;
+        named(filters, name)?;
+        if let Value::Sequence(filters) = filters {
+            filters.retain(|filter| name_of(filter) != Some(name));
+        }
+        Ok(())
+    }
+
+    /// The text that Envoy is started with.
+    ///
+    /// # Errors
+    /// When the shipped file lacks a place for an address or a path.
+    pub fn render(
+        &self,
+        listener: SocketAddr,
+        admin: SocketAddr,
+        routes_dir: &Path,
+        access_log: &PathBuf,
+    ) -> Result<String> {
+        let mut config = self.clone();
+        set_address(at(&mut config.bootstrap, "admin.address")?, admin)?;
+        set_address(
+            at(&mut config.bootstrap, "static_resources.listeners.0.address")?,
+            listener,
+        )?;
+        let manager = config.connection_manager()?;
+        let source = at(manager, "rds.config_source.path_config_source")?;
+        *at(source, "path")? = text(routes_dir.join("routes.yaml"));
+        *at(source, "watched_directory.path")? = text(routes_dir);
+        if let Ok(path) = at(manager, "access_log.0.typed_config.path") {
+            *path = text(access_log);
+        }
+        Ok(serde_yaml_ng::to_string(&config.bootstrap)?)
+    }
+
+    fn connection_manager(&mut self) -> Result<&mut Value> {
+        at(
+            &mut self.bootstrap,
+            "static_resources.listeners.0.filter_chains.0.filters.0.typed_config",
+        )
+    }
+
+    fn wasm(&mut self) -> Result<&mut Value> {
+        let filters = at(self.connection_manager()?, "http_filters")?;
+        at(named(filters, FILTER)?, "typed_config.config")
+    }
+}
+
+fn text(value: impl AsRef<Path>) -> Value {
+    Value::String(value.as_ref().display().to_string())
+}
+
+/// Descends along names and positions, as in `listeners.0.address`.
+fn at<'a>(value: &'a mut Value, path: &str) -> Result<&'a mut Value> {
+    path.split('.').try_fold(value, |value, step| {
+        let next = match step.parse::<usize>() {
+            Ok(position) => value.get_mut(position),
+            Err(_) => value.get_mut(step),
+        };
+        next.ok_or_else(|| Failure::new(format!("envoy.yaml has no {step:?} on the way along {path}")))
+    })
+}
+
+fn name_of(value: &Value) -> Option<&str> {
+    value.get("name").and_then(Value::as_str)
+}
+
+fn named<'a>(list: &'a mut Value, name: &str) -> Result<&'a mut Value> {
+    let found = list
+        .as_sequence_mut()
+        .and_then(|list| list.iter_mut().find(|entry| name_of(entry) == Some(name)));
+    found.ok_or_else(|| Failure::new(format!("envoy.yaml has nothing named {name}")))
+}
+
+fn set_address(address: &mut Value, to: SocketAddr) -> Result<()> {
+    let mut socket = Mapping::new();
+    socket.insert("address".into(), to.ip().to_string().into());
+    socket.insert("port_value".into(), to.port().into());
+    *at(address, "socket_address")? = Value::Mapping(socket);
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! What the gateway does with a request: the `x-gateway` header says.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::{HeaderMap, Response, StatusCode, header};
+use tokio::time::Sleep;
+
+/// The request header: `fail-500`, `fail-402`, `conflict-409`, `hang`, `reset`, `reset-after-headers`, `slow-<ms>` or
+/// `status-<code>`. Without it a payment is captured.
+pub const HEADER: &str = "x-gateway";
+
+/// Long enough for the head of the answer to be on its way before the connection breaks.
+const BREAK_AFTER: Duration = Duration::from_millis(100);
+
+/// The gateway breaks the connection on purpose.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the gateway breaks the connection on purpose")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behaviour {
+    Answer(StatusCode),
+    Slow(Duration),
+    Hang,
+    Reset,
+    ResetAfterHeaders,
+}
+
+impl Behaviour {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let word = headers.get(HEADER).and_then(|value| value.to_str().ok());
+        word.map_or(Self::Answer(StatusCode::OK), |word| {
+            Self::parse(word).unwrap_or(Self::Answer(StatusCode::IM_A_TEAPOT))
+        })
+    }
+
+    /// `None` for a word that it does not know, which is answered 418 so that a test's typing mistake shows.
+    fn parse(word: &str) -> Option<Self> {
+        match word {
+            "hang" => return Some(Self::Hang),
+            "reset" => return Some(Self::Reset),
+            "reset-after-headers" => return Some(Self::ResetAfterHeaders),
+            _ => {}
+        }
+        let (kind, number) = word.split_once('-')?;
+        match kind {
+            "fail" | "conflict" | "status" => StatusCode::from_bytes(number.as_bytes()).ok().map(Self::Answer),
+            "slow" => number.parse().ok().map(Duration::from_millis).map(Self::Slow),
+            _ => None,
+        }
+    }
+
+    pub(super) async fn answer(self, order_no: Option<&str>) -> Result<Response<Answer>, Broken> {
+        match self {
+            Self::Answer(status) => Ok(json(status, order_no)),
+            Self::Slow(delay) => {
+                tokio::time::sleep(delay).await;
+                Ok(json(StatusCode::OK, order_no))
+            }
+            Self::Hang => std::future::pending().await,
+            Self::Reset => Err(Broken),
+            Self::ResetAfterHeaders => {
+                let breaking = Box::pin(tokio::time::sleep(BREAK_AFTER));
+                Ok(Response::new(Answer {
+                    data: Some(Bytes::from_static(b"{\"status\":")),
+                    breaking: Some(breaking),
+                }))
+            }
+        }
+    }
+}
+
+fn json(status: StatusCode, order_no: Option<&str>) -> Response<Answer> {
+    let word = match status.as_u16() {
+        200..=299 => "captured",
+        409 => "conflict",
+        _ => "failed",
+    };
+    let body = serde_json::json!({"status": word, "order_no": order_no}).to_string();
+    let mut response = Response::new(Answer {
+        data: Some(body.into()),
+        breaking: None,
+    });
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+/// A body that is complete, or breaks off after its first part.
+#[derive(Debug)]
+pub(super) struct Answer {
+    data: Option<Bytes>,
+    breaking: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(data) = self.data.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        match &mut self.breaking {
+            None => Poll::Ready(None),
+            Some(breaking) => breaking.as_mut().poll(cx).map(|()| Some(Err(Broken))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none() && self.breaking.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.data, &self.breaking) {
+            (Some(data), None) => SizeHint::with_exact(data.len() as u64),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_selects_what_happens() {
+        let table = [
+            ("fail-500", Some(Behaviour::Answer(StatusCode::INTERNAL_SERVER_ERROR))),
+            ("fail-402", Some(Behaviour::Answer(StatusCode::PAYMENT_REQUIRED))),
+            ("conflict-409", Some(Behaviour::Answer(StatusCode::CONFLICT))),
+            ("status-204", Some(Behaviour::Answer(StatusCode::NO_CONTENT))),
+            ("slow-250", Some(Behaviour::Slow(Duration::from_millis(250)))),
+            ("hang", Some(Behaviour::Hang)),
+            ("reset", Some(Behaviour::Reset)),
+            ("reset-after-headers", Some(Behaviour::ResetAfterHeaders)),
+            ("slow-soon", None),
+            ("nonsense", None),
+        ];
+        for (word, expected) in table {
+            assert_eq!(Behaviour::parse(word), expected, "{word}");
+        }
+    }
+}
