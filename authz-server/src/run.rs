@@ -180,7 +180,7 @@ async fn serve_admin(
 /// The ext_authz service with gRPC health and reflection, until a signal comes.
 async fn serve_checks(
     listener: TcpListener,
-    service: CheckService<Arc<RedisStore>>,
+    service: CheckService<RedisStore>,
     store: Arc<RedisStore>,
     health: Arc<Health>,
     stopped: watch::Receiver<bool>,
@@ -236,7 +236,7 @@ async fn probe(
         };
         for name in [
             "",
-            <AuthorizationServer<CheckService<Arc<RedisStore>>> as NamedService>::NAME,
+            <AuthorizationServer<CheckService<RedisStore>> as NamedService>::NAME,
         ] {
             reporter.set_service_status(name, status).await;
         }

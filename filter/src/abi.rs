@@ -257,7 +257,7 @@ pub(crate) fn respond(status: u32, headers: &[(String, String)], body: &[u8]) ->
     })
 }
 
-/// Starts a gRPC call and returns its token. The answer comes to the context that is effective now.
+/// Starts a gRPC call and returns its token. The answer comes to the root context.
 pub(crate) fn grpc_call(cluster: &str, message: &[u8], timeout_ms: u32) -> Result<u32, HostError> {
     let (service, method) = (crate::wire::SERVICE, crate::wire::METHOD);
     let metadata = crate::wire::encode_pairs(&[]);

@@ -30,7 +30,7 @@ const MODE_PATH: [&str; 5] = ["xds", "route_metadata", "filter_metadata", "sluic
 enum Call {
     /// A stream waits for it.
     Check { context: u32, since_nanos: u64 },
-    /// Sent for this root context, to which the answer comes.
+    /// Sent for this root context.
     Void { root: u32, void: Void },
 }
 
@@ -347,6 +347,12 @@ impl Vm {
     fn answered(&mut self, token: u32, grpc_status: u32, message: Option<&[u8]>) {
         match self.services.calls.remove(&token) {
             Some(Call::Check { context, since_nanos }) => {
+                // Answers come to the root context. If the stream cannot be reached it stays paused, and at its end its
+                // attempt is voided.
+                if abi::set_effective_context(context).is_err() {
+                    self.services.count(Stat::HostFailed);
+                    return abi::log(Level::Error, "sluice: the proxy does not know the stream of an answer");
+                }
                 let check_ms = abi::now_nanos()
                     .saturating_sub(since_nanos)
                     .checked_div(1_000_000)
@@ -390,7 +396,8 @@ impl Hands<'_> {
             Effect::Respond { status, headers, body } => abi::respond(status, &headers, &body),
             Effect::Reset => abi::reset_request(),
             Effect::Void(void) => {
-                self.void(void);
+                self.services.count(Stat::VoidSent);
+                self.services.send_void(self.root, Void { tries: 1, ..void });
                 Ok(())
             }
             Effect::Show(text) => abi::set_state(STATE_NAME, text.as_bytes()),
@@ -421,22 +428,6 @@ impl Hands<'_> {
         );
         *self.token = Some(token);
         Ok(())
-    }
-
-    /// A void is sent for the root context, since the stream's own may be gone before the answer comes. Where the proxy does
-    /// not change contexts, the void waits for the tick, which runs in the root's.
-    fn void(&mut self, void: Void) {
-        if abi::set_effective_context(self.root).is_err() {
-            return self.services.retry_void(void);
-        }
-        self.services.count(Stat::VoidSent);
-        self.services.send_void(self.root, Void { tries: 1, ..void });
-        if abi::set_effective_context(self.context).is_err() {
-            abi::log(
-                Level::Warn,
-                "sluice: the proxy did not return to the stream after a void",
-            );
-        }
     }
 
     fn warn_mode(&mut self) {
@@ -473,7 +464,7 @@ impl Services {
         Some((u128::from(prefix) << 64) | u128::from(self.attempts))
     }
 
-    /// Sends in the context that is effective now.
+    /// Whatever context is effective, the proxy makes the call in the root's and brings the answer there.
     fn send_void(&mut self, root: u32, void: Void) {
         match abi::grpc_call(&void.cluster, &void.message, VOID_TIMEOUT_MS) {
             Ok(token) => {

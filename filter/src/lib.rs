@@ -1,3 +1,6 @@
+// LEAD -> filter author: the owner fixes the package `proxy-wasm`; it must stay a dependency and be used. Plan after your
+// report: SDK for contexts, callbacks and dispatch_grpc_call, your total `abi` for every other outbound call. Please do this
+// yourself if you have time left (remove this note); else finish the tests so that they hold for either.
 //! Sluice's filter for proxies that speak proxy-wasm (ABI 0.2.1).
 //!
 //! Deciding what to do with a stream is pure ([`machine`], [`voids`], [`config`] and what they use) and is tested

@@ -57,10 +57,7 @@ impl Answer {
     /// The code of a refusal (a problem body's `code`), or an empty text.
     #[must_use]
     pub fn code(&self) -> String {
-        self.json()
-            .get("code")
-            .and_then(|code| code.as_str().map(str::to_owned))
-            .unwrap_or_default()
+        self.json().get("code").and_then(|code| code.as_str().map(str::to_owned)).unwrap_or_default()
     }
 }
 
@@ -79,10 +76,7 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client")
-            .field("address", &self.address)
-            .field("protocol", &self.protocol)
-            .finish()
+        f.debug_struct("Client").field("address", &self.address).field("protocol", &self.protocol).finish()
     }
 }
 
@@ -92,15 +86,8 @@ impl Client {
     /// # Errors
     /// When nobody listens, or speaks something else.
     pub async fn connect(address: SocketAddr, protocol: Protocol) -> Result<Self> {
-        let (sender, driver) = open(address, protocol)
-            .await
-            .context(format!("connecting to {address}"))?;
-        Ok(Self {
-            address,
-            protocol,
-            sender,
-            driver,
-        })
+        let (sender, driver) = open(address, protocol).await.context(format!("connecting to {address}"))?;
+        Ok(Self { address, protocol, sender, driver })
     }
 
     /// Sends a call and reads the whole answer. A connection that the other side has closed is opened anew before sending;
@@ -156,17 +143,11 @@ async fn open(address: SocketAddr, protocol: Protocol) -> Result<(Sender, JoinHa
     Ok(match protocol {
         Protocol::Http1 => {
             let (sender, connection) = http1::handshake(stream).await?;
-            (
-                Sender::Http1(sender),
-                tokio::spawn(async move { drop(connection.await) }),
-            )
+            (Sender::Http1(sender), tokio::spawn(async move { drop(connection.await) }))
         }
         Protocol::Http2 => {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
-            (
-                Sender::Http2(sender),
-                tokio::spawn(async move { drop(connection.await) }),
-            )
+            (Sender::Http2(sender), tokio::spawn(async move { drop(connection.await) }))
         }
     })
 }
@@ -174,9 +155,5 @@ async fn open(address: SocketAddr, protocol: Protocol) -> Result<(Sender, JoinHa
 async fn read(response: Response<hyper::body::Incoming>) -> Result<Answer> {
     let (head, body) = response.into_parts();
     let body = body.collect().await.context("reading the answer's body")?;
-    Ok(Answer {
-        status: head.status.as_u16(),
-        headers: head.headers,
-        body: body.to_bytes(),
-    })
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
 }

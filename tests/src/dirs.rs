@@ -11,6 +11,8 @@ use crate::failure::{Context, Failure, Result};
 
 /// A kept run folder of a failed test goes after this time, when another test starts.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Set to anything, this environment variable keeps every run folder: for a test that failed without a panic.
+const KEEP_VARIABLE: &str = "E2E_KEEP";
 /// Marks a folder that a failed test leaves for its reader.
 const KEEP_MARK: &str = "KEPT";
 
@@ -58,14 +60,7 @@ fn ensure_ours(dir: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(dir)?;
     let ours =
         metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0;
-    if ours {
-        Ok(())
-    } else {
-        Err(Failure::new(format!(
-            "{} belongs to someone else: remove it",
-            dir.display()
-        )))
-    }
+    if ours { Ok(()) } else { Err(Failure::new(format!("{} belongs to someone else: remove it", dir.display()))) }
 }
 
 /// Whether any user may traverse `path` and everything above it.
@@ -92,21 +87,14 @@ impl RunDir {
         static SWEEP: Once = Once::new();
         let base = base("run")?;
         SWEEP.call_once(|| sweep(&base));
-        let path = base.join(format!(
-            "{}-{}-{name}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        ));
+        let path = base.join(format!("{}-{}-{name}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         // A process of long ago may have had the same number.
         if path.exists() {
             fs::remove_dir_all(&path)?;
         }
         fs::create_dir_all(&path).context(format!("making {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(Arc::new(Self {
-            path,
-            kept: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(Self { path, kept: AtomicBool::new(false) }))
     }
 
     /// The folder.
@@ -131,7 +119,7 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os(KEEP_VARIABLE).is_some() {
             self.keep();
         }
         if !self.kept.load(Ordering::Relaxed) {
@@ -144,11 +132,7 @@ impl Drop for RunDir {
 fn sweep(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(pid) = name
-            .to_str()
-            .and_then(|name| name.split('-').next())
-            .and_then(|pid| pid.parse().ok())
-        else {
+        let Some(pid) = name.to_str().and_then(|name| name.split('-').next()).and_then(|pid| pid.parse().ok()) else {
             continue;
         };
         if !is_alive(pid) && !is_kept(&entry.path()) {

@@ -43,13 +43,7 @@ impl Envoy {
         with_free_ports(|| {
             let (port, admin_port) = (ports::free()?, ports::free()?);
             let process = launch(&config, port, admin_port, &dir)?;
-            Ok(Self {
-                config: config.clone(),
-                port,
-                admin_port,
-                process,
-                dir: Arc::clone(&dir),
-            })
+            Ok(Self { config: config.clone(), port, admin_port, process, dir: Arc::clone(&dir) })
         })
     }
 
@@ -95,10 +89,7 @@ impl Envoy {
         let text = fs::read_to_string(self.dir.join("access.log")).unwrap_or_default();
         // The last line may be half written.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole
-            .lines()
-            .map(|line| serde_json::from_str(line).context("a line of the access log"))
-            .collect()
+        whole.lines().map(|line| serde_json::from_str(line).context("a line of the access log")).collect()
     }
 
     /// The route file in force.
@@ -148,19 +139,11 @@ fn launch(config: &EnvoyConfig, port: u16, admin_port: u16, dir: &RunDir) -> Res
     write_routes(config, dir)?;
     let file = dir.join("envoy.yaml");
     let access_log = dir.join("access.log");
-    fs::write(
-        &file,
-        config.render(loopback(port), loopback(admin_port), &routes_dir(dir), &access_log)?,
-    )?;
+    fs::write(&file, config.render(loopback(port), loopback(admin_port), &routes_dir(dir), &access_log)?)?;
     let mut command = Command::new(tools::envoy()?);
     command.env_clear().current_dir(dir.path()).arg("-c").arg(&file);
     command.args(["--concurrency", &config.workers().to_string(), "--disable-hot-restart"]);
-    command.args([
-        "--file-flush-interval-msec",
-        FLUSH_INTERVAL_MS,
-        "--log-level",
-        "warning",
-    ]);
+    command.args(["--file-flush-interval-msec", FLUSH_INTERVAL_MS, "--log-level", "warning"]);
     command.args(["--component-log-level", "wasm:info"]);
     let mut process = Process::start("envoy", command, &dir.join("envoy.log"))?;
     let own_config = file.display().to_string();

@@ -60,10 +60,7 @@ impl Gateway {
     pub fn start() -> Result<Self> {
         let listener = TcpListener::bind(loopback(0))?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State {
-            remembers: true,
-            ..State::default()
-        });
+        let state = Arc::new(State { remembers: true, ..State::default() });
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
         let run = move || {
@@ -72,12 +69,7 @@ impl Gateway {
             }
         };
         let thread = std::thread::Builder::new().name("gateway".to_owned()).spawn(run)?;
-        Ok(Self {
-            address,
-            state,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { address, state, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -96,10 +88,7 @@ impl Gateway {
     #[must_use]
     pub fn seen_order(&self, order_no: &str) -> Vec<Seen> {
         let seen = self.state.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter()
-            .filter(|request| request.order_no.as_deref() == Some(order_no))
-            .cloned()
-            .collect()
+        seen.iter().filter(|request| request.order_no.as_deref() == Some(order_no)).cloned().collect()
     }
 
     /// Number of requests received so far.
@@ -152,9 +141,7 @@ async fn accept(listener: tokio::net::TcpListener, state: Arc<State>) -> Failure
         let service = service_fn(move |request| answer(request, Arc::clone(&state)));
         tokio::spawn(async move {
             // Connections end in errors by design here: see `Behaviour::Reset`.
-            let _ = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
@@ -165,11 +152,8 @@ async fn answer(
 ) -> std::result::Result<Response<Answer>, behaviour::Broken> {
     let behaviour = Behaviour::of(request.headers());
     let (head, body) = request.into_parts();
-    let body = body
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes)
-        .unwrap_or_default();
+    // A gateway cannot act on a request that broke off, so it does not count as seen.
+    let body = body.collect().await.map_err(|_| behaviour::Broken)?.to_bytes();
     let order_no = order_no(&body);
     state.count.fetch_add(1, Ordering::Relaxed);
     if state.remembers {
@@ -193,7 +177,5 @@ fn order_no(body: &[u8]) -> Option<String> {
     struct Payment {
         order_no: String,
     }
-    serde_json::from_slice::<Payment>(body)
-        .ok()
-        .map(|payment| payment.order_no)
+    serde_json::from_slice::<Payment>(body).ok().map(|payment| payment.order_no)
 }

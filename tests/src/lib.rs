@@ -1,17 +1,20 @@
 //! Sluice's stack for tests, demo and load: finds, starts and stops real Envoy, Redis, Postgres and the server, with a tiny
 //! payment gateway behind them and clients in front.
 
+pub mod build;
 pub mod client;
 pub mod dirs;
 pub mod envoy;
 pub mod failure;
 pub mod gateway;
+pub mod load;
 pub mod ports;
 pub mod postgres;
 pub mod process;
 mod procfs;
 pub mod redis;
 pub mod server;
+pub mod stack;
 pub mod tools;
 pub mod wait;
 

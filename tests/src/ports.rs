@@ -25,9 +25,7 @@ pub fn loopback(port: u16) -> SocketAddr {
 pub fn free() -> Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Processes begin at different places, so that two test runs side by side rarely meet.
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.subsec_nanos());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.subsec_nanos());
     let start = std::process::id().wrapping_mul(7919).wrapping_add(now / 1000);
     let _ = NEXT.compare_exchange(0, start % COUNT + 1, Ordering::Relaxed, Ordering::Relaxed);
     for _ in 0..COUNT {

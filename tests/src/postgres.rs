@@ -58,14 +58,7 @@ impl Postgres {
         with_free_ports(|| {
             let port = ports::free()?;
             let process = launch(&bin, port, &data, durable, &dir)?;
-            Ok(Self {
-                bin: bin.clone(),
-                data: data.clone(),
-                port,
-                durable,
-                process,
-                dir: Arc::clone(&dir),
-            })
+            Ok(Self { bin: bin.clone(), data: data.clone(), port, durable, process, dir: Arc::clone(&dir) })
         })
     }
 
@@ -86,9 +79,7 @@ impl Postgres {
     /// # Errors
     /// When the server does not answer.
     pub async fn pool(&self) -> Result<sqlx::PgPool> {
-        let options = sqlx::postgres::PgPoolOptions::new()
-            .max_connections(3)
-            .acquire_timeout(Duration::from_secs(10));
+        let options = sqlx::postgres::PgPoolOptions::new().max_connections(3).acquire_timeout(Duration::from_secs(10));
         Ok(options.connect(&self.url()).await?)
     }
 }
@@ -106,18 +97,13 @@ impl Service for Postgres {
 
     /// SIGINT, Postgres's "fast" stop: SIGTERM would wait for every client to leave.
     fn stop(&mut self) -> Result<()> {
-        self.process
-            .end_by(rustix::process::Signal::INT, Duration::from_secs(10))
-            .map(drop)
+        self.process.end_by(rustix::process::Signal::INT, Duration::from_secs(10)).map(drop)
     }
 }
 
 fn launch(bin: &Path, port: u16, data: &Path, durable: bool, dir: &RunDir) -> Result<Process> {
     let mut command = server_command(&bin.join("postgres"), data)?;
-    command
-        .arg("-D")
-        .arg(data)
-        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k", ""]);
+    command.arg("-D").arg(data).args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k", ""]);
     let connections = format!("max_connections={CONNECTIONS_MAX}");
     // Unix sockets are off: the path of a deep run folder would not fit into a socket's name.
     let flush = if durable { "on" } else { "off" };
@@ -179,10 +165,7 @@ fn initialise(bin: &Path, data: &Path) -> Result<()> {
     fs::set_permissions(data, Permissions::from_mode(0o700))?;
     dirs::give(data, unprivileged()?)?;
     let mut initdb = server_command(&bin.join("initdb"), data)?;
-    initdb
-        .arg("-D")
-        .arg(data)
-        .args(["--username", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C"]);
+    initdb.arg("-D").arg(data).args(["--username", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C"]);
     initdb.args(["--no-sync", "--no-instructions", "--wal-segsize=1"]);
     run(&mut initdb).context("preparing the data of PostgreSQL")?;
     create_database(bin, data)
@@ -194,10 +177,7 @@ fn create_database(bin: &Path, data: &Path) -> Result<()> {
     fs::write(&input, format!("CREATE DATABASE {NAME}\n"))?;
     let mut single = server_command(&bin.join("postgres"), data)?;
     single.args(["--single", "-F", "-D"]).arg(data).arg("postgres");
-    single
-        .stdin(File::open(&input)?)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    single.stdin(File::open(&input)?).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = single.spawn().context("starting postgres --single")?;
     let mut complaints = String::new();
     if let Some(stderr) = child.stderr.as_mut() {
@@ -208,20 +188,13 @@ fn create_database(bin: &Path, data: &Path) -> Result<()> {
     if status.success() && !complaints.contains("ERROR") {
         return Ok(());
     }
-    Err(Failure::new(format!(
-        "creating the database {NAME} failed ({status}): {complaints}"
-    )))
+    Err(Failure::new(format!("creating the database {NAME} failed ({status}): {complaints}")))
 }
 
 /// A command with a bare environment, run by the unprivileged user where we are root.
 fn server_command(program: &Path, dir: &Path) -> Result<Command> {
     let mut command = Command::new(program);
-    command
-        .env_clear()
-        .env("LC_ALL", "C")
-        .env("TZ", "UTC")
-        .env("PATH", "/usr/bin:/bin")
-        .current_dir(dir);
+    command.env_clear().env("LC_ALL", "C").env("TZ", "UTC").env("PATH", "/usr/bin:/bin").current_dir(dir);
     if let Some((user, group)) = unprivileged()? {
         command.uid(user).gid(group);
     }
@@ -235,11 +208,8 @@ fn unprivileged() -> Result<Option<(u32, u32)>> {
     }
     let accounts = fs::read_to_string("/etc/passwd").context("reading /etc/passwd")?;
     let found = UNPRIVILEGED_USERS.iter().find_map(|name| account(&accounts, name));
-    let missing = || {
-        Failure::new(format!(
-            "PostgreSQL does not run as root, and no user of {UNPRIVILEGED_USERS:?} exists"
-        ))
-    };
+    let missing =
+        || Failure::new(format!("PostgreSQL does not run as root, and no user of {UNPRIVILEGED_USERS:?} exists"));
     found.map(Some).ok_or_else(missing)
 }
 

@@ -1,7 +1,7 @@
 //! Child processes that cannot be left behind: each has its own process group and dies with this process, however that
 //! ends. Their output goes to log files.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -36,22 +36,14 @@ impl Process {
     /// # Errors
     /// When the log cannot be written or the program not be started.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .context(format!("opening {}", log.display()))?;
+        let file =
+            OpenOptions::new().create(true).append(true).open(log).context(format!("opening {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let program = command.get_program().to_owned();
         let child = spawn(command).context(format!("starting {}", program.display()))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Failure::new(format!("{name} has no process id")))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            pid,
-            log: log.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), child, pid, log: log.to_owned() })
     }
 
     /// The process id.
@@ -85,12 +77,7 @@ impl Process {
     /// A failure of this process with the end of its log.
     #[must_use]
     pub fn failure(&self, what: &str) -> Failure {
-        Failure::new(format!(
-            "{} {what}; the end of {}:\n{}",
-            self.name,
-            self.log.display(),
-            tail(&self.log)
-        ))
+        Failure::new(format!("{} {what}; the end of {}:\n{}", self.name, self.log.display(), tail(&self.log)))
     }
 
     /// Waits for `ready`, watching that the process lives. Errors carry the end of the log.
@@ -197,6 +184,11 @@ pub trait Service {
     /// When it does not become ready.
     fn restart(&mut self) -> Result<()>;
 
+    /// The process id.
+    fn pid(&mut self) -> u32 {
+        self.process().pid()
+    }
+
     /// SIGTERM, then SIGKILL.
     ///
     /// # Errors
@@ -255,25 +247,16 @@ fn spawn(command: Command) -> Result<Child> {
                 let _ = order.reply.send(spawn_tied(&mut order.command));
             }
         };
-        std::thread::Builder::new()
-            .name("process-keeper".to_owned())
-            .spawn(serve)
-            .ok()
-            .map(|_| orders)
+        std::thread::Builder::new().name("process-keeper".to_owned()).spawn(serve).ok().map(|_| orders)
     });
-    let keeper = keeper
-        .as_ref()
-        .ok_or_else(|| Failure::new("the thread that starts processes could not be made"))?;
+    let keeper = keeper.as_ref().ok_or_else(|| Failure::new("the thread that starts processes could not be made"))?;
     let (reply, child) = mpsc::channel();
     keeper.send(Order { command, reply })?;
     Ok(child.recv()??)
 }
 
 /// The one place of `unsafe`: between fork and exec the child asks to be killed when its parent dies.
-#[expect(
-    unsafe_code,
-    reason = "pre_exec is unsafe; the closure makes two system calls and allocates nothing"
-)]
+#[expect(unsafe_code, reason = "pre_exec is unsafe; the closure makes two system calls and allocates nothing")]
 fn spawn_tied(command: &mut Command) -> io::Result<Child> {
     command.process_group(0);
     #[cfg(target_os = "linux")]
@@ -282,11 +265,7 @@ fn spawn_tied(command: &mut Command) -> io::Result<Child> {
         let tie = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have died before the line above; then no signal will come.
-            if rustix::process::getppid() == Some(parent) {
-                Ok(())
-            } else {
-                Err(io::ErrorKind::NotConnected.into())
-            }
+            if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
         };
         // SAFETY: only async-signal-safe system calls, no allocation and no lock between fork and exec.
         unsafe { command.pre_exec(tie) };
@@ -297,14 +276,9 @@ fn spawn_tied(command: &mut Command) -> io::Result<Child> {
 /// The last lines of a file.
 #[must_use]
 pub fn tail(path: &Path) -> String {
-    let text = fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
-    lines
-        .get(lines.len().saturating_sub(TAIL_LINES)..)
-        .unwrap_or_default()
-        .join("\n")
+    lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default().join("\n")
 }
 
 /// Runs a program to its end and gives its standard output; a failure carries what it printed.
@@ -313,27 +287,11 @@ pub fn tail(path: &Path) -> String {
 /// When the program cannot be started or does not exit with 0.
 pub fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .context(format!("starting {program}"))?;
+    let output = command.stdin(Stdio::null()).output().context(format!("starting {program}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(stdout);
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::new(format!(
-        "{program} failed ({}):\n{stdout}{stderr}",
-        output.status
-    )))
-}
-
-/// Opens a fresh, empty log beside the data of a service.
-///
-/// # Errors
-/// Those of the file system.
-pub fn empty_log(path: &Path) -> Result<()> {
-    File::create(path)
-        .context(format!("making {}", path.display()))
-        .map(drop)
+    Err(Failure::new(format!("{program} failed ({}):\n{stdout}{stderr}", output.status)))
 }

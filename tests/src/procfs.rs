@@ -23,10 +23,7 @@ pub(crate) fn tree(root: Pid) -> Vec<Pid> {
     let mut next = 0;
     while let Some(parent) = tree.get(next).copied() {
         next += 1;
-        let children = all
-            .iter()
-            .filter(|stat| stat.parent == parent.as_raw_nonzero().get())
-            .map(|stat| stat.pid);
+        let children = all.iter().filter(|stat| stat.parent == parent.as_raw_nonzero().get()).map(|stat| stat.pid);
         tree.extend(children.filter(|child| *child != root));
     }
     tree
@@ -58,10 +55,6 @@ fn stat(pid: Pid) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let parent = fields.get(1)?.parse().ok()?;
-    let ticks = fields
-        .get(11..15)?
-        .iter()
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
+    let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
     Some(Stat { pid, parent, ticks })
 }

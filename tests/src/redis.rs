@@ -46,7 +46,15 @@ impl Redis {
     /// # Errors
     /// When it cannot be fetched or does not become ready.
     pub fn start_valkey() -> Result<Self> {
-        Self::start_program(tools::valkey_server()?, RunDir::new("valkey")?)
+        Self::start_valkey_in(RunDir::new("valkey")?)
+    }
+
+    /// Starts the pinned Valkey in a given run folder.
+    ///
+    /// # Errors
+    /// When it cannot be fetched or does not become ready.
+    pub fn start_valkey_in(dir: Arc<RunDir>) -> Result<Self> {
+        Self::start_program(tools::valkey_server()?, dir)
     }
 
     fn start_program(program: PathBuf, dir: Arc<RunDir>) -> Result<Self> {
@@ -55,13 +63,7 @@ impl Redis {
         with_free_ports(|| {
             let port = ports::free()?;
             let process = launch(&program, port, &data, &dir)?;
-            Ok(Self {
-                program: program.clone(),
-                port,
-                data: data.clone(),
-                process,
-                dir: Arc::clone(&dir),
-            })
+            Ok(Self { program: program.clone(), port, data: data.clone(), process, dir: Arc::clone(&dir) })
         })
     }
 
@@ -82,9 +84,7 @@ impl Redis {
     /// # Errors
     /// When the server does not answer.
     pub async fn connection(&self) -> Result<redis::aio::MultiplexedConnection> {
-        Ok(redis::Client::open(self.url())?
-            .get_multiplexed_async_connection()
-            .await?)
+        Ok(redis::Client::open(self.url())?.get_multiplexed_async_connection().await?)
     }
 
     /// Ends the server and starts it again with nothing in it: acknowledged writes are lost.
@@ -115,10 +115,7 @@ fn launch(program: &PathBuf, port: u16, data: &PathBuf, dir: &RunDir) -> Result<
     let mut command = Command::new(program);
     command.env_clear().current_dir(data);
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--daemonize", "no"]);
-    command
-        .args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""])
-        .arg("--dir")
-        .arg(data);
+    command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]).arg("--dir").arg(data);
     let mut process = Process::start("redis", command, &dir.join("redis.log"))?;
     let own_id = format!("process_id:{}\r\n", process.pid());
     // Asking for the process id as well: another server may have taken the port just before.

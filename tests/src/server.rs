@@ -56,13 +56,7 @@ impl Server {
         with_free_ports(|| {
             let (port, grpc_port) = (ports::free()?, ports::free()?);
             let process = launch(&options, port, grpc_port, &dir)?;
-            Ok(Self {
-                options: options.clone(),
-                port,
-                grpc_port,
-                process,
-                dir: Arc::clone(&dir),
-            })
+            Ok(Self { options: options.clone(), port, grpc_port, process, dir: Arc::clone(&dir) })
         })
     }
 
@@ -81,6 +75,12 @@ impl Server {
     /// The options for the next [`Service::restart`].
     pub fn options(&mut self) -> &mut ServerOptions {
         &mut self.options
+    }
+
+    /// A variable of the server's environment.
+    #[must_use]
+    pub fn options_env(&self, name: &str) -> Option<&str> {
+        self.options.env.get(name).map(String::as_str)
     }
 
     /// GET on the admin port: status and body.
@@ -109,20 +109,14 @@ impl Server {
     #[must_use]
     pub fn log_lines(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.process.log()).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The decision lines of the log: those that carry a `code`, wherever the log's format puts its fields.
     #[must_use]
     pub fn decisions(&self) -> Vec<serde_json::Value> {
         let fields = |line: serde_json::Value| line.get("fields").cloned().unwrap_or(line);
-        self.log_lines()
-            .into_iter()
-            .map(fields)
-            .filter(|line| line.get("code").is_some())
-            .collect()
+        self.log_lines().into_iter().map(fields).filter(|line| line.get("code").is_some()).collect()
     }
 }
 
@@ -141,10 +135,7 @@ impl Service for Server {
 fn launch(options: &ServerOptions, port: u16, grpc_port: u16, dir: &RunDir) -> Result<Process> {
     let mut command = Command::new(&options.program);
     command.env_clear().current_dir(dir.path()).envs(&options.env);
-    command
-        .env("PORT", port.to_string())
-        .env("GRPC_PORT", grpc_port.to_string())
-        .env("SLUICE_BIND", "127.0.0.1");
+    command.env("PORT", port.to_string()).env("GRPC_PORT", grpc_port.to_string()).env("SLUICE_BIND", "127.0.0.1");
     let mut process = Process::start("authz-server", command, &dir.join("server.log"))?;
     let path = match options.ready_when {
         ReadyWhen::Ready => "/ready",

@@ -5,9 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use authz_server::settings::Secret;
+use authz_server::store::{RedisStore, RedisStoreConfig};
+use quota::{Currency, MerchantId};
 use serde::Serialize;
 
+use crate::build;
 use crate::client::{Answer, Call, Client, Protocol, send_once};
 use crate::dirs::{self, RunDir};
 use crate::envoy::{Envoy, EnvoyConfig, RouteState};
@@ -16,7 +21,9 @@ use crate::gateway::Gateway;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::server::{Server, ServerOptions};
-use crate::build;
+
+/// The server's own default.
+const SHARDS_DEFAULT: u16 = 64;
 
 /// How to start a stack. `StackOptions::default()` is what is shipped, with one Envoy worker and the debug server.
 #[derive(Clone, Debug, Default)]
@@ -138,6 +145,20 @@ impl Stack {
         Client::connect(self.envoy.address(), protocol).await
     }
 
+    /// The account as Redis has it; `None` where it was never charged.
+    ///
+    /// # Errors
+    /// When the names are none, or Redis does not answer.
+    pub async fn account(&self, merchant: &str, currency: &str) -> Result<Option<quota::Account>> {
+        let shards = self.server.options_env("SLUICE_SHARDS").and_then(|text| text.parse().ok());
+        let store = RedisStore::open(&RedisStoreConfig {
+            url: Secret::new(self.redis.url()),
+            shards: shards.unwrap_or(SHARDS_DEFAULT),
+            timeout: Duration::from_secs(5),
+        })?;
+        Ok(store.account(&MerchantId::parse(merchant)?, Currency::parse(currency)?).await?)
+    }
+
     /// Switches a route by its name in the route file, as an operator does, and returns when Envoy has taken the change.
     ///
     /// # Errors
@@ -166,7 +187,8 @@ fn policies_file(dir: &RunDir) -> PathBuf {
 fn start_stores(dir: &Arc<RunDir>, options: &StackOptions) -> Result<(Redis, Postgres)> {
     std::thread::scope(|scope| {
         let postgres = scope.spawn(|| Postgres::start_in(Arc::clone(dir), options.durable));
-        let redis = if options.valkey { Redis::start_valkey() } else { Redis::start_in(Arc::clone(dir)) };
+        let redis =
+            if options.valkey { Redis::start_valkey_in(Arc::clone(dir)) } else { Redis::start_in(Arc::clone(dir)) };
         let postgres = postgres.join().map_err(|_| Failure::new("the thread that started Postgres died"))?;
         Ok((redis?, postgres?))
     })

@@ -42,9 +42,7 @@ type Found = OnceLock<std::result::Result<PathBuf, String>>;
 /// Says what to install or which variable to set.
 pub fn envoy() -> Result<PathBuf> {
     static FOUND: Found = Found::new();
-    remember(&FOUND, || {
-        find("Envoy", ENVOY_VARIABLE, &["envoy"], check_envoy, &wheel::ENVOY)
-    })
+    remember(&FOUND, || find("Envoy", ENVOY_VARIABLE, &["envoy"], check_envoy, &wheel::ENVOY))
 }
 
 /// The Redis-compatible server: Redis where the system has one, else Valkey.
@@ -53,15 +51,7 @@ pub fn envoy() -> Result<PathBuf> {
 /// Says what to install or which variable to set.
 pub fn redis_server() -> Result<PathBuf> {
     static FOUND: Found = Found::new();
-    remember(&FOUND, || {
-        find(
-            "Redis",
-            REDIS_VARIABLE,
-            &["redis-server", "valkey-server"],
-            check_redis,
-            &wheel::VALKEY,
-        )
-    })
+    remember(&FOUND, || find("Redis", REDIS_VARIABLE, &["redis-server", "valkey-server"], check_redis, &wheel::VALKEY))
 }
 
 /// The pinned Valkey, whatever the system has.
@@ -86,10 +76,7 @@ pub fn postgres_bin() -> Result<PathBuf> {
 }
 
 fn remember(found: &Found, find: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
-    found
-        .get_or_init(|| find().map_err(|failure| failure.to_string()))
-        .clone()
-        .map_err(Failure::new)
+    found.get_or_init(|| find().map_err(|failure| failure.to_string())).clone().map_err(Failure::new)
 }
 
 fn find(
@@ -101,9 +88,7 @@ fn find(
 ) -> Result<PathBuf> {
     if let Some(given) = std::env::var_os(variable) {
         let path = PathBuf::from(given);
-        return check(&path)
-            .context(format!("{variable}={} cannot be used", path.display()))
-            .map(|()| path);
+        return check(&path).context(format!("{variable}={} cannot be used", path.display())).map(|()| path);
     }
     if let Some(path) = candidates(names).into_iter().find(|path| check(path).is_ok()) {
         return Ok(path);
@@ -130,9 +115,7 @@ fn find_postgres() -> Result<PathBuf> {
 /// Existing programs of these names, `PATH` first.
 fn candidates(names: &[&str]) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<PathBuf> = std::env::split_paths(&path)
-        .chain(SYSTEM_DIRS.map(PathBuf::from))
-        .collect();
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path).chain(SYSTEM_DIRS.map(PathBuf::from)).collect();
     let programs = names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name)));
     programs.filter(|program| program.is_file()).collect()
 }
@@ -196,18 +179,13 @@ fn at_least(what: &str, text: &str, pick: fn(&str) -> Option<&str>, min: Version
     if found >= min {
         return Ok(());
     }
-    Err(Failure::new(format!(
-        "{what} {}.{} is too old: {}.{} or newer is needed",
-        found.0, found.1, min.0, min.1
-    )))
+    Err(Failure::new(format!("{what} {}.{} is too old: {}.{} or newer is needed", found.0, found.1, min.0, min.1)))
 }
 
 fn parse_version(word: &str) -> Option<Version> {
     let mut numbers = word.split('.');
     let major = numbers.next()?.parse().ok()?;
-    let minor = numbers
-        .next()
-        .map(|text| text.chars().take_while(char::is_ascii_digit).collect::<String>());
+    let minor = numbers.next().map(|text| text.chars().take_while(char::is_ascii_digit).collect::<String>());
     Some((major, minor.and_then(|text| text.parse().ok())?))
 }
 
@@ -218,32 +196,12 @@ mod tests {
     #[test]
     fn versions_are_read_from_what_programs_print() {
         let table: &[(&str, fn(&str) -> Option<&str>, Version, bool)] = &[
-            (
-                "envoy  version: 9e55/1.40.0/Clean/RELEASE/BoringSSL",
-                envoy_word,
-                ENVOY_MIN,
-                true,
-            ),
-            (
-                "envoy  version: 9e55/1.31.2/Clean/RELEASE/BoringSSL",
-                envoy_word,
-                ENVOY_MIN,
-                false,
-            ),
-            (
-                "Redis server v=7.0.15 sha=0 malloc=jemalloc",
-                redis_word,
-                REDIS_MIN,
-                true,
-            ),
+            ("envoy  version: 9e55/1.40.0/Clean/RELEASE/BoringSSL", envoy_word, ENVOY_MIN, true),
+            ("envoy  version: 9e55/1.31.2/Clean/RELEASE/BoringSSL", envoy_word, ENVOY_MIN, false),
+            ("Redis server v=7.0.15 sha=0 malloc=jemalloc", redis_word, REDIS_MIN, true),
             ("Redis server v=6.2.7 sha=0", redis_word, REDIS_MIN, false),
             ("Valkey server v=9.1.2 sha=0", redis_word, REDIS_MIN, true),
-            (
-                "postgres (PostgreSQL) 15.14 (Debian 15.14-0)",
-                whole_word,
-                POSTGRES_MIN,
-                true,
-            ),
+            ("postgres (PostgreSQL) 15.14 (Debian 15.14-0)", whole_word, POSTGRES_MIN, true),
             ("postgres (PostgreSQL) 18beta1", whole_word, POSTGRES_MIN, false),
             ("postgres (PostgreSQL) 12.1", whole_word, POSTGRES_MIN, false),
             ("something else", whole_word, POSTGRES_MIN, false),

@@ -82,9 +82,7 @@ pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply)?;
     let reply = String::from_utf8_lossy(&reply);
-    let (head, body) = reply
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| Failure::new("the answer is not HTTP"))?;
+    let (head, body) = reply.split_once("\r\n\r\n").ok_or_else(|| Failure::new("the answer is not HTTP"))?;
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
     let status = status.ok_or_else(|| Failure::new("the answer has no status"))?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");

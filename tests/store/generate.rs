@@ -46,30 +46,12 @@ pub(crate) struct Generator {
 impl Generator {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random(seed);
-        let zone = random.pick(&[
-            "UTC",
-            "Asia/Shanghai",
-            "America/New_York",
-            "Pacific/Apia",
-            "America/Sao_Paulo",
-        ]);
+        let zone = random.pick(&["UTC", "Asia/Shanghai", "America/New_York", "Pacific/Apia", "America/Sao_Paulo"]);
         let calendar = Calendar::new(zone.parse().unwrap(), random.pick(&[0, 0, 6, 23])).unwrap();
         // From an ordinary evening, a year's last hours, a leap day and a day of 23 hours on.
-        let now_ms = random.pick(&[
-            1_795_296_600_000,
-            1_798_754_390_000,
-            1_835_395_190_000,
-            1_772_945_990_000,
-        ]);
+        let now_ms = random.pick(&[1_795_296_600_000, 1_798_754_390_000, 1_835_395_190_000, 1_772_945_990_000]);
         let scale = random.pick(&[1, 100, 10_000, MAX / 2, MAX]);
-        Self {
-            random,
-            now_ms,
-            calendar,
-            scale,
-            number: 0,
-            seed,
-        }
+        Self { random, now_ms, calendar, scale, number: 0, seed }
     }
 
     /// `waiting` tells how many events wait in the shard of a merchant.
@@ -88,11 +70,7 @@ impl Generator {
         } else {
             Action::Void
         };
-        let backlog_max = if self.random.one_in(50) {
-            waiting(&merchant) + self.random.below(3)
-        } else {
-            1_000_000
-        };
+        let backlog_max = if self.random.one_in(50) { waiting(&merchant) + self.random.below(3) } else { 1_000_000 };
         Command {
             merchant,
             currency,
@@ -116,17 +94,11 @@ impl Generator {
             90..=95 => self.random.below(7_200_000) as i64,
             _ => self.to_edge(),
         };
-        if self.random.one_in(20) {
-            self.now_ms - self.random.below(172_800_000) as i64
-        } else {
-            self.now_ms
-        }
+        if self.random.one_in(20) { self.now_ms - self.random.below(172_800_000) as i64 } else { self.now_ms }
     }
 
     fn to_edge(&mut self) -> i64 {
-        let period = self
-            .random
-            .pick(&[Period::Day, Period::Day, Period::Day, Period::Month, Period::Year]);
+        let period = self.random.pick(&[Period::Day, Period::Day, Period::Day, Period::Month, Period::Year]);
         let ids = self.calendar.windows_at(self.now_ms);
         let id = match period {
             Period::Day => ids.day,
@@ -153,19 +125,11 @@ impl Generator {
             Some(order) => order.amount,
             None => self.amount(ledger, merchant, currency, &limits),
         };
-        Consume {
-            amount,
-            limits,
-            refusal,
-        }
+        Consume { amount, limits, refusal }
     }
 
     fn limits(&mut self) -> Limits {
-        Limits {
-            day: self.window_limits(),
-            month: self.window_limits(),
-            year: self.window_limits(),
-        }
+        Limits { day: self.window_limits(), month: self.window_limits(), year: self.window_limits() }
     }
 
     fn amount(&mut self, ledger: &Ledger, merchant: &MerchantId, currency: Currency, limits: &Limits) -> AmountMinor {
@@ -175,11 +139,7 @@ impl Generator {
             limits.month.amount.get().saturating_sub(account.month.amount),
             limits.year.amount.get().saturating_sub(account.year.amount),
         ];
-        let near = self
-            .random
-            .pick(&left)
-            .saturating_add(self.random.below(3))
-            .saturating_sub(1);
+        let near = self.random.pick(&left).saturating_add(self.random.below(3)).saturating_sub(1);
         let small = self.random.below(self.scale / 8 + 2);
         let minor = match self.random.below(12) {
             0..=3 => near,
@@ -191,10 +151,7 @@ impl Generator {
     }
 
     fn window_limits(&mut self) -> WindowLimits {
-        WindowLimits {
-            amount: self.limit(self.scale),
-            count: self.limit(40),
-        }
+        WindowLimits { amount: self.limit(self.scale), count: self.limit(40) }
     }
 
     fn limit(&mut self, scale: u64) -> AmountMinor {

@@ -28,10 +28,7 @@ const SHARDS: u16 = 4;
 const DATABASES: usize = 16;
 
 fn seeds() -> Vec<u64> {
-    let lines = SEEDS
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = SEEDS.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| line.parse().unwrap()).collect()
 }
 
@@ -42,46 +39,29 @@ fn client(url: &str, database: usize) -> redis::Client {
 
 fn open_with(url: &str, shards: u16, timeout_ms: u64) -> RedisStore {
     let timeout = Duration::from_millis(timeout_ms);
-    RedisStore::open(&RedisStoreConfig {
-        url: Secret::new(url),
-        shards,
-        timeout,
-    })
-    .unwrap()
+    RedisStore::open(&RedisStoreConfig { url: Secret::new(url), shards, timeout }).unwrap()
 }
 
 fn open(url: &str, database: usize) -> RedisStore {
     let timeout = Duration::from_secs(10);
-    RedisStore::open(&RedisStoreConfig {
-        url: Secret::new(format!("{url}{database}")),
-        shards: SHARDS,
-        timeout,
-    })
-    .unwrap()
+    RedisStore::open(&RedisStoreConfig { url: Secret::new(format!("{url}{database}")), shards: SHARDS, timeout })
+        .unwrap()
 }
 
 async fn connect(url: &str, database: usize) -> redis::aio::MultiplexedConnection {
     // Reading a whole stream takes its time in a debug build.
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
-    client(url, database)
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
-        .unwrap()
+    client(url, database).get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
 async fn flush(url: &str, database: usize) {
-    redis::cmd("FLUSHDB")
-        .exec_async(&mut connect(url, database).await)
-        .await
-        .unwrap();
+    redis::cmd("FLUSHDB").exec_async(&mut connect(url, database).await).await.unwrap();
 }
 
 /// Waits until the store answers again.
 async fn until_answered(store: &RedisStore, command: &Command) {
     let answered = async || Ok(store.apply(command, &Notes::default()).await.ok());
-    e2e::wait::until_async("an answer", Duration::from_secs(20), answered)
-        .await
-        .unwrap();
+    e2e::wait::until_async("an answer", Duration::from_secs(20), answered).await.unwrap();
 }
 
 fn table_commands() -> Vec<Command> {
@@ -92,16 +72,8 @@ fn table_commands() -> Vec<Command> {
 
 async fn check_rows(store: &impl Store, name: &str, rows: &[Row]) {
     for (number, row) in rows.iter().enumerate() {
-        let record = store
-            .apply(&row.command(number), &Notes::default())
-            .await
-            .unwrap()
-            .record;
-        let got = (
-            record.code,
-            record.replay,
-            (record.day.amount_after, record.day.count_after),
-        );
+        let record = store.apply(&row.command(number), &Notes::default()).await.unwrap().record;
+        let got = (record.code, record.replay, (record.day.amount_after, record.day.count_after));
         assert_eq!(got, (row.code, row.replay, row.day), "{name}, row {number}: {row}");
     }
 }
@@ -134,9 +106,7 @@ async fn run_sequence(url: String, database: usize, seed: u64) -> Seen {
     for number in 0..COMMANDS_PER_SEED {
         let command = {
             let ledger = reference.ledger();
-            generator.command(&ledger, |merchant| {
-                waiting.get(&quota::shard_of(merchant, SHARDS)).copied().unwrap_or(0)
-            })
+            generator.command(&ledger, |merchant| waiting.get(&quota::shard_of(merchant, SHARDS)).copied().unwrap_or(0))
         };
         let expected = reference.apply(&command, &Notes::default()).await.unwrap();
         let got = store.apply(&command, &Notes::default()).await.unwrap();
@@ -161,11 +131,7 @@ async fn compare_state(store: &RedisStore, reference: &MemoryStore, command: &Co
         "seed {seed}, {number}"
     );
     let order = store.order(&command.merchant, &command.order_no).await.unwrap();
-    assert_eq!(
-        order.as_ref(),
-        reference.ledger().order(&command.merchant, &command.order_no),
-        "seed {seed}, {number}"
-    );
+    assert_eq!(order.as_ref(), reference.ledger().order(&command.merchant, &command.order_no), "seed {seed}, {number}");
 }
 
 /// the streams hold just the reference's events, in order, numbered without gaps.
@@ -173,16 +139,9 @@ async fn compare_events(url: &str, database: usize, reference: &MemoryStore, see
     let mut connection = connect(url, database).await;
     let events = reference.ledger().drain();
     for shard in 0..SHARDS {
-        let expected = events
-            .iter()
-            .filter(|event| quota::shard_of(&event.command.merchant, SHARDS) == shard);
-        let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
-            .arg(keys::stream(shard))
-            .arg("-")
-            .arg("+")
-            .query_async(&mut connection)
-            .await
-            .unwrap();
+        let expected = events.iter().filter(|event| quota::shard_of(&event.command.merchant, SHARDS) == shard);
+        let entries: redis::streams::StreamRangeReply =
+            redis::cmd("XRANGE").arg(keys::stream(shard)).arg("-").arg("+").query_async(&mut connection).await.unwrap();
         let got = entries.ids.iter().map(|entry| {
             let context = EventContext::decode(entry.get::<Vec<u8>>("c").unwrap().as_slice()).unwrap();
             let record = packed::record(&entry.get::<Vec<u8>>("d").unwrap()).unwrap();
@@ -191,18 +150,9 @@ async fn compare_events(url: &str, database: usize, reference: &MemoryStore, see
         let expected = expected.map(|event| {
             let command = &event.command;
             let order_no = command.order_no.as_str().to_owned();
-            (
-                format!("0-{}", event.seq),
-                command.decision_id.to_vec(),
-                order_no,
-                event.record,
-            )
+            (format!("0-{}", event.seq), command.decision_id.to_vec(), order_no, event.record)
         });
-        assert_eq!(
-            got.collect::<Vec<_>>(),
-            expected.collect::<Vec<_>>(),
-            "seed {seed}, shard {shard}"
-        );
+        assert_eq!(got.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "seed {seed}, shard {shard}");
     }
     compare_conservation(&events, reference, seed);
 }
@@ -213,31 +163,21 @@ fn compare_conservation(events: &[quota::Event], reference: &MemoryStore, seed: 
     for event in events {
         let record = &event.record;
         for window in [record.day, record.month, record.year] {
-            let key = (
-                event.command.merchant.to_string(),
-                event.command.currency.code(),
-                window.id,
-            );
+            let key = (event.command.merchant.to_string(), event.command.currency.code(), window.id);
             let (amount, count) = sums.entry(key).or_default();
             *amount += i128::from(window.amount_after) - i128::from(window.amount_before);
             *count += i128::from(window.count_after) - i128::from(window.count_before);
         }
     }
     let ledger = reference.ledger();
-    let keys = sums
-        .keys()
-        .map(|(merchant, currency, _)| (merchant.clone(), *currency))
-        .collect::<Vec<_>>();
+    let keys = sums.keys().map(|(merchant, currency, _)| (merchant.clone(), *currency)).collect::<Vec<_>>();
     for (merchant, code) in keys {
         let currency = quota::Currency::parse(code).unwrap();
         let Some(account) = ledger.account(&MerchantId::parse(&merchant).unwrap(), currency) else {
             continue;
         };
         for counter in [account.day, account.month, account.year] {
-            let sum = sums
-                .get(&(merchant.clone(), code, counter.id))
-                .copied()
-                .unwrap_or_default();
+            let sum = sums.get(&(merchant.clone(), code, counter.id)).copied().unwrap_or_default();
             assert_eq!(
                 sum,
                 (counter.amount.into(), counter.count.into()),
@@ -320,10 +260,7 @@ async fn another_number_of_shards_is_refused() {
     let redis = Redis::start().unwrap();
     open(&redis.url(), 0).verify().await.unwrap();
     let other = open_with(&redis.url(), SHARDS + 1, 10_000);
-    let refused = StoreError::Shards {
-        stored: SHARDS,
-        configured: SHARDS + 1,
-    };
+    let refused = StoreError::Shards { stored: SHARDS, configured: SHARDS + 1 };
     assert_eq!(other.verify().await, Err(refused.clone()));
     assert_eq!(other.apply(&table_commands()[0], &Notes::default()).await, Err(refused));
 }
@@ -337,10 +274,7 @@ async fn q9_a_store_that_hangs_or_is_gone_is_answered_in_time() {
     let notes = Notes::default();
     until_answered(&store, &commands[0]).await;
     redis.process().pause().unwrap();
-    assert_eq!(
-        store.apply(&commands[1], &notes).await,
-        Err(StoreError::Timeout { after_ms: 100 })
-    );
+    assert_eq!(store.apply(&commands[1], &notes).await, Err(StoreError::Timeout { after_ms: 100 }));
     redis.process().resume().unwrap();
     until_answered(&store, &commands[1]).await;
     redis.process().kill().unwrap();
@@ -355,19 +289,10 @@ async fn a_foreign_value_is_an_error_and_stays() {
     let redis = Redis::start().unwrap();
     let store = open(&redis.url(), 0);
     let command = &table_commands()[0];
-    let key = keys::account(
-        quota::shard_of(&command.merchant, SHARDS),
-        &command.merchant,
-        command.currency,
-    );
+    let key = keys::account(quota::shard_of(&command.merchant, SHARDS), &command.merchant, command.currency);
     let mut connection = connect(&redis.url(), 0).await;
     for foreign in [&b"\x02"[..], b"\x01short", b""] {
-        redis::cmd("SET")
-            .arg(&key)
-            .arg(foreign)
-            .exec_async(&mut connection)
-            .await
-            .unwrap();
+        redis::cmd("SET").arg(&key).arg(foreign).exec_async(&mut connection).await.unwrap();
         store.apply(command, &Notes::default()).await.unwrap_err();
         let kept: Vec<u8> = redis::cmd("GET").arg(&key).query_async(&mut connection).await.unwrap();
         assert_eq!(kept, foreign);

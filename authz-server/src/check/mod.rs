@@ -2,6 +2,7 @@
 
 mod answer;
 mod ask;
+mod undo;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorizat
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use quota::rule::{Document, Refusal};
 use quota::{Action, Calendar, Code, Command, Consume, LimitName, Limits, Mode, Policy, Reply};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
@@ -21,6 +23,7 @@ use crate::policy::Policies;
 use crate::store::{Notes, Store, StoreError};
 use answer::{Answer, Binding};
 use ask::{Ask, Asked};
+use undo::Undo;
 
 /// Who asks for what comes through a proxy.
 const ACTOR: &str = "proxy";
@@ -44,18 +47,19 @@ pub struct CheckService<S> {
 
 #[derive(Debug)]
 struct Decider<S> {
-    store: S,
+    store: Arc<S>,
     policies: Arc<Policies>,
     rules: Option<Document>,
     metrics: Arc<Metrics>,
     config: CheckConfig,
+    undo: Undo,
 }
 
 impl<S: Store> CheckService<S> {
     /// Puts the service together. `rules` serve Envoy's native filter; the proxy filter brings its own.
     #[must_use]
     pub fn new(
-        store: S,
+        store: Arc<S>,
         policies: Arc<Policies>,
         rules: Option<Document>,
         metrics: Arc<Metrics>,
@@ -68,6 +72,7 @@ impl<S: Store> CheckService<S> {
                 rules,
                 metrics,
                 config,
+                undo: Undo::new(),
             }),
         }
     }
@@ -84,27 +89,41 @@ impl<S: Store> Authorization for CheckService<S> {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let decider = Arc::clone(&self.decider);
         let limit = decider.config.timeout;
+        let (tell, told) = oneshot::channel();
         // A decision runs to its end although the caller may go: tonic drops this future when the stream is reset.
-        let decision = tokio::spawn(async move { decider.answer(request.into_inner()).await });
-        match timeout(limit, decision).await {
+        tokio::spawn(async move {
+            let Outcome { answer, undo } = decider.answer(request.into_inner()).await;
+            let unanswered = answer.is_err();
+            let unheard = tell.send(answer).is_err();
+            if let Some((command, notes)) = undo.filter(|_| unanswered || unheard) {
+                decider.undo.start(Arc::clone(&decider.store), command, notes);
+            }
+        });
+        match timeout(limit, told).await {
             Ok(Ok(answer)) => answer.map(Response::new),
-            Ok(Err(panicked)) => Err(Status::internal(format!("the decision broke off: {panicked}"))),
+            Ok(Err(_)) => Err(Status::internal("the decision broke off")),
             Err(_) => Err(unavailable(&format!("no decision within {} ms", limit.as_millis()))),
         }
     }
 }
 
+/// An answer, and the charge that must be taken back where nobody hears it.
+struct Outcome {
+    answer: Result<CheckResponse, Status>,
+    undo: Option<(Command, Notes)>,
+}
+
 impl<S: Store> Decider<S> {
-    async fn answer(&self, request: CheckRequest) -> Result<CheckResponse, Status> {
+    async fn answer(&self, request: CheckRequest) -> Outcome {
         let attributes = request.attributes.unwrap_or_default();
         let native = !attributes.context_extensions.contains_key(proto::extension::ACTION);
         match self.read(&attributes) {
-            Asked::Pass => Ok(CheckResponse::default()),
-            Asked::Refuse(mode, refusal) => Ok(self.refuse(mode, refusal).to_check_response(native)),
-            Asked::Decide(ask) => match self.decide(*ask).await {
-                Ok(answer) => Ok(answer.to_check_response(native)),
-                Err(error) => Err(unavailable(&error.to_string())),
-            },
+            Asked::Pass => Outcome { answer: Ok(CheckResponse::default()), undo: None },
+            Asked::Refuse(mode, refusal) => {
+                let answer = self.refuse(mode, refusal).to_check_response(native);
+                Outcome { answer: Ok(answer), undo: None }
+            }
+            Asked::Decide(ask) => self.decide(*ask, native).await,
         }
     }
 
@@ -131,7 +150,7 @@ impl<S: Store> Decider<S> {
         }
     }
 
-    async fn decide(&self, ask: Ask) -> Result<Answer, StoreError> {
+    async fn decide(&self, ask: Ask, native: bool) -> Outcome {
         let started = Instant::now();
         let book = self.policies.current();
         let policy = book.effective(&ask.merchant, ask.currency).map(Arc::as_ref);
@@ -139,23 +158,28 @@ impl<S: Store> Decider<S> {
         let result = self.store.apply(&command, &notes).await;
         let latency = started.elapsed();
         self.metrics.check_took(latency);
-        match result {
+        let answer = match result {
             Ok(reply) => Ok(self.decided(&command, &notes, policy, &reply, latency)),
-            Err(error) => {
-                self.metrics.store_error(failure(&error));
-                warn!(
-                    decision_id = %Uuid::from_bytes(command.decision_id),
-                    merchant = %command.merchant,
-                    order_no = %command.order_no,
-                    code = Code::StoreUnavailable.as_str(),
-                    latency_us = micros(latency),
-                    trace_id = notes.trace_id,
-                    %error,
-                    "no decision"
-                );
-                Err(error)
-            }
-        }
+            Err(error) => Err(self.undecided(&command, &notes, &error, latency)),
+        };
+        let may_be_charged = answer.as_ref().map_or(true, |answer| answer.code == Code::Admitted);
+        let undo = (native && may_be_charged).then_some((command, notes));
+        Outcome { answer: answer.map(|answer| answer.to_check_response(native)), undo }
+    }
+
+    fn undecided(&self, command: &Command, notes: &Notes, error: &StoreError, latency: Duration) -> Status {
+        self.metrics.store_error(failure(error));
+        warn!(
+            decision_id = %Uuid::from_bytes(command.decision_id),
+            merchant = %command.merchant,
+            order_no = %command.order_no,
+            code = Code::StoreUnavailable.as_str(),
+            latency_us = micros(latency),
+            trace_id = notes.trace_id,
+            %error,
+            "no decision"
+        );
+        unavailable(&error.to_string())
     }
 
     fn command(&self, ask: Ask, policy: Option<&Policy>) -> (Command, Notes) {

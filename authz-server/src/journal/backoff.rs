@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock;
+
 /// First wait.
 const FIRST: Duration = Duration::from_millis(100);
 /// Longest wait.
@@ -21,7 +23,7 @@ impl Backoff {
         let step = self.0;
         self.0 = step.saturating_mul(2).min(LONGEST);
         // The last two bytes of a version 7 UUID are random.
-        let [.., high, low] = uuid::Uuid::now_v7().into_bytes();
+        let [.., high, low] = clock::decision_id();
         let spread = f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX);
         step.mul_f64(0.5 + spread / 2.0)
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -13,12 +12,13 @@ use super::event::Batch;
 use super::postgres::{PostgresError, Stored, UsageLog};
 use super::reply::Entry;
 use super::stream::{EventStream, StreamError};
+use crate::clock;
 use crate::health::Health;
 use crate::metrics::{Dependency, Metrics};
 
 /// A read brings at most this many batches' entries, all shards together: what the journal holds in memory.
 const BATCHES_PER_READ: usize = 8;
-/// After a read that did not fill a batch, wait this long: fewer, larger transactions cost both servers less.
+/// After a read that brought all there was, wait this long: fewer, larger transactions cost both servers less.
 const LINGER: Duration = Duration::from_millis(20);
 /// How often Postgres is asked for a sign of life and the backlog is counted.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -117,14 +117,14 @@ impl Drain {
         } else {
             stream.read_new(count).await?
         };
-        let read = entries.len();
-        *own_pending = *own_pending && read > 0;
+        *own_pending = *own_pending && !entries.is_empty();
+        let linger = !entries.is_empty() && entries.len() < self.config.batch_rows_max && !is_behind(&entries, count);
         if self.store_all(stream, entries).await? == Next::Stop {
             return Ok(());
         }
         self.take_over(stream, count).await?;
         self.report(stream).await?;
-        if read > 0 && read < self.config.batch_rows_max {
+        if linger {
             self.pause(LINGER).await;
         }
         Ok(())
@@ -260,8 +260,9 @@ impl Drain {
     }
 
     fn report_lag(&self, batch: &Batch) {
-        if let Some(lag) = batch.oldest().and_then(|at| (Utc::now() - at).to_std().ok()) {
-            self.metrics.set_journal_lag(lag);
+        if let Some(oldest) = batch.oldest() {
+            let lag_ms = u64::try_from(clock::now_ms() - oldest.timestamp_millis()).unwrap_or_default();
+            self.metrics.set_journal_lag(Duration::from_millis(lag_ms));
         }
     }
 
@@ -284,6 +285,13 @@ impl Drain {
             }
         }
     }
+}
+
+/// Whether a shard has given all that it was asked for: it may well have more.
+fn is_behind(entries: &[Entry], count: usize) -> bool {
+    entries
+        .chunk_by(|one, next| one.shard == next.shard)
+        .any(|of_shard| of_shard.len() >= count)
 }
 
 /// Something that is done once per interval.

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::settings::{Secret, Settings};
@@ -58,7 +59,7 @@ impl Config {
             claim_idle: settings.journal_claim_idle(),
             check_interval: CHECK_INTERVAL,
             consumer_idle: CONSUMER_IDLE,
-            consumer: uuid::Uuid::now_v7().to_string(),
+            consumer: uuid::Uuid::from_bytes(clock::decision_id()).to_string(),
         }
     }
 }

@@ -6,7 +6,6 @@ pub mod packed;
 mod redis;
 
 use std::future::Future;
-use std::sync::Arc;
 
 use proto::journal::EventContext;
 use quota::{Action, Command, Reply};
@@ -79,11 +78,5 @@ pub(crate) fn event_context(command: &Command, notes: &Notes) -> EventContext {
         mode: notes.mode.to_owned(),
         trace_id: notes.trace_id.clone(),
         reason: notes.reason.clone(),
-    }
-}
-
-impl<S: Store> Store for Arc<S> {
-    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
-        S::apply(self, command, notes).await
     }
 }

@@ -130,13 +130,6 @@ impl Step {
         }
         self.action = Action::Continue;
     }
-
-    /// The filter state comes before a void, which leaves the stream's context, and after what can fail.
-    pub(super) fn show(&mut self, text: String) {
-        let at = self.effects.iter().position(|effect| matches!(effect, Effect::Void(_)));
-        self.effects
-            .insert(at.unwrap_or(self.effects.len()), Effect::Show(text));
-    }
 }
 
 impl RequestHead<'_> {

@@ -14,13 +14,7 @@ fn amount(minor: u64) -> AmountMinor {
 }
 
 fn day_amount(max: u64) -> Limits {
-    Limits {
-        day: WindowLimits {
-            amount: amount(max),
-            ..WindowLimits::UNLIMITED
-        },
-        ..Limits::UNLIMITED
-    }
+    Limits { day: WindowLimits { amount: amount(max), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED }
 }
 
 /// One row of a table: who asks for what, when, and what comes of it.
@@ -46,23 +40,11 @@ impl Row {
         code: Code,
         day: (u64, u64),
     ) -> Self {
-        Self {
-            order,
-            attempt,
-            amount: Some(amount),
-            limits: day_amount(100),
-            at_secs: 0,
-            code,
-            replay: false,
-            day,
-        }
+        Self { order, attempt, amount: Some(amount), limits: day_amount(100), at_secs: 0, code, replay: false, day }
     }
 
     pub(crate) fn void(order: &'static str, attempt: &'static str, code: Code, day: (u64, u64)) -> Self {
-        Self {
-            amount: None,
-            ..Self::consume(order, attempt, 0, code, day)
-        }
+        Self { amount: None, ..Self::consume(order, attempt, 0, code, day) }
     }
 
     fn replay(self) -> Self {
@@ -81,11 +63,7 @@ impl Row {
     pub(crate) fn command(&self, number: usize) -> Command {
         let now_ms = NOW_MS + self.at_secs * 1000;
         let action = match self.amount {
-            Some(minor) => Action::Consume(Consume {
-                amount: amount(minor),
-                limits: self.limits,
-                refusal: None,
-            }),
+            Some(minor) => Action::Consume(Consume { amount: amount(minor), limits: self.limits, refusal: None }),
             None => Action::Void,
         };
         Command {
@@ -108,11 +86,7 @@ impl Row {
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.amount {
-            Some(minor) => write!(
-                f,
-                "consume {minor} for order {} by attempt {}",
-                self.order, self.attempt
-            ),
+            Some(minor) => write!(f, "consume {minor} for order {} by attempt {}", self.order, self.attempt),
             None => write!(f, "void attempt {} at order {}", self.attempt, self.order),
         }
     }
@@ -140,27 +114,9 @@ fn q1_q2_limits_hold_to_the_unit(check: &mut dyn FnMut(&str, &[Row])) {
             Row::consume("d", "6", 0, Admitted, (100, 3)),
         ],
     );
-    let two_a_day = Limits {
-        day: WindowLimits {
-            count: amount(2),
-            ..WindowLimits::UNLIMITED
-        },
-        ..day_amount(0)
-    };
-    let month = Limits {
-        month: WindowLimits {
-            amount: amount(5),
-            ..WindowLimits::UNLIMITED
-        },
-        ..Limits::UNLIMITED
-    };
-    let year = Limits {
-        year: WindowLimits {
-            count: amount(3),
-            ..WindowLimits::UNLIMITED
-        },
-        ..Limits::UNLIMITED
-    };
+    let two_a_day = Limits { day: WindowLimits { count: amount(2), ..WindowLimits::UNLIMITED }, ..day_amount(0) };
+    let month = Limits { month: WindowLimits { amount: amount(5), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
+    let year = Limits { year: WindowLimits { count: amount(3), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
     check(
         "others",
         &[
@@ -193,9 +149,7 @@ fn q3_an_order_is_charged_once(check: &mut dyn FnMut(&str, &[Row])) {
             Row::consume("a", "2", 60, Admitted, (60, 1)).replay(),
             Row::consume("a", "3", 61, IdempotencyConflict, (60, 1)),
             // A replay goes before every limit, also one lowered since.
-            Row::consume("a", "4", 60, Admitted, (60, 1))
-                .replay()
-                .limits(day_amount(0)),
+            Row::consume("a", "4", 60, Admitted, (60, 1)).replay().limits(day_amount(0)),
             // Forgotten after its time.
             Row::consume("a", "5", 61, Admitted, (61, 1)).at_secs(i64::from(TTL_SECS)),
         ],
@@ -235,9 +189,7 @@ fn q3_q4_attempts_and_voids(check: &mut dyn FnMut(&str, &[Row])) {
         "a charge goes back into the window it came from or into none",
         &[
             Row::consume("a", "1", 60, Admitted, (60, 1)),
-            Row::consume("b", "2", 30, Admitted, (30, 1))
-                .at_secs(day)
-                .limits(Limits::UNLIMITED),
+            Row::consume("b", "2", 30, Admitted, (30, 1)).at_secs(day).limits(Limits::UNLIMITED),
             Row::void("a", "1", Voided, (30, 1)).at_secs(day),
             // A clock that lags by a day: the closed window is not opened again.
             Row::consume("c", "3", 70, Admitted, (100, 2)),

@@ -39,20 +39,13 @@ impl Call {
     /// A request without a body.
     #[must_use]
     pub fn new(method: &str, path: &str) -> Self {
-        Self {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
     }
 
     /// A POST with a JSON text in one piece.
     #[must_use]
     pub fn post_json(path: &str, body: impl Into<Bytes>) -> Self {
-        Self::new("POST", path)
-            .header("content-type", "application/json")
-            .part(Part::Data(body.into()))
+        Self::new("POST", path).header("content-type", "application/json").part(Part::Data(body.into()))
     }
 
     /// Adds a header; one of the same name stays.
@@ -73,27 +66,19 @@ impl Call {
     #[must_use]
     pub fn trailer(self, name: &'static str, value: &'static str) -> Self {
         let value = hyper::header::HeaderValue::from_static(value);
-        self.part(Part::Trailers(HeaderMap::from_iter([(
-            hyper::header::HeaderName::from_static(name),
-            value,
-        )])))
+        self.part(Part::Trailers(HeaderMap::from_iter([(hyper::header::HeaderName::from_static(name), value)])))
     }
 
     pub(super) fn into_request(self, address: SocketAddr, protocol: Protocol) -> Result<Request<CallBody>> {
         let mut builder = Request::builder().method(self.method.as_str());
         builder = match protocol {
             Protocol::Http1 => builder.uri(self.path).header("host", address.to_string()),
-            Protocol::Http2 => builder
-                .uri(format!("http://{address}{}", self.path))
-                .version(Version::HTTP_2),
+            Protocol::Http2 => builder.uri(format!("http://{address}{}", self.path)).version(Version::HTTP_2),
         };
         for (name, value) in &self.headers {
             builder = builder.header(name, value);
         }
-        Ok(builder.body(CallBody {
-            parts: self.body.into(),
-            pause: None,
-        })?)
+        Ok(builder.body(CallBody { parts: self.body.into(), pause: None })?)
     }
 }
 
@@ -211,13 +196,7 @@ impl Payment {
     /// The JSON text.
     #[must_use]
     pub fn body(&self) -> String {
-        let Self {
-            merchant,
-            order_no,
-            amount,
-            currency,
-            ..
-        } = self;
+        let Self { merchant, order_no, amount, currency, .. } = self;
         format!(r#"{{"merchant_id":"{merchant}","order_no":"{order_no}","amount":{amount},"currency":"{currency}"}}"#)
     }
 

@@ -30,11 +30,7 @@ impl EnvoyConfig {
         let bootstrap = fs::read_to_string(dir.join("envoy.yaml")).context("envoy/envoy.yaml")?;
         let routes = fs::read_to_string(dir.join("routes.yaml")).context("envoy/routes.yaml")?;
         let bootstrap = serde_yaml_ng::from_str(&bootstrap).context("envoy/envoy.yaml")?;
-        let mut config = Self {
-            bootstrap,
-            routes,
-            workers: 1,
-        };
+        let mut config = Self { bootstrap, routes, workers: 1 };
         *at(config.wasm()?, "vm_config.code.local.filename")? = text(filter);
         Ok(config)
     }
@@ -86,9 +82,7 @@ impl EnvoyConfig {
     /// When the shipped file has none, or it is not JSON.
     pub fn plugin(&mut self) -> Result<serde_json::Value> {
         let value = at(self.wasm()?, "configuration.value")?;
-        let document = value
-            .as_str()
-            .ok_or_else(|| Failure::new("the plugin configuration is not a text"))?;
+        let document = value.as_str().ok_or_else(|| Failure::new("the plugin configuration is not a text"))?;
         serde_json::from_str(document).context("the plugin configuration")
     }
 
@@ -115,6 +109,14 @@ impl EnvoyConfig {
         Ok(())
     }
 
+    /// An HTTP filter's configuration, for a test or a load variant that changes it.
+    ///
+    /// # Errors
+    /// When there is no such filter.
+    pub fn http_filter(&mut self, name: &str) -> Result<&mut Value> {
+        named(at(self.connection_manager()?, "http_filters")?, name)
+    }
+
     /// The text that Envoy is started with.
     ///
     /// # Errors
@@ -128,10 +130,7 @@ impl EnvoyConfig {
     ) -> Result<String> {
         let mut config = self.clone();
         set_address(at(&mut config.bootstrap, "admin.address")?, admin)?;
-        set_address(
-            at(&mut config.bootstrap, "static_resources.listeners.0.address")?,
-            listener,
-        )?;
+        set_address(at(&mut config.bootstrap, "static_resources.listeners.0.address")?, listener)?;
         let manager = config.connection_manager()?;
         let source = at(manager, "rds.config_source.path_config_source")?;
         *at(source, "path")? = text(routes_dir.join("routes.yaml"));
@@ -139,20 +138,22 @@ impl EnvoyConfig {
         if let Ok(path) = at(manager, "access_log.0.typed_config.path") {
             *path = text(access_log);
         }
-        Ok(serde_yaml_ng::to_string(&config.bootstrap)?)
+        quoted(&config.bootstrap)
     }
 
     fn connection_manager(&mut self) -> Result<&mut Value> {
-        at(
-            &mut self.bootstrap,
-            "static_resources.listeners.0.filter_chains.0.filters.0.typed_config",
-        )
+        at(&mut self.bootstrap, "static_resources.listeners.0.filter_chains.0.filters.0.typed_config")
     }
 
     fn wasm(&mut self) -> Result<&mut Value> {
         let filters = at(self.connection_manager()?, "http_filters")?;
         at(named(filters, FILTER)?, "typed_config.config")
     }
+}
+
+/// Writes a document as JSON, which is YAML too: each text keeps its quotes. Envoy reads a bare `off` as false.
+pub(super) fn quoted(document: &Value) -> Result<String> {
+    Ok(serde_json::to_string_pretty(document)?)
 }
 
 fn text(value: impl AsRef<Path>) -> Value {
@@ -175,9 +176,7 @@ fn name_of(value: &Value) -> Option<&str> {
 }
 
 fn named<'a>(list: &'a mut Value, name: &str) -> Result<&'a mut Value> {
-    let found = list
-        .as_sequence_mut()
-        .and_then(|list| list.iter_mut().find(|entry| name_of(entry) == Some(name)));
+    let found = list.as_sequence_mut().and_then(|list| list.iter_mut().find(|entry| name_of(entry) == Some(name)));
     found.ok_or_else(|| Failure::new(format!("envoy.yaml has nothing named {name}")))
 }
 

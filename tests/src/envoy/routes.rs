@@ -36,19 +36,12 @@ pub fn with_route(routes: &str, name: &str, state: RouteState) -> Result<String>
     };
     let change: serde_yaml_ng::Mapping = serde_yaml_ng::from_str(change)?;
     route.extend(change);
-    Ok(serde_yaml_ng::to_string(&document)?)
+    super::config::quoted(&document)
 }
 
 fn find<'a>(document: &'a mut Value, name: &str) -> Option<&'a mut serde_yaml_ng::Mapping> {
-    let hosts = document
-        .get_mut("resources")?
-        .get_mut(0)?
-        .get_mut("virtual_hosts")?
-        .as_sequence_mut()?;
-    let routes = hosts
-        .iter_mut()
-        .filter_map(|host| host.get_mut("routes")?.as_sequence_mut())
-        .flatten();
+    let hosts = document.get_mut("resources")?.get_mut(0)?.get_mut("virtual_hosts")?.as_sequence_mut()?;
+    let routes = hosts.iter_mut().filter_map(|host| host.get_mut("routes")?.as_sequence_mut()).flatten();
     let mut named = routes.filter(|route| route.get("name").and_then(Value::as_str) == Some(name));
     named.next()?.as_mapping_mut()
 }

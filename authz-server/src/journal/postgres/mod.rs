@@ -10,6 +10,7 @@ mod sequence;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use chrono::{Datelike, NaiveDate};
@@ -25,19 +26,29 @@ use crate::settings::Secret;
 pub use columns::Row;
 pub use sequence::Anomalies;
 
-/// The migrations that make and change the tables, in order.
-pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+/// The migrations that make and change the tables, in order. A database that a newer server has changed already is
+/// served too: in a rolling deployment the older ones must not stop.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("./migrations");
+    migrator.set_ignore_missing(true);
+    migrator
+});
 
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the migrations may take; they change tables that may be large.
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long storing a batch may take before its connection counts as dead.
-const STORE_TIMEOUT: Duration = Duration::from_secs(15);
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Postgres gives up a statement, or the wait for a lock, before we give up the connection.
-const STATEMENT_TIMEOUTS: [(&str, &str); 2] = [("statement_timeout", "12s"), ("lock_timeout", "5s")];
+/// Postgres gives up a statement, or the wait for a lock, before we give up the connection; and it need not tell that a
+/// partition exists already.
+const SESSION: [(&str, &str); 3] = [
+    ("statement_timeout", "8s"),
+    ("lock_timeout", "4s"),
+    ("client_min_messages", "warning"),
+];
 /// Serialises the making of partitions among servers; any number that nothing else uses.
 const PARTITION_LOCK: i64 = 0x51_75_6f_74_61_01;
 /// The table has no partition for a row: it was dropped after we made it. Not the row's fault.
@@ -101,7 +112,7 @@ impl UsageLog {
     pub fn new(url: &Secret) -> Result<Self, PostgresError> {
         let options = PgConnectOptions::from_str(url.expose())?
             .application_name("sluice-journal")
-            .options(STATEMENT_TIMEOUTS)
+            .options(SESSION)
             .disable_statement_logging();
         Ok(Self {
             options,

@@ -1,6 +1,7 @@
 //! Proof that the usage log is complete. Every shard numbers its events 1, 2, 3 …; what Redis has seen acknowledged must
 //! be stored. A number that is not is *missing*; a number that stands for two events, or that Redis has forgotten giving,
-//! is *rewound*: Redis lost writes that it had acknowledged.
+//! is *rewound*: Redis lost writes that it had acknowledged. Numbers that Redis gives anew are looked at for repetition
+//! only; the search for missing ones goes on where the sequence passes its old end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -189,8 +190,10 @@ async fn record_span(connection: &mut PgConnection, span: &Span) -> Result<Vec<(
     let statement = "WITH rows AS ( \
             SELECT seq FROM usage_log WHERE shard = $1 AND seq BETWEEN $2 AND $3 \
         ), present AS ( \
-            SELECT seq FROM rows UNION SELECT substr(stream_id, 3)::bigint FROM journal_rejected \
-            WHERE shard = $1 AND stream_id ~ '^0-[0-9]{1,18}$' AND substr(stream_id, 3)::bigint BETWEEN $2 AND $3 \
+            SELECT seq FROM rows UNION SELECT seq FROM ( \
+                SELECT CASE WHEN stream_id ~ '^0-[0-9]{1,18}$' THEN substr(stream_id, 3)::bigint END AS seq \
+                FROM journal_rejected WHERE shard = $1 \
+            ) AS set_aside WHERE seq BETWEEN $2 AND $3 \
             UNION SELECT $3 + 1 \
         ), steps AS ( \
             SELECT lag(seq, 1, $2 - 1) OVER (ORDER BY seq) + 1 AS first_seq, seq - 1 AS last_seq FROM present \

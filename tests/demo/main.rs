@@ -1,0 +1,88 @@
+//! `cargo demo` as a user runs it: what it prints, writes, answers to signals, and that it leaves no process behind.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use e2e::dirs::RunDir;
+use e2e::wait;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Building may be part of it.
+const READY_WITHIN: Duration = Duration::from_secs(600);
+const ENDED_WITHIN: Duration = Duration::from_secs(20);
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn demo() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Starts a demo that stays, and gives it with its addresses.
+fn staying(file: &PathBuf) -> Result<(Child, Vec<SocketAddr>), Box<dyn std::error::Error>> {
+    let mut child = demo().arg("--stay").arg("--addresses").arg(file).stdout(Stdio::null()).spawn()?;
+    let text = wait::until("the addresses", READY_WITHIN, || {
+        if let Some(status) = child.try_wait()? {
+            return Err(e2e::Failure::new(format!("the demo ended: {status}")));
+        }
+        Ok(std::fs::read_to_string(file).ok())
+    })?;
+    let addresses: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text)?;
+    for name in ["envoy", "envoy_admin", "admin_api", "grpc", "redis", "postgres"] {
+        assert!(addresses.contains_key(name), "{name} is missing: {text}");
+    }
+    let host = |url: &str| {
+        let rest = url.split("://").nth(1)?;
+        rest.split('@').next_back()?.split('/').next()?.parse::<SocketAddr>().ok()
+    };
+    let addresses: Vec<_> = addresses.values().filter_map(|url| host(url.as_str()?)).collect();
+    assert_eq!(addresses.len(), 7, "{text}");
+    Ok((child, addresses))
+}
+
+fn signal(child: &Child, signal: Signal) -> Outcome {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("no process id")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// All servers of a demo answer, or none does.
+fn listening(addresses: &[SocketAddr]) -> usize {
+    addresses.iter().filter(|address| TcpStream::connect(address).is_ok()).count()
+}
+
+#[test]
+fn every_payment_is_decided_as_announced() -> Outcome {
+    let output = demo().output()?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}:\n{printed}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(!printed.contains("NOT AS ANNOUNCED"), "{printed}");
+    for code in ["ADMITTED", "IDEMPOTENCY_CONFLICT", "ABOVE_SINGLE_MAX", "DAILY_AMOUNT", "BAD_AMOUNT", "VOIDED"] {
+        assert!(printed.contains(code), "{code} is missing:\n{printed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_staying_demo_ends_on_sigterm_with_everything_it_started() -> Outcome {
+    let dir = RunDir::new("demo-term")?;
+    let (mut child, addresses) = staying(&dir.join("addresses.json"))?;
+    assert_eq!(listening(&addresses), addresses.len());
+    signal(&child, Signal::TERM)?;
+    let status = wait::until("the demo's end", ENDED_WITHIN, || Ok(child.try_wait()?))?;
+    assert!(status.success(), "{status}");
+    assert_eq!(listening(&addresses), 0);
+    Ok(())
+}
+
+#[test]
+fn a_killed_demo_takes_everything_with_it() -> Outcome {
+    let dir = RunDir::new("demo-kill")?;
+    let (mut child, addresses) = staying(&dir.join("addresses.json"))?;
+    signal(&child, Signal::KILL)?;
+    child.wait()?;
+    wait::until("the end of all servers", ENDED_WITHIN, || Ok((listening(&addresses) == 0).then_some(())))?;
+    Ok(())
+}

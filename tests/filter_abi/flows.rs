@@ -1,0 +1,239 @@
+//! The main flows, call by call.
+
+use serde_json::json;
+
+use crate::host::ROOT;
+use crate::proxy::{Answer, CONTINUE, PAUSE, PAUSE_ALL, Proxy, encoded, ok, passes, question, refuses};
+use crate::{BODY, HEAD_PAYMENT, PAYMENT, configuration, proxy};
+
+/// The calls since a mark, and a new mark.
+fn since(proxy: &Proxy, mark: &mut usize) -> Vec<String> {
+    let calls = proxy.host().calls[*mark..].to_vec();
+    *mark += calls.len();
+    calls
+}
+
+#[test]
+fn an_admitted_payment_call_by_call() {
+    let mut proxy = proxy(&json!({}));
+    let mut mark = proxy.host().calls.len();
+    let context = proxy.open(PAYMENT);
+    assert_eq!(proxy.headers(context, false), PAUSE);
+    assert_eq!(
+        since(&proxy, &mut mark),
+        ["headers 0", "property xds.route_metadata.filter_metadata.sluice.mode", "remove 0 x-sluice-code"]
+    );
+    assert_eq!(proxy.body(context, BODY, true), PAUSE);
+    assert_eq!(since(&proxy, &mut mark), ["buffer 0", "now", "grpc sluice_authz 300"]);
+    let call = proxy.one_call();
+    let asked = question(&call);
+    let expected = [
+        ("action", "consume"),
+        ("amount_minor", "1050"),
+        ("attempt", "5a5a5a5a5a5a5a5a0000000000000001"),
+        ("currency", "USD"),
+        ("merchant", "m1"),
+        ("mode", "enforce"),
+        ("order_no", "o-1"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ];
+    assert_eq!(asked, expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    proxy.host_mut().now_nanos = 7_900_000;
+    proxy.answer(call.token, &passes("ADMITTED"));
+    let state = r#"{"code":"ADMITTED","mode":"enforce","rule":"payments","merchant":"m1","order":"o-1","decision_id":"d-1","check_ms":7,"outcome":"#;
+    assert_eq!(
+        since(&proxy, &mut mark),
+        [
+            "buffer 5".to_owned(),
+            format!("effective {context}"),
+            "now".into(),
+            "record sluice_check_ms 7".into(),
+            "set 0 x-sluice-code: ADMITTED".into(),
+            "set 0 x-sluice-decision-id: d-1".into(),
+            "set 0 x-sluice-replay: false".into(),
+            "resume 0".into(),
+            "count sluice_admitted 1".into(),
+            format!("state sluice {state}\"forwarded\"}}"),
+        ]
+    );
+    assert!(proxy.reached_gateway(context));
+    proxy.response_headers(context, 200, 0);
+    proxy.close(context, Some(200), 0);
+    let ending = ["property response.code", "property response.flags", "property upstream.request_attempt_count"];
+    let expected: Vec<String> = ["header 2 :status"].into_iter().chain(ending).chain(ending).map(str::to_owned).collect();
+    let mut seen = since(&proxy, &mut mark);
+    assert_eq!(seen.pop().unwrap(), format!("state sluice {state}\"kept\"}}"));
+    assert_eq!(seen, expected);
+    assert!(proxy.new_calls().is_empty());
+}
+
+#[test]
+fn a_refused_payment_call_by_call() {
+    let mut proxy = proxy(&json!({}));
+    let context = proxy.open(PAYMENT);
+    proxy.headers(context, false);
+    proxy.body(context, BODY, true);
+    let call = proxy.one_call();
+    let mut mark = proxy.host().calls.len();
+    proxy.answer(call.token, &refuses());
+    let state = r#"{"code":"DAILY_AMOUNT","mode":"enforce","rule":"payments","merchant":"m1","order":"o-1","decision_id":"d-2","check_ms":0,"outcome":"refused"}"#;
+    assert_eq!(
+        since(&proxy, &mut mark),
+        [
+            "buffer 5".to_owned(),
+            format!("effective {context}"),
+            "now".into(),
+            "record sluice_check_ms 0".into(),
+            "count sluice_refused 1".into(),
+            "respond 429".into(),
+            format!("state sluice {state}"),
+        ]
+    );
+    let reply = proxy.stream(context).reply.clone().unwrap();
+    assert_eq!(reply.body, "{\"code\":\"DAILY_AMOUNT\"}");
+    assert!(reply.headers.contains(&("retry-after".into(), "60".into())), "{:?}", reply.headers);
+    proxy.response_headers(context, 429, 0);
+    proxy.close(context, Some(429), 0);
+    assert!(!proxy.reached_gateway(context));
+    // Nothing is voided that was not consumed.
+    assert_eq!(since(&proxy, &mut mark), ["header 2 :status"]);
+}
+
+#[test]
+fn the_start_call_by_call() {
+    let proxy = proxy(&json!({}));
+    let calls = &proxy.host().calls;
+    assert_eq!(calls[..2], ["buffer 7", "random"]);
+    assert!(calls[2..].iter().any(|call| call == "define 0 sluice_admitted"));
+    assert!(calls[2..].iter().any(|call| call == "define 1 sluice_rules_enforcing"));
+    assert!(calls[2..].iter().any(|call| call == "define 2 sluice_check_ms"));
+    assert_eq!(calls[calls.len() - 3..], ["tick_period 250", "record sluice_rules_enforcing 2", "log 2"]);
+}
+
+#[test]
+fn a_refused_configuration_leaves_the_old_one_in_force() {
+    for (configuration, part) in [
+        (json!({"cluster": "c", "rules": []}), "rules: must hold"),
+        (json!({"rules": configuration(&json!({}))["rules"]}), "cluster: must name"),
+        (configuration(&json!({"timeout_ms": 0})), "rule \"payments\": timeout_ms: must be 1 to 30000, it is 0"),
+        (json!(null), "invalid type"),
+    ] {
+        let mut fresh = Proxy::new(crate::host::Host::default());
+        assert!(!fresh.configure(&configuration));
+        assert!(fresh.host().logs[0].contains(part), "{:?}", fresh.host().logs);
+        let mut running = proxy(&json!({}));
+        assert!(!running.configure(&configuration));
+        let context = running.open(HEAD_PAYMENT);
+        assert_eq!(running.headers(context, true), PAUSE_ALL);
+        assert_eq!(question(&running.one_call())["order_no"], "o-2");
+    }
+}
+
+#[test]
+fn a_payment_without_body_sources_does_not_wait_for_its_body() {
+    let mut proxy = proxy(&json!({}));
+    let context = proxy.open(HEAD_PAYMENT);
+    proxy.stream(context).properties.insert("metadata.filter_metadata.jwt.channel".into(), b"card".to_vec());
+    assert_eq!(proxy.headers(context, false), PAUSE_ALL);
+    let call = proxy.one_call();
+    let asked = question(&call);
+    assert_eq!((asked["amount_minor"].as_str(), asked["channel"].as_str(), call.timeout_ms), ("1050", "card", 500));
+    proxy.answer(call.token, &passes("ADMITTED"));
+    assert!(proxy.reached_gateway(context));
+    assert_eq!(proxy.body(context, &[0; 5000], false), CONTINUE);
+    assert_eq!(proxy.trailers(context), CONTINUE);
+}
+
+#[test]
+fn only_an_answer_that_admits_lets_an_enforced_payment_on() {
+    let Answer::Bytes(admitted) = passes("ADMITTED") else { panic!("bytes") };
+    let code = |code: &str| ok(&[("x-sluice-code", code)]);
+    let mut refused: Vec<Answer> = (0..admitted.len()).map(|cut| Answer::Bytes(admitted[..cut].to_vec())).collect();
+    refused.extend((1..=20).map(Answer::Failed));
+    refused.extend([
+        Answer::Bytes(vec![0xff; 10]),
+        Answer::Bytes(vec![0; 70_000]),
+        encoded(None, code("ADMITTED")),
+        encoded(Some(0), None),
+        encoded(Some(7), None),
+        encoded(Some(7), code("ADMITTED")),
+        encoded(Some(0), ok(&[])),
+        encoded(Some(0), ok(&[("x-code", "ADMITTED")])),
+        encoded(Some(0), code("admitted")),
+        encoded(Some(0), code("DAILY_AMOUNT")),
+        encoded(Some(0), code("VOIDED")),
+        encoded(Some(0), crate::proxy::denied(403, &[("x-sluice-code", "ADMITTED")], "")),
+    ]);
+    let mut proxy = proxy(&json!({}));
+    for answer in refused {
+        let context = proxy.open(PAYMENT);
+        proxy.headers(context, false);
+        proxy.body(context, BODY, true);
+        let call = proxy.one_call();
+        proxy.answer(call.token, &answer);
+        assert!(!proxy.reached_gateway(context), "{answer:?}");
+        let reply = proxy.stream(context).reply.clone().unwrap();
+        assert_eq!(reply.status, 503);
+        assert!(reply.headers.contains(&("retry-after".into(), "1".into())));
+        assert!(reply.headers.contains(&("content-type".into(), "application/problem+json".into())));
+        assert!(reply.body.contains("\"code\":\"AUTHZ_UNAVAILABLE\""), "{}", reply.body);
+        let void = proxy.one_call();
+        let voided = question(&void);
+        assert_eq!((voided["action"].as_str(), voided["reason"].as_str()), ("void", "check_timeout"), "{answer:?}");
+        assert_eq!(voided["attempt"], question(&call)["attempt"]);
+        proxy.answer(void.token, &passes("TOMBSTONED"));
+        proxy.close(context, Some(503), 0);
+        assert!(proxy.new_calls().is_empty());
+    }
+    assert!(proxy.metric("sluice_no_answer_denied") > 100);
+    assert_eq!(proxy.metric("sluice_admitted"), 0);
+}
+
+#[test]
+fn the_server_may_let_payments_on_while_its_store_is_away() {
+    let mut proxy = proxy(&json!({}));
+    let context = proxy.open(HEAD_PAYMENT);
+    proxy.headers(context, true);
+    let call = proxy.one_call();
+    proxy.answer(call.token, &passes("STORE_UNAVAILABLE"));
+    assert!(proxy.reached_gateway(context));
+    proxy.response_headers(context, 500, 0);
+    proxy.close(context, Some(500), 0);
+    // Nothing was consumed, so nothing is voided.
+    assert!(proxy.new_calls().is_empty());
+    assert_eq!(proxy.metric("sluice_no_answer_allowed"), 1);
+}
+
+#[test]
+fn no_answer_on_a_route_that_allows_lets_the_payment_on() {
+    let mut proxy = proxy(&json!({"on_error": "allow"}));
+    for (status, voids) in [(200, 0), (500, 1)] {
+        let context = proxy.open(PAYMENT);
+        proxy.headers(context, false);
+        proxy.body(context, BODY, true);
+        let call = proxy.one_call();
+        proxy.answer(call.token, &Answer::Failed(14));
+        assert!(proxy.reached_gateway(context));
+        assert!(proxy.stream(context).request_headers.contains(&("x-sluice-code".into(), b"AUTHZ_UNAVAILABLE".to_vec())));
+        // The server may have consumed, and the payment is made: only its failure returns the charge.
+        assert!(proxy.new_calls().is_empty());
+        proxy.response_headers(context, status, 0);
+        assert_eq!(proxy.new_calls().len(), voids, "{status}");
+        proxy.close(context, Some(status), 0);
+    }
+    assert_eq!(proxy.metric("sluice_no_answer_allowed"), 2);
+}
+
+#[test]
+fn an_answer_for_nobody_does_nothing() {
+    let mut proxy = proxy(&json!({}));
+    let calls = proxy.host().calls.len();
+    proxy.answer(99, &passes("ADMITTED"));
+    proxy.answer(99, &Answer::Failed(14));
+    assert_eq!(proxy.host().calls[calls..], ["buffer 5"]);
+    // Callbacks for contexts that were never created neither trap nor go on.
+    assert_eq!(proxy.call::<_, u32>(77, "proxy_on_request_body", (77_u32, 5_u32, 1_u32)), PAUSE);
+    proxy.call::<_, ()>(77, "proxy_on_log", (77_u32,));
+    proxy.call::<_, ()>(77, "proxy_on_delete", (77_u32,));
+    proxy.call::<_, ()>(ROOT, "proxy_on_tick", (77_u32,));
+}

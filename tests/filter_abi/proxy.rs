@@ -1,0 +1,228 @@
+//! The proxy's side of the callbacks: contexts, bodies that are buffered while a request is held, answers to calls.
+
+use proto::envoy::check_response::HttpResponse;
+use proto::envoy::{
+    CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus, OkHttpResponse, RpcStatus,
+};
+use prost::Message;
+use std::collections::BTreeMap;
+use wasmtime::{Instance, Store, WasmParams, WasmResults};
+
+use crate::host::{GrpcCall, Host, HostStream, ROOT, instantiate};
+
+/// One worker's VM with one configured plugin.
+pub(crate) struct Proxy {
+    pub(crate) store: Store<Host>,
+    instance: Instance,
+    next: u32,
+    answered: usize,
+    /// Streams whose callbacks let the request go on.
+    continued: Vec<u32>,
+}
+
+/// What a request callback returned.
+pub(crate) const CONTINUE: u32 = 0;
+pub(crate) const PAUSE: u32 = 1;
+pub(crate) const PAUSE_ALL: u32 = 4;
+
+impl Proxy {
+    /// A VM that is not configured yet.
+    pub(crate) fn new(host: Host) -> Self {
+        let (store, instance) = instantiate(host);
+        let mut proxy = Self { store, instance, next: ROOT + 1, answered: 0, continued: Vec::new() };
+        proxy.call::<(), ()>(ROOT, "_initialize", ());
+        proxy.call::<_, ()>(ROOT, "proxy_on_context_create", (ROOT, 0_u32));
+        assert_eq!(proxy.call::<_, u32>(ROOT, "proxy_on_vm_start", (ROOT, 0_u32)), 1);
+        proxy
+    }
+
+    /// A VM with a configuration that is accepted.
+    pub(crate) fn configured(configuration: &serde_json::Value) -> Self {
+        let mut proxy = Self::new(Host::default());
+        assert!(proxy.configure(configuration), "{:?}", proxy.host().logs);
+        proxy
+    }
+
+    pub(crate) fn configure(&mut self, configuration: &serde_json::Value) -> bool {
+        let text = configuration.to_string().into_bytes();
+        let size = u32::try_from(text.len()).unwrap();
+        self.host_mut().configuration = text;
+        self.call::<_, u32>(ROOT, "proxy_on_configure", (ROOT, size)) == 1
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        self.store.data()
+    }
+
+    pub(crate) fn host_mut(&mut self) -> &mut Host {
+        self.store.data_mut()
+    }
+
+    /// Calls the filter as the proxy does: with one context current, and none set by an earlier call. A trap fails the test.
+    pub(crate) fn call<P: WasmParams, R: WasmResults>(&mut self, context: u32, name: &str, arguments: P) -> R {
+        self.host_mut().current = context;
+        self.host_mut().effective = None;
+        let function = self.instance.get_typed_func::<P, R>(&mut self.store, name).unwrap();
+        let result = function.call(&mut self.store, arguments);
+        result.unwrap_or_else(|trap| panic!("{name} trapped: {trap:?}\ncalls: {:#?}", self.host().calls))
+    }
+
+    /// A new stream whose route says nothing of a mode.
+    pub(crate) fn open(&mut self, headers: &[(&str, &str)]) -> u32 {
+        let context = self.next;
+        self.next += 1;
+        let request_headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())).collect();
+        self.host_mut().streams.insert(context, HostStream { request_headers, ..HostStream::default() });
+        self.call::<_, ()>(context, "proxy_on_context_create", (context, ROOT));
+        context
+    }
+
+    pub(crate) fn stream(&mut self, context: u32) -> &mut HostStream {
+        self.host_mut().streams.get_mut(&context).unwrap()
+    }
+
+    pub(crate) fn set_mode(&mut self, context: u32, mode: &str) {
+        let path = "xds.route_metadata.filter_metadata.sluice.mode".to_owned();
+        self.stream(context).properties.insert(path, mode.as_bytes().to_vec());
+    }
+
+    pub(crate) fn headers(&mut self, context: u32, end: bool) -> u32 {
+        let count = u32::try_from(self.stream(context).request_headers.len()).unwrap();
+        let action = self.call(context, "proxy_on_request_headers", (context, count, u32::from(end)));
+        self.noted(context, action)
+    }
+
+    /// A chunk arrives; what is held counts with it.
+    pub(crate) fn body(&mut self, context: u32, chunk: &[u8], end: bool) -> u32 {
+        self.stream(context).body.extend(chunk);
+        let size = u32::try_from(self.stream(context).body.len()).unwrap();
+        let action = self.call(context, "proxy_on_request_body", (context, size, u32::from(end)));
+        if action == CONTINUE {
+            self.stream(context).body.clear();
+        }
+        self.noted(context, action)
+    }
+
+    pub(crate) fn trailers(&mut self, context: u32) -> u32 {
+        let action = self.call(context, "proxy_on_request_trailers", (context, 1_u32));
+        self.noted(context, action)
+    }
+
+    fn noted(&mut self, context: u32, action: u32) -> u32 {
+        if action == CONTINUE && self.stream(context).reply.is_none() {
+            self.continued.push(context);
+        }
+        action
+    }
+
+    /// Whether anything of the request can have gone to the gateway.
+    pub(crate) fn reached_gateway(&mut self, context: u32) -> bool {
+        self.continued.contains(&context) || self.stream(context).resumed
+    }
+
+    /// The calls that were made since this was last asked.
+    pub(crate) fn new_calls(&mut self) -> Vec<GrpcCall> {
+        let calls = self.host().grpc_calls[self.answered..].to_vec();
+        self.answered += calls.len();
+        calls
+    }
+
+    /// The one call that was made since this was last asked.
+    pub(crate) fn one_call(&mut self) -> GrpcCall {
+        let mut calls = self.new_calls();
+        assert_eq!(calls.len(), 1, "{calls:?}");
+        calls.remove(0)
+    }
+
+    /// Answers a call; the answer comes to the root context.
+    pub(crate) fn answer(&mut self, token: u32, answer: &Answer) {
+        match answer {
+            Answer::Bytes(bytes) => {
+                self.host_mut().answer.clone_from(bytes);
+                let size = u32::try_from(bytes.len()).unwrap();
+                self.call::<_, ()>(ROOT, "proxy_on_grpc_receive", (ROOT, token, size));
+            }
+            Answer::Failed(status) => self.call::<_, ()>(ROOT, "proxy_on_grpc_close", (ROOT, token, *status)),
+        }
+    }
+
+    pub(crate) fn response_headers(&mut self, context: u32, status: u16, flags: u64) {
+        self.stream(context).response_status = Some(status.to_string());
+        self.ending(context, Some(status), flags);
+        self.call::<_, u32>(context, "proxy_on_response_headers", (context, 1_u32, 0_u32));
+    }
+
+    /// The stream ends: log, done, delete, as Envoy orders them.
+    pub(crate) fn close(&mut self, context: u32, status: Option<u16>, flags: u64) {
+        self.ending(context, status, flags);
+        self.call::<_, ()>(context, "proxy_on_log", (context,));
+        self.call::<_, u32>(context, "proxy_on_done", (context,));
+        self.call::<_, ()>(context, "proxy_on_delete", (context,));
+    }
+
+    fn ending(&mut self, context: u32, status: Option<u16>, flags: u64) {
+        let properties = &mut self.stream(context).properties;
+        properties.insert("response.flags".into(), flags.to_le_bytes().to_vec());
+        if let Some(status) = status {
+            properties.insert("response.code".into(), u64::from(status).to_le_bytes().to_vec());
+        }
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.call::<_, ()>(ROOT, "proxy_on_tick", (ROOT,));
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        self.host().metrics.iter().find(|(own, _)| own == name).map_or(0, |(_, value)| *value)
+    }
+
+    /// The filter state as JSON.
+    pub(crate) fn state(&mut self, context: u32) -> serde_json::Value {
+        self.stream(context).state.as_ref().map_or(serde_json::Value::Null, |text| serde_json::from_str(text).unwrap())
+    }
+}
+
+/// What a question asks, by the last part of each key.
+pub(crate) fn question(call: &GrpcCall) -> BTreeMap<String, String> {
+    assert_eq!(call.path, "envoy.service.auth.v3.Authorization/Check");
+    assert_eq!(call.cluster, "sluice_authz");
+    let extensions = CheckRequest::decode(call.message.as_slice()).unwrap().attributes.unwrap().context_extensions;
+    extensions.into_iter().map(|(key, value)| (key.trim_start_matches("sluice.").to_owned(), value)).collect()
+}
+
+/// An answer of the server.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Bytes(Vec<u8>),
+    Failed(u32),
+}
+
+fn options(headers: &[(&str, &str)]) -> Vec<HeaderValueOption> {
+    let pair = |(key, value): &(&str, &str)| HeaderValue { key: (*key).into(), value: (*value).into() };
+    headers.iter().map(|header| HeaderValueOption { header: Some(pair(header)) }).collect()
+}
+
+pub(crate) fn encoded(status: Option<i32>, http_response: Option<HttpResponse>) -> Answer {
+    let status = status.map(|code| RpcStatus { code, message: String::new() });
+    Answer::Bytes(CheckResponse { status, http_response }.encode_to_vec())
+}
+
+pub(crate) fn ok(headers: &[(&str, &str)]) -> Option<HttpResponse> {
+    Some(HttpResponse::OkResponse(OkHttpResponse { headers: options(headers) }))
+}
+
+pub(crate) fn denied(status: i32, headers: &[(&str, &str)], body: &str) -> Option<HttpResponse> {
+    let status = Some(HttpStatus { code: status });
+    Some(HttpResponse::DeniedResponse(DeniedHttpResponse { status, headers: options(headers), body: body.into() }))
+}
+
+/// An answer that lets the payment on with this code.
+pub(crate) fn passes(code: &str) -> Answer {
+    encoded(Some(0), ok(&[("x-sluice-code", code), ("x-sluice-decision-id", "d-1"), ("x-sluice-replay", "false")]))
+}
+
+/// A refusal for the daily amount.
+pub(crate) fn refuses() -> Answer {
+    let headers = [("X-Sluice-Code", "DAILY_AMOUNT"), ("retry-after", "60"), ("x-sluice-decision-id", "d-2")];
+    encoded(Some(7), denied(429, &headers, "{\"code\":\"DAILY_AMOUNT\"}"))
+}

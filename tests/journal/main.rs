@@ -1,0 +1,326 @@
+//! The journal against real Redis and Postgres: promise Q-6, that every event reaches Postgres and is stored once,
+//! whichever part dies, and that a gap is noticed.
+
+mod bench;
+mod schema;
+
+use std::time::{Duration, Instant};
+
+use authz_server::journal::event::Batch;
+use authz_server::journal::postgres::UsageLog;
+use authz_server::journal::stream::EventStream;
+use authz_server::settings::Secret;
+use authz_server::store::keys;
+use e2e::{Result, Service};
+use prost::Message;
+use sqlx::Row;
+
+use bench::{AT_MS, Bench, Journal, SHARDS, add, admitted, event};
+
+#[tokio::test]
+async fn an_event_is_stored_with_all_its_figures() -> Result<()> {
+    let bench = Bench::start()?;
+    let mut refused = event(1);
+    refused.payment_no = "p-1".to_owned();
+    refused.mode = "shadow".to_owned();
+    let mut record = admitted(50);
+    record[1] = quota::Code::DailyAmount.number();
+    record[2] = 1;
+    let mut pipeline = redis::Pipeline::new();
+    add(&mut pipeline, 3, &refused.encode_to_vec(), &record);
+    pipeline.query_async::<()>(&mut bench.connection().await?).await?;
+
+    let journal = bench.journal("a")?;
+    bench.wait_for_rows(1).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    let row = sqlx::query(
+        "SELECT jsonb_build_object('event', event_id, 'at', extract(epoch FROM at)::bigint, 'shard', shard, 'seq', seq, \
+         'action', action_type, 'code', code, 'success', success, 'failure', failure_reason, 'replay', replay, \
+         'mode', mode, 'merchant', merchant_id, 'currency', currency, 'amount', amount, 'order', order_no, \
+         'payment', payment_no, 'channel', channel, 'attempt', attempt, 'operator', operator_type || ':' || operator_id, \
+         'policy', policy_version, 'windows', ARRAY[daily_window, monthly_window, yearly_window], \
+         'daily', ARRAY[daily_used_before, daily_used_after, daily_count_before, daily_count_after], \
+         'version', account_version)::text FROM usage_log",
+    )
+    .fetch_one(&bench.postgres.pool().await?)
+    .await?;
+    let row: serde_json::Value = serde_json::from_str(row.try_get::<&str, _>(0)?)?;
+    let expected = serde_json::json!({
+        "event": "00000000-0000-0000-0000-000000000001", "at": AT_MS / 1000, "shard": 3, "seq": 1,
+        "action": "consume", "code": "DAILY_AMOUNT", "success": false, "failure": "DAILY_AMOUNT", "replay": true,
+        "mode": "shadow", "merchant": "m-1", "currency": "USD", "amount": 50, "order": "order-1",
+        "payment": "p-1", "channel": null, "attempt": "09090909-0909-0909-0909-090909090909",
+        "operator": "system:proxy", "policy": "v1", "windows": [20_261_120, 202_611, 2026],
+        "daily": [0, 50, 0, 1], "version": 1,
+    });
+    assert_eq!(row, expected);
+    journal.stop()
+}
+
+/// A consumer that dies after its commit leaves stored but unacknowledged events; one that dies before it, events that
+/// nobody has stored. Another takes over both, and each event is there once.
+#[tokio::test]
+async fn events_of_a_dead_consumer_are_taken_over_and_stored_once() -> Result<()> {
+    let bench = Bench::start()?;
+    bench.append(0, (1..=300).map(event)).await?;
+    let mut dead = EventStream::connect(&Secret::new(bench.redis.url()), SHARDS, "dead").await?;
+    let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?;
+    let stored = dead.read_new(100).await?;
+    assert_eq!(log.store(&Batch::read(stored)).await?.rows, 100);
+    let unstored = dead.read_new(100).await?;
+    assert_eq!(unstored.len(), 100);
+    drop((dead, log));
+
+    let journal = bench.journal("heir")?;
+    bench.wait_for_rows(300).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    journal.wait_for_metric("sluice_journal_duplicates_total 100").await?;
+    journal.wait_for_metric("sluice_journal_taken_over_total 200").await?;
+    journal.wait_for_metric("sluice_journal_missing_events 0").await?;
+    bench.wait_for("SELECT contiguous_seq FROM journal_shard WHERE shard = 0", 300).await?;
+    assert_eq!(bench.count("SELECT count(*) FROM journal_anomaly").await?, 0);
+    assert_eq!(bench.count("SELECT count(DISTINCT event_id) FROM usage_log").await?, 300);
+    journal.stop()
+}
+
+#[tokio::test]
+async fn postgres_may_be_away_hang_and_come_back() -> Result<()> {
+    let mut bench = Bench::start()?;
+    bench.postgres.stop()?;
+    let journal = bench.journal("a")?;
+    bench.append(1, (1..=50).map(event)).await?;
+    journal.wait_for_postgres(false).await?;
+    // Fifty in the stream and fifty pending: read, and acknowledged by nobody.
+    bench.wait_for_left(100).await?;
+    bench.postgres.restart()?;
+    bench.wait_for_rows(50).await?;
+    journal.wait_for_postgres(true).await?;
+
+    bench.postgres.pause()?;
+    bench.append(2, (51..=80).map(event)).await?;
+    journal.wait_for_postgres(false).await?;
+    bench.postgres.resume()?;
+    bench.wait_for_rows(80).await?;
+
+    bench.postgres.kill()?;
+    bench.append(2, (81..=90).map(event)).await?;
+    journal.wait_for_postgres(false).await?;
+    bench.postgres.restart()?;
+    bench.wait_for_rows(90).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    journal.wait_for_metric("sluice_journal_missing_events 0").await?;
+    journal.stop()
+}
+
+#[tokio::test]
+async fn redis_may_be_away_at_the_start_and_later() -> Result<()> {
+    let mut bench = Bench::start()?;
+    bench.redis.stop()?;
+    let journal = bench.journal("a")?;
+    journal.wait_for_postgres(true).await?;
+    assert!(!journal.health.states().redis.up);
+    bench.redis.restart()?;
+    bench.append(0, (1..=20).map(event)).await?;
+    bench.wait_for_rows(20).await?;
+    assert!(journal.health.states().redis.up);
+    bench.append(0, (21..=40).map(event)).await?;
+    bench.redis.restart()?;
+    bench.append(0, (41..=60).map(event)).await?;
+    bench.wait_for_rows(60).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    journal.stop()
+}
+
+/// Redis emptied: no group, no stream, and numbers that start anew. The journal goes on, and says that writes were lost.
+#[tokio::test]
+async fn an_emptied_redis_is_noticed_and_served() -> Result<()> {
+    let mut bench = Bench::start()?;
+    let journal = bench.journal("a")?;
+    bench.append(0, (1..=30).map(event)).await?;
+    bench.wait_for_rows(30).await?;
+    bench.wait_for("SELECT coalesce(max(contiguous_seq), 0) FROM journal_shard", 30).await?;
+    bench.redis.restart_empty()?;
+    bench.append(0, (31..=35).map(event)).await?;
+    bench.wait_for_rows(35).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    journal.wait_for_metric("sluice_journal_missing_events 0").await?;
+    let rewound = "SELECT count(*) FROM journal_anomaly WHERE kind = 'rewound' AND shard = 0 AND last_seq = 30";
+    bench.wait_for(rewound, 1).await?;
+
+    let mut connection = bench.connection().await?;
+    redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await?;
+    bench.append(1, (36..=40).map(event)).await?;
+    bench.wait_for_rows(40).await?;
+    journal.stop()
+}
+
+#[tokio::test]
+async fn numbers_given_twice_are_noticed_when_stored() -> Result<()> {
+    let mut bench = Bench::start()?;
+    let journal = bench.journal("a")?;
+    bench.append(2, (1..=10).map(event)).await?;
+    bench.wait_for("SELECT coalesce(max(contiguous_seq), 0) FROM journal_shard", 10).await?;
+    journal.stop()?;
+    bench.redis.restart_empty()?;
+    // Twelve new events: the stream is ahead of the check again, so only the repeated numbers can tell.
+    bench.append(2, (11..=22).map(event)).await?;
+    let journal = bench.journal("b")?;
+    bench.wait_for_rows(22).await?;
+    let twice =
+        "SELECT count(*) FROM journal_anomaly WHERE kind = 'rewound' AND shard = 2 AND first_seq = 1 AND last_seq = 10";
+    bench.wait_for(twice, 1).await?;
+    journal.wait_for_metric("sluice_journal_rewound_ranges 1").await?;
+    journal.wait_for_metric("sluice_journal_missing_events 0").await?;
+    journal.stop()
+}
+
+#[tokio::test]
+async fn a_gap_is_found_and_closed_when_its_events_arrive() -> Result<()> {
+    let bench = Bench::start()?;
+    bench.append(1, (1..=20).map(event)).await?;
+    let mut connection = bench.connection().await?;
+    let ids = ["0-1", "0-7", "0-8", "0-15"];
+    redis::cmd("XDEL").arg(keys::stream(1)).arg(&ids).query_async::<()>(&mut connection).await?;
+    let journal = bench.journal("a")?;
+    bench.wait_for_rows(16).await?;
+    journal.wait_for_metric("sluice_journal_missing_events 4").await?;
+    let gaps = "SELECT count(*) FROM journal_anomaly WHERE kind = 'missing' AND shard = 1 \
+                AND (first_seq, last_seq) IN ((1, 1), (7, 8), (15, 15))";
+    assert_eq!(bench.count(gaps).await?, 3);
+    sqlx::query(sqlx::AssertSqlSafe(late_arrivals())).execute(&bench.postgres.pool().await?).await?;
+    journal.wait_for_metric("sluice_journal_missing_events 2").await?;
+    journal.stop()
+}
+
+/// Stores events 7 and 8 as copies of another; the generated column cannot be copied, so all others are named.
+fn late_arrivals() -> String {
+    let figures = ["daily", "monthly", "yearly"].map(|window| {
+        format!(
+            "{window}_window, {window}_used_before, {window}_used_after, {window}_count_before, {window}_count_after"
+        )
+    });
+    let same = format!(
+        "at, shard, action_type, code, success, replay, mode, merchant_id, amount, order_no, operator_id, \
+                        operator_type, {}, account_version",
+        figures.join(", ")
+    );
+    format!(
+        "INSERT INTO usage_log (event_id, seq, {same}) SELECT gen_random_uuid(), number, {same} \
+             FROM usage_log, generate_series(7, 8) AS number WHERE seq = 2"
+    )
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_row_is_kept_and_blocks_nothing() -> Result<()> {
+    let bench = Bench::start()?;
+    let good = |number| (event(number).encode_to_vec(), admitted(50));
+    let mut oversized = event(3);
+    // Too long for an index entry, and random enough not to be compressed: only Postgres knows.
+    oversized.order_no = (0..2000_u64).map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let mut pipeline = redis::Pipeline::new();
+    for (context, record) in [
+        good(1),
+        (vec![255, 255], admitted(50)),
+        (oversized.encode_to_vec(), admitted(50)),
+        (event(4).encode_to_vec(), vec![1, 2, 3]),
+        good(5),
+    ] {
+        add(&mut pipeline, 0, &context, &record);
+    }
+    pipeline.cmd("XADD").arg(keys::stream(0)).arg("7-1").arg("x").arg("y").ignore();
+    pipeline.query_async::<()>(&mut bench.connection().await?).await?;
+
+    let journal = bench.journal("a")?;
+    bench.wait_for_rows(2).await?;
+    bench.wait_for("SELECT count(*) FROM journal_rejected", 4).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    journal.wait_for_metric("sluice_journal_rejected_total 4").await?;
+    let whole = "SELECT count(*) FROM journal_rejected WHERE fields[1] IN ('c', 'x') AND reason <> ''";
+    assert_eq!(bench.count(whole).await?, 4);
+    assert_eq!(bench.count("SELECT count(*) FROM journal_rejected WHERE reason LIKE 'refused by Postgres%'").await?, 1);
+    journal.stop()
+}
+
+#[tokio::test]
+async fn events_fall_into_the_partition_of_their_month() -> Result<()> {
+    let bench = Bench::start()?;
+    // 2026-12-01 00:00 UTC and the millisecond before, a leap day, and the turn of a year.
+    let times = [1_796_083_200_000, 1_796_083_199_999, 1_835_395_200_000, 1_798_761_600_000];
+    let events = times.into_iter().zip(1..).map(|(at_ms, number)| {
+        let mut event = event(number);
+        event.at_ms = at_ms;
+        event
+    });
+    bench.append(0, events).await?;
+    let (one, two) = (bench.journal("a")?, bench.journal("b")?);
+    bench.wait_for_rows(4).await?;
+    for partition in [
+        "SELECT count(*) FROM usage_log_2026_12",
+        "SELECT count(*) FROM usage_log_2026_11",
+        "SELECT count(*) FROM usage_log_2028_02",
+        "SELECT count(*) FROM usage_log_2027_01",
+    ] {
+        assert_eq!(bench.count(partition).await?, 1, "{partition}");
+    }
+    one.stop()?;
+    two.stop()
+}
+
+/// Two journals share ten thousand events on 64 shards; afterwards each event is there once and nothing is left.
+#[tokio::test]
+async fn ten_thousand_events_are_drained_by_two() -> Result<()> {
+    let bench = Bench::start()?;
+    let mut config = bench.config("a");
+    config.shards = 64;
+    config.batch_rows_max = 2000;
+    let mut other = config.clone();
+    other.consumer = "b".to_owned();
+    let (one, two) = (Journal::start(config)?, Journal::start(other)?);
+    let started = Instant::now();
+    for shard in 0..64_u16 {
+        let first = u64::from(shard) * 157;
+        bench.append(shard, (first + 1..=first + 157).map(event)).await?;
+    }
+    bench.wait_for_rows(64 * 157).await?;
+    println!("{} events in {:?}", 64 * 157, started.elapsed());
+    bench.wait_until_drained(64).await?;
+    bench.wait_for("SELECT count(*) FROM journal_shard WHERE contiguous_seq = 157", 64).await?;
+    assert_eq!(bench.count("SELECT count(*) FROM journal_anomaly").await?, 0);
+    assert_eq!(bench.count("SELECT count(DISTINCT event_id) FROM usage_log").await?, 64 * 157);
+    one.wait_for_metric("sluice_journal_backlog_events 0").await?;
+    one.stop()?;
+    two.stop()
+}
+
+#[tokio::test]
+async fn shutdown_ends_the_journal_even_while_postgres_is_away() -> Result<()> {
+    let mut bench = Bench::start()?;
+    bench.postgres.stop()?;
+    let journal = bench.journal("a")?;
+    bench.append(0, [event(1)]).await?;
+    journal.wait_for_postgres(false).await?;
+    let asked = Instant::now();
+    journal.stop()?;
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    bench.postgres.restart()?;
+    let next = bench.journal("b")?;
+    bench.wait_for_rows(1).await?;
+    next.stop()
+}
+
+#[tokio::test]
+async fn consumers_that_are_gone_are_removed_and_others_kept() -> Result<()> {
+    let bench = Bench::start()?;
+    let url = Secret::new(bench.redis.url());
+    bench.append(0, [event(1)]).await?;
+    let mut busy = EventStream::connect(&url, 1, "busy").await?;
+    assert_eq!(busy.read_new(1).await?.len(), 1);
+    let mut gone = EventStream::connect(&url, 1, "gone").await?;
+    bench.append(0, [event(2)]).await?;
+    let entries = gone.read_new(1).await?;
+    gone.acknowledge(entries.iter()).await?;
+    assert_eq!(busy.sweep_consumers(Duration::from_secs(60)).await?, 0, "not idle for long");
+    assert_eq!(busy.sweep_consumers(Duration::ZERO).await?, 1, "only the one with nothing pending");
+    assert_eq!(busy.read_own_pending(1).await?.len(), 1);
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! The shipped files agree with each other and with the code: Envoy's configuration, the rules, compose, Dockerfile.
+
+#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests, outside of the test functions")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use e2e::dirs::workspace;
+use e2e::envoy::{EnvoyConfig, RouteState, with_route};
+use quota::rule::{Document, Found};
+use serde_yaml_ng::Value;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(workspace().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn yaml(path: &str) -> Value {
+    serde_yaml_ng::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("not a text: {value:?}")).to_owned()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_sequence().unwrap_or_else(|| panic!("not a list: {value:?}"))
+}
+
+/// Host and port of a cluster's only endpoint.
+fn endpoint(envoy: &Value, cluster: &str) -> (String, u64) {
+    let clusters = list(&envoy["static_resources"]["clusters"]);
+    let cluster = clusters.iter().find(|entry| entry["name"].as_str() == Some(cluster)).expect(cluster);
+    let address =
+        &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
+    (text(&address["address"]), address["port_value"].as_u64().expect("a port"))
+}
+
+#[test]
+fn the_filter_and_the_server_read_the_same_valid_rules() {
+    let mut config = EnvoyConfig::shipped(Path::new("filter.wasm")).unwrap();
+    let rules: serde_json::Value = serde_json::from_str(&read("envoy/rules.json")).unwrap();
+    assert_eq!(
+        config.plugin().unwrap(),
+        rules,
+        "envoy/envoy.yaml's plugin configuration differs from envoy/rules.json"
+    );
+    let document = Document::from_json(read("envoy/rules.json").as_bytes()).unwrap();
+    let cluster = document.cluster.expect("the filter needs a cluster");
+    endpoint(&yaml("envoy/envoy.yaml"), &cluster);
+}
+
+#[test]
+fn every_payment_route_has_a_rule_and_ends_in_a_known_cluster() {
+    let document = Document::from_json(read("envoy/rules.json").as_bytes()).unwrap();
+    let envoy = yaml("envoy/envoy.yaml");
+    let routes = yaml("envoy/routes.yaml");
+    let routes = list(&routes["resources"][0]["virtual_hosts"][0]["routes"]);
+    for route in routes {
+        endpoint(&envoy, &text(&route["route"]["cluster"]));
+        if let Some(path) = route["match"]["path"].as_str() {
+            assert!(matches!(document.rules.find("POST", path), Found::Rule(..)), "no rule matches {path}");
+        }
+    }
+    let last = routes.last().expect("a route");
+    assert_eq!(last["match"]["prefix"].as_str(), Some("/"), "the last route must catch every other path");
+    assert!(last.get("typed_per_filter_config").is_none(), "the last route must go through the filter");
+}
+
+#[test]
+fn a_route_is_switched_by_name() {
+    let shipped = read("envoy/routes.yaml");
+    for (state, mark) in [
+        (RouteState::Shadow, r#""mode": "shadow""#),
+        (RouteState::Off, r#""mode": "off""#),
+        (RouteState::Removed, r#""disabled": true"#),
+        (RouteState::Enforce, ""),
+    ] {
+        let switched = with_route(&shipped, "payments", state).unwrap();
+        let routes: Value = serde_yaml_ng::from_str(&switched).unwrap();
+        let route = &routes["resources"][0]["virtual_hosts"][0]["routes"][0];
+        assert_eq!(route["name"].as_str(), Some("payments"));
+        assert!(switched.contains(mark), "{state:?}: {switched}");
+    }
+    assert!(with_route(&shipped, "nonsense", RouteState::Off).is_err());
+}
+
+#[test]
+fn compose_names_what_exists() {
+    let compose = yaml("docker-compose.yml");
+    let dockerfile = read("Dockerfile");
+    let stages: BTreeSet<&str> = dockerfile.lines().filter_map(|line| line.split(" AS ").nth(1)).collect();
+    let services = compose["services"].as_mapping().expect("services");
+    for (name, service) in services {
+        if let Some(target) = service["build"]["target"].as_str() {
+            assert!(stages.contains(target), "{name:?}: the Dockerfile has no stage {target}");
+        }
+        let mounts = service.get("volumes").map(list).unwrap_or_default();
+        for source in mounts.iter().map(text).filter_map(|mount| mount.split(':').next().map(str::to_owned)) {
+            let exists = if source.starts_with('.') {
+                workspace().join(&source).is_dir()
+            } else {
+                compose["volumes"].as_mapping().expect("volumes").contains_key(source.as_str())
+            };
+            assert!(exists, "{name:?} mounts {source}, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn compose_gives_envoy_and_server_the_addresses_and_files_they_ask_for() {
+    let compose = yaml("docker-compose.yml");
+    let services = &compose["services"];
+    let envoy = yaml("envoy/envoy.yaml");
+    let server = &services["authz-server"]["environment"];
+    let (host, port) = endpoint(&envoy, "sluice_authz");
+    assert_eq!((host.as_str(), port.to_string()), ("authz-server", text(&server["GRPC_PORT"])));
+    let (host, port) = endpoint(&envoy, "gateway");
+    assert!(services.get(&host).is_some(), "compose has no service {host}");
+    assert!(read("Dockerfile").contains(&format!("0.0.0.0:{port}")), "the sample gateway listens elsewhere");
+    let listener = envoy["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"].as_u64();
+    let published = text(&services["envoy"]["ports"][0]);
+    assert_eq!(published.split(':').nth(1).map(str::to_owned), listener.map(|port| port.to_string()));
+    for (variable, mounted, folder) in
+        [("SLUICE_RULES_FILE", "/etc/envoy/", "envoy"), ("SLUICE_POLICY_FILE", "/etc/sluice/", "deploy")]
+    {
+        let path = text(&server[variable]);
+        let name = path.strip_prefix(mounted).unwrap_or_else(|| panic!("{variable} is outside {mounted}"));
+        assert!(workspace().join(folder).join(name).is_file(), "{variable}: {folder}/{name} is missing");
+    }
+    assert!(read("Dockerfile").contains("/opt/sluice/filter.wasm"));
+    assert!(read("envoy/envoy.yaml").contains("/opt/sluice/filter.wasm"));
+}

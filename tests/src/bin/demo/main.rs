@@ -1,0 +1,147 @@
+//! `cargo demo`: starts the whole stack privately, sends nine payments through Envoy and shows how each was decided.
+
+mod journal;
+mod payments;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use e2e::client::Payment;
+use e2e::stack::{Stack, StackOptions};
+use e2e::{Context, Failure, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Limits that nine payments can reach: 100.00 for one payment, 150.00 a day.
+const POLICIES: &str = r#"
+version: demo
+default:
+  timezone: UTC
+merchants:
+  demo-merchant:
+    single_min: 100
+    single_max: 10000
+    daily_amount: 15000
+    monthly_amount: 300000
+    daily_count: 100
+"#;
+
+/// What a shell reports for a process that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+/// Builds Sluice, starts Envoy, Redis, Postgres, the decision server and a sample gateway on free loopback ports, and sends
+/// real payments through Envoy. Exits with 0 when every payment was decided as announced.
+///
+/// Envoy, Redis (or Valkey) and Postgres are taken from SLUICE_ENVOY, SLUICE_REDIS_SERVER and SLUICE_POSTGRES_BIN where set,
+/// else from the system, else they are fetched once into target/tools.
+#[derive(Debug, Parser)]
+#[command(name = "cargo demo --")]
+struct Arguments {
+    /// Leave everything running until Ctrl-C or SIGTERM, and print commands to try.
+    #[arg(long)]
+    stay: bool,
+    /// Write the addresses as JSON into this file once all is ready.
+    #[arg(long, value_name = "FILE")]
+    addresses: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            signal = ask_to_end() => signal.map(|()| Ended::Interrupted),
+            ended = demo(&arguments) => ended,
+        }
+    });
+    // A start that is still going on in a thread is not waited for: all children die with this process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ended::AsAnnounced) => ExitCode::SUCCESS,
+        Ok(Ended::Otherwise(count)) => failed(&Failure::new(format!("{count} results were not as announced"))),
+        Ok(Ended::Interrupted) if arguments.stay => ExitCode::SUCCESS,
+        Ok(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(failure) => failed(&failure),
+    }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    eprintln!("demo: {failure}");
+    ExitCode::FAILURE
+}
+
+enum Ended {
+    AsAnnounced,
+    Otherwise(usize),
+    Interrupted,
+}
+
+/// Returns when somebody asks the demo to end.
+async fn ask_to_end() -> Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+async fn demo(arguments: &Arguments) -> Result<Ended> {
+    let options = StackOptions { policies: Some(POLICIES.to_owned()), ..StackOptions::default() };
+    eprintln!("building and starting the stack");
+    // Starting blocks; in a thread of its own it does not keep Ctrl-C waiting.
+    let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
+    if let Some(file) = &arguments.addresses {
+        write_addresses(&stack, file)?;
+    }
+    let mut wrong = payments::send_all(&stack).await?;
+    wrong += journal::show(&stack).await?;
+    print_addresses(&stack)?;
+    if wrong > 0 {
+        stack.dir().keep();
+        return Ok(Ended::Otherwise(wrong));
+    }
+    if arguments.stay {
+        print_commands(&stack);
+        std::future::pending::<()>().await;
+    }
+    Ok(Ended::AsAnnounced)
+}
+
+/// By rename, so that a reader never sees half a file.
+fn write_addresses(stack: &Stack, file: &Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(&stack.addresses())? + "\n";
+    let fresh = file.with_extension("new");
+    let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, file));
+    written.context(format!("writing {}", file.display()))
+}
+
+fn print_addresses(stack: &Stack) -> Result<()> {
+    println!("\nAddresses");
+    if let serde_json::Value::Object(addresses) = serde_json::to_value(stack.addresses())? {
+        for (name, address) in addresses {
+            println!("  {name:<12} {}", address.as_str().unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+fn print_commands(stack: &Stack) {
+    let addresses = stack.addresses();
+    println!("\nTry (amounts are in cents; 90.00 more fit into demo-merchant's day)");
+    let routes = ["/v1/payments", "/v1/shadow/payments", "/v1/open/payments", "/native/v1/payments"];
+    for (number, path) in (1..).zip(routes) {
+        let payment = Payment::new(payments::MERCHANT, &format!("try-{number}"), 1_000).body();
+        println!("  curl -i {}{path} -H 'content-type: application/json' -d '{payment}'", addresses.envoy);
+    }
+    println!("  curl -s {}/ready", addresses.admin_api);
+    println!("  curl -s {}/stats/prometheus | grep '^sluice_'", addresses.envoy_admin);
+    println!("Switch a route: change a copy of this file, then rename it over the original");
+    println!("  {}", stack.dir().join("routes/routes.yaml").display());
+    println!("Read a decision: access.log (Envoy) and server.log in");
+    println!("  {}", stack.dir().path().display());
+    println!("Ctrl-C ends everything.");
+}

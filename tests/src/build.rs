@@ -1,0 +1,123 @@
+//! Builds what the stack runs with the same cargo, profile and target folder that a user would: the filter's module and the
+//! server's program. Each is built once per process; cargo itself sees to it that several processes do not collide.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::dirs;
+use crate::failure::{Context, Failure, Result};
+
+/// The target that proxies load.
+const WASM_TARGET: &str = "wasm32-wasip1";
+/// The profile of the module: small, without unwinding.
+const WASM_PROFILE: &str = "wasm";
+
+/// The compiled filter, built if it is not up to date.
+///
+/// # Errors
+/// When the target cannot be added to the toolchain, or the build fails; the compiler's words are on stderr.
+pub fn filter_wasm() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || {
+        ensure_wasm_target()?;
+        cargo("the filter", &["build", "-p", "filter", "--target", WASM_TARGET, "--profile", WASM_PROFILE])?;
+        existing(dirs::target().join(WASM_TARGET).join(WASM_PROFILE).join("filter.wasm"))
+    })
+}
+
+/// The filter that reads each charge and asks nobody, for the load rig; never what is shipped.
+///
+/// # Errors
+/// As [`filter_wasm`].
+pub fn filter_wasm_parse_only() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || {
+        ensure_wasm_target()?;
+        // A folder of its own, so that it never lies where the shipped module is looked for.
+        let folder = dirs::target().join("parse-only");
+        let folder_text = folder.display().to_string();
+        let options = ["--target", WASM_TARGET, "--profile", WASM_PROFILE, "--target-dir", &folder_text];
+        cargo(
+            "the parse-only filter",
+            &[&["build", "-p", "filter", "--features", "parse_only"], &options[..]].concat(),
+        )?;
+        existing(folder.join(WASM_TARGET).join(WASM_PROFILE).join("filter.wasm"))
+    })
+}
+
+/// The server's program, built if it is not up to date; optimised where `release` says so.
+///
+/// # Errors
+/// When the build fails; the compiler's words are on stderr.
+pub fn server_bin(release: bool) -> Result<PathBuf> {
+    static DEBUG: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    static RELEASE: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let (built, profile, folder) = if release { (&RELEASE, "release", "release") } else { (&DEBUG, "dev", "debug") };
+    once(built, || {
+        cargo("the server", &["build", "-p", "authz-server", "--bin", "authz-server", "--profile", profile])?;
+        existing(dirs::target().join(folder).join("authz-server"))
+    })
+}
+
+/// Adds the filter's target to the toolchain where it is missing.
+///
+/// # Errors
+/// When the compiler has no standard library for the target and rustup is not there or cannot add it.
+pub fn ensure_wasm_target() -> Result<()> {
+    if has_wasm_target()? {
+        return Ok(());
+    }
+    eprintln!("adding the target {WASM_TARGET} to the toolchain");
+    let advice = format!("run `rustup target add {WASM_TARGET}`, or install that standard library with your compiler");
+    let added = Command::new("rustup")
+        .args(["target", "add", WASM_TARGET])
+        .current_dir(dirs::workspace())
+        .stdin(Stdio::null())
+        .status()
+        .context(&advice)?;
+    if added.success() && has_wasm_target()? { Ok(()) } else { Err(Failure::new(advice)) }
+}
+
+fn has_wasm_target() -> Result<bool> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc)
+        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .current_dir(dirs::workspace())
+        .stdin(Stdio::null())
+        .output()
+        .context("asking rustc for its targets")?;
+    let folder = String::from_utf8_lossy(&output.stdout);
+    Ok(output.status.success() && PathBuf::from(folder.trim()).is_dir())
+}
+
+fn once(
+    built: &OnceLock<std::result::Result<PathBuf, String>>,
+    build: impl FnOnce() -> Result<PathBuf>,
+) -> Result<PathBuf> {
+    built.get_or_init(|| build().map_err(|failure| failure.to_string())).clone().map_err(Failure::new)
+}
+
+fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
+    eprintln!("building {what}");
+    let status = Command::new(env!("CARGO"))
+        .args(arguments)
+        .args(["--quiet", "--locked"])
+        .current_dir(dirs::workspace())
+        .stdin(Stdio::null())
+        .status()
+        .context(format!("starting cargo to build {what}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("building {what} failed: see above, or run `cargo {}`", arguments.join(" "))))
+    }
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf> {
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(Failure::new(format!("cargo built, but {} is not there: check CARGO_TARGET_DIR", path.display())))
+    }
+}
