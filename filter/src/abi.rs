@@ -185,9 +185,7 @@ pub(crate) fn set_effective_context(context: u32) -> Result<(), HostError> {
 /// Reads up to `max` bytes of a buffer.
 pub(crate) fn buffer(buffer: Buffer, max: usize) -> Result<Option<Vec<u8>>, HostError> {
     // SAFETY: the host writes an address and a size within the call.
-    optional(take(|data, size| unsafe {
-        raw::proxy_get_buffer_bytes(buffer as u32, 0, max, data, size)
-    }))
+    optional(take(|data, size| unsafe { raw::proxy_get_buffer_bytes(buffer as u32, 0, max, data, size) }))
 }
 
 /// Every header. A map that does not parse is a host's failure.
@@ -219,9 +217,7 @@ pub(crate) fn set_request_header(name: &str, value: &str) -> Result<(), HostErro
 pub(crate) fn property(path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
     let path = path.join("\0");
     // SAFETY: the host reads `path` and writes an address and a size within the call.
-    optional(take(|data, size| unsafe {
-        raw::proxy_get_property(path.as_ptr(), path.len(), data, size)
-    }))
+    optional(take(|data, size| unsafe { raw::proxy_get_property(path.as_ptr(), path.len(), data, size) }))
 }
 
 /// Sets the stream's filter state of that name.

@@ -25,14 +25,8 @@ impl Plugin {
             return Err("the plugin has no configuration: nothing would be enforced".to_owned());
         }
         let document = Document::from_json(configuration).map_err(|error| error.to_string())?;
-        let cluster = document
-            .cluster
-            .ok_or("cluster: must name the cluster that serves decisions")?;
-        Ok(Self {
-            cluster,
-            unmatched: document.unmatched,
-            rules: document.rules,
-        })
+        let cluster = document.cluster.ok_or("cluster: must name the cluster that serves decisions")?;
+        Ok(Self { cluster, unmatched: document.unmatched, rules: document.rules })
     }
 
     /// How many rules enforce unless their route says otherwise.
@@ -54,10 +48,7 @@ mod tests {
     fn a_configuration_needs_a_cluster_and_rules() {
         let table = [
             (format!(r#"{{"cluster": "c", "rules": [{RULE}}}]}}"#), Ok(1)),
-            (
-                format!(r#"{{"cluster": "c", "rules": [{RULE}, "mode": "shadow"}}]}}"#),
-                Ok(0),
-            ),
+            (format!(r#"{{"cluster": "c", "rules": [{RULE}, "mode": "shadow"}}]}}"#), Ok(0)),
             (format!(r#"{{"rules": [{RULE}}}]}}"#), Err("cluster")),
             (format!(r#"{{"cluster": "", "rules": [{RULE}}}]}}"#), Err("cluster")),
             (r#"{"cluster": "c", "rules": []}"#.to_owned(), Err("rules")),

@@ -78,10 +78,7 @@ fn with_vm<T>(otherwise: T, act: impl FnOnce(&mut Vm) -> T) -> T {
     VM.with(|vm| match vm.try_borrow_mut() {
         Ok(mut vm) => act(&mut vm),
         Err(_) => {
-            abi::log(
-                Level::Error,
-                "sluice: the proxy called the filter while serving its call",
-            );
+            abi::log(Level::Error, "sluice: the proxy called the filter while serving its call");
             otherwise
         }
     })
@@ -111,16 +108,11 @@ extern "C" fn proxy_on_vm_start(_root: u32, _configuration_size: usize) -> u32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_configure(root: u32, configuration_size: usize) -> u32 {
-    let configured = with_vm(Err("the filter is busy".to_owned()), |vm| {
-        vm.configure(root, configuration_size)
-    });
+    let configured = with_vm(Err("the filter is busy".to_owned()), |vm| vm.configure(root, configuration_size));
     match configured {
         Ok(()) => 1,
         Err(problem) => {
-            abi::log(
-                Level::Error,
-                &format!("sluice: the plugin configuration is refused: {problem}"),
-            );
+            abi::log(Level::Error, &format!("sluice: the plugin configuration is refused: {problem}"));
             0
         }
     }
@@ -138,20 +130,13 @@ extern "C" fn proxy_on_request_headers(context: u32, _count: u32, end: u32) -> u
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_body(context: u32, size: usize, end: u32) -> u32 {
-    let event = Event::RequestBody {
-        size,
-        end: end != 0,
-        read: &request_body,
-    };
+    let event = Event::RequestBody { size, end: end != 0, read: &request_body };
     with_vm(Action::Pause, |vm| vm.event(context, event)).status()
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_trailers(context: u32, _count: u32) -> u32 {
-    with_vm(Action::Pause, |vm| {
-        vm.event(context, Event::RequestTrailers { read: &request_body })
-    })
-    .status()
+    with_vm(Action::Pause, |vm| vm.event(context, Event::RequestTrailers { read: &request_body })).status()
 }
 
 #[unsafe(no_mangle)]
@@ -187,9 +172,7 @@ extern "C" fn proxy_on_delete(context: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_grpc_receive(_context: u32, token: u32, size: usize) {
-    let message = abi::buffer(Buffer::GrpcMessage, size.min(ANSWER_BYTES_MAX))
-        .ok()
-        .flatten();
+    let message = abi::buffer(Buffer::GrpcMessage, size.min(ANSWER_BYTES_MAX)).ok().flatten();
     with_vm((), |vm| vm.answered(token, 0, message.as_deref()));
 }
 
@@ -255,14 +238,7 @@ impl Vm {
         let Some(attempt) = self.services.next_attempt() else {
             return;
         };
-        self.streams.insert(
-            context,
-            Http {
-                root,
-                stream: Stream::new(plugin, attempt),
-                token: None,
-            },
-        );
+        self.streams.insert(context, Http { root, stream: Stream::new(plugin, attempt), token: None });
     }
 
     fn delete(&mut self, context: u32) {
@@ -279,24 +255,16 @@ impl Vm {
             return Err(format!("it has {size} bytes, at most {CONFIG_BYTES_MAX} are read"));
         }
         let unreadable = |HostError(status)| format!("the proxy does not hand it out (status {status})");
-        let text = abi::buffer(Buffer::PluginConfiguration, size)
-            .map_err(unreadable)?
-            .unwrap_or_default();
+        let text = abi::buffer(Buffer::PluginConfiguration, size).map_err(unreadable)?.unwrap_or_default();
         let plugin = Plugin::parse(&text)?;
         self.services.start()?;
         let no_tick = |HostError(status)| format!("the proxy sets no timer for voids (status {status})");
         abi::set_tick_period(TICK_MS).map_err(no_tick)?;
         self.services.record(self.services.rules_enforcing, plugin.enforcing());
         let rules = plugin.rules.rules().len();
-        abi::log(
-            Level::Info,
-            &format!("sluice: configured, rules={rules} enforcing={}", plugin.enforcing()),
-        );
+        abi::log(Level::Info, &format!("sluice: configured, rules={rules} enforcing={}", plugin.enforcing()));
         let own = self.roots.entry(root).or_default();
-        *own = Root {
-            plugin: Some(Rc::new(plugin)),
-            warned_mode: false,
-        };
+        *own = Root { plugin: Some(Rc::new(plugin)), warned_mode: false };
         Ok(())
     }
 
@@ -313,11 +281,7 @@ impl Vm {
     fn request_headers(&mut self, context: u32, end: bool) -> Action {
         match abi::headers(Map::RequestHeaders) {
             Ok(headers) => {
-                let head = RequestHead {
-                    headers,
-                    mode: mode_word(),
-                    metadata: &metadata,
-                };
+                let head = RequestHead { headers, mode: mode_word(), metadata: &metadata };
                 self.event(context, Event::RequestHeaders { head, end })
             }
             Err(HostError(_)) => self.event(context, Event::HostFailed),
@@ -331,17 +295,8 @@ impl Vm {
         let warned = self.roots.get_mut(&http.root).map(|root| &mut root.warned_mode);
         let plugin = http.stream.plugin();
         let token = &mut http.token;
-        let mut hands = Hands {
-            services: &mut self.services,
-            context,
-            root: http.root,
-            plugin,
-            token,
-            warned,
-        };
-        drive(&mut http.stream, event, &mut |effect| {
-            hands.perform(effect).map_err(|HostError(_)| Failed)
-        })
+        let mut hands = Hands { services: &mut self.services, context, root: http.root, plugin, token, warned };
+        drive(&mut http.stream, event, &mut |effect| hands.perform(effect).map_err(|HostError(_)| Failed))
     }
 
     fn answered(&mut self, token: u32, grpc_status: u32, message: Option<&[u8]>) {
@@ -353,18 +308,8 @@ impl Vm {
                     self.services.count(Stat::HostFailed);
                     return abi::log(Level::Error, "sluice: the proxy does not know the stream of an answer");
                 }
-                let check_ms = abi::now_nanos()
-                    .saturating_sub(since_nanos)
-                    .checked_div(1_000_000)
-                    .unwrap_or_default();
-                self.event(
-                    context,
-                    Event::Reply {
-                        grpc_status,
-                        message,
-                        check_ms,
-                    },
-                );
+                let check_ms = abi::now_nanos().saturating_sub(since_nanos).checked_div(1_000_000).unwrap_or_default();
+                self.event(context, Event::Reply { grpc_status, message, check_ms });
             }
             Some(Call::Void { void, .. }) => {
                 if !matches!(wire::reply(grpc_status, message), Reply::Pass { .. }) {
@@ -419,13 +364,7 @@ impl Hands<'_> {
     fn ask(&mut self, message: &[u8], timeout_ms: u32) -> Result<(), HostError> {
         let since_nanos = abi::now_nanos();
         let token = abi::grpc_call(&self.plugin.cluster, message, timeout_ms)?;
-        self.services.calls.insert(
-            token,
-            Call::Check {
-                context: self.context,
-                since_nanos,
-            },
-        );
+        self.services.calls.insert(token, Call::Check { context: self.context, since_nanos });
         *self.token = Some(token);
         Ok(())
     }
@@ -489,10 +428,7 @@ impl Services {
     fn retry_void(&mut self, void: Void) {
         if let Err(lost) = self.voids.retry(void) {
             self.count(Stat::VoidLost);
-            abi::log(
-                Level::Error,
-                &format!("sluice: a void is lost, its charge stays: {}", lost.label),
-            );
+            abi::log(Level::Error, &format!("sluice: a void is lost, its charge stays: {}", lost.label));
         }
     }
 

@@ -77,11 +77,7 @@ impl Stream {
             Event::RequestHeaders { head, end } => self.request_headers(&mut step, &head, end),
             Event::RequestBody { size, end, read } => self.request_body(&mut step, size, end, read),
             Event::RequestTrailers { read } => self.request_end(&mut step, read),
-            Event::Reply {
-                grpc_status,
-                message,
-                check_ms,
-            } => {
+            Event::Reply { grpc_status, message, check_ms } => {
                 self.record.check_ms = Some(check_ms);
                 self.reply(&mut step, wire::reply(grpc_status, message));
             }
@@ -103,10 +99,7 @@ impl Stream {
     /// Whether the end of the stream has something to settle.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Forwarded { .. }
-        )
+        matches!(self.phase, Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Forwarded { .. })
     }
 
     /// The configuration that the stream began with.
@@ -147,10 +140,7 @@ impl Stream {
                     Err(refusal) => self.refuse(step, refusal),
                     Ok(draft) if end || !rule.needs_body() => self.ask(step, rule, draft, &[], Action::PauseAll),
                     Ok(draft) => {
-                        self.phase = Phase::Collecting {
-                            rule: Arc::clone(rule),
-                            draft,
-                        };
+                        self.phase = Phase::Collecting { rule: Arc::clone(rule), draft };
                         step.action = Action::Pause;
                     }
                 }
@@ -162,13 +152,7 @@ impl Stream {
         step.push(Effect::Count(Stat::Unmatched));
         if self.plugin.unmatched == Unmatched::Refuse && self.mode != Mode::Off {
             let detail = "no rule covers this method and path".to_owned();
-            self.refuse(
-                step,
-                Refusal {
-                    code: Code::BadRequest,
-                    detail,
-                },
-            );
+            self.refuse(step, Refusal { code: Code::BadRequest, detail });
         } else {
             self.phase = Phase::Passing;
         }
@@ -228,15 +212,9 @@ impl Stream {
         };
         self.record.merchant = Some(attempt.merchant.clone());
         self.record.order = Some(attempt.order_no.clone());
-        step.push(Effect::Ask {
-            message: wire::consume(&charge, &attempt),
-            timeout_ms: rule.timeout_ms,
-        });
+        step.push(Effect::Ask { message: wire::consume(&charge, &attempt), timeout_ms: rule.timeout_ms });
         step.action = pause;
-        self.phase = Phase::Pending {
-            rule: Arc::clone(rule),
-            attempt,
-        };
+        self.phase = Phase::Pending { rule: Arc::clone(rule), attempt };
     }
 
     fn reply(&mut self, step: &mut Step, reply: Reply) {
@@ -256,12 +234,7 @@ impl Stream {
                 self.note(code, &headers);
                 self.forward_uncharged(step, code);
             }
-            Reply::Refuse {
-                code,
-                status,
-                headers,
-                body,
-            } => {
+            Reply::Refuse { code, status, headers, body } => {
                 self.note(code, &headers);
                 step.push(Effect::Count(Stat::Refused));
                 self.respond(step, status, headers, body);
@@ -288,26 +261,15 @@ impl Stream {
     fn admit(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, code: Code, headers: &[(String, String)]) {
         self.note(Some(code), headers);
         for (name, value) in headers {
-            step.push(Effect::SetHeader {
-                name: name.clone(),
-                value: value.clone(),
-            });
+            step.push(Effect::SetHeader { name: name.clone(), value: value.clone() });
         }
         self.record.outcome = Some(Outcome::Forwarded);
         step.go_on();
         if code == Code::Admitted {
-            step.push(Effect::Count(if self.record.replay {
-                Stat::Replayed
-            } else {
-                Stat::Admitted
-            }));
+            step.push(Effect::Count(if self.record.replay { Stat::Replayed } else { Stat::Admitted }));
             self.phase = Phase::Forwarded { rule, attempt };
         } else {
-            step.push(Effect::Count(if is_outage(code) {
-                Stat::NoAnswerAllowed
-            } else {
-                Stat::ShadowRefused
-            }));
+            step.push(Effect::Count(if is_outage(code) { Stat::NoAnswerAllowed } else { Stat::ShadowRefused }));
             self.phase = Phase::Passing;
         }
     }
@@ -355,10 +317,7 @@ impl Stream {
 
     fn forward_uncharged(&mut self, step: &mut Step, code: Option<Code>) {
         if let Some(code) = code {
-            step.push(Effect::SetHeader {
-                name: header::CODE.to_owned(),
-                value: code.as_str().to_owned(),
-            });
+            step.push(Effect::SetHeader { name: header::CODE.to_owned(), value: code.as_str().to_owned() });
         }
         self.pass(step);
     }
@@ -492,10 +451,7 @@ fn void(plugin: &Plugin, attempt: &Attempt, reason: Reason) -> Effect {
     Effect::Void(Void {
         cluster: plugin.cluster.clone(),
         message: wire::void(attempt, reason),
-        label: format!(
-            "attempt={} merchant={} order={}",
-            attempt.id, attempt.merchant, attempt.order_no
-        ),
+        label: format!("attempt={} merchant={} order={}", attempt.id, attempt.merchant, attempt.order_no),
         tries: 0,
     })
 }

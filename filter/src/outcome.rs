@@ -106,19 +106,13 @@ pub fn judge(void_on: &VoidOn, ending: Ending) -> Fate {
         return Fate::Unknown;
     }
     if ending.flags & UNREACHED != 0 {
-        return if retried {
-            Fate::Unknown
-        } else {
-            Fate::Void(Reason::UpstreamUnreached)
-        };
+        return if retried { Fate::Unknown } else { Fate::Void(Reason::UpstreamUnreached) };
     }
     match ending.status {
         None | Some(0) => Fate::Unknown,
-        Some(status) if void_on.covers(status) => Fate::Void(if status < 500 {
-            Reason::Upstream4xx
-        } else {
-            Reason::Upstream5xx
-        }),
+        Some(status) if void_on.covers(status) => {
+            Fate::Void(if status < 500 { Reason::Upstream4xx } else { Reason::Upstream5xx })
+        }
         Some(GATEWAY_TIMEOUT) => Fate::Unknown,
         Some(_) => Fate::Keep,
     }
@@ -158,11 +152,7 @@ mod tests {
             (Some(99), 0, None, Keep),
         ];
         for (status, flags, tries, expected) in table {
-            let ending = Ending {
-                status: *status,
-                flags: *flags,
-                tries: *tries,
-            };
+            let ending = Ending { status: *status, flags: *flags, tries: *tries };
             assert_eq!(judge(void_on, ending), *expected, "{ending:?}");
         }
         assert_eq!(UNREACHED & UNKNOWN, 0);

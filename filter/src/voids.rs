@@ -8,7 +8,7 @@ pub const WAITING_MAX: usize = 4096;
 pub const SENT_PER_TICK_MAX: usize = 64;
 /// How often the proxy calls the tick, in milliseconds.
 pub const TICK_MS: u32 = 250;
-/// Most tries of one void. With the backoff below the last one comes after some 17 minutes.
+/// Most tries of one void. With the backoff below the last one comes after some 16 minutes.
 pub const TRIES_MAX: u32 = 24;
 /// Longest pause between two tries, in ticks: one minute.
 pub const BACKOFF_TICKS_MAX: u64 = 240;
@@ -57,10 +57,7 @@ impl Voids {
         let mut later = VecDeque::with_capacity(self.waiting.len());
         for (at, void) in self.waiting.drain(..) {
             if at <= now && due.len() < SENT_PER_TICK_MAX {
-                due.push(Void {
-                    tries: void.tries.saturating_add(1),
-                    ..void
-                });
+                due.push(Void { tries: void.tries.saturating_add(1), ..void });
             } else {
                 later.push_back((at, void));
             }
@@ -84,9 +81,7 @@ impl Voids {
 
 /// 1, 2, 4, … ticks after the first, second, third try.
 fn backoff_ticks(tries: u32) -> u64 {
-    1_u64
-        .checked_shl(tries.saturating_sub(1))
-        .map_or(BACKOFF_TICKS_MAX, |ticks| ticks.clamp(1, BACKOFF_TICKS_MAX))
+    1_u64.checked_shl(tries.saturating_sub(1)).map_or(BACKOFF_TICKS_MAX, |ticks| ticks.clamp(1, BACKOFF_TICKS_MAX))
 }
 
 #[cfg(test)]
@@ -94,20 +89,12 @@ mod tests {
     use super::*;
 
     fn void(tries: u32) -> Void {
-        Void {
-            cluster: "c".into(),
-            message: vec![1],
-            label: "l".into(),
-            tries,
-        }
+        Void { cluster: "c".into(), message: vec![1], label: "l".into(), tries }
     }
 
     #[test]
     fn the_pause_doubles_up_to_a_minute() {
-        let pauses: Vec<u64> = [0, 1, 2, 3, 8, 9, 63, 64, 65, u32::MAX]
-            .into_iter()
-            .map(backoff_ticks)
-            .collect();
+        let pauses: Vec<u64> = [0, 1, 2, 3, 8, 9, 63, 64, 65, u32::MAX].into_iter().map(backoff_ticks).collect();
         assert_eq!(pauses, [1, 1, 2, 4, 128, 240, 240, 240, 240, 240]);
     }
 
@@ -130,7 +117,7 @@ mod tests {
             };
             assert_eq!(waiting.tries, tries + 1);
         }
-        assert_eq!(ticks * u64::from(TICK_MS) / 60_000, 15);
+        assert_eq!(ticks * u64::from(TICK_MS) / 60_000, 16);
     }
 
     #[test]

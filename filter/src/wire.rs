@@ -1,10 +1,10 @@
 //! The questions to the server and its answers, as bytes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use prost::Message;
 use proto::envoy::check_response::HttpResponse;
-use proto::envoy::{AttributeContext, CheckRequest, CheckResponse, HeaderValueOption};
+use proto::envoy::{CheckResponse, HeaderValueOption};
 use proto::{extension, header};
 use quota::rule::Charge;
 use quota::{Code, Mode};
@@ -36,12 +36,7 @@ pub enum Reply {
     /// The payment may go on. On shadow routes the code may be that of a refusal.
     Pass { code: Code, headers: Vec<(String, String)> },
     /// The payment is refused, with the answer for its caller.
-    Refuse {
-        code: Option<Code>,
-        status: u32,
-        headers: Vec<(String, String)>,
-        body: Vec<u8>,
-    },
+    Refuse { code: Option<Code>, status: u32, headers: Vec<(String, String)>, body: Vec<u8> },
     /// No usable answer, and why.
     None(&'static str),
 }
@@ -51,18 +46,8 @@ pub enum Reply {
 pub fn consume(charge: &Charge, attempt: &Attempt) -> Vec<u8> {
     let mut fields = fields(attempt, extension::ACTION_CONSUME);
     fields.push((extension::AMOUNT_MINOR, charge.amount.to_string()));
-    fields.extend(
-        charge
-            .payment_no
-            .as_ref()
-            .map(|number| (extension::PAYMENT_NO, number.to_string())),
-    );
-    fields.extend(
-        charge
-            .channel
-            .as_ref()
-            .map(|channel| (extension::CHANNEL, channel.to_string())),
-    );
+    fields.extend(charge.payment_no.as_ref().map(|number| (extension::PAYMENT_NO, number.to_string())));
+    fields.extend(charge.channel.as_ref().map(|channel| (extension::CHANNEL, channel.to_string())));
     encode(fields)
 }
 
@@ -83,24 +68,28 @@ fn fields(attempt: &Attempt, action: &str) -> Vec<(&'static str, String)> {
         (extension::CURRENCY, attempt.currency.clone()),
         (extension::MODE, attempt.mode.as_str().to_owned()),
     ];
-    fields.extend(
-        attempt
-            .traceparent
-            .clone()
-            .map(|parent| (extension::TRACEPARENT, parent)),
-    );
+    fields.extend(attempt.traceparent.clone().map(|parent| (extension::TRACEPARENT, parent)));
     fields
 }
 
 fn encode(fields: Vec<(&'static str, String)>) -> Vec<u8> {
-    let context_extensions: HashMap<String, String> = fields
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-    CheckRequest {
-        attributes: Some(AttributeContext { context_extensions }),
-    }
-    .encode_to_vec()
+    let named = |(name, value): (&str, String)| (name.to_owned(), value);
+    let context_extensions = fields.into_iter().map(named).collect();
+    Question { attributes: Some(Attributes { context_extensions }) }.encode_to_vec()
+}
+
+/// [`proto::envoy::CheckRequest`] with an ordered map. A hash map takes randomness from the host at its first use, and the
+/// standard library panics where the host has none.
+#[derive(prost::Message)]
+struct Question {
+    #[prost(message, optional, tag = "1")]
+    attributes: Option<Attributes>,
+}
+
+#[derive(prost::Message)]
+struct Attributes {
+    #[prost(btree_map = "string, string", tag = "10")]
+    context_extensions: BTreeMap<String, String>,
 }
 
 /// Reads an answer. The gRPC status is tested before the bytes; bytes that could mean two things mean nothing.
@@ -153,10 +142,7 @@ fn code_of(headers: &[(String, String)]) -> Option<Code> {
 /// The value of a header of an answer.
 #[must_use]
 pub fn value<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers
-        .iter()
-        .find(|(own, _)| own == name)
-        .map(|(_, value)| value.as_str())
+    headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
 }
 
 /// Writes headers as the ABI has them: a count, the sizes, then the texts with a zero byte after each.
@@ -204,4 +190,41 @@ fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
 fn terminated(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
     let (text, rest) = bytes.split_at_checked(size)?;
     rest.split_first().map(|(_, rest)| (text, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_the_contracts_message() {
+        let attempt = Attempt {
+            id: "0".repeat(32),
+            merchant: "m".into(),
+            order_no: "o".into(),
+            currency: "USD".into(),
+            mode: Mode::Shadow,
+            traceparent: None,
+        };
+        let message = proto::envoy::CheckRequest::decode(void(&attempt, Reason::ClientGone).as_slice()).unwrap();
+        let extensions = message.attributes.unwrap().context_extensions;
+        assert_eq!(extensions.len(), 7, "{extensions:?}");
+        assert_eq!(extensions[extension::REASON], "client_gone");
+        assert_eq!(extensions[extension::MODE], "shadow");
+    }
+
+    #[test]
+    fn pairs_survive_the_way_and_damage_is_noticed() {
+        let pairs = vec![("a".to_owned(), String::new()), ("b\u{e9}".to_owned(), "x y".to_owned())];
+        let bytes = encode_pairs(&pairs);
+        let expected: Vec<(Vec<u8>, Vec<u8>)> =
+            pairs.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect();
+        assert_eq!(decode_pairs(&bytes), Some(expected));
+        assert_eq!(decode_pairs(&[]), Some(Vec::new()));
+        for cut in 1..bytes.len() {
+            assert_eq!(decode_pairs(&bytes[..cut]), None, "{cut}");
+        }
+        assert_eq!(decode_pairs(&[0xff; 4]), None);
+        assert_eq!(decode_pairs(&[0xff; 100]), None);
+    }
 }

@@ -26,15 +26,7 @@ impl Counter {
     /// The counter as of window `id`: empty once the window has moved on. An earlier window counts as the stored one,
     /// so that a lagging clock never reopens a closed window.
     fn rolled(self, id: u32) -> Self {
-        if id > self.id {
-            Self {
-                id,
-                amount: 0,
-                count: 0,
-            }
-        } else {
-            self
-        }
+        if id > self.id { Self { id, amount: 0, count: 0 } } else { self }
     }
 
     const fn figures(self, after: Self) -> WindowFigures {
@@ -98,12 +90,7 @@ impl Account {
             amount: counter.amount + amount.get(),
             count: counter.count + 1,
         };
-        Self {
-            day: add(self.day),
-            month: add(self.month),
-            year: add(self.year),
-            version: self.version + 1,
-        }
+        Self { day: add(self.day), month: add(self.month), year: add(self.year), version: self.version + 1 }
     }
 
     /// Takes a charge out of the windows it went into, as far as they are still open.
@@ -128,11 +115,7 @@ impl Account {
     }
 
     const fn ids(&self) -> WindowIds {
-        WindowIds {
-            day: self.day.id,
-            month: self.month.id,
-            year: self.year.id,
-        }
+        WindowIds { day: self.day.id, month: self.month.id, year: self.year.id }
     }
 
     fn record(&self, after: &Self, code: Code, replay: bool) -> Record {
@@ -237,10 +220,9 @@ pub fn decide(account: Option<&Account>, order: Option<&Order>, backlog: u64, co
     let account = account.copied().unwrap_or_default().rolled(command.windows);
     let order = order.filter(|order| i64::from(order.expires_at_secs) > now_secs(command));
     match &command.action {
-        Action::Consume(_) if backlog >= u64::from(command.backlog_max) => Outcome {
-            journal: false,
-            ..unchanged(&account, command, Code::BacklogFull)
-        },
+        Action::Consume(_) if backlog >= u64::from(command.backlog_max) => {
+            Outcome { journal: false, ..unchanged(&account, command, Code::BacklogFull) }
+        }
         Action::Consume(consume) => match order {
             Some(order) if order.voided.contains(&command.attempt) => unchanged(&account, command, Code::AttemptVoided),
             Some(order) if order.charged => replay(&account, order, consume, command),
@@ -251,10 +233,7 @@ pub fn decide(account: Option<&Account>, order: Option<&Order>, backlog: u64, co
 }
 
 fn charge(account: &Account, order: Option<&Order>, consume: &Consume, command: &Command) -> Outcome {
-    if let Some(code) = consume
-        .refusal
-        .or_else(|| account.breaks(consume.amount, &consume.limits))
-    {
+    if let Some(code) = consume.refusal.or_else(|| account.breaks(consume.amount, &consume.limits)) {
         return unchanged(account, command, code);
     }
     let after = account.consumed(consume.amount);
@@ -312,23 +291,12 @@ fn void(account: &Account, order: Option<&Order>, command: &Command) -> Outcome 
             decision_id: command.decision_id,
             expires_at_secs: expires_at_secs(command),
         };
-        return Outcome {
-            order: Some(order),
-            ..unchanged(account, command, Code::Tombstoned)
-        };
+        return Outcome { order: Some(order), ..unchanged(account, command, Code::Tombstoned) };
     };
     if order.voided.contains(&command.attempt) {
-        let code = if order.charged {
-            Code::AttemptReleased
-        } else {
-            Code::Voided
-        };
+        let code = if order.charged { Code::AttemptReleased } else { Code::Voided };
         let record = account.record(account, code, true);
-        return Outcome {
-            record,
-            journal: false,
-            ..unchanged(account, command, code)
-        };
+        return Outcome { record, journal: false, ..unchanged(account, command, code) };
     }
     if order.charged && order.currency != command.currency {
         return unchanged(account, command, Code::IdempotencyConflict);
@@ -352,15 +320,8 @@ fn void(account: &Account, order: Option<&Order>, command: &Command) -> Outcome 
             ..unchanged(account, command, Code::Voided)
         };
     }
-    let code = if was_live {
-        Code::AttemptReleased
-    } else {
-        Code::Tombstoned
-    };
-    Outcome {
-        order: Some(next),
-        ..unchanged(account, command, code)
-    }
+    let code = if was_live { Code::AttemptReleased } else { Code::Tombstoned };
+    Outcome { order: Some(next), ..unchanged(account, command, code) }
 }
 
 /// An answer that changes no counter.

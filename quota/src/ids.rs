@@ -9,11 +9,7 @@ use thiserror::Error;
 pub enum IdError {
     /// Empty, or longer than the bound.
     #[error("{field} must have 1 to {max} characters, this one has {len}")]
-    Length {
-        field: &'static str,
-        max: usize,
-        len: usize,
-    },
+    Length { field: &'static str, max: usize, len: usize },
     /// A character that keys and logs cannot carry.
     #[error("{field} may hold visible ASCII characters only{}", if *.colon_free { ", and no ':'" } else { "" })]
     Character { field: &'static str, colon_free: bool },
@@ -76,16 +72,9 @@ id!(
 
 fn check(text: &str, field: &'static str, max: usize, colon_free: bool) -> Result<(), IdError> {
     if text.is_empty() || text.len() > max {
-        return Err(IdError::Length {
-            field,
-            max,
-            len: text.chars().count(),
-        });
+        return Err(IdError::Length { field, max, len: text.chars().count() });
     }
-    if text
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !(colon_free && byte == b':'))
-    {
+    if text.bytes().all(|byte| byte.is_ascii_graphic() && !(colon_free && byte == b':')) {
         Ok(())
     } else {
         Err(IdError::Character { field, colon_free })
@@ -102,16 +91,8 @@ impl AttemptId {
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         let hexadecimal = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let exact = if hexadecimal {
-            u128::from_str_radix(text, 16).ok()
-        } else {
-            None
-        };
-        Self(
-            exact
-                .unwrap_or_else(|| xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
-                .to_be_bytes(),
-        )
+        let exact = if hexadecimal { u128::from_str_radix(text, 16).ok() } else { None };
+        Self(exact.unwrap_or_else(|| xxhash_rust::xxh3::xxh3_128(text.as_bytes())).to_be_bytes())
     }
 }
 
@@ -155,9 +136,6 @@ mod tests {
         let hex = "000102030405060708090a0b0c0d0e0f";
         assert_eq!(AttemptId::from_text(hex).to_string(), hex);
         assert_ne!(AttemptId::from_text("a"), AttemptId::from_text("b"));
-        assert_ne!(
-            AttemptId::from_text("+00102030405060708090a0b0c0d0e0f").to_string(),
-            hex
-        );
+        assert_ne!(AttemptId::from_text("+00102030405060708090a0b0c0d0e0f").to_string(), hex);
     }
 }

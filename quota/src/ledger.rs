@@ -39,11 +39,7 @@ impl Ledger {
     #[must_use]
     pub fn new(shards: u16) -> Self {
         let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
-        Self {
-            accounts: HashMap::new(),
-            orders: HashMap::new(),
-            shards,
-        }
+        Self { accounts: HashMap::new(), orders: HashMap::new(), shards }
     }
 
     /// Decides and applies one command.
@@ -53,12 +49,7 @@ impl Ledger {
         let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
         let shard = self.shards.get_mut(usize::from(shard_of(&command.merchant, shards)));
         let backlog = shard.as_ref().map_or(0, |shard| shard.waiting.len() as u64);
-        let outcome = decide(
-            self.accounts.get(&account_key),
-            self.orders.get(&order_key),
-            backlog,
-            command,
-        );
+        let outcome = decide(self.accounts.get(&account_key), self.orders.get(&order_key), backlog, command);
         if let Some(account) = outcome.account {
             self.accounts.insert(account_key, account);
         }
@@ -67,18 +58,10 @@ impl Ledger {
         }
         let event_seq = shard.filter(|_| outcome.journal).map(|shard| {
             shard.last_seq += 1;
-            shard.waiting.push_back(Event {
-                seq: shard.last_seq,
-                command: command.clone(),
-                record: outcome.record,
-            });
+            shard.waiting.push_back(Event { seq: shard.last_seq, command: command.clone(), record: outcome.record });
             shard.last_seq
         });
-        Reply {
-            record: outcome.record,
-            decision_id: outcome.decision_id,
-            event_seq,
-        }
+        Reply { record: outcome.record, decision_id: outcome.decision_id, event_seq }
     }
 
     /// The account's state, where it was ever charged.
@@ -95,9 +78,6 @@ impl Ledger {
 
     /// Takes the events of all shards that wait for the journal, oldest first within a shard.
     pub fn drain(&mut self) -> Vec<Event> {
-        self.shards
-            .iter_mut()
-            .flat_map(|shard| shard.waiting.drain(..))
-            .collect()
+        self.shards.iter_mut().flat_map(|shard| shard.waiting.drain(..)).collect()
     }
 }

@@ -56,8 +56,6 @@ impl Mode {
     /// Reads the word back; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Enforce, Self::Shadow, Self::Off]
-            .into_iter()
-            .find(|mode| mode.as_str() == text)
+        [Self::Enforce, Self::Shadow, Self::Off].into_iter().find(|mode| mode.as_str() == text)
     }
 }

@@ -88,22 +88,10 @@ impl Figures {
         let max = limits.of(limit.period());
         if limit.counts() {
             let (before, after) = (window.count_before, window.count_after);
-            Self {
-                limit,
-                window: window.id,
-                max: max.count.get(),
-                before,
-                after,
-            }
+            Self { limit, window: window.id, max: max.count.get(), before, after }
         } else {
             let (before, after) = (window.amount_before, window.amount_after);
-            Self {
-                limit,
-                window: window.id,
-                max: max.amount.get(),
-                before,
-                after,
-            }
+            Self { limit, window: window.id, max: max.amount.get(), before, after }
         }
     }
 

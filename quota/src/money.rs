@@ -109,11 +109,7 @@ pub enum AmountError {
 
 fn parse_minor(text: &str) -> Result<AmountMinor, AmountError> {
     match check_digits(text)? {
-        0 => text
-            .parse()
-            .ok()
-            .and_then(AmountMinor::new)
-            .ok_or(AmountError::TooLarge),
+        0 => text.parse().ok().and_then(AmountMinor::new).ok_or(AmountError::TooLarge),
         _ => Err(AmountError::OverPrecise),
     }
 }
@@ -125,26 +121,17 @@ fn parse_major(text: &str, currency: Currency) -> Result<AmountMinor, AmountErro
     }
     let mut value = Decimal::from_str_exact(text).map_err(|_| AmountError::TooLarge)?;
     let scale = i64::from(currency.exponent()) - i64::from(value.scale());
-    let factor = u32::try_from(scale)
-        .ok()
-        .and_then(|power| 10_u64.checked_pow(power))
-        .ok_or(AmountError::OverPrecise)?;
+    let factor =
+        u32::try_from(scale).ok().and_then(|power| 10_u64.checked_pow(power)).ok_or(AmountError::OverPrecise)?;
     value.set_scale(0).map_err(|_| AmountError::TooLarge)?;
     let minor = value.checked_mul(Decimal::from(factor)).ok_or(AmountError::TooLarge)?;
-    u64::try_from(minor)
-        .ok()
-        .and_then(AmountMinor::new)
-        .ok_or(AmountError::TooLarge)
+    u64::try_from(minor).ok().and_then(AmountMinor::new).ok_or(AmountError::TooLarge)
 }
 
 /// Counts the decimals of `digits[.digits]`; everything else is refused before any arithmetic.
 fn check_digits(text: &str) -> Result<usize, AmountError> {
     if let Some(rest) = text.strip_prefix('-') {
-        return Err(if check_digits(rest).is_ok() {
-            AmountError::Negative
-        } else {
-            AmountError::Malformed
-        });
+        return Err(if check_digits(rest).is_ok() { AmountError::Negative } else { AmountError::Malformed });
     }
     let (whole, decimals) = match text.split_once('.') {
         Some((_, "")) => return Err(AmountError::Malformed),
@@ -255,14 +242,9 @@ mod tests {
 
     #[test]
     fn currencies_are_iso_4217_with_minor_units() {
-        for (code, exponent) in [
-            ("USD", Some(2)),
-            ("JPY", Some(0)),
-            ("KWD", Some(3)),
-            ("usd", None),
-            ("XAU", None),
-            ("", None),
-        ] {
+        for (code, exponent) in
+            [("USD", Some(2)), ("JPY", Some(0)), ("KWD", Some(3)), ("usd", None), ("XAU", None), ("", None)]
+        {
             assert_eq!(Currency::parse(code).ok().map(Currency::exponent), exponent, "{code:?}");
         }
     }

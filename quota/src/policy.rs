@@ -18,10 +18,7 @@ pub struct WindowLimits {
 
 impl WindowLimits {
     /// Bounded only by what a counter can hold.
-    pub const UNLIMITED: Self = Self {
-        amount: AmountMinor::MAX,
-        count: AmountMinor::MAX,
-    };
+    pub const UNLIMITED: Self = Self { amount: AmountMinor::MAX, count: AmountMinor::MAX };
 }
 
 /// The limits that depend on what was consumed before.
@@ -34,11 +31,8 @@ pub struct Limits {
 
 impl Limits {
     /// No limits at all.
-    pub const UNLIMITED: Self = Self {
-        day: WindowLimits::UNLIMITED,
-        month: WindowLimits::UNLIMITED,
-        year: WindowLimits::UNLIMITED,
-    };
+    pub const UNLIMITED: Self =
+        Self { day: WindowLimits::UNLIMITED, month: WindowLimits::UNLIMITED, year: WindowLimits::UNLIMITED };
 
     /// The limits of one kind of window.
     #[must_use]
@@ -74,10 +68,7 @@ impl Policy {
             .allowed_channels
             .as_ref()
             .is_none_or(|allowed| channel.is_some_and(|channel| allowed.contains(channel.as_str())));
-        let currency_allowed = self
-            .allowed_currencies
-            .as_ref()
-            .is_none_or(|allowed| allowed.contains(currency.code()));
+        let currency_allowed = self.allowed_currencies.as_ref().is_none_or(|allowed| allowed.contains(currency.code()));
         if !channel_allowed {
             Some(Code::ChannelNotAllowed)
         } else if !currency_allowed {

@@ -53,10 +53,7 @@ const ZONE_SPAN_HOURS: i64 = 26;
 
 impl Calendar {
     /// A calendar whose days begin at midnight UTC.
-    pub const UTC: Self = Self {
-        zone: Tz::UTC,
-        cutoff_hour: 0,
-    };
+    pub const UTC: Self = Self { zone: Tz::UTC, cutoff_hour: 0 };
 
     /// `None` for an hour past 23.
     #[must_use]
@@ -73,17 +70,9 @@ impl Calendar {
         let local = now.with_timezone(&self.zone).naive_local();
         let date = (local - TimeDelta::hours(i64::from(self.cutoff_hour))).date();
         let tomorrow = date + Days::new(1);
-        let date = if self.starts_at(tomorrow) <= now {
-            tomorrow
-        } else {
-            date
-        };
+        let date = if self.starts_at(tomorrow) <= now { tomorrow } else { date };
         let (year, month, day) = (date.year().unsigned_abs(), date.month(), date.day());
-        WindowIds {
-            day: (year * 100 + month) * 100 + day,
-            month: year * 100 + month,
-            year,
-        }
+        WindowIds { day: (year * 100 + month) * 100 + day, month: year * 100 + month, year }
     }
 
     /// The first instant after the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
@@ -150,71 +139,59 @@ mod tests {
     fn q5_windows_follow_the_zone() {
         let table = [
             // zone, cut-off, instant, day
-            ("UTC", 0, "2026-11-21T23:59:59.999Z", 2026_11_21),
-            ("UTC", 0, "2026-11-22T00:00:00Z", 2026_11_22),
-            ("UTC", 6, "2026-11-22T05:59:59Z", 2026_11_21),
-            ("UTC", 6, "2026-01-01T05:59:59Z", 2025_12_31),
-            ("UTC", 6, "2026-01-01T06:00:00Z", 2026_01_01),
-            ("Asia/Shanghai", 0, "2026-11-21T15:59:59Z", 2026_11_21),
-            ("Asia/Shanghai", 0, "2026-11-21T16:00:00Z", 2026_11_22),
+            ("UTC", 0, "2026-11-21T23:59:59.999Z", 20261121),
+            ("UTC", 0, "2026-11-22T00:00:00Z", 20261122),
+            ("UTC", 6, "2026-11-22T05:59:59Z", 20261121),
+            ("UTC", 6, "2026-01-01T05:59:59Z", 20251231),
+            ("UTC", 6, "2026-01-01T06:00:00Z", 20260101),
+            ("Asia/Shanghai", 0, "2026-11-21T15:59:59Z", 20261121),
+            ("Asia/Shanghai", 0, "2026-11-21T16:00:00Z", 20261122),
             // 23 hours: clocks go from 02:00 to 03:00.
-            ("America/New_York", 0, "2026-03-08T04:59:59Z", 2026_03_07),
-            ("America/New_York", 0, "2026-03-08T05:00:00Z", 2026_03_08),
-            ("America/New_York", 0, "2026-03-09T03:59:59Z", 2026_03_08),
-            ("America/New_York", 0, "2026-03-09T04:00:00Z", 2026_03_09),
+            ("America/New_York", 0, "2026-03-08T04:59:59Z", 20260307),
+            ("America/New_York", 0, "2026-03-08T05:00:00Z", 20260308),
+            ("America/New_York", 0, "2026-03-09T03:59:59Z", 20260308),
+            ("America/New_York", 0, "2026-03-09T04:00:00Z", 20260309),
             // The cut-off hour itself is skipped: the day begins at the skip.
-            ("America/New_York", 2, "2026-03-08T06:59:59Z", 2026_03_07),
-            ("America/New_York", 2, "2026-03-08T07:00:00Z", 2026_03_08),
+            ("America/New_York", 2, "2026-03-08T06:59:59Z", 20260307),
+            ("America/New_York", 2, "2026-03-08T07:00:00Z", 20260308),
             // 25 hours; the cut-off hour comes twice and counts the first time.
-            ("America/New_York", 1, "2026-11-01T04:59:59Z", 2026_10_31),
-            ("America/New_York", 1, "2026-11-01T05:00:00Z", 2026_11_01),
-            ("America/New_York", 1, "2026-11-01T06:00:00Z", 2026_11_01),
-            ("America/New_York", 0, "2026-11-02T04:59:59Z", 2026_11_01),
-            ("America/New_York", 0, "2026-11-02T05:00:00Z", 2026_11_02),
+            ("America/New_York", 1, "2026-11-01T04:59:59Z", 20261031),
+            ("America/New_York", 1, "2026-11-01T05:00:00Z", 20261101),
+            ("America/New_York", 1, "2026-11-01T06:00:00Z", 20261101),
+            ("America/New_York", 0, "2026-11-02T04:59:59Z", 20261101),
+            ("America/New_York", 0, "2026-11-02T05:00:00Z", 20261102),
             // Midnight itself is skipped.
-            ("America/Sao_Paulo", 0, "2018-11-04T02:59:59Z", 2018_11_03),
-            ("America/Sao_Paulo", 0, "2018-11-04T03:00:00Z", 2018_11_04),
+            ("America/Sao_Paulo", 0, "2018-11-04T02:59:59Z", 20181103),
+            ("America/Sao_Paulo", 0, "2018-11-04T03:00:00Z", 20181104),
             // Set back over midnight: the new day, once begun, goes on.
-            ("America/St_Johns", 0, "2006-10-29T02:30:30Z", 2006_10_29),
-            ("America/St_Johns", 0, "2006-10-29T02:31:30Z", 2006_10_29),
+            ("America/St_Johns", 0, "2006-10-29T02:30:30Z", 20061029),
+            ("America/St_Johns", 0, "2006-10-29T02:31:30Z", 20061029),
             // A date that never was.
-            ("Pacific/Apia", 0, "2011-12-30T09:59:59Z", 2011_12_29),
-            ("Pacific/Apia", 0, "2011-12-30T10:00:00Z", 2011_12_31),
-            ("UTC", 0, "2028-02-29T12:00:00Z", 2028_02_29),
+            ("Pacific/Apia", 0, "2011-12-30T09:59:59Z", 20111229),
+            ("Pacific/Apia", 0, "2011-12-30T10:00:00Z", 20111231),
+            ("UTC", 0, "2028-02-29T12:00:00Z", 20280229),
         ];
         for (zone, cutoff, at, day) in table {
             let ids = calendar(zone, cutoff).windows_at(ms(at));
-            assert_eq!(
-                ids,
-                WindowIds {
-                    day,
-                    month: day / 100,
-                    year: day / 10_000
-                },
-                "{zone} {cutoff} {at}"
-            );
+            assert_eq!(ids, WindowIds { day, month: day / 100, year: day / 10_000 }, "{zone} {cutoff} {at}");
         }
     }
 
     #[test]
     fn q5_windows_end_where_the_next_begins() {
         let table = [
-            ("UTC", 0, Period::Day, 2028_02_28, "2028-02-29T00:00:00Z"),
-            ("UTC", 6, Period::Month, 2026_12, "2027-01-01T06:00:00Z"),
+            ("UTC", 0, Period::Day, 20280228, "2028-02-29T00:00:00Z"),
+            ("UTC", 6, Period::Month, 202612, "2027-01-01T06:00:00Z"),
             ("UTC", 0, Period::Year, 2026, "2027-01-01T00:00:00Z"),
-            ("America/New_York", 0, Period::Day, 2026_03_08, "2026-03-09T04:00:00Z"),
-            ("America/New_York", 2, Period::Day, 2026_03_07, "2026-03-08T07:00:00Z"),
-            ("Pacific/Apia", 0, Period::Day, 2011_12_29, "2011-12-30T10:00:00Z"),
-            ("Asia/Kolkata", 0, Period::Month, 2026_10, "2026-10-31T18:30:00Z"),
+            ("America/New_York", 0, Period::Day, 20260308, "2026-03-09T04:00:00Z"),
+            ("America/New_York", 2, Period::Day, 20260307, "2026-03-08T07:00:00Z"),
+            ("Pacific/Apia", 0, Period::Day, 20111229, "2011-12-30T10:00:00Z"),
+            ("Asia/Kolkata", 0, Period::Month, 202610, "2026-10-31T18:30:00Z"),
         ];
         for (zone, cutoff, period, id, end) in table {
-            assert_eq!(
-                calendar(zone, cutoff).ends_at_ms(period, id),
-                Some(ms(end)),
-                "{zone} {period:?} {id}"
-            );
+            assert_eq!(calendar(zone, cutoff).ends_at_ms(period, id), Some(ms(end)), "{zone} {period:?} {id}");
         }
-        assert_eq!(Calendar::UTC.ends_at_ms(Period::Day, 2026_13_01), None);
+        assert_eq!(Calendar::UTC.ends_at_ms(Period::Day, 20261301), None);
     }
 
     #[test]

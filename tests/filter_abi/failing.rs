@@ -66,8 +66,8 @@ fn flows() -> Vec<Flow> {
 }
 
 /// Plays a flow as far as it goes with one failing call.
-fn play(flow: &Flow, fail: Option<(usize, u32)>) -> (Result, Proxy) {
-    let mut proxy = Proxy::new(Host { fail, ..Host::default() });
+fn play(flow: &Flow, fail: Option<(usize, u32)>, fail_on: bool) -> (Result, Proxy) {
+    let mut proxy = Proxy::new(Host { fail, fail_on, ..Host::default() });
     let mut result = Result { configured: proxy.configure(&configuration(&flow.change)), ..Result::default() };
     if !result.configured {
         return (result, proxy);
@@ -117,13 +117,14 @@ fn play(flow: &Flow, fail: Option<(usize, u32)>) -> (Result, Proxy) {
 fn each_host_call_fails_in_turn() {
     let mut runs = 0;
     for flow in flows() {
-        let (whole, proxy) = play(&flow, None);
+        let (whole, proxy) = play(&flow, None, false);
         assert!(whole.configured);
         let calls = proxy.host().calls.clone();
         for (at, failing) in calls.iter().enumerate() {
             for status in STATUSES {
-                let (result, proxy) = play(&flow, Some((at, status)));
-                let what = format!("{}: {failing} ({at}) with {status}: {result:?}\n{:#?}", flow.name, proxy.host().calls);
+                let (result, proxy) = play(&flow, Some((at, status)), false);
+                let what =
+                    format!("{}: {failing} ({at}) with {status}: {result:?}\n{:#?}", flow.name, proxy.host().calls);
                 judge(&flow, &result, &what);
                 runs += 1;
             }
@@ -132,16 +133,34 @@ fn each_host_call_fails_in_turn() {
     assert!(runs > 1000, "{runs}");
 }
 
+#[test]
+fn a_host_that_stays_broken_is_survived() {
+    for flow in flows() {
+        let (_, proxy) = play(&flow, None, false);
+        for at in 0..proxy.host().calls.len() {
+            for status in STATUSES {
+                let (result, _) = play(&flow, Some((at, status)), true);
+                assert!(!result.reached || admits(&flow), "{} {at} {status}: {result:?}", flow.name);
+            }
+        }
+    }
+}
+
+fn admits(flow: &Flow) -> bool {
+    matches!(&flow.answer, Some(Answer::Bytes(bytes)) if *bytes == admitted_bytes())
+}
+
 fn judge(flow: &Flow, result: &Result, what: &str) {
     if !result.configured {
         return;
     }
-    let admits = matches!(&flow.answer, Some(Answer::Bytes(bytes)) if *bytes == admitted_bytes());
+    let admits = admits(flow);
     if result.reached {
         assert!(admits && result.asked.is_some(), "a payment got past: {what}");
     }
     // What the server may have consumed is kept only for a payment that may have been made.
-    let refused_by_server = flow.answer.as_ref().is_some_and(|answer| !admits && matches!(answer, Answer::Bytes(b) if b.len() > 9));
+    let refused_by_server =
+        flow.answer.as_ref().is_some_and(|answer| !admits && matches!(answer, Answer::Bytes(b) if b.len() > 9));
     let consumed = result.asked.is_some() && !refused_by_server;
     let may_be_made = result.reached && flow.gateway.is_none_or(|status| status < 400);
     if consumed && !may_be_made && !may_miss(result, what) {
@@ -151,9 +170,10 @@ fn judge(flow: &Flow, result: &Result, what: &str) {
 
 /// A gateway's failure is unknown where the proxy does not hand out its status: then the charge is kept on purpose.
 fn may_miss(result: &Result, what: &str) -> bool {
-    result.reached && ["header 2", "property response", "property upstream"].iter().any(|call| {
-        what.lines().next().is_some_and(|line| line.contains(call))
-    })
+    result.reached
+        && ["header 2", "property response", "property upstream"]
+            .iter()
+            .any(|call| what.lines().next().is_some_and(|line| line.contains(call)))
 }
 
 fn admitted_bytes() -> Vec<u8> {
@@ -166,9 +186,9 @@ fn admitted_bytes() -> Vec<u8> {
 #[test]
 fn a_request_that_can_neither_go_on_nor_be_answered_is_reset() {
     let flow = flows().into_iter().find(|flow| flow.name == "no answer").unwrap();
-    let (_, proxy) = play(&flow, None);
+    let (_, proxy) = play(&flow, None, false);
     let respond = proxy.host().calls.iter().position(|call| call == "respond 503").unwrap();
-    let (result, mut proxy) = play(&flow, Some((respond, 10)));
+    let (result, mut proxy) = play(&flow, Some((respond, 10)), false);
     assert!(!result.reached && !result.replied && result.voided);
     assert!(proxy.stream(crate::host::ROOT + 1).reset);
 }
@@ -177,9 +197,9 @@ fn a_request_that_can_neither_go_on_nor_be_answered_is_reset() {
 fn without_randomness_or_a_timer_nothing_starts() {
     for call in ["random", "tick_period 250", "buffer 7"] {
         let flow = flows().remove(0);
-        let (_, proxy) = play(&flow, None);
+        let (_, proxy) = play(&flow, None, false);
         let at = proxy.host().calls.iter().position(|own| own == call).unwrap();
-        let (result, proxy) = play(&flow, Some((at, 10)));
+        let (result, proxy) = play(&flow, Some((at, 10)), false);
         assert!(!result.configured, "{call}");
         assert!(proxy.host().logs.last().unwrap().contains("is refused"), "{call}: {:?}", proxy.host().logs);
     }

@@ -60,7 +60,8 @@ fn an_admitted_payment_call_by_call() {
     proxy.response_headers(context, 200, 0);
     proxy.close(context, Some(200), 0);
     let ending = ["property response.code", "property response.flags", "property upstream.request_attempt_count"];
-    let expected: Vec<String> = ["header 2 :status"].into_iter().chain(ending).chain(ending).map(str::to_owned).collect();
+    let expected: Vec<String> =
+        ["header 2 :status"].into_iter().chain(ending).chain(ending).map(str::to_owned).collect();
     let mut seen = since(&proxy, &mut mark);
     assert_eq!(seen.pop().unwrap(), format!("state sluice {state}\"kept\"}}"));
     assert_eq!(seen, expected);
@@ -214,7 +215,9 @@ fn no_answer_on_a_route_that_allows_lets_the_payment_on() {
         let call = proxy.one_call();
         proxy.answer(call.token, &Answer::Failed(14));
         assert!(proxy.reached_gateway(context));
-        assert!(proxy.stream(context).request_headers.contains(&("x-sluice-code".into(), b"AUTHZ_UNAVAILABLE".to_vec())));
+        assert!(
+            proxy.stream(context).request_headers.contains(&("x-sluice-code".into(), b"AUTHZ_UNAVAILABLE".to_vec()))
+        );
         // The server may have consumed, and the payment is made: only its failure returns the charge.
         assert!(proxy.new_calls().is_empty());
         proxy.response_headers(context, status, 0);

@@ -47,6 +47,8 @@ pub(crate) struct Host {
     pub(crate) calls: Vec<String>,
     /// Fails the call of this number with this status.
     pub(crate) fail: Option<(usize, u32)>,
+    /// Fails every call after that one, too.
+    pub(crate) fail_on: bool,
     pub(crate) configuration: Vec<u8>,
     pub(crate) answer: Vec<u8>,
     pub(crate) current: u32,
@@ -82,7 +84,7 @@ fn enter(call: &mut Call<'_>, text: String) -> Result<(), u32> {
     let number = host.calls.len();
     host.calls.push(text);
     match host.fail {
-        Some((failing, status)) if failing == number => Err(status),
+        Some((failing, status)) if failing == number || (host.fail_on && failing < number) => Err(status),
         _ => Ok(()),
     }
 }
@@ -331,7 +333,9 @@ fn link_wasi(linker: &mut Linker<Host>) {
     linker.func_wrap(WASI, "environ_get", |_: Call<'_>, _: u32, _: u32| -> u32 { OK }).unwrap();
     // A panic's message comes this way: the trap that follows fails the test.
     linker.func_wrap(WASI, "fd_write", |_: Call<'_>, _: u32, _: u32, _: u32, _: u32| -> u32 { BAD_ARGUMENT }).unwrap();
-    linker.func_wrap(WASI, "proc_exit", |_: Call<'_>, code: u32| -> () { panic!("the filter exited with {code}") }).unwrap();
+    linker
+        .func_wrap(WASI, "proc_exit", |_: Call<'_>, code: u32| -> () { panic!("the filter exited with {code}") })
+        .unwrap();
 }
 
 /// The module, compiled once for all tests.

@@ -46,8 +46,5 @@ const PAYMENT: &[(&str, &str)] = &[
 ];
 
 /// The headers of a payment that is read from its head.
-const HEAD_PAYMENT: &[(&str, &str)] = &[
-    (":method", "POST"),
-    (":path", "/pay/m2?amount=10.50&currency=EUR"),
-    ("idempotency-key", "o-2"),
-];
+const HEAD_PAYMENT: &[(&str, &str)] =
+    &[(":method", "POST"), (":path", "/pay/m2?amount=10.50&currency=EUR"), ("idempotency-key", "o-2")];

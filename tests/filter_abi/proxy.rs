@@ -1,10 +1,11 @@
 //! The proxy's side of the callbacks: contexts, bodies that are buffered while a request is held, answers to calls.
 
+use prost::Message;
 use proto::envoy::check_response::HttpResponse;
 use proto::envoy::{
-    CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus, OkHttpResponse, RpcStatus,
+    CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus, OkHttpResponse,
+    RpcStatus,
 };
-use prost::Message;
 use std::collections::BTreeMap;
 use wasmtime::{Instance, Store, WasmParams, WasmResults};
 

@@ -93,8 +93,11 @@ fn bodies_over_the_limit_are_answered_at_once() {
 #[test]
 fn clients_cannot_set_what_only_sluice_may() {
     let mut proxy = proxy(&json!({}));
-    let own = [("x-sluice-code", "ADMITTED"), ("x-sluice-anything", "1"), ("X-Sluice-Replay", "true"), ("x-sluice", "stays")];
-    for (path, mode) in [("/v1/merchants/m1/payments", None), ("/v1/merchants/m1/payments", Some("off")), ("/other", None)] {
+    let own =
+        [("x-sluice-code", "ADMITTED"), ("x-sluice-anything", "1"), ("X-Sluice-Replay", "true"), ("x-sluice", "stays")];
+    for (path, mode) in
+        [("/v1/merchants/m1/payments", None), ("/v1/merchants/m1/payments", Some("off")), ("/other", None)]
+    {
         let context = proxy.open(&[&[(":method", "POST"), (":path", path)], &own[..]].concat());
         if let Some(mode) = mode {
             proxy.set_mode(context, mode);
@@ -190,7 +193,8 @@ fn a_request_without_a_rule_passes_or_is_refused() {
 #[test]
 fn bodies_of_any_bytes_neither_trap_nor_pass() {
     let shared = std::cell::RefCell::new(proxy(&json!({})));
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..Default::default() });
+    let mut runner =
+        proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..Default::default() });
     let bodies = (proptest::collection::vec(any::<u8>(), 0..1100), 1_usize..400, 0_usize..3);
     runner
         .run(&bodies, |(body, chunk, ending)| {

@@ -55,7 +55,9 @@ pub fn server_bin(release: bool) -> Result<PathBuf> {
     static RELEASE: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
     let (built, profile, folder) = if release { (&RELEASE, "release", "release") } else { (&DEBUG, "dev", "debug") };
     once(built, || {
-        cargo("the server", &["build", "-p", "authz-server", "--bin", "authz-server", "--profile", profile])?;
+        // Together with this package, so that its dependencies are the very ones that are built already.
+        let packages = ["-p", "authz-server", "-p", "e2e"];
+        cargo("the server", &[&["build"], &packages[..], &["--bin", "authz-server", "--profile", profile]].concat())?;
         existing(dirs::target().join(folder).join("authz-server"))
     })
 }

@@ -103,9 +103,9 @@ impl Service for Postgres {
 
 fn launch(bin: &Path, port: u16, data: &Path, durable: bool, dir: &RunDir) -> Result<Process> {
     let mut command = server_command(&bin.join("postgres"), data)?;
+    // Unix sockets are off: the path of a deep run folder would not fit into a socket's name.
     command.arg("-D").arg(data).args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k", ""]);
     let connections = format!("max_connections={CONNECTIONS_MAX}");
-    // Unix sockets are off: the path of a deep run folder would not fit into a socket's name.
     let flush = if durable { "on" } else { "off" };
     for setting in [
         connections.as_str(),

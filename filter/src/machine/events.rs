@@ -140,8 +140,7 @@ impl RequestHead<'_> {
             .iter()
             .filter_map(|(name, _)| std::str::from_utf8(name).ok())
             .filter(|name| {
-                name.get(..header::PREFIX.len())
-                    .is_some_and(|start| start.eq_ignore_ascii_case(header::PREFIX))
+                name.get(..header::PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(header::PREFIX))
             })
             .map(str::to_owned)
             .collect();
@@ -165,10 +164,7 @@ impl RequestHead<'_> {
     }
 
     fn first(&self, name: &str) -> Option<&[u8]> {
-        self.headers
-            .iter()
-            .find(|(own, _)| own == name.as_bytes())
-            .map(|(_, value)| value.as_slice())
+        self.headers.iter().find(|(own, _)| own == name.as_bytes()).map(|(_, value)| value.as_slice())
     }
 
     fn lossy(&self, name: &str) -> Cow<'_, str> {
@@ -178,17 +174,12 @@ impl RequestHead<'_> {
 
 impl Head for RequestHead<'_> {
     fn header(&self, name: &str) -> Vec<&[u8]> {
-        let own = self
-            .headers
-            .iter()
-            .filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
+        let own = self.headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
         own.map(|(_, value)| value.as_slice()).collect()
     }
 
     fn path(&self) -> &str {
-        self.first(":path")
-            .and_then(|path| std::str::from_utf8(path).ok())
-            .unwrap_or_default()
+        self.first(":path").and_then(|path| std::str::from_utf8(path).ok()).unwrap_or_default()
     }
 
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {

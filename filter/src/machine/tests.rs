@@ -10,10 +10,102 @@ pub(crate) fn plugin(change: &str) -> Plugin {
     .unwrap();
     let change: serde_json::Map<String, serde_json::Value> = serde_json::from_str(change).unwrap();
     rule.as_object_mut().unwrap().extend(change);
-    Plugin::parse(
-        serde_json::json!({"cluster": "sluice_authz", "rules": [rule]})
-            .to_string()
-            .as_bytes(),
-    )
-    .unwrap()
+    Plugin::parse(serde_json::json!({"cluster": "sluice_authz", "rules": [rule]}).to_string().as_bytes()).unwrap()
+}
+
+use proptest::prelude::*;
+use prost::Message;
+use proto::envoy::check_response::HttpResponse;
+use proto::envoy::{CheckResponse, HeaderValue, HeaderValueOption, OkHttpResponse, RpcStatus};
+
+const BODY: &[u8] = br#"{"order_no": "o", "amount": 5, "currency": "USD"}"#;
+
+fn answer(code: &str) -> Vec<u8> {
+    let header = Some(HeaderValue { key: "x-sluice-code".into(), value: code.into() });
+    let ok = OkHttpResponse { headers: vec![HeaderValueOption { header }] };
+    let status = Some(RpcStatus { code: 0, message: String::new() });
+    CheckResponse { status, http_response: Some(HttpResponse::OkResponse(ok)) }.encode_to_vec()
+}
+
+/// Events by number, for sequences that no proxy would send.
+fn event(number: u8, message: &[u8]) -> Event<'_> {
+    let header = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+    let headers = vec![
+        header(":method", "POST"),
+        header(":path", "/v1/merchants/m/payments"),
+        header("content-type", "application/json"),
+    ];
+    let head = RequestHead { headers, mode: ModeWord::Unset, metadata: &|_| Ok(None) };
+    let read: BodyReader<'_> = &|_| Ok(BODY.to_vec());
+    let ending = |status| Ending { status, ..Ending::default() };
+    match number {
+        0 => Event::RequestHeaders { head, end: false },
+        1 => Event::RequestBody { size: BODY.len(), end: true, read },
+        2 => Event::RequestBody { size: 1 << 20, end: false, read },
+        3 => Event::RequestTrailers { read },
+        4 => Event::Reply { grpc_status: 0, message: Some(message), check_ms: 1 },
+        5 => Event::Reply { grpc_status: 14, message: None, check_ms: 1 },
+        6 => Event::NotAsked,
+        7 => Event::ResponseHeaders(ending(Some(500))),
+        8 => Event::Log(ending(None)),
+        _ => Event::HostFailed,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+    #[test]
+    fn whatever_happens_in_whatever_order_nothing_goes_on_without_an_admission(
+        numbers in proptest::collection::vec(0_u8..10, 1..12), failing in proptest::collection::vec(any::<bool>(), 40), admits in any::<bool>(),
+    ) {
+        let message = answer(if admits { "ADMITTED" } else { "DAILY_AMOUNT" });
+        let mut stream = Stream::new(Rc::new(plugin("{}")), 1);
+        let (mut asked, mut admitted, mut voids) = (false, false, 0);
+        let mut failing = failing.into_iter().chain(std::iter::repeat(false));
+        for number in std::iter::once(0).chain(numbers) {
+            // The headers come once.
+            if number == 0 && !matches!(stream.phase, Phase::New) {
+                continue;
+            }
+            let before = asked;
+            admitted |= number == 4 && before && admits;
+            let action = drive(&mut stream, event(number, &message), &mut |effect| {
+                let failed = failing.next().unwrap_or_default();
+                match effect {
+                    Effect::Ask { .. } if !failed => asked = true,
+                    Effect::Resume => assert!(admitted, "resumed"),
+                    Effect::Void(_) => voids += 1,
+                    _ => {}
+                }
+                if failed { Err(Failed) } else { Ok(()) }
+            });
+            let request_callback = number <= 3;
+            prop_assert!(!request_callback || action != Action::Continue || admitted || stream.is_over(), "went on");
+        }
+        prop_assert!(voids <= 1, "one attempt is voided once");
+        prop_assert!(voids == 0 || asked, "only what was asked is voided");
+    }
+}
+
+impl Stream {
+    /// After the log no request is there to go on.
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+}
+
+#[test]
+fn a_failure_of_the_proxys_answer_still_returns_the_charge() {
+    let mut stream = Stream::new(Rc::new(plugin("{}")), 1);
+    let mut seen = Vec::new();
+    for number in [0, 1, 5] {
+        drive(&mut stream, event(number, &[]), &mut |effect| {
+            let failed = matches!(effect, Effect::Respond { .. });
+            seen.push(effect);
+            if failed { Err(Failed) } else { Ok(()) }
+        });
+    }
+    assert!(seen.contains(&Effect::Reset));
+    assert!(matches!(seen.iter().rfind(|effect| matches!(effect, Effect::Void(_))), Some(Effect::Void(_))));
 }

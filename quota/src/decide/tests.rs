@@ -8,11 +8,7 @@ fn q1_q2_q3_q4_tables() {
         let mut ledger = Ledger::new(4);
         for (number, row) in rows.iter().enumerate() {
             let record = ledger.apply(&row.command(number)).record;
-            let got = (
-                record.code,
-                record.replay,
-                (record.day.amount_after, record.day.count_after),
-            );
+            let got = (record.code, record.replay, (record.day.amount_after, record.day.count_after));
             assert_eq!(got, (row.code, row.replay, row.day), "{name}, row {number}: {row}");
         }
     });
@@ -25,19 +21,13 @@ fn an_order_with_too_many_attempts_keeps_its_charge() {
     let names: Vec<&'static str> = names.into_iter().map(|name| &*name.leak()).collect();
     for (number, name) in names.iter().enumerate() {
         let reply = ledger.apply(&Row::consume("a", name, 60, Code::Admitted, (60, 1)).command(number));
-        assert_eq!(
-            (reply.record.code, reply.record.replay),
-            (Code::Admitted, number > 0),
-            "{number}"
-        );
+        assert_eq!((reply.record.code, reply.record.replay), (Code::Admitted, number > 0), "{number}");
     }
     for (number, name) in names.iter().enumerate() {
         let reply = ledger.apply(&Row::void("a", name, Code::AttemptReleased, (60, 1)).command(number));
         assert_eq!(reply.record.day.amount_after, 60, "{number}");
     }
-    let order = ledger
-        .order(&MerchantId::parse("m").unwrap(), &OrderNo::parse("a").unwrap())
-        .unwrap();
+    let order = ledger.order(&MerchantId::parse("m").unwrap(), &OrderNo::parse("a").unwrap()).unwrap();
     assert!(order.charged && order.pinned);
     assert_eq!(order.voided.len(), ATTEMPTS_MAX);
 }
@@ -65,8 +55,5 @@ fn q6_events_are_numbered_and_the_backlog_is_bounded() {
         (Code::Tombstoned, None),
     ];
     assert_eq!(seen, expected);
-    assert_eq!(
-        ledger.drain().iter().map(|event| event.seq).collect::<Vec<_>>(),
-        [1, 2, 3]
-    );
+    assert_eq!(ledger.drain().iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3]);
 }

@@ -148,10 +148,7 @@ pub(super) fn compile(text: &str) -> Result<PolicyBook, PolicyError> {
         || raw.version.len() > VERSION_LEN_MAX
         || !raw.version.bytes().all(|b| b.is_ascii_graphic())
     {
-        return Err(field(
-            "version",
-            format!("must have 1 to {VERSION_LEN_MAX} visible ASCII characters"),
-        ));
+        return Err(field("version", format!("must have 1 to {VERSION_LEN_MAX} visible ASCII characters")));
     }
     let digest = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
     let version: Arc<str> = format!("{}#{:08x}", raw.version, digest >> 32).into();
@@ -171,11 +168,7 @@ pub(super) fn compile(text: &str) -> Result<PolicyBook, PolicyError> {
         .map(|(id, policy)| Ok((id.clone(), merchant(id, policy, &base, &tiers)?)))
         .collect::<Result<HashMap<_, _>, PolicyError>>()?;
     let default = raw.default.is_some().then(|| base.finish("default")).transpose()?;
-    let book = PolicyBook {
-        version,
-        default,
-        merchants,
-    };
+    let book = PolicyBook { version, default, merchants };
     if book.default.iter().chain(book.merchants.values()).any(enforces) {
         Ok(book)
     } else {
@@ -196,15 +189,13 @@ fn merchant(id: &str, policy: &RawPolicy, base: &Draft, tiers: &HashMap<&str, Dr
 }
 
 fn enforces(entry: &Entry) -> bool {
-    std::iter::once(&entry.base)
-        .chain(entry.by_currency.values())
-        .any(|policy| {
-            policy.limits != Limits::UNLIMITED
-                || policy.single_max != AmountMinor::MAX
-                || policy.single_min != AmountMinor::ZERO
-                || policy.allowed_channels.is_some()
-                || policy.allowed_currencies.is_some()
-        })
+    std::iter::once(&entry.base).chain(entry.by_currency.values()).any(|policy| {
+        policy.limits != Limits::UNLIMITED
+            || policy.single_max != AmountMinor::MAX
+            || policy.single_min != AmountMinor::ZERO
+            || policy.allowed_channels.is_some()
+            || policy.allowed_currencies.is_some()
+    })
 }
 
 /// A policy while it is put together: each level's fields lie over those it inherits.
@@ -227,21 +218,13 @@ impl Draft {
             allowed_channels: None,
             allowed_currencies: None,
         };
-        Self {
-            zone: Tz::UTC,
-            cutoff_hour: 0,
-            policy,
-            currencies: BTreeMap::new(),
-        }
+        Self { zone: Tz::UTC, cutoff_hour: 0, policy, currencies: BTreeMap::new() }
     }
 
     fn inherit(&self, path: &str, raw: &RawPolicy) -> Result<Self, PolicyError> {
         let mut draft = self.clone();
         if raw.tier.is_some() && !path.starts_with("merchants.") {
-            return Err(field(
-                &format!("{path}.tier"),
-                "only a merchant names a tier".to_owned(),
-            ));
+            return Err(field(&format!("{path}.tier"), "only a merchant names a tier".to_owned()));
         }
         if let Some(zone) = &raw.timezone {
             draft.zone = zone
@@ -249,24 +232,15 @@ impl Draft {
                 .map_err(|_| field(&format!("{path}.timezone"), format!("`{zone}` is no IANA time zone")))?;
         }
         draft.cutoff_hour = raw.cutoff_hour.unwrap_or(draft.cutoff_hour);
-        draft.policy.calendar = Calendar::new(draft.zone, draft.cutoff_hour).ok_or_else(|| {
-            field(
-                &format!("{path}.cutoff_hour"),
-                format!("{} is not 0 to 23", draft.cutoff_hour),
-            )
-        })?;
+        draft.policy.calendar = Calendar::new(draft.zone, draft.cutoff_hour)
+            .ok_or_else(|| field(&format!("{path}.cutoff_hour"), format!("{} is not 0 to 23", draft.cutoff_hour)))?;
         if let Some(channels) = &raw.allowed_channels {
             let problem = |error: crate::IdError| field(&format!("{path}.allowed_channels"), error.to_string());
-            channels
-                .iter()
-                .try_for_each(|name| Channel::parse(name).map(drop))
-                .map_err(problem)?;
+            channels.iter().try_for_each(|name| Channel::parse(name).map(drop)).map_err(problem)?;
             draft.policy.allowed_channels = Some(channels.clone());
         }
         if let Some(currencies) = &raw.allowed_currencies {
-            currencies
-                .iter()
-                .try_for_each(|code| currency(&format!("{path}.allowed_currencies"), code).map(drop))?;
+            currencies.iter().try_for_each(|code| currency(&format!("{path}.allowed_currencies"), code).map(drop))?;
             draft.policy.allowed_currencies = Some(currencies.clone());
         }
         overlay(&mut draft.policy, &raw.limits());
@@ -284,10 +258,7 @@ impl Draft {
             layers.iter().for_each(|limits| overlay(&mut policy, limits));
             by_currency.insert(*code, checked(&format!("{path}.currencies.{code}"), policy)?);
         }
-        Ok(Entry {
-            base: checked(path, self.policy)?,
-            by_currency,
-        })
+        Ok(Entry { base: checked(path, self.policy)?, by_currency })
     }
 }
 
@@ -323,8 +294,5 @@ fn currency(path: &str, code: &str) -> Result<Currency, PolicyError> {
 }
 
 fn field(field: &str, problem: String) -> PolicyError {
-    PolicyError::Field {
-        field: field.to_owned(),
-        problem,
-    }
+    PolicyError::Field { field: field.to_owned(), problem }
 }

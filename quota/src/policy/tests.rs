@@ -53,14 +53,7 @@ fn each_level_lies_over_the_one_it_inherits() {
     let special = book.effective(&merchant("special"), currency("USD")).unwrap();
     // 2026-11-21T21:30Z is 05:30 of the 22nd in Shanghai, before the cut-off at 6.
     let ids = special.calendar.windows_at(1_795_296_600_000);
-    assert_eq!(
-        ids,
-        WindowIds {
-            day: 2026_11_21,
-            month: 2026_11,
-            year: 2026
-        }
-    );
+    assert_eq!(ids, WindowIds { day: 20261121, month: 202611, year: 2026 });
 }
 
 #[test]
@@ -73,10 +66,7 @@ fn a_document_without_default_leaves_strangers_without_policy() {
 #[test]
 fn an_edit_without_a_new_version_shows() {
     let version = |text| PolicyBook::from_yaml(text).unwrap().version().to_string();
-    assert_ne!(
-        version("{version: a, default: {daily_count: 1}}"),
-        version("{version: a, default: {daily_count: 2}}")
-    );
+    assert_ne!(version("{version: a, default: {daily_count: 1}}"), version("{version: a, default: {daily_count: 2}}"));
 }
 
 #[test]
@@ -89,56 +79,26 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
         ("{default: {daily_count: 1}}", "missing field `version`"),
         ("{version: a, defaults: {}}", "unknown field `defaults`"),
         ("{version: a, default: {daily_amout: 1}}", "unknown field `daily_amout`"),
-        (
-            "{version: a, default: {currencies: {USD: {timezone: UTC}}}}",
-            "unknown field `timezone`",
-        ),
+        ("{version: a, default: {currencies: {USD: {timezone: UTC}}}}", "unknown field `timezone`"),
         ("{version: a, default: {daily_amount: -1}}", "0 to 9007199254740991"),
-        (
-            "{version: a, default: {daily_amount: 9007199254740992}}",
-            "0 to 9007199254740991",
-        ),
+        ("{version: a, default: {daily_amount: 9007199254740992}}", "0 to 9007199254740991"),
         ("{version: a, default: {daily_amount: 1.5}}", "0 to 9007199254740991"),
         ("{version: a, default: {daily_amount: none}}", "0 to 9007199254740991"),
-        (
-            "{version: a, default: {daily_count: 1, timezone: Mars/Base}}",
-            "`default.timezone`",
-        ),
-        (
-            "{version: a, default: {daily_count: 1, cutoff_hour: 24}}",
-            "`default.cutoff_hour`",
-        ),
-        (
-            "{version: a, default: {single_min: 5, single_max: 4}}",
-            "`default.single_min`",
-        ),
+        ("{version: a, default: {daily_count: 1, timezone: Mars/Base}}", "`default.timezone`"),
+        ("{version: a, default: {daily_count: 1, cutoff_hour: 24}}", "`default.cutoff_hour`"),
+        ("{version: a, default: {single_min: 5, single_max: 4}}", "`default.single_min`"),
         ("{version: a, default: {tier: b, daily_count: 1}}", "`default.tier`"),
         ("{version: a, merchants: {m: {tier: nope}}}", "`merchants.m.tier`"),
         ("{version: a, merchants: {'m:1': {daily_count: 1}}}", "`merchants.m:1`"),
-        (
-            "{version: a, default: {allowed_currencies: [usd]}}",
-            "`default.allowed_currencies`",
-        ),
-        (
-            "{version: a, default: {allowed_channels: ['']}}",
-            "`default.allowed_channels`",
-        ),
-        (
-            "{version: a, tiers: {t: {currencies: {XX: {}}}}}",
-            "`tiers.t.currencies`",
-        ),
+        ("{version: a, default: {allowed_currencies: [usd]}}", "`default.allowed_currencies`"),
+        ("{version: a, default: {allowed_channels: ['']}}", "`default.allowed_channels`"),
+        ("{version: a, tiers: {t: {currencies: {XX: {}}}}}", "`tiers.t.currencies`"),
         (
             "{version: a, merchants: {m: {currencies: {USD: {single_min: 2, single_max: 1}}}}}",
             "`merchants.m.currencies.USD.single_min`",
         ),
-        (
-            "{version: a, merchants: {m: {daily_count: 1}, m: {daily_count: 2}}}",
-            "duplicate entry `m`",
-        ),
-        (
-            "{version: a, default: {daily_count: 1}, default: {daily_count: 2}}",
-            "duplicate",
-        ),
+        ("{version: a, merchants: {m: {daily_count: 1}, m: {daily_count: 2}}}", "duplicate entry `m`"),
+        ("{version: a, default: {daily_count: 1}, default: {daily_count: 2}}", "duplicate"),
     ];
     for (text, expected) in table {
         let error = PolicyBook::from_yaml(text).unwrap_err().to_string();
@@ -165,10 +125,6 @@ fn what_needs_no_counter_is_refused_in_order() {
     ];
     for (amount, code, channel, expected) in table {
         let amount = AmountMinor::new(amount).unwrap();
-        assert_eq!(
-            policy.refuses(amount, currency(code), channel),
-            expected,
-            "{amount} {code} {channel:?}"
-        );
+        assert_eq!(policy.refuses(amount, currency(code), channel), expected, "{amount} {code} {channel:?}");
     }
 }

@@ -42,10 +42,7 @@ pub struct RuleError {
 
 impl RuleError {
     fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            place: place.into(),
-            problem: problem.into(),
-        }
+        Self { place: place.into(), problem: problem.into() }
     }
 }
 
@@ -145,11 +142,7 @@ impl TryFrom<RawDocument> for Document {
         if let Some(cluster) = &raw.cluster {
             bounded(cluster).map_err(|problem| RuleError::new("cluster", problem))?;
         }
-        Ok(Self {
-            cluster: raw.cluster,
-            unmatched: raw.unmatched,
-            rules: RuleSet::try_from(raw.rules)?,
-        })
+        Ok(Self { cluster: raw.cluster, unmatched: raw.unmatched, rules: RuleSet::try_from(raw.rules)? })
     }
 }
 
@@ -158,25 +151,16 @@ impl TryFrom<Vec<RawRule>> for RuleSet {
 
     fn try_from(raw: Vec<RawRule>) -> Result<Self, RuleError> {
         if raw.is_empty() || raw.len() > RULES_MAX {
-            return Err(RuleError::new(
-                "rules",
-                format!("must hold 1 to {RULES_MAX} rules, it has {}", raw.len()),
-            ));
+            return Err(RuleError::new("rules", format!("must hold 1 to {RULES_MAX} rules, it has {}", raw.len())));
         }
         let rules: Vec<Rule> = raw.into_iter().map(Rule::try_from).collect::<Result<_, _>>()?;
         for (at, rule) in rules.iter().enumerate() {
             if rules.iter().take(at).any(|other| other.name == rule.name) {
-                return Err(RuleError::new(
-                    format!("rule {:?}", rule.name),
-                    "name: is used by another rule",
-                ));
+                return Err(RuleError::new(format!("rule {:?}", rule.name), "name: is used by another rule"));
             }
         }
         if rules.iter().all(|rule| rule.mode == Mode::Off) {
-            return Err(RuleError::new(
-                "rules",
-                "every rule's mode is off, so nothing would be enforced",
-            ));
+            return Err(RuleError::new("rules", "every rule's mode is off, so nothing would be enforced"));
         }
         Ok(Self(rules.into_iter().map(Arc::new).collect()))
     }
@@ -223,30 +207,19 @@ fn build(raw: RawRule) -> Result<Rule, Problem> {
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(value: T, min: T, max: T) -> Result<T, String> {
-    if value < min || value > max {
-        Err(format!("must be {min} to {max}, it is {value}"))
-    } else {
-        Ok(value)
-    }
+    if value < min || value > max { Err(format!("must be {min} to {max}, it is {value}")) } else { Ok(value) }
 }
 
 fn bounded(text: &str) -> Result<(), String> {
     if text.is_empty() || text.len() > TEXT_LEN_MAX {
         return Err(format!("must have 1 to {TEXT_LEN_MAX} bytes, it has {}", text.len()));
     }
-    if text.chars().any(char::is_control) {
-        Err("must not hold control characters".to_owned())
-    } else {
-        Ok(())
-    }
+    if text.chars().any(char::is_control) { Err("must not hold control characters".to_owned()) } else { Ok(()) }
 }
 
 fn methods(methods: Vec<String>) -> Result<Vec<String>, String> {
     if methods.is_empty() || methods.len() > METHODS_MAX {
-        return Err(format!(
-            "must name 1 to {METHODS_MAX} methods, it names {}",
-            methods.len()
-        ));
+        return Err(format!("must name 1 to {METHODS_MAX} methods, it names {}", methods.len()));
     }
     match methods.iter().find(|method| !is_token(method)) {
         Some(method) => Err(format!("{method:?} is not an HTTP method")),
@@ -286,70 +259,32 @@ fn fields(raw: RawExtract, path: &Template, wanted: &mut Wanted) -> Result<Vec<(
 
 fn source(raw: RawSource, path: &Template, wanted: &mut Wanted) -> Result<Source, String> {
     match raw {
-        RawSource {
-            header: Some(name),
-            path: None,
-            query: None,
-            json: None,
-            form: None,
-            metadata: None,
-        } => header(&name),
-        RawSource {
-            path: Some(name),
-            header: None,
-            query: None,
-            json: None,
-            form: None,
-            metadata: None,
-        } => {
+        RawSource { header: Some(name), path: None, query: None, json: None, form: None, metadata: None } => {
+            header(&name)
+        }
+        RawSource { path: Some(name), header: None, query: None, json: None, form: None, metadata: None } => {
             if path.names().any(|own| own == name) {
                 Ok(Source::Path(name))
             } else {
                 Err(format!("path {name:?} is not captured by match.path"))
             }
         }
-        RawSource {
-            query: Some(name),
-            header: None,
-            path: None,
-            json: None,
-            form: None,
-            metadata: None,
-        } => bounded(&name)
-            .map(|()| Source::Query(name))
-            .map_err(|problem| format!("query {problem}")),
-        RawSource {
-            json: Some(pointer),
-            header: None,
-            path: None,
-            query: None,
-            form: None,
-            metadata: None,
-        } => {
+        RawSource { query: Some(name), header: None, path: None, json: None, form: None, metadata: None } => {
+            bounded(&name).map(|()| Source::Query(name)).map_err(|problem| format!("query {problem}"))
+        }
+        RawSource { json: Some(pointer), header: None, path: None, query: None, form: None, metadata: None } => {
             let slot = bounded(&pointer).and_then(|()| wanted.add(&pointer, POINTER_TOKENS_MAX));
             match slot {
                 Ok(slot) => Ok(Source::Json { pointer, slot }),
                 Err(problem) => Err(format!("json pointer {pointer:?} {problem}")),
             }
         }
-        RawSource {
-            form: Some(name),
-            header: None,
-            path: None,
-            query: None,
-            json: None,
-            metadata: None,
-        } => bounded(&name)
-            .map(|()| Source::Form(name))
-            .map_err(|problem| format!("form {problem}")),
-        RawSource {
-            metadata: Some(keys),
-            header: None,
-            path: None,
-            query: None,
-            json: None,
-            form: None,
-        } => metadata(keys),
+        RawSource { form: Some(name), header: None, path: None, query: None, json: None, metadata: None } => {
+            bounded(&name).map(|()| Source::Form(name)).map_err(|problem| format!("form {problem}"))
+        }
+        RawSource { metadata: Some(keys), header: None, path: None, query: None, json: None, form: None } => {
+            metadata(keys)
+        }
         _ => Err("a source has exactly one of header, path, query, json, form, metadata".to_owned()),
     }
 }
@@ -359,9 +294,7 @@ fn header(name: &str) -> Result<Source, String> {
     if !is_token(&name) {
         Err(format!("header {name:?} is not a header name"))
     } else if name.starts_with("x-sluice-") {
-        Err(format!(
-            "header {name:?} is stripped from requests: only the proxy sets x-sluice-*"
-        ))
+        Err(format!("header {name:?} is stripped from requests: only the proxy sets x-sluice-*"))
     } else {
         Ok(Source::Header(name))
     }
@@ -373,31 +306,18 @@ fn metadata(keys: Vec<String>) -> Result<Source, String> {
     if fits && keys.iter().all(|key| bounded(key).is_ok()) {
         Ok(Source::Metadata(keys))
     } else {
-        Err(format!(
-            "metadata must be a namespace and 1 to {} keys, none of them empty",
-            POINTER_TOKENS_MAX - 1
-        ))
+        Err(format!("metadata must be a namespace and 1 to {} keys, none of them empty", POINTER_TOKENS_MAX - 1))
     }
 }
 
 fn void_on(raw: Option<RawVoidOn>) -> Result<VoidOn, String> {
     let Some(raw) = raw else {
-        return Ok(VoidOn {
-            client_errors: true,
-            server_errors: true,
-            statuses: Vec::new(),
-            except: vec![409, 504],
-        });
+        return Ok(VoidOn { client_errors: true, server_errors: true, statuses: Vec::new(), except: vec![409, 504] });
     };
     if raw.statuses.len() > STATUSES_MAX || raw.except.len() > STATUSES_MAX {
         return Err(format!("takes at most {STATUSES_MAX} statuses and exceptions"));
     }
-    let mut parsed = VoidOn {
-        client_errors: false,
-        server_errors: false,
-        statuses: Vec::new(),
-        except: raw.except,
-    };
+    let mut parsed = VoidOn { client_errors: false, server_errors: false, statuses: Vec::new(), except: raw.except };
     for status in &raw.statuses {
         match (status.as_str(), status.parse::<u16>()) {
             ("4xx", _) => parsed.client_errors = true,

@@ -47,9 +47,7 @@ impl Wanted {
         if let Some(slot) = self.pointers.iter().position(|own| own == pointer) {
             return Ok(slot);
         }
-        let rest = pointer
-            .strip_prefix('/')
-            .ok_or("must start with '/' (RFC 6901) and name a member")?;
+        let rest = pointer.strip_prefix('/').ok_or("must start with '/' (RFC 6901) and name a member")?;
         let tokens: Vec<String> = rest.split('/').map(unescape).collect::<Result<_, _>>()?;
         if tokens.len() > tokens_max {
             return Err(format!("has {} tokens, at most {tokens_max} are taken", tokens.len()));
@@ -72,24 +70,13 @@ impl Wanted {
         if text.starts_with('\u{feff}') {
             return Err("the body starts with a byte order mark".to_owned());
         }
-        let mut found = Findings {
-            values: vec![None; self.pointers.len()],
-            problem: None,
-        };
+        let mut found = Findings { values: vec![None; self.pointers.len()], problem: None };
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let walk = Walk {
-            node: &self.root,
-            at: None,
-            found: &mut found,
-        };
+        let walk = Walk { node: &self.root, at: None, found: &mut found };
         match walk.deserialize(&mut deserializer).and_then(|()| deserializer.end()) {
             Ok(()) => Ok(found.values),
             Err(error) => Err(found.problem.unwrap_or_else(|| {
-                format!(
-                    "the body is not one JSON document (line {}, column {})",
-                    error.line(),
-                    error.column()
-                )
+                format!("the body is not one JSON document (line {}, column {})", error.line(), error.column())
             })),
         }
     }
@@ -110,12 +97,7 @@ fn insert(node: &mut Node, tokens: &[String], slot: usize) -> Result<(), String>
     if let Some(child) = node.children.iter_mut().find(|child| child.key == *key) {
         return insert(&mut child.node, rest, slot);
     }
-    let mut child = Child {
-        key: key.clone(),
-        folded: fold(key),
-        index: array_index(key),
-        node: Node::default(),
-    };
+    let mut child = Child { key: key.clone(), folded: fold(key), index: array_index(key), node: Node::default() };
     insert(&mut child.node, rest, slot)?;
     node.children.push(child);
     Ok(())
@@ -133,28 +115,17 @@ fn unescape(token: &str) -> Result<String, String> {
         key.push(mark);
         key.push_str(rest);
     }
-    if key.is_empty() {
-        Err("has an empty token".to_owned())
-    } else {
-        Ok(key)
-    }
+    if key.is_empty() { Err("has an empty token".to_owned()) } else { Ok(key) }
 }
 
 fn array_index(key: &str) -> Option<usize> {
     let canonical = key == "0" || !key.starts_with('0');
-    if canonical && key.bytes().all(|byte| byte.is_ascii_digit()) {
-        key.parse().ok()
-    } else {
-        None
-    }
+    if canonical && key.bytes().all(|byte| byte.is_ascii_digit()) { key.parse().ok() } else { None }
 }
 
 /// Case folding by which `ſ` is `s` and the Kelvin sign is `k`, as decoders with case-insensitive keys have it.
 fn fold(text: &str) -> String {
-    text.chars()
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase)
-        .collect()
+    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
 #[derive(Debug)]
@@ -230,11 +201,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
                     if std::mem::replace(seen, true) {
                         return Err(self.stop(format!("the body has the key {:?} twice", child.key)));
                     }
-                    map.next_value_seed(Walk {
-                        node: &child.node,
-                        at: Some(&child.key),
-                        found: self.found,
-                    })?;
+                    map.next_value_seed(Walk { node: &child.node, at: Some(&child.key), found: self.found })?;
                 }
             }
         }
@@ -246,11 +213,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
             let child = self.node.children.iter().find(|child| child.index == Some(at));
             let more = match child {
                 Some(child) => seq
-                    .next_element_seed(Walk {
-                        node: &child.node,
-                        at: Some(&child.key),
-                        found: self.found,
-                    })?
+                    .next_element_seed(Walk { node: &child.node, at: Some(&child.key), found: self.found })?
                     .is_some(),
                 None => seq.next_element::<IgnoredAny>()?.is_some(),
             };
@@ -264,11 +227,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     // A scalar where an object or array was to be entered: null means that the members are absent, anything else is
     // refused, so that a body never means something to the gateway that was not read here.
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        if self.at.is_some() {
-            Ok(())
-        } else {
-            self.refuse_scalar()
-        }
+        if self.at.is_some() { Ok(()) } else { self.refuse_scalar() }
     }
 
     fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
@@ -294,9 +253,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
 
 impl Walk<'_, '_> {
     fn refuse_scalar<E: serde::de::Error>(mut self) -> Result<(), E> {
-        let place = self
-            .at
-            .map_or_else(|| "the body".to_owned(), |key| format!("the body's {key:?}"));
+        let place = self.at.map_or_else(|| "the body".to_owned(), |key| format!("the body's {key:?}"));
         Err(self.stop(format!("{place} is not an object or an array")))
     }
 }
@@ -331,9 +288,6 @@ impl Visitor<'_> for KeyOf<'_> {
             return Ok(Key::Child(at));
         }
         let folded = fold(key);
-        Ok(children
-            .iter()
-            .position(|child| child.folded == folded)
-            .map_or(Key::Other, Key::Folded))
+        Ok(children.iter().position(|child| child.folded == folded).map_or(Key::Other, Key::Folded))
     }
 }

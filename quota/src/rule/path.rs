@@ -13,10 +13,7 @@ impl Captures {
     /// The decoded segment, or `None` for a name that the template does not have.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(own, _)| own == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -41,24 +38,14 @@ pub(super) enum Match {
 impl Template {
     pub(super) fn parse(text: &str, segments_max: usize) -> Result<Self, String> {
         let rest = text.strip_prefix('/').ok_or("must start with '/'")?;
-        let segments: Vec<Segment> = if rest.is_empty() {
-            Vec::new()
-        } else {
-            rest.split('/').map(segment).collect::<Result<_, _>>()?
-        };
+        let segments: Vec<Segment> =
+            if rest.is_empty() { Vec::new() } else { rest.split('/').map(segment).collect::<Result<_, _>>()? };
         if segments.len() > segments_max {
-            return Err(format!(
-                "has {} segments, at most {segments_max} are taken",
-                segments.len()
-            ));
+            return Err(format!("has {} segments, at most {segments_max} are taken", segments.len()));
         }
         let template = Self(segments);
         let names: Vec<&str> = template.names().collect();
-        match names
-            .iter()
-            .enumerate()
-            .find(|(at, name)| names.iter().take(*at).any(|other| other == *name))
-        {
+        match names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|other| other == *name)) {
             Some((_, name)) => Err(format!("captures {{{name}}} twice")),
             None => Ok(template),
         }
@@ -73,10 +60,7 @@ impl Template {
 
     pub(super) fn matches(&self, readings: &Readings) -> Match {
         let plain = self.captures(&readings.plain);
-        let lenient = readings
-            .lenient
-            .as_ref()
-            .map_or_else(|| plain.clone(), |segments| self.captures(segments));
+        let lenient = readings.lenient.as_ref().map_or_else(|| plain.clone(), |segments| self.captures(segments));
         match (plain, lenient) {
             (None, None) => Match::No,
             (Some(plain), Some(lenient)) if plain == lenient && !readings.malformed => Match::Yes(plain),
@@ -114,9 +98,7 @@ fn segment(text: &str) -> Result<Segment, String> {
         "" => Err("has an empty segment; write it without a doubled or trailing '/'".to_owned()),
         "." | ".." => Err("must not hold '.' or '..'".to_owned()),
         _ if text.bytes().all(plain) => Ok(Segment::Literal(text.to_owned())),
-        _ => Err(format!(
-            "segment {text:?} must be visible ASCII without % ; \\ ? # {{ }}"
-        )),
+        _ => Err(format!("segment {text:?} must be visible ASCII without % ; \\ ? # {{ }}")),
     }
 }
 
@@ -135,11 +117,7 @@ impl Readings {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let plain = resolve(path.split('/').map(|segment| decode(segment).0));
         let curious = path.contains(['%', ';', '\\']);
-        Self {
-            plain,
-            lenient: curious.then(|| lenient(path)),
-            malformed: decode(path).1,
-        }
+        Self { plain, lenient: curious.then(|| lenient(path)), malformed: decode(path).1 }
     }
 }
 
@@ -196,10 +174,6 @@ fn decode(text: &str) -> (Cow<'_, str>, bool) {
 
 fn escape(tail: &[u8]) -> Option<(u8, &[u8])> {
     let (digits, after) = tail.split_first_chunk::<2>()?;
-    let [high, low] = digits.map(|digit| {
-        char::from(digit)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    });
+    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok()));
     Some(((high? << 4) | low?, after))
 }

@@ -30,10 +30,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-        }
+        Self { code, detail: detail.into() }
     }
 }
 
@@ -98,9 +95,7 @@ impl Rule {
         let coding = single(head, "content-encoding")
             .map_err(|problem| unsupported(&format!("header content-encoding {problem}")))?;
         if coding.is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
-            return Err(unsupported(
-                "the body is compressed; send it with content-encoding identity",
-            ));
+            return Err(unsupported("the body is compressed; send it with content-encoding identity"));
         }
         let media =
             single(head, "content-type").map_err(|problem| unsupported(&format!("header content-type {problem}")))?;
@@ -129,10 +124,7 @@ impl Rule {
     /// The refusal of a body longer than the rule reads.
     #[must_use]
     pub fn too_large(&self) -> Refusal {
-        Refusal::new(
-            Code::BodyTooLarge,
-            format!("the body is larger than {} bytes", self.body_bytes_max),
-        )
+        Refusal::new(Code::BodyTooLarge, format!("the body is larger than {} bytes", self.body_bytes_max))
     }
 }
 
@@ -141,10 +133,7 @@ fn bad(detail: &str) -> Refusal {
 }
 
 fn refuse(field: Field, source: &Source, problem: &str) -> Refusal {
-    Refusal::new(
-        Code::BadRequest,
-        format!("{} ({}) {problem}", field.as_str(), source.describe()),
-    )
+    Refusal::new(Code::BadRequest, format!("{} ({}) {problem}", field.as_str(), source.describe()))
 }
 
 /// The one value of a header. Equal repetitions count as one.
@@ -160,9 +149,7 @@ fn single(head: &impl Head, name: &str) -> Result<Option<String>, String> {
 }
 
 fn text(bytes: &[u8]) -> Result<String, String> {
-    std::str::from_utf8(bytes)
-        .map(str::to_owned)
-        .map_err(|_| "is not UTF-8".to_owned())
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "is not UTF-8".to_owned())
 }
 
 fn media_type(value: &str) -> Option<Body> {
@@ -205,9 +192,7 @@ fn head_value(head: &impl Head, captures: &Captures, source: &Source) -> Result<
 
 /// The one value of a parameter in `application/x-www-form-urlencoded` text.
 fn parameter(encoded: &[u8], name: &str) -> Result<Option<String>, String> {
-    let mut values = form_urlencoded::parse(encoded)
-        .filter(|(own, _)| own == name)
-        .map(|(_, value)| value);
+    let mut values = form_urlencoded::parse(encoded).filter(|(own, _)| own == name).map(|(_, value)| value);
     match (values.next(), values.next()) {
         (_, Some(_)) => Err("is given more than once".to_owned()),
         (value, None) => Ok(value.map(Cow::into_owned)),
@@ -234,14 +219,7 @@ impl Draft {
         let amount = self.required(rule, Field::Amount, |text| amount(rule, currency, text))?;
         let payment_no = self.field(rule, Field::PaymentNo, |text| plain(PaymentNo::parse(text)))?;
         let channel = self.field(rule, Field::Channel, |text| plain(Channel::parse(text)))?;
-        Ok(Charge {
-            merchant,
-            amount,
-            currency,
-            order_no,
-            payment_no,
-            channel,
-        })
+        Ok(Charge { merchant, amount, currency, order_no, payment_no, channel })
     }
 
     fn fill_json(&mut self, rule: &Rule, body: &[u8]) -> Result<(), Refusal> {
@@ -282,16 +260,8 @@ impl Draft {
         parse: impl Fn(&str) -> Result<T, (Code, String)>,
     ) -> Result<T, Refusal> {
         self.field(rule, field, parse)?.ok_or_else(|| {
-            let code = if field == Field::Amount {
-                Code::BadAmount
-            } else {
-                Code::BadRequest
-            };
-            let sources = rule
-                .fields
-                .iter()
-                .filter(|(own, _)| *own == field)
-                .flat_map(|(_, sources)| sources);
+            let code = if field == Field::Amount { Code::BadAmount } else { Code::BadRequest };
+            let sources = rule.fields.iter().filter(|(own, _)| *own == field).flat_map(|(_, sources)| sources);
             let places: Vec<String> = sources.map(Source::describe).collect();
             Refusal::new(code, format!("{} ({}) is missing", field.as_str(), places.join(", ")))
         })
@@ -310,10 +280,7 @@ impl Draft {
             return Ok(None);
         };
         for (source, value) in sources.iter().zip(values) {
-            let Some(text) = value
-                .as_ref()
-                .map_or(Ok(None), |value| scalar_text(field, source, value))?
-            else {
+            let Some(text) = value.as_ref().map_or(Ok(None), |value| scalar_text(field, source, value))? else {
                 continue;
             };
             let parsed = parse(text).map_err(|(code, problem)| {
@@ -332,17 +299,9 @@ impl Draft {
 }
 
 fn scalar_text<'a>(field: Field, source: &Source, value: &'a Scalar) -> Result<Option<&'a str>, Refusal> {
-    let code = if field == Field::Amount {
-        Code::BadAmount
-    } else {
-        Code::BadRequest
-    };
-    let wrong = |problem: &str| {
-        Err(Refusal::new(
-            code,
-            format!("{} ({}) {problem}", field.as_str(), source.describe()),
-        ))
-    };
+    let code = if field == Field::Amount { Code::BadAmount } else { Code::BadRequest };
+    let wrong =
+        |problem: &str| Err(Refusal::new(code, format!("{} ({}) {problem}", field.as_str(), source.describe())));
     match (value, field) {
         (Scalar::Text(text), _) | (Scalar::Number(text), Field::Amount) => Ok(Some(text)),
         (Scalar::Number(_), Field::Currency) => wrong("is a number, not a string"),
@@ -360,10 +319,7 @@ fn plain<T, E: std::fmt::Display>(parsed: Result<T, E>) -> Result<T, (Code, Stri
 
 fn amount(rule: &Rule, currency: Currency, text: &str) -> Result<AmountMinor, (Code, String)> {
     if text.len() > AMOUNT_LEN_MAX {
-        return Err((
-            Code::BadAmount,
-            format!("the amount is written with more than {AMOUNT_LEN_MAX} bytes"),
-        ));
+        return Err((Code::BadAmount, format!("the amount is written with more than {AMOUNT_LEN_MAX} bytes")));
     }
     AmountMinor::parse(text, rule.unit, currency, rule.allow_zero).map_err(|error| (Code::BadAmount, error.to_string()))
 }

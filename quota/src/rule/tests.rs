@@ -1,4 +1,3 @@
-
 //! Tables for the document, the paths and the reading of charges, and a property: reading never panics.
 
 use std::borrow::Cow;
@@ -244,7 +243,10 @@ fn json_bodies_are_read_strictly() {
         (with(&nested), Ok("m1 1050 USD o-1")),
         (pay(r#"{"amount": "1050", "currency": "USD"}"#), Ok("m1 1050 USD o-1")),
         (pay(r#"{"\u0061mount": 7, "currency": "USD"}"#), Ok("m1 7 USD o-1")),
-        (pay(r#"{"amount": 10.5, "currency": "USD"}"#), Err("BAD_AMOUNT amount (json /payment/amount): the amount has more")),
+        (
+            pay(r#"{"amount": 10.5, "currency": "USD"}"#),
+            Err("BAD_AMOUNT amount (json /payment/amount): the amount has more"),
+        ),
         (pay(r#"{"amount": 1e3, "currency": "USD"}"#), Err("BAD_AMOUNT")),
         (pay(r#"{"amount": -5, "currency": "USD"}"#), Err("negative")),
         (pay(r#"{"amount": 0, "currency": "USD"}"#), Err("zero")),
@@ -283,7 +285,11 @@ fn json_bodies_are_read_strictly() {
     }
     check("not UTF-8", read(&json!({}), &request, b"{\"a\": \"\xff\"}"), Err("not UTF-8"));
     let kelvin = json!({"extract": {"payment_no": [{"json": "/key"}]}});
-    check("folded", read(&kelvin, &request, with("\"\u{212a}ey\": 1").as_bytes()), Err("differs from \"key\" by case only"));
+    check(
+        "folded",
+        read(&kelvin, &request, with("\"\u{212a}ey\": 1").as_bytes()),
+        Err("differs from \"key\" by case only"),
+    );
 }
 
 #[test]
@@ -298,10 +304,19 @@ fn content_must_be_what_the_sources_read() {
         (&[("content-type", "text/plain")], Err("UNSUPPORTED_CONTENT")),
         (&[("content-type", "application/json; charset=utf-16")], Err("UNSUPPORTED_CONTENT")),
         (&[("content-type", "application/json, text/plain")], Err("UNSUPPORTED_CONTENT")),
-        (&[("content-type", "application/json"), ("content-type", "text/plain")], Err("UNSUPPORTED_CONTENT header content-type")),
-        (&[("content-type", "application/json"), ("content-encoding", "gzip")], Err("UNSUPPORTED_CONTENT the body is compressed")),
+        (
+            &[("content-type", "application/json"), ("content-type", "text/plain")],
+            Err("UNSUPPORTED_CONTENT header content-type"),
+        ),
+        (
+            &[("content-type", "application/json"), ("content-encoding", "gzip")],
+            Err("UNSUPPORTED_CONTENT the body is compressed"),
+        ),
         (&[("content-type", "application/x-www-form-urlencoded")], Err("UNSUPPORTED_CONTENT")),
-        (&[("content-type", "application/json"), ("content-length", "65537")], Err("BODY_TOO_LARGE the body is larger than 65536 bytes")),
+        (
+            &[("content-type", "application/json"), ("content-length", "65537")],
+            Err("BODY_TOO_LARGE the body is larger than 65536 bytes"),
+        ),
         (&[("content-type", "application/json"), ("content-length", "99999999999999999999999")], Err("BODY_TOO_LARGE")),
         (&[("content-type", "application/json"), ("content-length", "+5")], Err("BAD_REQUEST header content-length")),
     ];
@@ -328,11 +343,21 @@ fn every_source_is_read_and_must_agree_with_the_others() {
         ("?c=USD", &[key, ("x-amount", "7"), ("x-amount", "7")], None, Ok("m1 7 USD o-1")),
         ("?a=5&c=USD", &[key, ("x-amount", "6")], None, Err("amount (header x-amount) differs from another source")),
         ("?a=5&c=USD", &[key], Some(Ok(b"m2")), Err("merchant (path {merchant}) differs")),
-        ("?a=5&c=USD", &[key], Some(Ok(&[0, 0, 0, 0, 0, 0, 240, 63])), Err("merchant (metadata jwt.sub) is not a string")),
+        (
+            "?a=5&c=USD",
+            &[key],
+            Some(Ok(&[0, 0, 0, 0, 0, 0, 240, 63])),
+            Err("merchant (metadata jwt.sub) is not a string"),
+        ),
         ("?a=5&c=USD", &[key], Some(Err(Unreadable)), Err("merchant (metadata jwt.sub) could not be read")),
         ("?a=5&a=5&c=USD", &[key], None, Err("amount (query a) is given more than once")),
         ("?a=5&%61=6&c=USD", &[key], None, Err("amount (query a) is given more than once")),
-        ("?a=5&c=USD", &[key, ("idempotency-key", "o-2")], None, Err("order_no (header idempotency-key) is given more than once")),
+        (
+            "?a=5&c=USD",
+            &[key, ("idempotency-key", "o-2")],
+            None,
+            Err("order_no (header idempotency-key) is given more than once"),
+        ),
         ("?a=5&c=USD", &[], None, Err("order_no (header idempotency-key) is missing")),
         ("?c=USD", &[key], None, Err("BAD_AMOUNT amount (query a, header x-amount) is missing")),
         ("?a=+5&c=USD", &[key], None, Err("BAD_AMOUNT")),

@@ -15,7 +15,7 @@ fn refused() -> Answer {
         ..Limits::UNLIMITED
     };
     let day = WindowFigures {
-        id: 2026_11_21,
+        id: 20_261_121,
         amount_before: 450,
         amount_after: 450,
         count_before: 3,

@@ -1,0 +1,174 @@
+//! The comparison that every scenario ends with: counters in Redis, rows in Postgres, and the numbers of the events.
+
+use std::time::Duration;
+
+use authz_server::store::keys;
+use e2e::stack::Stack;
+use e2e::{Failure, Result, wait};
+use quota::{Account, Counter, MerchantId, shard_of};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+/// The server's own default.
+pub(crate) const SHARDS: u16 = 64;
+/// The journal drains in the background, and recovers by a backoff from parts that were away.
+const DRAINED_WITHIN: Duration = Duration::from_secs(30);
+/// A void is sent at once, and again every quarter of a second or more where it got no answer.
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// A row of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) order_no: String,
+    pub(crate) action: String,
+    pub(crate) code: String,
+    pub(crate) mode: String,
+    pub(crate) replay: bool,
+    pub(crate) event_id: String,
+    windows: [Step; 3],
+}
+
+/// What a row did to one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Step {
+    window: u32,
+    amount: (u64, u64),
+    count: (u64, u64),
+}
+
+impl Entry {
+    /// Order, action, code and mode.
+    pub(crate) fn brief(&self) -> (&str, &str, &str, &str) {
+        (&self.order_no, &self.action, &self.code, &self.mode)
+    }
+
+    /// By how much the row changed the day's amount and count.
+    pub(crate) fn day_change(&self) -> (i128, i128) {
+        let [day, ..] = self.windows;
+        let change = |(before, after): (u64, u64)| i128::from(after) - i128::from(before);
+        (change(day.amount), change(day.count))
+    }
+
+    fn read(row: &PgRow) -> Result<Self> {
+        let number = |name: &str| -> Result<u64> { Ok(u64::try_from(row.try_get::<i64, _>(name)?)?) };
+        let step = |period: &str| -> Result<Step> {
+            let pair = |figure: &str| -> Result<(u64, u64)> {
+                Ok((number(&format!("{period}_{figure}_before"))?, number(&format!("{period}_{figure}_after"))?))
+            };
+            let window = row.try_get::<i32, _>(format!("{period}_window").as_str())?.unsigned_abs();
+            Ok(Step { window, amount: pair("used")?, count: pair("count")? })
+        };
+        Ok(Self {
+            order_no: row.try_get("order_no")?,
+            action: row.try_get("action_type")?,
+            code: row.try_get("code")?,
+            mode: row.try_get("mode")?,
+            replay: row.try_get("replay")?,
+            event_id: row.try_get("event_text")?,
+            windows: [step("daily")?, step("monthly")?, step("yearly")?],
+        })
+    }
+}
+
+/// A merchant's rows in the order of deciding.
+pub(crate) async fn journal(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
+    let pool = stack.postgres.pool().await?;
+    let query = "SELECT *, event_id::text AS event_text FROM usage_log WHERE merchant_id = $1 ORDER BY seq";
+    let rows = sqlx::query(query).bind(merchant).fetch_all(&pool).await;
+    pool.close().await;
+    rows?.iter().map(Entry::read).collect()
+}
+
+/// The day's amount and count in USD; zero where the account was never charged.
+pub(crate) async fn day(stack: &Stack, merchant: &str) -> Result<(u64, u64)> {
+    let account = stack.account(merchant, "USD").await?;
+    Ok(account.map_or((0, 0), |account| (account.day.amount, account.day.count)))
+}
+
+/// Waits until the day's amount and count are these: a void follows the answer to the payment that it takes back.
+pub(crate) async fn settles_at(stack: &Stack, merchant: &str, expected: (u64, u64)) -> Result<()> {
+    let settled = wait::until_async("the day's figures", SETTLED_WITHIN, || async {
+        Ok(day(stack, merchant).await.ok().filter(|day| *day == expected).map(drop))
+    });
+    match settled.await {
+        Ok(()) => Ok(()),
+        Err(failure) => {
+            let last = day(stack, merchant).await;
+            Err(failure.while_doing(format!("{merchant}: waiting for {expected:?}, last {last:?}")))
+        }
+    }
+}
+
+/// Q-4 and Q-6 for a merchant's account in USD: every row starts where the one before ended, the counters in Redis are the
+/// sum of the rows, and the numbers of the shard's events are 1, 2, 3 … without a gap. Gives the rows.
+pub(crate) async fn books_agree(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
+    let shard = shard_of(&MerchantId::parse(merchant)?, SHARDS);
+    drained(stack, shard).await?;
+    let entries = journal(stack, merchant).await?;
+    let account = stack.account(merchant, "USD").await?;
+    let sums = sums(merchant, &entries)?;
+    let counters = account.as_ref().map_or([None; 3], |account| counters(account).map(Some));
+    for (counter, sum) in counters.into_iter().zip(sums) {
+        // A merchant whose payments were all refused has rows and no account.
+        let counter = counter.map_or((0, 0), |counter| (counter.amount, counter.count));
+        let sum = sum.map_or((0, 0), |step| (step.amount.1, step.count.1));
+        check(counter == sum, || format!("{merchant}: the counters are {counter:?}, the journal's sum {sum:?}"))?;
+    }
+    sequence_is_whole(stack, shard).await?;
+    Ok(entries)
+}
+
+fn counters(account: &Account) -> [Counter; 3] {
+    [account.day, account.month, account.year]
+}
+
+/// The last step of each window, after comparing every step with the one before.
+fn sums(merchant: &str, entries: &[Entry]) -> Result<[Option<Step>; 3]> {
+    let mut last: [Option<Step>; 3] = [None; 3];
+    for entry in entries {
+        for (last, step) in last.iter_mut().zip(entry.windows) {
+            let before = last.filter(|last| last.window == step.window);
+            let before = before.map_or((0, 0), |last| (last.amount.1, last.count.1));
+            let starts = (step.amount.0, step.count.0);
+            check(before == starts, || format!("{merchant}: {entry:?} starts at {starts:?}, not at {before:?}"))?;
+            *last = Some(step);
+        }
+    }
+    Ok(last)
+}
+
+/// Waits until the journal has stored and trimmed every event of a shard.
+async fn drained(stack: &Stack, shard: u16) -> Result<()> {
+    let connection = stack.redis.connection().await?;
+    wait::until_async("an empty event stream", DRAINED_WITHIN, || {
+        let mut connection = connection.clone();
+        async move {
+            let length: u64 = redis::cmd("XLEN").arg(keys::stream(shard)).query_async(&mut connection).await?;
+            Ok((length == 0).then_some(()))
+        }
+    })
+    .await
+}
+
+async fn sequence_is_whole(stack: &Stack, shard: u16) -> Result<()> {
+    let pool = stack.postgres.pool().await?;
+    let query = "SELECT count(*), count(DISTINCT seq), count(DISTINCT event_id), coalesce(max(seq), 0), \
+                 (SELECT count(*) FROM journal_rejected), (SELECT count(*) FROM journal_anomaly) \
+                 FROM usage_log WHERE shard = $1";
+    let row: (i64, i64, i64, i64, i64, i64) =
+        sqlx::query_as(query).bind(i32::from(shard)).fetch_one(&pool).await?;
+    pool.close().await;
+    let (rows, numbers, ids, last, rejected, anomalies) = row;
+    let whole = rows == numbers && rows == ids && rows == last && rejected == 0 && anomalies == 0;
+    check(whole, || {
+        format!(
+            "shard {shard}: {rows} rows, {numbers} numbers, {ids} ids, last number {last}, {rejected} rejected, \
+             {anomalies} anomalies"
+        )
+    })
+}
+
+/// An assertion as a value, for helpers whose caller has more to say.
+pub(crate) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Failure::new(otherwise())) }
+}

@@ -1,0 +1,23 @@
+//! The whole of Sluice, end to end: payments through real Envoy with real server, Redis and Postgres, in tables of scenarios,
+//! and what happens to them while parts hang, die and come back. Every promise that can break between the parts is tried here.
+//!
+//! Scenarios that only send payments share one stack and keep to merchants of their own; those that break parts start one
+//! for themselves. This `main` owns the shared one, so that nothing outlives the summary.
+
+mod books;
+mod payments;
+mod policies;
+mod suite;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+use suite::Suite;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut suite = Suite::new();
+    payments::add(&mut suite);
+    suite.run(&arguments)
+}
