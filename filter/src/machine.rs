@@ -5,6 +5,7 @@
 
 mod drive;
 mod events;
+mod settle;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -19,10 +20,9 @@ use quota::rule::{Draft, Found, OnError, Refusal, Rule, Unmatched};
 use quota::{Code, Mode};
 
 use crate::config::Plugin;
-use crate::outcome::{Ending, Fate, Reason, judge};
+use crate::outcome::Reason;
 use crate::record::{Outcome, Record};
 use crate::stats::Stat;
-use crate::voids::Void;
 use crate::wire::{self, Attempt, Reply};
 
 /// A request's life, from its headers to the log.
@@ -298,7 +298,7 @@ impl Stream {
             step.push(Effect::Count(Stat::NoAnswerDenied));
             self.respond_problem(step, Code::AuthzUnavailable, None);
             if asked {
-                step.push(void(&self.plugin, &attempt, Reason::CheckTimeout));
+                step.push(settle::void(&self.plugin, &attempt, Reason::CheckTimeout));
             }
         }
     }
@@ -347,67 +347,6 @@ impl Stream {
         step.push(Effect::Respond { status, headers, body });
     }
 
-    /// A call into the proxy failed that must not. Before the gateway has the request, it is answered 503 on every kind of
-    /// route, since the request cannot be trusted to be what was read; where even that fails, the stream is reset.
-    fn host_failed(&mut self, step: &mut Step) {
-        step.push(Effect::Count(Stat::HostFailed));
-        let before = std::mem::replace(&mut self.phase, Phase::Refused);
-        if matches!(before, Phase::Refused) {
-            step.push(Effect::Reset);
-            step.action = Action::Pause;
-            return;
-        }
-        self.record.code = Some(Code::AuthzUnavailable);
-        self.record.detail = Some("the proxy failed a call of the filter".to_owned());
-        self.respond_problem(step, Code::AuthzUnavailable, None);
-        if let Phase::Forwarded { attempt, .. } = before {
-            step.push(void(&self.plugin, &attempt, Reason::UpstreamUnreached));
-        }
-    }
-
-    /// Statuses that void are acted on here: what happens while the answer is delivered does not change them.
-    fn response_headers(&mut self, step: &mut Step, ending: Ending) {
-        let final_status = ending.status.is_some_and(|status| status >= 200);
-        if let (Phase::Forwarded { rule, attempt }, true) = (&self.phase, final_status) {
-            if let Fate::Void(reason) = judge(&rule.void_on, ending) {
-                step.push(void(&self.plugin, attempt, reason));
-                self.finish(Outcome::Voided);
-            }
-        }
-    }
-
-    /// The stream is over: settles what is still open.
-    fn log(&mut self, step: &mut Step, ending: Ending) {
-        match &self.phase {
-            Phase::Collecting { .. } => {
-                step.push(Effect::Count(Stat::ClientGone));
-                self.finish(Outcome::ClientGone);
-            }
-            Phase::Pending { attempt, .. } => {
-                step.push(Effect::Count(Stat::ClientGone));
-                step.push(void(&self.plugin, attempt, Reason::ClientGone));
-                self.finish(Outcome::ClientGone);
-            }
-            Phase::Forwarded { rule, attempt } => match judge(&rule.void_on, ending) {
-                Fate::Keep => self.finish(Outcome::Kept),
-                Fate::Unknown => {
-                    step.push(Effect::Count(Stat::Unknown));
-                    self.finish(Outcome::Unknown);
-                }
-                Fate::Void(reason) => {
-                    step.push(void(&self.plugin, attempt, reason));
-                    self.finish(Outcome::Voided);
-                }
-            },
-            Phase::New | Phase::Passing | Phase::Refused | Phase::Done => {}
-        }
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
-        self.record.outcome = Some(outcome);
-        self.phase = Phase::Done;
-    }
-
     /// Writes the record into the stream's filter state where it says something new.
     fn show(&mut self, step: &mut Step) {
         if self.record.outcome.is_none() {
@@ -445,13 +384,4 @@ fn may_pass(mode: Mode, code: Code) -> bool {
 
 fn is_outage(code: Code) -> bool {
     matches!(code, Code::StoreUnavailable | Code::BacklogFull)
-}
-
-fn void(plugin: &Plugin, attempt: &Attempt, reason: Reason) -> Effect {
-    Effect::Void(Void {
-        cluster: plugin.cluster.clone(),
-        message: wire::void(attempt, reason),
-        label: format!("attempt={} merchant={} order={}", attempt.id, attempt.merchant, attempt.order_no),
-        tries: 0,
-    })
 }

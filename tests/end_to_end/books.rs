@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use authz_server::store::keys;
+use e2e::gateway::Seen;
 use e2e::stack::Stack;
-use e2e::{Failure, Result, wait};
+use e2e::{Result, wait};
 use quota::{Account, Counter, MerchantId, shard_of};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -85,6 +86,14 @@ pub(crate) async fn day(stack: &Stack, merchant: &str) -> Result<(u64, u64)> {
     Ok(account.map_or((0, 0), |account| (account.day.amount, account.day.count)))
 }
 
+/// What the gateway received of a merchant, whose name is nobody else's beginning.
+pub(crate) fn seen_by(stack: &Stack, merchant: &str) -> Vec<Seen> {
+    let names = |text: &[u8]| String::from_utf8_lossy(text).contains(&format!("{merchant}-"));
+    let mut seen = stack.gateway.seen();
+    seen.retain(|request| names(&request.body));
+    seen
+}
+
 /// Waits until the day's amount and count are these: a void follows the answer to the payment that it takes back.
 pub(crate) async fn settles_at(stack: &Stack, merchant: &str, expected: (u64, u64)) -> Result<()> {
     let settled = wait::until_async("the day's figures", SETTLED_WITHIN, || async {
@@ -109,10 +118,11 @@ pub(crate) async fn books_agree(stack: &Stack, merchant: &str) -> Result<Vec<Ent
     let sums = sums(merchant, &entries)?;
     let counters = account.as_ref().map_or([None; 3], |account| counters(account).map(Some));
     for (counter, sum) in counters.into_iter().zip(sums) {
-        // A merchant whose payments were all refused has rows and no account.
-        let counter = counter.map_or((0, 0), |counter| (counter.amount, counter.count));
-        let sum = sum.map_or((0, 0), |step| (step.amount.1, step.count.1));
-        check(counter == sum, || format!("{merchant}: the counters are {counter:?}, the journal's sum {sum:?}"))?;
+        // A merchant whose payments were all refused has rows that end at zero, and no account.
+        let counter = counter.map_or((0, 0, 0), |counter| (counter.id, counter.amount, counter.count));
+        let sum = sum.filter(|step| account.is_some() || step.amount.1 != 0 || step.count.1 != 0);
+        let sum = sum.map_or((0, 0, 0), |step| (step.window, step.amount.1, step.count.1));
+        ensure!(counter == sum, "{merchant}: the counters are {counter:?}, the journal's sum {sum:?}");
     }
     sequence_is_whole(stack, shard).await?;
     Ok(entries)
@@ -130,7 +140,7 @@ fn sums(merchant: &str, entries: &[Entry]) -> Result<[Option<Step>; 3]> {
             let before = last.filter(|last| last.window == step.window);
             let before = before.map_or((0, 0), |last| (last.amount.1, last.count.1));
             let starts = (step.amount.0, step.count.0);
-            check(before == starts, || format!("{merchant}: {entry:?} starts at {starts:?}, not at {before:?}"))?;
+            ensure!(before == starts, "{merchant}: {entry:?} starts at {starts:?}, not at {before:?}");
             *last = Some(step);
         }
     }
@@ -160,15 +170,10 @@ async fn sequence_is_whole(stack: &Stack, shard: u16) -> Result<()> {
     pool.close().await;
     let (rows, numbers, ids, last, rejected, anomalies) = row;
     let whole = rows == numbers && rows == ids && rows == last && rejected == 0 && anomalies == 0;
-    check(whole, || {
-        format!(
-            "shard {shard}: {rows} rows, {numbers} numbers, {ids} ids, last number {last}, {rejected} rejected, \
-             {anomalies} anomalies"
-        )
-    })
-}
-
-/// An assertion as a value, for helpers whose caller has more to say.
-pub(crate) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<()> {
-    if holds { Ok(()) } else { Err(Failure::new(otherwise())) }
+    ensure!(
+        whole,
+        "shard {shard}: {rows} rows, {numbers} numbers, {ids} ids, last number {last}, {rejected} rejected, \
+         {anomalies} anomalies"
+    );
+    Ok(())
 }

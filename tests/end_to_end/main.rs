@@ -4,9 +4,13 @@
 //! Scenarios that only send payments share one stack and keep to merchants of their own; those that break parts start one
 //! for themselves. This `main` owns the shared one, so that nothing outlives the summary.
 
+#[macro_use]
+mod ensure;
+
 mod books;
 mod payments;
 mod policies;
+mod requests;
 mod suite;
 
 use std::process::ExitCode;
@@ -19,5 +23,6 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut suite = Suite::new();
     payments::add(&mut suite);
+    requests::add(&mut suite);
     suite.run(&arguments)
 }

@@ -56,7 +56,7 @@ fn flows() -> Vec<Flow> {
         base("garbage", Some(Answer::Bytes(vec![0xff; 9])), None),
         base("no answer", Some(Answer::Failed(14)), None),
         base("client gone while pending", None, None),
-        Flow { trailers: true, body: &[&[b'{'], BODY], ..base("malformed, with trailers", admitted(), Some(200)) },
+        Flow { trailers: true, body: &[b"{", BODY], ..base("malformed, with trailers", admitted(), Some(200)) },
         Flow { trailers: true, ..base("with trailers", admitted(), Some(200)) },
         Flow { headers: HEAD_PAYMENT, body: &[], ..base("head only", admitted(), Some(502)) },
         Flow { headers: HEAD_PAYMENT, body: &[b"x"], ..base("head with a body", Some(refuses()), None) },

@@ -135,7 +135,13 @@ fn a_client_may_leave_in_any_phase() {
 
 #[test]
 fn a_void_is_sent_again_until_the_server_has_heard() {
-    for failing in [Answer::Failed(14), Answer::Bytes(vec![0xff]), encoded(Some(7), None), crate::proxy::refuses()] {
+    for failing in [
+        Answer::Failed(14),
+        Answer::Bytes(vec![0xff]),
+        encoded(Some(7), None),
+        crate::proxy::refuses(),
+        passes("STORE_UNAVAILABLE"),
+    ] {
         let mut proxy = proxy(&json!({}));
         let (context, attempt) = admitted(&mut proxy);
         proxy.close(context, Some(500), 0);

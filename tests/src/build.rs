@@ -104,7 +104,7 @@ fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
     eprintln!("building {what}");
     let status = Command::new(env!("CARGO"))
         .args(arguments)
-        .args(["--quiet", "--locked"])
+        .arg("--locked")
         .current_dir(dirs::workspace())
         .stdin(Stdio::null())
         .status()

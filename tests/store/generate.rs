@@ -92,12 +92,12 @@ impl Generator {
         self.now_ms += match self.random.below(100) {
             0..=89 => self.random.below(2_000) as i64,
             90..=95 => self.random.below(7_200_000) as i64,
-            _ => self.to_edge(),
+            _ => self.step_to_edge(),
         };
         if self.random.one_in(20) { self.now_ms - self.random.below(172_800_000) as i64 } else { self.now_ms }
     }
 
-    fn to_edge(&mut self) -> i64 {
+    fn step_to_edge(&mut self) -> i64 {
         let period = self.random.pick(&[Period::Day, Period::Day, Period::Day, Period::Month, Period::Year]);
         let ids = self.calendar.windows_at(self.now_ms);
         let id = match period {

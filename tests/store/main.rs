@@ -1,6 +1,8 @@
 //! The store suite: the same tables and the same generated sequences for every store, and each reply of the Redis script
 //! compared with the reference ledger's.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod generate;
 #[path = "../../quota/src/decide/table.rs"]
 mod table;

@@ -78,7 +78,6 @@ impl Drain {
         while !self.stopping() {
             if let Err(error) = self.session(&mut backoff).await {
                 self.metrics.journal_retry(Dependency::Redis);
-                self.health.redis_down(error.to_string());
                 tracing::warn!(%error, "journal cannot read the event streams, trying again");
                 self.pause(backoff.next()).await;
             }
@@ -95,10 +94,7 @@ impl Drain {
         let mut own_pending = true;
         while !self.stopping() {
             match self.step(&mut stream, &mut own_pending).await {
-                Ok(()) => {
-                    backoff.reset();
-                    self.health.redis_up();
-                }
+                Ok(()) => backoff.reset(),
                 Err(StreamError::NoGroup) => {
                     tracing::warn!("an event stream has no consumer group, as after Redis was emptied: creating it");
                     stream.create_groups().await?;

@@ -1,5 +1,6 @@
 //! The store in Redis or Valkey: one script call per command. This and the journal's event stream are all that know Redis.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use quota::{Account, Command, Currency, MerchantId, Order, OrderNo, Reply, shard
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, Client, RedisError, Script};
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::packed::{self, PackedError};
 use super::{Notes, Store, StoreError, event_context, keys};
@@ -73,8 +75,23 @@ impl RedisStore {
             }),
             Err(error) => return Err(error),
         };
-        self.verified.store(result.is_ok(), Ordering::Relaxed);
+        if !self.verified.swap(result.is_ok(), Ordering::Relaxed) && result.is_ok() {
+            self.warn_of_eviction().await;
+        }
         result
+    }
+
+    /// A Redis that frees memory by evicting keys forgets what was consumed, and reopens limits. It may hide its settings,
+    /// as managed ones do, so this is no more than a warning.
+    async fn warn_of_eviction(&self) {
+        let mut connection = self.connection.clone();
+        let mut command = redis::cmd("CONFIG");
+        let call = command.arg("GET").arg("maxmemory*").query_async::<HashMap<String, String>>(&mut connection);
+        let Ok(config) = self.bounded(call).await else { return };
+        let bounded = config.get("maxmemory").is_some_and(|bytes| bytes != "0");
+        if let Some(policy) = config.get("maxmemory-policy").filter(|policy| bounded && *policy != "noeviction") {
+            warn!(policy, "redis may evict keys, which would reopen limits: set maxmemory-policy to noeviction");
+        }
     }
 
     /// The account as it is stored: windows that are over still show.
@@ -129,9 +146,16 @@ impl Store for RedisStore {
             .key(keys::stream(shard))
             .arg(packed::command(command))
             .arg(event_context(command, notes).encode_to_vec());
-        let mut connection = self.connection.clone();
-        let (record, decision_id, event): (Vec<u8>, Vec<u8>, String) =
-            self.bounded(invocation.invoke_async(&mut connection)).await?;
+        let call = async {
+            let mut connection = self.connection.clone();
+            match invocation.invoke_async(&mut connection).await {
+                // A connection that was lost, or could not be made before, says so to the next call only. Asking again is
+                // safe: the attempt's own name makes a command that was applied already a replay.
+                Err(error) if error.is_io_error() && !error.is_timeout() => invocation.invoke_async(&mut connection).await,
+                result => result,
+            }
+        };
+        let (record, decision_id, event): (Vec<u8>, Vec<u8>, String) = self.bounded(call).await?;
         Ok(Reply {
             record: packed::record(&record).map_err(corrupt)?,
             decision_id: decision_id

@@ -297,7 +297,7 @@ fn own_server(options: &LoadOptions, role: &str, dir: &RunDir) -> Result<(Proces
         let address = loopback(ports::free()?);
         let mut command = Command::new(&options.program);
         command.args([role, "--listen", &address.to_string()]);
-        let mut process = Process::start(role, command, &dir.join(&format!("{role}.log")))?;
+        let mut process = Process::start(role, command, &dir.join(format!("{role}.log")))?;
         process.wait_ready(READY_WITHIN, || Ok(wait::connect(address).is_ok()))?;
         Ok((process, address))
     })

@@ -28,6 +28,7 @@ struct Entry {
     order_no: String,
     action: String,
     code: String,
+    replay: bool,
     mode: String,
     amount: i64,
     used_before: i64,
@@ -49,7 +50,8 @@ pub(crate) async fn show(stack: &Stack) -> Result<usize> {
     );
     for entry in &entries {
         let day = format!("{} -> {}", entry.used_before, entry.used_after);
-        let Entry { seq, order_no, action, code, mode, amount, .. } = entry;
+        let Entry { seq, order_no, action, mode, amount, .. } = entry;
+        let code = if entry.replay { format!("{} (replay)", entry.code) } else { entry.code.clone() };
         println!("  {seq:<4} {order_no:<8} {action:<8} {code:<21} {mode:<8} {amount:>7} {day:>18}");
     }
     let found: Vec<_> = entries.iter().map(|entry| (&*entry.order_no, &*entry.action, &*entry.code)).collect();
@@ -64,7 +66,7 @@ pub(crate) async fn show(stack: &Stack) -> Result<usize> {
 async fn read(stack: &Stack) -> Result<Vec<Entry>> {
     let pool = stack.postgres.pool().await?;
     let rows = wait::until_async("the journal's rows", STORED_WITHIN, || async {
-        let query = "SELECT seq, order_no, action_type, code, mode, amount, daily_used_before, daily_used_after \
+        let query = "SELECT seq, order_no, action_type, code, replay, mode, amount, daily_used_before, daily_used_after \
                      FROM usage_log WHERE merchant_id = $1 ORDER BY seq";
         let rows = sqlx::query(query).bind(MERCHANT).fetch_all(&pool).await?;
         Ok(Some(rows).filter(|rows| rows.len() >= ROWS.len()))
@@ -75,6 +77,7 @@ async fn read(stack: &Stack) -> Result<Vec<Entry>> {
             order_no: row.try_get("order_no")?,
             action: row.try_get("action_type")?,
             code: row.try_get("code")?,
+            replay: row.try_get("replay")?,
             mode: row.try_get("mode")?,
             amount: row.try_get("amount")?,
             used_before: row.try_get("daily_used_before")?,
