@@ -14,7 +14,7 @@ use quota::rule::Unreadable;
 
 use crate::abi::{self, Buffer, HostError, Level, Map};
 use crate::machine::{Action, Event, ModeWord, Stream};
-use crate::outcome::Ending;
+use crate::outcome::{Ending, UNKNOWN, UNREACHED};
 use vm::Vm;
 
 /// Longest answer of the server that is read, in bytes.
@@ -94,12 +94,15 @@ extern "C" fn proxy_on_request_trailers(context: u32, _count: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_headers(context: u32, _count: u32, _end: u32) -> u32 {
     let status = abi::header(Map::ResponseHeaders, ":status").ok().flatten();
-    let status = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-    with_vm((), |vm| {
-        if vm.stream(context).is_some_and(Stream::is_charged) {
-            vm.event(context, Event::ResponseHeaders(Ending { status, ..ending() }));
-        }
-    });
+    let status: Option<u16> = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+    // Only a failure settles a charge before the stream ends.
+    if status.is_none_or(|status| status >= 400) {
+        with_vm((), |vm| {
+            if vm.stream(context).is_some_and(Stream::is_charged) {
+                vm.event(context, Event::ResponseHeaders(Ending { status, ..ending() }));
+            }
+        });
+    }
     Action::Continue.status()
 }
 
@@ -170,9 +173,12 @@ fn ending() -> Ending {
         let bytes = abi::property(path).ok().flatten()?;
         Some(u64::from_le_bytes(*bytes.first_chunk::<8>()?))
     };
+    // Flags that cannot be read could have said that the outcome is unknown.
+    let flags = number(&["response", "flags"]).unwrap_or(UNKNOWN);
     Ending {
         status: number(&["response", "code"]).and_then(|code| u16::try_from(code).ok()),
-        flags: number(&["response", "flags"]).unwrap_or_default(),
-        tries: number(&["upstream", "request_attempt_count"]),
+        flags,
+        // Each property costs a call into the proxy, and only these flags ask for this one.
+        tries: if flags & UNREACHED == 0 { None } else { number(&["upstream", "request_attempt_count"]) },
     }
 }

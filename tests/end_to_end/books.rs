@@ -26,6 +26,8 @@ pub(crate) struct Entry {
     pub(crate) mode: String,
     pub(crate) replay: bool,
     pub(crate) event_id: String,
+    /// Why an attempt was voided.
+    pub(crate) reason: Option<String>,
     windows: [Step; 3],
 }
 
@@ -66,6 +68,7 @@ impl Entry {
             mode: row.try_get("mode")?,
             replay: row.try_get("replay")?,
             event_id: row.try_get("event_text")?,
+            reason: row.try_get("reason")?,
             windows: [step("daily")?, step("monthly")?, step("yearly")?],
         })
     }
@@ -106,6 +109,21 @@ pub(crate) async fn settles_at(stack: &Stack, merchant: &str, expected: (u64, u6
             Err(failure.while_doing(format!("{merchant}: waiting for {expected:?}, last {last:?}")))
         }
     }
+}
+
+/// Waits until every void that the filter has sent is in the journal, and gives their number: each is of an attempt of its
+/// own, so each leaves one row, however often it was sent. For stacks whose Envoy was not restarted.
+pub(crate) async fn voids_done(stack: &Stack) -> Result<i64> {
+    let pool = stack.postgres.pool().await?;
+    let done = wait::until_async("every void in the journal", DRAINED_WITHIN, || async {
+        let query = "SELECT count(*) FROM usage_log WHERE action_type = 'void'";
+        let rows: i64 = sqlx::query_scalar(query).fetch_one(&pool).await?;
+        let sent = stack.envoy.metric("sluice_void_sent")?;
+        Ok((rows as f64 == sent).then_some(rows))
+    });
+    let done = done.await;
+    pool.close().await;
+    done
 }
 
 /// for a merchant's account in USD: every row starts where the one before ended, the counters in Redis are the

@@ -8,9 +8,14 @@
 mod ensure;
 
 mod books;
+mod fake;
+mod gateway;
+mod logs;
+mod no_answer;
 mod payments;
 mod policies;
 mod requests;
+mod server;
 mod suite;
 
 use std::process::ExitCode;
@@ -24,5 +29,8 @@ fn main() -> ExitCode {
     let mut suite = Suite::new();
     payments::add(&mut suite);
     requests::add(&mut suite);
+    gateway::add(&mut suite);
+    no_answer::add(&mut suite);
+    server::add(&mut suite);
     suite.run(&arguments)
 }

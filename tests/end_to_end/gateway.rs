@@ -1,0 +1,129 @@
+//! What becomes of an admitted payment's charge by what becomes of the payment at the gateway: made, failed, or nobody can
+//! tell.
+
+use std::time::Duration;
+
+use e2e::client::{Payment, Protocol};
+use e2e::gateway::Gateway;
+use e2e::stack::Stack;
+use e2e::{Context, Result, wait};
+
+use crate::books::{books_agree, settles_at};
+use crate::logs::{lines_of, outcome};
+use crate::suite::{Suite, options};
+
+/// How a payment ends at the gateway, and what follows.
+struct Row {
+    behaviour: &'static str,
+    /// `None` where the client gets no whole answer.
+    status: Option<u16>,
+    kept: bool,
+    outcome: &'static str,
+    /// Why the journal says it was voided.
+    reason: Option<&'static str>,
+}
+
+const fn kept(behaviour: &'static str, status: Option<u16>, outcome: &'static str) -> Row {
+    Row { behaviour, status, kept: true, outcome, reason: None }
+}
+
+const fn voided(behaviour: &'static str, status: u16, reason: &'static str) -> Row {
+    Row { behaviour, status: Some(status), kept: false, outcome: "voided", reason: Some(reason) }
+}
+
+const ROWS: &[Row] = &[
+    kept("slow-20", Some(200), "kept"),
+    kept("status-201", Some(201), "kept"),
+    kept("status-302", Some(302), "kept"),
+    voided("fail-400", 400, "upstream_4xx"),
+    voided("fail-402", 402, "upstream_4xx"),
+    voided("status-422", 422, "upstream_4xx"),
+    voided("fail-500", 500, "upstream_5xx"),
+    voided("status-503", 503, "upstream_5xx"),
+    kept("conflict-409", Some(409), "kept"),
+    kept("status-504", Some(504), "unknown"),
+    // The connection breaks before the answer: the gateway may have made the payment.
+    kept("reset", Some(503), "unknown"),
+    // It breaks in the middle of the answer, whose status was 200.
+    kept("reset-after-headers", None, "unknown"),
+];
+
+pub(crate) fn add(suite: &mut Suite) {
+    for protocol in Protocol::BOTH {
+        suite.shared(format!("gateway::the_charge_follows_the_payment::{protocol:?}"), async move |stack: &Stack| {
+            for (number, row) in ROWS.iter().enumerate() {
+                let merchant = format!("gateway-{protocol:?}-{number}");
+                try_row(stack, protocol, &merchant, row).await.context(format!("{merchant}, {}", row.behaviour))?;
+            }
+            Ok(())
+        });
+        suite.shared(format!("gateway::hangs_past_the_routes_timeout::{protocol:?}"), async move |stack: &Stack| {
+            let row = kept("hang", Some(504), "unknown");
+            try_row(stack, protocol, &format!("gateway-{protocol:?}-hang"), &row).await
+        });
+        suite.shared(format!("gateway::the_client_leaves_while_it_works::{protocol:?}"), async move |stack: &Stack| {
+            the_client_leaves_while_it_works(stack, protocol).await
+        });
+    }
+    suite.owned("gateway::is_down", options(), is_down);
+}
+
+async fn try_row(stack: &Stack, protocol: Protocol, merchant: &str, row: &Row) -> Result<()> {
+    let order = format!("{merchant}-1");
+    let payment = Payment::new(merchant, &order, 6_000).gateway(row.behaviour);
+    let answer = stack.send(protocol, payment.call()).await;
+    match (&answer, row.status) {
+        (Ok(answer), Some(status)) => ensure_eq!(answer.status, status, "{}", answer.json()),
+        (Err(_), None) => {}
+        other => return Err(e2e::Failure::new(format!("{other:?}"))),
+    }
+    ensure_eq!(stack.gateway.seen_order(&order).len(), 1, "requests at the gateway");
+    settles_at(stack, merchant, if row.kept { (6_000, 1) } else { (0, 0) }).await?;
+    ensure_eq!(outcome(&stack.envoy, &order)?, row.outcome);
+    let entries = books_agree(stack, merchant).await?;
+    let rows: Vec<_> = entries.iter().map(|entry| (&*entry.action, entry.reason.as_deref())).collect();
+    let mut expected = vec![("consume", None)];
+    expected.extend(row.reason.map(|reason| ("void", Some(reason))));
+    ensure_eq!(rows, expected);
+    Ok(())
+}
+
+/// The gateway works on the payment when its client goes: nobody can tell the outcome, so the charge stays, and the client's
+/// retry is admitted as the same payment.
+async fn the_client_leaves_while_it_works(stack: &Stack, protocol: Protocol) -> Result<()> {
+    let merchant = format!("leaver-{protocol:?}");
+    let order = format!("{merchant}-1");
+    let slow = Payment::new(&merchant, &order, 6_000).gateway("slow-3000");
+    let address = stack.envoy.address();
+    let sending = tokio::spawn(e2e::client::send_once(address, protocol, slow.call()));
+    let seen = wait::until_async("the payment at the gateway", Duration::from_secs(5), || async {
+        Ok((!stack.gateway.seen_order(&order).is_empty()).then_some(()))
+    });
+    seen.await?;
+    sending.abort();
+    ensure_eq!(outcome(&stack.envoy, &order)?, "unknown");
+    let answer = stack.send(protocol, Payment::new(&merchant, &order, 6_000).call()).await?;
+    ensure_eq!(answer.status, 200, "{}", answer.json());
+    let lines = lines_of(&stack.envoy, &order, 2)?;
+    ensure_eq!(lines[1]["sluice"]["replay"], true);
+    settles_at(stack, &merchant, (6_000, 1)).await?;
+    books_agree(stack, &merchant).await.map(drop)
+}
+
+/// Nothing listens where the gateway should be: the payment never reached it, so its charge is returned.
+async fn is_down(stack: &mut Stack) -> Result<()> {
+    stack.gateway = Gateway::start()?;
+    for protocol in Protocol::BOTH {
+        let merchant = format!("down-{protocol:?}");
+        let order = format!("{merchant}-1");
+        let answer = stack.send(protocol, Payment::new(&merchant, &order, 6_000).call()).await?;
+        ensure_eq!(answer.status, 503, "{}", answer.json());
+        ensure_eq!(answer.code(), "", "it is not Sluice that refuses");
+        settles_at(stack, &merchant, (0, 0)).await?;
+        ensure_eq!(outcome(&stack.envoy, &order)?, "voided");
+        let entries = books_agree(stack, &merchant).await?;
+        let reasons: Vec<_> = entries.iter().map(|entry| entry.reason.as_deref()).collect();
+        ensure_eq!(reasons, [None, Some("upstream_unreached")]);
+    }
+    Ok(())
+}
