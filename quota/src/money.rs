@@ -130,19 +130,17 @@ fn parse_major(text: &str, currency: Currency) -> Result<AmountMinor, AmountErro
 
 /// Counts the decimals of `digits[.digits]`; everything else is refused before any arithmetic.
 fn check_digits(text: &str) -> Result<usize, AmountError> {
-    if let Some(rest) = text.strip_prefix('-') {
-        return Err(if check_digits(rest).is_ok() { AmountError::Negative } else { AmountError::Malformed });
-    }
-    let (whole, decimals) = match text.split_once('.') {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (whole, decimals) = match digits.split_once('.') {
         Some((_, "")) => return Err(AmountError::Malformed),
         Some(parts) => parts,
-        None => (text, ""),
+        None => (digits, ""),
     };
     let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || !all_digits(whole) || !all_digits(decimals) {
         return Err(AmountError::Malformed);
     }
-    Ok(decimals.len())
+    if negative { Err(AmountError::Negative) } else { Ok(decimals.len()) }
 }
 
 /// An ISO 4217 currency in use.
