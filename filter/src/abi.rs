@@ -1,54 +1,22 @@
-//! The proxy's functions (proxy-wasm ABI 0.2.1) as total functions: every status other than success is an error value.
-//! The only module with imports from the host, and the only one that touches raw memory.
+//! The proxy's functions (proxy-wasm ABI 0.2.1) as total functions: every status other than success is an error value, where
+//! the SDK's wrappers panic on statuses that they do not list. Calls out are the exception ([`grpc_call`]): the SDK has to
+//! know their tokens.
+//!
+//! The only module with imports of its own from the host, and the only one that touches raw memory.
 
 #![expect(unsafe_code, reason = "the host's functions take and return raw addresses")]
 
-use std::alloc::Layout;
+use std::time::Duration;
+
+use proxy_wasm::hostcalls::dispatch_grpc_call;
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status, StreamType};
 
 /// The host's status for what is not there.
-const NOT_FOUND: u32 = 1;
+const NOT_FOUND: u32 = Status::NotFound as u32;
 
 /// A host's status other than success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HostError(pub(crate) u32);
-
-/// Severity of a log line.
-#[derive(Clone, Copy, Debug)]
-#[repr(u32)]
-pub(crate) enum Level {
-    Info = 2,
-    Warn = 3,
-    Error = 4,
-}
-
-/// Kind of a metric.
-#[derive(Clone, Copy, Debug)]
-#[repr(u32)]
-pub(crate) enum MetricKind {
-    Counter = 0,
-    Gauge = 1,
-    Histogram = 2,
-}
-
-/// Which bytes of the host.
-#[derive(Clone, Copy, Debug)]
-#[repr(u32)]
-pub(crate) enum Buffer {
-    RequestBody = 0,
-    GrpcMessage = 5,
-    PluginConfiguration = 7,
-}
-
-/// Which headers of the host.
-#[derive(Clone, Copy, Debug)]
-#[repr(u32)]
-pub(crate) enum Map {
-    RequestHeaders = 0,
-    ResponseHeaders = 2,
-}
-
-/// The request's direction, for resuming and resetting.
-const HTTP_REQUEST: u32 = 0;
 
 mod raw {
     #[link(wasm_import_module = "env")]
@@ -56,7 +24,6 @@ mod raw {
         pub(super) fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
         pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
         pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
-        pub(super) fn proxy_set_effective_context(context: u32) -> u32;
         pub(super) fn proxy_get_buffer_bytes(
             kind: u32,
             start: usize,
@@ -100,20 +67,6 @@ mod raw {
             headers_size: usize,
             grpc_status: i32,
         ) -> u32;
-        pub(super) fn proxy_grpc_call(
-            cluster: *const u8,
-            cluster_size: usize,
-            service: *const u8,
-            service_size: usize,
-            method: *const u8,
-            method_size: usize,
-            metadata: *const u8,
-            metadata_size: usize,
-            message: *const u8,
-            message_size: usize,
-            timeout_ms: u32,
-            token: *mut u32,
-        ) -> u32;
         pub(super) fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
         pub(super) fn proxy_record_metric(id: u32, value: u64) -> u32;
         pub(super) fn proxy_increment_metric(id: u32, offset: i64) -> u32;
@@ -124,16 +77,6 @@ fn check(status: u32) -> Result<(), HostError> {
     if status == 0 { Ok(()) } else { Err(HostError(status)) }
 }
 
-/// Memory that the host fills and the filter then owns.
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-    match Layout::array::<u8>(size) {
-        // SAFETY: the layout is not empty. Null, for memory that is not there, is the host's to handle.
-        Ok(layout) if size > 0 => unsafe { std::alloc::alloc(layout) },
-        _ => std::ptr::null_mut(),
-    }
-}
-
 /// Calls a function of the host that hands out bytes by address and size.
 fn take(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, HostError> {
     let mut data: *mut u8 = std::ptr::null_mut();
@@ -142,7 +85,8 @@ fn take(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, H
     if data.is_null() || size == 0 {
         return check(status).map(|()| Vec::new());
     }
-    // SAFETY: the host had the memory from `proxy_on_memory_allocate`, with this very size, and has filled it.
+    // SAFETY: the host had the memory from the SDK's `proxy_on_memory_allocate`, which hands out a boxed slice of this very
+    // size, and has filled it.
     let bytes = unsafe { Vec::from_raw_parts(data, size, size) };
     check(status).map(|()| bytes)
 }
@@ -156,7 +100,7 @@ fn optional(result: Result<Vec<u8>, HostError>) -> Result<Option<Vec<u8>>, HostE
 }
 
 /// Writes a line to the proxy's log. There is nowhere to tell if that fails.
-pub(crate) fn log(level: Level, text: &str) {
+pub(crate) fn log(level: LogLevel, text: &str) {
     // SAFETY: the host reads `text` within the call.
     unsafe { raw::proxy_log(level as u32, text.as_ptr(), text.len()) };
 }
@@ -176,39 +120,33 @@ pub(crate) fn set_tick_period(period_ms: u32) -> Result<(), HostError> {
     check(unsafe { raw::proxy_set_tick_period_milliseconds(period_ms) })
 }
 
-/// Makes the calls that follow speak for another context.
-pub(crate) fn set_effective_context(context: u32) -> Result<(), HostError> {
-    // SAFETY: a number is passed.
-    check(unsafe { raw::proxy_set_effective_context(context) })
-}
-
 /// Reads up to `max` bytes of a buffer.
-pub(crate) fn buffer(buffer: Buffer, max: usize) -> Result<Option<Vec<u8>>, HostError> {
+pub(crate) fn buffer(buffer: BufferType, max: usize) -> Result<Option<Vec<u8>>, HostError> {
     // SAFETY: the host writes an address and a size within the call.
     optional(take(|data, size| unsafe { raw::proxy_get_buffer_bytes(buffer as u32, 0, max, data, size) }))
 }
 
 /// Every header. A map that does not parse is a host's failure.
-pub(crate) fn headers(map: Map) -> Result<Vec<(Vec<u8>, Vec<u8>)>, HostError> {
+pub(crate) fn headers(map: MapType) -> Result<Vec<(Vec<u8>, Vec<u8>)>, HostError> {
     // SAFETY: the host writes an address and a size within the call.
     let bytes = take(|data, size| unsafe { raw::proxy_get_header_map_pairs(map as u32, data, size) })?;
     crate::wire::decode_pairs(&bytes).ok_or(HostError(0))
 }
 
-pub(crate) fn header(map: Map, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+pub(crate) fn header(map: MapType, name: &str) -> Result<Option<Vec<u8>>, HostError> {
     // SAFETY: the host reads `name` and writes an address and a size within the call.
     optional(take(|data, size| unsafe {
         raw::proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, size)
     }))
 }
 
-pub(crate) fn remove_request_header(name: &str) -> Result<(), HostError> {
+pub(crate) fn remove_header(map: MapType, name: &str) -> Result<(), HostError> {
     // SAFETY: the host reads `name` within the call.
-    check(unsafe { raw::proxy_remove_header_map_value(Map::RequestHeaders as u32, name.as_ptr(), name.len()) })
+    check(unsafe { raw::proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
 }
 
 pub(crate) fn set_request_header(name: &str, value: &str) -> Result<(), HostError> {
-    let map = Map::RequestHeaders as u32;
+    let map = MapType::HttpRequestHeaders as u32;
     // SAFETY: the host reads `name` and `value` within the call.
     check(unsafe { raw::proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
@@ -228,12 +166,12 @@ pub(crate) fn set_state(name: &str, value: &[u8]) -> Result<(), HostError> {
 
 pub(crate) fn resume_request() -> Result<(), HostError> {
     // SAFETY: a number is passed.
-    check(unsafe { raw::proxy_continue_stream(HTTP_REQUEST) })
+    check(unsafe { raw::proxy_continue_stream(StreamType::HttpRequest as u32) })
 }
 
 pub(crate) fn reset_request() -> Result<(), HostError> {
     // SAFETY: a number is passed.
-    check(unsafe { raw::proxy_close_stream(HTTP_REQUEST) })
+    check(unsafe { raw::proxy_close_stream(StreamType::HttpRequest as u32) })
 }
 
 pub(crate) fn respond(status: u32, headers: &[(String, String)], body: &[u8]) -> Result<(), HostError> {
@@ -253,32 +191,15 @@ pub(crate) fn respond(status: u32, headers: &[(String, String)], body: &[u8]) ->
     })
 }
 
-/// Starts a gRPC call and returns its token. The answer comes to the root context.
+/// Starts a gRPC call and returns its token. The SDK brings the answer to the context that it holds active now.
 pub(crate) fn grpc_call(cluster: &str, message: &[u8], timeout_ms: u32) -> Result<u32, HostError> {
-    let (service, method) = (crate::wire::SERVICE, crate::wire::METHOD);
-    let metadata = crate::wire::encode_pairs(&[]);
-    let mut token = 0;
-    // SAFETY: the host reads the texts and writes one number within the call.
-    check(unsafe {
-        raw::proxy_grpc_call(
-            cluster.as_ptr(),
-            cluster.len(),
-            service.as_ptr(),
-            service.len(),
-            method.as_ptr(),
-            method.len(),
-            metadata.as_ptr(),
-            metadata.len(),
-            message.as_ptr(),
-            message.len(),
-            timeout_ms,
-            &raw mut token,
-        )
-    })?;
-    Ok(token)
+    let timeout = Duration::from_millis(u64::from(timeout_ms));
+    let call =
+        dispatch_grpc_call(cluster, crate::wire::SERVICE, crate::wire::METHOD, Vec::new(), Some(message), timeout);
+    call.map_err(|status| HostError(status as u32))
 }
 
-pub(crate) fn define_metric(kind: MetricKind, name: &str) -> Result<u32, HostError> {
+pub(crate) fn define_metric(kind: MetricType, name: &str) -> Result<u32, HostError> {
     let mut id = 0;
     // SAFETY: the host reads `name` and writes one number within the call.
     check(unsafe { raw::proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &raw mut id) })?;

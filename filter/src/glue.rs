@@ -1,184 +1,55 @@
-//! The functions that the proxy calls, and the reading of what it hands out. Translates only: every decision is in `machine`
-//! and `voids`, and what is kept between the calls is in `vm`.
+//! The SDK's side of the filter: its root context and http context, which translate only. Every decision is in `machine` and
+//! `voids`; what one worker's contexts share is in `worker`.
 //!
-//! A worker is one thread and the proxy does not call back while it serves a call of the filter. Should it ever, the state is
-//! found borrowed and the callback answers as if the host had failed: requests stay paused.
+//! The SDK holds the context that it calls borrowed, and brings the answer to a call to the context that it held active when
+//! the call went out. A check belongs to its stream, and its answer may be dropped with it: the attempt was voided then. A void
+//! outlives its stream, so it goes out from the root context, which a stream reaches by the SDK's own `proxy_on_queue_ready`:
+//! that call borrows the root and not the stream. It is the last thing that a callback does, since the root stays active after
+//! it, and a check must go out from its stream. The proxy makes every call for the root and needs no effective context set.
 
-#![expect(unsafe_code, reason = "functions are exported under the ABI's names")]
+#![expect(unsafe_code, reason = "a function of the SDK is called by its exported name")]
 
-mod vm;
+mod http;
+mod root;
+mod worker;
 
-use std::cell::RefCell;
+use std::rc::Rc;
 
-use quota::rule::Unreadable;
+use proxy_wasm::types::{BufferType, LogLevel};
 
-use crate::abi::{self, Buffer, HostError, Level, Map};
-use crate::machine::{Action, Event, ModeWord, Stream};
-use crate::outcome::{Ending, UNKNOWN, UNREACHED};
-use vm::Vm;
+use crate::abi;
+use root::Root;
+use worker::Worker;
 
 /// Longest answer of the server that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Where the route's mode is written.
-const MODE_PATH: [&str; 5] = ["xds", "route_metadata", "filter_metadata", "sluice", "mode"];
 
 thread_local! {
-    static VM: RefCell<Vm> = RefCell::default();
+    static WORKER: Rc<Worker> = Rc::default();
 }
 
-fn with_vm<T>(otherwise: T, act: impl FnOnce(&mut Vm) -> T) -> T {
-    VM.with(|vm| match vm.try_borrow_mut() {
-        Ok(mut vm) => act(&mut vm),
-        Err(_) => {
-            abi::log(Level::Error, "sluice: the proxy called the filter while serving its call");
-            otherwise
-        }
-    })
-}
+proxy_wasm::main! {{
+    proxy_wasm::set_root_context(|id| Box::new(Root::new(id, WORKER.with(Rc::clone))));
+}}
 
 unsafe extern "C" {
-    safe fn __wasm_call_ctors();
+    /// Makes a root context the SDK's active one and runs its `on_queue_ready`. It panics for a root that is gone.
+    safe fn proxy_on_queue_ready(root: u32, queue: u32);
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn _initialize() {
-    __wasm_call_ctors();
+/// Has a live root context send what waits in the worker's outbox.
+fn wake(root: u32) {
+    proxy_on_queue_ready(root, 0);
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn proxy_abi_version_0_2_1() {}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_context_create(context: u32, root: u32) {
-    with_vm((), |vm| vm.create(context, root));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_vm_start(_root: u32, _configuration_size: usize) -> u32 {
-    1
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_configure(root: u32, configuration_size: usize) -> u32 {
-    let configured = with_vm(Err("the filter is busy".to_owned()), |vm| vm.configure(root, configuration_size));
-    match configured {
-        Ok(()) => 1,
-        Err(problem) => {
-            abi::log(Level::Error, &format!("sluice: the plugin configuration is refused: {problem}"));
-            0
-        }
+/// The message of the answer that the proxy is just delivering.
+fn answer(grpc_status: u32, size: usize) -> Option<Vec<u8>> {
+    if grpc_status != 0 {
+        return None;
     }
+    abi::buffer(BufferType::GrpcReceiveBuffer, size.min(ANSWER_BYTES_MAX)).ok().flatten()
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_tick(root: u32) {
-    with_vm((), |vm| vm.tick(root));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_headers(context: u32, _count: u32, end: u32) -> u32 {
-    with_vm(Action::PauseAll, |vm| vm.request_headers(context, end != 0)).status()
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_body(context: u32, size: usize, end: u32) -> u32 {
-    let event = Event::RequestBody { size, end: end != 0, read: &request_body };
-    with_vm(Action::Pause, |vm| vm.event(context, event)).status()
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_trailers(context: u32, _count: u32) -> u32 {
-    with_vm(Action::Pause, |vm| vm.event(context, Event::RequestTrailers { read: &request_body })).status()
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_headers(context: u32, _count: u32, _end: u32) -> u32 {
-    let status = abi::header(Map::ResponseHeaders, ":status").ok().flatten();
-    let status: Option<u16> = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-    // Only a failure settles a charge before the stream ends.
-    if status.is_none_or(|status| status >= 400) {
-        with_vm((), |vm| {
-            if vm.stream(context).is_some_and(Stream::is_charged) {
-                vm.event(context, Event::ResponseHeaders(Ending { status, ..ending() }));
-            }
-        });
-    }
-    Action::Continue.status()
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_log(context: u32) {
-    with_vm((), |vm| {
-        if vm.stream(context).is_some_and(Stream::is_open) {
-            vm.event(context, Event::Log(ending()));
-        }
-    });
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_done(_context: u32) -> u32 {
-    1
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_delete(context: u32) {
-    with_vm((), |vm| vm.delete(context));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_grpc_receive(_context: u32, token: u32, size: usize) {
-    let message = abi::buffer(Buffer::GrpcMessage, size.min(ANSWER_BYTES_MAX)).ok().flatten();
-    with_vm((), |vm| vm.answered(token, 0, message.as_deref()));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_grpc_close(_context: u32, token: u32, status: u32) {
-    with_vm((), |vm| vm.answered(token, status, None));
-}
-
-impl Action {
-    /// The number that a request callback returns: continue, stop iteration, stop all iteration with watermarks.
-    const fn status(self) -> u32 {
-        match self {
-            Self::Continue => 0,
-            Self::Pause => 1,
-            Self::PauseAll => 4,
-        }
-    }
-}
-
-fn request_body(max: usize) -> Result<Vec<u8>, Unreadable> {
-    match abi::buffer(Buffer::RequestBody, max) {
-        Ok(body) => Ok(body.unwrap_or_default()),
-        Err(HostError(_)) => Err(Unreadable),
-    }
-}
-
-fn metadata(path: &[String]) -> Result<Option<Vec<u8>>, Unreadable> {
-    let mut full = vec!["metadata", "filter_metadata"];
-    full.extend(path.iter().map(String::as_str));
-    abi::property(&full).map_err(|HostError(_)| Unreadable)
-}
-
-fn mode_word() -> ModeWord {
-    match abi::property(&MODE_PATH) {
-        Ok(Some(word)) => ModeWord::Word(word),
-        Ok(None) => ModeWord::Unset,
-        Err(HostError(_)) => ModeWord::Unreadable,
-    }
-}
-
-fn ending() -> Ending {
-    let number = |path: &[&str]| {
-        let bytes = abi::property(path).ok().flatten()?;
-        Some(u64::from_le_bytes(*bytes.first_chunk::<8>()?))
-    };
-    // Flags that cannot be read could have said that the outcome is unknown.
-    let flags = number(&["response", "flags"]).unwrap_or(UNKNOWN);
-    Ending {
-        status: number(&["response", "code"]).and_then(|code| u16::try_from(code).ok()),
-        flags,
-        // Each property costs a call into the proxy, and only these flags ask for this one.
-        tries: if flags & UNREACHED == 0 { None } else { number(&["upstream", "request_attempt_count"]) },
-    }
+fn error(text: &str) {
+    abi::log(LogLevel::Error, text);
 }

@@ -1,14 +1,28 @@
-// LEAD -> filter author: the owner fixes the package `proxy-wasm`; it must stay a dependency and be used. Plan after your
-// report: SDK for contexts, callbacks and dispatch_grpc_call, your total `abi` for every other outbound call. Please do this
-// yourself if you have time left (remove this note); else finish the tests so that they hold for either.
 //! Sluice's filter for proxies that speak proxy-wasm (ABI 0.2.1).
 //!
 //! Deciding what to do with a stream is pure ([`machine`], [`voids`], [`config`] and what they use) and is tested
-//! natively. Two modules exist in the compiled filter only: `abi`, the proxy's functions as total Rust functions, and
-//! `glue`, the functions that the proxy calls.
+//! natively. Two modules exist in the compiled filter only: `glue`, the SDK's root and http contexts, and `abi`, the proxy's
+//! functions as total Rust functions.
 //!
-//! The filter speaks the ABI itself rather than through an SDK: the SDK's wrappers panic on statuses they do not expect, and
-//! a panic costs every stream of the worker, so promise Q-10 could not be kept.
+//! # Where the compiled filter can still trap
+//!
+//! The filter's own code has no panic in it, and a failing call into the proxy is a value to it. The SDK panics where a proxy
+//! breaks the ABI. A trap ends the worker's VM, and with `failure_policy: FAIL_RELOAD` its requests fail and
+//! the next one gets a fresh VM, so it lets no payment through; it costs the voids that waited, which hold expiry and the
+//! reconciler find. The SDK's points, and why Envoy does not reach them:
+//!
+//! - A call to the server that fails with a status other than parse failure (no such cluster) and internal failure (no
+//!   connection to be had). Envoy returns those two only.
+//! - Making a call's own context effective before its answer is handed over. The SDK does so for contexts that it still holds,
+//!   and Envoy knows a context until it has told the SDK of its end.
+//! - A callback for a context that was never created or is gone, and a second creation of one. Envoy numbers its contexts in
+//!   order of creation and calls nothing before it or after the end.
+//! - A second call with the token of one that is still awaited. Envoy numbers its calls.
+//! - A callback while another one runs. Envoy makes what could call back (going on, answering, resetting) wait for the end of
+//!   the callback.
+//! - No memory left, as in every Rust program.
+//!
+//! Randomness is not among them: the SDK's maps are seeded without the proxy, and the filter's own are ordered.
 
 #![deny(
     clippy::unwrap_used,

@@ -10,20 +10,21 @@ mod settle;
 pub(crate) mod tests;
 
 pub use drive::{Failed, drive};
+use events::own_names;
 pub use events::{Action, BodyReader, Effect, Event, MetadataReader, ModeWord, RequestHead, Step};
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use proto::{PROBLEM_CONTENT_TYPE, Problem, header};
-use quota::rule::{Draft, Found, OnError, Refusal, Rule, Unmatched};
+use quota::rule::{Draft, Found, OnError, Refusal, Rule, Unmatched, Unreadable};
 use quota::{Code, Mode};
 
 use crate::config::Plugin;
 use crate::outcome::Reason;
 use crate::record::{Outcome, Record};
 use crate::stats::Stat;
-use crate::wire::{self, Attempt, Reply};
+use crate::wire::{self, Attempt, NoAnswer, Reply};
 
 /// A request's life, from its headers to the log.
 #[derive(Debug)]
@@ -45,8 +46,8 @@ enum Phase {
     Passing,
     /// The body is being collected.
     Collecting { rule: Arc<Rule>, draft: Draft },
-    /// The server was asked.
-    Pending { rule: Arc<Rule>, attempt: Attempt },
+    /// The server is being asked; `asked` says that the question went out.
+    Pending { rule: Arc<Rule>, attempt: Attempt, asked: bool },
     /// The payment went to the gateway and is, or may be, charged.
     Forwarded { rule: Arc<Rule>, attempt: Attempt },
     /// The proxy answered; nothing may go to the gateway any more.
@@ -76,7 +77,7 @@ impl Stream {
         match event {
             Event::RequestHeaders { head, end } => self.request_headers(&mut step, &head, end),
             Event::RequestBody { size, end, read } => self.request_body(&mut step, size, end, read),
-            Event::RequestTrailers { read } => self.request_end(&mut step, read),
+            Event::RequestTrailers { trailers, read } => self.request_trailers(&mut step, trailers, read),
             Event::Reply { grpc_status, message, check_ms } => {
                 self.record.check_ms = Some(check_ms);
                 self.reply(&mut step, wire::reply(grpc_status, message));
@@ -85,6 +86,7 @@ impl Stream {
             Event::ResponseHeaders(ending) => self.response_headers(&mut step, ending),
             Event::Log(ending) => self.log(&mut step, ending),
             Event::HostFailed => self.host_failed(&mut step),
+            Event::TrailersFailed => self.trailers_failed(&mut step),
         }
         self.show(&mut step);
         step
@@ -109,9 +111,8 @@ impl Stream {
     }
 
     fn request_headers(&mut self, step: &mut Step, head: &RequestHead<'_>, end: bool) {
-        for name in head.own_headers() {
-            step.push(Effect::StripHeader(name));
-        }
+        let own = own_names(&head.headers).into_iter();
+        step.effects.extend(own.map(Effect::StripHeader));
         let plugin = Rc::clone(&self.plugin);
         let found = plugin.rules.find(&head.method(), &head.target());
         let rule_mode = match &found {
@@ -138,7 +139,7 @@ impl Stream {
                 self.traceparent = head.traceparent();
                 match rule.read_head(head, &captures) {
                     Err(refusal) => self.refuse(step, refusal),
-                    Ok(draft) if end || !rule.needs_body() => self.ask(step, rule, draft, &[], Action::PauseAll),
+                    Ok(draft) if end || !rule.needs_body() => self.ask(step, rule, draft, &[]),
                     Ok(draft) => {
                         self.phase = Phase::Collecting { rule: Arc::clone(rule), draft };
                         step.action = Action::Pause;
@@ -169,6 +170,21 @@ impl Stream {
         }
     }
 
+    fn request_trailers(
+        &mut self,
+        step: &mut Step,
+        trailers: Result<Vec<(Vec<u8>, Vec<u8>)>, Unreadable>,
+        read: BodyReader<'_>,
+    ) {
+        match trailers {
+            Ok(trailers) => {
+                step.effects.extend(own_names(&trailers).into_iter().map(Effect::StripTrailer));
+                self.request_end(step, read);
+            }
+            Err(Unreadable) => self.trailers_failed(step),
+        }
+    }
+
     /// The body or the trailers ended the request.
     fn request_end(&mut self, step: &mut Step, read: BodyReader<'_>) {
         let (rule, draft) = match std::mem::replace(&mut self.phase, Phase::Done) {
@@ -181,7 +197,7 @@ impl Stream {
         };
         // One byte more than the rule reads, so that a body that is too large is seen to be.
         match read(rule.body_bytes_max.saturating_add(1)) {
-            Ok(body) => self.ask(step, &rule, draft, &body, Action::Pause),
+            Ok(body) => self.ask(step, &rule, draft, &body),
             Err(_) => self.host_failed(step),
         }
     }
@@ -194,7 +210,7 @@ impl Stream {
         }
     }
 
-    fn ask(&mut self, step: &mut Step, rule: &Arc<Rule>, draft: Draft, body: &[u8], pause: Action) {
+    fn ask(&mut self, step: &mut Step, rule: &Arc<Rule>, draft: Draft, body: &[u8]) {
         let charge = match draft.finish(rule, body) {
             Ok(charge) => charge,
             Err(refusal) => return self.refuse(step, refusal),
@@ -213,8 +229,8 @@ impl Stream {
         self.record.merchant = Some(attempt.merchant.clone());
         self.record.order = Some(attempt.order_no.clone());
         step.push(Effect::Ask { message: wire::consume(&charge, &attempt), timeout_ms: rule.timeout_ms });
-        step.action = pause;
-        self.phase = Phase::Pending { rule: Arc::clone(rule), attempt };
+        step.action = Action::Pause;
+        self.phase = Phase::Pending { rule: Arc::clone(rule), attempt, asked: false };
     }
 
     fn reply(&mut self, step: &mut Step, reply: Reply) {
@@ -224,11 +240,14 @@ impl Stream {
         step.resumes = true;
         step.push(Effect::ObserveCheck(self.record.check_ms.unwrap_or_default()));
         match reply {
-            Reply::None(why) => self.no_answer(step, rule, attempt, why, true),
-            Reply::Pass { code, headers } => match may_pass(self.mode, code) {
-                true => self.admit(step, rule, attempt, code, &headers),
-                false => self.no_answer(step, rule, attempt, "the answer allows what its code refuses", true),
-            },
+            Reply::None(no_answer) => self.no_answer(step, rule, attempt, no_answer, true),
+            Reply::Pass { code, headers } if code == Code::Admitted || self.mode == Mode::Shadow => {
+                self.admit(step, rule, attempt, code, &headers);
+            }
+            Reply::Pass { .. } => {
+                let no_answer = NoAnswer::unavailable("the answer allows what its code refuses");
+                self.no_answer(step, rule, attempt, no_answer, true);
+            }
             Reply::Refuse { code, headers, .. } if self.mode == Mode::Shadow => {
                 step.push(Effect::Count(Stat::ShadowRefused));
                 self.note(code, &headers);
@@ -244,7 +263,7 @@ impl Stream {
 
     fn take_pending(&mut self) -> Option<(Arc<Rule>, Attempt)> {
         match std::mem::replace(&mut self.phase, Phase::Done) {
-            Phase::Pending { rule, attempt } => Some((rule, attempt)),
+            Phase::Pending { rule, attempt, .. } => Some((rule, attempt)),
             other => {
                 self.phase = other;
                 None
@@ -252,9 +271,17 @@ impl Stream {
         }
     }
 
+    /// [`Effect::Ask`] was carried out: from here on the server may consume.
+    fn asked(&mut self) {
+        if let Phase::Pending { asked, .. } = &mut self.phase {
+            *asked = true;
+        }
+    }
+
     fn not_asked(&mut self, step: &mut Step) {
         if let Some((rule, attempt)) = self.take_pending() {
-            self.no_answer(step, rule, attempt, "the question could not be sent", false);
+            let no_answer = NoAnswer::unavailable("the question could not be sent");
+            self.no_answer(step, rule, attempt, no_answer, false);
         }
     }
 
@@ -269,7 +296,7 @@ impl Stream {
             step.push(Effect::Count(if self.record.replay { Stat::Replayed } else { Stat::Admitted }));
             self.phase = Phase::Forwarded { rule, attempt };
         } else {
-            step.push(Effect::Count(if is_outage(code) { Stat::NoAnswerAllowed } else { Stat::ShadowRefused }));
+            step.push(Effect::Count(Stat::ShadowRefused));
             self.phase = Phase::Passing;
         }
     }
@@ -284,19 +311,20 @@ impl Stream {
     ///
     /// Where the payment is refused, what the server may have consumed is voided. Where it goes on, a charge that may exist is
     /// a charge for a payment that is made, so it is voided only if the gateway fails the payment.
-    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, why: &'static str, asked: bool) {
-        self.record.code = Some(Code::AuthzUnavailable);
+    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, no_answer: NoAnswer, asked: bool) {
+        let NoAnswer { code, why } = no_answer;
+        self.record.code = Some(code);
         self.record.detail = Some(why.to_owned());
         let goes_on = self.mode == Mode::Shadow || rule.on_error == OnError::Allow;
         if goes_on {
             step.push(Effect::Count(Stat::NoAnswerAllowed));
-            self.forward_uncharged(step, Some(Code::AuthzUnavailable));
+            self.forward_uncharged(step, Some(code));
             if asked {
                 self.phase = Phase::Forwarded { rule, attempt };
             }
         } else {
             step.push(Effect::Count(Stat::NoAnswerDenied));
-            self.respond_problem(step, Code::AuthzUnavailable, None);
+            self.respond_problem(step, code, None);
             if asked {
                 step.push(settle::void(&self.plugin, &attempt, Reason::CheckTimeout));
             }
@@ -334,7 +362,7 @@ impl Stream {
             ("content-type".to_owned(), PROBLEM_CONTENT_TYPE.to_owned()),
             (header::CODE.to_owned(), code.as_str().to_owned()),
         ];
-        if code == Code::AuthzUnavailable {
+        if problem.status == 503 {
             headers.push((header::RETRY_AFTER.to_owned(), "1".to_owned()));
         }
         self.respond(step, u32::from(problem.status), headers, problem.to_json().into_bytes());
@@ -374,14 +402,4 @@ fn route_mode(step: &mut Step, word: &ModeWord, rule_mode: Mode) -> Mode {
             Mode::Enforce
         }
     }
-}
-
-/// Whether an answer that allows may carry this code. Enforced routes take an admission, or the server's own decision to let
-/// payments through while its store or journal is away.
-fn may_pass(mode: Mode, code: Code) -> bool {
-    mode == Mode::Shadow || code == Code::Admitted || is_outage(code)
-}
-
-fn is_outage(code: Code) -> bool {
-    matches!(code, Code::StoreUnavailable | Code::BacklogFull)
 }

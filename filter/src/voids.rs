@@ -2,6 +2,10 @@
 
 use std::collections::VecDeque;
 
+use quota::Code;
+
+use crate::wire::Reply;
+
 /// Most voids that wait in one worker. A void is some 400 bytes.
 pub const WAITING_MAX: usize = 4096;
 /// Most voids sent in one tick, so that a server that comes back is not met by all of them at once.
@@ -79,6 +83,27 @@ impl Voids {
     }
 }
 
+/// What an answer says of its void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It is done.
+    Yes,
+    /// It has to be sent again.
+    No,
+    /// The server will not take it however often it is sent.
+    Never,
+}
+
+/// Reads the answer to a void: only a void's own decision says that it was heard.
+#[must_use]
+pub fn heard(reply: &Reply) -> Heard {
+    match reply {
+        Reply::Pass { code: Code::Voided | Code::AttemptReleased | Code::Tombstoned, .. } => Heard::Yes,
+        Reply::Refuse { status: 400, .. } => Heard::Never,
+        Reply::Pass { .. } | Reply::Refuse { .. } | Reply::None(_) => Heard::No,
+    }
+}
+
 /// 1, 2, 4, … ticks after the first, second, third try.
 fn backoff_ticks(tries: u32) -> u64 {
     1_u64.checked_shl(tries.saturating_sub(1)).map_or(BACKOFF_TICKS_MAX, |ticks| ticks.clamp(1, BACKOFF_TICKS_MAX))
@@ -87,9 +112,24 @@ fn backoff_ticks(tries: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::NoAnswer;
 
     fn void(tries: u32) -> Void {
         Void { cluster: "c".into(), message: vec![1], label: "l".into(), tries }
+    }
+
+    #[test]
+    fn only_a_voids_own_decision_says_that_it_was_heard() {
+        let pass = |code| Reply::Pass { code, headers: Vec::new() };
+        let refuse = |status| Reply::Refuse { code: None, status, headers: Vec::new(), body: Vec::new() };
+        for code in Code::ALL {
+            let done = matches!(code, Code::Voided | Code::AttemptReleased | Code::Tombstoned);
+            assert_eq!(heard(&pass(code)), if done { Heard::Yes } else { Heard::No }, "{code:?}");
+        }
+        for (status, expected) in [(400, Heard::Never), (403, Heard::No), (429, Heard::No), (503, Heard::No)] {
+            assert_eq!(heard(&refuse(status)), expected, "{status}");
+        }
+        assert_eq!(heard(&Reply::None(NoAnswer::unavailable("away"))), Heard::No);
     }
 
     #[test]

@@ -37,8 +37,23 @@ pub enum Reply {
     Pass { code: Code, headers: Vec<(String, String)> },
     /// The payment is refused, with the answer for its caller.
     Refuse { code: Option<Code>, status: u32, headers: Vec<(String, String)>, body: Vec<u8> },
-    /// No usable answer, and why.
-    None(&'static str),
+    /// No usable answer.
+    None(NoAnswer),
+}
+
+/// Why there is no answer to act on, for the caller and for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoAnswer {
+    pub code: Code,
+    pub why: &'static str,
+}
+
+impl NoAnswer {
+    /// The server is away, or what it says cannot be acted on.
+    #[must_use]
+    pub const fn unavailable(why: &'static str) -> Self {
+        Self { code: Code::AuthzUnavailable, why }
+    }
 }
 
 /// Asks to consume a charge.
@@ -92,38 +107,45 @@ struct Attributes {
     context_extensions: BTreeMap<String, String>,
 }
 
-/// Reads an answer. The gRPC status is tested before the bytes; bytes that could mean two things mean nothing.
+/// Reads an answer. The gRPC status is tested before the bytes; bytes that could mean two things mean nothing. A server whose
+/// store gave no answer has none either, whatever it says beside.
 #[must_use]
 pub fn reply(grpc_status: u32, message: Option<&[u8]>) -> Reply {
-    if grpc_status != 0 {
-        return Reply::None("the call failed");
+    match decided(grpc_status, message) {
+        Ok(
+            Reply::Pass { code: Code::StoreUnavailable, .. } | Reply::Refuse { code: Some(Code::StoreUnavailable), .. },
+        ) => Reply::None(NoAnswer { code: Code::StoreUnavailable, why: "the quota store gave no answer" }),
+        Ok(reply) => reply,
+        Err(why) => Reply::None(NoAnswer::unavailable(why)),
     }
-    let Some(response) = message.and_then(|bytes| CheckResponse::decode(bytes).ok()) else {
-        return Reply::None("the answer cannot be decoded");
-    };
+}
+
+fn decided(grpc_status: u32, message: Option<&[u8]>) -> Result<Reply, &'static str> {
+    if grpc_status != 0 {
+        return Err("the call failed");
+    }
+    let response = message.and_then(|bytes| CheckResponse::decode(bytes).ok()).ok_or("the answer cannot be decoded")?;
     match (response.status.map(|status| status.code), response.http_response) {
         (Some(0), Some(HttpResponse::OkResponse(ok))) => pass(ok.headers),
         (Some(code), Some(HttpResponse::DeniedResponse(denied))) if code != 0 => {
             let status = denied.status.and_then(|status| u32::try_from(status.code).ok());
             let headers = pairs(denied.headers);
-            Reply::Refuse {
+            Ok(Reply::Refuse {
                 code: code_of(&headers),
                 status: status.filter(|status| (400..=599).contains(status)).unwrap_or(403),
                 headers,
                 body: denied.body.into_bytes(),
-            }
+            })
         }
-        (_, _) => Reply::None("the answer neither allows nor refuses"),
+        (_, _) => Err("the answer neither allows nor refuses"),
     }
 }
 
-fn pass(headers: Vec<HeaderValueOption>) -> Reply {
+fn pass(headers: Vec<HeaderValueOption>) -> Result<Reply, &'static str> {
     let mut headers = pairs(headers);
     headers.retain(|(name, _)| name.starts_with(header::PREFIX));
-    match code_of(&headers) {
-        Some(code) => Reply::Pass { code, headers },
-        None => Reply::None("the answer allows without a known code"),
-    }
+    let code = code_of(&headers).ok_or("the answer allows without a known code")?;
+    Ok(Reply::Pass { code, headers })
 }
 
 /// Header names in lower case; pseudo headers are nothing that an answer may set.

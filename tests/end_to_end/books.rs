@@ -195,3 +195,45 @@ async fn sequence_is_whole(stack: &Stack, shard: u16) -> Result<()> {
     );
     Ok(())
 }
+
+/// Q-6 for every shard: nothing waits in Redis, and Postgres has as many events as Redis has given numbers.
+pub(crate) async fn journal_is_whole(stack: &Stack) -> Result<()> {
+    let mut connection = stack.redis.connection().await?;
+    let pool = stack.postgres.pool().await?;
+    for shard in 0..SHARDS {
+        drained(stack, shard).await?;
+        let given = last_number(&mut connection, shard).await?;
+        let query = "SELECT count(DISTINCT seq) FROM usage_log WHERE shard = $1";
+        let stored: i64 = sqlx::query_scalar(query).bind(i32::from(shard)).fetch_one(&pool).await?;
+        ensure_eq!(u64::try_from(stored)?, given, "events of shard {shard}");
+        sequence_is_whole(stack, shard).await?;
+    }
+    pool.close().await;
+    Ok(())
+}
+
+/// The number of the last event of a shard; 0 where it never had one.
+async fn last_number(connection: &mut redis::aio::MultiplexedConnection, shard: u16) -> Result<u64> {
+    let info: redis::RedisResult<redis::streams::StreamInfoStreamReply> =
+        redis::cmd("XINFO").arg("STREAM").arg(keys::stream(shard)).query_async(connection).await;
+    match info {
+        Ok(info) => {
+            let number = info.last_generated_id.rsplit('-').next().and_then(|number| number.parse().ok());
+            number.ok_or_else(|| e2e::Failure::new(format!("shard {shard}: last id {}", info.last_generated_id)))
+        }
+        Err(error) if error.to_string().contains("no such key") => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Events that some server has read and nobody has stored and acknowledged.
+pub(crate) async fn unacknowledged(stack: &Stack) -> Result<usize> {
+    let mut connection = stack.redis.connection().await?;
+    let mut pending = 0;
+    for shard in 0..SHARDS {
+        let reply: redis::streams::StreamPendingReply =
+            redis::cmd("XPENDING").arg(keys::stream(shard)).arg(keys::JOURNAL_GROUP).query_async(&mut connection).await?;
+        pending += reply.count();
+    }
+    Ok(pending)
+}

@@ -8,15 +8,24 @@
 mod ensure;
 
 mod books;
+mod contract;
 mod fake;
 mod gateway;
+mod grpc;
 mod logs;
 mod no_answer;
+mod observed;
+mod outages;
 mod payments;
 mod policies;
+mod policy;
+mod race;
+mod refused;
 mod requests;
+mod routes;
 mod server;
 mod suite;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -31,6 +40,14 @@ fn main() -> ExitCode {
     requests::add(&mut suite);
     gateway::add(&mut suite);
     no_answer::add(&mut suite);
+    refused::add(&mut suite);
+    routes::add(&mut suite);
+    policy::add(&mut suite);
+    race::add(&mut suite);
     server::add(&mut suite);
+    outages::add(&mut suite);
+    observed::add(&mut suite);
+    grpc::add(&mut suite);
+    contract::add(&mut suite);
     suite.run(&arguments)
 }

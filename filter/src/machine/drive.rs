@@ -16,7 +16,12 @@ pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effe
     let mut effects = VecDeque::from(first.effects);
     while let Some(effect) = effects.pop_front() {
         let failure = on_failure(&effect);
-        let (Err(Failed), Some(event)) = (perform(effect), failure) else {
+        let asks = matches!(effect, Effect::Ask { .. });
+        let result = perform(effect);
+        if asks && result.is_ok() {
+            stream.asked();
+        }
+        let (Err(Failed), Some(event)) = (result, failure) else {
             continue;
         };
         let step = stream.step(event);
@@ -34,6 +39,7 @@ fn on_failure(effect: &Effect) -> Option<Event<'static>> {
     match effect {
         Effect::Ask { .. } => Some(Event::NotAsked),
         Effect::StripHeader(_) | Effect::Resume | Effect::Respond { .. } => Some(Event::HostFailed),
+        Effect::StripTrailer(_) => Some(Event::TrailersFailed),
         Effect::SetHeader { .. }
         | Effect::Reset
         | Effect::Void(_)

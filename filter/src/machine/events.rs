@@ -46,6 +46,7 @@ pub enum Event<'a> {
     },
     /// Trailers end a request whose body never said so.
     RequestTrailers {
+        trailers: Result<Vec<(Vec<u8>, Vec<u8>)>, Unreadable>,
         read: BodyReader<'a>,
     },
     /// The server's answer, or the call's failure.
@@ -61,6 +62,8 @@ pub enum Event<'a> {
     Log(Ending),
     /// [`Effect::StripHeader`], [`Effect::Resume`] or [`Effect::Respond`] failed, or the request could not be read.
     HostFailed,
+    /// [`Effect::StripTrailer`] failed.
+    TrailersFailed,
 }
 
 /// Something that the filter does, in the order given.
@@ -68,6 +71,8 @@ pub enum Event<'a> {
 pub enum Effect {
     /// Removes a header that clients may not send. Failing is [`Event::HostFailed`].
     StripHeader(String),
+    /// Removes a trailer that clients may not send. Failing is [`Event::TrailersFailed`].
+    StripTrailer(String),
     /// Tells the gateway about the decision. For information: failing is of no consequence.
     SetHeader {
         name: String,
@@ -103,10 +108,8 @@ pub enum Effect {
 pub enum Action {
     #[default]
     Continue,
-    /// Holds the request, and lets its body come.
+    /// Holds the request, and what comes of its body with it. More than the proxy's buffer limit it answers 413 itself.
     Pause,
-    /// Holds the request and its body, with back pressure to the client. From the headers callback only.
-    PauseAll,
 }
 
 /// The answer to an event.
@@ -132,23 +135,18 @@ impl Step {
     }
 }
 
-impl RequestHead<'_> {
-    /// Names of headers that only Sluice may set, each once.
-    pub(super) fn own_headers(&self) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .headers
-            .iter()
-            .filter_map(|(name, _)| std::str::from_utf8(name).ok())
-            .filter(|name| {
-                name.get(..header::PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(header::PREFIX))
-            })
-            .map(str::to_owned)
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
+/// Those names of headers or trailers that only Sluice may set, each once.
+pub(super) fn own_names(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<String> {
+    let is_own =
+        |name: &&str| name.get(..header::PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(header::PREFIX));
+    let names = pairs.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok());
+    let mut names: Vec<String> = names.filter(is_own).map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
 
+impl RequestHead<'_> {
     pub(super) fn method(&self) -> Cow<'_, str> {
         self.lossy(":method")
     }
@@ -208,6 +206,7 @@ impl std::fmt::Debug for Event<'_> {
             Self::ResponseHeaders(_) => "ResponseHeaders",
             Self::Log(_) => "Log",
             Self::HostFailed => "HostFailed",
+            Self::TrailersFailed => "TrailersFailed",
         })
     }
 }

@@ -24,8 +24,32 @@ impl Stream {
         self.record.code = Some(Code::AuthzUnavailable);
         self.record.detail = Some("the proxy failed a call of the filter".to_owned());
         self.respond_problem(step, Code::AuthzUnavailable, None);
-        if let Phase::Forwarded { attempt, .. } = before {
-            step.push(void(&self.plugin, &attempt, Reason::UpstreamUnreached));
+        match before {
+            Phase::Forwarded { attempt, .. } => {
+                step.push(void(&self.plugin, &attempt, Reason::UpstreamUnreached));
+            }
+            Phase::Pending { attempt, asked: true, .. } => {
+                step.push(void(&self.plugin, &attempt, Reason::CheckTimeout));
+            }
+            Phase::New
+            | Phase::Passing
+            | Phase::Collecting { .. }
+            | Phase::Pending { .. }
+            | Phase::Refused
+            | Phase::Done => {}
+        }
+    }
+
+    /// Trailers could not be read or cleaned. A request that is held is answered 503; of one that is on its way the rest never
+    /// arrives, and what became of its payment is judged in the log.
+    pub(super) fn trailers_failed(&mut self, step: &mut Step) {
+        match self.phase {
+            Phase::Passing | Phase::Forwarded { .. } | Phase::Done => {
+                step.push(Effect::Count(Stat::HostFailed));
+                step.push(Effect::Reset);
+                step.action = Action::Pause;
+            }
+            Phase::New | Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Refused => self.host_failed(step),
         }
     }
 

@@ -43,7 +43,8 @@ fn event(number: u8, message: &[u8]) -> Event<'_> {
         0 => Event::RequestHeaders { head, end: false },
         1 => Event::RequestBody { size: BODY.len(), end: true, read },
         2 => Event::RequestBody { size: 1 << 20, end: false, read },
-        3 => Event::RequestTrailers { read },
+        3 => Event::RequestTrailers { trailers: Ok(vec![header("x-sluice-code", "ADMITTED")]), read },
+        10 => Event::RequestTrailers { trailers: Err(Unreadable), read },
         4 => Event::Reply { grpc_status: 0, message: Some(message), check_ms: 1 },
         5 => Event::Reply { grpc_status: 14, message: None, check_ms: 1 },
         6 => Event::NotAsked,
@@ -58,7 +59,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_in_whatever_order_nothing_goes_on_without_an_admission(
-        numbers in proptest::collection::vec(0_u8..10, 1..12), failing in proptest::collection::vec(any::<bool>(), 40), admits in any::<bool>(),
+        numbers in proptest::collection::vec(0_u8..11, 1..12), failing in proptest::collection::vec(any::<bool>(), 40), admits in any::<bool>(),
     ) {
         let message = answer(if admits { "ADMITTED" } else { "DAILY_AMOUNT" });
         let mut stream = Stream::new(Rc::new(plugin("{}")), 1);
@@ -81,7 +82,7 @@ proptest! {
                 }
                 if failed { Err(Failed) } else { Ok(()) }
             });
-            let request_callback = number <= 3;
+            let request_callback = number <= 3 || number == 10;
             prop_assert!(!request_callback || action != Action::Continue || admitted || stream.is_over(), "went on");
         }
         prop_assert!(voids.len() <= 1, "one attempt is voided once");

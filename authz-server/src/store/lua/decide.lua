@@ -31,7 +31,7 @@ local IDEMPOTENCY_CONFLICT, ATTEMPT_VOIDED, BACKLOG_FULL = 50, 51, 61
 local op, refusal, currency, day, month, year, now, ttl, backlog_max, attempt, decision_id, amount,
   day_count_max, month_count_max, year_count_max, day_amount_max, month_amount_max, year_amount_max =
   struct.unpack('<BBc3I4I4I4I4I4I4c16c16ddddddd', ARGV[1])
-local CONSUME = op == 1
+local CONSUME = 1
 
 local stored = redis.call('MGET', KEYS[1], KEYS[2])
 
@@ -66,104 +66,94 @@ if stored[2] then
   end
 end
 
-local function position(list)
-  local at = string.find(list, attempt, 1, true)
+-- Where the id stands in a list of ids, nil where it does not.
+local function position(list, id)
+  local at = string.find(list, id, 1, true)
   while at and at % 16 ~= 1 do
-    at = string.find(list, attempt, at + 1, true)
+    at = string.find(list, id, at + 1, true)
   end
   return at
 end
 
-local function save_account()
+-- Deciding: sets these and the figures above; writing comes after, in one place.
+local code, told = nil, decision_id
+local replay, journal, account_changed, order_changed = false, true, false, false
+
+if op == CONSUME then
+  if redis.call('XLEN', KEYS[3]) >= backlog_max then
+    code, journal = BACKLOG_FULL, false
+  elseif voided ~= '' and position(voided, attempt) then
+    code = ATTEMPT_VOIDED
+  elseif charged then
+    if o_amount ~= amount or o_currency ~= currency then
+      code = IDEMPOTENCY_CONFLICT
+    else
+      code, replay, told = ADMITTED, true, o_decision
+      if position(live, attempt) then
+        journal = false
+      else
+        order_changed = true
+        if #live < 16 * ATTEMPTS_MAX then live = live .. attempt else pinned = true end
+      end
+    end
+  elseif refusal ~= 0 then
+    code = refusal
+  -- `max - amount` stays exact where `used + amount` would not.
+  elseif dc > day_count_max - 1 then
+    code = DAILY_COUNT
+  elseif mc > month_count_max - 1 then
+    code = MONTHLY_COUNT
+  elseif yc > year_count_max - 1 then
+    code = YEARLY_COUNT
+  elseif da > day_amount_max - amount then
+    code = DAILY_AMOUNT
+  elseif ma > month_amount_max - amount then
+    code = MONTHLY_AMOUNT
+  elseif ya > year_amount_max - amount then
+    code = YEARLY_AMOUNT
+  else
+    code, account_changed, order_changed = ADMITTED, true, true
+    da2, dc2, ma2, mc2, ya2, yc2 = da + amount, dc + 1, ma + amount, mc + 1, ya + amount, yc + 1
+    charged, pinned, live = true, false, attempt
+    o_currency, o_day, o_month, o_year, o_amount, o_decision = currency, day, month, year, amount, decision_id
+  end
+elseif not known then
+  code, order_changed, voided = TOMBSTONED, true, attempt
+elseif position(voided, attempt) then
+  code, replay, journal = charged and ATTEMPT_RELEASED or VOIDED, true, false
+elseif charged and o_currency ~= currency then
+  code = IDEMPOTENCY_CONFLICT
+else
+  order_changed = true
+  local at = position(live, attempt)
+  if at then
+    live = string.sub(live, 1, at - 1) .. string.sub(live, at + 16)
+  end
+  voided = voided .. attempt
+  if #voided > 16 * ATTEMPTS_MAX then
+    voided = string.sub(voided, 17)
+  end
+  code = at and ATTEMPT_RELEASED or TOMBSTONED
+  if at and live == '' and not pinned then
+    code, account_changed, charged = VOIDED, true, false
+    -- Back into the windows that the charge went into, as far as they are still open.
+    if o_day == day then da2, dc2 = math.max(da - o_amount, 0), math.max(dc - 1, 0) end
+    if o_month == month then ma2, mc2 = math.max(ma - o_amount, 0), math.max(mc - 1, 0) end
+    if o_year == year then ya2, yc2 = math.max(ya - o_amount, 0), math.max(yc - 1, 0) end
+  end
+end
+
+if account_changed then
   changes = changes + 1
   redis.call('SET', KEYS[1], struct.pack(ACCOUNT, 1, day, month, year, da2, dc2, ma2, mc2, ya2, yc2, changes))
 end
-
-local function save_order()
+if order_changed then
   local flags = (charged and 1 or 0) + (pinned and 2 or 0)
   local head = struct.pack(ORDER, 1, flags, o_currency, o_day, o_month, o_year, o_amount, now + ttl, o_decision,
     #live / 16, #voided / 16)
   redis.call('SET', KEYS[2], head .. live .. voided, 'EX', ttl)
 end
-
-local function answer(code, replay, journal, told)
-  local record = struct.pack(RECORD, 1, code, replay and 1 or 0, day, month, year,
-    da, da2, dc, dc2, ma, ma2, mc, mc2, ya, ya2, yc, yc2, changes)
-  local event = ''
-  if journal then
-    event = redis.call('XADD', KEYS[3], '0-*', 'c', ARGV[2], 'd', record)
-  end
-  return { record, told or decision_id, event }
-end
-
--- The first limit that the charge would break. `max - amount` stays exact where `used + amount` would not.
-local function broken()
-  if dc > day_count_max - 1 then return DAILY_COUNT end
-  if mc > month_count_max - 1 then return MONTHLY_COUNT end
-  if yc > year_count_max - 1 then return YEARLY_COUNT end
-  if da > day_amount_max - amount then return DAILY_AMOUNT end
-  if ma > month_amount_max - amount then return MONTHLY_AMOUNT end
-  if ya > year_amount_max - amount then return YEARLY_AMOUNT end
-end
-
-if CONSUME then
-  if redis.call('XLEN', KEYS[3]) >= backlog_max then
-    return answer(BACKLOG_FULL, false, false)
-  end
-  if position(voided) then
-    return answer(ATTEMPT_VOIDED, false, true)
-  end
-  if charged then
-    if o_amount ~= amount or o_currency ~= currency then
-      return answer(IDEMPOTENCY_CONFLICT, false, true)
-    end
-    local repeated = position(live)
-    if not repeated then
-      if #live < 16 * ATTEMPTS_MAX then live = live .. attempt else pinned = true end
-      save_order()
-    end
-    return answer(ADMITTED, true, not repeated, o_decision)
-  end
-  local code = refusal ~= 0 and refusal or broken()
-  if code then
-    return answer(code, false, true)
-  end
-  da2, dc2, ma2, mc2, ya2, yc2 = da + amount, dc + 1, ma + amount, mc + 1, ya + amount, yc + 1
-  charged, pinned, live = true, false, attempt
-  o_currency, o_day, o_month, o_year, o_amount, o_decision = currency, day, month, year, amount, decision_id
-  save_account()
-  save_order()
-  return answer(ADMITTED, false, true)
-end
-
-if not known then
-  voided = attempt
-  save_order()
-  return answer(TOMBSTONED, false, true)
-end
-if position(voided) then
-  return answer(charged and ATTEMPT_RELEASED or VOIDED, true, false)
-end
-if charged and o_currency ~= currency then
-  return answer(IDEMPOTENCY_CONFLICT, false, true)
-end
-local at = position(live)
-if at then
-  live = string.sub(live, 1, at - 1) .. string.sub(live, at + 16)
-end
-voided = voided .. attempt
-if #voided > 16 * ATTEMPTS_MAX then
-  voided = string.sub(voided, 17)
-end
-if at and live == '' and not pinned then
-  charged = false
-  -- Back into the windows that the charge went into, as far as they are still open.
-  if o_day == day then da2, dc2 = math.max(da - o_amount, 0), math.max(dc - 1, 0) end
-  if o_month == month then ma2, mc2 = math.max(ma - o_amount, 0), math.max(mc - 1, 0) end
-  if o_year == year then ya2, yc2 = math.max(ya - o_amount, 0), math.max(yc - 1, 0) end
-  save_account()
-  save_order()
-  return answer(VOIDED, false, true)
-end
-save_order()
-return answer(at and ATTEMPT_RELEASED or TOMBSTONED, false, true)
+local record = struct.pack(RECORD, 1, code, replay and 1 or 0, day, month, year,
+  da, da2, dc, dc2, ma, ma2, mc, mc2, ya, ya2, yc, yc2, changes)
+local event = journal and redis.call('XADD', KEYS[3], '0-*', 'c', ARGV[2], 'd', record) or ''
+return { record, told, event }

@@ -1,0 +1,186 @@
+//! Payments that keep coming while parts break, each remembered with its answer; and the judgement of all of them at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use e2e::client::{Client, Payment, Protocol};
+use e2e::stack::{Stack, StackOptions};
+use e2e::{Context, Result, wait};
+use tokio::task::JoinHandle;
+
+use crate::books::{books_agree, journal_is_whole, voids_done};
+use crate::policies;
+use crate::suite::options;
+
+/// Every payment's amount, in cents.
+const CENTS: u64 = 100;
+/// Merchants that are charged, so that several shards work.
+const MERCHANTS: usize = 6;
+/// Connections, half of them of each protocol.
+const CLIENTS: usize = 8;
+/// A client that is told to come back later does.
+const BACK_OFF: Duration = Duration::from_millis(40);
+/// How long payments may take to be answered in the numbers that a scenario waits for.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+/// No payment takes longer than this, whatever happens to the parts: the filter's half second, and a busy machine.
+const LONGEST: Duration = Duration::from_secs(4);
+
+/// An order with the last answer that its client got.
+struct Paid {
+    merchant: String,
+    order: String,
+    status: u16,
+    /// The longest that any of its answers took.
+    took: Duration,
+}
+
+/// Clients at work.
+pub(crate) struct Traffic {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<Result<Vec<Paid>>>>,
+}
+
+/// A stack whose merchants have room for all payments, and whose journal takes a dead server's events over at once.
+pub(crate) fn roomy() -> StackOptions {
+    let merchants: Vec<String> = (0..MERCHANTS).map(|number| format!("{}: {{tier: roomy}}", merchant(number))).collect();
+    let mut options = StackOptions { policies: Some(policies::with("roomy", &merchants.join("\n"))), ..options() };
+    options.server_env.insert("SLUICE_JOURNAL_CLAIM_IDLE_MS".to_owned(), "1000".to_owned());
+    options
+}
+
+fn merchant(number: usize) -> String {
+    format!("busy{}", number % MERCHANTS)
+}
+
+impl Traffic {
+    /// Starts the clients. Every fifth payment fails at the gateway; every other client tries a payment again that was
+    /// answered 503.
+    pub(crate) async fn start(stack: &Stack) -> Result<Self> {
+        let traffic =
+            Self { stop: Arc::default(), answered: Arc::default(), refused: Arc::default(), clients: Vec::new() };
+        traffic.with_clients(stack).await
+    }
+
+    async fn with_clients(mut self, stack: &Stack) -> Result<Self> {
+        for number in 0..CLIENTS {
+            let client = stack.client(Protocol::BOTH[number % 2]).await?;
+            let worker = Worker {
+                number,
+                client,
+                stop: Arc::clone(&self.stop),
+                answered: Arc::clone(&self.answered),
+                refused: Arc::clone(&self.refused),
+            };
+            self.clients.push(tokio::spawn(worker.run()));
+        }
+        Ok(self)
+    }
+
+    /// Waits until so many more payments were answered, with whatever.
+    pub(crate) async fn answers(&self, count: u64) -> Result<()> {
+        self.count(&self.answered, count).await.context("payments answered")
+    }
+
+    /// Waits until so many more payments were answered 503.
+    pub(crate) async fn refusals(&self, count: u64) -> Result<()> {
+        self.count(&self.refused, count).await.context("payments answered 503")
+    }
+
+    async fn count(&self, counter: &AtomicU64, count: u64) -> Result<()> {
+        let until = counter.load(Ordering::Relaxed) + count;
+        wait::until_async(&format!("{count} more"), ANSWERED_WITHIN, || async {
+            ensure!(!self.clients.iter().any(JoinHandle::is_finished), "a client gave up");
+            Ok((counter.load(Ordering::Relaxed) >= until).then_some(()))
+        })
+        .await
+    }
+
+    /// Stops the clients and judges: every order whose client was told 200 is charged exactly once, every other one is not
+    /// charged; counters and journal agree; no event is missing and no payment took too long. Gives the number of 503.
+    pub(crate) async fn judge(self, stack: &Stack) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut paid = Vec::new();
+        for client in self.clients {
+            paid.extend(client.await??);
+        }
+        voids_done(stack).await?;
+        ensure!(stack.envoy.metric("sluice_void_lost")?.abs() < 0.5, "a void was given up");
+        for number in 0..MERCHANTS {
+            let merchant = merchant(number);
+            let paid: Vec<&Paid> = paid.iter().filter(|paid| paid.merchant == merchant).collect();
+            orders_are_charged_as_told(stack, &merchant, &paid).await.context(merchant)?;
+        }
+        journal_is_whole(stack).await?;
+        Ok(self.refused.load(Ordering::Relaxed))
+    }
+}
+
+async fn orders_are_charged_as_told(stack: &Stack, merchant: &str, paid: &[&Paid]) -> Result<()> {
+    let mut charged: BTreeMap<String, (i128, i128)> = BTreeMap::new();
+    for entry in books_agree(stack, merchant).await? {
+        let (amount, count) = entry.day_change();
+        let sum = charged.entry(entry.order_no).or_default();
+        *sum = (sum.0 + amount, sum.1 + count);
+    }
+    let seen: BTreeSet<String> = stack.gateway.seen().into_iter().filter_map(|seen| seen.order_no).collect();
+    for paid in paid {
+        let Paid { order, status, took, .. } = paid;
+        let expected = if *status == 200 { (i128::from(CENTS), 1) } else { (0, 0) };
+        let is = charged.remove(order).unwrap_or_default();
+        ensure_eq!(is, expected, "{order} was answered {status}");
+        ensure!(*status == 503 || seen.contains(order), "{order} was answered {status} and the gateway never saw it");
+        ensure!(*status != 503 || !seen.contains(order), "{order} was answered 503 and went to the gateway");
+        ensure!(*took < LONGEST, "{order} took {took:?}");
+    }
+    ensure!(charged.is_empty(), "orders that nobody paid: {charged:?}");
+    Ok(())
+}
+
+struct Worker {
+    number: usize,
+    client: Client,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+}
+
+impl Worker {
+    async fn run(mut self) -> Result<Vec<Paid>> {
+        let mut paid = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let merchant = merchant(self.number + paid.len());
+            let order = format!("{merchant}-{}-{}", self.number, paid.len());
+            let mut payment = Payment::new(&merchant, &order, CENTS);
+            if paid.len() % 5 == 4 {
+                payment = payment.gateway("fail-500");
+            }
+            let (status, took) = self.pay(&order, &payment).await?;
+            paid.push(Paid { merchant, order, status, took });
+        }
+        Ok(paid)
+    }
+
+    async fn pay(&mut self, order: &str, payment: &Payment) -> Result<(u16, Duration)> {
+        let mut longest = Duration::ZERO;
+        loop {
+            let since = Instant::now();
+            let answer = self.client.send(payment.call()).await.context(order)?;
+            longest = longest.max(since.elapsed());
+            self.answered.fetch_add(1, Ordering::Relaxed);
+            ensure!(matches!(answer.status, 200 | 500 | 503), "{order}: {} {}", answer.status, answer.json());
+            if answer.status != 503 {
+                return Ok((answer.status, longest));
+            }
+            ensure_eq!(answer.code(), "AUTHZ_UNAVAILABLE", "{order}");
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(BACK_OFF).await;
+            if self.number % 2 == 0 || self.stop.load(Ordering::Relaxed) {
+                return Ok((503, longest));
+            }
+        }
+    }
+}
