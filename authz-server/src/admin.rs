@@ -67,20 +67,11 @@ async fn not_found(uri: Uri) -> Response {
 }
 
 async fn method_not_allowed(uri: Uri) -> Response {
-    problem(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        "The resource does not take this method.",
-        &uri,
-    )
+    problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The resource does not take this method.", &uri)
 }
 
 fn answer(ready: bool, states: &States) -> Response {
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = Readiness {
         status: if ready { "ready" } else { "not ready" },
         payments: if states.decides() { "decided" } else { "not decided" },
@@ -96,12 +87,7 @@ fn problem(status: StatusCode, kind: &str, title: &str, uri: &Uri) -> Response {
         "status": status.as_u16(),
         "instance": uri.path(),
     });
-    (
-        status,
-        [(header::CONTENT_TYPE, proto::PROBLEM_CONTENT_TYPE)],
-        body.to_string(),
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, proto::PROBLEM_CONTENT_TYPE)], body.to_string()).into_response()
 }
 
 #[cfg(test)]
@@ -126,10 +112,7 @@ mod tests {
 
     fn admin() -> Admin {
         let metrics = Arc::new(Metrics::new());
-        Admin {
-            health: Arc::new(Health::new(Arc::clone(&metrics))),
-            metrics,
-        }
+        Admin { health: Arc::new(Health::new(Arc::clone(&metrics))), metrics }
     }
 
     #[tokio::test]
@@ -141,10 +124,7 @@ mod tests {
                 |_| {},
                 503,
                 503,
-                &[
-                    "\"redis\":{\"up\":false,\"detail\":\"not reached yet\"}",
-                    "\"payments\":\"not decided\"",
-                ],
+                &["\"redis\":{\"up\":false,\"detail\":\"not reached yet\"}", "\"payments\":\"not decided\""],
             ),
             (|health| health.redis_up(), 503, 503, &["\"redis\":{\"up\":true}"]),
             (
@@ -154,18 +134,8 @@ mod tests {
                 &["\"payments\":\"decided\"", "\"postgres\":{\"up\":false"],
             ),
             (|health| health.postgres_up(), 200, 200, &["\"status\":\"ready\""]),
-            (
-                |health| health.postgres_down("refused"),
-                503,
-                200,
-                &["\"detail\":\"refused\""],
-            ),
-            (
-                |health| health.redis_down("timeout"),
-                503,
-                503,
-                &["\"detail\":\"timeout\""],
-            ),
+            (|health| health.postgres_down("refused"), 503, 200, &["\"detail\":\"refused\""]),
+            (|health| health.redis_down("timeout"), 503, 503, &["\"detail\":\"timeout\""]),
         ];
         for (step, (change, ready, payments, parts)) in table.iter().enumerate() {
             change(&admin.health);
@@ -183,19 +153,10 @@ mod tests {
         let admin = admin();
         assert!(get(&admin, "GET /health").await.1.contains("{\"status\":\"ok\"}"));
         let (status, figures) = get(&admin, "GET /metrics").await;
-        assert!(
-            status == 200 && figures.contains("sluice_enforcement_active 0"),
-            "{figures}"
-        );
+        assert!(status == 200 && figures.contains("sluice_enforcement_active 0"), "{figures}");
         let (status, problem) = get(&admin, "GET /nothing").await;
-        assert!(
-            status == 404 && problem.contains("application/problem+json"),
-            "{problem}"
-        );
+        assert!(status == 404 && problem.contains("application/problem+json"), "{problem}");
         let (status, problem) = get(&admin, "POST /health").await;
-        assert!(
-            status == 405 && problem.contains("application/problem+json"),
-            "{problem}"
-        );
+        assert!(status == 405 && problem.contains("application/problem+json"), "{problem}");
     }
 }

@@ -21,10 +21,7 @@ pub struct Handle(Mutex<State>);
 
 impl Handle {
     fn waiting() -> Self {
-        Self(Mutex::new(State {
-            up: false,
-            detail: Some("not reached yet".to_owned()),
-        }))
+        Self(Mutex::new(State { up: false, detail: Some("not reached yet".to_owned()) }))
     }
 
     /// The state as last reported.
@@ -55,12 +52,7 @@ impl Health {
     /// Everything is down until its part reports.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            redis: Handle::waiting(),
-            postgres: Handle::waiting(),
-            policy: Handle::waiting(),
-            metrics,
-        }
+        Self { redis: Handle::waiting(), postgres: Handle::waiting(), policy: Handle::waiting(), metrics }
     }
 
     /// Redis answered.
@@ -98,11 +90,7 @@ impl Health {
     /// The three states as `/ready` shows them.
     #[must_use]
     pub fn states(&self) -> States {
-        States {
-            redis: self.redis.state(),
-            postgres: self.postgres.state(),
-            policy: self.policy.state(),
-        }
+        States { redis: self.redis.state(), postgres: self.postgres.state(), policy: self.policy.state() }
     }
 
     fn turn(&self, dependency: Dependency, handle: &Handle, detail: Option<String>) {

@@ -31,9 +31,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(cli.config),
-        Command::Settings => io::stdout()
-            .write_all(settings::reference().as_bytes())
-            .map_err(RunError::Io),
+        Command::Settings => io::stdout().write_all(settings::reference().as_bytes()).map_err(RunError::Io),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

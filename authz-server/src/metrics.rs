@@ -148,9 +148,7 @@ impl Metrics {
 
     /// One decision was answered with `code`.
     pub fn decision(&self, action: Action, code: Code, replay: bool) {
-        self.operations
-            .get_or_create(&[("action", action.as_str()), ("code", code.as_str())])
-            .inc();
+        self.operations.get_or_create(&[("action", action.as_str()), ("code", code.as_str())]).inc();
         if replay {
             self.replays.inc();
         }
@@ -182,9 +180,7 @@ impl Metrics {
 
     /// The journal could not reach a dependency and tries again.
     pub fn journal_retry(&self, dependency: Dependency) {
-        self.journal_retries
-            .get_or_create(&[("dependency", dependency.as_str())])
-            .inc();
+        self.journal_retries.get_or_create(&[("dependency", dependency.as_str())]).inc();
     }
 
     /// Events that are in Redis and not yet known to be in Postgres.
@@ -218,9 +214,7 @@ impl Metrics {
         // One series at a time: an old version would else stay for ever.
         self.policy_info.clear();
         if let Some(version) = version {
-            self.policy_info
-                .get_or_create(&[("version", version.to_owned())])
-                .set(1);
+            self.policy_info.get_or_create(&[("version", version.to_owned())]).set(1);
         }
     }
 
@@ -242,105 +236,33 @@ impl Metrics {
 
     fn register_decisions(&mut self) {
         let r = &mut self.registry;
-        r.register(
-            "quota_operations",
-            "Decisions by action and code",
-            self.operations.clone(),
-        );
-        r.register(
-            "quota_replays",
-            "Decisions that repeated an earlier answer",
-            self.replays.clone(),
-        );
-        r.register(
-            "sluice_check_seconds",
-            "Time of one check in seconds",
-            self.check_seconds.clone(),
-        );
-        r.register(
-            "sluice_store_errors",
-            "Store calls that failed",
-            self.store_errors.clone(),
-        );
+        r.register("quota_operations", "Decisions by action and code", self.operations.clone());
+        r.register("quota_replays", "Decisions that repeated an earlier answer", self.replays.clone());
+        r.register("sluice_check_seconds", "Time of one check in seconds", self.check_seconds.clone());
+        r.register("sluice_store_errors", "Store calls that failed", self.store_errors.clone());
     }
 
     fn register_journal(&mut self) {
         let r = &mut self.registry;
-        r.register(
-            "sluice_journal_rows_stored",
-            "Events stored in Postgres",
-            self.journal_rows.clone(),
-        );
-        r.register(
-            "sluice_journal_batches",
-            "Transactions that stored events",
-            self.journal_batches.clone(),
-        );
-        r.register(
-            "sluice_journal_duplicates",
-            "Events that were stored already",
-            self.journal_duplicates.clone(),
-        );
-        r.register(
-            "sluice_journal_rejected",
-            "Events set aside as unreadable",
-            self.journal_rejected.clone(),
-        );
-        r.register(
-            "sluice_journal_taken_over",
-            "Events taken from dead consumers",
-            self.journal_taken_over.clone(),
-        );
-        r.register(
-            "sluice_journal_retries",
-            "Failed attempts of the journal",
-            self.journal_retries.clone(),
-        );
-        r.register(
-            "sluice_journal_backlog_events",
-            "Events not yet in Postgres",
-            self.journal_backlog.clone(),
-        );
-        r.register(
-            "sluice_journal_lag_seconds",
-            "Age of the oldest event at hand",
-            self.journal_lag_seconds.clone(),
-        );
-        r.register(
-            "sluice_journal_missing_events",
-            "Sequence numbers that never came",
-            self.journal_missing.clone(),
-        );
-        r.register(
-            "sluice_journal_rewound_ranges",
-            "Sequence ranges that came twice",
-            self.journal_rewound.clone(),
-        );
+        r.register("sluice_journal_rows_stored", "Events stored in Postgres", self.journal_rows.clone());
+        r.register("sluice_journal_batches", "Transactions that stored events", self.journal_batches.clone());
+        r.register("sluice_journal_duplicates", "Events that were stored already", self.journal_duplicates.clone());
+        r.register("sluice_journal_rejected", "Events set aside as unreadable", self.journal_rejected.clone());
+        r.register("sluice_journal_taken_over", "Events taken from dead consumers", self.journal_taken_over.clone());
+        r.register("sluice_journal_retries", "Failed attempts of the journal", self.journal_retries.clone());
+        r.register("sluice_journal_backlog_events", "Events not yet in Postgres", self.journal_backlog.clone());
+        r.register("sluice_journal_lag_seconds", "Age of the oldest event at hand", self.journal_lag_seconds.clone());
+        r.register("sluice_journal_missing_events", "Sequence numbers that never came", self.journal_missing.clone());
+        r.register("sluice_journal_rewound_ranges", "Sequence ranges that came twice", self.journal_rewound.clone());
     }
 
     fn register_state(&mut self) {
         let r = &mut self.registry;
         r.register("sluice_redis_up", "1 while Redis answers", self.redis_up.clone());
-        r.register(
-            "sluice_postgres_up",
-            "1 while Postgres answers",
-            self.postgres_up.clone(),
-        );
-        r.register(
-            "sluice_enforcement_active",
-            "1 while limits are in force",
-            self.enforcement_active.clone(),
-        );
-        r.register(
-            "sluice_policy_document",
-            "The policy document in force",
-            self.policy_info.clone(),
-        );
-        r.register(
-            "sluice_log_lines_dropped",
-            "Log lines lost to a full queue",
-            self.log_lines_dropped.clone(),
-        );
+        r.register("sluice_postgres_up", "1 while Postgres answers", self.postgres_up.clone());
+        r.register("sluice_enforcement_active", "1 while limits are in force", self.enforcement_active.clone());
+        r.register("sluice_policy_document", "The policy document in force", self.policy_info.clone());
+        r.register("sluice_log_lines_dropped", "Log lines lost to a full queue", self.log_lines_dropped.clone());
     }
 }
 

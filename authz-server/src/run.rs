@@ -80,35 +80,20 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let grpc = decisions.block_on(bind(settings, settings.grpc_port))?;
     let admin = decisions.block_on(bind(settings, settings.port))?.into_std()?;
     let store = decisions.block_on(async { open_store(settings) })?;
-    let service = CheckService::new(
-        Arc::clone(&store),
-        Arc::clone(&policies),
-        rules,
-        Arc::clone(&metrics),
-        config(settings),
-    );
+    let service =
+        CheckService::new(Arc::clone(&store), Arc::clone(&policies), rules, Arc::clone(&metrics), config(settings));
 
     let (stop, stopped) = watch::channel(false);
-    let journal = journal::spawn(
-        journal::Config::new(settings),
-        Arc::clone(&metrics),
-        Arc::clone(&health),
-        stopped.clone(),
-    )?;
-    let state = Admin {
-        health: Arc::clone(&health),
-        metrics,
-    };
+    let journal =
+        journal::spawn(journal::Config::new(settings), Arc::clone(&metrics), Arc::clone(&health), stopped.clone())?;
+    let state = Admin { health: Arc::clone(&health), metrics };
     let background = thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || runtime()?.block_on(serve_admin(admin, state, source, policies, stopped)))?;
     let served = decisions.block_on(serve_checks(grpc, service, store, health, stop.subscribe()));
     // Whatever ended the service ends the rest; the journal stores the batch that it holds.
     let _ = stop.send(true);
-    for (name, ended) in [
-        ("journal", journal.join().is_ok()),
-        ("admin", matches!(background.join(), Ok(Ok(())))),
-    ] {
+    for (name, ended) in [("journal", journal.join().is_ok()), ("admin", matches!(background.join(), Ok(Ok(()))))] {
         if !ended {
             error!(thread = name, "a thread broke off");
         }
@@ -121,24 +106,13 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 fn load_rules(path: &Path) -> Result<Document, RunError> {
-    let text = std::fs::read(path).map_err(|error| RunError::RulesFile {
-        path: path.to_owned(),
-        error,
-    })?;
-    Document::from_json(&text).map_err(|error| RunError::Rules {
-        path: path.to_owned(),
-        error,
-    })
+    let text = std::fs::read(path).map_err(|error| RunError::RulesFile { path: path.to_owned(), error })?;
+    Document::from_json(&text).map_err(|error| RunError::Rules { path: path.to_owned(), error })
 }
 
 fn open_store(settings: &Settings) -> Result<Arc<RedisStore>, StoreError> {
     let (shards, timeout) = (settings.shards, settings.redis_timeout());
-    RedisStore::open(&RedisStoreConfig {
-        url: settings.redis_url(),
-        shards,
-        timeout,
-    })
-    .map(Arc::new)
+    RedisStore::open(&RedisStoreConfig { url: settings.redis_url(), shards, timeout }).map(Arc::new)
 }
 
 fn config(settings: &Settings) -> CheckConfig {
@@ -152,9 +126,7 @@ fn config(settings: &Settings) -> CheckConfig {
 
 async fn bind(settings: &Settings, port: u16) -> Result<TcpListener, RunError> {
     let address = SocketAddr::new(settings.bind, port);
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| RunError::Bind { address, error })
+    TcpListener::bind(address).await.map_err(|error| RunError::Bind { address, error })
 }
 
 /// The admin port and the policy file.
@@ -172,9 +144,7 @@ async fn serve_admin(
         // An error says that the sender is gone, which is an end as well.
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    axum::serve(listener, admin::router(state))
-        .with_graceful_shutdown(stop)
-        .await
+    axum::serve(listener, admin::router(state)).with_graceful_shutdown(stop).await
 }
 
 /// The ext_authz service with gRPC health and reflection, until a signal comes.
@@ -234,10 +204,7 @@ async fn probe(
                 ServingStatus::NotServing
             }
         };
-        for name in [
-            "",
-            <AuthorizationServer<CheckService<RedisStore>> as NamedService>::NAME,
-        ] {
+        for name in ["", <AuthorizationServer<CheckService<RedisStore>> as NamedService>::NAME] {
             reporter.set_service_status(name, status).await;
         }
     }

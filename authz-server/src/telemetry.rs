@@ -64,10 +64,7 @@ pub fn start(filter: &LogFilter, metrics: Arc<Metrics>) -> Result<LogGuard, Tele
         .with_current_span(false)
         .with_span_list(false)
         .with_env_filter(EnvFilter::try_new(filter.as_str())?)
-        .with_writer(Queue {
-            lines: queue.clone(),
-            metrics,
-        })
+        .with_writer(Queue { lines: queue.clone(), metrics })
         .finish();
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(LogGuard(queue))
@@ -108,9 +105,7 @@ impl<'a> MakeWriter<'a> for Queue {
 
 fn start_writer(target: impl Write + Send + 'static) -> io::Result<SyncSender<Message>> {
     let (queue, lines) = sync_channel(QUEUED_LINES_MAX);
-    std::thread::Builder::new()
-        .name("log".to_owned())
-        .spawn(move || write_lines(target, &lines))?;
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(target, &lines))?;
     Ok(queue)
 }
 
@@ -159,15 +154,8 @@ mod tests {
     fn lines_are_json_with_rfc_3339_times_and_all_written_when_the_guard_goes() {
         let sink = Sink::default();
         let lines = start_writer(sink.clone()).unwrap();
-        let queue = Queue {
-            lines: lines.clone(),
-            metrics: Arc::new(Metrics::new()),
-        };
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_writer(queue)
-            .finish();
+        let queue = Queue { lines: lines.clone(), metrics: Arc::new(Metrics::new()) };
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(queue).finish();
         tracing::subscriber::with_default(subscriber, || {
             for number in 0..100 {
                 tracing::info!(number, "a line");
@@ -188,10 +176,7 @@ mod tests {
     fn a_reader_that_stops_makes_nobody_wait() {
         let (lines, _kept_unread) = sync_channel(1);
         let metrics = Arc::new(Metrics::new());
-        let queue = Queue {
-            lines,
-            metrics: Arc::clone(&metrics),
-        };
+        let queue = Queue { lines, metrics: Arc::clone(&metrics) };
         for _ in 0..3 {
             (&queue).write_all(b"x\n").unwrap();
         }

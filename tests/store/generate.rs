@@ -7,6 +7,8 @@ use quota::{
 };
 
 const MAX: u64 = AmountMinor::MAX.get();
+/// Commands of one kind of traffic.
+const STRETCH: u64 = 300;
 
 /// SplitMix64: the same seed gives the same sequence on every machine.
 pub(crate) struct Random(u64);
@@ -57,25 +59,37 @@ impl Generator {
     /// `waiting` tells how many events wait in the shard of a merchant.
     pub(crate) fn command(&mut self, ledger: &Ledger, waiting: impl Fn(&MerchantId) -> u64) -> Command {
         self.number += 1;
-        let merchant = MerchantId::parse(self.random.pick(&["m-1", "m-2", "m-3"])).unwrap();
+        // Every fourth stretch is a crowd at one order: first more attempts than it remembers, then as many voids.
+        let stretch = self.number as u64 / STRETCH;
+        let crowd = stretch.is_multiple_of(4);
+        let merchant = MerchantId::parse(if crowd { "m-1" } else { self.random.pick(&["m-1", "m-2", "m-3"]) }).unwrap();
         let currency = Currency::parse(self.random.pick(&["USD", "USD", "USD", "JPY"])).unwrap();
         // Few orders and attempts at a time, so that most come again; the range moves on, so that new ones come too.
-        let order = self.number as u64 / 60 + self.random.below(8);
-        let attempts = if self.random.one_in(12) { 80 } else { 5 };
-        let attempt = self.random.below(attempts);
-        let now_ms = self.moment();
+        let order = if crowd { stretch } else { self.number as u64 / 60 + self.random.below(8) };
+        let attempts = if crowd || self.random.one_in(12) { 80 } else { 5 };
+        let fresh = AttemptId::from_text(&format!("{order} {}", self.random.below(attempts)));
+        // A crowd does not last: time stands nearly still, so that no order is forgotten meanwhile.
+        let now_ms = if crowd { self.soon() } else { self.moment() };
         let windows = self.calendar.windows_at(now_ms);
-        let action = if self.random.below(10) < 7 {
-            Action::Consume(self.consume(ledger, &merchant, currency, order))
-        } else {
+        let order_no = OrderNo::parse(&format!("order-{order}")).unwrap();
+        let leaving = crowd && self.number as u64 % STRETCH >= STRETCH / 2;
+        let live = ledger.order(&merchant, &order_no).filter(|_| leaving).and_then(|order| order.live.first().copied());
+        let voids_in_ten = match (crowd, leaving) {
+            (false, _) => 3,
+            (true, false) => 0,
+            (true, true) => 8,
+        };
+        let action = if self.random.below(10) < voids_in_ten {
             Action::Void
+        } else {
+            Action::Consume(self.consume(ledger, &merchant, currency, order))
         };
         let backlog_max = if self.random.one_in(50) { waiting(&merchant) + self.random.below(3) } else { 1_000_000 };
         Command {
             merchant,
             currency,
-            order_no: OrderNo::parse(&format!("order-{order}")).unwrap(),
-            attempt: AttemptId::from_text(&format!("{order} {attempt}")),
+            order_no,
+            attempt: live.filter(|_| self.random.one_in(2)).unwrap_or(fresh),
             action,
             decision_id: ((u128::from(self.seed) << 64) | self.number).to_be_bytes(),
             now_ms,
@@ -85,6 +99,11 @@ impl Generator {
             payment_no: None,
             channel: None,
         }
+    }
+
+    fn soon(&mut self) -> i64 {
+        self.now_ms += self.random.below(100) as i64;
+        self.now_ms
     }
 
     /// Mostly a little later; sometimes at the edge of a window, sometimes back by up to two days.

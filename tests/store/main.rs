@@ -8,10 +8,11 @@ mod generate;
 mod table;
 
 use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use authz_server::settings::Secret;
-use authz_server::store::{MemoryStore, Notes, RedisStore, RedisStoreConfig, Store, StoreError, keys, packed};
+use authz_server::store::{MemoryStore, Notes, RedisStore, RedisStoreConfig, SCRIPT, Store, StoreError, keys, packed};
 use e2e::Service;
 use e2e::redis::Redis;
 use generate::Generator;
@@ -98,9 +99,17 @@ async fn check_tables(redis: Option<&Redis>) {
 /// Replies by code, to show that a run met them all.
 type Seen = BTreeMap<(&'static str, bool), usize>;
 
-async fn run_sequence(url: String, database: usize, seed: u64) -> Seen {
+/// Ends with the two sides where they differ.
+fn agree<T: PartialEq + Debug>(got: &T, expected: &T, place: impl Display) -> Result<(), String> {
+    if got == expected { Ok(()) } else { Err(format!("{place}\n  got      {got:?}\n  expected {expected:?}")) }
+}
+
+/// Gives one sequence to a script and to the reference, and compares replies, states and events.
+async fn run_sequence(url: String, database: usize, seed: u64, script: String) -> Result<Seen, String> {
     flush(&url, database).await;
-    let store = open(&url, database);
+    let timeout = Duration::from_secs(10);
+    let config = RedisStoreConfig { url: Secret::new(format!("{url}{database}")), shards: SHARDS, timeout };
+    let store = RedisStore::open_with_script(&config, &script).unwrap();
     let reference = MemoryStore::new(SHARDS);
     let mut generator = Generator::new(seed);
     let mut waiting = BTreeMap::<u16, u64>::new();
@@ -111,33 +120,36 @@ async fn run_sequence(url: String, database: usize, seed: u64) -> Seen {
             generator.command(&ledger, |merchant| waiting.get(&quota::shard_of(merchant, SHARDS)).copied().unwrap_or(0))
         };
         let expected = reference.apply(&command, &Notes::default()).await.unwrap();
-        let got = store.apply(&command, &Notes::default()).await.unwrap();
-        assert_eq!(got, expected, "seed {seed}, command {number}: {command:#?}");
+        let got = store.apply(&command, &Notes::default()).await.map_err(|error| error.to_string())?;
+        agree(&got, &expected, format_args!("seed {seed}, command {number}: {command:#?}"))?;
         if got.event_seq.is_some() {
             *waiting.entry(quota::shard_of(&command.merchant, SHARDS)).or_default() += 1;
         }
         *seen.entry((got.record.code.as_str(), got.record.replay)).or_default() += 1;
         if number % 16 == 0 {
-            compare_state(&store, &reference, &command, seed, number).await;
+            compare_state(&store, &reference, &command, seed, number).await?;
         }
     }
-    compare_events(&url, database, &reference, seed).await;
-    seen
+    compare_events(&url, database, &reference, seed).await?;
+    Ok(seen)
 }
 
-async fn compare_state(store: &RedisStore, reference: &MemoryStore, command: &Command, seed: u64, number: usize) {
-    let account = store.account(&command.merchant, command.currency).await.unwrap();
-    assert_eq!(
-        account.as_ref(),
-        reference.ledger().account(&command.merchant, command.currency),
-        "seed {seed}, {number}"
-    );
-    let order = store.order(&command.merchant, &command.order_no).await.unwrap();
-    assert_eq!(order.as_ref(), reference.ledger().order(&command.merchant, &command.order_no), "seed {seed}, {number}");
+async fn compare_state(
+    store: &RedisStore,
+    reference: &MemoryStore,
+    command: &Command,
+    seed: u64,
+    number: usize,
+) -> Result<(), String> {
+    let Command { merchant, currency, order_no, .. } = command;
+    let account = store.account(merchant, *currency).await.unwrap();
+    agree(&account.as_ref(), &reference.ledger().account(merchant, *currency), format_args!("seed {seed}, {number}"))?;
+    let order = store.order(merchant, order_no).await.unwrap();
+    agree(&order.as_ref(), &reference.ledger().order(merchant, order_no), format_args!("seed {seed}, {number}"))
 }
 
 /// the streams hold just the reference's events, in order, numbered without gaps.
-async fn compare_events(url: &str, database: usize, reference: &MemoryStore, seed: u64) {
+async fn compare_events(url: &str, database: usize, reference: &MemoryStore, seed: u64) -> Result<(), String> {
     let mut connection = connect(url, database).await;
     let events = reference.ledger().drain();
     for shard in 0..SHARDS {
@@ -154,9 +166,11 @@ async fn compare_events(url: &str, database: usize, reference: &MemoryStore, see
             let order_no = command.order_no.as_str().to_owned();
             (format!("0-{}", event.seq), command.decision_id.to_vec(), order_no, event.record)
         });
-        assert_eq!(got.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "seed {seed}, shard {shard}");
+        let (got, expected) = (got.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        agree(&got, &expected, format_args!("seed {seed}, shard {shard}"))?;
     }
     compare_conservation(&events, reference, seed);
+    Ok(())
 }
 
 /// each account's counters are the sum of what its events say they added, window by window.
@@ -198,10 +212,10 @@ async fn check_differential(redis: &Redis) {
     for group in seeds.chunks(DATABASES) {
         let mut running = tokio::task::JoinSet::new();
         for (database, seed) in group.iter().enumerate() {
-            running.spawn(run_sequence(redis.url(), database, *seed));
+            running.spawn(run_sequence(redis.url(), database, *seed, SCRIPT.to_owned()));
         }
         while let Some(sequence) = running.join_next().await {
-            for (key, count) in sequence.unwrap() {
+            for (key, count) in sequence.unwrap().unwrap() {
                 *seen.entry(key).or_default() += count;
             }
         }
@@ -254,6 +268,52 @@ async fn differential_in_redis() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn differential_in_valkey() {
     check_differential(&Redis::start_valkey().unwrap()).await;
+}
+
+/// Slips that a script might have, each as a text to replace and its replacement.
+const SLIPS: &[(&str, &str)] = &[
+    ("if day > sd then", "if day >= sd then"),
+    ("if month > sm then ma, mc = 0, 0 else month = sm end", "if month ~= sm then ma, mc = 0, 0 end"),
+    ("dc > day_count_max - 1", "dc > day_count_max"),
+    ("mc > month_count_max - 1", "mc >= month_count_max - 1"),
+    ("da > day_amount_max - amount", "da >= day_amount_max - amount"),
+    ("ya > year_amount_max - amount", "ya > year_amount_max"),
+    ("dc + 1, ma + amount", "dc + 1, ma"),
+    (">= backlog_max", "> backlog_max"),
+    ("expires > now", "expires >= now"),
+    ("now + ttl, o_decision", "now + ttl + 1, o_decision"),
+    ("if o_amount ~= amount or o_currency ~= currency then", "if o_amount ~= amount then"),
+    ("code, replay, told = ADMITTED, true, o_decision", "code, replay = ADMITTED, true"),
+    ("if position(live, attempt) then", "if false then"),
+    ("if #live < 16", "if #live <= 16"),
+    ("if #voided > 16", "if #voided >= 16"),
+    ("live == '' and not pinned", "live == ''"),
+    ("elseif voided ~= '' and position(voided, attempt) then", "elseif false then"),
+    ("elseif position(voided, attempt) then", "elseif false then"),
+    ("elseif charged and o_currency ~= currency then", "elseif false then"),
+    ("account_changed, charged = VOIDED, true, false", "account_changed = VOIDED, true"),
+    ("if o_day == day then", "if true then"),
+    ("if o_year == year then ya2, yc2", "if o_year == year then ya2"),
+    ("elseif refusal ~= 0 then", "elseif false then"),
+    ("  changes = changes + 1\n", ""),
+];
+
+/// The comparison notices each slip: a suite that cannot fail would prove nothing.
+#[tokio::test]
+async fn a_script_with_a_slip_is_noticed() {
+    let redis = Redis::start().unwrap();
+    for (right, wrong) in SLIPS {
+        assert_eq!(SCRIPT.matches(right).count(), 1, "{right:?} is to be found once in the script");
+        let script = SCRIPT.replace(right, wrong);
+        let mut noticed = false;
+        for seed in seeds() {
+            noticed = run_sequence(redis.url(), 0, seed, script.clone()).await.is_err();
+            if noticed {
+                break;
+            }
+        }
+        assert!(noticed, "{wrong:?} in place of {right:?} was not noticed");
+    }
 }
 
 /// A store with another number of shards would look for keys in the wrong place.

@@ -32,11 +32,7 @@ impl Binding {
         let figures = Figures::of(LimitName::of_code(record.code)?, limits, record);
         let resets_at_ms = calendar.ends_at_ms(figures.limit.period(), figures.window);
         let wait_ms = resets_at_ms.map(|at| u64::try_from(at.saturating_sub(now_ms)).unwrap_or(0));
-        Some(Self {
-            figures,
-            resets_at_ms,
-            retry_after_secs: wait_ms.map(|wait| wait.div_ceil(1000).max(1)),
-        })
+        Some(Self { figures, resets_at_ms, retry_after_secs: wait_ms.map(|wait| wait.div_ceil(1000).max(1)) })
     }
 }
 
@@ -46,13 +42,26 @@ pub(super) struct Answer {
     pub code: Code,
     pub mode: Mode,
     pub replay: bool,
-    /// Absent where nothing was decided because the request could not be read.
+    /// Absent where nothing was decided: the request could not be read, or the store gave no answer.
     pub decision_id: Option<Uuid>,
     pub detail: Option<String>,
     pub binding: Option<Binding>,
 }
 
 impl Answer {
+    /// Nothing was decided because the store gave no answer. Whether the payment goes on is not for the server to say, on
+    /// shadow routes neither.
+    pub(super) const fn without_decision() -> Self {
+        Self {
+            code: Code::StoreUnavailable,
+            mode: Mode::Enforce,
+            replay: false,
+            decision_id: None,
+            detail: None,
+            binding: None,
+        }
+    }
+
     /// The one place where a mode turns a refusal into a pass.
     fn lets_through(&self) -> bool {
         self.code.http_status() == 200 || self.mode == Mode::Shadow
@@ -67,11 +76,7 @@ impl Answer {
             (self.rpc_code(), HttpResponse::DeniedResponse(self.denied()))
         };
         CheckResponse {
-            status: Some(RpcStatus {
-                code: rpc_code as i32,
-                message: self.code.as_str().to_owned(),
-                details: vec![],
-            }),
+            status: Some(RpcStatus { code: rpc_code as i32, message: self.code.as_str().to_owned(), details: vec![] }),
             dynamic_metadata: native.then(|| self.metadata()),
             http_response: Some(response),
         }
@@ -87,24 +92,13 @@ impl Answer {
     }
 
     fn passed(&self) -> OkHttpResponse {
-        let headers = self
-            .own_headers()
-            .map(|(key, value)| option(key, value))
-            .collect::<Vec<_>>();
+        let headers = self.own_headers().map(|(key, value)| option(key, value)).collect::<Vec<_>>();
         // Our names must not carry what a client wrote: those set are overwritten, the others removed.
-        let unset = [header::CODE, header::DECISION_ID, header::REPLAY]
-            .into_iter()
-            .filter(|name| {
-                !headers
-                    .iter()
-                    .any(|option| option.header.as_ref().is_some_and(|header| header.key == *name))
-            });
+        let unset = [header::CODE, header::DECISION_ID, header::REPLAY].into_iter().filter(|name| {
+            !headers.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == *name))
+        });
         let headers_to_remove = unset.map(str::to_owned).collect();
-        OkHttpResponse {
-            headers,
-            headers_to_remove,
-            ..OkHttpResponse::default()
-        }
+        OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
     }
 
     fn denied(&self) -> DeniedHttpResponse {
@@ -114,9 +108,7 @@ impl Answer {
             .map(|(key, value)| option(key, value))
             .collect();
         DeniedHttpResponse {
-            status: Some(HttpStatus {
-                code: i32::from(self.code.http_status()),
-            }),
+            status: Some(HttpStatus { code: i32::from(self.code.http_status()) }),
             headers,
             body: self.problem().to_json(),
         }
@@ -131,69 +123,41 @@ impl Answer {
 
     fn limit_headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let unavailable = (self.code.http_status() == 503).then_some(1);
-        let seconds = self
-            .binding
-            .and_then(|binding| binding.retry_after_secs)
-            .or(unavailable);
+        let seconds = self.binding.and_then(|binding| binding.retry_after_secs).or(unavailable);
         let retry_after = seconds.map(|seconds| (header::RETRY_AFTER, seconds.to_string()));
-        let limits = self.binding.map(
-            |Binding {
-                 figures,
-                 retry_after_secs,
-                 ..
-             }| {
-                let (name, window) = (figures.limit.as_str(), figures.limit.period().nominal_secs());
-                let reset = retry_after_secs
-                    .map(|seconds| format!(";t={seconds}"))
-                    .unwrap_or_default();
-                [
-                    (
-                        header::RATE_LIMIT_POLICY,
-                        format!("\"{name}\";q={};w={window}", figures.max),
-                    ),
-                    (
-                        header::RATE_LIMIT,
-                        format!("\"{name}\";r={}{reset}", figures.remaining()),
-                    ),
-                ]
-            },
-        );
+        let limits = self.binding.map(|Binding { figures, retry_after_secs, .. }| {
+            let (name, window) = (figures.limit.as_str(), figures.limit.period().nominal_secs());
+            let reset = retry_after_secs.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
+            [
+                (header::RATE_LIMIT_POLICY, format!("\"{name}\";q={};w={window}", figures.max)),
+                (header::RATE_LIMIT, format!("\"{name}\";r={}{reset}", figures.remaining())),
+            ]
+        });
         retry_after.into_iter().chain(limits.into_iter().flatten())
     }
 
     fn problem(&self) -> Problem {
         let mut problem = Problem::new(self.code, self.detail.clone());
         problem.decision_id = self.decision_id.map(|id| id.to_string());
-        problem.limit = self.binding.map(
-            |Binding {
-                 figures, resets_at_ms, ..
-             }| LimitFigures {
-                name: figures.limit.as_str().to_owned(),
-                max: figures.max,
-                used: figures.before,
-                remaining: figures.remaining(),
-                resets_at: resets_at_ms
-                    .and_then(DateTime::from_timestamp_millis)
-                    .map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true)),
-            },
-        );
+        problem.limit = self.binding.map(|Binding { figures, resets_at_ms, .. }| LimitFigures {
+            name: figures.limit.as_str().to_owned(),
+            max: figures.max,
+            used: figures.before,
+            remaining: figures.remaining(),
+            resets_at: resets_at_ms
+                .and_then(DateTime::from_timestamp_millis)
+                .map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        });
         problem
     }
 
     /// For the access log of a route that uses Envoy's native filter.
     fn metadata(&self) -> Struct {
-        let text = |value: String| Value {
-            kind: Some(Kind::StringValue(value)),
-        };
+        let text = |value: String| Value { kind: Some(Kind::StringValue(value)) };
         let mut fields = HashMap::from([
             ("code".to_owned(), text(self.code.as_str().to_owned())),
             ("mode".to_owned(), text(self.mode.as_str().to_owned())),
-            (
-                "replay".to_owned(),
-                Value {
-                    kind: Some(Kind::BoolValue(self.replay)),
-                },
-            ),
+            ("replay".to_owned(), Value { kind: Some(Kind::BoolValue(self.replay)) }),
         ]);
         if let Some(id) = self.decision_id {
             fields.insert("decision_id".to_owned(), text(id.to_string()));
@@ -203,11 +167,7 @@ impl Answer {
 }
 
 fn option(key: &str, value: String) -> HeaderValueOption {
-    let header = HeaderValue {
-        key: key.to_owned(),
-        value,
-        raw_value: vec![],
-    };
+    let header = HeaderValue { key: key.to_owned(), value, raw_value: vec![] };
     HeaderValueOption {
         header: Some(header),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,

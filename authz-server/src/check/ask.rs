@@ -58,15 +58,11 @@ impl Asked {
                 Err(detail) => Self::Refuse(Mode::Enforce, refusal(detail)),
             };
         }
-        match (
-            attributes.request.as_ref().and_then(|request| request.http.as_ref()),
-            rules,
-        ) {
+        match (attributes.request.as_ref().and_then(|request| request.http.as_ref()), rules) {
             (Some(http), Some(rules)) => from_request(attributes, http, rules),
-            (None, _) => Self::Refuse(
-                Mode::Enforce,
-                refusal("the check names no charge and carries no request".into()),
-            ),
+            (None, _) => {
+                Self::Refuse(Mode::Enforce, refusal("the check names no charge and carries no request".into()))
+            }
             (_, None) => Self::Refuse(
                 Mode::Enforce,
                 refusal("the server has no rules to read requests with: set SLUICE_RULES_FILE".into()),
@@ -76,10 +72,7 @@ impl Asked {
 }
 
 fn refusal(detail: String) -> Refusal {
-    Refusal {
-        code: Code::BadRequest,
-        detail,
-    }
+    Refusal { code: Code::BadRequest, detail }
 }
 
 fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
@@ -106,14 +99,8 @@ fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
         order_no: OrderNo::parse(required(extension::ORDER_NO)?).map_err(|e| failed(&e))?,
         attempt: AttemptId::from_text(required(extension::ATTEMPT)?),
         amount,
-        payment_no: text(extension::PAYMENT_NO)
-            .map(PaymentNo::parse)
-            .transpose()
-            .map_err(|e| failed(&e))?,
-        channel: text(extension::CHANNEL)
-            .map(Channel::parse)
-            .transpose()
-            .map_err(|e| failed(&e))?,
+        payment_no: text(extension::PAYMENT_NO).map(PaymentNo::parse).transpose().map_err(|e| failed(&e))?,
+        channel: text(extension::CHANNEL).map(Channel::parse).transpose().map_err(|e| failed(&e))?,
         mode: Mode::parse(mode).ok_or_else(|| format!("{} is {mode:?}", extension::MODE))?,
         trace_id: trace_id(text(extension::TRACEPARENT)),
         reason: reason.to_owned(),
@@ -136,11 +123,7 @@ fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Docum
         return Asked::Pass;
     }
     let head = NativeHead { attributes, http };
-    let body = if http.raw_body.is_empty() {
-        http.body.as_bytes()
-    } else {
-        &http.raw_body
-    };
+    let body = if http.raw_body.is_empty() { http.body.as_bytes() } else { &http.raw_body };
     let charge = match read_charge(rule, &head, &captures, body) {
         Ok(charge) => charge,
         Err(refusal) => return Asked::Refuse(mode, refusal),
@@ -166,11 +149,7 @@ fn read_charge(
     body: &[u8],
 ) -> Result<Charge, Refusal> {
     let draft = rule.read_head(head, captures)?;
-    let partial = head
-        .http
-        .headers
-        .get(PARTIAL_BODY)
-        .is_some_and(|value| value != "false");
+    let partial = head.http.headers.get(PARTIAL_BODY).is_some_and(|value| value != "false");
     if rule.needs_body() && (partial || body.len() > rule.body_bytes_max) {
         return Err(rule.too_large());
     }
@@ -194,11 +173,7 @@ fn native_attempt(http: &HttpRequest) -> AttemptId {
 /// The trace id of a W3C `traceparent`, `00-<32 hexadecimal digits>-…`; empty where there is none.
 fn trace_id(traceparent: Option<&str>) -> String {
     let id = traceparent.and_then(|text| text.split('-').nth(1)).unwrap_or_default();
-    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        id.to_owned()
-    } else {
-        String::new()
-    }
+    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) { id.to_owned() } else { String::new() }
 }
 
 /// A request as Envoy's native filter hands it over.
@@ -211,9 +186,7 @@ impl Head for NativeHead<'_> {
     /// Envoy joins repeated headers with commas, so a comma separates two values.
     fn header(&self, name: &str) -> Vec<&[u8]> {
         let joined = self.http.headers.get(name);
-        joined
-            .map(|values| values.split(',').map(|value| value.trim().as_bytes()).collect())
-            .unwrap_or_default()
+        joined.map(|values| values.split(',').map(|value| value.trim().as_bytes()).collect()).unwrap_or_default()
     }
 
     fn path(&self) -> &str {
@@ -226,9 +199,7 @@ impl Head for NativeHead<'_> {
         };
         let metadata = self.attributes.metadata_context.as_ref();
         let root = metadata.and_then(|metadata| metadata.filter_metadata.get(namespace));
-        Ok(root
-            .and_then(|root| lookup(root, keys))
-            .map(|text| Cow::Borrowed(text.as_bytes())))
+        Ok(root.and_then(|root| lookup(root, keys)).map(|text| Cow::Borrowed(text.as_bytes())))
     }
 }
 

@@ -65,16 +65,7 @@ impl<S: Store> CheckService<S> {
         metrics: Arc<Metrics>,
         config: CheckConfig,
     ) -> Self {
-        Self {
-            decider: Arc::new(Decider {
-                store,
-                policies,
-                rules,
-                metrics,
-                config,
-                undo: Undo::new(),
-            }),
-        }
+        Self { decider: Arc::new(Decider { store, policies, rules, metrics, config, undo: Undo::new() }) }
     }
 
     /// The service as tonic serves it.
@@ -89,10 +80,12 @@ impl<S: Store> Authorization for CheckService<S> {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let decider = Arc::clone(&self.decider);
         let limit = decider.config.timeout;
+        let request = request.into_inner();
+        let native = is_native(request.attributes.as_ref());
         let (tell, told) = oneshot::channel();
         // A decision runs to its end although the caller may go: tonic drops this future when the stream is reset.
         tokio::spawn(async move {
-            let Outcome { answer, undo } = decider.answer(request.into_inner()).await;
+            let Outcome { answer, undo } = decider.answer(request, native).await;
             let unanswered = answer.is_err();
             let unheard = tell.send(answer).is_err();
             if let Some((command, notes)) = undo.filter(|_| unanswered || unheard) {
@@ -102,7 +95,7 @@ impl<S: Store> Authorization for CheckService<S> {
         match timeout(limit, told).await {
             Ok(Ok(answer)) => answer.map(Response::new),
             Ok(Err(_)) => Err(Status::internal("the decision broke off")),
-            Err(_) => Err(unavailable(&format!("no decision within {} ms", limit.as_millis()))),
+            Err(_) => no_decision(native, &format!("no decision within {} ms", limit.as_millis())).map(Response::new),
         }
     }
 }
@@ -114,9 +107,8 @@ struct Outcome {
 }
 
 impl<S: Store> Decider<S> {
-    async fn answer(&self, request: CheckRequest) -> Outcome {
+    async fn answer(&self, request: CheckRequest, native: bool) -> Outcome {
         let attributes = request.attributes.unwrap_or_default();
-        let native = !attributes.context_extensions.contains_key(proto::extension::ACTION);
         match self.read(&attributes) {
             Asked::Pass => Outcome { answer: Ok(CheckResponse::default()), undo: None },
             Asked::Refuse(mode, refusal) => {
@@ -134,20 +126,8 @@ impl<S: Store> Decider<S> {
     fn refuse(&self, mode: Mode, refusal: Refusal) -> Answer {
         let Refusal { code, detail } = refusal;
         self.metrics.decision(ActionLabel::Consume, code, false);
-        info!(
-            code = code.as_str(),
-            mode = mode.as_str(),
-            detail,
-            "request refused unread"
-        );
-        Answer {
-            code,
-            mode,
-            replay: false,
-            decision_id: None,
-            detail: Some(detail),
-            binding: None,
-        }
+        info!(code = code.as_str(), mode = mode.as_str(), detail, "request refused unread");
+        Answer { code, mode, replay: false, decision_id: None, detail: Some(detail), binding: None }
     }
 
     async fn decide(&self, ask: Ask, native: bool) -> Outcome {
@@ -158,16 +138,21 @@ impl<S: Store> Decider<S> {
         let result = self.store.apply(&command, &notes).await;
         let latency = started.elapsed();
         self.metrics.check_took(latency);
-        let answer = match result {
-            Ok(reply) => Ok(self.decided(&command, &notes, policy, &reply, latency)),
-            Err(error) => Err(self.undecided(&command, &notes, &error, latency)),
+        let (answer, may_be_charged) = match result {
+            Ok(reply) => {
+                let answer = self.decided(&command, &notes, policy, &reply, latency);
+                (Ok(answer.to_check_response(native)), answer.code == Code::Admitted)
+            }
+            Err(error) => {
+                self.undecided(&command, &notes, &error, latency);
+                (no_decision(native, &error.to_string()), true)
+            }
         };
-        let may_be_charged = answer.as_ref().map_or(true, |answer| answer.code == Code::Admitted);
         let undo = (native && may_be_charged).then_some((command, notes));
-        Outcome { answer: answer.map(|answer| answer.to_check_response(native)), undo }
+        Outcome { answer, undo }
     }
 
-    fn undecided(&self, command: &Command, notes: &Notes, error: &StoreError, latency: Duration) -> Status {
+    fn undecided(&self, command: &Command, notes: &Notes, error: &StoreError, latency: Duration) {
         self.metrics.store_error(failure(error));
         warn!(
             decision_id = %Uuid::from_bytes(command.decision_id),
@@ -179,7 +164,6 @@ impl<S: Store> Decider<S> {
             %error,
             "no decision"
         );
-        unavailable(&error.to_string())
     }
 
     fn command(&self, ask: Ask, policy: Option<&Policy>) -> (Command, Notes) {
@@ -263,10 +247,19 @@ impl<S: Store> Decider<S> {
     }
 }
 
-/// Without a decision there is no answer: the caller's own rule for that, the filter's `on_error` or Envoy's
-/// `failure_mode_allow`, takes its place.
-fn unavailable(why: &str) -> Status {
-    Status::unavailable(format!("{}: {why}", Code::StoreUnavailable.as_str()))
+/// Whether Envoy's native filter asks: the proxy filter names what it asks for.
+fn is_native(attributes: Option<&AttributeContext>) -> bool {
+    !attributes.is_some_and(|attributes| attributes.context_extensions.contains_key(proto::extension::ACTION))
+}
+
+/// The answer where the store gave none, so that the caller's own rule for that takes its place. The proxy filter is told the
+/// code and applies its `on_error`; Envoy's native filter knows a failed call only, and applies `failure_mode_allow`.
+fn no_decision(native: bool, why: &str) -> Result<CheckResponse, Status> {
+    if native {
+        Err(Status::unavailable(format!("{}: {why}", Code::StoreUnavailable.as_str())))
+    } else {
+        Ok(Answer::without_decision().to_check_response(native))
+    }
 }
 
 const fn failure(error: &StoreError) -> Failure {
@@ -280,3 +273,6 @@ const fn failure(error: &StoreError) -> Failure {
 fn micros(latency: Duration) -> u64 {
     u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

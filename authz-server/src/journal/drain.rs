@@ -69,11 +69,7 @@ impl Drain {
 
     /// Runs until shutdown.
     pub(super) async fn run(mut self) {
-        tracing::info!(
-            consumer = self.config.consumer,
-            shards = self.config.shards,
-            "journal started"
-        );
+        tracing::info!(consumer = self.config.consumer, shards = self.config.shards, "journal started");
         let mut backoff = Backoff::new();
         while !self.stopping() {
             if let Err(error) = self.session(&mut backoff).await {
@@ -108,11 +104,7 @@ impl Drain {
     /// One read and what follows from it.
     async fn step(&mut self, stream: &mut EventStream, own_pending: &mut bool) -> Result<(), StreamError> {
         let count = self.entries_per_shard();
-        let entries = if *own_pending {
-            stream.read_own_pending(count).await?
-        } else {
-            stream.read_new(count).await?
-        };
+        let entries = if *own_pending { stream.read_own_pending(count).await? } else { stream.read_new(count).await? };
         *own_pending = *own_pending && !entries.is_empty();
         let linger = !entries.is_empty() && entries.len() < self.config.batch_rows_max && !is_behind(&entries, count);
         if self.store_all(stream, entries).await? == Next::Stop {
@@ -163,10 +155,7 @@ impl Drain {
         if self.claim.is_due() {
             let entries = stream.claim(count, self.config.claim_idle).await?;
             if !entries.is_empty() {
-                tracing::warn!(
-                    events = entries.len(),
-                    "journal takes over events that another consumer left"
-                );
+                tracing::warn!(events = entries.len(), "journal takes over events that another consumer left");
                 self.metrics.journal_taken_over(entries.len() as u64);
             }
             self.store_all(stream, entries).await?;
@@ -192,8 +181,7 @@ impl Drain {
             let positions = stream.positions().await?;
             match self.log.check_sequences(&positions).await {
                 Ok(anomalies) => {
-                    self.metrics
-                        .set_journal_anomalies(anomalies.missing_events, anomalies.rewound_ranges);
+                    self.metrics.set_journal_anomalies(anomalies.missing_events, anomalies.rewound_ranges);
                     for (shard, kind, first_seq, last_seq) in anomalies.found {
                         tracing::error!(shard, kind, first_seq, last_seq, "the journal's sequence is broken");
                     }
@@ -217,14 +205,7 @@ impl Drain {
         }
     }
 
-    fn stored(
-        &self,
-        Stored {
-            rows,
-            duplicates,
-            rejected,
-        }: Stored,
-    ) {
+    fn stored(&self, Stored { rows, duplicates, rejected }: Stored) {
         self.health.postgres_up();
         self.metrics.journal_stored(rows, duplicates, rejected);
         tracing::debug!(rows, duplicates, rejected, "journal batch stored");
@@ -247,11 +228,7 @@ impl Drain {
             );
         }
         for entry in &batch.deleted {
-            tracing::error!(
-                shard = entry.shard,
-                id = entry.id,
-                "event was deleted before the journal had stored it"
-            );
+            tracing::error!(shard = entry.shard, id = entry.id, "event was deleted before the journal had stored it");
         }
     }
 
@@ -285,9 +262,7 @@ impl Drain {
 
 /// Whether a shard has given all that it was asked for: it may well have more.
 fn is_behind(entries: &[Entry], count: usize) -> bool {
-    entries
-        .chunk_by(|one, next| one.shard == next.shard)
-        .any(|of_shard| of_shard.len() >= count)
+    entries.chunk_by(|one, next| one.shard == next.shard).any(|of_shard| of_shard.len() >= count)
 }
 
 /// Something that is done once per interval.

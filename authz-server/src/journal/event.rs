@@ -47,11 +47,7 @@ impl Batch {
     pub fn read(entries: Vec<Entry>) -> Self {
         let mut batch = Self::default();
         for entry in entries {
-            match entry
-                .fields
-                .as_deref()
-                .map(|fields| row(entry.shard, &entry.id, fields))
-            {
+            match entry.fields.as_deref().map(|fields| row(entry.shard, &entry.id, fields)) {
                 None => batch.deleted.push(entry),
                 Some(Ok(row)) => batch.events.push(Event { entry, row }),
                 Some(Err(reason)) => batch.rejected.push(Rejected { entry, reason }),
@@ -63,9 +59,7 @@ impl Batch {
     /// All its entries.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         let events = self.events.iter().map(|event| &event.entry);
-        events
-            .chain(self.rejected.iter().map(|rejected| &rejected.entry))
-            .chain(&self.deleted)
+        events.chain(self.rejected.iter().map(|rejected| &rejected.entry)).chain(&self.deleted)
     }
 
     /// When its oldest event happened.
@@ -76,9 +70,7 @@ impl Batch {
 }
 
 fn row(shard: u16, id: &str, fields: &[Vec<u8>]) -> Result<Row, String> {
-    let seq = reply::sequence(id)
-        .and_then(|seq| i64::try_from(seq).ok())
-        .ok_or("id: not of the form 0-<seq>")?;
+    let seq = reply::sequence(id).and_then(|seq| i64::try_from(seq).ok()).ok_or("id: not of the form 0-<seq>")?;
     let context = EventContext::decode(field(fields, CONTEXT_FIELD)?).map_err(|error| format!("field c: {error}"))?;
     let record = packed::record(field(fields, RECORD_FIELD)?).map_err(|error| format!("field d: {error}"))?;
     refuse_nul(&context)?;
@@ -187,11 +179,7 @@ fn refuse_nul(context: &EventContext) -> Result<(), String> {
 }
 
 fn required(text: String, name: &str) -> Result<String, String> {
-    if text.is_empty() {
-        Err(format!("{name}: empty"))
-    } else {
-        Ok(text)
-    }
+    if text.is_empty() { Err(format!("{name}: empty")) } else { Ok(text) }
 }
 
 fn optional(text: String) -> Option<String> {
@@ -213,9 +201,7 @@ fn figure(value: u64, name: &str) -> Result<i64, String> {
 fn attempt(bytes: &[u8]) -> Result<Option<Uuid>, String> {
     match bytes {
         [] => Ok(None),
-        bytes => Uuid::from_slice(bytes)
-            .map(Some)
-            .map_err(|_| "attempt: not 16 bytes".to_owned()),
+        bytes => Uuid::from_slice(bytes).map(Some).map_err(|_| "attempt: not 16 bytes".to_owned()),
     }
 }
 
@@ -271,29 +257,16 @@ mod tests {
 
     fn entry(context: &EventContext, record: Vec<u8>) -> Entry {
         let fields = vec![b"c".to_vec(), context.encode_to_vec(), b"d".to_vec(), record];
-        Entry {
-            shard: 5,
-            id: "0-12".into(),
-            fields: Some(fields),
-        }
+        Entry { shard: 5, id: "0-12".into(), fields: Some(fields) }
     }
 
     #[test]
     fn an_event_becomes_a_row() {
         let batch = Batch::read(vec![entry(&context(), record())]);
         let row = &batch.events[0].row;
-        assert_eq!(
-            (row.shard, row.seq, row.code, row.success, row.replay),
-            (5, 12, "ADMITTED", true, true)
-        );
-        assert_eq!(
-            (row.daily_window, row.daily_used_after, row.yearly_count_after),
-            (20_261_121, 50, 1)
-        );
-        assert_eq!(
-            (row.account_version, row.operator_type, row.payment_no.clone()),
-            (3, "system", None)
-        );
+        assert_eq!((row.shard, row.seq, row.code, row.success, row.replay), (5, 12, "ADMITTED", true, true));
+        assert_eq!((row.daily_window, row.daily_used_after, row.yearly_count_after), (20_261_121, 50, 1));
+        assert_eq!((row.account_version, row.operator_type, row.payment_no.clone()), (3, "system", None));
         assert_eq!(row.attempt, Some(Uuid::from_bytes([9; 16])));
         assert_eq!(batch.oldest(), Some(row.at));
     }
@@ -315,39 +288,22 @@ mod tests {
             let mut context = context();
             change(&mut context);
             let batch = Batch::read(vec![entry(&context, record())]);
-            assert!(
-                batch.rejected[0].reason.starts_with(field),
-                "{field}: {}",
-                batch.rejected[0].reason
-            );
+            assert!(batch.rejected[0].reason.starts_with(field), "{field}: {}", batch.rejected[0].reason);
         }
         let mut strange = entry(&context(), record());
         strange.id = "5-1".into();
         let mut torn = entry(&context(), record());
         torn.fields.as_mut().unwrap().truncate(2);
         let garbage = entry(&context(), vec![1, 2, 3]);
-        let reasons: Vec<_> = Batch::read(vec![strange, torn, garbage])
-            .rejected
-            .into_iter()
-            .map(|r| r.reason)
-            .collect();
-        assert!(
-            reasons[0].starts_with("id:") && reasons[1].starts_with("field d: absent"),
-            "{reasons:?}"
-        );
+        let reasons: Vec<_> =
+            Batch::read(vec![strange, torn, garbage]).rejected.into_iter().map(|r| r.reason).collect();
+        assert!(reasons[0].starts_with("id:") && reasons[1].starts_with("field d: absent"), "{reasons:?}");
         assert!(reasons[2].starts_with("field d:"), "{reasons:?}");
     }
 
     #[test]
     fn deleted_entries_are_only_acknowledged() {
-        let batch = Batch::read(vec![Entry {
-            shard: 0,
-            id: "0-1".into(),
-            fields: None,
-        }]);
-        assert_eq!(
-            (batch.entries().count(), batch.events.len(), batch.rejected.len()),
-            (1, 0, 0)
-        );
+        let batch = Batch::read(vec![Entry { shard: 0, id: "0-1".into(), fields: None }]);
+        assert_eq!((batch.entries().count(), batch.events.len(), batch.rejected.len()), (1, 0, 0));
     }
 }

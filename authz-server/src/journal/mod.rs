@@ -78,7 +78,5 @@ pub fn spawn(
     let log = postgres::UsageLog::new(&config.postgres_url).map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let drain = drain::Drain::new(config, log, metrics, health, shutdown);
-    std::thread::Builder::new()
-        .name("journal".to_owned())
-        .spawn(move || runtime.block_on(drain.run()))
+    std::thread::Builder::new().name("journal".to_owned()).spawn(move || runtime.block_on(drain.run()))
 }

@@ -83,12 +83,7 @@ fn entries(shard: u16, rows: Value, found: &mut Vec<Entry>) -> Result<(), Malfor
         let id = text(id, "entry id")?;
         let fields = match fields {
             Value::Nil => None,
-            fields => Some(
-                list(fields, "fields")?
-                    .into_iter()
-                    .map(|v| bytes(v, "field"))
-                    .collect::<Result<_, _>>()?,
-            ),
+            fields => Some(list(fields, "fields")?.into_iter().map(|v| bytes(v, "field")).collect::<Result<_, _>>()?),
         };
         found.push(Entry { shard, id, fields });
     }
@@ -147,16 +142,8 @@ mod tests {
         assert_eq!(
             entries,
             [
-                Entry {
-                    shard: 3,
-                    id: "0-7".into(),
-                    fields: Some(vec![b"c".to_vec(), vec![0, 255]])
-                },
-                Entry {
-                    shard: 3,
-                    id: "0-8".into(),
-                    fields: None
-                },
+                Entry { shard: 3, id: "0-7".into(), fields: Some(vec![b"c".to_vec(), vec![0, 255]]) },
+                Entry { shard: 3, id: "0-8".into(), fields: None },
             ]
         );
         assert!(streams(reply, |_| None).is_err());
@@ -173,10 +160,7 @@ mod tests {
         assert_eq!(last_delivered(groups, "absent"), Ok(None));
         let pending = array([Value::Int(2), bulk("0-3"), bulk("0-4"), array([])]);
         assert_eq!(first_pending(pending), Ok(Some(3)));
-        assert_eq!(
-            first_pending(array([Value::Int(0), Value::Nil, Value::Nil, Value::Nil])),
-            Ok(None)
-        );
+        assert_eq!(first_pending(array([Value::Int(0), Value::Nil, Value::Nil, Value::Nil])), Ok(None));
         assert_eq!(last_generated(array([bulk("last-generated-id"), bulk("0-11")])), Ok(11));
         assert_eq!(sequence("1-11"), None);
     }

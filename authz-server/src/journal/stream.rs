@@ -66,9 +66,7 @@ pub struct EventStream {
 
 impl std::fmt::Debug for EventStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EventStream")
-            .field("consumer", &self.consumer)
-            .finish_non_exhaustive()
+        f.debug_struct("EventStream").field("consumer", &self.consumer).finish_non_exhaustive()
     }
 }
 
@@ -82,10 +80,7 @@ impl EventStream {
         let mut stream = Self {
             connection: connect(url).await?,
             consumer: consumer.to_owned(),
-            shards: (0..shards)
-                .zip(&keys)
-                .map(|(shard, key)| (key.clone().into_bytes(), shard))
-                .collect(),
+            shards: (0..shards).zip(&keys).map(|(shard, key)| (key.clone().into_bytes(), shard)).collect(),
             claim_cursors: vec!["0-0".to_owned(); keys.len()],
             keys,
             sweep: Script::new(include_str!("sweep.lua")),
@@ -101,20 +96,10 @@ impl EventStream {
     pub async fn create_groups(&mut self) -> Result<(), StreamError> {
         let mut pipeline = Pipeline::new();
         for key in &self.keys {
-            pipeline
-                .cmd("XGROUP")
-                .arg("CREATE")
-                .arg(key)
-                .arg(GROUP)
-                .arg("0")
-                .arg("MKSTREAM");
+            pipeline.cmd("XGROUP").arg("CREATE").arg(key).arg(GROUP).arg("0").arg("MKSTREAM");
         }
         let replies = self.query(&mut pipeline).await?;
-        match replies
-            .into_iter()
-            .filter_map(Result::err)
-            .find(|error| error.code() != Some("BUSYGROUP"))
-        {
+        match replies.into_iter().filter_map(Result::err).find(|error| error.code() != Some("BUSYGROUP")) {
             Some(error) => Err(error.into()),
             None => Ok(()),
         }
@@ -212,11 +197,7 @@ impl EventStream {
             let pending = reply::first_pending(next())?;
             let generated = reply::last_generated(next())?;
             let acknowledged = pending.map_or(delivered, |first| delivered.min(first.saturating_sub(1)));
-            positions.push(Position {
-                shard,
-                acknowledged,
-                generated,
-            });
+            positions.push(Position { shard, acknowledged, generated });
         }
         Ok(positions)
     }
@@ -229,12 +210,7 @@ impl EventStream {
         let mut removed = 0;
         for key in &self.keys {
             let mut call = self.sweep.prepare_invoke();
-            let count: u64 = call
-                .key(key)
-                .arg(GROUP)
-                .arg(millis(idle))
-                .invoke_async(&mut self.connection)
-                .await?;
+            let count: u64 = call.key(key).arg(GROUP).arg(millis(idle)).invoke_async(&mut self.connection).await?;
             removed += count;
         }
         Ok(removed)
@@ -253,13 +229,7 @@ impl EventStream {
     async fn read(&mut self, count: usize, from: &str) -> Result<Vec<Entry>, StreamError> {
         let mut command = Cmd::new();
         command.arg("XREADGROUP").arg("GROUP").arg(GROUP).arg(&self.consumer);
-        command
-            .arg("COUNT")
-            .arg(count)
-            .arg("BLOCK")
-            .arg(millis(BLOCK))
-            .arg("STREAMS")
-            .arg(&self.keys);
+        command.arg("COUNT").arg(count).arg("BLOCK").arg(millis(BLOCK)).arg("STREAMS").arg(&self.keys);
         for _ in &self.keys {
             command.arg(from);
         }

@@ -80,24 +80,15 @@ impl FileSource {
     }
 
     fn read(&self) -> Result<String, SourceError> {
-        let failed = |error| SourceError::Read {
-            path: self.path.clone(),
-            error,
-        };
+        let failed = |error| SourceError::Read { path: self.path.clone(), error };
         let bytes = fs::metadata(&self.path).map_err(failed)?.len();
         if bytes > FILE_BYTES_MAX {
-            return Err(SourceError::TooLarge {
-                path: self.path.clone(),
-                bytes,
-            });
+            return Err(SourceError::TooLarge { path: self.path.clone(), bytes });
         }
         fs::read_to_string(&self.path).map_err(failed)
     }
 
     fn compile(&self, text: &str) -> Result<PolicyBook, SourceError> {
-        PolicyBook::from_yaml(text).map_err(|error| SourceError::Document {
-            path: self.path.clone(),
-            error,
-        })
+        PolicyBook::from_yaml(text).map_err(|error| SourceError::Document { path: self.path.clone(), error })
     }
 }

@@ -24,10 +24,7 @@ impl Policies {
     pub fn new(book: PolicyBook, health: Arc<Health>) -> Self {
         info!(version = %book.version(), merchants = book.merchants(), "policies are in force");
         health.policy_active(book.version());
-        Self {
-            book: RwLock::new(Arc::new(book)),
-            health,
-        }
+        Self { book: RwLock::new(Arc::new(book)), health }
     }
 
     /// The book in force.

@@ -10,11 +10,7 @@ pub enum SettingsError {
     Unknown { name: String, nearest: Vec<&'static str> },
     /// A value of the wrong form or outside its range.
     #[error("{name} is '{value}'; it must be {expected}")]
-    Invalid {
-        name: String,
-        value: String,
-        expected: String,
-    },
+    Invalid { name: String, value: String, expected: String },
     /// Present without a value, which is more often a template gone wrong than a wish for the default.
     #[error("{name} is empty; give it a value or remove it")]
     Empty { name: String },
@@ -28,12 +24,7 @@ pub enum SettingsError {
     #[error(
         "{outer} is {outer_ms}; it must be greater than {inner}, which is {inner_ms}, because the one waits for the other"
     )]
-    Nesting {
-        outer: &'static str,
-        outer_ms: u64,
-        inner: &'static str,
-        inner_ms: u64,
-    },
+    Nesting { outer: &'static str, outer_ms: u64, inner: &'static str, inner_ms: u64 },
     /// A variable whose bytes are no text.
     #[error("{name} is not valid UTF-8; write it as text")]
     NotText { name: String },

@@ -36,10 +36,7 @@ impl Settings {
     /// [`SettingsError`] names the setting and says what to do.
     pub fn from_process(config_flag: Option<PathBuf>) -> Result<Self, SettingsError> {
         let env = process_environment()?;
-        let named = env
-            .iter()
-            .find(|(name, _)| name == CONFIG_FILE_ENV)
-            .map(|(_, path)| PathBuf::from(path));
+        let named = env.iter().find(|(name, _)| name == CONFIG_FILE_ENV).map(|(_, path)| PathBuf::from(path));
         let file = config_flag.or(named).map(ConfigFile::read).transpose()?;
         Self::load(env.into_iter(), file)
     }
@@ -50,11 +47,7 @@ impl Settings {
     /// [`SettingsError`] names the setting and says what to do.
     pub fn load(env: impl Iterator<Item = (String, String)>, file: Option<ConfigFile>) -> Result<Self, SettingsError> {
         let sources = Sources::collect(env, file)?;
-        refuse_both(
-            &sources,
-            "DATABASE_URL",
-            &["DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"],
-        )?;
+        refuse_both(&sources, "DATABASE_URL", &["DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"])?;
         refuse_both(&sources, "REDIS_URL", &["REDIS_HOST", "REDIS_PORT"])?;
         let settings = Self::read(&sources)?;
         settings.check_deadlines()?;
@@ -125,11 +118,7 @@ impl Settings {
 
     fn check_schemes(&self) -> Result<(), SettingsError> {
         check_scheme("DATABASE_URL", self.database_url.as_ref(), &["postgres", "postgresql"])?;
-        check_scheme(
-            "REDIS_URL",
-            self.redis_url.as_ref(),
-            &["redis", "valkey", "redis+unix", "valkey+unix", "unix"],
-        )
+        check_scheme("REDIS_URL", self.redis_url.as_ref(), &["redis", "valkey", "redis+unix", "valkey+unix", "unix"])
     }
 }
 
@@ -149,10 +138,7 @@ fn process_environment() -> Result<Vec<(String, String)>, SettingsError> {
 
 fn refuse_both(sources: &Sources, whole: &'static str, parts: &[&'static str]) -> Result<(), SettingsError> {
     match parts.iter().find(|part| sources.is_set(whole) && sources.is_set(part)) {
-        Some(part) => Err(SettingsError::Conflict {
-            one: whole,
-            other: part,
-        }),
+        Some(part) => Err(SettingsError::Conflict { one: whole, other: part }),
         None => Ok(()),
     }
 }
@@ -165,20 +151,12 @@ fn check_scheme(name: &'static str, url: Option<&Secret>, schemes: &[&str]) -> R
     }
     let prefixes: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
     let expected = format!("a URL that starts with one of {}", prefixes.join(", "));
-    Err(SettingsError::Invalid {
-        name: name.to_owned(),
-        value: value::REDACTED.to_owned(),
-        expected,
-    })
+    Err(SettingsError::Invalid { name: name.to_owned(), value: value::REDACTED.to_owned(), expected })
 }
 
 /// An IPv6 address stands in brackets; every other host as it is.
 fn url_host(host: &str) -> String {
-    if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        url_encode(host)
-    }
+    if host.contains(':') { format!("[{host}]") } else { url_encode(host) }
 }
 
 fn url_encode(text: &str) -> String {

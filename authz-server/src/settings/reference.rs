@@ -20,9 +20,7 @@ empty values, values outside their range, and `DATABASE_URL` or `REDIS_URL` besi
 #[must_use]
 pub fn reference() -> String {
     let mut text = INTRODUCTION.to_owned();
-    text.push_str(&format!(
-        "| `{CONFIG_FILE_ENV}` | – | none | – | The YAML file with settings. |\n"
-    ));
+    text.push_str(&format!("| `{CONFIG_FILE_ENV}` | – | none | – | The YAML file with settings. |\n"));
     for spec in SPECS {
         text.push_str(&format!(
             "| `{}` | `{}` | {} | {} | {}{} |\n",
@@ -43,12 +41,7 @@ pub fn help() -> String {
     let mut text = format!("Settings (environment):\n  {CONFIG_FILE_ENV}\n      The YAML file with settings.\n");
     for spec in SPECS {
         let range = range(spec).map(|range| format!(", {range}")).unwrap_or_default();
-        text.push_str(&format!(
-            "  {} [{}{range}]\n      {}\n",
-            spec.env,
-            default(spec, ""),
-            sentence(spec)
-        ));
+        text.push_str(&format!("  {} [{}{range}]\n      {}\n", spec.env, default(spec, ""), sentence(spec)));
     }
     text
 }

@@ -59,10 +59,7 @@ impl Sources {
                 found.insert(spec.env, Found { name, text });
             } else if is_ours(&name) && name != CONFIG_FILE_ENV && !TOLERATED.contains(&name.as_str()) {
                 let known = SPECS.iter().map(|spec| spec.env).chain([CONFIG_FILE_ENV]);
-                return Err(SettingsError::Unknown {
-                    nearest: nearest(&name, known),
-                    name,
-                });
+                return Err(SettingsError::Unknown { nearest: nearest(&name, known), name });
             }
         }
         Ok(Self(found))
@@ -84,10 +81,7 @@ pub(super) fn is_ours(name: &str) -> bool {
 
 fn read_file(file: ConfigFile) -> Result<HashMap<&'static str, Found>, SettingsError> {
     let path = file.path.display().to_string();
-    let refuse = |reason: String| SettingsError::File {
-        path: path.clone(),
-        reason,
-    };
+    let refuse = |reason: String| SettingsError::File { path: path.clone(), reason };
     // A file with nothing but comments is empty, not wrong.
     let document: Option<serde_yaml_ng::Mapping> = serde_yaml_ng::from_str(&file.text)
         .map_err(|error| refuse(format!("must be a flat mapping of settings: {error}")))?;
@@ -96,25 +90,16 @@ fn read_file(file: ConfigFile) -> Result<HashMap<&'static str, Found>, SettingsE
         let key = scalar(&key).ok_or_else(|| refuse("a key is not a word".to_owned()))?;
         let spec = find_key(&key, &path)?;
         let text = scalar(&value).ok_or_else(|| refuse(format!("{key} must be a single text or number")))?;
-        found.insert(
-            spec.env,
-            Found {
-                name: format!("{key} in {path}"),
-                text,
-            },
-        );
+        found.insert(spec.env, Found { name: format!("{key} in {path}"), text });
     }
     Ok(found)
 }
 
 fn find_key(key: &str, path: &str) -> Result<&'static Spec, SettingsError> {
-    SPECS
-        .iter()
-        .find(|spec| spec.key == key)
-        .ok_or_else(|| SettingsError::Unknown {
-            name: format!("{key} in {path}"),
-            nearest: nearest(key, SPECS.iter().map(|spec| spec.key)),
-        })
+    SPECS.iter().find(|spec| spec.key == key).ok_or_else(|| SettingsError::Unknown {
+        name: format!("{key} in {path}"),
+        nearest: nearest(key, SPECS.iter().map(|spec| spec.key)),
+    })
 }
 
 fn scalar(value: &serde_yaml_ng::Value) -> Option<String> {

@@ -3,26 +3,15 @@ use super::*;
 const POLICY: (&str, &str) = ("SLUICE_POLICY_FILE", "/p.yaml");
 
 fn load(env: &[(&str, &str)], file: Option<&str>) -> Result<Settings, SettingsError> {
-    let env = env
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Settings::load(
-        env,
-        file.map(|text| ConfigFile {
-            path: PathBuf::from("s.yaml"),
-            text: text.to_owned(),
-        }),
-    )
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::load(env, file.map(|text| ConfigFile { path: PathBuf::from("s.yaml"), text: text.to_owned() }))
 }
 
 #[test]
 fn values_come_from_defaults_then_file_then_environment() {
     let settings = load(&[POLICY], None).unwrap();
     assert_eq!((settings.port, settings.grpc_port, settings.shards), (40022, 40023, 64));
-    assert_eq!(
-        settings.postgres_url().expose(),
-        "postgres://postgres@127.0.0.1:5432/sluice"
-    );
+    assert_eq!(settings.postgres_url().expose(), "postgres://postgres@127.0.0.1:5432/sluice");
     assert_eq!(settings.redis_url().expose(), "redis://127.0.0.1:6379/");
 
     let file = "port: 1\nshards: 8\npolicy_file: /q.yaml\n";
@@ -34,23 +23,10 @@ fn values_come_from_defaults_then_file_then_environment() {
 
 #[test]
 fn addresses_are_made_of_parts_or_taken_whole() {
-    let parts = [
-        POLICY,
-        ("DB_HOST", "::1"),
-        ("DB_USER", "a b"),
-        ("DB_PASSWORD", "p@:/%"),
-        ("DB_NAME", "n"),
-        ("DB_PORT", "5"),
-    ];
-    assert_eq!(
-        load(&parts, None).unwrap().postgres_url().expose(),
-        "postgres://a%20b:p%40%3A%2F%25@[::1]:5/n"
-    );
-    let whole = [
-        POLICY,
-        ("DATABASE_URL", "postgresql://x/y"),
-        ("REDIS_URL", "valkey://h:1"),
-    ];
+    let parts =
+        [POLICY, ("DB_HOST", "::1"), ("DB_USER", "a b"), ("DB_PASSWORD", "p@:/%"), ("DB_NAME", "n"), ("DB_PORT", "5")];
+    assert_eq!(load(&parts, None).unwrap().postgres_url().expose(), "postgres://a%20b:p%40%3A%2F%25@[::1]:5/n");
+    let whole = [POLICY, ("DATABASE_URL", "postgresql://x/y"), ("REDIS_URL", "valkey://h:1")];
     let settings = load(&whole, None).unwrap();
     assert_eq!(settings.postgres_url().expose(), "postgresql://x/y");
     assert_eq!(settings.redis_url().expose(), "valkey://h:1");
@@ -58,31 +34,15 @@ fn addresses_are_made_of_parts_or_taken_whole() {
 
 #[test]
 fn bad_settings_are_refused_by_name() {
-    type Row = (
-        &'static [(&'static str, &'static str)],
-        Option<&'static str>,
-        &'static [&'static str],
-    );
+    type Row = (&'static [(&'static str, &'static str)], Option<&'static str>, &'static [&'static str]);
     let table: &[Row] = &[
-        (
-            &[("SLUICE_SHARD", "1")],
-            None,
-            &["SLUICE_SHARD is not a setting", "SLUICE_SHARDS"],
-        ),
+        (&[("SLUICE_SHARD", "1")], None, &["SLUICE_SHARD is not a setting", "SLUICE_SHARDS"]),
         (&[], Some("shard: 1"), &["shard in s.yaml is not a setting", "shards"]),
         (&[], Some("config_file: x"), &["config_file in s.yaml is not a setting"]),
-        (
-            &[("SLUICE_SHARDS", "0")],
-            None,
-            &["SLUICE_SHARDS is '0'", "from 1 to 1024"],
-        ),
+        (&[("SLUICE_SHARDS", "0")], None, &["SLUICE_SHARDS is '0'", "from 1 to 1024"]),
         (&[("SLUICE_SHARDS", "1025")], None, &["SLUICE_SHARDS is '1025'"]),
         (&[("SLUICE_SHARDS", "+1")], None, &["SLUICE_SHARDS is '+1'"]),
-        (
-            &[("SLUICE_SHARDS", "99999999999999999999999")],
-            None,
-            &["from 1 to 1024"],
-        ),
+        (&[("SLUICE_SHARDS", "99999999999999999999999")], None, &["from 1 to 1024"]),
         (&[("SLUICE_SHARDS", "")], None, &["SLUICE_SHARDS is empty"]),
         (&[], Some("shards: -1"), &["shards in s.yaml is '-1'"]),
         (&[], Some("shards: [1]"), &["shards must be a single text or number"]),
@@ -91,47 +51,15 @@ fn bad_settings_are_refused_by_name() {
         (&[], Some("- 1"), &["s.yaml", "flat mapping"]),
         (&[("PORT", "65536")], None, &["PORT is '65536'", "from 0 to 65535"]),
         (&[("DB_PORT", "0")], None, &["DB_PORT is '0'"]),
-        (
-            &[("SLUICE_BIND", "localhost")],
-            None,
-            &["SLUICE_BIND is 'localhost'", "IP address"],
-        ),
+        (&[("SLUICE_BIND", "localhost")], None, &["SLUICE_BIND is 'localhost'", "IP address"]),
         (&[("SLUICE_LOG", "a=b=c")], None, &["SLUICE_LOG", "log filter"]),
-        (
-            &[("SLUICE_ORDER_TTL_SECS", "3599")],
-            None,
-            &["SLUICE_ORDER_TTL_SECS", "3600"],
-        ),
-        (
-            &[("DATABASE_URL", "postgres://h/d"), ("DB_HOST", "h")],
-            None,
-            &["DATABASE_URL and DB_HOST are both set"],
-        ),
-        (
-            &[("DATABASE_URL", "postgres://h/d")],
-            Some("db_name: n"),
-            &["DATABASE_URL and DB_NAME are both set"],
-        ),
-        (
-            &[("REDIS_URL", "redis://h"), ("REDIS_PORT", "1")],
-            None,
-            &["REDIS_URL and REDIS_PORT are both set"],
-        ),
-        (
-            &[("DATABASE_URL", "mysql://u:hunter2@h/d")],
-            None,
-            &["DATABASE_URL is '[redacted]'", "postgres://"],
-        ),
-        (
-            &[("REDIS_URL", "rediss://h")],
-            None,
-            &["REDIS_URL is '[redacted]'", "redis://"],
-        ),
-        (
-            &[("SLUICE_REDIS_TIMEOUT_MS", "250")],
-            None,
-            &["SLUICE_CHECK_TIMEOUT_MS is 250", "SLUICE_REDIS_TIMEOUT_MS"],
-        ),
+        (&[("SLUICE_ORDER_TTL_SECS", "3599")], None, &["SLUICE_ORDER_TTL_SECS", "3600"]),
+        (&[("DATABASE_URL", "postgres://h/d"), ("DB_HOST", "h")], None, &["DATABASE_URL and DB_HOST are both set"]),
+        (&[("DATABASE_URL", "postgres://h/d")], Some("db_name: n"), &["DATABASE_URL and DB_NAME are both set"]),
+        (&[("REDIS_URL", "redis://h"), ("REDIS_PORT", "1")], None, &["REDIS_URL and REDIS_PORT are both set"]),
+        (&[("DATABASE_URL", "mysql://u:hunter2@h/d")], None, &["DATABASE_URL is '[redacted]'", "postgres://"]),
+        (&[("REDIS_URL", "rediss://h")], None, &["REDIS_URL is '[redacted]'", "redis://"]),
+        (&[("SLUICE_REDIS_TIMEOUT_MS", "250")], None, &["SLUICE_CHECK_TIMEOUT_MS is 250", "SLUICE_REDIS_TIMEOUT_MS"]),
     ];
     for (env, file, expected) in table {
         let env: Vec<_> = env.iter().copied().chain([POLICY]).collect();
@@ -141,23 +69,13 @@ fn bad_settings_are_refused_by_name() {
         }
         assert!(!message.contains("hunter2"), "{message}");
     }
-    assert!(
-        load(&[], None)
-            .unwrap_err()
-            .to_string()
-            .contains("SLUICE_POLICY_FILE is not set")
-    );
+    assert!(load(&[], None).unwrap_err().to_string().contains("SLUICE_POLICY_FILE is not set"));
 }
 
 #[test]
 fn foreign_variables_and_those_of_the_test_stack_are_left_alone() {
-    let env = [
-        POLICY,
-        ("HOME", "/"),
-        ("SLUICE_ENVOY", "x"),
-        ("SLUICE_REDIS_SERVER", "x"),
-        ("SLUICE_POSTGRES_BIN", "x"),
-    ];
+    let env =
+        [POLICY, ("HOME", "/"), ("SLUICE_ENVOY", "x"), ("SLUICE_REDIS_SERVER", "x"), ("SLUICE_POSTGRES_BIN", "x")];
     assert!(load(&env, None).is_ok());
 }
 
@@ -166,10 +84,7 @@ fn secrets_are_never_printed() {
     let env = [POLICY, ("DB_PASSWORD", "hunter2"), ("REDIS_URL", "redis://:hunter2@h")];
     let settings = load(&env, None).unwrap();
     let printed = format!("{settings:?} {:?}", settings.postgres_url());
-    assert!(
-        printed.contains("[redacted]") && !printed.contains("hunter2"),
-        "{printed}"
-    );
+    assert!(printed.contains("[redacted]") && !printed.contains("hunter2"), "{printed}");
 }
 
 #[test]
@@ -185,8 +100,5 @@ fn every_default_is_within_its_range_and_every_name_is_used_once() {
 #[test]
 fn the_reference_is_the_committed_file() {
     let committed = include_str!("../../../docs/settings.md");
-    assert!(
-        committed == reference(),
-        "docs/settings.md is out of date: write `authz-server settings` to it"
-    );
+    assert!(committed == reference(), "docs/settings.md is out of date: write `authz-server settings` to it");
 }

@@ -69,10 +69,7 @@ pub(super) trait Value: Sized {
 
     /// The value of a setting that is neither set nor has a default.
     fn absent(spec: &Spec) -> Result<Self, SettingsError> {
-        Err(SettingsError::Missing {
-            name: spec.env,
-            doc: spec.doc.trim(),
-        })
+        Err(SettingsError::Missing { name: spec.env, doc: spec.doc.trim() })
     }
 }
 
@@ -88,11 +85,7 @@ pub(super) fn read<T: Value>(spec: &Spec, found: Option<&Found>) -> Result<T, Se
     }
     T::parse(spec, text).map_err(|expected| {
         let value = if T::SECRET { REDACTED } else { text };
-        SettingsError::Invalid {
-            name: name.to_owned(),
-            value: value.to_owned(),
-            expected,
-        }
+        SettingsError::Invalid { name: name.to_owned(), value: value.to_owned(), expected }
     })
 }
 
@@ -114,14 +107,8 @@ impl Value for u64 {
     fn parse(spec: &Spec, text: &str) -> Result<Self, String> {
         let (min, max) = spec.range.unwrap_or((0, Self::MAX));
         // Only digits: the integer parser would take a leading plus sign, which a range error could not explain.
-        let value = if text.bytes().all(|byte| byte.is_ascii_digit()) {
-            text.parse().ok()
-        } else {
-            None
-        };
-        value
-            .filter(|value| (min..=max).contains(value))
-            .ok_or_else(|| format!("a whole number from {min} to {max}"))
+        let value = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
+        value.filter(|value| (min..=max).contains(value)).ok_or_else(|| format!("a whole number from {min} to {max}"))
     }
 }
 
@@ -134,8 +121,7 @@ impl Value for u16 {
 
 impl Value for IpAddr {
     fn parse(_: &Spec, text: &str) -> Result<Self, String> {
-        text.parse()
-            .map_err(|_| "an IP address, as in 0.0.0.0 or ::1".to_owned())
+        text.parse().map_err(|_| "an IP address, as in 0.0.0.0 or ::1".to_owned())
     }
 }
 

@@ -12,7 +12,7 @@ use quota::{Action, Command, Reply};
 use thiserror::Error;
 
 pub use memory::MemoryStore;
-pub use redis::{RedisStore, RedisStoreConfig};
+pub use redis::{RedisStore, RedisStoreConfig, SCRIPT};
 
 /// What the journal is told beside the command itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -30,12 +30,7 @@ pub enum PackedError {
 #[must_use]
 pub fn command(command: &Command) -> Vec<u8> {
     let (op, refusal, amount, limits) = match &command.action {
-        Action::Consume(consume) => (
-            1,
-            consume.refusal.map_or(0, Code::number),
-            consume.amount,
-            consume.limits,
-        ),
+        Action::Consume(consume) => (1, consume.refusal.map_or(0, Code::number), consume.amount, consume.limits),
         Action::Void => (2, 0, AmountMinor::ZERO, Limits::UNLIMITED),
     };
     let now_secs =
@@ -50,14 +45,7 @@ pub fn command(command: &Command) -> Vec<u8> {
     out.extend_from_slice(&command.attempt.0);
     out.extend_from_slice(&command.decision_id);
     let Limits { day, month, year } = limits;
-    let maxima = [
-        day.count,
-        month.count,
-        year.count,
-        day.amount,
-        month.amount,
-        year.amount,
-    ];
+    let maxima = [day.count, month.count, year.count, day.amount, month.amount, year.amount];
     for amount in std::iter::once(amount).chain(maxima) {
         // Exact: an amount is below 2^53.
         out.extend_from_slice(&(amount.get() as f64).to_le_bytes());
@@ -81,24 +69,11 @@ pub fn record(bytes: &[u8]) -> Result<Record, PackedError> {
         let amount_after = reader.number()?;
         let count_before = reader.number()?;
         let count_after = reader.number()?;
-        Ok(WindowFigures {
-            id,
-            amount_before,
-            amount_after,
-            count_before,
-            count_after,
-        })
+        Ok(WindowFigures { id, amount_before, amount_after, count_before, count_after })
     };
     let (day, month, year) = (window(ids.day)?, window(ids.month)?, window(ids.year)?);
     let version = reader.number()?;
-    reader.finish(Record {
-        code,
-        replay,
-        day,
-        month,
-        year,
-        version,
-    })
+    reader.finish(Record { code, replay, day, month, year, version })
 }
 
 /// Reads an account.
@@ -108,21 +83,10 @@ pub fn record(bytes: &[u8]) -> Result<Record, PackedError> {
 pub fn account(bytes: &[u8]) -> Result<Account, PackedError> {
     let mut reader = Reader::new(bytes)?;
     let ids = reader.window_ids()?;
-    let mut counter = |id| {
-        Ok(Counter {
-            id,
-            amount: reader.number()?,
-            count: reader.number()?,
-        })
-    };
+    let mut counter = |id| Ok(Counter { id, amount: reader.number()?, count: reader.number()? });
     let (day, month, year) = (counter(ids.day)?, counter(ids.month)?, counter(ids.year)?);
     let version = reader.number()?;
-    reader.finish(Account {
-        day,
-        month,
-        year,
-        version,
-    })
+    reader.finish(Account { day, month, year, version })
 }
 
 /// Reads an order.
@@ -133,19 +97,13 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
     let mut reader = Reader::new(bytes)?;
     let flags = reader.u8()?;
     let letters = reader.array::<3>()?;
-    let currency = std::str::from_utf8(&letters)
-        .ok()
-        .and_then(|code| Currency::parse(code).ok());
+    let currency = std::str::from_utf8(&letters).ok().and_then(|code| Currency::parse(code).ok());
     let windows = reader.window_ids()?;
     let amount = AmountMinor::new(reader.number()?).ok_or(PackedError::Number)?;
     let expires_at_secs = reader.u32()?;
     let decision_id = reader.array()?;
     let (live, voided) = (reader.u8()?, reader.u8()?);
-    let mut attempts = |number| {
-        (0..number)
-            .map(|_| reader.array().map(AttemptId))
-            .collect::<Result<Vec<_>, _>>()
-    };
+    let mut attempts = |number| (0..number).map(|_| reader.array().map(AttemptId)).collect::<Result<Vec<_>, _>>();
     let (live, voided) = (attempts(live)?, attempts(voided)?);
     reader.finish(Order {
         currency: currency.ok_or(PackedError::Currency)?,
@@ -197,19 +155,11 @@ impl<'a> Reader<'a> {
     }
 
     fn window_ids(&mut self) -> Result<WindowIds, PackedError> {
-        Ok(WindowIds {
-            day: self.u32()?,
-            month: self.u32()?,
-            year: self.u32()?,
-        })
+        Ok(WindowIds { day: self.u32()?, month: self.u32()?, year: self.u32()? })
     }
 
     fn finish<T>(self, value: T) -> Result<T, PackedError> {
-        if self.0.is_empty() {
-            Ok(value)
-        } else {
-            Err(PackedError::Long(self.0.len()))
-        }
+        if self.0.is_empty() { Ok(value) } else { Err(PackedError::Long(self.0.len())) }
     }
 }
 

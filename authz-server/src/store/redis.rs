@@ -15,6 +15,9 @@ use super::packed::{self, PackedError};
 use super::{Notes, Store, StoreError, event_context, keys};
 use crate::settings::Secret;
 
+/// The decision rule as Redis runs it.
+pub const SCRIPT: &str = include_str!("lua/decide.lua");
+
 /// Where Redis is and how long it may take.
 #[derive(Clone, Debug)]
 pub struct RedisStoreConfig {
@@ -37,11 +40,20 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Prepares the store, inside of the runtime that will use it; the connection is made by the first call, and made again whenever it is lost.
+    /// Prepares the store, inside of the runtime that will use it; the connection is made by the first call, and made again
+    /// whenever it is lost.
     ///
     /// # Errors
     /// [`StoreError`] for an address that cannot be used.
     pub fn open(config: &RedisStoreConfig) -> Result<Self, StoreError> {
+        Self::open_with_script(config, SCRIPT)
+    }
+
+    /// [`RedisStore::open`] with another script than [`SCRIPT`]: the store suite shows with wrong ones that it notices.
+    ///
+    /// # Errors
+    /// [`StoreError`] for an address that cannot be used.
+    pub fn open_with_script(config: &RedisStoreConfig, script: &str) -> Result<Self, StoreError> {
         let client = Client::open(config.url.expose()).map_err(unavailable)?;
         // Without retries of its own: a payment that finds Redis away is answered at once, and the next one tries again.
         let manager = ConnectionManagerConfig::new()
@@ -50,7 +62,7 @@ impl RedisStore {
             .set_response_timeout(Some(config.timeout));
         Ok(Self {
             connection: ConnectionManager::new_lazy_with_config(client, manager).map_err(unavailable)?,
-            script: Script::new(include_str!("lua/decide.lua")),
+            script: Script::new(script),
             shards: config.shards,
             timeout: config.timeout,
             verified: AtomicBool::new(false),
@@ -69,10 +81,7 @@ impl RedisStore {
         };
         let result = match self.bounded(call).await {
             Ok(stored) if stored == self.shards => Ok(()),
-            Ok(stored) => Err(StoreError::Shards {
-                stored,
-                configured: self.shards,
-            }),
+            Ok(stored) => Err(StoreError::Shards { stored, configured: self.shards }),
             Err(error) => return Err(error),
         };
         if !self.verified.swap(result.is_ok(), Ordering::Relaxed) && result.is_ok() {
@@ -99,8 +108,7 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer or holds something else.
     pub async fn account(&self, merchant: &MerchantId, currency: Currency) -> Result<Option<Account>, StoreError> {
-        self.read(keys::account(self.shard(merchant), merchant, currency), packed::account)
-            .await
+        self.read(keys::account(self.shard(merchant), merchant, currency), packed::account).await
     }
 
     /// The order as it is stored.
@@ -108,8 +116,7 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer or holds something else.
     pub async fn order(&self, merchant: &MerchantId, order_no: &OrderNo) -> Result<Option<Order>, StoreError> {
-        self.read(keys::order(self.shard(merchant), merchant, order_no), packed::order)
-            .await
+        self.read(keys::order(self.shard(merchant), merchant, order_no), packed::order).await
     }
 
     async fn read<T>(&self, key: String, decode: fn(&[u8]) -> Result<T, PackedError>) -> Result<Option<T>, StoreError> {
@@ -126,9 +133,7 @@ impl RedisStore {
         match timeout(self.timeout, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if !error.is_timeout() => Err(unavailable(error)),
-            Ok(Err(_)) | Err(_) => Err(StoreError::Timeout {
-                after_ms: self.timeout.as_millis(),
-            }),
+            Ok(Err(_)) | Err(_) => Err(StoreError::Timeout { after_ms: self.timeout.as_millis() }),
         }
     }
 }
@@ -151,16 +156,16 @@ impl Store for RedisStore {
             match invocation.invoke_async(&mut connection).await {
                 // A connection that was lost, or could not be made before, says so to the next call only. Asking again is
                 // safe: the attempt's own name makes a command that was applied already a replay.
-                Err(error) if error.is_io_error() && !error.is_timeout() => invocation.invoke_async(&mut connection).await,
+                Err(error) if error.is_io_error() && !error.is_timeout() => {
+                    invocation.invoke_async(&mut connection).await
+                }
                 result => result,
             }
         };
         let (record, decision_id, event): (Vec<u8>, Vec<u8>, String) = self.bounded(call).await?;
         Ok(Reply {
             record: packed::record(&record).map_err(corrupt)?,
-            decision_id: decision_id
-                .try_into()
-                .map_err(|_| corrupt("a decision id of another length"))?,
+            decision_id: decision_id.try_into().map_err(|_| corrupt("a decision id of another length"))?,
             event_seq: event_seq(&event)?,
         })
     }

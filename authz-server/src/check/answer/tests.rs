@@ -7,29 +7,10 @@ const NOW_MS: i64 = 1_795_296_600_000;
 
 fn refused() -> Answer {
     let amount = AmountMinor::new(500).unwrap();
-    let limits = Limits {
-        day: WindowLimits {
-            amount,
-            ..WindowLimits::UNLIMITED
-        },
-        ..Limits::UNLIMITED
-    };
-    let day = WindowFigures {
-        id: 20_261_121,
-        amount_before: 450,
-        amount_after: 450,
-        count_before: 3,
-        count_after: 3,
-    };
+    let limits = Limits { day: WindowLimits { amount, ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
+    let day = WindowFigures { id: 20_261_121, amount_before: 450, amount_after: 450, count_before: 3, count_after: 3 };
     let none = WindowFigures::default();
-    let record = Record {
-        code: Code::DailyAmount,
-        replay: false,
-        day,
-        month: none,
-        year: none,
-        version: 3,
-    };
+    let record = Record { code: Code::DailyAmount, replay: false, day, month: none, year: none, version: 3 };
     Answer {
         code: record.code,
         mode: Mode::Enforce,
@@ -47,11 +28,7 @@ fn as_the_filter_reads(answer: &Answer) -> envoy::CheckResponse {
 }
 
 fn pairs(headers: &[envoy::HeaderValueOption]) -> Vec<(String, String)> {
-    headers
-        .iter()
-        .filter_map(|option| option.header.clone())
-        .map(|header| (header.key, header.value))
-        .collect()
+    headers.iter().filter_map(|option| option.header.clone()).map(|header| (header.key, header.value)).collect()
 }
 
 #[test]
@@ -62,12 +39,8 @@ fn golden_refusal() {
         panic!("not denied");
     };
     assert_eq!(denied.status.unwrap().code, 429);
-    let text = |pairs: &[(&str, &str)]| {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect::<Vec<_>>()
-    };
+    let text =
+        |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
     let expected = text(&[
         ("content-type", "application/problem+json"),
         ("x-sluice-code", "DAILY_AMOUNT"),
@@ -87,55 +60,57 @@ fn golden_refusal() {
 
 #[test]
 fn shadow_lets_a_refusal_through_and_names_it() {
-    let response = as_the_filter_reads(&Answer {
-        mode: Mode::Shadow,
-        ..refused()
-    });
+    let response = as_the_filter_reads(&Answer { mode: Mode::Shadow, ..refused() });
     assert_eq!(response.status.unwrap().code, RpcCode::Ok as i32);
     let Some(envoy::check_response::HttpResponse::OkResponse(passed)) = response.http_response else {
         panic!("not passed");
     };
     let headers = pairs(&passed.headers);
-    assert!(
-        headers.contains(&("x-sluice-code".to_owned(), "DAILY_AMOUNT".to_owned())),
-        "{headers:?}"
+    assert!(headers.contains(&("x-sluice-code".to_owned(), "DAILY_AMOUNT".to_owned())), "{headers:?}");
+}
+
+#[test]
+fn golden_no_decision() {
+    let response = as_the_filter_reads(&Answer::without_decision());
+    assert_eq!(response.status.unwrap().code, RpcCode::Unavailable as i32);
+    let Some(envoy::check_response::HttpResponse::DeniedResponse(denied)) = response.http_response else {
+        panic!("not denied");
+    };
+    assert_eq!(denied.status.unwrap().code, 503);
+    let expected = [
+        ("content-type", "application/problem+json"),
+        ("x-sluice-code", "STORE_UNAVAILABLE"),
+        ("retry-after", "1"),
+    ];
+    let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(pairs(&denied.headers), expected);
+    let body = concat!(
+        r#"{"type":"urn:sluice:problem:store_unavailable","title":"The quota store gave no answer in time.","#,
+        r#""status":503,"code":"STORE_UNAVAILABLE"}"#
     );
+    assert_eq!(denied.body, body);
 }
 
 #[test]
 fn a_clients_own_names_do_not_survive_the_native_filter() {
-    let answer = Answer {
-        code: Code::Admitted,
-        binding: None,
-        ..refused()
-    };
+    let answer = Answer { code: Code::Admitted, binding: None, ..refused() };
     let Some(HttpResponse::OkResponse(passed)) = answer.to_check_response(true).http_response else {
         panic!("not passed");
     };
     assert!(
-        passed
-            .headers
-            .iter()
-            .all(|option| option.append_action == HeaderAppendAction::OverwriteIfExistsOrAdd as i32)
+        passed.headers.iter().all(|option| option.append_action == HeaderAppendAction::OverwriteIfExistsOrAdd as i32)
     );
     assert_eq!(passed.headers_to_remove, ["x-sluice-replay"]);
 }
 
 #[test]
 fn a_limit_that_time_does_not_lift_has_no_retry_after() {
-    let answer = Answer {
-        code: Code::AboveSingleMax,
-        binding: None,
-        ..refused()
-    };
+    let answer = Answer { code: Code::AboveSingleMax, binding: None, ..refused() };
     let Some(HttpResponse::DeniedResponse(denied)) = answer.to_check_response(true).http_response else {
         panic!("not denied");
     };
     assert!(
-        !denied
-            .headers
-            .iter()
-            .any(|option| option.header.as_ref().is_some_and(|header| header.key == "retry-after"))
+        !denied.headers.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == "retry-after"))
     );
     assert_eq!(denied.status.unwrap().code, 403);
 }

@@ -109,11 +109,7 @@ columns! {
 
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
-    let arrays: Vec<String> = COLUMNS
-        .iter()
-        .zip(1..)
-        .map(|((_, sql), number)| format!("${number}::{sql}[]"))
-        .collect();
+    let arrays: Vec<String> = COLUMNS.iter().zip(1..).map(|((_, sql), number)| format!("${number}::{sql}[]")).collect();
     let (names, arrays) = (names.join(", "), arrays.join(", "));
     format!("INSERT INTO usage_log ({names}) SELECT * FROM UNNEST({arrays}) ON CONFLICT DO NOTHING")
 });

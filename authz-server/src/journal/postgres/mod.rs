@@ -44,11 +44,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Postgres gives up a statement, or the wait for a lock, before we give up the connection; and it need not tell that a
 /// partition exists already.
-const SESSION: [(&str, &str); 3] = [
-    ("statement_timeout", "8s"),
-    ("lock_timeout", "4s"),
-    ("client_min_messages", "warning"),
-];
+const SESSION: [(&str, &str); 3] =
+    [("statement_timeout", "8s"), ("lock_timeout", "4s"), ("client_min_messages", "warning")];
 /// Serialises the making of partitions among servers; any number that nothing else uses.
 const PARTITION_LOCK: i64 = 0x51_75_6f_74_61_01;
 /// The table has no partition for a row: it was dropped after we made it. Not the row's fault.
@@ -114,12 +111,7 @@ impl UsageLog {
             .application_name("sluice-journal")
             .options(SESSION)
             .disable_statement_logging();
-        Ok(Self {
-            options,
-            connection: None,
-            months: BTreeSet::new(),
-            contiguous: BTreeMap::new(),
-        })
+        Ok(Self { options, connection: None, months: BTreeSet::new(), contiguous: BTreeMap::new() })
     }
 
     /// Asks Postgres for a sign of life, connecting and migrating where needed.
@@ -150,10 +142,8 @@ impl UsageLog {
                 Ok(()) => {}
                 Err(error) if error.is_about_data() => match part {
                     [event] => {
-                        let rejected = Rejected {
-                            entry: event.entry.clone(),
-                            reason: format!("refused by Postgres: {error}"),
-                        };
+                        let rejected =
+                            Rejected { entry: event.entry.clone(), reason: format!("refused by Postgres: {error}") };
                         self.write(&[], &[&rejected], &mut stored).await?;
                     }
                     events => {
@@ -222,11 +212,7 @@ impl UsageLog {
     /// The shards and numbers in the batch that lie in the part of the sequence which is complete already.
     fn repeated(&self, events: &[Event]) -> BTreeSet<(i32, i64)> {
         let rows = events.iter().map(|event| &event.row);
-        let is_old = |row: &&Row| {
-            self.contiguous
-                .get(&row.shard)
-                .is_some_and(|checked| row.seq <= *checked)
-        };
+        let is_old = |row: &&Row| self.contiguous.get(&row.shard).is_some_and(|checked| row.seq <= *checked);
         rows.filter(is_old).map(|row| (row.shard, row.seq)).collect()
     }
 }
@@ -268,10 +254,7 @@ async fn make_partitions(connection: &mut PgConnection, months: &BTreeSet<NaiveD
         return Ok(());
     }
     let mut transaction = connection.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(PARTITION_LOCK)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(PARTITION_LOCK).execute(&mut *transaction).await?;
     for month in months {
         let Some(next) = month.checked_add_months(chrono::Months::new(1)) else {
             continue;
@@ -293,10 +276,7 @@ async fn insert_rejected(connection: &mut PgConnection, rejected: &[&Rejected]) 
         let statement = "INSERT INTO journal_rejected (shard, stream_id, content_hash, fields, reason) \
                          VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
         let query = sqlx::query(statement).bind(i32::from(entry.shard)).bind(&entry.id);
-        let query = query
-            .bind(content_hash(fields))
-            .bind(fields)
-            .bind(reason.replace('\0', "\u{fffd}"));
+        let query = query.bind(content_hash(fields)).bind(fields).bind(reason.replace('\0', "\u{fffd}"));
         inserted += query.execute(&mut *connection).await?.rows_affected();
     }
     Ok(inserted)

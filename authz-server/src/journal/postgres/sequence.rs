@@ -71,19 +71,14 @@ async fn check(
     let (missing, rewound): (i64, i64) = sqlx::query_as(totals).fetch_one(&mut *transaction).await?;
     let contiguous = checked(&mut transaction).await?;
     transaction.commit().await?;
-    let anomalies = Anomalies {
-        missing_events: missing.unsigned_abs(),
-        rewound_ranges: rewound.unsigned_abs(),
-        found,
-    };
+    let anomalies = Anomalies { missing_events: missing.unsigned_abs(), rewound_ranges: rewound.unsigned_abs(), found };
     Ok((contiguous, anomalies))
 }
 
 /// How far each shard was checked.
 pub(super) async fn checked(connection: &mut PgConnection) -> Result<BTreeMap<i32, i64>, sqlx::Error> {
-    let rows: Vec<(i32, i64)> = sqlx::query_as("SELECT shard, contiguous_seq FROM journal_shard")
-        .fetch_all(connection)
-        .await?;
+    let rows: Vec<(i32, i64)> =
+        sqlx::query_as("SELECT shard, contiguous_seq FROM journal_shard").fetch_all(connection).await?;
     Ok(rows.into_iter().collect())
 }
 
@@ -102,11 +97,7 @@ pub(super) async fn record_repetitions(
             WHERE (shard, seq) IN (SELECT * FROM UNNEST($1::int4[], $2::int8[])) \
             GROUP BY shard, seq HAVING count(*) > 1 \
         ) AS twice GROUP BY shard ON CONFLICT DO NOTHING";
-    sqlx::query(statement)
-        .bind(shards)
-        .bind(numbers)
-        .execute(connection)
-        .await?;
+    sqlx::query(statement).bind(shards).bind(numbers).execute(connection).await?;
     Ok(())
 }
 
@@ -140,17 +131,9 @@ fn spans(positions: &[Position], before: &BTreeMap<i32, i64>) -> Vec<Span> {
     let span = |position: &Position| {
         let shard = i32::from(position.shard);
         let first = before.get(&shard).copied().unwrap_or_default() + 1;
-        Span {
-            shard,
-            first,
-            last: signed(position.acknowledged).min(first + NUMBERS_PER_CHECK - 1),
-        }
+        Span { shard, first, last: signed(position.acknowledged).min(first + NUMBERS_PER_CHECK - 1) }
     };
-    positions
-        .iter()
-        .map(span)
-        .filter(|span| span.first <= span.last)
-        .collect()
+    positions.iter().map(span).filter(|span| span.first <= span.last).collect()
 }
 
 /// Looks at every span, records what is wrong with it and moves the mark past it.
@@ -177,11 +160,7 @@ async fn check_spans(
     }
     let statement = "INSERT INTO journal_shard (shard, contiguous_seq) SELECT * FROM UNNEST($1::int4[], $2::int8[]) \
         ON CONFLICT (shard) DO UPDATE SET contiguous_seq = EXCLUDED.contiguous_seq, checked_at = now()";
-    sqlx::query(statement)
-        .bind(&shards)
-        .bind(&lasts)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(statement).bind(&shards).bind(&lasts).execute(&mut *connection).await?;
     Ok(found)
 }
 
@@ -204,12 +183,7 @@ async fn record_span(connection: &mut PgConnection, span: &Span) -> Result<Vec<(
         ) \
         INSERT INTO journal_anomaly (shard, kind, first_seq, last_seq) SELECT $1, kind, first_seq, last_seq FROM wrong \
         ON CONFLICT DO NOTHING RETURNING shard, kind, first_seq, last_seq";
-    sqlx::query_as(statement)
-        .bind(span.shard)
-        .bind(span.first)
-        .bind(span.last)
-        .fetch_all(connection)
-        .await
+    sqlx::query_as(statement).bind(span.shard).bind(span.first).bind(span.last).fetch_all(connection).await
 }
 
 /// Ends the alarm for gaps whose events arrived after all.

@@ -1,0 +1,92 @@
+//! What either kind of caller is told where the store gives no answer.
+
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use proto::{extension, header};
+use quota::PolicyBook;
+
+use super::*;
+use crate::health::Health;
+
+/// A store that is away, in one way or another.
+#[derive(Debug)]
+enum Away {
+    Refuses,
+    Hangs,
+}
+
+impl Store for Away {
+    async fn apply(&self, _: &Command, _: &Notes) -> Result<Reply, StoreError> {
+        match self {
+            Self::Refuses => Err(StoreError::Unavailable("10.0.0.7 refused the connection".into())),
+            Self::Hangs => std::future::pending().await,
+        }
+    }
+}
+
+const RULES: &str = r#"{"rules": [{"name": "p", "match": {"methods": ["POST"], "path": "/p"}, "unit": "minor", "extract":
+    {"merchant": [{"header": "m"}], "amount": [{"header": "a"}], "currency": [{"header": "c"}], "order_no": [{"header": "o"}]}}]}"#;
+
+fn service(store: Away) -> CheckService<Away> {
+    let metrics = Arc::new(Metrics::new());
+    let health = Arc::new(Health::new(Arc::clone(&metrics)));
+    let book = PolicyBook::from_yaml("version: v1\ndefault: {timezone: UTC, daily_amount: 5000}\n").unwrap();
+    let config = CheckConfig { timeout: Duration::from_millis(20), order_ttl_secs: 60, backlog_max: 10 };
+    let rules = Document::from_json(RULES.as_bytes()).unwrap();
+    CheckService::new(Arc::new(store), Arc::new(Policies::new(book, health)), Some(rules), metrics, config)
+}
+
+fn from_filter(action: &str, mode: &str) -> CheckRequest {
+    let extensions = [
+        (extension::ACTION, action),
+        (extension::MERCHANT, "m"),
+        (extension::AMOUNT_MINOR, "100"),
+        (extension::CURRENCY, "USD"),
+        (extension::ORDER_NO, "o"),
+        (extension::ATTEMPT, "00000000000000000000000000000001"),
+        (extension::MODE, mode),
+    ];
+    let context_extensions = extensions.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    CheckRequest { attributes: Some(AttributeContext { context_extensions, ..AttributeContext::default() }) }
+}
+
+fn from_native() -> CheckRequest {
+    use envoy_types::pb::envoy::service::auth::v3::attribute_context;
+    let headers = [("m", "m"), ("a", "100"), ("c", "USD"), ("o", "o")];
+    let http = attribute_context::HttpRequest {
+        method: "POST".into(),
+        path: "/p".into(),
+        headers: HashMap::from(headers.map(|(key, value)| (key.to_owned(), value.to_owned()))),
+        ..attribute_context::HttpRequest::default()
+    };
+    let request = attribute_context::Request { http: Some(http), ..attribute_context::Request::default() };
+    CheckRequest { attributes: Some(AttributeContext { request: Some(request), ..AttributeContext::default() }) }
+}
+
+#[tokio::test]
+async fn the_proxy_filter_is_told_that_the_store_gave_no_answer() {
+    for (action, mode) in [("consume", "enforce"), ("consume", "shadow"), ("void", "enforce"), ("void", "shadow")] {
+        for store in [Away::Refuses, Away::Hangs] {
+            let what = format!("{action} {mode} {store:?}");
+            let reply = service(store).check(Request::new(from_filter(action, mode))).await.unwrap().into_inner();
+            let Some(HttpResponse::DeniedResponse(denied)) = reply.http_response else { panic!("{what}: not denied") };
+            assert_ne!(reply.status.unwrap().code, 0, "{what}");
+            assert_eq!(denied.status.unwrap().code, 503, "{what}");
+            let code = denied.headers.iter().filter_map(|option| option.header.as_ref());
+            let code: Vec<_> = code.filter(|pair| pair.key == header::CODE).map(|pair| pair.value.as_str()).collect();
+            assert_eq!(code, ["STORE_UNAVAILABLE"], "{what}");
+            assert!(!denied.body.contains("10.0.0.7"), "{what}: {}", denied.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn envoys_own_filter_gets_a_failed_call() {
+    for store in [Away::Refuses, Away::Hangs] {
+        let what = format!("{store:?}");
+        let status = service(store).check(Request::new(from_native())).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unavailable, "{what}");
+        assert!(status.message().starts_with("STORE_UNAVAILABLE: "), "{what}: {}", status.message());
+    }
+}
