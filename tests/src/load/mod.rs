@@ -97,14 +97,16 @@ async fn measure(rig: &mut Rig, options: &LoadOptions, variant: Variant, merchan
 }
 
 /// Payments of the race that its merchant has room for.
-const RACE_ROOM: u64 = 500;
+const RACE_ROOM: u64 = 300;
+/// The race takes this long at least, so that a slow machine gets to its limit.
+const RACE_MIN: Duration = Duration::from_secs(3);
 
 /// Every connection charges one merchant whose daily count is limited: what is admitted past it is an over-admission.
 async fn race(rig: &mut Rig, options: &LoadOptions) -> Result<u64> {
     let plan = Plan {
         address: rig.address(Variant::Sluice),
         connections: options.connections,
-        duration: options.duration,
+        duration: options.duration.max(RACE_MIN),
         merchants: 0,
         round: rig.next_round(),
     };
