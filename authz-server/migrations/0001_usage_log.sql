@@ -1,5 +1,5 @@
 -- The usage log: one immutable row for every decision, and what is needed to prove that none is missing.
--- Partitions, one a month, are made by the journal when the first event of a month arrives.
+-- Partitions, one a month, are made by the journal: a month ahead, or when the first event of another month arrives.
 
 CREATE TABLE usage_log (
     event_id             uuid        NOT NULL,
@@ -41,9 +41,9 @@ CREATE TABLE usage_log (
     yearly_count_after   bigint      NOT NULL,
     account_version      bigint      NOT NULL,
     stored_at            timestamptz NOT NULL DEFAULT now(),
-    -- The time stands first because a partitioned table's key must hold the partition column. An event is delivered
-    -- again with the same time, so the pair still stores it once.
-    PRIMARY KEY (at, event_id)
+    -- A partitioned table's key must hold the partition column. An event is delivered again with the same time, so the
+    -- pair still stores it once. The id stands first because a decision is looked up by its id alone.
+    PRIMARY KEY (event_id, at)
 ) PARTITION BY RANGE (at);
 
 CREATE INDEX usage_log_merchant ON usage_log (merchant_id, at DESC);
@@ -98,8 +98,13 @@ CREATE TABLE journal_rejected (
     fields       bytea[]     NOT NULL,
     reason       text        NOT NULL,
     rejected_at  timestamptz NOT NULL DEFAULT now(),
+    seq          bigint      GENERATED ALWAYS AS (
+        CASE WHEN stream_id ~ '^0-[0-9]{1,18}$' THEN substr(stream_id, 3)::bigint END
+    ) STORED,
     PRIMARY KEY (shard, stream_id, content_hash)
 );
+
+CREATE INDEX journal_rejected_sequence ON journal_rejected (shard, seq);
 
 COMMENT ON TABLE journal_rejected IS 'Events that could not be read as a usage log row, kept whole so that nothing is lost.';
 COMMENT ON COLUMN journal_rejected.shard IS 'The shard whose stream held the event.';
@@ -108,6 +113,7 @@ COMMENT ON COLUMN journal_rejected.content_hash IS 'Hash of the fields: an event
 COMMENT ON COLUMN journal_rejected.fields IS 'The event as it was: name, value, name, value ...';
 COMMENT ON COLUMN journal_rejected.reason IS 'Which field cannot be read and why.';
 COMMENT ON COLUMN journal_rejected.rejected_at IS 'When it was set aside.';
+COMMENT ON COLUMN journal_rejected.seq IS 'The number in the shard''s sequence: a number set aside is not missing. Null for a foreign id.';
 
 CREATE TABLE journal_shard (
     shard          integer     PRIMARY KEY,
@@ -126,6 +132,7 @@ CREATE TABLE journal_anomaly (
     first_seq   bigint      NOT NULL,
     last_seq    bigint      NOT NULL CHECK (last_seq >= first_seq),
     found_at    timestamptz NOT NULL DEFAULT now(),
+    looked_at   timestamptz NOT NULL DEFAULT now(),
     resolved_at timestamptz,
     PRIMARY KEY (shard, kind, first_seq, last_seq)
 );
@@ -136,4 +143,5 @@ COMMENT ON COLUMN journal_anomaly.kind IS 'missing: the numbers never reached Po
 COMMENT ON COLUMN journal_anomaly.first_seq IS 'First number of the range.';
 COMMENT ON COLUMN journal_anomaly.last_seq IS 'Last number of the range.';
 COMMENT ON COLUMN journal_anomaly.found_at IS 'When it was found.';
+COMMENT ON COLUMN journal_anomaly.looked_at IS 'When the check last looked whether its events had come; the gap looked at longest ago is the next.';
 COMMENT ON COLUMN journal_anomaly.resolved_at IS 'Set by the check when missing events arrive after all, or by whoever repaired the counters; ends the alarm.';

@@ -1,4 +1,6 @@
-//! The one place that reads the clock and draws random numbers.
+//! The one place that reads the wall clock and draws random numbers.
+
+#![expect(clippy::disallowed_methods, reason = "this is the one place")]
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

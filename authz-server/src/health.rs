@@ -81,12 +81,6 @@ impl Health {
         self.metrics.set_policy(Some(version));
     }
 
-    /// No limits are in force.
-    pub fn policy_missing(&self, detail: impl Into<String>) {
-        self.policy.set(false, Some(detail.into()));
-        self.metrics.set_policy(None);
-    }
-
     /// The three states as `/ready` shows them.
     #[must_use]
     pub fn states(&self) -> States {

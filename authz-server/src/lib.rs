@@ -3,6 +3,8 @@
 //! `check` speaks Envoy's external authorization, `store` decides and consumes atomically, `journal` carries every event
 //! to Postgres, `policy` knows the limits in force, `admin` answers operators. `run` wires them together.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod admin;
 pub mod check;
 pub mod clock;

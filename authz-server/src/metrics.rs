@@ -97,6 +97,7 @@ pub struct Metrics {
     journal_taken_over: Counter,
     journal_retries: Family<[Label; 1], Counter>,
     journal_backlog: Gauge,
+    journal_backlog_shard_max: Gauge,
     journal_lag_seconds: FloatGauge,
     journal_missing: Gauge,
     journal_rewound: Gauge,
@@ -131,6 +132,7 @@ impl Metrics {
             journal_taken_over: Counter::default(),
             journal_retries: Family::default(),
             journal_backlog: Gauge::default(),
+            journal_backlog_shard_max: Gauge::default(),
             journal_lag_seconds: FloatGauge::default(),
             journal_missing: Gauge::default(),
             journal_rewound: Gauge::default(),
@@ -183,9 +185,11 @@ impl Metrics {
         self.journal_retries.get_or_create(&[("dependency", dependency.as_str())]).inc();
     }
 
-    /// Events that are in Redis and not yet known to be in Postgres.
-    pub fn set_journal_backlog(&self, events: u64) {
+    /// Events that are in Redis and not yet known to be in Postgres: of all shards, and of the shard that has most,
+    /// because the bound is one of each shard.
+    pub fn set_journal_backlog(&self, events: u64, shard_max_events: u64) {
         self.journal_backlog.set(signed(events));
+        self.journal_backlog_shard_max.set(signed(shard_max_events));
     }
 
     /// Age of the oldest event of the batch at hand.
@@ -251,6 +255,8 @@ impl Metrics {
         r.register("sluice_journal_taken_over", "Events taken from dead consumers", self.journal_taken_over.clone());
         r.register("sluice_journal_retries", "Failed attempts of the journal", self.journal_retries.clone());
         r.register("sluice_journal_backlog_events", "Events not yet in Postgres", self.journal_backlog.clone());
+        let shard_max = self.journal_backlog_shard_max.clone();
+        r.register("sluice_journal_backlog_shard_max_events", "Events of the shard with most of them", shard_max);
         r.register("sluice_journal_lag_seconds", "Age of the oldest event at hand", self.journal_lag_seconds.clone());
         r.register("sluice_journal_missing_events", "Sequence numbers that never came", self.journal_missing.clone());
         r.register("sluice_journal_rewound_ranges", "Sequence ranges that came twice", self.journal_rewound.clone());

@@ -1,5 +1,6 @@
 //! The plugin configuration: the rules document of [`quota::rule`], with the cluster that serves decisions.
 
+use prost::Message;
 use quota::Mode;
 use quota::rule::{Document, RuleSet, Unmatched};
 
@@ -15,6 +16,11 @@ pub struct Plugin {
     pub rules: RuleSet,
 }
 
+/// Any protobuf message. Where a call names its cluster, Envoy first tries to read an encoded service description, and fails
+/// the call with a status that the SDK panics on if it is one that makes no sense.
+#[derive(prost::Message)]
+struct Anything {}
+
 impl Plugin {
     /// Reads the JSON of `configuration`.
     ///
@@ -26,6 +32,9 @@ impl Plugin {
         }
         let document = Document::from_json(configuration).map_err(|error| error.to_string())?;
         let cluster = document.cluster.ok_or("cluster: must name the cluster that serves decisions")?;
+        if Anything::decode(cluster.as_bytes()).is_ok() {
+            return Err(format!("cluster: Envoy would read {cluster:?} as a protobuf message: choose another name"));
+        }
         Ok(Self { cluster, unmatched: document.unmatched, rules: document.rules })
     }
 
@@ -51,6 +60,7 @@ mod tests {
             (format!(r#"{{"cluster": "c", "rules": [{RULE}, "mode": "shadow"}}]}}"#), Ok(0)),
             (format!(r#"{{"rules": [{RULE}}}]}}"#), Err("cluster")),
             (format!(r#"{{"cluster": "", "rules": [{RULE}}}]}}"#), Err("cluster")),
+            (format!(r#"{{"cluster": "pa", "rules": [{RULE}}}]}}"#), Err("cluster: Envoy would read")),
             (r#"{"cluster": "c", "rules": []}"#.to_owned(), Err("rules")),
             (String::new(), Err("no configuration")),
             ("{".to_owned(), Err("EOF")),

@@ -7,17 +7,18 @@
 //! # Where the compiled filter can still trap
 //!
 //! The filter's own code has no panic in it, and a failing call into the proxy is a value to it. The SDK panics where a proxy
-//! breaks the ABI. A trap ends the worker's VM, and with `failure_policy: FAIL_RELOAD` its requests fail and
-//! the next one gets a fresh VM, so it lets no payment through; it costs the voids that waited, which hold expiry and the
-//! reconciler find. The SDK's points, and why Envoy does not reach them:
+//! breaks the ABI. A trap ends the worker's VM: with `failure_policy: FAIL_RELOAD` the requests that it holds fail, and the next
+//! one gets a fresh VM. So a trap lets no payment through; it costs the voids that waited, whose charges stay. The SDK's points,
+//! and why Envoy does not reach them:
 //!
 //! - A call to the server that fails with a status other than parse failure (no such cluster) and internal failure (no
-//!   connection to be had). Envoy returns those two only.
+//!   connection to be had). Envoy has a third one only where a cluster's name reads as an encoded service description, and
+//!   [`config`] refuses such names.
 //! - Making a call's own context effective before its answer is handed over. The SDK does so for contexts that it still holds,
 //!   and Envoy knows a context until it has told the SDK of its end.
 //! - A callback for a context that was never created or is gone, and a second creation of one. Envoy numbers its contexts in
 //!   order of creation and calls nothing before it or after the end.
-//! - A second call with the token of one that is still awaited. Envoy numbers its calls.
+//! - A second call with the token of one that is still awaited. Envoy numbers the calls of a VM.
 //! - A callback while another one runs. Envoy makes what could call back (going on, answering, resetting) wait for the end of
 //!   the callback.
 //! - No memory left, as in every Rust program.

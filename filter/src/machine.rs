@@ -119,7 +119,7 @@ impl Stream {
             Found::Rule(rule, _) | Found::Ambiguous(rule, _) => rule.mode,
             Found::None => Mode::Enforce,
         };
-        self.mode = route_mode(step, &head.mode, rule_mode);
+        self.mode = head.mode.in_force(step, rule_mode);
         if !matches!(found, Found::None) {
             self.record.mode = Some(self.mode);
         }
@@ -384,22 +384,6 @@ impl Stream {
         if text != self.shown {
             self.shown.clone_from(&text);
             step.push(Effect::Show(text));
-        }
-    }
-}
-
-/// The mode in force. A word that is no mode enforces: a typing error must not switch a limit off.
-fn route_mode(step: &mut Step, word: &ModeWord, rule_mode: Mode) -> Mode {
-    match word {
-        ModeWord::Unset => rule_mode,
-        ModeWord::Word(word) => std::str::from_utf8(word).ok().and_then(Mode::parse).unwrap_or_else(|| {
-            step.push(Effect::Count(Stat::UnknownMode));
-            step.push(Effect::WarnMode);
-            Mode::Enforce
-        }),
-        ModeWord::Unreadable => {
-            step.push(Effect::Count(Stat::HostFailed));
-            Mode::Enforce
         }
     }
 }

@@ -28,3 +28,5 @@ pub const MODE: &str = "sluice.mode";
 pub const TRACEPARENT: &str = "sluice.traceparent";
 /// Why an attempt is voided: one of `client_gone`, `check_timeout`, `upstream_4xx`, `upstream_5xx`, `upstream_unreached`.
 pub const REASON: &str = "sluice.reason";
+/// The reason of voids that the server makes itself, for Envoy's native filter, which never heard the answer.
+pub const REASON_ANSWER_UNHEARD: &str = "answer_unheard";

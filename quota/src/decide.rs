@@ -210,6 +210,8 @@ pub struct Reply {
     pub record: Record,
     /// See [`Outcome::decision_id`].
     pub decision_id: [u8; 16],
+    /// This command's own id, which its event has.
+    pub event_id: [u8; 16],
     /// The event's number within its shard, from 1 without gaps; `None` where nothing was journalled.
     pub event_seq: Option<u64>,
 }
@@ -220,15 +222,28 @@ pub fn decide(account: Option<&Account>, order: Option<&Order>, backlog: u64, co
     let account = account.copied().unwrap_or_default().rolled(command.windows);
     let order = order.filter(|order| i64::from(order.expires_at_secs) > now_secs(command));
     match &command.action {
-        Action::Consume(_) if backlog >= u64::from(command.backlog_max) => {
-            Outcome { journal: false, ..unchanged(&account, command, Code::BacklogFull) }
-        }
-        Action::Consume(consume) => match order {
-            Some(order) if order.voided.contains(&command.attempt) => unchanged(&account, command, Code::AttemptVoided),
-            Some(order) if order.charged => replay(&account, order, consume, command),
-            order => charge(&account, order, consume, command),
-        },
+        Action::Consume(consume) => consumed(&account, order, backlog, consume, command),
         Action::Void => void(&account, order, command),
+    }
+}
+
+fn consumed(account: &Account, order: Option<&Order>, backlog: u64, consume: &Consume, command: &Command) -> Outcome {
+    let charged = order.filter(|order| order.charged);
+    let same = charged.filter(|order| order.amount == consume.amount && order.currency == command.currency);
+    if let Some(order) = same.filter(|order| order.live.contains(&command.attempt)) {
+        // The very attempt again: it is told what it was told, even when no more events are taken.
+        return Outcome { journal: false, ..replayed(account, order, command) };
+    }
+    if backlog >= u64::from(command.backlog_max) {
+        return Outcome { journal: false, ..unchanged(account, command, Code::BacklogFull) };
+    }
+    if order.is_some_and(|order| order.voided.contains(&command.attempt)) {
+        return unchanged(account, command, Code::AttemptVoided);
+    }
+    match (same, charged) {
+        (Some(order), _) => Outcome { order: Some(joined(order, command)), ..replayed(account, order, command) },
+        (None, Some(_)) => unchanged(account, command, Code::IdempotencyConflict),
+        (None, None) => charge(account, order, consume, command),
     }
 }
 
@@ -257,25 +272,22 @@ fn charge(account: &Account, order: Option<&Order>, consume: &Consume, command: 
     }
 }
 
-fn replay(account: &Account, order: &Order, consume: &Consume, command: &Command) -> Outcome {
-    if order.amount != consume.amount || order.currency != command.currency {
-        return unchanged(account, command, Code::IdempotencyConflict);
-    }
-    let known = order.live.contains(&command.attempt);
-    let mut next = order.clone();
-    next.expires_at_secs = expires_at_secs(command);
+/// An answer that repeats the order's first one and changes no counter.
+fn replayed(account: &Account, order: &Order, command: &Command) -> Outcome {
+    let record = account.record(account, Code::Admitted, true);
+    Outcome { record, decision_id: order.decision_id, ..unchanged(account, command, Code::Admitted) }
+}
+
+/// The order with another live attempt.
+fn joined(order: &Order, command: &Command) -> Order {
+    let mut order = order.clone();
+    order.expires_at_secs = expires_at_secs(command);
     if order.live.len() < ATTEMPTS_MAX {
-        next.live.push(command.attempt);
+        order.live.push(command.attempt);
     } else {
-        next.pinned = true;
+        order.pinned = true;
     }
-    Outcome {
-        record: account.record(account, Code::Admitted, true),
-        decision_id: order.decision_id,
-        account: None,
-        order: (!known).then_some(next),
-        journal: !known,
-    }
+    order
 }
 
 fn void(account: &Account, order: Option<&Order>, command: &Command) -> Outcome {
@@ -298,7 +310,7 @@ fn void(account: &Account, order: Option<&Order>, command: &Command) -> Outcome 
         let record = account.record(account, code, true);
         return Outcome { record, journal: false, ..unchanged(account, command, code) };
     }
-    if order.charged && order.currency != command.currency {
+    if order.charged && order.currency != command.currency && order.live.contains(&command.attempt) {
         return unchanged(account, command, Code::IdempotencyConflict);
     }
     let mut next = order.clone();

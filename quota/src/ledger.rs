@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::{Account, Command, Currency, MerchantId, Order, OrderNo, Record, Reply, decide};
+use crate::{Account, Command, Currency, MerchantId, Order, OrderNo, Outcome, Record, Reply, decide};
 
 /// The shard that a merchant's keys and events live in: `xxh3(merchant) mod shards`.
 #[must_use]
@@ -61,7 +61,8 @@ impl Ledger {
             shard.waiting.push_back(Event { seq: shard.last_seq, command: command.clone(), record: outcome.record });
             shard.last_seq
         });
-        Reply { record: outcome.record, decision_id: outcome.decision_id, event_seq }
+        let Outcome { record, decision_id, .. } = outcome;
+        Reply { record, decision_id, event_id: command.decision_id, event_seq }
     }
 
     /// The account's state, where it was ever charged.

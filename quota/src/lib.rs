@@ -3,6 +3,8 @@
 //! Nothing here reads a clock, a socket, the environment or randomness: `now` is a parameter. The proxy filter and the
 //! server both build on it; the Redis script is held to it by the differential suite.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 #[cfg(test)]
 extern crate self as quota;
 

@@ -32,21 +32,6 @@ impl AmountMinor {
         self.0
     }
 
-    /// The sum, or `None` above [`AmountMinor::MAX`].
-    #[must_use]
-    pub const fn checked_add(self, other: Self) -> Option<Self> {
-        match self.0.checked_add(other.0) {
-            Some(sum) => Self::new(sum),
-            None => None,
-        }
-    }
-
-    /// The difference, or zero where `other` is larger.
-    #[must_use]
-    pub const fn saturating_sub(self, other: Self) -> Self {
-        Self(self.0.saturating_sub(other.0))
-    }
-
     /// Reads an amount as a payment request writes it: digits with at most one decimal point, no sign, no exponent, no
     /// blanks. `Unit::Minor` takes whole minor units; `Unit::Major` takes as many decimals as the currency has.
     ///

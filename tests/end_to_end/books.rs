@@ -13,9 +13,9 @@ use sqlx::postgres::PgRow;
 /// The server's own default.
 pub(crate) const SHARDS: u16 = 64;
 /// The journal drains in the background, and recovers by a backoff from parts that were away.
-const DRAINED_WITHIN: Duration = Duration::from_secs(30);
+const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 /// A void is sent at once, and again every quarter of a second or more where it got no answer.
-const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A row of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub(crate) async fn day(stack: &Stack, merchant: &str) -> Result<(u64, u64)> {
     Ok(account.map_or((0, 0), |account| (account.day.amount, account.day.count)))
 }
 
-/// What the gateway received of a merchant, whose name is nobody else's beginning.
+/// What the gateway received of a merchant, whose name is no part of another's.
 pub(crate) fn seen_by(stack: &Stack, merchant: &str) -> Vec<Seen> {
     let names = |text: &[u8]| String::from_utf8_lossy(text).contains(&format!("{merchant}-"));
     let mut seen = stack.gateway.seen();
@@ -183,8 +183,7 @@ async fn sequence_is_whole(stack: &Stack, shard: u16) -> Result<()> {
     let query = "SELECT count(*), count(DISTINCT seq), count(DISTINCT event_id), coalesce(max(seq), 0), \
                  (SELECT count(*) FROM journal_rejected), (SELECT count(*) FROM journal_anomaly) \
                  FROM usage_log WHERE shard = $1";
-    let row: (i64, i64, i64, i64, i64, i64) =
-        sqlx::query_as(query).bind(i32::from(shard)).fetch_one(&pool).await?;
+    let row: (i64, i64, i64, i64, i64, i64) = sqlx::query_as(query).bind(i32::from(shard)).fetch_one(&pool).await?;
     pool.close().await;
     let (rows, numbers, ids, last, rejected, anomalies) = row;
     let whole = rows == numbers && rows == ids && rows == last && rejected == 0 && anomalies == 0;
@@ -231,8 +230,11 @@ pub(crate) async fn unacknowledged(stack: &Stack) -> Result<usize> {
     let mut connection = stack.redis.connection().await?;
     let mut pending = 0;
     for shard in 0..SHARDS {
-        let reply: redis::streams::StreamPendingReply =
-            redis::cmd("XPENDING").arg(keys::stream(shard)).arg(keys::JOURNAL_GROUP).query_async(&mut connection).await?;
+        let reply: redis::streams::StreamPendingReply = redis::cmd("XPENDING")
+            .arg(keys::stream(shard))
+            .arg(keys::JOURNAL_GROUP)
+            .query_async(&mut connection)
+            .await?;
         pending += reply.count();
     }
     Ok(pending)

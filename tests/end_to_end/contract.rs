@@ -20,7 +20,8 @@ pub(crate) fn add(suite: &mut Suite) {
 }
 
 fn extensions() -> HashMap<String, String> {
-    let pairs = [("sluice.action", "consume"), ("sluice.merchant", "m-1"), ("sluice.order_no", "Bestellung-Ü"), ("", "")];
+    let pairs =
+        [("sluice.action", "consume"), ("sluice.merchant", "m-1"), ("sluice.order_no", "Bestellung-Ü"), ("", "")];
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 

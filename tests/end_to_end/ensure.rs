@@ -17,9 +17,12 @@ macro_rules! ensure_eq {
 /// Returns a failure with the place where a condition does not hold.
 macro_rules! ensure {
     ($holds:expr, $($what:tt)+) => {
-        if !$holds {
-            let place = concat!(file!(), ":", line!());
-            return Err(e2e::Failure::new(format!("{place}: {}", format!($($what)+))));
+        match $holds {
+            true => {}
+            false => {
+                let place = concat!(file!(), ":", line!());
+                return Err(e2e::Failure::new(format!("{place}: {}", format!($($what)+))));
+            }
         }
     };
 }

@@ -10,7 +10,7 @@ use e2e::{Context, Result, wait};
 
 use crate::books::{books_agree, settles_at};
 use crate::logs::{lines_of, outcome};
-use crate::suite::{Suite, options};
+use crate::suite::{Suite, patient};
 
 /// How a payment ends at the gateway, and what follows.
 struct Row {
@@ -65,7 +65,7 @@ pub(crate) fn add(suite: &mut Suite) {
             the_client_leaves_while_it_works(stack, protocol).await
         });
     }
-    suite.owned("gateway::is_down", options(), is_down);
+    suite.owned("gateway::is_down", patient(), is_down);
 }
 
 async fn try_row(stack: &Stack, protocol: Protocol, merchant: &str, row: &Row) -> Result<()> {

@@ -14,7 +14,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-use crate::suite::{Suite, options};
+use crate::suite::{Suite, patient};
 
 /// The service that Envoy calls.
 const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
@@ -22,7 +22,7 @@ const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
 const SAID_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) fn add(suite: &mut Suite) {
-    suite.owned("grpc::health_follows_redis", options(), health_follows_redis);
+    suite.owned("grpc::health_follows_redis", patient(), health_follows_redis);
     suite.shared("grpc::reflection_names_the_services", reflection_names_the_services);
 }
 
@@ -58,7 +58,8 @@ async fn serves(channel: &Channel, expected: ServingStatus) -> Result<()> {
 
 async fn reflection_names_the_services(stack: &Stack) -> Result<()> {
     let channel = channel(stack).await?;
-    let MessageResponse::ListServicesResponse(list) = reflect(&channel, MessageRequest::ListServices(String::new())).await?
+    let MessageResponse::ListServicesResponse(list) =
+        reflect(&channel, MessageRequest::ListServices(String::new())).await?
     else {
         return Err(Failure::new("no list of services"));
     };

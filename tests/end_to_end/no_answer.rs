@@ -13,7 +13,7 @@ use crate::suite::Suite;
 /// The filter waits half a second; the rest is a busy machine's.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 /// Voids are tried again with growing pauses.
-const VOIDED_WITHIN: Duration = Duration::from_secs(30);
+const VOIDED_WITHIN: Duration = Duration::from_secs(60);
 
 const ANSWERS: &[Says] = &[
     Says::Garbage,
@@ -42,7 +42,8 @@ pub(crate) fn add(suite: &mut Suite) {
         let rig = Rig::start(|config| {
             let clusters = config.bootstrap()["static_resources"]["clusters"].as_sequence_mut();
             let asked = clusters.into_iter().flatten().find(|cluster| cluster["name"] == "sluice_authz");
-            let options = asked.and_then(|cluster| cluster.as_mapping_mut()?.remove("typed_extension_protocol_options"));
+            let options =
+                asked.and_then(|cluster| cluster.as_mapping_mut()?.remove("typed_extension_protocol_options"));
             options.map(drop).ok_or_else(|| e2e::Failure::new("the cluster has no protocol options"))
         })?;
         rig.server.says(Says::Http1);
@@ -70,7 +71,8 @@ async fn no_such_answer_passes(rig: &Rig) -> Result<()> {
         asked.get(extension::ORDER_NO).is_some_and(|order| order.contains("payments-enforced"))
     };
     let asked = rig.server.asked();
-    let attempts: Vec<_> = asked.iter().filter(|asked| enforced(asked)).filter_map(|asked| asked.get(extension::ATTEMPT)).collect();
+    let attempts: Vec<_> =
+        asked.iter().filter(|asked| enforced(asked)).filter_map(|asked| asked.get(extension::ATTEMPT)).collect();
     ensure!(attempts.len() >= 2 * (ANSWERS.len() - 3), "only {} enforced payments came to the server", attempts.len());
     wait::until_async("every attempt voided", VOIDED_WITHIN, || async {
         let voided = rig.server.attempts(extension::ACTION_VOID);
@@ -102,7 +104,8 @@ async fn try_all(rig: &Rig, name: &str) -> Result<()> {
                 };
                 ensure_eq!(answer.status, 200, "{order}");
                 let code = request.headers.get(header::CODE).and_then(|code| code.to_str().ok());
-                let expected = if name == "AllowsRefusal" && route == "shadow" { "DAILY_AMOUNT" } else { "AUTHZ_UNAVAILABLE" };
+                let expected =
+                    if name == "AllowsRefusal" && route == "shadow" { "DAILY_AMOUNT" } else { "AUTHZ_UNAVAILABLE" };
                 ensure_eq!(code, Some(expected), "{order}");
             }
         }
@@ -112,9 +115,18 @@ async fn try_all(rig: &Rig, name: &str) -> Result<()> {
 
 /// The filter's own refusal where it got no answer.
 pub(crate) fn unavailable(answer: &Answer) -> Result<()> {
+    refused_without_decision(answer, "AUTHZ_UNAVAILABLE")
+}
+
+/// The filter's own refusal where the server says that its store gave no answer.
+pub(crate) fn store_unavailable(answer: &Answer) -> Result<()> {
+    refused_without_decision(answer, "STORE_UNAVAILABLE")
+}
+
+fn refused_without_decision(answer: &Answer, code: &str) -> Result<()> {
     ensure_eq!(answer.status, 503, "{}", answer.json());
-    ensure_eq!(answer.code(), "AUTHZ_UNAVAILABLE", "{}", answer.json());
-    ensure_eq!(answer.header(header::CODE), Some("AUTHZ_UNAVAILABLE"));
+    ensure_eq!(answer.code(), code, "{}", answer.json());
+    ensure_eq!(answer.header(header::CODE), Some(code));
     ensure_eq!(answer.header(header::RETRY_AFTER), Some("1"));
     ensure_eq!(answer.header("content-type"), Some("application/problem+json"));
     Ok(())

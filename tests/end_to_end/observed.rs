@@ -12,14 +12,14 @@ use serde_json::Value;
 use crate::books::{books_agree, settles_at};
 use crate::logs::lines_of;
 use crate::policies::SINGLE_MAX;
-use crate::suite::{Suite, options};
+use crate::suite::{Suite, patient};
 
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
 pub(crate) fn add(suite: &mut Suite) {
-    suite.owned("observed::one_id_leads_from_the_answer_to_the_journal", options(), one_id_leads);
-    suite.owned("observed::envoy_and_server_count", options(), envoy_and_server_count);
+    suite.owned("observed::one_id_leads_from_the_answer_to_the_journal", patient(), one_id_leads);
+    suite.owned("observed::envoy_and_server_count", patient(), envoy_and_server_count);
 }
 
 async fn one_id_leads(stack: &mut Stack) -> Result<()> {
@@ -37,9 +37,13 @@ async fn one_id_leads(stack: &mut Stack) -> Result<()> {
             let id = decision_id(stack, &answer, &order)?;
             let lines = lines_of(&stack.envoy, &order, 1)?;
             let (line, record) = (&lines[0], &lines[0]["sluice"]);
-            let shown = [&record["decision_id"], &record["code"], &record["outcome"], &record["merchant"], &line["route"]];
+            let shown =
+                [&record["decision_id"], &record["code"], &record["outcome"], &record["merchant"], &line["route"]];
             let route = if path == "/v1/payments" { "payments" } else { "shadow-payments" };
-            ensure_eq!(shown.map(|text| text.as_str().unwrap_or_default()), [id.as_str(), code, outcome, &merchant, route]);
+            ensure_eq!(
+                shown.map(|text| text.as_str().unwrap_or_default()),
+                [id.as_str(), code, outcome, &merchant, route]
+            );
             ensure!(record["check_ms"].is_u64() && line["status"] == answer.status, "{line}");
             let decision = decision_line(stack, &id)?;
             let logged = [&decision["code"], &decision["merchant"], &decision["order_no"], &decision["trace_id"]];
@@ -111,7 +115,7 @@ async fn envoy_and_server_count(stack: &mut Stack) -> Result<()> {
         ("sluice_unmatched", 1.0),
         ("sluice_no_answer_denied", 0.0),
         ("sluice_host_failed", 0.0),
-        ("sluice_check_ms_count", 5.0),
+        ("sluice_check_ms_count", 6.0),
         ("sluice_rules_enforcing", 5.0),
     ] {
         // Envoy merges its histograms every few seconds.
@@ -121,11 +125,9 @@ async fn envoy_and_server_count(stack: &mut Stack) -> Result<()> {
             Ok(((is - expected).abs() < 0.5).then_some(()))
         })?;
     }
-    for (labels, expected) in [
-        (&["code=\"ADMITTED\""][..], 4.0),
-        (&["code=\"ABOVE_SINGLE_MAX\""][..], 2.0),
-        (&["code=\"VOIDED\""][..], 1.0),
-    ] {
+    for (labels, expected) in
+        [(&["code=\"ADMITTED\""][..], 4.0), (&["code=\"ABOVE_SINGLE_MAX\""][..], 2.0), (&["code=\"VOIDED\""][..], 1.0)]
+    {
         let is = stack.server.metric("quota_operations_total", labels)?;
         ensure!((is - expected).abs() < 0.5, "quota_operations_total {labels:?} is {is}, not {expected}");
     }

@@ -221,11 +221,7 @@ const NATIVE_DAY: &[Line] = &[
         rows: &[(3, "consume", "DAILY_AMOUNT", "enforce", false)],
         ..refused("over what the day has left", 3, 9_001, 429, "DAILY_AMOUNT")
     },
-    Line {
-        path: NATIVE,
-        amount: Some("\"12.5x\""),
-        ..refused("a malformed amount", 4, 0, 400, "BAD_AMOUNT")
-    },
+    Line { path: NATIVE, amount: Some("\"12.5x\""), ..refused("a malformed amount", 4, 0, 400, "BAD_AMOUNT") },
 ];
 
 pub(crate) fn add(suite: &mut Suite) {

@@ -7,7 +7,7 @@ use e2e::{Context, Result};
 
 use crate::books::{books_agree, settles_at, voids_done};
 use crate::policies;
-use crate::suite::{Suite, options};
+use crate::suite::{self, Suite};
 
 const CLIENTS: usize = 64;
 const REPETITIONS: usize = 100;
@@ -23,6 +23,8 @@ enum Kind {
     Both,
     /// Each order twice at once; the day's amount has room for some orders.
     Twice,
+    /// One order with two amounts: one of them wins, the other is a conflict.
+    OneOrder,
     /// Every other payment fails at the gateway and is returned.
     Failing,
 }
@@ -48,7 +50,8 @@ struct Ran {
 pub(crate) fn add(suite: &mut Suite) {
     let races: Vec<Race> = (0..REPETITIONS).map(race).collect();
     let lines: Vec<String> = races.iter().map(policy).collect();
-    let options = StackOptions { policies: Some(policies::with("race", &lines.join("\n"))), ..options() };
+    let options = StackOptions { policies: Some(policies::with("race", &lines.join("\n"))), ..suite::patient() };
+    suite.owned("race::a_retry_meets_its_void", suite::patient(), a_retry_meets_its_void);
     suite.owned("race::exactly_what_fits_is_admitted", options, async move |stack: &mut Stack| {
         let mut clients = Vec::new();
         for number in 0..CLIENTS {
@@ -65,6 +68,34 @@ pub(crate) fn add(suite: &mut Suite) {
     });
 }
 
+/// A client whose payment failed at the gateway tries again at once: its retry overtakes the void of the first attempt or
+/// not, and is admitted and charged once either way.
+async fn a_retry_meets_its_void(stack: &mut Stack) -> Result<()> {
+    const ROUNDS: usize = 5;
+    let mut running = Vec::new();
+    for number in 0..CLIENTS {
+        let mut client = stack.client(Protocol::BOTH[number % 2]).await?;
+        running.push(tokio::spawn(async move {
+            for round in 0..ROUNDS {
+                let payment = Payment::new("roomy", &format!("roomy-{number}-{round}"), policies::SINGLE_MIN);
+                for _ in 0..=round {
+                    ensure_eq!(client.send(payment.clone().gateway("fail-500").call()).await?.status, 500);
+                }
+                let answer = client.send(payment.call()).await?;
+                ensure_eq!(answer.status, 200, "{}", answer.json());
+            }
+            Ok(())
+        }));
+    }
+    for running in running {
+        running.await??;
+    }
+    let count = (CLIENTS * ROUNDS) as u64;
+    voids_done(stack).await?;
+    settles_at(stack, "roomy", (count * policies::SINGLE_MIN, count)).await?;
+    books_agree(stack, "roomy").await.map(drop)
+}
+
 /// The numbers of a race follow from its own number alone (xorshift), so that a failure can be run again.
 fn race(number: usize) -> Race {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(number as u64 + 1);
@@ -74,10 +105,11 @@ fn race(number: usize) -> Race {
         state ^= state << 17;
         from + state % (to - from + 1)
     };
-    let kind = [Kind::Amount, Kind::Count, Kind::Both, Kind::Twice, Kind::Failing][number % 5];
-    let equal = random(policies::SINGLE_MIN, policies::SINGLE_MAX);
+    let kind = [Kind::Amount, Kind::Count, Kind::Both, Kind::Twice, Kind::OneOrder, Kind::Failing][number % 6];
+    let equal = random(policies::SINGLE_MIN, policies::SINGLE_MAX - 1);
     let amounts = (0..CLIENTS).map(|_| match kind {
         Kind::Amount | Kind::Twice => equal,
+        Kind::OneOrder => equal + random(0, 1),
         Kind::Count | Kind::Both | Kind::Failing => random(policies::SINGLE_MIN, policies::SINGLE_MAX),
     });
     let amounts: Vec<u64> = amounts.collect();
@@ -85,6 +117,7 @@ fn race(number: usize) -> Race {
     let (amount_max, count_max) = match kind {
         Kind::Amount | Kind::Twice => (equal * room + random(0, equal - 1), u64::MAX),
         Kind::Count => (u64::MAX, room),
+        Kind::OneOrder => (u64::MAX, u64::MAX),
         Kind::Both => (random(1, 200_000), room),
         Kind::Failing => (random(10_000, 100_000), u64::MAX),
     };
@@ -112,7 +145,11 @@ async fn run(stack: &Stack, race: &Race, clients: Vec<Client>) -> Result<Vec<Cli
 }
 
 async fn pay(race: Race, at: usize, mut client: Client) -> Result<(Client, Ran)> {
-    let number = if matches!(race.kind, Kind::Twice) { at / 2 } else { at };
+    let number = match race.kind {
+        Kind::Twice => at / 2,
+        Kind::OneOrder => 0,
+        Kind::Amount | Kind::Count | Kind::Both | Kind::Failing => at,
+    };
     let (order, amount) = (format!("{}-{number}", race.merchant), race.amounts[at]);
     let mut payment = Payment::new(&race.merchant, &order, amount);
     if matches!(race.kind, Kind::Failing) && at % 2 == 1 {
@@ -124,7 +161,13 @@ async fn pay(race: Race, at: usize, mut client: Client) -> Result<(Client, Ran)>
 }
 
 async fn judge(stack: &Stack, race: &Race, ran: &[Ran]) -> Result<()> {
-    let strange = ran.iter().find(|ran| !matches!((ran.status, &*ran.code), (200 | 500, "") | (429, "DAILY_AMOUNT" | "DAILY_COUNT")));
+    let announced = |ran: &&Ran| match (ran.status, &*ran.code) {
+        (200, "") | (429, "DAILY_AMOUNT" | "DAILY_COUNT") => true,
+        (409, "IDEMPOTENCY_CONFLICT") => matches!(race.kind, Kind::OneOrder),
+        (500, "") => matches!(race.kind, Kind::Failing),
+        _ => false,
+    };
+    let strange = ran.iter().find(|ran| !announced(ran));
     ensure!(strange.is_none(), "{:?}", strange.map(|ran| (&ran.order, ran.status, &ran.code)));
     let mut admitted: Vec<_> = ran.iter().filter(|ran| ran.status == 200).map(|ran| (&ran.order, ran.amount)).collect();
     admitted.sort_unstable();
@@ -135,12 +178,17 @@ async fn judge(stack: &Stack, race: &Race, ran: &[Ran]) -> Result<()> {
     let expected = match race.kind {
         Kind::Amount | Kind::Twice => Some(race.amount_max / race.amounts[0]),
         Kind::Count => Some(race.count_max),
+        Kind::OneOrder => Some(1),
         Kind::Both | Kind::Failing => None,
     };
     let orders = if matches!(race.kind, Kind::Twice) { CLIENTS / 2 } else { CLIENTS };
     ensure!(expected.is_none_or(|expected| count == expected.min(orders as u64)), "{count} were admitted");
     if matches!(race.kind, Kind::Twice) {
         ensure_eq!(answers, 2 * admitted.len(), "both of a pair get one answer");
+    }
+    if matches!(race.kind, Kind::OneOrder) {
+        let alike = ran.iter().filter(|ran| ran.amount == sum).count();
+        ensure_eq!(answers, alike, "all with the winning amount are admitted");
     }
     // Nothing is refused that would still fit. Where charges are returned meanwhile, it may have been full before.
     if !matches!(race.kind, Kind::Failing) {

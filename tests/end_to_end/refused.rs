@@ -21,7 +21,11 @@ const ROWS: &[Row] = &[
     ("a field that does not exist", |plugin| plugin["rules"][0]["body_bytes"] = 1.into(), "body_bytes"),
     ("no source of the amount", |plugin| plugin["rules"][0]["extract"]["amount"] = json!([]), "amount"),
     ("no cluster", |plugin| drop(plugin.as_object_mut().map(|plugin| plugin.remove("cluster"))), "cluster"),
-    ("a capture that the path lacks", |plugin| plugin["rules"][0]["extract"]["merchant"] = json!([{"path": "shop"}]), "shop"),
+    (
+        "a capture that the path lacks",
+        |plugin| plugin["rules"][0]["extract"]["merchant"] = json!([{"path": "shop"}]),
+        "shop",
+    ),
     ("no methods", |plugin| plugin["rules"][0]["match"]["methods"] = json!([]), "methods"),
     ("a timeout of nothing", |plugin| plugin["rules"][0]["timeout_ms"] = 0.into(), "timeout_ms"),
 ];

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::books::books_agree;
 use crate::policies::SINGLE_MAX;
-use crate::suite::{Suite, options};
+use crate::suite::{Suite, patient};
 
 /// The promise is a second; a busy machine gets some more.
 const IN_FORCE_WITHIN: Duration = Duration::from_secs(5);
@@ -33,8 +33,8 @@ enum Seen {
 }
 
 pub(crate) fn add(suite: &mut Suite) {
-    suite.owned("routes::are_switched_under_traffic", options(), are_switched_under_traffic);
-    suite.owned("routes::a_slip_in_the_route_file_enforces", options(), a_slip_enforces);
+    suite.owned("routes::are_switched_under_traffic", patient(), are_switched_under_traffic);
+    suite.owned("routes::a_slip_in_the_route_file_enforces", patient(), a_slip_enforces);
 }
 
 async fn are_switched_under_traffic(stack: &mut Stack) -> Result<()> {

@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::client::{Client, Payment, Protocol};
-use e2e::stack::{Stack, StackOptions};
+use e2e::client::{Answer, Client, Payment, Protocol};
+use e2e::stack::Stack;
 use e2e::{Context, Failure, Result, Service, wait};
 
 use crate::books::{books_agree, settles_at, voids_done};
 use crate::logs::outcome;
 use crate::no_answer::unavailable;
-use crate::suite::{Suite, options};
+use crate::suite::{Suite, patient, prompt};
 
 /// The filter's own time is half a second; the rest is a busy machine's.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
@@ -18,21 +18,11 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) fn add(suite: &mut Suite) {
-    suite.alone("server::is_down", async || {
-        let mut stack = Stack::start(&patient()?)?;
-        is_down(&mut stack).await.inspect_err(|_| stack.dir().keep())
-    });
-    suite.owned("server::hangs_and_goes_on", options(), hangs_and_goes_on);
-    suite.owned("server::the_client_leaves_while_it_hangs", options(), the_client_leaves_while_it_hangs);
-}
-
-/// Ten seconds for a check, so that an answer that comes sooner was not waited for.
-fn patient() -> Result<StackOptions> {
-    let mut plugin = StackOptions::shipped_plugin()?;
-    for rule in plugin["rules"].as_array_mut().into_iter().flatten() {
-        rule["timeout_ms"] = 10_000.into();
-    }
-    Ok(StackOptions { plugin: Some(plugin), ..options() })
+    // With ten seconds for a check: an answer that comes sooner was not waited for.
+    suite.owned("server::is_down", patient(), is_down);
+    suite.owned("server::hangs_and_goes_on", prompt(), hangs_and_goes_on);
+    suite.owned("server::hangs_and_goes_on_natively", prompt(), hangs_natively);
+    suite.owned("server::the_client_leaves_while_it_hangs", prompt(), the_client_leaves_while_it_hangs);
 }
 
 /// Where nothing listens, payments are refused at once.
@@ -64,13 +54,15 @@ async fn is_down(stack: &mut Stack) -> Result<()> {
 
 /// A client's own repetition of a payment that was answered 503, until it is admitted.
 pub(crate) async fn pay_until_admitted(stack: &Stack, protocol: Protocol, payment: &Payment) -> Result<()> {
-    wait::until_async("an admitted payment", BACK_WITHIN, || async {
-        let answer = stack.send(protocol, payment.call()).await?;
-        match answer.status {
-            200 => Ok(Some(())),
-            503 => Ok(None),
-            _ => Err(Failure::new(format!("{} {}", answer.status, answer.json()))),
-        }
+    let answer = pay_until_decided(stack, protocol, payment).await?;
+    ensure_eq!(answer.status, 200, "{}", answer.json());
+    Ok(())
+}
+
+/// The same, until it is answered otherwise than 503.
+async fn pay_until_decided(stack: &Stack, protocol: Protocol, payment: &Payment) -> Result<Answer> {
+    wait::until_async("a decided payment", BACK_WITHIN, || async {
+        Ok(Some(stack.send(protocol, payment.call()).await?).filter(|answer| answer.status != 503))
     })
     .await
 }
@@ -82,7 +74,7 @@ async fn hangs_and_goes_on(stack: &mut Stack) -> Result<()> {
         let merchant = format!("hanging-{protocol:?}");
         let payment = Payment::new(&merchant, &format!("{merchant}-1"), 6_000);
         let mut client = stack.client(protocol).await?;
-        ensure_eq!(client.send(Payment::new(&merchant, &format!("{merchant}-0"), 1_000).call()).await?.status, 200);
+        pay_until_admitted(stack, protocol, &Payment::new(&merchant, &format!("{merchant}-0"), 1_000)).await?;
         stack.server.pause()?;
         for _ in 0..3 {
             let since = Instant::now();
@@ -103,6 +95,33 @@ async fn hangs_and_goes_on(stack: &mut Stack) -> Result<()> {
     Ok(())
 }
 
+/// The same through Envoy's own ext_authz, which voids nothing: the server returns what it charged too late by itself.
+async fn hangs_natively(stack: &mut Stack) -> Result<()> {
+    for protocol in Protocol::BOTH {
+        let merchant = format!("native-{protocol:?}");
+        let payment = |number: u32, cents: u64| {
+            Payment::new(&merchant, &format!("{merchant}-{number}"), cents).path("/native/v1/payments")
+        };
+        pay_until_admitted(stack, protocol, &payment(0, 1_000)).await?;
+        stack.server.pause()?;
+        for number in 1..=3 {
+            let since = Instant::now();
+            let answer = stack.send(protocol, payment(number, 1_000).call()).await?;
+            let took = since.elapsed();
+            ensure!(answer.status == 503 && took < ANSWERED_WITHIN, "{} after {took:?}", answer.status);
+        }
+        stack.server.resume()?;
+        pay_until_admitted(stack, protocol, &payment(4, 1_000)).await?;
+        settles_at(stack, &merchant, (2_000, 2)).await?;
+        for number in 1..=3 {
+            let order = format!("{merchant}-{number}");
+            ensure!(stack.gateway.seen_order(&order).is_empty(), "{order} reached the gateway");
+        }
+        books_agree(stack, &merchant).await?;
+    }
+    Ok(())
+}
+
 /// A client that leaves while its payment is being decided, and comes back with the same order before, while and after the
 /// first attempt is taken back.
 async fn the_client_leaves_while_it_hangs(stack: &mut Stack) -> Result<()> {
@@ -110,8 +129,8 @@ async fn the_client_leaves_while_it_hangs(stack: &mut Stack) -> Result<()> {
         let merchant = format!("impatient-{protocol:?}");
         let order = format!("{merchant}-1");
         let payment = Payment::new(&merchant, &order, 6_000);
-        let mut client = stack.client(protocol).await?;
-        ensure_eq!(client.send(Payment::new(&merchant, &format!("{merchant}-0"), 1_000).call()).await?.status, 200);
+        let client = stack.client(protocol).await?;
+        pay_until_admitted(stack, protocol, &Payment::new(&merchant, &format!("{merchant}-0"), 1_000)).await?;
         stack.server.pause()?;
         leave_while_pending(stack, protocol, client, &payment).await?;
         ensure_eq!(outcome(&stack.envoy, &order)?, "client_gone");
@@ -121,9 +140,8 @@ async fn the_client_leaves_while_it_hangs(stack: &mut Stack) -> Result<()> {
         settles_at(stack, &merchant, (7_000, 2)).await?;
         ensure_eq!(stack.gateway.seen_order(&order).len(), 1, "payments at the gateway");
         // The order is as good as any other: a repetition counts nothing, and another amount is a conflict.
-        let again = stack.send(protocol, payment.call()).await?;
-        ensure_eq!(again.status, 200, "{}", again.json());
-        let other = stack.send(protocol, Payment::new(&merchant, &order, 6_001).call()).await?;
+        pay_until_admitted(stack, protocol, &payment).await?;
+        let other = pay_until_decided(stack, protocol, &Payment::new(&merchant, &order, 6_001)).await?;
         ensure_eq!((other.status, other.code().as_str()), (409, "IDEMPOTENCY_CONFLICT"));
         settles_at(stack, &merchant, (7_000, 2)).await?;
         books_agree(stack, &merchant).await?;

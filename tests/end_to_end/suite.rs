@@ -1,9 +1,11 @@
 //! The scenarios as trials of the test harness, each with the stack that it asks for.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use e2e::dirs::RunDir;
+use e2e::dirs::{self, RunDir};
+use e2e::envoy::EnvoyConfig;
 use e2e::stack::{Stack, StackOptions};
 use e2e::{Failure, Result};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
@@ -30,14 +32,34 @@ struct Shared(Mutex<Option<std::result::Result<Arc<Stack>, String>>>);
 impl Shared {
     fn stack(&self) -> Result<Arc<Stack>> {
         let mut stack = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = || Stack::start(&options()).map(Arc::new).map_err(|failure| failure.to_string());
+        let start = || Stack::start(&patient()).map(Arc::new).map_err(|failure| failure.to_string());
         stack.get_or_insert_with(start).clone().map_err(Failure::new)
     }
 }
 
-/// The shipped configuration with the suite's policies.
-pub(crate) fn options() -> StackOptions {
+/// The shipped configuration with the suite's policies: for scenarios in which parts do not answer.
+pub(crate) fn prompt() -> StackOptions {
     StackOptions { policies: Some(policies::document()), ..StackOptions::default() }
+}
+
+/// The same with so much time for an answer that a busy machine is not taken for a part that hangs: for all others.
+pub(crate) fn patient() -> StackOptions {
+    let mut options = StackOptions { change: Some(wait_longer), ..prompt() };
+    for (name, millis) in [("SLUICE_REDIS_TIMEOUT_MS", "8000"), ("SLUICE_CHECK_TIMEOUT_MS", "9000")] {
+        options.server_env.insert(name.to_owned(), millis.to_owned());
+    }
+    options
+}
+
+/// Ten seconds for a check instead of half a second, in either filter.
+fn wait_longer(config: &mut EnvoyConfig) -> Result<()> {
+    let mut plugin = config.plugin()?;
+    for rule in plugin["rules"].as_array_mut().into_iter().flatten() {
+        rule["timeout_ms"] = 10_000.into();
+    }
+    config.set_plugin(&plugin)?;
+    config.http_filter("envoy.filters.http.ext_authz")?["typed_config"]["grpc_service"]["timeout"] = "10s".into();
+    Ok(())
 }
 
 impl Suite {
@@ -85,13 +107,19 @@ impl Suite {
         let mut arguments = arguments.clone();
         arguments.test_threads.get_or_insert(THREADS);
         let Self { shared, trials } = self;
-        let (told, conclusion) = std::sync::mpsc::channel();
-        let (done, interrupted) = (told.clone(), told);
-        std::thread::spawn(move || done.send(Some(libtest_mimic::run(&arguments, trials))));
+        let (ended, end) = std::sync::mpsc::channel();
+        let interrupted = ended.clone();
+        let run = move || catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(&arguments, trials))).ok();
+        std::thread::spawn(move || ended.send(run()));
         std::thread::spawn(move || wait_for_a_signal().map(|()| interrupted.send(None)));
-        let conclusion: Option<Conclusion> = conclusion.recv().ok().flatten();
+        let conclusion: Option<Conclusion> = end.recv().ok().flatten();
         drop(shared);
-        conclusion.map_or(ExitCode::from(INTERRUPTED), |conclusion| conclusion.exit_code())
+        let Some(conclusion) = conclusion else {
+            // All started processes die with this one.
+            dirs::abandon();
+            return ExitCode::from(INTERRUPTED);
+        };
+        conclusion.exit_code()
     }
 }
 

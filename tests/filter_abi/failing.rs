@@ -1,15 +1,22 @@
-//! Every call into the host is made to fail in turn, with each of several statuses, in each main flow. Whatever fails: the
-//! filter does not trap; an enforced payment reaches the gateway only after an answer that admits it; and what the server
-//! may have consumed for a payment that was not made is voided.
+//! Every call into the host is made to fail in turn, with each status, in each main flow. Whatever fails: an enforced payment
+//! reaches the gateway only after an answer that admits it; the filter does not trap but where its documentation says that the
+//! SDK does; and what the server may have consumed for a payment that was not made is voided.
 
 use serde_json::{Value, json};
 
 use crate::host::Host;
-use crate::proxy::{Answer, CONTINUE, Proxy, passes, question, refuses};
+use crate::proxy::{Answer, CONTINUE, Proxy, passes, question, refuses, store_away};
 use crate::{BODY, HEAD_PAYMENT, PAYMENT, configuration};
 
-/// Statuses of the ABI: not found, bad argument, parse failure, memory, internal failure, unimplemented, and none of them.
-const STATUSES: [u32; 7] = [1, 2, 4, 6, 10, 12, 250];
+/// Every status of the ABI that is no success, and one that it does not have.
+const STATUSES: [u32; 13] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 250];
+/// A call to the server may fail with these: parse failure and internal failure.
+const CALL_STATUSES: [u32; 2] = [4, 10];
+
+/// Whether the SDK traps where this call fails with this status.
+fn traps(call: &str, status: u32) -> bool {
+    call.starts_with("effective ") || (call.starts_with("grpc ") && !CALL_STATUSES.contains(&status))
+}
 
 /// One life of a stream.
 #[derive(Debug)]
@@ -18,7 +25,7 @@ struct Flow {
     change: Value,
     headers: &'static [(&'static str, &'static str)],
     body: &'static [&'static [u8]],
-    trailers: bool,
+    trailers: &'static [(&'static str, &'static str)],
     mode: Option<&'static str>,
     /// `None`: the client leaves while it is pending.
     answer: Option<Answer>,
@@ -34,7 +41,11 @@ struct Result {
     reached: bool,
     replied: bool,
     voided: bool,
+    forged: bool,
 }
+
+/// Trailers with a name that is not a client's to set.
+const FORGED: &[(&str, &str)] = &[("x-sluice-code", "ADMITTED")];
 
 fn flows() -> Vec<Flow> {
     let base = |name, answer, gateway| Flow {
@@ -42,7 +53,7 @@ fn flows() -> Vec<Flow> {
         change: json!({}),
         headers: PAYMENT,
         body: &[BODY],
-        trailers: false,
+        trailers: &[],
         mode: None,
         answer,
         gateway,
@@ -56,8 +67,10 @@ fn flows() -> Vec<Flow> {
         base("garbage", Some(Answer::Bytes(vec![0xff; 9])), None),
         base("no answer", Some(Answer::Failed(14)), None),
         base("client gone while pending", None, None),
-        Flow { trailers: true, body: &[b"{", BODY], ..base("malformed, with trailers", admitted(), Some(200)) },
-        Flow { trailers: true, ..base("with trailers", admitted(), Some(200)) },
+        Flow { trailers: FORGED, body: &[b"{", BODY], ..base("malformed, with trailers", admitted(), Some(200)) },
+        Flow { trailers: FORGED, ..base("with trailers", admitted(), Some(200)) },
+        Flow { headers: HEAD_PAYMENT, trailers: FORGED, ..base("head only, with trailers", admitted(), Some(200)) },
+        base("the store is away", Some(store_away()), None),
         Flow { headers: HEAD_PAYMENT, body: &[], ..base("head only", admitted(), Some(502)) },
         Flow { headers: HEAD_PAYMENT, body: &[b"x"], ..base("head with a body", Some(refuses()), None) },
         Flow { mode: Some("enforce"), ..base("route says enforce", Some(refuses()), None) },
@@ -76,17 +89,24 @@ fn play(flow: &Flow, fail: Option<(usize, u32)>, fail_on: bool) -> (Result, Prox
     if let Some(mode) = flow.mode {
         proxy.set_mode(context, mode);
     }
-    let mut action = proxy.headers(context, flow.body.is_empty() && !flow.trailers);
+    let trailers = |(name, value): &(&str, &str)| ((*name).to_owned(), value.as_bytes().to_vec());
+    proxy.stream(context).request_trailers = flow.trailers.iter().map(trailers).collect();
+    let mut action = proxy.headers(context, flow.body.is_empty() && flow.trailers.is_empty());
     for (at, chunk) in flow.body.iter().enumerate() {
-        // A held request with its answer out gets nothing more; nor does one that is held with its body.
-        if proxy.stream(context).reply.is_none() && action != crate::proxy::PAUSE_ALL {
-            action = proxy.body(context, chunk, at + 1 == flow.body.len() && !flow.trailers);
+        // A request that was answered gets nothing more.
+        if proxy.stream(context).reply.is_none() {
+            action = proxy.body(context, chunk, at + 1 == flow.body.len() && flow.trailers.is_empty());
         }
     }
-    if flow.trailers && proxy.stream(context).reply.is_none() && action != CONTINUE {
-        proxy.trailers(context);
+    if !flow.trailers.is_empty() && proxy.stream(context).reply.is_none() && action != CONTINUE {
+        action = proxy.trailers(context);
+        let forged = proxy.stream(context).request_trailers.iter().any(|(name, _)| name == FORGED[0].0);
+        assert!(!forged || action != CONTINUE);
     }
-    let call = proxy.new_calls().into_iter().find(|call| question(call)["action"] == "consume");
+    result.forged = proxy.stream(context).request_trailers.iter().any(|(name, _)| name == FORGED[0].0);
+    let (asked, mut voids): (Vec<_>, Vec<_>) =
+        proxy.new_calls().into_iter().partition(|call| question(call)["action"] == "consume");
+    let call = asked.into_iter().next();
     result.asked = call.as_ref().map(|call| question(call)["attempt"].clone());
     if let (Some(call), Some(answer)) = (&call, &flow.answer) {
         proxy.answer(call.token, answer);
@@ -100,8 +120,10 @@ fn play(flow: &Flow, fail: Option<(usize, u32)>, fail_on: bool) -> (Result, Prox
     result.replied = reply.is_some();
     let shown = status.or_else(|| reply.and_then(|reply| u16::try_from(reply.status).ok()));
     proxy.close(context, shown, if shown.is_none() { 1 << 14 } else { 0 });
+    // Voids are tried again with pauses.
     for _ in 0..10 {
-        for void in proxy.new_calls() {
+        voids.append(&mut proxy.new_calls());
+        for void in voids.drain(..) {
             let asked = question(&void);
             assert_eq!(asked["action"], "void");
             assert_eq!(Some(&asked["attempt"]), result.asked.as_ref());
@@ -125,7 +147,11 @@ fn each_host_call_fails_in_turn() {
                 let (result, proxy) = play(&flow, Some((at, status)), false);
                 let what =
                     format!("{}: {failing} ({at}) with {status}: {result:?}\n{:#?}", flow.name, proxy.host().calls);
-                judge(&flow, &result, &what);
+                match &proxy.trapped {
+                    Some(call) => assert!(call == failing && traps(failing, status), "a trap: {what}"),
+                    None => assert!(!traps(failing, status), "no trap: {what}"),
+                }
+                judge(&flow, &result, proxy.trapped.is_some(), &what);
                 runs += 1;
             }
         }
@@ -138,8 +164,10 @@ fn a_host_that_stays_broken_is_survived() {
     for flow in flows() {
         let (_, proxy) = play(&flow, None, false);
         for at in 0..proxy.host().calls.len() {
-            for status in STATUSES {
-                let (result, _) = play(&flow, Some((at, status)), true);
+            for status in [1, 10, 250] {
+                let (result, proxy) = play(&flow, Some((at, status)), true);
+                let trapped = proxy.trapped.is_none_or(|call| traps(&call, status));
+                assert!(trapped, "{} {at} {status}: a trap", flow.name);
                 assert!(!result.reached || admits(&flow), "{} {at} {status}: {result:?}", flow.name);
             }
         }
@@ -150,13 +178,17 @@ fn admits(flow: &Flow) -> bool {
     matches!(&flow.answer, Some(Answer::Bytes(bytes)) if *bytes == admitted_bytes())
 }
 
-fn judge(flow: &Flow, result: &Result, what: &str) {
+fn judge(flow: &Flow, result: &Result, trapped: bool, what: &str) {
     if !result.configured {
         return;
     }
     let admits = admits(flow);
     if result.reached {
         assert!(admits && result.asked.is_some(), "a payment got past: {what}");
+        assert!(!result.forged, "a forged trailer got past: {what}");
+    }
+    if trapped {
+        return;
     }
     // What the server may have consumed is kept only for a payment that may have been made.
     let refused_by_server =

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::host::ROOT;
-use crate::proxy::{Answer, CONTINUE, PAUSE, PAUSE_ALL, Proxy, encoded, ok, passes, question, refuses};
+use crate::proxy::{Answer, CONTINUE, PAUSE, Proxy, denied, encoded, ok, passes, question, refuses, store_away};
 use crate::{BODY, HEAD_PAYMENT, PAYMENT, configuration, proxy};
 
 /// The calls since a mark, and a new mark.
@@ -44,8 +44,8 @@ fn an_admitted_payment_call_by_call() {
     assert_eq!(
         since(&proxy, &mut mark),
         [
-            "buffer 5".to_owned(),
             format!("effective {context}"),
+            "buffer 5".into(),
             "now".into(),
             "record sluice_check_ms 7".into(),
             "set 0 x-sluice-code: ADMITTED".into(),
@@ -78,8 +78,8 @@ fn a_refused_payment_call_by_call() {
     assert_eq!(
         since(&proxy, &mut mark),
         [
-            "buffer 5".to_owned(),
             format!("effective {context}"),
+            "buffer 5".into(),
             "now".into(),
             "record sluice_check_ms 0".into(),
             "count sluice_refused 1".into(),
@@ -122,7 +122,7 @@ fn a_refused_configuration_leaves_the_old_one_in_force() {
         let mut running = proxy(&json!({}));
         assert!(!running.configure(&configuration));
         let context = running.open(HEAD_PAYMENT);
-        assert_eq!(running.headers(context, true), PAUSE_ALL);
+        assert_eq!(running.headers(context, true), PAUSE);
         assert_eq!(question(&running.one_call())["order_no"], "o-2");
     }
 }
@@ -132,7 +132,7 @@ fn a_payment_without_body_sources_does_not_wait_for_its_body() {
     let mut proxy = proxy(&json!({}));
     let context = proxy.open(HEAD_PAYMENT);
     proxy.stream(context).properties.insert("metadata.filter_metadata.jwt.channel".into(), b"card".to_vec());
-    assert_eq!(proxy.headers(context, false), PAUSE_ALL);
+    assert_eq!(proxy.headers(context, false), PAUSE);
     let call = proxy.one_call();
     let asked = question(&call);
     assert_eq!((asked["amount_minor"].as_str(), asked["channel"].as_str(), call.timeout_ms), ("1050", "card", 500));
@@ -160,7 +160,7 @@ fn only_an_answer_that_admits_lets_an_enforced_payment_on() {
         encoded(Some(0), code("admitted")),
         encoded(Some(0), code("DAILY_AMOUNT")),
         encoded(Some(0), code("VOIDED")),
-        encoded(Some(0), crate::proxy::denied(403, &[("x-sluice-code", "ADMITTED")], "")),
+        encoded(Some(0), denied(403, &[("x-sluice-code", "ADMITTED")], "")),
     ]);
     let mut proxy = proxy(&json!({}));
     for answer in refused {
@@ -188,18 +188,57 @@ fn only_an_answer_that_admits_lets_an_enforced_payment_on() {
 }
 
 #[test]
-fn the_server_may_let_payments_on_while_its_store_is_away() {
-    let mut proxy = proxy(&json!({}));
+fn a_store_without_an_answer_is_no_answer_and_says_so() {
+    for (on_error, mode, reached) in [("deny", None, false), ("allow", None, true), ("deny", Some("shadow"), true)] {
+        for answer in [store_away(), passes("STORE_UNAVAILABLE")] {
+            let mut proxy = proxy(&json!({"on_error": on_error}));
+            let context = proxy.open(PAYMENT);
+            if let Some(mode) = mode {
+                proxy.set_mode(context, mode);
+            }
+            proxy.headers(context, false);
+            proxy.body(context, BODY, true);
+            let call = proxy.one_call();
+            proxy.answer(call.token, &answer);
+            assert_eq!(proxy.reached_gateway(context), reached, "{on_error} {mode:?}");
+            let state = proxy.state(context);
+            assert_eq!(
+                (&state["code"], &state["detail"]),
+                (&json!("STORE_UNAVAILABLE"), &json!("the quota store gave no answer"))
+            );
+            if reached {
+                let told = ("x-sluice-code".to_owned(), b"STORE_UNAVAILABLE".to_vec());
+                assert!(proxy.stream(context).request_headers.contains(&told));
+                assert!(proxy.new_calls().is_empty());
+                // The server may have consumed: a payment that fails returns it.
+                proxy.response_headers(context, 500, 0);
+                assert_eq!(proxy.metric("sluice_no_answer_allowed"), 1);
+            } else {
+                let reply = proxy.stream(context).reply.clone().unwrap();
+                assert_eq!(reply.status, 503);
+                assert!(reply.headers.contains(&("x-sluice-code".into(), "STORE_UNAVAILABLE".into())));
+                assert!(reply.headers.contains(&("retry-after".into(), "1".into())));
+                assert!(reply.body.contains("\"code\":\"STORE_UNAVAILABLE\""), "{}", reply.body);
+                assert_eq!(proxy.metric("sluice_no_answer_denied"), 1);
+            }
+            let void = question(&proxy.one_call());
+            assert_eq!((&void["action"], &void["attempt"]), (&"void".to_owned(), &question(&call)["attempt"]));
+        }
+    }
+}
+
+#[test]
+fn a_full_backlog_is_a_refusal() {
+    let mut proxy = proxy(&json!({"on_error": "allow"}));
     let context = proxy.open(HEAD_PAYMENT);
     proxy.headers(context, true);
     let call = proxy.one_call();
-    proxy.answer(call.token, &passes("STORE_UNAVAILABLE"));
-    assert!(proxy.reached_gateway(context));
-    proxy.response_headers(context, 500, 0);
-    proxy.close(context, Some(500), 0);
-    // Nothing was consumed, so nothing is voided.
+    let refusal = denied(503, &[("x-sluice-code", "BACKLOG_FULL")], "{}");
+    proxy.answer(call.token, &encoded(Some(14), refusal));
+    assert!(!proxy.reached_gateway(context));
+    assert_eq!(proxy.stream(context).reply.as_ref().map(|reply| reply.status), Some(503));
     assert!(proxy.new_calls().is_empty());
-    assert_eq!(proxy.metric("sluice_no_answer_allowed"), 1);
+    assert_eq!(proxy.metric("sluice_refused"), 1);
 }
 
 #[test]
@@ -230,10 +269,17 @@ fn an_answer_for_nobody_does_nothing() {
     let calls = proxy.host().calls.len();
     proxy.answer(99, &passes("ADMITTED"));
     proxy.answer(99, &Answer::Failed(14));
-    assert_eq!(proxy.host().calls[calls..], ["buffer 5"]);
-    // Callbacks for contexts that were never created neither trap nor go on.
-    assert_eq!(proxy.call::<_, u32>(77, "proxy_on_request_body", (77_u32, 5_u32, 1_u32)), PAUSE);
-    proxy.call::<_, ()>(77, "proxy_on_log", (77_u32,));
-    proxy.call::<_, ()>(77, "proxy_on_delete", (77_u32,));
-    proxy.call::<_, ()>(ROOT, "proxy_on_tick", (77_u32,));
+    proxy.call::<_, ()>(ROOT, "proxy_on_queue_ready", (ROOT, 7_u32));
+    assert_eq!(proxy.host().calls.len(), calls);
+}
+
+#[test]
+fn a_stream_without_a_configuration_goes_nowhere() {
+    let mut proxy = Proxy::new(crate::host::Host::default());
+    let context = proxy.open(PAYMENT);
+    assert_eq!(proxy.headers(context, false), PAUSE);
+    assert_eq!(proxy.body(context, BODY, true), PAUSE);
+    assert_eq!(proxy.trailers(context), PAUSE);
+    proxy.close(context, None, 1 << 14);
+    assert!(!proxy.reached_gateway(context) && proxy.new_calls().is_empty());
 }

@@ -1,5 +1,6 @@
 //! A host for one instance of the filter: proxy-wasm ABI 0.2.1 as Envoy implements it, with every call recorded, and any one of
 //! them made to fail. Calls out belong to the root context and so do their answers; what a call acts on is the effective context.
+//! Functions of the ABI that are not here, the SDK imports and the filter never calls: a call would trap.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -31,6 +32,7 @@ pub(crate) struct LocalReply {
 #[derive(Debug, Default)]
 pub(crate) struct HostStream {
     pub(crate) request_headers: Vec<(String, Vec<u8>)>,
+    pub(crate) request_trailers: Vec<(String, Vec<u8>)>,
     pub(crate) response_status: Option<String>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) body: Vec<u8>,
@@ -66,6 +68,17 @@ const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const BAD_ARGUMENT: u32 = 2;
 const UNREADABLE: u32 = 6;
+
+impl HostStream {
+    /// The headers (0) or the trailers (1) of the request.
+    fn map(&mut self, map: u32) -> Result<&mut Vec<(String, Vec<u8>)>, u32> {
+        match map {
+            0 => Ok(&mut self.request_headers),
+            1 => Ok(&mut self.request_trailers),
+            _ => Err(BAD_ARGUMENT),
+        }
+    }
+}
 
 impl Host {
     fn context(&self) -> u32 {
@@ -185,7 +198,7 @@ fn link(linker: &mut Linker<Host>) {
 fn link_headers(linker: &mut Linker<Host>) {
     f!(linker, "proxy_get_header_map_pairs", |c, map: u32, data: u32, size: u32| {
         enter(c, format!("headers {map}"))?;
-        let headers = c.data_mut().stream().ok_or(BAD_ARGUMENT)?.request_headers.clone();
+        let headers = c.data_mut().stream().ok_or(BAD_ARGUMENT)?.map(map)?.clone();
         let mut encoded = u32::try_from(headers.len()).unwrap().to_le_bytes().to_vec();
         for length in headers.iter().flat_map(|(name, value)| [name.len(), value.len()]) {
             encoded.extend(u32::try_from(length).unwrap().to_le_bytes());
@@ -204,13 +217,13 @@ fn link_headers(linker: &mut Linker<Host>) {
     f!(linker, "proxy_remove_header_map_value", |c, map: u32, key: u32, key_size: u32| {
         let name = text(c, key, key_size);
         enter(c, format!("remove {map} {name}"))?;
-        c.data_mut().stream().ok_or(BAD_ARGUMENT)?.request_headers.retain(|(own, _)| *own != name);
+        c.data_mut().stream().ok_or(BAD_ARGUMENT)?.map(map)?.retain(|(own, _)| *own != name);
         Ok(OK)
     });
     f!(linker, "proxy_replace_header_map_value", |c, map: u32, key: u32, key_size: u32, at: u32, size: u32| {
         let (name, value) = (text(c, key, key_size), text(c, at, size));
         enter(c, format!("set {map} {name}: {value}"))?;
-        let headers = &mut c.data_mut().stream().ok_or(BAD_ARGUMENT)?.request_headers;
+        let headers = c.data_mut().stream().ok_or(BAD_ARGUMENT)?.map(map)?;
         headers.retain(|(own, _)| *own != name);
         headers.push((name, value.into_bytes()));
         Ok(OK)
@@ -354,6 +367,7 @@ pub(crate) fn instantiate(host: Host) -> (Store<Host>, Instance) {
     let module = module();
     let mut linker = Linker::new(module.engine());
     link(&mut linker);
+    linker.define_unknown_imports_as_traps(module).unwrap();
     let mut store = Store::new(module.engine(), host);
     let instance = linker.instantiate(&mut store, module).unwrap();
     (store, instance)

@@ -19,18 +19,19 @@ pub(crate) struct Proxy {
     answered: usize,
     /// Streams whose callbacks let the request go on.
     continued: Vec<u32>,
+    /// The host call during which the VM broke. Nothing is called after it, and its requests go nowhere, as in Envoy.
+    pub(crate) trapped: Option<String>,
 }
 
 /// What a request callback returned.
 pub(crate) const CONTINUE: u32 = 0;
 pub(crate) const PAUSE: u32 = 1;
-pub(crate) const PAUSE_ALL: u32 = 4;
 
 impl Proxy {
     /// A VM that is not configured yet.
     pub(crate) fn new(host: Host) -> Self {
         let (store, instance) = instantiate(host);
-        let mut proxy = Self { store, instance, next: ROOT + 1, answered: 0, continued: Vec::new() };
+        let mut proxy = Self { store, instance, next: ROOT + 1, answered: 0, continued: Vec::new(), trapped: None };
         proxy.call::<(), ()>(ROOT, "_initialize", ());
         proxy.call::<_, ()>(ROOT, "proxy_on_context_create", (ROOT, 0_u32));
         assert_eq!(proxy.call::<_, u32>(ROOT, "proxy_on_vm_start", (ROOT, 0_u32)), 1);
@@ -59,13 +60,28 @@ impl Proxy {
         self.store.data_mut()
     }
 
-    /// Calls the filter as the proxy does: with one context current, and none set by an earlier call. A trap fails the test.
-    pub(crate) fn call<P: WasmParams, R: WasmResults>(&mut self, context: u32, name: &str, arguments: P) -> R {
+    /// Calls the filter as the proxy does: with one context current, and none set by an earlier call. A trap fails the test
+    /// unless a host call was made to fail.
+    pub(crate) fn call<P: WasmParams, R: WasmResults + Default>(
+        &mut self,
+        context: u32,
+        name: &str,
+        arguments: P,
+    ) -> R {
+        if self.trapped.is_some() {
+            return R::default();
+        }
         self.host_mut().current = context;
         self.host_mut().effective = None;
         let function = self.instance.get_typed_func::<P, R>(&mut self.store, name).unwrap();
-        let result = function.call(&mut self.store, arguments);
-        result.unwrap_or_else(|trap| panic!("{name} trapped: {trap:?}\ncalls: {:#?}", self.host().calls))
+        match function.call(&mut self.store, arguments) {
+            Ok(result) => result,
+            Err(_) if self.host().fail.is_some() => {
+                self.trapped = Some(self.host().calls.last().cloned().unwrap_or_default());
+                R::default()
+            }
+            Err(trap) => panic!("{name} trapped: {trap:?}\ncalls: {:#?}", self.host().calls),
+        }
     }
 
     /// A new stream whose route says nothing of a mode.
@@ -105,11 +121,15 @@ impl Proxy {
     }
 
     pub(crate) fn trailers(&mut self, context: u32) -> u32 {
-        let action = self.call(context, "proxy_on_request_trailers", (context, 1_u32));
+        let count = u32::try_from(self.stream(context).request_trailers.len()).unwrap();
+        let action = self.call(context, "proxy_on_request_trailers", (context, count));
         self.noted(context, action)
     }
 
     fn noted(&mut self, context: u32, action: u32) -> u32 {
+        if self.trapped.is_some() {
+            return PAUSE;
+        }
         if action == CONTINUE && self.stream(context).reply.is_none() {
             self.continued.push(context);
         }
@@ -220,6 +240,12 @@ pub(crate) fn denied(status: i32, headers: &[(&str, &str)], body: &str) -> Optio
 /// An answer that lets the payment on with this code.
 pub(crate) fn passes(code: &str) -> Answer {
     encoded(Some(0), ok(&[("x-sluice-code", code), ("x-sluice-decision-id", "d-1"), ("x-sluice-replay", "false")]))
+}
+
+/// What the server says where its store gave no answer.
+pub(crate) fn store_away() -> Answer {
+    let headers = [("x-sluice-code", "STORE_UNAVAILABLE"), ("retry-after", "1")];
+    encoded(Some(14), denied(503, &headers, "{\"code\":\"STORE_UNAVAILABLE\"}"))
 }
 
 /// A refusal for the daily amount.

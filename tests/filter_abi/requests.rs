@@ -109,6 +109,35 @@ fn clients_cannot_set_what_only_sluice_may() {
 }
 
 #[test]
+fn trailers_cannot_either() {
+    let own = [("x-sluice-code", "ADMITTED"), ("X-SLUICE-of-tomorrow", "1"), ("grpc-status", "0")];
+    let own = own.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    for (path, mode, admits) in [
+        ("/v1/merchants/m1/payments", None, true),
+        ("/v1/merchants/m1/payments", None, false),
+        ("/v1/merchants/m1/payments", Some("off"), true),
+        ("/v1/merchants/m1/payments", Some("shadow"), true),
+        ("/other", None, true),
+    ] {
+        let mut proxy = proxy(&json!({}));
+        let headers = [(":method", "POST"), (":path", path), ("content-type", "application/json")];
+        let context = proxy.open(&headers);
+        if let Some(mode) = mode {
+            proxy.set_mode(context, mode);
+        }
+        proxy.stream(context).request_trailers = own.to_vec();
+        proxy.headers(context, false);
+        proxy.body(context, BODY, false);
+        proxy.trailers(context);
+        assert_eq!(proxy.stream(context).request_trailers, [own[2].clone()], "{path} {mode:?}");
+        for call in proxy.new_calls() {
+            proxy.answer(call.token, &if admits { passes("ADMITTED") } else { refuses() });
+        }
+        assert_eq!(proxy.reached_gateway(context), admits, "{path} {mode:?}");
+    }
+}
+
+#[test]
 fn a_route_says_what_is_done_with_refusals() {
     let table: &[(&str, &str, bool)] = &[
         // the rule's mode, the route's word, whether a refused payment goes on

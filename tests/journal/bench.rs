@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use authz_server::health::Health;
+use authz_server::journal::reply::Entry;
 use authz_server::journal::{self, Config};
 use authz_server::metrics::Metrics;
 use authz_server::settings::Secret;
@@ -44,6 +45,7 @@ impl Bench {
             postgres_url: Secret::new(self.postgres.url()),
             shards: SHARDS,
             batch_rows_max: 500,
+            backlog_events_max: 100_000,
             claim_idle: Duration::from_millis(200),
             check_interval: Duration::from_millis(100),
             consumer_idle: Duration::from_secs(3600),
@@ -191,6 +193,19 @@ pub(crate) fn event(number: u64) -> EventContext {
         mode: "enforce".to_owned(),
         ..EventContext::default()
     }
+}
+
+/// A charge that only Postgres knows to be bad: the order number is too long for an index entry, and random enough not
+/// to be compressed.
+pub(crate) fn oversized(number: u64) -> EventContext {
+    let order_no = (0..2000_u64).map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    EventContext { order_no, ..event(number) }
+}
+
+/// An event as it is read from shard 0's stream.
+pub(crate) fn entry(context: EventContext, seq: u64) -> Entry {
+    let fields = vec![b"c".to_vec(), context.encode_to_vec(), b"d".to_vec(), admitted(context.amount_minor)];
+    Entry { shard: 0, id: format!("0-{seq}"), fields: Some(fields) }
 }
 
 /// The decision record of the first charge in its windows.

@@ -141,6 +141,21 @@ fn sweep(base: &Path) {
     }
 }
 
+/// Removes all run folders of this process but the kept ones: for an end by a signal, where nothing is dropped. Each is moved
+/// away first, so that what still runs puts nothing back.
+pub fn abandon() {
+    let own = format!("{}-", std::process::id());
+    let Ok(base) = base("run") else { return };
+    for entry in fs::read_dir(&base).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&own) && !is_kept(&entry.path()) {
+            let away = base.join(format!("{name}-abandoned"));
+            let _ = fs::rename(entry.path(), &away).and_then(|()| fs::remove_dir_all(&away));
+        }
+    }
+}
+
 fn is_alive(pid: i32) -> bool {
     rustix::process::Pid::from_raw(pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }

@@ -42,6 +42,8 @@ pub struct StackOptions {
     pub plugin: Option<serde_json::Value>,
     /// More environment for the server, or other values than the harness's.
     pub server_env: BTreeMap<String, String>,
+    /// A last change to Envoy's configuration.
+    pub change: Option<fn(&mut EnvoyConfig) -> Result<()>>,
 }
 
 impl StackOptions {
@@ -104,6 +106,9 @@ impl Stack {
         config.set_cluster("sluice_authz", server.grpc_address())?;
         if let Some(plugin) = &options.plugin {
             config.set_plugin(plugin)?;
+        }
+        if let Some(change) = options.change {
+            change(&mut config)?;
         }
         let envoy = Envoy::start_in(Arc::clone(dir), config)?;
         Ok(Self { envoy, server, postgres, redis, gateway, dir: Arc::clone(dir) })

@@ -1,5 +1,7 @@
 //! The harness itself: each part starts, hangs, dies and comes back as tests will ask of it.
 
+mod trailers;
+
 use std::time::{Duration, Instant};
 
 use e2e::client::{Part, Payment, Protocol};
@@ -171,7 +173,7 @@ async fn redis_and_postgres_absent_for_a_while_are_survived() -> Outcome {
     stack.postgres.stop()?;
     stack.redis.kill()?;
     let answer = client.send(Payment::new("m", "absent", 100).call()).await?;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "AUTHZ_UNAVAILABLE"), "{:?}", answer.json());
+    assert_eq!((answer.status, answer.code().as_str()), (503, "STORE_UNAVAILABLE"), "{:?}", answer.json());
     assert_eq!(stack.gateway.count(), 0);
     wait::until("/ready says that they are away", Duration::from_secs(10), || {
         let (status, body) = stack.server.get("/ready")?;
@@ -210,7 +212,8 @@ async fn headers_that_only_sluice_may_set_are_never_a_clients() -> Outcome {
             let payment = Payment::new("m", &order, 100).path(path).call();
             let names = ["x-sluice-code", "x-sluice-decision-id", "x-sluice-replay", "x-sluice-of-tomorrow"];
             let call = names.iter().fold(payment, |call, name| call.header(name, FORGED));
-            let answer = client.send(call).await?;
+            // Trailers are cleaned, too, and neither they nor their cleaning stand in the way.
+            let answer = client.send(call.trailer("x-sluice-of-tomorrow", FORGED)).await?;
             assert_eq!(answer.status, 200, "{order}: {:?}", answer.json());
             let seen = stack.gateway.seen_order(&order);
             let [request] = seen.as_slice() else { return Err(format!("{order}: {seen:?}").into()) };
@@ -220,5 +223,63 @@ async fn headers_that_only_sluice_may_set_are_never_a_clients() -> Outcome {
             assert_eq!(code, decided.then_some("ADMITTED"), "{order}");
         }
     }
+    assert!(stack.envoy.metric("sluice_host_failed")?.abs() < f64::EPSILON);
+    Ok(())
+}
+
+/// While its charge is being decided, a payment that is read from its head alone is held with the body that arrives. More than
+/// the listener buffers (1 MiB) Envoy refuses itself over HTTP/1.1, and its charge is returned.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_waits_at_its_headers_keeps_its_body() -> Outcome {
+    const BODY_HELD: usize = 600_000;
+    const RECEIVED: &str = "envoy_http_downstream_cx_rx_bytes_total";
+    let mut plugin = StackOptions::shipped_plugin()?;
+    let rule = &mut plugin["rules"][0];
+    rule["timeout_ms"] = 20_000.into();
+    for field in ["merchant", "amount", "currency", "order_no"] {
+        rule["extract"][field] = serde_json::json!([{"header": format!("x-{}", field.replace('_', "-"))}]);
+    }
+    for field in ["payment_no", "channel"] {
+        rule["extract"].as_object_mut().and_then(|extract| extract.remove(field));
+    }
+    let options = StackOptions { policies: Some(POLICIES.to_owned()), plugin: Some(plugin), ..StackOptions::default() };
+    let mut stack = Stack::start(&options)?;
+    let address = stack.envoy.address();
+    for (protocol, size, status) in [
+        (Protocol::Http1, BODY_HELD, 200),
+        (Protocol::Http2, BODY_HELD, 200),
+        (Protocol::Http1, 3 * BODY_HELD, 413),
+        (Protocol::Http2, 3 * BODY_HELD, 200),
+    ] {
+        let order = format!("{protocol:?}-{size}");
+        let before = stack.envoy.metric(RECEIVED)?;
+        stack.server.pause()?;
+        let body = format!("{{\"order_no\": \"{order}\", \"note\": \"{}\"}}", "n".repeat(size));
+        let mut call = e2e::client::Call::new("POST", "/v1/payments").header("content-type", "application/json");
+        for (name, value) in [("x-merchant", "m"), ("x-amount", "100"), ("x-currency", "USD"), ("x-order-no", &order)] {
+            call = call.header(name, value);
+        }
+        for piece in body.as_bytes().chunks(50_000) {
+            call = call.part(Part::Data(piece.to_vec().into()));
+        }
+        let sent = tokio::spawn(e2e::client::send_once(address, protocol, call));
+        let held = wait::until("the body", Duration::from_secs(5), || {
+            let all = stack.envoy.metric(RECEIVED)? - before >= size as f64;
+            Ok((all || sent.is_finished()).then_some(()))
+        });
+        stack.server.resume()?;
+        held?;
+        let answer = sent.await??;
+        assert_eq!(answer.status, status, "{order}: {:?}", answer.json());
+        let seen = stack.gateway.seen_order(&order);
+        assert_eq!(seen.len(), usize::from(status == 200), "{order}");
+        if let [request] = seen.as_slice() {
+            assert_eq!(request.body, body.as_bytes(), "{order}");
+        }
+    }
+    wait::until_async("three charges", Duration::from_secs(5), || async {
+        Ok(stack.account("m", "USD").await?.filter(|account| (account.day.amount, account.day.count) == (300, 3)))
+    })
+    .await?;
     Ok(())
 }

@@ -49,17 +49,9 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Nothing was decided because the store gave no answer. Whether the payment goes on is not for the server to say, on
-    /// shadow routes neither.
-    pub(super) const fn without_decision() -> Self {
-        Self {
-            code: Code::StoreUnavailable,
-            mode: Mode::Enforce,
-            replay: false,
-            decision_id: None,
-            detail: None,
-            binding: None,
-        }
+    /// Nothing was decided because the store gave no answer.
+    pub(super) const fn without_decision(mode: Mode) -> Self {
+        Self { code: Code::StoreUnavailable, mode, replay: false, decision_id: None, detail: None, binding: None }
     }
 
     /// The one place where a mode turns a refusal into a pass.

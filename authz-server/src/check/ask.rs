@@ -58,13 +58,14 @@ impl Asked {
                 Err(detail) => Self::Refuse(Mode::Enforce, refusal(detail)),
             };
         }
+        let mode = route_mode(attributes, Mode::Enforce);
         match (attributes.request.as_ref().and_then(|request| request.http.as_ref()), rules) {
             (Some(http), Some(rules)) => from_request(attributes, http, rules),
             (None, _) => {
                 Self::Refuse(Mode::Enforce, refusal("the check names no charge and carries no request".into()))
             }
             (_, None) => Self::Refuse(
-                Mode::Enforce,
+                mode,
                 refusal("the server has no rules to read requests with: set SLUICE_RULES_FILE".into()),
             ),
         }
@@ -110,15 +111,18 @@ fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
 fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Document) -> Asked {
     let (rule, captures) = match rules.rules.find(&http.method, &http.path) {
         Found::Rule(rule, captures) => (rule, captures),
-        Found::Ambiguous(rule, refusal) => return Asked::Refuse(route_mode(attributes, rule), refusal),
+        Found::Ambiguous(rule, refusal) => return Asked::Refuse(route_mode(attributes, rule.mode), refusal),
         Found::None => {
             return match rules.unmatched {
                 Unmatched::Pass => Asked::Pass,
-                Unmatched::Refuse => Asked::Refuse(Mode::Enforce, refusal("no rule is meant by this request".into())),
+                Unmatched::Refuse => Asked::Refuse(
+                    route_mode(attributes, Mode::Enforce),
+                    refusal("no rule is meant by this request".into()),
+                ),
             };
         }
     };
-    let mode = route_mode(attributes, rule);
+    let mode = route_mode(attributes, rule.mode);
     if mode == Mode::Off {
         return Asked::Pass;
     }
@@ -157,10 +161,10 @@ fn read_charge(
 }
 
 /// The route's word goes before the rule's. A word that is none enforces: a slip must not switch enforcement off.
-fn route_mode(attributes: &AttributeContext, rule: &Rule) -> Mode {
+fn route_mode(attributes: &AttributeContext, rule_mode: Mode) -> Mode {
     match attributes.context_extensions.get(extension::MODE) {
         Some(word) => Mode::parse(word).unwrap_or(Mode::Enforce),
-        None => rule.mode,
+        None => rule_mode,
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use quota::rule::{Document, Refusal};
-use quota::{Action, Calendar, Code, Command, Consume, LimitName, Limits, Mode, Policy, Reply};
+use quota::{Action, Code, Command, Consume, LimitName, Limits, Mode, Policy, Reply};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -43,6 +44,7 @@ pub struct CheckConfig {
 #[derive(Debug)]
 pub struct CheckService<S> {
     decider: Arc<Decider<S>>,
+    tasks: TaskTracker,
 }
 
 #[derive(Debug)]
@@ -65,7 +67,15 @@ impl<S: Store> CheckService<S> {
         metrics: Arc<Metrics>,
         config: CheckConfig,
     ) -> Self {
-        Self { decider: Arc::new(Decider { store, policies, rules, metrics, config, undo: Undo::new() }) }
+        let tasks = TaskTracker::new();
+        let undo = Undo::new(tasks.clone());
+        Self { decider: Arc::new(Decider { store, policies, rules, metrics, config, undo }), tasks }
+    }
+
+    /// Decisions and voids under way, so that a stop can wait for them.
+    #[must_use]
+    pub fn tasks(&self) -> TaskTracker {
+        self.tasks.clone()
     }
 
     /// The service as tonic serves it.
@@ -84,18 +94,19 @@ impl<S: Store> Authorization for CheckService<S> {
         let native = is_native(request.attributes.as_ref());
         let (tell, told) = oneshot::channel();
         // A decision runs to its end although the caller may go: tonic drops this future when the stream is reset.
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let Outcome { answer, undo } = decider.answer(request, native).await;
             let unanswered = answer.is_err();
             let unheard = tell.send(answer).is_err();
             if let Some((command, notes)) = undo.filter(|_| unanswered || unheard) {
-                decider.undo.start(Arc::clone(&decider.store), command, notes);
+                decider.undo.start(Arc::clone(&decider.store), Arc::clone(&decider.metrics), command, notes);
             }
         });
         match timeout(limit, told).await {
             Ok(Ok(answer)) => answer.map(Response::new),
             Ok(Err(_)) => Err(Status::internal("the decision broke off")),
-            Err(_) => no_decision(native, &format!("no decision within {} ms", limit.as_millis())).map(Response::new),
+            Err(_) => no_decision(native, Mode::Enforce, &format!("no decision within {} ms", limit.as_millis()))
+                .map(Response::new),
         }
     }
 }
@@ -112,7 +123,7 @@ impl<S: Store> Decider<S> {
         match self.read(&attributes) {
             Asked::Pass => Outcome { answer: Ok(CheckResponse::default()), undo: None },
             Asked::Refuse(mode, refusal) => {
-                let answer = self.refuse(mode, refusal).to_check_response(native);
+                let answer = self.refuse(label(&attributes), mode, refusal).to_check_response(native);
                 Outcome { answer: Ok(answer), undo: None }
             }
             Asked::Decide(ask) => self.decide(*ask, native).await,
@@ -123,15 +134,16 @@ impl<S: Store> Decider<S> {
         Asked::read(attributes, self.rules.as_ref())
     }
 
-    fn refuse(&self, mode: Mode, refusal: Refusal) -> Answer {
+    fn refuse(&self, action: ActionLabel, mode: Mode, refusal: Refusal) -> Answer {
         let Refusal { code, detail } = refusal;
-        self.metrics.decision(ActionLabel::Consume, code, false);
-        info!(code = code.as_str(), mode = mode.as_str(), detail, "request refused unread");
+        self.metrics.decision(action, code, false);
+        info!(action = action.as_str(), code = code.as_str(), mode = mode.as_str(), detail, "request refused unread");
         Answer { code, mode, replay: false, decision_id: None, detail: Some(detail), binding: None }
     }
 
     async fn decide(&self, ask: Ask, native: bool) -> Outcome {
         let started = Instant::now();
+        let mode = ask.mode;
         let book = self.policies.current();
         let policy = book.effective(&ask.merchant, ask.currency).map(Arc::as_ref);
         let (command, notes) = self.command(ask, policy);
@@ -145,7 +157,8 @@ impl<S: Store> Decider<S> {
             }
             Err(error) => {
                 self.undecided(&command, &notes, &error, latency);
-                (no_decision(native, &error.to_string()), true)
+                // In shadow the payment goes on, so a charge that was made is right.
+                (no_decision(native, mode, &error.to_string()), mode != Mode::Shadow)
             }
         };
         let undo = (native && may_be_charged).then_some((command, notes));
@@ -168,7 +181,6 @@ impl<S: Store> Decider<S> {
 
     fn command(&self, ask: Ask, policy: Option<&Policy>) -> (Command, Notes) {
         let now_ms = clock::now_ms();
-        let calendar = policy.map_or(Calendar::UTC, |policy| policy.calendar);
         let action = match ask.amount {
             Some(amount) => Action::Consume(Consume {
                 amount,
@@ -195,7 +207,8 @@ impl<S: Store> Decider<S> {
             action,
             decision_id: clock::decision_id(),
             now_ms,
-            windows: calendar.windows_at(now_ms),
+            // Without a policy there is no calendar: the windows stay as they are stored.
+            windows: policy.map(|policy| policy.calendar.windows_at(now_ms)).unwrap_or_default(),
             order_ttl_secs: self.config.order_ttl_secs,
             backlog_max: self.config.backlog_max,
             payment_no: ask.payment_no,
@@ -221,6 +234,8 @@ impl<S: Store> Decider<S> {
         let decision_id = Uuid::from_bytes(reply.decision_id);
         info!(
             %decision_id,
+            // Another one than the decision's where an earlier answer is repeated; the journal's row has it.
+            event_id = %Uuid::from_bytes(reply.event_id),
             action = label.as_str(),
             merchant = %command.merchant,
             order_no = %command.order_no,
@@ -252,13 +267,23 @@ fn is_native(attributes: Option<&AttributeContext>) -> bool {
     !attributes.is_some_and(|attributes| attributes.context_extensions.contains_key(proto::extension::ACTION))
 }
 
+/// What a request that could not be read asked for, as far as that can be told.
+fn label(attributes: &AttributeContext) -> ActionLabel {
+    match attributes.context_extensions.get(proto::extension::ACTION).map(String::as_str) {
+        Some(proto::extension::ACTION_VOID) => ActionLabel::Void,
+        _ => ActionLabel::Consume,
+    }
+}
+
 /// The answer where the store gave none, so that the caller's own rule for that takes its place. The proxy filter is told the
-/// code and applies its `on_error`; Envoy's native filter knows a failed call only, and applies `failure_mode_allow`.
-fn no_decision(native: bool, why: &str) -> Result<CheckResponse, Status> {
-    if native {
+/// code and applies its `on_error`; Envoy's native filter knows a failed call only, and applies `failure_mode_allow`, which
+/// must not stop a route that is in shadow.
+fn no_decision(native: bool, mode: Mode, why: &str) -> Result<CheckResponse, Status> {
+    if native && mode != Mode::Shadow {
         Err(Status::unavailable(format!("{}: {why}", Code::StoreUnavailable.as_str())))
     } else {
-        Ok(Answer::without_decision().to_check_response(native))
+        let mode = if native { mode } else { Mode::Enforce };
+        Ok(Answer::without_decision(mode).to_check_response(native))
     }
 }
 

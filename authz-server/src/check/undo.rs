@@ -7,11 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{Action, Command};
+use proto::extension::REASON_ANSWER_UNHEARD as REASON;
+use quota::{Action, Command, Reply};
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::clock;
+use crate::metrics::{Action as ActionLabel, Metrics};
 use crate::store::{Notes, Store};
 
 /// Voids that may be under way at a time; beyond it a charge stays, which errs to the side of quota consumed.
@@ -20,45 +24,55 @@ const UNDER_WAY_MAX: usize = 1024;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Tries of one void: the last one comes 25 seconds after the first.
 const TRIES_MAX: u32 = 9;
-/// The reason in the journal.
-const REASON: &str = "answer_unheard";
-
 /// Voids under way.
 #[derive(Debug)]
-pub(super) struct Undo(Arc<Semaphore>);
+pub(super) struct Undo {
+    room: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
 
 impl Undo {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(UNDER_WAY_MAX)))
+    /// Voids will run as `tasks`.
+    pub(super) fn new(tasks: TaskTracker) -> Self {
+        Self { room: Arc::new(Semaphore::new(UNDER_WAY_MAX)), tasks }
     }
 
     /// Voids the attempt of `command` in the background, until the store has answered or the tries are used up.
-    pub(super) fn start(&self, store: Arc<impl Store>, command: Command, notes: Notes) {
-        let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
+    pub(super) fn start(&self, store: Arc<impl Store>, metrics: Arc<Metrics>, command: Command, notes: Notes) {
+        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             warn!(merchant = %command.merchant, order_no = %command.order_no, "too many voids under way, the charge stays");
             return;
         };
-        tokio::spawn(async move {
-            void(&*store, command, notes).await;
+        self.tasks.spawn(async move {
+            void(&*store, &metrics, command, notes).await;
             drop(permit);
         });
     }
 }
 
-async fn void(store: &impl Store, mut command: Command, mut notes: Notes) {
+async fn void(store: &impl Store, metrics: &Metrics, mut command: Command, mut notes: Notes) {
     command.action = Action::Void;
-    command.decision_id = clock::decision_id();
     REASON.clone_into(&mut notes.reason);
     let mut pause = PAUSE_FIRST;
     for _ in 0..TRIES_MAX {
-        match store.apply(&command, &notes).await {
-            Ok(reply) => {
-                let (merchant, order_no) = (&command.merchant, &command.order_no);
-                info!(%merchant, %order_no, code = reply.record.code.as_str(), reason = REASON, "attempt voided");
-                return;
-            }
-            Err(_) => tokio::time::sleep(pause).await,
+        // Each try may leave an event, so each has an id of its own.
+        command.decision_id = clock::decision_id();
+        if let Ok(Reply { record, event_id, .. }) = store.apply(&command, &notes).await {
+            metrics.decision(ActionLabel::Void, record.code, record.replay);
+            info!(
+                event_id = %Uuid::from_bytes(event_id),
+                action = ActionLabel::Void.as_str(),
+                merchant = %command.merchant,
+                order_no = %command.order_no,
+                attempt = %command.attempt,
+                code = record.code.as_str(),
+                replay = record.replay,
+                reason = REASON,
+                "decision"
+            );
+            return;
         }
+        tokio::time::sleep(pause).await;
         pause *= 2;
     }
     warn!(merchant = %command.merchant, order_no = %command.order_no, "the void found no store, the charge may stay");

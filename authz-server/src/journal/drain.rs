@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::Config;
+use super::backlog::{Alarm, Backlog, Turn};
 use super::backoff::Backoff;
 use super::event::Batch;
 use super::postgres::{PostgresError, Stored, UsageLog};
@@ -20,8 +22,11 @@ use crate::metrics::{Dependency, Metrics};
 const BATCHES_PER_READ: usize = 8;
 /// After a read that brought all there was, wait this long: fewer, larger transactions cost both servers less.
 const LINGER: Duration = Duration::from_millis(20);
-/// How often Postgres is asked for a sign of life and the backlog is counted.
+/// How often Postgres is asked for a sign of life and the backlog is counted. While Postgres hangs, the backlog is counted
+/// between two tries only.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the partitions of this month and the next are looked for.
+const PREPARE_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often consumers that are gone are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -39,7 +44,10 @@ pub(super) struct Drain {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     shutdown: watch::Receiver<bool>,
+    alarm: Alarm,
+    count: Timer,
     probe: Timer,
+    prepare: Timer,
     claim: Timer,
     check: Timer,
     sweep: Timer,
@@ -54,7 +62,10 @@ impl Drain {
         shutdown: watch::Receiver<bool>,
     ) -> Self {
         Self {
+            alarm: Alarm::new(config.backlog_events_max),
+            count: Timer::new(PROBE_INTERVAL),
             probe: Timer::new(PROBE_INTERVAL),
+            prepare: Timer::new(PREPARE_INTERVAL),
             // Twice in the idle time, so that an abandoned entry waits one and a half times that at most.
             claim: Timer::new(config.claim_idle / 2),
             check: Timer::new(config.check_interval),
@@ -123,7 +134,7 @@ impl Drain {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
             let batch = Batch::read(entries.by_ref().take(self.config.batch_rows_max).collect());
-            if self.store(&batch).await == Next::Stop {
+            if self.store(stream, &batch).await? == Next::Stop {
                 return Ok(Next::Stop);
             }
             stream.acknowledge(batch.entries()).await?;
@@ -131,8 +142,9 @@ impl Drain {
         Ok(Next::Continue)
     }
 
-    /// Stores one batch, however often it must be tried. Stops only at shutdown.
-    async fn store(&mut self, batch: &Batch) -> Next {
+    /// Stores one batch, however often it must be tried. Stops only at shutdown. An error of Redis leaves the batch
+    /// pending, to be read again.
+    async fn store(&mut self, stream: &mut EventStream, batch: &Batch) -> Result<Next, StreamError> {
         let mut backoff = Backoff::new();
         self.log_trouble(batch);
         loop {
@@ -140,15 +152,29 @@ impl Drain {
             match self.log.store(batch).await {
                 Ok(stored) => {
                     self.stored(stored);
-                    return Next::Continue;
+                    return Ok(Next::Continue);
                 }
                 Err(error) => self.postgres_failed(&error),
             }
+            self.pause_counting(stream, backoff.next()).await?;
             if self.stopping() {
-                return Next::Stop;
+                return Ok(Next::Stop);
             }
-            self.pause(backoff.next()).await;
         }
+    }
+
+    /// Waits for Postgres while events go on coming: their number is what operators must see then.
+    async fn pause_counting(&mut self, stream: &mut EventStream, duration: Duration) -> Result<(), StreamError> {
+        let end = Instant::now() + duration;
+        while !self.stopping() {
+            self.count_backlog(stream).await?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.pause(left.min(PROBE_INTERVAL)).await;
+        }
+        Ok(())
     }
 
     async fn take_over(&mut self, stream: &mut EventStream, count: usize) -> Result<(), StreamError> {
@@ -167,15 +193,12 @@ impl Drain {
         Ok(())
     }
 
-    /// Probes Postgres, counts the backlog and checks the sequences, each when it is due.
+    /// Counts the backlog, probes Postgres, makes partitions ahead and checks the sequences, each when it is due.
     async fn report(&mut self, stream: &mut EventStream) -> Result<(), StreamError> {
-        if self.probe.is_due() {
-            let backlog = stream.backlog().await?;
-            self.metrics.set_journal_backlog(backlog);
-            if backlog == 0 {
-                self.metrics.set_journal_lag(Duration::ZERO);
-            }
-            self.probe_now().await;
+        self.count_backlog(stream).await?;
+        self.probe_postgres().await;
+        if self.prepare.is_due() {
+            self.prepare_partitions().await;
         }
         if self.check.is_due() {
             let positions = stream.positions().await?;
@@ -192,16 +215,55 @@ impl Drain {
         Ok(())
     }
 
+    /// Counts the waiting events when that is due.
+    async fn count_backlog(&mut self, stream: &mut EventStream) -> Result<(), StreamError> {
+        if !self.count.is_due() {
+            return Ok(());
+        }
+        let backlog = Backlog::of(&stream.backlog().await?);
+        self.metrics.set_journal_backlog(backlog.events, backlog.fullest_events);
+        if backlog.events == 0 {
+            self.metrics.set_journal_lag(Duration::ZERO);
+        }
+        let Backlog { fullest_shard: shard, fullest_events: backlog_events, .. } = backlog;
+        let backlog_events_max = self.config.backlog_events_max;
+        match self.alarm.take(&backlog) {
+            Some(Turn::High) => tracing::warn!(
+                shard,
+                backlog_events,
+                backlog_events_max,
+                "a shard's journal backlog is near its bound, where charges are refused"
+            ),
+            Some(Turn::Normal) => {
+                tracing::info!(
+                    shard,
+                    backlog_events,
+                    backlog_events_max,
+                    "the journal backlog is below its warning mark"
+                );
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
     async fn probe_postgres(&mut self) {
         if self.probe.is_due() {
-            self.probe_now().await;
+            match self.log.probe().await {
+                Ok(()) => self.health.postgres_up(),
+                Err(error) => self.postgres_failed(&error),
+            }
         }
     }
 
-    async fn probe_now(&mut self) {
-        match self.log.probe().await {
-            Ok(()) => self.health.postgres_up(),
-            Err(error) => self.postgres_failed(&error),
+    /// A failure can wait for the next time: an event whose partition is missing makes it.
+    async fn prepare_partitions(&mut self) {
+        let Some(now) = DateTime::from_timestamp_millis(clock::now_ms()) else {
+            return;
+        };
+        if let Err(error) = self.log.prepare(now.date_naive()).await {
+            self.metrics.journal_retry(Dependency::Postgres);
+            tracing::warn!(%error, "journal cannot make partitions ahead, trying again later");
         }
     }
 

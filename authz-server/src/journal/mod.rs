@@ -4,6 +4,7 @@
 //! and removed from Redis, only after the transaction that stores it has been committed; until then any process may die,
 //! and Postgres may be away for as long as Redis has room.
 
+mod backlog;
 mod backoff;
 mod drain;
 pub mod event;
@@ -37,6 +38,8 @@ pub struct Config {
     pub shards: u16,
     /// Most rows in one transaction.
     pub batch_rows_max: usize,
+    /// Events that one shard may hold before charges are refused; a shard that comes near it is warned of.
+    pub backlog_events_max: u64,
     /// After how long another consumer's entries are taken over.
     pub claim_idle: Duration,
     /// How often the sequences are checked for gaps.
@@ -56,6 +59,7 @@ impl Config {
             postgres_url: settings.postgres_url(),
             shards: settings.shards,
             batch_rows_max: usize::try_from(settings.journal_batch_rows_max).unwrap_or(usize::MAX),
+            backlog_events_max: settings.backlog_events_max,
             claim_idle: settings.journal_claim_idle(),
             check_interval: CHECK_INTERVAL,
             consumer_idle: CONSUMER_IDLE,
@@ -65,7 +69,7 @@ impl Config {
 }
 
 /// Starts the journal on its own thread. It ends after `shutdown` becomes true (or its sender is gone), with the batch at
-/// hand finished.
+/// hand finished. Where it ends before, by a panic, the health of Postgres says so: events wait in Redis from then on.
 ///
 /// # Errors
 /// An [`io::Error`] where the thread or its runtime cannot be made, or the Postgres URL cannot be read.
@@ -77,6 +81,67 @@ pub fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let log = postgres::UsageLog::new(&config.postgres_url).map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let watchman = Watchman { health: Arc::clone(&health), shutdown: shutdown.clone() };
     let drain = drain::Drain::new(config, log, metrics, health, shutdown);
-    std::thread::Builder::new().name("journal".to_owned()).spawn(move || runtime.block_on(drain.run()))
+    start(watchman, move || runtime.block_on(drain.run()))
+}
+
+fn start(watchman: Watchman, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+        let _watchman = watchman;
+        work();
+    })
+}
+
+/// Tells when the journal's thread ends though nobody asked for it.
+struct Watchman {
+    health: Arc<Health>,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Drop for Watchman {
+    fn drop(&mut self) {
+        let asked = *self.shutdown.borrow() || self.shutdown.has_changed().is_err();
+        if !asked {
+            tracing::error!("the journal has stopped, events wait in redis until a server with a journal reads them");
+            self.health.postgres_down("the journal has stopped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watchman() -> (Watchman, watch::Sender<bool>) {
+        let health = Arc::new(Health::new(Arc::new(Metrics::new())));
+        health.postgres_up();
+        let (sender, shutdown) = watch::channel(false);
+        (Watchman { health, shutdown }, sender)
+    }
+
+    #[test]
+    fn a_journal_that_panics_is_noticed() {
+        let (watchman, _sender) = watchman();
+        let health = Arc::clone(&watchman.health);
+        let thread = start(watchman, || panic!("as a defect would"));
+        assert!(thread.unwrap().join().is_err());
+        let state = health.states().postgres;
+        assert_eq!((state.up, state.detail.as_deref()), (false, Some("the journal has stopped")));
+    }
+
+    #[test]
+    fn an_end_that_was_asked_for_is_no_alarm() {
+        let (watchman, sender) = watchman();
+        let health = Arc::clone(&watchman.health);
+        sender.send(true).unwrap();
+        start(watchman, || {}).unwrap().join().unwrap();
+        assert!(health.states().postgres.up);
+
+        let (watchman, sender) = self::watchman();
+        let health = Arc::clone(&watchman.health);
+        drop(sender);
+        start(watchman, || {}).unwrap().join().unwrap();
+        assert!(health.states().postgres.up);
+    }
 }

@@ -163,17 +163,16 @@ impl EventStream {
         Ok(pipeline.query_async::<()>(&mut self.connection).await?)
     }
 
-    /// Number of events in all streams: those that are not yet known to be in Postgres.
+    /// Number of events in every shard's stream: those that are not yet known to be in Postgres.
     ///
     /// # Errors
     /// [`StreamError`] where Redis cannot be reached or refuses.
-    pub async fn backlog(&mut self) -> Result<u64, StreamError> {
+    pub async fn backlog(&mut self) -> Result<Vec<u64>, StreamError> {
         let mut pipeline = Pipeline::new();
         for key in &self.keys {
             pipeline.cmd("XLEN").arg(key);
         }
-        let lengths: Vec<u64> = pipeline.query_async(&mut self.connection).await?;
-        Ok(lengths.into_iter().sum())
+        Ok(pipeline.query_async(&mut self.connection).await?)
     }
 
     /// Where every shard's stream and group stand. The order of the three questions matters: what was delivered and is

@@ -14,7 +14,7 @@ use tracing::{error, info};
 use super::Policies;
 
 /// How often the file is looked at.
-const POLL_MS: u64 = 500;
+const POLL_MS: u64 = 250;
 /// A document larger than this is refused before it is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -42,40 +42,47 @@ impl FileSource {
         Self { path: path.to_owned() }
     }
 
-    /// Reads and compiles the file.
+    /// Reads and compiles the file; gives its text too, for [`FileSource::watch`].
     ///
     /// # Errors
     /// [`SourceError`] names the file and, for a bad document, the field.
-    pub fn load(&self) -> Result<PolicyBook, SourceError> {
-        self.read().and_then(|text| self.compile(&text))
+    pub fn load(&self) -> Result<(PolicyBook, String), SourceError> {
+        let text = self.read()?;
+        Ok((self.compile(&text)?, text))
     }
 
     /// Takes every change of the file over until `shutdown` says `true`. A document with an error changes nothing.
-    pub async fn watch(self, policies: Arc<Policies>, mut shutdown: watch::Receiver<bool>) {
-        let mut last = self.read().ok();
+    ///
+    /// A text counts once two looks in a row have found it: half of a file that is just being written may be a valid
+    /// document without the last merchants.
+    pub async fn watch(self, text: String, policies: Arc<Policies>, mut shutdown: watch::Receiver<bool>) {
+        let mut taken = Some(text);
+        let mut seen = taken.clone();
         let mut ticks = tokio::time::interval(Duration::from_millis(POLL_MS));
         loop {
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 _ = ticks.tick() => {}
             }
-            let text = self.read();
-            if text.as_ref().ok() == last.as_ref() {
-                continue;
+            let found = self.read();
+            let text = found.as_ref().ok().cloned();
+            let settled = text == seen;
+            seen = text;
+            if settled && seen != taken {
+                self.take_over(found, &policies);
+                taken.clone_from(&seen);
             }
-            let version = policies.current().version().to_string();
-            match text
-                .as_ref()
-                .map_err(ToString::to_string)
-                .and_then(|text| self.compile(text).map_err(|e| e.to_string()))
-            {
-                Ok(book) => {
-                    info!(from = version, to = %book.version(), "policies changed");
-                    policies.replace(book);
-                }
-                Err(error) => error!(error, kept = version, "policy file refused, the policies in force stay"),
+        }
+    }
+
+    fn take_over(&self, text: Result<String, SourceError>, policies: &Policies) {
+        let kept = policies.current().version().to_string();
+        match text.and_then(|text| self.compile(&text)) {
+            Ok(book) => {
+                info!(from = kept, to = %book.version(), "policies changed");
+                policies.replace(book);
             }
-            last = text.ok();
+            Err(error) => error!(%error, kept, "policy file refused, the policies in force stay"),
         }
     }
 

@@ -91,12 +91,6 @@ impl Settings {
         Duration::from_millis(self.check_timeout_ms)
     }
 
-    /// How long an order is remembered for replay.
-    #[must_use]
-    pub fn order_ttl(&self) -> Duration {
-        Duration::from_secs(self.order_ttl_secs)
-    }
-
     /// How long another consumer's entry must have been left before it is taken over.
     #[must_use]
     pub fn journal_claim_idle(&self) -> Duration {
@@ -123,6 +117,7 @@ impl Settings {
 }
 
 /// The environment as text. A variable that is not UTF-8 is refused only where it is one of ours.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 fn process_environment() -> Result<Vec<(String, String)>, SettingsError> {
     let mut env = Vec::new();
     for (name, value) in std::env::vars_os() {

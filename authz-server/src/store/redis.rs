@@ -7,12 +7,13 @@ use std::time::Duration;
 use prost::Message;
 use quota::{Account, Command, Currency, MerchantId, Order, OrderNo, Reply, shard_of};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, Client, RedisError, Script};
+use redis::{AsyncCommands, Client, FromRedisValue, RedisError, Script};
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::packed::{self, PackedError};
 use super::{Notes, Store, StoreError, event_context, keys};
+use crate::clock;
 use crate::settings::Secret;
 
 /// The decision rule as Redis runs it.
@@ -84,15 +85,13 @@ impl RedisStore {
             Ok(stored) => Err(StoreError::Shards { stored, configured: self.shards }),
             Err(error) => return Err(error),
         };
-        if !self.verified.swap(result.is_ok(), Ordering::Relaxed) && result.is_ok() {
-            self.warn_of_eviction().await;
-        }
+        self.verified.store(result.is_ok(), Ordering::Relaxed);
         result
     }
 
     /// A Redis that frees memory by evicting keys forgets what was consumed, and reopens limits. It may hide its settings,
     /// as managed ones do, so this is no more than a warning.
-    async fn warn_of_eviction(&self) {
+    pub async fn warn_of_eviction(&self) {
         let mut connection = self.connection.clone();
         let mut command = redis::cmd("CONFIG");
         let call = command.arg("GET").arg("maxmemory*").query_async::<HashMap<String, String>>(&mut connection);
@@ -143,6 +142,34 @@ impl Store for RedisStore {
         if !self.verified.load(Ordering::Relaxed) {
             self.verify().await?;
         }
+        let (event_id, reply) = self.bounded(self.ask(command, notes)).await?;
+        let (record, decision_id, event): (Vec<u8>, Vec<u8>, String) = reply;
+        Ok(Reply {
+            record: packed::record(&record).map_err(corrupt)?,
+            decision_id: decision_id.try_into().map_err(|_| corrupt("a decision id of another length"))?,
+            event_id,
+            event_seq: event_seq(&event)?,
+        })
+    }
+}
+
+impl RedisStore {
+    /// Calls the script; gives the id under which it was called with its reply.
+    ///
+    /// A connection that was lost, or could not be made before, says so to the next call only, so that one asks once more.
+    /// That is safe: an attempt that was admitted is known by name, and with an id of its own the second call's event
+    /// is never taken for the first one's.
+    async fn ask<T: FromRedisValue>(&self, command: &Command, notes: &Notes) -> Result<([u8; 16], T), RedisError> {
+        match self.invoke(command, notes).await {
+            Err(error) if error.is_io_error() && !error.is_timeout() => {
+                let again = Command { decision_id: clock::decision_id(), ..command.clone() };
+                self.invoke(&again, notes).await.map(|reply| (again.decision_id, reply))
+            }
+            result => result.map(|reply| (command.decision_id, reply)),
+        }
+    }
+
+    async fn invoke<T: FromRedisValue>(&self, command: &Command, notes: &Notes) -> Result<T, RedisError> {
         let shard = self.shard(&command.merchant);
         let mut invocation = self.script.prepare_invoke();
         invocation
@@ -151,23 +178,7 @@ impl Store for RedisStore {
             .key(keys::stream(shard))
             .arg(packed::command(command))
             .arg(event_context(command, notes).encode_to_vec());
-        let call = async {
-            let mut connection = self.connection.clone();
-            match invocation.invoke_async(&mut connection).await {
-                // A connection that was lost, or could not be made before, says so to the next call only. Asking again is
-                // safe: the attempt's own name makes a command that was applied already a replay.
-                Err(error) if error.is_io_error() && !error.is_timeout() => {
-                    invocation.invoke_async(&mut connection).await
-                }
-                result => result,
-            }
-        };
-        let (record, decision_id, event): (Vec<u8>, Vec<u8>, String) = self.bounded(call).await?;
-        Ok(Reply {
-            record: packed::record(&record).map_err(corrupt)?,
-            decision_id: decision_id.try_into().map_err(|_| corrupt("a decision id of another length"))?,
-            event_seq: event_seq(&event)?,
-        })
+        invocation.invoke_async(&mut self.connection.clone()).await
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use proto::header;
+use quota::Mode;
 use quota::rule::{Head, Unreadable};
 
 use crate::outcome::Ending;
@@ -132,6 +133,24 @@ impl Step {
             self.push(Effect::Resume);
         }
         self.action = Action::Continue;
+    }
+}
+
+impl ModeWord {
+    /// The mode in force. A word that is no mode enforces: a typing error must not switch a limit off.
+    pub(super) fn in_force(&self, step: &mut Step, rule_mode: Mode) -> Mode {
+        match self {
+            Self::Unset => rule_mode,
+            Self::Word(word) => std::str::from_utf8(word).ok().and_then(Mode::parse).unwrap_or_else(|| {
+                step.push(Effect::Count(Stat::UnknownMode));
+                step.push(Effect::WarnMode);
+                Mode::Enforce
+            }),
+            Self::Unreadable => {
+                step.push(Effect::Count(Stat::HostFailed));
+                Mode::Enforce
+            }
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) struct Row {
     attempt: &'static str,
     /// `None` voids.
     amount: Option<u64>,
+    currency: &'static str,
     limits: Limits,
     at_secs: i64,
     pub(crate) code: Code,
@@ -40,7 +41,17 @@ impl Row {
         code: Code,
         day: (u64, u64),
     ) -> Self {
-        Self { order, attempt, amount: Some(amount), limits: day_amount(100), at_secs: 0, code, replay: false, day }
+        Self {
+            order,
+            attempt,
+            amount: Some(amount),
+            currency: "USD",
+            limits: day_amount(100),
+            at_secs: 0,
+            code,
+            replay: false,
+            day,
+        }
     }
 
     pub(crate) fn void(order: &'static str, attempt: &'static str, code: Code, day: (u64, u64)) -> Self {
@@ -49,6 +60,10 @@ impl Row {
 
     fn replay(self) -> Self {
         Self { replay: true, ..self }
+    }
+
+    fn currency(self, currency: &'static str) -> Self {
+        Self { currency, ..self }
     }
 
     fn at_secs(self, at_secs: i64) -> Self {
@@ -68,7 +83,7 @@ impl Row {
         };
         Command {
             merchant: MerchantId::parse("m").unwrap(),
-            currency: Currency::parse("USD").unwrap(),
+            currency: Currency::parse(self.currency).unwrap(),
             order_no: OrderNo::parse(self.order).unwrap(),
             attempt: AttemptId::from_text(self.attempt),
             action,
@@ -182,6 +197,19 @@ fn q3_q4_attempts_and_voids(check: &mut dyn FnMut(&str, &[Row])) {
             Row::consume("a", "3", 60, AttemptVoided, (60, 1)),
             Row::consume("b", "4", 60, DailyAmount, (60, 1)),
             Row::void("b", "4", Tombstoned, (60, 1)),
+        ],
+    );
+    check(
+        "another currency",
+        &[
+            Row::consume("a", "1", 60, Admitted, (60, 1)),
+            Row::consume("a", "2", 60, Code::IdempotencyConflict, (0, 0)).currency("EUR"),
+            // The void of an attempt that never was admitted is no conflict: late, it must find its tombstone.
+            Row::void("a", "3", Tombstoned, (0, 0)).currency("EUR"),
+            Row::void("a", "1", Code::IdempotencyConflict, (0, 0)).currency("EUR"),
+            Row::void("a", "1", Voided, (0, 0)),
+            Row::consume("a", "3", 60, AttemptVoided, (0, 0)).currency("EUR"),
+            Row::consume("a", "4", 60, Admitted, (60, 1)).currency("EUR"),
         ],
     );
     let day = 86_400;

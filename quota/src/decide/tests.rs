@@ -39,7 +39,7 @@ fn q6_events_are_numbered_and_the_backlog_is_bounded() {
     let mut command = Row::consume("a", "1", 1, Code::Admitted, (1, 1)).command(0);
     command.backlog_max = 2;
     let mut seen = Vec::new();
-    for (order, attempt) in [("a", "1"), ("a", "1"), ("a", "2"), ("b", "3")] {
+    for (order, attempt) in [("a", "1"), ("a", "1"), ("a", "2"), ("b", "3"), ("a", "2")] {
         command.order_no = OrderNo::parse(order).unwrap();
         command.attempt = AttemptId::from_text(attempt);
         let reply = ledger.apply(&command);
@@ -52,7 +52,8 @@ fn q6_events_are_numbered_and_the_backlog_is_bounded() {
         (Code::Admitted, None),
         (Code::Admitted, Some(2)),
         (Code::BacklogFull, None),
-        (Code::Tombstoned, None),
+        (Code::Admitted, None),
+        (Code::AttemptReleased, None),
     ];
     assert_eq!(seen, expected);
     assert_eq!(ledger.drain().iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3]);

@@ -107,7 +107,7 @@ async fn drive(plan: Plan, connection: usize, until: Instant) -> Result<Tally> {
                     *count += 1;
                 }
             }
-            (429, None) if contains(&reply, b"\"code\":\"DAILY_COUNT\"") => {}
+            (429, None) if contains(&reply, b"\"code\":\"YEARLY_COUNT\"") => {}
             _ => tally.wrong += 1,
         }
     }

@@ -115,6 +115,7 @@ pub struct Report {
     pub(super) memory: Memory,
     /// Payments admitted past the race's limit.
     pub over_admissions: u64,
+    race_wrong: u64,
 }
 
 impl Report {
@@ -130,6 +131,7 @@ impl Report {
             verdict: None,
             memory: Memory::default(),
             over_admissions: 0,
+            race_wrong: 0,
         }
     }
 
@@ -141,6 +143,11 @@ impl Report {
         self.growth.entry(merchants).or_default().push(sample);
     }
 
+    pub(super) fn raced(&mut self, over_admissions: u64, wrong: u64) {
+        self.over_admissions = over_admissions;
+        self.race_wrong = wrong;
+    }
+
     pub(super) fn verified(&mut self, verdict: Verdict) {
         self.verdict = Some(verdict);
     }
@@ -148,7 +155,8 @@ impl Report {
     /// Answers that were not what their request had to get.
     #[must_use]
     pub fn wrong_answers(&self) -> u64 {
-        self.samples.values().chain(self.growth.values()).flatten().map(|sample| sample.wrong).sum()
+        let samples = self.samples.values().chain(self.growth.values()).flatten();
+        samples.map(|sample| sample.wrong).sum::<u64>() + self.race_wrong
     }
 
     /// Every answer was right, nothing was admitted past a limit, and counters and journal agree.

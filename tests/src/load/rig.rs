@@ -287,7 +287,7 @@ fn start_server(options: &LoadOptions, dir: &Arc<RunDir>, redis: &Redis, postgre
 fn policies_text() -> String {
     format!(
         "version: load\ndefault: {{single_max: 100000000, daily_amount: 9000000000000000}}\n\
-         merchants: {{{RACE_MERCHANT}: {{daily_count: {RACE_ROOM}}}}}\n"
+         merchants: {{{RACE_MERCHANT}: {{yearly_count: {RACE_ROOM}}}}}\n"
     )
 }
 

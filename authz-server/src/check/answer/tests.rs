@@ -71,17 +71,14 @@ fn shadow_lets_a_refusal_through_and_names_it() {
 
 #[test]
 fn golden_no_decision() {
-    let response = as_the_filter_reads(&Answer::without_decision());
+    let response = as_the_filter_reads(&Answer::without_decision(Mode::Enforce));
     assert_eq!(response.status.unwrap().code, RpcCode::Unavailable as i32);
     let Some(envoy::check_response::HttpResponse::DeniedResponse(denied)) = response.http_response else {
         panic!("not denied");
     };
     assert_eq!(denied.status.unwrap().code, 503);
-    let expected = [
-        ("content-type", "application/problem+json"),
-        ("x-sluice-code", "STORE_UNAVAILABLE"),
-        ("retry-after", "1"),
-    ];
+    let expected =
+        [("content-type", "application/problem+json"), ("x-sluice-code", "STORE_UNAVAILABLE"), ("retry-after", "1")];
     let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(pairs(&denied.headers), expected);
     let body = concat!(

@@ -2,9 +2,11 @@
 //! stored already is left as it is.
 //!
 //! One connection of the journal's own. It is dropped at the first error or deadline, because a connection whose state is
-//! not known is worth nothing; the next call makes a new one.
+//! not known is worth nothing; the next call makes a new one. Only where Postgres refuses a row for its content is the
+//! connection sound, and kept.
 
 mod columns;
+mod partitions;
 mod sequence;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +15,10 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use chrono::{Datelike, NaiveDate};
+use chrono::NaiveDate;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use sqlx::{ConnectOptions, Connection};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -46,8 +48,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// partition exists already.
 const SESSION: [(&str, &str); 3] =
     [("statement_timeout", "8s"), ("lock_timeout", "4s"), ("client_min_messages", "warning")];
-/// Serialises the making of partitions among servers; any number that nothing else uses.
-const PARTITION_LOCK: i64 = 0x51_75_6f_74_61_01;
 /// The table has no partition for a row: it was dropped after we made it. Not the row's fault.
 const NO_PARTITION: &str = "23514";
 /// SQLSTATE classes of errors that are about a row's content: bad data, a broken constraint, an oversized index entry.
@@ -62,12 +62,23 @@ pub enum PostgresError {
     /// The tables could not be made or changed.
     #[error("the migrations failed: {0}")]
     Migrate(#[from] MigrateError),
+    /// A month's partition could not be made. Never the fault of a row, whatever Postgres says.
+    #[error("a partition of usage_log cannot be made: {0}")]
+    Partition(sqlx::Error),
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
 }
 
 impl PostgresError {
+    /// The same, as met while a partition was made.
+    fn partition(self) -> Self {
+        match self {
+            Self::Sql(error) => Self::Partition(error),
+            Self::Partition(_) | Self::Migrate(_) | Self::Timeout(_) => self,
+        }
+    }
+
     /// Whether the content of a row is at fault, so that trying again cannot help.
     fn is_about_data(&self) -> bool {
         let Self::Sql(sqlx::Error::Database(error)) = self else {
@@ -170,30 +181,35 @@ impl UsageLog {
         let mut connection = self.take().await?;
         let repeated = self.repeated(events);
         let new_months = self.new_months(events);
-        let work = transact(&mut connection, &new_months, events, rejected, &repeated);
-        let result = within(STORE_TIMEOUT, work).await;
-        match result {
+        let made = within(STORE_TIMEOUT, partitions::make(&mut connection, &new_months)).await;
+        made.map_err(PostgresError::partition)?;
+        self.months.extend(new_months);
+        let work = transact(&mut connection, events, rejected, &repeated);
+        match within(STORE_TIMEOUT, work).await {
             Ok((rows, set_aside)) => {
                 self.connection = Some(connection);
-                self.months.extend(new_months);
                 stored.rows += rows;
                 stored.duplicates += (events.len() as u64).saturating_sub(rows);
                 stored.rejected += set_aside;
                 Ok(())
             }
             Err(error) => {
-                // A partition that we believe in may be gone.
-                self.months.clear();
+                // The transaction is rolled back before the connection's next use. Any other error, even one that
+                // Postgres sent, may mean a server that is going down or became a read-only standby.
+                if error.is_about_data() {
+                    self.connection = Some(connection);
+                }
                 Err(error)
             }
         }
     }
 
-    /// The connection at hand, or a new one. It is put back only after a success.
+    /// The connection at hand, or a new one. Whoever took it puts it back where it is sound.
     async fn take(&mut self) -> Result<PgConnection, PostgresError> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
+        // A partition that we believe in may be gone.
         self.months.clear();
         let mut connection = within(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await?;
         match tokio::time::timeout(MIGRATE_TIMEOUT, MIGRATIONS.run(&mut connection)).await {
@@ -205,7 +221,7 @@ impl UsageLog {
     }
 
     fn new_months(&self, events: &[Event]) -> BTreeSet<NaiveDate> {
-        let months = events.iter().filter_map(|event| event.row.at.date_naive().with_day(1));
+        let months = events.iter().map(|event| partitions::first_day(event.row.at.date_naive()));
         months.filter(|month| !self.months.contains(month)).collect()
     }
 
@@ -230,12 +246,10 @@ where
 /// Stores events and set-aside ones together; gives the number of new rows of either.
 async fn transact(
     connection: &mut PgConnection,
-    new_months: &BTreeSet<NaiveDate>,
     events: &[Event],
     rejected: &[&Rejected],
     repeated: &BTreeSet<(i32, i64)>,
 ) -> Result<(u64, u64), sqlx::Error> {
-    make_partitions(connection, new_months).await?;
     let mut transaction = connection.begin().await?;
     let mut rows = 0;
     if !events.is_empty() {
@@ -246,27 +260,6 @@ async fn transact(
     sequence::record_repetitions(&mut transaction, repeated).await?;
     transaction.commit().await?;
     Ok((rows, set_aside))
-}
-
-/// Makes the partitions of the months, in a transaction of their own so that the lock is short.
-async fn make_partitions(connection: &mut PgConnection, months: &BTreeSet<NaiveDate>) -> Result<(), sqlx::Error> {
-    if months.is_empty() {
-        return Ok(());
-    }
-    let mut transaction = connection.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(PARTITION_LOCK).execute(&mut *transaction).await?;
-    for month in months {
-        let Some(next) = month.checked_add_months(chrono::Months::new(1)) else {
-            continue;
-        };
-        let name = month.format("usage_log_%Y_%m");
-        let statement = format!(
-            "CREATE TABLE IF NOT EXISTS {name} PARTITION OF usage_log \
-             FOR VALUES FROM ('{month} 00:00:00+00') TO ('{next} 00:00:00+00')"
-        );
-        transaction.execute(AssertSqlSafe(statement)).await?;
-    }
-    transaction.commit().await
 }
 
 async fn insert_rejected(connection: &mut PgConnection, rejected: &[&Rejected]) -> Result<u64, sqlx::Error> {

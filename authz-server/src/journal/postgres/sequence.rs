@@ -13,7 +13,7 @@ use crate::journal::reply::Position;
 
 /// Numbers of one shard that one check looks at; the rest wait for the next.
 const NUMBERS_PER_CHECK: i64 = 100_000;
-/// Open gaps that one check looks at again.
+/// Open gaps that one check looks at again, those looked at longest ago first.
 const GAPS_PER_CHECK: i64 = 100;
 /// Lets one server check at a time; any number that nothing else uses.
 const CHECK_LOCK: i64 = 0x51_75_6f_74_61_02;
@@ -169,10 +169,8 @@ async fn record_span(connection: &mut PgConnection, span: &Span) -> Result<Vec<(
     let statement = "WITH rows AS ( \
             SELECT seq FROM usage_log WHERE shard = $1 AND seq BETWEEN $2 AND $3 \
         ), present AS ( \
-            SELECT seq FROM rows UNION SELECT seq FROM ( \
-                SELECT CASE WHEN stream_id ~ '^0-[0-9]{1,18}$' THEN substr(stream_id, 3)::bigint END AS seq \
-                FROM journal_rejected WHERE shard = $1 \
-            ) AS set_aside WHERE seq BETWEEN $2 AND $3 \
+            SELECT seq FROM rows \
+            UNION SELECT seq FROM journal_rejected WHERE shard = $1 AND seq BETWEEN $2 AND $3 \
             UNION SELECT $3 + 1 \
         ), steps AS ( \
             SELECT lag(seq, 1, $2 - 1) OVER (ORDER BY seq) + 1 AS first_seq, seq - 1 AS last_seq FROM present \
@@ -186,17 +184,26 @@ async fn record_span(connection: &mut PgConnection, span: &Span) -> Result<Vec<(
     sqlx::query_as(statement).bind(span.shard).bind(span.first).bind(span.last).fetch_all(connection).await
 }
 
-/// Ends the alarm for gaps whose events arrived after all.
+/// Ends the alarm for gaps whose events arrived after all, stored or set aside. Gaps that stay open take turns, so that
+/// any number of them keeps no other from being looked at.
 async fn close_gaps(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let statement = "WITH open AS ( \
             SELECT shard, first_seq, last_seq FROM journal_anomaly \
-            WHERE kind = 'missing' AND resolved_at IS NULL ORDER BY found_at LIMIT $1 \
+            WHERE kind = 'missing' AND resolved_at IS NULL ORDER BY looked_at, shard, first_seq LIMIT $1 \
+        ), looked AS ( \
+            SELECT shard, first_seq, last_seq, ( \
+                SELECT count(*) FROM ( \
+                    SELECT seq FROM usage_log \
+                    WHERE shard = open.shard AND seq BETWEEN open.first_seq AND open.last_seq \
+                    UNION SELECT seq FROM journal_rejected \
+                    WHERE shard = open.shard AND seq BETWEEN open.first_seq AND open.last_seq \
+                ) AS present \
+            ) AS arrived FROM open \
         ) \
-        UPDATE journal_anomaly AS gap SET resolved_at = now() FROM open \
-        WHERE gap.kind = 'missing' AND gap.shard = open.shard AND gap.first_seq = open.first_seq \
-            AND gap.last_seq = open.last_seq AND open.last_seq - open.first_seq + 1 = ( \
-            SELECT count(DISTINCT seq) FROM usage_log \
-            WHERE shard = open.shard AND seq BETWEEN open.first_seq AND open.last_seq)";
+        UPDATE journal_anomaly AS gap SET looked_at = now(), \
+            resolved_at = CASE WHEN looked.arrived = looked.last_seq - looked.first_seq + 1 THEN now() END \
+        FROM looked WHERE gap.kind = 'missing' AND gap.shard = looked.shard \
+            AND gap.first_seq = looked.first_seq AND gap.last_seq = looked.last_seq";
     sqlx::query(statement).bind(GAPS_PER_CHECK).execute(connection).await?;
     Ok(())
 }

@@ -80,22 +80,19 @@ local code, told = nil, decision_id
 local replay, journal, account_changed, order_changed = false, true, false, false
 
 if op == CONSUME then
-  if redis.call('XLEN', KEYS[3]) >= backlog_max then
+  local same = charged and o_amount == amount and o_currency == currency
+  if same and position(live, attempt) then
+    -- The very attempt again: it is told what it was told, even when no more events are taken.
+    code, replay, told, journal = ADMITTED, true, o_decision, false
+  elseif redis.call('XLEN', KEYS[3]) >= backlog_max then
     code, journal = BACKLOG_FULL, false
   elseif voided ~= '' and position(voided, attempt) then
     code = ATTEMPT_VOIDED
+  elseif same then
+    code, replay, told, order_changed = ADMITTED, true, o_decision, true
+    if #live < 16 * ATTEMPTS_MAX then live = live .. attempt else pinned = true end
   elseif charged then
-    if o_amount ~= amount or o_currency ~= currency then
-      code = IDEMPOTENCY_CONFLICT
-    else
-      code, replay, told = ADMITTED, true, o_decision
-      if position(live, attempt) then
-        journal = false
-      else
-        order_changed = true
-        if #live < 16 * ATTEMPTS_MAX then live = live .. attempt else pinned = true end
-      end
-    end
+    code = IDEMPOTENCY_CONFLICT
   elseif refusal ~= 0 then
     code = refusal
   -- `max - amount` stays exact where `used + amount` would not.
@@ -121,7 +118,7 @@ elseif not known then
   code, order_changed, voided = TOMBSTONED, true, attempt
 elseif position(voided, attempt) then
   code, replay, journal = charged and ATTEMPT_RELEASED or VOIDED, true, false
-elseif charged and o_currency ~= currency then
+elseif charged and o_currency ~= currency and position(live, attempt) then
   code = IDEMPOTENCY_CONFLICT
 else
   order_changed = true
@@ -143,8 +140,14 @@ else
   end
 end
 
+-- The event comes first: should Redis refuse it, as with a full memory, nothing was changed.
 if account_changed then
   changes = changes + 1
+end
+local record = struct.pack(RECORD, 1, code, replay and 1 or 0, day, month, year,
+  da, da2, dc, dc2, ma, ma2, mc, mc2, ya, ya2, yc, yc2, changes)
+local event = journal and redis.call('XADD', KEYS[3], '0-*', 'c', ARGV[2], 'd', record) or ''
+if account_changed then
   redis.call('SET', KEYS[1], struct.pack(ACCOUNT, 1, day, month, year, da2, dc2, ma2, mc2, ya2, yc2, changes))
 end
 if order_changed then
@@ -153,7 +156,4 @@ if order_changed then
     #live / 16, #voided / 16)
   redis.call('SET', KEYS[2], head .. live .. voided, 'EX', ttl)
 end
-local record = struct.pack(RECORD, 1, code, replay and 1 or 0, day, month, year,
-  da, da2, dc, dc2, ma, ma2, mc, mc2, ya, ya2, yc, yc2, changes)
-local event = journal and redis.call('XADD', KEYS[3], '0-*', 'c', ARGV[2], 'd', record) or ''
 return { record, told, event }
