@@ -7,23 +7,13 @@ mod problem;
 pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, LimitFigures, Problem};
 
 /// The filter's part of Envoy's external authorization protocol.
-#[allow(
-    clippy::allow_attributes,
-    clippy::derive_partial_eq_without_eq,
-    unreachable_pub,
-    reason = "generated code"
-)]
+#[allow(clippy::allow_attributes, clippy::derive_partial_eq_without_eq, unreachable_pub, reason = "generated code")]
 pub mod envoy {
     include!(concat!(env!("OUT_DIR"), "/envoy.service.auth.v3.rs"));
 }
 
 /// What travels beside a decision through the event stream.
-#[allow(
-    clippy::allow_attributes,
-    clippy::derive_partial_eq_without_eq,
-    unreachable_pub,
-    reason = "generated code"
-)]
+#[allow(clippy::allow_attributes, clippy::derive_partial_eq_without_eq, unreachable_pub, reason = "generated code")]
 pub mod journal {
     include!(concat!(env!("OUT_DIR"), "/sluice.journal.rs"));
 }

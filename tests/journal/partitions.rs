@@ -3,8 +3,7 @@
 use authz_server::journal::event::Batch;
 use authz_server::journal::postgres::{PostgresError, UsageLog};
 use authz_server::settings::Secret;
-
-use e2e::Result;
+use e2e::{Failure, Result};
 use sqlx::types::chrono::NaiveDate;
 
 use crate::bench::{Bench, entry, event};
@@ -63,7 +62,7 @@ async fn the_next_month_is_there_before_its_first_event() -> Result<()> {
     journal.stop()?;
 
     let mut log = log(&bench)?;
-    let december = NaiveDate::from_ymd_opt(2031, 12, 31).ok_or("a date")?;
+    let december = NaiveDate::from_ymd_opt(2031, 12, 31).ok_or_else(|| Failure::new("no such day"))?;
     log.prepare(december).await?;
     log.prepare(december).await?;
     assert_eq!(bench.count("SELECT count(*) FROM usage_log_2031_12").await?, 0);

@@ -1,7 +1,5 @@
 //! The load rig itself, for a moment: every variant answers, the books are compared, the figures have their names.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -131,3 +131,25 @@ fn compose_gives_envoy_and_server_the_addresses_and_files_they_ask_for() {
     assert!(read("Dockerfile").contains("/opt/sluice/filter.wasm"));
     assert!(read("envoy/envoy.yaml").contains("/opt/sluice/filter.wasm"));
 }
+
+/// ARCHITECTURE.md names each promise's tests as a file and names in it, all in backticks.
+#[test]
+fn the_tests_that_the_architecture_names_exist() {
+    let document = read("ARCHITECTURE.md");
+    let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| **Q-")).collect();
+    assert_eq!(rows.len(), 10, "one row for each promise: {rows:?}");
+    for row in rows {
+        let mut file = None;
+        let mut named = 0;
+        for word in row.split('`').skip(1).step_by(2) {
+            if word.ends_with(".rs") {
+                file = Some((word, read(word)));
+            } else if let Some((path, source)) = file.as_ref().filter(|_| word.contains('_')) {
+                let found = source.contains(&format!("fn {word}(")) || source.contains(&format!("::{word}\""));
+                assert!(found, "{path} has no {word}");
+                named += 1;
+            }
+        }
+        assert!(named > 0, "no test is named in: {row}");
+    }
+}

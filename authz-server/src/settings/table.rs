@@ -105,7 +105,8 @@ settings! {
     check_timeout_ms: u64 = "250", range 10 to 20000, env "SLUICE_CHECK_TIMEOUT_MS";
     /// How long an order is remembered, in seconds: a retry within this time is not charged again. 1 hour to 400 days.
     order_ttl_secs: u64 = "604800", range 3600 to 34560000, env "SLUICE_ORDER_TTL_SECS";
-    /// Events that one shard may hold while Postgres is away. At this bound new charges are refused rather than lost.
+    /// Events that one shard may hold while Postgres is away. At this bound new charges are refused rather than lost. Redis
+    /// needs some 500 bytes for each: room for this many times the number of shards, or a smaller bound.
     backlog_events_max: u64 = "100000", range 1000 to 10000000, env "SLUICE_BACKLOG_EVENTS_MAX";
     /// Most journal rows that go to Postgres in one transaction.
     journal_batch_rows_max: u64 = "2000", range 1 to 10000, env "SLUICE_JOURNAL_BATCH_ROWS_MAX";
