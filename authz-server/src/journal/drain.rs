@@ -134,7 +134,7 @@ impl Drain {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
             let batch = Batch::read(entries.by_ref().take(self.config.batch_rows_max).collect());
-            if self.store(stream, &batch).await? == Next::Stop {
+            if self.store(stream, &batch).await == Next::Stop {
                 return Ok(Next::Stop);
             }
             stream.acknowledge(batch.entries()).await?;
@@ -142,39 +142,46 @@ impl Drain {
         Ok(Next::Continue)
     }
 
-    /// Stores one batch, however often it must be tried. Stops only at shutdown. An error of Redis leaves the batch
-    /// pending, to be read again.
-    async fn store(&mut self, stream: &mut EventStream, batch: &Batch) -> Result<Next, StreamError> {
+    /// Stores one batch, however often it must be tried. Stops only at shutdown. The batch is not given up where Redis
+    /// fails meanwhile: if Redis has lost its events, this is their only copy.
+    async fn store(&mut self, stream: &mut EventStream, batch: &Batch) -> Next {
         let mut backoff = Backoff::new();
+        let mut spare = None;
         self.log_trouble(batch);
         loop {
             self.report_lag(batch);
             match self.log.store(batch).await {
                 Ok(stored) => {
                     self.stored(stored);
-                    return Ok(Next::Continue);
+                    return Next::Continue;
                 }
                 Err(error) => self.postgres_failed(&error),
             }
-            self.pause_counting(stream, backoff.next()).await?;
+            self.pause_counting(stream, &mut spare, backoff.next()).await;
             if self.stopping() {
-                return Ok(Next::Stop);
+                return Next::Stop;
             }
         }
     }
 
     /// Waits for Postgres while events go on coming: their number is what operators must see then.
-    async fn pause_counting(&mut self, stream: &mut EventStream, duration: Duration) -> Result<(), StreamError> {
+    async fn pause_counting(&mut self, stream: &mut EventStream, spare: &mut Option<EventStream>, duration: Duration) {
         let end = Instant::now() + duration;
         while !self.stopping() {
-            self.count_backlog(stream).await?;
+            if let Err(error) = self.count_backlog(spare.as_mut().unwrap_or(&mut *stream)).await {
+                self.metrics.journal_retry(Dependency::Redis);
+                tracing::warn!(%error, "journal cannot count the backlog, trying again");
+                // The batch's own connection is left broken: on a Redis that was emptied meanwhile, acknowledging would
+                // remove other events that have the same numbers.
+                let Config { redis_url, shards, consumer, .. } = &self.config;
+                *spare = EventStream::connect(redis_url, *shards, consumer).await.ok();
+            }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             self.pause(left.min(PROBE_INTERVAL)).await;
         }
-        Ok(())
     }
 
     async fn take_over(&mut self, stream: &mut EventStream, count: usize) -> Result<(), StreamError> {

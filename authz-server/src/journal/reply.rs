@@ -65,11 +65,11 @@ pub(super) fn first_pending(reply: Value) -> Result<Option<u64>, Malformed> {
     }
 }
 
-/// `XINFO STREAM`: the last sequence number that was given out.
-pub(super) fn last_generated(reply: Value) -> Result<u64, Malformed> {
+/// `XINFO STREAM`: the last sequence number that was given out; `None` where the last id is not the server's.
+pub(super) fn last_generated(reply: Value) -> Result<Option<u64>, Malformed> {
     let info = list(reply, "stream info")?;
     let id = member(&info, "last-generated-id").cloned().unwrap_or_default();
-    sequence(&text(id, "last generated id")?).ok_or(Malformed("last generated id"))
+    Ok(sequence(&text(id, "last generated id")?))
 }
 
 /// The sequence number of an id of the server's form, `0-<seq>`.
@@ -161,7 +161,8 @@ mod tests {
         let pending = array([Value::Int(2), bulk("0-3"), bulk("0-4"), array([])]);
         assert_eq!(first_pending(pending), Ok(Some(3)));
         assert_eq!(first_pending(array([Value::Int(0), Value::Nil, Value::Nil, Value::Nil])), Ok(None));
-        assert_eq!(last_generated(array([bulk("last-generated-id"), bulk("0-11")])), Ok(11));
+        assert_eq!(last_generated(array([bulk("last-generated-id"), bulk("0-11")])), Ok(Some(11)));
+        assert_eq!(last_generated(array([bulk("last-generated-id"), bulk("7-1")])), Ok(None));
         assert_eq!(sequence("1-11"), None);
     }
 }

@@ -192,9 +192,14 @@ impl EventStream {
         let mut next = || replies.next().unwrap_or_default();
         let mut positions = Vec::with_capacity(self.keys.len());
         for (shard, _) in (0..).zip(&self.keys) {
-            let delivered = reply::last_delivered(next(), GROUP)?.ok_or(StreamError::NoGroup)?;
-            let pending = reply::first_pending(next())?;
-            let generated = reply::last_generated(next())?;
+            let (groups, pending, info) = (next(), next(), next());
+            // Where someone else has added an entry, there is no sequence to check; the rest must not suffer for it.
+            let Some(generated) = reply::last_generated(info)? else {
+                tracing::error!(shard, "the event stream's last id is not the server's, its sequence is not checked");
+                continue;
+            };
+            let delivered = reply::last_delivered(groups, GROUP)?.ok_or(StreamError::NoGroup)?;
+            let pending = reply::first_pending(pending)?;
             let acknowledged = pending.map_or(delivered, |first| delivered.min(first.saturating_sub(1)));
             positions.push(Position { shard, acknowledged, generated });
         }

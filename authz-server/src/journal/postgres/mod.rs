@@ -48,7 +48,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// partition exists already.
 const SESSION: [(&str, &str); 3] =
     [("statement_timeout", "8s"), ("lock_timeout", "4s"), ("client_min_messages", "warning")];
-/// The table has no partition for a row: it was dropped after we made it. Not the row's fault.
+/// The table has no partition for a row: it was dropped or detached after we made it. Not the row's fault.
 const NO_PARTITION: &str = "23514";
 /// SQLSTATE classes of errors that are about a row's content: bad data, a broken constraint, an oversized index entry.
 const DATA_ERROR_CLASSES: [&str; 3] = ["22", "23", "54"];
