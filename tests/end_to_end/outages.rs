@@ -230,6 +230,9 @@ async fn the_server_hangs(stack: &mut Stack) -> Result<()> {
 async fn the_server_is_stopped(stack: &mut Stack) -> Result<()> {
     let traffic = Traffic::start(stack).await?;
     traffic.answers(500).await?;
+    // A caller that holds a connection with half a request does not hold up the end.
+    let mut idle = std::net::TcpStream::connect(stack.server.admin_address())?;
+    std::io::Write::write_all(&mut idle, b"GET /health HT")?;
     let status = stack.server.process().stop()?;
     ensure!(status.success(), "the server ended with {status}");
     ensure_eq!(crate::books::unacknowledged(stack).await?, 0, "events read and not stored");

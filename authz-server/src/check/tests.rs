@@ -1,13 +1,16 @@
 //! What either kind of caller is told where the store gives no answer.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use proto::{extension, header};
-use quota::PolicyBook;
+use quota::{Currency, MerchantId, PolicyBook};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::health::Health;
+use crate::store::MemoryStore;
 
 /// A store that is away, in one way or another.
 #[derive(Debug)]
@@ -28,13 +31,13 @@ impl Store for Away {
 const RULES: &str = r#"{"rules": [{"name": "p", "match": {"methods": ["POST"], "path": "/p"}, "unit": "minor", "extract":
     {"merchant": [{"header": "m"}], "amount": [{"header": "a"}], "currency": [{"header": "c"}], "order_no": [{"header": "o"}]}}]}"#;
 
-fn service(store: Away) -> CheckService<Away> {
+fn service<S: Store>(store: Arc<S>) -> CheckService<S> {
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
     let book = PolicyBook::from_yaml("version: v1\ndefault: {timezone: UTC, daily_amount: 5000}\n").unwrap();
     let config = CheckConfig { timeout: Duration::from_millis(20), order_ttl_secs: 60, backlog_max: 10 };
     let rules = Document::from_json(RULES.as_bytes()).unwrap();
-    CheckService::new(Arc::new(store), Arc::new(Policies::new(book, health)), Some(rules), metrics, config)
+    CheckService::new(store, Arc::new(Policies::new(book, health)), Some(rules), metrics, config)
 }
 
 fn from_filter(action: &str, mode: &str) -> CheckRequest {
@@ -49,6 +52,40 @@ fn from_filter(action: &str, mode: &str) -> CheckRequest {
     ];
     let context_extensions = extensions.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     CheckRequest { attributes: Some(AttributeContext { context_extensions, ..AttributeContext::default() }) }
+}
+
+/// A store that charges; its first answer is lost, or comes when it is let go.
+#[derive(Debug)]
+struct Unheard {
+    ledger: MemoryStore,
+    calls: AtomicUsize,
+    late: Option<Notify>,
+}
+
+impl Unheard {
+    fn new(late: bool) -> Arc<Self> {
+        let late = late.then(Notify::new);
+        Arc::new(Self { ledger: MemoryStore::new(1), calls: AtomicUsize::new(0), late })
+    }
+
+    /// The day's amount of the one account.
+    fn used(&self) -> u64 {
+        let (merchant, currency) = (MerchantId::parse("m").unwrap(), Currency::parse("USD").unwrap());
+        self.ledger.ledger().account(&merchant, currency).unwrap().day.amount
+    }
+}
+
+impl Store for Unheard {
+    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+        let first = self.calls.fetch_add(1, Ordering::SeqCst) == 0;
+        let reply = self.ledger.apply(command, notes).await;
+        match &self.late {
+            Some(late) if first => late.notified().await,
+            None if first => return Err(StoreError::Timeout { after_ms: 1 }),
+            _ => {}
+        }
+        reply
+    }
 }
 
 fn from_native() -> CheckRequest {
@@ -69,7 +106,8 @@ async fn the_proxy_filter_is_told_that_the_store_gave_no_answer() {
     for (action, mode) in [("consume", "enforce"), ("consume", "shadow"), ("void", "enforce"), ("void", "shadow")] {
         for store in [Away::Refuses, Away::Hangs] {
             let what = format!("{action} {mode} {store:?}");
-            let reply = service(store).check(Request::new(from_filter(action, mode))).await.unwrap().into_inner();
+            let reply =
+                service(Arc::new(store)).check(Request::new(from_filter(action, mode))).await.unwrap().into_inner();
             let Some(HttpResponse::DeniedResponse(denied)) = reply.http_response else { panic!("{what}: not denied") };
             assert_ne!(reply.status.unwrap().code, 0, "{what}");
             assert_eq!(denied.status.unwrap().code, 503, "{what}");
@@ -85,8 +123,41 @@ async fn the_proxy_filter_is_told_that_the_store_gave_no_answer() {
 async fn envoys_own_filter_gets_a_failed_call() {
     for store in [Away::Refuses, Away::Hangs] {
         let what = format!("{store:?}");
-        let status = service(store).check(Request::new(from_native())).await.unwrap_err();
+        let status = service(Arc::new(store)).check(Request::new(from_native())).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable, "{what}");
         assert!(status.message().starts_with("STORE_UNAVAILABLE: "), "{what}: {}", status.message());
+    }
+}
+
+fn in_shadow(mut request: CheckRequest) -> CheckRequest {
+    let extensions = &mut request.attributes.as_mut().unwrap().context_extensions;
+    extensions.insert(extension::MODE.to_owned(), Mode::Shadow.as_str().to_owned());
+    request
+}
+
+/// A charge that Envoy's native filter never heard of goes back; the proxy filter takes its own back, and in shadow the
+/// payment is made.
+#[tokio::test]
+async fn a_charge_that_nobody_heard_of_is_taken_back() {
+    for late in [false, true] {
+        let table = [
+            ("native", from_native(), false, 0),
+            ("native in shadow", in_shadow(from_native()), true, 100),
+            ("the proxy filter", from_filter("consume", "enforce"), true, 100),
+        ];
+        for (who, request, answered, used) in table {
+            // A late answer finds nobody in shadow either: the check has failed by then.
+            let (answered, used) = if late && who == "native in shadow" { (false, 0) } else { (answered, used) };
+            let store = Unheard::new(late);
+            let service = service(Arc::clone(&store));
+            let answer = service.check(Request::new(request)).await;
+            assert_eq!(answer.is_ok(), answered, "{who}, late {late}");
+            store.late.iter().for_each(Notify::notify_one);
+            service.tasks().close();
+            service.tasks().wait().await;
+            assert_eq!(store.used(), used, "{who}, late {late}");
+            let charged = store.ledger.ledger().drain().first().map(|event| event.record.code);
+            assert_eq!(charged, Some(Code::Admitted), "{who}, late {late}");
+        }
     }
 }

@@ -29,6 +29,34 @@ pub enum SourceError {
     Document { path: PathBuf, error: PolicyError },
 }
 
+/// What looking at the file has found. Half of a file that is just being written may be a valid document without the last
+/// merchants, so that one look alone changes nothing.
+#[derive(Debug)]
+struct Looks {
+    /// By the last look; `None` where the file could not be read.
+    seen: Option<String>,
+    /// Taken over, or refused.
+    taken: Option<String>,
+}
+
+impl Looks {
+    fn new(text: String) -> Self {
+        Self { seen: Some(text.clone()), taken: Some(text) }
+    }
+
+    /// True where the text is another one than what was taken, and was found twice in a row.
+    fn find(&mut self, text: Option<&str>) -> bool {
+        let settled = self.seen.as_deref() == text;
+        if !settled {
+            self.seen = text.map(str::to_owned);
+            return false;
+        }
+        let changed = self.taken != self.seen;
+        self.taken.clone_from(&self.seen);
+        changed
+    }
+}
+
 /// A policy file.
 #[derive(Debug)]
 pub struct FileSource {
@@ -53,11 +81,9 @@ impl FileSource {
 
     /// Takes every change of the file over until `shutdown` says `true`. A document with an error changes nothing.
     ///
-    /// A text counts once two looks in a row have found it: half of a file that is just being written may be a valid
-    /// document without the last merchants.
+    /// A text counts once two looks in a row have found it, see [`Looks`].
     pub async fn watch(self, text: String, policies: Arc<Policies>, mut shutdown: watch::Receiver<bool>) {
-        let mut taken = Some(text);
-        let mut seen = taken.clone();
+        let mut looks = Looks::new(text);
         let mut ticks = tokio::time::interval(Duration::from_millis(POLL_MS));
         loop {
             tokio::select! {
@@ -65,12 +91,8 @@ impl FileSource {
                 _ = ticks.tick() => {}
             }
             let found = self.read();
-            let text = found.as_ref().ok().cloned();
-            let settled = text == seen;
-            seen = text;
-            if settled && seen != taken {
+            if looks.find(found.as_ref().ok().map(String::as_str)) {
                 self.take_over(found, &policies);
-                taken.clone_from(&seen);
             }
         }
     }
@@ -97,5 +119,33 @@ impl FileSource {
 
     fn compile(&self, text: &str) -> Result<PolicyBook, SourceError> {
         PolicyBook::from_yaml(text).map_err(|error| SourceError::Document { path: self.path.clone(), error })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_counts_once_it_was_found_twice_in_a_row() {
+        let table = [
+            (Some("a"), false),
+            (Some("half"), false),
+            (Some("whole"), false),
+            (Some("whole"), true),
+            (Some("whole"), false),
+            (None, false),
+            (Some("whole"), false),
+            (Some("whole"), false),
+            (None, false),
+            (None, true),
+            (None, false),
+            (Some("a"), false),
+            (Some("a"), true),
+        ];
+        let mut looks = Looks::new("a".to_owned());
+        for (row, (text, counts)) in table.into_iter().enumerate() {
+            assert_eq!(looks.find(text), counts, "row {row}: {text:?}");
+        }
     }
 }
