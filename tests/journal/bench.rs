@@ -65,6 +65,8 @@ impl Bench {
     pub(crate) async fn append(&self, shard: u16, events: impl IntoIterator<Item = EventContext>) -> Result<()> {
         let mut connection = self.connection().await?;
         let mut pipeline = redis::Pipeline::new();
+        // In one step: a journal that reads meanwhile finds all of them or none, so that tests know what it holds.
+        pipeline.atomic();
         for event in events {
             add(&mut pipeline, shard, &event.encode_to_vec(), &admitted(event.amount_minor));
         }
