@@ -25,7 +25,7 @@ pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OrderNo, Payment
 pub use ledger::{Event, Ledger, shard_of};
 pub use limits::{Figures, LimitName};
 pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};
-pub use policy::{Limits, Policy, PolicyBook, PolicyError, WindowLimits};
+pub use policy::{Breach, HoldTerms, Limits, OnExpiry, Policy, PolicyBook, PolicyError, Throttle, WindowLimits};
 pub use record::{Record, WindowFigures};
 pub use window::{Calendar, Period, WindowIds};
 

@@ -5,6 +5,8 @@ mod document;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{AmountMinor, Calendar, Channel, Code, Currency, MerchantId, Period};
 
 pub use document::PolicyError;
@@ -27,12 +29,84 @@ pub struct Limits {
     pub day: WindowLimits,
     pub month: WindowLimits,
     pub year: WindowLimits,
+    /// Sum of what open holds have not settled yet.
+    pub pending: AmountMinor,
+    /// Sum of refunds made in a day, whenever their charges were.
+    pub refund_daily: AmountMinor,
+    /// Sum of refunds made in a month.
+    pub refund_monthly: AmountMinor,
+}
+
+/// What happens to a charge that would break an amount or count limit of a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Breach {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is paced, up to a ceiling.
+    Throttle(Throttle),
+}
+
+/// The pace of charges past 100 % of a limit (generic cell rate algorithm, ITU-T I.371).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    /// Charges a minute; 1 to [`Throttle::PER_MINUTE_MAX`].
+    pub per_minute: u32,
+    /// Charges that may come at once; at least 1.
+    pub burst: u32,
+    /// How long the proxy may hold a charge back. One that would wait longer is refused.
+    pub delay_ms_max: u32,
+    /// Percent of every window limit that is never exceeded; at least 100.
+    pub ceiling_percent: u32,
+}
+
+impl Throttle {
+    /// A charge every 60 µs: finer pacing than a clock in milliseconds shows would be none.
+    pub const PER_MINUTE_MAX: u32 = 1_000_000;
+    /// Largest burst.
+    pub const BURST_MAX: u32 = 100_000;
+    /// Longest delay: what a proxy may hold a request for.
+    pub const DELAY_MS_MAX: u32 = 30_000;
+    /// Highest ceiling.
+    pub const CEILING_PERCENT_MAX: u32 = 1_000;
+}
+
+/// What becomes of a hold that nobody settled or voided in its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExpiry {
+    /// The quota that is still held is returned.
+    #[default]
+    Void,
+    /// The quota that is still held counts as captured.
+    Settle,
+}
+
+/// How long a hold may stay open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldTerms {
+    /// Seconds from the hold on; 1 to [`HoldTerms::LIFETIME_SECS_MAX`].
+    pub lifetime_secs: u32,
+    pub on_expiry: OnExpiry,
+}
+
+impl HoldTerms {
+    /// 400 days: longer than any card scheme keeps an authorisation.
+    pub const LIFETIME_SECS_MAX: u32 = 34_560_000;
+    /// Seven days, the usual life of a card authorisation; then the quota is returned.
+    pub const DEFAULT: Self = Self { lifetime_secs: 604_800, on_expiry: OnExpiry::Void };
 }
 
 impl Limits {
     /// No limits at all.
-    pub const UNLIMITED: Self =
-        Self { day: WindowLimits::UNLIMITED, month: WindowLimits::UNLIMITED, year: WindowLimits::UNLIMITED };
+    pub const UNLIMITED: Self = Self {
+        day: WindowLimits::UNLIMITED,
+        month: WindowLimits::UNLIMITED,
+        year: WindowLimits::UNLIMITED,
+        pending: AmountMinor::MAX,
+        refund_daily: AmountMinor::MAX,
+        refund_monthly: AmountMinor::MAX,
+    };
 
     /// The limits of one kind of window.
     #[must_use]
@@ -54,6 +128,10 @@ pub struct Policy {
     pub single_min: AmountMinor,
     pub single_max: AmountMinor,
     pub limits: Limits,
+    pub breach: Breach,
+    pub hold: HoldTerms,
+    /// By how many percent of a hold its captures may exceed it; 0 to 100.
+    pub over_capture_percent: u8,
     /// `None` allows every channel, also a charge that names none.
     pub allowed_channels: Option<BTreeSet<String>>,
     /// `None` allows every currency.

@@ -10,7 +10,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-use super::{Entry, Limits, Policy, PolicyBook, WindowLimits};
+use super::{Breach, Entry, HoldTerms, Limits, Policy, PolicyBook, WindowLimits};
 use crate::{AmountMinor, Calendar, Channel, Currency, MerchantId};
 
 /// Why a document was refused, with the field where one is at fault.
@@ -215,6 +215,9 @@ impl Draft {
             single_min: AmountMinor::ZERO,
             single_max: AmountMinor::MAX,
             limits: Limits::UNLIMITED,
+            breach: Breach::Reject,
+            hold: HoldTerms::DEFAULT,
+            over_capture_percent: 0,
             allowed_channels: None,
             allowed_currencies: None,
         };
