@@ -15,6 +15,8 @@ pub enum Code {
     AttemptReleased = 2,
     /// The void came before its attempt; only that attempt will be refused.
     Tombstoned = 3,
+    /// The operation took effect, or is a replay of one that did.
+    Applied = 4,
 
     /// The request could not be read as a payment: a field is missing, repeated or contradictory.
     BadRequest = 10,
@@ -35,6 +37,8 @@ pub enum Code {
     BelowSingleMin = 23,
     /// The amount is above the single maximum.
     AboveSingleMax = 24,
+    /// The account is suspended.
+    Suspended = 25,
 
     /// The day's number of charges is used up.
     DailyCount = 30,
@@ -48,11 +52,33 @@ pub enum Code {
     MonthlyAmount = 34,
     /// The year's amount would be exceeded.
     YearlyAmount = 35,
+    /// What is held and not settled would exceed its maximum.
+    PendingAmount = 36,
+    /// The charge is past its limit, and its turn is too far away.
+    Throttled = 37,
+    /// More than was captured, and not refunded yet.
+    RefundExceedsOrder = 40,
+    /// The day's refunds would be exceeded.
+    RefundDaily = 41,
+    /// The month's refunds would be exceeded.
+    RefundMonthly = 42,
 
     /// The order is already charged with another amount or currency.
     IdempotencyConflict = 50,
     /// The attempt was voided before it arrived.
     AttemptVoided = 51,
+    /// No such order is charged.
+    OrderUnknown = 52,
+    /// The order was settled or voided, so the operation comes too late.
+    OrderClosed = 53,
+    /// More than the hold and what the policy allows beyond it.
+    CaptureExceedsHold = 54,
+    /// The order takes no more captures and refunds.
+    OrderFull = 55,
+    /// The account is not at the version that the change was decided on.
+    VersionConflict = 56,
+    /// Another operation of the same atomic batch was refused.
+    BatchRefused = 57,
 
     /// The store gave no answer in time.
     StoreUnavailable = 60,
@@ -64,11 +90,12 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of checks.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 37] = [
         Self::Admitted,
         Self::Voided,
         Self::AttemptReleased,
         Self::Tombstoned,
+        Self::Applied,
         Self::BadRequest,
         Self::BadAmount,
         Self::BodyTooLarge,
@@ -78,14 +105,26 @@ impl Code {
         Self::CurrencyNotAllowed,
         Self::BelowSingleMin,
         Self::AboveSingleMax,
+        Self::Suspended,
         Self::DailyCount,
         Self::MonthlyCount,
         Self::YearlyCount,
         Self::DailyAmount,
         Self::MonthlyAmount,
         Self::YearlyAmount,
+        Self::PendingAmount,
+        Self::Throttled,
+        Self::RefundExceedsOrder,
+        Self::RefundDaily,
+        Self::RefundMonthly,
         Self::IdempotencyConflict,
         Self::AttemptVoided,
+        Self::OrderUnknown,
+        Self::OrderClosed,
+        Self::CaptureExceedsHold,
+        Self::OrderFull,
+        Self::VersionConflict,
+        Self::BatchRefused,
         Self::StoreUnavailable,
         Self::BacklogFull,
         Self::AuthzUnavailable,
@@ -99,6 +138,7 @@ impl Code {
             Self::Voided => "VOIDED",
             Self::AttemptReleased => "ATTEMPT_RELEASED",
             Self::Tombstoned => "TOMBSTONED",
+            Self::Applied => "APPLIED",
             Self::BadRequest => "BAD_REQUEST",
             Self::BadAmount => "BAD_AMOUNT",
             Self::BodyTooLarge => "BODY_TOO_LARGE",
@@ -108,14 +148,26 @@ impl Code {
             Self::CurrencyNotAllowed => "CURRENCY_NOT_ALLOWED",
             Self::BelowSingleMin => "BELOW_SINGLE_MIN",
             Self::AboveSingleMax => "ABOVE_SINGLE_MAX",
+            Self::Suspended => "SUSPENDED",
             Self::DailyCount => "DAILY_COUNT",
             Self::MonthlyCount => "MONTHLY_COUNT",
             Self::YearlyCount => "YEARLY_COUNT",
             Self::DailyAmount => "DAILY_AMOUNT",
             Self::MonthlyAmount => "MONTHLY_AMOUNT",
             Self::YearlyAmount => "YEARLY_AMOUNT",
+            Self::PendingAmount => "PENDING_AMOUNT",
+            Self::Throttled => "THROTTLED",
+            Self::RefundExceedsOrder => "REFUND_EXCEEDS_ORDER",
+            Self::RefundDaily => "REFUND_DAILY",
+            Self::RefundMonthly => "REFUND_MONTHLY",
             Self::IdempotencyConflict => "IDEMPOTENCY_CONFLICT",
             Self::AttemptVoided => "ATTEMPT_VOIDED",
+            Self::OrderUnknown => "ORDER_UNKNOWN",
+            Self::OrderClosed => "ORDER_CLOSED",
+            Self::CaptureExceedsHold => "CAPTURE_EXCEEDS_HOLD",
+            Self::OrderFull => "ORDER_FULL",
+            Self::VersionConflict => "VERSION_CONFLICT",
+            Self::BatchRefused => "BATCH_REFUSED",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::BacklogFull => "BACKLOG_FULL",
             Self::AuthzUnavailable => "AUTHZ_UNAVAILABLE",
@@ -126,14 +178,23 @@ impl Code {
     #[must_use]
     pub const fn http_status(self) -> u16 {
         match self {
-            Self::Admitted | Self::Voided | Self::AttemptReleased | Self::Tombstoned => 200,
+            Self::Admitted | Self::Voided | Self::AttemptReleased | Self::Tombstoned | Self::Applied => 200,
             Self::BadRequest | Self::BadAmount => 400,
             Self::PolicyMissing
             | Self::ChannelNotAllowed
             | Self::CurrencyNotAllowed
             | Self::BelowSingleMin
-            | Self::AboveSingleMax => 403,
-            Self::IdempotencyConflict | Self::AttemptVoided => 409,
+            | Self::AboveSingleMax
+            | Self::Suspended
+            | Self::RefundExceedsOrder
+            | Self::CaptureExceedsHold => 403,
+            Self::OrderUnknown => 404,
+            Self::IdempotencyConflict
+            | Self::AttemptVoided
+            | Self::OrderClosed
+            | Self::OrderFull
+            | Self::VersionConflict
+            | Self::BatchRefused => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedContent => 415,
             Self::DailyCount
@@ -141,7 +202,11 @@ impl Code {
             | Self::YearlyCount
             | Self::DailyAmount
             | Self::MonthlyAmount
-            | Self::YearlyAmount => 429,
+            | Self::YearlyAmount
+            | Self::PendingAmount
+            | Self::Throttled
+            | Self::RefundDaily
+            | Self::RefundMonthly => 429,
             Self::StoreUnavailable | Self::BacklogFull | Self::AuthzUnavailable => 503,
         }
     }
@@ -154,6 +219,7 @@ impl Code {
             Self::Voided => "The charge was returned.",
             Self::AttemptReleased => "The attempt was voided; the order's charge is kept by other attempts.",
             Self::Tombstoned => "The attempt will be refused should it still arrive.",
+            Self::Applied => "The operation took effect.",
             Self::BadRequest => "The request cannot be read as a payment.",
             Self::BadAmount => "The amount cannot be accepted.",
             Self::BodyTooLarge => "The body is too large.",
@@ -163,14 +229,26 @@ impl Code {
             Self::CurrencyNotAllowed => "The currency is not allowed for this merchant.",
             Self::BelowSingleMin => "The amount is below the minimum for one payment.",
             Self::AboveSingleMax => "The amount is above the maximum for one payment.",
+            Self::Suspended => "The account is suspended.",
             Self::DailyCount => "The day's number of payments is used up.",
             Self::MonthlyCount => "The month's number of payments is used up.",
             Self::YearlyCount => "The year's number of payments is used up.",
             Self::DailyAmount => "The day's amount would be exceeded.",
             Self::MonthlyAmount => "The month's amount would be exceeded.",
             Self::YearlyAmount => "The year's amount would be exceeded.",
+            Self::PendingAmount => "The amount of open holds would be exceeded.",
+            Self::Throttled => "Payments past the limit are paced; this one may come again later.",
+            Self::RefundExceedsOrder => "The refund exceeds what is left of the order's captured amount.",
+            Self::RefundDaily => "The day's amount of refunds would be exceeded.",
+            Self::RefundMonthly => "The month's amount of refunds would be exceeded.",
             Self::IdempotencyConflict => "The order was already charged with another amount or currency.",
             Self::AttemptVoided => "This attempt was voided before it arrived.",
+            Self::OrderUnknown => "No such order is charged.",
+            Self::OrderClosed => "The order is settled or voided already.",
+            Self::CaptureExceedsHold => "The capture exceeds the hold by more than is allowed.",
+            Self::OrderFull => "The order has as many captures and refunds as are kept.",
+            Self::VersionConflict => "The account has changed since; read it again.",
+            Self::BatchRefused => "Nothing was done: another operation of the batch was refused.",
             Self::StoreUnavailable => "The quota store gave no answer in time.",
             Self::BacklogFull => "The journal is at its bound; no new charges are taken.",
             Self::AuthzUnavailable => "The decision server gave no answer in time.",

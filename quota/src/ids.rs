@@ -62,6 +62,10 @@ id!(
     PaymentNo, "payment_no", 128, colon_free: false
 );
 id!(
+    /// The caller's own number of a capture or refund: its idempotency key within the order.
+    OperationNo, "operation_no", 128, colon_free: false
+);
+id!(
     /// How the payment is made, as in `card`.
     Channel, "channel", 32, colon_free: false
 );

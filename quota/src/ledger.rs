@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::{Account, Command, Currency, MerchantId, Order, OrderNo, Outcome, Record, Reply, decide};
+use crate::{
+    Account, ClosedWindow, Code, Command, Currency, MerchantId, Order, OrderNo, OrderState, Outcome, Record, Reply, decide,
+};
 
 /// The shard that a merchant's keys and events live in: `xxh3(merchant) mod shards`.
 #[must_use]
@@ -18,16 +20,18 @@ pub struct Event {
     pub seq: u64,
     pub command: Command,
     pub record: Record,
+    /// Windows that the command closed.
+    pub closed: Vec<ClosedWindow>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Shard {
     last_seq: u64,
     waiting: VecDeque<Event>,
 }
 
 /// Every account, order and event of a deployment, in memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
     accounts: HashMap<(MerchantId, Currency), Account>,
     orders: HashMap<(MerchantId, OrderNo), Order>,
@@ -44,28 +48,28 @@ impl Ledger {
 
     /// Decides and applies one command.
     pub fn apply(&mut self, command: &Command) -> Reply {
-        let account_key = (command.merchant.clone(), command.currency);
-        let order_key = (command.merchant.clone(), command.order_no.clone());
-        let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
-        let shard = self.shards.get_mut(usize::from(shard_of(&command.merchant, shards)));
-        let backlog = shard.as_ref().map_or(0, |shard| shard.waiting.len() as u64);
-        let outcome = decide(self.accounts.get(&account_key), self.orders.get(&order_key), backlog, command);
-        if let Some(account) = outcome.account {
-            self.accounts.insert(account_key, account);
-        }
-        if let Some(order) = outcome.order {
-            self.orders.insert(order_key, order);
-        }
-        let event_seq = shard.filter(|_| outcome.journal).map(|shard| {
-            shard.last_seq += 1;
-            shard.waiting.push_back(Event { seq: shard.last_seq, command: command.clone(), record: outcome.record });
-            shard.last_seq
-        });
-        let Outcome { record, decision_id, .. } = outcome;
-        Reply { record, decision_id, event_id: command.decision_id, event_seq }
+        let outcome = self.decide(command);
+        self.keep(command, outcome)
     }
 
-    /// The account's state, where it was ever charged.
+    /// Decides and applies commands of one merchant in their order: all of them, or none where one is refused. Then that one
+    /// has its code and is journalled, and the others have [`Code::BatchRefused`].
+    pub fn apply_all_or_none(&mut self, commands: &[Command]) -> Vec<Reply> {
+        let mut trial = self.clone();
+        let mut replies = Vec::with_capacity(commands.len());
+        for (place, command) in commands.iter().enumerate() {
+            let outcome = trial.decide(command);
+            if outcome.record.code.http_status() != 200 {
+                let refused = self.refuse(command, outcome);
+                return Self::refuse_others(commands, place, &refused);
+            }
+            replies.push(trial.keep(command, outcome));
+        }
+        *self = trial;
+        replies
+    }
+
+    /// The account's state, where it was ever changed.
     #[must_use]
     pub fn account(&self, merchant: &MerchantId, currency: Currency) -> Option<&Account> {
         self.accounts.get(&(merchant.clone(), currency))
@@ -77,8 +81,59 @@ impl Ledger {
         self.orders.get(&(merchant.clone(), order_no.clone()))
     }
 
+    /// Open holds whose time is over, in no order.
+    pub fn due_holds(&self, now_secs: u32) -> impl Iterator<Item = (&MerchantId, &OrderNo, Currency)> {
+        let due = move |order: &&Order| order.state == OrderState::Held && order.hold.until_secs <= now_secs;
+        let orders = self.orders.iter().map(|((merchant, order_no), order)| (merchant, order_no, order));
+        orders.filter(move |(.., order)| due(order)).map(|(merchant, order_no, order)| (merchant, order_no, order.currency))
+    }
+
     /// Takes the events of all shards that wait for the journal, oldest first within a shard.
     pub fn drain(&mut self) -> Vec<Event> {
         self.shards.iter_mut().flat_map(|shard| shard.waiting.drain(..)).collect()
+    }
+
+    fn shard(&self, merchant: &MerchantId) -> usize {
+        usize::from(shard_of(merchant, u16::try_from(self.shards.len()).unwrap_or(u16::MAX)))
+    }
+
+    fn decide(&self, command: &Command) -> Outcome {
+        let account = self.account(&command.merchant, command.currency);
+        let order = command.order_no.as_ref().and_then(|order_no| self.order(&command.merchant, order_no));
+        let backlog = self.shards.get(self.shard(&command.merchant)).map_or(0, |shard| shard.waiting.len() as u64);
+        decide(account, order, backlog, command)
+    }
+
+    fn keep(&mut self, command: &Command, outcome: Outcome) -> Reply {
+        let Outcome { record, decision_id, account, order, closed, journal } = outcome;
+        if let Some(account) = account {
+            self.accounts.insert((command.merchant.clone(), command.currency), account);
+        }
+        if let Some((order, order_no)) = order.zip(command.order_no.clone()) {
+            self.orders.insert((command.merchant.clone(), order_no), order);
+        }
+        let place = self.shard(&command.merchant);
+        let event_seq = self.shards.get_mut(place).filter(|_| journal).map(|shard| {
+            shard.last_seq += 1;
+            shard.waiting.push_back(Event { seq: shard.last_seq, command: command.clone(), record, closed });
+            shard.last_seq
+        });
+        Reply { record, decision_id, event_id: command.decision_id, event_seq }
+    }
+
+    /// The refused command of a batch, decided on what the ones before it had made.
+    fn refuse(&mut self, command: &Command, outcome: Outcome) -> Reply {
+        self.keep(command, Outcome { account: None, order: None, closed: Vec::new(), ..outcome })
+    }
+
+    fn refuse_others(commands: &[Command], refused_at: usize, refused: &Reply) -> Vec<Reply> {
+        let other = |command: &Command| Reply {
+            record: Record::bare(Code::BatchRefused),
+            decision_id: command.decision_id,
+            event_id: command.decision_id,
+            event_seq: None,
+        };
+        let reply = |(place, command)| if place == refused_at { refused.clone() } else { other(command) };
+        commands.iter().enumerate().map(reply).collect()
     }
 }

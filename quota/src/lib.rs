@@ -8,25 +8,38 @@
 #[cfg(test)]
 extern crate self as quota;
 
+mod account;
 mod code;
+mod command;
 mod decide;
 mod ids;
 mod ledger;
 mod limits;
 mod money;
+mod order;
 mod policy;
 mod record;
 pub mod rule;
 mod window;
 
+pub use account::{Account, ClosedWindow, Counter, Origin, Origins};
 pub use code::Code;
-pub use decide::{ATTEMPTS_MAX, Account, Action, Command, Consume, Counter, Order, Outcome, Reply, decide};
-pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OrderNo, PaymentNo};
+pub use command::{
+    Action, Adjust, Change, Charge, Command, CounterName, Dry, NOW_MS_MAX, Outcome, Pace, Refund, Reply, Reset, Settle,
+};
+pub use decide::decide;
+pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo};
 pub use ledger::{Event, Ledger, shard_of};
 pub use limits::{Figures, LimitName};
+pub use order::{
+    ATTEMPTS_MAX, Hold, OPERATIONS_MAX, Operation, OperationId, OperationKind, Order, OrderState,
+};
 pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};
-pub use policy::{Breach, HoldTerms, Limits, OnExpiry, Policy, PolicyBook, PolicyError, Throttle, WindowLimits};
-pub use record::{Record, WindowFigures};
+pub use policy::{
+    Breach, HoldTerms, Limits, OnExpiry, Policy, PolicyBook, PolicyError, PolicyFields, PolicyOverride, PolicyRule, PolicySet,
+    Scope, Span, Throttle, TierBinding, WindowLimits, parse_moment, policy_diff,
+};
+pub use record::{OrderFigures, Record, WindowFigures};
 pub use window::{Calendar, Period, WindowIds};
 
 use serde::{Deserialize, Serialize};

@@ -11,17 +11,23 @@ pub enum LimitName {
     DailyAmount,
     MonthlyAmount,
     YearlyAmount,
+    PendingAmount,
+    RefundDaily,
+    RefundMonthly,
 }
 
 impl LimitName {
     /// In the order of checks.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::DailyCount,
         Self::MonthlyCount,
         Self::YearlyCount,
         Self::DailyAmount,
         Self::MonthlyAmount,
         Self::YearlyAmount,
+        Self::PendingAmount,
+        Self::RefundDaily,
+        Self::RefundMonthly,
     ];
 
     /// As in `daily_amount`.
@@ -34,16 +40,59 @@ impl LimitName {
             Self::DailyAmount => "daily_amount",
             Self::MonthlyAmount => "monthly_amount",
             Self::YearlyAmount => "yearly_amount",
+            Self::PendingAmount => "pending_amount",
+            Self::RefundDaily => "refund_daily_amount",
+            Self::RefundMonthly => "refund_monthly_amount",
         }
     }
 
-    /// The window that lifts the limit.
+    /// The window that lifts the limit; `None` where only captures and voids do.
     #[must_use]
-    pub const fn period(self) -> Period {
+    pub const fn period(self) -> Option<Period> {
         match self {
-            Self::DailyCount | Self::DailyAmount => Period::Day,
-            Self::MonthlyCount | Self::MonthlyAmount => Period::Month,
-            Self::YearlyCount | Self::YearlyAmount => Period::Year,
+            Self::DailyCount | Self::DailyAmount | Self::RefundDaily => Some(Period::Day),
+            Self::MonthlyCount | Self::MonthlyAmount | Self::RefundMonthly => Some(Period::Month),
+            Self::YearlyCount | Self::YearlyAmount => Some(Period::Year),
+            Self::PendingAmount => None,
+        }
+    }
+
+    /// Whether the limit bounds a number of charges, not an amount.
+    #[must_use]
+    pub const fn is_count(self) -> bool {
+        matches!(self, Self::DailyCount | Self::MonthlyCount | Self::YearlyCount)
+    }
+
+    /// The limit's maximum.
+    #[must_use]
+    pub const fn max(self, limits: &Limits) -> u64 {
+        match self {
+            Self::DailyCount => limits.day.count.get(),
+            Self::MonthlyCount => limits.month.count.get(),
+            Self::YearlyCount => limits.year.count.get(),
+            Self::DailyAmount => limits.day.amount.get(),
+            Self::MonthlyAmount => limits.month.amount.get(),
+            Self::YearlyAmount => limits.year.amount.get(),
+            Self::PendingAmount => limits.pending.get(),
+            Self::RefundDaily => limits.refund_daily.get(),
+            Self::RefundMonthly => limits.refund_monthly.get(),
+        }
+    }
+
+    /// What counts against the limit, before and after a decision.
+    #[must_use]
+    pub const fn used(self, record: &Record) -> (u64, u64) {
+        let Record { day, month, year, .. } = record;
+        match self {
+            Self::DailyCount => (day.count_before, day.count_after),
+            Self::MonthlyCount => (month.count_before, month.count_after),
+            Self::YearlyCount => (year.count_before, year.count_after),
+            Self::DailyAmount => (day.amount_before, day.amount_after),
+            Self::MonthlyAmount => (month.amount_before, month.amount_after),
+            Self::YearlyAmount => (year.amount_before, year.amount_after),
+            Self::PendingAmount => (record.pending_before, record.pending_after),
+            Self::RefundDaily => (day.refunded_before, day.refunded_after),
+            Self::RefundMonthly => (month.refunded_before, month.refunded_after),
         }
     }
 
@@ -61,11 +110,10 @@ impl LimitName {
             Self::DailyAmount => Code::DailyAmount,
             Self::MonthlyAmount => Code::MonthlyAmount,
             Self::YearlyAmount => Code::YearlyAmount,
+            Self::PendingAmount => Code::PendingAmount,
+            Self::RefundDaily => Code::RefundDaily,
+            Self::RefundMonthly => Code::RefundMonthly,
         }
-    }
-
-    const fn counts(self) -> bool {
-        matches!(self, Self::DailyCount | Self::MonthlyCount | Self::YearlyCount)
     }
 }
 
@@ -73,7 +121,7 @@ impl LimitName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     pub limit: LimitName,
-    /// The window's id.
+    /// The window's id; 0 for a limit without one.
     pub window: u32,
     pub max: u64,
     pub before: u64,
@@ -84,15 +132,12 @@ impl Figures {
     /// The figures of one limit.
     #[must_use]
     pub const fn of(limit: LimitName, limits: &Limits, record: &Record) -> Self {
-        let window = record.of(limit.period());
-        let max = limits.of(limit.period());
-        if limit.counts() {
-            let (before, after) = (window.count_before, window.count_after);
-            Self { limit, window: window.id, max: max.count.get(), before, after }
-        } else {
-            let (before, after) = (window.amount_before, window.amount_after);
-            Self { limit, window: window.id, max: max.amount.get(), before, after }
-        }
+        let window = match limit.period() {
+            Some(period) => record.of(period).id,
+            None => 0,
+        };
+        let (before, after) = limit.used(record);
+        Self { limit, window, max: limit.max(limits), before, after }
     }
 
     /// What may still be consumed.

@@ -1,15 +1,27 @@
-//! The limits in force: a typed document with a default, tiers and merchants, compiled into one policy per account.
+//! The limits in force: policies for a default, tiers and merchants, by channel, currency and time, compiled into one policy
+//! for each charge.
 
+mod book;
+mod compile;
+mod diff;
 mod document;
+mod error;
+mod fields;
+mod set;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AmountMinor, Calendar, Channel, Code, Currency, MerchantId, Period};
+use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period};
 
-pub use document::PolicyError;
+pub use book::PolicyBook;
+pub use diff::policy_diff;
+pub use document::parse_moment;
+pub use error::PolicyError;
+pub use fields::PolicyFields;
+pub use set::{PolicyOverride, PolicyRule, PolicySet, Scope, Span, TierBinding};
 
 /// Amount and number of charges of one window. What has no limit has [`AmountMinor::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +60,8 @@ pub enum Breach {
 }
 
 /// The pace of charges past 100 % of a limit (generic cell rate algorithm, ITU-T I.371).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Throttle {
     /// Charges a minute; 1 to [`Throttle::PER_MINUTE_MAX`].
     pub per_minute: u32,
@@ -139,6 +152,33 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// A policy that refuses nothing, in UTC.
+    #[must_use]
+    pub fn unlimited(version: Arc<str>) -> Self {
+        Self {
+            version,
+            calendar: Calendar::UTC,
+            single_min: AmountMinor::ZERO,
+            single_max: AmountMinor::MAX,
+            limits: Limits::UNLIMITED,
+            breach: Breach::Reject,
+            hold: HoldTerms::DEFAULT,
+            over_capture_percent: 0,
+            allowed_channels: None,
+            allowed_currencies: None,
+        }
+    }
+
+    /// Whether the policy refuses anything at all.
+    #[must_use]
+    pub fn enforces(&self) -> bool {
+        self.limits != Limits::UNLIMITED
+            || self.single_max != AmountMinor::MAX
+            || self.single_min != AmountMinor::ZERO
+            || self.allowed_channels.is_some()
+            || self.allowed_currencies.is_some()
+    }
+
     /// What the policy says of a charge whatever was consumed before: the first code that refuses it, if any.
     #[must_use]
     pub fn refuses(&self, amount: AmountMinor, currency: Currency, channel: Option<&Channel>) -> Option<Code> {
@@ -158,56 +198,6 @@ impl Policy {
         } else {
             None
         }
-    }
-}
-
-/// One merchant's, tier's or the default policy, with its variants by currency.
-#[derive(Clone, Debug)]
-struct Entry {
-    base: Arc<Policy>,
-    by_currency: HashMap<&'static str, Arc<Policy>>,
-}
-
-impl Entry {
-    fn policy(&self, currency: Currency) -> &Arc<Policy> {
-        self.by_currency.get(currency.code()).unwrap_or(&self.base)
-    }
-}
-
-/// A compiled policy document.
-#[derive(Clone, Debug)]
-pub struct PolicyBook {
-    version: Arc<str>,
-    default: Option<Entry>,
-    merchants: HashMap<String, Entry>,
-}
-
-impl PolicyBook {
-    /// Reads a YAML document; see `docs/policies.md` for its fields.
-    ///
-    /// # Errors
-    /// [`PolicyError`] names the field and what is wrong; nothing of a document with an error is taken.
-    pub fn from_yaml(text: &str) -> Result<Self, PolicyError> {
-        document::compile(text)
-    }
-
-    /// The document's own version followed by a digest of its text, so that an edit without a new version still shows.
-    #[must_use]
-    pub fn version(&self) -> &Arc<str> {
-        &self.version
-    }
-
-    /// The policy in force for an account: the merchant's, else the default; `None` where the document has neither.
-    #[must_use]
-    pub fn effective(&self, merchant: &MerchantId, currency: Currency) -> Option<&Arc<Policy>> {
-        let entry = self.merchants.get(merchant.as_str()).or(self.default.as_ref())?;
-        Some(entry.policy(currency))
-    }
-
-    /// Number of merchants that the document names.
-    #[must_use]
-    pub fn merchants(&self) -> usize {
-        self.merchants.len()
     }
 }
 

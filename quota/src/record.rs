@@ -1,18 +1,35 @@
-//! The figures of one decision: what each window held before and after it.
+//! The figures of one decision: what each counter held before and after it, and how the order stands.
 
-use crate::{Code, Period};
+use crate::{Code, OrderState, Period};
 
-/// One window of an account, before and after a command.
+/// One window of an account, before and after a command. Amounts in minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WindowFigures {
     /// The window's id: `YYYYMMDD` for a day, `YYYYMM` for a month, `YYYY` for a year.
     pub id: u32,
-    /// Consumed amount in minor units.
+    /// How often the window was reset, modulo 256; after the command.
+    pub epoch: u8,
     pub amount_before: u64,
     pub amount_after: u64,
     /// Number of charges.
     pub count_before: u64,
     pub count_after: u64,
+    /// Amount of refunds made in the window.
+    pub refunded_before: u64,
+    pub refunded_after: u64,
+}
+
+/// The order after a command. All zero where the command was about none, or about an unknown one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OrderFigures {
+    pub state: OrderState,
+    /// When a hold ends by itself, seconds since the epoch.
+    pub hold_until_secs: u32,
+    pub amount: u64,
+    /// Captured of a hold.
+    pub settled: u64,
+    /// Refunded, and reserved for refunds.
+    pub refunded: u64,
 }
 
 /// What a store decided: the answer's code and every counter around it. This is what the Redis script replies and what
@@ -20,16 +37,46 @@ pub struct WindowFigures {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     pub code: Code,
-    /// The order was charged by an earlier command; this one changed no counter.
+    /// An earlier command did this already; this one changed no counter.
     pub replay: bool,
     pub day: WindowFigures,
     pub month: WindowFigures,
     pub year: WindowFigures,
+    /// What open holds have not settled.
+    pub pending_before: u64,
+    pub pending_after: u64,
+    /// The amount that the command moved, or would have: that of the command, or all that was left where it named none.
+    pub amount: u64,
+    /// Milliseconds: how long the proxy holds an admitted charge back, or after which time one that was refused with
+    /// [`Code::Throttled`] may come again.
+    pub wait_ms: u64,
+    pub order: OrderFigures,
+    /// Milliseconds since the epoch; 0 where the account is not suspended.
+    pub suspended_at_ms: u64,
     /// Number of changes of the account so far.
     pub version: u64,
 }
 
 impl Record {
+    /// A code without figures.
+    #[must_use]
+    pub fn bare(code: Code) -> Self {
+        Self {
+            code,
+            replay: false,
+            day: WindowFigures::default(),
+            month: WindowFigures::default(),
+            year: WindowFigures::default(),
+            pending_before: 0,
+            pending_after: 0,
+            amount: 0,
+            wait_ms: 0,
+            order: OrderFigures::default(),
+            suspended_at_ms: 0,
+            version: 0,
+        }
+    }
+
     /// The figures of one kind of window.
     #[must_use]
     pub const fn of(&self, period: Period) -> WindowFigures {

@@ -16,9 +16,10 @@ pub fn account(shard: u16, merchant: &MerchantId, currency: Currency) -> String 
     format!("sluice:{{{shard:02}}}:a:{merchant}:{currency}")
 }
 
-/// The order of (merchant, order number).
+/// The order of (merchant, order number). A command about no order has the key that no order has.
 #[must_use]
-pub fn order(shard: u16, merchant: &MerchantId, order_no: &OrderNo) -> String {
+pub fn order(shard: u16, merchant: &MerchantId, order_no: Option<&OrderNo>) -> String {
+    let order_no = order_no.map_or("", OrderNo::as_str);
     format!("sluice:{{{shard:02}}}:o:{merchant}:{order_no}")
 }
 
@@ -26,4 +27,10 @@ pub fn order(shard: u16, merchant: &MerchantId, order_no: &OrderNo) -> String {
 #[must_use]
 pub fn stream(shard: u16) -> String {
     format!("sluice:{{{shard:02}}}:ev")
+}
+
+/// When the open holds of a shard end: a sorted set of `<merchant>:<currency>:<order_no>` by seconds since the epoch.
+#[must_use]
+pub fn expiry(shard: u16) -> String {
+    format!("sluice:{{{shard:02}}}:x")
 }

@@ -28,4 +28,13 @@ impl Store for MemoryStore {
     async fn apply(&self, command: &Command, _notes: &Notes) -> Result<Reply, StoreError> {
         Ok(self.ledger().apply(command))
     }
+
+    async fn apply_batch(&self, batch: &[(Command, Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
+        let commands: Vec<Command> = batch.iter().map(|(command, _)| command.clone()).collect();
+        let mut ledger = self.ledger();
+        if all_or_none {
+            return Ok(ledger.apply_all_or_none(&commands));
+        }
+        Ok(commands.iter().map(|command| ledger.apply(command)).collect())
+    }
 }

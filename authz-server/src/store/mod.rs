@@ -12,7 +12,7 @@ use quota::{Action, Command, Reply};
 use thiserror::Error;
 
 pub use memory::MemoryStore;
-pub use redis::{RedisStore, RedisStoreConfig, SCRIPT};
+pub use redis::{DueHold, RedisStore, RedisStoreConfig, SCRIPT};
 
 /// What the journal is told beside the command itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] where no answer could be given.
     fn apply(&self, command: &Command, notes: &Notes) -> impl Future<Output = Result<Reply, StoreError>> + Send;
+
+    /// Decides and applies commands of one shard in their order, in one step: each by itself, or all of them or none. In the
+    /// second case they are of one merchant; where one is refused, it alone has its code, and the others have
+    /// [`quota::Code::BatchRefused`].
+    ///
+    /// # Errors
+    /// [`StoreError`] where no answer could be given, then for all of them.
+    fn apply_batch(
+        &self,
+        batch: &[(Command, Notes)],
+        all_or_none: bool,
+    ) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
 }
 
 /// The part of an event that the server knows before the store decides.

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prost::Message;
-use quota::{Account, Command, Currency, MerchantId, Order, OrderNo, Reply, shard_of};
+use quota::{Account, Action, Code, Command, Currency, MerchantId, Order, OrderNo, Record, Reply, shard_of};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, Client, FromRedisValue, RedisError, Script};
+use redis::{AsyncCommands, Client, RedisError, Script};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -115,7 +115,7 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer or holds something else.
     pub async fn order(&self, merchant: &MerchantId, order_no: &OrderNo) -> Result<Option<Order>, StoreError> {
-        self.read(keys::order(self.shard(merchant), merchant, order_no), packed::order).await
+        self.read(keys::order(self.shard(merchant), merchant, Some(order_no)), packed::order).await
     }
 
     async fn read<T>(&self, key: String, decode: fn(&[u8]) -> Result<T, PackedError>) -> Result<Option<T>, StoreError> {
@@ -137,49 +137,127 @@ impl RedisStore {
     }
 }
 
-impl Store for RedisStore {
-    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
-        if !self.verified.load(Ordering::Relaxed) {
-            self.verify().await?;
-        }
-        let (event_id, reply) = self.bounded(self.ask(command, notes)).await?;
-        let (record, decision_id, event): (Vec<u8>, Vec<u8>, String) = reply;
-        Ok(Reply {
-            record: packed::record(&record).map_err(corrupt)?,
-            decision_id: decision_id.try_into().map_err(|_| corrupt("a decision id of another length"))?,
-            event_id,
-            event_seq: event_seq(&event)?,
+/// A hold whose time is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueHold {
+    pub merchant: MerchantId,
+    pub currency: Currency,
+    pub order_no: OrderNo,
+}
+
+impl DueHold {
+    /// Reads a member of the sorted set, `<merchant>:<currency>:<order_no>`.
+    fn parse(member: &str) -> Option<Self> {
+        let mut parts = member.splitn(3, ':');
+        Some(Self {
+            merchant: MerchantId::parse(parts.next()?).ok()?,
+            currency: Currency::parse(parts.next()?).ok()?,
+            order_no: OrderNo::parse(parts.next()?).ok()?,
         })
     }
 }
 
 impl RedisStore {
-    /// Calls the script; gives the id under which it was called with its reply.
+    /// Holds of a shard that ended before `now_secs` (seconds since the epoch), the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis gives no answer or holds something else.
+    pub async fn due_holds(&self, shard: u16, now_secs: u64, max: isize) -> Result<Vec<DueHold>, StoreError> {
+        let mut connection = self.connection.clone();
+        let key = keys::expiry(shard);
+        let members: Vec<String> =
+            self.bounded(connection.zrangebyscore_limit(key, "-inf", now_secs, 0, max)).await?;
+        let hold = |member: &String| DueHold::parse(member).ok_or_else(|| corrupt(format_args!("hold {member}")));
+        members.iter().map(hold).collect()
+    }
+}
+
+impl Store for RedisStore {
+    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+        let replies = self.run(&[(command, notes)], false).await?;
+        replies.into_iter().next().ok_or_else(|| corrupt("no reply"))
+    }
+
+    async fn apply_batch(&self, batch: &[(Command, Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
+        let batch: Vec<(&Command, &Notes)> = batch.iter().map(|(command, notes)| (command, notes)).collect();
+        self.run(&batch, all_or_none).await
+    }
+}
+
+/// What the script replies to one command: record, decision id, stream id of the event.
+type RawReply = (Vec<u8>, Vec<u8>, String);
+
+impl RedisStore {
+    async fn run(&self, batch: &[(&Command, &Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
+        if !self.verified.load(Ordering::Relaxed) {
+            self.verify().await?;
+        }
+        let (ids, raw) = self.bounded(self.ask(batch, all_or_none)).await?;
+        if raw.len() != batch.len() {
+            return Err(corrupt(format_args!("{} replies to {} commands", raw.len(), batch.len())));
+        }
+        ids.into_iter().zip(raw).map(|(event_id, raw)| reply(event_id, raw)).collect()
+    }
+
+    /// Calls the script; gives the ids under which it was called with its replies.
     ///
     /// A connection that was lost, or could not be made before, says so to the next call only, so that one asks once more.
-    /// That is safe: an attempt that was admitted is known by name, and with an id of its own the second call's event
-    /// is never taken for the first one's.
-    async fn ask<T: FromRedisValue>(&self, command: &Command, notes: &Notes) -> Result<([u8; 16], T), RedisError> {
-        match self.invoke(command, notes).await {
-            Err(error) if error.is_io_error() && !error.is_timeout() => {
-                let again = Command { decision_id: clock::decision_id(), ..command.clone() };
-                self.invoke(&again, notes).await.map(|reply| (again.decision_id, reply))
+    /// That is safe where a repetition is known by its attempt or operation, and with an id of its own the second
+    /// call's event is never taken for the first one's.
+    async fn ask(
+        &self,
+        batch: &[(&Command, &Notes)],
+        all_or_none: bool,
+    ) -> Result<(Vec<[u8; 16]>, Vec<RawReply>), RedisError> {
+        let ids = |batch: &[(&Command, &Notes)]| batch.iter().map(|(command, _)| command.decision_id).collect();
+        let repeatable = batch.iter().all(|(command, _)| is_repeatable(&command.action));
+        match self.invoke(batch, all_or_none).await {
+            Err(error) if repeatable && error.is_io_error() && !error.is_timeout() => {
+                let renamed: Vec<Command> = batch.iter().map(|(command, _)| renamed(command)).collect();
+                let again: Vec<_> = renamed.iter().zip(batch).map(|(command, (_, notes))| (command, *notes)).collect();
+                self.invoke(&again, all_or_none).await.map(|replies| (ids(&again), replies))
             }
-            result => result.map(|reply| (command.decision_id, reply)),
+            result => result.map(|replies| (ids(batch), replies)),
         }
     }
 
-    async fn invoke<T: FromRedisValue>(&self, command: &Command, notes: &Notes) -> Result<T, RedisError> {
-        let shard = self.shard(&command.merchant);
+    async fn invoke(&self, batch: &[(&Command, &Notes)], all_or_none: bool) -> Result<Vec<RawReply>, RedisError> {
         let mut invocation = self.script.prepare_invoke();
-        invocation
-            .key(keys::account(shard, &command.merchant, command.currency))
-            .key(keys::order(shard, &command.merchant, &command.order_no))
-            .key(keys::stream(shard))
-            .arg(packed::command(command))
-            .arg(event_context(command, notes).encode_to_vec());
+        // Commands of one call are of one shard.
+        let shard = batch.first().map_or(0, |(command, _)| self.shard(&command.merchant));
+        invocation.key(keys::stream(shard)).key(keys::expiry(shard)).arg(if all_or_none { "a" } else { "" });
+        for (command, notes) in batch {
+            invocation
+                .key(keys::account(shard, &command.merchant, command.currency))
+                .key(keys::order(shard, &command.merchant, command.order_no.as_ref()))
+                .arg(packed::command(command))
+                .arg(event_context(command, notes).encode_to_vec())
+                .arg(command.history.as_deref().map(packed::pack_order).unwrap_or_default());
+        }
         invocation.invoke_async(&mut self.connection.clone()).await
     }
+}
+
+/// Whether the command may be asked twice although the first may have been applied.
+const fn is_repeatable(action: &Action) -> bool {
+    !matches!(action, Action::Adjust(_) | Action::Reset(_))
+}
+
+fn renamed(command: &Command) -> Command {
+    Command { decision_id: clock::decision_id(), ..command.clone() }
+}
+
+fn reply(event_id: [u8; 16], (record, decision_id, event): RawReply) -> Result<Reply, StoreError> {
+    if record.is_empty() {
+        let record = Record::bare(Code::BatchRefused);
+        return Ok(Reply { record, decision_id: event_id, event_id, event_seq: None });
+    }
+    Ok(Reply {
+        record: packed::record(&record).map_err(corrupt)?,
+        decision_id: decision_id.try_into().map_err(|_| corrupt("a decision id of another length"))?,
+        event_id,
+        event_seq: event_seq(&event)?,
+    })
 }
 
 /// The number of an event is the second part of its stream id, `0-<number>`.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::WindowIds;
+use crate::{MerchantId, WindowIds};
 
 fn merchant(id: &str) -> MerchantId {
     MerchantId::parse(id).unwrap()
@@ -8,6 +8,9 @@ fn merchant(id: &str) -> MerchantId {
 fn currency(code: &str) -> Currency {
     Currency::parse(code).unwrap()
 }
+
+/// 2026-11-21T21:30Z.
+const NOW_MS: i64 = 1_795_296_600_000;
 
 const DOCUMENT: &str = r#"
 version: "7"
@@ -40,7 +43,7 @@ fn each_level_lies_over_the_one_it_inherits() {
         ("special", "JPY", 1, 60, 70, 3),
     ];
     for (id, code, single_min, single_max, daily, monthly_count) in table {
-        let policy = book.effective(&merchant(id), currency(code)).unwrap();
+        let policy = book.effective(&merchant(id), currency(code), None, NOW_MS).unwrap();
         let got = (
             policy.single_min.get(),
             policy.single_max.get(),
@@ -50,7 +53,7 @@ fn each_level_lies_over_the_one_it_inherits() {
         assert_eq!(got, (single_min, single_max, daily, monthly_count), "{id} {code}");
         assert!(policy.version.starts_with("7#"), "{}", policy.version);
     }
-    let special = book.effective(&merchant("special"), currency("USD")).unwrap();
+    let special = book.effective(&merchant("special"), currency("USD"), None, NOW_MS).unwrap();
     // 2026-11-21T21:30Z is 05:30 of the 22nd in Shanghai, before the cut-off at 6.
     let ids = special.calendar.windows_at(1_795_296_600_000);
     assert_eq!(ids, WindowIds { day: 20261121, month: 202611, year: 2026 });
@@ -59,8 +62,8 @@ fn each_level_lies_over_the_one_it_inherits() {
 #[test]
 fn a_document_without_default_leaves_strangers_without_policy() {
     let book = PolicyBook::from_yaml("{version: a, merchants: {m: {daily_count: 1}}}").unwrap();
-    assert!(book.effective(&merchant("m"), currency("USD")).is_some());
-    assert!(book.effective(&merchant("other"), currency("USD")).is_none());
+    assert!(book.effective(&merchant("m"), currency("USD"), None, NOW_MS).is_some());
+    assert!(book.effective(&merchant("other"), currency("USD"), None, NOW_MS).is_none());
 }
 
 #[test]
@@ -99,6 +102,48 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
         ),
         ("{version: a, merchants: {m: {daily_count: 1}, m: {daily_count: 2}}}", "duplicate entry `m`"),
         ("{version: a, default: {daily_count: 1}, default: {daily_count: 2}}", "duplicate"),
+        ("{version: a, default: [{daily_count: 1}, {daily_amount: -1}]}", "0 to 9007199254740991"),
+        ("{version: a, default: [{daily_count: 1}, {timezone: X}]}", "`default[1].timezone`"),
+        ("{version: a, default: {daily_count: 1, over_capture_percent: 101}}", "`default.over_capture_percent`"),
+        ("{version: a, default: {daily_count: 1, hold: {lifetime_secs: 0}}}", "`default.hold.lifetime_secs`"),
+        ("{version: a, default: {daily_count: 1, hold: {on_expiry: keep}}}", "keep"),
+        ("{version: a, default: {daily_count: 1, breach: slow}}", "`reject`, or `throttle`"),
+        ("{version: a, default: {daily_count: 1, breach: {throttle: {per_minute: 1}}}}", "`reject`, or `throttle`"),
+        (
+            "{version: a, default: {breach: {throttle: {per_minute: 0, burst: 1, delay_ms_max: 0, ceiling_percent: 100}}}}",
+            "`default.breach.throttle.per_minute`",
+        ),
+        (
+            "{version: a, default: {breach: {throttle: {per_minute: 1, burst: 1, delay_ms_max: 0, ceiling_percent: 99}}}}",
+            "`default.breach.throttle.ceiling_percent`",
+        ),
+        ("{version: a, default: {channels: {card: {timezone: UTC}}}}", "unknown field `timezone`"),
+        ("{version: a, default: {channels: {'': {daily_count: 1}}}}", "`default.channels`"),
+        ("{version: a, default: {channels: {card: {currencies: {XX: {}}}}}}", "`default.channels.card.currencies`"),
+        ("{version: a, default: {daily_count: 1, level: 1}}", "`default.level`"),
+        ("{version: a, tiers: {t: {daily_count: 1, level: 6}}}", "`tiers.t.level`"),
+        ("{version: a, default: {daily_count: 1, effective_from: soon}}", "`default.effective_from`"),
+        (
+            "{version: a, default: {daily_count: 1, effective_from: 2026-01-02, effective_until: 2026-01-02}}",
+            "`default.effective_until`",
+        ),
+        (
+            "{version: a, overrides: [{merchant: m, from: 2026-01-01, until: 2026-01-01, approved_by: a, reason: b}]}",
+            "`overrides[0].until`",
+        ),
+        (
+            "{version: a, overrides: [{merchant: m, from: 2026-01-01, until: 2026-01-02, approved_by: ' ', reason: b}]}",
+            "`overrides[0].approved_by`",
+        ),
+        (
+            "{version: a, overrides: [{merchant: 'm:', from: 2026-01-01, until: 2026-01-02, approved_by: a, reason: b}]}",
+            "`overrides[0].merchant`",
+        ),
+        ("{version: a, overrides: [{merchant: m, from: 2026-01-01, approved_by: a, reason: b}]}", "missing field `until`"),
+        (
+            "{version: a, default: {single_min: 9}, merchants: {m: [{single_max: 10}, {single_max: 8, effective_from: 2030-01-01}]}}",
+            "`merchants.m[1].single_min`",
+        ),
     ];
     for (text, expected) in table {
         let error = PolicyBook::from_yaml(text).unwrap_err().to_string();
@@ -111,7 +156,7 @@ fn what_needs_no_counter_is_refused_in_order() {
     let text =
         "{version: a, default: {single_min: 10, single_max: 20, allowed_channels: [card], allowed_currencies: [USD]}}";
     let book = PolicyBook::from_yaml(text).unwrap();
-    let policy = book.effective(&merchant("m"), currency("USD")).unwrap();
+    let policy = book.effective(&merchant("m"), currency("USD"), None, NOW_MS).unwrap();
     let card = Channel::parse("card").unwrap();
     let wire = Channel::parse("wire").unwrap();
     let table = [
@@ -127,4 +172,190 @@ fn what_needs_no_counter_is_refused_in_order() {
         let amount = AmountMinor::new(amount).unwrap();
         assert_eq!(policy.refuses(amount, currency(code), channel), expected, "{amount} {code} {channel:?}");
     }
+}
+
+/// A document with everything that decides which policy holds.
+const LAYERED: &str = "
+version: '8'
+default:
+  - daily_amount: 100
+    channels:
+      card: {daily_amount: 90, currencies: {JPY: {daily_amount: 80}}}
+    currencies:
+      JPY: {daily_amount: 70}
+  - {daily_amount: 101, effective_from: 2027-01-01, effective_until: 2027-02-01}
+  - {daily_amount: 102, priority: 5, effective_from: 2027-01-10T00:00:00+08:00, effective_until: 2027-01-20}
+tiers:
+  gold: {level: 4, daily_amount: 200, channels: {wire: {daily_amount: 210}}}
+merchants:
+  tiered: {tier: gold}
+  own: {tier: gold, daily_amount: 300, channels: {card: {daily_amount: 310}}}
+  passing: {daily_amount: 400, effective_until: 2026-12-01}
+  moving: [{tier: gold, effective_from: 2027-03-01}]
+  late: [{priority: 1, daily_amount: 500}, {priority: 1, daily_amount: 501, effective_from: 2027-01-01}]
+  ranked: [{priority: 2, daily_amount: 600}, {priority: 1, daily_amount: 601, effective_from: 2027-01-01}]
+overrides:
+  - {merchant: own, from: 2026-12-24, until: 2026-12-27, approved_by: ann, reason: sale, daily_amount: 999}
+  - {merchant: own, currency: EUR, from: 2026-12-25, until: 2026-12-28, approved_by: ann, reason: sale, daily_amount: 998}
+  - {merchant: own, channel: card, from: 2026-12-26, until: 2026-12-29, approved_by: ann, reason: sale, daily_amount: 997}
+  - {merchant: plain, from: 2026-12-24, until: 2026-12-27, approved_by: ann, reason: sale, daily_amount: 996}
+";
+
+#[test]
+fn scope_channel_currency_priority_and_time_decide_which_policy_holds() {
+    let book = PolicyBook::from_yaml(LAYERED).unwrap();
+    let table = [
+        // merchant, currency, channel, moment, daily amount
+        ("nobody", "USD", None, "2026-11-21", 100),
+        ("nobody", "USD", Some("wallet"), "2026-11-21", 100),
+        ("nobody", "JPY", None, "2026-11-21", 70),
+        ("nobody", "USD", Some("card"), "2026-11-21", 90),
+        ("nobody", "JPY", Some("card"), "2026-11-21", 80),
+        ("nobody", "JPY", Some("wallet"), "2026-11-21", 70),
+        // Times: from the first moment on, no more at the last; the later start wins, unless priority says otherwise.
+        ("nobody", "USD", None, "2026-12-31T23:59:59.999Z", 100),
+        ("nobody", "USD", None, "2027-01-01", 101),
+        ("nobody", "USD", None, "2027-01-09T15:59:59.999Z", 101),
+        ("nobody", "USD", None, "2027-01-09T16:00:00Z", 102),
+        ("nobody", "USD", None, "2027-01-19T23:59:59.999Z", 102),
+        ("nobody", "USD", None, "2027-01-20", 101),
+        ("nobody", "USD", None, "2027-02-01", 100),
+        ("nobody", "JPY", None, "2027-01-15", 70),
+        ("late", "USD", None, "2026-12-31", 500),
+        ("late", "USD", None, "2027-01-01", 501),
+        ("ranked", "USD", None, "2027-01-01", 600),
+        // Merchant before tier before default, and a channel before all of them.
+        ("tiered", "USD", None, "2026-11-21", 200),
+        ("tiered", "USD", Some("wire"), "2026-11-21", 210),
+        ("tiered", "USD", Some("card"), "2026-11-21", 90),
+        ("own", "USD", None, "2026-11-21", 300),
+        ("own", "USD", Some("wire"), "2026-11-21", 210),
+        ("own", "USD", Some("card"), "2026-11-21", 310),
+        ("own", "JPY", Some("card"), "2026-11-21", 80),
+        ("own", "JPY", Some("wire"), "2026-11-21", 210),
+        ("passing", "USD", None, "2026-11-30T23:59:59.999Z", 400),
+        ("passing", "USD", None, "2026-12-01", 100),
+        ("moving", "USD", None, "2027-02-28", 100),
+        ("moving", "USD", None, "2027-03-01", 200),
+        // Overrides lie over everything for their time.
+        ("own", "USD", None, "2026-12-23T23:59:59.999Z", 300),
+        ("own", "USD", None, "2026-12-24", 999),
+        ("own", "USD", Some("wire"), "2026-12-24", 999),
+        ("own", "EUR", None, "2026-12-24", 999),
+        ("own", "EUR", None, "2026-12-25", 998),
+        ("own", "EUR", Some("card"), "2026-12-26", 997),
+        ("own", "USD", Some("card"), "2026-12-25", 999),
+        ("own", "USD", Some("card"), "2026-12-26", 997),
+        ("own", "USD", None, "2026-12-26T23:59:59.999Z", 999),
+        ("own", "USD", None, "2026-12-27", 300),
+        ("own", "EUR", None, "2026-12-27", 998),
+        ("own", "EUR", None, "2026-12-28", 300),
+        ("own", "USD", Some("card"), "2026-12-29", 310),
+        ("plain", "USD", None, "2026-12-24", 996),
+        ("plain", "JPY", None, "2026-12-24", 996),
+        ("plain", "JPY", None, "2026-12-27", 70),
+    ];
+    for (id, code, channel, moment, daily) in table {
+        let at_ms = parse_moment(moment).unwrap();
+        let channel = channel.map(|name| Channel::parse(name).unwrap());
+        let policy = book.effective(&merchant(id), currency(code), channel.as_ref(), at_ms).unwrap();
+        assert_eq!(policy.limits.day.amount.get(), daily, "{id} {code} {channel:?} {moment}");
+        let named = if daily > 900 { "override:" } else { "8#" };
+        assert!(policy.version.starts_with(named), "{id} {moment}: {}", policy.version);
+    }
+}
+
+#[test]
+fn a_policy_without_time_left_leaves_nothing() {
+    let text = "{version: a, merchants: {m: {daily_count: 1, effective_from: 2027-01-01, effective_until: 2027-01-02}}}";
+    let book = PolicyBook::from_yaml(text).unwrap();
+    let at = |moment| book.effective(&merchant("m"), currency("USD"), None, parse_moment(moment).unwrap()).is_some();
+    assert_eq!(["2026-12-31", "2027-01-01", "2027-01-02"].map(at), [false, true, false]);
+}
+
+#[test]
+fn what_is_new_in_a_policy_is_read_and_inherited() {
+    let text = "
+version: a
+default: {hold: {lifetime_secs: 60, on_expiry: settle}, over_capture_percent: 15, pending_amount: 5, refund_daily_amount: 6}
+merchants:
+  m:
+    hold: {lifetime_secs: 70}
+    refund_monthly_amount: 7
+    breach: {throttle: {per_minute: 60, burst: 2, delay_ms_max: 500, ceiling_percent: 120}}
+    channels: {card: {breach: reject, pending_amount: unlimited}}
+";
+    let book = PolicyBook::from_yaml(text).unwrap();
+    let policy = book.effective(&merchant("m"), currency("USD"), None, NOW_MS).unwrap();
+    assert_eq!(policy.hold, HoldTerms { lifetime_secs: 70, on_expiry: OnExpiry::Settle });
+    let limits = [policy.limits.pending, policy.limits.refund_daily, policy.limits.refund_monthly];
+    assert_eq!((limits.map(AmountMinor::get), policy.over_capture_percent), ([5, 6, 7], 15));
+    let throttle = Throttle { per_minute: 60, burst: 2, delay_ms_max: 500, ceiling_percent: 120 };
+    assert_eq!(policy.breach, Breach::Throttle(throttle));
+    let card = Channel::parse("card").unwrap();
+    let policy = book.effective(&merchant("m"), currency("USD"), Some(&card), NOW_MS).unwrap();
+    assert_eq!((policy.breach, policy.limits.pending), (Breach::Reject, AmountMinor::MAX));
+}
+
+#[test]
+fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
+    let mut set = PolicySet::from_yaml("{version: a, default: {daily_count: 1, daily_amount: 5}, merchants: {m: {daily_count: 3}}}").unwrap();
+    set.next_source("rows");
+    let rule = |version: &str, fields| PolicyRule {
+        path: String::new(),
+        version: version.into(),
+        channel: None,
+        currency: None,
+        priority: -1,
+        span: Span::ALWAYS,
+        fields,
+    };
+    let fields = |count| PolicyFields { daily_count: AmountMinor::new(count), ..PolicyFields::default() };
+    set.add(&Scope::Merchant(merchant("m")), rule("r1", fields(4))).unwrap();
+    set.add(&Scope::Merchant(merchant("n")), rule("r2", fields(6))).unwrap();
+    let book = set.compile().unwrap();
+    let of = |id| {
+        let policy = book.effective(&merchant(id), currency("USD"), None, NOW_MS).unwrap();
+        (policy.limits.day.count.get(), policy.limits.day.amount.get())
+    };
+    assert_eq!((of("m"), of("n"), of("o")), ((4, 5), (6, 5), (1, 5)));
+    assert!(book.version().ends_with("+rows"), "{}", book.version());
+    let bad = rule("r3", PolicyFields { cutoff_hour: Some(24), ..PolicyFields::default() });
+    assert!(set.add(&Scope::Default, bad).unwrap_err().to_string().contains("`cutoff_hour`"));
+}
+
+#[test]
+fn a_diff_says_what_changes_for_whom() {
+    let old = "
+version: '1'
+default: {daily_amount: 100}
+tiers: {gold: {daily_amount: 200}}
+merchants: {a: {tier: gold}, b: {tier: gold}, c: {single_max: 5}, d: {daily_amount: 7}, e: {daily_amount: 100}}
+";
+    let new = "
+version: '2'
+default: {daily_amount: 100}
+tiers: {gold: {daily_amount: 250}}
+merchants:
+  a: {tier: gold}
+  b: {tier: gold, channels: {card: {daily_amount: 10}}}
+  c: [{single_max: 5}, {single_max: 6, effective_from: 2027-01-01, effective_until: 2027-01-02}]
+overrides: [{merchant: c, currency: JPY, from: 2027-03-01, until: 2027-04-01, approved_by: a, reason: b, daily_count: 1}]
+";
+    let (old, new) = (PolicyBook::from_yaml(old).unwrap(), PolicyBook::from_yaml(new).unwrap());
+    let expected = [
+        "tier gold: daily_amount 200 -> 250",
+        "merchant b: daily_amount 200 -> 250",
+        "merchant b, channel card: daily_amount 200 -> 10",
+        "merchant c from 2027-01-01T00:00:00+00:00: single_max 5 -> 6",
+        "merchant c from 2027-01-02T00:00:00+00:00: as before",
+        "merchant c from 2027-03-01T00:00:00+00:00, currency JPY: daily_count unlimited -> 1",
+        "merchant c from 2027-04-01T00:00:00+00:00: as before",
+        "merchant d: daily_amount 7 -> 100",
+    ];
+    assert_eq!(policy_diff(&old, &new), expected);
+    assert_eq!(policy_diff(&old, &old), Vec::<String>::new());
+    let without = PolicyBook::from_yaml("{version: a, merchants: {m: {daily_count: 1}}}").unwrap();
+    let diff = policy_diff(&old, &without);
+    assert!(diff.contains(&"default: loses its policy, payments will be refused".to_owned()), "{diff:#?}");
 }

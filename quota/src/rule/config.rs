@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::json::Wanted;
 use super::path::Template;
-use super::{Action, Field, OnError, Rule, RuleSet, Source, Unmatched, VoidOn};
+use super::{Action, Field, Need, OnError, Rule, RuleSet, SettleOn, Source, Unmatched, VoidOn};
 use crate::{Mode, Unit};
 
 /// Most rules of a document.
@@ -84,6 +84,8 @@ struct RawRule {
     r#match: RawMatch,
     #[serde(default)]
     action: Action,
+    settle: Option<SettleOn>,
+    settle_amount_header: Option<String>,
     extract: RawExtract,
     unit: Unit,
     #[serde(default)]
@@ -108,11 +110,13 @@ struct RawMatch {
 #[serde(deny_unknown_fields)]
 struct RawExtract {
     merchant: Vec<RawSource>,
-    amount: Vec<RawSource>,
+    amount: Option<Vec<RawSource>>,
     currency: Vec<RawSource>,
-    order_no: Vec<RawSource>,
+    order_no: Option<Vec<RawSource>>,
     payment_no: Option<Vec<RawSource>>,
     channel: Option<Vec<RawSource>>,
+    operation_no: Option<Vec<RawSource>>,
+    r#final: Option<Vec<RawSource>>,
 }
 
 /// Exactly one of the members. A struct, not an enum, so that JSON and YAML write it alike.
@@ -186,12 +190,16 @@ fn build(raw: RawRule) -> Result<Rule, Problem> {
     let methods = methods(raw.r#match.methods).map_err(at("match.methods"))?;
     let path = Template::parse(&raw.r#match.path, SEGMENTS_MAX).map_err(at("match.path"))?;
     let mut wanted = Wanted::default();
-    let fields = fields(raw.extract, &path, &mut wanted)?;
+    let fields = fields(raw.extract, raw.action, &path, &mut wanted)?;
+    let settle = settle(raw.action, raw.settle).map_err(at("settle"))?;
+    let settle_amount_header = settle_amount_header(raw.action, settle, raw.settle_amount_header);
     let body_bytes_max = within(raw.body_bytes_max.unwrap_or(BODY_BYTES_DEFAULT), 1, BODY_BYTES_MAX);
     let timeout_ms = within(raw.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT), 1, TIMEOUT_MS_MAX);
     Ok(Rule {
         name: raw.name,
         action: raw.action,
+        settle,
+        settle_amount_header: settle_amount_header.map_err(at("settle_amount_header"))?,
         unit: raw.unit,
         allow_zero: raw.allow_zero,
         mode: raw.mode,
@@ -233,20 +241,53 @@ fn is_token(text: &str) -> bool {
     bounded(text).is_ok() && text.bytes().all(allowed)
 }
 
-fn fields(raw: RawExtract, path: &Template, wanted: &mut Wanted) -> Result<Vec<(Field, Vec<Source>)>, Problem> {
+fn settle(action: Action, settle: Option<SettleOn>) -> Result<SettleOn, String> {
+    match (action, settle) {
+        (Action::Hold, settle) => Ok(settle.unwrap_or_default()),
+        (_, None) => Ok(SettleOn::default()),
+        (_, Some(_)) => Err(format!("is for the action hold, this one is {}", action.as_str())),
+    }
+}
+
+fn settle_amount_header(action: Action, settle: SettleOn, name: Option<String>) -> Result<Option<String>, String> {
+    let Some(name) = name else { return Ok(None) };
+    match (action, settle) {
+        (Action::Settle, _) | (Action::Hold, SettleOn::Success) => {}
+        (Action::Hold, SettleOn::Later) => return Err("is never read where settle is later".to_owned()),
+        (Action::Consume | Action::Refund | Action::Void | Action::Check, _) => {
+            return Err(format!("is for the actions hold and settle, this one is {}", action.as_str()));
+        }
+    }
+    let name = name.to_ascii_lowercase();
+    if is_token(&name) { Ok(Some(name)) } else { Err(format!("{name:?} is not a header name")) }
+}
+
+fn fields(
+    raw: RawExtract,
+    action: Action,
+    path: &Template,
+    wanted: &mut Wanted,
+) -> Result<Vec<(Field, Vec<Source>)>, Problem> {
     // The currency comes before the amount, whose decimals it decides.
     let listed = [
         (Field::Merchant, Some(raw.merchant)),
-        (Field::OrderNo, Some(raw.order_no)),
+        (Field::OrderNo, raw.order_no),
         (Field::Currency, Some(raw.currency)),
-        (Field::Amount, Some(raw.amount)),
+        (Field::Amount, raw.amount),
         (Field::PaymentNo, raw.payment_no),
         (Field::Channel, raw.channel),
+        (Field::OperationNo, raw.operation_no),
+        (Field::Final, raw.r#final),
     ];
     let mut fields = Vec::new();
     for (field, sources) in listed {
-        let Some(sources) = sources else { continue };
         let place = format!("extract.{}", field.as_str());
+        let sources = match (sources, action.need(field)) {
+            (Some(sources), Need::Required | Need::Optional) => sources,
+            (None, Need::Optional | Need::No) => continue,
+            (None, Need::Required) => return Err((place, format!("is needed for the action {}", action.as_str()))),
+            (Some(_), Need::No) => return Err((place, format!("is of no use to the action {}", action.as_str()))),
+        };
         if sources.is_empty() || sources.len() > SOURCES_MAX {
             let problem = format!("must list 1 to {SOURCES_MAX} sources, it lists {}", sources.len());
             return Err((place, problem));

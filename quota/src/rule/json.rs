@@ -37,7 +37,9 @@ pub(super) enum Scalar {
     /// A number's own text.
     Number(String),
     Null,
-    /// An object, an array or a boolean.
+    /// `true` or `false`, as its text.
+    Bool(&'static str),
+    /// An object or an array.
     Other,
 }
 
@@ -171,6 +173,8 @@ fn scalar(raw: &str) -> Option<Scalar> {
         b'"' => serde_json::from_str(raw).ok().map(Scalar::Text),
         b'-' | b'0'..=b'9' => Some(Scalar::Number(raw.to_owned())),
         b'n' => Some(Scalar::Null),
+        b't' => Some(Scalar::Bool("true")),
+        b'f' => Some(Scalar::Bool("false")),
         _ => Some(Scalar::Other),
     }
 }

@@ -1,40 +1,35 @@
 //! Rules: which requests are payments, and where in a request the charge is written.
 //!
 //! A rules document is parsed into valid [`Rule`]s once; [`RuleSet::find`] names the rule of a request, and
-//! [`Rule::read_head`] followed by [`Draft::finish`] reads the [`Charge`]. The proxy filter and the server (for Envoy's
+//! [`Rule::read_head`] followed by [`Draft::finish`] reads the [`Request`]. The proxy filter and the server (for Envoy's
 //! native ext_authz) share this code; how a request's parts are obtained is left to them ([`Head`]).
 
+mod action;
 mod config;
 mod json;
 mod path;
 mod read;
+mod source;
 
 #[cfg(test)]
 mod tests;
 
+pub use action::{Action, Need, SettleOn};
 pub use config::{
     BODY_BYTES_MAX, Document, METHODS_MAX, POINTER_TOKENS_MAX, RULES_MAX, RuleError, SEGMENTS_MAX, SOURCES_MAX,
     STATUSES_MAX, TEXT_LEN_MAX, TIMEOUT_MS_MAX,
 };
 pub use path::Captures;
-pub use read::{AMOUNT_LEN_MAX, Charge, Draft, Head, Refusal, Unreadable};
+pub use read::{AMOUNT_LEN_MAX, Draft, Head, Refusal, Request, Unreadable};
+pub use source::Source;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, Mode, Unit};
+use crate::{AmountMinor, Code, Currency, Mode, Unit};
 use json::Wanted;
 use path::{Readings, Template};
-
-/// What a matching request asks of the server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Consume quota for an attempt at an order.
-    #[default]
-    Consume,
-}
 
 /// What happens to a payment when the server gives no usable answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +53,7 @@ pub enum Unmatched {
     Refuse,
 }
 
-/// A part of a charge.
+/// A part of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
     Merchant,
@@ -67,6 +62,8 @@ pub enum Field {
     OrderNo,
     PaymentNo,
     Channel,
+    OperationNo,
+    Final,
 }
 
 impl Field {
@@ -80,42 +77,9 @@ impl Field {
             Self::OrderNo => "order_no",
             Self::PaymentNo => "payment_no",
             Self::Channel => "channel",
+            Self::OperationNo => "operation_no",
+            Self::Final => "final",
         }
-    }
-}
-
-/// One place in a request where a field may be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A request header, by its lower-case name.
-    Header(String),
-    /// A capture of the rule's path template.
-    Path(String),
-    /// A query parameter.
-    Query(String),
-    /// A JSON pointer (RFC 6901) into the body, and the number of its leaf in [`Wanted`].
-    Json { pointer: String, slot: usize },
-    /// A field of an `application/x-www-form-urlencoded` body.
-    Form(String),
-    /// A string in Envoy's dynamic metadata: namespace, then keys.
-    Metadata(Vec<String>),
-}
-
-impl Source {
-    /// The source as a refusal names it. Configuration only, nothing of the request.
-    fn describe(&self) -> String {
-        match self {
-            Self::Header(name) => format!("header {name}"),
-            Self::Path(name) => format!("path {{{name}}}"),
-            Self::Query(name) => format!("query {name}"),
-            Self::Json { pointer, .. } => format!("json {pointer}"),
-            Self::Form(name) => format!("form {name}"),
-            Self::Metadata(path) => format!("metadata {}", path.join(".")),
-        }
-    }
-
-    const fn is_body(&self) -> bool {
-        matches!(self, Self::Json { .. } | Self::Form(_))
     }
 }
 
@@ -146,6 +110,10 @@ impl VoidOn {
 pub struct Rule {
     pub name: String,
     pub action: Action,
+    /// When a hold is captured; of no meaning for other actions.
+    pub settle: SettleOn,
+    /// The header of the gateway's answer with the amount that was captured, by its lower-case name.
+    pub settle_amount_header: Option<String>,
     pub unit: Unit,
     pub allow_zero: bool,
     /// What holds where the route says nothing else.
@@ -167,6 +135,25 @@ impl Rule {
     #[must_use]
     pub fn needs_body(&self) -> bool {
         self.sources().any(Source::is_body)
+    }
+
+    /// Whether the rule acts on the gateway's answer in a way that only the proxy filter can: what was asked would stay
+    /// without its second half.
+    #[must_use]
+    pub const fn needs_response(&self) -> bool {
+        match self.action {
+            Action::Consume | Action::Check => false,
+            Action::Hold => matches!(self.settle, SettleOn::Success),
+            Action::Settle | Action::Refund | Action::Void => true,
+        }
+    }
+
+    /// Reads the amount that the gateway says it has captured, in the rule's unit. Nothing captured is an amount, too.
+    ///
+    /// # Errors
+    /// What is wrong with the text, without repeating it.
+    pub fn captured(&self, text: &[u8], currency: Currency) -> Result<AmountMinor, String> {
+        read::amount(text, self.unit, currency, true)
     }
 
     fn sources(&self) -> impl Iterator<Item = &Source> {

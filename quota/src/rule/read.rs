@@ -1,26 +1,32 @@
-//! Reads one charge: first what the head of the request holds, then what the body does.
+//! Reads one request: first what the head of the request holds, then what the body does.
 
 use std::borrow::Cow;
 
 use super::json::Scalar;
-use super::{Captures, Field, Rule, Source};
-use crate::{AmountMinor, Channel, Code, Currency, MerchantId, OrderNo, PaymentNo};
+use super::{Captures, Field, Need, Rule, Source};
+use crate::{AmountMinor, Channel, Code, Currency, MerchantId, OperationNo, OrderNo, PaymentNo, Unit};
 
 /// Longest text of an amount, in bytes: every amount that can be accepted is shorter.
 pub const AMOUNT_LEN_MAX: usize = 64;
 
-/// What a payment asks for.
+/// What a request asks for. What its rule's action requires is there ([`Action::need`](super::Action::need)).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Charge {
+pub struct Request {
     pub merchant: MerchantId,
-    pub amount: AmountMinor,
+    /// `None` captures or refunds all that is left.
+    pub amount: Option<AmountMinor>,
     pub currency: Currency,
-    pub order_no: OrderNo,
+    /// `None` on checks only.
+    pub order_no: Option<OrderNo>,
     pub payment_no: Option<PaymentNo>,
     pub channel: Option<Channel>,
+    /// The caller's number of a capture or refund, by which its repetition is known.
+    pub operation_no: Option<OperationNo>,
+    /// Whether a capture is the last one of its hold.
+    pub is_final: bool,
 }
 
-/// Why a request is not a charge: `BAD_REQUEST`, `BAD_AMOUNT`, `BODY_TOO_LARGE` or `UNSUPPORTED_CONTENT`.
+/// Why a request is refused unasked: `BAD_REQUEST`, `BAD_AMOUNT`, `BODY_TOO_LARGE` or `UNSUPPORTED_CONTENT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub code: Code,
@@ -60,7 +66,7 @@ enum Body {
     Form,
 }
 
-/// A charge whose body sources are still open.
+/// A request whose body sources are still open.
 #[derive(Clone, Debug)]
 pub struct Draft {
     values: Vec<Vec<Option<Scalar>>>,
@@ -200,11 +206,11 @@ fn parameter(encoded: &[u8], name: &str) -> Result<Option<String>, String> {
 }
 
 impl Draft {
-    /// Reads the body, where the rule has sources in it, and makes the charge. `rule` is the one that made the draft.
+    /// Reads the body, where the rule has sources in it, and makes the request. `rule` is the one that made the draft.
     ///
     /// # Errors
     /// [`Refusal`] names the field, the source and what is wrong.
-    pub fn finish(mut self, rule: &Rule, body: &[u8]) -> Result<Charge, Refusal> {
+    pub fn finish(mut self, rule: &Rule, body: &[u8]) -> Result<Request, Refusal> {
         if self.body != Body::None && body.len() > rule.body_bytes_max {
             return Err(rule.too_large());
         }
@@ -214,12 +220,18 @@ impl Draft {
             Body::Form => self.fill_form(rule, body)?,
         }
         let merchant = self.required(rule, Field::Merchant, |text| plain(MerchantId::parse(text)))?;
-        let order_no = self.required(rule, Field::OrderNo, |text| plain(OrderNo::parse(text)))?;
+        let order_no = self.needed(rule, Field::OrderNo, |text| plain(OrderNo::parse(text)))?;
         let currency = self.required(rule, Field::Currency, |text| plain(Currency::parse(text)))?;
-        let amount = self.required(rule, Field::Amount, |text| amount(rule, currency, text))?;
-        let payment_no = self.field(rule, Field::PaymentNo, |text| plain(PaymentNo::parse(text)))?;
-        let channel = self.field(rule, Field::Channel, |text| plain(Channel::parse(text)))?;
-        Ok(Charge { merchant, amount, currency, order_no, payment_no, channel })
+        Ok(Request {
+            merchant,
+            amount: self.needed(rule, Field::Amount, |text| own_amount(rule, currency, text))?,
+            currency,
+            order_no,
+            payment_no: self.needed(rule, Field::PaymentNo, |text| plain(PaymentNo::parse(text)))?,
+            channel: self.needed(rule, Field::Channel, |text| plain(Channel::parse(text)))?,
+            operation_no: self.needed(rule, Field::OperationNo, |text| plain(OperationNo::parse(text)))?,
+            is_final: self.needed(rule, Field::Final, is_final)?.unwrap_or(true),
+        })
     }
 
     fn fill_json(&mut self, rule: &Rule, body: &[u8]) -> Result<(), Refusal> {
@@ -253,6 +265,19 @@ impl Draft {
         Ok(())
     }
 
+    /// The field's value, which must be there if the rule's action requires it.
+    fn needed<T: PartialEq>(
+        &self,
+        rule: &Rule,
+        field: Field,
+        parse: impl Fn(&str) -> Result<T, (Code, String)>,
+    ) -> Result<Option<T>, Refusal> {
+        match rule.action.need(field) {
+            Need::Required => self.required(rule, field, parse).map(Some),
+            Need::Optional | Need::No => self.field(rule, field, parse),
+        }
+    }
+
     fn required<T: PartialEq>(
         &self,
         rule: &Rule,
@@ -280,7 +305,9 @@ impl Draft {
             return Ok(None);
         };
         for (source, value) in sources.iter().zip(values) {
-            let Some(text) = value.as_ref().map_or(Ok(None), |value| scalar_text(field, source, value))? else {
+            let is_optional = rule.action.need(field) == Need::Optional;
+            let text = |value| scalar_text(field, is_optional, source, value);
+            let Some(text) = value.as_ref().map_or(Ok(None), text)? else {
                 continue;
             };
             let parsed = parse(text).map_err(|(code, problem)| {
@@ -298,18 +325,25 @@ impl Draft {
     }
 }
 
-fn scalar_text<'a>(field: Field, source: &Source, value: &'a Scalar) -> Result<Option<&'a str>, Refusal> {
+fn scalar_text<'a>(
+    field: Field,
+    is_optional: bool,
+    source: &Source,
+    value: &'a Scalar,
+) -> Result<Option<&'a str>, Refusal> {
     let code = if field == Field::Amount { Code::BadAmount } else { Code::BadRequest };
     let wrong =
         |problem: &str| Err(Refusal::new(code, format!("{} ({}) {problem}", field.as_str(), source.describe())));
     match (value, field) {
         (Scalar::Text(text), _) | (Scalar::Number(text), Field::Amount) => Ok(Some(text)),
+        (Scalar::Bool(text), Field::Final) => Ok(Some(text)),
+        (Scalar::Number(_) | Scalar::Other, Field::Final) => wrong("is neither true nor false"),
         (Scalar::Number(_), Field::Currency) => wrong("is a number, not a string"),
         (Scalar::Number(text), _) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Some(text)),
         (Scalar::Number(_), _) => wrong("is a number that is not a plain integer"),
-        (Scalar::Null, Field::PaymentNo | Field::Channel) => Ok(None),
+        (Scalar::Null, _) if is_optional => Ok(None),
         (Scalar::Null, _) => wrong("is null"),
-        (Scalar::Other, _) => wrong("is not a string or a number"),
+        (Scalar::Bool(_) | Scalar::Other, _) => wrong("is not a string or a number"),
     }
 }
 
@@ -317,9 +351,23 @@ fn plain<T, E: std::fmt::Display>(parsed: Result<T, E>) -> Result<T, (Code, Stri
     parsed.map_err(|error| (Code::BadRequest, error.to_string()))
 }
 
-fn amount(rule: &Rule, currency: Currency, text: &str) -> Result<AmountMinor, (Code, String)> {
-    if text.len() > AMOUNT_LEN_MAX {
-        return Err((Code::BadAmount, format!("the amount is written with more than {AMOUNT_LEN_MAX} bytes")));
+fn is_final(text: &str) -> Result<bool, (Code, String)> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err((Code::BadRequest, "must be true or false".to_owned())),
     }
-    AmountMinor::parse(text, rule.unit, currency, rule.allow_zero).map_err(|error| (Code::BadAmount, error.to_string()))
+}
+
+fn own_amount(rule: &Rule, currency: Currency, text: &str) -> Result<AmountMinor, (Code, String)> {
+    amount(text.as_bytes(), rule.unit, currency, rule.allow_zero).map_err(|problem| (Code::BadAmount, problem))
+}
+
+/// Reads an amount; the error does not repeat it.
+pub(super) fn amount(text: &[u8], unit: Unit, currency: Currency, allow_zero: bool) -> Result<AmountMinor, String> {
+    if text.len() > AMOUNT_LEN_MAX {
+        return Err(format!("the amount is written with more than {AMOUNT_LEN_MAX} bytes"));
+    }
+    let text = std::str::from_utf8(text).map_err(|_| "the amount is not UTF-8".to_owned())?;
+    AmountMinor::parse(text, unit, currency, allow_zero).map_err(|error| error.to_string())
 }

@@ -1,70 +1,77 @@
--- The decision rule over one account and one order, in one atomic step. The other implementation is quota/src/decide.rs;
+-- The decision rule over accounts and orders of one shard, in one atomic step. The other implementation is quota/src/decide;
 -- the differential suite compares them reply by reply.
 --
--- KEYS  1 account (string), 2 order (string), 3 event stream of the shard; all of one hash tag
--- ARGV  1 command, packed little endian:
---           op u8 (1 consume, 2 void), refusal u8 (a code by which the policy refuses, else 0), currency 3 chars,
---           day u32, month u32, year u32 (window ids of now), now u32 (s), order ttl u32 (s), backlog maximum u32,
---           attempt 16 bytes, decision id 16 bytes, amount f64,
---           maxima f64: daily, monthly, yearly count, daily, monthly, yearly amount
---       2 event context, passed into the stream untouched
--- Reply 1 record, 2 decision id that the caller is told (16 bytes), 3 stream id of the event, or '' where there is none
+-- KEYS  1 event stream of the shard, 2 expiry of its holds (sorted set), then for each command 3 account (string) and
+--       4 order (string); all of one hash tag
+-- ARGV  1 '' to decide each command by itself, 'a' to do all or none; then for each command
+--       2 the command, packed little endian:
+--           op u8, flags u8 (1 dry, 2 refusals of a dry run are journalled, 4 a pace follows, 8 last capture or reserved
+--           refund), refusal u8 (a code by which the policy refuses, else 0), currency 3 chars, day u32, month u32, year u32
+--           (window ids of now), now f64 (ms), order ttl u32 (s), backlog maximum u32, attempt 16 bytes, decision id 16 bytes,
+--           amount f64 (-1 where none is named), and then by op:
+--           1 consume, 2 hold: maxima f64 of daily, monthly, yearly count, daily, monthly, yearly amount, pending; for a hold
+--             its lifetime u32 (s) and u8 (1 when expiry settles it); with a pace f64: interval us, tolerance us, longest
+--             delay ms, and the six ceilings in the order of the maxima
+--           3 void of an attempt, 4 void of a hold, 8 expiry, 11 suspend, 12 resume, 13 initialize, 14 roll: nothing
+--           5 settle: id 16 bytes, over-capture percent u8
+--           6 refund, 7 release: id 16 bytes, daily f64 and monthly f64 maximum
+--           9 adjust: counter u8, change u8 (1 add, 2 subtract, 3 set), expected version f64 (-1 for any)
+--           10 reset: windows u8 (1 day, 2 month, 4 year), expected version f64 (-1 for any)
+--       3 event context, passed into the stream untouched
+--       4 the order as the journal knows it, packed like an order, or ''
+-- Reply for each command: record, decision id that the caller is told (16 bytes), stream id of the event or ''
 --
--- Account  version u8 (1), day u32, month u32, year u32, then f64: day amount, day count, month amount, month count,
---          year amount, year count, number of changes
--- Order    version u8 (1), flags u8 (1 charged, 2 pinned), currency 3 chars, day u32, month u32, year u32, amount f64,
---          expires at u32 (s), decision id 16 bytes, live attempts u8, voided attempts u8, then 16 bytes each
--- Record   version u8 (1), code u8, flags u8 (1 replay), pad, day u32, month u32, year u32, then f64 for day, month and
---          year: amount before, amount after, count before, count after; number of changes f64
+-- Account  version u8 (2), day u32, month u32, year u32, their epochs u8, then f64: day, month, year each with amount, count,
+--          refunded; pending, paced until (us), suspended at (ms), number of changes
+-- Order    version u8 (2), state u8, flags u8 (1 pinned, 2 has a tail), currency 3 chars, day u32, month u32, year u32, their
+--          epochs u8, amount f64, expires at u32 (s), decision id 16 bytes, numbers u8 of live attempts, voided attempts and
+--          operations, then 16 bytes for each attempt; tail: hold until u32 (s), expiry settles u8, settled f64, refunded f64,
+--          and for each operation: kind u8, id 16 bytes, attempt 16 bytes, amount f64, day u32, month u32, year u32, their
+--          epochs u8, decision id 16 bytes
+-- Record   version u8 (2), code u8, flags u8 (1 replay), order state u8, day u32, month u32, year u32, their epochs u8, pad,
+--          hold until u32 (s), then f64: for day, month and year amount before, after, count before, after, refunded before,
+--          after; pending before, after; amount, wait ms, order amount, settled, refunded, suspended at ms, changes
+-- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year), id u32, epoch u8, f64 amount, count, refunded
 --
 -- Every amount is a whole number below 2^53, which a Lua number holds exactly; none is ever turned into text.
 
-local ACCOUNT = '<BI4I4I4ddddddd'
-local ORDER = '<BBc3I4I4I4dI4c16BB'
-local RECORD = '<BBBxI4I4I4ddddddddddddd'
-local ATTEMPTS_MAX = 32
+local COMMAND = '<BBBc3I4I4I4dI4I4c16c16d'
+local ACCOUNT = '<BI4I4I4BBBddddddddddddd'
+local ORDER = '<BBBc3I4I4I4BBBdI4c16BBB'
+local TAIL = '<I4Bdd'
+local OPERATION = '<Bc16c16dI4I4I4BBBc16'
+local RECORD = '<BBBBI4I4I4BBBxI4ddddddddddddddddddddddddddd'
+local CLOSED = '<BI4Bddd'
 
-local ADMITTED, VOIDED, ATTEMPT_RELEASED, TOMBSTONED = 0, 1, 2, 3
+local OPERATION_LEN = 72
+local ATTEMPTS_LEN_MAX = 16 * 32
+local OPERATIONS_LEN_MAX = OPERATION_LEN * 32
+local AMOUNT_MAX = 9007199254740991
+local U32_MAX = 4294967295
+
+local CONSUME, HOLD, VOID_ATTEMPT, VOID, SETTLE, REFUND, RELEASE, EXPIRE = 1, 2, 3, 4, 5, 6, 7, 8
+local ADJUST, RESET, SUSPEND, RESUME, INITIALIZE = 9, 10, 11, 12, 13
+local OPEN, CHARGED, HELD, SETTLED, CANCELLED = 0, 1, 2, 3, 4
+local CAPTURE, RESERVATION, REFUNDED = 1, 2, 3
+
+local ADMITTED, VOIDED, ATTEMPT_RELEASED, TOMBSTONED, APPLIED, BAD_AMOUNT = 0, 1, 2, 3, 4, 11
+local POLICY_MISSING, SUSPENDED = 20, 25
 local DAILY_COUNT, MONTHLY_COUNT, YEARLY_COUNT, DAILY_AMOUNT, MONTHLY_AMOUNT, YEARLY_AMOUNT = 30, 31, 32, 33, 34, 35
-local IDEMPOTENCY_CONFLICT, ATTEMPT_VOIDED, BACKLOG_FULL = 50, 51, 61
+local PENDING_AMOUNT, THROTTLED, REFUND_EXCEEDS_ORDER, REFUND_DAILY, REFUND_MONTHLY = 36, 37, 40, 41, 42
+local IDEMPOTENCY_CONFLICT, ATTEMPT_VOIDED, ORDER_UNKNOWN, ORDER_CLOSED = 50, 51, 52, 53
+local CAPTURE_EXCEEDS_HOLD, ORDER_FULL, VERSION_CONFLICT, BATCH_REFUSED, BACKLOG_FULL = 54, 55, 56, 57, 61
 
-local op, refusal, currency, day, month, year, now, ttl, backlog_max, attempt, decision_id, amount,
-  day_count_max, month_count_max, year_count_max, day_amount_max, month_amount_max, year_amount_max =
-  struct.unpack('<BBc3I4I4I4I4I4I4c16c16ddddddd', ARGV[1])
-local CONSUME = 1
+local stream, expiry = KEYS[1], KEYS[2]
+local all_or_none = ARGV[1] == 'a'
+local commands = (#KEYS - 2) / 2
+local stored = redis.call('MGET', unpack(KEYS, 3))
 
-local stored = redis.call('MGET', KEYS[1], KEYS[2])
+-- What the commands so far have made: written at the end, in one place.
+local fresh, lifetime, expiring = {}, {}, {}
+local replies, events = {}, {}
+local waiting = nil
 
--- The account as of now. A window rolls over when its id moves forward; an earlier id counts as the stored one.
-local da, dc, ma, mc, ya, yc, changes = 0, 0, 0, 0, 0, 0, 0
-if stored[1] then
-  local version, sd, sm, sy
-  version, sd, sm, sy, da, dc, ma, mc, ya, yc, changes = struct.unpack(ACCOUNT, stored[1])
-  if version ~= 1 then
-    return redis.error_reply('SLUICE account has unknown format ' .. version)
-  end
-  if day > sd then da, dc = 0, 0 else day = sd end
-  if month > sm then ma, mc = 0, 0 else month = sm end
-  if year > sy then ya, yc = 0, 0 else year = sy end
-end
-local da2, dc2, ma2, mc2, ya2, yc2 = da, dc, ma, mc, ya, yc
-
--- The order, unless it is unknown or its time is over.
-local known, charged, pinned = false, false, false
-local o_currency, o_day, o_month, o_year, o_amount, o_decision = currency, 0, 0, 0, 0, decision_id
-local live, voided = '', ''
-if stored[2] then
-  local version, flags, c3, d, m, y, a, expires, id, live_n, voided_n, at = struct.unpack(ORDER, stored[2])
-  if version ~= 1 then
-    return redis.error_reply('SLUICE order has unknown format ' .. version)
-  end
-  if expires > now then
-    known, charged, pinned = true, flags % 2 == 1, flags >= 2
-    o_currency, o_day, o_month, o_year, o_amount, o_decision = c3, d, m, y, a, id
-    live = string.sub(stored[2], at, at + 16 * live_n - 1)
-    voided = string.sub(stored[2], at + 16 * live_n, at + 16 * (live_n + voided_n) - 1)
-  end
-end
+local max, min = math.max, math.min
 
 -- Where the id stands in a list of ids, nil where it does not.
 local function position(list, id)
@@ -75,85 +82,443 @@ local function position(list, id)
   return at
 end
 
--- Deciding: sets these and the figures above; writing comes after, in one place.
-local code, told = nil, decision_id
-local replay, journal, account_changed, order_changed = false, true, false, false
+-- Where an operation stands in a list of them: by its id (field 1) or attempt (field 2), of a kind for which `wanted` is true.
+local function operation(list, wanted, field, id)
+  for at = 1, #list, OPERATION_LEN do
+    local from = at + 16 * field - 15
+    if wanted[string.byte(list, at)] and string.sub(list, from, from + 15) == id then
+      return at
+    end
+  end
+end
 
-if op == CONSUME then
-  local same = charged and o_amount == amount and o_currency == currency
-  if same and position(live, attempt) then
-    -- The very attempt again: it is told what it was told, even when no more events are taken.
-    code, replay, told, journal = ADMITTED, true, o_decision, false
-  elseif redis.call('XLEN', KEYS[3]) >= backlog_max then
-    code, journal = BACKLOG_FULL, false
-  elseif voided ~= '' and position(voided, attempt) then
-    code = ATTEMPT_VOIDED
-  elseif same then
-    code, replay, told, order_changed = ADMITTED, true, o_decision, true
-    if #live < 16 * ATTEMPTS_MAX then live = live .. attempt else pinned = true end
-  elseif charged then
-    code = IDEMPOTENCY_CONFLICT
-  elseif refusal ~= 0 then
-    code = refusal
-  -- `max - amount` stays exact where `used + amount` would not.
-  elseif dc > day_count_max - 1 then
-    code = DAILY_COUNT
-  elseif mc > month_count_max - 1 then
-    code = MONTHLY_COUNT
-  elseif yc > year_count_max - 1 then
-    code = YEARLY_COUNT
-  elseif da > day_amount_max - amount then
-    code = DAILY_AMOUNT
-  elseif ma > month_amount_max - amount then
-    code = MONTHLY_AMOUNT
-  elseif ya > year_amount_max - amount then
-    code = YEARLY_AMOUNT
+-- The first window limit that a charge would break. `max - amount` stays exact where `used + amount` would not.
+local function breaks(amount, dc, mc, yc, da, ma, ya, dc_max, mc_max, yc_max, da_max, ma_max, ya_max)
+  if dc > dc_max - 1 then return DAILY_COUNT end
+  if mc > mc_max - 1 then return MONTHLY_COUNT end
+  if yc > yc_max - 1 then return YEARLY_COUNT end
+  if da > da_max - amount then return DAILY_AMOUNT end
+  if ma > ma_max - amount then return MONTHLY_AMOUNT end
+  if ya > ya_max - amount then return YEARLY_AMOUNT end
+end
+
+-- Whether no more events are taken before the journal has stored some.
+local function is_full(backlog_max)
+  waiting = waiting or redis.call('XLEN', stream)
+  return waiting + #events >= backlog_max
+end
+
+for number = 1, commands do
+  local account_key, order_key = KEYS[2 * number + 1], KEYS[2 * number + 2]
+  local packed, context, history = ARGV[3 * number - 1], ARGV[3 * number], ARGV[3 * number + 1]
+  local op, flags, refusal, currency, day, month, year, now_ms, ttl, backlog_max, attempt, decision_id, asked, at =
+    struct.unpack(COMMAND, packed)
+  local dry, noted, paced, marked = flags % 2 == 1, flags % 4 >= 2, flags % 8 >= 4, flags >= 8
+  local now = (now_ms - now_ms % 1000) / 1000
+  local amount = max(asked, 0)
+
+  -- The account as of now. A window rolls over when its id moves forward; an earlier id counts as the stored one.
+  local account_value = fresh[account_key] or stored[2 * number - 1]
+  local de, me, ye = 0, 0, 0
+  local da, dc, dr, ma, mc, mr, ya, yc, yr = 0, 0, 0, 0, 0, 0, 0, 0, 0
+  local pending, paced_until, suspended_at, changes = 0, 0, 0, 0
+  local rolled, closed = false, ''
+  if account_value then
+    if string.byte(account_value) ~= 2 then
+      return redis.error_reply('SLUICE account has unknown format ' .. string.byte(account_value))
+    end
+    local _, sd, sm, sy
+    _, sd, sm, sy, de, me, ye, da, dc, dr, ma, mc, mr, ya, yc, yr, pending, paced_until, suspended_at, changes =
+      struct.unpack(ACCOUNT, account_value)
+    rolled = day > sd or month > sm or year > sy
+    if rolled then
+      if day > sd and sd > 0 then closed = struct.pack(CLOSED, 0, sd, de, da, dc, dr) end
+      if month > sm and sm > 0 then closed = closed .. struct.pack(CLOSED, 1, sm, me, ma, mc, mr) end
+      if year > sy and sy > 0 then closed = closed .. struct.pack(CLOSED, 2, sy, ye, ya, yc, yr) end
+    end
+    if day > sd then de, da, dc, dr = 0, 0, 0, 0 else day = sd end
+    if month > sm then me, ma, mc, mr = 0, 0, 0, 0 else month = sm end
+    if year > sy then ye, ya, yc, yr = 0, 0, 0, 0 else year = sy end
+  end
+  local da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0 = da, dc, dr, ma, mc, mr, ya, yc, yr, pending
+
+  -- The order, unless it is unknown or its time is over.
+  local known, state, pinned = false, OPEN, false
+  local o_currency, o_day, o_month, o_year, o_de, o_me, o_ye = currency, 0, 0, 0, 0, 0, 0
+  local o_amount, o_decision, until_at, settles, settled, refunded = 0, decision_id, 0, 0, 0, 0
+  local live, voided, operations = '', '', ''
+  local order_value, any_time = fresh[order_key] or stored[2 * number], false
+  repeat
+    if order_value then
+      if string.byte(order_value) ~= 2 then
+        return redis.error_reply('SLUICE order has unknown format ' .. string.byte(order_value))
+      end
+      local _, s, f, c3, d, m, y, e1, e2, e3, a, expires, id, live_n, voided_n, operations_n, from =
+        struct.unpack(ORDER, order_value)
+      if any_time or expires > now then
+        known, state, pinned = true, s, f % 2 == 1
+        o_currency, o_day, o_month, o_year, o_de, o_me, o_ye, o_amount, o_decision = c3, d, m, y, e1, e2, e3, a, id
+        live = string.sub(order_value, from, from + 16 * live_n - 1)
+        from = from + 16 * live_n
+        voided = string.sub(order_value, from, from + 16 * voided_n - 1)
+        from = from + 16 * voided_n
+        if f >= 2 then
+          until_at, settles, settled, refunded, from = struct.unpack(TAIL, order_value, from)
+          operations = string.sub(order_value, from, from + OPERATION_LEN * operations_n - 1)
+        end
+      end
+    end
+    local ask_journal = not known and not any_time and history ~= ''
+    order_value, any_time = history, true
+  until not ask_journal
+
+  -- Deciding: sets these and the figures above.
+  local code, told, wait_ms = nil, decision_id, 0
+  local replay, journal, account_changed, order_changed = false, true, false, false
+
+  if op == CONSUME or op == HOLD then
+    local charged = state == CHARGED or state == HELD or state == SETTLED
+    local same = charged and o_amount == amount and o_currency == currency and (state ~= CHARGED) == (op == HOLD)
+    if same and position(live, attempt) then
+      -- The very attempt again: it is told what it was told, even when no more events are taken.
+      code, replay, told, journal = ADMITTED, true, o_decision, false
+    elseif is_full(backlog_max) then
+      code, journal = BACKLOG_FULL, false
+    elseif voided ~= '' and position(voided, attempt) then
+      code = ATTEMPT_VOIDED
+    elseif same then
+      code, replay, told, order_changed = ADMITTED, true, o_decision, true
+      if #live < ATTEMPTS_LEN_MAX then live = live .. attempt else pinned = true end
+    elseif charged then
+      code = IDEMPOTENCY_CONFLICT
+    elseif state == CANCELLED then
+      code = ORDER_CLOSED
+    elseif refusal == POLICY_MISSING then
+      code = refusal
+    elseif suspended_at > 0 then
+      code = SUSPENDED
+    elseif refusal ~= 0 then
+      code = refusal
+    else
+      local dc_max, mc_max, yc_max, da_max, ma_max, ya_max, pending_max, lifetime_secs, on_expiry
+      dc_max, mc_max, yc_max, da_max, ma_max, ya_max, pending_max, at = struct.unpack('<ddddddd', packed, at)
+      if op == HOLD then
+        lifetime_secs, on_expiry, at = struct.unpack('<I4B', packed, at)
+      end
+      local broken = breaks(amount, dc, mc, yc, da, ma, ya, dc_max, mc_max, yc_max, da_max, ma_max, ya_max)
+      local interval, tolerance, delay_max
+      if broken and paced then
+        local c1, c2, c3, c4, c5, c6
+        interval, tolerance, delay_max, c1, c2, c3, c4, c5, c6 = struct.unpack('<ddddddddd', packed, at)
+        code = breaks(amount, dc, mc, yc, da, ma, ya, c1, c2, c3, c4, c5, c6)
+      else
+        code = broken
+      end
+      if not code and op == HOLD and pending > pending_max - amount then
+        code = PENDING_AMOUNT
+      end
+      if not code and broken then
+        -- The generic cell rate algorithm: a turn is taken, unless it is too far away.
+        local now_us = now_ms * 1000
+        local turn = max(paced_until, now_us)
+        local wait = max(turn - now_us - tolerance, 0) + 999
+        wait_ms = (wait - wait % 1000) / 1000
+        if wait_ms > delay_max then code = THROTTLED else paced_until = turn + interval end
+      end
+      if not code then
+        code, account_changed, order_changed = ADMITTED, true, true
+        da, dc, ma, mc, ya, yc = da + amount, dc + 1, ma + amount, mc + 1, ya + amount, yc + 1
+        known, state, pinned, live, operations = true, CHARGED, false, attempt, ''
+        o_currency, o_amount, o_decision, until_at, settles, settled, refunded = currency, amount, decision_id, 0, 0, 0, 0
+        o_day, o_month, o_year, o_de, o_me, o_ye = day, month, year, de, me, ye
+        if op == HOLD then
+          state, until_at, settles, pending = HELD, min(now + lifetime_secs, U32_MAX), on_expiry, pending + amount
+        end
+      end
+    end
   else
-    code, account_changed, order_changed = ADMITTED, true, true
-    da2, dc2, ma2, mc2, ya2, yc2 = da + amount, dc + 1, ma + amount, mc + 1, ya + amount, yc + 1
-    charged, pinned, live = true, false, attempt
-    o_currency, o_day, o_month, o_year, o_amount, o_decision = currency, day, month, year, amount, decision_id
+    -- Back into the windows that something was counted in, as far as they are still open.
+    local function give_back(less, charge)
+      if o_day == day and o_de == de then da, dc = max(da - less, 0), max(dc - charge, 0) end
+      if o_month == month and o_me == me then ma, mc = max(ma - less, 0), max(mc - charge, 0) end
+      if o_year == year and o_ye == ye then ya, yc = max(ya - less, 0), max(yc - charge, 0) end
+    end
+
+    local function add_operation(kind, id)
+      operations = operations .. struct.pack(OPERATION, kind, id, attempt, amount, day, month, year, de, me, ye, decision_id)
+    end
+
+    local charged = state == CHARGED or state == HELD or state == SETTLED
+    local held = state == HELD and max(o_amount - settled, 0) or 0
+
+    -- A capture or refund that was taken before: the same amount gets the first answer.
+    local function repeated(place)
+      local _, _, _, taken, _, _, _, _, _, _, first = struct.unpack(OPERATION, operations, place)
+      if asked < 0 or asked == taken then
+        code, replay, told, journal, amount = APPLIED, true, first, false, taken
+      else
+        code = IDEMPOTENCY_CONFLICT
+      end
+    end
+
+    -- The hold ends; what was captured of it stays.
+    local function end_hold()
+      code, account_changed, order_changed, amount = VOIDED, true, true, held
+      give_back(held, settled == 0 and 1 or 0)
+      pending = max(pending - held, 0)
+      state = settled == 0 and CANCELLED or SETTLED
+      live = ''
+    end
+
+    if op == RELEASE then
+      local holds = charged and state == HELD or state == CANCELLED
+      op = holds and o_currency == currency and VOID or REFUND
+    end
+
+    if op == VOID_ATTEMPT then
+      local reservation = operation(operations, { [RESERVATION] = true }, 2, attempt)
+      local live_at = position(live, attempt)
+      if not known then
+        code, order_changed, voided = TOMBSTONED, true, attempt
+      elseif position(voided, attempt) then
+        code, replay, journal = charged and ATTEMPT_RELEASED or VOIDED, true, false
+      elseif charged and o_currency ~= currency and (live_at or reservation) then
+        code = IDEMPOTENCY_CONFLICT
+      else
+        order_changed = true
+        if live_at then
+          live = string.sub(live, 1, live_at - 1) .. string.sub(live, live_at + 16)
+        end
+        voided = voided .. attempt
+        if #voided > ATTEMPTS_LEN_MAX then
+          voided = string.sub(voided, 17)
+        end
+        if reservation then
+          -- The gateway did not refund: out of the figures that it was counted in, as far as their windows are still open.
+          local _, _, _, taken, d, m, y, e1, e2, e3 = struct.unpack(OPERATION, operations, reservation)
+          operations = string.sub(operations, 1, reservation - 1) .. string.sub(operations, reservation + OPERATION_LEN)
+          code, account_changed, amount, refunded = APPLIED, true, taken, max(refunded - taken, 0)
+          if d == day and e1 == de then dr = max(dr - taken, 0) end
+          if m == month and e2 == me then mr = max(mr - taken, 0) end
+          if y == year and e3 == ye then yr = max(yr - taken, 0) end
+        elseif not live_at then
+          code = TOMBSTONED
+        elseif live ~= '' or pinned or state == SETTLED or not charged or operations ~= '' then
+          code = ATTEMPT_RELEASED
+        else
+          code, account_changed, amount = VOIDED, true, o_amount
+          give_back(o_amount, 1)
+          pending = max(pending - held, 0)
+          state = OPEN
+        end
+      end
+    elseif op == REFUND and voided ~= '' and position(voided, attempt) then
+      code = ATTEMPT_VOIDED
+    elseif op <= EXPIRE and state == OPEN then
+      code, journal = ORDER_UNKNOWN, op ~= EXPIRE
+    elseif op <= EXPIRE and o_currency ~= currency then
+      code, journal = IDEMPOTENCY_CONFLICT, op ~= EXPIRE
+    elseif op == VOID then
+      if state == CANCELLED then
+        code, replay, journal = VOIDED, true, false
+      elseif state == HELD then
+        end_hold()
+      else
+        code = ORDER_CLOSED
+      end
+    elseif op == EXPIRE then
+      if state ~= HELD then
+        code, journal = ORDER_CLOSED, false
+      elseif until_at > now then
+        code, replay, journal = ADMITTED, true, false
+      elseif settles == 0 then
+        end_hold()
+      else
+        code, account_changed, order_changed, amount = APPLIED, true, true, held
+        pending = max(pending - held, 0)
+        settled, state = o_amount, SETTLED
+      end
+    elseif op == SETTLE then
+      local id, percent = struct.unpack('<c16B', packed, at)
+      local place = operation(operations, { [CAPTURE] = true }, 1, id)
+      if place then
+        repeated(place)
+      elseif state ~= HELD then
+        code = ORDER_CLOSED
+      else
+        if asked < 0 then amount = held end
+        local more = max(amount - held, 0)
+        -- In two parts, each of them exact.
+        local rest = o_amount % 100
+        local allowed = (o_amount - rest) / 100 * percent + (rest * percent - rest * percent % 100) / 100
+        if amount == 0 then
+          code = BAD_AMOUNT
+        elseif #operations >= OPERATIONS_LEN_MAX and not marked then
+          code = ORDER_FULL
+        elseif more > allowed or da > AMOUNT_MAX - more or ma > AMOUNT_MAX - more or ya > AMOUNT_MAX - more
+          or settled > AMOUNT_MAX - amount then
+          code = CAPTURE_EXCEEDS_HOLD
+        else
+          code, account_changed, order_changed = APPLIED, true, true
+          local left = max(held - amount, 0)
+          local closes = marked or left == 0
+          local returned = closes and left or 0
+          add_operation(CAPTURE, id)
+          settled = settled + amount
+          if closes then state = SETTLED end
+          pending = max(pending - min(held, amount) - returned, 0)
+          give_back(returned, 0)
+          -- Money that was captured beyond the hold is consumed now, whatever the limits say.
+          da, ma, ya = da + more, ma + more, ya + more
+        end
+      end
+    elseif op == REFUND then
+      local id, daily_max, monthly_max = struct.unpack('<c16dd', packed, at)
+      local place = operation(operations, { [RESERVATION] = true, [REFUNDED] = true }, 1, id)
+      if state == CANCELLED then
+        code = ORDER_CLOSED
+      elseif place then
+        local kind, _, owner, taken, d, m, y, e1, e2, e3, first = struct.unpack(OPERATION, operations, place)
+        if kind == REFUNDED or (asked >= 0 and asked ~= taken) or (marked and owner == attempt) then
+          repeated(place)
+        else
+          -- The latest attempt is the one whose failure cancels the refund: an earlier one's would end this one's too.
+          local next_kind = marked and RESERVATION or REFUNDED
+          operations = string.sub(operations, 1, place - 1)
+            .. struct.pack(OPERATION, next_kind, id, attempt, taken, d, m, y, e1, e2, e3, first)
+            .. string.sub(operations, place + OPERATION_LEN)
+          code, order_changed, amount = APPLIED, true, taken
+          if marked then
+            replay, told = true, first
+          else
+            account_changed = true
+            give_back(taken, 0)
+          end
+        end
+      else
+        local left = max((state == CHARGED and o_amount or settled) - refunded, 0)
+        if asked < 0 then amount = left end
+        if amount > left or left == 0 then
+          code = REFUND_EXCEEDS_ORDER
+        elseif amount == 0 then
+          code = BAD_AMOUNT
+        elseif #operations >= OPERATIONS_LEN_MAX then
+          code = ORDER_FULL
+        elseif dr > daily_max - amount then
+          code = REFUND_DAILY
+        elseif mr > monthly_max - amount or yr > AMOUNT_MAX - amount then
+          code = REFUND_MONTHLY
+        else
+          code, account_changed, order_changed = APPLIED, true, true
+          refunded = refunded + amount
+          add_operation(marked and RESERVATION or REFUNDED, id)
+          dr, mr, yr = dr + amount, mr + amount, yr + amount
+          if not marked then give_back(amount, 0) end
+        end
+      end
+    elseif op == ADJUST then
+      local counter, change, expected = struct.unpack('<BBd', packed, at)
+      local figures = { [0] = da, ma, ya, dc, mc, yc, dr, mr, yr, pending }
+      local value = change == 1 and figures[counter] + amount or change == 2 and figures[counter] - amount or amount
+      if expected >= 0 and expected ~= changes then
+        code = VERSION_CONFLICT
+      elseif value < 0 or value > AMOUNT_MAX then
+        code = BAD_AMOUNT
+      else
+        code, account_changed, figures[counter] = APPLIED, true, value
+        da, ma, ya, dc, mc, yc, dr, mr, yr, pending = figures[0], unpack(figures)
+      end
+    elseif op == RESET then
+      local windows, expected = struct.unpack('<Bd', packed, at)
+      if expected >= 0 and expected ~= changes then
+        code = VERSION_CONFLICT
+      else
+        code, account_changed = APPLIED, true
+        if windows % 2 == 1 then de, da, dc, dr = (de + 1) % 256, 0, 0, 0 end
+        if windows % 4 >= 2 then me, ma, mc, mr = (me + 1) % 256, 0, 0, 0 end
+        if windows >= 4 then ye, ya, yc, yr = (ye + 1) % 256, 0, 0, 0 end
+      end
+    elseif op == SUSPEND or op == RESUME then
+      code = APPLIED
+      if (suspended_at > 0) == (op == SUSPEND) then
+        replay, journal = true, false
+      else
+        account_changed, suspended_at = true, op == SUSPEND and max(now_ms, 1) or 0
+      end
+    elseif op == INITIALIZE then
+      code, account_changed, replay, journal = APPLIED, not account_value, account_value and true, not account_value
+    else
+      code, account_changed, replay, journal = APPLIED, rolled, not rolled, rolled
+    end
   end
-elseif not known then
-  code, order_changed, voided = TOMBSTONED, true, attempt
-elseif position(voided, attempt) then
-  code, replay, journal = charged and ATTEMPT_RELEASED or VOIDED, true, false
-elseif charged and o_currency ~= currency and position(live, attempt) then
-  code = IDEMPOTENCY_CONFLICT
-else
-  order_changed = true
-  local at = position(live, attempt)
-  if at then
-    live = string.sub(live, 1, at - 1) .. string.sub(live, at + 16)
+
+  if account_changed then
+    changes = changes + 1
   end
-  voided = voided .. attempt
-  if #voided > 16 * ATTEMPTS_MAX then
-    voided = string.sub(voided, 17)
+  local refused = code > APPLIED
+  if dry then
+    journal = noted and journal and refused
   end
-  code = at and ATTEMPT_RELEASED or TOMBSTONED
-  if at and live == '' and not pinned then
-    code, account_changed, charged = VOIDED, true, false
-    -- Back into the windows that the charge went into, as far as they are still open.
-    if o_day == day then da2, dc2 = math.max(da - o_amount, 0), math.max(dc - 1, 0) end
-    if o_month == month then ma2, mc2 = math.max(ma - o_amount, 0), math.max(mc - 1, 0) end
-    if o_year == year then ya2, yc2 = math.max(ya - o_amount, 0), math.max(yc - 1, 0) end
+  local record = struct.pack(RECORD, 2, code, replay and 1 or 0, state, day, month, year, de, me, ye, until_at,
+    da0, da, dc0, dc, dr0, dr, ma0, ma, mc0, mc, mr0, mr, ya0, ya, yc0, yc, yr0, yr,
+    pending0, pending, amount, wait_ms, o_amount, settled, refunded, suspended_at, changes)
+  replies[number] = { record, told, '' }
+  if journal then
+    events[#events + 1] = { number, context, record, account_changed and not dry and closed or '' }
+  end
+  if account_changed and not dry then
+    fresh[account_key] = struct.pack(ACCOUNT, 2, day, month, year, de, me, ye, da, dc, dr, ma, mc, mr, ya, yc, yr,
+      pending, paced_until, suspended_at, changes)
+  end
+  if order_changed and not dry then
+    local expires = min((state == HELD and max(now, until_at) or now) + ttl, U32_MAX)
+    local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''
+    local head = struct.pack(ORDER, 2, state, (pinned and 1 or 0) + (has_tail and 2 or 0), o_currency, o_day, o_month,
+      o_year, o_de, o_me, o_ye, o_amount, expires, o_decision, #live / 16, #voided / 16, #operations / OPERATION_LEN)
+    local tail = has_tail and struct.pack(TAIL, until_at, settles, settled, refunded) .. operations or ''
+    fresh[order_key] = head .. live .. voided .. tail
+    lifetime[order_key] = expires - now
+  end
+  if not dry and (op == EXPIRE or (order_changed and until_at > 0)) then
+    local merchant, order_no = string.match(order_key, '^[^}]*}:o:([^:]*):(.*)$')
+    local holds = state == HELD and o_currency == currency
+    expiring[merchant .. ':' .. currency .. ':' .. order_no] = holds and until_at or false
+  end
+
+  if refused and all_or_none then
+    -- Nothing is done. The refusal is journalled; the others are told that it was not they.
+    local reply, event = replies[number], events[#events]
+    events = event and event[1] == number and { event } or {}
+    fresh, lifetime, expiring = {}, {}, {}
+    for other = 1, commands do
+      replies[other] = { '', '', '' }
+    end
+    replies[number] = reply
+    break
   end
 end
 
--- The event comes first: should Redis refuse it, as with a full memory, nothing was changed.
-if account_changed then
-  changes = changes + 1
+-- The events come first: should Redis refuse them, as with a full memory, nothing was changed.
+for _, event in ipairs(events) do
+  local number, context, record, closed = unpack(event)
+  if closed == '' then
+    replies[number][3] = redis.call('XADD', stream, '0-*', 'c', context, 'd', record)
+  else
+    replies[number][3] = redis.call('XADD', stream, '0-*', 'c', context, 'd', record, 'w', closed)
+  end
 end
-local record = struct.pack(RECORD, 1, code, replay and 1 or 0, day, month, year,
-  da, da2, dc, dc2, ma, ma2, mc, mc2, ya, ya2, yc, yc2, changes)
-local event = journal and redis.call('XADD', KEYS[3], '0-*', 'c', ARGV[2], 'd', record) or ''
-if account_changed then
-  redis.call('SET', KEYS[1], struct.pack(ACCOUNT, 1, day, month, year, da2, dc2, ma2, mc2, ya2, yc2, changes))
+for key, value in pairs(fresh) do
+  if lifetime[key] then
+    redis.call('SET', key, value, 'EX', lifetime[key])
+  else
+    redis.call('SET', key, value)
+  end
 end
-if order_changed then
-  local flags = (charged and 1 or 0) + (pinned and 2 or 0)
-  local head = struct.pack(ORDER, 1, flags, o_currency, o_day, o_month, o_year, o_amount, now + ttl, o_decision,
-    #live / 16, #voided / 16)
-  redis.call('SET', KEYS[2], head .. live .. voided, 'EX', ttl)
+for member, at in pairs(expiring) do
+  if at then
+    redis.call('ZADD', expiry, at, member)
+  else
+    redis.call('ZREM', expiry, member)
+  end
 end
-return { record, told, event }
+return replies

@@ -1,0 +1,74 @@
+//! What operators do with an account itself.
+
+use super::{Case, Verdict};
+use crate::{Account, Adjust, AmountMinor, Change, Code, Counter, CounterName, Period, Reset};
+
+impl Case<'_> {
+    pub(super) fn adjust(&self, adjust: &Adjust) -> Verdict {
+        if self.is_another_version(adjust.expected_version) {
+            return self.answer(Code::VersionConflict);
+        }
+        let mut after = self.account;
+        let counter = counter(&mut after, adjust.counter);
+        let changed = match adjust.change {
+            Change::Add(more) => AmountMinor::new(*counter + more.get()),
+            Change::Subtract(less) => counter.checked_sub(less.get()).and_then(AmountMinor::new),
+            Change::Set(value) => Some(value),
+        };
+        match changed {
+            Some(value) => {
+                *counter = value.get();
+                self.answer(Code::Applied).account(after)
+            }
+            None => self.answer(Code::BadAmount),
+        }
+    }
+
+    pub(super) fn reset(&self, reset: &Reset) -> Verdict {
+        if self.is_another_version(reset.expected_version) {
+            return self.answer(Code::VersionConflict);
+        }
+        let mut after = self.account;
+        for period in Period::ALL.into_iter().filter(|period| reset.of(*period)) {
+            let counter = after.of_mut(period);
+            *counter = Counter { id: counter.id, epoch: counter.epoch.wrapping_add(1), ..Counter::default() };
+        }
+        self.answer(Code::Applied).account(after)
+    }
+
+    fn is_another_version(&self, expected: Option<u64>) -> bool {
+        expected.is_some_and(|expected| expected != self.account.version)
+    }
+
+    pub(super) fn suspend(&self, suspended: bool) -> Verdict {
+        if (self.account.suspended_at_ms > 0) == suspended {
+            return self.answer(Code::Applied).again().unheard();
+        }
+        let mut after = self.account;
+        after.suspended_at_ms = if suspended { self.command.time_ms().max(1) } else { 0 };
+        self.answer(Code::Applied).account(after)
+    }
+
+    pub(super) fn initialize(&self) -> Verdict {
+        if self.exists {
+            return self.answer(Code::Applied).again().unheard();
+        }
+        self.answer(Code::Applied).account(self.account)
+    }
+
+    pub(super) fn roll(&self) -> Verdict {
+        if !self.exists || self.account == self.stored {
+            return self.answer(Code::Applied).again().unheard();
+        }
+        self.answer(Code::Applied).account(self.account)
+    }
+}
+
+fn counter(account: &mut Account, name: CounterName) -> &mut u64 {
+    match name {
+        CounterName::Amount(period) => &mut account.of_mut(period).amount,
+        CounterName::Count(period) => &mut account.of_mut(period).count,
+        CounterName::Refunded(period) => &mut account.of_mut(period).refunded,
+        CounterName::Pending => &mut account.pending,
+    }
+}

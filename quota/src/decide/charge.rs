@@ -1,0 +1,111 @@
+//! Consuming quota, at once or as a hold.
+
+use super::{Case, Verdict};
+use crate::account::over;
+use crate::order::ATTEMPTS_MAX;
+use crate::{Account, Charge, Code, Hold, HoldTerms, Order, OrderState, Pace};
+
+impl Case<'_> {
+    pub(super) fn charge(&self, charge: &Charge, hold: Option<&HoldTerms>) -> Verdict {
+        let charged = self.order.filter(|order| order.state.is_charged());
+        let same = charged.filter(|order| self.repeats(order, charge, hold.is_some()));
+        if let Some(order) = same.filter(|order| order.live.contains(&self.command.attempt)) {
+            // The very attempt again: it is told what it was told, even when no more events are taken.
+            return self.answer(Code::Admitted).again().told(order.decision_id).unheard();
+        }
+        if self.backlog >= u64::from(self.command.backlog_max) {
+            return self.answer(Code::BacklogFull).unheard();
+        }
+        if self.order.is_some_and(|order| order.voided.contains(&self.command.attempt)) {
+            return self.answer(Code::AttemptVoided);
+        }
+        match (same, self.order) {
+            (Some(order), _) => {
+                self.answer(Code::Admitted).again().told(order.decision_id).order(self.joined(order))
+            }
+            (None, Some(order)) if order.state.is_charged() => self.answer(Code::IdempotencyConflict),
+            (None, Some(order)) if order.state == OrderState::Voided => self.answer(Code::OrderClosed),
+            (None, order) => self.charge_new(order, charge, hold),
+        }
+    }
+
+    fn repeats(&self, order: &Order, charge: &Charge, hold: bool) -> bool {
+        let held = matches!(order.state, OrderState::Held | OrderState::Settled);
+        order.amount == charge.amount && order.currency == self.command.currency && held == hold
+    }
+
+    /// The order with another live attempt.
+    fn joined(&self, order: &Order) -> Order {
+        let mut order = order.clone();
+        if order.live.len() < ATTEMPTS_MAX {
+            order.live.push(self.command.attempt);
+        } else {
+            order.pinned = true;
+        }
+        order
+    }
+
+    fn charge_new(&self, order: Option<&Order>, charge: &Charge, hold: Option<&HoldTerms>) -> Verdict {
+        if let Some(code) = self.refuses(charge, hold.is_some()) {
+            return self.answer(code);
+        }
+        let mut after = self.account;
+        let wait_ms = match self.account.breaks(charge.amount, &charge.limits).zip(charge.pace) {
+            None => 0,
+            Some((_, pace)) => match self.paced(&mut after, &pace) {
+                Ok(wait_ms) => wait_ms,
+                Err(wait_ms) => return Verdict { wait_ms, ..self.answer(Code::Throttled) },
+            },
+        };
+        after.charge(charge.amount);
+        if hold.is_some() {
+            after.pending += charge.amount.get();
+        }
+        Verdict { wait_ms, ..self.answer(Code::Admitted).order(self.charged(order, charge, hold, &after)).account(after) }
+    }
+
+    /// The first code that refuses a new charge whatever the pace, in the order of checks.
+    fn refuses(&self, charge: &Charge, hold: bool) -> Option<Code> {
+        let suspended = (self.account.suspended_at_ms > 0).then_some(Code::Suspended);
+        let hard = charge.pace.map_or(charge.limits, |pace| pace.ceiling);
+        charge
+            .refusal
+            .filter(|code| *code == Code::PolicyMissing)
+            .or(suspended)
+            .or(charge.refusal)
+            .or_else(|| self.account.breaks(charge.amount, &hard))
+            .or_else(|| {
+                let broken = hold && over(self.account.pending, charge.amount.get(), charge.limits.pending);
+                broken.then_some(Code::PendingAmount)
+            })
+    }
+
+    /// Takes a turn; gives the milliseconds until it. `Err` where it is too far away: then no turn is taken.
+    fn paced(&self, after: &mut Account, pace: &Pace) -> Result<u64, u64> {
+        let now_us = self.command.time_ms() * 1000;
+        let turn = self.account.paced_until_us.max(now_us);
+        let wait_us = (turn - now_us).saturating_sub(pace.tolerance_us);
+        let wait_ms = wait_us.div_ceil(1000);
+        if wait_ms > u64::from(pace.delay_ms_max) {
+            return Err(wait_ms);
+        }
+        after.paced_until_us = turn + u64::from(pace.interval_us);
+        Ok(wait_ms)
+    }
+
+    fn charged(&self, order: Option<&Order>, charge: &Charge, hold: Option<&HoldTerms>, after: &Account) -> Order {
+        let ends = |terms: &HoldTerms| Hold {
+            until_secs: u32::try_from(self.command.time_secs() + u64::from(terms.lifetime_secs)).unwrap_or(u32::MAX),
+            on_expiry: terms.on_expiry,
+        };
+        Order {
+            amount: charge.amount,
+            charged_in: after.origins(),
+            state: if hold.is_some() { OrderState::Held } else { OrderState::Charged },
+            hold: hold.map(ends).unwrap_or_default(),
+            live: vec![self.command.attempt],
+            voided: order.map(|order| order.voided.clone()).unwrap_or_default(),
+            ..Order::open(self.command.currency, self.command.decision_id)
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What ends a hold: captures, and its time.
+
+use super::{Case, Verdict};
+use crate::order::OPERATIONS_MAX;
+use crate::{AmountMinor, Code, OnExpiry, Operation, OperationKind, Order, OrderState, Settle};
+
+impl Case<'_> {
+    pub(super) fn settle(&self, settle: &Settle) -> Verdict {
+        let order = match self.charged_order() {
+            Ok(order) => order,
+            Err(code) => return self.answer(code),
+        };
+        let taken = order
+            .operations
+            .iter()
+            .find(|operation| operation.kind == OperationKind::Capture && operation.id == settle.id);
+        if let Some(taken) = taken {
+            return self.repeated(taken, settle.amount);
+        }
+        if order.state != OrderState::Held {
+            return self.answer(Code::OrderClosed);
+        }
+        let captured = settle.amount.map_or(order.held(), AmountMinor::get);
+        if captured == 0 {
+            return self.answer(Code::BadAmount);
+        }
+        if order.operations.len() >= OPERATIONS_MAX && !settle.last {
+            return self.answer(Code::OrderFull).amount(captured);
+        }
+        self.capture(order, settle, captured)
+    }
+
+    /// A capture or refund that was taken before: the same amount gets the first answer.
+    pub(super) fn repeated(&self, taken: &Operation, amount: Option<AmountMinor>) -> Verdict {
+        if amount.is_none_or(|amount| amount == taken.amount) {
+            self.answer(Code::Applied).amount(taken.amount.get()).again().told(taken.decision_id).unheard()
+        } else {
+            self.answer(Code::IdempotencyConflict)
+        }
+    }
+
+    fn capture(&self, order: &Order, settle: &Settle, captured: u64) -> Verdict {
+        let held = order.held();
+        let more = captured.saturating_sub(held);
+        let allowed = percent(order.amount.get(), settle.over_capture_percent);
+        let exceeds = more > allowed || !self.account.holds(more);
+        // What was captured is an amount itself, which the order's own figures must be able to hold.
+        let Some(amount) = AmountMinor::new(captured).filter(|_| !exceeds) else {
+            return self.answer(Code::CaptureExceedsHold).amount(captured);
+        };
+        let Some(settled) = AmountMinor::new(order.settled + captured) else {
+            return self.answer(Code::CaptureExceedsHold).amount(captured);
+        };
+        let left = held.saturating_sub(captured);
+        let closes = settle.last || left == 0;
+        let returned = if closes { left } else { 0 };
+        let mut next = order.clone();
+        next.settled = settled.get();
+        next.state = if closes { OrderState::Settled } else { OrderState::Held };
+        next.operations.push(Operation {
+            kind: OperationKind::Capture,
+            id: settle.id,
+            attempt: self.command.attempt,
+            amount,
+            counted: self.account.origins(),
+            decision_id: self.command.decision_id,
+        });
+        let mut after = self.account;
+        after.pending = after.pending.saturating_sub(held.min(captured) + returned);
+        after.give_back(returned, false, &order.charged_in);
+        // Money that was captured beyond the hold is consumed now, whatever the limits say.
+        after.consume(more);
+        self.answer(Code::Applied).amount(captured).account(after).order(next)
+    }
+
+    pub(super) fn expire(&self) -> Verdict {
+        let order = match self.charged_order() {
+            Ok(order) => order,
+            Err(code) => return self.answer(code).unheard(),
+        };
+        if order.state != OrderState::Held {
+            return self.answer(Code::OrderClosed).unheard();
+        }
+        if u64::from(order.hold.until_secs) > self.command.time_secs() {
+            return self.answer(Code::Admitted).again().unheard();
+        }
+        match order.hold.on_expiry {
+            OnExpiry::Void => self.end_hold(order),
+            OnExpiry::Settle => {
+                let held = order.held();
+                let mut next = order.clone();
+                next.settled = order.amount.get();
+                next.state = OrderState::Settled;
+                let mut after = self.account;
+                after.pending = after.pending.saturating_sub(held);
+                self.answer(Code::Applied).amount(held).account(after).order(next)
+            }
+        }
+    }
+}
+
+/// `percent` hundredths of an amount, rounded down. In two parts, so that doubles reckon it exactly as well.
+const fn percent(amount: u64, percent: u8) -> u64 {
+    amount / 100 * percent as u64 + amount % 100 * percent as u64 / 100
+}

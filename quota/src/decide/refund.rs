@@ -1,0 +1,98 @@
+//! Returning captured quota.
+
+use super::{Case, Verdict};
+use crate::account::over;
+use crate::order::OPERATIONS_MAX;
+use crate::{AmountMinor, Code, Operation, OperationKind, Order, OrderState, Period, Refund};
+
+impl Case<'_> {
+    pub(super) fn release(&self, refund: &Refund) -> Verdict {
+        match self.charged_order().map(|order| order.state) {
+            Ok(OrderState::Held | OrderState::Voided) => self.void(),
+            Ok(OrderState::Open | OrderState::Charged | OrderState::Settled) | Err(_) => self.refund(refund),
+        }
+    }
+
+    pub(super) fn refund(&self, refund: &Refund) -> Verdict {
+        if self.order.is_some_and(|order| order.voided.contains(&self.command.attempt)) {
+            return self.answer(Code::AttemptVoided);
+        }
+        let order = match self.charged_order() {
+            Ok(order) => order,
+            Err(code) => return self.answer(code),
+        };
+        if order.state == OrderState::Voided {
+            return self.answer(Code::OrderClosed);
+        }
+        let taken = order
+            .operations
+            .iter()
+            .position(|operation| operation.kind != OperationKind::Capture && operation.id == refund.id);
+        match taken.and_then(|place| order.operations.get(place).map(|taken| (place, taken))) {
+            None => self.refund_new(order, refund),
+            Some((place, taken)) => self.refund_again(order, place, taken, refund),
+        }
+    }
+
+    fn refund_again(&self, order: &Order, place: usize, taken: &Operation, refund: &Refund) -> Verdict {
+        let same = refund.amount.is_none_or(|amount| amount == taken.amount);
+        let known = taken.attempt == self.command.attempt;
+        if taken.kind == OperationKind::Refund || !same || (refund.reserve && known) {
+            return self.repeated(taken, refund.amount);
+        }
+        let amount = taken.amount.get();
+        let mut next = order.clone();
+        if let Some(operation) = next.operations.get_mut(place) {
+            operation.attempt = self.command.attempt;
+            if !refund.reserve {
+                operation.kind = OperationKind::Refund;
+            }
+        }
+        let answer = self.answer(Code::Applied).amount(amount).order(next);
+        if refund.reserve {
+            // The latest attempt is the one whose failure cancels the refund: an earlier one's would end this one's too.
+            return answer.again().told(taken.decision_id);
+        }
+        let mut after = self.account;
+        after.give_back(amount, false, &order.charged_in);
+        answer.account(after)
+    }
+
+    fn refund_new(&self, order: &Order, refund: &Refund) -> Verdict {
+        let left = order.captured().saturating_sub(order.refunded);
+        let refunded = refund.amount.map_or(left, AmountMinor::get);
+        let answer = |code| self.answer(code).amount(refunded);
+        let Some(amount) = AmountMinor::new(refunded).filter(|_| refunded <= left && left > 0) else {
+            return answer(Code::RefundExceedsOrder);
+        };
+        if refunded == 0 {
+            return answer(Code::BadAmount);
+        }
+        if order.operations.len() >= OPERATIONS_MAX {
+            return answer(Code::OrderFull);
+        }
+        let breaks = |period, max| over(self.account.of(period).refunded, refunded, max);
+        if breaks(Period::Day, refund.daily_max) {
+            return answer(Code::RefundDaily);
+        }
+        if breaks(Period::Month, refund.monthly_max) || breaks(Period::Year, AmountMinor::MAX) {
+            return answer(Code::RefundMonthly);
+        }
+        let mut next = order.clone();
+        next.refunded += refunded;
+        next.operations.push(Operation {
+            kind: if refund.reserve { OperationKind::Reservation } else { OperationKind::Refund },
+            id: refund.id,
+            attempt: self.command.attempt,
+            amount,
+            counted: self.account.origins(),
+            decision_id: self.command.decision_id,
+        });
+        let mut after = self.account;
+        after.refund(refunded);
+        if !refund.reserve {
+            after.give_back(refunded, false, &order.charged_in);
+        }
+        answer(Code::Applied).account(after).order(next)
+    }
+}

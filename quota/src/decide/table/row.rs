@@ -1,0 +1,316 @@
+//! One row of a table: who asks for what, when, and what comes of it.
+
+use quota::{
+    Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Dry,
+    HoldTerms, Limits, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, Period, Refund, Reply, Reset,
+    Settle, WindowLimits,
+};
+
+/// 21:30 in UTC on 21 November 2026, a Saturday.
+const NOW_MS: i64 = 1_795_296_600_000;
+/// Longer than from then to the end of the year.
+pub(crate) const TTL_SECS: u32 = 60 * 86_400;
+/// How long a row's hold stays open.
+pub(crate) const LIFETIME_SECS: u32 = 3_600;
+
+pub(crate) fn amount(minor: u64) -> AmountMinor {
+    AmountMinor::new(minor).unwrap()
+}
+
+pub(crate) fn day_amount(max: u64) -> Limits {
+    Limits { day: WindowLimits { amount: amount(max), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED }
+}
+
+/// A figure of an answer that a row states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Figure {
+    /// Amount and count afterwards.
+    Day(u64, u64),
+    Month(u64, u64),
+    Year(u64, u64),
+    /// Refunded of the day, the month and the year afterwards.
+    Refunded(u64, u64, u64),
+    Pending(u64),
+    /// The order: its state, what was captured of a hold, and what was refunded.
+    Order(OrderState, u64, u64),
+    /// The amount that the command moved, or would have.
+    Moved(u64),
+    WaitMs(u64),
+    Version(u64),
+    Suspended(bool),
+    /// Whether the journal hears of it.
+    Heard(bool),
+    /// The row whose decision the caller is told.
+    Told(usize),
+}
+
+impl Figure {
+    /// The same figure as the answer has it.
+    fn of(self, reply: &Reply) -> Self {
+        let record = &reply.record;
+        let window = |period| (record.of(period).amount_after, record.of(period).count_after);
+        let refunded = |period| record.of(period).refunded_after;
+        match self {
+            Self::Day(..) => Self::Day(window(Period::Day).0, window(Period::Day).1),
+            Self::Month(..) => Self::Month(window(Period::Month).0, window(Period::Month).1),
+            Self::Year(..) => Self::Year(window(Period::Year).0, window(Period::Year).1),
+            Self::Refunded(..) => {
+                Self::Refunded(refunded(Period::Day), refunded(Period::Month), refunded(Period::Year))
+            }
+            Self::Pending(_) => Self::Pending(record.pending_after),
+            Self::Order(..) => Self::Order(record.order.state, record.order.settled, record.order.refunded),
+            Self::Moved(_) => Self::Moved(record.amount),
+            Self::WaitMs(_) => Self::WaitMs(record.wait_ms),
+            Self::Version(_) => Self::Version(record.version),
+            Self::Suspended(_) => Self::Suspended(record.suspended_at_ms > 0),
+            Self::Heard(_) => Self::Heard(reply.event_seq.is_some()),
+            Self::Told(_) => Self::Told(usize::try_from(u128::from_be_bytes(reply.decision_id)).unwrap()),
+        }
+    }
+}
+
+/// One command and what it is answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    order: Option<&'static str>,
+    attempt: &'static str,
+    currency: &'static str,
+    action: Action,
+    dry: Dry,
+    at_ms: i64,
+    history: Option<Box<Order>>,
+    code: Code,
+    replay: bool,
+    figures: Vec<Figure>,
+}
+
+/// Who asks.
+impl Row {
+    fn of(order: Option<&'static str>, attempt: &'static str, action: Action) -> Self {
+        Self {
+            order,
+            attempt,
+            currency: "USD",
+            action,
+            dry: Dry::No,
+            at_ms: 0,
+            history: None,
+            code: Code::Applied,
+            replay: false,
+            figures: Vec::new(),
+        }
+    }
+
+    /// A charge under a limit of 100 a day.
+    fn charge(minor: u64) -> Charge {
+        Charge { amount: amount(minor), limits: day_amount(100), refusal: None, pace: None }
+    }
+
+    pub(crate) fn consume(order: &'static str, attempt: &'static str, minor: u64) -> Self {
+        Self::of(Some(order), attempt, Action::Consume(Self::charge(minor)))
+    }
+
+    pub(crate) fn hold(order: &'static str, attempt: &'static str, minor: u64) -> Self {
+        let terms = HoldTerms { lifetime_secs: LIFETIME_SECS, on_expiry: OnExpiry::Void };
+        Self::of(Some(order), attempt, Action::Hold(Self::charge(minor), terms))
+    }
+
+    /// A hold that counts as captured when its time is over.
+    pub(crate) fn hold_to_settle(order: &'static str, attempt: &'static str, minor: u64) -> Self {
+        let terms = HoldTerms { lifetime_secs: LIFETIME_SECS, on_expiry: OnExpiry::Settle };
+        Self::of(Some(order), attempt, Action::Hold(Self::charge(minor), terms))
+    }
+
+    pub(crate) fn void_attempt(order: &'static str, attempt: &'static str) -> Self {
+        Self::of(Some(order), attempt, Action::VoidAttempt)
+    }
+
+    pub(crate) fn void(order: &'static str) -> Self {
+        Self::of(Some(order), "void", Action::Void)
+    }
+
+    pub(crate) fn expire(order: &'static str) -> Self {
+        Self::of(Some(order), "expire", Action::Expire)
+    }
+
+    /// The capture `number`; without an amount it takes all that is held.
+    pub(crate) fn settle(order: &'static str, number: &'static str, minor: impl Into<Option<u64>>) -> Self {
+        let minor = minor.into().map(amount);
+        let id = OperationId::of(number);
+        Self::of(
+            Some(order),
+            number,
+            Action::Settle(Settle { amount: minor, id, last: false, over_capture_percent: 0 }),
+        )
+    }
+
+    /// The refund `number`, whose attempt has its name; without an amount it takes all that is left.
+    pub(crate) fn refund(order: &'static str, number: &'static str, minor: impl Into<Option<u64>>) -> Self {
+        Self::of(Some(order), number, Action::Refund(Self::refund_of(number, minor.into())))
+    }
+
+    pub(crate) fn reserve(order: &'static str, number: &'static str, minor: impl Into<Option<u64>>) -> Self {
+        let refund = Refund { reserve: true, ..Self::refund_of(number, minor.into()) };
+        Self::of(Some(order), number, Action::Refund(refund))
+    }
+
+    pub(crate) fn release(order: &'static str, number: &'static str, minor: impl Into<Option<u64>>) -> Self {
+        Self::of(Some(order), number, Action::Release(Self::refund_of(number, minor.into())))
+    }
+
+    fn refund_of(number: &'static str, minor: Option<u64>) -> Refund {
+        Refund {
+            amount: minor.map(amount),
+            id: OperationId::of(number),
+            daily_max: AmountMinor::MAX,
+            monthly_max: AmountMinor::MAX,
+            reserve: false,
+        }
+    }
+
+    pub(crate) fn adjust(counter: CounterName, change: Change) -> Self {
+        Self::of(None, "operator", Action::Adjust(Adjust { counter, change, expected_version: None }))
+    }
+
+    pub(crate) fn reset(periods: &[Period]) -> Self {
+        let has = |period| periods.contains(&period);
+        let (day, month, year) = (has(Period::Day), has(Period::Month), has(Period::Year));
+        Self::of(None, "operator", Action::Reset(Reset { day, month, year, expected_version: None }))
+    }
+
+    /// A command about the account alone.
+    pub(crate) fn account(action: Action) -> Self {
+        Self::of(None, "operator", action)
+    }
+}
+
+/// How and when.
+impl Row {
+    pub(crate) fn currency(self, currency: &'static str) -> Self {
+        Self { currency, ..self }
+    }
+
+    /// By another attempt than the constructor's.
+    pub(crate) fn by(self, attempt: &'static str) -> Self {
+        Self { attempt, ..self }
+    }
+
+    pub(crate) fn at_ms(self, at_ms: i64) -> Self {
+        Self { at_ms, ..self }
+    }
+
+    pub(crate) fn at_secs(self, at_secs: u32) -> Self {
+        self.at_ms(i64::from(at_secs) * 1000)
+    }
+
+    pub(crate) fn at_days(self, days: u32) -> Self {
+        self.at_secs(days * 86_400)
+    }
+
+    pub(crate) fn dry(self, dry: Dry) -> Self {
+        Self { dry, ..self }
+    }
+
+    pub(crate) fn history(self, order: Order) -> Self {
+        Self { history: Some(Box::new(order)), ..self }
+    }
+
+    fn with_charge(mut self, change: impl FnOnce(&mut Charge)) -> Self {
+        if let Action::Consume(charge) | Action::Hold(charge, _) = &mut self.action {
+            change(charge);
+        }
+        self
+    }
+
+    pub(crate) fn limits(self, limits: Limits) -> Self {
+        self.with_charge(|charge| charge.limits = limits)
+    }
+
+    pub(crate) fn refused_by_policy(self, code: Code) -> Self {
+        self.with_charge(|charge| charge.refusal = Some(code))
+    }
+
+    pub(crate) fn pace(self, pace: Pace) -> Self {
+        self.with_charge(|charge| charge.pace = Some(pace))
+    }
+
+    pub(crate) fn last(mut self) -> Self {
+        if let Action::Settle(settle) = &mut self.action {
+            settle.last = true;
+        }
+        self
+    }
+
+    pub(crate) fn over_capture_percent(mut self, percent: u8) -> Self {
+        if let Action::Settle(settle) = &mut self.action {
+            settle.over_capture_percent = percent;
+        }
+        self
+    }
+
+    pub(crate) fn refund_limits(mut self, daily: u64, monthly: u64) -> Self {
+        if let Action::Refund(refund) | Action::Release(refund) = &mut self.action {
+            (refund.daily_max, refund.monthly_max) = (amount(daily), amount(monthly));
+        }
+        self
+    }
+
+    pub(crate) fn expecting_version(mut self, version: u64) -> Self {
+        if let Action::Adjust(Adjust { expected_version, .. }) | Action::Reset(Reset { expected_version, .. }) =
+            &mut self.action
+        {
+            *expected_version = Some(version);
+        }
+        self
+    }
+}
+
+/// What comes of it.
+impl Row {
+    pub(crate) fn gives<const N: usize>(self, code: Code, figures: [Figure; N]) -> Self {
+        Self { code, figures: figures.to_vec(), ..self }
+    }
+
+    pub(crate) fn again<const N: usize>(self, code: Code, figures: [Figure; N]) -> Self {
+        Self { replay: true, ..self.gives(code, figures) }
+    }
+
+    /// The row's command; `number` tells its decision from the others.
+    pub(crate) fn command(&self, number: usize) -> Command {
+        let now_ms = NOW_MS + self.at_ms;
+        Command {
+            merchant: MerchantId::parse("m").unwrap(),
+            currency: Currency::parse(self.currency).unwrap(),
+            order_no: self.order.map(|order| OrderNo::parse(order).unwrap()),
+            attempt: AttemptId::from_text(self.attempt),
+            action: self.action,
+            dry: self.dry,
+            decision_id: (number as u128).to_be_bytes(),
+            now_ms,
+            windows: Calendar::UTC.windows_at(now_ms),
+            order_ttl_secs: TTL_SECS,
+            backlog_max: 1000,
+            history: self.history.clone(),
+            payment_no: None,
+            operation_no: None,
+            channel: None,
+        }
+    }
+
+    /// Says where an answer is not the row's.
+    pub(crate) fn check(&self, reply: &Reply) -> Result<(), String> {
+        let record = &reply.record;
+        if (record.code, record.replay) != (self.code, self.replay) {
+            let (code, replay) = (record.code, record.replay);
+            return Err(format!("{code:?} (replay {replay}) in place of {:?} (replay {})", self.code, self.replay));
+        }
+        let wrong = self.figures.iter().map(|figure| (*figure, figure.of(reply))).find(|(stated, got)| stated != got);
+        wrong.map_or(Ok(()), |(stated, got)| Err(format!("{got:?} in place of {stated:?}")))
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} by {} at {} ms", self.action.as_str(), self.order.unwrap_or("-"), self.attempt, self.at_ms)
+    }
+}

@@ -1,0 +1,89 @@
+//! Taking back: one attempt of an order, or the whole of a hold.
+
+use super::{Case, Verdict};
+use crate::order::ATTEMPTS_MAX;
+use crate::{Code, OperationKind, Order, OrderState};
+
+impl Case<'_> {
+    pub(super) fn void_attempt(&self) -> Verdict {
+        let attempt = self.command.attempt;
+        let Some(order) = self.order else {
+            let mut order = Order::open(self.command.currency, self.command.decision_id);
+            order.voided.push(attempt);
+            return self.answer(Code::Tombstoned).order(order);
+        };
+        if order.voided.contains(&attempt) {
+            let code = if order.state.is_charged() { Code::AttemptReleased } else { Code::Voided };
+            return self.answer(code).again().unheard();
+        }
+        let reservation = order
+            .operations
+            .iter()
+            .position(|operation| operation.kind == OperationKind::Reservation && operation.attempt == attempt);
+        let was_live = order.live.contains(&attempt);
+        let concerns = was_live || reservation.is_some();
+        if order.state.is_charged() && order.currency != self.command.currency && concerns {
+            return self.answer(Code::IdempotencyConflict);
+        }
+        let mut next = without(order, attempt);
+        if let Some(place) = reservation {
+            return self.cancelled(next, place);
+        }
+        if !was_live {
+            return self.answer(Code::Tombstoned).order(next);
+        }
+        if !next.live.is_empty() || next.pinned || !order.is_untouched() {
+            return self.answer(Code::AttemptReleased).order(next);
+        }
+        next.state = OrderState::Open;
+        let mut after = self.account;
+        after.give_back(order.amount.get(), true, &order.charged_in);
+        after.pending = after.pending.saturating_sub(order.held());
+        self.answer(Code::Voided).amount(order.amount.get()).account(after).order(next)
+    }
+
+    /// The gateway did not refund: the refund's reservation ends.
+    fn cancelled(&self, mut next: Order, place: usize) -> Verdict {
+        let operation = next.operations.remove(place);
+        let amount = operation.amount.get();
+        next.refunded = next.refunded.saturating_sub(amount);
+        let mut after = self.account;
+        after.unrefund(amount, &operation.counted);
+        self.answer(Code::Applied).amount(amount).account(after).order(next)
+    }
+
+    pub(super) fn void(&self) -> Verdict {
+        match self.charged_order() {
+            Err(code) => self.answer(code),
+            Ok(order) => match order.state {
+                OrderState::Voided => self.answer(Code::Voided).again().unheard(),
+                OrderState::Held => self.end_hold(order),
+                OrderState::Open | OrderState::Charged | OrderState::Settled => self.answer(Code::OrderClosed),
+            },
+        }
+    }
+
+    /// Returns what a hold still holds; what was captured of it stays.
+    pub(super) fn end_hold(&self, order: &Order) -> Verdict {
+        let held = order.held();
+        let untouched = order.settled == 0;
+        let mut next = order.clone();
+        next.state = if untouched { OrderState::Voided } else { OrderState::Settled };
+        next.live.clear();
+        let mut after = self.account;
+        after.give_back(held, untouched, &order.charged_in);
+        after.pending = after.pending.saturating_sub(held);
+        self.answer(Code::Voided).amount(held).account(after).order(next)
+    }
+}
+
+/// The order with the attempt voided.
+fn without(order: &Order, attempt: crate::AttemptId) -> Order {
+    let mut next = order.clone();
+    next.live.retain(|live| *live != attempt);
+    next.voided.push(attempt);
+    if next.voided.len() > ATTEMPTS_MAX {
+        next.voided.remove(0);
+    }
+    next
+}

@@ -1,0 +1,205 @@
+//! What is remembered of one (merchant, order number).
+
+use crate::{AmountMinor, AttemptId, Currency, OnExpiry, Origins};
+
+/// Attempts that an order remembers by name, live ones and voided ones each.
+///
+/// An order with more live attempts than this is *pinned*: its charge is never returned by voids any more. Past this many
+/// voided attempts the oldest is forgotten. Both err to the side of quota consumed.
+pub const ATTEMPTS_MAX: usize = 32;
+
+/// Captures and refunds that an order takes; beside them its final capture is always taken.
+pub const OPERATIONS_MAX: usize = 32;
+
+/// How an order stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum OrderState {
+    /// Nothing is charged: never, or all attempts were voided. It may be charged.
+    #[default]
+    Open = 0,
+    /// Consumed at once, by `consume`.
+    Charged = 1,
+    /// Consumed by a hold whose final amount is open.
+    Held = 2,
+    /// A hold that was captured.
+    Settled = 3,
+    /// A hold that ended without a capture. It is not charged again.
+    Voided = 4,
+}
+
+impl OrderState {
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::Open, Self::Charged, Self::Held, Self::Settled, Self::Voided];
+
+    /// The word of answers and journal rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Charged => "charged",
+            Self::Held => "held",
+            Self::Settled => "settled",
+            Self::Voided => "voided",
+        }
+    }
+
+    /// Reads the word back; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// The number of packed values.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Reads the number of packed values; `None` for an unknown one.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.number() == number)
+    }
+
+    /// Whether the order has consumed quota that was not returned as a whole.
+    #[must_use]
+    pub const fn is_charged(self) -> bool {
+        matches!(self, Self::Charged | Self::Held | Self::Settled)
+    }
+}
+
+/// When a hold ends by itself, and how. Of no meaning for other orders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// Seconds since the epoch.
+    pub until_secs: u32,
+    pub on_expiry: OnExpiry,
+}
+
+/// The idempotency key of a capture or refund within its order: a hash of the caller's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OperationId(pub [u8; 16]);
+
+impl OperationId {
+    /// The id of a caller's `capture_no` or `refund_no` (XXH3, 128 bits).
+    #[must_use]
+    pub fn of(number: &str) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_128(number.as_bytes()).to_be_bytes())
+    }
+}
+
+/// What an operation on a charged order was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum OperationKind {
+    Capture = 1,
+    /// A refund that the gateway has not confirmed: counted as refunded, but its quota is not back yet.
+    Reservation = 2,
+    Refund = 3,
+}
+
+impl OperationKind {
+    /// The number of packed values.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Reads the number of packed values; `None` for an unknown one.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Capture, Self::Reservation, Self::Refund].into_iter().find(|kind| kind.number() == number)
+    }
+}
+
+/// A capture or refund that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    pub kind: OperationKind,
+    pub id: OperationId,
+    /// The attempt that a reservation belongs to: its void cancels it.
+    pub attempt: AttemptId,
+    pub amount: AmountMinor,
+    /// Where a refund was counted.
+    pub counted: Origins,
+    /// The decision that took it, which replays are answered with.
+    pub decision_id: [u8; 16],
+}
+
+/// What is remembered of one (merchant, order number).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub currency: Currency,
+    /// Consumed amount; zero for an order that was never charged.
+    pub amount: AmountMinor,
+    /// The windows that the charge went into.
+    pub charged_in: Origins,
+    pub state: OrderState,
+    /// More live attempts came than are remembered.
+    pub pinned: bool,
+    pub hold: Hold,
+    /// Captured so far, of a hold; see [`Order::captured`].
+    pub settled: u64,
+    /// Refunded, and reserved for refunds.
+    pub refunded: u64,
+    /// Admitted and not voided, oldest first.
+    pub live: Vec<AttemptId>,
+    /// Voided, or to be refused should they still arrive; oldest first.
+    pub voided: Vec<AttemptId>,
+    /// Captures and refunds, oldest first.
+    pub operations: Vec<Operation>,
+    /// The decision that charged the order, which replays are answered with.
+    pub decision_id: [u8; 16],
+    /// Seconds since the epoch from which on the order counts as unknown.
+    pub expires_at_secs: u32,
+}
+
+impl Order {
+    /// An order that was never charged.
+    pub(crate) const fn open(currency: Currency, decision_id: [u8; 16]) -> Self {
+        Self {
+            currency,
+            amount: AmountMinor::ZERO,
+            charged_in: Origins {
+                day: crate::Origin { id: 0, epoch: 0 },
+                month: crate::Origin { id: 0, epoch: 0 },
+                year: crate::Origin { id: 0, epoch: 0 },
+            },
+            state: OrderState::Open,
+            pinned: false,
+            hold: Hold { until_secs: 0, on_expiry: OnExpiry::Void },
+            settled: 0,
+            refunded: 0,
+            live: Vec::new(),
+            voided: Vec::new(),
+            operations: Vec::new(),
+            decision_id,
+            expires_at_secs: 0,
+        }
+    }
+
+    /// What the merchant was paid: all of a charge, what was captured of a hold.
+    #[must_use]
+    pub const fn captured(&self) -> u64 {
+        match self.state {
+            OrderState::Charged => self.amount.get(),
+            OrderState::Held | OrderState::Settled => self.settled,
+            OrderState::Open | OrderState::Voided => 0,
+        }
+    }
+
+    /// What a hold still holds.
+    #[must_use]
+    pub const fn held(&self) -> u64 {
+        match self.state {
+            OrderState::Held => self.amount.get().saturating_sub(self.settled),
+            OrderState::Open | OrderState::Charged | OrderState::Settled | OrderState::Voided => 0,
+        }
+    }
+
+    /// Whether voiding its last attempt returns the charge: nothing was captured or refunded of it.
+    pub(crate) const fn is_untouched(&self) -> bool {
+        matches!(self.state, OrderState::Charged | OrderState::Held) && self.operations.is_empty()
+    }
+}

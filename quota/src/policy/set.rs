@@ -1,0 +1,221 @@
+//! Policies as their sources give them: rules for a scope, a channel and a currency, each with its time and priority. A set
+//! is put together from one or several sources and compiled whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{PolicyBook, PolicyError, PolicyFields, compile, document};
+use crate::{Channel, Currency, MerchantId};
+
+/// When something holds: from its first moment on, and no more at its last one. Milliseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub from_ms: i64,
+    pub until_ms: i64,
+}
+
+impl Span {
+    /// Always.
+    pub const ALWAYS: Self = Self { from_ms: i64::MIN, until_ms: i64::MAX };
+
+    /// Whether it holds then.
+    #[must_use]
+    pub const fn holds_at(&self, at_ms: i64) -> bool {
+        self.from_ms <= at_ms && at_ms < self.until_ms
+    }
+}
+
+/// What wins where several say something of the same: the later source, then the higher priority, then the later start,
+/// then the later place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    source: u8,
+    priority: i32,
+    from_ms: i64,
+    place: usize,
+}
+
+/// A policy for one slot (channel and currency) of a scope.
+#[derive(Clone, Debug)]
+pub struct PolicyRule {
+    /// Names the rule in errors.
+    pub path: String,
+    /// Names the rule in decisions.
+    pub version: Arc<str>,
+    /// `None` is every channel.
+    pub channel: Option<Channel>,
+    /// `None` is every currency.
+    pub currency: Option<Currency>,
+    /// Among the rules for the same slot of the same scope the highest wins.
+    pub priority: i32,
+    pub span: Span,
+    pub fields: PolicyFields,
+}
+
+/// That a merchant is of a tier.
+#[derive(Clone, Debug)]
+pub struct TierBinding {
+    /// Names the binding in errors.
+    pub path: String,
+    pub tier: String,
+    pub priority: i32,
+    pub span: Span,
+}
+
+/// Lies over whatever else holds for a merchant, for a time, by somebody's approval.
+#[derive(Clone, Debug)]
+pub struct PolicyOverride {
+    /// Names the override in errors.
+    pub path: String,
+    /// Names it in decisions.
+    pub version: Arc<str>,
+    pub merchant: MerchantId,
+    /// `None` is every channel.
+    pub channel: Option<Channel>,
+    /// `None` is every currency.
+    pub currency: Option<Currency>,
+    pub span: Span,
+    pub fields: PolicyFields,
+}
+
+/// Who a rule is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Default,
+    Tier(String),
+    Merchant(MerchantId),
+}
+
+/// Something with its rank.
+#[derive(Clone, Debug)]
+pub(super) struct Ranked<T> {
+    pub rank: Rank,
+    pub item: T,
+}
+
+/// All that is said of one merchant.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MerchantPolicies {
+    pub rules: Vec<Ranked<PolicyRule>>,
+    pub bindings: Vec<Ranked<TierBinding>>,
+    pub overrides: Vec<PolicyOverride>,
+}
+
+/// Policies of one or several sources.
+#[derive(Clone, Debug)]
+pub struct PolicySet {
+    pub(super) version: Arc<str>,
+    source: u8,
+    places: usize,
+    pub(super) default: Vec<Ranked<PolicyRule>>,
+    pub(super) tiers: BTreeMap<String, Vec<Ranked<PolicyRule>>>,
+    pub(super) merchants: BTreeMap<MerchantId, MerchantPolicies>,
+}
+
+impl PolicySet {
+    /// Begins with nothing.
+    #[must_use]
+    pub fn new(version: impl Into<Arc<str>>) -> Self {
+        Self {
+            version: version.into(),
+            source: 0,
+            places: 0,
+            default: Vec::new(),
+            tiers: BTreeMap::new(),
+            merchants: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a YAML document; see `docs/policies.md` for its fields.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the field and what is wrong.
+    pub fn from_yaml(text: &str) -> Result<Self, PolicyError> {
+        document::read(text)
+    }
+
+    /// From here on another source speaks, which wins over those before it where both say something of the same slot.
+    pub fn next_source(&mut self, version: &str) {
+        self.source = self.source.saturating_add(1);
+        self.version = format!("{}+{version}", self.version).into();
+    }
+
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.default.is_empty() && self.tiers.is_empty() && self.merchants.is_empty()
+    }
+
+    /// Makes a tier known that has no rule yet.
+    pub fn add_tier(&mut self, tier: &str) {
+        self.tiers.entry(tier.to_owned()).or_default();
+    }
+
+    /// Adds a rule.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] for a field that cannot be as it is.
+    pub fn add(&mut self, scope: &Scope, rule: PolicyRule) -> Result<(), PolicyError> {
+        rule.fields.check(&rule.path)?;
+        if rule.channel.is_some() {
+            rule.fields.check_for_channel(&rule.path)?;
+        }
+        check_span(&rule.path, rule.span, ["effective_from", "effective_until"])?;
+        let ranked = Ranked { rank: self.rank(rule.priority, rule.span), item: rule };
+        match scope {
+            Scope::Default => self.default.push(ranked),
+            Scope::Tier(tier) => self.tiers.entry(tier.clone()).or_default().push(ranked),
+            Scope::Merchant(merchant) => self.merchants.entry(merchant.clone()).or_default().rules.push(ranked),
+        }
+        Ok(())
+    }
+
+    /// Binds a merchant to a tier. The tier may be added later.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] for a time that is none.
+    pub fn bind(&mut self, merchant: &MerchantId, binding: TierBinding) -> Result<(), PolicyError> {
+        check_span(&binding.path, binding.span, ["effective_from", "effective_until"])?;
+        let ranked = Ranked { rank: self.rank(binding.priority, binding.span), item: binding };
+        self.merchants.entry(merchant.clone()).or_default().bindings.push(ranked);
+        Ok(())
+    }
+
+    /// Adds an override.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] for a field that cannot be as it is.
+    pub fn add_override(&mut self, item: PolicyOverride) -> Result<(), PolicyError> {
+        item.fields.check(&item.path)?;
+        if item.channel.is_some() {
+            item.fields.check_for_channel(&item.path)?;
+        }
+        check_span(&item.path, item.span, ["from", "until"])?;
+        if item.span.until_ms == i64::MAX {
+            return Err(PolicyError::field(&item.path, "until", "an override must end".to_owned()));
+        }
+        self.merchants.entry(item.merchant.clone()).or_default().overrides.push(item);
+        Ok(())
+    }
+
+    /// Works out what holds for whom and when.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the field where policies contradict each other, and a set that enforces nothing.
+    pub fn compile(&self) -> Result<PolicyBook, PolicyError> {
+        compile::compile(self)
+    }
+
+    fn rank(&mut self, priority: i32, span: Span) -> Rank {
+        self.places += 1;
+        Rank { source: self.source, priority, from_ms: span.from_ms, place: self.places }
+    }
+}
+
+fn check_span(path: &str, span: Span, names: [&str; 2]) -> Result<(), PolicyError> {
+    let [from, until] = names;
+    if span.from_ms < span.until_ms {
+        return Ok(());
+    }
+    Err(PolicyError::field(path, until, format!("must be after `{from}`")))
+}

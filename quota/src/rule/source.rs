@@ -1,0 +1,36 @@
+//! Where in a request a field may be written.
+
+/// One place in a request where a field may be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A request header, by its lower-case name.
+    Header(String),
+    /// A capture of the rule's path template.
+    Path(String),
+    /// A query parameter.
+    Query(String),
+    /// A JSON pointer (RFC 6901) into the body, and the number of its leaf among the rule's pointers.
+    Json { pointer: String, slot: usize },
+    /// A field of an `application/x-www-form-urlencoded` body.
+    Form(String),
+    /// A string in Envoy's dynamic metadata: namespace, then keys.
+    Metadata(Vec<String>),
+}
+
+impl Source {
+    /// The source as a refusal names it. Configuration only, nothing of the request.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Header(name) => format!("header {name}"),
+            Self::Path(name) => format!("path {{{name}}}"),
+            Self::Query(name) => format!("query {name}"),
+            Self::Json { pointer, .. } => format!("json {pointer}"),
+            Self::Form(name) => format!("form {name}"),
+            Self::Metadata(path) => format!("metadata {}", path.join(".")),
+        }
+    }
+
+    pub(super) const fn is_body(&self) -> bool {
+        matches!(self, Self::Json { .. } | Self::Form(_))
+    }
+}
