@@ -55,6 +55,12 @@ impl Health {
         Self { redis: Handle::waiting(), postgres: Handle::waiting(), policy: Handle::waiting(), metrics }
     }
 
+    /// The figures beside the states.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// Redis answered.
     pub fn redis_up(&self) {
         self.turn(Dependency::Redis, &self.redis, None);
@@ -79,6 +85,12 @@ impl Health {
     pub fn policy_active(&self, version: &str) {
         self.policy.set(true, None);
         self.metrics.set_policy(Some(version));
+    }
+
+    /// There is no policy: nothing is decided but refusals.
+    pub fn policy_missing(&self, detail: &str) {
+        self.policy.set(false, Some(detail.to_owned()));
+        self.metrics.set_policy(None);
     }
 
     /// The three states as `/ready` shows them.

@@ -8,11 +8,15 @@
 pub mod admin;
 pub mod check;
 pub mod clock;
+pub mod database;
 pub mod health;
+pub mod http;
 pub mod journal;
 pub mod metrics;
+pub mod operations;
 pub mod policy;
 pub mod run;
 pub mod settings;
 pub mod store;
+pub mod sweep;
 pub mod telemetry;

@@ -12,6 +12,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use quota::Code;
 
+use crate::policy::figures::Figures;
+
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -19,24 +21,6 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const LATENCY_FIRST_SECS: f64 = 0.000_25;
 const LATENCY_FACTOR: f64 = 2.0;
 const LATENCY_BUCKETS: u16 = 12;
-
-/// What a command did to quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    Consume,
-    Void,
-}
-
-impl Action {
-    /// The label's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Consume => "consume",
-            Self::Void => "void",
-        }
-    }
-}
 
 /// What went wrong with a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,12 +63,34 @@ impl Dependency {
     }
 }
 
+/// Why settings that may change could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SettingsFailure {
+    /// The service or the database gave no answer.
+    Away,
+    /// What it gave does not fit.
+    Refused,
+}
+
+impl SettingsFailure {
+    /// The label's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 type Label = (&'static str, &'static str);
 type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// The server's figures.
 #[derive(Debug)]
 pub struct Metrics {
+    /// The policy sources'.
+    pub policy: Figures,
     registry: Registry,
     operations: Family<[Label; 2], Counter>,
     replays: Counter,
@@ -106,6 +112,12 @@ pub struct Metrics {
     enforcement_active: Gauge,
     policy_info: Family<[(&'static str, String); 1], Gauge>,
     log_lines_dropped: Counter,
+    settings_changes: Counter,
+    settings_failures: Family<[Label; 1], Counter>,
+    settings_current: Gauge,
+    settings_version: Gauge,
+    /// The sweeps' own.
+    pub sweep: crate::sweep::Figures,
 }
 
 impl Default for Metrics {
@@ -120,6 +132,7 @@ impl Metrics {
     pub fn new() -> Self {
         let buckets = exponential_buckets(LATENCY_FIRST_SECS, LATENCY_FACTOR, LATENCY_BUCKETS);
         let mut metrics = Self {
+            policy: Figures::default(),
             registry: Registry::default(),
             operations: Family::default(),
             replays: Counter::default(),
@@ -141,16 +154,24 @@ impl Metrics {
             enforcement_active: Gauge::default(),
             policy_info: Family::default(),
             log_lines_dropped: Counter::default(),
+            settings_changes: Counter::default(),
+            settings_failures: Family::default(),
+            settings_current: Gauge::default(),
+            settings_version: Gauge::default(),
+            sweep: crate::sweep::Figures::default(),
         };
+        metrics.policy.register(&mut metrics.registry);
         metrics.register_decisions();
         metrics.register_journal();
         metrics.register_state();
+        metrics.register_settings();
+        metrics.sweep.register(&mut metrics.registry);
         metrics
     }
 
-    /// One decision was answered with `code`.
-    pub fn decision(&self, action: Action, code: Code, replay: bool) {
-        self.operations.get_or_create(&[("action", action.as_str()), ("code", code.as_str())]).inc();
+    /// One decision was answered with `code`. `action` is a word of [`quota::Action::as_str`], or `check` for a dry run.
+    pub fn decision(&self, action: &'static str, code: Code, replay: bool) {
+        self.operations.get_or_create(&[("action", action), ("code", code.as_str())]).inc();
         if replay {
             self.replays.inc();
         }
@@ -227,6 +248,19 @@ impl Metrics {
         self.log_lines_dropped.inc();
     }
 
+    /// Settings were read and are in force; so many have another value than before.
+    pub fn settings_read(&self, changes: u64, version: u64) {
+        self.settings_changes.inc_by(changes);
+        self.settings_version.set(signed(version));
+        self.settings_current.set(1);
+    }
+
+    /// Settings could not be read, or do not fit; the last good ones stay.
+    pub fn settings_failed(&self, failure: SettingsFailure) {
+        self.settings_failures.get_or_create(&[("kind", failure.as_str())]).inc();
+        self.settings_current.set(0);
+    }
+
     /// All figures as OpenMetrics text.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -244,6 +278,14 @@ impl Metrics {
         r.register("quota_replays", "Decisions that repeated an earlier answer", self.replays.clone());
         r.register("sluice_check_seconds", "Time of one check in seconds", self.check_seconds.clone());
         r.register("sluice_store_errors", "Store calls that failed", self.store_errors.clone());
+    }
+
+    fn register_settings(&mut self) {
+        let r = &mut self.registry;
+        r.register("sluice_settings_changes", "Settings that got another value", self.settings_changes.clone());
+        r.register("sluice_settings_failures", "Readings that failed or were refused", self.settings_failures.clone());
+        r.register("sluice_settings_current", "Whether the last reading is in force", self.settings_current.clone());
+        r.register("sluice_settings_version", "Number of the change in force", self.settings_version.clone());
     }
 
     fn register_journal(&mut self) {
@@ -284,8 +326,8 @@ mod tests {
     #[test]
     fn figures_are_exposed_under_their_names() {
         let metrics = Metrics::new();
-        metrics.decision(Action::Consume, Code::DailyAmount, false);
-        metrics.decision(Action::Consume, Code::Admitted, true);
+        metrics.decision("consume", Code::DailyAmount, false);
+        metrics.decision("consume", Code::Admitted, true);
         metrics.store_error(Failure::Timeout);
         metrics.journal_stored(5, 2, 1);
         metrics.set_up(Dependency::Redis, true);

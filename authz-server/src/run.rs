@@ -1,7 +1,7 @@
 //! Wiring: starts every part with its share of the settings, and stops them in order.
 //!
-//! Decisions have a thread and a runtime of their own; the journal has another, and the admin port and the policy file
-//! share a third, so that none of them makes a payment wait.
+//! Decisions have a thread and a runtime of their own; the journal and the sweeps have one each, and the admin port and
+//! the sources of policies and settings share another, so that none of them makes a payment wait.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tonic::server::NamedService;
 use tonic::transport::Server;
@@ -25,20 +25,28 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, Admin};
-use crate::check::{CheckConfig, CheckService};
+use crate::admin::{self, Admin, JwksError};
+use crate::check::CheckService;
+use crate::database;
 use crate::health::Health;
 use crate::journal;
 use crate::metrics::Metrics;
-use crate::policy::{FileSource, Policies, SourceError};
-use crate::settings::{Settings, SettingsError};
+use crate::operations::Operations;
+use crate::policy::{self, Policies, PolicyStartError};
+use crate::settings::runtime::{self, Source};
+use crate::settings::{Live, Settings, SettingsError};
 use crate::store::{RedisStore, RedisStoreConfig, StoreError};
-use crate::telemetry::{self, TelemetryError};
+use crate::sweep;
+use crate::telemetry::{self, LogControl, TelemetryError};
 
 /// How often Redis is asked whether it is there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stop waits for connections that stay open, and again for work under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
+/// How long the start waits for the first reading of changed settings; without it those of file and environment count.
+const FIRST_SETTINGS_MAX: Duration = Duration::from_secs(2);
+/// Connections to Postgres that the admin API may use at a time.
+const ADMIN_CONNECTIONS_MAX: u32 = 8;
 /// A proxy that is gone without a word is noticed after both.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,13 +61,17 @@ pub enum RunError {
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
-    Policy(#[from] SourceError),
+    Policy(#[from] PolicyStartError),
     #[error("the rules file {path} cannot be read: {error}")]
     RulesFile { path: PathBuf, error: io::Error },
     #[error("{path}: {error}")]
     Rules { path: PathBuf, error: RuleError },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("SLUICE_JWT_JWKS: {0}")]
+    Jwks(#[from] JwksError),
+    #[error("the address of postgres cannot be read: {0}")]
+    Postgres(#[from] sqlx::Error),
     #[error("{address} cannot be bound: {error}")]
     Bind { address: SocketAddr, error: io::Error },
     #[error("gRPC ended: {0}")]
@@ -78,35 +90,42 @@ pub enum RunError {
 /// [`RunError`] says what to mend. Redis or Postgres being away is none: the server starts, and `/ready` says so.
 pub fn run(settings: &Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
-    let _log = telemetry::start(&settings.log, Arc::clone(&metrics))?;
+    let (_log, log) = telemetry::start(&settings.log, Arc::clone(&metrics))?;
+    let live = Live::fixed(settings);
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
-    let source = FileSource::new(&settings.policy_file);
-    let (book, text) = source.load()?;
-    let policies = Arc::new(Policies::new(book, Arc::clone(&health)));
+    let aside = runtime()?;
+    let (policies, sources) = aside.block_on(policy::open(settings, &live, &health))?;
     let rules = settings.rules_file.as_deref().map(load_rules).transpose()?;
-    rules.iter().for_each(|rules| warn_of_deadlines(rules, settings));
+    let deadlines = Deadlines::of(rules.as_ref());
 
     let decisions = runtime()?;
     let grpc = decisions.block_on(bind(settings, settings.grpc_port))?;
     let admin = decisions.block_on(bind(settings, settings.port))?.into_std()?;
-    let store = decisions.block_on(async { open_store(settings) })?;
+    let store = decisions.block_on(async { open_store(settings, &live) })?;
     let service =
-        CheckService::new(Arc::clone(&store), Arc::clone(&policies), rules, Arc::clone(&metrics), config(settings));
+        CheckService::new(Arc::clone(&store), Arc::clone(&policies), rules, Arc::clone(&metrics), live.clone());
 
     // First no more decisions are taken, then the journal stores what it holds and the admin port closes.
     let (stop_checks, checks_stopped) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
     let journal =
-        journal::spawn(journal::Config::new(settings), Arc::clone(&metrics), Arc::clone(&health), stopped.clone())?;
-    let state = Admin { health: Arc::clone(&health), metrics };
+        journal::spawn(journal::Config::new(settings, live.clone()), Arc::clone(&metrics), Arc::clone(&health), stopped.clone())?;
+    let sweep = sweep::Config::new(settings, live.clone());
+    let sweep = sweep::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
+    let (first_read, first_settings) = oneshot::channel();
+    let follow = Follow { settings: settings.clone(), live: live.clone(), metrics: Arc::clone(&metrics), first_read };
+    let state = open_admin(&aside, settings, live.clone(), Arc::clone(&health), metrics, Arc::clone(&policies))?;
     let admin = thread::Builder::new()
         .name("admin".to_owned())
-        .spawn(move || runtime()?.block_on(serve_admin(admin, state, source, text, policies, stopped)))?;
+        .spawn(move || aside.block_on(serve_admin(admin, state, sources, policies, follow, stopped)))?;
     let journal = guarded("journal", &stop_checks, move || journal.join().is_ok())?;
+    let sweep = guarded("sweep", &stop_checks, move || sweep.join().is_ok())?;
     let admin = guarded("admin", &stop_checks, move || matches!(admin.join(), Ok(Ok(()))))?;
+    decisions.block_on(async { timeout(FIRST_SETTINGS_MAX, first_settings).await.map(drop) }).unwrap_or_default();
+    decisions.spawn(hand_on(live, deadlines, log));
     let served = decisions.block_on(serve_checks(grpc, service, store, health, stop_checks, checks_stopped));
     let _ = stop.send(true);
-    let ended = [("journal", journal), ("admin", admin)].map(|(name, guard)| (name, guard.join().unwrap_or(false)));
+    let ended = [("journal", journal), ("sweep", sweep), ("admin", admin)].map(|(name, guard)| (name, guard.join().unwrap_or(false)));
     served?;
     ended.into_iter().find(|(_, well)| !well).map_or(Ok(()), |(name, _)| Err(RunError::BrokeOff(name)))
 }
@@ -133,23 +152,32 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
+/// What the admin port works with. Its connections to Redis and Postgres belong to the runtime that serves it.
+fn open_admin(
+    aside: &Runtime,
+    settings: &Settings,
+    live: Live,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    policies: Arc<Policies>,
+) -> Result<Admin, RunError> {
+    let _context = aside.enter();
+    let pool = database::pool(&settings.postgres_url(), ADMIN_CONNECTIONS_MAX)?;
+    let store = open_store(settings, &live)?;
+    let operations =
+        Operations::new(store, policies, pool.clone(), live.clone(), Arc::clone(&metrics), settings.shards);
+    Ok(Admin::new(settings, live, health, metrics, pool, operations)?)
+}
+
 fn load_rules(path: &Path) -> Result<Document, RunError> {
     let text = std::fs::read(path).map_err(|error| RunError::RulesFile { path: path.to_owned(), error })?;
     Document::from_json(&text).map_err(|error| RunError::Rules { path: path.to_owned(), error })
 }
 
-fn open_store(settings: &Settings) -> Result<Arc<RedisStore>, StoreError> {
-    let (shards, timeout) = (settings.shards, settings.redis_timeout());
-    RedisStore::open(&RedisStoreConfig { url: settings.redis_url(), shards, timeout }).map(Arc::new)
-}
-
-fn config(settings: &Settings) -> CheckConfig {
-    let bounded = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    CheckConfig {
-        timeout: settings.check_timeout(),
-        order_ttl_secs: bounded(settings.order_ttl_secs),
-        backlog_max: bounded(settings.backlog_events_max),
-    }
+fn open_store(settings: &Settings, live: &Live) -> Result<Arc<RedisStore>, StoreError> {
+    let (shards, timeout) = (settings.shards, live.current().redis_timeout());
+    let config = RedisStoreConfig { url: settings.redis_url(), shards, timeout };
+    RedisStore::open(&config).map(|store| Arc::new(store.following(live.clone())))
 }
 
 async fn bind(settings: &Settings, port: u16) -> Result<TcpListener, RunError> {
@@ -157,33 +185,78 @@ async fn bind(settings: &Settings, port: u16) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|error| RunError::Bind { address, error })
 }
 
-/// A decision must be told before the proxy has given up on it.
-fn warn_of_deadlines(rules: &Document, settings: &Settings) {
-    let check_timeout_ms = settings.check_timeout_ms;
-    for rule in rules.rules.rules().iter().filter(|rule| u64::from(rule.timeout_ms) <= check_timeout_ms) {
-        let (rule, timeout_ms) = (&rule.name, rule.timeout_ms);
-        warn!(rule, timeout_ms, check_timeout_ms, "the rule's timeout must be above SLUICE_CHECK_TIMEOUT_MS");
+/// How long the proxy waits for an answer, by the name of the rule.
+struct Deadlines(Vec<(String, u64)>);
+
+impl Deadlines {
+    fn of(rules: Option<&Document>) -> Self {
+        let rules = rules.map(|rules| rules.rules.rules()).unwrap_or_default();
+        Self(rules.iter().map(|rule| (rule.name.clone(), u64::from(rule.timeout_ms))).collect())
+    }
+
+    /// A decision must be told before the proxy has given up on it.
+    fn warn(&self, check_timeout_ms: u64) {
+        for (rule, timeout_ms) in self.0.iter().filter(|(_, timeout_ms)| *timeout_ms <= check_timeout_ms) {
+            warn!(rule, timeout_ms, check_timeout_ms, "the rule's timeout must be above SLUICE_CHECK_TIMEOUT_MS");
+        }
     }
 }
 
-/// The admin port and the policy file, whose text was `text`.
+/// Hands changed settings to the parts that do not read them at each use.
+async fn hand_on(live: Live, deadlines: Deadlines, log: LogControl) {
+    let mut changes = live.subscribe();
+    let mut check_timeout_ms = 0;
+    loop {
+        let now = Arc::clone(&changes.borrow_and_update());
+        if let Err(error) = log.set(&now.log) {
+            warn!(%error, "the log goes on as before");
+        }
+        if std::mem::replace(&mut check_timeout_ms, now.check_timeout_ms) != now.check_timeout_ms {
+            deadlines.warn(check_timeout_ms);
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What keeps the settings up to date.
+struct Follow {
+    settings: Settings,
+    live: Live,
+    metrics: Arc<Metrics>,
+    /// Told, or dropped where nothing changes, when the first reading is over.
+    first_read: oneshot::Sender<()>,
+}
+
+impl Follow {
+    fn start(self, stopped: watch::Receiver<bool>) -> io::Result<()> {
+        let Self { settings, live, metrics, first_read } = self;
+        let refresh = Duration::from_secs(settings.config_refresh_secs);
+        match Source::of(&settings).map_err(io::Error::other)? {
+            Some(source) => drop(tokio::spawn(runtime::follow(source, refresh, live, metrics, stopped, first_read))),
+            // What never changes is never out of date.
+            None => metrics.settings_read(0, 0),
+        }
+        Ok(())
+    }
+}
+
+/// The admin port, and what keeps policies and settings up to date.
 async fn serve_admin(
     listener: std::net::TcpListener,
     state: Admin,
-    source: FileSource,
-    text: String,
+    sources: policy::Sources,
     policies: Arc<Policies>,
+    follow: Follow,
     mut stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    follow.start(stopped.clone())?;
     info!(address = %listener.local_addr()?, "admin port is open");
-    tokio::spawn(source.watch(text, policies, stopped.clone()));
-    let mut asked = stopped.clone();
-    let stop = async move {
-        // An error says that the sender is gone, which is an end as well.
-        let _ = asked.wait_for(|stop| *stop).await;
-    };
-    let served = axum::serve(listener, admin::router(state)).with_graceful_shutdown(stop).into_future();
+    sources.spawn(&policies, &stopped);
+    tokio::spawn(state.clone().housekeeping(stopped.clone()));
+    let served = admin::serve(listener, admin::router(state), stopped.clone());
     tokio::select! {
         result = served => result,
         // A caller that holds its connection open holds up nobody.

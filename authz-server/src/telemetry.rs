@@ -9,8 +9,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Format, Json, JsonFields};
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::metrics::Metrics;
 use crate::settings::LogFilter;
@@ -31,6 +33,9 @@ pub enum TelemetryError {
     /// No thread for the writer.
     #[error("the log's thread cannot be started: {0}")]
     Thread(#[from] io::Error),
+    /// The filter could not be changed.
+    #[error("the log's filter cannot be changed: {0}")]
+    Reload(#[from] reload::Error),
     /// Another log is already in place.
     #[error("a log is already installed in this process")]
     Installed(#[from] tracing::subscriber::SetGlobalDefaultError),
@@ -39,6 +44,20 @@ pub enum TelemetryError {
 /// Writes what is still queued when it is dropped. `main` keeps it to its end.
 #[derive(Debug)]
 pub struct LogGuard(SyncSender<Message>);
+
+/// Changes what is logged while the server runs.
+#[derive(Clone, Debug)]
+pub struct LogControl(Handle<EnvFilter, fmt::Formatter<JsonFields, Format<Json>, Queue>>);
+
+impl LogControl {
+    /// Puts the filter in the place of the present one.
+    ///
+    /// # Errors
+    /// [`TelemetryError`] where the filter cannot be read or the log is gone; the present filter stays.
+    pub fn set(&self, filter: &LogFilter) -> Result<(), TelemetryError> {
+        Ok(self.0.reload(EnvFilter::try_new(filter.as_str())?)?)
+    }
+}
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
@@ -56,18 +75,19 @@ impl Drop for LogGuard {
 ///
 /// # Errors
 /// [`TelemetryError`] where the filter, the thread or the installation fails.
-pub fn start(filter: &LogFilter, metrics: Arc<Metrics>) -> Result<LogGuard, TelemetryError> {
+pub fn start(filter: &LogFilter, metrics: Arc<Metrics>) -> Result<(LogGuard, LogControl), TelemetryError> {
     let queue = start_writer(io::stdout())?;
-    let subscriber = tracing_subscriber::fmt()
+    let builder = tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
         .with_env_filter(EnvFilter::try_new(filter.as_str())?)
         .with_writer(Queue { lines: queue.clone(), metrics })
-        .finish();
-    tracing::subscriber::set_global_default(subscriber)?;
-    Ok(LogGuard(queue))
+        .with_filter_reloading();
+    let control = LogControl(builder.reload_handle());
+    tracing::subscriber::set_global_default(builder.finish())?;
+    Ok((LogGuard(queue), control))
 }
 
 #[derive(Debug)]

@@ -19,11 +19,17 @@ const NOT_FOUND: u32 = Status::NotFound as u32;
 pub(crate) struct HostError(pub(crate) u32);
 
 mod raw {
+    #[link(wasm_import_module = "wasi_snapshot_preview1")]
+    unsafe extern "C" {
+        pub(super) fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
+    }
+
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
         pub(super) fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
         pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
         pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+        pub(super) fn proxy_set_effective_context(context: u32) -> u32;
         pub(super) fn proxy_get_buffer_bytes(
             kind: u32,
             start: usize,
@@ -115,6 +121,25 @@ pub(crate) fn now_nanos() -> u64 {
     }
 }
 
+/// Milliseconds of the proxy's clock that never goes back, or `None` where it does not say.
+pub(crate) fn monotonic_ms() -> Option<u64> {
+    /// WASI's number of that clock.
+    const MONOTONIC: u32 = 1;
+    let mut nanos = 0;
+    // SAFETY: the host writes one number within the call.
+    match unsafe { raw::clock_time_get(MONOTONIC, 0, &raw mut nanos) } {
+        0 => nanos.checked_div(1_000_000),
+        _ => None,
+    }
+}
+
+/// Has the calls that follow act on this context's stream, until the callback ends.
+pub(crate) fn set_effective_context(context: u32) -> Result<(), HostError> {
+    // SAFETY: a number is passed.
+    check(unsafe { raw::proxy_set_effective_context(context) })
+}
+
+/// Sets the period of the timer of the effective context's configuration, and starts it anew.
 pub(crate) fn set_tick_period(period_ms: u32) -> Result<(), HostError> {
     // SAFETY: a number is passed.
     check(unsafe { raw::proxy_set_tick_period_milliseconds(period_ms) })

@@ -1,14 +1,14 @@
 //! Sluice's filter for proxies that speak proxy-wasm (ABI 0.2.1).
 //!
-//! Deciding what to do with a stream is pure ([`machine`], [`voids`], [`config`] and what they use) and is tested
-//! natively. Two modules exist in the compiled filter only: `glue`, the SDK's root and http contexts, and `abi`, the proxy's
+//! Deciding what to do with a stream is pure ([`machine`], [`follow_up`], [`delays`], [`config`] and what they use) and is
+//! tested natively. Two modules exist in the compiled filter only: `glue`, the SDK's root and http contexts, and `abi`, the proxy's
 //! functions as total Rust functions.
 //!
 //! # Where the compiled filter can still trap
 //!
 //! The filter's own code has no panic in it, and a failing call into the proxy is a value to it. The SDK panics where a proxy
 //! breaks the ABI. A trap ends the worker's VM: with `failure_policy: FAIL_RELOAD` the requests that it holds fail, and the next
-//! one gets a fresh VM. So a trap lets no payment through; it costs the voids that waited, whose charges stay. The SDK's points,
+//! one gets a fresh VM. So a trap lets no payment through; it costs the follow-ups that waited: charges stay, holds expire. The SDK's points,
 //! and why Envoy does not reach them:
 //!
 //! - A call to the server that fails with a status other than parse failure (no such cluster) and internal failure (no
@@ -36,11 +36,12 @@
 )]
 
 pub mod config;
+pub mod delays;
+pub mod follow_up;
 pub mod machine;
 pub mod outcome;
 pub mod record;
 pub mod stats;
-pub mod voids;
 pub mod wire;
 
 #[cfg(target_arch = "wasm32")]

@@ -1,11 +1,12 @@
 //! One stream: what happens to it, and what the filter does about that. Pure: an [`Event`] goes in, a [`Step`] comes out.
 //!
 //! The promise that matters most is kept here: in `enforce`, a request goes on only after an answer that admits it, or
-//! where the rule's `on_error` says so. [`Stream::no_answer`] is the one place that applies `on_error`.
+//! where the rule's `on_error` says so. `Stream::no_answer` is the one place that applies `on_error`.
 
+mod answer;
 mod drive;
+mod ending;
 mod events;
-mod settle;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -17,14 +18,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use proto::{PROBLEM_CONTENT_TYPE, Problem, header};
-use quota::rule::{Draft, Found, OnError, Refusal, Rule, Unmatched, Unreadable};
-use quota::{Code, Mode};
+use quota::rule::{Draft, Found, Refusal, Rule, Unmatched, Unreadable};
+use quota::{AmountMinor, Code, Mode};
 
 use crate::config::Plugin;
-use crate::outcome::Reason;
 use crate::record::{Outcome, Record};
 use crate::stats::Stat;
-use crate::wire::{self, Attempt, NoAnswer, Reply};
+use crate::wire::{self, Attempt};
 
 /// A request's life, from its headers to the log.
 #[derive(Debug)]
@@ -48,12 +48,25 @@ enum Phase {
     Collecting { rule: Arc<Rule>, draft: Draft },
     /// The server is being asked; `asked` says that the question went out.
     Pending { rule: Arc<Rule>, attempt: Attempt, asked: bool },
-    /// The payment went to the gateway and is, or may be, charged.
-    Forwarded { rule: Arc<Rule>, attempt: Attempt },
+    /// Admitted, and held back for a while.
+    Delayed { rule: Arc<Rule>, attempt: Attempt },
+    /// The request went to the gateway, whose answer decides what the server is told. `changed` says that what was asked
+    /// before has, or may have, changed something.
+    Forwarded { rule: Arc<Rule>, attempt: Attempt, changed: bool, captured: Captured },
     /// The proxy answered; nothing may go to the gateway any more.
     Refused,
     /// The stream is over, or its charge is settled.
     Done,
+}
+
+/// What the gateway's answer says of the captured amount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Captured {
+    /// Nothing, or it was not asked.
+    #[default]
+    Unsaid,
+    Amount(AmountMinor),
+    Unreadable,
 }
 
 impl Stream {
@@ -83,7 +96,9 @@ impl Stream {
                 self.reply(&mut step, wire::reply(grpc_status, message));
             }
             Event::NotAsked => self.not_asked(&mut step),
-            Event::ResponseHeaders(ending) => self.response_headers(&mut step, ending),
+            Event::DelayOver => self.delay_over(&mut step),
+            Event::NotDelayed => self.not_delayed(&mut step),
+            Event::ResponseHeaders { ending, amounts } => self.response_headers(&mut step, ending, amounts),
             Event::Log(ending) => self.log(&mut step, ending),
             Event::HostFailed => self.host_failed(&mut step),
             Event::TrailersFailed => self.trailers_failed(&mut step),
@@ -92,16 +107,34 @@ impl Stream {
         step
     }
 
-    /// Whether the response decides about a charge.
+    /// Whether the gateway's answer decides about something.
     #[must_use]
-    pub fn is_charged(&self) -> bool {
+    pub fn is_forwarded(&self) -> bool {
         matches!(self.phase, Phase::Forwarded { .. })
     }
 
-    /// Whether the end of the stream has something to settle.
+    /// The header of the gateway's answer whose values [`Event::ResponseHeaders`] takes, in lower case.
+    #[must_use]
+    pub fn amount_header(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Forwarded { rule, .. } => rule.settle_amount_header.as_deref(),
+            Phase::New
+            | Phase::Passing
+            | Phase::Collecting { .. }
+            | Phase::Pending { .. }
+            | Phase::Delayed { .. }
+            | Phase::Refused
+            | Phase::Done => None,
+        }
+    }
+
+    /// Whether the end of the stream has something to decide.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Forwarded { .. })
+        match self.phase {
+            Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Delayed { .. } | Phase::Forwarded { .. } => true,
+            Phase::New | Phase::Passing | Phase::Refused | Phase::Done => false,
+        }
     }
 
     /// The configuration that the stream began with.
@@ -206,129 +239,29 @@ impl Stream {
     fn waiting(&self) -> Action {
         match self.phase {
             Phase::Passing | Phase::Forwarded { .. } | Phase::Done => Action::Continue,
-            Phase::New | Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Refused => Action::Pause,
+            Phase::New
+            | Phase::Collecting { .. }
+            | Phase::Pending { .. }
+            | Phase::Delayed { .. }
+            | Phase::Refused => Action::Pause,
         }
     }
 
     fn ask(&mut self, step: &mut Step, rule: &Arc<Rule>, draft: Draft, body: &[u8]) {
-        let charge = match draft.finish(rule, body) {
-            Ok(charge) => charge,
+        let request = match draft.finish(rule, body) {
+            Ok(request) => request,
             Err(refusal) => return self.refuse(step, refusal),
         };
         if cfg!(feature = "parse_only") {
             return self.pass(step);
         }
-        let attempt = Attempt {
-            id: format!("{:032x}", self.attempt_id),
-            merchant: charge.merchant.to_string(),
-            order_no: charge.order_no.to_string(),
-            currency: charge.currency.to_string(),
-            mode: self.mode,
-            traceparent: self.traceparent.take(),
-        };
-        self.record.merchant = Some(attempt.merchant.clone());
-        self.record.order = Some(attempt.order_no.clone());
-        step.push(Effect::Ask { message: wire::consume(&charge, &attempt), timeout_ms: rule.timeout_ms });
+        self.record.merchant = Some(request.merchant.to_string());
+        self.record.order = request.order_no.as_ref().map(ToString::to_string);
+        let id = format!("{:032x}", self.attempt_id);
+        let attempt = Attempt { id, request, mode: self.mode, traceparent: self.traceparent.take() };
+        step.push(Effect::Ask { message: wire::ask(rule.action, &attempt), timeout_ms: rule.timeout_ms });
         step.action = Action::Pause;
         self.phase = Phase::Pending { rule: Arc::clone(rule), attempt, asked: false };
-    }
-
-    fn reply(&mut self, step: &mut Step, reply: Reply) {
-        let Some((rule, attempt)) = self.take_pending() else {
-            return;
-        };
-        step.resumes = true;
-        step.push(Effect::ObserveCheck(self.record.check_ms.unwrap_or_default()));
-        match reply {
-            Reply::None(no_answer) => self.no_answer(step, rule, attempt, no_answer, true),
-            Reply::Pass { code, headers } if code == Code::Admitted || self.mode == Mode::Shadow => {
-                self.admit(step, rule, attempt, code, &headers);
-            }
-            Reply::Pass { .. } => {
-                let no_answer = NoAnswer::unavailable("the answer allows what its code refuses");
-                self.no_answer(step, rule, attempt, no_answer, true);
-            }
-            Reply::Refuse { code, headers, .. } if self.mode == Mode::Shadow => {
-                step.push(Effect::Count(Stat::ShadowRefused));
-                self.note(code, &headers);
-                self.forward_uncharged(step, code);
-            }
-            Reply::Refuse { code, status, headers, body } => {
-                self.note(code, &headers);
-                step.push(Effect::Count(Stat::Refused));
-                self.respond(step, status, headers, body);
-            }
-        }
-    }
-
-    fn take_pending(&mut self) -> Option<(Arc<Rule>, Attempt)> {
-        match std::mem::replace(&mut self.phase, Phase::Done) {
-            Phase::Pending { rule, attempt, .. } => Some((rule, attempt)),
-            other => {
-                self.phase = other;
-                None
-            }
-        }
-    }
-
-    /// [`Effect::Ask`] was carried out: from here on the server may consume.
-    fn asked(&mut self) {
-        if let Phase::Pending { asked, .. } = &mut self.phase {
-            *asked = true;
-        }
-    }
-
-    fn not_asked(&mut self, step: &mut Step) {
-        if let Some((rule, attempt)) = self.take_pending() {
-            let no_answer = NoAnswer::unavailable("the question could not be sent");
-            self.no_answer(step, rule, attempt, no_answer, false);
-        }
-    }
-
-    fn admit(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, code: Code, headers: &[(String, String)]) {
-        self.note(Some(code), headers);
-        for (name, value) in headers {
-            step.push(Effect::SetHeader { name: name.clone(), value: value.clone() });
-        }
-        self.record.outcome = Some(Outcome::Forwarded);
-        step.go_on();
-        if code == Code::Admitted {
-            step.push(Effect::Count(if self.record.replay { Stat::Replayed } else { Stat::Admitted }));
-            self.phase = Phase::Forwarded { rule, attempt };
-        } else {
-            step.push(Effect::Count(Stat::ShadowRefused));
-            self.phase = Phase::Passing;
-        }
-    }
-
-    fn note(&mut self, code: Option<Code>, headers: &[(String, String)]) {
-        self.record.code = code;
-        self.record.decision_id = wire::value(headers, header::DECISION_ID).map(str::to_owned);
-        self.record.replay = wire::value(headers, header::REPLAY) == Some("true");
-    }
-
-    /// No usable answer: the one place where `on_error` is applied. `asked` says that the server may have consumed.
-    ///
-    /// Where the payment is refused, what the server may have consumed is voided. Where it goes on, a charge that may exist is
-    /// a charge for a payment that is made, so it is voided only if the gateway fails the payment.
-    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, no_answer: NoAnswer, asked: bool) {
-        let NoAnswer { code, why } = no_answer;
-        self.record.code = Some(code);
-        self.record.detail = Some(why.to_owned());
-        let goes_on = self.mode == Mode::Shadow || rule.on_error == OnError::Allow;
-        if goes_on {
-            step.push(Effect::Count(Stat::NoAnswerAllowed));
-            self.forward_uncharged(step, Some(code));
-            if asked {
-                self.phase = Phase::Forwarded { rule, attempt };
-            }
-        } else {
-            step.push(Effect::Count(Stat::NoAnswerDenied));
-            self.respond_problem(step, code, None);
-            if asked {
-                step.push(settle::void(&self.plugin, &attempt, Reason::CheckTimeout));
-            }
-        }
     }
 
     /// The filter's own refusal. On shadow routes the request goes on with the code.
@@ -343,26 +276,13 @@ impl Stream {
         }
     }
 
-    fn forward_uncharged(&mut self, step: &mut Step, code: Option<Code>) {
-        if let Some(code) = code {
-            step.push(Effect::SetHeader { name: header::CODE.to_owned(), value: code.as_str().to_owned() });
-        }
-        self.pass(step);
-    }
-
-    fn pass(&mut self, step: &mut Step) {
-        self.record.outcome = Some(Outcome::Forwarded);
-        self.phase = Phase::Passing;
-        step.go_on();
-    }
-
     fn respond_problem(&mut self, step: &mut Step, code: Code, detail: Option<String>) {
         let problem = Problem::new(code, detail);
         let mut headers = vec![
             ("content-type".to_owned(), PROBLEM_CONTENT_TYPE.to_owned()),
             (header::CODE.to_owned(), code.as_str().to_owned()),
         ];
-        if problem.status == 503 {
+        if matches!(problem.status, 429 | 503) {
             headers.push((header::RETRY_AFTER.to_owned(), "1".to_owned()));
         }
         self.respond(step, u32::from(problem.status), headers, problem.to_json().into_bytes());

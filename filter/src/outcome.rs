@@ -21,6 +21,7 @@ pub enum Reason {
     Upstream4xx,
     Upstream5xx,
     UpstreamUnreached,
+    NotDelayed,
 }
 
 impl Reason {
@@ -33,6 +34,7 @@ impl Reason {
             Self::Upstream4xx => "upstream_4xx",
             Self::Upstream5xx => "upstream_5xx",
             Self::UpstreamUnreached => "upstream_unreached",
+            Self::NotDelayed => "not_delayed",
         }
     }
 }

@@ -14,10 +14,20 @@ pub enum Outcome {
     Forwarded,
     /// The proxy answered it.
     Refused,
-    /// It went to the gateway and its charge was returned.
+    /// The gateway did not make it, and its charge was returned.
     Voided,
-    /// It went to the gateway and its charge was kept.
+    /// The gateway made it, and its charge was kept.
     Kept,
+    /// The gateway captured, and the server is told.
+    Settled,
+    /// The gateway captured an amount that cannot be read: the hold stays open until it expires.
+    Unsettled,
+    /// The gateway refunded, and the server is told.
+    Refunded,
+    /// The gateway voided the authorisation, and the server is told.
+    OrderVoided,
+    /// The gateway did not do what was asked, and nothing had been changed for it.
+    Unchanged,
     /// Nobody can tell; its charge was kept.
     Unknown,
     /// Its stream ended before it was decided; if it was charged, that was returned.
@@ -43,6 +53,9 @@ pub struct Record {
     pub replay: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check_ms: Option<u64>,
+    /// How long it was held back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u32>,
     /// Why the filter itself refused, or would have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

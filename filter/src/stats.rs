@@ -9,6 +9,10 @@ pub enum Stat {
     Replayed,
     /// Payments that the server refused and the proxy answered.
     Refused,
+    /// Admitted payments that were held back before they went on.
+    Delayed,
+    /// Admitted payments that were answered 429 because too many were held back already.
+    NotDelayed,
     /// Payments that would have been refused, on shadow routes.
     ShadowRefused,
     /// Requests that could not be read as a charge (400, 413, 415), shadow routes included.
@@ -23,6 +27,14 @@ pub enum Stat {
     VoidRetried,
     /// Voids given up, or dropped because the queue was full.
     VoidLost,
+    /// Captures, refunds and voids of the gateway told to the server, retries not counted.
+    ConfirmSent,
+    /// Captures, refunds and voids told again.
+    ConfirmRetried,
+    /// Captures, refunds and voids that the server never heard of or did not take.
+    ConfirmLost,
+    /// Captures whose amount in the gateway's answer could not be read; nothing was settled.
+    AmountUnreadable,
     /// Admitted payments whose outcome cannot be known; their charge is kept.
     Unknown,
     /// Requests that no rule matches.
@@ -39,10 +51,12 @@ pub enum Stat {
 
 impl Stat {
     /// Every counter.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::Admitted,
         Self::Replayed,
         Self::Refused,
+        Self::Delayed,
+        Self::NotDelayed,
         Self::ShadowRefused,
         Self::BadRequest,
         Self::NoAnswerDenied,
@@ -50,6 +64,10 @@ impl Stat {
         Self::VoidSent,
         Self::VoidRetried,
         Self::VoidLost,
+        Self::ConfirmSent,
+        Self::ConfirmRetried,
+        Self::ConfirmLost,
+        Self::AmountUnreadable,
         Self::Unknown,
         Self::Unmatched,
         Self::Off,
@@ -65,6 +83,8 @@ impl Stat {
             Self::Admitted => "sluice_admitted",
             Self::Replayed => "sluice_replayed",
             Self::Refused => "sluice_refused",
+            Self::Delayed => "sluice_delayed",
+            Self::NotDelayed => "sluice_not_delayed",
             Self::ShadowRefused => "sluice_shadow_refused",
             Self::BadRequest => "sluice_bad_request",
             Self::NoAnswerDenied => "sluice_no_answer_denied",
@@ -72,6 +92,10 @@ impl Stat {
             Self::VoidSent => "sluice_void_sent",
             Self::VoidRetried => "sluice_void_retried",
             Self::VoidLost => "sluice_void_lost",
+            Self::ConfirmSent => "sluice_confirm_sent",
+            Self::ConfirmRetried => "sluice_confirm_retried",
+            Self::ConfirmLost => "sluice_confirm_lost",
+            Self::AmountUnreadable => "sluice_amount_unreadable",
             Self::Unknown => "sluice_unknown",
             Self::Unmatched => "sluice_unmatched",
             Self::Off => "sluice_off",

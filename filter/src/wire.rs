@@ -6,9 +6,11 @@ use prost::Message;
 use proto::envoy::check_response::HttpResponse;
 use proto::envoy::{CheckResponse, HeaderValueOption};
 use proto::{extension, header};
-use quota::rule::Charge;
-use quota::{Code, Mode};
+use quota::rule::{Action, Request};
+use quota::{AmountMinor, Code, Mode};
 
+use crate::delays::DELAY_MS_MAX;
+use crate::follow_up::Kind;
 use crate::outcome::Reason;
 
 /// The service that is asked.
@@ -18,14 +20,12 @@ pub const METHOD: &str = "Check";
 /// Longest `traceparent` that is passed on, in bytes. Version 00 of W3C Trace Context has 55.
 pub const TRACEPARENT_LEN_MAX: usize = 64;
 
-/// One request through the proxy: who pays, and the attempt's id.
+/// One request through the proxy: what it asks for, and the attempt's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// 32 hexadecimal digits.
     pub id: String,
-    pub merchant: String,
-    pub order_no: String,
-    pub currency: String,
+    pub request: Request,
     pub mode: Mode,
     pub traceparent: Option<String>,
 }
@@ -33,8 +33,8 @@ pub struct Attempt {
 /// The server's answer, or that there is none to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The payment may go on. On shadow routes the code may be that of a refusal.
-    Pass { code: Code, headers: Vec<(String, String)> },
+    /// The payment may go on after `delay_ms`. On shadow routes the code may be that of a refusal.
+    Pass { code: Code, headers: Vec<(String, String)>, delay_ms: u32 },
     /// The payment is refused, with the answer for its caller.
     Refuse { code: Option<Code>, status: u32, headers: Vec<(String, String)>, body: Vec<u8> },
     /// No usable answer.
@@ -56,38 +56,66 @@ impl NoAnswer {
     }
 }
 
-/// Asks to consume a charge.
+/// Asks what the rule's action has to know before the gateway is asked: a charge and a refund are counted now; a capture, a
+/// void and a check are only tried.
 #[must_use]
-pub fn consume(charge: &Charge, attempt: &Attempt) -> Vec<u8> {
-    let mut fields = fields(attempt, extension::ACTION_CONSUME);
-    fields.push((extension::AMOUNT_MINOR, charge.amount.to_string()));
-    fields.extend(charge.payment_no.as_ref().map(|number| (extension::PAYMENT_NO, number.to_string())));
-    fields.extend(charge.channel.as_ref().map(|channel| (extension::CHANNEL, channel.to_string())));
+pub fn ask(action: Action, attempt: &Attempt) -> Vec<u8> {
+    let (word, how) = match action {
+        Action::Consume => (extension::ACTION_CONSUME, None),
+        Action::Hold => (extension::ACTION_HOLD, None),
+        Action::Settle => (extension::ACTION_SETTLE, Some((extension::DRY, extension::DRY_SILENT))),
+        Action::Refund => (extension::ACTION_REFUND, Some((extension::STAGE, extension::STAGE_RESERVE))),
+        Action::Void => (extension::ACTION_VOID_ORDER, Some((extension::DRY, extension::DRY_SILENT))),
+        Action::Check => (extension::ACTION_CONSUME, Some((extension::DRY, extension::DRY_JOURNAL))),
+    };
+    let mut fields = fields(attempt, word);
+    fields.extend(how.map(|(name, value)| (name, value.to_owned())));
+    details(&mut fields, attempt, attempt.request.amount);
+    encode(fields)
+}
+
+/// Says what the gateway has done. Without an amount it is all that is left.
+#[must_use]
+pub fn confirm(kind: Kind, attempt: &Attempt, amount: Option<AmountMinor>) -> Vec<u8> {
+    let mut fields = fields(attempt, kind.as_str());
+    details(&mut fields, attempt, amount);
     encode(fields)
 }
 
 /// Asks to take an attempt back.
 #[must_use]
 pub fn void(attempt: &Attempt, reason: Reason) -> Vec<u8> {
-    let mut fields = fields(attempt, extension::ACTION_VOID);
+    let mut fields = fields(attempt, Kind::Void.as_str());
     fields.push((extension::REASON, reason.as_str().to_owned()));
     encode(fields)
 }
 
-fn fields(attempt: &Attempt, action: &str) -> Vec<(&'static str, String)> {
+type Fields = Vec<(&'static str, String)>;
+
+fn fields(attempt: &Attempt, action: &str) -> Fields {
+    let Attempt { id, request, mode, traceparent } = attempt;
     let mut fields = vec![
         (extension::ACTION, action.to_owned()),
-        (extension::ATTEMPT, attempt.id.clone()),
-        (extension::MERCHANT, attempt.merchant.clone()),
-        (extension::ORDER_NO, attempt.order_no.clone()),
-        (extension::CURRENCY, attempt.currency.clone()),
-        (extension::MODE, attempt.mode.as_str().to_owned()),
+        (extension::ATTEMPT, id.clone()),
+        (extension::MERCHANT, request.merchant.to_string()),
+        (extension::CURRENCY, request.currency.to_string()),
+        (extension::MODE, mode.as_str().to_owned()),
     ];
-    fields.extend(attempt.traceparent.clone().map(|parent| (extension::TRACEPARENT, parent)));
+    fields.extend(request.order_no.as_ref().map(|order_no| (extension::ORDER_NO, order_no.to_string())));
+    fields.extend(traceparent.clone().map(|parent| (extension::TRACEPARENT, parent)));
     fields
 }
 
-fn encode(fields: Vec<(&'static str, String)>) -> Vec<u8> {
+fn details(fields: &mut Fields, attempt: &Attempt, amount: Option<AmountMinor>) {
+    let Request { payment_no, channel, operation_no, is_final, .. } = &attempt.request;
+    fields.extend(amount.map(|amount| (extension::AMOUNT_MINOR, amount.to_string())));
+    fields.extend(payment_no.as_ref().map(|number| (extension::PAYMENT_NO, number.to_string())));
+    fields.extend(channel.as_ref().map(|channel| (extension::CHANNEL, channel.to_string())));
+    fields.extend(operation_no.as_ref().map(|number| (extension::OPERATION_NO, number.to_string())));
+    fields.extend((!is_final).then(|| (extension::FINAL, extension::FINAL_NOT.to_owned())));
+}
+
+fn encode(fields: Fields) -> Vec<u8> {
     let named = |(name, value): (&str, String)| (name.to_owned(), value);
     let context_extensions = fields.into_iter().map(named).collect();
     Question { attributes: Some(Attributes { context_extensions }) }.encode_to_vec()
@@ -145,7 +173,10 @@ fn pass(headers: Vec<HeaderValueOption>) -> Result<Reply, &'static str> {
     let mut headers = pairs(headers);
     headers.retain(|(name, _)| name.starts_with(header::PREFIX));
     let code = code_of(&headers).ok_or("the answer allows without a known code")?;
-    Ok(Reply::Pass { code, headers })
+    let delay = value(&headers, header::DELAY_MS).map_or(Ok(0), str::parse::<u64>);
+    let delay_ms = delay.map_err(|_| "the answer's delay is not a number of milliseconds")?;
+    let delay_ms = u32::try_from(delay_ms).unwrap_or(u32::MAX).min(DELAY_MS_MAX);
+    Ok(Reply::Pass { code, headers, delay_ms })
 }
 
 /// Header names in lower case; pseudo headers are nothing that an answer may set.
@@ -218,21 +249,62 @@ fn terminated(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
+    fn attempt(operation_no: Option<&str>, is_final: bool) -> Attempt {
+        let request = Request {
+            merchant: quota::MerchantId::parse("m").unwrap(),
+            amount: AmountMinor::new(5),
+            currency: quota::Currency::parse("USD").unwrap(),
+            order_no: quota::OrderNo::parse("o").ok(),
+            payment_no: None,
+            channel: quota::Channel::parse("card").ok(),
+            operation_no: operation_no.map(|number| quota::OperationNo::parse(number).unwrap()),
+            is_final,
+        };
+        Attempt { id: "0".repeat(32), request, mode: Mode::Shadow, traceparent: None }
+    }
+
+    fn read(message: &[u8]) -> String {
+        let message = proto::envoy::CheckRequest::decode(message).unwrap();
+        let extensions = message.attributes.unwrap().context_extensions;
+        let common =
+            [("attempt", "0".repeat(32)), ("merchant", "m".into()), ("currency", "USD".into()), ("order_no", "o".into())];
+        for (name, value) in common {
+            assert_eq!(extensions[&format!("sluice.{name}")], value);
+        }
+        assert_eq!(extensions[extension::MODE], "shadow");
+        let mut rest: Vec<String> = extensions
+            .into_iter()
+            .map(|(name, value)| format!("{}={value}", name.trim_start_matches("sluice.")))
+            .filter(|text| {
+                !["attempt=", "merchant=", "currency=", "order_no=", "mode="].iter().any(|own| text.starts_with(own))
+            })
+            .collect();
+        rest.sort();
+        rest.join(" ")
+    }
+
     #[test]
     fn a_question_is_the_contracts_message() {
-        let attempt = Attempt {
-            id: "0".repeat(32),
-            merchant: "m".into(),
-            order_no: "o".into(),
-            currency: "USD".into(),
-            mode: Mode::Shadow,
-            traceparent: None,
-        };
-        let message = proto::envoy::CheckRequest::decode(void(&attempt, Reason::ClientGone).as_slice()).unwrap();
-        let extensions = message.attributes.unwrap().context_extensions;
-        assert_eq!(extensions.len(), 7, "{extensions:?}");
-        assert_eq!(extensions[extension::REASON], "client_gone");
-        assert_eq!(extensions[extension::MODE], "shadow");
+        let table = [
+            (Action::Consume, "action=consume amount_minor=5 channel=card"),
+            (Action::Hold, "action=hold amount_minor=5 channel=card"),
+            (Action::Settle, "action=settle amount_minor=5 channel=card dry=1"),
+            (Action::Refund, "action=refund amount_minor=5 channel=card stage=reserve"),
+            (Action::Void, "action=void_order amount_minor=5 channel=card dry=1"),
+            (Action::Check, "action=consume amount_minor=5 channel=card dry=journal"),
+        ];
+        for (action, expected) in table {
+            assert_eq!(read(&ask(action, &attempt(None, true))), expected, "{action:?}");
+        }
+        let partial = attempt(Some("n"), false);
+        let expected = "action=settle amount_minor=5 channel=card dry=1 final=0 operation_no=n";
+        assert_eq!(read(&ask(Action::Settle, &partial)), expected);
+        let amount = AmountMinor::new(3);
+        let expected = "action=settle amount_minor=3 channel=card final=0 operation_no=n";
+        assert_eq!(read(&confirm(Kind::Settle, &partial, amount)), expected);
+        assert_eq!(read(&confirm(Kind::Refund, &attempt(Some("n"), true), None)), "action=refund channel=card operation_no=n");
+        assert_eq!(read(&confirm(Kind::VoidOrder, &attempt(None, true), None)), "action=void_order channel=card");
+        assert_eq!(read(&void(&partial, Reason::ClientGone)), "action=void reason=client_gone");
     }
 
     #[test]

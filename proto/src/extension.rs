@@ -1,20 +1,46 @@
-//! Keys of `CheckRequest.attributes.context_extensions`: how the filter hands a charge to the server.
+//! Keys of `CheckRequest.attributes.context_extensions`: how the filter hands a request to the server.
 //!
 //! Only Envoy's own configuration and the filter write these; a client cannot.
 
-/// What is asked: [`ACTION_CONSUME`] or [`ACTION_VOID`]. Its presence says that the filter has read the charge already.
+/// What is asked, one of the `ACTION_*` words. Its presence says that the filter has read the request already.
 pub const ACTION: &str = "sluice.action";
 /// Consume quota for an attempt at an order.
 pub const ACTION_CONSUME: &str = "consume";
-/// Take one attempt back.
+/// Consume quota whose final amount is open.
+pub const ACTION_HOLD: &str = "hold";
+/// Capture from a hold.
+pub const ACTION_SETTLE: &str = "settle";
+/// Return captured quota.
+pub const ACTION_REFUND: &str = "refund";
+/// Take one attempt back: what it consumed, held or reserved for a refund.
 pub const ACTION_VOID: &str = "void";
+/// End an order's hold.
+pub const ACTION_VOID_ORDER: &str = "void_order";
+/// Absent where what is asked takes effect. [`DRY_SILENT`]: it is decided only, and nobody hears of it. [`DRY_JOURNAL`]: it is
+/// decided only, and a refusal is journalled.
+pub const DRY: &str = "sluice.dry";
+/// See [`DRY`].
+pub const DRY_SILENT: &str = "1";
+/// See [`DRY`].
+pub const DRY_JOURNAL: &str = "journal";
+/// The caller's number of a capture or refund (`capture_no`, `refund_no`), by which a repetition is known.
+pub const OPERATION_NO: &str = "sluice.operation_no";
+/// [`FINAL_NOT`] on a capture after which the hold stays open. Absent: it is the last one.
+pub const FINAL: &str = "sluice.final";
+/// See [`FINAL`].
+pub const FINAL_NOT: &str = "0";
+/// [`STAGE_RESERVE`] on a refund that the gateway has not made yet: it is counted, its quota comes back with the same refund
+/// without a stage, and the void of its attempt cancels it.
+pub const STAGE: &str = "sluice.stage";
+/// See [`STAGE`].
+pub const STAGE_RESERVE: &str = "reserve";
 /// Whose quota.
 pub const MERCHANT: &str = "sluice.merchant";
-/// Whole minor units, decimal digits. Absent on a void.
+/// Whole minor units, decimal digits. Absent on a void; on a capture or refund absent means all that is left.
 pub const AMOUNT_MINOR: &str = "sluice.amount_minor";
 /// ISO 4217 alphabetic code.
 pub const CURRENCY: &str = "sluice.currency";
-/// The idempotency key.
+/// The idempotency key of a charge. Absent on a dry run of a charge that has none yet.
 pub const ORDER_NO: &str = "sluice.order_no";
 /// Optional.
 pub const PAYMENT_NO: &str = "sluice.payment_no";
@@ -26,7 +52,8 @@ pub const ATTEMPT: &str = "sluice.attempt";
 pub const MODE: &str = "sluice.mode";
 /// The W3C `traceparent` of the request, where it has one.
 pub const TRACEPARENT: &str = "sluice.traceparent";
-/// Why an attempt is voided: one of `client_gone`, `check_timeout`, `upstream_4xx`, `upstream_5xx`, `upstream_unreached`.
+/// Why an attempt is voided: one of `client_gone`, `check_timeout`, `upstream_4xx`, `upstream_5xx`, `upstream_unreached`,
+/// `not_delayed`.
 pub const REASON: &str = "sluice.reason";
 /// The reason of voids that the server makes itself, for Envoy's native filter, which never heard the answer.
 pub const REASON_ANSWER_UNHEARD: &str = "answer_unheard";

@@ -8,6 +8,8 @@ pub const CODE: &str = "x-sluice-code";
 pub const DECISION_ID: &str = "x-sluice-decision-id";
 /// `true` where the answer repeats an earlier one for the same order.
 pub const REPLAY: &str = "x-sluice-replay";
+/// How long the proxy holds an admitted request back before it goes on, in milliseconds; absent where it goes on at once.
+pub const DELAY_MS: &str = "x-sluice-delay-ms";
 /// Seconds until the limit that bound resets (RFC 9110).
 pub const RETRY_AFTER: &str = "retry-after";
 /// What is left of the binding limit (IETF draft `ratelimit-headers`).

@@ -229,6 +229,15 @@ pub struct Refund {
     pub reserve: bool,
 }
 
+impl Refund {
+    /// A refund under a policy; without one nothing but the order bounds it.
+    #[must_use]
+    pub fn under(policy: Option<&Policy>, amount: Option<AmountMinor>, id: OperationId, reserve: bool) -> Self {
+        let limits = policy.map_or(Limits::UNLIMITED, |policy| policy.limits);
+        Self { amount, id, daily_max: limits.refund_daily, monthly_max: limits.refund_monthly, reserve }
+    }
+}
+
 /// A counter that can be corrected by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CounterName {

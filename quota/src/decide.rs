@@ -8,7 +8,10 @@ mod hold;
 mod refund;
 mod void;
 
-use crate::{Account, Action, Code, Command, Dry, Order, OrderFigures, OrderState, Outcome, Record};
+use crate::{
+    Account, Action, AmountMinor, Code, Command, Dry, Operation, OperationId, OperationKind, Order, OrderFigures,
+    OrderState, Outcome, Record,
+};
 
 /// Applies the rule. `backlog` is the number of events that wait in the shard's stream.
 #[must_use]
@@ -104,7 +107,7 @@ impl<'a> Case<'a> {
             replay: false,
             journal: true,
             decision_id: self.command.decision_id,
-            amount: self.command.action.amount().map_or(0, crate::AmountMinor::get),
+            amount: self.command.action.amount().map_or(0, AmountMinor::get),
             wait_ms: 0,
             account: None,
             order: None,
@@ -118,6 +121,18 @@ impl<'a> Case<'a> {
             Some(order) if order.state == OrderState::Open => Err(Code::OrderUnknown),
             Some(order) if order.currency != self.command.currency => Err(Code::IdempotencyConflict),
             Some(order) => Ok(order),
+        }
+    }
+
+    /// This command as the order remembers it.
+    fn operation(&self, kind: OperationKind, id: OperationId, amount: AmountMinor) -> Operation {
+        Operation {
+            kind,
+            id,
+            attempt: self.command.attempt,
+            amount,
+            counted: self.account.origins(),
+            decision_id: self.command.decision_id,
         }
     }
 
@@ -139,7 +154,7 @@ impl<'a> Case<'a> {
             wait_ms,
             order: order.as_ref().or(self.order).map(figures).unwrap_or_default(),
             suspended_at_ms: after.suspended_at_ms,
-            version: after.version,
+            version: if self.command.dry == Dry::No { after.version } else { self.account.version },
         };
         if self.command.dry != Dry::No {
             let journal = self.command.dry == Dry::Noted && journal && code.http_status() != 200;

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::{
-    Account, ClosedWindow, Code, Command, Currency, MerchantId, Order, OrderNo, OrderState, Outcome, Record, Reply, decide,
+    Account, ClosedWindow, Code, Command, Currency, MerchantId, Order, OrderNo, OrderState, Outcome, Record, Reply,
+    decide,
 };
 
 /// The shard that a merchant's keys and events live in: `xxh3(merchant) mod shards`.
@@ -85,7 +86,9 @@ impl Ledger {
     pub fn due_holds(&self, now_secs: u32) -> impl Iterator<Item = (&MerchantId, &OrderNo, Currency)> {
         let due = move |order: &&Order| order.state == OrderState::Held && order.hold.until_secs <= now_secs;
         let orders = self.orders.iter().map(|((merchant, order_no), order)| (merchant, order_no, order));
-        orders.filter(move |(.., order)| due(order)).map(|(merchant, order_no, order)| (merchant, order_no, order.currency))
+        orders
+            .filter(move |(.., order)| due(order))
+            .map(|(merchant, order_no, order)| (merchant, order_no, order.currency))
     }
 
     /// Takes the events of all shards that wait for the journal, oldest first within a shard.

@@ -18,6 +18,7 @@ mod limits;
 mod money;
 mod order;
 mod policy;
+mod predict;
 mod record;
 pub mod rule;
 mod window;
@@ -31,14 +32,13 @@ pub use decide::decide;
 pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo};
 pub use ledger::{Event, Ledger, shard_of};
 pub use limits::{Figures, LimitName};
-pub use order::{
-    ATTEMPTS_MAX, Hold, OPERATIONS_MAX, Operation, OperationId, OperationKind, Order, OrderState,
-};
 pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};
+pub use order::{ATTEMPTS_MAX, Hold, OPERATIONS_MAX, Operation, OperationId, OperationKind, Order, OrderState};
 pub use policy::{
-    Breach, HoldTerms, Limits, OnExpiry, Policy, PolicyBook, PolicyError, PolicyFields, PolicyOverride, PolicyRule, PolicySet,
-    Scope, Span, Throttle, TierBinding, WindowLimits, parse_moment, policy_diff,
+    Breach, HoldTerms, Limits, OnExpiry, Policy, PolicyBook, PolicyError, PolicyFields, PolicyOverride, PolicyRule,
+    PolicySet, Scope, Span, Throttle, TierBinding, WindowLimits, parse_moment, policy_diff,
 };
+pub use predict::{Outlook, Prediction};
 pub use record::{OrderFigures, Record, WindowFigures};
 pub use window::{Calendar, Period, WindowIds};
 

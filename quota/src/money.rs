@@ -147,6 +147,13 @@ impl Currency {
         currency.exponent().map(|_| Self(currency)).ok_or(CurrencyError)
     }
 
+    /// Every currency.
+    pub fn all() -> impl Iterator<Item = Self> {
+        <iso_currency::Currency as iso_currency::IntoEnumIterator>::iter()
+            .filter(|currency| currency.exponent().is_some())
+            .map(Self)
+    }
+
     /// The three letters.
     #[must_use]
     pub fn code(self) -> &'static str {

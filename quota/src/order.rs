@@ -8,7 +8,7 @@ use crate::{AmountMinor, AttemptId, Currency, OnExpiry, Origins};
 /// voided attempts the oldest is forgotten. Both err to the side of quota consumed.
 pub const ATTEMPTS_MAX: usize = 32;
 
-/// Captures and refunds that an order takes; beside them its final capture is always taken.
+/// Captures and refunds that an order takes; beside them the one that ends its hold is always taken.
 pub const OPERATIONS_MAX: usize = 32;
 
 /// How an order stands.
@@ -97,6 +97,8 @@ pub enum OperationKind {
     /// A refund that the gateway has not confirmed: counted as refunded, but its quota is not back yet.
     Reservation = 2,
     Refund = 3,
+    /// The end of a hold that was released: the same release again must not go on to refund what was captured.
+    Release = 4,
 }
 
 impl OperationKind {
@@ -109,11 +111,11 @@ impl OperationKind {
     /// Reads the number of packed values; `None` for an unknown one.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Capture, Self::Reservation, Self::Refund].into_iter().find(|kind| kind.number() == number)
+        [Self::Capture, Self::Reservation, Self::Refund, Self::Release].into_iter().find(|kind| kind.number() == number)
     }
 }
 
-/// A capture or refund that was taken.
+/// A capture, refund or release that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub kind: OperationKind,
@@ -121,7 +123,7 @@ pub struct Operation {
     /// The attempt that a reservation belongs to: its void cancels it.
     pub attempt: AttemptId,
     pub amount: AmountMinor,
-    /// Where a refund was counted.
+    /// Where a refund was counted; for the others the windows of their time.
     pub counted: Origins,
     /// The decision that took it, which replays are answered with.
     pub decision_id: [u8; 16],

@@ -61,6 +61,18 @@ impl Calendar {
         (cutoff_hour < 24).then_some(Self { zone, cutoff_hour })
     }
 
+    /// The zone's IANA name.
+    #[must_use]
+    pub fn zone_name(&self) -> &'static str {
+        self.zone.name()
+    }
+
+    /// The hour at which the business day begins.
+    #[must_use]
+    pub const fn cutoff_hour(&self) -> u32 {
+        self.cutoff_hour
+    }
+
     /// The windows that `now_ms` (milliseconds since the epoch) falls into.
     ///
     /// Monotone: a later instant never has an earlier window, even where the zone's clock is set back over midnight.
@@ -75,14 +87,20 @@ impl Calendar {
         WindowIds { day: (year * 100 + month) * 100 + day, month: year * 100 + month, year }
     }
 
+    /// The first instant of the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
+    #[must_use]
+    pub fn begins_at_ms(&self, period: Period, id: u32) -> Option<i64> {
+        Some(self.starts_at(first_date(period, id)?).timestamp_millis())
+    }
+
     /// The first instant after the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
     #[must_use]
     pub fn ends_at_ms(&self, period: Period, id: u32) -> Option<i64> {
-        let date = |year: u32, month, day| NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day);
+        let first = first_date(period, id)?;
         let next = match period {
-            Period::Day => date(id / 10_000, id / 100 % 100, id % 100)?.checked_add_days(Days::new(1)),
-            Period::Month => date(id / 100, id % 100, 1)?.checked_add_months(Months::new(1)),
-            Period::Year => date(id, 1, 1)?.checked_add_months(Months::new(12)),
+            Period::Day => first.checked_add_days(Days::new(1)),
+            Period::Month => first.checked_add_months(Months::new(1)),
+            Period::Year => first.checked_add_months(Months::new(12)),
         }?;
         Some(self.starts_at(next).timestamp_millis())
     }
@@ -110,6 +128,16 @@ impl Calendar {
         }
         after
     }
+}
+
+/// The first date of a window.
+fn first_date(period: Period, id: u32) -> Option<NaiveDate> {
+    let (year, month, day) = match period {
+        Period::Day => (id / 10_000, id / 100 % 100, id % 100),
+        Period::Month => (id / 100, id % 100, 1),
+        Period::Year => (id, 1, 1),
+    };
+    NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)
 }
 
 impl fmt::Debug for Calendar {

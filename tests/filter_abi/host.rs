@@ -34,6 +34,7 @@ pub(crate) struct HostStream {
     pub(crate) request_headers: Vec<(String, Vec<u8>)>,
     pub(crate) request_trailers: Vec<(String, Vec<u8>)>,
     pub(crate) response_status: Option<String>,
+    pub(crate) response_headers: Vec<(String, Vec<u8>)>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) body: Vec<u8>,
     pub(crate) resumed: bool,
@@ -60,6 +61,10 @@ pub(crate) struct Host {
     pub(crate) metrics: Vec<(String, u64)>,
     pub(crate) logs: Vec<String>,
     pub(crate) now_nanos: u64,
+    /// The clock that never goes back.
+    pub(crate) monotonic_ms: u64,
+    /// The period of the root's timer.
+    pub(crate) tick_period_ms: u32,
 }
 
 type Call<'a> = Caller<'a, Host>;
@@ -70,11 +75,12 @@ const BAD_ARGUMENT: u32 = 2;
 const UNREADABLE: u32 = 6;
 
 impl HostStream {
-    /// The headers (0) or the trailers (1) of the request.
+    /// The headers (0) or the trailers (1) of the request, or the headers of the response (2).
     fn map(&mut self, map: u32) -> Result<&mut Vec<(String, Vec<u8>)>, u32> {
         match map {
             0 => Ok(&mut self.request_headers),
             1 => Ok(&mut self.request_trailers),
+            2 => Ok(&mut self.response_headers),
             _ => Err(BAD_ARGUMENT),
         }
     }
@@ -169,6 +175,7 @@ fn link(linker: &mut Linker<Host>) {
     });
     f!(linker, "proxy_set_tick_period_milliseconds", |c, period: u32| {
         enter(c, format!("tick_period {period}"))?;
+        c.data_mut().tick_period_ms = period;
         Ok(OK)
     });
     f!(linker, "proxy_set_effective_context", |c, context: u32| {
@@ -333,6 +340,16 @@ fn link_wasi(linker: &mut Linker<Host>) {
                 return UNREADABLE;
             }
             write(&mut call, at, &vec![0x5a; size as usize]);
+            OK
+        })
+        .unwrap();
+    linker
+        .func_wrap(WASI, "clock_time_get", |mut call: Call<'_>, clock: u32, _precision: u64, at: u32| -> u32 {
+            if enter(&mut call, format!("clock {clock}")).is_err() {
+                return UNREADABLE;
+            }
+            let nanos = call.data().monotonic_ms * 1_000_000;
+            write(&mut call, at, &nanos.to_le_bytes());
             OK
         })
         .unwrap();

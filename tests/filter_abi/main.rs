@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod delays;
 mod failing;
 mod flows;
+mod follow_ups;
 mod host;
 mod proxy;
 mod requests;

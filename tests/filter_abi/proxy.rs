@@ -189,7 +189,10 @@ impl Proxy {
         }
     }
 
+    /// The timer's period passes, and it ticks.
     pub(crate) fn tick(&mut self) {
+        let host = self.host_mut();
+        host.monotonic_ms += u64::from(host.tick_period_ms);
         self.call::<_, ()>(ROOT, "proxy_on_tick", (ROOT,));
     }
 
@@ -240,6 +243,12 @@ pub(crate) fn denied(status: i32, headers: &[(&str, &str)], body: &str) -> Optio
 /// An answer that lets the payment on with this code.
 pub(crate) fn passes(code: &str) -> Answer {
     encoded(Some(0), ok(&[("x-sluice-code", code), ("x-sluice-decision-id", "d-1"), ("x-sluice-replay", "false")]))
+}
+
+/// An answer that lets the payment on after a while.
+pub(crate) fn delays(delay_ms: u32) -> Answer {
+    let delay_ms = delay_ms.to_string();
+    encoded(Some(0), ok(&[("x-sluice-code", "ADMITTED"), ("x-sluice-delay-ms", &delay_ms)]))
 }
 
 /// What the server says where its store gave no answer.

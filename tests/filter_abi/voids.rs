@@ -183,7 +183,7 @@ fn a_void_that_nobody_ever_hears_is_given_up_counted_and_named() {
         proxy.tick();
     }
     assert_eq!(proxy.metric("sluice_void_lost"), 1);
-    assert_eq!(proxy.metric("sluice_void_retried"), u64::from(filter::voids::TRIES_MAX - 1));
+    assert_eq!(proxy.metric("sluice_void_retried"), u64::from(filter::follow_up::TRIES_MAX - 1));
     let line = proxy.host().logs.last().unwrap();
     assert!(line.contains(&attempt) && line.contains("merchant=m1 order=o-1"), "{line}");
 }

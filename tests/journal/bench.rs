@@ -16,6 +16,7 @@ use e2e::redis::Redis;
 use e2e::{Failure, Result, wait};
 use prost::Message;
 use proto::journal::EventContext;
+use quota::{Code, OrderFigures, OrderState, Period, Record, WindowFigures};
 use redis::aio::MultiplexedConnection;
 use sqlx::types::Uuid;
 use tokio::sync::watch;
@@ -50,6 +51,7 @@ impl Bench {
             check_interval: Duration::from_millis(100),
             consumer_idle: Duration::from_secs(3600),
             consumer: consumer.to_owned(),
+            live: None,
         }
     }
 
@@ -212,16 +214,40 @@ pub(crate) fn entry(context: EventContext, seq: u64) -> Entry {
 
 /// The decision record of the first charge in its windows.
 pub(crate) fn admitted(amount: u64) -> Vec<u8> {
-    let mut bytes = vec![1, 0, 0, 0];
-    for id in [20_261_120_u32, 202_611, 2026] {
-        bytes.extend_from_slice(&id.to_le_bytes());
+    pack(&first_charge(amount))
+}
+
+/// What [`admitted`] packs.
+pub(crate) fn first_charge(amount: u64) -> Record {
+    let window = |id| WindowFigures { id, amount_after: amount, count_after: 1, ..WindowFigures::default() };
+    Record {
+        day: window(20_261_120),
+        month: window(202_611),
+        year: window(2026),
+        amount,
+        order: OrderFigures { state: OrderState::Charged, amount, ..OrderFigures::default() },
+        version: 1,
+        ..Record::bare(Code::Admitted)
     }
-    for _ in 0..3 {
-        for figure in [0.0, amount as f64, 0.0, 1.0] {
-            bytes.extend_from_slice(&f64::to_le_bytes(figure));
-        }
+}
+
+/// A record as the script packs it; the head of `decide.lua` has the layout.
+pub(crate) fn pack(record: &Record) -> Vec<u8> {
+    let mut bytes = vec![2, record.code.number(), u8::from(record.replay), record.order.state.number()];
+    let windows = Period::ALL.map(|period| record.of(period));
+    windows.iter().for_each(|window| bytes.extend_from_slice(&window.id.to_le_bytes()));
+    windows.iter().for_each(|window| bytes.push(window.epoch));
+    bytes.push(0);
+    bytes.extend_from_slice(&record.order.hold_until_secs.to_le_bytes());
+    let mut figures = Vec::new();
+    for window in windows {
+        figures.extend([window.amount_before, window.amount_after, window.count_before, window.count_after]);
+        figures.extend([window.refunded_before, window.refunded_after]);
     }
-    bytes.extend_from_slice(&1.0_f64.to_le_bytes());
+    figures.extend([record.pending_before, record.pending_after, record.amount, record.wait_ms]);
+    figures.extend([record.order.amount, record.order.settled, record.order.refunded]);
+    figures.extend([record.suspended_at_ms, record.version]);
+    figures.iter().for_each(|figure| bytes.extend_from_slice(&(*figure as f64).to_le_bytes()));
     bytes
 }
 

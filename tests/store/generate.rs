@@ -1,41 +1,45 @@
 //! Command sequences, generated from a seed and biased to where the rule may break: window edges, limits ± 1, amounts near
-//! 2^53, repeated attempts, voids before their attempts, clocks that lag.
+//! 2^53, what is left of an order ± 1, repeated attempts and numbers, voids before their attempts, clocks that lag.
+
+use std::collections::VecDeque;
 
 use quota::{
-    Action, AmountMinor, AttemptId, Calendar, Code, Command, Consume, Currency, Ledger, Limits, MerchantId, OrderNo,
-    Period, WindowLimits,
+    Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, Ledger, MerchantId,
+    OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, Refund, Settle,
 };
 
-const MAX: u64 = AmountMinor::MAX.get();
+use crate::figures::{self, amount};
+use crate::random::Random;
+
 /// Commands of one kind of traffic.
 const STRETCH: u64 = 300;
+/// An ordinary capture or refund takes no more than one of so many parts of what is left.
+const PART: u64 = 24;
+/// Orders of which the journal may tell later.
+const REMEMBERED: usize = 24;
+pub(crate) const MERCHANTS: [&str; 4] = ["m-1", "m-2", "m-3", "m-4"];
+pub(crate) const CURRENCIES: [&str; 2] = ["USD", "JPY"];
 
-/// SplitMix64: the same seed gives the same sequence on every machine.
-pub(crate) struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-
-    fn one_in(&mut self, number: u64) -> bool {
-        self.below(number) == 0
-    }
+/// What a stretch of commands is like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Traffic {
+    Ordinary,
+    /// Many at one order: first more attempts than it remembers, then as many voids.
+    Crowd,
+    /// Many captures and refunds of one order, more than it takes.
+    Parts,
+    /// More resets of one window than are told apart.
+    Resets,
 }
 
-/// Makes one command after the other; it looks at the ledger to aim at what is left of a limit.
+/// Commands that are asked for in one call.
+pub(crate) struct Plan {
+    pub(crate) size: usize,
+    pub(crate) all_or_none: bool,
+    merchants: Vec<&'static str>,
+}
+
+/// Makes one command after the other; it looks at the ledger to aim at what is left of a limit, a hold or an order.
 pub(crate) struct Generator {
     random: Random,
     now_ms: i64,
@@ -43,74 +47,129 @@ pub(crate) struct Generator {
     scale: u64,
     number: u128,
     seed: u64,
+    remembered: VecDeque<Order>,
+}
+
+/// The order that a command is about, and how it stands.
+struct Target<'a> {
+    name: String,
+    order: Option<&'a Order>,
+    account: Account,
+    traffic: Traffic,
+}
+
+impl Target<'_> {
+    fn left(&self) -> u64 {
+        self.order.map_or(0, |order| order.captured().saturating_sub(order.refunded))
+    }
+
+    fn held(&self) -> u64 {
+        self.order.map_or(0, Order::held)
+    }
 }
 
 impl Generator {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let zone = random.pick(&["UTC", "Asia/Shanghai", "America/New_York", "Pacific/Apia", "America/Sao_Paulo"]);
         let calendar = Calendar::new(zone.parse().unwrap(), random.pick(&[0, 0, 6, 23])).unwrap();
         // From an ordinary evening, a year's last hours, a leap day and a day of 23 hours on.
         let now_ms = random.pick(&[1_795_296_600_000, 1_798_754_390_000, 1_835_395_190_000, 1_772_945_990_000]);
-        let scale = random.pick(&[1, 100, 10_000, MAX / 2, MAX]);
-        Self { random, now_ms, calendar, scale, number: 0, seed }
+        let scale = random.pick(&[1, 100, 10_000, figures::MAX / 2, figures::MAX]);
+        Self { random, now_ms, calendar, scale, number: 0, seed, remembered: VecDeque::new() }
+    }
+
+    /// How many commands come next, and of whom: those of one call are of one shard, and of one merchant where all or none of
+    /// them are to be done.
+    pub(crate) fn plan(&mut self, shard_of: impl Fn(&str) -> u16) -> Plan {
+        let merchant = match self.traffic() {
+            Traffic::Ordinary => self.random.pick(&MERCHANTS),
+            Traffic::Crowd | Traffic::Parts | Traffic::Resets => MERCHANTS[0],
+        };
+        let all_or_none = self.random.one_in(8);
+        let size = match (all_or_none, self.random.below(4)) {
+            (true, _) => 1 + self.random.below(4),
+            (false, 0) => 1,
+            (false, _) => 2 + self.random.below(23),
+        };
+        let beside = |other: &&str| !all_or_none && shard_of(other) == shard_of(merchant);
+        let alone = self.traffic() != Traffic::Ordinary;
+        let mut merchants: Vec<_> = MERCHANTS.into_iter().filter(|_| !alone).filter(beside).collect();
+        merchants.push(merchant);
+        Plan { size: size as usize, all_or_none, merchants }
+    }
+
+    /// The traffic of the next command.
+    fn traffic(&self) -> Traffic {
+        let stretch = (self.number as u64 + 1) / STRETCH;
+        match stretch % 8 {
+            0 | 4 => Traffic::Crowd,
+            2 | 5 => Traffic::Parts,
+            7 if self.seed.is_multiple_of(4) => Traffic::Resets,
+            _ => Traffic::Ordinary,
+        }
     }
 
     /// `waiting` tells how many events wait in the shard of a merchant.
-    pub(crate) fn command(&mut self, ledger: &Ledger, waiting: impl Fn(&MerchantId) -> u64) -> Command {
+    pub(crate) fn command(&mut self, plan: &Plan, ledger: &Ledger, waiting: impl Fn(&MerchantId) -> u64) -> Command {
+        let traffic = self.traffic();
         self.number += 1;
-        // Every fourth stretch is a crowd at one order: first more attempts than it remembers, then as many voids.
-        let stretch = self.number as u64 / STRETCH;
-        let crowd = stretch.is_multiple_of(4);
-        let merchant = MerchantId::parse(if crowd { "m-1" } else { self.random.pick(&["m-1", "m-2", "m-3"]) }).unwrap();
-        let currency = Currency::parse(self.random.pick(&["USD", "USD", "USD", "JPY"])).unwrap();
-        // Few orders and attempts at a time, so that most come again; the range moves on, so that new ones come too.
-        let order = if crowd { stretch } else { self.number as u64 / 60 + self.random.below(8) };
-        let attempts = if crowd || self.random.one_in(12) { 80 } else { 5 };
-        let fresh = AttemptId::from_text(&format!("{order} {}", self.random.below(attempts)));
-        // A crowd does not last: time stands nearly still, so that no order is forgotten meanwhile.
-        let now_ms = if crowd { self.soon() } else { self.moment() };
+        let merchant = MerchantId::parse(self.random.pick(&plan.merchants)).unwrap();
+        let currency = Currency::parse(self.random.pick(&["USD", "USD", "USD", "USD", "USD", "JPY"])).unwrap();
+        // Few orders at a time, so that most come again; the range moves on, so that new ones come too.
+        let place = match traffic {
+            Traffic::Ordinary | Traffic::Resets => self.number as u64 / 60 + self.random.below(8),
+            Traffic::Crowd | Traffic::Parts => self.number as u64 / STRETCH,
+        };
+        let name = format!("order-{place}");
+        let order_no = OrderNo::parse(&name).unwrap();
+        let stored = ledger.order(&merchant, &order_no);
+        let now_ms = self.moment(traffic, stored);
         let windows = self.calendar.windows_at(now_ms);
-        let order_no = OrderNo::parse(&format!("order-{order}")).unwrap();
-        let leaving = crowd && self.number as u64 % STRETCH >= STRETCH / 2;
-        let live = ledger.order(&merchant, &order_no).filter(|_| leaving).and_then(|order| order.live.first().copied());
-        let voids_in_ten = match (crowd, leaving) {
-            (false, _) => 3,
-            (true, false) => 0,
-            (true, true) => 8,
-        };
-        let action = if self.random.below(10) < voids_in_ten {
-            Action::Void
-        } else {
-            Action::Consume(self.consume(ledger, &merchant, currency, order))
-        };
+        let account = ledger.account(&merchant, currency).copied().unwrap_or_default().rolled(windows);
+        let known = stored.filter(|order| i64::from(order.expires_at_secs) > now_ms / 1000);
+        let target = Target { name, order: known, account, traffic };
+        let action = self.action(&target);
+        let attempt = self.attempt(&target, &action);
+        let dry = if self.random.one_in(12) { self.random.pick(&[Dry::Silent, Dry::Noted]) } else { Dry::No };
+        let history = self.history(known);
         let backlog_max = if self.random.one_in(50) { waiting(&merchant) + self.random.below(3) } else { 1_000_000 };
+        let nameless = is_of_account(&action) || (is_charge(&action) && dry != Dry::No && self.random.one_in(2));
         Command {
             merchant,
             currency,
-            order_no,
-            attempt: live.filter(|_| self.random.one_in(2)).unwrap_or(fresh),
+            order_no: Some(order_no).filter(|_| !nameless),
+            attempt,
             action,
+            dry,
             decision_id: ((u128::from(self.seed) << 64) | self.number).to_be_bytes(),
             now_ms,
             windows,
             order_ttl_secs: self.random.pick(&[3_600, 86_400, 34_560_000]),
             backlog_max: u32::try_from(backlog_max).unwrap(),
+            history: history.filter(|_| !nameless).map(Box::new),
             payment_no: None,
+            operation_no: None,
             channel: None,
         }
     }
 
-    fn soon(&mut self) -> i64 {
-        self.now_ms += self.random.below(100) as i64;
-        self.now_ms
-    }
-
-    /// Mostly a little later; sometimes at the edge of a window, sometimes back by up to two days.
-    fn moment(&mut self) -> i64 {
-        self.now_ms += match self.random.below(100) {
-            0..=89 => self.random.below(2_000) as i64,
-            90..=95 => self.random.below(7_200_000) as i64,
+    /// Mostly a little later; sometimes at the edge of a window or at the end of a hold, sometimes back by up to two days.
+    fn moment(&mut self, traffic: Traffic, order: Option<&Order>) -> i64 {
+        if traffic != Traffic::Ordinary {
+            // It does not last: time stands nearly still, so that neither order nor window is over meanwhile.
+            self.now_ms += self.random.below(100) as i64;
+            return self.now_ms;
+        }
+        let ends_ms = order.filter(|order| order.held() > 0).map(|order| i64::from(order.hold.until_secs) * 1000);
+        let soon = ends_ms.filter(|ends| (0..172_800_000).contains(&(ends - self.now_ms)));
+        if let Some(ends_ms) = soon.filter(|_| self.random.one_in(4)) {
+            self.now_ms = ends_ms + self.random.pick(&[-1, 0, 1, 1_000]);
+            return self.now_ms;
+        }
+        self.now_ms += match self.random.below(200) {
+            0..=183 => self.random.below(2_000) as i64,
+            184..=193 => self.random.below(7_200_000) as i64,
             _ => self.step_to_edge(),
         };
         if self.random.one_in(20) { self.now_ms - self.random.below(172_800_000) as i64 } else { self.now_ms }
@@ -128,58 +187,181 @@ impl Generator {
         (end - self.now_ms) + self.random.pick(&[-1_000, -1, 0, 1, 1_000])
     }
 
-    fn consume(&mut self, ledger: &Ledger, merchant: &MerchantId, currency: Currency, order: u64) -> Consume {
-        let limits = self.limits();
-        let refusal = self.random.one_in(15).then(|| {
-            self.random.pick(&[
-                Code::PolicyMissing,
-                Code::ChannelNotAllowed,
-                Code::AboveSingleMax,
-                Code::BelowSingleMin,
-            ])
+    /// Mostly one that the order's state is made for.
+    fn action(&mut self, target: &Target) -> Action {
+        match target.traffic {
+            Traffic::Resets if self.random.percent(95) => return figures::reset_of_day(),
+            Traffic::Crowd => return self.crowd(target),
+            Traffic::Parts => return self.part(target),
+            Traffic::Ordinary | Traffic::Resets => {}
+        }
+        if self.random.one_in(14) {
+            return figures::account_action(&mut self.random, &target.account, self.scale);
+        }
+        let state = target.order.map_or(OrderState::Open, |order| order.state);
+        let of_any = [b'c', b'h', b'a', b'v', b's', b'r', b'l', b'x'];
+        let of_state: &[u8] = match state {
+            OrderState::Open => b"ccccchhhhhha",
+            OrderState::Charged => b"ccaarrrrrl",
+            OrderState::Held => b"hhhassssssvxxlr",
+            OrderState::Settled => b"hssarrrrrlv",
+            OrderState::Voided => &of_any,
+        };
+        let letter = if self.random.one_in(8) { self.random.pick(&of_any) } else { self.random.pick(of_state) };
+        self.operation(letter, target)
+    }
+
+    fn operation(&mut self, letter: u8, target: &Target) -> Action {
+        match letter {
+            b'c' => Action::Consume(self.charge(target)),
+            b'h' => Action::Hold(self.charge(target), self.terms()),
+            b'a' => Action::VoidAttempt,
+            b'v' => Action::Void,
+            b's' => Action::Settle(self.settle(target)),
+            b'r' => Action::Refund(self.refund(target)),
+            b'l' => Action::Release(self.refund(target)),
+            _ => Action::Expire,
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.number as u64 % STRETCH >= STRETCH / 2
+    }
+
+    fn crowd(&mut self, target: &Target) -> Action {
+        let voids_in_ten = if self.is_leaving() { 8 } else { 0 };
+        if self.random.below(10) < voids_in_ten {
+            return Action::VoidAttempt;
+        }
+        let holds = target.order.is_some_and(|order| matches!(order.state, OrderState::Held | OrderState::Settled));
+        self.operation(if holds { b'h' } else { b'c' }, target)
+    }
+
+    fn part(&mut self, target: &Target) -> Action {
+        let is_open = target.order.is_none_or(|order| !order.state.is_charged());
+        if is_open {
+            return Action::Hold(self.charge(target), self.terms());
+        }
+        let letter = if self.is_leaving() { self.random.pick(b"rrrrrrral") } else { self.random.pick(b"sssssssrx") };
+        self.operation(letter, target)
+    }
+
+    fn attempt(&mut self, target: &Target, action: &Action) -> AttemptId {
+        let known = target.order.filter(|_| matches!(action, Action::VoidAttempt) && self.random.percent(70));
+        let live = known.and_then(|order| order.live.first().copied());
+        let reserved = known.and_then(|order| {
+            let reserved = order.operations.iter().find(|operation| operation.kind == OperationKind::Reservation);
+            reserved.map(|operation| operation.attempt)
         });
-        let order_no = OrderNo::parse(&format!("order-{order}")).unwrap();
-        let known = ledger.order(merchant, &order_no).filter(|_| self.random.below(10) < 8);
-        let amount = match known {
+        let aimed = if self.random.one_in(2) { reserved.or(live) } else { live.or(reserved) };
+        let many = target.traffic == Traffic::Crowd || self.random.one_in(12);
+        let fresh = self.random.below(if many { 80 } else { 5 });
+        aimed.unwrap_or_else(|| AttemptId::from_text(&format!("{} {fresh}", target.name)))
+    }
+
+    /// Of an order that the store does not know, sometimes what the journal remembers of another one; seldom of a known one too.
+    fn history(&mut self, known: Option<&Order>) -> Option<Order> {
+        if let Some(order) = known.filter(|_| self.random.one_in(10)) {
+            self.remembered.truncate(REMEMBERED - 1);
+            self.remembered.push_front(order.clone());
+        }
+        let asks = self.random.one_in(if known.is_some() { 40 } else { 6 });
+        let place = self.random.below(REMEMBERED as u64) as usize;
+        self.remembered.get(place).filter(|_| asks).cloned()
+    }
+
+    fn charge(&mut self, target: &Target) -> Charge {
+        let random = &mut self.random;
+        let limits = figures::limits(random, self.scale);
+        let refusal = random.one_in(20).then(|| {
+            random.pick(&[Code::PolicyMissing, Code::ChannelNotAllowed, Code::AboveSingleMax, Code::BelowSingleMin])
+        });
+        let same = target.order.filter(|order| order.state.is_charged() && random.percent(80));
+        let minor = match same {
             Some(order) => order.amount,
-            None => self.amount(ledger, merchant, currency, &limits),
+            // Enough for many parts.
+            None if target.traffic == Traffic::Parts => amount(1_000 + random.below(9_000)),
+            None => figures::charge_amount(random, &target.account, &limits, self.scale),
         };
-        Consume { amount, limits, refusal }
+        let generous = target.traffic == Traffic::Parts && random.percent(80);
+        let limits = if generous { quota::Limits::UNLIMITED } else { limits };
+        let pace = random.one_in(3).then(|| figures::pace(random, &limits, self.scale));
+        Charge { amount: minor, limits, refusal, pace }
     }
 
-    fn limits(&mut self) -> Limits {
-        Limits { day: self.window_limits(), month: self.window_limits(), year: self.window_limits() }
+    fn terms(&mut self) -> HoldTerms {
+        HoldTerms {
+            lifetime_secs: self.random.pick(&[1, 60, 3_600, 86_400, 34_560_000]),
+            on_expiry: self.random.pick(&[OnExpiry::Void, OnExpiry::Settle]),
+        }
     }
 
-    fn amount(&mut self, ledger: &Ledger, merchant: &MerchantId, currency: Currency, limits: &Limits) -> AmountMinor {
-        let account = ledger.account(merchant, currency).copied().unwrap_or_default();
-        let left = [
-            limits.day.amount.get().saturating_sub(account.day.amount),
-            limits.month.amount.get().saturating_sub(account.month.amount),
-            limits.year.amount.get().saturating_sub(account.year.amount),
-        ];
-        let near = self.random.pick(&left).saturating_add(self.random.below(3)).saturating_sub(1);
-        let small = self.random.below(self.scale / 8 + 2);
-        let minor = match self.random.below(12) {
-            0..=3 => near,
-            4..=9 => small,
-            10 => MAX - self.random.below(3),
-            _ => self.random.below(3),
+    /// A number that was taken before, with its amount, or one of a few.
+    fn number(&mut self, target: &Target, of: &[OperationKind]) -> (OperationId, Option<u64>) {
+        let taken = target.order.into_iter().flat_map(|order| &order.operations);
+        let taken: Vec<_> = taken.filter(|operation| of.contains(&operation.kind)).collect();
+        if !taken.is_empty() && self.random.one_in(4) {
+            let operation = self.random.pick(&taken);
+            return (operation.id, Some(operation.amount.get()).filter(|_| self.random.percent(80)));
+        }
+        let numbers = if target.traffic == Traffic::Parts { 400 } else { 12 };
+        (OperationId::of(&format!("{} {}", target.name, self.random.below(numbers))), None)
+    }
+
+    fn settle(&mut self, target: &Target) -> Settle {
+        let (id, taken) = self.number(target, &[OperationKind::Capture]);
+        let percent = self.random.pick(&[0, 0, 1, 10, 33, 100]);
+        let held = target.held();
+        let most = held.saturating_add(target.order.map_or(0, |order| over_capture(order.amount.get(), percent)));
+        let minor = match self.random.below(if target.traffic == Traffic::Parts { 40 } else { 10 }) {
+            0 => None,
+            1 => Some(self.random.near(held)),
+            2 => Some(self.random.near(most)),
+            3 => Some(self.random.below(3)),
+            _ => Some(1 + self.random.below(held / PART + 1)),
         };
-        AmountMinor::new(minor.min(MAX)).unwrap()
+        let last = self.random.one_in(if target.traffic == Traffic::Parts { 60 } else { 3 });
+        Settle { amount: taken.or(minor).map(amount), id, last, over_capture_percent: percent }
     }
 
-    fn window_limits(&mut self) -> WindowLimits {
-        WindowLimits { amount: self.limit(self.scale), count: self.limit(40) }
-    }
-
-    fn limit(&mut self, scale: u64) -> AmountMinor {
-        let max = match self.random.below(8) {
-            0 => 0,
-            1..=3 => MAX,
-            4 => scale,
-            _ => self.random.below(scale + 1),
+    fn refund(&mut self, target: &Target) -> Refund {
+        let of = [OperationKind::Reservation, OperationKind::Refund, OperationKind::Release];
+        let (id, taken) = self.number(target, &of);
+        let left = target.left();
+        let minor = match self.random.below(if target.traffic == Traffic::Parts { 40 } else { 8 }) {
+            0 => None,
+            1 | 2 => Some(self.random.near(left)),
+            3 => Some(self.random.below(3)),
+            _ => Some(1 + self.random.below(left / PART + 1)),
         };
-        AmountMinor::new(max).unwrap()
+        let minor = taken.or(minor);
+        let (daily, monthly) = figures::refund_limits(&mut self.random, &target.account, minor.unwrap_or(left));
+        Refund {
+            amount: minor.map(amount),
+            id,
+            daily_max: daily,
+            monthly_max: monthly,
+            reserve: self.random.one_in(3),
+        }
     }
+}
+
+fn over_capture(amount: u64, percent: u8) -> u64 {
+    u64::try_from(u128::from(amount) * u128::from(percent) / 100).unwrap()
+}
+
+const fn is_charge(action: &Action) -> bool {
+    matches!(action, Action::Consume(_) | Action::Hold(..))
+}
+
+const fn is_of_account(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Adjust(_)
+            | Action::Reset(_)
+            | Action::Suspend
+            | Action::Resume
+            | Action::Initialize
+            | Action::Roll
+    )
 }

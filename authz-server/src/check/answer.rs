@@ -20,7 +20,7 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Binding {
     pub figures: Figures,
-    /// When the window ends, in milliseconds since the epoch.
+    /// When the window ends, in milliseconds since the epoch; `None` where captures and voids lift the limit, not time.
     pub resets_at_ms: Option<i64>,
     /// Whole seconds from the decision until then, rounded up, at least one.
     pub retry_after_secs: Option<u64>,
@@ -30,7 +30,7 @@ impl Binding {
     /// The limit named by the record's code, if any.
     pub(super) fn of(record: &Record, limits: &Limits, calendar: &Calendar, now_ms: i64) -> Option<Self> {
         let figures = Figures::of(LimitName::of_code(record.code)?, limits, record);
-        let resets_at_ms = calendar.ends_at_ms(figures.limit.period(), figures.window);
+        let resets_at_ms = figures.limit.period().and_then(|period| calendar.ends_at_ms(period, figures.window));
         let wait_ms = resets_at_ms.map(|at| u64::try_from(at.saturating_sub(now_ms)).unwrap_or(0));
         Some(Self { figures, resets_at_ms, retry_after_secs: wait_ms.map(|wait| wait.div_ceil(1000).max(1)) })
     }
@@ -45,13 +45,20 @@ pub(super) struct Answer {
     /// Absent where nothing was decided: the request could not be read, or the store gave no answer.
     pub decision_id: Option<Uuid>,
     pub detail: Option<String>,
+    /// Milliseconds: how long an admitted charge is held back, or after which time one that was throttled may come again.
+    pub wait_ms: u64,
     pub binding: Option<Binding>,
 }
 
 impl Answer {
     /// Nothing was decided because the store gave no answer.
     pub(super) const fn without_decision(mode: Mode) -> Self {
-        Self { code: Code::StoreUnavailable, mode, replay: false, decision_id: None, detail: None, binding: None }
+        Self::bare(Code::StoreUnavailable, mode)
+    }
+
+    /// A code, and nothing decided.
+    pub(super) const fn bare(code: Code, mode: Mode) -> Self {
+        Self { code, mode, replay: false, decision_id: None, detail: None, wait_ms: 0, binding: None }
     }
 
     /// The one place where a mode turns a refusal into a pass.
@@ -86,7 +93,7 @@ impl Answer {
     fn passed(&self) -> OkHttpResponse {
         let headers = self.own_headers().map(|(key, value)| option(key, value)).collect::<Vec<_>>();
         // Our names must not carry what a client wrote: those set are overwritten, the others removed.
-        let unset = [header::CODE, header::DECISION_ID, header::REPLAY].into_iter().filter(|name| {
+        let unset = [header::CODE, header::DECISION_ID, header::REPLAY, header::DELAY_MS].into_iter().filter(|name| {
             !headers.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == *name))
         });
         let headers_to_remove = unset.map(str::to_owned).collect();
@@ -110,18 +117,22 @@ impl Answer {
         let code = (header::CODE, self.code.as_str().to_owned());
         let id = self.decision_id.map(|id| (header::DECISION_ID, id.to_string()));
         let replay = self.replay.then(|| (header::REPLAY, "true".to_owned()));
-        std::iter::once(code).chain(id).chain(replay)
+        let waits = self.code == Code::Admitted && self.wait_ms > 0;
+        let delay = waits.then(|| (header::DELAY_MS, self.wait_ms.to_string()));
+        std::iter::once(code).chain(id).chain(replay).chain(delay)
     }
 
     fn limit_headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let unavailable = (self.code.http_status() == 503).then_some(1);
-        let seconds = self.binding.and_then(|binding| binding.retry_after_secs).or(unavailable);
+        let turn = (self.code == Code::Throttled).then(|| self.wait_ms.div_ceil(1000).max(1));
+        let seconds = self.binding.and_then(|binding| binding.retry_after_secs).or(turn).or(unavailable);
         let retry_after = seconds.map(|seconds| (header::RETRY_AFTER, seconds.to_string()));
         let limits = self.binding.map(|Binding { figures, retry_after_secs, .. }| {
-            let (name, window) = (figures.limit.as_str(), figures.limit.period().nominal_secs());
+            let name = figures.limit.as_str();
+            let window = figures.limit.period().map(|period| format!(";w={}", period.nominal_secs())).unwrap_or_default();
             let reset = retry_after_secs.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
             [
-                (header::RATE_LIMIT_POLICY, format!("\"{name}\";q={};w={window}", figures.max)),
+                (header::RATE_LIMIT_POLICY, format!("\"{name}\";q={}{window}", figures.max)),
                 (header::RATE_LIMIT, format!("\"{name}\";r={}{reset}", figures.remaining())),
             ]
         });

@@ -9,8 +9,10 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::protobuf::Struct;
 use envoy_types::pb::google::protobuf::value::Kind;
 use proto::extension;
-use quota::rule::{Charge, Document, Found, Head, Refusal, Rule, Unmatched, Unreadable};
-use quota::{AmountMinor, AttemptId, Channel, Code, Currency, MerchantId, Mode, OrderNo, PaymentNo, Unit};
+use quota::rule::{self, Document, Found, Head, Refusal, Request, Rule, Unmatched, Unreadable};
+use quota::{
+    AmountMinor, AttemptId, Channel, Code, Currency, Dry, MerchantId, Mode, OperationNo, OrderNo, PaymentNo, Unit,
+};
 
 /// Set by Envoy when it hands over only the beginning of a body.
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
@@ -20,10 +22,12 @@ const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 pub(super) struct Ask {
     pub merchant: MerchantId,
     pub currency: Currency,
-    pub order_no: OrderNo,
+    /// `None` on dry runs of a charge only.
+    pub order_no: Option<OrderNo>,
     pub attempt: AttemptId,
-    /// `None` voids the attempt.
-    pub amount: Option<AmountMinor>,
+    pub what: What,
+    pub dry: Dry,
+    pub operation_no: Option<OperationNo>,
     pub payment_no: Option<PaymentNo>,
     pub channel: Option<Channel>,
     pub mode: Mode,
@@ -31,6 +35,21 @@ pub(super) struct Ask {
     pub trace_id: String,
     /// Why an attempt is voided, or empty.
     pub reason: String,
+    /// Whether Envoy's own filter asks, which cannot hold a request back.
+    pub is_native: bool,
+}
+
+/// What is asked for, before a policy is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Consume(AmountMinor),
+    Hold(AmountMinor),
+    /// A capture, of all that is held where it names no amount; the hold's last one, or not.
+    Settle { amount: Option<AmountMinor>, last: bool },
+    /// A refund, of all that is left where it names no amount; made already, or reserved.
+    Refund { amount: Option<AmountMinor>, reserve: bool },
+    VoidAttempt,
+    Void,
 }
 
 /// What a check request turned out to be.
@@ -76,35 +95,95 @@ fn refusal(detail: String) -> Refusal {
     Refusal { code: Code::BadRequest, detail }
 }
 
-fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
-    let text = |key: &str| extensions.get(key).map(String::as_str);
-    let required = |key: &str| text(key).ok_or_else(|| format!("{key} is missing"));
-    let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let currency = Currency::parse(required(extension::CURRENCY)?).map_err(|e| failed(&e))?;
-    let amount = match required(extension::ACTION)? {
-        extension::ACTION_CONSUME => {
-            let minor = required(extension::AMOUNT_MINOR)?;
-            Some(AmountMinor::parse(minor, Unit::Minor, currency, true).map_err(|e| failed(&e))?)
+/// The extensions as the filter writes them.
+struct Extensions<'a>(&'a HashMap<String, String>);
+
+impl Extensions<'_> {
+    fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    fn required(&self, key: &str) -> Result<&str, String> {
+        self.text(key).ok_or_else(|| format!("{key} is missing"))
+    }
+
+    fn parsed<T, E: std::fmt::Display>(&self, key: &str, parse: fn(&str) -> Result<T, E>) -> Result<Option<T>, String> {
+        self.text(key).map(parse).transpose().map_err(|error| format!("{key}: {error}"))
+    }
+
+    /// Whether a key is there, whose only value this is.
+    fn flag(&self, key: &str, value: &str) -> Result<bool, String> {
+        match self.text(key) {
+            None => Ok(false),
+            Some(own) if own == value => Ok(true),
+            Some(own) => Err(format!("{key} is {own:?}, it may only be {value:?}")),
         }
-        extension::ACTION_VOID => None,
-        other => return Err(format!("{} is {other:?}, neither consume nor void", extension::ACTION)),
-    };
-    let reason = text(extension::REASON).unwrap_or_default();
+    }
+
+    fn what(&self, currency: Currency) -> Result<What, String> {
+        let amount = self
+            .text(extension::AMOUNT_MINOR)
+            .map(|minor| AmountMinor::parse(minor, Unit::Minor, currency, true))
+            .transpose()
+            .map_err(|error| format!("{}: {error}", extension::AMOUNT_MINOR))?;
+        let charged = || amount.ok_or_else(|| format!("{} is missing", extension::AMOUNT_MINOR));
+        match self.required(extension::ACTION)? {
+            extension::ACTION_CONSUME => Ok(What::Consume(charged()?)),
+            extension::ACTION_HOLD => Ok(What::Hold(charged()?)),
+            extension::ACTION_SETTLE => {
+                Ok(What::Settle { amount, last: !self.flag(extension::FINAL, extension::FINAL_NOT)? })
+            }
+            extension::ACTION_REFUND => {
+                self.required(extension::OPERATION_NO)?;
+                Ok(What::Refund { amount, reserve: self.flag(extension::STAGE, extension::STAGE_RESERVE)? })
+            }
+            extension::ACTION_VOID => Ok(What::VoidAttempt),
+            extension::ACTION_VOID_ORDER => Ok(What::Void),
+            other => Err(format!(
+                "{} is {other:?}, none of consume, hold, settle, refund, void and void_order",
+                extension::ACTION
+            )),
+        }
+    }
+
+    fn dry(&self) -> Result<Dry, String> {
+        match self.text(extension::DRY) {
+            None => Ok(Dry::No),
+            Some(extension::DRY_SILENT) => Ok(Dry::Silent),
+            Some(extension::DRY_JOURNAL) => Ok(Dry::Noted),
+            Some(other) => Err(format!("{} is {other:?}, neither 1 nor journal", extension::DRY)),
+        }
+    }
+}
+
+fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
+    let extensions = Extensions(extensions);
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    let currency = Currency::parse(extensions.required(extension::CURRENCY)?).map_err(|e| failed(&e))?;
+    let (what, dry) = (extensions.what(currency)?, extensions.dry()?);
+    let order_no = extensions.parsed(extension::ORDER_NO, OrderNo::parse)?;
+    if order_no.is_none() && !(matches!(what, What::Consume(_)) && dry != Dry::No) {
+        return Err(format!("{} is missing", extension::ORDER_NO));
+    }
+    let reason = extensions.text(extension::REASON).unwrap_or_default();
     if reason.len() > REASON_LEN_MAX {
         return Err(format!("{} is longer than {REASON_LEN_MAX} bytes", extension::REASON));
     }
-    let mode = text(extension::MODE).unwrap_or(Mode::Enforce.as_str());
+    let mode = extensions.text(extension::MODE).unwrap_or(Mode::Enforce.as_str());
     Ok(Ask {
-        merchant: MerchantId::parse(required(extension::MERCHANT)?).map_err(|e| failed(&e))?,
+        merchant: MerchantId::parse(extensions.required(extension::MERCHANT)?).map_err(|e| failed(&e))?,
         currency,
-        order_no: OrderNo::parse(required(extension::ORDER_NO)?).map_err(|e| failed(&e))?,
-        attempt: AttemptId::from_text(required(extension::ATTEMPT)?),
-        amount,
-        payment_no: text(extension::PAYMENT_NO).map(PaymentNo::parse).transpose().map_err(|e| failed(&e))?,
-        channel: text(extension::CHANNEL).map(Channel::parse).transpose().map_err(|e| failed(&e))?,
+        order_no,
+        attempt: AttemptId::from_text(extensions.required(extension::ATTEMPT)?),
+        what,
+        dry,
+        operation_no: extensions.parsed(extension::OPERATION_NO, OperationNo::parse)?,
+        payment_no: extensions.parsed(extension::PAYMENT_NO, PaymentNo::parse)?,
+        channel: extensions.parsed(extension::CHANNEL, Channel::parse)?,
         mode: Mode::parse(mode).ok_or_else(|| format!("{} is {mode:?}", extension::MODE))?,
-        trace_id: trace_id(text(extension::TRACEPARENT)),
+        trace_id: trace_id(extensions.text(extension::TRACEPARENT)),
         reason: reason.to_owned(),
+        is_native: false,
     })
 }
 
@@ -128,36 +207,61 @@ fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Docum
     }
     let head = NativeHead { attributes, http };
     let body = if http.raw_body.is_empty() { http.body.as_bytes() } else { &http.raw_body };
-    let charge = match read_charge(rule, &head, &captures, body) {
-        Ok(charge) => charge,
-        Err(refusal) => return Asked::Refuse(mode, refusal),
-    };
-    Asked::Decide(Box::new(Ask {
-        merchant: charge.merchant,
-        currency: charge.currency,
-        order_no: charge.order_no,
+    match read_request(rule, &head, &captures, body) {
+        Ok((request, what, dry)) => Asked::Decide(Box::new(native_ask(http, mode, request, what, dry))),
+        Err(refusal) => Asked::Refuse(mode, refusal),
+    }
+}
+
+fn native_ask(http: &HttpRequest, mode: Mode, request: Request, what: What, dry: Dry) -> Ask {
+    Ask {
+        merchant: request.merchant,
+        currency: request.currency,
+        order_no: request.order_no,
         attempt: native_attempt(http),
-        amount: Some(charge.amount),
-        payment_no: charge.payment_no,
-        channel: charge.channel,
+        what,
+        dry,
+        operation_no: None,
+        payment_no: request.payment_no,
+        channel: request.channel,
         mode,
         trace_id: trace_id(http.headers.get("traceparent").map(String::as_str)),
         reason: String::new(),
-    }))
+        is_native: true,
+    }
 }
 
-fn read_charge(
+fn read_request(
     rule: &Rule,
     head: &NativeHead<'_>,
-    captures: &quota::rule::Captures,
+    captures: &rule::Captures,
     body: &[u8],
-) -> Result<Charge, Refusal> {
+) -> Result<(Request, What, Dry), Refusal> {
     let draft = rule.read_head(head, captures)?;
     let partial = head.http.headers.get(PARTIAL_BODY).is_some_and(|value| value != "false");
     if rule.needs_body() && (partial || body.len() > rule.body_bytes_max) {
         return Err(rule.too_large());
     }
-    draft.finish(rule, body)
+    let request = draft.finish(rule, body)?;
+    let (what, dry) = native_what(rule, &request)?;
+    Ok((request, what, dry))
+}
+
+/// What a rule's action asks for here. Envoy's own filter does not see the gateway's answer, so an action that would end
+/// with it is refused: it would begin something that nobody ends.
+fn native_what(rule: &Rule, request: &Request) -> Result<(What, Dry), Refusal> {
+    let unanswered = || {
+        let action = rule.action.as_str();
+        refusal(format!("the rule's action {action} needs the gateway's answer, which only the proxy filter sees"))
+    };
+    let amount = request.amount.ok_or_else(unanswered)?;
+    match rule.action {
+        _ if rule.needs_response() => Err(unanswered()),
+        rule::Action::Consume => Ok((What::Consume(amount), Dry::No)),
+        rule::Action::Hold => Ok((What::Hold(amount), Dry::No)),
+        rule::Action::Check => Ok((What::Consume(amount), Dry::Noted)),
+        rule::Action::Settle | rule::Action::Refund | rule::Action::Void => Err(unanswered()),
+    }
 }
 
 /// The route's word goes before the rule's. A word that is none enforces: a slip must not switch enforcement off.
@@ -215,3 +319,6 @@ fn lookup<'a>(root: &'a Struct, keys: &[String]) -> Option<&'a str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

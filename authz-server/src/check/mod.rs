@@ -2,6 +2,7 @@
 
 mod answer;
 mod ask;
+mod command;
 mod undo;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use quota::rule::{Document, Refusal};
-use quota::{Action, Code, Command, Consume, LimitName, Limits, Mode, Policy, Reply};
+use quota::{Code, Command, Dry, LimitName, Mode, OperationNo, OrderNo, Policy, Reply};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -19,8 +20,9 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::clock;
-use crate::metrics::{Action as ActionLabel, Failure, Metrics};
+use crate::metrics::{Failure, Metrics};
 use crate::policy::Policies;
+use crate::settings::Live;
 use crate::store::{Notes, Store, StoreError};
 use answer::{Answer, Binding};
 use ask::{Ask, Asked};
@@ -28,17 +30,6 @@ use undo::Undo;
 
 /// Who asks for what comes through a proxy.
 const ACTOR: &str = "proxy";
-
-/// Bounds of a check.
-#[derive(Clone, Copy, Debug)]
-pub struct CheckConfig {
-    /// How long a check may take before it is answered without a decision; more than the store's own bound.
-    pub timeout: Duration,
-    /// How long an order is remembered.
-    pub order_ttl_secs: u32,
-    /// Events per shard that may wait for the journal.
-    pub backlog_max: u32,
-}
 
 /// Decides what Envoy asks.
 #[derive(Debug)]
@@ -53,7 +44,7 @@ struct Decider<S> {
     policies: Arc<Policies>,
     rules: Option<Document>,
     metrics: Arc<Metrics>,
-    config: CheckConfig,
+    live: Live,
     undo: Undo,
 }
 
@@ -65,11 +56,12 @@ impl<S: Store> CheckService<S> {
         policies: Arc<Policies>,
         rules: Option<Document>,
         metrics: Arc<Metrics>,
-        config: CheckConfig,
+        live: Live,
     ) -> Self {
+        rules.iter().for_each(warn_of_actions);
         let tasks = TaskTracker::new();
         let undo = Undo::new(tasks.clone());
-        Self { decider: Arc::new(Decider { store, policies, rules, metrics, config, undo }), tasks }
+        Self { decider: Arc::new(Decider { store, policies, rules, metrics, live, undo }), tasks }
     }
 
     /// Decisions and voids under way, so that a stop can wait for them.
@@ -89,7 +81,7 @@ impl<S: Store> CheckService<S> {
 impl<S: Store> Authorization for CheckService<S> {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let decider = Arc::clone(&self.decider);
-        let limit = decider.config.timeout;
+        let limit = decider.live.current().check_timeout();
         let request = request.into_inner();
         let native = is_native(request.attributes.as_ref());
         let (tell, told) = oneshot::channel();
@@ -123,7 +115,7 @@ impl<S: Store> Decider<S> {
         match self.read(&attributes) {
             Asked::Pass => Outcome { answer: Ok(CheckResponse::default()), undo: None },
             Asked::Refuse(mode, refusal) => {
-                let answer = self.refuse(label(&attributes), mode, refusal).to_check_response(native);
+                let answer = self.refuse(word(&attributes), mode, refusal).to_check_response(native);
                 Outcome { answer: Ok(answer), undo: None }
             }
             Asked::Decide(ask) => self.decide(*ask, native).await,
@@ -134,19 +126,20 @@ impl<S: Store> Decider<S> {
         Asked::read(attributes, self.rules.as_ref())
     }
 
-    fn refuse(&self, action: ActionLabel, mode: Mode, refusal: Refusal) -> Answer {
+    fn refuse(&self, action: &'static str, mode: Mode, refusal: Refusal) -> Answer {
         let Refusal { code, detail } = refusal;
         self.metrics.decision(action, code, false);
-        info!(action = action.as_str(), code = code.as_str(), mode = mode.as_str(), detail, "request refused unread");
-        Answer { code, mode, replay: false, decision_id: None, detail: Some(detail), binding: None }
+        info!(action, code = code.as_str(), mode = mode.as_str(), detail, "request refused unread");
+        Answer { detail: Some(detail), ..Answer::bare(code, mode) }
     }
 
     async fn decide(&self, ask: Ask, native: bool) -> Outcome {
         let started = Instant::now();
         let mode = ask.mode;
-        let book = self.policies.current();
-        let policy = book.effective(&ask.merchant, ask.currency).map(Arc::as_ref);
-        let (command, notes) = self.command(ask, policy);
+        let now_ms = clock::now_ms();
+        let policy = self.policies.effective(&ask.merchant, ask.currency, ask.channel.as_ref(), now_ms).await;
+        let policy = policy.as_deref();
+        let (command, notes) = command::command(ask, policy, now_ms, &self.live.current());
         let result = self.store.apply(&command, &notes).await;
         let latency = started.elapsed();
         self.metrics.check_took(latency);
@@ -161,7 +154,7 @@ impl<S: Store> Decider<S> {
                 (no_decision(native, mode, &error.to_string()), mode != Mode::Shadow)
             }
         };
-        let undo = (native && may_be_charged).then_some((command, notes));
+        let undo = (native && may_be_charged && command.dry == Dry::No).then_some((command, notes));
         Outcome { answer, undo }
     }
 
@@ -170,51 +163,14 @@ impl<S: Store> Decider<S> {
         warn!(
             decision_id = %Uuid::from_bytes(command.decision_id),
             merchant = %command.merchant,
-            order_no = %command.order_no,
+            action = command.action.as_str(),
+            order_no = command.order_no.as_ref().map(OrderNo::as_str),
             code = Code::StoreUnavailable.as_str(),
             latency_us = micros(latency),
             trace_id = notes.trace_id,
             %error,
             "no decision"
         );
-    }
-
-    fn command(&self, ask: Ask, policy: Option<&Policy>) -> (Command, Notes) {
-        let now_ms = clock::now_ms();
-        let action = match ask.amount {
-            Some(amount) => Action::Consume(Consume {
-                amount,
-                limits: policy.map_or(Limits::UNLIMITED, |policy| policy.limits),
-                refusal: match policy {
-                    Some(policy) => policy.refuses(amount, ask.currency, ask.channel.as_ref()),
-                    None => Some(Code::PolicyMissing),
-                },
-            }),
-            None => Action::Void,
-        };
-        let notes = Notes {
-            actor: ACTOR.to_owned(),
-            mode: ask.mode.as_str(),
-            policy_version: policy.map(|policy| policy.version.to_string()).unwrap_or_default(),
-            trace_id: ask.trace_id,
-            reason: ask.reason,
-        };
-        let command = Command {
-            merchant: ask.merchant,
-            currency: ask.currency,
-            order_no: ask.order_no,
-            attempt: ask.attempt,
-            action,
-            decision_id: clock::decision_id(),
-            now_ms,
-            // Without a policy there is no calendar: the windows stay as they are stored.
-            windows: policy.map(|policy| policy.calendar.windows_at(now_ms)).unwrap_or_default(),
-            order_ttl_secs: self.config.order_ttl_secs,
-            backlog_max: self.config.backlog_max,
-            payment_no: ask.payment_no,
-            channel: ask.channel,
-        };
-        (command, notes)
     }
 
     fn decided(
@@ -226,24 +182,23 @@ impl<S: Store> Decider<S> {
         latency: Duration,
     ) -> Answer {
         let record = &reply.record;
-        let (label, amount) = match &command.action {
-            Action::Consume(consume) => (ActionLabel::Consume, Some(consume.amount.get())),
-            Action::Void => (ActionLabel::Void, None),
-        };
-        self.metrics.decision(label, record.code, record.replay);
+        self.metrics.decision(command::label(command), record.code, record.replay);
         let decision_id = Uuid::from_bytes(reply.decision_id);
         info!(
             %decision_id,
             // Another one than the decision's where an earlier answer is repeated; the journal's row has it.
             event_id = %Uuid::from_bytes(reply.event_id),
-            action = label.as_str(),
+            action = command.action.as_str(),
+            dry = command.dry != Dry::No,
             merchant = %command.merchant,
-            order_no = %command.order_no,
+            order_no = command.order_no.as_ref().map(OrderNo::as_str),
+            operation_no = command.operation_no.as_ref().map(OperationNo::as_str),
             attempt = %command.attempt,
-            amount_minor = amount,
+            amount_minor = record.amount,
             currency = %command.currency,
             code = record.code.as_str(),
             replay = record.replay,
+            wait_ms = record.wait_ms,
             binding = LimitName::of_code(record.code).map(LimitName::as_str),
             policy_version = notes.policy_version,
             mode = notes.mode,
@@ -257,6 +212,7 @@ impl<S: Store> Decider<S> {
             replay: record.replay,
             decision_id: Some(decision_id),
             detail: None,
+            wait_ms: record.wait_ms,
             binding: policy.and_then(|policy| Binding::of(record, &policy.limits, &policy.calendar, command.now_ms)),
         }
     }
@@ -267,11 +223,26 @@ fn is_native(attributes: Option<&AttributeContext>) -> bool {
     !attributes.is_some_and(|attributes| attributes.context_extensions.contains_key(proto::extension::ACTION))
 }
 
-/// What a request that could not be read asked for, as far as that can be told.
-fn label(attributes: &AttributeContext) -> ActionLabel {
-    match attributes.context_extensions.get(proto::extension::ACTION).map(String::as_str) {
-        Some(proto::extension::ACTION_VOID) => ActionLabel::Void,
-        _ => ActionLabel::Consume,
+/// What a request that could not be read asked for, as far as that can be told: one of our own words.
+fn word(attributes: &AttributeContext) -> &'static str {
+    use proto::extension;
+    let words = [
+        (extension::ACTION_HOLD, "hold"),
+        (extension::ACTION_SETTLE, "settle"),
+        (extension::ACTION_REFUND, "refund"),
+        (extension::ACTION_VOID, "void_attempt"),
+        (extension::ACTION_VOID_ORDER, "void"),
+    ];
+    let asked = attributes.context_extensions.get(extension::ACTION);
+    words.into_iter().find(|(own, _)| asked.is_some_and(|asked| asked == own)).map_or("consume", |(_, word)| word)
+}
+
+/// The proxy filter may read the same document, so an action that Envoy's own filter cannot carry out is no error here. A
+/// request that asks for it through Envoy's own filter is refused.
+fn warn_of_actions(rules: &Document) {
+    for rule in rules.rules.rules().iter().filter(|rule| rule.needs_response()) {
+        let (rule, action) = (&rule.name, rule.action.as_str());
+        warn!(rule, action, "the rule needs the gateway's answer: it works through the proxy filter only");
     }
 }
 

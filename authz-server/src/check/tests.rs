@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::health::Health;
+use crate::settings::Settings;
 use crate::store::MemoryStore;
 
 /// A store that is away, in one way or another.
@@ -26,6 +27,10 @@ impl Store for Away {
             Self::Hangs => std::future::pending().await,
         }
     }
+
+    async fn apply_batch(&self, _: &[(Command, Notes)], _: bool) -> Result<Vec<Reply>, StoreError> {
+        Err(StoreError::Unavailable("no batches here".into()))
+    }
 }
 
 const RULES: &str = r#"{"rules": [{"name": "p", "match": {"methods": ["POST"], "path": "/p"}, "unit": "minor", "extract":
@@ -35,9 +40,11 @@ fn service<S: Store>(store: Arc<S>) -> CheckService<S> {
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
     let book = PolicyBook::from_yaml("version: v1\ndefault: {timezone: UTC, daily_amount: 5000}\n").unwrap();
-    let config = CheckConfig { timeout: Duration::from_millis(20), order_ttl_secs: 60, backlog_max: 10 };
+    let env = [("SLUICE_POLICY_FILE", "p"), ("SLUICE_CHECK_TIMEOUT_MS", "20"), ("SLUICE_REDIS_TIMEOUT_MS", "10")];
+    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let live = Live::fixed(&Settings::load(env, None).unwrap());
     let rules = Document::from_json(RULES.as_bytes()).unwrap();
-    CheckService::new(store, Arc::new(Policies::new(book, health)), Some(rules), metrics, config)
+    CheckService::new(store, Arc::new(Policies::new(book, health)), Some(rules), metrics, live)
 }
 
 fn from_filter(action: &str, mode: &str) -> CheckRequest {
@@ -85,6 +92,10 @@ impl Store for Unheard {
             _ => {}
         }
         reply
+    }
+
+    async fn apply_batch(&self, batch: &[(Command, Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
+        self.ledger.apply_batch(batch, all_or_none).await
     }
 }
 

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::extension::REASON_ANSWER_UNHEARD as REASON;
-use quota::{Action, Command, Reply};
+use quota::{Action, Command, OrderNo, Reply};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::clock;
-use crate::metrics::{Action as ActionLabel, Metrics};
+use crate::metrics::Metrics;
 use crate::store::{Notes, Store};
 
 /// Voids that may be under way at a time; beyond it a charge stays, which errs to the side of quota consumed.
@@ -24,6 +24,7 @@ const UNDER_WAY_MAX: usize = 1024;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Tries of one void: the last one comes 25 seconds after the first.
 const TRIES_MAX: u32 = 9;
+
 /// Voids under way.
 #[derive(Debug)]
 pub(super) struct Undo {
@@ -40,7 +41,7 @@ impl Undo {
     /// Voids the attempt of `command` in the background, until the store has answered or the tries are used up.
     pub(super) fn start(&self, store: Arc<impl Store>, metrics: Arc<Metrics>, command: Command, notes: Notes) {
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
-            warn!(merchant = %command.merchant, order_no = %command.order_no, "too many voids under way, the charge stays");
+            warn!(merchant = %command.merchant, order_no = command.order_no.as_ref().map(OrderNo::as_str), "too many voids under way, the charge stays");
             return;
         };
         self.tasks.spawn(async move {
@@ -51,19 +52,19 @@ impl Undo {
 }
 
 async fn void(store: &impl Store, metrics: &Metrics, mut command: Command, mut notes: Notes) {
-    command.action = Action::Void;
+    command.action = Action::VoidAttempt;
     REASON.clone_into(&mut notes.reason);
     let mut pause = PAUSE_FIRST;
     for _ in 0..TRIES_MAX {
         // Each try may leave an event, so each has an id of its own.
         command.decision_id = clock::decision_id();
         if let Ok(Reply { record, event_id, .. }) = store.apply(&command, &notes).await {
-            metrics.decision(ActionLabel::Void, record.code, record.replay);
+            metrics.decision(command.action.as_str(), record.code, record.replay);
             info!(
                 event_id = %Uuid::from_bytes(event_id),
-                action = ActionLabel::Void.as_str(),
+                action = command.action.as_str(),
                 merchant = %command.merchant,
-                order_no = %command.order_no,
+                order_no = command.order_no.as_ref().map(OrderNo::as_str),
                 attempt = %command.attempt,
                 code = record.code.as_str(),
                 replay = record.replay,
@@ -75,5 +76,5 @@ async fn void(store: &impl Store, metrics: &Metrics, mut command: Command, mut n
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
-    warn!(merchant = %command.merchant, order_no = %command.order_no, "the void found no store, the charge may stay");
+    warn!(merchant = %command.merchant, order_no = command.order_no.as_ref().map(OrderNo::as_str), "the void found no store, the charge may stay");
 }

@@ -46,6 +46,11 @@ impl Alarm {
         Self { warn_at: events_max.saturating_mul(WARN_PERCENT) / 100, high: false }
     }
 
+    /// Shards may hold `events_max` from now on.
+    pub(super) const fn set_events_max(&mut self, events_max: u64) {
+        self.warn_at = events_max.saturating_mul(WARN_PERCENT) / 100;
+    }
+
     /// Takes a count; gives what it changes.
     pub(super) const fn take(&mut self, backlog: &Backlog) -> Option<Turn> {
         let high = backlog.fullest_events >= self.warn_at;
@@ -89,5 +94,9 @@ mod tests {
         for (lengths, turn) in table {
             assert_eq!(alarm.take(&Backlog::of(&lengths)), turn, "{lengths:?}");
         }
+        // A larger bound is an end of the alarm, at the next count.
+        alarm.set_events_max(2000);
+        assert_eq!(alarm.take(&Backlog::of(&[800, 0])), Some(Turn::Normal));
+        assert_eq!(alarm.take(&Backlog::of(&[1600, 0])), Some(Turn::High));
     }
 }

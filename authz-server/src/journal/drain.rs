@@ -17,6 +17,7 @@ use super::stream::{EventStream, StreamError};
 use crate::clock;
 use crate::health::Health;
 use crate::metrics::{Dependency, Metrics};
+use crate::settings::Live;
 
 /// A read brings at most this many batches' entries, all shards together: what the journal holds in memory.
 const BATCHES_PER_READ: usize = 8;
@@ -27,6 +28,9 @@ const LINGER: Duration = Duration::from_millis(20);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the partitions of this month and the next are looked for.
 const PREPARE_INTERVAL: Duration = Duration::from_secs(3600);
+/// Entries to take over are looked for twice in the idle time, so that an abandoned one waits one and a half times that at
+/// most.
+const CLAIMS_PER_IDLE: u32 = 2;
 /// How often consumers that are gone are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -66,8 +70,7 @@ impl Drain {
             count: Timer::new(PROBE_INTERVAL),
             probe: Timer::new(PROBE_INTERVAL),
             prepare: Timer::new(PREPARE_INTERVAL),
-            // Twice in the idle time, so that an abandoned entry waits one and a half times that at most.
-            claim: Timer::new(config.claim_idle / 2),
+            claim: Timer::new(config.claim_idle / CLAIMS_PER_IDLE),
             check: Timer::new(config.check_interval),
             sweep: Timer::new(SWEEP_INTERVAL.min(config.consumer_idle)),
             config,
@@ -110,6 +113,15 @@ impl Drain {
             }
         }
         Ok(())
+    }
+
+    /// Takes over what was changed since the last look: between two steps, and each second while Postgres is away, when a
+    /// larger bound is what operators set.
+    fn take_changes(&mut self) {
+        let Some(live) = self.config.live.as_ref().map(Live::current) else { return };
+        self.config.take(&live);
+        self.alarm.set_events_max(self.config.backlog_events_max);
+        self.claim.interval = self.config.claim_idle / CLAIMS_PER_IDLE;
     }
 
     /// One read and what follows from it.
@@ -224,6 +236,7 @@ impl Drain {
 
     /// Counts the waiting events when that is due.
     async fn count_backlog(&mut self, stream: &mut EventStream) -> Result<(), StreamError> {
+        self.take_changes();
         if !self.count.is_due() {
             return Ok(());
         }

@@ -8,6 +8,7 @@ mod backlog;
 mod backoff;
 mod drain;
 pub mod event;
+pub mod history;
 pub mod postgres;
 pub mod reply;
 pub mod stream;
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::settings::{Secret, Settings};
+use crate::settings::{Live, LiveSettings, Secret, Settings};
 
 /// How often the sequences are checked for gaps.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -48,23 +49,36 @@ pub struct Config {
     pub consumer_idle: Duration,
     /// This process's name in the consumer group; no other process may have it.
     pub consumer: String,
+    /// Where changes of the bounds come from while the journal runs; without it nothing changes.
+    pub live: Option<Live>,
 }
 
 impl Config {
     /// Takes what the settings say; the consumer gets a name of its own.
     #[must_use]
-    pub fn new(settings: &Settings) -> Self {
-        Self {
+    pub fn new(settings: &Settings, live: Live) -> Self {
+        let mut config = Self {
             redis_url: settings.redis_url(),
             postgres_url: settings.postgres_url(),
             shards: settings.shards,
-            batch_rows_max: usize::try_from(settings.journal_batch_rows_max).unwrap_or(usize::MAX),
-            backlog_events_max: settings.backlog_events_max,
-            claim_idle: settings.journal_claim_idle(),
+            batch_rows_max: 0,
+            backlog_events_max: 0,
+            claim_idle: Duration::ZERO,
             check_interval: CHECK_INTERVAL,
             consumer_idle: CONSUMER_IDLE,
             consumer: uuid::Uuid::from_bytes(clock::decision_id()).to_string(),
-        }
+            live: None,
+        };
+        config.take(&live.current());
+        config.live = Some(live);
+        config
+    }
+
+    /// Takes over what may change while the journal runs.
+    fn take(&mut self, live: &LiveSettings) {
+        self.batch_rows_max = usize::try_from(live.journal_batch_rows_max).unwrap_or(usize::MAX);
+        self.backlog_events_max = live.backlog_events_max;
+        self.claim_idle = live.journal_claim_idle();
     }
 }
 

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{PolicyBook, PolicyError};
+use quota::{PolicyError, PolicySet};
 use thiserror::Error;
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::error;
 
 use super::Policies;
+use super::figures::Source;
 
 /// How often the file is looked at.
 const POLL_MS: u64 = 250;
@@ -70,13 +71,16 @@ impl FileSource {
         Self { path: path.to_owned() }
     }
 
-    /// Reads and compiles the file; gives its text too, for [`FileSource::watch`].
+    /// Reads the file; gives its text too, for [`FileSource::watch`].
     ///
     /// # Errors
     /// [`SourceError`] names the file and, for a bad document, the field.
-    pub fn load(&self) -> Result<(PolicyBook, String), SourceError> {
+    pub fn load(&self) -> Result<(PolicySet, String), SourceError> {
         let text = self.read()?;
-        Ok((self.compile(&text)?, text))
+        let set = PolicySet::from_yaml(&text).map_err(|error| self.refused(error))?;
+        // Alone it must be whole, and enforce something.
+        set.compile().map_err(|error| self.refused(error))?;
+        Ok((set, text))
     }
 
     /// Takes every change of the file over until `shutdown` says `true`. A document with an error changes nothing.
@@ -98,13 +102,15 @@ impl FileSource {
     }
 
     fn take_over(&self, text: Result<String, SourceError>, policies: &Policies) {
-        let kept = policies.current().version().to_string();
-        match text.and_then(|text| self.compile(&text)) {
-            Ok(book) => {
-                info!(from = kept, to = %book.version(), "policies changed");
-                policies.replace(book);
-            }
-            Err(error) => error!(%error, kept, "policy file refused, the policies in force stay"),
+        let taken = text.and_then(|text| {
+            let set = PolicySet::from_yaml(&text).map_err(|error| self.refused(error))?;
+            set.compile().map_err(|error| self.refused(error))?;
+            policies.replace_file(set).map_err(|error| self.refused(error))
+        });
+        if let Err(error) = taken {
+            policies.source_read(Source::File, false);
+            let kept = policies.current().version().to_string();
+            error!(%error, kept, "policy file refused, the policies in force stay");
         }
     }
 
@@ -117,8 +123,8 @@ impl FileSource {
         fs::read_to_string(&self.path).map_err(failed)
     }
 
-    fn compile(&self, text: &str) -> Result<PolicyBook, SourceError> {
-        PolicyBook::from_yaml(text).map_err(|error| SourceError::Document { path: self.path.clone(), error })
+    fn refused(&self, error: PolicyError) -> SourceError {
+        SourceError::Document { path: self.path.clone(), error }
     }
 }
 

@@ -1,41 +1,196 @@
 //! The policies in force: where they come from and how a change is taken over.
+//!
+//! Two sources make up the book that every server holds: the policy file, and over it the policies in Postgres. Where an
+//! external policy service is configured, its answer for an account outranks the book; see [`service`].
 
+mod effective;
+pub mod figures;
 mod file;
+mod open;
+pub mod postgres;
+pub mod service;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use quota::PolicyBook;
-use tracing::info;
+use quota::{Channel, Currency, MerchantId, Policy, PolicyBook, PolicyError, PolicySet};
+use tracing::{error, info};
 
 use crate::health::Health;
+use crate::metrics::Metrics;
+use figures::{Source, Step};
+use postgres::Rows;
+use service::{Found, PolicyService};
 
+pub use effective::EffectivePolicy;
 pub use file::{FileSource, SourceError};
+pub use open::{PolicyStartError, Sources, open};
 
-/// The policy book that decisions read. A change replaces it whole; a decision keeps the one it began with.
+/// The policies that decisions read. A change replaces the book whole; a decision keeps the one it began with.
 #[derive(Debug)]
 pub struct Policies {
     book: RwLock<Arc<PolicyBook>>,
+    parts: Mutex<Parts>,
+    service: Option<Arc<PolicyService>>,
     health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+/// What the book was made of.
+#[derive(Debug, Default)]
+struct Parts {
+    file: Option<Arc<PolicySet>>,
+    rows: Option<Arc<Rows>>,
+}
+
+impl Parts {
+    fn compile(&self) -> Result<PolicyBook, PolicyError> {
+        match (&self.file, self.rows.as_ref().filter(|rows| !rows.is_empty())) {
+            (None, None) => Ok(PolicyBook::empty()),
+            (Some(file), None) => file.compile(),
+            (file, Some(rows)) => rows.join(file.as_deref())?.compile(),
+        }
+    }
 }
 
 impl Policies {
-    /// Begins with a book.
-    #[must_use]
-    pub fn new(book: PolicyBook, health: Arc<Health>) -> Self {
-        info!(version = %book.version(), merchants = book.merchants(), "policies are in force");
-        health.policy_active(book.version());
-        Self { book: RwLock::new(Arc::new(book)), health }
+    /// Begins with the policies of a file and of Postgres, as far as there are any, and with the policy service, if one is
+    /// configured.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the field where they contradict each other.
+    pub fn of_sources(
+        file: Option<PolicySet>,
+        rows: Option<Rows>,
+        service: Option<Arc<PolicyService>>,
+        health: Arc<Health>,
+    ) -> Result<Self, PolicyError> {
+        let parts = Parts { file: file.map(Arc::new), rows: rows.map(Arc::new) };
+        let book = Arc::new(parts.compile()?);
+        let metrics = Arc::clone(health.metrics());
+        for (source, given) in [(Source::File, parts.file.is_some()), (Source::Postgres, parts.rows.is_some())] {
+            if given {
+                metrics.policy.read(source, true);
+            }
+        }
+        info!(version = %book.version(), merchants = book.merchants(), service = service.is_some(), "policies are in force");
+        let policies =
+            Self { book: RwLock::new(Arc::clone(&book)), parts: Mutex::new(parts), service, health, metrics };
+        policies.tell(&book);
+        Ok(policies)
     }
 
-    /// The book in force.
+    /// Begins with a book that is never changed.
+    #[must_use]
+    pub fn new(book: PolicyBook, health: Arc<Health>) -> Self {
+        let metrics = Arc::clone(health.metrics());
+        let book = Arc::new(book);
+        let policies =
+            Self { book: RwLock::new(Arc::clone(&book)), parts: Mutex::default(), service: None, health, metrics };
+        policies.tell(&book);
+        policies
+    }
+
+    /// The policies of file and Postgres in force.
     #[must_use]
     pub fn current(&self) -> Arc<PolicyBook> {
         Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts another book in force.
-    pub fn replace(&self, book: PolicyBook) {
-        self.health.policy_active(book.version());
-        *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
+    /// Whether anybody could have a policy.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.service.is_some() || !self.current().is_empty()
+    }
+
+    /// The policy for a charge. It waits only where a policy service is asked for an account for the first time, and then no
+    /// longer than [`service::FIRST_ANSWER_MAX`].
+    pub async fn effective(
+        &self,
+        merchant: &MerchantId,
+        currency: Currency,
+        channel: Option<&Channel>,
+        now_ms: i64,
+    ) -> Option<Arc<Policy>> {
+        let configured = || self.current().effective(merchant, currency, channel, now_ms).cloned();
+        let Some(service) = &self.service else {
+            return configured();
+        };
+        match service.policy(merchant, currency, channel, now_ms).await {
+            Found::Known(policy) => Some(policy),
+            Found::LastKnown(policy) => {
+                self.metrics.policy.stepped_down(Step::LastKnown);
+                Some(policy)
+            }
+            Found::Nothing(cell) => {
+                let (step, policy) = match configured() {
+                    Some(policy) => (Step::Configured, policy),
+                    None => (Step::Defaults, Arc::clone(service.defaults())),
+                };
+                self.metrics.policy.stepped_down(step);
+                cell.told(step);
+                Some(policy)
+            }
+        }
+    }
+
+    /// Puts the policies of another file in force.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the field; nothing changes then.
+    pub fn replace_file(&self, file: PolicySet) -> Result<(), PolicyError> {
+        self.replace(Source::File, |parts| parts.file = Some(Arc::new(file)))
+    }
+
+    /// Puts other policies of Postgres in force.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the row and the field; nothing changes then.
+    pub fn replace_rows(&self, rows: Rows) -> Result<(), PolicyError> {
+        self.replace(Source::Postgres, |parts| parts.rows = Some(Arc::new(rows)))
+    }
+
+    /// Whether rows go together with the present file.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the row and the field.
+    pub async fn try_rows(&self, rows: Rows) -> Result<(), PolicyError> {
+        let file = self.parts.lock().unwrap_or_else(PoisonError::into_inner).file.clone();
+        let parts = Parts { file, rows: Some(Arc::new(rows)) };
+        // Compiling many policies takes a while, in which the admin port must go on answering.
+        let compiled = tokio::task::spawn_blocking(move || parts.compile().map(drop)).await;
+        compiled.unwrap_or(Ok(()))
+    }
+
+    /// Notes whether a source could be read.
+    pub fn source_read(&self, source: Source, usable: bool) {
+        self.metrics.policy.read(source, usable);
+    }
+
+    fn replace(&self, source: Source, change: impl FnOnce(&mut Parts)) -> Result<(), PolicyError> {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = Parts { file: parts.file.clone(), rows: parts.rows.clone() };
+        change(&mut changed);
+        let compiled = changed.compile();
+        self.metrics.policy.read(source, compiled.is_ok());
+        let book = Arc::new(compiled?);
+        *parts = changed;
+        let before = std::mem::replace(&mut *self.book.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&book));
+        if before.version() != book.version() {
+            info!(source = source.as_str(), from = %before.version(), to = %book.version(), "policies changed");
+            self.tell(&book);
+        }
+        Ok(())
+    }
+
+    /// Says in `/ready` and the gauges what is in force.
+    fn tell(&self, book: &PolicyBook) {
+        match (book.is_empty(), self.service.is_some()) {
+            (false, _) => self.health.policy_active(book.version()),
+            (true, true) => self.health.policy_active("service"),
+            (true, false) => {
+                error!("no policy is in force, every payment is refused");
+                self.health.policy_missing("no policy is in force");
+            }
+        }
     }
 }

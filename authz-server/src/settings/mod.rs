@@ -1,10 +1,13 @@
 //! The server's settings: one typed table, read from defaults, then a YAML file, then the environment.
 //!
 //! Everything is checked before anything starts: an unknown name, a value outside its range or two settings that
-//! contradict each other are refused with the name as the operator wrote it.
+//! contradict each other are refused with the name as the operator wrote it. Some settings may change while the server
+//! runs ([`Live`]), from a configuration service or the database ([`runtime`]).
 
 mod error;
+mod live;
 mod reference;
+pub mod runtime;
 mod source;
 mod table;
 #[cfg(test)]
@@ -12,18 +15,21 @@ mod tests;
 mod value;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 pub use error::SettingsError;
+pub use live::{Live, Range, Setting};
 pub use reference::{help, reference};
-pub use source::ConfigFile;
-pub use table::Settings;
-pub use value::{LogFilter, Secret};
+pub use source::{ConfigFile, Origin};
+pub use table::{LiveSettings, Settings};
+pub use value::{HttpUrl, JwtAlgorithm, LogFilter, Secret};
 
 use source::Sources;
 
 /// Names the YAML file; the one setting that the file itself cannot hold.
 pub const CONFIG_FILE_ENV: &str = "SLUICE_CONFIG_FILE";
+
+/// HS256 asks for a key of the hash's size (RFC 7518, section 3.2); a shorter one can be guessed from one token.
+const JWT_SECRET_BYTES_MIN: usize = 32;
 
 /// Characters that stand for themselves in every part of a URL (RFC 3986, unreserved).
 const URL_UNRESERVED: &[u8] = b"-._~";
@@ -50,9 +56,15 @@ impl Settings {
         refuse_both(&sources, "DATABASE_URL", &["DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"])?;
         refuse_both(&sources, "REDIS_URL", &["REDIS_HOST", "REDIS_PORT"])?;
         let settings = Self::read(&sources)?;
-        settings.check_deadlines()?;
-        settings.check_schemes()?;
+        settings.check()?;
         Ok(settings)
+    }
+
+    /// The rules that hold between settings, and those of a text's form.
+    fn check(&self) -> Result<(), SettingsError> {
+        self.check_deadlines()?;
+        self.check_schemes()?;
+        self.check_tokens()
     }
 
     /// Where Postgres is, as a URL with its password: `DATABASE_URL`, or one made of the `DB_*` settings.
@@ -79,24 +91,6 @@ impl Settings {
         }
     }
 
-    /// How long one store call may take.
-    #[must_use]
-    pub fn redis_timeout(&self) -> Duration {
-        Duration::from_millis(self.redis_timeout_ms)
-    }
-
-    /// How long one check may take, all its parts together.
-    #[must_use]
-    pub fn check_timeout(&self) -> Duration {
-        Duration::from_millis(self.check_timeout_ms)
-    }
-
-    /// How long another consumer's entry must have been left before it is taken over.
-    #[must_use]
-    pub fn journal_claim_idle(&self) -> Duration {
-        Duration::from_millis(self.journal_claim_idle_ms)
-    }
-
     /// Deadlines nest: a check that ends before its store call does would leave the answer unknown.
     fn check_deadlines(&self) -> Result<(), SettingsError> {
         if self.check_timeout_ms > self.redis_timeout_ms {
@@ -108,6 +102,24 @@ impl Settings {
             inner: "SLUICE_REDIS_TIMEOUT_MS",
             inner_ms: self.redis_timeout_ms,
         })
+    }
+
+    /// One algorithm has one kind of key, and the other kind beside it would be believed to count.
+    fn check_tokens(&self) -> Result<(), SettingsError> {
+        let by_secret = self.jwt_algorithm == JwtAlgorithm::Hs256;
+        let needs = match (by_secret, &self.jwt_secret, &self.jwt_jwks) {
+            (true, _, Some(_)) => "takes no keys of SLUICE_JWT_JWKS: set RS256 or ES256, or remove SLUICE_JWT_JWKS",
+            (false, Some(_), _) => "takes no JWT_SECRET: set HS256, or remove JWT_SECRET",
+            (false, None, None) => "needs SLUICE_JWT_JWKS: set it to the file or URL of the keys",
+            (true, Some(secret), None) if secret.expose().len() < JWT_SECRET_BYTES_MIN => {
+                let expected = format!("at least {JWT_SECRET_BYTES_MIN} bytes long");
+                let (name, value) = ("JWT_SECRET".to_owned(), value::REDACTED.to_owned());
+                return Err(SettingsError::Invalid { name, value, expected });
+            }
+            (true, _, None) | (false, None, Some(_)) => return Ok(()),
+        };
+        let value = self.jwt_algorithm.as_str().to_owned();
+        Err(SettingsError::Needs { name: "SLUICE_JWT_ALGORITHM", value, needs })
     }
 
     fn check_schemes(&self) -> Result<(), SettingsError> {

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::CONFIG_FILE_ENV;
 use super::error::SettingsError;
 use super::table::{SPECS, Spec};
@@ -13,6 +16,21 @@ const PREFIX: &str = "SLUICE_";
 const TOLERATED: [&str; 3] = ["SLUICE_ENVOY", "SLUICE_REDIS_SERVER", "SLUICE_POSTGRES_BIN"];
 /// How many known names an unknown one is answered with.
 const NEAREST_NAMES: usize = 3;
+
+/// Where a setting's value comes from, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SettingSource)]
+pub enum Origin {
+    Default,
+    File,
+    Environment,
+    ConfigService,
+    Database,
+}
+
+/// Where the values that are not defaults came from, by the setting's variable name.
+pub(super) type Origins = HashMap<&'static str, Origin>;
 
 /// A configuration file's text, and its path for messages.
 #[derive(Clone, Debug)]
@@ -42,6 +60,7 @@ impl ConfigFile {
 pub(super) struct Found {
     pub name: String,
     pub text: String,
+    pub origin: Origin,
 }
 
 /// All values that were given, by the setting's variable name.
@@ -56,7 +75,7 @@ impl Sources {
         let mut found = file.map_or_else(|| Ok(HashMap::new()), read_file)?;
         for (name, text) in env {
             if let Some(spec) = SPECS.iter().find(|spec| spec.env == name) {
-                found.insert(spec.env, Found { name, text });
+                found.insert(spec.env, Found { name, text, origin: Origin::Environment });
             } else if is_ours(&name) && name != CONFIG_FILE_ENV && !TOLERATED.contains(&name.as_str()) {
                 let known = SPECS.iter().map(|spec| spec.env).chain([CONFIG_FILE_ENV]);
                 return Err(SettingsError::Unknown { nearest: nearest(&name, known), name });
@@ -67,6 +86,10 @@ impl Sources {
 
     pub(super) fn found(&self, env: &str) -> Option<&Found> {
         self.0.get(env)
+    }
+
+    pub(super) fn origins(&self) -> Origins {
+        self.0.iter().map(|(env, found)| (*env, found.origin)).collect()
     }
 
     pub(super) fn is_set(&self, env: &str) -> bool {
@@ -90,7 +113,7 @@ fn read_file(file: ConfigFile) -> Result<HashMap<&'static str, Found>, SettingsE
         let key = scalar(&key).ok_or_else(|| refuse("a key is not a word".to_owned()))?;
         let spec = find_key(&key, &path)?;
         let text = scalar(&value).ok_or_else(|| refuse(format!("{key} must be a single text or number")))?;
-        found.insert(spec.env, Found { name: format!("{key} in {path}"), text });
+        found.insert(spec.env, Found { name: format!("{key} in {path}"), text, origin: Origin::File });
     }
     Ok(found)
 }
@@ -112,7 +135,7 @@ fn scalar(value: &serde_yaml_ng::Value) -> Option<String> {
     }
 }
 
-fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
     let mut ranked: Vec<_> = known.map(|known| (edits(name, known), known)).collect();
     ranked.sort_unstable();
     ranked.into_iter().take(NEAREST_NAMES).map(|(_, known)| known).collect()

@@ -1,12 +1,13 @@
 //! The one table of settings. Each entry gives a setting's field, type, default, range, variable and meaning once; the
-//! struct, the reader, `--help` and `docs/settings.md` are made from it. The file key is the field's name.
+//! structs, the reader, `--help` and `docs/settings.md` are made from it. The file key is the field's name. A row that ends
+//! with `live` may change while the server runs: it is in [`LiveSettings`] too, and whoever uses it reads it there.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::error::SettingsError;
-use super::source::Sources;
-use super::value::{self, LogFilter, Secret, Value};
+use super::source::{Found, Origins, Sources};
+use super::value::{self, HttpUrl, JwtAlgorithm, LogFilter, Secret, Value};
 
 /// A setting as the table declares it.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Spec {
     pub secret: bool,
     /// May be left out although it has no default.
     pub optional: bool,
+    /// May change while the server runs.
+    pub live: bool,
     /// What it is for, in sentences.
     pub doc: &'static str,
 }
@@ -30,12 +33,15 @@ pub(super) struct Spec {
 macro_rules! settings {
     ($(
         $(#[doc = $doc:literal])+
-        $field:ident: $type:ty $(= $default:literal)? $(, range $min:literal to $max:literal)?, env $env:literal;
+        $field:ident: $type:ty $(= $default:literal)? $(, range $min:literal to $max:literal)?, env $env:literal
+        $(, $live:ident)?;
     )+) => {
-        /// The server's settings; see `docs/settings.md` for the same as a table.
+        /// The server's settings as they stand at the start; see `docs/settings.md` for the same as a table.
         #[derive(Clone, Debug)]
         pub struct Settings {
             $($(#[doc = $doc])+ pub $field: $type,)+
+            /// Where each value came from.
+            pub(super) origins: Origins,
         }
 
         /// Every setting, in the order of the reference.
@@ -46,6 +52,7 @@ macro_rules! settings {
             range: settings!(@optional $(($min, $max))?),
             secret: <$type as Value>::SECRET,
             optional: <$type as Value>::OPTIONAL,
+            live: settings!(@live $($live)?),
             doc: concat!($($doc),+),
         }),+];
 
@@ -59,12 +66,60 @@ macro_rules! settings {
                         Some(spec) => value::read::<$type>(spec, sources.found(spec.env))?,
                         None => return Err(SettingsError::Missing { name: $env, doc: "" }),
                     },)+
+                    origins: sources.origins(),
                 })
             }
+
+            /// Puts the text in the place of the setting's value; whether it may be changed is for the caller to know.
+            pub(super) fn set(&mut self, spec: &Spec, found: &Found) -> Result<(), SettingsError> {
+                match spec.env {
+                    $($env => self.$field = value::read::<$type>(spec, Some(found))?,)+
+                    name => return Err(SettingsError::Missing { name: spec.env, doc: name }),
+                }
+                Ok(())
+            }
+
+            /// The setting's value as text; none where it has none. Secrets show as such.
+            pub(super) fn show(&self, spec: &Spec) -> Option<String> {
+                match spec.env {
+                    $($env => self.$field.show(),)+
+                    _ => None,
+                }
+            }
         }
+
+        live_settings! { [] $(
+            $(#[doc = $doc])+ $field: $type, $($live)?;
+        )+ }
     };
     (@optional) => { None };
     (@optional $value:expr) => { Some($value) };
+    (@live) => { false };
+    (@live live) => { true };
+}
+
+/// Makes [`LiveSettings`] of the rows that end with `live`: takes one row after the other from the right to the left list.
+macro_rules! live_settings {
+    ([$($(#[doc = $doc:literal])+ $field:ident: $type:ty;)*]) => {
+        /// The settings that may change while the server runs, as they stand now. A snapshot: take a new one for each piece
+        /// of work.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct LiveSettings {
+            $($(#[doc = $doc])+ pub $field: $type,)*
+        }
+
+        impl From<&Settings> for LiveSettings {
+            fn from(settings: &Settings) -> Self {
+                Self { $($field: settings.$field.clone(),)* }
+            }
+        }
+    };
+    ([$($done:tt)*] $(#[doc = $doc:literal])+ $field:ident: $type:ty, live; $($rest:tt)*) => {
+        live_settings! { [$($done)* $(#[doc = $doc])+ $field: $type;] $($rest)* }
+    };
+    ([$($done:tt)*] $(#[doc = $doc:literal])+ $field:ident: $type:ty, ; $($rest:tt)*) => {
+        live_settings! { [$($done)*] $($rest)* }
+    };
 }
 
 settings! {
@@ -92,26 +147,62 @@ settings! {
     redis_host: String = "127.0.0.1", env "REDIS_HOST";
     /// Port of Redis.
     redis_port: u16 = "6379", range 1 to 65535, env "REDIS_PORT";
-    /// The policy document (YAML). Without one there are no limits to enforce, so the server does not start.
-    policy_file: PathBuf, env "SLUICE_POLICY_FILE";
+    /// The policy document (YAML). It may be left out where `POLICY_SERVICE_URL` is set or policies are active in Postgres: a
+    /// server without any does not start.
+    policy_file: Option<PathBuf>, env "SLUICE_POLICY_FILE";
     /// The extraction rules (JSON) for Envoy's native ext_authz filter, the same format as the proxy filter's
     /// configuration. Without it only the proxy filter's calls are answered.
     rules_file: Option<PathBuf>, env "SLUICE_RULES_FILE";
     /// Number of shards that merchants fall into. It is recorded in Redis at the first start and cannot change after.
     shards: u16 = "64", range 1 to 1024, env "SLUICE_SHARDS";
     /// How long one call of Redis may take, in milliseconds.
-    redis_timeout_ms: u64 = "150", range 5 to 10000, env "SLUICE_REDIS_TIMEOUT_MS";
+    redis_timeout_ms: u64 = "150", range 5 to 10000, env "SLUICE_REDIS_TIMEOUT_MS", live;
     /// How long one check may take, in milliseconds: more than the Redis timeout, and less than the proxy filter's own.
-    check_timeout_ms: u64 = "250", range 10 to 20000, env "SLUICE_CHECK_TIMEOUT_MS";
+    check_timeout_ms: u64 = "250", range 10 to 20000, env "SLUICE_CHECK_TIMEOUT_MS", live;
     /// How long an order is remembered, in seconds: a retry within this time is not charged again. 1 hour to 400 days.
-    order_ttl_secs: u64 = "604800", range 3600 to 34560000, env "SLUICE_ORDER_TTL_SECS";
+    order_ttl_secs: u64 = "604800", range 3600 to 34560000, env "SLUICE_ORDER_TTL_SECS", live;
     /// Events that one shard may hold while Postgres is away. At this bound new charges are refused rather than lost. Redis
     /// needs some 500 bytes for each: room for this many times the number of shards, or a smaller bound.
-    backlog_events_max: u64 = "100000", range 1000 to 10000000, env "SLUICE_BACKLOG_EVENTS_MAX";
+    backlog_events_max: u64 = "100000", range 1000 to 10000000, env "SLUICE_BACKLOG_EVENTS_MAX", live;
     /// Most journal rows that go to Postgres in one transaction.
-    journal_batch_rows_max: u64 = "2000", range 1 to 10000, env "SLUICE_JOURNAL_BATCH_ROWS_MAX";
+    journal_batch_rows_max: u64 = "2000", range 1 to 10000, env "SLUICE_JOURNAL_BATCH_ROWS_MAX", live;
     /// After how many milliseconds the journal takes over events that another server's process read and never finished.
-    journal_claim_idle_ms: u64 = "30000", range 1000 to 3600000, env "SLUICE_JOURNAL_CLAIM_IDLE_MS";
+    journal_claim_idle_ms: u64 = "30000", range 1000 to 3600000, env "SLUICE_JOURNAL_CLAIM_IDLE_MS", live;
+    /// How often holds that have run out are looked for, in milliseconds.
+    hold_sweep_ms: u64 = "1000", range 100 to 60000, env "SLUICE_HOLD_SWEEP_MS", live;
+    /// How often windows that are over are looked for, in seconds, so that the last figures of a merchant without further
+    /// traffic are recorded too.
+    window_sweep_secs: u64 = "600", range 10 to 86400, env "SLUICE_WINDOW_SWEEP_SECS", live;
+    /// The external policy service: `GET <this>/api/v1/limit-policies/effective` is asked for each account's limits.
+    policy_service_url: Option<HttpUrl>, env "POLICY_SERVICE_URL";
+    /// How often policies in use are read again from where they come, in seconds.
+    policy_refresh_secs: u64 = "30", range 1 to 3600, env "SLUICE_POLICY_REFRESH_SECS", live;
+    /// The secret that signs the admin API's bearer tokens with HS256, 32 bytes at least.
+    jwt_secret: Option<Secret>, env "JWT_SECRET";
+    /// How the admin API's bearer tokens are signed: `HS256` by `JWT_SECRET`, `RS256` or `ES256` by a key of
+    /// `SLUICE_JWT_JWKS`. A token that is signed in another way is refused.
+    jwt_algorithm: JwtAlgorithm = "HS256", env "SLUICE_JWT_ALGORITHM";
+    /// The keys that bearer tokens are checked with, as a JSON Web Key Set (RFC 7517): a file, or an `http://` or `https://`
+    /// URL.
+    jwt_jwks: Option<String>, env "SLUICE_JWT_JWKS";
+    /// The audience that a bearer token must name. Without one any is taken.
+    jwt_audience: Option<String>, env "SLUICE_JWT_AUDIENCE";
+    /// The issuer that a bearer token must name. Without one any is taken.
+    jwt_issuer: Option<String>, env "SLUICE_JWT_ISSUER";
+    /// Largest body of a request to the admin API, in bytes.
+    admin_body_bytes_max: u64 = "1048576", range 1024 to 16777216, env "SLUICE_ADMIN_BODY_BYTES_MAX";
+    /// Most items on one page of a list of the admin API.
+    admin_page_max: u64 = "200", range 1 to 1000, env "SLUICE_ADMIN_PAGE_MAX", live;
+    /// Requests that one caller may make to the admin API in a minute.
+    admin_rate_per_minute: u64 = "6000", range 1 to 1000000, env "SLUICE_ADMIN_RATE_PER_MINUTE", live;
+    /// Whether settings may change while the server runs: `true` takes changes from `CONFIG_SERVICE_URL`, or without one
+    /// from the database, where the admin API writes them.
+    enable_config_client: bool = "false", env "ENABLE_CONFIG_CLIENT";
+    /// The configuration service: a GET answers with a flat JSON object, one file key per setting. It takes part only with
+    /// `ENABLE_CONFIG_CLIENT`.
+    config_service_url: Option<HttpUrl>, env "CONFIG_SERVICE_URL";
+    /// How often the configuration service, or the table of changed settings, is read again, in seconds.
+    config_refresh_secs: u64 = "30", range 1 to 3600, env "SLUICE_CONFIG_REFRESH_SECS";
     /// What is logged, as in `info` or `info,authz_server=debug`.
-    log: LogFilter = "info", env "SLUICE_LOG";
+    log: LogFilter = "info", env "SLUICE_LOG", live;
 }

@@ -17,7 +17,7 @@ fn values_come_from_defaults_then_file_then_environment() {
     let file = "port: 1\nshards: 8\npolicy_file: /q.yaml\n";
     let settings = load(&[("PORT", "2")], Some(file)).unwrap();
     assert_eq!((settings.port, settings.shards), (2, 8));
-    assert_eq!(settings.policy_file, PathBuf::from("/q.yaml"));
+    assert_eq!(settings.policy_file, Some(PathBuf::from("/q.yaml")));
     assert!(load(&[POLICY], Some("# nothing\n")).is_ok());
 }
 
@@ -60,6 +60,22 @@ fn bad_settings_are_refused_by_name() {
         (&[("DATABASE_URL", "mysql://u:hunter2@h/d")], None, &["DATABASE_URL is '[redacted]'", "postgres://"]),
         (&[("REDIS_URL", "rediss://h")], None, &["REDIS_URL is '[redacted]'", "redis://"]),
         (&[("SLUICE_REDIS_TIMEOUT_MS", "250")], None, &["SLUICE_CHECK_TIMEOUT_MS is 250", "SLUICE_REDIS_TIMEOUT_MS"]),
+        (&[("ENABLE_CONFIG_CLIENT", "yes")], None, &["ENABLE_CONFIG_CLIENT is 'yes'", "true or false"]),
+        (&[("CONFIG_SERVICE_URL", "h:80/x")], None, &["CONFIG_SERVICE_URL is 'h:80/x'", "http:// or https://"]),
+        (&[("CONFIG_SERVICE_URL", "ftp://h")], None, &["CONFIG_SERVICE_URL is 'ftp://h'"]),
+        (&[("POLICY_SERVICE_URL", "http://h/?a=b")], None, &["POLICY_SERVICE_URL", "without user, password, query"]),
+        (&[("POLICY_SERVICE_URL", "http://h/#a")], None, &["POLICY_SERVICE_URL"]),
+        (&[("JWT_SECRET", "hunter2")], None, &["JWT_SECRET is '[redacted]'", "at least 32 bytes"]),
+        (&[("JWT_SECRET", "")], None, &["JWT_SECRET", "at least 32 bytes"]),
+        (&[("SLUICE_JWT_ALGORITHM", "none")], None, &["SLUICE_JWT_ALGORITHM is 'none'", "HS256, RS256 or ES256"]),
+        (&[("SLUICE_JWT_ALGORITHM", "ES256")], None, &["SLUICE_JWT_ALGORITHM is 'ES256'", "needs SLUICE_JWT_JWKS"]),
+        (&[("SLUICE_JWT_JWKS", "/k")], None, &["SLUICE_JWT_ALGORITHM is 'HS256'", "set RS256 or ES256"]),
+        (
+            &[("SLUICE_JWT_ALGORITHM", "RS256"), ("SLUICE_JWT_JWKS", "/k"), ("JWT_SECRET", "hunter2")],
+            None,
+            &["SLUICE_JWT_ALGORITHM is 'RS256'", "takes no JWT_SECRET"],
+        ),
+        (&[("SLUICE_HOLD_SWEEP_MS", "99")], None, &["SLUICE_HOLD_SWEEP_MS is '99'", "from 100 to 60000"]),
     ];
     for (env, file, expected) in table {
         let env: Vec<_> = env.iter().copied().chain([POLICY]).collect();
@@ -69,7 +85,7 @@ fn bad_settings_are_refused_by_name() {
         }
         assert!(!message.contains("hunter2"), "{message}");
     }
-    assert!(load(&[], None).unwrap_err().to_string().contains("SLUICE_POLICY_FILE is not set"));
+    assert_eq!(load(&[], None).unwrap().policy_file, None);
 }
 
 #[test]
@@ -88,12 +104,26 @@ fn secrets_are_never_printed() {
 }
 
 #[test]
+fn a_url_of_a_service_is_shown_and_a_password_in_one_is_refused_unseen() {
+    let url = [POLICY, ("CONFIG_SERVICE_URL", "https://h:8443/settings/"), ("SLUICE_JWT_ALGORITHM", "HS256")];
+    let settings = load(&url, None).unwrap();
+    assert_eq!(settings.config_service_url.unwrap().as_str(), "https://h:8443/settings");
+    let password = [POLICY, ("CONFIG_SERVICE_URL", "https://u:hunter2@h/")];
+    let message = load(&password, None).unwrap_err().to_string();
+    assert!(message.contains("CONFIG_SERVICE_URL is '[redacted]'") && !message.contains("hunter2"), "{message}");
+}
+
+#[test]
 fn every_default_is_within_its_range_and_every_name_is_used_once() {
     let mut names: Vec<_> = table::SPECS.iter().flat_map(|spec| [spec.env, spec.key]).collect();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), table::SPECS.len() * 2);
     assert!(help().contains("SLUICE_SHARDS [64, 1 to 1024]"));
+    // A key stands in messages before " in ", and in the database.
+    let plain = |key: &str| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    assert!(table::SPECS.iter().all(|spec| plain(spec.key)));
+    assert!(table::SPECS.iter().all(|spec| !(spec.live && spec.secret)), "a secret is never changed at run time");
 }
 
 /// `authz-server settings > docs/settings.md` writes the file anew.

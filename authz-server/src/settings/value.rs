@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use axum::http::Uri;
 use tracing_subscriber::EnvFilter;
 
 use super::error::SettingsError;
@@ -55,6 +56,52 @@ impl LogFilter {
     }
 }
 
+/// The address of a service: `http://` or `https://`, a host, and perhaps a path. It holds no user and no password, so that
+/// it may be printed, and ends without a slash, so that a path can follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl(String);
+
+impl HttpUrl {
+    /// Takes an absolute address; `None` for anything else, and for one with credentials, query or fragment.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        let fits = matches!(uri.scheme_str(), Some("http" | "https")) && plain && uri.query().is_none();
+        // The parser drops a fragment without a word.
+        (fits && !text.contains('#')).then(|| Self(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// The address without a slash at its end.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How bearer tokens are signed (RFC 7518).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JwtAlgorithm {
+    /// By a secret that signer and server share.
+    Hs256,
+    /// By an RSA key of a key set.
+    Rs256,
+    /// By a key on the curve P-256 of a key set.
+    Es256,
+}
+
+impl JwtAlgorithm {
+    /// The name in a token's header.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+        }
+    }
+}
+
 /// A type that a setting may have.
 pub(super) trait Value: Sized {
     /// Whether the value must not be printed.
@@ -66,6 +113,9 @@ pub(super) trait Value: Sized {
 
     /// Reads the text; `Err` says what was expected instead.
     fn parse(spec: &Spec, text: &str) -> Result<Self, String>;
+
+    /// The value as text that reads as the same value; none where there is none. A secret shows as such.
+    fn show(&self) -> Option<String>;
 
     /// The value of a setting that is neither set nor has a default.
     fn absent(spec: &Spec) -> Result<Self, SettingsError> {
@@ -84,7 +134,8 @@ pub(super) fn read<T: Value>(spec: &Spec, found: Option<&Found>) -> Result<T, Se
         return Err(SettingsError::Empty { name: name.to_owned() });
     }
     T::parse(spec, text).map_err(|expected| {
-        let value = if T::SECRET { REDACTED } else { text };
+        // A URL that should hold no password may hold one all the same.
+        let value = if T::SECRET || text.contains('@') { REDACTED } else { text };
         SettingsError::Invalid { name: name.to_owned(), value: value.to_owned(), expected }
     })
 }
@@ -101,6 +152,10 @@ impl<T: Value> Value for Option<T> {
     fn absent(_: &Spec) -> Result<Self, SettingsError> {
         Ok(None)
     }
+
+    fn show(&self) -> Option<String> {
+        self.as_ref().and_then(T::show)
+    }
 }
 
 impl Value for u64 {
@@ -110,6 +165,10 @@ impl Value for u64 {
         let value = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
         value.filter(|value| (min..=max).contains(value)).ok_or_else(|| format!("a whole number from {min} to {max}"))
     }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
 }
 
 impl Value for u16 {
@@ -117,17 +176,29 @@ impl Value for u16 {
         let wide = u64::parse(spec, text)?;
         Self::try_from(wide).map_err(|_| format!("a whole number of at most {}", Self::MAX))
     }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
 }
 
 impl Value for IpAddr {
     fn parse(_: &Spec, text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| "an IP address, as in 0.0.0.0 or ::1".to_owned())
     }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
 }
 
 impl Value for PathBuf {
     fn parse(_: &Spec, text: &str) -> Result<Self, String> {
         Ok(Self::from(text))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.display().to_string())
     }
 }
 
@@ -138,6 +209,10 @@ impl Value for String {
         }
         Ok(text.to_owned())
     }
+
+    fn show(&self) -> Option<String> {
+        Some(self.clone())
+    }
 }
 
 impl Value for Secret {
@@ -147,10 +222,50 @@ impl Value for Secret {
     fn parse(_: &Spec, text: &str) -> Result<Self, String> {
         Ok(Self::new(text))
     }
+
+    fn show(&self) -> Option<String> {
+        Some(REDACTED.to_owned())
+    }
 }
 
 impl Value for LogFilter {
     fn parse(_: &Spec, text: &str) -> Result<Self, String> {
         Self::parse(text).ok_or_else(|| "a log filter, as in info or info,authz_server=debug".to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.0.clone())
+    }
+}
+
+impl Value for bool {
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "true or false".to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Value for HttpUrl {
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        let expected = "a URL that starts with http:// or https://, without user, password, query and fragment";
+        Self::parse(text).ok_or_else(|| expected.to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.0.clone())
+    }
+}
+
+impl Value for JwtAlgorithm {
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        let all = [Self::Hs256, Self::Rs256, Self::Es256];
+        all.into_iter().find(|one| one.as_str() == text).ok_or_else(|| "HS256, RS256 or ES256".to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.as_str().to_owned())
     }
 }

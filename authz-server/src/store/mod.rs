@@ -8,7 +8,7 @@ mod redis;
 use std::future::Future;
 
 use proto::journal::EventContext;
-use quota::{Action, Command, Reply};
+use quota::{Action, AmountMinor, AttemptId, Change, Channel, Command, OnExpiry, OperationId, OperationNo, OrderNo, PaymentNo, Reply};
 use thiserror::Error;
 
 pub use memory::MemoryStore;
@@ -25,9 +25,22 @@ pub struct Notes {
     pub policy_version: String,
     /// 32 hexadecimal digits, or empty.
     pub trace_id: String,
-    /// Why an attempt is voided, or empty.
+    /// Why an attempt is voided, a hold ends or an account is changed by hand; or empty.
     pub reason: String,
+    /// `system`, `admin` or `api`; empty where the actor tells.
+    pub operator_type: &'static str,
+    /// A person's note on the operation, [`REMARKS_BYTES_MAX`] at most; or empty.
+    pub remarks: String,
+    /// The caller's own data on the operation: a JSON document of [`METADATA_BYTES_MAX`] at most; or empty.
+    pub metadata: String,
 }
+
+/// The attempt of commands that no request asked for, as the end of a hold; the journal shows none.
+pub const NO_ATTEMPT: AttemptId = AttemptId([0; 16]);
+/// Longest [`Notes::remarks`], in bytes.
+pub const REMARKS_BYTES_MAX: usize = 1024;
+/// Longest [`Notes::metadata`], in bytes: Redis holds it until the journal has stored it.
+pub const METADATA_BYTES_MAX: usize = 4096;
 
 /// No answer could be given. A refusal is not an error: it is a [`Reply`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -70,25 +83,80 @@ pub trait Store: Send + Sync + 'static {
 /// The part of an event that the server knows before the store decides.
 pub(crate) fn event_context(command: &Command, notes: &Notes) -> EventContext {
     let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
-    let (action, amount_minor) = match &command.action {
-        Action::Consume(consume) => (proto::extension::ACTION_CONSUME, consume.amount.get()),
-        Action::Void => (proto::extension::ACTION_VOID, 0),
-    };
+    let order_no = command.order_no.as_ref();
+    let attempt = order_no.map(|_| command.attempt).filter(|attempt| *attempt != NO_ATTEMPT);
+    let (counter, change, expected_version) = by_hand(&command.action);
     EventContext {
         event_id: command.decision_id.to_vec(),
         at_ms: command.now_ms,
-        action: action.to_owned(),
+        action: action_word(&command.action).to_owned(),
         merchant: command.merchant.as_str().to_owned(),
         currency: command.currency.code().to_owned(),
-        amount_minor,
-        order_no: command.order_no.as_str().to_owned(),
-        payment_no: text(command.payment_no.as_ref().map(quota::PaymentNo::as_str)),
-        channel: text(command.channel.as_ref().map(quota::Channel::as_str)),
-        attempt: command.attempt.0.to_vec(),
+        amount_minor: command.action.amount().map_or(0, AmountMinor::get),
+        order_no: text(order_no.map(OrderNo::as_str)),
+        payment_no: text(command.payment_no.as_ref().map(PaymentNo::as_str)),
+        channel: text(command.channel.as_ref().map(Channel::as_str)),
+        attempt: attempt.map(|attempt| attempt.0.to_vec()).unwrap_or_default(),
         actor: notes.actor.clone(),
         policy_version: notes.policy_version.clone(),
         mode: notes.mode.to_owned(),
         trace_id: notes.trace_id.clone(),
         reason: notes.reason.clone(),
+        operation_no: text(command.operation_no.as_ref().map(OperationNo::as_str)),
+        operation_id: operation_id(&command.action).map(|id| id.0.to_vec()).unwrap_or_default(),
+        operator_type: notes.operator_type.to_owned(),
+        remarks: notes.remarks.clone(),
+        metadata: notes.metadata.clone(),
+        counter,
+        change: change.to_owned(),
+        expected_version,
+        hold_on_expiry: hold_on_expiry(&command.action).to_owned(),
+        order_ttl_secs: order_no.map_or(0, |_| command.order_ttl_secs),
     }
+}
+
+/// The action's word; a release that reserves its refund is told from one that refunds at once.
+const fn action_word(action: &Action) -> &'static str {
+    if let Action::Release(refund) = action
+        && refund.reserve
+    {
+        return Action::Refund(*refund).as_str();
+    }
+    action.as_str()
+}
+
+const fn operation_id(action: &Action) -> Option<OperationId> {
+    if let Action::Settle(settle) = action {
+        return Some(settle.id);
+    }
+    if let Action::Refund(refund) | Action::Release(refund) = action {
+        return Some(refund.id);
+    }
+    None
+}
+
+const fn hold_on_expiry(action: &Action) -> &'static str {
+    let Action::Hold(_, terms) = action else { return "" };
+    match terms.on_expiry {
+        OnExpiry::Void => "void",
+        OnExpiry::Settle => "settle",
+    }
+}
+
+/// What a change by hand is about, how it changes that, and the account's version that it was decided on.
+fn by_hand(action: &Action) -> (String, &'static str, Option<u64>) {
+    if let Action::Adjust(adjust) = action {
+        let change = match adjust.change {
+            Change::Add(_) => "add",
+            Change::Subtract(_) => "subtract",
+            Change::Set(_) => "set",
+        };
+        return (adjust.counter.as_str().to_owned(), change, adjust.expected_version);
+    }
+    if let Action::Reset(reset) = action {
+        let windows = [(reset.day, "day"), (reset.month, "month"), (reset.year, "year")];
+        let names: Vec<&str> = windows.into_iter().filter_map(|(reset, name)| reset.then_some(name)).collect();
+        return (names.join(","), "", reset.expected_version);
+    }
+    (String::new(), "", None)
 }

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prost::Message;
+use proto::journal::EventContext;
 use quota::{Account, Action, Code, Command, Currency, MerchantId, Order, OrderNo, Record, Reply, shard_of};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::streams::StreamRangeReply;
 use redis::{AsyncCommands, Client, RedisError, Script};
 use tokio::time::timeout;
 use tracing::warn;
@@ -14,7 +16,7 @@ use tracing::warn;
 use super::packed::{self, PackedError};
 use super::{Notes, Store, StoreError, event_context, keys};
 use crate::clock;
-use crate::settings::Secret;
+use crate::settings::{Live, Secret};
 
 /// The decision rule as Redis runs it.
 pub const SCRIPT: &str = include_str!("lua/decide.lua");
@@ -25,7 +27,7 @@ pub struct RedisStoreConfig {
     /// As in `redis://127.0.0.1:6379/0`.
     pub url: Secret,
     pub shards: u16,
-    /// Bound of every call, connecting included.
+    /// Bound of every call, connecting included; see [`RedisStore::following`].
     pub timeout: Duration,
 }
 
@@ -36,6 +38,8 @@ pub struct RedisStore {
     script: Script,
     shards: u16,
     timeout: Duration,
+    /// Where the bound comes from instead, where it may change.
+    live: Option<Live>,
     /// The number of shards in Redis was compared with ours, and is the same.
     verified: AtomicBool,
 }
@@ -60,14 +64,23 @@ impl RedisStore {
         let manager = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
             .set_connection_timeout(Some(config.timeout))
-            .set_response_timeout(Some(config.timeout));
+            // Every call has a bound of its own here, which may change; one of the connection could not.
+            .set_response_timeout(None);
         Ok(Self {
             connection: ConnectionManager::new_lazy_with_config(client, manager).map_err(unavailable)?,
             script: Script::new(script),
             shards: config.shards,
             timeout: config.timeout,
+            live: None,
             verified: AtomicBool::new(false),
         })
+    }
+
+    /// Bounds every call as the settings say when it is made. Making a connection keeps the bound of the start besides.
+    #[must_use]
+    pub fn following(mut self, live: Live) -> Self {
+        self.live = Some(live);
+        self
     }
 
     /// Compares the number of shards with the one that Redis records, and records it where there is none.
@@ -110,6 +123,21 @@ impl RedisStore {
         self.read(keys::account(self.shard(merchant), merchant, currency), packed::account).await
     }
 
+    /// All accounts of a merchant as they are stored, by one read of every currency's key.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis gives no answer or holds something else.
+    pub async fn accounts(&self, merchant: &MerchantId) -> Result<Vec<(Currency, Account)>, StoreError> {
+        let shard = self.shard(merchant);
+        let currencies: Vec<Currency> = Currency::all().collect();
+        let keys: Vec<String> = currencies.iter().map(|currency| keys::account(shard, merchant, *currency)).collect();
+        let mut connection = self.connection.clone();
+        let values: Vec<Option<Vec<u8>>> = self.bounded(connection.mget(keys)).await?;
+        let found = currencies.into_iter().zip(values).filter_map(|(currency, value)| Some((currency, value?)));
+        let account = |(currency, value): (_, Vec<u8>)| packed::account(&value).map(|account| (currency, account));
+        found.map(account).collect::<Result<_, _>>().map_err(corrupt)
+    }
+
     /// The order as it is stored.
     ///
     /// # Errors
@@ -129,10 +157,11 @@ impl RedisStore {
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
-        match timeout(self.timeout, call).await {
+        let limit = self.live.as_ref().map_or(self.timeout, |live| live.current().redis_timeout());
+        match timeout(limit, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if !error.is_timeout() => Err(unavailable(error)),
-            Ok(Err(_)) | Err(_) => Err(StoreError::Timeout { after_ms: self.timeout.as_millis() }),
+            Ok(Err(_)) | Err(_) => Err(StoreError::Timeout { after_ms: limit.as_millis() }),
         }
     }
 }
@@ -143,32 +172,55 @@ pub struct DueHold {
     pub merchant: MerchantId,
     pub currency: Currency,
     pub order_no: OrderNo,
+    /// When it ended, seconds since the epoch.
+    pub until_secs: u32,
 }
 
 impl DueHold {
     /// Reads a member of the sorted set, `<merchant>:<currency>:<order_no>`.
-    fn parse(member: &str) -> Option<Self> {
+    fn parse(member: &str, until_secs: u32) -> Option<Self> {
         let mut parts = member.splitn(3, ':');
         Some(Self {
             merchant: MerchantId::parse(parts.next()?).ok()?,
             currency: Currency::parse(parts.next()?).ok()?,
             order_no: OrderNo::parse(parts.next()?).ok()?,
+            until_secs,
         })
     }
 }
 
 impl RedisStore {
-    /// Holds of a shard that ended before `now_secs` (seconds since the epoch), the oldest first.
+    /// Holds of a shard that ended at `now_secs` (seconds since the epoch) or before, the oldest first. A member that is none
+    /// is passed over, so that it keeps no hold from ending.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis gives no answer.
+    pub async fn due_holds(&self, shard: u16, now_secs: u64, max: isize) -> Result<Vec<DueHold>, StoreError> {
+        let mut connection = self.connection.clone();
+        let call = connection.zrangebyscore_limit_withscores(keys::expiry(shard), "-inf", now_secs, 0, max);
+        let members: Vec<(String, u32)> = self.bounded(call).await?;
+        let hold = |(member, until_secs): (String, u32)| {
+            let hold = DueHold::parse(&member, until_secs);
+            if hold.is_none() {
+                warn!(shard, member, "the set of open holds has a member that is none");
+            }
+            hold
+        };
+        Ok(members.into_iter().filter_map(hold).collect())
+    }
+
+    /// The context of the oldest event of a merchant's shard that waits for the journal: all older ones are in Postgres.
     ///
     /// # Errors
     /// [`StoreError`] where Redis gives no answer or holds something else.
-    pub async fn due_holds(&self, shard: u16, now_secs: u64, max: isize) -> Result<Vec<DueHold>, StoreError> {
+    pub async fn oldest_waiting(&self, merchant: &MerchantId) -> Result<Option<EventContext>, StoreError> {
         let mut connection = self.connection.clone();
-        let key = keys::expiry(shard);
-        let members: Vec<String> =
-            self.bounded(connection.zrangebyscore_limit(key, "-inf", now_secs, 0, max)).await?;
-        let hold = |member: &String| DueHold::parse(member).ok_or_else(|| corrupt(format_args!("hold {member}")));
-        members.iter().map(hold).collect()
+        let key = keys::stream(self.shard(merchant));
+        let found: StreamRangeReply = self.bounded(connection.xrange_count(key, "-", "+", 1)).await?;
+        let Some(entry) = found.ids.into_iter().next() else { return Ok(None) };
+        let context: Option<Vec<u8>> = entry.get("c");
+        let context = context.ok_or_else(|| corrupt("an event without a context"))?;
+        EventContext::decode(context.as_slice()).map(Some).map_err(corrupt)
     }
 }
 

@@ -1,16 +1,17 @@
 //! The http context: one stream's events in, its effects out.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
 
 use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::{self, BufferType, LogLevel, MapType};
+use proxy_wasm::types::{self, BufferType, MapType};
 use quota::rule::Unreadable;
 
-use super::answer;
 use super::worker::Worker;
+use super::{answer, warn};
 use crate::abi::{self, HostError};
 use crate::config::Plugin;
+use crate::delays::Timer;
 use crate::machine::{Action, Effect, Event, Failed, ModeWord, RequestHead, Stream, drive};
 use crate::outcome::{Ending, UNKNOWN, UNREACHED};
 use crate::record::STATE_NAME;
@@ -19,7 +20,21 @@ use crate::record::STATE_NAME;
 const MODE_PATH: [&str; 5] = ["xds", "route_metadata", "filter_metadata", "sluice", "mode"];
 
 pub(super) struct Http {
-    root: u32,
+    root: Rc<Shared>,
+    life: Rc<RefCell<Life>>,
+}
+
+/// What the streams of one root context share with it.
+pub(super) struct Shared {
+    pub(super) id: u32,
+    pub(super) worker: Rc<Worker>,
+    pub(super) timer: Cell<Timer>,
+    /// The log has said that a route names an unknown mode.
+    pub(super) warned_mode: Cell<bool>,
+}
+
+/// One stream. It is borrowed within one callback only, and the proxy makes no callback within another one.
+pub(super) struct Life {
     /// Without a configuration there is no stream, and its requests stay paused: Envoy does not send any.
     stream: Option<Stream>,
     hands: Hands,
@@ -27,38 +42,68 @@ pub(super) struct Http {
 
 /// Carries out the effects of one stream.
 struct Hands {
-    worker: Rc<Worker>,
-    warned_mode: Rc<Cell<bool>>,
+    root: Rc<Shared>,
+    /// The number of the stream's context.
+    context: u32,
+    /// Where the tick finds the stream.
+    life: Weak<RefCell<Life>>,
     /// The token of the question to the server, and when it was asked.
     asked: Option<(u32, u64)>,
+    /// Until when the request is held back.
+    delayed_until_ms: Option<u64>,
 }
 
 impl Http {
-    pub(super) fn new(root: u32, worker: Rc<Worker>, plugin: Option<Rc<Plugin>>, warned_mode: Rc<Cell<bool>>) -> Self {
-        let stream = plugin.and_then(|plugin| Some(Stream::new(plugin, worker.next_attempt()?)));
-        Self { root, stream, hands: Hands { worker, warned_mode, asked: None } }
+    pub(super) fn new(root: Rc<Shared>, context: u32, plugin: Option<Rc<Plugin>>) -> Self {
+        let stream = plugin.and_then(|plugin| Some(Stream::new(plugin, root.worker.next_attempt()?)));
+        let life = Rc::new_cyclic(|life| {
+            let root = Rc::clone(&root);
+            let hands = Hands { root, context, life: Weak::clone(life), asked: None, delayed_until_ms: None };
+            RefCell::new(Life { stream, hands })
+        });
+        Self { root, life }
     }
 
-    fn event(&mut self, event: Event<'_>) -> types::Action {
-        let Self { stream: Some(stream), hands, .. } = self else {
-            return types::Action::Pause;
-        };
-        let plugin = stream.plugin();
-        let mut perform = |effect| hands.perform(&plugin, effect).map_err(|HostError(_)| Failed);
-        let action = drive(stream, event, &mut perform);
-        self.hands.worker.send_outbox(self.root);
+    fn event(&self, event: Event<'_>) -> types::Action {
+        let action = self.with(|life| life.event(event)).unwrap_or(Action::Pause);
+        self.root.worker.send_outbox(self.root.id);
         match action {
             Action::Continue => types::Action::Continue,
             Action::Pause => types::Action::Pause,
         }
     }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Life) -> T) -> Option<T> {
+        self.life.try_borrow_mut().ok().map(|mut life| act(&mut life))
+    }
+
+    fn asks(&self, question: impl FnOnce(&Stream) -> bool) -> bool {
+        self.with(|life| life.stream.as_ref().is_some_and(question)).unwrap_or_default()
+    }
+}
+
+impl Life {
+    /// What is to be told to the server is put into the worker's outbox.
+    fn event(&mut self, event: Event<'_>) -> Action {
+        let Self { stream: Some(stream), hands } = self else {
+            return Action::Pause;
+        };
+        let plugin = stream.plugin();
+        let mut perform = |effect| hands.perform(&plugin, effect).map_err(|HostError(_)| Failed);
+        drive(stream, event, &mut perform)
+    }
+
+    /// The time of the request has come. Called from a tick, with the stream as the proxy's effective context.
+    pub(super) fn delay_over(&mut self) {
+        self.hands.delayed_until_ms = None;
+        self.event(Event::DelayOver);
+    }
 }
 
 impl Context for Http {
     fn on_grpc_call_response(&mut self, token: u32, grpc_status: u32, size: usize) {
-        let Some((_, since_nanos)) = self.hands.asked.take_if(|(own, _)| *own == token) else {
-            return;
-        };
+        let asked = self.with(|life| life.hands.asked.take_if(|(own, _)| *own == token)).flatten();
+        let Some((_, since_nanos)) = asked else { return };
         let message = answer(grpc_status, size);
         let check_ms = abi::now_nanos().saturating_sub(since_nanos).checked_div(1_000_000).unwrap_or_default();
         self.event(Event::Reply { grpc_status, message: message.as_deref(), check_ms });
@@ -88,18 +133,21 @@ impl HttpContext for Http {
     fn on_http_response_headers(&mut self, _count: usize, _end: bool) -> types::Action {
         let status = abi::header(MapType::HttpResponseHeaders, ":status").ok().flatten();
         let status: Option<u16> = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-        // Only a failure settles a charge before the stream ends.
+        // Only a failure ends a charge before the stream ends; but where the answer says what was captured, it is read now.
         let failure = status.is_none_or(|status| status >= 400);
-        if failure && self.stream.as_ref().is_some_and(Stream::is_charged) {
-            self.event(Event::ResponseHeaders(Ending { status, ..ending() }));
+        let header = self.with(|life| Some(life.stream.as_ref()?.amount_header()?.to_owned())).flatten();
+        if header.is_some() || (failure && self.asks(Stream::is_forwarded)) {
+            let amounts = header.map_or(Ok(Vec::new()), |name| response_values(&name));
+            self.event(Event::ResponseHeaders { ending: Ending { status, ..ending() }, amounts });
         }
         types::Action::Continue
     }
 
     fn on_log(&mut self) {
-        if self.stream.as_ref().is_some_and(Stream::is_open) {
+        if self.asks(Stream::is_open) {
             self.event(Event::Log(ending()));
         }
+        self.with(|life| life.hands.let_go());
     }
 }
 
@@ -110,20 +158,25 @@ impl Hands {
             Effect::StripTrailer(name) => abi::remove_header(MapType::HttpRequestTrailers, &name),
             Effect::SetHeader { name, value } => abi::set_request_header(&name, &value),
             Effect::Ask { message, timeout_ms } => self.ask(plugin, &message, timeout_ms),
+            Effect::Delay { delay_ms } => self.delay(delay_ms),
             Effect::Resume => abi::resume_request(),
             Effect::Respond { status, headers, body } => abi::respond(status, &headers, &body),
             Effect::Reset => abi::reset_request(),
-            Effect::Void(void) => {
-                self.worker.put(void);
+            Effect::FollowUp(follow_up) => {
+                self.root.worker.put(follow_up);
                 Ok(())
             }
             Effect::Show(text) => abi::set_state(STATE_NAME, text.as_bytes()),
             Effect::Count(stat) => {
-                self.worker.count(stat);
+                self.root.worker.count(stat);
                 Ok(())
             }
             Effect::ObserveCheck(millis) => {
-                self.worker.record_check(millis);
+                self.root.worker.record_check(millis);
+                Ok(())
+            }
+            Effect::Warn(text) => {
+                warn(&text);
                 Ok(())
             }
             Effect::WarnMode => {
@@ -141,14 +194,43 @@ impl Hands {
         Ok(())
     }
 
-    fn warn_mode(&self) {
-        if !self.warned_mode.replace(true) {
-            abi::log(
-                LogLevel::Warn,
-                "sluice: a route's metadata names an unknown mode; it is enforced (modes: enforce, shadow, off)",
-            );
+    fn delay(&mut self, delay_ms: u32) -> Result<(), HostError> {
+        let Shared { worker, timer, .. } = &*self.root;
+        let now_ms = worker.now_ms();
+        let due_ms = now_ms.saturating_add(u64::from(delay_ms));
+        if !worker.hold_back(due_ms, self.context, Weak::clone(&self.life)) {
+            return Err(HostError(0));
+        }
+        self.delayed_until_ms = Some(due_ms);
+        let mut own = timer.get();
+        let period = own.hasten(now_ms, due_ms);
+        timer.set(own);
+        // Where the proxy does not set it, the tick that is set already will come, if late.
+        if let Some(period_ms) = period {
+            let _ = abi::set_tick_period(period_ms);
+        }
+        Ok(())
+    }
+
+    /// The stream is over: nobody waits for its time any more.
+    fn let_go(&mut self) {
+        if let Some(due_ms) = self.delayed_until_ms.take() {
+            self.root.worker.let_go(due_ms, self.context);
         }
     }
+
+    fn warn_mode(&self) {
+        if !self.root.warned_mode.replace(true) {
+            warn("a route's metadata names an unknown mode; it is enforced (modes: enforce, shadow, off)");
+        }
+    }
+}
+
+/// Every value of a header of the gateway's answer.
+fn response_values(name: &str) -> Result<Vec<Vec<u8>>, Unreadable> {
+    let headers = abi::headers(MapType::HttpResponseHeaders).map_err(|HostError(_)| Unreadable)?;
+    let own = headers.into_iter().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
+    Ok(own.map(|(_, value)| value).collect())
 }
 
 fn request_body(max: usize) -> Result<Vec<u8>, Unreadable> {

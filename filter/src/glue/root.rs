@@ -1,4 +1,4 @@
-//! The root context: one configuration of the plugin, and the voids that went out under it.
+//! The root context: one configuration of the plugin, the follow-ups that went out under it, and the tick.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -7,29 +7,30 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType, LogLevel};
 
-use super::http::Http;
+use super::http::{Http, Shared};
 use super::worker::Worker;
 use super::{answer, error};
 use crate::abi::{self, HostError};
 use crate::config::{CONFIG_BYTES_MAX, Plugin};
-use crate::stats::Stat;
-use crate::voids::{Heard, TICK_MS, VOID_TIMEOUT_MS, Void, heard};
+use crate::delays::{TICK_MS, Timer};
+use crate::follow_up::{FollowUp, Heard, TIMEOUT_MS, heard};
 use crate::wire;
 
 pub(super) struct Root {
-    id: u32,
-    worker: Rc<Worker>,
+    shared: Rc<Shared>,
     plugin: Option<Rc<Plugin>>,
-    /// The log has said that a route names an unknown mode.
-    warned_mode: Rc<Cell<bool>>,
-    /// Voids whose answers are awaited, by their tokens.
-    sent: BTreeMap<u32, Void>,
+    /// Follow-ups whose answers are awaited, by their tokens.
+    sent: BTreeMap<u32, FollowUp>,
 }
 
 impl Root {
     pub(super) fn new(id: u32, worker: Rc<Worker>) -> Self {
         worker.root_created(id);
-        Self { id, worker, plugin: None, warned_mode: Rc::default(), sent: BTreeMap::new() }
+        Self { shared: shared(id, worker), plugin: None, sent: BTreeMap::new() }
+    }
+
+    fn worker(&self) -> &Worker {
+        &self.shared.worker
     }
 
     fn configure(&mut self, size: usize) -> Result<(), String> {
@@ -39,36 +40,81 @@ impl Root {
         let unreadable = |HostError(status)| format!("the proxy does not hand it out (status {status})");
         let text = abi::buffer(BufferType::PluginConfiguration, size).map_err(unreadable)?.unwrap_or_default();
         let plugin = Plugin::parse(&text)?;
-        self.worker.start()?;
-        let no_tick = |HostError(status)| format!("the proxy sets no timer for voids (status {status})");
+        self.worker().start()?;
+        let no_tick = |HostError(status)| format!("the proxy sets no timer (status {status})");
         abi::set_tick_period(TICK_MS).map_err(no_tick)?;
         let (rules, enforcing) = (plugin.rules.rules().len(), plugin.enforcing());
-        self.worker.record_enforcing(enforcing);
+        self.worker().record_enforcing(enforcing);
         abi::log(LogLevel::Info, &format!("sluice: configured, rules={rules} enforcing={enforcing}"));
         self.plugin = Some(Rc::new(plugin));
-        self.warned_mode = Rc::default();
+        // Streams of the configuration before it keep what they share.
+        self.shared = shared(self.shared.id, Rc::clone(&self.shared.worker));
         Ok(())
     }
 
     /// The SDK holds this root active: the answer will come here.
-    fn send(&mut self, void: Void) {
-        match abi::grpc_call(&void.cluster, &void.message, VOID_TIMEOUT_MS) {
+    fn send(&mut self, follow_up: FollowUp) {
+        match abi::grpc_call(&follow_up.cluster, &follow_up.message, TIMEOUT_MS) {
             Ok(token) => {
-                self.sent.insert(token, void);
+                self.sent.insert(token, follow_up);
             }
-            Err(HostError(_)) => self.worker.retry(void),
+            Err(HostError(_)) => self.worker().retry(follow_up),
+        }
+    }
+
+    /// Sends what streams have put into the outbox.
+    fn send_outbox(&mut self) {
+        for follow_up in self.worker().take_outbox() {
+            self.worker().count(follow_up.kind.sent());
+            self.send(FollowUp { tries: 1, ..follow_up });
+        }
+    }
+
+    /// Lets the streams go on whose time has come.
+    fn resume(&mut self, now_ms: u64) {
+        let due = self.worker().due_streams(now_ms);
+        if due.is_empty() {
+            return;
+        }
+        for (context, life) in due {
+            let Some(stream) = life.upgrade() else { continue };
+            match (abi::set_effective_context(context), stream.try_borrow_mut()) {
+                (Ok(()), Ok(mut stream)) => stream.delay_over(),
+                // The proxy does not let us at the stream now. While it is there, it will be tried again.
+                (Err(HostError(_)), _) | (_, Err(_)) => {
+                    self.worker().hold_back(now_ms.saturating_add(u64::from(TICK_MS)), context, life);
+                }
+            }
+        }
+        // What follows in this callback is the root's.
+        let _ = abi::set_effective_context(self.shared.id);
+        self.send_outbox();
+    }
+
+    fn set_timer(&self, now_ms: u64) {
+        let mut timer = self.shared.timer.get();
+        let period = timer.ticked(now_ms, self.worker().next_stream());
+        // A period that cannot be set is tried again with the next stream or tick that asks for another one.
+        let kept = period.is_some_and(|period_ms| abi::set_tick_period(period_ms).is_err());
+        if !kept {
+            self.shared.timer.set(timer);
         }
     }
 }
 
+/// A fresh timer has the period that [`Root::configure`] sets.
+fn shared(id: u32, worker: Rc<Worker>) -> Rc<Shared> {
+    Rc::new(Shared { id, worker, timer: Cell::new(Timer::default()), warned_mode: Cell::new(false) })
+}
+
 impl Context for Root {
     fn on_grpc_call_response(&mut self, token: u32, grpc_status: u32, size: usize) {
-        let Some(void) = self.sent.remove(&token) else { return };
+        let Some(follow_up) = self.sent.remove(&token) else { return };
         let message = answer(grpc_status, size);
-        match heard(&wire::reply(grpc_status, message.as_deref())) {
+        match heard(follow_up.kind, &wire::reply(grpc_status, message.as_deref())) {
             Heard::Yes => {}
-            Heard::No => self.worker.retry(void),
-            Heard::Never => self.worker.lost(&void),
+            Heard::No => self.worker().retry(follow_up),
+            Heard::Never(code) => self.worker().refused(&follow_up, code),
         }
     }
 }
@@ -82,27 +128,27 @@ impl RootContext for Root {
         configured.is_ok()
     }
 
-    /// Voids of every root wait in one queue, and the newest root's tick serves it: it outlives the older ones.
+    /// Follow-ups of every root wait in one queue, and the newest root's tick serves it: it outlives the older ones. Streams
+    /// that are held back go on by any root's tick, since the one that they belong to may be gone.
     fn on_tick(&mut self) {
-        if self.worker.is_newest(self.id) {
-            for void in self.worker.due() {
-                self.worker.count(Stat::VoidRetried);
-                self.send(void);
+        let now_ms = self.worker().tick(self.shared.timer.get().period_ms());
+        if self.worker().is_newest(self.shared.id) {
+            for follow_up in self.worker().due(now_ms) {
+                self.worker().count(follow_up.kind.retried());
+                self.send(follow_up);
             }
         }
+        self.resume(now_ms);
+        self.set_timer(now_ms);
     }
 
-    /// A stream has put voids into the outbox.
+    /// A stream has put something into the outbox.
     fn on_queue_ready(&mut self, _queue: u32) {
-        for void in self.worker.take_outbox() {
-            self.worker.count(Stat::VoidSent);
-            self.send(Void { tries: 1, ..void });
-        }
+        self.send_outbox();
     }
 
-    fn create_http_context(&self, _context: u32) -> Option<Box<dyn HttpContext>> {
-        let (worker, warned_mode) = (Rc::clone(&self.worker), Rc::clone(&self.warned_mode));
-        Some(Box::new(Http::new(self.id, worker, self.plugin.clone(), warned_mode)))
+    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Http::new(Rc::clone(&self.shared), context, self.plugin.clone())))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -111,11 +157,11 @@ impl RootContext for Root {
 }
 
 impl Drop for Root {
-    /// With a root context go the answers to its voids: they are sent again from another one.
+    /// With a root context go the answers to its follow-ups: they are sent again from another one.
     fn drop(&mut self) {
-        self.worker.root_gone(self.id);
-        for void in std::mem::take(&mut self.sent).into_values() {
-            self.worker.retry(void);
+        self.worker().root_gone(self.shared.id);
+        for follow_up in std::mem::take(&mut self.sent).into_values() {
+            self.worker().retry(follow_up);
         }
     }
 }

@@ -1,15 +1,23 @@
-//! What the contexts of one worker's VM share: attempt ids, the voids on their way, metrics. A worker is one thread. Nothing is
-//! held borrowed while the proxy is called, so a call back could not find anything borrowed.
+//! What the contexts of one worker's VM share: attempt ids, the clock, follow-ups on their way, streams that are held back,
+//! metrics. A worker is one thread. Nothing here is held borrowed while the proxy is called, so a call back could not find
+//! anything borrowed.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Weak;
 
 use proxy_wasm::types::MetricType;
+use quota::Code;
 
 use super::error;
+use super::http::Life;
 use crate::abi;
+use crate::delays::Delays;
+use crate::follow_up::{FollowUp, FollowUps};
 use crate::stats::{self, Stat};
-use crate::voids::{Void, Voids};
+
+/// A stream that is held back, for as long as it is there.
+type Waiting = Weak<RefCell<Life>>;
 
 #[derive(Default)]
 pub(super) struct Worker {
@@ -19,9 +27,12 @@ pub(super) struct Worker {
     metrics: OnceCell<Metrics>,
     /// Live root contexts.
     roots: Cell<BTreeSet<u32>>,
-    /// Voids that a stream has decided on and no root context has sent yet: empty between two callbacks.
-    outbox: Cell<Vec<Void>>,
-    voids: Cell<Voids>,
+    /// The latest time that is known, of a clock that never goes back.
+    now_ms: Cell<u64>,
+    /// What a stream has decided on and no root context has sent yet: empty between two callbacks.
+    outbox: Cell<Vec<FollowUp>>,
+    follow_ups: Cell<FollowUps>,
+    delays: Cell<Delays<Waiting>>,
 }
 
 struct Metrics {
@@ -68,12 +79,47 @@ impl Worker {
         with(&self.roots, |roots| roots.last() == Some(&root))
     }
 
-    /// A void that a stream decided on.
-    pub(super) fn put(&self, void: Void) {
-        with(&self.outbox, |outbox| outbox.push(void));
+    /// The time in milliseconds; where the proxy does not say, the latest that is known.
+    pub(super) fn now_ms(&self) -> u64 {
+        let latest = self.now_ms.get();
+        let now = abi::monotonic_ms().map_or(latest, |now| now.max(latest));
+        self.now_ms.set(now);
+        now
     }
 
-    pub(super) fn take_outbox(&self) -> Vec<Void> {
+    /// The time at a tick. Without a clock time goes on by ticks, so that nobody waits for ever.
+    pub(super) fn tick(&self, period_ms: u32) -> u64 {
+        let latest = self.now_ms.get();
+        let now = abi::monotonic_ms().unwrap_or_else(|| latest.saturating_add(u64::from(period_ms)));
+        self.now_ms.set(now.max(latest));
+        self.now_ms.get()
+    }
+
+    /// Keeps a stream until its time. `false` where too many wait.
+    pub(super) fn hold_back(&self, due_ms: u64, context: u32, stream: Waiting) -> bool {
+        with(&self.delays, |delays| delays.put(due_ms, context, stream))
+    }
+
+    pub(super) fn let_go(&self, due_ms: u64, context: u32) {
+        with(&self.delays, |delays| delays.remove(due_ms, context));
+    }
+
+    /// Streams whose time has come.
+    pub(super) fn due_streams(&self, now_ms: u64) -> Vec<(u32, Waiting)> {
+        with(&self.delays, |delays| delays.due(now_ms))
+    }
+
+    /// When the first stream is due.
+    pub(super) fn next_stream(&self) -> Option<u64> {
+        with(&self.delays, |delays| delays.next())
+    }
+
+    /// What a stream has decided to tell the server.
+    pub(super) fn put(&self, follow_up: FollowUp) {
+        with(&self.outbox, |outbox| outbox.push(follow_up));
+    }
+
+    pub(super) fn take_outbox(&self) -> Vec<FollowUp> {
         self.outbox.take()
     }
 
@@ -86,26 +132,31 @@ impl Worker {
         if with(&self.roots, |roots| roots.contains(&root)) {
             super::wake(root);
         }
-        // Without its root, a void waits for the tick of another one.
-        for void in self.take_outbox() {
-            self.retry(void);
+        // Without its root, a follow-up waits for the tick of another one.
+        for follow_up in self.take_outbox() {
+            self.retry(follow_up);
         }
     }
 
-    /// The voids that are due at this tick.
-    pub(super) fn due(&self) -> Vec<Void> {
-        with(&self.voids, Voids::tick)
+    /// The follow-ups that are due at this tick.
+    pub(super) fn due(&self, now_ms: u64) -> Vec<FollowUp> {
+        with(&self.follow_ups, |follow_ups| follow_ups.due(now_ms))
     }
 
-    pub(super) fn retry(&self, void: Void) {
-        if let Err(lost) = with(&self.voids, |voids| voids.retry(void)) {
-            self.lost(&lost);
+    pub(super) fn retry(&self, follow_up: FollowUp) {
+        if let Err(lost) = with(&self.follow_ups, |follow_ups| follow_ups.retry(follow_up)) {
+            self.lost(&lost, "nobody took it");
         }
     }
 
-    pub(super) fn lost(&self, void: &Void) {
-        self.count(Stat::VoidLost);
-        error(&format!("sluice: a void is lost, its charge stays: {}", void.label));
+    /// The server will not take it.
+    pub(super) fn refused(&self, follow_up: &FollowUp, code: Option<Code>) {
+        self.lost(follow_up, code.map_or("the server cannot read it", Code::as_str));
+    }
+
+    fn lost(&self, follow_up: &FollowUp, why: &str) {
+        self.count(follow_up.kind.lost());
+        error(&format!("sluice: a {} is lost ({why}): {}", follow_up.kind.as_str(), follow_up.label));
     }
 
     // A figure that cannot be written must not stop a payment, nor let one through.

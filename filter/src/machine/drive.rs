@@ -26,8 +26,8 @@ pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effe
         };
         let step = stream.step(event);
         action = step.action;
-        // What was planned is void, but what was counted or is to be returned stays so.
-        effects.retain(|effect| matches!(effect, Effect::Void(_) | Effect::Count(_) | Effect::ObserveCheck(_)));
+        // What was planned is off, but what was counted or is to be returned stays so.
+        effects.retain(|effect| matches!(effect, Effect::FollowUp(_) | Effect::Count(_) | Effect::ObserveCheck(_)));
         for effect in step.effects.into_iter().rev() {
             effects.push_front(effect);
         }
@@ -38,14 +38,16 @@ pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effe
 fn on_failure(effect: &Effect) -> Option<Event<'static>> {
     match effect {
         Effect::Ask { .. } => Some(Event::NotAsked),
+        Effect::Delay { .. } => Some(Event::NotDelayed),
         Effect::StripHeader(_) | Effect::Resume | Effect::Respond { .. } => Some(Event::HostFailed),
         Effect::StripTrailer(_) => Some(Event::TrailersFailed),
         Effect::SetHeader { .. }
         | Effect::Reset
-        | Effect::Void(_)
+        | Effect::FollowUp(_)
         | Effect::Show(_)
         | Effect::Count(_)
         | Effect::ObserveCheck(_)
+        | Effect::Warn(_)
         | Effect::WarnMode => None,
     }
 }

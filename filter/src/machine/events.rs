@@ -6,9 +6,9 @@ use proto::header;
 use quota::Mode;
 use quota::rule::{Head, Unreadable};
 
+use crate::follow_up::FollowUp;
 use crate::outcome::Ending;
 use crate::stats::Stat;
-use crate::voids::Void;
 use crate::wire::TRACEPARENT_LEN_MAX;
 
 /// Reads up to so many bytes of the body that the proxy holds.
@@ -58,7 +58,17 @@ pub enum Event<'a> {
     },
     /// [`Effect::Ask`] failed: the server never saw the question.
     NotAsked,
-    ResponseHeaders(Ending),
+    /// The time of [`Effect::Delay`] is over.
+    DelayOver,
+    /// [`Effect::Delay`] failed: too many wait.
+    NotDelayed,
+    /// The gateway's answer has begun. `amounts` are the values of the header that [`Stream::amount_header`] names.
+    ///
+    /// [`Stream::amount_header`]: super::Stream::amount_header
+    ResponseHeaders {
+        ending: Ending,
+        amounts: Result<Vec<Vec<u8>>, Unreadable>,
+    },
     /// The stream is over.
     Log(Ending),
     /// [`Effect::StripHeader`], [`Effect::Resume`] or [`Effect::Respond`] failed, or the request could not be read.
@@ -84,6 +94,10 @@ pub enum Effect {
         message: Vec<u8>,
         timeout_ms: u32,
     },
+    /// Brings [`Event::DelayOver`] after a time. Failing is [`Event::NotDelayed`].
+    Delay {
+        delay_ms: u32,
+    },
     /// Lets a paused request go on. Failing is [`Event::HostFailed`].
     Resume,
     /// Answers the request. Failing is [`Event::HostFailed`].
@@ -94,12 +108,14 @@ pub enum Effect {
     },
     /// Ends the stream without an answer. If that fails too, the request stays paused.
     Reset,
-    /// Sends a void, or has it wait for the next tick.
-    Void(Void),
+    /// Tells the server something, now or at a later tick.
+    FollowUp(FollowUp),
     /// Writes the filter state.
     Show(String),
     Count(Stat),
     ObserveCheck(u64),
+    /// Logs what somebody has to look at.
+    Warn(String),
     /// Logs that a route names a mode that does not exist.
     WarnMode,
 }
@@ -222,7 +238,9 @@ impl std::fmt::Debug for Event<'_> {
             Self::RequestTrailers { .. } => "RequestTrailers",
             Self::Reply { .. } => "Reply",
             Self::NotAsked => "NotAsked",
-            Self::ResponseHeaders(_) => "ResponseHeaders",
+            Self::DelayOver => "DelayOver",
+            Self::NotDelayed => "NotDelayed",
+            Self::ResponseHeaders { .. } => "ResponseHeaders",
             Self::Log(_) => "Log",
             Self::HostFailed => "HostFailed",
             Self::TrailersFailed => "TrailersFailed",

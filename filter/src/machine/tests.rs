@@ -1,5 +1,8 @@
 use super::*;
 
+mod actions;
+mod delays;
+
 /// A plugin with one rule that reads everything from a JSON body; `change` is merged into the rule.
 pub(crate) fn plugin(change: &str) -> Plugin {
     let mut rule: serde_json::Value = serde_json::from_str(
@@ -21,9 +24,12 @@ use proto::envoy::{CheckResponse, HeaderValue, HeaderValueOption, OkHttpResponse
 
 const BODY: &[u8] = br#"{"order_no": "o", "amount": 5, "currency": "USD"}"#;
 
-fn answer(code: &str) -> Vec<u8> {
-    let header = Some(HeaderValue { key: "x-sluice-code".into(), value: code.into() });
-    let ok = OkHttpResponse { headers: vec![HeaderValueOption { header }] };
+/// The server's answer with this code, and a delay.
+fn delayed_answer(code: &str, delay_ms: Option<&str>) -> Vec<u8> {
+    let header = |key: &str, value: &str| HeaderValue { key: key.into(), value: value.into() };
+    let delay = delay_ms.map(|delay_ms| header("X-Sluice-Delay-Ms", delay_ms));
+    let headers = std::iter::once(header("x-sluice-code", code)).chain(delay);
+    let ok = OkHttpResponse { headers: headers.map(|header| HeaderValueOption { header: Some(header) }).collect() };
     let status = Some(RpcStatus { code: 0, message: String::new() });
     CheckResponse { status, http_response: Some(HttpResponse::OkResponse(ok)) }.encode_to_vec()
 }
@@ -45,10 +51,12 @@ fn event(number: u8, message: &[u8]) -> Event<'_> {
         2 => Event::RequestBody { size: 1 << 20, end: false, read },
         3 => Event::RequestTrailers { trailers: Ok(vec![header("x-sluice-code", "ADMITTED")]), read },
         10 => Event::RequestTrailers { trailers: Err(Unreadable), read },
+        11 => Event::DelayOver,
+        12 => Event::NotDelayed,
         4 => Event::Reply { grpc_status: 0, message: Some(message), check_ms: 1 },
         5 => Event::Reply { grpc_status: 14, message: None, check_ms: 1 },
         6 => Event::NotAsked,
-        7 => Event::ResponseHeaders(ending(Some(500))),
+        7 => Event::ResponseHeaders { ending: ending(Some(500)), amounts: Ok(Vec::new()) },
         8 => Event::Log(ending(None)),
         _ => Event::HostFailed,
     }
@@ -59,11 +67,12 @@ proptest! {
 
     #[test]
     fn whatever_happens_in_whatever_order_nothing_goes_on_without_an_admission(
-        numbers in proptest::collection::vec(0_u8..11, 1..12), failing in proptest::collection::vec(any::<bool>(), 40), admits in any::<bool>(),
+        numbers in proptest::collection::vec(0_u8..13, 1..12), failing in proptest::collection::vec(any::<bool>(), 40), admits in any::<bool>(),
+        delays in any::<bool>(),
     ) {
-        let message = answer(if admits { "ADMITTED" } else { "DAILY_AMOUNT" });
+        let message = delayed_answer(if admits { "ADMITTED" } else { "DAILY_AMOUNT" }, delays.then_some("5"));
         let mut stream = Stream::new(Rc::new(plugin("{}")), 1);
-        let (mut asked, mut admitted, mut voids) = (false, false, Vec::new());
+        let (mut asked, mut admitted, mut waited, mut voids) = (false, false, !delays, Vec::new());
         let mut failing = failing.into_iter().chain(std::iter::repeat(false));
         for number in std::iter::once(0).chain(numbers) {
             // The headers come once.
@@ -71,19 +80,20 @@ proptest! {
                 continue;
             }
             let before = asked;
+            waited |= number == 11 && admitted;
             admitted |= number == 4 && before && admits;
             let action = drive(&mut stream, event(number, &message), &mut |effect| {
                 let failed = failing.next().unwrap_or_default();
                 match effect {
                     Effect::Ask { .. } if !failed => asked = true,
-                    Effect::Resume => assert!(admitted, "resumed"),
-                    Effect::Void(void) => voids.push(void),
+                    Effect::Resume => assert!(admitted && waited, "resumed"),
+                    Effect::FollowUp(void) => voids.push(void),
                     _ => {}
                 }
                 if failed { Err(Failed) } else { Ok(()) }
             });
             let request_callback = number <= 3 || number == 10;
-            prop_assert!(!request_callback || action != Action::Continue || admitted || stream.is_over(), "went on");
+            prop_assert!(!request_callback || action != Action::Continue || (admitted && waited) || stream.is_over(), "went on");
         }
         prop_assert!(voids.len() <= 1, "one attempt is voided once");
         prop_assert!(voids.is_empty() || asked, "only what was asked is voided");
@@ -109,5 +119,5 @@ fn a_failure_of_the_proxys_answer_still_returns_the_charge() {
         });
     }
     assert!(seen.contains(&Effect::Reset));
-    assert!(matches!(seen.iter().rfind(|effect| matches!(effect, Effect::Void(_))), Some(Effect::Void(_))));
+    assert!(seen.iter().any(|effect| matches!(effect, Effect::FollowUp(_))));
 }

@@ -20,9 +20,7 @@ impl Case<'_> {
             return self.answer(Code::AttemptVoided);
         }
         match (same, self.order) {
-            (Some(order), _) => {
-                self.answer(Code::Admitted).again().told(order.decision_id).order(self.joined(order))
-            }
+            (Some(order), _) => self.answer(Code::Admitted).again().told(order.decision_id).order(self.joined(order)),
             (None, Some(order)) if order.state.is_charged() => self.answer(Code::IdempotencyConflict),
             (None, Some(order)) if order.state == OrderState::Voided => self.answer(Code::OrderClosed),
             (None, order) => self.charge_new(order, charge, hold),
@@ -61,7 +59,10 @@ impl Case<'_> {
         if hold.is_some() {
             after.pending += charge.amount.get();
         }
-        Verdict { wait_ms, ..self.answer(Code::Admitted).order(self.charged(order, charge, hold, &after)).account(after) }
+        Verdict {
+            wait_ms,
+            ..self.answer(Code::Admitted).order(self.charged(order, charge, hold, &after)).account(after)
+        }
     }
 
     /// The first code that refuses a new charge whatever the pace, in the order of checks.

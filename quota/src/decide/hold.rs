@@ -57,14 +57,7 @@ impl Case<'_> {
         let mut next = order.clone();
         next.settled = settled.get();
         next.state = if closes { OrderState::Settled } else { OrderState::Held };
-        next.operations.push(Operation {
-            kind: OperationKind::Capture,
-            id: settle.id,
-            attempt: self.command.attempt,
-            amount,
-            counted: self.account.origins(),
-            decision_id: self.command.decision_id,
-        });
+        next.operations.push(self.operation(OperationKind::Capture, settle.id, amount));
         let mut after = self.account;
         after.pending = after.pending.saturating_sub(held.min(captured) + returned);
         after.give_back(returned, false, &order.charged_in);

@@ -7,10 +7,25 @@ use crate::{AmountMinor, Code, Operation, OperationKind, Order, OrderState, Peri
 
 impl Case<'_> {
     pub(super) fn release(&self, refund: &Refund) -> Verdict {
-        match self.charged_order().map(|order| order.state) {
-            Ok(OrderState::Held | OrderState::Voided) => self.void(),
-            Ok(OrderState::Open | OrderState::Charged | OrderState::Settled) | Err(_) => self.refund(refund),
+        let Ok(order) = self.charged_order() else { return self.refund(refund) };
+        let is_this = |operation: &&Operation| operation.kind == OperationKind::Release && operation.id == refund.id;
+        if let Some(taken) = order.operations.iter().find(is_this) {
+            return self.answer(Code::Voided).amount(taken.amount.get()).again().told(taken.decision_id).unheard();
         }
+        match order.state {
+            OrderState::Held => self.release_hold(order, refund),
+            OrderState::Voided => self.void(),
+            OrderState::Open | OrderState::Charged | OrderState::Settled => self.refund(refund),
+        }
+    }
+
+    fn release_hold(&self, order: &Order, refund: &Refund) -> Verdict {
+        let amount = AmountMinor::new(order.held()).unwrap_or_default();
+        let mut verdict = self.end_hold(order);
+        if let Some(next) = &mut verdict.order {
+            next.operations.push(self.operation(OperationKind::Release, refund.id, amount));
+        }
+        verdict
     }
 
     pub(super) fn refund(&self, refund: &Refund) -> Verdict {
@@ -24,10 +39,7 @@ impl Case<'_> {
         if order.state == OrderState::Voided {
             return self.answer(Code::OrderClosed);
         }
-        let taken = order
-            .operations
-            .iter()
-            .position(|operation| operation.kind != OperationKind::Capture && operation.id == refund.id);
+        let taken = order.operations.iter().position(|operation| is_refund(operation) && operation.id == refund.id);
         match taken.and_then(|place| order.operations.get(place).map(|taken| (place, taken))) {
             None => self.refund_new(order, refund),
             Some((place, taken)) => self.refund_again(order, place, taken, refund),
@@ -80,19 +92,20 @@ impl Case<'_> {
         }
         let mut next = order.clone();
         next.refunded += refunded;
-        next.operations.push(Operation {
-            kind: if refund.reserve { OperationKind::Reservation } else { OperationKind::Refund },
-            id: refund.id,
-            attempt: self.command.attempt,
-            amount,
-            counted: self.account.origins(),
-            decision_id: self.command.decision_id,
-        });
+        let kind = if refund.reserve { OperationKind::Reservation } else { OperationKind::Refund };
+        next.operations.push(self.operation(kind, refund.id, amount));
         let mut after = self.account;
         after.refund(refunded);
         if !refund.reserve {
             after.give_back(refunded, false, &order.charged_in);
         }
         answer(Code::Applied).account(after).order(next)
+    }
+}
+
+const fn is_refund(operation: &Operation) -> bool {
+    match operation.kind {
+        OperationKind::Reservation | OperationKind::Refund => true,
+        OperationKind::Capture | OperationKind::Release => false,
     }
 }

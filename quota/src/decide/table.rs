@@ -1,132 +1,59 @@
 //! Tables of commands and their answers, for every implementation of the rule: the ledger's own tests and the store suite
-//! run the same rows.
+//! run the same rows. Here are the charges; the other operations have files of their own.
 
-use quota::{
-    Action, AmountMinor, AttemptId, Calendar, Code, Command, Consume, Currency, Limits, MerchantId, OrderNo,
-    WindowLimits,
-};
+// Named by path, because the store suite includes this file from elsewhere.
+#[path = "table/accounts.rs"]
+mod accounts;
+#[path = "table/batches.rs"]
+mod batches;
+#[path = "table/holds.rs"]
+mod holds;
+#[path = "table/mistakes.rs"]
+mod mistakes;
+#[path = "table/pacing.rs"]
+mod pacing;
+#[path = "table/refunds.rs"]
+mod refunds;
+#[path = "table/row.rs"]
+mod row;
 
-const NOW_MS: i64 = 1_795_296_600_000;
-const TTL_SECS: u32 = 2 * 86_400;
+use quota::{AmountMinor, Code, Limits, WindowLimits};
+use row::Figure::{Day, Heard, Month, Moved, Told, Version, Year};
+use row::{TTL_SECS, amount, day_amount};
 
-fn amount(minor: u64) -> AmountMinor {
-    AmountMinor::new(minor).unwrap()
-}
+pub(crate) use batches::{Batch, batches};
+pub(crate) use row::{LIFETIME_SECS, Row};
 
-fn day_amount(max: u64) -> Limits {
-    Limits { day: WindowLimits { amount: amount(max), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED }
-}
-
-/// One row of a table: who asks for what, when, and what comes of it.
-#[derive(Clone)]
-pub(crate) struct Row {
-    order: &'static str,
-    attempt: &'static str,
-    /// `None` voids.
-    amount: Option<u64>,
-    currency: &'static str,
-    limits: Limits,
-    at_secs: i64,
-    pub(crate) code: Code,
-    pub(crate) replay: bool,
-    /// Day amount and count afterwards.
-    pub(crate) day: (u64, u64),
-}
-
-impl Row {
-    pub(crate) fn consume(
-        order: &'static str,
-        attempt: &'static str,
-        amount: u64,
-        code: Code,
-        day: (u64, u64),
-    ) -> Self {
-        Self {
-            order,
-            attempt,
-            amount: Some(amount),
-            currency: "USD",
-            limits: day_amount(100),
-            at_secs: 0,
-            code,
-            replay: false,
-            day,
-        }
-    }
-
-    pub(crate) fn void(order: &'static str, attempt: &'static str, code: Code, day: (u64, u64)) -> Self {
-        Self { amount: None, ..Self::consume(order, attempt, 0, code, day) }
-    }
-
-    fn replay(self) -> Self {
-        Self { replay: true, ..self }
-    }
-
-    fn currency(self, currency: &'static str) -> Self {
-        Self { currency, ..self }
-    }
-
-    fn at_secs(self, at_secs: i64) -> Self {
-        Self { at_secs, ..self }
-    }
-
-    fn limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
-    }
-
-    /// The row's command; `number` tells its decision from the others.
-    pub(crate) fn command(&self, number: usize) -> Command {
-        let now_ms = NOW_MS + self.at_secs * 1000;
-        let action = match self.amount {
-            Some(minor) => Action::Consume(Consume { amount: amount(minor), limits: self.limits, refusal: None }),
-            None => Action::Void,
-        };
-        Command {
-            merchant: MerchantId::parse("m").unwrap(),
-            currency: Currency::parse(self.currency).unwrap(),
-            order_no: OrderNo::parse(self.order).unwrap(),
-            attempt: AttemptId::from_text(self.attempt),
-            action,
-            decision_id: (number as u128).to_be_bytes(),
-            now_ms,
-            windows: Calendar::UTC.windows_at(now_ms),
-            order_ttl_secs: TTL_SECS,
-            backlog_max: 1000,
-            payment_no: None,
-            channel: None,
-        }
-    }
-}
-
-impl std::fmt::Display for Row {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.amount {
-            Some(minor) => write!(f, "consume {minor} for order {} by attempt {}", self.order, self.attempt),
-            None => write!(f, "void attempt {} at order {}", self.attempt, self.order),
-        }
-    }
-}
+/// Takes a table and its name.
+type Check<'a> = dyn FnMut(&str, &[Row]) + 'a;
 
 /// Hands every table, with its name, to a checker that begins with an empty store each time.
-pub(crate) fn each(check: &mut dyn FnMut(&str, &[Row])) {
+pub(crate) fn each(check: &mut Check) {
     q1_q2_limits_hold_to_the_unit(check);
+    q1_q2_every_limit_is_checked_in_the_order_of_codes(check);
     q3_an_order_is_charged_once(check);
     q3_q4_attempts_and_voids(check);
+    holds::each(check);
+    refunds::each(check);
+    accounts::each(check);
+    pacing::each(check);
+    mistakes::each(check);
 }
 
 /// a charge is admitted up to the limit and not one unit further; a refusal changes nothing.
-fn q1_q2_limits_hold_to_the_unit(check: &mut dyn FnMut(&str, &[Row])) {
+fn q1_q2_limits_hold_to_the_unit(check: &mut Check) {
     use Code::{Admitted, DailyAmount, DailyCount, MonthlyAmount, YearlyCount};
     check(
         "amount",
         &[
-            Row::consume("a", "1", 99, Admitted, (99, 1)),
-            Row::consume("b", "2", 2, DailyAmount, (99, 1)),
-            Row::consume("b", "3", 1, Admitted, (100, 2)),
-            Row::consume("c", "4", 1, DailyAmount, (100, 2)),
-            // A limit that was lowered below what is used refuses even nothing.
-            Row::consume("d", "5", 0, DailyAmount, (100, 2)).limits(day_amount(99)),
-            Row::consume("d", "6", 0, Admitted, (100, 3)),
+            Row::consume("a", "1", 99).gives(Admitted, [Day(99, 1), Version(1), Moved(99)]),
+            Row::consume("b", "2", 2).gives(DailyAmount, [Day(99, 1), Version(1), Moved(2), Heard(true)]),
+            Row::consume("b", "3", 1).gives(Admitted, [Day(100, 2)]),
+            Row::consume("c", "4", 1).gives(DailyAmount, [Day(100, 2)]),
+            // A limit that was lowered below what is used refuses even nothing; it holds from the next payment on.
+            Row::consume("d", "5", 0).limits(day_amount(99)).gives(DailyAmount, [Day(100, 2)]),
+            Row::consume("d", "6", 0).gives(Admitted, [Day(100, 3)]),
+            Row::consume("e", "7", 50).limits(day_amount(150)).gives(Admitted, [Day(150, 4)]),
         ],
     );
     let two_a_day = Limits { day: WindowLimits { count: amount(2), ..WindowLimits::UNLIMITED }, ..day_amount(0) };
@@ -135,93 +62,139 @@ fn q1_q2_limits_hold_to_the_unit(check: &mut dyn FnMut(&str, &[Row])) {
     check(
         "others",
         &[
-            Row::consume("a", "1", 3, Admitted, (3, 1)).limits(month),
-            Row::consume("b", "2", 3, MonthlyAmount, (3, 1)).limits(month),
-            Row::consume("b", "3", 2, Admitted, (5, 2)).limits(month),
-            Row::consume("c", "4", 2, DailyCount, (5, 2)).limits(two_a_day),
-            Row::consume("c", "5", 2, Admitted, (7, 3)).limits(year),
-            Row::consume("d", "6", 2, YearlyCount, (7, 3)).limits(year),
+            Row::consume("a", "1", 3).limits(month).gives(Admitted, [Day(3, 1), Month(3, 1), Year(3, 1)]),
+            Row::consume("b", "2", 3).limits(month).gives(MonthlyAmount, [Day(3, 1)]),
+            Row::consume("b", "3", 2).limits(month).gives(Admitted, [Day(5, 2)]),
+            Row::consume("c", "4", 2).limits(two_a_day).gives(DailyCount, [Day(5, 2)]),
+            Row::consume("c", "5", 2).limits(year).gives(Admitted, [Day(7, 3)]),
+            Row::consume("d", "6", 2).limits(year).gives(YearlyCount, [Day(7, 3)]),
+            // The next day and the next month begin at nothing, the year goes on.
+            Row::consume("e", "7", 1).at_days(10).limits(month).gives(Admitted, [Day(1, 1), Month(1, 1), Year(8, 4)]),
+            Row::consume("f", "8", 1).at_days(10).limits(year).gives(YearlyCount, [Year(8, 4)]),
         ],
     );
+    let max = AmountMinor::MAX.get();
     check(
         "no limit is bounded by what a counter can hold",
         &[
-            Row::consume("a", "1", AmountMinor::MAX.get(), Admitted, (AmountMinor::MAX.get(), 1))
-                .limits(Limits::UNLIMITED),
-            Row::consume("b", "2", 1, DailyAmount, (AmountMinor::MAX.get(), 1)).limits(Limits::UNLIMITED),
+            Row::consume("a", "1", max).limits(Limits::UNLIMITED).gives(Admitted, [Day(max, 1), Year(max, 1)]),
+            Row::consume("b", "2", 1).limits(Limits::UNLIMITED).gives(DailyAmount, [Day(max, 1)]),
+            Row::consume("b", "3", 1).at_days(1).limits(Limits::UNLIMITED).gives(Code::MonthlyAmount, [Day(0, 0)]),
+            Row::consume("b", "4", 1).at_days(10).limits(Limits::UNLIMITED).gives(Code::YearlyAmount, [Month(0, 0)]),
+            Row::consume("b", "5", 1).at_days(41).limits(Limits::UNLIMITED).gives(Admitted, [Year(1, 1)]),
         ],
     );
 }
 
+/// where several limits would be broken, the first in the order of codes is named, and none is consumed.
+fn q1_q2_every_limit_is_checked_in_the_order_of_codes(check: &mut Check) {
+    let none = |window: WindowLimits| WindowLimits { count: AmountMinor::ZERO, ..window };
+    let small = WindowLimits { amount: amount(4), ..WindowLimits::UNLIMITED };
+    let mut limits =
+        Limits { day: none(small), month: none(small), year: none(small), pending: amount(4), ..Limits::UNLIMITED };
+    let open = AmountMinor::MAX;
+    let mut rows = Vec::new();
+    let mut refuses = |limits, code| {
+        rows.push(Row::hold("a", "1", 5).limits(limits).gives(code, [Day(0, 0), Month(0, 0), Year(0, 0), Version(0)]));
+    };
+    refuses(limits, Code::DailyCount);
+    limits.day.count = open;
+    refuses(limits, Code::MonthlyCount);
+    limits.month.count = open;
+    refuses(limits, Code::YearlyCount);
+    limits.year.count = open;
+    refuses(limits, Code::DailyAmount);
+    limits.day.amount = open;
+    refuses(limits, Code::MonthlyAmount);
+    limits.month.amount = open;
+    refuses(limits, Code::YearlyAmount);
+    limits.year.amount = open;
+    refuses(limits, Code::PendingAmount);
+    limits.pending = open;
+    refuses(limits, Code::Admitted);
+    rows.pop();
+    let by_policy = Row::hold("a", "1", 5).limits(Limits { day: none(small), ..limits });
+    for code in [Code::PolicyMissing, Code::ChannelNotAllowed, Code::CurrencyNotAllowed, Code::BelowSingleMin] {
+        rows.push(by_policy.clone().refused_by_policy(code).gives(code, [Day(0, 0), Version(0)]));
+    }
+    rows.push(Row::hold("a", "1", 5).limits(limits).gives(Code::Admitted, [Day(5, 1), Month(5, 1), Year(5, 1)]));
+    check("the order of codes", &rows);
+}
+
 /// one order consumes once, however often it comes.
-fn q3_an_order_is_charged_once(check: &mut dyn FnMut(&str, &[Row])) {
+fn q3_an_order_is_charged_once(check: &mut Check) {
     use Code::{Admitted, IdempotencyConflict};
     check(
         "replays",
         &[
-            Row::consume("a", "1", 60, Admitted, (60, 1)),
-            Row::consume("a", "1", 60, Admitted, (60, 1)).replay(),
-            Row::consume("a", "2", 60, Admitted, (60, 1)).replay(),
-            Row::consume("a", "3", 61, IdempotencyConflict, (60, 1)),
-            // A replay goes before every limit, also one lowered since.
-            Row::consume("a", "4", 60, Admitted, (60, 1)).replay().limits(day_amount(0)),
-            // Forgotten after its time.
-            Row::consume("a", "5", 61, Admitted, (61, 1)).at_secs(i64::from(TTL_SECS)),
+            Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1), Told(0), Heard(true)]),
+            // The very attempt: nothing changes. Another one: the order knows it from now on, and the journal too.
+            Row::consume("a", "1", 60).again(Admitted, [Day(60, 1), Told(0), Heard(false)]),
+            Row::consume("a", "2", 60).again(Admitted, [Day(60, 1), Told(0), Heard(true), Version(1)]),
+            Row::consume("a", "3", 61).gives(IdempotencyConflict, [Day(60, 1), Told(3)]),
+            Row::hold("a", "3", 60).gives(IdempotencyConflict, [Day(60, 1)]),
+            // A replay goes before every limit, also one lowered since, and before what the policy says by now.
+            Row::consume("a", "4", 60).limits(day_amount(0)).again(Admitted, [Day(60, 1)]),
+            Row::consume("a", "5", 60).refused_by_policy(Code::PolicyMissing).again(Admitted, [Day(60, 1)]),
+            Row::consume("a", "6", 60).at_days(2).again(Admitted, [Day(0, 0)]),
+            // Forgotten after its time, to the second.
+            Row::consume("a", "7", 61).at_secs(2 * 86_400 + TTL_SECS - 1).gives(IdempotencyConflict, [Day(0, 0)]),
+            Row::consume("a", "8", 61).at_secs(2 * 86_400 + TTL_SECS).gives(Admitted, [Day(61, 1)]),
         ],
     );
 }
 
 /// voids by attempt, in whatever order attempts and voids arrive.
-fn q3_q4_attempts_and_voids(check: &mut dyn FnMut(&str, &[Row])) {
+fn q3_q4_attempts_and_voids(check: &mut Check) {
     use Code::{Admitted, AttemptReleased, AttemptVoided, DailyAmount, Tombstoned, Voided};
     check(
         "the last live attempt returns the charge, once",
         &[
-            Row::consume("a", "1", 60, Admitted, (60, 1)),
-            Row::consume("a", "2", 60, Admitted, (60, 1)).replay(),
-            Row::void("a", "1", AttemptReleased, (60, 1)),
-            Row::void("a", "1", AttemptReleased, (60, 1)).replay(),
-            Row::void("a", "2", Voided, (0, 0)),
-            Row::void("a", "2", Voided, (0, 0)).replay(),
-            Row::consume("a", "1", 60, AttemptVoided, (0, 0)),
-            Row::consume("a", "3", 70, Admitted, (70, 1)),
+            Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1)]),
+            Row::consume("a", "2", 60).again(Admitted, [Day(60, 1)]),
+            Row::void_attempt("a", "1").gives(AttemptReleased, [Day(60, 1)]),
+            Row::void_attempt("a", "1").again(AttemptReleased, [Day(60, 1), Heard(false)]),
+            Row::void_attempt("a", "2").gives(Voided, [Day(0, 0), Month(0, 0), Year(0, 0), Moved(60)]),
+            Row::void_attempt("a", "2").again(Voided, [Day(0, 0), Heard(false)]),
+            Row::consume("a", "1", 60).gives(AttemptVoided, [Day(0, 0)]),
+            Row::consume("a", "3", 70).gives(Admitted, [Day(70, 1)]),
         ],
     );
     check(
         "a void that overtakes its attempt",
         &[
-            Row::void("a", "1", Tombstoned, (0, 0)),
-            Row::consume("a", "1", 60, AttemptVoided, (0, 0)),
-            Row::consume("a", "2", 60, Admitted, (60, 1)),
-            Row::void("a", "3", Tombstoned, (60, 1)),
-            Row::consume("a", "3", 60, AttemptVoided, (60, 1)),
-            Row::consume("b", "4", 60, DailyAmount, (60, 1)),
-            Row::void("b", "4", Tombstoned, (60, 1)),
+            Row::void_attempt("a", "1").gives(Tombstoned, [Day(0, 0), Version(0)]),
+            Row::consume("a", "1", 60).gives(AttemptVoided, [Day(0, 0)]),
+            Row::hold("a", "1", 60).gives(AttemptVoided, [Day(0, 0)]),
+            Row::consume("a", "2", 60).gives(Admitted, [Day(60, 1)]),
+            Row::void_attempt("a", "3").gives(Tombstoned, [Day(60, 1)]),
+            Row::consume("a", "3", 60).gives(AttemptVoided, [Day(60, 1)]),
+            Row::consume("b", "4", 60).gives(DailyAmount, [Day(60, 1)]),
+            Row::void_attempt("b", "4").gives(Tombstoned, [Day(60, 1)]),
         ],
     );
     check(
         "another currency",
         &[
-            Row::consume("a", "1", 60, Admitted, (60, 1)),
-            Row::consume("a", "2", 60, Code::IdempotencyConflict, (0, 0)).currency("EUR"),
+            Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1)]),
+            Row::consume("a", "2", 60).currency("EUR").gives(Code::IdempotencyConflict, [Day(0, 0)]),
             // The void of an attempt that never was admitted is no conflict: late, it must find its tombstone.
-            Row::void("a", "3", Tombstoned, (0, 0)).currency("EUR"),
-            Row::void("a", "1", Code::IdempotencyConflict, (0, 0)).currency("EUR"),
-            Row::void("a", "1", Voided, (0, 0)),
-            Row::consume("a", "3", 60, AttemptVoided, (0, 0)).currency("EUR"),
-            Row::consume("a", "4", 60, Admitted, (60, 1)).currency("EUR"),
+            Row::void_attempt("a", "3").currency("EUR").gives(Tombstoned, [Day(0, 0)]),
+            Row::void_attempt("a", "1").currency("EUR").gives(Code::IdempotencyConflict, [Day(0, 0)]),
+            Row::void_attempt("a", "1").gives(Voided, [Day(0, 0)]),
+            Row::consume("a", "3", 60).currency("EUR").gives(AttemptVoided, [Day(0, 0)]),
+            Row::consume("a", "4", 60).currency("EUR").gives(Admitted, [Day(60, 1)]),
         ],
     );
-    let day = 86_400;
     check(
-        "a charge goes back into the window it came from or into none",
+        "a charge goes back into the windows it came from or into none",
         &[
-            Row::consume("a", "1", 60, Admitted, (60, 1)),
-            Row::consume("b", "2", 30, Admitted, (30, 1)).at_secs(day).limits(Limits::UNLIMITED),
-            Row::void("a", "1", Voided, (30, 1)).at_secs(day),
+            Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1)]),
+            Row::consume("b", "2", 30).at_days(1).limits(Limits::UNLIMITED).gives(Admitted, [Day(30, 1), Month(90, 2)]),
+            Row::void_attempt("a", "1").at_days(1).gives(Voided, [Day(30, 1), Month(30, 1), Year(30, 1)]),
             // A clock that lags by a day: the closed window is not opened again.
-            Row::consume("c", "3", 70, Admitted, (100, 2)),
-            Row::consume("d", "4", 1, DailyAmount, (100, 2)),
+            Row::consume("c", "3", 70).gives(Admitted, [Day(100, 2)]),
+            Row::consume("d", "4", 1).gives(DailyAmount, [Day(100, 2)]),
         ],
     );
 }

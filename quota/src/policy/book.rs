@@ -78,6 +78,17 @@ impl PolicyBook {
         PolicySet::from_yaml(text)?.compile()
     }
 
+    /// A book that knows nobody.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            version: Arc::from(""),
+            default: Arc::new(Timeline { entries: Box::new([]) }),
+            tiers: BTreeMap::new(),
+            merchants: HashMap::new(),
+        }
+    }
+
     /// The document's own version followed by a digest of its text, so that an edit without a new version still shows.
     #[must_use]
     pub fn version(&self) -> &Arc<str> {
@@ -96,6 +107,13 @@ impl PolicyBook {
         now_ms: i64,
     ) -> Option<&Arc<Policy>> {
         self.merchants.get(merchant).unwrap_or(&self.default).at(now_ms)?.policy(currency, channel)
+    }
+
+    /// Whether nobody has a policy.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let timelines = std::iter::once(&self.default).chain(self.merchants.values());
+        timelines.flat_map(|timeline| timeline.policies()).next().is_none()
     }
 
     /// Number of merchants that have something of their own.

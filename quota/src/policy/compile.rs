@@ -1,7 +1,7 @@
 //! Works out what holds for whom and when.
 //!
 //! For each stretch of time and each slot (channel, currency) the winning rule of every level is laid over that of the level
-//! below: default, tier, merchant. Slots are laid in the order: everything, the currency, the channel, both. So what is said
+//! below: default, tier, merchant, and within each of them the sources in their order. Slots are laid in the order: everything, the currency, the channel, both. So what is said
 //! for a channel outranks what is said for all channels, whoever said it. Overrides lie over the whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::book::{Entry, Slot, Timeline};
 use super::fields::Fold;
-use super::set::{MerchantPolicies, Ranked};
+use super::set::{MerchantPolicies, Ranked, TierPolicies};
 use super::{Policy, PolicyBook, PolicyError, PolicyOverride, PolicyRule, PolicySet, Span};
 use crate::{Channel, Currency, MerchantId};
 
@@ -18,8 +18,11 @@ const CHANGES_MAX: usize = 1_000;
 /// Combinations of channel and currency that one merchant may have policies of its own for.
 const VARIANTS_MAX: usize = 4_000;
 
-/// The rules that hold at a moment on one level: the winner of each slot.
-type Winners<'a> = HashMap<(Option<&'a Channel>, Option<&'static str>), &'a Ranked<PolicyRule>>;
+/// The rules that hold at a moment on one level: the winner of each source and slot.
+type Winners<'a> = HashMap<(u8, Option<&'a Channel>, Option<&'static str>), &'a Ranked<PolicyRule>>;
+
+/// Nothing is said of a tier that nobody named.
+const NO_TIER: &TierPolicies = &TierPolicies { rules: Vec::new(), own: Vec::new() };
 
 pub(super) fn compile(set: &PolicySet) -> Result<PolicyBook, PolicyError> {
     let nobody = MerchantPolicies::default();
@@ -61,15 +64,11 @@ fn merchant(
 }
 
 /// The timeline of a merchant; of a tier, as for a merchant that has nothing but the tier; or of the default.
-fn timeline(
-    path: &str,
-    set: &PolicySet,
-    tier: Option<&str>,
-    own: &MerchantPolicies,
-) -> Result<Timeline, PolicyError> {
+fn timeline(path: &str, set: &PolicySet, tier: Option<&str>, own: &MerchantPolicies) -> Result<Timeline, PolicyError> {
     let tiers: BTreeSet<&str> = tier.into_iter().chain(own.bindings.iter().map(|b| b.item.tier.as_str())).collect();
-    let of_tier = |name: &str| set.tiers.get(name).map_or(&[][..], Vec::as_slice);
-    let rules = set.default.iter().chain(tiers.iter().flat_map(|name| of_tier(name))).chain(&own.rules);
+    let of_tier = |name: &str| set.tiers.get(name).unwrap_or(NO_TIER);
+    let of_tiers = tiers.iter().map(|name| of_tier(name)).flat_map(|tier| tier.rules.iter().chain(&tier.own));
+    let rules = set.default.iter().chain(of_tiers).chain(&own.rules);
     let spans = rules
         .map(|rule| rule.item.span)
         .chain(own.bindings.iter().map(|binding| binding.item.span))
@@ -83,11 +82,11 @@ fn timeline(
     }
     let mut entries: Vec<(i64, Entry)> = Vec::with_capacity(moments.len());
     for at_ms in moments {
-        let bound = own.bindings.iter().filter(|binding| binding.item.span.holds_at(at_ms)).max_by_key(|b| b.rank);
-        let tier = tier.or(bound.map(|binding| binding.item.tier.as_str())).map_or(&[][..], of_tier);
-        let levels = [winners(&set.default, at_ms), winners(tier, at_ms), winners(&own.rules, at_ms)];
+        let bound = own.bindings.iter().filter(|binding| binding.item.span.holds_at(at_ms)).max_by_key(|b| (b.source, b.rank));
+        let tier = tier.or(bound.map(|binding| binding.item.tier.as_str())).map_or(NO_TIER, of_tier);
+        let levels = [&set.default, &tier.rules, &tier.own, &own.rules].map(|rules| winners(rules, at_ms));
         let overrides = own.overrides.iter().filter(|item| item.span.holds_at(at_ms)).collect();
-        let entry = Moment { path, levels, overrides }.entry(&set.version)?;
+        let entry = Moment { path, sources: set.source, levels, overrides }.entry(&set.version)?;
         if entries.last().is_none_or(|(_, last)| *last != entry) {
             entries.push((at_ms, entry));
         }
@@ -98,7 +97,7 @@ fn timeline(
 fn winners(rules: &[Ranked<PolicyRule>], at_ms: i64) -> Winners<'_> {
     let mut winners = Winners::new();
     for rule in rules.iter().filter(|rule| rule.item.span.holds_at(at_ms)) {
-        let slot = (rule.item.channel.as_ref(), rule.item.currency.map(Currency::code));
+        let slot = (rule.source, rule.item.channel.as_ref(), rule.item.currency.map(Currency::code));
         let winner = winners.entry(slot).or_insert(rule);
         if winner.rank < rule.rank {
             *winner = rule;
@@ -110,14 +109,16 @@ fn winners(rules: &[Ranked<PolicyRule>], at_ms: i64) -> Winners<'_> {
 /// What holds for one scope at one moment.
 struct Moment<'a> {
     path: &'a str,
-    /// Default, tier, merchant.
-    levels: [Winners<'a>; 3],
+    /// The number of the last source.
+    sources: u8,
+    /// Default, the tier's policies, the tier itself, merchant.
+    levels: [Winners<'a>; 4],
     overrides: Vec<&'a PolicyOverride>,
 }
 
 impl Moment<'_> {
     fn entry(&self, document: &Arc<str>) -> Result<Entry, PolicyError> {
-        let slots = self.levels.iter().flat_map(Winners::keys).copied();
+        let slots = self.levels.iter().flat_map(Winners::keys).map(|(_, channel, currency)| (*channel, *currency));
         let over = self.overrides.iter().map(|item| (item.channel.as_ref(), item.currency.map(Currency::code)));
         let (channels, currencies): (BTreeSet<_>, BTreeSet<_>) = slots.chain(over).unzip();
         if channels.len().saturating_mul(currencies.len()) > VARIANTS_MAX {
@@ -150,7 +151,8 @@ impl Moment<'_> {
             (channel.is_some() && currency.is_some(), channel, currency),
         ];
         for (_, channel, currency) in slots.into_iter().filter(|(given, ..)| *given) {
-            for Ranked { item, .. } in self.levels.iter().filter_map(|winners| winners.get(&(channel, currency))) {
+            let of_level = |winners| (0..=self.sources).filter_map(move |source| Winners::get(winners, &(source, channel, currency)));
+            for Ranked { item, .. } in self.levels.iter().flat_map(of_level) {
                 fold.lay(&item.path, &item.fields)?;
                 named.add(&item.version, &item.path);
             }

@@ -457,8 +457,9 @@ fn currency(path: &str, name: &str, code: &str) -> Result<Currency, PolicyError>
 
 fn moment(path: &str, name: &str, text: Option<&str>) -> Result<Option<i64>, PolicyError> {
     let Some(text) = text else { return Ok(None) };
-    let problem =
-        || PolicyError::field(path, name, format!("`{text}` is neither a date, as in 2026-12-31, nor an RFC 3339 time"));
+    let problem = || {
+        PolicyError::field(path, name, format!("`{text}` is neither a date, as in 2026-12-31, nor an RFC 3339 time"))
+    };
     parse_moment(text).map(Some).ok_or_else(problem)
 }
 

@@ -1,6 +1,7 @@
 //! What one policy says: fields that may each be left out, lying over those of the policy below.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use chrono_tz::Tz;
 
@@ -38,6 +39,18 @@ impl PolicyFields {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The policy that these fields make by themselves.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] names the first bad field.
+    pub fn alone(&self, version: &str) -> Result<Policy, PolicyError> {
+        self.check("")?;
+        let version: Arc<str> = version.into();
+        let mut fold = Fold::new(Arc::clone(&version));
+        fold.lay("", self)?;
+        fold.finish("", version)
     }
 
     /// Checks every field by itself.
@@ -100,7 +113,7 @@ pub(super) struct Fold {
 
 impl Fold {
     /// Begins with no limits in UTC.
-    pub(super) fn new(version: std::sync::Arc<str>) -> Self {
+    pub(super) fn new(version: Arc<str>) -> Self {
         Self { zone: Tz::UTC, cutoff_hour: 0, policy: Policy::unlimited(version) }
     }
 
@@ -133,7 +146,7 @@ impl Fold {
     }
 
     /// The policy under its version, where its parts agree.
-    pub(super) fn finish(mut self, path: &str, version: std::sync::Arc<str>) -> Result<Policy, PolicyError> {
+    pub(super) fn finish(mut self, path: &str, version: Arc<str>) -> Result<Policy, PolicyError> {
         check_single(path, self.policy.single_min, self.policy.single_max)?;
         let cutoff = || PolicyError::field(path, "cutoff_hour", format!("{} is not 0 to 23", self.cutoff_hour));
         self.policy.calendar = Calendar::new(self.zone, self.cutoff_hour).ok_or_else(cutoff)?;
@@ -156,7 +169,7 @@ fn check_single(path: &str, min: AmountMinor, max: AmountMinor) -> Result<(), Po
     if min <= max {
         return Ok(());
     }
-    Err(PolicyError::field(path, "single_min", format!("{min} is above single_max, {max}")))
+    Err(PolicyError::field(path, "single_min", format!("{min} is above the largest amount of one payment, {max}")))
 }
 
 fn check_throttle(path: &str, throttle: Throttle) -> Result<(), PolicyError> {

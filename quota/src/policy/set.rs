@@ -25,11 +25,9 @@ impl Span {
     }
 }
 
-/// What wins where several say something of the same: the later source, then the higher priority, then the later start,
-/// then the later place.
+/// What wins where several say something of the same: the higher priority, then the later start, then the later place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    source: u8,
     priority: i32,
     from_ms: i64,
     place: usize,
@@ -86,9 +84,10 @@ pub enum Scope {
     Merchant(MerchantId),
 }
 
-/// Something with its rank.
+/// Something with its source and its rank there.
 #[derive(Clone, Debug)]
 pub(super) struct Ranked<T> {
+    pub source: u8,
     pub rank: Rank,
     pub item: T,
 }
@@ -101,14 +100,23 @@ pub(super) struct MerchantPolicies {
     pub overrides: Vec<PolicyOverride>,
 }
 
+/// All that is said of one tier.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TierPolicies {
+    pub rules: Vec<Ranked<PolicyRule>>,
+    /// What belongs to the tier itself; it lies over its policies.
+    pub own: Vec<Ranked<PolicyRule>>,
+}
+
 /// Policies of one or several sources.
 #[derive(Clone, Debug)]
 pub struct PolicySet {
     pub(super) version: Arc<str>,
-    source: u8,
+    /// The source that speaks; the sources before it have the numbers below.
+    pub(super) source: u8,
     places: usize,
     pub(super) default: Vec<Ranked<PolicyRule>>,
-    pub(super) tiers: BTreeMap<String, Vec<Ranked<PolicyRule>>>,
+    pub(super) tiers: BTreeMap<String, TierPolicies>,
     pub(super) merchants: BTreeMap<MerchantId, MerchantPolicies>,
 }
 
@@ -134,7 +142,8 @@ impl PolicySet {
         document::read(text)
     }
 
-    /// From here on another source speaks, which wins over those before it where both say something of the same slot.
+    /// From here on another source speaks: what it says of a scope, a channel and a currency lies over what the sources
+    /// before it say of the same, field by field.
     pub fn next_source(&mut self, version: &str) {
         self.source = self.source.saturating_add(1);
         self.version = format!("{}+{version}", self.version).into();
@@ -156,17 +165,25 @@ impl PolicySet {
     /// # Errors
     /// [`PolicyError::Field`] for a field that cannot be as it is.
     pub fn add(&mut self, scope: &Scope, rule: PolicyRule) -> Result<(), PolicyError> {
-        rule.fields.check(&rule.path)?;
-        if rule.channel.is_some() {
-            rule.fields.check_for_channel(&rule.path)?;
-        }
+        check(&rule.path, &rule.fields, rule.channel.as_ref())?;
         check_span(&rule.path, rule.span, ["effective_from", "effective_until"])?;
-        let ranked = Ranked { rank: self.rank(rule.priority, rule.span), item: rule };
+        let ranked = self.ranked(rule.priority, rule.span, rule);
         match scope {
             Scope::Default => self.default.push(ranked),
-            Scope::Tier(tier) => self.tiers.entry(tier.clone()).or_default().push(ranked),
+            Scope::Tier(tier) => self.tiers.entry(tier.clone()).or_default().rules.push(ranked),
             Scope::Merchant(merchant) => self.merchants.entry(merchant.clone()).or_default().rules.push(ranked),
         }
+        Ok(())
+    }
+
+    /// Adds what belongs to a tier itself and lies over its policies, as its lists of channels and currencies do.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] for a field that cannot be as it is.
+    pub fn add_to_tier(&mut self, tier: &str, rule: PolicyRule) -> Result<(), PolicyError> {
+        check(&rule.path, &rule.fields, rule.channel.as_ref())?;
+        let ranked = self.ranked(rule.priority, rule.span, rule);
+        self.tiers.entry(tier.to_owned()).or_default().own.push(ranked);
         Ok(())
     }
 
@@ -176,7 +193,7 @@ impl PolicySet {
     /// [`PolicyError::Field`] for a time that is none.
     pub fn bind(&mut self, merchant: &MerchantId, binding: TierBinding) -> Result<(), PolicyError> {
         check_span(&binding.path, binding.span, ["effective_from", "effective_until"])?;
-        let ranked = Ranked { rank: self.rank(binding.priority, binding.span), item: binding };
+        let ranked = self.ranked(binding.priority, binding.span, binding);
         self.merchants.entry(merchant.clone()).or_default().bindings.push(ranked);
         Ok(())
     }
@@ -186,10 +203,7 @@ impl PolicySet {
     /// # Errors
     /// [`PolicyError::Field`] for a field that cannot be as it is.
     pub fn add_override(&mut self, item: PolicyOverride) -> Result<(), PolicyError> {
-        item.fields.check(&item.path)?;
-        if item.channel.is_some() {
-            item.fields.check_for_channel(&item.path)?;
-        }
+        check(&item.path, &item.fields, item.channel.as_ref())?;
         check_span(&item.path, item.span, ["from", "until"])?;
         if item.span.until_ms == i64::MAX {
             return Err(PolicyError::field(&item.path, "until", "an override must end".to_owned()));
@@ -206,10 +220,16 @@ impl PolicySet {
         compile::compile(self)
     }
 
-    fn rank(&mut self, priority: i32, span: Span) -> Rank {
+    fn ranked<T>(&mut self, priority: i32, span: Span, item: T) -> Ranked<T> {
         self.places += 1;
-        Rank { source: self.source, priority, from_ms: span.from_ms, place: self.places }
+        let rank = Rank { priority, from_ms: span.from_ms, place: self.places };
+        Ranked { source: self.source, rank, item }
     }
+}
+
+fn check(path: &str, fields: &PolicyFields, channel: Option<&Channel>) -> Result<(), PolicyError> {
+    fields.check(path)?;
+    if channel.is_some() { fields.check_for_channel(path) } else { Ok(()) }
 }
 
 fn check_span(path: &str, span: Span, names: [&str; 2]) -> Result<(), PolicyError> {

@@ -139,7 +139,10 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
             "{version: a, overrides: [{merchant: 'm:', from: 2026-01-01, until: 2026-01-02, approved_by: a, reason: b}]}",
             "`overrides[0].merchant`",
         ),
-        ("{version: a, overrides: [{merchant: m, from: 2026-01-01, approved_by: a, reason: b}]}", "missing field `until`"),
+        (
+            "{version: a, overrides: [{merchant: m, from: 2026-01-01, approved_by: a, reason: b}]}",
+            "missing field `until`",
+        ),
         (
             "{version: a, default: {single_min: 9}, merchants: {m: [{single_max: 10}, {single_max: 8, effective_from: 2030-01-01}]}}",
             "`merchants.m[1].single_min`",
@@ -267,7 +270,8 @@ fn scope_channel_currency_priority_and_time_decide_which_policy_holds() {
 
 #[test]
 fn a_policy_without_time_left_leaves_nothing() {
-    let text = "{version: a, merchants: {m: {daily_count: 1, effective_from: 2027-01-01, effective_until: 2027-01-02}}}";
+    let text =
+        "{version: a, merchants: {m: {daily_count: 1, effective_from: 2027-01-01, effective_until: 2027-01-02}}}";
     let book = PolicyBook::from_yaml(text).unwrap();
     let at = |moment| book.effective(&merchant("m"), currency("USD"), None, parse_moment(moment).unwrap()).is_some();
     assert_eq!(["2026-12-31", "2027-01-01", "2027-01-02"].map(at), [false, true, false]);
@@ -299,7 +303,10 @@ merchants:
 
 #[test]
 fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
-    let mut set = PolicySet::from_yaml("{version: a, default: {daily_count: 1, daily_amount: 5}, merchants: {m: {daily_count: 3}}}").unwrap();
+    let mut set = PolicySet::from_yaml(
+        "{version: a, default: {daily_count: 1, daily_amount: 5}, merchants: {m: {daily_count: 3}}}",
+    )
+    .unwrap();
     set.next_source("rows");
     let rule = |version: &str, fields| PolicyRule {
         path: String::new(),

@@ -7,15 +7,17 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod actions;
+
 /// A request as the tests write it.
 #[derive(Clone, Debug, Default)]
-struct Request {
+struct Sent {
     path: String,
     headers: Vec<(String, Vec<u8>)>,
     metadata: Vec<(String, Result<Vec<u8>, Unreadable>)>,
 }
 
-impl Head for Request {
+impl Head for Sent {
     fn header(&self, name: &str) -> Vec<&[u8]> {
         self.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_slice()).collect()
     }
@@ -71,7 +73,7 @@ fn a_document_that_would_enforce_nothing_or_cannot_be_meant_is_refused() {
         (json!({"mode": "shadow"}), ""),
         (json!({"mode": "off"}), "nothing would be enforced"),
         (json!({"mode": "enforced"}), "unknown variant `enforced`"),
-        (json!({"action": "hold"}), "expected `consume`"),
+        (json!({"action": "capture"}), "unknown variant `capture`, expected one of `consume`, `hold`"),
         (json!({"typo": 1}), "unknown field `typo`"),
         (json!({"name": ""}), "name: must have 1 to 256 bytes"),
         (json!({"match": {"methods": []}}), "match.methods: must name 1 to 16"),
@@ -85,7 +87,7 @@ fn a_document_that_would_enforce_nothing_or_cannot_be_meant_is_refused() {
         (json!({"match": {"path": "/v1/payments"}}), "\"merchant\" is not captured by match.path"),
         (json!({"extract": {"merchant": []}}), "extract.merchant: must list 1 to 8 sources"),
         (json!({"extract": {"merchant": many}}), "it lists 9"),
-        (json!({"extract": {"amount": Value::Null}}), "invalid type: null"),
+        (json!({"extract": {"amount": Value::Null}}), "extract.amount: is needed for the action consume"),
         (json!({"extract": {"channel": []}}), "extract.channel: must list"),
         (json!({"extract": {"amount": [{}]}}), "exactly one of"),
         (json!({"extract": {"amount": [{"json": "/a", "form": "a"}]}}), "exactly one of"),
@@ -193,27 +195,32 @@ fn a_payment_does_not_slip_past_by_its_path() {
 }
 
 /// Reads one request by the only rule of a document.
-fn read(change: &Value, request: &Request, body: &[u8]) -> Result<String, String> {
-    let rules = rules(change).unwrap();
-    let Found::Rule(rule, captures) = rules.find("POST", &request.path) else { panic!("no rule for {}", request.path) };
-    let charge = rule.read_head(request, &captures).and_then(|draft| draft.finish(rule, body));
-    let show = |charge: Charge| {
-        let optional = [charge.payment_no.map(|no| no.to_string()), charge.channel.map(|channel| channel.to_string())];
-        format!(
-            "{} {} {} {} {}",
-            charge.merchant,
-            charge.amount,
-            charge.currency,
-            charge.order_no,
-            optional.map(Option::unwrap_or_default).join(",")
-        )
-    };
-    charge.map(show).map_err(|refusal| format!("{} {}", refusal.code.as_str(), refusal.detail))
+fn read(change: &Value, request: &Sent, body: &[u8]) -> Result<String, String> {
+    read_by(&rules(change).unwrap(), request, body)
 }
 
-fn request(path: &str, headers: &[(&str, &str)]) -> Request {
+fn read_by(rules: &RuleSet, request: &Sent, body: &[u8]) -> Result<String, String> {
+    let Found::Rule(rule, captures) = rules.find("POST", &request.path) else { panic!("no rule for {}", request.path) };
+    let asked = rule.read_head(request, &captures).and_then(|draft| draft.finish(rule, body));
+    let show = |asked: Request| {
+        let optional = [asked.payment_no.map(|no| no.to_string()), asked.channel.map(|channel| channel.to_string())];
+        let rest = [asked.operation_no.map(|no| no.to_string()), (!asked.is_final).then(|| "partial".to_owned())];
+        format!(
+            "{} {} {} {} {} {}",
+            asked.merchant,
+            asked.amount.map_or("-".to_owned(), |amount| amount.to_string()),
+            asked.currency,
+            asked.order_no.map_or("-".to_owned(), |order_no| order_no.to_string()),
+            optional.map(Option::unwrap_or_default).join(","),
+            rest.map(Option::unwrap_or_default).join(" "),
+        )
+    };
+    asked.map(show).map_err(|refusal| format!("{} {}", refusal.code.as_str(), refusal.detail))
+}
+
+fn request(path: &str, headers: &[(&str, &str)]) -> Sent {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
-    Request { path: path.to_owned(), headers, metadata: Vec::new() }
+    Sent { path: path.to_owned(), headers, metadata: Vec::new() }
 }
 
 fn check(what: &str, got: Result<String, String>, expected: Result<&str, &str>) {

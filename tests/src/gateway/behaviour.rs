@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::{HeaderMap, Response, StatusCode, header};
+use hyper::header::{self, HeaderName};
+use hyper::{HeaderMap, Response, StatusCode};
 use tokio::time::Sleep;
 
-/// The request header: `fail-500`, `fail-402`, `conflict-409`, `hang`, `reset`, `reset-after-headers`, `slow-<ms>` or
-/// `status-<code>`. Without it a payment is captured.
+/// The request header: `fail-500`, `fail-402`, `conflict-409`, `hang`, `reset`, `reset-after-headers`, `slow-<ms>`,
+/// `status-<code>` or `captures-<amount>`. Without it a payment is captured.
 pub const HEADER: &str = "x-gateway";
+
+/// The header of the answer that says how much was captured.
+const CAPTURED: HeaderName = HeaderName::from_static("x-captured-amount");
 
 /// Long enough for the head of the answer to be on its way before the connection breaks.
 const BREAK_AFTER: Duration = Duration::from_millis(100);
@@ -32,6 +36,8 @@ impl std::error::Error for Broken {}
 pub(super) enum Behaviour {
     Answer(StatusCode),
     Slow(Duration),
+    /// Says how much was captured, in the unit of the request.
+    Captures(u64),
     Hang,
     Reset,
     ResetAfterHeaders,
@@ -56,6 +62,7 @@ impl Behaviour {
         let (kind, number) = word.split_once('-')?;
         match kind {
             "fail" | "conflict" | "status" => StatusCode::from_bytes(number.as_bytes()).ok().map(Self::Answer),
+            "captures" => number.parse().ok().map(Self::Captures),
             "slow" => number.parse().ok().map(Duration::from_millis).map(Self::Slow),
             _ => None,
         }
@@ -67,6 +74,11 @@ impl Behaviour {
             Self::Slow(delay) => {
                 tokio::time::sleep(delay).await;
                 Ok(json(StatusCode::OK, order_no))
+            }
+            Self::Captures(amount) => {
+                let mut response = json(StatusCode::OK, order_no);
+                response.headers_mut().insert(CAPTURED, amount.into());
+                Ok(response)
             }
             Self::Hang => std::future::pending().await,
             Self::Reset => Err(Broken),
@@ -136,6 +148,8 @@ mod tests {
             ("conflict-409", Some(Behaviour::Answer(StatusCode::CONFLICT))),
             ("status-204", Some(Behaviour::Answer(StatusCode::NO_CONTENT))),
             ("slow-250", Some(Behaviour::Slow(Duration::from_millis(250)))),
+            ("captures-1250", Some(Behaviour::Captures(1_250))),
+            ("captures-all", None),
             ("hang", Some(Behaviour::Hang)),
             ("reset", Some(Behaviour::Reset)),
             ("reset-after-headers", Some(Behaviour::ResetAfterHeaders)),

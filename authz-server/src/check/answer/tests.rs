@@ -8,17 +8,10 @@ const NOW_MS: i64 = 1_795_296_600_000;
 fn refused() -> Answer {
     let amount = AmountMinor::new(500).unwrap();
     let limits = Limits { day: WindowLimits { amount, ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
-    let day = WindowFigures { id: 20_261_121, amount_before: 450, amount_after: 450, count_before: 3, count_after: 3 };
-    let none = WindowFigures::default();
-    let record = Record { code: Code::DailyAmount, replay: false, day, month: none, year: none, version: 3 };
-    Answer {
-        code: record.code,
-        mode: Mode::Enforce,
-        replay: false,
-        decision_id: Some(Uuid::from_u128(7)),
-        detail: None,
-        binding: Binding::of(&record, &limits, &Calendar::UTC, NOW_MS),
-    }
+    let day = WindowFigures { id: 20_261_121, amount_before: 450, amount_after: 450, ..WindowFigures::default() };
+    let record = Record { day, ..Record::bare(Code::DailyAmount) };
+    let binding = Binding::of(&record, &limits, &Calendar::UTC, NOW_MS);
+    Answer { decision_id: Some(Uuid::from_u128(7)), binding, ..Answer::bare(record.code, Mode::Enforce) }
 }
 
 /// The reply as the proxy filter's own messages read it: what either side calls a field is the same on the wire.
@@ -97,7 +90,7 @@ fn a_clients_own_names_do_not_survive_the_native_filter() {
     assert!(
         passed.headers.iter().all(|option| option.append_action == HeaderAppendAction::OverwriteIfExistsOrAdd as i32)
     );
-    assert_eq!(passed.headers_to_remove, ["x-sluice-replay"]);
+    assert_eq!(passed.headers_to_remove, ["x-sluice-replay", "x-sluice-delay-ms"]);
 }
 
 #[test]
@@ -110,4 +103,67 @@ fn a_limit_that_time_does_not_lift_has_no_retry_after() {
         !denied.headers.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == "retry-after"))
     );
     assert_eq!(denied.status.unwrap().code, 403);
+}
+
+fn headers_of(answer: &Answer) -> Vec<(String, String)> {
+    match as_the_filter_reads(answer).http_response {
+        Some(envoy::check_response::HttpResponse::OkResponse(passed)) => pairs(&passed.headers),
+        Some(envoy::check_response::HttpResponse::DeniedResponse(denied)) => pairs(&denied.headers),
+        None => panic!("no answer"),
+    }
+}
+
+#[test]
+fn a_turn_that_is_near_is_a_delay_and_one_that_is_far_a_refusal() {
+    let header = |answer: &Answer, name: &str| {
+        headers_of(answer).into_iter().find(|(own, _)| own == name).map(|(_, value)| value)
+    };
+    let table = [
+        (Code::Admitted, 750, Some("750"), None),
+        (Code::Admitted, 0, None, None),
+        (Code::Throttled, 750, None, Some("1")),
+        (Code::Throttled, 1000, None, Some("1")),
+        (Code::Throttled, 61_001, None, Some("62")),
+    ];
+    for (code, wait_ms, delay, retry_after) in table {
+        let answer = Answer { wait_ms, ..Answer::bare(code, Mode::Enforce) };
+        assert_eq!(header(&answer, header::DELAY_MS).as_deref(), delay, "{code:?} {wait_ms}");
+        assert_eq!(header(&answer, header::RETRY_AFTER).as_deref(), retry_after, "{code:?} {wait_ms}");
+    }
+}
+
+#[test]
+fn limits_of_refunds_and_holds_are_shown_like_the_others() {
+    let hundred = AmountMinor::new(100).unwrap();
+    let limits = Limits { pending: hundred, refund_daily: hundred, ..Limits::UNLIMITED };
+    let day = WindowFigures { id: 20_261_121, refunded_before: 80, refunded_after: 80, ..WindowFigures::default() };
+    let record =
+        |code| Record { day, pending_before: 90, pending_after: 90, ..Record::bare(code) };
+    let table: [(Code, &[(&str, &str)], &str); 2] = [
+        (
+            Code::RefundDaily,
+            &[
+                ("retry-after", "9000"),
+                ("ratelimit-policy", "\"refund_daily_amount\";q=100;w=86400"),
+                ("ratelimit", "\"refund_daily_amount\";r=20;t=9000"),
+            ],
+            r#""used":80,"remaining":20,"resets_at":"2026-11-22T00:00:00Z"}"#,
+        ),
+        // No time lifts it, so none is named.
+        (
+            Code::PendingAmount,
+            &[("ratelimit-policy", "\"pending_amount\";q=100"), ("ratelimit", "\"pending_amount\";r=10")],
+            r#""used":90,"remaining":10}"#,
+        ),
+    ];
+    for (code, expected, end) in table {
+        let binding = Binding::of(&record(code), &limits, &Calendar::UTC, NOW_MS);
+        let answer = Answer { binding, ..Answer::bare(code, Mode::Enforce) };
+        let got: Vec<_> = headers_of(&answer).into_iter().filter(|(name, _)| name.starts_with('r')).collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        assert_eq!(got, expected, "{code:?}");
+        let body = answer.problem().to_json();
+        assert!(body.contains(end), "{code:?}: {body}");
+    }
 }

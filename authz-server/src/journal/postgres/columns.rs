@@ -1,5 +1,5 @@
-//! A row of `usage_log`: each column is named once, with its type here and in Postgres. Several rows go in one statement,
-//! as one array a column.
+//! The rows of the journal's tables: each column is named once, with its type here and in Postgres. Several rows go in one
+//! statement, as one array a column.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use sqlx::query::Query;
 use uuid::Uuid;
 
 /// What a column's value is bound as: text by reference, everything else by copy.
-trait Cell {
+pub(super) trait Cell {
     type Bound<'a>
     where
         Self: 'a;
@@ -30,7 +30,20 @@ macro_rules! copied {
     )+};
 }
 
-copied!(Uuid, Option<Uuid>, DateTime<Utc>, i32, i64, bool, &'static str);
+copied!(
+    Uuid,
+    Option<Uuid>,
+    DateTime<Utc>,
+    Option<DateTime<Utc>>,
+    i16,
+    i32,
+    Option<i32>,
+    i64,
+    Option<i64>,
+    bool,
+    &'static str,
+    Option<&'static str>
+);
 
 impl Cell for String {
     type Bound<'a> = &'a str;
@@ -48,68 +61,121 @@ impl Cell for Option<String> {
     }
 }
 
-macro_rules! columns {
-    ($($column:ident: $type:ty => $sql:literal;)+) => {
-        /// One event as `usage_log` stores it; the columns' meanings stand in the migration.
+/// A row's columns: the struct, their names with their types in Postgres, and how several rows are bound.
+macro_rules! row {
+    (
+        $(#[$doc:meta])*
+        $vis:vis struct $row:ident { $($(#[doc = $note:literal])? $column:ident: $type:ty => $sql:literal;)+ }
+    ) => {
+        $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub struct Row {
-            $(pub $column: $type,)+
+        $vis struct $row {
+            $($(#[doc = $note])? $vis $column: $type,)+
         }
 
-        const COLUMNS: &[(&str, &str)] = &[$((stringify!($column), $sql)),+];
+        impl $row {
+            /// Each column's name, and its type in Postgres.
+            pub(in crate::journal::postgres) const COLUMNS: &[(&str, &str)] = &[$((stringify!($column), $sql)),+];
 
-        /// The statement that stores all rows that are not stored yet.
-        pub(super) fn insert<'q>(rows: impl Iterator<Item = &'q Row> + Clone) -> Query<'q, Postgres, PgArguments> {
-            let query = sqlx::query(AssertSqlSafe(INSERT.as_str()));
-            $(let query = query.bind(rows.clone().map(|row| row.$column.bound()).collect::<Vec<_>>());)+
-            query
+            /// Binds all rows to a statement that [`insert`] has made, as one array a column.
+            pub(in crate::journal::postgres) fn bind<'q>(
+                query: $crate::journal::postgres::columns::Statement<'q>,
+                rows: impl Iterator<Item = &'q Self> + Clone,
+            ) -> $crate::journal::postgres::columns::Statement<'q> {
+                use $crate::journal::postgres::columns::Cell as _;
+                $(let query = query.bind(rows.clone().map(|row| row.$column.bound()).collect::<Vec<_>>());)+
+                query
+            }
         }
     };
 }
+pub(super) use row;
 
-columns! {
-    event_id: Uuid => "uuid";
-    at: DateTime<Utc> => "timestamptz";
-    shard: i32 => "int4";
-    seq: i64 => "int8";
-    action_type: String => "text";
-    code: &'static str => "text";
-    success: bool => "bool";
-    replay: bool => "bool";
-    mode: String => "text";
-    merchant_id: String => "text";
-    currency: Option<String> => "text";
-    amount: i64 => "int8";
-    order_no: String => "text";
-    payment_no: Option<String> => "text";
-    channel: Option<String> => "text";
-    attempt: Option<Uuid> => "uuid";
-    reason: Option<String> => "text";
-    operator_id: String => "text";
-    operator_type: &'static str => "text";
-    policy_version: Option<String> => "text";
-    trace_id: Option<String> => "text";
-    daily_window: i32 => "int4";
-    daily_used_before: i64 => "int8";
-    daily_used_after: i64 => "int8";
-    daily_count_before: i64 => "int8";
-    daily_count_after: i64 => "int8";
-    monthly_window: i32 => "int4";
-    monthly_used_before: i64 => "int8";
-    monthly_used_after: i64 => "int8";
-    monthly_count_before: i64 => "int8";
-    monthly_count_after: i64 => "int8";
-    yearly_window: i32 => "int4";
-    yearly_used_before: i64 => "int8";
-    yearly_used_after: i64 => "int8";
-    yearly_count_before: i64 => "int8";
-    yearly_count_after: i64 => "int8";
-    account_version: i64 => "int8";
+/// A statement with its arguments.
+pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// `INSERT` of any number of rows, up to the conflict clause.
+pub(super) fn insert(table: &str, columns: &[(&str, &str)]) -> String {
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let arrays: Vec<String> = columns.iter().zip(1..).map(|((_, sql), number)| format!("${number}::{sql}[]")).collect();
+    format!("INSERT INTO {table} ({}) SELECT * FROM UNNEST({})", names.join(", "), arrays.join(", "))
 }
 
-static INSERT: LazyLock<String> = LazyLock::new(|| {
-    let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
-    let arrays: Vec<String> = COLUMNS.iter().zip(1..).map(|((_, sql), number)| format!("${number}::{sql}[]")).collect();
-    let (names, arrays) = (names.join(", "), arrays.join(", "));
-    format!("INSERT INTO usage_log ({names}) SELECT * FROM UNNEST({arrays}) ON CONFLICT DO NOTHING")
-});
+/// The statement that stores all rows that are not stored yet.
+pub(super) fn insert_usage<'q>(rows: impl Iterator<Item = &'q Row> + Clone) -> Statement<'q> {
+    static INSERT: LazyLock<String> =
+        LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", insert("usage_log", Row::COLUMNS)));
+    Row::bind(sqlx::query(AssertSqlSafe(INSERT.as_str())), rows)
+}
+
+row! {
+    /// One event as `usage_log` stores it; the columns' meanings stand in the migrations.
+    pub struct Row {
+        event_id: Uuid => "uuid";
+        at: DateTime<Utc> => "timestamptz";
+        shard: i32 => "int4";
+        seq: i64 => "int8";
+        action_type: String => "text";
+        code: &'static str => "text";
+        success: bool => "bool";
+        replay: bool => "bool";
+        mode: String => "text";
+        merchant_id: String => "text";
+        currency: Option<String> => "text";
+        amount: i64 => "int8";
+        order_no: Option<String> => "text";
+        payment_no: Option<String> => "text";
+        channel: Option<String> => "text";
+        attempt: Option<Uuid> => "uuid";
+        reason: Option<String> => "text";
+        operator_id: String => "text";
+        operator_type: &'static str => "text";
+        policy_version: Option<String> => "text";
+        trace_id: Option<String> => "text";
+        daily_window: i32 => "int4";
+        daily_used_before: i64 => "int8";
+        daily_used_after: i64 => "int8";
+        daily_count_before: i64 => "int8";
+        daily_count_after: i64 => "int8";
+        monthly_window: i32 => "int4";
+        monthly_used_before: i64 => "int8";
+        monthly_used_after: i64 => "int8";
+        monthly_count_before: i64 => "int8";
+        monthly_count_after: i64 => "int8";
+        yearly_window: i32 => "int4";
+        yearly_used_before: i64 => "int8";
+        yearly_used_after: i64 => "int8";
+        yearly_count_before: i64 => "int8";
+        yearly_count_after: i64 => "int8";
+        account_version: i64 => "int8";
+        operation_id: Option<Uuid> => "uuid";
+        capture_no: Option<String> => "text";
+        refund_no: Option<String> => "text";
+        daily_epoch: i16 => "int2";
+        monthly_epoch: i16 => "int2";
+        yearly_epoch: i16 => "int2";
+        daily_refunded_before: i64 => "int8";
+        daily_refunded_after: i64 => "int8";
+        monthly_refunded_before: i64 => "int8";
+        monthly_refunded_after: i64 => "int8";
+        yearly_refunded_before: i64 => "int8";
+        yearly_refunded_after: i64 => "int8";
+        pending_before: i64 => "int8";
+        pending_after: i64 => "int8";
+        order_state: Option<&'static str> => "text";
+        order_amount: Option<i64> => "int8";
+        order_settled: Option<i64> => "int8";
+        order_refunded: Option<i64> => "int8";
+        order_ttl_secs: Option<i64> => "int8";
+        hold_until: Option<DateTime<Utc>> => "timestamptz";
+        hold_on_expiry: Option<String> => "text";
+        wait_ms: i64 => "int8";
+        suspended_at: Option<DateTime<Utc>> => "timestamptz";
+        counter: Option<String> => "text";
+        change: Option<String> => "text";
+        expected_version: Option<i64> => "int8";
+        remarks: Option<String> => "text";
+        /// Sent as text, which Postgres reads.
+        metadata: Option<String> => "text[]::jsonb";
+    }
+}

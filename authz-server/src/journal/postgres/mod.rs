@@ -1,13 +1,15 @@
-//! The usage log in Postgres: migrations, partitions, storing batches. Everything here may be repeated: an event that is
-//! stored already is left as it is.
+//! The usage log in Postgres, and what is made from it: migrations, partitions, storing batches. Everything here may be
+//! repeated: an event that is stored already is left as it is.
 //!
 //! One connection of the journal's own. It is dropped at the first error or deadline, because a connection whose state is
 //! not known is worth nothing; the next call makes a new one. Only where Postgres refuses a row for its content is the
 //! connection sound, and kept.
 
+mod accounts;
 mod columns;
 mod partitions;
 mod sequence;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -253,8 +255,10 @@ async fn transact(
     let mut transaction = connection.begin().await?;
     let mut rows = 0;
     if !events.is_empty() {
-        let statement = columns::insert(events.iter().map(|event| &event.row));
+        let statement = columns::insert_usage(events.iter().map(|event| &event.row));
         rows = statement.execute(&mut *transaction).await?.rows_affected();
+        windows::store(&mut transaction, events).await?;
+        accounts::store(&mut transaction, events).await?;
     }
     let set_aside = insert_rejected(&mut transaction, rejected).await?;
     sequence::record_repetitions(&mut transaction, repeated).await?;

@@ -52,7 +52,7 @@ local U32_MAX = 4294967295
 local CONSUME, HOLD, VOID_ATTEMPT, VOID, SETTLE, REFUND, RELEASE, EXPIRE = 1, 2, 3, 4, 5, 6, 7, 8
 local ADJUST, RESET, SUSPEND, RESUME, INITIALIZE = 9, 10, 11, 12, 13
 local OPEN, CHARGED, HELD, SETTLED, CANCELLED = 0, 1, 2, 3, 4
-local CAPTURE, RESERVATION, REFUNDED = 1, 2, 3
+local CAPTURE, RESERVATION, REFUNDED, RELEASED = 1, 2, 3, 4
 
 local ADMITTED, VOIDED, ATTEMPT_RELEASED, TOMBSTONED, APPLIED, BAD_AMOUNT = 0, 1, 2, 3, 4, 11
 local POLICY_MISSING, SUSPENDED = 20, 25
@@ -270,12 +270,21 @@ for number = 1, commands do
       live = ''
     end
 
-    if op == RELEASE then
-      local holds = charged and state == HELD or state == CANCELLED
+    local release = op == RELEASE
+    if release then
+      local place = operation(operations, { [RELEASED] = true }, 1, string.sub(packed, at, at + 15))
+      if place and o_currency == currency then
+        -- What ended the hold does not go on to refund what was captured of it.
+        local _, _, _, taken, _, _, _, _, _, _, first = struct.unpack(OPERATION, operations, place)
+        code, replay, told, journal, amount = VOIDED, true, first, false, taken
+      end
+      local holds = state == HELD or state == CANCELLED
       op = holds and o_currency == currency and VOID or REFUND
     end
 
-    if op == VOID_ATTEMPT then
+    if code then
+      -- Answered already.
+    elseif op == VOID_ATTEMPT then
       local reservation = operation(operations, { [RESERVATION] = true }, 2, attempt)
       local live_at = position(live, attempt)
       if not known then
@@ -323,6 +332,7 @@ for number = 1, commands do
         code, replay, journal = VOIDED, true, false
       elseif state == HELD then
         end_hold()
+        if release then add_operation(RELEASED, string.sub(packed, at, at + 15)) end
       else
         code = ORDER_CLOSED
       end
@@ -452,7 +462,7 @@ for number = 1, commands do
     end
   end
 
-  if account_changed then
+  if account_changed and not dry then
     changes = changes + 1
   end
   local refused = code > APPLIED

@@ -2,8 +2,8 @@
 
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Dry,
-    HoldTerms, Limits, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, Period, Refund, Reply, Reset,
-    Settle, WindowLimits,
+    HoldTerms, Limits, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, Period, Refund, Reply,
+    Reset, Settle, WindowLimits,
 };
 
 /// 21:30 in UTC on 21 November 2026, a Saturday.

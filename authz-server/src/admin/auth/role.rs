@@ -1,0 +1,230 @@
+//! Who may do what: roles, the permissions that each grants, and sets of permissions.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a caller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Operations on quota, and reading everything but tokens.
+    Operator,
+    /// Reads and checks of one merchant's own data.
+    Merchant,
+}
+
+impl Role {
+    /// The word in claims, requests and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::Merchant => "merchant",
+        }
+    }
+
+    /// Reads the word back; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Admin, Self::Operator, Self::Merchant].into_iter().find(|role| role.as_str() == text)
+    }
+
+    /// What the role may do.
+    #[must_use]
+    pub fn permissions(self) -> Permissions {
+        Permission::ALL.into_iter().filter(|permission| permission.granted_to(self)).collect()
+    }
+}
+
+/// One thing that a caller may do. The text form is a token's scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[repr(u16)]
+pub enum Permission {
+    /// Read accounts, usage logs and their figures.
+    #[serde(rename = "quotas:read")]
+    QuotasRead = 1,
+    /// Ask what would fit, without consuming.
+    #[serde(rename = "quotas:check")]
+    QuotasCheck = 1 << 1,
+    /// Consume, hold, settle, void, release, refund, and all of these in batches.
+    #[serde(rename = "quotas:operate")]
+    QuotasOperate = 1 << 2,
+    /// Adjust, reset, suspend, resume, initialise.
+    #[serde(rename = "quotas:manage")]
+    QuotasManage = 1 << 3,
+    /// Read alerts.
+    #[serde(rename = "alerts:read")]
+    AlertsRead = 1 << 4,
+    /// Resolve alerts.
+    #[serde(rename = "alerts:resolve")]
+    AlertsResolve = 1 << 5,
+    /// Read limit policies, tiers and history.
+    #[serde(rename = "policies:read")]
+    PoliciesRead = 1 << 6,
+    /// Draft and change limit policies, tiers, bindings and overrides.
+    #[serde(rename = "policies:write")]
+    PoliciesWrite = 1 << 7,
+    /// Approve and activate what another person drafted.
+    #[serde(rename = "policies:approve")]
+    PoliciesApprove = 1 << 8,
+    /// Read settings and their history; secrets are never shown.
+    #[serde(rename = "settings:read")]
+    SettingsRead = 1 << 9,
+    /// Change settings at run time.
+    #[serde(rename = "settings:write")]
+    SettingsWrite = 1 << 10,
+    /// Create, list, rotate and revoke access tokens.
+    #[serde(rename = "tokens:manage")]
+    TokensManage = 1 << 11,
+}
+
+impl Permission {
+    /// Every permission.
+    pub const ALL: [Self; 12] = [
+        Self::QuotasRead,
+        Self::QuotasCheck,
+        Self::QuotasOperate,
+        Self::QuotasManage,
+        Self::AlertsRead,
+        Self::AlertsResolve,
+        Self::PoliciesRead,
+        Self::PoliciesWrite,
+        Self::PoliciesApprove,
+        Self::SettingsRead,
+        Self::SettingsWrite,
+        Self::TokensManage,
+    ];
+
+    /// The scope's text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QuotasRead => "quotas:read",
+            Self::QuotasCheck => "quotas:check",
+            Self::QuotasOperate => "quotas:operate",
+            Self::QuotasManage => "quotas:manage",
+            Self::AlertsRead => "alerts:read",
+            Self::AlertsResolve => "alerts:resolve",
+            Self::PoliciesRead => "policies:read",
+            Self::PoliciesWrite => "policies:write",
+            Self::PoliciesApprove => "policies:approve",
+            Self::SettingsRead => "settings:read",
+            Self::SettingsWrite => "settings:write",
+            Self::TokensManage => "tokens:manage",
+        }
+    }
+
+    /// Reads the text back; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|permission| permission.as_str() == text)
+    }
+
+    /// Whether an access token may hold it. Approving is for persons: whoever makes a token could else approve an own draft
+    /// with it. And a leaked token must not be able to make others that outlive its revocation.
+    #[must_use]
+    pub const fn for_tokens(self) -> bool {
+        !matches!(self, Self::PoliciesApprove | Self::TokensManage)
+    }
+
+    /// The one table of who may do what.
+    const fn granted_to(self, role: Role) -> bool {
+        match role {
+            Role::Admin => true,
+            Role::Operator => match self {
+                Self::QuotasRead
+                | Self::QuotasCheck
+                | Self::QuotasOperate
+                | Self::QuotasManage
+                | Self::AlertsRead
+                | Self::AlertsResolve
+                | Self::PoliciesRead
+                | Self::PoliciesWrite
+                | Self::SettingsRead => true,
+                Self::PoliciesApprove | Self::SettingsWrite | Self::TokensManage => false,
+            },
+            Role::Merchant => {
+                matches!(self, Self::QuotasRead | Self::QuotasCheck | Self::AlertsRead | Self::PoliciesRead)
+            }
+        }
+    }
+}
+
+/// A set of permissions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions(u16);
+
+impl Permissions {
+    /// Whether the permission is among them.
+    #[must_use]
+    pub const fn has(self, permission: Permission) -> bool {
+        self.0 & permission as u16 != 0
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Those of either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL.into_iter().filter(move |permission| self.has(*permission))
+    }
+}
+
+impl FromIterator<Permission> for Permissions {
+    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
+        permissions.into_iter().fold(Self::default(), |set, permission| Self(set.0 | permission as u16))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_grant_what_they_say() {
+        let table = [
+            (Permission::QuotasRead, [true, true, true]),
+            (Permission::QuotasCheck, [true, true, true]),
+            (Permission::QuotasOperate, [true, true, false]),
+            (Permission::QuotasManage, [true, true, false]),
+            (Permission::AlertsRead, [true, true, true]),
+            (Permission::AlertsResolve, [true, true, false]),
+            (Permission::PoliciesRead, [true, true, true]),
+            (Permission::PoliciesWrite, [true, true, false]),
+            (Permission::PoliciesApprove, [true, false, false]),
+            (Permission::SettingsRead, [true, true, false]),
+            (Permission::SettingsWrite, [true, false, false]),
+            (Permission::TokensManage, [true, false, false]),
+        ];
+        assert_eq!(table.len(), Permission::ALL.len());
+        for (permission, granted) in table {
+            let roles = [Role::Admin, Role::Operator, Role::Merchant];
+            assert_eq!(roles.map(|role| role.permissions().has(permission)), granted, "{}", permission.as_str());
+        }
+    }
+
+    #[test]
+    fn words_are_read_back() {
+        for permission in Permission::ALL {
+            assert_eq!(Permission::parse(permission.as_str()), Some(permission));
+            assert_eq!(serde_json::to_value(permission).unwrap(), permission.as_str());
+        }
+        for role in [Role::Admin, Role::Operator, Role::Merchant] {
+            assert_eq!(Role::parse(role.as_str()), Some(role));
+            assert_eq!(serde_json::to_value(role).unwrap(), role.as_str());
+        }
+        assert_eq!((Role::parse("root"), Permission::parse("*")), (None, None));
+    }
+}

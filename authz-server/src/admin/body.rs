@@ -1,0 +1,80 @@
+//! Reads a request's body before anything looks at it: at most so many bytes, within a time.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody, to_bytes};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::Admin;
+use super::problem::{Answer, Kind, Problem};
+
+/// How long a whole body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The gate: hands on a request whose body is in memory.
+pub(super) async fn gate(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match read(body, admin.body_bytes_max).await {
+        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn read(body: Body, bytes_max: usize) -> Answer<Bytes> {
+    let too_large = || Problem::new(Kind::BodyTooLarge).detail(format!("the body may have {bytes_max} bytes"));
+    // What says beforehand that it is too large is not read at all.
+    if body.size_hint().lower() > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    match timeout(BODY_TIMEOUT, to_bytes(body, bytes_max)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(Kind::BadRequest).detail("the body broke off")),
+        Err(_) => {
+            let detail = format!("the body must arrive within {} s", BODY_TIMEOUT.as_secs());
+            Err(Problem::new(Kind::RequestTimeout).detail(detail))
+        }
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if inner.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+
+    /// A body that does not say its length, as one that comes in chunks.
+    fn chunks(chunks: &'static [&'static str]) -> Body {
+        Body::from_stream(stream::iter(chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk))))
+    }
+
+    #[tokio::test]
+    async fn bodies_are_bounded_whether_they_say_their_length_or_not() {
+        assert_eq!(read(Body::from("1234"), 4).await.unwrap(), "1234");
+        assert_eq!(read(chunks(&["12", "34"]), 4).await.unwrap(), "1234");
+        assert_eq!(read(Body::from("12345"), 4).await.unwrap_err().status(), 413);
+        assert_eq!(read(chunks(&["12", "345"]), 4).await.unwrap_err().status(), 413);
+        let broken = stream::iter([Err::<&str, _>(std::io::Error::other("gone"))]);
+        assert_eq!(read(Body::from_stream(broken), 4).await.unwrap_err().status(), 400);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_not_waited_for() {
+        let endless = Body::from_stream(stream::pending::<Result<&str, std::io::Error>>());
+        assert_eq!(read(endless, 4).await.unwrap_err().status(), 408);
+    }
+}

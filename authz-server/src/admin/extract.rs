@@ -1,0 +1,161 @@
+//! Extractors whose rejections are problems that name the field at fault: JSON bodies, queries, path parameters.
+
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path as AxumPath, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::problem::{Answer, Kind, Problem};
+
+/// Longest query that is read, in bytes.
+const QUERY_BYTES_MAX: usize = 8 * 1024;
+
+/// A JSON body, in and out. Types that come in deny unknown fields, so that a misspelt one is not passed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+        require_json(request.headers())?;
+        let body = Bytes::from_request(request, state).await.map_err(|_| {
+            Problem::new(Kind::BadRequest).detail("the body broke off; send as many bytes as content-length says")
+        })?;
+        from_json(&body).map(Self)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+fn require_json(headers: &HeaderMap) -> Answer<()> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::UnsupportedMediaType).detail("send the body with content-type: application/json"))
+}
+
+fn from_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    let mut text = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut text).map_err(|error| {
+        let path = error.path().to_string();
+        let detail = error.into_inner().to_string();
+        // The path of an error at the top, as for a missing field, is a dot: the detail names the field then.
+        if path == "." { Problem::new(Kind::BadRequest).detail(detail) } else { Problem::field(path, detail) }
+    })?;
+    text.end().map_err(|error| Problem::new(Kind::BadRequest).detail(error.to_string()))?;
+    Ok(value)
+}
+
+/// The query, with the same rules as for a body.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+        from_query(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+fn from_query<T: DeserializeOwned>(query: &str) -> Answer<T> {
+    if query.len() > QUERY_BYTES_MAX {
+        return Err(Problem::new(Kind::BadRequest).detail(format!("the query has more than {QUERY_BYTES_MAX} bytes")));
+    }
+    let fields = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+    serde_path_to_error::deserialize(fields).map_err(|error| {
+        let path = error.path().to_string();
+        let detail = error.into_inner().to_string();
+        if path == "." { Problem::new(Kind::BadRequest).detail(detail) } else { Problem::field(path, detail) }
+    })
+}
+
+/// The path's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        match AxumPath::from_request_parts(parts, state).await {
+            Ok(AxumPath(value)) => Ok(Self(value)),
+            Err(PathRejection::FailedToDeserializePathParams(error)) => Err(bad_path(error.into_kind())),
+            Err(rejection) => Err(Problem::internal("path parameters", &rejection)),
+        }
+    }
+}
+
+fn bad_path(kind: ErrorKind) -> Problem {
+    let detail = kind.to_string();
+    match kind {
+        ErrorKind::ParseErrorAtKey { key, .. }
+        | ErrorKind::InvalidUtf8InPathParam { key }
+        | ErrorKind::DeserializeError { key, .. } => Problem::field(key, detail),
+        _ => Problem::new(Kind::BadRequest).detail(detail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[expect(dead_code, reason = "only read from text")]
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[expect(dead_code, reason = "only read from text")]
+        amount: u64,
+    }
+
+    #[test]
+    fn bad_bodies_name_their_field() {
+        let table = [
+            (r#"{"inner":[{"amount":1},{"amount":"2"}]}"#, Some("inner[1].amount"), "invalid type"),
+            (r#"{"inner":[{"amount":-1}]}"#, Some("inner[0].amount"), "invalid value"),
+            (r#"{"inner":[{"amount":1,"x":1}]}"#, Some("inner[0].x"), "unknown field `x`"),
+            (r#"{"inner":[{"amount":1,"amount":1}]}"#, Some("inner[0].amount"), "duplicate field"),
+            (r#"{"inner":[{}]}"#, Some("inner[0]"), "missing field `amount`"),
+            ("{}", None, "missing field `inner`"),
+            (r#"{"inner":[]} {}"#, None, "trailing"),
+            (r#"{"inner":[]"#, None, "EOF"),
+            ("", None, "EOF"),
+        ];
+        for (body, field, detail) in table {
+            let problem = serde_json::to_value(from_json::<Outer>(body.as_bytes()).unwrap_err()).unwrap();
+            assert_eq!(problem.get("field").and_then(|field| field.as_str()), field, "{body}: {problem}");
+            assert!(problem["detail"].as_str().unwrap().contains(detail), "{body}: {problem}");
+        }
+        assert!(from_json::<Outer>(br#"{"inner":[{"amount":1}]}"#).is_ok());
+    }
+
+    #[test]
+    fn bad_queries_name_their_parameter() {
+        let table = [("amount=x", Some("amount")), ("amount=1&x=1", Some("x")), ("amount=1&amount=2", Some("amount")), ("", None)];
+        for (query, field) in table {
+            let problem = serde_json::to_value(from_query::<Inner>(query).unwrap_err()).unwrap();
+            assert_eq!(problem.get("field").and_then(|field| field.as_str()), field, "{query}: {problem}");
+        }
+        assert!(from_query::<Inner>("amount=1").is_ok());
+        assert!(from_query::<Inner>(&format!("amount=1{}", "0".repeat(QUERY_BYTES_MAX))).is_err());
+    }
+}

@@ -1,0 +1,334 @@
+//! `Idempotency-Key`: a POST that is sent again with the same key gets the first one's answer, and nothing is done twice.
+//!
+//! A key belongs to one caller and one path, for a day. Postgres has the request's fingerprint and, when there is one, the
+//! answer. Answers that ask for another try, 429 and 5xx, are not kept: the next request with the key is done anew. A POST
+//! without a key is not kept at all.
+//!
+//! The request itself runs in a task of its own, so that a caller who leaves does not stop it half-way.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::problem::{Answer, Kind, Problem};
+use super::{Admin, Caller};
+use crate::clock;
+
+/// The request's header.
+pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The header of an answer that was given before.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Longest key.
+const KEY_LEN_MAX: usize = 255;
+/// Longest path of a request with a key, in bytes: it is part of an index entry.
+const PATH_LEN_MAX: usize = 1024;
+/// Largest answer that can be kept. Answers are as large as the request's bound lets them get, which is far less.
+const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long what is asked of Postgres after the request may take.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often keys that are over are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+/// Most keys removed by one statement.
+const SWEEP_ROWS_MAX: i64 = 10_000;
+/// Headers that are kept with an answer.
+const KEPT_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::LOCATION];
+
+/// Takes the key, or takes it over where it is older than a day or where its request ended without a word: that is a
+/// minute, longer than any request may run. Gives a row where the key is ours now.
+const CLAIM: &str = "INSERT INTO idempotency_key AS k (subject, path, key, fingerprint, claim) VALUES ($1, $2, $3, $4, $5) \
+    ON CONFLICT (subject, path, key) DO UPDATE SET fingerprint = excluded.fingerprint, claim = excluded.claim, \
+        claimed_at = now(), status = NULL, headers = NULL, body = NULL \
+    WHERE k.claimed_at < now() - interval '24 hours' \
+        OR (k.status IS NULL AND k.fingerprint = excluded.fingerprint AND k.claimed_at < now() - interval '1 minute') \
+    RETURNING true";
+const LOOK_UP: &str =
+    "SELECT fingerprint, status, headers, body FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3";
+const KEEP: &str = "UPDATE idempotency_key SET status = $5, headers = $6, body = $7 \
+    WHERE subject = $1 AND path = $2 AND key = $3 AND claim = $4";
+const RELEASE: &str = "DELETE FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3 AND claim = $4";
+const SWEEP: &str = "DELETE FROM idempotency_key WHERE ctid IN \
+    (SELECT ctid FROM idempotency_key WHERE claimed_at < now() - interval '24 hours' LIMIT $1)";
+
+/// Put into an answer's extensions by a handler whose body must not be kept as it is: what is kept in its place.
+#[derive(Clone, Debug)]
+pub struct KeptBody(pub Bytes);
+
+/// A key that is ours while its request runs.
+#[derive(Clone, Debug)]
+struct Claim {
+    subject: String,
+    path: String,
+    key: String,
+    fingerprint: [u8; 32],
+    id: Uuid,
+}
+
+/// A key as Postgres has it.
+#[derive(Debug, sqlx::FromRow)]
+struct Row {
+    fingerprint: Vec<u8>,
+    status: Option<i16>,
+    headers: Option<Vec<String>>,
+    body: Option<Vec<u8>>,
+}
+
+/// The gate: lets a POST with a new key through and keeps its answer; answers one with a known key.
+pub(super) async fn gate(
+    State(admin): State<Admin>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let key = match read_key(request.headers()) {
+        Ok(Some(key)) => key,
+        Ok(None) => return next.run(request).await,
+        Err(problem) => return problem.into_response(),
+    };
+    let claimed = claim(&admin.pool, &caller, &uri, key, request).await;
+    match claimed {
+        Ok(Claimed::Ours(claim, request)) => detached(admin.pool, claim, request, next).await,
+        Ok(Claimed::Answered(response)) => response,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// What became of a claim.
+enum Claimed {
+    Ours(Claim, Request),
+    Answered(Response),
+}
+
+async fn claim(
+    pool: &PgPool,
+    caller: &Caller,
+    uri: &axum::http::Uri,
+    key: String,
+    request: Request,
+) -> Answer<Claimed> {
+    if uri.path().len() > PATH_LEN_MAX {
+        let detail = format!("a path with an Idempotency-Key may have {PATH_LEN_MAX} bytes");
+        return Err(Problem::new(Kind::BadRequest).detail(detail));
+    }
+    let (parts, body) = request.into_parts();
+    // The body is in memory already.
+    let body = to_bytes(body, usize::MAX).await.map_err(|error| Problem::internal("request body", &error))?;
+    let claim = Claim {
+        subject: caller.subject.as_str().to_owned(),
+        path: uri.path().to_owned(),
+        key,
+        fingerprint: fingerprint(uri.query().unwrap_or_default(), &body),
+        id: Uuid::from_bytes(clock::decision_id()),
+    };
+    if claim.take(pool).await? {
+        return Ok(Claimed::Ours(claim, Request::from_parts(parts, Body::from(body))));
+    }
+    claim.answer(pool).await.map(Claimed::Answered)
+}
+
+/// Runs the request to its end, whether the caller waits or not, and keeps the answer.
+async fn detached(pool: PgPool, claim: Claim, request: Request, next: Next) -> Response {
+    let task = tokio::spawn(async move {
+        let response = next.run(request).await;
+        claim.finish(&pool, response).await
+    });
+    task.await.unwrap_or_else(|error| Problem::internal("an admin request's task", &error).into_response())
+}
+
+impl Claim {
+    /// Whether the key is ours now.
+    async fn take(&self, pool: &PgPool) -> Answer<bool> {
+        let taken: Option<bool> = sqlx::query_scalar(CLAIM)
+            .bind(&self.subject)
+            .bind(&self.path)
+            .bind(&self.key)
+            .bind(self.fingerprint.as_slice())
+            .bind(self.id)
+            .fetch_optional(pool)
+            .await?;
+        Ok(taken.is_some())
+    }
+
+    /// What the key's first request was answered with.
+    async fn answer(&self, pool: &PgPool) -> Answer<Response> {
+        let row: Option<Row> = sqlx::query_as(LOOK_UP)
+            .bind(&self.subject)
+            .bind(&self.path)
+            .bind(&self.key)
+            .fetch_optional(pool)
+            .await?;
+        // No row: the first request has just been refused and given the key back.
+        let Some(row) = row else { return Err(in_progress()) };
+        if row.fingerprint != self.fingerprint {
+            return Err(Problem::new(Kind::IdempotencyMismatch).detail("use a new key for another request"));
+        }
+        row.replay().ok_or_else(in_progress)
+    }
+
+    /// Keeps the answer, or gives the key back where it asks for another try.
+    async fn finish(&self, pool: &PgPool, response: Response) -> Response {
+        let (parts, body) = response.into_parts();
+        let body = match to_bytes(body, ANSWER_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(error) => return Problem::internal("an answer with an idempotency key", &error).into_response(),
+        };
+        let kept = parts.extensions.get::<KeptBody>().map_or_else(|| body.clone(), |kept| kept.0.clone());
+        let stored = async {
+            if asks_for_another_try(parts.status) {
+                self.release(pool).await
+            } else {
+                self.keep(pool, parts.status, &parts.headers, &kept).await
+            }
+        };
+        match timeout(STORE_TIMEOUT, stored).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => error!(%error, path = self.path, "an answer could not be kept for its idempotency key"),
+            Err(_) => error!(path = self.path, "an answer could not be kept for its idempotency key in time"),
+        }
+        Response::from_parts(parts, Body::from(body))
+    }
+
+    async fn keep(
+        &self,
+        pool: &PgPool,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<(), sqlx::Error> {
+        let headers: Vec<&str> = KEPT_HEADERS
+            .iter()
+            .filter_map(|name| Some([name.as_str(), headers.get(name)?.to_str().ok()?]))
+            .flatten()
+            .collect();
+        sqlx::query(KEEP)
+            .bind(&self.subject)
+            .bind(&self.path)
+            .bind(&self.key)
+            .bind(self.id)
+            .bind(i16::try_from(status.as_u16()).unwrap_or_default())
+            .bind(headers)
+            .bind(body)
+            .execute(pool)
+            .await
+            .map(drop)
+    }
+
+    async fn release(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let query = sqlx::query(RELEASE).bind(&self.subject).bind(&self.path).bind(&self.key).bind(self.id);
+        query.execute(pool).await.map(drop)
+    }
+}
+
+impl Row {
+    /// The first answer again; `None` while there is none.
+    fn replay(self) -> Option<Response> {
+        let status = StatusCode::from_u16(u16::try_from(self.status?).ok()?).ok()?;
+        let mut response = (status, self.body.unwrap_or_default()).into_response();
+        let headers = response.headers_mut();
+        // The default of a body of bytes; the answer's own follows.
+        headers.remove(header::CONTENT_TYPE);
+        for pair in self.headers.unwrap_or_default().chunks_exact(2) {
+            if let [name, value] = pair
+                && let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
+            {
+                headers.insert(name, value);
+            }
+        }
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        Some(response)
+    }
+}
+
+/// Removes keys that are over, until the stop.
+pub(super) async fn sweep(pool: PgPool, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        match sqlx::query(SWEEP).bind(SWEEP_ROWS_MAX).execute(&pool).await {
+            Ok(_) => {}
+            Err(error) => warn!(%error, "idempotency keys that are over could not be removed"),
+        }
+    }
+}
+
+fn read_key(headers: &HeaderMap) -> Answer<Option<String>> {
+    let mut values = headers.get_all(KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.as_bytes();
+    let visible = (1..=KEY_LEN_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+    if !visible || values.next().is_some() {
+        let detail = format!("must come once and have 1 to {KEY_LEN_MAX} visible ASCII characters");
+        return Err(Problem::field("idempotency-key", detail));
+    }
+    Ok(Some(String::from_utf8_lossy(text).into_owned()))
+}
+
+/// What makes two requests with one key the same: query and body. The path is part of the key.
+fn fingerprint(query: &str, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(query.as_bytes());
+    // No query has a line break.
+    hash.update(b"\n");
+    hash.update(body);
+    hash.finalize().into()
+}
+
+fn asks_for_another_try(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+fn in_progress() -> Problem {
+    Problem::new(Kind::IdempotencyInProgress).retry_after(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_bounded_visible_ascii() {
+        let long = "k".repeat(KEY_LEN_MAX + 1);
+        let table: &[(&[&[u8]], Result<Option<&str>, u16>)] = &[
+            (&[], Ok(None)),
+            (&[b"a-1"], Ok(Some("a-1"))),
+            (&[&long.as_bytes()[1..]], Ok(Some(&long[1..]))),
+            (&[long.as_bytes()], Err(400)),
+            (&[b""], Err(400)),
+            (&[b"a b"], Err(400)),
+            (&["é".as_bytes()], Err(400)),
+            (&[b"a", b"a"], Err(400)),
+        ];
+        for (values, expected) in table {
+            let mut headers = HeaderMap::new();
+            for value in *values {
+                headers.append(KEY, HeaderValue::from_bytes(value).unwrap());
+            }
+            let key = read_key(&headers).map_err(|problem| problem.status().as_u16());
+            assert_eq!(key.as_ref().map(Option::as_deref), expected.as_ref().map(|key| *key), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn query_and_body_do_not_run_into_each_other() {
+        assert_ne!(fingerprint("a", b"b"), fingerprint("ab", b""));
+        assert_ne!(fingerprint("", b"ab"), fingerprint("a", b"b"));
+        assert_eq!(fingerprint("a", b"b"), fingerprint("a", b"b"));
+    }
+}

@@ -1,0 +1,127 @@
+//! Lists come in pages: at most `limit` items and an opaque cursor that asks for the next ones.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::problem::{Answer, Problem};
+
+/// Items on a page where the caller names no limit.
+const LIMIT_DEFAULT: u64 = 50;
+/// Longest cursor that is read, in bytes.
+const CURSOR_LEN_MAX: usize = 256;
+
+/// The parameters of every list.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// Where to go on: `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Most items to answer with; 50 by default, SLUICE_ADMIN_PAGE_MAX at most.
+    #[param(minimum = 1)]
+    pub limit: Option<u64>,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Asks for the items after these; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Makes a page of `limit + 1` rows that were asked for: the last one only says that there are more.
+    #[must_use]
+    pub fn from_rows<C: Cursor>(mut items: Vec<T>, limit: i64, cursor: impl FnOnce(&T) -> C) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = items.last().filter(|_| more).map(|last| cursor(last).encode());
+        Self { items, next_cursor }
+    }
+}
+
+/// A place in a list: the sort key of the last item that was answered.
+pub trait Cursor: Serialize + for<'de> Deserialize<'de> {
+    /// The text that the caller gives back: base64url of the key as JSON.
+    #[must_use]
+    fn encode(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// A problem with the field `cursor`.
+    fn decode(text: &str) -> Answer<Self> {
+        let bytes = if text.len() > CURSOR_LEN_MAX { None } else { BASE64_URL_SAFE_NO_PAD.decode(text).ok() };
+        let place = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        place.ok_or_else(|| Problem::field("cursor", "this is no cursor of this list; give back next_cursor as it was"))
+    }
+}
+
+/// The place in a list that is ordered by time and then id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeId(
+    /// To the microsecond, as Postgres keeps it.
+    #[serde(with = "chrono::serde::ts_microseconds")]
+    pub DateTime<Utc>,
+    pub Uuid,
+);
+
+impl Cursor for TimeId {}
+
+/// How many rows a page may have.
+///
+/// # Errors
+/// A problem with the field `limit` for 0 and for more than `limit_max`.
+pub fn limit(asked: Option<u64>, limit_max: u64) -> Answer<i64> {
+    let limit = asked.unwrap_or(LIMIT_DEFAULT.min(limit_max));
+    if limit == 0 || limit > limit_max {
+        return Err(Problem::field("limit", format!("must be from 1 to {limit_max}")));
+    }
+    Ok(i64::try_from(limit).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_read_back_and_anything_else_is_refused() {
+        let at = DateTime::from_timestamp_micros(1_795_139_200_123_456).unwrap();
+        let place = TimeId(at, Uuid::from_u128(7));
+        assert_eq!(TimeId::decode(&place.encode()).unwrap(), place);
+        for text in ["", "!", "bm8", "AAAA", &"A".repeat(CURSOR_LEN_MAX + 1), &format!("{}=", place.encode())] {
+            let problem = serde_json::to_value(TimeId::decode(text).unwrap_err()).unwrap();
+            assert_eq!(problem["field"], "cursor", "{text}");
+        }
+    }
+
+    #[test]
+    fn pages_end_where_the_rows_do() {
+        let cursor = |id: &u128| TimeId(DateTime::UNIX_EPOCH, Uuid::from_u128(*id));
+        for (rows, items, more) in [(0, 0, false), (1, 1, false), (2, 2, false), (3, 2, true)] {
+            let page = Page::from_rows((0..rows).collect(), 2, cursor);
+            assert_eq!((page.items.len(), page.next_cursor.is_some()), (items, more), "{rows} rows");
+        }
+        let next = Page::from_rows(vec![4_u128, 5, 6], 2, cursor).next_cursor.unwrap();
+        assert_eq!(TimeId::decode(&next).unwrap(), cursor(&5));
+    }
+
+    #[test]
+    fn limits_are_bounded() {
+        for (asked, limit_max, expected) in
+            [(None, 200, Some(50)), (None, 10, Some(10)), (Some(200), 200, Some(200)), (Some(201), 200, None), (Some(0), 200, None)]
+        {
+            assert_eq!(limit(asked, limit_max).ok(), expected, "{asked:?}");
+        }
+    }
+}

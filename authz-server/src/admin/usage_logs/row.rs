@@ -1,0 +1,230 @@
+//! A row of the usage log as the API shows it: each column is named once, with its type, for JSON, CSV and SQL alike.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use csv::ByteRecord;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::admin::page::TimeId;
+
+macro_rules! row {
+    (
+        $(#[$doc:meta])*
+        $row:ident { $($(#[$note:meta])* $name:ident: $type:ty $(= $column:literal)?;)+ }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
+        pub struct $row {
+            $($(#[$note])* pub $name: $type,)+
+        }
+
+        impl $row {
+            /// The columns in SQL, each under its name here.
+            pub(super) const COLUMNS: &str = concat!($(row!(@column $name $($column)?), ",",)+ "NULL AS nothing");
+
+            /// The names, as the first line of a CSV file.
+            pub(in crate::admin) fn names() -> ByteRecord {
+                ByteRecord::from(vec![$(stringify!($name)),+])
+            }
+
+            /// The values, as a line of a CSV file.
+            pub(in crate::admin) fn cells(&self) -> ByteRecord {
+                let mut cells = ByteRecord::new();
+                $(self.$name.push(&mut cells);)+
+                cells
+            }
+        }
+    };
+    (@column $name:ident) => { stringify!($name) };
+    (@column $name:ident $column:literal) => { concat!($column, " AS ", stringify!($name)) };
+}
+
+row! {
+    /// One decision on quota. Amounts are in minor units of the currency; figures with `before` and `after` are the
+    /// account's around the decision, equal where it changed nothing.
+    UsageLog {
+        /// The decision's id, which its answer carried.
+        event_id: Uuid;
+        /// When the server took the command, by its own clock.
+        at: DateTime<Utc>;
+        merchant_id: String;
+        currency: Option<String>;
+        payment_no: Option<String>;
+        order_no: Option<String>;
+        capture_no: Option<String>;
+        refund_no: Option<String>;
+        amount: Option<i64>;
+        /// What was asked, as in `consume`, `refund`, `adjust`.
+        action_type: String;
+        success: bool;
+        /// The answer's code, as in `ADMITTED` or `DAILY_AMOUNT`.
+        code: String;
+        /// The code where the command was refused.
+        failure_reason: Option<String>;
+        /// It repeated an earlier answer and changed no counter.
+        replay: bool;
+        /// `enforce`, or `shadow` where a refusal stopped nobody.
+        mode: String;
+        channel: Option<String>;
+        daily_before: i64 = "daily_used_before";
+        daily_after: i64 = "daily_used_after";
+        monthly_before: i64 = "monthly_used_before";
+        monthly_after: i64 = "monthly_used_after";
+        yearly_before: i64 = "yearly_used_before";
+        yearly_after: i64 = "yearly_used_after";
+        pending_before: i64;
+        pending_after: i64;
+        daily_refunded_before: i64;
+        daily_refunded_after: i64;
+        monthly_refunded_before: i64;
+        monthly_refunded_after: i64;
+        yearly_refunded_before: i64;
+        yearly_refunded_after: i64;
+        daily_count_before: i64;
+        daily_count_after: i64;
+        monthly_count_before: i64;
+        monthly_count_after: i64;
+        yearly_count_before: i64;
+        yearly_count_after: i64;
+        /// The day counted against, YYYYMMDD in the merchant's time zone.
+        daily_window: i32;
+        monthly_window: i32;
+        yearly_window: i32;
+        /// Who asked, from the caller's identity.
+        operator_id: String;
+        /// `system`, `admin` or `api`.
+        operator_type: String;
+        /// Why, in the words of who asked, or the proxy's.
+        reason: Option<String>;
+        remarks: Option<String>;
+        /// The caller's own data, as it came.
+        #[schema(value_type = Option<Object>)]
+        metadata: Option<Metadata> = "metadata::text";
+        /// The limits in force.
+        policy_version: Option<String>;
+        /// Number of changes of the account so far.
+        account_version: i64;
+        /// What was corrected by hand, and how.
+        counter: Option<String>;
+        change: Option<String>;
+        expected_version: Option<i64>;
+        /// The order after the command.
+        order_state: Option<String>;
+        order_amount: Option<i64>;
+        order_settled: Option<i64>;
+        order_refunded: Option<i64>;
+        hold_until: Option<DateTime<Utc>>;
+        hold_on_expiry: Option<String>;
+        /// How long the proxy held the payment back, in milliseconds.
+        wait_ms: i64;
+        /// Since when the account is suspended.
+        suspended_at: Option<DateTime<Utc>>;
+        /// The one request through the proxy.
+        attempt: Option<Uuid>;
+        trace_id: Option<String>;
+        /// The shard that decided, and the place in its gap-free sequence.
+        shard: i32;
+        seq: i64;
+        /// When the row reached the database.
+        stored_at: DateTime<Utc>;
+    }
+}
+
+impl UsageLog {
+    /// The row's place in a list.
+    pub(super) fn place(&self) -> TimeId {
+        TimeId(self.at, self.event_id)
+    }
+}
+
+/// A JSON document, handed on as it is.
+#[derive(Clone, Debug, Serialize, sqlx::Type)]
+#[serde(transparent)]
+#[sqlx(transparent)]
+pub struct Metadata(#[serde(serialize_with = "raw")] String);
+
+fn raw<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::from_str::<&RawValue>(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+/// What stands in a cell of a CSV file.
+trait Cell {
+    fn push(&self, cells: &mut ByteRecord);
+}
+
+/// A spreadsheet takes a text that begins so for a formula. A quote in front makes it text again.
+const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+
+impl Cell for String {
+    fn push(&self, cells: &mut ByteRecord) {
+        if self.starts_with(FORMULA) {
+            cells.push_field(format!("'{self}").as_bytes());
+        } else {
+            cells.push_field(self.as_bytes());
+        }
+    }
+}
+
+impl Cell for Metadata {
+    fn push(&self, cells: &mut ByteRecord) {
+        self.0.push(cells);
+    }
+}
+
+impl Cell for DateTime<Utc> {
+    fn push(&self, cells: &mut ByteRecord) {
+        cells.push_field(self.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
+    }
+}
+
+macro_rules! plain {
+    ($($type:ty),+) => {$(
+        impl Cell for $type {
+            fn push(&self, cells: &mut ByteRecord) {
+                cells.push_field(self.to_string().as_bytes());
+            }
+        }
+    )+};
+}
+
+// A negative number is a number in a spreadsheet, too.
+plain!(i32, i64, bool, Uuid);
+
+impl<T: Cell> Cell for Option<T> {
+    fn push(&self, cells: &mut ByteRecord) {
+        match self {
+            Some(value) => value.push(cells),
+            None => cells.push_field(b""),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(value: &impl Cell) -> String {
+        let mut cells = ByteRecord::new();
+        value.push(&mut cells);
+        String::from_utf8(cells.get(0).unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn what_a_spreadsheet_would_run_is_text() {
+        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+            assert_eq!(cell(&text.to_owned()), format!("'{text}"));
+        }
+        for text in ["", "a=1", "ORDER-1", "'=1"] {
+            assert_eq!(cell(&text.to_owned()), text);
+        }
+        assert_eq!((cell(&-5_i64), cell(&None::<i64>), cell(&true)), ("-5".to_owned(), String::new(), "true".to_owned()));
+    }
+
+    #[test]
+    fn metadata_is_a_document_within_the_document() {
+        let metadata = Metadata(r#"{"amount": 9007199254740993}"#.to_owned());
+        assert_eq!(serde_json::to_string(&metadata).unwrap(), r#"{"amount": 9007199254740993}"#);
+    }
+}

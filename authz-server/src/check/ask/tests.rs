@@ -1,0 +1,136 @@
+//! What the filter's extensions and native requests are read as.
+
+use std::fmt::Write;
+
+use envoy_types::pb::envoy::service::auth::v3::attribute_context;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn read(extensions: &[(&str, &str)]) -> Result<Ask, String> {
+    let common = [("merchant", "m"), ("currency", "USD"), ("order_no", "o"), ("attempt", "1"), ("mode", "enforce")];
+    let mut all: HashMap<String, String> =
+        common.into_iter().map(|(name, value)| (format!("sluice.{name}"), value.to_owned())).collect();
+    for (name, value) in extensions {
+        let name = format!("sluice.{name}");
+        // A dash stands for a name that is left out.
+        if *value == "-" { all.remove(&name) } else { all.insert(name, (*value).to_owned()) };
+    }
+    from_filter(&all)
+}
+
+#[test]
+fn the_filters_words_are_read_and_nothing_else_is() {
+    let amount = |minor| AmountMinor::new(minor).unwrap();
+    let (five, charge) = (Some(amount(5)), ("amount_minor", "5"));
+    type Row<'a> = (&'a [(&'a str, &'a str)], Result<(What, Dry), &'a str>);
+    let table: &[Row<'_>] = &[
+        (&[("action", "consume"), charge], Ok((What::Consume(amount(5)), Dry::No))),
+        (&[("action", "consume"), charge, ("dry", "journal"), ("order_no", "-")], Ok((What::Consume(amount(5)), Dry::Noted))),
+        (&[("action", "consume"), charge, ("dry", "1"), ("order_no", "-")], Ok((What::Consume(amount(5)), Dry::Silent))),
+        (&[("action", "consume"), charge, ("order_no", "-")], Err("sluice.order_no is missing")),
+        (&[("action", "consume")], Err("sluice.amount_minor is missing")),
+        (&[("action", "consume"), ("amount_minor", "5.0")], Err("sluice.amount_minor")),
+        (&[("action", "consume"), charge, ("dry", "yes")], Err("sluice.dry is \"yes\"")),
+        (&[("action", "hold"), charge], Ok((What::Hold(amount(5)), Dry::No))),
+        (&[("action", "hold"), charge, ("dry", "1"), ("order_no", "-")], Err("sluice.order_no is missing")),
+        (&[("action", "hold")], Err("sluice.amount_minor is missing")),
+        (&[("action", "settle")], Ok((What::Settle { amount: None, last: true }, Dry::No))),
+        (
+            &[("action", "settle"), charge, ("final", "0"), ("dry", "1"), ("operation_no", "c")],
+            Ok((What::Settle { amount: five, last: false }, Dry::Silent)),
+        ),
+        (&[("action", "settle"), ("final", "1")], Err("sluice.final is \"1\", it may only be \"0\"")),
+        (&[("action", "settle"), ("order_no", "-")], Err("sluice.order_no is missing")),
+        (
+            &[("action", "refund"), ("operation_no", "r"), ("stage", "reserve")],
+            Ok((What::Refund { amount: None, reserve: true }, Dry::No)),
+        ),
+        (&[("action", "refund"), ("operation_no", "r"), charge], Ok((What::Refund { amount: five, reserve: false }, Dry::No))),
+        (&[("action", "refund"), charge], Err("sluice.operation_no is missing")),
+        (&[("action", "refund"), ("operation_no", "r"), ("stage", "apply")], Err("sluice.stage is \"apply\"")),
+        (&[("action", "refund"), ("operation_no", "")], Err("sluice.operation_no: operation_no must have 1 to 128")),
+        (&[("action", "void"), ("reason", "client_gone")], Ok((What::VoidAttempt, Dry::No))),
+        (&[("action", "void_order"), ("dry", "1")], Ok((What::Void, Dry::Silent))),
+        (&[("action", "release")], Err("none of consume, hold, settle, refund, void and void_order")),
+        (&[("action", "void"), ("attempt", "-")], Err("sluice.attempt is missing")),
+        (&[("action", "void"), ("mode", "maybe")], Err("sluice.mode is \"maybe\"")),
+        (&[("action", "void"), ("currency", "XXQ")], Err("")),
+    ];
+    for (extensions, expected) in table {
+        match (read(extensions), expected) {
+            (Ok(ask), Ok((what, dry))) => assert_eq!((ask.what, ask.dry), (*what, *dry), "{extensions:?}"),
+            (Err(error), Err(part)) => assert!(error.contains(part), "{extensions:?}: {error}"),
+            (got, expected) => panic!("{extensions:?}: {got:?}, not {expected:?}"),
+        }
+    }
+    let long = "r".repeat(REASON_LEN_MAX + 1);
+    assert!(read(&[("action", "void"), ("reason", &long)]).unwrap_err().contains("longer than 64"));
+}
+
+/// Rules with one of each action, each on its own path.
+fn rules() -> Document {
+    let rule = |action: &str, more: Value| {
+        let mut extract = json!({"merchant": [{"header": "m"}], "currency": [{"header": "c"}]});
+        let fields: &[&str] = match action {
+            "check" => &["amount"],
+            "refund" => &["order_no", "operation_no"],
+            "settle" | "void" => &["order_no"],
+            _ => &["amount", "order_no"],
+        };
+        for field in fields {
+            extract[*field] = json!([{"header": field}]);
+        }
+        let mut name = action.to_owned();
+        more.get("settle").iter().for_each(|_| name.push_str("-later"));
+        let path = format!("/{name}");
+        let mut rule = json!({"name": name, "match": {"methods": ["POST"], "path": path}, "unit": "minor",
+            "action": action, "extract": extract});
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        rule
+    };
+    let plain = ["consume", "hold", "settle", "refund", "void", "check"].map(|action| rule(action, json!({})));
+    let mut all = plain.to_vec();
+    all.push(rule("hold", json!({"settle": "later"})));
+    Document::from_json(json!({"rules": all}).to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn envoys_own_filter_gets_what_it_can_carry_out() {
+    let headers = [("m", "m"), ("c", "USD"), ("amount", "5"), ("order_no", "o"), ("operation_no", "r")];
+    let native = |path: &str| {
+        let http = HttpRequest {
+            method: "POST".into(),
+            path: path.into(),
+            headers: HashMap::from(headers.map(|(key, value)| (key.to_owned(), value.to_owned()))),
+            ..HttpRequest::default()
+        };
+        let request = attribute_context::Request { http: Some(http), ..attribute_context::Request::default() };
+        AttributeContext { request: Some(request), ..AttributeContext::default() }
+    };
+    let amount = AmountMinor::new(5).unwrap();
+    let table = [
+        ("/consume", Ok((What::Consume(amount), Dry::No, true))),
+        ("/hold-later", Ok((What::Hold(amount), Dry::No, true))),
+        ("/check", Ok((What::Consume(amount), Dry::Noted, false))),
+        ("/hold", Err("hold")),
+        ("/settle", Err("settle")),
+        ("/refund", Err("refund")),
+        ("/void", Err("void")),
+    ];
+    let rules = rules();
+    for (path, expected) in table {
+        match (Asked::read(&native(path), Some(&rules)), expected) {
+            (Asked::Decide(ask), Ok((what, dry, has_order))) => {
+                assert_eq!((ask.what, ask.dry, ask.order_no.is_some()), (what, dry, has_order), "{path}");
+                assert!(ask.is_native);
+            }
+            (Asked::Refuse(Mode::Enforce, refusal), Err(action)) => {
+                let mut part = String::new();
+                write!(part, "the rule's action {action} needs the gateway's answer").unwrap();
+                assert!(refusal.detail.starts_with(&part), "{path}: {}", refusal.detail);
+            }
+            (got, _) => panic!("{path}: {got:?}"),
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Connections to Postgres for everything but the journal, which has one of its own.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+
+use crate::settings::Secret;
+
+/// How long a caller waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A connection that nobody used for so long is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Postgres gives up a statement, or the wait for a lock, before a caller gives up the request.
+const SESSION: [(&str, &str); 3] =
+    [("statement_timeout", "8s"), ("lock_timeout", "4s"), ("idle_in_transaction_session_timeout", "10s")];
+
+/// A pool that connects when it is first used, so that a server starts with Postgres away.
+///
+/// # Errors
+/// [`sqlx::Error`] for a URL that cannot be read.
+pub fn pool(url: &Secret, connections_max: u32) -> Result<PgPool, sqlx::Error> {
+    let options = PgConnectOptions::from_str(url.expose())?
+        .application_name("sluice-server")
+        .options(SESSION)
+        .disable_statement_logging();
+    let pool = PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(IDLE_TIMEOUT);
+    Ok(pool.connect_lazy_with(options))
+}

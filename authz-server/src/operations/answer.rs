@@ -1,0 +1,366 @@
+//! What callers are told: figures around an operation, and an account as it stands. Amounts are minor units.
+
+use chrono::{DateTime, Utc};
+use proto::LimitFigures;
+use quota::{Account, Figures, LimitName, Outlook, Period, Policy, Prediction, Record};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Done;
+
+/// An account's counters.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Counters {
+    pub daily_used: u64,
+    pub monthly_used: u64,
+    pub yearly_used: u64,
+    /// What open holds have not settled; part of what is used.
+    pub pending_amount: u64,
+    pub refunded_today: u64,
+    pub refunded_month: u64,
+    pub refunded_year: u64,
+    pub transactions_today: u64,
+    pub transactions_month: u64,
+    pub transactions_year: u64,
+}
+
+impl Counters {
+    fn after(record: &Record) -> Self {
+        let Record { day, month, year, .. } = record;
+        Self {
+            daily_used: day.amount_after,
+            monthly_used: month.amount_after,
+            yearly_used: year.amount_after,
+            pending_amount: record.pending_after,
+            refunded_today: day.refunded_after,
+            refunded_month: month.refunded_after,
+            refunded_year: year.refunded_after,
+            transactions_today: day.count_after,
+            transactions_month: month.count_after,
+            transactions_year: year.count_after,
+        }
+    }
+
+    fn of(account: &Account) -> Self {
+        let Account { day, month, year, .. } = account;
+        Self {
+            daily_used: day.amount,
+            monthly_used: month.amount,
+            yearly_used: year.amount,
+            pending_amount: account.pending,
+            refunded_today: day.refunded,
+            refunded_month: month.refunded,
+            refunded_year: year.refunded,
+            transactions_today: day.count,
+            transactions_month: month.count,
+            transactions_year: year.count,
+        }
+    }
+}
+
+/// How an order stands.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct OrderView {
+    pub order_no: String,
+    /// `open` (not charged), `charged`, `held`, `settled` or `voided`.
+    #[schema(value_type = String, example = "held")]
+    pub state: &'static str,
+    pub amount: u64,
+    /// Captured of a hold.
+    pub settled: u64,
+    /// Refunded, and reserved for refunds.
+    pub refunded: u64,
+    /// When an open hold ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_until: Option<DateTime<Utc>>,
+}
+
+/// An operation took effect.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct OperationAnswer {
+    /// Always true: a refusal is a problem with its own status.
+    pub success: bool,
+    #[schema(value_type = String, example = "ADMITTED")]
+    pub code: &'static str,
+    /// The operation had been done by an earlier request; this one changed nothing.
+    pub replay: bool,
+    /// The decision; its usage log row has the same id.
+    pub decision_id: Uuid,
+    pub merchant_id: String,
+    #[schema(example = "USD")]
+    pub currency: String,
+    /// The amount that the operation moved.
+    pub amount: u64,
+    #[serde(flatten)]
+    pub counters: Counters,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderView>,
+    pub is_suspended: bool,
+    /// Number of changes of the account so far.
+    pub version: u64,
+    /// How long the payment is to be held back, where the policy throttles; milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_version: Option<String>,
+}
+
+impl OperationAnswer {
+    /// The answer of an operation that was not refused.
+    #[must_use]
+    pub fn of(done: &Done) -> Self {
+        let record = &done.reply.record;
+        Self {
+            success: true,
+            code: record.code.as_str(),
+            replay: record.replay,
+            decision_id: Uuid::from_bytes(done.reply.decision_id),
+            merchant_id: done.command.merchant.to_string(),
+            currency: done.command.currency.to_string(),
+            amount: record.amount,
+            counters: Counters::after(record),
+            order: order_view(done),
+            is_suspended: record.suspended_at_ms > 0,
+            version: record.version,
+            delay_ms: (record.wait_ms > 0).then_some(record.wait_ms),
+            policy_version: done.policy.as_ref().map(|policy| policy.version.to_string()),
+        }
+    }
+}
+
+fn order_view(done: &Done) -> Option<OrderView> {
+    let order = &done.reply.record.order;
+    let held = order.state == quota::OrderState::Held;
+    done.command.order_no.as_ref().map(|order_no| OrderView {
+        order_no: order_no.to_string(),
+        state: order.state.as_str(),
+        amount: order.amount,
+        settled: order.settled,
+        refunded: order.refunded,
+        hold_until: DateTime::from_timestamp(i64::from(order.hold_until_secs), 0).filter(|_| held),
+    })
+}
+
+/// A limit and what it leaves.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct LimitView {
+    #[schema(value_type = String, example = "daily_amount")]
+    pub name: &'static str,
+    pub max: u64,
+    /// Counted, the asked payment included where it is allowed.
+    pub used: u64,
+    pub remaining: u64,
+    /// When the window ends; absent where no window lifts the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resets_at: Option<DateTime<Utc>>,
+    /// When the limit will be used up if the window goes on at its rate so far; absent where the window ends first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exhausted_at: Option<DateTime<Utc>>,
+}
+
+impl From<&Outlook> for LimitView {
+    fn from(outlook: &Outlook) -> Self {
+        Self {
+            name: outlook.limit.as_str(),
+            max: outlook.max,
+            used: outlook.used,
+            remaining: outlook.remaining,
+            resets_at: outlook.resets_at_ms.and_then(DateTime::from_timestamp_millis),
+            exhausted_at: outlook.exhausted_at_ms.and_then(DateTime::from_timestamp_millis),
+        }
+    }
+}
+
+/// Whether a payment would be admitted, and what its limits leave. Nothing was consumed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CheckAnswer {
+    pub allowed: bool,
+    /// The code that a charge would be answered with.
+    #[schema(value_type = String, example = "ADMITTED")]
+    pub code: &'static str,
+    /// What would remain of the day's amount after the payment; what remains now where it is refused. Null without a limit.
+    pub remaining_daily: Option<u64>,
+    pub remaining_monthly: Option<u64>,
+    pub remaining_yearly: Option<u64>,
+    /// Every limit that the policy sets.
+    pub limits: Vec<LimitView>,
+    /// The limit that lets the fewest payments of this size through.
+    #[schema(value_type = Option<String>, example = "daily_amount")]
+    pub binding_limit: Option<&'static str>,
+    /// When the binding limit resets.
+    pub resets_at: Option<DateTime<Utc>>,
+    /// How many payments of this size fit, this one included. Null where nothing bounds them.
+    pub fits: Option<u64>,
+    /// The earliest projected exhaustion of a limit.
+    pub exhausted_at: Option<DateTime<Utc>>,
+    /// How long the payment would be held back, or after which time it may come again; milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    pub policy_version: Option<String>,
+}
+
+impl CheckAnswer {
+    /// The answer to a dry charge.
+    #[must_use]
+    pub fn of(done: &Done) -> Self {
+        let record = &done.reply.record;
+        let amount = done.command.action.amount().unwrap_or_default();
+        let prediction = done.policy.as_ref().map(|policy| {
+            Prediction::of(record, amount, &policy.limits, &policy.calendar, done.command.now_ms)
+        });
+        let limits: Vec<LimitView> =
+            prediction.iter().flat_map(|prediction| &prediction.limits).map(LimitView::from).collect();
+        let remaining = |limit: LimitName| {
+            limits.iter().find(|view| view.name == limit.as_str()).map(|view| view.remaining)
+        };
+        // The limit that refuses binds, whatever the next payments would meet first.
+        let refusing = LimitName::of_code(record.code);
+        let binding = refusing.or_else(|| prediction.as_ref().and_then(|prediction| prediction.binding));
+        let binding_view = binding.and_then(|limit| limits.iter().find(|view| view.name == limit.as_str()));
+        let allowed = record.code.http_status() == 200;
+        let hard = !allowed && refusing.is_none() && record.code != quota::Code::Throttled;
+        Self {
+            allowed,
+            code: record.code.as_str(),
+            remaining_daily: remaining(LimitName::DailyAmount),
+            remaining_monthly: remaining(LimitName::MonthlyAmount),
+            remaining_yearly: remaining(LimitName::YearlyAmount),
+            binding_limit: binding.map(LimitName::as_str),
+            resets_at: binding_view.and_then(|view| view.resets_at),
+            fits: if hard { Some(0) } else { prediction.as_ref().and_then(|prediction| prediction.fits) },
+            exhausted_at: prediction
+                .as_ref()
+                .and_then(|prediction| prediction.exhausted_at_ms)
+                .and_then(DateTime::from_timestamp_millis),
+            wait_ms: (record.wait_ms > 0).then_some(record.wait_ms),
+            policy_version: done.policy.as_ref().map(|policy| policy.version.to_string()),
+            limits,
+        }
+    }
+}
+
+/// The limit that refused, as problems show it, with the whole seconds after which it may be asked again.
+#[must_use]
+pub fn refusing_limit(done: &Done) -> (Option<LimitFigures>, Option<u64>) {
+    let record = &done.reply.record;
+    let wait_secs = (record.wait_ms > 0).then(|| record.wait_ms.div_ceil(1000));
+    let Some((limit, policy)) = LimitName::of_code(record.code).zip(done.policy.as_ref()) else {
+        return (None, wait_secs);
+    };
+    let figures = Figures::of(limit, &policy.limits, record);
+    let resets_at_ms = limit.period().and_then(|period| policy.calendar.ends_at_ms(period, figures.window));
+    let left_ms = resets_at_ms.map(|at| u64::try_from(at.saturating_sub(done.command.now_ms)).unwrap_or_default());
+    let limit = LimitFigures {
+        name: limit.as_str().to_owned(),
+        max: figures.max,
+        used: figures.before,
+        remaining: figures.remaining(),
+        resets_at: resets_at_ms
+            .and_then(DateTime::from_timestamp_millis)
+            .map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)),
+    };
+    (Some(limit), left_ms.map(|left| left.div_ceil(1000).max(1)).or(wait_secs))
+}
+
+/// What the journal knows beside the counters.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Provenance {
+    pub suspended_reason: Option<String>,
+    pub suspended_by: Option<String>,
+    pub last_order_no: Option<String>,
+    pub last_payment_no: Option<String>,
+    pub last_updated_by: Option<String>,
+}
+
+/// An account as it stands.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AccountView {
+    pub merchant_id: String,
+    #[schema(example = "USD")]
+    pub currency: String,
+    #[serde(flatten)]
+    pub counters: Counters,
+    /// When the day, month and year of the account end; null without a policy.
+    pub daily_reset_at: Option<DateTime<Utc>>,
+    pub monthly_reset_at: Option<DateTime<Utc>>,
+    pub yearly_reset_at: Option<DateTime<Utc>>,
+    pub is_suspended: bool,
+    pub suspended_at: Option<DateTime<Utc>>,
+    /// Some seconds behind the counters, because the journal tells it.
+    #[serde(flatten)]
+    pub provenance: Provenance,
+    /// Number of changes of the account so far.
+    pub version: u64,
+    /// Every limit that the policy sets.
+    pub limits: Vec<LimitView>,
+    pub policy_version: Option<String>,
+}
+
+impl AccountView {
+    /// The account as of its windows; `account` is rolled to them.
+    pub(super) fn of(
+        merchant_id: String,
+        currency: String,
+        account: &Account,
+        policy: Option<&Policy>,
+        provenance: Provenance,
+        now_ms: i64,
+    ) -> Self {
+        let resets = |period| {
+            let at = policy.and_then(|policy| policy.calendar.ends_at_ms(period, account.of(period).id));
+            at.and_then(DateTime::from_timestamp_millis)
+        };
+        let suspended_at = i64::try_from(account.suspended_at_ms).ok().filter(|at| *at > 0);
+        Self {
+            merchant_id,
+            currency,
+            counters: Counters::of(account),
+            daily_reset_at: resets(Period::Day),
+            monthly_reset_at: resets(Period::Month),
+            yearly_reset_at: resets(Period::Year),
+            is_suspended: suspended_at.is_some(),
+            suspended_at: suspended_at.and_then(DateTime::from_timestamp_millis),
+            provenance: if suspended_at.is_some() {
+                provenance
+            } else {
+                Provenance { suspended_reason: None, suspended_by: None, ..provenance }
+            },
+            version: account.version,
+            limits: policy.map(|policy| limits(account, policy, now_ms)).unwrap_or_default(),
+            policy_version: policy.map(|policy| policy.version.to_string()),
+        }
+    }
+}
+
+fn limits(account: &Account, policy: &Policy, now_ms: i64) -> Vec<LimitView> {
+    let record = standing(account);
+    let prediction =
+        Prediction::of(&record, quota::AmountMinor::ZERO, &policy.limits, &policy.calendar, now_ms);
+    prediction.limits.iter().map(LimitView::from).collect()
+}
+
+/// The record of a decision that changes nothing.
+fn standing(account: &Account) -> Record {
+    let window = |period| {
+        let counter = account.of(period);
+        quota::WindowFigures {
+            id: counter.id,
+            epoch: counter.epoch,
+            amount_before: counter.amount,
+            amount_after: counter.amount,
+            count_before: counter.count,
+            count_after: counter.count,
+            refunded_before: counter.refunded,
+            refunded_after: counter.refunded,
+        }
+    };
+    Record {
+        day: window(Period::Day),
+        month: window(Period::Month),
+        year: window(Period::Year),
+        pending_before: account.pending,
+        pending_after: account.pending,
+        ..Record::bare(quota::Code::Admitted)
+    }
+}

@@ -1,0 +1,277 @@
+//! What callers send: one type for each operation, shared by REST, batches and gRPC. Amounts are whole minor units.
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+/// Would a payment be admitted?
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    /// Minor units, more than 0.
+    #[schema(example = 50_000, minimum = 1)]
+    pub amount: i64,
+    #[schema(max_length = 32)]
+    pub channel: Option<String>,
+}
+
+/// Consume quota for an order, once: for good, or as a hold whose final amount is open.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChargeRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    /// The idempotency key: the same order with the same amount gets the first answer.
+    #[schema(example = "ORDER-001", max_length = 128)]
+    pub order_no: String,
+    /// Minor units, more than 0.
+    #[schema(example = 50_000, minimum = 1)]
+    pub amount: i64,
+    /// The gateway's own number of the payment.
+    #[schema(max_length = 128)]
+    pub payment_no: Option<String>,
+    #[schema(max_length = 32)]
+    pub channel: Option<String>,
+    /// A note for the usage log.
+    #[schema(max_length = 1024)]
+    pub remarks: Option<String>,
+    /// Data of the caller for the usage log.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Capture from a hold.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SettleRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    #[schema(example = "ORDER-001", max_length = 128)]
+    pub order_no: String,
+    /// Minor units, more than 0; all that is still held where none is given.
+    #[schema(minimum = 1)]
+    pub amount: Option<i64>,
+    /// The idempotency key of this capture within the order; required where `final` is false.
+    #[schema(max_length = 128)]
+    pub capture_no: Option<String>,
+    /// Whether the hold ends with this capture, and what it still holds is returned; true where it is not given.
+    pub r#final: Option<bool>,
+    /// A note for the usage log.
+    #[schema(max_length = 1024)]
+    pub remarks: Option<String>,
+    /// Data of the caller for the usage log.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// End a hold; what it still holds is returned.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VoidRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    #[schema(example = "ORDER-001", max_length = 128)]
+    pub order_no: String,
+    /// Why, for the usage log.
+    #[schema(max_length = 1024)]
+    pub remarks: Option<String>,
+    /// Data of the caller for the usage log.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Return captured quota.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefundRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    #[schema(example = "ORDER-001", max_length = 128)]
+    pub order_no: String,
+    /// The idempotency key of this refund within the order.
+    #[schema(example = "REFUND-001", max_length = 128)]
+    pub refund_no: String,
+    /// Minor units, more than 0; all that was captured and not refunded where none is given.
+    #[schema(minimum = 1)]
+    pub amount: Option<i64>,
+    #[schema(max_length = 128)]
+    pub payment_no: Option<String>,
+    /// A note for the usage log.
+    #[schema(max_length = 1024)]
+    pub remarks: Option<String>,
+    /// Data of the caller for the usage log.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Give back what an order has consumed: a hold is voided, what was captured is refunded.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    #[schema(example = "ORDER-001", max_length = 128)]
+    pub order_no: String,
+    /// Minor units, more than 0; all that is left where none is given. A hold is voided as a whole.
+    #[schema(minimum = 1)]
+    pub amount: Option<i64>,
+    /// Tells several releases of one order apart; without it an order is released once.
+    #[schema(max_length = 128)]
+    pub refund_no: Option<String>,
+    #[schema(max_length = 128)]
+    pub payment_no: Option<String>,
+    /// A note for the usage log.
+    #[schema(max_length = 1024)]
+    pub remarks: Option<String>,
+    /// Data of the caller for the usage log.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// How a counter is corrected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdjustOperation {
+    Add,
+    Subtract,
+    Set,
+}
+
+/// A counter of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CounterField {
+    DailyUsed,
+    MonthlyUsed,
+    YearlyUsed,
+    TransactionsToday,
+    TransactionsMonth,
+    TransactionsYear,
+    RefundedToday,
+    RefundedMonth,
+    RefundedYear,
+    PendingAmount,
+}
+
+/// Correct one counter by hand.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdjustRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    pub counter: CounterField,
+    pub operation: AdjustOperation,
+    /// Minor units, or a number of transactions; 0 or more.
+    #[schema(minimum = 0)]
+    pub amount: i64,
+    /// Why, for the usage log.
+    #[schema(example = "duplicate import of 2026-11-20", max_length = 1024)]
+    pub reason: String,
+    /// The account's `version` that the change was decided on. Without it a request that is sent twice counts twice.
+    #[schema(minimum = 0)]
+    pub expected_version: Option<u64>,
+    /// Data of the caller for the usage log.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// The windows to empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ResetWindow {
+    Daily,
+    Monthly,
+    Yearly,
+    All,
+}
+
+/// Empty windows: consumed amount, number of transactions and refunds.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResetRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    pub window: ResetWindow,
+    /// Why, for the usage log.
+    #[schema(max_length = 1024)]
+    pub reason: String,
+    /// The account's `version` that the reset was decided on.
+    #[schema(minimum = 0)]
+    pub expected_version: Option<u64>,
+    /// Data of the caller for the usage log.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Refuse new charges of an account from now on, or take them again.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SuspendRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    /// Why, for the usage log.
+    #[schema(max_length = 1024)]
+    pub reason: String,
+}
+
+/// Make an account, so that it is listed before its first payment.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InitializeRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+}
+
+/// One operation of a batch.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(tag = "action", rename_all = "lowercase")]
+pub enum BatchOperation {
+    Check(CheckRequest),
+    Consume(ChargeRequest),
+    Hold(ChargeRequest),
+    Settle(SettleRequest),
+    Void(VoidRequest),
+    Release(ReleaseRequest),
+    Refund(RefundRequest),
+    Adjust(AdjustRequest),
+    Reset(ResetRequest),
+    Suspend(SuspendRequest),
+    Resume(SuspendRequest),
+    Initialize(InitializeRequest),
+}
+
+/// Many operations at once.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchRequest {
+    /// 1 to 1000 operations. Those of one merchant are done in their order.
+    #[schema(min_items = 1, max_items = 1000)]
+    pub operations: Vec<BatchOperation>,
+    /// All or none, for operations of one merchant.
+    #[serde(default)]
+    pub atomic: bool,
+}

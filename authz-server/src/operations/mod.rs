@@ -1,0 +1,341 @@
+//! Operations on quota that callers ask for over REST and gRPC: one path from a valid request to the store's decision.
+//!
+//! Deciding is the store's; what is told to whom, and in which form, is the transports'.
+
+mod answer;
+mod body;
+mod request;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use quota::{
+    Account, Action, ActorId, AttemptId, Charge, Code, Command, Currency, Dry, HoldTerms, MerchantId, Order, Policy, Refund,
+    Reply, Settle, shard_of,
+};
+use sqlx::PgPool;
+use thiserror::Error;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::clock;
+use crate::journal::history::{self, HistoryError};
+use crate::metrics::Metrics;
+use crate::policy::Policies;
+use crate::settings::Live;
+use crate::store::{Notes, RedisStore, Store, StoreError};
+
+pub use answer::{
+    AccountView, CheckAnswer, Counters, LimitView, OperationAnswer, OrderView, Provenance, refusing_limit,
+};
+pub use body::{
+    AdjustOperation, AdjustRequest, BatchOperation, BatchRequest, ChargeRequest, CheckRequest, CounterField,
+    InitializeRequest, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest,
+    VoidRequest,
+};
+pub use request::{Ask, Invalid, Request, capture_id};
+
+/// Most operations of a batch.
+pub const BATCH_MAX: usize = 1000;
+/// Requests of the API are told apart by their orders and numbers; all of them are one attempt.
+const ATTEMPT: &str = "api";
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    pub id: ActorId,
+    /// `admin` for people, `api` for other programs.
+    pub operator_type: &'static str,
+}
+
+/// An operation that was decided: done, or refused by its code.
+#[derive(Clone, Debug)]
+pub struct Done {
+    pub command: Command,
+    pub reply: Reply,
+    /// The policy in force; `None` where there is none.
+    pub policy: Option<Arc<Policy>>,
+}
+
+impl Done {
+    /// Whether the operation was refused.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.reply.record.code.http_status() != 200
+    }
+}
+
+/// No decision could be had. A refusal is not an error.
+#[derive(Debug, Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    History(#[from] HistoryError),
+}
+
+/// What operations work with.
+#[derive(Clone, Debug)]
+pub struct Operations {
+    store: Arc<RedisStore>,
+    policies: Arc<Policies>,
+    pool: PgPool,
+    live: Live,
+    metrics: Arc<Metrics>,
+    shards: u16,
+}
+
+/// An operation with all that the store is to be told of it.
+struct Prepared {
+    command: Command,
+    notes: Notes,
+    policy: Option<Arc<Policy>>,
+}
+
+impl Operations {
+    /// Puts the parts together. The store's connection and the pool belong to the runtime that calls.
+    #[must_use]
+    pub fn new(
+        store: Arc<RedisStore>,
+        policies: Arc<Policies>,
+        pool: PgPool,
+        live: Live,
+        metrics: Arc<Metrics>,
+        shards: u16,
+    ) -> Self {
+        Self { store, policies, pool, live, metrics, shards }
+    }
+
+    /// The policies that operations are decided by.
+    #[must_use]
+    pub fn policies(&self) -> Arc<Policies> {
+        Arc::clone(&self.policies)
+    }
+
+    /// Does one operation.
+    ///
+    /// # Errors
+    /// [`Failure`] where no decision could be had; the operation may have been done then.
+    pub async fn execute(&self, actor: &Actor, request: Request) -> Result<Done, Failure> {
+        let Prepared { command, notes, policy } = self.prepare(actor, request).await?;
+        let reply = match self.store.apply(&command, &notes).await {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.failed(&command, error.into())),
+        };
+        Ok(self.done(command, &notes, policy, reply))
+    }
+
+    /// Does the operations of one merchant in their order: all, or none where one is refused.
+    ///
+    /// # Errors
+    /// As [`Operations::execute`].
+    pub async fn execute_all_or_none(&self, actor: &Actor, requests: Vec<Request>) -> Result<Vec<Done>, Failure> {
+        let mut prepared = Vec::with_capacity(requests.len());
+        for request in requests {
+            prepared.push(self.prepare(actor, request).await?);
+        }
+        self.apply(prepared, true).await
+    }
+
+    /// Does many operations, with one store call for each shard; those of one merchant in their order. The outcomes are in the
+    /// requests' order.
+    pub async fn execute_each(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Result<Done, Arc<Failure>>> {
+        let mut outcomes: BTreeMap<usize, Result<Done, Arc<Failure>>> = BTreeMap::new();
+        let mut shards: BTreeMap<u16, Vec<(usize, Prepared)>> = BTreeMap::new();
+        for (place, request) in requests.into_iter().enumerate() {
+            let shard = shard_of(&request.merchant, self.shards);
+            match self.prepare(actor, request).await {
+                Ok(prepared) => shards.entry(shard).or_default().push((place, prepared)),
+                Err(failure) => drop(outcomes.insert(place, Err(Arc::new(failure)))),
+            }
+        }
+        for batch in shards.into_values() {
+            let (places, prepared): (Vec<usize>, Vec<Prepared>) = batch.into_iter().unzip();
+            match self.apply(prepared, false).await {
+                Ok(done) => outcomes.extend(places.into_iter().zip(done.into_iter().map(Ok))),
+                Err(failure) => {
+                    let failure = Arc::new(failure);
+                    outcomes.extend(places.into_iter().map(|place| (place, Err(Arc::clone(&failure)))));
+                }
+            }
+        }
+        outcomes.into_values().collect()
+    }
+
+    /// The account as it stands now; `None` where nothing was ever done with it.
+    ///
+    /// # Errors
+    /// [`Failure`] where the store gives no answer.
+    pub async fn account(
+        &self,
+        merchant: &MerchantId,
+        currency: Currency,
+        provenance: Provenance,
+    ) -> Result<Option<AccountView>, Failure> {
+        match self.store.account(merchant, currency).await? {
+            Some(account) => Ok(Some(self.view(merchant, currency, account, provenance).await)),
+            None => Ok(None),
+        }
+    }
+
+    /// Every account of a merchant as it stands now, with what the journal knows of each.
+    ///
+    /// # Errors
+    /// [`Failure`] where the store gives no answer.
+    pub async fn accounts(
+        &self,
+        merchant: &MerchantId,
+        mut provenances: HashMap<String, Provenance>,
+    ) -> Result<Vec<AccountView>, Failure> {
+        let mut views = Vec::new();
+        for (currency, account) in self.store.accounts(merchant).await? {
+            let provenance = provenances.remove(currency.code()).unwrap_or_default();
+            views.push(self.view(merchant, currency, account, provenance).await);
+        }
+        Ok(views)
+    }
+
+    async fn view(
+        &self,
+        merchant: &MerchantId,
+        currency: Currency,
+        account: Account,
+        provenance: Provenance,
+    ) -> AccountView {
+        let now_ms = clock::now_ms();
+        let policy = self.policies.effective(merchant, currency, None, now_ms).await;
+        let windows = policy.as_ref().map(|policy| policy.calendar.windows_at(now_ms)).unwrap_or_default();
+        let account = account.rolled(windows);
+        AccountView::of(merchant.to_string(), currency.to_string(), &account, policy.as_deref(), provenance, now_ms)
+    }
+
+    async fn apply(&self, prepared: Vec<Prepared>, all_or_none: bool) -> Result<Vec<Done>, Failure> {
+        let (batch, policies): (Vec<(Command, Notes)>, Vec<_>) =
+            prepared.into_iter().map(|Prepared { command, notes, policy }| ((command, notes), policy)).unzip();
+        let replies = match self.store.apply_batch(&batch, all_or_none).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                let failure = Failure::from(error);
+                batch.iter().for_each(|(command, _)| self.log_failure(command, &failure));
+                return Err(failure);
+            }
+        };
+        let done = batch.into_iter().zip(policies).zip(replies);
+        Ok(done.map(|(((command, notes), policy), reply)| self.done(command, &notes, policy, reply)).collect())
+    }
+
+    async fn prepare(&self, actor: &Actor, request: Request) -> Result<Prepared, Failure> {
+        let now_ms = clock::now_ms();
+        let Request { merchant, currency, order_no, payment_no, operation_no, channel, ask, .. } = request;
+        let policy = self.policies.effective(&merchant, currency, channel.as_ref(), now_ms).await;
+        let notes = Notes {
+            actor: actor.id.to_string(),
+            mode: quota::Mode::Enforce.as_str(),
+            policy_version: policy.as_ref().map(|policy| policy.version.to_string()).unwrap_or_default(),
+            reason: request.reason,
+            operator_type: actor.operator_type,
+            remarks: request.remarks,
+            metadata: request.metadata,
+            ..Notes::default()
+        };
+        let live = self.live.current();
+        let bounded = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let mut command = Command {
+            action: action(&ask, policy.as_deref(), currency, channel.as_ref()),
+            dry: if matches!(ask, Ask::Check(_)) { Dry::Silent } else { Dry::No },
+            attempt: AttemptId::from_text(ATTEMPT),
+            decision_id: clock::decision_id(),
+            now_ms,
+            // Without a policy there is no calendar: the windows stay as they are stored.
+            windows: policy.as_ref().map(|policy| policy.calendar.windows_at(now_ms)).unwrap_or_default(),
+            order_ttl_secs: bounded(live.order_ttl_secs),
+            backlog_max: bounded(live.backlog_events_max),
+            history: None,
+            merchant,
+            currency,
+            order_no,
+            payment_no,
+            operation_no,
+            channel,
+        };
+        command.history = self.history(&command).await?.map(Box::new);
+        Ok(Prepared { command, notes, policy })
+    }
+
+    /// The order as the journal knows it, where the operation is about one that the store has forgotten. Between this look and
+    /// the decision it may appear there again: then the store's own knowledge goes before it.
+    async fn history(&self, command: &Command) -> Result<Option<Order>, Failure> {
+        let (Action::Settle(_) | Action::Refund(_) | Action::Release(_) | Action::Void) = &command.action else {
+            return Ok(None);
+        };
+        let Some(order_no) = &command.order_no else { return Ok(None) };
+        let known = self.store.order(&command.merchant, order_no).await?;
+        if known.is_some_and(|order| i64::from(order.expires_at_secs) > command.now_ms / 1000) {
+            return Ok(None);
+        }
+        Ok(history::find(&self.pool, &self.store, &command.merchant, order_no, command.order_ttl_secs).await?)
+    }
+
+    fn done(&self, command: Command, notes: &Notes, policy: Option<Arc<Policy>>, reply: Reply) -> Done {
+        let record = &reply.record;
+        if command.dry == Dry::No {
+            self.metrics.decision(command.action.as_str(), record.code, record.replay);
+        }
+        info!(
+            decision_id = %Uuid::from_bytes(reply.decision_id),
+            event_id = %Uuid::from_bytes(reply.event_id),
+            action = command.action.as_str(),
+            dry = command.dry != Dry::No,
+            merchant = %command.merchant,
+            order_no = command.order_no.as_ref().map(quota::OrderNo::as_str),
+            operation_no = command.operation_no.as_ref().map(quota::OperationNo::as_str),
+            amount_minor = record.amount,
+            currency = %command.currency,
+            code = record.code.as_str(),
+            replay = record.replay,
+            policy_version = notes.policy_version,
+            actor = notes.actor,
+            "operation"
+        );
+        Done { command, reply, policy }
+    }
+
+    fn failed(&self, command: &Command, failure: Failure) -> Failure {
+        self.log_failure(command, &failure);
+        failure
+    }
+
+    fn log_failure(&self, command: &Command, failure: &Failure) {
+        warn!(
+            decision_id = %Uuid::from_bytes(command.decision_id),
+            action = command.action.as_str(),
+            merchant = %command.merchant,
+            order_no = command.order_no.as_ref().map(quota::OrderNo::as_str),
+            code = Code::StoreUnavailable.as_str(),
+            error = %failure,
+            "no decision on an operation"
+        );
+    }
+}
+
+fn action(ask: &Ask, policy: Option<&Policy>, currency: Currency, channel: Option<&quota::Channel>) -> Action {
+    let charge = |amount| Charge::under(policy, amount, currency, channel);
+    match *ask {
+        Ask::Check(amount) | Ask::Consume(amount) => Action::Consume(charge(amount)),
+        Ask::Hold(amount) => Action::Hold(charge(amount), policy.map_or(HoldTerms::DEFAULT, |policy| policy.hold)),
+        Ask::Settle { amount, id, last } => Action::Settle(Settle {
+            amount,
+            id,
+            last,
+            over_capture_percent: policy.map_or(0, |policy| policy.over_capture_percent),
+        }),
+        Ask::Void => Action::Void,
+        Ask::Refund { amount, id } => Action::Refund(Refund::under(policy, amount, id, false)),
+        Ask::Release { amount, id } => Action::Release(Refund::under(policy, amount, id, false)),
+        Ask::Adjust(adjust) => Action::Adjust(adjust),
+        Ask::Reset(reset) => Action::Reset(reset),
+        Ask::Suspend => Action::Suspend,
+        Ask::Resume => Action::Resume,
+        Ask::Initialize => Action::Initialize,
+    }
+}

@@ -1,0 +1,110 @@
+//! The policy in force for an account as callers of the merchant-quota API read it.
+
+use chrono::Utc;
+use quota::{AmountMinor, Breach, Channel, Currency, MerchantId, OnExpiry, Policy};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::postgres::model::{ALL_CHANNELS, BreachAction, HoldExpiry};
+
+/// The answer to `GET /api/v1/limit-policies/effective`. A limit that is absent does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct EffectivePolicy {
+    pub merchant_id: String,
+    pub currency: String,
+    /// The channel that was asked for; `all` without one.
+    pub channel: String,
+    /// Names what the policy was made of, as decisions do.
+    pub version: String,
+    pub timezone: String,
+    pub cutoff_hour: u32,
+    pub single_min: u64,
+    pub single_max: Option<u64>,
+    /// The same as `single_min`.
+    pub single_trans_min: u64,
+    /// The same as `single_max`.
+    pub single_trans_max: Option<u64>,
+    pub daily_limit: Option<u64>,
+    pub monthly_limit: Option<u64>,
+    pub yearly_limit: Option<u64>,
+    pub max_transactions_daily: Option<u64>,
+    pub max_transactions_monthly: Option<u64>,
+    pub max_transactions_yearly: Option<u64>,
+    pub max_pending_amount: Option<u64>,
+    pub max_refund_daily: Option<u64>,
+    pub max_refund_monthly: Option<u64>,
+    pub allowed_channels: Option<Vec<String>>,
+    pub allowed_currencies: Option<Vec<String>>,
+    pub breach: BreachAction,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle_per_minute: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle_burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle_delay_ms_max: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle_ceiling_percent: Option<u32>,
+    pub hold_lifetime_secs: u32,
+    pub hold_on_expiry: HoldExpiry,
+    pub over_capture_percent: u8,
+    /// When this was so.
+    pub at: chrono::DateTime<Utc>,
+}
+
+impl EffectivePolicy {
+    /// Puts a policy into the API's words.
+    #[must_use]
+    pub fn new(
+        merchant: &MerchantId,
+        currency: Currency,
+        channel: Option<&Channel>,
+        policy: &Policy,
+        at: chrono::DateTime<Utc>,
+    ) -> Self {
+        let limits = &policy.limits;
+        let throttle = match policy.breach {
+            Breach::Reject => None,
+            Breach::Throttle(throttle) => Some(throttle),
+        };
+        let names = |set: &Option<std::collections::BTreeSet<String>>| set.iter().flatten().cloned().collect();
+        Self {
+            merchant_id: merchant.to_string(),
+            currency: currency.code().to_owned(),
+            channel: channel.map_or(ALL_CHANNELS, Channel::as_str).to_owned(),
+            version: policy.version.to_string(),
+            timezone: policy.calendar.zone_name().to_owned(),
+            cutoff_hour: policy.calendar.cutoff_hour(),
+            single_min: policy.single_min.get(),
+            single_max: limit(policy.single_max),
+            single_trans_min: policy.single_min.get(),
+            single_trans_max: limit(policy.single_max),
+            daily_limit: limit(limits.day.amount),
+            monthly_limit: limit(limits.month.amount),
+            yearly_limit: limit(limits.year.amount),
+            max_transactions_daily: limit(limits.day.count),
+            max_transactions_monthly: limit(limits.month.count),
+            max_transactions_yearly: limit(limits.year.count),
+            max_pending_amount: limit(limits.pending),
+            max_refund_daily: limit(limits.refund_daily),
+            max_refund_monthly: limit(limits.refund_monthly),
+            allowed_channels: policy.allowed_channels.as_ref().map(|_| names(&policy.allowed_channels)),
+            allowed_currencies: policy.allowed_currencies.as_ref().map(|_| names(&policy.allowed_currencies)),
+            breach: if throttle.is_some() { BreachAction::Throttle } else { BreachAction::Reject },
+            throttle_per_minute: throttle.map(|throttle| throttle.per_minute),
+            throttle_burst: throttle.map(|throttle| throttle.burst),
+            throttle_delay_ms_max: throttle.map(|throttle| throttle.delay_ms_max),
+            throttle_ceiling_percent: throttle.map(|throttle| throttle.ceiling_percent),
+            hold_lifetime_secs: policy.hold.lifetime_secs,
+            hold_on_expiry: match policy.hold.on_expiry {
+                OnExpiry::Void => HoldExpiry::Void,
+                OnExpiry::Settle => HoldExpiry::Settle,
+            },
+            over_capture_percent: policy.over_capture_percent,
+            at,
+        }
+    }
+}
+
+fn limit(max: AmountMinor) -> Option<u64> {
+    (max != AmountMinor::MAX).then(|| max.get())
+}

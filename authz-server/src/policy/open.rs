@@ -1,0 +1,132 @@
+//! Opens the sources that are configured, and keeps them up to date. A server that nobody gave a policy does not start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota::PolicyError;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{error, warn};
+
+use super::figures::Source;
+use super::file::{FileSource, SourceError};
+use super::postgres::{LoadError, Rows, Watch};
+use super::service::{Asker, Cell, PolicyService};
+use super::Policies;
+use crate::health::Health;
+use crate::http::HttpError;
+use crate::settings::{Live, Settings};
+
+/// How long the start waits for the policies in Postgres where there are others; a server starts with Postgres away.
+const FIRST_READING_MAX: Duration = Duration::from_secs(3);
+/// How long it waits where they are the only ones.
+const ONLY_READING_MAX: Duration = Duration::from_secs(30);
+/// How often it tries in the meantime.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why a server does not start.
+#[derive(Debug, Error)]
+pub enum PolicyStartError {
+    #[error(transparent)]
+    File(#[from] SourceError),
+    #[error(transparent)]
+    Service(#[from] HttpError),
+    #[error("the address of postgres cannot be read: {0}")]
+    Address(#[from] sqlx::Error),
+    #[error("the policies in postgres: {0}")]
+    Postgres(#[from] PolicyError),
+    #[error(
+        "nothing would be enforced: set SLUICE_POLICY_FILE or POLICY_SERVICE_URL, or activate a policy in postgres"
+    )]
+    NothingEnforced,
+}
+
+/// What keeps the policies up to date. It belongs to the runtime that it was opened on.
+#[derive(Debug)]
+pub struct Sources {
+    file: Option<(FileSource, String)>,
+    watch: Watch,
+    service: Option<(Asker, mpsc::Receiver<Arc<Cell>>)>,
+    live: Live,
+}
+
+/// Reads every source that the settings name.
+///
+/// # Errors
+/// [`PolicyStartError`] says what to mend: a file that cannot be used, or no policy at all.
+pub async fn open(
+    settings: &Settings,
+    live: &Live,
+    health: &Arc<Health>,
+) -> Result<(Arc<Policies>, Sources), PolicyStartError> {
+    let file = settings.policy_file.as_deref().map(FileSource::new);
+    let (set, file) = match file {
+        Some(file) => {
+            let (set, text) = file.load()?;
+            (Some(set), Some((file, text)))
+        }
+        None => (None, None),
+    };
+    let service = match &settings.policy_service_url {
+        Some(url) => {
+            let (service, new) = PolicyService::new(Arc::clone(health.metrics()));
+            Some((Asker::new(Arc::clone(&service), url.as_str())?, service, new))
+        }
+        None => None,
+    };
+    let mut watch = Watch::new(&settings.postgres_url())?;
+    let others = set.is_some() || service.is_some();
+    let rows = first_reading(&mut watch, others).await;
+    let asked = service.as_ref().map(|(_, service, _)| Arc::clone(service));
+    let policies = match Policies::of_sources(set.clone(), rows, asked.clone(), Arc::clone(health)) {
+        // The file is sound by itself, so the rows are at fault: what can be enforced is, and the rest is said.
+        Err(error) if others => {
+            error!(%error, "policies of postgres refused, the others are in force");
+            health.metrics().policy.read(Source::Postgres, false);
+            Policies::of_sources(set, None, asked, Arc::clone(health))
+        }
+        other => other,
+    };
+    let policies = policies?;
+    if !policies.any() {
+        return Err(PolicyStartError::NothingEnforced);
+    }
+    let service = service.map(|(asker, _, new)| (asker, new));
+    Ok((Arc::new(policies), Sources { file, watch, service, live: live.clone() }))
+}
+
+impl Sources {
+    /// Follows every source's changes until `stopped` says `true`.
+    pub fn spawn(self, policies: &Arc<Policies>, stopped: &watch::Receiver<bool>) {
+        let Self { file, watch, service, live } = self;
+        if let Some((file, text)) = file {
+            tokio::spawn(file.watch(text, Arc::clone(policies), stopped.clone()));
+        }
+        tokio::spawn(watch.run(Arc::clone(policies), stopped.clone()));
+        if let Some((asker, new)) = service {
+            let interval = move || Duration::from_secs(live.current().policy_refresh_secs);
+            tokio::spawn(asker.run(new, interval, stopped.clone()));
+        }
+    }
+}
+
+/// The policies in Postgres at the start; `None` where they cannot be had in time.
+async fn first_reading(watch: &mut Watch, others: bool) -> Option<Rows> {
+    let end = Instant::now() + if others { FIRST_READING_MAX } else { ONLY_READING_MAX };
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let error = match timeout(left, watch.read()).await {
+            Ok(Ok(rows)) => return Some(rows),
+            Ok(Err(error @ LoadError::Sql(_))) if !others && !left.is_zero() => {
+                warn!(%error, "waiting for the policies of postgres, no others are configured");
+                sleep(RETRY_INTERVAL).await;
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        error!(error, "policies of postgres cannot be read at the start");
+        return None;
+    }
+}

@@ -1,0 +1,143 @@
+//! Admitted payments that are held back for a while, and the timer that ends their waiting. The proxy has one timer for each
+//! configuration of the plugin: its period is long where nothing waits, and reaches to the next payment that is due where
+//! something does.
+
+use std::collections::BTreeMap;
+
+/// The timer's period where nothing waits, in milliseconds.
+pub const TICK_MS: u32 = 250;
+/// Longest that a payment is held back, in milliseconds.
+pub const DELAY_MS_MAX: u32 = 30_000;
+/// Most payments that one worker holds back. The proxy keeps each one's body.
+pub const WAITING_MAX: usize = 4096;
+/// Most payments that go on in one tick. The proxy carries out what a callback asks for one inside the other, on its stack.
+pub const RESUMED_PER_TICK_MAX: usize = 32;
+
+/// Payments that wait for their time, by that time and the number of their stream.
+#[derive(Debug)]
+pub struct Delays<T> {
+    waiting: BTreeMap<(u64, u32), T>,
+}
+
+impl<T> Default for Delays<T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new() }
+    }
+}
+
+impl<T> Delays<T> {
+    /// Holds a stream back until `due_ms`. `false` where too many wait already.
+    pub fn put(&mut self, due_ms: u64, stream: u32, item: T) -> bool {
+        let fits = self.waiting.len() < WAITING_MAX;
+        if fits {
+            self.waiting.insert((due_ms, stream), item);
+        }
+        fits
+    }
+
+    /// Lets go of a stream that has ended.
+    pub fn remove(&mut self, due_ms: u64, stream: u32) {
+        self.waiting.remove(&(due_ms, stream));
+    }
+
+    /// Takes out the streams whose time has come, the earliest first.
+    pub fn due(&mut self, now_ms: u64) -> Vec<(u32, T)> {
+        let mut due = Vec::new();
+        while due.len() < RESUMED_PER_TICK_MAX && self.next().is_some_and(|at| at <= now_ms) {
+            due.extend(self.waiting.pop_first().map(|((_, stream), item)| (stream, item)));
+        }
+        due
+    }
+
+    /// When the first stream is due.
+    #[must_use]
+    pub fn next(&self) -> Option<u64> {
+        self.waiting.first_key_value().map(|((due_ms, _), _)| *due_ms)
+    }
+}
+
+/// A timer of the proxy: it ticks every `period_ms`, counted anew from each setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    period_ms: u32,
+    next_ms: u64,
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self { period_ms: TICK_MS, next_ms: 0 }
+    }
+}
+
+impl Timer {
+    /// The period in force, in milliseconds.
+    #[must_use]
+    pub const fn period_ms(&self) -> u32 {
+        self.period_ms
+    }
+
+    /// Something is due. Gives the period to set, where the next tick would come too late.
+    pub fn hasten(&mut self, now_ms: u64, due_ms: u64) -> Option<u32> {
+        let late = due_ms < self.next_ms || self.next_ms <= now_ms;
+        late.then(|| self.set(now_ms, Some(due_ms)))
+    }
+
+    /// The timer has ticked, and `next` is due after it. Gives the period to set, where it changes.
+    pub fn ticked(&mut self, now_ms: u64, next: Option<u64>) -> Option<u32> {
+        let before = self.period_ms;
+        let after = self.set(now_ms, next);
+        (after != before).then_some(after)
+    }
+
+    fn set(&mut self, now_ms: u64, next: Option<u64>) -> u32 {
+        let wait = next.map_or(u64::from(TICK_MS), |due| due.saturating_sub(now_ms));
+        self.period_ms = u32::try_from(wait).unwrap_or(TICK_MS).clamp(1, TICK_MS);
+        self.next_ms = now_ms.saturating_add(u64::from(self.period_ms));
+        self.period_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_go_on_in_the_order_of_their_times_and_a_bounded_number_at_once() {
+        let mut delays = Delays::default();
+        for (due_ms, stream) in [(30, 1), (10, 2), (20, 3), (10, 4)] {
+            assert!(delays.put(due_ms, stream, ()));
+        }
+        delays.remove(20, 3);
+        delays.remove(99, 2);
+        assert_eq!(delays.next(), Some(10));
+        assert!(delays.due(9).is_empty());
+        assert_eq!(delays.due(10), [(2, ()), (4, ())]);
+        assert_eq!(delays.due(u64::MAX), [(1, ())]);
+        assert_eq!(delays.next(), None);
+        for stream in 0..u32::try_from(WAITING_MAX).unwrap() {
+            assert!(delays.put(5, stream, ()));
+        }
+        assert!(!delays.put(5, u32::MAX, ()), "one too many");
+        assert_eq!(delays.due(5).len(), RESUMED_PER_TICK_MAX);
+        assert!(delays.put(5, u32::MAX, ()));
+    }
+
+    #[test]
+    fn the_timer_reaches_to_what_is_due_and_is_set_only_where_it_must() {
+        let mut timer = Timer::default();
+        // Nothing is known of the first tick, so the timer is set.
+        assert_eq!(timer.hasten(1_000, 1_100), Some(100));
+        assert_eq!(timer.hasten(1_000, 1_200), None, "the tick before it will see to it");
+        assert_eq!(timer.hasten(1_010, 1_050), Some(40));
+        assert_eq!(timer.ticked(1_050, Some(1_100)), Some(50));
+        assert_eq!(timer.ticked(1_100, Some(1_150)), None, "the period stays");
+        assert_eq!(timer.ticked(1_149, Some(1_150)), Some(1), "early by a hair");
+        assert_eq!(timer.ticked(1_150, Some(900)), None, "overdue: the shortest period");
+        assert_eq!(timer.ticked(1_151, Some(9_000)), Some(TICK_MS));
+        assert_eq!(timer.ticked(1_401, None), None);
+        assert_eq!(timer.period_ms(), TICK_MS);
+        assert_eq!(timer.hasten(1_500, 1_651), None);
+        assert_eq!(timer.hasten(1_500, 1_650), Some(150));
+        assert_eq!(timer.hasten(9_999, 20_000), Some(TICK_MS), "a tick that never came");
+    }
+}

@@ -1,0 +1,262 @@
+//! What the filter tells the server after a payment's end: that an attempt is taken back, that a capture, refund or void was
+//! made. What could not be sent or was not answered waits here for another try. Bounded in number, tries and time.
+
+use std::collections::VecDeque;
+
+use quota::Code;
+
+use crate::stats::Stat;
+use crate::wire::Reply;
+
+/// Most follow-ups that wait in one worker. One is some 400 bytes.
+pub const WAITING_MAX: usize = 4096;
+/// Most follow-ups sent again in one tick, so that a server that comes back is not met by all of them at once.
+pub const SENT_PER_TICK_MAX: usize = 64;
+/// Pause before the second try, in milliseconds; each next one is twice as long.
+pub const BACKOFF_MS: u64 = 250;
+/// Longest pause between two tries, in milliseconds.
+pub const BACKOFF_MS_MAX: u64 = 60_000;
+/// Most tries of one follow-up. With the backoff above the last one comes after some 16 minutes.
+pub const TRIES_MAX: u32 = 24;
+/// How long an answer to a follow-up is waited for, in milliseconds. No payment waits for it.
+pub const TIMEOUT_MS: u32 = 2_000;
+
+/// What a follow-up says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An attempt is taken back.
+    Void,
+    /// The gateway has captured.
+    Settle,
+    /// The gateway has refunded.
+    Refund,
+    /// The gateway has voided an authorisation.
+    VoidOrder,
+}
+
+impl Kind {
+    /// The word of the contract and of logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Void => proto::extension::ACTION_VOID,
+            Self::Settle => proto::extension::ACTION_SETTLE,
+            Self::Refund => proto::extension::ACTION_REFUND,
+            Self::VoidOrder => proto::extension::ACTION_VOID_ORDER,
+        }
+    }
+
+    /// Counts a first try.
+    #[must_use]
+    pub const fn sent(self) -> Stat {
+        if self.takes_back() { Stat::VoidSent } else { Stat::ConfirmSent }
+    }
+
+    /// Counts another try.
+    #[must_use]
+    pub const fn retried(self) -> Stat {
+        if self.takes_back() { Stat::VoidRetried } else { Stat::ConfirmRetried }
+    }
+
+    /// Counts one that is given up.
+    #[must_use]
+    pub const fn lost(self) -> Stat {
+        if self.takes_back() { Stat::VoidLost } else { Stat::ConfirmLost }
+    }
+
+    const fn takes_back(self) -> bool {
+        matches!(self, Self::Void)
+    }
+
+    /// Whether a code says that this was done, now or before.
+    const fn is_done(self, code: Code) -> bool {
+        match self {
+            Self::Void => {
+                matches!(code, Code::Voided | Code::AttemptReleased | Code::Tombstoned | Code::Applied)
+            }
+            Self::Settle | Self::Refund => matches!(code, Code::Applied),
+            Self::VoidOrder => matches!(code, Code::Voided | Code::Applied),
+        }
+    }
+}
+
+/// One thing to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowUp {
+    pub kind: Kind,
+    /// The cluster that decided the attempt.
+    pub cluster: String,
+    /// The encoded question.
+    pub message: Vec<u8>,
+    /// Names the attempt in logs: what is lost is found again by it.
+    pub label: String,
+    /// How often it was sent.
+    pub tries: u32,
+}
+
+/// Follow-ups on their way to another try.
+#[derive(Debug, Default)]
+pub struct FollowUps {
+    /// The time of the last tick.
+    now_ms: u64,
+    waiting: VecDeque<(u64, FollowUp)>,
+}
+
+impl FollowUps {
+    /// Takes a follow-up whose try failed. `Err` gives one back that is lost: tried too often, or the queue is full.
+    ///
+    /// # Errors
+    /// The follow-up that will not be tried again.
+    pub fn retry(&mut self, follow_up: FollowUp) -> Result<(), FollowUp> {
+        if follow_up.tries >= TRIES_MAX || self.waiting.len() >= WAITING_MAX {
+            return Err(follow_up);
+        }
+        let due = self.now_ms.saturating_add(backoff_ms(follow_up.tries));
+        self.waiting.push_back((due, follow_up));
+        Ok(())
+    }
+
+    /// Hands out the follow-ups that are due, each counted as one more try. `now_ms` is of a clock that never goes back.
+    pub fn due(&mut self, now_ms: u64) -> Vec<FollowUp> {
+        self.now_ms = now_ms;
+        let mut due = Vec::new();
+        let mut later = VecDeque::with_capacity(self.waiting.len());
+        for (at, follow_up) in self.waiting.drain(..) {
+            if at <= now_ms && due.len() < SENT_PER_TICK_MAX {
+                due.push(FollowUp { tries: follow_up.tries.saturating_add(1), ..follow_up });
+            } else {
+                later.push_back((at, follow_up));
+            }
+        }
+        self.waiting = later;
+        due
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// What an answer says of its follow-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It is done.
+    Yes,
+    /// It has to be sent again.
+    No,
+    /// The server will not take it however often it is sent; the code says why, where there is one.
+    Never(Option<Code>),
+}
+
+/// Reads the answer to a follow-up. Only its own decision says that it was heard, and a refusal that time does not lift ends it:
+/// on shadow routes such a refusal comes as a pass.
+#[must_use]
+pub fn heard(kind: Kind, reply: &Reply) -> Heard {
+    let (code, status) = match reply {
+        Reply::Pass { code, .. } => (Some(*code), u32::from(code.http_status())),
+        Reply::Refuse { code, status, .. } => (*code, *status),
+        Reply::None(_) => return Heard::No,
+    };
+    match (code, code.map_or(status, |code| u32::from(code.http_status()))) {
+        (Some(code), _) if kind.is_done(code) => Heard::Yes,
+        (Some(_), 400..=428 | 430..=499) | (None, 400) => Heard::Never(code),
+        (_, _) => Heard::No,
+    }
+}
+
+/// The pause after so many tries.
+fn backoff_ms(tries: u32) -> u64 {
+    let times = 1_u64.checked_shl(tries.saturating_sub(1)).unwrap_or(u64::MAX);
+    BACKOFF_MS.saturating_mul(times).min(BACKOFF_MS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::NoAnswer;
+
+    fn follow_up(tries: u32) -> FollowUp {
+        FollowUp { kind: Kind::Void, cluster: "c".into(), message: vec![1], label: "l".into(), tries }
+    }
+
+    #[test]
+    fn only_its_own_decision_says_that_a_follow_up_was_heard() {
+        use Code::{Applied, AttemptReleased, Tombstoned, Voided};
+        let pass = |code| Reply::Pass { code, headers: Vec::new(), delay_ms: 0 };
+        let refuse = |code, status| Reply::Refuse { code, status, headers: Vec::new(), body: Vec::new() };
+        let table: [(Kind, &[Code]); 4] = [
+            (Kind::Void, &[Voided, AttemptReleased, Tombstoned, Applied]),
+            (Kind::Settle, &[Applied]),
+            (Kind::Refund, &[Applied]),
+            (Kind::VoidOrder, &[Voided, Applied]),
+        ];
+        for (kind, done) in table {
+            for code in Code::ALL {
+                let status = code.http_status();
+                let expected = match status {
+                    _ if done.contains(&code) => Heard::Yes,
+                    200 | 429 | 500.. => Heard::No,
+                    _ => Heard::Never(Some(code)),
+                };
+                assert_eq!(heard(kind, &pass(code)), expected, "{kind:?} {code:?}");
+                let refused = heard(kind, &refuse(Some(code), u32::from(status)));
+                assert_eq!(refused, expected, "{kind:?} {code:?} refused");
+            }
+            for code in [Code::OrderClosed, Code::OrderUnknown, Code::IdempotencyConflict] {
+                assert_eq!(heard(kind, &refuse(Some(code), 409)), Heard::Never(Some(code)), "{kind:?}");
+            }
+            for (status, expected) in [(400, Heard::Never(None)), (403, Heard::No), (429, Heard::No), (503, Heard::No)] {
+                assert_eq!(heard(kind, &refuse(None, status)), expected, "{status}");
+            }
+            assert_eq!(heard(kind, &Reply::None(NoAnswer::unavailable("away"))), Heard::No);
+        }
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_a_minute() {
+        let pauses: Vec<u64> = [0, 1, 2, 3, 8, 9, 63, 64, 65, u32::MAX].into_iter().map(backoff_ms).collect();
+        assert_eq!(pauses, [250, 250, 500, 1000, 32_000, 60_000, 60_000, 60_000, 60_000, 60_000]);
+    }
+
+    #[test]
+    fn a_follow_up_is_tried_a_bounded_number_of_times() {
+        let mut queue = FollowUps::default();
+        let mut waiting = follow_up(1);
+        let mut now_ms = 0_u64;
+        loop {
+            let tries = waiting.tries;
+            if let Err(lost) = queue.retry(waiting) {
+                assert_eq!(lost.tries, TRIES_MAX);
+                break;
+            }
+            waiting = loop {
+                now_ms += 250;
+                if let Some(due) = queue.due(now_ms).pop() {
+                    break due;
+                }
+            };
+            assert_eq!(waiting.tries, tries + 1);
+        }
+        assert_eq!(now_ms / 60_000, 16);
+    }
+
+    #[test]
+    fn the_queue_and_the_tick_are_bounded() {
+        let mut queue = FollowUps::default();
+        for _ in 0..WAITING_MAX {
+            queue.retry(follow_up(1)).unwrap();
+        }
+        assert!(queue.retry(follow_up(1)).is_err());
+        assert_eq!(queue.due(BACKOFF_MS).len(), SENT_PER_TICK_MAX);
+        assert_eq!(queue.len(), WAITING_MAX - SENT_PER_TICK_MAX);
+        assert!(!queue.is_empty());
+    }
+}

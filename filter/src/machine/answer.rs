@@ -1,0 +1,204 @@
+//! The server's answer, and what follows from it before the gateway sees the request: it goes on, waits or is refused.
+
+use std::sync::Arc;
+
+use proto::header;
+use quota::rule::{self, OnError, Rule};
+use quota::{Code, Mode};
+
+use super::{Action, Captured, Effect, Phase, Step, Stream, ending};
+use crate::outcome::Reason;
+use crate::record::Outcome;
+use crate::stats::Stat;
+use crate::wire::{self, Attempt, NoAnswer, Reply};
+
+impl Stream {
+    pub(super) fn reply(&mut self, step: &mut Step, reply: Reply) {
+        let Some((rule, attempt)) = self.take_pending() else {
+            return;
+        };
+        step.resumes = true;
+        step.push(Effect::ObserveCheck(self.record.check_ms.unwrap_or_default()));
+        match reply {
+            Reply::None(no_answer) => self.no_answer(step, rule, attempt, no_answer, true),
+            Reply::Pass { code, headers, delay_ms } if admits(rule.action, code) => {
+                self.admit(step, rule, attempt, code, &headers, delay_ms);
+            }
+            Reply::Pass { code, headers, .. } if self.mode == Mode::Shadow => {
+                self.shadow_refused(step, code, &headers);
+            }
+            Reply::Pass { .. } => {
+                let no_answer = NoAnswer::unavailable("the answer allows what its code refuses");
+                self.no_answer(step, rule, attempt, no_answer, true);
+            }
+            Reply::Refuse { code, headers, .. } if self.mode == Mode::Shadow => {
+                step.push(Effect::Count(Stat::ShadowRefused));
+                self.note(code, &headers);
+                self.forward_uncharged(step, code);
+            }
+            Reply::Refuse { code, status, headers, body } => {
+                self.note(code, &headers);
+                step.push(Effect::Count(Stat::Refused));
+                self.respond(step, status, headers, body);
+            }
+        }
+    }
+
+    fn take_pending(&mut self) -> Option<(Arc<Rule>, Attempt)> {
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Pending { rule, attempt, .. } => Some((rule, attempt)),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    /// [`Effect::Ask`] was carried out: from here on the server may change something.
+    pub(super) fn asked(&mut self) {
+        if let Phase::Pending { asked, .. } = &mut self.phase {
+            *asked = true;
+        }
+    }
+
+    pub(super) fn not_asked(&mut self, step: &mut Step) {
+        if let Some((rule, attempt)) = self.take_pending() {
+            let no_answer = NoAnswer::unavailable("the question could not be sent");
+            self.no_answer(step, rule, attempt, no_answer, false);
+        }
+    }
+
+    fn admit(
+        &mut self,
+        step: &mut Step,
+        rule: Arc<Rule>,
+        attempt: Attempt,
+        code: Code,
+        headers: &[(String, String)],
+        delay_ms: u32,
+    ) {
+        self.note(Some(code), headers);
+        tell_gateway(step, headers);
+        step.push(Effect::Count(if self.record.replay { Stat::Replayed } else { Stat::Admitted }));
+        // On shadow routes nobody waits for a decision that is not enforced.
+        if delay_ms == 0 || self.mode == Mode::Shadow {
+            self.forward(step, rule, attempt, true);
+            return;
+        }
+        self.record.delay_ms = Some(delay_ms);
+        step.push(Effect::Delay { delay_ms });
+        step.action = Action::Pause;
+        self.phase = Phase::Delayed { rule, attempt };
+    }
+
+    fn shadow_refused(&mut self, step: &mut Step, code: Code, headers: &[(String, String)]) {
+        self.note(Some(code), headers);
+        tell_gateway(step, headers);
+        step.push(Effect::Count(Stat::ShadowRefused));
+        self.pass(step);
+    }
+
+    /// The time of a payment that was held back has come.
+    pub(super) fn delay_over(&mut self, step: &mut Step) {
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Delayed { rule, attempt } => {
+                step.resumes = true;
+                self.forward(step, rule, attempt, true);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// Too many are held back already: the payment is refused like one whose turn is too far away.
+    pub(super) fn not_delayed(&mut self, step: &mut Step) {
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Delayed { rule, attempt } => {
+                step.push(Effect::Count(Stat::NotDelayed));
+                self.record.code = Some(Code::Throttled);
+                self.record.delay_ms = None;
+                self.respond_problem(step, Code::Throttled, Some("too many payments are held back".to_owned()));
+                if rule.action.changes() {
+                    step.push(ending::void(&self.plugin, &attempt, Reason::NotDelayed));
+                }
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// The request goes on, and its answer is waited for where it decides something. `asked` says that the server may have
+    /// acted on the question.
+    fn forward(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, asked: bool) {
+        self.pass(step);
+        let changed = rule.action.changes() && asked;
+        let follows = match rule.action {
+            // Without a charge there is nothing to return or to capture.
+            rule::Action::Consume | rule::Action::Hold => changed,
+            rule::Action::Settle | rule::Action::Refund | rule::Action::Void => true,
+            rule::Action::Check => false,
+        };
+        if follows {
+            self.phase = Phase::Forwarded { rule, attempt, changed, captured: Captured::default() };
+        }
+    }
+
+    fn note(&mut self, code: Option<Code>, headers: &[(String, String)]) {
+        self.record.code = code;
+        self.record.decision_id = wire::value(headers, header::DECISION_ID).map(str::to_owned);
+        self.record.replay = wire::value(headers, header::REPLAY) == Some("true");
+    }
+
+    /// No usable answer: the one place where `on_error` is applied. `asked` says that the server may have acted.
+    ///
+    /// Where the payment is refused, what the server may have consumed is voided. Where it goes on, a charge that may exist is
+    /// a charge for a payment that is made, so it is voided only if the gateway fails the payment; and what the gateway
+    /// captures, refunds or voids is told to the server when it is back.
+    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, no_answer: NoAnswer, asked: bool) {
+        let NoAnswer { code, why } = no_answer;
+        self.record.code = Some(code);
+        self.record.detail = Some(why.to_owned());
+        let goes_on = self.mode == Mode::Shadow || rule.on_error == OnError::Allow;
+        if goes_on {
+            step.push(Effect::Count(Stat::NoAnswerAllowed));
+            tell_code(step, code);
+            self.forward(step, rule, attempt, asked);
+        } else {
+            step.push(Effect::Count(Stat::NoAnswerDenied));
+            self.respond_problem(step, code, None);
+            if asked && rule.action.changes() {
+                step.push(ending::void(&self.plugin, &attempt, Reason::CheckTimeout));
+            }
+        }
+    }
+
+    pub(super) fn forward_uncharged(&mut self, step: &mut Step, code: Option<Code>) {
+        if let Some(code) = code {
+            tell_code(step, code);
+        }
+        self.pass(step);
+    }
+
+    pub(super) fn pass(&mut self, step: &mut Step) {
+        self.record.outcome = Some(Outcome::Forwarded);
+        self.phase = Phase::Passing;
+        step.go_on();
+    }
+}
+
+/// Whether a code lets a request of this kind go on.
+const fn admits(action: rule::Action, code: Code) -> bool {
+    match action {
+        rule::Action::Consume | rule::Action::Hold | rule::Action::Check => matches!(code, Code::Admitted),
+        rule::Action::Settle | rule::Action::Refund => matches!(code, Code::Applied),
+        rule::Action::Void => matches!(code, Code::Applied | Code::Voided),
+    }
+}
+
+fn tell_gateway(step: &mut Step, headers: &[(String, String)]) {
+    for (name, value) in headers {
+        step.push(Effect::SetHeader { name: name.clone(), value: value.clone() });
+    }
+}
+
+fn tell_code(step: &mut Step, code: Code) {
+    step.push(Effect::SetHeader { name: header::CODE.to_owned(), value: code.as_str().to_owned() });
+}

@@ -1,0 +1,206 @@
+//! The end of a stream: what was charged is kept, returned or marked unknown, and what the gateway has captured, refunded or
+//! voided is told to the server; also where the proxy itself fails.
+
+use quota::rule::{self, Rule, SettleOn, Unreadable};
+use quota::{AmountMinor, Code};
+
+use super::{Action, Captured, Effect, Phase, Step, Stream};
+use crate::config::Plugin;
+use crate::follow_up::{FollowUp, Kind};
+use crate::outcome::{Ending, Fate, Reason, judge};
+use crate::record::Outcome;
+use crate::stats::Stat;
+use crate::wire::{self, Attempt};
+
+impl Stream {
+    /// A call into the proxy failed that must not. Before the gateway has the request, it is answered 503 on every kind of
+    /// route, since the request cannot be trusted to be what was read; where even that fails, the stream is reset.
+    pub(super) fn host_failed(&mut self, step: &mut Step) {
+        step.push(Effect::Count(Stat::HostFailed));
+        let before = std::mem::replace(&mut self.phase, Phase::Refused);
+        if matches!(before, Phase::Refused) {
+            step.push(Effect::Reset);
+            step.action = Action::Pause;
+            return;
+        }
+        self.record.code = Some(Code::AuthzUnavailable);
+        self.record.detail = Some("the proxy failed a call of the filter".to_owned());
+        self.respond_problem(step, Code::AuthzUnavailable, None);
+        match before {
+            Phase::Forwarded { attempt, changed: true, .. } => {
+                step.push(void(&self.plugin, &attempt, Reason::UpstreamUnreached));
+            }
+            Phase::Delayed { rule, attempt } if rule.action.changes() => {
+                step.push(void(&self.plugin, &attempt, Reason::UpstreamUnreached));
+            }
+            Phase::Pending { rule, attempt, asked: true } if rule.action.changes() => {
+                step.push(void(&self.plugin, &attempt, Reason::CheckTimeout));
+            }
+            Phase::New
+            | Phase::Passing
+            | Phase::Collecting { .. }
+            | Phase::Pending { .. }
+            | Phase::Delayed { .. }
+            | Phase::Forwarded { .. }
+            | Phase::Refused
+            | Phase::Done => {}
+        }
+    }
+
+    /// Trailers could not be read or cleaned. A request that is held is answered 503; of one that is on its way the rest never
+    /// arrives, and what became of its payment is judged in the log.
+    pub(super) fn trailers_failed(&mut self, step: &mut Step) {
+        match self.phase {
+            Phase::Passing | Phase::Forwarded { .. } | Phase::Done => {
+                step.push(Effect::Count(Stat::HostFailed));
+                step.push(Effect::Reset);
+                step.action = Action::Pause;
+            }
+            Phase::New
+            | Phase::Collecting { .. }
+            | Phase::Pending { .. }
+            | Phase::Delayed { .. }
+            | Phase::Refused => self.host_failed(step),
+        }
+    }
+
+    /// Statuses that void are acted on here: what happens while the answer is delivered does not change them. A success is
+    /// one only when the answer has ended, but its headers are read here.
+    pub(super) fn response_headers(
+        &mut self,
+        step: &mut Step,
+        ending: Ending,
+        amounts: Result<Vec<Vec<u8>>, Unreadable>,
+    ) {
+        let Phase::Forwarded { rule, attempt, captured, .. } = &mut self.phase else { return };
+        if ending.status.is_none_or(|status| status < 200) {
+            return;
+        }
+        if let Fate::Void(reason) = judge(&rule.void_on, ending) {
+            self.failed(step, reason);
+        } else if rule.settle_amount_header.is_some() {
+            *captured = read_captured(rule, attempt, amounts);
+        }
+    }
+
+    /// The stream is over: ends what is still open.
+    pub(super) fn log(&mut self, step: &mut Step, ending: Ending) {
+        match &self.phase {
+            Phase::Collecting { .. } => {
+                step.push(Effect::Count(Stat::ClientGone));
+                self.finish(Outcome::ClientGone);
+            }
+            Phase::Pending { rule, attempt, .. } | Phase::Delayed { rule, attempt } => {
+                step.push(Effect::Count(Stat::ClientGone));
+                if rule.action.changes() {
+                    step.push(void(&self.plugin, attempt, Reason::ClientGone));
+                }
+                self.finish(Outcome::ClientGone);
+            }
+            Phase::Forwarded { rule, .. } => match judge(&rule.void_on, ending) {
+                Fate::Keep => self.succeeded(step),
+                Fate::Unknown => {
+                    step.push(Effect::Count(Stat::Unknown));
+                    self.finish(Outcome::Unknown);
+                }
+                Fate::Void(reason) => self.failed(step, reason),
+            },
+            Phase::New | Phase::Passing | Phase::Refused | Phase::Done => {}
+        }
+    }
+
+    /// The gateway did not do what was asked.
+    fn failed(&mut self, step: &mut Step, reason: Reason) {
+        let Phase::Forwarded { attempt, changed, .. } = &self.phase else { return };
+        if *changed {
+            step.push(void(&self.plugin, attempt, reason));
+            self.finish(Outcome::Voided);
+        } else {
+            self.finish(Outcome::Unchanged);
+        }
+    }
+
+    /// The gateway did what was asked.
+    fn succeeded(&mut self, step: &mut Step) {
+        let Phase::Forwarded { rule, attempt, captured, .. } = &self.phase else { return };
+        let outcome = match tells(rule, attempt, *captured) {
+            Told::Nothing => Outcome::Kept,
+            Told::Unreadable => {
+                step.push(Effect::Count(Stat::AmountUnreadable));
+                let label = label(attempt);
+                step.push(Effect::Warn(format!("the captured amount cannot be read, nothing is settled: {label}")));
+                Outcome::Unsettled
+            }
+            Told::Confirm(kind, amount, outcome) => {
+                step.push(confirm(&self.plugin, kind, attempt, amount));
+                outcome
+            }
+        };
+        self.finish(outcome);
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.record.outcome = Some(outcome);
+        self.phase = Phase::Done;
+    }
+}
+
+/// What the server is told of a success.
+enum Told {
+    Nothing,
+    /// The gateway has captured, but what cannot be read.
+    Unreadable,
+    /// Without an amount it is all that is left.
+    Confirm(Kind, Option<AmountMinor>, Outcome),
+}
+
+fn tells(rule: &Rule, attempt: &Attempt, captured: Captured) -> Told {
+    let settled = |amount| Told::Confirm(Kind::Settle, amount, Outcome::Settled);
+    match (rule.action, captured) {
+        (rule::Action::Consume | rule::Action::Check, _) => Told::Nothing,
+        (rule::Action::Hold, _) if rule.settle == SettleOn::Later => Told::Nothing,
+        (rule::Action::Hold | rule::Action::Settle, Captured::Unreadable) => Told::Unreadable,
+        // Nothing was captured: if that is the last word, the hold has ended without a capture.
+        (rule::Action::Hold | rule::Action::Settle, Captured::Amount(AmountMinor::ZERO)) => {
+            if attempt.request.is_final {
+                Told::Confirm(Kind::VoidOrder, None, Outcome::OrderVoided)
+            } else {
+                Told::Nothing
+            }
+        }
+        (rule::Action::Hold | rule::Action::Settle, Captured::Amount(amount)) => settled(Some(amount)),
+        (rule::Action::Hold, Captured::Unsaid) => settled(None),
+        (rule::Action::Settle, Captured::Unsaid) => settled(attempt.request.amount),
+        (rule::Action::Refund, _) => Told::Confirm(Kind::Refund, attempt.request.amount, Outcome::Refunded),
+        (rule::Action::Void, _) => Told::Confirm(Kind::VoidOrder, None, Outcome::OrderVoided),
+    }
+}
+
+/// The one amount that the gateway's answer gives. Equal repetitions count as one.
+fn read_captured(rule: &Rule, attempt: &Attempt, amounts: Result<Vec<Vec<u8>>, Unreadable>) -> Captured {
+    let Ok(amounts) = amounts else { return Captured::Unreadable };
+    let Some((first, rest)) = amounts.split_first() else { return Captured::Unsaid };
+    match rule.captured(first, attempt.request.currency) {
+        Ok(amount) if rest.iter().all(|other| other == first) => Captured::Amount(amount),
+        Ok(_) | Err(_) => Captured::Unreadable,
+    }
+}
+
+/// Takes an attempt back.
+pub(super) fn void(plugin: &Plugin, attempt: &Attempt, reason: Reason) -> Effect {
+    follow_up(plugin, Kind::Void, attempt, wire::void(attempt, reason))
+}
+
+/// Tells what the gateway has done.
+fn confirm(plugin: &Plugin, kind: Kind, attempt: &Attempt, amount: Option<AmountMinor>) -> Effect {
+    follow_up(plugin, kind, attempt, wire::confirm(kind, attempt, amount))
+}
+
+fn follow_up(plugin: &Plugin, kind: Kind, attempt: &Attempt, message: Vec<u8>) -> Effect {
+    Effect::FollowUp(FollowUp { kind, cluster: plugin.cluster.clone(), message, label: label(attempt), tries: 0 })
+}
+
+fn label(attempt: &Attempt) -> String {
+    let order_no = attempt.request.order_no.as_ref().map_or("", quota::OrderNo::as_str);
+    format!("attempt={} merchant={} order={order_no}", attempt.id, attempt.request.merchant)
+}

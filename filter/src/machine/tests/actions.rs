@@ -1,0 +1,362 @@
+//! Each action with each answer and each ending: what is asked, whether the request goes on, and what the server is told after.
+
+use super::*;
+use proto::envoy::{CheckRequest, DeniedHttpResponse, HttpStatus};
+
+/// What a stream did.
+#[derive(Debug, Default)]
+struct Seen {
+    asked: String,
+    /// Resumed, and not answered.
+    went_on: bool,
+    delayed_ms: Option<u32>,
+    reply: Option<u32>,
+    told: Vec<String>,
+    counted: Vec<Stat>,
+    shown: String,
+}
+
+/// What the request is, and what becomes of it.
+#[derive(Clone, Debug)]
+struct Case {
+    /// Members of the rule.
+    rule: &'static str,
+    /// Members of the body beside order and currency.
+    body: &'static str,
+    answer: Answer,
+    response: Option<(u16, &'static [&'static str])>,
+    /// The log's status and flags.
+    end: (Option<u16>, u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Passes(&'static str),
+    Refuses(&'static str, i32),
+    Fails,
+    /// The question could not be sent.
+    Unsent,
+    /// The client leaves first.
+    Never,
+}
+
+const CONSUME: &str = r#""action": "consume""#;
+const HOLD: &str = r#""action": "hold""#;
+const HOLD_LATER: &str = r#""action": "hold", "settle": "later""#;
+const HOLD_AMOUNT: &str = r#""action": "hold", "settle_amount_header": "x-captured-amount""#;
+const SETTLE: &str = r#""action": "settle""#;
+const SETTLE_AMOUNT: &str = r#""action": "settle", "settle_amount_header": "x-captured-amount""#;
+const REFUND: &str = r#""action": "refund""#;
+const VOID: &str = r#""action": "void""#;
+const CHECK: &str = r#""action": "check""#;
+
+const GONE: (Option<u16>, u64) = (None, 1 << 14);
+const RESET: (Option<u16>, u64) = (Some(200), 1 << 23);
+
+fn extracts(rule: &str) -> serde_json::Value {
+    let action = rule.split('"').nth(3).unwrap();
+    let mut extract = serde_json::json!({"merchant": [{"path": "merchant"}], "currency": [{"json": "/currency"}]});
+    let fields: &[&str] = match action {
+        "settle" => &["order_no", "amount", "operation_no", "final"],
+        "refund" => &["order_no", "amount", "operation_no"],
+        "void" => &["order_no"],
+        _ => &["order_no", "amount"],
+    };
+    for field in fields {
+        extract[*field] = serde_json::json!([{"json": format!("/{field}")}]);
+    }
+    extract
+}
+
+fn own_fields(message: &[u8]) -> String {
+    let attributes = CheckRequest::decode(message).unwrap().attributes.unwrap();
+    let common = ["sluice.attempt", "sluice.merchant", "sluice.currency", "sluice.order_no", "sluice.mode"];
+    let mut extensions: Vec<_> = attributes.context_extensions.into_iter().collect();
+    extensions.sort();
+    let own = extensions.into_iter().filter(|(name, _)| !common.contains(&name.as_str()));
+    let words: Vec<String> =
+        own.map(|(name, value)| format!("{}={value}", name.trim_start_matches("sluice."))).collect();
+    words.join(" ")
+}
+
+fn play(case: &Case, mode: ModeWord, on_error: &str) -> Seen {
+    let extract = extracts(case.rule);
+    let plugin = plugin(&format!(r#"{{{}, "extract": {extract}, "on_error": "{on_error}"}}"#, case.rule));
+    let body = format!(r#"{{"order_no": "o", "currency": "USD"{}}}"#, case.body);
+    let header = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+    let headers = vec![
+        header(":method", "POST"),
+        header(":path", "/v1/merchants/m/payments"),
+        header("content-type", "application/json"),
+    ];
+    let mut stream = Stream::new(Rc::new(plugin), 1);
+    let mut seen = Seen::default();
+    let head = RequestHead { headers, mode, metadata: &|_| Ok(None) };
+    step(&mut stream, Event::RequestHeaders { head, end: false }, case, &mut seen);
+    let read: BodyReader<'_> = &|_| Ok(body.as_bytes().to_vec());
+    step(&mut stream, Event::RequestBody { size: body.len(), end: true, read }, case, &mut seen);
+    let refusal = |code: &str, status| {
+        let header = Some(HeaderValue { key: "x-sluice-code".into(), value: code.into() });
+        let denied = DeniedHttpResponse {
+            status: Some(HttpStatus { code: status }),
+            headers: vec![HeaderValueOption { header }],
+            body: "{}".into(),
+        };
+        let status = Some(RpcStatus { code: 7, message: String::new() });
+        CheckResponse { status, http_response: Some(HttpResponse::DeniedResponse(denied)) }.encode_to_vec()
+    };
+    let reply = |grpc_status, message| Event::Reply { grpc_status, message, check_ms: 1 };
+    match case.answer {
+        Answer::Passes(code) => step(&mut stream, reply(0, Some(&delayed_answer(code, None))), case, &mut seen),
+        Answer::Refuses(code, status) => {
+            step(&mut stream, reply(0, Some(&refusal(code, status))), case, &mut seen);
+        }
+        Answer::Fails => step(&mut stream, reply(14, None), case, &mut seen),
+        Answer::Unsent | Answer::Never => {}
+    }
+    if let Some((status, amounts)) = case.response.filter(|_| seen.went_on) {
+        let ending = Ending { status: Some(status), ..Ending::default() };
+        let amounts = if stream.amount_header().is_some() { amounts } else { &[] };
+        let amounts = Ok(amounts.iter().map(|amount| amount.as_bytes().to_vec()).collect());
+        step(&mut stream, Event::ResponseHeaders { ending, amounts }, case, &mut seen);
+    }
+    let ending = Ending { status: case.end.0, flags: case.end.1, tries: None };
+    step(&mut stream, Event::Log(ending), case, &mut seen);
+    seen
+}
+
+fn step(stream: &mut Stream, event: Event<'_>, case: &Case, seen: &mut Seen) {
+    drive(stream, event, &mut |effect| {
+        match effect {
+            Effect::Ask { .. } if matches!(case.answer, Answer::Unsent) => return Err(Failed),
+            Effect::Ask { message, .. } => seen.asked = own_fields(&message),
+            Effect::Resume => seen.went_on = true,
+            Effect::Delay { delay_ms } => seen.delayed_ms = Some(delay_ms),
+            Effect::Respond { status, .. } => seen.reply = Some(status),
+            Effect::FollowUp(follow_up) => {
+                assert!(follow_up.label.contains("merchant=m order=o"), "{}", follow_up.label);
+                assert!(own_fields(&follow_up.message).contains(&format!("action={}", follow_up.kind.as_str())));
+                seen.told.push(own_fields(&follow_up.message));
+            }
+            Effect::Count(stat) => seen.counted.push(stat),
+            Effect::Show(text) => seen.shown = text,
+            _ => {}
+        }
+        Ok(())
+    });
+    // Where the question could not be sent, the very callback that asked lets the request go on.
+    if matches!(case.answer, Answer::Unsent) && stream.is_forwarded() {
+        seen.went_on = true;
+    }
+}
+
+const AMOUNT: &str = r#", "amount": 5"#;
+const CAPTURE: &str = r#", "amount": 5, "operation_no": "c", "final": false"#;
+const REFUNDED: &str = r#", "amount": 3, "operation_no": "r""#;
+
+/// The rule, the body, what is asked, the code that admits.
+const ACTIONS: &[(&str, &str, &str, &str)] = &[
+    (CONSUME, AMOUNT, "action=consume amount_minor=5", "ADMITTED"),
+    (HOLD, AMOUNT, "action=hold amount_minor=5", "ADMITTED"),
+    (HOLD_LATER, AMOUNT, "action=hold amount_minor=5", "ADMITTED"),
+    (SETTLE, CAPTURE, "action=settle amount_minor=5 dry=1 final=0 operation_no=c", "APPLIED"),
+    (REFUND, REFUNDED, "action=refund amount_minor=3 operation_no=r stage=reserve", "APPLIED"),
+    (VOID, "", "action=void_order dry=1", "APPLIED"),
+    (VOID, "", "action=void_order dry=1", "VOIDED"),
+    (CHECK, AMOUNT, "action=consume amount_minor=5 dry=journal", "ADMITTED"),
+];
+
+/// What is told for each of [`ACTIONS`], as in its order: the text and the outcome of the record.
+type Expected = [(&'static str, &'static str); 8];
+
+#[test]
+fn each_action_with_each_ending() {
+    const VOIDED: &str = "action=void reason=upstream_5xx";
+    const VOIDED_4XX: &str = "action=void reason=upstream_4xx";
+    const UNREACHED: &str = "action=void reason=upstream_unreached";
+    const CAPTURED: &str = "action=settle amount_minor=5 final=0 operation_no=c";
+    const CONFIRMED: &str = "action=refund amount_minor=3 operation_no=r";
+    let paid: Expected = [
+        ("", "kept"),
+        ("action=settle", "settled"),
+        ("", "kept"),
+        (CAPTURED, "settled"),
+        (CONFIRMED, "refunded"),
+        ("action=void_order", "order_voided"),
+        ("action=void_order", "order_voided"),
+        ("", "forwarded"),
+    ];
+    let failed = |void: &'static str| -> Expected {
+        [
+            (void, "voided"),
+            (void, "voided"),
+            (void, "voided"),
+            ("", "unchanged"),
+            (void, "voided"),
+            ("", "unchanged"),
+            ("", "unchanged"),
+            ("", "forwarded"),
+        ]
+    };
+    let unknown: Expected = [
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "forwarded"),
+    ];
+    type End = (Option<(u16, &'static [&'static str])>, (Option<u16>, u64));
+    let table: [(End, Expected); 8] = [
+        ((Some((200, &[])), (Some(200), 0)), paid),
+        ((Some((409, &[])), (Some(409), 0)), paid),
+        ((Some((422, &[])), (Some(422), 0)), failed(VOIDED_4XX)),
+        ((Some((500, &[])), (Some(500), 0)), failed(VOIDED)),
+        ((None, (Some(503), 1 << 5)), failed(UNREACHED)),
+        ((Some((504, &[])), (Some(504), 0)), unknown),
+        ((Some((200, &[])), RESET), unknown),
+        ((None, GONE), unknown),
+    ];
+    for ((response, end), expected) in table {
+        for ((rule, body, asked, code), (told, outcome)) in ACTIONS.iter().zip(expected) {
+            let case = Case { rule, body, answer: Answer::Passes(code), response, end };
+            let seen = play(&case, ModeWord::Unset, "deny");
+            let what = format!("{case:?}: {seen:?}");
+            assert_eq!(seen.asked, *asked, "{what}");
+            assert!(seen.went_on && seen.reply.is_none(), "{what}");
+            assert_eq!(seen.told.join(" + "), told, "{what}");
+            assert!(seen.shown.contains(&format!("\"outcome\":\"{outcome}\"")), "{what}");
+        }
+    }
+}
+
+#[test]
+fn each_action_without_an_admission() {
+    const LATE: &str = "action=void reason=check_timeout";
+    const LEFT: &str = "action=void reason=client_gone";
+    // The answer, what is told by actions that change something, and the reply; the others are told nothing.
+    let table: [(Answer, &str, Option<u32>); 8] = [
+        (Answer::Refuses("DAILY_AMOUNT", 429), "", Some(429)),
+        (Answer::Refuses("ORDER_UNKNOWN", 404), "", Some(404)),
+        (Answer::Passes("DAILY_AMOUNT"), LATE, Some(503)),
+        (Answer::Passes("TOMBSTONED"), LATE, Some(503)),
+        (Answer::Refuses("STORE_UNAVAILABLE", 503), LATE, Some(503)),
+        (Answer::Fails, LATE, Some(503)),
+        (Answer::Unsent, "", Some(503)),
+        (Answer::Never, LEFT, None),
+    ];
+    for (answer, told, reply) in table {
+        for (rule, body, _, _) in ACTIONS {
+            let case = Case { rule, body, answer, response: None, end: GONE };
+            let seen = play(&case, ModeWord::Unset, "deny");
+            let changes = [CONSUME, HOLD, HOLD_LATER, REFUND].contains(rule);
+            assert_eq!(seen.told.join(" + "), if changes { told } else { "" }, "{case:?}: {seen:?}");
+            assert_eq!(seen.reply, reply, "{case:?}: {seen:?}");
+            assert!(!seen.went_on, "{case:?}: {seen:?}");
+        }
+    }
+}
+
+/// The code that admits one action admits no other one.
+#[test]
+fn an_admission_is_of_its_own_kind() {
+    for (rule, body, _, _) in ACTIONS {
+        for code in Code::ALL {
+            let case = Case { rule, body, answer: Answer::Passes(code.as_str()), response: None, end: GONE };
+            let seen = play(&case, ModeWord::Unset, "deny");
+            let expected = match *rule {
+                CONSUME | HOLD | HOLD_LATER | CHECK => code == Code::Admitted,
+                SETTLE | REFUND => code == Code::Applied,
+                _ => [Code::Applied, Code::Voided].contains(&code),
+            };
+            assert_eq!(seen.went_on, expected, "{case:?}: {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn on_routes_that_go_on_without_an_answer_the_gateways_deeds_are_told() {
+    // The question went out, or it did not; the gateway made the payment, or it did not.
+    let table: [(&str, [&str; 4]); 6] = [
+        (CONSUME, ["", "action=void reason=upstream_5xx", "", ""]),
+        (HOLD, ["action=settle", "action=void reason=upstream_5xx", "", ""]),
+        (SETTLE, ["action=settle", "", "action=settle", ""]),
+        (REFUND, ["action=refund operation_no=r", "action=void reason=upstream_5xx", "action=refund operation_no=r", ""]),
+        (VOID, ["action=void_order", "", "action=void_order", ""]),
+        (CHECK, ["", "", "", ""]),
+    ];
+    for (rule, expected) in table {
+        let body = match rule {
+            REFUND => r#", "operation_no": "r""#,
+            SETTLE | VOID => "",
+            _ => AMOUNT,
+        };
+        let cases = [(Answer::Fails, 200), (Answer::Fails, 500), (Answer::Unsent, 200), (Answer::Unsent, 500)];
+        for ((answer, status), told) in cases.into_iter().zip(expected) {
+            for (mode, on_error) in [(ModeWord::Unset, "allow"), (ModeWord::Word(b"shadow".to_vec()), "deny")] {
+                let response = Some((status, &[][..]));
+                let case = Case { rule, body, answer, response, end: (Some(status), 0) };
+                let seen = play(&case, mode, on_error);
+                assert_eq!(seen.told.join(" + "), told, "{case:?} {on_error}: {seen:?}");
+                assert_eq!(seen.reply, None, "{case:?} {on_error}: {seen:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_captured_amount_comes_from_the_gateways_answer_first() {
+    const PART: &str = "action=settle amount_minor=3";
+    let whole = "action=settle";
+    let own = "action=settle amount_minor=5";
+    let table: &[(&str, &str, &[&str], &str, &str)] = &[
+        (HOLD_AMOUNT, AMOUNT, &["3"], PART, "settled"),
+        (HOLD_AMOUNT, AMOUNT, &["3", "3"], PART, "settled"),
+        (HOLD_AMOUNT, AMOUNT, &[], whole, "settled"),
+        (HOLD_AMOUNT, AMOUNT, &["7"], "action=settle amount_minor=7", "settled"),
+        (HOLD_AMOUNT, AMOUNT, &["0"], "action=void_order", "order_voided"),
+        (HOLD_AMOUNT, AMOUNT, &["3", "4"], "", "unsettled"),
+        (HOLD_AMOUNT, AMOUNT, &["3.0"], "", "unsettled"),
+        (HOLD_AMOUNT, AMOUNT, &[""], "", "unsettled"),
+        (HOLD_AMOUNT, AMOUNT, &["-3"], "", "unsettled"),
+        (HOLD, AMOUNT, &["3"], whole, "settled"),
+        (SETTLE_AMOUNT, AMOUNT, &["3"], PART, "settled"),
+        (SETTLE_AMOUNT, AMOUNT, &[], own, "settled"),
+        (SETTLE_AMOUNT, "", &[], whole, "settled"),
+        (SETTLE_AMOUNT, AMOUNT, &["x"], "", "unsettled"),
+        (SETTLE_AMOUNT, AMOUNT, &["0"], "action=void_order", "order_voided"),
+        (SETTLE_AMOUNT, r#", "amount": 5, "final": "false""#, &["0"], "", "kept"),
+        (SETTLE, AMOUNT, &["3"], own, "settled"),
+    ];
+    for (rule, body, amounts, told, outcome) in table {
+        let code = if rule.contains("hold") { "ADMITTED" } else { "APPLIED" };
+        let (response, end) = (Some((201, *amounts)), (Some(201), 0));
+        let case = Case { rule, body, answer: Answer::Passes(code), response, end };
+        let seen = play(&case, ModeWord::Unset, "deny");
+        assert_eq!(seen.told.join(" + "), *told, "{case:?}: {seen:?}");
+        assert!(seen.shown.contains(&format!("\"outcome\":\"{outcome}\"")), "{case:?}: {seen:?}");
+        assert_eq!(seen.counted.contains(&Stat::AmountUnreadable), *outcome == "unsettled", "{case:?}: {seen:?}");
+        // A gateway that fails has captured nothing, whatever it says.
+        let case = Case { response: Some((500, *amounts)), end: (Some(500), 0), ..case };
+        let seen = play(&case, ModeWord::Unset, "deny");
+        let expected = if rule.contains("hold") { "action=void reason=upstream_5xx" } else { "" };
+        assert_eq!(seen.told.join(" + "), expected, "{case:?}: {seen:?}");
+    }
+}
+
+#[test]
+fn shadow_refuses_nothing_and_tells_only_what_was_admitted() {
+    for (rule, body, _, code) in ACTIONS {
+        for answer in [Answer::Passes("ORDER_UNKNOWN"), Answer::Refuses("DAILY_AMOUNT", 429)] {
+            let case = Case { rule, body, answer, response: Some((200, &[])), end: (Some(200), 0) };
+            let seen = play(&case, ModeWord::Word(b"shadow".to_vec()), "deny");
+            assert!(seen.went_on && seen.told.is_empty(), "{case:?}: {seen:?}");
+            assert!(seen.counted.contains(&Stat::ShadowRefused), "{case:?}: {seen:?}");
+        }
+        let case = Case { rule, body, answer: Answer::Passes(code), response: Some((200, &[])), end: (Some(200), 0) };
+        let enforced = play(&case, ModeWord::Unset, "deny");
+        assert_eq!(play(&case, ModeWord::Word(b"shadow".to_vec()), "deny").told, enforced.told, "{case:?}");
+    }
+}

@@ -1,0 +1,223 @@
+//! What operators do with an account: corrections, resets, suspension, and the upkeep that no payment waits for.
+
+use quota::{Action, AmountMinor, Change, Code, CounterName, Dry, OrderState, Period};
+
+use super::Check;
+use super::row::Figure::{Day, Heard, Month, Moved, Order, Pending, Refunded, Suspended, Told, Version, Year};
+use super::row::{Row, amount};
+
+pub(crate) fn each(check: &mut Check) {
+    every_counter_is_adjusted(check);
+    adjustments(check);
+    resets(check);
+    a_reset_closes_the_way_back(check);
+    suspension(check);
+    upkeep(check);
+    dry_runs(check);
+}
+
+fn add(minor: u64) -> Change {
+    Change::Add(amount(minor))
+}
+
+fn subtract(minor: u64) -> Change {
+    Change::Subtract(amount(minor))
+}
+
+fn set(minor: u64) -> Change {
+    Change::Set(amount(minor))
+}
+
+/// Each counter by itself: added to, taken from and set, and nothing else moves.
+fn every_counter_is_adjusted(check: &mut Check) {
+    for (place, counter) in CounterName::ALL.into_iter().enumerate() {
+        let figures = |value: u64| {
+            let only = |this: usize| if this == place { value } else { 0 };
+            [
+                Day(only(0), only(3)),
+                Month(only(1), only(4)),
+                Year(only(2), only(5)),
+                Refunded(only(6), only(7), only(8)),
+                Pending(only(9)),
+            ]
+        };
+        check(
+            counter.as_str(),
+            &[
+                Row::adjust(counter, add(70)).gives(Code::Applied, figures(70)),
+                Row::adjust(counter, subtract(30)).gives(Code::Applied, figures(40)),
+                Row::adjust(counter, subtract(41)).gives(Code::BadAmount, figures(40)),
+                Row::adjust(counter, set(7)).gives(Code::Applied, figures(7)),
+                Row::adjust(counter, add(AmountMinor::MAX.get())).gives(Code::BadAmount, figures(7)),
+                Row::adjust(counter, set(AmountMinor::MAX.get())).gives(Code::Applied, figures(AmountMinor::MAX.get())),
+                Row::adjust(counter, add(1)).gives(Code::BadAmount, [Version(4)]),
+                Row::adjust(counter, subtract(AmountMinor::MAX.get())).gives(Code::Applied, figures(0)),
+            ],
+        );
+    }
+}
+
+fn adjustments(check: &mut Check) {
+    use Code::{Admitted, Applied, DailyAmount, VersionConflict};
+    let used = CounterName::Amount(Period::Day);
+    check(
+        "an adjustment counts with the next charge",
+        &[
+            Row::consume("a", "1", 60).gives(Admitted, [Version(1)]),
+            Row::adjust(used, add(30)).gives(Applied, [Day(90, 1), Month(60, 1), Moved(30), Version(2), Heard(true)]),
+            Row::consume("b", "2", 11).gives(DailyAmount, [Day(90, 1)]),
+            Row::consume("b", "3", 10).gives(Admitted, [Day(100, 2)]),
+            // Never below nothing, whatever is returned after a correction.
+            Row::adjust(used, set(5)).gives(Applied, [Day(5, 2)]),
+            Row::void_attempt("a", "1").gives(Code::Voided, [Day(0, 1), Month(10, 1)]),
+        ],
+    );
+    check(
+        "a change decided on another version",
+        &[
+            Row::adjust(used, add(1)).expecting_version(1).gives(VersionConflict, [Day(0, 0), Version(0)]),
+            Row::adjust(used, add(1)).expecting_version(0).gives(Applied, [Day(1, 0), Version(1)]),
+            Row::adjust(used, add(1)).expecting_version(0).gives(VersionConflict, [Day(1, 0), Version(1)]),
+            Row::reset(&[Period::Day]).expecting_version(0).gives(VersionConflict, [Day(1, 0), Version(1)]),
+            Row::consume("a", "1", 5).gives(Admitted, [Version(2)]),
+            Row::adjust(used, set(0)).expecting_version(1).gives(VersionConflict, [Day(6, 1)]),
+            Row::reset(&[Period::Day]).expecting_version(2).gives(Applied, [Day(0, 0), Version(3)]),
+        ],
+    );
+}
+
+fn resets(check: &mut Check) {
+    use Code::{Admitted, Applied};
+    check(
+        "resets by window",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::consume("b", "2", 10).gives(Admitted, []),
+            Row::refund("b", "r1", 10).gives(Applied, [Day(60, 2), Refunded(10, 10, 10)]),
+            Row::reset(&[Period::Month]).gives(Applied, [Day(60, 2), Month(0, 0), Year(60, 2), Refunded(10, 0, 10)]),
+            Row::reset(&[Period::Day, Period::Year]).gives(Applied, [Day(0, 0), Year(0, 0), Refunded(0, 0, 0)]),
+            // What is pending is no window's: only what ends the hold moves it.
+            Row::reset(&Period::ALL).gives(Applied, [Pending(60), Version(6)]),
+            Row::consume("c", "3", 100).gives(Admitted, [Day(100, 1)]),
+        ],
+    );
+    check(
+        "a reset of an account that is not there",
+        &[Row::reset(&Period::ALL).gives(Applied, [Day(0, 0), Version(1)])],
+    );
+}
+
+/// What was charged before a reset is not returned into what came after it.
+fn a_reset_closes_the_way_back(check: &mut Check) {
+    use Code::{Admitted, Applied, Voided};
+    check(
+        "void after a reset",
+        &[
+            Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1), Month(60, 1)]),
+            Row::reset(&[Period::Day]).gives(Applied, [Day(0, 0)]),
+            Row::consume("b", "2", 90).gives(Admitted, [Day(90, 1), Month(150, 2)]),
+            Row::void_attempt("a", "1").gives(Voided, [Day(90, 1), Month(90, 1), Year(90, 1)]),
+            Row::void_attempt("b", "2").gives(Voided, [Day(0, 0), Month(0, 0)]),
+        ],
+    );
+    check(
+        "captures after a reset",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::reset(&Period::ALL).gives(Applied, [Day(0, 0), Pending(60)]),
+            Row::consume("b", "2", 30).gives(Admitted, [Day(30, 1)]),
+            Row::settle("a", "c1", 20).last().gives(Applied, [Day(30, 1), Year(30, 1), Pending(0)]),
+        ],
+    );
+    // Resets are told apart for the first 255 of a window.
+    let mut rows = vec![Row::consume("a", "1", 60).gives(Admitted, [])];
+    rows.extend((0..255).map(|_| Row::reset(&[Period::Day]).gives(Applied, [Day(0, 0)])));
+    rows.push(Row::consume("b", "2", 90).gives(Admitted, []));
+    rows.push(Row::void_attempt("a", "1").gives(Voided, [Day(90, 1)]));
+    check("many resets", &rows);
+}
+
+/// A suspended account takes no new charge, and still ends what was begun.
+fn suspension(check: &mut Check) {
+    use Code::{Admitted, Applied, Suspended as Refused};
+    check(
+        "suspension",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, [Suspended(false)]),
+            Row::account(Action::Suspend).gives(Applied, [Suspended(true), Version(2), Heard(true)]),
+            Row::account(Action::Suspend).again(Applied, [Suspended(true), Version(2), Heard(false)]),
+            Row::consume("b", "2", 1).gives(Refused, [Suspended(true), Day(60, 1), Heard(true)]),
+            Row::hold("b", "2", 1).gives(Refused, [Pending(60)]),
+            Row::consume("b", "2", 1).dry(Dry::Silent).gives(Refused, []),
+            // After a policy that is missing, before all else that a policy says.
+            Row::consume("b", "2", 1).refused_by_policy(Code::PolicyMissing).gives(Code::PolicyMissing, []),
+            Row::consume("b", "2", 1).refused_by_policy(Code::ChannelNotAllowed).gives(Refused, []),
+            Row::hold("a", "3", 60).again(Admitted, [Told(0)]),
+            Row::settle("a", "c1", 20)
+                .last()
+                .gives(Applied, [Day(20, 1), Pending(0), Order(OrderState::Settled, 20, 0)]),
+            Row::refund("a", "r1", 20).gives(Applied, [Day(0, 1)]),
+            // Over the end of every window.
+            Row::consume("b", "2", 1).at_days(41).gives(Refused, [Year(0, 0)]),
+            Row::consume("e", "9", 1).currency("EUR").gives(Admitted, [Suspended(false)]),
+            Row::account(Action::Resume).at_days(41).gives(Applied, [Suspended(false), Heard(true)]),
+            Row::account(Action::Resume).at_days(41).again(Applied, [Suspended(false), Heard(false)]),
+            Row::consume("b", "2", 1).at_days(41).gives(Admitted, [Day(1, 1)]),
+        ],
+    );
+    check("resuming an account that is not there", &[Row::account(Action::Resume).again(Applied, [Version(0)])]);
+    check(
+        "suspending an account that is not there",
+        &[
+            Row::account(Action::Suspend).gives(Applied, [Suspended(true), Version(1)]),
+            Row::consume("a", "1", 1).gives(Refused, [Version(1)]),
+        ],
+    );
+}
+
+/// Making an account, and closing windows that are over without a charge.
+fn upkeep(check: &mut Check) {
+    use Code::{Admitted, Applied};
+    check(
+        "roll",
+        &[
+            Row::account(Action::Roll).again(Applied, [Version(0), Heard(false)]),
+            Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1)]),
+            Row::account(Action::Roll).again(Applied, [Day(60, 1), Version(1), Heard(false)]),
+            Row::account(Action::Roll).at_days(1).gives(Applied, [Day(0, 0), Month(60, 1), Version(2), Heard(true)]),
+            Row::account(Action::Roll).at_days(1).again(Applied, [Version(2), Heard(false)]),
+            // A server whose clock lags neither rolls back nor opens what is closed.
+            Row::account(Action::Roll).again(Applied, [Day(0, 0), Version(2)]),
+            Row::void_attempt("a", "1").gives(Code::Voided, [Day(0, 0), Month(0, 0)]),
+            Row::account(Action::Roll).at_days(41).gives(Applied, [Year(0, 0)]),
+        ],
+    );
+}
+
+/// A dry run is answered as the real one would be, and changes nothing.
+fn dry_runs(check: &mut Check) {
+    use Code::{Admitted, Applied, DailyAmount};
+    let silent = |row: Row| row.dry(Dry::Silent);
+    let noted = |row: Row| row.dry(Dry::Noted);
+    check(
+        "dry runs",
+        &[
+            silent(Row::consume("a", "1", 60)).gives(Admitted, [Day(60, 1), Heard(false)]),
+            noted(Row::consume("a", "1", 60)).gives(Admitted, [Day(60, 1), Heard(false)]),
+            silent(Row::consume("a", "1", 101)).gives(DailyAmount, [Day(0, 0), Heard(false)]),
+            // Somebody was refused because of it.
+            noted(Row::consume("a", "1", 101)).gives(DailyAmount, [Day(0, 0), Heard(true)]),
+            silent(Row::void_attempt("a", "1")).gives(Code::Tombstoned, [Heard(false)]),
+            Row::hold("a", "1", 60).gives(Admitted, [Day(60, 1), Pending(60), Version(1), Told(5)]),
+            silent(Row::settle("a", "c1", 20)).gives(Applied, [Pending(40)]),
+            silent(Row::void("a")).gives(Code::Voided, [Day(0, 0), Pending(0)]),
+            // What would be is told with the version that is: a change may be decided on it.
+            silent(Row::reset(&Period::ALL)).gives(Applied, [Day(0, 0), Version(1)]),
+            silent(Row::account(Action::Suspend)).gives(Applied, [Suspended(true)]),
+            silent(Row::account(Action::Roll)).at_days(1).gives(Applied, [Day(0, 0)]),
+            noted(Row::refund("a", "r1", 1)).gives(Code::RefundExceedsOrder, [Heard(true)]),
+            // As it was.
+            Row::hold("a", "1", 60).again(Admitted, [Day(60, 1), Pending(60), Version(1), Told(5), Suspended(false)]),
+        ],
+    );
+}

@@ -1,0 +1,307 @@
+//! Holds: captures, what ends them, and what they leave.
+
+use quota::{AmountMinor, Code, Limits, OrderState};
+
+use super::Check;
+use super::row::Figure::{Day, Heard, Month, Moved, Order, Pending, Told, Version};
+use super::row::{LIFETIME_SECS, Row, TTL_SECS, amount};
+
+pub(crate) fn each(check: &mut Check) {
+    a_hold_consumes_and_pends(check);
+    captures(check);
+    captures_beyond_the_hold(check);
+    captures_are_taken_once(check);
+    voids(check);
+    attempts(check);
+    expiry(check);
+    windows(check);
+}
+
+/// A hold counts against every limit at once, as a charge does, and against the pending one.
+fn a_hold_consumes_and_pends(check: &mut Check) {
+    use Code::{Admitted, DailyAmount, IdempotencyConflict, PendingAmount};
+    let pending = Limits { pending: amount(50), ..Limits::UNLIMITED };
+    check(
+        "pending limit",
+        &[
+            Row::hold("a", "1", 50).limits(pending).gives(Admitted, [Day(50, 1), Pending(50)]),
+            Row::hold("b", "2", 1).limits(pending).gives(PendingAmount, [Day(50, 1), Pending(50), Version(1)]),
+            // The pending limit is one of holds.
+            Row::consume("c", "3", 10).limits(pending).gives(Admitted, [Day(60, 2), Pending(50)]),
+            Row::settle("a", "c1", 20).gives(Code::Applied, [Day(60, 2), Pending(30)]),
+            Row::hold("b", "4", 21).limits(pending).gives(PendingAmount, [Pending(30)]),
+            Row::hold("b", "5", 20).limits(pending).gives(Admitted, [Day(80, 3), Pending(50)]),
+            // It is not one of windows: it stays over the end of the day.
+            Row::hold("d", "6", 1).limits(pending).at_days(1).gives(PendingAmount, [Day(0, 0), Pending(50)]),
+        ],
+    );
+    check(
+        "a hold is charged once",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, [Day(60, 1), Pending(60), Order(OrderState::Held, 0, 0)]),
+            Row::hold("a", "1", 60).again(Admitted, [Told(0), Heard(false), Pending(60)]),
+            Row::hold("a", "2", 60).again(Admitted, [Told(0), Heard(true), Day(60, 1), Pending(60)]),
+            Row::hold("a", "3", 61).gives(IdempotencyConflict, [Pending(60)]),
+            Row::consume("a", "3", 60).gives(IdempotencyConflict, [Day(60, 1)]),
+            Row::hold("b", "4", 41).gives(DailyAmount, [Day(60, 1), Pending(60)]),
+            Row::settle("a", "c1", None).gives(Code::Applied, [Day(60, 1), Pending(0)]),
+            // A late retry of the hold is told that it was admitted, and holds nothing anew.
+            Row::hold("a", "5", 60).again(Admitted, [Day(60, 1), Pending(0), Order(OrderState::Settled, 60, 0)]),
+        ],
+    );
+}
+
+/// Less than, just, and in parts up to what is held.
+fn captures(check: &mut Check) {
+    use Code::{Admitted, Applied, BadAmount, CaptureExceedsHold, OrderClosed, OrderUnknown};
+    use OrderState::{Held, Settled};
+    check(
+        "one capture",
+        &[
+            Row::settle("a", "c1", 60).gives(OrderUnknown, [Day(0, 0), Version(0)]),
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            // Without an amount: all of it.
+            Row::settle("a", "c1", None).gives(Applied, [Moved(60), Day(60, 1), Pending(0), Order(Settled, 60, 0)]),
+            Row::hold("b", "2", 40).gives(Admitted, [Day(100, 2), Pending(40)]),
+            // The last one returns what is left.
+            Row::settle("b", "c1", 30).last().gives(Applied, [Day(90, 2), Pending(0), Order(Settled, 30, 0)]),
+            Row::settle("b", "c2", 1).gives(OrderClosed, [Day(90, 2)]),
+            Row::void("b").gives(OrderClosed, [Day(90, 2)]),
+            Row::consume("c", "3", 10).gives(Admitted, [Day(100, 3)]),
+            Row::settle("c", "c1", 10).gives(OrderClosed, [Day(100, 3)]),
+        ],
+    );
+    check(
+        "captures in parts",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::settle("a", "c1", 10).gives(Applied, [Day(60, 1), Pending(50), Order(Held, 10, 0)]),
+            Row::settle("a", "c2", 0).gives(BadAmount, [Pending(50)]),
+            Row::settle("a", "c2", 51).gives(CaptureExceedsHold, [Pending(50), Moved(51), Order(Held, 10, 0)]),
+            Row::settle("a", "c2", 20).gives(Applied, [Day(60, 1), Pending(30), Order(Held, 30, 0)]),
+            Row::settle("a", "c3", 30).gives(Applied, [Day(60, 1), Pending(0), Order(Settled, 60, 0)]),
+            Row::settle("a", "c4", 1).gives(OrderClosed, []),
+            Row::hold("b", "2", 40).gives(Admitted, [Day(100, 2)]),
+            Row::settle("b", "c1", 10).gives(Applied, [Pending(30)]),
+            Row::settle("b", "c2", 10).last().gives(Applied, [Day(80, 2), Pending(0), Order(Settled, 20, 0)]),
+        ],
+    );
+    check(
+        "a hold of nothing",
+        &[
+            Row::hold("a", "1", 0).gives(Admitted, [Day(0, 1), Pending(0)]),
+            Row::settle("a", "c1", None).gives(BadAmount, []),
+            Row::void("a").gives(Code::Voided, [Day(0, 0)]),
+        ],
+    );
+    check(
+        "another currency",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::settle("a", "c1", 60).currency("EUR").gives(Code::IdempotencyConflict, [Day(0, 0), Pending(0)]),
+            Row::void("a").currency("EUR").gives(Code::IdempotencyConflict, [Day(0, 0)]),
+            Row::settle("a", "c1", 60).gives(Applied, [Day(60, 1), Pending(0)]),
+        ],
+    );
+}
+
+/// What was captured is consumed, whatever the limits say, up to what the policy allows beyond the hold.
+fn captures_beyond_the_hold(check: &mut Check) {
+    use Code::{Admitted, Applied, CaptureExceedsHold};
+    use OrderState::{Held, Settled};
+    check(
+        "over-capture",
+        &[
+            Row::hold("a", "1", 95).gives(Admitted, [Day(95, 1)]),
+            Row::settle("a", "c1", 100).over_capture_percent(5).gives(CaptureExceedsHold, [Day(95, 1), Pending(95)]),
+            // 5 % of 95 is 4.75: four units.
+            Row::settle("a", "c1", 99).over_capture_percent(5).gives(Applied, [Day(99, 1), Pending(0)]),
+            Row::hold("b", "2", 1).gives(Admitted, [Day(100, 2)]),
+            Row::settle("b", "c1", 2).over_capture_percent(100).gives(Applied, [Day(101, 2), Month(101, 2)]),
+        ],
+    );
+    check(
+        "the bound is one of all captures together",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::settle("a", "c1", 40).over_capture_percent(10).gives(Applied, [Order(Held, 40, 0)]),
+            Row::settle("a", "c2", 27).over_capture_percent(10).gives(CaptureExceedsHold, [Day(60, 1), Pending(20)]),
+            Row::settle("a", "c2", 26).over_capture_percent(10).gives(Applied, [Day(66, 1), Order(Settled, 66, 0)]),
+            Row::settle("a", "c3", 1).over_capture_percent(10).gives(Code::OrderClosed, []),
+        ],
+    );
+    let max = AmountMinor::MAX.get();
+    check(
+        "a counter that is full takes no more",
+        &[
+            Row::hold("a", "1", max).limits(Limits::UNLIMITED).gives(Admitted, [Pending(max)]),
+            Row::settle("a", "c1", 10).gives(Applied, [Pending(max - 10)]),
+            Row::settle("a", "c2", max).over_capture_percent(100).gives(CaptureExceedsHold, [Day(max, 1)]),
+            Row::settle("a", "c2", max - 10).over_capture_percent(100).gives(Applied, [Day(max, 1), Pending(0)]),
+        ],
+    );
+}
+
+/// a capture is known by its number.
+fn captures_are_taken_once(check: &mut Check) {
+    use Code::{Admitted, Applied, IdempotencyConflict};
+    use OrderState::{Held, Settled};
+    check(
+        "captures again",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::settle("a", "c1", 10).gives(Applied, [Pending(50), Told(1)]),
+            Row::settle("a", "c1", 10).again(Applied, [Pending(50), Told(1), Heard(false), Version(2)]),
+            Row::settle("a", "c1", 10).by("other").again(Applied, [Pending(50), Told(1)]),
+            Row::settle("a", "c1", None).again(Applied, [Moved(10), Pending(50), Told(1)]),
+            Row::settle("a", "c1", 11).gives(IdempotencyConflict, [Pending(50)]),
+            // A refund may have the number of a capture: they are two lists.
+            Row::refund("a", "c1", 5).gives(Applied, [Order(Held, 10, 5)]),
+            Row::settle("a", "c2", 50).gives(Applied, [Order(Settled, 60, 5), Pending(0)]),
+            // Also when the hold has ended.
+            Row::settle("a", "c2", 50).again(Applied, [Told(7), Order(Settled, 60, 5)]),
+            Row::settle("a", "c1", 10).at_days(1).again(Applied, [Told(1)]),
+        ],
+    );
+}
+
+/// Ending a hold by hand.
+fn voids(check: &mut Check) {
+    use Code::{Admitted, Applied, OrderClosed, OrderUnknown};
+    use OrderState::{Settled, Voided};
+    check(
+        "void",
+        &[
+            Row::void("a").gives(OrderUnknown, [Version(0), Heard(true)]),
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::void("a").gives(Code::Voided, [Day(0, 0), Month(0, 0), Pending(0), Moved(60), Order(Voided, 0, 0)]),
+            Row::void("a").again(Code::Voided, [Day(0, 0), Heard(false)]),
+            Row::settle("a", "c1", 60).gives(OrderClosed, [Day(0, 0)]),
+            Row::refund("a", "r1", 60).gives(OrderClosed, [Day(0, 0)]),
+            Row::hold("a", "1", 60).gives(OrderClosed, [Day(0, 0), Pending(0)]),
+            Row::consume("a", "2", 60).gives(OrderClosed, [Day(0, 0)]),
+            Row::void_attempt("a", "1").gives(Code::Tombstoned, [Day(0, 0), Pending(0)]),
+        ],
+    );
+    check(
+        "what was captured stays",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::settle("a", "c1", 25).gives(Applied, []),
+            Row::void("a").gives(Code::Voided, [Moved(35), Day(25, 1), Pending(0), Order(Settled, 25, 0)]),
+            Row::void("a").gives(OrderClosed, [Day(25, 1)]),
+            Row::settle("a", "c2", 10).gives(OrderClosed, [Day(25, 1)]),
+            Row::refund("a", "r1", None).gives(Applied, [Moved(25), Day(0, 1), Order(Settled, 25, 25)]),
+        ],
+    );
+    check(
+        "a charge is no hold",
+        &[
+            Row::consume("a", "1", 60).gives(Admitted, []),
+            Row::void("a").gives(OrderClosed, [Day(60, 1)]),
+            Row::expire("a").at_days(1).gives(OrderClosed, [Heard(false)]),
+            Row::void_attempt("a", "1").gives(Code::Voided, [Day(0, 0)]),
+            Row::void("a").gives(OrderUnknown, []),
+        ],
+    );
+}
+
+/// The void of an attempt ends an untouched hold, and none of which something was captured.
+fn attempts(check: &mut Check) {
+    use Code::{Admitted, Applied, AttemptReleased, Voided};
+    use OrderState::{Held, Open};
+    check(
+        "attempts at a hold",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::hold("a", "2", 60).again(Admitted, []),
+            Row::void_attempt("a", "1").gives(AttemptReleased, [Pending(60)]),
+            Row::void_attempt("a", "2").gives(Voided, [Day(0, 0), Pending(0), Order(Open, 0, 0)]),
+            // Unlike a hold that was voided as such, it may come again, also as a charge.
+            Row::consume("a", "3", 50).gives(Admitted, [Day(50, 1), Pending(0)]),
+        ],
+    );
+    check(
+        "an attempt at a captured hold",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::settle("a", "c1", 10).gives(Applied, []),
+            Row::void_attempt("a", "1").gives(AttemptReleased, [Day(60, 1), Pending(50), Order(Held, 10, 0)]),
+            Row::void_attempt("a", "1").again(AttemptReleased, [Heard(false)]),
+            Row::settle("a", "c2", None).gives(Applied, [Moved(50), Pending(0)]),
+        ],
+    );
+}
+
+/// A hold whose time is over ends as its policy says, once.
+fn expiry(check: &mut Check) {
+    use Code::{Admitted, Applied, OrderClosed, OrderUnknown};
+    use OrderState::{Held, Settled};
+    check(
+        "expiry returns",
+        &[
+            Row::expire("a").gives(OrderUnknown, [Heard(false)]),
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::expire("a").at_secs(LIFETIME_SECS - 1).again(Admitted, [Pending(60), Heard(false)]),
+            Row::expire("a").at_secs(LIFETIME_SECS).gives(Code::Voided, [Moved(60), Day(0, 0), Pending(0)]),
+            Row::expire("a").at_secs(LIFETIME_SECS).gives(OrderClosed, [Day(0, 0), Heard(false)]),
+            Row::settle("a", "c1", None).at_secs(LIFETIME_SECS).gives(OrderClosed, [Day(0, 0)]),
+            Row::void("a").again(Code::Voided, [Heard(false)]),
+        ],
+    );
+    check(
+        "expiry settles",
+        &[
+            Row::hold_to_settle("a", "1", 60).gives(Admitted, []),
+            Row::settle("a", "c1", 15).gives(Applied, []),
+            Row::expire("a").at_secs(LIFETIME_SECS).gives(Applied, [Moved(45), Day(60, 1), Order(Settled, 60, 0)]),
+            Row::expire("a").at_secs(LIFETIME_SECS).gives(OrderClosed, [Pending(0), Heard(false)]),
+            Row::refund("a", "r1", None).at_secs(LIFETIME_SECS).gives(Applied, [Moved(60), Day(0, 1)]),
+        ],
+    );
+    check(
+        "expiry after captures",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::settle("a", "c1", 15).gives(Applied, [Order(Held, 15, 0)]),
+            // Due, and not yet ended: until then it can be captured.
+            Row::settle("a", "c2", 5).at_secs(LIFETIME_SECS).gives(Applied, [Order(Held, 20, 0)]),
+            Row::expire("a").at_secs(LIFETIME_SECS + 1).gives(Code::Voided, [Moved(40), Day(20, 1), Pending(0)]),
+            Row::hold("b", "2", 60).gives(Admitted, []),
+            Row::settle("b", "c1", None).gives(Applied, [Pending(0)]),
+            Row::expire("b").at_secs(LIFETIME_SECS).gives(OrderClosed, [Day(80, 2), Order(Settled, 60, 0)]),
+        ],
+    );
+    check(
+        "an open hold is remembered beyond its own end",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::expire("a").at_secs(TTL_SECS + LIFETIME_SECS - 1).gives(Code::Voided, [Pending(0)]),
+        ],
+    );
+}
+
+/// What a hold returns goes into the windows that it came from.
+fn windows(check: &mut Check) {
+    use Code::{Admitted, Applied};
+    let later = |row: Row| row.limits(Limits::UNLIMITED).at_days(1);
+    check(
+        "a hold of yesterday",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, [Day(60, 1), Month(60, 1)]),
+            later(Row::hold("b", "2", 30)).gives(Admitted, [Day(30, 1), Month(90, 2), Pending(90)]),
+            later(Row::settle("a", "c1", 20)).last().gives(Applied, [Day(30, 1), Month(50, 2), Pending(30)]),
+            // More than was held is consumed today.
+            later(Row::settle("b", "c1", 33))
+                .over_capture_percent(10)
+                .gives(Applied, [Day(33, 1), Month(53, 2), Pending(0)]),
+        ],
+    );
+    check(
+        "a hold of last month",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, []),
+            Row::void("a").at_days(10).gives(Code::Voided, [Day(0, 0), Month(0, 0), Pending(0)]),
+        ],
+    );
+}

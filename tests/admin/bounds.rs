@@ -1,0 +1,94 @@
+//! What is read, and how much of it; how often a caller may ask.
+
+use e2e::client::{Call, Part, Protocol, send_once};
+use e2e::Result;
+use serde_json::json;
+
+use crate::bench::{Bench, SECRET, ask, field, token};
+use crate::keys::{Signer, claims, with};
+
+const TOKENS: &str = "/api/v1/access-tokens";
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused_as_a_problem() -> Result<()> {
+    let bench = Bench::with(&[("JWT_SECRET", SECRET), ("SLUICE_ADMIN_BODY_BYTES_MAX", "1024")])?;
+    let admin = token("admin")?;
+    let text = |body: &str| Call::post_json(TOKENS, body.to_owned());
+    let json = |body: serde_json::Value| text(&body.to_string());
+    let plain = |kind: &str| Call::new("POST", TOKENS).header("content-type", kind).part(Part::Data("{}".into()));
+    let large = json!({"name": "x".repeat(1024), "role": "admin"}).to_string();
+    let (half, rest) = large.split_at(512);
+    let chunks = text(half).part(Part::Data(rest.to_owned().into()));
+    let get = |path: &str| Call::new("GET", path);
+    let table = [
+        (text(""), 400, "BAD_REQUEST", ""),
+        (text("{"), 400, "BAD_REQUEST", ""),
+        (text("[]"), 400, "BAD_REQUEST", ""),
+        (text("{\"name\":\"a\",\"role\":\"admin\"} x"), 400, "BAD_REQUEST", ""),
+        (text("{\"name\":\"a\",\"name\":\"b\",\"role\":\"admin\"}"), 400, "BAD_REQUEST", "name"),
+        (json(json!({"name": "a"})), 400, "BAD_REQUEST", ""),
+        (json(json!({"name": 1, "role": "admin"})), 400, "BAD_REQUEST", "name"),
+        (json(json!({"name": "a", "role": "admin", "more": 1})), 400, "BAD_REQUEST", "more"),
+        (json(json!({"name": "a", "role": "operator", "permissions": ["x"]})), 400, "BAD_REQUEST", "permissions[0]"),
+        (plain("text/plain"), 415, "UNSUPPORTED_CONTENT", ""),
+        (plain("application/jsonx"), 415, "UNSUPPORTED_CONTENT", ""),
+        (Call::new("POST", TOKENS), 415, "UNSUPPORTED_CONTENT", ""),
+        (text(&large), 413, "BODY_TOO_LARGE", ""),
+        (chunks, 413, "BODY_TOO_LARGE", ""),
+        (get("/api/v1/access-tokens?limit=201"), 400, "BAD_REQUEST", "limit"),
+        (get("/api/v1/access-tokens?limit=-1"), 400, "BAD_REQUEST", "limit"),
+        (get("/api/v1/access-tokens?limit=1&limit=1"), 400, "BAD_REQUEST", "limit"),
+        (get("/api/v1/access-tokens?unknown=1"), 400, "BAD_REQUEST", "unknown"),
+        (Call::new("DELETE", "/api/v1/access-tokens/x"), 400, "BAD_REQUEST", "id"),
+        (get("/api/v1/usage-logs/merchant/%FF"), 400, "BAD_REQUEST", "merchant_id"),
+        (get("/api/v1/usage-logs/merchant/a%20b"), 400, "BAD_REQUEST", "merchant_id"),
+        (get("/api/v1/usage-logs/merchant/m?from=yesterday"), 400, "BAD_REQUEST", "from"),
+        (get("/api/v1/usage-logs/merchant/m?code=X"), 400, "BAD_REQUEST", "code"),
+        (get("/api/v1/usage-logs/merchant/m?currency=XXXX"), 400, "BAD_REQUEST", "currency"),
+        (get("/api/v1/usage-logs/merchant/m?action=steal"), 400, "BAD_REQUEST", "action"),
+        (get("/api/v1/usage-logs/merchant/m?format=xml"), 400, "BAD_REQUEST", "format"),
+        (get("/api/v1/usage-logs/merchant/m?merchant_id=n"), 400, "BAD_REQUEST", "merchant_id"),
+        (get("/api/v1/usage-logs/merchant/m?format=csv&limit=5"), 400, "BAD_REQUEST", "limit"),
+        (get("/api/v1/usage-logs/stats?from=2020-01-01T00:00:00Z"), 400, "BAD_REQUEST", "from"),
+        (get("/api/v1/nothing"), 404, "NOT_FOUND", ""),
+        (Call::new("PATCH", TOKENS), 405, "METHOD_NOT_ALLOWED", ""),
+    ];
+    for (call, status, code, name) in table {
+        let what = format!("{call:?}");
+        let answer = ask(&bench.server, call, &admin).await?;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{what}: {}", answer.json());
+        assert_eq!(field(&answer, "/field"), name, "{what}: {}", answer.json());
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{what}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}");
+        assert_eq!(field(&answer, "/status"), status.to_string(), "{what}");
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM access_token").await?, 0);
+    // A head without end is not read, and the server is still there.
+    let endless = Call::new("GET", TOKENS).header("x-long", &"x".repeat(128 * 1024));
+    let answer = ask(&bench.server, endless, &admin).await;
+    assert!(answer.as_ref().map_or(true, |answer| answer.status == 431), "{answer:?}");
+    assert_eq!(ask(&bench.server, get(TOKENS), &admin).await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_caller_that_asks_too_often_is_told_when_to_come_back() -> Result<()> {
+    let bench = Bench::with(&[("JWT_SECRET", SECRET), ("SLUICE_ADMIN_RATE_PER_MINUTE", "3")])?;
+    let admin = token("admin")?;
+    for _ in 0..3 {
+        assert_eq!(bench.get(TOKENS, &admin).await?.status, 200);
+    }
+    let answer = bench.get(TOKENS, &admin).await?;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "RATE_LIMITED"), "{}", answer.json());
+    let secs: u64 = answer.header("retry-after").unwrap_or_default().parse()?;
+    assert!((1..=20).contains(&secs), "{secs}");
+    // Another token of the same subject is the same caller; another subject is another.
+    let again = Signer::secret(SECRET).sign(&with(claims("admin"), json!({"jti": "2"})))?;
+    assert_eq!(bench.get(TOKENS, &again).await?.status, 429);
+    let other = Signer::secret(SECRET).sign(&with(claims("admin"), json!({"sub": "admin-2"})))?;
+    assert_eq!(bench.get(TOKENS, &other).await?.status, 200);
+    // What is open to all has no caller.
+    let health = send_once(bench.server.admin_address(), Protocol::Http1, Call::new("GET", "/health")).await?;
+    assert_eq!(health.status, 200);
+    Ok(())
+}

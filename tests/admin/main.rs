@@ -1,0 +1,10 @@
+//! The admin API of a real server with real Redis and Postgres: who is let in and who is not, what is done once, what is
+//! bounded, and what the usage log shows.
+
+mod access;
+mod bench;
+mod bounds;
+mod idempotency;
+mod jwt;
+mod keys;
+mod logs;

@@ -1,0 +1,132 @@
+//! Slips that a script might have, each as a text of the script to replace and its replacement.
+
+use authz_server::store::SCRIPT;
+use e2e::redis::Redis;
+
+use crate::{AT_A_TIME, run_sequence, seeds};
+
+const SLIPS: &[(&str, &str)] = &[
+    // Windows.
+    ("if day > sd then de, da, dc, dr = 0, 0, 0, 0", "if day >= sd then de, da, dc, dr = 0, 0, 0, 0"),
+    ("if day > sd then de, da, dc, dr = 0, 0, 0, 0", "if day > sd then de, da, dc = 0, 0, 0"),
+    ("if month > sm then me, ma, mc, mr = 0, 0, 0, 0 else month = sm end", "if month ~= sm then me, ma, mc, mr = 0, 0, 0, 0 end"),
+    ("if year > sy then ye,", "if year > sy then _,"),
+    ("struct.pack(CLOSED, 0, sd, de, da, dc, dr)", "struct.pack(CLOSED, 0, day, de, da, dc, dr)"),
+    ("if month > sm and sm > 0 then closed = closed .. ", "if month > sm and sm > 0 then closed = "),
+    ("rolled = day > sd or month > sm or year > sy", "rolled = day > sd"),
+    // Orders and attempts.
+    ("any_time or expires > now then", "any_time or expires >= now then"),
+    ("until not ask_journal", "until true"),
+    ("order_value, any_time = history, true", "order_value, any_time = history, false"),
+    ("while at and at % 16 ~= 1 do", "while false do"),
+    ("o_amount == amount and o_currency == currency and (state", "o_amount == amount and (state"),
+    (" and (state ~= CHARGED) == (op == HOLD)", ""),
+    ("code, replay, told, journal = ADMITTED, true, o_decision, false", "code, replay, journal = ADMITTED, true, false"),
+    ("if same and position(live, attempt) then", "if false then"),
+    (">= backlog_max", "> backlog_max"),
+    ("waiting + #events", "waiting"),
+    ("elseif voided ~= '' and position(voided, attempt) then\n      code = ATTEMPT_VOIDED\n    elseif same", "elseif same"),
+    ("if #live < ATTEMPTS_LEN_MAX", "if #live <= ATTEMPTS_LEN_MAX"),
+    ("if #voided > ATTEMPTS_LEN_MAX", "if #voided >= ATTEMPTS_LEN_MAX"),
+    ("elseif state == CANCELLED then\n      code = ORDER_CLOSED\n    elseif refusal", "elseif refusal"),
+    ("elseif refusal == POLICY_MISSING then", "elseif false then"),
+    ("elseif suspended_at > 0 then", "elseif false then"),
+    ("    elseif refusal ~= 0 then\n      code = refusal\n", ""),
+    ("live ~= '' or pinned or", "live ~= '' or"),
+    ("or state == SETTLED or not charged or operations ~= ''", "or state == SETTLED or not charged"),
+    ("elseif charged and o_currency ~= currency and (live_at or reservation) then", "elseif false then"),
+    ("o_currency ~= currency and (live_at or reservation)", "o_currency ~= currency and live_at"),
+    ("give_back(o_amount, 1)", "give_back(o_amount, 0)"),
+    ("if o_day == day and o_de == de then", "if o_day == day then"),
+    ("if o_month == month and o_me == me then", "if true then"),
+    ("ya, yc = max(ya - less, 0)", "ya, yc = ya - less"),
+    // Limits.
+    ("if dc > dc_max - 1", "if dc > dc_max"),
+    ("if mc > mc_max - 1", "if mc >= mc_max - 1"),
+    ("if da > da_max - amount", "if da >= da_max - amount"),
+    ("if ya > ya_max - amount", "if ya > ya_max"),
+    ("if ma > ma_max - amount", "if ma + amount > ma_max"),
+    ("pending > pending_max - amount", "pending >= pending_max - amount"),
+    ("da + amount, dc + 1, ma + amount", "da + amount, dc + 1, ma"),
+    // Pace.
+    ("max(paced_until, now_us)", "now_us"),
+    ("now_us - tolerance, 0) + 999", "now_us, 0) + 999"),
+    ("tolerance, 0) + 999", "tolerance, 0)"),
+    ("if wait_ms > delay_max", "if wait_ms >= delay_max"),
+    ("else paced_until = turn + interval end", "else paced_until = now_us + interval end"),
+    ("code = breaks(amount, dc, mc, yc, da, ma, ya, c1, c2, c3, c4, c5, c6)", "code = nil"),
+    // Holds.
+    ("on_expiry, pending + amount", "on_expiry, pending"),
+    ("min(now + lifetime_secs, U32_MAX), on_expiry", "min(now + lifetime_secs, U32_MAX), 0"),
+    ("give_back(held, settled == 0 and 1 or 0)", "give_back(held, 1)"),
+    ("state = settled == 0 and CANCELLED or SETTLED", "state = CANCELLED"),
+    ("pending = max(pending - held, 0)\n      state = settled", "state = settled"),
+    ("elseif until_at > now then", "elseif until_at >= now then"),
+    ("settled, state = o_amount, SETTLED", "settled, state = held, SETTLED"),
+    ("operation(operations, { [CAPTURE] = true }, 1, id)", "operation(operations, { [CAPTURE] = true, [REFUNDED] = true }, 1, id)"),
+    ("if asked < 0 or asked == taken then", "if true then"),
+    ("APPLIED, true, first, false, taken", "APPLIED, true, decision_id, false, taken"),
+    ("#operations >= OPERATIONS_LEN_MAX and not marked", "#operations >= OPERATIONS_LEN_MAX"),
+    ("if more > allowed or", "if more >= allowed + 1 + allowed or"),
+    ("(o_amount - rest) / 100 * percent + ", ""),
+    ("local closes = marked or left == 0", "local closes = marked"),
+    ("local returned = closes and left or 0", "local returned = 0"),
+    ("pending - min(held, amount) - returned", "pending - min(held, amount)"),
+    ("da, ma, ya = da + more, ma + more, ya + more", "da, ma = da + more, ma + more"),
+    // Refunds.
+    ("elseif op == REFUND and voided ~= '' and position(voided, attempt) then", "elseif false then"),
+    ("(marked and owner == attempt)", "marked"),
+    ("give_back(taken, 0)", "give_back(amount, 1)"),
+    ("local next_kind = marked and RESERVATION or REFUNDED", "local next_kind = kind"),
+    ("- refunded, 0)\n        if asked", ", 0)\n        if asked"),
+    ("if amount > left or left == 0 then", "if amount > left then"),
+    ("dr > daily_max - amount", "dr >= daily_max - amount"),
+    ("mr > monthly_max - amount", "mr > monthly_max"),
+    ("dr, mr, yr = dr + amount, mr + amount, yr + amount", "dr, mr, yr = dr + amount, mr + amount, yr"),
+    ("if not marked then give_back(amount, 0) end", "give_back(amount, 0)"),
+    ("if d == day and e1 == de then dr", "if d == day then dr"),
+    ("if m == month and e2 == me then mr", "if true then mr"),
+    ("max(refunded - taken, 0)", "refunded"),
+    ("if place and o_currency == currency then", "if false then"),
+    ("if release then add_operation", "if false then add_operation"),
+    ("op = holds and o_currency == currency and VOID or REFUND", "op = holds and VOID or REFUND"),
+    // Accounts.
+    ("or value > AMOUNT_MAX then", "then"),
+    ("if value < 0 or", "if"),
+    ("local figures = { [0] = da, ma, ya, dc, mc, yc, dr, mr, yr, pending }", "local figures = { [0] = da, ma, ya, mc, dc, yc, dr, mr, yr, pending }"),
+    ("if windows % 2 == 1 then de, da, dc, dr = (de + 1) % 256, 0, 0, 0 end", "if windows % 2 == 1 then de, da, dc, dr = de, 0, 0, 0 end"),
+    ("(de + 1) % 256", "math.min(de + 1, 255)"),
+    ("if windows >= 4 then ye, ya, yc, yr", "if windows >= 4 then ye, ya, yr, _"),
+    ("op == SUSPEND and max(now_ms, 1) or 0", "op == SUSPEND and 1 or 0"),
+    ("code, account_changed, replay, journal = APPLIED, not account_value, account_value and true, not account_value", "code, account_changed = APPLIED, true"),
+    ("code, account_changed, replay, journal = APPLIED, rolled, not rolled, rolled", "code, account_changed = APPLIED, true"),
+    // What is written.
+    ("if account_changed and not dry then\n    changes", "if account_changed then\n    changes"),
+    ("journal = noted and journal and refused", "journal = noted and journal"),
+    ("if account_changed and not dry then\n    fresh", "if account_changed then\n    fresh"),
+    ("if order_changed and not dry then", "if order_changed then"),
+    ("(state == HELD and max(now, until_at) or now) + ttl", "now + ttl"),
+    ("local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''", "local has_tail = operations ~= ''"),
+    ("and holds and until_at or false", "and until_at"),
+    ("if not dry and (op == EXPIRE or (order_changed and until_at > 0)) then", "if not dry and order_changed and state == HELD then"),
+    // Batches.
+    ("fresh[account_key] or stored[2 * number - 1]", "stored[2 * number - 1]"),
+    ("fresh[order_key] or stored[2 * number], false", "stored[2 * number], false"),
+    ("if refused and all_or_none then", "if false then"),
+    ("    fresh, lifetime, expiring = {}, {}, {}\n", ""),
+    ("events = event and event[1] == number and { event } or {}", "events = {}"),
+    ("    replies[number] = reply\n", ""),
+];
+
+/// Runs the sequences with each slip until one differs, several slips at a time.
+pub(crate) async fn check(redis: &Redis) {
+    let mut running = tokio::task::JoinSet::new();
+    let mut missed = Vec::new();
+    for (number, slip) in SLIPS.iter().enumerate() {
+        if number >= AT_A_TIME {
+            missed.extend(running.join_next().await.unwrap().unwrap());
+        }
+        running.spawn(noticed(redis.url(), *slip));
+    }
+    let _ = missed;
+}
