@@ -118,9 +118,7 @@ impl Client {
         }
         match Limited::new(response.into_body(), bytes_max).collect().await {
             Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => {
-                Err(HttpError::TooLarge { url: url.to_owned(), bytes_max })
-            }
+            Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLarge { url: url.to_owned(), bytes_max }),
             Err(error) => Err(broken(chain(error.as_ref()))),
         }
     }

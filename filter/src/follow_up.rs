@@ -213,7 +213,8 @@ mod tests {
             for code in [Code::OrderClosed, Code::OrderUnknown, Code::IdempotencyConflict] {
                 assert_eq!(heard(kind, &refuse(Some(code), 409)), Heard::Never(Some(code)), "{kind:?}");
             }
-            for (status, expected) in [(400, Heard::Never(None)), (403, Heard::No), (429, Heard::No), (503, Heard::No)] {
+            for (status, expected) in [(400, Heard::Never(None)), (403, Heard::No), (429, Heard::No), (503, Heard::No)]
+            {
                 assert_eq!(heard(kind, &refuse(None, status)), expected, "{status}");
             }
             assert_eq!(heard(kind, &Reply::None(NoAnswer::unavailable("away"))), Heard::No);

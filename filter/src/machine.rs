@@ -239,11 +239,9 @@ impl Stream {
     fn waiting(&self) -> Action {
         match self.phase {
             Phase::Passing | Phase::Forwarded { .. } | Phase::Done => Action::Continue,
-            Phase::New
-            | Phase::Collecting { .. }
-            | Phase::Pending { .. }
-            | Phase::Delayed { .. }
-            | Phase::Refused => Action::Pause,
+            Phase::New | Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Delayed { .. } | Phase::Refused => {
+                Action::Pause
+            }
         }
     }
 

@@ -266,8 +266,12 @@ mod tests {
     fn read(message: &[u8]) -> String {
         let message = proto::envoy::CheckRequest::decode(message).unwrap();
         let extensions = message.attributes.unwrap().context_extensions;
-        let common =
-            [("attempt", "0".repeat(32)), ("merchant", "m".into()), ("currency", "USD".into()), ("order_no", "o".into())];
+        let common = [
+            ("attempt", "0".repeat(32)),
+            ("merchant", "m".into()),
+            ("currency", "USD".into()),
+            ("order_no", "o".into()),
+        ];
         for (name, value) in common {
             assert_eq!(extensions[&format!("sluice.{name}")], value);
         }
@@ -302,7 +306,10 @@ mod tests {
         let amount = AmountMinor::new(3);
         let expected = "action=settle amount_minor=3 channel=card final=0 operation_no=n";
         assert_eq!(read(&confirm(Kind::Settle, &partial, amount)), expected);
-        assert_eq!(read(&confirm(Kind::Refund, &attempt(Some("n"), true), None)), "action=refund channel=card operation_no=n");
+        assert_eq!(
+            read(&confirm(Kind::Refund, &attempt(Some("n"), true), None)),
+            "action=refund channel=card operation_no=n"
+        );
         assert_eq!(read(&confirm(Kind::VoidOrder, &attempt(None, true), None)), "action=void_order channel=card");
         assert_eq!(read(&void(&partial, Reason::ClientGone)), "action=void reason=client_gone");
     }

@@ -18,5 +18,20 @@ pub mod journal {
     include!(concat!(env!("OUT_DIR"), "/sluice.journal.rs"));
 }
 
-/// The descriptors of both, for gRPC reflection.
+/// Operations on quota over gRPC; with the feature `service` their server and client too.
+#[allow(
+    clippy::allow_attributes,
+    clippy::derive_partial_eq_without_eq,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "generated code"
+)]
+pub mod quota_v1 {
+    include!(concat!(env!("OUT_DIR"), "/quota.v1.rs"));
+}
+
+/// The descriptors of [`quota_v1`], for gRPC reflection.
+pub const QUOTA_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/quota.v1.bin"));
+
+/// The descriptors of [`envoy`] and [`journal`], for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -186,6 +186,8 @@ const fn figures(order: &Order) -> OrderFigures {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod table;
 #[cfg(test)]
 mod tests;

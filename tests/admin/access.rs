@@ -141,7 +141,8 @@ async fn a_rotated_token_gives_way_to_one_like_it() -> Result<()> {
 #[tokio::test]
 async fn an_expired_token_is_refused() -> Result<()> {
     let bench = Bench::start()?;
-    let (text, _) = make(&bench, &json!({"name": "a", "role": "operator", "expires_at": "2099-01-01T00:00:00Z"})).await?;
+    let (text, _) =
+        make(&bench, &json!({"name": "a", "role": "operator", "expires_at": "2099-01-01T00:00:00Z"})).await?;
     assert_eq!(bench.get(STATS, &text).await?.status, 200);
     let pool = bench.pool().await?;
     sqlx::query("UPDATE access_token SET expires_at = now() - interval '1 second'").execute(&pool).await?;

@@ -1,7 +1,7 @@
 //! What is read, and how much of it; how often a caller may ask.
 
-use e2e::client::{Call, Part, Protocol, send_once};
 use e2e::Result;
+use e2e::client::{Call, Part, Protocol, send_once};
 use serde_json::json;
 
 use crate::bench::{Bench, SECRET, ask, field, token};

@@ -61,7 +61,9 @@ async fn a_key_is_one_callers_for_one_request() -> Result<()> {
     }
     // The same key of someone else, and for something else.
     let rotate = format!("{TOKENS}/{}/rotate", field(&made, "/access_token/id"));
-    for (call, token) in [(make("b", "k-1"), &other), (Call::new("POST", &rotate).header("idempotency-key", "k-1"), &admin)] {
+    for (call, token) in
+        [(make("b", "k-1"), &other), (Call::new("POST", &rotate).header("idempotency-key", "k-1"), &admin)]
+    {
         let answer = ask(server, call, token).await?;
         assert_eq!((answer.status, replayed(&answer)), (201, false), "{}", answer.json());
     }

@@ -53,7 +53,8 @@ impl Signer {
     }
 
     pub(crate) fn ec() -> Result<Self> {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| Failure::new("no P-256 key"))?;
+        let pair =
+            EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| Failure::new("no P-256 key"))?;
         Ok(Self::Ec(Box::new(pair)))
     }
 
@@ -112,8 +113,14 @@ impl Signer {
         let no_der = |_| Failure::new("no DER");
         let der: Vec<u8> = match self {
             Self::Secret(_) => return Ok(Vec::new()),
-            Self::Rsa(pair) => AsDer::<aws_lc_rs::encoding::PublicKeyX509Der>::as_der(pair.public_key()).map_err(no_der)?.as_ref().to_vec(),
-            Self::Ec(pair) => AsDer::<aws_lc_rs::encoding::PublicKeyX509Der>::as_der(pair.public_key()).map_err(no_der)?.as_ref().to_vec(),
+            Self::Rsa(pair) => AsDer::<aws_lc_rs::encoding::PublicKeyX509Der>::as_der(pair.public_key())
+                .map_err(no_der)?
+                .as_ref()
+                .to_vec(),
+            Self::Ec(pair) => AsDer::<aws_lc_rs::encoding::PublicKeyX509Der>::as_der(pair.public_key())
+                .map_err(no_der)?
+                .as_ref()
+                .to_vec(),
         };
         let text = base64::prelude::BASE64_STANDARD.encode(&der);
         let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
@@ -121,7 +128,14 @@ impl Signer {
         let jwk = self.jwk("k-1");
         let modulus = jwk.get("n").and_then(Value::as_str).unwrap_or_default();
         let raw = BASE64_URL_SAFE_NO_PAD.decode(modulus)?;
-        Ok(vec![der, pem.trim_end().as_bytes().to_vec(), pem.into_bytes(), raw, jwk.to_string().into_bytes(), Vec::new()])
+        Ok(vec![
+            der,
+            pem.trim_end().as_bytes().to_vec(),
+            pem.into_bytes(),
+            raw,
+            jwk.to_string().into_bytes(),
+            Vec::new(),
+        ])
     }
 }
 
@@ -163,8 +177,12 @@ impl Publisher {
                 let mut request = [0; 4096];
                 let _ = stream.read(&mut request).await;
                 let answer = match document.lock().expect("a test panicked").clone() {
-                    Some(text) => format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}", text.len()),
-                    None => "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned(),
+                    Some(text) => {
+                        format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}", text.len())
+                    }
+                    None => {
+                        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned()
+                    }
                 };
                 *reads.lock().expect("a test panicked") += 1;
                 let _ = stream.write_all(answer.as_bytes()).await;

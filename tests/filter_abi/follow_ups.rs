@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::PAYMENT;
-use crate::proxy::{Answer, Proxy, denied, encoded, passes, question};
 use crate::proxy as configured;
+use crate::proxy::{Answer, Proxy, denied, encoded, passes, question};
 
 /// A rule of this action that reads these fields from the body.
 fn rule(action: &str, fields: &[&str], more: &Value) -> Value {

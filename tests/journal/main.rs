@@ -1,10 +1,16 @@
 //! The journal against real Redis and Postgres: promise Q-6, that every event reaches Postgres and is stored once,
 //! whichever part dies, and that a gap is noticed.
 
+mod accounts;
 mod bench;
+mod engine;
 mod gaps;
+mod history;
 mod partitions;
 mod schema;
+mod sweeps;
+mod upgrade;
+mod windows;
 
 use std::time::{Duration, Instant};
 

@@ -106,6 +106,7 @@ async fn a_change_with_anything_wrong_changes_nothing() -> Result<()> {
         (json!({"log": "debug", "enable_config_client": false}), "enable_config_client", "cannot change"),
         (json!({"log": "debug", "redis_timeout": 9}), "redis_timeout", "nearest known names are redis_timeout_ms"),
         (json!({"log": "debug", "SLUICE_HOLD_SWEEP_MS": 900}), "hold_sweep_ms", "is not a setting"),
+        (json!({"log": "debug", long.as_str(): 1}), "changes", "a name of more than 64 bytes"),
         (json!({}), "changes", "must hold 1 to"),
     ];
     for (changes, field, part) in table {

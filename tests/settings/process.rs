@@ -12,7 +12,7 @@ use e2e::dirs::{self, RunDir};
 use e2e::postgres::Postgres;
 use e2e::redis::Redis;
 use e2e::server::{Server, ServerOptions};
-use e2e::{Failure, Result, build, wait};
+use e2e::{Failure, Result, Service as _, build, wait};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use proto::extension;
@@ -115,6 +115,35 @@ async fn a_change_is_in_force_in_every_process_at_once() -> Result<()> {
         })
         .await?;
     }
+    Ok(())
+}
+
+/// Ten payments while Postgres hangs; how many transactions bring their events there afterwards.
+async fn transactions_of_ten(servers: &mut Servers, server: &Server, name: &str) -> Result<f64> {
+    let figure = |figure: &str| server.metric(&format!("sluice_journal_{figure}_total"), &[]);
+    let (rows, batches) = (figure("rows_stored")?, figure("batches")?);
+    servers.postgres.pause()?;
+    for number in 0..10 {
+        pay(server, &format!("{name}-{number}")).await?;
+    }
+    servers.postgres.resume()?;
+    wait::until("the events of ten payments", WITHIN, || Ok((figure("rows_stored")? >= rows + 10.0).then_some(())))?;
+    Ok(figure("batches")? - batches)
+}
+
+#[tokio::test]
+async fn the_journal_takes_a_change_while_it_runs() -> Result<()> {
+    let mut servers = Servers::start()?;
+    let server = servers.server("a", &[("SLUICE_CONFIG_REFRESH_SECS", "3600")])?;
+    wait::until("the first reading", WITHIN, || {
+        Ok((server.metric("sluice_settings_current", &[])? > 0.5).then_some(()))
+    })?;
+    assert!(transactions_of_ten(&mut servers, &server, "together").await? < 9.5);
+    let changes = [("journal_batch_rows_max".to_owned(), json!(1))].into();
+    let change = Change { changes, reason: "one by one".to_owned(), expected_version: None };
+    servers.repository()?.change("ana", change).await?;
+    wait::until("the change", WITHIN, || Ok((server.metric("sluice_settings_version", &[])? > 0.5).then_some(())))?;
+    assert!(transactions_of_ten(&mut servers, &server, "one-by-one").await? > 9.5);
     Ok(())
 }
 

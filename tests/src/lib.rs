@@ -1,6 +1,7 @@
 //! Sluice's stack for tests, demo and load: finds, starts and stops real Envoy, Redis, Postgres and the server, with a tiny
 //! payment gateway behind them and clients in front.
 
+pub mod api;
 pub mod build;
 pub mod client;
 pub mod dirs;

@@ -1,8 +1,6 @@
 //! Amounts and limits of generated commands, near to what would just fit.
 
-use quota::{
-    Account, Action, Adjust, AmountMinor, Change, CounterName, Limits, Pace, Reset, WindowLimits,
-};
+use quota::{Account, Action, Adjust, AmountMinor, Change, CounterName, Limits, Pace, Reset, WindowLimits};
 
 use crate::random::Random;
 
@@ -60,8 +58,7 @@ pub(crate) fn pace(random: &mut Random, limits: &Limits, scale: u64) -> Pace {
         1 => amount(max.get() + random.below(scale + 1)),
         _ => AmountMinor::MAX,
     };
-    let mut window =
-        |limits: WindowLimits| WindowLimits { amount: raised(limits.amount), count: raised(limits.count) };
+    let mut window = |limits: WindowLimits| WindowLimits { amount: raised(limits.amount), count: raised(limits.count) };
     let ceiling =
         Limits { day: window(limits.day), month: window(limits.month), year: window(limits.year), ..Limits::UNLIMITED };
     Pace {
@@ -143,4 +140,3 @@ fn reset(random: &mut Random, account: &Account) -> Reset {
 pub(crate) const fn reset_of_day() -> Action {
     Action::Reset(Reset { day: true, month: false, year: false, expected_version: None })
 }
-

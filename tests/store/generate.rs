@@ -336,13 +336,7 @@ impl Generator {
         };
         let minor = taken.or(minor);
         let (daily, monthly) = figures::refund_limits(&mut self.random, &target.account, minor.unwrap_or(left));
-        Refund {
-            amount: minor.map(amount),
-            id,
-            daily_max: daily,
-            monthly_max: monthly,
-            reserve: self.random.one_in(3),
-        }
+        Refund { amount: minor.map(amount), id, daily_max: daily, monthly_max: monthly, reserve: self.random.one_in(3) }
     }
 }
 
@@ -357,11 +351,6 @@ const fn is_charge(action: &Action) -> bool {
 const fn is_of_account(action: &Action) -> bool {
     matches!(
         action,
-        Action::Adjust(_)
-            | Action::Reset(_)
-            | Action::Suspend
-            | Action::Resume
-            | Action::Initialize
-            | Action::Roll
+        Action::Adjust(_) | Action::Reset(_) | Action::Suspend | Action::Resume | Action::Initialize | Action::Roll
     )
 }

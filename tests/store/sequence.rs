@@ -173,7 +173,11 @@ impl Sequence {
 
     async fn compare_order(&self, merchant: &MerchantId, order_no: &OrderNo) -> Result<(), String> {
         let order = self.store.order(merchant, order_no).await.map_err(|error| error.to_string())?;
-        agree(&order.as_ref(), &self.reference.ledger().order(merchant, order_no), format_args!("{merchant} {order_no}"))
+        agree(
+            &order.as_ref(),
+            &self.reference.ledger().order(merchant, order_no),
+            format_args!("{merchant} {order_no}"),
+        )
     }
 
     /// What is to be compared once, when the last step was taken.
@@ -195,7 +199,13 @@ impl Sequence {
             let expected = events.iter().filter(|event| shard_of(&event.command.merchant) == shard);
             let expected = expected.map(Entry::expected).collect::<Vec<_>>();
             agree(&read_events(&mut connection, shard).await?, &expected, format_args!("events of shard {shard}"))?;
-            redis::cmd("XTRIM").arg(keys::stream(shard)).arg("MAXLEN").arg(0).exec_async(&mut connection).await.unwrap();
+            redis::cmd("XTRIM")
+                .arg(keys::stream(shard))
+                .arg("MAXLEN")
+                .arg(0)
+                .exec_async(&mut connection)
+                .await
+                .unwrap();
         }
         self.waiting.clear();
         self.books.add(&events)?;

@@ -150,7 +150,12 @@ mod tests {
 
     #[test]
     fn bad_queries_name_their_parameter() {
-        let table = [("amount=x", Some("amount")), ("amount=1&x=1", Some("x")), ("amount=1&amount=2", Some("amount")), ("", None)];
+        let table = [
+            ("amount=x", Some("amount")),
+            ("amount=1&x=1", Some("x")),
+            ("amount=1&amount=2", Some("amount")),
+            ("", None),
+        ];
         for (query, field) in table {
             let problem = serde_json::to_value(from_query::<Inner>(query).unwrap_err()).unwrap();
             assert_eq!(problem.get("field").and_then(|field| field.as_str()), field, "{query}: {problem}");

@@ -166,12 +166,8 @@ impl Claim {
 
     /// What the key's first request was answered with.
     async fn answer(&self, pool: &PgPool) -> Answer<Response> {
-        let row: Option<Row> = sqlx::query_as(LOOK_UP)
-            .bind(&self.subject)
-            .bind(&self.path)
-            .bind(&self.key)
-            .fetch_optional(pool)
-            .await?;
+        let row: Option<Row> =
+            sqlx::query_as(LOOK_UP).bind(&self.subject).bind(&self.path).bind(&self.key).fetch_optional(pool).await?;
         // No row: the first request has just been refused and given the key back.
         let Some(row) = row else { return Err(in_progress()) };
         if row.fingerprint != self.fingerprint {

@@ -9,6 +9,7 @@ mod body;
 mod extract;
 pub mod idempotency;
 pub mod openapi;
+pub(crate) mod operate;
 pub mod page;
 mod policies;
 mod probes;
@@ -17,11 +18,11 @@ mod quotas;
 mod rate;
 mod serve;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod tiers;
 pub mod tokens;
 pub mod usage_logs;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +87,18 @@ impl Admin {
         let auth = Arc::new(Auth::new(settings, pool.clone())?);
         let body_bytes_max = usize::try_from(settings.admin_body_bytes_max).unwrap_or(usize::MAX);
         let settings = Repository::new(settings, live.clone(), pool.clone(), Arc::clone(&metrics));
-        Ok(Self { health, metrics, pool, live, operations, settings, auth, rates: Arc::default(), exports: usage_logs::Exports::default(), body_bytes_max })
+        Ok(Self {
+            health,
+            metrics,
+            pool,
+            live,
+            operations,
+            settings,
+            auth,
+            rates: Arc::default(),
+            exports: usage_logs::Exports::default(),
+            body_bytes_max,
+        })
     }
 
     /// Keeps the tokens' keys fresh and the table of idempotency keys small, until the stop.

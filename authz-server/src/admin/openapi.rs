@@ -1,11 +1,11 @@
 //! The API's own description: OpenAPI 3.1, made from the routes and types of the code.
 
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{OpenApi as Document, RefOr, Response};
-use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 use std::collections::BTreeMap;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{OpenApi as Document, RefOr, Response};
+use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
 use super::problem::{Kind, Problem};
 
@@ -143,7 +143,8 @@ mod tests {
             assert!(path.starts_with("/api/v1/"), "{path}");
             for (method, operation) in operations.as_object().unwrap() {
                 for status in ["400", "401", "403", "429", "503"] {
-                    let body = &operation["responses"][status]["content"][proto::PROBLEM_CONTENT_TYPE]["schema"]["$ref"];
+                    let body =
+                        &operation["responses"][status]["content"][proto::PROBLEM_CONTENT_TYPE]["schema"]["$ref"];
                     assert_eq!(body, "#/components/schemas/Problem", "{method} {path} {status}");
                 }
                 assert!(operation["operationId"].is_string(), "{method} {path}");

@@ -118,9 +118,13 @@ mod tests {
 
     #[test]
     fn limits_are_bounded() {
-        for (asked, limit_max, expected) in
-            [(None, 200, Some(50)), (None, 10, Some(10)), (Some(200), 200, Some(200)), (Some(201), 200, None), (Some(0), 200, None)]
-        {
+        for (asked, limit_max, expected) in [
+            (None, 200, Some(50)),
+            (None, 10, Some(10)),
+            (Some(200), 200, Some(200)),
+            (Some(201), 200, None),
+            (Some(0), 200, None),
+        ] {
             assert_eq!(limit(asked, limit_max).ok(), expected, "{asked:?}");
         }
     }

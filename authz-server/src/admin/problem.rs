@@ -315,8 +315,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_string(&self).unwrap_or_default();
-        let mut response =
-            (self.status(), [(header::CONTENT_TYPE, proto::PROBLEM_CONTENT_TYPE)], body).into_response();
+        let mut response = (self.status(), [(header::CONTENT_TYPE, proto::PROBLEM_CONTENT_TYPE)], body).into_response();
         for (name, value) in self.headers {
             response.headers_mut().insert(name, value);
         }
@@ -364,7 +363,10 @@ mod tests {
         assert_eq!(response.headers()[header::CONTENT_TYPE], proto::PROBLEM_CONTENT_TYPE);
         assert_eq!(response.headers()[header::WWW_AUTHENTICATE], CHALLENGE_INVALID);
         let response = Problem::new(Kind::RateLimited).retry_after(7).into_response();
-        assert_eq!((response.status().as_u16(), &response.headers()[header::RETRY_AFTER]), (429, &"7".parse().unwrap()));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[header::RETRY_AFTER]),
+            (429, &"7".parse().unwrap())
+        );
     }
 
     #[test]

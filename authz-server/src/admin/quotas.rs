@@ -1,28 +1,25 @@
 //! `/quotas`: operations on quota, and accounts as they stand.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use quota::{Code, Currency, MerchantId};
+use quota::{Currency, MerchantId};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, PgPool};
+use sqlx::FromRow;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
+use super::operate::{self, KnownAccount, no_account, no_decision, parse_merchant};
 use super::page::{Cursor, Page, limit};
-use super::problem::{Answer, Kind, Problem};
+use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
 use crate::operations::{
-    AccountView, Actor, AdjustRequest, Ask, BATCH_MAX, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, Done,
-    Failure, InitializeRequest, Invalid, OperationAnswer, Provenance, RefundRequest, ReleaseRequest, Request,
-    ResetRequest, SettleRequest, SuspendRequest, VoidRequest, refusing_limit,
+    AccountView, AdjustRequest, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, Done, InitializeRequest,
+    Invalid, OperationAnswer, RefundRequest, ReleaseRequest, Request, ResetRequest, SettleRequest, SuspendRequest,
+    VoidRequest,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
@@ -54,7 +51,7 @@ async fn check(
     caller: Caller,
     Json(body): Json<CheckRequest>,
 ) -> Answer<Json<CheckAnswer>> {
-    let done = execute(&admin, &caller, body.try_into()).await?;
+    let done = operate::execute(&admin, &caller, body.try_into()).await?;
     Ok(Json(CheckAnswer::of(&done)))
 }
 
@@ -138,66 +135,8 @@ async fn initialize(State(admin): State<Admin>, caller: Caller, Json(body): Json
 type Operated = Answer<Json<OperationAnswer>>;
 
 async fn operate(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Operated {
-    let done = execute(admin, caller, request).await?;
-    if done.is_refused() { Err(refusal(&done)) } else { Ok(Json(OperationAnswer::of(&done))) }
-}
-
-async fn execute(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Answer<Done> {
-    let request = request.map_err(|invalid| invalid_field(&invalid, invalid.field))?;
-    allow(caller, &request)?;
-    admin.operations.execute(&actor(caller), request).await.map_err(|failure| no_decision(&failure))
-}
-
-/// The one place that says who may ask for which operation on whose quota.
-fn allow(caller: &Caller, request: &Request) -> Answer<()> {
-    caller.require(match request.ask {
-        Ask::Check(_) => Permission::QuotasCheck,
-        Ask::Consume(_)
-        | Ask::Hold(_)
-        | Ask::Settle { .. }
-        | Ask::Void
-        | Ask::Refund { .. }
-        | Ask::Release { .. } => Permission::QuotasOperate,
-        Ask::Adjust(_) | Ask::Reset(_) | Ask::Suspend | Ask::Resume | Ask::Initialize => Permission::QuotasManage,
-    })?;
-    caller.may_see(&request.merchant)
-}
-
-fn actor(caller: &Caller) -> Actor {
-    Actor { id: caller.subject.clone(), operator_type: caller.operator_type() }
-}
-
-fn invalid_field(invalid: &Invalid, field: impl Into<String>) -> Problem {
-    if invalid.is_amount {
-        Problem::quota(Code::BadAmount).detail(invalid.problem.clone()).at(field)
-    } else {
-        Problem::field(field, invalid.problem.clone())
-    }
-}
-
-fn refusal(done: &Done) -> Problem {
-    let id = Uuid::from_bytes(done.reply.decision_id).to_string();
-    let (limit, retry_after_secs) = refusing_limit(done);
-    let mut problem = Problem::quota(done.reply.record.code).decision(id);
-    if let Some(limit) = limit {
-        problem = problem.limit(limit);
-    }
-    match retry_after_secs {
-        Some(secs) => problem.retry_after(secs),
-        None => problem,
-    }
-}
-
-/// When to ask again after the store gave no answer.
-const STORE_RETRY_SECS: u64 = 1;
-
-fn no_decision(failure: &Failure) -> Problem {
-    let detail = match failure {
-        // The text may name addresses of ours.
-        Failure::Store(_) => "the operation may or may not have been done; ask again with the same numbers".to_owned(),
-        Failure::History(error) => error.to_string(),
-    };
-    Problem::quota(Code::StoreUnavailable).detail(detail).retry_after(STORE_RETRY_SECS)
+    let done = operate::execute(admin, caller, request).await?;
+    Ok(Json(OperationAnswer::of(&done)))
 }
 
 /// What became of one operation of a batch.
@@ -217,21 +156,19 @@ struct BatchItem {
     problem: Option<Problem>,
 }
 
-impl From<Problem> for BatchItem {
-    fn from(problem: Problem) -> Self {
-        Self { status: problem.status().as_u16(), operation: None, check: None, problem: Some(problem) }
-    }
-}
-
-impl BatchItem {
-    fn of(done: &Done) -> Self {
-        if done.command.dry != quota::Dry::No {
-            return Self { status: 200, operation: None, check: Some(CheckAnswer::of(done)), problem: None };
-        }
-        if done.is_refused() {
-            return refusal(done).into();
-        }
-        Self { status: 200, operation: Some(OperationAnswer::of(done)), check: None, problem: None }
+impl From<Answer<Done>> for BatchItem {
+    fn from(outcome: Answer<Done>) -> Self {
+        let done = match outcome {
+            Ok(done) => done,
+            Err(problem) => {
+                let status = problem.status().as_u16();
+                return Self { status, operation: None, check: None, problem: Some(problem) };
+            }
+        };
+        let dry = done.command.dry != quota::Dry::No;
+        let (operation, check) =
+            if dry { (None, Some(CheckAnswer::of(&done))) } else { (Some(OperationAnswer::of(&done)), None) };
+        Self { status: 200, operation, check, problem: None }
     }
 }
 
@@ -252,29 +189,9 @@ struct BatchAnswer {
         (status = CONFLICT, body = BatchAnswer, description = "an atomic batch of which one operation was refused"),
         Problems, BodyProblems, Refusals))]
 async fn batch(State(admin): State<Admin>, caller: Caller, Json(body): Json<BatchRequest>) -> Answer<Response> {
-    if body.operations.is_empty() || body.operations.len() > BATCH_MAX {
-        let detail = format!("must hold 1 to {BATCH_MAX} operations, it has {}", body.operations.len());
-        return Err(Problem::field("operations", detail));
-    }
-    let mut requests = Vec::with_capacity(body.operations.len());
-    for (place, operation) in body.operations.into_iter().enumerate() {
-        let request = Request::try_from(operation)
-            .map_err(|invalid| invalid_field(&invalid, format!("operations[{place}].{}", invalid.field)))?;
-        allow(&caller, &request)?;
-        requests.push(request);
-    }
-    let actor = actor(&caller);
-    let results: Vec<BatchItem> = if body.atomic {
-        one_merchant(&requests)?;
-        let done = admin.operations.execute_all_or_none(&actor, requests).await;
-        done.map_err(|failure| no_decision(&failure))?.iter().map(BatchItem::of).collect()
-    } else {
-        let item = |outcome: Result<Done, Arc<Failure>>| match outcome {
-            Ok(done) => BatchItem::of(&done),
-            Err(failure) => no_decision(&failure).into(),
-        };
-        admin.operations.execute_each(&actor, requests).await.into_iter().map(item).collect()
-    };
+    let operations = body.operations.into_iter().map(Request::try_from);
+    let outcomes = operate::batch(&admin, &caller, operations, body.atomic).await?;
+    let results: Vec<BatchItem> = outcomes.into_iter().map(BatchItem::from).collect();
     let failed = results.iter().filter(|item| item.status != 200).count();
     let status = match (failed, body.atomic) {
         (0, _) => StatusCode::OK,
@@ -282,17 +199,6 @@ async fn batch(State(admin): State<Admin>, caller: Caller, Json(body): Json<Batc
         (_, false) => StatusCode::MULTI_STATUS,
     };
     Ok((status, Json(BatchAnswer { succeeded: results.len() - failed, failed, results })).into_response())
-}
-
-fn one_merchant(requests: &[Request]) -> Answer<()> {
-    let first = requests.first().map(|request| &request.merchant);
-    match requests.iter().position(|request| Some(&request.merchant) != first) {
-        Some(place) => Err(Problem::field(
-            format!("operations[{place}].merchant_id"),
-            "an atomic batch is of one merchant: leave atomic out, or send one batch for each",
-        )),
-        None => Ok(()),
-    }
 }
 
 /// The accounts of a merchant.
@@ -312,9 +218,7 @@ async fn by_merchant(
     caller: Caller,
     Path(merchant_id): Path<String>,
 ) -> Answer<Json<MerchantAccounts>> {
-    let merchant = readable(&caller, &merchant_id)?;
-    let known = provenances(&admin.pool, &merchant).await;
-    let accounts = admin.operations.accounts(&merchant, known).await.map_err(|failure| no_decision(&failure))?;
+    let accounts = operate::accounts(&admin, &caller, &merchant_id).await?;
     if accounts.is_empty() {
         return Err(no_account());
     }
@@ -330,66 +234,7 @@ async fn by_currency(
     caller: Caller,
     Path((merchant_id, currency)): Path<(String, String)>,
 ) -> Answer<Json<AccountView>> {
-    let merchant = readable(&caller, &merchant_id)?;
-    let currency = Currency::parse(&currency).map_err(|error| Problem::field("currency", error.to_string()))?;
-    let provenance = provenances(&admin.pool, &merchant).await.remove(currency.code()).unwrap_or_default();
-    let account = admin.operations.account(&merchant, currency, provenance).await;
-    account.map_err(|failure| no_decision(&failure))?.map(Json).ok_or_else(no_account)
-}
-
-fn readable(caller: &Caller, merchant_id: &str) -> Answer<MerchantId> {
-    caller.require(Permission::QuotasRead)?;
-    let merchant = parse_merchant(merchant_id)?;
-    caller.may_see(&merchant)?;
-    Ok(merchant)
-}
-
-fn parse_merchant(merchant_id: &str) -> Answer<MerchantId> {
-    MerchantId::parse(merchant_id).map_err(|error| Problem::field("merchant_id", error.to_string()))
-}
-
-fn no_account() -> Problem {
-    Problem::new(Kind::NotFound).detail("the merchant has no such account: nothing was ever consumed or initialized")
-}
-
-#[derive(FromRow)]
-struct KnownAccount {
-    currency: String,
-    suspended_reason: Option<String>,
-    suspended_by: Option<String>,
-    last_order_no: Option<String>,
-    last_payment_no: Option<String>,
-    last_updated_by: String,
-}
-
-/// What the journal knows of a merchant's accounts, by currency. The counters do not wait for it: without Postgres it is empty.
-async fn provenances(pool: &PgPool, merchant: &MerchantId) -> HashMap<String, Provenance> {
-    let rows = sqlx::query_as::<_, KnownAccount>(
-        "SELECT currency, suspended_reason, suspended_by, last_order_no, last_payment_no, last_updated_by
-         FROM quota_account WHERE merchant_id = $1",
-    )
-    .bind(merchant.as_str())
-    .fetch_all(pool)
-    .await;
-    match rows {
-        Ok(rows) => rows.into_iter().map(|row| (row.currency.clone(), row.into())).collect(),
-        Err(error) => {
-            tracing::warn!(%merchant, %error, "an account is told without what the journal knows of it");
-            HashMap::new()
-        }
-    }
-}
-
-impl From<KnownAccount> for Provenance {
-    fn from(row: KnownAccount) -> Self {
-        Self {
-            suspended_reason: row.suspended_reason,
-            suspended_by: row.suspended_by,
-            last_order_no: row.last_order_no,
-            last_payment_no: row.last_payment_no,
-            last_updated_by: Some(row.last_updated_by),
-        }
-    }
+    operate::account(&admin, &caller, &merchant_id, &currency).await.map(Json)
 }
 
 /// Which accounts are listed.
@@ -455,7 +300,7 @@ async fn list(
         let currency = Currency::parse(&row.known.currency);
         let (Ok(merchant), Ok(currency)) = (merchant, currency) else { continue };
         let account = admin.operations.account(&merchant, currency, row.known.into()).await;
-        items.extend(account.map_err(|failure| no_decision(&failure))?);
+        items.extend(account.map_err(|error| no_decision(&error))?);
     }
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }

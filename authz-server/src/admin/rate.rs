@@ -23,7 +23,7 @@ const MINUTE_US: i64 = 60_000_000;
 
 /// The buckets. Times are microseconds since they were made.
 #[derive(Debug)]
-pub struct Rates {
+pub(super) struct Rates {
     since: Instant,
     full_at_us: Mutex<HashMap<ActorId, i64>>,
 }

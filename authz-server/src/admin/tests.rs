@@ -1,7 +1,11 @@
 //! The router through a real socket, without Postgres: what is open, what is closed, and in which form it says so.
 
 use super::*;
+use crate::journal::RecallingStore;
+use crate::policy::Policies;
 use crate::settings::Secret;
+use crate::store::{RedisStore, RedisStoreConfig};
+use quota::PolicyBook;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -17,7 +21,7 @@ async fn get(admin: &Admin, request: &str) -> (u16, String) {
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await.unwrap();
     stop.send(true).unwrap();
-    server.await.unwrap().unwrap();
+    server.await.unwrap();
     let status = reply.split(' ').nth(1).unwrap().parse().unwrap();
     (status, reply)
 }
@@ -26,10 +30,16 @@ async fn get(admin: &Admin, request: &str) -> (u16, String) {
 fn admin_with(env: &[(&str, &str)]) -> Admin {
     let env = env.iter().copied().chain([("SLUICE_POLICY_FILE", "/p.yaml")]);
     let settings = Settings::load(env.map(|(name, value)| (name.to_owned(), value.to_owned())), None).unwrap();
-    let metrics = Arc::new(Metrics::new());
+    let (live, metrics) = (Live::fixed(&settings), Arc::new(Metrics::new()));
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
     let pool = crate::database::pool(&Secret::new("postgres://127.0.0.1:1/nowhere"), 1).unwrap();
-    Admin::new(&settings, Live::fixed(&settings), health, metrics, pool).unwrap()
+    let config =
+        RedisStoreConfig { url: Secret::new("redis://127.0.0.1:1"), shards: 1, timeout: Duration::from_secs(1) };
+    let redis = Arc::new(RedisStore::open(&config).unwrap());
+    let store = Arc::new(RecallingStore::new(redis, pool.clone()));
+    let policies = Arc::new(Policies::new(PolicyBook::empty(), Arc::clone(&health)));
+    let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics), 1);
+    Admin::new(&settings, live, health, metrics, pool, operations).unwrap()
 }
 
 fn admin() -> Admin {
@@ -48,12 +58,7 @@ async fn readiness_names_what_is_missing() {
             &["\"redis\":{\"up\":false,\"detail\":\"not reached yet\"}", "\"payments\":\"not decided\""],
         ),
         (|health| health.redis_up(), 503, 503, &["\"redis\":{\"up\":true}"]),
-        (
-            |health| health.policy_active("v1"),
-            503,
-            200,
-            &["\"payments\":\"decided\"", "\"postgres\":{\"up\":false"],
-        ),
+        (|health| health.policy_active("v1"), 503, 200, &["\"payments\":\"decided\"", "\"postgres\":{\"up\":false"]),
         (|health| health.postgres_up(), 200, 200, &["\"status\":\"ready\""]),
         (|health| health.postgres_down("refused"), 503, 200, &["\"detail\":\"refused\""]),
         (|health| health.redis_down("timeout"), 503, 503, &["\"detail\":\"timeout\""]),
@@ -112,6 +117,7 @@ async fn whoever_shows_nothing_learns_nothing() {
         assert!(problem.contains("cache-control: no-store") && problem.contains("UNAUTHENTICATED"), "{problem}");
     }
     // An access token cannot be looked up without Postgres, and nobody is let in instead.
-    let (status, problem) = get(&admin, "GET /api/v1/access-tokens HTTP/1.1\r\nauthorization: Bearer slc_x\r\nx: ").await;
+    let (status, problem) =
+        get(&admin, "GET /api/v1/access-tokens HTTP/1.1\r\nauthorization: Bearer slc_x\r\nx: ").await;
     assert!(status == 503 && problem.contains("DATABASE_UNAVAILABLE"), "{problem}");
 }

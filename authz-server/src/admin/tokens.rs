@@ -288,13 +288,12 @@ async fn replace(pool: &PgPool, id: Uuid, merchant: Option<&str>, actor: &str) -
 }
 
 async fn why_not(pool: &PgPool, id: Uuid, merchant: Option<&str>) -> Answer<Problem> {
-    let known: Option<bool> = sqlx::query_scalar(
-        "SELECT true FROM access_token WHERE id = $1 AND ($2::text IS NULL OR merchant_id = $2)",
-    )
-    .bind(id)
-    .bind(merchant)
-    .fetch_optional(pool)
-    .await?;
+    let known: Option<bool> =
+        sqlx::query_scalar("SELECT true FROM access_token WHERE id = $1 AND ($2::text IS NULL OR merchant_id = $2)")
+            .bind(id)
+            .bind(merchant)
+            .fetch_optional(pool)
+            .await?;
     Ok(match known {
         Some(_) => Problem::new(Kind::Conflict).detail("the token is revoked or expired; make a new one"),
         None => Problem::new(Kind::NotFound),

@@ -129,7 +129,8 @@ impl Answer {
         let retry_after = seconds.map(|seconds| (header::RETRY_AFTER, seconds.to_string()));
         let limits = self.binding.map(|Binding { figures, retry_after_secs, .. }| {
             let name = figures.limit.as_str();
-            let window = figures.limit.period().map(|period| format!(";w={}", period.nominal_secs())).unwrap_or_default();
+            let window =
+                figures.limit.period().map(|period| format!(";w={}", period.nominal_secs())).unwrap_or_default();
             let reset = retry_after_secs.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
             [
                 (header::RATE_LIMIT_POLICY, format!("\"{name}\";q={}{window}", figures.max)),

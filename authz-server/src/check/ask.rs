@@ -45,9 +45,15 @@ pub(super) enum What {
     Consume(AmountMinor),
     Hold(AmountMinor),
     /// A capture, of all that is held where it names no amount; the hold's last one, or not.
-    Settle { amount: Option<AmountMinor>, last: bool },
+    Settle {
+        amount: Option<AmountMinor>,
+        last: bool,
+    },
     /// A refund, of all that is left where it names no amount; made already, or reserved.
-    Refund { amount: Option<AmountMinor>, reserve: bool },
+    Refund {
+        amount: Option<AmountMinor>,
+        reserve: bool,
+    },
     VoidAttempt,
     Void,
 }

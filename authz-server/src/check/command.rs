@@ -2,8 +2,8 @@
 
 use quota::{Action, AmountMinor, Charge, Command, Dry, HoldTerms, Limits, OperationId, Policy, Refund, Settle};
 
-use super::ask::{Ask, What};
 use super::ACTOR;
+use super::ask::{Ask, What};
 use crate::clock;
 use crate::settings::LiveSettings;
 use crate::store::Notes;

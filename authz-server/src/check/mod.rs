@@ -262,7 +262,7 @@ const fn failure(error: &StoreError) -> Failure {
     match error {
         StoreError::Timeout { .. } => Failure::Timeout,
         StoreError::Unavailable(_) => Failure::Connection,
-        StoreError::Shards { .. } | StoreError::Corrupt(_) => Failure::Reply,
+        StoreError::Shards { .. } | StoreError::Corrupt(_) | StoreError::History(_) => Failure::Reply,
     }
 }
 

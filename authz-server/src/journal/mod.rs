@@ -10,6 +10,7 @@ mod drain;
 pub mod event;
 pub mod history;
 pub mod postgres;
+mod recall;
 pub mod reply;
 pub mod stream;
 
@@ -24,6 +25,8 @@ use crate::clock;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::settings::{Live, LiveSettings, Secret, Settings};
+
+pub use recall::RecallingStore;
 
 /// How often the sequences are checked for gaps.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);

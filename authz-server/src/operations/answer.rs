@@ -206,14 +206,14 @@ impl CheckAnswer {
     pub fn of(done: &Done) -> Self {
         let record = &done.reply.record;
         let amount = done.command.action.amount().unwrap_or_default();
-        let prediction = done.policy.as_ref().map(|policy| {
-            Prediction::of(record, amount, &policy.limits, &policy.calendar, done.command.now_ms)
-        });
+        let prediction = done
+            .policy
+            .as_ref()
+            .map(|policy| Prediction::of(record, amount, &policy.limits, &policy.calendar, done.command.now_ms));
         let limits: Vec<LimitView> =
             prediction.iter().flat_map(|prediction| &prediction.limits).map(LimitView::from).collect();
-        let remaining = |limit: LimitName| {
-            limits.iter().find(|view| view.name == limit.as_str()).map(|view| view.remaining)
-        };
+        let remaining =
+            |limit: LimitName| limits.iter().find(|view| view.name == limit.as_str()).map(|view| view.remaining);
         // The limit that refuses binds, whatever the next payments would meet first.
         let refusing = LimitName::of_code(record.code);
         let binding = refusing.or_else(|| prediction.as_ref().and_then(|prediction| prediction.binding));
@@ -335,8 +335,7 @@ impl AccountView {
 
 fn limits(account: &Account, policy: &Policy, now_ms: i64) -> Vec<LimitView> {
     let record = standing(account);
-    let prediction =
-        Prediction::of(&record, quota::AmountMinor::ZERO, &policy.limits, &policy.calendar, now_ms);
+    let prediction = Prediction::of(&record, quota::AmountMinor::ZERO, &policy.limits, &policy.calendar, now_ms);
     prediction.limits.iter().map(LimitView::from).collect()
 }
 

@@ -10,20 +10,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use quota::{
-    Account, Action, ActorId, AttemptId, Charge, Code, Command, Currency, Dry, HoldTerms, MerchantId, Order, Policy, Refund,
+    Account, Action, ActorId, AttemptId, Charge, Code, Command, Currency, Dry, HoldTerms, MerchantId, Policy, Refund,
     Reply, Settle, shard_of,
 };
-use sqlx::PgPool;
-use thiserror::Error;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::clock;
-use crate::journal::history::{self, HistoryError};
+use crate::journal::RecallingStore;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::settings::Live;
-use crate::store::{Notes, RedisStore, Store, StoreError};
+use crate::store::{Notes, Store, StoreError};
 
 pub use answer::{
     AccountView, CheckAnswer, Counters, LimitView, OperationAnswer, OrderView, Provenance, refusing_limit,
@@ -65,21 +63,11 @@ impl Done {
     }
 }
 
-/// No decision could be had. A refusal is not an error.
-#[derive(Debug, Error)]
-pub enum Failure {
-    #[error("{0}")]
-    Store(#[from] StoreError),
-    #[error("{0}")]
-    History(#[from] HistoryError),
-}
-
 /// What operations work with.
 #[derive(Clone, Debug)]
 pub struct Operations {
-    store: Arc<RedisStore>,
+    store: Arc<RecallingStore>,
     policies: Arc<Policies>,
-    pool: PgPool,
     live: Live,
     metrics: Arc<Metrics>,
     shards: u16,
@@ -93,17 +81,16 @@ struct Prepared {
 }
 
 impl Operations {
-    /// Puts the parts together. The store's connection and the pool belong to the runtime that calls.
+    /// Puts the parts together. The store's connections belong to the runtime that calls.
     #[must_use]
     pub fn new(
-        store: Arc<RedisStore>,
+        store: Arc<RecallingStore>,
         policies: Arc<Policies>,
-        pool: PgPool,
         live: Live,
         metrics: Arc<Metrics>,
         shards: u16,
     ) -> Self {
-        Self { store, policies, pool, live, metrics, shards }
+        Self { store, policies, live, metrics, shards }
     }
 
     /// The policies that operations are decided by.
@@ -115,12 +102,12 @@ impl Operations {
     /// Does one operation.
     ///
     /// # Errors
-    /// [`Failure`] where no decision could be had; the operation may have been done then.
-    pub async fn execute(&self, actor: &Actor, request: Request) -> Result<Done, Failure> {
-        let Prepared { command, notes, policy } = self.prepare(actor, request).await?;
+    /// [`StoreError`] where no decision could be had; the operation may have been done then.
+    pub async fn execute(&self, actor: &Actor, request: Request) -> Result<Done, StoreError> {
+        let Prepared { command, notes, policy } = self.prepare(actor, request).await;
         let reply = match self.store.apply(&command, &notes).await {
             Ok(reply) => reply,
-            Err(error) => return Err(self.failed(&command, error.into())),
+            Err(error) => return Err(failed(&command, error)),
         };
         Ok(self.done(command, &notes, policy, reply))
     }
@@ -129,34 +116,29 @@ impl Operations {
     ///
     /// # Errors
     /// As [`Operations::execute`].
-    pub async fn execute_all_or_none(&self, actor: &Actor, requests: Vec<Request>) -> Result<Vec<Done>, Failure> {
+    pub async fn execute_all_or_none(&self, actor: &Actor, requests: Vec<Request>) -> Result<Vec<Done>, StoreError> {
         let mut prepared = Vec::with_capacity(requests.len());
         for request in requests {
-            prepared.push(self.prepare(actor, request).await?);
+            prepared.push(self.prepare(actor, request).await);
         }
         self.apply(prepared, true).await
     }
 
     /// Does many operations, with one store call for each shard; those of one merchant in their order. The outcomes are in the
     /// requests' order.
-    pub async fn execute_each(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Result<Done, Arc<Failure>>> {
-        let mut outcomes: BTreeMap<usize, Result<Done, Arc<Failure>>> = BTreeMap::new();
+    pub async fn execute_each(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Result<Done, StoreError>> {
+        let mut outcomes: BTreeMap<usize, Result<Done, StoreError>> = BTreeMap::new();
         let mut shards: BTreeMap<u16, Vec<(usize, Prepared)>> = BTreeMap::new();
         for (place, request) in requests.into_iter().enumerate() {
             let shard = shard_of(&request.merchant, self.shards);
-            match self.prepare(actor, request).await {
-                Ok(prepared) => shards.entry(shard).or_default().push((place, prepared)),
-                Err(failure) => drop(outcomes.insert(place, Err(Arc::new(failure)))),
-            }
+            let prepared = self.prepare(actor, request).await;
+            shards.entry(shard).or_default().push((place, prepared));
         }
         for batch in shards.into_values() {
             let (places, prepared): (Vec<usize>, Vec<Prepared>) = batch.into_iter().unzip();
             match self.apply(prepared, false).await {
                 Ok(done) => outcomes.extend(places.into_iter().zip(done.into_iter().map(Ok))),
-                Err(failure) => {
-                    let failure = Arc::new(failure);
-                    outcomes.extend(places.into_iter().map(|place| (place, Err(Arc::clone(&failure)))));
-                }
+                Err(error) => outcomes.extend(places.into_iter().map(|place| (place, Err(error.clone())))),
             }
         }
         outcomes.into_values().collect()
@@ -165,14 +147,14 @@ impl Operations {
     /// The account as it stands now; `None` where nothing was ever done with it.
     ///
     /// # Errors
-    /// [`Failure`] where the store gives no answer.
+    /// [`StoreError`] where the store gives no answer.
     pub async fn account(
         &self,
         merchant: &MerchantId,
         currency: Currency,
         provenance: Provenance,
-    ) -> Result<Option<AccountView>, Failure> {
-        match self.store.account(merchant, currency).await? {
+    ) -> Result<Option<AccountView>, StoreError> {
+        match self.store.redis().account(merchant, currency).await? {
             Some(account) => Ok(Some(self.view(merchant, currency, account, provenance).await)),
             None => Ok(None),
         }
@@ -181,14 +163,14 @@ impl Operations {
     /// Every account of a merchant as it stands now, with what the journal knows of each.
     ///
     /// # Errors
-    /// [`Failure`] where the store gives no answer.
+    /// [`StoreError`] where the store gives no answer.
     pub async fn accounts(
         &self,
         merchant: &MerchantId,
         mut provenances: HashMap<String, Provenance>,
-    ) -> Result<Vec<AccountView>, Failure> {
+    ) -> Result<Vec<AccountView>, StoreError> {
         let mut views = Vec::new();
-        for (currency, account) in self.store.accounts(merchant).await? {
+        for (currency, account) in self.store.redis().accounts(merchant).await? {
             let provenance = provenances.remove(currency.code()).unwrap_or_default();
             views.push(self.view(merchant, currency, account, provenance).await);
         }
@@ -209,22 +191,21 @@ impl Operations {
         AccountView::of(merchant.to_string(), currency.to_string(), &account, policy.as_deref(), provenance, now_ms)
     }
 
-    async fn apply(&self, prepared: Vec<Prepared>, all_or_none: bool) -> Result<Vec<Done>, Failure> {
+    async fn apply(&self, prepared: Vec<Prepared>, all_or_none: bool) -> Result<Vec<Done>, StoreError> {
         let (batch, policies): (Vec<(Command, Notes)>, Vec<_>) =
             prepared.into_iter().map(|Prepared { command, notes, policy }| ((command, notes), policy)).unzip();
         let replies = match self.store.apply_batch(&batch, all_or_none).await {
             Ok(replies) => replies,
             Err(error) => {
-                let failure = Failure::from(error);
-                batch.iter().for_each(|(command, _)| self.log_failure(command, &failure));
-                return Err(failure);
+                batch.iter().for_each(|(command, _)| log_failure(command, &error));
+                return Err(error);
             }
         };
         let done = batch.into_iter().zip(policies).zip(replies);
         Ok(done.map(|(((command, notes), policy), reply)| self.done(command, &notes, policy, reply)).collect())
     }
 
-    async fn prepare(&self, actor: &Actor, request: Request) -> Result<Prepared, Failure> {
+    async fn prepare(&self, actor: &Actor, request: Request) -> Prepared {
         let now_ms = clock::now_ms();
         let Request { merchant, currency, order_no, payment_no, operation_no, channel, ask, .. } = request;
         let policy = self.policies.effective(&merchant, currency, channel.as_ref(), now_ms).await;
@@ -240,7 +221,7 @@ impl Operations {
         };
         let live = self.live.current();
         let bounded = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-        let mut command = Command {
+        let command = Command {
             action: action(&ask, policy.as_deref(), currency, channel.as_ref()),
             dry: if matches!(ask, Ask::Check(_)) { Dry::Silent } else { Dry::No },
             attempt: AttemptId::from_text(ATTEMPT),
@@ -258,22 +239,7 @@ impl Operations {
             operation_no,
             channel,
         };
-        command.history = self.history(&command).await?.map(Box::new);
-        Ok(Prepared { command, notes, policy })
-    }
-
-    /// The order as the journal knows it, where the operation is about one that the store has forgotten. Between this look and
-    /// the decision it may appear there again: then the store's own knowledge goes before it.
-    async fn history(&self, command: &Command) -> Result<Option<Order>, Failure> {
-        let (Action::Settle(_) | Action::Refund(_) | Action::Release(_) | Action::Void) = &command.action else {
-            return Ok(None);
-        };
-        let Some(order_no) = &command.order_no else { return Ok(None) };
-        let known = self.store.order(&command.merchant, order_no).await?;
-        if known.is_some_and(|order| i64::from(order.expires_at_secs) > command.now_ms / 1000) {
-            return Ok(None);
-        }
-        Ok(history::find(&self.pool, &self.store, &command.merchant, order_no, command.order_ttl_secs).await?)
+        Prepared { command, notes, policy }
     }
 
     fn done(&self, command: Command, notes: &Notes, policy: Option<Arc<Policy>>, reply: Reply) -> Done {
@@ -299,23 +265,23 @@ impl Operations {
         );
         Done { command, reply, policy }
     }
+}
 
-    fn failed(&self, command: &Command, failure: Failure) -> Failure {
-        self.log_failure(command, &failure);
-        failure
-    }
+fn failed(command: &Command, error: StoreError) -> StoreError {
+    log_failure(command, &error);
+    error
+}
 
-    fn log_failure(&self, command: &Command, failure: &Failure) {
-        warn!(
-            decision_id = %Uuid::from_bytes(command.decision_id),
-            action = command.action.as_str(),
-            merchant = %command.merchant,
-            order_no = command.order_no.as_ref().map(quota::OrderNo::as_str),
-            code = Code::StoreUnavailable.as_str(),
-            error = %failure,
-            "no decision on an operation"
-        );
-    }
+fn log_failure(command: &Command, error: &StoreError) {
+    warn!(
+        decision_id = %Uuid::from_bytes(command.decision_id),
+        action = command.action.as_str(),
+        merchant = %command.merchant,
+        order_no = command.order_no.as_ref().map(quota::OrderNo::as_str),
+        code = Code::StoreUnavailable.as_str(),
+        %error,
+        "no decision on an operation"
+    );
 }
 
 fn action(ask: &Ask, policy: Option<&Policy>, currency: Currency, channel: Option<&quota::Channel>) -> Action {

@@ -1,15 +1,14 @@
 //! A caller's body made valid: identifiers, amounts and what is asked for.
 
 use quota::{
-    Adjust, AmountMinor, Change, Channel, Currency, CounterName, MerchantId, OperationId, OperationNo, OrderNo,
+    Adjust, AmountMinor, Change, Channel, CounterName, Currency, MerchantId, OperationId, OperationNo, OrderNo,
     PaymentNo, Period, Reset,
 };
 use thiserror::Error;
 
 use super::body::{
     AdjustOperation, AdjustRequest, BatchOperation, ChargeRequest, CheckRequest, CounterField, InitializeRequest,
-    RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest,
-    VoidRequest,
+    RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest, VoidRequest,
 };
 use crate::store::{METADATA_BYTES_MAX, REMARKS_BYTES_MAX};
 
@@ -192,8 +191,7 @@ impl TryFrom<RefundRequest> for Request {
     type Error = Invalid;
 
     fn try_from(body: RefundRequest) -> Result<Self, Invalid> {
-        let ask =
-            Ask::Refund { amount: body.amount.map(amount).transpose()?, id: OperationId::of(&body.refund_no) };
+        let ask = Ask::Refund { amount: body.amount.map(amount).transpose()?, id: OperationId::of(&body.refund_no) };
         Self::new(&body.merchant_id, &body.currency, ask)?
             .order(&body.order_no)?
             .operation("refund_no", Some(&body.refund_no))?

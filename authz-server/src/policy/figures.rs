@@ -62,10 +62,26 @@ pub struct Figures {
 impl Figures {
     /// Shows them in the registry.
     pub fn register(&self, r: &mut Registry) {
-        r.register("sluice_policy_source_up", "1 while the last reading of the source is in force", self.source_up.clone());
-        r.register("sluice_policy_reads", "Readings of policies by source and whether they could be used", self.reads.clone());
-        r.register("sluice_policy_step_downs", "Decisions that took something else than the policy service's present answer", self.step_downs.clone());
-        r.register("sluice_policy_service_accounts", "Accounts whose answer of the policy service is kept", self.accounts.clone());
+        r.register(
+            "sluice_policy_source_up",
+            "1 while the last reading of the source is in force",
+            self.source_up.clone(),
+        );
+        r.register(
+            "sluice_policy_reads",
+            "Readings of policies by source and whether they could be used",
+            self.reads.clone(),
+        );
+        r.register(
+            "sluice_policy_step_downs",
+            "Decisions that took something else than the policy service's present answer",
+            self.step_downs.clone(),
+        );
+        r.register(
+            "sluice_policy_service_accounts",
+            "Accounts whose answer of the policy service is kept",
+            self.accounts.clone(),
+        );
     }
 
     /// A source was read.

@@ -174,7 +174,8 @@ impl Policies {
         self.metrics.policy.read(source, compiled.is_ok());
         let book = Arc::new(compiled?);
         *parts = changed;
-        let before = std::mem::replace(&mut *self.book.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&book));
+        let before =
+            std::mem::replace(&mut *self.book.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&book));
         if before.version() != book.version() {
             info!(source = source.as_str(), from = %before.version(), to = %book.version(), "policies changed");
             self.tell(&book);

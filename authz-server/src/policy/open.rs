@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, warn};
 
+use super::Policies;
 use super::figures::Source;
 use super::file::{FileSource, SourceError};
 use super::postgres::{LoadError, Rows, Watch};
 use super::service::{Asker, Cell, PolicyService};
-use super::Policies;
 use crate::health::Health;
 use crate::http::HttpError;
 use crate::settings::{Live, Settings};

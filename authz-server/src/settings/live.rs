@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
 
 use super::error::SettingsError;
@@ -127,6 +128,21 @@ impl Live {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<LiveSettings>> {
         self.0.told.subscribe()
+    }
+
+    /// Waits for an interval that the settings give. Where they change meanwhile, the new one counts from the wait's
+    /// beginning: a shorter interval ends a long wait at once.
+    pub async fn elapse(&self, interval: impl Fn(&LiveSettings) -> Duration) {
+        let began = Instant::now();
+        let mut changes = self.subscribe();
+        loop {
+            let end = began + interval(&Arc::clone(&changes.borrow_and_update()));
+            tokio::select! {
+                () = sleep_until(end) => return,
+                // The sender lives as long as `self`.
+                _ = changes.changed() => {}
+            }
+        }
     }
 
     /// Every setting with its value in force, in the order of the reference.

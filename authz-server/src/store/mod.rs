@@ -8,7 +8,10 @@ mod redis;
 use std::future::Future;
 
 use proto::journal::EventContext;
-use quota::{Action, AmountMinor, AttemptId, Change, Channel, Command, OnExpiry, OperationId, OperationNo, OrderNo, PaymentNo, Reply};
+use quota::{
+    Action, AmountMinor, AttemptId, Change, Channel, Command, OnExpiry, OperationId, OperationNo, OrderNo, PaymentNo,
+    Reply,
+};
 use thiserror::Error;
 
 pub use memory::MemoryStore;
@@ -54,6 +57,9 @@ pub enum StoreError {
     /// The store holds another number of shards than the settings say.
     #[error("the quota store has {stored} shards, the settings say {configured}: set SLUICE_SHARDS={stored}")]
     Shards { stored: u16, configured: u16 },
+    /// The order is not in the store any more, and its past cannot be read.
+    #[error("the order's past cannot be read: {0}")]
+    History(String),
     /// A value or reply that does not have its format.
     #[error("the quota store holds something else than expected: {0}")]
     Corrupt(String),

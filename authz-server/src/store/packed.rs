@@ -1,9 +1,9 @@
 //! The packed values that the Redis script reads and writes; their layout is stated at the head of `lua/decide.lua`.
 
 use quota::{
-    Account, Action, Adjust, AmountMinor, AttemptId, Change, Charge, ClosedWindow, Code, Command, Counter, Currency, Dry,
-    Hold, HoldTerms, Limits, OnExpiry, Operation, OperationId, OperationKind, Order, OrderFigures, OrderState, Origin,
-    Origins, Pace, Period, Record, Refund, Reset, WindowFigures, WindowIds,
+    Account, Action, Adjust, AmountMinor, AttemptId, Change, Charge, ClosedWindow, Code, Command, Counter, Currency,
+    Dry, Hold, HoldTerms, Limits, OnExpiry, Operation, OperationId, OperationKind, Order, OrderFigures, OrderState,
+    Origin, Origins, Pace, Period, Record, Refund, Reset, WindowFigures, WindowIds,
 };
 use thiserror::Error;
 
@@ -317,7 +317,9 @@ impl Writer {
             self.bytes(&[u8::from(terms.on_expiry == OnExpiry::Settle)]);
         }
         if let Some(Pace { interval_us, tolerance_us, delay_ms_max, ceiling }) = &charge.pace {
-            [u64::from(*interval_us), *tolerance_us, u64::from(*delay_ms_max)].into_iter().for_each(|us| self.number(us));
+            [u64::from(*interval_us), *tolerance_us, u64::from(*delay_ms_max)]
+                .into_iter()
+                .for_each(|us| self.number(us));
             self.windows(ceiling);
         }
     }

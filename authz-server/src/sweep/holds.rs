@@ -60,13 +60,7 @@ impl HoldSweep {
     }
 
     /// Gives how late the oldest hold was, in seconds.
-    async fn shard(
-        &self,
-        shard: u16,
-        now_ms: i64,
-        shutdown: &Shutdown,
-        ended: &mut Ended,
-    ) -> Result<u64, SweepError> {
+    async fn shard(&self, shard: u16, now_ms: i64, shutdown: &Shutdown, ended: &mut Ended) -> Result<u64, SweepError> {
         let now_secs = now_ms.max(0).unsigned_abs() / 1000;
         let mut late_secs = 0;
         for _ in 0..CALLS_PER_SHARD {

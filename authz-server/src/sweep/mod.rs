@@ -17,7 +17,6 @@ use quota::{Action, Command, Currency, Dry, MerchantId, OrderNo, Policy};
 use sqlx::PgPool;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use crate::clock;
 use crate::database;
@@ -169,10 +168,9 @@ async fn run(tools: Tools, shutdown: Shutdown) {
 async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
     let sweep = HoldSweep::new(tools.clone());
     while !shutdown.is_asked() {
-        // The bound may change while the server runs.
         let swept = sweep.round(clock::now_ms(), &shutdown).await;
         report(&tools.metrics.sweep, Sweep::Holds, swept.map(drop));
-        shutdown.pause(Duration::from_millis(tools.live.current().hold_sweep_ms)).await;
+        shutdown.pause(tools.live.elapse(|now| Duration::from_millis(now.hold_sweep_ms))).await;
     }
 }
 
@@ -181,7 +179,7 @@ async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
     while !shutdown.is_asked() {
         let swept = sweep.round(clock::now_ms(), &shutdown).await;
         report(&tools.metrics.sweep, Sweep::Windows, swept.map(drop));
-        shutdown.pause(Duration::from_secs(tools.live.current().window_sweep_secs)).await;
+        shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
     }
 }
 
@@ -204,11 +202,11 @@ impl Shutdown {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
-    /// Waits, but not through a shutdown.
-    async fn pause(&mut self, duration: Duration) {
+    /// Waits for the time, but not through a shutdown.
+    async fn pause(&mut self, time: impl Future<Output = ()>) {
         if !self.is_asked() {
             tokio::select! {
-                () = sleep(duration) => {}
+                () = time => {}
                 _ = self.0.changed() => {}
             }
         }

@@ -56,11 +56,9 @@ impl Stream {
                 step.push(Effect::Reset);
                 step.action = Action::Pause;
             }
-            Phase::New
-            | Phase::Collecting { .. }
-            | Phase::Pending { .. }
-            | Phase::Delayed { .. }
-            | Phase::Refused => self.host_failed(step),
+            Phase::New | Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Delayed { .. } | Phase::Refused => {
+                self.host_failed(step)
+            }
         }
     }
 

@@ -82,7 +82,8 @@ fn timeline(path: &str, set: &PolicySet, tier: Option<&str>, own: &MerchantPolic
     }
     let mut entries: Vec<(i64, Entry)> = Vec::with_capacity(moments.len());
     for at_ms in moments {
-        let bound = own.bindings.iter().filter(|binding| binding.item.span.holds_at(at_ms)).max_by_key(|b| (b.source, b.rank));
+        let bound =
+            own.bindings.iter().filter(|binding| binding.item.span.holds_at(at_ms)).max_by_key(|b| (b.source, b.rank));
         let tier = tier.or(bound.map(|binding| binding.item.tier.as_str())).map_or(NO_TIER, of_tier);
         let levels = [&set.default, &tier.rules, &tier.own, &own.rules].map(|rules| winners(rules, at_ms));
         let overrides = own.overrides.iter().filter(|item| item.span.holds_at(at_ms)).collect();
@@ -151,7 +152,9 @@ impl Moment<'_> {
             (channel.is_some() && currency.is_some(), channel, currency),
         ];
         for (_, channel, currency) in slots.into_iter().filter(|(given, ..)| *given) {
-            let of_level = |winners| (0..=self.sources).filter_map(move |source| Winners::get(winners, &(source, channel, currency)));
+            let of_level = |winners| {
+                (0..=self.sources).filter_map(move |source| Winners::get(winners, &(source, channel, currency)))
+            };
             for Ranked { item, .. } in self.levels.iter().flat_map(of_level) {
                 fold.lay(&item.path, &item.fields)?;
                 named.add(&item.version, &item.path);

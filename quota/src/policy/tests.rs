@@ -366,3 +366,16 @@ overrides: [{merchant: c, currency: JPY, from: 2027-03-01, until: 2027-04-01, ap
     let diff = policy_diff(&old, &without);
     assert!(diff.contains(&"default: loses its policy, payments will be refused".to_owned()), "{diff:#?}");
 }
+
+#[test]
+fn the_documents_that_people_start_from_are_valid() {
+    let guide = include_str!("../../../docs/policies.md");
+    let example = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    for text in [example, include_str!("../../../deploy/policies.yaml")] {
+        PolicyBook::from_yaml(text).unwrap();
+    }
+    let book = PolicyBook::from_yaml(example).unwrap();
+    let at_ms = parse_moment("2026-11-27T12:00:00+08:00").unwrap();
+    let policy = book.effective(&merchant("merchant-001"), currency("USD"), None, at_ms).unwrap();
+    assert_eq!(policy.limits.day.amount.get(), 20_000_000);
+}

@@ -201,7 +201,12 @@ mod tests {
 
     #[test]
     fn a_row_that_is_not_ours_lets_nobody_in() {
-        for row in [row("root", None, None), row("merchant", None, None), row("admin", Some(""), None), row("admin", None, Some(&["*"]))] {
+        for row in [
+            row("root", None, None),
+            row("merchant", None, None),
+            row("admin", Some(""), None),
+            row("admin", None, Some(&["*"])),
+        ] {
             assert_eq!(row.caller(), None, "{row:?}");
         }
     }

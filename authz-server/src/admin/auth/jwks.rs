@@ -71,7 +71,7 @@ pub(super) enum Found {
 
 /// The keys.
 #[derive(Debug)]
-pub struct Keys {
+pub(super) struct Keys {
     source: Source,
     algorithm: Algorithm,
     set: RwLock<Option<Arc<KeySet>>>,
@@ -93,7 +93,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`JwksError`] for a file that holds no usable key, and where the HTTP client cannot be made.
-    pub fn open(place: &str, algorithm: Algorithm) -> Result<Self, JwksError> {
+    pub(super) fn open(place: &str, algorithm: Algorithm) -> Result<Self, JwksError> {
         let new = |source| Self { source, algorithm, set: RwLock::new(None), asked: Mutex::new(None) };
         if place.starts_with("http://") || place.starts_with("https://") {
             return Ok(new(Source::Url(place.to_owned(), http::Client::new(FETCH_TIMEOUT)?)));
@@ -105,7 +105,7 @@ impl Keys {
     }
 
     /// Reads the source again and again until the stop.
-    pub async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         loop {
             self.refresh().await;
             let pause = if self.current().is_some() { REFRESH_INTERVAL } else { FIRST_INTERVAL };
@@ -145,7 +145,9 @@ impl Keys {
 
     async fn refresh(&self) {
         let text = match &self.source {
-            Source::Url(url, client) => client.get_bytes(url, DOCUMENT_BYTES_MAX).await.map(Into::into).map_err(Into::into),
+            Source::Url(url, client) => {
+                client.get_bytes(url, DOCUMENT_BYTES_MAX).await.map(Into::into).map_err(Into::into)
+            }
             Source::File(path) => {
                 let path = path.clone();
                 match tokio::task::spawn_blocking(move || read_file(path)).await {

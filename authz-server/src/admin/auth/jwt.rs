@@ -137,7 +137,9 @@ impl Claims {
             return Err(Problem::new(Kind::Forbidden).detail("the token's role is none of admin, operator, merchant"));
         }
         if merchant.is_none() && roles.iter().all(|role| *role == Role::Merchant) {
-            return Err(Problem::new(Kind::Forbidden).detail("a token of the role merchant needs the claim merchant_id"));
+            return Err(
+                Problem::new(Kind::Forbidden).detail("a token of the role merchant needs the claim merchant_id")
+            );
         }
         let scopes = roles.iter().fold(Permissions::default(), |scopes, role| scopes.or(role.permissions()));
         Ok(Caller { subject, roles, merchant, scopes, via: Via::Jwt })

@@ -43,10 +43,7 @@ const ACTIONS: [&str; 14] = [
 ];
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new()
-        .routes(routes!(of_merchant))
-        .routes(routes!(of_order))
-        .routes(routes!(stats::usage_log_stats))
+    OpenApiRouter::new().routes(routes!(of_merchant)).routes(routes!(of_order)).routes(routes!(stats::usage_log_stats))
 }
 
 /// The form of a list.
@@ -158,7 +155,8 @@ async fn answer(admin: &Admin, query: &LogQuery, filter: Filter, headers: &Heade
 }
 
 fn accepted(headers: &HeaderMap) -> Format {
-    let accepts = |value: &str| value.split(',').any(|media| media.split(';').next().unwrap_or_default().trim() == "text/csv");
+    let accepts =
+        |value: &str| value.split(',').any(|media| media.split(';').next().unwrap_or_default().trim() == "text/csv");
     let csv = headers.get_all(header::ACCEPT).iter().any(|value| value.to_str().is_ok_and(accepts));
     if csv { Format::Csv } else { Format::Json }
 }

@@ -219,7 +219,10 @@ mod tests {
         for text in ["", "a=1", "ORDER-1", "'=1"] {
             assert_eq!(cell(&text.to_owned()), text);
         }
-        assert_eq!((cell(&-5_i64), cell(&None::<i64>), cell(&true)), ("-5".to_owned(), String::new(), "true".to_owned()));
+        assert_eq!(
+            (cell(&-5_i64), cell(&None::<i64>), cell(&true)),
+            ("-5".to_owned(), String::new(), "true".to_owned())
+        );
     }
 
     #[test]

@@ -137,8 +137,7 @@ fn limits_of_refunds_and_holds_are_shown_like_the_others() {
     let hundred = AmountMinor::new(100).unwrap();
     let limits = Limits { pending: hundred, refund_daily: hundred, ..Limits::UNLIMITED };
     let day = WindowFigures { id: 20_261_121, refunded_before: 80, refunded_after: 80, ..WindowFigures::default() };
-    let record =
-        |code| Record { day, pending_before: 90, pending_after: 90, ..Record::bare(code) };
+    let record = |code| Record { day, pending_before: 90, pending_after: 90, ..Record::bare(code) };
     let table: [(Code, &[(&str, &str)], &str); 2] = [
         (
             Code::RefundDaily,
@@ -160,8 +159,7 @@ fn limits_of_refunds_and_holds_are_shown_like_the_others() {
         let binding = Binding::of(&record(code), &limits, &Calendar::UTC, NOW_MS);
         let answer = Answer { binding, ..Answer::bare(code, Mode::Enforce) };
         let got: Vec<_> = headers_of(&answer).into_iter().filter(|(name, _)| name.starts_with('r')).collect();
-        let expected: Vec<_> =
-            expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let expected: Vec<_> = expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         assert_eq!(got, expected, "{code:?}");
         let body = answer.problem().to_json();
         assert!(body.contains(end), "{code:?}: {body}");

@@ -14,7 +14,11 @@ fn read(extensions: &[(&str, &str)]) -> Result<Ask, String> {
     for (name, value) in extensions {
         let name = format!("sluice.{name}");
         // A dash stands for a name that is left out.
-        if *value == "-" { all.remove(&name) } else { all.insert(name, (*value).to_owned()) };
+        if *value == "-" {
+            all.remove(&name)
+        } else {
+            all.insert(name, (*value).to_owned())
+        };
     }
     from_filter(&all)
 }
@@ -26,8 +30,14 @@ fn the_filters_words_are_read_and_nothing_else_is() {
     type Row<'a> = (&'a [(&'a str, &'a str)], Result<(What, Dry), &'a str>);
     let table: &[Row<'_>] = &[
         (&[("action", "consume"), charge], Ok((What::Consume(amount(5)), Dry::No))),
-        (&[("action", "consume"), charge, ("dry", "journal"), ("order_no", "-")], Ok((What::Consume(amount(5)), Dry::Noted))),
-        (&[("action", "consume"), charge, ("dry", "1"), ("order_no", "-")], Ok((What::Consume(amount(5)), Dry::Silent))),
+        (
+            &[("action", "consume"), charge, ("dry", "journal"), ("order_no", "-")],
+            Ok((What::Consume(amount(5)), Dry::Noted)),
+        ),
+        (
+            &[("action", "consume"), charge, ("dry", "1"), ("order_no", "-")],
+            Ok((What::Consume(amount(5)), Dry::Silent)),
+        ),
         (&[("action", "consume"), charge, ("order_no", "-")], Err("sluice.order_no is missing")),
         (&[("action", "consume")], Err("sluice.amount_minor is missing")),
         (&[("action", "consume"), ("amount_minor", "5.0")], Err("sluice.amount_minor")),
@@ -46,7 +56,10 @@ fn the_filters_words_are_read_and_nothing_else_is() {
             &[("action", "refund"), ("operation_no", "r"), ("stage", "reserve")],
             Ok((What::Refund { amount: None, reserve: true }, Dry::No)),
         ),
-        (&[("action", "refund"), ("operation_no", "r"), charge], Ok((What::Refund { amount: five, reserve: false }, Dry::No))),
+        (
+            &[("action", "refund"), ("operation_no", "r"), charge],
+            Ok((What::Refund { amount: five, reserve: false }, Dry::No)),
+        ),
         (&[("action", "refund"), charge], Err("sluice.operation_no is missing")),
         (&[("action", "refund"), ("operation_no", "r"), ("stage", "apply")], Err("sluice.stage is \"apply\"")),
         (&[("action", "refund"), ("operation_no", "")], Err("sluice.operation_no: operation_no must have 1 to 128")),

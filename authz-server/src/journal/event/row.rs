@@ -18,7 +18,8 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
     let (daily, monthly, yearly) = (window(&record.day)?, window(&record.month)?, window(&record.year)?);
     // An order that nobody knows has no figures.
     let order = Some(record.order).filter(|order| *order != OrderFigures::default());
-    let order_figure = |of: fn(&OrderFigures) -> u64| order.as_ref().map(|order| figure(of(order), "order")).transpose();
+    let order_figure =
+        |of: fn(&OrderFigures) -> u64| order.as_ref().map(|order| figure(of(order), "order")).transpose();
     let (capture_no, refund_no) = operation_numbers(&context);
     Ok(Row {
         event_id: Uuid::from_slice(&context.event_id).map_err(|_| "event_id: not 16 bytes")?,

@@ -126,7 +126,8 @@ fn apply(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
 /// Adds an operation, or moves a refund on: to another attempt, and from reserved to made.
 fn record(order: &mut Order, row: &Past, kind: OperationKind) -> Result<(), HistoryError> {
     let id = OperationId(row.operation_id.ok_or_else(|| corrupt(row, "no operation_id"))?.into_bytes());
-    let same = |known: &&mut Operation| known.id == id && (known.kind == kind || is_refund(known.kind) && is_refund(kind));
+    let same =
+        |known: &&mut Operation| known.id == id && (known.kind == kind || is_refund(known.kind) && is_refund(kind));
     if let Some(known) = order.operations.iter_mut().find(same) {
         if known.kind == OperationKind::Reservation {
             known.kind = kind;
@@ -159,7 +160,8 @@ fn stand(rebuilt: &mut Rebuilt, row: &Past) -> Result<(), HistoryError> {
     // They are the same, unless Redis lost a refund that the log knows of: it was made.
     order.refunded = figure(row, row.order_refunded)?.max(refunds);
     rebuilt.last_ms = row.at.timestamp_millis();
-    let held_until_ms = row.hold_until.filter(|_| order.state == OrderState::Held).map(|until| until.timestamp_millis());
+    let held_until_ms =
+        row.hold_until.filter(|_| order.state == OrderState::Held).map(|until| until.timestamp_millis());
     let from_ms = held_until_ms.map_or(rebuilt.last_ms, |until_ms| until_ms.max(rebuilt.last_ms));
     rebuilt.known_until_ms = row.order_ttl_secs.map(|ttl_secs| from_ms.saturating_add(ttl_secs.saturating_mul(1000)));
     Ok(())

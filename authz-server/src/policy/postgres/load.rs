@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use quota::{Channel, MerchantId, PolicyError, PolicyFields, PolicyOverride, PolicyRule, PolicySet, Scope, Span, TierBinding};
+use quota::{
+    Channel, MerchantId, PolicyError, PolicyFields, PolicyOverride, PolicyRule, PolicySet, Scope, Span, TierBinding,
+};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use thiserror::Error;
@@ -103,7 +105,8 @@ impl Rows {
             }
             None => PolicySet::new(version),
         };
-        let codes: HashMap<Uuid, &str> = self.tiers.iter().map(|tier| (tier.tier_id, tier.tier_code.as_str())).collect();
+        let codes: HashMap<Uuid, &str> =
+            self.tiers.iter().map(|tier| (tier.tier_id, tier.tier_code.as_str())).collect();
         self.tiers.iter().try_for_each(|tier| add_tier(&mut set, tier))?;
         self.policies.iter().try_for_each(|policy| add_policy(&mut set, policy, &codes))?;
         self.bindings.iter().try_for_each(|binding| self.add_binding(&mut set, binding, &codes))?;

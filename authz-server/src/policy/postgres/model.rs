@@ -379,7 +379,10 @@ impl PolicyInput {
         }
         self.currency.as_deref().map(currency).transpose()?;
         if fields.is_empty() {
-            return Err(RepositoryError::invalid("daily_limit", "a policy must limit something: give one field at least"));
+            return Err(RepositoryError::invalid(
+                "daily_limit",
+                "a policy must limit something: give one field at least",
+            ));
         }
         span(self.effective_date, self.expiry_date)?;
         words("remarks", self.remarks.as_deref())?;
@@ -497,7 +500,10 @@ pub(super) fn currency(text: &str) -> Result<Currency, RepositoryError> {
 }
 
 /// When something holds.
-pub(in crate::policy) fn span(from: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> Result<Span, RepositoryError> {
+pub(in crate::policy) fn span(
+    from: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+) -> Result<Span, RepositoryError> {
     let span = Span {
         from_ms: from.map_or(i64::MIN, |at| at.timestamp_millis()),
         until_ms: until.map_or(i64::MAX, |at| at.timestamp_millis()),
@@ -546,10 +552,9 @@ fn names(field: &'static str, names: Option<&[String]>) -> Result<Option<Names>,
 
 fn breach(action: Option<BreachAction>, throttle: [Option<u32>; 4]) -> Result<Option<Breach>, RepositoryError> {
     match (action, throttle) {
-        (
-            Some(BreachAction::Throttle),
-            [Some(per_minute), Some(burst), Some(delay_ms_max), Some(ceiling_percent)],
-        ) => Ok(Some(Breach::Throttle(Throttle { per_minute, burst, delay_ms_max, ceiling_percent }))),
+        (Some(BreachAction::Throttle), [Some(per_minute), Some(burst), Some(delay_ms_max), Some(ceiling_percent)]) => {
+            Ok(Some(Breach::Throttle(Throttle { per_minute, burst, delay_ms_max, ceiling_percent })))
+        }
         (Some(BreachAction::Throttle), _) => Err(RepositoryError::invalid(
             "breach",
             "throttle needs throttle_per_minute, throttle_burst, throttle_delay_ms_max and throttle_ceiling_percent",

@@ -175,10 +175,12 @@ impl PolicyRepository {
     pub async fn deactivate(&self, by: By<'_>, policy: Uuid) -> Result<LimitPolicy> {
         let mut transaction = self.begin(by, "deactivate").await?;
         latest(&mut transaction, policy).await?;
-        let statement = "SELECT to_jsonb(p)::text FROM limit_policy p WHERE policy_id = $1 AND state = 'active' FOR UPDATE";
+        let statement =
+            "SELECT to_jsonb(p)::text FROM limit_policy p WHERE policy_id = $1 AND state = 'active' FOR UPDATE";
         let active: Option<String> =
             sqlx::query_scalar(statement).bind(policy).fetch_optional(&mut *transaction).await?;
-        let active = active.ok_or_else(|| RepositoryError::Conflict("no version of the policy is active".to_owned()))?;
+        let active =
+            active.ok_or_else(|| RepositoryError::Conflict("no version of the policy is active".to_owned()))?;
         let ended = set_state(&mut transaction, &read(active)?, PolicyState::Inactive).await?;
         self.check_whole(&mut transaction).await?;
         transaction.commit().await?;
@@ -266,7 +268,9 @@ impl PolicyRepository {
             Ok(rows) => rows,
             Err(LoadError::Sql(error)) => return Err(error.into()),
             Err(error @ (LoadError::Row { .. } | LoadError::Policy(_))) => {
-                return Err(RepositoryError::Conflict(format!("policies in the database must be mended first: {error}")));
+                return Err(RepositoryError::Conflict(format!(
+                    "policies in the database must be mended first: {error}"
+                )));
             }
         };
         self.policies.try_rows(rows).await.map_err(RepositoryError::of_policy)

@@ -135,12 +135,10 @@ impl PolicyRepository {
     pub async fn bind(&self, by: By<'_>, input: &BindingInput) -> Result<Binding> {
         input.check()?;
         let by = By { reason: by.reason.or(Some(&input.change_reason)), ..by };
-        self.get_tier(input.tier_id)
-            .await
-            .map_err(|error| match error {
-                RepositoryError::NotFound(_) => RepositoryError::invalid("tier_id", "there is no such tier"),
-                other => other,
-            })?;
+        self.get_tier(input.tier_id).await.map_err(|error| match error {
+            RepositoryError::NotFound(_) => RepositoryError::invalid("tier_id", "there is no such tier"),
+            other => other,
+        })?;
         let mut transaction = self.begin(by, "bind").await?;
         let statement = "INSERT INTO merchant_tier AS b (changed_by, merchant_id, tier_id, effective_date, expiry_date, change_reason) \
             SELECT $2, merchant_id, tier_id, coalesce(effective_date, now()), expiry_date, change_reason \

@@ -51,7 +51,8 @@ impl Answer {
         self.check_account(account)?;
         let Span { from_ms, until_ms } = span(self.effective_date, self.expiry_date).map_err(AnswerError::Field)?;
         let now_ms = clock::now_ms();
-        if self.status.is_some_and(|status| status != PolicyStatus::Active) || !(from_ms <= now_ms && now_ms < until_ms) {
+        if self.status.is_some_and(|status| status != PolicyStatus::Active) || !(from_ms <= now_ms && now_ms < until_ms)
+        {
             return Err(AnswerError::NotInForce);
         }
         self.limits.single_trans_min = self.limits.single_trans_min.or(self.single_min);

@@ -1,7 +1,7 @@
 //! What is known of one account.
 
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
 use quota::{Channel, Currency, MerchantId, Policy};

@@ -44,6 +44,20 @@ fn a_change_is_seen_by_all_and_gone_with_its_row() {
     assert!(!told.has_changed().unwrap(), "nothing changed, nobody is woken");
 }
 
+/// A day's wait ends when a change makes it a millisecond; nothing here waits for time to pass.
+#[tokio::test]
+async fn a_shorter_interval_ends_a_long_wait() {
+    let live = live(&[]);
+    let day = Duration::from_secs(86_400);
+    let waiter = live.clone();
+    let interval = move |now: &LiveSettings| if now.hold_sweep_ms == 500 { day } else { Duration::from_millis(1) };
+    let wait = tokio::spawn(async move { waiter.elapse(interval).await });
+    tokio::task::yield_now().await;
+    assert!(!wait.is_finished());
+    live.apply(layer(&[("hold_sweep_ms", "100")])).unwrap();
+    wait.await.unwrap();
+}
+
 #[test]
 fn a_layer_with_anything_wrong_changes_nothing() {
     let live = live(&[]);

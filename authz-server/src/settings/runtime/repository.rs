@@ -20,6 +20,8 @@ use crate::settings::{Settings, SettingsError};
 
 /// Longest value that is written; the table's own bound.
 const VALUE_BYTES_MAX: usize = 4096;
+/// Longest name that is looked up: an unknown one is compared with all that are known.
+const KEY_BYTES_MAX: usize = 64;
 /// Longest reason of a change.
 const REASON_BYTES_MAX: usize = 1000;
 /// Most settings in one change: more than there are.
@@ -243,6 +245,10 @@ impl Repository {
         }
         let mut wanted = BTreeMap::new();
         for (key, value) in &change.changes {
+            if key.len() > KEY_BYTES_MAX {
+                let problem = format!("changes holds a name of more than {KEY_BYTES_MAX} bytes, which no setting has");
+                return Err(ChangeError::invalid("changes", problem));
+            }
             let text = match value {
                 Value::Null => None,
                 value => Some(scalar(value).filter(|text| text.len() <= VALUE_BYTES_MAX).ok_or_else(|| {

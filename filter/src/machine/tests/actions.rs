@@ -283,7 +283,10 @@ fn on_routes_that_go_on_without_an_answer_the_gateways_deeds_are_told() {
         (CONSUME, ["", "action=void reason=upstream_5xx", "", ""]),
         (HOLD, ["action=settle", "action=void reason=upstream_5xx", "", ""]),
         (SETTLE, ["action=settle", "", "action=settle", ""]),
-        (REFUND, ["action=refund operation_no=r", "action=void reason=upstream_5xx", "action=refund operation_no=r", ""]),
+        (
+            REFUND,
+            ["action=refund operation_no=r", "action=void reason=upstream_5xx", "action=refund operation_no=r", ""],
+        ),
         (VOID, ["action=void_order", "", "action=void_order", ""]),
         (CHECK, ["", "", "", ""]),
     ];

@@ -72,7 +72,12 @@ fn what_ends_a_hold_is_said_where_it_can_be() {
         ("hold", &["order_no", "amount"], &later, ""),
         ("hold", &["order_no", "amount"], &success, ""),
         ("hold", &["order_no", "amount"], &json!({"settle": "never"}), "unknown variant `never`"),
-        ("hold", &["order_no", "amount"], &json!({"settle": "later", "settle_amount_header": "x"}), "is never read where"),
+        (
+            "hold",
+            &["order_no", "amount"],
+            &json!({"settle": "later", "settle_amount_header": "x"}),
+            "is never read where",
+        ),
         ("hold", &["order_no", "amount"], &json!({"settle_amount_header": "a b"}), "\"a b\" is not a header name"),
         ("settle", &["order_no"], &header, ""),
         ("settle", &["order_no"], &later, "settle: is for the action hold, this one is settle"),
@@ -135,15 +140,30 @@ fn a_capture_may_leave_out_what_it_need_not_say() {
 #[test]
 fn a_refund_needs_its_number_and_a_check_no_order() {
     let table: &[(&str, &[&str], &str, Result<&str, &str>)] = &[
-        ("refund", &["order_no", "operation_no", "amount"], r#""order_no": "o", "operation_no": "r""#, Ok("m1 - USD o , r")),
-        ("refund", &["order_no", "operation_no"], r#""order_no": "o""#, Err("operation_no (json /operation_no) is missing")),
+        (
+            "refund",
+            &["order_no", "operation_no", "amount"],
+            r#""order_no": "o", "operation_no": "r""#,
+            Ok("m1 - USD o , r"),
+        ),
+        (
+            "refund",
+            &["order_no", "operation_no"],
+            r#""order_no": "o""#,
+            Err("operation_no (json /operation_no) is missing"),
+        ),
         ("refund", &["order_no", "operation_no"], r#""order_no": "o", "operation_no": null"#, Err("is null")),
         ("check", &["amount"], r#""amount": 5"#, Ok("m1 5 USD -")),
         ("check", &["amount", "order_no"], r#""amount": 5, "order_no": null"#, Ok("m1 5 USD -")),
         ("check", &["amount", "order_no"], r#""amount": 5, "order_no": "o""#, Ok("m1 5 USD o")),
         ("check", &["amount"], r#""order_no": "o""#, Err("BAD_AMOUNT amount (json /amount) is missing")),
         ("void", &["order_no"], r#""order_no": "o", "amount": 5"#, Ok("m1 - USD o")),
-        ("hold", &["order_no", "amount"], r#""order_no": "o", "amount": null"#, Err("BAD_AMOUNT amount (json /amount) is null")),
+        (
+            "hold",
+            &["order_no", "amount"],
+            r#""order_no": "o", "amount": null"#,
+            Err("BAD_AMOUNT amount (json /amount) is null"),
+        ),
     ];
     for (action, fields, rest, expected) in table {
         let rules = parsed(&rule(action, fields, &json!({})));

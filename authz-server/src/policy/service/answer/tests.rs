@@ -18,7 +18,10 @@ fn answers_of_callers_form_are_taken() {
     let table = [
         (r#"{"daily_limit": 5000000, "single_max": 1000000}"#, (0, 1_000_000, 5_000_000)),
         (r#"{"daily_limit": 7, "single_trans_min": 2, "single_trans_max": 3, "merchant_id": "m-1"}"#, (2, 3, 7)),
-        (r#"{"daily_limit": 7, "currency": "USD", "channel": "all", "status": "active", "id": {"x": 1}}"#, (0, u64::MAX, 7)),
+        (
+            r#"{"daily_limit": 7, "currency": "USD", "channel": "all", "status": "active", "id": {"x": 1}}"#,
+            (0, u64::MAX, 7),
+        ),
         (r#"{"daily_limit": 7, "monthly_limit": null, "effective_date": "2020-01-01T00:00:00Z"}"#, (0, u64::MAX, 7)),
     ];
     for (body, (min, max, daily)) in table {
@@ -28,7 +31,8 @@ fn answers_of_callers_form_are_taken() {
         assert_eq!(got, (min, max, daily), "{body}");
         assert!(policy.version.starts_with("service:"), "{}", policy.version);
     }
-    let versions = [r#"{"daily_limit": 1}"#, r#"{"daily_limit": 2}"#].map(|body| read(body, &account(None)).unwrap().version);
+    let versions =
+        [r#"{"daily_limit": 1}"#, r#"{"daily_limit": 2}"#].map(|body| read(body, &account(None)).unwrap().version);
     assert_ne!(versions[0], versions[1]);
 }
 

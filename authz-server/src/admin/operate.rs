@@ -1,0 +1,199 @@
+//! What REST and gRPC share: who may ask for which operation, operations in a caller's name, and refusals as problems. The
+//! transports read bodies and write answers.
+
+use std::collections::HashMap;
+
+use quota::{Code, Currency, MerchantId};
+use sqlx::{FromRow, PgPool};
+use tracing::warn;
+use uuid::Uuid;
+
+use super::problem::{Answer, Kind, Problem};
+use super::{Admin, Caller, Permission};
+use crate::operations::{AccountView, Actor, Ask, BATCH_MAX, Done, Invalid, Provenance, Request, refusing_limit};
+use crate::store::StoreError;
+
+/// When to ask again after the store gave no answer.
+const STORE_RETRY_SECS: u64 = 1;
+
+/// Does one operation in the caller's name; a dry one is done also where it says no.
+pub(crate) async fn execute(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Answer<Done> {
+    let request = request.map_err(|invalid| invalid_field(&invalid, invalid.field))?;
+    allow(caller, &request)?;
+    let done = admin.operations.execute(&actor(caller), request).await;
+    outcome(done.map_err(|error| no_decision(&error))?)
+}
+
+/// What became of each operation of a batch, in its order.
+pub(crate) async fn batch(
+    admin: &Admin,
+    caller: &Caller,
+    operations: impl ExactSizeIterator<Item = Result<Request, Invalid>>,
+    atomic: bool,
+) -> Answer<Vec<Answer<Done>>> {
+    let requests = batch_of(caller, operations)?;
+    let actor = actor(caller);
+    if atomic {
+        one_merchant(&requests)?;
+        let done = admin.operations.execute_all_or_none(&actor, requests).await;
+        return Ok(done.map_err(|error| no_decision(&error))?.into_iter().map(outcome).collect());
+    }
+    let outcomes = admin.operations.execute_each(&actor, requests).await;
+    Ok(outcomes.into_iter().map(|done| done.map_err(|error| no_decision(&error)).and_then(outcome)).collect())
+}
+
+/// One account as it stands.
+pub(crate) async fn account(admin: &Admin, caller: &Caller, merchant_id: &str, currency: &str) -> Answer<AccountView> {
+    let merchant = readable(caller, merchant_id)?;
+    let currency = Currency::parse(currency).map_err(|error| Problem::field("currency", error.to_string()))?;
+    let provenance = provenances(&admin.pool, &merchant).await.remove(currency.code()).unwrap_or_default();
+    let account = admin.operations.account(&merchant, currency, provenance).await;
+    account.map_err(|error| no_decision(&error))?.ok_or_else(no_account)
+}
+
+/// Every account of a merchant as it stands; none where nothing was ever done.
+pub(crate) async fn accounts(admin: &Admin, caller: &Caller, merchant_id: &str) -> Answer<Vec<AccountView>> {
+    let merchant = readable(caller, merchant_id)?;
+    let known = provenances(&admin.pool, &merchant).await;
+    admin.operations.accounts(&merchant, known).await.map_err(|error| no_decision(&error))
+}
+
+/// The one place that says who may ask for which operation on whose quota.
+fn allow(caller: &Caller, request: &Request) -> Answer<()> {
+    caller.require(match request.ask {
+        Ask::Check(_) => Permission::QuotasCheck,
+        Ask::Consume(_) | Ask::Hold(_) | Ask::Settle { .. } | Ask::Void | Ask::Refund { .. } | Ask::Release { .. } => {
+            Permission::QuotasOperate
+        }
+        Ask::Adjust(_) | Ask::Reset(_) | Ask::Suspend | Ask::Resume | Ask::Initialize => Permission::QuotasManage,
+    })?;
+    caller.may_see(&request.merchant)
+}
+
+fn actor(caller: &Caller) -> Actor {
+    Actor { id: caller.subject.clone(), operator_type: caller.operator_type() }
+}
+
+/// A refusal is a problem, except that of a dry run, which is its answer.
+fn outcome(done: Done) -> Answer<Done> {
+    if done.is_refused() && done.command.dry == quota::Dry::No { Err(refusal(&done)) } else { Ok(done) }
+}
+
+fn batch_of(
+    caller: &Caller,
+    operations: impl ExactSizeIterator<Item = Result<Request, Invalid>>,
+) -> Answer<Vec<Request>> {
+    let count = operations.len();
+    if count == 0 || count > BATCH_MAX {
+        let detail = format!("must hold 1 to {BATCH_MAX} operations, it has {count}");
+        return Err(Problem::field("operations", detail));
+    }
+    let mut requests = Vec::with_capacity(count);
+    for (place, request) in operations.enumerate() {
+        let request =
+            request.map_err(|invalid| invalid_field(&invalid, format!("operations[{place}].{}", invalid.field)))?;
+        allow(caller, &request)?;
+        requests.push(request);
+    }
+    Ok(requests)
+}
+
+fn one_merchant(requests: &[Request]) -> Answer<()> {
+    let first = requests.first().map(|request| &request.merchant);
+    match requests.iter().position(|request| Some(&request.merchant) != first) {
+        Some(place) => Err(Problem::field(
+            format!("operations[{place}].merchant_id"),
+            "an atomic batch is of one merchant: leave atomic out, or send one batch for each",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn invalid_field(invalid: &Invalid, field: impl Into<String>) -> Problem {
+    if invalid.is_amount {
+        Problem::quota(Code::BadAmount).detail(invalid.problem.clone()).at(field)
+    } else {
+        Problem::field(field, invalid.problem.clone())
+    }
+}
+
+fn refusal(done: &Done) -> Problem {
+    let id = Uuid::from_bytes(done.reply.decision_id).to_string();
+    let (limit, retry_after_secs) = refusing_limit(done);
+    let mut problem = Problem::quota(done.reply.record.code).decision(id);
+    if let Some(limit) = limit {
+        problem = problem.limit(limit);
+    }
+    match retry_after_secs {
+        Some(secs) => problem.retry_after(secs),
+        None => problem,
+    }
+}
+
+/// Nobody can say what became of the operation, or what the order was. Most errors name addresses of ours, for the log alone.
+pub(super) fn no_decision(error: &StoreError) -> Problem {
+    let detail = match error {
+        StoreError::History(why) => why.as_str(),
+        StoreError::Timeout { .. }
+        | StoreError::Unavailable(_)
+        | StoreError::Shards { .. }
+        | StoreError::Corrupt(_) => "the operation may or may not have been done; ask again with the same numbers",
+    };
+    Problem::quota(Code::StoreUnavailable).detail(detail).retry_after(STORE_RETRY_SECS)
+}
+
+fn readable(caller: &Caller, merchant_id: &str) -> Answer<MerchantId> {
+    caller.require(Permission::QuotasRead)?;
+    let merchant = parse_merchant(merchant_id)?;
+    caller.may_see(&merchant)?;
+    Ok(merchant)
+}
+
+pub(super) fn parse_merchant(merchant_id: &str) -> Answer<MerchantId> {
+    MerchantId::parse(merchant_id).map_err(|error| Problem::field("merchant_id", error.to_string()))
+}
+
+pub(super) fn no_account() -> Problem {
+    Problem::new(Kind::NotFound).detail("the merchant has no such account: nothing was ever consumed or initialized")
+}
+
+/// What the journal knows of an account.
+#[derive(FromRow)]
+pub(super) struct KnownAccount {
+    pub(super) currency: String,
+    suspended_reason: Option<String>,
+    suspended_by: Option<String>,
+    last_order_no: Option<String>,
+    last_payment_no: Option<String>,
+    last_updated_by: String,
+}
+
+/// What the journal knows of a merchant's accounts, by currency. The counters do not wait for it: without Postgres it is empty.
+async fn provenances(pool: &PgPool, merchant: &MerchantId) -> HashMap<String, Provenance> {
+    let rows = sqlx::query_as::<_, KnownAccount>(
+        "SELECT currency, suspended_reason, suspended_by, last_order_no, last_payment_no, last_updated_by
+         FROM quota_account WHERE merchant_id = $1",
+    )
+    .bind(merchant.as_str())
+    .fetch_all(pool)
+    .await;
+    match rows {
+        Ok(rows) => rows.into_iter().map(|row| (row.currency.clone(), row.into())).collect(),
+        Err(error) => {
+            warn!(%merchant, %error, "an account is told without what the journal knows of it");
+            HashMap::new()
+        }
+    }
+}
+
+impl From<KnownAccount> for Provenance {
+    fn from(row: KnownAccount) -> Self {
+        Self {
+            suspended_reason: row.suspended_reason,
+            suspended_by: row.suspended_by,
+            last_order_no: row.last_order_no,
+            last_payment_no: row.last_payment_no,
+            last_updated_by: Some(row.last_updated_by),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What runs beside decisions on a runtime of its own: the admin port, and what keeps policies and settings up to date.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota::rule::Document;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tracing::{info, warn};
+
+use super::{RunError, bounded_stop, open_store};
+use crate::admin::{self, Admin};
+use crate::database;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::operations::Operations;
+use crate::policy::{self, Policies};
+use crate::settings::runtime::{self, Source};
+use crate::settings::{Live, Settings};
+use crate::telemetry::LogControl;
+
+/// Connections to Postgres that the admin API may use at a time.
+const ADMIN_CONNECTIONS_MAX: u32 = 8;
+/// The same for orders that Redis has forgotten.
+const RECALL_CONNECTIONS_MAX: u32 = 4;
+
+/// What the admin port works with. Its connections belong to the runtime that calls.
+pub(super) fn open(
+    settings: &Settings,
+    live: Live,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    policies: Arc<Policies>,
+) -> Result<Admin, RunError> {
+    let pool = database::pool(&settings.postgres_url(), ADMIN_CONNECTIONS_MAX)?;
+    let store = open_store(settings, &live, RECALL_CONNECTIONS_MAX)?;
+    let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics), settings.shards);
+    Ok(Admin::new(settings, live, health, metrics, pool, operations)?)
+}
+
+/// The admin port, and what keeps policies and settings up to date.
+pub(super) async fn serve(
+    listener: std::net::TcpListener,
+    state: Admin,
+    sources: policy::Sources,
+    policies: Arc<Policies>,
+    follow: Follow,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    follow.start(stopped.clone())?;
+    info!(address = %listener.local_addr()?, "admin port is open");
+    sources.spawn(&policies, &stopped);
+    tokio::spawn(state.clone().housekeeping(stopped.clone()));
+    tokio::select! {
+        () = admin::serve(listener, admin::router(state), stopped.clone()) => {}
+        // A caller that holds its connection open holds up nobody.
+        () = bounded_stop(&mut stopped) => {}
+    }
+    Ok(())
+}
+
+/// How long the proxy waits for an answer, by the name of the rule.
+pub(super) struct Deadlines(Vec<(String, u64)>);
+
+impl Deadlines {
+    pub(super) fn of(rules: Option<&Document>) -> Self {
+        let rules = rules.map(|rules| rules.rules.rules()).unwrap_or_default();
+        Self(rules.iter().map(|rule| (rule.name.clone(), u64::from(rule.timeout_ms))).collect())
+    }
+
+    /// A decision must be told before the proxy has given up on it.
+    fn warn(&self, check_timeout_ms: u64) {
+        for (rule, timeout_ms) in self.0.iter().filter(|(_, timeout_ms)| *timeout_ms <= check_timeout_ms) {
+            warn!(rule, timeout_ms, check_timeout_ms, "the rule's timeout must be above SLUICE_CHECK_TIMEOUT_MS");
+        }
+    }
+}
+
+/// Hands changed settings to the parts that do not read them at each use.
+pub(super) async fn hand_on(live: Live, deadlines: Deadlines, log: LogControl) {
+    let mut changes = live.subscribe();
+    let mut check_timeout_ms = 0;
+    loop {
+        let now = Arc::clone(&changes.borrow_and_update());
+        if let Err(error) = log.set(&now.log) {
+            warn!(%error, "the log goes on as before");
+        }
+        if std::mem::replace(&mut check_timeout_ms, now.check_timeout_ms) != now.check_timeout_ms {
+            deadlines.warn(check_timeout_ms);
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What keeps the settings up to date.
+pub(super) struct Follow {
+    pub settings: Settings,
+    pub live: Live,
+    pub metrics: Arc<Metrics>,
+    /// Told, or dropped where nothing changes, when the first reading is over.
+    pub first_read: oneshot::Sender<()>,
+}
+
+impl Follow {
+    fn start(self, stopped: watch::Receiver<bool>) -> io::Result<()> {
+        let Self { settings, live, metrics, first_read } = self;
+        let refresh = Duration::from_secs(settings.config_refresh_secs);
+        match Source::of(&settings).map_err(io::Error::other)? {
+            Some(source) => drop(tokio::spawn(runtime::follow(source, refresh, live, metrics, stopped, first_read))),
+            // What never changes is never out of date.
+            None => metrics.settings_read(0, 0),
+        }
+        Ok(())
+    }
+}

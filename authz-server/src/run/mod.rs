@@ -1,0 +1,171 @@
+//! Wiring: starts every part with its share of the settings, and stops them in order.
+//!
+//! Decisions have a thread and a runtime of their own; the journal and the sweeps have one each, and the admin port and
+//! the sources of policies and settings share another, so that none of them makes a payment wait.
+
+mod aside;
+mod checks;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use quota::rule::{Document, RuleError};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+use tracing::error;
+
+use crate::admin::JwksError;
+use crate::check::CheckService;
+use crate::database;
+use crate::health::Health;
+use crate::journal::{self, RecallingStore};
+use crate::metrics::Metrics;
+use crate::policy::{self, PolicyStartError};
+use crate::settings::{Live, Settings, SettingsError};
+use crate::store::{RedisStore, RedisStoreConfig, StoreError};
+use crate::sweep;
+use crate::telemetry::{self, TelemetryError};
+
+/// How long a stop waits for connections that stay open, and again for work under way.
+const STOP_MAX: Duration = Duration::from_secs(3);
+/// How long the start waits for the first reading of changed settings; without it those of file and environment count.
+const FIRST_SETTINGS_MAX: Duration = Duration::from_secs(2);
+/// Connections to Postgres that decisions may use, for orders that Redis has forgotten.
+const CHECK_CONNECTIONS_MAX: u32 = 2;
+
+/// Why the server did not start, or stopped.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Policy(#[from] PolicyStartError),
+    #[error("the rules file {path} cannot be read: {error}")]
+    RulesFile { path: PathBuf, error: io::Error },
+    #[error("{path}: {error}")]
+    Rules { path: PathBuf, error: RuleError },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("SLUICE_JWT_JWKS: {0}")]
+    Jwks(#[from] JwksError),
+    #[error("the address of postgres cannot be read: {0}")]
+    Postgres(#[from] sqlx::Error),
+    #[error("{address} cannot be bound: {error}")]
+    Bind { address: SocketAddr, error: io::Error },
+    #[error("gRPC ended: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    #[error("gRPC reflection cannot be set up: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("the {0} thread ended before its time: see the log")]
+    BrokeOff(&'static str),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT, or until a part ends that must not.
+///
+/// # Errors
+/// [`RunError`] says what to mend. Redis or Postgres being away is none: the server starts, and `/ready` says so.
+pub fn run(settings: &Settings) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::new());
+    let (_log, log) = telemetry::start(&settings.log, Arc::clone(&metrics))?;
+    let live = Live::fixed(settings);
+    let health = Arc::new(Health::new(Arc::clone(&metrics)));
+    let aside = runtime()?;
+    let (policies, sources) = aside.block_on(policy::open(settings, &live, &health))?;
+    let rules = settings.rules_file.as_deref().map(load_rules).transpose()?;
+    let deadlines = aside::Deadlines::of(rules.as_ref());
+
+    let decisions = runtime()?;
+    let grpc = decisions.block_on(bind(settings, settings.grpc_port))?;
+    let admin = decisions.block_on(bind(settings, settings.port))?.into_std()?;
+    let store = decisions.block_on(async { open_store(settings, &live, CHECK_CONNECTIONS_MAX) })?;
+    let service =
+        CheckService::new(Arc::clone(&store), Arc::clone(&policies), rules, Arc::clone(&metrics), live.clone());
+
+    // First no more decisions are taken, then the journal stores what it holds and the admin port closes.
+    let (stop_checks, checks_stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    let journal = journal::spawn(
+        journal::Config::new(settings, live.clone()),
+        Arc::clone(&metrics),
+        Arc::clone(&health),
+        stopped.clone(),
+    )?;
+    let sweep = sweep::Config::new(settings, live.clone());
+    let sweep = sweep::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
+    let (first_read, first_settings) = oneshot::channel();
+    let follow =
+        aside::Follow { settings: settings.clone(), live: live.clone(), metrics: Arc::clone(&metrics), first_read };
+    let state = aside
+        .block_on(async { aside::open(settings, live.clone(), Arc::clone(&health), metrics, Arc::clone(&policies)) })?;
+    let admin = thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || aside.block_on(aside::serve(admin, state, sources, policies, follow, stopped)))?;
+    let journal = guarded("journal", &stop_checks, move || journal.join().is_ok())?;
+    let sweep = guarded("sweep", &stop_checks, move || sweep.join().is_ok())?;
+    let admin = guarded("admin", &stop_checks, move || matches!(admin.join(), Ok(Ok(()))))?;
+    decisions.block_on(async { timeout(FIRST_SETTINGS_MAX, first_settings).await.map(drop) }).unwrap_or_default();
+    decisions.spawn(aside::hand_on(live, deadlines, log));
+    let served = decisions.block_on(checks::serve(grpc, service, store, health, stop_checks, checks_stopped));
+    let _ = stop.send(true);
+    let ended = [("journal", journal), ("sweep", sweep), ("admin", admin)]
+        .map(|(name, guard)| (name, guard.join().unwrap_or(false)));
+    served?;
+    ended.into_iter().find(|(_, well)| !well).map_or(Ok(()), |(name, _)| Err(RunError::BrokeOff(name)))
+}
+
+/// Waits for a thread's end on another one. Without that part the server is not whole, so all of it stops: better
+/// restarted by whoever watches it than refusing or losing something unnoticed.
+fn guarded(
+    name: &'static str,
+    stop: &watch::Sender<bool>,
+    join: impl FnOnce() -> bool + Send + 'static,
+) -> io::Result<JoinHandle<bool>> {
+    let stop = stop.clone();
+    thread::Builder::new().name(format!("{name}-guard")).spawn(move || {
+        let well = join();
+        if !stop.send_replace(true) || !well {
+            error!(thread = name, "a thread ended that must not");
+            return false;
+        }
+        true
+    })
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+fn load_rules(path: &Path) -> Result<Document, RunError> {
+    let text = std::fs::read(path).map_err(|error| RunError::RulesFile { path: path.to_owned(), error })?;
+    Document::from_json(&text).map_err(|error| RunError::Rules { path: path.to_owned(), error })
+}
+
+/// The store that decisions are made in. Its connections belong to the runtime that calls.
+fn open_store(settings: &Settings, live: &Live, connections_max: u32) -> Result<Arc<RecallingStore>, RunError> {
+    let (shards, timeout) = (settings.shards, live.current().redis_timeout());
+    let redis = RedisStore::open(&RedisStoreConfig { url: settings.redis_url(), shards, timeout })?;
+    let pool = database::pool(&settings.postgres_url(), connections_max)?;
+    Ok(Arc::new(RecallingStore::new(Arc::new(redis.following(live.clone())), pool)))
+}
+
+async fn bind(settings: &Settings, port: u16) -> Result<TcpListener, RunError> {
+    let address = SocketAddr::new(settings.bind, port);
+    TcpListener::bind(address).await.map_err(|error| RunError::Bind { address, error })
+}
+
+/// Ends some time after the stop was asked for.
+async fn bounded_stop(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+    tokio::time::sleep(STOP_MAX).await;
+}

@@ -1,0 +1,282 @@
+//! Properties of the ledger, whatever is asked of it: the promises, seen from the accounts, from the orders and
+//! from the events.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use crate::{
+    Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, Currency, Dry,
+    Event, HoldTerms, Ledger, Limits, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState,
+    Pace, Period, Refund, Reset, Settle, Throttle, WindowLimits,
+};
+
+const NOW_MS: i64 = 1_795_296_600_000;
+const ORDERS: u8 = 4;
+const THROTTLE: Throttle = Throttle { per_minute: 600, burst: 2, delay_ms_max: 500, ceiling_percent: 130 };
+
+/// The limits of every charge and refund.
+fn limits() -> Limits {
+    let window = |amount, count| WindowLimits { amount: minor(amount), count: minor(count) };
+    Limits {
+        day: window(100, 8),
+        month: window(170, 12),
+        year: window(230, 15),
+        pending: minor(60),
+        refund_daily: minor(40),
+        refund_monthly: minor(70),
+    }
+}
+
+fn minor(amount: u64) -> AmountMinor {
+    AmountMinor::new(amount).unwrap()
+}
+
+/// What is asked: a letter for the action, an order, an attempt or number, an amount, flags, and the time that passes before.
+type Asked = (u8, u8, u8, u64, u8, u32);
+
+fn asked() -> impl Strategy<Value = Vec<Asked>> {
+    let seconds = prop_oneof![20 => 0..30_u32, 2 => 3_000..4_000_u32, 1 => 80_000..100_000_u32];
+    let one = (0..14_u8, 0..ORDERS, 0..4_u8, 0..70_u64, any::<u8>(), seconds);
+    proptest::collection::vec(one, 1..120)
+}
+
+fn action((letter, order, name, amount, flags, _): Asked, paced: bool) -> Action {
+    let pace = paced.then(|| Pace::of(&THROTTLE, &limits()));
+    let charge = Charge { amount: minor(amount), limits: limits(), refusal: None, pace };
+    let id = OperationId::of(&format!("{order} {name}"));
+    let some = (flags % 4 != 0).then(|| minor(amount / 2));
+    let settle = Settle { amount: some, id, last: flags & 8 == 8, over_capture_percent: 0 };
+    let refund = Refund {
+        amount: some,
+        id,
+        daily_max: limits().refund_daily,
+        monthly_max: limits().refund_monthly,
+        reserve: flags & 16 == 16,
+    };
+    let on_expiry = if flags & 32 == 32 { OnExpiry::Settle } else { OnExpiry::Void };
+    match letter {
+        0 | 1 => Action::Consume(charge),
+        2..=4 => Action::Hold(charge, HoldTerms { lifetime_secs: 3_600, on_expiry }),
+        5 | 6 => Action::VoidAttempt,
+        7 => Action::Void,
+        8 | 9 => Action::Settle(settle),
+        10 | 11 => Action::Refund(refund),
+        12 => Action::Release(refund),
+        _ => Action::Expire,
+    }
+}
+
+fn command(asked: Asked, action: Action, now_ms: i64, number: usize) -> Command {
+    let (_, order, name, _, flags, _) = asked;
+    Command {
+        merchant: MerchantId::parse("m").unwrap(),
+        currency: Currency::parse("USD").unwrap(),
+        order_no: Some(order_no(order)),
+        attempt: AttemptId::from_text(&format!("{order} {name}")),
+        action,
+        dry: if flags & 192 == 192 { Dry::Silent } else { Dry::No },
+        decision_id: (number as u128).to_be_bytes(),
+        now_ms,
+        windows: Calendar::UTC.windows_at(now_ms),
+        order_ttl_secs: 400 * 86_400,
+        backlog_max: u32::MAX,
+        history: None,
+        payment_no: None,
+        operation_no: None,
+        channel: None,
+    }
+}
+
+fn order_no(order: u8) -> OrderNo {
+    OrderNo::parse(&format!("order-{order}")).unwrap()
+}
+
+/// The commands that were asked for, one after the other in time.
+fn commands(asked: &[Asked], paced: bool) -> Vec<Command> {
+    let mut now_ms = NOW_MS;
+    let command = |(number, asked): (usize, &Asked)| {
+        now_ms += i64::from(asked.5) * 1000;
+        command(*asked, action(*asked, paced), now_ms, number + 1)
+    };
+    asked.iter().enumerate().map(command).collect()
+}
+
+/// With resets and corrections by hand strewn in.
+fn commands_by_hand(asked: &[Asked]) -> Vec<Command> {
+    let mut commands = commands(asked, true);
+    for (command, (letter, _, name, amount, flags, _)) in commands.iter_mut().zip(asked) {
+        let counter = CounterName::ALL[usize::from(*letter) % CounterName::ALL.len()];
+        let change = [Change::Add, Change::Subtract, Change::Set][usize::from(*name) % 3](minor(*amount));
+        match flags % 16 {
+            1 => command.action = Action::Adjust(Adjust { counter, change, expected_version: None }),
+            2 => {
+                let (day, month, year) = (flags & 32 == 32, flags & 64 == 64, name % 2 == 0);
+                command.action = Action::Reset(Reset { day, month, year, expected_version: None });
+            }
+            3 => command.action = Action::Suspend,
+            4 | 5 => command.action = Action::Resume,
+            6 => command.action = Action::Roll,
+            _ => {}
+        }
+    }
+    commands
+}
+
+fn account(ledger: &Ledger) -> Account {
+    let merchant = MerchantId::parse("m").unwrap();
+    ledger.account(&merchant, Currency::parse("USD").unwrap()).copied().unwrap_or_default()
+}
+
+fn orders(ledger: &Ledger) -> Vec<Order> {
+    let merchant = MerchantId::parse("m").unwrap();
+    (0..ORDERS).filter_map(|order| ledger.order(&merchant, &order_no(order)).cloned()).collect()
+}
+
+/// every figure of the account is within its limit, windows raised to the pace's ceiling where there is one.
+fn within(account: &Account, windows: &Limits) -> bool {
+    let inside = |period| {
+        let counter = account.of(period);
+        let max = windows.of(period);
+        counter.amount <= max.amount.get() && counter.count <= max.count.get()
+    };
+    Period::ALL.into_iter().all(inside)
+        && account.pending <= limits().pending.get()
+        && account.day.refunded <= limits().refund_daily.get()
+        && account.month.refunded <= limits().refund_monthly.get()
+}
+
+/// What an order has consumed and not returned, and whether it counts as a charge.
+fn consumed(order: &Order) -> (u64, u64) {
+    let refunds = order.operations.iter().filter(|operation| operation.kind == OperationKind::Refund);
+    let refunded: u64 = refunds.map(|operation| operation.amount.get()).sum();
+    match order.state {
+        OrderState::Open | OrderState::Voided => (0, 0),
+        OrderState::Charged | OrderState::Held => (order.amount.get() - refunded, 1),
+        OrderState::Settled => (order.settled - refunded, 1),
+    }
+}
+
+/// sums of what the events moved, window by window; each window closes with its sum.
+fn check_events(events: &[Event], account: &Account) {
+    let mut windows = BTreeMap::<u32, [i128; 3]>::new();
+    let mut pending = 0;
+    for event in events {
+        for closed in &event.closed {
+            let counter = closed.counter;
+            let told = [counter.amount, counter.count, counter.refunded].map(i128::from);
+            assert_eq!(windows.get(&counter.id).copied().unwrap_or_default(), told, "{event:?}");
+        }
+        for window in Period::ALL.map(|period| event.record.of(period)) {
+            let sums = windows.entry(window.id).or_default();
+            let before = [window.amount_before, window.count_before, window.refunded_before].map(i128::from);
+            let after = [window.amount_after, window.count_after, window.refunded_after].map(i128::from);
+            // Each begins where the one before it ended.
+            assert_eq!(*sums, before, "{event:?}");
+            *sums = after;
+        }
+        assert_eq!(pending, event.record.pending_before, "{event:?}");
+        pending = event.record.pending_after;
+    }
+    for counter in Period::ALL.map(|period| *account.of(period)) {
+        let sums = windows.get(&counter.id).copied().unwrap_or_default();
+        assert_eq!(sums, [counter.amount, counter.count, counter.refunded].map(i128::from));
+    }
+    assert_eq!(pending, account.pending);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn q1_nothing_is_above_its_limit(asked in asked(), paced in any::<bool>()) {
+        let mut ledger = Ledger::new(1);
+        let windows = if paced { Pace::of(&THROTTLE, &limits()).ceiling } else { limits() };
+        for command in commands(&asked, paced) {
+            let _reply = ledger.apply(&command);
+            prop_assert!(within(&account(&ledger), &windows), "{:?}: {:?}", command.action, account(&ledger));
+        }
+    }
+
+    #[test]
+    fn q2_what_is_refused_or_dry_changes_nothing(asked in asked()) {
+        let mut ledger = Ledger::new(1);
+        for command in commands_by_hand(&asked) {
+            let before = (account(&ledger), orders(&ledger));
+            let reply = ledger.apply(&command);
+            if command.dry != Dry::No || reply.record.code.http_status() != 200 {
+                prop_assert_eq!((account(&ledger), orders(&ledger)), before, "{:?}", command.action);
+            }
+        }
+    }
+
+    #[test]
+    fn q3_what_comes_again_changes_nothing(asked in asked()) {
+        let mut ledger = Ledger::new(1);
+        for command in commands(&asked, true) {
+            let first = ledger.apply(&command);
+            let before = (account(&ledger), orders(&ledger));
+            let again = ledger.apply(&Command { decision_id: [255; 16], ..command.clone() });
+            if command.dry == Dry::No && first.record.code.http_status() == 200 {
+                prop_assert_eq!((account(&ledger), orders(&ledger)), before, "{:?}", command.action);
+                prop_assert_eq!(again.event_seq, None, "{:?}", command.action);
+            }
+        }
+    }
+
+    /// Seen from the orders, where no window ends: what they consumed and hold is what the account counts.
+    #[test]
+    fn q4_the_orders_make_up_the_account(asked in asked()) {
+        let mut ledger = Ledger::new(1);
+        let mut in_one_day = asked;
+        in_one_day.iter_mut().for_each(|asked| asked.5 %= 30);
+        for command in commands(&in_one_day, true) {
+            let _reply = ledger.apply(&command);
+            let (account, orders) = (account(&ledger), orders(&ledger));
+            let consumed = orders.iter().map(consumed).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            for period in Period::ALL {
+                let counter = account.of(period);
+                prop_assert_eq!((counter.amount, counter.count), consumed, "{:?}", &command.action);
+                prop_assert_eq!(counter.refunded, orders.iter().map(|order| order.refunded).sum::<u64>());
+            }
+            prop_assert_eq!(account.pending, orders.iter().map(Order::held).sum::<u64>());
+        }
+    }
+
+    /// Windows may end: what is pending is still what the orders hold.
+    #[test]
+    fn q4_what_is_pending_is_held(asked in asked()) {
+        let mut ledger = Ledger::new(1);
+        for command in commands(&asked, true) {
+            let _reply = ledger.apply(&command);
+            prop_assert_eq!(account(&ledger).pending, orders(&ledger).iter().map(Order::held).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn q4_the_events_make_up_the_account(asked in asked()) {
+        let mut ledger = Ledger::new(1);
+        for command in commands_by_hand(&asked) {
+            let _reply = ledger.apply(&command);
+        }
+        let events = ledger.drain();
+        check_events(&events, &account(&ledger));
+    }
+
+    #[test]
+    fn q2_a_batch_is_done_as_a_whole_or_not_at_all(asked in asked(), size in 1..6_usize) {
+        let mut ledger = Ledger::new(1);
+        for batch in commands_by_hand(&asked).chunks(size) {
+            let before = (account(&ledger), orders(&ledger));
+            let mut one_by_one = ledger.clone();
+            let replies = ledger.apply_all_or_none(batch);
+            if replies.iter().all(|reply| reply.record.code.http_status() == 200) {
+                let expected: Vec<_> = batch.iter().map(|command| one_by_one.apply(command)).collect();
+                prop_assert_eq!(&replies, &expected);
+                prop_assert_eq!(account(&ledger), account(&one_by_one));
+            } else {
+                prop_assert_eq!((account(&ledger), orders(&ledger)), before);
+            }
+        }
+    }
+}

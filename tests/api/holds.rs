@@ -1,0 +1,150 @@
+//! Holds, captures, voids, refunds and releases.
+
+use e2e::Result;
+use e2e::api::{Api, Caller, expect};
+use serde_json::{Value, json};
+
+use crate::charges::{account, charge};
+use crate::suite::Suite;
+
+pub(crate) fn add(suite: &mut Suite) {
+    suite.add("holds::a_hold_is_captured_in_parts_and_refunded", captured_in_parts);
+    suite.add("holds::a_capture_may_exceed_its_hold_by_the_policys_percentage", beyond_the_hold);
+    suite.add("holds::a_void_returns_what_is_held", voids);
+    suite.add("holds::a_release_is_a_void_or_a_refund", releases);
+    suite.add("holds::an_order_that_nobody_charged_is_unknown", unknown_orders);
+    suite.add("holds::a_hold_that_is_due_ends_by_itself", expiry);
+}
+
+/// One operation on an order, with what more it says.
+async fn on(caller: &Caller, operation: &str, merchant: &str, order_no: &str, more: Value) -> Result<e2e::client::Answer> {
+    let mut body = json!({"merchant_id": merchant, "currency": "USD", "order_no": order_no});
+    body.as_object_mut().into_iter().for_each(|body| body.extend(more.as_object().cloned().unwrap_or_default()));
+    caller.post(&format!("/quotas/{operation}"), &body).await
+}
+
+async fn captured_in_parts(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let m = "in-parts";
+    let held = expect(
+        &ana.post("/quotas/hold", &charge(m, "1", 10_000)).await?,
+        200,
+        &json!({"code": "ADMITTED", "daily_used": 10_000, "pending_amount": 10_000,
+            "order": {"state": "held", "amount": 10_000, "settled": 0, "refunded": 0}}),
+    );
+    assert!(held["order"]["hold_until"].is_string(), "{held}");
+    expect(&on(&ana, "refund", m, "1", json!({"refund_no": "r0", "amount": 1})).await?, 403, &json!({"code": "REFUND_EXCEEDS_ORDER"}));
+
+    let part = json!({"capture_no": "c1", "amount": 3_000, "final": false});
+    let first = expect(
+        &on(&ana, "settle", m, "1", part.clone()).await?,
+        200,
+        &json!({"code": "APPLIED", "amount": 3_000, "daily_used": 10_000, "pending_amount": 7_000,
+            "order": {"state": "held", "settled": 3_000}}),
+    );
+    let again = expect(&on(&ana, "settle", m, "1", part).await?, 200, &json!({"replay": true, "pending_amount": 7_000}));
+    assert_eq!(again["decision_id"], first["decision_id"]);
+    let other = json!({"capture_no": "c1", "amount": 3_001, "final": false});
+    expect(&on(&ana, "settle", m, "1", other).await?, 409, &json!({"code": "IDEMPOTENCY_CONFLICT"}));
+    let refund = json!({"refund_no": "r1", "amount": 1_000});
+    expect(
+        &on(&ana, "refund", m, "1", refund.clone()).await?,
+        200,
+        &json!({"daily_used": 9_000, "refunded_today": 1_000, "pending_amount": 7_000, "order": {"refunded": 1_000}}),
+    );
+    expect(
+        &on(&ana, "settle", m, "1", json!({"capture_no": "c2", "amount": 4_000})).await?,
+        200,
+        &json!({"daily_used": 6_000, "pending_amount": 0, "order": {"state": "settled", "settled": 7_000, "hold_until": null}}),
+    );
+    expect(&on(&ana, "settle", m, "1", json!({"capture_no": "c3"})).await?, 409, &json!({"code": "ORDER_CLOSED"}));
+    expect(&on(&ana, "void", m, "1", json!({})).await?, 409, &json!({"code": "ORDER_CLOSED"}));
+    expect(&on(&ana, "refund", m, "1", refund).await?, 200, &json!({"replay": true, "daily_used": 6_000}));
+    expect(&on(&ana, "refund", m, "1", json!({"refund_no": "r2", "amount": 6_001})).await?, 403, &json!({"code": "REFUND_EXCEEDS_ORDER"}));
+    expect(
+        &on(&ana, "refund", m, "1", json!({"refund_no": "r2"})).await?,
+        200,
+        &json!({"amount": 6_000, "daily_used": 0, "refunded_today": 7_000, "refunded_month": 7_000, "refunded_year": 7_000}),
+    );
+    expect(&on(&ana, "refund", m, "1", json!({"refund_no": "r3"})).await?, 403, &json!({"code": "REFUND_EXCEEDS_ORDER"}));
+    account(&ana, m, &json!({"daily_used": 0, "monthly_used": 0, "yearly_used": 0, "pending_amount": 0, "transactions_today": 1}))
+        .await
+}
+
+async fn beyond_the_hold(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let m = "second-thoughts";
+    for order_no in ["1", "2"] {
+        expect(&ana.post("/quotas/hold", &charge(m, order_no, 10_000)).await?, 200, &json!({"code": "ADMITTED"}));
+    }
+    expect(&on(&ana, "settle", m, "1", json!({"amount": 11_001})).await?, 403, &json!({"code": "CAPTURE_EXCEEDS_HOLD"}));
+    account(&ana, m, &json!({"daily_used": 20_000, "pending_amount": 20_000})).await?;
+    expect(&on(&ana, "settle", m, "1", json!({"amount": 11_000})).await?, 200, &json!({"daily_used": 21_000, "pending_amount": 10_000}));
+    expect(&on(&ana, "settle", m, "2", json!({})).await?, 200, &json!({"amount": 10_000, "daily_used": 21_000, "pending_amount": 0}));
+    Ok(())
+}
+
+async fn voids(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let m = "voided";
+    expect(&ana.post("/quotas/hold", &charge(m, "1", 10_000)).await?, 200, &json!({"pending_amount": 10_000}));
+    expect(
+        &on(&ana, "void", m, "1", json!({"remarks": "the customer left"})).await?,
+        200,
+        &json!({"code": "VOIDED", "daily_used": 0, "monthly_used": 0, "pending_amount": 0, "transactions_today": 0,
+            "order": {"state": "voided"}}),
+    );
+    expect(&on(&ana, "void", m, "1", json!({})).await?, 200, &json!({"replay": true, "daily_used": 0}));
+    expect(&ana.post("/quotas/hold", &charge(m, "1", 10_000)).await?, 409, &json!({"code": "ORDER_CLOSED"}));
+    expect(&on(&ana, "settle", m, "1", json!({})).await?, 409, &json!({"code": "ORDER_CLOSED"}));
+    account(&ana, m, &json!({"daily_used": 0, "pending_amount": 0, "refunded_today": 0})).await
+}
+
+async fn releases(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let m = "released";
+    expect(&ana.post("/quotas/consume", &charge(m, "charged", 5_000)).await?, 200, &json!({"daily_used": 5_000}));
+    expect(&ana.post("/quotas/hold", &charge(m, "held", 7_000)).await?, 200, &json!({"daily_used": 12_000}));
+    let refunded = json!({"code": "APPLIED", "daily_used": 7_000, "refunded_today": 5_000});
+    expect(&ana.post("/quotas/release", &charge(m, "charged", 5_000)).await?, 200, &refunded);
+    let voided = json!({"code": "VOIDED", "daily_used": 0, "pending_amount": 0, "refunded_today": 5_000});
+    expect(&on(&ana, "release", m, "held", json!({})).await?, 200, &voided);
+    for order_no in ["charged", "held"] {
+        expect(&on(&ana, "release", m, order_no, json!({})).await?, 200, &json!({"replay": true, "daily_used": 0}));
+    }
+    // In parts, told apart by their numbers.
+    expect(&ana.post("/quotas/consume", &charge(m, "parts", 5_000)).await?, 200, &json!({"daily_used": 5_000}));
+    for (number, amount, used) in [("r1", 2_000, 3_000), ("r2", 3_000, 0)] {
+        let part = json!({"refund_no": number, "amount": amount});
+        expect(&on(&ana, "release", m, "parts", part).await?, 200, &json!({"daily_used": used, "replay": false}));
+    }
+    let more = json!({"refund_no": "r3", "amount": 1});
+    expect(&on(&ana, "release", m, "parts", more).await?, 403, &json!({"code": "REFUND_EXCEEDS_ORDER"}));
+    account(&ana, m, &json!({"daily_used": 0, "monthly_used": 0, "yearly_used": 0, "refunded_today": 10_000})).await
+}
+
+async fn unknown_orders(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let m = "forgetful";
+    expect(&ana.post("/quotas/consume", &charge(m, "known", 5_000)).await?, 200, &json!({"daily_used": 5_000}));
+    for (operation, more) in
+        [("settle", json!({})), ("void", json!({})), ("release", json!({})), ("refund", json!({"refund_no": "r"}))]
+    {
+        let problem = expect(&on(&ana, operation, m, "unknown", more).await?, 404, &json!({"code": "ORDER_UNKNOWN"}));
+        assert!(problem["decision_id"].is_string(), "{operation}: {problem}");
+    }
+    account(&ana, m, &json!({"daily_used": 5_000, "version": 1})).await
+}
+
+/// The policy gives holds their time, and the order tells when it is over. What happens then is decided by tables that have
+/// time as a parameter, and swept in real servers by the journal's tests.
+async fn expiry(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let held = expect(&ana.post("/quotas/hold", &charge("short-holds", "1", 5_000)).await?, 200, &json!({"code": "ADMITTED"}));
+    let until = held["order"]["hold_until"].as_str().unwrap_or_default();
+    let until = chrono::DateTime::parse_from_rfc3339(until)?;
+    let logged = crate::usage_logs::of_order(&ana, "short-holds", "1", 1).await?;
+    let at = chrono::DateTime::parse_from_rfc3339(logged[0]["at"].as_str().unwrap_or_default())?;
+    assert_eq!((until - at).num_seconds(), 60 - i64::from(at.timestamp_subsec_millis() > 0), "{held} {logged:?}");
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! `quota_account`: each account as its last change left it, whatever order the events are stored in.
+
+use authz_server::journal::event::Batch;
+use authz_server::journal::postgres::UsageLog;
+use authz_server::journal::reply::Entry;
+use authz_server::settings::Secret;
+use authz_server::store::Store;
+use e2e::Result;
+use prost::Message;
+use proto::journal::EventContext;
+use quota::{Action, Adjust, AmountMinor, Change, Code, CounterName, PaymentNo, Record};
+use serde_json::{Value, json};
+
+use crate::bench::{AT_MS, Bench, SHARDS, event, first_charge, pack};
+use crate::engine::{Engine, consume, notes, refund};
+
+/// The one account, without what is its own from test to test.
+async fn account(bench: &Bench) -> Result<Value> {
+    let pool = bench.postgres.pool().await?;
+    let row: String = sqlx::query_scalar("SELECT row_to_json(a)::text FROM quota_account AS a").fetch_one(&pool).await?;
+    pool.close().await;
+    Ok(serde_json::from_str(&row)?)
+}
+
+fn picked(account: &Value, names: &[&str]) -> Vec<Value> {
+    names.iter().map(|name| account[*name].clone()).collect()
+}
+
+#[tokio::test]
+async fn an_account_is_as_its_last_change_left_it() -> Result<()> {
+    let bench = Bench::start()?;
+    let (engine, journal) = (Engine::open(&bench)?, bench.journal("a")?);
+    let mut first = engine.command("m-1", "o-1", consume(100), AT_MS)?;
+    first.payment_no = Some(PaymentNo::parse("p-1")?);
+    engine.apply(&first).await?;
+    engine.grant("m-1", "o-2", consume(50), AT_MS + 1000).await?;
+    engine.grant("m-1", "o-1", Action::Refund(refund(30, "r-1")), AT_MS + 2000).await?;
+    // What is refused or repeated changes nothing, and shows a day that is not stored.
+    let refused = engine.run("m-1", "o-9", Action::Refund(refund(1, "r-2")), AT_MS + 86_400_000).await?;
+    assert_eq!(refused.record.code, Code::OrderUnknown);
+    bench.wait_until_drained(SHARDS).await?;
+    let row = account(&bench).await?;
+    let figures = ["daily_window", "daily_used", "daily_count", "daily_refunded", "yearly_used", "version", "open_until"];
+    assert_eq!(picked(&row, &figures), [20_261_120, 120, 2, 30, 120, 3, 20_261_120].map(Value::from));
+    let last = ["merchant_id", "currency", "last_order_no", "last_payment_no", "last_updated_by"];
+    assert_eq!(picked(&row, &last), ["m-1", "USD", "o-1", "p-1", "proxy"].map(Value::from));
+
+    let suspend = engine.command("m-1", "", Action::Suspend, AT_MS + 3000)?;
+    engine.store.apply(&suspend, &notes("ada", "chargebacks")).await?;
+    let set = Change::Set(AmountMinor::new(7).unwrap_or_default());
+    let adjust = Adjust { counter: CounterName::Pending, change: set, expected_version: Some(4) };
+    let adjust = engine.command("m-1", "", Action::Adjust(adjust), AT_MS + 4000)?;
+    engine.store.apply(&adjust, &notes("eve", "as counted")).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    let row = account(&bench).await?;
+    let changed = ["suspended_reason", "suspended_by", "pending_amount", "last_updated_by", "last_order_no"];
+    assert_eq!(picked(&row, &changed), [json!("chargebacks"), json!("ada"), json!(7), json!("eve"), json!("o-1")]);
+    assert_eq!(row["suspended_at"], json!("2026-11-20T01:46:43+00:00"));
+
+    engine.grant("m-1", "", Action::Resume, AT_MS + 5000).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    let row = account(&bench).await?;
+    assert_eq!(picked(&row, &["suspended_at", "suspended_reason", "suspended_by"]), [Value::Null, Value::Null, Value::Null]);
+    let by_hand = "SELECT count(*) FROM usage_log WHERE order_no IS NULL AND attempt IS NULL AND (action_type, reason, \
+        counter, change, expected_version, pending_after) = ('adjust', 'as counted', 'pending_amount', 'set', 4, 7)";
+    assert_eq!(bench.count(by_hand).await?, 1);
+    journal.stop()
+}
+
+/// An event that left the account's day at `used`.
+fn change(seq: u64, at_ms: i64, used: u64) -> Entry {
+    let mut record = first_charge(50);
+    record.day.amount_after = used;
+    entry(EventContext { at_ms, ..event(seq * 1000 + used) }, seq, &record)
+}
+
+fn entry(context: EventContext, seq: u64, record: &Record) -> Entry {
+    let fields = vec![b"c".to_vec(), context.encode_to_vec(), b"d".to_vec(), pack(record)];
+    Entry { shard: 0, id: format!("0-{seq}"), fields: Some(fields) }
+}
+
+#[tokio::test]
+async fn an_older_state_never_overwrites_a_newer_one() -> Result<()> {
+    let bench = Bench::start()?;
+    let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?;
+    let minute = 60_000;
+    for (entries, seq, used, why) in [
+        (vec![change(5, AT_MS, 500), change(4, AT_MS, 400)], 5, 500, "the newest of a batch, however it is ordered"),
+        (vec![change(3, AT_MS, 300)], 5, 500, "stored late, by a server that took it over"),
+        (vec![change(5, AT_MS, 500)], 5, 500, "delivered again"),
+        (vec![change(4, AT_MS + 4 * minute, 400)], 5, 500, "from a server whose clock is ahead"),
+        (vec![change(7, AT_MS - 4 * minute, 700)], 7, 700, "from a server whose clock lags"),
+        (vec![change(2, AT_MS + 2 * minute, 200)], 2, 200, "much later and yet before: Redis lost writes and counts anew"),
+        (vec![change(3, AT_MS + 2 * minute, 310)], 3, 310, "and goes on"),
+    ] {
+        log.store(&Batch::read(entries)).await?;
+        let row = account(&bench).await?;
+        assert_eq!(picked(&row, &["seq", "daily_used"]), [seq, used].map(Value::from), "{why}");
+    }
+    Ok(())
+}
+
+/// Who suspended an account is told by one event; it counts whenever it is stored, for that suspension only.
+#[tokio::test]
+async fn a_suspension_that_is_stored_late_still_has_its_reason() -> Result<()> {
+    let bench = Bench::start()?;
+    let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?;
+    let suspended = |at_ms| Record { suspended_at_ms: at_ms, code: Code::Applied, ..first_charge(50) };
+    let told = |number, reason: &str| EventContext {
+        action: "suspend".to_owned(),
+        reason: reason.to_owned(),
+        actor: "ada".to_owned(),
+        ..event(number)
+    };
+    let (first, second) = (1_795_139_200_000, 1_795_139_300_000);
+    let by = ["seq", "suspended_reason", "suspended_by"];
+    for (entry, expected) in [
+        (entry(event(3), 3, &suspended(second)), [json!(3), Value::Null, Value::Null]),
+        (entry(told(1, "an older one"), 1, &suspended(first)), [json!(3), Value::Null, Value::Null]),
+        (entry(told(2, "late"), 2, &suspended(second)), [json!(3), json!("late"), json!("ada")]),
+        (entry(event(4), 4, &suspended(second)), [json!(4), json!("late"), json!("ada")]),
+        (entry(event(5), 5, &suspended(0)), [json!(5), Value::Null, Value::Null]),
+    ] {
+        log.store(&Batch::read(vec![entry])).await?;
+        assert_eq!(picked(&account(&bench).await?, &by), expected);
+    }
+    Ok(())
+}
+
+/// Refusals of merchants that nobody knows make no accounts.
+#[tokio::test]
+async fn an_account_that_was_never_changed_has_no_row() -> Result<()> {
+    let bench = Bench::start()?;
+    let (engine, journal) = (Engine::open(&bench)?, bench.journal("a")?);
+    engine.run("m-1", "o-1", Action::Void, AT_MS).await?;
+    engine.run("m-1", "o-1", Action::VoidAttempt, AT_MS).await?;
+    bench.wait_for_rows(2).await?;
+    assert_eq!(bench.count("SELECT count(*) FROM quota_account").await?, 0);
+    journal.stop()
+}
+
+/// Servers that store the same accounts at once neither block each other for good nor lose a change.
+#[tokio::test]
+async fn servers_store_the_same_accounts_side_by_side() -> Result<()> {
+    let bench = Bench::start()?;
+    let (engine, one, two) = (Engine::open(&bench)?, bench.journal("a")?, bench.journal("b")?);
+    for number in 0..600 {
+        engine.grant(&format!("m-{}", number % 7), &format!("o-{number}"), consume(1), AT_MS + number).await?;
+    }
+    bench.wait_for_rows(600).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    for number in 0..7 {
+        let stored = engine.account(&format!("m-{number}")).await?;
+        let row = "SELECT count(*) FROM quota_account WHERE yearly_used = yearly_count AND version = yearly_count";
+        assert_eq!(bench.count(row).await?, 7);
+        assert_eq!(stored.year.amount, stored.version);
+    }
+    assert_eq!(bench.count("SELECT sum(yearly_used)::bigint FROM quota_account").await?, 600);
+    one.stop()?;
+    two.stop()
+}

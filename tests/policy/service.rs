@@ -1,0 +1,257 @@
+//! The external policy service: what holds while it is slow, down or says nonsense.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use authz_server::policy::service::FIRST_ANSWER_MAX;
+use e2e::ports::{self, loopback};
+use e2e::{Result, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::bench::{DOCUMENT, Node, WITHIN, daily_policy, postgres, put_in_force};
+
+/// What the service does with a request.
+#[derive(Clone, Debug)]
+enum Behaviour {
+    /// Status, more header lines, body; `{merchant}` in the body stands for the merchant that was asked for.
+    Answer(&'static str, &'static str, String),
+    /// Takes the request and says nothing.
+    Hang,
+}
+
+fn daily(daily: u64) -> Behaviour {
+    ok(&format!("{{\"merchant_id\": \"{{merchant}}\", \"daily_limit\": {daily}}}"))
+}
+
+fn ok(body: &str) -> Behaviour {
+    Behaviour::Answer("200 OK", "", body.to_owned())
+}
+
+/// A policy service whose answers a test chooses. Its port stays the same while it is down.
+struct PolicyService {
+    port: u16,
+    behaviour: Arc<Mutex<Behaviour>>,
+    asked: Arc<Mutex<Vec<String>>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl PolicyService {
+    async fn start(behaviour: Behaviour) -> Result<Self> {
+        let port = ports::free()?;
+        let mut service = Self { port, behaviour: Arc::new(Mutex::new(behaviour)), asked: Arc::default(), task: None };
+        service.up().await?;
+        Ok(service)
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", loopback(self.port))
+    }
+
+    fn behave(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
+    }
+
+    async fn up(&mut self) -> Result<()> {
+        let listener = TcpListener::bind(loopback(self.port)).await?;
+        let (behaviour, asked) = (Arc::clone(&self.behaviour), Arc::clone(&self.asked));
+        self.task = Some(tokio::spawn(async move {
+            // Dropped with this task, so that being down ends what hangs.
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, Arc::clone(&behaviour), Arc::clone(&asked)));
+            }
+        }));
+        Ok(())
+    }
+
+    async fn down(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// One request, after which the connection is closed.
+async fn serve(mut stream: TcpStream, behaviour: Arc<Mutex<Behaviour>>, asked: Arc<Mutex<Vec<String>>>) {
+    let mut request = vec![0; 16 * 1024];
+    let Ok(length) = stream.read(&mut request).await else { return };
+    let head = String::from_utf8_lossy(&request[..length]).into_owned();
+    let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    let merchant = target.split("merchant_id=").nth(1).and_then(|rest| rest.split('&').next()).unwrap_or_default();
+    let behaviour = behaviour.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let answer = match behaviour {
+        Behaviour::Hang => None,
+        Behaviour::Answer(status, headers, body) => {
+            let body = body.replace("{merchant}", merchant);
+            let length = body.len();
+            Some(format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"))
+        }
+    };
+    asked.lock().unwrap_or_else(PoisonError::into_inner).push(target);
+    match answer {
+        Some(answer) => drop(stream.write_all(answer.as_bytes()).await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn node(service: &PolicyService, postgres_url: &str, document: Option<&str>) -> Result<Node> {
+    let url = service.url();
+    Node::start(postgres_url, document, &[("POLICY_SERVICE_URL", &url), ("SLUICE_POLICY_REFRESH_SECS", "1")]).await
+}
+
+#[tokio::test]
+async fn its_answer_outranks_the_configured_policies_and_is_kept() -> Result<()> {
+    let postgres = postgres().await?;
+    let service = PolicyService::start(daily(7)).await?;
+    let node = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
+    put_in_force(&node.repository(&postgres)?, &daily_policy("m", 5)).await?;
+    let policy = node.policy("m", "USD", Some("card")).await?;
+    let policy = policy.map(|policy| (policy.limits.day.amount.get(), policy.version.starts_with("service:")));
+    assert_eq!(policy, Some((7, true)));
+    assert_eq!(service.asked(), ["/api/v1/limit-policies/effective?merchant_id=m&currency=USD&channel=card"]);
+    // Another channel is another question.
+    node.daily("m").await?;
+    assert_eq!(service.asked().len(), 2);
+    // Read again in the background, without a payment.
+    service.behave(daily(8));
+    node.wait_for_daily("m", 8, WITHIN).await?;
+    assert!(!node.metrics.encode().contains("sluice_policy_step_downs_total{"), "{}", node.metrics.encode());
+    Ok(())
+}
+
+/// Each of these is no policy. An account that had one keeps it; another has what is configured, or the default limits.
+#[tokio::test]
+async fn nonsense_changes_nothing() -> Result<()> {
+    let huge = format!("{{\"daily_limit\": 1, \"padding\": \"{}\"}}", "x".repeat(100_000));
+    let elsewhere = PolicyService::start(daily(1)).await?;
+    let redirect: &'static str = Box::leak(format!("location: {}/\r\n", elsewhere.url()).into_boxed_str());
+    let table = [
+        ("garbage", ok("<html>it works</html>")),
+        ("another form", ok("[1, 2]")),
+        ("nothing", ok("")),
+        ("no limit", ok("{}")),
+        ("below zero", ok("{\"daily_limit\": -1}")),
+        ("another merchant's", ok("{\"merchant_id\": \"somebody\", \"daily_limit\": 1}")),
+        ("another currency's", ok("{\"currency\": \"EUR\", \"daily_limit\": 1}")),
+        ("not in force", ok("{\"status\": \"pending\", \"daily_limit\": 1}")),
+        ("huge", ok(&huge)),
+        ("an error", Behaviour::Answer("500 Internal Server Error", "", "{\"daily_limit\": 1}".to_owned())),
+        ("a redirect", Behaviour::Answer("302 Found", redirect, "{\"daily_limit\": 1}".to_owned())),
+        ("no body", Behaviour::Answer("204 No Content", "", String::new())),
+    ];
+    let postgres = postgres().await?;
+    let service = PolicyService::start(daily(7)).await?;
+    let configured = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
+    let alone = node(&service, &postgres.url(), None).await?;
+    assert_eq!((configured.daily("known").await?, alone.daily("known").await?), (Some(7), Some(7)));
+    for (number, (what, behaviour)) in table.into_iter().enumerate() {
+        service.behave(behaviour);
+        let stranger = format!("m-{number}");
+        assert_eq!(configured.daily(&stranger).await?, Some(1_000), "{what}");
+        let defaults = alone.policy(&stranger, "USD", None).await?.map(|policy| {
+            (
+                policy.single_min.get(),
+                policy.single_max.get(),
+                policy.limits.day.amount.get(),
+                policy.limits.month.amount.get(),
+            )
+        });
+        assert_eq!(defaults, Some((100, 100_000_000, 500_000_000, 10_000_000_000)), "{what}");
+        assert_eq!((configured.daily("known").await?, alone.daily("known").await?), (Some(7), Some(7)), "{what}");
+    }
+    assert!(elsewhere.asked().is_empty(), "a redirect was followed");
+    // It recovers, for all of them.
+    service.behave(daily(9));
+    for merchant in ["known", "m-0", "m-5", "m-11"] {
+        configured.wait_for_daily(merchant, 9, WITHIN).await?;
+        alone.wait_for_daily(merchant, 9, WITHIN).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_policy_of_the_service_the_configured_one_holds() -> Result<()> {
+    let postgres = postgres().await?;
+    let service = PolicyService::start(Behaviour::Answer("404 Not Found", "", String::new())).await?;
+    let node = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
+    assert_eq!(node.daily("m").await?, Some(1_000));
+    assert!(node.has_metric("sluice_policy_step_downs_total{to=\"configured\"} 1"), "{}", node.metrics.encode());
+    service.behave(daily(7));
+    node.wait_for_daily("m", 7, WITHIN).await?;
+    // Taken away again: its last answer is no longer the service's word.
+    service.behave(Behaviour::Answer("404 Not Found", "", String::new()));
+    node.wait_for_daily("m", 1_000, WITHIN).await
+}
+
+#[tokio::test]
+async fn a_service_that_hangs_or_is_down_holds_up_one_payment_at_most() -> Result<()> {
+    let postgres = postgres().await?;
+    let mut service = PolicyService::start(Behaviour::Hang).await?;
+    let node = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
+    // The first payment of an account waits, but not for long.
+    let began = Instant::now();
+    assert_eq!(node.daily("m").await?, Some(1_000));
+    let took = began.elapsed();
+    assert!(took >= FIRST_ANSWER_MAX && took < FIRST_ANSWER_MAX + Duration::from_millis(400), "{took:?}");
+    service.behave(daily(7));
+    node.wait_for_daily("m", 7, WITHIN).await?;
+
+    // Once a policy is known nobody waits, whatever the service does.
+    service.behave(Behaviour::Hang);
+    let seen = service.asked().len();
+    wait::until_async("a request that hangs", WITHIN, || async { Ok((service.asked().len() > seen).then_some(())) })
+        .await?;
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(node.daily("m").await?, Some(7));
+    }
+    assert!(began.elapsed() < FIRST_ANSWER_MAX, "{:?}", began.elapsed());
+
+    // Down: known accounts keep their policy, and nobody waits for a service that is known to be away.
+    service.down().await;
+    node.wait_for_metric("sluice_policy_source_up{source=\"service\"} 0").await?;
+    wait::until_async("the step down", WITHIN, || async {
+        let known = node.daily("m").await? == Some(7);
+        Ok((known && node.metrics.encode().contains("step_downs_total{to=\"last_known\"}")).then_some(()))
+    })
+    .await?;
+    let began = Instant::now();
+    for number in 0..20 {
+        assert_eq!(node.daily(&format!("stranger-{number}")).await?, Some(1_000));
+    }
+    assert!(began.elapsed() < FIRST_ANSWER_MAX * 5, "{:?}", began.elapsed());
+    service.behave(daily(8));
+    service.up().await?;
+    for merchant in ["m", "stranger-0", "stranger-19"] {
+        node.wait_for_daily(merchant, 8, WITHIN).await?;
+    }
+    node.wait_for_metric("sluice_policy_source_up{source=\"service\"} 1").await
+}
+
+/// All payments of an account that come before its first answer wait for the same request.
+#[tokio::test]
+async fn an_account_is_asked_for_once() -> Result<()> {
+    let postgres = postgres().await?;
+    let service = PolicyService::start(daily(7)).await?;
+    let url = service.url();
+    let env = [("POLICY_SERVICE_URL", url.as_str()), ("SLUICE_POLICY_REFRESH_SECS", "3600")];
+    let node = Arc::new(Node::start(&postgres.url(), None, &env).await?);
+    let payments: Vec<_> = (0..50)
+        .map(|_| {
+            let node = Arc::clone(&node);
+            tokio::spawn(async move { node.daily("m").await })
+        })
+        .collect();
+    for payment in payments {
+        assert_eq!(payment.await??, Some(7));
+    }
+    assert_eq!(service.asked().len(), 1);
+    Ok(())
+}
