@@ -7,8 +7,10 @@
 
 pub mod admin;
 pub mod check;
+pub mod cli;
 pub mod clock;
 pub mod database;
+pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod journal;

@@ -97,7 +97,8 @@ pub enum OperationKind {
     /// A refund that the gateway has not confirmed: counted as refunded, but its quota is not back yet.
     Reservation = 2,
     Refund = 3,
-    /// The end of a hold that was released: the same release again must not go on to refund what was captured.
+    /// The void or release that ended a hold, so that it is known when it comes again: the same release must not go on to
+    /// refund what was captured.
     Release = 4,
 }
 

@@ -197,7 +197,20 @@ mod tests {
             // A date that never was.
             ("Pacific/Apia", 0, "2011-12-30T09:59:59Z", 20111229),
             ("Pacific/Apia", 0, "2011-12-30T10:00:00Z", 20111231),
+            ("Pacific/Apia", 6, "2011-12-30T15:59:59Z", 20111229),
+            ("Pacific/Apia", 6, "2011-12-30T16:00:00Z", 20111231),
+            // Leap days, with and without a cut-off, and a year that has none.
             ("UTC", 0, "2028-02-29T12:00:00Z", 20280229),
+            ("UTC", 6, "2028-03-01T05:59:59Z", 20280229),
+            ("UTC", 6, "2028-03-01T06:00:00Z", 20280301),
+            ("UTC", 6, "2027-03-01T05:59:59Z", 20270228),
+            ("Asia/Shanghai", 0, "2028-02-29T16:00:00Z", 20280301),
+            // Months and years end with the business day, not with the calendar's.
+            ("Asia/Shanghai", 4, "2026-10-31T19:59:59Z", 20261031),
+            ("Asia/Shanghai", 4, "2026-10-31T20:00:00Z", 20261101),
+            ("America/New_York", 23, "2027-01-01T03:59:59Z", 20261230),
+            ("America/New_York", 23, "2027-01-01T04:00:00Z", 20261231),
+            ("America/New_York", 23, "2027-01-02T04:00:00Z", 20270101),
         ];
         for (zone, cutoff, at, day) in table {
             let ids = calendar(zone, cutoff).windows_at(ms(at));
@@ -220,6 +233,54 @@ mod tests {
             assert_eq!(calendar(zone, cutoff).ends_at_ms(period, id), Some(ms(end)), "{zone} {period:?} {id}");
         }
         assert_eq!(Calendar::UTC.ends_at_ms(Period::Day, 20261301), None);
+    }
+
+    /// How long a day is, from its first instant to its last.
+    #[test]
+    fn q5_days_have_23_24_and_25_hours() {
+        let table = [
+            // zone, cut-off, the day before, the day, hours
+            ("America/New_York", 0, 20260307, 20260308, 23.0),
+            ("America/New_York", 0, 20261031, 20261101, 25.0),
+            ("America/New_York", 0, 20261101, 20261102, 24.0),
+            // With a cut-off the hour belongs to the business day in which the clock is changed.
+            ("America/New_York", 6, 20260306, 20260307, 23.0),
+            ("America/New_York", 6, 20260307, 20260308, 24.0),
+            ("America/New_York", 6, 20261030, 20261031, 25.0),
+            ("Europe/Berlin", 0, 20260328, 20260329, 23.0),
+            ("Europe/Berlin", 0, 20261024, 20261025, 25.0),
+            ("Australia/Lord_Howe", 0, 20261003, 20261004, 23.5),
+            ("Australia/Lord_Howe", 0, 20260404, 20260405, 24.5),
+            ("America/Sao_Paulo", 0, 20181103, 20181104, 23.0),
+            ("UTC", 0, 20280228, 20280229, 24.0),
+            // The day after the date that never was follows the day before it.
+            ("Pacific/Apia", 0, 20111229, 20111231, 24.0),
+        ];
+        for (zone, cutoff, before, day, hours) in table {
+            let calendar = calendar(zone, cutoff);
+            let end = |id| calendar.ends_at_ms(Period::Day, id).unwrap();
+            assert_eq!((end(day) - end(before)) as f64 / 3_600_000.0, hours, "{zone} {cutoff} {day}");
+            assert_eq!(calendar.windows_at(end(before)).day, day, "{zone} {cutoff} {day}");
+            assert_eq!(calendar.windows_at(end(day) - 1).day, day, "{zone} {cutoff} {day}");
+        }
+    }
+
+    /// Every month of a leap year and the one after it, in its zone and with its cut-off.
+    #[test]
+    fn q5_months_and_years_end_with_their_last_day() {
+        for (zone, cutoff) in [("UTC", 0), ("Asia/Shanghai", 4), ("America/New_York", 23), ("Australia/Lord_Howe", 2)] {
+            let calendar = calendar(zone, cutoff);
+            for (year, february) in [(2028, 29), (2029, 28)] {
+                let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+                for (month, days) in (1..).zip(lengths) {
+                    let id = year * 100 + month;
+                    let end = calendar.ends_at_ms(Period::Month, id);
+                    assert_eq!(end, calendar.ends_at_ms(Period::Day, id * 100 + days), "{zone} {cutoff} {id}");
+                }
+                let end = calendar.ends_at_ms(Period::Year, year);
+                assert_eq!(end, calendar.ends_at_ms(Period::Month, year * 100 + 12), "{zone} {cutoff} {year}");
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod contract;
 mod fake;
 mod gateway;
 mod grpc;
+mod holds;
 mod late;
 mod logs;
 mod no_answer;
@@ -28,6 +29,7 @@ mod requests;
 mod routes;
 mod server;
 mod suite;
+mod throttle;
 mod traffic;
 
 use std::process::ExitCode;
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
     proxy::add(&mut suite);
     observed::add(&mut suite);
     grpc::add(&mut suite);
+    holds::add(&mut suite);
+    throttle::add(&mut suite);
     contract::add(&mut suite);
     suite.run(&arguments)
 }

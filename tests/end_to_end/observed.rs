@@ -116,7 +116,7 @@ async fn envoy_and_server_count(stack: &mut Stack) -> Result<()> {
         ("sluice_no_answer_denied", 0.0),
         ("sluice_host_failed", 0.0),
         ("sluice_check_ms_count", 6.0),
-        ("sluice_rules_enforcing", 5.0),
+        ("sluice_rules_enforcing", 11.0),
     ] {
         // Envoy merges its histograms every few seconds.
         wait::until(&format!("{name} being {expected}"), WRITTEN_WITHIN, || {

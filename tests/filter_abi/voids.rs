@@ -245,6 +245,7 @@ fn voids_outlive_their_configuration() {
     assert_eq!(proxy.call::<_, u32>(newer, "proxy_on_configure", (newer, size)), 1);
     proxy.call::<_, u32>(ROOT, "proxy_on_done", (ROOT,));
     proxy.call::<_, ()>(ROOT, "proxy_on_delete", (ROOT,));
+    proxy.host_mut().monotonic_ms += 250;
     proxy.call::<_, ()>(newer, "proxy_on_tick", (newer,));
     assert_eq!(question(&proxy.one_call())["attempt"], attempt);
     proxy.answer(lost.token, &passes("VOIDED"));

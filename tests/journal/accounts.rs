@@ -17,7 +17,8 @@ use crate::engine::{Engine, consume, notes, refund};
 /// The one account, without what is its own from test to test.
 async fn account(bench: &Bench) -> Result<Value> {
     let pool = bench.postgres.pool().await?;
-    let row: String = sqlx::query_scalar("SELECT row_to_json(a)::text FROM quota_account AS a").fetch_one(&pool).await?;
+    let row: String =
+        sqlx::query_scalar("SELECT row_to_json(a)::text FROM quota_account AS a").fetch_one(&pool).await?;
     pool.close().await;
     Ok(serde_json::from_str(&row)?)
 }
@@ -40,7 +41,8 @@ async fn an_account_is_as_its_last_change_left_it() -> Result<()> {
     assert_eq!(refused.record.code, Code::OrderUnknown);
     bench.wait_until_drained(SHARDS).await?;
     let row = account(&bench).await?;
-    let figures = ["daily_window", "daily_used", "daily_count", "daily_refunded", "yearly_used", "version", "open_until"];
+    let figures =
+        ["daily_window", "daily_used", "daily_count", "daily_refunded", "yearly_used", "version", "open_until"];
     assert_eq!(picked(&row, &figures), [20_261_120, 120, 2, 30, 120, 3, 20_261_120].map(Value::from));
     let last = ["merchant_id", "currency", "last_order_no", "last_payment_no", "last_updated_by"];
     assert_eq!(picked(&row, &last), ["m-1", "USD", "o-1", "p-1", "proxy"].map(Value::from));
@@ -60,7 +62,10 @@ async fn an_account_is_as_its_last_change_left_it() -> Result<()> {
     engine.grant("m-1", "", Action::Resume, AT_MS + 5000).await?;
     bench.wait_until_drained(SHARDS).await?;
     let row = account(&bench).await?;
-    assert_eq!(picked(&row, &["suspended_at", "suspended_reason", "suspended_by"]), [Value::Null, Value::Null, Value::Null]);
+    assert_eq!(
+        picked(&row, &["suspended_at", "suspended_reason", "suspended_by"]),
+        [Value::Null, Value::Null, Value::Null]
+    );
     let by_hand = "SELECT count(*) FROM usage_log WHERE order_no IS NULL AND attempt IS NULL AND (action_type, reason, \
         counter, change, expected_version, pending_after) = ('adjust', 'as counted', 'pending_amount', 'set', 4, 7)";
     assert_eq!(bench.count(by_hand).await?, 1);
@@ -90,7 +95,12 @@ async fn an_older_state_never_overwrites_a_newer_one() -> Result<()> {
         (vec![change(5, AT_MS, 500)], 5, 500, "delivered again"),
         (vec![change(4, AT_MS + 4 * minute, 400)], 5, 500, "from a server whose clock is ahead"),
         (vec![change(7, AT_MS - 4 * minute, 700)], 7, 700, "from a server whose clock lags"),
-        (vec![change(2, AT_MS + 2 * minute, 200)], 2, 200, "much later and yet before: Redis lost writes and counts anew"),
+        (
+            vec![change(2, AT_MS + 2 * minute, 200)],
+            2,
+            200,
+            "much later and yet before: Redis lost writes and counts anew",
+        ),
         (vec![change(3, AT_MS + 2 * minute, 310)], 3, 310, "and goes on"),
     ] {
         log.store(&Batch::read(entries)).await?;

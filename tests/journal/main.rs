@@ -6,6 +6,7 @@ mod bench;
 mod engine;
 mod gaps;
 mod history;
+mod operations;
 mod partitions;
 mod schema;
 mod sweeps;

@@ -18,7 +18,7 @@ use crate::bench::{AT_MS, Bench, SHARDS, WITHIN};
 use crate::engine::{Engine, ORDER_TTL_SECS, consume, hold, settle};
 
 const DAY_MS: i64 = 86_400_000;
-const POLICIES: &str = "version: \"1\"\ndefault: {timezone: UTC}\n\
+const POLICIES: &str = "version: \"1\"\ndefault: {timezone: UTC, daily_amount: 1000000000}\n\
     merchants:\n  m-west: {timezone: America/New_York}\n  m-night: {cutoff_hour: 6}\n";
 
 /// What one server sweeps with.
@@ -172,8 +172,8 @@ async fn a_crowd_of_holds_is_ended_in_one_round() -> Result<()> {
     for number in 0..120 {
         engine.grant("m-1", &format!("o-{number}"), hold(1, 60, OnExpiry::Void), AT_MS + number).await?;
     }
-    assert_eq!(sweeper.holds(AT_MS + DAY_MS).await?, Ended { voided: 120, settled: 0 });
-    assert!(sweeper.metrics.encode().contains("sluice_hold_sweep_lag_seconds 86340"));
+    assert_eq!(sweeper.holds(AT_MS + 1_000_000).await?, Ended { voided: 120, settled: 0 });
+    assert!(sweeper.metrics.encode().contains("sluice_hold_sweep_lag_seconds 940"));
     Ok(())
 }
 
@@ -195,7 +195,8 @@ async fn a_forgotten_hold_is_ended_from_the_journal() -> Result<()> {
     let account = engine.account("m-1").await?;
     assert_eq!((account.day.amount, account.pending, open_holds(&bench).await?), (30, 0, 0));
     // A member of the set whose order nobody knows is taken out.
-    let member = redis::cmd("ZADD").arg(keys::expiry(0)).arg(1).arg("m-9:USD:nobody-knows").to_owned();
+    let shard = quota::shard_of(&quota::MerchantId::parse("m-9")?, SHARDS);
+    let member = redis::cmd("ZADD").arg(keys::expiry(shard)).arg(1).arg("m-9:USD:nobody-knows").to_owned();
     member.query_async::<()>(&mut bench.connection().await?).await?;
     assert_eq!(sweeper.holds(after).await?, Ended::default());
     assert_eq!(open_holds(&bench).await?, 0);
@@ -214,7 +215,7 @@ async fn one_shard_does_not_hold_up_the_others() -> Result<()> {
     let shard = quota::shard_of(&merchant, SHARDS);
     let key = keys::account(shard, &merchant, crate::engine::usd()?);
     redis::cmd("SET").arg(key).arg("garbage").query_async::<()>(&mut bench.connection().await?).await?;
-    assert!(sweeper.holds(AT_MS + DAY_MS).await.is_err());
+    assert!(sweeper.holds(AT_MS + 100_000).await.is_err());
     let blocked = (0..40).filter_map(|number| quota::MerchantId::parse(&format!("m-{number}")).ok());
     let blocked = blocked.filter(|merchant| quota::shard_of(merchant, SHARDS) == shard).count();
     assert_eq!(open_holds(&bench).await?, blocked as u64);
@@ -299,7 +300,7 @@ async fn one_server_closes_windows_at_a_time() -> Result<()> {
     // Without a policy there is no calendar by which a day could be over.
     engine.grant("m-1", "o-2", consume(1), next_day).await?;
     bench.wait_until_drained(SHARDS).await?;
-    let nobody = Sweeper::open(&bench, "version: \"1\"\nmerchants:\n  m-x: {timezone: UTC}\n")?;
+    let nobody = Sweeper::open(&bench, "version: \"1\"\nmerchants:\n  m-x: {timezone: UTC, daily_amount: 1}\n")?;
     assert_eq!(nobody.windows(next_day + 9 * DAY_MS).await?, Closed::Accounts(0));
     journal.stop()
 }
@@ -320,7 +321,8 @@ async fn the_sweeps_run_until_they_are_stopped() -> Result<()> {
     // Redis away is a sweep that failed, not the end of all.
     let failed = "sluice_sweep_errors_total{sweep=\"holds\"}";
     e2e::Service::stop(&mut bench.redis)?;
-    wait::until_async("a failed sweep", WITHIN, || async { Ok(metrics.encode().contains(failed).then_some(())) }).await?;
+    wait::until_async("a failed sweep", WITHIN, || async { Ok(metrics.encode().contains(failed).then_some(())) })
+        .await?;
     e2e::Service::restart(&mut bench.redis)?;
     let engine = Engine::open(&bench)?;
     engine.grant("m-1", "o-2", hold(5, 60, OnExpiry::Void), clock::now_ms() - DAY_MS / 2).await?;

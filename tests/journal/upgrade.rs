@@ -35,7 +35,8 @@ async fn a_database_of_before_is_taken_over() -> Result<()> {
     without_order.order_no.clear();
     without_order.attempt.clear();
     assert_eq!(log.store(&Batch::read(vec![entry(without_order, 2), entry(event(3), 3)])).await?.rows, 2);
-    let kept = "SELECT count(*) FROM usage_log_2026_11 WHERE pending_after = 0 AND daily_epoch = 0 AND order_state IS NULL";
+    let kept =
+        "SELECT count(*) FROM usage_log_2026_11 WHERE pending_after = 0 AND daily_epoch = 0 AND order_state IS NULL";
     assert_eq!(bench.count(kept).await?, 1);
     // A server of before, which is still running beside the new one, writes on.
     sqlx::raw_sql(&OF_BEFORE[OF_BEFORE.find("INSERT").unwrap_or_default()..]).execute(&pool).await?;

@@ -154,7 +154,14 @@ async fn nonsense_changes_nothing() -> Result<()> {
     for (number, (what, behaviour)) in table.into_iter().enumerate() {
         service.behave(behaviour);
         let stranger = format!("m-{number}");
+        let question = format!("/api/v1/limit-policies/effective?merchant_id={stranger}&currency=USD");
         assert_eq!(configured.daily(&stranger).await?, Some(1_000), "{what}");
+        alone.daily(&stranger).await?;
+        // Answered to both, whether or not they waited for it.
+        wait::until_async(what, WITHIN, || async {
+            Ok((service.asked().iter().filter(|asked| **asked == question).count() >= 2).then_some(()))
+        })
+        .await?;
         let defaults = alone.policy(&stranger, "USD", None).await?.map(|policy| {
             (
                 policy.single_min.get(),
@@ -164,6 +171,7 @@ async fn nonsense_changes_nothing() -> Result<()> {
             )
         });
         assert_eq!(defaults, Some((100, 100_000_000, 500_000_000, 10_000_000_000)), "{what}");
+        assert_eq!(configured.daily(&stranger).await?, Some(1_000), "{what}");
         assert_eq!((configured.daily("known").await?, alone.daily("known").await?), (Some(7), Some(7)), "{what}");
     }
     assert!(elsewhere.asked().is_empty(), "a redirect was followed");

@@ -26,6 +26,7 @@ use prost::Message;
 use proto::journal::EventContext;
 use quota::{Action, Code, Command, Limits, OrderNo, Reply};
 use sequence::{Seen, Sequence, Step};
+use shrink::Shrinker;
 use support::{SHARDS, connect, flush, open, open_with, until_answered};
 use table::{Batch, Row};
 
@@ -126,14 +127,11 @@ async fn run_sequence(url: &str, database: usize, seed: u64, script: &str) -> Re
     }
 }
 
-/// Runs a sequence; one that fails is made as short as it still fails, and told with its seed.
-async fn check_sequence(url: String, database: usize, seed: u64) -> Seen {
-    match run_sequence(&url, database, seed, SCRIPT).await {
-        Ok(seen) => seen,
-        Err((steps, wrong)) => match shrink::shrink(&url, SCRIPT, steps).await {
-            Some((steps, wrong)) => panic!("seed {seed}, {} calls: {steps:#?}\n{wrong}", steps.len()),
-            None => panic!("seed {seed}, and not when played again: {wrong}"),
-        },
+/// A sequence that fails is made as short as it still fails, and told with its seed.
+async fn tell(redis: &Redis, seed: u64, steps: Vec<Step>, wrong: String) -> String {
+    match Shrinker::new(redis.url(), SCRIPT).shrink(steps).await {
+        Some((steps, wrong)) => format!("seed {seed}, {} calls: {steps:#?}\n{wrong}", steps.len()),
+        None => format!("seed {seed}, and not when played again: {wrong}"),
     }
 }
 
@@ -145,11 +143,13 @@ async fn check_differential(redis: &Redis) {
     for group in seeds.chunks(AT_A_TIME) {
         let mut running = tokio::task::JoinSet::new();
         for (database, seed) in group.iter().enumerate() {
-            running.spawn(check_sequence(redis.url(), database, *seed));
+            let (url, seed) = (redis.url(), *seed);
+            running.spawn(async move { (seed, run_sequence(&url, database, seed, SCRIPT).await) });
         }
         while let Some(sequence) = running.join_next().await {
-            for (key, count) in sequence.unwrap() {
-                *seen.entry(key).or_default() += count;
+            match sequence.unwrap() {
+                (_, Ok(codes)) => codes.into_iter().for_each(|(key, count)| *seen.entry(key).or_default() += count),
+                (seed, Err((steps, wrong))) => panic!("{}", tell(redis, seed, steps, wrong).await),
             }
         }
     }

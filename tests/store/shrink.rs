@@ -5,79 +5,74 @@ use crate::sequence::{Sequence, Step};
 /// A database that no running sequence uses.
 const DATABASE: usize = 15;
 
-/// The first mistake of a sequence that is played from the start on an empty store.
-async fn failure(url: &str, script: &str, steps: &[Step]) -> Option<String> {
-    let mut sequence = Sequence::begin(url, DATABASE, script).await;
-    for step in steps {
-        if let Err(wrong) = sequence.repeat(step).await {
-            return Some(wrong);
-        }
-    }
-    sequence.end().await.err()
+/// Steps that fail, and how.
+type Failing = (Vec<Step>, String);
+
+/// Plays steps from the start on an empty store.
+pub(crate) struct Shrinker {
+    url: String,
+    script: String,
 }
 
-/// Leaves away what the failure does not need: first whole calls, then commands of calls. Gives what is left and its failure.
-pub(crate) async fn shrink(url: &str, script: &str, steps: Vec<Step>) -> Option<(Vec<Step>, String)> {
-    let wrong = failure(url, script, &steps).await?;
-    let fails = async |steps: &[Step]| failure(url, script, steps).await;
-    let (steps, wrong) = reduced(steps, wrong, &fails).await;
-    // Each command a part of its own: in one call with its neighbours only where that is needed.
-    let whole = steps.len();
-    let (mut steps, mut wrong) = (steps, wrong);
-    for place in (0..whole).rev() {
-        let mut commands = steps[place].commands.clone();
-        while let Some(shorter) = without_one(&commands, &steps, place, &fails).await {
-            commands = shorter.0;
-            steps[place].commands.clone_from(&commands);
-            wrong = shorter.1;
-        }
+impl Shrinker {
+    pub(crate) fn new(url: String, script: &str) -> Self {
+        Self { url, script: script.to_owned() }
     }
-    Some((steps, wrong))
-}
 
-/// The commands of a step without one that the failure does not need.
-async fn without_one(
-    commands: &[quota::Command],
-    steps: &[Step],
-    place: usize,
-    fails: &impl AsyncFn(&[Step]) -> Option<String>,
-) -> Option<(Vec<quota::Command>, String)> {
-    if commands.len() < 2 {
-        return None;
-    }
-    for left_away in 0..commands.len() {
-        let mut shorter = commands.to_vec();
-        shorter.remove(left_away);
-        let mut steps = steps.to_vec();
-        steps[place].commands.clone_from(&shorter);
-        if let Some(wrong) = fails(&steps).await {
-            return Some((shorter, wrong));
-        }
-    }
-    None
-}
-
-/// Steps of which none can be left away any more.
-async fn reduced(
-    mut steps: Vec<Step>,
-    mut wrong: String,
-    fails: &impl AsyncFn(&[Step]) -> Option<String>,
-) -> (Vec<Step>, String) {
-    let mut part = steps.len().div_ceil(2);
-    loop {
-        let mut at = 0;
-        let mut shortened = false;
-        while at < steps.len() {
-            let mut shorter = steps.clone();
-            shorter.drain(at..(at + part).min(steps.len()));
-            match fails(&shorter).await {
-                Some(still) => (steps, wrong, shortened) = (shorter, still, true),
-                None => at += part,
+    /// Leaves away what the failure does not need, first whole calls, then commands of calls; `None` where nothing fails.
+    pub(crate) async fn shrink(&self, steps: Vec<Step>) -> Option<Failing> {
+        let failing = self.fails(steps).await?;
+        let (steps, wrong) = self.fewer_calls(failing).await;
+        let mut failing = (steps, wrong);
+        for place in 0..failing.0.len() {
+            while let Some(shorter) = self.without_one_command(&failing.0, place).await {
+                failing = shorter;
             }
         }
-        if part == 1 && !shortened {
-            return (steps, wrong);
+        Some(failing)
+    }
+
+    async fn fails(&self, steps: Vec<Step>) -> Option<Failing> {
+        let mut sequence = Sequence::begin(&self.url, DATABASE, &self.script).await;
+        for step in &steps {
+            if let Err(wrong) = sequence.repeat(step).await {
+                return Some((steps, wrong));
+            }
         }
-        part = if part == 1 { 1 } else { part.div_ceil(2) };
+        let wrong = sequence.end().await.err()?;
+        Some((steps, wrong))
+    }
+
+    /// Steps of which none can be left away any more: halves first, then ever smaller parts.
+    async fn fewer_calls(&self, mut failing: Failing) -> Failing {
+        let mut part = failing.0.len().div_ceil(2);
+        loop {
+            let (mut at, mut shortened) = (0, false);
+            while at < failing.0.len() {
+                let mut shorter = failing.0.clone();
+                shorter.drain(at..(at + part).min(failing.0.len()));
+                match self.fails(shorter).await {
+                    Some(still) => (failing, shortened) = (still, true),
+                    None => at += part,
+                }
+            }
+            if part <= 1 && !shortened {
+                return failing;
+            }
+            part = part.div_ceil(2);
+        }
+    }
+
+    /// The steps with one command less in the call at `place`.
+    async fn without_one_command(&self, steps: &[Step], place: usize) -> Option<Failing> {
+        let commands = steps[place].commands.len();
+        for left_away in (0..commands).filter(|_| commands > 1) {
+            let mut shorter = steps.to_vec();
+            shorter[place].commands.remove(left_away);
+            if let Some(failing) = self.fails(shorter).await {
+                return Some(failing);
+            }
+        }
+        None
     }
 }

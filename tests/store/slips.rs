@@ -20,7 +20,7 @@ const SLIPS: &[(&str, &str)] = &[
     // Orders and attempts.
     ("any_time or expires > now then", "any_time or expires >= now then"),
     ("until not ask_journal", "until true"),
-    ("order_value, any_time = history, true", "order_value, any_time = history, false"),
+    ("any_time or expires > now then", "expires > now then"),
     ("while at and at % 16 ~= 1 do", "while false do"),
     ("o_amount == amount and o_currency == currency and (state", "o_amount == amount and (state"),
     (" and (state ~= CHARGED) == (op == HOLD)", ""),
@@ -100,7 +100,9 @@ const SLIPS: &[(&str, &str)] = &[
     ("if m == month and e2 == me then mr", "if true then mr"),
     ("max(refunded - taken, 0)", "refunded"),
     ("if place and o_currency == currency then", "if false then"),
-    ("if release then add_operation", "if false then add_operation"),
+    ("        add_operation(RELEASED, end_id)\n", ""),
+    ("      elseif place then\n        released_before(place)\n", ""),
+    ("local end_id = attempt", "local end_id = decision_id"),
     ("op = holds and o_currency == currency and VOID or REFUND", "op = holds and VOID or REFUND"),
     // Accounts.
     ("or value > AMOUNT_MAX then", "then"),

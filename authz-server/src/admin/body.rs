@@ -13,7 +13,7 @@ use super::Admin;
 use super::problem::{Answer, Kind, Problem};
 
 /// How long a whole body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The gate: hands on a request whose body is in memory.
 pub(super) async fn gate(State(admin): State<Admin>, request: Request, next: Next) -> Response {
@@ -24,7 +24,11 @@ pub(super) async fn gate(State(admin): State<Admin>, request: Request, next: Nex
     }
 }
 
-async fn read(body: Body, bytes_max: usize, within: Duration) -> Answer<Bytes> {
+/// The whole body.
+///
+/// # Errors
+/// A problem where it is too large or does not arrive.
+pub(crate) async fn read(body: Body, bytes_max: usize, within: Duration) -> Answer<Bytes> {
     let too_large = || Problem::new(Kind::BodyTooLarge).detail(format!("the body may have {bytes_max} bytes"));
     // What says beforehand that it is too large is not read at all.
     if body.size_hint().lower() > u64::try_from(bytes_max).unwrap_or(u64::MAX) {

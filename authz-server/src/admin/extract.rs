@@ -50,9 +50,7 @@ fn from_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
     let mut text = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut text).map_err(|error| {
         let path = error.path().to_string();
-        let detail = error.into_inner().to_string();
-        // The path of an error at the top, as for a missing field, is a dot: the detail names the field then.
-        if path == "." { Problem::new(Kind::BadRequest).detail(detail) } else { Problem::field(path, detail) }
+        located(&path, error.into_inner().to_string())
     })?;
     text.end().map_err(|error| Problem::new(Kind::BadRequest).detail(error.to_string()))?;
     Ok(value)
@@ -77,9 +75,21 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Answer<T> {
     let fields = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(fields).map_err(|error| {
         let path = error.path().to_string();
-        let detail = error.into_inner().to_string();
-        if path == "." { Problem::new(Kind::BadRequest).detail(detail) } else { Problem::field(path, detail) }
+        located(&path, error.into_inner().to_string())
     })
+}
+
+/// Names the field at fault. A field that is missing or comes twice stands in the detail only: its place is its parent's.
+fn located(path: &str, detail: String) -> Problem {
+    let quoted = ["missing field `", "duplicate field `"].into_iter().find_map(|start| detail.strip_prefix(start));
+    let name = quoted.and_then(|rest| rest.split('`').next()).map(str::to_owned);
+    // A dot stands for the whole document.
+    match (path, name) {
+        (".", None) => Problem::new(Kind::BadRequest).detail(detail),
+        (".", Some(name)) => Problem::field(name, detail),
+        (path, Some(name)) if path != name => Problem::field(format!("{path}.{name}"), detail),
+        (path, _) => Problem::field(path, detail),
+    }
 }
 
 /// The path's parameters.
@@ -134,8 +144,8 @@ mod tests {
             (r#"{"inner":[{"amount":-1}]}"#, Some("inner[0].amount"), "invalid value"),
             (r#"{"inner":[{"amount":1,"x":1}]}"#, Some("inner[0].x"), "unknown field `x`"),
             (r#"{"inner":[{"amount":1,"amount":1}]}"#, Some("inner[0].amount"), "duplicate field"),
-            (r#"{"inner":[{}]}"#, Some("inner[0]"), "missing field `amount`"),
-            ("{}", None, "missing field `inner`"),
+            (r#"{"inner":[{}]}"#, Some("inner[0].amount"), "missing field `amount`"),
+            ("{}", Some("inner"), "missing field `inner`"),
             (r#"{"inner":[]} {}"#, None, "trailing"),
             (r#"{"inner":[]"#, None, "EOF"),
             ("", None, "EOF"),
@@ -154,7 +164,7 @@ mod tests {
             ("amount=x", Some("amount")),
             ("amount=1&x=1", Some("x")),
             ("amount=1&amount=2", Some("amount")),
-            ("", None),
+            ("", Some("amount")),
         ];
         for (query, field) in table {
             let problem = serde_json::to_value(from_query::<Inner>(query).unwrap_err()).unwrap();

@@ -31,7 +31,7 @@ pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Longest key.
-const KEY_LEN_MAX: usize = 255;
+pub(super) const KEY_LEN_MAX: usize = 255;
 /// Longest path of a request with a key, in bytes: it is part of an index entry.
 const PATH_LEN_MAX: usize = 1024;
 /// Largest answer that can be kept. Answers are as large as the request's bound lets them get, which is far less.

@@ -1,5 +1,6 @@
 //! The admin port: probes and figures, open to whoever reaches it, and the API of operators, merchants and other programs
-//! under `/api/v1`, described at `/openapi.json` and `/swagger/index.html`.
+//! under `/api/v1`, described at `/openapi.json` and `/swagger/index.html`; beside it the same operations as gRPC
+//! ([`crate::grpc`]).
 //!
 //! Every request under `/api/v1` passes the same gates in the same order: authentication, the caller's rate, the body's
 //! bound, the idempotency key. A handler takes the [`Caller`] and asks it what is allowed.
@@ -14,6 +15,7 @@ pub mod page;
 mod policies;
 mod probes;
 pub mod problem;
+mod protocol;
 mod quotas;
 mod rate;
 mod serve;
@@ -29,7 +31,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use sqlx::PgPool;
@@ -38,6 +40,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::grpc;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
@@ -48,11 +51,12 @@ pub use auth::{Auth, Caller, JwksError, Permission, Role};
 pub use extract::{Json, Path, Query};
 pub use problem::{Answer, Kind, Problem};
 pub use serve::serve;
+pub(crate) use body::{BODY_TIMEOUT, read as read_body};
 
 /// Where the API begins.
 const API: &str = "/api/v1";
 /// How long one request may take, its answer's body excepted: longer than every wait for Postgres that has its own bound.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the endpoints work with.
 #[derive(Clone, Debug)]
@@ -101,6 +105,21 @@ impl Admin {
         })
     }
 
+    /// Who asks, unless the caller asks too often.
+    ///
+    /// # Errors
+    /// As [`Auth::authenticate`], and 429.
+    pub(crate) async fn admit(&self, headers: &HeaderMap) -> Answer<Caller> {
+        let caller = self.auth.authenticate(headers).await?;
+        rate::take(self, &caller)?;
+        Ok(caller)
+    }
+
+    /// Largest body of a request.
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
+
     /// Keeps the tokens' keys fresh and the table of idempotency keys small, until the stop.
     pub async fn housekeeping(self, stopped: watch::Receiver<bool>) {
         tokio::join!(self.auth.watch(stopped.clone()), idempotency::sweep(self.pool.clone(), stopped));
@@ -120,7 +139,7 @@ fn operations() -> OpenApiRouter<Admin> {
 
 /// The document of the whole API.
 fn document() -> OpenApi {
-    openapi::base().nest(API, operations().into_openapi())
+    openapi::with_idempotency_key(openapi::base().nest(API, operations().into_openapi()))
 }
 
 /// The endpoints as a router; the caller binds and serves it.
@@ -129,6 +148,7 @@ pub fn router(admin: Admin) -> Router {
         .merge(probes::routes())
         .merge(SwaggerUi::new("/swagger").url("/openapi.json", document()))
         .nest(API, api(&admin))
+        .merge(grpc::routes(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(admin)

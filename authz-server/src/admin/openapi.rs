@@ -1,12 +1,16 @@
 //! The API's own description: OpenAPI 3.1, made from the routes and types of the code.
 
 use std::collections::BTreeMap;
+
 use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{OpenApi as Document, RefOr, Response};
+use utoipa::openapi::{OpenApi as Document, RefOr, Required, Response};
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
+use super::idempotency;
 use super::problem::{Kind, Problem};
 
 /// The name of the security scheme in the document.
@@ -40,6 +44,28 @@ impl Modify for Bearer {
 /// The document without paths; each part of the API adds its own.
 pub(super) fn base() -> Document {
     Base::openapi()
+}
+
+/// Adds the header that every POST takes. It is read by a gate, not by the operations, so it is described here as well.
+pub(super) fn with_idempotency_key(mut document: Document) -> Document {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(idempotency::KEY_LEN_MAX))
+        .pattern(Some("^[!-~]+$"));
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Sent again with the same key within a day, the same request gets the same answer and is not done twice.",
+        ))
+        .schema(Some(schema))
+        .build();
+    for post in document.paths.paths.values_mut().filter_map(|path| path.post.as_mut()) {
+        post.parameters.get_or_insert_default().push(key.clone());
+    }
+    document
 }
 
 /// The whole document as text, as `/openapi.json` answers it.
@@ -148,6 +174,9 @@ mod tests {
                     assert_eq!(body, "#/components/schemas/Problem", "{method} {path} {status}");
                 }
                 assert!(operation["operationId"].is_string(), "{method} {path}");
+                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+                let keyed = parameters.iter().any(|parameter| parameter["name"] == "Idempotency-Key");
+                assert_eq!(keyed, method == "post", "{method} {path}");
             }
         }
     }

@@ -210,6 +210,17 @@ struct ProblemLimit {
     resets_at: Option<String>,
 }
 
+/// What a [`Problem`] says beside its code and status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) title: &'static str,
+    pub(crate) detail: Option<&'a str>,
+    pub(crate) field: Option<&'a str>,
+    pub(crate) decision_id: Option<&'a str>,
+    pub(crate) limit: Option<&'a LimitFigures>,
+    pub(crate) retry_after_secs: Option<u64>,
+}
+
 /// What a handler gives: an answer, or a problem.
 pub type Answer<T> = Result<T, Problem>;
 
@@ -295,6 +306,19 @@ impl Problem {
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// What the problem says, for answers of another form than HTTP's.
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let retry_after = self.headers.iter().find(|(name, _)| name == header::RETRY_AFTER);
+        Parts {
+            title: self.title,
+            detail: self.detail.as_deref(),
+            field: self.field.as_deref(),
+            decision_id: self.decision_id.as_deref(),
+            limit: self.limit.as_ref(),
+            retry_after_secs: retry_after.and_then(|(_, secs)| secs.to_str().ok()?.parse().ok()),
+        }
     }
 
     fn build(code: &'static str, title: &'static str, status: StatusCode) -> Self {

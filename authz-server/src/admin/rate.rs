@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use quota::ActorId;
 
-use super::problem::{Kind, Problem};
+use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller};
 
 /// Callers with a bucket that is not full. Beyond it those nearest to full go.
@@ -69,14 +69,19 @@ fn make_room(buckets: &mut HashMap<ActorId, i64>, now_us: i64) {
 
 /// The gate: a caller whose bucket is empty is told when to come back.
 pub(super) async fn gate(State(admin): State<Admin>, caller: Caller, request: Request, next: Next) -> Response {
-    let per_minute = admin.live.current().admin_rate_per_minute;
-    match admin.rates.take(&caller.subject, per_minute, admin.rates.now_us()) {
+    match take(&admin, &caller) {
         Ok(()) => next.run(request).await,
-        Err(secs) => {
-            let detail = format!("the caller may make {per_minute} requests in a minute");
-            Problem::new(Kind::RateLimited).detail(detail).retry_after(secs).into_response()
-        }
+        Err(problem) => problem.into_response(),
     }
+}
+
+/// Takes one request out of the caller's bucket.
+pub(super) fn take(admin: &Admin, caller: &Caller) -> Answer<()> {
+    let per_minute = admin.live.current().admin_rate_per_minute;
+    admin.rates.take(&caller.subject, per_minute, admin.rates.now_us()).map_err(|secs| {
+        let detail = format!("the caller may make {per_minute} requests in a minute");
+        Problem::new(Kind::RateLimited).detail(detail).retry_after(secs)
+    })
 }
 
 #[cfg(test)]

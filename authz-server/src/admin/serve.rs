@@ -1,17 +1,25 @@
-//! The admin port's connections: so many at a time, and none that a slow or silent client can hold open.
+//! The admin port's connections, HTTP/1.1 and HTTP/2: so many at a time, and none that a slow or silent client can hold open.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::{BoxError, Router};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
+
+use super::protocol::{self, Opened, Protocol};
 
 /// What connections may take.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +30,23 @@ struct Bounds {
     head: Duration,
     /// How long a client may leave written bytes untaken.
     write: Duration,
+    /// How long an HTTP/2 connection may be without a new request; clients make another one when they need it.
+    silent: Duration,
 }
 
-const BOUNDS: Bounds = Bounds { connections: 512, head: Duration::from_secs(15), write: Duration::from_secs(30) };
+const BOUNDS: Bounds = Bounds {
+    connections: 512,
+    head: Duration::from_secs(15),
+    write: Duration::from_secs(30),
+    silent: Duration::from_secs(300),
+};
+/// A client that is gone without a word is noticed after both; HTTP/2 only, because HTTP/1.1 has the bound of silence.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests that one HTTP/2 connection may have under way.
+const STREAMS_MAX: u32 = 128;
+/// How long an HTTP/2 connection that takes no more requests may take to finish those under way, long exports among them.
+const LINGER_MAX: Duration = Duration::from_secs(600);
 /// Largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long accepting rests after an error such as too many open files, which another try at once would only repeat.
@@ -73,16 +95,28 @@ async fn converse(
     bounds: Bounds,
     stream: TcpStream,
     router: Router,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) {
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(bounds.write));
+    let ended = match timeout(bounds.head, protocol::open(stream)).await {
+        Ok(Ok((Protocol::Http1, stream))) => http1(bounds, stream, router, stopped).await,
+        Ok(Ok((Protocol::Http2, stream))) => http2(bounds, stream, router, stopped).await,
+        Ok(Err(error)) => Err(error.into()),
+        // A client that says nothing is not told anything either.
+        Err(_) => Ok(()),
+    };
+    if let Err(error) = ended {
+        debug!(error, "a connection to the admin port ended with an error");
+    }
+    drop(permit);
+}
+
+async fn http1(bounds: Bounds, stream: Opened, router: Router, mut stopped: watch::Receiver<bool>) -> Result<(), BoxError> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
+        .serve_connection(bounded(bounds, stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -91,10 +125,51 @@ async fn converse(
             connection.await
         }
     };
-    if let Err(error) = ended {
-        debug!(%error, "a connection to the admin port ended with an error");
+    Ok(ended?)
+}
+
+async fn http2(bounds: Bounds, stream: Opened, router: Router, mut stopped: watch::Receiver<bool>) -> Result<(), BoxError> {
+    let requests = AtomicU64::new(0);
+    let service = TowerToHyperService::new(router);
+    let counted = service_fn(|request: Request<Incoming>| {
+        requests.fetch_add(1, Ordering::Relaxed);
+        service.call(request)
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .serve_connection(bounded(bounds, stream), counted);
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = told_to_stop(&mut stopped) => {}
+        () = silence(bounds.silent, &requests) => {}
     }
-    drop(permit);
+    connection.as_mut().graceful_shutdown();
+    // What is under way is finished, but nobody holds a connection for ever by not reading an answer.
+    timeout(LINGER_MAX, connection).await.map_err(|_| "a client did not take its answer")??;
+    Ok(())
+}
+
+/// Ends when no request came for that long.
+async fn silence(silent: Duration, requests: &AtomicU64) {
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(silent).await;
+        let now = requests.load(Ordering::Relaxed);
+        if std::mem::replace(&mut seen, now) == now {
+            return;
+        }
+    }
+}
+
+fn bounded(bounds: Bounds, stream: Opened) -> TokioIo<Pin<Box<TimeoutStream<Opened>>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(bounds.write));
+    TokioIo::new(Box::pin(stream))
 }
 
 #[cfg(test)]
@@ -136,11 +211,12 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_sends_no_request_is_not_waited_for() {
-        let (address, ..) = start(Bounds { connections: 8, head: SHORT, write: LONG }).await;
+        let (address, ..) = start(Bounds { connections: 8, head: SHORT, write: LONG, ..BOUNDS }).await;
         for start in [&b""[..], b"GET / HT", &REQUEST[..REQUEST.len() - 2]] {
             let mut stream = request(address, start).await;
             let mut reply = Vec::new();
-            stream.read_to_end(&mut reply).await.unwrap();
+            // Bytes that the server did not read make its end a reset.
+            let _ = stream.read_to_end(&mut reply).await;
             assert!(!reply.starts_with(b"HTTP/1.1 200"), "{start:?}");
         }
         // Silence after an answer ends a connection just so.
@@ -151,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_reads_no_answer_is_not_waited_for() {
-        let (address, stop, server) = start(Bounds { connections: 8, head: LONG, write: SHORT }).await;
+        let (address, stop, server) = start(Bounds { connections: 8, head: LONG, write: SHORT, ..BOUNDS }).await;
         let stream = request(address, b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await;
         stop.send(true).unwrap();
         // The answer has no end, so that only the unread bytes end it.
@@ -161,7 +237,7 @@ mod tests {
 
     #[tokio::test]
     async fn so_many_connections_at_a_time_and_no_more() {
-        let (address, stop, server) = start(Bounds { connections: 2, head: LONG, write: LONG }).await;
+        let (address, stop, server) = start(Bounds { connections: 2, head: LONG, write: LONG, ..BOUNDS }).await;
         let mut open = [request(address, REQUEST).await, request(address, REQUEST).await];
         for stream in &mut open {
             assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
@@ -174,5 +250,38 @@ mod tests {
         stop.send(true).unwrap();
         server.await.unwrap();
         assert_eq!(answer(&mut third).await, "");
+    }
+
+    /// A client's HTTP/2 connection, and its end.
+    async fn http2_client(
+        address: std::net::SocketAddr,
+    ) -> (hyper::client::conn::http2::SendRequest<Body>, tokio::task::JoinHandle<hyper::Result<()>>) {
+        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        (sender, tokio::spawn(connection))
+    }
+
+    #[tokio::test]
+    async fn http2_is_served_beside_http1_and_ends_in_silence() {
+        let bounds = Bounds { connections: 8, head: LONG, write: LONG, silent: SHORT };
+        let (address, ..) = start(bounds).await;
+        let (mut sender, ended) = http2_client(address).await;
+        let asked = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
+        assert_eq!(sender.send_request(asked).await.unwrap().status(), 200);
+        ended.await.unwrap().unwrap();
+        let mut http1 = request(address, REQUEST).await;
+        assert!(answer(&mut http1).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn http2_ends_at_the_stop() {
+        let (address, stop, server) = start(Bounds { connections: 8, head: LONG, write: LONG, silent: LONG }).await;
+        let (mut sender, ended) = http2_client(address).await;
+        let asked = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
+        assert_eq!(sender.send_request(asked).await.unwrap().status(), 200);
+        stop.send(true).unwrap();
+        server.await.unwrap();
+        ended.await.unwrap().unwrap();
     }
 }

@@ -102,6 +102,15 @@ impl RedisStore {
         result
     }
 
+    /// The number of shards that Redis records, without recording any; `None` before the first server's start.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis gives no answer or holds something else.
+    pub async fn recorded_shards(&self) -> Result<Option<u16>, StoreError> {
+        let mut connection = self.connection.clone();
+        self.bounded(connection.get(keys::SHARDS)).await
+    }
+
     /// A Redis that frees memory by evicting keys forgets what was consumed, and reopens limits. It may hide its settings,
     /// as managed ones do, so this is no more than a warning.
     pub async fn warn_of_eviction(&self) {
@@ -241,6 +250,9 @@ type RawReply = (Vec<u8>, Vec<u8>, String);
 
 impl RedisStore {
     async fn run(&self, batch: &[(&Command, &Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         if !self.verified.load(Ordering::Relaxed) {
             self.verify().await?;
         }

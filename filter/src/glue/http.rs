@@ -15,6 +15,7 @@ use crate::delays::Timer;
 use crate::machine::{Action, Effect, Event, Failed, ModeWord, RequestHead, Stream, drive};
 use crate::outcome::{Ending, UNKNOWN, UNREACHED};
 use crate::record::STATE_NAME;
+use crate::stats::Stat;
 
 /// Where the route's mode is written.
 const MODE_PATH: [&str; 5] = ["xds", "route_metadata", "filter_metadata", "sluice", "mode"];
@@ -209,6 +210,7 @@ impl Hands {
         if let Some(period_ms) = period {
             let _ = abi::set_tick_period(period_ms);
         }
+        worker.count(Stat::Delayed);
         Ok(())
     }
 

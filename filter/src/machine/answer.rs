@@ -79,12 +79,14 @@ impl Stream {
     ) {
         self.note(Some(code), headers);
         tell_gateway(step, headers);
-        step.push(Effect::Count(if self.record.replay { Stat::Replayed } else { Stat::Admitted }));
+        let admitted = Effect::Count(if self.record.replay { Stat::Replayed } else { Stat::Admitted });
         // On shadow routes nobody waits for a decision that is not enforced.
         if delay_ms == 0 || self.mode == Mode::Shadow {
             self.forward(step, rule, attempt, true);
+            step.push(admitted);
             return;
         }
+        step.push(admitted);
         self.record.delay_ms = Some(delay_ms);
         step.push(Effect::Delay { delay_ms });
         step.action = Action::Pause;

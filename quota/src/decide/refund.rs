@@ -10,22 +10,13 @@ impl Case<'_> {
         let Ok(order) = self.charged_order() else { return self.refund(refund) };
         let is_this = |operation: &&Operation| operation.kind == OperationKind::Release && operation.id == refund.id;
         if let Some(taken) = order.operations.iter().find(is_this) {
-            return self.answer(Code::Voided).amount(taken.amount.get()).again().told(taken.decision_id).unheard();
+            return self.released_before(taken);
         }
         match order.state {
-            OrderState::Held => self.release_hold(order, refund),
+            OrderState::Held => self.release_hold(order, refund.id),
             OrderState::Voided => self.void(),
             OrderState::Open | OrderState::Charged | OrderState::Settled => self.refund(refund),
         }
-    }
-
-    fn release_hold(&self, order: &Order, refund: &Refund) -> Verdict {
-        let amount = AmountMinor::new(order.held()).unwrap_or_default();
-        let mut verdict = self.end_hold(order);
-        if let Some(next) = &mut verdict.order {
-            next.operations.push(self.operation(OperationKind::Release, refund.id, amount));
-        }
-        verdict
     }
 
     pub(super) fn refund(&self, refund: &Refund) -> Verdict {

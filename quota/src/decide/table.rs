@@ -15,14 +15,14 @@ mod pacing;
 #[path = "table/refunds.rs"]
 mod refunds;
 #[path = "table/row.rs"]
-mod row;
+pub(crate) mod row;
 
 use quota::{AmountMinor, Code, Limits, WindowLimits};
 use row::Figure::{Day, Heard, Month, Moved, Told, Version, Year};
 use row::{TTL_SECS, amount, day_amount};
 
 pub(crate) use batches::{Batch, batches};
-pub(crate) use row::{LIFETIME_SECS, Row};
+pub(crate) use row::Row;
 
 /// Takes a table and its name.
 type Check<'a> = dyn FnMut(&str, &[Row]) + 'a;

@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
+
 use super::table::{self, Batch, Row};
 use crate::{
-    ATTEMPTS_MAX, Action, ClosedWindow, Code, Command, Counter, Dry, Ledger, MerchantId, OPERATIONS_MAX, Order,
-    OrderNo, OrderState, Period, Reply,
+    ATTEMPTS_MAX, Action, Calendar, ClosedWindow, Code, Command, Counter, Dry, Ledger, MerchantId, OPERATIONS_MAX,
+    Order, OrderNo, OrderState, Period, Reply,
 };
 
 #[test]
@@ -154,6 +156,31 @@ fn q5_closed_windows_are_events() {
     }
 }
 
+/// Two servers whose clocks differ by a minute and a half, through the end of a day of 23 hours: what the later one has
+/// closed, the earlier one does not open, and no day is counted above its limit.
+#[test]
+fn q5_two_servers_whose_clocks_differ() {
+    let calendar = Calendar::new("America/New_York".parse().unwrap(), 0).unwrap();
+    let midnight_ms = calendar.ends_at_ms(Period::Day, 20_260_308).unwrap();
+    let mut ledger = Ledger::new(1);
+    let mut admitted = BTreeMap::<u32, u64>::new();
+    let orders = names(400);
+    let mut last_day = 0;
+    for (number, order) in orders.iter().enumerate() {
+        let lag_ms = if number % 2 == 0 { 0 } else { 90_000 };
+        let now_ms = midnight_ms - 200_000 + number as i64 * 1_000 - lag_ms;
+        let command =
+            Command { now_ms, windows: calendar.windows_at(now_ms), ..Row::consume(order, "1", 1).command(number) };
+        let record = ledger.apply(&command).record;
+        assert!(record.day.id >= last_day, "{number}");
+        last_day = record.day.id;
+        if record.code == Code::Admitted {
+            *admitted.entry(record.day.id).or_default() += 1;
+        }
+    }
+    assert_eq!(admitted, BTreeMap::from([(20_260_308, 100), (20_260_309, 100)]));
+}
+
 #[test]
 fn holds_are_due_until_they_end() {
     let mut ledger = Ledger::new(4);
@@ -172,7 +199,7 @@ fn holds_are_due_until_they_end() {
     assert_eq!(due(&ledger, until), ["a", "b"]);
     let _settled = ledger.apply(&Row::settle("a", "c1", 4).last().command(9));
     assert_eq!(due(&ledger, until), ["b"]);
-    let _expired = ledger.apply(&Row::expire("b").at_secs(table::LIFETIME_SECS).command(10));
+    let _expired = ledger.apply(&Row::expire("b").at_secs(table::row::LIFETIME_SECS).command(10));
     assert_eq!(due(&ledger, u32::MAX), [""; 0]);
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Case, Verdict};
 use crate::order::ATTEMPTS_MAX;
-use crate::{Code, OperationKind, Order, OrderState};
+use crate::{AmountMinor, Code, Operation, OperationId, OperationKind, Order, OrderState};
 
 impl Case<'_> {
     pub(super) fn void_attempt(&self) -> Verdict {
@@ -56,11 +56,36 @@ impl Case<'_> {
         match self.charged_order() {
             Err(code) => self.answer(code),
             Ok(order) => match order.state {
-                OrderState::Voided => self.answer(Code::Voided).again().unheard(),
-                OrderState::Held => self.end_hold(order),
-                OrderState::Open | OrderState::Charged | OrderState::Settled => self.answer(Code::OrderClosed),
+                OrderState::Held => self.release_hold(order, OperationId(self.command.attempt.0)),
+                OrderState::Open | OrderState::Charged | OrderState::Settled | OrderState::Voided => {
+                    self.void_again(order)
+                }
             },
         }
+    }
+
+    /// A hold that was voided is told so again, also where something of it was captured before.
+    fn void_again(&self, order: &Order) -> Verdict {
+        match order.operations.iter().find(|operation| operation.kind == OperationKind::Release) {
+            Some(taken) => self.released_before(taken),
+            None if order.state == OrderState::Voided => self.answer(Code::Voided).again().unheard(),
+            None => self.answer(Code::OrderClosed),
+        }
+    }
+
+    /// The answer that ended the hold, once more.
+    pub(super) fn released_before(&self, taken: &Operation) -> Verdict {
+        self.answer(Code::Voided).amount(taken.amount.get()).again().told(taken.decision_id).unheard()
+    }
+
+    /// Ends a hold for somebody who may ask again: under the number of a release, or by the attempt of a void.
+    pub(super) fn release_hold(&self, order: &Order, id: OperationId) -> Verdict {
+        let amount = AmountMinor::new(order.held()).unwrap_or_default();
+        let mut verdict = self.end_hold(order);
+        if let Some(next) = &mut verdict.order {
+            next.operations.push(self.operation(OperationKind::Release, id, amount));
+        }
+        verdict
     }
 
     /// Returns what a hold still holds; what was captured of it stays.

@@ -122,6 +122,12 @@ impl PolicyBook {
         self.merchants.len()
     }
 
+    /// Number of tiers.
+    #[must_use]
+    pub fn tiers(&self) -> usize {
+        self.tiers.len()
+    }
+
     /// Whether any policy refuses anything at any time.
     pub(super) fn enforces(&self) -> bool {
         let timelines = std::iter::once(&self.default).chain(self.merchants.values());

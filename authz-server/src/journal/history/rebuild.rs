@@ -75,8 +75,7 @@ pub(super) fn order(rows: &[Past]) -> Result<Option<Rebuilt>, HistoryError> {
         let Some(rebuilt) = &mut rebuilt else { continue };
         match row.code.as_str() {
             "APPLIED" => apply(&mut rebuilt.order, row)?,
-            // Of all that returns a hold, only a release has an id: asked for again, it must not go on to refund.
-            "VOIDED" if row.operation_id.is_some() => record(&mut rebuilt.order, row, OperationKind::Release)?,
+            "VOIDED" => release(&mut rebuilt.order, row)?,
             _ => {}
         }
         stand(rebuilt, row)?;
@@ -125,7 +124,21 @@ fn apply(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
 
 /// Adds an operation, or moves a refund on: to another attempt, and from reserved to made.
 fn record(order: &mut Order, row: &Past, kind: OperationKind) -> Result<(), HistoryError> {
-    let id = OperationId(row.operation_id.ok_or_else(|| corrupt(row, "no operation_id"))?.into_bytes());
+    let id = row.operation_id.ok_or_else(|| corrupt(row, "no operation_id"))?;
+    record_as(order, row, kind, OperationId(id.into_bytes()))
+}
+
+/// A hold that was ended for somebody who may ask again: a release under its number, a void by its attempt. A hold that ended
+/// with its time is asked for by nobody, and the void of the last attempt leaves the order open.
+fn release(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
+    if row.action_type == "expire" || state(row)? == OrderState::Open {
+        return Ok(());
+    }
+    let id = row.operation_id.map_or_else(|| attempt(row).0, Uuid::into_bytes);
+    record_as(order, row, OperationKind::Release, OperationId(id))
+}
+
+fn record_as(order: &mut Order, row: &Past, kind: OperationKind, id: OperationId) -> Result<(), HistoryError> {
     let same =
         |known: &&mut Operation| known.id == id && (known.kind == kind || is_refund(known.kind) && is_refund(kind));
     if let Some(known) = order.operations.iter_mut().find(same) {
@@ -216,4 +229,106 @@ fn figure(row: &Past, value: i64) -> Result<u64, HistoryError> {
 
 fn corrupt(row: &Past, what: &str) -> HistoryError {
     HistoryError::Corrupt(format!("event {} has {what}", row.event_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(action: &str, code: &str) -> Past {
+        Past {
+            event_id: Uuid::from_u128(7),
+            at: DateTime::from_timestamp(1_795_139_200, 0).unwrap(),
+            shard: 3,
+            seq: 9,
+            action_type: action.to_owned(),
+            code: code.to_owned(),
+            currency: Some("USD".to_owned()),
+            amount: 50,
+            attempt: None,
+            operation_id: Some(Uuid::from_u128(1)),
+            daily_window: 20_261_120,
+            daily_epoch: 0,
+            monthly_window: 202_611,
+            monthly_epoch: 0,
+            yearly_window: 2026,
+            yearly_epoch: 0,
+            order_state: "charged".to_owned(),
+            order_settled: 0,
+            order_refunded: 0,
+            order_ttl_secs: None,
+            hold_until: None,
+            hold_on_expiry: None,
+        }
+    }
+
+    fn refund(id: u128) -> Past {
+        Past { operation_id: Some(Uuid::from_u128(id)), order_refunded: 10, amount: 10, ..row("refund", "APPLIED") }
+    }
+
+    #[test]
+    fn an_order_begins_with_its_charge() {
+        assert!(order(&[]).unwrap().is_none());
+        // Its charge lies in a partition that is not kept any more.
+        assert!(order(&[refund(1)]).unwrap().is_none());
+        let rebuilt = order(&[refund(1), row("consume", "ADMITTED")]).unwrap().unwrap();
+        assert_eq!((rebuilt.order.refunded, rebuilt.order.operations.len(), rebuilt.charged_seq), (0, 0, 9));
+    }
+
+    /// Redis lost a refund that the log knows of and took another: both were made, and one asked for twice only once.
+    #[test]
+    fn refunds_that_redis_lost_still_count() {
+        let rows = [row("consume", "ADMITTED"), refund(1), refund(2), refund(2)];
+        let rebuilt = order(&rows).unwrap().unwrap();
+        assert_eq!((rebuilt.order.refunded, rebuilt.order.operations.len()), (20, 2));
+    }
+
+    #[test]
+    fn until_when_an_order_should_be_known() {
+        let at_ms = 1_795_139_200_000;
+        let held = |ttl| Past {
+            order_state: "held".to_owned(),
+            hold_until: DateTime::from_timestamp(1_795_139_260, 0),
+            order_ttl_secs: ttl,
+            ..row("hold", "ADMITTED")
+        };
+        let charged = |ttl| Past { order_ttl_secs: ttl, ..row("consume", "ADMITTED") };
+        for (past, until_ms) in [
+            (charged(Some(100)), at_ms + 100_000),
+            // A row of before: what the setting says now.
+            (charged(None), at_ms + 500_000),
+            (held(Some(100)), at_ms + 160_000),
+        ] {
+            let day = |now_ms| order(&[past.clone()]).unwrap().unwrap().as_of(now_ms, 500).charged_in.day.id;
+            assert_eq!((day(until_ms - 1), day(until_ms)), (0, 20_261_120), "{past:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_decision_can_have_made_is_refused() {
+        type Change = fn(&mut Past);
+        let table: &[(Change, &str)] = &[
+            (|row| row.currency = None, "currency"),
+            (|row| row.amount = -1, "negative"),
+            (|row| row.amount = i64::MAX, "amount"),
+            (|row| row.daily_window = -1, "window"),
+            (|row| row.monthly_epoch = 256, "epoch"),
+            (|row| row.order_state = "strange".to_owned(), "order_state"),
+            (|row| row.hold_on_expiry = Some("strange".to_owned()), "hold_on_expiry"),
+        ];
+        for (change, word) in table {
+            let mut charge = Past { hold_until: DateTime::from_timestamp(1, 0), ..row("hold", "ADMITTED") };
+            change(&mut charge);
+            let error = order(&[charge]).unwrap_err().to_string();
+            assert!(error.contains(word), "{word}: {error}");
+        }
+        let unnamed = Past { operation_id: None, ..refund(1) };
+        let strange = row("adjust", "APPLIED");
+        for past in [unnamed, strange] {
+            assert!(order(&[row("consume", "ADMITTED"), past.clone()]).is_err(), "{past:?}");
+        }
+        let many = (1..=34).map(refund);
+        let many: Vec<Past> = std::iter::once(row("consume", "ADMITTED")).chain(many).collect();
+        assert!(order(&many).is_err() && order(&many[..34]).is_ok());
+    }
 }

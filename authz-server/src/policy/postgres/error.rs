@@ -1,5 +1,6 @@
 //! Why the repository does not do what it is asked.
 
+use quota::PolicyError;
 use thiserror::Error;
 
 /// A refused or failed operation. The sentences are safe to show a caller, but for [`RepositoryError::Database`].
@@ -42,6 +43,19 @@ impl RepositoryError {
         }
     }
 
+    /// A policy's problem under the name that the field has in the API.
+    pub(in crate::policy) fn of_policy(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Field { field, problem } => {
+                let last = field.strip_prefix("breach.throttle.").map(|name| format!("throttle_{name}"));
+                Self::Invalid { field: last.unwrap_or_else(|| api_name(&field)), problem }
+            }
+            other @ (PolicyError::Syntax(_) | PolicyError::EnforcesNothing) => {
+                Self::Invalid { field: String::new(), problem: other.to_string() }
+            }
+        }
+    }
+
     pub(super) fn invalid(field: &str, problem: impl Into<String>) -> Self {
         Self::Invalid { field: field.to_owned(), problem: problem.into() }
     }
@@ -64,4 +78,28 @@ impl From<sqlx::Error> for RepositoryError {
             Some(_) | None => Self::Database(error),
         }
     }
+}
+
+/// A field of the policy document under the name that it has in the API.
+fn api_name(field: &str) -> String {
+    let (path, name) = field.rsplit_once('.').filter(|(path, _)| *path != "hold").unwrap_or(("", field));
+    let name = match name {
+        "single_min" => "single_trans_min",
+        "single_max" => "single_trans_max",
+        "daily_amount" => "daily_limit",
+        "monthly_amount" => "monthly_limit",
+        "yearly_amount" => "yearly_limit",
+        "daily_count" => "max_transactions_daily",
+        "monthly_count" => "max_transactions_monthly",
+        "yearly_count" => "max_transactions_yearly",
+        "pending_amount" => "max_pending_amount",
+        "refund_daily_amount" => "max_refund_daily",
+        "refund_monthly_amount" => "max_refund_monthly",
+        "hold.lifetime_secs" => "hold_lifetime_secs",
+        "hold.on_expiry" => "hold_on_expiry",
+        "effective_from" => "effective_date",
+        "effective_until" => "expiry_date",
+        name => name,
+    };
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

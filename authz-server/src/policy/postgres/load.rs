@@ -13,8 +13,9 @@ use uuid::Uuid;
 
 use crate::clock;
 
+use super::checks;
 use super::error::RepositoryError;
-use super::model::{self, Binding, LimitPolicy, Override, Tier};
+use super::model::{Binding, LimitPolicy, Override, Tier};
 
 /// One statement sees one state of all tables.
 const STATEMENT: &str = "\
@@ -118,12 +119,12 @@ impl Rows {
         let path = format!("merchant_tier {}", row.binding_id);
         let read = || -> Result<(MerchantId, TierBinding), RepositoryError> {
             let tier = tier_code(codes, row.tier_id)?.to_owned();
-            let mut span = model::span(Some(row.effective_date), row.expiry_date)?;
+            let mut span = checks::span(Some(row.effective_date), row.expiry_date)?;
             // Nobody asks for the time before; merchants that are bound for good share what their tier has.
             if span.from_ms <= self.read_at_ms {
                 span.from_ms = i64::MIN;
             }
-            Ok((model::merchant(&row.merchant_id)?, TierBinding { path: path.clone(), tier, priority: 0, span }))
+            Ok((checks::merchant(&row.merchant_id)?, TierBinding { path: path.clone(), tier, priority: 0, span }))
         };
         let (merchant, binding) = read().map_err(|error| located(&path, error))?;
         set.bind(&merchant, binding)
@@ -137,7 +138,7 @@ fn parse<'a, T: Deserialize<'a>>(kind: &str, body: &'a str) -> Result<T, LoadErr
 fn add_tier(set: &mut PolicySet, tier: &Tier) -> Result<(), PolicyError> {
     let path = format!("tier {}", tier.tier_code);
     set.add_tier(&tier.tier_code);
-    let fields = model::allowed(tier.allowed_channels.as_deref(), tier.allowed_currencies.as_deref());
+    let fields = checks::allowed(tier.allowed_channels.as_deref(), tier.allowed_currencies.as_deref());
     let fields = fields.map_err(|error| located(&path, error))?;
     if fields.is_empty() {
         return Ok(());
@@ -158,17 +159,17 @@ fn add_policy(set: &mut PolicySet, row: &LimitPolicy, codes: &HashMap<Uuid, &str
     let path = format!("limit_policy {} version {}", row.policy_id, row.version);
     let read = || -> Result<(Scope, PolicyRule), RepositoryError> {
         let scope = match (&row.merchant_id, row.tier_id) {
-            (Some(merchant), _) => Scope::Merchant(model::merchant(merchant)?),
+            (Some(merchant), _) => Scope::Merchant(checks::merchant(merchant)?),
             (None, Some(tier)) => Scope::Tier(tier_code(codes, tier)?.to_owned()),
             (None, None) => Scope::Default,
         };
         let rule = PolicyRule {
             path: path.clone(),
             version: format!("policy:{}@{}", row.policy_id, row.version).into(),
-            channel: model::channel(&row.channel)?,
-            currency: row.currency.as_deref().map(model::currency).transpose()?,
+            channel: checks::channel(&row.channel)?,
+            currency: row.currency.as_deref().map(checks::currency).transpose()?,
             priority: row.priority,
-            span: model::span(row.effective_date, row.expiry_date)?,
+            span: checks::span(row.effective_date, row.expiry_date)?,
             fields: row.fields()?,
         };
         Ok((scope, rule))
@@ -180,15 +181,15 @@ fn add_policy(set: &mut PolicySet, row: &LimitPolicy, codes: &HashMap<Uuid, &str
 fn add_override(set: &mut PolicySet, row: &Override) -> Result<(), PolicyError> {
     let path = format!("policy_override {}", row.override_id);
     let read = || -> Result<PolicyOverride, RepositoryError> {
-        let channel: Option<Channel> = model::channel(&row.channel)?;
+        let channel: Option<Channel> = checks::channel(&row.channel)?;
         let fields: PolicyFields = row.fields()?;
         Ok(PolicyOverride {
             path: path.clone(),
             version: Arc::from(format!("override:{}", row.override_id)),
-            merchant: model::merchant(&row.merchant_id)?,
+            merchant: checks::merchant(&row.merchant_id)?,
             channel,
-            currency: row.currency.as_deref().map(model::currency).transpose()?,
-            span: model::span(Some(row.effective_date), Some(row.expiry_date))?,
+            currency: row.currency.as_deref().map(checks::currency).transpose()?,
+            span: checks::span(Some(row.effective_date), Some(row.expiry_date))?,
             fields,
         })
     };

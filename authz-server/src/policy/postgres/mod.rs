@@ -1,5 +1,6 @@
 //! Policies in Postgres: the tables' forms, what people do with them, and how every server learns of a change.
 
+pub(in crate::policy) mod checks;
 mod error;
 mod load;
 pub mod model;

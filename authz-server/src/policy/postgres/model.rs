@@ -1,21 +1,16 @@
 //! Policies, tiers, bindings and overrides as the admin API and the tables have them, and how they become rules.
 
 use chrono::{DateTime, Utc};
-use quota::{AmountMinor, Breach, Channel, Currency, MerchantId, OnExpiry, PolicyError, PolicyFields, Span, Throttle};
+use quota::{OnExpiry, PolicyFields};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::checks::{amount, breach, names, percent};
 use super::error::RepositoryError;
 
 /// The word for every channel.
 pub const ALL_CHANNELS: &str = "all";
-/// Longest accepted remarks or reason, in characters.
-pub(super) const WORDS_LEN_MAX: usize = 2_000;
-/// Largest accepted metadata, in bytes of JSON.
-pub(super) const METADATA_BYTES_MAX: usize = 8 * 1024;
-/// Most names in a list of allowed channels or currencies.
-const ALLOWED_NAMES_MAX: usize = 200;
 
 /// What happens past a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -110,7 +105,7 @@ macro_rules! with_limits {
         }
 
         impl $name {
-            fn limit_fields(&self) -> Result<PolicyFields, RepositoryError> {
+            pub(super) fn limit_fields(&self) -> Result<PolicyFields, RepositoryError> {
                 Ok(PolicyFields {
                     single_min: amount("single_trans_min", self.single_trans_min)?,
                     single_max: amount("single_trans_max", self.single_trans_max)?,
@@ -363,57 +358,6 @@ pub struct Change {
     pub new: Option<serde_json::Value>,
 }
 
-impl PolicyInput {
-    /// Checks everything that can be known from the policy alone.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Invalid`] names the field.
-    pub fn check(&self) -> Result<(), RepositoryError> {
-        let fields = self.fields()?;
-        if self.merchant_id.is_some() && self.tier_id.is_some() {
-            return Err(RepositoryError::invalid("tier_id", "cannot be given together with merchant_id"));
-        }
-        self.merchant_id.as_deref().map(merchant).transpose()?;
-        if channel(&self.channel)?.is_some() {
-            fields.check_for_channel("").map_err(RepositoryError::of_policy)?;
-        }
-        self.currency.as_deref().map(currency).transpose()?;
-        if fields.is_empty() {
-            return Err(RepositoryError::invalid(
-                "daily_limit",
-                "a policy must limit something: give one field at least",
-            ));
-        }
-        span(self.effective_date, self.expiry_date)?;
-        words("remarks", self.remarks.as_deref())?;
-        let metadata = self.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
-        if metadata > METADATA_BYTES_MAX {
-            let problem = format!("must have at most {METADATA_BYTES_MAX} bytes");
-            return Err(RepositoryError::invalid("metadata", problem));
-        }
-        Ok(())
-    }
-}
-
-impl OverrideInput {
-    /// Checks everything that can be known from the override alone.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Invalid`] names the field.
-    pub fn check(&self) -> Result<(), RepositoryError> {
-        let fields = self.limit_fields()?;
-        fields.check("").map_err(RepositoryError::of_policy)?;
-        if fields.is_empty() {
-            return Err(RepositoryError::invalid("daily_limit", "an override must name one limit at least"));
-        }
-        merchant(&self.merchant_id)?;
-        channel(&self.channel)?;
-        self.currency.as_deref().map(currency).transpose()?;
-        span(Some(self.effective_date), Some(self.expiry_date))?;
-        required("reason", &self.reason)
-    }
-}
-
 impl Override {
     /// The override's limits.
     ///
@@ -421,36 +365,6 @@ impl Override {
     /// [`RepositoryError::Invalid`] names the field.
     pub fn fields(&self) -> Result<PolicyFields, RepositoryError> {
         self.limit_fields()
-    }
-}
-
-impl TierInput {
-    /// Checks the tier.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Invalid`] names the field.
-    pub fn check(&self) -> Result<(), RepositoryError> {
-        let code = self.tier_code.as_bytes();
-        if code.is_empty() || code.len() > 64 || !code.iter().all(u8::is_ascii_graphic) {
-            return Err(RepositoryError::invalid("tier_code", "must have 1 to 64 visible ASCII characters"));
-        }
-        if !(1..=5).contains(&self.tier_level) {
-            return Err(RepositoryError::invalid("tier_level", "must be 1 to 5"));
-        }
-        allowed(self.allowed_channels.as_deref(), self.allowed_currencies.as_deref())?;
-        words("remarks", self.remarks.as_deref())
-    }
-}
-
-impl BindingInput {
-    /// Checks the binding.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Invalid`] names the field.
-    pub fn check(&self) -> Result<(), RepositoryError> {
-        merchant(&self.merchant_id)?;
-        span(self.effective_date, self.expiry_date)?;
-        required("change_reason", &self.change_reason)
     }
 }
 
@@ -465,142 +379,4 @@ impl HoldExpiry {
 
 fn all_channels() -> String {
     ALL_CHANNELS.to_owned()
-}
-
-/// What the lists of a tier say as a policy.
-pub(super) fn allowed(
-    channels: Option<&[String]>,
-    currencies: Option<&[String]>,
-) -> Result<PolicyFields, RepositoryError> {
-    let fields = PolicyFields {
-        allowed_channels: names("allowed_channels", channels)?,
-        allowed_currencies: names("allowed_currencies", currencies)?,
-        ..PolicyFields::default()
-    };
-    fields.check("").map_err(RepositoryError::of_policy)?;
-    Ok(fields)
-}
-
-/// Reads a merchant's id.
-pub(super) fn merchant(text: &str) -> Result<MerchantId, RepositoryError> {
-    MerchantId::parse(text).map_err(|error| RepositoryError::invalid("merchant_id", error.to_string()))
-}
-
-/// Reads a channel; `None` for all.
-pub(super) fn channel(text: &str) -> Result<Option<Channel>, RepositoryError> {
-    if text == ALL_CHANNELS {
-        return Ok(None);
-    }
-    Channel::parse(text).map(Some).map_err(|error| RepositoryError::invalid("channel", error.to_string()))
-}
-
-/// Reads a currency.
-pub(super) fn currency(text: &str) -> Result<Currency, RepositoryError> {
-    Currency::parse(text).map_err(|error| RepositoryError::invalid("currency", error.to_string()))
-}
-
-/// When something holds.
-pub(in crate::policy) fn span(
-    from: Option<DateTime<Utc>>,
-    until: Option<DateTime<Utc>>,
-) -> Result<Span, RepositoryError> {
-    let span = Span {
-        from_ms: from.map_or(i64::MIN, |at| at.timestamp_millis()),
-        until_ms: until.map_or(i64::MAX, |at| at.timestamp_millis()),
-    };
-    if span.from_ms < span.until_ms {
-        return Ok(span);
-    }
-    Err(RepositoryError::invalid("expiry_date", "must be after effective_date"))
-}
-
-fn words(field: &'static str, text: Option<&str>) -> Result<(), RepositoryError> {
-    match text {
-        Some(text) if text.chars().count() > WORDS_LEN_MAX || text.contains('\0') => {
-            Err(RepositoryError::invalid(field, format!("must have at most {WORDS_LEN_MAX} characters, and no NUL")))
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-pub(super) fn required(field: &'static str, text: &str) -> Result<(), RepositoryError> {
-    if text.trim().is_empty() {
-        return Err(RepositoryError::invalid(field, "must not be empty"));
-    }
-    words(field, Some(text))
-}
-
-fn amount(field: &'static str, value: Option<u64>) -> Result<Option<AmountMinor>, RepositoryError> {
-    let problem = || RepositoryError::invalid(field, format!("must be 0 to {}", AmountMinor::MAX));
-    value.map(|value| AmountMinor::new(value).ok_or_else(problem)).transpose()
-}
-
-fn percent(value: Option<u32>) -> Result<Option<u8>, RepositoryError> {
-    let problem = |_| RepositoryError::invalid("over_capture_percent", "must be 0 to 100");
-    value.map(|value| u8::try_from(value).map_err(problem)).transpose()
-}
-
-type Names = std::collections::BTreeSet<String>;
-
-fn names(field: &'static str, names: Option<&[String]>) -> Result<Option<Names>, RepositoryError> {
-    let Some(names) = names else { return Ok(None) };
-    if names.len() > ALLOWED_NAMES_MAX {
-        return Err(RepositoryError::invalid(field, format!("must have at most {ALLOWED_NAMES_MAX} names")));
-    }
-    Ok(Some(names.iter().cloned().collect()))
-}
-
-fn breach(action: Option<BreachAction>, throttle: [Option<u32>; 4]) -> Result<Option<Breach>, RepositoryError> {
-    match (action, throttle) {
-        (Some(BreachAction::Throttle), [Some(per_minute), Some(burst), Some(delay_ms_max), Some(ceiling_percent)]) => {
-            Ok(Some(Breach::Throttle(Throttle { per_minute, burst, delay_ms_max, ceiling_percent })))
-        }
-        (Some(BreachAction::Throttle), _) => Err(RepositoryError::invalid(
-            "breach",
-            "throttle needs throttle_per_minute, throttle_burst, throttle_delay_ms_max and throttle_ceiling_percent",
-        )),
-        (Some(BreachAction::Reject), [None, None, None, None]) => Ok(Some(Breach::Reject)),
-        (None, [None, None, None, None]) => Ok(None),
-        (Some(BreachAction::Reject) | None, _) => {
-            Err(RepositoryError::invalid("breach", "must be throttle where a throttle field is given"))
-        }
-    }
-}
-
-impl RepositoryError {
-    /// A policy's problem under the name that the field has in the API.
-    pub(in crate::policy) fn of_policy(error: PolicyError) -> Self {
-        match error {
-            PolicyError::Field { field, problem } => {
-                let last = field.strip_prefix("breach.throttle.").map(|name| format!("throttle_{name}"));
-                Self::Invalid { field: last.unwrap_or_else(|| api_name(&field)), problem }
-            }
-            other @ (PolicyError::Syntax(_) | PolicyError::EnforcesNothing) => {
-                Self::Invalid { field: String::new(), problem: other.to_string() }
-            }
-        }
-    }
-}
-
-fn api_name(field: &str) -> String {
-    let (path, name) = field.rsplit_once('.').filter(|(path, _)| *path != "hold").unwrap_or(("", field));
-    let name = match name {
-        "single_min" => "single_trans_min",
-        "single_max" => "single_trans_max",
-        "daily_amount" => "daily_limit",
-        "monthly_amount" => "monthly_limit",
-        "yearly_amount" => "yearly_limit",
-        "daily_count" => "max_transactions_daily",
-        "monthly_count" => "max_transactions_monthly",
-        "yearly_count" => "max_transactions_yearly",
-        "pending_amount" => "max_pending_amount",
-        "refund_daily_amount" => "max_refund_daily",
-        "refund_monthly_amount" => "max_refund_monthly",
-        "hold.lifetime_secs" => "hold_lifetime_secs",
-        "hold.on_expiry" => "hold_on_expiry",
-        "effective_from" => "effective_date",
-        "effective_until" => "expiry_date",
-        name => name,
-    };
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

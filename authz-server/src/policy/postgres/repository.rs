@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
+use super::checks::required;
 use super::error::RepositoryError;
 use super::load::{LoadError, Rows};
-use super::model::{Change, LimitPolicy, PolicyInput, PolicyState, PolicyStatus, required};
+use super::model::{Change, LimitPolicy, PolicyInput, PolicyState, PolicyStatus};
 use crate::policy::Policies;
 
 /// The columns of a policy that a caller gives.

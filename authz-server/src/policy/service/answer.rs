@@ -8,7 +8,8 @@ use thiserror::Error;
 use super::Account;
 use crate::clock;
 use crate::policy::postgres::RepositoryError;
-use crate::policy::postgres::model::{ALL_CHANNELS, LimitsAnswer, PolicyStatus, span};
+use crate::policy::postgres::checks::span;
+use crate::policy::postgres::model::{ALL_CHANNELS, LimitsAnswer, PolicyStatus};
 
 /// Why an answer is not used.
 #[derive(Debug, Error)]

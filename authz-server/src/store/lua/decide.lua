@@ -82,11 +82,12 @@ local function position(list, id)
   return at
 end
 
--- Where an operation stands in a list of them: by its id (field 1) or attempt (field 2), of a kind for which `wanted` is true.
+-- Where an operation stands in a list of them: by its id (field 1) or attempt (field 2) where one is given, of a kind for
+-- which `wanted` is true.
 local function operation(list, wanted, field, id)
   for at = 1, #list, OPERATION_LEN do
-    local from = at + 16 * field - 15
-    if wanted[string.byte(list, at)] and string.sub(list, from, from + 15) == id then
+    local from = at + 16 * (field or 1) - 15
+    if wanted[string.byte(list, at)] and (not id or string.sub(list, from, from + 15) == id) then
       return at
     end
   end
@@ -270,13 +271,18 @@ for number = 1, commands do
       live = ''
     end
 
-    local release = op == RELEASE
-    if release then
-      local place = operation(operations, { [RELEASED] = true }, 1, string.sub(packed, at, at + 15))
+    -- What ended the hold is told so again; a release does not go on to refund what was captured.
+    local function released_before(place)
+      local _, _, _, taken, _, _, _, _, _, _, first = struct.unpack(OPERATION, operations, place)
+      code, replay, told, journal, amount = VOIDED, true, first, false, taken
+    end
+
+    local end_id = attempt
+    if op == RELEASE then
+      end_id = string.sub(packed, at, at + 15)
+      local place = operation(operations, { [RELEASED] = true }, 1, end_id)
       if place and o_currency == currency then
-        -- What ended the hold does not go on to refund what was captured of it.
-        local _, _, _, taken, _, _, _, _, _, _, first = struct.unpack(OPERATION, operations, place)
-        code, replay, told, journal, amount = VOIDED, true, first, false, taken
+        released_before(place)
       end
       local holds = state == HELD or state == CANCELLED
       op = holds and o_currency == currency and VOID or REFUND
@@ -328,11 +334,14 @@ for number = 1, commands do
     elseif op <= EXPIRE and o_currency ~= currency then
       code, journal = IDEMPOTENCY_CONFLICT, op ~= EXPIRE
     elseif op == VOID then
-      if state == CANCELLED then
-        code, replay, journal = VOIDED, true, false
-      elseif state == HELD then
+      local place = operation(operations, { [RELEASED] = true })
+      if state == HELD then
         end_hold()
-        if release then add_operation(RELEASED, string.sub(packed, at, at + 15)) end
+        add_operation(RELEASED, end_id)
+      elseif place then
+        released_before(place)
+      elseif state == CANCELLED then
+        code, replay, journal = VOIDED, true, false
       else
         code = ORDER_CLOSED
       end

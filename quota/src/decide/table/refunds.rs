@@ -225,7 +225,7 @@ fn releases(check: &mut Check) {
             Row::hold("a", "2", 60).gives(Admitted, []),
             Row::release("a", "r1", 10).gives(Voided, [Moved(60), Day(0, 0), Pending(0)]),
             Row::release("a", "r1", 10).again(Voided, [Moved(60), Day(0, 0), Told(4), Heard(false)]),
-            Row::release("a", "r2", 10).again(Voided, [Day(0, 0), Told(6), Heard(false)]),
+            Row::release("a", "r2", 10).again(Voided, [Moved(60), Day(0, 0), Told(4), Heard(false)]),
             // A charge: refunded.
             Row::consume("b", "3", 60).gives(Admitted, []),
             Row::release("b", "r1", 10).gives(Applied, [Day(50, 1), Refunded(10, 10, 10)]),

@@ -1,0 +1,151 @@
+//! The command line: the server itself, and what operators do beside it. Each command uses the settings that it needs and no
+//! others, and answers on standard output; what went wrong is told on standard error.
+
+mod inspect;
+mod policy;
+mod reference;
+mod token;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use thiserror::Error;
+
+use crate::admin;
+use crate::policy::SourceError;
+use crate::run::{self, RunError};
+use crate::settings::{self, Settings, SettingsError};
+use crate::store::StoreError;
+
+/// What exit codes say; `--help` and the reference show it.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: standard error says why
+  2  the command line cannot be read
+  3  done, and the answer is no: nothing is stored there, or with --exit-code the policies differ
+";
+
+const EXAMPLES: &str = "\
+Examples:
+  authz-server --config sluice.yaml
+  authz-server policy validate policies.yaml
+  authz-server policy diff policies.yaml policies.new.yaml
+  authz-server inspect account merchant-001 USD
+  authz-server inspect order merchant-001 ORDER-001 --json
+  authz-server token --subject ana --role operator --ttl 15m
+";
+
+/// Sluice's decision server: enforces merchants' quotas for Envoy.
+#[derive(Debug, Parser)]
+#[command(name = "authz-server", version, after_help = EXIT_CODES, after_long_help = ending())]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// A YAML file with settings; the environment goes before it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The end of the program's own `--help`.
+fn ending() -> String {
+    format!("{EXAMPLES}\n{EXIT_CODES}\n{}", settings::help())
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve decisions until SIGTERM or Ctrl-C; this is what happens without a command, too.
+    #[command(after_long_help = "Example:\n  REDIS_URL=redis://redis:6379/ SLUICE_POLICY_FILE=policies.yaml authz-server serve")]
+    Serve,
+    /// Check policy files before they are taken over. Needs no settings.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Show what Redis holds, as it decides with it. Nothing is changed.
+    ///
+    /// Where Redis is and how many shards it has is read from the same settings as the server's (REDIS_URL or REDIS_HOST and
+    /// REDIS_PORT, SLUICE_SHARDS).
+    #[command(subcommand)]
+    Inspect(inspect::InspectCommand),
+    /// Make a bearer token for the admin API, to try things out.
+    ///
+    /// It is signed with JWT_SECRET (HS256), so that it says no more than that whoever made it knows the secret. In production
+    /// tokens come from your identity provider, or are access tokens made by the admin API.
+    Token(token::TokenArguments),
+    /// Print the admin API's OpenAPI document, as the server answers it at /openapi.json.
+    #[command(after_long_help = "Example:\n  authz-server openapi > openapi.json")]
+    Openapi,
+    /// Print the reference of all settings, as in docs/settings.md.
+    #[command(after_long_help = "Example:\n  authz-server settings > docs/settings.md")]
+    Settings,
+    /// Print the reference of all commands, as in docs/cli.md.
+    #[command(after_long_help = "Example:\n  authz-server commands > docs/cli.md")]
+    Commands,
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+enum CliError {
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Policy(#[from] SourceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Token(#[from] token::TokenError),
+    #[error("the answer cannot be written: {0}")]
+    Output(#[from] io::Error),
+    #[error("the answer cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// The answer is no.
+    No,
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn run() -> ExitCode {
+    let Cli { command, config } = Cli::parse();
+    match execute(command.unwrap_or(Command::Serve), config) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(3),
+        Err(error) => {
+            tell(&format!("authz-server: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliError> {
+    match command {
+        Command::Serve => run::run(&Settings::from_process(config)?)?,
+        Command::Policy(command) => return policy::execute(&command),
+        Command::Inspect(command) => return inspect::execute(&command, &Settings::from_process(config)?),
+        Command::Token(arguments) => token::execute(&arguments, &Settings::from_process(config)?)?,
+        Command::Openapi => print(&admin::openapi::document())?,
+        Command::Settings => print(&settings::reference())?,
+        Command::Commands => print(&reference::reference())?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Writes a line to standard error; there is nowhere to say that it failed.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,34 @@
+//! The admin API over HTTP, with real server, Redis and Postgres: every route's successes and refusals, who may ask what,
+//! the examples of the README, and the mistakes of other quota services.
+//!
+//! All tests share one server and keep to merchants of their own. This `main` owns it, so that nothing outlives the summary.
+
+mod access;
+mod accounts;
+mod batches;
+mod charges;
+mod document;
+mod example;
+mod holds;
+mod mistakes;
+mod policies;
+mod suite;
+mod usage_logs;
+
+use std::process::ExitCode;
+
+use suite::Suite;
+
+fn main() -> ExitCode {
+    let mut suite = Suite::default();
+    charges::add(&mut suite);
+    holds::add(&mut suite);
+    accounts::add(&mut suite);
+    batches::add(&mut suite);
+    usage_logs::add(&mut suite);
+    access::add(&mut suite);
+    mistakes::add(&mut suite);
+    example::add(&mut suite);
+    document::add(&mut suite);
+    suite.run()
+}

@@ -1,0 +1,245 @@
+//! Authorisations, captures, voids, sales, refunds and checks through the shipped rules: what the gateway does decides, and the
+//! counters follow it.
+
+use std::time::Duration;
+
+use e2e::client::{Call, Protocol};
+use e2e::gateway::HEADER;
+use e2e::stack::Stack;
+use e2e::{Context, Result, wait};
+use serde_json::{Value, json};
+
+use crate::books::{Entry, books_agree};
+use crate::logs::outcome;
+use crate::suite::Suite;
+
+/// A confirmation follows the answer to its request, and is sent again where it got no answer.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
+
+/// The day's amount and count, what is pending, and what was refunded today.
+type Figures = (u64, u64, u64, u64);
+
+/// One request, and what must come of it.
+struct Step {
+    what: &'static str,
+    path: &'static str,
+    /// Members of the body beside merchant, currency and order.
+    body: Value,
+    gateway: Option<&'static str>,
+    status: u16,
+    /// Of the refusal; none where the gateway answers.
+    code: &'static str,
+    outcome: &'static str,
+    after: Figures,
+}
+
+fn done(what: &'static str, path: &'static str, body: Value, outcome: &'static str, after: Figures) -> Step {
+    Step { what, path, body, gateway: None, status: 200, code: "", outcome, after }
+}
+
+fn refused(what: &'static str, path: &'static str, body: Value, status: u16, code: &'static str, after: Figures) -> Step {
+    Step { what, path, body, gateway: None, status, code, outcome: "refused", after }
+}
+
+impl Step {
+    /// The gateway does this with it, and answers so.
+    fn gateway(self, behaviour: &'static str, status: u16) -> Self {
+        Self { gateway: Some(behaviour), status, ..self }
+    }
+}
+
+const AUTHORIZE: &str = "/v1/authorizations";
+const CAPTURE: &str = "/v1/authorizations/{order}/captures";
+const VOID: &str = "/v1/authorizations/{order}/void";
+const SALE: &str = "/v1/sales";
+const REFUND: &str = "/v1/payments/{order}/refunds";
+const CHECK: &str = "/v1/checkouts";
+
+fn capture(number: &str, amount: u64, is_final: bool) -> Value {
+    json!({"capture_no": number, "amount": amount, "final": is_final})
+}
+
+fn refund(number: &str, amount: u64) -> Value {
+    json!({"refund_no": number, "amount": amount})
+}
+
+/// An authorisation of 60.00, captured in parts, then refunded in parts.
+fn captured_and_refunded() -> Vec<Step> {
+    vec![
+        refused("nothing is held yet", CAPTURE, capture("c-0", 100, true), 404, "ORDER_UNKNOWN", (0, 0, 0, 0)),
+        done("authorised", AUTHORIZE, json!({"amount": 6_000}), "kept", (6_000, 1, 6_000, 0)),
+        done("a partial capture", CAPTURE, capture("c-1", 2_000, false), "settled", (6_000, 1, 4_000, 0)),
+        done("the same again counts once", CAPTURE, capture("c-1", 2_000, false), "settled", (6_000, 1, 4_000, 0)),
+        refused("with another amount", CAPTURE, capture("c-1", 2_500, false), 409, "IDEMPOTENCY_CONFLICT", (6_000, 1, 4_000, 0)),
+        refused("more than is held", CAPTURE, capture("c-2", 4_001, true), 403, "CAPTURE_EXCEEDS_HOLD", (6_000, 1, 4_000, 0)),
+        done("fails at the gateway", CAPTURE, capture("c-2", 1_000, true), "unchanged", (6_000, 1, 4_000, 0))
+            .gateway("fail-500", 500),
+        done("nobody can tell", CAPTURE, capture("c-2", 1_000, true), "unknown", (6_000, 1, 4_000, 0))
+            .gateway("status-504", 504),
+        done("the gateway captures more, and the rest comes back", CAPTURE, capture("c-2", 1_000, true), "settled", (3_500, 1, 0, 0))
+            .gateway("captures-1500", 200),
+        refused("after the last capture", CAPTURE, capture("c-3", 1, true), 409, "ORDER_CLOSED", (3_500, 1, 0, 0)),
+        refused("a capture is no void", VOID, json!({}), 409, "ORDER_CLOSED", (3_500, 1, 0, 0)),
+        done("a refund", REFUND, refund("r-1", 1_000), "refunded", (2_500, 1, 0, 1_000)),
+        done("the same again counts once", REFUND, refund("r-1", 1_000), "refunded", (2_500, 1, 0, 1_000)),
+        refused("with another amount", REFUND, refund("r-1", 999), 409, "IDEMPOTENCY_CONFLICT", (2_500, 1, 0, 1_000)),
+        refused("more than is left", REFUND, refund("r-2", 2_501), 403, "REFUND_EXCEEDS_ORDER", (2_500, 1, 0, 1_000)),
+        refused("without a number", REFUND, json!({"amount": 1}), 400, "BAD_REQUEST", (2_500, 1, 0, 1_000)),
+        done("refused by the gateway", REFUND, refund("r-2", 500), "voided", (2_500, 1, 0, 1_000)).gateway("fail-402", 402),
+        done("nobody can tell: it stays reserved", REFUND, refund("r-2", 500), "unknown", (2_500, 1, 0, 1_500))
+            .gateway("status-504", 504),
+        done("then it is made", REFUND, refund("r-2", 500), "refunded", (2_000, 1, 0, 1_500)),
+        done("all that is left", REFUND, json!({"refund_no": "r-3"}), "refunded", (0, 1, 0, 3_500)),
+    ]
+}
+
+/// An authorisation that is taken back.
+fn voided() -> Vec<Step> {
+    vec![
+        refused("nothing is held yet", VOID, json!({}), 404, "ORDER_UNKNOWN", (0, 0, 0, 0)),
+        done("refused by the gateway", AUTHORIZE, json!({"amount": 5_000}), "voided", (0, 0, 0, 0)).gateway("fail-402", 402),
+        done("authorised", AUTHORIZE, json!({"amount": 5_000}), "kept", (5_000, 1, 5_000, 0)),
+        refused("another amount", AUTHORIZE, json!({"amount": 5_001}), 409, "IDEMPOTENCY_CONFLICT", (5_000, 1, 5_000, 0)),
+        done("the void fails at the gateway", VOID, json!({}), "unchanged", (5_000, 1, 5_000, 0)).gateway("fail-500", 500),
+        done("voided", VOID, json!({}), "order_voided", (0, 0, 0, 0)),
+        done("the same again changes nothing", VOID, json!({}), "order_voided", (0, 0, 0, 0)),
+        refused("nothing is left to capture", CAPTURE, capture("c", 1, true), 409, "ORDER_CLOSED", (0, 0, 0, 0)),
+        refused("nor to refund", REFUND, refund("r", 1), 409, "ORDER_CLOSED", (0, 0, 0, 0)),
+    ]
+}
+
+/// Sales: authorised and captured in one request.
+fn sold() -> Vec<Step> {
+    vec![
+        done("fails at the gateway", SALE, json!({"amount": 4_000}), "voided", (0, 0, 0, 0)).gateway("fail-500", 500),
+        done("sold for less than was held", SALE, json!({"amount": 4_000}), "settled", (2_500, 1, 0, 0))
+            .gateway("captures-2500", 200),
+        refused("more than the day has left", SALE, json!({"amount": 10_001}), 403, "ABOVE_SINGLE_MAX", (2_500, 1, 0, 0)),
+        done("half of it back", REFUND, refund("r-1", 1_000), "refunded", (1_500, 1, 0, 1_000)),
+    ]
+}
+
+/// Nothing was captured of a sale.
+fn sold_for_nothing() -> Vec<Step> {
+    vec![done("nothing was captured", SALE, json!({"amount": 4_000}), "order_voided", (0, 0, 0, 0)).gateway("captures-0", 200)]
+}
+
+/// Checks consume nothing, whatever they say.
+fn checked() -> Vec<Step> {
+    vec![
+        done("it would fit", CHECK, json!({"amount": 10_000}), "forwarded", (0, 0, 0, 0)),
+        done("it would still fit", CHECK, json!({"amount": 10_000}), "forwarded", (0, 0, 0, 0)),
+        refused("it would not", CHECK, json!({"amount": 10_001}), 403, "ABOVE_SINGLE_MAX", (0, 0, 0, 0)),
+        done("and is not charged if the gateway fails", CHECK, json!({"amount": 100}), "forwarded", (0, 0, 0, 0))
+            .gateway("fail-500", 500),
+    ]
+}
+
+pub(crate) fn add(suite: &mut Suite) {
+    let flows: [(&str, fn() -> Vec<Step>); 5] = [
+        ("captured", captured_and_refunded),
+        ("voided", voided),
+        ("sold", sold),
+        ("unsold", sold_for_nothing),
+        ("checked", checked),
+    ];
+    for protocol in Protocol::BOTH {
+        for (name, steps) in flows {
+            suite.shared(format!("holds::{name}::{protocol:?}"), async move |stack: &Stack| {
+                play(stack, protocol, &format!("holds-{name}-{protocol:?}"), &steps()).await
+            });
+        }
+        suite.shared(format!("holds::journal::{protocol:?}"), async move |stack: &Stack| {
+            the_journal_tells_it(stack, protocol).await
+        });
+    }
+}
+
+async fn play(stack: &Stack, protocol: Protocol, merchant: &str, steps: &[Step]) -> Result<()> {
+    let order = format!("{merchant}-1");
+    let mut client = stack.client(protocol).await?;
+    for (number, step) in steps.iter().enumerate() {
+        let tried = async {
+            let before = stack.gateway.seen_order(&order).len();
+            let answer = client.send(call(step, merchant, &order)).await?;
+            ensure_eq!(answer.status, step.status, "{}", answer.json());
+            ensure_eq!(answer.code(), step.code, "{}", answer.json());
+            let reached = stack.gateway.seen_order(&order).len() - before;
+            ensure_eq!(reached, usize::from(step.outcome != "refused"), "requests at the gateway");
+            figures_become(stack, merchant, step.after).await?;
+            if step.code != "BAD_REQUEST" {
+                ensure_eq!(outcome_of(stack, &order, number, steps)?, step.outcome);
+            }
+            Ok(())
+        };
+        tried.await.context(format!("{merchant}, step {number} ({})", step.what))?;
+    }
+    books_agree(stack, merchant).await.map(drop)
+}
+
+/// The access log's outcome of a step: lines of requests that could not be read name no order.
+fn outcome_of(stack: &Stack, order: &str, number: usize, steps: &[Step]) -> Result<String> {
+    let lines = steps.iter().take(number + 1).filter(|step| step.code != "BAD_REQUEST").count();
+    crate::logs::lines_of(&stack.envoy, order, lines)?;
+    outcome(&stack.envoy, order)
+}
+
+fn call(step: &Step, merchant: &str, order: &str) -> Call {
+    let mut body = json!({"merchant_id": merchant, "currency": "USD", "order_no": order});
+    if let (Some(body), Some(more)) = (body.as_object_mut(), step.body.as_object()) {
+        body.extend(more.clone());
+    }
+    let call = Call::post_json(&step.path.replace("{order}", order), body.to_string());
+    match step.gateway {
+        Some(behaviour) => call.header(HEADER, behaviour),
+        None => call,
+    }
+}
+
+async fn figures(stack: &Stack, merchant: &str) -> Result<Figures> {
+    let account = stack.account(merchant, "USD").await?;
+    let figures = account.map(|account| (account.day.amount, account.day.count, account.pending, account.day.refunded));
+    Ok(figures.unwrap_or_default())
+}
+
+/// Waits for what is told after the answer. A step that changes nothing is seen to have changed nothing by the step after it,
+/// and by the books.
+async fn figures_become(stack: &Stack, merchant: &str, expected: Figures) -> Result<()> {
+    let become_so = wait::until_async("the figures", TOLD_WITHIN, || async {
+        Ok((figures(stack, merchant).await? == expected).then_some(()))
+    });
+    match become_so.await {
+        Ok(()) => Ok(()),
+        Err(failure) => {
+            let last = figures(stack, merchant).await;
+            Err(failure.while_doing(format!("waiting for {expected:?}, last {last:?}")))
+        }
+    }
+}
+
+/// Every step that changed something, and every refusal, is a row; what was only tried is none.
+async fn the_journal_tells_it(stack: &Stack, protocol: Protocol) -> Result<()> {
+    let merchant = format!("holds-told-{protocol:?}");
+    let steps = [
+        done("authorised", AUTHORIZE, json!({"amount": 6_000}), "kept", (6_000, 1, 6_000, 0)),
+        done("captured", CAPTURE, capture("c-1", 2_000, true), "settled", (2_000, 1, 0, 0)),
+        refused("too late", CAPTURE, capture("c-2", 1, true), 409, "ORDER_CLOSED", (2_000, 1, 0, 0)),
+        done("refunded", REFUND, refund("r-1", 500), "refunded", (1_500, 1, 0, 500)),
+        done("not refunded", REFUND, refund("r-2", 500), "voided", (1_500, 1, 0, 500)).gateway("fail-500", 500),
+        refused("too much", CHECK, json!({"amount": 10_001}), 403, "ABOVE_SINGLE_MAX", (1_500, 1, 0, 500)),
+    ];
+    play(stack, protocol, &merchant, &steps).await?;
+    let entries = books_agree(stack, &merchant).await?;
+    let rows: Vec<_> = entries.iter().map(Entry::brief).map(|(_, action, code, _)| (action, code)).collect();
+    let expected = [
+        ("hold", "ADMITTED"),
+        ("settle", "APPLIED"),
+        ("reserve_refund", "APPLIED"),
+        ("refund", "APPLIED"),
+        ("reserve_refund", "APPLIED"),
+        ("void_attempt", "APPLIED"),
+        ("consume", "ABOVE_SINGLE_MAX"),
+    ];
+    ensure_eq!(rows, expected);
+    Ok(())
+}
