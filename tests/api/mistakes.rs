@@ -142,7 +142,7 @@ async fn of_changes_on_one_version_one_wins(api: &Api) -> Result<()> {
 
 async fn a_retry_consumes_once(api: &Api) -> Result<()> {
     let ana = api.admin()?;
-    let requests = (0..CLIENTS).map(|_| ("/quotas/consume", charge("retried", "the order", 500))).collect();
+    let requests = (0..CLIENTS).map(|_| ("/quotas/consume", charge("retried", "the-order", 500))).collect();
     let answers = at_once(&ana, requests).await?;
     let bodies: Vec<Value> = answers.iter().map(|answer| expect(answer, 200, &json!({"success": true, "daily_used": 500}))).collect();
     assert_eq!(bodies.iter().filter(|body| body["replay"] == false).count(), 1);
@@ -150,7 +150,7 @@ async fn a_retry_consumes_once(api: &Api) -> Result<()> {
     // Also after other orders came in between.
     expect(&ana.post("/quotas/consume", &charge("retried", "another", 700)).await?, 200, &json!({"daily_used": 1_200}));
     let again = json!({"replay": true, "daily_used": 1_200, "transactions_today": 2});
-    expect(&ana.post("/quotas/consume", &charge("retried", "the order", 500)).await?, 200, &again);
+    expect(&ana.post("/quotas/consume", &charge("retried", "the-order", 500)).await?, 200, &again);
     Ok(())
 }
 

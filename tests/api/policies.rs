@@ -13,8 +13,8 @@ default:
   monthly_amount: 100000000
 merchants:
   figures: {daily_amount: 500000}
-  race: {single_max: unlimited, daily_amount: 1000000}
-  crowd: {daily_count: 1000}
+  race: {daily_amount: 1000000}
+  race-2: {daily_amount: 1000000}
   second-thoughts: {over_capture_percent: 10}
   limited-daily: {daily_amount: 1500}
   limited-monthly: {daily_amount: unlimited, monthly_amount: 1500}

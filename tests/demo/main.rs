@@ -59,8 +59,13 @@ fn every_payment_is_decided_as_announced() -> Outcome {
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}:\n{printed}{}", output.status, String::from_utf8_lossy(&output.stderr));
     assert!(!printed.contains("NOT AS ANNOUNCED"), "{printed}");
-    for code in ["ADMITTED", "IDEMPOTENCY_CONFLICT", "ABOVE_SINGLE_MAX", "DAILY_AMOUNT", "BAD_AMOUNT", "VOIDED"] {
+    for code in
+        ["ADMITTED", "IDEMPOTENCY_CONFLICT", "ABOVE_SINGLE_MAX", "DAILY_AMOUNT", "BAD_AMOUNT", "VOIDED", "APPLIED"]
+    {
         assert!(printed.contains(code), "{code} is missing:\n{printed}");
+    }
+    for what in ["30.00 authorised", "20.00 of it captured", "5.00 of the capture refunded"] {
+        assert!(printed.contains(what), "{what} is missing:\n{printed}");
     }
     Ok(())
 }

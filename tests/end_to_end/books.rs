@@ -116,7 +116,7 @@ pub(crate) async fn settles_at(stack: &Stack, merchant: &str, expected: (u64, u6
 pub(crate) async fn voids_done(stack: &Stack) -> Result<i64> {
     let pool = stack.postgres.pool().await?;
     let done = wait::until_async("every void in the journal", DRAINED_WITHIN, || async {
-        let query = "SELECT count(*) FROM usage_log WHERE action_type = 'void_attempt'";
+        let query = "SELECT count(*) FROM usage_log WHERE action_type = 'void'";
         let rows: i64 = sqlx::query_scalar(query).fetch_one(&pool).await?;
         let sent = stack.envoy.metric("sluice_void_sent")?;
         Ok((rows as f64 == sent).then_some(rows))

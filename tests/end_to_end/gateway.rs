@@ -83,7 +83,7 @@ async fn try_row(stack: &Stack, protocol: Protocol, merchant: &str, row: &Row) -
     let entries = books_agree(stack, merchant).await?;
     let rows: Vec<_> = entries.iter().map(|entry| (&*entry.action, entry.reason.as_deref())).collect();
     let mut expected = vec![("consume", None)];
-    expected.extend(row.reason.map(|reason| ("void_attempt", Some(reason))));
+    expected.extend(row.reason.map(|reason| ("void", Some(reason))));
     ensure_eq!(rows, expected);
     Ok(())
 }

@@ -86,7 +86,7 @@ const DAY: &[Line] = &[
         cents: 2_000,
         gateway: Some("fail-500"),
         status: 500,
-        rows: &[(5, "consume", "ADMITTED", "enforce", false), (5, "void_attempt", "VOIDED", "enforce", false)],
+        rows: &[(5, "consume", "ADMITTED", "enforce", false), (5, "void", "VOIDED", "enforce", false)],
         ..ADMITTED
     },
     Line {
@@ -95,7 +95,7 @@ const DAY: &[Line] = &[
         cents: 2_000,
         gateway: Some("fail-402"),
         status: 402,
-        rows: &[(5, "consume", "ADMITTED", "enforce", false), (5, "void_attempt", "VOIDED", "enforce", false)],
+        rows: &[(5, "consume", "ADMITTED", "enforce", false), (5, "void", "VOIDED", "enforce", false)],
         ..ADMITTED
     },
     Line {
@@ -114,7 +114,7 @@ const DAY: &[Line] = &[
         status: 500,
         replay: true,
         day: (7_500, 2),
-        rows: &[(5, "consume", "ADMITTED", "enforce", true), (5, "void_attempt", "ATTEMPT_RELEASED", "enforce", false)],
+        rows: &[(5, "consume", "ADMITTED", "enforce", true), (5, "void", "ATTEMPT_RELEASED", "enforce", false)],
         ..ADMITTED
     },
     Line {

@@ -79,7 +79,10 @@ async fn wait_for_their_turn(stack: &mut Stack) -> Result<()> {
             ensure_eq!(answer.status, 200, "{}", answer.json());
             let order = format!("{merchant}-{number}");
             let delay_ms = delay_of(stack, &order)?.unwrap_or_default();
-            ensure!(took >= Duration::from_millis(delay_ms), "{order} took {took:?}, it was told to wait {delay_ms} ms");
+            ensure!(
+                took >= Duration::from_millis(delay_ms),
+                "{order} took {took:?}, it was told to wait {delay_ms} ms"
+            );
             ensure_eq!(lines_of(&stack.envoy, &order, 1)?[0]["sluice"]["outcome"], "kept");
             if delay_ms > 0 {
                 ensure_eq!(lines_of(&stack.envoy, &order, 1)?[0]["sluice"]["delay_ms"], delay_ms);

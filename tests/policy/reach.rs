@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use authz_server::health::Health;
 use authz_server::policy::PolicyStartError;
+use authz_server::policy::postgres::PolicyFilter;
+use authz_server::policy::postgres::model::TierInput;
 use authz_server::settings::{Live, Settings};
 use e2e::{Failure, Result, Service};
 
@@ -123,6 +125,25 @@ async fn a_server_without_any_policy_does_not_start() -> Result<()> {
     alone.wait_for_metric("sluice_enforcement_active 0").await?;
     assert_eq!(alone.daily("m").await?, None);
     assert!(!alone.health.states().policy.up);
+    // From here one can begin anew, as on a server that never had any.
+    let tier = TierInput {
+        tier_code: "gold".to_owned(),
+        tier_level: 1,
+        allowed_channels: None,
+        allowed_currencies: None,
+        remarks: None,
+    };
+    let repository = alone.repository(&postgres)?;
+    repository.create_tier(crate::bench::Person::new("ann")?.by(), &tier).await?;
+    put_in_force(&repository, &daily_policy("m", 3)).await?;
+    alone.wait_for_daily("m", 3, WITHIN).await?;
+    // A policy that lifts everything would enforce nothing.
+    let mut nothing = daily_policy("m", 1);
+    nothing.daily_limit = Some(quota::AmountMinor::MAX.get());
+    let last = repository.list(&PolicyFilter::default(), None, 1).await?.remove(0);
+    let refused = replace(&repository, last.policy_id, &nothing).await;
+    assert!(refused.is_err_and(|failure| failure.to_string().contains("enforces nothing")));
+    assert_eq!(alone.daily("m").await?, Some(3));
     Ok(())
 }
 

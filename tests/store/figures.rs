@@ -52,7 +52,7 @@ pub(crate) fn charge_amount(random: &mut Random, account: &Account, limits: &Lim
 
 /// A pace of any kind, with ceilings at or above the limits.
 pub(crate) fn pace(random: &mut Random, limits: &Limits, scale: u64) -> Pace {
-    let interval_us = random.pick(&[1, 999, 1_000, 1_001, 250_000, 8_571_428, 60_000_000]);
+    let interval_us = random.pick(&[1, 999, 1_001, 250_000, 8_571_428, 60_000_000, 60_000_000, 60_000_000]);
     let mut raised = |max: AmountMinor| match random.below(3) {
         0 => max,
         1 => amount(max.get() + random.below(scale + 1)),

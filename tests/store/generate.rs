@@ -115,7 +115,6 @@ impl Generator {
         let traffic = self.traffic();
         self.number += 1;
         let merchant = MerchantId::parse(self.random.pick(&plan.merchants)).unwrap();
-        let currency = Currency::parse(self.random.pick(&["USD", "USD", "USD", "USD", "USD", "JPY"])).unwrap();
         // Few orders at a time, so that most come again; the range moves on, so that new ones come too.
         let place = match traffic {
             Traffic::Ordinary | Traffic::Resets => self.number as u64 / 60 + self.random.below(8),
@@ -124,6 +123,8 @@ impl Generator {
         let name = format!("order-{place}");
         let order_no = OrderNo::parse(&name).unwrap();
         let stored = ledger.order(&merchant, &order_no);
+        let any_currency = Currency::parse(self.random.pick(&["USD", "USD", "USD", "JPY"])).unwrap();
+        let currency = stored.filter(|_| self.random.percent(94)).map_or(any_currency, |order| order.currency);
         let now_ms = self.moment(traffic, stored);
         let windows = self.calendar.windows_at(now_ms);
         let account = ledger.account(&merchant, currency).copied().unwrap_or_default().rolled(windows);
@@ -285,7 +286,7 @@ impl Generator {
         };
         let generous = target.traffic == Traffic::Parts && random.percent(80);
         let limits = if generous { quota::Limits::UNLIMITED } else { limits };
-        let pace = random.one_in(3).then(|| figures::pace(random, &limits, self.scale));
+        let pace = random.one_in(2).then(|| figures::pace(random, &limits, self.scale));
         Charge { amount: minor, limits, refusal, pace }
     }
 

@@ -234,6 +234,22 @@ async fn a_script_with_a_slip_is_noticed() {
     slips::check(&Redis::start().unwrap()).await;
 }
 
+/// A failing sequence is told by what it needs to fail: two charges of one order in two currencies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_is_made_short() {
+    let redis = Redis::start().unwrap();
+    let right = "o_amount == amount and o_currency == currency and";
+    let script = SCRIPT.replace(right, "o_amount == amount and");
+    assert_ne!(script, SCRIPT);
+    let (steps, _) = run_sequence(&redis.url(), 0, seeds()[0], &script).await.unwrap_err();
+    let before = steps.len();
+    let (steps, _) = Shrinker::new(redis.url(), &script).shrink(steps).await.unwrap();
+    let commands: Vec<_> = steps.iter().flat_map(|step| &step.commands).collect();
+    assert!(steps.len() < before && commands.len() == 2, "{before} calls became {steps:#?}");
+    assert_eq!(commands[0].order_no, commands[1].order_no);
+    assert_ne!(commands[0].currency, commands[1].currency);
+}
+
 /// A store with another number of shards would look for keys in the wrong place.
 #[tokio::test]
 async fn another_number_of_shards_is_refused() {

@@ -136,11 +136,10 @@ const SLIPS: &[(&str, &str)] = &[
         "local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''",
         "local has_tail = operations ~= ''",
     ),
-    ("holds and until_at or false", "until_at"),
-    (
-        "if not dry and (op == EXPIRE or (order_changed and until_at > 0)) then",
-        "if not dry and order_changed and state == HELD then",
-    ),
+    ("order_changed and state == HELD and until_at or false", "until_at"),
+    ("(order_changed and o_currency or currency)", "currency"),
+    ("(order_changed and until_at > 0) or (op == EXPIRE", "(order_changed and state == HELD) or (op == EXPIRE"),
+    ("not order_changed and code ~= ADMITTED)", "false)"),
     // Batches.
     ("fresh[account_key] or stored[2 * number - 1]", "stored[2 * number - 1]"),
     ("fresh[order_key] or stored[2 * number], false", "stored[2 * number], false"),

@@ -83,10 +83,11 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Answer<T> {
 fn located(path: &str, detail: String) -> Problem {
     let quoted = ["missing field `", "duplicate field `"].into_iter().find_map(|start| detail.strip_prefix(start));
     let name = quoted.and_then(|rest| rest.split('`').next()).map(str::to_owned);
-    // A dot stands for the whole document.
+    // A question mark stands for a field that broke off, a dot for the whole document.
+    let path = path.strip_suffix('?').map_or(path, |parent| parent.strip_suffix('.').unwrap_or(parent));
     match (path, name) {
-        (".", None) => Problem::new(Kind::BadRequest).detail(detail),
-        (".", Some(name)) => Problem::field(name, detail),
+        ("" | ".", None) => Problem::new(Kind::BadRequest).detail(detail),
+        ("" | ".", Some(name)) => Problem::field(name, detail),
         (path, Some(name)) if path != name => Problem::field(format!("{path}.{name}"), detail),
         (path, _) => Problem::field(path, detail),
     }
@@ -148,6 +149,8 @@ mod tests {
             ("{}", Some("inner"), "missing field `inner`"),
             (r#"{"inner":[]} {}"#, None, "trailing"),
             (r#"{"inner":[]"#, None, "EOF"),
+            ("{", None, "EOF"),
+            (r#"{"inner":[{"#, Some("inner[0]"), "EOF"),
             ("", None, "EOF"),
         ];
         for (body, field, detail) in table {

@@ -7,6 +7,7 @@
 
 pub mod auth;
 mod body;
+mod describe;
 mod extract;
 pub mod idempotency;
 pub mod openapi;
@@ -139,7 +140,7 @@ fn operations() -> OpenApiRouter<Admin> {
 
 /// The document of the whole API.
 fn document() -> OpenApi {
-    openapi::with_idempotency_key(openapi::base().nest(API, operations().into_openapi()))
+    describe::refine(openapi::with_idempotency_key(openapi::base().nest(API, operations().into_openapi())))
 }
 
 /// The endpoints as a router; the caller binds and serves it.

@@ -45,7 +45,7 @@ pub(crate) async fn batch(
 /// One account as it stands.
 pub(crate) async fn account(admin: &Admin, caller: &Caller, merchant_id: &str, currency: &str) -> Answer<AccountView> {
     let merchant = readable(caller, merchant_id)?;
-    let currency = Currency::parse(currency).map_err(|error| Problem::field("currency", error.to_string()))?;
+    let currency = parse_currency(currency)?;
     let provenance = provenances(&admin.pool, &merchant).await.remove(currency.code()).unwrap_or_default();
     let account = admin.operations.account(&merchant, currency, provenance).await;
     account.map_err(|error| no_decision(&error))?.ok_or_else(no_account)
@@ -147,6 +147,10 @@ fn readable(caller: &Caller, merchant_id: &str) -> Answer<MerchantId> {
     let merchant = parse_merchant(merchant_id)?;
     caller.may_see(&merchant)?;
     Ok(merchant)
+}
+
+pub(super) fn parse_currency(code: &str) -> Answer<Currency> {
+    Currency::parse(code).map_err(|error| Problem::field("currency", error.to_string()))
 }
 
 pub(super) fn parse_merchant(merchant_id: &str) -> Answer<MerchantId> {

@@ -107,7 +107,8 @@ struct ListQuery {
 }
 
 /// Policies, the newest first.
-#[utoipa::path(get, path = "/limit-policies", tag = "limit-policies", params(ListQuery),
+#[utoipa::path(get, path = "/limit-policies", tag = "limit-policies",
+    operation_id = "list_limit_policies", params(ListQuery),
     responses((status = OK, body = Page<LimitPolicy>), Problems))]
 async fn list(
     State(admin): State<Admin>,
@@ -118,6 +119,7 @@ async fn list(
     caller.require_all_merchants()?;
     let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
     let after = query.cursor.as_deref().map(TimeId::decode).transpose()?.map(|TimeId(at, id)| (at, id));
+    check_filter(query.merchant_id.as_deref(), query.channel.as_deref(), query.currency.as_deref())?;
     let filter = PolicyFilter {
         policy_id: None,
         merchant_id: query.merchant_id,
@@ -131,8 +133,18 @@ async fn list(
     Ok(Json(Page::from_rows(rows, page_max, |policy| TimeId(policy.created_at, policy.policy_id))))
 }
 
+/// Looks whether a filter could match anything at all, so that a slip is not answered with an empty list.
+pub(super) fn check_filter(merchant_id: Option<&str>, channel: Option<&str>, currency: Option<&str>) -> Answer<()> {
+    let wrong = |field: &'static str, error: &dyn std::fmt::Display| Problem::field(field, error.to_string());
+    merchant_id.map(MerchantId::parse).transpose().map_err(|error| wrong("merchant_id", &error))?;
+    channel.map(Channel::parse).transpose().map_err(|error| wrong("channel", &error))?;
+    currency.map(Currency::parse).transpose().map_err(|error| wrong("currency", &error))?;
+    Ok(())
+}
+
 /// Draft a policy. It holds once another person has approved it and it was activated.
-#[utoipa::path(post, path = "/limit-policies", tag = "limit-policies", request_body = PolicyRequest,
+#[utoipa::path(post, path = "/limit-policies", tag = "limit-policies",
+    operation_id = "create_limit_policy", request_body = PolicyRequest,
     responses((status = CREATED, body = LimitPolicy), Problems, BodyProblems, NotFound))]
 async fn create(
     State(admin): State<Admin>,
@@ -167,7 +179,8 @@ struct EffectiveQuery {
 const CURRENCY_DEFAULT: &str = "USD";
 
 /// The policy in force for a merchant now.
-#[utoipa::path(get, path = "/limit-policies/effective", tag = "limit-policies", params(EffectiveQuery),
+#[utoipa::path(get, path = "/limit-policies/effective", tag = "limit-policies",
+    operation_id = "effective_limit_policy", params(EffectiveQuery),
     responses((status = OK, body = EffectivePolicy), Problems, NotFound))]
 async fn effective(
     State(admin): State<Admin>,
@@ -200,7 +213,7 @@ struct VersionQuery {
 
 /// One policy.
 #[utoipa::path(get, path = "/limit-policies/{policy_id}", tag = "limit-policies",
-    params(("policy_id" = Uuid, Path), VersionQuery), responses((status = OK, body = LimitPolicy), Problems, NotFound))]
+    operation_id = "get_limit_policy", params(("policy_id" = Uuid, Path), VersionQuery), responses((status = OK, body = LimitPolicy), Problems, NotFound))]
 async fn get(
     State(admin): State<Admin>,
     caller: Caller,
@@ -212,7 +225,8 @@ async fn get(
 }
 
 /// Change a draft, or draft the next version of a policy. What is active stays until that one is activated.
-#[utoipa::path(put, path = "/limit-policies/{policy_id}", tag = "limit-policies", params(("policy_id" = Uuid, Path)),
+#[utoipa::path(put, path = "/limit-policies/{policy_id}", tag = "limit-policies",
+    operation_id = "update_limit_policy", params(("policy_id" = Uuid, Path)),
     request_body = PolicyRequest, responses((status = OK, body = LimitPolicy), Problems, BodyProblems, NotFound))]
 async fn update(
     State(admin): State<Admin>,
@@ -226,7 +240,8 @@ async fn update(
 }
 
 /// Take a policy out of force for good. Its history stays.
-#[utoipa::path(delete, path = "/limit-policies/{policy_id}", tag = "limit-policies", params(("policy_id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/limit-policies/{policy_id}", tag = "limit-policies",
+    operation_id = "delete_limit_policy", params(("policy_id" = Uuid, Path)),
     responses((status = OK, body = LimitPolicy), Problems, NotFound, Refusals))]
 async fn delete(State(admin): State<Admin>, caller: Caller, Path(policy_id): Path<Uuid>) -> Answer<Json<LimitPolicy>> {
     writer(&caller, Permission::PoliciesApprove)?;
@@ -235,7 +250,7 @@ async fn delete(State(admin): State<Admin>, caller: Caller, Path(policy_id): Pat
 
 /// Approve a draft that another person wrote.
 #[utoipa::path(post, path = "/limit-policies/{policy_id}/approve", tag = "limit-policies",
-    params(("policy_id" = Uuid, Path)), request_body = ChangeRequest,
+    operation_id = "approve_limit_policy", params(("policy_id" = Uuid, Path)), request_body = ChangeRequest,
     responses((status = OK, body = LimitPolicy), Problems, BodyProblems, NotFound))]
 async fn approve(
     State(admin): State<Admin>,
@@ -249,7 +264,7 @@ async fn approve(
 
 /// Put an approved policy in force. Every server has it within a second.
 #[utoipa::path(post, path = "/limit-policies/{policy_id}/activate", tag = "limit-policies",
-    params(("policy_id" = Uuid, Path)), request_body = ChangeRequest,
+    operation_id = "activate_limit_policy", params(("policy_id" = Uuid, Path)), request_body = ChangeRequest,
     responses((status = OK, body = LimitPolicy), Problems, BodyProblems, NotFound))]
 async fn activate(
     State(admin): State<Admin>,
@@ -263,7 +278,7 @@ async fn activate(
 
 /// Take a policy out of force.
 #[utoipa::path(post, path = "/limit-policies/{policy_id}/deactivate", tag = "limit-policies",
-    params(("policy_id" = Uuid, Path)), request_body = ChangeRequest,
+    operation_id = "deactivate_limit_policy", params(("policy_id" = Uuid, Path)), request_body = ChangeRequest,
     responses((status = OK, body = LimitPolicy), Problems, BodyProblems, NotFound))]
 async fn deactivate(
     State(admin): State<Admin>,
@@ -283,7 +298,7 @@ impl Cursor for HistoryPlace {}
 
 /// Who changed the policy, when, why and how.
 #[utoipa::path(get, path = "/limit-policies/{policy_id}/history", tag = "limit-policies",
-    params(("policy_id" = Uuid, Path), super::page::PageQuery),
+    operation_id = "limit_policy_history", params(("policy_id" = Uuid, Path), super::page::PageQuery),
     responses((status = OK, body = Page<Change>), Problems))]
 async fn history(
     State(admin): State<Admin>,

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
-use super::operate::{self, KnownAccount, no_account, no_decision, parse_merchant};
+use super::operate::{self, KnownAccount, no_account, no_decision, parse_currency, parse_merchant};
 use super::page::{Cursor, Page, limit};
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
@@ -211,7 +211,7 @@ struct MerchantAccounts {
 
 /// Every account of a merchant as it stands.
 #[utoipa::path(get, path = "/quotas/merchant/{merchant_id}", tag = "quotas",
-    params(("merchant_id" = String, Path, max_length = 64)),
+    operation_id = "get_accounts", params(("merchant_id" = String, Path, max_length = 64)),
     responses((status = OK, body = MerchantAccounts), Problems, NotFound))]
 async fn by_merchant(
     State(admin): State<Admin>,
@@ -227,6 +227,7 @@ async fn by_merchant(
 
 /// One account as it stands.
 #[utoipa::path(get, path = "/quotas/merchant/{merchant_id}/currency/{currency}", tag = "quotas",
+    operation_id = "get_account",
     params(("merchant_id" = String, Path, max_length = 64), ("currency" = String, Path, example = "USD")),
     responses((status = OK, body = AccountView), Problems, NotFound))]
 async fn by_currency(
@@ -262,7 +263,8 @@ impl Cursor for AccountPlace {}
 
 /// Accounts, ordered by merchant and currency. Which ones there are is the journal's knowledge, some seconds behind; their
 /// figures are those of now.
-#[utoipa::path(get, path = "/quotas/list", tag = "quotas", params(ListQuery),
+#[utoipa::path(get, path = "/quotas/list", tag = "quotas",
+    operation_id = "list_accounts", params(ListQuery),
     responses((status = OK, body = Page<AccountView>), Problems))]
 async fn list(
     State(admin): State<Admin>,
@@ -271,6 +273,7 @@ async fn list(
 ) -> Answer<Json<Page<AccountView>>> {
     caller.require(Permission::QuotasRead)?;
     let merchant = caller.narrow(query.merchant_id.as_deref().map(parse_merchant).transpose()?)?;
+    let currency = query.currency.as_deref().map(parse_currency).transpose()?;
     let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
     let AccountPlace(after_merchant, after_currency) = match &query.cursor {
         Some(cursor) => AccountPlace::decode(cursor)?,
@@ -288,7 +291,7 @@ async fn list(
     .bind(after_merchant)
     .bind(after_currency)
     .bind(merchant.as_ref().map(MerchantId::as_str))
-    .bind(query.currency)
+    .bind(currency.map(Currency::code))
     .bind(query.is_suspended)
     .bind(page_max + 1)
     .fetch_all(&admin.pool)
@@ -351,7 +354,8 @@ struct QuotaStats {
 const STATS_DAYS_MAX: i64 = 100;
 
 /// Sums over all accounts that the caller may see.
-#[utoipa::path(get, path = "/quotas/stats", tag = "quotas", responses((status = OK, body = QuotaStats), Problems))]
+#[utoipa::path(get, path = "/quotas/stats", tag = "quotas",
+    operation_id = "quota_stats", responses((status = OK, body = QuotaStats), Problems))]
 async fn stats(State(admin): State<Admin>, caller: Caller) -> Answer<Json<QuotaStats>> {
     caller.require(Permission::QuotasRead)?;
     let merchant = caller.narrow(None)?;

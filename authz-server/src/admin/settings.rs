@@ -39,14 +39,16 @@ impl From<ChangeError> for Problem {
 }
 
 /// Every setting with the value in force and where it comes from. Secrets are not shown.
-#[utoipa::path(get, path = "/settings", tag = "settings", responses((status = OK, body = Listing), Problems))]
+#[utoipa::path(get, path = "/settings", tag = "settings",
+    operation_id = "list_settings", responses((status = OK, body = Listing), Problems))]
 async fn list(State(admin): State<Admin>, caller: Caller) -> Answer<Json<Listing>> {
     writer(&caller, Permission::SettingsRead)?;
     Ok(Json(admin.settings.list()))
 }
 
 /// Change settings while the server runs: all of the request or nothing, on every server.
-#[utoipa::path(patch, path = "/settings", tag = "settings", request_body = Change,
+#[utoipa::path(patch, path = "/settings", tag = "settings",
+    operation_id = "change_settings", request_body = Change,
     responses((status = OK, body = Changed), Problems, BodyProblems))]
 async fn change(State(admin): State<Admin>, caller: Caller, Json(body): Json<Change>) -> Answer<Json<Changed>> {
     writer(&caller, Permission::SettingsWrite)?;
@@ -68,7 +70,8 @@ struct SettingsHistoryQuery {
 }
 
 /// Who changed which setting, the newest first.
-#[utoipa::path(get, path = "/settings/history", tag = "settings", params(SettingsHistoryQuery),
+#[utoipa::path(get, path = "/settings/history", tag = "settings",
+    operation_id = "settings_history", params(SettingsHistoryQuery),
     responses((status = OK, body = Page<AuditEntry>), Problems))]
 async fn history(
     State(admin): State<Admin>,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::openapi::{BodyProblems, NotFound, Problems};
 use super::page::{Cursor, Page, PageQuery, TimeId, limit};
-use super::policies::{ChangeRequest, by, repository, writer};
+use super::policies::{check_filter, ChangeRequest, by, repository, writer};
 use super::problem::Answer;
 use super::{Admin, Caller, Json, Path, Permission, Query};
 use crate::policy::postgres::ScopeFilter;
@@ -122,6 +122,7 @@ impl ScopeQuery {
     fn read(self, admin: &Admin) -> Answer<Asked> {
         let page_max = limit(self.limit, admin.live.current().admin_page_max)?;
         let after = self.cursor.as_deref().map(TimeId::decode).transpose()?.map(|TimeId(at, id)| (at, id));
+        check_filter(self.merchant_id.as_deref(), None, None)?;
         let filter = ScopeFilter {
             merchant_id: self.merchant_id,
             tier_id: self.tier_id,

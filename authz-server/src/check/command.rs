@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_policys_terms_are_in_the_command() {
-        let text = "version: v1\ndefault: {timezone: UTC, daily_amount: 5000, max_refund_daily: 70, \
+        let text = "version: v1\ndefault: {timezone: UTC, daily_amount: 5000, refund_daily_amount: 70, \
             breach: {throttle: {per_minute: 60, burst: 1, delay_ms_max: 2000, ceiling_percent: 150}}}\n";
         let book = PolicyBook::from_yaml(text).unwrap();
         let amount = AmountMinor::new(5).unwrap();

@@ -230,7 +230,7 @@ fn word(attributes: &AttributeContext) -> &'static str {
         (extension::ACTION_HOLD, "hold"),
         (extension::ACTION_SETTLE, "settle"),
         (extension::ACTION_REFUND, "refund"),
-        (extension::ACTION_VOID, "void_attempt"),
+        (extension::ACTION_VOID, "void"),
         (extension::ACTION_VOID_ORDER, "void"),
     ];
     let asked = attributes.context_extensions.get(extension::ACTION);

@@ -57,16 +57,18 @@ fn ending() -> String {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve decisions until SIGTERM or Ctrl-C; this is what happens without a command, too.
-    #[command(after_long_help = "Example:\n  REDIS_URL=redis://redis:6379/ SLUICE_POLICY_FILE=policies.yaml authz-server serve")]
+    #[command(
+        after_long_help = "Example:\n  REDIS_URL=redis://redis:6379/ SLUICE_POLICY_FILE=policies.yaml authz-server serve"
+    )]
     Serve,
     /// Check policy files before they are taken over. Needs no settings.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = "Example:\n  authz-server policy validate policies.yaml")]
     Policy(policy::PolicyCommand),
     /// Show what Redis holds, as it decides with it. Nothing is changed.
     ///
     /// Where Redis is and how many shards it has is read from the same settings as the server's (REDIS_URL or REDIS_HOST and
     /// REDIS_PORT, SLUICE_SHARDS).
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = "Example:\n  authz-server inspect order merchant-001 ORDER-001 --json")]
     Inspect(inspect::InspectCommand),
     /// Make a bearer token for the admin API, to try things out.
     ///
@@ -138,11 +140,13 @@ fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliErro
     Ok(Outcome::Done)
 }
 
-/// Writes to standard output.
+/// Writes to standard output. A reader that has seen enough, as `head`, is no failure.
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// Writes a line to standard error; there is nowhere to say that it failed.

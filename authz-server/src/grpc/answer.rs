@@ -1,9 +1,9 @@
 //! Answers as messages, from the answers of REST.
 
 use chrono::{DateTime, Utc};
+use prost_types::{Duration, Timestamp};
 use proto::quota_v1 as pb;
 use proto::quota_v1::batch_result::Result as Outcome;
-use prost_types::{Duration, Timestamp};
 use quota::{Dry, OrderState};
 
 use super::status;

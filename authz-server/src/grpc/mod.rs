@@ -24,7 +24,8 @@ const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 /// The service and its reflection, behind their gates. Reflection is asked and answered in one stream, so that it has no whole
 /// body to wait for; like the service it answers only callers that are known.
 pub fn routes<S: Clone + Send + Sync + 'static>(admin: &Admin) -> Router<S> {
-    let service = QuotaServiceServer::new(Quotas { admin: admin.clone() }).max_decoding_message_size(admin.body_bytes_max());
+    let service =
+        QuotaServiceServer::new(Quotas { admin: admin.clone() }).max_decoding_message_size(admin.body_bytes_max());
     let name = <QuotaServiceServer<Quotas> as NamedService>::NAME;
     let mut router = Router::new()
         .route_service(&format!("/{name}/{{method}}"), service)
@@ -133,9 +134,8 @@ impl QuotaService for Quotas {
         let (caller, pb::BatchRequest { operations, atomic }) = opened(request)?;
         let admin = self.admin.clone();
         let outcomes = to_the_end(async move {
-            let requests = operations.into_iter().map(|operation| -> Result<operations::Request, Invalid> {
-                operation.request()
-            });
+            let requests =
+                operations.into_iter().map(|operation| -> Result<operations::Request, Invalid> { operation.request() });
             operate::batch(&admin, &caller, requests, atomic).await
         })
         .await?;

@@ -80,8 +80,7 @@ impl Asks for pb::ReleaseRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, order_no, amount, refund_no, payment_no, remarks, metadata_json } = self;
         let metadata = object(metadata_json)?;
-        let body =
-            ReleaseRequest { merchant_id, currency, order_no, amount, refund_no, payment_no, remarks, metadata };
+        let body = ReleaseRequest { merchant_id, currency, order_no, amount, refund_no, payment_no, remarks, metadata };
         body.try_into().map_err(renamed)
     }
 }
@@ -112,9 +111,7 @@ impl Asks for pb::ResetRequest {
         let window = window(self.window())?;
         let Self { merchant_id, currency, reason, expected_version, metadata_json, .. } = self;
         let (expected_version, metadata) = (version(expected_version)?, object(metadata_json)?);
-        ResetRequest { merchant_id, currency, window, reason, expected_version, metadata }
-            .try_into()
-            .map_err(renamed)
+        ResetRequest { merchant_id, currency, window, reason, expected_version, metadata }.try_into().map_err(renamed)
     }
 }
 

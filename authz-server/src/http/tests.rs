@@ -1,6 +1,8 @@
 use super::*;
+use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// Answers one request with the given bytes and closes; `None` never answers. Gives the URL.
 async fn server(answer: Option<Vec<u8>>) -> String {
@@ -68,4 +70,37 @@ async fn urls_that_cannot_be_asked_are_refused() {
         assert!(check_url(url).is_err(), "{url}");
     }
     assert_eq!(check_url("https://policies.example/base"), Ok(()));
+}
+
+/// A server with a certificate that nobody but the given client trusts.
+#[tokio::test]
+async fn https_is_spoken_with_trusted_servers_only() {
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A client that does not trust the server ends the handshake.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = [0; 4096];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(&reply("200 OK", "[7]").unwrap()).await.unwrap();
+        }
+    });
+    let mut roots = RootCertStore::empty();
+    roots.add(own.cert.der().clone()).unwrap();
+    let trusting = Client::trusting(roots, Duration::from_secs(10)).unwrap();
+    assert_eq!(trusting.get_json::<Vec<u8>>(&url, 100).await.unwrap(), [7]);
+    let error = Client::new(Duration::from_secs(10)).unwrap().get_bytes(&url, 100).await.unwrap_err();
+    assert!(matches!(&error, HttpError::Connection { problem, .. } if problem.contains("certificate")), "{error}");
 }

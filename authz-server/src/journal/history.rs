@@ -82,7 +82,7 @@ pub async fn find_at(
     if has_gap(pool, order_no, &rebuilt).await? {
         return Err(HistoryError::Gap);
     }
-    Ok(Some(rebuilt.as_of(now_ms.saturating_add(millis(CLOCKS_APART_MAX)), order_ttl_secs)))
+    Ok(Some(rebuilt.forgotten_at(now_ms.saturating_add(millis(CLOCKS_APART_MAX)), order_ttl_secs)))
 }
 
 /// Whether every event of an order that the store has forgotten is in Postgres: it was forgotten `order_ttl_secs` after its

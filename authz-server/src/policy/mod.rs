@@ -47,7 +47,11 @@ impl Parts {
         match (&self.file, self.rows.as_ref().filter(|rows| !rows.is_empty())) {
             (None, None) => Ok(PolicyBook::empty()),
             (Some(file), None) => file.compile(),
-            (file, Some(rows)) => rows.join(file.as_deref())?.compile(),
+            (file, Some(rows)) => match rows.join(file.as_deref())?.compile() {
+                // Where there is nothing else either, tiers must come before the first policy.
+                Err(PolicyError::EnforcesNothing) if file.is_none() && rows.has_no_policy() => Ok(PolicyBook::empty()),
+                compiled => compiled,
+            },
         }
     }
 }

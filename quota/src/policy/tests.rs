@@ -327,6 +327,11 @@ fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
     };
     assert_eq!((of("m"), of("n"), of("o")), ((4, 5), (6, 5), (1, 5)));
     assert!(book.version().ends_with("+rows"), "{}", book.version());
+    // What the later source does not name it does not lift.
+    set.add(&Scope::Default, rule("r4", fields(2))).unwrap();
+    let book = set.compile().unwrap();
+    let policy = book.effective(&merchant("o"), currency("USD"), None, NOW_MS).unwrap();
+    assert_eq!((policy.limits.day.count.get(), policy.limits.day.amount.get()), (2, 5));
     let bad = rule("r3", PolicyFields { cutoff_hour: Some(24), ..PolicyFields::default() });
     assert!(set.add(&Scope::Default, bad).unwrap_err().to_string().contains("`cutoff_hour`"));
 }

@@ -50,9 +50,9 @@ pub(super) struct Rebuilt {
 }
 
 impl Rebuilt {
-    /// The order. Where the store should remember it as of `now_ms` and yet does not, Redis lost writes, and perhaps the charge
+    /// The order, which the store does not know at `now_ms`. Where it should, Redis lost writes, and perhaps the charge
     /// with them: then nothing returns into the windows that it was counted in.
-    pub(super) fn as_of(self, now_ms: i64, order_ttl_secs: u32) -> Order {
+    pub(super) fn forgotten_at(self, now_ms: i64, order_ttl_secs: u32) -> Order {
         let known_until_ms = self.known_until_ms.unwrap_or(self.last_ms + i64::from(order_ttl_secs) * 1000);
         let mut order = self.order;
         if known_until_ms > now_ms {
@@ -299,7 +299,9 @@ mod tests {
             (charged(None), at_ms + 500_000),
             (held(Some(100)), at_ms + 160_000),
         ] {
-            let day = |now_ms| order(&[past.clone()]).unwrap().unwrap().as_of(now_ms, 500).charged_in.day.id;
+            let day = |now_ms| {
+                order(std::slice::from_ref(&past)).unwrap().unwrap().forgotten_at(now_ms, 500).charged_in.day.id
+            };
             assert_eq!((day(until_ms - 1), day(until_ms)), (0, 20_261_120), "{past:?}");
         }
     }

@@ -50,9 +50,11 @@ impl RepositoryError {
                 let last = field.strip_prefix("breach.throttle.").map(|name| format!("throttle_{name}"));
                 Self::Invalid { field: last.unwrap_or_else(|| api_name(&field)), problem }
             }
-            other @ (PolicyError::Syntax(_) | PolicyError::EnforcesNothing) => {
-                Self::Invalid { field: String::new(), problem: other.to_string() }
+            PolicyError::EnforcesNothing => {
+                Self::Conflict("what would be in force then enforces nothing: it names no limit".to_owned())
             }
+            // Rows are no text that could be misspelt.
+            PolicyError::Syntax(error) => Self::Conflict(error.to_string()),
         }
     }
 

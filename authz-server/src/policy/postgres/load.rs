@@ -91,6 +91,12 @@ impl Rows {
         self.policies.is_empty() && self.bindings.is_empty() && self.overrides.is_empty() && self.tiers.is_empty()
     }
 
+    /// Whether there is no policy among them: tiers and bindings alone limit nobody.
+    #[must_use]
+    pub const fn has_no_policy(&self) -> bool {
+        self.policies.is_empty()
+    }
+
     /// Adds the rows to the policies of a file: where both say something of the same scope, channel and currency, the row
     /// wins; a row inherits from the file's tiers and default too.
     ///

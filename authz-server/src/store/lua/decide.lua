@@ -498,10 +498,11 @@ for number = 1, commands do
     fresh[order_key] = head .. live .. voided .. tail
     lifetime[order_key] = expires - now
   end
-  if not dry and (op == EXPIRE or (order_changed and until_at > 0)) then
+  if not dry and ((order_changed and until_at > 0) or (op == EXPIRE and not order_changed and code ~= ADMITTED)) then
+    -- What an expiry finds unknown, ended or of another currency is none of the holds listed under its own.
     local merchant, order_no = string.match(order_key, '^[^}]*}:o:([^:]*):(.*)$')
-    local holds = state == HELD and o_currency == currency
-    expiring[merchant .. ':' .. currency .. ':' .. order_no] = holds and until_at or false
+    local member = merchant .. ':' .. (order_changed and o_currency or currency) .. ':' .. order_no
+    expiring[member] = order_changed and state == HELD and until_at or false
   end
 
   if refused and all_or_none then

@@ -11,8 +11,8 @@ use crate::payments::MERCHANT;
 /// The journal drains in the background.
 const STORED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Order, action and code of every row that the nine payments leave, in their order.
-const ROWS: [(&str, &str, &str); 8] = [
+/// Order, action and code of every row that the requests leave, in their order.
+const ROWS: [(&str, &str, &str); 12] = [
     ("demo-1", "consume", "ADMITTED"),
     ("demo-1", "consume", "ADMITTED"),
     ("demo-1", "consume", "IDEMPOTENCY_CONFLICT"),
@@ -21,6 +21,10 @@ const ROWS: [(&str, &str, &str); 8] = [
     ("demo-5", "consume", "ADMITTED"),
     ("demo-5", "void", "VOIDED"),
     ("demo-6", "consume", "ABOVE_SINGLE_MAX"),
+    ("demo-8", "hold", "ADMITTED"),
+    ("demo-8", "settle", "APPLIED"),
+    ("demo-8", "reserve_refund", "APPLIED"),
+    ("demo-8", "refund", "APPLIED"),
 ];
 
 struct Entry {
@@ -40,19 +44,22 @@ pub(crate) async fn show(stack: &Stack) -> Result<usize> {
     let account = stack.account(MERCHANT, "USD").await?.ok_or_else(|| Failure::new("the account was never charged"))?;
     println!("\nCounters of {MERCHANT} in USD, as Redis has them");
     for (name, window) in [("day", account.day), ("month", account.month), ("year", account.year)] {
-        println!("  {name:<6} {:<9} amount {:>6}  payments {}", window.id, window.amount, window.count);
+        println!(
+            "  {name:<6} {:<9} amount {:>6}  payments {}  refunded {:>5}",
+            window.id, window.amount, window.count, window.refunded
+        );
     }
     let entries = read(stack).await?;
     println!("\nJournal, as Postgres has it");
     println!(
-        "  {:<4} {:<8} {:<8} {:<21} {:<8} {:>7} {:>18}",
+        "  {:<4} {:<8} {:<14} {:<21} {:<8} {:>7} {:>18}",
         "seq", "order", "action", "code", "mode", "amount", "day"
     );
     for entry in &entries {
         let day = format!("{} -> {}", entry.used_before, entry.used_after);
         let Entry { seq, order_no, action, mode, amount, .. } = entry;
         let code = if entry.replay { format!("{} (replay)", entry.code) } else { entry.code.clone() };
-        println!("  {seq:<4} {order_no:<8} {action:<8} {code:<21} {mode:<8} {amount:>7} {day:>18}");
+        println!("  {seq:<4} {order_no:<8} {action:<14} {code:<21} {mode:<8} {amount:>7} {day:>18}");
     }
     let found: Vec<_> = entries.iter().map(|entry| (&*entry.order_no, &*entry.action, &*entry.code)).collect();
     let agrees = entries.last().and_then(|entry| u64::try_from(entry.used_after).ok()) == Some(account.day.amount);

@@ -1,4 +1,4 @@
-//! `cargo demo`: starts the whole stack privately, sends nine payments through Envoy and shows how each was decided.
+//! `cargo demo`: starts the whole stack privately, sends payments through Envoy and shows how each was decided.
 
 mod journal;
 mod payments;
@@ -12,7 +12,7 @@ use e2e::stack::{Stack, StackOptions};
 use e2e::{Context, Failure, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Limits that nine payments can reach: 100.00 for one payment, 150.00 a day.
+/// Limits that a dozen requests can reach: 100.00 for one payment, 150.00 a day.
 const POLICIES: &str = r#"
 version: demo
 default:
@@ -131,7 +131,7 @@ fn print_addresses(stack: &Stack) -> Result<()> {
 
 fn print_commands(stack: &Stack) {
     let addresses = stack.addresses();
-    println!("\nTry (amounts are in cents; 90.00 more fit into demo-merchant's day)");
+    println!("\nTry (amounts are in cents; 75.00 more fit into demo-merchant's day)");
     let routes = ["/v1/payments", "/v1/shadow/payments", "/v1/open/payments", "/native/v1/payments"];
     for (number, path) in (1..).zip(routes) {
         let payment = Payment::new(payments::MERCHANT, &format!("try-{number}"), 1_000).body();

@@ -1,14 +1,14 @@
-//! The nine payments, what is announced for each, and what came of it.
+//! The payments, an authorisation with its capture and refund, what is announced for each, and what came of it.
 
 use std::time::Duration;
 
-use e2e::client::{Answer, Client, Payment, Protocol};
+use e2e::client::{Answer, Call, Client, Payment, Protocol};
 use e2e::stack::Stack;
 use e2e::{Result, wait};
 
 /// Whose payments these are.
 pub(crate) const MERCHANT: &str = "demo-merchant";
-/// A void follows the answer to the failed payment; it is not waited for by anybody but this demo.
+/// What follows the gateway's answer (a void, a capture, a refund) is not waited for by anybody but this demo.
 const VOID_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a payment is expected to come to.
@@ -25,12 +25,18 @@ struct Announced {
 
 struct Line {
     what: &'static str,
-    payment: Payment,
+    call: Call,
     announced: Announced,
 }
 
 fn line(what: &'static str, payment: Payment, announced: Announced) -> Line {
-    Line { what, payment, announced }
+    Line { what, call: payment.call(), announced }
+}
+
+/// A later request about an authorised order.
+fn about(what: &'static str, path: &str, members: &str, day_after: u64) -> Line {
+    let body = format!(r#"{{"merchant_id":"{MERCHANT}","currency":"USD",{members}}}"#);
+    Line { what, call: Call::post_json(path, body), announced: through(Some("APPLIED"), day_after) }
 }
 
 fn through(code: Option<&'static str>, day_after: u64) -> Announced {
@@ -60,6 +66,23 @@ fn lines() -> Vec<Line> {
             through(Some("ABOVE_SINGLE_MAX"), 6_000),
         ),
         line("100.01 on a route switched off", order(7, 10_001).path("/v1/open/payments"), through(None, 6_000)),
+        line(
+            "30.00 authorised: held, not captured yet",
+            order(8, 3_000).path("/v1/authorizations"),
+            through(Some("ADMITTED"), 9_000),
+        ),
+        about(
+            "20.00 of it captured: the rest comes back",
+            "/v1/authorizations/demo-8/captures",
+            r#""capture_no":"c-1","amount":2000"#,
+            8_000,
+        ),
+        about(
+            "5.00 of the capture refunded",
+            "/v1/payments/demo-8/refunds",
+            r#""refund_no":"r-1","amount":500"#,
+            7_500,
+        ),
     ]
 }
 
@@ -80,7 +103,7 @@ pub(crate) async fn send_all(stack: &Stack) -> Result<usize> {
 
 async fn send(stack: &Stack, client: &mut Client, line: &Line) -> Result<Vec<String>> {
     let before = stack.gateway.seen().len();
-    let answer = client.send(line.payment.call()).await?;
+    let answer = client.send(line.call.clone()).await?;
     let seen = stack.gateway.seen().into_iter().nth(before);
     let at_gateway = |name: &str| {
         let headers = seen.as_ref().map(|request| &request.headers)?;
@@ -125,7 +148,7 @@ fn print_row(
     println!("{what:<42} {:<6} {:<22} {gateway:<12} {day:<10} {extra}", answer.status, code.unwrap_or("(not asked)"));
 }
 
-/// The day's amount, after waiting for a void where the announced amount is not there at once.
+/// The day's amount, after waiting for what follows the answer where the announced amount is not there at once.
 async fn settled_day(stack: &Stack, announced: u64) -> Result<u64> {
     let day = async || Ok(stack.account(MERCHANT, "USD").await?.map_or(0, |account| account.day.amount));
     let settled = wait::until_async("the day's amount", VOID_WITHIN, || async {

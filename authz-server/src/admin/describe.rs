@@ -1,0 +1,144 @@
+//! What the API's types do not say by themselves, added to the document: the forms of identifiers, by the names of fields and
+//! parameters, and the operations of a batch as the one object that each is.
+
+use quota::{Channel, MerchantId, OrderNo};
+use utoipa::openapi::schema::{AdditionalProperties, AllOf, Object, Type};
+use utoipa::openapi::{OpenApi as Document, Ref, RefOr, Schema};
+
+/// Visible ASCII characters.
+const VISIBLE: &str = "^[!-~]+$";
+/// The same without `:`.
+const VISIBLE_NO_COLON: &str = "^[!-9;-~]+$";
+/// Three capital letters, of which ISO 4217 knows some.
+const CURRENCY: &str = "^[A-Z]{3}$";
+
+/// Completes the document.
+pub(super) fn refine(mut document: Document) -> Document {
+    if let Some(components) = &mut document.components {
+        let named = components.schemas.clone();
+        let merged = |item: &RefOr<Schema>| match item {
+            RefOr::T(Schema::AllOf(parts)) => merge(parts, |reference| named.get(name_of(reference)?).and_then(object)),
+            RefOr::T(_) | RefOr::Ref(_) => None,
+        };
+        for schema in components.schemas.values_mut() {
+            match schema {
+                RefOr::T(Schema::OneOf(choice)) => {
+                    for item in &mut choice.items {
+                        if let Some(whole) = merged(item) {
+                            *item = RefOr::T(Schema::Object(whole));
+                        }
+                    }
+                }
+                RefOr::T(_) | RefOr::Ref(_) => {}
+            }
+        }
+        components.schemas.values_mut().for_each(bound_fields);
+    }
+    for path in document.paths.paths.values_mut() {
+        let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];
+        for parameter in operations.into_iter().flatten().filter_map(|operation| operation.parameters.as_mut()).flatten() {
+            if let Some(schema) = &mut parameter.schema {
+                bound(&parameter.name, schema);
+            }
+        }
+    }
+    document
+}
+
+/// A body that refuses unknown fields cannot be described as all of two schemas: each would refuse the other's fields.
+fn merge(parts: &AllOf, find: impl Fn(&Ref) -> Option<Object>) -> Option<Object> {
+    let [RefOr::Ref(reference), RefOr::T(Schema::Object(tag))] = parts.items.as_slice() else { return None };
+    let mut whole = find(reference).filter(refuses_unknown)?;
+    whole.properties.extend(tag.properties.clone());
+    whole.required.extend(tag.required.iter().cloned());
+    Some(whole)
+}
+
+fn name_of(reference: &Ref) -> Option<&str> {
+    reference.ref_location.rsplit('/').next()
+}
+
+fn object(schema: &RefOr<Schema>) -> Option<Object> {
+    match schema {
+        RefOr::T(Schema::Object(object)) => Some(object.clone()),
+        RefOr::T(_) | RefOr::Ref(_) => None,
+    }
+}
+
+fn refuses_unknown(object: &Object) -> bool {
+    matches!(object.additional_properties.as_deref(), Some(AdditionalProperties::FreeForm(false)))
+}
+
+/// Bounds the fields of what callers send; those are the bodies that refuse unknown fields.
+fn bound_fields(schema: &mut RefOr<Schema>) {
+    match schema {
+        RefOr::T(Schema::Object(body)) if refuses_unknown(body) => {
+            body.properties.iter_mut().for_each(|(name, field)| bound(name, field));
+        }
+        RefOr::T(Schema::OneOf(choice)) => choice.items.iter_mut().for_each(bound_fields),
+        RefOr::T(_) | RefOr::Ref(_) => {}
+    }
+}
+
+/// The one table of forms.
+fn bound(name: &str, schema: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::Object(field)) = schema else { return };
+    if field.schema_type != Type::String.into()
+        && field.schema_type != [Type::String, Type::Null].into_iter().collect()
+    {
+        return;
+    }
+    let (pattern, len_max) = match name {
+        "merchant_id" => (VISIBLE_NO_COLON, Some(MerchantId::LEN_MAX)),
+        "order_no" | "payment_no" | "refund_no" | "capture_no" => (VISIBLE, Some(OrderNo::LEN_MAX)),
+        "channel" => (VISIBLE, Some(Channel::LEN_MAX)),
+        "currency" => (CURRENCY, None),
+        _ => return,
+    };
+    field.pattern = Some(pattern.to_owned());
+    field.max_length = len_max;
+    field.min_length = len_max.map(|_| 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    fn document() -> Value {
+        serde_json::from_str(&crate::admin::openapi::document()).unwrap()
+    }
+
+    #[test]
+    fn operations_of_a_batch_are_one_object_each() {
+        let document = document();
+        let operations = document["components"]["schemas"]["BatchOperation"]["oneOf"].as_array().unwrap();
+        assert_eq!(operations.len(), 12);
+        for operation in operations {
+            assert_eq!(operation["additionalProperties"], false, "{operation}");
+            assert_eq!(operation["properties"]["action"]["enum"].as_array().unwrap().len(), 1, "{operation}");
+            assert!(operation["required"].as_array().unwrap().contains(&json!("merchant_id")), "{operation}");
+        }
+    }
+
+    #[test]
+    fn identifiers_have_their_form_wherever_callers_send_them() {
+        let document = document();
+        let body = &document["components"]["schemas"]["ChargeRequest"]["properties"];
+        assert_eq!(body["merchant_id"]["pattern"], super::VISIBLE_NO_COLON);
+        assert_eq!(body["channel"]["maxLength"], 32);
+        let path = &document["paths"]["/api/v1/quotas/merchant/{merchant_id}"]["get"]["parameters"][0];
+        assert_eq!((&path["schema"]["pattern"], &path["schema"]["maxLength"]), (&json!(super::VISIBLE_NO_COLON), &json!(64)));
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own() {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap().values();
+        let operations = paths.flat_map(|path| path.as_object().unwrap().values());
+        let mut names: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all, "{names:?}");
+    }
+}

@@ -1,0 +1,89 @@
+//! An account as it is stored.
+
+use chrono::{DateTime, SecondsFormat};
+use quota::{Account, Counter, Currency, MerchantId};
+use serde::Serialize;
+
+use super::Shown;
+
+#[derive(Debug, Serialize)]
+struct CounterShown {
+    /// As in 20261121, 202611 or 2026; 0 before the first charge.
+    window: u32,
+    /// How often the window was reset.
+    epoch: u8,
+    amount: u64,
+    transactions: u64,
+    refunded: u64,
+}
+
+impl CounterShown {
+    fn of(counter: &Counter) -> Self {
+        let Counter { id, epoch, amount, count, refunded } = *counter;
+        Self { window: id, epoch, amount, transactions: count, refunded }
+    }
+
+    fn text(&self) -> String {
+        let Self { window, epoch, amount, transactions, refunded } = self;
+        let reset = if *epoch > 0 { format!(", reset {epoch} times") } else { String::new() };
+        format!("window {window}: used {amount} in {transactions} transactions, refunded {refunded}{reset}")
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct WindowsShown {
+    day: CounterShown,
+    month: CounterShown,
+    year: CounterShown,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct AccountShown {
+    merchant_id: String,
+    currency: &'static str,
+    version: u64,
+    windows: WindowsShown,
+    pending_amount: u64,
+    suspended_at: Option<String>,
+    /// Until when charges past their limits are paced.
+    paced_until: Option<String>,
+}
+
+impl AccountShown {
+    pub(super) fn of(merchant: &MerchantId, currency: Currency, account: &Account) -> Self {
+        Self {
+            merchant_id: merchant.to_string(),
+            currency: currency.code(),
+            version: account.version,
+            windows: WindowsShown {
+                day: CounterShown::of(&account.day),
+                month: CounterShown::of(&account.month),
+                year: CounterShown::of(&account.year),
+            },
+            pending_amount: account.pending,
+            suspended_at: moment_ms(account.suspended_at_ms),
+            paced_until: moment_ms(account.paced_until_us / 1000),
+        }
+    }
+}
+
+impl Shown for AccountShown {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![
+            ("account", format!("{} {}, amounts in minor units", self.merchant_id, self.currency)),
+            ("day", self.windows.day.text()),
+            ("month", self.windows.month.text()),
+            ("year", self.windows.year.text()),
+            ("pending", self.pending_amount.to_string()),
+            ("suspended", self.suspended_at.as_ref().map_or_else(|| "no".to_owned(), |at| format!("since {at}"))),
+            ("version", self.version.to_string()),
+        ];
+        rows.extend(self.paced_until.as_ref().map(|until| ("paced until", until.clone())));
+        rows
+    }
+}
+
+fn moment_ms(millis: u64) -> Option<String> {
+    let at = DateTime::from_timestamp_millis(i64::try_from(millis).ok().filter(|millis| *millis > 0)?)?;
+    Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
+}

@@ -1,0 +1,7 @@
+//! The program's commands as an operator runs them: what they print, how they end, and what they never print.
+
+mod bench;
+mod inspect;
+mod policy;
+mod reference;
+mod token;

@@ -1,0 +1,66 @@
+//! `token`: what it makes is what the server lets in, and what it must not make it refuses.
+
+use e2e::Result;
+use e2e::api::{self, Api};
+
+use crate::bench::run;
+
+const SECRET: (&str, &str) = ("JWT_SECRET", api::SECRET);
+const POLICIES: &str = "version: a\ndefault: {timezone: UTC, daily_amount: 5000}\n";
+
+#[tokio::test]
+async fn the_server_lets_its_tokens_in() -> Result<()> {
+    let (audience, issuer) = (("SLUICE_JWT_AUDIENCE", "sluice-test"), ("SLUICE_JWT_ISSUER", "tests"));
+    let api = Api::start(POLICIES, &[audience, issuer])?;
+    let env = [SECRET, audience, issuer];
+    let token = |arguments: &[&str]| -> Result<String> {
+        let ran = run(&env, &[&["token"], arguments].concat())?;
+        assert!(ran.stderr.starts_with("note: ") && !ran.stderr.contains(api::SECRET), "{ran:?}");
+        let stdout = ran.succeeded();
+        assert!(stdout.ends_with('\n') && stdout.lines().count() == 1, "{stdout}");
+        Ok(stdout.trim_end().to_owned())
+    };
+    let operator = token(&["--subject", "ana", "--role", "operator", "--ttl", "15m"])?;
+    let body = serde_json::json!({"merchant_id": "shop", "currency": "USD", "order_no": "A", "amount": 500});
+    assert_eq!(api.bearer(&operator).post("/quotas/consume", &body).await?.status, 200);
+    let merchant = token(&["--subject", "shop", "--role", "merchant", "--merchant", "shop"])?;
+    assert_eq!(api.bearer(&merchant).get("/quotas/merchant/shop").await?.status, 200);
+    assert_eq!(api.bearer(&merchant).get("/quotas/merchant/other").await?.status, 403);
+    assert_eq!(api.bearer(&merchant).post("/quotas/consume", &body).await?.status, 403);
+    // Signed with another secret, or for somebody else, it is not let in.
+    for env in [
+        [("JWT_SECRET", "another secret, which has more than 32 bytes"), audience, issuer],
+        [SECRET, ("SLUICE_JWT_AUDIENCE", "somebody-else"), issuer],
+    ] {
+        let foreign = run(&env, &["token", "--subject", "ana", "--role", "admin"])?.succeeded();
+        assert_eq!(api.bearer(foreign.trim_end()).get("/quotas/merchant/shop").await?.status, 401);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_it_must_not_make_it_refuses() -> Result<()> {
+    let short = ("JWT_SECRET", "hunter2-hunter2");
+    let by_key = [("SLUICE_JWT_ALGORITHM", "ES256"), ("SLUICE_JWT_JWKS", "/keys.json")];
+    let admin = ["token", "--subject", "ana", "--role", "admin"];
+    let table: &[(&[(&str, &str)], Vec<&str>, i32, &str)] = &[
+        (&[], admin.to_vec(), 1, "JWT_SECRET is not set"),
+        (&[short], admin.to_vec(), 1, "JWT_SECRET is '[redacted]'"),
+        (&by_key, admin.to_vec(), 1, "SLUICE_JWT_ALGORITHM is ES256"),
+        (&[SECRET], vec!["token", "--subject", "shop", "--role", "merchant"], 1, "--role merchant needs --merchant"),
+        (&[SECRET], vec!["token", "--subject", "ana", "--role", "root"], 2, "admin, operator or merchant"),
+        (&[SECRET], vec!["token", "--subject", "token:1", "--role", "admin"], 2, "must not begin with token:"),
+        (&[SECRET], vec!["token", "--subject", "a b", "--role", "admin"], 2, "visible ASCII"),
+        (&[SECRET], vec!["token", "--subject", "ana"], 2, "--role"),
+        (&[SECRET], [&admin[..], &["--ttl", "31d"]].concat(), 2, "from 1s to 30d"),
+        (&[SECRET], [&admin[..], &["--ttl", "0s"]].concat(), 2, "from 1s to 30d"),
+        (&[SECRET], [&admin[..], &["--merchant", "a b"]].concat(), 2, "--merchant"),
+    ];
+    for (env, arguments, code, part) in table {
+        let ran = run(env, arguments)?;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(*code), ""), "{arguments:?}: {ran:?}");
+        assert!(ran.stderr.contains(part) && !ran.stderr.contains("hunter2"), "{arguments:?}: {ran:?}");
+        assert!(!ran.stderr.contains(api::SECRET), "{arguments:?}: {ran:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! Every documented operation, called with valid input in an order in which each finds what it works on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use e2e::Result;
+use e2e::api::{Api, Caller, ROOT};
+use e2e::client::Call;
+use e2e::process::run;
+use serde_json::{Value, json};
+
+/// Whose quota the walk is about.
+const MERCHANT: &str = "walked";
+/// What answers a merchant that asks for nobody in particular: its own data.
+const NARROWED: [&str; 4] = ["/quotas/list", "/quotas/stats", "/usage-logs/order/{order_no}", "/usage-logs/stats"];
+
+/// A call as it was sent, and what came of it.
+#[derive(Debug)]
+pub(crate) struct Step {
+    method: &'static str,
+    /// As the document has it.
+    template: &'static str,
+    call: Call,
+    status: u16,
+    content_type: Option<String>,
+    body: Value,
+}
+
+/// Sends calls one after the other and remembers them.
+struct Walk {
+    ana: Caller,
+    /// Approves what the other one drafted.
+    boss: Caller,
+    steps: Vec<Step>,
+}
+
+impl Walk {
+    /// GET or DELETE of a path with this in the place of its parameter, and this query.
+    async fn get(&mut self, method: &'static str, template: &'static str, id: &Value, query: &str) -> Result<Value> {
+        let path = format!("{}{query}", fill(template, id));
+        let caller = self.ana.clone();
+        self.send(&caller, method, template, Call::new(method, &path)).await
+    }
+
+    /// POST, PUT or PATCH.
+    async fn put(&mut self, method: &'static str, template: &'static str, id: &Value, body: Value) -> Result<Value> {
+        let mut call = Call::post_json(&fill(template, id), body.to_string());
+        method.clone_into(&mut call.method);
+        let decides = ["/approve", "/activate", "/deactivate"].iter().any(|end| template.ends_with(end));
+        let caller = if decides { self.boss.clone() } else { self.ana.clone() };
+        self.send(&caller, method, template, call).await
+    }
+
+    async fn post(&mut self, template: &'static str, body: Value) -> Result<Value> {
+        self.put("POST", template, &Value::Null, body).await
+    }
+
+    async fn send(&mut self, caller: &Caller, method: &'static str, template: &'static str, call: Call) -> Result<Value> {
+        let answer = caller.send(call.clone()).await?;
+        let text = String::from_utf8_lossy(&answer.body);
+        assert!((200..300).contains(&answer.status), "{method} {}: {} {text}", call.path, answer.status);
+        let content_type = answer.header("content-type").map(str::to_owned);
+        let body = answer.json();
+        self.steps.push(Step { method, template, call, status: answer.status, content_type, body: body.clone() });
+        Ok(body)
+    }
+}
+
+fn fill(template: &str, id: &Value) -> String {
+    let parts = template.split('/').map(|part| match part {
+        "{merchant_id}" => MERCHANT,
+        "{order_no}" => "1",
+        "{currency}" => "USD",
+        part if part.starts_with('{') => id.as_str().unwrap_or_default(),
+        part => part,
+    });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// Walks through the whole API.
+pub(crate) async fn all(api: &Api) -> Result<Vec<Step>> {
+    let boss = api.caller(json!({"sub": "boss", "role": "admin"}))?;
+    let mut walk = Walk { ana: api.admin()?, boss, steps: Vec::new() };
+    policies(&mut walk).await?;
+    tiers(&mut walk).await?;
+    overrides(&mut walk).await?;
+    quotas(&mut walk).await?;
+    logs_and_settings(&mut walk).await?;
+    tokens(&mut walk).await?;
+    Ok(walk.steps)
+}
+
+async fn policies(walk: &mut Walk) -> Result<()> {
+    let policy = json!({"policy": {"merchant_id": MERCHANT, "daily_limit": 5_000_000}, "reason": "a contract"});
+    let made = walk.post("/limit-policies", policy.clone()).await?;
+    let id = &made["policy_id"];
+    walk.put("PUT", "/limit-policies/{policy_id}", id, policy).await?;
+    for decision in [
+        "/limit-policies/{policy_id}/approve",
+        "/limit-policies/{policy_id}/activate",
+        "/limit-policies/{policy_id}/deactivate",
+    ] {
+        walk.put("POST", decision, id, json!({"reason": "as agreed"})).await?;
+    }
+    walk.get("GET", "/limit-policies", id, "?merchant_id=walked").await?;
+    walk.get("GET", "/limit-policies/{policy_id}", id, "").await?;
+    walk.get("GET", "/limit-policies/{policy_id}/history", id, "?limit=2").await?;
+    walk.get("DELETE", "/limit-policies/{policy_id}", id, "").await?;
+    walk.get("GET", "/limit-policies/effective", id, "?merchant_id=walked&currency=EUR&channel=card").await.map(drop)
+}
+
+async fn tiers(walk: &mut Walk) -> Result<()> {
+    let tier = json!({"tier_code": "walked", "tier_level": 2});
+    let made = walk.post("/tiers", tier.clone()).await?;
+    let id = made["tier_id"].clone();
+    walk.put("PUT", "/tiers/{tier_id}", &id, tier).await?;
+    walk.get("GET", "/tiers", &id, "").await?;
+    walk.get("GET", "/tiers/{tier_id}", &id, "").await?;
+    let binding = json!({"merchant_id": MERCHANT, "tier_id": id, "change_reason": "grown"});
+    let bound = walk.post("/merchant-tiers", binding).await?;
+    walk.get("GET", "/merchant-tiers", &id, "?merchant_id=walked").await?;
+    walk.get("DELETE", "/merchant-tiers/{binding_id}", &bound["binding_id"], "").await?;
+    let spare = walk.post("/tiers", json!({"tier_code": "spare", "tier_level": 3})).await?;
+    walk.get("DELETE", "/tiers/{tier_id}", &spare["tier_id"], "").await.map(drop)
+}
+
+async fn overrides(walk: &mut Walk) -> Result<()> {
+    let sale = json!({"merchant_id": MERCHANT, "daily_limit": 9_000_000, "reason": "a sale",
+        "effective_date": "2090-01-01T00:00:00Z", "expiry_date": "2090-01-02T00:00:00Z"});
+    let made = walk.post("/policy-overrides", sale).await?;
+    let id = &made["override_id"];
+    walk.get("GET", "/policy-overrides", id, "?merchant_id=walked").await?;
+    walk.get("GET", "/policy-overrides/{override_id}", id, "").await?;
+    walk.put("POST", "/policy-overrides/{override_id}/approve", id, json!({"reason": "as agreed"})).await?;
+    walk.put("POST", "/policy-overrides/{override_id}/revoke", id, json!({"reason": "no sale"})).await.map(drop)
+}
+
+async fn quotas(walk: &mut Walk) -> Result<()> {
+    let of = |more: Value| {
+        let mut body = json!({"merchant_id": MERCHANT, "currency": "USD"});
+        body.as_object_mut().into_iter().for_each(|body| body.extend(more.as_object().cloned().unwrap_or_default()));
+        body
+    };
+    let nothing = Value::Null;
+    walk.post("/quotas/initialize", of(json!({}))).await?;
+    walk.post("/quotas/check", of(json!({"amount": 500}))).await?;
+    walk.post("/quotas/consume", of(json!({"order_no": "1", "amount": 500, "metadata": {"shop": 7}}))).await?;
+    walk.post("/quotas/refund", of(json!({"order_no": "1", "refund_no": "r1", "amount": 100}))).await?;
+    walk.post("/quotas/release", of(json!({"order_no": "1"}))).await?;
+    for order_no in ["2", "3"] {
+        walk.post("/quotas/hold", of(json!({"order_no": order_no, "amount": 500}))).await?;
+    }
+    walk.post("/quotas/settle", of(json!({"order_no": "2", "amount": 300, "capture_no": "c1", "final": false}))).await?;
+    walk.post("/quotas/void", of(json!({"order_no": "3"}))).await?;
+    let adjust = json!({"counter": "daily_used", "operation": "add", "amount": 7, "reason": "found"});
+    walk.post("/quotas/adjust", of(adjust)).await?;
+    walk.post("/quotas/suspend", of(json!({"reason": "chargebacks"}))).await?;
+    walk.get("GET", "/quotas/merchant/{merchant_id}/currency/{currency}", &nothing, "").await?;
+    walk.post("/quotas/resume", of(json!({"reason": "settled"}))).await?;
+    let charge = |order_no: &str, amount: u64| of(json!({"action": "consume", "order_no": order_no, "amount": amount}));
+    walk.post("/quotas/batch", json!({"operations": [charge("4", 500), of(json!({"action": "check", "amount": 500}))]})).await?;
+    walk.post("/quotas/batch", json!({"operations": [charge("5", 500), charge("6", 100_000_001)]})).await?;
+    walk.post("/quotas/reset", of(json!({"window": "daily", "reason": "a new contract"}))).await?;
+    walk.get("GET", "/quotas/merchant/{merchant_id}", &nothing, "").await?;
+    walk.get("GET", "/quotas/list", &nothing, "?limit=1").await?;
+    walk.get("GET", "/quotas/stats", &nothing, "").await.map(drop)
+}
+
+async fn logs_and_settings(walk: &mut Walk) -> Result<()> {
+    let nothing = Value::Null;
+    for query in ["?action=consume&success=true&limit=1", "?format=csv"] {
+        walk.get("GET", "/usage-logs/merchant/{merchant_id}", &nothing, query).await?;
+    }
+    walk.get("GET", "/usage-logs/order/{order_no}", &nothing, "").await?;
+    walk.get("GET", "/usage-logs/stats", &nothing, "").await?;
+    walk.get("GET", "/settings", &nothing, "").await?;
+    walk.put("PATCH", "/settings", &nothing, json!({"changes": {"admin_page_max": 150}, "reason": "a walk"})).await?;
+    walk.get("GET", "/settings/history", &nothing, "?key=admin_page_max").await.map(drop)
+}
+
+async fn tokens(walk: &mut Walk) -> Result<()> {
+    let new = json!({"name": "a walk", "role": "operator", "permissions": ["quotas:read"], "expires_at": "2090-01-01T00:00:00Z"});
+    let made = walk.post("/access-tokens", new).await?;
+    let rotated = walk.put("POST", "/access-tokens/{id}/rotate", &made["access_token"]["id"], json!({})).await?;
+    walk.get("GET", "/access-tokens", &Value::Null, "?active=true").await?;
+    walk.get("DELETE", "/access-tokens/{id}", &rotated["access_token"]["id"], "").await.map(drop)
+}
+
+/// Nothing is documented that the walk does not call.
+pub(crate) fn covers_the_document(steps: &[Step]) -> Result<()> {
+    let document: Value = serde_json::from_str(&authz_server::admin::openapi::document())?;
+    let mut left = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().into_iter().flatten() {
+        let methods = methods.as_object().into_iter().flatten();
+        left.extend(methods.map(|(method, _)| format!("{} {}", method.to_uppercase(), path.strip_prefix(ROOT).unwrap_or(path))));
+    }
+    let documented = left.len();
+    steps.iter().for_each(|step| drop(left.remove(&format!("{} {}", step.method, step.template))));
+    assert!(left.is_empty() && documented > 40, "documented and not called by the walk: {left:#?}");
+    Ok(())
+}
+
+/// Every answer has a status, a content type and a form that the document gives it.
+pub(crate) fn answers_are_as_described(python: &Path, api: &Api, steps: &[Step]) -> Result<()> {
+    let answers: Vec<Value> = steps
+        .iter()
+        .map(|step| {
+            let media = step.content_type.as_deref().and_then(|text| text.split(';').next());
+            let body = if media == Some("text/csv") { Value::from("a file") } else { step.body.clone() };
+            json!({"path": format!("{ROOT}{}", step.template), "method": step.method.to_lowercase(), "status": step.status,
+                "content_type": media, "body": body})
+        })
+        .collect();
+    let (document, file) = (api.dir().join("openapi.json"), api.dir().join("answers.json"));
+    std::fs::write(&document, authz_server::admin::openapi::document())?;
+    std::fs::write(&file, Value::from(answers).to_string())?;
+    let script = e2e::dirs::workspace().join("tests/contract/validate.py");
+    run(Command::new(python).arg(script).arg(document).arg(file)).map(drop)
+}
+
+/// The same calls by another merchant: refused, or answered with nothing of this one.
+pub(crate) async fn a_stranger_is_refused_everything(api: &Api, steps: &[Step]) -> Result<()> {
+    let stranger = api.merchant("stranger")?;
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for step in steps {
+        let answer = stranger.send(step.call.clone()).await?;
+        let text = String::from_utf8_lossy(&answer.body);
+        let what = format!("{} {}: {} {text}", step.method, step.call.path, answer.status);
+        if NARROWED.contains(&step.template) {
+            assert!(answer.status == 200 && !text.contains(MERCHANT), "{what}");
+            *seen.entry(step.template).or_default() += 1;
+        } else {
+            assert_eq!((answer.status, answer.code().as_str()), (403, "FORBIDDEN"), "{what}");
+        }
+    }
+    assert_eq!(seen.len(), NARROWED.len(), "{seen:?}");
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Every operation once, and the account that they leave, as gRPC and as REST tell it.
+
+use e2e::Result;
+use proto::quota_v1::batch_operation::Operation;
+use proto::quota_v1::{
+    AdjustOperation, AdjustRequest, Counter, GetAccountRequest, InitializeRequest, ListAccountsRequest,
+    OperationResponse, OrderState, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, ResumeRequest,
+    SettleRequest, SuspendRequest, VoidRequest,
+};
+
+use crate::bench::{self, Told, ask, check, consume, done, hold, usd};
+
+const MERCHANT: &str = "shop";
+
+fn merchant() -> String {
+    MERCHANT.to_owned()
+}
+
+fn settle(order_no: &str, amount: Option<i64>, capture_no: Option<&str>, r#final: Option<bool>) -> Operation {
+    Operation::Settle(SettleRequest {
+        merchant_id: merchant(),
+        currency: usd(),
+        order_no: order_no.to_owned(),
+        amount,
+        capture_no: capture_no.map(str::to_owned),
+        r#final,
+        ..SettleRequest::default()
+    })
+}
+
+fn refund(order_no: &str, refund_no: &str, amount: Option<i64>) -> Operation {
+    Operation::Refund(RefundRequest {
+        merchant_id: merchant(),
+        currency: usd(),
+        order_no: order_no.to_owned(),
+        refund_no: refund_no.to_owned(),
+        amount,
+        ..RefundRequest::default()
+    })
+}
+
+fn void(order_no: &str) -> Operation {
+    Operation::Void(VoidRequest {
+        merchant_id: merchant(),
+        currency: usd(),
+        order_no: order_no.to_owned(),
+        ..VoidRequest::default()
+    })
+}
+
+fn release(order_no: &str) -> Operation {
+    Operation::Release(ReleaseRequest {
+        merchant_id: merchant(),
+        currency: usd(),
+        order_no: order_no.to_owned(),
+        ..ReleaseRequest::default()
+    })
+}
+
+/// Daily used, pending, refunded today, transactions today, and the order's state.
+fn figures(answer: &OperationResponse) -> ([i64; 4], OrderState) {
+    let counters = answer.counters.unwrap_or_default();
+    let figures = [counters.daily_used, counters.pending_amount, counters.refunded_today, counters.transactions_today];
+    (figures, answer.order.as_ref().map_or(OrderState::Unspecified, proto::quota_v1::Order::state))
+}
+
+#[tokio::test]
+async fn each_operation_does_what_it_says_and_a_repetition_nothing() -> Result<()> {
+    let api = bench::start(&[])?;
+    let mut client = bench::client(&api, &api.operator()?).await?;
+    let Ok(Told::Check(before)) = ask(&mut client, check(MERCHANT, 5000)).await else { panic!("no check") };
+    assert!(before.allowed);
+    assert_eq!((before.remaining_daily, before.fits, before.code.as_str()), (Some(4_995_000), Some(1000), "ADMITTED"));
+    assert_eq!(before.binding_limit.as_deref(), Some("daily_amount"));
+    let limit = before.limits.iter().find(|limit| limit.name == "daily_amount").expect("the limit is told");
+    assert_eq!((limit.max, limit.used, limit.remaining), (5_000_000, 5000, 4_995_000));
+    assert_eq!(limit.resets_at, before.resets_at);
+
+    let open = [OrderState::Charged, OrderState::Held, OrderState::Settled, OrderState::Voided];
+    let [charged, held, settled, voided] = open;
+    let table = [
+        (consume(MERCHANT, "A", 5000), "ADMITTED", [5000, 0, 0, 1], charged),
+        (hold(MERCHANT, "B", 4000), "ADMITTED", [9000, 4000, 0, 2], held),
+        (settle("B", Some(1500), Some("C-1"), Some(false)), "APPLIED", [9000, 2500, 0, 2], held),
+        (settle("B", Some(2000), Some("C-2"), None), "APPLIED", [8500, 0, 0, 2], settled),
+        (refund("B", "R-1", Some(500)), "APPLIED", [8000, 0, 500, 2], settled),
+        (hold(MERCHANT, "C", 1000), "ADMITTED", [9000, 1000, 500, 3], held),
+        (void("C"), "VOIDED", [8000, 0, 500, 2], voided),
+        (release("A"), "APPLIED", [3000, 0, 5500, 2], charged),
+    ];
+    for (row, (operation, code, counters, state)) in table.into_iter().enumerate() {
+        let first = done(&mut client, operation.clone()).await?;
+        assert_eq!((first.code.as_str(), first.replay), (code, false), "row {row}: {first:?}");
+        assert_eq!(figures(&first), (counters, state), "row {row}: {first:?}");
+        assert_eq!((first.merchant_id.as_str(), first.policy_version.is_some()), (MERCHANT, true));
+        let again = done(&mut client, operation).await?;
+        assert!(again.replay, "row {row}: {again:?}");
+        assert_eq!((again.decision_id, again.version), (first.decision_id, first.version), "row {row}");
+        assert_eq!(figures(&again).0, counters, "row {row}");
+    }
+    let order = done(&mut client, hold(MERCHANT, "D", 700)).await?.order.expect("an order");
+    assert!(order.hold_until.is_some_and(|until| until.seconds > 1_700_000_000), "{order:?}");
+    done(&mut client, void("D")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn accounts_are_changed_by_hand_and_told_as_rest_tells_them() -> Result<()> {
+    let api = bench::start(&[])?;
+    let operator = api.operator()?;
+    let mut client = bench::client(&api, &operator).await?;
+    let version = done(&mut client, consume(MERCHANT, "A", 5000)).await?.version;
+    let adjust = |operation: AdjustOperation, amount, expected_version| {
+        Operation::Adjust(AdjustRequest {
+            merchant_id: merchant(),
+            currency: usd(),
+            counter: Counter::DailyUsed.into(),
+            operation: operation.into(),
+            amount: Some(amount),
+            reason: "a test".to_owned(),
+            expected_version,
+            ..AdjustRequest::default()
+        })
+    };
+    let changed = done(&mut client, adjust(AdjustOperation::Add, 300, Some(version))).await?;
+    assert_eq!((figures(&changed).0[0], changed.version), (5300, version + 1));
+    assert_eq!(figures(&done(&mut client, adjust(AdjustOperation::Subtract, 100, None)).await?).0[0], 5200);
+    assert_eq!(figures(&done(&mut client, adjust(AdjustOperation::Set, 0, None)).await?).0[0], 0);
+
+    let suspend = SuspendRequest { merchant_id: merchant(), currency: usd(), reason: "a look".to_owned() };
+    assert!(done(&mut client, Operation::Suspend(suspend)).await?.is_suspended);
+    let asked = GetAccountRequest { merchant_id: merchant(), currency: usd() };
+    let account = client.get_account(asked.clone()).await?.into_inner();
+    assert!(account.is_suspended && account.suspended_at.is_some(), "{account:?}");
+    let resume = ResumeRequest { merchant_id: merchant(), currency: usd(), reason: "seen".to_owned() };
+    assert!(!done(&mut client, Operation::Resume(resume)).await?.is_suspended);
+
+    let initialize = InitializeRequest { merchant_id: merchant(), currency: "JPY".to_owned() };
+    done(&mut client, Operation::Initialize(initialize)).await?;
+    done(&mut client, consume(MERCHANT, "B", 700)).await?;
+    let account = client.get_account(asked.clone()).await?.into_inner();
+    let rest = operator.get("/quotas/merchant/shop/currency/USD").await?.json();
+    let counters = account.counters.unwrap_or_default();
+    for (name, value) in [
+        ("daily_used", counters.daily_used),
+        ("monthly_used", counters.monthly_used),
+        ("yearly_used", counters.yearly_used),
+        ("transactions_today", counters.transactions_today),
+        ("version", account.version),
+    ] {
+        assert_eq!(rest[name].as_i64(), Some(value), "{name}: {rest}");
+    }
+    assert_eq!((counters.daily_used, counters.monthly_used), (700, 5700));
+    assert_eq!(rest["policy_version"].as_str(), account.policy_version.as_deref());
+    assert!(account.daily_reset_at.is_some() && account.limits.len() == 1, "{account:?}");
+    let list = client.list_accounts(ListAccountsRequest { merchant_id: merchant() }).await?.into_inner().accounts;
+    let mut currencies: Vec<_> = list.iter().map(|account| account.currency.as_str()).collect();
+    currencies.sort_unstable();
+    assert_eq!(currencies, ["JPY", "USD"]);
+    let none = client.list_accounts(ListAccountsRequest { merchant_id: "nobody".to_owned() }).await?.into_inner();
+    assert!(none.accounts.is_empty());
+
+    let reset = ResetRequest {
+        merchant_id: merchant(),
+        currency: usd(),
+        window: ResetWindow::All.into(),
+        reason: "a new start".to_owned(),
+        ..ResetRequest::default()
+    };
+    assert_eq!(figures(&done(&mut client, Operation::Reset(reset)).await?).0, [0, 0, 0, 0]);
+    let counters = client.get_account(asked).await?.into_inner().counters.unwrap_or_default();
+    assert_eq!((counters.monthly_used, counters.yearly_used), (0, 0));
+    Ok(())
+}
