@@ -19,6 +19,8 @@ FROM debian:bookworm-slim AS runtime
 USER 65532:65532
 
 FROM runtime AS authz-server
+# Whom the server trusts when a policy service, a configuration service or signing keys are behind https.
+COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=builder /out/authz-server /usr/local/bin/authz-server
 EXPOSE 40022 40023
 ENTRYPOINT ["/usr/local/bin/authz-server"]

@@ -111,13 +111,20 @@ async fn own_data_only(api: &Api) -> Result<()> {
         ("/quotas/reset", with(by_hand.clone(), "window", "all".into())),
         (
             "/quotas/adjust",
-            with(with(with(by_hand.clone(), "counter", "daily_used".into()), "operation", "set".into()), "amount", 0.into()),
+            with(
+                with(with(by_hand.clone(), "counter", "daily_used".into()), "operation", "set".into()),
+                "amount",
+                0.into(),
+            ),
         ),
         ("/quotas/suspend", by_hand.clone()),
         ("/quotas/resume", by_hand),
         ("/quotas/initialize", json!({"merchant_id": "mine", "currency": "USD"})),
-        ("/quotas/batch", batch(json!([check("mine"), {"action": "consume", "merchant_id": "mine", "currency": "USD",
-            "order_no": "2", "amount": 500}]))),
+        (
+            "/quotas/batch",
+            batch(json!([check("mine"), {"action": "consume", "merchant_id": "mine", "currency": "USD",
+            "order_no": "2", "amount": 500}])),
+        ),
         ("/access-tokens", json!({"name": "n", "role": "admin"})),
     ];
     for (path, body) in changes {
@@ -133,7 +140,11 @@ async fn operators(api: &Api) -> Result<()> {
     let suspend = json!({"merchant_id": "operated", "currency": "USD", "reason": "r"});
     expect(&oleg.post("/quotas/suspend", &suspend).await?, 200, &json!({"is_suspended": true}));
     expect(&oleg.get("/quotas/stats").await?, 200, &json!({}));
-    expect(&oleg.post("/access-tokens", &json!({"name": "n", "role": "operator"})).await?, 403, &json!({"code": "FORBIDDEN"}));
+    expect(
+        &oleg.post("/access-tokens", &json!({"name": "n", "role": "operator"})).await?,
+        403,
+        &json!({"code": "FORBIDDEN"}),
+    );
     // An operator of one merchant operates that one.
     let own = api.caller(json!({"sub": "own", "role": "operator", "merchant_id": "operated-2"}))?;
     expect(&own.post("/quotas/consume", &charge("operated-2", "1", 500)).await?, 200, &json!({"success": true}));

@@ -36,8 +36,16 @@ async fn adjusted(api: &Api) -> Result<()> {
     let ana = api.admin()?;
     let m = "adjusted";
     let counters = [
-        "daily_used", "monthly_used", "yearly_used", "pending_amount", "refunded_today", "refunded_month", "refunded_year",
-        "transactions_today", "transactions_month", "transactions_year",
+        "daily_used",
+        "monthly_used",
+        "yearly_used",
+        "pending_amount",
+        "refunded_today",
+        "refunded_month",
+        "refunded_year",
+        "transactions_today",
+        "transactions_month",
+        "transactions_year",
     ];
     for (number, counter) in (1_u64..).zip(counters) {
         let steps = [("add", 900, 900), ("subtract", 200, 700), ("set", 40 + number, 40 + number)];
@@ -45,7 +53,11 @@ async fn adjusted(api: &Api) -> Result<()> {
             let body = adjust(m, counter, operation, amount);
             expect(&ana.post("/quotas/adjust", &body).await?, 200, &json!({"code": "APPLIED", counter: after}));
         }
-        expect(&ana.post("/quotas/adjust", &adjust(m, counter, "subtract", 1_000)).await?, 400, &json!({"code": "BAD_AMOUNT"}));
+        expect(
+            &ana.post("/quotas/adjust", &adjust(m, counter, "subtract", 1_000)).await?,
+            400,
+            &json!({"code": "BAD_AMOUNT"}),
+        );
     }
     let all: serde_json::Map<String, Value> =
         (1_u64..).zip(counters).map(|(number, counter)| (counter.to_owned(), json!(40 + number))).collect();
@@ -82,7 +94,11 @@ async fn reset(api: &Api) -> Result<()> {
     expect(&ana.post("/quotas/reset", &body("yearly")).await?, 200, &year);
     // What was consumed before a reset is not returned into what came after it.
     expect(&ana.post("/quotas/consume", &charge(m, "2", 700)).await?, 200, &json!({"daily_used": 700}));
-    expect(&ana.post("/quotas/release", &charge(m, "1", 4_000)).await?, 200, &json!({"daily_used": 700, "refunded_today": 4_000}));
+    expect(
+        &ana.post("/quotas/release", &charge(m, "1", 4_000)).await?,
+        200,
+        &json!({"daily_used": 700, "refunded_today": 4_000}),
+    );
     let all = expect(&ana.post("/quotas/reset", &body("all")).await?, 200, &day);
     for window in [&month, &year] {
         assert_eq!(e2e::api::differences("", &all, window), [""; 0]);
@@ -112,7 +128,11 @@ async fn suspended(api: &Api) -> Result<()> {
     let members = json!({"is_suspended": true, "suspended_reason": "chargebacks", "suspended_by": "ana", "last_updated_by": "ana"});
     assert_eq!(e2e::api::differences("", &shown, &members), [""; 0]);
     assert!(shown["suspended_at"].is_string(), "{shown}");
-    expect(&ana.post("/quotas/resume", &of(m, &json!({"reason": "settled"}))).await?, 200, &json!({"is_suspended": false}));
+    expect(
+        &ana.post("/quotas/resume", &of(m, &json!({"reason": "settled"}))).await?,
+        200,
+        &json!({"is_suspended": false}),
+    );
     expect(&ana.post("/quotas/consume", &charge(m, "3", 500)).await?, 200, &json!({"daily_used": 3_500}));
     let none = json!({"is_suspended": false, "suspended_at": null, "suspended_by": null, "suspended_reason": null});
     account(&ana, m, &none).await
@@ -151,12 +171,16 @@ async fn currencies(api: &Api) -> Result<()> {
     let shown = expect(&ana.get("/quotas/merchant/polyglot").await?, 200, &json!({"merchant_id": m}));
     let mut accounts: Vec<(&str, u64)> = Vec::new();
     for account in shown["accounts"].as_array().into_iter().flatten() {
-        accounts.push((account["currency"].as_str().unwrap_or_default(), account["daily_used"].as_u64().unwrap_or_default()));
+        accounts.push((
+            account["currency"].as_str().unwrap_or_default(),
+            account["daily_used"].as_u64().unwrap_or_default(),
+        ));
     }
     accounts.sort_unstable();
     assert_eq!(accounts, [("EUR", 600), ("JPY", 700), ("USD", 500)]);
     let account = told(&ana, m, |account| account["last_order_no"].is_string()).await?;
-    let members = json!({"last_order_no": "USD", "last_payment_no": "P-USD", "last_updated_by": "ana", "is_suspended": false});
+    let members =
+        json!({"last_order_no": "USD", "last_payment_no": "P-USD", "last_updated_by": "ana", "is_suspended": false});
     assert_eq!(e2e::api::differences("", &account, &members), [""; 0]);
     for at in ["daily_reset_at", "monthly_reset_at", "yearly_reset_at"] {
         assert!(account[at].is_string(), "{at}: {account}");
@@ -197,7 +221,8 @@ async fn listed(api: &Api) -> Result<()> {
 
     let (mut read, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
     loop {
-        let page = expect(&ana.get(&format!("/quotas/list?merchant_id=listed&limit=2{cursor}")).await?, 200, &json!({}));
+        let page =
+            expect(&ana.get(&format!("/quotas/list?merchant_id=listed&limit=2{cursor}")).await?, 200, &json!({}));
         read.extend(page["items"].as_array().cloned().unwrap_or_default());
         pages += 1;
         match page["next_cursor"].as_str() {

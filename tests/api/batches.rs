@@ -40,7 +40,12 @@ async fn each_by_itself(api: &Api) -> Result<()> {
         (of("void", json!({"order_no": "3"})), 200, "VOIDED", 1_100),
         (of("refund", json!({"order_no": "1", "refund_no": "r1", "amount": 100})), 200, "APPLIED", 1_000),
         (of("release", json!({"order_no": "2"})), 200, "APPLIED", 400),
-        (of("adjust", json!({"counter": "daily_used", "operation": "add", "amount": 1, "reason": "r"})), 200, "APPLIED", 401),
+        (
+            of("adjust", json!({"counter": "daily_used", "operation": "add", "amount": 1, "reason": "r"})),
+            200,
+            "APPLIED",
+            401,
+        ),
         (of("suspend", json!({"reason": "r"})), 200, "APPLIED", 401),
         (consume(m, "4", 500), 403, "SUSPENDED", 0),
         (of("resume", json!({"reason": "r"})), 200, "APPLIED", 401),
@@ -63,7 +68,11 @@ async fn each_by_itself(api: &Api) -> Result<()> {
         };
         assert_eq!(e2e::api::differences("", result, &expected), [""; 0], "{operation}: {result}");
     }
-    expect(&ana.post("/quotas/batch", &json!({"operations": [consume(m, "5", 500)]})).await?, 200, &json!({"failed": 0}));
+    expect(
+        &ana.post("/quotas/batch", &json!({"operations": [consume(m, "5", 500)]})).await?,
+        200,
+        &json!({"failed": 0}),
+    );
     Ok(())
 }
 
@@ -91,14 +100,19 @@ async fn all_or_none(api: &Api) -> Result<()> {
     let of_two = json!({"atomic": true, "operations": [consume(m, "5", 500), consume("atomic-2", "5", 500)]});
     expect(&ana.post("/quotas/batch", &of_two).await?, 400, &json!({"field": "operations[1].merchant_id"}));
     let slip = json!({"operations": [consume(m, "6", 500), consume(m, "7", 0)]});
-    expect(&ana.post("/quotas/batch", &slip).await?, 400, &json!({"code": "BAD_AMOUNT", "field": "operations[1].amount"}));
+    expect(
+        &ana.post("/quotas/batch", &slip).await?,
+        400,
+        &json!({"code": "BAD_AMOUNT", "field": "operations[1].amount"}),
+    );
     account(&ana, m, &json!({"version": 3})).await
 }
 
 async fn a_thousand(api: &Api) -> Result<()> {
     let ana = api.admin()?;
     // Two hundred merchants, who fall into all shards; each one's five orders in their order.
-    let operations: Vec<Value> = (0..1_000).map(|n| consume(&format!("many-{}", n % 200), &format!("{}", n / 200), 100)).collect();
+    let operations: Vec<Value> =
+        (0..1_000).map(|n| consume(&format!("many-{}", n % 200), &format!("{}", n / 200), 100)).collect();
     let answer = ana.post("/quotas/batch", &json!({"operations": operations})).await?;
     let body = expect(&answer, 200, &json!({"succeeded": 1_000, "failed": 0}));
     for (n, result) in body["results"].as_array().into_iter().flatten().enumerate() {

@@ -93,7 +93,8 @@ async fn refusals(api: &Api) -> Result<()> {
     ];
     for (body, code) in hard {
         let answer = ana.post("/quotas/consume", &body).await?;
-        let problem = expect(&answer, 403, &json!({"code": code, "type": format!("urn:sluice:problem:{}", code.to_lowercase())}));
+        let problem =
+            expect(&answer, 403, &json!({"code": code, "type": format!("urn:sluice:problem:{}", code.to_lowercase())}));
         assert_eq!((answer.header("retry-after"), problem.get("limit")), (None, None), "time does not lift {code}");
         assert!(problem["decision_id"].is_string(), "{problem}");
     }
@@ -108,7 +109,8 @@ async fn refusals(api: &Api) -> Result<()> {
         ("limited-yearly-count", "YEARLY_COUNT", count("yearly_count")),
     ];
     for (merchant, code, limit) in lifted_by_time {
-        let first = expect(&ana.post("/quotas/consume", &charge(merchant, "1", 1_000)).await?, 200, &json!({"version": 1}));
+        let first =
+            expect(&ana.post("/quotas/consume", &charge(merchant, "1", 1_000)).await?, 200, &json!({"version": 1}));
         let answer = ana.post("/quotas/consume", &charge(merchant, "2", 501)).await?;
         let problem = expect(&answer, 429, &json!({"code": code, "limit": limit}));
         let wait: u64 = answer.header("retry-after").unwrap_or_default().parse()?;
@@ -174,12 +176,16 @@ fn slips() -> Vec<Slip> {
         consume("an unknown field", "amonut", 500.into(), bad),
         consume("the actor is the token's", "operator_id", "boss".into(), bad),
         consume("the actor is the token's", "operator_type", "system".into(), bad),
-        at("/quotas/check", json!({"merchant_id": "slips", "currency": "USD"}), None),
+        at("/quotas/check", json!({"merchant_id": "slips", "currency": "USD"}), Some("amount")),
         at("/quotas/settle", of_order(json!({"final": false})), Some("capture_no")),
-        at("/quotas/refund", of_order(json!({})), None),
+        at("/quotas/refund", of_order(json!({})), Some("refund_no")),
         at("/quotas/refund", of_order(json!({"refund_no": ""})), Some("refund_no")),
         at("/quotas/void", of_order(json!({"amount": 1})), Some("amount")),
-        at("/quotas/reset", json!({"merchant_id": "slips", "currency": "USD", "window": "weekly", "reason": "r"}), Some("window")),
+        at(
+            "/quotas/reset",
+            json!({"merchant_id": "slips", "currency": "USD", "window": "weekly", "reason": "r"}),
+            Some("window"),
+        ),
         at("/quotas/suspend", json!({"merchant_id": "slips", "currency": "USD", "reason": " "}), Some("reason")),
         at("/quotas/initialize", json!({"merchant_id": "slips", "currency": "USD", "reason": "r"}), Some("reason")),
         at("/quotas/batch", json!({"operations": []}), Some("operations")),

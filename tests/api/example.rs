@@ -15,9 +15,20 @@ use crate::suite::Suite;
 const HEADING: &str = "\n## The API\n";
 /// What the issue asks the examples to show.
 const SHOWN: [&str; 14] = [
-    "/limit-policies/effective", "/quotas/check", "/quotas/consume", "/quotas/release", "/quotas/hold", "/quotas/settle",
-    "/quotas/refund", "/quotas/adjust", "/quotas/reset", "/quotas/merchant/", "/quotas/stats", "/usage-logs/merchant/",
-    "/usage-logs/order/", "/usage-logs/stats",
+    "/limit-policies/effective",
+    "/quotas/check",
+    "/quotas/consume",
+    "/quotas/release",
+    "/quotas/hold",
+    "/quotas/settle",
+    "/quotas/refund",
+    "/quotas/adjust",
+    "/quotas/reset",
+    "/quotas/merchant/",
+    "/quotas/stats",
+    "/usage-logs/merchant/",
+    "/usage-logs/order/",
+    "/usage-logs/stats",
 ];
 
 pub(crate) fn add(suite: &mut Suite) {
@@ -88,10 +99,13 @@ fn examples(section: &str) -> Result<Vec<Example>> {
     while let Some(line) = lines.next() {
         let Some(command) = line.strip_prefix("curl ") else { continue };
         let mut answer = String::new();
-        while let Some(more) = lines.next_if(|next| !next.is_empty() && !next.starts_with("curl ") && !next.starts_with("```")) {
+        while let Some(more) =
+            lines.next_if(|next| !next.is_empty() && !next.starts_with("curl ") && !next.starts_with("```"))
+        {
             answer.push_str(more);
         }
-        let example = || Ok::<_, Failure>(Example { call: call(command)?, status: status(&answer)?, answer: members(&answer)? });
+        let example =
+            || Ok::<_, Failure>(Example { call: call(command)?, status: status(&answer)?, answer: members(&answer)? });
         examples.push(example().context(line)?);
     }
     Ok(examples)
@@ -120,7 +134,9 @@ fn call(command: &str) -> Result<Call> {
         match word {
             "-sH" | "-siH" => assert_eq!(words.next(), Some("$AUTH"), "{command}"),
             "--json" => body = words.next(),
-            url => path = Some(url.strip_prefix("$API").ok_or_else(|| Failure::new(format!("{url} is no URL of $API")))?),
+            url => {
+                path = Some(url.strip_prefix("$API").ok_or_else(|| Failure::new(format!("{url} is no URL of $API")))?)
+            }
         }
     }
     let path = path.ok_or_else(|| Failure::new("there is no URL"))?;

@@ -17,7 +17,13 @@ pub(crate) fn add(suite: &mut Suite) {
 }
 
 /// One operation on an order, with what more it says.
-async fn on(caller: &Caller, operation: &str, merchant: &str, order_no: &str, more: Value) -> Result<e2e::client::Answer> {
+async fn on(
+    caller: &Caller,
+    operation: &str,
+    merchant: &str,
+    order_no: &str,
+    more: Value,
+) -> Result<e2e::client::Answer> {
     let mut body = json!({"merchant_id": merchant, "currency": "USD", "order_no": order_no});
     body.as_object_mut().into_iter().for_each(|body| body.extend(more.as_object().cloned().unwrap_or_default()));
     caller.post(&format!("/quotas/{operation}"), &body).await
@@ -33,7 +39,11 @@ async fn captured_in_parts(api: &Api) -> Result<()> {
             "order": {"state": "held", "amount": 10_000, "settled": 0, "refunded": 0}}),
     );
     assert!(held["order"]["hold_until"].is_string(), "{held}");
-    expect(&on(&ana, "refund", m, "1", json!({"refund_no": "r0", "amount": 1})).await?, 403, &json!({"code": "REFUND_EXCEEDS_ORDER"}));
+    expect(
+        &on(&ana, "refund", m, "1", json!({"refund_no": "r0", "amount": 1})).await?,
+        403,
+        &json!({"code": "REFUND_EXCEEDS_ORDER"}),
+    );
 
     let part = json!({"capture_no": "c1", "amount": 3_000, "final": false});
     let first = expect(
@@ -42,7 +52,8 @@ async fn captured_in_parts(api: &Api) -> Result<()> {
         &json!({"code": "APPLIED", "amount": 3_000, "daily_used": 10_000, "pending_amount": 7_000,
             "order": {"state": "held", "settled": 3_000}}),
     );
-    let again = expect(&on(&ana, "settle", m, "1", part).await?, 200, &json!({"replay": true, "pending_amount": 7_000}));
+    let again =
+        expect(&on(&ana, "settle", m, "1", part).await?, 200, &json!({"replay": true, "pending_amount": 7_000}));
     assert_eq!(again["decision_id"], first["decision_id"]);
     let other = json!({"capture_no": "c1", "amount": 3_001, "final": false});
     expect(&on(&ana, "settle", m, "1", other).await?, 409, &json!({"code": "IDEMPOTENCY_CONFLICT"}));
@@ -60,15 +71,27 @@ async fn captured_in_parts(api: &Api) -> Result<()> {
     expect(&on(&ana, "settle", m, "1", json!({"capture_no": "c3"})).await?, 409, &json!({"code": "ORDER_CLOSED"}));
     expect(&on(&ana, "void", m, "1", json!({})).await?, 409, &json!({"code": "ORDER_CLOSED"}));
     expect(&on(&ana, "refund", m, "1", refund).await?, 200, &json!({"replay": true, "daily_used": 6_000}));
-    expect(&on(&ana, "refund", m, "1", json!({"refund_no": "r2", "amount": 6_001})).await?, 403, &json!({"code": "REFUND_EXCEEDS_ORDER"}));
+    expect(
+        &on(&ana, "refund", m, "1", json!({"refund_no": "r2", "amount": 6_001})).await?,
+        403,
+        &json!({"code": "REFUND_EXCEEDS_ORDER"}),
+    );
     expect(
         &on(&ana, "refund", m, "1", json!({"refund_no": "r2"})).await?,
         200,
         &json!({"amount": 6_000, "daily_used": 0, "refunded_today": 7_000, "refunded_month": 7_000, "refunded_year": 7_000}),
     );
-    expect(&on(&ana, "refund", m, "1", json!({"refund_no": "r3"})).await?, 403, &json!({"code": "REFUND_EXCEEDS_ORDER"}));
-    account(&ana, m, &json!({"daily_used": 0, "monthly_used": 0, "yearly_used": 0, "pending_amount": 0, "transactions_today": 1}))
-        .await
+    expect(
+        &on(&ana, "refund", m, "1", json!({"refund_no": "r3"})).await?,
+        403,
+        &json!({"code": "REFUND_EXCEEDS_ORDER"}),
+    );
+    account(
+        &ana,
+        m,
+        &json!({"daily_used": 0, "monthly_used": 0, "yearly_used": 0, "pending_amount": 0, "transactions_today": 1}),
+    )
+    .await
 }
 
 async fn beyond_the_hold(api: &Api) -> Result<()> {
@@ -77,10 +100,22 @@ async fn beyond_the_hold(api: &Api) -> Result<()> {
     for order_no in ["1", "2"] {
         expect(&ana.post("/quotas/hold", &charge(m, order_no, 10_000)).await?, 200, &json!({"code": "ADMITTED"}));
     }
-    expect(&on(&ana, "settle", m, "1", json!({"amount": 11_001})).await?, 403, &json!({"code": "CAPTURE_EXCEEDS_HOLD"}));
+    expect(
+        &on(&ana, "settle", m, "1", json!({"amount": 11_001})).await?,
+        403,
+        &json!({"code": "CAPTURE_EXCEEDS_HOLD"}),
+    );
     account(&ana, m, &json!({"daily_used": 20_000, "pending_amount": 20_000})).await?;
-    expect(&on(&ana, "settle", m, "1", json!({"amount": 11_000})).await?, 200, &json!({"daily_used": 21_000, "pending_amount": 10_000}));
-    expect(&on(&ana, "settle", m, "2", json!({})).await?, 200, &json!({"amount": 10_000, "daily_used": 21_000, "pending_amount": 0}));
+    expect(
+        &on(&ana, "settle", m, "1", json!({"amount": 11_000})).await?,
+        200,
+        &json!({"daily_used": 21_000, "pending_amount": 10_000}),
+    );
+    expect(
+        &on(&ana, "settle", m, "2", json!({})).await?,
+        200,
+        &json!({"amount": 10_000, "daily_used": 21_000, "pending_amount": 0}),
+    );
     Ok(())
 }
 
@@ -140,7 +175,8 @@ async fn unknown_orders(api: &Api) -> Result<()> {
 /// time as a parameter, and swept in real servers by the journal's tests.
 async fn expiry(api: &Api) -> Result<()> {
     let ana = api.admin()?;
-    let held = expect(&ana.post("/quotas/hold", &charge("short-holds", "1", 5_000)).await?, 200, &json!({"code": "ADMITTED"}));
+    let held =
+        expect(&ana.post("/quotas/hold", &charge("short-holds", "1", 5_000)).await?, 200, &json!({"code": "ADMITTED"}));
     let until = held["order"]["hold_until"].as_str().unwrap_or_default();
     let until = chrono::DateTime::parse_from_rfc3339(until)?;
     let logged = crate::usage_logs::of_order(&ana, "short-holds", "1", 1).await?;

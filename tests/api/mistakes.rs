@@ -111,7 +111,11 @@ async fn sixty_four_clients_race_for_a_limit(api: &Api) -> Result<()> {
     used.sort_unstable();
     assert_eq!(used, (1..=50).map(|n| n * 20_000).collect::<Vec<_>>());
     for refused in answers.iter().filter(|answer| answer.status == 429) {
-        expect(refused, 429, &json!({"code": "DAILY_AMOUNT", "limit": {"max": 1_000_000, "used": 1_000_000, "remaining": 0}}));
+        expect(
+            refused,
+            429,
+            &json!({"code": "DAILY_AMOUNT", "limit": {"max": 1_000_000, "used": 1_000_000, "remaining": 0}}),
+        );
     }
     account(&api.admin()?, "race", &json!({"daily_used": 1_000_000, "transactions_today": 50, "version": 50})).await
 }
@@ -144,7 +148,8 @@ async fn a_retry_consumes_once(api: &Api) -> Result<()> {
     let ana = api.admin()?;
     let requests = (0..CLIENTS).map(|_| ("/quotas/consume", charge("retried", "the-order", 500))).collect();
     let answers = at_once(&ana, requests).await?;
-    let bodies: Vec<Value> = answers.iter().map(|answer| expect(answer, 200, &json!({"success": true, "daily_used": 500}))).collect();
+    let bodies: Vec<Value> =
+        answers.iter().map(|answer| expect(answer, 200, &json!({"success": true, "daily_used": 500}))).collect();
     assert_eq!(bodies.iter().filter(|body| body["replay"] == false).count(), 1);
     assert!(bodies.iter().all(|body| body["decision_id"] == bodies[0]["decision_id"]), "all get the first answer");
     // Also after other orders came in between.
@@ -178,7 +183,11 @@ async fn a_refusal_is_never_a_success(api: &Api) -> Result<()> {
 async fn returns_race_and_nothing_is_returned_twice(api: &Api) -> Result<()> {
     let ana = api.admin()?;
     for (order_no, amount) in [("kept", 9_000), ("released", 5_000)] {
-        expect(&ana.post("/quotas/consume", &charge("returns", order_no, amount)).await?, 200, &json!({"success": true}));
+        expect(
+            &ana.post("/quotas/consume", &charge("returns", order_no, amount)).await?,
+            200,
+            &json!({"success": true}),
+        );
     }
     let requests = (0..CLIENTS).map(|_| ("/quotas/release", charge("returns", "released", 5_000))).collect();
     let answers = at_once(&ana, requests).await?;
@@ -186,9 +195,7 @@ async fn returns_race_and_nothing_is_returned_twice(api: &Api) -> Result<()> {
     assert_eq!(answers.iter().filter(|answer| answer.json()["replay"] == false).count(), 1);
     account(&ana, "returns", &json!({"daily_used": 9_000, "refunded_today": 5_000})).await?;
     // Refunds under numbers of their own: as many as fit into the order.
-    let refund = |n: u64| {
-        json!({"merchant_id": "returns", "currency": "USD", "order_no": "kept", "refund_no": format!("r{n}"), "amount": 2_000})
-    };
+    let refund = |n: u64| json!({"merchant_id": "returns", "currency": "USD", "order_no": "kept", "refund_no": format!("r{n}"), "amount": 2_000});
     let answers = at_once(&ana, (0..CLIENTS).map(|n| ("/quotas/refund", refund(n))).collect()).await?;
     assert_eq!((with_status(&answers, 200), with_status(&answers, 403)), (4, CLIENTS - 4));
     account(&ana, "returns", &json!({"daily_used": 1_000, "monthly_used": 1_000, "yearly_used": 1_000})).await
@@ -220,9 +227,7 @@ async fn limits_that_are_stored_are_checked(api: &Api) -> Result<()> {
     expect(&ana.post("/quotas/hold", &charge(m, "2", 501)).await?, 200, &json!({"pending_amount": 501}));
     for (m, code) in [("limited-refunds-daily", "REFUND_DAILY"), ("limited-refunds-monthly", "REFUND_MONTHLY")] {
         expect(&ana.post("/quotas/consume", &charge(m, "1", 5_000)).await?, 200, &json!({"success": true}));
-        let refund = |number: &str, amount: u64| {
-            json!({"merchant_id": m, "currency": "USD", "order_no": "1", "refund_no": number, "amount": amount})
-        };
+        let refund = |number: &str, amount: u64| json!({"merchant_id": m, "currency": "USD", "order_no": "1", "refund_no": number, "amount": amount});
         expect(&ana.post("/quotas/refund", &refund("r1", 400)).await?, 200, &json!({"refunded_today": 400}));
         let answer = ana.post("/quotas/refund", &refund("r2", 101)).await?;
         expect(&answer, 429, &json!({"code": code, "limit": {"max": 500, "used": 400, "remaining": 100}}));
@@ -250,18 +255,27 @@ async fn policy_changes_keep_their_history(api: &Api) -> Result<()> {
     let (ana, boss) = (api.admin()?, api.caller(json!({"sub": "boss", "role": "admin"}))?);
     let policy = |limit: u64| json!({"merchant_id": "contracted", "daily_limit": limit, "single_trans_max": 1_000});
     let draft = json!({"policy": policy(2_000), "reason": "a new contract"});
-    let made = expect(&ana.post("/limit-policies", &draft).await?, 201, &json!({"created_by": "ana", "status": "pending"}));
+    let made =
+        expect(&ana.post("/limit-policies", &draft).await?, 201, &json!({"created_by": "ana", "status": "pending"}));
     let path = format!("/limit-policies/{}", made["policy_id"].as_str().unwrap_or_default());
     let why = json!({"reason": "as agreed"});
     expect(&ana.post(&format!("{path}/approve"), &why).await?, 403, &json!({"code": "FORBIDDEN"}));
-    expect(&boss.post(&format!("{path}/approve"), &why).await?, 200, &json!({"approved_by": "boss", "status": "pending"}));
+    expect(
+        &boss.post(&format!("{path}/approve"), &why).await?,
+        200,
+        &json!({"approved_by": "boss", "status": "pending"}),
+    );
     expect(&boss.post(&format!("{path}/activate"), &why).await?, 200, &json!({"status": "active"}));
     wait::until_async("the policy in force", Duration::from_secs(10), || async {
         let policy = ana.get("/limit-policies/effective?merchant_id=contracted").await?.json();
         Ok((policy["daily_limit"] == 2_000).then_some(()))
     })
     .await?;
-    expect(&ana.post("/quotas/consume", &charge("contracted", "1", 1_001)).await?, 403, &json!({"code": "ABOVE_SINGLE_MAX"}));
+    expect(
+        &ana.post("/quotas/consume", &charge("contracted", "1", 1_001)).await?,
+        403,
+        &json!({"code": "ABOVE_SINGLE_MAX"}),
+    );
     let history = expect(&ana.get(&format!("{path}/history")).await?, 200, &json!({}));
     let told: Vec<_> =
         history["items"].as_array().into_iter().flatten().map(|change| (&change["actor"], &change["reason"])).collect();
@@ -293,11 +307,16 @@ async fn a_killed_server_leaks_no_hold() -> Result<()> {
     let ana = api.admin()?;
     let m = "survivor";
     expect(&ana.post("/quotas/consume", &charge(m, "charged", 700)).await?, 200, &json!({"daily_used": 700}));
-    let held = expect(&ana.post("/quotas/hold", &charge(m, "held", 5_000)).await?, 200, &json!({"pending_amount": 5_000}));
+    let held =
+        expect(&ana.post("/quotas/hold", &charge(m, "held", 5_000)).await?, 200, &json!({"pending_amount": 5_000}));
     api.server.kill()?;
     api.server.restart()?;
     account(&ana, m, &json!({"daily_used": 5_700, "pending_amount": 5_000, "version": 2})).await?;
-    expect(&ana.post("/quotas/hold", &charge(m, "held", 5_000)).await?, 200, &json!({"replay": true, "pending_amount": 5_000}));
+    expect(
+        &ana.post("/quotas/hold", &charge(m, "held", 5_000)).await?,
+        200,
+        &json!({"replay": true, "pending_amount": 5_000}),
+    );
     let due: u64 = redis::cmd("ZCARD")
         .arg(due_key(m)?)
         .query_async(&mut api.redis.connection().await?)

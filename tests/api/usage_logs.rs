@@ -41,7 +41,11 @@ async fn figures(api: &Api) -> Result<()> {
     first["remarks"] = "by phone".into();
     first["metadata"] = json!({"shop": "Östersund", "items": [1, 2]});
     let consumed = expect(&ana.post("/quotas/consume", &first).await?, 200, &json!({"success": true}));
-    let refused = expect(&ana.post("/quotas/consume", &charge(m, "2", 1_000_001)).await?, 403, &json!({"code": "ABOVE_SINGLE_MAX"}));
+    let refused = expect(
+        &ana.post("/quotas/consume", &charge(m, "2", 1_000_001)).await?,
+        403,
+        &json!({"code": "ABOVE_SINGLE_MAX"}),
+    );
     expect(&ana.post("/quotas/hold", &charge(m, "3", 700)).await?, 200, &json!({"success": true}));
     let settle = json!({"merchant_id": m, "currency": "USD", "order_no": "3", "amount": 600, "capture_no": "c1"});
     expect(&ana.post("/quotas/settle", &settle).await?, 200, &json!({"success": true}));
@@ -57,12 +61,18 @@ async fn figures(api: &Api) -> Result<()> {
         row
     };
     let expected = [
-        by(json!({"action_type": "refund", "refund_no": "r1", "order_no": "1", "amount": 1_000, "code": "APPLIED", "success": true,
+        by(
+            json!({"action_type": "refund", "refund_no": "r1", "order_no": "1", "amount": 1_000, "code": "APPLIED", "success": true,
             "daily_before": 5_600, "daily_after": 4_600, "daily_refunded_before": 0, "daily_refunded_after": 1_000,
-            "event_id": refunded["decision_id"]})),
-        by(json!({"action_type": "settle", "capture_no": "c1", "amount": 600, "daily_before": 5_700, "daily_after": 5_600,
-            "pending_before": 700, "pending_after": 0, "order_state": "settled", "order_settled": 600})),
-        by(json!({"action_type": "hold", "amount": 700, "daily_before": 5_000, "daily_after": 5_700, "pending_after": 700})),
+            "event_id": refunded["decision_id"]}),
+        ),
+        by(
+            json!({"action_type": "settle", "capture_no": "c1", "amount": 600, "daily_before": 5_700, "daily_after": 5_600,
+            "pending_before": 700, "pending_after": 0, "order_state": "settled", "order_settled": 600}),
+        ),
+        by(
+            json!({"action_type": "hold", "amount": 700, "daily_before": 5_000, "daily_after": 5_700, "pending_after": 700}),
+        ),
         by(json!({"action_type": "consume", "order_no": "2", "success": false, "code": "ABOVE_SINGLE_MAX",
             "failure_reason": "ABOVE_SINGLE_MAX", "daily_before": 5_000, "daily_after": 5_000, "event_id": refused["decision_id"]})),
         by(json!({"action_type": "consume", "order_no": "1", "payment_no": "P-1", "amount": 5_000, "success": true,
@@ -104,7 +114,9 @@ async fn filters(api: &Api) -> Result<()> {
     // A merchant finds its own order, and not another merchant's of the same number.
     assert_eq!(rows_at(&api.merchant(m)?, "/usage-logs/order/F-1", 2).await?.len(), 2);
     assert_eq!(rows_at(&api.merchant("somebody")?, "/usage-logs/order/F-1", 0).await?.len(), 0);
-    for query in ["?action=nonsense", "?code=NONSENSE", "?from=yesterday", "?success=1", "?merchant_id=filtered", "?x=1"] {
+    for query in
+        ["?action=nonsense", "?code=NONSENSE", "?from=yesterday", "?success=1", "?merchant_id=filtered", "?x=1"]
+    {
         expect(&ana.get(&format!("/usage-logs/merchant/{m}{query}")).await?, 400, &json!({"code": "BAD_REQUEST"}));
     }
     Ok(())

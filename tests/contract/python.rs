@@ -37,6 +37,14 @@ fn install(home: &Path, python: &Path) -> Result<()> {
     run(Command::new("python3").args(["-m", "venv"]).arg(home))?;
     let requirements = dirs::workspace().join("tests/contract/requirements.txt");
     let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary=:all:"]);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "--only-binary=:all:",
+    ]);
     run(pip.arg("--requirement").arg(requirements)).map(drop)
 }

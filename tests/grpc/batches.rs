@@ -17,12 +17,15 @@ async fn daily_used(client: &mut Client, merchant: &str) -> Result<i64> {
 
 /// The code of each outcome.
 fn codes(outcomes: &[Outcome]) -> Vec<&str> {
-    let code = |outcome| match outcome {
-        &Outcome::Operation(ref response) => response.code.as_str(),
+    outcomes.iter().map(code).collect()
+}
+
+fn code(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Operation(response) => response.code.as_str(),
         Outcome::Check(response) => response.code.as_str(),
         Outcome::Refusal(refusal) => refusal.reason.as_str(),
-    };
-    outcomes.iter().map(code).collect()
+    }
 }
 
 #[tokio::test]

@@ -82,8 +82,8 @@ pub(crate) fn refund_limits(random: &mut Random, account: &Account, minor: u64) 
 pub(crate) fn account_action(random: &mut Random, account: &Account, scale: u64) -> Action {
     let suspended = account.suspended_at_ms > 0;
     match random.below(20) {
-        0..=7 => Action::Adjust(adjust(random, account, scale)),
-        8..=9 => Action::Reset(reset(random, account)),
+        0..=4 => Action::Adjust(adjust(random, account, scale)),
+        5..=9 => Action::Reset(reset(random, account)),
         // Not for long: a suspended account takes no charge.
         10 => Action::Suspend,
         11..=14 if suspended => Action::Resume,

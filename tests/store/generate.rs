@@ -124,7 +124,13 @@ impl Generator {
         let order_no = OrderNo::parse(&name).unwrap();
         let stored = ledger.order(&merchant, &order_no);
         let any_currency = Currency::parse(self.random.pick(&["USD", "USD", "USD", "JPY"])).unwrap();
-        let currency = stored.filter(|_| self.random.percent(94)).map_or(any_currency, |order| order.currency);
+        let currency = match traffic {
+            // They are of one account.
+            Traffic::Resets => Currency::parse(CURRENCIES[0]).unwrap(),
+            Traffic::Ordinary | Traffic::Crowd | Traffic::Parts => {
+                stored.filter(|_| self.random.percent(94)).map_or(any_currency, |order| order.currency)
+            }
+        };
         let now_ms = self.moment(traffic, stored);
         let windows = self.calendar.windows_at(now_ms);
         let account = ledger.account(&merchant, currency).copied().unwrap_or_default().rolled(windows);
@@ -132,7 +138,11 @@ impl Generator {
         let target = Target { name, order: known, account, traffic };
         let action = self.action(&target);
         let attempt = self.attempt(&target, &action);
-        let dry = if self.random.one_in(12) { self.random.pick(&[Dry::Silent, Dry::Noted]) } else { Dry::No };
+        let dry = if self.random.one_in(12) && traffic != Traffic::Resets {
+            self.random.pick(&[Dry::Silent, Dry::Noted])
+        } else {
+            Dry::No
+        };
         let history = self.history(known);
         let backlog_max = if self.random.one_in(50) { waiting(&merchant) + self.random.below(3) } else { 1_000_000 };
         let nameless = is_of_account(&action) || (is_charge(&action) && dry != Dry::No && self.random.one_in(2));
@@ -196,7 +206,7 @@ impl Generator {
             Traffic::Parts => return self.part(target),
             Traffic::Ordinary | Traffic::Resets => {}
         }
-        if self.random.one_in(14) {
+        if self.random.one_in(12) {
             return figures::account_action(&mut self.random, &target.account, self.scale);
         }
         let state = target.order.map_or(OrderState::Open, |order| order.state);
@@ -257,7 +267,7 @@ impl Generator {
         let aimed = if self.random.one_in(2) { reserved.or(live) } else { live.or(reserved) };
         let many = target.traffic == Traffic::Crowd || self.random.one_in(12);
         let fresh = self.random.below(if many { 80 } else { 5 });
-        aimed.unwrap_or_else(|| AttemptId::from_text(&format!("{} {fresh}", target.name)))
+        aimed.unwrap_or_else(|| attempt_id(target, fresh))
     }
 
     /// Of an order that the store does not know, sometimes what the journal remembers of another one; seldom of a known one too.
@@ -339,6 +349,14 @@ impl Generator {
         let (daily, monthly) = figures::refund_limits(&mut self.random, &target.account, minor.unwrap_or(left));
         Refund { amount: minor.map(amount), id, daily_max: daily, monthly_max: monthly, reserve: self.random.one_in(3) }
     }
+}
+
+/// Of some orders such that one id stands in two others that follow each other.
+fn attempt_id(target: &Target, number: u64) -> AttemptId {
+    if target.traffic == Traffic::Ordinary && target.name.ends_with('0') {
+        return AttemptId((1_u128 << (120 - 120 * (number % 2))).to_be_bytes());
+    }
+    AttemptId::from_text(&format!("{} {number}", target.name))
 }
 
 fn over_capture(amount: u64, percent: u8) -> u64 {

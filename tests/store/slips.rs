@@ -16,7 +16,7 @@ const SLIPS: &[(&str, &str)] = &[
     ("if year > sy then ye,", "if year > sy then _,"),
     ("struct.pack(CLOSED, 0, sd, de, da, dc, dr)", "struct.pack(CLOSED, 0, day, de, da, dc, dr)"),
     ("if month > sm and sm > 0 then closed = closed .. ", "if month > sm and sm > 0 then closed = "),
-    ("rolled = day > sd or month > sm or year > sy", "rolled = day > sd"),
+    ("rolled = day > sd or month > sm or year > sy", "rolled = false"),
     // Orders and attempts.
     ("any_time or expires > now then", "any_time or expires >= now then"),
     ("until not ask_journal", "until true"),
@@ -54,7 +54,7 @@ const SLIPS: &[(&str, &str)] = &[
     ("if mc > mc_max - 1", "if mc >= mc_max - 1"),
     ("if da > da_max - amount", "if da >= da_max - amount"),
     ("if ya > ya_max - amount", "if ya > ya_max"),
-    ("if ma > ma_max - amount", "if ma + amount > ma_max"),
+    ("if ma > ma_max - amount", "if ma > ma_max + amount"),
     ("pending > pending_max - amount", "pending >= pending_max - amount"),
     ("da + amount, dc + 1, ma + amount", "da + amount, dc + 1, ma"),
     // Pace.

@@ -2,6 +2,7 @@
 //! parameters, and the operations of a batch as the one object that each is.
 
 use quota::{Channel, MerchantId, OrderNo};
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::schema::{AdditionalProperties, AllOf, Object, Type};
 use utoipa::openapi::{OpenApi as Document, Ref, RefOr, Schema};
 
@@ -36,13 +37,24 @@ pub(super) fn refine(mut document: Document) -> Document {
     }
     for path in document.paths.paths.values_mut() {
         let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];
-        for parameter in operations.into_iter().flatten().filter_map(|operation| operation.parameters.as_mut()).flatten() {
-            if let Some(schema) = &mut parameter.schema {
-                bound(&parameter.name, schema);
-            }
+        for parameters in operations.into_iter().flatten().filter_map(|operation| operation.parameters.as_mut()) {
+            ask_once(parameters);
+            parameters.iter_mut().for_each(|parameter| {
+                if let Some(schema) = &mut parameter.schema {
+                    bound(&parameter.name, schema);
+                }
+            });
         }
     }
     document
+}
+
+/// What the path names is refused in the query, where lists of other paths take it.
+fn ask_once(parameters: &mut Vec<Parameter>) {
+    let is_in_path = |parameter: &Parameter| parameter.parameter_in == ParameterIn::Path;
+    let named: Vec<String> =
+        parameters.iter().filter(|parameter| is_in_path(parameter)).map(|parameter| parameter.name.clone()).collect();
+    parameters.retain(|parameter| is_in_path(parameter) || !named.contains(&parameter.name));
 }
 
 /// A body that refuses unknown fields cannot be described as all of two schemas: each would refuse the other's fields.
@@ -83,8 +95,7 @@ fn bound_fields(schema: &mut RefOr<Schema>) {
 /// The one table of forms.
 fn bound(name: &str, schema: &mut RefOr<Schema>) {
     let RefOr::T(Schema::Object(field)) = schema else { return };
-    if field.schema_type != Type::String.into()
-        && field.schema_type != [Type::String, Type::Null].into_iter().collect()
+    if field.schema_type != Type::String.into() && field.schema_type != [Type::String, Type::Null].into_iter().collect()
     {
         return;
     }
@@ -127,7 +138,20 @@ mod tests {
         assert_eq!(body["merchant_id"]["pattern"], super::VISIBLE_NO_COLON);
         assert_eq!(body["channel"]["maxLength"], 32);
         let path = &document["paths"]["/api/v1/quotas/merchant/{merchant_id}"]["get"]["parameters"][0];
-        assert_eq!((&path["schema"]["pattern"], &path["schema"]["maxLength"]), (&json!(super::VISIBLE_NO_COLON), &json!(64)));
+        assert_eq!(
+            (&path["schema"]["pattern"], &path["schema"]["maxLength"]),
+            (&json!(super::VISIBLE_NO_COLON), &json!(64))
+        );
+    }
+
+    #[test]
+    fn what_the_path_names_is_not_asked_for_again() {
+        let document = document();
+        for (path, name) in [("merchant/{merchant_id}", "merchant_id"), ("order/{order_no}", "order_no")] {
+            let parameters = &document["paths"][format!("/api/v1/usage-logs/{path}")]["get"]["parameters"];
+            let named = parameters.as_array().unwrap().iter().filter(|parameter| parameter["name"] == name).count();
+            assert_eq!(named, 1, "{parameters}");
+        }
     }
 
     #[test]

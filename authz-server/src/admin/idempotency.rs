@@ -102,7 +102,7 @@ pub(super) async fn gate(
     };
     let claimed = claim(&admin.pool, &caller, &uri, key, request).await;
     match claimed {
-        Ok(Claimed::Ours(claim, request)) => detached(admin.pool, claim, request, next).await,
+        Ok(Claimed::Ours(claim, request)) => detached(admin.pool, claim, *request, next).await,
         Ok(Claimed::Answered(response)) => response,
         Err(problem) => problem.into_response(),
     }
@@ -110,7 +110,7 @@ pub(super) async fn gate(
 
 /// What became of a claim.
 enum Claimed {
-    Ours(Claim, Request),
+    Ours(Claim, Box<Request>),
     Answered(Response),
 }
 
@@ -136,7 +136,7 @@ async fn claim(
         id: Uuid::from_bytes(clock::decision_id()),
     };
     if claim.take(pool).await? {
-        return Ok(Claimed::Ours(claim, Request::from_parts(parts, Body::from(body))));
+        return Ok(Claimed::Ours(claim, Box::new(Request::from_parts(parts, Body::from(body)))));
     }
     claim.answer(pool).await.map(Claimed::Answered)
 }

@@ -1,173 +1,46 @@
 //! The one error body of the admin API: RFC 9457 problem details, the members of `proto::Problem` and, for a request that
 //! cannot be read, the field at fault. Every rejection, the framework's too, leaves the server in this form.
 
+mod kind;
+
+use std::borrow::Cow;
+
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use proto::LimitFigures;
 use quota::Code;
 use serde::Serialize;
 use tracing::error;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
-/// The `WWW-Authenticate` challenge where no credentials came (RFC 6750, section 3).
-const CHALLENGE: &str = "Bearer realm=\"sluice\"";
-/// The same where what came is no good.
-const CHALLENGE_INVALID: &str = "Bearer realm=\"sluice\", error=\"invalid_token\"";
+pub use kind::Kind;
 
-/// The admin API's own kinds of problem. Quota's kinds are [`Code`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The request cannot be read: its syntax, a field, a parameter.
-    BadRequest,
-    /// No credentials came.
-    Unauthenticated,
-    /// The credentials are no good: malformed, forged, expired, revoked.
-    InvalidToken,
-    /// The caller's roles, scopes or merchant do not allow it.
-    Forbidden,
-    /// There is no such resource.
-    NotFound,
-    /// The resource does not take the method.
-    MethodNotAllowed,
-    /// The body did not arrive in time.
-    RequestTimeout,
-    /// The resource is not in a state that allows it, or exists already.
-    Conflict,
-    /// The resource changed since the version that the request names.
-    VersionConflict,
-    /// A request with this Idempotency-Key is under way.
-    IdempotencyInProgress,
-    /// The body is larger than the server reads.
-    BodyTooLarge,
-    /// The body is no JSON.
-    UnsupportedMediaType,
-    /// The Idempotency-Key was used for another request.
-    IdempotencyMismatch,
-    /// The caller asks too often.
-    RateLimited,
-    /// The server failed; the log says how.
-    Internal,
-    /// Neither a secret nor keys are configured.
-    AuthNotConfigured,
-    /// The keys that tokens are checked with could not be had yet.
-    AuthUnavailable,
-    /// Postgres gave no answer.
-    DatabaseUnavailable,
-    /// Something that the request needs gave no answer in time.
-    NoAnswer,
-    /// As many requests of this kind as the server takes are under way.
-    Busy,
+/// An answer that is no success. Boxed, so that what it is returned in place of stays small.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Problem(Box<Details>);
+
+impl PartialSchema for Problem {
+    fn schema() -> RefOr<Schema> {
+        Details::schema()
+    }
 }
 
-impl Kind {
-    /// The stable code.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRequest => "BAD_REQUEST",
-            Self::Unauthenticated => "UNAUTHENTICATED",
-            Self::InvalidToken => "INVALID_TOKEN",
-            Self::Forbidden => "FORBIDDEN",
-            Self::NotFound => "NOT_FOUND",
-            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
-            Self::RequestTimeout => "REQUEST_TIMEOUT",
-            Self::Conflict => "CONFLICT",
-            Self::VersionConflict => "VERSION_CONFLICT",
-            Self::IdempotencyInProgress => "IDEMPOTENCY_KEY_IN_USE",
-            Self::BodyTooLarge => "BODY_TOO_LARGE",
-            Self::UnsupportedMediaType => "UNSUPPORTED_CONTENT",
-            Self::IdempotencyMismatch => "IDEMPOTENCY_KEY_REUSED",
-            Self::RateLimited => "RATE_LIMITED",
-            Self::Internal => "INTERNAL",
-            Self::AuthNotConfigured => "AUTH_NOT_CONFIGURED",
-            Self::AuthUnavailable => "AUTH_UNAVAILABLE",
-            Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
-            Self::NoAnswer => "NO_ANSWER",
-            Self::Busy => "BUSY",
-        }
+impl ToSchema for Problem {
+    fn name() -> Cow<'static, str> {
+        Details::name()
     }
 
-    /// The HTTP status.
-    #[must_use]
-    pub const fn status(self) -> StatusCode {
-        match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::Unauthenticated | Self::InvalidToken => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Conflict | Self::VersionConflict | Self::IdempotencyInProgress => StatusCode::CONFLICT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::AuthNotConfigured
-            | Self::AuthUnavailable
-            | Self::DatabaseUnavailable
-            | Self::NoAnswer
-            | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    /// A sentence that is safe to show to any caller.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::BadRequest => "The request cannot be read.",
-            Self::Unauthenticated => "The request has no bearer token.",
-            Self::InvalidToken => "The bearer token is not accepted.",
-            Self::Forbidden => "The caller may not do this.",
-            Self::NotFound => "There is no such resource.",
-            Self::MethodNotAllowed => "The resource does not take this method.",
-            Self::RequestTimeout => "The request's body did not arrive in time.",
-            Self::Conflict => "The resource's state does not allow this.",
-            Self::VersionConflict => "The resource was changed by someone else.",
-            Self::IdempotencyInProgress => "A request with this Idempotency-Key is under way.",
-            Self::BodyTooLarge => "The body is too large.",
-            Self::UnsupportedMediaType => "The body's media type is not supported.",
-            Self::IdempotencyMismatch => "The Idempotency-Key was used for another request.",
-            Self::RateLimited => "The caller asks too often.",
-            Self::Internal => "The server failed.",
-            Self::AuthNotConfigured => "No authentication is configured: set JWT_SECRET or SLUICE_JWT_JWKS.",
-            Self::AuthUnavailable => "The keys that tokens are checked with cannot be had.",
-            Self::DatabaseUnavailable => "The database gave no answer in time.",
-            Self::NoAnswer => "The server gave no answer in time.",
-            Self::Busy => "The server is busy with requests of this kind.",
-        }
-    }
-
-    /// The challenge that an answer with status 401 must carry.
-    const fn challenge(self) -> Option<&'static str> {
-        match self {
-            Self::Unauthenticated => Some(CHALLENGE),
-            Self::InvalidToken => Some(CHALLENGE_INVALID),
-            Self::BadRequest
-            | Self::Forbidden
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            | Self::RequestTimeout
-            | Self::Conflict
-            | Self::VersionConflict
-            | Self::IdempotencyInProgress
-            | Self::BodyTooLarge
-            | Self::UnsupportedMediaType
-            | Self::IdempotencyMismatch
-            | Self::RateLimited
-            | Self::Internal
-            | Self::AuthNotConfigured
-            | Self::AuthUnavailable
-            | Self::DatabaseUnavailable
-            | Self::NoAnswer
-            | Self::Busy => None,
-        }
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Details::schemas(schemas);
     }
 }
 
 /// An answer that is no success: RFC 9457 problem details.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Problem {
+#[schema(as = Problem)]
+struct Details {
     /// A URN that names the kind of problem by its code.
     #[serde(rename = "type")]
     #[schema(example = "urn:sluice:problem:bad_request")]
@@ -245,7 +118,7 @@ impl Problem {
     /// A request whose field or parameter is at fault.
     #[must_use]
     pub fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(Kind::BadRequest).detail(detail) }
+        Self::new(Kind::BadRequest).detail(detail).at(field)
     }
 
     /// A failure of the server. The log has the error; the caller learns only that there was one.
@@ -258,35 +131,35 @@ impl Problem {
     /// Adds what is particular to the request.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.0.detail = Some(detail.into());
         self
     }
 
     /// Names the field or parameter at fault.
     #[must_use]
     pub fn at(mut self, field: impl Into<String>) -> Self {
-        self.field = Some(field.into());
+        self.0.field = Some(field.into());
         self
     }
 
     /// Adds the decision's id.
     #[must_use]
     pub fn decision(mut self, id: impl Into<String>) -> Self {
-        self.decision_id = Some(id.into());
+        self.0.decision_id = Some(id.into());
         self
     }
 
     /// Adds the figures of the limit that bound.
     #[must_use]
     pub fn limit(mut self, limit: LimitFigures) -> Self {
-        self.limit = Some(limit);
+        self.0.limit = Some(limit);
         self
     }
 
     /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.0.headers.push((name, value));
         self
     }
 
@@ -299,30 +172,30 @@ impl Problem {
     /// The answer's status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        self.code
+        self.0.code
     }
 
     /// What the problem says, for answers of another form than HTTP's.
     pub(crate) fn parts(&self) -> Parts<'_> {
-        let retry_after = self.headers.iter().find(|(name, _)| name == header::RETRY_AFTER);
+        let retry_after = self.0.headers.iter().find(|(name, _)| name == header::RETRY_AFTER);
         Parts {
-            title: self.title,
-            detail: self.detail.as_deref(),
-            field: self.field.as_deref(),
-            decision_id: self.decision_id.as_deref(),
-            limit: self.limit.as_ref(),
+            title: self.0.title,
+            detail: self.0.detail.as_deref(),
+            field: self.0.field.as_deref(),
+            decision_id: self.0.decision_id.as_deref(),
+            limit: self.0.limit.as_ref(),
             retry_after_secs: retry_after.and_then(|(_, secs)| secs.to_str().ok()?.parse().ok()),
         }
     }
 
     fn build(code: &'static str, title: &'static str, status: StatusCode) -> Self {
-        Self {
+        Self(Box::new(Details {
             kind: format!("urn:sluice:problem:{}", code.to_ascii_lowercase()),
             title,
             status: status.as_u16(),
@@ -332,7 +205,7 @@ impl Problem {
             decision_id: None,
             limit: None,
             headers: Vec::new(),
-        }
+        }))
     }
 }
 
@@ -340,7 +213,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_string(&self).unwrap_or_default();
         let mut response = (self.status(), [(header::CONTENT_TYPE, proto::PROBLEM_CONTENT_TYPE)], body).into_response();
-        for (name, value) in self.headers {
+        for (name, value) in self.0.headers {
             response.headers_mut().insert(name, value);
         }
         response
@@ -378,6 +251,7 @@ fn passes(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::kind::CHALLENGE_INVALID;
     use super::*;
 
     #[test]

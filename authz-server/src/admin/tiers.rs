@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::openapi::{BodyProblems, NotFound, Problems};
 use super::page::{Cursor, Page, PageQuery, TimeId, limit};
-use super::policies::{check_filter, ChangeRequest, by, repository, writer};
+use super::policies::{ChangeRequest, by, check_filter, repository, writer};
 use super::problem::Answer;
 use super::{Admin, Caller, Json, Path, Permission, Query};
 use crate::policy::postgres::ScopeFilter;

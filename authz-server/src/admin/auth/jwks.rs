@@ -56,7 +56,7 @@ pub enum JwksError {
 #[derive(Clone, Debug)]
 enum Source {
     File(PathBuf),
-    Url(String, http::Client),
+    Url(String, Box<http::Client>),
 }
 
 /// What a look-up found.
@@ -96,7 +96,7 @@ impl Keys {
     pub(super) fn open(place: &str, algorithm: Algorithm) -> Result<Self, JwksError> {
         let new = |source| Self { source, algorithm, set: RwLock::new(None), asked: Mutex::new(None) };
         if place.starts_with("http://") || place.starts_with("https://") {
-            return Ok(new(Source::Url(place.to_owned(), http::Client::new(FETCH_TIMEOUT)?)));
+            return Ok(new(Source::Url(place.to_owned(), Box::new(http::Client::new(FETCH_TIMEOUT)?))));
         }
         let path = PathBuf::from(place);
         let keys = new(Source::File(path.clone()));
