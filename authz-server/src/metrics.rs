@@ -116,6 +116,8 @@ pub struct Metrics {
     settings_failures: Family<[Label; 1], Counter>,
     settings_current: Gauge,
     settings_version: Gauge,
+    /// The API's own.
+    pub admin: crate::admin::Figures,
     /// The sweeps' own.
     pub sweep: crate::sweep::Figures,
 }
@@ -158,6 +160,7 @@ impl Metrics {
             settings_failures: Family::default(),
             settings_current: Gauge::default(),
             settings_version: Gauge::default(),
+            admin: crate::admin::Figures::default(),
             sweep: crate::sweep::Figures::default(),
         };
         metrics.policy.register(&mut metrics.registry);
@@ -165,6 +168,7 @@ impl Metrics {
         metrics.register_journal();
         metrics.register_state();
         metrics.register_settings();
+        metrics.admin.register(&mut metrics.registry);
         metrics.sweep.register(&mut metrics.registry);
         metrics
     }

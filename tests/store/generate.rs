@@ -253,6 +253,9 @@ impl Generator {
         if is_open {
             return Action::Hold(self.charge(target), self.terms());
         }
+        if self.random.one_in(16) {
+            return figures::reset_of_day();
+        }
         let letter = if self.is_leaving() { self.random.pick(b"rrrrrrral") } else { self.random.pick(b"sssssssrx") };
         self.operation(letter, target)
     }
@@ -351,10 +354,11 @@ impl Generator {
     }
 }
 
-/// Of some orders such that one id stands in two others that follow each other.
+/// Of some orders such that the bytes of one id stand across two others that follow each other.
 fn attempt_id(target: &Target, number: u64) -> AttemptId {
     if target.traffic == Traffic::Ordinary && target.name.ends_with('0') {
-        return AttemptId((1_u128 << (120 - 120 * (number % 2))).to_be_bytes());
+        let ids = [1_u128 << 120, 1, 2];
+        return AttemptId(ids[(number % 3) as usize].to_be_bytes());
     }
     AttemptId::from_text(&format!("{} {number}", target.name))
 }

@@ -9,6 +9,7 @@ pub mod auth;
 mod body;
 mod describe;
 mod extract;
+mod figures;
 pub mod idempotency;
 pub mod openapi;
 pub(crate) mod operate;
@@ -49,10 +50,11 @@ use crate::settings::runtime::Repository;
 use crate::settings::{Live, Settings};
 
 pub use auth::{Auth, Caller, JwksError, Permission, Role};
+pub(crate) use body::{BODY_TIMEOUT, read as read_body};
 pub use extract::{Json, Path, Query};
+pub use figures::Figures;
 pub use problem::{Answer, Kind, Problem};
 pub use serve::serve;
-pub(crate) use body::{BODY_TIMEOUT, read as read_body};
 
 /// Where the API begins.
 const API: &str = "/api/v1";
@@ -168,6 +170,7 @@ fn api(admin: &Admin) -> Router<Admin> {
         .layer(from_fn_with_state(admin.clone(), auth::gate))
         .layer(from_fn(in_time))
         .layer(from_fn(not_kept))
+        .layer(from_fn_with_state(admin.clone(), figures::gate))
 }
 
 /// A dependency that hangs must not hold a request for ever.
