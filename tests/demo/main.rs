@@ -31,7 +31,7 @@ fn staying(file: &PathBuf) -> Result<(Child, Vec<SocketAddr>), Box<dyn std::erro
         Ok(std::fs::read_to_string(file).ok())
     })?;
     let addresses: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text)?;
-    for name in ["envoy", "envoy_admin", "admin_api", "grpc", "redis", "postgres"] {
+    for name in ["envoy", "envoy_admin", "admin_api", "grpc", "redis", "postgres", "admin_token"] {
         assert!(addresses.contains_key(name), "{name} is missing: {text}");
     }
     let host = |url: &str| {

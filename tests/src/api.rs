@@ -20,7 +20,7 @@ pub const ROOT: &str = "/api/v1";
 /// What signs the callers' tokens.
 pub const SECRET: &str = "a secret for tests, longer than 32 bytes";
 /// 1 January 2100: no token runs out while a test does.
-const EXPIRES_AT_SECS: u64 = 4_102_444_800;
+pub const EXPIRES_AT_SECS: u64 = 4_102_444_800;
 /// So much time for an answer that a busy machine is not taken for a store that hangs.
 const PATIENCE: [(&str, &str); 2] = [("SLUICE_REDIS_TIMEOUT_MS", "8000"), ("SLUICE_CHECK_TIMEOUT_MS", "9000")];
 
@@ -104,9 +104,7 @@ impl Api {
         if claims.get("exp").is_none() {
             claims["exp"] = EXPIRES_AT_SECS.into();
         }
-        let key = EncodingKey::from_secret(SECRET.as_bytes());
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).context("signing a token")?;
-        Ok(self.bearer(&token))
+        Ok(self.bearer(&sign(SECRET, &claims)?))
     }
 
     /// A caller with any text for a token.
@@ -120,6 +118,15 @@ impl Api {
     pub fn nobody(&self) -> Caller {
         Caller { address: self.server.admin_address(), token: None }
     }
+}
+
+/// A token (HS256) with the claims.
+///
+/// # Errors
+/// When it cannot be signed.
+pub fn sign(secret: &str, claims: &Value) -> Result<String> {
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).context("signing a token")
 }
 
 /// Who asks, each time over a connection of its own. Paths are those after `/api/v1`.

@@ -11,7 +11,9 @@ use authz_server::settings::Secret;
 use authz_server::store::{RedisStore, RedisStoreConfig};
 use quota::{Currency, MerchantId};
 use serde::Serialize;
+use serde_json::json;
 
+use crate::api;
 use crate::build;
 use crate::client::{Answer, Call, Client, Protocol, send_once};
 use crate::dirs::{self, RunDir};
@@ -65,6 +67,7 @@ pub struct Stack {
     pub postgres: Postgres,
     pub redis: Redis,
     pub gateway: Gateway,
+    admin_token: String,
     dir: Arc<RunDir>,
 }
 
@@ -78,6 +81,8 @@ pub struct Addresses {
     pub redis: String,
     pub postgres: String,
     pub gateway: String,
+    /// Opens the API under `/api/v1` of `admin_api`, for as long as the stack runs.
+    pub admin_token: String,
 }
 
 impl Stack {
@@ -99,7 +104,9 @@ impl Stack {
         let program = build::server_bin(options.release)?;
         let (redis, postgres) = start_stores(dir, options)?;
         let gateway = Gateway::start()?;
-        let env = server_env(dir, options, &redis, &postgres)?;
+        let mut env = server_env(dir, options, &redis, &postgres)?;
+        let secret = env.entry("JWT_SECRET".to_owned()).or_insert(secret()?).clone();
+        let admin_token = api::sign(&secret, &json!({"sub": "demo", "role": "admin", "exp": api::EXPIRES_AT_SECS}))?;
         let server = Server::start_in(Arc::clone(dir), ServerOptions { program, env, ..ServerOptions::default() })?;
         let mut config = EnvoyConfig::shipped(&filter)?.with_workers(options.workers.max(1));
         config.set_cluster("gateway", gateway.address())?;
@@ -111,7 +118,7 @@ impl Stack {
             change(&mut config)?;
         }
         let envoy = Envoy::start_in(Arc::clone(dir), config)?;
-        Ok(Self { envoy, server, postgres, redis, gateway, dir: Arc::clone(dir) })
+        Ok(Self { envoy, server, postgres, redis, gateway, admin_token, dir: Arc::clone(dir) })
     }
 
     /// Where everything listens.
@@ -125,6 +132,7 @@ impl Stack {
             redis: self.redis.url(),
             postgres: self.postgres.url(),
             gateway: format!("http://{}", self.gateway.address()),
+            admin_token: self.admin_token.clone(),
         }
     }
 
@@ -197,6 +205,13 @@ fn start_stores(dir: &Arc<RunDir>, options: &StackOptions) -> Result<(Redis, Pos
         let postgres = postgres.join().map_err(|_| Failure::new("the thread that started Postgres died"))?;
         Ok((redis?, postgres?))
     })
+}
+
+/// What signs the tokens of this stack: nobody else's opens it.
+fn secret() -> Result<String> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::new(format!("drawing a secret: {error}")))?;
+    Ok(bytes.map(|byte| format!("{byte:02x}")).concat())
 }
 
 fn server_env(

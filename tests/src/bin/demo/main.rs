@@ -138,6 +138,10 @@ fn print_commands(stack: &Stack) {
         println!("  curl -i {}{path} -H 'content-type: application/json' -d '{payment}'", addresses.envoy);
     }
     println!("  curl -s {}/ready", addresses.admin_api);
+    println!("  TOKEN={}", addresses.admin_token);
+    let merchant = payments::MERCHANT;
+    println!("  curl -s -H \"authorization: Bearer $TOKEN\" {}/api/v1/quotas/merchant/{merchant}", addresses.admin_api);
+    println!("  {}/swagger/index.html has every route", addresses.admin_api);
     println!("  curl -s {}/stats/prometheus | grep '^sluice_'", addresses.envoy_admin);
     println!("Switch a route: change a copy of this file, then rename it over the original");
     println!("  {}", stack.dir().join("routes/routes.yaml").display());
