@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::header::{ACCEPT, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
@@ -43,7 +43,12 @@ pub enum HttpError {
     Timeout { url: String, within: Duration },
     /// Another status than 200. A redirect is one as well: it is not followed.
     #[error("{url}: answered with status {status}")]
-    Status { url: String, status: u16 },
+    Status {
+        url: String,
+        status: u16,
+        /// Whether the answer says that its body is JSON, as a service's own answers are and few proxies' are.
+        is_json: bool,
+    },
     /// A body above the caller's bound.
     #[error("{url}: the answer has more than {bytes_max} bytes")]
     TooLarge { url: String, bytes_max: usize },
@@ -114,7 +119,8 @@ impl Client {
         let broken = |problem: String| HttpError::Connection { url: url.to_owned(), problem };
         let response = self.pool.request(request).await.map_err(|error| broken(chain(&error)))?;
         if response.status() != StatusCode::OK {
-            return Err(HttpError::Status { url: url.to_owned(), status: response.status().as_u16() });
+            let (status, is_json) = (response.status().as_u16(), is_json(response.headers()));
+            return Err(HttpError::Status { url: url.to_owned(), status, is_json });
         }
         match Limited::new(response.into_body(), bytes_max).collect().await {
             Ok(body) => Ok(body.to_bytes()),
@@ -148,6 +154,13 @@ fn request(url: &str) -> Result<Request<Empty<Bytes>>, &'static str> {
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
     Ok(request)
+}
+
+/// Whether the body is `application/json` or, as RFC 9457 has it, `application/problem+json`.
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    ["application/json", "application/problem+json"].iter().any(|json| essence.eq_ignore_ascii_case(json))
 }
 
 /// Scheme, host and path: a query or a password in a URL belongs in no log.

@@ -94,6 +94,7 @@ pub struct Metrics {
     registry: Registry,
     operations: Family<[Label; 2], Counter>,
     replays: Counter,
+    over_captures: Counter,
     check_seconds: Histogram,
     store_errors: Family<[Label; 1], Counter>,
     journal_rows: Counter,
@@ -138,6 +139,7 @@ impl Metrics {
             registry: Registry::default(),
             operations: Family::default(),
             replays: Counter::default(),
+            over_captures: Counter::default(),
             check_seconds: Histogram::new(buckets),
             store_errors: Family::default(),
             journal_rows: Counter::default(),
@@ -179,6 +181,11 @@ impl Metrics {
         if replay {
             self.replays.inc();
         }
+    }
+
+    /// An order's captures went beyond its hold.
+    pub fn over_capture(&self) {
+        self.over_captures.inc();
     }
 
     /// One check took this long, its store call included.
@@ -280,6 +287,7 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("quota_operations", "Decisions by action and code", self.operations.clone());
         r.register("quota_replays", "Decisions that repeated an earlier answer", self.replays.clone());
+        r.register("sluice_over_captures", "Captures beyond their hold", self.over_captures.clone());
         r.register("sluice_check_seconds", "Time of one check in seconds", self.check_seconds.clone());
         r.register("sluice_store_errors", "Store calls that failed", self.store_errors.clone());
     }

@@ -60,12 +60,13 @@ impl<T> Delays<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timer {
     period_ms: u32,
-    next_ms: u64,
+    /// When the next tick comes, where that is known.
+    next_ms: Option<u64>,
 }
 
 impl Default for Timer {
     fn default() -> Self {
-        Self { period_ms: TICK_MS, next_ms: 0 }
+        Self { period_ms: TICK_MS, next_ms: None }
     }
 }
 
@@ -76,10 +77,14 @@ impl Timer {
         self.period_ms
     }
 
-    /// Something is due. Gives the period to set, where the next tick would come too late.
-    pub fn hasten(&mut self, now_ms: u64, due_ms: u64) -> Option<u32> {
-        let late = due_ms < self.next_ms || self.next_ms <= now_ms;
-        late.then(|| self.set(now_ms, Some(due_ms)))
+    /// Something more waits; `next_due_ms` is the earliest of all that waits. Gives the period to set, where the next tick would
+    /// come too late. A tick that is overdue is left alone for one whole [`TICK_MS`]: it comes in this turn of the proxy's loop,
+    /// and each setting counts anew, so that one payment after the other would push it back.
+    pub fn hasten(&mut self, now_ms: u64, next_due_ms: u64) -> Option<u32> {
+        // No period is shorter than a millisecond.
+        let soonest = next_due_ms.max(now_ms.saturating_add(1));
+        let late = |next: u64| soonest < next || next.saturating_add(u64::from(TICK_MS)) <= now_ms;
+        self.next_ms.is_none_or(late).then(|| self.set(now_ms, Some(next_due_ms)))
     }
 
     /// The timer has ticked, and `next` is due after it. Gives the period to set, where it changes.
@@ -92,7 +97,7 @@ impl Timer {
     fn set(&mut self, now_ms: u64, next: Option<u64>) -> u32 {
         let wait = next.map_or(u64::from(TICK_MS), |due| due.saturating_sub(now_ms));
         self.period_ms = u32::try_from(wait).unwrap_or(TICK_MS).clamp(1, TICK_MS);
-        self.next_ms = now_ms.saturating_add(u64::from(self.period_ms));
+        self.next_ms = Some(now_ms.saturating_add(u64::from(self.period_ms)));
         self.period_ms
     }
 }
@@ -139,5 +144,23 @@ mod tests {
         assert_eq!(timer.hasten(1_500, 1_651), None);
         assert_eq!(timer.hasten(1_500, 1_650), Some(150));
         assert_eq!(timer.hasten(9_999, 20_000), Some(TICK_MS), "a tick that never came");
+    }
+
+    /// A proxy whose loop is busy comes to its timers late, and meanwhile payments that may wait longer keep coming.
+    #[test]
+    fn payments_that_wait_longer_do_not_push_an_overdue_tick_back() {
+        let (mut delays, mut timer) = (Delays::default(), Timer::default());
+        let mut period_set = |delays: &mut Delays<()>, now_ms, due_ms, stream| {
+            assert!(delays.put(due_ms, stream, ()));
+            timer.hasten(now_ms, delays.next().unwrap())
+        };
+        assert_eq!(period_set(&mut delays, 1_000, 1_010, 0), Some(10));
+        for (now_ms, stream) in (1_001..1_260).zip(1..) {
+            assert_eq!(period_set(&mut delays, now_ms, now_ms + 30_000, stream), None, "{now_ms}");
+        }
+        // A tick that has not come for so long was never set: now for the one that is due, not for those that follow.
+        assert_eq!(period_set(&mut delays, 1_260, 31_260, 1_000), Some(1));
+        assert_eq!(period_set(&mut delays, 1_260, 31_260, 1_001), None);
+        assert_eq!(period_set(&mut delays, 1_261, 31_261, 1_002), None);
     }
 }

@@ -51,8 +51,8 @@ enum Phase {
     /// Admitted, and held back for a while.
     Delayed { rule: Arc<Rule>, attempt: Attempt },
     /// The request went to the gateway, whose answer decides what the server is told. `changed` says that what was asked
-    /// before has, or may have, changed something.
-    Forwarded { rule: Arc<Rule>, attempt: Attempt, changed: bool, captured: Captured },
+    /// before has, or may have, changed something; `began_well` that the answer's headers said a success.
+    Forwarded { rule: Arc<Rule>, attempt: Attempt, changed: bool, captured: Captured, began_well: bool },
     /// The proxy answered; nothing may go to the gateway any more.
     Refused,
     /// The stream is over, or its charge is settled.
@@ -111,6 +111,22 @@ impl Stream {
     #[must_use]
     pub fn is_forwarded(&self) -> bool {
         matches!(self.phase, Phase::Forwarded { .. })
+    }
+
+    /// Whether [`Event::ResponseHeaders`] is wanted for a success as well: one that is a capture stays one whatever the client
+    /// does during the answer.
+    #[must_use]
+    pub fn awaits_capture(&self) -> bool {
+        match &self.phase {
+            Phase::Forwarded { rule, .. } => ending::captures(rule),
+            Phase::New
+            | Phase::Passing
+            | Phase::Collecting { .. }
+            | Phase::Pending { .. }
+            | Phase::Delayed { .. }
+            | Phase::Refused
+            | Phase::Done => false,
+        }
     }
 
     /// The header of the gateway's answer whose values [`Event::ResponseHeaders`] takes, in lower case.

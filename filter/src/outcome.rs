@@ -13,6 +13,21 @@ pub struct Ending {
     pub tries: Option<u64>,
 }
 
+impl Ending {
+    /// Whether the gateway says that it did what was asked.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self.status, Some(200..=299))
+    }
+
+    /// Whether the gateway's answer can be trusted to be its own and whole, as far as the proxy got it: what went wrong, if
+    /// anything, went wrong on the client's side.
+    #[must_use]
+    pub const fn is_sound_upstream(self) -> bool {
+        self.flags & (UNKNOWN | UNREACHED) & !DOWNSTREAM == 0
+    }
+}
+
 /// Why a charge is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -42,7 +57,8 @@ impl Reason {
 /// What to do with the charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The payment was made, or the rule keeps such answers.
+    /// The charge stays: the payment was made, or the rule does not void such answers. Only a success
+    /// ([`Ending::is_success`]) says that something was done.
     Keep,
     /// The payment was not made.
     Void(Reason),
@@ -91,6 +107,17 @@ pub const UNKNOWN: u64 = bits([
     22, // DT, the connection lived too long
     23, // UPE, the gateway broke the protocol
     28, // DR, the client reset the stream
+]);
+
+/// Those of [`UNKNOWN`] that the client's side of the stream alone brings about. A client can cause them as it likes, after the
+/// gateway has said what it did.
+pub const DOWNSTREAM: u64 = bits([
+    14, // DC
+    16, // SI
+    18, // DPE
+    19, // UMSDR
+    22, // DT
+    28, // DR
 ]);
 
 /// The gateway's own "no answer in time": as unknown as the proxy's.
@@ -158,5 +185,24 @@ mod tests {
             assert_eq!(judge(void_on, ending), *expected, "{ending:?}");
         }
         assert_eq!(UNREACHED & UNKNOWN, 0);
+        assert_eq!(DOWNSTREAM & !UNKNOWN, 0);
+    }
+
+    #[test]
+    fn what_goes_wrong_on_the_clients_side_alone_leaves_the_gateways_word() {
+        let sound = |flags| Ending { flags, ..Ending::default() }.is_sound_upstream();
+        for bit in 0..u64::BITS {
+            let flags = 1 << bit;
+            let harmless = flags & (UNKNOWN | UNREACHED) == 0;
+            let downstream = [14, 16, 18, 19, 22, 28].contains(&bit);
+            assert_eq!(sound(flags), harmless || downstream, "{bit}");
+            assert_eq!(sound(flags | DOWNSTREAM), harmless || downstream, "{bit}");
+        }
+        assert!(!sound(UNKNOWN), "flags that could not be read");
+        for (status, success) in
+            [(None, false), (Some(199), false), (Some(200), true), (Some(299), true), (Some(300), false)]
+        {
+            assert_eq!(Ending { status, ..Ending::default() }.is_success(), success, "{status:?}");
+        }
     }
 }

@@ -149,6 +149,12 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// The window limits that no charge passes.
+    #[must_use]
+    pub fn hard_limits(&self) -> Limits {
+        self.pace.map_or(self.limits, |pace| pace.ceiling)
+    }
+
     /// A charge under a policy; without one it is refused.
     #[must_use]
     pub fn under(policy: Option<&Policy>, amount: AmountMinor, currency: Currency, channel: Option<&Channel>) -> Self {
@@ -214,6 +220,9 @@ pub struct Settle {
     pub last: bool,
     /// By how many percent of the hold all its captures may exceed it; 0 to 100.
     pub over_capture_percent: u8,
+    /// The gateway has captured already: the money has moved, so it is taken whatever its amount, also from a hold that has
+    /// ended, and consumed in the windows of now.
+    pub reported: bool,
 }
 
 /// A refund and the limits in force for it.

@@ -18,15 +18,25 @@ use crate::{
 pub fn decide(account: Option<&Account>, order: Option<&Order>, backlog: u64, command: &Command) -> Outcome {
     let stored = account.copied().unwrap_or_default();
     let known = order.filter(|order| u64::from(order.expires_at_secs) > command.time_secs());
+    let recalled = command.history.as_deref().and_then(|past| recall(known, past));
     let case = Case {
         command,
         exists: account.is_some(),
         stored,
         account: stored.rolled(command.windows),
-        order: known.or(command.history.as_deref()),
+        order: recalled.as_ref().or(known),
         backlog,
     };
-    case.outcome(case.verdict())
+    case.outcome(case.bounded(case.verdict()))
+}
+
+/// The order as the journal knows it, for one that is not known; attempts that were voided meanwhile stay so.
+fn recall(known: Option<&Order>, past: &Order) -> Option<Order> {
+    match known {
+        None => Some(past.clone()),
+        Some(order) if order.was_never_charged() => Some(Order { voided: order.voided.clone(), ..past.clone() }),
+        Some(_) => None,
+    }
 }
 
 /// A command with the state that it meets.
@@ -98,6 +108,21 @@ impl<'a> Case<'a> {
             Action::Initialize => self.initialize(),
             Action::Roll => self.roll(),
         }
+    }
+
+    /// When no more events are taken, what would be refused is not even said why, and an attempt that nobody knows leaves its
+    /// tombstone without an event: callers must not be able to fill Redis with either.
+    fn bounded(&self, verdict: Verdict) -> Verdict {
+        let refused = verdict.code.http_status() != 200;
+        if !verdict.journal || !(refused || verdict.code == Code::Tombstoned) || !self.is_full() {
+            return verdict;
+        }
+        let code = if refused { Code::BacklogFull } else { verdict.code };
+        Verdict { code, ..verdict.unheard() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.backlog >= u64::from(self.command.backlog_max)
     }
 
     /// An answer that changes nothing.

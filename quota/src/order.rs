@@ -11,6 +11,9 @@ pub const ATTEMPTS_MAX: usize = 32;
 /// Captures and refunds that an order takes; beside them the one that ends its hold is always taken.
 pub const OPERATIONS_MAX: usize = 32;
 
+/// The same for captures that are reported after the gateway has made them.
+pub(crate) const REPORTED_OPERATIONS_MAX: usize = 64;
+
 /// How an order stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -199,6 +202,18 @@ impl Order {
             OrderState::Held => self.amount.get().saturating_sub(self.settled),
             OrderState::Open | OrderState::Charged | OrderState::Settled | OrderState::Voided => 0,
         }
+    }
+
+    /// Whether all that is known are attempts that are to be refused: of the order itself nothing can be said.
+    #[must_use]
+    pub fn was_never_charged(&self) -> bool {
+        self.state == OrderState::Open && self.amount == AmountMinor::ZERO
+    }
+
+    /// Whether the store has nothing to say of the order any more at `now_secs` (seconds since the epoch).
+    #[must_use]
+    pub fn is_forgotten(&self, now_secs: i64) -> bool {
+        i64::from(self.expires_at_secs) <= now_secs || self.was_never_charged()
     }
 
     /// Whether voiding its last attempt returns the charge: nothing was captured or refunded of it.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period};
+use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period, WindowIds};
 
 pub use book::PolicyBook;
 pub use diff::policy_diff;
@@ -138,6 +138,9 @@ pub struct Policy {
     /// Names the document that the policy came from, and its exact content.
     pub version: Arc<str>,
     pub calendar: Calendar,
+    /// Whether the calendar is the account's own. A policy that stands in for one that could not be had does not know it, and
+    /// must not move the account's windows: an id that a wrong zone gave would open a second day.
+    pub calendar_known: bool,
     pub single_min: AmountMinor,
     pub single_max: AmountMinor,
     pub limits: Limits,
@@ -158,6 +161,7 @@ impl Policy {
         Self {
             version,
             calendar: Calendar::UTC,
+            calendar_known: true,
             single_min: AmountMinor::ZERO,
             single_max: AmountMinor::MAX,
             limits: Limits::UNLIMITED,
@@ -167,6 +171,13 @@ impl Policy {
             allowed_channels: None,
             allowed_currencies: None,
         }
+    }
+
+    /// The windows that `now_ms` (milliseconds since the epoch) falls into. Without a calendar that is the account's own they
+    /// are those of [`WindowIds::default`], by which windows stay as they are stored.
+    #[must_use]
+    pub fn windows_at(&self, now_ms: i64) -> WindowIds {
+        if self.calendar_known { self.calendar.windows_at(now_ms) } else { WindowIds::default() }
     }
 
     /// Whether the policy refuses anything at all.

@@ -36,14 +36,23 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// The prediction around the record of a (dry) charge of `amount` at `now_ms` (milliseconds since the epoch).
+    /// The prediction around the record of a (dry) charge of `amount` at `now_ms` (milliseconds since the epoch). `hard` are the
+    /// limits that no payment passes: `limits` themselves, or the ceiling of a policy that paces payments past them.
     #[must_use]
-    pub fn of(record: &Record, amount: AmountMinor, limits: &Limits, calendar: &Calendar, now_ms: i64) -> Self {
+    pub fn of(
+        record: &Record,
+        amount: AmountMinor,
+        limits: &Limits,
+        hard: &Limits,
+        calendar: &Calendar,
+        now_ms: i64,
+    ) -> Self {
         let set = LimitName::ALL.into_iter().filter(|limit| limit.max(limits) != AmountMinor::MAX.get());
         let outlooks: Vec<Outlook> = set.map(|limit| outlook(limit, record, limits, calendar, now_ms)).collect();
         let fitting = outlooks.iter().filter_map(|outlook| {
             let (before, _) = outlook.limit.used(record);
-            fits(outlook.limit, outlook.max.saturating_sub(before), amount).map(|fits| (fits, outlook.limit))
+            fits(outlook.limit, outlook.limit.max(hard).saturating_sub(before), amount)
+                .map(|fits| (fits, outlook.limit))
         });
         // The first of the smallest: `min_by_key` keeps the first of equals.
         let least = fitting.min_by_key(|(fits, _)| *fits);
@@ -134,8 +143,14 @@ mod tests {
         ];
         for (row, (limits, used, count, size, hours, fits, binding, exhausted)) in table.into_iter().enumerate() {
             let now_ms = day + hours * HOUR_MS;
-            let prediction =
-                Prediction::of(&record(used, size, count, now_ms), amount(size), &limits, &Calendar::UTC, now_ms);
+            let prediction = Prediction::of(
+                &record(used, size, count, now_ms),
+                amount(size),
+                &limits,
+                &limits,
+                &Calendar::UTC,
+                now_ms,
+            );
             assert_eq!((prediction.fits, prediction.binding), (fits, binding), "row {row}");
             let left = prediction.exhausted_at_ms.map(|at| (at - now_ms) / HOUR_MS);
             assert_eq!(left, exhausted, "row {row}");

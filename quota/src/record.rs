@@ -77,6 +77,12 @@ impl Record {
         }
     }
 
+    /// Whether the order's captures are together more than its hold was.
+    #[must_use]
+    pub fn is_over_captured(&self) -> bool {
+        self.order.settled > self.order.amount
+    }
+
     /// The figures of one kind of window.
     #[must_use]
     pub const fn of(&self, period: Period) -> WindowFigures {

@@ -197,7 +197,10 @@ mod tests {
             // A date that never was.
             ("Pacific/Apia", 0, "2011-12-30T09:59:59Z", 20111229),
             ("Pacific/Apia", 0, "2011-12-30T10:00:00Z", 20111231),
-            ("Pacific/Apia", 6, "2011-12-30T15:59:59Z", 20111229),
+            // With a cut-off, the hours from the skip to the cut-off are a short business day of that date.
+            ("Pacific/Apia", 6, "2011-12-30T09:59:59Z", 20111229),
+            ("Pacific/Apia", 6, "2011-12-30T10:00:00Z", 20111230),
+            ("Pacific/Apia", 6, "2011-12-30T15:59:59Z", 20111230),
             ("Pacific/Apia", 6, "2011-12-30T16:00:00Z", 20111231),
             // Leap days, with and without a cut-off, and a year that has none.
             ("UTC", 0, "2028-02-29T12:00:00Z", 20280229),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::client::Call;
-use e2e::{Failure, Result, wait};
+use e2e::{Failure, Result, Service, wait};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, SECRET, WITHIN, ask, field, token};
@@ -11,6 +11,16 @@ use crate::keys::sha256;
 
 const TOKENS: &str = "/api/v1/access-tokens";
 const STATS: &str = "/api/v1/usage-logs/stats";
+
+/// What may be posted there, for whoever may.
+fn body(path: &str) -> Value {
+    match path {
+        "/api/v1/limit-policies" => json!({"policy": {"daily_limit": 5_000}}),
+        "/api/v1/policy-overrides" => json!({"merchant_id": "m-1", "daily_limit": 9_000, "reason": "a sale",
+            "effective_date": "2090-01-01T00:00:00Z", "expiry_date": "2090-01-02T00:00:00Z"}),
+        _ => json!({"name": "n", "role": "operator"}),
+    }
+}
 
 /// Makes a token: its text and its id.
 async fn make(bench: &Bench, new: &Value) -> Result<(String, String)> {
@@ -62,10 +72,15 @@ async fn a_token_does_what_its_scope_says() -> Result<()> {
         // No token makes tokens, an administrator's neither.
         (&admin, "GET", TOKENS, 403),
         (&admin, "POST", TOKENS, 403),
+        // Nor drafts what its maker could then approve as another person.
+        (&admin, "GET", "/api/v1/limit-policies", 200),
+        (&admin, "POST", "/api/v1/limit-policies", 403),
+        (&operator, "POST", "/api/v1/limit-policies", 403),
+        (&admin, "POST", "/api/v1/policy-overrides", 403),
     ];
     for (token, method, path, status) in table {
         let call = match method {
-            "POST" => Call::post_json(path, json!({"name": "n", "role": "operator"}).to_string()),
+            "POST" => Call::post_json(path, body(path).to_string()),
             method => Call::new(method, path),
         };
         let answer = ask(&bench.server, call, token).await?;
@@ -76,6 +91,8 @@ async fn a_token_does_what_its_scope_says() -> Result<()> {
         (json!({"name": "n", "role": "root"}), "role"),
         (json!({"name": "n", "role": "merchant"}), "merchant_id"),
         (json!({"name": "n", "role": "admin", "permissions": ["tokens:manage"]}), "permissions"),
+        (json!({"name": "n", "role": "admin", "permissions": ["policies:write"]}), "permissions"),
+        (json!({"name": "n", "role": "admin", "permissions": ["alerts:read"]}), "permissions[0]"),
         (json!({"name": "n", "role": "admin", "created_by": "me"}), "created_by"),
         (json!({"name": "n", "role": "admin", "expires_at": "2020-01-01T00:00:00Z"}), "expires_at"),
         (json!({"name": "n", "role": "admin", "expires_at": 5}), "expires_at"),
@@ -185,6 +202,20 @@ async fn tokens_are_listed_in_pages() -> Result<()> {
     for query in ["?limit=0", "?limit=201", "?limit=x", "?cursor=x", "?page=2", "?active=1"] {
         let answer = bench.get(&format!("{TOKENS}{query}"), &admin).await?;
         assert_eq!(answer.status, 400, "{query}: {}", answer.json());
+    }
+    Ok(())
+}
+
+/// What only begins like a token is refused without asking anybody, the database neither.
+#[tokio::test]
+async fn a_text_that_is_no_token_is_not_looked_up() -> Result<()> {
+    let mut bench = Bench::start()?;
+    let (text, _) = make(&bench, &json!({"name": "a", "role": "operator"})).await?;
+    bench.postgres.stop()?;
+    let unknown = format!("slc_{}", "A".repeat(43));
+    for (text, status) in [("slc_", 401), (&text[..46], 401), (&format!("{text}A"), 401), (&unknown, 503)] {
+        let answer = bench.get(STATS, text).await?;
+        assert_eq!(answer.status, status, "{text}: {}", answer.json());
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What is read, and how much of it; how often a caller may ask.
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use e2e::Result;
 use e2e::client::{Call, Part, Protocol, send_once};
 use serde_json::json;
@@ -7,7 +9,21 @@ use serde_json::json;
 use crate::bench::{Bench, SECRET, ask, field, token};
 use crate::keys::{Signer, claims, with};
 
+const BATCH: &str = "/api/v1/quotas/batch";
 const TOKENS: &str = "/api/v1/access-tokens";
+
+fn cursor(place: &serde_json::Value) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(place.to_string())
+}
+
+/// A policy that is good but for these fields.
+fn policy(more: serde_json::Value) -> Call {
+    let mut body = json!({"policy": {"daily_limit": 5_000}});
+    if let (Some(policy), serde_json::Value::Object(more)) = (body["policy"].as_object_mut(), more) {
+        policy.extend(more);
+    }
+    Call::post_json("/api/v1/limit-policies", body.to_string())
+}
 
 #[tokio::test]
 async fn what_cannot_be_read_is_refused_as_a_problem() -> Result<()> {
@@ -20,6 +36,8 @@ async fn what_cannot_be_read_is_refused_as_a_problem() -> Result<()> {
     let (half, rest) = large.split_at(512);
     let chunks = text(half).part(Part::Data(rest.to_owned().into()));
     let get = |path: &str| Call::new("GET", path);
+    let at_year_300_000 =
+        json!([9_224_318_016_000_000_000_i64 - 1_000_000_000_000_000_000, "00000000-0000-0000-0000-000000000000"]);
     let table = [
         (text(""), 400, "BAD_REQUEST", ""),
         (text("{"), 400, "BAD_REQUEST", ""),
@@ -50,6 +68,31 @@ async fn what_cannot_be_read_is_refused_as_a_problem() -> Result<()> {
         (get("/api/v1/usage-logs/merchant/m?merchant_id=n"), 400, "BAD_REQUEST", "merchant_id"),
         (get("/api/v1/usage-logs/merchant/m?format=csv&limit=5"), 400, "BAD_REQUEST", "limit"),
         (get("/api/v1/usage-logs/stats?from=2020-01-01T00:00:00Z"), 400, "BAD_REQUEST", "from"),
+        (get("/api/v1/usage-logs/stats?from=-0001-01-01T00:00:00Z"), 400, "BAD_REQUEST", "from"),
+        (get("/api/v1/usage-logs/stats?to=%2B200000-01-01T00:00:00Z"), 400, "BAD_REQUEST", "to"),
+        (get("/api/v1/usage-logs/merchant/m?from=0000-12-31T00:00:00Z"), 400, "BAD_REQUEST", "from"),
+        (get("/api/v1/usage-logs/merchant/m?to=%2B10000-01-01T00:00:00Z"), 400, "BAD_REQUEST", "to"),
+        (
+            get(&format!("/api/v1/usage-logs/merchant/m?cursor={}", cursor(&at_year_300_000))),
+            400,
+            "BAD_REQUEST",
+            "cursor",
+        ),
+        (get(&format!("/api/v1/access-tokens?cursor={}", cursor(&at_year_300_000))), 400, "BAD_REQUEST", "cursor"),
+        (get(&format!("/api/v1/quotas/list?cursor={}", cursor(&json!(["m\0", "USD"])))), 400, "BAD_REQUEST", "cursor"),
+        (get("/api/v1/settings/history?key=%00"), 400, "BAD_REQUEST", "key"),
+        (get("/api/v1/settings/history?key=a%20b"), 400, "BAD_REQUEST", "key"),
+        (get("/api/v1/limit-policies?merchant_id=a%00"), 400, "BAD_REQUEST", "merchant_id"),
+        (policy(json!({"metadata": {"a": ["x\0"]}})), 400, "BAD_REQUEST", "policy.metadata.a[0]"),
+        (policy(json!({"remarks": "\0"})), 400, "BAD_REQUEST", "policy.remarks"),
+        (policy(json!({"effective_date": "0000-01-01T00:00:00Z"})), 400, "BAD_REQUEST", "effective_date"),
+        (policy(json!({"expiry_date": "+262000-01-01T00:00:00Z"})), 400, "BAD_REQUEST", "expiry_date"),
+        (
+            json(json!({"name": "a", "role": "admin", "expires_at": "+262000-01-01T00:00:00Z"})),
+            400,
+            "BAD_REQUEST",
+            "expires_at",
+        ),
         (get("/api/v1/nothing"), 404, "NOT_FOUND", ""),
         (Call::new("PATCH", TOKENS), 405, "METHOD_NOT_ALLOWED", ""),
     ];
@@ -68,6 +111,23 @@ async fn what_cannot_be_read_is_refused_as_a_problem() -> Result<()> {
     let answer = ask(&bench.server, endless, &admin).await;
     assert!(answer.as_ref().map_or(true, |answer| answer.status == 431), "{answer:?}");
     assert_eq!(ask(&bench.server, get(TOKENS), &admin).await?.status, 200);
+    Ok(())
+}
+
+/// A batch is as many requests as it has operations, however it comes out.
+#[tokio::test]
+async fn a_batch_counts_as_its_operations() -> Result<()> {
+    let bench = Bench::with(&[("JWT_SECRET", SECRET), ("SLUICE_ADMIN_RATE_PER_MINUTE", "10")])?;
+    let admin = token("admin")?;
+    let check = json!({"action": "check", "merchant_id": "m", "currency": "USD", "amount": 500});
+    let batch = |count: usize| json!({"operations": vec![check.clone(); count]});
+    let answer = bench.post(BATCH, &admin, &batch(11)).await?;
+    assert_eq!((answer.status, field(&answer, "/field").as_str()), (400, "operations"), "{}", answer.json());
+    let statuses = [(8, 200), (2, 429)];
+    for (count, status) in statuses {
+        let answer = bench.post(BATCH, &admin, &batch(count)).await?;
+        assert_eq!(answer.status, status, "{count}: {}", answer.json());
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 mod access;
 mod bench;
 mod bounds;
+mod corrections;
 mod idempotency;
 mod jwt;
 mod keys;

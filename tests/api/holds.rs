@@ -10,6 +10,7 @@ use crate::suite::Suite;
 pub(crate) fn add(suite: &mut Suite) {
     suite.add("holds::a_hold_is_captured_in_parts_and_refunded", captured_in_parts);
     suite.add("holds::a_capture_may_exceed_its_hold_by_the_policys_percentage", beyond_the_hold);
+    suite.add("holds::an_operation_on_an_order_is_under_its_channels_policy", under_the_channels_policy);
     suite.add("holds::a_void_returns_what_is_held", voids);
     suite.add("holds::a_release_is_a_void_or_a_refund", releases);
     suite.add("holds::an_order_that_nobody_charged_is_unknown", unknown_orders);
@@ -116,6 +117,44 @@ async fn beyond_the_hold(api: &Api) -> Result<()> {
         200,
         &json!({"amount": 10_000, "daily_used": 21_000, "pending_amount": 0}),
     );
+    Ok(())
+}
+
+async fn under_the_channels_policy(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let m = "by-channel";
+    let wallet = |mut body: Value| {
+        body["channel"] = "wallet".into();
+        body
+    };
+    for order_no in ["1", "2"] {
+        let held = ana.post("/quotas/hold", &wallet(charge(m, order_no, 10_000))).await?;
+        expect(&held, 200, &json!({"code": "ADMITTED"}));
+    }
+    let more = json!({"amount": 11_000});
+    expect(&on(&ana, "settle", m, "1", more.clone()).await?, 403, &json!({"code": "CAPTURE_EXCEEDS_HOLD"}));
+    expect(&on(&ana, "settle", m, "1", wallet(more)).await?, 200, &json!({"code": "APPLIED", "amount": 11_000}));
+    for (operation, other) in [
+        ("settle", json!({"channel": "no channel"})),
+        ("void", json!({"channel": ""})),
+        ("release", json!({"channel": "no channel"})),
+        ("refund", json!({"channel": "no channel", "refund_no": "r0"})),
+    ] {
+        expect(&on(&ana, operation, m, "1", other).await?, 400, &json!({"field": "channel"}));
+    }
+    let returned = |number: &str, amount: u64| json!({"refund_no": number, "amount": amount});
+    for operation in ["refund", "release"] {
+        let answer = on(&ana, operation, m, "1", wallet(returned("r1", 501))).await?;
+        expect(&answer, 429, &json!({"code": "REFUND_DAILY"}));
+    }
+    expect(&on(&ana, "refund", m, "1", wallet(returned("r1", 300))).await?, 200, &json!({"refunded_today": 300}));
+    expect(&on(&ana, "release", m, "1", wallet(returned("r2", 200))).await?, 200, &json!({"refunded_today": 500}));
+    let spent = on(&ana, "refund", m, "1", wallet(returned("r3", 1))).await?;
+    expect(&spent, 429, &json!({"code": "REFUND_DAILY"}));
+    expect(&on(&ana, "refund", m, "1", returned("r3", 600)).await?, 200, &json!({"refunded_today": 1_100}));
+    expect(&on(&ana, "void", m, "2", wallet(json!({}))).await?, 200, &json!({"code": "VOIDED"}));
+    let logged = crate::usage_logs::of_order(&ana, m, "2", 2).await?;
+    assert!(logged.iter().all(|row| row["channel"] == "wallet"), "{logged:?}");
     Ok(())
 }
 

@@ -30,6 +30,9 @@ merchants:
     allowed_currencies: [USD, EUR]
     channels:
       wallet: {single_max: 500}
+  by-channel:
+    channels:
+      wallet: {over_capture_percent: 10, refund_daily_amount: 500}
   paced:
     daily_amount: 1000
     breach: {throttle: {per_minute: 1, burst: 1, delay_ms_max: 0, ceiling_percent: 300}}

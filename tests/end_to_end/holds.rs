@@ -6,12 +6,15 @@ use std::time::Duration;
 use e2e::client::{Call, Protocol};
 use e2e::gateway::HEADER;
 use e2e::stack::Stack;
-use e2e::{Context, Result, wait};
+use e2e::{Context, Failure, Result, wait};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::books::{Entry, books_agree};
 use crate::logs::outcome;
-use crate::suite::Suite;
+use crate::suite::{Suite, patient};
 
 /// A confirmation follows the answer to its request, and is sent again where it got no answer.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
@@ -97,6 +100,8 @@ fn captured_and_refunded() -> Vec<Step> {
             .gateway("fail-500", 500),
         done("nobody can tell", CAPTURE, capture("c-2", 1_000, true), "unknown", (6_000, 1, 4_000, 0))
             .gateway("status-504", 504),
+        done("a conflict is no capture", CAPTURE, capture("c-2", 1_000, true), "unknown", (6_000, 1, 4_000, 0))
+            .gateway("conflict-409", 409),
         done(
             "the gateway captures more, and the rest comes back",
             CAPTURE,
@@ -116,6 +121,14 @@ fn captured_and_refunded() -> Vec<Step> {
             .gateway("fail-402", 402),
         done("nobody can tell: it stays reserved", REFUND, refund("r-2", 500), "unknown", (2_500, 1, 0, 1_500))
             .gateway("status-504", 504),
+        done(
+            "declined with a conflict, it gives nothing back",
+            REFUND,
+            refund("r-2", 500),
+            "unknown",
+            (2_500, 1, 0, 1_500),
+        )
+        .gateway("conflict-409", 409),
         done("then it is made", REFUND, refund("r-2", 500), "refunded", (2_000, 1, 0, 1_500)),
         done("all that is left", REFUND, json!({"refund_no": "r-3"}), "refunded", (0, 1, 0, 3_500)),
     ]
@@ -138,6 +151,8 @@ fn voided() -> Vec<Step> {
         ),
         done("the void fails at the gateway", VOID, json!({}), "unchanged", (5_000, 1, 5_000, 0))
             .gateway("fail-500", 500),
+        done("a conflict leaves the hold", VOID, json!({}), "unknown", (5_000, 1, 5_000, 0))
+            .gateway("conflict-409", 409),
         done("voided", VOID, json!({}), "order_voided", (0, 0, 0, 0)),
         done("the same again changes nothing", VOID, json!({}), "order_voided", (0, 0, 0, 0)),
         refused("nothing is left to capture", CAPTURE, capture("c", 1, true), 409, "ORDER_CLOSED", (0, 0, 0, 0)),
@@ -149,7 +164,11 @@ fn voided() -> Vec<Step> {
 fn sold() -> Vec<Step> {
     vec![
         done("fails at the gateway", SALE, json!({"amount": 4_000}), "voided", (0, 0, 0, 0)).gateway("fail-500", 500),
+        done("a conflict leaves the hold open", SALE, json!({"amount": 4_000}), "unknown", (4_000, 1, 4_000, 0))
+            .gateway("conflict-409", 409),
         done("sold for less than was held", SALE, json!({"amount": 4_000}), "settled", (2_500, 1, 0, 0))
+            .gateway("captures-2500", 200),
+        done("the same again counts once", SALE, json!({"amount": 4_000}), "settled", (2_500, 1, 0, 0))
             .gateway("captures-2500", 200),
         refused("with another amount", SALE, json!({"amount": 4_001}), 409, "IDEMPOTENCY_CONFLICT", (2_500, 1, 0, 0)),
         done("half of it back", REFUND, refund("r-1", 1_000), "refunded", (1_500, 1, 0, 1_000)),
@@ -183,6 +202,8 @@ pub(crate) fn add(suite: &mut Suite) {
         ("unsold", sold_for_nothing),
         ("checked", checked),
     ];
+    suite.owned("holds::a_sale_that_is_tried_again_is_not_lost", patient(), a_sale_is_tried_again);
+    suite.shared("holds::a_client_that_leaves_during_the_answer_undoes_no_capture", a_client_leaves_during_the_answer);
     for protocol in Protocol::BOTH {
         for (name, steps) in flows {
             suite.shared(format!("holds::{name}::{protocol:?}"), async move |stack: &Stack| {
@@ -255,6 +276,57 @@ async fn figures_become(stack: &Stack, merchant: &str, expected: Figures) -> Res
             Err(failure.while_doing(format!("waiting for {expected:?}, last {last:?}")))
         }
     }
+}
+
+/// The gateway answers a sale that comes again as it did the first time, and so does the server what it is told of it: nobody
+/// has to look at an order that is in order.
+async fn a_sale_is_tried_again(stack: &mut Stack) -> Result<()> {
+    for (number, protocol) in (1_u32..).zip(Protocol::BOTH) {
+        let merchant = format!("sale-{protocol:?}");
+        let order = format!("{merchant}-1");
+        // The gateway says how much it captured, or it does not.
+        let again = done("again", SALE, json!({"amount": 4_000}), "settled", (4_000, 1, 0, 0));
+        let said =
+            done("again", SALE, json!({"amount": 4_000}), "settled", (4_000, 1, 0, 0)).gateway("captures-4000", 200);
+        for step in [&again, &again, &said, &again] {
+            ensure_eq!(stack.send(protocol, call(step, &merchant, &order)).await?.status, 200);
+            figures_become(stack, &merchant, step.after).await?;
+        }
+        // All but the first one of each four repeat it.
+        let told = 4.0 * f64::from(number);
+        wait::until("what was told of the sale", TOLD_WITHIN, || {
+            let applied = stack.server.metric("quota_operations_total", &["action=\"settle\"", "code=\"APPLIED\""])?;
+            Ok((applied >= told).then_some(()))
+        })?;
+        books_agree(stack, &merchant).await?;
+    }
+    ensure!(stack.envoy.metric("sluice_confirm_lost")?.abs() < 0.5, "a confirmation was lost");
+    Ok(())
+}
+
+/// The gateway has begun to say that it sold, and its client goes: the capture is booked all the same.
+async fn a_client_leaves_during_the_answer(stack: &Stack) -> Result<()> {
+    let (merchant, order) = ("holds-leaver", "holds-leaver-1");
+    let body = json!({"merchant_id": merchant, "currency": "USD", "order_no": order, "amount": 4_000}).to_string();
+    let length = body.len();
+    let head = format!(
+        "POST {SALE} HTTP/1.1\r\nhost: payments\r\ncontent-type: application/json\r\n{HEADER}: stall-after-headers\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    let mut connection = TcpStream::connect(stack.envoy.address()).await?;
+    connection.write_all((head + &body).as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.starts_with(b"HTTP/1.1 200") {
+        let read = timeout(TOLD_WITHIN, connection.read_buf(&mut answer)).await;
+        let read = read.map_err(|_| Failure::new(format!("no success in {:?}", String::from_utf8_lossy(&answer))))?;
+        ensure!(read? > 0, "no success in {:?}", String::from_utf8_lossy(&answer));
+    }
+    drop(connection);
+    figures_become(stack, merchant, (4_000, 1, 0, 0)).await?;
+    let lines = crate::logs::lines_of(&stack.envoy, order, 1)?;
+    ensure_eq!(lines[0]["flags"], "DC", "{}", lines[0]);
+    ensure_eq!(lines[0]["sluice"]["outcome"], "settled");
+    books_agree(stack, merchant).await.map(drop)
 }
 
 /// Every step that changed something, and every refusal, is a row; what was only tried is none.

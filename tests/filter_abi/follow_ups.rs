@@ -187,6 +187,50 @@ fn an_amount_that_cannot_be_read_settles_nothing() {
     assert!(proxy.new_calls().is_empty());
 }
 
+/// A body of these fields, admitted, with the gateway's answer and the log's flags: the outcome, and what is told.
+fn ended(change: &Value, body: &str, code: &str, status: u16, flags: u64) -> (String, Vec<String>) {
+    let mut proxy = configured(change);
+    let context = proxy.open(PAYMENT);
+    proxy.headers(context, false);
+    proxy.body(context, body.as_bytes(), true);
+    let call = proxy.one_call();
+    proxy.answer(call.token, &passes(code));
+    proxy.response_headers(context, status, 0);
+    proxy.close(context, Some(status), flags);
+    let told = proxy.new_calls().iter().map(|call| own(&question(call))).collect();
+    let outcome = proxy.state(context)["outcome"].as_str().unwrap().to_owned();
+    assert_eq!(proxy.metric("sluice_unknown"), u64::from(outcome == "unknown"));
+    (outcome, told)
+}
+
+/// The gateway's own word goes before what the client does during the answer, and only a success is a deed.
+#[test]
+fn a_conflict_tells_nothing_and_a_client_that_leaves_undoes_no_capture() {
+    const LEFT: u64 = 1 << 14;
+    const RESET: u64 = 1 << 6;
+    let body = r#"{"order_no": "o", "currency": "USD", "amount": 200, "operation_no": "n"}"#;
+    let no_header = json!({});
+    let header = json!({"settle_amount_header": "x-captured"});
+    let captured = "action=settle amount_minor=200 operation_no=n";
+    let table: &[(Value, &str, &str)] = &[
+        (rule("hold", &["amount"], &no_header), "ADMITTED", "action=settle"),
+        (rule("hold", &["amount"], &header), "ADMITTED", "action=settle"),
+        (rule("settle", &["amount", "operation_no"], &no_header), "APPLIED", captured),
+        (rule("settle", &["amount", "operation_no"], &header), "APPLIED", captured),
+        (rule("refund", &["amount", "operation_no"], &no_header), "APPLIED", ""),
+        (rule("void", &[], &no_header), "APPLIED", ""),
+    ];
+    for (change, code, told) in table {
+        let (outcome, seen) = ended(change, body, code, 200, LEFT);
+        assert_eq!(seen.join(" + "), *told, "{change}");
+        assert_eq!(outcome, if told.is_empty() { "unknown" } else { "settled" }, "{change}");
+        for (status, flags) in [(409, 0), (409, LEFT), (302, 0), (200, RESET), (200, RESET | LEFT)] {
+            let expected = ("unknown".to_owned(), Vec::new());
+            assert_eq!(ended(change, body, code, status, flags), expected, "{change} {status} {flags}");
+        }
+    }
+}
+
 #[test]
 fn a_gateway_that_fails_has_done_nothing() {
     let mut proxy = capturing();

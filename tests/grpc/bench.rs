@@ -31,6 +31,7 @@ merchants:
   choosy: {allowed_channels: [card], allowed_currencies: [USD]}
   holding: {pending_amount: 1500}
   refunding: {refund_daily_amount: 500}
+  by-channel: {channels: {wallet: {over_capture_percent: 10, refund_daily_amount: 500}}}
 ";
 
 /// Starts everything.

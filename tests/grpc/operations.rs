@@ -9,6 +9,7 @@ use proto::quota_v1::{
 };
 
 use crate::bench::{self, Told, ask, check, consume, done, hold, usd};
+use crate::refusals::reason;
 
 const MERCHANT: &str = "shop";
 
@@ -101,6 +102,41 @@ async fn each_operation_does_what_it_says_and_a_repetition_nothing() -> Result<(
     let order = done(&mut client, hold(MERCHANT, "D", 700)).await?.order.expect("an order");
     assert!(order.hold_until.is_some_and(|until| until.seconds > 1_700_000_000), "{order:?}");
     done(&mut client, void("D")).await?;
+    Ok(())
+}
+
+/// The policy of the channel that is told, as its bounds on captures and refunds, holds for what is done with its orders.
+#[tokio::test]
+async fn operations_on_orders_are_under_their_channels_policy() -> Result<()> {
+    let api = bench::start(&[])?;
+    let mut client = bench::client(&api, &api.operator()?).await?;
+    let (merchant_id, currency, channel) = ("by-channel".to_owned(), usd(), Some("wallet".to_owned()));
+    for order_no in ["A", "B"] {
+        done(&mut client, hold(&merchant_id, order_no, 1000)).await?;
+    }
+    let order_no = "A".to_owned();
+    let settle = SettleRequest { merchant_id, currency, order_no, amount: Some(1100), ..SettleRequest::default() };
+    let refused = ask(&mut client, Operation::Settle(settle.clone())).await.expect_err("more than the hold");
+    assert_eq!(reason(&refused), "CAPTURE_EXCEEDS_HOLD");
+    let settle = SettleRequest { channel, ..settle };
+    assert_eq!(done(&mut client, Operation::Settle(settle.clone())).await?.amount, 1100);
+
+    let SettleRequest { merchant_id, currency, order_no, channel, .. } = settle;
+    let void = VoidRequest { merchant_id, currency, order_no: "B".to_owned(), channel, ..VoidRequest::default() };
+    assert_eq!(done(&mut client, Operation::Void(void.clone())).await?.code, "VOIDED");
+    let VoidRequest { merchant_id, currency, channel, .. } = void;
+    let amount = Some(501);
+    let refund_no = "R".to_owned();
+    let refund =
+        RefundRequest { merchant_id, currency, order_no, refund_no, amount, channel, ..RefundRequest::default() };
+    let refused = ask(&mut client, Operation::Refund(refund.clone())).await.expect_err("more than the channel's day");
+    assert_eq!(reason(&refused), "REFUND_DAILY");
+    let RefundRequest { merchant_id, currency, order_no, channel, .. } = refund;
+    let release = ReleaseRequest { merchant_id, currency, order_no, amount, channel, ..ReleaseRequest::default() };
+    let refused = ask(&mut client, Operation::Release(release.clone())).await.expect_err("more than the channel's day");
+    assert_eq!(reason(&refused), "REFUND_DAILY");
+    let release = ReleaseRequest { channel: None, ..release };
+    assert_eq!(done(&mut client, Operation::Release(release)).await?.amount, 501);
     Ok(())
 }
 

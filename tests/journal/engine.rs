@@ -113,7 +113,7 @@ pub(crate) fn hold(value: u64, lifetime_secs: u32, on_expiry: OnExpiry) -> Actio
 /// A capture; `0` captures all that is held.
 pub(crate) fn settle(value: u64, number: &str, last: bool) -> Action {
     let amount = Some(amount(value)).filter(|amount| amount.get() > 0);
-    Action::Settle(Settle { amount, id: OperationId::of(number), last, over_capture_percent: 20 })
+    Action::Settle(Settle { amount, id: OperationId::of(number), last, over_capture_percent: 20, reported: false })
 }
 
 /// A refund; `0` refunds all that is left.

@@ -159,3 +159,21 @@ async fn an_override_holds_for_its_time_once_another_has_approved_it() -> Result
     assert_eq!(marker.version, 1);
     Ok(())
 }
+
+/// Each of the two alone goes with the rest; both together would leave a binding without its tier.
+#[tokio::test]
+async fn of_two_changes_that_contradict_each_other_one_is_made() -> Result<()> {
+    let postgres = postgres().await?;
+    let node = Node::start(&postgres.url(), Some(DOCUMENT), &[]).await?;
+    let repository = node.repository(&postgres)?;
+    let ann = Person::new("ann")?;
+    for round in 0..20 {
+        let input = TierInput { tier_code: format!("tier-{round}"), ..gold() };
+        let tier = repository.create_tier(ann.by(), &input).await?;
+        let bound = binding(&tier, &format!("m-{round}"));
+        let (deleted, bound) =
+            tokio::join!(repository.delete_tier(ann.by(), tier.tier_id), repository.bind(ann.by(), &bound));
+        assert_ne!(deleted.is_ok(), bound.is_ok(), "round {round}: {deleted:?}, {bound:?}");
+    }
+    Ok(())
+}

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use authz_server::policy::service::FIRST_ANSWER_MAX;
 use e2e::ports::{self, loopback};
-use e2e::{Result, wait};
+use e2e::{Failure, Result, wait};
+use quota::{Currency, MerchantId, Policy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -27,6 +28,11 @@ fn daily(daily: u64) -> Behaviour {
 
 fn ok(body: &str) -> Behaviour {
     Behaviour::Answer("200 OK", "", body.to_owned())
+}
+
+/// The service's own word that it has no policy.
+fn none() -> Behaviour {
+    Behaviour::Answer("404 Not Found", "content-type: application/problem+json\r\n", "{}".to_owned())
 }
 
 /// A policy service whose answers a test chooses. Its port stays the same while it is down.
@@ -115,8 +121,11 @@ async fn its_answer_outranks_the_configured_policies_and_is_kept() -> Result<()>
     let policy = node.policy("m", "USD", Some("card")).await?;
     let policy = policy.map(|policy| (policy.limits.day.amount.get(), policy.version.starts_with("service:")));
     assert_eq!(policy, Some((7, true)));
-    assert_eq!(service.asked(), ["/api/v1/limit-policies/effective?merchant_id=m&currency=USD&channel=card"]);
-    // Another channel is another question.
+    let mut asked = service.asked();
+    asked.sort();
+    let question = "/api/v1/limit-policies/effective?merchant_id=m&currency=USD";
+    assert_eq!(asked, [question.to_owned(), format!("{question}&channel=card")]);
+    // What the account itself may was asked for as well.
     node.daily("m").await?;
     assert_eq!(service.asked().len(), 2);
     // Read again in the background, without a payment.
@@ -144,6 +153,8 @@ async fn nonsense_changes_nothing() -> Result<()> {
         ("huge", ok(&huge)),
         ("an error", Behaviour::Answer("500 Internal Server Error", "", "{\"daily_limit\": 1}".to_owned())),
         ("a redirect", Behaviour::Answer("302 Found", redirect, "{\"daily_limit\": 1}".to_owned())),
+        ("a proxy's 404", Behaviour::Answer("404 Not Found", "content-type: text/html\r\n", "<html>".to_owned())),
+        ("a bare 404", Behaviour::Answer("404 Not Found", "", String::new())),
         ("no body", Behaviour::Answer("204 No Content", "", String::new())),
     ];
     let postgres = postgres().await?;
@@ -187,14 +198,14 @@ async fn nonsense_changes_nothing() -> Result<()> {
 #[tokio::test]
 async fn without_a_policy_of_the_service_the_configured_one_holds() -> Result<()> {
     let postgres = postgres().await?;
-    let service = PolicyService::start(Behaviour::Answer("404 Not Found", "", String::new())).await?;
+    let service = PolicyService::start(none()).await?;
     let node = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
     assert_eq!(node.daily("m").await?, Some(1_000));
     assert!(node.has_metric("sluice_policy_step_downs_total{to=\"configured\"} 1"), "{}", node.metrics.encode());
     service.behave(daily(7));
     node.wait_for_daily("m", 7, WITHIN).await?;
     // Taken away again: its last answer is no longer the service's word.
-    service.behave(Behaviour::Answer("404 Not Found", "", String::new()));
+    service.behave(none());
     node.wait_for_daily("m", 1_000, WITHIN).await
 }
 
@@ -261,5 +272,68 @@ async fn an_account_is_asked_for_once() -> Result<()> {
         assert_eq!(payment.await??, Some(7));
     }
     assert_eq!(service.asked().len(), 1);
+    Ok(())
+}
+
+/// an account's windows follow its own calendar or stay as they are; nobody who stands in for the service moves them.
+#[tokio::test]
+async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
+    let calendar = |policy: &Policy| policy.calendar_known.then(|| policy.calendar.zone_name());
+    let los_angeles = "{\"daily_limit\": 7, \"timezone\": \"America/Los_Angeles\"}";
+    let document = "{version: file, default: {daily_amount: 1000, timezone: Asia/Shanghai}}";
+    let postgres = postgres().await?;
+    let mut service = PolicyService::start(ok(los_angeles)).await?;
+    let told = node(&service, &postgres.url(), Some(document)).await?;
+    let of = async |node: &Node, merchant: &str, channel: Option<&str>| {
+        let policy = node.policy(merchant, "USD", channel).await?;
+        Ok::<_, Failure>(policy.map(|policy| (policy.limits.day.amount.get(), calendar(&policy))))
+    };
+    assert_eq!(of(&told, "m", None).await?, Some((7, Some("America/Los_Angeles"))));
+    // A channel's answer names none: the account's holds for it.
+    service.behave(daily(5));
+    told.wait_for_daily("m", 5, WITHIN).await?;
+    service.behave(ok(los_angeles));
+    told.wait_for_daily("m", 7, WITHIN).await?;
+    service.behave(none());
+    // The service's word that it has no policy leaves the account to the configured ones.
+    assert_eq!(of(&told, "configured", None).await?, Some((1_000, Some("Asia/Shanghai"))));
+    service.behave(ok(los_angeles));
+    told.wait_for_daily("m", 7, WITHIN).await?;
+
+    // Away: who was told keeps the calendar; a server that starts now knows the limits, and no calendar.
+    service.down().await;
+    told.wait_for_metric("sluice_policy_source_up{source=\"service\"} 0").await?;
+    assert_eq!(of(&told, "m", Some("card")).await?, Some((7, Some("America/Los_Angeles"))));
+    let configured = node(&service, &postgres.url(), Some(document)).await?;
+    let alone = node(&service, &postgres.url(), None).await?;
+    assert_eq!(of(&configured, "m", None).await?, Some((1_000, None)));
+    assert_eq!(of(&alone, "m", Some("card")).await?, Some((500_000_000, None)));
+    service.up().await?;
+    for node in [&configured, &alone] {
+        node.wait_for_daily("m", 7, WITHIN).await?;
+        assert_eq!(of(node, "m", None).await?, Some((7, Some("America/Los_Angeles"))));
+    }
+    Ok(())
+}
+
+/// Who pays chooses the channel.
+#[tokio::test]
+async fn a_channel_that_is_made_up_neither_waits_nor_leaves_the_account() -> Result<()> {
+    let postgres = postgres().await?;
+    let service = PolicyService::start(daily(7)).await?;
+    let node = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
+    assert_eq!(node.daily("m").await?, Some(7));
+    service.behave(Behaviour::Hang);
+    let began = Instant::now();
+    for number in 0..100 {
+        let policy = node.policy("m", "USD", Some(&format!("made-up-{number}"))).await?;
+        assert_eq!(policy.map(|policy| policy.limits.day.amount.get()), Some(7));
+    }
+    assert!(began.elapsed() < FIRST_ANSWER_MAX * 5, "{:?}", began.elapsed());
+    // Only looked at, an account is neither asked for nor remembered.
+    let (stranger, usd) = (MerchantId::parse("stranger")?, Currency::parse("USD")?);
+    let seen = node.policies.peek(&stranger, usd, None, 0).map(|policy| policy.calendar_known);
+    assert_eq!(seen, Some(false));
+    assert!(node.has_metric("sluice_policy_service_accounts 1"), "{}", node.metrics.encode());
     Ok(())
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use e2e::dirs::workspace;
 use e2e::envoy::{EnvoyConfig, RouteState, with_route};
+use filter::delays::DELAY_MS_MAX;
+use quota::Throttle;
 use quota::rule::{Document, Found};
 use serde_yaml_ng::Value;
 
@@ -48,6 +50,26 @@ fn the_filter_and_the_server_read_the_same_valid_rules() {
     let document = Document::from_json(read("envoy/rules.json").as_bytes()).unwrap();
     let cluster = document.cluster.expect("the filter needs a cluster");
     endpoint(&yaml("envoy/envoy.yaml"), &cluster);
+}
+
+/// Seconds of one of the connection manager's timeouts.
+fn timeout_secs(envoy: &Value, name: &str) -> u64 {
+    let filters = &envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"];
+    let text = text(&filters[0]["typed_config"][name]);
+    text.strip_suffix('s').and_then(|secs| secs.parse().ok()).unwrap_or_else(|| panic!("{name}: {text}"))
+}
+
+/// Envoy's timers go on while the filter holds a payment back: what was charged for one would be given back, and the payment lost.
+#[test]
+fn the_longest_delay_fits_into_envoys_timeouts() {
+    const BODY_SECS: u64 = 10;
+    let document = Document::from_json(read("envoy/rules.json").as_bytes()).unwrap();
+    let check_ms = document.rules.rules().iter().map(|rule| rule.timeout_ms).max().expect("a rule");
+    assert!(Throttle::DELAY_MS_MAX <= DELAY_MS_MAX, "the filter holds back for as long as a policy may ask");
+    let held_secs = u64::from(DELAY_MS_MAX + check_ms).div_ceil(1000);
+    let envoy = yaml("envoy/envoy.yaml");
+    assert!(timeout_secs(&envoy, "stream_idle_timeout") > held_secs);
+    assert!(timeout_secs(&envoy, "request_timeout") >= held_secs + BODY_SECS);
 }
 
 #[test]

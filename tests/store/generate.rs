@@ -335,7 +335,13 @@ impl Generator {
             _ => Some(1 + self.random.below(held / PART + 1)),
         };
         let last = self.random.one_in(if target.traffic == Traffic::Parts { 60 } else { 3 });
-        Settle { amount: taken.or(minor).map(amount), id, last, over_capture_percent: percent }
+        Settle {
+            amount: taken.or(minor).map(amount),
+            id,
+            last,
+            over_capture_percent: percent,
+            reported: self.random.one_in(6),
+        }
     }
 
     fn refund(&mut self, target: &Target) -> Refund {

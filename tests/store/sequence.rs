@@ -249,7 +249,7 @@ impl Sequence {
     /// All holds are ended by their time: then none is open and none is listed.
     async fn sweep(&mut self) -> Result<(), String> {
         for shard in 0..SHARDS {
-            for hold in self.store.due_holds(shard, u64::from(u32::MAX), 100_000).await.unwrap() {
+            for hold in self.store.due_holds(shard, u64::from(u32::MAX), 0..100_000).await.unwrap().holds {
                 let command = expire(&hold);
                 let expected = self.expect(&command);
                 self.ask(&Step { commands: vec![command], all_or_none: false }, &[expected]).await?;

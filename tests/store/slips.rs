@@ -78,8 +78,16 @@ const SLIPS: &[(&str, &str)] = &[
     ),
     ("if asked < 0 or asked == taken then", "if true then"),
     ("APPLIED, true, first, false, taken", "APPLIED, true, decision_id, false, taken"),
-    ("#operations >= OPERATIONS_LEN_MAX and not marked", "#operations >= OPERATIONS_LEN_MAX"),
-    ("if more > allowed or", "if more >= allowed + 1 + allowed or"),
+    ("and not (marked and state == HELD) then", "then"),
+    ("(more > allowed and", "(more >= allowed + 1 + allowed and"),
+    // What the gateway has captured already.
+    ("(more > allowed and percent < REPORTED)", "more > allowed"),
+    ("(percent < REPORTED or asked < 0 or state == CHARGED)", "true"),
+    // What is not known of an order, and what is not heard.
+    ("(not known or (state == OPEN and o_amount == 0))", "not known"),
+    ("if not any_time or voided == '' then", "if true then"),
+    ("(code > APPLIED or code == TOMBSTONED) and is_full", "code > APPLIED and is_full"),
+    ("if code > APPLIED then code = BACKLOG_FULL end", ""),
     ("(o_amount - rest) / 100 * percent + ", ""),
     ("local closes = marked or left == 0", "local closes = marked"),
     ("local returned = closes and left or 0", "local returned = 0"),

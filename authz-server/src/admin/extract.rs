@@ -1,5 +1,7 @@
 //! Extractors whose rejections are problems that name the field at fault: JSON bodies, queries, path parameters.
 
+mod nul;
+
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path as AxumPath, Request};
@@ -47,6 +49,7 @@ fn require_json(headers: &HeaderMap) -> Answer<()> {
 }
 
 fn from_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    nul::refuse(body)?;
     let mut text = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut text).map_err(|error| {
         let path = error.path().to_string();
@@ -71,6 +74,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 fn from_query<T: DeserializeOwned>(query: &str) -> Answer<T> {
     if query.len() > QUERY_BYTES_MAX {
         return Err(Problem::new(Kind::BadRequest).detail(format!("the query has more than {QUERY_BYTES_MAX} bytes")));
+    }
+    if let Some((name, _)) = form_urlencoded::parse(query.as_bytes()).find(|(_, value)| value.contains('\0')) {
+        return Err(Problem::field(name, nul::DETAIL));
     }
     let fields = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(fields).map_err(|error| {

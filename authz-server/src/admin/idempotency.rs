@@ -1,8 +1,12 @@
 //! `Idempotency-Key`: a POST that is sent again with the same key gets the first one's answer, and nothing is done twice.
 //!
 //! A key belongs to one caller and one path, for a day. Postgres has the request's fingerprint and, when there is one, the
-//! answer. Answers that ask for another try, 429 and 5xx, are not kept: the next request with the key is done anew. A POST
-//! without a key is not kept at all.
+//! answer. Answers that ask for another try, 429 and 5xx and batches with such items, are not kept: the next request with the
+//! key is done anew, and so is one whose server died. A POST without a key is not kept at all.
+//!
+//! Corrections by hand that name no version are the exception, because done anew they would count twice
+//! ([`super::unrepeatable`]). Where nobody knows what became of one, that answer is kept; and where the server died before it had any,
+//! the key is answered with 409 until its day is over.
 //!
 //! The request itself runs in a task of its own, so that a caller who leaves does not stop it half-way.
 
@@ -10,6 +14,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{OriginalUri, Request, State};
+use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -22,7 +27,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::problem::{Answer, Kind, Problem};
-use super::{Admin, Caller};
+use super::{Admin, Caller, unrepeatable};
 use crate::clock;
 
 /// The request's header.
@@ -46,15 +51,18 @@ const SWEEP_ROWS_MAX: i64 = 10_000;
 const KEPT_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::LOCATION];
 
 /// Takes the key, or takes it over where it is older than a day or where its request ended without a word: that is a
-/// minute, longer than any request may run. Gives a row where the key is ours now.
+/// minute, longer than any request may run, and is only done where the request may run twice. Gives a row where the key is
+/// ours now.
 const CLAIM: &str = "INSERT INTO idempotency_key AS k (subject, path, key, fingerprint, claim) VALUES ($1, $2, $3, $4, $5) \
     ON CONFLICT (subject, path, key) DO UPDATE SET fingerprint = excluded.fingerprint, claim = excluded.claim, \
         claimed_at = now(), status = NULL, headers = NULL, body = NULL \
     WHERE k.claimed_at < now() - interval '24 hours' \
-        OR (k.status IS NULL AND k.fingerprint = excluded.fingerprint AND k.claimed_at < now() - interval '1 minute') \
+        OR ($6 AND k.status IS NULL AND k.fingerprint = excluded.fingerprint \
+            AND k.claimed_at < now() - interval '1 minute') \
     RETURNING true";
-const LOOK_UP: &str =
-    "SELECT fingerprint, status, headers, body FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3";
+const LOOK_UP: &str = "SELECT fingerprint, status, headers, body, \
+        status IS NULL AND claimed_at < now() - interval '1 minute' AS ended_without_a_word \
+    FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3";
 const KEEP: &str = "UPDATE idempotency_key SET status = $5, headers = $6, body = $7 \
     WHERE subject = $1 AND path = $2 AND key = $3 AND claim = $4";
 const RELEASE: &str = "DELETE FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3 AND claim = $4";
@@ -65,6 +73,15 @@ const SWEEP: &str = "DELETE FROM idempotency_key WHERE ctid IN \
 #[derive(Clone, Debug)]
 pub struct KeptBody(pub Bytes);
 
+/// Put into an answer's extensions where its status does not say whether it is to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Another try could do twice what may be done once.
+    Always,
+    /// A part of the request waits for another try.
+    Never,
+}
+
 /// A key that is ours while its request runs.
 #[derive(Clone, Debug)]
 struct Claim {
@@ -72,6 +89,8 @@ struct Claim {
     path: String,
     key: String,
     fingerprint: [u8; 32],
+    /// Whether the request may run twice where nobody knows what became of it.
+    repeatable: bool,
     id: Uuid,
 }
 
@@ -82,6 +101,7 @@ struct Row {
     status: Option<i16>,
     headers: Option<Vec<String>>,
     body: Option<Vec<u8>>,
+    ended_without_a_word: bool,
 }
 
 /// The gate: lets a POST with a new key through and keeps its answer; answers one with a known key.
@@ -133,6 +153,7 @@ async fn claim(
         path: uri.path().to_owned(),
         key,
         fingerprint: fingerprint(uri.query().unwrap_or_default(), &body),
+        repeatable: !unrepeatable::is(uri.path(), &body),
         id: Uuid::from_bytes(clock::decision_id()),
     };
     if claim.take(pool).await? {
@@ -159,6 +180,7 @@ impl Claim {
             .bind(&self.key)
             .bind(self.fingerprint.as_slice())
             .bind(self.id)
+            .bind(self.repeatable)
             .fetch_optional(pool)
             .await?;
         Ok(taken.is_some())
@@ -173,6 +195,9 @@ impl Claim {
         if row.fingerprint != self.fingerprint {
             return Err(Problem::new(Kind::IdempotencyMismatch).detail("use a new key for another request"));
         }
+        if row.ended_without_a_word && !self.repeatable {
+            return Err(Problem::new(Kind::OutcomeUnknown).outcome_unknown());
+        }
         row.replay().ok_or_else(in_progress)
     }
 
@@ -185,10 +210,10 @@ impl Claim {
         };
         let kept = parts.extensions.get::<KeptBody>().map_or_else(|| body.clone(), |kept| kept.0.clone());
         let stored = async {
-            if asks_for_another_try(parts.status) {
-                self.release(pool).await
-            } else {
+            if self.is_kept(&parts) {
                 self.keep(pool, parts.status, &parts.headers, &kept).await
+            } else {
+                self.release(pool).await
             }
         };
         match timeout(STORE_TIMEOUT, stored).await {
@@ -197,6 +222,16 @@ impl Claim {
             Err(_) => error!(path = self.path, "an answer could not be kept for its idempotency key in time"),
         }
         Response::from_parts(parts, Body::from(body))
+    }
+
+    fn is_kept(&self, answer: &Parts) -> bool {
+        match answer.extensions.get::<Keep>() {
+            Some(Keep::Always) => true,
+            Some(Keep::Never) => false,
+            None if self.repeatable => !asks_for_another_try(answer.status),
+            // A failure that does not say whether anything was done.
+            None => answer.status != StatusCode::TOO_MANY_REQUESTS,
+        }
     }
 
     async fn keep(
@@ -257,9 +292,21 @@ pub(super) async fn sweep(pool: PgPool, mut stopped: watch::Receiver<bool>) {
             _ = stopped.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
-        match sqlx::query(SWEEP).bind(SWEEP_ROWS_MAX).execute(&pool).await {
-            Ok(_) => {}
-            Err(error) => warn!(%error, "idempotency keys that are over could not be removed"),
+        if let Err(error) = remove_what_is_over(&pool, &stopped).await {
+            warn!(%error, "idempotency keys that are over could not be removed");
+        }
+    }
+}
+
+/// Removes keys that are over: as many statements as it takes, each short.
+///
+/// # Errors
+/// Those of Postgres.
+pub async fn remove_what_is_over(pool: &PgPool, stopped: &watch::Receiver<bool>) -> Result<(), sqlx::Error> {
+    loop {
+        let removed = sqlx::query(SWEEP).bind(SWEEP_ROWS_MAX).execute(pool).await?.rows_affected();
+        if removed < SWEEP_ROWS_MAX.unsigned_abs() || *stopped.borrow() {
+            return Ok(());
         }
     }
 }
@@ -286,7 +333,8 @@ fn fingerprint(query: &str, body: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn asks_for_another_try(status: StatusCode) -> bool {
+/// Whether an answer of this status is none for good.
+pub(super) fn asks_for_another_try(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 

@@ -26,6 +26,7 @@ mod settings;
 mod tests;
 mod tiers;
 pub mod tokens;
+mod unrepeatable;
 pub mod usage_logs;
 
 use std::sync::Arc;
@@ -114,7 +115,7 @@ impl Admin {
     /// As [`Auth::authenticate`], and 429.
     pub(crate) async fn admit(&self, headers: &HeaderMap) -> Answer<Caller> {
         let caller = self.auth.authenticate(headers).await?;
-        rate::take(self, &caller)?;
+        rate::take(self, &caller, 1)?;
         Ok(caller)
     }
 

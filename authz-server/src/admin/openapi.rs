@@ -20,7 +20,7 @@ const BEARER: &str = "bearer";
 #[openapi(
     info(
         title = "Sluice admin API",
-        description = "Operations on payment quotas, limit policies, usage logs, alerts, settings and access tokens. Errors are \
+        description = "Operations on payment quotas, limit policies, usage logs, settings and access tokens. Errors are \
             problem details (RFC 9457) with a stable `code`. Every POST may carry an `Idempotency-Key`.",
     ),
     components(schemas(Problem)),
@@ -58,7 +58,10 @@ pub(super) fn with_idempotency_key(mut document: Document) -> Document {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "Sent again with the same key within a day, the same request gets the same answer and is not done twice.",
+            "Sent again with the same key within a day, the same request gets the same answer and is not done twice. Answers \
+            that ask for another try (429, 5xx, and a batch with such items) are not kept: the next try is done anew. Except \
+            where an `adjust` or a `reset` without `expected_version` may have been done: that answer is kept, or 409 with \
+            OUTCOME_UNKNOWN says that there is none. Read the account then, and ask with `expected_version` and a new key.",
         ))
         .schema(Some(schema))
         .build();
@@ -131,7 +134,7 @@ impl IntoResponses for Refusals {
             ("403", "The policy, or the order, does not allow it; or the caller may not do this."),
             ("409", "The order, the account or the batch is in another state."),
             ("429", "A limit is used up; `Retry-After` says when time lifts it. Or the caller asks too often."),
-            ("503", "The store gave no answer; ask again with the same numbers."),
+            ("503", "The store gave no answer: ask again with the same numbers, or where the detail says so, with a version."),
         ]
         .map(answer)
         .into()

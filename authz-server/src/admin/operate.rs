@@ -2,26 +2,34 @@
 //! transports read bodies and write answers.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use quota::{Code, Currency, MerchantId};
+use quota::{Action, Adjust, Code, Currency, MerchantId, Reset};
 use sqlx::{FromRow, PgPool};
+use tokio::time::timeout;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::idempotency::{self, Keep};
 use super::problem::{Answer, Kind, Problem};
-use super::{Admin, Caller, Permission};
+use super::{Admin, Caller, Permission, rate};
 use crate::operations::{AccountView, Actor, Ask, BATCH_MAX, Done, Invalid, Provenance, Request, refusing_limit};
 use crate::store::StoreError;
 
 /// When to ask again after the store gave no answer.
 const STORE_RETRY_SECS: u64 = 1;
+/// How long the answer to an operation or a batch is waited for: shorter than a request may take, so that what is said then
+/// fits the operation. The operation goes on.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Does one operation in the caller's name; a dry one is done also where it says no.
 pub(crate) async fn execute(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Answer<Done> {
     let request = request.map_err(|invalid| invalid_field(&invalid, invalid.field))?;
     allow(caller, &request)?;
-    let done = admin.operations.execute(&actor(caller), request).await;
-    outcome(done.map_err(|error| no_decision(&error))?)
+    let repeat = Repeat::of(&request.ask);
+    let (operations, actor) = (admin.operations.clone(), actor(caller));
+    let done = to_the_end(repeat, OPERATION_TIMEOUT, async move { operations.execute(&actor, request).await }).await?;
+    outcome(done.map_err(|error| repeat.no_decision(&error))?)
 }
 
 /// What became of each operation of a batch, in its order.
@@ -31,15 +39,104 @@ pub(crate) async fn batch(
     operations: impl ExactSizeIterator<Item = Result<Request, Invalid>>,
     atomic: bool,
 ) -> Answer<Vec<Answer<Done>>> {
-    let requests = batch_of(caller, operations)?;
-    let actor = actor(caller);
+    let requests = batch_of(admin, caller, operations)?;
+    let repeats: Vec<Repeat> = requests.iter().map(|request| Repeat::of(&request.ask)).collect();
+    let whole = if repeats.contains(&Repeat::Unsafe) { Repeat::Unsafe } else { Repeat::Safe };
+    let (operations, actor) = (admin.operations.clone(), actor(caller));
     if atomic {
         one_merchant(&requests)?;
-        let done = admin.operations.execute_all_or_none(&actor, requests).await;
-        return Ok(done.map_err(|error| no_decision(&error))?.into_iter().map(outcome).collect());
+        let done =
+            to_the_end(whole, OPERATION_TIMEOUT, async move { operations.execute_all_or_none(&actor, requests).await })
+                .await?;
+        return Ok(done.map_err(|error| whole.no_decision(&error))?.into_iter().map(outcome).collect());
     }
-    let outcomes = admin.operations.execute_each(&actor, requests).await;
-    Ok(outcomes.into_iter().map(|done| done.map_err(|error| no_decision(&error)).and_then(outcome)).collect())
+    let outcomes =
+        to_the_end(whole, OPERATION_TIMEOUT, async move { operations.execute_each(&actor, requests).await }).await?;
+    let told = |(done, repeat): (Result<Done, StoreError>, Repeat)| {
+        done.map_err(|error| repeat.no_decision(&error)).and_then(outcome)
+    };
+    Ok(outcomes.into_iter().zip(repeats).map(told).collect())
+}
+
+/// Whether a batch's answer is kept for its idempotency key, where its status does not tell: not with items that ask for
+/// another try, and yet where something was done, or may have been, that another try would do twice.
+pub(super) fn keep(outcomes: &[Answer<Done>]) -> Option<Keep> {
+    let once = |outcome: &Answer<Done>| match outcome {
+        Ok(done) => matches!(
+            &done.command.action,
+            Action::Adjust(Adjust { expected_version: None, .. }) | Action::Reset(Reset { expected_version: None, .. })
+        ),
+        Err(problem) => problem.is_outcome_unknown(),
+    };
+    let again = |outcome: &Answer<Done>| {
+        outcome.as_ref().is_err_and(|problem| idempotency::asks_for_another_try(problem.status()))
+    };
+    if outcomes.iter().any(once) {
+        Some(Keep::Always)
+    } else if outcomes.iter().any(again) {
+        Some(Keep::Never)
+    } else {
+        None
+    }
+}
+
+/// Whether an operation may be asked for again when nobody knows what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// Its numbers make it one operation, however often it comes.
+    Safe,
+    /// A correction that names no version counts as often as it is done.
+    Unsafe,
+}
+
+impl Repeat {
+    const fn of(ask: &Ask) -> Self {
+        match ask {
+            Ask::Adjust(Adjust { expected_version: None, .. }) | Ask::Reset(Reset { expected_version: None, .. }) => {
+                Self::Unsafe
+            }
+            Ask::Adjust(_)
+            | Ask::Reset(_)
+            | Ask::Check(_)
+            | Ask::Consume(_)
+            | Ask::Hold(_)
+            | Ask::Settle { .. }
+            | Ask::Void
+            | Ask::Refund { .. }
+            | Ask::Release { .. }
+            | Ask::Suspend
+            | Ask::Resume
+            | Ask::Initialize => Self::Safe,
+        }
+    }
+
+    fn no_decision(self, error: &StoreError) -> Problem {
+        match self {
+            Self::Safe => no_decision(error),
+            Self::Unsafe => Problem::quota(Code::StoreUnavailable).outcome_unknown(),
+        }
+    }
+
+    /// Says of a failure that came without the store's word what is known of the operation.
+    fn failed(self, problem: Problem) -> Problem {
+        match self {
+            Self::Safe => problem,
+            Self::Unsafe => problem.outcome_unknown(),
+        }
+    }
+}
+
+/// A caller that leaves must not end its operation half way: what was asked of the store is waited for, logged and counted.
+async fn to_the_end<T: Send + 'static>(
+    repeat: Repeat,
+    within: Duration,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Answer<T> {
+    match timeout(within, tokio::spawn(work)).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(repeat.failed(Problem::internal("an operation's task", &error))),
+        Err(_) => Err(repeat.failed(Problem::new(Kind::NoAnswer))),
+    }
 }
 
 /// One account as it stands.
@@ -80,6 +177,7 @@ fn outcome(done: Done) -> Answer<Done> {
 }
 
 fn batch_of(
+    admin: &Admin,
     caller: &Caller,
     operations: impl ExactSizeIterator<Item = Result<Request, Invalid>>,
 ) -> Answer<Vec<Request>> {
@@ -88,6 +186,7 @@ fn batch_of(
         let detail = format!("must hold 1 to {BATCH_MAX} operations, it has {count}");
         return Err(Problem::field("operations", detail));
     }
+    rate::take_batch(admin, caller, count)?;
     let mut requests = Vec::with_capacity(count);
     for (place, request) in operations.enumerate() {
         let request =
@@ -198,6 +297,36 @@ impl From<KnownAccount> for Provenance {
             last_order_no: row.last_order_no,
             last_payment_no: row.last_payment_no,
             last_updated_by: Some(row.last_updated_by),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn an_operation_goes_on_without_its_caller() {
+        let (go_on, told) = oneshot::channel::<()>();
+        let (done, ended) = oneshot::channel();
+        let caller = to_the_end(Repeat::Safe, OPERATION_TIMEOUT, async move {
+            told.await.unwrap();
+            done.send(()).unwrap();
+        });
+        // Asked once, and left.
+        assert!(timeout(Duration::ZERO, caller).await.is_err());
+        go_on.send(()).unwrap();
+        ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_takes_too_long_is_told_as_what_it_is() {
+        for (repeat, unknown) in [(Repeat::Safe, false), (Repeat::Unsafe, true)] {
+            let problem = to_the_end(repeat, Duration::ZERO, std::future::pending::<()>()).await.unwrap_err();
+            assert_eq!((problem.code(), problem.is_outcome_unknown()), ("NO_ANSWER", unknown));
+            assert_eq!(problem.into_response().extensions().get(), unknown.then_some(&Keep::Always));
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Lists come in pages: at most `limit` items and an opaque cursor that asks for the next ones.
 
+use std::ops::RangeInclusive;
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -56,6 +58,12 @@ pub trait Cursor: Serialize + for<'de> Deserialize<'de> {
         BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 
+    /// Whether an item can have this key: Postgres must be able to take it.
+    #[must_use]
+    fn is_possible(&self) -> bool {
+        true
+    }
+
     /// Reads it back.
     ///
     /// # Errors
@@ -63,7 +71,9 @@ pub trait Cursor: Serialize + for<'de> Deserialize<'de> {
     fn decode(text: &str) -> Answer<Self> {
         let bytes = if text.len() > CURSOR_LEN_MAX { None } else { BASE64_URL_SAFE_NO_PAD.decode(text).ok() };
         let place = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        place.ok_or_else(|| Problem::field("cursor", "this is no cursor of this list; give back next_cursor as it was"))
+        place
+            .filter(Self::is_possible)
+            .ok_or_else(|| Problem::field("cursor", "this is no cursor of this list; give back next_cursor as it was"))
     }
 }
 
@@ -76,7 +86,25 @@ pub struct TimeId(
     pub Uuid,
 );
 
-impl Cursor for TimeId {}
+impl Cursor for TimeId {
+    fn is_possible(&self) -> bool {
+        YEARS.contains(&self.0.year())
+    }
+}
+
+/// Years that a time may be in: RFC 3339 has no others, and Postgres takes them all.
+const YEARS: RangeInclusive<i32> = 1..=9999;
+
+/// Checks that a time can be kept and shown.
+///
+/// # Errors
+/// A problem with the field.
+pub fn check_time(field: &'static str, at: Option<DateTime<Utc>>) -> Answer<()> {
+    match at {
+        Some(at) if !YEARS.contains(&at.year()) => Err(Problem::field(field, "must be in the years 1 to 9999")),
+        Some(_) | None => Ok(()),
+    }
+}
 
 /// How many rows a page may have.
 ///
@@ -99,7 +127,11 @@ mod tests {
         let at = DateTime::from_timestamp_micros(1_795_139_200_123_456).unwrap();
         let place = TimeId(at, Uuid::from_u128(7));
         assert_eq!(TimeId::decode(&place.encode()).unwrap(), place);
-        for text in ["", "!", "bm8", "AAAA", &"A".repeat(CURSOR_LEN_MAX + 1), &format!("{}=", place.encode())] {
+        let late = TimeId(DateTime::from_timestamp(253_402_300_800, 0).unwrap(), Uuid::nil()).encode();
+        let early = TimeId(DateTime::from_timestamp(-62_135_596_801, 0).unwrap(), Uuid::nil()).encode();
+        for text in
+            ["", "!", &late, &early, "bm8", "AAAA", &"A".repeat(CURSOR_LEN_MAX + 1), &format!("{}=", place.encode())]
+        {
             let problem = serde_json::to_value(TimeId::decode(text).unwrap_err()).unwrap();
             assert_eq!(problem["field"], "cursor", "{text}");
         }
@@ -114,6 +146,19 @@ mod tests {
         }
         let next = Page::from_rows(vec![4_u128, 5, 6], 2, cursor).next_cursor.unwrap();
         assert_eq!(TimeId::decode(&next).unwrap(), cursor(&5));
+    }
+
+    #[test]
+    fn times_have_four_digits_of_years() {
+        for (text, good) in [
+            ("0001-01-01T00:00:00Z", true),
+            ("9999-12-31T23:59:59Z", true),
+            ("0000-12-31T23:59:59Z", false),
+            ("+10000-01-01T00:00:00Z", false),
+            ("-0001-01-01T00:00:00Z", false),
+        ] {
+            assert_eq!(check_time("from", Some(text.parse().unwrap())).is_ok(), good, "{text}");
+        }
     }
 
     #[test]

@@ -10,11 +10,15 @@ use axum::response::{IntoResponse, Response};
 use proto::LimitFigures;
 use quota::Code;
 use serde::Serialize;
-use tracing::error;
+use tracing::{error, warn};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::idempotency::Keep;
 pub use kind::Kind;
+
+/// What to do where a change may have been made that would count twice if it were made again.
+const OUTCOME_UNKNOWN: &str = "it may have been done: read the account, then ask with expected_version and a new key";
 
 /// An answer that is no success. Boxed, so that what it is returned in place of stays small.
 #[derive(Clone, Debug, Serialize)]
@@ -68,6 +72,8 @@ struct Details {
     limit: Option<LimitFigures>,
     #[serde(skip)]
     headers: Vec<(HeaderName, HeaderValue)>,
+    #[serde(skip)]
+    outcome_unknown: bool,
 }
 
 /// The binding limit's figures. Amounts are in minor units.
@@ -169,6 +175,18 @@ impl Problem {
         self.header(header::RETRY_AFTER, HeaderValue::from(secs))
     }
 
+    /// Says that nobody knows whether something was done that must not be done again.
+    #[must_use]
+    pub(crate) fn outcome_unknown(mut self) -> Self {
+        self.0.outcome_unknown = true;
+        self.detail(OUTCOME_UNKNOWN)
+    }
+
+    /// Whether [`Problem::outcome_unknown`] was said.
+    pub(crate) fn is_outcome_unknown(&self) -> bool {
+        self.0.outcome_unknown
+    }
+
     /// The answer's status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -205,6 +223,7 @@ impl Problem {
             decision_id: None,
             limit: None,
             headers: Vec::new(),
+            outcome_unknown: false,
         }))
     }
 }
@@ -213,6 +232,9 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_string(&self).unwrap_or_default();
         let mut response = (self.status(), [(header::CONTENT_TYPE, proto::PROBLEM_CONTENT_TYPE)], body).into_response();
+        if self.0.outcome_unknown {
+            response.extensions_mut().insert(Keep::Always);
+        }
         for (name, value) in self.0.headers {
             response.headers_mut().insert(name, value);
         }
@@ -221,7 +243,7 @@ impl IntoResponse for Problem {
 }
 
 impl From<sqlx::Error> for Problem {
-    /// Postgres being away is said; any other error of it is the server's own fault.
+    /// Postgres being away is said, and a value that it cannot keep; any other error of it is the server's own fault.
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
@@ -232,6 +254,10 @@ impl From<sqlx::Error> for Problem {
                 error!(%error, "an admin request failed: postgres does not serve it now");
                 Self::new(Kind::DatabaseUnavailable).retry_after(DATABASE_RETRY_SECS)
             }
+            sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code.starts_with(BAD_VALUE)) => {
+                warn!(%error, "an admin request has a value that postgres does not take");
+                Self::new(Kind::BadRequest).detail("a value is none that the database can keep")
+            }
             _ => Self::internal("postgres", &error),
         }
     }
@@ -240,6 +266,9 @@ impl From<sqlx::Error> for Problem {
 /// When to ask again after Postgres gave no answer.
 const DATABASE_RETRY_SECS: u64 = 5;
 
+/// SQLSTATE class of values that are none of their type: times out of range, NUL characters. Fields are checked before;
+/// this is for what a check forgets.
+const BAD_VALUE: &str = "22";
 /// The table is not there yet: the migrations have not run.
 const NO_TABLE: &str = "42P01";
 

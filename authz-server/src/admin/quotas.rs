@@ -97,14 +97,14 @@ async fn refund(State(admin): State<Admin>, caller: Caller, Json(body): Json<Ref
     operate(&admin, &caller, body.try_into()).await
 }
 
-/// Correct one counter by hand.
+/// Correct one counter by hand. With `expected_version` it is done once, however often it is sent.
 #[utoipa::path(post, path = "/quotas/adjust", tag = "quotas", request_body = AdjustRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
 async fn adjust(State(admin): State<Admin>, caller: Caller, Json(body): Json<AdjustRequest>) -> Operated {
     operate(&admin, &caller, body.try_into()).await
 }
 
-/// Empty an account's windows. Orders of before are no longer returned into them.
+/// Empty an account's windows. Orders of before are no longer returned into them. With `expected_version` it is done once.
 #[utoipa::path(post, path = "/quotas/reset", tag = "quotas", request_body = ResetRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
 async fn reset(State(admin): State<Admin>, caller: Caller, Json(body): Json<ResetRequest>) -> Operated {
@@ -183,7 +183,7 @@ struct BatchAnswer {
 }
 
 /// Do many operations, each by itself or all or none. 200 where all took effect, 207 where some were refused; a refused atomic
-/// batch answers 409.
+/// batch answers 409. A batch counts as as many requests of its caller as it has operations.
 #[utoipa::path(post, path = "/quotas/batch", tag = "quotas", request_body = BatchRequest,
     responses((status = OK, body = BatchAnswer), (status = MULTI_STATUS, body = BatchAnswer),
         (status = CONFLICT, body = BatchAnswer, description = "an atomic batch of which one operation was refused"),
@@ -191,6 +191,7 @@ struct BatchAnswer {
 async fn batch(State(admin): State<Admin>, caller: Caller, Json(body): Json<BatchRequest>) -> Answer<Response> {
     let operations = body.operations.into_iter().map(Request::try_from);
     let outcomes = operate::batch(&admin, &caller, operations, body.atomic).await?;
+    let keep = operate::keep(&outcomes);
     let results: Vec<BatchItem> = outcomes.into_iter().map(BatchItem::from).collect();
     let failed = results.iter().filter(|item| item.status != 200).count();
     let status = match (failed, body.atomic) {
@@ -198,7 +199,12 @@ async fn batch(State(admin): State<Admin>, caller: Caller, Json(body): Json<Batc
         (_, true) => StatusCode::CONFLICT,
         (_, false) => StatusCode::MULTI_STATUS,
     };
-    Ok((status, Json(BatchAnswer { succeeded: results.len() - failed, failed, results })).into_response())
+    let answer = BatchAnswer { succeeded: results.len() - failed, failed, results };
+    let mut response = (status, Json(answer)).into_response();
+    if let Some(keep) = keep {
+        response.extensions_mut().insert(keep);
+    }
+    Ok(response)
 }
 
 /// The accounts of a merchant.
@@ -259,10 +265,14 @@ struct ListQuery {
 #[derive(Debug, Serialize, Deserialize)]
 struct AccountPlace(String, String);
 
-impl Cursor for AccountPlace {}
+impl Cursor for AccountPlace {
+    fn is_possible(&self) -> bool {
+        MerchantId::parse(&self.0).is_ok() && Currency::parse(&self.1).is_ok()
+    }
+}
 
 /// Accounts, ordered by merchant and currency. Which ones there are is the journal's knowledge, some seconds behind; their
-/// figures are those of now.
+/// figures are those of now. Pages have no numbers: `cursor` goes on where the page before ended.
 #[utoipa::path(get, path = "/quotas/list", tag = "quotas",
     operation_id = "list_accounts", params(ListQuery),
     responses((status = OK, body = Page<AccountView>), Problems))]

@@ -39,9 +39,10 @@ impl Rates {
         i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// Takes one request out of the caller's bucket; `Err` is after how many seconds there is one again.
-    fn take(&self, caller: &ActorId, per_minute: u64, now_us: i64) -> Result<(), u64> {
-        let step_us = MINUTE_US / i64::try_from(per_minute.max(1)).unwrap_or(MINUTE_US).min(MINUTE_US);
+    /// Takes requests out of the caller's bucket; `Err` is after how many seconds there are so many again.
+    fn take(&self, caller: &ActorId, count: u64, per_minute: u64, now_us: i64) -> Result<(), u64> {
+        let one_us = MINUTE_US / i64::try_from(per_minute.max(1)).unwrap_or(MINUTE_US).min(MINUTE_US);
+        let step_us = one_us.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX));
         let mut buckets = self.full_at_us.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at_us = buckets.get(caller).copied().unwrap_or(now_us).max(now_us).saturating_add(step_us);
         let wait_us = full_at_us.saturating_sub(now_us).saturating_sub(MINUTE_US);
@@ -69,16 +70,30 @@ fn make_room(buckets: &mut HashMap<ActorId, i64>, now_us: i64) {
 
 /// The gate: a caller whose bucket is empty is told when to come back.
 pub(super) async fn gate(State(admin): State<Admin>, caller: Caller, request: Request, next: Next) -> Response {
-    match take(&admin, &caller) {
+    match take(&admin, &caller, 1) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-/// Takes one request out of the caller's bucket.
-pub(super) fn take(admin: &Admin, caller: &Caller) -> Answer<()> {
+/// Takes the operations of a batch out of the caller's bucket; the gate has taken one request already.
+pub(super) fn take_batch(admin: &Admin, caller: &Caller, operations: usize) -> Answer<()> {
     let per_minute = admin.live.current().admin_rate_per_minute;
-    admin.rates.take(&caller.subject, per_minute, admin.rates.now_us()).map_err(|secs| {
+    let operations = u64::try_from(operations).unwrap_or(u64::MAX);
+    if operations > per_minute {
+        let detail = format!("the caller may ask for {per_minute} operations in a minute: send smaller batches");
+        return Err(Problem::field("operations", detail));
+    }
+    match operations.saturating_sub(1) {
+        0 => Ok(()),
+        more => take(admin, caller, more),
+    }
+}
+
+/// Takes requests out of the caller's bucket.
+pub(super) fn take(admin: &Admin, caller: &Caller, count: u64) -> Answer<()> {
+    let per_minute = admin.live.current().admin_rate_per_minute;
+    admin.rates.take(&caller.subject, count, per_minute, admin.rates.now_us()).map_err(|secs| {
         let detail = format!("the caller may make {per_minute} requests in a minute");
         Problem::new(Kind::RateLimited).detail(detail).retry_after(secs)
     })
@@ -98,24 +113,36 @@ mod tests {
         let (one, other) = (caller("a"), caller("b"));
         let start = 1_000_000_000;
         for _ in 0..6 {
-            assert_eq!(rates.take(&one, 6, start), Ok(()));
+            assert_eq!(rates.take(&one, 1, 6, start), Ok(()));
         }
-        assert_eq!(rates.take(&one, 6, start), Err(10));
-        assert_eq!(rates.take(&other, 6, start), Ok(()));
-        assert_eq!(rates.take(&one, 6, start + 9_000_000), Err(1));
-        assert_eq!(rates.take(&one, 6, start + 10_000_000), Ok(()));
-        assert_eq!(rates.take(&one, 6, start + 10_000_000), Err(10));
+        assert_eq!(rates.take(&one, 1, 6, start), Err(10));
+        assert_eq!(rates.take(&other, 1, 6, start), Ok(()));
+        assert_eq!(rates.take(&one, 1, 6, start + 9_000_000), Err(1));
+        assert_eq!(rates.take(&one, 1, 6, start + 10_000_000), Ok(()));
+        assert_eq!(rates.take(&one, 1, 6, start + 10_000_000), Err(10));
         for _ in 0..6 {
-            assert_eq!(rates.take(&one, 6, start + 200_000_000), Ok(()));
+            assert_eq!(rates.take(&one, 1, 6, start + 200_000_000), Ok(()));
         }
-        assert_eq!(rates.take(&one, 6, start + 200_000_000), Err(10));
+        assert_eq!(rates.take(&one, 1, 6, start + 200_000_000), Err(10));
+    }
+
+    #[test]
+    fn a_batch_takes_as_much_as_its_operations_would() {
+        let rates = Rates::default();
+        let (one, other) = (caller("a"), caller("b"));
+        assert_eq!(rates.take(&one, 6, 6, 0), Ok(()));
+        assert_eq!(rates.take(&one, 1, 6, 0), Err(10));
+        // What is refused takes nothing.
+        assert_eq!(rates.take(&other, 5, 6, 0), Ok(()));
+        assert_eq!(rates.take(&other, 2, 6, 0), Err(10));
+        assert_eq!(rates.take(&other, 1, 6, 0), Ok(()));
     }
 
     #[test]
     fn odd_rates_are_served() {
         for per_minute in [1_u64, 7, 6000, 1_000_000] {
             let rates = Rates::default();
-            let admitted = (0..=per_minute).filter(|_| rates.take(&caller("a"), per_minute, 0).is_ok()).count();
+            let admitted = (0..=per_minute).filter(|_| rates.take(&caller("a"), 1, per_minute, 0).is_ok()).count();
             assert!(u64::try_from(admitted).unwrap().abs_diff(per_minute) <= 1, "{per_minute}: {admitted}");
         }
     }
@@ -124,7 +151,7 @@ mod tests {
     fn the_number_of_buckets_is_bounded() {
         let rates = Rates::default();
         for number in 0..CALLERS_MAX * 2 {
-            assert_eq!(rates.take(&caller(&number.to_string()), 60, 0), Ok(()));
+            assert_eq!(rates.take(&caller(&number.to_string()), 1, 60, 0), Ok(()));
         }
         assert!(rates.full_at_us.lock().unwrap().len() <= CALLERS_MAX);
     }

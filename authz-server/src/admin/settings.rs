@@ -69,6 +69,15 @@ struct SettingsHistoryQuery {
     limit: Option<u64>,
 }
 
+/// Longest key of a setting that is asked for.
+const KEY_LEN_MAX: usize = 64;
+
+/// Whether the text has the form of a key; settings of former versions have a history, too.
+fn is_key(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=KEY_LEN_MAX).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 /// Who changed which setting, the newest first.
 #[utoipa::path(get, path = "/settings/history", tag = "settings",
     operation_id = "settings_history", params(SettingsHistoryQuery),
@@ -79,6 +88,9 @@ async fn history(
     Query(query): Query<SettingsHistoryQuery>,
 ) -> Answer<Json<Page<AuditEntry>>> {
     writer(&caller, Permission::SettingsRead)?;
+    if query.key.as_deref().is_some_and(|key| !is_key(key)) {
+        return Err(Problem::field("key", "must be a setting's key, as in admin_page_max"));
+    }
     let limit = limit(query.limit, admin.live.current().admin_page_max)?;
     let before = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(id)| id);
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);

@@ -45,7 +45,7 @@ pub struct NewToken {
     pub role: Role,
     /// The only merchant whose data it sees; needed for the role `merchant`.
     pub merchant_id: Option<String>,
-    /// Narrows what the role grants. A token never approves policies and never manages tokens.
+    /// Narrows what the role grants. A token never writes or approves policies, and never manages tokens.
     pub permissions: Option<Vec<Permission>>,
     /// From when on it is refused; absent for a token that only a revocation ends.
     pub expires_at: Option<DateTime<Utc>>,
@@ -229,6 +229,7 @@ impl NewToken {
         if self.expires_at.is_some_and(|at| at.timestamp_millis() <= now_ms) {
             return Err(Problem::field("expires_at", "must be in the future"));
         }
+        page::check_time("expires_at", self.expires_at)?;
         let (role, permissions, expires_at) = (self.role, self.permissions, self.expires_at);
         Ok(Grant { name: name.to_owned(), role, merchant, permissions, expires_at })
     }
@@ -333,6 +334,7 @@ mod tests {
             (json!({"name": "a", "role": "operator", "permissions": ["settings:write"]}), "settings:write"),
             (json!({"name": "a", "role": "admin", "permissions": ["tokens:manage"]}), "tokens:manage"),
             (json!({"name": "a", "role": "admin", "permissions": ["policies:approve"]}), "policies:approve"),
+            (json!({"name": "a", "role": "admin", "permissions": ["policies:write"]}), "policies:write"),
             (json!({"name": "a", "role": "admin", "permissions": ["*"]}), "unknown variant"),
             (json!({"name": "a", "role": "admin", "expires_at": "2026-11-20T01:46:40Z"}), "\"expires_at\""),
         ];

@@ -5,6 +5,7 @@ use quota::{Action, AmountMinor, Charge, Command, Dry, HoldTerms, Limits, Operat
 use super::ACTOR;
 use super::ask::{Ask, What};
 use crate::clock;
+use crate::operations::capture_id;
 use crate::settings::LiveSettings;
 use crate::store::Notes;
 
@@ -28,7 +29,7 @@ pub(super) fn command(ask: Ask, policy: Option<&Policy>, now_ms: i64, live: &Liv
         decision_id: clock::decision_id(),
         now_ms,
         // Without a policy there is no calendar: the windows stay as they are stored.
-        windows: policy.map(|policy| policy.calendar.windows_at(now_ms)).unwrap_or_default(),
+        windows: policy.map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
         order_ttl_secs: bounded(live.order_ttl_secs),
         backlog_max: bounded(live.backlog_events_max),
         history: None,
@@ -48,7 +49,9 @@ fn action(ask: &Ask, policy: Option<&Policy>) -> Action {
         }
         What::Settle { amount, last } => {
             let over_capture_percent = policy.map_or(0, |policy| policy.over_capture_percent);
-            Action::Settle(Settle { amount, id: operation_id(ask), last, over_capture_percent })
+            // A capture that is tried before the gateway is asked keeps to the policy's bound; one that it has made is told.
+            let reported = ask.dry == Dry::No;
+            Action::Settle(Settle { amount, id: operation_id(ask), last, over_capture_percent, reported })
         }
         What::Refund { amount, reserve } => {
             let limits = policy.map_or(Limits::UNLIMITED, |policy| policy.limits);
@@ -69,11 +72,13 @@ fn charge(ask: &Ask, amount: AmountMinor, policy: Option<&Policy>) -> Charge {
     charge
 }
 
-/// A capture without a number is known by its attempt.
+/// A last capture without a number is the order's only one, as it is for the API: a sale that is tried again is told again, and
+/// counts once. One that others follow is known by its attempt.
 fn operation_id(ask: &Ask) -> OperationId {
-    match &ask.operation_no {
-        Some(number) => OperationId::of(number.as_str()),
-        None => OperationId::of(&ask.attempt.to_string()),
+    match (&ask.operation_no, ask.what) {
+        (Some(number), _) => OperationId::of(number.as_str()),
+        (None, What::Settle { last: true, .. }) => capture_id(None),
+        (None, _) => OperationId::of(&ask.attempt.to_string()),
     }
 }
 
@@ -142,7 +147,11 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((settle(Some("c")).id, settle(Some("c")).last), (OperationId::of("c"), false));
-        // Without a number a capture is its attempt's.
+        // Without a number a capture is its attempt's, or the order's only one.
         assert_eq!(settle(None).id, OperationId::of(&AttemptId([7; 16]).to_string()));
+        let Action::Settle(only) = made(What::Settle { amount: None, last: true }, None, false) else {
+            panic!("no capture")
+        };
+        assert_eq!((only.id, only.last), (capture_id(None), true));
     }
 }

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::metrics::{Failure, Metrics};
+use crate::operations::warn_of_over_capture;
 use crate::policy::Policies;
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreError};
@@ -183,6 +184,7 @@ impl<S: Store> Decider<S> {
     ) -> Answer {
         let record = &reply.record;
         self.metrics.decision(command::label(command), record.code, record.replay);
+        warn_of_over_capture(&self.metrics, command, reply);
         let decision_id = Uuid::from_bytes(reply.decision_id);
         info!(
             %decision_id,

@@ -14,7 +14,7 @@ use proto::quota_v1::quota_service_server::{QuotaService, QuotaServiceServer};
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 
-use crate::admin::{Admin, Answer, Caller, Kind, Problem, operate};
+use crate::admin::{Admin, Caller, Kind, Problem, operate};
 use crate::operations::{self, Done, Invalid};
 use request::Asks;
 
@@ -55,8 +55,8 @@ type Told<T> = Result<Response<T>, Status>;
 impl Quotas {
     async fn execute<M: Asks>(&self, request: Request<M>) -> Result<Done, Status> {
         let (caller, message) = opened(request)?;
-        let admin = self.admin.clone();
-        to_the_end(async move { operate::execute(&admin, &caller, message.request()).await }).await
+        let done = operate::execute(&self.admin, &caller, message.request()).await;
+        done.map_err(|problem| status::of(&problem))
     }
 
     async fn operate<M: Asks>(&self, request: Request<M>) -> Told<pb::OperationResponse> {
@@ -71,12 +71,6 @@ fn opened<M>(request: Request<M>) -> Result<(Caller, M), Status> {
     let caller = extensions.get::<Caller>().cloned();
     let caller = caller.ok_or_else(|| status::of(&Problem::new(Kind::Unauthenticated)))?;
     Ok((caller, message))
-}
-
-/// A caller that leaves must not end its operation half way: what was asked of the store is waited for, logged and counted.
-async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Answer<T>> + Send + 'static) -> Result<T, Status> {
-    let done = tokio::spawn(work).await.unwrap_or_else(|error| Err(Problem::internal("a gRPC operation", &error)));
-    done.map_err(|problem| status::of(&problem))
 }
 
 #[tonic::async_trait]
@@ -132,13 +126,10 @@ impl QuotaService for Quotas {
 
     async fn batch(&self, request: Request<pb::BatchRequest>) -> Told<pb::BatchResponse> {
         let (caller, pb::BatchRequest { operations, atomic }) = opened(request)?;
-        let admin = self.admin.clone();
-        let outcomes = to_the_end(async move {
-            let requests =
-                operations.into_iter().map(|operation| -> Result<operations::Request, Invalid> { operation.request() });
-            operate::batch(&admin, &caller, requests, atomic).await
-        })
-        .await?;
+        let requests =
+            operations.into_iter().map(|operation| -> Result<operations::Request, Invalid> { operation.request() });
+        let outcomes = operate::batch(&self.admin, &caller, requests, atomic).await;
+        let outcomes = outcomes.map_err(|problem| status::of(&problem))?;
         Ok(Response::new(answer::batch(outcomes)))
     }
 

@@ -61,35 +61,59 @@ impl Asks for pb::HoldRequest {
 
 impl Asks for pb::SettleRequest {
     fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, amount, capture_no, r#final, remarks, metadata_json } = self;
+        let Self { merchant_id, currency, order_no, amount, capture_no, r#final, channel, remarks, metadata_json } =
+            self;
         let metadata = object(metadata_json)?;
-        let body = SettleRequest { merchant_id, currency, order_no, amount, capture_no, r#final, remarks, metadata };
+        let body =
+            SettleRequest { merchant_id, currency, order_no, amount, capture_no, r#final, channel, remarks, metadata };
         body.try_into().map_err(renamed)
     }
 }
 
 impl Asks for pb::VoidRequest {
     fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, remarks, metadata_json } = self;
+        let Self { merchant_id, currency, order_no, channel, remarks, metadata_json } = self;
         let metadata = object(metadata_json)?;
-        VoidRequest { merchant_id, currency, order_no, remarks, metadata }.try_into().map_err(renamed)
+        VoidRequest { merchant_id, currency, order_no, channel, remarks, metadata }.try_into().map_err(renamed)
     }
 }
 
 impl Asks for pb::ReleaseRequest {
     fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, amount, refund_no, payment_no, remarks, metadata_json } = self;
+        let Self { merchant_id, currency, order_no, amount, refund_no, payment_no, channel, remarks, metadata_json } =
+            self;
         let metadata = object(metadata_json)?;
-        let body = ReleaseRequest { merchant_id, currency, order_no, amount, refund_no, payment_no, remarks, metadata };
+        let body = ReleaseRequest {
+            merchant_id,
+            currency,
+            order_no,
+            amount,
+            refund_no,
+            payment_no,
+            channel,
+            remarks,
+            metadata,
+        };
         body.try_into().map_err(renamed)
     }
 }
 
 impl Asks for pb::RefundRequest {
     fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, refund_no, amount, payment_no, remarks, metadata_json } = self;
+        let Self { merchant_id, currency, order_no, refund_no, amount, payment_no, channel, remarks, metadata_json } =
+            self;
         let metadata = object(metadata_json)?;
-        let body = RefundRequest { merchant_id, currency, order_no, refund_no, amount, payment_no, remarks, metadata };
+        let body = RefundRequest {
+            merchant_id,
+            currency,
+            order_no,
+            refund_no,
+            amount,
+            payment_no,
+            channel,
+            remarks,
+            metadata,
+        };
         body.try_into().map_err(renamed)
     }
 }

@@ -2,10 +2,12 @@
 //! the journal knows of them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quota::{Action, Command, Order, Reply};
+use quota::{Action, Code, Command, Order, Record, Reply};
 use sqlx::PgPool;
+use tracing::warn;
 
 use super::history::{self, HistoryError};
 use crate::store::{Notes, RedisStore, Store, StoreError};
@@ -45,14 +47,26 @@ impl RecallingStore {
             return Ok(None);
         };
         let known = self.redis.order(merchant, order_no).await?;
-        if known.is_some_and(|order| i64::from(order.expires_at_secs) > command.now_ms / 1000) {
+        if known.is_some_and(|order| !order.is_forgotten(command.now_ms / 1000)) {
             return Ok(None);
         }
         let past = history::find(&self.pool, &self.redis, merchant, order_no, command.order_ttl_secs).await;
-        past.map_err(|error| match error {
-            HistoryError::Store(error) => error,
-            error => StoreError::History(error.to_string()),
+        past.map_err(|error| {
+            warn!(%merchant, %order_no, %error, "the past of an order cannot be read");
+            refused(error)
         })
+    }
+}
+
+/// The reason as callers may read it: the texts of the database are for the log.
+fn refused(error: HistoryError) -> StoreError {
+    match error {
+        HistoryError::Store(error) => error,
+        HistoryError::Database(_) => StoreError::History("the journal's database gave no answer".to_owned()),
+        HistoryError::Corrupt(_) => StoreError::History("the usage log cannot be read as its history".to_owned()),
+        error @ (HistoryError::Behind { .. } | HistoryError::Gap | HistoryError::Long) => {
+            StoreError::History(error.to_string())
+        }
     }
 }
 
@@ -61,11 +75,31 @@ impl Store for RecallingStore {
         self.redis.apply(&*self.recalled(command).await?, notes).await
     }
 
+    /// Without `all_or_none`, a command whose order's past cannot be read is answered by itself and holds up no other.
     async fn apply_batch(&self, batch: &[(Command, Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
-        let mut recalled = Vec::with_capacity(batch.len());
-        for (command, notes) in batch {
-            recalled.push((self.recalled(command).await?.into_owned(), notes.clone()));
+        let mut known = Vec::with_capacity(batch.len());
+        let mut unknown = BTreeMap::new();
+        for (place, (command, notes)) in batch.iter().enumerate() {
+            match self.recalled(command).await {
+                Ok(command) => known.push((command.into_owned(), notes.clone())),
+                Err(StoreError::History(_)) if !all_or_none => drop(unknown.insert(place, undecided(command))),
+                Err(error) => return Err(error),
+            }
         }
-        self.redis.apply_batch(&recalled, all_or_none).await
+        let mut replies = self.redis.apply_batch(&known, all_or_none).await?;
+        for (place, reply) in unknown {
+            replies.insert(place.min(replies.len()), reply);
+        }
+        Ok(replies)
+    }
+}
+
+/// Nothing was decided and nothing done.
+fn undecided(command: &Command) -> Reply {
+    Reply {
+        record: Record::bare(Code::StoreUnavailable),
+        decision_id: command.decision_id,
+        event_id: command.decision_id,
+        event_seq: None,
     }
 }

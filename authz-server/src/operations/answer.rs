@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use proto::LimitFigures;
-use quota::{Account, Figures, LimitName, Outlook, Period, Policy, Prediction, Record};
+use quota::{Account, Action, Figures, LimitName, Limits, Outlook, Period, Policy, Prediction, Record};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -206,10 +206,14 @@ impl CheckAnswer {
     pub fn of(done: &Done) -> Self {
         let record = &done.reply.record;
         let amount = done.command.action.amount().unwrap_or_default();
+        let hard = match &done.command.action {
+            Action::Consume(charge) => charge.hard_limits(),
+            _ => Limits::UNLIMITED,
+        };
         let prediction = done
             .policy
             .as_ref()
-            .map(|policy| Prediction::of(record, amount, &policy.limits, &policy.calendar, done.command.now_ms));
+            .map(|policy| Prediction::of(record, amount, &policy.limits, &hard, &policy.calendar, done.command.now_ms));
         let limits: Vec<LimitView> =
             prediction.iter().flat_map(|prediction| &prediction.limits).map(LimitView::from).collect();
         let remaining =
@@ -335,7 +339,8 @@ impl AccountView {
 
 fn limits(account: &Account, policy: &Policy, now_ms: i64) -> Vec<LimitView> {
     let record = standing(account);
-    let prediction = Prediction::of(&record, quota::AmountMinor::ZERO, &policy.limits, &policy.calendar, now_ms);
+    let (nothing, limits) = (quota::AmountMinor::ZERO, &policy.limits);
+    let prediction = Prediction::of(&record, nothing, limits, limits, &policy.calendar, now_ms);
     prediction.limits.iter().map(LimitView::from).collect()
 }
 

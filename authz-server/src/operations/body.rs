@@ -65,6 +65,9 @@ pub struct SettleRequest {
     pub capture_no: Option<String>,
     /// Whether the hold ends with this capture, and what it still holds is returned; true where it is not given.
     pub r#final: Option<bool>,
+    /// The channel that the order was charged under: its policy says by how much captures may exceed their hold.
+    #[schema(max_length = 32)]
+    pub channel: Option<String>,
     /// A note for the usage log.
     #[schema(max_length = 1024)]
     pub remarks: Option<String>,
@@ -83,6 +86,9 @@ pub struct VoidRequest {
     pub currency: String,
     #[schema(example = "ORDER-001", max_length = 128)]
     pub order_no: String,
+    /// The channel that the order was charged under.
+    #[schema(max_length = 32)]
+    pub channel: Option<String>,
     /// Why, for the usage log.
     #[schema(max_length = 1024)]
     pub remarks: Option<String>,
@@ -109,6 +115,9 @@ pub struct RefundRequest {
     pub amount: Option<i64>,
     #[schema(max_length = 128)]
     pub payment_no: Option<String>,
+    /// The channel that the order was charged under: its policy says how much may be refunded.
+    #[schema(max_length = 32)]
+    pub channel: Option<String>,
     /// A note for the usage log.
     #[schema(max_length = 1024)]
     pub remarks: Option<String>,
@@ -135,6 +144,9 @@ pub struct ReleaseRequest {
     pub refund_no: Option<String>,
     #[schema(max_length = 128)]
     pub payment_no: Option<String>,
+    /// The channel that the order was charged under: its policy says how much may be refunded.
+    #[schema(max_length = 32)]
+    pub channel: Option<String>,
     /// A note for the usage log.
     #[schema(max_length = 1024)]
     pub remarks: Option<String>,

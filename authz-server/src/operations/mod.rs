@@ -6,9 +6,10 @@ mod answer;
 mod body;
 mod request;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream};
 use quota::{
     Account, Action, ActorId, AttemptId, Charge, Code, Command, Currency, Dry, HoldTerms, MerchantId, Policy, Refund,
     Reply, Settle, shard_of,
@@ -35,6 +36,8 @@ pub use request::{Ask, Invalid, Request, capture_id};
 
 /// Most operations of a batch.
 pub const BATCH_MAX: usize = 1000;
+/// Policies that one batch asks for at once; each may wait for the policy service.
+const POLICIES_AT_ONCE: usize = 128;
 /// Requests of the API are told apart by their orders and numbers; all of them are one attempt.
 const ATTEMPT: &str = "api";
 
@@ -73,6 +76,9 @@ pub struct Operations {
     shards: u16,
 }
 
+/// What operations share a policy by.
+type Scope = (MerchantId, Currency, Option<quota::Channel>);
+
 /// An operation with all that the store is to be told of it.
 struct Prepared {
     command: Command,
@@ -104,7 +110,8 @@ impl Operations {
     /// # Errors
     /// [`StoreError`] where no decision could be had; the operation may have been done then.
     pub async fn execute(&self, actor: &Actor, request: Request) -> Result<Done, StoreError> {
-        let Prepared { command, notes, policy } = self.prepare(actor, request).await;
+        let (_, policy) = self.policy_of(scope(&request), clock::now_ms()).await;
+        let Prepared { command, notes, policy } = self.prepare(actor, request, policy, clock::now_ms());
         let reply = match self.store.apply(&command, &notes).await {
             Ok(reply) => reply,
             Err(error) => return Err(failed(&command, error)),
@@ -117,10 +124,7 @@ impl Operations {
     /// # Errors
     /// As [`Operations::execute`].
     pub async fn execute_all_or_none(&self, actor: &Actor, requests: Vec<Request>) -> Result<Vec<Done>, StoreError> {
-        let mut prepared = Vec::with_capacity(requests.len());
-        for request in requests {
-            prepared.push(self.prepare(actor, request).await);
-        }
+        let prepared = self.prepare_all(actor, requests).await;
         self.apply(prepared, true).await
     }
 
@@ -129,9 +133,8 @@ impl Operations {
     pub async fn execute_each(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Result<Done, StoreError>> {
         let mut outcomes: BTreeMap<usize, Result<Done, StoreError>> = BTreeMap::new();
         let mut shards: BTreeMap<u16, Vec<(usize, Prepared)>> = BTreeMap::new();
-        for (place, request) in requests.into_iter().enumerate() {
-            let shard = shard_of(&request.merchant, self.shards);
-            let prepared = self.prepare(actor, request).await;
+        for (place, prepared) in self.prepare_all(actor, requests).await.into_iter().enumerate() {
+            let shard = shard_of(&prepared.command.merchant, self.shards);
             shards.entry(shard).or_default().push((place, prepared));
         }
         for batch in shards.into_values() {
@@ -186,7 +189,7 @@ impl Operations {
     ) -> AccountView {
         let now_ms = clock::now_ms();
         let policy = self.policies.effective(merchant, currency, None, now_ms).await;
-        let windows = policy.as_ref().map(|policy| policy.calendar.windows_at(now_ms)).unwrap_or_default();
+        let windows = policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default();
         let account = account.rolled(windows);
         AccountView::of(merchant.to_string(), currency.to_string(), &account, policy.as_deref(), provenance, now_ms)
     }
@@ -205,10 +208,28 @@ impl Operations {
         Ok(done.map(|(((command, notes), policy), reply)| self.done(command, &notes, policy, reply)).collect())
     }
 
-    async fn prepare(&self, actor: &Actor, request: Request) -> Prepared {
+    /// The policies of several operations, asked for together: an account that waits for its policy holds up no other. All
+    /// operations are of one moment, after the last policy was had.
+    async fn prepare_all(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Prepared> {
+        let asked_at_ms = clock::now_ms();
+        let distinct: HashSet<Scope> = requests.iter().map(scope).collect();
+        let asked: Vec<_> = distinct.into_iter().map(|scope| self.policy_of(scope, asked_at_ms)).collect();
+        let policies: HashMap<Scope, _> = stream::iter(asked).buffer_unordered(POLICIES_AT_ONCE).collect().await;
+        let policies: Vec<_> =
+            requests.iter().map(|request| policies.get(&scope(request)).cloned().flatten()).collect();
         let now_ms = clock::now_ms();
+        let prepare = |(request, policy)| self.prepare(actor, request, policy, now_ms);
+        requests.into_iter().zip(policies).map(prepare).collect()
+    }
+
+    async fn policy_of(&self, scope: Scope, now_ms: i64) -> (Scope, Option<Arc<Policy>>) {
+        let (merchant, currency, channel) = &scope;
+        let policy = self.policies.effective(merchant, *currency, channel.as_ref(), now_ms).await;
+        (scope, policy)
+    }
+
+    fn prepare(&self, actor: &Actor, request: Request, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
         let Request { merchant, currency, order_no, payment_no, operation_no, channel, ask, .. } = request;
-        let policy = self.policies.effective(&merchant, currency, channel.as_ref(), now_ms).await;
         let notes = Notes {
             actor: actor.id.to_string(),
             mode: quota::Mode::Enforce.as_str(),
@@ -228,7 +249,7 @@ impl Operations {
             decision_id: clock::decision_id(),
             now_ms,
             // Without a policy there is no calendar: the windows stay as they are stored.
-            windows: policy.as_ref().map(|policy| policy.calendar.windows_at(now_ms)).unwrap_or_default(),
+            windows: policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
             order_ttl_secs: bounded(live.order_ttl_secs),
             backlog_max: bounded(live.backlog_events_max),
             history: None,
@@ -247,6 +268,7 @@ impl Operations {
         if command.dry == Dry::No {
             self.metrics.decision(command.action.as_str(), record.code, record.replay);
         }
+        warn_of_over_capture(&self.metrics, &command, &reply);
         info!(
             decision_id = %Uuid::from_bytes(reply.decision_id),
             event_id = %Uuid::from_bytes(reply.event_id),
@@ -264,6 +286,29 @@ impl Operations {
             "operation"
         );
         Done { command, reply, policy }
+    }
+}
+
+fn scope(request: &Request) -> Scope {
+    (request.merchant.clone(), request.currency, request.channel.clone())
+}
+
+/// Money was captured that was never held: recorded, and somebody should know.
+pub(crate) fn warn_of_over_capture(metrics: &Metrics, command: &Command, reply: &Reply) {
+    let record = &reply.record;
+    let captured =
+        matches!(command.action, Action::Settle(_)) && command.dry == Dry::No && record.code == Code::Applied;
+    if captured && !record.replay && record.is_over_captured() {
+        metrics.over_capture();
+        warn!(
+            event_id = %Uuid::from_bytes(reply.event_id),
+            merchant = %command.merchant,
+            order_no = command.order_no.as_ref().map(quota::OrderNo::as_str),
+            held_minor = record.order.amount,
+            captured_minor = record.order.settled,
+            currency = %command.currency,
+            "an order's captures went beyond its hold"
+        );
     }
 }
 
@@ -294,6 +339,7 @@ fn action(ask: &Ask, policy: Option<&Policy>, currency: Currency, channel: Optio
             id,
             last,
             over_capture_percent: policy.map_or(0, |policy| policy.over_capture_percent),
+            reported: false,
         }),
         Ask::Void => Action::Void,
         Ask::Refund { amount, id } => Action::Refund(Refund::under(policy, amount, id, false)),

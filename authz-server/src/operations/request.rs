@@ -167,6 +167,7 @@ impl TryFrom<SettleRequest> for Request {
         Self::new(&body.merchant_id, &body.currency, Ask::Settle { amount, id, last })?
             .order(&body.order_no)?
             .operation("capture_no", body.capture_no.as_deref())?
+            .channel(body.channel.as_deref())?
             .notes(body.remarks, body.metadata)
     }
 }
@@ -183,6 +184,7 @@ impl TryFrom<VoidRequest> for Request {
     fn try_from(body: VoidRequest) -> Result<Self, Invalid> {
         Self::new(&body.merchant_id, &body.currency, Ask::Void)?
             .order(&body.order_no)?
+            .channel(body.channel.as_deref())?
             .notes(body.remarks, body.metadata)
     }
 }
@@ -196,6 +198,7 @@ impl TryFrom<RefundRequest> for Request {
             .order(&body.order_no)?
             .operation("refund_no", Some(&body.refund_no))?
             .payment(body.payment_no.as_deref())?
+            .channel(body.channel.as_deref())?
             .notes(body.remarks, body.metadata)
     }
 }
@@ -210,6 +213,7 @@ impl TryFrom<ReleaseRequest> for Request {
             .order(&body.order_no)?
             .operation("refund_no", body.refund_no.as_deref())?
             .payment(body.payment_no.as_deref())?
+            .channel(body.channel.as_deref())?
             .notes(body.remarks, body.metadata)
     }
 }

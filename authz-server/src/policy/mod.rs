@@ -12,14 +12,14 @@ pub mod service;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use quota::{Channel, Currency, MerchantId, Policy, PolicyBook, PolicyError, PolicySet};
+use quota::{Calendar, Channel, Currency, MerchantId, Policy, PolicyBook, PolicyError, PolicySet};
 use tracing::{error, info};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
 use figures::{Source, Step};
 use postgres::Rows;
-use service::{Found, PolicyService};
+use service::{AccountCalendar, Found, PolicyService};
 
 pub use effective::EffectivePolicy;
 pub use file::{FileSource, SourceError};
@@ -36,13 +36,19 @@ pub struct Policies {
 }
 
 /// What the book was made of.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Parts {
     file: Option<Arc<PolicySet>>,
     rows: Option<Arc<Rows>>,
 }
 
 impl Parts {
+    /// Whether these are the very parts that `other` was copied from.
+    fn are(&self, other: &Self) -> bool {
+        self.file.as_ref().map(Arc::as_ptr) == other.file.as_ref().map(Arc::as_ptr)
+            && self.rows.as_ref().map(Arc::as_ptr) == other.rows.as_ref().map(Arc::as_ptr)
+    }
+
     fn compile(&self) -> Result<PolicyBook, PolicyError> {
         match (&self.file, self.rows.as_ref().filter(|rows| !rows.is_empty())) {
             (None, None) => Ok(PolicyBook::empty()),
@@ -53,6 +59,28 @@ impl Parts {
                 compiled => compiled,
             },
         }
+    }
+}
+
+/// The policy in another calendar, or in none that is known.
+fn in_calendar(policy: &Arc<Policy>, calendar: Option<Calendar>) -> Arc<Policy> {
+    let calendar_known = calendar.is_some();
+    let calendar = calendar.unwrap_or(policy.calendar);
+    if (policy.calendar, policy.calendar_known) == (calendar, calendar_known) {
+        return Arc::clone(policy);
+    }
+    Arc::new(Policy { calendar, calendar_known, ..Policy::clone(policy) })
+}
+
+/// Compiles on a thread of its own: many policies take a while, in which the admin port must go on answering.
+async fn aside(compile: impl FnOnce() -> Result<(), PolicyError> + Send + 'static) -> Result<(), PolicyError> {
+    match tokio::task::spawn_blocking(compile).await {
+        Ok(compiled) => compiled,
+        Err(broken) => match broken.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // It never ran: the runtime is being shut down.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
@@ -115,26 +143,60 @@ impl Policies {
         channel: Option<&Channel>,
         now_ms: i64,
     ) -> Option<Arc<Policy>> {
-        let configured = || self.current().effective(merchant, currency, channel, now_ms).cloned();
         let Some(service) = &self.service else {
-            return configured();
+            return self.current().effective(merchant, currency, channel, now_ms).cloned();
         };
-        match service.policy(merchant, currency, channel, now_ms).await {
-            Found::Known(policy) => Some(policy),
-            Found::LastKnown(policy) => {
-                self.metrics.policy.stepped_down(Step::LastKnown);
-                Some(policy)
-            }
-            Found::Nothing(cell) => {
-                let (step, policy) = match configured() {
-                    Some(policy) => (Step::Configured, policy),
-                    None => (Step::Defaults, Arc::clone(service.defaults())),
-                };
-                self.metrics.policy.stepped_down(step);
-                cell.told(step);
-                Some(policy)
-            }
+        let found = service.policy(merchant, currency, channel, now_ms).await;
+        let (step, policy) = self.chosen(service, &found, (merchant, currency, channel), now_ms);
+        if let Some(step) = step {
+            self.metrics.policy.stepped_down(step);
         }
+        if let (Some(step @ (Step::Configured | Step::Defaults)), Some(cell)) = (step, &found.cell) {
+            cell.told(step);
+        }
+        Some(policy)
+    }
+
+    /// The policy for a charge by what is known now: nobody is asked or waited for, nothing is remembered or counted. For who
+    /// goes through many accounts.
+    #[must_use]
+    pub fn peek(
+        &self,
+        merchant: &MerchantId,
+        currency: Currency,
+        channel: Option<&Channel>,
+        now_ms: i64,
+    ) -> Option<Arc<Policy>> {
+        let Some(service) = &self.service else {
+            return self.current().effective(merchant, currency, channel, now_ms).cloned();
+        };
+        let found = service.peek(merchant, currency, channel);
+        Some(self.chosen(service, &found, (merchant, currency, channel), now_ms).1)
+    }
+
+    /// The policy by what the service said, in the account's own calendar as far as that is known.
+    fn chosen(
+        &self,
+        service: &PolicyService,
+        found: &Found,
+        (merchant, currency, channel): (&MerchantId, Currency, Option<&Channel>),
+        now_ms: i64,
+    ) -> (Option<Step>, Arc<Policy>) {
+        let book = self.current();
+        let (step, policy) = match (&found.policy, book.effective(merchant, currency, channel, now_ms)) {
+            (Some(policy), _) => (found.is_last_known.then_some(Step::LastKnown), policy),
+            (None, Some(policy)) => (Some(Step::Configured), policy),
+            (None, None) => (Some(Step::Defaults), service.defaults()),
+        };
+        let calendar = match found.calendar {
+            AccountCalendar::Answered(calendar) => Some(calendar),
+            AccountCalendar::Configured => {
+                let configured = book.effective(merchant, currency, None, now_ms);
+                Some(configured.map_or(Calendar::UTC, |policy| policy.calendar))
+            }
+            AccountCalendar::Unknown => None,
+        };
+        (step, in_calendar(policy, calendar))
     }
 
     /// Puts the policies of another file in force.
@@ -142,7 +204,8 @@ impl Policies {
     /// # Errors
     /// [`PolicyError`] names the field; nothing changes then.
     pub fn replace_file(&self, file: PolicySet) -> Result<(), PolicyError> {
-        self.replace(Source::File, |parts| parts.file = Some(Arc::new(file)))
+        let file = Arc::new(file);
+        self.replace(Source::File, |parts| parts.file = Some(Arc::clone(&file)))
     }
 
     /// Puts other policies of Postgres in force.
@@ -150,7 +213,8 @@ impl Policies {
     /// # Errors
     /// [`PolicyError`] names the row and the field; nothing changes then.
     pub fn replace_rows(&self, rows: Rows) -> Result<(), PolicyError> {
-        self.replace(Source::Postgres, |parts| parts.rows = Some(Arc::new(rows)))
+        let rows = Arc::new(rows);
+        self.replace(Source::Postgres, |parts| parts.rows = Some(Arc::clone(&rows)))
     }
 
     /// Whether rows go together with the present file.
@@ -160,9 +224,7 @@ impl Policies {
     pub async fn try_rows(&self, rows: Rows) -> Result<(), PolicyError> {
         let file = self.parts.lock().unwrap_or_else(PoisonError::into_inner).file.clone();
         let parts = Parts { file, rows: Some(Arc::new(rows)) };
-        // Compiling many policies takes a while, in which the admin port must go on answering.
-        let compiled = tokio::task::spawn_blocking(move || parts.compile().map(drop)).await;
-        compiled.unwrap_or(Ok(()))
+        aside(move || parts.compile().map(drop)).await
     }
 
     /// Notes whether a source could be read.
@@ -170,13 +232,20 @@ impl Policies {
         self.metrics.policy.read(source, usable);
     }
 
-    fn replace(&self, source: Source, change: impl FnOnce(&mut Parts)) -> Result<(), PolicyError> {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = Parts { file: parts.file.clone(), rows: parts.rows.clone() };
-        change(&mut changed);
-        let compiled = changed.compile();
-        self.metrics.policy.read(source, compiled.is_ok());
-        let book = Arc::new(compiled?);
+    fn replace(&self, source: Source, change: impl Fn(&mut Parts)) -> Result<(), PolicyError> {
+        let (mut parts, changed, book) = loop {
+            let before = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut changed = before.clone();
+            change(&mut changed);
+            // Outside of the lock: whoever checks a change must not wait while many policies are compiled.
+            let compiled = changed.compile();
+            self.metrics.policy.read(source, compiled.is_ok());
+            let book = Arc::new(compiled?);
+            let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+            if parts.are(&before) {
+                break (parts, changed, book);
+            }
+        };
         *parts = changed;
         let before =
             std::mem::replace(&mut *self.book.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&book));

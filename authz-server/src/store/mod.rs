@@ -15,7 +15,7 @@ use quota::{
 use thiserror::Error;
 
 pub use memory::MemoryStore;
-pub use redis::{DueHold, RedisStore, RedisStoreConfig, SCRIPT};
+pub use redis::{DueHold, DueHolds, RedisStore, RedisStoreConfig, SCRIPT};
 
 /// What the journal is told beside the command itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

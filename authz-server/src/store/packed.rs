@@ -9,6 +9,8 @@ use thiserror::Error;
 
 /// The format of every packed value so far.
 const FORMAT: u8 = 2;
+/// In the place of a capture's bound: the money has moved.
+const REPORTED: u8 = 255;
 /// Flags of an order.
 const PINNED: u8 = 1;
 const HAS_TAIL: u8 = 2;
@@ -55,7 +57,7 @@ pub fn command(command: &Command) -> Vec<u8> {
         Action::Hold(charge, terms) => out.charge(charge, Some(terms)),
         Action::Settle(settle) => {
             out.bytes(&settle.id.0);
-            out.bytes(&[settle.over_capture_percent]);
+            out.bytes(&[if settle.reported { REPORTED } else { settle.over_capture_percent }]);
         }
         Action::Refund(refund) | Action::Release(refund) => {
             out.bytes(&refund.id.0);

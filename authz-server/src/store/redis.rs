@@ -1,6 +1,7 @@
 //! The store in Redis or Valkey: one script call per command. This and the journal's event stream are all that know Redis.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::settings::{Live, Secret};
 
 /// The decision rule as Redis runs it.
 pub const SCRIPT: &str = include_str!("lua/decide.lua");
+/// What the script's own errors begin with.
+const SCRIPT_ERROR: &str = "SLUICE";
 
 /// Where Redis is and how long it may take.
 #[derive(Clone, Debug)]
@@ -169,6 +172,7 @@ impl RedisStore {
         let limit = self.live.as_ref().map_or(self.timeout, |live| live.current().redis_timeout());
         match timeout(limit, call).await {
             Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) if is_of_the_script(&error) => Err(corrupt(error)),
             Ok(Err(error)) if !error.is_timeout() => Err(unavailable(error)),
             Ok(Err(_)) | Err(_) => Err(StoreError::Timeout { after_ms: limit.as_millis() }),
         }
@@ -185,6 +189,14 @@ pub struct DueHold {
     pub until_secs: u32,
 }
 
+/// Some of a shard's due holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueHolds {
+    pub holds: Vec<DueHold>,
+    /// Members of the set that were read, with those that are no holds: fewer than were asked for are the last ones.
+    pub members: usize,
+}
+
 impl DueHold {
     /// Reads a member of the sorted set, `<merchant>:<currency>:<order_no>`.
     fn parse(member: &str, until_secs: u32) -> Option<Self> {
@@ -199,23 +211,29 @@ impl DueHold {
 }
 
 impl RedisStore {
-    /// Holds of a shard that ended at `now_secs` (seconds since the epoch) or before, the oldest first. A member that is none
-    /// is passed over, so that it keeps no hold from ending.
+    /// Holds of a shard that ended at `now_secs` (seconds since the epoch) or before, the oldest first: those at `places` among
+    /// them. A member that is none is passed over, so that it keeps no hold from ending.
     ///
     /// # Errors
     /// [`StoreError`] where Redis gives no answer.
-    pub async fn due_holds(&self, shard: u16, now_secs: u64, max: isize) -> Result<Vec<DueHold>, StoreError> {
+    pub async fn due_holds(&self, shard: u16, now_secs: u64, places: Range<usize>) -> Result<DueHolds, StoreError> {
         let mut connection = self.connection.clone();
-        let call = connection.zrangebyscore_limit_withscores(keys::expiry(shard), "-inf", now_secs, 0, max);
-        let members: Vec<(String, u32)> = self.bounded(call).await?;
-        let hold = |(member, until_secs): (String, u32)| {
-            let hold = DueHold::parse(&member, until_secs);
-            if hold.is_none() {
-                warn!(shard, member, "the set of open holds has a member that is none");
-            }
-            hold
-        };
-        Ok(members.into_iter().filter_map(hold).collect())
+        let [offset, count] = [places.start, places.len()].map(|number| isize::try_from(number).unwrap_or(isize::MAX));
+        let call = connection.zrangebyscore_limit_withscores(keys::expiry(shard), "-inf", now_secs, offset, count);
+        let members: Vec<(Vec<u8>, redis::Value)> = self.bounded(call).await?;
+        let found = members.len();
+        let holds: Vec<DueHold> =
+            members.into_iter().filter_map(|(member, until)| self.hold(shard, &member, until)).collect();
+        if holds.len() < found {
+            warn!(shard, members = found - holds.len(), "the set of open holds has members that are none");
+        }
+        Ok(DueHolds { holds, members: found })
+    }
+
+    /// A member as a hold; none where its merchant is another shard's.
+    fn hold(&self, shard: u16, member: &[u8], until: redis::Value) -> Option<DueHold> {
+        let hold = DueHold::parse(str::from_utf8(member).ok()?, redis::from_redis_value(until).ok()?)?;
+        (self.shard(&hold.merchant) == shard).then_some(hold)
     }
 
     /// The context of the oldest event of a merchant's shard that waits for the journal: all older ones are in Postgres.
@@ -331,6 +349,11 @@ fn event_seq(stream_id: &str) -> Result<Option<u64>, StoreError> {
         None if stream_id.is_empty() => Ok(None),
         None => Err(corrupt(format_args!("event id {stream_id}"))),
     }
+}
+
+/// Whether the script itself failed, on a value that has another format than its own. It wrote nothing then.
+fn is_of_the_script(error: &RedisError) -> bool {
+    error.code() == Some(SCRIPT_ERROR) || error.detail().is_some_and(|detail| detail.contains("user_script"))
 }
 
 fn unavailable(error: RedisError) -> StoreError {

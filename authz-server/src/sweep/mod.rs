@@ -4,6 +4,7 @@
 //! of them comes first, or on any of them coming in time: the store's rule ends a hold once, and rolls windows over by itself
 //! with the next command.
 
+mod apply;
 mod figures;
 mod holds;
 mod windows;
@@ -96,7 +97,7 @@ impl Tools {
     }
 
     async fn policy(&self, merchant: &MerchantId, currency: Currency, now_ms: i64) -> Option<Arc<Policy>> {
-        self.policies.effective(merchant, currency, None, now_ms).await
+        self.policies.peek(merchant, currency, None, now_ms)
     }
 
     /// A command that no request asked for. Without a policy there is no calendar: the windows stay as they are stored.
@@ -112,7 +113,7 @@ impl Tools {
             dry: Dry::No,
             decision_id: clock::decision_id(),
             now_ms,
-            windows: policy.map(|policy| policy.calendar.windows_at(now_ms)).unwrap_or_default(),
+            windows: policy.map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
             order_ttl_secs: bounded(live.order_ttl_secs),
             backlog_max: bounded(live.backlog_events_max),
             history: None,
@@ -166,7 +167,7 @@ async fn run(tools: Tools, shutdown: Shutdown) {
 }
 
 async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
-    let sweep = HoldSweep::new(tools.clone());
+    let mut sweep = HoldSweep::new(tools.clone());
     while !shutdown.is_asked() {
         let swept = sweep.round(clock::now_ms(), &shutdown).await;
         report(&tools.metrics.sweep, Sweep::Holds, swept.map(drop));

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use quota::{Action, Calendar, Command, Currency, MerchantId, shard_of};
+use quota::{Action, Calendar, Command, Currency, MerchantId, Reply, shard_of};
 use sqlx::postgres::PgConnection;
 
+use super::apply::Failures;
 use super::{COMMANDS_PER_CALL, Shutdown, SweepError, Target, Tools, notes};
-use crate::store::{Notes, Store};
+use crate::store::Notes;
 
 /// Accounts that are read at once.
 const ACCOUNTS_PER_PAGE: i64 = 1_000;
@@ -51,7 +52,8 @@ impl WindowSweep {
     /// it at a time.
     ///
     /// # Errors
-    /// [`SweepError`] where Postgres or the store gives no answer; what was closed until then is.
+    /// [`SweepError`] where Postgres or the store gives no answer, or holds something else for an account; what else could be
+    /// closed is.
     pub async fn round(&self, now_ms: i64, shutdown: &Shutdown) -> Result<Closed, SweepError> {
         // The lock goes with the connection, however the round ends.
         let mut connection = self.0.pool.acquire().await?.detach();
@@ -60,21 +62,23 @@ impl WindowSweep {
             return Ok(Closed::ByAnother);
         }
         let mut closed = 0;
+        let mut failures = Failures::default();
         let mut after = Candidate { open_until: 0, merchant_id: String::new(), currency: String::new() };
-        while !shutdown.is_asked() {
+        while !shutdown.is_asked() && !failures.are_too_many() {
             let page = page(&mut connection, &after, now_ms).await?;
             let Some(last) = page.last() else { break };
             after = last.clone();
-            closed += self.close(&page, now_ms).await?;
+            closed += self.close(&page, now_ms, &mut failures).await;
         }
         sqlx::Connection::close(connection).await?;
         if closed > 0 {
             tracing::info!(accounts = closed, "windows of accounts without traffic were closed");
         }
-        Ok(Closed::Accounts(closed))
+        failures.after(Closed::Accounts(closed))
     }
 
-    async fn close(&self, page: &[Candidate], now_ms: i64) -> Result<u64, SweepError> {
+    /// Gives how many accounts had windows to close.
+    async fn close(&self, page: &[Candidate], now_ms: i64, failures: &mut Failures) -> u64 {
         let mut by_shard: BTreeMap<u16, Vec<(Command, Notes)>> = BTreeMap::new();
         for candidate in page {
             if let Some((command, notes)) = self.roll(candidate, now_ms).await {
@@ -83,14 +87,27 @@ impl WindowSweep {
         }
         let mut closed = 0;
         for batch in by_shard.values().flat_map(|commands| commands.chunks(COMMANDS_PER_CALL)) {
-            let replies = self.0.store.apply_batch(batch, false).await?;
-            for ((command, _), reply) in batch.iter().zip(&replies).filter(|(_, reply)| reply.event_seq.is_some()) {
-                self.0.metrics.decision(command.action.as_str(), reply.record.code, reply.record.replay);
-                self.0.metrics.sweep.account_closed();
-                closed += 1;
+            if failures.are_too_many() {
+                break;
+            }
+            match self.0.apply_each(batch, failures).await {
+                Ok(replies) => closed += self.count(batch, &replies),
+                Err(error) => failures.add(error.into()),
             }
         }
-        Ok(closed)
+        closed
+    }
+
+    /// Gives how many accounts' windows were closed by these replies.
+    fn count(&self, batch: &[(Command, Notes)], replies: &[Option<Reply>]) -> u64 {
+        let replies = batch.iter().zip(replies).filter_map(|((command, _), reply)| Some((command, reply.as_ref()?)));
+        let mut closed = 0;
+        for (command, reply) in replies.filter(|(_, reply)| reply.event_seq.is_some()) {
+            self.0.metrics.decision(command.action.as_str(), reply.record.code, reply.record.replay);
+            self.0.metrics.sweep.account_closed();
+            closed += 1;
+        }
+        closed
     }
 
     /// The command that closes an account's windows; `None` where they are not over, or no policy says whose calendar counts.

@@ -134,10 +134,10 @@ impl HttpContext for Http {
     fn on_http_response_headers(&mut self, _count: usize, _end: bool) -> types::Action {
         let status = abi::header(MapType::HttpResponseHeaders, ":status").ok().flatten();
         let status: Option<u16> = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-        // Only a failure ends a charge before the stream ends; but where the answer says what was captured, it is read now.
+        // Only a failure ends a charge before the stream ends; but that the gateway has captured, and how much, is read now.
         let failure = status.is_none_or(|status| status >= 400);
-        let header = self.with(|life| Some(life.stream.as_ref()?.amount_header()?.to_owned())).flatten();
-        if header.is_some() || (failure && self.asks(Stream::is_forwarded)) {
+        if self.asks(|stream| stream.awaits_capture() || (failure && stream.is_forwarded())) {
+            let header = self.with(|life| Some(life.stream.as_ref()?.amount_header()?.to_owned())).flatten();
             let amounts = header.map_or(Ok(Vec::new()), |name| response_values(&name));
             self.event(Event::ResponseHeaders { ending: Ending { status, ..ending() }, amounts });
         }
@@ -204,7 +204,7 @@ impl Hands {
         }
         self.delayed_until_ms = Some(due_ms);
         let mut own = timer.get();
-        let period = own.hasten(now_ms, due_ms);
+        let period = own.hasten(now_ms, worker.next_stream().unwrap_or(due_ms));
         timer.set(own);
         // Where the proxy does not set it, the tick that is set already will come, if late.
         if let Some(period_ms) = period {

@@ -139,7 +139,8 @@ impl Stream {
             rule::Action::Check => false,
         };
         if follows {
-            self.phase = Phase::Forwarded { rule, attempt, changed, captured: Captured::default() };
+            let captured = Captured::default();
+            self.phase = Phase::Forwarded { rule, attempt, changed, captured, began_well: false };
         }
     }
 

@@ -63,21 +63,24 @@ impl Stream {
     }
 
     /// Statuses that void are acted on here: what happens while the answer is delivered does not change them. A success is
-    /// one only when the answer has ended, but its headers are read here.
+    /// acted on when the answer has ended, but it is remembered and its headers are read here.
     pub(super) fn response_headers(
         &mut self,
         step: &mut Step,
         ending: Ending,
         amounts: Result<Vec<Vec<u8>>, Unreadable>,
     ) {
-        let Phase::Forwarded { rule, attempt, captured, .. } = &mut self.phase else { return };
+        let Phase::Forwarded { rule, attempt, captured, began_well, .. } = &mut self.phase else { return };
         if ending.status.is_none_or(|status| status < 200) {
             return;
         }
         if let Fate::Void(reason) = judge(&rule.void_on, ending) {
             self.failed(step, reason);
-        } else if rule.settle_amount_header.is_some() {
-            *captured = read_captured(rule, attempt, amounts);
+        } else if ending.is_success() {
+            *began_well = true;
+            if rule.settle_amount_header.is_some() {
+                *captured = read_captured(rule, attempt, amounts);
+            }
         }
     }
 
@@ -95,9 +98,13 @@ impl Stream {
                 }
                 self.finish(Outcome::ClientGone);
             }
+            // The gateway has captured. A client that leaves during the answer cannot keep that from being booked.
+            Phase::Forwarded { rule, began_well: true, .. } if captures(rule) && ending.is_sound_upstream() => {
+                self.succeeded(step);
+            }
             Phase::Forwarded { rule, .. } => match judge(&rule.void_on, ending) {
-                Fate::Keep => self.succeeded(step),
-                Fate::Unknown => {
+                Fate::Keep if ending.is_success() || !is_told(rule) => self.succeeded(step),
+                Fate::Keep | Fate::Unknown => {
                     step.push(Effect::Count(Stat::Unknown));
                     self.finish(Outcome::Unknown);
                 }
@@ -118,7 +125,7 @@ impl Stream {
         }
     }
 
-    /// The gateway did what was asked.
+    /// The gateway did what was asked, or there is nothing to tell if it did.
     fn succeeded(&mut self, step: &mut Step) {
         let Phase::Forwarded { rule, attempt, captured, .. } = &self.phase else { return };
         let outcome = match tells(rule, attempt, *captured) {
@@ -141,6 +148,21 @@ impl Stream {
         self.record.outcome = Some(outcome);
         self.phase = Phase::Done;
     }
+}
+
+/// Whether a success of the gateway is a capture.
+pub(super) fn captures(rule: &Rule) -> bool {
+    match rule.action {
+        rule::Action::Hold => rule.settle == SettleOn::Success,
+        rule::Action::Settle => true,
+        rule::Action::Consume | rule::Action::Refund | rule::Action::Void | rule::Action::Check => false,
+    }
+}
+
+/// Whether the server is told of a success. An answer that is kept without being one, such as a 409, then tells nothing: to
+/// book it would return quota for a refund that was declined.
+fn is_told(rule: &Rule) -> bool {
+    captures(rule) || matches!(rule.action, rule::Action::Refund | rule::Action::Void)
 }
 
 /// What the server is told of a success.

@@ -13,7 +13,7 @@ impl Case<'_> {
             // The very attempt again: it is told what it was told, even when no more events are taken.
             return self.answer(Code::Admitted).again().told(order.decision_id).unheard();
         }
-        if self.backlog >= u64::from(self.command.backlog_max) {
+        if self.is_full() {
             return self.answer(Code::BacklogFull).unheard();
         }
         if self.order.is_some_and(|order| order.voided.contains(&self.command.attempt)) {
@@ -68,7 +68,7 @@ impl Case<'_> {
     /// The first code that refuses a new charge whatever the pace, in the order of checks.
     fn refuses(&self, charge: &Charge, hold: bool) -> Option<Code> {
         let suspended = (self.account.suspended_at_ms > 0).then_some(Code::Suspended);
-        let hard = charge.pace.map_or(charge.limits, |pace| pace.ceiling);
+        let hard = charge.hard_limits();
         charge
             .refusal
             .filter(|code| *code == Code::PolicyMissing)

@@ -1,7 +1,7 @@
 //! What ends a hold: captures, and its time.
 
 use super::{Case, Verdict};
-use crate::order::OPERATIONS_MAX;
+use crate::order::{OPERATIONS_MAX, REPORTED_OPERATIONS_MAX};
 use crate::{AmountMinor, Code, OnExpiry, Operation, OperationKind, Order, OrderState, Settle};
 
 impl Case<'_> {
@@ -17,14 +17,16 @@ impl Case<'_> {
         if let Some(taken) = taken {
             return self.repeated(taken, settle.amount);
         }
-        if order.state != OrderState::Held {
+        let late = settle.reported && settle.amount.is_some() && order.state != OrderState::Charged;
+        if order.state != OrderState::Held && !late {
             return self.answer(Code::OrderClosed);
         }
         let captured = settle.amount.map_or(order.held(), AmountMinor::get);
         if captured == 0 {
             return self.answer(Code::BadAmount);
         }
-        if order.operations.len() >= OPERATIONS_MAX && !settle.last {
+        let operations_max = if settle.reported { REPORTED_OPERATIONS_MAX } else { OPERATIONS_MAX };
+        if order.operations.len() >= operations_max && !(settle.last && order.state == OrderState::Held) {
             return self.answer(Code::OrderFull).amount(captured);
         }
         self.capture(order, settle, captured)
@@ -43,7 +45,7 @@ impl Case<'_> {
         let held = order.held();
         let more = captured.saturating_sub(held);
         let allowed = percent(order.amount.get(), settle.over_capture_percent);
-        let exceeds = more > allowed || !self.account.holds(more);
+        let exceeds = (more > allowed && !settle.reported) || !self.account.holds(more);
         // What was captured is an amount itself, which the order's own figures must be able to hold.
         let Some(amount) = AmountMinor::new(captured).filter(|_| !exceeds) else {
             return self.answer(Code::CaptureExceedsHold).amount(captured);

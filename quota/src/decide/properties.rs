@@ -46,7 +46,7 @@ fn action((letter, order, name, amount, flags, _): Asked, paced: bool) -> Action
     let charge = Charge { amount: minor(amount), limits: limits(), refusal: None, pace };
     let id = OperationId::of(&format!("{order} {name}"));
     let some = (flags % 4 != 0).then(|| minor(amount / 2));
-    let settle = Settle { amount: some, id, last: flags & 8 == 8, over_capture_percent: 0 };
+    let settle = Settle { amount: some, id, last: flags & 8 == 8, over_capture_percent: 0, reported: false };
     let refund = Refund {
         amount: some,
         id,

@@ -115,6 +115,8 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
     let Policy {
         version: _,
         calendar,
+        // A book's calendars are its merchants' own.
+        calendar_known: _,
         single_min,
         single_max,
         limits,

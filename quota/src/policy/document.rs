@@ -21,7 +21,7 @@ const TIER_LEN_MAX: usize = 64;
 
 /// Reads a document into a set.
 pub(super) fn read(text: &str) -> Result<PolicySet, PolicyError> {
-    let raw: RawDocument = serde_yaml_ng::from_str(text)?;
+    let raw = parse(text)?;
     if raw.version.is_empty()
         || raw.version.len() > VERSION_LEN_MAX
         || !raw.version.bytes().all(|b| b.is_ascii_graphic())
@@ -52,6 +52,24 @@ pub(super) fn read(text: &str) -> Result<PolicySet, PolicyError> {
         reader.set.add_override(override_of(place, raw)?)?;
     }
     Ok(reader.set)
+}
+
+/// The document as it is written; an error names the field that it is at.
+fn parse(text: &str) -> Result<RawDocument, PolicyError> {
+    let read = serde_path_to_error::deserialize(serde_yaml_ng::Deserializer::from_str(text));
+    read.map_err(|error| {
+        let field = error.path().to_string();
+        let error = error.into_inner();
+        // A lone dot is the document itself.
+        if field == "." {
+            return PolicyError::Syntax(error);
+        }
+        let text = error.to_string();
+        // The reader names some of the path as well, before the problem with its line and column.
+        let problem =
+            text.split_once(": ").filter(|(path, _)| field.starts_with(path)).map_or(&*text, |(_, rest)| rest);
+        PolicyError::Field { field, problem: problem.to_owned() }
+    })
 }
 
 /// Turns the document's policies into rules.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{MerchantId, WindowIds};
+use crate::MerchantId;
 
 fn merchant(id: &str) -> MerchantId {
     MerchantId::parse(id).unwrap()
@@ -59,6 +59,15 @@ fn each_level_lies_over_the_one_it_inherits() {
     assert_eq!(ids, WindowIds { day: 20261121, month: 202611, year: 2026 });
 }
 
+/// who does not know an account's calendar leaves its windows as they are stored.
+#[test]
+fn q5_a_policy_without_the_accounts_calendar_moves_no_window() {
+    let mut policy = Policy::unlimited("stand-in".into());
+    assert_eq!(policy.windows_at(NOW_MS), WindowIds { day: 20261121, month: 202611, year: 2026 });
+    policy.calendar_known = false;
+    assert_eq!(policy.windows_at(NOW_MS), WindowIds::default());
+}
+
 #[test]
 fn a_document_without_default_leaves_strangers_without_policy() {
     let book = PolicyBook::from_yaml("{version: a, merchants: {m: {daily_count: 1}}}").unwrap();
@@ -83,6 +92,10 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
         ("{version: a, defaults: {}}", "unknown field `defaults`"),
         ("{version: a, default: {daily_amout: 1}}", "unknown field `daily_amout`"),
         ("{version: a, default: {currencies: {USD: {timezone: UTC}}}}", "unknown field `timezone`"),
+        ("{version: a, default: {daily_amount: -1}}", "`default.daily_amount`"),
+        ("{version: a, tiers: {t: {currencies: {USD: {daily_count: x}}}}}", "`tiers.t.currencies.USD.daily_count`"),
+        ("{version: a, merchants: {m: [{cutoff_hour: 1}, {cutoff_hour: -1}]}}", "`merchants.m[1].cutoff_hour`"),
+        ("{version: a, overrides: [{merchant: 7}]}", "`overrides[0]`: missing field `from` at line 1"),
         ("{version: a, default: {daily_amount: -1}}", "0 to 9007199254740991"),
         ("{version: a, default: {daily_amount: 9007199254740992}}", "0 to 9007199254740991"),
         ("{version: a, default: {daily_amount: 1.5}}", "0 to 9007199254740991"),

@@ -10,7 +10,8 @@ use hyper::header::{self, HeaderName};
 use hyper::{HeaderMap, Response, StatusCode};
 use tokio::time::Sleep;
 
-/// The request header: `fail-500`, `fail-402`, `conflict-409`, `hang`, `reset`, `reset-after-headers`, `slow-<ms>`,
+/// The request header: `fail-500`, `fail-402`, `conflict-409`, `hang`, `reset`, `reset-after-headers`,
+/// `stall-after-headers`, `slow-<ms>`,
 /// `status-<code>` or `captures-<amount>`. Without it a payment is captured.
 pub const HEADER: &str = "x-gateway";
 
@@ -19,6 +20,8 @@ const CAPTURED: HeaderName = HeaderName::from_static("x-captured-amount");
 
 /// Long enough for the head of the answer to be on its way before the connection breaks.
 const BREAK_AFTER: Duration = Duration::from_millis(100);
+/// Longer than any route waits for the rest of an answer.
+const STALL_FOR: Duration = Duration::from_secs(300);
 
 /// The gateway breaks the connection on purpose.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) enum Behaviour {
     Hang,
     Reset,
     ResetAfterHeaders,
+    /// The answer begins, and does not end within the time of any route.
+    StallAfterHeaders,
 }
 
 impl Behaviour {
@@ -57,6 +62,7 @@ impl Behaviour {
             "hang" => return Some(Self::Hang),
             "reset" => return Some(Self::Reset),
             "reset-after-headers" => return Some(Self::ResetAfterHeaders),
+            "stall-after-headers" => return Some(Self::StallAfterHeaders),
             _ => {}
         }
         let (kind, number) = word.split_once('-')?;
@@ -82,12 +88,16 @@ impl Behaviour {
             }
             Self::Hang => std::future::pending().await,
             Self::Reset => Err(Broken),
-            Self::ResetAfterHeaders => {
-                let breaking = Box::pin(tokio::time::sleep(BREAK_AFTER));
-                Ok(Response::new(Answer { data: Some(Bytes::from_static(b"{\"status\":")), breaking: Some(breaking) }))
-            }
+            Self::ResetAfterHeaders => Ok(unfinished(BREAK_AFTER)),
+            Self::StallAfterHeaders => Ok(unfinished(STALL_FOR)),
         }
     }
+}
+
+/// The beginning of an answer whose connection breaks after a time.
+fn unfinished(break_after: Duration) -> Response<Answer> {
+    let breaking = Box::pin(tokio::time::sleep(break_after));
+    Response::new(Answer { data: Some(Bytes::from_static(b"{\"status\":")), breaking: Some(breaking) })
 }
 
 fn json(status: StatusCode, order_no: Option<&str>) -> Response<Answer> {
@@ -153,6 +163,7 @@ mod tests {
             ("hang", Some(Behaviour::Hang)),
             ("reset", Some(Behaviour::Reset)),
             ("reset-after-headers", Some(Behaviour::ResetAfterHeaders)),
+            ("stall-after-headers", Some(Behaviour::StallAfterHeaders)),
             ("slow-soon", None),
             ("nonsense", None),
         ];

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use quota::{ActorId, MerchantId};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ use super::caller::{Caller, Via};
 use super::jwt::invalid;
 use super::role::{Permission, Permissions, Role};
 use super::token::{self, Hash};
-use crate::admin::problem::{Answer, Problem};
+use crate::admin::problem::{Answer, Kind, Problem};
 use crate::clock;
 
 /// How long a token is remembered without asking Postgres: what a revocation takes to reach every server.
@@ -28,6 +28,13 @@ const REMEMBERED_MAX: usize = 10_000;
 const USE_RECORDED_MS: i64 = 60_000;
 /// Most recordings of a use under way.
 const RECORDINGS_MAX: usize = 4;
+/// Most look-ups under way. They come before the callers' rates, since nobody knows yet who asks: texts that somebody makes up
+/// must not take every connection.
+const LOOK_UPS_MAX: usize = 4;
+/// How long one waits for its turn.
+const LOOK_UP_WAIT: Duration = Duration::from_secs(2);
+/// When to ask again after that.
+const LOOK_UP_RETRY_SECS: u64 = 1;
 
 const LOOK_UP: &str = "SELECT id, role, merchant_id, permissions, expires_at, last_used_at \
     FROM access_token WHERE secret_hash = $1 AND revoked_at IS NULL";
@@ -68,21 +75,25 @@ pub(super) struct Access {
     pool: PgPool,
     memory: Mutex<Memory>,
     recordings: Arc<Semaphore>,
+    look_ups: Semaphore,
 }
 
 impl Access {
     pub(super) fn new(pool: PgPool) -> Self {
         let recordings = Arc::new(Semaphore::new(RECORDINGS_MAX));
-        Self { pool, memory: Mutex::default(), recordings }
+        Self { pool, memory: Mutex::default(), recordings, look_ups: Semaphore::new(LOOK_UPS_MAX) }
     }
 
     /// The caller that holds the token.
     pub(super) async fn verify(&self, text: &str) -> Answer<Caller> {
+        if !token::is_well_formed(text) {
+            return Err(invalid("it is no access token"));
+        }
         let hash = token::hash(text);
         let now_ms = clock::now_ms();
         let known = match self.remembered(&hash) {
             Some(known) => known,
-            None => self.look_up(hash).await?,
+            None => self.in_turn(hash).await?,
         };
         if known.expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             return Err(invalid("it has expired"));
@@ -104,6 +115,17 @@ impl Access {
 
     fn remembered(&self, hash: &Hash) -> Option<Known> {
         self.memory().known.get(hash).filter(|known| Instant::now() < known.until).cloned()
+    }
+
+    async fn in_turn(&self, hash: Hash) -> Answer<Known> {
+        let busy = || Problem::new(Kind::Busy).detail("too many tokens are looked up").retry_after(LOOK_UP_RETRY_SECS);
+        let turn = timeout(LOOK_UP_WAIT, self.look_ups.acquire()).await;
+        let Ok(Ok(_permit)) = turn else { return Err(busy()) };
+        // Another request with the same token may have been first.
+        match self.remembered(&hash) {
+            Some(known) => Ok(known),
+            None => self.look_up(hash).await,
+        }
     }
 
     async fn look_up(&self, hash: Hash) -> Answer<Known> {
@@ -196,7 +218,9 @@ mod tests {
         assert_eq!(caller.subject.as_str(), "token:00000000-0000-0000-0000-000000000007");
         let admin = row("admin", Some("m-1"), None).caller().unwrap();
         assert!(admin.scopes.has(Permission::SettingsWrite) && admin.merchant.is_some());
-        assert!(!admin.scopes.has(Permission::TokensManage) && !admin.scopes.has(Permission::PoliciesApprove));
+        for persons in [Permission::TokensManage, Permission::PoliciesWrite, Permission::PoliciesApprove] {
+            assert!(!admin.scopes.has(persons), "{}", persons.as_str());
+        }
     }
 
     #[test]

@@ -55,41 +55,33 @@ pub enum Permission {
     /// Adjust, reset, suspend, resume, initialise.
     #[serde(rename = "quotas:manage")]
     QuotasManage = 1 << 3,
-    /// Read alerts.
-    #[serde(rename = "alerts:read")]
-    AlertsRead = 1 << 4,
-    /// Resolve alerts.
-    #[serde(rename = "alerts:resolve")]
-    AlertsResolve = 1 << 5,
     /// Read limit policies, tiers and history.
     #[serde(rename = "policies:read")]
-    PoliciesRead = 1 << 6,
+    PoliciesRead = 1 << 4,
     /// Draft and change limit policies, tiers, bindings and overrides.
     #[serde(rename = "policies:write")]
-    PoliciesWrite = 1 << 7,
+    PoliciesWrite = 1 << 5,
     /// Approve and activate what another person drafted.
     #[serde(rename = "policies:approve")]
-    PoliciesApprove = 1 << 8,
+    PoliciesApprove = 1 << 6,
     /// Read settings and their history; secrets are never shown.
     #[serde(rename = "settings:read")]
-    SettingsRead = 1 << 9,
+    SettingsRead = 1 << 7,
     /// Change settings at run time.
     #[serde(rename = "settings:write")]
-    SettingsWrite = 1 << 10,
+    SettingsWrite = 1 << 8,
     /// Create, list, rotate and revoke access tokens.
     #[serde(rename = "tokens:manage")]
-    TokensManage = 1 << 11,
+    TokensManage = 1 << 9,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 10] = [
         Self::QuotasRead,
         Self::QuotasCheck,
         Self::QuotasOperate,
         Self::QuotasManage,
-        Self::AlertsRead,
-        Self::AlertsResolve,
         Self::PoliciesRead,
         Self::PoliciesWrite,
         Self::PoliciesApprove,
@@ -106,8 +98,6 @@ impl Permission {
             Self::QuotasCheck => "quotas:check",
             Self::QuotasOperate => "quotas:operate",
             Self::QuotasManage => "quotas:manage",
-            Self::AlertsRead => "alerts:read",
-            Self::AlertsResolve => "alerts:resolve",
             Self::PoliciesRead => "policies:read",
             Self::PoliciesWrite => "policies:write",
             Self::PoliciesApprove => "policies:approve",
@@ -123,11 +113,12 @@ impl Permission {
         Self::ALL.into_iter().find(|permission| permission.as_str() == text)
     }
 
-    /// Whether an access token may hold it. Approving is for persons: whoever makes a token could else approve an own draft
-    /// with it. And a leaked token must not be able to make others that outlive its revocation.
+    /// Whether an access token may hold it. Drafting and approving are for persons: whoever makes a token could else draft with
+    /// the one and approve with the other, and be two persons. And a leaked token must not be able to make others that outlive
+    /// its revocation.
     #[must_use]
     pub const fn for_tokens(self) -> bool {
-        !matches!(self, Self::PoliciesApprove | Self::TokensManage)
+        !matches!(self, Self::PoliciesWrite | Self::PoliciesApprove | Self::TokensManage)
     }
 
     /// The one table of who may do what.
@@ -139,15 +130,13 @@ impl Permission {
                 | Self::QuotasCheck
                 | Self::QuotasOperate
                 | Self::QuotasManage
-                | Self::AlertsRead
-                | Self::AlertsResolve
                 | Self::PoliciesRead
                 | Self::PoliciesWrite
                 | Self::SettingsRead => true,
                 Self::PoliciesApprove | Self::SettingsWrite | Self::TokensManage => false,
             },
             Role::Merchant => {
-                matches!(self, Self::QuotasRead | Self::QuotasCheck | Self::AlertsRead | Self::PoliciesRead)
+                matches!(self, Self::QuotasRead | Self::QuotasCheck | Self::PoliciesRead)
             }
         }
     }
@@ -199,8 +188,6 @@ mod tests {
             (Permission::QuotasCheck, [true, true, true]),
             (Permission::QuotasOperate, [true, true, false]),
             (Permission::QuotasManage, [true, true, false]),
-            (Permission::AlertsRead, [true, true, true]),
-            (Permission::AlertsResolve, [true, true, false]),
             (Permission::PoliciesRead, [true, true, true]),
             (Permission::PoliciesWrite, [true, true, false]),
             (Permission::PoliciesApprove, [true, false, false]),

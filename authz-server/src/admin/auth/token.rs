@@ -28,6 +28,12 @@ pub fn generate() -> Answer<Secret> {
     Ok(Secret::new(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random))))
 }
 
+/// Whether the text could be one of ours: only such a text is worth a look into the database.
+pub(super) fn is_well_formed(text: &str) -> bool {
+    let random = text.strip_prefix(PREFIX).and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok());
+    random.is_some_and(|random| random.len() == RANDOM_BYTES)
+}
+
 /// What is kept of a token.
 #[must_use]
 pub fn hash(text: &str) -> Hash {
@@ -49,5 +55,25 @@ mod tests {
         assert_ne!(one.expose(), two.expose());
         assert!(one.expose().starts_with(PREFIX) && one.expose().len() == PREFIX.len() + 43, "{}", one.expose());
         assert_ne!(hash(one.expose()), hash(two.expose()));
+        assert!(is_well_formed(one.expose()) && is_well_formed(two.expose()));
+    }
+
+    #[test]
+    fn a_text_of_another_form_is_no_token() {
+        let good = format!("{PREFIX}{}", "A".repeat(43));
+        assert!(is_well_formed(&good));
+        for text in [
+            "",
+            "slc_",
+            &good[1..],
+            &good[..46],
+            &format!("{good}A"),
+            &format!("{good}="),
+            &good.replace('A', "+"),
+            // The last character carries four bits: others would be a second text of the same bytes.
+            &format!("{}B", &good[..46]),
+        ] {
+            assert!(!is_well_formed(text), "{text}");
+        }
     }
 }

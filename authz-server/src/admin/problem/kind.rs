@@ -30,6 +30,8 @@ pub enum Kind {
     VersionConflict,
     /// A request with this Idempotency-Key is under way.
     IdempotencyInProgress,
+    /// Nobody knows whether the first request with this Idempotency-Key was done, and it must not be done again.
+    OutcomeUnknown,
     /// The body is larger than the server reads.
     BodyTooLarge,
     /// The body is no JSON.
@@ -67,6 +69,7 @@ impl Kind {
             Self::Conflict => "CONFLICT",
             Self::VersionConflict => "VERSION_CONFLICT",
             Self::IdempotencyInProgress => "IDEMPOTENCY_KEY_IN_USE",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::BodyTooLarge => "BODY_TOO_LARGE",
             Self::UnsupportedMediaType => "UNSUPPORTED_CONTENT",
             Self::IdempotencyMismatch => "IDEMPOTENCY_KEY_REUSED",
@@ -90,7 +93,9 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Conflict | Self::VersionConflict | Self::IdempotencyInProgress => StatusCode::CONFLICT,
+            Self::Conflict | Self::VersionConflict | Self::IdempotencyInProgress | Self::OutcomeUnknown => {
+                StatusCode::CONFLICT
+            }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
@@ -118,6 +123,7 @@ impl Kind {
             Self::Conflict => "The resource's state does not allow this.",
             Self::VersionConflict => "The resource was changed by someone else.",
             Self::IdempotencyInProgress => "A request with this Idempotency-Key is under way.",
+            Self::OutcomeUnknown => "Nobody knows whether the first request with this Idempotency-Key was done.",
             Self::BodyTooLarge => "The body is too large.",
             Self::UnsupportedMediaType => "The body's media type is not supported.",
             Self::IdempotencyMismatch => "The Idempotency-Key was used for another request.",
@@ -144,6 +150,7 @@ impl Kind {
             | Self::Conflict
             | Self::VersionConflict
             | Self::IdempotencyInProgress
+            | Self::OutcomeUnknown
             | Self::BodyTooLarge
             | Self::UnsupportedMediaType
             | Self::IdempotencyMismatch

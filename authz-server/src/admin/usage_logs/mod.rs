@@ -166,6 +166,8 @@ impl LogQuery {
     fn filter(&self, caller: &Caller) -> Answer<Filter> {
         caller.require(Permission::QuotasRead)?;
         let merchant = self.merchant_id.as_deref().map(|id| merchant_id("merchant_id", id)).transpose()?;
+        page::check_time("from", self.from)?;
+        page::check_time("to", self.to)?;
         if let (Some(from), Some(to)) = (self.from, self.to)
             && from >= to
         {

@@ -8,6 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Filter, action, currency, merchant_id};
 use crate::admin::openapi::Problems;
+use crate::admin::page::check_time;
 use crate::admin::problem::{Answer, Problem};
 use crate::admin::{Admin, Caller, Json, Permission, Query};
 use crate::clock;
@@ -95,6 +96,8 @@ impl StatsQuery {
     fn filter(&self, caller: &Caller, now_ms: i64) -> Answer<(Filter, DateTime<Utc>, DateTime<Utc>)> {
         caller.require(Permission::QuotasRead)?;
         let merchant = self.merchant_id.as_deref().map(|id| merchant_id("merchant_id", id)).transpose()?;
+        check_time("from", self.from)?;
+        check_time("to", self.to)?;
         let to = self.to.or_else(|| DateTime::from_timestamp_millis(now_ms)).unwrap_or_default();
         let earlier = |hours: i64| TimeDelta::try_hours(hours).and_then(|time| to.checked_sub_signed(time));
         let from = self.from.or_else(|| earlier(HOURS_DEFAULT)).unwrap_or(DateTime::<Utc>::MIN_UTC);

@@ -1,9 +1,11 @@
 //! What can be known of a policy, tier, binding or override from itself alone, with the field named where something is wrong.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use quota::{AmountMinor, Breach, Channel, Currency, MerchantId, PolicyFields, Span, Throttle};
+use serde_json::Value;
 
 use super::error::RepositoryError;
 use super::model::{ALL_CHANNELS, BindingInput, BreachAction, OverrideInput, PolicyInput, TierInput};
@@ -12,6 +14,8 @@ use super::model::{ALL_CHANNELS, BindingInput, BreachAction, OverrideInput, Poli
 const WORDS_LEN_MAX: usize = 2_000;
 /// Largest accepted metadata, in bytes of JSON.
 const METADATA_BYTES_MAX: usize = 8 * 1024;
+/// Years that a time may be in: RFC 3339 has no others.
+const YEARS: RangeInclusive<i32> = 1..=9999;
 /// Most names in a list of allowed channels or currencies.
 const ALLOWED_NAMES_MAX: usize = 200;
 
@@ -36,14 +40,15 @@ impl PolicyInput {
                 "a policy must limit something: give one field at least",
             ));
         }
-        span(self.effective_date, self.expiry_date)?;
+        dates(self.effective_date, self.expiry_date)?;
         words("remarks", self.remarks.as_deref())?;
-        let metadata = self.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
-        if metadata > METADATA_BYTES_MAX {
-            let problem = format!("must have at most {METADATA_BYTES_MAX} bytes");
-            return Err(RepositoryError::invalid("metadata", problem));
+        match &self.metadata {
+            Some(metadata) if metadata.to_string().len() > METADATA_BYTES_MAX || has_nul(metadata) => {
+                let problem = format!("must have at most {METADATA_BYTES_MAX} bytes, and no NUL");
+                Err(RepositoryError::invalid("metadata", problem))
+            }
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -61,7 +66,7 @@ impl OverrideInput {
         merchant(&self.merchant_id)?;
         channel(&self.channel)?;
         self.currency.as_deref().map(currency).transpose()?;
-        span(Some(self.effective_date), Some(self.expiry_date))?;
+        dates(Some(self.effective_date), Some(self.expiry_date))?;
         required("reason", &self.reason)
     }
 }
@@ -91,7 +96,7 @@ impl BindingInput {
     /// [`RepositoryError::Invalid`] names the field.
     pub fn check(&self) -> Result<(), RepositoryError> {
         merchant(&self.merchant_id)?;
-        span(self.effective_date, self.expiry_date)?;
+        dates(self.effective_date, self.expiry_date)?;
         required("change_reason", &self.change_reason)
     }
 }
@@ -141,6 +146,27 @@ pub(in crate::policy) fn span(
         return Ok(span);
     }
     Err(RepositoryError::invalid("expiry_date", "must be after effective_date"))
+}
+
+/// When something that comes in shall hold.
+fn dates(from: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> Result<(), RepositoryError> {
+    for (field, at) in [("effective_date", from), ("expiry_date", until)] {
+        if at.is_some_and(|at| !YEARS.contains(&at.year())) {
+            let problem = format!("must be in the years {} to {}", YEARS.start(), YEARS.end());
+            return Err(RepositoryError::invalid(field, problem));
+        }
+    }
+    span(from, until).map(drop)
+}
+
+/// Whether a text or name somewhere in it has the one character that Postgres does not keep.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 fn words(field: &'static str, text: Option<&str>) -> Result<(), RepositoryError> {

@@ -29,6 +29,9 @@ macro_rules! given {
 /// Most rows of one page, whatever the caller asks for.
 pub(super) const ROWS_MAX: i64 = 1_001;
 
+/// Lets one change at a time be made and checked; any number that nothing else uses.
+const CHANGE_LOCK: i64 = 0x51_75_6f_74_61_04;
+
 /// Who changes something, and why. Both are recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct By<'a> {
@@ -250,12 +253,14 @@ impl PolicyRepository {
         read_all(query.fetch_all(&self.pool).await?)
     }
 
-    /// Begins a transaction whose changes are recorded under the caller's name.
+    /// Begins a transaction whose changes are recorded under the caller's name; one at a time, until its end.
     pub(super) async fn begin(&self, by: By<'_>, action: &str) -> Result<Transaction<'static, Postgres>> {
         if let Some(reason) = by.reason {
             required("reason", reason)?;
         }
         let mut transaction = self.pool.begin().await?;
+        // Before anything is read: each of two changes alone may go with the rest, and both together contradict each other.
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CHANGE_LOCK).execute(&mut *transaction).await?;
         let statement = "SELECT set_config('sluice.actor', $1, true), set_config('sluice.action', $2, true), \
                          set_config('sluice.reason', $3, true)";
         let query = sqlx::query(statement).bind(by.actor.as_str()).bind(action).bind(by.reason.unwrap_or_default());

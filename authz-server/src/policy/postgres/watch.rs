@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::load::{LoadError, Rows};
 use crate::database;
-use crate::policy::Policies;
 use crate::policy::figures::Source;
+use crate::policy::{Policies, aside};
 use crate::settings::Secret;
 
 /// The channel that the tables' triggers notify.
@@ -97,7 +97,7 @@ impl Watch {
             match listener {
                 Ok(listener) if taken => self.hear(listener, policies).await,
                 Ok(_) => {}
-                Err(error) => self.turn(Err(LoadError::Sql(error)), policies),
+                Err(error) => self.turn(Err(LoadError::Sql(error)), policies).await,
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
@@ -118,7 +118,12 @@ impl Watch {
                     while listener.next_buffered().is_some() {}
                 }
                 Ok(Ok(None) | Err(_)) => return,
-                Err(_) => {}
+                // A connection whose other end is gone without a word stays silent too: only a question shows it.
+                Err(_) => match timeout(READ_TIMEOUT, listener.execute("SELECT 1")).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return warn!(%error, "the notifications of postgres ended, listening anew"),
+                    Err(_) => return warn!("postgres does not answer its listener, listening anew"),
+                },
             }
             if !self.take_over(policies).await {
                 return;
@@ -137,13 +142,19 @@ impl Watch {
             policies.source_read(Source::Postgres, true);
             return true;
         }
-        self.turn(read, policies);
+        self.turn(read, policies).await;
         reached
     }
 
-    fn turn(&mut self, read: Result<Rows, LoadError>, policies: &Arc<Policies>) {
+    async fn turn(&mut self, read: Result<Rows, LoadError>, policies: &Arc<Policies>) {
         let digest = read.as_ref().ok().map(Rows::digest);
-        let taken = read.and_then(|rows| policies.replace_rows(rows).map_err(LoadError::Policy));
+        let taken = match read {
+            Ok(rows) => {
+                let policies = Arc::clone(policies);
+                aside(move || policies.replace_rows(rows)).await.map_err(LoadError::Policy)
+            }
+            Err(error) => Err(error),
+        };
         let well = taken.is_ok();
         match taken {
             Ok(()) if !self.well => info!("policies of postgres are in force again"),

@@ -59,6 +59,9 @@ impl Answer {
         self.limits.single_trans_min = self.limits.single_trans_min.or(self.single_min);
         self.limits.single_trans_max = self.limits.single_trans_max.or(self.single_max);
         let fields: PolicyFields = self.limits.fields().map_err(AnswerError::Field)?;
+        if account.channel.is_some() && self.channel.as_deref() != Some(ALL_CHANNELS) {
+            check_calendar(&fields)?;
+        }
         let version = format!("service:{:08x}", xxhash_rust::xxh3::xxh3_64(body) >> 32);
         let policy = fields.alone(&version).map_err(|error| AnswerError::Field(RepositoryError::of_policy(error)))?;
         if policy.enforces() { Ok(policy) } else { Err(AnswerError::EnforcesNothing) }
@@ -81,6 +84,18 @@ impl Answer {
             }
         }
         Ok(())
+    }
+}
+
+/// Counters are the account's, so all its channels share the windows: only its answer for all of them names a calendar.
+fn check_calendar(fields: &PolicyFields) -> Result<(), AnswerError> {
+    let given = [("timezone", fields.timezone.is_some()), ("cutoff_hour", fields.cutoff_hour.is_some())];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) => {
+            let problem = "cannot differ by channel; give it in the answer for all channels";
+            Err(AnswerError::Field(RepositoryError::Invalid { field: field.to_owned(), problem: problem.to_owned() }))
+        }
+        None => Ok(()),
     }
 }
 

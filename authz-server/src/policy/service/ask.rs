@@ -92,7 +92,8 @@ impl Asker {
         let idle_before_ms = clock::now_ms().saturating_sub(idle_ms);
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
         let mut requests = JoinSet::new();
-        for cell in self.service.accounts() {
+        let cells = self.service.lock().all_cells();
+        for cell in cells {
             // What is idle is better kept than forgotten while nobody could be asked for it anew.
             if cell.used_at_ms() < idle_before_ms && !self.service.failing.load(Ordering::Relaxed) {
                 self.service.forget(cell.account());
@@ -127,13 +128,17 @@ impl Asker {
                     }
                 }
             }
-            Err(HttpError::Status { status: NOT_FOUND, .. }) => {
+            // A 404 that is no JSON is a proxy's that does not know the path, or another program's.
+            Err(HttpError::Status { status: NOT_FOUND, is_json: true, .. }) => {
                 self.turn(None);
                 figures.read(Source::Service, true);
                 cell.absent();
             }
             Err(error) => {
-                self.turn(Some(&error));
+                // Who pays chooses the channel: what the service makes of one says nothing of the others.
+                if cell.account().channel.is_none() || !matches!(error, HttpError::Status { .. }) {
+                    self.turn(Some(&error));
+                }
                 figures.read(Source::Service, false);
                 cell.unknown();
             }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use super::accounts::AccountCalendar;
 use crate::policy::figures::Step;
 
 /// Whose policy.
@@ -27,8 +28,29 @@ pub(super) enum State {
     Known(Arc<Policy>),
     /// It said this before, and could not be asked since.
     LastKnown(Arc<Policy>),
+    /// It said that it has no policy.
+    Absent,
     /// It never said anything that could be used.
     Nothing,
+}
+
+impl State {
+    /// The last policy that it gave, if that is its last word.
+    pub(super) const fn policy(&self) -> Option<&Arc<Policy>> {
+        match self {
+            Self::Known(policy) | Self::LastKnown(policy) => Some(policy),
+            Self::New | Self::Absent | Self::Nothing => None,
+        }
+    }
+
+    /// Whose calendar counts by what it said of all channels.
+    pub(super) fn calendar(&self) -> AccountCalendar {
+        match self {
+            Self::Known(policy) | Self::LastKnown(policy) => AccountCalendar::Answered(policy.calendar),
+            Self::Absent => AccountCalendar::Configured,
+            Self::New | Self::Nothing => AccountCalendar::Unknown,
+        }
+    }
 }
 
 /// One account.
@@ -92,6 +114,7 @@ impl Cell {
         self.state.send_modify(|state| {
             *state = match state {
                 State::Known(policy) | State::LastKnown(policy) => State::LastKnown(Arc::clone(policy)),
+                State::Absent => State::Absent,
                 State::New | State::Nothing => State::Nothing,
             };
         });
@@ -102,7 +125,7 @@ impl Cell {
 
     /// The service said that it has no policy for the account.
     pub(super) fn absent(&self) {
-        self.state.send_replace(State::Nothing);
+        self.state.send_replace(State::Absent);
     }
 
     /// Tells in the log, once, that the account takes another policy than the service's.

@@ -1,34 +1,36 @@
 //! The external policy service: asked for an account's policy in the background, its answers kept.
 //!
 //! A payment waits for it only where its account is asked for for the first time, and then no longer than
-//! [`FIRST_ANSWER_MAX`]. Where it gives no answer that can be used, the last one of the account holds; without one the
-//! policies of Postgres and the file; without those the limits of [`PolicyService::defaults`]. Each step down is counted,
-//! and told in the log when an account takes it.
+//! [`FIRST_ANSWER_MAX`]. Where it gives no answer that can be used, the last one holds; for a channel without one, that for
+//! all channels; without that the policies of Postgres and the file; without those the limits of
+//! [`PolicyService::defaults`]. Each step down is counted, and told in the log when an account takes it.
+//!
+//! An account's calendar is that of its answer for all channels, or, where the service said that it has none, that of the
+//! policies of Postgres and the file. Who stands in for a service that said nothing yet does not know it.
 
+mod accounts;
 mod answer;
 mod ask;
 mod cell;
 
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lru::LruCache;
 use quota::{AmountMinor, Channel, Currency, MerchantId, Policy};
 use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
+use accounts::{Accounts, Cells};
 use cell::State;
 
+pub use accounts::AccountCalendar;
 pub use ask::Asker;
 pub use cell::{Account, Cell};
 
 /// How long the first payment of an account waits for the service: less than a check may take, so that the decision itself
 /// still fits in.
 pub const FIRST_ANSWER_MAX: Duration = Duration::from_millis(100);
-/// Accounts whose answers are kept; the one that was used longest ago makes room.
-const ACCOUNTS_MAX: usize = 100_000;
 /// Accounts that may wait to be asked for. One that finds no room is asked for with its next payment.
 const QUEUE_MAX: usize = 4_096;
 
@@ -39,19 +41,20 @@ const DEFAULT_MONTHLY: u64 = 10_000_000_000;
 
 /// What is known of an account.
 #[derive(Debug)]
-pub enum Found {
-    /// The service's present answer.
-    Known(Arc<Policy>),
-    /// An earlier answer: the service could not be asked since.
-    LastKnown(Arc<Policy>),
-    /// No answer that could be used.
-    Nothing(Arc<Cell>),
+pub struct Found {
+    /// The answer for the channel; where there is none that could be used, the one for all channels.
+    pub policy: Option<Arc<Policy>>,
+    /// The answer is an earlier one: the service could not be asked since.
+    pub is_last_known: bool,
+    pub calendar: AccountCalendar,
+    /// Where steps down are told; `None` for who only looks.
+    pub cell: Option<Arc<Cell>>,
 }
 
 /// The answers of a policy service.
 #[derive(Debug)]
 pub struct PolicyService {
-    cells: Mutex<LruCache<Account, Arc<Cell>>>,
+    accounts: Mutex<Accounts>,
     queue: mpsc::Sender<Arc<Cell>>,
     /// The last request got no answer: nobody waits for the next one.
     failing: AtomicBool,
@@ -65,7 +68,7 @@ impl PolicyService {
     pub fn new(metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<Arc<Cell>>) {
         let (queue, asked) = mpsc::channel(QUEUE_MAX);
         let service = Self {
-            cells: Mutex::new(LruCache::new(NonZeroUsize::new(ACCOUNTS_MAX).unwrap_or(NonZeroUsize::MIN))),
+            accounts: Mutex::new(Accounts::new()),
             queue,
             failing: AtomicBool::new(false),
             defaults: Arc::new(default_limits()),
@@ -80,7 +83,8 @@ impl PolicyService {
         &self.defaults
     }
 
-    /// What the service says of an account.
+    /// What the service says of an account. Who pays chooses the channel, so that only an account waits, never a channel of
+    /// one that is known.
     pub(super) async fn policy(
         &self,
         merchant: &MerchantId,
@@ -88,44 +92,58 @@ impl PolicyService {
         channel: Option<&Channel>,
         now_ms: i64,
     ) -> Found {
-        let cell = self.cell(merchant, currency, channel);
-        cell.use_at(now_ms);
-        if cell.is_new() && !self.failing.load(Ordering::Relaxed) {
-            cell.wait(FIRST_ANSWER_MAX).await;
+        let cells = self.cells(merchant, currency, channel);
+        let Cells { all, channel } = &cells;
+        all.use_at(now_ms);
+        channel.iter().for_each(|cell| cell.use_at(now_ms));
+        if all.is_new() && !self.failing.load(Ordering::Relaxed) {
+            let of_channel = async {
+                if let Some(cell) = channel {
+                    cell.wait(FIRST_ANSWER_MAX).await;
+                }
+            };
+            tokio::join!(all.wait(FIRST_ANSWER_MAX), of_channel);
         }
-        match cell.state() {
-            State::Known(policy) => Found::Known(policy),
-            State::LastKnown(policy) => Found::LastKnown(policy),
-            State::New | State::Nothing => Found::Nothing(cell),
+        self.found(merchant, currency, Some(cells))
+    }
+
+    /// What is remembered of an account. Nobody is asked, and the account does not count as used.
+    pub(super) fn peek(&self, merchant: &MerchantId, currency: Currency, channel: Option<&Channel>) -> Found {
+        let cells = self.lock().peek(merchant, currency, channel);
+        Found { cell: None, ..self.found(merchant, currency, cells) }
+    }
+
+    fn found(&self, merchant: &MerchantId, currency: Currency, cells: Option<Cells>) -> Found {
+        let states = cells.as_ref().map(|cells| (cells.all.state(), cells.channel.as_ref().map(|cell| cell.state())));
+        let (all, channel) = states.map_or((None, None), |(all, channel)| (Some(all), channel));
+        let answer = channel.iter().chain(&all).find(|state| state.policy().is_some());
+        Found {
+            policy: answer.and_then(State::policy).map(Arc::clone),
+            is_last_known: matches!(answer, Some(State::LastKnown(_))),
+            calendar: self.lock().calendar(merchant, currency, all.as_ref()),
+            cell: cells.map(|cells| cells.all),
         }
     }
 
-    /// The account's cell. A new one is asked for in the background.
-    fn cell(&self, merchant: &MerchantId, currency: Currency, channel: Option<&Channel>) -> Arc<Cell> {
-        let account = Account { merchant: merchant.clone(), currency, channel: channel.cloned() };
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cell) = cells.get(&account) {
-            return Arc::clone(cell);
+    fn cells(&self, merchant: &MerchantId, currency: Currency, channel: Option<&Channel>) -> Cells {
+        let mut accounts = self.lock();
+        let before = accounts.len();
+        let cells = accounts.cells(merchant, currency, channel, &self.queue);
+        if accounts.len() != before {
+            self.metrics.policy.set_accounts(accounts.len());
         }
-        let cell = Arc::new(Cell::new(account.clone()));
-        if self.queue.try_send(Arc::clone(&cell)).is_ok() {
-            cells.put(account, Arc::clone(&cell));
-            self.metrics.policy.set_accounts(cells.len());
-        }
-        cell
+        cells
     }
 
-    /// Every account that is kept.
-    fn accounts(&self) -> Vec<Arc<Cell>> {
-        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.iter().map(|(_, cell)| Arc::clone(cell)).collect()
-    }
-
-    /// Forgets an account, which is asked for anew when it is next used.
+    /// Forgets an account, or a channel of it.
     fn forget(&self, account: &Account) {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.pop(account);
-        self.metrics.policy.set_accounts(cells.len());
+        let mut accounts = self.lock();
+        accounts.forget(account);
+        self.metrics.policy.set_accounts(accounts.len());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

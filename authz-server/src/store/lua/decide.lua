@@ -13,7 +13,7 @@
 --             its lifetime u32 (s) and u8 (1 when expiry settles it); with a pace f64: interval us, tolerance us, longest
 --             delay ms, and the six ceilings in the order of the maxima
 --           3 void of an attempt, 4 void of a hold, 8 expiry, 11 suspend, 12 resume, 13 initialize, 14 roll: nothing
---           5 settle: id 16 bytes, over-capture percent u8
+--           5 settle: id 16 bytes, over-capture percent u8 (255 where the gateway has captured already)
 --           6 refund, 7 release: id 16 bytes, daily f64 and monthly f64 maximum
 --           9 adjust: counter u8, change u8 (1 add, 2 subtract, 3 set), expected version f64 (-1 for any)
 --           10 reset: windows u8 (1 day, 2 month, 4 year), expected version f64 (-1 for any)
@@ -46,6 +46,8 @@ local CLOSED = '<BI4Bddd'
 local OPERATION_LEN = 72
 local ATTEMPTS_LEN_MAX = 16 * 32
 local OPERATIONS_LEN_MAX = OPERATION_LEN * 32
+local REPORTED_LEN_MAX = OPERATION_LEN * 64
+local REPORTED = 255
 local AMOUNT_MAX = 9007199254740991
 local U32_MAX = 4294967295
 
@@ -161,7 +163,9 @@ for number = 1, commands do
         o_currency, o_day, o_month, o_year, o_de, o_me, o_ye, o_amount, o_decision = c3, d, m, y, e1, e2, e3, a, id
         live = string.sub(order_value, from, from + 16 * live_n - 1)
         from = from + 16 * live_n
-        voided = string.sub(order_value, from, from + 16 * voided_n - 1)
+        if not any_time or voided == '' then
+          voided = string.sub(order_value, from, from + 16 * voided_n - 1)
+        end
         from = from + 16 * voided_n
         if f >= 2 then
           until_at, settles, settled, refunded, from = struct.unpack(TAIL, order_value, from)
@@ -169,7 +173,8 @@ for number = 1, commands do
         end
       end
     end
-    local ask_journal = not known and not any_time and history ~= ''
+    -- Of an order that was never charged nothing is known but which attempts are to be refused: those stay so.
+    local ask_journal = (not known or (state == OPEN and o_amount == 0)) and not any_time and history ~= ''
     order_value, any_time = history, true
   until not ask_journal
 
@@ -362,7 +367,7 @@ for number = 1, commands do
       local place = operation(operations, { [CAPTURE] = true }, 1, id)
       if place then
         repeated(place)
-      elseif state ~= HELD then
+      elseif state ~= HELD and (percent < REPORTED or asked < 0 or state == CHARGED) then
         code = ORDER_CLOSED
       else
         if asked < 0 then amount = held end
@@ -372,9 +377,10 @@ for number = 1, commands do
         local allowed = (o_amount - rest) / 100 * percent + (rest * percent - rest * percent % 100) / 100
         if amount == 0 then
           code = BAD_AMOUNT
-        elseif #operations >= OPERATIONS_LEN_MAX and not marked then
+        elseif #operations >= (percent < REPORTED and OPERATIONS_LEN_MAX or REPORTED_LEN_MAX)
+          and not (marked and state == HELD) then
           code = ORDER_FULL
-        elseif more > allowed or da > AMOUNT_MAX - more or ma > AMOUNT_MAX - more or ya > AMOUNT_MAX - more
+        elseif (more > allowed and percent < REPORTED) or da > AMOUNT_MAX - more or ma > AMOUNT_MAX - more or ya > AMOUNT_MAX - more
           or settled > AMOUNT_MAX - amount then
           code = CAPTURE_EXCEEDS_HOLD
         else
@@ -471,6 +477,11 @@ for number = 1, commands do
     end
   end
 
+  -- When no more events are taken, refusals and tombstones are not journalled either.
+  if journal and (code > APPLIED or code == TOMBSTONED) and is_full(backlog_max) then
+    journal = false
+    if code > APPLIED then code = BACKLOG_FULL end
+  end
   if account_changed and not dry then
     changes = changes + 1
   end

@@ -52,6 +52,8 @@ const CHECK: &str = r#""action": "check""#;
 
 const GONE: (Option<u16>, u64) = (None, 1 << 14);
 const RESET: (Option<u16>, u64) = (Some(200), 1 << 23);
+/// The client leaves while the gateway's answer is delivered.
+const LEFT: (Option<u16>, u64) = (Some(200), 1 << 14);
 
 fn extracts(rule: &str) -> serde_json::Value {
     let action = rule.split('"').nth(3).unwrap();
@@ -208,10 +210,38 @@ fn each_action_with_each_ending() {
         ("", "unknown"),
         ("", "forwarded"),
     ];
+    // Only a success says that something was done; a charge stays without one.
+    let declined: Expected = [
+        ("", "kept"),
+        ("", "unknown"),
+        ("", "kept"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "forwarded"),
+    ];
+    // What was captured before the client left was captured.
+    let left: Expected = [
+        ("", "unknown"),
+        ("action=settle", "settled"),
+        ("", "unknown"),
+        (CAPTURED, "settled"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "unknown"),
+        ("", "forwarded"),
+    ];
     type End = (Option<(u16, &'static [&'static str])>, (Option<u16>, u64));
-    let table: [(End, Expected); 8] = [
+    let table: [(End, Expected); 14] = [
         ((Some((200, &[])), (Some(200), 0)), paid),
-        ((Some((409, &[])), (Some(409), 0)), paid),
+        ((Some((299, &[])), (Some(299), 0)), paid),
+        ((Some((302, &[])), (Some(302), 0)), declined),
+        ((Some((409, &[])), (Some(409), 0)), declined),
+        ((Some((200, &[])), LEFT), left),
+        ((Some((200, &[])), (None, 1 << 16 | 1 << 28)), left),
+        ((Some((409, &[])), (Some(409), 1 << 14)), unknown),
+        ((Some((200, &[])), (Some(200), 1 << 14 | 1 << 6)), unknown),
         ((Some((422, &[])), (Some(422), 0)), failed(VOIDED_4XX)),
         ((Some((500, &[])), (Some(500), 0)), failed(VOIDED)),
         ((None, (Some(503), 1 << 5)), failed(UNREACHED)),
@@ -228,6 +258,7 @@ fn each_action_with_each_ending() {
             assert!(seen.went_on && seen.reply.is_none(), "{what}");
             assert_eq!(seen.told.join(" + "), told, "{what}");
             assert!(seen.shown.contains(&format!("\"outcome\":\"{outcome}\"")), "{what}");
+            assert_eq!(seen.counted.contains(&Stat::Unknown), outcome == "unknown", "{what}");
         }
     }
 }

@@ -140,7 +140,7 @@ impl Row {
         Self::of(
             Some(order),
             number,
-            Action::Settle(Settle { amount: minor, id, last: false, over_capture_percent: 0 }),
+            Action::Settle(Settle { amount: minor, id, last: false, over_capture_percent: 0, reported: false }),
         )
     }
 

@@ -22,6 +22,7 @@ fn answers_of_callers_form_are_taken() {
             r#"{"daily_limit": 7, "currency": "USD", "channel": "all", "status": "active", "id": {"x": 1}}"#,
             (0, u64::MAX, 7),
         ),
+        (r#"{"daily_limit": 7, "channel": "all", "timezone": "Asia/Shanghai", "cutoff_hour": 6}"#, (0, u64::MAX, 7)),
         (r#"{"daily_limit": 7, "monthly_limit": null, "effective_date": "2020-01-01T00:00:00Z"}"#, (0, u64::MAX, 7)),
     ];
     for (body, (min, max, daily)) in table {
@@ -49,6 +50,8 @@ fn everything_else_is_refused() {
         (r#"{"daily_limit": 9007199254740992}"#, "`daily_limit`"),
         (r#"{"single_min": 5, "single_max": 4}"#, "`single_trans_min`"),
         (r#"{"daily_limit": 5, "timezone": "Mars/Base"}"#, "`timezone`"),
+        (r#"{"daily_limit": 5, "timezone": "UTC"}"#, "`timezone`"),
+        (r#"{"daily_limit": 5, "channel": "card", "cutoff_hour": 0}"#, "`cutoff_hour`"),
         (r#"{"daily_limit": 5, "breach": "throttle"}"#, "`breach`"),
         (r#"{"daily_limit": 5, "merchant_id": "m-2"}"#, "`merchant_id` is 'm-2'"),
         (r#"{"daily_limit": 5, "currency": "EUR"}"#, "`currency` is 'EUR'"),
