@@ -266,7 +266,7 @@ async fn a_round_goes_on_where_the_last_one_left_off() -> Result<()> {
     assert_eq!(ended, [0, 1, 0]);
     let member = redis::cmd("ZREMRANGEBYSCORE").arg(keys::expiry(shard)).arg(1).arg(1).to_owned();
     member.query_async::<()>(&mut bench.connection().await?).await?;
-    engine.grant("m-1", "in front", hold(1, 60, OnExpiry::Void), AT_MS).await?;
+    engine.grant("m-1", "in-front", hold(1, 60, OnExpiry::Void), AT_MS).await?;
     ended.clear();
     for _ in 0..2 {
         ended.push(sweep.round(AT_MS + 60_000, &sweeper.shutdown).await?.voided);

@@ -282,23 +282,16 @@ async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
     let los_angeles = "{\"daily_limit\": 7, \"timezone\": \"America/Los_Angeles\"}";
     let document = "{version: file, default: {daily_amount: 1000, timezone: Asia/Shanghai}}";
     let postgres = postgres().await?;
-    let mut service = PolicyService::start(ok(los_angeles)).await?;
+    let mut service = PolicyService::start(none()).await?;
     let told = node(&service, &postgres.url(), Some(document)).await?;
     let of = async |node: &Node, merchant: &str, channel: Option<&str>| {
         let policy = node.policy(merchant, "USD", channel).await?;
         Ok::<_, Failure>(policy.map(|policy| (policy.limits.day.amount.get(), calendar(&policy))))
     };
-    assert_eq!(of(&told, "m", None).await?, Some((7, Some("America/Los_Angeles"))));
-    // A channel's answer names none: the account's holds for it.
-    service.behave(daily(5));
-    told.wait_for_daily("m", 5, WITHIN).await?;
-    service.behave(ok(los_angeles));
-    told.wait_for_daily("m", 7, WITHIN).await?;
-    service.behave(none());
     // The service's word that it has no policy leaves the account to the configured ones.
     assert_eq!(of(&told, "configured", None).await?, Some((1_000, Some("Asia/Shanghai"))));
     service.behave(ok(los_angeles));
-    told.wait_for_daily("m", 7, WITHIN).await?;
+    assert_eq!(of(&told, "m", None).await?, Some((7, Some("America/Los_Angeles"))));
 
     // Away: who was told keeps the calendar; a server that starts now knows the limits, and no calendar.
     service.down().await;
@@ -313,6 +306,25 @@ async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
         node.wait_for_daily("m", 7, WITHIN).await?;
         assert_eq!(of(node, "m", None).await?, Some((7, Some("America/Los_Angeles"))));
     }
+    Ok(())
+}
+
+/// A channel has limits of its own, and its account's calendar.
+#[tokio::test]
+async fn q5_a_channel_follows_its_accounts_calendar() -> Result<()> {
+    let postgres = postgres().await?;
+    let service = PolicyService::start(ok("{\"daily_limit\": 7, \"timezone\": \"Asia/Tokyo\"}")).await?;
+    let url = service.url();
+    let env = [("POLICY_SERVICE_URL", url.as_str()), ("SLUICE_POLICY_REFRESH_SECS", "3600")];
+    let node = Node::start(&postgres.url(), None, &env).await?;
+    assert_eq!(node.daily("m").await?, Some(7));
+    service.behave(daily(5));
+    let policy = wait::until_async("the channel's own answer", WITHIN, || async {
+        let policy = node.policy("m", "USD", Some("card")).await?;
+        Ok(policy.filter(|policy| policy.limits.day.amount.get() == 5))
+    })
+    .await?;
+    assert_eq!((policy.calendar.zone_name(), policy.calendar_known), ("Asia/Tokyo", true));
     Ok(())
 }
 

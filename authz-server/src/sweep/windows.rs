@@ -55,7 +55,7 @@ impl WindowSweep {
     /// [`SweepError`] where Postgres or the store gives no answer, or holds something else for an account; what else could be
     /// closed is.
     pub async fn round(&self, now_ms: i64, shutdown: &Shutdown) -> Result<Closed, SweepError> {
-        // The lock goes with the connection, however the round ends.
+        // The lock goes with the connection, where the round breaks off.
         let mut connection = self.0.pool.acquire().await?.detach();
         let lock = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(SWEEP_LOCK);
         if !lock.fetch_one(&mut connection).await? {
@@ -70,6 +70,8 @@ impl WindowSweep {
             after = last.clone();
             closed += self.close(&page, now_ms, &mut failures).await;
         }
+        // Postgres notices the end of a connection some time after it: a round that began at once would find the lock taken.
+        sqlx::query("SELECT pg_advisory_unlock($1)").bind(SWEEP_LOCK).execute(&mut connection).await?;
         sqlx::Connection::close(connection).await?;
         if closed > 0 {
             tracing::info!(accounts = closed, "windows of accounts without traffic were closed");
