@@ -25,7 +25,7 @@ fn a_policy_file_is_valid_or_its_field_is_named() -> Result<()> {
     assert_eq!(lines[1..], [["tiers", "1"], ["merchants", "1"]], "{said}");
 
     let table = [
-        (OLD.replace("5000", "-5"), "default: a whole number from 0"),
+        (OLD.replace("5000", "-5"), "default.daily_amount`: a whole number from 0"),
         (OLD.replace("daily_amount: 5000", "single_max: 5, single_min: 6"), "default.single_min"),
         (OLD.replace("UTC", "Nowhere/Land"), "default.timezone"),
         (OLD.replace("tier: basic", "tier: gold"), "merchants.shop.tier"),
