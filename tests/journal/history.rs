@@ -1,12 +1,18 @@
 //! Orders that Redis has forgotten, rebuilt from the usage log exactly, or not at all.
 
+use std::sync::Arc;
+
+use authz_server::database;
+use authz_server::journal::RecallingStore;
 use authz_server::journal::history::{self, HistoryError};
+use authz_server::settings::Secret;
+use authz_server::store::{Store, StoreError};
 use e2e::{Failure, Result};
 use quota::{Action, AttemptId, Code, MerchantId, OnExpiry, Order, OrderNo, OrderState, Origins, Refund, Reset};
 use sqlx::PgPool;
 
 use crate::bench::{AT_MS, Bench, SHARDS};
-use crate::engine::{Engine, ORDER_TTL_SECS, consume, hold, refund, settle};
+use crate::engine::{Engine, ORDER_TTL_SECS, consume, hold, notes, refund, settle};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -57,6 +63,34 @@ async fn a_forgotten_order_is_refunded_once() -> Result<()> {
         assert_eq!((account.day.amount, account.month.amount, account.year.amount), (used, used, used), "{number}");
         bench.wait_until_drained(SHARDS).await?;
     }
+    journal.stop()
+}
+
+#[tokio::test]
+async fn a_tombstone_hides_no_past_and_an_unreadable_one_holds_up_no_other() -> Result<()> {
+    let bench = Bench::start()?;
+    let (engine, pool, journal) = (Engine::open(&bench)?, bench.postgres.pool().await?, bench.journal("a")?);
+    engine.grant("m-1", "o-1", consume(100), AT_MS).await?;
+    bench.wait_until_drained(SHARDS).await?;
+    engine.forget(&bench, "m-1", "o-1").await?;
+    let voided = engine.run("m-1", "o-1", Action::VoidAttempt, AT_MS + HOUR_MS).await?;
+    assert_eq!(voided.record.code, Code::Tombstoned);
+    let redis = Arc::new(Engine::open(&bench)?.store);
+    let recalling = RecallingStore::new(Arc::clone(&redis), pool);
+    let mut command = engine.command("m-1", "o-1", Action::Refund(refund(30, "r-1")), AT_MS + 2 * HOUR_MS)?;
+    command.attempt = AttemptId::from_text("another");
+    assert_eq!(recalling.apply(&command, &notes("proxy", "")).await?.record.code, Code::Applied);
+
+    let nowhere = database::pool(&Secret::new("postgres://127.0.0.1:1/nowhere"), 1)?;
+    let recalling = RecallingStore::new(redis, nowhere);
+    let of = |order_no, action| engine.command("m-1", order_no, action, AT_MS + 3 * HOUR_MS);
+    let batch = [of("o-2", Action::Refund(refund(1, "r-1")))?, of("o-3", consume(5))?]
+        .map(|command| (command, notes("proxy", "")));
+    let codes = recalling.apply_batch(&batch, false).await?;
+    let codes: Vec<Code> = codes.iter().map(|reply| reply.record.code).collect();
+    assert_eq!(codes, [Code::StoreUnavailable, Code::Admitted]);
+    let refused = recalling.apply_batch(&batch, true).await;
+    assert!(matches!(refused, Err(StoreError::History(_))), "{refused:?}");
     journal.stop()
 }
 

@@ -1,6 +1,6 @@
 //! Makes a command of what was asked: with the policy in force, its windows of now, and a decision id.
 
-use quota::{Action, AmountMinor, Charge, Command, Dry, HoldTerms, Limits, OperationId, Policy, Refund, Settle};
+use quota::{Action, AmountMinor, Charge, Command, Dry, HoldTerms, OperationId, Policy, Refund, Settle};
 
 use super::ACTOR;
 use super::ask::{Ask, What};
@@ -53,11 +53,7 @@ fn action(ask: &Ask, policy: Option<&Policy>) -> Action {
             let reported = ask.dry == Dry::No;
             Action::Settle(Settle { amount, id: operation_id(ask), last, over_capture_percent, reported })
         }
-        What::Refund { amount, reserve } => {
-            let limits = policy.map_or(Limits::UNLIMITED, |policy| policy.limits);
-            let (daily_max, monthly_max) = (limits.refund_daily, limits.refund_monthly);
-            Action::Refund(Refund { amount, id: operation_id(ask), daily_max, monthly_max, reserve })
-        }
+        What::Refund { amount, reserve } => Action::Refund(Refund::under(policy, amount, operation_id(ask), reserve)),
         What::VoidAttempt => Action::VoidAttempt,
         What::Void => Action::Void,
     }

@@ -105,6 +105,8 @@ fn q6_events_are_numbered_and_the_backlog_is_bounded() {
         (Row::consume("b", "3", 1).dry(Dry::Noted), Code::BacklogFull, None),
         (Row::hold("a", "2", 1), Code::Admitted, None),
         (Row::hold("a", "4", 1), Code::BacklogFull, None),
+        (Row::refund("z", "r1", 1), Code::BacklogFull, None),
+        (Row::void_attempt("z", "5"), Code::Tombstoned, None),
         (Row::void_attempt("a", "2"), Code::AttemptReleased, Some(3)),
         (Row::settle("a", "c1", None), Code::Applied, Some(4)),
         (Row::refund("a", "r1", None), Code::Applied, Some(5)),

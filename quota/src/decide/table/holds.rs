@@ -130,6 +130,21 @@ fn captures_beyond_the_hold(check: &mut Check) {
             Row::settle("a", "c3", 1).over_capture_percent(10).gives(Code::OrderClosed, []),
         ],
     );
+    check(
+        "what the gateway has captured is taken, also late and beyond every bound",
+        &[
+            Row::hold("a", "1", 60).gives(Admitted, [Day(60, 1)]),
+            Row::settle("a", "c1", 10).last().gives(Applied, [Day(10, 1), Order(Settled, 10, 0)]),
+            Row::settle("a", "c2", 20).gives(Code::OrderClosed, [Day(10, 1)]),
+            Row::settle("a", "c2", 20).reported().gives(Applied, [Day(30, 1), Pending(0), Order(Settled, 30, 0)]),
+            Row::settle("a", "c2", 20).reported().again(Applied, [Day(30, 1)]),
+            Row::settle("a", "c3", None).reported().gives(Code::OrderClosed, [Day(30, 1)]),
+            Row::hold("b", "2", 10).gives(Admitted, [Day(40, 2)]),
+            Row::settle("b", "c1", 90).reported().gives(Applied, [Day(120, 2), Pending(0), Order(Settled, 90, 0)]),
+            Row::consume("c", "3", 0).limits(Limits::UNLIMITED).gives(Admitted, []),
+            Row::settle("c", "c1", 1).reported().gives(Code::OrderClosed, []),
+        ],
+    );
     let max = AmountMinor::MAX.get();
     check(
         "a counter that is full takes no more",

@@ -284,6 +284,15 @@ fn history(check: &mut Check) {
             Row::refund("a", "r9", 45).at_secs(TTL_SECS).history(old).gives(Applied, [Order(Charged, 0, 60)]),
         ],
     );
+    check(
+        "a tombstone hides no past",
+        &[
+            Row::void_attempt("a", "9").gives(Code::Tombstoned, []),
+            Row::refund("a", "r2", 25).gives(OrderUnknown, []),
+            Row::refund("a", "r2", 25).by("9").history(remembered(Charged)).gives(Code::AttemptVoided, []),
+            Row::refund("a", "r2", 25).history(remembered(Charged)).gives(Applied, [Order(Charged, 0, 40)]),
+        ],
+    );
     let open = StoredOrder { operations: Vec::new(), refunded: 0, ..remembered(OrderState::Held) };
     check(
         "settle of an old hold",

@@ -241,6 +241,13 @@ impl Row {
         self
     }
 
+    pub(crate) fn reported(mut self) -> Self {
+        if let Action::Settle(settle) = &mut self.action {
+            settle.reported = true;
+        }
+        self
+    }
+
     pub(crate) fn over_capture_percent(mut self, percent: u8) -> Self {
         if let Action::Settle(settle) = &mut self.action {
             settle.over_capture_percent = percent;
