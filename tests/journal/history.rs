@@ -75,11 +75,13 @@ async fn a_tombstone_hides_no_past_and_an_unreadable_one_holds_up_no_other() -> 
     engine.forget(&bench, "m-1", "o-1").await?;
     let voided = engine.run("m-1", "o-1", Action::VoidAttempt, AT_MS + HOUR_MS).await?;
     assert_eq!(voided.record.code, Code::Tombstoned);
+    bench.wait_until_drained(SHARDS).await?;
     let redis = Arc::new(Engine::open(&bench)?.store);
     let recalling = RecallingStore::new(Arc::clone(&redis), pool);
     let mut command = engine.command("m-1", "o-1", Action::Refund(refund(30, "r-1")), AT_MS + 2 * HOUR_MS)?;
     command.attempt = AttemptId::from_text("another");
     assert_eq!(recalling.apply(&command, &notes("proxy", "")).await?.record.code, Code::Applied);
+    bench.wait_until_drained(SHARDS).await?;
 
     let nowhere = database::pool(&Secret::new("postgres://127.0.0.1:1/nowhere"), 1)?;
     let recalling = RecallingStore::new(redis, nowhere);
