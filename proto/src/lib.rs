@@ -12,6 +12,24 @@ pub mod envoy {
     include!(concat!(env!("OUT_DIR"), "/envoy.service.auth.v3.rs"));
 }
 
+/// Several checks in one call; with the feature `service` its server and client too.
+#[allow(
+    clippy::allow_attributes,
+    clippy::derive_partial_eq_without_eq,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "generated code"
+)]
+pub mod batch {
+    /// Most checks in one call.
+    pub const CHECKS_MAX: usize = 32;
+    /// The status of a check that would hold up the others of its call, ABORTED in gRPC: nothing was decided, and it is to be asked
+    /// alone.
+    pub const ALONE: u32 = 10;
+
+    include!(concat!(env!("OUT_DIR"), "/batch/sluice.authz.v1.rs"));
+}
+
 /// What travels beside a decision through the event stream.
 #[allow(clippy::allow_attributes, clippy::derive_partial_eq_without_eq, unreachable_pub, reason = "generated code")]
 pub mod journal {
@@ -33,5 +51,5 @@ pub mod quota_v1 {
 /// The descriptors of [`quota_v1`], for gRPC reflection.
 pub const QUOTA_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/quota.v1.bin"));
 
-/// The descriptors of [`envoy`] and [`journal`], for gRPC reflection.
+/// The descriptors of [`envoy`], [`batch`] and [`journal`], for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

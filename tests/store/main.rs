@@ -71,13 +71,17 @@ async fn check_rows(store: &impl Store, name: &str, rows: &[Row]) {
 
 /// The rows in one call answer what they answer one by one.
 async fn check_rows_at_once(store: &impl Store, name: &str, rows: &[Row]) {
-    check_replies(name, rows, &store.apply_batch(&numbered(rows, 0), false).await.unwrap());
+    check_replies(name, rows, &at_once(store, &numbered(rows, 0)).await);
+}
+
+async fn at_once(store: &impl Store, batch: &[(Command, Notes)]) -> Vec<Reply> {
+    store.apply_each(batch).await.into_iter().map(Result::unwrap).collect()
 }
 
 async fn check_batch(store: &impl Store, batch: &Batch) {
     let Batch { name, before, together, after } = batch;
-    check_replies(name, before, &store.apply_batch(&numbered(before, 0), false).await.unwrap());
-    let replies = store.apply_batch(&numbered(together, before.len()), true).await.unwrap();
+    check_replies(name, before, &at_once(store, &numbered(before, 0)).await);
+    let replies = store.apply_all(&numbered(together, before.len())).await.unwrap();
     check_replies(name, together, &replies);
     check_rows_from(store, name, after, before.len() + together.len()).await;
 }

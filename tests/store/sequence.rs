@@ -144,7 +144,12 @@ impl Sequence {
             vec![self.store.apply(command, &Notes::default()).await.map_err(|error| error.to_string())?]
         } else {
             let batch: Vec<_> = step.commands.iter().map(|command| (command.clone(), Notes::default())).collect();
-            self.store.apply_batch(&batch, step.all_or_none).await.map_err(|error| error.to_string())?
+            let replies = if step.all_or_none {
+                self.store.apply_all(&batch).await
+            } else {
+                self.store.apply_each(&batch).await.into_iter().collect()
+            };
+            replies.map_err(|error| error.to_string())?
         };
         agree(&got.len(), &expected.len(), "replies")?;
         for ((got, expected), command) in got.iter().zip(expected).zip(&step.commands) {

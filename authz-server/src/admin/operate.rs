@@ -236,6 +236,7 @@ pub(super) fn no_decision(error: &StoreError) -> Problem {
         StoreError::Timeout { .. }
         | StoreError::Unavailable(_)
         | StoreError::Shards { .. }
+        | StoreError::NeedsPast
         | StoreError::Corrupt(_) => "the operation may or may not have been done; ask again with the same numbers",
     };
     Problem::quota(Code::StoreUnavailable).detail(detail).retry_after(STORE_RETRY_SECS)

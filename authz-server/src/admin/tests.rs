@@ -38,7 +38,7 @@ fn admin_with(env: &[(&str, &str)]) -> Admin {
     let redis = Arc::new(RedisStore::open(&config).unwrap());
     let store = Arc::new(RecallingStore::new(redis, pool.clone()));
     let policies = Arc::new(Policies::new(PolicyBook::empty(), Arc::clone(&health)));
-    let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics), 1);
+    let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics));
     Admin::new(&settings, live, health, metrics, pool, operations).unwrap()
 }
 

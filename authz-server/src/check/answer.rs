@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 use envoy_types::pb::google::rpc::Status as RpcStatus;
-use proto::{LimitFigures, PROBLEM_CONTENT_TYPE, Problem, header};
+use proto::{LimitFigures, PROBLEM_CONTENT_TYPE, Problem, envoy, header};
 use quota::{Calendar, Code, Figures, LimitName, Limits, Mode, Record};
 use tonic::Code as RpcCode;
 use uuid::Uuid;
@@ -81,6 +81,24 @@ impl Answer {
         }
     }
 
+    /// The same for the proxy filter, without what it has no use for.
+    pub(super) fn to_filter_response(&self) -> envoy::CheckResponse {
+        let (rpc_code, response) = if self.lets_through() {
+            let headers = self.own_headers().map(filter_option).collect();
+            (RpcCode::Ok, envoy::check_response::HttpResponse::OkResponse(envoy::OkHttpResponse { headers }))
+        } else {
+            let denied = envoy::DeniedHttpResponse {
+                status: Some(envoy::HttpStatus { code: i32::from(self.code.http_status()) }),
+                headers: self.refusal_headers().map(filter_option).collect(),
+                body: self.problem().to_json(),
+            };
+            (self.rpc_code(), envoy::check_response::HttpResponse::DeniedResponse(denied))
+        };
+        // The code stands among the headers.
+        let status = envoy::RpcStatus { code: rpc_code as i32, message: String::new() };
+        envoy::CheckResponse { status: Some(status), http_response: Some(response) }
+    }
+
     fn rpc_code(&self) -> RpcCode {
         match self.code.http_status() {
             429 => RpcCode::ResourceExhausted,
@@ -101,16 +119,17 @@ impl Answer {
     }
 
     fn denied(&self) -> DeniedHttpResponse {
-        let headers = std::iter::once(("content-type", PROBLEM_CONTENT_TYPE.to_owned()))
-            .chain(self.own_headers())
-            .chain(self.limit_headers())
-            .map(|(key, value)| option(key, value))
-            .collect();
+        let headers = self.refusal_headers().map(|(key, value)| option(key, value)).collect();
         DeniedHttpResponse {
             status: Some(HttpStatus { code: i32::from(self.code.http_status()) }),
             headers,
             body: self.problem().to_json(),
         }
+    }
+
+    fn refusal_headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let content_type = std::iter::once(("content-type", PROBLEM_CONTENT_TYPE.to_owned()));
+        content_type.chain(self.own_headers()).chain(self.limit_headers())
     }
 
     fn own_headers(&self) -> impl Iterator<Item = (&'static str, String)> {
@@ -168,6 +187,10 @@ impl Answer {
         }
         Struct { fields }
     }
+}
+
+fn filter_option((key, value): (&str, String)) -> envoy::HeaderValueOption {
+    envoy::HeaderValueOption { header: Some(envoy::HeaderValue { key: key.to_owned(), value }) }
 }
 
 fn option(key: &str, value: String) -> HeaderValueOption {

@@ -77,11 +77,7 @@ impl Asked {
     pub(super) fn read(attributes: &AttributeContext, rules: Option<&Document>) -> Self {
         let extensions = &attributes.context_extensions;
         if extensions.contains_key(extension::ACTION) {
-            return match from_filter(extensions) {
-                Ok(ask) => Self::Decide(Box::new(ask)),
-                // The filter reads strictly itself, so this is a caller that is not our filter: never let through.
-                Err(detail) => Self::Refuse(Mode::Enforce, refusal(detail)),
-            };
+            return Self::of_filter(extensions);
         }
         let mode = route_mode(attributes, Mode::Enforce);
         match (attributes.request.as_ref().and_then(|request| request.http.as_ref()), rules) {
@@ -93,6 +89,15 @@ impl Asked {
                 mode,
                 refusal("the server has no rules to read requests with: set SLUICE_RULES_FILE".into()),
             ),
+        }
+    }
+
+    /// Reads what the proxy filter wrote.
+    pub(super) fn of_filter(extensions: &HashMap<String, String>) -> Self {
+        match from_filter(extensions) {
+            Ok(ask) => Self::Decide(Box::new(ask)),
+            // The filter reads strictly itself, so this is a caller that is not our filter: never let through.
+            Err(detail) => Self::Refuse(Mode::Enforce, refusal(detail)),
         }
     }
 }

@@ -2,14 +2,17 @@
 
 mod answer;
 mod ask;
+mod batch;
 mod command;
 mod undo;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use proto::batch::batch_authorization_server::BatchAuthorizationServer;
 use quota::rule::{Document, Refusal};
 use quota::{Code, Command, Dry, LimitName, Mode, OperationNo, OrderNo, Policy, Reply};
 use tokio::sync::oneshot;
@@ -32,7 +35,7 @@ use undo::Undo;
 /// Who asks for what comes through a proxy.
 const ACTOR: &str = "proxy";
 
-/// Decides what Envoy asks.
+/// Decides what Envoy asks, one check or several in a call. Clones are one service.
 #[derive(Debug)]
 pub struct CheckService<S> {
     decider: Arc<Decider<S>>,
@@ -71,10 +74,16 @@ impl<S: Store> CheckService<S> {
         self.tasks.clone()
     }
 
-    /// The service as tonic serves it.
+    /// The service as tonic serves it: for single checks, and for several.
     #[must_use]
-    pub fn into_server(self) -> AuthorizationServer<Self> {
-        AuthorizationServer::new(self)
+    pub fn into_servers(self) -> (AuthorizationServer<Self>, BatchAuthorizationServer<Self>) {
+        (AuthorizationServer::new(self.clone()), BatchAuthorizationServer::new(self))
+    }
+}
+
+impl<S> Clone for CheckService<S> {
+    fn clone(&self) -> Self {
+        Self { decider: Arc::clone(&self.decider), tasks: self.tasks.clone() }
     }
 }
 
@@ -116,8 +125,8 @@ impl<S: Store> Decider<S> {
         match self.read(&attributes) {
             Asked::Pass => Outcome { answer: Ok(CheckResponse::default()), undo: None },
             Asked::Refuse(mode, refusal) => {
-                let answer = self.refuse(word(&attributes), mode, refusal).to_check_response(native);
-                Outcome { answer: Ok(answer), undo: None }
+                let answer = self.refuse(word(&attributes.context_extensions), mode, refusal);
+                Outcome { answer: Ok(answer.to_check_response(native)), undo: None }
             }
             Asked::Decide(ask) => self.decide(*ask, native).await,
         }
@@ -226,7 +235,7 @@ fn is_native(attributes: Option<&AttributeContext>) -> bool {
 }
 
 /// What a request that could not be read asked for, as far as that can be told: one of our own words.
-fn word(attributes: &AttributeContext) -> &'static str {
+fn word(extensions: &HashMap<String, String>) -> &'static str {
     use proto::extension;
     let words = [
         (extension::ACTION_HOLD, "hold"),
@@ -235,7 +244,7 @@ fn word(attributes: &AttributeContext) -> &'static str {
         (extension::ACTION_VOID, "void"),
         (extension::ACTION_VOID_ORDER, "void"),
     ];
-    let asked = attributes.context_extensions.get(extension::ACTION);
+    let asked = extensions.get(extension::ACTION);
     words.into_iter().find(|(own, _)| asked.is_some_and(|asked| asked == own)).map_or("consume", |(_, word)| word)
 }
 
@@ -264,7 +273,9 @@ const fn failure(error: &StoreError) -> Failure {
     match error {
         StoreError::Timeout { .. } => Failure::Timeout,
         StoreError::Unavailable(_) => Failure::Connection,
-        StoreError::Shards { .. } | StoreError::Corrupt(_) | StoreError::History(_) => Failure::Reply,
+        StoreError::Shards { .. } | StoreError::Corrupt(_) | StoreError::History(_) | StoreError::NeedsPast => {
+            Failure::Reply
+        }
     }
 }
 

@@ -21,6 +21,10 @@ enum Away {
 }
 
 impl Store for Away {
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+
     async fn apply(&self, _: &Command, _: &Notes) -> Result<Reply, StoreError> {
         match self {
             Self::Refuses => Err(StoreError::Unavailable("10.0.0.7 refused the connection".into())),
@@ -28,8 +32,16 @@ impl Store for Away {
         }
     }
 
-    async fn apply_batch(&self, _: &[(Command, Notes)], _: bool) -> Result<Vec<Reply>, StoreError> {
-        Err(StoreError::Unavailable("no batches here".into()))
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        let mut results = Vec::new();
+        for (command, notes) in batch {
+            results.push(self.apply(command, notes).await);
+        }
+        results
+    }
+
+    async fn apply_all(&self, _: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        Err(StoreError::Unavailable("nobody asks for that here".into()))
     }
 }
 
@@ -83,6 +95,10 @@ impl Unheard {
 }
 
 impl Store for Unheard {
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+
     async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
         let first = self.calls.fetch_add(1, Ordering::SeqCst) == 0;
         let reply = self.ledger.apply(command, notes).await;
@@ -94,8 +110,16 @@ impl Store for Unheard {
         reply
     }
 
-    async fn apply_batch(&self, batch: &[(Command, Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
-        self.ledger.apply_batch(batch, all_or_none).await
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        let mut results = Vec::new();
+        for (command, notes) in batch {
+            results.push(self.apply(command, notes).await);
+        }
+        results
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        self.ledger.apply_all(batch).await
     }
 }
 

@@ -2,28 +2,31 @@
 //! the journal knows of them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use quota::{Action, Code, Command, Order, Record, Reply};
+use futures_util::future::join_all;
+use quota::{Action, Command, Order, Reply};
 use sqlx::PgPool;
 use tracing::warn;
 
 use super::history::{self, HistoryError};
-use crate::store::{Notes, RedisStore, Store, StoreError};
+use crate::store::{GroupCommit, Notes, RedisStore, Store, StoreError};
 
 /// A [`Store`] that looks forgotten orders up. Its pool belongs to the runtime that calls.
 #[derive(Debug)]
 pub struct RecallingStore {
     redis: Arc<RedisStore>,
+    /// The same store; callers share its calls.
+    shared: GroupCommit<RedisStore>,
     pool: PgPool,
 }
 
 impl RecallingStore {
     /// Puts the journal's database behind a store.
     #[must_use]
-    pub const fn new(redis: Arc<RedisStore>, pool: PgPool) -> Self {
-        Self { redis, pool }
+    pub fn new(redis: Arc<RedisStore>, pool: PgPool) -> Self {
+        Self { shared: GroupCommit::new(Arc::clone(&redis)), redis, pool }
     }
 
     /// The store itself.
@@ -43,11 +46,7 @@ impl RecallingStore {
 
     async fn past(&self, command: &Command) -> Result<Option<Order>, StoreError> {
         let Command { merchant, order_no: Some(order_no), .. } = command else { return Ok(None) };
-        let (Action::Settle(_) | Action::Refund(_) | Action::Release(_) | Action::Void) = &command.action else {
-            return Ok(None);
-        };
-        let known = self.redis.order(merchant, order_no).await?;
-        if known.is_some_and(|order| !order.is_forgotten(command.now_ms / 1000)) {
+        if !self.is_forgotten(command).await? {
             return Ok(None);
         }
         let past = history::find(&self.pool, &self.redis, merchant, order_no, command.order_ttl_secs).await;
@@ -56,6 +55,29 @@ impl RecallingStore {
             refused(error)
         })
     }
+
+    /// Whether the command is about an order of which Redis does not have what it decides on.
+    async fn is_forgotten(&self, command: &Command) -> Result<bool, StoreError> {
+        let Command { merchant, order_no: Some(order_no), .. } = command else { return Ok(false) };
+        if !may_need_past(command) {
+            return Ok(false);
+        }
+        let order = self.redis.order(merchant, order_no).await?;
+        Ok(order.is_none_or(|order| order.is_forgotten(command.now_ms / 1000)))
+    }
+
+    /// Asks for the commands that are known; what stands in the place of the others is theirs.
+    async fn apply_those(&self, known: Vec<Result<(Command, Notes), StoreError>>) -> Vec<Result<Reply, StoreError>> {
+        let batch: Vec<(Command, Notes)> = known.iter().flatten().cloned().collect();
+        let mut replies = self.shared.apply_each(&batch).await.into_iter();
+        let missing = || Err(StoreError::Corrupt("no reply".to_owned()));
+        known.into_iter().map(|known| known.and_then(|_| replies.next().unwrap_or_else(missing))).collect()
+    }
+}
+
+/// Whether a command is decided on its order's past, where Redis does not have the order.
+const fn may_need_past(command: &Command) -> bool {
+    matches!(command.action, Action::Settle(_) | Action::Refund(_) | Action::Release(_) | Action::Void)
 }
 
 /// The reason as callers may read it: the texts of the database are for the log.
@@ -71,35 +93,39 @@ fn refused(error: HistoryError) -> StoreError {
 }
 
 impl Store for RecallingStore {
+    fn timeout(&self) -> Duration {
+        self.redis.timeout()
+    }
+
     async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
-        self.redis.apply(&*self.recalled(command).await?, notes).await
+        self.shared.apply(&*self.recalled(command).await?, notes).await
     }
 
-    /// Without `all_or_none`, a command whose order's past cannot be read is answered by itself and holds up no other.
-    async fn apply_batch(&self, batch: &[(Command, Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
+    /// A command whose order's past cannot be read is answered by itself and holds up no other.
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
         let mut known = Vec::with_capacity(batch.len());
-        let mut unknown = BTreeMap::new();
-        for (place, (command, notes)) in batch.iter().enumerate() {
-            match self.recalled(command).await {
-                Ok(command) => known.push((command.into_owned(), notes.clone())),
-                Err(StoreError::History(_)) if !all_or_none => drop(unknown.insert(place, undecided(command))),
-                Err(error) => return Err(error),
-            }
+        for (command, notes) in batch {
+            known.push(self.recalled(command).await.map(|command| (command.into_owned(), notes.clone())));
         }
-        let mut replies = self.redis.apply_batch(&known, all_or_none).await?;
-        for (place, reply) in unknown {
-            replies.insert(place.min(replies.len()), reply);
-        }
-        Ok(replies)
+        self.apply_those(known).await
     }
-}
 
-/// Nothing was decided and nothing done.
-fn undecided(command: &Command) -> Reply {
-    Reply {
-        record: Record::bare(Code::StoreUnavailable),
-        decision_id: command.decision_id,
-        event_id: command.decision_id,
-        event_seq: None,
+    async fn apply_known(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        if !batch.iter().any(|(command, _)| may_need_past(command)) {
+            return self.shared.apply_each(batch).await;
+        }
+        let known = batch.iter().map(async |(command, notes)| match self.is_forgotten(command).await? {
+            true => Err(StoreError::NeedsPast),
+            false => Ok((command.clone(), notes.clone())),
+        });
+        self.apply_those(join_all(known).await).await
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        let mut known = Vec::with_capacity(batch.len());
+        for (command, notes) in batch {
+            known.push((self.recalled(command).await?.into_owned(), notes.clone()));
+        }
+        self.redis.apply_all(&known).await
     }
 }

@@ -6,13 +6,13 @@ mod answer;
 mod body;
 mod request;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use quota::{
     Account, Action, ActorId, AttemptId, Charge, Code, Command, Currency, Dry, HoldTerms, MerchantId, Policy, Refund,
-    Reply, Settle, shard_of,
+    Reply, Settle,
 };
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -73,7 +73,6 @@ pub struct Operations {
     policies: Arc<Policies>,
     live: Live,
     metrics: Arc<Metrics>,
-    shards: u16,
 }
 
 /// What operations share a policy by.
@@ -89,14 +88,8 @@ struct Prepared {
 impl Operations {
     /// Puts the parts together. The store's connections belong to the runtime that calls.
     #[must_use]
-    pub fn new(
-        store: Arc<RecallingStore>,
-        policies: Arc<Policies>,
-        live: Live,
-        metrics: Arc<Metrics>,
-        shards: u16,
-    ) -> Self {
-        Self { store, policies, live, metrics, shards }
+    pub fn new(store: Arc<RecallingStore>, policies: Arc<Policies>, live: Live, metrics: Arc<Metrics>) -> Self {
+        Self { store, policies, live, metrics }
     }
 
     /// The policies that operations are decided by.
@@ -124,27 +117,27 @@ impl Operations {
     /// # Errors
     /// As [`Operations::execute`].
     pub async fn execute_all_or_none(&self, actor: &Actor, requests: Vec<Request>) -> Result<Vec<Done>, StoreError> {
-        let prepared = self.prepare_all(actor, requests).await;
-        self.apply(prepared, true).await
+        let (batch, policies) = unzip(self.prepare_all(actor, requests).await);
+        let replies = match self.store.apply_all(&batch).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                batch.iter().for_each(|(command, _)| log_failure(command, &error));
+                return Err(error);
+            }
+        };
+        let done = batch.into_iter().zip(policies).zip(replies);
+        Ok(done.map(|(((command, notes), policy), reply)| self.done(command, &notes, policy, reply)).collect())
     }
 
-    /// Does many operations, with one store call for each shard; those of one merchant in their order. The outcomes are in the
-    /// requests' order.
+    /// Does many operations, each by itself, in their order and with one call of the store. The outcomes are in that order.
     pub async fn execute_each(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Result<Done, StoreError>> {
-        let mut outcomes: BTreeMap<usize, Result<Done, StoreError>> = BTreeMap::new();
-        let mut shards: BTreeMap<u16, Vec<(usize, Prepared)>> = BTreeMap::new();
-        for (place, prepared) in self.prepare_all(actor, requests).await.into_iter().enumerate() {
-            let shard = shard_of(&prepared.command.merchant, self.shards);
-            shards.entry(shard).or_default().push((place, prepared));
-        }
-        for batch in shards.into_values() {
-            let (places, prepared): (Vec<usize>, Vec<Prepared>) = batch.into_iter().unzip();
-            match self.apply(prepared, false).await {
-                Ok(done) => outcomes.extend(places.into_iter().zip(done.into_iter().map(Ok))),
-                Err(error) => outcomes.extend(places.into_iter().map(|place| (place, Err(error.clone())))),
-            }
-        }
-        outcomes.into_values().collect()
+        let (batch, policies) = unzip(self.prepare_all(actor, requests).await);
+        let results = self.store.apply_each(&batch).await;
+        let outcome = |(((command, notes), policy), result)| match result {
+            Ok(reply) => Ok(self.done(command, &notes, policy, reply)),
+            Err(error) => Err(failed(&command, error)),
+        };
+        batch.into_iter().zip(policies).zip(results).map(outcome).collect()
     }
 
     /// The account as it stands now; `None` where nothing was ever done with it.
@@ -192,20 +185,6 @@ impl Operations {
         let windows = policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default();
         let account = account.rolled(windows);
         AccountView::of(merchant.to_string(), currency.to_string(), &account, policy.as_deref(), provenance, now_ms)
-    }
-
-    async fn apply(&self, prepared: Vec<Prepared>, all_or_none: bool) -> Result<Vec<Done>, StoreError> {
-        let (batch, policies): (Vec<(Command, Notes)>, Vec<_>) =
-            prepared.into_iter().map(|Prepared { command, notes, policy }| ((command, notes), policy)).unzip();
-        let replies = match self.store.apply_batch(&batch, all_or_none).await {
-            Ok(replies) => replies,
-            Err(error) => {
-                batch.iter().for_each(|(command, _)| log_failure(command, &error));
-                return Err(error);
-            }
-        };
-        let done = batch.into_iter().zip(policies).zip(replies);
-        Ok(done.map(|(((command, notes), policy), reply)| self.done(command, &notes, policy, reply)).collect())
     }
 
     /// The policies of several operations, asked for together: an account that waits for its policy holds up no other. All
@@ -287,6 +266,11 @@ impl Operations {
         );
         Done { command, reply, policy }
     }
+}
+
+/// What the store is told of several operations, and the policy of each.
+fn unzip(prepared: Vec<Prepared>) -> (Vec<(Command, Notes)>, Vec<Option<Arc<Policy>>>) {
+    prepared.into_iter().map(|Prepared { command, notes, policy }| ((command, notes), policy)).unzip()
 }
 
 fn scope(request: &Request) -> Scope {

@@ -35,7 +35,7 @@ pub(super) fn open(
 ) -> Result<Admin, RunError> {
     let pool = database::pool(&settings.postgres_url(), ADMIN_CONNECTIONS_MAX)?;
     let store = open_store(settings, &live, RECALL_CONNECTIONS_MAX)?;
-    let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics), settings.shards);
+    let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics));
     Ok(Admin::new(settings, live, health, metrics, pool, operations)?)
 }
 

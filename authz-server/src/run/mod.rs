@@ -7,7 +7,7 @@ mod aside;
 mod checks;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use quota::rule::{Document, RuleError};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -37,7 +37,9 @@ use crate::telemetry::{self, TelemetryError};
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// How long the start waits for the first reading of changed settings; without it those of file and environment count.
 const FIRST_SETTINGS_MAX: Duration = Duration::from_secs(2);
-/// Connections to Postgres that decisions may use, for orders that Redis has forgotten.
+/// Connections that may wait to be accepted.
+const ACCEPT_QUEUE: u32 = 1024;
+/// Connections to Postgres that the decisions of one thread may use, for orders that Redis has forgotten.
 const CHECK_CONNECTIONS_MAX: u32 = 2;
 
 /// Why the server did not start, or stopped.
@@ -85,12 +87,16 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let rules = settings.rules_file.as_deref().map(load_rules).transpose()?;
     let deadlines = aside::Deadlines::of(rules.as_ref());
 
-    let decisions = runtime()?;
-    let grpc = decisions.block_on(bind(settings, settings.grpc_port))?;
-    let admin = decisions.block_on(bind(settings, settings.port))?.into_std()?;
-    let store = decisions.block_on(async { open_store(settings, &live, CHECK_CONNECTIONS_MAX) })?;
-    let service =
-        CheckService::new(Arc::clone(&store), Arc::clone(&policies), rules, Arc::clone(&metrics), live.clone());
+    let ((listener, more), admin) = aside.block_on(async { bind_all(settings) })?;
+    let worker = |listener| {
+        let runtime = runtime()?;
+        let store = runtime.block_on(async { open_store(settings, &live, CHECK_CONNECTIONS_MAX) })?;
+        let (policies, metrics) = (Arc::clone(&policies), Arc::clone(&metrics));
+        let service = CheckService::new(Arc::clone(&store), policies, rules.clone(), metrics, live.clone());
+        Ok::<_, RunError>(checks::Worker { runtime, listener, store, service })
+    };
+    let first = worker(listener)?;
+    let workers = more.into_iter().map(worker).collect::<Result<Vec<_>, _>>()?;
 
     // First no more decisions are taken, then the journal stores what it holds and the admin port closes.
     let (stop_checks, checks_stopped) = watch::channel(false);
@@ -114,9 +120,9 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let journal = guarded("journal", &stop_checks, move || journal.join().is_ok())?;
     let sweep = guarded("sweep", &stop_checks, move || sweep.join().is_ok())?;
     let admin = guarded("admin", &stop_checks, move || matches!(admin.join(), Ok(Ok(()))))?;
-    decisions.block_on(async { timeout(FIRST_SETTINGS_MAX, first_settings).await.map(drop) }).unwrap_or_default();
-    decisions.spawn(aside::hand_on(live, deadlines, log));
-    let served = decisions.block_on(checks::serve(grpc, service, store, health, stop_checks, checks_stopped));
+    first.runtime.block_on(async { timeout(FIRST_SETTINGS_MAX, first_settings).await.map(drop) }).unwrap_or_default();
+    first.runtime.spawn(aside::hand_on(live, deadlines, log));
+    let served = checks::serve(first, workers, health, &stop_checks, &checks_stopped);
     let _ = stop.send(true);
     let ended = [("journal", journal), ("sweep", sweep), ("admin", admin)]
         .map(|(name, guard)| (name, guard.join().unwrap_or(false)));
@@ -159,9 +165,35 @@ fn open_store(settings: &Settings, live: &Live, connections_max: u32) -> Result<
     Ok(Arc::new(RecallingStore::new(Arc::new(redis.following(live.clone())), pool)))
 }
 
-async fn bind(settings: &Settings, port: u16) -> Result<TcpListener, RunError> {
-    let address = SocketAddr::new(settings.bind, port);
-    TcpListener::bind(address).await.map_err(|error| RunError::Bind { address, error })
+/// The decisions' port and the admin port, bound inside of a runtime.
+fn bind_all(settings: &Settings) -> Result<((TcpListener, Vec<TcpListener>), TcpListener), RunError> {
+    Ok((bind_shared(settings)?, bind(SocketAddr::new(settings.bind, settings.port), false)?))
+}
+
+/// A listener on the decisions' port for each of its threads.
+fn bind_shared(settings: &Settings) -> Result<(TcpListener, Vec<TcpListener>), RunError> {
+    let address = SocketAddr::new(settings.bind, settings.grpc_port);
+    let alone = bind(address, false)?;
+    if settings.grpc_threads <= 1 {
+        return Ok((alone, Vec::new()));
+    }
+    // Listeners that share a port share it with any other process of the user that does the same: a second server must not
+    // start unnoticed. So the port was had alone first.
+    let address = alone.local_addr()?;
+    drop(alone);
+    let others = (1..settings.grpc_threads).map(|_| bind(address, true)).collect::<Result<_, _>>()?;
+    Ok((bind(address, true)?, others))
+}
+
+fn bind(address: SocketAddr, shared: bool) -> Result<TcpListener, RunError> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(shared)?;
+        socket.bind(address)?;
+        socket.listen(ACCEPT_QUEUE)?.into_std()
+    };
+    bound().map_err(|error| RunError::Bind { address, error })
 }
 
 /// Ends some time after the stop was asked for.

@@ -127,6 +127,10 @@ settings! {
     port: u16 = "40022", range 0 to 65535, env "PORT";
     /// Port of the ext_authz service that Envoy calls. 0 takes any free port.
     grpc_port: u16 = "40023", range 0 to 65535, env "GRPC_PORT";
+    /// Threads that decide, each with its own listener, runtime and connection to Redis. One is fastest where Envoy, Redis and the
+    /// server share few cores. The kernel spreads connections over them, so more threads than connections from Envoy's workers
+    /// are of no use.
+    grpc_threads: u16 = "1", range 1 to 256, env "SLUICE_GRPC_THREADS";
     /// Address that both ports are bound to.
     bind: IpAddr = "0.0.0.0", env "SLUICE_BIND";
     /// Postgres as a URL, `postgres://user:password@host:port/name`. It excludes the `DB_*` settings.

@@ -1,6 +1,7 @@
 //! The store in memory: the reference ledger behind a lock. Nothing survives the process; it is the judge of the others.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use quota::{Command, Ledger, Reply};
 
@@ -25,16 +26,22 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
+    /// It answers at once.
+    fn timeout(&self) -> Duration {
+        Duration::MAX
+    }
+
     async fn apply(&self, command: &Command, _notes: &Notes) -> Result<Reply, StoreError> {
         Ok(self.ledger().apply(command))
     }
 
-    async fn apply_batch(&self, batch: &[(Command, Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
-        let commands: Vec<Command> = batch.iter().map(|(command, _)| command.clone()).collect();
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
         let mut ledger = self.ledger();
-        if all_or_none {
-            return Ok(ledger.apply_all_or_none(&commands));
-        }
-        Ok(commands.iter().map(|command| ledger.apply(command)).collect())
+        batch.iter().map(|(command, _)| Ok(ledger.apply(command))).collect()
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        let commands: Vec<Command> = batch.iter().map(|(command, _)| command.clone()).collect();
+        Ok(self.ledger().apply_all_or_none(&commands))
     }
 }

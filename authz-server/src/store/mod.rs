@@ -1,11 +1,13 @@
 //! Where accounts and orders live: one atomic step per command, in Redis or in memory.
 
+mod group;
 pub mod keys;
 mod memory;
 pub mod packed;
 mod redis;
 
 use std::future::Future;
+use std::time::Duration;
 
 use proto::journal::EventContext;
 use quota::{
@@ -14,6 +16,7 @@ use quota::{
 };
 use thiserror::Error;
 
+pub use group::GroupCommit;
 pub use memory::MemoryStore;
 pub use redis::{DueHold, DueHolds, RedisStore, RedisStoreConfig, SCRIPT};
 
@@ -60,6 +63,9 @@ pub enum StoreError {
     /// The order is not in the store any more, and its past cannot be read.
     #[error("the order's past cannot be read: {0}")]
     History(String),
+    /// Not decided, because the order is not in the store any more and its past has to be read first.
+    #[error("the order's past has to be read first")]
+    NeedsPast,
     /// A value or reply that does not have its format.
     #[error("the quota store holds something else than expected: {0}")]
     Corrupt(String),
@@ -67,23 +73,31 @@ pub enum StoreError {
 
 /// One atomic step per command.
 pub trait Store: Send + Sync + 'static {
+    /// How long a call may take.
+    fn timeout(&self) -> Duration;
+
     /// Decides and applies a command, and appends its event to the journal in the same step.
     ///
     /// # Errors
     /// [`StoreError`] where no answer could be given.
     fn apply(&self, command: &Command, notes: &Notes) -> impl Future<Output = Result<Reply, StoreError>> + Send;
 
-    /// Decides and applies commands of one shard in their order, in one step: each by itself, or all of them or none. In the
-    /// second case they are of one merchant; where one is refused, it alone has its code, and the others have
-    /// [`quota::Code::BatchRefused`].
+    /// Decides and applies commands of any merchants in their order, each by itself: one that fails stands in no other's way.
+    /// There is a result for each of them.
+    fn apply_each(&self, batch: &[(Command, Notes)]) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send;
+
+    /// As [`Store::apply_each`], but commands whose order's past would have to be read first are not decided: they have
+    /// [`StoreError::NeedsPast`].
+    fn apply_known(&self, batch: &[(Command, Notes)]) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send {
+        self.apply_each(batch)
+    }
+
+    /// Decides and applies commands of one merchant in their order, all of them or none. Where one is refused, it alone has its
+    /// code, and the others have [`quota::Code::BatchRefused`].
     ///
     /// # Errors
-    /// [`StoreError`] where no answer could be given, then for all of them.
-    fn apply_batch(
-        &self,
-        batch: &[(Command, Notes)],
-        all_or_none: bool,
-    ) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
+    /// [`StoreError`] where no answer could be given.
+    fn apply_all(&self, batch: &[(Command, Notes)]) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
 }
 
 /// The part of an event that the server knows before the store decides.

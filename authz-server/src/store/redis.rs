@@ -169,7 +169,7 @@ impl RedisStore {
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
-        let limit = self.live.as_ref().map_or(self.timeout, |live| live.current().redis_timeout());
+        let limit = Store::timeout(self);
         match timeout(limit, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if is_of_the_script(&error) => Err(corrupt(error)),
@@ -252,14 +252,26 @@ impl RedisStore {
 }
 
 impl Store for RedisStore {
+    fn timeout(&self) -> Duration {
+        self.live.as_ref().map_or(self.timeout, |live| live.current().redis_timeout())
+    }
+
     async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
         let replies = self.run(&[(command, notes)], false).await?;
         replies.into_iter().next().ok_or_else(|| corrupt("no reply"))
     }
 
-    async fn apply_batch(&self, batch: &[(Command, Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        let mut results = Vec::with_capacity(batch.len());
+        for (command, notes) in batch {
+            results.push(self.apply(command, notes).await);
+        }
+        results
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
         let batch: Vec<(&Command, &Notes)> = batch.iter().map(|(command, notes)| (command, notes)).collect();
-        self.run(&batch, all_or_none).await
+        self.run(&batch, true).await
     }
 }
 

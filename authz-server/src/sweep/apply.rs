@@ -36,7 +36,7 @@ impl Failures {
 }
 
 impl Tools {
-    /// Applies commands of one shard, each by itself; gives `None` for each that failed on a value that is not the store's.
+    /// Applies commands, each by itself; gives `None` for each that failed on a value that is not the store's.
     ///
     /// # Errors
     /// [`StoreError`] where the store gives no answer.
@@ -45,22 +45,9 @@ impl Tools {
         batch: &[(Command, Notes)],
         failures: &mut Failures,
     ) -> Result<Vec<Option<Reply>>, StoreError> {
-        match self.store.apply_batch(batch, false).await {
-            Ok(replies) => Ok(replies.into_iter().map(Some).collect()),
-            // One such value fails the whole call, which wrote nothing then: the others' commands are asked for alone.
-            Err(StoreError::Corrupt(_)) => self.apply_alone(batch, failures).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn apply_alone(
-        &self,
-        batch: &[(Command, Notes)],
-        failures: &mut Failures,
-    ) -> Result<Vec<Option<Reply>>, StoreError> {
         let mut replies = Vec::with_capacity(batch.len());
-        for (command, notes) in batch {
-            let reply = match self.store.apply(command, notes).await {
+        for ((command, _), result) in batch.iter().zip(self.store.apply_each(batch).await) {
+            let reply = match result {
                 Ok(reply) => Some(reply),
                 Err(error @ StoreError::Corrupt(_)) => {
                     warn_of(command, &error);
