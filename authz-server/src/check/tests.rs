@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
-use proto::{extension, header};
+use prost::Message;
+use proto::batch::batch_authorization_server::BatchAuthorization;
+use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResult, CHECKS_MAX};
+use proto::{envoy, extension, header};
 use quota::{Currency, MerchantId, PolicyBook};
 use tokio::sync::Notify;
 
@@ -195,4 +198,127 @@ async fn a_charge_that_nobody_heard_of_is_taken_back() {
             assert_eq!(charged, Some(Code::Admitted), "{who}, late {late}");
         }
     }
+}
+
+/// A check of the proxy filter with these extensions beside, or instead of, the usual ones.
+fn check(extensions: &[(&str, &str)]) -> envoy::CheckRequest {
+    let mut own = from_filter("consume", "enforce").attributes.unwrap().context_extensions;
+    own.extend(extensions.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    envoy::CheckRequest { attributes: Some(envoy::AttributeContext { context_extensions: own }) }
+}
+
+/// The code that a result tells, and the HTTP status where it refuses.
+fn told(result: &BatchCheckResult) -> (String, Option<i32>) {
+    assert_eq!(result.grpc_status, 0, "{result:?}");
+    let response = result.response.as_ref().unwrap();
+    let (headers, status) = match response.http_response.as_ref().unwrap() {
+        envoy::check_response::HttpResponse::OkResponse(ok) => (&ok.headers, None),
+        envoy::check_response::HttpResponse::DeniedResponse(denied) => {
+            (&denied.headers, denied.status.map(|own| own.code))
+        }
+    };
+    assert_eq!(response.status.as_ref().unwrap().code == 0, status.is_none(), "{result:?}");
+    let code = headers.iter().filter_map(|option| option.header.as_ref()).find(|pair| pair.key == header::CODE);
+    (code.unwrap().value.clone(), status)
+}
+
+async fn ask_batch<S: Store>(service: &CheckService<S>, checks: Vec<envoy::CheckRequest>) -> Vec<BatchCheckResult> {
+    service.batch_check(Request::new(BatchCheckRequest { checks })).await.unwrap().into_inner().results
+}
+
+#[tokio::test]
+async fn each_check_of_a_call_is_answered_by_itself_and_in_its_place() {
+    let table: &[(&[(&str, &str)], &str, Option<i32>)] = &[
+        (&[(extension::ORDER_NO, "o-1"), (extension::AMOUNT_MINOR, "3000")], "ADMITTED", None),
+        (&[(extension::MERCHANT, "not a merchant")], "BAD_REQUEST", Some(400)),
+        // The same order with another amount, in the same call.
+        (&[(extension::ORDER_NO, "o-1"), (extension::AMOUNT_MINOR, "1")], "IDEMPOTENCY_CONFLICT", Some(409)),
+        (&[(extension::ORDER_NO, "o-2"), (extension::AMOUNT_MINOR, "2001")], "DAILY_AMOUNT", Some(429)),
+        (
+            &[(extension::ORDER_NO, "o-2"), (extension::AMOUNT_MINOR, "2001"), (extension::MODE, "shadow")],
+            "DAILY_AMOUNT",
+            None,
+        ),
+        (&[(extension::ACTION, "void"), (extension::ORDER_NO, "o-1")], "VOIDED", None),
+        (&[(extension::ORDER_NO, "o-3"), (extension::AMOUNT_MINOR, "5000")], "ADMITTED", None),
+        (&[(extension::MODE, "sideways")], "BAD_REQUEST", Some(400)),
+    ];
+    let checks = || table.iter().map(|(extensions, ..)| check(extensions)).collect::<Vec<_>>();
+    let results = ask_batch(&service(Arc::new(MemoryStore::new(1))), checks()).await;
+    let results: Vec<_> = results.iter().map(told).collect();
+    let expected: Vec<_> = table.iter().map(|(_, code, status)| ((*code).to_owned(), *status)).collect();
+    assert_eq!(results, expected);
+
+    // One by one they are told the same, word for word.
+    let alone = service(Arc::new(MemoryStore::new(1)));
+    for (extensions, code, status) in table {
+        let context_extensions = check(extensions).attributes.unwrap().context_extensions;
+        let attributes = Some(AttributeContext { context_extensions, ..AttributeContext::default() });
+        let response = alone.check(Request::new(CheckRequest { attributes })).await.unwrap().into_inner();
+        let response = envoy::CheckResponse::decode(response.encode_to_vec().as_slice()).unwrap();
+        assert_eq!(told(&BatchCheckResult { grpc_status: 0, response: Some(response) }), ((*code).to_owned(), *status));
+    }
+    // A request that says nothing is refused, not passed.
+    let nothing = ask_batch(&alone, vec![envoy::CheckRequest { attributes: None }]).await;
+    assert_eq!(told(&nothing[0]), ("BAD_REQUEST".to_owned(), Some(400)));
+    assert!(ask_batch(&alone, Vec::new()).await.is_empty());
+    let many = BatchCheckRequest { checks: vec![check(&[]); CHECKS_MAX + 1] };
+    assert_eq!(alone.batch_check(Request::new(many)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_call_whose_store_is_away_answers_every_check() {
+    for store in [Away::Refuses, Away::Hangs] {
+        let what = format!("{store:?}");
+        let mut checks = vec![check(&[]); 3];
+        checks.push(check(&[(extension::MODE, "shadow")]));
+        let results = ask_batch(&service(Arc::new(store)), checks).await;
+        let results: Vec<_> = results.iter().map(told).collect();
+        assert_eq!(results, vec![("STORE_UNAVAILABLE".to_owned(), Some(503)); 4], "{what}");
+    }
+}
+
+/// A store for which every order's past would have to be read.
+#[derive(Debug)]
+struct Forgetful(MemoryStore);
+
+impl Store for Forgetful {
+    fn timeout(&self) -> Duration {
+        self.0.timeout()
+    }
+
+    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+        self.0.apply(command, notes).await
+    }
+
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        self.0.apply_each(batch).await
+    }
+
+    async fn apply_known(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        let results = self.apply_each(batch).await.into_iter().zip(batch);
+        let known = |(result, (command, _)): (_, &(Command, Notes))| match command.action {
+            quota::Action::Void => Err(StoreError::NeedsPast),
+            _ => result,
+        };
+        results.map(known).collect()
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        self.0.apply_all(batch).await
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_would_hold_up_the_others_is_to_be_asked_alone() {
+    let service = service(Arc::new(Forgetful(MemoryStore::new(1))));
+    let checks = vec![
+        check(&[(extension::ORDER_NO, "o-1")]),
+        check(&[(extension::ORDER_NO, "o-2"), (extension::ACTION, "void_order")]),
+        check(&[(extension::ORDER_NO, "o-3")]),
+    ];
+    let results = ask_batch(&service, checks).await;
+    assert_eq!(told(&results[0]).0, "ADMITTED");
+    assert_eq!(results[1], BatchCheckResult { grpc_status: ALONE, response: None });
+    assert_eq!(told(&results[2]).0, "ADMITTED");
 }
