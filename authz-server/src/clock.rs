@@ -4,6 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 /// Now, in milliseconds since the epoch.
@@ -11,6 +12,12 @@ use uuid::Uuid;
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Now, in UTC.
+#[must_use]
+pub fn now() -> DateTime<Utc> {
+    Utc::now()
 }
 
 /// A new decision's id: UUIDv7, so that ids sort by time.
