@@ -64,8 +64,8 @@ impl<S: Store> Decider<S> {
         }
         let replies = self.store.apply_known(&batch).await;
         let latency = started.elapsed();
-        self.metrics.check_took(latency);
         let mut decided = batch.iter().zip(&policies).zip(replies).map(|(((command, notes), policy), reply)| {
+            self.metrics.check_took(latency);
             let answer = match reply {
                 Ok(reply) => self.decided(command, notes, policy.as_deref(), &reply, latency),
                 Err(StoreError::NeedsPast) => return alone(),

@@ -1,6 +1,7 @@
-//! One event as one JSON object: time, level, target and the event's own fields side by side. Written straight into the line,
-//! since every decision is one.
+//! One event as one JSON object: time, level, target and the event's own fields side by side. Every decision is such a line, so
+//! it is put together in one buffer of its thread and handed over whole.
 
+use std::cell::RefCell;
 use std::fmt::{self, Debug, Write};
 
 use chrono::SecondsFormat;
@@ -12,6 +13,10 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock;
 
+thread_local! {
+    static LINE: RefCell<Line> = RefCell::default();
+}
+
 /// Formats events for the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JsonLine;
@@ -22,43 +27,64 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let metadata = event.metadata();
-        let now = clock::now().to_rfc3339_opts(SecondsFormat::Micros, true);
-        write!(writer, r#"{{"timestamp":"{now}","level":"{}""#, metadata.level())?;
-        let mut fields = Fields { line: &mut writer, result: Ok(()) };
-        event.record(&mut fields);
-        fields.text("target", metadata.target());
-        fields.result?;
-        writer.write_str("}\n")
+        LINE.with(|line| match line.try_borrow_mut() {
+            Ok(mut line) => writer.write_str(line.write(event)),
+            // A value that logs while it is shown.
+            Err(_) => writer.write_str(Line::default().write(event)),
+        })
     }
 }
 
-/// Writes an event's fields.
-struct Fields<'a, 'w> {
-    line: &'a mut Writer<'w>,
-    result: fmt::Result,
+/// A line, and where values are shown before they are escaped. Kept from one event to the next, so that it has its room.
+#[derive(Debug, Default)]
+struct Line {
+    text: String,
+    shown: String,
 }
 
-impl Fields<'_, '_> {
+impl Line {
+    fn write(&mut self, event: &Event<'_>) -> &str {
+        self.text.clear();
+        self.text.push_str(r#"{"timestamp":""#);
+        self.text.push_str(&clock::now().to_rfc3339_opts(SecondsFormat::Micros, true));
+        self.text.push_str(r#"","level":""#);
+        self.text.push_str(event.metadata().level().as_str());
+        self.text.push('"');
+        event.record(self);
+        self.string("target", event.metadata().target());
+        self.text.push_str("}\n");
+        &self.text
+    }
+
     /// Names are Rust's own identifiers, but for a raw one's beginning.
-    fn plain(&mut self, name: &str, value: impl fmt::Display) {
-        if self.result.is_ok() {
-            self.result = write!(self.line, r#","{}":{value}"#, name.trim_start_matches("r#"));
-        }
+    fn name(&mut self, name: &str) {
+        self.text.push_str(",\"");
+        self.text.push_str(name.strip_prefix("r#").unwrap_or(name));
+        self.text.push_str("\":");
     }
 
-    fn text(&mut self, name: &str, value: &str) {
-        self.plain(name, Quoted(&value));
+    fn plain(&mut self, name: &str, value: impl fmt::Display) {
+        self.name(name);
+        // Writing into a string does not fail.
+        let _ = write!(self.text, "{value}");
+    }
+
+    fn string(&mut self, name: &str, value: &str) {
+        self.name(name);
+        push_quoted(&mut self.text, value);
     }
 }
 
-impl Visit for Fields<'_, '_> {
+impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.plain(field.name(), Quoted(&format_args!("{value:?}")));
+        self.name(field.name());
+        self.shown.clear();
+        let _ = write!(self.shown, "{value:?}");
+        push_quoted(&mut self.text, &self.shown);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field.name(), value);
+        self.string(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
@@ -91,36 +117,23 @@ impl Visit for Fields<'_, '_> {
     }
 }
 
-/// A value as a JSON string.
-struct Quoted<'a, T: ?Sized>(&'a T);
-
-impl<T: fmt::Display + ?Sized> fmt::Display for Quoted<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        write!(Escaped(f), "{}", self.0)?;
-        f.write_char('"')
-    }
-}
-
-/// Escapes what JSON wants escaped (RFC 8259, section 7).
-struct Escaped<'a, 'f>(&'a mut fmt::Formatter<'f>);
-
-impl Write for Escaped<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
-        while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
-            let (plain, special) = rest.split_at(at);
-            self.0.write_str(plain)?;
-            let mut chars = special.chars();
-            match chars.next() {
-                Some('"') => self.0.write_str("\\\"")?,
-                Some('\\') => self.0.write_str("\\\\")?,
-                Some('\n') => self.0.write_str("\\n")?,
-                Some(other) => write!(self.0, "\\u{:04x}", u32::from(other))?,
-                None => {}
-            }
-            rest = chars.as_str();
+/// Adds a text as a JSON string (RFC 8259, section 7). What has to be escaped is one byte each.
+fn push_quoted(out: &mut String, text: &str) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        let (plain, special) = rest.split_at(at);
+        out.push_str(plain);
+        let mut chars = special.chars();
+        match chars.next() {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some(other) => drop(write!(out, "\\u{:04x}", u32::from(other))),
+            None => {}
         }
-        self.0.write_str(rest)
+        rest = chars.as_str();
     }
+    out.push_str(rest);
+    out.push('"');
 }
