@@ -207,9 +207,9 @@ impl Metrics {
         self.journal_rejected.inc_by(rejected);
     }
 
-    /// Events of another consumer were taken over.
-    pub fn journal_taken_over(&self, events: u64) {
-        self.journal_taken_over.inc_by(events);
+    /// This server's journal became the one that reads.
+    pub fn journal_taken_over(&self) {
+        self.journal_taken_over.inc();
     }
 
     /// The journal could not reach a dependency and tries again.
@@ -306,7 +306,11 @@ impl Metrics {
         r.register("sluice_journal_batches", "Transactions that stored events", self.journal_batches.clone());
         r.register("sluice_journal_duplicates", "Events that were stored already", self.journal_duplicates.clone());
         r.register("sluice_journal_rejected", "Events set aside as unreadable", self.journal_rejected.clone());
-        r.register("sluice_journal_taken_over", "Events taken from dead consumers", self.journal_taken_over.clone());
+        r.register(
+            "sluice_journal_taken_over",
+            "Times that this server began to read the streams",
+            self.journal_taken_over.clone(),
+        );
         r.register("sluice_journal_retries", "Failed attempts of the journal", self.journal_retries.clone());
         r.register("sluice_journal_backlog_events", "Events not yet in Postgres", self.journal_backlog.clone());
         let shard_max = self.journal_backlog_shard_max.clone();

@@ -27,7 +27,6 @@ mod raw {
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
         pub(super) fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
-        pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
         pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
         pub(super) fn proxy_set_effective_context(context: u32) -> u32;
         pub(super) fn proxy_get_buffer_bytes(
@@ -111,16 +110,6 @@ pub(crate) fn log(level: LogLevel, text: &str) {
     unsafe { raw::proxy_log(level as u32, text.as_ptr(), text.len()) };
 }
 
-/// Nanoseconds of the proxy's clock, or zero where it does not say.
-pub(crate) fn now_nanos() -> u64 {
-    let mut time = 0;
-    // SAFETY: the host writes one number within the call.
-    match unsafe { raw::proxy_get_current_time_nanoseconds(&raw mut time) } {
-        0 => time,
-        _ => 0,
-    }
-}
-
 /// Milliseconds of the proxy's clock that never goes back, or `None` where it does not say.
 pub(crate) fn monotonic_ms() -> Option<u64> {
     /// WASI's number of that clock.
@@ -176,9 +165,8 @@ pub(crate) fn set_request_header(name: &str, value: &str) -> Result<(), HostErro
     check(unsafe { raw::proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
-/// A property by its path; `None` where it is not set.
-pub(crate) fn property(path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
-    let path = path.join("\0");
+/// A property by its path, whose parts a zero byte separates; `None` where it is not set.
+pub(crate) fn property(path: &str) -> Result<Option<Vec<u8>>, HostError> {
     // SAFETY: the host reads `path` and writes an address and a size within the call.
     optional(take(|data, size| unsafe { raw::proxy_get_property(path.as_ptr(), path.len(), data, size) }))
 }
@@ -216,11 +204,15 @@ pub(crate) fn respond(status: u32, headers: &[(String, String)], body: &[u8]) ->
     })
 }
 
-/// Starts a gRPC call and returns its token. The SDK brings the answer to the context that it holds active now.
-pub(crate) fn grpc_call(cluster: &str, message: &[u8], timeout_ms: u32) -> Result<u32, HostError> {
+/// Starts a call of a service's method and returns its token. The SDK brings the answer to the context that it holds active now.
+pub(crate) fn grpc_call(
+    cluster: &str,
+    [service, method]: [&str; 2],
+    message: &[u8],
+    timeout_ms: u32,
+) -> Result<u32, HostError> {
     let timeout = Duration::from_millis(u64::from(timeout_ms));
-    let call =
-        dispatch_grpc_call(cluster, crate::wire::SERVICE, crate::wire::METHOD, Vec::new(), Some(message), timeout);
+    let call = dispatch_grpc_call(cluster, service, method, Vec::new(), Some(message), timeout);
     call.map_err(|status| HostError(status as u32))
 }
 
@@ -236,7 +228,7 @@ pub(crate) fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
     check(unsafe { raw::proxy_record_metric(id, value) })
 }
 
-pub(crate) fn increment_metric(id: u32) -> Result<(), HostError> {
+pub(crate) fn increment_metric(id: u32, by: u32) -> Result<(), HostError> {
     // SAFETY: numbers are passed.
-    check(unsafe { raw::proxy_increment_metric(id, 1) })
+    check(unsafe { raw::proxy_increment_metric(id, i64::from(by)) })
 }

@@ -1,5 +1,7 @@
 //! The plugin configuration: the rules document of [`quota::rule`], with the cluster that serves decisions.
 
+use std::rc::Rc;
+
 use prost::Message;
 use quota::Mode;
 use quota::rule::{Document, RuleSet, Unmatched};
@@ -11,13 +13,18 @@ pub const CONFIG_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Plugin {
     /// Envoy's name of the cluster of decision servers.
-    pub cluster: String,
+    pub cluster: Rc<str>,
+    /// Most checks in one call.
+    pub batch_max: usize,
     pub unmatched: Unmatched,
     pub rules: RuleSet,
 }
 
-/// Any protobuf message. Where a call names its cluster, Envoy first tries to read an encoded service description, and fails
-/// the call with a status that the SDK panics on if it is one that makes no sense.
+// What the document allows is what the contract allows.
+const _: () = assert!(quota::rule::BATCH_MAX == proto::batch::CHECKS_MAX);
+
+/// Any protobuf message. Where a call names its cluster, Envoy first tries to read an encoded service description: the name
+/// would mean something else than it says.
 #[derive(prost::Message)]
 struct Anything {}
 
@@ -35,7 +42,8 @@ impl Plugin {
         if Anything::decode(cluster.as_bytes()).is_ok() {
             return Err(format!("cluster: Envoy would read {cluster:?} as a protobuf message: choose another name"));
         }
-        Ok(Self { cluster, unmatched: document.unmatched, rules: document.rules })
+        let cluster = cluster.into();
+        Ok(Self { cluster, batch_max: document.batch_max, unmatched: document.unmatched, rules: document.rules })
     }
 
     /// How many rules enforce unless their route says otherwise.

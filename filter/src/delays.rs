@@ -30,9 +30,14 @@ impl<T> Delays<T> {
     pub fn put(&mut self, due_ms: u64, stream: u32, item: T) -> bool {
         let fits = self.waiting.len() < WAITING_MAX;
         if fits {
-            self.waiting.insert((due_ms, stream), item);
+            self.put_anyway(due_ms, stream, item);
         }
         fits
+    }
+
+    /// Has a stream seen to at `due_ms`, however many wait.
+    pub fn put_anyway(&mut self, due_ms: u64, stream: u32, item: T) {
+        self.waiting.insert((due_ms, stream), item);
     }
 
     /// Lets go of a stream that has ended.

@@ -2,6 +2,7 @@
 //! made. What could not be sent or was not answered waits here for another try. Bounded in number, tries and time.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use quota::Code;
 
@@ -85,7 +86,7 @@ impl Kind {
 pub struct FollowUp {
     pub kind: Kind,
     /// The cluster that decided the attempt.
-    pub cluster: String,
+    pub cluster: Rc<str>,
     /// The encoded question.
     pub message: Vec<u8>,
     /// Names the attempt in logs: what is lost is found again by it.

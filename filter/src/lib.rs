@@ -1,16 +1,19 @@
 //! Sluice's filter for proxies that speak proxy-wasm (ABI 0.2.1).
 //!
-//! Deciding what to do with a stream is pure ([`machine`], [`follow_up`], [`delays`], [`config`] and what they use) and is
-//! tested natively. Two modules exist in the compiled filter only: `glue`, the SDK's root and http contexts, and `abi`, the proxy's
+//! Deciding what to do with a stream is pure ([`machine`], [`batch`], [`follow_up`], [`delays`], [`config`] and what they use) and
+//! is tested natively. Two modules exist in the compiled filter only: `glue`, the SDK's root and http contexts, and `abi`, the proxy's
 //! functions as total Rust functions.
 //!
 //! # Where the compiled filter can still trap
 //!
 //! The filter's own code has no panic in it, and a failing call into the proxy is a value to it. The SDK panics where a proxy
-//! breaks the ABI. A trap ends the worker's VM: with `failure_policy: FAIL_RELOAD` the requests that it holds fail, and the next
-//! one gets a fresh VM. So a trap lets no payment through; it costs the follow-ups that waited: charges stay, holds expire. The SDK's points,
-//! and why Envoy does not reach them:
+//! breaks the ABI. A trap ends the worker's VM: with `failure_policy: FAIL_RELOAD` the next request gets a fresh one. The requests
+//! that the old VM held, waiting or under way, go nowhere: Envoy ends them when their client leaves or their stream has been idle
+//! for too long. So a trap lets no payment through; it costs what the VM had to ask and to tell: charges stay, holds expire. The SDK's
+//! points, and why Envoy does not reach them:
 //!
+//! - Calling a root context from a stream's callback (`proxy_on_queue_ready`), which the filter does for every call to the server:
+//!   it does so only while the root is there, and never within a root's own callback.
 //! - A call to the server that fails with a status other than parse failure (no such cluster) and internal failure (no
 //!   connection to be had). Envoy has a third one only where a cluster's name reads as an encoded service description, and
 //!   [`config`] refuses such names.
@@ -23,7 +26,7 @@
 //!   the callback.
 //! - No memory left, as in every Rust program.
 //!
-//! Randomness is not among them: the SDK's maps are seeded without the proxy, and the filter's own are ordered.
+//! Randomness is not among them: neither the SDK's maps nor the filter's own take any from the proxy.
 
 #![deny(
     clippy::unwrap_used,
@@ -35,6 +38,7 @@
     clippy::string_slice
 )]
 
+pub mod batch;
 pub mod config;
 pub mod delays;
 pub mod follow_up;

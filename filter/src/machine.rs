@@ -12,7 +12,7 @@ pub(crate) mod tests;
 
 pub use drive::{Failed, drive};
 use events::own_names;
-pub use events::{Action, BodyReader, Effect, Event, MetadataReader, ModeWord, RequestHead, Step};
+pub use events::{Action, BodyReader, Effect, Event, MetadataReader, ModeWord, RequestHead, Step, Unasked};
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +35,6 @@ pub struct Stream {
     mode: Mode,
     traceparent: Option<String>,
     record: Record,
-    shown: String,
 }
 
 #[derive(Debug)]
@@ -46,13 +45,13 @@ enum Phase {
     Passing,
     /// The body is being collected.
     Collecting { rule: Arc<Rule>, draft: Draft },
-    /// The server is being asked; `asked` says that the question went out.
-    Pending { rule: Arc<Rule>, attempt: Attempt, asked: bool },
+    /// The server is being asked; `asked` says that the question went out, and is no longer waiting for its turn.
+    Pending { rule: Arc<Rule>, attempt: Rc<Attempt>, asked: bool },
     /// Admitted, and held back for a while.
-    Delayed { rule: Arc<Rule>, attempt: Attempt },
+    Delayed { rule: Arc<Rule>, attempt: Rc<Attempt> },
     /// The request went to the gateway, whose answer decides what the server is told. `changed` says that what was asked
     /// before has, or may have, changed something; `began_well` that the answer's headers said a success.
-    Forwarded { rule: Arc<Rule>, attempt: Attempt, changed: bool, captured: Captured, began_well: bool },
+    Forwarded { rule: Arc<Rule>, attempt: Rc<Attempt>, changed: bool, captured: Captured, began_well: bool },
     /// The proxy answered; nothing may go to the gateway any more.
     Refused,
     /// The stream is over, or its charge is settled.
@@ -80,7 +79,6 @@ impl Stream {
             mode: Mode::default(),
             traceparent: None,
             record: Record::default(),
-            shown: String::new(),
         }
     }
 
@@ -95,15 +93,17 @@ impl Stream {
                 self.record.check_ms = Some(check_ms);
                 self.reply(&mut step, wire::reply(grpc_status, message));
             }
-            Event::NotAsked => self.not_asked(&mut step),
+            Event::NotAsked(why) => self.not_asked(&mut step, why),
             Event::DelayOver => self.delay_over(&mut step),
             Event::NotDelayed => self.not_delayed(&mut step),
             Event::ResponseHeaders { ending, amounts } => self.response_headers(&mut step, ending, amounts),
-            Event::Log(ending) => self.log(&mut step, ending),
+            Event::Log(ending) => {
+                self.log(&mut step, ending);
+                self.show(&mut step);
+            }
             Event::HostFailed => self.host_failed(&mut step),
             Event::TrailersFailed => self.trailers_failed(&mut step),
         }
-        self.show(&mut step);
         step
     }
 
@@ -144,12 +144,12 @@ impl Stream {
         }
     }
 
-    /// Whether the end of the stream has something to decide.
+    /// Whether the end of the stream has something to decide or to show.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub fn awaits_log(&self) -> bool {
         match self.phase {
             Phase::Collecting { .. } | Phase::Pending { .. } | Phase::Delayed { .. } | Phase::Forwarded { .. } => true,
-            Phase::New | Phase::Passing | Phase::Refused | Phase::Done => false,
+            Phase::New | Phase::Passing | Phase::Refused | Phase::Done => self.record.outcome.is_some(),
         }
     }
 
@@ -175,16 +175,16 @@ impl Stream {
         match found {
             Found::None => self.unmatched(step),
             Found::Rule(rule, _) | Found::Ambiguous(rule, _) if self.mode == Mode::Off => {
-                self.record.rule = Some(rule.name.clone());
+                self.record.rule = Some(Arc::clone(rule));
                 step.push(Effect::Count(Stat::Off));
                 self.pass(step);
             }
             Found::Ambiguous(rule, refusal) => {
-                self.record.rule = Some(rule.name.clone());
+                self.record.rule = Some(Arc::clone(rule));
                 self.refuse(step, refusal);
             }
             Found::Rule(rule, captures) => {
-                self.record.rule = Some(rule.name.clone());
+                self.record.rule = Some(Arc::clone(rule));
                 self.traceparent = head.traceparent();
                 match rule.read_head(head, &captures) {
                     Err(refusal) => self.refuse(step, refusal),
@@ -269,10 +269,9 @@ impl Stream {
         if cfg!(feature = "parse_only") {
             return self.pass(step);
         }
-        self.record.merchant = Some(request.merchant.to_string());
-        self.record.order = request.order_no.as_ref().map(ToString::to_string);
-        let id = format!("{:032x}", self.attempt_id);
-        let attempt = Attempt { id, request, mode: self.mode, traceparent: self.traceparent.take() };
+        let id = wire::attempt_id(self.attempt_id);
+        let attempt = Rc::new(Attempt { id, request, mode: self.mode, traceparent: self.traceparent.take() });
+        self.record.attempt = Some(Rc::clone(&attempt));
         step.push(Effect::Ask { message: wire::ask(rule.action, &attempt), timeout_ms: rule.timeout_ms });
         step.action = Action::Pause;
         self.phase = Phase::Pending { rule: Arc::clone(rule), attempt, asked: false };
@@ -309,15 +308,11 @@ impl Stream {
         step.push(Effect::Respond { status, headers, body });
     }
 
-    /// Writes the record into the stream's filter state where it says something new.
+    /// Writes the record into the stream's filter state, once: the proxy's access log is written after the stream's end.
     fn show(&mut self, step: &mut Step) {
-        if self.record.outcome.is_none() {
-            return;
-        }
-        let text = self.record.to_json();
-        if text != self.shown {
-            self.shown.clone_from(&text);
-            step.push(Effect::Show(text));
+        let record = std::mem::take(&mut self.record);
+        if record.outcome.is_some() {
+            step.push(Effect::Show(record.to_json()));
         }
     }
 }

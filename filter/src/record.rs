@@ -1,7 +1,13 @@
 //! What the access log shows of one payment, as compact JSON in the stream's filter state.
 
+use std::rc::Rc;
+use std::sync::Arc;
+
+use quota::rule::Rule;
 use quota::{Code, Mode};
 use serde::Serialize;
+
+use crate::wire::Attempt;
 
 /// The name of the filter state: `%FILTER_STATE(wasm.sluice:PLAIN)%` in an access log.
 pub const STATE_NAME: &str = "sluice";
@@ -34,39 +40,75 @@ pub enum Outcome {
     ClientGone,
 }
 
-/// One line's worth. Members that are not known are left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// What is known of one payment.
+#[derive(Clone, Debug, Default)]
 pub struct Record {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub merchant: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub order: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Arc<Rule>>,
+    pub attempt: Option<Rc<Attempt>>,
     pub decision_id: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replay: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub check_ms: Option<u64>,
     /// How long it was held back.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u32>,
     /// Why the filter itself refused, or would have.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
 }
+
+/// One line's worth. Members that are not known are left out.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Code>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<Mode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merchant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replay: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+}
+
+/// A line of an admitted payment is some 250 bytes: room for most, so that writing moves nothing.
+const LINE_BYTES: usize = 384;
 
 impl Record {
     /// The JSON text.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        let request = self.attempt.as_ref().map(|attempt| &attempt.request);
+        let line = Line {
+            code: self.code,
+            mode: self.mode,
+            rule: self.rule.as_ref().map(|rule| rule.name.as_str()),
+            merchant: request.map(|request| request.merchant.as_str()),
+            order: request.and_then(|request| Some(request.order_no.as_ref()?.as_str())),
+            decision_id: self.decision_id.as_deref(),
+            replay: self.replay,
+            check_ms: self.check_ms,
+            delay_ms: self.delay_ms,
+            detail: self.detail.as_deref(),
+            outcome: self.outcome,
+        };
+        let mut text = Vec::with_capacity(LINE_BYTES);
+        match serde_json::to_writer(&mut text, &line) {
+            Ok(()) => String::from_utf8(text).unwrap_or_default(),
+            Err(_) => String::new(),
+        }
     }
 }

@@ -47,11 +47,13 @@ pub enum Stat {
     ClientGone,
     /// Calls into the proxy that failed where they must not.
     HostFailed,
+    /// Payments that were not asked for because too many wait already.
+    QueueFull,
 }
 
 impl Stat {
     /// Every counter.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Admitted,
         Self::Replayed,
         Self::Refused,
@@ -74,6 +76,7 @@ impl Stat {
         Self::UnknownMode,
         Self::ClientGone,
         Self::HostFailed,
+        Self::QueueFull,
     ];
 
     /// The name in the proxy's stats.
@@ -102,7 +105,14 @@ impl Stat {
             Self::UnknownMode => "sluice_unknown_mode",
             Self::ClientGone => "sluice_client_gone",
             Self::HostFailed => "sluice_host_failed",
+            Self::QueueFull => "sluice_queue_full",
         }
+    }
+
+    /// The position in [`Stat::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
     }
 }
 
@@ -110,3 +120,17 @@ impl Stat {
 pub const RULES_ENFORCING: &str = "sluice_rules_enforcing";
 /// Histogram: milliseconds from the question to its answer.
 pub const CHECK_MS: &str = "sluice_check_ms";
+/// Histogram: how many checks and follow-ups went out in one call.
+pub const BATCH_CHECKS: &str = "sluice_batch_checks";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_at_its_position() {
+        for (at, stat) in Stat::ALL.into_iter().enumerate() {
+            assert_eq!(stat.index(), at, "{}", stat.name());
+        }
+    }
+}

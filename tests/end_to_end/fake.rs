@@ -1,33 +1,19 @@
-//! A decision server that answers wrongly, late or never, as it is told, and remembers what it was asked; and an Envoy that
-//! asks it.
+//! An Envoy that asks a decision server which answers wrongly, late or never, as it is told, and remembers what it was asked.
 
-use std::collections::HashMap;
-use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use e2e::client::{Answer, Call, Protocol, send_once};
 use e2e::dirs::RunDir;
 use e2e::envoy::{Envoy, EnvoyConfig};
+use e2e::fake::{self, Asked, FakeServer, Reply, Script, Speaks, Verdict};
 use e2e::gateway::Gateway;
 use e2e::stack::StackOptions;
 use e2e::{Failure, Result, build};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper::{HeaderMap, Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use prost::Message;
 use proto::envoy::check_response::HttpResponse;
-use proto::envoy::{CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue as Pair, HeaderValueOption};
-use proto::envoy::{HttpStatus, OkHttpResponse, RpcStatus};
+use proto::envoy::{CheckResponse, DeniedHttpResponse, HttpStatus, RpcStatus};
 use proto::{extension, header};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// What the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,55 +36,114 @@ pub(crate) enum Says {
     Contradicts,
     /// The call fails with this status.
     Status(u32),
+    /// The question fails with this status: in a batch, whose call succeeds, each by itself.
+    Fails(u32),
+    /// A batch is answered less than it asked, a lone question not at all.
+    TooFew,
     /// It answers as a web server does that knows no gRPC.
     NoGrpc,
     /// It reads the question and says nothing.
     Silent,
     /// It ends the connection instead of answering.
     HangsUp,
+    /// It ends each connection at once.
+    Shuts,
     /// It speaks HTTP/1.1 only.
     Http1,
 }
 
-/// One question: the extensions of the check.
-pub(crate) type Asked = HashMap<String, String>;
-
-struct State {
+/// Says the same to everybody until it is told otherwise, and remembers what it was asked.
+pub(crate) struct Saying {
     says: watch::Sender<Says>,
-    asked: Mutex<Vec<Asked>>,
+    asked: Mutex<Vec<Vec<Asked>>>,
 }
 
-/// A running server, ended when dropped.
-pub(crate) struct FakeServer {
-    address: SocketAddr,
-    state: Arc<State>,
-    accepting: JoinHandle<()>,
-}
-
-impl FakeServer {
-    pub(crate) fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let state = Arc::new(State { says: watch::Sender::new(Says::Admitted), asked: Mutex::default() });
-        let served = Arc::clone(&state);
-        let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(connection(TokioIo::new(stream), Arc::clone(&served)));
+impl Script for Saying {
+    async fn reply(&self, call: fake::Call) -> Reply {
+        let says = *self.says.borrow();
+        let own = |asked: &Asked| verdict(says, asked);
+        let mut verdicts: Vec<Verdict> = call.questions.iter().map(own).collect();
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(call.questions);
+        match says {
+            Says::Garbage => Reply::Frame { bytes: Bytes::from_static(b"\xff\xff\xff\xff\xff"), length: 5 },
+            Says::HalfFrame => Reply::Frame { bytes: Bytes::from_static(b"\x0a"), length: 50 },
+            Says::Status(status) => Reply::Status(status),
+            Says::NoGrpc => Reply::NoGrpc,
+            Says::Silent | Says::Http1 | Says::Shuts => std::future::pending().await,
+            Says::HangsUp => Reply::HangUp,
+            Says::TooFew => {
+                verdicts.pop();
+                Reply::Verdicts(verdicts)
             }
-        });
-        Ok(Self { address, state, accepting })
+            Says::Admitted
+            | Says::Nothing
+            | Says::NoCode
+            | Says::UnknownCode
+            | Says::AllowsRefusal
+            | Says::Contradicts
+            | Says::Fails(_) => Reply::Verdicts(verdicts),
+        }
+    }
+}
+
+/// What one question is answered, where its call is answered at all.
+fn verdict(says: Says, asked: &Asked) -> Verdict {
+    let code = |code: &str| Verdict::Response(fake::allowing(&[(header::CODE, code)]));
+    match says {
+        Says::Nothing => Verdict::Response(CheckResponse::default()),
+        Says::NoCode => Verdict::Response(fake::allowing(&[])),
+        Says::UnknownCode => code("SURE"),
+        Says::AllowsRefusal => code("DAILY_AMOUNT"),
+        Says::Contradicts => Verdict::Response(contradicting()),
+        Says::Fails(status) => Verdict::Status(status),
+        Says::Admitted
+        | Says::Garbage
+        | Says::HalfFrame
+        | Says::Status(_)
+        | Says::TooFew
+        | Says::NoGrpc
+        | Says::Silent
+        | Says::HangsUp
+        | Says::Shuts
+        | Says::Http1 => {
+            let voids = asked.get(extension::ACTION).is_some_and(|action| action == extension::ACTION_VOID);
+            code(if voids { "VOIDED" } else { "ADMITTED" })
+        }
+    }
+}
+
+fn contradicting() -> CheckResponse {
+    let denied = DeniedHttpResponse { status: Some(HttpStatus { code: 403 }), ..DeniedHttpResponse::default() };
+    CheckResponse { status: Some(RpcStatus::default()), http_response: Some(HttpResponse::DeniedResponse(denied)) }
+}
+
+/// The server that is asked.
+pub(crate) struct Server(FakeServer<Saying>);
+
+impl Server {
+    fn start() -> Result<Self> {
+        let saying = Saying { says: watch::Sender::new(Says::Admitted), asked: Mutex::default() };
+        Ok(Self(FakeServer::start(saying)?))
     }
 
     /// Changes the answers; open connections end, so that the next question meets the change.
     pub(crate) fn says(&self, says: Says) {
-        self.state.says.send_replace(says);
+        self.0.script().says.send_replace(says);
+        self.0.speaks(match says {
+            Says::Http1 => Speaks::Http1,
+            Says::Shuts => Speaks::Nothing,
+            _ => Speaks::Http2,
+        });
+    }
+
+    /// Every call so far, in order, each with its questions.
+    pub(crate) fn calls(&self) -> Vec<Vec<Asked>> {
+        self.0.script().asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Everything it was asked so far, in order.
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.state.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.calls().concat()
     }
 
     /// The attempts that were to be charged, or taken back, so far.
@@ -109,110 +154,11 @@ impl FakeServer {
     }
 }
 
-impl Drop for FakeServer {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn connection(stream: TokioIo<tokio::net::TcpStream>, state: Arc<State>) {
-    let mut changes = state.says.subscribe();
-    let says = *changes.borrow_and_update();
-    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
-    // Connections end in errors by design here.
-    tokio::select! {
-        _ = changes.changed() => {}
-        _ = async {
-            match says {
-                Says::HangsUp => {}
-                Says::Http1 => drop(http1::Builder::new().serve_connection(stream, service).await),
-                _ => drop(http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await),
-            }
-        } => {}
-    }
-}
-
-async fn answer(
-    request: Request<Incoming>,
-    state: Arc<State>,
-) -> std::result::Result<Response<BoxBody<Bytes, Infallible>>, hyper::Error> {
-    let body = request.into_body().collect().await?.to_bytes();
-    let asked = body.get(5..).and_then(|message| CheckRequest::decode(message).ok()).unwrap_or_default();
-    let extensions = asked.attributes.unwrap_or_default().context_extensions;
-    let voids = extensions.get(extension::ACTION).is_some_and(|action| action == extension::ACTION_VOID);
-    let says = *state.says.borrow();
-    state.asked.lock().unwrap_or_else(PoisonError::into_inner).push(extensions);
-    Ok(match says {
-        Says::Admitted => message(&allowing(Some(if voids { "VOIDED" } else { "ADMITTED" }))),
-        Says::Garbage => framed(b"\xff\xff\xff\xff\xff", 5),
-        Says::HalfFrame => framed(b"\x0a", 50),
-        Says::Nothing => message(&CheckResponse::default()),
-        Says::NoCode => message(&allowing(None)),
-        Says::UnknownCode => message(&allowing(Some("SURE"))),
-        Says::AllowsRefusal => message(&allowing(Some("DAILY_AMOUNT"))),
-        Says::Contradicts => message(&contradicting()),
-        Says::Status(status) => failing(status),
-        Says::NoGrpc => no_grpc(),
-        Says::Silent | Says::HangsUp | Says::Http1 => std::future::pending().await,
-    })
-}
-
-fn allowing(code: Option<&str>) -> CheckResponse {
-    let pair = |code: &str| Pair { key: header::CODE.to_owned(), value: code.to_owned() };
-    let headers = code.map(|code| HeaderValueOption { header: Some(pair(code)) }).into_iter().collect();
-    CheckResponse {
-        status: Some(RpcStatus::default()),
-        http_response: Some(HttpResponse::OkResponse(OkHttpResponse { headers })),
-    }
-}
-
-fn contradicting() -> CheckResponse {
-    let denied = DeniedHttpResponse { status: Some(HttpStatus { code: 403 }), ..DeniedHttpResponse::default() };
-    CheckResponse { status: Some(RpcStatus::default()), http_response: Some(HttpResponse::DeniedResponse(denied)) }
-}
-
-fn message(response: &CheckResponse) -> Response<BoxBody<Bytes, Infallible>> {
-    let bytes = response.encode_to_vec();
-    framed(&bytes, u32::try_from(bytes.len()).unwrap_or(u32::MAX))
-}
-
-/// A gRPC message with the length that its frame says, and status 0 in the trailers.
-fn framed(bytes: &[u8], length: u32) -> Response<BoxBody<Bytes, Infallible>> {
-    let mut frame = BytesMut::new();
-    frame.put_u8(0);
-    frame.put_u32(length);
-    frame.put(bytes);
-    let trailers = HeaderMap::from_iter([grpc_status(0)]);
-    grpc(Full::new(frame.freeze()).with_trailers(std::future::ready(Some(Ok(trailers)))).boxed())
-}
-
-fn failing(status: u32) -> Response<BoxBody<Bytes, Infallible>> {
-    let mut response = grpc(Empty::new().boxed());
-    response.headers_mut().extend([grpc_status(status)]);
-    response
-}
-
-fn grpc(body: BoxBody<Bytes, Infallible>) -> Response<BoxBody<Bytes, Infallible>> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-    response
-}
-
-fn no_grpc() -> Response<BoxBody<Bytes, Infallible>> {
-    let mut response = Response::new(Full::from("<html>").boxed());
-    *response.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
-    response
-}
-
-fn grpc_status(status: u32) -> (HeaderName, HeaderValue) {
-    (HeaderName::from_static("grpc-status"), HeaderValue::from(status))
-}
-
 /// Envoy with the shipped configuration and a lenient route, in front of a gateway, that asks a fake server.
 pub(crate) struct Rig {
     pub(crate) envoy: Envoy,
     pub(crate) gateway: Gateway,
-    pub(crate) server: FakeServer,
+    pub(crate) server: Server,
     dir: Arc<RunDir>,
 }
 
@@ -223,10 +169,10 @@ impl Rig {
     /// `change` may change the configuration further.
     pub(crate) fn start(change: impl FnOnce(&mut EnvoyConfig) -> Result<()>) -> Result<Self> {
         let dir = RunDir::new("rig")?;
-        let (gateway, server) = (Gateway::start()?, FakeServer::start()?);
+        let (gateway, server) = (Gateway::start()?, Server::start()?);
         let mut config = EnvoyConfig::shipped(&build::filter_wasm()?)?;
         config.set_cluster("gateway", gateway.address())?;
-        config.set_cluster("sluice_authz", server.address)?;
+        config.set_cluster("sluice_authz", server.0.address())?;
         config.set_plugin(&lenient_plugin()?)?;
         change(&mut config)?;
         let envoy = Envoy::start_in(Arc::clone(&dir), config).inspect_err(|_| dir.keep())?;

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use e2e::books::{books_agree, settles_at};
 use e2e::client::{Payment, Protocol};
 use e2e::gateway::Gateway;
 use e2e::stack::Stack;
 use e2e::{Context, Result, wait};
 
-use crate::books::{books_agree, settles_at};
 use crate::logs::{lines_of, outcome};
 use crate::suite::{Suite, patient};
 

@@ -18,6 +18,8 @@ use crate::suite::{Suite, patient};
 
 /// The service that Envoy calls.
 const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
+/// The one that the filter calls for several questions at once.
+const BATCH_AUTHORIZATION: &str = "sluice.authz.v1.BatchAuthorization";
 /// The server asks Redis once a second.
 const SAID_WITHIN: Duration = Duration::from_secs(10);
 
@@ -65,12 +67,15 @@ async fn reflection_names_the_services(stack: &Stack) -> Result<()> {
     };
     let mut names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
     names.sort_unstable();
-    ensure_eq!(names, [AUTHORIZATION, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"]);
-    let symbol = MessageRequest::FileContainingSymbol(AUTHORIZATION.to_owned());
-    let MessageResponse::FileDescriptorResponse(files) = reflect(&channel, symbol).await? else {
-        return Err(Failure::new("no description of the service"));
-    };
-    ensure!(!files.file_descriptor_proto.is_empty(), "the description is empty");
+    let own = [AUTHORIZATION, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", BATCH_AUTHORIZATION];
+    ensure_eq!(names, own);
+    for name in [AUTHORIZATION, BATCH_AUTHORIZATION] {
+        let symbol = MessageRequest::FileContainingSymbol(name.to_owned());
+        let MessageResponse::FileDescriptorResponse(files) = reflect(&channel, symbol).await? else {
+            return Err(Failure::new(format!("no description of {name}")));
+        };
+        ensure!(!files.file_descriptor_proto.is_empty(), "the description of {name} is empty");
+    }
     Ok(())
 }
 

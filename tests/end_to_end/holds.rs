@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use e2e::books::{Entry, books_agree};
 use e2e::client::{Call, Protocol};
 use e2e::gateway::HEADER;
 use e2e::stack::Stack;
@@ -12,7 +13,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::books::{Entry, books_agree};
 use crate::logs::outcome;
 use crate::suite::{Suite, patient};
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use e2e::books::{books_agree, journal, settles_at, voids_done};
 use e2e::client::{Payment, Protocol};
 use e2e::dirs::RunDir;
 use e2e::envoy::{Envoy, EnvoyConfig};
@@ -15,7 +16,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::books::{books_agree, journal, settles_at, voids_done};
 use crate::no_answer::unavailable;
 use crate::server::pay_until_admitted;
 use crate::suite::{Suite, prompt};

@@ -5,9 +5,9 @@
 //! for themselves. This `main` owns the shared one, so that nothing outlives the summary.
 
 #[macro_use]
-mod ensure;
+extern crate e2e;
 
-mod books;
+mod batches;
 mod contract;
 mod fake;
 mod gateway;
@@ -19,7 +19,6 @@ mod no_answer;
 mod observed;
 mod outages;
 mod payments;
-mod policies;
 mod policy;
 mod proxy;
 mod race;
@@ -29,6 +28,7 @@ mod requests;
 mod routes;
 mod server;
 mod suite;
+mod thousands;
 mod throttle;
 mod traffic;
 
@@ -58,6 +58,8 @@ fn main() -> ExitCode {
     grpc::add(&mut suite);
     holds::add(&mut suite);
     throttle::add(&mut suite);
+    batches::add(&mut suite);
+    thousands::add(&mut suite);
     contract::add(&mut suite);
     suite.run(&arguments)
 }

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::client::{Answer, Payment, Protocol};
+use e2e::client::{Answer, Payment, Protocol, send_once};
 use e2e::{Context, Result, wait};
 use proto::{extension, header};
+use tokio::task::JoinSet;
 
 use crate::fake::{LENIENT, Rig, Says};
 use crate::suite::Suite;
@@ -14,6 +15,12 @@ use crate::suite::Suite;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 /// Voids are tried again with growing pauses.
 const VOIDED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Where payments go, and by which path.
+const ROUTES: [(&str, &str); 3] =
+    [("enforced", "/v1/payments"), ("lenient", LENIENT), ("shadow", "/v1/shadow/payments")];
+/// Payments at once.
+const TOGETHER: usize = 12;
 
 const ANSWERS: &[Says] = &[
     Says::Garbage,
@@ -27,9 +34,14 @@ const ANSWERS: &[Says] = &[
     Says::Status(12),
     Says::Status(13),
     Says::Status(14),
+    // The same of each question by itself.
+    Says::Fails(8),
+    Says::Fails(14),
+    Says::TooFew,
     Says::NoGrpc,
     Says::Silent,
     Says::HangsUp,
+    Says::Shuts,
     Says::Http1,
 ];
 
@@ -67,13 +79,16 @@ async fn no_such_answer_passes(rig: &Rig) -> Result<()> {
     }
     // Each of the enforced payments may have been charged as far as the filter knows, so each attempt is taken back.
     rig.server.says(Says::Admitted);
-    let enforced = |asked: &crate::fake::Asked| {
+    let enforced = |asked: &e2e::fake::Asked| {
         asked.get(extension::ORDER_NO).is_some_and(|order| order.contains("payments-enforced"))
     };
     let asked = rig.server.asked();
     let attempts: Vec<_> =
         asked.iter().filter(|asked| enforced(asked)).filter_map(|asked| asked.get(extension::ATTEMPT)).collect();
-    ensure!(attempts.len() >= 2 * (ANSWERS.len() - 3), "only {} enforced payments came to the server", attempts.len());
+    ensure!(attempts.len() >= 2 * (ANSWERS.len() - 4), "only {} enforced payments came to the server", attempts.len());
+    // Of most kinds several were asked about in one call.
+    let together = rig.server.calls().iter().filter(|call| call.len() > 1 && call.iter().any(enforced)).count();
+    ensure!(together >= ANSWERS.len() / 2, "only {together} calls asked about several");
     wait::until_async("every attempt voided", VOIDED_WITHIN, || async {
         let voided = rig.server.attempts(extension::ACTION_VOID);
         Ok(attempts.iter().all(|attempt| voided.contains(attempt)).then_some(()))
@@ -84,32 +99,51 @@ async fn no_such_answer_passes(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-/// Payments on an enforced, a lenient and a watched route, on both protocols.
+/// Payments on an enforced, a lenient and a watched route, on both protocols: one after the other, then all at once, so that they
+/// are asked about together.
 async fn try_all(rig: &Rig, name: &str) -> Result<()> {
     for protocol in Protocol::BOTH {
-        for (route, path) in [("enforced", "/v1/payments"), ("lenient", LENIENT), ("shadow", "/v1/shadow/payments")] {
+        for (route, path) in ROUTES {
             let order = format!("{name}-{protocol:?}-payments-{route}").replace(['(', ')'], "-");
             let payment = Payment::new("m", &order, 100).path(path);
             let since = Instant::now();
             let answer = rig.send(protocol, payment.call()).await?;
-            let took = since.elapsed();
-            ensure!(took < ANSWERED_WITHIN, "{order}: answered after {took:?}");
-            let seen = rig.gateway.seen_order(&order);
-            if route == "enforced" {
-                ensure!(seen.is_empty(), "{order}: the gateway saw {seen:?}");
-                unavailable(&answer).context(order)?;
-            } else {
-                let [request] = seen.as_slice() else {
-                    return Err(e2e::Failure::new(format!("{order}: the gateway saw {seen:?}")));
-                };
-                ensure_eq!(answer.status, 200, "{order}");
-                let code = request.headers.get(header::CODE).and_then(|code| code.to_str().ok());
-                let expected =
-                    if name == "AllowsRefusal" && route == "shadow" { "DAILY_AMOUNT" } else { "AUTHZ_UNAVAILABLE" };
-                ensure_eq!(code, Some(expected), "{order}");
-            }
+            judge(rig, name, route, &order, &answer, since.elapsed()).context(order)?;
         }
     }
+    let mut together = JoinSet::new();
+    for number in 0..TOGETHER {
+        let (route, path) = ROUTES[number % ROUTES.len()];
+        let order = format!("{name}-{number}-payments-{route}").replace(['(', ')'], "-");
+        let call = Payment::new("m", &order, 100).path(path).call();
+        let (address, protocol) = (rig.envoy.address(), Protocol::BOTH[number / ROUTES.len() % 2]);
+        together.spawn(async move {
+            let since = Instant::now();
+            let answer = send_once(address, protocol, call).await;
+            (route, order, answer, since.elapsed())
+        });
+    }
+    while let Some(ended) = together.join_next().await {
+        let (route, order, answer, took) = ended?;
+        judge(rig, name, route, &order, &answer.context(&order)?, took).context(order)?;
+    }
+    Ok(())
+}
+
+fn judge(rig: &Rig, name: &str, route: &str, order: &str, answer: &Answer, took: Duration) -> Result<()> {
+    ensure!(took < ANSWERED_WITHIN, "answered after {took:?}");
+    let seen = rig.gateway.seen_order(order);
+    if route == "enforced" {
+        ensure!(seen.is_empty(), "the gateway saw {seen:?}");
+        return unavailable(answer);
+    }
+    let [request] = seen.as_slice() else {
+        return Err(e2e::Failure::new(format!("the gateway saw {seen:?}")));
+    };
+    ensure_eq!(answer.status, 200);
+    let code = request.headers.get(header::CODE).and_then(|code| code.to_str().ok());
+    let expected = if name == "AllowsRefusal" && route == "shadow" { "DAILY_AMOUNT" } else { "AUTHZ_UNAVAILABLE" };
+    ensure_eq!(code, Some(expected));
     Ok(())
 }
 

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
+use e2e::books::{books_agree, settles_at};
 use e2e::client::{Answer, Payment, Protocol};
+use e2e::policies::SINGLE_MAX;
 use e2e::stack::Stack;
 use e2e::{Failure, Result, wait};
 use proto::header;
 use serde_json::Value;
 
-use crate::books::{books_agree, settles_at};
 use crate::logs::lines_of;
-use crate::policies::SINGLE_MAX;
 use crate::suite::{Suite, patient};
 
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use e2e::books::{books_agree, journal_is_whole, settles_at, voids_done};
 use e2e::client::{Payment, Protocol};
 use e2e::server::ReadyWhen;
 use e2e::stack::{Stack, StackOptions};
 use e2e::{Result, Service, wait};
 
-use crate::books::{books_agree, journal_is_whole, settles_at, voids_done};
 use crate::no_answer::store_unavailable;
 use crate::server::pay_until_admitted;
 use crate::suite::{Suite, patient, prompt};
@@ -235,7 +235,7 @@ async fn the_server_is_stopped(stack: &mut Stack) -> Result<()> {
     std::io::Write::write_all(&mut idle, b"GET /health HT")?;
     let status = stack.server.process().stop()?;
     ensure!(status.success(), "the server ended with {status}");
-    ensure_eq!(crate::books::unacknowledged(stack).await?, 0, "events read and not stored");
+    ensure_eq!(e2e::books::unacknowledged(stack).await?, 0, "events read and not stored");
     traffic.refusals(10).await?;
     stack.server.restart()?;
     traffic.answers(200).await?;

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use e2e::client::{Payment, Protocol};
+use e2e::policies;
 use e2e::stack::Stack;
 use e2e::{Result, wait};
 use serde_json::Value;
 
-use crate::policies;
 use crate::suite::{Suite, patient};
 
 /// The server looks at the file twice a second.

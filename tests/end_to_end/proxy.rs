@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use e2e::books::{books_agree, settles_at};
 use e2e::client::{Payment, Protocol, send_once};
 use e2e::stack::{Stack, StackOptions};
 use e2e::{Result, Service, wait};
 
-use crate::books::{books_agree, settles_at};
 use crate::suite::{Suite, patient};
 use crate::traffic::{PATIENT, Traffic, roomy};
 

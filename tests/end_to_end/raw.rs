@@ -4,15 +4,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use e2e::books::{books_agree, seen_by, settles_at};
 use e2e::client::Payment;
+use e2e::policies::SINGLE_MAX;
 use e2e::stack::Stack;
 use e2e::{Failure, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::books::{books_agree, seen_by, settles_at};
-use crate::policies::SINGLE_MAX;
 use crate::suite::Suite;
 
 /// Longer than any answer takes.

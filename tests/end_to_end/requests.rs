@@ -2,13 +2,13 @@
 //! refused by the proxy, is never seen by the gateway and changes nothing.
 
 use bytes::Bytes;
+use e2e::books::{books_agree, day, seen_by};
 use e2e::client::{Call, Part, Payment, Protocol};
+use e2e::policies::SINGLE_MAX;
 use e2e::stack::Stack;
 use e2e::{Context, Failure, Result};
 use proto::header;
 
-use crate::books::{books_agree, day, seen_by};
-use crate::policies::SINGLE_MAX;
 use crate::suite::Suite;
 
 /// Most of a body that the shipped rules read, in bytes.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use e2e::books::books_agree;
 use e2e::client::{Client, Payment, Protocol, send_once};
 use e2e::envoy::{RouteState, with_route};
+use e2e::policies::SINGLE_MAX;
 use e2e::stack::Stack;
 use e2e::{Failure, Result, wait};
 use proto::header;
 use tokio::task::JoinHandle;
 
-use crate::books::books_agree;
-use crate::policies::SINGLE_MAX;
 use crate::suite::{Suite, patient};
 
 /// The promise is a second; a busy machine gets some more.

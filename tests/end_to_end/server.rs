@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::books::{books_agree, settles_at, voids_done};
 use e2e::client::{Answer, Client, Payment, Protocol};
 use e2e::stack::Stack;
 use e2e::{Context, Failure, Result, Service, wait};
 
-use crate::books::{books_agree, settles_at, voids_done};
 use crate::logs::outcome;
 use crate::no_answer::unavailable;
 use crate::suite::{Suite, patient, prompt};

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use e2e::dirs::{self, RunDir};
 use e2e::envoy::EnvoyConfig;
+use e2e::policies;
 use e2e::stack::{Stack, StackOptions};
 use e2e::{Failure, Result};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::policies;
 
 /// Scenarios at a time, where the command line does not say: they wait more than they work.
 const THREADS: usize = 2;

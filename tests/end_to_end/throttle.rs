@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::books::{books_agree, settles_at};
 use e2e::client::{Answer, Payment, Protocol, send_once};
+use e2e::policies;
 use e2e::stack::{Stack, StackOptions};
 use e2e::{Result, wait};
 use proto::header;
 
-use crate::books::{books_agree, settles_at};
 use crate::logs::{lines_of, outcome};
-use crate::policies;
 use crate::suite::{Suite, patient};
 
 /// Longer than the longest delay here.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use e2e::books::{books_agree, journal_is_whole, voids_done};
 use e2e::client::{Client, Payment, Protocol};
+use e2e::policies;
 use e2e::stack::{Stack, StackOptions};
 use e2e::{Context, Result, wait};
 use tokio::task::JoinHandle;
-
-use crate::books::{books_agree, journal_is_whole, voids_done};
-use crate::policies;
 
 /// Every payment's amount, in cents.
 const CENTS: u64 = 100;

@@ -33,9 +33,9 @@ fn a_delayed_payment_call_by_call() {
     let expected = [
         "set 0 x-sluice-code: ADMITTED",
         "set 0 x-sluice-delay-ms: 300",
-        "count sluice_admitted 1",
         "clock 1",
         "tick_period 250",
+        "count sluice_admitted 1",
         "count sluice_delayed 1",
     ];
     let admitted = answered.iter().position(|call| call == expected[0]).unwrap();
@@ -49,12 +49,10 @@ fn a_delayed_payment_call_by_call() {
     proxy.tick();
     assert_eq!(proxy.host().monotonic_ms, 300);
     let ticked = &proxy.host().calls[mark + 2..];
-    let state = r#"{"code":"ADMITTED","mode":"enforce","rule":"payments","merchant":"m1","order":"o-1","check_ms":0,"delay_ms":300,"outcome":"forwarded"}"#;
     let expected = [
         "clock 1".to_owned(),
         format!("effective {context}"),
         "resume 0".to_owned(),
-        format!("state sluice {state}"),
         "effective 1".to_owned(),
         "tick_period 250".to_owned(),
     ];
@@ -63,6 +61,9 @@ fn a_delayed_payment_call_by_call() {
     // The gateway's answer decides as ever.
     proxy.response_headers(context, 500, 0);
     assert_eq!(question(&proxy.one_call())["reason"], "upstream_5xx");
+    let state = r#"{"code":"ADMITTED","mode":"enforce","rule":"payments","merchant":"m1","order":"o-1","check_ms":0,"delay_ms":300,"outcome":"voided"}"#;
+    proxy.close(context, Some(500), 0);
+    assert_eq!(proxy.stream(context).state.as_deref(), Some(state));
 }
 
 #[test]
@@ -145,11 +146,14 @@ fn too_many_are_refused_and_charged_nothing() {
     assert_eq!(reply.status, 429);
     assert!(reply.headers.contains(&("retry-after".into(), "1".into())), "{:?}", reply.headers);
     assert!(reply.body.contains("\"code\":\"THROTTLED\""), "{}", reply.body);
-    let void = question(&proxy.one_call());
+    let call = proxy.one_call();
+    let void = question(&call);
     assert_eq!((void["attempt"].as_str(), void["reason"].as_str()), (attempt.as_str(), "not_delayed"));
+    proxy.answer(call.token, &passes("VOIDED"));
     // Whoever leaves makes room.
     proxy.close(first, GONE.0, GONE.1);
-    proxy.new_calls();
+    let call = proxy.one_call();
+    proxy.answer(call.token, &passes("VOIDED"));
     let next = delayed(&mut proxy, 1_000).0;
     assert!(proxy.stream(next).reply.is_none());
     assert_eq!((proxy.metric("sluice_delayed"), proxy.metric("sluice_not_delayed")), (WAITING_MAX as u64 + 1, 1));

@@ -2,10 +2,12 @@
 //! reaches the gateway only after an answer that admits it; the filter does not trap but where its documentation says that the
 //! SDK does; and what the server may have consumed for a payment that was not made is voided.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use crate::host::Host;
-use crate::proxy::{Answer, CONTINUE, Proxy, delays, passes, question, refuses, store_away};
+use crate::host::{GrpcCall, Host, ROOT};
+use crate::proxy::{Answer, CONTINUE, Proxy, batch, delays, passes, question, questions, refuses, store_away};
 use crate::{BODY, HEAD_PAYMENT, PAYMENT, configuration};
 
 /// Every status of the ABI that is no success, and one that it does not have.
@@ -13,16 +15,12 @@ const STATUSES: [u32; 13] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 250];
 /// A call to the server may fail with these: parse failure and internal failure.
 const CALL_STATUSES: [u32; 2] = [4, 10];
 
-/// Whether the SDK traps where this call fails with this status.
-fn traps(call: &str, status: u32) -> bool {
-    call.starts_with("effective ") || (call.starts_with("grpc ") && !CALL_STATUSES.contains(&status))
-}
-
-/// Whether it is the filter, and not the SDK, that makes a stream effective: to let it go on at a tick. The SDK does so to
-/// hand over an answer, which is then read.
-fn own_effective(calls: &[String], at: usize) -> bool {
-    let next = calls.get(at + 1).map(String::as_str);
-    calls[at].starts_with("effective ") && !matches!(next, Some("buffer 5" | "now"))
+/// Whether the SDK traps where this call fails with this status: a call to the server, or making the root effective to bring it
+/// an answer, which it then reads.
+fn traps(calls: &[String], at: usize, status: u32) -> bool {
+    let read = matches!(calls.get(at + 1).map(String::as_str), Some("buffer 5" | "clock 1"));
+    let brings = calls[at] == format!("effective {ROOT}") && read;
+    brings || (calls[at].starts_with("grpc ") && !CALL_STATUSES.contains(&status))
 }
 
 /// One life of a stream.
@@ -34,6 +32,8 @@ struct Flow {
     body: &'static [&'static [u8]],
     trailers: &'static [(&'static str, &'static str)],
     mode: Option<&'static str>,
+    /// Others pay at the same time: one is asked for already, and one goes in the same batch.
+    beside: bool,
     /// `None`: the client leaves while it is pending.
     answer: Option<Answer>,
     /// The gateway's status, where it gets the payment.
@@ -49,6 +49,10 @@ struct Result {
     replied: bool,
     voided: bool,
     forged: bool,
+    /// The server had nothing to decide.
+    undecided: bool,
+    /// Whether each of the others went on or was answered.
+    others_decided: Vec<bool>,
 }
 
 /// Trailers with a name that is not a client's to set.
@@ -62,9 +66,11 @@ fn flows() -> Vec<Flow> {
         body: &[BODY],
         trailers: &[],
         mode: None,
+        beside: false,
         answer,
         gateway,
     };
+    let beside = |name, answer, gateway| Flow { beside: true, ..base(name, answer, gateway) };
     let admitted = || Some(passes("ADMITTED"));
     vec![
         base("admitted, paid", admitted(), Some(200)),
@@ -85,6 +91,13 @@ fn flows() -> Vec<Flow> {
         Flow { headers: HEAD_PAYMENT, body: &[], ..base("delayed for long, client gone", Some(delays(30_000)), None) },
         Flow { mode: Some("enforce"), ..base("route says enforce", Some(refuses()), None) },
         Flow { mode: Some("nonsense"), ..base("route says nonsense", Some(refuses()), None) },
+        beside("beside others, paid", admitted(), Some(200)),
+        beside("beside others, failed by the gateway", admitted(), Some(500)),
+        beside("beside others, refused", Some(refuses()), None),
+        beside("beside others, no answer", Some(Answer::Failed(14)), None),
+        beside("beside others, to be asked alone", Some(Answer::Failed(proto::batch::ALONE)), None),
+        beside("beside others, delayed", Some(delays(300)), Some(200)),
+        beside("beside others, client gone", None, None),
     ]
 }
 
@@ -95,6 +108,8 @@ fn play(flow: &Flow, fail: Option<(usize, u32)>, fail_on: bool) -> (Result, Prox
     if !result.configured {
         return (result, proxy);
     }
+    let first = flow.beside.then(|| other(&mut proxy));
+    let first_call = proxy.new_calls();
     let context = proxy.open(flow.headers);
     if let Some(mode) = flow.mode {
         proxy.set_mode(context, mode);
@@ -114,13 +129,13 @@ fn play(flow: &Flow, fail: Option<(usize, u32)>, fail_on: bool) -> (Result, Prox
         assert!(!forged || action != CONTINUE);
     }
     result.forged = proxy.stream(context).request_trailers.iter().any(|(name, _)| name == FORGED[0].0);
-    let (asked, mut voids): (Vec<_>, Vec<_>) =
-        proxy.new_calls().into_iter().partition(|call| question(call)["action"] == "consume");
-    let call = asked.into_iter().next();
-    result.asked = call.as_ref().map(|call| question(call)["attempt"].clone());
-    if let (Some(call), Some(answer)) = (&call, &flow.answer) {
-        proxy.answer(call.token, answer);
+    let companion = flow.beside.then(|| other(&mut proxy));
+    for call in first_call {
+        proxy.answer(call.token, &passes("ADMITTED"));
     }
+    let mut calls = proxy.new_calls();
+    result.asked = calls.iter().flat_map(asked_in).find(is_own(flow)).map(|asked| asked["attempt"].clone());
+    answer_all(&mut proxy, flow, &mut calls);
     // One that is held back may have to wait.
     for _ in 0..6 {
         if proxy.stream(context).reply.is_none() && !proxy.reached_gateway(context) {
@@ -138,17 +153,55 @@ fn play(flow: &Flow, fail: Option<(usize, u32)>, fail_on: bool) -> (Result, Prox
     proxy.close(context, shown, if shown.is_none() { 1 << 14 } else { 0 });
     // Voids are tried again with pauses.
     for _ in 0..10 {
-        voids.append(&mut proxy.new_calls());
-        for void in voids.drain(..) {
-            let asked = question(&void);
-            assert_eq!(asked["action"], "void");
+        calls.append(&mut proxy.new_calls());
+        let own = calls.iter().flat_map(asked_in).filter(is_own(flow));
+        for asked in own.filter(|asked| asked["action"] == "void") {
             assert_eq!(Some(&asked["attempt"]), result.asked.as_ref());
             result.voided = true;
-            proxy.answer(void.token, &passes("VOIDED"));
         }
+        answer_all(&mut proxy, flow, &mut calls);
         proxy.tick();
     }
+    // Of a question that the server wants alone it knows nothing yet.
+    let alone = |call: &GrpcCall| call.path.ends_with("/Check") && asked_in(call).iter().any(is_own(flow));
+    let wanted_alone = flow.name.ends_with("to be asked alone");
+    result.undecided = wanted_alone && !proxy.host().grpc_calls.iter().any(alone);
+    for other in [first, companion].into_iter().flatten() {
+        result.others_decided.push(proxy.reached_gateway(other) || proxy.stream(other).reply.is_some());
+    }
     (result, proxy)
+}
+
+/// Another payment, which the server admits.
+fn other(proxy: &mut Proxy) -> u32 {
+    let context = proxy.open(HEAD_PAYMENT);
+    proxy.headers(context, true);
+    context
+}
+
+fn asked_in(call: &GrpcCall) -> Vec<BTreeMap<String, String>> {
+    if call.path.ends_with("BatchCheck") { questions(call) } else { vec![question(call)] }
+}
+
+/// What is asked of the flow's own payment, and not of the others.
+fn is_own(flow: &Flow) -> impl Fn(&BTreeMap<String, String>) -> bool {
+    let own = if flow.headers == HEAD_PAYMENT { "o-2" } else { "o-1" };
+    move |asked| asked["order_no"] == own
+}
+
+/// Answers all calls but those that are to hang.
+fn answer_all(proxy: &mut Proxy, flow: &Flow, calls: &mut Vec<GrpcCall>) {
+    let own = is_own(flow);
+    for call in calls.drain(..) {
+        let answers = asked_in(&call).into_iter().map(|asked| match asked["action"].as_str() {
+            "void" => Some(passes("VOIDED")),
+            _ if own(&asked) => flow.answer.clone(),
+            _ => Some(passes("ADMITTED")),
+        });
+        let Some(answers) = answers.collect::<Option<Vec<_>>>() else { continue };
+        let answer = if let [one] = &answers[..] { one.clone() } else { batch(&answers) };
+        proxy.answer(call.token, &answer);
+    }
 }
 
 #[test]
@@ -163,7 +216,7 @@ fn each_host_call_fails_in_turn() {
                 let (result, proxy) = play(&flow, Some((at, status)), false);
                 let what =
                     format!("{}: {failing} ({at}) with {status}: {result:?}\n{:#?}", flow.name, proxy.host().calls);
-                let traps = traps(failing, status) && !own_effective(&calls, at);
+                let traps = traps(&calls, at, status);
                 match &proxy.trapped {
                     Some(call) => assert!(call == failing && traps, "a trap: {what}"),
                     None => assert!(!traps, "no trap: {what}"),
@@ -183,7 +236,8 @@ fn a_host_that_stays_broken_is_survived() {
         for at in 0..proxy.host().calls.len() {
             for status in [1, 10, 250] {
                 let (result, proxy) = play(&flow, Some((at, status)), true);
-                let trapped = proxy.trapped.is_none_or(|call| traps(&call, status));
+                let trapped =
+                    proxy.trapped.is_none_or(|call| call == format!("effective {ROOT}") || call.starts_with("grpc "));
                 assert!(trapped, "{} {at} {status}: a trap", flow.name);
                 assert!(!result.reached || admits(&flow), "{} {at} {status}: {result:?}", flow.name);
             }
@@ -211,8 +265,10 @@ fn judge(flow: &Flow, result: &Result, trapped: bool, what: &str) {
     // What the server may have consumed is kept only for a payment that may have been made.
     let refused_by_server =
         flow.answer.as_ref().is_some_and(|answer| !admits && matches!(answer, Answer::Bytes(b) if b.len() > 9));
-    let consumed = result.asked.is_some() && !refused_by_server;
+    let consumed = result.asked.is_some() && !refused_by_server && !result.undecided;
     let may_be_made = result.reached && flow.gateway.is_none_or(|status| status < 400);
+    let hung = result.others_decided.iter().any(|decided| !decided);
+    assert!(!hung || !result.configured || flow.answer.is_none(), "another payment hangs: {what}");
     if consumed && !may_be_made && !may_miss(result, what) {
         assert!(result.voided, "a charge is left behind: {what}");
     }

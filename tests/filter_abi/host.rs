@@ -10,6 +10,9 @@ use wasmtime::{Caller, Config, Engine, Extern, Instance, Linker, Module, OptLeve
 /// The root context of every test's plugin.
 pub(crate) const ROOT: u32 = 1;
 
+/// The root contexts of further configurations have numbers from here on.
+pub(crate) const FURTHER_ROOTS: u32 = 1_000_000;
+
 /// A gRPC call that the filter made.
 #[derive(Clone, Debug)]
 pub(crate) struct GrpcCall {
@@ -50,6 +53,8 @@ pub(crate) struct Host {
     pub(crate) calls: Vec<String>,
     /// Fails the call of this number with this status.
     pub(crate) fail: Option<(usize, u32)>,
+    /// Fails calls to the server, all of them, with this status.
+    pub(crate) failing_grpc: Option<u32>,
     /// Fails every call after that one, too.
     pub(crate) fail_on: bool,
     pub(crate) configuration: Vec<u8>,
@@ -60,11 +65,11 @@ pub(crate) struct Host {
     pub(crate) grpc_calls: Vec<GrpcCall>,
     pub(crate) metrics: Vec<(String, u64)>,
     pub(crate) logs: Vec<String>,
-    pub(crate) now_nanos: u64,
     /// The clock that never goes back.
     pub(crate) monotonic_ms: u64,
-    /// The period of the root's timer.
+    /// The period of the root's timer, and when it ticks next.
     pub(crate) tick_period_ms: u32,
+    pub(crate) tick_due_ms: u64,
 }
 
 type Call<'a> = Caller<'a, Host>;
@@ -167,20 +172,16 @@ fn link(linker: &mut Linker<Host>) {
         c.data_mut().logs.push(line);
         Ok(OK)
     });
-    f!(linker, "proxy_get_current_time_nanoseconds", |c, at: u32| {
-        enter(c, "now".into())?;
-        let now = c.data().now_nanos;
-        write(c, at, &now.to_le_bytes());
-        Ok(OK)
-    });
     f!(linker, "proxy_set_tick_period_milliseconds", |c, period: u32| {
         enter(c, format!("tick_period {period}"))?;
-        c.data_mut().tick_period_ms = period;
+        let host = c.data_mut();
+        host.tick_period_ms = period;
+        host.tick_due_ms = host.monotonic_ms + u64::from(period);
         Ok(OK)
     });
     f!(linker, "proxy_set_effective_context", |c, context: u32| {
         enter(c, format!("effective {context}"))?;
-        let known = context == ROOT || c.data().streams.contains_key(&context);
+        let known = context == ROOT || context >= FURTHER_ROOTS || c.data().streams.contains_key(&context);
         c.data_mut().effective = Some(context).filter(|_| known);
         if known { Ok(OK) } else { Err(BAD_ARGUMENT) }
     });
@@ -295,8 +296,9 @@ fn link_stream(linker: &mut Linker<Host>) {
         let cluster = text(c, cluster, cluster_size);
         let path = format!("{}/{}", text(c, service, service_size), text(c, method, method_size));
         let message = bytes(c, message, message_size);
-        enter(c, format!("grpc {cluster} {timeout_ms}"))?;
+        enter(c, format!("grpc {cluster} {} {timeout_ms}", path.rsplit('/').next().unwrap_or_default()))?;
         let host = c.data_mut();
+        host.failing_grpc.map_or(Ok(()), Err)?;
         let number = u32::try_from(host.grpc_calls.len()).unwrap() + 1;
         host.grpc_calls.push(GrpcCall { token: number, cluster, path, message, timeout_ms });
         write(c, token, &number.to_le_bytes());
@@ -374,7 +376,7 @@ fn module() -> &'static Module {
     MODULE.get_or_init(|| {
         let path = e2e::build::filter_wasm().unwrap();
         let mut config = Config::new();
-        config.cranelift_opt_level(OptLevel::None);
+        config.cranelift_opt_level(OptLevel::None).consume_fuel(true);
         Module::from_file(&Engine::new(&config).unwrap(), path).unwrap()
     })
 }
@@ -386,6 +388,7 @@ pub(crate) fn instantiate(host: Host) -> (Store<Host>, Instance) {
     link(&mut linker);
     linker.define_unknown_imports_as_traps(module).unwrap();
     let mut store = Store::new(module.engine(), host);
+    store.set_fuel(u64::MAX).unwrap();
     let instance = linker.instantiate(&mut store, module).unwrap();
     (store, instance)
 }

@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod batch_limits;
+mod batches;
+mod costs;
 mod delays;
 mod failing;
 mod flows;

@@ -1,6 +1,7 @@
 //! The proxy's side of the callbacks: contexts, bodies that are buffered while a request is held, answers to calls.
 
 use prost::Message;
+use proto::batch::{BatchCheckRequest, BatchCheckResponse, BatchCheckResult};
 use proto::envoy::check_response::HttpResponse;
 use proto::envoy::{
     CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus, OkHttpResponse,
@@ -46,10 +47,20 @@ impl Proxy {
     }
 
     pub(crate) fn configure(&mut self, configuration: &serde_json::Value) -> bool {
+        self.configure_context(ROOT, configuration)
+    }
+
+    /// A further configuration in the same VM, under a root context of its own.
+    pub(crate) fn configure_root(&mut self, root: u32, configuration: &serde_json::Value) -> bool {
+        self.call::<_, ()>(root, "proxy_on_context_create", (root, 0_u32));
+        self.configure_context(root, configuration)
+    }
+
+    fn configure_context(&mut self, root: u32, configuration: &serde_json::Value) -> bool {
         let text = configuration.to_string().into_bytes();
         let size = u32::try_from(text.len()).unwrap();
         self.host_mut().configuration = text;
-        self.call::<_, u32>(ROOT, "proxy_on_configure", (ROOT, size)) == 1
+        self.call::<_, u32>(root, "proxy_on_configure", (root, size)) == 1
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -86,11 +97,16 @@ impl Proxy {
 
     /// A new stream whose route says nothing of a mode.
     pub(crate) fn open(&mut self, headers: &[(&str, &str)]) -> u32 {
+        self.open_under(ROOT, headers)
+    }
+
+    /// A new stream of one of several configurations.
+    pub(crate) fn open_under(&mut self, root: u32, headers: &[(&str, &str)]) -> u32 {
         let context = self.next;
         self.next += 1;
         let request_headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())).collect();
         self.host_mut().streams.insert(context, HostStream { request_headers, ..HostStream::default() });
-        self.call::<_, ()>(context, "proxy_on_context_create", (context, ROOT));
+        self.call::<_, ()>(context, "proxy_on_context_create", (context, root));
         context
     }
 
@@ -157,13 +173,17 @@ impl Proxy {
 
     /// Answers a call; the answer comes to the root context.
     pub(crate) fn answer(&mut self, token: u32, answer: &Answer) {
+        self.answer_to(ROOT, token, answer);
+    }
+
+    pub(crate) fn answer_to(&mut self, root: u32, token: u32, answer: &Answer) {
         match answer {
             Answer::Bytes(bytes) => {
                 self.host_mut().answer.clone_from(bytes);
                 let size = u32::try_from(bytes.len()).unwrap();
-                self.call::<_, ()>(ROOT, "proxy_on_grpc_receive", (ROOT, token, size));
+                self.call::<_, ()>(root, "proxy_on_grpc_receive", (root, token, size));
             }
-            Answer::Failed(status) => self.call::<_, ()>(ROOT, "proxy_on_grpc_close", (ROOT, token, *status)),
+            Answer::Failed(status) => self.call::<_, ()>(root, "proxy_on_grpc_close", (root, token, *status)),
         }
     }
 
@@ -196,11 +216,36 @@ impl Proxy {
         self.call::<_, ()>(ROOT, "proxy_on_tick", (ROOT,));
     }
 
+    /// Time passes until the timer ticks, which begins its period when it is set.
+    pub(crate) fn tick_when_due(&mut self) {
+        let host = self.host_mut();
+        host.monotonic_ms = host.monotonic_ms.max(host.tick_due_ms);
+        host.tick_due_ms = host.monotonic_ms + u64::from(host.tick_period_ms);
+        self.call::<_, ()>(ROOT, "proxy_on_tick", (ROOT,));
+    }
+
+    /// Instructions of the module since it began.
+    pub(crate) fn instructions(&self) -> u64 {
+        u64::MAX - self.store.get_fuel().unwrap()
+    }
+
+    /// Bytes of the module's memory.
+    pub(crate) fn memory_bytes(&mut self) -> usize {
+        self.instance.get_memory(&mut self.store, "memory").unwrap().data_size(&self.store)
+    }
+
     pub(crate) fn metric(&self, name: &str) -> u64 {
         self.host().metrics.iter().find(|(own, _)| own == name).map_or(0, |(_, value)| *value)
     }
 
-    /// The filter state as JSON.
+    /// Ends a stream with what it was answered, or else a success of the gateway, and gives its filter state.
+    pub(crate) fn ended(&mut self, context: u32) -> serde_json::Value {
+        let reply = self.stream(context).reply.as_ref().map_or(200, |reply| reply.status);
+        self.close(context, u16::try_from(reply).ok(), 0);
+        self.state(context)
+    }
+
+    /// The filter state as JSON, once the stream is over.
     pub(crate) fn state(&mut self, context: u32) -> serde_json::Value {
         self.stream(context).state.as_ref().map_or(serde_json::Value::Null, |text| serde_json::from_str(text).unwrap())
     }
@@ -210,8 +255,32 @@ impl Proxy {
 pub(crate) fn question(call: &GrpcCall) -> BTreeMap<String, String> {
     assert_eq!(call.path, "envoy.service.auth.v3.Authorization/Check");
     assert_eq!(call.cluster, "sluice_authz");
-    let extensions = CheckRequest::decode(call.message.as_slice()).unwrap().attributes.unwrap().context_extensions;
+    fields(CheckRequest::decode(call.message.as_slice()).unwrap())
+}
+
+/// What the questions of a batch ask, in their order.
+pub(crate) fn questions(call: &GrpcCall) -> Vec<BTreeMap<String, String>> {
+    assert_eq!(call.path, "sluice.authz.v1.BatchAuthorization/BatchCheck");
+    assert_eq!(call.cluster, "sluice_authz");
+    let checks = BatchCheckRequest::decode(call.message.as_slice()).unwrap().checks;
+    assert!((2..=32).contains(&checks.len()), "{}", checks.len());
+    checks.into_iter().map(fields).collect()
+}
+
+fn fields(request: CheckRequest) -> BTreeMap<String, String> {
+    let extensions = request.attributes.unwrap().context_extensions;
     extensions.into_iter().map(|(key, value)| (key.trim_start_matches("sluice.").to_owned(), value)).collect()
+}
+
+/// The answers to the questions of a batch; [`Answer::Failed`] is the status of one of them.
+pub(crate) fn batch(answers: &[Answer]) -> Answer {
+    let result = |answer: &Answer| match answer {
+        Answer::Bytes(bytes) => {
+            BatchCheckResult { grpc_status: 0, response: Some(CheckResponse::decode(bytes.as_slice()).unwrap()) }
+        }
+        Answer::Failed(grpc_status) => BatchCheckResult { grpc_status: *grpc_status, response: None },
+    };
+    Answer::Bytes(BatchCheckResponse { results: answers.iter().map(result).collect() }.encode_to_vec())
 }
 
 /// An answer of the server.

@@ -165,14 +165,14 @@ fn a_route_says_what_is_done_with_refusals() {
         // A server of the contract answers a shadow question with a pass and the code.
         proxy.answer(call.token, &if *goes_on { passes("DAILY_AMOUNT") } else { refuses() });
         assert_eq!(proxy.reached_gateway(context), *goes_on, "{rule_mode} {word:?}");
-        assert_eq!(proxy.state(context)["code"], "DAILY_AMOUNT");
-        assert_eq!(proxy.state(context)["mode"], mode);
         let unknown = !["", "enforce", "shadow"].contains(word);
         assert_eq!(proxy.metric("sluice_unknown_mode"), u64::from(unknown), "{word:?}");
         assert_eq!(proxy.host().logs.iter().any(|line| line.contains("unknown mode")), unknown, "{word:?}");
         proxy.response_headers(context, 500, 0);
         proxy.close(context, Some(500), 0);
         assert!(proxy.new_calls().is_empty(), "a refused charge is not voided");
+        assert_eq!(proxy.state(context)["code"], "DAILY_AMOUNT");
+        assert_eq!(proxy.state(context)["mode"], mode);
     }
 }
 
@@ -185,13 +185,13 @@ fn shadow_and_off_let_everything_on() {
         proxy.headers(context, false);
         assert_eq!(proxy.body(context, body, true), CONTINUE);
         assert!(proxy.reached_gateway(context));
-        assert_eq!(proxy.state(context)["outcome"], "forwarded");
+        assert_eq!(proxy.ended(context)["outcome"], "forwarded");
         let context = proxy.open(PAYMENT);
         proxy.set_mode(context, "off");
         assert_eq!(proxy.headers(context, false), CONTINUE);
         assert_eq!(proxy.body(context, body, false), CONTINUE);
         assert_eq!(proxy.trailers(context), CONTINUE);
-        assert_eq!(proxy.state(context), json!({"mode": "off", "rule": "payments", "outcome": "forwarded"}));
+        assert_eq!(proxy.ended(context), json!({"mode": "off", "rule": "payments", "outcome": "forwarded"}));
     }
     assert!(proxy.new_calls().is_empty());
     assert_eq!((proxy.metric("sluice_bad_request"), proxy.metric("sluice_off")), (3, 3));
@@ -241,5 +241,5 @@ fn bodies_of_any_bytes_neither_trap_nor_pass() {
     send(&mut proxy, &[&deep], "last");
     let minus = format!("{{\"order_no\": \"o\", \"currency\": \"USD\", \"amount\": \"{}\"}}", "-".repeat(900));
     let context = send(&mut proxy, &[minus.as_bytes()], "last");
-    assert_eq!(proxy.state(context)["code"], "BAD_AMOUNT");
+    assert_eq!(proxy.ended(context)["code"], "BAD_AMOUNT");
 }

@@ -2,7 +2,7 @@
 
 use authz_server::journal::event::Batch;
 use authz_server::journal::postgres::UsageLog;
-use authz_server::journal::reply::Entry;
+use authz_server::journal::reply::{Entry, StreamId};
 use authz_server::settings::Secret;
 use authz_server::store::Store;
 use e2e::Result;
@@ -81,7 +81,7 @@ fn change(seq: u64, at_ms: i64, used: u64) -> Entry {
 
 fn entry(context: EventContext, seq: u64, record: &Record) -> Entry {
     let fields = vec![b"c".to_vec(), context.encode_to_vec(), b"d".to_vec(), pack(record)];
-    Entry { shard: 0, id: format!("0-{seq}"), fields: Some(fields) }
+    Entry { shard: 0, id: StreamId::of(seq), fields }
 }
 
 #[tokio::test]

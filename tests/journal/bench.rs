@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use authz_server::health::Health;
-use authz_server::journal::reply::Entry;
+use authz_server::journal::reply::{Entry, StreamId};
 use authz_server::journal::{self, Config};
 use authz_server::metrics::Metrics;
 use authz_server::settings::Secret;
@@ -23,6 +23,8 @@ use tokio::sync::watch;
 
 /// How long anything may take to come true.
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
+/// How long a read waits that is to find what is there.
+pub(crate) const SOON: Duration = Duration::from_millis(1);
 /// Shards in most tests.
 pub(crate) const SHARDS: u16 = 4;
 /// 2026-11-20 01:46:40 UTC.
@@ -40,23 +42,22 @@ impl Bench {
     }
 
     /// Settings with short intervals.
-    pub(crate) fn config(&self, consumer: &str) -> Config {
+    pub(crate) fn config(&self, reader: &str) -> Config {
         Config {
             redis_url: Secret::new(self.redis.url()),
             postgres_url: Secret::new(self.postgres.url()),
             shards: SHARDS,
             batch_rows_max: 500,
             backlog_events_max: 100_000,
-            claim_idle: Duration::from_millis(200),
+            lease: Duration::from_millis(200),
             check_interval: Duration::from_millis(100),
-            consumer_idle: Duration::from_secs(3600),
-            consumer: consumer.to_owned(),
+            reader: reader.to_owned(),
             live: None,
         }
     }
 
-    pub(crate) fn journal(&self, consumer: &str) -> Result<Journal> {
-        Journal::start(self.config(consumer))
+    pub(crate) fn journal(&self, reader: &str) -> Result<Journal> {
+        Journal::start(self.config(reader))
     }
 
     pub(crate) async fn connection(&self) -> Result<MultiplexedConnection> {
@@ -101,44 +102,24 @@ impl Bench {
         self.wait_for("SELECT count(*) FROM usage_log", expected).await
     }
 
-    /// Waits until no event is in any stream and none is pending.
+    /// Waits until no event is in any stream: all are in Postgres, and their accounts with them.
     pub(crate) async fn wait_until_drained(&self, shards: u16) -> Result<()> {
-        self.wait_for_left_of(shards, 0).await
-    }
-
-    /// Waits until events in the streams and events pending come to the number.
-    pub(crate) async fn wait_for_left(&self, expected: u64) -> Result<()> {
-        self.wait_for_left_of(SHARDS, expected).await
-    }
-
-    async fn wait_for_left_of(&self, shards: u16, expected: u64) -> Result<()> {
         let connection = self.connection().await?;
         wait::until_async("events left in the streams", WITHIN, || {
             let mut connection = connection.clone();
-            // Until the journal has made its group, there is nothing to ask.
-            async move { Ok(left(&mut connection, shards).await.ok().filter(|left| *left == expected).map(drop)) }
+            async move { Ok((waiting(&mut connection, shards).await? == 0).then_some(())) }
         })
         .await
     }
 }
 
-/// Events in the streams, and events pending.
-async fn left(connection: &mut MultiplexedConnection, shards: u16) -> Result<u64> {
-    let mut left = 0;
+/// Events in the streams.
+pub(crate) async fn waiting(connection: &mut MultiplexedConnection, shards: u16) -> Result<u64> {
+    let mut pipeline = redis::Pipeline::new();
     for shard in 0..shards {
-        let key = keys::stream(shard);
-        left += redis::cmd("XLEN").arg(&key).query_async::<u64>(connection).await?;
-        let pending: redis::Value =
-            redis::cmd("XPENDING").arg(&key).arg(keys::JOURNAL_GROUP).query_async(connection).await?;
-        match pending {
-            redis::Value::Array(parts) => match parts.first() {
-                Some(redis::Value::Int(count)) => left += count.unsigned_abs(),
-                other => return Err(Failure::new(format!("XPENDING: {other:?}"))),
-            },
-            other => return Err(Failure::new(format!("XPENDING: {other:?}"))),
-        }
+        pipeline.cmd("XLEN").arg(keys::stream(shard));
     }
-    Ok(left)
+    Ok(pipeline.query_async::<Vec<u64>>(connection).await?.into_iter().sum())
 }
 
 /// A running journal.
@@ -171,6 +152,16 @@ impl Journal {
             Ok(self.metrics.encode().lines().any(|found| found == line).then_some(()))
         });
         waited.await.map_err(|failure| failure.while_doing(self.metrics.encode()))
+    }
+
+    /// Waits until the journal has read events, which it cannot store while Postgres is away.
+    pub(crate) async fn wait_until_in_hand(&self) -> Result<()> {
+        wait::until_async("events in hand", WITHIN, || async {
+            let metrics = self.metrics.encode();
+            let lag = metrics.lines().find_map(|line| line.strip_prefix("sluice_journal_lag_seconds "));
+            Ok(lag.and_then(|lag| lag.parse::<f64>().ok()).filter(|lag| *lag > 0.0).map(drop))
+        })
+        .await
     }
 
     pub(crate) async fn wait_for_postgres(&self, up: bool) -> Result<()> {
@@ -209,7 +200,7 @@ pub(crate) fn oversized(number: u64) -> EventContext {
 /// An event as it is read from shard 0's stream.
 pub(crate) fn entry(context: EventContext, seq: u64) -> Entry {
     let fields = vec![b"c".to_vec(), context.encode_to_vec(), b"d".to_vec(), admitted(context.amount_minor)];
-    Entry { shard: 0, id: format!("0-{seq}"), fields: Some(fields) }
+    Entry { shard: 0, id: StreamId::of(seq), fields }
 }
 
 /// The decision record of the first charge in its windows.
@@ -231,24 +222,33 @@ pub(crate) fn first_charge(amount: u64) -> Record {
     }
 }
 
-/// A record as the script packs it; the head of `decide.lua` has the layout.
+/// A record told in full, as the script packs it; the head of `decide.lua` has the layout.
 pub(crate) fn pack(record: &Record) -> Vec<u8> {
-    let mut bytes = vec![2, record.code.number(), u8::from(record.replay), record.order.state.number()];
     let windows = Period::ALL.map(|period| record.of(period));
+    // The figures of before stand there.
+    let flags = u8::from(record.replay) + 2;
+    let mut bytes = vec![4, record.code.number(), flags, record.order.state.number()];
+    bytes.extend_from_slice(&record.order.hold_until_secs.to_le_bytes());
+    let order = [record.order.amount, record.order.settled, record.order.refunded];
+    figures(&mut bytes, &[record.amount, record.wait_ms]);
+    figures(&mut bytes, &order);
+    bytes.push(3);
     windows.iter().for_each(|window| bytes.extend_from_slice(&window.id.to_le_bytes()));
     windows.iter().for_each(|window| bytes.push(window.epoch));
-    bytes.push(0);
-    bytes.extend_from_slice(&record.order.hold_until_secs.to_le_bytes());
-    let mut figures = Vec::new();
+    bytes.push(u8::from(record.suspended_at_ms > 0));
+    windows.iter().for_each(|window| figures(&mut bytes, &[window.amount_after, window.count_after]));
+    figures(&mut bytes, &[record.version]);
+    windows.iter().for_each(|window| figures(&mut bytes, &[window.refunded_after]));
+    figures(&mut bytes, &[record.pending_after, 0, record.suspended_at_ms]);
     for window in windows {
-        figures.extend([window.amount_before, window.amount_after, window.count_before, window.count_after]);
-        figures.extend([window.refunded_before, window.refunded_after]);
+        figures(&mut bytes, &[window.amount_before, window.count_before, window.refunded_before]);
     }
-    figures.extend([record.pending_before, record.pending_after, record.amount, record.wait_ms]);
-    figures.extend([record.order.amount, record.order.settled, record.order.refunded]);
-    figures.extend([record.suspended_at_ms, record.version]);
-    figures.iter().for_each(|figure| bytes.extend_from_slice(&(*figure as f64).to_le_bytes()));
+    figures(&mut bytes, &[record.pending_before]);
     bytes
+}
+
+fn figures(bytes: &mut Vec<u8>, figures: &[u64]) {
+    figures.iter().for_each(|figure| bytes.extend_from_slice(&(*figure as f64).to_le_bytes()));
 }
 
 /// The script's `XADD`.

@@ -3,12 +3,14 @@
 
 mod accounts;
 mod bench;
+mod copies;
 mod engine;
 mod gaps;
 mod history;
 mod operations;
 mod partitions;
 mod schema;
+mod streams;
 mod sweeps;
 mod upgrade;
 mod windows;
@@ -17,14 +19,14 @@ use std::time::{Duration, Instant};
 
 use authz_server::journal::event::Batch;
 use authz_server::journal::postgres::UsageLog;
-use authz_server::journal::stream::EventStream;
+use authz_server::journal::stream::{EventStream, Lease};
 use authz_server::settings::Secret;
 use authz_server::store::keys;
 use e2e::{Result, Service};
 use prost::Message;
 use sqlx::Row;
 
-use bench::{AT_MS, Bench, Journal, SHARDS, add, admitted, entry, event, oversized};
+use bench::{AT_MS, Bench, Journal, SHARDS, SOON, add, admitted, entry, event, oversized};
 
 #[tokio::test]
 async fn an_event_is_stored_with_all_its_figures() -> Result<()> {
@@ -34,7 +36,7 @@ async fn an_event_is_stored_with_all_its_figures() -> Result<()> {
     refused.mode = "shadow".to_owned();
     let mut record = admitted(50);
     record[1] = quota::Code::DailyAmount.number();
-    record[2] = 1;
+    record[2] |= 1;
     let mut pipeline = redis::Pipeline::new();
     add(&mut pipeline, 3, &refused.encode_to_vec(), &record);
     pipeline.query_async::<()>(&mut bench.connection().await?).await?;
@@ -66,25 +68,26 @@ async fn an_event_is_stored_with_all_its_figures() -> Result<()> {
     journal.stop()
 }
 
-/// A consumer that dies after its commit leaves stored but unacknowledged events; one that dies before it, events that
-/// nobody has stored. Another takes over both, and each event is there once.
+/// A reader that dies after its commit leaves stored events that are not removed; one that dies before it, events that nobody
+/// has stored. Another takes over both, and each event is there once.
 #[tokio::test]
 async fn events_of_a_dead_consumer_are_taken_over_and_stored_once() -> Result<()> {
     let bench = Bench::start()?;
     bench.append(0, (1..=300).map(event)).await?;
     let mut dead = EventStream::connect(&Secret::new(bench.redis.url()), SHARDS, "dead").await?;
+    assert_eq!(dead.lead(Duration::from_millis(500)).await?, Lease::Taken);
     let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?;
-    let stored = dead.read_new(100).await?;
-    assert_eq!(log.store(&Batch::read(stored)).await?.rows, 100);
-    let unstored = dead.read_new(100).await?;
-    assert_eq!(unstored.len(), 100);
+    let stored = Batch::read(dead.read(100, SOON).await?);
+    assert_eq!(log.store(&stored).await?.rows, 100);
+    dead.note_stored(stored.entries());
+    assert_eq!(dead.read(100, SOON).await?.len(), 100);
     drop((dead, log));
 
     let journal = bench.journal("heir")?;
     bench.wait_for_rows(300).await?;
     bench.wait_until_drained(SHARDS).await?;
     journal.wait_for_metric("sluice_journal_duplicates_total 100").await?;
-    journal.wait_for_metric("sluice_journal_taken_over_total 200").await?;
+    journal.wait_for_metric("sluice_journal_taken_over_total 1").await?;
     journal.wait_for_metric("sluice_journal_missing_events 0").await?;
     bench.wait_for("SELECT contiguous_seq FROM journal_shard WHERE shard = 0", 300).await?;
     assert_eq!(bench.count("SELECT count(*) FROM journal_anomaly").await?, 0);
@@ -99,8 +102,7 @@ async fn postgres_may_be_away_hang_and_come_back() -> Result<()> {
     let journal = bench.journal("a")?;
     bench.append(1, (1..=50).map(event)).await?;
     journal.wait_for_postgres(false).await?;
-    // Fifty in the stream and fifty pending: read, and acknowledged by nobody.
-    bench.wait_for_left(100).await?;
+    journal.wait_until_in_hand().await?;
     bench.postgres.restart()?;
     bench.wait_for_rows(50).await?;
     journal.wait_for_postgres(true).await?;
@@ -128,7 +130,7 @@ async fn the_backlog_is_counted_while_postgres_is_away() -> Result<()> {
     bench.postgres.stop()?;
     let journal = bench.journal("a")?;
     bench.append(1, (1..=50).map(event)).await?;
-    bench.wait_for_left(100).await?;
+    journal.wait_until_in_hand().await?;
     journal.wait_for_metric("sluice_journal_backlog_events 50").await?;
     // From here on the journal tries to store the fifty and reads nothing else.
     bench.append(2, (51..=80).map(event)).await?;
@@ -148,7 +150,7 @@ async fn events_in_hand_outlive_an_emptied_redis() -> Result<()> {
     bench.postgres.stop()?;
     let journal = bench.journal("a")?;
     bench.append(1, (1..=50).map(event)).await?;
-    bench.wait_for_left(100).await?;
+    journal.wait_until_in_hand().await?;
     journal.wait_for_metric("sluice_journal_backlog_events 50").await?;
     bench.redis.restart_empty()?;
     bench.append(1, (51..=53).map(event)).await?;
@@ -265,29 +267,34 @@ async fn a_refused_row_does_not_cost_the_connection() -> Result<()> {
     Ok(())
 }
 
-/// Two journals share ten thousand events on 64 shards; afterwards each event is there once and nothing is left.
+/// Ten thousand events on 64 shards, and two journals: when the one that reads is stopped, the other goes on at once.
+/// Afterwards each event is there once and nothing is left.
 #[tokio::test]
 async fn ten_thousand_events_are_drained_by_two() -> Result<()> {
     let bench = Bench::start()?;
     let mut config = bench.config("a");
     config.shards = 64;
     config.batch_rows_max = 2000;
+    config.lease = Duration::from_secs(3600);
     let mut other = config.clone();
-    other.consumer = "b".to_owned();
-    let (one, two) = (Journal::start(config)?, Journal::start(other)?);
-    let started = Instant::now();
+    other.reader = "b".to_owned();
+    let one = Journal::start(config)?;
+    one.wait_for_metric("sluice_journal_taken_over_total 1").await?;
+    let two = Journal::start(other)?;
     for shard in 0..64_u16 {
         let first = u64::from(shard) * 157;
         bench.append(shard, (first + 1..=first + 157).map(event)).await?;
     }
-    bench.wait_for_rows(64 * 157).await?;
-    println!("{} events in {:?}", 64 * 157, started.elapsed());
-    bench.wait_until_drained(64).await?;
-    bench.wait_for("SELECT count(*) FROM journal_shard WHERE contiguous_seq = 157", 64).await?;
-    assert_eq!(bench.count("SELECT count(*) FROM journal_anomaly").await?, 0);
-    assert_eq!(bench.count("SELECT count(DISTINCT event_id) FROM usage_log").await?, 64 * 157);
-    one.wait_for_metric("sluice_journal_backlog_events 0").await?;
     one.stop()?;
+    bench.wait_for_rows(64 * 157).await?;
+    bench.wait_until_drained(64).await?;
+    bench.append(0, [event(99_999)]).await?;
+    bench.wait_for_rows(64 * 157 + 1).await?;
+    two.wait_for_metric("sluice_journal_taken_over_total 1").await?;
+    bench.wait_for("SELECT count(*) FROM journal_shard WHERE contiguous_seq >= 157", 64).await?;
+    assert_eq!(bench.count("SELECT count(*) FROM journal_anomaly").await?, 0);
+    assert_eq!(bench.count("SELECT count(DISTINCT event_id) FROM usage_log").await?, 64 * 157 + 1);
+    two.wait_for_metric("sluice_journal_backlog_events 0").await?;
     two.stop()
 }
 
@@ -305,21 +312,4 @@ async fn shutdown_ends_the_journal_even_while_postgres_is_away() -> Result<()> {
     let next = bench.journal("b")?;
     bench.wait_for_rows(1).await?;
     next.stop()
-}
-
-#[tokio::test]
-async fn consumers_that_are_gone_are_removed_and_others_kept() -> Result<()> {
-    let bench = Bench::start()?;
-    let url = Secret::new(bench.redis.url());
-    bench.append(0, [event(1)]).await?;
-    let mut busy = EventStream::connect(&url, 1, "busy").await?;
-    assert_eq!(busy.read_new(1).await?.len(), 1);
-    let mut gone = EventStream::connect(&url, 1, "gone").await?;
-    bench.append(0, [event(2)]).await?;
-    let entries = gone.read_new(1).await?;
-    gone.acknowledge(entries.iter()).await?;
-    assert_eq!(busy.sweep_consumers(Duration::from_secs(60)).await?, 0, "not idle for long");
-    assert_eq!(busy.sweep_consumers(Duration::ZERO).await?, 1, "only the one with nothing pending");
-    assert_eq!(busy.read_own_pending(1).await?.len(), 1);
-    Ok(())
 }

@@ -158,7 +158,7 @@ async fn a_partition_is_like_its_parent() -> Result<()> {
     let parent: Vec<Column> = sqlx::query_as(columns).bind("usage_log").fetch_all(&pool).await?;
     let partition: Vec<Column> = sqlx::query_as(columns).bind("usage_log_2026_11").fetch_all(&pool).await?;
     assert_eq!(parent, partition);
-    assert!(partition.iter().any(|column| column.0 == "failure_reason" && column.3 == "s"));
+    assert!(partition.iter().any(|column| column.0 == "stored_at" && column.4.as_deref() == Some("now()")));
     assert!(partition.iter().all(|column| column.5.is_some()), "a comment is missing");
 
     let checks = "SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint \

@@ -7,7 +7,7 @@ use authz_server::settings::Secret;
 use e2e::Result;
 use quota::Action;
 
-use crate::bench::{AT_MS, Bench, SHARDS};
+use crate::bench::{AT_MS, Bench, SHARDS, SOON};
 use crate::engine::{Engine, consume, refund};
 
 const DAY_MS: i64 = 86_400_000;
@@ -35,7 +35,7 @@ async fn a_window_that_is_over_is_stored_once() -> Result<()> {
     engine.grant("m-1", "o-3", consume(9), AT_MS + 60 * DAY_MS).await?;
     let mut stream = EventStream::connect(&Secret::new(bench.redis.url()), SHARDS, "a").await?;
     let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?;
-    let batch = Batch::read(stream.read_new(100).await?);
+    let batch = Batch::read(stream.read(100, SOON).await?);
     log.store(&batch).await?;
     let row = |period: &str, id, amount, count, refunded| (period.to_owned(), id, amount, count, refunded, 1);
     let expected = [
@@ -45,7 +45,7 @@ async fn a_window_that_is_over_is_stored_once() -> Result<()> {
         row("day", 20_261_121, 7, 1, 0),
     ];
     assert_eq!(windows(&bench).await?, expected);
-    // Delivered again, as after a death between the commit and the acknowledgement.
+    // Delivered again, as after a death between the commit and the removal.
     let again = log.store(&batch).await?;
     assert_eq!((again.rows, again.duplicates), (0, 4));
     assert_eq!(windows(&bench).await?, expected);

@@ -1,6 +1,7 @@
 //! Builds what the stack runs with the same cargo, profile and target folder that a user would: the filter's module and the
 //! server's program. Each is built once per process; cargo itself sees to it that several processes do not collide.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -32,18 +33,16 @@ pub fn filter_wasm() -> Result<PathBuf> {
 /// As [`filter_wasm`].
 pub fn filter_wasm_parse_only() -> Result<PathBuf> {
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    once(&BUILT, || {
-        ensure_wasm_target()?;
-        // A folder of its own, so that it never lies where the shipped module is looked for.
-        let folder = dirs::target().join("parse-only");
-        let folder_text = folder.display().to_string();
-        let options = ["--target", WASM_TARGET, "--profile", WASM_PROFILE, "--target-dir", &folder_text];
-        cargo(
-            "the parse-only filter",
-            &[&["build", "-p", "filter", "--features", "parse_only"], &options[..]].concat(),
-        )?;
-        existing(folder.join(WASM_TARGET).join(WASM_PROFILE).join("filter.wasm"))
-    })
+    once(&BUILT, || filter_with("parse_only", "the parse-only filter"))
+}
+
+/// The filter that traps where a request's header tells it to, for tests of what a trap costs; never what is shipped.
+///
+/// # Errors
+/// As [`filter_wasm`].
+pub fn filter_wasm_trapping() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || filter_with("trap", "the trapping filter"))
 }
 
 /// The server's program, built if it is not up to date; optimised where `release` says so.
@@ -60,6 +59,23 @@ pub fn server_bin(release: bool) -> Result<PathBuf> {
         cargo("the server", &[&["build"], &packages[..], &["--bin", "authz-server", "--profile", profile]].concat())?;
         existing(dirs::target().join(folder).join("authz-server"))
     })
+}
+
+/// The filter with a feature that is never shipped, in a folder of its own, so that it never lies where the shipped module is
+/// looked for. All such modules share what they depend on, so each is copied from where cargo leaves the last one.
+fn filter_with(feature: &str, what: &str) -> Result<PathBuf> {
+    ensure_wasm_target()?;
+    let folder = dirs::target().join("parse-only");
+    fs::create_dir_all(&folder)?;
+    let lock = fs::File::create(folder.join("lock"))?;
+    lock.lock().context("waiting for another process that builds a filter")?;
+    let folder_text = folder.display().to_string();
+    let options = ["--target", WASM_TARGET, "--profile", WASM_PROFILE, "--target-dir", &folder_text];
+    cargo(what, &[&["build", "-p", "filter", "--features", feature], &options[..]].concat())?;
+    let (fresh, module) = (folder.join(format!("{feature}.new")), folder.join(format!("{feature}.wasm")));
+    fs::copy(existing(folder.join(WASM_TARGET).join(WASM_PROFILE).join("filter.wasm"))?, &fresh)?;
+    fs::rename(&fresh, &module)?;
+    Ok(module)
 }
 
 /// Adds the filter's target to the toolchain where it is missing.

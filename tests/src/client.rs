@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-pub use call::{Call, CallBody, Part, Payment};
+pub use call::{Aborted, Call, CallBody, Part, Payment};
 
 use crate::failure::{Context, Failure, Result};
 

@@ -1,14 +1,20 @@
 //! Sluice's stack for tests, demo and load: finds, starts and stops real Envoy, Redis, Postgres and the server, with a tiny
 //! payment gateway behind them and clients in front.
 
+#[macro_use]
+mod ensure;
+
 pub mod api;
+pub mod books;
 pub mod build;
 pub mod client;
 pub mod dirs;
 pub mod envoy;
 pub mod failure;
+pub mod fake;
 pub mod gateway;
 pub mod load;
+pub mod policies;
 pub mod ports;
 pub mod postgres;
 pub mod process;
@@ -17,6 +23,7 @@ pub mod redis;
 pub mod server;
 pub mod stack;
 pub mod tools;
+pub mod traffic;
 pub mod wait;
 
 pub use failure::{Context, Failure, Result};

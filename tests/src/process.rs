@@ -1,6 +1,7 @@
 //! Child processes that cannot be left behind: each has its own process group and dies with this process, however that
 //! ends. Their output goes to log files.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -158,6 +159,12 @@ impl Process {
     /// When `/proc` cannot be read.
     pub fn cpu_time(&self) -> Result<Duration> {
         procfs::cpu_time(self.pid)
+    }
+
+    /// The same by the names of the process's own threads, as far as they live.
+    #[must_use]
+    pub fn thread_times(&self) -> BTreeMap<String, Duration> {
+        procfs::thread_times(self.pid)
     }
 }
 

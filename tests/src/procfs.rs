@@ -1,5 +1,6 @@
 //! What Linux tells about processes in `/proc`: who belongs to whom, and processor time.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -39,8 +40,33 @@ pub(crate) fn cpu_time(root: Pid) -> Result<Duration> {
     if stat(root).is_none() {
         return Err(Failure::new(format!("/proc does not know process {root}")));
     }
+    Ok(ticks_time(ticks))
+}
+
+/// Processor time of a process's living threads, summed by name. A number at a name's end does not count.
+pub(crate) fn thread_times(pid: Pid) -> BTreeMap<String, Duration> {
+    let mut times = BTreeMap::new();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for thread in threads {
+        let text = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let Some((name, ticks)) = name_and_ticks(&text) else { continue };
+        let name = name.trim_end_matches(|last: char| last.is_ascii_digit() || last == '-').to_owned();
+        *times.entry(name).or_default() += ticks_time(ticks);
+    }
+    times
+}
+
+/// The thread's own ticks, without those of children.
+fn name_and_ticks(stat: &str) -> Option<(&str, u64)> {
+    let (head, rest) = stat.rsplit_once(") ")?;
+    let (_, name) = head.split_once('(')?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    Some((name, fields.get(11..13)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum()))
+}
+
+fn ticks_time(ticks: u64) -> Duration {
     let per_second = rustix::param::clock_ticks_per_second().max(1);
-    Ok(Duration::from_micros(ticks.saturating_mul(1_000_000) / per_second))
+    Duration::from_micros(ticks.saturating_mul(1_000_000) / per_second)
 }
 
 fn all() -> Vec<Stat> {

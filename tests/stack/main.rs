@@ -1,5 +1,6 @@
 //! The harness itself: each part starts, hangs, dies and comes back as tests will ask of it.
 
+mod threads;
 mod trailers;
 
 use std::time::{Duration, Instant};

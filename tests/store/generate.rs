@@ -79,9 +79,8 @@ impl Generator {
         Self { random, now_ms, calendar, scale, number: 0, seed, remembered: VecDeque::new() }
     }
 
-    /// How many commands come next, and of whom: those of one call are of one shard, and of one merchant where all or none of
-    /// them are to be done.
-    pub(crate) fn plan(&mut self, shard_of: impl Fn(&str) -> u16) -> Plan {
+    /// How many commands come next, and of whom: of one merchant where all or none of them are to be done, else of several shards.
+    pub(crate) fn plan(&mut self) -> Plan {
         let merchant = match self.traffic() {
             Traffic::Ordinary => self.random.pick(&MERCHANTS),
             Traffic::Crowd | Traffic::Parts | Traffic::Resets => MERCHANTS[0],
@@ -92,9 +91,8 @@ impl Generator {
             (false, 0) => 1,
             (false, _) => 2 + self.random.below(23),
         };
-        let beside = |other: &&str| !all_or_none && shard_of(other) == shard_of(merchant);
-        let alone = self.traffic() != Traffic::Ordinary;
-        let mut merchants: Vec<_> = MERCHANTS.into_iter().filter(|_| !alone).filter(beside).collect();
+        let alone = all_or_none || self.traffic() != Traffic::Ordinary;
+        let mut merchants = if alone { Vec::new() } else { MERCHANTS.to_vec() };
         merchants.push(merchant);
         Plan { size: size as usize, all_or_none, merchants }
     }

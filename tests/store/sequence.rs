@@ -70,7 +70,7 @@ impl Sequence {
 
     /// Makes the next step and takes it; the step comes back with what was wrong, if anything was.
     pub(crate) async fn generate(&mut self, generator: &mut Generator) -> (Step, Result<(), String>) {
-        let plan = generator.plan(|merchant| shard_of(&MerchantId::parse(merchant).unwrap()));
+        let plan = generator.plan();
         let mut step = Step { commands: Vec::new(), all_or_none: plan.all_or_none };
         let mut expected = Vec::new();
         for _ in 0..plan.size {
@@ -320,7 +320,8 @@ impl Entry {
             id: entry.id.clone(),
             event_id: context.event_id,
             order_no: context.order_no,
-            record: packed::record(&entry.get::<Vec<u8>>("d").unwrap()).map_err(|error| error.to_string())?,
+            record: packed::record(&entry.get::<Vec<u8>>("d").unwrap(), context.amount_minor)
+                .map_err(|error| error.to_string())?,
             closed: closed.map_err(|error| error.to_string())?.unwrap_or_default(),
         })
     }

@@ -14,7 +14,7 @@ const SLIPS: &[(&str, &str)] = &[
         "if month ~= sm then me, ma, mc, mr = 0, 0, 0, 0 end",
     ),
     ("if year > sy then ye,", "if year > sy then _,"),
-    ("struct.pack(CLOSED, 0, sd, de, da, dc, dr)", "struct.pack(CLOSED, 0, day, de, da, dc, dr)"),
+    ("encode(CLOSED, 0, sd, de, da, dc, dr)", "encode(CLOSED, 0, day, de, da, dc, dr)"),
     ("if month > sm and sm > 0 then closed = closed .. ", "if month > sm and sm > 0 then closed = "),
     ("rolled = day > sd or month > sm or year > sy", "rolled = false"),
     // Orders and attempts.
@@ -29,8 +29,8 @@ const SLIPS: &[(&str, &str)] = &[
         "code, replay, journal = ADMITTED, true, false",
     ),
     ("if same and position(live, attempt) then", "if false then"),
-    (">= backlog_max", "> backlog_max"),
-    ("waiting + #events", "waiting"),
+    ("elseif waiting[stream] >= backlog_max then", "elseif waiting[stream] > backlog_max then"),
+    ("  if journal then\n    waiting[stream] = waiting[stream] + 1\n", "  if journal then\n"),
     (
         "elseif voided ~= '' and position(voided, attempt) then\n      code = ATTEMPT_VOIDED\n    elseif same",
         "elseif same",
@@ -86,7 +86,7 @@ const SLIPS: &[(&str, &str)] = &[
     // What is not known of an order, and what is not heard.
     ("(not known or (state == OPEN and o_amount == 0))", "not known"),
     ("if not any_time or voided == '' then", "if true then"),
-    ("(code > APPLIED or code == TOMBSTONED) and is_full", "code > APPLIED and is_full"),
+    ("(code > APPLIED or code == TOMBSTONED) and waiting", "code > APPLIED and waiting"),
     ("if code > APPLIED then code = BACKLOG_FULL end", ""),
     ("(o_amount - rest) / 100 * percent + ", ""),
     ("local closes = marked or left == 0", "local closes = marked"),
@@ -137,7 +137,7 @@ const SLIPS: &[(&str, &str)] = &[
     // What is written.
     ("if account_changed and not dry then\n    changes", "if account_changed then\n    changes"),
     ("journal = noted and journal and refused", "journal = noted and journal"),
-    ("if account_changed and not dry then\n    fresh", "if account_changed then\n    fresh"),
+    ("if account_changed and not dry then\n    values", "if account_changed then\n    values"),
     ("if order_changed and not dry then", "if order_changed then"),
     ("(state == HELD and max(now, until_at) or now) + ttl", "now + ttl"),
     (
@@ -149,12 +149,54 @@ const SLIPS: &[(&str, &str)] = &[
     ("(order_changed and until_at > 0) or (op == EXPIRE", "(order_changed and state == HELD) or (op == EXPIRE"),
     ("not order_changed and code ~= ADMITTED)", "false)"),
     // Batches.
-    ("fresh[account_key] or stored[2 * number - 1]", "stored[2 * number - 1]"),
-    ("fresh[order_key] or stored[2 * number], false", "stored[2 * number], false"),
-    ("if refused and all_or_none then", "if false then"),
-    ("    fresh, lifetime, expiring = {}, {}, {}\n", ""),
-    ("events = event and event[1] == number and { event } or {}", "events = {}"),
-    ("    replies[number] = reply\n", ""),
+    (
+        "order_value = values[account_at], values[order_at]\n\n",
+        "order_value = stored[account_at], values[order_at]\n\n",
+    ),
+    (
+        "order_value = values[account_at], values[order_at]\n\n",
+        "order_value = values[account_at], stored[order_at]\n\n",
+    ),
+    (
+        "order_value = values[account_at], values[order_at]\n  s",
+        "order_value = stored[account_at], values[order_at]\n  s",
+    ),
+    (
+        "order_value = values[account_at], values[order_at]\n  s",
+        "order_value = values[account_at], stored[order_at]\n  s",
+    ),
+    ("plain_order) and all_or_none then", "plain_order) and false then"),
+    ("values, expiring = { unpack(stored) }, {}", "expiring = {}"),
+    ("values, expiring = { unpack(stored) }, {}", "values = { unpack(stored) }"),
+    (
+        "local record, event = replies[2 * number - 1], replies[2 * number]\n",
+        "local record, event = replies[2 * number - 1], ''\n",
+    ),
+    ("    replies[2 * number - 1], replies[2 * number] = record, event\n", ""),
+    ("KEYS[places + stream], '0-*', 'c', context, 'd', record)", "KEYS[places + 1], '0-*', 'c', context, 'd', record)"),
+    ("false, expiries + stream", "false, expiries + 1"),
+    ("    if closed then\n", "    if false then\n"),
+    ("  else\n    replies[2 * number] = ''\n", ""),
+    ("local another = told ~= decision_id", "local another = false"),
+    ("history_len > 0 and sub(packed, -history_len) or ''", "''"),
+    ("(day - day % 100) / 100, (day - day % 10000) / 10000", "(day - day % 100) / 100, 0"),
+    ("for place = orders + 1, places do", "for place = orders + 2, places do"),
+    ("if size > 0 then", "if size > 2 then"),
+    ("if not ends_at and not broken[key - expiries] then", "if false then"),
+    // Plain charges.
+    ("and waiting[stream] < backlog_max", "and waiting[stream] <= backlog_max"),
+    ("      waiting[stream] = waiting[stream] + 1\n    end", "    end"),
+    ("op == PLAIN and account_value and not order_value", "op == PLAIN and account_value"),
+    ("plain = own_head == head\n      and not", "plain = not"),
+    (
+        "plain = own_head == head\n      and not breaks(asked, dc, mc, yc, da, ma, ya, dc_max, mc_max, yc_max, da_max, ma_max, ya_max)",
+        "plain = own_head == head",
+    ),
+    (
+        "da + asked, dc + 1, ma + asked, mc + 1, ya + asked, yc + 1, changes",
+        "da + asked, dc + 1, ma + asked, mc + 1, ya, yc + 1, changes",
+    ),
+    ("yc + 1, changes + 1, rest)", "yc + 1, changes, rest)"),
 ];
 
 /// Every slip is noticed by one of the sequences; several slips at a time, each in a database of its own.

@@ -1,4 +1,10 @@
-//! The loop that moves events: read, store, acknowledge; and between batches take over, check and report.
+//! The loop that moves events: read, store, remove; and between batches report and check.
+//!
+//! One server's journal reads at a time, the one that has the lease; the others watch. Where it cannot use Postgres it gives
+//! the lease back, so that another may try. Batches grow with the rate of events, because a transaction of many rows costs
+//! both servers less for each; and accounts, which most events change again and again, are stored once a second.
+//!
+//! Memory is bounded: the entries of one read, and the accounts of the events that are stored and not removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,26 +19,34 @@ use super::backoff::Backoff;
 use super::event::Batch;
 use super::postgres::{PostgresError, Stored, UsageLog};
 use super::reply::Entry;
-use super::stream::{EventStream, StreamError};
+use super::stream::{self, EventStream, Lease, StreamError};
 use crate::clock;
 use crate::health::Health;
 use crate::metrics::{Dependency, Metrics};
 use crate::settings::Live;
 
 /// A read brings at most this many batches' entries, all shards together: what the journal holds in memory.
-const BATCHES_PER_READ: usize = 8;
-/// After a read that brought all there was, wait this long: fewer, larger transactions cost both servers less.
-const LINGER: Duration = Duration::from_millis(20);
+const BATCHES_PER_READ: usize = 4;
+/// How long a read waits for events. It is also the longest that shutdown waits for a read.
+const BLOCK: Duration = Duration::from_millis(500);
+/// After a read that brought all there was, wait at least so long, and for each event that it brought so much longer: fewer,
+/// larger transactions cost both servers less.
+const LINGER_MIN: Duration = Duration::from_millis(20);
+const LINGER_PER_EVENT: Duration = Duration::from_micros(200);
+/// Longest such wait, which is most of the journal's delay under load.
+const LINGER_MAX: Duration = Duration::from_millis(200);
+/// Stored events wait in Redis for their accounts to be stored, at most so long and so many; fewer where that would take a
+/// noticeable part of a shard's room.
+const ACCOUNTS_INTERVAL: Duration = Duration::from_secs(1);
+const ACCOUNTS_EVENTS_MAX: usize = 20_000;
+const ACCOUNTS_EVENTS_PER_BACKLOG: u64 = 10;
+/// How often a journal without the lease tries to take it, unless leases are very short.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often Postgres is asked for a sign of life and the backlog is counted. While Postgres hangs, the backlog is counted
 /// between two tries only.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the partitions of this month and the next are looked for.
 const PREPARE_INTERVAL: Duration = Duration::from_secs(3600);
-/// Entries to take over are looked for twice in the idle time, so that an abandoned one waits one and a half times that at
-/// most.
-const CLAIMS_PER_IDLE: u32 = 2;
-/// How often consumers that are gone are looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Whether to go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,9 +66,11 @@ pub(super) struct Drain {
     count: Timer,
     probe: Timer,
     prepare: Timer,
-    claim: Timer,
     check: Timer,
-    sweep: Timer,
+    /// When the lease is to be renewed, where this journal has it.
+    leads_until: Option<Instant>,
+    /// When the first of the events was stored that wait for their accounts.
+    gathers_since: Option<Instant>,
 }
 
 impl Drain {
@@ -70,9 +86,9 @@ impl Drain {
             count: Timer::new(PROBE_INTERVAL),
             probe: Timer::new(PROBE_INTERVAL),
             prepare: Timer::new(PREPARE_INTERVAL),
-            claim: Timer::new(config.claim_idle / CLAIMS_PER_IDLE),
             check: Timer::new(config.check_interval),
-            sweep: Timer::new(SWEEP_INTERVAL.min(config.consumer_idle)),
+            leads_until: None,
+            gathers_since: None,
             config,
             log,
             metrics,
@@ -83,7 +99,7 @@ impl Drain {
 
     /// Runs until shutdown.
     pub(super) async fn run(mut self) {
-        tracing::info!(consumer = self.config.consumer, shards = self.config.shards, "journal started");
+        tracing::info!(reader = self.config.reader, shards = self.config.shards, "journal started");
         let mut backoff = Backoff::new();
         while !self.stopping() {
             if let Err(error) = self.session(&mut backoff).await {
@@ -98,21 +114,20 @@ impl Drain {
 
     /// Works on one connection to Redis until shutdown or until it fails.
     async fn session(&mut self, backoff: &mut Backoff) -> Result<(), StreamError> {
-        let config = &self.config;
-        let mut stream = EventStream::connect(&config.redis_url, config.shards, &config.consumer).await?;
-        // What an earlier connection was given and could not acknowledge comes first.
-        let mut own_pending = true;
+        // What an earlier connection stored and could not remove is read again.
+        self.gathers_since = None;
+        let mut stream = self.connect().await?;
         while !self.stopping() {
-            match self.step(&mut stream, &mut own_pending).await {
-                Ok(()) => backoff.reset(),
-                Err(StreamError::NoGroup) => {
-                    tracing::warn!("an event stream has no consumer group, as after Redis was emptied: creating it");
-                    stream.create_groups().await?;
-                }
-                Err(error) => return Err(error),
-            }
+            self.step(&mut stream).await?;
+            backoff.reset();
         }
-        Ok(())
+        self.finish(&mut stream).await?;
+        stream.resign().await
+    }
+
+    async fn connect(&self) -> Result<EventStream, StreamError> {
+        let Config { redis_url, shards, reader, .. } = &self.config;
+        EventStream::connect(redis_url, *shards, reader).await
     }
 
     /// Takes over what was changed since the last look: between two steps, and each second while Postgres is away, when a
@@ -121,27 +136,52 @@ impl Drain {
         let Some(live) = self.config.live.as_ref().map(Live::current) else { return };
         self.config.take(&live);
         self.alarm.set_events_max(self.config.backlog_events_max);
-        self.claim.interval = self.config.claim_idle / CLAIMS_PER_IDLE;
     }
 
-    /// One read and what follows from it.
-    async fn step(&mut self, stream: &mut EventStream, own_pending: &mut bool) -> Result<(), StreamError> {
-        let count = self.entries_per_shard();
-        let entries = if *own_pending { stream.read_own_pending(count).await? } else { stream.read_new(count).await? };
-        *own_pending = *own_pending && !entries.is_empty();
-        let linger = !entries.is_empty() && entries.len() < self.config.batch_rows_max && !is_behind(&entries, count);
+    /// One read and what follows from it; where another journal reads, no more than a look.
+    async fn step(&mut self, stream: &mut EventStream) -> Result<(), StreamError> {
+        if !self.leads(stream).await? {
+            if stream.stored() > 0 {
+                self.finish(stream).await?;
+            }
+            self.report(stream).await?;
+            self.pause(STANDBY_INTERVAL.min(stream::renewal(self.config.lease))).await;
+            return Ok(());
+        }
+        // Events that wait for their accounts wait no longer than for the next ones.
+        let wait = if stream.stored() > 0 { LINGER_MIN } else { BLOCK.min(stream::renewal(self.config.lease)) };
+        let entries = stream.read(self.config.batch_rows_max.saturating_mul(BATCHES_PER_READ), wait).await?;
+        let events = entries.len();
         if self.store_all(stream, entries).await? == Next::Stop {
             return Ok(());
         }
-        self.take_over(stream, count).await?;
+        if events == 0 {
+            self.finish(stream).await?;
+        }
         self.report(stream).await?;
-        if linger {
-            self.pause(LINGER).await;
+        if events > 0 && events < self.config.batch_rows_max {
+            self.pause(linger(events)).await;
         }
         Ok(())
     }
 
-    /// Stores and acknowledges entries, a batch at a time. On shutdown the rest is left to whoever comes next.
+    /// Whether this journal is the one that reads.
+    async fn leads(&mut self, stream: &mut EventStream) -> Result<bool, StreamError> {
+        let now = Instant::now();
+        if self.leads_until.is_some_and(|until| now < until) {
+            return Ok(true);
+        }
+        let lease = stream.lead(self.config.lease).await?;
+        if lease == Lease::Taken && self.leads_until.is_none() {
+            tracing::info!(reader = self.config.reader, "this journal reads the event streams from now on");
+            self.metrics.journal_taken_over();
+        }
+        self.leads_until = (lease != Lease::Others).then(|| now + stream::renewal(self.config.lease));
+        Ok(self.leads_until.is_some())
+    }
+
+    /// Stores entries, a batch at a time, and removes them when their accounts are stored. On shutdown the rest is left to
+    /// whoever comes next.
     async fn store_all(&mut self, stream: &mut EventStream, entries: Vec<Entry>) -> Result<Next, StreamError> {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
@@ -149,7 +189,32 @@ impl Drain {
             if self.store(stream, &batch).await == Next::Stop {
                 return Ok(Next::Stop);
             }
-            stream.acknowledge(batch.entries()).await?;
+            stream.note_stored(batch.entries());
+            let since = *self.gathers_since.get_or_insert_with(Instant::now);
+            let is_due = since.elapsed() >= ACCOUNTS_INTERVAL || stream.stored() >= self.gathered_events_max();
+            if is_due && self.finish(stream).await? == Next::Stop {
+                return Ok(Next::Stop);
+            }
+        }
+        Ok(Next::Continue)
+    }
+
+    fn gathered_events_max(&self) -> usize {
+        let of_backlog = self.config.backlog_events_max / ACCOUNTS_EVENTS_PER_BACKLOG;
+        usize::try_from(of_backlog).unwrap_or(usize::MAX).min(ACCOUNTS_EVENTS_MAX)
+    }
+
+    /// Stores the accounts of what is stored, and removes that from Redis.
+    async fn finish(&mut self, stream: &mut EventStream) -> Result<Next, StreamError> {
+        self.gathers_since = None;
+        if self.store_accounts(stream).await == Next::Stop {
+            return Ok(Next::Stop);
+        }
+        for shard in stream.remove_stored().await? {
+            tracing::warn!(
+                shard,
+                "stored events are not in their stream any more: another server removed them, or redis has lost writes"
+            );
         }
         Ok(Next::Continue)
     }
@@ -158,35 +223,60 @@ impl Drain {
     /// fails meanwhile: if Redis has lost its events, this is their only copy.
     async fn store(&mut self, stream: &mut EventStream, batch: &Batch) -> Next {
         let mut backoff = Backoff::new();
-        let mut spare = None;
         self.log_trouble(batch);
         loop {
             self.report_lag(batch);
-            match self.log.store(batch).await {
+            let result = tokio::select! {
+                result = self.log.store_events(batch) => result,
+                never = stream.keep_leading(self.config.lease), if self.leads_until.is_some() => match never {},
+            };
+            match result {
                 Ok(stored) => {
                     self.stored(stored);
                     return Next::Continue;
                 }
                 Err(error) => self.postgres_failed(&error),
             }
-            self.pause_counting(stream, &mut spare, backoff.next()).await;
-            if self.stopping() {
+            if self.wait_for_postgres(stream, backoff.next()).await == Next::Stop {
                 return Next::Stop;
             }
         }
     }
 
-    /// Waits for Postgres while events go on coming: their number is what operators must see then.
-    async fn pause_counting(&mut self, stream: &mut EventStream, spare: &mut Option<EventStream>, duration: Duration) {
+    /// As [`Drain::store`], for the accounts that were gathered. At shutdown one try is enough: their events stay in Redis.
+    async fn store_accounts(&mut self, stream: &mut EventStream) -> Next {
+        let mut backoff = Backoff::new();
+        loop {
+            let result = tokio::select! {
+                result = self.log.store_accounts() => result,
+                never = stream.keep_leading(self.config.lease), if self.leads_until.is_some() => match never {},
+            };
+            match result {
+                Ok(()) => return Next::Continue,
+                Err(error) => self.postgres_failed(&error),
+            }
+            if self.wait_for_postgres(stream, backoff.next()).await == Next::Stop {
+                return Next::Stop;
+            }
+        }
+    }
+
+    /// Waits for Postgres while events go on coming: their number is what operators must see then. Another server may have
+    /// more luck with Postgres, so the lease is given back.
+    async fn wait_for_postgres(&mut self, stream: &mut EventStream, duration: Duration) -> Next {
+        if self.leads_until.take().is_some() && stream.resign().await.is_err() {
+            tracing::debug!("the journal's lease cannot be given back, it ends by itself");
+        }
         let end = Instant::now() + duration;
         while !self.stopping() {
-            if let Err(error) = self.count_backlog(spare.as_mut().unwrap_or(&mut *stream)).await {
+            if let Err(error) = self.count_backlog(stream).await {
                 self.metrics.journal_retry(Dependency::Redis);
                 tracing::warn!(%error, "journal cannot count the backlog, trying again");
-                // The batch's own connection is left broken: on a Redis that was emptied meanwhile, acknowledging would
-                // remove other events that have the same numbers.
-                let Config { redis_url, shards, consumer, .. } = &self.config;
-                *spare = EventStream::connect(redis_url, *shards, consumer).await.ok();
+                // What was stored before is read again on the new connection.
+                match self.connect().await {
+                    Ok(fresh) => *stream = fresh,
+                    Err(error) => tracing::debug!(%error, "no new connection to redis yet"),
+                }
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -194,22 +284,7 @@ impl Drain {
             }
             self.pause(left.min(PROBE_INTERVAL)).await;
         }
-    }
-
-    async fn take_over(&mut self, stream: &mut EventStream, count: usize) -> Result<(), StreamError> {
-        if self.claim.is_due() {
-            let entries = stream.claim(count, self.config.claim_idle).await?;
-            if !entries.is_empty() {
-                tracing::warn!(events = entries.len(), "journal takes over events that another consumer left");
-                self.metrics.journal_taken_over(entries.len() as u64);
-            }
-            self.store_all(stream, entries).await?;
-        }
-        if self.sweep.is_due() {
-            let removed = stream.sweep_consumers(self.config.consumer_idle).await?;
-            tracing::debug!(removed, "consumers that are gone were removed");
-        }
-        Ok(())
+        if self.stopping() { Next::Stop } else { Next::Continue }
     }
 
     /// Counts the backlog, probes Postgres, makes partitions ahead and checks the sequences, each when it is due.
@@ -301,16 +376,12 @@ impl Drain {
 
     fn log_trouble(&self, batch: &Batch) {
         for rejected in &batch.rejected {
-            let (shard, id) = (rejected.entry.shard, rejected.entry.id.as_str());
             tracing::error!(
-                shard,
-                id,
+                shard = rejected.entry.shard,
+                id = %rejected.entry.id,
                 reason = rejected.reason,
                 "event cannot be read, keeping it in journal_rejected"
             );
-        }
-        for entry in &batch.deleted {
-            tracing::error!(shard = entry.shard, id = entry.id, "event was deleted before the journal had stored it");
         }
     }
 
@@ -319,12 +390,6 @@ impl Drain {
             let lag_ms = u64::try_from(clock::now_ms() - oldest.timestamp_millis()).unwrap_or_default();
             self.metrics.set_journal_lag(Duration::from_millis(lag_ms));
         }
-    }
-
-    /// `COUNT` of a read is per stream.
-    fn entries_per_shard(&self) -> usize {
-        let all = self.config.batch_rows_max.saturating_mul(BATCHES_PER_READ);
-        (all / usize::from(self.config.shards).max(1)).clamp(1, self.config.batch_rows_max.max(1))
     }
 
     fn stopping(&self) -> bool {
@@ -342,9 +407,10 @@ impl Drain {
     }
 }
 
-/// Whether a shard has given all that it was asked for: it may well have more.
-fn is_behind(entries: &[Entry], count: usize) -> bool {
-    entries.chunk_by(|one, next| one.shard == next.shard).any(|of_shard| of_shard.len() >= count)
+/// How long to wait after a read of so many events that brought all there were.
+fn linger(events: usize) -> Duration {
+    let more = LINGER_PER_EVENT.saturating_mul(u32::try_from(events).unwrap_or(u32::MAX));
+    LINGER_MIN.saturating_add(more).min(LINGER_MAX)
 }
 
 /// Something that is done once per interval.

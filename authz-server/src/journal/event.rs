@@ -10,7 +10,7 @@ use proto::journal::EventContext;
 use quota::{ClosedWindow, Code, Record};
 
 use super::postgres::Row;
-use super::reply::{self, Entry};
+use super::reply::Entry;
 use crate::store::packed;
 
 /// Stream field that holds the packed context.
@@ -43,8 +43,6 @@ pub struct Rejected {
 pub struct Batch {
     pub events: Vec<Event>,
     pub rejected: Vec<Rejected>,
-    /// Deleted by someone else while they were pending: there is nothing to store.
-    pub deleted: Vec<Entry>,
 }
 
 impl Batch {
@@ -53,11 +51,7 @@ impl Batch {
     pub fn read(entries: Vec<Entry>) -> Self {
         let mut batch = Self::default();
         for entry in entries {
-            let Some(fields) = entry.fields.as_deref() else {
-                batch.deleted.push(entry);
-                continue;
-            };
-            match read(entry.shard, &entry.id, fields) {
+            match read(&entry) {
                 Ok((row, closed, changes_account)) => {
                     batch.events.push(Event { entry, row, closed, changes_account });
                 }
@@ -70,7 +64,7 @@ impl Batch {
     /// All its entries.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         let events = self.events.iter().map(|event| &event.entry);
-        events.chain(self.rejected.iter().map(|rejected| &rejected.entry)).chain(&self.deleted)
+        events.chain(self.rejected.iter().map(|rejected| &rejected.entry))
     }
 
     /// When its oldest event happened.
@@ -80,15 +74,16 @@ impl Batch {
     }
 }
 
-fn read(shard: u16, id: &str, fields: &[Vec<u8>]) -> Result<(Row, Vec<ClosedWindow>, bool), String> {
-    let seq = reply::sequence(id).and_then(|seq| i64::try_from(seq).ok()).ok_or("id: not of the form 0-<seq>")?;
+fn read(Entry { shard, id, fields }: &Entry) -> Result<(Row, Vec<ClosedWindow>, bool), String> {
+    let seq = id.sequence().and_then(|seq| i64::try_from(seq).ok()).ok_or("id: not of the form 0-<seq>")?;
     let context = required(fields, CONTEXT_FIELD)?;
     let context = EventContext::decode(context).map_err(|error| format!("field c: {error}"))?;
-    let record = packed::record(required(fields, RECORD_FIELD)?).map_err(|error| format!("field d: {error}"))?;
+    let record = packed::record(required(fields, RECORD_FIELD)?, context.amount_minor)
+        .map_err(|error| format!("field d: {error}"))?;
     let closed = packed::closed(field(fields, CLOSED_FIELD).unwrap_or_default());
     let closed = closed.map_err(|error| format!("field w: {error}"))?;
     let changes_account = changes_account(&record);
-    Ok((row::of(shard, seq, context, &record)?, closed, changes_account))
+    Ok((row::of(*shard, seq, context, &record)?, closed, changes_account))
 }
 
 /// Whether the decision changed its account: what was granted and is no repetition did, but for voids of single attempts.

@@ -1,8 +1,8 @@
 //! The journal: carries every event of the Redis streams to Postgres, each stored once.
 //!
-//! It runs on a thread of its own and shares nothing with the payment path but the processor. An event is acknowledged,
-//! and removed from Redis, only after the transaction that stores it has been committed; until then any process may die,
-//! and Postgres may be away for as long as Redis has room.
+//! It runs on a thread of its own and shares nothing with the payment path but the processor. Of several servers' journals
+//! one reads at a time. An event is removed from Redis only after the transactions that store it and its account have been
+//! committed; until then any process may die, and Postgres may be away for as long as Redis has room.
 
 mod backlog;
 mod backoff;
@@ -30,8 +30,6 @@ pub use recall::RecallingStore;
 
 /// How often the sequences are checked for gaps.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// After how long an idle consumer with nothing pending counts as gone.
-const CONSUMER_IDLE: Duration = Duration::from_secs(3600);
 
 /// What the journal needs to know.
 #[derive(Clone, Debug)]
@@ -44,20 +42,18 @@ pub struct Config {
     pub batch_rows_max: usize,
     /// Events that one shard may hold before charges are refused; a shard that comes near it is warned of.
     pub backlog_events_max: u64,
-    /// After how long another consumer's entries are taken over.
-    pub claim_idle: Duration,
+    /// How long the lease of the one journal that reads lasts after its last sign of life.
+    pub lease: Duration,
     /// How often the sequences are checked for gaps.
     pub check_interval: Duration,
-    /// After how long an idle consumer with nothing pending is removed.
-    pub consumer_idle: Duration,
-    /// This process's name in the consumer group; no other process may have it.
-    pub consumer: String,
+    /// This process's name as the one that reads; no other process may have it.
+    pub reader: String,
     /// Where changes of the bounds come from while the journal runs; without it nothing changes.
     pub live: Option<Live>,
 }
 
 impl Config {
-    /// Takes what the settings say; the consumer gets a name of its own.
+    /// Takes what the settings say; the reader gets a name of its own.
     #[must_use]
     pub fn new(settings: &Settings, live: Live) -> Self {
         let mut config = Self {
@@ -66,10 +62,9 @@ impl Config {
             shards: settings.shards,
             batch_rows_max: 0,
             backlog_events_max: 0,
-            claim_idle: Duration::ZERO,
+            lease: Duration::ZERO,
             check_interval: CHECK_INTERVAL,
-            consumer_idle: CONSUMER_IDLE,
-            consumer: uuid::Uuid::from_bytes(clock::decision_id()).to_string(),
+            reader: uuid::Uuid::from_bytes(clock::decision_id()).to_string(),
             live: None,
         };
         config.take(&live.current());
@@ -81,7 +76,7 @@ impl Config {
     fn take(&mut self, live: &LiveSettings) {
         self.batch_rows_max = usize::try_from(live.journal_batch_rows_max).unwrap_or(usize::MAX);
         self.backlog_events_max = live.backlog_events_max;
-        self.claim_idle = live.journal_claim_idle();
+        self.lease = live.journal_claim_idle();
     }
 }
 

@@ -170,8 +170,8 @@ settings! {
     backlog_events_max: u64 = "100000", range 1000 to 10000000, env "SLUICE_BACKLOG_EVENTS_MAX", live;
     /// Most journal rows that go to Postgres in one transaction.
     journal_batch_rows_max: u64 = "2000", range 1 to 10000, env "SLUICE_JOURNAL_BATCH_ROWS_MAX", live;
-    /// After how many milliseconds the journal takes over events that another server's process read and never finished.
-    journal_claim_idle_ms: u64 = "30000", range 1000 to 3600000, env "SLUICE_JOURNAL_CLAIM_IDLE_MS", live;
+    /// After how many milliseconds without a sign of life from the server whose journal reads another one's takes over.
+    journal_claim_idle_ms: u64 = "5000", range 1000 to 3600000, env "SLUICE_JOURNAL_CLAIM_IDLE_MS", live;
     /// How often holds that have run out are looked for, in milliseconds.
     hold_sweep_ms: u64 = "1000", range 100 to 60000, env "SLUICE_HOLD_SWEEP_MS", live;
     /// How often windows that are over are looked for, in seconds, so that the last figures of a merchant without further

@@ -3,24 +3,36 @@
 //! A merchant belongs to one shard, and all keys of a shard share the hash tag `{NN}`: one script call may touch an
 //! account, an order and the shard's event stream, and Redis Cluster, which places keys by their tag, still spreads shards.
 
+use std::io::Write;
+
 use quota::{Currency, MerchantId, OrderNo};
 
 /// Holds the number of shards, which a deployment never changes.
 pub const SHARDS: &str = "sluice:shards";
-/// The consumer group that carries events to Postgres.
-pub const JOURNAL_GROUP: &str = "journal";
+/// The lease of the one journal that reads the event streams: its name, until it expires.
+pub const JOURNAL_LEASE: &str = "sluice:journal";
 
 /// The account of (merchant, currency). A merchant id has no `:`, so no two accounts share a key.
 #[must_use]
 pub fn account(shard: u16, merchant: &MerchantId, currency: Currency) -> String {
-    format!("sluice:{{{shard:02}}}:a:{merchant}:{currency}")
+    written(|out| write_account(out, shard, merchant, currency))
+}
+
+/// Writes the key of [`account`] in place of what `out` held.
+pub fn write_account(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId, currency: Currency) {
+    write_parts(out, shard, [b":a:", merchant.as_str().as_bytes(), b":", currency.code().as_bytes()]);
 }
 
 /// The order of (merchant, order number). A command about no order has the key that no order has.
 #[must_use]
 pub fn order(shard: u16, merchant: &MerchantId, order_no: Option<&OrderNo>) -> String {
+    written(|out| write_order(out, shard, merchant, order_no))
+}
+
+/// Writes the key of [`order`] in place of what `out` held.
+pub fn write_order(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId, order_no: Option<&OrderNo>) {
     let order_no = order_no.map_or("", OrderNo::as_str);
-    format!("sluice:{{{shard:02}}}:o:{merchant}:{order_no}")
+    write_parts(out, shard, [b":o:", merchant.as_str().as_bytes(), b":", order_no.as_bytes()]);
 }
 
 /// The events of a shard that wait for the journal.
@@ -33,4 +45,34 @@ pub fn stream(shard: u16) -> String {
 #[must_use]
 pub fn expiry(shard: u16) -> String {
     format!("sluice:{{{shard:02}}}:x")
+}
+
+fn write_parts(out: &mut Vec<u8>, shard: u16, parts: [&[u8]; 4]) {
+    out.clear();
+    // Writing into memory cannot fail.
+    let _ = write!(out, "sluice:{{{shard:02}}}");
+    parts.into_iter().for_each(|part| out.extend_from_slice(part));
+}
+
+/// Keys are visible ASCII, as the ids that they are made of.
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut key = Vec::with_capacity(96);
+    write(&mut key);
+    String::from_utf8(key).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_share_their_shards_tag() {
+        let merchant = MerchantId::parse("m-1").unwrap();
+        let order_no = OrderNo::parse("a:b").unwrap();
+        let currency = Currency::parse("USD").unwrap();
+        assert_eq!(account(7, &merchant, currency), "sluice:{07}:a:m-1:USD");
+        assert_eq!(order(63, &merchant, Some(&order_no)), "sluice:{63}:o:m-1:a:b");
+        assert_eq!(order(1_024, &merchant, None), "sluice:{1024}:o:m-1:");
+        assert_eq!([stream(0), expiry(10)], ["sluice:{00}:ev", "sluice:{10}:x"]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Where accounts and orders live: one atomic step per command, in Redis or in memory.
 
+mod context;
 mod group;
 pub mod keys;
 mod memory;
@@ -9,11 +10,7 @@ mod redis;
 use std::future::Future;
 use std::time::Duration;
 
-use proto::journal::EventContext;
-use quota::{
-    Action, AmountMinor, AttemptId, Change, Channel, Command, OnExpiry, OperationId, OperationNo, OrderNo, PaymentNo,
-    Reply,
-};
+use quota::{AttemptId, Command, Reply};
 use thiserror::Error;
 
 pub use group::GroupCommit;
@@ -98,85 +95,4 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] where no answer could be given.
     fn apply_all(&self, batch: &[(Command, Notes)]) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
-}
-
-/// The part of an event that the server knows before the store decides.
-pub(crate) fn event_context(command: &Command, notes: &Notes) -> EventContext {
-    let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
-    let order_no = command.order_no.as_ref();
-    let attempt = order_no.map(|_| command.attempt).filter(|attempt| *attempt != NO_ATTEMPT);
-    let (counter, change, expected_version) = by_hand(&command.action);
-    EventContext {
-        event_id: command.decision_id.to_vec(),
-        at_ms: command.now_ms,
-        action: action_word(&command.action).to_owned(),
-        merchant: command.merchant.as_str().to_owned(),
-        currency: command.currency.code().to_owned(),
-        amount_minor: command.action.amount().map_or(0, AmountMinor::get),
-        order_no: text(order_no.map(OrderNo::as_str)),
-        payment_no: text(command.payment_no.as_ref().map(PaymentNo::as_str)),
-        channel: text(command.channel.as_ref().map(Channel::as_str)),
-        attempt: attempt.map(|attempt| attempt.0.to_vec()).unwrap_or_default(),
-        actor: notes.actor.clone(),
-        policy_version: notes.policy_version.clone(),
-        mode: notes.mode.to_owned(),
-        trace_id: notes.trace_id.clone(),
-        reason: notes.reason.clone(),
-        operation_no: text(command.operation_no.as_ref().map(OperationNo::as_str)),
-        operation_id: operation_id(&command.action).map(|id| id.0.to_vec()).unwrap_or_default(),
-        operator_type: notes.operator_type.to_owned(),
-        remarks: notes.remarks.clone(),
-        metadata: notes.metadata.clone(),
-        counter,
-        change: change.to_owned(),
-        expected_version,
-        hold_on_expiry: hold_on_expiry(&command.action).to_owned(),
-        order_ttl_secs: order_no.map_or(0, |_| command.order_ttl_secs),
-    }
-}
-
-/// The action's word; a release that reserves its refund is told from one that refunds at once.
-const fn action_word(action: &Action) -> &'static str {
-    if let Action::Release(refund) = action
-        && refund.reserve
-    {
-        return Action::Refund(*refund).as_str();
-    }
-    action.as_str()
-}
-
-const fn operation_id(action: &Action) -> Option<OperationId> {
-    if let Action::Settle(settle) = action {
-        return Some(settle.id);
-    }
-    if let Action::Refund(refund) | Action::Release(refund) = action {
-        return Some(refund.id);
-    }
-    None
-}
-
-const fn hold_on_expiry(action: &Action) -> &'static str {
-    let Action::Hold(_, terms) = action else { return "" };
-    match terms.on_expiry {
-        OnExpiry::Void => "void",
-        OnExpiry::Settle => "settle",
-    }
-}
-
-/// What a change by hand is about, how it changes that, and the account's version that it was decided on.
-fn by_hand(action: &Action) -> (String, &'static str, Option<u64>) {
-    if let Action::Adjust(adjust) = action {
-        let change = match adjust.change {
-            Change::Add(_) => "add",
-            Change::Subtract(_) => "subtract",
-            Change::Set(_) => "set",
-        };
-        return (adjust.counter.as_str().to_owned(), change, adjust.expected_version);
-    }
-    if let Action::Reset(reset) = action {
-        let windows = [(reset.day, "day"), (reset.month, "month"), (reset.year, "year")];
-        let names: Vec<&str> = windows.into_iter().filter_map(|(reset, name)| reset.then_some(name)).collect();
-        return (names.join(","), "", reset.expected_version);
-    }
-    (String::new(), "", None)
 }

@@ -1,19 +1,28 @@
 //! The packed values that the Redis script reads and writes; their layout is stated at the head of `lua/decide.lua`.
 
+mod command;
+
 use quota::{
-    Account, Action, Adjust, AmountMinor, AttemptId, Change, Charge, ClosedWindow, Code, Command, Counter, Currency,
-    Dry, Hold, HoldTerms, Limits, OnExpiry, Operation, OperationId, OperationKind, Order, OrderFigures, OrderState,
-    Origin, Origins, Pace, Period, Record, Refund, Reset, WindowFigures, WindowIds,
+    Account, AmountMinor, AttemptId, ClosedWindow, Code, Counter, Currency, Hold, OnExpiry, Operation, OperationId,
+    OperationKind, Order, OrderFigures, OrderState, Origin, Origins, Period, Record, WindowFigures,
 };
 use thiserror::Error;
 
-/// The format of every packed value so far.
-const FORMAT: u8 = 2;
-/// In the place of a capture's bound: the money has moved.
-const REPORTED: u8 = 255;
+pub use command::{Places, command, is_plain};
+
+/// The format of accounts and orders.
+const FORMAT: u8 = 3;
+/// The format of records that are told in full.
+const RECORD_FORMAT: u8 = 4;
+/// Length of a decision id.
+const DECISION_ID_LEN: usize = 16;
 /// Flags of an order.
 const PINNED: u8 = 1;
 const HAS_TAIL: u8 = 2;
+/// Flags of a record.
+const REPLAY: u8 = 1;
+const CHANGED: u8 = 2;
+const ANOTHER: u8 = 4;
 
 /// A value that does not have its format.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -22,7 +31,7 @@ pub enum PackedError {
     Short,
     #[error("the value has {0} bytes too many")]
     Long(usize),
-    #[error("the format is {0}, not 2")]
+    #[error("the format {0} is not known")]
     Format(u8),
     #[error("{0} is no code")]
     Code(u8),
@@ -38,105 +47,16 @@ pub enum PackedError {
     Number,
 }
 
-/// The script's argument for a command.
-#[must_use]
-pub fn command(command: &Command) -> Vec<u8> {
-    let WindowIds { day, month, year } = command.windows;
-    let mut out = Writer(Vec::with_capacity(192));
-    out.bytes(&[op(&command.action), flags(command), refusal(&command.action)]);
-    out.bytes(command.currency.code().as_bytes());
-    [day, month, year].into_iter().for_each(|id| out.u32(id));
-    out.number(command.time_ms());
-    out.u32(command.order_ttl_secs);
-    out.u32(command.backlog_max);
-    out.bytes(&command.attempt.0);
-    out.bytes(&command.decision_id);
-    out.optional(command.action.amount().map(AmountMinor::get));
-    match &command.action {
-        Action::Consume(charge) => out.charge(charge, None),
-        Action::Hold(charge, terms) => out.charge(charge, Some(terms)),
-        Action::Settle(settle) => {
-            out.bytes(&settle.id.0);
-            out.bytes(&[if settle.reported { REPORTED } else { settle.over_capture_percent }]);
-        }
-        Action::Refund(refund) | Action::Release(refund) => {
-            out.bytes(&refund.id.0);
-            out.amount(refund.daily_max);
-            out.amount(refund.monthly_max);
-        }
-        Action::Adjust(adjust) => {
-            let change = match adjust.change {
-                Change::Add(_) => 1,
-                Change::Subtract(_) => 2,
-                Change::Set(_) => 3,
-            };
-            out.bytes(&[adjust.counter.number(), change]);
-            out.optional(adjust.expected_version);
-        }
-        Action::Reset(Reset { day, month, year, expected_version }) => {
-            out.bytes(&[u8::from(*day) + 2 * u8::from(*month) + 4 * u8::from(*year)]);
-            out.optional(*expected_version);
-        }
-        Action::VoidAttempt
-        | Action::Void
-        | Action::Expire
-        | Action::Suspend
-        | Action::Resume
-        | Action::Initialize
-        | Action::Roll => {}
-    }
-    out.0
-}
-
-const fn op(action: &Action) -> u8 {
-    match action {
-        Action::Consume(_) => 1,
-        Action::Hold(..) => 2,
-        Action::VoidAttempt => 3,
-        Action::Void => 4,
-        Action::Settle(_) => 5,
-        Action::Refund(_) => 6,
-        Action::Release(_) => 7,
-        Action::Expire => 8,
-        Action::Adjust(Adjust { .. }) => 9,
-        Action::Reset(_) => 10,
-        Action::Suspend => 11,
-        Action::Resume => 12,
-        Action::Initialize => 13,
-        Action::Roll => 14,
-    }
-}
-
-const fn flags(command: &Command) -> u8 {
-    let dry = match command.dry {
-        Dry::No => 0,
-        Dry::Silent => 1,
-        Dry::Noted => 3,
-    };
-    let more = match &command.action {
-        Action::Consume(charge) | Action::Hold(charge, _) if charge.pace.is_some() => 4,
-        Action::Settle(settle) if settle.last => 8,
-        Action::Refund(Refund { reserve: true, .. }) | Action::Release(Refund { reserve: true, .. }) => 8,
-        _ => 0,
-    };
-    dry + more
-}
-
-fn refusal(action: &Action) -> u8 {
-    match action {
-        Action::Consume(charge) | Action::Hold(charge, _) => charge.refusal.map_or(0, Code::number),
-        _ => 0,
-    }
-}
-
 /// An order as the store keeps it.
 #[must_use]
 pub fn pack_order(order: &Order) -> Vec<u8> {
-    let mut out = Writer(Vec::with_capacity(128));
+    let mut packed = Vec::with_capacity(128);
+    let mut out = Writer(&mut packed);
     let count = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
-    out.bytes(&[FORMAT, order.state.number(), u8::from(order.pinned) + HAS_TAIL]);
+    out.bytes(&[FORMAT]);
+    out.charged_in(&order.charged_in);
+    out.bytes(&[order.state.number(), u8::from(order.pinned) + HAS_TAIL]);
     out.bytes(order.currency.code().as_bytes());
-    out.origins(&order.charged_in);
     out.amount(order.amount);
     out.u32(order.expires_at_secs);
     out.bytes(&order.decision_id);
@@ -151,47 +71,65 @@ pub fn pack_order(order: &Order) -> Vec<u8> {
         out.bytes(&operation.id.0);
         out.bytes(&operation.attempt.0);
         out.amount(operation.amount);
-        out.origins(&operation.counted);
+        out.charged_in(&operation.counted);
         out.bytes(&operation.decision_id);
     }
-    out.0
+    packed
 }
 
-/// Reads a decision record.
+/// Reads a decision record; `amount` is the one that the command named, which a plain charge's record leaves out.
 ///
 /// # Errors
 /// [`PackedError`] where the bytes are not one.
-pub fn record(bytes: &[u8]) -> Result<Record, PackedError> {
-    let mut reader = Reader::new(bytes)?;
-    let number = reader.u8()?;
-    let code = Code::from_number(number).ok_or(PackedError::Code(number))?;
-    let replay = reader.u8()? & 1 == 1;
-    let state = reader.state()?;
-    let Origins { day, month, year } = reader.origins()?;
-    reader.u8()?;
-    let hold_until_secs = reader.u32()?;
-    let (day, month, year) = (reader.window(day)?, reader.window(month)?, reader.window(year)?);
-    let record = Record {
-        code,
-        replay,
-        day,
-        month,
-        year,
-        pending_before: reader.number()?,
-        pending_after: reader.number()?,
-        amount: reader.number()?,
-        wait_ms: reader.number()?,
-        order: OrderFigures {
-            state,
-            hold_until_secs,
-            amount: reader.number()?,
-            settled: reader.number()?,
-            refunded: reader.number()?,
-        },
-        suspended_at_ms: reader.number()?,
-        version: reader.number()?,
-    };
+pub fn record(bytes: &[u8], amount: u64) -> Result<Record, PackedError> {
+    let mut reader = Reader(bytes);
+    let (record, _) = reader.record(amount)?;
     reader.finish(record)
+}
+
+/// Takes a decision record off the front, and the decision that the caller is told where it is another one; see [`record`].
+///
+/// # Errors
+/// [`PackedError`] where the bytes do not begin with one.
+pub fn take_record(bytes: &mut &[u8], amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
+    let mut reader = Reader(bytes);
+    let taken = reader.record(amount)?;
+    *bytes = reader.0;
+    Ok(taken)
+}
+
+/// What a plain charge of `amount` did that left the account so.
+fn plain(after: &Account, amount: u64) -> Result<Record, PackedError> {
+    let charged = |counter: &Counter| {
+        let before = counter.amount.checked_sub(amount).zip(counter.count.checked_sub(1));
+        let (amount, count) = before.ok_or(PackedError::Number)?;
+        Ok(window(&Counter { amount, count, ..*counter }, counter))
+    };
+    Ok(Record {
+        day: charged(&after.day)?,
+        month: charged(&after.month)?,
+        year: charged(&after.year)?,
+        pending_before: after.pending,
+        pending_after: after.pending,
+        amount,
+        order: OrderFigures { state: OrderState::Charged, amount, ..OrderFigures::default() },
+        suspended_at_ms: after.suspended_at_ms,
+        version: after.version,
+        ..Record::bare(Code::Admitted)
+    })
+}
+
+const fn window(before: &Counter, after: &Counter) -> WindowFigures {
+    WindowFigures {
+        id: after.id,
+        epoch: after.epoch,
+        amount_before: before.amount,
+        amount_after: after.amount,
+        count_before: before.count,
+        count_after: after.count,
+        refunded_before: before.refunded,
+        refunded_after: after.refunded,
+    }
 }
 
 /// Reads the windows that an event has closed.
@@ -205,7 +143,8 @@ pub fn closed(bytes: &[u8]) -> Result<Vec<ClosedWindow>, PackedError> {
         let number = reader.u8()?;
         let period = Period::ALL.get(usize::from(number)).copied().ok_or(PackedError::Period(number))?;
         let (id, epoch) = (reader.u32()?, reader.u8()?);
-        windows.push(ClosedWindow { period, counter: reader.counter(Origin { id, epoch })? });
+        let counter = reader.counter(Origin { id, epoch })?;
+        windows.push(ClosedWindow { period, counter: Counter { refunded: reader.number()?, ..counter } });
     }
     Ok(windows)
 }
@@ -215,17 +154,8 @@ pub fn closed(bytes: &[u8]) -> Result<Vec<ClosedWindow>, PackedError> {
 /// # Errors
 /// [`PackedError`] where the bytes are not one.
 pub fn account(bytes: &[u8]) -> Result<Account, PackedError> {
-    let mut reader = Reader::new(bytes)?;
-    let Origins { day, month, year } = reader.origins()?;
-    let account = Account {
-        day: reader.counter(day)?,
-        month: reader.counter(month)?,
-        year: reader.counter(year)?,
-        pending: reader.number()?,
-        paced_until_us: reader.number()?,
-        suspended_at_ms: reader.number()?,
-        version: reader.number()?,
-    };
+    let mut reader = Reader(bytes);
+    let account = reader.account()?;
     reader.finish(account)
 }
 
@@ -234,12 +164,12 @@ pub fn account(bytes: &[u8]) -> Result<Account, PackedError> {
 /// # Errors
 /// [`PackedError`] where the bytes are not one.
 pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
-    let mut reader = Reader::new(bytes)?;
+    let mut reader = Reader::new(bytes, FORMAT)?;
+    let charged_in = reader.charged_in()?;
     let state = reader.state()?;
     let flags = reader.u8()?;
     let letters = reader.array::<3>()?;
     let currency = std::str::from_utf8(&letters).ok().and_then(|code| Currency::parse(code).ok());
-    let charged_in = reader.origins()?;
     let amount = reader.amount()?;
     let expires_at_secs = reader.u32()?;
     let decision_id = reader.array()?;
@@ -273,11 +203,15 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
 }
 
 /// Puts fields one after the other, little endian; numbers as doubles, which hold them exactly.
-struct Writer(Vec<u8>);
+struct Writer<'a>(&'a mut Vec<u8>);
 
-impl Writer {
+impl Writer<'_> {
     fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
+    }
+
+    fn u16(&mut self, number: u16) {
+        self.bytes(&number.to_le_bytes());
     }
 
     fn u32(&mut self, number: u32) {
@@ -299,31 +233,17 @@ impl Writer {
         }
     }
 
+    /// The day tells month and year, see [`Reader::charged_in`].
+    fn charged_in(&mut self, origins: &Origins) {
+        let Origins { day, month, year } = origins;
+        self.u32(day.id);
+        self.bytes(&[day.epoch, month.epoch, year.epoch]);
+    }
+
     fn origins(&mut self, origins: &Origins) {
         let Origins { day, month, year } = origins;
         [day, month, year].into_iter().for_each(|origin| self.u32(origin.id));
         self.bytes(&[day.epoch, month.epoch, year.epoch]);
-    }
-
-    fn windows(&mut self, limits: &Limits) {
-        let Limits { day, month, year, .. } = limits;
-        let maxima = [day.count, month.count, year.count, day.amount, month.amount, year.amount];
-        maxima.into_iter().for_each(|max| self.amount(max));
-    }
-
-    fn charge(&mut self, charge: &Charge, hold: Option<&HoldTerms>) {
-        self.windows(&charge.limits);
-        self.amount(charge.limits.pending);
-        if let Some(terms) = hold {
-            self.u32(terms.lifetime_secs);
-            self.bytes(&[u8::from(terms.on_expiry == OnExpiry::Settle)]);
-        }
-        if let Some(Pace { interval_us, tolerance_us, delay_ms_max, ceiling }) = &charge.pace {
-            [u64::from(*interval_us), *tolerance_us, u64::from(*delay_ms_max)]
-                .into_iter()
-                .for_each(|us| self.number(us));
-            self.windows(ceiling);
-        }
     }
 }
 
@@ -331,12 +251,10 @@ impl Writer {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Result<Self, PackedError> {
+    fn new(bytes: &'a [u8], format: u8) -> Result<Self, PackedError> {
         let mut reader = Self(bytes);
-        match reader.u8()? {
-            FORMAT => Ok(reader),
-            other => Err(PackedError::Format(other)),
-        }
+        let found = reader.u8()?;
+        if found == format { Ok(reader) } else { Err(PackedError::Format(found)) }
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], PackedError> {
@@ -372,6 +290,17 @@ impl<'a> Reader<'a> {
         OrderState::from_number(number).ok_or(PackedError::State(number))
     }
 
+    /// Windows move forward together, so that the month and year of a charge are those of its day.
+    fn charged_in(&mut self) -> Result<Origins, PackedError> {
+        let day = self.u32()?;
+        let [first, second, third] = self.array()?;
+        Ok(Origins {
+            day: Origin { id: day, epoch: first },
+            month: Origin { id: day / 100, epoch: second },
+            year: Origin { id: day / 10_000, epoch: third },
+        })
+    }
+
     fn origins(&mut self) -> Result<Origins, PackedError> {
         let ids = [self.u32()?, self.u32()?, self.u32()?];
         let epochs = self.array::<3>()?;
@@ -383,20 +312,78 @@ impl<'a> Reader<'a> {
     }
 
     fn counter(&mut self, Origin { id, epoch }: Origin) -> Result<Counter, PackedError> {
-        Ok(Counter { id, epoch, amount: self.number()?, count: self.number()?, refunded: self.number()? })
+        Ok(Counter { id, epoch, amount: self.number()?, count: self.number()?, refunded: 0 })
     }
 
-    fn window(&mut self, Origin { id, epoch }: Origin) -> Result<WindowFigures, PackedError> {
-        Ok(WindowFigures {
-            id,
-            epoch,
-            amount_before: self.number()?,
-            amount_after: self.number()?,
-            count_before: self.number()?,
-            count_after: self.number()?,
-            refunded_before: self.number()?,
-            refunded_after: self.number()?,
-        })
+    fn record(&mut self, amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
+        match self.0.first() {
+            Some(&FORMAT) => Ok((plain(&self.account()?, amount)?, None)),
+            Some(&RECORD_FORMAT) => self.full_record(),
+            Some(&other) => Err(PackedError::Format(other)),
+            None => Err(PackedError::Short),
+        }
+    }
+
+    fn full_record(&mut self) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
+        *self = Self::new(self.0, RECORD_FORMAT)?;
+        let number = self.u8()?;
+        let code = Code::from_number(number).ok_or(PackedError::Code(number))?;
+        let flags = self.u8()?;
+        let state = self.state()?;
+        let hold_until_secs = self.u32()?;
+        let (amount, wait_ms) = (self.number()?, self.number()?);
+        let (order_amount, settled, refunded) = (self.number()?, self.number()?, self.number()?);
+        let after = self.account()?;
+        let before = if flags & CHANGED == 0 { after } else { self.before(after)? };
+        let told = if flags & ANOTHER == 0 { None } else { Some(self.array()?) };
+        let record = Record {
+            code,
+            replay: flags & REPLAY != 0,
+            day: window(&before.day, &after.day),
+            month: window(&before.month, &after.month),
+            year: window(&before.year, &after.year),
+            pending_before: before.pending,
+            pending_after: after.pending,
+            amount,
+            wait_ms,
+            order: OrderFigures { state, hold_until_secs, amount: order_amount, settled, refunded },
+            suspended_at_ms: after.suspended_at_ms,
+            version: after.version,
+        };
+        Ok((record, told))
+    }
+
+    fn account(&mut self) -> Result<Account, PackedError> {
+        *self = Self::new(self.0, FORMAT)?;
+        let Origins { day, month, year } = self.origins()?;
+        // Whether it is suspended stands at the head for the script's sake.
+        self.u8()?;
+        let mut account = Account {
+            day: self.counter(day)?,
+            month: self.counter(month)?,
+            year: self.counter(year)?,
+            version: self.number()?,
+            ..Account::default()
+        };
+        for counter in [&mut account.day, &mut account.month, &mut account.year] {
+            counter.refunded = self.number()?;
+        }
+        account.pending = self.number()?;
+        account.paced_until_us = self.number()?;
+        account.suspended_at_ms = self.number()?;
+        Ok(account)
+    }
+
+    /// The figures of before, in an account that is else as it was after.
+    fn before(&mut self, after: Account) -> Result<Account, PackedError> {
+        let mut before = after;
+        for counter in [&mut before.day, &mut before.month, &mut before.year] {
+            counter.amount = self.number()?;
+            counter.count = self.number()?;
+            counter.refunded = self.number()?;
+        }
+        before.pending = self.number()?;
+        Ok(before)
     }
 
     fn operation(&mut self) -> Result<Operation, PackedError> {
@@ -406,7 +393,7 @@ impl<'a> Reader<'a> {
             id: OperationId(self.array()?),
             attempt: AttemptId(self.array()?),
             amount: self.amount()?,
-            counted: self.origins()?,
+            counted: self.charged_in()?,
             decision_id: self.array()?,
         })
     }
@@ -425,7 +412,7 @@ mod tests {
         let number = |value: f64| value.to_le_bytes();
         let account_with = |value: f64| {
             let mut bytes = vec![FORMAT];
-            bytes.extend_from_slice(&[0; 15]);
+            bytes.extend_from_slice(&[0; 16]);
             (0..13).for_each(|_| bytes.extend_from_slice(&number(value)));
             bytes
         };
@@ -438,7 +425,9 @@ mod tests {
         assert_eq!(account(&long), Err(PackedError::Long(1)));
         assert_eq!(account(&long[..20]), Err(PackedError::Short));
         assert_eq!(account(&[1]), Err(PackedError::Format(1)));
-        assert_eq!(record(&[FORMAT, 99, 0, 0]), Err(PackedError::Code(99)));
-        assert_eq!(account(&[]), Err(PackedError::Short));
+        assert_eq!(record(&[RECORD_FORMAT, 99, 0, 0], 0), Err(PackedError::Code(99)));
+        assert_eq!(record(&[9, 0, 0, 0], 0), Err(PackedError::Format(9)));
+        assert_eq!([account(&[]), account(&[FORMAT])], [Err(PackedError::Short), Err(PackedError::Short)]);
+        assert_eq!(record(&[], 0), Err(PackedError::Short));
     }
 }

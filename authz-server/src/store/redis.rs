@@ -1,4 +1,7 @@
-//! The store in Redis or Valkey: one script call per command. This and the journal's event stream are all that know Redis.
+//! The store in Redis or Valkey: commands are decided and applied by one script call. This and the journal's event stream are all
+//! that know Redis.
+
+mod call;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,22 +10,21 @@ use std::time::Duration;
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Account, Action, Code, Command, Currency, MerchantId, Order, OrderNo, Record, Reply, shard_of};
+use quota::{Account, Action, Command, Currency, MerchantId, Order, OrderNo, Reply, shard_of};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::streams::StreamRangeReply;
-use redis::{AsyncCommands, Client, RedisError, Script};
+use redis::{AsyncCommands, Client, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 use tokio::time::timeout;
 use tracing::warn;
 
+use self::call::{COMMANDS_MAX, Noted};
 use super::packed::{self, PackedError};
-use super::{Notes, Store, StoreError, event_context, keys};
+use super::{Notes, Store, StoreError, keys};
 use crate::clock;
 use crate::settings::{Live, Secret};
 
 /// The decision rule as Redis runs it.
 pub const SCRIPT: &str = include_str!("lua/decide.lua");
-/// What the script's own errors begin with.
-const SCRIPT_ERROR: &str = "SLUICE";
 
 /// Where Redis is and how long it may take.
 #[derive(Clone, Debug)]
@@ -172,7 +174,7 @@ impl RedisStore {
         let limit = Store::timeout(self);
         match timeout(limit, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) if is_of_the_script(&error) => Err(corrupt(error)),
+            Ok(Err(error)) if call::is_of_the_script(&error) => Err(corrupt(error)),
             Ok(Err(error)) if !error.is_timeout() => Err(unavailable(error)),
             Ok(Err(_)) | Err(_) => Err(StoreError::Timeout { after_ms: limit.as_millis() }),
         }
@@ -257,80 +259,85 @@ impl Store for RedisStore {
     }
 
     async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
-        let replies = self.run(&[(command, notes)], false).await?;
-        replies.into_iter().next().ok_or_else(|| corrupt("no reply"))
+        let replies = self.run(&[(command, notes)], false).await;
+        replies.and_then(|replies| replies.into_iter().next().unwrap_or_else(|| Err(corrupt("no reply"))))
     }
 
     async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
         let mut results = Vec::with_capacity(batch.len());
-        for (command, notes) in batch {
-            results.push(self.apply(command, notes).await);
+        for part in batch.chunks(COMMANDS_MAX) {
+            let part: Vec<Noted<'_>> = part.iter().map(|(command, notes)| (command, notes)).collect();
+            match self.run(&part, false).await {
+                Ok(replies) => results.extend(replies),
+                Err(error) => results.extend(part.iter().map(|_| Err(error.clone()))),
+            }
         }
         results
     }
 
     async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
-        let batch: Vec<(&Command, &Notes)> = batch.iter().map(|(command, notes)| (command, notes)).collect();
-        self.run(&batch, true).await
+        let batch: Vec<Noted<'_>> = batch.iter().map(|(command, notes)| (command, notes)).collect();
+        self.run(&batch, true).await?.into_iter().collect()
     }
 }
 
-/// What the script replies to one command: record, decision id, stream id of the event.
-type RawReply = (Vec<u8>, Vec<u8>, String);
-
 impl RedisStore {
-    async fn run(&self, batch: &[(&Command, &Notes)], all_or_none: bool) -> Result<Vec<Reply>, StoreError> {
+    /// Asks for all commands in one call, with a result for each.
+    async fn run(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         if !self.verified.load(Ordering::Relaxed) {
             self.verify().await?;
         }
-        let (ids, raw) = self.bounded(self.ask(batch, all_or_none)).await?;
-        if raw.len() != batch.len() {
-            return Err(corrupt(format_args!("{} replies to {} commands", raw.len(), batch.len())));
-        }
-        ids.into_iter().zip(raw).map(|(event_id, raw)| reply(event_id, raw)).collect()
+        self.bounded(self.ask(batch, all_or_none)).await?
     }
 
-    /// Calls the script; gives the ids under which it was called with its replies.
+    /// Calls the script, once more where the connection was lost or could not be made before: that is told to the next call only.
     ///
-    /// A connection that was lost, or could not be made before, says so to the next call only, so that one asks once more.
-    /// That is safe where a repetition is known by its attempt or operation, and with an id of its own the second
-    /// call's event is never taken for the first one's.
-    async fn ask(
-        &self,
-        batch: &[(&Command, &Notes)],
-        all_or_none: bool,
-    ) -> Result<(Vec<[u8; 16]>, Vec<RawReply>), RedisError> {
-        let ids = |batch: &[(&Command, &Notes)]| batch.iter().map(|(command, _)| command.decision_id).collect();
-        let repeatable = batch.iter().all(|(command, _)| is_repeatable(&command.action));
-        match self.invoke(batch, all_or_none).await {
-            Err(error) if repeatable && error.is_io_error() && !error.is_timeout() => {
-                let renamed: Vec<Command> = batch.iter().map(|(command, _)| renamed(command)).collect();
-                let again: Vec<_> = renamed.iter().zip(batch).map(|(command, (_, notes))| (command, *notes)).collect();
-                self.invoke(&again, all_or_none).await.map(|replies| (ids(&again), replies))
-            }
-            result => result.map(|replies| (ids(batch), replies)),
+    /// Asking again is safe where a repetition is known by its attempt or operation, and with an id of its own the second
+    /// call's event is never taken for the first one's. What is not known so is not asked again: nobody knows whether it was
+    /// done.
+    async fn ask(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Results, RedisError> {
+        let error = match self.invoke(batch, all_or_none).await {
+            Err(error) if error.is_io_error() && !error.is_timeout() => error,
+            result => return result.map(|value| call::replies(&value, batch)),
+        };
+        let again = |(command, _): &&Noted<'_>| is_repeatable(&command.action);
+        let repeated: Vec<&Noted<'_>> = batch.iter().filter(again).collect();
+        if repeated.is_empty() || (all_or_none && repeated.len() < batch.len()) {
+            return Err(error);
         }
+        let renamed: Vec<Command> = repeated.iter().map(|(command, _)| renamed(command)).collect();
+        let repeated: Vec<Noted<'_>> =
+            renamed.iter().zip(repeated).map(|(command, (_, notes))| (command, *notes)).collect();
+        let value = self.invoke(&repeated, all_or_none).await?;
+        Ok(call::replies(&value, &repeated).map(|replies| {
+            let mut replies = replies.into_iter();
+            let reply = |noted: &Noted<'_>| {
+                let told = if again(&noted) { replies.next() } else { None };
+                told.unwrap_or_else(|| Err(StoreError::Unavailable(error.to_string())))
+            };
+            batch.iter().map(reply).collect()
+        }))
     }
 
-    async fn invoke(&self, batch: &[(&Command, &Notes)], all_or_none: bool) -> Result<Vec<RawReply>, RedisError> {
-        let mut invocation = self.script.prepare_invoke();
-        // Commands of one call are of one shard.
-        let shard = batch.first().map_or(0, |(command, _)| self.shard(&command.merchant));
-        invocation.key(keys::stream(shard)).key(keys::expiry(shard)).arg(if all_or_none { "a" } else { "" });
-        for (command, notes) in batch {
-            invocation
-                .key(keys::account(shard, &command.merchant, command.currency))
-                .key(keys::order(shard, &command.merchant, command.order_no.as_ref()))
-                .arg(packed::command(command))
-                .arg(event_context(command, notes).encode_to_vec())
-                .arg(command.history.as_deref().map(packed::pack_order).unwrap_or_default());
+    async fn invoke(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Value, RedisError> {
+        let mut connection = self.connection.clone();
+        let call = call::call(self.script.get_hash(), self.shards, batch, all_or_none);
+        match call.query_async(&mut connection).await {
+            // Redis was started anew, or has not had the script yet.
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.script.load_async(&mut connection).await?;
+                call.query_async(&mut connection).await
+            }
+            result => result,
         }
-        invocation.invoke_async(&mut self.connection.clone()).await
     }
 }
+
+/// The commands' results, unless the reply as a whole could not be read.
+type Results = Result<Vec<Result<Reply, StoreError>>, StoreError>;
 
 /// Whether the command may be asked twice although the first may have been applied.
 const fn is_repeatable(action: &Action) -> bool {
@@ -339,33 +346,6 @@ const fn is_repeatable(action: &Action) -> bool {
 
 fn renamed(command: &Command) -> Command {
     Command { decision_id: clock::decision_id(), ..command.clone() }
-}
-
-fn reply(event_id: [u8; 16], (record, decision_id, event): RawReply) -> Result<Reply, StoreError> {
-    if record.is_empty() {
-        let record = Record::bare(Code::BatchRefused);
-        return Ok(Reply { record, decision_id: event_id, event_id, event_seq: None });
-    }
-    Ok(Reply {
-        record: packed::record(&record).map_err(corrupt)?,
-        decision_id: decision_id.try_into().map_err(|_| corrupt("a decision id of another length"))?,
-        event_id,
-        event_seq: event_seq(&event)?,
-    })
-}
-
-/// The number of an event is the second part of its stream id, `0-<number>`.
-fn event_seq(stream_id: &str) -> Result<Option<u64>, StoreError> {
-    match stream_id.strip_prefix("0-") {
-        Some(number) => number.parse().map(Some).map_err(corrupt),
-        None if stream_id.is_empty() => Ok(None),
-        None => Err(corrupt(format_args!("event id {stream_id}"))),
-    }
-}
-
-/// Whether the script itself failed, on a value that has another format than its own. It wrote nothing then.
-fn is_of_the_script(error: &RedisError) -> bool {
-    error.code() == Some(SCRIPT_ERROR) || error.detail().is_some_and(|detail| detail.contains("user_script"))
 }
 
 fn unavailable(error: RedisError) -> StoreError {

@@ -1,62 +1,90 @@
-//! What the contexts of one worker's VM share: attempt ids, the clock, follow-ups on their way, streams that are held back,
-//! metrics. A worker is one thread. Nothing here is held borrowed while the proxy is called, so a call back could not find
-//! anything borrowed.
+//! What the contexts of one worker's VM share: who is there, attempt ids, the clock, follow-ups on their way, streams that wait for a
+//! tick. A worker is one thread. What a cell holds is taken out of it for a moment only, and the proxy is
+//! not called meanwhile.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Weak;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
 
-use proxy_wasm::types::MetricType;
 use quota::Code;
 
 use super::error;
-use super::http::Life;
+use super::figures::Figures;
+use super::root::Root;
+use super::stream::Life;
 use crate::abi;
+use crate::batch::{Batch, Question};
 use crate::delays::Delays;
 use crate::follow_up::{FollowUp, FollowUps};
-use crate::stats::{self, Stat};
 
-/// A stream that is held back, for as long as it is there.
-type Waiting = Weak<RefCell<Life>>;
+/// What a stream waits for until a tick.
+pub(super) enum Due {
+    /// The time until which it is held back.
+    Delay,
+    /// That its question is answered by the rule, for want of an answer.
+    NoAnswer(Rc<Question>),
+}
+
+type Streams = HashMap<u32, Rc<RefCell<Life>>, BuildHasherDefault<Numbers>>;
 
 #[derive(Default)]
 pub(super) struct Worker {
     /// Random, so that attempts of different workers and proxies differ.
     attempt_prefix: OnceCell<u64>,
     attempts: Cell<u64>,
-    metrics: OnceCell<Metrics>,
+    pub(super) figures: Figures,
     /// Live root contexts.
     roots: Cell<BTreeSet<u32>>,
+    /// A root's callback runs: the SDK holds that root borrowed and active.
+    pub(super) root_active: Cell<bool>,
+    streams: Cell<Streams>,
     /// The latest time that is known, of a clock that never goes back.
     now_ms: Cell<u64>,
-    /// What a stream has decided on and no root context has sent yet: empty between two callbacks.
+    /// What streams have decided on and no root has sent yet: empty between two callbacks.
     outbox: Cell<Vec<FollowUp>>,
     follow_ups: Cell<FollowUps>,
-    delays: Cell<Delays<Waiting>>,
-}
-
-struct Metrics {
-    counters: BTreeMap<Stat, u32>,
-    rules_enforcing: Option<u32>,
-    check_ms: Option<u32>,
+    due: Cell<Delays<Due>>,
 }
 
 /// Changes what a cell holds. `change` calls neither the proxy nor the cell.
-fn with<T: Default, R>(cell: &Cell<T>, change: impl FnOnce(&mut T) -> R) -> R {
+pub(super) fn with<T: Default, R>(cell: &Cell<T>, change: impl FnOnce(&mut T) -> R) -> R {
     let mut value = cell.take();
     let result = change(&mut value);
     cell.set(value);
     result
 }
 
+/// Hashes the proxy's own numbers, which no client chooses. The standard library's hash maps take randomness from the proxy and
+/// panic where it has none.
+#[derive(Default)]
+pub(super) struct Numbers(u64);
+
+impl Hasher for Numbers {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // The golden ratio's bits: numbers in a row are spread over all bits.
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 impl Worker {
-    /// Once per VM: random bytes for attempt ids, and the metrics.
+    /// Once per VM: random bytes for attempt ids, and the figures.
     pub(super) fn start(&self) -> Result<(), String> {
         if self.attempt_prefix.get().is_none() {
             let prefix =
                 getrandom::u64().map_err(|error| format!("there is no randomness for attempt ids: {error}"))?;
             let _ = self.attempt_prefix.set(prefix);
-            let _ = self.metrics.set(Metrics::define());
+            self.figures.define();
         }
         Ok(())
     }
@@ -67,16 +95,28 @@ impl Worker {
         Some((u128::from(*prefix) << 64) | u128::from(self.attempts.get()))
     }
 
-    pub(super) fn root_created(&self, root: u32) {
-        with(&self.roots, |roots| roots.insert(root));
+    pub(super) fn put_root(&self, id: u32) {
+        with(&self.roots, |roots| roots.insert(id));
     }
 
-    pub(super) fn root_gone(&self, root: u32) {
-        with(&self.roots, |roots| roots.remove(&root));
+    pub(super) fn remove_root(&self, id: u32) {
+        with(&self.roots, |roots| roots.remove(&id));
     }
 
-    pub(super) fn is_newest(&self, root: u32) -> bool {
-        with(&self.roots, |roots| roots.last() == Some(&root))
+    pub(super) fn is_newest(&self, root: &Root) -> bool {
+        with(&self.roots, |roots| roots.last() == Some(&root.id))
+    }
+
+    pub(super) fn put_stream(&self, context: u32, life: Rc<RefCell<Life>>) {
+        with(&self.streams, |streams| streams.insert(context, life));
+    }
+
+    pub(super) fn stream(&self, context: u32) -> Option<Rc<RefCell<Life>>> {
+        with(&self.streams, |streams| streams.get(&context).cloned())
+    }
+
+    pub(super) fn remove_stream(&self, context: u32) {
+        with(&self.streams, |streams| streams.remove(&context));
     }
 
     /// The time in milliseconds; where the proxy does not say, the latest that is known.
@@ -85,6 +125,11 @@ impl Worker {
         let now = abi::monotonic_ms().map_or(latest, |now| now.max(latest));
         self.now_ms.set(now);
         now
+    }
+
+    /// The latest time that is known. It is at most one tick old.
+    pub(super) fn latest_ms(&self) -> u64 {
+        self.now_ms.get()
     }
 
     /// The time at a tick. Without a clock time goes on by ticks, so that nobody waits for ever.
@@ -96,22 +141,34 @@ impl Worker {
     }
 
     /// Keeps a stream until its time. `false` where too many wait.
-    pub(super) fn hold_back(&self, due_ms: u64, context: u32, stream: Waiting) -> bool {
-        with(&self.delays, |delays| delays.put(due_ms, context, stream))
+    pub(super) fn hold_back(&self, due_ms: u64, context: u32) -> bool {
+        with(&self.due, |due| due.put(due_ms, context, Due::Delay))
     }
 
     pub(super) fn let_go(&self, due_ms: u64, context: u32) {
-        with(&self.delays, |delays| delays.remove(due_ms, context));
+        with(&self.due, |due| due.remove(due_ms, context));
     }
 
-    /// Streams whose time has come.
-    pub(super) fn due_streams(&self, now_ms: u64) -> Vec<(u32, Waiting)> {
-        with(&self.delays, |delays| delays.due(now_ms))
+    /// Has a tick see to a stream, however many wait.
+    pub(super) fn see_to(&self, due_ms: u64, context: u32, what: Due) {
+        with(&self.due, |due| due.put_anyway(due_ms, context, what));
     }
 
-    /// When the first stream is due.
-    pub(super) fn next_stream(&self) -> Option<u64> {
-        with(&self.delays, |delays| delays.next())
+    /// Has a tick answer questions by their rules.
+    pub(super) fn give_up(&self, questions: Vec<Rc<Question>>) {
+        for question in questions {
+            self.see_to(question.deadline_ms.min(self.latest_ms()), question.stream, Due::NoAnswer(question));
+        }
+    }
+
+    /// The streams that a tick is to see to.
+    pub(super) fn due(&self, now_ms: u64) -> Vec<(u32, Due)> {
+        with(&self.due, |due| due.due(now_ms))
+    }
+
+    /// When the first stream is to be seen to.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        with(&self.due, |due| due.next())
     }
 
     /// What a stream has decided to tell the server.
@@ -119,27 +176,16 @@ impl Worker {
         with(&self.outbox, |outbox| outbox.push(follow_up));
     }
 
+    pub(super) fn has_outbox(&self) -> bool {
+        with(&self.outbox, |outbox| !outbox.is_empty())
+    }
+
     pub(super) fn take_outbox(&self) -> Vec<FollowUp> {
         self.outbox.take()
     }
 
-    /// Sends what the streams of `root` have put. Only at the end of a stream's callback: the root is the SDK's active context
-    /// afterwards.
-    pub(super) fn send_outbox(&self, root: u32) {
-        if with(&self.outbox, |outbox| outbox.is_empty()) {
-            return;
-        }
-        if with(&self.roots, |roots| roots.contains(&root)) {
-            super::wake(root);
-        }
-        // Without its root, a follow-up waits for the tick of another one.
-        for follow_up in self.take_outbox() {
-            self.retry(follow_up);
-        }
-    }
-
-    /// The follow-ups that are due at this tick.
-    pub(super) fn due(&self, now_ms: u64) -> Vec<FollowUp> {
+    /// The follow-ups that are to be tried again at this tick.
+    pub(super) fn retries(&self, now_ms: u64) -> Vec<FollowUp> {
         with(&self.follow_ups, |follow_ups| follow_ups.due(now_ms))
     }
 
@@ -149,46 +195,24 @@ impl Worker {
         }
     }
 
+    /// Nothing of it went out, or nothing came of it.
+    pub(super) fn unsent(&self, batch: Batch) {
+        for question in &batch.questions {
+            question.unsent();
+        }
+        self.give_up(batch.questions);
+        for follow_up in batch.follow_ups {
+            self.retry(follow_up);
+        }
+    }
+
     /// The server will not take it.
     pub(super) fn refused(&self, follow_up: &FollowUp, code: Option<Code>) {
         self.lost(follow_up, code.map_or("the server cannot read it", Code::as_str));
     }
 
     fn lost(&self, follow_up: &FollowUp, why: &str) {
-        self.count(follow_up.kind.lost());
+        self.figures.count(follow_up.kind.lost());
         error(&format!("sluice: a {} is lost ({why}): {}", follow_up.kind.as_str(), follow_up.label));
-    }
-
-    // A figure that cannot be written must not stop a payment, nor let one through.
-    pub(super) fn count(&self, stat: Stat) {
-        if let Some(id) = self.metrics.get().and_then(|metrics| metrics.counters.get(&stat)) {
-            let _ = abi::increment_metric(*id);
-        }
-    }
-
-    pub(super) fn record_check(&self, millis: u64) {
-        self.record(|metrics| metrics.check_ms, millis);
-    }
-
-    pub(super) fn record_enforcing(&self, rules: u64) {
-        self.record(|metrics| metrics.rules_enforcing, rules);
-    }
-
-    fn record(&self, metric: impl FnOnce(&Metrics) -> Option<u32>, value: u64) {
-        if let Some(id) = self.metrics.get().and_then(metric) {
-            let _ = abi::record_metric(id, value);
-        }
-    }
-}
-
-impl Metrics {
-    /// A metric that the proxy does not define is not counted.
-    fn define() -> Self {
-        let counter = |stat: Stat| Some((stat, abi::define_metric(MetricType::Counter, stat.name()).ok()?));
-        Self {
-            counters: Stat::ALL.into_iter().filter_map(counter).collect(),
-            rules_enforcing: abi::define_metric(MetricType::Gauge, stats::RULES_ENFORCING).ok(),
-            check_ms: abi::define_metric(MetricType::Histogram, stats::CHECK_MS).ok(),
-        }
     }
 }

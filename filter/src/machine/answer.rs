@@ -1,12 +1,13 @@
 //! The server's answer, and what follows from it before the gateway sees the request: it goes on, waits or is refused.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use proto::header;
 use quota::rule::{self, OnError, Rule};
 use quota::{Code, Mode};
 
-use super::{Action, Captured, Effect, Phase, Step, Stream, ending};
+use super::{Action, Captured, Effect, Phase, Step, Stream, Unasked, ending};
 use crate::outcome::Reason;
 use crate::record::Outcome;
 use crate::stats::Stat;
@@ -22,10 +23,10 @@ impl Stream {
         match reply {
             Reply::None(no_answer) => self.no_answer(step, rule, attempt, no_answer, true),
             Reply::Pass { code, headers, delay_ms } if admits(rule.action, code) => {
-                self.admit(step, rule, attempt, code, &headers, delay_ms);
+                self.admit(step, rule, attempt, code, headers, delay_ms);
             }
             Reply::Pass { code, headers, .. } if self.mode == Mode::Shadow => {
-                self.shadow_refused(step, code, &headers);
+                self.shadow_refused(step, code, headers);
             }
             Reply::Pass { .. } => {
                 let no_answer = NoAnswer::unavailable("the answer allows what its code refuses");
@@ -44,7 +45,7 @@ impl Stream {
         }
     }
 
-    fn take_pending(&mut self) -> Option<(Arc<Rule>, Attempt)> {
+    fn take_pending(&mut self) -> Option<(Arc<Rule>, Rc<Attempt>)> {
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Pending { rule, attempt, .. } => Some((rule, attempt)),
             other => {
@@ -54,16 +55,20 @@ impl Stream {
         }
     }
 
-    /// [`Effect::Ask`] was carried out: from here on the server may change something.
-    pub(super) fn asked(&mut self) {
+    /// The question of [`Effect::Ask`] went out: from here on the server may change something.
+    pub fn asked(&mut self) {
         if let Phase::Pending { asked, .. } = &mut self.phase {
             *asked = true;
         }
     }
 
-    pub(super) fn not_asked(&mut self, step: &mut Step) {
+    pub(super) fn not_asked(&mut self, step: &mut Step, why: Unasked) {
         if let Some((rule, attempt)) = self.take_pending() {
-            let no_answer = NoAnswer::unavailable("the question could not be sent");
+            step.resumes = match why {
+                Unasked::AtOnce => false,
+                Unasked::NotTaken | Unasked::Late => true,
+            };
+            let no_answer = NoAnswer::unavailable(why.why());
             self.no_answer(step, rule, attempt, no_answer, false);
         }
     }
@@ -72,12 +77,12 @@ impl Stream {
         &mut self,
         step: &mut Step,
         rule: Arc<Rule>,
-        attempt: Attempt,
+        attempt: Rc<Attempt>,
         code: Code,
-        headers: &[(String, String)],
+        headers: Vec<(String, String)>,
         delay_ms: u32,
     ) {
-        self.note(Some(code), headers);
+        self.note(Some(code), &headers);
         tell_gateway(step, headers);
         let admitted = Effect::Count(if self.record.replay { Stat::Replayed } else { Stat::Admitted });
         // On shadow routes nobody waits for a decision that is not enforced.
@@ -93,8 +98,8 @@ impl Stream {
         self.phase = Phase::Delayed { rule, attempt };
     }
 
-    fn shadow_refused(&mut self, step: &mut Step, code: Code, headers: &[(String, String)]) {
-        self.note(Some(code), headers);
+    fn shadow_refused(&mut self, step: &mut Step, code: Code, headers: Vec<(String, String)>) {
+        self.note(Some(code), &headers);
         tell_gateway(step, headers);
         step.push(Effect::Count(Stat::ShadowRefused));
         self.pass(step);
@@ -129,7 +134,7 @@ impl Stream {
 
     /// The request goes on, and its answer is waited for where it decides something. `asked` says that the server may have
     /// acted on the question.
-    fn forward(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, asked: bool) {
+    fn forward(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Rc<Attempt>, asked: bool) {
         self.pass(step);
         let changed = rule.action.changes() && asked;
         let follows = match rule.action {
@@ -155,7 +160,7 @@ impl Stream {
     /// Where the payment is refused, what the server may have consumed is voided. Where it goes on, a charge that may exist is
     /// a charge for a payment that is made, so it is voided only if the gateway fails the payment; and what the gateway
     /// captures, refunds or voids is told to the server when it is back.
-    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Attempt, no_answer: NoAnswer, asked: bool) {
+    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Rc<Attempt>, no_answer: NoAnswer, asked: bool) {
         let NoAnswer { code, why } = no_answer;
         self.record.code = Some(code);
         self.record.detail = Some(why.to_owned());
@@ -196,10 +201,8 @@ const fn admits(action: rule::Action, code: Code) -> bool {
     }
 }
 
-fn tell_gateway(step: &mut Step, headers: &[(String, String)]) {
-    for (name, value) in headers {
-        step.push(Effect::SetHeader { name: name.clone(), value: value.clone() });
-    }
+fn tell_gateway(step: &mut Step, headers: Vec<(String, String)>) {
+    step.effects.extend(headers.into_iter().map(|(name, value)| Effect::SetHeader { name, value }));
 }
 
 fn tell_code(step: &mut Step, code: Code) {

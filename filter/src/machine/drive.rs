@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Action, Effect, Event, Stream};
+use super::{Action, Effect, Event, Stream, Unasked};
 
 /// The proxy did not do what an effect asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,12 +16,7 @@ pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effe
     let mut effects = VecDeque::from(first.effects);
     while let Some(effect) = effects.pop_front() {
         let failure = on_failure(&effect);
-        let asks = matches!(effect, Effect::Ask { .. });
-        let result = perform(effect);
-        if asks && result.is_ok() {
-            stream.asked();
-        }
-        let (Err(Failed), Some(event)) = (result, failure) else {
+        let (Err(Failed), Some(event)) = (perform(effect), failure) else {
             continue;
         };
         let step = stream.step(event);
@@ -37,7 +32,7 @@ pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effe
 
 fn on_failure(effect: &Effect) -> Option<Event<'static>> {
     match effect {
-        Effect::Ask { .. } => Some(Event::NotAsked),
+        Effect::Ask { .. } => Some(Event::NotAsked(Unasked::AtOnce)),
         Effect::Delay { .. } => Some(Event::NotDelayed),
         Effect::StripHeader(_) | Effect::Resume | Effect::Respond { .. } => Some(Event::HostFailed),
         Effect::StripTrailer(_) => Some(Event::TrailersFailed),

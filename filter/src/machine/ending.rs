@@ -1,6 +1,8 @@
 //! The end of a stream: what was charged is kept, returned or marked unknown, and what the gateway has captured, refunded or
 //! voided is told to the server; also where the proxy itself fails.
 
+use std::rc::Rc;
+
 use quota::rule::{self, Rule, SettleOn, Unreadable};
 use quota::{AmountMinor, Code};
 
@@ -87,11 +89,12 @@ impl Stream {
     /// The stream is over: ends what is still open.
     pub(super) fn log(&mut self, step: &mut Step, ending: Ending) {
         match &self.phase {
-            Phase::Collecting { .. } => {
+            // Of a question that is not sent yet nobody will hear.
+            Phase::Collecting { .. } | Phase::Pending { asked: false, .. } => {
                 step.push(Effect::Count(Stat::ClientGone));
                 self.finish(Outcome::ClientGone);
             }
-            Phase::Pending { rule, attempt, .. } | Phase::Delayed { rule, attempt } => {
+            Phase::Pending { rule, attempt, asked: true } | Phase::Delayed { rule, attempt } => {
                 step.push(Effect::Count(Stat::ClientGone));
                 if rule.action.changes() {
                     step.push(void(&self.plugin, attempt, Reason::ClientGone));
@@ -217,7 +220,7 @@ fn confirm(plugin: &Plugin, kind: Kind, attempt: &Attempt, amount: Option<Amount
 }
 
 fn follow_up(plugin: &Plugin, kind: Kind, attempt: &Attempt, message: Vec<u8>) -> Effect {
-    Effect::FollowUp(FollowUp { kind, cluster: plugin.cluster.clone(), message, label: label(attempt), tries: 0 })
+    Effect::FollowUp(FollowUp { kind, cluster: Rc::clone(&plugin.cluster), message, label: label(attempt), tries: 0 })
 }
 
 fn label(attempt: &Attempt) -> String {

@@ -33,6 +33,26 @@ pub struct RequestHead<'a> {
     pub metadata: MetadataReader<'a>,
 }
 
+/// Why a question never went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unasked {
+    /// The proxy did not take it, or too many wait already: said while it was being asked.
+    AtOnce,
+    /// The proxy did not take it when its turn came.
+    NotTaken,
+    /// Its time was over while it waited.
+    Late,
+}
+
+impl Unasked {
+    pub(super) const fn why(self) -> &'static str {
+        match self {
+            Self::AtOnce | Self::NotTaken => "the question could not be sent",
+            Self::Late => "the question waited for all of its time",
+        }
+    }
+}
+
 /// Something that happened to a stream.
 pub enum Event<'a> {
     RequestHeaders {
@@ -56,8 +76,8 @@ pub enum Event<'a> {
         message: Option<&'a [u8]>,
         check_ms: u64,
     },
-    /// [`Effect::Ask`] failed: the server never saw the question.
-    NotAsked,
+    /// [`Effect::Ask`] failed, or its question never went out: the server has not seen it.
+    NotAsked(Unasked),
     /// The time of [`Effect::Delay`] is over.
     DelayOver,
     /// [`Effect::Delay`] failed: too many wait.
@@ -89,7 +109,9 @@ pub enum Effect {
         name: String,
         value: String,
     },
-    /// Calls the server. Failing is [`Event::NotAsked`].
+    /// Asks the server, now or when its turn comes ([`Stream::asked`]). Failing is [`Event::NotAsked`].
+    ///
+    /// [`Stream::asked`]: super::Stream::asked
     Ask {
         message: Vec<u8>,
         timeout_ms: u32,
@@ -237,7 +259,7 @@ impl std::fmt::Debug for Event<'_> {
             Self::RequestBody { .. } => "RequestBody",
             Self::RequestTrailers { .. } => "RequestTrailers",
             Self::Reply { .. } => "Reply",
-            Self::NotAsked => "NotAsked",
+            Self::NotAsked(_) => "NotAsked",
             Self::DelayOver => "DelayOver",
             Self::NotDelayed => "NotDelayed",
             Self::ResponseHeaders { .. } => "ResponseHeaders",

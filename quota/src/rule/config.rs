@@ -28,6 +28,8 @@ pub const TEXT_LEN_MAX: usize = 256;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Largest `timeout_ms`.
 pub const TIMEOUT_MS_MAX: u32 = 30_000;
+/// Largest `batch_max`: as many checks as one call takes.
+pub const BATCH_MAX: usize = 32;
 
 const BODY_BYTES_DEFAULT: usize = 64 << 10;
 const TIMEOUT_MS_DEFAULT: u32 = 500;
@@ -52,6 +54,8 @@ impl RuleError {
 pub struct Document {
     /// Envoy's name of the cluster that serves decisions. The filter needs it, the server does not.
     pub cluster: Option<String>,
+    /// Most checks that the proxy filter asks in one call; 1 gives each a call of its own. The server does not need it.
+    pub batch_max: usize,
     pub unmatched: Unmatched,
     pub rules: RuleSet,
 }
@@ -72,6 +76,7 @@ impl Document {
 #[serde(deny_unknown_fields)]
 struct RawDocument {
     cluster: Option<String>,
+    batch_max: Option<usize>,
     #[serde(default)]
     unmatched: Unmatched,
     rules: Vec<RawRule>,
@@ -146,7 +151,9 @@ impl TryFrom<RawDocument> for Document {
         if let Some(cluster) = &raw.cluster {
             bounded(cluster).map_err(|problem| RuleError::new("cluster", problem))?;
         }
-        Ok(Self { cluster: raw.cluster, unmatched: raw.unmatched, rules: RuleSet::try_from(raw.rules)? })
+        let batch_max = within(raw.batch_max.unwrap_or(BATCH_MAX), 1, BATCH_MAX)
+            .map_err(|problem| RuleError::new("batch_max", problem))?;
+        Ok(Self { cluster: raw.cluster, batch_max, unmatched: raw.unmatched, rules: RuleSet::try_from(raw.rules)? })
     }
 }
 

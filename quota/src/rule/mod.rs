@@ -16,8 +16,8 @@ mod tests;
 
 pub use action::{Action, Need, SettleOn};
 pub use config::{
-    BODY_BYTES_MAX, Document, METHODS_MAX, POINTER_TOKENS_MAX, RULES_MAX, RuleError, SEGMENTS_MAX, SOURCES_MAX,
-    STATUSES_MAX, TEXT_LEN_MAX, TIMEOUT_MS_MAX,
+    BATCH_MAX, BODY_BYTES_MAX, Document, METHODS_MAX, POINTER_TOKENS_MAX, RULES_MAX, RuleError, SEGMENTS_MAX,
+    SOURCES_MAX, STATUSES_MAX, TEXT_LEN_MAX, TIMEOUT_MS_MAX,
 };
 pub use path::Captures;
 pub use read::{AMOUNT_LEN_MAX, Draft, Head, Refusal, Request, Unreadable};

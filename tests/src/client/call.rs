@@ -78,7 +78,7 @@ impl Call {
         for (name, value) in &self.headers {
             builder = builder.header(name, value);
         }
-        Ok(builder.body(CallBody { parts: self.body.into(), pause: None })?)
+        Ok(builder.body(CallBody::from(self.body))?)
     }
 }
 
@@ -87,6 +87,12 @@ impl Call {
 pub struct CallBody {
     parts: VecDeque<Part>,
     pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl From<Vec<Part>> for CallBody {
+    fn from(parts: Vec<Part>) -> Self {
+        Self { parts: parts.into(), pause: None }
+    }
 }
 
 /// The body broke off because the test said so.

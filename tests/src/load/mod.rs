@@ -1,39 +1,76 @@
 //! The load rig: the same payments through Envoy alone, through a filter that only parses, through Envoy's own ext_authz
-//! with a server that always allows, and through the whole of Sluice, in turn within one run.
+//! with a server that always allows, and through the whole of Sluice, in turn within one run; how cost grows along several
+//! axes; and the same for other limiters. After every run answers, limits, counters and journal are compared.
 
 mod allow;
+mod answer;
+mod books;
 mod client;
+mod comparison;
+mod figures;
+mod gateway;
+mod journal;
+mod machine;
+mod merchants;
+mod peers;
+mod plan;
+mod poll;
+mod race;
 mod report;
 mod rig;
-mod verify;
+mod stored;
+mod studies;
+mod targets;
+mod template;
+mod variant;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use allow::serve_always_allow;
-pub use report::{Growth, Memory, Report, Spread, Summary};
-pub use rig::Variant;
+pub use books::Verdict;
+pub use comparison::Comparison;
+pub use figures::{Figures, Sample, Spread};
+pub use gateway::serve_gateway;
+pub use journal::{Drained, JournalCpu, JournalOptions, JournalReport, Steady, measure_journal};
+pub use machine::Machine;
+pub use peers::{Counting, Kind, Peer, PeerFigures, serve_ext_authz, serve_rls};
+pub use race::Race;
+pub use report::Report;
+pub use stored::Memory;
+pub use studies::{Axis, Point, Study};
+pub use targets::Target;
+pub use variant::Variant;
 
-use crate::failure::{Failure, Result};
-use client::Plan;
-use rig::{Rig, Sample};
+use crate::failure::Result;
+use rig::Rig;
 
 /// What to run and for how long.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Rounds of the comparison; each measures every variant once.
+    /// The comparison that the targets are judged by.
+    pub targets: bool,
+    /// How cost grows along these axes.
+    pub studies: Vec<Axis>,
+    /// Other limiters beside Sluice.
+    pub peers: Vec<Peer>,
+    /// What the journal costs apart from payments.
+    pub journal: Option<JournalOptions>,
+    /// Rounds of each measurement. A round measures every variant once.
     pub rounds: usize,
     /// Length of one measurement.
     pub duration: Duration,
     /// Connections, each with one request at a time.
     pub connections: usize,
-    /// Merchants that the comparison's payments are spread over.
+    /// Merchants that payments are spread over where a study says nothing else.
     pub merchants: u32,
-    /// Numbers of merchants for the growth table.
-    pub growth: Vec<u32>,
+    /// The most merchants of the study of growth.
+    pub merchants_max: u32,
+    /// The most connections of their study.
+    pub connections_max: u16,
     /// The optimised server, as in every figure worth reading.
     pub release: bool,
-    /// This program: it is started again as the gateway and as the server that always allows.
+    /// This program: it is started again as the rig's own servers.
     pub program: PathBuf,
 }
 
@@ -42,88 +79,28 @@ pub struct LoadOptions {
 /// # Errors
 /// When a part does not start or an answer does not come. Wrong answers are no error here: see [`Report::is_clean`].
 pub fn run(options: &LoadOptions) -> Result<Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run_async(options))
-}
-
-async fn run_async(options: &LoadOptions) -> Result<Report> {
-    let mut rig = Rig::start(options).await?;
-    let mut report = Report::begin(options);
-    for round in 0..options.rounds {
-        // Rotated, so that no variant always follows the same one.
-        for turn in 0..Variant::ALL.len() {
-            let variant = Variant::ALL[(round + turn) % Variant::ALL.len()];
-            let sample = measure(&mut rig, options, variant, options.merchants).await?;
-            eprintln!("round {}/{}  {:<13} {}", round + 1, options.rounds, variant.name(), sample.line());
-            report.add(variant, sample);
-        }
+    let mut report = Report::begin(options)?;
+    if options.targets || !options.studies.is_empty() || !options.peers.is_empty() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(payments(options, &mut report))?;
     }
-    for round in 0..options.rounds.min(GROWTH_ROUNDS) {
-        for merchants in &options.growth {
-            let sample = measure(&mut rig, options, Variant::Sluice, *merchants).await?;
-            eprintln!("growth {}  {merchants:>7} merchants {}", round + 1, sample.line());
-            report.add_growth(*merchants, sample);
-        }
-    }
-    report.memory = rig.memory().await?;
-    let (over_admissions, wrong) = race(&mut rig, options).await?;
-    report.raced(over_admissions, wrong);
-    report.verified(verify::compare(&rig).await?);
+    report.journal = options.journal.as_ref().map(measure_journal).transpose()?;
     Ok(report)
 }
 
-/// Growth is measured in fewer rounds than the comparison.
-const GROWTH_ROUNDS: usize = 3;
-/// Each measurement is led in by this much unmeasured load.
-const WARM_UP: Duration = Duration::from_millis(500);
-
-async fn measure(rig: &mut Rig, options: &LoadOptions, variant: Variant, merchants: u32) -> Result<Sample> {
-    let plan = |rig: &mut Rig, duration| Plan {
-        address: rig.address(variant),
-        connections: options.connections,
-        duration,
-        merchants,
-        round: rig.next_round(),
-    };
-    let warm_up = plan(rig, WARM_UP);
-    let warm_up = client::run(warm_up).await?;
-    rig.settle(variant, &warm_up).await?;
-    let before = rig.cpu()?;
-    let measured = plan(rig, options.duration);
-    let tally = client::run(measured).await?;
-    // What is still on its way to Postgres belongs to these payments too.
-    rig.settle(variant, &tally).await?;
-    let cpu = rig.cpu()?;
-    Ok(Sample::new(variant, &tally, &warm_up, before, cpu))
-}
-
-/// Payments of the race that its merchant has room for.
-const RACE_ROOM: u64 = 300;
-/// The race takes this long at least, so that a slow machine gets to its limit.
-const RACE_MIN: Duration = Duration::from_secs(3);
-
-/// Every connection charges one merchant whose yearly count is limited: what is admitted past it is an over-admission.
-/// Gives over-admissions and wrong answers.
-async fn race(rig: &mut Rig, options: &LoadOptions) -> Result<(u64, u64)> {
-    let plan = Plan {
-        address: rig.address(Variant::Sluice),
-        connections: options.connections,
-        duration: options.duration.max(RACE_MIN),
-        merchants: 0,
-        round: rig.next_round(),
-    };
-    let tally = client::run(plan).await?;
-    rig.settle(Variant::Sluice, &tally).await?;
-    if tally.admitted < RACE_ROOM {
-        return Err(Failure::new(format!("the race ended after {} of {RACE_ROOM} payments", tally.admitted)));
+async fn payments(options: &LoadOptions, report: &mut Report) -> Result<()> {
+    let mut rig = Rig::start(options).await?;
+    if options.targets {
+        report.comparison = Some(comparison::run(&mut rig).await?);
     }
-    Ok((tally.admitted - RACE_ROOM, tally.wrong))
+    for axis in report::studies_of(options) {
+        report.studies.push(studies::run(&mut rig, axis).await?);
+    }
+    if !options.peers.is_empty() {
+        report.peers = peers::run(&mut rig, &options.peers).await?;
+    }
+    report.races = race::run_all(&mut rig).await?;
+    report.memory = Some(stored::memory(&mut rig).await?);
+    report.verdict = Some(books::compare(&rig).await?);
+    Ok(())
 }
-
-/// The name of a merchant of the rig.
-fn merchant(number: u32) -> String {
-    format!("load-{number:06}")
-}
-
-/// The merchant of the race.
-const RACE_MERCHANT: &str = "race";

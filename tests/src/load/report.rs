@@ -1,292 +1,192 @@
-//! What a run measured: medians with their spread, ratios within the run, as a table and as JSON.
+//! Everything that a run tells, as a table and as JSON.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::process::Command;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use super::rig::{Sample, Variant};
-use super::verify::Verdict;
-use super::{LoadOptions, RACE_ROOM};
-use crate::dirs;
+use super::LoadOptions;
+use super::books::Verdict;
+use super::comparison::Comparison;
+use super::figures::{Figures, PROCESSES};
+use super::journal::JournalReport;
+use super::machine::Machine;
+use super::peers::PeerFigures;
+use super::race::Race;
+use super::stored::Memory;
+use super::studies::{Axis, Study};
+use super::targets::{self, Target};
+use super::variant::Variant;
+use crate::failure::Result;
 
-/// Median, smallest and largest of the rounds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Spread {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values = values.collect::<Vec<_>>();
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or_default();
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 { at(middle) } else { (at(middle.saturating_sub(1)) + at(middle)) / 2.0 };
-        Self { median, min: at(0), max: at(values.len().saturating_sub(1)) }
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = if self.max >= 1000.0 {
-            0
-        } else if self.max >= 10.0 {
-            1
-        } else {
-            2
-        };
-        write!(f, "{:.digits$} ({:.digits$}-{:.digits$})", self.median, self.min, self.max)
-    }
-}
-
-/// Processor time of one request in microseconds, by process.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct CpuMicros {
-    pub envoy: Spread,
-    pub server: Spread,
-    pub redis: Spread,
-    pub postgres: Spread,
-}
-
-/// One variant over all its rounds.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Summary {
-    pub rps: Spread,
-    pub p50_ms: Spread,
-    pub p99_ms: Spread,
-    pub cpu_us: CpuMicros,
-}
-
-impl Summary {
-    fn of(samples: &[Sample]) -> Self {
-        let spread = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
-        Self {
-            rps: spread(|sample| sample.rps),
-            p50_ms: spread(|sample| sample.p50_ms),
-            p99_ms: spread(|sample| sample.p99_ms),
-            cpu_us: CpuMicros {
-                envoy: spread(|sample| sample.envoy_us),
-                server: spread(|sample| sample.server_us),
-                redis: spread(|sample| sample.redis_us),
-                postgres: spread(|sample| sample.postgres_us),
-            },
-        }
-    }
-}
-
-/// Sluice's throughput to the others': medians of the ratios within each round.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Ratios {
-    pub envoy: Spread,
-    pub parse_only: Spread,
-    pub native_allow: Spread,
-}
-
-/// Bytes in Redis.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Memory {
-    pub account_bytes: f64,
-    pub order_bytes: f64,
-}
-
-/// Sluice with a number of merchants.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Growth {
-    pub merchants: u32,
-    pub rps: Spread,
-    pub p99_ms: Spread,
-}
-
-/// Everything that a run tells.
-#[derive(Clone, Debug)]
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    machine: String,
-    commit: String,
-    rounds: usize,
-    connections: usize,
-    seconds: f64,
-    samples: BTreeMap<Variant, Vec<Sample>>,
-    growth: BTreeMap<u32, Vec<Sample>>,
-    verdict: Option<Verdict>,
-    pub(super) memory: Memory,
-    /// Payments admitted past the race's limit.
-    pub over_admissions: u64,
-    race_wrong: u64,
+    pub machine: Machine,
+    pub rounds: usize,
+    pub connections: usize,
+    pub seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub studies: Vec<Study>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerFigures>,
+    pub races: Vec<Race>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    /// None where no payment was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalReport>,
+}
+
+/// The studies of a run: the targets include the growth of merchants.
+pub(super) fn studies_of(options: &LoadOptions) -> Vec<Axis> {
+    let wanted = |axis: &Axis| options.studies.contains(axis) || options.targets && *axis == Axis::Merchants;
+    Axis::ALL.into_iter().filter(wanted).collect()
 }
 
 impl Report {
-    pub(super) fn begin(options: &LoadOptions) -> Self {
-        Self {
-            machine: machine(),
-            commit: commit(),
+    pub(super) fn begin(options: &LoadOptions) -> Result<Self> {
+        Ok(Self {
+            machine: Machine::look(options)?,
             rounds: options.rounds,
             connections: options.connections,
             seconds: options.duration.as_secs_f64(),
-            samples: BTreeMap::new(),
-            growth: BTreeMap::new(),
+            comparison: None,
+            studies: Vec::new(),
+            peers: Vec::new(),
+            races: Vec::new(),
+            memory: None,
             verdict: None,
-            memory: Memory::default(),
-            over_admissions: 0,
-            race_wrong: 0,
-        }
-    }
-
-    pub(super) fn add(&mut self, variant: Variant, sample: Sample) {
-        self.samples.entry(variant).or_default().push(sample);
-    }
-
-    pub(super) fn add_growth(&mut self, merchants: u32, sample: Sample) {
-        self.growth.entry(merchants).or_default().push(sample);
-    }
-
-    pub(super) fn raced(&mut self, over_admissions: u64, wrong: u64) {
-        self.over_admissions = over_admissions;
-        self.race_wrong = wrong;
-    }
-
-    pub(super) fn verified(&mut self, verdict: Verdict) {
-        self.verdict = Some(verdict);
+            journal: None,
+        })
     }
 
     /// Answers that were not what their request had to get.
     #[must_use]
     pub fn wrong_answers(&self) -> u64 {
-        let samples = self.samples.values().chain(self.growth.values()).flatten();
-        samples.map(|sample| sample.wrong).sum::<u64>() + self.race_wrong
+        let points = self.studies.iter().flat_map(|study| &study.points).map(|point| point.wrong);
+        let races = self.races.iter().map(|race| race.wrong);
+        self.comparison.as_ref().map_or(0, Comparison::wrong) + points.chain(races).sum::<u64>()
+    }
+
+    /// Answers that were looked at.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        let points = self.studies.iter().flat_map(|study| &study.points).map(|point| point.requests);
+        let races = self.races.iter().map(|race| race.requests);
+        self.comparison.as_ref().map_or(0, Comparison::requests) + points.chain(races).sum::<u64>()
     }
 
     /// Every answer was right, nothing was admitted past a limit, and counters and journal agree.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.wrong_answers() == 0 && self.over_admissions == 0 && self.verdict == Some(Verdict::default())
+        let over_admissions = self.races.iter().any(|race| race.over_admissions > 0);
+        let journal_wrong = self.journal.as_ref().is_some_and(|journal| journal.wrong > 0);
+        let books_agree = self.verdict.as_ref().is_none_or(Verdict::is_clean);
+        self.wrong_answers() == 0 && !over_admissions && !journal_wrong && books_agree
     }
 
-    /// One variant's figures.
+    /// The targets with their figures.
     #[must_use]
-    pub fn summary(&self, variant: Variant) -> Summary {
-        Summary::of(self.samples.get(&variant).map_or(&[], Vec::as_slice))
+    pub fn targets(&self) -> Vec<Target> {
+        targets::of(self)
     }
 
-    /// Sluice to the others.
+    /// Processor time of Sluice at full load: the journal's thread and Postgres, to all processes but generator and gateway.
     #[must_use]
-    pub fn ratios(&self) -> Ratios {
-        let samples = |variant| self.samples.get(&variant).map_or(&[][..], Vec::as_slice);
-        let to = |other| {
-            let pairs = samples(Variant::Sluice).iter().zip(samples(other));
-            Spread::of(pairs.map(|(own, other): (&Sample, &Sample)| own.rps / other.rps))
-        };
-        Ratios { envoy: to(Variant::Envoy), parse_only: to(Variant::ParseOnly), native_allow: to(Variant::NativeAllow) }
+    pub fn journal_share(&self) -> Option<f64> {
+        let figures = self.comparison.as_ref()?.figures(Variant::Sluice);
+        let of = |name: &str| figures.cpu_us.get(name).map_or(0.0, |spread| spread.median);
+        let journal = figures.server_us.get("journal").map_or(0.0, |spread| spread.median) + of("postgres");
+        Some(journal / ["envoy", "server", "redis", "postgres"].map(of).iter().sum::<f64>())
     }
 
-    fn growth(&self) -> Vec<Growth> {
-        let row = |(merchants, samples): (&u32, &Vec<Sample>)| {
-            let Summary { rps, p99_ms, .. } = Summary::of(samples);
-            Growth { merchants: *merchants, rps, p99_ms }
-        };
-        self.growth.iter().map(row).collect()
-    }
-
-    /// The figures for programs. Variants hold medians; `spread` has the rest.
+    /// The figures for programs.
     #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        let of = |figures: fn(&Summary) -> serde_json::Value| {
-            let named = |variant: &Variant| (variant.name().to_owned(), figures(&self.summary(*variant)));
-            Variant::ALL.iter().map(named).collect::<serde_json::Map<_, _>>()
-        };
-        let medians = of(|summary| {
-            let cpu = summary.cpu_us;
-            serde_json::json!({
-                "rps": summary.rps.median,
-                "p50_ms": summary.p50_ms.median,
-                "p99_ms": summary.p99_ms.median,
-                "cpu_us": {
-                    "envoy": cpu.envoy.median,
-                    "server": cpu.server.median,
-                    "redis": cpu.redis.median,
-                    "postgres": cpu.postgres.median,
-                },
-            })
-        });
-        let spread = of(|summary| serde_json::json!(summary));
-        let ratios = self.ratios();
-        let verdict = self.verdict.clone().unwrap_or_default();
-        serde_json::json!({
-            "machine": self.machine,
-            "commit": self.commit,
-            "rounds": self.rounds,
-            "connections": self.connections,
-            "seconds": self.seconds,
-            "variants": medians,
-            "spread": spread,
-            "ratios": {
-                "envoy": ratios.envoy.median,
-                "parse_only": ratios.parse_only.median,
-                "native_allow": ratios.native_allow.median,
-            },
-            "growth": self.growth(),
-            "memory": self.memory,
-            "wrong_answers": self.wrong_answers(),
-            "over_admissions": self.over_admissions,
-            "journal_missing": verdict.journal_missing,
-            "counters_wrong": verdict.counters_wrong,
-        })
+    pub fn to_json(&self) -> Value {
+        let mut json = serde_json::json!(self);
+        json["targets"] = serde_json::json!(self.targets());
+        json["wrong_answers"] = self.wrong_answers().into();
+        json["requests"] = self.requests().into();
+        json["journal_share_of_cpu"] = serde_json::json!(self.journal_share());
+        round(&mut json);
+        json
+    }
+}
+
+/// Three digits after the point are more than any figure is worth.
+fn round(json: &mut Value) {
+    match json {
+        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Object(members) => members.values_mut().for_each(round),
+        Value::Number(number) if number.is_f64() => {
+            let rounded = number.as_f64().map(|number| (number * 1e3).round() / 1e3);
+            *json = serde_json::json!(rounded);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { machine, commit, rounds, connections, seconds, .. } = self;
-        writeln!(f, "{machine}, commit {commit}")?;
-        writeln!(f, "{rounds} rounds of {seconds} s, {connections} connections, one Envoy worker: median (min-max)\n")?;
-        let row = |f: &mut fmt::Formatter<'_>, cells: [&str; 8]| {
-            let [name, rps, p50, p99, envoy, server, redis, postgres] = cells;
-            writeln!(f, "{name:<13} {rps:>22} {p50:>18} {p99:>20} {envoy:>22} {server:>18} {redis:>18} {postgres:>18}")
-        };
-        let head =
-            ["", "req/s", "p50 ms", "p99 ms", "Envoy us/req", "server us/req", "Redis us/req", "Postgres us/req"];
-        row(f, head)?;
-        for variant in Variant::ALL {
-            let Summary { rps, p50_ms, p99_ms, cpu_us } = self.summary(variant);
-            let cells = [rps, p50_ms, p99_ms, cpu_us.envoy, cpu_us.server, cpu_us.redis, cpu_us.postgres];
-            let [rps, p50, p99, envoy, server, redis, postgres] = cells.map(|cell| cell.to_string());
-            row(f, [variant.name(), &rps, &p50, &p99, &envoy, &server, &redis, &postgres])?;
+        let Machine { processor, cores, kernel, commit, envoy, redis, postgres, server, .. } = &self.machine;
+        writeln!(f, "{processor}, {cores} cores, Linux {kernel}; commit {commit}, {server} server")?;
+        writeln!(f, "{envoy}; {redis}; {postgres}")?;
+        let Self { rounds, seconds, connections, .. } = self;
+        writeln!(f, "{rounds} rounds of {seconds} s, {connections} connections, one Envoy worker: median (min-max)")?;
+        if let Some(comparison) = &self.comparison {
+            for (stretch, variants) in comparison.stretches() {
+                writeln!(f, "\n{stretch} (processor time in us per request)")?;
+                for (name, figures) in variants {
+                    row(f, name, &figures)?;
+                }
+            }
+            writeln!(f, "\nhalf load is {:.0} payments a second", comparison.half_rate())?;
         }
-        let Ratios { envoy, parse_only, native_allow } = self.ratios();
-        writeln!(f, "\nSluice to Envoy alone        {envoy}")?;
-        writeln!(f, "Sluice to parse-only         {parse_only}")?;
-        writeln!(f, "Sluice to native ext_authz   {native_allow}")?;
-        for Growth { merchants, rps, p99_ms } in self.growth() {
-            writeln!(f, "\n{merchants:>7} merchants   {rps} req/s   p99 {p99_ms} ms")?;
+        for study in &self.studies {
+            writeln!(f, "\n{:?}", study.axis)?;
+            for point in &study.points {
+                let at = if point.name.is_empty() { point.at.to_string() } else { point.name.to_owned() };
+                row(f, &at, &point.sluice)?;
+                writeln!(f, "  {:<17} {} of parse-only", "", point.ratio)?;
+            }
         }
-        let Memory { account_bytes, order_bytes } = self.memory;
-        writeln!(f, "\nRedis: {account_bytes:.0} bytes an account, {order_bytes:.0} bytes an order")?;
-        let Verdict { journal_missing, counters_wrong } = self.verdict.clone().unwrap_or_default();
-        writeln!(
-            f,
-            "wrong answers {}, over-admissions {} (room for {RACE_ROOM}), journal missing {journal_missing}, counters wrong {counters_wrong}",
-            self.wrong_answers(),
-            self.over_admissions,
-        )
+        for peer in &self.peers {
+            writeln!(f, "\npeer, {} lost", peer.lost)?;
+            row(f, &peer.name, &peer.figures)?;
+        }
+        let peers = self.peers.iter().filter_map(|peer| peer.race.as_ref());
+        for race in self.races.iter().chain(peers) {
+            let Race { who, room, requests, admitted, over_admissions, .. } = race;
+            writeln!(f, "\nrace, {who}: {admitted} of {requests} admitted, room for {room}, {over_admissions} over")?;
+        }
+        if let Some(share) = self.journal_share() {
+            writeln!(f, "\njournal and Postgres: {:.0} % of Sluice's processor time", share * 100.0)?;
+        }
+        if let Some(verdict) = &self.verdict {
+            writeln!(f, "{} answers checked, {} orders compared\n", self.requests(), verdict.orders)?;
+        }
+        if let Some(journal) = &self.journal {
+            writeln!(f, "{journal}")?;
+        }
+        self.targets().iter().try_for_each(|target| writeln!(f, "{target}"))
     }
 }
 
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{} with {cores} cores", model.unwrap_or("unknown processor"))
-}
-
-fn commit() -> String {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).current_dir(dirs::workspace()).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let changed = git(&["status", "--porcelain"]).is_none_or(|status| !status.is_empty());
-    let commit = git(&["rev-parse", "--short", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
-    if changed { format!("{commit} with changes") } else { commit }
+/// Throughput, latency, and processor time by process and by the server's parts.
+fn row(f: &mut fmt::Formatter<'_>, name: &str, figures: &Figures) -> fmt::Result {
+    let Figures { rps, p50_ms, p99_ms, cpu_us, server_us } = figures;
+    writeln!(f, "  {name:<17} {rps} req/s, p50 {p50_ms} ms, p99 {p99_ms} ms")?;
+    write!(f, "  {:<17}", "")?;
+    for process in PROCESSES {
+        if let Some(us) = cpu_us.get(process) {
+            write!(f, " {process} {:.1}", us.median)?;
+        }
+    }
+    let parts: Vec<String> = server_us.iter().map(|(part, us)| format!("{part} {:.1}", us.median)).collect();
+    if parts.is_empty() { writeln!(f) } else { writeln!(f, " (server: {})", parts.join(", ")) }
 }

@@ -1,5 +1,7 @@
-//! The rig's servers: one Envoy for each variant, all in front of the same gateway, and one Sluice.
+//! The rig's servers: one Sluice, a gateway, a server that always allows, and an Envoy for each way that payments take, started
+//! when it is first measured.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -8,12 +10,17 @@ use std::time::Duration;
 use authz_server::store::keys;
 use redis::aio::MultiplexedConnection;
 
-use super::client::Tally;
-use super::report::Memory;
-use super::{LoadOptions, RACE_MERCHANT, RACE_ROOM};
+use super::LoadOptions;
+use super::books::Books;
+use super::client;
+use super::figures::{Cpu, Sample};
+use super::merchants;
+use super::plan::{Payers, Plan, Stop, Tally};
+use super::variant::{Patience, Variant};
+use crate::api;
 use crate::build;
 use crate::dirs::RunDir;
-use crate::envoy::{Envoy, EnvoyConfig};
+use crate::envoy::Envoy;
 use crate::failure::{Failure, Result};
 use crate::ports::{self, loopback, with_free_ports};
 use crate::postgres::Postgres;
@@ -22,176 +29,151 @@ use crate::redis::Redis;
 use crate::server::{Server, ServerOptions};
 use crate::wait;
 
-/// What payments go through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Variant {
-    /// Envoy without a filter.
-    Envoy,
-    /// The filter reads the charge and asks nobody.
-    ParseOnly,
-    /// Envoy's own ext_authz filter and a server that always allows.
-    NativeAllow,
-    /// The filter, the server, Redis, and the journal draining to Postgres.
-    Sluice,
-}
-
-impl Variant {
-    /// In the order of the report.
-    pub const ALL: [Self; 4] = [Self::Envoy, Self::ParseOnly, Self::NativeAllow, Self::Sluice];
-
-    /// The name in figures.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Envoy => "envoy",
-            Self::ParseOnly => "parse_only",
-            Self::NativeAllow => "native_allow",
-            Self::Sluice => "sluice",
-        }
-    }
-}
-
-/// Processor time so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cpu {
-    envoys: [Duration; 4],
-    allow: Duration,
-    server: Duration,
-    redis: Duration,
-    postgres: Duration,
-}
-
-/// One measurement.
-#[derive(Clone, Debug)]
-pub(super) struct Sample {
-    pub rps: f64,
-    pub p50_ms: f64,
-    pub p99_ms: f64,
-    /// Microseconds per request.
-    pub envoy_us: f64,
-    pub server_us: f64,
-    pub redis_us: f64,
-    pub postgres_us: f64,
-    pub wrong: u64,
-}
-
-impl Sample {
-    pub(super) fn new(variant: Variant, tally: &Tally, warm_up: &Tally, before: Cpu, after: Cpu) -> Self {
-        let requests = tally.requests.max(1) as f64;
-        let each = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e6 / requests;
-        let index = variant as usize;
-        let (server_from, server_to) = match variant {
-            Variant::NativeAllow => (before.allow, after.allow),
-            Variant::Envoy | Variant::ParseOnly | Variant::Sluice => (before.server, after.server),
-        };
-        Self {
-            rps: tally.requests as f64 / tally.elapsed.as_secs_f64(),
-            p50_ms: tally.latency.value_at_quantile(0.5) as f64 / 1e3,
-            p99_ms: tally.latency.value_at_quantile(0.99) as f64 / 1e3,
-            envoy_us: each(before.envoys[index], after.envoys[index]),
-            server_us: each(server_from, server_to),
-            redis_us: each(before.redis, after.redis),
-            postgres_us: each(before.postgres, after.postgres),
-            wrong: tally.wrong + warm_up.wrong,
-        }
-    }
-
-    pub(super) fn line(&self) -> String {
-        format!("{:>8.0} req/s  p50 {:>6.2} ms  p99 {:>6.2} ms", self.rps, self.p50_ms, self.p99_ms)
-    }
-}
+/// The number of shards that the server is started with.
+pub(super) const SHARDS: u16 = 64;
+/// Each measurement is led in by this much unmeasured load.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// The journal may be this far behind at the end of a stretch.
+const DRAINED_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// All servers of a run.
 pub(super) struct Rig {
-    /// In the order of [`Variant::ALL`].
-    envoys: [Envoy; 4],
-    allow: Process,
-    server: Server,
+    pub(super) options: LoadOptions,
+    envoys: BTreeMap<(Variant, u32), Envoy>,
+    gateway: Own,
+    allow: Own,
+    pub(super) server: Server,
     pub(super) redis: Redis,
     pub(super) postgres: Postgres,
-    connection: MultiplexedConnection,
+    pub(super) connection: MultiplexedConnection,
     round: u64,
-    /// Admitted payments of each merchant, over all stretches.
-    pub(super) admitted: Vec<u64>,
-    pub(super) race_admitted: u64,
-    _gateway: Process,
+    /// Everything that was charged so far.
+    pub(super) books: Books,
+    /// Accounts that exist without ever having been charged.
+    pub(super) preloaded: u32,
+    _dir: Arc<RunDir>,
 }
 
-/// Every path goes to the gateway through whatever filters there are.
-const ROUTES: &str = r#"
-resources:
-  - "@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration
-    name: payments
-    virtual_hosts:
-      - {name: payments, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: gateway, timeout: 5s}}]}
-"#;
-/// The number of shards that the server is started with.
-pub(super) const SHARDS: u16 = 64;
+/// This program, started again as one of the rig's servers.
+pub(super) struct Own {
+    pub process: Process,
+    pub address: SocketAddr,
+}
+
+impl Own {
+    pub(super) fn start(options: &LoadOptions, role: &[&str], dir: &RunDir) -> Result<Self> {
+        let name = role.first().copied().unwrap_or_default();
+        with_free_ports(|| {
+            let address = loopback(ports::free()?);
+            let mut command = Command::new(&options.program);
+            command.args(role).args(["--listen", &address.to_string()]);
+            let mut process = Process::start(name, command, &dir.join(format!("{name}.log")))?;
+            process.wait_ready(READY_WITHIN, || Ok(wait::connect(address).is_ok()))?;
+            Ok(Self { process, address })
+        })
+    }
+}
+
+/// What a stretch goes through: its Envoy, and who decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub variant: Variant,
+    pub workers: u32,
+}
+
+impl From<Variant> for Way {
+    fn from(variant: Variant) -> Self {
+        Self { variant, workers: 1 }
+    }
+}
 
 impl Rig {
     pub(super) async fn start(options: &LoadOptions) -> Result<Self> {
         let dir = RunDir::new("load")?;
-        let (gateway, gateway_address) = own_server(options, "gateway", &dir)?;
-        let (allow, allow_address) = own_server(options, "always-allow", &dir)?;
+        let gateway = Own::start(options, &["gateway"], &dir)?;
+        let allow = Own::start(options, &["always-allow"], &dir)?;
         let redis = Redis::start_in(Arc::clone(&dir))?;
         let postgres = Postgres::start_in(Arc::clone(&dir), true)?;
         let server = start_server(options, &dir, &redis, &postgres)?;
-        let mut envoys = Vec::new();
-        for variant in Variant::ALL {
-            let decider = if variant == Variant::Sluice { server.grpc_address() } else { allow_address };
-            let mut config = config(variant)?;
-            config.set_routes(ROUTES);
-            config.set_cluster("gateway", gateway_address)?;
-            config.set_cluster("sluice_authz", decider)?;
-            envoys.push(Envoy::start_in(RunDir::new(variant.name())?, config)?);
-        }
         let connection = redis.connection().await?;
         Ok(Self {
-            envoys: envoys.try_into().map_err(|_| Failure::new("not as many Envoys as variants"))?,
+            options: options.clone(),
+            envoys: BTreeMap::new(),
+            gateway,
             allow,
             server,
             redis,
             postgres,
             connection,
             round: 0,
-            admitted: Vec::new(),
-            race_admitted: 0,
-            _gateway: gateway,
+            books: Books::default(),
+            preloaded: 0,
+            _dir: dir,
         })
     }
 
-    pub(super) fn address(&self, variant: Variant) -> SocketAddr {
-        self.envoys[variant as usize].address()
+    pub(super) fn gateway(&self) -> SocketAddr {
+        self.gateway.address
     }
 
+    pub(super) fn gateway_process(&self) -> &Process {
+        &self.gateway.process
+    }
+
+    fn envoy(&mut self, way: Way) -> Result<&mut Envoy> {
+        let Way { variant, workers } = way;
+        if !self.envoys.contains_key(&(variant, workers)) {
+            let decider = if variant.charges() { self.server.grpc_address() } else { self.allow.address };
+            let config = variant.config(workers, Patience::of(self.options.release), self.gateway.address, decider)?;
+            let envoy = Envoy::start_in(RunDir::new(variant.name())?, config)?;
+            self.envoys.insert((variant, workers), envoy);
+        }
+        self.envoys.get_mut(&(variant, workers)).ok_or_else(|| Failure::new("an Envoy that was just started is gone"))
+    }
+
+    /// Keeps the orders of different stretches apart.
     pub(super) fn next_round(&mut self) -> u64 {
         self.round += 1;
         self.round
     }
 
-    pub(super) fn cpu(&mut self) -> Result<Cpu> {
-        let mut envoys = [Duration::ZERO; 4];
-        for (cpu, envoy) in envoys.iter_mut().zip(&mut self.envoys) {
-            *cpu = envoy.cpu_time()?;
-        }
-        Ok(Cpu {
-            envoys,
-            allow: self.allow.cpu_time()?,
-            server: self.server.cpu_time()?,
-            redis: self.redis.cpu_time()?,
-            postgres: self.postgres.cpu_time()?,
-        })
+    /// A stretch to start from: as fast as answers come, each payment of its own order.
+    pub(super) fn plan(&mut self, way: Way, stop: Stop, payers: Payers) -> Result<Plan> {
+        let address = self.envoy(way)?.address();
+        Ok(Plan::new(address, self.options.connections, stop, payers, self.next_round()))
     }
 
-    /// Books what a stretch charged, and waits until its events are in Postgres.
-    pub(super) async fn settle(&mut self, variant: Variant, tally: &Tally) -> Result<()> {
-        if variant != Variant::Sluice {
-            return Ok(());
+    /// Runs a stretch after some unmeasured load of the same kind, with everybody's processor time. Where most answers are wrong,
+    /// nothing is measured that is worth going on for.
+    pub(super) async fn measure(&mut self, way: Way, plan: Plan) -> Result<Sample> {
+        let warm_up = Plan { stop: Stop::After(WARM_UP), round: self.next_round(), ..plan };
+        let warm_up = self.run(way, warm_up).await?;
+        let before = self.cpu(way)?;
+        let tally = self.run(way, plan).await?;
+        if tally.wrong > tally.requests / 2 {
+            let name = way.variant.name();
+            return Err(Failure::new(format!("{name}: {} of {} answers are wrong", tally.wrong, tally.requests)));
         }
-        match tally.plan.merchants {
-            0 => self.race_admitted += tally.admitted,
-            _ => book(&mut self.admitted, &tally.by_merchant),
+        let after = self.cpu(way)?;
+        let mut sample = Sample::new(&tally, &before, &after);
+        sample.wrong += warm_up.wrong;
+        Ok(sample)
+    }
+
+    /// Runs a stretch, books what it charged and waits until its events are in Postgres: what is still on its way there
+    /// belongs to these payments too.
+    pub(super) async fn run(&mut self, way: Way, plan: Plan) -> Result<Tally> {
+        let tally = client::run(plan).await?;
+        if way.variant.charges() {
+            self.books.enter(&tally);
+            self.drained().await?;
         }
+        Ok(tally)
+    }
+
+    /// Waits until no event is on its way to Postgres.
+    pub(super) async fn drained(&self) -> Result<()> {
         let connection = &self.connection;
         wait::until_async("the journal has drained", DRAINED_WITHIN, || async {
             let waiting: Vec<u64> = streams().query_async(&mut connection.clone()).await?;
@@ -200,38 +182,21 @@ impl Rig {
         .await
     }
 
-    /// What Redis spends on one account and on one order, as its own `MEMORY USAGE` counts it.
-    pub(super) async fn memory(&mut self) -> Result<Memory> {
-        let account = self.average_bytes("sluice:*:a:*").await?;
-        let order = self.average_bytes("sluice:*:o:*").await?;
-        Ok(Memory { account_bytes: account, order_bytes: order })
-    }
-
-    async fn average_bytes(&mut self, pattern: &str) -> Result<f64> {
-        let (_, keys): (u64, Vec<String>) = redis::cmd("SCAN")
-            .arg(0)
-            .arg("MATCH")
-            .arg(pattern)
-            .arg("COUNT")
-            .arg(SCANNED_KEYS)
-            .query_async(&mut self.connection)
-            .await?;
-        let mut bytes = 0_u64;
-        for key in &keys {
-            bytes += redis::cmd("MEMORY").arg("USAGE").arg(key).query_async::<u64>(&mut self.connection).await?;
+    fn cpu(&mut self, way: Way) -> Result<Cpu> {
+        let mut cpu = Cpu::default();
+        cpu.processes.insert("envoy", self.envoy(way)?.cpu_time()?);
+        cpu.processes.insert("gateway", self.gateway.process.cpu_time()?);
+        if way.variant.charges() {
+            cpu.processes.insert("server", self.server.cpu_time()?);
+            cpu.processes.insert("redis", self.redis.cpu_time()?);
+            cpu.processes.insert("postgres", self.postgres.cpu_time()?);
+            cpu.server_threads = self.server.process().thread_times();
+        } else if way.variant == Variant::NativeAllow {
+            cpu.processes.insert("server", self.allow.process.cpu_time()?);
         }
-        if keys.is_empty() {
-            Err(Failure::new(format!("no key like {pattern}")))
-        } else {
-            Ok(bytes as f64 / keys.len() as f64)
-        }
+        Ok(cpu)
     }
 }
-
-/// The journal may be this far behind at the end of a stretch.
-const DRAINED_WITHIN: Duration = Duration::from_secs(120);
-/// Keys looked at for the memory figures.
-const SCANNED_KEYS: u32 = 20_000;
 
 fn streams() -> redis::Pipeline {
     let mut pipeline = redis::pipe();
@@ -241,66 +206,19 @@ fn streams() -> redis::Pipeline {
     pipeline
 }
 
-fn book(sums: &mut Vec<u64>, more: &[u32]) {
-    sums.resize(sums.len().max(more.len()), 0);
-    for (sum, more) in sums.iter_mut().zip(more) {
-        *sum += u64::from(*more);
-    }
-}
-
-fn config(variant: Variant) -> Result<EnvoyConfig> {
-    let filter = match variant {
-        Variant::ParseOnly => build::filter_wasm_parse_only()?,
-        Variant::Envoy | Variant::NativeAllow | Variant::Sluice => build::filter_wasm()?,
-    };
-    let mut config = EnvoyConfig::shipped(&filter)?;
-    match variant {
-        Variant::ParseOnly | Variant::Sluice => {}
-        Variant::Envoy => config.remove_http_filter("sluice")?,
-        Variant::NativeAllow => {
-            config.remove_http_filter("sluice")?;
-            let ext_authz = config.http_filter("envoy.filters.http.ext_authz")?;
-            ext_authz["disabled"] = false.into();
-            // The peer at its best: it is not even shown the body.
-            ext_authz["typed_config"]["with_request_body"] = serde_yaml_ng::Value::Null;
-        }
-    }
-    Ok(config)
-}
-
 fn start_server(options: &LoadOptions, dir: &Arc<RunDir>, redis: &Redis, postgres: &Postgres) -> Result<Server> {
     let policies = dir.join("policies.yaml");
-    std::fs::write(&policies, policies_text())?;
+    std::fs::write(&policies, merchants::policies())?;
     let env = [
         ("REDIS_URL", redis.url()),
         ("DATABASE_URL", postgres.url()),
         ("SLUICE_POLICY_FILE", policies.display().to_string()),
         ("SLUICE_SHARDS", SHARDS.to_string()),
         ("SLUICE_BIND", "127.0.0.1".to_owned()),
+        ("JWT_SECRET", api::SECRET.to_owned()),
     ];
-    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let env = env.into_iter().chain(Patience::of(options.release).server_env());
+    let env = env.map(|(name, value)| (name.to_owned(), value)).collect();
     let program = build::server_bin(options.release)?;
     Server::start_in(Arc::clone(dir), ServerOptions { program, env, ..ServerOptions::default() })
 }
-
-/// Limits that the comparison never meets, so that every payment is decided and charged, and one that the race does.
-fn policies_text() -> String {
-    format!(
-        "version: load\ndefault: {{single_max: 100000000, daily_amount: 9000000000000000}}\n\
-         merchants: {{{RACE_MERCHANT}: {{yearly_count: {RACE_ROOM}}}}}\n"
-    )
-}
-
-/// Starts this program again as one of the rig's servers.
-fn own_server(options: &LoadOptions, role: &str, dir: &RunDir) -> Result<(Process, SocketAddr)> {
-    with_free_ports(|| {
-        let address = loopback(ports::free()?);
-        let mut command = Command::new(&options.program);
-        command.args([role, "--listen", &address.to_string()]);
-        let mut process = Process::start(role, command, &dir.join(format!("{role}.log")))?;
-        process.wait_ready(READY_WITHIN, || Ok(wait::connect(address).is_ok()))?;
-        Ok((process, address))
-    })
-}
-
-const READY_WITHIN: Duration = Duration::from_secs(20);

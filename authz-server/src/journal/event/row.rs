@@ -6,7 +6,7 @@ use quota::{OrderFigures, Record, WindowFigures};
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
-use crate::journal::postgres::Row;
+use crate::journal::postgres::{Json, Row};
 
 /// Times before 2020 or from 2200 on come from no working clock, and would each make a partition.
 const AT_MIN_MS: i64 = 1_577_836_800_000;
@@ -21,13 +21,15 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
     let order_figure =
         |of: fn(&OrderFigures) -> u64| order.as_ref().map(|order| figure(of(order), "order")).transpose();
     let (capture_no, refund_no) = operation_numbers(&context);
+    let success = record.code.http_status() == 200;
     Ok(Row {
         event_id: Uuid::from_slice(&context.event_id).map_err(|_| "event_id: not 16 bytes")?,
         at: time(context.at_ms)?,
         shard: i32::from(shard),
         seq,
         code: record.code.as_str(),
-        success: record.code.http_status() == 200,
+        success,
+        failure_reason: Some(record.code.as_str()).filter(|_| !success),
         replay: record.replay,
         mode: required(context.mode, "mode")?,
         merchant_id: required(context.merchant, "merchant")?,
@@ -173,12 +175,12 @@ fn id(bytes: &[u8], name: &str) -> Result<Option<Uuid>, String> {
     }
 }
 
-fn json(text: String) -> Result<Option<String>, String> {
+fn json(text: String) -> Result<Option<Json>, String> {
     let text = optional(text);
     if let Some(text) = &text {
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("metadata: {error}"))?;
     }
-    Ok(text)
+    Ok(text.map(Json))
 }
 
 fn time(at_ms: i64) -> Result<DateTime<Utc>, String> {

@@ -1,6 +1,8 @@
 use uuid::Uuid;
 
 use super::*;
+use crate::journal::postgres::Json;
+use crate::journal::reply::StreamId;
 
 fn context() -> EventContext {
     EventContext {
@@ -20,23 +22,40 @@ fn context() -> EventContext {
 
 /// An admitted hold of 50 as the first of its windows, of which the month was reset twice.
 fn record() -> Vec<u8> {
-    let mut bytes = vec![2, 0, 0, 2];
+    let mut bytes = vec![4, 0, CHANGED, 2];
+    bytes.extend_from_slice(&1_795_003_600_u32.to_le_bytes());
+    let order = [50.0, 0.0, 0.0];
+    figures(&mut bytes, &[50.0, 120.0]);
+    figures(&mut bytes, &order);
+    account(&mut bytes, 50.0);
+    for before in [0.0, 0.0, 7.0].repeat(3) {
+        figures(&mut bytes, &[before]);
+    }
+    figures(&mut bytes, &[0.0]);
+    bytes
+}
+
+/// The flag of a record that ends with the figures of before.
+const CHANGED: u8 = 2;
+
+/// An account whose one charge was of 50, with so much pending.
+fn account(bytes: &mut Vec<u8>, pending: f64) {
+    bytes.push(3);
     for id in [20_261_121_u32, 202_611, 2026] {
         bytes.extend_from_slice(&id.to_le_bytes());
     }
     bytes.extend_from_slice(&[0, 2, 0, 0]);
-    bytes.extend_from_slice(&1_795_003_600_u32.to_le_bytes());
-    let window = [0.0, 50.0, 0.0, 1.0, 7.0, 7.0];
-    let rest = [0.0, 50.0, 50.0, 120.0, 50.0, 0.0, 0.0, 0.0, 3.0];
-    for figure in window.iter().chain(&window).chain(&window).chain(&rest) {
-        bytes.extend_from_slice(&f64::to_le_bytes(*figure));
-    }
-    bytes
+    figures(bytes, &[50.0, 1.0].repeat(3));
+    figures(bytes, &[3.0, 7.0, 7.0, 7.0, pending, 0.0, 0.0]);
+}
+
+fn figures(bytes: &mut Vec<u8>, figures: &[f64]) {
+    figures.iter().for_each(|figure| bytes.extend_from_slice(&figure.to_le_bytes()));
 }
 
 fn entry(context: &EventContext, record: Vec<u8>) -> Entry {
     let fields = vec![b"c".to_vec(), context.encode_to_vec(), b"d".to_vec(), record];
-    Entry { shard: 5, id: "0-12".into(), fields: Some(fields) }
+    Entry { shard: 5, id: StreamId::of(12), fields }
 }
 
 fn row(context: &EventContext) -> Row {
@@ -55,9 +74,26 @@ fn an_event_becomes_a_row() {
     assert_eq!((row.order_state, row.order_amount, row.order_settled), (Some("held"), Some(50), Some(0)));
     assert_eq!(row.hold_until.map(|until| until.timestamp()), Some(1_795_003_600));
     assert_eq!((row.suspended_at, row.order_ttl_secs), (None, None));
-    assert_eq!(row.attempt, Some(Uuid::from_bytes([9; 16])));
+    assert_eq!((row.attempt, row.failure_reason), (Some(Uuid::from_bytes([9; 16])), None));
     assert!(batch.events[0].changes_account && batch.events[0].closed.is_empty());
     assert_eq!(batch.oldest(), Some(row.at));
+}
+
+/// The account as a plain charge left it says what the charge did.
+#[test]
+fn a_plain_charge_becomes_a_row() {
+    let mut bytes = Vec::new();
+    account(&mut bytes, 20.0);
+    let batch = Batch::read(vec![entry(&context(), bytes)]);
+    let row = &batch.events[0].row;
+    assert_eq!((row.code, row.success, row.amount, row.account_version), ("ADMITTED", true, 50, 3));
+    assert_eq!((row.daily_used_before, row.daily_used_after), (0, 50));
+    assert_eq!((row.yearly_count_before, row.yearly_count_after, row.monthly_refunded_before), (0, 1, 7));
+    assert_eq!(
+        (row.order_state, row.order_amount, row.pending_before, row.pending_after),
+        (Some("charged"), Some(50), 20, 20)
+    );
+    assert!(batch.events[0].changes_account);
 }
 
 #[test]
@@ -76,7 +112,7 @@ fn the_callers_words_stand_in_the_row() {
     let refund = row(&told);
     assert_eq!((refund.refund_no.as_deref(), refund.capture_no.as_deref()), (Some("r-1"), None));
     assert_eq!((refund.operation_id, refund.operator_type), (Some(Uuid::from_bytes([4; 16])), "api"));
-    assert_eq!((refund.remarks.as_deref(), refund.metadata.as_deref()), (Some("by phone"), Some(r#"{"ticket": 7}"#)));
+    assert_eq!((refund.remarks.as_deref(), refund.metadata), (Some("by phone"), Some(Json(r#"{"ticket": 7}"#.into()))));
     assert_eq!((refund.order_ttl_secs, refund.expected_version), (Some(3600), Some(0)));
     let capture = row(&EventContext { action: "settle".into(), ..told });
     assert_eq!((capture.refund_no.as_deref(), capture.capture_no.as_deref()), (None, Some("r-1")));
@@ -114,7 +150,7 @@ fn closed_windows_come_with_their_event() {
     for figure in [900.0_f64, 9.0, 40.0] {
         closed.extend_from_slice(&figure.to_le_bytes());
     }
-    closing.fields.as_mut().unwrap().extend([b"w".to_vec(), closed]);
+    closing.fields.extend([b"w".to_vec(), closed]);
     let batch = Batch::read(vec![closing]);
     let window = &batch.events[0].closed[0];
     assert_eq!((window.period, window.counter.id, window.counter.epoch), (quota::Period::Month, 202_610, 3));
@@ -128,7 +164,7 @@ fn only_changes_change_the_account() {
         [(0, 0, true), (0, 1, false), (1, 0, true), (2, 0, false), (3, 0, false), (4, 0, true), (33, 0, false)]
     {
         let mut bytes = record();
-        (bytes[1], bytes[2]) = (code, replay);
+        (bytes[1], bytes[2]) = (code, CHANGED + replay);
         let batch = Batch::read(vec![entry(&context(), bytes)]);
         assert_eq!(batch.events[0].changes_account, changes, "code {code}, replay {replay}");
     }
@@ -158,20 +194,14 @@ fn what_cannot_be_a_row_is_rejected_with_the_field() {
         assert!(batch.rejected[0].reason.starts_with(field), "{field}: {}", batch.rejected[0].reason);
     }
     let mut strange = entry(&context(), record());
-    strange.id = "5-1".into();
+    strange.id = StreamId { first: 5, second: 1 };
     let mut torn = entry(&context(), record());
-    torn.fields.as_mut().unwrap().truncate(2);
+    torn.fields.truncate(2);
     let garbage = entry(&context(), vec![1, 2, 3]);
     let mut windows = entry(&context(), record());
-    windows.fields.as_mut().unwrap().extend([b"w".to_vec(), vec![9]]);
+    windows.fields.extend([b"w".to_vec(), vec![9]]);
     let entries = vec![strange, torn, garbage, windows];
     let reasons: Vec<_> = Batch::read(entries).rejected.into_iter().map(|r| r.reason).collect();
     assert!(reasons[0].starts_with("id:") && reasons[1].starts_with("field d: absent"), "{reasons:?}");
     assert!(reasons[2].starts_with("field d:") && reasons[3].starts_with("field w:"), "{reasons:?}");
-}
-
-#[test]
-fn deleted_entries_are_only_acknowledged() {
-    let batch = Batch::read(vec![Entry { shard: 0, id: "0-1".into(), fields: None }]);
-    assert_eq!((batch.entries().count(), batch.events.len(), batch.rejected.len()), (1, 0, 0));
 }

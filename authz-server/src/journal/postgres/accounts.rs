@@ -1,9 +1,12 @@
-//! Every account as its last change left it: one row an account and batch, and never an older state over a newer one.
+//! Every account as its last change left it, and never an older state over a newer one. What several batches make of an
+//! account may be gathered and stored once, as long as their events stay in Redis: whoever dies in between leaves them to the
+//! next reader, who gathers anew.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
@@ -44,8 +47,11 @@ row! {
 /// Columns that a change keeps where it names nothing else.
 const KEPT: [&str; 2] = ["last_order_no", "last_payment_no"];
 
-/// The newer event of a shard has the larger number. A much later time with a smaller one is a Redis that lost writes and
-/// counts anew; servers' clocks are closer together than that.
+/// The newer event of a shard has the larger number. One that is later by more than this and has a smaller number is of a Redis
+/// that lost writes and counts anew; servers' clocks are closer together than that.
+const REWOUND: TimeDelta = TimeDelta::minutes(5);
+
+/// Takes over accounts, each where it is the newer state ([`REWOUND`]).
 static UPSERT: LazyLock<String> = LazyLock::new(|| {
     let value = |(name, _): &(&str, &str)| {
         if KEPT.contains(name) {
@@ -60,9 +66,10 @@ static UPSERT: LazyLock<String> = LazyLock::new(|| {
         "{} ON CONFLICT (merchant_id, currency) DO UPDATE SET {}, \
             suspended_reason = {same}.suspended_reason END, suspended_by = {same}.suspended_by END \
         WHERE quota_account.seq < EXCLUDED.seq \
-            OR quota_account.updated_at < EXCLUDED.updated_at - interval '5 minutes'",
+            OR quota_account.updated_at < EXCLUDED.updated_at - interval '{} seconds'",
         insert("quota_account", Account::COLUMNS),
-        values.join(", ")
+        values.join(", "),
+        REWOUND.num_seconds()
     )
 });
 
@@ -73,18 +80,89 @@ const SUSPEND: &str = "UPDATE quota_account SET suspended_reason = told.reason, 
     WHERE quota_account.merchant_id = told.merchant_id AND quota_account.currency = told.currency \
         AND quota_account.suspended_at = told.suspended_at";
 
-/// Takes over what the events made of their accounts.
-pub(super) async fn store(connection: &mut PgConnection, events: &[Event]) -> Result<(), sqlx::Error> {
-    let mut rows: Vec<&Row> = events.iter().filter(|event| event.changes_account).map(|event| &event.row).collect();
-    rows.sort_by_key(|row| (row.shard, row.seq));
-    // In the order of keys: two servers that store the same accounts wait for each other in one order.
-    let accounts = newest(&rows);
-    if accounts.is_empty() {
-        return Ok(());
+/// Accounts whose last state is not stored yet.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// By merchant and currency.
+    accounts: HashMap<(String, String), Account>,
+    suspensions: Vec<Suspension>,
+}
+
+/// What an event told of a suspension.
+#[derive(Debug)]
+struct Suspension {
+    merchant_id: String,
+    currency: Option<String>,
+    suspended_at: Option<DateTime<Utc>>,
+    reason: Option<String>,
+    operator_id: String,
+}
+
+impl Gathered {
+    /// What the events made of their accounts.
+    pub(super) fn of(events: &[Event]) -> Self {
+        let mut rows: Vec<&Row> = events.iter().filter(|event| event.changes_account).map(|event| &event.row).collect();
+        rows.sort_by_key(|row| (row.shard, row.seq));
+        let accounts = newest(&rows).into_iter().map(|account| (account.key(), account)).collect();
+        let suspensions =
+            rows.iter().filter(|row| row.action_type == "suspend").map(|row| Suspension::of(row)).collect();
+        Self { accounts, suspensions }
     }
-    let statement = Account::bind(sqlx::query(AssertSqlSafe(UPSERT.as_str())), accounts.iter());
-    statement.execute(&mut *connection).await?;
-    store_suspensions(connection, &rows).await
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.accounts.is_empty() && self.suspensions.is_empty()
+    }
+
+    /// Adds what later events made of their accounts.
+    pub(super) fn add(&mut self, later: Self) {
+        self.suspensions.extend(later.suspensions);
+        for (key, account) in later.accounts {
+            match self.accounts.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(account)),
+                Entry::Occupied(mut place) => place.get_mut().follow(account),
+            }
+        }
+    }
+
+    /// Stores all of them.
+    pub(super) async fn store(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if !self.accounts.is_empty() {
+            // In the order of keys: two servers that store the same accounts wait for each other in one order.
+            let mut accounts: Vec<&Account> = self.accounts.values().collect();
+            accounts.sort_by(|a, b| (&a.merchant_id, &a.currency).cmp(&(&b.merchant_id, &b.currency)));
+            let statement = Account::bind(sqlx::query(AssertSqlSafe(UPSERT.as_str())), accounts.iter().copied());
+            statement.execute(&mut *connection).await?;
+        }
+        store_suspensions(connection, &self.suspensions).await
+    }
+}
+
+impl Account {
+    fn key(&self) -> (String, String) {
+        (self.merchant_id.clone(), self.currency.clone())
+    }
+
+    /// Takes over a later state, as [`UPSERT`] does.
+    fn follow(&mut self, later: Self) {
+        if self.seq < later.seq || self.updated_at < later.updated_at - REWOUND {
+            let (order_no, payment_no) = (self.last_order_no.take(), self.last_payment_no.take());
+            *self = later;
+            self.last_order_no = self.last_order_no.take().or(order_no);
+            self.last_payment_no = self.last_payment_no.take().or(payment_no);
+        }
+    }
+}
+
+impl Suspension {
+    fn of(row: &Row) -> Self {
+        Self {
+            merchant_id: row.merchant_id.clone(),
+            currency: row.currency.clone(),
+            suspended_at: row.suspended_at,
+            reason: row.reason.clone(),
+            operator_id: row.operator_id.clone(),
+        }
+    }
 }
 
 /// The last state of each account, of rows in their order.
@@ -156,18 +234,17 @@ fn open_until(row: &Row) -> Option<i32> {
     windows.into_iter().find(|(_, figures)| figures.iter().any(|figure| *figure > 0)).map(|(last_day, _)| last_day)
 }
 
-async fn store_suspensions(connection: &mut PgConnection, rows: &[&Row]) -> Result<(), sqlx::Error> {
-    let told: Vec<&Row> = rows.iter().copied().filter(|row| row.action_type == "suspend").collect();
+async fn store_suspensions(connection: &mut PgConnection, told: &[Suspension]) -> Result<(), sqlx::Error> {
     if told.is_empty() {
         return Ok(());
     }
-    let of = |text: fn(&Row) -> Option<&str>| told.iter().map(|row| text(row)).collect::<Vec<_>>();
+    let of = |text: fn(&Suspension) -> Option<&str>| told.iter().map(text).collect::<Vec<_>>();
     sqlx::query(SUSPEND)
-        .bind(of(|row| Some(&row.merchant_id)))
-        .bind(of(|row| row.currency.as_deref()))
-        .bind(told.iter().map(|row| row.suspended_at).collect::<Vec<_>>())
-        .bind(of(|row| row.reason.as_deref()))
-        .bind(of(|row| Some(&row.operator_id)))
+        .bind(of(|told| Some(&told.merchant_id)))
+        .bind(of(|told| told.currency.as_deref()))
+        .bind(told.iter().map(|told| told.suspended_at).collect::<Vec<_>>())
+        .bind(of(|told| told.reason.as_deref()))
+        .bind(of(|told| Some(&told.operator_id)))
         .execute(connection)
         .await
         .map(drop)

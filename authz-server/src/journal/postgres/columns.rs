@@ -9,6 +9,10 @@ use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
 use uuid::Uuid;
 
+/// The text of a JSON document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Json(pub String);
+
 /// What a column's value is bound as: text by reference, everything else by copy.
 pub(super) trait Cell {
     type Bound<'a>
@@ -53,6 +57,14 @@ impl Cell for String {
     }
 }
 
+impl Cell for Option<Json> {
+    type Bound<'a> = Option<&'a str>;
+
+    fn bound(&self) -> Option<&str> {
+        self.as_ref().map(|Json(text)| text.as_str())
+    }
+}
+
 impl Cell for Option<String> {
     type Bound<'a> = Option<&'a str>;
 
@@ -61,8 +73,26 @@ impl Cell for Option<String> {
     }
 }
 
-/// A row's columns: the struct, their names with their types in Postgres, and how several rows are bound.
+/// A row's columns: the struct, their names with their types in Postgres, and how several rows are bound; for a `copied` row
+/// also how one is written in the copy format.
 macro_rules! row {
+    (
+        copied $(#[$doc:meta])*
+        $vis:vis struct $row:ident { $($(#[doc = $note:literal])? $column:ident: $type:ty => $sql:literal;)+ }
+    ) => {
+        $crate::journal::postgres::columns::row! {
+            $(#[$doc])* $vis struct $row { $($(#[doc = $note])? $column: $type => $sql;)+ }
+        }
+
+        impl $row {
+            /// Writes the row in Postgres's copy format.
+            pub(in crate::journal::postgres) fn write(&self, out: &mut Vec<u8>) {
+                use $crate::journal::postgres::copy::Field as _;
+                out.extend_from_slice(&(Self::COLUMNS.len() as i16).to_be_bytes());
+                $(self.$column.write(out);)+
+            }
+        }
+    };
     (
         $(#[$doc:meta])*
         $vis:vis struct $row:ident { $($(#[doc = $note:literal])? $column:ident: $type:ty => $sql:literal;)+ }
@@ -101,7 +131,7 @@ pub(super) fn insert(table: &str, columns: &[(&str, &str)]) -> String {
     format!("INSERT INTO {table} ({}) SELECT * FROM UNNEST({})", names.join(", "), arrays.join(", "))
 }
 
-/// The statement that stores all rows that are not stored yet.
+/// The statement that stores those rows that are not there yet.
 pub(super) fn insert_usage<'q>(rows: impl Iterator<Item = &'q Row> + Clone) -> Statement<'q> {
     static INSERT: LazyLock<String> =
         LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", insert("usage_log", Row::COLUMNS)));
@@ -109,6 +139,7 @@ pub(super) fn insert_usage<'q>(rows: impl Iterator<Item = &'q Row> + Clone) -> S
 }
 
 row! {
+    copied
     /// One event as `usage_log` stores it; the columns' meanings stand in the migrations.
     pub struct Row {
         event_id: Uuid => "uuid";
@@ -118,6 +149,7 @@ row! {
         action_type: String => "text";
         code: &'static str => "text";
         success: bool => "bool";
+        failure_reason: Option<&'static str> => "text";
         replay: bool => "bool";
         mode: String => "text";
         merchant_id: String => "text";
@@ -176,6 +208,6 @@ row! {
         expected_version: Option<i64> => "int8";
         remarks: Option<String> => "text";
         /// Sent as text, which Postgres reads.
-        metadata: Option<String> => "text[]::jsonb";
+        metadata: Option<Json> => "text[]::jsonb";
     }
 }

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod columns;
+mod copy;
 mod partitions;
 mod sequence;
 mod windows;
@@ -27,7 +28,8 @@ use uuid::Uuid;
 use super::event::{Batch, Event, Rejected};
 use crate::settings::Secret;
 
-pub use columns::Row;
+use accounts::Gathered;
+pub use columns::{Json, Row};
 pub use sequence::Anomalies;
 
 /// The migrations that make and change the tables, in order. A database that a newer server has changed already is
@@ -52,6 +54,8 @@ const SESSION: [(&str, &str); 3] =
     [("statement_timeout", "8s"), ("lock_timeout", "4s"), ("client_min_messages", "warning")];
 /// The table has no partition for a row: it was dropped or detached after we made it. Not the row's fault.
 const NO_PARTITION: &str = "23514";
+/// A row is there already.
+const UNIQUE_VIOLATION: &str = "23505";
 /// SQLSTATE classes of errors that are about a row's content: bad data, a broken constraint, an oversized index entry.
 const DATA_ERROR_CLASSES: [&str; 3] = ["22", "23", "54"];
 
@@ -83,12 +87,21 @@ impl PostgresError {
 
     /// Whether the content of a row is at fault, so that trying again cannot help.
     fn is_about_data(&self) -> bool {
+        self.has_code(|code| {
+            code != NO_PARTITION && DATA_ERROR_CLASSES.into_iter().any(|class| code.starts_with(class))
+        })
+    }
+
+    /// Whether a row that was to be new is there already.
+    fn is_repetition(&self) -> bool {
+        self.has_code(|code| code == UNIQUE_VIOLATION)
+    }
+
+    fn has_code(&self, is_meant: impl FnOnce(&str) -> bool) -> bool {
         let Self::Sql(sqlx::Error::Database(error)) = self else {
             return false;
         };
-        error.code().is_some_and(|code| {
-            code != NO_PARTITION && DATA_ERROR_CLASSES.into_iter().any(|class| code.starts_with(class))
-        })
+        error.code().is_some_and(|code| is_meant(&code))
     }
 }
 
@@ -112,6 +125,17 @@ pub struct UsageLog {
     months: BTreeSet<NaiveDate>,
     /// How far each shard's sequence was checked. An event at or below it is a repetition, or a number given twice.
     contiguous: BTreeMap<i32, i64>,
+    /// What stored events made of their accounts, where that is to be stored later.
+    gathered: Gathered,
+}
+
+/// How rows of the usage log are stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Method {
+    /// As new ones; refused as a whole where one is there already.
+    Copy,
+    /// Those that are there stay as they are. Costs twice as much.
+    Insert,
 }
 
 impl UsageLog {
@@ -124,7 +148,13 @@ impl UsageLog {
             .application_name("sluice-journal")
             .options(SESSION)
             .disable_statement_logging();
-        Ok(Self { options, connection: None, months: BTreeSet::new(), contiguous: BTreeMap::new() })
+        Ok(Self {
+            options,
+            connection: None,
+            months: BTreeSet::new(),
+            contiguous: BTreeMap::new(),
+            gathered: Gathered::default(),
+        })
     }
 
     /// Asks Postgres for a sign of life, connecting and migrating where needed.
@@ -138,11 +168,42 @@ impl UsageLog {
         Ok(())
     }
 
-    /// Stores a batch, each event once. When this returns, all of it is committed.
+    /// Stores a batch, each event once, and its accounts. When this returns, all of it is committed.
     ///
     /// # Errors
     /// [`PostgresError`] where it may not be; the same batch can be given again.
     pub async fn store(&mut self, batch: &Batch) -> Result<Stored, PostgresError> {
+        let stored = self.store_events(batch).await?;
+        self.store_accounts().await?;
+        Ok(stored)
+    }
+
+    /// Stores the accounts that are gathered. When this returns, they are committed.
+    ///
+    /// # Errors
+    /// [`PostgresError`] where they may not be; they stay gathered.
+    pub async fn store_accounts(&mut self) -> Result<(), PostgresError> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.take().await?;
+        let work = async {
+            let mut transaction = connection.begin().await?;
+            self.gathered.store(&mut transaction).await?;
+            transaction.commit().await
+        };
+        within(STORE_TIMEOUT, work).await?;
+        self.connection = Some(connection);
+        self.gathered = Gathered::default();
+        Ok(())
+    }
+
+    /// Stores a batch, each event once, and gathers what became of its accounts for [`UsageLog::store_accounts`]. When this
+    /// returns, the events are committed.
+    ///
+    /// # Errors
+    /// [`PostgresError`] where they may not be; the same batch can be given again.
+    pub async fn store_events(&mut self, batch: &Batch) -> Result<Stored, PostgresError> {
         let mut stored = Stored::default();
         let rejected: Vec<&Rejected> = batch.rejected.iter().collect();
         if !rejected.is_empty() {
@@ -170,7 +231,7 @@ impl UsageLog {
         Ok(stored)
     }
 
-    /// One transaction.
+    /// One transaction, or two where an event is there already.
     async fn write(
         &mut self,
         events: &[Event],
@@ -186,13 +247,18 @@ impl UsageLog {
         let made = within(STORE_TIMEOUT, partitions::make(&mut connection, &new_months)).await;
         made.map_err(PostgresError::partition)?;
         self.months.extend(new_months);
-        let work = transact(&mut connection, events, rejected, &repeated);
-        match within(STORE_TIMEOUT, work).await {
+        let mut work = Work { connection: &mut connection, events, rejected, repeated: &repeated };
+        let mut result = within(STORE_TIMEOUT, work.transact(Method::Copy)).await;
+        if result.as_ref().is_err_and(PostgresError::is_repetition) {
+            result = within(STORE_TIMEOUT, work.transact(Method::Insert)).await;
+        }
+        match result {
             Ok((rows, set_aside)) => {
                 self.connection = Some(connection);
                 stored.rows += rows;
                 stored.duplicates += (events.len() as u64).saturating_sub(rows);
                 stored.rejected += set_aside;
+                self.gathered.add(Gathered::of(events));
                 Ok(())
             }
             Err(error) => {
@@ -245,34 +311,41 @@ where
     }
 }
 
-/// Stores events and set-aside ones together; gives the number of new rows of either.
-async fn transact(
-    connection: &mut PgConnection,
-    events: &[Event],
-    rejected: &[&Rejected],
-    repeated: &BTreeSet<(i32, i64)>,
-) -> Result<(u64, u64), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
-    let mut rows = 0;
-    if !events.is_empty() {
-        let statement = columns::insert_usage(events.iter().map(|event| &event.row));
-        rows = statement.execute(&mut *transaction).await?.rows_affected();
-        windows::store(&mut transaction, events).await?;
-        accounts::store(&mut transaction, events).await?;
+/// What one transaction stores.
+struct Work<'a> {
+    connection: &'a mut PgConnection,
+    events: &'a [Event],
+    rejected: &'a [&'a Rejected],
+    repeated: &'a BTreeSet<(i32, i64)>,
+}
+
+impl Work<'_> {
+    /// Stores events and set-aside ones together; gives the number of new rows of either.
+    async fn transact(&mut self, method: Method) -> Result<(u64, u64), sqlx::Error> {
+        let mut transaction = self.connection.begin().await?;
+        let mut stored = 0;
+        if !self.events.is_empty() {
+            let rows = self.events.iter().map(|event| &event.row);
+            stored = match method {
+                Method::Copy => copy::usage(&mut transaction, rows).await?,
+                Method::Insert => columns::insert_usage(rows).execute(&mut *transaction).await?.rows_affected(),
+            };
+            windows::store(&mut transaction, self.events).await?;
+        }
+        let set_aside = insert_rejected(&mut transaction, self.rejected).await?;
+        sequence::record_repetitions(&mut transaction, self.repeated).await?;
+        transaction.commit().await?;
+        Ok((stored, set_aside))
     }
-    let set_aside = insert_rejected(&mut transaction, rejected).await?;
-    sequence::record_repetitions(&mut transaction, repeated).await?;
-    transaction.commit().await?;
-    Ok((rows, set_aside))
 }
 
 async fn insert_rejected(connection: &mut PgConnection, rejected: &[&Rejected]) -> Result<u64, sqlx::Error> {
     let mut inserted = 0;
     for Rejected { entry, reason } in rejected {
-        let fields = entry.fields.as_deref().unwrap_or_default();
+        let fields = entry.fields.as_slice();
         let statement = "INSERT INTO journal_rejected (shard, stream_id, content_hash, fields, reason) \
                          VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
-        let query = sqlx::query(statement).bind(i32::from(entry.shard)).bind(&entry.id);
+        let query = sqlx::query(statement).bind(i32::from(entry.shard)).bind(entry.id.to_string());
         let query = query.bind(content_hash(fields)).bind(fields).bind(reason.replace('\0', "\u{fffd}"));
         inserted += query.execute(&mut *connection).await?.rows_affected();
     }

@@ -68,13 +68,15 @@ async fn make_one(connection: &mut PgConnection, month: NaiveDate) -> Result<(),
     transaction.commit().await
 }
 
-async fn is_attached(connection: &mut PgConnection, month: NaiveDate) -> Result<bool, sqlx::Error> {
+/// Whether a month's partition is one of the table's.
+pub(super) async fn is_attached(connection: &mut PgConnection, month: NaiveDate) -> Result<bool, sqlx::Error> {
     let statement = "SELECT EXISTS (SELECT FROM pg_inherits \
                      WHERE inhparent = 'usage_log'::regclass AND inhrelid = to_regclass($1))";
     sqlx::query_scalar(statement).bind(name(month)).fetch_one(connection).await
 }
 
-fn name(month: NaiveDate) -> String {
+/// The partition of a month.
+pub(super) fn name(month: NaiveDate) -> String {
     month.format("usage_log_%Y_%m").to_string()
 }
 

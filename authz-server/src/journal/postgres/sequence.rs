@@ -131,7 +131,7 @@ fn spans(positions: &[Position], before: &BTreeMap<i32, i64>) -> Vec<Span> {
     let span = |position: &Position| {
         let shard = i32::from(position.shard);
         let first = before.get(&shard).copied().unwrap_or_default() + 1;
-        Span { shard, first, last: signed(position.acknowledged).min(first + NUMBERS_PER_CHECK - 1) }
+        Span { shard, first, last: signed(position.removed).min(first + NUMBERS_PER_CHECK - 1) }
     };
     positions.iter().map(span).filter(|span| span.first <= span.last).collect()
 }

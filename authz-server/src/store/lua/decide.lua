@@ -1,85 +1,96 @@
--- The decision rule over accounts and orders of one shard, in one atomic step. The other implementation is quota/src/decide;
+-- The decision rule over accounts and orders, in one atomic step. The other implementation is quota/src/decide;
 -- the differential suite compares them reply by reply.
 --
--- KEYS  1 event stream of the shard, 2 expiry of its holds (sorted set), then for each command 3 account (string) and
---       4 order (string); all of one hash tag
--- ARGV  1 '' to decide each command by itself, 'a' to do all or none; then for each command
---       2 the command, packed little endian:
---           op u8, flags u8 (1 dry, 2 refusals of a dry run are journalled, 4 a pace follows, 8 last capture or reserved
---           refund), refusal u8 (a code by which the policy refuses, else 0), currency 3 chars, day u32, month u32, year u32
---           (window ids of now), now f64 (ms), order ttl u32 (s), backlog maximum u32, attempt 16 bytes, decision id 16 bytes,
---           amount f64 (-1 where none is named), and then by op:
---           1 consume, 2 hold: maxima f64 of daily, monthly, yearly count, daily, monthly, yearly amount, pending; for a hold
---             its lifetime u32 (s) and u8 (1 when expiry settles it); with a pace f64: interval us, tolerance us, longest
---             delay ms, and the six ceilings in the order of the maxima
+-- KEYS  the orders (strings), the accounts (strings), the event streams of their shards, and the expiry of the shards' holds
+--       (sorted sets, in the order of the streams; may be left out where all commands are consumes). Each key stands here
+--       once; commands name theirs by place, from 1.
+-- ARGV  1 packed little endian: u8 1 to do all or none, 0 to decide each command by itself; u16 numbers of orders, accounts
+--         and streams
+--       2 the lifetime of plain charges' orders, seconds as text; then for each command
+--       3 the command, packed:
+--           op u8, places u16 of account and order among the keys, and of the stream among the streams, backlog maximum
+--           u32, amount f64 (-1 where none is named), maxima f64 of a charge (else 0): daily, monthly, yearly count, daily,
+--           monthly, yearly amount; the head of the account (17 bytes) as it is if nothing is out of the ordinary: the
+--           windows of now, never reset, not suspended; the order (60 bytes) as a plain charge leaves it then; now f64
+--           (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are journalled, 4 a pace follows, 8 last
+--           capture or reserved refund), refusal u8 (a code by which the policy refuses, else 0), length u16 of the
+--           order's past; by op:
+--           0 plain consume: without flags, refusal and past, and of the lifetime above: nothing
+--           1 consume, 2 hold: for a hold the pending maximum f64, its lifetime u32 (s) and u8 (1 when expiry settles it);
+--             with a pace f64: interval us, tolerance us, longest delay ms, and the six ceilings in the order of the maxima
 --           3 void of an attempt, 4 void of a hold, 8 expiry, 11 suspend, 12 resume, 13 initialize, 14 roll: nothing
 --           5 settle: id 16 bytes, over-capture percent u8 (255 where the gateway has captured already)
 --           6 refund, 7 release: id 16 bytes, daily f64 and monthly f64 maximum
 --           9 adjust: counter u8, change u8 (1 add, 2 subtract, 3 set), expected version f64 (-1 for any)
 --           10 reset: windows u8 (1 day, 2 month, 4 year), expected version f64 (-1 for any)
---       3 event context, passed into the stream untouched
---       4 the order as the journal knows it, packed like an order, or ''
--- Reply for each command: record, decision id that the caller is told (16 bytes), stream id of the event or ''
+--           and the order as the journal knows it, packed like an order
+--       4 event context, passed into the stream untouched
+-- Reply one string: for each command its record, a line feed, and the stream id of its event or ''; line feeds between
+--       commands. Instead of a record: 1 u8 where another command of all or none was refused; 0 u8 and a text without line
+--       feeds where this command failed: it has changed nothing.
 --
--- Account  version u8 (2), day u32, month u32, year u32, their epochs u8, then f64: day, month, year each with amount, count,
---          refunded; pending, paced until (us), suspended at (ms), number of changes
--- Order    version u8 (2), state u8, flags u8 (1 pinned, 2 has a tail), currency 3 chars, day u32, month u32, year u32, their
---          epochs u8, amount f64, expires at u32 (s), decision id 16 bytes, numbers u8 of live attempts, voided attempts and
---          operations, then 16 bytes for each attempt; tail: hold until u32 (s), expiry settles u8, settled f64, refunded f64,
---          and for each operation: kind u8, id 16 bytes, attempt 16 bytes, amount f64, day u32, month u32, year u32, their
---          epochs u8, decision id 16 bytes
--- Record   version u8 (2), code u8, flags u8 (1 replay), order state u8, day u32, month u32, year u32, their epochs u8, pad,
---          hold until u32 (s), then f64: for day, month and year amount before, after, count before, after, refunded before,
---          after; pending before, after; amount, wait ms, order amount, settled, refunded, suspended at ms, changes
--- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year), id u32, epoch u8, f64 amount, count, refunded
+-- Account  version u8 (3), day u32, month u32, year u32, their epochs u8, suspended u8; then f64: day, month, year each with
+--          amount and count; number of changes; refunded of day, month, year; pending, paced until (us), suspended at (ms)
+-- Order    version u8 (3), day u32, epochs u8 of day, month and year, state u8, flags u8 (1 pinned, 2 has a tail),
+--          currency 3 chars, amount f64, expires at u32 (s), decision id 16 bytes, numbers u8 of live attempts, voided
+--          attempts and operations, then 16 bytes for each attempt; tail: hold until u32 (s), expiry settles u8, settled
+--          f64, refunded f64, and for each operation: kind u8, id 16 bytes, attempt 16 bytes, amount f64, day u32, epochs
+--          u8 of day, month and year, decision id 16 bytes
+-- Record   an account: a plain charge was admitted, and left the account so; or
+--          version u8 (4), code u8, flags u8 (1 replay, 2 the figures changed, 4 another decision is told), order state u8,
+--          hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the command's
+--          windows, after it; where they changed, the figures before f64: day, month, year each with amount, count,
+--          refunded; pending; and the id of the decision that the caller is told, where it is another one
+-- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year), id u32, epoch u8, f64 amount, count,
+--          refunded
 --
--- Every amount is a whole number below 2^53, which a Lua number holds exactly; none is ever turned into text.
+-- Every amount is a whole number below 2^53, which a Lua number holds exactly; none is ever turned into text. What costs
+-- here is not arithmetic but every string that is made, every field that is packed and every table that grows: hence plain
+-- charges, heads that are compared as one string, and tables that begin as copies of others with the right size.
 
-local COMMAND = '<BBBc3I4I4I4dI4I4c16c16d'
-local ACCOUNT = '<BI4I4I4BBBddddddddddddd'
-local ORDER = '<BBBc3I4I4I4BBBdI4c16BBB'
-local TAIL = '<I4Bdd'
-local OPERATION = '<Bc16c16dI4I4I4BBBc16'
-local RECORD = '<BBBBI4I4I4BBBxI4ddddddddddddddddddddddddddd'
-local CLOSED = '<BI4Bddd'
+local COMMAND = '<BI2I2I2I4dddddddc17c60'
+local COMMAND_LEN = 144
+local HEADED = '<c17dddddddc48'
+local ACCOUNT_LEN = 121
+local ORDER_LEN = 44
+local TAIL_LEN = 21
+local OPERATION_LEN = 64
+local PLAIN = 0
+local FAILED, REFUSED = '\0', '\1'
 
-local OPERATION_LEN = 72
-local ATTEMPTS_LEN_MAX = 16 * 32
-local OPERATIONS_LEN_MAX = OPERATION_LEN * 32
-local REPORTED_LEN_MAX = OPERATION_LEN * 64
-local REPORTED = 255
-local AMOUNT_MAX = 9007199254740991
-local U32_MAX = 4294967295
+-- A global is looked up by its name whenever it is used, a local is not.
+local KEYS, ARGV, call, pcall, decode, encode = KEYS, ARGV, redis.call, redis.pcall, struct.unpack, struct.pack
+local type, unpack, byte, sub, find, max, min = type, unpack, string.byte, string.sub, string.find, math.max, math.min
 
-local CONSUME, HOLD, VOID_ATTEMPT, VOID, SETTLE, REFUND, RELEASE, EXPIRE = 1, 2, 3, 4, 5, 6, 7, 8
-local ADJUST, RESET, SUSPEND, RESUME, INITIALIZE = 9, 10, 11, 12, 13
-local OPEN, CHARGED, HELD, SETTLED, CANCELLED = 0, 1, 2, 3, 4
-local CAPTURE, RESERVATION, REFUNDED, RELEASED = 1, 2, 3, 4
+local together, orders, accounts, streams = decode('<BI2I2I2', ARGV[1])
+local all_or_none, plain_lifetime, plain_secs = together == 1, ARGV[2], tonumber(ARGV[2])
+local places, expiries = orders + accounts, orders + accounts + streams
+local commands = (#ARGV - 2) / 2
 
-local ADMITTED, VOIDED, ATTEMPT_RELEASED, TOMBSTONED, APPLIED, BAD_AMOUNT = 0, 1, 2, 3, 4, 11
-local POLICY_MISSING, SUSPENDED = 20, 25
-local DAILY_COUNT, MONTHLY_COUNT, YEARLY_COUNT, DAILY_AMOUNT, MONTHLY_AMOUNT, YEARLY_AMOUNT = 30, 31, 32, 33, 34, 35
-local PENDING_AMOUNT, THROTTLED, REFUND_EXCEEDS_ORDER, REFUND_DAILY, REFUND_MONTHLY = 36, 37, 40, 41, 42
-local IDEMPOTENCY_CONFLICT, ATTEMPT_VOIDED, ORDER_UNKNOWN, ORDER_CLOSED = 50, 51, 52, 53
-local CAPTURE_EXCEEDS_HOLD, ORDER_FULL, VERSION_CONFLICT, BATCH_REFUSED, BACKLOG_FULL = 54, 55, 56, 57, 61
+-- What is stored, and what the commands so far have made of it: written at the end, in one place.
+local stored = call('MGET', unpack(KEYS, 1, places))
+local values, lifetimes = { unpack(stored) }, {}
+-- Members of the expiry with the end of their holds, false for those to be taken out, and the places of their keys.
+local expiring, expiry_of = {}, {}
+-- Each command becomes its record, and each context its event's id, or '' where no event is to be. With an event the
+-- windows that it closes.
+local replies, closing = { unpack(ARGV, 3) }, {}
+-- For each command its stream; for each stream how many events wait in it, and why it cannot be written.
+local stream_of, waiting, broken = { unpack(KEYS) }, {}, {}
 
-local stream, expiry = KEYS[1], KEYS[2]
-local all_or_none = ARGV[1] == 'a'
-local commands = (#KEYS - 2) / 2
-local stored = redis.call('MGET', unpack(KEYS, 3))
-
--- What the commands so far have made: written at the end, in one place.
-local fresh, lifetime, expiring = {}, {}, {}
-local replies, events = {}, {}
-local waiting = nil
-
-local max, min = math.max, math.min
+for stream = 1, streams do
+  local length = pcall('XLEN', KEYS[places + stream])
+  if type(length) == 'table' then
+    broken[stream], length = length.err, math.huge
+  end
+  waiting[stream] = length
+end
 
 -- Where the id stands in a list of ids, nil where it does not.
 local function position(list, id)
-  local at = string.find(list, id, 1, true)
+  local at = find(list, id, 1, true)
   while at and at % 16 ~= 1 do
-    at = string.find(list, id, at + 1, true)
+    at = find(list, id, at + 1, true)
   end
   return at
 end
@@ -89,7 +100,7 @@ end
 local function operation(list, wanted, field, id)
   for at = 1, #list, OPERATION_LEN do
     local from = at + 16 * (field or 1) - 15
-    if wanted[string.byte(list, at)] and (not id or string.sub(list, from, from + 15) == id) then
+    if wanted[byte(list, at)] and (not id or sub(list, from, from + 15) == id) then
       return at
     end
   end
@@ -97,6 +108,7 @@ end
 
 -- The first window limit that a charge would break. `max - amount` stays exact where `used + amount` would not.
 local function breaks(amount, dc, mc, yc, da, ma, ya, dc_max, mc_max, yc_max, da_max, ma_max, ya_max)
+  local DAILY_COUNT, MONTHLY_COUNT, YEARLY_COUNT, DAILY_AMOUNT, MONTHLY_AMOUNT, YEARLY_AMOUNT = 30, 31, 32, 33, 34, 35
   if dc > dc_max - 1 then return DAILY_COUNT end
   if mc > mc_max - 1 then return MONTHLY_COUNT end
   if yc > yc_max - 1 then return YEARLY_COUNT end
@@ -105,39 +117,82 @@ local function breaks(amount, dc, mc, yc, da, ma, ya, dc_max, mc_max, yc_max, da
   if ya > ya_max - amount then return YEARLY_AMOUNT end
 end
 
--- Whether no more events are taken before the journal has stored some.
-local function is_full(backlog_max)
-  waiting = waiting or redis.call('XLEN', stream)
-  return waiting + #events >= backlog_max
+-- The month and year of a day's id: windows move forward together, so that a charge's are always those of its day.
+local function month_and_year(day)
+  return (day - day % 100) / 100, (day - day % 10000) / 10000
 end
 
-for number = 1, commands do
-  local account_key, order_key = KEYS[2 * number + 1], KEYS[2 * number + 2]
-  local packed, context, history = ARGV[3 * number - 1], ARGV[3 * number], ARGV[3 * number + 1]
-  local op, flags, refusal, currency, day, month, year, now_ms, ttl, backlog_max, attempt, decision_id, asked, at =
-    struct.unpack(COMMAND, packed)
+-- Whether an order has its format.
+local function is_order(value)
+  if #value < ORDER_LEN or byte(value) ~= 3 then return false end
+  local flags, live, voided, operations = byte(value, 10), byte(value, 42, 44)
+  return #value == ORDER_LEN + 16 * (live + voided) + (flags >= 2 and TAIL_LEN + OPERATION_LEN * operations or 0)
+end
+
+-- Why a command cannot be decided.
+local function failure(stream, account_at, order_at)
+  local account, order = values[account_at], values[order_at]
+  if broken[stream] then return broken[stream] end
+  if account and (#account ~= ACCOUNT_LEN or byte(account) ~= 3) then
+    return 'SLUICE account has another format'
+  end
+  if order and not is_order(order) then return 'SLUICE order has another format' end
+  -- MGET passes over what is no string.
+  if not account and call('EXISTS', KEYS[account_at]) == 1 then return 'SLUICE account is no string' end
+end
+
+-- Decides a command of any kind: its record, what is told of it, and what it changes. Gives whether it is refused.
+local function decide(number, packed, op, account_at, order_at, stream, backlog_max, asked, dc_max, mc_max, yc_max, da_max,
+  ma_max, ya_max, head, plain_order)
+  local WINDOWS, NAMES, REST = '<xI4I4I4', '<xxxxxxxxxxc3xxxxxxxxxxxxc16xxxc16', '<dI4BBI2'
+  local ACCOUNT = '<BI4I4I4BBBBddddddddddddd'
+  local ORDER, TAIL = '<BI4BBBBBc3dI4c16BBB', '<I4Bdd'
+  local OPERATION = '<Bc16c16dI4BBBc16'
+  local RECORD, BEFORE = '<BBBBI4ddddd', '<dddddddddd'
+  local CLOSED = '<BI4Bddd'
+
+  local ATTEMPTS_LEN_MAX = 16 * 32
+  local OPERATIONS_LEN_MAX = OPERATION_LEN * 32
+  local REPORTED_LEN_MAX = OPERATION_LEN * 64
+  local REPORTED = 255
+  local AMOUNT_MAX = 9007199254740991
+  local U32_MAX = 4294967295
+
+  local CONSUME, HOLD, VOID_ATTEMPT, VOID, SETTLE, REFUND, RELEASE, EXPIRE = 1, 2, 3, 4, 5, 6, 7, 8
+  local ADJUST, RESET, SUSPEND, RESUME, INITIALIZE = 9, 10, 11, 12, 13
+  local OPEN, CHARGED, HELD, SETTLED, CANCELLED = 0, 1, 2, 3, 4
+  local CAPTURE, RESERVATION, REFUNDED, RELEASED = 1, 2, 3, 4
+
+  local ADMITTED, VOIDED, ATTEMPT_RELEASED, TOMBSTONED, APPLIED, BAD_AMOUNT = 0, 1, 2, 3, 4, 11
+  local POLICY_MISSING, SUSPENDED = 20, 25
+  local PENDING_AMOUNT, THROTTLED, REFUND_EXCEEDS_ORDER, REFUND_DAILY, REFUND_MONTHLY = 36, 37, 40, 41, 42
+  local IDEMPOTENCY_CONFLICT, ATTEMPT_VOIDED, ORDER_UNKNOWN, ORDER_CLOSED = 50, 51, 52, 53
+  local CAPTURE_EXCEEDS_HOLD, ORDER_FULL, VERSION_CONFLICT, BATCH_REFUSED, BACKLOG_FULL = 54, 55, 56, 57, 61
+
+  local day, month, year = decode(WINDOWS, head)
+  local currency, decision_id, attempt = decode(NAMES, plain_order)
+  local now_ms, ttl, flags, refusal, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
+  local history = history_len > 0 and sub(packed, -history_len) or ''
   local dry, noted, paced, marked = flags % 2 == 1, flags % 4 >= 2, flags % 8 >= 4, flags >= 8
   local now = (now_ms - now_ms % 1000) / 1000
   local amount = max(asked, 0)
+  if op == PLAIN then op = CONSUME end
+  local account_value, order_value = values[account_at], values[order_at]
 
   -- The account as of now. A window rolls over when its id moves forward; an earlier id counts as the stored one.
-  local account_value = fresh[account_key] or stored[2 * number - 1]
   local de, me, ye = 0, 0, 0
   local da, dc, dr, ma, mc, mr, ya, yc, yr = 0, 0, 0, 0, 0, 0, 0, 0, 0
   local pending, paced_until, suspended_at, changes = 0, 0, 0, 0
   local rolled, closed = false, ''
   if account_value then
-    if string.byte(account_value) ~= 2 then
-      return redis.error_reply('SLUICE account has unknown format ' .. string.byte(account_value))
-    end
     local _, sd, sm, sy
-    _, sd, sm, sy, de, me, ye, da, dc, dr, ma, mc, mr, ya, yc, yr, pending, paced_until, suspended_at, changes =
-      struct.unpack(ACCOUNT, account_value)
+    _, sd, sm, sy, de, me, ye, _, da, dc, ma, mc, ya, yc, changes, dr, mr, yr, pending, paced_until, suspended_at =
+      decode(ACCOUNT, account_value)
     rolled = day > sd or month > sm or year > sy
     if rolled then
-      if day > sd and sd > 0 then closed = struct.pack(CLOSED, 0, sd, de, da, dc, dr) end
-      if month > sm and sm > 0 then closed = closed .. struct.pack(CLOSED, 1, sm, me, ma, mc, mr) end
-      if year > sy and sy > 0 then closed = closed .. struct.pack(CLOSED, 2, sy, ye, ya, yc, yr) end
+      if day > sd and sd > 0 then closed = encode(CLOSED, 0, sd, de, da, dc, dr) end
+      if month > sm and sm > 0 then closed = closed .. encode(CLOSED, 1, sm, me, ma, mc, mr) end
+      if year > sy and sy > 0 then closed = closed .. encode(CLOSED, 2, sy, ye, ya, yc, yr) end
     end
     if day > sd then de, da, dc, dr = 0, 0, 0, 0 else day = sd end
     if month > sm then me, ma, mc, mr = 0, 0, 0, 0 else month = sm end
@@ -150,26 +205,24 @@ for number = 1, commands do
   local o_currency, o_day, o_month, o_year, o_de, o_me, o_ye = currency, 0, 0, 0, 0, 0, 0
   local o_amount, o_decision, until_at, settles, settled, refunded = 0, decision_id, 0, 0, 0, 0
   local live, voided, operations = '', '', ''
-  local order_value, any_time = fresh[order_key] or stored[2 * number], false
+  local any_time = false
   repeat
     if order_value then
-      if string.byte(order_value) ~= 2 then
-        return redis.error_reply('SLUICE order has unknown format ' .. string.byte(order_value))
-      end
-      local _, s, f, c3, d, m, y, e1, e2, e3, a, expires, id, live_n, voided_n, operations_n, from =
-        struct.unpack(ORDER, order_value)
+      local _, d, e1, e2, e3, s, f, c3, a, expires, id, live_n, voided_n, operations_n, from =
+        decode(ORDER, order_value)
       if any_time or expires > now then
         known, state, pinned = true, s, f % 2 == 1
-        o_currency, o_day, o_month, o_year, o_de, o_me, o_ye, o_amount, o_decision = c3, d, m, y, e1, e2, e3, a, id
-        live = string.sub(order_value, from, from + 16 * live_n - 1)
+        o_currency, o_day, o_de, o_me, o_ye, o_amount, o_decision = c3, d, e1, e2, e3, a, id
+        o_month, o_year = month_and_year(d)
+        live = sub(order_value, from, from + 16 * live_n - 1)
         from = from + 16 * live_n
         if not any_time or voided == '' then
-          voided = string.sub(order_value, from, from + 16 * voided_n - 1)
+          voided = sub(order_value, from, from + 16 * voided_n - 1)
         end
         from = from + 16 * voided_n
         if f >= 2 then
-          until_at, settles, settled, refunded, from = struct.unpack(TAIL, order_value, from)
-          operations = string.sub(order_value, from, from + OPERATION_LEN * operations_n - 1)
+          until_at, settles, settled, refunded, from = decode(TAIL, order_value, from)
+          operations = sub(order_value, from, from + OPERATION_LEN * operations_n - 1)
         end
       end
     end
@@ -188,7 +241,7 @@ for number = 1, commands do
     if same and position(live, attempt) then
       -- The very attempt again: it is told what it was told, even when no more events are taken.
       code, replay, told, journal = ADMITTED, true, o_decision, false
-    elseif is_full(backlog_max) then
+    elseif waiting[stream] >= backlog_max then
       code, journal = BACKLOG_FULL, false
     elseif voided ~= '' and position(voided, attempt) then
       code = ATTEMPT_VOIDED
@@ -206,16 +259,15 @@ for number = 1, commands do
     elseif refusal ~= 0 then
       code = refusal
     else
-      local dc_max, mc_max, yc_max, da_max, ma_max, ya_max, pending_max, lifetime_secs, on_expiry
-      dc_max, mc_max, yc_max, da_max, ma_max, ya_max, pending_max, at = struct.unpack('<ddddddd', packed, at)
+      local pending_max, lifetime_secs, on_expiry
       if op == HOLD then
-        lifetime_secs, on_expiry, at = struct.unpack('<I4B', packed, at)
+        pending_max, lifetime_secs, on_expiry, at = decode('<dI4B', packed, at)
       end
       local broken = breaks(amount, dc, mc, yc, da, ma, ya, dc_max, mc_max, yc_max, da_max, ma_max, ya_max)
       local interval, tolerance, delay_max
       if broken and paced then
         local c1, c2, c3, c4, c5, c6
-        interval, tolerance, delay_max, c1, c2, c3, c4, c5, c6 = struct.unpack('<ddddddddd', packed, at)
+        interval, tolerance, delay_max, c1, c2, c3, c4, c5, c6 = decode('<ddddddddd', packed, at)
         code = breaks(amount, dc, mc, yc, da, ma, ya, c1, c2, c3, c4, c5, c6)
       else
         code = broken
@@ -251,7 +303,7 @@ for number = 1, commands do
     end
 
     local function add_operation(kind, id)
-      operations = operations .. struct.pack(OPERATION, kind, id, attempt, amount, day, month, year, de, me, ye, decision_id)
+      operations = operations .. encode(OPERATION, kind, id, attempt, amount, day, de, me, ye, decision_id)
     end
 
     local charged = state == CHARGED or state == HELD or state == SETTLED
@@ -259,7 +311,7 @@ for number = 1, commands do
 
     -- A capture or refund that was taken before: the same amount gets the first answer.
     local function repeated(place)
-      local _, _, _, taken, _, _, _, _, _, _, first = struct.unpack(OPERATION, operations, place)
+      local _, _, _, taken, _, _, _, _, first = decode(OPERATION, operations, place)
       if asked < 0 or asked == taken then
         code, replay, told, journal, amount = APPLIED, true, first, false, taken
       else
@@ -278,13 +330,13 @@ for number = 1, commands do
 
     -- What ended the hold is told so again; a release does not go on to refund what was captured.
     local function released_before(place)
-      local _, _, _, taken, _, _, _, _, _, _, first = struct.unpack(OPERATION, operations, place)
+      local _, _, _, taken, _, _, _, _, first = decode(OPERATION, operations, place)
       code, replay, told, journal, amount = VOIDED, true, first, false, taken
     end
 
     local end_id = attempt
     if op == RELEASE then
-      end_id = string.sub(packed, at, at + 15)
+      end_id = sub(packed, at, at + 15)
       local place = operation(operations, { [RELEASED] = true }, 1, end_id)
       if place and o_currency == currency then
         released_before(place)
@@ -307,16 +359,17 @@ for number = 1, commands do
       else
         order_changed = true
         if live_at then
-          live = string.sub(live, 1, live_at - 1) .. string.sub(live, live_at + 16)
+          live = sub(live, 1, live_at - 1) .. sub(live, live_at + 16)
         end
         voided = voided .. attempt
         if #voided > ATTEMPTS_LEN_MAX then
-          voided = string.sub(voided, 17)
+          voided = sub(voided, 17)
         end
         if reservation then
           -- The gateway did not refund: out of the figures that it was counted in, as far as their windows are still open.
-          local _, _, _, taken, d, m, y, e1, e2, e3 = struct.unpack(OPERATION, operations, reservation)
-          operations = string.sub(operations, 1, reservation - 1) .. string.sub(operations, reservation + OPERATION_LEN)
+          local _, _, _, taken, d, e1, e2, e3 = decode(OPERATION, operations, reservation)
+          local m, y = month_and_year(d)
+          operations = sub(operations, 1, reservation - 1) .. sub(operations, reservation + OPERATION_LEN)
           code, account_changed, amount, refunded = APPLIED, true, taken, max(refunded - taken, 0)
           if d == day and e1 == de then dr = max(dr - taken, 0) end
           if m == month and e2 == me then mr = max(mr - taken, 0) end
@@ -363,7 +416,7 @@ for number = 1, commands do
         settled, state = o_amount, SETTLED
       end
     elseif op == SETTLE then
-      local id, percent = struct.unpack('<c16B', packed, at)
+      local id, percent = decode('<c16B', packed, at)
       local place = operation(operations, { [CAPTURE] = true }, 1, id)
       if place then
         repeated(place)
@@ -380,8 +433,8 @@ for number = 1, commands do
         elseif #operations >= (percent < REPORTED and OPERATIONS_LEN_MAX or REPORTED_LEN_MAX)
           and not (marked and state == HELD) then
           code = ORDER_FULL
-        elseif (more > allowed and percent < REPORTED) or da > AMOUNT_MAX - more or ma > AMOUNT_MAX - more or ya > AMOUNT_MAX - more
-          or settled > AMOUNT_MAX - amount then
+        elseif (more > allowed and percent < REPORTED) or da > AMOUNT_MAX - more or ma > AMOUNT_MAX - more
+          or ya > AMOUNT_MAX - more or settled > AMOUNT_MAX - amount then
           code = CAPTURE_EXCEEDS_HOLD
         else
           code, account_changed, order_changed = APPLIED, true, true
@@ -398,20 +451,20 @@ for number = 1, commands do
         end
       end
     elseif op == REFUND then
-      local id, daily_max, monthly_max = struct.unpack('<c16dd', packed, at)
+      local id, daily_max, monthly_max = decode('<c16dd', packed, at)
       local place = operation(operations, { [RESERVATION] = true, [REFUNDED] = true }, 1, id)
       if state == CANCELLED then
         code = ORDER_CLOSED
       elseif place then
-        local kind, _, owner, taken, d, m, y, e1, e2, e3, first = struct.unpack(OPERATION, operations, place)
+        local kind, _, owner, taken, d, e1, e2, e3, first = decode(OPERATION, operations, place)
         if kind == REFUNDED or (asked >= 0 and asked ~= taken) or (marked and owner == attempt) then
           repeated(place)
         else
           -- The latest attempt is the one whose failure cancels the refund: an earlier one's would end this one's too.
           local next_kind = marked and RESERVATION or REFUNDED
-          operations = string.sub(operations, 1, place - 1)
-            .. struct.pack(OPERATION, next_kind, id, attempt, taken, d, m, y, e1, e2, e3, first)
-            .. string.sub(operations, place + OPERATION_LEN)
+          operations = sub(operations, 1, place - 1)
+            .. encode(OPERATION, next_kind, id, attempt, taken, d, e1, e2, e3, first)
+            .. sub(operations, place + OPERATION_LEN)
           code, order_changed, amount = APPLIED, true, taken
           if marked then
             replay, told = true, first
@@ -442,7 +495,7 @@ for number = 1, commands do
         end
       end
     elseif op == ADJUST then
-      local counter, change, expected = struct.unpack('<BBd', packed, at)
+      local counter, change, expected = decode('<BBd', packed, at)
       local figures = { [0] = da, ma, ya, dc, mc, yc, dr, mr, yr, pending }
       local value = change == 1 and figures[counter] + amount or change == 2 and figures[counter] - amount or amount
       if expected >= 0 and expected ~= changes then
@@ -454,7 +507,7 @@ for number = 1, commands do
         da, ma, ya, dc, mc, yc, dr, mr, yr, pending = figures[0], unpack(figures)
       end
     elseif op == RESET then
-      local windows, expected = struct.unpack('<Bd', packed, at)
+      local windows, expected = decode('<Bd', packed, at)
       if expected >= 0 and expected ~= changes then
         code = VERSION_CONFLICT
       else
@@ -478,7 +531,7 @@ for number = 1, commands do
   end
 
   -- When no more events are taken, refusals and tombstones are not journalled either.
-  if journal and (code > APPLIED or code == TOMBSTONED) and is_full(backlog_max) then
+  if journal and (code > APPLIED or code == TOMBSTONED) and waiting[stream] >= backlog_max then
     journal = false
     if code > APPLIED then code = BACKLOG_FULL end
   end
@@ -489,67 +542,135 @@ for number = 1, commands do
   if dry then
     journal = noted and journal and refused
   end
-  local record = struct.pack(RECORD, 2, code, replay and 1 or 0, state, day, month, year, de, me, ye, until_at,
-    da0, da, dc0, dc, dr0, dr, ma0, ma, mc0, mc, mr0, mr, ya0, ya, yc0, yc, yr0, yr,
-    pending0, pending, amount, wait_ms, o_amount, settled, refunded, suspended_at, changes)
-  replies[number] = { record, told, '' }
+  local account = account_value
+  if account_changed or rolled or not account_value then
+    account = encode(ACCOUNT, 3, day, month, year, de, me, ye, suspended_at > 0 and 1 or 0, da, dc, ma, mc, ya, yc,
+      changes, dr, mr, yr, pending, paced_until, suspended_at)
+  end
+  local before = account_changed and encode(BEFORE, da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0) or ''
+  local another = told ~= decision_id
+  local record = encode(RECORD, 4, code, (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0), state,
+    until_at, amount, wait_ms, o_amount, settled, refunded) .. account .. before .. (another and told or '')
+  replies[2 * number - 1] = record
   if journal then
-    events[#events + 1] = { number, context, record, account_changed and not dry and closed or '' }
+    waiting[stream] = waiting[stream] + 1
+    closing[number] = account_changed and not dry and closed ~= '' and closed or nil
+  else
+    replies[2 * number] = ''
   end
   if account_changed and not dry then
-    fresh[account_key] = struct.pack(ACCOUNT, 2, day, month, year, de, me, ye, da, dc, dr, ma, mc, mr, ya, yc, yr,
-      pending, paced_until, suspended_at, changes)
+    values[account_at] = account
   end
   if order_changed and not dry then
     local expires = min((state == HELD and max(now, until_at) or now) + ttl, U32_MAX)
     local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''
-    local head = struct.pack(ORDER, 2, state, (pinned and 1 or 0) + (has_tail and 2 or 0), o_currency, o_day, o_month,
-      o_year, o_de, o_me, o_ye, o_amount, expires, o_decision, #live / 16, #voided / 16, #operations / OPERATION_LEN)
-    local tail = has_tail and struct.pack(TAIL, until_at, settles, settled, refunded) .. operations or ''
-    fresh[order_key] = head .. live .. voided .. tail
-    lifetime[order_key] = expires - now
+    local order_flags = (pinned and 1 or 0) + (has_tail and 2 or 0)
+    local fixed = encode(ORDER, 3, o_day, o_de, o_me, o_ye, state, order_flags, o_currency, o_amount, expires, o_decision,
+      #live / 16, #voided / 16, #operations / OPERATION_LEN)
+    local tail = has_tail and encode(TAIL, until_at, settles, settled, refunded) .. operations or ''
+    values[order_at] = fixed .. live .. voided .. tail
+    local secs = expires - now
+    lifetimes[order_at] = secs ~= plain_secs and string.format('%.0f', secs) or nil
   end
   if not dry and ((order_changed and until_at > 0) or (op == EXPIRE and not order_changed and code ~= ADMITTED)) then
     -- What an expiry finds unknown, ended or of another currency is none of the holds listed under its own.
-    local merchant, order_no = string.match(order_key, '^[^}]*}:o:([^:]*):(.*)$')
+    local merchant, order_no = string.match(KEYS[order_at], '^[^}]*}:o:([^:]*):(.*)$')
     local member = merchant .. ':' .. (order_changed and o_currency or currency) .. ':' .. order_no
-    expiring[member] = order_changed and state == HELD and until_at or false
+    expiring[member], expiry_of[member] = order_changed and state == HELD and until_at or false, expiries + stream
+  end
+  return refused
+end
+
+for number = 1, commands do
+  local packed = replies[2 * number - 1]
+  local op, account_at, order_at, stream, backlog_max, asked, dc_max, mc_max, yc_max, da_max, ma_max, ya_max, head,
+    plain_order = decode(COMMAND, packed)
+  local account_value, order_value = values[account_at], values[order_at]
+  stream_of[number] = stream
+
+  -- A plain charge of a new order on an account without anything out of the ordinary: only the figures are to be reckoned.
+  local plain = op == PLAIN and account_value and not order_value and #account_value == ACCOUNT_LEN
+    and waiting[stream] < backlog_max
+  if plain then
+    local own_head, da, dc, ma, mc, ya, yc, changes, rest = decode(HEADED, account_value)
+    plain = own_head == head
+      and not breaks(asked, dc, mc, yc, da, ma, ya, dc_max, mc_max, yc_max, da_max, ma_max, ya_max)
+    if plain then
+      account_value = encode(HEADED, head, da + asked, dc + 1, ma + asked, mc + 1, ya + asked, yc + 1, changes + 1, rest)
+      values[account_at], values[order_at], replies[2 * number - 1] = account_value, plain_order, account_value
+      waiting[stream] = waiting[stream] + 1
+    end
   end
 
-  if refused and all_or_none then
+  local failed = not plain and failure(stream, account_at, order_at)
+  if failed and all_or_none then
+    return redis.error_reply(failed)
+  elseif failed then
+    replies[2 * number - 1], replies[2 * number] = FAILED .. failed, ''
+  elseif not plain and decide(number, packed, op, account_at, order_at, stream, backlog_max, asked, dc_max, mc_max, yc_max,
+    da_max, ma_max, ya_max, head, plain_order) and all_or_none then
     -- Nothing is done. The refusal is journalled; the others are told that it was not they.
-    local reply, event = replies[number], events[#events]
-    events = event and event[1] == number and { event } or {}
-    fresh, lifetime, expiring = {}, {}, {}
+    local record, event = replies[2 * number - 1], replies[2 * number]
+    values, expiring = { unpack(stored) }, {}
     for other = 1, commands do
-      replies[other] = { '', '', '' }
+      replies[2 * other - 1], replies[2 * other] = REFUSED, ''
     end
-    replies[number] = reply
+    replies[2 * number - 1], replies[2 * number] = record, event
     break
   end
 end
 
--- The events come first: should Redis refuse them, as with a full memory, nothing was changed.
-for _, event in ipairs(events) do
-  local number, context, record, closed = unpack(event)
-  if closed == '' then
-    replies[number][3] = redis.call('XADD', stream, '0-*', 'c', context, 'd', record)
-  else
-    replies[number][3] = redis.call('XADD', stream, '0-*', 'c', context, 'd', record, 'w', closed)
+-- Holds are listed first, then come the events: should Redis refuse either, as with a full memory, nothing of that shard was
+-- changed. A listed hold that is none is passed over.
+for member, ends_at in pairs(expiring) do
+  local key = expiry_of[member]
+  local done = ends_at and pcall('ZADD', KEYS[key], ends_at, member)
+  if type(done) == 'table' then broken[key - expiries] = done.err end
+end
+for number = 1, commands do
+  local record, context, closed = replies[2 * number - 1], replies[2 * number], closing[number]
+  local stream = stream_of[number]
+  if context ~= '' and not broken[stream] then
+    local id
+    if closed then
+      id = pcall('XADD', KEYS[places + stream], '0-*', 'c', context, 'd', record, 'w', closed)
+    else
+      id = pcall('XADD', KEYS[places + stream], '0-*', 'c', context, 'd', record)
+    end
+    if type(id) == 'table' then broken[stream] = id.err end
+    replies[2 * number] = id
   end
 end
-for key, value in pairs(fresh) do
-  if lifetime[key] then
-    redis.call('SET', key, value, 'EX', lifetime[key])
-  else
-    redis.call('SET', key, value)
+if next(broken) then
+  for number = 1, commands do
+    local why = broken[stream_of[number]]
+    if why then
+      local _, account_at, order_at = decode(COMMAND, ARGV[2 * number + 1])
+      values[account_at], values[order_at] = stored[account_at], stored[order_at]
+      replies[2 * number - 1], replies[2 * number] = FAILED .. why, ''
+    end
   end
 end
-for member, at in pairs(expiring) do
-  if at then
-    redis.call('ZADD', expiry, at, member)
-  else
-    redis.call('ZREM', expiry, member)
+
+local changed, size = { unpack(KEYS) }, 0
+for place = orders + 1, places do
+  if values[place] ~= stored[place] then
+    changed[size + 1], changed[size + 2], size = KEYS[place], values[place], size + 2
   end
 end
-return replies
+if size > 0 then
+  call('MSET', unpack(changed, 1, size))
+end
+for place = 1, orders do
+  if values[place] ~= stored[place] then
+    call('SET', KEYS[place], values[place], 'EX', lifetimes[place] or plain_lifetime)
+  end
+end
+for member, ends_at in pairs(expiring) do
+  local key = expiry_of[member]
+  if not ends_at and not broken[key - expiries] then
+    -- What stays listed because of an error is passed over too.
+    pcall('ZREM', KEYS[key], member)
+  end
+end
+return table.concat(replies, '\n')

@@ -36,8 +36,12 @@ enum Answer {
     Fails,
     /// The question could not be sent.
     Unsent,
+    /// The question waited for its turn until it was too late.
+    Waited,
     /// The client leaves first.
     Never,
+    /// The client leaves while the question waits for its turn.
+    NeverSent,
 }
 
 const CONSUME: &str = r#""action": "consume""#;
@@ -114,7 +118,8 @@ fn play(case: &Case, mode: ModeWord, on_error: &str) -> Seen {
             step(&mut stream, reply(0, Some(&refusal(code, status))), case, &mut seen);
         }
         Answer::Fails => step(&mut stream, reply(14, None), case, &mut seen),
-        Answer::Unsent | Answer::Never => {}
+        Answer::Waited => step(&mut stream, Event::NotAsked(Unasked::Late), case, &mut seen),
+        Answer::Unsent | Answer::Never | Answer::NeverSent => {}
     }
     if let Some((status, amounts)) = case.response.filter(|_| seen.went_on) {
         let ending = Ending { status: Some(status), ..Ending::default() };
@@ -146,6 +151,9 @@ fn step(stream: &mut Stream, event: Event<'_>, case: &Case, seen: &mut Seen) {
         }
         Ok(())
     });
+    if !matches!(case.answer, Answer::Unsent | Answer::Waited | Answer::NeverSent) {
+        stream.asked();
+    }
     // Where the question could not be sent, the very callback that asked lets the request go on.
     if matches!(case.answer, Answer::Unsent) && stream.is_forwarded() {
         seen.went_on = true;
@@ -268,7 +276,7 @@ fn each_action_without_an_admission() {
     const LATE: &str = "action=void reason=check_timeout";
     const LEFT: &str = "action=void reason=client_gone";
     // The answer, what is told by actions that change something, and the reply; the others are told nothing.
-    let table: [(Answer, &str, Option<u32>); 8] = [
+    let table: [(Answer, &str, Option<u32>); 10] = [
         (Answer::Refuses("DAILY_AMOUNT", 429), "", Some(429)),
         (Answer::Refuses("ORDER_UNKNOWN", 404), "", Some(404)),
         (Answer::Passes("DAILY_AMOUNT"), LATE, Some(503)),
@@ -276,7 +284,9 @@ fn each_action_without_an_admission() {
         (Answer::Refuses("STORE_UNAVAILABLE", 503), LATE, Some(503)),
         (Answer::Fails, LATE, Some(503)),
         (Answer::Unsent, "", Some(503)),
+        (Answer::Waited, "", Some(503)),
         (Answer::Never, LEFT, None),
+        (Answer::NeverSent, "", None),
     ];
     for (answer, told, reply) in table {
         for (rule, body, _, _) in ACTIONS {
@@ -328,7 +338,8 @@ fn on_routes_that_go_on_without_an_answer_the_gateways_deeds_are_told() {
             _ => AMOUNT,
         };
         let cases = [(Answer::Fails, 200), (Answer::Fails, 500), (Answer::Unsent, 200), (Answer::Unsent, 500)];
-        for ((answer, status), told) in cases.into_iter().zip(expected) {
+        let waited = [(Answer::Waited, 200), (Answer::Waited, 500)].into_iter().zip(expected.into_iter().skip(2));
+        for ((answer, status), told) in cases.into_iter().zip(expected).chain(waited) {
             for (mode, on_error) in [(ModeWord::Unset, "allow"), (ModeWord::Word(b"shadow".to_vec()), "deny")] {
                 let response = Some((status, &[][..]));
                 let case = Case { rule, body, answer, response, end: (Some(status), 0) };

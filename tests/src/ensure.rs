@@ -1,6 +1,7 @@
 //! Assertions that return instead of panicking, so that a failing row can say in which table it stands.
 
 /// Returns a failure with the place and the values where two values differ.
+#[macro_export]
 macro_rules! ensure_eq {
     ($is:expr, $expected:expr $(, $($what:tt)+)?) => {
         match (&$is, &$expected) {
@@ -8,20 +9,21 @@ macro_rules! ensure_eq {
                 let what: &[String] = &[$(format!($($what)+))?];
                 let what = what.concat();
                 let place = concat!(file!(), ":", line!());
-                return Err(e2e::Failure::new(format!("{place}: is {is:?}, expected {expected:?} {what}")));
+                return Err($crate::Failure::new(format!("{place}: is {is:?}, expected {expected:?} {what}")));
             }
         }
     };
 }
 
 /// Returns a failure with the place where a condition does not hold.
+#[macro_export]
 macro_rules! ensure {
     ($holds:expr, $($what:tt)+) => {
         match $holds {
             true => {}
             false => {
                 let place = concat!(file!(), ":", line!());
-                return Err(e2e::Failure::new(format!("{place}: {}", format!($($what)+))));
+                return Err($crate::Failure::new(format!("{place}: {}", format!($($what)+))));
             }
         }
     };

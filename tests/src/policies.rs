@@ -3,19 +3,21 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Smallest payment of every merchant, in cents.
-pub(crate) const SINGLE_MIN: u64 = 100;
+pub const SINGLE_MIN: u64 = 100;
 /// Largest payment of every merchant, in cents.
-pub(crate) const SINGLE_MAX: u64 = 10_000;
+pub const SINGLE_MAX: u64 = 10_000;
 /// What a day of every merchant takes, in cents.
-pub(crate) const DAILY_AMOUNT: u64 = 15_000;
+pub const DAILY_AMOUNT: u64 = 15_000;
 
 /// The document of the shared stack: small limits for everybody, and merchants with more room or other limits.
-pub(crate) fn document() -> String {
+#[must_use]
+pub fn document() -> String {
     with("v1", "")
 }
 
 /// The same with more merchants, each a line as in `name: {daily_count: 3}`.
-pub(crate) fn with(version: &str, merchants: &str) -> String {
+#[must_use]
+pub fn with(version: &str, merchants: &str) -> String {
     let zone = zone_at_noon();
     let more: String = merchants.lines().map(|line| format!("  {}\n", line.trim())).collect();
     format!(

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use authz_server::store::keys;
-use e2e::gateway::Seen;
-use e2e::stack::Stack;
-use e2e::{Result, wait};
 use quota::{Account, Counter, MerchantId, shard_of};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use crate::failure::{Failure, Result};
+use crate::gateway::Seen;
+use crate::stack::Stack;
+use crate::wait;
+
 /// The server's own default.
-pub(crate) const SHARDS: u16 = 64;
+pub const SHARDS: u16 = 64;
 /// The journal drains in the background, and recovers by a backoff from parts that were away.
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 /// A void is sent at once, and again every quarter of a second or more where it got no answer.
@@ -19,15 +21,16 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A row of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) order_no: String,
-    pub(crate) action: String,
-    pub(crate) code: String,
-    pub(crate) mode: String,
-    pub(crate) replay: bool,
-    pub(crate) event_id: String,
+pub struct Entry {
+    pub order_no: String,
+    /// The operation's word, as in `consume`.
+    pub action: String,
+    pub code: String,
+    pub mode: String,
+    pub replay: bool,
+    pub event_id: String,
     /// Why an attempt was voided.
-    pub(crate) reason: Option<String>,
+    pub reason: Option<String>,
     windows: [Step; 3],
 }
 
@@ -41,12 +44,21 @@ struct Step {
 
 impl Entry {
     /// Order, action, code and mode.
-    pub(crate) fn brief(&self) -> (&str, &str, &str, &str) {
+    #[must_use]
+    pub fn brief(&self) -> (&str, &str, &str, &str) {
         (&self.order_no, &self.action, &self.code, &self.mode)
     }
 
+    /// The day's number of payments after the row.
+    #[must_use]
+    pub fn day_count_after(&self) -> u64 {
+        let [day, ..] = self.windows;
+        day.count.1
+    }
+
     /// By how much the row changed the day's amount and count.
-    pub(crate) fn day_change(&self) -> (i128, i128) {
+    #[must_use]
+    pub fn day_change(&self) -> (i128, i128) {
         let [day, ..] = self.windows;
         let change = |(before, after): (u64, u64)| i128::from(after) - i128::from(before);
         (change(day.amount), change(day.count))
@@ -75,7 +87,10 @@ impl Entry {
 }
 
 /// A merchant's rows in the order of deciding.
-pub(crate) async fn journal(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
+///
+/// # Errors
+/// Those of Postgres, and a row that cannot be read.
+pub async fn journal(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
     let pool = stack.postgres.pool().await?;
     let query = "SELECT *, event_id::text AS event_text FROM usage_log WHERE merchant_id = $1 ORDER BY seq";
     let rows = sqlx::query(query).bind(merchant).fetch_all(&pool).await;
@@ -84,13 +99,17 @@ pub(crate) async fn journal(stack: &Stack, merchant: &str) -> Result<Vec<Entry>>
 }
 
 /// The day's amount and count in USD; zero where the account was never charged.
-pub(crate) async fn day(stack: &Stack, merchant: &str) -> Result<(u64, u64)> {
+///
+/// # Errors
+/// Those of Redis.
+pub async fn day(stack: &Stack, merchant: &str) -> Result<(u64, u64)> {
     let account = stack.account(merchant, "USD").await?;
     Ok(account.map_or((0, 0), |account| (account.day.amount, account.day.count)))
 }
 
 /// What the gateway received of a merchant, whose name is no part of another's.
-pub(crate) fn seen_by(stack: &Stack, merchant: &str) -> Vec<Seen> {
+#[must_use]
+pub fn seen_by(stack: &Stack, merchant: &str) -> Vec<Seen> {
     let names = |text: &[u8]| String::from_utf8_lossy(text).contains(&format!("{merchant}-"));
     let mut seen = stack.gateway.seen();
     seen.retain(|request| names(&request.body));
@@ -98,7 +117,10 @@ pub(crate) fn seen_by(stack: &Stack, merchant: &str) -> Vec<Seen> {
 }
 
 /// Waits until the day's amount and count are these: a void follows the answer to the payment that it takes back.
-pub(crate) async fn settles_at(stack: &Stack, merchant: &str, expected: (u64, u64)) -> Result<()> {
+///
+/// # Errors
+/// When they are not within a minute.
+pub async fn settles_at(stack: &Stack, merchant: &str, expected: (u64, u64)) -> Result<()> {
     let settled = wait::until_async("the day's figures", SETTLED_WITHIN, || async {
         Ok(day(stack, merchant).await.ok().filter(|day| *day == expected).map(drop))
     });
@@ -113,7 +135,10 @@ pub(crate) async fn settles_at(stack: &Stack, merchant: &str, expected: (u64, u6
 
 /// Waits until every void that the filter has sent is in the journal, and gives their number: each is of an attempt of its
 /// own, so each leaves one row, however often it was sent. For stacks whose Envoy was not restarted.
-pub(crate) async fn voids_done(stack: &Stack) -> Result<i64> {
+///
+/// # Errors
+/// When they are not within a minute.
+pub async fn voids_done(stack: &Stack) -> Result<i64> {
     let pool = stack.postgres.pool().await?;
     let done = wait::until_async("every void in the journal", DRAINED_WITHIN, || async {
         let query = "SELECT count(*) FROM usage_log WHERE action_type = 'void'";
@@ -128,7 +153,10 @@ pub(crate) async fn voids_done(stack: &Stack) -> Result<i64> {
 
 /// for a merchant's account in USD: every row starts where the one before ended, the counters in Redis are the
 /// sum of the rows, and the numbers of the shard's events are 1, 2, 3 … without a gap. Gives the rows.
-pub(crate) async fn books_agree(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
+///
+/// # Errors
+/// What does not agree.
+pub async fn books_agree(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
     let shard = shard_of(&MerchantId::parse(merchant)?, SHARDS);
     drained(stack, shard).await?;
     let entries = journal(stack, merchant).await?;
@@ -196,7 +224,10 @@ async fn sequence_is_whole(stack: &Stack, shard: u16) -> Result<()> {
 }
 
 /// Q-6 for every shard: nothing waits in Redis, and Postgres has as many events as Redis has given numbers.
-pub(crate) async fn journal_is_whole(stack: &Stack) -> Result<()> {
+///
+/// # Errors
+/// What is missing or was numbered twice.
+pub async fn journal_is_whole(stack: &Stack) -> Result<()> {
     let mut connection = stack.redis.connection().await?;
     let pool = stack.postgres.pool().await?;
     for shard in 0..SHARDS {
@@ -218,24 +249,30 @@ async fn last_number(connection: &mut redis::aio::MultiplexedConnection, shard: 
     match info {
         Ok(info) => {
             let number = info.last_generated_id.rsplit('-').next().and_then(|number| number.parse().ok());
-            number.ok_or_else(|| e2e::Failure::new(format!("shard {shard}: last id {}", info.last_generated_id)))
+            number.ok_or_else(|| Failure::new(format!("shard {shard}: last id {}", info.last_generated_id)))
         }
         Err(error) if error.to_string().contains("no such key") => Ok(0),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Events that some server has read and nobody has stored and acknowledged.
-pub(crate) async fn unacknowledged(stack: &Stack) -> Result<usize> {
+/// Events that are in Postgres and still in Redis: the journal has not finished with them.
+///
+/// # Errors
+/// Those of Redis and Postgres.
+pub async fn unacknowledged(stack: &Stack) -> Result<usize> {
     let mut connection = stack.redis.connection().await?;
-    let mut pending = 0;
+    let pool = stack.postgres.pool().await?;
+    let mut left = 0;
     for shard in 0..SHARDS {
-        let reply: redis::streams::StreamPendingReply = redis::cmd("XPENDING")
-            .arg(keys::stream(shard))
-            .arg(keys::JOURNAL_GROUP)
-            .query_async(&mut connection)
-            .await?;
-        pending += reply.count();
+        let waiting: redis::streams::StreamRangeReply =
+            redis::cmd("XRANGE").arg(keys::stream(shard)).arg("-").arg("+").query_async(&mut connection).await?;
+        let numbers: Vec<i64> =
+            waiting.ids.iter().filter_map(|entry| entry.id.rsplit('-').next()?.parse().ok()).collect();
+        let stored = "SELECT count(*) FROM usage_log WHERE shard = $1 AND seq = ANY($2)";
+        let stored: i64 = sqlx::query_scalar(stored).bind(i32::from(shard)).bind(numbers).fetch_one(&pool).await?;
+        left += usize::try_from(stored)?;
     }
-    Ok(pending)
+    pool.close().await;
+    Ok(left)
 }

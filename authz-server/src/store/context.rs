@@ -1,0 +1,135 @@
+//! What the server knows of a command, as the event stream carries it: [`proto::journal::EventContext`], written without making
+//! one first, because every payment has one.
+
+use prost::encoding::{WireType, encode_key, encode_varint};
+use quota::{
+    Action, AmountMinor, Change, Channel, Command, OnExpiry, OperationId, OperationNo, OrderNo, PaymentNo, Reset,
+};
+
+use super::{NO_ATTEMPT, Notes};
+
+/// Appends the context of a command's event, as protobuf.
+pub(super) fn encode(out: &mut Vec<u8>, command: &Command, notes: &Notes) {
+    let order_no = command.order_no.as_ref();
+    let attempt = order_no.map(|_| command.attempt).filter(|attempt| *attempt != NO_ATTEMPT);
+    let operation = operation_id(&command.action);
+    let hand = ByHand::of(&command.action);
+    let mut message = Message(out);
+    message.bytes(1, &command.decision_id);
+    message.number(2, command.now_ms.cast_unsigned());
+    message.text(3, action_word(&command.action));
+    message.text(4, command.merchant.as_str());
+    message.text(5, command.currency.code());
+    message.number(6, command.action.amount().map_or(0, AmountMinor::get));
+    message.text(7, order_no.map_or("", OrderNo::as_str));
+    message.text(8, command.payment_no.as_ref().map_or("", PaymentNo::as_str));
+    message.text(9, command.channel.as_ref().map_or("", Channel::as_str));
+    message.bytes(10, attempt.as_ref().map_or(&[], |attempt| &attempt.0));
+    message.text(11, &notes.actor);
+    message.text(12, &notes.policy_version);
+    message.text(13, notes.mode);
+    message.text(14, &notes.trace_id);
+    message.text(15, &notes.reason);
+    message.text(16, command.operation_no.as_ref().map_or("", OperationNo::as_str));
+    message.bytes(17, operation.as_ref().map_or(&[], |id| &id.0));
+    message.text(18, notes.operator_type);
+    message.text(19, &notes.remarks);
+    message.text(20, &notes.metadata);
+    message.text(21, &hand.counter);
+    message.text(22, hand.change);
+    message.optional(23, hand.expected_version);
+    message.text(24, hold_on_expiry(&command.action));
+    message.number(25, order_no.map_or(0, |_| u64::from(command.order_ttl_secs)));
+}
+
+/// Fields of a protobuf message, one after the other. What is empty or zero is left out, as proto3 does.
+struct Message<'a>(&'a mut Vec<u8>);
+
+impl Message<'_> {
+    fn bytes(&mut self, tag: u32, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            encode_key(tag, WireType::LengthDelimited, self.0);
+            encode_varint(bytes.len() as u64, self.0);
+            self.0.extend_from_slice(bytes);
+        }
+    }
+
+    fn text(&mut self, tag: u32, text: &str) {
+        self.bytes(tag, text.as_bytes());
+    }
+
+    fn number(&mut self, tag: u32, number: u64) {
+        if number != 0 {
+            self.optional(tag, Some(number));
+        }
+    }
+
+    fn optional(&mut self, tag: u32, number: Option<u64>) {
+        if let Some(number) = number {
+            encode_key(tag, WireType::Varint, self.0);
+            encode_varint(number, self.0);
+        }
+    }
+}
+
+/// The action's word; a release that reserves its refund is told from one that refunds at once.
+const fn action_word(action: &Action) -> &'static str {
+    if let Action::Release(refund) = action
+        && refund.reserve
+    {
+        return Action::Refund(*refund).as_str();
+    }
+    action.as_str()
+}
+
+const fn operation_id(action: &Action) -> Option<OperationId> {
+    if let Action::Settle(settle) = action {
+        return Some(settle.id);
+    }
+    if let Action::Refund(refund) | Action::Release(refund) = action {
+        return Some(refund.id);
+    }
+    None
+}
+
+const fn hold_on_expiry(action: &Action) -> &'static str {
+    let Action::Hold(_, terms) = action else { return "" };
+    match terms.on_expiry {
+        OnExpiry::Void => "void",
+        OnExpiry::Settle => "settle",
+    }
+}
+
+/// What a change by hand is about, how it changes that, and the account's version that it was decided on.
+#[derive(Default)]
+struct ByHand {
+    counter: String,
+    change: &'static str,
+    expected_version: Option<u64>,
+}
+
+impl ByHand {
+    fn of(action: &Action) -> Self {
+        if let Action::Adjust(adjust) = action {
+            let change = match adjust.change {
+                Change::Add(_) => "add",
+                Change::Subtract(_) => "subtract",
+                Change::Set(_) => "set",
+            };
+            let counter = adjust.counter.as_str().to_owned();
+            return Self { counter, change, expected_version: adjust.expected_version };
+        }
+        if let Action::Reset(reset) = action {
+            return Self { counter: reset_windows(reset), change: "", expected_version: reset.expected_version };
+        }
+        Self::default()
+    }
+}
+
+fn reset_windows(reset: &Reset) -> String {
+    let windows = [(reset.day, "day"), (reset.month, "month"), (reset.year, "year")];
+    windows.into_iter().filter_map(|(reset, name)| reset.then_some(name)).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! The script's argument for a command.
+
+use quota::{
+    Action, Adjust, AmountMinor, Change, Charge, Code, Command, Dry, HoldTerms, Limits, OnExpiry, OrderState, Origin,
+    Origins, Pace, Refund, Reset, Settle, WindowIds,
+};
+
+use super::{FORMAT, Writer};
+
+/// A consume without anything out of the ordinary.
+const PLAIN: u8 = 0;
+/// In the place of a capture's bound: the money has moved.
+const REPORTED: u8 = 255;
+/// Flags of a command.
+const DRY: u8 = 1;
+const NOTED: u8 = 2;
+const PACED: u8 = 4;
+const MARKED: u8 = 8;
+
+/// Where in the call's keys a command finds its own, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    pub account: u16,
+    pub order: u16,
+    pub stream: u16,
+}
+
+/// Whether a command is a plain charge: one of an order that is remembered for `order_ttl_secs`, with nothing to it but the amount
+/// and the limits of the windows.
+#[must_use]
+pub fn is_plain(command: &Command, order_ttl_secs: u32) -> bool {
+    let Action::Consume(Charge { refusal: None, pace: None, .. }) = command.action else { return false };
+    command.order_no.is_some()
+        && command.dry == Dry::No
+        && command.history.is_none()
+        && command.order_ttl_secs == order_ttl_secs
+}
+
+/// Appends the script's argument for a command; `plain_ttl_secs` is the lifetime of plain charges' orders in this call.
+pub fn command(out: &mut Vec<u8>, command: &Command, places: Places, plain_ttl_secs: u32) {
+    let plain = is_plain(command, plain_ttl_secs);
+    let past = command.history.as_deref().map(super::pack_order).unwrap_or_default();
+    let mut out = Writer(out);
+    out.bytes(&[if plain { PLAIN } else { op(&command.action) }]);
+    [places.account, places.order, places.stream].into_iter().for_each(|place| out.u16(place));
+    out.u32(command.backlog_max);
+    out.optional(command.action.amount().map(AmountMinor::get));
+    out.maxima(&command.action);
+    out.expected(command);
+    out.number(command.time_ms());
+    out.u32(command.order_ttl_secs);
+    out.bytes(&[flags(command), refusal(&command.action)]);
+    // The journal rebuilds no order that is longer: an order's lists are bounded.
+    out.u16(u16::try_from(past.len()).unwrap_or(u16::MAX));
+    if !plain {
+        out.action(&command.action);
+    }
+    out.bytes(&past);
+}
+
+const fn op(action: &Action) -> u8 {
+    match action {
+        Action::Consume(_) => 1,
+        Action::Hold(..) => 2,
+        Action::VoidAttempt => 3,
+        Action::Void => 4,
+        Action::Settle(_) => 5,
+        Action::Refund(_) => 6,
+        Action::Release(_) => 7,
+        Action::Expire => 8,
+        Action::Adjust(Adjust { .. }) => 9,
+        Action::Reset(_) => 10,
+        Action::Suspend => 11,
+        Action::Resume => 12,
+        Action::Initialize => 13,
+        Action::Roll => 14,
+    }
+}
+
+const fn flags(command: &Command) -> u8 {
+    let dry = match command.dry {
+        Dry::No => 0,
+        Dry::Silent => DRY,
+        Dry::Noted => DRY + NOTED,
+    };
+    let more = match &command.action {
+        Action::Consume(charge) | Action::Hold(charge, _) if charge.pace.is_some() => PACED,
+        Action::Settle(settle) if settle.last => MARKED,
+        Action::Refund(Refund { reserve: true, .. }) | Action::Release(Refund { reserve: true, .. }) => MARKED,
+        _ => 0,
+    };
+    dry + more
+}
+
+fn refusal(action: &Action) -> u8 {
+    match action {
+        Action::Consume(charge) | Action::Hold(charge, _) => charge.refusal.map_or(0, Code::number),
+        _ => 0,
+    }
+}
+
+impl Writer<'_> {
+    fn maxima(&mut self, action: &Action) {
+        match action {
+            Action::Consume(charge) | Action::Hold(charge, _) => self.windows(&charge.limits),
+            _ => self.bytes(&[0; 48]),
+        }
+    }
+
+    fn windows(&mut self, limits: &Limits) {
+        let Limits { day, month, year, .. } = limits;
+        let maxima = [day.count, month.count, year.count, day.amount, month.amount, year.amount];
+        maxima.into_iter().for_each(|max| self.amount(max));
+    }
+
+    /// The head of the account that a plain charge expects, and the order that it leaves.
+    fn expected(&mut self, command: &Command) {
+        let WindowIds { day, month, year } = command.windows;
+        let [day, month, year] = [day, month, year].map(|id| Origin { id, epoch: 0 });
+        let windows = Origins { day, month, year };
+        self.bytes(&[FORMAT]);
+        self.origins(&windows);
+        self.bytes(&[0, FORMAT]);
+        self.charged_in(&windows);
+        self.bytes(&[OrderState::Charged.number(), 0]);
+        self.bytes(command.currency.code().as_bytes());
+        self.amount(command.action.amount().unwrap_or(AmountMinor::ZERO));
+        let expires = command.time_ms() / 1000 + u64::from(command.order_ttl_secs);
+        self.u32(u32::try_from(expires).unwrap_or(u32::MAX));
+        self.bytes(&command.decision_id);
+        self.bytes(&[1, 0, 0]);
+        self.bytes(&command.attempt.0);
+    }
+
+    fn action(&mut self, action: &Action) {
+        match action {
+            Action::Consume(charge) => self.pace(charge),
+            Action::Hold(charge, terms) => {
+                self.amount(charge.limits.pending);
+                self.terms(terms);
+                self.pace(charge);
+            }
+            Action::Settle(Settle { id, reported, over_capture_percent, .. }) => {
+                self.bytes(&id.0);
+                self.bytes(&[if *reported { REPORTED } else { *over_capture_percent }]);
+            }
+            Action::Refund(refund) | Action::Release(refund) => {
+                self.bytes(&refund.id.0);
+                self.amount(refund.daily_max);
+                self.amount(refund.monthly_max);
+            }
+            Action::Adjust(adjust) => self.adjust(adjust),
+            Action::Reset(Reset { day, month, year, expected_version }) => {
+                self.bytes(&[u8::from(*day) + 2 * u8::from(*month) + 4 * u8::from(*year)]);
+                self.optional(*expected_version);
+            }
+            Action::VoidAttempt
+            | Action::Void
+            | Action::Expire
+            | Action::Suspend
+            | Action::Resume
+            | Action::Initialize
+            | Action::Roll => {}
+        }
+    }
+
+    fn terms(&mut self, terms: &HoldTerms) {
+        self.u32(terms.lifetime_secs);
+        self.bytes(&[u8::from(terms.on_expiry == OnExpiry::Settle)]);
+    }
+
+    fn pace(&mut self, charge: &Charge) {
+        if let Some(Pace { interval_us, tolerance_us, delay_ms_max, ceiling }) = &charge.pace {
+            [u64::from(*interval_us), *tolerance_us, u64::from(*delay_ms_max)]
+                .into_iter()
+                .for_each(|us| self.number(us));
+            self.windows(ceiling);
+        }
+    }
+
+    fn adjust(&mut self, adjust: &Adjust) {
+        let change = match adjust.change {
+            Change::Add(_) => 1,
+            Change::Subtract(_) => 2,
+            Change::Set(_) => 3,
+        };
+        self.bytes(&[adjust.counter.number(), change]);
+        self.optional(adjust.expected_version);
+    }
+}

@@ -1,0 +1,222 @@
+#![expect(clippy::arithmetic_side_effects, reason = "a test counts")]
+
+use super::*;
+use crate::follow_up::Kind;
+
+fn question(stream: u32, asked_ms: u64, timeout_ms: u32) -> Rc<Question> {
+    Question::new(stream, vec![1], asked_ms, timeout_ms)
+}
+
+fn follow_up(label: usize) -> FollowUp {
+    FollowUp { kind: Kind::Void, cluster: "c".into(), message: vec![2], label: label.to_string(), tries: 1 }
+}
+
+/// A lane with its calls, numbered as they go out.
+struct Played {
+    lane: Lane,
+    token: u32,
+    now_ms: u64,
+}
+
+impl Played {
+    fn new(batch_max: usize) -> Self {
+        Self { lane: Lane::new(batch_max), token: 0, now_ms: 1_000 }
+    }
+
+    fn ask(&mut self, stream: u32) -> Rc<Question> {
+        let question = question(stream, self.now_ms, 500);
+        assert!(self.lane.ask(Rc::clone(&question)));
+        question
+    }
+
+    /// What goes out now: streams, then labels.
+    fn sends(&mut self) -> (Vec<u32>, Vec<String>) {
+        let Next { batch, late } = self.lane.next(self.now_ms);
+        assert!(late.is_empty());
+        let streams = batch.questions.iter().map(|question| question.stream).collect();
+        let labels = batch.follow_ups.iter().map(|follow_up| follow_up.label.clone()).collect();
+        if !batch.is_empty() {
+            self.token += 1;
+            self.lane.sent(self.token, batch, self.now_ms, false);
+        }
+        (streams, labels)
+    }
+
+    fn back(&mut self, token: u32) -> Batch {
+        self.lane.back(token).unwrap()
+    }
+}
+
+fn labels(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|label| label.to_string()).collect()
+}
+
+#[test]
+fn one_goes_at_once_and_the_others_together_when_it_is_back() {
+    let mut played = Played::new(BATCH_MAX);
+    let first = played.ask(1);
+    assert_eq!(played.sends(), (vec![1], vec![]));
+    assert!(first.is_sent());
+    let others: Vec<_> = (2..=40).map(|stream| played.ask(stream)).collect();
+    assert_eq!(played.sends(), (vec![], vec![]));
+    assert!(others.iter().all(|other| !other.is_sent()));
+    assert_eq!(played.back(1).questions[0].stream, 1);
+    assert!(played.lane.back(1).is_none(), "once");
+    assert_eq!(played.sends(), ((2..=33).collect(), vec![]), "as many as one call takes, in their order");
+    assert_eq!(played.sends().0.len(), 0);
+    played.back(2);
+    assert_eq!(played.sends(), ((34..=40).collect(), vec![]));
+}
+
+#[test]
+fn without_batches_everything_goes_at_once() {
+    let mut played = Played::new(1);
+    for stream in 1..=100 {
+        played.ask(stream);
+        played.lane.tell(follow_up(0)).unwrap();
+        assert_eq!(played.sends(), (vec![stream], vec![]));
+        assert_eq!(played.sends(), (vec![], labels(0..1)));
+        assert_eq!(played.sends(), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn follow_ups_ride_along_and_never_hold_a_payment_up() {
+    let mut played = Played::new(BATCH_MAX);
+    played.lane.tell(follow_up(0)).unwrap();
+    assert_eq!(played.sends(), (vec![], labels(0..1)), "nothing is in flight");
+    (1..=2).for_each(|label| played.lane.tell(follow_up(label)).unwrap());
+    assert_eq!(played.sends(), (vec![], vec![]), "they wait for each other");
+    played.ask(1);
+    assert_eq!(played.sends(), (vec![1], labels(1..3)), "a payment does not, and takes them with it");
+    // However many payments wait, follow-ups keep a share of each call; alone they fill one.
+    (0..80).for_each(|label| played.lane.tell(follow_up(label)).unwrap());
+    (0..60).for_each(|stream| drop(played.ask(stream)));
+    played.back(2);
+    assert_eq!(played.sends(), ((0..28).collect(), labels(0..4)));
+    played.back(3);
+    assert_eq!(played.sends(), ((28..56).collect(), labels(4..8)));
+    played.back(4);
+    assert_eq!(played.sends(), ((56..60).collect(), labels(8..36)));
+    played.back(5);
+    assert_eq!(played.sends(), (vec![], vec![]), "the first is not back yet");
+    played.back(1);
+    assert_eq!(played.sends(), (vec![], labels(36..68)));
+    // The smallest batches have room for both.
+    let mut played = Played::new(2);
+    played.lane.tell(follow_up(0)).unwrap();
+    (1..=2).for_each(|stream| drop(played.ask(stream)));
+    assert_eq!(played.sends(), (vec![1], labels(0..1)));
+}
+
+#[test]
+fn a_slow_call_holds_nobody_up_and_the_slow_ones_are_bounded() {
+    let mut played = Played::new(BATCH_MAX);
+    for number in 1..=u32::try_from(CALLS_MAX).unwrap() {
+        played.ask(number);
+        assert_eq!(played.sends(), (vec![number], vec![]));
+        played.now_ms += SLOW_MS - 1;
+        played.ask(100 + number);
+        assert_eq!(played.sends().0.len(), 0);
+        played.lane.questions.clear();
+        played.now_ms += 1;
+    }
+    played.ask(7);
+    assert_eq!(played.sends().0.len(), 0, "as many as there may be");
+    played.back(2);
+    assert_eq!(played.sends().0, [7]);
+}
+
+#[test]
+fn what_is_asked_alone_holds_nobody_up() {
+    let mut played = Played::new(BATCH_MAX);
+    for token in 100..150 {
+        let batch = Batch { questions: vec![question(token, played.now_ms, 500)], ..Batch::default() };
+        played.lane.sent(token, batch, played.now_ms, true);
+    }
+    played.ask(1);
+    assert_eq!(played.sends().0, [1]);
+    assert_eq!(played.back(120).questions[0].stream, 120);
+}
+
+#[test]
+fn whose_stream_has_ended_is_not_sent() {
+    let mut played = Played::new(BATCH_MAX);
+    played.ask(1);
+    played.sends();
+    let waiting: Vec<_> = (2..=5).map(|stream| played.ask(stream)).collect();
+    waiting[0].over();
+    waiting[2].over();
+    played.back(1);
+    assert_eq!(played.sends().0, [3, 5]);
+    assert!(!waiting[0].is_sent() && waiting[1].is_sent());
+}
+
+#[test]
+fn the_queues_are_bounded() {
+    let mut lane = Lane::default();
+    let asked = (0..QUEUE_MAX + 1).filter(|_| lane.ask(question(1, 0, 500))).count();
+    assert_eq!(asked, QUEUE_MAX);
+    let told = (0..QUEUE_MAX + 1).filter(|label| lane.tell(follow_up(*label)).is_ok()).count();
+    assert_eq!(told, QUEUE_MAX);
+}
+
+#[test]
+fn every_question_has_its_own_deadline() {
+    let streams = |questions: Vec<Rc<Question>>| questions.iter().map(|own| own.stream).collect::<Vec<_>>();
+    let mut lane = Lane::default();
+    let table = [(1, 0, 500), (2, 100, 100), (3, 150, 500), (4, 199, 30_000)];
+    for (stream, asked_ms, timeout_ms) in table {
+        assert!(lane.ask(question(stream, asked_ms, timeout_ms)));
+    }
+    assert_eq!(lane.next_deadline(), Some(200));
+    // Those whose time is over before they go are given back.
+    let next = lane.next(200);
+    assert_eq!(streams(next.late), [2]);
+    assert_eq!(streams(next.batch.questions.clone()), [1, 3, 4]);
+    // The call takes as long as its last question may.
+    assert_eq!(next.batch.timeout_ms(200), 29_999);
+    lane.sent(1, next.batch, 200, false);
+    assert_eq!(lane.next_deadline(), Some(500));
+    assert!(lane.overdue(499).is_empty());
+    let late = lane.overdue(500);
+    late[0].over();
+    assert_eq!(streams(late), [1]);
+    assert!(lane.overdue(500).is_empty());
+    assert_eq!(lane.next_deadline(), Some(650));
+    // In the queue as well.
+    assert!(lane.ask(question(5, 600, 20)));
+    assert_eq!(lane.next_deadline(), Some(620));
+    assert_eq!(streams(lane.overdue(620)), [5]);
+    assert_eq!((lane.questions.len(), lane.next_deadline()), (0, Some(650)));
+}
+
+#[test]
+fn a_calls_own_timeout_stands_for_deadlines_close_to_it() {
+    for (asked_ms, expected) in [(0, None), (SLACK_MS, None), (SLACK_MS + 1, Some(500))] {
+        let mut lane = Lane::default();
+        assert!(lane.ask(question(1, 0, 500)) && lane.ask(question(2, asked_ms, 500)));
+        let batch = lane.next(asked_ms).batch;
+        lane.sent(1, batch, asked_ms, false);
+        assert_eq!(lane.next_deadline(), expected, "{asked_ms}");
+    }
+    let alone = Batch { follow_ups: vec![follow_up(1)], ..Batch::default() };
+    assert_eq!(alone.timeout_ms(5), TIMEOUT_MS);
+    let overdue = Batch { questions: vec![question(1, 0, 5)], ..Batch::default() };
+    assert_eq!(overdue.timeout_ms(9), 1, "never without a timeout");
+}
+
+#[test]
+fn what_a_configuration_leaves_behind() {
+    let mut played = Played::new(BATCH_MAX);
+    let asked: Vec<_> = (1..=4).map(|stream| played.ask(stream)).collect();
+    played.lane.tell(follow_up(1)).unwrap();
+    played.sends();
+    played.ask(5);
+    played.lane.tell(follow_up(2)).unwrap();
+    asked[1].over();
+    let left = played.lane.end();
+    assert_eq!(left.questions.iter().map(|own| own.stream).collect::<Vec<_>>(), [5, 1, 3, 4]);
+    assert_eq!(left.follow_ups.iter().map(|own| own.label.as_str()).collect::<Vec<_>>(), ["2", "1"]);
+    assert!(played.lane.end().is_empty() && played.lane.back(1).is_none());
+}

@@ -1,0 +1,74 @@
+//! The worker's figures in the proxy's stats. What is counted within a callback is written once at its end: each writing is a
+//! call into the proxy, and one callback may decide many payments. A figure that cannot be written must not stop a payment, nor
+//! let one through.
+
+use std::cell::{Cell, OnceCell};
+
+use proxy_wasm::types::MetricType;
+
+use crate::abi;
+use crate::stats::{self, Stat};
+
+#[derive(Default)]
+pub(super) struct Figures {
+    /// The proxy's numbers of the figures.
+    ids: OnceCell<Ids>,
+    /// By [`Stat::ALL`]; what is counted and not written yet.
+    counts: [Cell<u32>; Stat::ALL.len()],
+    counted: Cell<bool>,
+}
+
+struct Ids {
+    counters: [Option<u32>; Stat::ALL.len()],
+    rules_enforcing: Option<u32>,
+    check_ms: Option<u32>,
+    batch_checks: Option<u32>,
+}
+
+impl Figures {
+    /// Once per VM. A figure that the proxy does not define is not counted.
+    pub(super) fn define(&self) {
+        let define = |kind, name| abi::define_metric(kind, name).ok();
+        self.ids.get_or_init(|| Ids {
+            counters: Stat::ALL.map(|stat| define(MetricType::Counter, stat.name())),
+            rules_enforcing: define(MetricType::Gauge, stats::RULES_ENFORCING),
+            check_ms: define(MetricType::Histogram, stats::CHECK_MS),
+            batch_checks: define(MetricType::Histogram, stats::BATCH_CHECKS),
+        });
+    }
+
+    pub(super) fn count(&self, stat: Stat) {
+        if let Some(count) = self.counts.get(stat.index()) {
+            count.set(count.get().saturating_add(1));
+            self.counted.set(true);
+        }
+    }
+
+    /// Writes what was counted.
+    pub(super) fn flush(&self) {
+        let Some(ids) = self.ids.get().filter(|_| self.counted.replace(false)) else { return };
+        for (count, id) in self.counts.iter().zip(ids.counters) {
+            if let (by @ 1.., Some(id)) = (count.take(), id) {
+                let _ = abi::increment_metric(id, by);
+            }
+        }
+    }
+
+    pub(super) fn record_check(&self, millis: u64) {
+        self.record(|ids| ids.check_ms, millis);
+    }
+
+    pub(super) fn record_batch(&self, checks: usize) {
+        self.record(|ids| ids.batch_checks, u64::try_from(checks).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn record_enforcing(&self, rules: u64) {
+        self.record(|ids| ids.rules_enforcing, rules);
+    }
+
+    fn record(&self, figure: impl FnOnce(&Ids) -> Option<u32>, value: u64) {
+        if let Some(id) = self.ids.get().and_then(figure) {
+            let _ = abi::record_metric(id, value);
+        }
+    }
+}

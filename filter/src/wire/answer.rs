@@ -1,0 +1,142 @@
+//! The server's answers, read from bytes that may say anything.
+
+use proto::header;
+use quota::Code;
+
+use super::fields::{Value, fields};
+use super::{NoAnswer, Reply};
+use crate::delays::DELAY_MS_MAX;
+
+/// Reads an answer. The gRPC status is tested before the bytes; bytes that could mean two things mean nothing. A server whose
+/// store gave no answer has none either, whatever it says beside.
+#[must_use]
+pub fn reply(grpc_status: u32, message: Option<&[u8]>) -> Reply {
+    match decided(grpc_status, message) {
+        Ok(
+            Reply::Pass { code: Code::StoreUnavailable, .. } | Reply::Refuse { code: Some(Code::StoreUnavailable), .. },
+        ) => Reply::None(NoAnswer { code: Code::StoreUnavailable, why: "the quota store gave no answer" }),
+        Ok(reply) => reply,
+        Err(why) => Reply::None(NoAnswer::unavailable(why)),
+    }
+}
+
+fn decided(grpc_status: u32, message: Option<&[u8]>) -> Result<Reply, &'static str> {
+    if grpc_status != 0 {
+        return Err("the call failed");
+    }
+    let response = message.and_then(response).ok_or("the answer cannot be decoded")?;
+    match (response.code, response.ok, response.denied) {
+        (Some(0), Some(ok), None) => pass(ok),
+        (Some(code), None, Some(denied)) if code != 0 => refuse(denied),
+        (_, _, _) => Err("the answer neither allows nor refuses"),
+    }
+}
+
+/// [`proto::envoy::CheckResponse`], its parts still encoded.
+#[derive(Default)]
+struct Response<'a> {
+    /// The status that says which of both the answer is.
+    code: Option<u64>,
+    ok: Option<&'a [u8]>,
+    denied: Option<&'a [u8]>,
+}
+
+fn response(message: &[u8]) -> Option<Response<'_>> {
+    let mut response = Response::default();
+    fields(message, |tag, value| {
+        match (tag, value) {
+            (1, Value::Bytes(status)) => response.code = Some(number(status)?),
+            (2, Value::Bytes(denied)) => response.denied = Some(denied),
+            (3, Value::Bytes(ok)) => response.ok = Some(ok),
+            (1..=3, _) => return None,
+            _ => {}
+        }
+        Some(())
+    })?;
+    Some(response)
+}
+
+/// The code in the first field of a status; it is left out where it is zero.
+fn number(status: &[u8]) -> Option<u64> {
+    let mut code = 0;
+    fields(status, |tag, value| {
+        match (tag, value) {
+            (1, Value::Number(number)) => code = number,
+            (1, _) => return None,
+            _ => {}
+        }
+        Some(())
+    })?;
+    Some(code)
+}
+
+fn pass(ok: &[u8]) -> Result<Reply, &'static str> {
+    let mut headers = Vec::new();
+    let read = fields(ok, |tag, value| match (tag, value) {
+        (2, Value::Bytes(option)) => {
+            headers.extend(pair(option)?.filter(|(name, _)| name.starts_with(header::PREFIX)));
+            Some(())
+        }
+        (2, _) => None,
+        _ => Some(()),
+    });
+    read.ok_or("the answer cannot be decoded")?;
+    let code = code_of(&headers).ok_or("the answer allows without a known code")?;
+    let delay = value(&headers, header::DELAY_MS).map_or(Ok(0), str::parse::<u64>);
+    let delay_ms = delay.map_err(|_| "the answer's delay is not a number of milliseconds")?;
+    let delay_ms = u32::try_from(delay_ms).unwrap_or(u32::MAX).min(DELAY_MS_MAX);
+    Ok(Reply::Pass { code, headers, delay_ms })
+}
+
+fn refuse(denied: &[u8]) -> Result<Reply, &'static str> {
+    let (mut status, mut headers, mut body) = (None, Vec::new(), Vec::new());
+    let read = fields(denied, |tag, value| {
+        match (tag, value) {
+            (1, Value::Bytes(bytes)) => status = u32::try_from(number(bytes)?).ok(),
+            (2, Value::Bytes(option)) => headers.extend(pair(option)?),
+            (3, Value::Bytes(bytes)) => body = std::str::from_utf8(bytes).ok()?.as_bytes().to_vec(),
+            (1..=3, _) => return None,
+            _ => {}
+        }
+        Some(())
+    });
+    read.ok_or("the answer cannot be decoded")?;
+    let status = status.filter(|status| (400..=599).contains(status)).unwrap_or(403);
+    Ok(Reply::Refuse { code: code_of(&headers), status, headers, body })
+}
+
+/// A header of an answer, its name in lower case; none where it has no name, or one of a pseudo header, which is nothing that an
+/// answer may set. The outer option is that of bytes that cannot be read.
+fn pair(option: &[u8]) -> Option<Option<(String, String)>> {
+    let mut header = None;
+    let (mut name, mut text) = ("", "");
+    fields(option, |tag, value| {
+        match (tag, value) {
+            (1, Value::Bytes(bytes)) => header = Some(bytes),
+            (1, _) => return None,
+            _ => {}
+        }
+        Some(())
+    })?;
+    fields(header.unwrap_or_default(), |tag, value| {
+        match (tag, value) {
+            (1, Value::Bytes(bytes)) => name = std::str::from_utf8(bytes).ok()?,
+            (2, Value::Bytes(bytes)) => text = std::str::from_utf8(bytes).ok()?,
+            (1 | 2, _) => return None,
+            _ => {}
+        }
+        Some(())
+    })?;
+    let named = !name.is_empty() && !name.starts_with(':');
+    Some(named.then(|| (name.to_ascii_lowercase(), text.to_owned())))
+}
+
+fn code_of(headers: &[(String, String)]) -> Option<Code> {
+    value(headers, header::CODE).and_then(Code::parse)
+}
+
+/// The value of a header of an answer.
+#[must_use]
+pub fn value<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+}

@@ -1,0 +1,48 @@
+//! Headers as the proxy's ABI has them: a count, the sizes, then the texts with a zero byte after each.
+
+/// Writes headers as the ABI has them: a count, the sizes, then the texts with a zero byte after each.
+#[must_use]
+pub fn encode_pairs(pairs: &[(String, String)]) -> Vec<u8> {
+    let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let mut bytes = u32::try_from(pairs.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+    for (name, value) in pairs {
+        bytes.extend(size(name));
+        bytes.extend(size(value));
+    }
+    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(text.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// Reads headers as the ABI has them; `None` where the bytes are not what they say.
+#[must_use]
+pub fn decode_pairs(bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    if bytes.is_empty() {
+        return Some(Vec::new());
+    }
+    let (count, rest) = number(bytes)?;
+    let (mut sizes, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
+    let mut pairs = Vec::new();
+    while !sizes.is_empty() {
+        let (name_size, after) = number(sizes)?;
+        let (value_size, after) = number(after)?;
+        sizes = after;
+        let (name, after) = terminated(texts, name_size)?;
+        let (value, after) = terminated(after, value_size)?;
+        texts = after;
+        pairs.push((name.to_vec(), value.to_vec()));
+    }
+    Some(pairs)
+}
+
+fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<4>()?;
+    Some((usize::try_from(u32::from_le_bytes(*number)).ok()?, rest))
+}
+
+fn terminated(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
+    let (text, rest) = bytes.split_at_checked(size)?;
+    rest.split_first().map(|(_, rest)| (text, rest))
+}

@@ -1,0 +1,302 @@
+//! What bounds the waiting of payments that share calls: deadlines, the queue, calls that the proxy does not take, and
+//! configurations that change meanwhile. At last everything at once.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use filter::batch::{CALLS_MAX, QUEUE_MAX, SLOW_MS};
+
+use crate::batches::{ALONE, GONE, orders, pay, pay_many, settle, status, waiting};
+use crate::host::{GrpcCall, ROOT};
+use crate::proxy::{Answer, CONTINUE, PAUSE, Proxy, batch, passes, question, questions, refuses};
+use crate::{BODY, PAYMENT, configuration, proxy};
+
+#[test]
+fn every_question_keeps_its_own_deadline() {
+    let mut configuration = configuration(&json!({}));
+    configuration["rules"][1]["timeout_ms"] = json!(90);
+    let mut proxy = Proxy::configured(&configuration);
+    // The first hangs. The slow ones do not hold up the others, but there may be only so many of them.
+    let mut hanging = Vec::new();
+    for order in 0..CALLS_MAX {
+        pay(&mut proxy, &format!("h-{order}"));
+        hanging.push(proxy.one_call());
+        proxy.host_mut().monotonic_ms += SLOW_MS;
+    }
+    // The first one's own timeout ends it; what waits then goes with what is left of its time.
+    assert_eq!(proxy.host().monotonic_ms, 100);
+    let early = pay(&mut proxy, "early");
+    proxy.host_mut().monotonic_ms = 130;
+    let late = pay(&mut proxy, "late");
+    assert!(proxy.new_calls().is_empty());
+    proxy.answer(hanging[0].token, &Answer::Failed(14));
+    let call = proxy.one_call();
+    let asked: Vec<_> = questions(&call).iter().map(|asked| asked["order_no"].clone()).collect();
+    assert_eq!(asked, ["early", "late"]);
+    assert_eq!(call.timeout_ms, 90, "as long as the last one may wait");
+    // The early one's time is over first, while its question is under way: the timer sees to it.
+    while status(&mut proxy, early).is_none() {
+        proxy.tick_when_due();
+    }
+    assert_eq!(proxy.host().monotonic_ms, 190);
+    assert_eq!((status(&mut proxy, early), status(&mut proxy, late)), (Some(503), None));
+    proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
+    assert!(!proxy.reached_gateway(early) && proxy.reached_gateway(late));
+    for call in &hanging[1..] {
+        proxy.answer(call.token, &Answer::Failed(14));
+    }
+    let mut told = settle(&mut proxy);
+    told.sort();
+    assert_eq!(told, ["void early", "void h-0", "void h-1", "void h-2", "void h-3"]);
+}
+
+/// What a server that hangs costs: every payment is answered at its own deadline, by its rule, and never asked for again.
+#[test]
+fn a_server_that_hangs_holds_nobody_longer_than_its_deadline() {
+    for (on_error, timeout_ms) in [("deny", 500), ("allow", 500), ("deny", 100), ("allow", 1)] {
+        let mut configuration = configuration(&json!({}));
+        configuration["rules"][1]["on_error"] = json!(on_error);
+        configuration["rules"][1]["timeout_ms"] = json!(timeout_ms);
+        let mut proxy = Proxy::configured(&configuration);
+        let mut streams: Vec<(u32, u64)> = Vec::new();
+        let mut calls: Vec<(u64, GrpcCall)> = Vec::new();
+        let mut sent = 0;
+        let mut done = 0;
+        for now_ms in 0..2_500_u64 {
+            proxy.host_mut().monotonic_ms = now_ms;
+            if now_ms < 1_500 {
+                for order in 0..3 {
+                    streams.push((pay(&mut proxy, &format!("{now_ms}-{order}")), now_ms));
+                }
+            }
+            // The proxy ends calls whose time is over.
+            let over: Vec<GrpcCall> =
+                calls.iter().filter(|(ends_ms, _)| *ends_ms <= now_ms).map(|(_, call)| call.clone()).collect();
+            calls.retain(|(ends_ms, _)| *ends_ms > now_ms);
+            for call in over {
+                proxy.answer(call.token, &Answer::Failed(14));
+            }
+            if proxy.host().tick_due_ms <= now_ms {
+                proxy.tick_when_due();
+            }
+            for call in proxy.new_calls() {
+                sent += 1;
+                calls.push((now_ms + u64::from(call.timeout_ms), call));
+            }
+            while let Some((stream, asked_ms)) = streams.get(done).copied() {
+                let answered = status(&mut proxy, stream) == Some(503) || proxy.reached_gateway(stream);
+                if !answered {
+                    assert!(
+                        now_ms <= asked_ms + timeout_ms + 10,
+                        "{on_error} {timeout_ms}: {asked_ms} waits at {now_ms}"
+                    );
+                    break;
+                }
+                assert!(now_ms >= asked_ms + timeout_ms, "{on_error} {timeout_ms}: {asked_ms} gave up at {now_ms}");
+                done += 1;
+            }
+        }
+        assert_eq!(done, streams.len(), "{on_error} {timeout_ms}");
+        let (denied, allowed) = (proxy.metric("sluice_no_answer_denied"), proxy.metric("sluice_no_answer_allowed"));
+        assert_eq!((denied + allowed, sent > 0), (4_500, true));
+        assert_eq!(proxy.metric("sluice_queue_full"), 0);
+    }
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    for (on_error, reached) in [("deny", false), ("allow", true)] {
+        let mut configuration = configuration(&json!({}));
+        configuration["rules"][1]["on_error"] = json!(on_error);
+        let mut proxy = Proxy::configured(&configuration);
+        pay(&mut proxy, "first");
+        let first = proxy.one_call();
+        let streams = pay_many(&mut proxy, 0..QUEUE_MAX);
+        let context =
+            proxy.open(&[(":method", "POST"), (":path", "/pay/m2?amount=1&currency=EUR"), ("idempotency-key", "full")]);
+        assert_eq!(proxy.headers(context, true), if reached { CONTINUE } else { PAUSE });
+        assert_eq!(status(&mut proxy, context), (!reached).then_some(503));
+        assert_eq!(proxy.metric("sluice_queue_full"), 1);
+        // Whoever leaves makes room when its turn comes.
+        proxy.close(streams[0], GONE.0, GONE.1);
+        proxy.answer(first.token, &passes("ADMITTED"));
+        let call = proxy.one_call();
+        assert_eq!(orders(&questions(&call))[0], "o-1");
+        let next = pay(&mut proxy, "next");
+        assert!(status(&mut proxy, next).is_none());
+        assert_eq!(proxy.metric("sluice_queue_full"), 1);
+    }
+}
+
+/// A call that the proxy does not take: who asks is told at once, who waited at the next tick, and nothing is voided.
+#[test]
+fn questions_that_cannot_be_sent_are_answered_by_their_rules() {
+    for (on_error, reached, reply) in [("deny", false, Some(503)), ("allow", true, None)] {
+        let mut configuration = configuration(&json!({}));
+        configuration["rules"][1]["on_error"] = json!(on_error);
+        let mut proxy = Proxy::configured(&configuration);
+        pay(&mut proxy, "first");
+        let first = proxy.one_call();
+        let streams = pay_many(&mut proxy, 0..40);
+        proxy.host_mut().failing_grpc = Some(10);
+        proxy.answer(first.token, &passes("ADMITTED"));
+        // Those of the call that failed, and the next ones with the tick.
+        for _ in 0..2 {
+            proxy.tick();
+        }
+        for stream in streams {
+            assert_eq!((proxy.reached_gateway(stream), status(&mut proxy, stream)), (reached, reply), "{on_error}");
+            assert!(proxy.ended(stream)["detail"].as_str().unwrap().contains("could not be sent"));
+        }
+        assert!(proxy.host().monotonic_ms < 10);
+        proxy.host_mut().failing_grpc = None;
+        assert!(settle(&mut proxy).is_empty());
+        let next = pay(&mut proxy, "next");
+        assert_eq!(settle(&mut proxy), ["consume next"]);
+        assert!(proxy.reached_gateway(next));
+    }
+}
+
+/// The proxy loads another configuration while a batch is under way: streams of the old one keep their root, and their answers.
+#[test]
+fn a_configuration_is_swapped_while_a_batch_is_in_flight() {
+    let mut proxy = proxy(&json!({}));
+    let (streams, call) = waiting(&mut proxy, 3);
+    let queued = pay(&mut proxy, "queued");
+    let newer = 1_000_000_u32;
+    let mut second = configuration(&json!({}));
+    second["rules"][1]["on_error"] = json!("allow");
+    assert!(proxy.configure_root(newer, &second));
+    let of_newer = proxy.open_under(
+        newer,
+        &[(":method", "POST"), (":path", "/pay/m2?amount=1&currency=EUR"), ("idempotency-key", "newer")],
+    );
+    proxy.headers(of_newer, true);
+    let newer_call = proxy.one_call();
+    assert_eq!(question(&newer_call)["order_no"], "newer", "one call in flight for each configuration");
+    proxy.answer(call.token, &batch(&[passes("ADMITTED"), refuses(), passes("ADMITTED")]));
+    let own: Vec<_> =
+        streams.iter().map(|stream| (proxy.reached_gateway(*stream), status(&mut proxy, *stream))).collect();
+    assert_eq!(own, [(true, None), (false, Some(429)), (true, None)]);
+    proxy.answer_to(newer, newer_call.token, &Answer::Failed(14));
+    assert!(proxy.reached_gateway(of_newer), "by its own rule");
+    let call = proxy.one_call();
+    assert_eq!(question(&call)["order_no"], "queued");
+    proxy.answer(call.token, &passes("ADMITTED"));
+    assert!(proxy.reached_gateway(queued));
+}
+
+/// No proxy takes a root from its streams. If one did, nobody would hang: another root's tick answers them.
+#[test]
+fn a_root_that_goes_before_its_streams_leaves_nobody_waiting() {
+    let mut proxy = proxy(&json!({}));
+    let (streams, call) = waiting(&mut proxy, 2);
+    let queued = pay(&mut proxy, "queued");
+    let newer = 1_000_000_u32;
+    assert!(proxy.configure_root(newer, &configuration(&json!({}))));
+    let body = proxy.open(PAYMENT);
+    proxy.headers(body, false);
+    proxy.call::<_, u32>(ROOT, "proxy_on_done", (ROOT,));
+    proxy.call::<_, ()>(ROOT, "proxy_on_delete", (ROOT,));
+    proxy.body(body, BODY, true);
+    assert_eq!(status(&mut proxy, body), Some(503), "nobody can ask for it any more");
+    proxy.host_mut().monotonic_ms += 250;
+    proxy.call::<_, ()>(newer, "proxy_on_tick", (newer,));
+    for stream in [streams[0], streams[1], queued] {
+        assert_eq!(status(&mut proxy, stream), Some(503));
+    }
+    let void = proxy.one_call();
+    let asked = questions(&void);
+    assert_eq!(orders(&asked), ["o-0", "o-1"], "what was sent is taken back");
+    let calls = proxy.host().calls.len();
+    proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
+    assert_eq!(proxy.host().calls.len(), calls, "its answer is nobody's any more");
+}
+
+/// Everything at once, by chance: whatever happens, each stream gets the answer that was meant for it, or is void.
+#[test]
+fn by_chance_each_gets_its_own() {
+    let mut seed = 0x5eed_u64;
+    let mut chance = move |of: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % of
+    };
+    let mut proxy = proxy(&json!({}));
+    let mut open: Vec<(u32, String)> = Vec::new();
+    let mut calls: Vec<GrpcCall> = Vec::new();
+    let mut expected: BTreeMap<String, &str> = BTreeMap::new();
+    let (mut number, mut misdelivered) = (0, 0);
+    let mut voids = 0;
+    for _ in 0..8_000 {
+        match chance(10) {
+            0..=4 => {
+                number += 1;
+                let order = format!("n-{number}");
+                open.push((pay(&mut proxy, &order), order));
+            }
+            5 if !open.is_empty() => {
+                let at = usize::try_from(chance(open.len() as u64)).unwrap();
+                let (stream, _) = open.swap_remove(at);
+                let status = status(&mut proxy, stream).map(|status| u16::try_from(status).unwrap());
+                proxy.close(stream, status, if status.is_none() { GONE.1 } else { 0 });
+            }
+            6 => {
+                proxy.host_mut().monotonic_ms += 1;
+            }
+            _ => {
+                calls.extend(proxy.new_calls());
+                if calls.is_empty() {
+                    continue;
+                }
+                let at = usize::try_from(chance(calls.len() as u64)).unwrap();
+                let call = calls.swap_remove(at);
+                let asked = if call.path.ends_with("BatchCheck") { questions(&call) } else { vec![question(&call)] };
+                let several = asked.len() > 1;
+                let answers: Vec<Answer> = asked
+                    .iter()
+                    .map(|asked| {
+                        let order = asked["order_no"].clone();
+                        if asked["action"] == "void" {
+                            voids += 1;
+                            return passes("VOIDED");
+                        }
+                        let (word, answer) = match chance(8) {
+                            0 => ("refused", refuses()),
+                            1 => ("none", Answer::Failed(14)),
+                            2 if several => ("alone", ALONE),
+                            _ => ("admitted", passes("ADMITTED")),
+                        };
+                        expected.insert(order, word);
+                        answer
+                    })
+                    .collect();
+                let answer = if let [one] = &answers[..] { one.clone() } else { batch(&answers) };
+                proxy.answer(call.token, &answer);
+                for (stream, order) in &open {
+                    let got = match status(&mut proxy, *stream) {
+                        Some(429) => "refused",
+                        Some(503) => "none",
+                        Some(_) => "?",
+                        None if proxy.reached_gateway(*stream) => "admitted",
+                        None => continue,
+                    };
+                    misdelivered += usize::from(expected.get(order) != Some(&got));
+                }
+            }
+        }
+    }
+    assert_eq!(misdelivered, 0);
+    assert!(number > 2_000 && voids > 40, "{number} {voids}");
+    calls.extend(proxy.new_calls());
+    for call in calls {
+        proxy.answer(call.token, &Answer::Failed(14));
+    }
+    settle(&mut proxy);
+    for _ in 0..10 {
+        proxy.tick();
+        settle(&mut proxy);
+    }
+    open.retain(|(stream, _)| status(&mut proxy, *stream).is_none() && !proxy.reached_gateway(*stream));
+    assert!(open.is_empty(), "{open:?}");
+}

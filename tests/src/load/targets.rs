@@ -1,0 +1,89 @@
+//! What a run is to reach, and whether it did.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::report::Report;
+use super::studies::Axis;
+use super::variant::Variant;
+
+/// One target with its figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Target {
+    pub name: &'static str,
+    /// `true` where the figure is to be the bound or more.
+    pub at_least: bool,
+    pub bound: f64,
+    pub figure: f64,
+    pub met: bool,
+}
+
+impl Target {
+    fn at_least(name: &'static str, bound: f64, figure: f64) -> Self {
+        Self { name, at_least: true, bound, figure, met: figure >= bound }
+    }
+
+    fn at_most(name: &'static str, bound: f64, figure: f64) -> Self {
+        Self { name, at_least: false, bound, figure, met: figure <= bound }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.at_least { ">=" } else { "<=" };
+        let digits = if self.bound == 0.0 || self.bound >= 100.0 { 0 } else { 2 };
+        let verdict = if self.met { "met" } else { "MISSED" };
+        write!(f, "{:<68} {:>8.digits$}  {sign} {:<6.digits$} {verdict}", self.name, self.figure, self.bound)
+    }
+}
+
+/// The targets that this run has figures for.
+pub(super) fn of(report: &Report) -> Vec<Target> {
+    let mut targets = Vec::new();
+    if let Some(comparison) = &report.comparison {
+        targets.extend([
+            Target::at_least(
+                "throughput, Sluice to parse-only",
+                0.80,
+                comparison.throughput_to(Variant::ParseOnly).median,
+            ),
+            Target::at_least(
+                "throughput, Sluice to native ext_authz that always allows",
+                1.25,
+                comparison.throughput_to(Variant::NativeAllow).median,
+            ),
+            Target::at_most("p50 at one connection, batched to unbatched", 1.05, comparison.single_p50().median),
+            Target::at_most("p99 at half of peak load, Sluice to parse-only", 2.0, comparison.half_p99().median),
+        ]);
+    }
+    if let Some(merchants) = report.studies.iter().find(|study| study.axis == Axis::Merchants) {
+        targets.push(Target::at_least(
+            "throughput to parse-only, least to most, 100 to 1,000,000 merchants",
+            0.90,
+            merchants.flatness(),
+        ));
+    }
+    if let Some(journal) = &report.journal {
+        targets.extend(report.comparison.as_ref().map(|comparison| {
+            let peak = comparison.figures(Variant::Sluice).rps.median;
+            let name = "events a second that the journal drains, to the peak of payments";
+            Target::at_least(name, 3.0, journal.drained.events_per_second / peak)
+        }));
+        targets.push(Target::at_most("events missing or stored twice", 0.0, journal.wrong as f64));
+    }
+    if let Some(memory) = &report.memory {
+        targets.push(Target::at_most("bytes in Redis for an account", 200.0, memory.account_bytes));
+        targets.push(Target::at_most("bytes in Redis for a live order", 150.0, memory.order_bytes));
+    }
+    if let Some(verdict) = &report.verdict {
+        let over_admissions = report.races.iter().map(|race| race.over_admissions).sum::<u64>();
+        let differences = verdict.journal_missing + verdict.counters_wrong;
+        targets.extend([
+            Target::at_most("wrong answers", 0.0, report.wrong_answers() as f64),
+            Target::at_most("over-admissions", 0.0, over_admissions as f64),
+            Target::at_most("differences of counters, journal and answers", 0.0, differences as f64),
+        ]);
+    }
+    targets
+}
