@@ -6,6 +6,7 @@ use e2e::api::{Api, expect};
 use e2e::client::Call;
 use serde_json::{Value, json};
 
+use crate::accounts;
 use crate::charges::{account, charge, question};
 use crate::suite::Suite;
 use crate::usage_logs;
@@ -67,6 +68,7 @@ async fn own_data_only(api: &Api) -> Result<()> {
     for m in ["mine", "theirs"] {
         expect(&ana.post("/quotas/consume", &charge(m, "1", 500)).await?, 200, &json!({"success": true}));
         usage_logs::of_merchant(&ana, m, "", 1).await?;
+        accounts::wait_for_list(&ana, &format!("?merchant_id={m}"), 1).await?;
     }
     let shop = api.merchant("mine")?;
     let forbidden = json!({"code": "FORBIDDEN"});

@@ -190,8 +190,8 @@ async fn currencies(api: &Api) -> Result<()> {
     Ok(())
 }
 
-/// A list when it has so many items.
-async fn wait_for_list(caller: &Caller, query: &str, items: usize) -> Result<Vec<Value>> {
+/// A list when it has so many items: the journal stores accounts some time after their events.
+pub(crate) async fn wait_for_list(caller: &Caller, query: &str, items: usize) -> Result<Vec<Value>> {
     wait::until_async("a list of accounts", TOLD_WITHIN, || async {
         let page = expect(&caller.get(&format!("/quotas/list{query}")).await?, 200, &json!({}));
         let listed = page["items"].as_array().cloned().unwrap_or_default();

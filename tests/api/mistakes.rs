@@ -36,6 +36,7 @@ use e2e::{Context, Failure, Result, Service, wait};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::accounts;
 use crate::charges::{account, charge};
 use crate::suite::Suite;
 use crate::{policies, usage_logs};
@@ -208,8 +209,7 @@ async fn initialising_at_once_makes_one_account(api: &Api) -> Result<()> {
     assert_eq!(with_status(&answers, 200), CLIENTS);
     assert_eq!(answers.iter().filter(|answer| answer.json()["replay"] == false).count(), 1);
     assert_eq!(usage_logs::of_merchant(&ana, "newborn", "", 1).await?[0]["action_type"], "initialize");
-    let page = expect(&ana.get("/quotas/list?merchant_id=newborn").await?, 200, &json!({}));
-    assert_eq!(page["items"].as_array().map(Vec::len), Some(1), "{page}");
+    accounts::wait_for_list(&ana, "?merchant_id=newborn", 1).await?;
     Ok(())
 }
 
