@@ -1,6 +1,6 @@
 //! The state of one (merchant, currency): its windows, what is pending, its pace and whether it is suspended.
 
-use crate::{AmountMinor, Code, Limits, Period, WindowFigures, WindowIds};
+use crate::{AmountMinor, Code, Limits, Marks, Period, WindowFigures, WindowIds};
 
 /// What a window has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +88,8 @@ pub struct Account {
     pub suspended_at_ms: u64,
     /// Number of changes so far.
     pub version: u64,
+    /// Thresholds that usage has reached, as of the last change.
+    pub marks: Marks,
 }
 
 impl Account {
@@ -112,12 +114,14 @@ impl Account {
     /// The account as of the given windows.
     #[must_use]
     pub fn rolled(self, ids: WindowIds) -> Self {
-        Self {
-            day: self.day.rolled(ids.day),
-            month: self.month.rolled(ids.month),
-            year: self.year.rolled(ids.year),
-            ..self
+        let (day, month, year) = (self.day.rolled(ids.day), self.month.rolled(ids.month), self.year.rolled(ids.year));
+        let mut rolled = Self { day, month, year, ..self };
+        for period in Period::ALL {
+            if rolled.of(period).id != self.of(period).id {
+                rolled.marks = rolled.marks.without(period);
+            }
         }
+        rolled
     }
 
     /// The windows of `stored` that are over in `self`, with their last figures.

@@ -1,8 +1,11 @@
 //! What a store is asked, with everything that the rule needs: time, windows and limits are given, never looked up.
 
+use std::sync::Arc;
+
 use crate::{
-    AmountMinor, AttemptId, Breach, Channel, ClosedWindow, Code, Currency, HoldTerms, Limits, MerchantId, OperationId,
-    OperationNo, Order, OrderNo, PaymentNo, Period, Policy, Record, Throttle, WindowIds, WindowLimits,
+    AmountMinor, AttemptId, Breach, Channel, ClosedWindow, Code, Crossing, Currency, HoldTerms, Limits, MerchantId,
+    OperationId, OperationNo, Order, OrderNo, PaymentNo, Period, Policy, Record, Throttle, Watch, WindowIds,
+    WindowLimits,
 };
 
 /// Times after the year 2223 count as this one, so that their microseconds stay exact in a double.
@@ -28,6 +31,8 @@ pub struct Command {
     pub order_ttl_secs: u32,
     /// Events that may wait in the journal's stream before new charges are refused.
     pub backlog_max: u32,
+    /// Which usage is told of; without it the account's marks stay as they are.
+    pub watch: Option<Arc<Watch>>,
     /// The order as the journal knows it, for one that the store has forgotten.
     pub history: Option<Box<Order>>,
     /// For the journal only.
@@ -91,7 +96,7 @@ pub enum Action {
     Resume,
     /// Make the account, where it is not there yet.
     Initialize,
-    /// Close the windows that are over.
+    /// Close the windows that are over, and bring the account's marks in line with its limits.
     Roll,
 }
 
@@ -371,5 +376,7 @@ pub struct Outcome {
     pub order: Option<Order>,
     /// Windows that the change of the account has closed.
     pub closed: Vec<ClosedWindow>,
+    /// Where the change of the account crosses thresholds.
+    pub crossing: Option<Crossing>,
     pub journal: bool,
 }

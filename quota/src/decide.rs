@@ -9,8 +9,8 @@ mod refund;
 mod void;
 
 use crate::{
-    Account, Action, AmountMinor, Code, Command, Dry, Operation, OperationId, OperationKind, Order, OrderFigures,
-    OrderState, Outcome, Record,
+    Account, Action, AmountMinor, Code, Command, Crossing, Dry, Marks, Operation, OperationId, OperationKind, Order,
+    OrderFigures, OrderState, Outcome, Record,
 };
 
 /// Applies the rule. `backlog` is the number of events that wait in the shard's stream.
@@ -163,7 +163,11 @@ impl<'a> Case<'a> {
 
     fn outcome(&self, verdict: Verdict) -> Outcome {
         let Verdict { code, replay, journal, decision_id, amount, wait_ms, account, order } = verdict;
-        let account = account.map(|account| Account { version: self.account.version + 1, ..account });
+        let account = account.map(|account| Account {
+            version: self.account.version + 1,
+            marks: self.marks(&account),
+            ..account
+        });
         let order = order.map(|order| Order { expires_at_secs: self.expires_at_secs(&order), ..order });
         let after = account.unwrap_or(self.account);
         let (day, month, year) = self.account.figures(&after);
@@ -180,13 +184,34 @@ impl<'a> Case<'a> {
             order: order.as_ref().or(self.order).map(figures).unwrap_or_default(),
             suspended_at_ms: after.suspended_at_ms,
             version: if self.command.dry == Dry::No { after.version } else { self.account.version },
+            marks: after.marks,
         };
         if self.command.dry != Dry::No {
             let journal = self.command.dry == Dry::Noted && journal && code.http_status() != 200;
-            return Outcome { record, decision_id, account: None, order: None, closed: Vec::new(), journal };
+            return Outcome {
+                record,
+                decision_id,
+                account: None,
+                order: None,
+                closed: Vec::new(),
+                crossing: None,
+                journal,
+            };
         }
         let closed = account.map(|account| account.closed_since(&self.stored)).unwrap_or_default();
-        Outcome { record, decision_id, account, order, closed, journal }
+        let crossing = account.as_ref().and_then(|account| self.crossing(account));
+        Outcome { record, decision_id, account, order, closed, crossing, journal }
+    }
+
+    /// The thresholds that the account has reached, as far as anybody is told of them.
+    fn marks(&self, account: &Account) -> Marks {
+        self.command.watch.as_ref().map_or(account.marks, |watch| watch.marks(account))
+    }
+
+    fn crossing(&self, account: &Account) -> Option<Crossing> {
+        let (before, after) = (self.account.marks, account.marks);
+        let watch = self.command.watch.as_deref().filter(|_| before != after)?;
+        Some(Crossing { before, after, watch: *watch })
     }
 
     /// An open hold is remembered beyond its own end.

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::{
-    Account, ClosedWindow, Code, Command, Currency, MerchantId, Order, OrderNo, OrderState, Outcome, Record, Reply,
-    decide,
+    Account, ClosedWindow, Code, Command, Crossing, Currency, MerchantId, Order, OrderNo, OrderState, Outcome, Record,
+    Reply, decide,
 };
 
 /// The shard that a merchant's keys and events live in: `xxh3(merchant) mod shards`.
@@ -23,6 +23,8 @@ pub struct Event {
     pub record: Record,
     /// Windows that the command closed.
     pub closed: Vec<ClosedWindow>,
+    /// Thresholds that it made usage cross.
+    pub crossing: Option<Crossing>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -108,7 +110,7 @@ impl Ledger {
     }
 
     fn keep(&mut self, command: &Command, outcome: Outcome) -> Reply {
-        let Outcome { record, decision_id, account, order, closed, journal } = outcome;
+        let Outcome { record, decision_id, account, order, closed, crossing, journal } = outcome;
         if let Some(account) = account {
             self.accounts.insert((command.merchant.clone(), command.currency), account);
         }
@@ -118,7 +120,7 @@ impl Ledger {
         let place = self.shard(&command.merchant);
         let event_seq = self.shards.get_mut(place).filter(|_| journal).map(|shard| {
             shard.last_seq += 1;
-            shard.waiting.push_back(Event { seq: shard.last_seq, command: command.clone(), record, closed });
+            shard.waiting.push_back(Event { seq: shard.last_seq, command: command.clone(), record, closed, crossing });
             shard.last_seq
         });
         Reply { record, decision_id, event_id: command.decision_id, event_seq }
@@ -126,7 +128,7 @@ impl Ledger {
 
     /// The refused command of a batch, decided on what the ones before it had made.
     fn refuse(&mut self, command: &Command, outcome: Outcome) -> Reply {
-        self.keep(command, Outcome { account: None, order: None, closed: Vec::new(), ..outcome })
+        self.keep(command, Outcome { account: None, order: None, closed: Vec::new(), crossing: None, ..outcome })
     }
 
     fn refuse_others(commands: &[Command], refused_at: usize, refused: &Reply) -> Vec<Reply> {

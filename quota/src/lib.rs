@@ -9,6 +9,7 @@
 extern crate self as quota;
 
 mod account;
+mod alert;
 mod code;
 mod command;
 mod decide;
@@ -24,6 +25,7 @@ pub mod rule;
 mod window;
 
 pub use account::{Account, ClosedWindow, Counter, Origin, Origins};
+pub use alert::{Crossing, Marks, Thresholds, ThresholdsError, Watch};
 pub use code::Code;
 pub use command::{
     Action, Adjust, Change, Charge, Command, CounterName, Dry, NOW_MS_MAX, Outcome, Pace, Refund, Reply, Reset, Settle,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period, WindowIds};
+use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period, Thresholds, Watch, WindowIds};
 
 pub use book::PolicyBook;
 pub use diff::policy_diff;
@@ -148,6 +148,8 @@ pub struct Policy {
     pub hold: HoldTerms,
     /// By how many percent of a hold its captures may exceed it; 0 to 100.
     pub over_capture_percent: u8,
+    /// Which usage of the account is told of, whatever channel it came by.
+    pub watch: Arc<Watch>,
     /// `None` allows every channel, also a charge that names none.
     pub allowed_channels: Option<BTreeSet<String>>,
     /// `None` allows every currency.
@@ -168,6 +170,7 @@ impl Policy {
             breach: Breach::Reject,
             hold: HoldTerms::DEFAULT,
             over_capture_percent: 0,
+            watch: Arc::new(Watch::new(&Limits::UNLIMITED, Thresholds::DEFAULT)),
             allowed_channels: None,
             allowed_currencies: None,
         }

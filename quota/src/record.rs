@@ -1,6 +1,6 @@
 //! The figures of one decision: what each counter held before and after it, and how the order stands.
 
-use crate::{Code, OrderState, Period};
+use crate::{Code, Marks, OrderState, Period};
 
 /// One window of an account, before and after a command. Amounts in minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Record {
     pub suspended_at_ms: u64,
     /// Number of changes of the account so far.
     pub version: u64,
+    /// Thresholds that the account's usage has reached.
+    pub marks: Marks,
 }
 
 impl Record {
@@ -74,6 +76,7 @@ impl Record {
             order: OrderFigures::default(),
             suspended_at_ms: 0,
             version: 0,
+            marks: Marks::default(),
         }
     }
 

@@ -57,7 +57,7 @@ impl Case<'_> {
     }
 
     pub(super) fn roll(&self) -> Verdict {
-        if !self.exists || self.account == self.stored {
+        if !self.exists || (self.account == self.stored && self.marks(&self.account) == self.account.marks) {
             return self.answer(Code::Applied).again().unheard();
         }
         self.answer(Code::Applied).account(self.account)

@@ -2,13 +2,14 @@
 //! from the events.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use crate::{
     Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, Currency, Dry,
-    Event, HoldTerms, Ledger, Limits, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState,
-    Pace, Period, Refund, Reset, Settle, Throttle, WindowLimits,
+    Event, HoldTerms, Ledger, Limits, Marks, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo,
+    OrderState, Pace, Period, Refund, Reset, Settle, Thresholds, Throttle, Watch, WindowLimits,
 };
 
 const NOW_MS: i64 = 1_795_296_600_000;
@@ -81,11 +82,20 @@ fn command(asked: Asked, action: Action, now_ms: i64, number: usize) -> Command 
         windows: Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 400 * 86_400,
         backlog_max: u32::MAX,
+        watch: Some(Arc::new(watch(name))),
         history: None,
         payment_no: None,
         operation_no: None,
         channel: None,
     }
+}
+
+/// Usage is told of by the limits, now and then by lower ones or by another list.
+fn watch(name: u8) -> Watch {
+    let lowered = Limits { day: WindowLimits { amount: minor(50), ..limits().day }, ..limits() };
+    let watched = if name == 3 { lowered } else { limits() };
+    let percents: &[u32] = if name == 2 { &[50, 80, 100] } else { &[80, 100] };
+    Watch::new(&watched, Thresholds::new(percents.iter().copied()).unwrap())
 }
 
 fn order_no(order: u8) -> OrderNo {
@@ -121,6 +131,10 @@ fn commands_by_hand(asked: &[Asked]) -> Vec<Command> {
         }
     }
     commands
+}
+
+fn watch_of(command: &Command) -> &Watch {
+    command.watch.as_deref().unwrap()
 }
 
 fn account(ledger: &Ledger) -> Account {
@@ -261,6 +275,34 @@ proptest! {
         }
         let events = ledger.drain();
         check_events(&events, &account(&ledger));
+    }
+
+    /// Who follows the events knows which alerts are open: those whose threshold usage has reached, under the limits that
+    /// changed the account last; and each event tells of a change.
+    #[test]
+    fn an_alert_is_open_exactly_while_usage_is_at_its_threshold(asked in asked()) {
+        let mut ledger = Ledger::new(1);
+        let mut told = Marks::default();
+        for command in commands_by_hand(&asked) {
+            let _reply = ledger.apply(&command);
+            let mut changed = false;
+            for event in ledger.drain() {
+                for closed in &event.closed {
+                    told = told.without(closed.period);
+                }
+                if let Some(crossing) = &event.crossing {
+                    prop_assert_eq!(crossing.before, told, "{:?}", &event);
+                    prop_assert_ne!(crossing.before, crossing.after);
+                    told = crossing.after;
+                }
+                changed = matches!(event.record.code.http_status(), 200) && !event.record.replay;
+            }
+            let account = account(&ledger);
+            prop_assert_eq!(account.marks, told, "{:?}", &command.action);
+            if changed && account.version > 0 && command.action != Action::VoidAttempt {
+                prop_assert_eq!(watch_of(&command).marks(&account), told, "{:?}", &command.action);
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 // Named by path, because the store suite includes this file from elsewhere.
 #[path = "table/accounts.rs"]
 mod accounts;
+#[path = "table/alerts.rs"]
+mod alerts;
 #[path = "table/batches.rs"]
 mod batches;
 #[path = "table/holds.rs"]
@@ -36,6 +38,7 @@ pub(crate) fn each(check: &mut Check) {
     holds::each(check);
     refunds::each(check);
     accounts::each(check);
+    alerts::each(check);
     pacing::each(check);
     mistakes::each(check);
 }

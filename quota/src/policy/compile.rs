@@ -167,7 +167,14 @@ impl Moment<'_> {
             fold.lay(&item.path, &item.fields)?;
             named.add(&item.version, &item.path);
         }
-        fold.finish(named.path.unwrap_or(self.path), named.version()).map(|policy| Some(Arc::new(policy)))
+        let mut policy = fold.finish(named.path.unwrap_or(self.path), named.version())?;
+        // Usage is the account's, whatever limits a channel has for itself.
+        if channel.is_some()
+            && let Some(account) = self.policy(None, currency, document)?
+        {
+            policy.watch = Arc::clone(&account.watch);
+        }
+        Ok(Some(Arc::new(policy)))
     }
 
     /// The overrides that hold for a slot, the more specific ones last, and among those the later ones.

@@ -123,6 +123,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         breach,
         hold,
         over_capture_percent,
+        watch,
         allowed_channels,
         allowed_currencies,
     } = policy;
@@ -160,6 +161,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         ("hold.lifetime_secs", hold.lifetime_secs.to_string()),
         ("hold.on_expiry", on_expiry.to_owned()),
         ("over_capture_percent", over_capture_percent.to_string()),
+        ("thresholds", format!("{:?}", watch.thresholds())),
     ]
 }
 

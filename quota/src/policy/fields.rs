@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono_tz::Tz;
 
 use super::{Breach, HoldTerms, OnExpiry, Policy, PolicyError, Throttle};
-use crate::{AmountMinor, Calendar, Channel, Currency};
+use crate::{AmountMinor, Calendar, Channel, Currency, Thresholds, Watch};
 
 /// The fields of one policy. What is `None` is inherited; [`AmountMinor::MAX`] lifts an inherited limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct PolicyFields {
     pub hold_lifetime_secs: Option<u32>,
     pub hold_on_expiry: Option<OnExpiry>,
     pub over_capture_percent: Option<u8>,
+    /// Percentages of the limits at which usage is told of.
+    pub thresholds: Option<Thresholds>,
 }
 
 impl PolicyFields {
@@ -92,6 +94,7 @@ impl PolicyFields {
             ("timezone", self.timezone.is_some()),
             ("cutoff_hour", self.cutoff_hour.is_some()),
             ("allowed_channels", self.allowed_channels.is_some()),
+            ("thresholds", self.thresholds.is_some()),
         ];
         match refused.into_iter().find(|(_, given)| *given) {
             Some((name, _)) => {
@@ -108,13 +111,14 @@ impl PolicyFields {
 pub(super) struct Fold {
     zone: Tz,
     cutoff_hour: u32,
+    thresholds: Thresholds,
     policy: Policy,
 }
 
 impl Fold {
     /// Begins with no limits in UTC.
     pub(super) fn new(version: Arc<str>) -> Self {
-        Self { zone: Tz::UTC, cutoff_hour: 0, policy: Policy::unlimited(version) }
+        Self { zone: Tz::UTC, cutoff_hour: 0, thresholds: Thresholds::DEFAULT, policy: Policy::unlimited(version) }
     }
 
     /// Lays fields over what is there. They have been checked.
@@ -123,6 +127,7 @@ impl Fold {
             self.zone = parse_zone(path, zone)?;
         }
         self.cutoff_hour = fields.cutoff_hour.unwrap_or(self.cutoff_hour);
+        put(&mut self.thresholds, fields.thresholds);
         let policy = &mut self.policy;
         put(&mut policy.allowed_channels, fields.allowed_channels.clone().map(Some));
         put(&mut policy.allowed_currencies, fields.allowed_currencies.clone().map(Some));
@@ -150,6 +155,7 @@ impl Fold {
         check_single(path, self.policy.single_min, self.policy.single_max)?;
         let cutoff = || PolicyError::field(path, "cutoff_hour", format!("{} is not 0 to 23", self.cutoff_hour));
         self.policy.calendar = Calendar::new(self.zone, self.cutoff_hour).ok_or_else(cutoff)?;
+        self.policy.watch = Arc::new(Watch::new(&self.policy.limits, self.thresholds));
         self.policy.version = version;
         Ok(self.policy)
     }

@@ -1,9 +1,11 @@
 //! One row of a table: who asks for what, when, and what comes of it.
 
+use std::sync::Arc;
+
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Dry,
-    HoldTerms, Limits, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, Period, Refund, Reply,
-    Reset, Settle, WindowLimits,
+    HoldTerms, LimitName, Limits, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, Period, Refund,
+    Reply, Reset, Settle, Thresholds, Watch, WindowLimits,
 };
 
 /// 21:30 in UTC on 21 November 2026, a Saturday.
@@ -38,6 +40,8 @@ pub(crate) enum Figure {
     WaitMs(u64),
     Version(u64),
     Suspended(bool),
+    /// How many thresholds the usage of a limit has reached.
+    Reached(LimitName, u8),
     /// Whether the journal hears of it.
     Heard(bool),
     /// The row whose decision the caller is told.
@@ -63,6 +67,10 @@ impl Figure {
             Self::WaitMs(_) => Self::WaitMs(record.wait_ms),
             Self::Version(_) => Self::Version(record.version),
             Self::Suspended(_) => Self::Suspended(record.suspended_at_ms > 0),
+            Self::Reached(limit, _) => {
+                let place = Watch::LIMITS.iter().position(|watched| *watched == limit).unwrap();
+                Self::Reached(limit, record.marks.levels[place])
+            }
             Self::Heard(_) => Self::Heard(reply.event_seq.is_some()),
             Self::Told(_) => Self::Told(usize::try_from(u128::from_be_bytes(reply.decision_id)).unwrap()),
         }
@@ -79,6 +87,7 @@ pub(crate) struct Row {
     dry: Dry,
     at_ms: i64,
     history: Option<Box<Order>>,
+    watch: Option<Watch>,
     code: Code,
     replay: bool,
     figures: Vec<Figure>,
@@ -95,6 +104,7 @@ impl Row {
             dry: Dry::No,
             at_ms: 0,
             history: None,
+            watch: Some(Watch::new(&day_amount(100), Thresholds::DEFAULT)),
             code: Code::Applied,
             replay: false,
             figures: Vec::new(),
@@ -215,6 +225,17 @@ impl Row {
         Self { history: Some(Box::new(order)), ..self }
     }
 
+    /// Usage is told of under these limits, at these percentages.
+    pub(crate) fn watched(self, limits: &Limits, percents: &[u32]) -> Self {
+        let thresholds = Thresholds::new(percents.iter().copied()).unwrap();
+        Self { watch: Some(Watch::new(limits, thresholds)), ..self }
+    }
+
+    /// Nobody knows which usage is to be told of.
+    pub(crate) fn unwatched(self) -> Self {
+        Self { watch: None, ..self }
+    }
+
     fn with_charge(mut self, change: impl FnOnce(&mut Charge)) -> Self {
         if let Action::Consume(charge) | Action::Hold(charge, _) = &mut self.action {
             change(charge);
@@ -297,6 +318,7 @@ impl Row {
             windows: Calendar::UTC.windows_at(now_ms),
             order_ttl_secs: TTL_SECS,
             backlog_max: 1000,
+            watch: self.watch.map(Arc::new),
             history: self.history.clone(),
             payment_no: None,
             operation_no: None,

@@ -8,8 +8,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::AmountMinor;
 use crate::policy::{Breach, OnExpiry, PolicyFields, Throttle};
+use crate::{AmountMinor, Thresholds};
 
 /// A limit, or the word that lifts an inherited one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -62,6 +62,17 @@ impl RawBreach {
             Self::Word(Reject::Reject) => Breach::Reject,
             Self::Throttle(RawThrottle { throttle }) => Breach::Throttle(throttle),
         }
+    }
+}
+
+/// A list of percentages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Percents(Thresholds);
+
+impl<'de> Deserialize<'de> for Percents {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let percents = Vec::<u32>::deserialize(deserializer)?;
+        Thresholds::new(percents).map(Self).map_err(D::Error::custom)
     }
 }
 
@@ -152,6 +163,7 @@ with_limits! {
         #[serde(default)]
         hold: RawHold,
         over_capture_percent: Option<u8>,
+        thresholds: Option<Percents>,
     }
 
     /// An override.
@@ -169,6 +181,7 @@ with_limits! {
         #[serde(default)]
         hold: RawHold,
         over_capture_percent: Option<u8>,
+        thresholds: Option<Percents>,
     }
 }
 
@@ -273,6 +286,7 @@ impl RawPolicy {
             hold_lifetime_secs: self.hold.lifetime_secs,
             hold_on_expiry: self.hold.on_expiry,
             over_capture_percent: self.over_capture_percent,
+            thresholds: self.thresholds.map(|Percents(thresholds)| thresholds),
             ..self.limits()
         }
     }
@@ -300,6 +314,7 @@ impl RawOverride {
             hold_lifetime_secs: self.hold.lifetime_secs,
             hold_on_expiry: self.hold.on_expiry,
             over_capture_percent: self.over_capture_percent,
+            thresholds: self.thresholds.map(|Percents(thresholds)| thresholds),
             ..self.limits()
         }
     }

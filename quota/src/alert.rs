@@ -1,0 +1,301 @@
+//! When usage nears or passes a limit: thresholds, and which of them an account has reached.
+//!
+//! A threshold is told of when usage reaches it and again when usage falls below it, not while it stays there. What an account
+//! has reached is part of its state ([`Marks`]), so that each crossing is found by exactly one command.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::{Account, AmountMinor, LimitName, Limits, Period};
+
+/// Percentages of a limit at which usage is told of, rising: at most [`Thresholds::COUNT_MAX`], each 1 to
+/// [`Thresholds::PERCENT_MAX`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    percents: [u16; Thresholds::COUNT_MAX],
+    count: u8,
+}
+
+/// Why a list cannot be thresholds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ThresholdsError {
+    #[error("has {0} percentages, at most {max} are told apart", max = Thresholds::COUNT_MAX)]
+    Many(usize),
+    #[error("{0} is not 1 to {max}", max = Thresholds::PERCENT_MAX)]
+    Range(u32),
+    #[error("{0} is there twice")]
+    Twice(u32),
+}
+
+impl Thresholds {
+    /// Most percentages in a list.
+    pub const COUNT_MAX: usize = 8;
+    /// Highest percentage: as far as a throttle's ceiling may be above a limit.
+    pub const PERCENT_MAX: u32 = 1_000;
+    /// Nothing is told of.
+    pub const NONE: Self = Self { percents: [0; Self::COUNT_MAX], count: 0 };
+    /// 80 and 100 %.
+    pub const DEFAULT: Self = Self { percents: [80, 100, 0, 0, 0, 0, 0, 0], count: 2 };
+
+    /// Takes percentages in any order.
+    ///
+    /// # Errors
+    /// [`ThresholdsError`] names what is wrong.
+    pub fn new(percents: impl IntoIterator<Item = u32>) -> Result<Self, ThresholdsError> {
+        let mut sorted: Vec<u32> = percents.into_iter().collect();
+        if sorted.len() > Self::COUNT_MAX {
+            return Err(ThresholdsError::Many(sorted.len()));
+        }
+        sorted.sort_unstable();
+        let mut thresholds = Self::NONE;
+        let mut last = None;
+        for (place, percent) in thresholds.percents.iter_mut().zip(sorted) {
+            if last == Some(percent) {
+                return Err(ThresholdsError::Twice(percent));
+            }
+            let fits = u16::try_from(percent).ok().filter(|_| (1..=Self::PERCENT_MAX).contains(&percent));
+            *place = fits.ok_or(ThresholdsError::Range(percent))?;
+            thresholds.count += 1;
+            last = Some(percent);
+        }
+        Ok(thresholds)
+    }
+
+    /// The percentages, rising.
+    #[must_use]
+    pub fn percents(&self) -> &[u16] {
+        self.percents.get(..usize::from(self.count)).unwrap_or_default()
+    }
+
+    /// Tells lists apart in an account's state; never 0.
+    #[must_use]
+    pub fn list(&self) -> u16 {
+        let bytes: Vec<u8> = self.percents().iter().flat_map(|percent| percent.to_le_bytes()).collect();
+        let [low, high, ..] = xxhash_rust::xxh3::xxh3_64(&bytes).to_le_bytes();
+        u16::from_le_bytes([low, high]).max(1)
+    }
+}
+
+impl fmt::Debug for Thresholds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.percents()).finish()
+    }
+}
+
+/// The limits whose usage is told of, of an account as a whole: channels that have limits of their own share its counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    maxima: [AmountMinor; Watch::LIMITS.len()],
+    thresholds: Thresholds,
+}
+
+impl Watch {
+    /// The limits that are watched; the place is the number in [`Marks`].
+    pub const LIMITS: [LimitName; 7] = [
+        LimitName::DailyCount,
+        LimitName::MonthlyCount,
+        LimitName::YearlyCount,
+        LimitName::DailyAmount,
+        LimitName::MonthlyAmount,
+        LimitName::YearlyAmount,
+        LimitName::PendingAmount,
+    ];
+
+    /// Watches these limits. What is unlimited never reaches a threshold.
+    #[must_use]
+    pub fn new(limits: &Limits, thresholds: Thresholds) -> Self {
+        let max = |limit: LimitName| AmountMinor::new(limit.max(limits)).unwrap_or(AmountMinor::MAX);
+        Self { maxima: Self::LIMITS.map(max), thresholds }
+    }
+
+    /// The same with maxima in the order of [`Watch::LIMITS`].
+    #[must_use]
+    pub const fn of(maxima: [AmountMinor; Self::LIMITS.len()], thresholds: Thresholds) -> Self {
+        Self { maxima, thresholds }
+    }
+
+    /// The maxima in the order of [`Watch::LIMITS`].
+    #[must_use]
+    pub const fn maxima(&self) -> &[AmountMinor; Self::LIMITS.len()] {
+        &self.maxima
+    }
+
+    /// When it is told of.
+    #[must_use]
+    pub const fn thresholds(&self) -> &Thresholds {
+        &self.thresholds
+    }
+
+    /// Which thresholds the account has reached.
+    #[must_use]
+    pub fn marks(&self, account: &Account) -> Marks {
+        let mut marks = Marks::default();
+        for ((level, limit), max) in marks.levels.iter_mut().zip(Self::LIMITS).zip(self.maxima) {
+            let used = used(account, limit);
+            let reached = |percent: &&u16| first_at(max, **percent).is_some_and(|first| used >= first);
+            *level = u8::try_from(self.thresholds.percents().iter().take_while(reached).count()).unwrap_or(u8::MAX);
+        }
+        marks.list = if marks.is_empty() { 0 } else { self.thresholds.list() };
+        marks
+    }
+
+    /// The most that each window limit lets an account use without reaching any threshold, in the order of
+    /// [`Watch::LIMITS`].
+    #[must_use]
+    pub fn quiet_maxima(&self) -> [AmountMinor; Self::LIMITS.len()] {
+        let lowest = self.thresholds.percents().first();
+        self.maxima.map(|max| {
+            let first = lowest.and_then(|percent| first_at(max, *percent));
+            first.and_then(|first| AmountMinor::new(first - 1)).map_or(max, |quiet| quiet.min(max))
+        })
+    }
+}
+
+/// The least usage that is at or above a percentage of a limit, and no less than 1; `None` where there is no limit.
+fn first_at(max: AmountMinor, percent: u16) -> Option<u64> {
+    if max == AmountMinor::MAX {
+        return None;
+    }
+    let first = (u128::from(max.get()) * u128::from(percent)).div_ceil(100);
+    Some(u64::try_from(first).unwrap_or(u64::MAX).max(1))
+}
+
+fn used(account: &Account, limit: LimitName) -> u64 {
+    match (limit.period(), limit.is_count()) {
+        (Some(period), true) => account.of(period).count,
+        (Some(period), false) => account.of(period).amount,
+        (None, _) => account.pending,
+    }
+}
+
+/// How many thresholds an account has reached, for each of [`Watch::LIMITS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// 0 to [`Thresholds::COUNT_MAX`] each.
+    pub levels: [u8; Watch::LIMITS.len()],
+    /// The list that they are counted in, as [`Thresholds::list`]; 0 where none is reached.
+    pub list: u16,
+}
+
+impl Marks {
+    /// Whether no threshold is reached.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.levels == [0; Watch::LIMITS.len()]
+    }
+
+    /// Four bits each, the first limit's lowest.
+    #[must_use]
+    pub fn packed(&self) -> u32 {
+        self.levels.iter().rev().fold(0, |packed, level| packed << 4 | u32::from(level & 0xf))
+    }
+
+    /// Reads [`Marks::packed`] back.
+    #[must_use]
+    pub fn unpacked(packed: u32, list: u16) -> Self {
+        let mut rest = packed;
+        let levels = [(); Watch::LIMITS.len()].map(|()| {
+            let [low, ..] = rest.to_le_bytes();
+            rest >>= 4;
+            low & 0xf
+        });
+        Self { levels, list }
+    }
+
+    /// What is left when windows of this kind are over.
+    #[must_use]
+    pub(crate) fn without(mut self, period: Period) -> Self {
+        for (level, limit) in self.levels.iter_mut().zip(Watch::LIMITS) {
+            if limit.period() == Some(period) {
+                *level = 0;
+            }
+        }
+        self.list = if self.is_empty() { 0 } else { self.list };
+        self
+    }
+}
+
+/// That a command has made usage cross thresholds, or that other thresholds hold since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// In the windows of the command.
+    pub before: Marks,
+    pub after: Marks,
+    /// What `after` was counted by.
+    pub watch: Watch,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Counter, WindowLimits};
+
+    fn minor(amount: u64) -> AmountMinor {
+        AmountMinor::new(amount).unwrap()
+    }
+
+    fn daily(max: u64, percents: &[u32]) -> Watch {
+        let day = WindowLimits { amount: minor(max), ..WindowLimits::UNLIMITED };
+        let thresholds = Thresholds::new(percents.iter().copied()).unwrap();
+        Watch::new(&Limits { day, ..Limits::UNLIMITED }, thresholds)
+    }
+
+    fn used(amount: u64) -> Account {
+        Account { day: Counter { amount, ..Counter::default() }, ..Account::default() }
+    }
+
+    #[test]
+    fn a_threshold_is_reached_at_it_and_not_below() {
+        let max = AmountMinor::MAX.get();
+        for (limit, percents, usage, level) in [
+            (1_000, &[80, 100][..], 799, 0),
+            (1_000, &[80, 100], 800, 1),
+            (1_000, &[80, 100], 999, 1),
+            (1_000, &[80, 100], 1_000, 2),
+            (1_000, &[100, 80, 150], 1_500, 3),
+            (1_000, &[80, 100, 150], 1_499, 2),
+            (1_000, &[], 5_000, 0),
+            // Rounded up: three quarters of 3 are not 2.
+            (3, &[75], 2, 0),
+            (3, &[75], 3, 1),
+            (0, &[80], 0, 0),
+            (0, &[80, 100], 1, 2),
+            (1, &[1], 0, 0),
+            (max, &[1], max, 0),
+            (max - 1, &[99, 100], max - 2, 1),
+            (max - 1, &[99, 100], max - 1, 2),
+            (max - 1, &[100, 101, 1_000], max, 1),
+        ] {
+            let watch = daily(limit, percents);
+            let marks = watch.marks(&used(usage));
+            assert_eq!(marks.levels, [0, 0, 0, level, 0, 0, 0], "{usage} of {limit} at {percents:?}");
+            assert_eq!(marks.list != 0, level > 0);
+            assert_eq!(usage <= watch.quiet_maxima()[3].get(), level == 0 && usage <= limit, "{usage} of {limit}");
+        }
+    }
+
+    #[test]
+    fn lists_are_checked() {
+        for (percents, error) in [
+            (&[0][..], ThresholdsError::Range(0)),
+            (&[80, 1_001], ThresholdsError::Range(1_001)),
+            (&[80, 70_000], ThresholdsError::Range(70_000)),
+            (&[80, 100, 80], ThresholdsError::Twice(80)),
+            (&[1, 2, 3, 4, 5, 6, 7, 8, 9], ThresholdsError::Many(9)),
+        ] {
+            assert_eq!(Thresholds::new(percents.iter().copied()), Err(error), "{percents:?}");
+        }
+        assert_eq!(Thresholds::new([100, 80]), Ok(Thresholds::DEFAULT));
+        assert_ne!(Thresholds::new([80]).unwrap().list(), Thresholds::DEFAULT.list());
+    }
+
+    #[test]
+    fn marks_come_back_from_their_packed_form() {
+        let marks = Marks { levels: [1, 2, 3, 4, 5, 6, 8], list: 7 };
+        assert_eq!(Marks::unpacked(marks.packed(), 7), marks);
+        let left = marks.without(Period::Day).without(Period::Month);
+        assert_eq!((left.levels, left.list), ([0, 0, 3, 0, 0, 6, 8], 7));
+        assert_eq!(Marks { levels: [1, 0, 0, 1, 0, 0, 0], list: 7 }.without(Period::Day), Marks::default());
+    }
+}
