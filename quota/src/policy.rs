@@ -183,6 +183,13 @@ impl Policy {
         if self.calendar_known { self.calendar.windows_at(now_ms) } else { WindowIds::default() }
     }
 
+    /// Which usage is told of. A policy that stands in for one that could not be had says nothing of that: its limits are not
+    /// the account's.
+    #[must_use]
+    pub fn watch(&self) -> Option<Arc<Watch>> {
+        self.calendar_known.then(|| Arc::clone(&self.watch))
+    }
+
     /// Whether the policy refuses anything at all.
     #[must_use]
     pub fn enforces(&self) -> bool {

@@ -44,6 +44,7 @@ impl Engine {
             windows: Calendar::UTC.windows_at(now_ms),
             order_ttl_secs: self.order_ttl_secs,
             backlog_max: 1_000_000,
+            watch: None,
             history: None,
             payment_no: None,
             operation_no: None,

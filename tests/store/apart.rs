@@ -36,6 +36,7 @@ fn command(merchant: &str, number: u8) -> Command {
         windows: Calendar::UTC.windows_at(NOW_MS),
         order_ttl_secs: TTL_SECS,
         backlog_max: 1_000,
+        watch: None,
         history: None,
         payment_no: None,
         operation_no: None,

@@ -1,6 +1,9 @@
 //! Amounts and limits of generated commands, near to what would just fit.
 
-use quota::{Account, Action, Adjust, AmountMinor, Change, CounterName, Limits, Pace, Reset, WindowLimits};
+use quota::{
+    Account, Action, Adjust, AmountMinor, Change, CounterName, Limits, Pace, Period, Reset, Thresholds, Watch,
+    WindowLimits,
+};
 
 use crate::random::Random;
 
@@ -48,6 +51,30 @@ pub(crate) fn charge_amount(random: &mut Random, account: &Account, limits: &Lim
         10 if random.one_in(3) => MAX - random.below(3),
         _ => random.below(3),
     })
+}
+
+/// Limits under which some usage is at, just above or just below a threshold.
+pub(crate) fn watch(random: &mut Random, account: &Account, scale: u64) -> Option<Watch> {
+    let lists: [&[u32]; 6] =
+        [&[80, 100], &[80, 100], &[1], &[50, 80, 100, 150, 1_000], &[], &[3, 10, 30, 33, 50, 66, 70, 99]];
+    let thresholds = Thresholds::new(random.pick(&lists).iter().copied()).unwrap();
+    let mut max = |used: u64, scale: u64| {
+        let percent = thresholds.percents().first().map_or(100, |percent| u64::from(*percent));
+        let meets = u64::try_from(u128::from(used) * 100 / u128::from(percent)).unwrap_or(MAX).min(MAX);
+        amount(match random.below(6) {
+            0 | 1 => MAX,
+            2 => random.near(used),
+            3 | 4 => random.near(meets),
+            _ => random.below(scale + 1),
+        })
+    };
+    let mut window = |period| {
+        let counter = account.of(period);
+        WindowLimits { amount: max(counter.amount, scale), count: max(counter.count, 40) }
+    };
+    let [day, month, year] = Period::ALL.map(&mut window);
+    let limits = Limits { day, month, year, pending: max(account.pending, scale), ..Limits::UNLIMITED };
+    random.percent(90).then(|| Watch::new(&limits, thresholds))
 }
 
 /// A pace of any kind, with ceilings at or above the limits.

@@ -2,10 +2,11 @@
 //! 2^53, what is left of an order ± 1, repeated attempts and numbers, voids before their attempts, clocks that lag.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use quota::{
     Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, Ledger, MerchantId,
-    OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, Refund, Settle,
+    OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, Refund, Settle, Watch,
 };
 
 use crate::figures::{self, amount};
@@ -48,6 +49,7 @@ pub(crate) struct Generator {
     number: u128,
     seed: u64,
     remembered: VecDeque<Order>,
+    watch: Option<Arc<Watch>>,
 }
 
 /// The order that a command is about, and how it stands.
@@ -76,7 +78,7 @@ impl Generator {
         // From an ordinary evening, a year's last hours, a leap day and a day of 23 hours on.
         let now_ms = random.pick(&[1_795_296_600_000, 1_798_754_390_000, 1_835_395_190_000, 1_772_945_990_000]);
         let scale = random.pick(&[1, 100, 10_000, figures::MAX / 2, figures::MAX]);
-        Self { random, now_ms, calendar, scale, number: 0, seed, remembered: VecDeque::new() }
+        Self { random, now_ms, calendar, scale, number: 0, seed, remembered: VecDeque::new(), watch: None }
     }
 
     /// How many commands come next, and of whom: of one merchant where all or none of them are to be done, else of several shards.
@@ -142,6 +144,7 @@ impl Generator {
             Dry::No
         };
         let history = self.history(known);
+        let watch = self.watch(&target.account);
         let backlog_max = if self.random.one_in(50) { waiting(&merchant) + self.random.below(3) } else { 1_000_000 };
         let nameless = is_of_account(&action) || (is_charge(&action) && dry != Dry::No && self.random.one_in(2));
         Command {
@@ -156,11 +159,20 @@ impl Generator {
             windows,
             order_ttl_secs: self.random.pick(&[3_600, 86_400, 34_560_000]),
             backlog_max: u32::try_from(backlog_max).unwrap(),
+            watch,
             history: history.filter(|_| !nameless).map(Box::new),
             payment_no: None,
             operation_no: None,
             channel: None,
         }
+    }
+
+    /// Mostly the same for many commands, as under a policy that seldom changes.
+    fn watch(&mut self, account: &Account) -> Option<Arc<Watch>> {
+        if self.random.one_in(6) {
+            self.watch = figures::watch(&mut self.random, account, self.scale).map(Arc::new);
+        }
+        self.watch.clone()
     }
 
     /// Mostly a little later; sometimes at the edge of a window or at the end of a hold, sometimes back by up to two days.

@@ -35,6 +35,7 @@ fn command(order: &str, name: &str, action: Action, number: u128) -> Command {
         windows: Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 3_600,
         backlog_max: 1_000_000,
+        watch: None,
         history: None,
         payment_no: None,
         operation_no: None,

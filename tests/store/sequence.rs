@@ -7,7 +7,7 @@ use std::fmt::{Debug, Display};
 use authz_server::store::{MemoryStore, Notes, RedisStore, Store, keys, packed};
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Action, ClosedWindow, Command, MerchantId, OrderNo, OrderState, Record, Reply};
+use quota::{Action, ClosedWindow, Command, Crossing, MerchantId, OrderNo, OrderState, Record, Reply};
 
 use crate::books::Books;
 use crate::generate::Generator;
@@ -280,6 +280,7 @@ pub(crate) fn expire(hold: &authz_server::store::DueHold) -> Command {
         windows: quota::Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 3_600,
         backlog_max: 1_000_000,
+        watch: None,
         history: None,
         payment_no: None,
         operation_no: None,
@@ -299,6 +300,7 @@ struct Entry {
     order_no: String,
     record: Record,
     closed: Vec<ClosedWindow>,
+    crossing: Option<Crossing>,
 }
 
 impl Entry {
@@ -310,12 +312,15 @@ impl Entry {
             order_no: command.order_no.as_ref().map(ToString::to_string).unwrap_or_default(),
             record: event.record,
             closed: event.closed.clone(),
+            crossing: event.crossing.clone(),
         }
     }
 
     fn read(entry: &redis::streams::StreamId) -> Result<Self, String> {
         let context = EventContext::decode(entry.get::<Vec<u8>>("c").unwrap().as_slice()).unwrap();
         let closed = entry.get::<Vec<u8>>("w").map(|bytes| packed::closed(&bytes)).transpose();
+        let crossing = entry.get::<Vec<u8>>("a").filter(|bytes| !bytes.is_empty());
+        let crossing = crossing.map(|bytes| packed::crossing(&bytes)).transpose();
         Ok(Self {
             id: entry.id.clone(),
             event_id: context.event_id,
@@ -323,6 +328,7 @@ impl Entry {
             record: packed::record(&entry.get::<Vec<u8>>("d").unwrap(), context.amount_minor)
                 .map_err(|error| error.to_string())?,
             closed: closed.map_err(|error| error.to_string())?.unwrap_or_default(),
+            crossing: crossing.map_err(|error| error.to_string())?,
         })
     }
 }

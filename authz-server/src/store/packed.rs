@@ -3,17 +3,18 @@
 mod command;
 
 use quota::{
-    Account, AmountMinor, AttemptId, ClosedWindow, Code, Counter, Currency, Hold, OnExpiry, Operation, OperationId,
-    OperationKind, Order, OrderFigures, OrderState, Origin, Origins, Period, Record, WindowFigures,
+    Account, AmountMinor, AttemptId, ClosedWindow, Code, Counter, Crossing, Currency, Hold, Marks, OnExpiry, Operation,
+    OperationId, OperationKind, Order, OrderFigures, OrderState, Origin, Origins, Period, Record, Thresholds, Watch,
+    WindowFigures,
 };
 use thiserror::Error;
 
 pub use command::{Places, command, is_plain};
 
 /// The format of accounts and orders.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 /// The format of records that are told in full.
-const RECORD_FORMAT: u8 = 4;
+const RECORD_FORMAT: u8 = 5;
 /// Length of a decision id.
 const DECISION_ID_LEN: usize = 16;
 /// Flags of an order.
@@ -41,6 +42,8 @@ pub enum PackedError {
     Operation(u8),
     #[error("{0} is no kind of window")]
     Period(u8),
+    #[error("the thresholds are none")]
+    Thresholds,
     #[error("the currency is unknown")]
     Currency,
     #[error("a number is not a whole one from 0 to 2^53 - 1")]
@@ -115,6 +118,7 @@ fn plain(after: &Account, amount: u64) -> Result<Record, PackedError> {
         order: OrderFigures { state: OrderState::Charged, amount, ..OrderFigures::default() },
         suspended_at_ms: after.suspended_at_ms,
         version: after.version,
+        marks: after.marks,
         ..Record::bare(Code::Admitted)
     })
 }
@@ -147,6 +151,35 @@ pub fn closed(bytes: &[u8]) -> Result<Vec<ClosedWindow>, PackedError> {
         windows.push(ClosedWindow { period, counter: Counter { refunded: reader.number()?, ..counter } });
     }
     Ok(windows)
+}
+
+/// Reads how an event has crossed thresholds.
+///
+/// # Errors
+/// [`PackedError`] where the bytes are not that.
+pub fn crossing(bytes: &[u8]) -> Result<Crossing, PackedError> {
+    let mut reader = Reader(bytes);
+    let (before, after) = (reader.marks()?, reader.marks()?);
+    let list = reader.u16()?;
+    let mut maxima = [AmountMinor::MAX; Watch::LIMITS.len()];
+    for max in &mut maxima {
+        *max = reader.amount()?;
+    }
+    let count = reader.u8()?;
+    let percents = (0..count).map(|_| reader.u16().map(u32::from)).collect::<Result<Vec<_>, _>>()?;
+    let thresholds = Thresholds::new(percents).ok().filter(|thresholds| thresholds.list() == list);
+    let watch = Watch::of(maxima, thresholds.ok_or(PackedError::Thresholds)?);
+    reader.finish(Crossing { before, after, watch })
+}
+
+/// Appends what the script is to tell usage by.
+pub fn watch(out: &mut Vec<u8>, watch: &Watch) {
+    let mut out = Writer(out);
+    out.u16(watch.thresholds().list());
+    watch.maxima().iter().for_each(|max| out.amount(*max));
+    let percents = watch.thresholds().percents();
+    out.bytes(&[u8::try_from(percents.len()).unwrap_or(u8::MAX)]);
+    percents.iter().for_each(|percent| out.u16(*percent));
 }
 
 /// Reads an account.
@@ -239,12 +272,6 @@ impl Writer<'_> {
         self.u32(day.id);
         self.bytes(&[day.epoch, month.epoch, year.epoch]);
     }
-
-    fn origins(&mut self, origins: &Origins) {
-        let Origins { day, month, year } = origins;
-        [day, month, year].into_iter().for_each(|origin| self.u32(origin.id));
-        self.bytes(&[day.epoch, month.epoch, year.epoch]);
-    }
 }
 
 /// Takes fields off the front, after the format byte.
@@ -267,8 +294,16 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    fn u16(&mut self) -> Result<u16, PackedError> {
+        self.array().map(u16::from_le_bytes)
+    }
+
     fn u32(&mut self) -> Result<u32, PackedError> {
         self.array().map(u32::from_le_bytes)
+    }
+
+    fn marks(&mut self) -> Result<Marks, PackedError> {
+        Ok(Marks::unpacked(self.u32()?, self.u16()?))
     }
 
     /// A double that holds a whole number.
@@ -299,16 +334,6 @@ impl<'a> Reader<'a> {
             month: Origin { id: day / 100, epoch: second },
             year: Origin { id: day / 10_000, epoch: third },
         })
-    }
-
-    fn origins(&mut self) -> Result<Origins, PackedError> {
-        let ids = [self.u32()?, self.u32()?, self.u32()?];
-        let epochs = self.array::<3>()?;
-        let [day, month, year] = std::array::from_fn(|at| {
-            let id = ids.get(at).copied().unwrap_or_default();
-            Origin { id, epoch: epochs.get(at).copied().unwrap_or_default() }
-        });
-        Ok(Origins { day, month, year })
     }
 
     fn counter(&mut self, Origin { id, epoch }: Origin) -> Result<Counter, PackedError> {
@@ -349,16 +374,19 @@ impl<'a> Reader<'a> {
             order: OrderFigures { state, hold_until_secs, amount: order_amount, settled, refunded },
             suspended_at_ms: after.suspended_at_ms,
             version: after.version,
+            marks: after.marks,
         };
         Ok((record, told))
     }
 
     fn account(&mut self) -> Result<Account, PackedError> {
         *self = Self::new(self.0, FORMAT)?;
-        let Origins { day, month, year } = self.origins()?;
-        // Whether it is suspended stands at the head for the script's sake.
+        let Origins { day, month, year } = self.charged_in()?;
+        // Whether it is suspended, and whether anything is pending, stands at the head for the script's sake.
         self.u8()?;
+        let marks = self.marks()?;
         let mut account = Account {
+            marks,
             day: self.counter(day)?,
             month: self.counter(month)?,
             year: self.counter(year)?,
@@ -412,7 +440,7 @@ mod tests {
         let number = |value: f64| value.to_le_bytes();
         let account_with = |value: f64| {
             let mut bytes = vec![FORMAT];
-            bytes.extend_from_slice(&[0; 16]);
+            bytes.extend_from_slice(&[0; 14]);
             (0..13).for_each(|_| bytes.extend_from_slice(&number(value)));
             bytes
         };

@@ -20,6 +20,7 @@ fn command(action: Action) -> Command {
         windows: Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 604_800,
         backlog_max: 100_000,
+        watch: None,
         history: None,
         payment_no: Some(PaymentNo::parse("pay-1").unwrap()),
         operation_no: Some(OperationNo::parse("refund-1").unwrap()),

@@ -68,6 +68,7 @@ fn command(number: u8) -> (Command, Notes) {
         windows: WindowIds::default(),
         order_ttl_secs: 60,
         backlog_max: 1000,
+        watch: None,
         history: None,
         payment_no: None,
         operation_no: None,

@@ -4,18 +4,20 @@
 -- KEYS  the orders (strings), the accounts (strings), the event streams of their shards, and the expiry of the shards' holds
 --       (sorted sets, in the order of the streams; may be left out where all commands are consumes). Each key stands here
 --       once; commands name theirs by place, from 1.
--- ARGV  1 packed little endian: u8 1 to do all or none, 0 to decide each command by itself; u16 numbers of orders, accounts
---         and streams
+-- ARGV  1 packed little endian: u8 1 to do all or none, 0 to decide each command by itself; u16 numbers of orders, accounts,
+--         streams and watches
 --       2 the lifetime of plain charges' orders, seconds as text; then for each command
 --       3 the command, packed:
---           op u8, places u16 of account and order among the keys, and of the stream among the streams, backlog maximum
---           u32, amount f64 (-1 where none is named), maxima f64 of a charge (else 0): daily, monthly, yearly count, daily,
---           monthly, yearly amount; the head of the account (17 bytes) as it is if nothing is out of the ordinary: the
---           windows of now, never reset, not suspended; the order (60 bytes) as a plain charge leaves it then; now f64
+--           op u8, places u16 of account and order among the keys, of the stream among the streams and of the watch among
+--           the watches (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64 of a charge (else
+--           0): daily, monthly, yearly count, daily, monthly, yearly amount; the head of the account (15 bytes) as it is if
+--           nothing is out of the ordinary: the windows of now, never reset, not suspended, nothing pending, no threshold
+--           reached; the order (60 bytes) as a plain charge leaves it then; now f64
 --           (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are journalled, 4 a pace follows, 8 last
 --           capture or reserved refund), refusal u8 (a code by which the policy refuses, else 0), length u16 of the
 --           order's past; by op:
---           0 plain consume: without flags, refusal and past, and of the lifetime above: nothing
+--           0 plain consume: without flags, refusal and past, and of the lifetime above; its maxima are those up to which no
+--             threshold is reached: the limits' own maxima f64, in their order
 --           1 consume, 2 hold: for a hold the pending maximum f64, its lifetime u32 (s) and u8 (1 when expiry settles it);
 --             with a pace f64: interval us, tolerance us, longest delay ms, and the six ceilings in the order of the maxima
 --           3 void of an attempt, 4 void of a hold, 8 expiry, 11 suspend, 12 resume, 13 initialize, 14 roll: nothing
@@ -24,23 +26,28 @@
 --           9 adjust: counter u8, change u8 (1 add, 2 subtract, 3 set), expected version f64 (-1 for any)
 --           10 reset: windows u8 (1 day, 2 month, 4 year), expected version f64 (-1 for any)
 --           and the order as the journal knows it, packed like an order
---       4 event context, passed into the stream untouched
+--       4 event context, passed into the stream untouched; and after all commands the watches, packed: u16 number of the
+--         list of thresholds, maxima f64 of the watched limits: daily, monthly, yearly count, daily, monthly, yearly amount,
+--         pending; u8 number of thresholds, and each of them in percent u16, rising
 -- Reply one string: for each command its record, a line feed, and the stream id of its event or ''; line feeds between
 --       commands. Instead of a record: 1 u8 where another command of all or none was refused; 0 u8 and a text without line
 --       feeds where this command failed: it has changed nothing.
 --
--- Account  version u8 (3), day u32, month u32, year u32, their epochs u8, suspended u8; then f64: day, month, year each with
---          amount and count; number of changes; refunded of day, month, year; pending, paced until (us), suspended at (ms)
--- Order    version u8 (3), day u32, epochs u8 of day, month and year, state u8, flags u8 (1 pinned, 2 has a tail),
+-- Account  version u8 (4), day u32, epochs u8 of day, month and year, flags u8 (1 suspended, 2 something is pending), marks u32
+--          and their list u16; then f64: day, month, year each with amount and count; number of changes; refunded of day, month, year; pending, paced until (us), suspended at (ms)
+-- Marks    how many thresholds the usage of each watched limit has reached, 4 bits each, the first limit's lowest; and the
+--          list that they are counted in, 0 where none is reached
+-- Order    version u8 (4), day u32, epochs u8 of day, month and year, state u8, flags u8 (1 pinned, 2 has a tail),
 --          currency 3 chars, amount f64, expires at u32 (s), decision id 16 bytes, numbers u8 of live attempts, voided
 --          attempts and operations, then 16 bytes for each attempt; tail: hold until u32 (s), expiry settles u8, settled
 --          f64, refunded f64, and for each operation: kind u8, id 16 bytes, attempt 16 bytes, amount f64, day u32, epochs
 --          u8 of day, month and year, decision id 16 bytes
 -- Record   an account: a plain charge was admitted, and left the account so; or
---          version u8 (4), code u8, flags u8 (1 replay, 2 the figures changed, 4 another decision is told), order state u8,
+--          version u8 (5), code u8, flags u8 (1 replay, 2 the figures changed, 4 another decision is told), order state u8,
 --          hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the command's
 --          windows, after it; where they changed, the figures before f64: day, month, year each with amount, count,
 --          refunded; pending; and the id of the decision that the caller is told, where it is another one
+-- Crossing marks and list before u32 u16, after u32 u16, and the watch that they were counted by
 -- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year), id u32, epoch u8, f64 amount, count,
 --          refunded
 --
@@ -48,10 +55,10 @@
 -- here is not arithmetic but every string that is made, every field that is packed and every table that grows: hence plain
 -- charges, heads that are compared as one string, and tables that begin as copies of others with the right size.
 
-local COMMAND = '<BI2I2I2I4dddddddc17c60'
+local COMMAND = '<BI2I2I2I2I4dddddddc15c60'
 local COMMAND_LEN = 144
-local HEADED = '<c17dddddddc48'
-local ACCOUNT_LEN = 121
+local HEADED = '<c15dddddddc48'
+local ACCOUNT_LEN = 119
 local ORDER_LEN = 44
 local TAIL_LEN = 21
 local OPERATION_LEN = 64
@@ -62,10 +69,11 @@ local FAILED, REFUSED = '\0', '\1'
 local KEYS, ARGV, call, pcall, decode, encode = KEYS, ARGV, redis.call, redis.pcall, struct.unpack, struct.pack
 local type, unpack, byte, sub, find, max, min = type, unpack, string.byte, string.sub, string.find, math.max, math.min
 
-local together, orders, accounts, streams = decode('<BI2I2I2', ARGV[1])
+local together, orders, accounts, streams, watches = decode('<BI2I2I2I2', ARGV[1])
 local all_or_none, plain_lifetime, plain_secs = together == 1, ARGV[2], tonumber(ARGV[2])
 local places, expiries = orders + accounts, orders + accounts + streams
-local commands = (#ARGV - 2) / 2
+local watches_from = #ARGV - watches
+local commands = (watches_from - 2) / 2
 
 -- What is stored, and what the commands so far have made of it: written at the end, in one place.
 local stored = call('MGET', unpack(KEYS, 1, places))
@@ -73,8 +81,8 @@ local values, lifetimes = { unpack(stored) }, {}
 -- Members of the expiry with the end of their holds, false for those to be taken out, and the places of their keys.
 local expiring, expiry_of = {}, {}
 -- Each command becomes its record, and each context its event's id, or '' where no event is to be. With an event the
--- windows that it closes.
-local replies, closing = { unpack(ARGV, 3) }, {}
+-- windows that it closes, and how it crosses thresholds.
+local replies, closing, crossing = { unpack(ARGV, 3, watches_from) }, {}, {}
 -- For each command its stream; for each stream how many events wait in it, and why it cannot be written.
 local stream_of, waiting, broken = { unpack(KEYS) }, {}, {}
 
@@ -124,16 +132,36 @@ end
 
 -- Whether an order has its format.
 local function is_order(value)
-  if #value < ORDER_LEN or byte(value) ~= 3 then return false end
+  if #value < ORDER_LEN or byte(value) ~= 4 then return false end
   local flags, live, voided, operations = byte(value, 10), byte(value, 42, 44)
   return #value == ORDER_LEN + 16 * (live + voided) + (flags >= 2 and TAIL_LEN + OPERATION_LEN * operations or 0)
+end
+
+-- How many thresholds usage has reached, and of which list. A limit that is unlimited has none, and without usage none is reached.
+local function marked_by(watch, ...)
+  local UNLIMITED = 9007199254740991
+  local list, m1, m2, m3, m4, m5, m6, m7, count, from = decode('<I2dddddddB', watch)
+  local maxima, marks = { m1, m2, m3, m4, m5, m6, m7 }, 0
+  for place = 7, 1, -1 do
+    local used, maximum, level = select(place, ...), maxima[place], 0
+    while level < count and used > 0 and maximum < UNLIMITED do
+      local percent = decode('<I2', watch, from + 2 * level)
+      -- The percentage of the maximum, rounded up, in two parts. Where they are not exact no usage comes so high.
+      local rest = maximum % 100
+      local rounded = rest * percent + 99
+      if used < (maximum - rest) / 100 * percent + (rounded - rounded % 100) / 100 then break end
+      level = level + 1
+    end
+    marks = marks * 16 + level
+  end
+  return marks, marks > 0 and list or 0
 end
 
 -- Why a command cannot be decided.
 local function failure(stream, account_at, order_at)
   local account, order = values[account_at], values[order_at]
   if broken[stream] then return broken[stream] end
-  if account and (#account ~= ACCOUNT_LEN or byte(account) ~= 3) then
+  if account and (#account ~= ACCOUNT_LEN or byte(account) ~= 4) then
     return 'SLUICE account has another format'
   end
   if order and not is_order(order) then return 'SLUICE order has another format' end
@@ -142,10 +170,10 @@ local function failure(stream, account_at, order_at)
 end
 
 -- Decides a command of any kind: its record, what is told of it, and what it changes. Gives whether it is refused.
-local function decide(number, packed, op, account_at, order_at, stream, backlog_max, asked, dc_max, mc_max, yc_max, da_max,
-  ma_max, ya_max, head, plain_order)
-  local WINDOWS, NAMES, REST = '<xI4I4I4', '<xxxxxxxxxxc3xxxxxxxxxxxxc16xxxc16', '<dI4BBI2'
-  local ACCOUNT = '<BI4I4I4BBBBddddddddddddd'
+local function decide(number, packed, op, account_at, order_at, stream, watch_at, backlog_max, asked, dc_max, mc_max, yc_max,
+  da_max, ma_max, ya_max, head, plain_order)
+  local WINDOW, NAMES, REST = '<xI4', '<xxxxxxxxxxc3xxxxxxxxxxxxc16xxxc16', '<dI4BBI2'
+  local ACCOUNT = '<BI4BBBBI4I2ddddddddddddd'
   local ORDER, TAIL = '<BI4BBBBBc3dI4c16BBB', '<I4Bdd'
   local OPERATION = '<Bc16c16dI4BBBc16'
   local RECORD, BEFORE = '<BBBBI4ddddd', '<dddddddddd'
@@ -169,26 +197,32 @@ local function decide(number, packed, op, account_at, order_at, stream, backlog_
   local IDEMPOTENCY_CONFLICT, ATTEMPT_VOIDED, ORDER_UNKNOWN, ORDER_CLOSED = 50, 51, 52, 53
   local CAPTURE_EXCEEDS_HOLD, ORDER_FULL, VERSION_CONFLICT, BATCH_REFUSED, BACKLOG_FULL = 54, 55, 56, 57, 61
 
-  local day, month, year = decode(WINDOWS, head)
+  local day = decode(WINDOW, head)
+  local month, year = month_and_year(day)
   local currency, decision_id, attempt = decode(NAMES, plain_order)
   local now_ms, ttl, flags, refusal, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
   local history = history_len > 0 and sub(packed, -history_len) or ''
   local dry, noted, paced, marked = flags % 2 == 1, flags % 4 >= 2, flags % 8 >= 4, flags >= 8
   local now = (now_ms - now_ms % 1000) / 1000
   local amount = max(asked, 0)
-  if op == PLAIN then op = CONSUME end
+  if op == PLAIN then
+    op = CONSUME
+    dc_max, mc_max, yc_max, da_max, ma_max, ya_max = decode('<dddddd', packed, at)
+  end
+  local watch = watch_at > 0 and ARGV[watches_from + watch_at]
   local account_value, order_value = values[account_at], values[order_at]
 
   -- The account as of now. A window rolls over when its id moves forward; an earlier id counts as the stored one.
   local de, me, ye = 0, 0, 0
   local da, dc, dr, ma, mc, mr, ya, yc, yr = 0, 0, 0, 0, 0, 0, 0, 0, 0
-  local pending, paced_until, suspended_at, changes = 0, 0, 0, 0
+  local pending, paced_until, suspended_at, changes, marks, list = 0, 0, 0, 0, 0, 0
   local rolled, closed = false, ''
   if account_value then
-    local _, sd, sm, sy
-    _, sd, sm, sy, de, me, ye, _, da, dc, ma, mc, ya, yc, changes, dr, mr, yr, pending, paced_until, suspended_at =
+    local _, sd
+    _, sd, de, me, ye, _, marks, list, da, dc, ma, mc, ya, yc, changes, dr, mr, yr, pending, paced_until, suspended_at =
       decode(ACCOUNT, account_value)
-    rolled = day > sd or month > sm or year > sy
+    local sm, sy = month_and_year(sd)
+    rolled = day > sd
     if rolled then
       if day > sd and sd > 0 then closed = encode(CLOSED, 0, sd, de, da, dc, dr) end
       if month > sm and sm > 0 then closed = closed .. encode(CLOSED, 1, sm, me, ma, mc, mr) end
@@ -197,6 +231,15 @@ local function decide(number, packed, op, account_at, order_at, stream, backlog_
     if day > sd then de, da, dc, dr = 0, 0, 0, 0 else day = sd end
     if month > sm then me, ma, mc, mr = 0, 0, 0, 0 else month = sm end
     if year > sy then ye, ya, yc, yr = 0, 0, 0, 0 else year = sy end
+    if rolled and marks > 0 then
+      -- What was reached in windows that are over is reached no more.
+      for place = 0, 5 do
+        local over = place % 3 == 0 or (place % 3 == 1 and month > sm) or (place % 3 == 2 and year > sy)
+        local one = 16 ^ place
+        if over then marks = marks - (marks - marks % one) / one % 16 * one end
+      end
+      if marks == 0 then list = 0 end
+    end
   end
   local da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0 = da, dc, dr, ma, mc, mr, ya, yc, yr, pending
 
@@ -526,7 +569,10 @@ local function decide(number, packed, op, account_at, order_at, stream, backlog_
     elseif op == INITIALIZE then
       code, account_changed, replay, journal = APPLIED, not account_value, account_value and true, not account_value
     else
-      code, account_changed, replay, journal = APPLIED, rolled, not rolled, rolled
+      local marked, of_list = marks, list
+      if watch then marked, of_list = marked_by(watch, dc, mc, yc, da, ma, ya, pending) end
+      local changed = account_value and (rolled or marked ~= marks or of_list ~= list) or false
+      code, account_changed, replay, journal = APPLIED, changed, not changed, changed
     end
   end
 
@@ -538,23 +584,32 @@ local function decide(number, packed, op, account_at, order_at, stream, backlog_
   if account_changed and not dry then
     changes = changes + 1
   end
+  local crossed
+  if account_changed and watch then
+    local marked, of_list = marked_by(watch, dc, mc, yc, da, ma, ya, pending)
+    if marked ~= marks or of_list ~= list then
+      crossed = not dry and encode('<I4I2I4I2', marks, list, marked, of_list) .. watch or nil
+      marks, list = marked, of_list
+    end
+  end
   local refused = code > APPLIED
   if dry then
     journal = noted and journal and refused
   end
   local account = account_value
   if account_changed or rolled or not account_value then
-    account = encode(ACCOUNT, 3, day, month, year, de, me, ye, suspended_at > 0 and 1 or 0, da, dc, ma, mc, ya, yc,
-      changes, dr, mr, yr, pending, paced_until, suspended_at)
+    account = encode(ACCOUNT, 4, day, de, me, ye, (suspended_at > 0 and 1 or 0) + (pending > 0 and 2 or 0), marks, list, da,
+      dc, ma, mc, ya, yc, changes, dr, mr, yr, pending, paced_until, suspended_at)
   end
   local before = account_changed and encode(BEFORE, da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0) or ''
   local another = told ~= decision_id
-  local record = encode(RECORD, 4, code, (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0), state,
+  local record = encode(RECORD, 5, code, (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0), state,
     until_at, amount, wait_ms, o_amount, settled, refunded) .. account .. before .. (another and told or '')
   replies[2 * number - 1] = record
   if journal then
     waiting[stream] = waiting[stream] + 1
     closing[number] = account_changed and not dry and closed ~= '' and closed or nil
+    crossing[number] = crossed
   else
     replies[2 * number] = ''
   end
@@ -565,7 +620,7 @@ local function decide(number, packed, op, account_at, order_at, stream, backlog_
     local expires = min((state == HELD and max(now, until_at) or now) + ttl, U32_MAX)
     local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''
     local order_flags = (pinned and 1 or 0) + (has_tail and 2 or 0)
-    local fixed = encode(ORDER, 3, o_day, o_de, o_me, o_ye, state, order_flags, o_currency, o_amount, expires, o_decision,
+    local fixed = encode(ORDER, 4, o_day, o_de, o_me, o_ye, state, order_flags, o_currency, o_amount, expires, o_decision,
       #live / 16, #voided / 16, #operations / OPERATION_LEN)
     local tail = has_tail and encode(TAIL, until_at, settles, settled, refunded) .. operations or ''
     values[order_at] = fixed .. live .. voided .. tail
@@ -583,7 +638,7 @@ end
 
 for number = 1, commands do
   local packed = replies[2 * number - 1]
-  local op, account_at, order_at, stream, backlog_max, asked, dc_max, mc_max, yc_max, da_max, ma_max, ya_max, head,
+  local op, account_at, order_at, stream, watch_at, backlog_max, asked, dc_max, mc_max, yc_max, da_max, ma_max, ya_max, head,
     plain_order = decode(COMMAND, packed)
   local account_value, order_value = values[account_at], values[order_at]
   stream_of[number] = stream
@@ -607,8 +662,8 @@ for number = 1, commands do
     return redis.error_reply(failed)
   elseif failed then
     replies[2 * number - 1], replies[2 * number] = FAILED .. failed, ''
-  elseif not plain and decide(number, packed, op, account_at, order_at, stream, backlog_max, asked, dc_max, mc_max, yc_max,
-    da_max, ma_max, ya_max, head, plain_order) and all_or_none then
+  elseif not plain and decide(number, packed, op, account_at, order_at, stream, watch_at, backlog_max, asked, dc_max, mc_max,
+    yc_max, da_max, ma_max, ya_max, head, plain_order) and all_or_none then
     -- Nothing is done. The refusal is journalled; the others are told that it was not they.
     local record, event = replies[2 * number - 1], replies[2 * number]
     values, expiring = { unpack(stored) }, {}
@@ -628,12 +683,12 @@ for member, ends_at in pairs(expiring) do
   if type(done) == 'table' then broken[key - expiries] = done.err end
 end
 for number = 1, commands do
-  local record, context, closed = replies[2 * number - 1], replies[2 * number], closing[number]
+  local record, context, closed, crossed = replies[2 * number - 1], replies[2 * number], closing[number], crossing[number]
   local stream = stream_of[number]
   if context ~= '' and not broken[stream] then
     local id
-    if closed then
-      id = pcall('XADD', KEYS[places + stream], '0-*', 'c', context, 'd', record, 'w', closed)
+    if closed or crossed then
+      id = pcall('XADD', KEYS[places + stream], '0-*', 'c', context, 'd', record, 'w', closed or '', 'a', crossed or '')
     else
       id = pcall('XADD', KEYS[places + stream], '0-*', 'c', context, 'd', record)
     end

@@ -2,13 +2,15 @@
 
 use quota::{
     Action, Adjust, AmountMinor, Change, Charge, Code, Command, Dry, HoldTerms, Limits, OnExpiry, OrderState, Origin,
-    Origins, Pace, Refund, Reset, Settle, WindowIds,
+    Origins, Pace, Refund, Reset, Settle, Watch, WindowIds,
 };
 
 use super::{FORMAT, Writer};
 
 /// A consume without anything out of the ordinary.
 const PLAIN: u8 = 0;
+/// Limits of windows come first among the watched ones.
+const WINDOW_LIMITS: usize = 6;
 /// In the place of a capture's bound: the money has moved.
 const REPORTED: u8 = 255;
 /// Flags of a command.
@@ -23,6 +25,8 @@ pub struct Places {
     pub account: u16,
     pub order: u16,
     pub stream: u16,
+    /// 0 where usage is not told of.
+    pub watch: u16,
 }
 
 /// Whether a command is a plain charge: one of an order that is remembered for `order_ttl_secs`, with nothing to it but the amount
@@ -42,17 +46,23 @@ pub fn command(out: &mut Vec<u8>, command: &Command, places: Places, plain_ttl_s
     let past = command.history.as_deref().map(super::pack_order).unwrap_or_default();
     let mut out = Writer(out);
     out.bytes(&[if plain { PLAIN } else { op(&command.action) }]);
-    [places.account, places.order, places.stream].into_iter().for_each(|place| out.u16(place));
+    [places.account, places.order, places.stream, places.watch].into_iter().for_each(|place| out.u16(place));
     out.u32(command.backlog_max);
     out.optional(command.action.amount().map(AmountMinor::get));
-    out.maxima(&command.action);
+    if plain {
+        out.quiet_maxima(command);
+    } else {
+        out.maxima(&command.action);
+    }
     out.expected(command);
     out.number(command.time_ms());
     out.u32(command.order_ttl_secs);
     out.bytes(&[flags(command), refusal(&command.action)]);
     // The journal rebuilds no order that is longer: an order's lists are bounded.
     out.u16(u16::try_from(past.len()).unwrap_or(u16::MAX));
-    if !plain {
+    if plain {
+        out.maxima(&command.action);
+    } else {
         out.action(&command.action);
     }
     out.bytes(&past);
@@ -107,6 +117,16 @@ impl Writer<'_> {
         }
     }
 
+    /// The maxima up to which the charge neither breaks a limit nor reaches a threshold.
+    fn quiet_maxima(&mut self, command: &Command) {
+        let Action::Consume(charge) = &command.action else { return self.maxima(&command.action) };
+        let Some(watch) = &command.watch else { return self.windows(&charge.limits) };
+        for (limit, quiet) in Watch::LIMITS.into_iter().zip(watch.quiet_maxima()).take(WINDOW_LIMITS) {
+            let max = AmountMinor::new(limit.max(&charge.limits)).unwrap_or(AmountMinor::MAX);
+            self.amount(max.min(quiet));
+        }
+    }
+
     fn windows(&mut self, limits: &Limits) {
         let Limits { day, month, year, .. } = limits;
         let maxima = [day.count, month.count, year.count, day.amount, month.amount, year.amount];
@@ -119,8 +139,10 @@ impl Writer<'_> {
         let [day, month, year] = [day, month, year].map(|id| Origin { id, epoch: 0 });
         let windows = Origins { day, month, year };
         self.bytes(&[FORMAT]);
-        self.origins(&windows);
-        self.bytes(&[0, FORMAT]);
+        self.charged_in(&windows);
+        // Neither suspended nor with anything pending, and without marks.
+        self.bytes(&[0; 7]);
+        self.bytes(&[FORMAT]);
         self.charged_in(&windows);
         self.bytes(&[OrderState::Charged.number(), 0]);
         self.bytes(command.currency.code().as_bytes());

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
-use quota::{Action, AmountMinor, Code, Command, Currency, Record, Reply, shard_of};
+use quota::{Action, AmountMinor, Code, Command, Currency, Record, Reply, Watch, shard_of};
 use redis::{Cmd, RedisError, Value};
 
 use super::{StoreError, corrupt};
@@ -31,14 +31,15 @@ pub(super) type Noted<'a> = (&'a Command, &'a Notes);
 /// Makes the call of the script with this hash.
 pub(super) fn call(hash: &str, shards: u16, batch: &[Noted<'_>], all_or_none: bool) -> Cmd {
     let keys = Keys::of(shards, batch);
-    let mut call = Cmd::with_capacity(5 + keys.count() + 2 * batch.len(), 64 + COMMAND_BYTES * batch.len());
+    let parts = 5 + keys.count() + 2 * batch.len() + keys.watches.len();
+    let mut call = Cmd::with_capacity(parts, 64 + COMMAND_BYTES * batch.len());
     call.arg("EVALSHA").arg(hash).arg(keys.count());
     let mut part = Vec::with_capacity(COMMAND_BYTES);
     keys.write(&mut call, &mut part);
     let plain_ttl_secs = batch.first().map_or(0, |(command, _)| command.order_ttl_secs);
     part.clear();
     part.push(u8::from(all_or_none));
-    [keys.orders.len(), keys.accounts.len(), keys.streams.len()]
+    [keys.orders.len(), keys.accounts.len(), keys.streams.len(), keys.watches.len()]
         .into_iter()
         .for_each(|count| part.extend_from_slice(&place(count).to_le_bytes()));
     call.arg(part.as_slice()).arg(plain_ttl_secs);
@@ -52,6 +53,11 @@ pub(super) fn call(hash: &str, shards: u16, batch: &[Noted<'_>], all_or_none: bo
         context::encode(&mut part, command, notes);
         call.arg(part.as_slice());
     }
+    for watch in &keys.watches {
+        part.clear();
+        packed::watch(&mut part, watch);
+        call.arg(part.as_slice());
+    }
     call
 }
 
@@ -60,6 +66,8 @@ struct Keys<'a> {
     orders: Distinct<(u16, &'a Command)>,
     accounts: Distinct<(u16, &'a Command)>,
     streams: Distinct<u16>,
+    /// By what usage is told of, behind the commands.
+    watches: Distinct<&'a Watch>,
     /// For each command, counted from 1 within its kind.
     places: Vec<Places>,
     /// Whether a hold may be made or ended.
@@ -76,6 +84,7 @@ impl<'a> Keys<'a> {
             orders: Vec::with_capacity(batch.len()),
             accounts: Vec::with_capacity(batch.len()),
             streams: Vec::with_capacity(batch.len().min(usize::from(shards))),
+            watches: Vec::new(),
             places: Vec::with_capacity(batch.len()),
             expiries: false,
         };
@@ -87,6 +96,10 @@ impl<'a> Keys<'a> {
                 account: find(&mut known.accounts, (merchant, command.currency), &mut keys.accounts, (shard, *command)),
                 order: find(&mut known.orders, order, &mut keys.orders, (shard, *command)),
                 stream: find(&mut known.streams, shard, &mut keys.streams, shard),
+                watch: command
+                    .watch
+                    .as_deref()
+                    .map_or(0, |watch| find(&mut known.watches, std::ptr::from_ref(watch), &mut keys.watches, watch)),
             });
             keys.expiries |= !matches!(command.action, Action::Consume(_));
         }
@@ -123,6 +136,8 @@ struct Known<'a> {
     orders: HashMap<(&'a str, &'a str), u16>,
     accounts: HashMap<(&'a str, Currency), u16>,
     streams: HashMap<u16, u16>,
+    /// Payments under one policy share its watch.
+    watches: HashMap<*const Watch, u16>,
 }
 
 impl Known<'_> {
@@ -131,6 +146,7 @@ impl Known<'_> {
             orders: HashMap::with_capacity(commands),
             accounts: HashMap::with_capacity(commands),
             streams: HashMap::with_capacity(commands),
+            watches: HashMap::new(),
         }
     }
 }

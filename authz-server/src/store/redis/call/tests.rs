@@ -16,6 +16,7 @@ fn command(number: u8) -> Command {
         windows: Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 60,
         backlog_max: 1_000,
+        watch: None,
         history: None,
         payment_no: None,
         operation_no: None,
