@@ -109,7 +109,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
         Arc::clone(&health),
         stopped.clone(),
     )?;
-    let sweep = sweep::Config::new(settings, live.clone());
+    let sweep = sweep::Config::new(settings, live.clone(), verified.clone());
     let sweep = sweep::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
     let (first_read, first_settings) = oneshot::channel();
     let follow =
