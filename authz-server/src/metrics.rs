@@ -312,7 +312,11 @@ impl Metrics {
             self.journal_taken_over.clone(),
         );
         r.register("sluice_journal_retries", "Failed attempts of the journal", self.journal_retries.clone());
-        r.register("sluice_journal_backlog_events", "Events not yet in Postgres", self.journal_backlog.clone());
+        r.register(
+            "sluice_journal_backlog_events",
+            "Events in Redis: they and their accounts are not known to be in Postgres",
+            self.journal_backlog.clone(),
+        );
         let shard_max = self.journal_backlog_shard_max.clone();
         r.register("sluice_journal_backlog_shard_max_events", "Events of the shard with most of them", shard_max);
         r.register("sluice_journal_lag_seconds", "Age of the oldest event at hand", self.journal_lag_seconds.clone());

@@ -2,8 +2,8 @@
 //! back. Follow-ups ride in the same calls. Pure: times come in, and what to send goes out.
 //!
 //! A question that finds nothing in flight goes at once and alone, so that batching costs nobody time. A call that takes longer
-//! than [`SLOW_MS`] holds nobody up either: the next one goes beside it. Every question keeps its own deadline, in the queue and
-//! in flight.
+//! than [`SLOW_MS`] holds nobody up either: the next one goes beside it. Nor does one whose payments are all over. Every question
+//! keeps its own deadline, in the queue and in flight.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,8 +19,12 @@ pub const BATCH_MAX: usize = proto::batch::CHECKS_MAX;
 pub const QUEUE_MAX: usize = 4096;
 /// After so many milliseconds without its answer a call holds up the next one no longer. A healthy server answers within a few.
 pub const SLOW_MS: u64 = 25;
-/// Most calls in flight at once, however slow they are. Questions that have to be asked alone do not count.
-pub const CALLS_MAX: usize = 4;
+/// With so many calls in flight the next one waits for [`CROWDED_MS`] instead of [`SLOW_MS`]: 800 ms of calls that were all lost,
+/// longer than the usual timeout. Questions that have to be asked alone do not count.
+pub const CALLS_MAX: usize = 32;
+/// Pause between calls where [`CALLS_MAX`] are in flight. There is always a next one, so that calls that are lost for as long as a
+/// rule's `timeout_ms` allows do not take the places of all others; with 30 s, the longest, some 330 are in flight.
+pub const CROWDED_MS: u64 = 100;
 /// A call's own timeout stands for the deadlines of its questions that are so many milliseconds earlier at most.
 pub const SLACK_MS: u64 = 5;
 /// One of so many places of a call is kept for follow-ups that wait, so that payments cannot starve them.
@@ -137,6 +141,17 @@ struct Call {
     alone: bool,
 }
 
+impl Call {
+    fn has_questions(&self) -> bool {
+        !self.batch.questions.is_empty()
+    }
+
+    /// Whether a payment waits for its answer.
+    fn is_awaited(&self) -> bool {
+        self.batch.questions.iter().any(|question| !question.is_over())
+    }
+}
+
 /// What may go out now.
 #[derive(Debug, Default)]
 pub struct Next {
@@ -171,6 +186,9 @@ impl Lane {
     /// Takes a question; [`Lane::next`] says whether it goes at once. `false` where too many wait.
     #[must_use]
     pub fn ask(&mut self, question: Rc<Question>) -> bool {
+        if self.questions.len() >= QUEUE_MAX {
+            self.questions.retain(|waiting| !waiting.is_over());
+        }
         let fits = self.questions.len() < QUEUE_MAX;
         if fits {
             self.questions.push_back(question);
@@ -193,22 +211,39 @@ impl Lane {
     /// What is to go out now; an empty batch where nothing waits or a call is in flight that it has to wait for.
     pub fn next(&mut self, now_ms: u64) -> Next {
         let mut next = Next::default();
-        if self.may_send(now_ms, |call| !call.batch.questions.is_empty()) {
+        if self.questions_free_ms() <= now_ms {
             let kept = self.batch_max.div_euclid(FOLLOW_UPS_SHARE).max(1).min(self.follow_ups.len());
             self.take_questions(&mut next, now_ms, self.batch_max.saturating_sub(kept).max(1));
         }
         // A payment never waits for follow-ups alone; they wait for each other and for payments.
-        if !next.batch.questions.is_empty() || self.may_send(now_ms, |_| true) {
+        if !next.batch.questions.is_empty() || self.free_ms(|_| true, |_| true) <= now_ms {
             let places = self.batch_max.saturating_sub(next.batch.questions.len());
             next.batch.follow_ups.extend(self.follow_ups.drain(..places.min(self.follow_ups.len())));
         }
         next
     }
 
-    fn may_send(&self, now_ms: u64, holds_up: impl Fn(&Call) -> bool) -> bool {
-        let slow = |call: &Call| now_ms >= call.since_ms.saturating_add(SLOW_MS);
-        let mut holding = self.calls.values().filter(|call| !call.alone && holds_up(call));
-        self.batch_max == 1 || (holding.clone().count() < CALLS_MAX && holding.all(slow))
+    fn questions_free_ms(&self) -> u64 {
+        self.free_ms(Call::has_questions, Call::is_awaited)
+    }
+
+    /// From when on the next call may go: after those that hold it up, and where the calls that count are too many, after all of
+    /// them.
+    fn free_ms(&self, counts: impl Fn(&Call) -> bool, holds_up: impl Fn(&Call) -> bool) -> u64 {
+        if self.batch_max == 1 {
+            return 0;
+        }
+        let calls = self.calls.values().filter(|call| !call.alone && counts(call));
+        let crowded = calls.clone().count() >= CALLS_MAX;
+        let pause_ms = if crowded { CROWDED_MS } else { SLOW_MS };
+        let latest = calls.filter(|call| crowded || holds_up(call)).map(|call| call.since_ms).max();
+        latest.map_or(0, |since_ms| since_ms.saturating_add(pause_ms))
+    }
+
+    /// When a question that waits may go if no call is back before; `None` where none waits.
+    #[must_use]
+    pub fn next_send_ms(&self) -> Option<u64> {
+        self.questions.iter().rev().any(|question| !question.is_over()).then(|| self.questions_free_ms())
     }
 
     fn take_questions(&mut self, next: &mut Next, now_ms: u64, most: usize) {

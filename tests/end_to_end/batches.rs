@@ -35,6 +35,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.alone("batches::refused_together_through_a_long_chain", refused_together);
     suite.alone("batches::clients_leave_while_their_questions_wait", clients_leave);
     suite.alone("batches::a_hung_server_costs_each_payment_its_own_deadline", a_hung_server);
+    suite.alone("batches::every_second_call_is_lost", every_second_call);
     suite.alone("batches::a_vm_that_dies_with_questions_under_way", a_vm_that_dies);
 }
 
@@ -150,6 +151,24 @@ async fn a_hung_server() -> Result<()> {
     ensure!(tally.longest < DEADLINE + SLACK, "a payment waited {:?}", tally.longest);
     ensure!(hung_for < 3 * (DEADLINE + SLACK), "three deadlines took {hung_for:?}");
     ensure!(tally.passed >= orders * 9 / 10, "the server came back, and {}", tally.line());
+    Ok(())
+}
+
+/// One of two servers hangs: what is lost costs its own payments their deadlines, and nobody waits in vain for his turn.
+async fn every_second_call() -> Result<()> {
+    let orders = 5 * u64::from(MANY);
+    let calm = Mix { refused: 0, failing: 0, ..Mix::CALM };
+    // Small batches: many calls are lost at a time.
+    let mut rig = Rig::start(RigOptions { prompt: true, batch_max: Some(8), ..options(calm, orders) })?;
+    let (_, lanes) = LANES[1];
+    rig.lose_half(true);
+    rig.send(lanes, orders, async { Ok(()) }).await?;
+    rig.lose_half(false);
+    let tally = rig.judge().await?;
+    println!("{}; {} never asked about", tally.line(), tally.unasked);
+    ensure!(tally.longest < DEADLINE + SLACK, "a payment waited {:?}", tally.longest);
+    ensure!(tally.unasked * 20 <= orders, "{} were never asked about: {}", tally.unasked, tally.line());
+    ensure!(tally.passed >= orders / 4 && tally.unanswered > 0, "{}", tally.line());
     Ok(())
 }
 

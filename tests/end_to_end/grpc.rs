@@ -47,7 +47,7 @@ async fn health_follows_redis(stack: &mut Stack) -> Result<()> {
 
 /// Waits until the server as a whole, and the service by its name, have this status.
 async fn serves(channel: &Channel, expected: ServingStatus) -> Result<()> {
-    for service in ["", AUTHORIZATION] {
+    for service in ["", AUTHORIZATION, BATCH_AUTHORIZATION] {
         wait::until_async(&format!("health of {service:?} being {expected:?}"), SAID_WITHIN, || async {
             let request = HealthCheckRequest { service: service.to_owned() };
             let answer = HealthClient::new(channel.clone()).check(request).await?.into_inner();

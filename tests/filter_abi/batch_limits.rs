@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use filter::batch::{CALLS_MAX, QUEUE_MAX, SLOW_MS};
+use filter::batch::{CALLS_MAX, CROWDED_MS, QUEUE_MAX, SLOW_MS};
+use filter::delays::TICK_MS;
 
 use crate::batches::{ALONE, GONE, orders, pay, pay_many, settle, status, waiting};
 use crate::host::{GrpcCall, ROOT};
@@ -17,38 +18,145 @@ fn every_question_keeps_its_own_deadline() {
     let mut configuration = configuration(&json!({}));
     configuration["rules"][1]["timeout_ms"] = json!(90);
     let mut proxy = Proxy::configured(&configuration);
-    // The first hangs. The slow ones do not hold up the others, but there may be only so many of them.
-    let mut hanging = Vec::new();
-    for order in 0..CALLS_MAX {
-        pay(&mut proxy, &format!("h-{order}"));
-        hanging.push(proxy.one_call());
-        proxy.host_mut().monotonic_ms += SLOW_MS;
-    }
-    // The first one's own timeout ends it; what waits then goes with what is left of its time.
-    assert_eq!(proxy.host().monotonic_ms, 100);
+    // The first hangs; what waits behind it goes with what is left of its time.
+    pay(&mut proxy, "hangs");
+    let hanging = proxy.one_call();
+    proxy.host_mut().monotonic_ms = 4;
     let early = pay(&mut proxy, "early");
-    proxy.host_mut().monotonic_ms = 130;
+    proxy.host_mut().monotonic_ms = 24;
     let late = pay(&mut proxy, "late");
     assert!(proxy.new_calls().is_empty());
-    proxy.answer(hanging[0].token, &Answer::Failed(14));
+    proxy.tick_when_due();
     let call = proxy.one_call();
-    let asked: Vec<_> = questions(&call).iter().map(|asked| asked["order_no"].clone()).collect();
-    assert_eq!(asked, ["early", "late"]);
-    assert_eq!(call.timeout_ms, 90, "as long as the last one may wait");
-    // The early one's time is over first, while its question is under way: the timer sees to it.
+    assert_eq!(orders(&questions(&call)), ["early", "late"]);
+    assert_eq!((proxy.host().monotonic_ms, call.timeout_ms), (25, 89), "as long as the last one may wait");
+    // The proxy ends the call that hangs. The early one's time is over first, while its question is under way: the timer sees to it.
+    proxy.host_mut().monotonic_ms = 90;
+    proxy.answer(hanging.token, &Answer::Failed(14));
     while status(&mut proxy, early).is_none() {
         proxy.tick_when_due();
     }
-    assert_eq!(proxy.host().monotonic_ms, 190);
+    assert_eq!(proxy.host().monotonic_ms, 94);
     assert_eq!((status(&mut proxy, early), status(&mut proxy, late)), (Some(503), None));
     proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
     assert!(!proxy.reached_gateway(early) && proxy.reached_gateway(late));
-    for call in &hanging[1..] {
-        proxy.answer(call.token, &Answer::Failed(14));
-    }
     let mut told = settle(&mut proxy);
     told.sort();
-    assert_eq!(told, ["void early", "void h-0", "void h-1", "void h-2", "void h-3"]);
+    assert_eq!(told, ["void early", "void hangs"]);
+}
+
+/// Nothing but the timer wakes the filter: whoever waits behind a call that is lost is asked for all the same.
+#[test]
+fn a_payment_behind_a_lost_call_is_asked_for_in_time() {
+    for timeout_ms in [100, 500, 30_000] {
+        let mut configuration = configuration(&json!({}));
+        configuration["rules"][1]["timeout_ms"] = json!(timeout_ms);
+        let mut proxy = Proxy::configured(&configuration);
+        proxy.host_mut().monotonic_ms = 1_000;
+        let lost = pay(&mut proxy, "lost");
+        assert_eq!(question(&proxy.one_call())["order_no"], "lost");
+        proxy.host_mut().monotonic_ms += 5;
+        let behind = pay(&mut proxy, "behind");
+        assert!(proxy.new_calls().is_empty());
+        proxy.tick_when_due();
+        assert_eq!(proxy.host().monotonic_ms, 1_000 + SLOW_MS, "{timeout_ms}");
+        let call = proxy.one_call();
+        assert_eq!((question(&call)["order_no"].as_str(), call.timeout_ms), ("behind", timeout_ms - 20));
+        // The one that comes next waits for this call in its turn.
+        proxy.host_mut().monotonic_ms += 1;
+        let third = pay(&mut proxy, "third");
+        proxy.tick_when_due();
+        assert_eq!(proxy.host().monotonic_ms, 1_000 + 2 * SLOW_MS, "{timeout_ms}");
+        let third_call = proxy.one_call();
+        proxy.answer(call.token, &passes("ADMITTED"));
+        proxy.answer(third_call.token, &passes("ADMITTED"));
+        assert!(proxy.reached_gateway(behind) && proxy.reached_gateway(third) && !proxy.reached_gateway(lost));
+        proxy.tick_when_due();
+        assert_eq!(proxy.host().tick_period_ms, TICK_MS, "nothing waits");
+    }
+}
+
+/// A pool of servers of which one hangs, and a slow route whose answers are all lost: who is asked in turn with them is decided.
+#[test]
+fn lost_calls_cost_their_own_payments_only() {
+    type IsLost = fn(&GrpcCall, usize) -> bool;
+    // Every second call is lost; or every one with a payment of the route that waits for 30 seconds, one in 100 ms.
+    let table: [(&str, IsLost, usize); 2] =
+        [("every second call", |_, number| number % 2 == 1, 85), ("a slow route", |call, _| call.timeout_ms > 500, 65)];
+    for (name, is_lost, decided_percent) in table {
+        let mut configuration = configuration(&json!({}));
+        configuration["rules"][0]["timeout_ms"] = json!(30_000);
+        let mut proxy = Proxy::configured(&configuration);
+        let (mut streams, mut under_way, mut number) = (Vec::new(), Vec::new(), 0);
+        let mut most = 0;
+        for now_ms in 1..=6_000_u64 {
+            proxy.host_mut().monotonic_ms = now_ms;
+            under_way.sort_by_key(|(ends_ms, _, _)| *ends_ms);
+            while under_way.first().is_some_and(|(ends_ms, _, _)| *ends_ms <= now_ms) {
+                let (_, call, lost): (u64, GrpcCall, bool) = under_way.remove(0);
+                let asked = if call.path.ends_with("BatchCheck") { questions(&call).len() } else { 1 };
+                let answer = match (lost, asked) {
+                    (true, _) => Answer::Failed(14),
+                    (false, 1) => passes("ADMITTED"),
+                    (false, count) => batch(&vec![passes("ADMITTED"); count]),
+                };
+                proxy.answer(call.token, &answer);
+            }
+            if proxy.host().tick_due_ms <= now_ms {
+                proxy.tick_when_due();
+            }
+            if now_ms <= 5_000 {
+                streams.push(pay(&mut proxy, &format!("o-{now_ms}")));
+            }
+            if name == "a slow route" && now_ms % 100 == 0 {
+                let slow = proxy.open(PAYMENT);
+                proxy.headers(slow, false);
+                proxy.body(slow, BODY, true);
+            }
+            for call in proxy.new_calls() {
+                let lost = is_lost(&call, number);
+                number += 1;
+                let takes_ms = if lost { u64::from(call.timeout_ms) } else { 2 };
+                under_way.push((now_ms + takes_ms, call, lost));
+            }
+            most = most.max(under_way.len());
+        }
+        let decided = streams.iter().filter(|stream| proxy.reached_gateway(**stream)).count();
+        let answered = streams.iter().filter(|stream| status(&mut proxy, **stream) == Some(503)).count();
+        assert_eq!(decided + answered, streams.len(), "{name}");
+        assert!(decided * 100 >= streams.len() * decided_percent, "{name}: {decided} of {}", streams.len());
+        assert!(most <= CALLS_MAX + 6_000 / usize::try_from(CROWDED_MS).unwrap(), "{name}: {most}");
+    }
+}
+
+/// Setting the timer is a call into the proxy: a worker whose calls are answered sets it now and then, not for each payment.
+#[test]
+fn a_busy_worker_seldom_sets_its_timer() {
+    let mut proxy = proxy(&json!({}));
+    let mut under_way: Option<(u64, GrpcCall)> = None;
+    let set = |proxy: &Proxy| proxy.host().calls.iter().filter(|call| call.starts_with("tick_period")).count();
+    let before = set(&proxy);
+    let mut paid = 0;
+    for now_ms in 1..=1_000_u64 {
+        proxy.host_mut().monotonic_ms = now_ms;
+        if let Some((_, call)) = under_way.take_if(|(ends_ms, _)| *ends_ms <= now_ms) {
+            let asked = if call.path.ends_with("BatchCheck") { questions(&call).len() } else { 1 };
+            let answers = vec![passes("ADMITTED"); asked];
+            proxy.answer(call.token, &if asked == 1 { passes("ADMITTED") } else { batch(&answers) });
+        }
+        if proxy.host().tick_due_ms <= now_ms {
+            proxy.tick_when_due();
+        }
+        for order in 0..5 {
+            pay(&mut proxy, &format!("{now_ms}-{order}"));
+            paid += 1;
+        }
+        for call in proxy.new_calls() {
+            assert!(under_way.replace((now_ms + 2, call)).is_none(), "one call in flight");
+        }
+    }
+    let set = set(&proxy) - before;
+    assert!(set <= 2 * 1_000 / usize::try_from(SLOW_MS).unwrap() + 1, "{set} times for {paid} payments");
 }
 
 /// What a server that hangs costs: every payment is answered at its own deadline, by its rule, and never asked for again.
@@ -118,14 +226,22 @@ fn the_queue_is_bounded() {
         assert_eq!(proxy.headers(context, true), if reached { CONTINUE } else { PAUSE });
         assert_eq!(status(&mut proxy, context), (!reached).then_some(503));
         assert_eq!(proxy.metric("sluice_queue_full"), 1);
-        // Whoever leaves makes room when its turn comes.
+        // Whoever leaves makes room at once.
         proxy.close(streams[0], GONE.0, GONE.1);
+        proxy.close(streams[40], GONE.0, GONE.1);
+        for (next, fits) in [("next", true), ("last", true), ("more", false)] {
+            let context = proxy.open(&[
+                (":method", "POST"),
+                (":path", "/pay/m2?amount=1&currency=EUR"),
+                ("idempotency-key", next),
+            ]);
+            let waits = proxy.headers(context, true) == PAUSE && status(&mut proxy, context).is_none();
+            assert_eq!(waits, fits, "{next}");
+        }
+        assert_eq!(proxy.metric("sluice_queue_full"), 2);
         proxy.answer(first.token, &passes("ADMITTED"));
         let call = proxy.one_call();
         assert_eq!(orders(&questions(&call))[0], "o-1");
-        let next = pay(&mut proxy, "next");
-        assert!(status(&mut proxy, next).is_none());
-        assert_eq!(proxy.metric("sluice_queue_full"), 1);
     }
 }
 
@@ -185,6 +301,34 @@ fn a_configuration_is_swapped_while_a_batch_is_in_flight() {
     assert_eq!(question(&call)["order_no"], "queued");
     proxy.answer(call.token, &passes("ADMITTED"));
     assert!(proxy.reached_gateway(queued));
+}
+
+/// A root that is configured anew is not asked for its old calls any more: what was sent is void, what waited was never asked.
+#[test]
+fn a_root_that_is_configured_anew_leaves_nobody_waiting() {
+    for (on_error, reached, voids) in [("deny", false, &["void o-0", "void o-1"][..]), ("allow", true, &[])] {
+        let mut configuration = configuration(&json!({}));
+        configuration["rules"][1]["on_error"] = json!(on_error);
+        let mut proxy = Proxy::configured(&configuration);
+        let (streams, call) = waiting(&mut proxy, 2);
+        let queued = pay(&mut proxy, "queued");
+        assert!(proxy.configure(&configuration));
+        proxy.tick();
+        for stream in [streams[0], streams[1], queued] {
+            let answered = (proxy.reached_gateway(stream), status(&mut proxy, stream));
+            assert_eq!(answered, (reached, (!reached).then_some(503)), "{on_error}");
+        }
+        let mark = proxy.host().calls.len();
+        proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
+        assert_eq!(proxy.host().calls[mark..], ["effective 1"], "its answer is nobody's any more");
+        assert_eq!(settle(&mut proxy), voids, "{on_error}");
+        assert!(proxy.ended(queued)["detail"].as_str().unwrap().contains("could not be sent"));
+        // A payment that goes on without an answer, and fails, is taken back where the server may have consumed.
+        if reached {
+            proxy.response_headers(streams[0], 500, 0);
+            assert_eq!(settle(&mut proxy), ["void o-0"]);
+        }
+    }
 }
 
 /// No proxy takes a root from its streams. If one did, nobody would hang: another root's tick answers them.

@@ -268,15 +268,21 @@ fn clients_that_leave_before_sending_are_dropped_and_after_it_voided() {
     assert_eq!((status(&mut proxy, streams[2]), status(&mut proxy, streams[4])), (None, Some(429)));
     assert_eq!(settle(&mut proxy), ["void o-2"]);
     assert_eq!(proxy.metric("sluice_client_gone"), 4);
-    // All of them: the call that is under way is answered into the void, and nothing else is sent.
+    // All of them: the call that is under way is answered into the void, and holds nobody up meanwhile.
     let (streams, call) = waiting(&mut proxy, 3);
-    for stream in &streams {
-        proxy.close(*stream, GONE.0, GONE.1);
-    }
     let late = pay(&mut proxy, "late");
     proxy.close(late, GONE.0, GONE.1);
+    for stream in &streams {
+        assert!(proxy.new_calls().is_empty());
+        proxy.close(*stream, GONE.0, GONE.1);
+    }
+    let next = pay(&mut proxy, "next");
+    let beside = proxy.one_call();
+    assert_eq!(orders(&questions(&beside)), ["next", "o-0", "o-1", "o-2"]);
     proxy.answer(call.token, &Answer::Failed(14));
-    assert_eq!(settle(&mut proxy), ["void o-0", "void o-1", "void o-2"]);
+    proxy.answer(beside.token, &batch(&[passes("ADMITTED"), passes("VOIDED"), passes("VOIDED"), passes("VOIDED")]));
+    assert!(proxy.reached_gateway(next));
+    assert!(settle(&mut proxy).is_empty());
 }
 
 #[test]
@@ -302,7 +308,9 @@ fn follow_ups_ride_in_the_calls_of_payments() {
     let never = crate::proxy::encoded(Some(3), crate::proxy::denied(400, &[("x-sluice-code", "BAD_REQUEST")], "{}"));
     proxy.answer(call.token, &batch(&[refuses(), passes("VOIDED"), Answer::Failed(14), never]));
     assert_eq!(proxy.metric("sluice_void_lost"), 1);
-    proxy.tick();
+    while proxy.host().monotonic_ms < filter::follow_up::BACKOFF_MS {
+        proxy.tick_when_due();
+    }
     let again = proxy.one_call();
     assert_eq!(question(&again)["order_no"], "o-1");
     assert_eq!(again.timeout_ms, filter::follow_up::TIMEOUT_MS);

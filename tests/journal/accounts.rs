@@ -11,7 +11,7 @@ use proto::journal::EventContext;
 use quota::{Action, Adjust, AmountMinor, Change, Code, CounterName, PaymentNo, Record};
 use serde_json::{Value, json};
 
-use crate::bench::{AT_MS, Bench, SHARDS, event, first_charge, pack};
+use crate::bench::{AT_MS, Bench, SHARDS, admitted, event, first_charge, pack};
 use crate::engine::{Engine, consume, notes, refund};
 
 /// The one account, without what is its own from test to test.
@@ -168,4 +168,86 @@ async fn servers_store_the_same_accounts_side_by_side() -> Result<()> {
     assert_eq!(bench.count("SELECT sum(yearly_used)::bigint FROM quota_account").await?, 600);
     one.stop()?;
     two.stop()
+}
+
+/// Lets Postgres refuse the accounts that stand in a table, each with its code, and writes down which it took, by transaction.
+async fn refuse(bench: &Bench, merchant: &str, code: &str) -> Result<()> {
+    let pool = bench.postgres.pool().await?;
+    sqlx::raw_sql(
+        "CREATE TABLE refused (merchant_id text, code text);
+         CREATE TABLE taken (merchant_id text, transaction xid8 DEFAULT pg_current_xact_id());
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE with_code text; BEGIN
+             SELECT code INTO with_code FROM refused WHERE merchant_id = NEW.merchant_id;
+             IF FOUND THEN RAISE EXCEPTION 'refused' USING ERRCODE = with_code; END IF;
+             INSERT INTO taken VALUES (NEW.merchant_id);
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON quota_account FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .execute(&pool)
+    .await?;
+    sqlx::query("INSERT INTO refused VALUES ($1, $2)").bind(merchant).bind(code).execute(&pool).await?;
+    pool.close().await;
+    Ok(())
+}
+
+async fn refuse_no_longer(bench: &Bench) -> Result<()> {
+    let pool = bench.postgres.pool().await?;
+    sqlx::query("DELETE FROM refused").execute(&pool).await?;
+    pool.close().await;
+    Ok(())
+}
+
+/// One event of each of the merchants.
+fn one_each(merchants: std::ops::RangeInclusive<u64>, first_seq: u64) -> Batch {
+    let entry = |(seq, number): (u64, u64)| {
+        let context = EventContext { merchant: format!("m-{number}"), ..event(seq) };
+        Entry {
+            shard: 0,
+            id: StreamId::of(seq),
+            fields: vec![b"c".to_vec(), context.encode_to_vec(), b"d".to_vec(), admitted(50)],
+        }
+    };
+    Batch::read((first_seq..).zip(merchants).map(entry).collect())
+}
+
+/// Accounts go in transactions of a bounded size, and those that are stored are not stored again because of others.
+#[tokio::test]
+async fn accounts_that_are_stored_do_not_wait_for_the_others() -> Result<()> {
+    let bench = Bench::start()?;
+    let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?;
+    log.probe().await?;
+    // As where a statement takes too long.
+    refuse(&bench, "m-3", "57014").await?;
+    assert_eq!(log.store_events(&one_each(1..=5, 1)).await?.rows, 5);
+    assert!(log.store_accounts(2).await.is_err());
+    assert_eq!(bench.count("SELECT count(*) FROM quota_account WHERE merchant_id IN ('m-1', 'm-2')").await?, 2);
+    assert!(log.store_accounts(2).await.is_err());
+    refuse_no_longer(&bench).await?;
+    log.store_accounts(2).await?;
+    assert_eq!(bench.count("SELECT count(*) FROM quota_account").await?, 5);
+    assert_eq!(bench.count("SELECT count(*) FROM taken").await?, 5, "some were stored again");
+    let most =
+        "SELECT max(accounts) FROM (SELECT count(*) AS accounts FROM taken GROUP BY transaction) AS transactions";
+    assert_eq!(bench.count(most).await?, 2);
+    assert!(!log.has_accounts());
+    Ok(())
+}
+
+/// Trying again does not help where Postgres refuses an account for its content: it is left out, and the others are stored.
+#[tokio::test]
+async fn an_account_that_postgres_refuses_keeps_no_other_from_being_stored() -> Result<()> {
+    let bench = Bench::start()?;
+    let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?;
+    log.probe().await?;
+    refuse(&bench, "m-3", "22003").await?;
+    assert_eq!(log.store_events(&one_each(1..=5, 1)).await?.rows, 5);
+    log.store_accounts(100).await?;
+    assert_eq!(bench.count("SELECT count(*) FROM quota_account WHERE merchant_id <> 'm-3'").await?, 4);
+    assert_eq!(bench.count("SELECT count(*) FROM quota_account").await?, 4);
+    assert!(!log.has_accounts());
+    refuse_no_longer(&bench).await?;
+    log.store(&one_each(3..=3, 6)).await?;
+    assert_eq!(bench.count("SELECT seq FROM quota_account WHERE merchant_id = 'm-3'").await?, 6);
+    Ok(())
 }

@@ -7,16 +7,19 @@ mod copies;
 mod engine;
 mod gaps;
 mod history;
+mod line;
 mod operations;
 mod partitions;
 mod schema;
 mod streams;
 mod sweeps;
+mod takeover;
 mod upgrade;
 mod windows;
 
 use std::time::{Duration, Instant};
 
+use authz_server::journal::Config;
 use authz_server::journal::event::Batch;
 use authz_server::journal::postgres::UsageLog;
 use authz_server::journal::stream::{EventStream, Lease};
@@ -142,23 +145,40 @@ async fn the_backlog_is_counted_while_postgres_is_away() -> Result<()> {
     journal.stop()
 }
 
-/// Both away, and Redis comes back without what it had: the events in the journal's hand are stored all the same, and
-/// new ones that have their numbers are counted, not removed, and stored too.
+/// Both away, and Redis comes back without what it had, or loses it while it is there: the events in the journal's hand are
+/// stored all the same, and new ones that have their numbers are counted, not removed, and stored too. Fewer new ones than
+/// those in hand are all behind the journal's place in the stream, more of them in part.
 #[tokio::test]
 async fn events_in_hand_outlive_an_emptied_redis() -> Result<()> {
-    let mut bench = Bench::start()?;
-    bench.postgres.stop()?;
-    let journal = bench.journal("a")?;
-    bench.append(1, (1..=50).map(event)).await?;
-    journal.wait_until_in_hand().await?;
-    journal.wait_for_metric("sluice_journal_backlog_events 50").await?;
-    bench.redis.restart_empty()?;
-    bench.append(1, (51..=53).map(event)).await?;
-    journal.wait_for_metric("sluice_journal_backlog_events 3").await?;
-    bench.postgres.restart()?;
-    bench.wait_for_rows(53).await?;
-    bench.wait_until_drained(SHARDS).await?;
-    journal.stop()
+    for (restarts, batch_rows_max, last, backlog, rows) in [
+        (true, 500, 53, "sluice_journal_backlog_events 3", 53),
+        (true, 500, 110, "sluice_journal_backlog_events 60", 110),
+        (true, 20, 53, "sluice_journal_backlog_events 3", 53),
+        (false, 500, 53, "sluice_journal_backlog_events 3", 53),
+        (false, 500, 110, "sluice_journal_backlog_events 60", 110),
+    ] {
+        let mut bench = Bench::start()?;
+        bench.postgres.stop()?;
+        // With a tenth of that, batches of 20 are removed as soon as they are stored, and one of 50 is not.
+        let config = Config { batch_rows_max, backlog_events_max: 5 * batch_rows_max as u64, ..bench.config("a") };
+        let journal = Journal::start(config)?;
+        bench.append(1, (1..=50).map(event)).await?;
+        journal.wait_until_in_hand().await?;
+        journal.wait_for_metric("sluice_journal_backlog_events 50").await?;
+        if restarts {
+            bench.redis.restart_empty()?;
+        } else {
+            redis::cmd("FLUSHALL").query_async::<()>(&mut bench.connection().await?).await?;
+        }
+        bench.append(1, (51..=last).map(event)).await?;
+        journal.wait_for_metric(backlog).await?;
+        bench.postgres.restart()?;
+        bench.wait_for_rows(rows).await?;
+        bench.wait_until_drained(SHARDS).await?;
+        assert_eq!(bench.count("SELECT count(DISTINCT event_id) FROM usage_log").await?, rows);
+        journal.stop()?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -180,7 +200,7 @@ async fn redis_may_be_away_at_the_start_and_later() -> Result<()> {
     journal.stop()
 }
 
-/// Redis emptied: no group, no stream, and numbers that start anew. The journal goes on, and says that writes were lost.
+/// Redis emptied: no lease, no stream, and numbers that start anew. The journal goes on, and says that writes were lost.
 #[tokio::test]
 async fn an_emptied_redis_is_noticed_and_served() -> Result<()> {
     let mut bench = Bench::start()?;

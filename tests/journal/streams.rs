@@ -101,14 +101,72 @@ async fn other_events_under_the_same_numbers_stay() -> Result<()> {
         let mut stream = reader(&bench, "a").await?;
         let entries = stream.read(100, SOON).await?;
         stream.note_stored(entries.iter());
-        let mut connection = bench.connection().await?;
-        redis::cmd("DEL").arg(authz_server::store::keys::stream(0)).query_async::<()>(&mut connection).await?;
+        empty(&bench, 0).await?;
         bench.append(0, (101..=100 + others).map(event)).await?;
+        let mut connection = bench.connection().await?;
         assert_eq!(stream.remove_stored().await?, [0], "{others} others");
         assert_eq!(waiting(&mut connection, SHARDS).await?, others);
         assert_eq!(numbers(&stream.read(100, SOON).await?, 0), (1..=others).collect::<Vec<_>>());
     }
     Ok(())
+}
+
+/// Redis was emptied between two reads: the second goes on in the middle of the new stream, whose beginning nobody has read.
+#[tokio::test]
+async fn what_was_read_of_two_streams_removes_nothing() -> Result<()> {
+    // How many were stored after each read: of the old stream, then of the new one.
+    for (old, others, new) in [(vec![5], 8, vec![3]), (vec![2, 3], 8, vec![1, 2]), (vec![3, 2], 20, vec![5, 5, 5])] {
+        let bench = Bench::start()?;
+        bench.append(0, (1..=5).map(event)).await?;
+        let mut stream = reader(&bench, "a").await?;
+        store(&mut stream, &old).await?;
+        empty(&bench, 0).await?;
+        bench.append(0, (101..=100 + others).map(event)).await?;
+        store(&mut stream, &new).await?;
+        let mut connection = bench.connection().await?;
+        assert_eq!(stream.remove_stored().await?, [0], "{new:?} of {others}");
+        assert_eq!(waiting(&mut connection, SHARDS).await?, others, "{new:?} of {others}");
+        assert_eq!(numbers(&stream.read(100, SOON).await?, 0), (1..=others).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+/// That the stream is another one is found with the first half of what a read brought: the second half was read behind the new
+/// one's beginning too.
+#[tokio::test]
+async fn the_rest_of_what_was_read_of_another_stream_removes_nothing() -> Result<()> {
+    let bench = Bench::start()?;
+    bench.append(0, (1..=5).map(event)).await?;
+    let mut stream = reader(&bench, "a").await?;
+    let entries = stream.read(100, SOON).await?;
+    stream.note_stored(entries.iter());
+    empty(&bench, 0).await?;
+    bench.append(0, (101..=120).map(event)).await?;
+    bench.append(1, (121..=122).map(event)).await?;
+    let entries = stream.read(100, SOON).await?;
+    let (first, rest) = entries.split_at(5);
+    assert_eq!((numbers(first, 0), numbers(rest, 1)), ((6..=10).collect(), vec![1, 2]));
+    stream.note_stored(first.iter());
+    assert_eq!(stream.remove_stored().await?, [0]);
+    stream.note_stored(rest.iter());
+    assert_eq!(stream.remove_stored().await?, [0_u16; 0]);
+    assert_eq!(waiting(&mut bench.connection().await?, SHARDS).await?, 20, "the other shard's are removed");
+    assert_eq!(numbers(&stream.read(100, SOON).await?, 0), (1..=20).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Reads again and again, and notes as many as given of what each read brings.
+async fn store(stream: &mut EventStream, counts: &[usize]) -> Result<()> {
+    for count in counts {
+        let entries = stream.read(100, SOON).await?;
+        stream.note_stored(entries.iter().take(*count));
+    }
+    Ok(())
+}
+
+async fn empty(bench: &Bench, shard: u16) -> Result<()> {
+    let key = authz_server::store::keys::stream(shard);
+    Ok(redis::cmd("DEL").arg(key).query_async::<()>(&mut bench.connection().await?).await?)
 }
 
 /// A journal dies after it has stored events and before it has stored what became of their accounts.

@@ -8,7 +8,7 @@ use authz_server::health::Health;
 use authz_server::metrics::Metrics;
 use authz_server::policy::Policies;
 use authz_server::settings::{Live, Secret, Settings};
-use authz_server::store::keys;
+use authz_server::store::{Verified, keys};
 use authz_server::sweep::{self, Closed, Config, Ended, HoldSweep, Shutdown, Tools, WindowSweep};
 use e2e::{Failure, Result, wait};
 use quota::{Action, Code, OnExpiry, PolicyBook};
@@ -64,6 +64,7 @@ fn parts(bench: &Bench, policies: &str) -> Result<(Config, Arc<Policies>, Arc<Me
         postgres_url: Secret::new(bench.postgres.url()),
         shards: SHARDS,
         live: Live::fixed(&settings),
+        verified: Verified::default(),
     };
     Ok((config, policies, metrics))
 }

@@ -1,5 +1,8 @@
 //! The harness itself: each part starts, hangs, dies and comes back as tests will ask of it.
 
+mod checks;
+mod recall;
+mod shards;
 mod threads;
 mod trailers;
 

@@ -1,20 +1,17 @@
 //! Decisions on several threads: one port, one truth.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
 use e2e::stack::{Stack, StackOptions};
 use e2e::{Service, build};
-use proto::batch::batch_authorization_client::BatchAuthorizationClient;
-use proto::batch::{BatchCheckRequest, CHECKS_MAX};
-use proto::envoy::check_response::HttpResponse;
-use proto::envoy::{AttributeContext, CheckRequest};
-use proto::extension;
+use proto::batch::CHECKS_MAX;
+use proto::extension::ACTION_CONSUME;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use super::Outcome;
+use crate::checks::{check, codes, connect};
 
 /// Payments that the merchant has room for.
 const ROOM: usize = 100;
@@ -23,31 +20,12 @@ const CONNECTIONS: usize = 12;
 
 const POLICIES: &str = "version: threads\ndefault: {timezone: UTC, yearly_count: 100}\n";
 
-fn check(order_no: &str) -> CheckRequest {
-    let extensions = [
-        (extension::ACTION, "consume"),
-        (extension::MERCHANT, "m"),
-        (extension::AMOUNT_MINOR, "100"),
-        (extension::CURRENCY, "USD"),
-        (extension::ORDER_NO, order_no),
-        (extension::ATTEMPT, order_no),
-        (extension::MODE, "enforce"),
-    ];
-    let context_extensions: HashMap<_, _> =
-        extensions.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
-    CheckRequest { attributes: Some(AttributeContext { context_extensions }) }
-}
-
 /// Sends a full batch over a connection of its own; gives how many were admitted.
 async fn charge(address: String, connection: usize) -> e2e::Result<usize> {
-    let channel = Channel::from_shared(address)?.connect().await?;
-    let checks: Vec<_> = (0..CHECKS_MAX).map(|number| check(&format!("o-{connection}-{number}"))).collect();
-    let request = BatchCheckRequest { checks };
-    let answer = BatchAuthorizationClient::new(channel).batch_check(request).await?;
-    let results = answer.into_inner().results;
-    assert_eq!(results.len(), CHECKS_MAX);
-    let passed = results.into_iter().filter_map(|result| result.response?.http_response);
-    Ok(passed.filter(|response| matches!(response, HttpResponse::OkResponse(_))).count())
+    let order_no = |number| format!("o-{connection}-{number}");
+    let checks = (0..CHECKS_MAX).map(|number| check(ACTION_CONSUME, &order_no(number))).collect();
+    let codes = codes(&connect(&address).await?, checks).await?;
+    Ok(codes.iter().filter(|code| *code == "ADMITTED").count())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,5 +62,14 @@ async fn several_threads_share_a_port_and_no_second_server_does() -> Outcome {
         assert!(!output.status.success() && text.contains("cannot be bound"), "{threads}: {text}");
     }
     stack.server.stop()?;
+    // What holds for all threads is said once.
+    let mut warnings = BTreeMap::new();
+    for line in stack.server.log_lines() {
+        let text = line.to_string();
+        if text.contains("works through the proxy filter only") {
+            *warnings.entry(line["rule"].as_str().map(str::to_owned)).or_insert(0) += 1;
+        }
+    }
+    assert!(!warnings.is_empty() && warnings.values().all(|count| *count == 1), "{warnings:?}");
     Ok(())
 }

@@ -94,6 +94,51 @@ async fn charged(store: &RedisStore, command: &Command) -> u64 {
     account.map_or(0, |account| account.day.amount)
 }
 
+/// An order without attempts that is remembered beyond every test.
+fn order_in_state(state: u8) -> Vec<u8> {
+    let mut order = vec![0; 44];
+    (order[0], order[8]) = (3, state);
+    order[10..13].copy_from_slice(b"USD");
+    order[21..25].copy_from_slice(&u32::MAX.to_le_bytes());
+    order
+}
+
+/// An account of the form of ours whose day has this amount.
+fn account_with(windows: [u32; 3], amount: f64) -> Vec<u8> {
+    let mut account = vec![0; 121];
+    account[0] = 3;
+    for (at, window) in windows.into_iter().enumerate() {
+        account[1 + 4 * at..5 + 4 * at].copy_from_slice(&window.to_le_bytes());
+    }
+    account[17..25].copy_from_slice(&amount.to_le_bytes());
+    account
+}
+
+/// A number that the script does not look at and nobody else takes is an error of the command that meets it, whether the account is
+/// of these windows, where a charge is a plain one, or of older ones.
+#[tokio::test]
+async fn a_foreign_number_fails_its_own_command() {
+    let redis = Redis::start().unwrap();
+    let store = open(&redis.url(), 0);
+    let mut connection = connect(&redis.url(), 0).await;
+    let [one, other, third] = [command("m-1", 1), command("m-2", 2), command("m-1", 3)];
+    let now = other.windows;
+    for windows in [[now.day, now.month, now.year], [0, now.month, now.year]] {
+        for amount in [0.5, -1.0, 9_007_199_254_740_992.0, f64::NAN] {
+            flush(&redis.url(), 0).await;
+            let mut account = account_with(windows, amount);
+            if windows[0] == 0 {
+                // The day is over; the month has the number.
+                account.copy_within(17..25, 33);
+            }
+            redis::cmd("SET").arg(account_key(&other)).arg(account).exec_async(&mut connection).await.unwrap();
+            let results = each(&store, &[one.clone(), other.clone(), third.clone()]).await;
+            assert_eq!(admitted(&results), [true, false, true], "{amount} of {windows:?}");
+            assert_eq!(charged(&store, &one).await, 1 + 3);
+        }
+    }
+}
+
 /// A value with another format is an error of the commands that need it. It stays, and so does everything else of theirs.
 #[tokio::test]
 async fn a_foreign_value_fails_its_own_command() {
@@ -108,6 +153,7 @@ async fn a_foreign_value_fails_its_own_command() {
         redis::cmd("RPUSH").arg(account_key(&other)).arg("a list").to_owned(),
         redis::cmd("SET").arg(order_key(&other)).arg(&b"\x03short"[..]).to_owned(),
         redis::cmd("SET").arg(order_key(&other)).arg(vec![3_u8; 60]).to_owned(),
+        redis::cmd("SET").arg(order_key(&other)).arg(order_in_state(5)).to_owned(),
     ];
     for foreign in foreign {
         flush(&redis.url(), 0).await;

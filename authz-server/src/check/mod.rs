@@ -62,7 +62,6 @@ impl<S: Store> CheckService<S> {
         metrics: Arc<Metrics>,
         live: Live,
     ) -> Self {
-        rules.iter().for_each(warn_of_actions);
         let tasks = TaskTracker::new();
         let undo = Undo::new(tasks.clone());
         Self { decider: Arc::new(Decider { store, policies, rules, metrics, live, undo }), tasks }
@@ -250,7 +249,7 @@ fn word(extensions: &HashMap<String, String>) -> &'static str {
 
 /// The proxy filter may read the same document, so an action that Envoy's own filter cannot carry out is no error here. A
 /// request that asks for it through Envoy's own filter is refused.
-fn warn_of_actions(rules: &Document) {
+pub(crate) fn warn_of_actions(rules: &Document) {
     for rule in rules.rules.rules().iter().filter(|rule| rule.needs_response()) {
         let (rule, action) = (&rule.name, rule.action.as_str());
         warn!(rule, action, "the rule needs the gateway's answer: it works through the proxy filter only");

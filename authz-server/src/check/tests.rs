@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use futures_util::FutureExt;
 use prost::Message;
 use proto::batch::batch_authorization_server::BatchAuthorization;
 use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResult, CHECKS_MAX};
@@ -197,6 +198,55 @@ async fn a_charge_that_nobody_heard_of_is_taken_back() {
             let charged = store.ledger.ledger().drain().first().map(|event| event.record.code);
             assert_eq!(charged, Some(Code::Admitted), "{who}, late {late}");
         }
+    }
+}
+
+/// A store that decides nothing until it is let go.
+#[derive(Debug)]
+struct Held {
+    ledger: MemoryStore,
+    go: Notify,
+}
+
+impl Store for Held {
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+
+    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+        self.go.notified().await;
+        self.ledger.apply(command, notes).await
+    }
+
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        self.go.notified().await;
+        self.ledger.apply_each(batch).await
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        self.ledger.apply_all(batch).await
+    }
+}
+
+/// A call is dropped when its stream is reset.
+#[tokio::test]
+async fn a_decision_under_way_survives_its_call() {
+    for several in [false, true] {
+        let store = Arc::new(Held { ledger: MemoryStore::new(1), go: Notify::new() });
+        let service = service(Arc::clone(&store));
+        let mut call = match several {
+            false => service.check(Request::new(from_filter("consume", "enforce"))).map(drop).boxed(),
+            true => ask_batch(&service, vec![check(&[])]).map(drop).boxed(),
+        };
+        assert!(call.as_mut().now_or_never().is_none(), "several {several}: answered without the store");
+        // The store has been asked by then.
+        tokio::task::yield_now().await;
+        drop(call);
+        store.go.notify_one();
+        service.tasks().close();
+        service.tasks().wait().await;
+        let charged = store.ledger.ledger().drain().first().map(|event| event.record.code);
+        assert_eq!(charged, Some(Code::Admitted), "several {several}");
     }
 }
 

@@ -71,6 +71,9 @@ pub(super) struct Drain {
     leads_until: Option<Instant>,
     /// When the first of the events was stored that wait for their accounts.
     gathers_since: Option<Instant>,
+    /// Counts the backlog in place of a connection that failed while Postgres was away. It reads nothing: what is in hand
+    /// was read on the other one.
+    spare: Option<EventStream>,
 }
 
 impl Drain {
@@ -89,6 +92,7 @@ impl Drain {
             check: Timer::new(config.check_interval),
             leads_until: None,
             gathers_since: None,
+            spare: None,
             config,
             log,
             metrics,
@@ -114,9 +118,11 @@ impl Drain {
 
     /// Works on one connection to Redis until shutdown or until it fails.
     async fn session(&mut self, backoff: &mut Backoff) -> Result<(), StreamError> {
-        // What an earlier connection stored and could not remove is read again.
-        self.gathers_since = None;
         let mut stream = self.connect().await?;
+        // What an earlier connection stored and could not remove is read again, if Redis still has it.
+        self.forget_stored(&mut stream);
+        self.leads_until = None;
+        self.spare = None;
         while !self.stopping() {
             self.step(&mut stream).await?;
             backoff.reset();
@@ -141,9 +147,7 @@ impl Drain {
     /// One read and what follows from it; where another journal reads, no more than a look.
     async fn step(&mut self, stream: &mut EventStream) -> Result<(), StreamError> {
         if !self.leads(stream).await? {
-            if stream.stored() > 0 {
-                self.finish(stream).await?;
-            }
+            self.forget_stored(stream);
             self.report(stream).await?;
             self.pause(STANDBY_INTERVAL.min(stream::renewal(self.config.lease))).await;
             return Ok(());
@@ -181,9 +185,10 @@ impl Drain {
     }
 
     /// Stores entries, a batch at a time, and removes them when their accounts are stored. On shutdown the rest is left to
-    /// whoever comes next.
+    /// whoever comes next. Where Redis fails, the rest is stored all the same: it may be the only copy.
     async fn store_all(&mut self, stream: &mut EventStream, entries: Vec<Entry>) -> Result<Next, StreamError> {
         let mut entries = entries.into_iter().peekable();
+        let mut outcome = Ok(Next::Continue);
         while entries.peek().is_some() {
             let batch = Batch::read(entries.by_ref().take(self.config.batch_rows_max).collect());
             if self.store(stream, &batch).await == Next::Stop {
@@ -192,11 +197,14 @@ impl Drain {
             stream.note_stored(batch.entries());
             let since = *self.gathers_since.get_or_insert_with(Instant::now);
             let is_due = since.elapsed() >= ACCOUNTS_INTERVAL || stream.stored() >= self.gathered_events_max();
-            if is_due && self.finish(stream).await? == Next::Stop {
-                return Ok(Next::Stop);
+            if is_due && outcome.is_ok() {
+                outcome = self.finish(stream).await;
+            }
+            if matches!(outcome, Ok(Next::Stop)) {
+                break;
             }
         }
-        Ok(Next::Continue)
+        outcome
     }
 
     fn gathered_events_max(&self) -> usize {
@@ -204,11 +212,27 @@ impl Drain {
         usize::try_from(of_backlog).unwrap_or(usize::MAX).min(ACCOUNTS_EVENTS_MAX)
     }
 
-    /// Stores the accounts of what is stored, and removes that from Redis.
+    /// Stores the accounts of what is stored, and removes that from Redis. Where another journal has taken the lease meanwhile,
+    /// both are its own to do.
     async fn finish(&mut self, stream: &mut EventStream) -> Result<Next, StreamError> {
         self.gathers_since = None;
-        if self.store_accounts(stream).await == Next::Stop {
-            return Ok(Next::Stop);
+        if stream.stored() == 0 && !self.log.has_accounts() {
+            return Ok(Next::Continue);
+        }
+        let mut backoff = Backoff::new();
+        loop {
+            if !self.leads(stream).await? {
+                self.forget_stored(stream);
+                return Ok(Next::Continue);
+            }
+            match self.store_accounts(stream).await {
+                Ok(()) => break,
+                Err(error) => self.postgres_failed(&error),
+            }
+            // At shutdown one try is enough: their events stay in Redis.
+            if self.wait_for_postgres(stream, backoff.next()).await == Next::Stop {
+                return Ok(Next::Stop);
+            }
         }
         for shard in stream.remove_stored().await? {
             tracing::warn!(
@@ -243,22 +267,20 @@ impl Drain {
         }
     }
 
-    /// As [`Drain::store`], for the accounts that were gathered. At shutdown one try is enough: their events stay in Redis.
-    async fn store_accounts(&mut self, stream: &mut EventStream) -> Next {
-        let mut backoff = Backoff::new();
-        loop {
-            let result = tokio::select! {
-                result = self.log.store_accounts() => result,
-                never = stream.keep_leading(self.config.lease), if self.leads_until.is_some() => match never {},
-            };
-            match result {
-                Ok(()) => return Next::Continue,
-                Err(error) => self.postgres_failed(&error),
-            }
-            if self.wait_for_postgres(stream, backoff.next()).await == Next::Stop {
-                return Next::Stop;
-            }
+    async fn store_accounts(&mut self, stream: &mut EventStream) -> Result<(), PostgresError> {
+        let rows_max = self.config.batch_rows_max;
+        tokio::select! {
+            result = self.log.store_accounts(rows_max) => result,
+            never = stream.keep_leading(self.config.lease) => match never {},
         }
+    }
+
+    /// Leaves what is stored and not removed to whoever reads it next. An account that was gathered from it may be out of date
+    /// by the time that this journal reads again.
+    fn forget_stored(&mut self, stream: &mut EventStream) {
+        self.gathers_since = None;
+        stream.forget_stored();
+        self.log.forget_accounts();
     }
 
     /// Waits for Postgres while events go on coming: their number is what operators must see then. Another server may have
@@ -272,9 +294,8 @@ impl Drain {
             if let Err(error) = self.count_backlog(stream).await {
                 self.metrics.journal_retry(Dependency::Redis);
                 tracing::warn!(%error, "journal cannot count the backlog, trying again");
-                // What was stored before is read again on the new connection.
                 match self.connect().await {
-                    Ok(fresh) => *stream = fresh,
+                    Ok(spare) => self.spare = Some(spare),
                     Err(error) => tracing::debug!(%error, "no new connection to redis yet"),
                 }
             }
@@ -315,7 +336,7 @@ impl Drain {
         if !self.count.is_due() {
             return Ok(());
         }
-        let backlog = Backlog::of(&stream.backlog().await?);
+        let backlog = Backlog::of(&self.spare.as_mut().unwrap_or(stream).backlog().await?);
         self.metrics.set_journal_backlog(backlog.events, backlog.fullest_events);
         if backlog.events == 0 {
             self.metrics.set_journal_lag(Duration::ZERO);

@@ -3,11 +3,13 @@
 //!
 //! No consumer group: for one reader at a time a group's bookkeeping, and its propagation to the append-only file, cost Redis
 //! four times the reading. Nothing depends on there being one reader but the work done twice: events are removed only by
-//! whoever has stored them, and what is removed is first compared with what was stored.
+//! whoever has stored them, and what is removed is first compared with what was stored. A comparison of the last entry is not
+//! enough: where Redis is emptied between two reads, the second goes on in the middle of a new stream. So the entries behind
+//! which reads went on are compared too.
 //!
 //! The connection is the journal's own, because a blocking read holds up every command behind it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -66,6 +68,11 @@ pub struct EventStream {
     /// The last entry of each shard that is stored and not removed: the next read goes on behind it. Shards without one are
     /// read from their beginning, so that a stream that Redis has lost and begun anew is read whole.
     stored_to: BTreeMap<u16, Entry>,
+    /// The entries behind which reads of a shard went on since its last removal. As long as the stream has them, what was
+    /// read is all that it had up to the last one.
+    continued: BTreeMap<u16, Vec<Entry>>,
+    /// Shards of which the last read may have brought events of a stream that is no more, so that they are not noted.
+    lost: BTreeSet<u16>,
     /// Entries stored and not removed.
     stored: usize,
     lease: Script,
@@ -95,6 +102,8 @@ impl EventStream {
             shards: (0..shards).zip(&keys).map(|(shard, key)| (key.clone().into_bytes(), shard)).collect(),
             keys,
             stored_to: BTreeMap::new(),
+            continued: BTreeMap::new(),
+            lost: BTreeSet::new(),
             stored: 0,
             lease: Script::new(include_str!("lease.lua")),
             remove,
@@ -146,25 +155,37 @@ impl EventStream {
     /// [`StreamError`] where Redis cannot be reached or refuses.
     pub async fn read(&mut self, entries_max: usize, wait: Duration) -> Result<Vec<Entry>, StreamError> {
         let mut found = Vec::new();
-        let mut asked: Vec<u16> = (0..).zip(&self.keys).map(|(shard, _)| shard).collect();
-        let mut from: BTreeMap<u16, StreamId> = self.stored_to.values().map(|entry| (entry.shard, entry.id)).collect();
+        let mut asked: Vec<u16> = self.all_shards().collect();
+        let mut behind = self.stored_to.clone();
+        self.lost.clear();
         let mut wait = Some(wait);
         while !asked.is_empty() && (found.is_empty() || found.len() < entries_max) {
             let count = (entries_max.saturating_sub(found.len()) / asked.len()).max(1);
-            let entries = self.read_shards(&asked, &from, count, wait.take()).await?;
-            from.extend(entries.iter().map(|entry| (entry.shard, entry.id)));
-            // A shard that gave all that it was asked for may well have more.
-            let shards = entries.chunk_by(|one, next| one.shard == next.shard).filter(|shard| shard.len() >= count);
-            asked = shards.filter_map(|shard| shard.first().map(|entry| entry.shard)).collect();
+            let entries = self.read_shards(&asked, &behind, count, wait.take()).await?;
+            asked.clear();
+            for shard in entries.chunk_by(|one, next| one.shard == next.shard) {
+                let Some(last) = shard.last() else { continue };
+                if let Some(before) = behind.insert(last.shard, last.clone()) {
+                    self.continued.entry(last.shard).or_default().push(before);
+                }
+                // A shard that gave all that it was asked for may well have more.
+                if shard.len() >= count {
+                    asked.push(last.shard);
+                }
+            }
             found.extend(entries);
         }
         Ok(found)
     }
 
+    fn all_shards(&self) -> impl Iterator<Item = u16> + use<> {
+        0..u16::try_from(self.keys.len()).unwrap_or(u16::MAX)
+    }
+
     async fn read_shards(
         &mut self,
         shards: &[u16],
-        from: &BTreeMap<u16, StreamId>,
+        behind: &BTreeMap<u16, Entry>,
         count: usize,
         wait: Option<Duration>,
     ) -> Result<Vec<Entry>, StreamError> {
@@ -178,16 +199,17 @@ impl EventStream {
             command.arg(self.keys.get(usize::from(*shard)));
         }
         for shard in shards {
-            command.arg(from.get(shard).copied().unwrap_or_default().to_string());
+            command.arg(behind.get(shard).map_or_else(StreamId::default, |entry| entry.id).to_string());
         }
         let reply: Value = command.query_async(&mut self.connection).await?;
         Ok(reply::streams(reply, |key| self.shards.get(key).copied())?)
     }
 
-    /// Notes entries as stored, for [`EventStream::remove_stored`].
+    /// Notes entries of the last read as stored, for [`EventStream::remove_stored`]. Those of a shard whose stream turned out to
+    /// be another one since are passed over.
     pub fn note_stored<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
         let mut last: BTreeMap<u16, &Entry> = BTreeMap::new();
-        for entry in entries {
+        for entry in entries.filter(|entry| !self.lost.contains(&entry.shard)) {
             self.stored += 1;
             let newest = last.entry(entry.shard).or_insert(entry);
             if newest.id < entry.id {
@@ -195,6 +217,14 @@ impl EventStream {
             }
         }
         self.stored_to.extend(last.into_iter().map(|(shard, entry)| (shard, entry.clone())));
+    }
+
+    /// Forgets what is noted as stored: every shard is read from its beginning next.
+    pub fn forget_stored(&mut self) {
+        self.stored_to.clear();
+        self.continued.clear();
+        self.lost.extend(self.all_shards());
+        self.stored = 0;
     }
 
     /// How many entries are stored and not removed.
@@ -213,14 +243,26 @@ impl EventStream {
             return Ok(Vec::new());
         }
         let mut pipeline = Pipeline::new();
-        for (shard, Entry { id, fields, .. }) in &self.stored_to {
+        for (shard, last) in &self.stored_to {
             let mut call = self.remove.key(keys::stream(*shard));
-            pipeline.invoke_script(call.arg(id.to_string()).arg(id.next().to_string()).arg(fields));
+            call.arg(last.id.next().to_string());
+            for Entry { id, fields, .. } in self.continued.get(shard).into_iter().flatten().chain([last]) {
+                call.arg(id.to_string()).arg(fields.len()).arg(fields);
+            }
+            pipeline.invoke_script(&call);
         }
         let removed: Vec<bool> = pipeline.query_async(&mut self.connection).await?;
         let shards = std::mem::take(&mut self.stored_to).into_keys();
         self.stored = 0;
-        Ok(shards.zip(removed).filter(|(_, removed)| !removed).map(|(shard, _)| shard).collect())
+        let mut lost = Vec::new();
+        for (shard, removed) in shards.zip(removed) {
+            self.continued.remove(&shard);
+            if !removed {
+                lost.push(shard);
+            }
+        }
+        self.lost.extend(&lost);
+        Ok(lost)
     }
 
     /// Number of events in every shard's stream: those that are not yet known to be in Postgres.

@@ -18,6 +18,7 @@ use crate::operations::Operations;
 use crate::policy::{self, Policies};
 use crate::settings::runtime::{self, Source};
 use crate::settings::{Live, Settings};
+use crate::store::Verified;
 use crate::telemetry::LogControl;
 
 /// Connections to Postgres that the admin API may use at a time.
@@ -29,12 +30,13 @@ const RECALL_CONNECTIONS_MAX: u32 = 4;
 pub(super) fn open(
     settings: &Settings,
     live: Live,
+    verified: Verified,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     policies: Arc<Policies>,
 ) -> Result<Admin, RunError> {
     let pool = database::pool(&settings.postgres_url(), ADMIN_CONNECTIONS_MAX)?;
-    let store = open_store(settings, &live, RECALL_CONNECTIONS_MAX)?;
+    let store = open_store(settings, &live, verified, RECALL_CONNECTIONS_MAX)?;
     let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics));
     Ok(Admin::new(settings, live, health, metrics, pool, operations)?)
 }

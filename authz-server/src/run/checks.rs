@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+use proto::batch::batch_authorization_server::BatchAuthorizationServer;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,7 +17,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{RunError, STOP_MAX, bounded_stop, guarded};
 use crate::check::CheckService;
@@ -31,12 +32,14 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams that one proxy connection may have open: more than Envoy's own bound of requests at a time.
 const STREAMS_MAX: u32 = 4096;
 
+type Service = CheckService<RecallingStore>;
+
 /// One thread's part of the decisions' port. What it holds belongs to its runtime.
 pub(super) struct Worker {
     pub runtime: Runtime,
     pub listener: std::net::TcpListener,
     pub store: Arc<RecallingStore>,
-    pub service: CheckService<RecallingStore>,
+    pub service: Service,
 }
 
 impl Worker {
@@ -91,16 +94,31 @@ pub(super) fn serve(
     tokio::spawn(stop_at_signal(terminated, interrupted, stop.clone()));
     drop(entered);
     info!(address = %first.listener.local_addr()?, threads = others.len() + 1, "ext_authz is open");
-    let mut guards = Vec::with_capacity(others.len());
-    for (worker, number) in others.into_iter().zip(2..) {
+    let others = others.into_iter().map(|worker| {
         let (routes, stopped) = (routes.clone(), stopped.clone());
-        let thread =
-            thread::Builder::new().name(format!("decide-{number}")).spawn(move || worker.run(routes, stopped))?;
+        move || worker.run(routes, stopped)
+    });
+    together(|| first.run(routes.clone(), stopped.clone()), others, stop)
+}
+
+/// Runs the first here and the others on threads of their own until all of them have ended. The end of one stops all.
+fn together<F: FnOnce() -> Result<(), RunError> + Send + 'static>(
+    first: impl FnOnce() -> Result<(), RunError>,
+    others: impl Iterator<Item = F>,
+    stop: &watch::Sender<bool>,
+) -> Result<(), RunError> {
+    let mut guards = Vec::new();
+    let started = others.zip(2..).try_for_each(|(run, number)| {
+        let run = move || run().inspect_err(|error| error!(%error, "a thread of the decisions failed"));
+        let thread = thread::Builder::new().name(format!("decide-{number}")).spawn(run)?;
         guards.push(guarded("decisions", stop, move || matches!(thread.join(), Ok(Ok(()))))?);
-    }
-    first.run(routes, stopped.clone())?;
-    let ended_well = guards.into_iter().all(|guard| guard.join().unwrap_or(false));
-    if ended_well { Ok(()) } else { Err(RunError::BrokeOff("decisions")) }
+        Ok(())
+    });
+    let result = started.and_then(|()| first());
+    stop.send_replace(true);
+    let ended: Vec<bool> = guards.into_iter().map(|guard| guard.join().unwrap_or(false)).collect();
+    result?;
+    if ended.into_iter().all(|well| well) { Ok(()) } else { Err(RunError::BrokeOff("decisions")) }
 }
 
 async fn stop_at_signal(mut terminated: Signal, mut interrupted: Signal, stop: watch::Sender<bool>) {
@@ -141,8 +159,38 @@ async fn probe(
                 ServingStatus::NotServing
             }
         };
-        for name in ["", <AuthorizationServer<CheckService<RecallingStore>> as NamedService>::NAME] {
+        for name in ["", AuthorizationServer::<Service>::NAME, BatchAuthorizationServer::<Service>::NAME] {
             reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_one_stops_all_and_is_waited_for() {
+        for failing in 0..3 {
+            let (stop, stopped) = watch::channel(false);
+            let ended = Arc::new(AtomicUsize::new(0));
+            let run = |number| {
+                let (mut stopped, ended) = (stopped.clone(), Arc::clone(&ended));
+                move || {
+                    if number != failing {
+                        let runtime = super::super::runtime()?;
+                        runtime.block_on(async { stopped.wait_for(|stop| *stop).await.map(drop) }).unwrap();
+                    }
+                    ended.fetch_add(1, Ordering::SeqCst);
+                    if number == failing { Err(RunError::BrokeOff("one")) } else { Ok(()) }
+                }
+            };
+            let result = together(run(0), [run(1), run(2)].into_iter(), &stop);
+            let expected = if failing == 0 { "one" } else { "decisions" };
+            assert!(matches!(result, Err(RunError::BrokeOff(name)) if name == expected), "{failing}: {result:?}");
+            assert_eq!(ended.load(Ordering::SeqCst), 3, "{failing}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Wiring: starts every part with its share of the settings, and stops them in order.
 //!
-//! Decisions have a thread and a runtime of their own; the journal and the sweeps have one each, and the admin port and
-//! the sources of policies and settings share another, so that none of them makes a payment wait.
+//! Each thread of the decisions has a runtime of its own, and so have the journal and the sweeps; the admin port and the
+//! sources of policies and settings share another, so that none of them makes a payment wait.
 
 mod aside;
 mod checks;
@@ -22,14 +22,14 @@ use tokio::time::timeout;
 use tracing::error;
 
 use crate::admin::JwksError;
-use crate::check::CheckService;
+use crate::check::{self, CheckService};
 use crate::database;
 use crate::health::Health;
 use crate::journal::{self, RecallingStore};
 use crate::metrics::Metrics;
 use crate::policy::{self, PolicyStartError};
 use crate::settings::{Live, Settings, SettingsError};
-use crate::store::{RedisStore, RedisStoreConfig, StoreError};
+use crate::store::{RedisStore, RedisStoreConfig, StoreError, Verified};
 use crate::sweep;
 use crate::telemetry::{self, TelemetryError};
 
@@ -86,11 +86,13 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let (policies, sources) = aside.block_on(policy::open(settings, &live, &health))?;
     let rules = settings.rules_file.as_deref().map(load_rules).transpose()?;
     let deadlines = aside::Deadlines::of(rules.as_ref());
+    rules.iter().for_each(check::warn_of_actions);
 
+    let verified = Verified::default();
     let ((listener, more), admin) = aside.block_on(async { bind_all(settings) })?;
     let worker = |listener| {
         let runtime = runtime()?;
-        let store = runtime.block_on(async { open_store(settings, &live, CHECK_CONNECTIONS_MAX) })?;
+        let store = runtime.block_on(async { open_store(settings, &live, verified.clone(), CHECK_CONNECTIONS_MAX) })?;
         let (policies, metrics) = (Arc::clone(&policies), Arc::clone(&metrics));
         let service = CheckService::new(Arc::clone(&store), policies, rules.clone(), metrics, live.clone());
         Ok::<_, RunError>(checks::Worker { runtime, listener, store, service })
@@ -107,13 +109,14 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
         Arc::clone(&health),
         stopped.clone(),
     )?;
-    let sweep = sweep::Config::new(settings, live.clone());
+    let sweep = sweep::Config::new(settings, live.clone(), verified.clone());
     let sweep = sweep::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
     let (first_read, first_settings) = oneshot::channel();
     let follow =
         aside::Follow { settings: settings.clone(), live: live.clone(), metrics: Arc::clone(&metrics), first_read };
-    let state = aside
-        .block_on(async { aside::open(settings, live.clone(), Arc::clone(&health), metrics, Arc::clone(&policies)) })?;
+    let state = aside.block_on(async {
+        aside::open(settings, live.clone(), verified.clone(), Arc::clone(&health), metrics, Arc::clone(&policies))
+    })?;
     let admin = thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || aside.block_on(aside::serve(admin, state, sources, policies, follow, stopped)))?;
@@ -158,11 +161,16 @@ fn load_rules(path: &Path) -> Result<Document, RunError> {
 }
 
 /// The store that decisions are made in. Its connections belong to the runtime that calls.
-fn open_store(settings: &Settings, live: &Live, connections_max: u32) -> Result<Arc<RecallingStore>, RunError> {
+fn open_store(
+    settings: &Settings,
+    live: &Live,
+    verified: Verified,
+    connections_max: u32,
+) -> Result<Arc<RecallingStore>, RunError> {
     let (shards, timeout) = (settings.shards, live.current().redis_timeout());
     let redis = RedisStore::open(&RedisStoreConfig { url: settings.redis_url(), shards, timeout })?;
     let pool = database::pool(&settings.postgres_url(), connections_max)?;
-    Ok(Arc::new(RecallingStore::new(Arc::new(redis.following(live.clone())), pool)))
+    Ok(Arc::new(RecallingStore::new(Arc::new(redis.following(live.clone()).sharing(verified)), pool)))
 }
 
 /// The decisions' port and the admin port, bound inside of a runtime.

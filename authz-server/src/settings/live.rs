@@ -246,7 +246,7 @@ impl LiveSettings {
         Duration::from_millis(self.check_timeout_ms)
     }
 
-    /// How long another consumer's entry must have been left before it is taken over.
+    /// How long the lease of the server whose journal reads lasts after its last sign of life.
     #[must_use]
     pub const fn journal_claim_idle(&self) -> Duration {
         Duration::from_millis(self.journal_claim_idle_ms)

@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use quota::{Command, Reply};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{Notes, Store, StoreError};
 
-/// Most commands in one call, unless a single caller brings more: some 2 ms of Redis, which serves nobody else meanwhile.
+/// Most commands in one call: some 2 ms of Redis, which serves nobody else meanwhile.
 const CALL_COMMANDS_MAX: usize = 128;
 
 type Results = Vec<Result<Reply, StoreError>>;
@@ -37,7 +38,7 @@ struct Queue {
     is_served: bool,
 }
 
-/// What one caller asks for.
+/// What one caller asks for in one call: [`CALL_COMMANDS_MAX`] commands at most.
 #[derive(Debug)]
 struct Group {
     commands: Vec<(Command, Notes)>,
@@ -51,21 +52,23 @@ impl<S: Store> GroupCommit<S> {
         Self { shared: Arc::new(Shared { store, queue: Mutex::default() }) }
     }
 
-    /// Waits for the results of `commands` no longer than one call of the store may take. Commands that were not asked for
-    /// by then never are; of the others nobody knows.
-    async fn ask(&self, commands: Vec<(Command, Notes)>) -> Results {
+    /// Puts the commands of one call into the queue at once, and waits for their results no longer than one call of the store
+    /// may take. Commands that were not asked for by then never are; of the others nobody knows.
+    fn ask(&self, commands: Vec<(Command, Notes)>) -> impl Future<Output = Results> + use<S> {
         let limit = self.shared.store.timeout();
         let count = commands.len();
         let (tell, told) = oneshot::channel();
         if self.shared.put(Group { commands, tell }) {
             tokio::spawn(Arc::clone(&self.shared).serve());
         }
-        let error = match timeout(limit, told).await {
-            Ok(Ok(results)) => return results,
-            Ok(Err(_)) => StoreError::Unavailable("the call broke off".to_owned()),
-            Err(_) => StoreError::Timeout { after_ms: limit.as_millis() },
-        };
-        vec![Err(error); count]
+        async move {
+            let error = match timeout(limit, told).await {
+                Ok(Ok(results)) => return results,
+                Ok(Err(_)) => StoreError::Unavailable("the call broke off".to_owned()),
+                Err(_) => StoreError::Timeout { after_ms: limit.as_millis() },
+            };
+            vec![Err(error); count]
+        }
     }
 }
 
@@ -144,8 +147,10 @@ impl<S: Store> Store for GroupCommit<S> {
         results.into_iter().next().unwrap_or_else(|| Err(StoreError::Corrupt("no reply".to_owned())))
     }
 
+    /// What takes several calls waits for each of them by itself: a late one costs the others nothing.
     async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
-        if batch.is_empty() { Vec::new() } else { self.ask(batch.to_vec()).await }
+        let calls: Vec<_> = batch.chunks(CALL_COMMANDS_MAX).map(|part| self.ask(part.to_vec())).collect();
+        join_all(calls).await.into_iter().flatten().collect()
     }
 
     /// These go by themselves: one call cannot be half all or none.

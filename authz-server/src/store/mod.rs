@@ -15,7 +15,7 @@ use thiserror::Error;
 
 pub use group::GroupCommit;
 pub use memory::MemoryStore;
-pub use redis::{DueHold, DueHolds, RedisStore, RedisStoreConfig, SCRIPT};
+pub use redis::{DueHold, DueHolds, RedisStore, RedisStoreConfig, SCRIPT, Verified};
 
 /// What the journal is told beside the command itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,6 +15,12 @@ pub use command::{Places, command, is_plain};
 const FORMAT: u8 = 4;
 /// The format of records that are told in full.
 const RECORD_FORMAT: u8 = 5;
+/// Length of an account.
+const ACCOUNT_LEN: usize = 119;
+/// Length of a record that is told in full, up to its account.
+const RECORD_HEAD_LEN: usize = 48;
+/// Length of a record's figures before.
+const BEFORE_LEN: usize = 80;
 /// Length of a decision id.
 const DECISION_ID_LEN: usize = 16;
 /// Flags of an order.
@@ -85,20 +91,37 @@ pub fn pack_order(order: &Order) -> Vec<u8> {
 /// # Errors
 /// [`PackedError`] where the bytes are not one.
 pub fn record(bytes: &[u8], amount: u64) -> Result<Record, PackedError> {
+    told_record(bytes, amount).map(|(record, _)| record)
+}
+
+/// Reads a decision record, and the decision that the caller is told where it is another one; see [`record`].
+///
+/// # Errors
+/// [`PackedError`] where the bytes are not one.
+pub fn told_record(bytes: &[u8], amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
     let mut reader = Reader(bytes);
-    let (record, _) = reader.record(amount)?;
+    let record = reader.record(amount)?;
     reader.finish(record)
 }
 
-/// Takes a decision record off the front, and the decision that the caller is told where it is another one; see [`record`].
+/// Takes a decision record off the front, unread: where it ends depends on its format and flags alone.
 ///
 /// # Errors
-/// [`PackedError`] where the bytes do not begin with one.
-pub fn take_record(bytes: &mut &[u8], amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
-    let mut reader = Reader(bytes);
-    let taken = reader.record(amount)?;
-    *bytes = reader.0;
-    Ok(taken)
+/// [`PackedError`] where the bytes are too few, or of another format.
+pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], PackedError> {
+    let len = match **bytes {
+        [FORMAT, ..] => ACCOUNT_LEN,
+        [RECORD_FORMAT, _, flags, ..] => {
+            let before = if flags & CHANGED == 0 { 0 } else { BEFORE_LEN };
+            let told = if flags & ANOTHER == 0 { 0 } else { DECISION_ID_LEN };
+            RECORD_HEAD_LEN + ACCOUNT_LEN + before + told
+        }
+        [] | [RECORD_FORMAT] | [RECORD_FORMAT, _] => return Err(PackedError::Short),
+        [other, ..] => return Err(PackedError::Format(other)),
+    };
+    let (record, rest) = bytes.split_at_checked(len).ok_or(PackedError::Short)?;
+    *bytes = rest;
+    Ok(record)
 }
 
 /// What a plain charge of `amount` did that left the account so.

@@ -5,6 +5,7 @@ mod call;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -45,9 +46,13 @@ pub struct RedisStore {
     timeout: Duration,
     /// Where the bound comes from instead, where it may change.
     live: Option<Live>,
-    /// The number of shards in Redis was compared with ours, and is the same.
-    verified: AtomicBool,
+    verified: Verified,
 }
+
+/// Whether the number of shards in Redis was compared with ours, and is the same. Stores of one Redis share it: where one of them
+/// finds another number, none decides.
+#[derive(Clone, Debug, Default)]
+pub struct Verified(Arc<AtomicBool>);
 
 impl RedisStore {
     /// Prepares the store, inside of the runtime that will use it; the connection is made by the first call, and made again
@@ -77,7 +82,7 @@ impl RedisStore {
             shards: config.shards,
             timeout: config.timeout,
             live: None,
-            verified: AtomicBool::new(false),
+            verified: Verified::default(),
         })
     }
 
@@ -85,6 +90,13 @@ impl RedisStore {
     #[must_use]
     pub fn following(mut self, live: Live) -> Self {
         self.live = Some(live);
+        self
+    }
+
+    /// Shares with other stores of the same Redis what is known of its shards.
+    #[must_use]
+    pub fn sharing(mut self, verified: Verified) -> Self {
+        self.verified = verified;
         self
     }
 
@@ -103,7 +115,7 @@ impl RedisStore {
             Ok(stored) => Err(StoreError::Shards { stored, configured: self.shards }),
             Err(error) => return Err(error),
         };
-        self.verified.store(result.is_ok(), Ordering::Relaxed);
+        self.verified.0.store(result.is_ok(), Ordering::Relaxed);
         result
     }
 
@@ -287,7 +299,7 @@ impl RedisStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        if !self.verified.load(Ordering::Relaxed) {
+        if !self.verified.0.load(Ordering::Relaxed) {
             self.verify().await?;
         }
         self.bounded(self.ask(batch, all_or_none)).await?

@@ -24,7 +24,7 @@ use crate::database;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::settings::{Live, Secret, Settings};
-use crate::store::{NO_ATTEMPT, Notes, RedisStore, RedisStoreConfig, StoreError};
+use crate::store::{NO_ATTEMPT, Notes, RedisStore, RedisStoreConfig, StoreError, Verified};
 
 pub use figures::{Figures, Sweep};
 pub use holds::{Ended, HoldSweep};
@@ -55,14 +55,16 @@ pub struct Config {
     pub postgres_url: Secret,
     pub shards: u16,
     pub live: Live,
+    /// What is known of Redis' number of shards.
+    pub verified: Verified,
 }
 
 impl Config {
     /// Takes what the settings say.
     #[must_use]
-    pub fn new(settings: &Settings, live: Live) -> Self {
+    pub fn new(settings: &Settings, live: Live, verified: Verified) -> Self {
         let (redis_url, postgres_url) = (settings.redis_url(), settings.postgres_url());
-        Self { redis_url, postgres_url, shards: settings.shards, live }
+        Self { redis_url, postgres_url, shards: settings.shards, live, verified }
     }
 }
 
@@ -83,11 +85,11 @@ impl Tools {
     /// # Errors
     /// An [`io::Error`] for an address that cannot be used.
     pub fn open(config: &Config, policies: Arc<Policies>, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let Config { redis_url, postgres_url, shards, live } = config;
+        let Config { redis_url, postgres_url, shards, live, verified } = config;
         let timeout = live.current().redis_timeout();
         let store = RedisStore::open(&RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout });
         Ok(Self {
-            store: Arc::new(store.map_err(io::Error::other)?.following(live.clone())),
+            store: Arc::new(store.map_err(io::Error::other)?.following(live.clone()).sharing(verified.clone())),
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             policies,
             metrics,

@@ -110,21 +110,59 @@ fn follow_ups_ride_along_and_never_hold_a_payment_up() {
 }
 
 #[test]
-fn a_slow_call_holds_nobody_up_and_the_slow_ones_are_bounded() {
+fn a_slow_call_holds_nobody_up_and_many_slow_ones_space_out_the_next() {
+    let mut played = Played::new(BATCH_MAX);
+    assert_eq!(played.lane.next_send_ms(), None, "nothing waits");
+    for number in 1..=40 {
+        let asked = played.ask(number);
+        assert_eq!(played.sends(), (vec![number], vec![]));
+        assert_eq!(played.lane.next_send_ms(), None, "nothing waits");
+        let pause_ms = if usize::try_from(number).unwrap() < CALLS_MAX { SLOW_MS } else { CROWDED_MS };
+        let waits = played.ask(100 + number);
+        assert_eq!(played.lane.next_send_ms(), Some(played.now_ms + pause_ms), "{number}");
+        played.now_ms += pause_ms - 1;
+        assert_eq!(played.sends().0.len(), 0, "{number}");
+        waits.over();
+        assert_eq!(played.lane.next_send_ms(), None, "who left does not wait");
+        played.now_ms += 1;
+        assert!(!asked.is_over());
+    }
+    // With one place free they go as before.
+    (1..=9).for_each(|token| drop(played.back(token)));
+    played.ask(41);
+    assert_eq!(played.sends().0, [41]);
+    played.now_ms += SLOW_MS;
+    played.ask(42);
+    assert_eq!(played.sends().0.len(), 0, "the last place is taken again");
+    played.now_ms += CROWDED_MS - SLOW_MS;
+    assert_eq!(played.sends().0, [42]);
+}
+
+#[test]
+fn a_call_whose_payments_are_over_holds_nobody_up_but_counts() {
     let mut played = Played::new(BATCH_MAX);
     for number in 1..=u32::try_from(CALLS_MAX).unwrap() {
-        played.ask(number);
-        assert_eq!(played.sends(), (vec![number], vec![]));
-        played.now_ms += SLOW_MS - 1;
-        played.ask(100 + number);
+        let first = played.ask(number);
+        let second = played.ask(100 + number);
+        assert_eq!(played.sends().0, [number, 100 + number]);
+        first.over();
         assert_eq!(played.sends().0.len(), 0);
-        played.lane.questions.clear();
-        played.now_ms += 1;
+        second.over();
     }
     played.ask(7);
-    assert_eq!(played.sends().0.len(), 0, "as many as there may be");
-    played.back(2);
-    assert_eq!(played.sends().0, [7]);
+    played.lane.tell(follow_up(0)).unwrap();
+    assert_eq!(played.sends(), (vec![], vec![]), "however they ended, there are so many");
+    played.back(1);
+    assert_eq!(played.sends(), (vec![7], labels(0..1)));
+    // Follow-ups are in no hurry: a call holds them up until it is back or slow.
+    let mut played = Played::new(BATCH_MAX);
+    let gone = played.ask(1);
+    played.sends();
+    gone.over();
+    played.lane.tell(follow_up(0)).unwrap();
+    assert_eq!(played.sends(), (vec![], vec![]));
+    played.now_ms += SLOW_MS;
+    assert_eq!(played.sends(), (vec![], labels(0..1)));
 }
 
 #[test]
@@ -157,6 +195,12 @@ fn the_queues_are_bounded() {
     let mut lane = Lane::default();
     let asked = (0..QUEUE_MAX + 1).filter(|_| lane.ask(question(1, 0, 500))).count();
     assert_eq!(asked, QUEUE_MAX);
+    assert!(!lane.ask(question(1, 0, 500)), "nobody has left");
+    for gone in [0, 7, QUEUE_MAX - 1] {
+        lane.questions[gone].over();
+    }
+    let asked = (0..5).filter(|_| lane.ask(question(1, 0, 500))).count();
+    assert_eq!(asked, 3, "whoever leaves makes room at once");
     let told = (0..QUEUE_MAX + 1).filter(|label| lane.tell(follow_up(*label)).is_ok()).count();
     assert_eq!(told, QUEUE_MAX);
 }

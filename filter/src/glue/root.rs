@@ -78,7 +78,7 @@ impl Root {
             &format!("sluice: configured, rules={rules} enforcing={enforcing} batch_max={batch_max}"),
         );
         // Streams of the configuration before it are not kept waiting: the proxy gives every configuration a root of its own.
-        worker.unsent(self.lane.replace(Lane::new(batch_max)).end());
+        worker.abandon(self.lane.replace(Lane::new(batch_max)).end());
         self.plugin.replace(Some(Rc::new(plugin)));
         self.timer.take();
         self.warned_mode.take();
@@ -101,7 +101,8 @@ impl Root {
             return Err(HostError(0));
         }
         if !question.is_sent() {
-            self.hasten(worker, question.deadline_ms);
+            let goes_ms = with(&self.lane, |lane| lane.next_send_ms());
+            self.hasten(worker, goes_ms.map_or(question.deadline_ms, |goes_ms| goes_ms.min(question.deadline_ms)));
         }
         Ok(())
     }
@@ -210,9 +211,9 @@ impl Root {
     }
 
     fn set_timer(&self, worker: &Worker, now_ms: u64) {
-        let deadline = with(&self.lane, |lane| lane.next_deadline());
+        let (deadline, goes_ms) = with(&self.lane, |lane| (lane.next_deadline(), lane.next_send_ms()));
         let mut timer = self.timer.get();
-        let period = timer.ticked(now_ms, worker.next_due().into_iter().chain(deadline).min());
+        let period = timer.ticked(now_ms, [worker.next_due(), deadline, goes_ms].into_iter().flatten().min());
         // A period that cannot be set is tried again with the next stream or tick that asks for another one.
         let kept = period.is_some_and(|period_ms| abi::set_tick_period(period_ms).is_err());
         if !kept {
@@ -360,11 +361,7 @@ impl Drop for RootContext {
         let Self { root, worker } = self;
         root.gone.set(true);
         worker.remove_root(root.id);
-        let left = with(&root.lane, Lane::end);
-        worker.give_up(left.questions);
-        for follow_up in left.follow_ups {
-            worker.retry(follow_up);
-        }
+        worker.abandon(with(&root.lane, Lane::end));
         worker.figures.flush();
     }
 }

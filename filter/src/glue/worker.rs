@@ -195,9 +195,17 @@ impl Worker {
         }
     }
 
-    /// Nothing of it went out, or nothing came of it.
+    /// Nothing of it went out.
     pub(super) fn unsent(&self, batch: Batch) {
         for question in &batch.questions {
+            question.unsent();
+        }
+        self.abandon(batch);
+    }
+
+    /// No answer comes to it any more. What the server may have acted on stays known as such.
+    pub(super) fn abandon(&self, batch: Batch) {
+        for question in batch.questions.iter().filter(|question| !question.is_sent()) {
             question.unsent();
         }
         self.give_up(batch.questions);

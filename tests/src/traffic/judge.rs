@@ -30,24 +30,42 @@ const TRAPPED: [&str; 3] = ["Function: proxy_on", "Proxy-Wasm plugin in-VM backt
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Must,
+    /// And once: nothing on the way could have failed.
+    Once,
     MustNot,
     /// It is sound either way: the order of events decides, and nobody here sees it.
     May,
 }
 
+/// How strictly a run is judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rigour {
+    /// No question may have gone without its answer for want of time.
+    pub patient: bool,
+    /// What was to be told was told once.
+    pub once: bool,
+}
+
 impl Due {
+    const fn sharpened(self, once: bool) -> Self {
+        match self {
+            Self::Must if once => Self::Once,
+            Self::Must | Self::Once | Self::MustNot | Self::May => self,
+        }
+    }
+
     const fn is_met(self, count: u32) -> bool {
         match self {
             Self::Must => count > 0,
+            Self::Once => count == 1,
             Self::MustNot => count == 0,
             Self::May => true,
         }
     }
 }
 
-/// Waits until the server has heard all that it must hear, and compares. `patient` says that no question may have gone without
-/// its answer for want of time.
-pub(super) async fn judge(orders: Orders, ledger: &Ledger, log: &Path, patient: bool) -> Result<Tally> {
+/// Waits until the server has heard all that it must hear, and compares.
+pub(super) async fn judge(orders: Orders, ledger: &Ledger, log: &Path, rigour: Rigour) -> Result<Tally> {
     // A run with oddities has failed, and may wait in vain. What is still open after the waiting is named below.
     if ledger.all_strange().is_empty() {
         let waited = wait::until_async("every void and capture at the server", SETTLED_WITHIN, || async {
@@ -61,7 +79,7 @@ pub(super) async fn judge(orders: Orders, ledger: &Ledger, log: &Path, patient: 
     for (number, page) in (0..).zip(ledger.pages()) {
         let order = orders.order(number);
         let lines = log.get(&number).cloned().unwrap_or_default();
-        if let Err(failure) = page_is_sound(&order, &page, &lines, patient) {
+        if let Err(failure) = page_is_sound(&order, &page, &lines, rigour) {
             strange.push(format!("{order}: {failure}: {page:?} {lines:?}"));
         }
         count(&mut tally, &page);
@@ -120,13 +138,16 @@ fn count(tally: &mut Tally, page: &Page) {
     match &page.ended {
         Some(Ended::Passed { .. } | Ended::BrokeOff) => tally.passed += 1,
         Some(Ended::Refused) => tally.refused += 1,
-        Some(Ended::Unanswered(_)) => tally.unanswered += 1,
+        Some(Ended::Unanswered(_)) => {
+            tally.unanswered += 1;
+            tally.longest_unanswered = tally.longest_unanswered.max(page.took);
+        }
         Some(Ended::Left) => tally.left += 1,
         None => {}
     }
 }
 
-fn page_is_sound(order: &Order, page: &Page, lines: &Lines, patient: bool) -> Result<()> {
+fn page_is_sound(order: &Order, page: &Page, lines: &Lines, rigour: Rigour) -> Result<()> {
     let Some(ended) = &page.ended else {
         return Err(Failure::new("it was lost"));
     };
@@ -142,11 +163,12 @@ fn page_is_sound(order: &Order, page: &Page, lines: &Lines, patient: bool) -> Re
     ensure!(page.given == Given::Refusal || *ended != Ended::Refused, "it was refused by nobody");
     let meant = matches!(order.decision, Decision::Unusable(_));
     let for_want_of_time = matches!(ended, Ended::Unanswered(_)) && !meant;
-    ensure!(!patient || !for_want_of_time, "it was given no answer");
+    ensure!(!rigour.patient || !for_want_of_time, "it was given no answer");
     // A client that leaves early may leave no line at all.
     let expected = if *ended == Ended::Left { 0..=1 } else { 1..=1 };
     ensure!(expected.contains(&lines.outcomes.len()), "the access log has it {} times", lines.outcomes.len());
-    let (voids, settles) = (void_due(order, page, lines.is_unknown()), settle_due(order, page));
+    let voids = void_due(order, page, lines.is_unknown()).sharpened(rigour.once);
+    let settles = settle_due(order, page).sharpened(rigour.once);
     ensure!(voids.is_met(page.voids), "voids: {voids:?}");
     ensure!(settles.is_met(page.settles), "captures: {settles:?}");
     Ok(())

@@ -119,6 +119,8 @@ pub struct Tally {
     pub voided_unasked: u64,
     /// The longest that a client waited for a whole answer.
     pub longest: Duration,
+    /// The longest that a client waited for the filter's 503.
+    pub longest_unanswered: Duration,
     /// Calls to the server by the number of their questions.
     pub batches: BTreeMap<usize, u64>,
 }
@@ -127,14 +129,15 @@ impl Tally {
     /// The run in one line.
     #[must_use]
     pub fn line(&self) -> String {
-        let Self { requests, passed, refused, unanswered, left, voided, longest, .. } = self;
+        let Self { requests, passed, refused, unanswered, left, voided, longest, longest_unanswered, .. } = self;
         let calls: u64 = self.batches.values().sum();
         let questions: u64 = self.batches.iter().map(|(size, calls)| *size as u64 * calls).sum();
         let largest = self.batches.last_key_value().map_or(0, |(size, _)| *size);
         format!(
             "{requests} requests: {passed} passed, {refused} refused, {unanswered} unanswered, {left} left, {voided} voided; \
-             {questions} questions in {calls} calls, {largest} in the largest; {} ms the longest",
-            longest.as_millis()
+             {questions} questions in {calls} calls, {largest} in the largest; {} ms the longest, {} ms unanswered",
+            longest.as_millis(),
+            longest_unanswered.as_millis()
         )
     }
 
@@ -149,6 +152,7 @@ impl Tally {
         self.unasked += other.unasked;
         self.voided_unasked += other.voided_unasked;
         self.longest = self.longest.max(other.longest);
+        self.longest_unanswered = self.longest_unanswered.max(other.longest_unanswered);
         for (size, calls) in &other.batches {
             *self.batches.entry(*size).or_default() += calls;
         }

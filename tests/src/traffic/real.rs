@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::client::Clients;
 use super::gateway::EchoGateway;
-use super::judge::{self, Watch};
+use super::judge::{self, Rigour, Watch};
 use super::ledger::{Given, Ledger, Tally};
 use super::order::merchant;
 use super::orders::{CONTESTED, MERCHANTS, Mix, Orders, contested_max};
@@ -54,7 +54,8 @@ pub(super) async fn run(scale: Scale) -> Result<Tally> {
         clients.send(LANES, scale.orders, async { Ok(()) }).await?;
         fill(&stack, orders, &ledger, scale.orders).await?;
         questions_went_together(&stack.envoy, scale.orders)?;
-        let tally = judge::judge(orders, &ledger, &dir.join("access.log"), true).await?;
+        let rigour = Rigour { patient: true, once: true };
+        let tally = judge::judge(orders, &ledger, &dir.join("access.log"), rigour).await?;
         watch.is_well(&mut stack.envoy)?;
         Ok(tally)
     };

@@ -1,13 +1,14 @@
 //! A real Envoy with the shipped configuration between the clients of a run, its decision server and its gateway.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::client::{Clients, Lanes};
 use super::gateway::EchoGateway;
-use super::judge::{self, Watch};
+use super::judge::{self, Rigour, Watch};
 use super::ledger::{Ledger, Tally};
 use super::order::{Leaves, Route};
 use super::orders::{Mix, Orders};
@@ -69,6 +70,8 @@ pub struct Rig {
     pub(super) discovered: Option<Discovered>,
     orders: Orders,
     options: RigOptions,
+    /// The server has held calls.
+    held: AtomicBool,
     watch: Watch,
     _gateway: EchoGateway,
     dir: Arc<RunDir>,
@@ -110,7 +113,8 @@ impl Rig {
         let clients = Clients::new(address, orders, Arc::clone(&ledger));
         let watch = Watch::begin(&mut envoy, dir);
         let dir = Arc::clone(dir);
-        Ok(Self { envoy, server, clients, ledger, discovered, orders, options, watch, _gateway: gateway, dir })
+        let (held, _gateway) = (AtomicBool::default(), gateway);
+        Ok(Self { envoy, server, clients, ledger, discovered, orders, options, held, watch, _gateway, dir })
     }
 
     /// The plugin configuration with another bound of a batch, to swap in. No two of them are alike: Envoy keeps on using a
@@ -136,7 +140,13 @@ impl Rig {
 
     /// The server takes calls and answers none, or answers all that it holds.
     pub fn hold(&self, hold: bool) {
+        self.held.fetch_or(hold, Ordering::Relaxed);
         self.server.script().hold(hold);
+    }
+
+    /// The server answers every second call only, or every one.
+    pub fn lose_half(&self, lose: bool) {
+        self.server.script().loses_half.store(lose, Ordering::Relaxed);
     }
 
     /// Waits until Envoy holds so many requests.
@@ -195,7 +205,10 @@ impl Rig {
     /// Compares what all parts saw.
     pub(super) async fn compare(&self) -> Result<Tally> {
         let log = self.dir.join("access.log");
-        judge::judge(self.orders, &self.ledger, &log, !self.options.prompt).await
+        let patient = !self.options.prompt;
+        // A follow-up whose call is held, or whose root goes with its configuration, is told again though the server has heard it.
+        let once = patient && self.options.swap.is_none() && !self.held.load(Ordering::Relaxed);
+        judge::judge(self.orders, &self.ledger, &log, Rigour { patient, once }).await
     }
 
     /// Envoy is the process that was started, with the VM that it was started with, and nothing in it was lost.

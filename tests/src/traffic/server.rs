@@ -28,6 +28,9 @@ const LATE: Duration = Duration::from_millis(1_500);
 const TOO_LATE: Duration = Duration::from_millis(2_500);
 /// Sooner than any deadline.
 const SLOW: Duration = Duration::from_millis(30);
+/// How long it takes to decide what has to be asked alone.
+const ALONE_MIN: Duration = Duration::from_millis(30);
+const ALONE_MAX: Duration = Duration::from_millis(200);
 
 /// What becomes of a whole call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +107,8 @@ pub(super) struct Decider {
     ledger: Arc<Ledger>,
     /// Calls fail by their numbers.
     faulty: AtomicBool,
+    /// Every second call is never answered, as where one of two servers hangs.
+    pub(super) loses_half: AtomicBool,
     /// Batches are answered with their results in the wrong order: what a run must notice.
     pub(super) shuffles: AtomicBool,
     /// While it is shut, calls are taken and not answered.
@@ -112,8 +117,14 @@ pub(super) struct Decider {
 
 impl Decider {
     pub(super) fn new(orders: Orders, ledger: Arc<Ledger>) -> Self {
-        let (faulty, shuffles) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { orders, ledger, faulty, shuffles, gate: watch::Sender::new(true) }
+        Self {
+            orders,
+            ledger,
+            faulty: AtomicBool::default(),
+            loses_half: AtomicBool::default(),
+            shuffles: AtomicBool::default(),
+            gate: watch::Sender::new(true),
+        }
     }
 
     pub(super) fn set_faulty(&self, faulty: bool) {
@@ -123,6 +134,24 @@ impl Decider {
     /// Shuts the gate, or opens it.
     pub(super) fn hold(&self, hold: bool) {
         self.gate.send_replace(!hold);
+    }
+
+    fn fault(&self, number: u64) -> Fault {
+        match (self.faulty.load(Ordering::Relaxed), self.loses_half.load(Ordering::Relaxed)) {
+            (true, _) => Fault::of(number),
+            (false, true) if number % 2 == 1 => Fault::Never,
+            (false, _) => Fault::None,
+        }
+    }
+
+    /// What has to be asked alone is what would hold up others.
+    async fn take_its_time(&self, asked: &Asked) {
+        let name = asked.get(extension::ORDER_NO).map(String::as_str).unwrap_or_default();
+        let order = self.orders.number_of(name).map(|number| self.orders.order(number));
+        if let Some(order) = order.filter(|order| order.alone) {
+            let spread = u64::try_from((ALONE_MAX - ALONE_MIN).as_millis()).unwrap_or_default();
+            tokio::time::sleep(ALONE_MIN + Duration::from_millis(order.number * 37 % (spread + 1))).await;
+        }
     }
 
     async fn pass_gate(&self) {
@@ -203,9 +232,12 @@ impl Script for Decider {
     async fn reply(&self, call: Call) -> Reply {
         let Call { number, method, questions } = call;
         self.ledger.called(questions.len());
-        let fault = if self.faulty.load(Ordering::Relaxed) { Fault::of(number) } else { Fault::None };
+        let fault = self.fault(number);
         let mut verdicts: Vec<Verdict> = questions.iter().map(|asked| self.verdict(method, fault, asked)).collect();
         self.pass_gate().await;
+        if let (Method::Check, [asked]) = (method, &*questions) {
+            self.take_its_time(asked).await;
+        }
         if self.shuffles.load(Ordering::Relaxed) {
             verdicts.rotate_left(1);
         }

@@ -80,11 +80,17 @@ const SUSPEND: &str = "UPDATE quota_account SET suspended_reason = told.reason, 
     WHERE quota_account.merchant_id = told.merchant_id AND quota_account.currency = told.currency \
         AND quota_account.suspended_at = told.suspended_at";
 
+/// Merchant and currency.
+pub(super) type Key = (String, String);
+
 /// Accounts whose last state is not stored yet.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
-    /// By merchant and currency.
-    accounts: HashMap<(String, String), Account>,
+pub(super) struct Gathered(HashMap<Key, Told>);
+
+/// What events told of one account.
+#[derive(Debug)]
+struct Told {
+    account: Account,
     suspensions: Vec<Suspension>,
 }
 
@@ -92,7 +98,7 @@ pub(super) struct Gathered {
 #[derive(Debug)]
 struct Suspension {
     merchant_id: String,
-    currency: Option<String>,
+    currency: String,
     suspended_at: Option<DateTime<Utc>>,
     reason: Option<String>,
     operator_id: String,
@@ -103,42 +109,59 @@ impl Gathered {
     pub(super) fn of(events: &[Event]) -> Self {
         let mut rows: Vec<&Row> = events.iter().filter(|event| event.changes_account).map(|event| &event.row).collect();
         rows.sort_by_key(|row| (row.shard, row.seq));
-        let accounts = newest(&rows).into_iter().map(|account| (account.key(), account)).collect();
-        let suspensions =
-            rows.iter().filter(|row| row.action_type == "suspend").map(|row| Suspension::of(row)).collect();
-        Self { accounts, suspensions }
+        let told = |account: Account| (account.key(), Told { account, suspensions: Vec::new() });
+        let mut gathered: HashMap<Key, Told> = newest(&rows).into_iter().map(told).collect();
+        for suspension in rows.iter().filter_map(|row| Suspension::of(row)) {
+            if let Some(told) = gathered.get_mut(&(suspension.merchant_id.clone(), suspension.currency.clone())) {
+                told.suspensions.push(suspension);
+            }
+        }
+        Self(gathered)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.accounts.is_empty() && self.suspensions.is_empty()
+        self.0.is_empty()
     }
 
     /// Adds what later events made of their accounts.
     pub(super) fn add(&mut self, later: Self) {
-        self.suspensions.extend(later.suspensions);
-        for (key, account) in later.accounts {
-            match self.accounts.entry(key) {
-                Entry::Vacant(place) => drop(place.insert(account)),
-                Entry::Occupied(mut place) => place.get_mut().follow(account),
+        for (key, later) in later.0 {
+            match self.0.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(later)),
+                Entry::Occupied(mut place) => {
+                    let told = place.get_mut();
+                    told.account.follow(later.account);
+                    told.suspensions.extend(later.suspensions);
+                }
             }
         }
     }
 
-    /// Stores all of them.
-    pub(super) async fn store(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        if !self.accounts.is_empty() {
-            // In the order of keys: two servers that store the same accounts wait for each other in one order.
-            let mut accounts: Vec<&Account> = self.accounts.values().collect();
-            accounts.sort_by(|a, b| (&a.merchant_id, &a.currency).cmp(&(&b.merchant_id, &b.currency)));
-            let statement = Account::bind(sqlx::query(AssertSqlSafe(UPSERT.as_str())), accounts.iter().copied());
-            statement.execute(&mut *connection).await?;
+    /// The accounts in their order: two servers that store the same ones wait for each other in one order.
+    pub(super) fn keys(&self) -> Vec<Key> {
+        let mut keys: Vec<Key> = self.0.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    pub(super) fn forget(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.0.remove(key);
         }
-        store_suspensions(connection, &self.suspensions).await
+    }
+
+    /// Stores some of them, in the order given.
+    pub(super) async fn store(&self, keys: &[Key], connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let told: Vec<&Told> = keys.iter().filter_map(|key| self.0.get(key)).collect();
+        let accounts = told.iter().map(|told| &told.account);
+        let statement = Account::bind(sqlx::query(AssertSqlSafe(UPSERT.as_str())), accounts);
+        statement.execute(&mut *connection).await?;
+        store_suspensions(connection, &told).await
     }
 }
 
 impl Account {
-    fn key(&self) -> (String, String) {
+    fn key(&self) -> Key {
         (self.merchant_id.clone(), self.currency.clone())
     }
 
@@ -154,14 +177,15 @@ impl Account {
 }
 
 impl Suspension {
-    fn of(row: &Row) -> Self {
-        Self {
+    fn of(row: &Row) -> Option<Self> {
+        let currency = row.currency.clone().filter(|_| row.action_type == "suspend")?;
+        Some(Self {
             merchant_id: row.merchant_id.clone(),
-            currency: row.currency.clone(),
+            currency,
             suspended_at: row.suspended_at,
             reason: row.reason.clone(),
             operator_id: row.operator_id.clone(),
-        }
+        })
     }
 }
 
@@ -234,14 +258,15 @@ fn open_until(row: &Row) -> Option<i32> {
     windows.into_iter().find(|(_, figures)| figures.iter().any(|figure| *figure > 0)).map(|(last_day, _)| last_day)
 }
 
-async fn store_suspensions(connection: &mut PgConnection, told: &[Suspension]) -> Result<(), sqlx::Error> {
+async fn store_suspensions(connection: &mut PgConnection, told: &[&Told]) -> Result<(), sqlx::Error> {
+    let told: Vec<&Suspension> = told.iter().flat_map(|told| &told.suspensions).collect();
     if told.is_empty() {
         return Ok(());
     }
-    let of = |text: fn(&Suspension) -> Option<&str>| told.iter().map(text).collect::<Vec<_>>();
+    let of = |text: fn(&Suspension) -> Option<&str>| told.iter().map(|told| text(told)).collect::<Vec<_>>();
     sqlx::query(SUSPEND)
         .bind(of(|told| Some(&told.merchant_id)))
-        .bind(of(|told| told.currency.as_deref()))
+        .bind(of(|told| Some(&told.currency)))
         .bind(told.iter().map(|told| told.suspended_at).collect::<Vec<_>>())
         .bind(of(|told| told.reason.as_deref()))
         .bind(of(|told| Some(&told.operator_id)))

@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::event::{Batch, Event, Rejected};
 use crate::settings::Secret;
 
-use accounts::Gathered;
+use accounts::{Gathered, Key};
 pub use columns::{Json, Row};
 pub use sequence::Anomalies;
 
@@ -174,28 +174,61 @@ impl UsageLog {
     /// [`PostgresError`] where it may not be; the same batch can be given again.
     pub async fn store(&mut self, batch: &Batch) -> Result<Stored, PostgresError> {
         let stored = self.store_events(batch).await?;
-        self.store_accounts().await?;
+        self.store_accounts(batch.events.len()).await?;
         Ok(stored)
     }
 
-    /// Stores the accounts that are gathered. When this returns, they are committed.
+    /// Whether accounts are gathered.
+    #[must_use]
+    pub fn has_accounts(&self) -> bool {
+        !self.gathered.is_empty()
+    }
+
+    /// Forgets the accounts that are gathered.
+    pub fn forget_accounts(&mut self) {
+        self.gathered = Gathered::default();
+    }
+
+    /// Stores the accounts that are gathered, at most `rows_max` in one transaction. When this returns, they are committed. One
+    /// that Postgres refuses for its content keeps its older state there: the usage log has what became of it.
     ///
     /// # Errors
-    /// [`PostgresError`] where they may not be; they stay gathered.
-    pub async fn store_accounts(&mut self) -> Result<(), PostgresError> {
-        if self.gathered.is_empty() {
-            return Ok(());
+    /// [`PostgresError`] where some may not be; those stay gathered, and no others.
+    pub async fn store_accounts(&mut self, rows_max: usize) -> Result<(), PostgresError> {
+        let keys = self.gathered.keys();
+        let mut parts: Vec<&[Key]> = keys.chunks(rows_max.max(1)).rev().collect();
+        while let Some(part) = parts.pop() {
+            match self.write_accounts(part).await {
+                Ok(()) => self.gathered.forget(part),
+                Err(error) if error.is_about_data() => match part {
+                    [(merchant_id, currency)] => {
+                        tracing::error!(merchant_id, currency, %error, "postgres refuses an account, leaving it out");
+                        self.gathered.forget(part);
+                    }
+                    keys => {
+                        let (left, right) = keys.split_at(keys.len() / 2);
+                        parts.extend([right, left]);
+                    }
+                },
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
+    }
+
+    /// One transaction.
+    async fn write_accounts(&mut self, keys: &[Key]) -> Result<(), PostgresError> {
         let mut connection = self.take().await?;
         let work = async {
             let mut transaction = connection.begin().await?;
-            self.gathered.store(&mut transaction).await?;
+            self.gathered.store(keys, &mut transaction).await?;
             transaction.commit().await
         };
-        within(STORE_TIMEOUT, work).await?;
-        self.connection = Some(connection);
-        self.gathered = Gathered::default();
-        Ok(())
+        let result = within(STORE_TIMEOUT, work).await;
+        if result.as_ref().err().is_none_or(PostgresError::is_about_data) {
+            self.connection = Some(connection);
+        }
+        result
     }
 
     /// Stores a batch, each event once, and gathers what became of its accounts for [`UsageLog::store_accounts`]. When this

@@ -180,6 +180,26 @@ async fn a_call_has_a_bounded_number_of_commands() {
     assert_eq!(store.calls(), [1, CALL_COMMANDS_MAX, 199 - CALL_COMMANDS_MAX]);
 }
 
+/// One caller with more commands than a call has: what was answered in time is told, and what was not asked for by then never is.
+#[tokio::test]
+async fn a_late_call_costs_the_answers_of_no_other() {
+    let store = Arc::new(Gate { timeout_ms: AtomicU64::new(20), ..Gate::new(2) });
+    let group = GroupCommit::new(Arc::clone(&store));
+    let batch: Vec<_> = (0..4 * CALL_COMMANDS_MAX).map(|number| command((number % 251) as u8)).collect();
+    let results = group.apply_each(&batch).await;
+    assert_eq!(results.len(), batch.len());
+    let (answered, late) = results.split_at(2 * CALL_COMMANDS_MAX);
+    for (result, (command, _)) in answered.iter().zip(&batch) {
+        assert_eq!(result.as_ref().unwrap().decision_id, command.decision_id);
+    }
+    assert!(late.iter().all(|result| *result == Err(StoreError::Timeout { after_ms: 20 })), "{late:?}");
+    // The third call is under way yet; the fourth is never made.
+    store.timeout_ms.store(60_000, Ordering::SeqCst);
+    store.permits.add_permits(10);
+    all_told_their_own(ask(&Arc::new(group), 0..1)).await;
+    assert_eq!(store.calls(), [CALL_COMMANDS_MAX, CALL_COMMANDS_MAX, CALL_COMMANDS_MAX, 1]);
+}
+
 #[tokio::test]
 async fn a_store_that_hangs_is_waited_for_no_longer_than_it_may_take() {
     let store = Arc::new(Gate { timeout_ms: AtomicU64::new(20), ..Gate::new(0) });

@@ -132,7 +132,7 @@ end
 
 -- Whether an order has its format.
 local function is_order(value)
-  if #value < ORDER_LEN or byte(value) ~= 4 then return false end
+  if #value < ORDER_LEN or byte(value) ~= 4 or byte(value, 9) > 4 then return false end
   local flags, live, voided, operations = byte(value, 10), byte(value, 42, 44)
   return #value == ORDER_LEN + 16 * (live + voided) + (flags >= 2 and TAIL_LEN + OPERATION_LEN * operations or 0)
 end

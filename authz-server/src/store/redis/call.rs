@@ -177,10 +177,10 @@ pub(super) fn replies(value: &Value, batch: &[Noted<'_>]) -> Result<Vec<Result<R
     if rest.is_empty() { Ok(replies) } else { Err(corrupt(format_args!("{} bytes behind the last reply", rest.len()))) }
 }
 
-/// Takes a command's reply off the front; an error by itself where none can be read.
+/// Takes a command's reply off the front; an error by itself where its end cannot be found.
 fn reply(rest: &mut &[u8], command: &Command) -> Result<Result<Reply, StoreError>, StoreError> {
     let event_id = command.decision_id;
-    let (record, told) = match rest.first() {
+    let told = match rest.first() {
         Some(&FAILED) => {
             let why = String::from_utf8_lossy(line(rest)).into_owned();
             line(rest);
@@ -188,18 +188,17 @@ fn reply(rest: &mut &[u8], command: &Command) -> Result<Result<Reply, StoreError
         }
         Some(&REFUSED) => {
             *rest = rest.get(1..).unwrap_or_default();
-            (Record::bare(Code::BatchRefused), None)
+            Ok((Record::bare(Code::BatchRefused), None))
         }
         _ => {
             let amount = command.action.amount().map_or(0, AmountMinor::get);
-            packed::take_record(rest, amount).map_err(corrupt)?
+            let record = packed::take_record(rest).map_err(corrupt)?;
+            packed::told_record(record, amount).map_err(corrupt)
         }
     };
-    if !line(rest).is_empty() {
-        return Err(corrupt("a record is longer than its format"));
-    }
+    *rest = rest.strip_prefix(b"\n").ok_or_else(|| corrupt("a record does not end where its format does"))?;
     let event_seq = event_seq(line(rest))?;
-    Ok(Ok(Reply { record, decision_id: told.unwrap_or(event_id), event_id, event_seq }))
+    Ok(told.map(|(record, told)| Reply { record, decision_id: told.unwrap_or(event_id), event_id, event_seq }))
 }
 
 /// Takes what comes before the next line feed off the front, and the line feed.

@@ -54,6 +54,24 @@ fn each_command_has_its_reply() {
     assert_eq!((again.record.replay, again.decision_id, again.event_id), (true, [b'\n'; 16], [3; 16]));
 }
 
+/// Where a record ends is known whatever it says.
+#[test]
+fn a_record_that_says_what_none_says_is_its_own_commands_error() {
+    let with = |at: usize, byte: u8, flags: u8| {
+        let mut record = record(flags);
+        record[at] = byte;
+        record
+    };
+    let half = with(48 + 17 + 7, 0x3f, 0);
+    let told = [with(1, 99, 7), vec![b'\n'; 80 + 16]].concat();
+    let plain = vec![3; 121];
+    for foreign in [with(1, 99, 0), with(3, 9, 0), with(48, 9, 0), half, told, plain] {
+        let results = read(&[&record(0), b"0-1", &foreign, b"0-2", &record(0), b"0-3"], 3).unwrap();
+        let [Ok(_), Err(StoreError::Corrupt(_)), Ok(third)] = results.as_slice() else { panic!("{results:?}") };
+        assert_eq!(third.event_seq, Some(3), "{foreign:?}");
+    }
+}
+
 #[test]
 fn what_is_no_reply_is_refused() {
     let long = [record(0), vec![0]].concat();
