@@ -26,10 +26,10 @@ fn command(number: u8) -> Command {
 
 /// A record of a command that changed nothing, on an account of which nothing is known.
 fn record(flags: u8) -> Vec<u8> {
-    let mut bytes = vec![4, Code::Applied.number(), flags, 0];
+    let mut bytes = vec![5, Code::Applied.number(), flags, 0];
     bytes.extend_from_slice(&[0; 44]);
-    bytes.push(3);
-    bytes.extend_from_slice(&[0; 120]);
+    bytes.push(4);
+    bytes.extend_from_slice(&[0; 118]);
     bytes
 }
 
@@ -62,9 +62,9 @@ fn a_record_that_says_what_none_says_is_its_own_commands_error() {
         record[at] = byte;
         record
     };
-    let half = with(48 + 17 + 7, 0x3f, 0);
+    let half = with(48 + 15 + 7, 0x3f, 0);
     let told = [with(1, 99, 7), vec![b'\n'; 80 + 16]].concat();
-    let plain = vec![3; 121];
+    let plain = vec![4; 119];
     for foreign in [with(1, 99, 0), with(3, 9, 0), with(48, 9, 0), half, told, plain] {
         let results = read(&[&record(0), b"0-1", &foreign, b"0-2", &record(0), b"0-3"], 3).unwrap();
         let [Ok(_), Err(StoreError::Corrupt(_)), Ok(third)] = results.as_slice() else { panic!("{results:?}") };
@@ -75,7 +75,7 @@ fn a_record_that_says_what_none_says_is_its_own_commands_error() {
 #[test]
 fn what_is_no_reply_is_refused() {
     let long = [record(0), vec![0]].concat();
-    let (short, whole) = (&record(0)[..168], &record(0)[..]);
+    let (short, whole) = (&record(0)[..166], &record(0)[..]);
     let foreign: [(&[&[u8]], u8); 8] = [
         (&[whole, b"0-1"], 2),
         (&[whole, b"0-1", whole, b""], 1),
