@@ -8,11 +8,9 @@ COMMENT ON COLUMN quota_account.alert_marks IS 'How many thresholds the usage of
 COMMENT ON COLUMN quota_account.alert_list IS 'The list of thresholds that the marks are counted in; 0 where none is reached.';
 
 ALTER TABLE limit_policy
-    ADD COLUMN alert_thresholds integer[] CHECK (
-        cardinality(alert_thresholds) <= 8 AND 1 <= ALL (alert_thresholds) AND 1000 >= ALL (alert_thresholds)
-    );
+    ADD COLUMN thresholds integer[] CHECK (cardinality(thresholds) <= 8 AND 1 <= ALL (thresholds) AND 1000 >= ALL (thresholds));
 
-COMMENT ON COLUMN limit_policy.alert_thresholds IS 'Percentages of the limits at which usage is told of; empty for none, null to inherit.';
+COMMENT ON COLUMN limit_policy.thresholds IS 'Percentages of the limits at which usage is told of; empty for none, null to inherit.';
 
 CREATE TABLE quota_alert (
     alert_id          uuid        PRIMARY KEY,
@@ -41,6 +39,8 @@ CREATE TABLE quota_alert (
     resolve_reason    text,
     resolve_notes     text,
     resolve_event_id  uuid,
+    raise_seen_at     timestamptz,
+    resolve_seen_at   timestamptz,
     CHECK ((merchant_id IS NULL) = (currency IS NULL)),
     CHECK ((acknowledged_at IS NULL) = (acknowledged_by IS NULL)),
     CHECK ((resolved_at IS NULL) = (resolved_by IS NULL))
@@ -54,6 +54,9 @@ CREATE UNIQUE INDEX quota_alert_open ON quota_alert (
 ) WHERE resolved_at IS NULL AND subject <> 'over_capture';
 CREATE INDEX quota_alert_unresolved ON quota_alert (raised_at, alert_id) WHERE resolved_at IS NULL;
 CREATE INDEX quota_alert_merchant ON quota_alert (merchant_id, raised_at, alert_id);
+-- What the notifier has yet to look at.
+CREATE INDEX quota_alert_unseen ON quota_alert (alert_id)
+    WHERE raise_seen_at IS NULL OR (resolved_at IS NOT NULL AND resolve_seen_at IS NULL);
 CREATE INDEX quota_alert_raised ON quota_alert (raised_at, alert_id);
 
 COMMENT ON TABLE quota_alert IS 'Every alert: one row from the crossing that raised it until its end. Those of accounts come from the journal''s events, those of operators from the servers.';
@@ -83,6 +86,8 @@ COMMENT ON COLUMN quota_alert.resolved_by IS 'Who ended it; system where usage f
 COMMENT ON COLUMN quota_alert.resolve_reason IS 'Why it ended: refund, void, release, settle, expire, adjust or reset, as what took usage below the threshold; limit_raised, thresholds_changed, window_closed, resumed, recovered; or by_hand.';
 COMMENT ON COLUMN quota_alert.resolve_notes IS 'In the words of who ended it.';
 COMMENT ON COLUMN quota_alert.resolve_event_id IS 'The row of the usage log that ended it.';
+COMMENT ON COLUMN quota_alert.raise_seen_at IS 'When the messages that tell of it were made, by the settings of then.';
+COMMENT ON COLUMN quota_alert.resolve_seen_at IS 'When those that tell of its end were.';
 
 CREATE TABLE alert_settings (
     scope      text        PRIMARY KEY CHECK (scope = 'operators' OR scope LIKE 'merchant:%'),
@@ -115,14 +120,19 @@ CREATE TABLE alert_message (
     next_try_at  timestamptz NOT NULL DEFAULT now(),
     give_up_at   timestamptz NOT NULL,
     ended_at     timestamptz,
-    digest_id    uuid
+    held_by      text        CHECK (held_by IN ('limit', 'route')),
+    digest_id    uuid,
+    by_hand      text
 );
 
 -- One change of an alert is told once on each channel.
 CREATE UNIQUE INDEX alert_message_once ON alert_message (alert_id, kind, scope, channel_id) WHERE alert_id IS NOT NULL;
 CREATE INDEX alert_message_due ON alert_message (next_try_at) WHERE state = 'pending';
 CREATE INDEX alert_message_held ON alert_message (scope, channel_id, next_try_at) WHERE state = 'held';
+CREATE INDEX alert_message_digest ON alert_message (digest_id) WHERE digest_id IS NOT NULL;
+CREATE INDEX alert_message_digests ON alert_message (scope, channel_id, created_at) WHERE kind = 'digest';
 CREATE INDEX alert_message_dead ON alert_message (ended_at, message_id) WHERE state = 'dead';
+CREATE INDEX alert_message_tests ON alert_message (scope, created_at) WHERE kind = 'test';
 
 COMMENT ON TABLE alert_message IS 'What one channel is to be told; a digest sums up several that were held back.';
 COMMENT ON COLUMN alert_message.message_id IS 'UUIDv7, the webhook-id: the same at every try, so that a receiver knows a repetition.';
@@ -136,10 +146,13 @@ COMMENT ON COLUMN alert_message.alert_level IS 'warning or critical; critical on
 COMMENT ON COLUMN alert_message.body IS 'What it says, in a form that every kind of channel can be written from.';
 COMMENT ON COLUMN alert_message.state IS 'pending until it is sent, held for a digest, sent, or dead when its time was over.';
 COMMENT ON COLUMN alert_message.attempts IS 'How often it was tried.';
+COMMENT ON COLUMN alert_message.created_at IS 'When it was made.';
 COMMENT ON COLUMN alert_message.next_try_at IS 'When it is tried next; of one that is held, when its digest is due.';
 COMMENT ON COLUMN alert_message.give_up_at IS 'When it is tried no more.';
 COMMENT ON COLUMN alert_message.ended_at IS 'When it was sent, or given up.';
-COMMENT ON COLUMN alert_message.digest_id IS 'The digest that it was summed up in.';
+COMMENT ON COLUMN alert_message.held_by IS 'What holds it back: the rate limit, or a route whose delivery is a digest.';
+COMMENT ON COLUMN alert_message.digest_id IS 'The digest that it was summed up in; it ends with that.';
+COMMENT ON COLUMN alert_message.by_hand IS 'Who asked for the next try; null for those in turn.';
 
 CREATE TABLE alert_delivery (
     delivery_id uuid        PRIMARY KEY,

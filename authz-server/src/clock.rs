@@ -20,6 +20,13 @@ pub fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
+/// So many random bytes; `None` where the system has none.
+#[must_use]
+pub fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).is_ok().then_some(bytes)
+}
+
 /// A new decision's id: UUIDv7, so that ids sort by time.
 #[must_use]
 pub fn decision_id() -> [u8; 16] {

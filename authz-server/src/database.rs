@@ -25,9 +25,19 @@ pub fn pool(url: &Secret, connections_max: u32) -> Result<PgPool, sqlx::Error> {
         .application_name("sluice-server")
         .options(SESSION)
         .disable_statement_logging();
+    Ok(lazy(options, connections_max))
+}
+
+/// A pool for the same database beside another, so that who uses the one cannot keep the other's connections.
+#[must_use]
+pub fn beside(pool: &PgPool, connections_max: u32) -> PgPool {
+    lazy(PgConnectOptions::clone(&pool.connect_options()), connections_max)
+}
+
+fn lazy(options: PgConnectOptions, connections_max: u32) -> PgPool {
     let pool = PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(IDLE_TIMEOUT);
-    Ok(pool.connect_lazy_with(options))
+    pool.connect_lazy_with(options)
 }

@@ -45,6 +45,7 @@ pub struct Health {
     redis: Handle,
     postgres: Handle,
     policy: Handle,
+    backlog: Mutex<Option<State>>,
     metrics: Arc<Metrics>,
 }
 
@@ -52,7 +53,8 @@ impl Health {
     /// Everything is down until its part reports.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { redis: Handle::waiting(), postgres: Handle::waiting(), policy: Handle::waiting(), metrics }
+        let [redis, postgres, policy] = [(); 3].map(|()| Handle::waiting());
+        Self { redis, postgres, policy, backlog: Mutex::new(None), metrics }
     }
 
     /// The figures beside the states.
@@ -91,6 +93,18 @@ impl Health {
     pub fn policy_missing(&self, detail: &str) {
         self.policy.set(false, Some(detail.to_owned()));
         self.metrics.set_policy(None);
+    }
+
+    /// The events that wait for Postgres were counted; `near_bound` says where a shard has hardly room for more.
+    pub fn backlog_counted(&self, near_bound: Option<String>) {
+        let state = State { up: near_bound.is_none(), detail: near_bound };
+        *self.backlog.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+
+    /// Whether the events that wait for Postgres have room; `None` until they are counted.
+    #[must_use]
+    pub fn backlog(&self) -> Option<State> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The three states as `/ready` shows them.

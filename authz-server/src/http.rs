@@ -24,7 +24,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest accepted URL.
 const URL_LEN_MAX: usize = 8 * 1024;
 /// Who asks.
-const AGENT: &str = concat!("sluice/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("sluice/", env!("CARGO_PKG_VERSION"));
 
 /// Why a request gave nothing. `url` is scheme, host and path.
 #[derive(Debug, Error)]
@@ -74,12 +74,7 @@ impl Client {
     }
 
     fn trusting(roots: RootCertStore, timeout: Duration) -> Result<Self, HttpError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| HttpError::SetUp(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = tls(roots)?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -130,6 +125,15 @@ impl Client {
     }
 }
 
+/// TLS to servers that `roots` vouch for.
+pub(crate) fn tls(roots: RootCertStore) -> Result<ClientConfig, HttpError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| HttpError::SetUp(error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
 /// Whether a text is a URL that this client can ask; the error says what is wrong with it.
 ///
 /// # Errors
@@ -176,7 +180,7 @@ fn shown(url: &str) -> String {
 }
 
 /// An error with its causes: the outermost says little more than "client error".
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -188,7 +192,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// A system without any (a bare container) can still ask by plain HTTP; every https URL fails by its unknown issuer.
-fn system_roots() -> RootCertStore {
+pub(crate) fn system_roots() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (taken, refused) = roots.add_parsable_certificates(found.certs);

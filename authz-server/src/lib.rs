@@ -1,11 +1,12 @@
 //! Sluice's decision server.
 //!
 //! `check` speaks Envoy's external authorization, `store` decides and consumes atomically, `journal` carries every event
-//! to Postgres, `policy` knows the limits in force, `admin` answers operators. `run` wires them together.
+//! to Postgres, `policy` knows the limits in force, `alert` tells of them, `admin` answers operators. `run` wires them together.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod admin;
+pub mod alert;
 pub mod check;
 pub mod cli;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod journal;
+pub mod live;
 pub mod metrics;
 pub mod operations;
 pub mod policy;

@@ -119,8 +119,14 @@ pub struct Metrics {
     settings_version: Gauge,
     /// The API's own.
     pub admin: crate::admin::Figures,
+    /// The tracing's own.
+    pub spans: crate::telemetry::Figures,
+    /// Those of messages about alerts.
+    pub notifier: crate::alert::notifier::Figures,
     /// The sweeps' own.
     pub sweep: crate::sweep::Figures,
+    /// Of accounts, alerts and streams.
+    pub live: crate::live::Figures,
 }
 
 impl Default for Metrics {
@@ -163,7 +169,10 @@ impl Metrics {
             settings_current: Gauge::default(),
             settings_version: Gauge::default(),
             admin: crate::admin::Figures::default(),
+            spans: crate::telemetry::Figures::default(),
+            notifier: crate::alert::notifier::Figures::default(),
             sweep: crate::sweep::Figures::default(),
+            live: crate::live::Figures::default(),
         };
         metrics.policy.register(&mut metrics.registry);
         metrics.register_decisions();
@@ -171,7 +180,10 @@ impl Metrics {
         metrics.register_state();
         metrics.register_settings();
         metrics.admin.register(&mut metrics.registry);
+        metrics.spans.register(&mut metrics.registry);
+        metrics.notifier.register(&mut metrics.registry);
         metrics.sweep.register(&mut metrics.registry);
+        metrics.live.register(&mut metrics.registry);
         metrics
     }
 
@@ -290,6 +302,10 @@ impl Metrics {
         r.register("sluice_over_captures", "Captures beyond their hold", self.over_captures.clone());
         r.register("sluice_check_seconds", "Time of one check in seconds", self.check_seconds.clone());
         r.register("sluice_store_errors", "Store calls that failed", self.store_errors.clone());
+        // Series that are there from the start: a rate sees no first increment of one that was not.
+        for failure in [Failure::Timeout, Failure::Connection, Failure::Reply] {
+            drop(self.store_errors.get_or_create(&[("kind", failure.as_str())]));
+        }
     }
 
     fn register_settings(&mut self) {

@@ -1,10 +1,18 @@
-//! The log: one JSON object a line on standard output, times in RFC 3339 (UTC).
+//! The log: one JSON object a line on standard output, times in RFC 3339 (UTC). Beside it traces: [`Trace`] follows the W3C trace
+//! context of a payment and an API request, and spans go to a collector where the settings name one.
 //!
 //! Lines wait in a bounded buffer for a thread of their own: a reader of standard output that stops reading must not
 //! make a payment wait. What does not fit is dropped and counted; the journal has every decision nevertheless.
 
 mod buffer;
+mod figures;
 mod line;
+mod otlp;
+mod request;
+mod sampler;
+pub(crate) mod spans;
+mod trace;
+mod tracer;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -17,14 +25,22 @@ use tracing_subscriber::fmt::{Formatter, MakeWriter};
 use tracing_subscriber::reload::{self, Handle};
 
 use crate::metrics::Metrics;
-use crate::settings::LogFilter;
+use crate::settings::{LogFilter, Settings};
 use buffer::Buffer;
 use line::JsonLine;
+use tracer::Tracer;
+
+pub use figures::Figures;
+pub(crate) use request::gate;
+pub use request::{carried, current};
+pub use sampler::Sampler;
+pub use spans::{Delivered, Delivery};
+pub use trace::{SpanId, Trace, TraceId, trace_id};
 
 /// How long shutdown waits for the last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the log could not be started.
+/// Why the log or the export of spans could not be started.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The filter directive cannot be read.
@@ -39,6 +55,12 @@ pub enum TelemetryError {
     /// Another log is already in place.
     #[error("a log is already installed in this process")]
     Installed(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// The exporter of spans cannot work.
+    #[error("spans cannot be exported to OTEL_EXPORTER_OTLP_ENDPOINT: {0}")]
+    Export(io::Error),
+    /// Spans of this process are exported already.
+    #[error("spans are exported already in this process")]
+    Exported,
 }
 
 /// Writes what still waits when it is dropped. `main` keeps it to its end.
@@ -81,6 +103,25 @@ pub fn start(filter: &LogFilter, metrics: Arc<Metrics>) -> Result<(LogGuard, Log
     let control = LogControl(builder.reload_handle());
     tracing::subscriber::set_global_default(builder.finish())?;
     Ok((LogGuard(buffer), control))
+}
+
+/// Sends the spans that still wait when it is dropped. `main` keeps it to its end.
+#[derive(Debug)]
+pub struct SpansGuard(#[expect(dead_code, reason = "its drop does the work")] Option<otlp::Guard>);
+
+/// Starts the export of spans where the settings name a collector.
+///
+/// # Errors
+/// [`TelemetryError`] where the collector's address or the thread cannot be used. A collector that is away is none.
+pub fn export_spans(settings: &Settings, metrics: &Metrics) -> Result<SpansGuard, TelemetryError> {
+    let Some(collector) = &settings.otlp_endpoint else { return Ok(SpansGuard(None)) };
+    let figures = metrics.spans.clone();
+    let started = otlp::start(collector, &settings.otel_service_name, figures.clone());
+    let (queue, guard) = started.map_err(TelemetryError::Export)?;
+    if !tracer::install(Tracer::new(Sampler::from_settings(settings), queue, figures)) {
+        return Err(TelemetryError::Exported);
+    }
+    Ok(SpansGuard(Some(guard)))
 }
 
 /// Takes whole lines.

@@ -5,6 +5,7 @@
 
 mod access;
 mod accounts;
+mod alerts;
 mod batches;
 mod charges;
 mod document;
@@ -12,6 +13,7 @@ mod example;
 mod holds;
 mod mistakes;
 mod policies;
+mod stream;
 mod suite;
 mod usage_logs;
 
@@ -24,8 +26,10 @@ fn main() -> ExitCode {
     charges::add(&mut suite);
     holds::add(&mut suite);
     accounts::add(&mut suite);
+    alerts::add(&mut suite);
     batches::add(&mut suite);
     usage_logs::add(&mut suite);
+    stream::add(&mut suite);
     access::add(&mut suite);
     mistakes::add(&mut suite);
     example::add(&mut suite);

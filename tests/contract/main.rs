@@ -19,8 +19,12 @@ const EXAMPLES_MAX: &str = "5";
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
     response_schema_conformance,negative_data_rejection,positive_data_acceptance,unsupported_method,ignored_auth";
 
-/// Whoever works through the whole API is not to be slowed down, and settings may change.
-const ENV: [(&str, &str); 2] = [("SLUICE_ADMIN_RATE_PER_MINUTE", "1000000"), ("ENABLE_CONFIG_CLIENT", "true")];
+/// Whoever works through the whole API is not to be slowed down, settings may change, and the receiver of alerts is near.
+const ENV: [(&str, &str); 3] = [
+    ("SLUICE_ADMIN_RATE_PER_MINUTE", "1000000"),
+    ("ENABLE_CONFIG_CLIENT", "true"),
+    ("SLUICE_ALERT_ALLOW_NETWORKS", "127.0.0.0/8"),
+];
 
 fn start() -> Result<Api> {
     Api::start(&std::fs::read_to_string(dirs::workspace().join("deploy/policies.yaml"))?, &ENV)
@@ -49,12 +53,14 @@ async fn schemathesis_finds_nothing() -> Result<()> {
         .arg(dirs::workspace().join("tests/contract/schemathesis.toml"));
     command.arg("run").arg(format!("http://{address}/openapi.json"));
     command.args(["--header", &format!("Authorization: Bearer {}", api.admin()?.token())]);
+    command.args(["--exclude-path", &format!("{}{}", e2e::api::ROOT, walk::ENDLESS)]);
     command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES_MAX, "--checks", CHECKS]);
     command.args(["--generation-deterministic", "--continue-on-failure", "--no-color", "--warnings", "off"]);
     // One worker, which is the default: CPython 3.11 cannot parse in two threads at once, which hypothesis does.
     let printed = run(&mut command).inspect_err(|_| api.dir().keep())?;
     let all = walk::documented()?.len();
-    let said = [format!("Selected: {all}/{all}"), format!("Tested: {all}"), "No issues found".to_owned()];
+    let some = all - 1;
+    let said = [format!("Selected: {some}/{all}"), format!("Tested: {some}"), "No issues found".to_owned()];
     assert!(said.iter().all(|words| printed.contains(words)), "{said:?} are not all in: {printed}");
     Ok(())
 }

@@ -7,7 +7,9 @@
 #[macro_use]
 extern crate e2e;
 
+mod alerts;
 mod batches;
+mod collector;
 mod contract;
 mod fake;
 mod gateway;
@@ -27,9 +29,11 @@ mod refused;
 mod requests;
 mod routes;
 mod server;
+mod stream;
 mod suite;
 mod thousands;
 mod throttle;
+mod tracing;
 mod traffic;
 
 use std::process::ExitCode;
@@ -53,13 +57,16 @@ fn main() -> ExitCode {
     server::add(&mut suite);
     late::add(&mut suite);
     outages::add(&mut suite);
+    stream::add(&mut suite);
     proxy::add(&mut suite);
     observed::add(&mut suite);
     grpc::add(&mut suite);
     holds::add(&mut suite);
     throttle::add(&mut suite);
+    tracing::add(&mut suite);
     batches::add(&mut suite);
     thousands::add(&mut suite);
     contract::add(&mut suite);
+    alerts::add(&mut suite);
     suite.run(&arguments)
 }

@@ -227,15 +227,18 @@ pub(crate) fn pack(record: &Record) -> Vec<u8> {
     let windows = Period::ALL.map(|period| record.of(period));
     // The figures of before stand there.
     let flags = u8::from(record.replay) + 2;
-    let mut bytes = vec![4, record.code.number(), flags, record.order.state.number()];
+    let mut bytes = vec![5, record.code.number(), flags, record.order.state.number()];
     bytes.extend_from_slice(&record.order.hold_until_secs.to_le_bytes());
     let order = [record.order.amount, record.order.settled, record.order.refunded];
     figures(&mut bytes, &[record.amount, record.wait_ms]);
     figures(&mut bytes, &order);
-    bytes.push(3);
-    windows.iter().for_each(|window| bytes.extend_from_slice(&window.id.to_le_bytes()));
+    bytes.push(4);
+    // Month and year are those of the day.
+    bytes.extend_from_slice(&record.day.id.to_le_bytes());
     windows.iter().for_each(|window| bytes.push(window.epoch));
-    bytes.push(u8::from(record.suspended_at_ms > 0));
+    bytes.push(u8::from(record.suspended_at_ms > 0) + 2 * u8::from(record.pending_after > 0));
+    bytes.extend_from_slice(&record.marks.packed().to_le_bytes());
+    bytes.extend_from_slice(&record.marks.list.to_le_bytes());
     windows.iter().for_each(|window| figures(&mut bytes, &[window.amount_after, window.count_after]));
     figures(&mut bytes, &[record.version]);
     windows.iter().for_each(|window| figures(&mut bytes, &[window.refunded_after]));

@@ -2,12 +2,15 @@
 //! whichever part dies, and that a gap is noticed.
 
 mod accounts;
+mod alert_sequences;
+mod alerts;
 mod bench;
 mod copies;
 mod engine;
 mod gaps;
 mod history;
 mod line;
+mod monitor;
 mod operations;
 mod partitions;
 mod schema;

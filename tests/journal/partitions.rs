@@ -170,7 +170,8 @@ async fn a_partition_is_like_its_parent() -> Result<()> {
     let indexes = "SELECT (SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = indexrelid) \
         FROM pg_index WHERE indrelid = 'usage_log_2026_11'::regclass ORDER BY 1";
     let parents: Vec<Option<String>> = sqlx::query_scalar(indexes).fetch_all(&pool).await?;
-    let expected = ["usage_log_merchant", "usage_log_order", "usage_log_pkey", "usage_log_sequence"];
+    let expected =
+        ["usage_log_merchant", "usage_log_order", "usage_log_pkey", "usage_log_sequence", "usage_log_stored"];
     assert_eq!(parents, expected.map(|name| Some(name.to_owned())));
     Ok(())
 }

@@ -9,7 +9,7 @@ use authz_server::metrics::Metrics;
 use authz_server::policy::Policies;
 use authz_server::settings::{Live, Secret, Settings};
 use authz_server::store::{Verified, keys};
-use authz_server::sweep::{self, Closed, Config, Ended, HoldSweep, Shutdown, Tools, WindowSweep};
+use authz_server::sweep::{self, Config, Ended, HoldSweep, Rolled, Shutdown, ThresholdSweep, Tools, WindowSweep};
 use e2e::{Failure, Result, wait};
 use quota::{Action, Code, OnExpiry, PolicyBook};
 use tokio::sync::watch;
@@ -22,15 +22,15 @@ const POLICIES: &str = "version: \"1\"\ndefault: {timezone: UTC, daily_amount: 1
     merchants:\n  m-west: {timezone: America/New_York}\n  m-night: {cutoff_hour: 6}\n";
 
 /// What one server sweeps with.
-struct Sweeper {
+pub(crate) struct Sweeper {
     tools: Tools,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     shutdown: Shutdown,
     _running: watch::Sender<bool>,
 }
 
 impl Sweeper {
-    fn open(bench: &Bench, policies: &str) -> Result<Self> {
+    pub(crate) fn open(bench: &Bench, policies: &str) -> Result<Self> {
         let (config, policies, metrics) = parts(bench, policies)?;
         let (running, shutdown) = watch::channel(false);
         let tools = Tools::open(&config, policies, Arc::clone(&metrics))?;
@@ -41,7 +41,11 @@ impl Sweeper {
         Ok(HoldSweep::new(self.tools.clone()).round(now_ms, &self.shutdown).await?)
     }
 
-    async fn windows(&self, now_ms: i64) -> Result<Closed> {
+    pub(crate) async fn thresholds(&self, now_ms: i64) -> Result<Rolled> {
+        Ok(ThresholdSweep::new(self.tools.clone()).round(now_ms, &self.shutdown).await?)
+    }
+
+    pub(crate) async fn windows(&self, now_ms: i64) -> Result<Rolled> {
         Ok(WindowSweep::new(self.tools.clone()).round(now_ms, &self.shutdown).await?)
     }
 }
@@ -342,7 +346,7 @@ async fn windows_of_idle_accounts_are_closed() -> Result<()> {
         (1_798_761_600_000 + 400 * DAY_MS, 0, 12, "nothing is open"),
     ];
     for (now_ms, accounts, rows, why) in days {
-        assert_eq!(sweeper.windows(now_ms).await?, Closed::Accounts(accounts), "{why}");
+        assert_eq!(sweeper.windows(now_ms).await?, Rolled::Accounts(accounts), "{why}");
         bench.wait_until_drained(SHARDS).await?;
         assert_eq!(bench.count("SELECT count(*) FROM quota_window").await?, rows, "{why}");
     }
@@ -370,8 +374,8 @@ async fn a_window_is_closed_by_the_merchants_calendar() -> Result<()> {
     let hour_ms = DAY_MS / 24;
     let closed = "SELECT count(*) FROM quota_window WHERE window_id = 20261120 AND merchant_id = ANY(string_to_array(";
     for (hours, merchants) in [(12, "'m-1'"), (17, "'m-1,m-west'"), (18, "'m-1,m-west,m-night'")] {
-        assert_eq!(sweeper.windows(noon_ms + hours * hour_ms - 1).await?, Closed::Accounts(0), "{merchants}");
-        assert_eq!(sweeper.windows(noon_ms + hours * hour_ms).await?, Closed::Accounts(1), "{merchants}");
+        assert_eq!(sweeper.windows(noon_ms + hours * hour_ms - 1).await?, Rolled::Accounts(0), "{merchants}");
+        assert_eq!(sweeper.windows(noon_ms + hours * hour_ms).await?, Rolled::Accounts(1), "{merchants}");
         bench.wait_until_drained(SHARDS).await?;
         let pool = bench.postgres.pool().await?;
         let statement = format!("{closed}{merchants}, ','))");
@@ -393,18 +397,18 @@ async fn one_server_closes_windows_at_a_time() -> Result<()> {
     let next_day = AT_MS + DAY_MS;
     let (first, second) = tokio::join!(one.windows(next_day), two.windows(next_day));
     let closed = [first?, second?].map(|closed| match closed {
-        Closed::Accounts(accounts) => accounts,
-        Closed::ByAnother => 0,
+        Rolled::Accounts(accounts) => accounts,
+        Rolled::ByAnother => 0,
     });
     assert_eq!(closed.iter().sum::<u64>(), 300);
     bench.wait_until_drained(SHARDS).await?;
     assert_eq!(bench.count("SELECT count(*) FROM quota_window").await?, 300);
-    assert_eq!(two.windows(next_day).await?, Closed::Accounts(0), "the lock went with the round");
+    assert_eq!(two.windows(next_day).await?, Rolled::Accounts(0), "the lock went with the round");
     // Without a policy there is no calendar by which a day could be over.
     engine.grant("m-1", "o-2", consume(1), next_day).await?;
     bench.wait_until_drained(SHARDS).await?;
     let nobody = Sweeper::open(&bench, "version: \"1\"\nmerchants:\n  m-x: {timezone: UTC, daily_amount: 1}\n")?;
-    assert_eq!(nobody.windows(next_day + 9 * DAY_MS).await?, Closed::Accounts(0));
+    assert_eq!(nobody.windows(next_day + 9 * DAY_MS).await?, Rolled::Accounts(0));
     journal.stop()
 }
 

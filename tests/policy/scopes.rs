@@ -177,3 +177,24 @@ async fn of_two_changes_that_contradict_each_other_one_is_made() -> Result<()> {
     }
     Ok(())
 }
+
+/// The percentages at which usage is told of lie over those of the wider policy, as any other field.
+#[tokio::test]
+async fn thresholds_are_inherited_and_replaced() -> Result<()> {
+    let postgres = postgres().await?;
+    let node = Node::start(&postgres.url(), Some(DOCUMENT), &[]).await?;
+    let repository = node.repository(&postgres)?;
+    for (merchant, thresholds) in [("all", Some(vec![100, 50, 120])), ("none", Some(Vec::new())), ("default", None)] {
+        let input = PolicyInput { thresholds: thresholds.clone(), ..daily_policy(merchant, 5_000) };
+        assert_eq!(put_in_force(&repository, &input).await?.thresholds, thresholds);
+        node.wait_for_daily(merchant, 5_000, WITHIN).await?;
+    }
+    for (merchant, percents) in
+        [("all", &[50, 100, 120][..]), ("none", &[]), ("default", &[80, 100]), ("other", &[80, 100])]
+    {
+        let policy = node.policy(merchant, "USD", None).await?;
+        let found = policy.as_ref().map(|policy| policy.watch.thresholds().percents());
+        assert_eq!(found, Some(percents), "{merchant}");
+    }
+    Ok(())
+}

@@ -131,7 +131,9 @@ async fn its_answer_outranks_the_configured_policies_and_is_kept() -> Result<()>
     // Read again in the background, without a payment.
     service.behave(daily(8));
     node.wait_for_daily("m", 8, WITHIN).await?;
-    assert!(!node.metrics.encode().contains("sluice_policy_step_downs_total{"), "{}", node.metrics.encode());
+    let figures = node.metrics.encode();
+    let step_downs = figures.lines().filter(|line| line.starts_with("sluice_policy_step_downs_total{"));
+    assert!(step_downs.clone().count() == 3 && step_downs.clone().all(|line| line.ends_with(" 0")), "{figures}");
     Ok(())
 }
 

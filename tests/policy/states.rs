@@ -101,6 +101,11 @@ async fn what_is_invalid_is_refused_with_its_field() -> Result<()> {
         ("allowed_channels", PolicyInput { allowed_channels: Some(vec![String::new()]), ..base() }),
         ("breach", PolicyInput { breach: Some(BreachAction::Throttle), throttle_burst: Some(1), ..base() }),
         ("breach", PolicyInput { throttle_burst: Some(1), ..base() }),
+        ("thresholds", PolicyInput { thresholds: Some(vec![0]), ..base() }),
+        ("thresholds", PolicyInput { thresholds: Some(vec![1_001]), ..base() }),
+        ("thresholds", PolicyInput { thresholds: Some(vec![80, 80]), ..base() }),
+        ("thresholds", PolicyInput { thresholds: Some((1..=9).collect()), ..base() }),
+        ("thresholds", PolicyInput { channel: "card".to_owned(), thresholds: Some(vec![90]), ..base() }),
         (
             "throttle_per_minute",
             PolicyInput {
@@ -175,6 +180,7 @@ async fn the_tables_keep_the_rules_by_themselves() -> Result<()> {
         ("UPDATE limit_policy SET state = 'approved' WHERE policy_id = $1", drafted.policy_id),
         ("UPDATE limit_policy SET daily_limit = 9007199254740992 WHERE policy_id = $1", drafted.policy_id),
         ("UPDATE limit_policy SET breach = 'throttle' WHERE policy_id = $1", drafted.policy_id),
+        ("UPDATE limit_policy SET thresholds = '{80, 1001}' WHERE policy_id = $1", drafted.policy_id),
     ];
     for (statement, policy) in table {
         assert!(sqlx::query(statement).bind(policy).execute(&pool).await.is_err(), "{statement}");

@@ -1,6 +1,9 @@
-//! The shipped files agree with each other and with the code: Envoy's configuration, the rules, compose, Dockerfile.
+//! The shipped files agree with each other and with the code: Envoy's configuration, the rules, compose, Dockerfile, what
+//! operators watch.
 
 #![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests, outside of the test functions")]
+
+mod observe;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -21,6 +21,7 @@ pub mod process;
 mod procfs;
 pub mod redis;
 pub mod server;
+pub mod sse;
 pub mod stack;
 pub mod tools;
 pub mod traffic;

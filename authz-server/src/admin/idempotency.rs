@@ -29,6 +29,7 @@ use uuid::Uuid;
 use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller, unrepeatable};
 use crate::clock;
+use crate::telemetry;
 
 /// The request's header.
 pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -164,10 +165,10 @@ async fn claim(
 
 /// Runs the request to its end, whether the caller waits or not, and keeps the answer.
 async fn detached(pool: PgPool, claim: Claim, request: Request, next: Next) -> Response {
-    let task = tokio::spawn(async move {
+    let task = tokio::spawn(telemetry::carried(async move {
         let response = next.run(request).await;
         claim.finish(&pool, response).await
-    });
+    }));
     task.await.unwrap_or_else(|error| Problem::internal("an admin request's task", &error).into_response())
 }
 

@@ -5,6 +5,7 @@
 //! Every request under `/api/v1` passes the same gates in the same order: authentication, the caller's rate, the body's
 //! bound, the idempotency key. A handler takes the [`Caller`] and asks it what is allowed.
 
+mod alerts;
 pub mod auth;
 mod body;
 mod describe;
@@ -22,6 +23,7 @@ mod quotas;
 mod rate;
 mod serve;
 mod settings;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tiers;
@@ -49,6 +51,7 @@ use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::settings::runtime::Repository;
 use crate::settings::{Live, Settings};
+use crate::telemetry;
 
 pub use auth::{Auth, Caller, JwksError, Permission, Role};
 pub(crate) use body::{BODY_TIMEOUT, read as read_body};
@@ -76,6 +79,7 @@ pub struct Admin {
     auth: Arc<Auth>,
     rates: Arc<rate::Rates>,
     exports: usage_logs::Exports,
+    streams: Arc<stream::Streams>,
     body_bytes_max: usize,
 }
 
@@ -94,6 +98,7 @@ impl Admin {
     ) -> Result<Self, JwksError> {
         let auth = Arc::new(Auth::new(settings, pool.clone())?);
         let body_bytes_max = usize::try_from(settings.admin_body_bytes_max).unwrap_or(usize::MAX);
+        let streams = Arc::new(stream::Streams::new(&pool));
         let settings = Repository::new(settings, live.clone(), pool.clone(), Arc::clone(&metrics));
         Ok(Self {
             health,
@@ -105,6 +110,7 @@ impl Admin {
             auth,
             rates: Arc::default(),
             exports: usage_logs::Exports::default(),
+            streams,
             body_bytes_max,
         })
     }
@@ -126,7 +132,11 @@ impl Admin {
 
     /// Keeps the tokens' keys fresh and the table of idempotency keys small, until the stop.
     pub async fn housekeeping(self, stopped: watch::Receiver<bool>) {
-        tokio::join!(self.auth.watch(stopped.clone()), idempotency::sweep(self.pool.clone(), stopped));
+        tokio::join!(
+            self.auth.watch(stopped.clone()),
+            idempotency::sweep(self.pool.clone(), stopped.clone()),
+            self.streams.run(self.pool.clone(), stopped),
+        );
     }
 }
 
@@ -139,6 +149,8 @@ fn operations() -> OpenApiRouter<Admin> {
         .merge(usage_logs::routes())
         .merge(settings::routes())
         .merge(tokens::routes())
+        .merge(stream::routes())
+        .merge(alerts::routes())
 }
 
 /// The document of the whole API.
@@ -151,8 +163,8 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .merge(probes::routes())
         .merge(SwaggerUi::new("/swagger").url("/openapi.json", document()))
-        .nest(API, api(&admin))
-        .merge(grpc::routes(&admin))
+        .nest(API, api(&admin).layer(from_fn(telemetry::gate)))
+        .merge(grpc::routes(&admin).layer(from_fn(telemetry::gate)))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(admin)

@@ -15,6 +15,7 @@ use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller, Permission, rate};
 use crate::operations::{AccountView, Actor, Ask, BATCH_MAX, Done, Invalid, Provenance, Request, refusing_limit};
 use crate::store::StoreError;
+use crate::telemetry;
 
 /// When to ask again after the store gave no answer.
 const STORE_RETRY_SECS: u64 = 1;
@@ -132,7 +133,7 @@ async fn to_the_end<T: Send + 'static>(
     within: Duration,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Answer<T> {
-    match timeout(within, tokio::spawn(work)).await {
+    match timeout(within, tokio::spawn(telemetry::carried(work))).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(repeat.failed(Problem::internal("an operation's task", &error))),
         Err(_) => Err(repeat.failed(Problem::new(Kind::NoAnswer))),

@@ -67,9 +67,9 @@ async fn get_tier(State(admin): State<Admin>, caller: Caller, Path(tier_id): Pat
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct RevisionQuery {
+pub(super) struct RevisionQuery {
     /// Another one refuses the change.
-    expected_revision: Option<i64>,
+    pub(super) expected_revision: Option<i64>,
 }
 
 /// Change a tier.

@@ -14,6 +14,8 @@ use quota::{
     AmountMinor, AttemptId, Channel, Code, Currency, Dry, MerchantId, Mode, OperationNo, OrderNo, PaymentNo, Unit,
 };
 
+use crate::telemetry::Trace;
+
 /// Set by Envoy when it hands over only the beginning of a body.
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
@@ -31,8 +33,8 @@ pub(super) struct Ask {
     pub payment_no: Option<PaymentNo>,
     pub channel: Option<Channel>,
     pub mode: Mode,
-    /// The trace id of `traceparent`, or empty.
-    pub trace_id: String,
+    /// The caller's span, as `traceparent` tells of it.
+    pub trace: Option<Trace>,
     /// Why an attempt is voided, or empty.
     pub reason: String,
     /// Whether Envoy's own filter asks, which cannot hold a request back.
@@ -192,7 +194,7 @@ fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
         payment_no: extensions.parsed(extension::PAYMENT_NO, PaymentNo::parse)?,
         channel: extensions.parsed(extension::CHANNEL, Channel::parse)?,
         mode: Mode::parse(mode).ok_or_else(|| format!("{} is {mode:?}", extension::MODE))?,
-        trace_id: trace_id(extensions.text(extension::TRACEPARENT)),
+        trace: extensions.text(extension::TRACEPARENT).and_then(Trace::parse),
         reason: reason.to_owned(),
         is_native: false,
     })
@@ -236,7 +238,7 @@ fn native_ask(http: &HttpRequest, mode: Mode, request: Request, what: What, dry:
         payment_no: request.payment_no,
         channel: request.channel,
         mode,
-        trace_id: trace_id(http.headers.get("traceparent").map(String::as_str)),
+        trace: http.headers.get("traceparent").and_then(|text| Trace::parse(text)),
         reason: String::new(),
         is_native: true,
     }
@@ -289,10 +291,16 @@ fn native_attempt(http: &HttpRequest) -> AttemptId {
     AttemptId::from_text(&format!("native {} {request_id}", http.id))
 }
 
-/// The trace id of a W3C `traceparent`, `00-<32 hexadecimal digits>-…`; empty where there is none.
-fn trace_id(traceparent: Option<&str>) -> String {
-    let id = traceparent.and_then(|text| text.split('-').nth(1)).unwrap_or_default();
-    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) { id.to_owned() } else { String::new() }
+/// The caller's span, as the proxy filter tells of it.
+pub(super) fn told_caller(extensions: &HashMap<String, String>) -> Option<Trace> {
+    extensions.get(extension::TRACEPARENT).and_then(|text| Trace::parse(text))
+}
+
+/// The caller's span, as far as it is told of.
+pub(super) fn caller(attributes: &AttributeContext) -> Option<Trace> {
+    let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
+    let own = || Trace::parse(http?.headers.get("traceparent")?);
+    told_caller(&attributes.context_extensions).or_else(own)
 }
 
 /// A request as Envoy's native filter hands it over.

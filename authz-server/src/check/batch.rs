@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use tracing::warn;
 
 use super::answer::Answer;
-use super::ask::{Ask, Asked};
+use super::ask::{self, Ask, Asked};
 use super::{CheckService, Decider, command, word};
 use crate::clock;
 use crate::store::{Store, StoreError};
@@ -87,7 +87,10 @@ impl<S: Store> Decider<S> {
                 // What the policy service has still to be asked for, it is asked for now.
                 policy.now_or_never().map_or_else(|| One::Told(alone()), |policy| One::Asked(ask, policy))
             }
-            Asked::Refuse(mode, refusal) => One::Told(told_of(&self.refuse(word(&extensions), mode, refusal))),
+            Asked::Refuse(mode, refusal) => {
+                let caller = ask::told_caller(&extensions);
+                One::Told(told_of(&self.refuse(word(&extensions), mode, refusal, caller)))
+            }
             Asked::Pass => One::Told(told_of(&Answer::without_decision(Mode::Enforce))),
         }
     }

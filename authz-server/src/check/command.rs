@@ -8,14 +8,16 @@ use crate::clock;
 use crate::operations::capture_id;
 use crate::settings::LiveSettings;
 use crate::store::Notes;
+use crate::telemetry::spans;
 
 /// The command that decides an ask under a policy, where there is one.
 pub(super) fn command(ask: Ask, policy: Option<&Policy>, now_ms: i64, live: &LiveSettings) -> (Command, Notes) {
+    let decision_id = clock::decision_id();
     let notes = Notes {
         actor: ACTOR.to_owned(),
         mode: ask.mode.as_str(),
         policy_version: policy.map(|policy| policy.version.to_string()).unwrap_or_default(),
-        trace_id: ask.trace_id.clone(),
+        trace: spans::of_decision(ask.trace, decision_id),
         reason: ask.reason.clone(),
         ..Notes::default()
     };
@@ -26,7 +28,7 @@ pub(super) fn command(ask: Ask, policy: Option<&Policy>, now_ms: i64, live: &Liv
         order_no: ask.order_no,
         attempt: ask.attempt,
         dry: ask.dry,
-        decision_id: clock::decision_id(),
+        decision_id,
         now_ms,
         // Without a policy there is no calendar: the windows stay as they are stored.
         windows: policy.map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
@@ -110,7 +112,7 @@ mod tests {
             payment_no: None,
             channel: None,
             mode: Mode::Enforce,
-            trace_id: String::new(),
+            trace: None,
             reason: String::new(),
             is_native,
         }

@@ -28,6 +28,7 @@ use crate::operations::warn_of_over_capture;
 use crate::policy::Policies;
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreError};
+use crate::telemetry::{Trace, spans, trace_id};
 use answer::{Answer, Binding};
 use ask::{Ask, Asked};
 use undo::Undo;
@@ -124,7 +125,8 @@ impl<S: Store> Decider<S> {
         match self.read(&attributes) {
             Asked::Pass => Outcome { answer: Ok(CheckResponse::default()), undo: None },
             Asked::Refuse(mode, refusal) => {
-                let answer = self.refuse(word(&attributes.context_extensions), mode, refusal);
+                let trace = ask::caller(&attributes);
+                let answer = self.refuse(word(&attributes.context_extensions), mode, refusal, trace);
                 Outcome { answer: Ok(answer.to_check_response(native)), undo: None }
             }
             Asked::Decide(ask) => self.decide(*ask, native).await,
@@ -135,10 +137,11 @@ impl<S: Store> Decider<S> {
         Asked::read(attributes, self.rules.as_ref())
     }
 
-    fn refuse(&self, action: &'static str, mode: Mode, refusal: Refusal) -> Answer {
+    fn refuse(&self, action: &'static str, mode: Mode, refusal: Refusal, caller: Option<Trace>) -> Answer {
         let Refusal { code, detail } = refusal;
         self.metrics.decision(action, code, false);
-        info!(action, code = code.as_str(), mode = mode.as_str(), detail, "request refused unread");
+        let trace_id = trace_id(caller);
+        info!(action, code = code.as_str(), mode = mode.as_str(), detail, trace_id, "request refused unread");
         Answer { detail: Some(detail), ..Answer::bare(code, mode) }
     }
 
@@ -169,6 +172,7 @@ impl<S: Store> Decider<S> {
 
     fn undecided(&self, command: &Command, notes: &Notes, error: &StoreError, latency: Duration) {
         self.metrics.store_error(failure(error));
+        spans::check(command, notes, Err(error), latency);
         warn!(
             decision_id = %Uuid::from_bytes(command.decision_id),
             merchant = %command.merchant,
@@ -176,7 +180,7 @@ impl<S: Store> Decider<S> {
             order_no = command.order_no.as_ref().map(OrderNo::as_str),
             code = Code::StoreUnavailable.as_str(),
             latency_us = micros(latency),
-            trace_id = notes.trace_id,
+            trace_id = trace_id(notes.trace),
             %error,
             "no decision"
         );
@@ -192,7 +196,8 @@ impl<S: Store> Decider<S> {
     ) -> Answer {
         let record = &reply.record;
         self.metrics.decision(command::label(command), record.code, record.replay);
-        warn_of_over_capture(&self.metrics, command, reply);
+        spans::check(command, notes, Ok(reply), latency);
+        warn_of_over_capture(&self.metrics, command, notes, reply);
         let decision_id = Uuid::from_bytes(reply.decision_id);
         info!(
             %decision_id,
@@ -213,7 +218,7 @@ impl<S: Store> Decider<S> {
             policy_version = notes.policy_version,
             mode = notes.mode,
             latency_us = micros(latency),
-            trace_id = notes.trace_id,
+            trace_id = trace_id(notes.trace),
             "decision"
         );
         Answer {

@@ -5,7 +5,7 @@
 //! Envoy had refused.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::extension::REASON_ANSWER_UNHEARD as REASON;
 use quota::{Action, Command, OrderNo, Reply};
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::store::{Notes, Store};
+use crate::telemetry::{spans, trace_id};
 
 /// Voids that may be under way at a time; beyond it a charge stays, which errs to the side of quota consumed.
 const UNDER_WAY_MAX: usize = 1024;
@@ -41,7 +42,13 @@ impl Undo {
     /// Voids the attempt of `command` in the background, until the store has answered or the tries are used up.
     pub(super) fn start(&self, store: Arc<impl Store>, metrics: Arc<Metrics>, command: Command, notes: Notes) {
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
-            warn!(merchant = %command.merchant, order_no = command.order_no.as_ref().map(OrderNo::as_str), "too many voids under way, the charge stays");
+            warn!(
+                decision_id = %Uuid::from_bytes(command.decision_id),
+                merchant = %command.merchant,
+                order_no = command.order_no.as_ref().map(OrderNo::as_str),
+                trace_id = trace_id(notes.trace),
+                "too many voids under way, the charge stays"
+            );
             return;
         };
         self.tasks.spawn(async move {
@@ -52,15 +59,21 @@ impl Undo {
 }
 
 async fn void(store: &impl Store, metrics: &Metrics, mut command: Command, mut notes: Notes) {
+    let charge = notes.trace;
     command.action = Action::VoidAttempt;
     REASON.clone_into(&mut notes.reason);
     let mut pause = PAUSE_FIRST;
     for _ in 0..TRIES_MAX {
         // Each try may leave an event, so each has an id of its own.
         command.decision_id = clock::decision_id();
-        if let Ok(Reply { record, event_id, .. }) = store.apply(&command, &notes).await {
+        notes.trace = spans::of_decision(charge, command.decision_id);
+        let started = Instant::now();
+        let result = store.apply(&command, &notes).await;
+        spans::check(&command, &notes, result.as_ref(), started.elapsed());
+        if let Ok(Reply { record, decision_id, event_id, .. }) = result {
             metrics.decision(command.action.as_str(), record.code, record.replay);
             info!(
+                decision_id = %Uuid::from_bytes(decision_id),
                 event_id = %Uuid::from_bytes(event_id),
                 action = command.action.as_str(),
                 merchant = %command.merchant,
@@ -69,6 +82,7 @@ async fn void(store: &impl Store, metrics: &Metrics, mut command: Command, mut n
                 code = record.code.as_str(),
                 replay = record.replay,
                 reason = REASON,
+                trace_id = trace_id(notes.trace),
                 "decision"
             );
             return;
@@ -76,5 +90,11 @@ async fn void(store: &impl Store, metrics: &Metrics, mut command: Command, mut n
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
-    warn!(merchant = %command.merchant, order_no = command.order_no.as_ref().map(OrderNo::as_str), "the void found no store, the charge may stay");
+    warn!(
+        decision_id = %Uuid::from_bytes(command.decision_id),
+        merchant = %command.merchant,
+        order_no = command.order_no.as_ref().map(OrderNo::as_str),
+        trace_id = trace_id(notes.trace),
+        "the void found no store, the charge may stay"
+    );
 }

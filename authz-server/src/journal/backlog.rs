@@ -51,6 +51,11 @@ impl Alarm {
         self.warn_at = events_max.saturating_mul(WARN_PERCENT) / 100;
     }
 
+    /// Whether the fullest shard is near its bound.
+    pub(super) const fn is_high(&self) -> bool {
+        self.high
+    }
+
     /// Takes a count; gives what it changes.
     pub(super) const fn take(&mut self, backlog: &Backlog) -> Option<Turn> {
         let high = backlog.fullest_events >= self.warn_at;

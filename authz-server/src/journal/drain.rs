@@ -24,6 +24,7 @@ use crate::clock;
 use crate::health::Health;
 use crate::metrics::{Dependency, Metrics};
 use crate::settings::Live;
+use crate::telemetry::spans::JournalStore;
 
 /// A read brings at most this many batches' entries, all shards together: what the journal holds in memory.
 const BATCHES_PER_READ: usize = 4;
@@ -250,10 +251,12 @@ impl Drain {
         self.log_trouble(batch);
         loop {
             self.report_lag(batch);
+            let span = JournalStore::begin();
             let result = tokio::select! {
                 result = self.log.store_events(batch) => result,
                 never = stream.keep_leading(self.config.lease), if self.leads_until.is_some() => match never {},
             };
+            span.end(batch.events.len(), result.as_ref().err().map(|error| error as &dyn std::fmt::Display));
             match result {
                 Ok(stored) => {
                     self.stored(stored);
@@ -360,6 +363,8 @@ impl Drain {
             }
             None => {}
         }
+        let near_bound = || format!("{backlog_events} events of shard {shard} wait, of {backlog_events_max} at most");
+        self.health.backlog_counted(self.alarm.is_high().then(near_bound));
         Ok(())
     }
 
@@ -383,8 +388,11 @@ impl Drain {
         }
     }
 
-    fn stored(&self, Stored { rows, duplicates, rejected }: Stored) {
+    fn stored(&mut self, Stored { rows, duplicates, rejected }: Stored) {
         self.health.postgres_up();
+        for (alert_type, level) in self.log.take_raised() {
+            self.metrics.live.alert_raised(&alert_type, &level);
+        }
         self.metrics.journal_stored(rows, duplicates, rejected);
         tracing::debug!(rows, duplicates, rejected, "journal batch stored");
     }

@@ -1,4 +1,5 @@
-//! A stream entry read as a row of `usage_log` with the windows that it closed, or the reason why it cannot be one. Pure.
+//! A stream entry read as a row of `usage_log` with the windows that it closed and the thresholds that it crossed, or the reason
+//! why it cannot be one. Pure.
 
 mod row;
 #[cfg(test)]
@@ -7,7 +8,7 @@ mod tests;
 use chrono::{DateTime, Utc};
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{ClosedWindow, Code, Record};
+use quota::{ClosedWindow, Code, Crossing, Record};
 
 use super::postgres::Row;
 use super::reply::Entry;
@@ -19,14 +20,20 @@ const CONTEXT_FIELD: &[u8] = b"c";
 const RECORD_FIELD: &[u8] = b"d";
 /// Stream field that holds the packed windows that the decision closed; absent where it closed none.
 const CLOSED_FIELD: &[u8] = b"w";
+/// Stream field that holds the packed crossing of thresholds; absent where none was crossed.
+const CROSSING_FIELD: &[u8] = b"a";
 
 /// An entry and what it says.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub entry: Entry,
     pub row: Row,
+    /// What the row was made from.
+    pub record: Record,
     /// Windows that are over since.
     pub closed: Vec<ClosedWindow>,
+    /// Thresholds that usage has crossed.
+    pub crossing: Option<Crossing>,
     /// Whether the account is as the row says: a refusal shows it as of its own windows, which are not stored.
     pub changes_account: bool,
 }
@@ -51,11 +58,9 @@ impl Batch {
     pub fn read(entries: Vec<Entry>) -> Self {
         let mut batch = Self::default();
         for entry in entries {
-            match read(&entry) {
-                Ok((row, closed, changes_account)) => {
-                    batch.events.push(Event { entry, row, closed, changes_account });
-                }
-                Err(reason) => batch.rejected.push(Rejected { entry, reason }),
+            match read(entry) {
+                Ok(event) => batch.events.push(event),
+                Err(rejected) => batch.rejected.push(rejected),
             }
         }
         batch
@@ -74,7 +79,18 @@ impl Batch {
     }
 }
 
-fn read(Entry { shard, id, fields }: &Entry) -> Result<(Row, Vec<ClosedWindow>, bool), String> {
+fn read(entry: Entry) -> Result<Event, Rejected> {
+    match parts(&entry) {
+        Ok((row, record, closed, crossing)) => {
+            Ok(Event { entry, row, changes_account: changes_account(&record), record, closed, crossing })
+        }
+        Err(reason) => Err(Rejected { entry, reason }),
+    }
+}
+
+type Parts = (Row, Record, Vec<ClosedWindow>, Option<Crossing>);
+
+fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     let seq = id.sequence().and_then(|seq| i64::try_from(seq).ok()).ok_or("id: not of the form 0-<seq>")?;
     let context = required(fields, CONTEXT_FIELD)?;
     let context = EventContext::decode(context).map_err(|error| format!("field c: {error}"))?;
@@ -82,8 +98,9 @@ fn read(Entry { shard, id, fields }: &Entry) -> Result<(Row, Vec<ClosedWindow>, 
         .map_err(|error| format!("field d: {error}"))?;
     let closed = packed::closed(field(fields, CLOSED_FIELD).unwrap_or_default());
     let closed = closed.map_err(|error| format!("field w: {error}"))?;
-    let changes_account = changes_account(&record);
-    Ok((row::of(*shard, seq, context, &record)?, closed, changes_account))
+    let crossing = field(fields, CROSSING_FIELD).filter(|bytes| !bytes.is_empty()).map(packed::crossing).transpose();
+    let crossing = crossing.map_err(|error| format!("field a: {error}"))?;
+    Ok((row::of(*shard, seq, context, &record)?, record, closed, crossing))
 }
 
 /// Whether the decision changed its account: what was granted and is no repetition did, but for voids of single attempts.

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use quota::{Action, Command, Order, Reply};
 use sqlx::PgPool;
 use tracing::warn;
+use uuid::Uuid;
 
 use super::history::{self, HistoryError};
 use crate::store::{GroupCommit, Notes, RedisStore, Store, StoreError};
@@ -51,7 +52,8 @@ impl RecallingStore {
         }
         let past = history::find(&self.pool, &self.redis, merchant, order_no, command.order_ttl_secs).await;
         past.map_err(|error| {
-            warn!(%merchant, %order_no, %error, "the past of an order cannot be read");
+            let decision_id = Uuid::from_bytes(command.decision_id);
+            warn!(%decision_id, %merchant, %order_no, %error, "the past of an order cannot be read");
             refused(error)
         })
     }

@@ -8,6 +8,7 @@ mod request;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use quota::{
@@ -23,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreError};
+use crate::telemetry::{self, spans, trace_id};
 
 pub use answer::{
     AccountView, CheckAnswer, Counters, LimitView, OperationAnswer, OrderView, Provenance, refusing_limit,
@@ -105,11 +107,12 @@ impl Operations {
     pub async fn execute(&self, actor: &Actor, request: Request) -> Result<Done, StoreError> {
         let (_, policy) = self.policy_of(scope(&request), clock::now_ms()).await;
         let Prepared { command, notes, policy } = self.prepare(actor, request, policy, clock::now_ms());
+        let started = Instant::now();
         let reply = match self.store.apply(&command, &notes).await {
             Ok(reply) => reply,
-            Err(error) => return Err(failed(&command, error)),
+            Err(error) => return Err(failed(&command, &notes, error, started.elapsed())),
         };
-        Ok(self.done(command, &notes, policy, reply))
+        Ok(self.done(command, &notes, policy, reply, started.elapsed()))
     }
 
     /// Does the operations of one merchant in their order: all, or none where one is refused.
@@ -118,24 +121,29 @@ impl Operations {
     /// As [`Operations::execute`].
     pub async fn execute_all_or_none(&self, actor: &Actor, requests: Vec<Request>) -> Result<Vec<Done>, StoreError> {
         let (batch, policies) = unzip(self.prepare_all(actor, requests).await);
-        let replies = match self.store.apply_all(&batch).await {
+        let started = Instant::now();
+        let result = self.store.apply_all(&batch).await;
+        let took = started.elapsed();
+        let replies = match result {
             Ok(replies) => replies,
             Err(error) => {
-                batch.iter().for_each(|(command, _)| log_failure(command, &error));
+                batch.iter().for_each(|(command, notes)| tell_failure(command, notes, &error, took));
                 return Err(error);
             }
         };
         let done = batch.into_iter().zip(policies).zip(replies);
-        Ok(done.map(|(((command, notes), policy), reply)| self.done(command, &notes, policy, reply)).collect())
+        Ok(done.map(|(((command, notes), policy), reply)| self.done(command, &notes, policy, reply, took)).collect())
     }
 
     /// Does many operations, each by itself, in their order and with one call of the store. The outcomes are in that order.
     pub async fn execute_each(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Result<Done, StoreError>> {
         let (batch, policies) = unzip(self.prepare_all(actor, requests).await);
+        let started = Instant::now();
         let results = self.store.apply_each(&batch).await;
+        let took = started.elapsed();
         let outcome = |(((command, notes), policy), result)| match result {
-            Ok(reply) => Ok(self.done(command, &notes, policy, reply)),
-            Err(error) => Err(failed(&command, error)),
+            Ok(reply) => Ok(self.done(command, &notes, policy, reply, took)),
+            Err(error) => Err(failed(&command, &notes, error, took)),
         };
         batch.into_iter().zip(policies).zip(results).map(outcome).collect()
     }
@@ -209,15 +217,16 @@ impl Operations {
 
     fn prepare(&self, actor: &Actor, request: Request, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
         let Request { merchant, currency, order_no, payment_no, operation_no, channel, ask, .. } = request;
+        let decision_id = clock::decision_id();
         let notes = Notes {
             actor: actor.id.to_string(),
+            trace: spans::of_decision(telemetry::current(), decision_id),
             mode: quota::Mode::Enforce.as_str(),
             policy_version: policy.as_ref().map(|policy| policy.version.to_string()).unwrap_or_default(),
             reason: request.reason,
             operator_type: actor.operator_type,
             remarks: request.remarks,
             metadata: request.metadata,
-            ..Notes::default()
         };
         let live = self.live.current();
         let bounded = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
@@ -225,7 +234,7 @@ impl Operations {
             action: action(&ask, policy.as_deref(), currency, channel.as_ref()),
             dry: if matches!(ask, Ask::Check(_)) { Dry::Silent } else { Dry::No },
             attempt: AttemptId::from_text(ATTEMPT),
-            decision_id: clock::decision_id(),
+            decision_id,
             now_ms,
             // Without a policy there is no calendar: the windows stay as they are stored.
             windows: policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
@@ -243,12 +252,13 @@ impl Operations {
         Prepared { command, notes, policy }
     }
 
-    fn done(&self, command: Command, notes: &Notes, policy: Option<Arc<Policy>>, reply: Reply) -> Done {
+    fn done(&self, command: Command, notes: &Notes, policy: Option<Arc<Policy>>, reply: Reply, took: Duration) -> Done {
         let record = &reply.record;
+        spans::operation(&command, notes, Ok(&reply), took);
         if command.dry == Dry::No {
             self.metrics.decision(command.action.as_str(), record.code, record.replay);
         }
-        warn_of_over_capture(&self.metrics, &command, &reply);
+        warn_of_over_capture(&self.metrics, &command, notes, &reply);
         info!(
             decision_id = %Uuid::from_bytes(reply.decision_id),
             event_id = %Uuid::from_bytes(reply.event_id),
@@ -263,6 +273,7 @@ impl Operations {
             replay = record.replay,
             policy_version = notes.policy_version,
             actor = notes.actor,
+            trace_id = trace_id(notes.trace),
             "operation"
         );
         Done { command, reply, policy }
@@ -279,36 +290,40 @@ fn scope(request: &Request) -> Scope {
 }
 
 /// Money was captured that was never held: recorded, and somebody should know.
-pub(crate) fn warn_of_over_capture(metrics: &Metrics, command: &Command, reply: &Reply) {
+pub(crate) fn warn_of_over_capture(metrics: &Metrics, command: &Command, notes: &Notes, reply: &Reply) {
     let record = &reply.record;
     let captured =
         matches!(command.action, Action::Settle(_)) && command.dry == Dry::No && record.code == Code::Applied;
     if captured && !record.replay && record.is_over_captured() {
         metrics.over_capture();
         warn!(
+            decision_id = %Uuid::from_bytes(reply.decision_id),
             event_id = %Uuid::from_bytes(reply.event_id),
             merchant = %command.merchant,
             order_no = command.order_no.as_ref().map(quota::OrderNo::as_str),
             held_minor = record.order.amount,
             captured_minor = record.order.settled,
             currency = %command.currency,
+            trace_id = trace_id(notes.trace),
             "an order's captures went beyond its hold"
         );
     }
 }
 
-fn failed(command: &Command, error: StoreError) -> StoreError {
-    log_failure(command, &error);
+fn failed(command: &Command, notes: &Notes, error: StoreError, took: Duration) -> StoreError {
+    tell_failure(command, notes, &error, took);
     error
 }
 
-fn log_failure(command: &Command, error: &StoreError) {
+fn tell_failure(command: &Command, notes: &Notes, error: &StoreError, took: Duration) {
+    spans::operation(command, notes, Err(error), took);
     warn!(
         decision_id = %Uuid::from_bytes(command.decision_id),
         action = command.action.as_str(),
         merchant = %command.merchant,
         order_no = command.order_no.as_ref().map(quota::OrderNo::as_str),
         code = Code::StoreUnavailable.as_str(),
+        trace_id = trace_id(notes.trace),
         %error,
         "no decision on an operation"
     );

@@ -47,6 +47,8 @@ pub struct EffectivePolicy {
     pub hold_lifetime_secs: u32,
     pub hold_on_expiry: HoldExpiry,
     pub over_capture_percent: u8,
+    /// Percentages of the limits at which usage is told of, rising.
+    pub thresholds: Vec<u16>,
     /// When this was so.
     pub at: chrono::DateTime<Utc>,
 }
@@ -100,6 +102,7 @@ impl EffectivePolicy {
                 OnExpiry::Settle => HoldExpiry::Settle,
             },
             over_capture_percent: policy.over_capture_percent,
+            thresholds: policy.watch.thresholds().percents().to_vec(),
             at,
         }
     }

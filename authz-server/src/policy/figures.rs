@@ -77,6 +77,10 @@ impl Figures {
             "Decisions that took something else than the policy service's present answer",
             self.step_downs.clone(),
         );
+        // Series that are there from the start: a rate sees no first increment of one that was not.
+        for step in [Step::LastKnown, Step::Configured, Step::Defaults] {
+            drop(self.step_downs.get_or_create(&[("to", step.as_str())]));
+        }
         r.register(
             "sluice_policy_service_accounts",
             "Accounts whose answer of the policy service is kept",

@@ -13,6 +13,7 @@ use super::{RunError, bounded_stop, open_store};
 use crate::admin::{self, Admin};
 use crate::database;
 use crate::health::Health;
+use crate::live::Usage;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::policy::{self, Policies};
@@ -54,6 +55,8 @@ pub(super) async fn serve(
     follow.start(stopped.clone())?;
     info!(address = %listener.local_addr()?, "admin port is open");
     sources.spawn(&policies, &stopped);
+    let (pool, metrics, live) = (state.pool.clone(), Arc::clone(&state.metrics), state.live.clone());
+    tokio::spawn(Usage::new(pool, Arc::clone(&policies), metrics, live).run(stopped.clone()));
     tokio::spawn(state.clone().housekeeping(stopped.clone()));
     tokio::select! {
         () = admin::serve(listener, admin::router(state), stopped.clone()) => {}

@@ -22,6 +22,8 @@ use tokio::time::timeout;
 use tracing::error;
 
 use crate::admin::JwksError;
+use crate::alert::monitor::Monitor;
+use crate::alert::notifier;
 use crate::check::{self, CheckService};
 use crate::database;
 use crate::health::Health;
@@ -80,6 +82,7 @@ pub enum RunError {
 pub fn run(settings: &Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     let (_log, log) = telemetry::start(&settings.log, Arc::clone(&metrics))?;
+    let _spans = telemetry::export_spans(settings, &metrics)?;
     let live = Live::fixed(settings);
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
     let aside = runtime()?;
@@ -111,6 +114,10 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     )?;
     let sweep = sweep::Config::new(settings, live.clone(), verified.clone());
     let sweep = sweep::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
+    let notifier = notifier::spawn(notifier::Config::new(settings, live.clone()), &metrics, stopped.clone())?;
+    let monitor =
+        aside.block_on(async { Monitor::open(&settings.postgres_url(), Arc::clone(&health), live.clone()) })?;
+    aside.spawn(monitor.run(stopped.clone()));
     let (first_read, first_settings) = oneshot::channel();
     let follow =
         aside::Follow { settings: settings.clone(), live: live.clone(), metrics: Arc::clone(&metrics), first_read };
@@ -121,13 +128,14 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
         .name("admin".to_owned())
         .spawn(move || aside.block_on(aside::serve(admin, state, sources, policies, follow, stopped)))?;
     let journal = guarded("journal", &stop_checks, move || journal.join().is_ok())?;
+    let notifier = guarded("notifier", &stop_checks, move || notifier.join().is_ok())?;
     let sweep = guarded("sweep", &stop_checks, move || sweep.join().is_ok())?;
     let admin = guarded("admin", &stop_checks, move || matches!(admin.join(), Ok(Ok(()))))?;
     first.runtime.block_on(async { timeout(FIRST_SETTINGS_MAX, first_settings).await.map(drop) }).unwrap_or_default();
     first.runtime.spawn(aside::hand_on(live, deadlines, log));
     let served = checks::serve(first, workers, health, &stop_checks, &checks_stopped);
     let _ = stop.send(true);
-    let ended = [("journal", journal), ("sweep", sweep), ("admin", admin)]
+    let ended = [("journal", journal), ("sweep", sweep), ("notifier", notifier), ("admin", admin)]
         .map(|(name, guard)| (name, guard.join().unwrap_or(false)));
     served?;
     ended.into_iter().find(|(_, well)| !well).map_or(Ok(()), |(name, _)| Err(RunError::BrokeOff(name)))

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::table::SPECS;
+use crate::alert::channel::MailError;
 
 /// A refused configuration. No message holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -36,6 +37,9 @@ pub enum SettingsError {
     /// A variable whose bytes are no text.
     #[error("{name} is not valid UTF-8; write it as text")]
     NotText { name: String },
+    /// Settings of the mail server that cannot be used.
+    #[error(transparent)]
+    Mail(MailError),
     /// A file that cannot be read or is no flat mapping.
     #[error("the configuration file {path}: {reason}")]
     File { path: String, reason: String },
@@ -54,6 +58,7 @@ impl SettingsError {
             Self::Missing { name, .. } | Self::Needs { name, .. } => name,
             Self::Conflict { one, .. } => one,
             Self::Nesting { outer, .. } => outer,
+            Self::Mail(_) => "SLUICE_SMTP_URL",
             Self::File { .. } => return None,
         };
         // Where the value was found follows the name.

@@ -21,9 +21,11 @@ pub use live::{Live, Range, Setting};
 pub use reference::{help, reference};
 pub use source::{ConfigFile, Origin};
 pub use table::{LiveSettings, Settings};
-pub use value::{HttpUrl, JwtAlgorithm, LogFilter, Secret};
+pub use value::{HttpUrl, JwtAlgorithm, LogFilter, Ratio, Secret, TracesSampler};
 
 use source::Sources;
+
+use crate::alert::channel::{Mail, MailError};
 
 /// Names the YAML file; the one setting that the file itself cannot hold.
 pub const CONFIG_FILE_ENV: &str = "SLUICE_CONFIG_FILE";
@@ -64,6 +66,7 @@ impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
         self.check_deadlines()?;
         self.check_schemes()?;
+        self.check_mail()?;
         self.check_tokens()
     }
 
@@ -120,6 +123,18 @@ impl Settings {
         };
         let value = self.jwt_algorithm.as_str().to_owned();
         Err(SettingsError::Needs { name: "SLUICE_JWT_ALGORITHM", value, needs })
+    }
+
+    /// The mail server of alerts; none where the settings name none.
+    ///
+    /// # Errors
+    /// [`MailError`] for settings that cannot be used; those that were loaded can.
+    pub fn mail(&self) -> Result<Option<Mail>, MailError> {
+        Mail::new(self.smtp_url.as_ref(), self.smtp_from.as_deref())
+    }
+
+    fn check_mail(&self) -> Result<(), SettingsError> {
+        self.mail().map(drop).map_err(SettingsError::Mail)
     }
 
     fn check_schemes(&self) -> Result<(), SettingsError> {

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::error::SettingsError;
 use super::source::{Found, Origins, Sources};
-use super::value::{self, HttpUrl, JwtAlgorithm, LogFilter, Secret, Value};
+use super::value::{self, HttpUrl, JwtAlgorithm, LogFilter, Ratio, Secret, TracesSampler, Value};
+use crate::alert::address::Networks;
 
 /// A setting as the table declares it.
 #[derive(Clone, Copy, Debug)]
@@ -177,6 +178,11 @@ settings! {
     /// How often windows that are over are looked for, in seconds, so that the last figures of a merchant without further
     /// traffic are recorded too.
     window_sweep_secs: u64 = "600", range 10 to 86400, env "SLUICE_WINDOW_SWEEP_SECS", live;
+    /// How often accounts are looked for whose usage has crossed a threshold without a payment, in seconds, as where a limit was
+    /// lowered.
+    threshold_sweep_secs: u64 = "300", range 10 to 86400, env "SLUICE_THRESHOLD_SWEEP_SECS", live;
+    /// After how many seconds without an answer from Redis operators are told.
+    degraded_store_secs: u64 = "10", range 1 to 3600, env "SLUICE_DEGRADED_STORE_SECS", live;
     /// The external policy service: `GET <this>/api/v1/limit-policies/effective` is asked for each account's limits.
     policy_service_url: Option<HttpUrl>, env "POLICY_SERVICE_URL";
     /// How often policies in use are read again from where they come, in seconds.
@@ -199,6 +205,14 @@ settings! {
     admin_page_max: u64 = "200", range 1 to 1000, env "SLUICE_ADMIN_PAGE_MAX", live;
     /// Requests that one caller may make to the admin API in a minute.
     admin_rate_per_minute: u64 = "6000", range 1 to 1000000, env "SLUICE_ADMIN_RATE_PER_MINUTE", live;
+    /// Live streams that a server has open at a time.
+    streams_max: u64 = "64", range 0 to 1000, env "SLUICE_STREAMS_MAX", live;
+    /// After how many seconds a live stream without events shows that it is there; the caller's token is looked at as often.
+    stream_heartbeat_secs: u64 = "15", range 1 to 60, env "SLUICE_STREAM_HEARTBEAT_SECS", live;
+    /// Accounts in the figure `quota_usage_rate`: those nearest to a limit.
+    usage_rate_accounts: u64 = "100", range 0 to 10000, env "SLUICE_USAGE_RATE_ACCOUNTS", live;
+    /// How often that figure is made anew, in seconds. All accounts are read for it, by one server.
+    usage_rate_secs: u64 = "60", range 1 to 3600, env "SLUICE_USAGE_RATE_SECS", live;
     /// Whether settings may change while the server runs: `true` takes changes from `CONFIG_SERVICE_URL`, or without one
     /// from the database, where the admin API writes them.
     enable_config_client: bool = "false", env "ENABLE_CONFIG_CLIENT";
@@ -207,6 +221,35 @@ settings! {
     config_service_url: Option<HttpUrl>, env "CONFIG_SERVICE_URL";
     /// How often the configuration service, or the table of changed settings, is read again, in seconds.
     config_refresh_secs: u64 = "30", range 1 to 3600, env "SLUICE_CONFIG_REFRESH_SECS";
+    /// The OpenTelemetry collector that spans are sent to, by OTLP over gRPC: `http://host:4317`, or `https://` with the system's
+    /// certificate authorities. Without one no spans are made.
+    otlp_endpoint: Option<HttpUrl>, env "OTEL_EXPORTER_OTLP_ENDPOINT";
+    /// The name that spans have their service under.
+    otel_service_name: String = "sluice", env "OTEL_SERVICE_NAME";
+    /// Which traces are recorded: `always_on`, `always_off`, `traceidratio`, or one of them behind `parentbased_`, which goes by
+    /// the caller's `traceparent` where there is one.
+    traces_sampler: TracesSampler = "parentbased_always_on", env "OTEL_TRACES_SAMPLER";
+    /// The part of traces that the samplers by ratio record, from 0 to 1.
+    traces_sampler_arg: Ratio = "1", env "OTEL_TRACES_SAMPLER_ARG";
+    /// Networks that alerts may be sent to although they are not on the public internet, as in `10.1.0.0/16,fd00::/8`.
+    alert_allow_networks: Networks = "", env "SLUICE_ALERT_ALLOW_NETWORKS";
+    /// How long one try to send a message about an alert may take, in milliseconds.
+    alert_timeout_ms: u64 = "10000", range 100 to 60000, env "SLUICE_ALERT_TIMEOUT_MS", live;
+    /// How long after its first failed try a message is tried again, in milliseconds. Each further wait is twice as long, up to an
+    /// hour or two.
+    alert_retry_ms: u64 = "5000", range 50 to 600000, env "SLUICE_ALERT_RETRY_MS", live;
+    /// For how many seconds a message that cannot be sent is tried again.
+    alert_give_up_secs: u64 = "86400", range 1 to 604800, env "SLUICE_ALERT_GIVE_UP_SECS", live;
+    /// How many changes of alerts of one type and merchant are told in a period; what goes beyond is summed up in a digest after
+    /// it. Critical ones pass.
+    alert_rate_messages: u64 = "2", range 1 to 1000, env "SLUICE_ALERT_RATE_MESSAGES", live;
+    /// That period, in seconds.
+    alert_rate_secs: u64 = "600", range 1 to 86400, env "SLUICE_ALERT_RATE_SECS", live;
+    /// The mail server for alerts: `smtps://user:password@host:465` speaks TLS, `smtp://host:587?tls=required` STARTTLS, and
+    /// `smtp://host:25` nothing of either.
+    smtp_url: Option<Secret>, env "SLUICE_SMTP_URL";
+    /// Who mail about alerts is from, as in `Sluice <sluice@example.com>`.
+    smtp_from: Option<String>, env "SLUICE_SMTP_FROM";
     /// What is logged, as in `info` or `info,authz_server=debug`.
     log: LogFilter = "info", env "SLUICE_LOG", live;
 }

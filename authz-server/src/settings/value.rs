@@ -10,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 use super::error::SettingsError;
 use super::source::Found;
 use super::table::Spec;
+use crate::alert::address::Networks;
+use crate::telemetry::Sampler;
 
 /// What is printed in place of a secret.
 pub(super) const REDACTED: &str = "[redacted]";
@@ -99,6 +101,29 @@ impl JwtAlgorithm {
             Self::Rs256 => "RS256",
             Self::Es256 => "ES256",
         }
+    }
+}
+
+/// A sampler of OpenTelemetry by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracesSampler(String);
+
+impl TracesSampler {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A part of a whole, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio(f64);
+
+impl Ratio {
+    #[must_use]
+    pub const fn get(self) -> f64 {
+        self.0
     }
 }
 
@@ -259,6 +284,18 @@ impl Value for HttpUrl {
     }
 }
 
+impl Value for Networks {
+    const EMPTY_ALLOWED: bool = true;
+
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| "networks with commas between, as in 10.1.0.0/16,fd00::/8".to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
 impl Value for JwtAlgorithm {
     fn parse(_: &Spec, text: &str) -> Result<Self, String> {
         let all = [Self::Hs256, Self::Rs256, Self::Es256];
@@ -267,5 +304,27 @@ impl Value for JwtAlgorithm {
 
     fn show(&self) -> Option<String> {
         Some(self.as_str().to_owned())
+    }
+}
+
+impl Value for TracesSampler {
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        let known = Sampler::NAMES.contains(&text).then(|| Self(text.to_owned()));
+        known.ok_or_else(|| format!("one of {}", Sampler::NAMES.join(", ")))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.0.clone())
+    }
+}
+
+impl Value for Ratio {
+    fn parse(_: &Spec, text: &str) -> Result<Self, String> {
+        let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        ratio.map(Self).ok_or_else(|| "a number from 0 to 1, as in 0.25".to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.0.to_string())
     }
 }

@@ -14,6 +14,7 @@ pub(super) fn encode(out: &mut Vec<u8>, command: &Command, notes: &Notes) {
     let attempt = order_no.map(|_| command.attempt).filter(|attempt| *attempt != NO_ATTEMPT);
     let operation = operation_id(&command.action);
     let hand = ByHand::of(&command.action);
+    let trace_id = notes.trace.map(|trace| trace.id.hex());
     let mut message = Message(out);
     message.bytes(1, &command.decision_id);
     message.number(2, command.now_ms.cast_unsigned());
@@ -28,7 +29,7 @@ pub(super) fn encode(out: &mut Vec<u8>, command: &Command, notes: &Notes) {
     message.text(11, &notes.actor);
     message.text(12, &notes.policy_version);
     message.text(13, notes.mode);
-    message.text(14, &notes.trace_id);
+    message.bytes(14, trace_id.as_ref().map_or(&[], |digits| digits));
     message.text(15, &notes.reason);
     message.text(16, command.operation_no.as_ref().map_or("", OperationNo::as_str));
     message.bytes(17, operation.as_ref().map_or(&[], |id| &id.0));

@@ -13,6 +13,8 @@ use std::time::Duration;
 use quota::{AttemptId, Command, Reply};
 use thiserror::Error;
 
+use crate::telemetry::Trace;
+
 pub use group::GroupCommit;
 pub use memory::MemoryStore;
 pub use redis::{DueHold, DueHolds, RedisStore, RedisStoreConfig, SCRIPT, Verified};
@@ -26,8 +28,8 @@ pub struct Notes {
     pub mode: &'static str,
     /// The policy in force; empty where none is.
     pub policy_version: String,
-    /// 32 hexadecimal digits, or empty.
-    pub trace_id: String,
+    /// The decision's place in its trace; the journal keeps the trace's id.
+    pub trace: Option<Trace>,
     /// Why an attempt is voided, a hold ends or an account is changed by hand; or empty.
     pub reason: String,
     /// `system`, `admin` or `api`; empty where the actor tells.

@@ -23,6 +23,7 @@ use super::packed::{self, PackedError};
 use super::{Notes, Store, StoreError, keys};
 use crate::clock;
 use crate::settings::{Live, Secret};
+use crate::telemetry::spans::ScriptCall;
 
 /// The decision rule as Redis runs it.
 pub const SCRIPT: &str = include_str!("lua/decide.lua");
@@ -302,7 +303,10 @@ impl RedisStore {
         if !self.verified.0.load(Ordering::Relaxed) {
             self.verify().await?;
         }
-        self.bounded(self.ask(batch, all_or_none)).await?
+        let call = ScriptCall::begin();
+        let results = self.bounded(self.ask(batch, all_or_none)).await.and_then(|results| results);
+        call.end(batch.iter().map(|(_, notes)| notes.trace), results.as_ref().err());
+        results
     }
 
     /// Calls the script, once more where the connection was lost or could not be made before: that is told to the next call only.

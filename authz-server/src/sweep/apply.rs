@@ -64,6 +64,7 @@ impl Tools {
 
 fn warn_of(command: &Command, error: &StoreError) {
     tracing::warn!(
+        decision_id = %uuid::Uuid::from_bytes(command.decision_id),
         merchant = %command.merchant,
         currency = %command.currency,
         order_no = command.order_no.as_ref().map(OrderNo::as_str),

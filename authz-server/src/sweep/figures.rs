@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 pub enum Sweep {
     Holds,
     Windows,
+    Thresholds,
 }
 
 impl Sweep {
@@ -21,6 +22,7 @@ impl Sweep {
         match self {
             Self::Holds => "holds",
             Self::Windows => "windows",
+            Self::Thresholds => "thresholds",
         }
     }
 }
@@ -32,6 +34,7 @@ type Label = (&'static str, &'static str);
 pub struct Figures {
     holds_ended: Family<[Label; 1], Counter>,
     accounts_closed: Counter,
+    accounts_marked: Counter,
     hold_lag_secs: Gauge,
     finished: Family<[Label; 1], Gauge<f64, AtomicU64>>,
     errors: Family<[Label; 1], Counter>,
@@ -43,6 +46,12 @@ impl Figures {
         r.register("sluice_holds_expired", "Holds that this server ended with their time", self.holds_ended.clone());
         let accounts = self.accounts_closed.clone();
         r.register("sluice_windows_closed", "Accounts without traffic whose windows this server closed", accounts);
+        let accounts = self.accounts_marked.clone();
+        r.register(
+            "sluice_thresholds_swept",
+            "Accounts that this server found across a threshold without a payment",
+            accounts,
+        );
         let lag = self.hold_lag_secs.clone();
         r.register("sluice_hold_sweep_lag_seconds", "How late the oldest hold was at the last sweep", lag);
         let finished = self.finished.clone();
@@ -56,9 +65,14 @@ impl Figures {
         self.holds_ended.get_or_create(&[("how", how)]).inc();
     }
 
-    /// An account's windows were closed.
-    pub(super) fn account_closed(&self) {
-        self.accounts_closed.inc();
+    /// So many accounts' windows were closed.
+    pub(super) fn accounts_closed(&self, accounts: u64) {
+        self.accounts_closed.inc_by(accounts);
+    }
+
+    /// So many accounts' thresholds were brought in line with their limits.
+    pub(super) fn accounts_marked(&self, accounts: u64) {
+        self.accounts_marked.inc_by(accounts);
     }
 
     /// How late the oldest hold was.

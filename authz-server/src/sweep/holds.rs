@@ -129,6 +129,7 @@ impl HoldSweep {
         *counter += 1;
         self.tools.metrics.sweep.hold_ended(settled);
         tracing::info!(
+            decision_id = %uuid::Uuid::from_bytes(reply.decision_id),
             merchant = %command.merchant,
             currency = %command.currency,
             order_no = command.order_no.as_ref().map(OrderNo::as_str),

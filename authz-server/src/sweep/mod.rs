@@ -1,4 +1,5 @@
-//! What time does by itself: ends holds whose time is over, and closes the windows of accounts that see no traffic.
+//! What no request does: ends holds whose time is over, closes the windows of accounts that see no traffic, and finds usage that
+//! is across a threshold because the limit has moved.
 //!
 //! Every server sweeps, on a thread of its own that shares nothing with payments but the processor. Nothing depends on which
 //! of them comes first, or on any of them coming in time: the store's rule ends a hold once, and rolls windows over by itself
@@ -7,6 +8,8 @@
 mod apply;
 mod figures;
 mod holds;
+mod roll;
+mod thresholds;
 mod windows;
 
 use std::io;
@@ -28,10 +31,12 @@ use crate::store::{NO_ATTEMPT, Notes, RedisStore, RedisStoreConfig, StoreError, 
 
 pub use figures::{Figures, Sweep};
 pub use holds::{Ended, HoldSweep};
-pub use windows::{Closed, WindowSweep};
+pub use roll::Rolled;
+pub use thresholds::ThresholdSweep;
+pub use windows::WindowSweep;
 
 /// One for each sweep.
-const CONNECTIONS_MAX: u32 = 2;
+const CONNECTIONS_MAX: u32 = 3;
 /// Commands of one script call, which holds Redis up for about a millisecond.
 const COMMANDS_PER_CALL: usize = 50;
 /// The mode of what no route asked for.
@@ -68,7 +73,7 @@ impl Config {
     }
 }
 
-/// What both sweeps work with. Its connections belong to the runtime that it was opened in.
+/// What the sweeps work with. Its connections belong to the runtime that it was opened in.
 #[derive(Clone, Debug)]
 pub struct Tools {
     store: Arc<RedisStore>,
@@ -166,7 +171,9 @@ pub fn spawn(
 }
 
 async fn run(tools: Tools, shutdown: Shutdown) {
-    tokio::join!(run_holds(tools.clone(), shutdown.clone()), run_windows(tools, shutdown));
+    let holds = run_holds(tools.clone(), shutdown.clone());
+    let windows = run_windows(tools.clone(), shutdown.clone());
+    tokio::join!(holds, windows, run_thresholds(tools, shutdown));
 }
 
 async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
@@ -184,6 +191,15 @@ async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
         let swept = sweep.round(clock::now_ms(), &shutdown).await;
         report(&tools.metrics.sweep, Sweep::Windows, swept.map(drop));
         shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
+    }
+}
+
+async fn run_thresholds(tools: Tools, mut shutdown: Shutdown) {
+    let sweep = ThresholdSweep::new(tools.clone());
+    while !shutdown.is_asked() {
+        let swept = sweep.round(clock::now_ms(), &shutdown).await;
+        report(&tools.metrics.sweep, Sweep::Thresholds, swept.map(drop));
+        shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
     }
 }
 

@@ -11,7 +11,11 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::request::current;
 use crate::clock;
+
+/// The field that names a line's trace.
+const TRACE_ID: &str = "trace_id";
 
 thread_local! {
     static LINE: RefCell<Line> = RefCell::default();
@@ -51,9 +55,19 @@ impl Line {
         self.text.push_str(event.metadata().level().as_str());
         self.text.push('"');
         event.record(self);
+        self.trace(event);
         self.string("target", event.metadata().target());
         self.text.push_str("}\n");
         &self.text
+    }
+
+    /// The trace of the request under way, where the event does not name one itself.
+    fn trace(&mut self, event: &Event<'_>) {
+        let Some(trace) = current() else { return };
+        if event.metadata().fields().field(TRACE_ID).is_none() {
+            self.name(TRACE_ID);
+            let _ = write!(self.text, "\"{}\"", trace.id);
+        }
     }
 
     /// Names are Rust's own identifiers, but for a raw one's beginning.

@@ -1,6 +1,8 @@
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use futures_util::FutureExt;
+
 use super::*;
 
 #[derive(Clone, Default)]
@@ -71,6 +73,24 @@ fn every_kind_of_value_reads_as_it_was_given() {
     let numbers = [&last["yes"], &last["less"], &last["more"], &last["half"], &last["type"]];
     assert_eq!(serde_json::json!(numbers), serde_json::json!([true, -5, u64::MAX, 0.5, 1]));
     assert!(last["not_a_number"].is_null() && last.get("none").is_none());
+}
+
+#[test]
+fn a_line_of_a_request_names_its_trace_once() {
+    let trace = Trace::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let lines = written(|| {
+        let own = trace_id(Trace::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01"));
+        let log = || {
+            tracing::info!("plain");
+            tracing::info!(trace_id = own.clone(), "with its own");
+            tracing::info!(trace_id = trace_id(None), "with none");
+        };
+        log();
+        request::within(trace, async { log() }).now_or_never().unwrap();
+    });
+    let ids: Vec<_> = lines.iter().map(|line| line.get("trace_id").and_then(|id| id.as_str())).collect();
+    let (own, request) = (Some("4bf92f3577b34da6a3ce929d0e0e4736"), Some("0af7651916cd43dd8448eb211c80319c"));
+    assert_eq!(ids, [None, own, None, request, own, None]);
 }
 
 /// A reader of standard output that does not read before it is told to.

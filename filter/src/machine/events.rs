@@ -213,7 +213,10 @@ impl RequestHead<'_> {
     }
 
     pub(super) fn traceparent(&self) -> Option<String> {
-        let text = std::str::from_utf8(self.first("traceparent")?).ok()?;
+        let mut values = self.headers.iter().filter(|(name, _)| name == b"traceparent").map(|(_, value)| value);
+        // A header that comes twice says nothing.
+        let (Some(value), None) = (values.next(), values.next()) else { return None };
+        let text = std::str::from_utf8(value).ok()?;
         let plain = text.len() <= TRACEPARENT_LEN_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
         plain.then(|| text.to_owned())
     }

@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 pub enum Role {
     /// Everything.
     Admin,
-    /// Operations on quota, and reading everything but tokens.
+    /// Operations on quota, alerts, and reading everything but tokens.
     Operator,
-    /// Reads and checks of one merchant's own data.
+    /// Reads and checks of one merchant's own data, and who is told of its alerts.
     Merchant,
 }
 
@@ -73,11 +73,20 @@ pub enum Permission {
     /// Create, list, rotate and revoke access tokens.
     #[serde(rename = "tokens:manage")]
     TokensManage = 1 << 9,
+    /// Read alerts, and how they were told; settings of alerts without their secrets.
+    #[serde(rename = "alerts:read")]
+    AlertsRead = 1 << 10,
+    /// Acknowledge and resolve alerts.
+    #[serde(rename = "alerts:manage")]
+    AlertsManage = 1 << 11,
+    /// Set who is told of which alerts, send tests, and send messages again.
+    #[serde(rename = "alerts:configure")]
+    AlertsConfigure = 1 << 12,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::QuotasRead,
         Self::QuotasCheck,
         Self::QuotasOperate,
@@ -88,6 +97,9 @@ impl Permission {
         Self::SettingsRead,
         Self::SettingsWrite,
         Self::TokensManage,
+        Self::AlertsRead,
+        Self::AlertsManage,
+        Self::AlertsConfigure,
     ];
 
     /// The scope's text.
@@ -104,6 +116,9 @@ impl Permission {
             Self::SettingsRead => "settings:read",
             Self::SettingsWrite => "settings:write",
             Self::TokensManage => "tokens:manage",
+            Self::AlertsRead => "alerts:read",
+            Self::AlertsManage => "alerts:manage",
+            Self::AlertsConfigure => "alerts:configure",
         }
     }
 
@@ -132,11 +147,21 @@ impl Permission {
                 | Self::QuotasManage
                 | Self::PoliciesRead
                 | Self::PoliciesWrite
-                | Self::SettingsRead => true,
+                | Self::SettingsRead
+                | Self::AlertsRead
+                | Self::AlertsManage
+                | Self::AlertsConfigure => true,
                 Self::PoliciesApprove | Self::SettingsWrite | Self::TokensManage => false,
             },
             Role::Merchant => {
-                matches!(self, Self::QuotasRead | Self::QuotasCheck | Self::PoliciesRead)
+                matches!(
+                    self,
+                    Self::QuotasRead
+                        | Self::QuotasCheck
+                        | Self::PoliciesRead
+                        | Self::AlertsRead
+                        | Self::AlertsConfigure
+                )
             }
         }
     }
@@ -194,6 +219,9 @@ mod tests {
             (Permission::SettingsRead, [true, true, false]),
             (Permission::SettingsWrite, [true, false, false]),
             (Permission::TokensManage, [true, false, false]),
+            (Permission::AlertsRead, [true, true, true]),
+            (Permission::AlertsManage, [true, true, false]),
+            (Permission::AlertsConfigure, [true, true, true]),
         ];
         assert_eq!(table.len(), Permission::ALL.len());
         for (permission, granted) in table {

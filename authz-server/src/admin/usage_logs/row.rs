@@ -22,7 +22,7 @@ macro_rules! row {
 
         impl $row {
             /// The columns in SQL, each under its name here.
-            pub(super) const COLUMNS: &str = concat!($(row!(@column $name $($column)?), ",",)+ "NULL AS nothing");
+            pub(crate) const COLUMNS: &str = concat!($(row!(@column $name $($column)?), ",",)+ "NULL AS nothing");
 
             /// The names, as the first line of a CSV file.
             pub(in crate::admin) fn names() -> ByteRecord {

@@ -22,7 +22,7 @@ fn context() -> EventContext {
 
 /// An admitted hold of 50 as the first of its windows, of which the month was reset twice.
 fn record() -> Vec<u8> {
-    let mut bytes = vec![4, 0, CHANGED, 2];
+    let mut bytes = vec![5, 0, CHANGED, 2];
     bytes.extend_from_slice(&1_795_003_600_u32.to_le_bytes());
     let order = [50.0, 0.0, 0.0];
     figures(&mut bytes, &[50.0, 120.0]);
@@ -40,11 +40,12 @@ const CHANGED: u8 = 2;
 
 /// An account whose one charge was of 50, with so much pending.
 fn account(bytes: &mut Vec<u8>, pending: f64) {
-    bytes.push(3);
-    for id in [20_261_121_u32, 202_611, 2026] {
-        bytes.extend_from_slice(&id.to_le_bytes());
-    }
+    bytes.push(4);
+    bytes.extend_from_slice(&20_261_121_u32.to_le_bytes());
     bytes.extend_from_slice(&[0, 2, 0, 0]);
+    // One threshold of the day's amount is reached.
+    bytes.extend_from_slice(&0x1000_u32.to_le_bytes());
+    bytes.extend_from_slice(&7_u16.to_le_bytes());
     figures(bytes, &[50.0, 1.0].repeat(3));
     figures(bytes, &[3.0, 7.0, 7.0, 7.0, pending, 0.0, 0.0]);
 }
@@ -76,6 +77,7 @@ fn an_event_becomes_a_row() {
     assert_eq!((row.suspended_at, row.order_ttl_secs), (None, None));
     assert_eq!((row.attempt, row.failure_reason), (Some(Uuid::from_bytes([9; 16])), None));
     assert!(batch.events[0].changes_account && batch.events[0].closed.is_empty());
+    assert_eq!((batch.events[0].record.marks.levels, &batch.events[0].crossing), ([0, 0, 0, 1, 0, 0, 0], &None));
     assert_eq!(batch.oldest(), Some(row.at));
 }
 
@@ -157,6 +159,22 @@ fn closed_windows_come_with_their_event() {
     assert_eq!((window.counter.amount, window.counter.count, window.counter.refunded), (900, 9, 40));
 }
 
+#[test]
+fn crossed_thresholds_come_with_their_event() {
+    let watch = quota::Watch::of([quota::AmountMinor::new(60).unwrap(); 7], quota::Thresholds::DEFAULT);
+    let mut crossed = Vec::new();
+    for (marks, list) in [(0_u32, 0_u16), (0x1000, watch.thresholds().list())] {
+        crossed.extend_from_slice(&marks.to_le_bytes());
+        crossed.extend_from_slice(&list.to_le_bytes());
+    }
+    packed::watch(&mut crossed, &watch);
+    let mut crossing = entry(&context(), record());
+    crossing.fields.extend([b"w".to_vec(), Vec::new(), b"a".to_vec(), crossed]);
+    let batch = Batch::read(vec![crossing]);
+    let told = batch.events[0].crossing.as_ref().unwrap();
+    assert_eq!((told.before.is_empty(), told.after.levels, told.watch), (true, [0, 0, 0, 1, 0, 0, 0], watch));
+}
+
 /// A refusal shows the account as of its own windows, a repetition as it was: neither is a change of it.
 #[test]
 fn only_changes_change_the_account() {
@@ -200,8 +218,11 @@ fn what_cannot_be_a_row_is_rejected_with_the_field() {
     let garbage = entry(&context(), vec![1, 2, 3]);
     let mut windows = entry(&context(), record());
     windows.fields.extend([b"w".to_vec(), vec![9]]);
-    let entries = vec![strange, torn, garbage, windows];
+    let mut crossed = entry(&context(), record());
+    crossed.fields.extend([b"a".to_vec(), vec![9]]);
+    let entries = vec![strange, torn, garbage, windows, crossed];
     let reasons: Vec<_> = Batch::read(entries).rejected.into_iter().map(|r| r.reason).collect();
     assert!(reasons[0].starts_with("id:") && reasons[1].starts_with("field d: absent"), "{reasons:?}");
     assert!(reasons[2].starts_with("field d:") && reasons[3].starts_with("field w:"), "{reasons:?}");
+    assert!(reasons[4].starts_with("field a:"), "{reasons:?}");
 }

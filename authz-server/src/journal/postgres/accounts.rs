@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use quota::Marks;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
@@ -41,6 +42,8 @@ row! {
         last_payment_no: Option<String> => "text";
         last_updated_by: String => "text";
         updated_at: DateTime<Utc> => "timestamptz";
+        alert_marks: i32 => "int4";
+        alert_list: i32 => "int4";
     }
 }
 
@@ -49,7 +52,7 @@ const KEPT: [&str; 2] = ["last_order_no", "last_payment_no"];
 
 /// The newer event of a shard has the larger number. One that is later by more than this and has a smaller number is of a Redis
 /// that lost writes and counts anew; servers' clocks are closer together than that.
-const REWOUND: TimeDelta = TimeDelta::minutes(5);
+pub(crate) const REWOUND: TimeDelta = TimeDelta::minutes(5);
 
 /// Takes over accounts, each where it is the newer state ([`REWOUND`]).
 static UPSERT: LazyLock<String> = LazyLock::new(|| {
@@ -107,11 +110,11 @@ struct Suspension {
 impl Gathered {
     /// What the events made of their accounts.
     pub(super) fn of(events: &[Event]) -> Self {
-        let mut rows: Vec<&Row> = events.iter().filter(|event| event.changes_account).map(|event| &event.row).collect();
-        rows.sort_by_key(|row| (row.shard, row.seq));
+        let mut changes: Vec<&Event> = events.iter().filter(|event| event.changes_account).collect();
+        changes.sort_by_key(|event| (event.row.shard, event.row.seq));
         let told = |account: Account| (account.key(), Told { account, suspensions: Vec::new() });
-        let mut gathered: HashMap<Key, Told> = newest(&rows).into_iter().map(told).collect();
-        for suspension in rows.iter().filter_map(|row| Suspension::of(row)) {
+        let mut gathered: HashMap<Key, Told> = newest(&changes).into_iter().map(told).collect();
+        for suspension in changes.iter().filter_map(|event| Suspension::of(&event.row)) {
             if let Some(told) = gathered.get_mut(&(suspension.merchant_id.clone(), suspension.currency.clone())) {
                 told.suspensions.push(suspension);
             }
@@ -189,14 +192,16 @@ impl Suspension {
     }
 }
 
-/// The last state of each account, of rows in their order.
-fn newest(rows: &[&Row]) -> Vec<Account> {
+/// The last state of each account, of events in their order.
+fn newest(changes: &[&Event]) -> Vec<Account> {
     let mut accounts: BTreeMap<(&str, &str), Last<'_>> = BTreeMap::new();
-    for row in rows {
+    for event in changes {
+        let Event { row, record, .. } = event;
         let Some(currency) = row.currency.as_deref() else { continue };
         let before = accounts.get(&(row.merchant_id.as_str(), currency));
         let last = Last {
             row,
+            marks: record.marks,
             order_no: row.order_no.as_deref().or(before.and_then(|before| before.order_no)),
             payment_no: row.payment_no.as_deref().or(before.and_then(|before| before.payment_no)),
         };
@@ -208,11 +213,12 @@ fn newest(rows: &[&Row]) -> Vec<Account> {
 /// What a batch says last of an account.
 struct Last<'a> {
     row: &'a Row,
+    marks: Marks,
     order_no: Option<&'a str>,
     payment_no: Option<&'a str>,
 }
 
-fn account(currency: &str, Last { row, order_no, payment_no }: &Last<'_>) -> Account {
+fn account(currency: &str, Last { row, marks, order_no, payment_no }: &Last<'_>) -> Account {
     Account {
         merchant_id: row.merchant_id.clone(),
         currency: currency.to_owned(),
@@ -238,6 +244,9 @@ fn account(currency: &str, Last { row, order_no, payment_no }: &Last<'_>) -> Acc
         last_payment_no: payment_no.map(str::to_owned),
         last_updated_by: row.operator_id.clone(),
         updated_at: row.at,
+        // 28 bits.
+        alert_marks: i32::try_from(marks.packed()).unwrap_or_default(),
+        alert_list: i32::from(marks.list),
     }
 }
 

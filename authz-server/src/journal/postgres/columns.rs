@@ -131,10 +131,10 @@ pub(super) fn insert(table: &str, columns: &[(&str, &str)]) -> String {
     format!("INSERT INTO {table} ({}) SELECT * FROM UNNEST({})", names.join(", "), arrays.join(", "))
 }
 
-/// The statement that stores those rows that are not there yet.
+/// The statement that stores those rows that are not there yet, and gives their ids.
 pub(super) fn insert_usage<'q>(rows: impl Iterator<Item = &'q Row> + Clone) -> Statement<'q> {
     static INSERT: LazyLock<String> =
-        LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", insert("usage_log", Row::COLUMNS)));
+        LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING RETURNING event_id", insert("usage_log", Row::COLUMNS)));
     Row::bind(sqlx::query(AssertSqlSafe(INSERT.as_str())), rows)
 }
 

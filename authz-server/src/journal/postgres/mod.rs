@@ -6,13 +6,14 @@
 //! connection sound, and kept.
 
 mod accounts;
+mod alerts;
 mod columns;
 mod copy;
 mod partitions;
 mod sequence;
 mod windows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -21,14 +22,17 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, Row as _};
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::event::{Batch, Event, Rejected};
 use crate::settings::Secret;
 
+pub(crate) use accounts::REWOUND;
 use accounts::{Gathered, Key};
+pub(crate) use alerts::CHANNEL as ALERT_CHANNEL;
+pub use alerts::{Alert, Raised};
 pub use columns::{Json, Row};
 pub use sequence::Anomalies;
 
@@ -127,6 +131,8 @@ pub struct UsageLog {
     contiguous: BTreeMap<i32, i64>,
     /// What stored events made of their accounts, where that is to be stored later.
     gathered: Gathered,
+    /// Alerts that stored events raised, to be counted.
+    raised: Vec<Raised>,
 }
 
 /// How rows of the usage log are stored.
@@ -154,6 +160,7 @@ impl UsageLog {
             months: BTreeSet::new(),
             contiguous: BTreeMap::new(),
             gathered: Gathered::default(),
+            raised: Vec::new(),
         })
     }
 
@@ -176,6 +183,11 @@ impl UsageLog {
         let stored = self.store_events(batch).await?;
         self.store_accounts(batch.events.len()).await?;
         Ok(stored)
+    }
+
+    /// The alerts that were raised since the last time.
+    pub fn take_raised(&mut self) -> Vec<Raised> {
+        std::mem::take(&mut self.raised)
     }
 
     /// Whether accounts are gathered.
@@ -255,7 +267,8 @@ impl UsageLog {
                     }
                     events => {
                         let (left, right) = events.split_at(events.len() / 2);
-                        parts.extend([left, right]);
+                        // The earlier half first: alerts follow events in their order.
+                        parts.extend([right, left]);
                     }
                 },
                 Err(error) => return Err(error),
@@ -286,8 +299,9 @@ impl UsageLog {
             result = within(STORE_TIMEOUT, work.transact(Method::Insert)).await;
         }
         match result {
-            Ok((rows, set_aside)) => {
+            Ok((rows, set_aside, raised)) => {
                 self.connection = Some(connection);
+                self.raised.extend(raised);
                 stored.rows += rows;
                 stored.duplicates += (events.len() as u64).saturating_sub(rows);
                 stored.rejected += set_aside;
@@ -353,22 +367,31 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Stores events and set-aside ones together; gives the number of new rows of either.
-    async fn transact(&mut self, method: Method) -> Result<(u64, u64), sqlx::Error> {
+    /// Stores events and set-aside ones together; gives the number of new rows of either, and the alerts that are new.
+    async fn transact(&mut self, method: Method) -> Result<(u64, u64, Vec<Raised>), sqlx::Error> {
         let mut transaction = self.connection.begin().await?;
-        let mut stored = 0;
+        let (mut stored, mut raised) = (0, Vec::new());
         if !self.events.is_empty() {
             let rows = self.events.iter().map(|event| &event.row);
-            stored = match method {
-                Method::Copy => copy::usage(&mut transaction, rows).await?,
-                Method::Insert => columns::insert_usage(rows).execute(&mut *transaction).await?.rows_affected(),
+            let new = match method {
+                Method::Copy => {
+                    stored = copy::usage(&mut transaction, rows).await?;
+                    None
+                }
+                Method::Insert => {
+                    let inserted = columns::insert_usage(rows).fetch_all(&mut *transaction).await?;
+                    let new = inserted.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<Uuid>, _>>()?;
+                    stored = new.len() as u64;
+                    Some(new)
+                }
             };
             windows::store(&mut transaction, self.events).await?;
+            raised = alerts::store(&mut transaction, self.events, new.as_ref()).await?;
         }
         let set_aside = insert_rejected(&mut transaction, self.rejected).await?;
         sequence::record_repetitions(&mut transaction, self.repeated).await?;
         transaction.commit().await?;
-        Ok((stored, set_aside))
+        Ok((stored, set_aside, raised))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Datelike, Utc};
-use quota::{AmountMinor, Breach, Channel, Currency, MerchantId, PolicyFields, Span, Throttle};
+use quota::{AmountMinor, Breach, Channel, Currency, MerchantId, PolicyFields, Span, Thresholds, Throttle};
 use serde_json::Value;
 
 use super::error::RepositoryError;
@@ -193,6 +193,11 @@ pub(super) fn amount(field: &'static str, value: Option<u64>) -> Result<Option<A
 pub(super) fn percent(value: Option<u32>) -> Result<Option<u8>, RepositoryError> {
     let problem = |_| RepositoryError::invalid("over_capture_percent", "must be 0 to 100");
     value.map(|value| u8::try_from(value).map_err(problem)).transpose()
+}
+
+pub(super) fn thresholds(percents: Option<&[u32]>) -> Result<Option<Thresholds>, RepositoryError> {
+    let read = |percents: &[u32]| Thresholds::new(percents.iter().copied());
+    percents.map(read).transpose().map_err(|error| RepositoryError::invalid("thresholds", error.to_string()))
 }
 
 pub(super) fn names(

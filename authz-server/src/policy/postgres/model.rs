@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::checks::{amount, breach, names, percent};
+use super::checks::{amount, breach, names, percent, thresholds};
 use super::error::RepositoryError;
 
 /// The word for every channel.
@@ -156,6 +156,10 @@ macro_rules! with_policy {
                 hold_on_expiry: Option<HoldExpiry>,
                 /// By how many percent captures may exceed their hold, 0 to 100.
                 over_capture_percent: Option<u32>,
+                /// Percentages of the account's limits at which usage is told of, each 1 to 1000: at most eight, none for nothing.
+                /// 80 and 100 where nobody gives any. Only in a policy for all channels.
+                #[schema(max_items = 8, example = json!([80, 100]))]
+                thresholds: Option<Vec<u32>>,
             }
         )+}
 
@@ -180,6 +184,7 @@ macro_rules! with_policy {
                     hold_lifetime_secs: self.hold_lifetime_secs,
                     hold_on_expiry: self.hold_on_expiry.map(HoldExpiry::rule),
                     over_capture_percent: percent(self.over_capture_percent)?,
+                    thresholds: thresholds(self.thresholds.as_deref())?,
                     ..self.limit_fields()?
                 };
                 fields.check("").map_err(RepositoryError::of_policy)?;

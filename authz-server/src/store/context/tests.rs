@@ -5,6 +5,7 @@ use quota::{
 };
 
 use super::*;
+use crate::telemetry::Trace;
 
 fn command(action: Action) -> Command {
     let now_ms = 1_795_296_600_000;
@@ -37,7 +38,7 @@ fn notes() -> Notes {
         actor: "proxy".to_owned(),
         mode: "enforce",
         policy_version: "v7".to_owned(),
-        trace_id: "0af7651916cd43dd8448eb211c80319c".to_owned(),
+        trace: Trace::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         reason: "upstream_5xx".to_owned(),
         operator_type: "api",
         remarks: "ünïcode".to_owned(),

@@ -1,0 +1,127 @@
+//! One try to send one message: by the settings of now, within the rate limit, and recorded whatever came of it.
+
+use chrono::DateTime;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::Tools;
+use super::claim::Message;
+use super::outcome::{self, Ended};
+use crate::alert::channel::{Outcome, Parcel, Report};
+use crate::alert::notice::{Alert, Change, Content, Notice};
+use crate::alert::rate::{Allowance, Bound, Counted, Telling};
+use crate::alert::settings::{self, Channel};
+use crate::alert::{Level, Scope};
+use crate::clock;
+use crate::telemetry::{Delivered, Delivery};
+
+/// Tries the message. Where Postgres does not answer, it is due again by itself.
+pub(super) async fn run(tools: &Tools, message: Message) {
+    if let Err(error) = attempt(tools, &message).await {
+        warn!(message_id = %message.message_id, %error, "what came of a message cannot be recorded, it is tried again");
+    }
+}
+
+async fn attempt(tools: &Tools, message: &Message) -> Result<(), sqlx::Error> {
+    let started = clock::now();
+    let ended = |report| Ended { report, started, took: (clock::now() - started).to_std().unwrap_or_default() };
+    let notice = match Notice::parse(&message.body) {
+        Ok(notice) => notice,
+        Err(error) => {
+            let report = Report::refused(format!("the message cannot be read: {error}"));
+            return outcome::record(tools, message, ended(report)).await;
+        }
+    };
+    let Some(channel) = channel(tools, message).await? else {
+        let report = Report::refused("the settings have no such channel any more: name it again, and redeliver");
+        return outcome::record(tools, message, ended(report)).await;
+    };
+    if let Some(until) = message.behind.filter(|_| message.by_hand.is_none()) {
+        return outcome::hold(tools, message, until).await;
+    }
+    let limited = limited(message, &notice);
+    if let Some((alert, change)) = limited
+        && let Allowance::Held { until_ms } = allowance(tools, message, alert, change).await
+    {
+        let until = DateTime::from_timestamp_millis(until_ms).unwrap_or(started);
+        return outcome::hold(tools, message, until).await;
+    }
+    let about = notice.alert();
+    let span =
+        Delivery::begin(about.and_then(|alert| alert.trace_id.as_deref()), about.and_then(|alert| alert.event_id));
+    let traceparent = span.traceparent();
+    let parcel = Parcel {
+        id: message.message_id,
+        notice: &notice,
+        now_secs: clock::now().timestamp(),
+        traceparent: traceparent.as_deref(),
+    };
+    let report = tools.sender.send(&channel, parcel, tools.live.current().alert_timeout()).await;
+    span.end(&Delivered {
+        channel_kind: &message.channel_kind,
+        message_id: message.message_id,
+        attempt: message.attempts,
+        status: report.status,
+        error: report.error.as_deref(),
+    });
+    if report.outcome != Outcome::Sent
+        && let Some((alert, change)) = limited
+    {
+        give_back(tools, message, alert, change).await;
+    }
+    outcome::record(tools, message, ended(report)).await
+}
+
+/// The channel as its settings have it now; none where they have none of that name and kind.
+async fn channel(tools: &Tools, message: &Message) -> Result<Option<Channel>, sqlx::Error> {
+    let Some(scope) = Scope::parse(&message.scope) else { return Ok(None) };
+    let stored = match settings::load(&tools.pool, &scope).await {
+        Ok(stored) => stored,
+        Err(sqlx::Error::Decode(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let channel = stored.settings.channel(&message.channel_id).cloned();
+    Ok(channel.filter(|channel| channel.kind() == message.channel_kind))
+}
+
+/// The alert by which the message counts against the limit; none where it passes: critical ones, digests, and whatever somebody
+/// asked for.
+fn limited<'a>(message: &Message, notice: &'a Notice) -> Option<(&'a Alert, Change)> {
+    let (alert, change) = match &notice.content {
+        Content::Raised(alert) => (alert, Change::Raised),
+        Content::Resolved(alert) => (alert, Change::Resolved),
+        Content::Digest(_) | Content::Test(_) => return None,
+    };
+    (alert.alert_level != Level::Critical && message.by_hand.is_none()).then_some((alert, change))
+}
+
+async fn allowance(tools: &Tools, message: &Message, alert: &Alert, change: Change) -> Allowance {
+    let live = tools.live.current();
+    let bound = Bound { tellings_max: live.alert_rate_messages, period: live.alert_rate_period() };
+    let asked =
+        tools.rate.take(counted(message, alert), telling(message, alert.alert_id, change), bound, clock::now_ms());
+    match asked.await {
+        Ok(allowance) => allowance,
+        // Rather too many messages than none.
+        Err(error) => {
+            warn!(%error, "the rate limit of alerts cannot be asked, a message passes without it");
+            Allowance::Granted
+        }
+    }
+}
+
+async fn give_back(tools: &Tools, message: &Message, alert: &Alert, change: Change) {
+    let given = tools.rate.give_back(counted(message, alert), telling(message, alert.alert_id, change)).await;
+    if let Err(error) = given {
+        debug!(%error, "a failed message counts against the rate limit of alerts");
+    }
+}
+
+fn counted<'a>(message: &'a Message, alert: &'a Alert) -> Counted<'a> {
+    let merchant = alert.merchant_id.as_deref().unwrap_or_default();
+    Counted { scope: &message.scope, merchant, alert_type: &alert.alert_type }
+}
+
+fn telling(message: &Message, alert: Uuid, change: Change) -> Telling<'_> {
+    Telling { alert, change, channel: &message.channel_id }
+}

@@ -1,0 +1,162 @@
+//! Who is told of which alerts, and how: the settings document of the operators and of each merchant.
+//!
+//! What is read is checked ([`Settings::check`]) before it is kept; what is shown has no secrets (`Serialize`), and what
+//! is kept has them ([`Settings::stored`]).
+
+mod channel;
+mod check;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use quota::MerchantId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::subject::{Level, Subject};
+pub use channel::{Bark, Channel, ChannelSecret, Email, Gotify, Slack, Webhook};
+pub use check::Invalid;
+pub use store::{Revision, SaveError, Stored, load, load_all, save};
+
+/// Whose settings.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    Operators,
+    Merchant(MerchantId),
+}
+
+impl Scope {
+    /// As in the column `scope`: `operators`, or `merchant:` and the id.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Operators => "operators".to_owned(),
+            Self::Merchant(merchant) => format!("merchant:{}", merchant.as_str()),
+        }
+    }
+
+    /// Reads [`Scope::text`] back; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("merchant:") {
+            Some(merchant) => MerchantId::parse(merchant).ok().map(Self::Merchant),
+            None => (text == "operators").then_some(Self::Operators),
+        }
+    }
+}
+
+/// Channels, and which alerts go to them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = AlertSettings)]
+pub struct Settings {
+    /// Where messages can go.
+    #[schema(max_items = 20)]
+    pub channels: Vec<Channel>,
+    /// Which alerts go where; an alert that no route takes is told to nobody.
+    #[schema(max_items = 50)]
+    pub routes: Vec<Route>,
+    /// How long a digest gathers.
+    #[serde(default = "digest_minutes_default")]
+    #[schema(minimum = 1, maximum = 1440, default = 60)]
+    pub digest_minutes: u32,
+}
+
+fn digest_minutes_default() -> u32 {
+    60
+}
+
+impl Default for Settings {
+    /// Nobody is told.
+    fn default() -> Self {
+        Self { channels: Vec::new(), routes: Vec::new(), digest_minutes: digest_minutes_default() }
+    }
+}
+
+/// Sends alerts of some kinds to some channels. What it does not name does not matter to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = AlertRoute)]
+pub struct Route {
+    /// Only alerts about these; about anything where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 12)]
+    pub types: Option<Vec<Subject>>,
+    /// Only alerts of these levels; of any where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 2)]
+    pub levels: Option<Vec<Level>>,
+    /// Of alerts about limits only those at these percentages; at any where absent. Other alerts have none, and pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 20)]
+    pub thresholds: Option<Vec<u32>>,
+    /// Whether the end of an alert is told as well.
+    #[serde(default = "resolved_default")]
+    #[schema(default = true)]
+    pub resolved: bool,
+    /// The channels' ids.
+    #[schema(min_items = 1, max_items = 20)]
+    pub channels: Vec<String>,
+    /// When it is told.
+    #[serde(default)]
+    #[schema(inline)]
+    pub delivery: Delivery,
+}
+
+fn resolved_default() -> bool {
+    true
+}
+
+/// When an alert is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = AlertDeliveryTime)]
+pub enum Delivery {
+    /// At once.
+    #[default]
+    Immediate,
+    /// With others, every `digest_minutes`.
+    Digest,
+}
+
+/// What routes look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub subject: Subject,
+    pub level: Level,
+    /// A percentage, for limits.
+    pub threshold: Option<u32>,
+    /// It is the alert's end that is to be told.
+    pub resolved: bool,
+}
+
+impl Settings {
+    /// Each channel that is to be told, once, in the order of the settings; at once, where one of its routes says so.
+    #[must_use]
+    pub fn routes_for(&self, told: &Told) -> Vec<(&Channel, Delivery)> {
+        let taken: Vec<&Route> = self.routes.iter().filter(|route| route.takes(told)).collect();
+        let delivery = |channel: &Channel| {
+            let naming = taken.iter().filter(|route| route.channels.iter().any(|id| id == channel.id()));
+            naming.map(|route| route.delivery).min()
+        };
+        self.channels.iter().filter_map(|channel| Some((channel, delivery(channel)?))).collect()
+    }
+
+    /// A channel by its id.
+    #[must_use]
+    pub fn channel(&self, id: &str) -> Option<&Channel> {
+        self.channels.iter().find(|channel| channel.id() == id)
+    }
+}
+
+impl Route {
+    fn takes(&self, told: &Told) -> bool {
+        let names = |types: &Vec<Subject>| types.contains(&told.subject);
+        let grave = |levels: &Vec<Level>| levels.contains(&told.level);
+        let at = |thresholds: &Vec<u32>| told.threshold.is_none_or(|threshold| thresholds.contains(&threshold));
+        self.types.as_ref().is_none_or(names)
+            && self.levels.as_ref().is_none_or(grave)
+            && self.thresholds.as_ref().is_none_or(at)
+            && (self.resolved || !told.resolved)
+    }
+}

@@ -1,0 +1,179 @@
+//! What alerts are about, and how grave they are.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What an alert is about. Its word here begins the alert's type: `daily` is the one of `daily_80` and `daily_100`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = AlertSubject)]
+pub enum Subject {
+    /// The amount of a day.
+    Daily,
+    /// The number of charges of a day.
+    DailyCount,
+    /// The amount of a month.
+    Monthly,
+    /// The number of charges of a month.
+    MonthlyCount,
+    /// The amount of a year.
+    Yearly,
+    /// The number of charges of a year.
+    YearlyCount,
+    /// The amount held and not settled.
+    Pending,
+    /// The account is suspended.
+    Suspended,
+    /// An order was captured above what it had held.
+    OverCapture,
+    /// Redis gives no answer. For operators only.
+    DegradedStore,
+    /// Events wait for Postgres. For operators only.
+    JournalBacklog,
+    /// The books do not agree. For operators only.
+    Drift,
+}
+
+impl Subject {
+    /// Every subject.
+    pub const ALL: [Self; 12] = [
+        Self::Daily,
+        Self::DailyCount,
+        Self::Monthly,
+        Self::MonthlyCount,
+        Self::Yearly,
+        Self::YearlyCount,
+        Self::Pending,
+        Self::Suspended,
+        Self::OverCapture,
+        Self::DegradedStore,
+        Self::JournalBacklog,
+        Self::Drift,
+    ];
+
+    /// The word that callers know, with which an alert's type begins.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Daily => "daily",
+            Self::DailyCount => "daily_count",
+            Self::Monthly => "monthly",
+            Self::MonthlyCount => "monthly_count",
+            Self::Yearly => "yearly",
+            Self::YearlyCount => "yearly_count",
+            Self::Pending => "pending",
+            Self::Suspended => "suspended",
+            Self::OverCapture => "over_capture",
+            Self::DegradedStore => "degraded_store",
+            Self::JournalBacklog => "journal_backlog",
+            Self::Drift => "drift",
+        }
+    }
+
+    /// What `quota_alert.subject` has.
+    #[must_use]
+    pub const fn column(self) -> &'static str {
+        match self {
+            Self::Daily => "daily_amount",
+            Self::Monthly => "monthly_amount",
+            Self::Yearly => "yearly_amount",
+            Self::Pending => "pending_amount",
+            Self::DailyCount
+            | Self::MonthlyCount
+            | Self::YearlyCount
+            | Self::Suspended
+            | Self::OverCapture
+            | Self::DegradedStore
+            | Self::JournalBacklog
+            | Self::Drift => self.word(),
+        }
+    }
+
+    /// Reads [`Subject::word`] back; `None` for anything else.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|subject| subject.word() == word)
+    }
+
+    /// Reads [`Subject::column`] back; `None` for anything else.
+    #[must_use]
+    pub fn from_column(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|subject| subject.column() == text)
+    }
+
+    /// Whether it concerns no merchant's account.
+    #[must_use]
+    pub const fn is_operators(self) -> bool {
+        matches!(self, Self::DegradedStore | Self::JournalBacklog | Self::Drift)
+    }
+
+    /// Whether it is a limit, whose thresholds have alerts of their own.
+    #[must_use]
+    pub const fn is_limit(self) -> bool {
+        match self {
+            Self::Daily
+            | Self::DailyCount
+            | Self::Monthly
+            | Self::MonthlyCount
+            | Self::Yearly
+            | Self::YearlyCount
+            | Self::Pending => true,
+            Self::Suspended | Self::OverCapture | Self::DegradedStore | Self::JournalBacklog | Self::Drift => false,
+        }
+    }
+}
+
+/// How grave an alert is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = AlertLevel)]
+pub enum Level {
+    /// A limit is near.
+    Warning,
+    /// A limit is used up, or payments stop, or the proof of them does.
+    Critical,
+}
+
+impl Level {
+    /// The word in tables and answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// Reads the word back; `None` for anything else.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Warning, Self::Critical].into_iter().find(|level| level.as_str() == word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_back() {
+        for subject in Subject::ALL {
+            assert_eq!(Subject::parse(subject.word()), Some(subject));
+            assert_eq!(Subject::from_column(subject.column()), Some(subject));
+            assert_eq!(serde_json::to_value(subject).unwrap(), subject.word());
+        }
+        for level in [Level::Warning, Level::Critical] {
+            assert_eq!(Level::parse(level.as_str()), Some(level));
+            assert_eq!(serde_json::to_value(level).unwrap(), level.as_str());
+        }
+        assert_eq!((Subject::parse("daily_amount"), Level::parse("info")), (None, None));
+    }
+
+    #[test]
+    fn limits_are_those_that_accounts_are_watched_by() {
+        let watched: Vec<_> = quota::Watch::LIMITS.iter().map(|limit| limit.as_str()).collect();
+        for subject in Subject::ALL {
+            assert_eq!(watched.contains(&subject.column()), subject.is_limit(), "{}", subject.column());
+        }
+    }
+}

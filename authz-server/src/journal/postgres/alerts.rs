@@ -1,0 +1,139 @@
+//! Alerts of accounts, in the transaction of the events that begin and end them: an alert is there exactly if its event is.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::LazyLock;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+use uuid::Uuid;
+
+use super::columns::{insert, row};
+use crate::alert::raise::{self, Account, Board, End, Open, SYSTEM};
+use crate::journal::event::Event;
+
+row! {
+    /// An alert of an account as `quota_alert` stores it.
+    pub struct Alert {
+        alert_id: Uuid => "uuid";
+        merchant_id: String => "text";
+        currency: String => "text";
+        subject: &'static str => "text";
+        threshold: Option<i32> => "int4";
+        alert_type: String => "text";
+        alert_level: &'static str => "text";
+        window_id: Option<i32> => "int4";
+        current_used: Option<i64> => "int8";
+        max: Option<i64> => "int8";
+        /// Sent as text, which Postgres reads.
+        usage_percent: Option<String> => "text[]::numeric";
+        message: String => "text";
+        policy_version: Option<String> => "text";
+        event_id: Uuid => "uuid";
+        shard: i32 => "int4";
+        raised_seq: i64 => "int8";
+        trace_id: Option<String> => "text";
+        raised_at: DateTime<Utc> => "timestamptz";
+        resolved_at: Option<DateTime<Utc>> => "timestamptz";
+        resolved_by: Option<&'static str> => "text";
+        resolve_reason: Option<&'static str> => "text";
+        resolve_event_id: Option<Uuid> => "uuid";
+    }
+}
+
+/// Who waits for alerts hears of each that is new.
+static RAISE: LazyLock<String> = LazyLock::new(|| {
+    let insert = insert("quota_alert", Alert::COLUMNS);
+    format!(
+        "WITH raised AS ({insert} ON CONFLICT DO NOTHING RETURNING alert_id, alert_type, alert_level) \
+         SELECT alert_type, alert_level, pg_notify('{CHANNEL}', alert_id::text)::text FROM raised"
+    )
+});
+
+/// The channel on which alerts that begin or end are announced, by their id.
+pub(crate) const CHANNEL: &str = "sluice_alert";
+/// Alerts of these accounts that are open; nobody ends one of them by hand before the transaction is over.
+const OPEN: &str = "SELECT alert.merchant_id, alert.currency::text AS currency, alert_id, subject, threshold, window_id, \
+        shard, raised_seq, raised_at \
+    FROM UNNEST($1::text[], $2::text[]) AS account (merchant_id, currency) JOIN quota_alert AS alert \
+        ON coalesce(alert.merchant_id, '') = account.merchant_id \
+        AND coalesce(alert.currency, '') = account.currency::char(3) \
+    WHERE resolved_at IS NULL AND subject <> 'over_capture' ORDER BY alert_id FOR UPDATE OF alert";
+const END: &str = "WITH ended AS ( \
+        UPDATE quota_alert AS alert SET resolved_at = told.at, resolved_by = $5, resolve_reason = told.reason, \
+            resolve_event_id = told.event_id \
+        FROM UNNEST($1::uuid[], $2::timestamptz[], $3::text[], $4::uuid[]) AS told (alert_id, at, reason, event_id) \
+        WHERE alert.alert_id = told.alert_id AND alert.resolved_at IS NULL RETURNING alert.alert_id \
+    ) SELECT pg_notify('sluice_alert', alert_id::text) FROM ended";
+
+/// Who is in the database and open.
+#[derive(sqlx::FromRow)]
+struct Found {
+    merchant_id: String,
+    currency: String,
+    alert_id: Uuid,
+    subject: String,
+    threshold: Option<i32>,
+    window_id: Option<i32>,
+    shard: Option<i32>,
+    raised_seq: Option<i64>,
+    raised_at: DateTime<Utc>,
+}
+
+/// Type and level of an alert that is new.
+pub type Raised = (String, String);
+
+/// Raises and ends the alerts that these events cross into and out of, and gives those that are new; `new` tells which of the
+/// events are stored now and not before, where not all are.
+pub(super) async fn store(
+    connection: &mut PgConnection,
+    events: &[Event],
+    new: Option<&HashSet<Uuid>>,
+) -> Result<Vec<Raised>, sqlx::Error> {
+    let is_new = |event: &&Event| new.is_none_or(|new| new.contains(&event.row.event_id));
+    let mut concerned: Vec<(Account, &Event)> =
+        events.iter().filter(is_new).filter_map(|event| Some((raise::account(event)?, event))).collect();
+    if concerned.is_empty() {
+        return Ok(Vec::new());
+    }
+    concerned.sort_by_key(|(_, event)| (event.row.shard, event.row.seq));
+    let accounts: BTreeSet<&Account> = concerned.iter().map(|(account, _)| account).collect();
+    let mut board = Board::new(open(connection, &accounts).await?);
+    concerned.iter().for_each(|(_, event)| board.follow(event));
+    let (raised, ended) = board.changes();
+    if !ended.is_empty() {
+        end(connection, &ended).await?;
+    }
+    if raised.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = Alert::bind(sqlx::query(AssertSqlSafe(RAISE.as_str())), raised.iter());
+    let new = statement.fetch_all(connection).await?;
+    new.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+async fn open(
+    connection: &mut PgConnection,
+    accounts: &BTreeSet<&Account>,
+) -> Result<impl Iterator<Item = (Account, Open)> + use<>, sqlx::Error> {
+    let merchants: Vec<&str> = accounts.iter().map(|(merchant, _)| merchant.as_str()).collect();
+    let currencies: Vec<&str> = accounts.iter().map(|(_, currency)| currency.as_str()).collect();
+    let found: Vec<Found> = sqlx::query_as(OPEN).bind(merchants).bind(currencies).fetch_all(connection).await?;
+    Ok(found.into_iter().map(|found| {
+        let Found { merchant_id, currency, alert_id, subject, threshold, window_id, shard, raised_seq, raised_at } =
+            found;
+        ((merchant_id, currency), Open { alert_id, subject, threshold, window_id, shard, raised_seq, raised_at })
+    }))
+}
+
+async fn end(connection: &mut PgConnection, ended: &[End]) -> Result<(), sqlx::Error> {
+    sqlx::query(END)
+        .bind(ended.iter().map(|end| end.alert_id).collect::<Vec<_>>())
+        .bind(ended.iter().map(|end| end.at).collect::<Vec<_>>())
+        .bind(ended.iter().map(|end| end.reason).collect::<Vec<_>>())
+        .bind(ended.iter().map(|end| end.event_id).collect::<Vec<_>>())
+        .bind(SYSTEM)
+        .execute(connection)
+        .await
+        .map(drop)
+}

@@ -1,0 +1,70 @@
+//! The tracing's figures at `/metrics`.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// Why a span did not reach the collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Lost {
+    /// More spans waited than the queue holds.
+    QueueFull,
+    /// The collector could not be reached, or gave no answer in time.
+    Unsent,
+    /// The collector did not take it.
+    Rejected,
+}
+
+impl Lost {
+    pub(super) const ALL: [Self; 3] = [Self::QueueFull, Self::Unsent, Self::Rejected];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Unsent => "unsent",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// The figures. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    exported: Counter,
+    lost: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl Default for Figures {
+    /// All at zero, and there: whoever watches a series sees the first loss of it.
+    fn default() -> Self {
+        let figures = Self { exported: Counter::default(), lost: Family::default() };
+        Lost::ALL.into_iter().for_each(|why| figures.lost(why, 0));
+        figures
+    }
+}
+
+impl Figures {
+    /// Shows them in the registry.
+    pub fn register(&self, r: &mut Registry) {
+        r.register("sluice_spans_exported", "Spans that the collector has taken", self.exported.clone());
+        r.register("sluice_spans_dropped", "Spans that did not reach the collector", self.lost.clone());
+    }
+
+    pub(super) fn exported(&self, spans: u64) {
+        self.exported.inc_by(spans);
+    }
+
+    pub(super) fn lost(&self, why: Lost, spans: u64) {
+        self.lost.get_or_create(&[("why", why.as_str())]).inc_by(spans);
+    }
+
+    #[cfg(test)]
+    pub(super) fn lost_spans(&self, why: Lost) -> u64 {
+        self.lost.get_or_create(&[("why", why.as_str())]).get()
+    }
+
+    #[cfg(test)]
+    pub(super) fn exported_spans(&self) -> u64 {
+        self.exported.get()
+    }
+}

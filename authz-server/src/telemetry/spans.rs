@@ -1,0 +1,173 @@
+//! What each kind of span is called and says. Names of attributes are those of OpenTelemetry's semantic conventions where they
+//! have one, else our own.
+
+use std::time::{Duration, Instant};
+
+use axum::http::{Method, StatusCode};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use quota::{Code, Command, Dry, OrderNo, Reply};
+use uuid::Uuid;
+
+use super::trace::{SpanId, Trace, TraceId};
+use super::tracer::{self, Kind, Open, Told, Tracer, flag, number, text};
+use crate::store::{Notes, StoreError};
+
+/// The place of a decision's span below the caller's one, or without a caller in a new trace where spans are exported.
+#[must_use]
+pub(crate) fn of_decision(caller: Option<Trace>, decision_id: [u8; 16]) -> Option<Trace> {
+    tracer::place(caller, SpanId::of_decision(decision_id))
+}
+
+/// A check of the proxy was decided, or could not be.
+pub(crate) fn check(command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
+    decision(Kind::Server, command, notes, outcome, took);
+}
+
+/// The same of an operation of the API.
+pub(crate) fn operation(command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
+    decision(Kind::Internal, command, notes, outcome, took);
+}
+
+fn decision(kind: Kind, command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
+    let Some((tracer, trace)) = tracer::recorded(notes.trace) else { return };
+    let code = outcome.map_or(Code::StoreUnavailable, |reply| reply.record.code);
+    let mut attributes = vec![
+        text("sluice.event_id", Uuid::from_bytes(command.decision_id)),
+        text("sluice.action", command.action.as_str()),
+        flag("sluice.dry", command.dry != Dry::No),
+        text("sluice.merchant", command.merchant.as_str()),
+        text("sluice.currency", command.currency.code()),
+        text("sluice.mode", notes.mode),
+        text("sluice.policy_version", notes.policy_version.as_str()),
+        text("sluice.code", code.as_str()),
+    ];
+    attributes.extend(command.order_no.as_ref().map(|order_no| text("sluice.order_no", OrderNo::as_str(order_no))));
+    if let Ok(reply) = outcome {
+        attributes.push(text("sluice.decision_id", Uuid::from_bytes(reply.decision_id)));
+        attributes.push(flag("sluice.replay", reply.record.replay));
+    }
+    let error = outcome.err().map(ToString::to_string);
+    let name = format!("decide {}", command.action.as_str());
+    tracer.end(trace, took, Told { kind, name, attributes, error: error.as_deref() });
+}
+
+/// A call of the script under way. The commands of many payments share it: each recorded one gets a span of it, so that its trace
+/// is whole.
+#[derive(Debug)]
+pub(crate) struct ScriptCall(Option<(&'static Tracer, Instant)>);
+
+impl ScriptCall {
+    pub(crate) fn begin() -> Self {
+        Self(tracer::installed().map(|tracer| (tracer, Instant::now())))
+    }
+
+    /// Ends it for the commands with these places.
+    pub(crate) fn end(self, places: impl ExactSizeIterator<Item = Option<Trace>>, error: Option<&StoreError>) {
+        let Some((tracer, started)) = self.0 else { return };
+        let (took, count) = (started.elapsed(), places.len());
+        let error = error.map(ToString::to_string);
+        for caller in places.flatten().filter(|caller| caller.sampled) {
+            let Some(trace) = tracer::span_id().and_then(|span| tracer.place(Some(caller), span)) else { return };
+            let attributes = vec![
+                text("db.system.name", "redis"),
+                text("db.operation.name", "EVALSHA"),
+                number("sluice.batch_size", count),
+            ];
+            let told = Told { kind: Kind::Client, name: "EVALSHA".to_owned(), attributes, error: error.as_deref() };
+            tracer.end(trace, took, told);
+        }
+    }
+}
+
+/// A transaction of the journal under way: its events are of many traces, so it is one of its own.
+#[derive(Debug)]
+pub(crate) struct JournalStore(Option<Open>);
+
+impl JournalStore {
+    pub(crate) fn begin() -> Self {
+        Self(tracer::open(tracer::place(None, tracer::span_id())))
+    }
+
+    /// Ends it; `events` were given to Postgres.
+    pub(crate) fn end(self, events: usize, error: Option<&dyn std::fmt::Display>) {
+        let Some(open) = self.0 else { return };
+        let error = error.map(ToString::to_string);
+        let attributes = vec![text("db.system.name", "postgresql"), number("sluice.batch_size", events)];
+        let name = "store events".to_owned();
+        open.end(Told { kind: Kind::Client, name, attributes, error: error.as_deref() });
+    }
+}
+
+/// A try to deliver a message, in the trace of what raised its alert.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What the receiver is told of.
+    trace: Option<Trace>,
+    open: Option<Open>,
+}
+
+/// How a try to deliver a message ended.
+#[derive(Debug)]
+pub struct Delivered<'a> {
+    /// As in `webhook`.
+    pub channel_kind: &'a str,
+    pub message_id: Uuid,
+    /// The number of the try, from 1.
+    pub attempt: i32,
+    /// What the receiver answered, where it did.
+    pub status: Option<u16>,
+    /// Why it counts as failed.
+    pub error: Option<&'a str>,
+}
+
+impl Delivery {
+    /// Begins it below the decision that raised the alert: `trace_id` (32 hexadecimal digits) and `event_id` of `quota_alert`.
+    /// Whether that decision is recorded was not kept, so the trace's id decides.
+    #[must_use]
+    pub fn begin(trace_id: Option<&str>, event_id: Option<Uuid>) -> Self {
+        let decision = |(id, span)| Trace { id, span, parent: None, sampled: false };
+        let id = trace_id.and_then(TraceId::parse);
+        let raised = id.zip(event_id.and_then(|id| SpanId::of_decision(id.into_bytes()))).map(decision);
+        let Some(tracer) = tracer::installed() else { return Self { trace: raised, open: None } };
+        let raised = raised.map(|raised| Trace { sampled: tracer.draws(raised.id), ..raised });
+        let trace = tracer::place(raised, tracer::span_id());
+        Self { trace, open: tracer::open(trace) }
+    }
+
+    /// The header `traceparent` for the receiver, where there is a trace.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<String> {
+        self.trace.map(|trace| trace.traceparent())
+    }
+
+    /// Ends it.
+    pub fn end(self, delivered: &Delivered<'_>) {
+        let Some(open) = self.open else { return };
+        let Delivered { channel_kind, message_id, attempt, status, error } = *delivered;
+        let mut attributes = vec![
+            text("sluice.channel_kind", channel_kind),
+            text("sluice.message_id", message_id),
+            number("sluice.attempt", attempt),
+        ];
+        attributes.extend(status.map(|status| number("sluice.response_status", status)));
+        let name = format!("deliver {channel_kind}");
+        open.end(Told { kind: Kind::Client, name, attributes, error });
+    }
+}
+
+/// A request to the API was answered.
+pub(super) fn request(
+    (tracer, trace): (&'static Tracer, Trace),
+    took: Duration,
+    method: &Method,
+    route: Option<String>,
+    status: StatusCode,
+) {
+    let mut attributes: Vec<KeyValue> =
+        vec![text("http.request.method", method.as_str()), number("http.response.status_code", status.as_u16())];
+    // A path that no route matches may be anything.
+    let name = route.as_ref().map_or_else(|| method.to_string(), |route| format!("{method} {route}"));
+    attributes.extend(route.map(|route| text("http.route", route)));
+    let error = status.is_server_error().then(|| status.to_string());
+    tracer.end(trace, took, Told { kind: Kind::Server, name, attributes, error: error.as_deref() });
+}

@@ -1,0 +1,111 @@
+//! Servers that die, and several of them: everybody hears of everything, and twice only where nobody can know.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use e2e::{Result, Service, ensure, ensure_eq};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::bench::{Bench, DAILY_100, all_to, webhook};
+use crate::receiver::{Receiver, Reply, status};
+
+#[tokio::test]
+async fn killed_between_sending_and_recording_it_sends_again_under_the_same_id() -> Result<()> {
+    let server = Arc::new(AtomicU32::new(0));
+    let victim = Arc::clone(&server);
+    let receiver = Receiver::start(move |number, _| {
+        if number > 0 {
+            return status(200);
+        }
+        let pid = i32::try_from(victim.load(Ordering::SeqCst)).ok().and_then(Pid::from_raw);
+        let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+        Reply::Hang
+    })
+    .await?;
+    let mut bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[]).await?;
+    server.store(bench.server.pid(), Ordering::SeqCst);
+    bench.raise(DAILY_100).await?;
+    receiver.wait(1).await?;
+    e2e::wait::until("the server is dead", crate::bench::WITHIN, || {
+        Ok((!bench.server.process().is_running()).then_some(()))
+    })?;
+    ensure_eq!(bench.count("SELECT count(*) FROM alert_delivery").await?, 0);
+    bench.server.restart()?;
+    let got = receiver.wait(2).await?;
+    ensure_eq!(got[0].header("webhook-id"), got[1].header("webhook-id"));
+    ensure_eq!(got[0].body, got[1].body);
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent' AND attempts = 2", 1).await?;
+    ensure_eq!(bench.count("SELECT count(*) FROM alert_delivery WHERE attempt = 2").await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_servers_one_tells_and_the_other_takes_over() -> Result<()> {
+    const ALERTS: usize = 20;
+    let receiver = Receiver::start(|_, _| status(200)).await?;
+    let mut bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[]).await?;
+    let mut another = bench.another(&[])?;
+    for _ in 0..ALERTS {
+        bench.raise(DAILY_100).await?;
+    }
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent'", 20).await?;
+    let mut ids: Vec<_> = receiver.got().iter().map(|one| one.header("webhook-id").to_owned()).collect();
+    ids.sort();
+    ids.dedup();
+    ensure_eq!((ids.len(), receiver.got().len()), (ALERTS, ALERTS));
+    let sent = |server: &e2e::server::Server| server.metric("sluice_alert_deliveries_total", &["outcome=\"sent\""]);
+    let mut counts = [sent(&bench.server)?, sent(&another)?];
+    let first_leads = counts[0] > 0.0;
+    counts.sort_by(f64::total_cmp);
+    ensure_eq!(counts, [0.0, 20.0]);
+    if first_leads {
+        bench.server.kill()?
+    } else {
+        another.kill()?
+    };
+    bench.raise(DAILY_100).await?;
+    receiver.wait(ALERTS + 1).await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent'", 21).await?;
+    ensure_eq!(receiver.got().len(), ALERTS + 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_happened_while_nobody_was_there_is_told_later() -> Result<()> {
+    let receiver = Receiver::start(|_, _| status(200)).await?;
+    let mut bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[]).await?;
+    bench.server.stop()?;
+    let id = bench.raise(DAILY_100).await?;
+    bench.resolve(id).await?;
+    bench.server.restart()?;
+    let got = receiver.wait(2).await?;
+    let types: Vec<_> = got.iter().map(|one| one.json()["type"].clone()).collect();
+    ensure!(types == ["quota_alert.raised", "quota_alert.resolved"], "{types:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lost_notification_and_a_lost_session_lose_nothing() -> Result<()> {
+    let receiver = Receiver::start(|_, _| status(200)).await?;
+    let bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[]).await?;
+    bench.raise(DAILY_100).await?;
+    receiver.wait(1).await?;
+    // Every session of the server, and the lock with it.
+    bench
+        .sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE pid <> pg_backend_pid() AND application_name = 'sluice-server'",
+        )
+        .await?;
+    bench.raise(DAILY_100).await?;
+    receiver.wait(2).await?;
+    bench
+        .sql(
+            "INSERT INTO quota_alert (alert_id, subject, alert_type, alert_level, message, raised_at) \
+        VALUES (gen_random_uuid(), 'drift', 'drift', 'critical', 'the books do not agree', now())",
+        )
+        .await?;
+    let got = receiver.wait(3).await?;
+    ensure_eq!(got[2].json()["data"]["merchant_id"], serde_json::Value::Null);
+    Ok(())
+}

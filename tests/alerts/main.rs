@@ -1,0 +1,13 @@
+//! Telling people of alerts, with a real server, Redis and Postgres: who is told what over which channel, how often, and once
+//! however much breaks in between.
+
+mod bad_receivers;
+mod bench;
+mod crashes;
+mod held;
+mod internal;
+mod mail;
+mod push;
+mod receiver;
+mod routes;
+mod webhooks;

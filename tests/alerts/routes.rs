@@ -1,0 +1,98 @@
+//! Who is told of what: the operators' settings and each merchant's, as they are when it happens.
+
+use e2e::{Result, ensure_eq};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, DAILY_80, DAILY_100, Raise, all_to, webhook};
+use crate::receiver::{Got, Receiver, status};
+
+const OTHER_MERCHANT: Raise = Raise { merchant: "M-2", ..DAILY_100 };
+
+fn told(got: &[Got]) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let one = |got: &Got| (text(&got.json()["data"]["merchant_id"]), text(&got.json()["data"]["alert_type"]));
+    let mut told: Vec<_> = got.iter().map(one).collect();
+    told.sort();
+    told
+}
+
+#[tokio::test]
+async fn each_scope_is_told_what_its_routes_take() -> Result<()> {
+    let operators = Receiver::start(|_, _| status(200)).await?;
+    let merchant = Receiver::start(|_, _| status(200)).await?;
+    let settings = json!({"channels": [webhook("ops", &operators.url())],
+        "routes": [{"levels": ["critical"], "resolved": false, "channels": ["ops"]}]});
+    let bench = Bench::start(settings, &[]).await?;
+    bench.set("merchant:M-1", all_to(&[webhook("own", &merchant.url())])).await?;
+    bench.raise(DAILY_80).await?;
+    let ended = bench.raise(DAILY_100).await?;
+    bench.raise(OTHER_MERCHANT).await?;
+    merchant.wait(2).await?;
+    operators.wait(2).await?;
+    bench.resolve(ended).await?;
+    merchant.wait(3).await?;
+    let pair = |merchant: &str, alert_type: &str| (merchant.to_owned(), alert_type.to_owned());
+    ensure_eq!(told(&operators.got()), [pair("M-1", "daily_100"), pair("M-2", "daily_100")]);
+    let own = [pair("M-1", "daily_100"), pair("M-1", "daily_100"), pair("M-1", "daily_80")];
+    ensure_eq!(told(&merchant.got()), own);
+    // Each change of each alert was looked at once, whoever was told.
+    ensure_eq!(bench.count("SELECT count(*) FROM alert_message").await?, 5);
+    let unseen = "SELECT count(*) FROM quota_alert \
+        WHERE raise_seen_at IS NULL OR (resolved_at IS NOT NULL AND resolve_seen_at IS NULL)";
+    ensure_eq!(bench.count(unseen).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn new_settings_tell_nothing_old_and_a_channel_that_is_gone_ends_its_messages() -> Result<()> {
+    let receiver = Receiver::start(|_, _| status(500)).await?;
+    let late = Receiver::start(|_, _| status(200)).await?;
+    let bench = Bench::start(all_to(&[webhook("first", &receiver.url())]), &[]).await?;
+    bench.raise(DAILY_100).await?;
+    receiver.wait(1).await?;
+    bench.set("operators", all_to(&[webhook("second", &late.url())])).await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'dead'", 1).await?;
+    let errors = "SELECT count(*) FROM alert_delivery WHERE error LIKE 'the settings have no such channel%'";
+    ensure_eq!(bench.count(errors).await?, 1);
+    bench.raise(OTHER_MERCHANT).await?;
+    let got = late.wait(1).await?;
+    ensure_eq!(told(&got), [("M-2".to_owned(), "daily_100".to_owned())]);
+    Ok(())
+}
+
+/// The whole way: a payment crosses its limit, and a person hears of it, once, and of its end.
+#[tokio::test]
+async fn a_payment_that_crosses_is_told_and_so_is_its_refund() -> Result<()> {
+    let receiver = Receiver::start(|_, _| status(200)).await?;
+    let api = e2e::api::Api::start(&e2e::policies::document(), &[("SLUICE_ALERT_ALLOW_NETWORKS", "127.0.0.1/32")])?;
+    let pool = api.postgres.pool().await?;
+    sqlx::query(
+        "INSERT INTO alert_settings (scope, document, updated_by) VALUES ('merchant:M-1', $1::text::jsonb, 'test')",
+    )
+    .bind(all_to(&[webhook("own", &receiver.url())]).to_string())
+    .execute(&pool)
+    .await?;
+    let caller = api.operator()?;
+    let payment = |order: &str, amount: u64| json!({"merchant_id": "M-1", "order_no": order, "amount": amount, "currency": "USD"});
+    for (order, amount) in [("O-1", 7_000), ("O-2", 5_001), ("O-3", 500)] {
+        e2e::api::expect(
+            &caller.post("/quotas/consume", &payment(order, amount)).await?,
+            200,
+            &json!({"success": true}),
+        );
+    }
+    let raised = receiver.wait(1).await?[0].json();
+    ensure_eq!((&raised["type"], &raised["data"]["alert_type"]), (&json!("quota_alert.raised"), &json!("daily_80")));
+    ensure_eq!(raised["data"]["current_used"], 12_001);
+    let mut refund = payment("O-1", 7_000);
+    refund["refund_no"] = "R-1".into();
+    e2e::api::expect(&caller.post("/quotas/refund", &refund).await?, 200, &json!({"success": true}));
+    let got = receiver.wait(2).await?;
+    let resolved = got[1].json();
+    ensure_eq!(
+        (&resolved["type"], &resolved["data"]["alert_id"]),
+        (&json!("quota_alert.resolved"), &raised["data"]["alert_id"])
+    );
+    ensure_eq!(resolved["data"]["resolve_reason"], "refund");
+    Ok(())
+}

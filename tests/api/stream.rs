@@ -1,0 +1,371 @@
+//! The live stream: who hears what, going on with the last id, and its bounds.
+
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use e2e::api::{Api, Caller, expect};
+use e2e::client::{Answer, Call};
+use e2e::sse::{EventStream, Frame, Options};
+use e2e::{Failure, Result, Service};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::charges::charge;
+use crate::policies;
+use crate::suite::Suite;
+use crate::usage_logs;
+
+pub(crate) fn add(suite: &mut Suite) {
+    suite.add("stream::everybody_hears_what_they_may_and_asked_for", roles);
+    suite.add("stream::alerts_are_told_change_by_change", alerts);
+    suite.add("stream::what_is_no_place_or_question_is_refused", refusals);
+    suite.add("stream::a_caller_has_so_many_streams_and_no_more", seats);
+    suite.alone("stream::goes_on_across_a_restart_without_loss_or_repetition", restart);
+    suite.alone("stream::rows_are_told_when_they_become_visible_and_once", visibility);
+    suite.alone("stream::heartbeats_come_and_a_token_that_ends_ends_it", heartbeats);
+}
+
+async fn open(api: &Api, caller: &Caller, query: &str) -> Result<EventStream> {
+    EventStream::open(api.server.admin_address(), caller.token(), &format!("/stream{query}"), Options::default()).await
+}
+
+async fn resume(api: &Api, caller: &Caller, query: &str, last_id: &str) -> Result<EventStream> {
+    let options = Options { last_id: Some(last_id), ..Options::default() };
+    EventStream::open(api.server.admin_address(), caller.token(), &format!("/stream{query}"), options).await
+}
+
+/// An open alert, of a merchant or of operators.
+async fn raise(pool: &PgPool, merchant: Option<&str>, currency: Option<&str>) -> Result<Uuid> {
+    let id = Uuid::from_u128(u128::from_be_bytes(random()?));
+    let statement = "INSERT INTO quota_alert (alert_id, merchant_id, currency, subject, threshold, alert_type, alert_level, \
+        current_used, max, usage_percent, message, raised_at) \
+        VALUES ($1, $2, $3, $4, $5, $4, 'warning', 80, 100, 80, 'in words', now())";
+    let (subject, threshold) = if merchant.is_some() { ("daily_amount", Some(80)) } else { ("over_capture", None) };
+    let insert = sqlx::query(statement).bind(id).bind(merchant).bind(currency).bind(subject).bind(threshold);
+    insert.execute(pool).await?;
+    Ok(id)
+}
+
+fn random() -> Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::new(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// What an event is about, in short: merchant, order and code of a decision, or a change and whose alert it was.
+fn short((name, data): &(String, Value)) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    match name.as_str() {
+        "decision" => format!("{}/{} {}", text(&data["merchant_id"]), text(&data["order_no"]), text(&data["code"])),
+        "alert" => format!("{} {}", text(&data["change"]), text(&data["alert"]["merchant_id"])),
+        name => format!("{name}: {data}"),
+    }
+}
+
+async fn roles(api: &Api) -> Result<()> {
+    let (ana, oleg, shop) = (api.admin()?, api.operator()?, api.merchant("heard-1")?);
+    let pool = api.postgres.pool().await?;
+    let table: [(&Caller, &str, &[&str]); 8] = [
+        (&shop, "", &["heard-1/1 ADMITTED", "heard-1/2 BELOW_SINGLE_MIN", "raised heard-1", "heard-1/end ADMITTED"]),
+        (
+            &shop,
+            "?kinds=decisions&merchant_id=heard-1",
+            &["heard-1/1 ADMITTED", "heard-1/2 BELOW_SINGLE_MIN", "heard-1/end ADMITTED"],
+        ),
+        (&shop, "?code=BELOW_SINGLE_MIN&kinds=decisions", &["heard-1/2 BELOW_SINGLE_MIN"]),
+        (&shop, "?kinds=alerts", &["raised heard-1"]),
+        (&oleg, "?merchant_id=heard-2", &["heard-2/1 ADMITTED", "raised heard-2", "heard-2/end ADMITTED"]),
+        (&oleg, "?merchant_id=heard-2&currency=EUR", &["raised heard-2"]),
+        (&ana, "?kinds=alerts&currency=EUR", &["raised heard-2"]),
+        (
+            &ana,
+            "?merchant_id=heard-1&kinds=decisions,alerts",
+            &["heard-1/1 ADMITTED", "heard-1/2 BELOW_SINGLE_MIN", "raised heard-1", "heard-1/end ADMITTED"],
+        ),
+    ];
+    let mut streams = Vec::new();
+    for (caller, query, expected) in table {
+        let stream = open(api, caller, query).await?;
+        assert_eq!(stream.headers["content-type"], "text/event-stream");
+        assert_eq!(stream.headers["cache-control"], "no-store");
+        streams.push((stream, query, expected));
+    }
+    let mut all = open(api, &oleg, "").await?;
+    for (merchant, order, amount) in [("heard-1", "1", 500), ("heard-1", "2", 99), ("heard-2", "1", 500)] {
+        ana.post("/quotas/consume", &charge(merchant, order, amount)).await?;
+    }
+    raise(&pool, Some("heard-1"), Some("USD")).await?;
+    raise(&pool, Some("heard-2"), Some("EUR")).await?;
+    raise(&pool, None, None).await?;
+    for merchant in ["heard-1", "heard-2"] {
+        ana.post("/quotas/consume", &charge(merchant, "end", 500)).await?;
+    }
+    for (stream, query, expected) in &mut streams {
+        // Alerts and decisions of one moment come in either order.
+        let heard: BTreeSet<String> = stream.events(expected.len()).await?.iter().map(short).collect();
+        let expected: BTreeSet<String> = expected.iter().map(|&text| text.to_owned()).collect();
+        assert_eq!(heard, expected, "{query}");
+    }
+    // Who sees all merchants hears what concerns none of them, too.
+    let mut heard = BTreeSet::new();
+    while !(heard.contains("raised -") && heard.contains("heard-2/end ADMITTED")) {
+        heard.extend(all.events(1).await?.iter().map(short));
+    }
+    expect(&refused(api, &shop, "?merchant_id=heard-2", None).await?, 403, &json!({"code": "FORBIDDEN"}));
+    Ok(())
+}
+
+async fn ask(
+    api: &Api,
+    caller: &Caller,
+    query: &str,
+    last_id: Option<&str>,
+) -> Result<std::result::Result<EventStream, Answer>> {
+    let options = Options { last_id, ..Options::default() };
+    EventStream::ask(api.server.admin_address(), caller.token(), &format!("/stream{query}"), options).await
+}
+
+/// The answer of a stream that is not opened.
+async fn refused(api: &Api, caller: &Caller, query: &str, last_id: Option<&str>) -> Result<Answer> {
+    match ask(api, caller, query, last_id).await? {
+        Ok(_) => Err(Failure::new(format!("a stream was opened: {query} {last_id:?}"))),
+        Err(answer) => Ok(answer),
+    }
+}
+
+async fn alerts(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let pool = api.postgres.pool().await?;
+    let mut stream = open(api, &ana, "?merchant_id=alarmed&kinds=alerts").await?;
+    let id = raise(&pool, Some("alarmed"), Some("USD")).await?;
+    let (_, raised) = stream.events(1).await?.remove(0);
+    assert_eq!(
+        e2e::api::differences(
+            "",
+            &raised,
+            &json!({"change": "raised", "alert": {"alert_id": id, "merchant_id": "alarmed",
+        "currency": "USD", "alert_level": "warning", "current_used": 80, "limit": 100, "is_resolved": false}})
+        ),
+        [""; 0]
+    );
+    let notes = json!({"notes": "seen"});
+    expect(&ana.post(&format!("/alerts/{id}/acknowledge"), &notes).await?, 200, &json!({}));
+    expect(&ana.post(&format!("/alerts/{id}/resolve"), &notes).await?, 200, &json!({}));
+    let changes = stream.events(2).await?;
+    assert_eq!(changes.iter().map(short).collect::<Vec<_>>(), ["acknowledged alarmed", "resolved alarmed"]);
+    assert_eq!(
+        (&changes[1].1["alert"]["resolved_by"], &changes[1].1["alert"]["is_resolved"]),
+        (&json!("ana"), &json!(true))
+    );
+    // What changes nothing that is told of is no change.
+    sqlx::query("UPDATE quota_alert SET message = 'other words' WHERE alert_id = $1").bind(id).execute(&pool).await?;
+    raise(&pool, Some("alarmed"), Some("EUR")).await?;
+    let next = stream.events(1).await?;
+    assert_eq!(next[0].1["alert"]["currency"], "EUR");
+    Ok(())
+}
+
+async fn refusals(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let stream = open_at_once(api, &ana).await?;
+    let id = |change: &dyn Fn(&mut Value)| {
+        let mut place: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(&stream)?)?;
+        change(&mut place);
+        Ok::<_, Failure>(BASE64_URL_SAFE_NO_PAD.encode(place.to_string()))
+    };
+    let old =
+        id(&|place| place[1]["taken_secs"] = json!(place[1]["taken_secs"].as_i64().unwrap_or_default() - 2_600_000))?;
+    let foreign = id(&|place| place[1]["told"] = json!("999999999:999999999:"))?;
+    for (last_id, detail) in [
+        ("", "is no id of this stream"),
+        ("7", "is no id of this stream"),
+        ("nonsense", "is no id of this stream"),
+        (&stream[1..], "is no id of this stream"),
+        (&old, "older than 30 days"),
+        (&foreign, "another database"),
+    ] {
+        let answer = refused(api, &ana, "", Some(last_id)).await?;
+        let body = expect(&answer, 400, &json!({"code": "BAD_REQUEST", "field": "last-event-id"}));
+        assert!(body["detail"].as_str().is_some_and(|text| text.contains(detail)), "{last_id}: {body}");
+    }
+    assert!(ask(api, &ana, "", Some(&stream)).await?.is_ok());
+    for (query, field) in [
+        ("?kinds=", "kinds"),
+        ("?kinds=alerts,nonsense", "kinds"),
+        ("?merchant_id=a:b", "merchant_id"),
+        ("?currency=usd1", "currency"),
+        ("?code=NONSENSE", "code"),
+        ("?x=1", "x"),
+    ] {
+        let answer = refused(api, &ana, query, None).await?;
+        expect(&answer, 400, &json!({"code": "BAD_REQUEST", "field": field}));
+    }
+    Ok(())
+}
+
+/// The id that a stream begins with.
+async fn open_at_once(api: &Api, caller: &Caller) -> Result<String> {
+    let mut stream = open(api, caller, "").await?;
+    stream.frame().await?;
+    Ok(stream.last_id().unwrap_or_default().to_owned())
+}
+
+async fn seats(api: &Api) -> Result<()> {
+    let crowd = api.caller(json!({"sub": "crowd", "role": "operator"}))?;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(self::open(api, &crowd, "").await?);
+    }
+    let answer = refused(api, &crowd, "", None).await?;
+    expect(&answer, 429, &json!({"code": "RATE_LIMITED"}));
+    assert!(answer.header("retry-after").is_some());
+    drop(open);
+    // The server learns of the end when it next sends, or reads that the connection is closed.
+    e2e::wait::until_async("a seat", std::time::Duration::from_secs(20), || async {
+        Ok(ask(api, &crowd, "", None).await?.ok())
+    })
+    .await
+    .map(drop)
+}
+
+/// Payments go on while one reader comes and goes and its server is stopped: together its streams tell each decision once.
+async fn restart() -> Result<()> {
+    let mut api = Api::start(&policies::document(), &[])?;
+    let ana = api.admin()?;
+    let pool = api.postgres.pool().await?;
+    let mut heard: Vec<String> = Vec::new();
+    let mut last_id = open_at_once(&api, &ana).await?;
+    let mut orders = 0;
+    for round in 0..6 {
+        for _ in 0..40 {
+            orders += 1;
+            let merchant = format!("resumed-{}", orders % 7);
+            let order = charge(&merchant, &orders.to_string(), 500);
+            expect(&ana.post("/quotas/consume", &order).await?, 200, &json!({"success": true}));
+        }
+        // A part of them, so that the next stream begins in the middle of what was read at once.
+        let mut stream = resume(&api, &ana, "", &last_id).await?;
+        let events = stream.events(23 + round).await?;
+        heard.extend(events.iter().map(|(_, row)| row["event_id"].as_str().unwrap_or_default().to_owned()));
+        last_id = stream.last_id().unwrap_or_default().to_owned();
+        drop(stream);
+        if round % 2 == 0 {
+            api.server.restart()?;
+        }
+    }
+    let mut stream = resume(&api, &ana, "", &last_id).await?;
+    let rest = stream.events(orders - heard.len()).await?;
+    heard.extend(rest.iter().map(|(_, row)| row["event_id"].as_str().unwrap_or_default().to_owned()));
+    let stored: Vec<(Uuid,)> = sqlx::query_as("SELECT event_id FROM usage_log").fetch_all(&pool).await?;
+    let stored: BTreeSet<String> = stored.iter().map(|(id,)| id.to_string()).collect();
+    let once: BTreeSet<String> = heard.iter().cloned().collect();
+    assert_eq!((heard.len(), once.len()), (orders, orders), "some were told twice");
+    assert_eq!(once, stored);
+    // The stop of a server ends a stream with a word.
+    api.server.stop()?;
+    let last = stream.event().await?;
+    assert_eq!(last.map(|(name, data)| (name, data["code"].clone())), Some(("ended".to_owned(), json!("STOPPING"))));
+    Ok(())
+}
+
+/// Stores a copy of a decision under a number and a new id.
+async fn copy(connection: &mut sqlx::PgConnection, of: Uuid, seq: i64) -> Result<Uuid> {
+    let id = Uuid::from_u128(u128::from_be_bytes(random()?));
+    let statement = "INSERT INTO usage_log SELECT (row).* FROM (SELECT jsonb_populate_record(u, jsonb_build_object( \
+        'event_id', $1, 'seq', $2, 'stored_txid', txid_current())) AS row FROM usage_log u WHERE event_id = $3 OFFSET 0) AS rows";
+    sqlx::query(statement).bind(id).bind(seq).bind(of).execute(connection).await?;
+    Ok(id)
+}
+
+/// Transactions that end in another order than they began, numbers that come again and later than higher ones: each row is
+/// told when it is there, whoever read on meanwhile.
+async fn visibility() -> Result<()> {
+    let api = Api::start(&policies::document(), &[])?;
+    let ana = api.admin()?;
+    let pool = api.postgres.pool().await?;
+    ana.post("/quotas/consume", &charge("seen", "1", 500)).await?;
+    let rows = usage_logs::of_merchant(&ana, "seen", "", 1).await?;
+    let of = rows[0]["event_id"].as_str().and_then(|id| id.parse().ok()).unwrap_or_default();
+    let mut stream = open(&api, &ana, "?kinds=decisions").await?;
+    stream.frame().await?;
+    let before = stream.last_id().unwrap_or_default().to_owned();
+    let ids = |events: &[(String, Value)]| -> Vec<Uuid> {
+        let id = |(_, row): &(String, Value)| row["event_id"].as_str().and_then(|id| id.parse().ok());
+        events.iter().filter_map(id).collect()
+    };
+
+    let mut early = pool.begin().await?;
+    let late = copy(&mut early, of, 10).await?;
+    let mut aborted = pool.begin().await?;
+    copy(&mut aborted, of, 11).await?;
+    let mut own = pool.acquire().await?;
+    let first = copy(&mut own, of, 20).await?;
+    assert_eq!(ids(&stream.events(1).await?), [first]);
+    let middle = stream.last_id().unwrap_or_default().to_owned();
+    // A number below those told and one that stands for two events.
+    let second = copy(&mut own, of, 5).await?;
+    assert_eq!(ids(&stream.events(1).await?), [second]);
+    let third = copy(&mut own, of, 5).await?;
+    assert_eq!(ids(&stream.events(1).await?), [third]);
+    let fresh = stream.last_id().unwrap_or_default().to_owned();
+    aborted.rollback().await?;
+    early.commit().await?;
+    assert_eq!(ids(&stream.events(1).await?), [late]);
+    let fourth = copy(&mut own, of, 30).await?;
+    assert_eq!(ids(&stream.events(1).await?), [fourth]);
+    for (place, expected) in [
+        (&before, BTreeSet::from([late, first, second, third, fourth])),
+        (&middle, BTreeSet::from([late, second, third, fourth])),
+        (&fresh, BTreeSet::from([late, fourth])),
+    ] {
+        let mut again = resume(&api, &ana, "?kinds=decisions", place).await?;
+        let told = ids(&again.events(expected.len()).await?);
+        assert_eq!(told.iter().copied().collect::<BTreeSet<_>>(), expected);
+        // Nothing of it comes again before what is new.
+        let last = copy(&mut own, of, 40).await?;
+        assert_eq!(ids(&again.events(1).await?), [last]);
+        let place = again.last_id().unwrap_or_default().to_owned();
+        drop(again);
+        let next = copy(&mut own, of, 41).await?;
+        assert_eq!(ids(&resume(&api, &ana, "?kinds=decisions", &place).await?.events(1).await?), [next]);
+        sqlx::query("DELETE FROM usage_log WHERE event_id = ANY($1)").bind(vec![last, next]).execute(&mut *own).await?;
+    }
+    Ok(())
+}
+
+async fn heartbeats() -> Result<()> {
+    let api = Api::start(&policies::document(), &[("SLUICE_STREAM_HEARTBEAT_SECS", "1")])?;
+    let ana = api.admin()?;
+    let mut stream = open(&api, &ana, "").await?;
+    for _ in 0..3 {
+        assert_eq!(stream.frame().await?, Some(Frame::Beat));
+        let place = stream.last_id().unwrap_or_default();
+        assert!(ask(&api, &ana, "", Some(place)).await?.is_ok(), "{place}");
+    }
+    // Clocks may differ by half a minute: this token runs out in some seconds.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let leaving = api.caller(json!({"sub": "leaving", "role": "operator", "exp": now - 26}))?;
+    let mut ends = open(&api, &leaving, "").await?;
+    let last = ends.event().await?;
+    assert_eq!(
+        last.map(|(name, data)| (name, data["code"].clone())),
+        Some(("ended".to_owned(), json!("INVALID_TOKEN")))
+    );
+    assert_eq!(ends.frame().await?, None);
+    // And one that is revoked.
+    let made = ana.post("/access-tokens", &json!({"name": "dashboard", "role": "operator"})).await?;
+    let token = expect(&made, 201, &json!({}));
+    let program = api.bearer(token["token"].as_str().unwrap_or_default());
+    let mut ends = open(&api, &program, "").await?;
+    assert_eq!(ends.frame().await?, Some(Frame::Beat));
+    let revoke = format!("/access-tokens/{}", token["access_token"]["id"].as_str().unwrap_or_default());
+    assert!(ana.send(Call::new("DELETE", &revoke)).await?.status < 300);
+    let last = ends.event().await?;
+    assert_eq!(
+        last.map(|(name, data)| (name, data["code"].clone())),
+        Some(("ended".to_owned(), json!("INVALID_TOKEN")))
+    );
+    Ok(())
+}
