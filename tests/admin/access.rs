@@ -92,7 +92,7 @@ async fn a_token_does_what_its_scope_says() -> Result<()> {
         (json!({"name": "n", "role": "merchant"}), "merchant_id"),
         (json!({"name": "n", "role": "admin", "permissions": ["tokens:manage"]}), "permissions"),
         (json!({"name": "n", "role": "admin", "permissions": ["policies:write"]}), "permissions"),
-        (json!({"name": "n", "role": "admin", "permissions": ["alerts:read"]}), "permissions[0]"),
+        (json!({"name": "n", "role": "admin", "permissions": ["payments:make"]}), "permissions[0]"),
         (json!({"name": "n", "role": "admin", "created_by": "me"}), "created_by"),
         (json!({"name": "n", "role": "admin", "expires_at": "2020-01-01T00:00:00Z"}), "expires_at"),
         (json!({"name": "n", "role": "admin", "expires_at": 5}), "expires_at"),

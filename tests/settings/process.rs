@@ -153,10 +153,12 @@ async fn a_server_reads_the_changes_before_it_decides() -> Result<()> {
     let servers = Servers::start()?;
     let service = bench::Service::with(r#"{"hold_sweep_ms": 700}"#)?;
     let server = servers.server("a", &[("CONFIG_SERVICE_URL", &service.url())])?;
-    let lines = server.log_lines();
-    let place = |words: &str| lines.iter().position(|line| line.get("message").is_some_and(|found| found == words));
-    let (changed, open) = (place("a setting changed"), place("ext_authz is open"));
-    assert!(changed.is_some() && changed < open, "{changed:?} {open:?}");
+    let (changed, open) = wait::until("the log of the start", WITHIN, || {
+        let lines = server.log_lines();
+        let place = |words: &str| lines.iter().position(|line| line["message"] == words);
+        Ok(place("ext_authz is open").map(|open| (place("a setting changed"), open)))
+    })?;
+    assert!(changed.is_some_and(|changed| changed < open), "{changed:?} {open:?}");
     Ok(())
 }
 
@@ -167,11 +169,10 @@ async fn a_server_starts_without_its_configuration_service() -> Result<()> {
     let service = bench::Service::down()?;
     let server = servers.server("a", &[("CONFIG_SERVICE_URL", &service.url())])?;
     assert!(server.metric("sluice_settings_failures_total", &["away"])? > 0.5);
-    let lines = server.log_lines();
-    let told = lines.iter().find(|line| {
-        line.get("message").is_some_and(|words| words == "settings cannot be read, the last good values stay")
-    });
-    let reason = told.and_then(|line| line.get("reason")).map(ToString::to_string).unwrap_or_default();
-    assert!(reason.contains(&service.url()), "{lines:?}");
+    let told = wait::until("the log of the start", WITHIN, || {
+        let failed = |line: &serde_json::Value| line["message"] == "settings cannot be read, the last good values stay";
+        Ok(server.log_lines().into_iter().find(failed))
+    })?;
+    assert!(told["reason"].to_string().contains(&service.url()), "{told}");
     Ok(())
 }
