@@ -58,6 +58,8 @@ CREATE INDEX quota_alert_merchant ON quota_alert (merchant_id, raised_at, alert_
 CREATE INDEX quota_alert_unseen ON quota_alert (alert_id)
     WHERE raise_seen_at IS NULL OR (resolved_at IS NOT NULL AND resolve_seen_at IS NULL);
 CREATE INDEX quota_alert_raised ON quota_alert (raised_at, alert_id);
+-- What is old enough to go.
+CREATE INDEX quota_alert_resolved ON quota_alert (resolved_at) WHERE resolved_at IS NOT NULL;
 
 COMMENT ON TABLE quota_alert IS 'Every alert: one row from the crossing that raised it until its end. Those of accounts come from the journal''s events, those of operators from the servers.';
 COMMENT ON COLUMN quota_alert.alert_id IS 'UUIDv7.';
@@ -83,7 +85,7 @@ COMMENT ON COLUMN quota_alert.acknowledged_by IS 'Who did.';
 COMMENT ON COLUMN quota_alert.acknowledge_notes IS 'In their words.';
 COMMENT ON COLUMN quota_alert.resolved_at IS 'When it ended; null while it is open.';
 COMMENT ON COLUMN quota_alert.resolved_by IS 'Who ended it; system where usage fell or the trouble passed.';
-COMMENT ON COLUMN quota_alert.resolve_reason IS 'Why it ended: refund, void, release, settle, expire, adjust or reset, as what took usage below the threshold; limit_raised, thresholds_changed, window_closed, resumed, recovered; or by_hand.';
+COMMENT ON COLUMN quota_alert.resolve_reason IS 'Why it ended: refund, void, release, settle, expire, adjust or reset, as what took usage below the threshold; limit_raised, thresholds_changed, window_closed, counters_lost, resumed, recovered; or by_hand.';
 COMMENT ON COLUMN quota_alert.resolve_notes IS 'In the words of who ended it.';
 COMMENT ON COLUMN quota_alert.resolve_event_id IS 'The row of the usage log that ended it.';
 COMMENT ON COLUMN quota_alert.raise_seen_at IS 'When the messages that tell of it were made, by the settings of then.';
@@ -115,7 +117,9 @@ CREATE TABLE alert_message (
     alert_level  text        NOT NULL,
     body         jsonb       NOT NULL,
     state        text        NOT NULL CHECK (state IN ('pending', 'held', 'sent', 'dead')),
+    told         text[]      NOT NULL DEFAULT '{}',
     attempts     integer     NOT NULL DEFAULT 0,
+    attempts_before integer  NOT NULL DEFAULT 0,
     created_at   timestamptz NOT NULL DEFAULT now(),
     next_try_at  timestamptz NOT NULL DEFAULT now(),
     give_up_at   timestamptz NOT NULL,
@@ -127,12 +131,19 @@ CREATE TABLE alert_message (
 
 -- One change of an alert is told once on each channel.
 CREATE UNIQUE INDEX alert_message_once ON alert_message (alert_id, kind, scope, channel_id) WHERE alert_id IS NOT NULL;
-CREATE INDEX alert_message_due ON alert_message (next_try_at) WHERE state = 'pending';
+-- The next of one channel, and from channel to channel, however many of one wait.
+CREATE INDEX alert_message_due ON alert_message (scope, channel_id, next_try_at, message_id) WHERE state = 'pending';
+CREATE INDEX alert_message_overdue ON alert_message (give_up_at) WHERE state = 'pending';
 CREATE INDEX alert_message_held ON alert_message (scope, channel_id, next_try_at) WHERE state = 'held';
 CREATE INDEX alert_message_digest ON alert_message (digest_id) WHERE digest_id IS NOT NULL;
 CREATE INDEX alert_message_digests ON alert_message (scope, channel_id, created_at) WHERE kind = 'digest';
-CREATE INDEX alert_message_dead ON alert_message (ended_at, message_id) WHERE state = 'dead';
-CREATE INDEX alert_message_tests ON alert_message (scope, created_at) WHERE kind = 'test';
+-- Lists, the newest first.
+CREATE INDEX alert_message_created ON alert_message (created_at, message_id);
+CREATE INDEX alert_message_scope ON alert_message (scope, created_at, message_id);
+CREATE INDEX alert_message_dead ON alert_message (created_at, message_id) WHERE state = 'dead';
+-- What is old enough to go.
+CREATE INDEX alert_message_ended ON alert_message (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX alert_message_by_hand ON alert_message (scope) WHERE by_hand IS NOT NULL;
 
 COMMENT ON TABLE alert_message IS 'What one channel is to be told; a digest sums up several that were held back.';
 COMMENT ON COLUMN alert_message.message_id IS 'UUIDv7, the webhook-id: the same at every try, so that a receiver knows a repetition.';
@@ -145,7 +156,9 @@ COMMENT ON COLUMN alert_message.alert_type IS 'The alert''s type, by which messa
 COMMENT ON COLUMN alert_message.alert_level IS 'warning or critical; critical ones are not held back.';
 COMMENT ON COLUMN alert_message.body IS 'What it says, in a form that every kind of channel can be written from.';
 COMMENT ON COLUMN alert_message.state IS 'pending until it is sent, held for a digest, sent, or dead when its time was over.';
+COMMENT ON COLUMN alert_message.told IS 'Recipients of mail that have taken it; a further try goes to the others only.';
 COMMENT ON COLUMN alert_message.attempts IS 'How often it was tried.';
+COMMENT ON COLUMN alert_message.attempts_before IS 'How often before somebody asked for it again: the waits between tries begin anew with that.';
 COMMENT ON COLUMN alert_message.created_at IS 'When it was made.';
 COMMENT ON COLUMN alert_message.next_try_at IS 'When it is tried next; of one that is held, when its digest is due.';
 COMMENT ON COLUMN alert_message.give_up_at IS 'When it is tried no more.';
@@ -169,6 +182,8 @@ CREATE TABLE alert_delivery (
 );
 
 CREATE INDEX alert_delivery_message ON alert_delivery (message_id, attempt);
+-- What was asked for by hand of late is bounded.
+CREATE INDEX alert_delivery_by_hand ON alert_delivery (started_at) WHERE by_hand IS NOT NULL;
 
 COMMENT ON TABLE alert_delivery IS 'Every try to deliver a message.';
 COMMENT ON COLUMN alert_delivery.delivery_id IS 'UUIDv7.';
@@ -178,7 +193,7 @@ COMMENT ON COLUMN alert_delivery.started_at IS 'When it began.';
 COMMENT ON COLUMN alert_delivery.took_ms IS 'How long it took.';
 COMMENT ON COLUMN alert_delivery.outcome IS 'Whether the receiver took it.';
 COMMENT ON COLUMN alert_delivery.status IS 'The status that was answered: of HTTP, or of SMTP.';
-COMMENT ON COLUMN alert_delivery.response IS 'The beginning of the answer.';
+COMMENT ON COLUMN alert_delivery.response IS 'The beginning of the answer, without the channel''s secrets.';
 COMMENT ON COLUMN alert_delivery.error IS 'Why there was no answer, or why it does not count.';
 COMMENT ON COLUMN alert_delivery.next_try_at IS 'When the next try is due; null where there is none.';
 COMMENT ON COLUMN alert_delivery.by_hand IS 'Who asked for this try; null for those in turn.';

@@ -5,8 +5,6 @@
 ALTER TABLE usage_log ADD COLUMN stored_txid bigint;
 -- A default of its own, so that adding the column rewrites nothing; rows of before are in no stream.
 ALTER TABLE usage_log ALTER COLUMN stored_txid SET DEFAULT txid_current();
--- Rows lie in the order of their transactions: ranges of pages are enough, and cost a row next to nothing.
-CREATE INDEX usage_log_stored ON usage_log USING brin (stored_txid) WITH (autosummarize = on);
 
 COMMENT ON COLUMN usage_log.stored_txid IS 'The transaction that stored the row, by which the live stream goes on where a client left it.';
 

@@ -40,6 +40,7 @@ AXES = {
     "limits": ("Limits in the policy", "limits"),
     "hot": ("Merchants that share the load", "merchants"),
     "denials": ("All payments refused", ""),
+    "thresholds": ("Usage past a threshold", ""),
     "replays": ("The same orders again", ""),
     "bodies": ("Size of a body", "bytes"),
     "connections": ("Connections", "connections"),

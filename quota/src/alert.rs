@@ -102,6 +102,9 @@ impl Watch {
         LimitName::PendingAmount,
     ];
 
+    /// Nothing has a limit.
+    pub const NOTHING: Self = Self { maxima: [AmountMinor::MAX; Self::LIMITS.len()], thresholds: Thresholds::DEFAULT };
+
     /// Watches these limits. What is unlimited never reaches a threshold.
     #[must_use]
     pub fn new(limits: &Limits, thresholds: Thresholds) -> Self {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period, Thresholds, Watch, WindowIds};
+use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period, Watch, WindowIds};
 
 pub use book::PolicyBook;
 pub use diff::policy_diff;
@@ -148,8 +148,9 @@ pub struct Policy {
     pub hold: HoldTerms,
     /// By how many percent of a hold its captures may exceed it; 0 to 100.
     pub over_capture_percent: u8,
-    /// Which usage of the account is told of, whatever channel it came by.
-    pub watch: Arc<Watch>,
+    /// Which usage of the account is told of, whatever channel it came by. `None` where that is not known: the limits of a policy
+    /// that stands in for one that could not be had are not the account's.
+    pub watch: Option<Arc<Watch>>,
     /// `None` allows every channel, also a charge that names none.
     pub allowed_channels: Option<BTreeSet<String>>,
     /// `None` allows every currency.
@@ -170,7 +171,7 @@ impl Policy {
             breach: Breach::Reject,
             hold: HoldTerms::DEFAULT,
             over_capture_percent: 0,
-            watch: Arc::new(Watch::new(&Limits::UNLIMITED, Thresholds::DEFAULT)),
+            watch: Some(Arc::new(Watch::NOTHING)),
             allowed_channels: None,
             allowed_currencies: None,
         }
@@ -181,13 +182,6 @@ impl Policy {
     #[must_use]
     pub fn windows_at(&self, now_ms: i64) -> WindowIds {
         if self.calendar_known { self.calendar.windows_at(now_ms) } else { WindowIds::default() }
-    }
-
-    /// Which usage is told of. A policy that stands in for one that could not be had says nothing of that: its limits are not
-    /// the account's.
-    #[must_use]
-    pub fn watch(&self) -> Option<Arc<Watch>> {
-        self.calendar_known.then(|| Arc::clone(&self.watch))
     }
 
     /// Whether the policy refuses anything at all.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authz_server::alert::read::messages;
+use authz_server::settings::Secret;
 use e2e::dirs::{self, RunDir};
 use e2e::postgres::Postgres;
 use e2e::redis::Redis;
@@ -19,8 +21,9 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(40);
 /// A secret of a webhook.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Waits are short and deadlines are not long, so that nobody waits for them.
-const ENV: [(&str, &str); 4] = [
+const ENV: [(&str, &str); 5] = [
     ("SLUICE_ALERT_ALLOW_NETWORKS", "127.0.0.1/32"),
+    ("SLUICE_ALERT_MERCHANT_NETWORKS", "127.0.0.1/32"),
     ("SLUICE_ALERT_RETRY_MS", "50"),
     ("SLUICE_ALERT_TIMEOUT_MS", "1500"),
     ("JWT_SECRET", "a-secret-of-tests-that-is-long-enough"),
@@ -32,7 +35,7 @@ pub(crate) struct Bench {
     pub(crate) redis: Redis,
     pub(crate) pool: PgPool,
     pub(crate) dir: Arc<RunDir>,
-    postgres: Postgres,
+    pub(crate) postgres: Postgres,
 }
 
 /// An alert, with what matters to a test.
@@ -75,12 +78,12 @@ impl Bench {
         Ok(())
     }
 
-    /// Raises an alert in a window of its own, so that several of one type can be open.
+    /// Raises an alert in a window of its own, so that several of one type can be open; none of them is over.
     pub(crate) async fn raise(&self, alert: Raise) -> Result<Uuid> {
         let id = new_id();
         let statement = "INSERT INTO quota_alert (alert_id, merchant_id, currency, subject, threshold, alert_type, \
                 alert_level, window_id, current_used, max, usage_percent, message, raised_at, event_id, trace_id) \
-            VALUES ($1, $2, 'USD', 'daily_amount', $3, $4, $5, (SELECT count(*) + 1 FROM quota_alert), $3 * 100, 10000, \
+            VALUES ($1, $2, 'USD', 'daily_amount', $3, $4, $5, (SELECT count(*) + 20990101 FROM quota_alert), $3 * 100, 10000, \
                 $3::numeric + 0.125, 'Today''s amount has reached ' || $3 || ' % of its limit', now(), gen_random_uuid(), \
                 '0af7651916cd43dd8448eb211c80319c')";
         let mut transaction = self.pool.begin().await?;
@@ -103,6 +106,18 @@ impl Bench {
             WHERE alert_id = $1";
         sqlx::query(statement).bind(id).execute(&self.pool).await?;
         self.wake().await
+    }
+
+    /// Has a message sent again, as the API does it.
+    pub(crate) async fn again(&self, message: Uuid) -> Result<()> {
+        let give_up_secs = 86_400;
+        let settings = Secret::new(self.postgres.url());
+        let pool = authz_server::database::pool(&settings, 1)?;
+        let filter = messages::Filter { message_id: Some(message), ..messages::Filter::default() };
+        for message in messages::list(&pool, &filter, None, 1).await? {
+            messages::redeliver(&pool, &message, "ana", give_up_secs).await?;
+        }
+        Ok(())
     }
 
     /// Says that there is something to do.

@@ -2,12 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use e2e::{Result, Service, ensure, ensure_eq};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bench::{Bench, DAILY_100, all_to, webhook};
 use crate::receiver::{Receiver, Reply, status};
+
+/// The session of the notifier that leads, which has the lock.
+macro_rules! leader {
+    () => {
+        "pg_locks WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = x'51756f746105'::bigint"
+    };
+}
 
 #[tokio::test]
 async fn killed_between_sending_and_recording_it_sends_again_under_the_same_id() -> Result<()> {
@@ -107,5 +115,70 @@ async fn a_lost_notification_and_a_lost_session_lose_nothing() -> Result<()> {
         .await?;
     let got = receiver.wait(3).await?;
     ensure_eq!(got[2].json()["data"]["merchant_id"], serde_json::Value::Null);
+    Ok(())
+}
+
+/// Postgres lets nobody in for so long: more than the notifier waits before it looks whether its session is well.
+const NOBODY_IN: Duration = Duration::from_millis(1500);
+
+#[tokio::test]
+async fn who_loses_the_session_in_its_sleep_leads_no_more() -> Result<()> {
+    let receiver = Receiver::start(|_, _| status(200)).await?;
+    let mut bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[]).await?;
+    let _another = bench.another(&[])?;
+    bench.raise(DAILY_100).await?;
+    receiver.wait(1).await?;
+    let postmaster = i32::try_from(bench.postgres.process().pid()).ok().and_then(Pid::from_raw);
+    let postmaster = postmaster.ok_or_else(|| e2e::Failure::new("Postgres has no number"))?;
+    // The session that has the lock ends, and a new one cannot be had at once.
+    kill_process(postmaster, Signal::STOP)?;
+    let ended = bench.sql(concat!("SELECT pg_terminate_backend(pid) FROM ", leader!())).await?;
+    tokio::time::sleep(NOBODY_IN).await;
+    kill_process(postmaster, Signal::CONT)?;
+    ensure_eq!(ended, 1);
+    e2e::wait::until("the end of its lead", crate::bench::WITHIN, || {
+        let ended = |line: &serde_json::Value| line.to_string().contains("the session of the notifier ended");
+        Ok(bench.server.log_lines().iter().any(ended).then_some(()))
+    })?;
+    bench.raise(DAILY_100).await?;
+    receiver.wait(2).await.map(drop)
+}
+
+#[tokio::test]
+async fn of_two_that_lead_one_takes_a_message() -> Result<()> {
+    let receiver = Receiver::start(|number, _| status(if number == 0 { 500 } else { 200 })).await?;
+    let env = [("SLUICE_ALERT_RETRY_MS", "600000")];
+    let bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &env).await?;
+    let _another = bench.another(&env)?;
+    bench.raise(DAILY_100).await?;
+    bench.wait_for("SELECT count(*) FROM alert_delivery", 1).await?;
+    // Nobody can claim it although it is due; the session of the one who tries ends meanwhile, and the other tries as well.
+    bench.sql("UPDATE alert_message SET next_try_at = now() + interval '300 milliseconds'").await?;
+    let mut holding = bench.pool.begin().await?;
+    sqlx::query("SELECT 1 FROM alert_message FOR UPDATE").execute(&mut *holding).await?;
+    let claiming =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%alert_message%'";
+    bench.wait_for(claiming, 1).await?;
+    bench.sql(concat!("SELECT pg_terminate_backend(pid) FROM ", leader!())).await?;
+    bench.wait_for(claiming, 2).await?;
+    holding.rollback().await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent'", 1).await?;
+    bench.wait_for(claiming, 0).await?;
+    bench.raise(DAILY_100).await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent'", 2).await?;
+    ensure_eq!(receiver.got().len(), 3);
+    ensure_eq!(bench.count("SELECT max(attempts)::bigint FROM alert_message").await?, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_notice_who_is_gone() -> Result<()> {
+    let postgres = e2e::postgres::Postgres::start()?;
+    let pool = authz_server::database::pool(&authz_server::settings::Secret::new(postgres.url()), 1)?;
+    let settings = "SELECT array[current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'), \
+        current_setting('tcp_keepalives_count'), current_setting('tcp_user_timeout')]";
+    // As the socket has them.
+    let found: Vec<String> = sqlx::query_scalar(settings).fetch_one(&pool).await?;
+    ensure_eq!(found, ["5", "5", "3", "15000"]);
     Ok(())
 }

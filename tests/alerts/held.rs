@@ -182,8 +182,58 @@ async fn a_route_may_gather_a_digest() -> Result<()> {
     let got = receiver.wait(1).await?;
     let data = &got[0].json()["data"];
     let named: Vec<_> = items(&data["alerts"]).iter().map(|one| one["alert_id"].clone()).collect();
-    ensure_eq!(named, [json!(ids[0]), json!(ids[1]), json!(late)]);
+    // The gravest comes first.
+    ensure_eq!(named, [json!(ids[1]), json!(ids[0]), json!(late)]);
     bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent'", 4).await?;
     ensure_eq!(types(&receiver.got()), ["quota_alert.digest"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_summed_up_and_is_sent_again_can_be_held_again() -> Result<()> {
+    // The digest is taken; what is sent again by hand is not, and the limit holds it.
+    let receiver = Receiver::start(|number, _| status(if number == 3 { 500 } else { 200 })).await?;
+    let env = [("SLUICE_ALERT_RATE_SECS", "3600"), ("SLUICE_ALERT_RETRY_MS", "50")];
+    let bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &env).await?;
+    for _ in 0..3 {
+        bench.raise(DAILY_80).await?;
+    }
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'held'", 1).await?;
+    bench.sql("UPDATE alert_message SET next_try_at = now() WHERE state = 'held'").await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent'", 4).await?;
+    let again: Uuid = sqlx::query_scalar("SELECT message_id FROM alert_message WHERE digest_id IS NOT NULL")
+        .fetch_one(&bench.pool)
+        .await?;
+    bench.again(again).await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'held'", 1).await?;
+    bench.sql("UPDATE alert_message SET next_try_at = now() WHERE state = 'held'").await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent'", 5).await?;
+    let got = receiver.wait(5).await?;
+    ensure_eq!(types(&got)[2..], ["quota_alert.digest", "quota_alert.raised", "quota_alert.digest"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_end_waits_for_the_digest_that_has_its_beginning() -> Result<()> {
+    let receiver = Receiver::start(|number, _| status(if number == 0 { 500 } else { 200 })).await?;
+    let at_once = all_to(&[webhook("hook", &receiver.url())]);
+    let mut later = at_once.clone();
+    later["routes"][0]["delivery"] = "digest".into();
+    let bench = Bench::start(later, &[("SLUICE_ALERT_RETRY_MS", "600000")]).await?;
+    let id = bench.raise(DAILY_80).await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'held'", 1).await?;
+    bench.sql("UPDATE alert_message SET next_try_at = now()").await?;
+    bench.wait_for("SELECT count(*) FROM alert_delivery WHERE status = 500", 1).await?;
+    bench.set("operators", at_once).await?;
+    bench.resolve(id).await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE kind = 'resolved'", 1).await?;
+    // What comes after it is told, so the end has had its turn.
+    bench.raise(OTHER_MERCHANT).await?;
+    let got = receiver.wait(2).await?;
+    ensure_eq!(types(&got), ["quota_alert.digest", "quota_alert.raised"]);
+    bench.sql("UPDATE alert_message SET next_try_at = now() WHERE kind = 'digest'").await?;
+    bench.wake().await?;
+    let got = receiver.wait(4).await?;
+    ensure_eq!(types(&got)[2..], ["quota_alert.digest", "quota_alert.resolved"]);
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Messages do not go where only the server itself can: by address, by name, or by redirect.
 
 use e2e::{Result, ensure, ensure_eq};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bench::{Bench, DAILY_100, all_to, webhook};
-use crate::receiver::{Receiver, redirect, status};
+use crate::receiver::{Receiver, Reply, redirect, status};
 
 /// What a redirect may not lead to; the port is that of the server which must not be reached.
 const FORBIDDEN: [&str; 9] = [
@@ -49,6 +49,30 @@ async fn what_is_not_allowed_is_not_reached() -> Result<()> {
         "{errors:#?}"
     );
     ensure_eq!(named("password"), 0, "{errors:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn merchants_do_not_reach_the_operators_networks_nor_learn_their_addresses() -> Result<()> {
+    let inside = Receiver::start(|_, _| Reply::Whole(200, String::new(), "inside".to_owned())).await?;
+    let named = inside.url().replace("127.0.0.1", "localhost");
+    let loopback = "127.0.0.0/8,::1/128";
+    let env = [("SLUICE_ALERT_ALLOW_NETWORKS", loopback), ("SLUICE_ALERT_MERCHANT_NETWORKS", "")];
+    let bench = Bench::start(all_to(&[webhook("ops", &named)]), &env).await?;
+    bench.set("merchant:M-1", all_to(&[webhook("own", &named)])).await?;
+    bench.raise(DAILY_100).await?;
+    let sent = "SELECT count(*) FROM alert_message WHERE state = 'sent' AND scope = 'operators'";
+    bench.wait_for(sent, 1).await?;
+    let refused = "SELECT count(DISTINCT message_id) FROM alert_delivery WHERE outcome = 'failed'";
+    bench.wait_for(refused, 1).await?;
+    ensure_eq!(inside.got().len(), 1);
+    let tries = bench.rows("SELECT DISTINCT error, response FROM alert_delivery WHERE outcome = 'failed'").await?;
+    let error = "localhost is not on the public internet: allow its address by SLUICE_ALERT_MERCHANT_NETWORKS";
+    ensure_eq!(tries, json!([{"error": error, "response": null}]));
+    let says = |line: &Value| {
+        line.to_string().contains("SLUICE_ALERT_MERCHANT_NETWORKS") && line.to_string().contains("address")
+    };
+    ensure!(bench.server.log_lines().iter().any(says), "operators find the address in the log");
     Ok(())
 }
 

@@ -10,4 +10,5 @@ mod mail;
 mod push;
 mod receiver;
 mod routes;
+mod tidy;
 mod webhooks;

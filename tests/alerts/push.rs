@@ -13,6 +13,8 @@ const DEVICE_KEY: &str = "nysrshcqielvoxsa";
 /// Slack's bounds of the texts in blocks.
 const HEADER_CHARS_MAX: usize = 150;
 const SECTION_CHARS_MAX: usize = 3000;
+/// What Apple's push service takes, in bytes.
+const PUSH_BYTES_MAX: usize = 4096;
 
 fn said(status: u16, body: &Value) -> Reply {
     Reply::Whole(status, "content-type: application/json\r\n".to_owned(), body.to_string())
@@ -31,7 +33,8 @@ fn gotify(got: &Got) -> Reply {
         return error(404, "page not found");
     }
     if got.header("x-gotify-key") != TOKEN {
-        return error(401, "you need to provide a valid access token or user credentials to access this api");
+        let said = format!("you need to provide a valid access token, not {}", got.header("x-gotify-key"));
+        return error(401, &said);
     }
     let message = body["message"].as_str().unwrap_or_default();
     let fits = body["title"].is_string()
@@ -61,9 +64,13 @@ fn bark(got: &Got) -> Reply {
     let level = ["critical", "active", "timeSensitive", "passive"].iter().any(|level| body["level"] == *level);
     match body["device_key"].as_str() {
         None | Some("") => answer(400, "device key is empty"),
+        Some(DEVICE_KEY) if got.body.len() > PUSH_BYTES_MAX => answer(500, "push failed: PayloadTooLarge"),
         Some(DEVICE_KEY) if texts && level => answer(200, "success"),
         Some(DEVICE_KEY) => answer(500, "push failed"),
-        Some(_) => answer(400, "failed to get device token: failed to get [key] device token from database"),
+        // The real one says the key back.
+        Some(key) => {
+            answer(400, &format!("failed to get device token: failed to get [{key}] device token from database"))
+        }
     }
 }
 
@@ -71,7 +78,7 @@ fn bark(got: &Got) -> Reply {
 fn slack(got: &Got) -> Reply {
     let answer = |status, words: &str| Reply::Whole(status, "content-type: text/html\r\n".to_owned(), words.to_owned());
     if !got.line.starts_with("POST /services/T000/B000/secret HTTP/1.1") {
-        return answer(404, "no_service");
+        return answer(404, &format!("no_service: {}", got.line));
     }
     let body = got.json();
     if !is_json(got) || !body.is_object() {
@@ -102,9 +109,9 @@ async fn each_takes_what_it_is_sent() -> Result<()> {
         json!({"kind": "gotify", "id": "gotify", "url": gotify.base(), "token": TOKEN}),
         json!({"kind": "bark", "id": "bark", "url": format!("{}/", bark.base()), "device_key": DEVICE_KEY}),
         json!({"kind": "slack", "id": "slack", "url": format!("{}/services/T000/B000/secret", slack.base())}),
-        json!({"kind": "gotify", "id": "wrong-gotify", "url": gotify.base(), "token": "wrong"}),
-        json!({"kind": "bark", "id": "wrong-bark", "url": bark.base(), "device_key": "wrong"}),
-        json!({"kind": "slack", "id": "wrong-slack", "url": format!("{}/services/wrong", slack.base())}),
+        json!({"kind": "gotify", "id": "wrong-gotify", "url": gotify.base(), "token": "wrong/token"}),
+        json!({"kind": "bark", "id": "wrong-bark", "url": bark.base(), "device_key": "wrong/key"}),
+        json!({"kind": "slack", "id": "wrong-slack", "url": format!("{}/services/T000/B000/wrong-path", slack.base())}),
     ];
     let bench = Bench::start(all_to(&channels), &[("SLUICE_ALERT_RETRY_MS", "600000")]).await?;
     bench.raise(DAILY_100).await?;
@@ -133,6 +140,10 @@ async fn each_takes_what_it_is_sent() -> Result<()> {
         let (is_state, is_status, response) = &found[channel];
         ensure_eq!((is_state.as_str(), *is_status), (state, Some(status)), "{channel}: {response}");
         ensure!(response.contains(words), "{channel}: {response}");
+        ensure!(
+            !response.contains("wrong") && (*state == *"sent" || response.contains("********")),
+            "{channel}: {response}"
+        );
     }
     let of = |receiver: &Receiver, name: &str| -> Vec<Value> {
         let mut values: Vec<Value> = receiver.got().iter().map(|got| got.json()[name].clone()).collect();
@@ -142,7 +153,40 @@ async fn each_takes_what_it_is_sent() -> Result<()> {
     };
     ensure_eq!(of(&gotify, "priority"), [json!(5), json!(8)]);
     ensure_eq!(of(&bark, "level"), [json!("active"), json!("timeSensitive")]);
-    ensure_eq!(of(&slack, "text"), [json!("[critical] daily_100: M-1, USD"), json!("[warning] daily_80: M-1, USD")]);
+    // All of it is there for those who show no blocks.
+    let texts = of(&slack, "text");
+    let begins = |number: usize, words: &str| texts[number].as_str().is_some_and(|text| text.starts_with(words));
+    ensure!(begins(0, "[critical] daily_100: M-1, USD\nToday's amount has reached 100 % of its limit\n"), "{texts:?}");
+    ensure!(begins(1, "[warning] daily_80: M-1, USD\nToday's amount has reached 80 % of its limit\n"), "{texts:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_digest_of_real_size_is_taken_and_counts_what_it_leaves_out() -> Result<()> {
+    let bark = Receiver::start(|_, got| bark(got)).await?;
+    let slack = Receiver::start(|_, got| slack(got)).await?;
+    let channels = [
+        json!({"kind": "bark", "id": "bark", "url": bark.base(), "device_key": DEVICE_KEY}),
+        json!({"kind": "slack", "id": "slack", "url": format!("{}/services/T000/B000/secret", slack.base())}),
+    ];
+    let mut settings = all_to(&channels);
+    settings["routes"][0]["delivery"] = "digest".into();
+    let bench = Bench::start(settings, &[]).await?;
+    for _ in 0..60 {
+        bench.raise(DAILY_80).await?;
+    }
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'held'", 120).await?;
+    bench.sql("UPDATE alert_message SET next_try_at = now()").await?;
+    bench.wake().await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent' AND kind = 'digest'", 2).await?;
+    let body = slack.got()[0].json();
+    let sections: Vec<&str> =
+        items(&body["blocks"]).iter().filter_map(|block| block["text"]["text"].as_str()).collect();
+    ensure_eq!(sections[1..].join("\n").lines().count(), 51);
+    ensure!(body["text"].as_str().is_some_and(|text| text.ends_with("\nand 10 more")), "{body:#}");
+    let body = bark.got()[0].json()["body"].as_str().unwrap_or_default().to_owned();
+    let named = body.lines().count() - 1;
+    ensure!(named > 20 && body.ends_with(&format!("\nand {} more", 60 - named)), "{body}");
     Ok(())
 }
 

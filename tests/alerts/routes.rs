@@ -60,11 +60,41 @@ async fn new_settings_tell_nothing_old_and_a_channel_that_is_gone_ends_its_messa
     Ok(())
 }
 
+#[tokio::test]
+async fn settings_that_cannot_be_read_hold_up_nobody_else_and_tell_when_they_are_mended() -> Result<()> {
+    let operators = Receiver::start(|_, _| status(200)).await?;
+    let merchant = Receiver::start(|number, _| status(if number == 0 { 500 } else { 200 })).await?;
+    let env = [("SLUICE_ALERT_RETRY_MS", "1000")];
+    let bench = Bench::start(all_to(&[webhook("ops", &operators.url())]), &env).await?;
+    let own = all_to(&[webhook("own", &merchant.url())]);
+    bench.set("merchant:M-1", own.clone()).await?;
+    bench.raise(DAILY_80).await?;
+    // It was not taken at first, and waits when the settings break.
+    merchant.wait(1).await?;
+    bench.set("merchant:M-1", json!({"channels": "from another time"})).await?;
+    let held_up = "SELECT count(*) FROM alert_delivery WHERE error LIKE 'the settings cannot be read%'";
+    e2e::wait::until_async("a try that fails", crate::bench::WITHIN, || async {
+        Ok((bench.count(held_up).await? > 0).then_some(()))
+    })
+    .await?;
+    for alert in [DAILY_100, OTHER_MERCHANT] {
+        bench.raise(alert).await?;
+    }
+    operators.wait(3).await?;
+    ensure_eq!(bench.count("SELECT count(*) FROM quota_alert WHERE raise_seen_at IS NULL").await?, 1);
+    bench.set("merchant:M-1", own).await?;
+    bench.wake().await?;
+    bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'sent' AND scope = 'merchant:M-1'", 2).await?;
+    bench.wait_for("SELECT count(*) FROM quota_alert WHERE raise_seen_at IS NULL", 0).await?;
+    ensure_eq!((operators.got().len(), merchant.got().len()), (3, 3));
+    Ok(())
+}
+
 /// The whole way: a payment crosses its limit, and a person hears of it, once, and of its end.
 #[tokio::test]
 async fn a_payment_that_crosses_is_told_and_so_is_its_refund() -> Result<()> {
     let receiver = Receiver::start(|_, _| status(200)).await?;
-    let api = e2e::api::Api::start(&e2e::policies::document(), &[("SLUICE_ALERT_ALLOW_NETWORKS", "127.0.0.1/32")])?;
+    let api = e2e::api::Api::start(&e2e::policies::document(), &[("SLUICE_ALERT_MERCHANT_NETWORKS", "127.0.0.1/32")])?;
     let pool = api.postgres.pool().await?;
     sqlx::query(
         "INSERT INTO alert_settings (scope, document, updated_by) VALUES ('merchant:M-1', $1::text::jsonb, 'test')",

@@ -8,6 +8,11 @@ use e2e::api::{Api, Caller, expect};
 use e2e::client::{Answer, Call};
 use e2e::sse::{EventStream, Frame, Options};
 use e2e::{Failure, Result, Service};
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -24,6 +29,8 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("stream::a_caller_has_so_many_streams_and_no_more", seats);
     suite.alone("stream::goes_on_across_a_restart_without_loss_or_repetition", restart);
     suite.alone("stream::rows_are_told_when_they_become_visible_and_once", visibility);
+    suite.alone("stream::it_ends_with_its_place_where_postgres_goes", without_postgres);
+    suite.alone("stream::a_client_that_takes_nothing_gives_its_seat_back", no_window);
     suite.alone("stream::heartbeats_come_and_a_token_that_ends_ends_it", heartbeats);
 }
 
@@ -178,6 +185,7 @@ async fn refusals(api: &Api) -> Result<()> {
     let old =
         id(&|place| place[1]["taken_secs"] = json!(place[1]["taken_secs"].as_i64().unwrap_or_default() - 2_600_000))?;
     let foreign = id(&|place| place[1]["told"] = json!("999999999:999999999:"))?;
+    let restored = id(&|place| place[1]["database"] = json!("7710736753319067267/00000002"))?;
     for (last_id, detail) in [
         ("", "is no id of this stream"),
         ("7", "is no id of this stream"),
@@ -185,6 +193,7 @@ async fn refusals(api: &Api) -> Result<()> {
         (&stream[1..], "is no id of this stream"),
         (&old, "older than 30 days"),
         (&foreign, "another database"),
+        (&restored, "another database"),
     ] {
         let answer = refused(api, &ana, "", Some(last_id)).await?;
         let body = expect(&answer, 400, &json!({"code": "BAD_REQUEST", "field": "last-event-id"}));
@@ -367,5 +376,46 @@ async fn heartbeats() -> Result<()> {
         last.map(|(name, data)| (name, data["code"].clone())),
         Some(("ended".to_owned(), json!("INVALID_TOKEN")))
     );
+    Ok(())
+}
+
+async fn without_postgres() -> Result<()> {
+    let mut api = Api::start(&policies::document(), &[("SLUICE_STREAM_HEARTBEAT_SECS", "60")])?;
+    let ana = api.admin()?;
+    let mut stream = open(&api, &ana, "?kinds=decisions").await?;
+    stream.frame().await?;
+    api.postgres.stop()?;
+    let (_, last) = stream.events(1).await?.remove(0);
+    // The first thing that came was an id, too.
+    assert_eq!((last["code"].as_str(), stream.ids), (Some("DATABASE_UNAVAILABLE"), 2));
+    api.postgres.restart()?;
+    let order = e2e::wait::until_async("a payment", std::time::Duration::from_secs(30), || async {
+        let answer = ana.post("/quotas/consume", &charge("returned", "1", 500)).await?;
+        Ok((answer.status == 200).then_some(()))
+    });
+    order.await?;
+    let mut again = resume(&api, &ana, "?kinds=decisions", stream.last_id().unwrap_or_default()).await?;
+    assert_eq!(short(&again.events(1).await?[0]), "returned/1 ADMITTED");
+    Ok(())
+}
+
+/// Over HTTP/2, where a client that takes nothing leaves no bytes unsent.
+async fn no_window() -> Result<()> {
+    let api = Api::start(&policies::document(), &[("SLUICE_STREAM_HEARTBEAT_SECS", "1")])?;
+    let address = api.server.admin_address();
+    let socket = TokioIo::new(tokio::net::TcpStream::connect(address).await?);
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    let (mut sender, connection) = client.initial_stream_window_size(0).handshake(socket).await?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get(format!("http://{address}{}/stream", e2e::api::ROOT));
+    let request = request.header("authorization", format!("Bearer {}", api.admin()?.token()));
+    let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+    assert_eq!((answer.status().as_u16(), api.server.metric("sluice_streams", &[])?), (200, 1.0));
+    e2e::wait::until("its seat", std::time::Duration::from_secs(20), || {
+        Ok((api.server.metric("sluice_streams", &[])? == 0.0).then_some(()))
+    })?;
+    assert!(!driver.is_finished(), "the connection is there");
+    drop(answer);
+    driver.abort();
     Ok(())
 }

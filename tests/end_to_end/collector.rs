@@ -115,10 +115,14 @@ impl Collector {
         })
     }
 
-    /// Any span of this name, once there is one.
-    pub(crate) fn any(&self, name: &str) -> Result<Span> {
-        wait::until(&format!("a span {name}"), SENT_WITHIN, || {
-            Ok(self.spans().into_iter().find(|span| span.name == name))
+    /// A span of this name that has a link to the other, once there is one.
+    pub(crate) fn linked(&self, name: &str, to: &Span) -> Result<Span> {
+        wait::until(&format!("a span {name} with a link to {}", hex(&to.span_id)), SENT_WITHIN, || {
+            let is_linked = |span: &Span| {
+                span.name == name
+                    && span.links.iter().any(|link| (&link.trace_id, &link.span_id) == (&to.trace_id, &to.span_id))
+            };
+            Ok(self.spans().into_iter().find(is_linked))
         })
     }
 

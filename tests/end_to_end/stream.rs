@@ -8,7 +8,7 @@ use e2e::sse::{EventStream, Options};
 use e2e::stack::Stack;
 use e2e::{Context, Failure, Result, wait};
 
-use crate::suite::{Suite, patient};
+use crate::suite::{Suite, prompt};
 
 /// Streams whose clients read nothing.
 const READERS: usize = 6;
@@ -20,7 +20,8 @@ const STORED_WITHIN: Duration = Duration::from_secs(30);
 const GROWTH_MAX_KIB: u64 = 24 * 1024;
 
 pub(crate) fn add(suite: &mut Suite) {
-    suite.owned("stream::a_reader_that_does_not_read_holds_up_no_payment", patient(), slow_readers);
+    // With deadlines as short as in service: a payment that waits for a reader is refused.
+    suite.owned("stream::a_reader_that_does_not_read_holds_up_no_payment", prompt(), slow_readers);
 }
 
 async fn slow_readers(stack: &mut Stack) -> Result<()> {

@@ -7,6 +7,7 @@ mod alerts;
 mod bench;
 mod copies;
 mod engine;
+mod feed;
 mod gaps;
 mod history;
 mod line;

@@ -128,7 +128,39 @@ async fn the_word_of_a_dead_server_does_not_count() -> Result<()> {
     fresh.health.redis_down("not reached yet");
     fresh.at(25).await?;
     assert_eq!(alerts(&postgres).await?, ["degraded_store"]);
+    // Who held it may come back.
     other.at(30).await?;
+    assert_eq!(alerts(&postgres).await?, ["degraded_store"]);
+    other.at(40).await?;
+    assert_eq!(alerts(&postgres).await?, ["degraded_store: recovered"]);
+    Ok(())
+}
+
+/// A server that loses its connection for a while keeps its word.
+#[tokio::test]
+async fn a_lost_session_does_not_end_an_alert() -> Result<()> {
+    let postgres = postgres().await?;
+    let (mut one, mut two) = (Server::start(&postgres)?, Server::start(&postgres)?);
+    one.health.redis_down("away");
+    for secs in [0, 10] {
+        one.at(secs).await?;
+        two.at(secs).await?;
+    }
+    let pool = postgres.pool().await?;
+    let cut =
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'";
+    assert!(sqlx::query_scalar::<_, bool>(cut).fetch_one(&pool).await?);
+    pool.close().await;
+    two.at(20).await?;
+    assert!(one.at(20).await.is_err());
+    one.at(21).await?;
+    for secs in [30, 40, 50] {
+        one.at(secs).await?;
+        two.at(secs).await?;
+        assert_eq!(alerts(&postgres).await?, ["degraded_store"], "after {secs} s");
+    }
+    one.health.redis_up();
+    one.at(60).await?;
     assert_eq!(alerts(&postgres).await?, ["degraded_store: recovered"]);
     Ok(())
 }

@@ -76,6 +76,27 @@ async fn a_journal_that_goes_on_after_another_took_over_removes_nothing_unread()
     Ok(())
 }
 
+/// A journal that has lost its lease says no more how old events are, although some wait: for another journal.
+#[tokio::test]
+async fn only_who_reads_tells_how_old_events_are() -> Result<()> {
+    let bench = Bench::start()?;
+    let postgres = Line::to(&bench.postgres.url()).await?;
+    let mut config = bench.config("left");
+    config.postgres_url = Secret::new(postgres.url());
+    let left = Journal::start(config)?;
+    left.wait_for_postgres(true).await?;
+    postgres.hold();
+    bench.append(0, (1..=50).map(event)).await?;
+    left.wait_until_in_hand().await?;
+    let mut lease = redis::cmd("SET");
+    lease.arg(keys::JOURNAL_LEASE).arg("other").arg("PX").arg(HOUR.as_millis() as u64);
+    lease.query_async::<()>(&mut bench.connection().await?).await?;
+    postgres.let_go();
+    left.wait_for_metric("sluice_journal_lag_seconds 0.0").await?;
+    assert!(left.metrics.encode().contains("sluice_journal_backlog_events 50"), "{}", left.metrics.encode());
+    left.stop()
+}
+
 /// Makes it impossible to store accounts, and possible again.
 async fn rename(bench: &Bench, from: &str, to: &str) -> Result<()> {
     let pool = bench.postgres.pool().await?;

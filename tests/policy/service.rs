@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use authz_server::policy::service::FIRST_ANSWER_MAX;
 use e2e::ports::{self, loopback};
 use e2e::{Failure, Result, wait};
-use quota::{Currency, MerchantId, Policy};
+use quota::{Currency, LimitName, MerchantId, Policy, Watch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -327,6 +327,44 @@ async fn q5_a_channel_follows_its_accounts_calendar() -> Result<()> {
     })
     .await?;
     assert_eq!((policy.calendar.zone_name(), policy.calendar_known), ("Asia/Tokyo", true));
+    assert_eq!(watched(&policy), Some(7), "usage is the account's");
+    Ok(())
+}
+
+/// The daily amount that usage is measured by.
+fn watched(policy: &Policy) -> Option<u64> {
+    let place = Watch::LIMITS.iter().position(|limit| *limit == LimitName::DailyAmount)?;
+    policy.watch.as_ref().map(|watch| watch.maxima()[place].get())
+}
+
+/// Usage is told of by the account's own limits, not by those that stand in for them.
+#[tokio::test]
+async fn usage_is_measured_by_the_accounts_own_limits() -> Result<()> {
+    let postgres = postgres().await?;
+    let mut service = PolicyService::start(daily(7)).await?;
+    let node = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
+    let of = async |merchant: &str| {
+        let policy = node.policy(merchant, "USD", None).await?;
+        Ok::<_, Failure>(policy.map(|policy| (policy.limits.day.amount.get(), watched(&policy))))
+    };
+    assert_eq!(of("m").await?, Some((7, Some(7))));
+    // A payment of long ago: with the next reading the account is forgotten, but for its calendar.
+    let (idle, usd) = (MerchantId::parse("idle")?, Currency::parse("USD")?);
+    node.policies.effective(&idle, usd, None, 0).await;
+    let forgotten = wait::until_async("the account is forgotten", WITHIN, || async {
+        let policy = node.policies.peek(&idle, usd, None, 0);
+        Ok(policy.filter(|policy| policy.limits.day.amount.get() == 1_000))
+    })
+    .await?;
+    assert_eq!((watched(&forgotten), forgotten.calendar_known), (None, true));
+
+    // The service's word that it has none leaves the account to what is configured.
+    service.behave(none());
+    assert_eq!(of("configured").await?, Some((1_000, Some(1_000))));
+    service.down().await;
+    node.wait_for_metric("sluice_policy_source_up{source=\"service\"} 0").await?;
+    assert_eq!(of("m").await?, Some((7, Some(7))));
+    assert_eq!(of("stranger").await?, Some((1_000, None)));
     Ok(())
 }
 

@@ -144,7 +144,9 @@ fn compose_gives_envoy_and_server_the_addresses_and_files_they_ask_for() {
     assert!(services.get(&host).is_some(), "compose has no service {host}");
     assert!(read("Dockerfile").contains(&format!("0.0.0.0:{port}")), "the sample gateway listens elsewhere");
     let listener = envoy["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"].as_u64();
-    let published = text(&services["envoy"]["ports"][0]);
+    let ports = list(&services["envoy"]["ports"]);
+    assert_eq!(ports.len(), 1, "payments only: {ports:?}");
+    let published = text(&ports[0]);
     assert_eq!(published.split(':').nth(1).map(str::to_owned), listener.map(|port| port.to_string()));
     for (variable, mounted, folder) in
         [("SLUICE_RULES_FILE", "/etc/envoy/", "envoy"), ("SLUICE_POLICY_FILE", "/etc/sluice/", "deploy")]

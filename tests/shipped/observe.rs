@@ -1,11 +1,12 @@
 //! What operators watch: Prometheus' rules and the dashboard are well-formed, and ask for nothing that is not exported.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use e2e::client::{Payment, Protocol};
+use e2e::client::{Call, Payment, Protocol, send_once};
 use e2e::stack::{Stack, StackOptions};
-use e2e::{Failure, Result, wait};
+use e2e::{Failure, Result, ensure_eq, wait};
 use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::{self, Expr};
 use promql_parser::util::{ExprVisitor, parse_duration, walk_expr};
@@ -149,6 +150,86 @@ fn lacking(metrics: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     lacking
 }
 
+/// What Prometheus asks.
+struct Scrape {
+    address: SocketAddr,
+    path: String,
+}
+
+impl Scrape {
+    fn of(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
+        let (status, text) = wait::http_get(self.address, &self.path)?;
+        ensure_eq!(status, 200, "{} {}", self.address, self.path);
+        Ok(exported(&text))
+    }
+}
+
+/// The targets of the shipped configuration, by the ports that the other shipped files have for them, where the stack has them.
+fn scrapes(stack: &Stack) -> Vec<Scrape> {
+    let compose = yaml("docker-compose.yml");
+    let server_port = text(&compose["services"]["authz-server"]["environment"]["PORT"]);
+    let listeners = yaml("envoy/envoy.yaml")["static_resources"]["listeners"].clone();
+    let listener = |port: &str| {
+        let socket = |listener: &Value| listener["address"]["socket_address"].clone();
+        let is_it = |listener: &&Value| {
+            socket(listener)["port_value"].as_u64().map(|own| own.to_string()).as_deref() == Some(port)
+        };
+        let found =
+            list(&listeners).iter().find(is_it).unwrap_or_else(|| panic!("envoy.yaml listens on no port {port}"));
+        // Prometheus comes from another machine.
+        assert_eq!(text(&socket(found)["address"]), "0.0.0.0");
+        text(&found["name"])
+    };
+    let scrape = |job: &Value| {
+        let target = text(&job["static_configs"][0]["targets"][0]);
+        let path = job.get("metrics_path").map_or_else(|| "/metrics".to_owned(), text);
+        let address = match target.split_once(':') {
+            Some(("authz-server", port)) if port == server_port => stack.server.admin_address(),
+            Some(("envoy", port)) if listener(port) == "stats" => stack.envoy.stats_address(),
+            _ => panic!("nobody listens on {target}"),
+        };
+        Scrape { address, path }
+    };
+    list(&yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]).iter().map(scrape).collect()
+}
+
+/// Of Envoy's admin interface others reach the figures, and nothing that changes or tells more.
+#[tokio::test]
+async fn the_listener_of_figures_has_nothing_else() -> Result<()> {
+    let stack = Stack::start(&StackOptions::default())?;
+    let figures = "/stats/prometheus";
+    let table = [
+        ("GET", figures, 200),
+        ("GET", "/stats/prometheus?usedonly", 200),
+        ("POST", figures, 404),
+        ("GET", "/", 404),
+        ("GET", "/stats", 404),
+        ("GET", "/config_dump", 404),
+        ("POST", "/quitquitquit", 404),
+        ("POST", "/stats/prometheus/../../quitquitquit", 404),
+        ("GET", "/stats/prometheus/%2e%2e/%2e%2e/config_dump", 404),
+        ("GET", "//stats/prometheus", 404),
+    ];
+    for (method, path, status) in table {
+        let call = Call::new(method, path);
+        let answer = send_once(stack.envoy.stats_address(), Protocol::Http1, call).await?;
+        ensure_eq!(answer.status, status, "{method} {path}");
+    }
+    Ok(())
+}
+
+/// A rule whose figure cannot come so far would never fire.
+#[test]
+fn slow_checks_are_told_of_before_they_are_given_up() {
+    let (_, rule) = rules().into_iter().find(|(name, _)| name == "SluiceChecksSlow").expect("the rule");
+    let expr = text(&rule["expr"]);
+    let at_secs: f64 = expr.rsplit("> ").next().and_then(|text| text.trim().parse().ok()).expect("a bound");
+    let settings = read("docs/settings.md");
+    let row = settings.lines().find(|line| line.contains("`SLUICE_CHECK_TIMEOUT_MS`")).expect("the setting");
+    let given_up_ms: f64 = row.split('`').nth(5).and_then(|text| text.parse().ok()).expect("its default");
+    assert!(at_secs * 1000.0 < given_up_ms / 2.0, "{at_secs} s, {given_up_ms} ms");
+}
+
 #[tokio::test]
 async fn every_metric_they_name_is_exported() -> Result<()> {
     let mut options = StackOptions { policies: Some(POLICIES.to_owned()), ..StackOptions::default() };
@@ -160,10 +241,11 @@ async fn every_metric_they_name_is_exported() -> Result<()> {
     // A request to the API is a figure, too.
     let path = format!("{}/stream", e2e::api::ROOT);
     stack.server.get(&path)?;
+    let scrapes = scrapes(&stack);
     let mut missing = BTreeSet::new();
     let all = wait::until("every metric that rules and dashboard name", EXPORTED_WITHIN, || {
-        let mut metrics = exported(&stack.server.get("/metrics")?.1);
-        for (name, labels) in exported(&stack.envoy.admin("/stats/prometheus")?) {
+        let mut metrics = BTreeMap::<String, BTreeSet<String>>::new();
+        for (name, labels) in scrapes.iter().map(Scrape::of).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
             metrics.entry(name).or_default().extend(labels);
         }
         missing = lacking(&metrics);

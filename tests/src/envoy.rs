@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::EnvoyConfig;
+pub use config::{Addresses, EnvoyConfig};
 pub use routes::{RouteState, with_route};
 
 use crate::dirs::RunDir;
@@ -27,8 +27,7 @@ const FLUSH_INTERVAL_MS: &str = "20";
 #[derive(Debug)]
 pub struct Envoy {
     config: EnvoyConfig,
-    port: u16,
-    admin_port: u16,
+    addresses: Addresses,
     process: Process,
     dir: Arc<RunDir>,
 }
@@ -41,22 +40,29 @@ impl Envoy {
     pub fn start_in(dir: Arc<RunDir>, config: EnvoyConfig) -> Result<Self> {
         fs::create_dir_all(routes_dir(&dir))?;
         with_free_ports(|| {
-            let (port, admin_port) = (ports::free()?, ports::free()?);
-            let process = launch(&config, port, admin_port, &dir)?;
-            Ok(Self { config: config.clone(), port, admin_port, process, dir: Arc::clone(&dir) })
+            let free = || ports::free().map(loopback);
+            let addresses = Addresses { payments: free()?, stats: free()?, admin: free()? };
+            let process = launch(&config, addresses, &dir)?;
+            Ok(Self { config: config.clone(), addresses, process, dir: Arc::clone(&dir) })
         })
     }
 
     /// The payment listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        loopback(self.port)
+        self.addresses.payments
+    }
+
+    /// The listener of figures.
+    #[must_use]
+    pub fn stats_address(&self) -> SocketAddr {
+        self.addresses.stats
     }
 
     /// The admin interface.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
-        loopback(self.admin_port)
+        self.addresses.admin
     }
 
     /// GET on the admin interface.
@@ -120,7 +126,7 @@ impl Service for Envoy {
 
     fn restart(&mut self) -> Result<()> {
         self.stop()?;
-        self.process = launch(&self.config, self.port, self.admin_port, &self.dir)?;
+        self.process = launch(&self.config, self.addresses, &self.dir)?;
         Ok(())
     }
 }
@@ -135,11 +141,11 @@ fn write_routes(config: &EnvoyConfig, dir: &RunDir) -> Result<()> {
     Ok(fs::rename(fresh, routes_dir(dir).join("routes.yaml"))?)
 }
 
-fn launch(config: &EnvoyConfig, port: u16, admin_port: u16, dir: &RunDir) -> Result<Process> {
+fn launch(config: &EnvoyConfig, addresses: Addresses, dir: &RunDir) -> Result<Process> {
     write_routes(config, dir)?;
     let file = dir.join("envoy.yaml");
     let access_log = dir.join("access.log");
-    fs::write(&file, config.render(loopback(port), loopback(admin_port), &routes_dir(dir), &access_log)?)?;
+    fs::write(&file, config.render(addresses, &routes_dir(dir), &access_log)?)?;
     let mut command = Command::new(tools::envoy()?);
     command.env_clear().current_dir(dir.path()).arg("-c").arg(&file);
     command.args(["--concurrency", &config.workers().to_string(), "--disable-hot-restart"]);
@@ -149,11 +155,11 @@ fn launch(config: &EnvoyConfig, port: u16, admin_port: u16, dir: &RunDir) -> Res
     let own_config = file.display().to_string();
     // Asking for the configuration's path as well: another Envoy may have taken the port just before.
     process.wait_ready(READY_WITHIN, || {
-        let Ok((200, _)) = wait::http_get(loopback(admin_port), "/ready") else {
+        let Ok((200, _)) = wait::http_get(addresses.admin, "/ready") else {
             return Ok(false);
         };
-        let info = wait::http_get(loopback(admin_port), "/server_info")?.1;
-        Ok(info.contains(&own_config) && wait::connect(loopback(port)).is_ok())
+        let info = wait::http_get(addresses.admin, "/server_info")?.1;
+        Ok(info.contains(&own_config) && wait::connect(addresses.payments).is_ok())
     })?;
     Ok(process)
 }

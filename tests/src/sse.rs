@@ -35,6 +35,8 @@ pub struct EventStream {
     body: Incoming,
     text: String,
     last_id: Option<String>,
+    /// How many ids came.
+    pub ids: usize,
     pub headers: HeaderMap,
     driver: JoinHandle<()>,
 }
@@ -94,7 +96,7 @@ impl EventStream {
             return Ok(Err(Answer { status: head.status.as_u16(), headers: head.headers, body }));
         }
         let last_id = options.last_id.map(str::to_owned);
-        Ok(Ok(Self { body, text: String::new(), last_id, headers: head.headers, driver }))
+        Ok(Ok(Self { body, text: String::new(), last_id, ids: 0, headers: head.headers, driver }))
     }
 
     /// The last id that came, to go on from.
@@ -158,7 +160,7 @@ impl EventStream {
             let value = value.strip_prefix(' ').unwrap_or(value);
             match field {
                 "event" => value.clone_into(&mut name),
-                "id" => self.last_id = Some(value.to_owned()),
+                "id" => (self.last_id, self.ids) = (Some(value.to_owned()), self.ids + 1),
                 "data" => data.push_str(value),
                 "retry" => {}
                 field => return Err(Failure::new(format!("{field} is no field of an event: {frame}"))),

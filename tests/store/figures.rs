@@ -74,7 +74,13 @@ pub(crate) fn watch(random: &mut Random, account: &Account, scale: u64) -> Optio
     };
     let [day, month, year] = Period::ALL.map(&mut window);
     let limits = Limits { day, month, year, pending: max(account.pending, scale), ..Limits::UNLIMITED };
-    random.percent(90).then(|| Watch::new(&limits, thresholds))
+    let mut maxima = *Watch::new(&limits, thresholds).maxima();
+    // Often there is one limit only, so that what it reaches is all that is reached.
+    if random.one_in(3) {
+        let only = random.below(maxima.len() as u64) as usize;
+        maxima.iter_mut().enumerate().filter(|(place, _)| *place != only).for_each(|(_, max)| *max = AmountMinor::MAX);
+    }
+    random.percent(90).then(|| Watch::of(maxima, thresholds))
 }
 
 /// A pace of any kind, with ceilings at or above the limits.

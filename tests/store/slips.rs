@@ -201,7 +201,6 @@ const SLIPS: &[(&str, &str)] = &[
     ("if marked ~= marks or of_list ~= list then", "if marked ~= marks then"),
     ("if marked ~= marks or of_list ~= list then", "if true then"),
     ("marks, list = marked, of_list\n    end", "end"),
-    ("crossed = not dry and encode", "crossed = encode"),
     ("encode('<I4I2I4I2', marks, list, marked, of_list)", "encode('<I4I2I4I2', 0, 0, marked, of_list)"),
     ("if closed or crossed then\n", "if closed then\n"),
     (" + (pending > 0 and 2 or 0)", ""),

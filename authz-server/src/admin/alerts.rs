@@ -114,6 +114,7 @@ struct AlertDetail {
 #[serde(deny_unknown_fields)]
 #[schema(as = AlertNotes)]
 struct Notes {
+    /// The alert's merchant reads them, and its channels are told those of the end.
     #[schema(max_length = 2000)]
     notes: Option<String>,
 }

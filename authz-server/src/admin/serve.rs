@@ -1,5 +1,6 @@
 //! The admin port's connections, HTTP/1.1 and HTTP/2: so many at a time, and none that a slow or silent client can hold open.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::{BoxError, Router};
+use http_body_util::BodyExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -30,7 +32,8 @@ struct Bounds {
     head: Duration,
     /// How long a client may leave written bytes untaken.
     write: Duration,
-    /// How long an HTTP/2 connection may be without a new request; clients make another one when they need it.
+    /// How long an HTTP/2 connection may be without a new request or a part of an answer; clients make another one when they
+    /// need it.
     silent: Duration,
 }
 
@@ -139,11 +142,21 @@ async fn http2(
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), BoxError> {
-    let requests = AtomicU64::new(0);
+    // Parts of answers count, too: a live stream is no silence while its client takes it.
+    let signs = Arc::new(AtomicU64::new(0));
     let service = TowerToHyperService::new(router);
     let counted = service_fn(|request: Request<Incoming>| {
-        requests.fetch_add(1, Ordering::Relaxed);
-        service.call(request)
+        let signs = Arc::clone(&signs);
+        signs.fetch_add(1, Ordering::Relaxed);
+        let answer = service.call(request);
+        async move {
+            Ok::<_, Infallible>(answer.await?.map(|body| {
+                body.map_frame(move |frame| {
+                    signs.fetch_add(1, Ordering::Relaxed);
+                    frame
+                })
+            }))
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -156,7 +169,7 @@ async fn http2(
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
         () = told_to_stop(&mut stopped) => {}
-        () = silence(bounds.silent, &requests) => {}
+        () = silence(bounds.silent, &signs) => {}
     }
     connection.as_mut().graceful_shutdown();
     // What is under way is finished, but nobody holds a connection for ever by not reading an answer.
@@ -164,12 +177,12 @@ async fn http2(
     Ok(())
 }
 
-/// Ends when no request came for that long.
-async fn silence(silent: Duration, requests: &AtomicU64) {
+/// Ends when there was no sign of life for that long.
+async fn silence(silent: Duration, signs: &AtomicU64) {
     let mut seen = 0;
     loop {
         tokio::time::sleep(silent).await;
-        let now = requests.load(Ordering::Relaxed);
+        let now = signs.load(Ordering::Relaxed);
         if std::mem::replace(&mut seen, now) == now {
             return;
         }
@@ -282,6 +295,22 @@ mod tests {
         ended.await.unwrap().unwrap();
         let mut http1 = request(address, REQUEST).await;
         assert!(answer(&mut http1).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn http2_goes_on_while_an_answer_does() {
+        let bounds = Bounds { connections: 8, head: LONG, write: LONG, silent: Duration::from_millis(500) };
+        let (address, _stop, _server) = start(bounds).await;
+        let (mut sender, _ended) = http2_client(address).await;
+        let ask = |path| Request::get(format!("http://{address}{path}")).body(Body::empty()).unwrap();
+        let mut endless = sender.send_request(ask("/endless")).await.unwrap();
+        let started = tokio::time::Instant::now();
+        while started.elapsed() < 3 * bounds.silent {
+            endless.body_mut().frame().await.unwrap().unwrap();
+        }
+        // A connection that is told to go takes no more requests.
+        sender.ready().await.unwrap();
+        assert_eq!(sender.send_request(ask("/")).await.unwrap().status(), 200);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::sse::KeepAlive;
 use axum::response::{IntoResponse, Response, Sse};
 use quota::{Code, Currency, MerchantId};
 use serde::Deserialize;
@@ -108,7 +109,7 @@ async fn live_stream(
     let filter = query.filter(&caller)?;
     let place = last_place(&headers)?;
     let streams = &admin.streams;
-    let seat = streams.seats.take(&caller.subject, admin.live.current().streams_max, &admin.metrics)?;
+    let seat = streams.seats.take(&caller, admin.live.current().streams_max, &admin.metrics)?;
     let reader = match place {
         Some(place) => streams.feed.resume(filter, place).await?.map_err(|error| bad_id(&error))?,
         None => streams.feed.begin(filter).await?,
@@ -116,7 +117,9 @@ async fn live_stream(
     let (wake, stopping) = (streams.wake.clone(), streams.stopping.subscribe());
     let stream = run::Stream::new(&admin, caller, &headers, reader, seat).until(wake, stopping);
     let (name, value) = UNBUFFERED;
-    let mut response = Sse::new(stream).into_response();
+    // A stream that waits for its turn to read shows that it is there, too.
+    let comments = KeepAlive::new().interval(run::patience(&admin));
+    let mut response = Sse::new(stream).keep_alive(comments).into_response();
     response.headers_mut().insert(name, value);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)

@@ -8,13 +8,16 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
+use tracing::warn;
 
-/// IPv4 that is not the public internet: the IANA special-purpose registry (RFC 6890), multicast, and all that is reserved.
-const INTERNAL_V4: [Ipv4Net; 15] = [
+/// IPv4 that is not the public internet: the IANA special-purpose registry (RFC 6890), multicast, and all that is reserved;
+/// and Azure's host, which answers its guests on an address of the public internet.
+const INTERNAL_V4: [Ipv4Net; 16] = [
     v4([0, 0, 0, 0], 8),
     v4([10, 0, 0, 0], 8),
     v4([100, 64, 0, 0], 10),
     v4([127, 0, 0, 0], 8),
+    v4([168, 63, 129, 16], 32),
     v4([169, 254, 0, 0], 16),
     v4([172, 16, 0, 0], 12),
     v4([192, 0, 0, 0], 24),
@@ -37,15 +40,23 @@ const INTERNAL_V6: [Ipv6Net; 4] =
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
 
-/// Why nothing is sent to a host.
+/// Where messages of one kind of settings may go: to the public internet, and to networks that are named.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    networks: Networks,
+    /// The setting that names them.
+    setting: &'static str,
+}
+
+/// Why nothing is sent to a host. Whoever set its channel may read it, so it does not tell what a name stands for.
 #[derive(Debug, Error)]
 pub enum AddressError {
     #[error("{0} cannot be resolved: {1}")]
     Unknown(String, std::io::Error),
     #[error("{0} has no address")]
     Nowhere(String),
-    #[error("{host} is {address}, which is not on the public internet: allow it by SLUICE_ALERT_ALLOW_NETWORKS")]
-    Internal { host: String, address: IpAddr },
+    #[error("{host} is not on the public internet: allow its address by {setting}")]
+    Internal { host: String, setting: &'static str },
 }
 
 impl Networks {
@@ -62,6 +73,20 @@ impl Networks {
         let address = address.to_canonical();
         is_public(address) || self.0.iter().any(|network| network.contains(&address))
     }
+}
+
+impl Reach {
+    /// What operators' channels may be at.
+    #[must_use]
+    pub const fn operators(networks: Networks) -> Self {
+        Self { networks, setting: "SLUICE_ALERT_ALLOW_NETWORKS" }
+    }
+
+    /// What merchants' channels may be at.
+    #[must_use]
+    pub const fn merchants(networks: Networks) -> Self {
+        Self { networks, setting: "SLUICE_ALERT_MERCHANT_NETWORKS" }
+    }
 
     /// The addresses of a host, all of which are permitted.
     ///
@@ -70,8 +95,10 @@ impl Networks {
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, AddressError> {
         let found = tokio::net::lookup_host((host, port)).await;
         let found: Vec<SocketAddr> = found.map_err(|error| AddressError::Unknown(host.to_owned(), error))?.collect();
-        if let Some(refused) = found.iter().find(|address| !self.permit(address.ip())) {
-            return Err(AddressError::Internal { host: host.to_owned(), address: refused.ip() });
+        if let Some(refused) = found.iter().find(|address| !self.networks.permit(address.ip())) {
+            let (address, setting) = (refused.ip(), self.setting);
+            warn!(host, %address, setting, "an alert does not go to an address that is not on the public internet");
+            return Err(AddressError::Internal { host: host.to_owned(), setting });
         }
         if found.is_empty() { Err(AddressError::Nowhere(host.to_owned())) } else { Ok(found) }
     }
@@ -115,6 +142,7 @@ mod tests {
             "100.127.255.255",
             "127.0.0.1",
             "127.8.8.8",
+            "168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",
@@ -158,6 +186,8 @@ mod tests {
             "100.63.255.255",
             "100.128.0.1",
             "126.255.255.255",
+            "168.63.129.15",
+            "168.63.129.17",
             "172.15.255.255",
             "172.32.0.1",
             "192.0.1.1",
@@ -197,15 +227,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_what_it_resolves_to() {
-        let nothing = Networks::default();
+        let nothing = Reach::operators(Networks::default());
         // The last ones are what inet_aton takes for 127.0.0.1.
         for host in ["localhost", "127.0.0.1", "::1", "0", "127.1", "2130706433", "0x7f000001", "017700000001"] {
             assert!(nothing.resolve(host, 80).await.is_err(), "{host}");
         }
-        let loopback = Networks::parse("127.0.0.0/8,::1/128").unwrap();
+        let loopback = Reach::operators(Networks::parse("127.0.0.0/8,::1/128").unwrap());
         let found = loopback.resolve("localhost", 80).await.unwrap();
         assert!(!found.is_empty() && found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
         let public = nothing.resolve("192.0.1.1", 81).await.unwrap();
         assert_eq!(public, ["192.0.1.1:81".parse().unwrap()]);
+        // A merchant does not learn what a name of the operators' network stands for.
+        let refused = Reach::merchants(Networks::default()).resolve("localhost", 80).await.unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "localhost is not on the public internet: allow its address by SLUICE_ALERT_MERCHANT_NETWORKS"
+        );
     }
 }

@@ -43,6 +43,8 @@ struct Sight {
     /// Whether it was looked at since the server started: before, the server has no word in the matter.
     known: bool,
     trouble: Option<Trouble>,
+    /// Since when an alert is open that no server seems to hold, while this one sees no trouble.
+    let_go_ms: Option<i64>,
 }
 
 /// That something is not well.
@@ -82,7 +84,7 @@ impl Monitor {
     /// # Errors
     /// An [`io::Error`] for an address that cannot be read.
     pub fn open(postgres_url: &Secret, health: Arc<Health>, live: Live) -> io::Result<Self> {
-        let sight = |subject, meaning| Sight { subject, meaning, known: false, trouble: None };
+        let sight = |subject, meaning| Sight { subject, meaning, known: false, trouble: None, let_go_ms: None };
         Ok(Self {
             health,
             live,
@@ -171,10 +173,19 @@ impl Monitor {
         for past in &self.past {
             raised.extend(tell_past(&mut transaction, past).await?);
         }
-        for sight in &self.sights {
+        for sight in &mut self.sights {
             match &sight.trouble {
                 Some(trouble) if trouble.told => raised.extend(tell(&mut transaction, sight.subject, trouble).await?),
-                None if sight.known => end(&mut transaction, sight.subject, now_ms).await?,
+                None if sight.known => {
+                    let was_own = self.past.iter().any(|past| past.subject == sight.subject);
+                    let is_let_go = is_let_go(&mut transaction, sight.subject).await?;
+                    sight.let_go_ms = is_let_go.then(|| sight.let_go_ms.unwrap_or(now_ms));
+                    // Who held it may have lost its session only, and is about to take the lock again.
+                    let patience_ms = if was_own { 0 } else { READ_INTERVAL_MS };
+                    if sight.let_go_ms.is_some_and(|since| now_ms.saturating_sub(since) >= patience_ms) {
+                        end(&mut transaction, sight.subject, now_ms).await?;
+                    }
+                }
                 Some(_) | None => {}
             }
         }
@@ -282,18 +293,20 @@ async fn raise(
     Ok(raised.map(|_| subject))
 }
 
-/// Ends the alert, unless another server still sees the trouble.
-async fn end(connection: &mut PgConnection, subject: Subject, now_ms: i64) -> Result<(), sqlx::Error> {
+/// Whether the alert is open and no server holds it.
+async fn is_let_go(connection: &mut PgConnection, subject: Subject) -> Result<bool, sqlx::Error> {
     let open =
         "SELECT EXISTS (SELECT FROM quota_alert WHERE merchant_id IS NULL AND subject = $1 AND resolved_at IS NULL)";
     let open: bool = sqlx::query_scalar(open).bind(subject.column()).fetch_one(&mut *connection).await?;
     if !open {
-        return Ok(());
+        return Ok(false);
     }
     let lock = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)").bind(lock_of(subject));
-    if !lock.fetch_one(&mut *connection).await? {
-        return Ok(());
-    }
+    lock.fetch_one(connection).await
+}
+
+/// Ends the alert that no server holds.
+async fn end(connection: &mut PgConnection, subject: Subject, now_ms: i64) -> Result<(), sqlx::Error> {
     let statement = "WITH ended AS ( \
             UPDATE quota_alert SET resolved_at = greatest($2, raised_at), resolved_by = $3, resolve_reason = 'recovered' \
             WHERE merchant_id IS NULL AND subject = $1 AND resolved_at IS NULL RETURNING alert_id \
@@ -311,7 +324,9 @@ async fn drift(connection: &mut PgConnection, now_ms: i64) -> Result<Option<Subj
     let (found_at, missing, rewound): (Option<DateTime<Utc>>, i64, i64) =
         sqlx::query_as(statement).fetch_one(&mut *connection).await?;
     let Some(found_at) = found_at else {
-        end(connection, Subject::Drift, now_ms).await?;
+        if is_let_go(connection, Subject::Drift).await? {
+            end(connection, Subject::Drift, now_ms).await?;
+        }
         return Ok(None);
     };
     let message = format!(

@@ -1,5 +1,7 @@
 //! What a message says: one form from which every kind of channel is written, and as JSON the webhook's payload.
 
+use std::cmp::Reverse;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
@@ -66,7 +68,7 @@ pub struct Alert {
     pub resolve_notes: Option<String>,
 }
 
-/// Several messages that were held back, in the order of their making.
+/// Several messages that were held back: the gravest first, and of these in the order of their making.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     /// How many they are.
@@ -142,6 +144,7 @@ impl Notice {
         };
         let mut alerts: Vec<DigestAlert> = notices.into_iter().filter_map(one).collect();
         let count = alerts.len();
+        alerts.sort_by_key(|one| Reverse(one.alert.alert_level));
         alerts.truncate(DIGEST_ALERTS_MAX);
         let left_out = count - alerts.len();
         Self { timestamp: at, content: Content::Digest(Digest { count, left_out, alerts }) }
@@ -210,5 +213,17 @@ mod tests {
         let Content::Digest(content) = &digest.content else { panic!("{digest:?}") };
         assert_eq!((content.count, content.left_out, content.alerts.len()), (57, 7, DIGEST_ALERTS_MAX));
         assert_eq!(digest.level(), Level::Warning);
+    }
+
+    #[test]
+    fn a_digest_names_the_gravest_first() {
+        let at = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        let one = |alert_level| Notice::of(Change::Raised, Alert { alert_level, ..sample::alert() });
+        let mut notices = vec![one(Level::Warning); DIGEST_ALERTS_MAX];
+        notices.push(one(Level::Critical));
+        let digest = Notice::digest(notices, at);
+        assert_eq!(digest.level(), Level::Critical);
+        let Content::Digest(content) = &digest.content else { panic!("{digest:?}") };
+        assert_eq!(content.alerts[0].alert.alert_level, Level::Critical);
     }
 }

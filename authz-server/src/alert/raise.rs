@@ -1,7 +1,7 @@
 //! Which alerts of accounts begin and end with the journal's events. Pure: the journal reads what is open before, and writes
 //! what has changed, in the events' transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use quota::{Crossing, LimitName, Watch};
@@ -19,6 +19,8 @@ const CRITICAL_PERCENT: u16 = 100;
 
 /// Merchant and currency.
 pub type Account = (String, String);
+/// Which of an account's alerts: subject, threshold and window.
+pub type Key = (String, Option<i32>, Option<i32>);
 
 /// An alert that is open.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct End {
 #[derive(Debug, Default)]
 pub struct Board {
     open: HashMap<Account, Vec<Open>>,
+    /// What somebody has ended by hand, and nobody raised since.
+    silenced: HashSet<(Account, Key)>,
     raised: Vec<Alert>,
     ended: Vec<End>,
 }
@@ -72,10 +76,10 @@ pub fn account(event: &Event) -> Option<Account> {
 }
 
 impl Board {
-    /// With what is open before.
+    /// With what is open before, and what was ended by hand.
     #[must_use]
-    pub fn new(open: impl IntoIterator<Item = (Account, Open)>) -> Self {
-        let mut board = Self::default();
+    pub fn new(open: impl IntoIterator<Item = (Account, Open)>, silenced: HashSet<(Account, Key)>) -> Self {
+        let mut board = Self { silenced, ..Self::default() };
         for (account, open) in open {
             board.open.entry(account).or_default().push(open);
         }
@@ -114,7 +118,7 @@ impl Board {
 
     fn cross(&mut self, account: &Account, event: &Event, crossing: &Crossing) {
         let Crossing { before, after, watch } = crossing;
-        let list_changed = before.list != 0 && before.list != watch.thresholds().list();
+        let list_changed = changes_list(event);
         for ((limit, before), after) in Watch::LIMITS.into_iter().zip(before.levels).zip(after.levels) {
             if before != after || list_changed {
                 let known = if list_changed { 0 } else { usize::from(before) };
@@ -142,6 +146,16 @@ impl Board {
         });
         let max = watch.maxima().iter().zip(Watch::LIMITS).find(|(_, of)| *of == limit).map_or(0, |(max, _)| max.get());
         for percent in reached.get(known..).unwrap_or_default() {
+            let own = (limit.as_str().to_owned(), Some(i32::from(*percent)), window_of(event, limit));
+            if list_changed {
+                // Usage that stays above a threshold is told of once, by whatever list.
+                if self.silenced.contains(&(account.clone(), own)) {
+                    continue;
+                }
+            } else {
+                // Open though usage was below it: Redis has lost the counters that it began with.
+                self.end(account, event, |open| (open.key() == own).then_some("counters_lost"));
+            }
             let words = words::reached(limit, &account.1, *percent, after, max);
             let level = if *percent >= CRITICAL_PERCENT { Level::Critical } else { Level::Warning };
             let Some(subject) = Subject::from_column(limit.as_str()) else { continue };
@@ -173,9 +187,8 @@ impl Board {
     /// Raises an alert, unless the same one is open.
     fn raise(&mut self, account: &Account, alert: Alert) {
         let open = self.open.entry(account.clone()).or_default();
-        let key = |subject: &str, threshold, window_id| (subject.to_owned(), threshold, window_id);
-        let own = key(alert.subject, alert.threshold, alert.window_id);
-        if open.iter().any(|open| key(&open.subject, open.threshold, open.window_id) == own) {
+        let own = (alert.subject.to_owned(), alert.threshold, alert.window_id);
+        if open.iter().any(|open| open.key() == own) {
             return;
         }
         open.push(Open {
@@ -207,7 +220,7 @@ impl Board {
         for end in ended {
             match self.raised.iter_mut().rev().find(|alert| alert.alert_id == end.alert_id) {
                 Some(alert) => {
-                    alert.resolved_at = Some(end.at);
+                    alert.resolved_at = Some(end.at.max(alert.raised_at));
                     alert.resolved_by = Some(SYSTEM);
                     alert.resolve_reason = Some(end.reason);
                     alert.resolve_event_id = Some(end.event_id);
@@ -216,6 +229,19 @@ impl Board {
             }
         }
     }
+}
+
+impl Open {
+    fn key(&self) -> Key {
+        (self.subject.clone(), self.threshold, self.window_id)
+    }
+}
+
+/// Whether what the account has reached was counted in another list of thresholds before the event.
+#[must_use]
+pub fn changes_list(event: &Event) -> bool {
+    let lists = event.crossing.as_ref().map(|crossing| (crossing.before.list, crossing.watch.thresholds().list()));
+    lists.is_some_and(|(before, after)| before != 0 && before != after)
 }
 
 /// Whether the alert began with a later event than this one. Numbers that Redis gives anew after a loss are smaller and later.

@@ -67,11 +67,12 @@ pub struct Alert {
     pub trace_id: Option<String>,
     pub raised_at: DateTime<Utc>,
     pub acknowledged_at: Option<DateTime<Utc>>,
+    /// Its merchant sees who, and what they said.
     pub acknowledged_by: Option<String>,
     pub acknowledge_notes: Option<String>,
     pub is_resolved: bool,
     pub resolved_at: Option<DateTime<Utc>>,
-    /// `system` where usage fell or the trouble passed.
+    /// `system` where usage fell or the trouble passed. Its merchant sees who, and what they said, and its channels are told.
     pub resolved_by: Option<String>,
     /// Why, as in `refund`, `limit_raised`, `window_closed`, `by_hand`.
     pub resolve_reason: Option<String>,

@@ -36,6 +36,7 @@ impl<S: Store> BatchAuthorization for CheckService<S> {
             Ok(Ok(results)) => results,
             Ok(Err(_)) => return Err(Status::internal("the decisions broke off")),
             Err(_) => {
+                // Each decision tells of itself, with its ids, when it ends.
                 warn!(checks = count, limit_ms = limit.as_millis(), "no decisions in time");
                 (0..count).map(|_| told_of(&Answer::without_decision(Mode::Enforce))).collect()
             }

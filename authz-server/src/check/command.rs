@@ -34,7 +34,7 @@ pub(super) fn command(ask: Ask, policy: Option<&Policy>, now_ms: i64, live: &Liv
         windows: policy.map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
         order_ttl_secs: bounded(live.order_ttl_secs),
         backlog_max: bounded(live.backlog_events_max),
-        watch: policy.and_then(Policy::watch),
+        watch: policy.and_then(|policy| policy.watch.clone()),
         history: None,
         payment_no: ask.payment_no,
         operation_no: ask.operation_no,

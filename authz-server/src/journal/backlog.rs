@@ -3,6 +3,8 @@
 
 /// A shard this full, in percent of the bound, is warned of: payments are refused when it is full.
 const WARN_PERCENT: u64 = 80;
+/// It is well again only at this, so that one which hovers at the mark is told of once.
+const NORMAL_PERCENT: u64 = 60;
 
 /// Waiting events of all shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,19 +38,19 @@ pub(super) enum Turn {
 /// Notices when the fullest shard comes near its bound, once for each time.
 #[derive(Debug)]
 pub(super) struct Alarm {
-    warn_at: u64,
+    events_max: u64,
     high: bool,
 }
 
 impl Alarm {
     /// For shards that may hold `events_max`.
     pub(super) const fn new(events_max: u64) -> Self {
-        Self { warn_at: events_max.saturating_mul(WARN_PERCENT) / 100, high: false }
+        Self { events_max, high: false }
     }
 
     /// Shards may hold `events_max` from now on.
     pub(super) const fn set_events_max(&mut self, events_max: u64) {
-        self.warn_at = events_max.saturating_mul(WARN_PERCENT) / 100;
+        self.events_max = events_max;
     }
 
     /// Whether the fullest shard is near its bound.
@@ -58,7 +60,8 @@ impl Alarm {
 
     /// Takes a count; gives what it changes.
     pub(super) const fn take(&mut self, backlog: &Backlog) -> Option<Turn> {
-        let high = backlog.fullest_events >= self.warn_at;
+        let percent = if self.high { NORMAL_PERCENT } else { WARN_PERCENT };
+        let high = backlog.fullest_events >= self.events_max.saturating_mul(percent) / 100;
         match (self.high, high) {
             (false, true) => {
                 self.high = true;
@@ -92,8 +95,11 @@ mod tests {
             ([400, 400], None),
             ([0, 800], Some(Turn::High)),
             ([5000, 800], None),
-            ([0, 799], Some(Turn::Normal)),
-            ([0, 0], None),
+            ([0, 799], None),
+            ([0, 600], None),
+            ([0, 800], None),
+            ([0, 599], Some(Turn::Normal)),
+            ([0, 799], None),
             ([800, 0], Some(Turn::High)),
         ];
         for (lengths, turn) in table {

@@ -149,6 +149,8 @@ impl Drain {
     async fn step(&mut self, stream: &mut EventStream) -> Result<(), StreamError> {
         if !self.leads(stream).await? {
             self.forget_stored(stream);
+            // Whoever reads tells how old events are.
+            self.metrics.set_journal_lag(Duration::ZERO);
             self.report(stream).await?;
             self.pause(STANDBY_INTERVAL.min(stream::renewal(self.config.lease))).await;
             return Ok(());
@@ -256,7 +258,8 @@ impl Drain {
                 result = self.log.store_events(batch) => result,
                 never = stream.keep_leading(self.config.lease), if self.leads_until.is_some() => match never {},
             };
-            span.end(batch.events.len(), result.as_ref().err().map(|error| error as &dyn std::fmt::Display));
+            let events = batch.events.iter().map(|event| (event.row.event_id, event.row.trace_id.as_deref()));
+            span.end(events, result.as_ref().err().map(|error| error as &dyn std::fmt::Display));
             match result {
                 Ok(stored) => {
                     self.stored(stored);

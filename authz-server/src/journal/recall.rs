@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::history::{self, HistoryError};
 use crate::store::{GroupCommit, Notes, RedisStore, Store, StoreError};
+use crate::telemetry::trace_id;
 
 /// A [`Store`] that looks forgotten orders up. Its pool belongs to the runtime that calls.
 #[derive(Debug)]
@@ -38,14 +39,14 @@ impl RecallingStore {
 
     /// The command with the order's past, where it is about an order that Redis has forgotten. Between this look and the
     /// decision the order may appear in Redis: then what Redis knows goes before it.
-    async fn recalled<'a>(&self, command: &'a Command) -> Result<Cow<'a, Command>, StoreError> {
-        match self.past(command).await? {
+    async fn recalled<'a>(&self, command: &'a Command, notes: &Notes) -> Result<Cow<'a, Command>, StoreError> {
+        match self.past(command, notes).await? {
             Some(order) => Ok(Cow::Owned(Command { history: Some(Box::new(order)), ..command.clone() })),
             None => Ok(Cow::Borrowed(command)),
         }
     }
 
-    async fn past(&self, command: &Command) -> Result<Option<Order>, StoreError> {
+    async fn past(&self, command: &Command, notes: &Notes) -> Result<Option<Order>, StoreError> {
         let Command { merchant, order_no: Some(order_no), .. } = command else { return Ok(None) };
         if !self.is_forgotten(command).await? {
             return Ok(None);
@@ -53,7 +54,8 @@ impl RecallingStore {
         let past = history::find(&self.pool, &self.redis, merchant, order_no, command.order_ttl_secs).await;
         past.map_err(|error| {
             let decision_id = Uuid::from_bytes(command.decision_id);
-            warn!(%decision_id, %merchant, %order_no, %error, "the past of an order cannot be read");
+            let trace_id = trace_id(notes.trace);
+            warn!(%decision_id, %merchant, %order_no, trace_id, %error, "the past of an order cannot be read");
             refused(error)
         })
     }
@@ -100,14 +102,14 @@ impl Store for RecallingStore {
     }
 
     async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
-        self.shared.apply(&*self.recalled(command).await?, notes).await
+        self.shared.apply(&*self.recalled(command, notes).await?, notes).await
     }
 
     /// A command whose order's past cannot be read is answered by itself and holds up no other.
     async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
         let mut known = Vec::with_capacity(batch.len());
         for (command, notes) in batch {
-            known.push(self.recalled(command).await.map(|command| (command.into_owned(), notes.clone())));
+            known.push(self.recalled(command, notes).await.map(|command| (command.into_owned(), notes.clone())));
         }
         self.apply_those(known).await
     }
@@ -126,7 +128,7 @@ impl Store for RecallingStore {
     async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
         let mut known = Vec::with_capacity(batch.len());
         for (command, notes) in batch {
-            known.push((self.recalled(command).await?.into_owned(), notes.clone()));
+            known.push((self.recalled(command, notes).await?.into_owned(), notes.clone()));
         }
         self.redis.apply_all(&known).await
     }

@@ -11,6 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::alert::{Level, Subject};
+
 type Account = [(&'static str, String); 2];
 
 /// The figures.
@@ -47,10 +49,15 @@ impl Figures {
         let left_out = self.left_out.clone();
         r.register(
             "quota_usage_rate_left_out_accounts",
-            "Accounts with usage that quota_usage_rate leaves out",
+            "Accounts with usage, or with limits that are not known, that quota_usage_rate leaves out",
             left_out,
         );
-        r.register("quota_alerts", "Alerts that this server's journal raised", self.alerts.clone());
+        r.register("quota_alerts", "Alerts that this server raised", self.alerts.clone());
+        // Series that are there from the start: a rate sees no first increment of one that was not.
+        for subject in Subject::ALL.into_iter().filter(|subject| subject.is_operators()) {
+            let labels = [("type", subject.word().to_owned()), ("level", Level::Critical.as_str().to_owned())];
+            drop(self.alerts.get_or_create(&labels));
+        }
         r.register("quota_alerts_active", "Alerts that are open, told by one server", self.alerts_active.clone());
         r.register("sluice_streams", "Live streams that are open", self.streams.clone());
         r.register("sluice_stream_events", "Events sent in live streams", self.stream_events.clone());
@@ -119,7 +126,14 @@ mod tests {
         assert!(!shown.contains("m-1"), "{shown}");
         figures.leave_to_another();
         let shown = text(&figures);
-        assert!(!shown.contains("m-2") && !shown.contains("level="), "{shown}");
+        assert!(!shown.contains("m-2") && !shown.contains("quota_alerts_active{"), "{shown}");
+    }
+
+    #[test]
+    fn operators_alerts_are_there_before_the_first() {
+        let shown = text(&Figures::default());
+        let first = r#"quota_alerts_total{type="journal_backlog",level="critical"} 0"#;
+        assert!(shown.contains(first), "{shown}");
     }
 
     #[test]

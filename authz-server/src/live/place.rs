@@ -3,6 +3,9 @@
 //! Rows of the usage log become visible when their transaction ends, in batches, from whichever server's journal reads; neither
 //! their times nor their numbers rise with it. So a place is a snapshot of Postgres: what was visible in it has been told. What
 //! became visible between it and a later one is told in a fixed order, and a place within is the last row told.
+//!
+//! A place names the database, because another one counts its transactions anew, and one that was restored or taken over by its
+//! replica may give numbers again. And it names what the stream tells of: another stream has not told the same on the way.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -33,6 +36,10 @@ pub enum PlaceError {
 /// A place in the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
+    /// Whose transactions are counted: the cluster's identifier and its timeline.
+    pub(super) database: String,
+    /// What the stream tells of ([`super::Filter::mark`]).
+    pub(super) filter: u64,
     /// What was visible in it has been told.
     pub(super) told: Snapshot,
     /// When that was taken, in seconds since the epoch.
@@ -67,14 +74,13 @@ pub(super) struct AlertKey(pub i64, pub i64);
 pub(super) struct DecisionKey(pub i64, pub i32, pub i64, pub Uuid);
 
 impl AlertKey {
-    /// Before all.
-    pub(super) const FIRST: Self = Self(0, 0);
+    /// Before all of the transaction and of later ones.
+    pub(super) const fn before(txid: i64) -> Self {
+        Self(txid, 0)
+    }
 }
 
 impl DecisionKey {
-    /// Before all.
-    pub(super) const FIRST: Self = Self::before(0);
-
     /// Before all of the transaction and of later ones.
     pub(super) const fn before(txid: i64) -> Self {
         Self(txid, -1, 0, Uuid::nil())
@@ -82,12 +88,6 @@ impl DecisionKey {
 }
 
 impl Place {
-    /// All that was visible in the snapshot is told.
-    #[must_use]
-    pub const fn at(told: Snapshot, now_ms: i64) -> Self {
-        Self { told, taken_secs: now_ms.div_euclid(1000), way: None }
-    }
-
     /// The text that the client gives back as `Last-Event-ID`.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -101,20 +101,22 @@ impl Place {
     pub fn decode(text: &str, now_ms: i64) -> Result<Self, PlaceError> {
         let bytes = if text.len() > LEN_MAX { None } else { BASE64_URL_SAFE_NO_PAD.decode(text).ok() };
         let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let Some(Text(1, place)) = read.filter(|Text(_, place)| place.is_possible()) else {
+        let now_secs = now_ms.div_euclid(1000);
+        let Some(Text(1, place)) = read.filter(|Text(_, place)| place.is_possible(now_secs)) else {
             return Err(PlaceError::Unreadable);
         };
-        let age_secs = now_ms.div_euclid(1000).saturating_sub(place.taken_secs);
-        match age_secs {
-            ..0 if age_secs < -CLOCKS_DIFFER_MAX_SECS => Err(PlaceError::Unreadable),
-            ..=AGE_MAX_SECS => Ok(place),
-            _ => Err(PlaceError::TooOld),
-        }
+        let age_secs = now_secs.saturating_sub(place.taken_secs);
+        if age_secs > AGE_MAX_SECS { Err(PlaceError::TooOld) } else { Ok(place) }
     }
 
-    /// A way leads forward.
-    fn is_possible(&self) -> bool {
-        self.way.as_ref().is_none_or(|way| self.told.xmin() <= way.to.xmin() && self.told.xmax() <= way.to.xmax())
+    /// A way leads forward, and not into the future.
+    fn is_possible(&self, now_secs: i64) -> bool {
+        let leads_on = |way: &Way| {
+            let is_later = self.told.xmin() <= way.to.xmin() && self.told.xmax() <= way.to.xmax();
+            is_later && self.taken_secs <= way.taken_secs
+        };
+        let last_secs = self.way.as_ref().map_or(self.taken_secs, |way| way.taken_secs);
+        self.way.as_ref().is_none_or(leads_on) && last_secs <= now_secs.saturating_add(CLOCKS_DIFFER_MAX_SECS)
     }
 
     /// The last transaction that it knows of, and one more.
@@ -135,7 +137,8 @@ mod tests {
 
     fn place(told: &str, way: Option<(&str, After)>) -> Place {
         let way = way.map(|(to, after)| Way { to: to.parse().unwrap(), taken_secs: NOW_MS / 1000, after });
-        Place { way, ..Place::at(told.parse().unwrap(), NOW_MS) }
+        let database = "7710736753319067267/00000001".to_owned();
+        Place { database, filter: u64::MAX, told: told.parse().unwrap(), taken_secs: NOW_MS / 1000, way }
     }
 
     #[test]
@@ -148,7 +151,7 @@ mod tests {
         ] {
             let text = place.encode();
             assert_eq!(Place::decode(&text, NOW_MS), Ok(place.clone()));
-            assert!(text.len() < 256, "{text}");
+            assert!(text.len() < 384, "{text}");
             assert_eq!(Place::decode(&text, NOW_MS + AGE_MAX_SECS * 1000), Ok(place.clone()));
             assert_eq!(Place::decode(&text, NOW_MS + (AGE_MAX_SECS + 1) * 1000), Err(PlaceError::TooOld));
             assert_eq!(Place::decode(&text, NOW_MS - 301_000), Err(PlaceError::Unreadable));
@@ -156,9 +159,19 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_place_is_read_back() {
+        let (low, high) = (i64::MAX - 2000, i64::MAX);
+        let list: Vec<String> = (low..low + 1000).map(|txid| txid.to_string()).collect();
+        let snapshot = format!("{low}:{high}:{}", list.join(","));
+        let place = place(&snapshot, Some((&snapshot, After::Decision(DecisionKey(high, 7, high, Uuid::max())))));
+        let text = place.encode();
+        assert_eq!(Place::decode(&text, NOW_MS), Ok(place), "{} bytes", text.len());
+    }
+
+    #[test]
     fn anything_else_is_refused() {
         let good = place("795:799:797", None).encode();
-        let back = place("795:799:797", Some(("700:701:", After::Alert(AlertKey::FIRST)))).encode();
+        let back = place("795:799:797", Some(("700:701:", After::Alert(AlertKey::before(0))))).encode();
         let later_form = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&Text(2, place("1:1:", None))).unwrap());
         for text in
             ["", "7", "!", "bnVsbA", &good[1..], &format!("{good}="), &"A".repeat(LEN_MAX + 1), &back, &later_form]

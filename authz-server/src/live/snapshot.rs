@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// Most transactions under way that a snapshot names.
+const UNDER_WAY_MAX: usize = 256;
+
 /// Transactions below `xmin` were over, those from `xmax` on had not begun, and between them those listed were under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -43,7 +46,8 @@ impl Snapshot {
 impl FromStr for Snapshot {
     type Err = &'static str;
 
-    /// Takes what Postgres's own reader takes, and nothing that it refuses.
+    /// Takes what Postgres's own reader takes, and nothing that it refuses. One that names very many transactions is read as an
+    /// older one, which had not seen the last of them begin: what those did comes later.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const NO_SNAPSHOT: &str = "is no snapshot";
         let mut parts = text.split(':');
@@ -54,12 +58,14 @@ impl FromStr for Snapshot {
         let (xmin, xmax) = (number(xmin).ok_or(NO_SNAPSHOT)?, number(xmax).ok_or(NO_SNAPSHOT)?);
         let under_way: Option<Vec<i64>> =
             if list.is_empty() { Some(Vec::new()) } else { list.split(',').map(number).collect() };
-        let under_way = under_way.ok_or(NO_SNAPSHOT)?;
+        let mut under_way = under_way.ok_or(NO_SNAPSHOT)?;
         let rises = under_way.windows(2).all(|pair| matches!(pair, [before, after] if before < after));
         let fits = under_way.iter().all(|txid| (xmin..xmax).contains(txid));
         if xmin < 1 || xmax < xmin || !rises || !fits {
             return Err(NO_SNAPSHOT);
         }
+        let xmax = under_way.get(UNDER_WAY_MAX).copied().unwrap_or(xmax);
+        under_way.truncate(UNDER_WAY_MAX);
         Ok(Self { xmin, xmax, under_way })
     }
 }
@@ -103,6 +109,14 @@ mod tests {
         let snapshot: Snapshot = "795:799:795,797".parse().unwrap();
         let seen = |txid: &i64| snapshot.sees(*txid);
         assert_eq!((793..802).filter(seen).collect::<Vec<_>>(), [793, 794, 796, 798]);
+    }
+
+    #[test]
+    fn one_of_very_many_transactions_sees_less() {
+        let list: Vec<String> = (1000..1400).map(|txid| txid.to_string()).collect();
+        let snapshot: Snapshot = format!("1000:1402:{}", list.join(",")).parse().unwrap();
+        assert_eq!((snapshot.xmin(), snapshot.xmax(), snapshot.under_way().len()), (1000, 1256, UNDER_WAY_MAX));
+        assert!(snapshot.sees(999) && (1000..1500).all(|txid| !snapshot.sees(txid)));
     }
 
     #[test]

@@ -139,8 +139,10 @@ impl Usage {
             let Some(last) = rows.last() else { break };
             (merchant_id, currency) = (last.merchant_id.clone(), last.currency.clone());
             for row in rows {
-                if let Some(rate) = self.rate(&row, now_ms) {
-                    nearest.add(row.merchant_id, row.currency, rate);
+                match self.rate(&row, now_ms) {
+                    Some(rate) if rate > 0.0 => nearest.add(row.merchant_id, row.currency, rate),
+                    Some(_) => {}
+                    None => nearest.left_out += 1,
                 }
             }
             // Requests go on between two pages.
@@ -167,12 +169,11 @@ impl Usage {
         Ok(None)
     }
 
-    /// The account's usage by the policy of now; `None` where there is none, or no policy of its own is known.
+    /// The account's usage by the policy of now; `None` where no policy of its own is known, so that nobody knows its limits.
     fn rate(&self, row: &Row, now_ms: i64) -> Option<f64> {
         let (merchant, currency) = (MerchantId::parse(&row.merchant_id).ok()?, Currency::parse(&row.currency).ok()?);
         let policy: Arc<Policy> = self.policies.peek(&merchant, currency, None, now_ms)?;
-        let rate = row.rate(policy.watch()?.maxima(), policy.windows_at(now_ms));
-        (rate > 0.0).then_some(rate)
+        Some(row.rate(policy.watch.as_ref()?.maxima(), policy.windows_at(now_ms)))
     }
 }
 

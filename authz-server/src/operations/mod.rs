@@ -240,7 +240,7 @@ impl Operations {
             windows: policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
             order_ttl_secs: bounded(live.order_ttl_secs),
             backlog_max: bounded(live.backlog_events_max),
-            watch: policy.as_deref().and_then(Policy::watch),
+            watch: policy.as_ref().and_then(|policy| policy.watch.clone()),
             history: None,
             merchant,
             currency,

@@ -102,7 +102,7 @@ impl EffectivePolicy {
                 OnExpiry::Settle => HoldExpiry::Settle,
             },
             over_capture_percent: policy.over_capture_percent,
-            thresholds: policy.watch.thresholds().percents().to_vec(),
+            thresholds: policy.watch.as_ref().map(|watch| watch.thresholds().percents().to_vec()).unwrap_or_default(),
             at,
         }
     }

@@ -12,7 +12,7 @@ pub mod service;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use quota::{Calendar, Channel, Currency, MerchantId, Policy, PolicyBook, PolicyError, PolicySet};
+use quota::{Calendar, Channel, Currency, MerchantId, Policy, PolicyBook, PolicyError, PolicySet, Watch};
 use tracing::{error, info};
 
 use crate::health::Health;
@@ -62,14 +62,14 @@ impl Parts {
     }
 }
 
-/// The policy in another calendar, or in none that is known.
-fn in_calendar(policy: &Arc<Policy>, calendar: Option<Calendar>) -> Arc<Policy> {
+/// The policy in the account's calendar and with its watch, each as far as it is known.
+fn of_account(policy: &Arc<Policy>, calendar: Option<Calendar>, watch: Option<&Arc<Watch>>) -> Arc<Policy> {
     let calendar_known = calendar.is_some();
     let calendar = calendar.unwrap_or(policy.calendar);
-    if (policy.calendar, policy.calendar_known) == (calendar, calendar_known) {
+    if (policy.calendar, policy.calendar_known, policy.watch.as_ref()) == (calendar, calendar_known, watch) {
         return Arc::clone(policy);
     }
-    Arc::new(Policy { calendar, calendar_known, ..Policy::clone(policy) })
+    Arc::new(Policy { calendar, calendar_known, watch: watch.map(Arc::clone), ..Policy::clone(policy) })
 }
 
 /// Compiles on a thread of its own: many policies take a while, in which the admin port must go on answering.
@@ -188,15 +188,15 @@ impl Policies {
             (None, Some(policy)) => (Some(Step::Configured), policy),
             (None, None) => (Some(Step::Defaults), service.defaults()),
         };
-        let calendar = match found.calendar {
-            AccountCalendar::Answered(calendar) => Some(calendar),
+        let (calendar, account) = match found.calendar {
+            AccountCalendar::Answered(calendar) => (Some(calendar), found.account.as_ref()),
             AccountCalendar::Configured => {
-                let configured = book.effective(merchant, currency, None, now_ms);
-                Some(configured.map_or(Calendar::UTC, |policy| policy.calendar))
+                let configured = book.effective(merchant, currency, None, now_ms).unwrap_or(service.defaults());
+                (Some(configured.calendar), Some(configured))
             }
-            AccountCalendar::Unknown => None,
+            AccountCalendar::Unknown => (None, None),
         };
-        (step, in_calendar(policy, calendar))
+        (step, of_account(policy, calendar, account.and_then(|account| account.watch.as_ref())))
     }
 
     /// Puts the policies of another file in force.

@@ -231,8 +231,11 @@ settings! {
     traces_sampler: TracesSampler = "parentbased_always_on", env "OTEL_TRACES_SAMPLER";
     /// The part of traces that the samplers by ratio record, from 0 to 1.
     traces_sampler_arg: Ratio = "1", env "OTEL_TRACES_SAMPLER_ARG";
-    /// Networks that alerts may be sent to although they are not on the public internet, as in `10.1.0.0/16,fd00::/8`.
+    /// Networks that operators' alerts may be sent to although they are not on the public internet, as in
+    /// `10.1.0.0/16,fd00::/8`. It holds for the channels of the operators' settings only.
     alert_allow_networks: Networks = "", env "SLUICE_ALERT_ALLOW_NETWORKS";
+    /// The same for the channels of merchants' settings. Whoever may set those reads the beginning of what answers there.
+    alert_merchant_networks: Networks = "", env "SLUICE_ALERT_MERCHANT_NETWORKS";
     /// How long one try to send a message about an alert may take, in milliseconds.
     alert_timeout_ms: u64 = "10000", range 100 to 60000, env "SLUICE_ALERT_TIMEOUT_MS", live;
     /// How long after its first failed try a message is tried again, in milliseconds. Each further wait is twice as long, up to an
@@ -245,6 +248,9 @@ settings! {
     alert_rate_messages: u64 = "2", range 1 to 1000, env "SLUICE_ALERT_RATE_MESSAGES", live;
     /// That period, in seconds.
     alert_rate_secs: u64 = "600", range 1 to 86400, env "SLUICE_ALERT_RATE_SECS", live;
+    /// For how many days resolved alerts, and messages that were sent or given up, are kept; 0 keeps them for good. Of fewer than 30 a
+    /// live stream that goes on from longer ago misses some.
+    alert_keep_days: u64 = "90", range 0 to 36500, env "SLUICE_ALERT_KEEP_DAYS", live;
     /// The mail server for alerts: `smtps://user:password@host:465` speaks TLS, `smtp://host:587?tls=required` STARTTLS, and
     /// `smtp://host:25` nothing of either.
     smtp_url: Option<Secret>, env "SLUICE_SMTP_URL";

@@ -91,6 +91,7 @@ fn bad_settings_are_refused_by_name() {
             None,
             &["SLUICE_ALERT_ALLOW_NETWORKS is '10.0.0.0'", "10.1.0.0/16"],
         ),
+        (&[("SLUICE_ALERT_MERCHANT_NETWORKS", "10.0.0.0")], None, &["SLUICE_ALERT_MERCHANT_NETWORKS is '10.0.0.0'"]),
         (&[("SLUICE_JWT_ALGORITHM", "none")], None, &["SLUICE_JWT_ALGORITHM is 'none'", "HS256, RS256 or ES256"]),
         (&[("SLUICE_JWT_ALGORITHM", "ES256")], None, &["SLUICE_JWT_ALGORITHM is 'ES256'", "needs SLUICE_JWT_JWKS"]),
         (&[("SLUICE_JWT_JWKS", "/k")], None, &["SLUICE_JWT_ALGORITHM is 'HS256'", "set RS256 or ES256"]),

@@ -23,7 +23,7 @@ use super::packed::{self, PackedError};
 use super::{Notes, Store, StoreError, keys};
 use crate::clock;
 use crate::settings::{Live, Secret};
-use crate::telemetry::spans::ScriptCall;
+use crate::telemetry::spans::{self, ScriptCall};
 
 /// The decision rule as Redis runs it.
 pub const SCRIPT: &str = include_str!("lua/decide.lua");
@@ -305,7 +305,11 @@ impl RedisStore {
         }
         let call = ScriptCall::begin();
         let results = self.bounded(self.ask(batch, all_or_none)).await.and_then(|results| results);
-        call.end(batch.iter().map(|(_, notes)| notes.trace), results.as_ref().err());
+        let asked = |(place, (command, notes)): (usize, &Noted<'_>)| {
+            let reply = results.as_ref().ok().and_then(|results| results.get(place)?.as_ref().ok());
+            spans::under(notes.trace, reply.map_or(command.decision_id, |reply| reply.event_id))
+        };
+        call.end(batch.iter().enumerate().map(asked), results.as_ref().err());
         results
     }
 

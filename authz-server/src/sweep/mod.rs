@@ -8,6 +8,7 @@
 mod apply;
 mod figures;
 mod holds;
+mod orphans;
 mod roll;
 mod thresholds;
 mod windows;
@@ -123,7 +124,7 @@ impl Tools {
             windows: policy.map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
             order_ttl_secs: bounded(live.order_ttl_secs),
             backlog_max: bounded(live.backlog_events_max),
-            watch: policy.and_then(Policy::watch),
+            watch: policy.and_then(|policy| policy.watch.clone()),
             history: None,
             payment_no: None,
             operation_no: None,

@@ -2,6 +2,7 @@
 //! need it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use quota::{Action, Command, Currency, MerchantId, Policy, shard_of};
 use sqlx::postgres::PgConnection;
@@ -45,12 +46,12 @@ impl Tools {
         Ok(if taken.fetch_one(&mut connection).await? { Some(Turn { connection, lock }) } else { None })
     }
 
-    /// The policy of an account and the command that rolls it; `None` where no policy says whose calendar and limits count.
+    /// The policy of an account and the command that rolls it; `None` for what is no account.
     pub(super) async fn roll(&self, merchant_id: &str, currency: &str, now_ms: i64) -> Option<Roll> {
         let (merchant, currency) = (MerchantId::parse(merchant_id).ok()?, Currency::parse(currency).ok()?);
-        let policy = self.policy(&merchant, currency, now_ms).await?;
+        let policy = self.policy(&merchant, currency, now_ms).await;
         let target = Target { merchant, currency, order_no: None };
-        let command = self.command(target, Action::Roll, Some(&policy), now_ms);
+        let command = self.command(target, Action::Roll, policy.as_deref(), now_ms);
         Some(Roll { command, policy })
     }
 
@@ -83,5 +84,5 @@ impl Tools {
 /// A command that rolls an account, and the policy that it is made by.
 pub(super) struct Roll {
     pub(super) command: Command,
-    pub(super) policy: std::sync::Arc<Policy>,
+    pub(super) policy: Option<Arc<Policy>>,
 }

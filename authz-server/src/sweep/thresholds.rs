@@ -1,7 +1,9 @@
 //! Finds usage that is across a threshold, or below one again, though no payment took it there: limits and thresholds change
-//! without one. A suspended account is looked at like any other.
+//! without one. A suspended account is looked at like any other. Then come the alerts that no account bears out.
 
-use quota::{Account, Command, Counter, Marks, Policy, WindowIds};
+use std::sync::Arc;
+
+use quota::{Account, Command, Counter, Marks, Watch};
 use sqlx::postgres::PgConnection;
 
 use super::apply::Failures;
@@ -21,9 +23,9 @@ pub struct ThresholdSweep(Tools);
 
 /// An account as the journal has it.
 #[derive(Clone, Debug, sqlx::FromRow)]
-struct Stored {
-    merchant_id: String,
-    currency: String,
+pub(super) struct Stored {
+    pub(super) merchant_id: String,
+    pub(super) currency: String,
     daily_window: i32,
     daily_used: i64,
     daily_count: i64,
@@ -68,6 +70,9 @@ impl ThresholdSweep {
             self.0.metrics.sweep.accounts_marked(rolled);
             marked += rolled;
         }
+        if !shutdown.is_asked() {
+            self.0.end_orphans(&mut turn.connection, now_ms).await?;
+        }
         turn.end().await?;
         if marked > 0 {
             tracing::info!(accounts = marked, "usage of accounts was found across a threshold without a payment");
@@ -75,22 +80,21 @@ impl ThresholdSweep {
         failures.after(Rolled::Accounts(marked))
     }
 
-    /// The command that marks an account anew; `None` where its marks are right, or no policy says what is.
+    /// The command that marks an account anew; `None` where its marks are right, or nobody knows what is.
     async fn roll(&self, stored: &Stored, now_ms: i64) -> Option<(Command, Notes)> {
-        let Roll { command, policy } = self.0.roll(&stored.merchant_id, &stored.currency, now_ms).await?;
-        stored.is_to_be_marked(&policy, command.windows).then(|| (command, notes(ACTOR, REASON, Some(&policy))))
+        let Roll { mut command, policy } = self.0.roll(&stored.merchant_id, &stored.currency, now_ms).await?;
+        if policy.is_none() && self.0.policies.any() {
+            // An account that has no policy any more has no limit that it could be near.
+            command.watch = Some(Arc::new(Watch::NOTHING));
+        }
+        let account = stored.account().rolled(command.windows);
+        let is_to_be_marked = command.watch.as_ref().is_some_and(|watch| watch.marks(&account) != account.marks);
+        is_to_be_marked.then(|| (command, notes(ACTOR, REASON, policy.as_deref())))
     }
 }
 
 impl Stored {
-    /// Whether the thresholds that it has reached are others than those that count in its windows of now.
-    fn is_to_be_marked(&self, policy: &Policy, windows: WindowIds) -> bool {
-        let Some(watch) = policy.watch() else { return false };
-        let account = self.account().rolled(windows);
-        watch.marks(&account) != account.marks
-    }
-
-    fn account(&self) -> Account {
+    pub(super) fn account(&self) -> Account {
         let counter = |id: i32, amount: i64, count: i64| Counter {
             id: id.unsigned_abs(),
             amount: amount.unsigned_abs(),
@@ -109,10 +113,7 @@ impl Stored {
 }
 
 async fn page(connection: &mut PgConnection, after: &(String, String)) -> Result<Vec<Stored>, sqlx::Error> {
-    let statement = "SELECT merchant_id, currency::text AS currency, daily_window, daily_used, daily_count, monthly_window, \
-            monthly_used, monthly_count, yearly_window, yearly_used, yearly_count, pending_amount, alert_marks, alert_list \
-        FROM quota_account WHERE (merchant_id, currency) > ($1, $2::text::char(3)) \
-        ORDER BY merchant_id, currency LIMIT $3";
+    let statement = "SELECT * FROM quota_account WHERE (merchant_id, currency) > ($1, $2::text::char(3)) ORDER BY merchant_id, currency LIMIT $3";
     let (merchant_id, currency) = after;
     sqlx::query_as(statement).bind(merchant_id).bind(currency).bind(ACCOUNTS_PER_PAGE).fetch_all(connection).await
 }

@@ -70,7 +70,7 @@ impl WindowSweep {
     async fn roll(&self, candidate: &Candidate, now_ms: i64) -> Option<(Command, Notes)> {
         let Roll { command, policy } = self.0.roll(&candidate.merchant_id, &candidate.currency, now_ms).await?;
         let is_over = i64::from(command.windows.day) > i64::from(candidate.open_until);
-        is_over.then(|| (command, notes(ACTOR, REASON, Some(&policy))))
+        policy.filter(|_| is_over).map(|policy| (command, notes(ACTOR, REASON, Some(&policy))))
     }
 }
 

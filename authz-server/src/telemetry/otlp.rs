@@ -29,7 +29,8 @@ const CALL_SPANS_MAX: usize = 512;
 const LINGER: Duration = Duration::from_millis(100);
 /// How long the collector may take for one call, connecting included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// A collector that is gone without a word is noticed after both.
+/// A collector that is gone without a word is noticed after both. One that nothing is asked of is not pinged: many take that
+/// for an attack.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long shutdown waits for the last spans.
@@ -78,8 +79,7 @@ fn endpoint(collector: &HttpUrl) -> Result<Endpoint, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(collector.as_str().to_owned())?
         .connect_timeout(CALL_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     if collector.as_str().starts_with("https://") {
         endpoint.tls_config(ClientTlsConfig::new().with_native_roots())
     } else {

@@ -28,11 +28,18 @@ pub(crate) fn operation(command: &Command, notes: &Notes, outcome: Result<&Reply
     decision(Kind::Internal, command, notes, outcome, took);
 }
 
+/// The place of a decision that was asked for once more, under another id.
+#[must_use]
+pub(crate) fn under(trace: Option<Trace>, event_id: [u8; 16]) -> Option<Trace> {
+    trace.map(|trace| Trace { span: SpanId::of_decision(event_id).unwrap_or(trace.span), ..trace })
+}
+
 fn decision(kind: Kind, command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
-    let Some((tracer, trace)) = tracer::recorded(notes.trace) else { return };
+    let id = outcome.map_or(command.decision_id, |reply| reply.event_id);
+    let Some((tracer, trace)) = tracer::recorded(under(notes.trace, id)) else { return };
     let code = outcome.map_or(Code::StoreUnavailable, |reply| reply.record.code);
     let mut attributes = vec![
-        text("sluice.event_id", Uuid::from_bytes(command.decision_id)),
+        text("sluice.event_id", Uuid::from_bytes(id)),
         text("sluice.action", command.action.as_str()),
         flag("sluice.dry", command.dry != Dry::No),
         text("sluice.merchant", command.merchant.as_str()),
@@ -48,7 +55,7 @@ fn decision(kind: Kind, command: &Command, notes: &Notes, outcome: Result<&Reply
     }
     let error = outcome.err().map(ToString::to_string);
     let name = format!("decide {}", command.action.as_str());
-    tracer.end(trace, took, Told { kind, name, attributes, error: error.as_deref() });
+    tracer.end(trace, took, Told { kind, name, attributes, links: Vec::new(), error: error.as_deref() });
 }
 
 /// A call of the script under way. The commands of many payments share it: each recorded one gets a span of it, so that its trace
@@ -73,29 +80,48 @@ impl ScriptCall {
                 text("db.operation.name", "EVALSHA"),
                 number("sluice.batch_size", count),
             ];
-            let told = Told { kind: Kind::Client, name: "EVALSHA".to_owned(), attributes, error: error.as_deref() };
+            let (name, links) = ("EVALSHA".to_owned(), Vec::new());
+            let told = Told { kind: Kind::Client, name, attributes, links, error: error.as_deref() };
             tracer.end(trace, took, told);
         }
     }
 }
 
-/// A transaction of the journal under way: its events are of many traces, so it is one of its own.
+/// A transaction of the journal under way: its events are of many traces, so it is one of its own with links to them.
 #[derive(Debug)]
 pub(crate) struct JournalStore(Option<Open>);
 
 impl JournalStore {
+    /// Most decisions that one is linked to.
+    const LINKS_MAX: usize = 128;
+
     pub(crate) fn begin() -> Self {
         Self(tracer::open(tracer::place(None, tracer::span_id())))
     }
 
-    /// Ends it; `events` were given to Postgres.
-    pub(crate) fn end(self, events: usize, error: Option<&dyn std::fmt::Display>) {
+    /// Ends it; these events, each with its trace id, were given to Postgres.
+    pub(crate) fn end<'a>(
+        self,
+        events: impl ExactSizeIterator<Item = (Uuid, Option<&'a str>)>,
+        error: Option<&dyn std::fmt::Display>,
+    ) {
         let Some(open) = self.0 else { return };
         let error = error.map(ToString::to_string);
-        let attributes = vec![text("db.system.name", "postgresql"), number("sluice.batch_size", events)];
+        let attributes = vec![text("db.system.name", "postgresql"), number("sluice.batch_size", events.len())];
+        let decisions = events.filter_map(|(event_id, trace_id)| past_decision(trace_id, Some(event_id)));
+        let links = decisions.filter(|decision| decision.sampled).take(Self::LINKS_MAX).collect();
         let name = "store events".to_owned();
-        open.end(Told { kind: Kind::Client, name, attributes, error: error.as_deref() });
+        open.end(Told { kind: Kind::Client, name, attributes, links, error: error.as_deref() });
     }
+}
+
+/// The place of a decision that was taken before, here or on another server: `trace_id` (32 hexadecimal digits) and id of its event.
+/// Whether it is recorded was not kept, so the trace's id decides.
+fn past_decision(trace_id: Option<&str>, event_id: Option<Uuid>) -> Option<Trace> {
+    let id = trace_id.and_then(TraceId::parse)?;
+    let span = SpanId::of_decision(event_id?.into_bytes())?;
+    let sampled = tracer::installed().is_some_and(|tracer| tracer.draws(id));
+    Some(Trace { id, span, parent: None, sampled })
 }
 
 /// A try to deliver a message, in the trace of what raised its alert.
@@ -122,15 +148,9 @@ pub struct Delivered<'a> {
 
 impl Delivery {
     /// Begins it below the decision that raised the alert: `trace_id` (32 hexadecimal digits) and `event_id` of `quota_alert`.
-    /// Whether that decision is recorded was not kept, so the trace's id decides.
     #[must_use]
     pub fn begin(trace_id: Option<&str>, event_id: Option<Uuid>) -> Self {
-        let decision = |(id, span)| Trace { id, span, parent: None, sampled: false };
-        let id = trace_id.and_then(TraceId::parse);
-        let raised = id.zip(event_id.and_then(|id| SpanId::of_decision(id.into_bytes()))).map(decision);
-        let Some(tracer) = tracer::installed() else { return Self { trace: raised, open: None } };
-        let raised = raised.map(|raised| Trace { sampled: tracer.draws(raised.id), ..raised });
-        let trace = tracer::place(raised, tracer::span_id());
+        let trace = tracer::place(past_decision(trace_id, event_id), tracer::span_id());
         Self { trace, open: tracer::open(trace) }
     }
 
@@ -151,7 +171,7 @@ impl Delivery {
         ];
         attributes.extend(status.map(|status| number("sluice.response_status", status)));
         let name = format!("deliver {channel_kind}");
-        open.end(Told { kind: Kind::Client, name, attributes, error });
+        open.end(Told { kind: Kind::Client, name, attributes, links: Vec::new(), error });
     }
 }
 
@@ -169,5 +189,19 @@ pub(super) fn request(
     let name = route.as_ref().map_or_else(|| method.to_string(), |route| format!("{method} {route}"));
     attributes.extend(route.map(|route| text("http.route", route)));
     let error = status.is_server_error().then(|| status.to_string());
-    tracer.end(trace, took, Told { kind: Kind::Server, name, attributes, error: error.as_deref() });
+    tracer.end(trace, took, Told { kind: Kind::Server, name, attributes, links: Vec::new(), error: error.as_deref() });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_that_was_asked_for_again_has_the_span_that_its_event_names() {
+        let trace = Trace::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let again = under(trace, [9; 16]).unwrap();
+        assert_eq!(Some(again.span), SpanId::of_decision([9; 16]));
+        assert_eq!(Some(again.id), trace.map(|trace| trace.id));
+        assert_eq!(under(None, [9; 16]), None);
+    }
 }

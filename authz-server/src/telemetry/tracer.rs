@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::span::Link;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use tokio::sync::mpsc;
@@ -41,6 +42,8 @@ pub(super) struct Told<'a> {
     pub kind: Kind,
     pub name: String,
     pub attributes: Vec<KeyValue>,
+    /// Spans of other traces that it is about, too.
+    pub links: Vec<Trace>,
     /// Why what it is about failed.
     pub error: Option<&'a str>,
 }
@@ -118,7 +121,7 @@ pub(super) fn span_id() -> Option<SpanId> {
 fn span(trace: Trace, took: Duration, told: Told<'_>) -> Span {
     let end = clock::now().timestamp_nanos_opt().and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or_default();
     let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-    let Told { kind, name, attributes, error } = told;
+    let Told { kind, name, attributes, links, error } = told;
     let status = error.map(|error| Status { message: error.to_owned(), code: StatusCode::Error as i32 });
     Span {
         trace_id: trace.id.bytes().to_vec(),
@@ -130,9 +133,15 @@ fn span(trace: Trace, took: Duration, told: Told<'_>) -> Span {
         start_time_unix_nano: end.saturating_sub(took),
         end_time_unix_nano: end,
         attributes,
+        links: links.iter().map(link).collect(),
         status,
         ..Span::default()
     }
+}
+
+fn link(to: &Trace) -> Link {
+    let (trace_id, span_id) = (to.id.bytes().to_vec(), to.span.bytes().to_vec());
+    Link { trace_id, span_id, flags: u32::from(to.sampled), ..Link::default() }
 }
 
 /// An attribute with a text.
@@ -159,7 +168,13 @@ mod tests {
     use super::*;
 
     fn told(name: &str) -> Told<'_> {
-        Told { kind: Kind::Internal, name: name.to_owned(), attributes: vec![number("n", 1)], error: None }
+        Told {
+            kind: Kind::Internal,
+            name: name.to_owned(),
+            attributes: vec![number("n", 1)],
+            links: vec![],
+            error: None,
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::book::{Entry, Slot, Timeline};
 use super::fields::Fold;
 use super::set::{MerchantPolicies, Ranked, TierPolicies};
 use super::{Policy, PolicyBook, PolicyError, PolicyOverride, PolicyRule, PolicySet, Span};
-use crate::{Channel, Currency, MerchantId};
+use crate::{Channel, Currency, MerchantId, Watch};
 
 /// Changes over time that one merchant's policies may have, its tiers' and the default's with them.
 const CHANGES_MAX: usize = 1_000;
@@ -169,10 +169,9 @@ impl Moment<'_> {
         }
         let mut policy = fold.finish(named.path.unwrap_or(self.path), named.version())?;
         // Usage is the account's, whatever limits a channel has for itself.
-        if channel.is_some()
-            && let Some(account) = self.policy(None, currency, document)?
-        {
-            policy.watch = Arc::clone(&account.watch);
+        if channel.is_some() {
+            let account = self.policy(None, currency, document)?;
+            policy.watch = account.map_or_else(|| Some(Arc::new(Watch::NOTHING)), |account| account.watch.clone());
         }
         Ok(Some(Arc::new(policy)))
     }

@@ -161,7 +161,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         ("hold.lifetime_secs", hold.lifetime_secs.to_string()),
         ("hold.on_expiry", on_expiry.to_owned()),
         ("over_capture_percent", over_capture_percent.to_string()),
-        ("thresholds", format!("{:?}", watch.thresholds())),
+        ("thresholds", watch.as_ref().map_or_else(String::new, |watch| format!("{:?}", watch.thresholds()))),
     ]
 }
 

@@ -155,7 +155,7 @@ impl Fold {
         check_single(path, self.policy.single_min, self.policy.single_max)?;
         let cutoff = || PolicyError::field(path, "cutoff_hour", format!("{} is not 0 to 23", self.cutoff_hour));
         self.policy.calendar = Calendar::new(self.zone, self.cutoff_hour).ok_or_else(cutoff)?;
-        self.policy.watch = Arc::new(Watch::new(&self.policy.limits, self.thresholds));
+        self.policy.watch = Some(Arc::new(Watch::new(&self.policy.limits, self.thresholds)));
         self.policy.version = version;
         Ok(self.policy)
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::MerchantId;
+use crate::{MerchantId, Thresholds};
 
 fn merchant(id: &str) -> MerchantId {
     MerchantId::parse(id).unwrap()
@@ -312,6 +312,50 @@ merchants:
     let card = Channel::parse("card").unwrap();
     let policy = book.effective(&merchant("m"), currency("USD"), Some(&card), NOW_MS).unwrap();
     assert_eq!((policy.breach, policy.limits.pending), (Breach::Reject, AmountMinor::MAX));
+}
+
+/// Channels share the account's counters: what is told of usage does not depend on the channel that a payment came by.
+#[test]
+fn every_channel_has_the_accounts_watch() {
+    let text = "
+version: a
+merchants:
+  both: {daily_amount: 500, thresholds: [50], channels: {card: {daily_amount: 100}}, currencies: {JPY: {daily_amount: 70}}}
+";
+    let mut set = PolicySet::from_yaml(text).unwrap();
+    for name in ["card", "wire"] {
+        let rule = PolicyRule {
+            path: String::new(),
+            version: name.into(),
+            channel: Some(Channel::parse(name).unwrap()),
+            currency: None,
+            priority: 0,
+            span: Span::ALWAYS,
+            fields: PolicyFields { daily_amount: AmountMinor::new(100), ..PolicyFields::default() },
+        };
+        set.add(&Scope::Merchant(merchant("by-channel")), rule).unwrap();
+    }
+    let book = set.compile().unwrap();
+    let percents = |daily| Watch::new(&day(daily), Thresholds::new([50]).unwrap());
+    let table = [
+        ("both", "USD", None, Some(percents(500))),
+        ("both", "USD", Some("card"), Some(percents(500))),
+        ("both", "JPY", Some("card"), Some(percents(70))),
+        ("by-channel", "USD", Some("card"), Some(Watch::NOTHING)),
+        ("by-channel", "USD", Some("wire"), Some(Watch::NOTHING)),
+        ("by-channel", "USD", None, None),
+    ];
+    for (id, code, channel, expected) in table {
+        let channel = channel.map(|name| Channel::parse(name).unwrap());
+        let policy = book.effective(&merchant(id), currency(code), channel.as_ref(), NOW_MS);
+        let watch = policy.and_then(|policy| policy.watch.as_deref().copied());
+        assert_eq!(watch, expected, "{id} {code} {channel:?}");
+    }
+}
+
+fn day(amount: u64) -> Limits {
+    let day = WindowLimits { amount: AmountMinor::new(amount).unwrap(), ..WindowLimits::UNLIMITED };
+    Limits { day, ..Limits::UNLIMITED }
 }
 
 #[test]

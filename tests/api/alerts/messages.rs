@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::settings::{NEW, OLD, hook, put};
-use super::{admin, daily, items, raise};
+use super::{Raised, admin, daily, items, raise};
 use crate::policies;
 use crate::suite::Suite;
 
@@ -22,7 +22,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("alerts::messages::an_alert_is_shown_with_its_messages_and_tries", shown);
     suite.add("alerts::messages::what_was_given_up_is_found_and_sent_again", again);
     suite.add("alerts::messages::a_test_makes_a_message_that_is_tried_at_once", test_send);
-    suite.add("alerts::messages::tests_are_bounded", bounded);
+    suite.add("alerts::messages::tests_and_redeliveries_are_bounded_together", bounded);
     suite.alone("alerts::messages::what_has_arrived_is_on_record", arrived);
 }
 
@@ -114,10 +114,9 @@ async fn again(api: &Api) -> Result<()> {
     let tried = when_tried(&mina, &dead, 1).await?;
     assert_eq!(tried["deliveries"][0]["by_hand"], "mina", "{tried}");
     // While it waits for its next try there is nothing to ask for.
-    if tried["state"] == "pending" {
-        let problem = expect(&mina.post(&path, &json!({})).await?, 409, &json!({"code": "CONFLICT"}));
-        assert!(problem["detail"].as_str().unwrap_or_default().contains("pending"), "{problem}");
-    }
+    assert_eq!(tried["state"], "pending", "{tried}");
+    let problem = expect(&mina.post(&path, &json!({})).await?, 409, &json!({"code": "CONFLICT"}));
+    assert!(problem["detail"].as_str().unwrap_or_default().contains("pending"), "{problem}");
     let shop = api.merchant(m)?;
     let path = format!("/alerts/messages/{sent}/redeliver");
     expect(&shop.post(&path, &json!({})).await?, 202, &json!({"by_hand": format!("{m}-shop")}));
@@ -151,15 +150,37 @@ async fn test_send(api: &Api) -> Result<()> {
 async fn bounded(api: &Api) -> Result<()> {
     let maya = admin(api, "maya")?;
     let path = "/merchants/told-often/settings";
-    expect(&put(&maya, path, &hook(NOWHERE, &[OLD])).await?, 200, &json!({"revision": 1}));
+    let mut quiet = hook(NOWHERE, &[OLD]);
+    quiet["routes"] = json!([]);
+    expect(&put(&maya, path, &quiet).await?, 200, &json!({"revision": 1}));
+    let pool = api.postgres.pool().await?;
     let test = format!("{path}/test");
     let body = json!({"channel_id": "hook"});
-    for _ in 0..10 {
-        expect(&maya.post(&test, &body).await?, 202, &json!({"kind": "test"}));
+    let mut last = Value::Null;
+    for _ in 0..5 {
+        last = expect(&maya.post(&test, &body).await?, 202, &json!({"kind": "test"}))["message_id"].clone();
     }
-    let answer = maya.post(&test, &body).await?;
-    expect(&answer, 429, &json!({"code": "RATE_LIMITED"}));
-    assert!(answer.header("retry-after").is_some());
+    // What was asked for counts when it was tried as well as before.
+    when_tried(&maya, last.as_str().unwrap_or_default(), 1).await?;
+    let alert = raise(&pool, Raised { resolved_by: Some("system"), ..daily("told-often") }).await?;
+    let (mut redelivered, scope) = (Vec::new(), "merchant:told-often");
+    for (kind, of) in [("raised", scope), ("resolved", scope), ("raised", "merchant:told-else")] {
+        redelivered.push(format!("/alerts/messages/{}/redeliver", message(&pool, &alert, kind, of, "sent").await?));
+    }
+    let sent = "UPDATE alert_message SET state = 'sent', by_hand = NULL WHERE scope = 'merchant:told-often'";
+    for number in 0..5 {
+        expect(&maya.post(&redelivered[number % 2], &json!({})).await?, 202, &json!({"state": "pending"}));
+        when_tried(&maya, redelivered[number % 2].split('/').nth(3).unwrap_or_default(), number / 2 + 1).await?;
+        sqlx::query(sent).execute(&pool).await?;
+    }
+    for (path, body) in [(&redelivered[0], json!({})), (&test, body)] {
+        let answer = maya.post(path, &body).await?;
+        expect(&answer, 429, &json!({"code": "RATE_LIMITED"}));
+        assert!(answer.header("retry-after").is_some());
+    }
+    // Others have their own ten.
+    expect(&put(&maya, "/merchants/told-else/settings", &quiet).await?, 200, &json!({"revision": 1}));
+    expect(&maya.post(&redelivered[2], &json!({})).await?, 202, &json!({"state": "pending"}));
     Ok(())
 }
 

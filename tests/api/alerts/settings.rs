@@ -17,6 +17,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("alerts::settings::nobody_is_told_until_somebody_sets_it", defaults);
     suite.add("alerts::settings::secrets_are_never_shown_and_rotate", secrets);
     suite.add("alerts::settings::of_changes_of_one_revision_one_is_made", revisions);
+    suite.add("alerts::settings::what_cannot_be_read_can_be_replaced", unreadable);
     suite.add("alerts::settings::what_is_wrong_is_named", validation);
 }
 
@@ -119,6 +120,21 @@ async fn revisions(api: &Api) -> Result<()> {
     }
     expect(&sven.get(path).await?, 200, &json!({"revision": 2}));
     expect(&sven.get(&both).await?, 200, &json!({"revision": 1}));
+    Ok(())
+}
+
+async fn unreadable(api: &Api) -> Result<()> {
+    let (sina, pool) = (admin(api, "sina")?, api.postgres.pool().await?);
+    let path = "/merchants/set-unreadable/settings";
+    let body = hook("https://example.com/alerts", &[OLD]);
+    expect(&put(&sina, path, &body).await?, 200, &json!({"revision": 1}));
+    let broken = "UPDATE alert_settings SET document = '{\"channels\": 1}' WHERE scope = 'merchant:set-unreadable'";
+    sqlx::query(broken).execute(&pool).await?;
+    // It has no secrets that a mask could stand for.
+    let masked = hook("https://example.com/alerts", &["********1"]);
+    expect(&put(&sina, path, &masked).await?, 400, &json!({"field": "channels[0].secrets[0]"}));
+    expect(&put(&sina, path, &body).await?, 200, &json!({"revision": 2}));
+    expect(&sina.get(path).await?, 200, &json!({"revision": 2}));
     Ok(())
 }
 

@@ -20,6 +20,15 @@ pub struct EnvoyConfig {
     workers: u32,
 }
 
+/// Where an Envoy listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub payments: SocketAddr,
+    /// `/stats/prometheus` and nothing else.
+    pub stats: SocketAddr,
+    pub admin: SocketAddr,
+}
+
 impl EnvoyConfig {
     /// The shipped files with the compiled filter's path; one worker.
     ///
@@ -121,16 +130,12 @@ impl EnvoyConfig {
     ///
     /// # Errors
     /// When the shipped file lacks a place for an address or a path.
-    pub fn render(
-        &self,
-        listener: SocketAddr,
-        admin: SocketAddr,
-        routes_dir: &Path,
-        access_log: &PathBuf,
-    ) -> Result<String> {
+    pub fn render(&self, addresses: Addresses, routes_dir: &Path, access_log: &PathBuf) -> Result<String> {
         let mut config = self.clone();
-        set_address(at(&mut config.bootstrap, "admin.address")?, admin)?;
-        set_address(at(&mut config.bootstrap, "static_resources.listeners.0.address")?, listener)?;
+        set_address(at(&mut config.bootstrap, "admin.address")?, addresses.admin)?;
+        config.set_cluster("admin", addresses.admin)?;
+        set_address(at(&mut config.bootstrap, "static_resources.listeners.0.address")?, addresses.payments)?;
+        set_address(at(&mut config.bootstrap, "static_resources.listeners.1.address")?, addresses.stats)?;
         let manager = config.connection_manager()?;
         let source = at(manager, "rds.config_source.path_config_source")?;
         *at(source, "path")? = text(routes_dir.join("routes.yaml"));

@@ -22,6 +22,11 @@ const DENIED_BASE: u64 = 2 * AMOUNT_MINOR - DENIED.count as u64;
 /// How the refusal of a denied merchant's second payment is recognised.
 pub(super) const DENIED_ANSWER: Expect = Expect::Refused { code: "YEARLY_AMOUNT", limit_base: DENIED_BASE };
 
+/// Few merchants that soon reach a threshold, and stay far below their limit.
+pub(super) const WATCHED: Payers = Payers { prefix: "watched-", count: 4 };
+/// Payments of one of them until then: 1 % of its yearly count.
+pub(super) const WATCHED_FROM: u64 = 10_000;
+
 /// Merchants with one to ten limits, none of which a run reaches.
 pub(super) const LIMITS: [Payers; 10] = [
     limits("limits-01-"),
@@ -66,6 +71,10 @@ pub(super) fn policies() -> String {
     text.push_str("merchants:\n");
     for race in [RACE, RACE_UNBATCHED] {
         let _ = writeln!(text, "  {}: {{yearly_count: {RACE_ROOM}}}", Payers::name(race.prefix, 0));
+    }
+    for number in 0..WATCHED.count as usize {
+        let (name, max) = (Payers::name(WATCHED.prefix, number), WATCHED_FROM * 100);
+        let _ = writeln!(text, "  {name}: {{yearly_count: {max}, thresholds: [1]}}");
     }
     for number in 0..DENIED.count as usize {
         let max = DENIED_BASE + number as u64;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::LoadOptions;
 use super::figures::{Figures, Sample, Spread, ratio};
-use super::merchants::{DENIED, DENIED_ANSWER, LIMITS, LOAD};
+use super::merchants::{DENIED, DENIED_ANSWER, LIMITS, LOAD, WATCHED, WATCHED_FROM};
 use super::plan::{Payers, Plan, Stop};
 use super::rig::{Rig, Way};
 use super::stored;
@@ -24,6 +24,8 @@ pub enum Axis {
     Hot,
     /// All payments refused.
     Denials,
+    /// Accounts that have reached a threshold.
+    Thresholds,
     /// Each order sent sixteen times.
     Replays,
     /// Bodies of 1 KB to 256 KB.
@@ -36,11 +38,12 @@ pub enum Axis {
 
 impl Axis {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Merchants,
         Self::Limits,
         Self::Hot,
         Self::Denials,
+        Self::Thresholds,
         Self::Replays,
         Self::Bodies,
         Self::Connections,
@@ -56,6 +59,7 @@ impl Axis {
             Self::Limits => (1..=LIMITS.len() as u64).map(|at| (at, "")).collect(),
             Self::Hot => plain(&[1, 2, 8, 32, 1_000]),
             Self::Denials => vec![(0, "all admitted"), (1, "all refused")],
+            Self::Thresholds => vec![(0, "below all"), (1, "past one")],
             Self::Replays => vec![(1, "new orders"), (REPEATS, "each order 16 times")],
             Self::Bodies => plain(&[1_024, 4_096, 16_384, 65_536, 262_144]),
             Self::Connections => up_to(options.connections_max.into(), &[1, 4, 16, 32, 64, 128, 256, 512, 1_000]),
@@ -70,7 +74,7 @@ impl Axis {
         let payers = self.payers(at, rig.options.merchants)?;
         let mut plan = rig.plan(way, Stop::After(rig.options.duration), payers)?;
         match self {
-            Self::Merchants | Self::Limits | Self::Hot | Self::Workers => {}
+            Self::Merchants | Self::Limits | Self::Hot | Self::Thresholds | Self::Workers => {}
             Self::Denials if at == 1 && variant.charges() => plan.expect = DENIED_ANSWER,
             Self::Denials => {}
             Self::Replays => plan.repeats = at,
@@ -88,6 +92,8 @@ impl Axis {
                 *payers.ok_or_else(|| Failure::new(format!("no merchants have {at} limits")))?
             }
             Self::Denials if at == 1 => DENIED,
+            Self::Thresholds if at == 1 => WATCHED,
+            Self::Thresholds => Payers { count: WATCHED.count, ..LOAD },
             Self::Denials | Self::Replays | Self::Bodies | Self::Connections | Self::Workers => {
                 Payers { count: merchants, ..LOAD }
             }
@@ -133,11 +139,11 @@ impl Study {
 pub(super) async fn run(rig: &mut Rig, axis: Axis) -> Result<Study> {
     let mut points = Vec::new();
     for (at, name) in axis.points(&rig.options) {
-        if axis == Axis::Merchants {
-            stored::preload(rig, u32::try_from(at)?).await?;
-        }
-        if axis == Axis::Denials && at == 1 {
-            use_up(rig).await?;
+        match (axis, at) {
+            (Axis::Merchants, _) => stored::preload(rig, u32::try_from(at)?).await?,
+            (Axis::Denials, 1) => use_up(rig).await?,
+            (Axis::Thresholds, 1) => reach(rig).await?,
+            _ => {}
         }
         points.push(point(rig, axis, at, name).await?);
     }
@@ -166,6 +172,15 @@ async fn point(rig: &mut Rig, axis: Axis, at: u64, name: &'static str) -> Result
         sluice: Figures::of(&sluice),
         parse_only: Figures::of(&parse_only),
     })
+}
+
+/// As many payments as take each merchant's usage to its threshold.
+async fn reach(rig: &mut Rig) -> Result<()> {
+    let way = Way::from(Variant::Sluice);
+    let all = WATCHED_FROM * u64::from(WATCHED.count);
+    let stop = Stop::Payments { each: all.div_ceil(rig.options.connections as u64) };
+    let plan = rig.plan(way, stop, WATCHED)?;
+    rig.run(way, plan).await.map(drop)
 }
 
 /// One payment of each merchant that is to be refused from then on; where a run does this twice, the second is refused.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::dirs::RunDir;
-use crate::envoy::EnvoyConfig;
+use crate::envoy::{Addresses, EnvoyConfig};
 use crate::failure::{Context, Failure, Result};
 use crate::ports;
 use crate::wait;
@@ -120,7 +120,8 @@ fn filter(dir: &RunDir, config: &mut EnvoyConfig) -> Result<Value> {
 
 /// Makes a discovered listener beside the one that is there, alike but for its address.
 fn listener(dir: &RunDir, config: &mut EnvoyConfig, address: SocketAddr) -> Result<Value> {
-    let rendered = config.render(address, address, &dir.join("routes"), &dir.join("access.log"))?;
+    let addresses = Addresses { payments: address, stats: address, admin: address };
+    let rendered = config.render(addresses, &dir.join("routes"), &dir.join("access.log"))?;
     let rendered: Value = serde_json::from_str(&rendered)?;
     let mut listener = rendered["static_resources"]["listeners"][0].clone();
     listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();

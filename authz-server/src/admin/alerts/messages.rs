@@ -18,8 +18,8 @@ use crate::alert::{Scope, settings};
 
 /// Most messages of one alert: two on each channel of two settings.
 const OF_ALERT_MAX: i64 = 100;
-/// When to ask again after too many tests.
-const TEST_RETRY_SECS: u64 = 60;
+/// When to ask again after too much by hand.
+const BY_HAND_RETRY_SECS: u64 = 60;
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(redeliver))
@@ -30,7 +30,9 @@ impl From<SendError> for Problem {
         match error {
             SendError::NotFound => Self::new(Kind::NotFound),
             SendError::Waiting(_) => Self::new(Kind::Conflict).detail(error.to_string()),
-            SendError::TooMany => Self::new(Kind::RateLimited).detail(error.to_string()).retry_after(TEST_RETRY_SECS),
+            SendError::TooMany => {
+                Self::new(Kind::RateLimited).detail(error.to_string()).retry_after(BY_HAND_RETRY_SECS)
+            }
             SendError::Database(error) => error.into(),
         }
     }
@@ -89,6 +91,8 @@ async fn get(State(admin): State<Admin>, caller: Caller, Path(message_id): Path<
 }
 
 /// Send a message again that was sent or given up: at once, with the same id, and for as long as a new one is tried.
+///
+/// Of each settings' redeliveries and tests together ten a minute are taken.
 #[utoipa::path(post, path = "/alerts/messages/{message_id}/redeliver", tag = "alerts",
     operation_id = "redeliver_alert_message", params(("message_id" = Uuid, Path)),
     responses((status = ACCEPTED, body = Message), Problems, BodyProblems, NotFound))]
@@ -105,7 +109,7 @@ async fn redeliver(
         return Err(Problem::new(Kind::Conflict).detail(detail));
     }
     let give_up_secs = admin.live.current().alert_give_up_secs;
-    let sent = messages::redeliver(&admin.pool, message_id, caller.subject.as_str(), give_up_secs).await?;
+    let sent = messages::redeliver(&admin.pool, &message, caller.subject.as_str(), give_up_secs).await?;
     Ok((axum::http::StatusCode::ACCEPTED, Json(sent)))
 }
 

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::sse::Event;
 use futures_util::stream;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -16,9 +16,14 @@ use super::seats::Seat;
 use crate::admin::{Admin, Caller};
 use crate::alert::read::Alert;
 use crate::live::{Change, Item, Reader, Wake};
+use crate::telemetry::{self, trace_id};
 
-/// How long a stream that has told everything waits before it looks again, unless an alert wakes it.
+/// How long a stream that has told everything waits before it looks again: where there was nothing, unless an alert wakes it;
+/// and at least.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_millis(250);
+/// How often a stream that has found nothing so far tells how far it has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a client is asked to wait before it connects again.
 const RECONNECT: Duration = Duration::from_secs(2);
 
@@ -32,6 +37,10 @@ pub(super) struct Stream {
     /// Read, and not yet taken by the client.
     items: VecDeque<Item>,
     beat_at: Instant,
+    /// When its client was last told where it stands.
+    stood_at: Instant,
+    /// How long to wait before the next look.
+    rest: Duration,
     state: State,
     _seat: Seat,
 }
@@ -62,21 +71,37 @@ impl Stream {
     pub(super) fn new(admin: &Admin, caller: Caller, headers: &HeaderMap, reader: Reader, seat: Seat) -> Self {
         let shown = headers.get(header::AUTHORIZATION).cloned();
         let credentials = shown.map(|value| (header::AUTHORIZATION, value)).into_iter().collect();
-        let beat_at = Instant::now() + heartbeat(admin);
-        let (admin, items) = (admin.clone(), VecDeque::new());
-        Self { admin, caller, credentials, reader, items, beat_at, state: State::New, _seat: seat }
+        let stood_at = Instant::now();
+        let beat_at = stood_at + heartbeat(admin);
+        let (admin, items, rest) = (admin.clone(), VecDeque::new(), Duration::ZERO);
+        Self { admin, caller, credentials, reader, items, beat_at, stood_at, rest, state: State::New, _seat: seat }
     }
 
-    /// Its events, until the server stops.
+    /// Its events, until the server stops. A task of its own makes them, one ahead of the client: so the stream ends in time
+    /// where a client takes nothing, also one whose connection asks for nothing.
     pub(super) fn until(
         self,
         wake: Wake,
         stopping: watch::Receiver<bool>,
     ) -> impl stream::Stream<Item = Result<Event, Infallible>> {
-        stream::unfold((self, wake, stopping), |(mut open, mut wake, mut stopping)| async move {
-            let event = open.next(&mut wake, &mut stopping).await?;
-            Some((Ok(event), (open, wake, stopping)))
-        })
+        let (sender, mut receiver) = mpsc::channel(1);
+        tokio::spawn(telemetry::carried(self.tell(sender, wake, stopping)));
+        stream::poll_fn(move |context| receiver.poll_recv(context).map(|event| event.map(Ok)))
+    }
+
+    async fn tell(mut self, events: mpsc::Sender<Event>, mut wake: Wake, mut stopping: watch::Receiver<bool>) {
+        loop {
+            let event = tokio::select! {
+                event = self.next(&mut wake, &mut stopping) => event,
+                () = events.closed() => return,
+            };
+            let Some(event) = event else { return };
+            if let Err(error) = events.send_timeout(event, patience(&self.admin)).await {
+                let trace_id = trace_id(telemetry::current());
+                debug!(%error, trace_id, "the client of a live stream takes nothing");
+                return;
+            }
+        }
     }
 
     async fn next(&mut self, wake: &mut Wake, stopping: &mut watch::Receiver<bool>) -> Option<Event> {
@@ -105,16 +130,25 @@ impl Stream {
                 self.admin.metrics.live.stream_events.inc();
                 return Some(event(&item));
             }
+            if !self.rest.is_zero() {
+                self.wait(wake, stopping).await;
+                continue;
+            }
             match self.reader.read().await {
-                Ok((items, more)) => {
-                    let nothing = items.is_empty() && !more;
-                    self.items.extend(items);
-                    if nothing {
-                        self.wait(wake, stopping).await;
+                Ok((items, true)) if items.is_empty() => {
+                    if self.stood_at.elapsed() >= PROGRESS_INTERVAL {
+                        return Some(self.standing());
                     }
                 }
+                Ok((items, more)) => {
+                    if !more {
+                        self.rest = if items.is_empty() { LOOK_INTERVAL } else { REST };
+                    }
+                    self.items.extend(items);
+                }
                 Err(error) => {
-                    warn!(%error, "a live stream cannot be read on");
+                    let trace_id = trace_id(telemetry::current());
+                    warn!(%error, trace_id, "a live stream cannot be read on");
                     return Some(self.end("DATABASE_UNAVAILABLE", "connect again with the last id"));
                 }
             }
@@ -122,10 +156,14 @@ impl Stream {
     }
 
     /// Until there may be something to tell, or a heartbeat is due.
-    async fn wait(&self, wake: &mut Wake, stopping: &mut watch::Receiver<bool>) {
-        let time = LOOK_INTERVAL.min(self.beat_at.saturating_duration_since(Instant::now()));
+    async fn wait(&mut self, wake: &mut Wake, stopping: &mut watch::Receiver<bool>) {
+        let most = std::mem::take(&mut self.rest).min(self.beat_at.saturating_duration_since(Instant::now()));
+        let rest = async {
+            tokio::time::sleep(REST).await;
+            wake.within(most.saturating_sub(REST)).await;
+        };
         tokio::select! {
-            () = wake.within(time) => {}
+            () = rest => {}
             _ = stopping.wait_for(|stop| *stop) => {}
         }
     }
@@ -139,21 +177,28 @@ impl Stream {
         }
     }
 
+    /// With the id of where it stands, unless what was read up to there is not told.
     fn end(&mut self, code: &'static str, detail: &str) -> Event {
-        debug!(code, "a live stream ended");
+        debug!(code, trace_id = trace_id(telemetry::current()), "a live stream ended");
         self.state = State::Ended;
-        self.items.clear();
-        json("ended", &Ended { code, detail })
+        let event = json("ended", &Ended { code, detail });
+        if self.items.is_empty() { event.id(self.reader.place().encode()) } else { event }
     }
 
     /// An id alone: clients remember it and tell nobody.
-    fn standing(&self) -> Event {
+    fn standing(&mut self) -> Event {
+        self.stood_at = Instant::now();
         Event::default().id(self.reader.place().encode())
     }
 }
 
 fn heartbeat(admin: &Admin) -> Duration {
     Duration::from_secs(admin.live.current().stream_heartbeat_secs)
+}
+
+/// How long a client may leave an event untaken, and a stream may send nothing at all.
+pub(super) fn patience(admin: &Admin) -> Duration {
+    2 * heartbeat(admin)
 }
 
 fn event(Item { change, place }: &Item) -> Event {

@@ -1,27 +1,30 @@
-//! How many streams may be open: of a server, and of a caller.
+//! How many streams may be open: of a server, of a merchant, and of a caller.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quota::ActorId;
+use quota::{ActorId, MerchantId};
 
+use crate::admin::Caller;
 use crate::admin::problem::{Answer, Kind, Problem};
 use crate::metrics::Metrics;
 
-/// Streams that one caller may have open on a server.
-const OF_CALLER_MAX: u64 = 8;
+/// Streams that one caller may have open on a server, and all callers of one merchant together.
+const OF_CALLER_MAX: usize = 8;
+const OF_MERCHANT_MAX: usize = 16;
+/// The part of a server's seats that is left to those who see all merchants.
+const OPERATORS_PART: u64 = 4;
 /// When to ask again where too many are open.
 const RETRY_SECS: u64 = 10;
 
-/// The open streams by their callers.
+/// The open streams: whose, and of which merchant.
 #[derive(Debug, Default)]
-pub(super) struct Seats(Mutex<HashMap<ActorId, u64>>);
+pub(super) struct Seats(Mutex<Vec<(ActorId, Option<MerchantId>)>>);
 
 /// An open stream; its end gives the seat back.
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Arc<Seats>,
-    caller: ActorId,
+    taker: (ActorId, Option<MerchantId>),
     metrics: Arc<Metrics>,
 }
 
@@ -29,30 +32,40 @@ impl Seats {
     /// Takes a seat, where there are fewer than `seats_max`.
     ///
     /// # Errors
-    /// 429 where the caller has too many, 503 where the server has.
-    pub(super) fn take(self: &Arc<Self>, caller: &ActorId, seats_max: u64, metrics: &Arc<Metrics>) -> Answer<Seat> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.get(caller).is_some_and(|own| *own >= OF_CALLER_MAX) {
-            let detail = format!("the caller has {OF_CALLER_MAX} streams open: close one");
-            return Err(Problem::new(Kind::RateLimited).detail(detail).retry_after(RETRY_SECS));
+    /// 429 where the caller or its merchant has too many, 503 where the server has.
+    pub(super) fn take(self: &Arc<Self>, caller: &Caller, seats_max: u64, metrics: &Arc<Metrics>) -> Answer<Seat> {
+        let taker = (caller.subject.clone(), caller.merchant.clone());
+        let mut taken = self.lock();
+        let full = |who, max| {
+            let detail = format!("{who} has {max} streams open: close one");
+            Err(Problem::new(Kind::RateLimited).detail(detail).retry_after(RETRY_SECS))
+        };
+        if taken.iter().filter(|other| other.0 == taker.0).count() >= OF_CALLER_MAX {
+            return full("the caller", OF_CALLER_MAX);
         }
-        if taken.values().sum::<u64>() >= seats_max {
+        if taker.1.is_some() && taken.iter().filter(|other| other.1 == taker.1).count() >= OF_MERCHANT_MAX {
+            return full("the merchant", OF_MERCHANT_MAX);
+        }
+        let of_merchants = taken.iter().filter(|other| other.1.is_some()).count() as u64;
+        let is_full_for_merchants = of_merchants >= seats_max - seats_max / OPERATORS_PART;
+        if taken.len() as u64 >= seats_max || (taker.1.is_some() && is_full_for_merchants) {
             return Err(Problem::new(Kind::Busy).detail("too many streams are open").retry_after(RETRY_SECS));
         }
-        *taken.entry(caller.clone()).or_default() += 1;
+        taken.push(taker.clone());
         metrics.live.streams.inc();
-        Ok(Seat { seats: Arc::clone(self), caller: caller.clone(), metrics: Arc::clone(metrics) })
+        Ok(Seat { seats: Arc::clone(self), taker, metrics: Arc::clone(metrics) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(ActorId, Option<MerchantId>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.caller) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                taken.remove(&self.caller);
-            }
+        let mut taken = self.seats.lock();
+        if let Some(own) = taken.iter().position(|taker| *taker == self.taker) {
+            taken.swap_remove(own);
         }
         self.metrics.live.streams.dec();
     }
@@ -61,12 +74,19 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::auth::{Role, Via};
+
+    fn caller(subject: &str, merchant: Option<&str>) -> Caller {
+        let merchant = merchant.map(|id| MerchantId::parse(id).unwrap());
+        let scopes = Role::Operator.permissions();
+        Caller { subject: ActorId::parse(subject).unwrap(), roles: vec![], merchant, scopes, via: Via::Jwt }
+    }
 
     #[test]
     fn seats_are_bounded_and_given_back() {
         let (seats, metrics) = (Arc::new(Seats::default()), Arc::new(Metrics::new()));
-        let caller = |name: &str| ActorId::parse(name).unwrap();
-        let take = |name: &str| seats.take(&caller(name), 10, &metrics).map_err(|problem| problem.status().as_u16());
+        let take =
+            |name: &str| seats.take(&caller(name, None), 10, &metrics).map_err(|problem| problem.status().as_u16());
         let mut own: Vec<Seat> = (0..OF_CALLER_MAX).map(|_| take("a").unwrap()).collect();
         assert_eq!(take("a").unwrap_err(), 429);
         let others = [take("b").unwrap(), take("c").unwrap()];
@@ -74,7 +94,26 @@ mod tests {
         own.pop();
         let fourth = take("d").unwrap();
         drop((own, others, fourth));
-        assert!(seats.0.lock().unwrap().is_empty());
+        assert!(seats.lock().is_empty());
         assert!(metrics.encode().contains("sluice_streams 0"));
+    }
+
+    #[test]
+    fn one_merchant_takes_a_part_and_all_of_them_leave_some_to_operators() {
+        let (seats, metrics) = (Arc::new(Seats::default()), Arc::new(Metrics::new()));
+        let take = |name: &str, merchant: Option<&str>| {
+            seats.take(&caller(name, merchant), 32, &metrics).map_err(|problem| problem.status().as_u16())
+        };
+        let mut open = Vec::new();
+        for name in ["a-1", "a-2"] {
+            open.extend((0..OF_CALLER_MAX).map(|_| take(name, Some("a")).unwrap()));
+        }
+        assert_eq!(take("a-3", Some("a")).unwrap_err(), 429);
+        open.extend((0..8).map(|_| take("b-1", Some("b")).unwrap()));
+        assert_eq!(take("c-1", Some("c")).unwrap_err(), 503);
+        open.extend((0..8).map(|_| take("oleg", None).unwrap()));
+        assert_eq!(take("ana", None).unwrap_err(), 503);
+        drop(open.pop());
+        take("ana", None).unwrap();
     }
 }

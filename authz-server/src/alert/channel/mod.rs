@@ -17,14 +17,17 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use super::address::Networks;
+use super::address::Reach;
 use super::notice::Notice;
-use super::settings::Channel;
+use super::settings::{Channel, Scope};
 use crate::http::HttpError;
 
 pub use email::{Mail, MailError};
 pub use post::{Answer, Post, PostError, Poster};
 pub use text::Text;
+
+/// So much of an answer is kept, in characters.
+const RESPONSE_CHARS_MAX: usize = 1024;
 
 /// What is handed over.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,8 @@ pub struct Parcel<'a> {
     pub now_secs: i64,
     /// The span of this try, where the receiver can go on with it.
     pub traceparent: Option<&'a str>,
+    /// Recipients that have it already.
+    pub told: &'a [String],
 }
 
 /// How a try ended.
@@ -44,10 +49,12 @@ pub struct Report {
     pub outcome: Outcome,
     /// Of HTTP or SMTP, where there was an answer.
     pub status: Option<u16>,
-    /// The beginning of the answer.
+    /// The beginning of the answer. No secrets.
     pub response: Option<String>,
     /// Why it failed. No secrets.
     pub error: Option<String>,
+    /// Of several recipients those that took it now.
+    pub told: Vec<String>,
 }
 
 /// Whether the receiver has it.
@@ -65,21 +72,31 @@ pub enum Outcome {
 /// Hands messages over. Clones share what they use.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    post: Poster,
+    operators: Poster,
+    merchants: Poster,
     mail: Option<Arc<Mail>>,
 }
 
 impl Sender {
-    /// Sends to where `networks` permits, and email by `mail` where the server has any.
+    /// Sends as far as operators' and merchants' messages may go, and email by `mail` where the server has any.
     ///
     /// # Errors
     /// [`HttpError`] where the TLS library refuses its own defaults.
-    pub fn new(networks: Networks, mail: Option<Mail>) -> Result<Self, HttpError> {
-        Ok(Self { post: Poster::new(networks)?, mail: mail.map(Arc::new) })
+    pub fn new(operators: Reach, merchants: Reach, mail: Option<Mail>) -> Result<Self, HttpError> {
+        let operators = Poster::new(operators)?;
+        Ok(Self { merchants: operators.within(merchants), operators, mail: mail.map(Arc::new) })
     }
 
-    /// One try, over within `timeout`.
-    pub async fn send(&self, channel: &Channel, parcel: Parcel<'_>, timeout: Duration) -> Report {
+    /// One try on a channel of somebody's settings, over within `timeout`.
+    pub async fn send(&self, scope: &Scope, channel: &Channel, parcel: Parcel<'_>, timeout: Duration) -> Report {
+        self.attempt(scope, channel, parcel, timeout).await.masked(channel)
+    }
+
+    async fn attempt(&self, scope: &Scope, channel: &Channel, parcel: Parcel<'_>, timeout: Duration) -> Report {
+        let post = match scope {
+            Scope::Operators => &self.operators,
+            Scope::Merchant(_) => &self.merchants,
+        };
         let prepared = match channel {
             Channel::Webhook(webhook) => webhook::write(webhook, parcel),
             Channel::Bark(bark) => Ok(bark::write(bark, parcel)),
@@ -93,7 +110,7 @@ impl Sender {
             }
         };
         match prepared {
-            Ok(post) => Report::of(self.post.send(post, timeout).await),
+            Ok(prepared) => Report::of(post.send(prepared, timeout).await),
             Err(problem) => Report::failed(problem),
         }
     }
@@ -108,7 +125,7 @@ fn json_post(base: &str, path: &str, headers: Vec<(HeaderName, HeaderValue)>, bo
 impl Report {
     pub(super) fn failed(error: impl ToString) -> Self {
         let outcome = Outcome::Failed { retry_after: None };
-        Self { outcome, status: None, response: None, error: Some(error.to_string()) }
+        Self { outcome, status: None, response: None, error: Some(error.to_string()), told: Vec::new() }
     }
 
     pub(super) fn refused(error: impl ToString) -> Self {
@@ -128,6 +145,12 @@ impl Report {
                 (outcome, Some(format!("answered with status {status}")))
             }
         };
-        Self { outcome, status: Some(answer.status), response: Some(answer.beginning), error }
+        Self { outcome, status: Some(answer.status), response: Some(answer.beginning), error, told: Vec::new() }
+    }
+
+    /// Without what the channel keeps secret: servers like to say back what they were sent.
+    fn masked(self, channel: &Channel) -> Self {
+        let response = self.response.map(|text| channel.masked(&text).chars().take(RESPONSE_CHARS_MAX).collect());
+        Self { response, error: self.error.map(|text| channel.masked(&text)), ..self }
     }
 }

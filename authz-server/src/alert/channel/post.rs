@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use crate::alert::address::{AddressError, Networks};
+use crate::alert::address::{AddressError, Reach};
 use crate::clock;
 use crate::http::{self, HttpError};
 
@@ -29,8 +29,8 @@ use crate::http::{self, HttpError};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the rest of an answer is waited for: it is only shown.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
-/// So much of an answer is kept.
-const ANSWER_BYTES_MAX: usize = 1024;
+/// So much of an answer is read: more than is kept, so that a secret in it is found whole.
+const ANSWER_BYTES_MAX: usize = 4096;
 /// Largest head of an answer.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Redirects of one request.
@@ -76,27 +76,33 @@ pub enum PostError {
 /// The client. Clones share its TLS configuration; connections are not kept.
 #[derive(Clone)]
 pub struct Poster {
-    networks: Networks,
+    reach: Reach,
     tls: TlsConnector,
 }
 
 impl std::fmt::Debug for Poster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Poster").field("networks", &self.networks).finish_non_exhaustive()
+        f.debug_struct("Poster").field("reach", &self.reach).finish_non_exhaustive()
     }
 }
 
 impl Poster {
-    /// Goes where `networks` permits, and trusts the system's certificate authorities.
+    /// Goes as far as `reach`, and trusts the system's certificate authorities.
     ///
     /// # Errors
     /// [`HttpError`] where the TLS library refuses its own defaults.
-    pub fn new(networks: Networks) -> Result<Self, HttpError> {
-        Self::trusting(http::system_roots(), networks)
+    pub fn new(reach: Reach) -> Result<Self, HttpError> {
+        Self::trusting(http::system_roots(), reach)
     }
 
-    fn trusting(roots: RootCertStore, networks: Networks) -> Result<Self, HttpError> {
-        Ok(Self { networks, tls: Arc::new(http::tls(roots)?).into() })
+    fn trusting(roots: RootCertStore, reach: Reach) -> Result<Self, HttpError> {
+        Ok(Self { reach, tls: Arc::new(http::tls(roots)?).into() })
+    }
+
+    /// The same client with another reach.
+    #[must_use]
+    pub fn within(&self, reach: Reach) -> Self {
+        Self { reach, tls: self.tls.clone() }
     }
 
     /// Sends it and gives the answer, whatever its status. All of it ends within `within`.
@@ -133,7 +139,7 @@ impl Poster {
     ) -> Result<(Response<()>, String), PostError> {
         let port = url.port_or_known_default().unwrap_or_default();
         let host = host(url);
-        let addresses = self.networks.resolve(&host, port).await?;
+        let addresses = self.reach.resolve(&host, port).await?;
         let stream = connect(url, &addresses).await?;
         let answered = if url.scheme() == "https" {
             let name = ServerName::try_from(host).map_err(|error| broken(url, &error))?;

@@ -34,13 +34,24 @@ pub(crate) fn alert() -> Alert {
     }
 }
 
+/// Changes in [`digest`].
+pub(crate) const DIGEST_LEN: usize = 120;
+
+/// More than is named one by one, in words that are long and full of what has to be escaped.
+pub(crate) fn digest() -> Notice {
+    let mut alert = alert();
+    alert.message =
+        "The \"day's\" amount <a> & <b> has reached 80 % of its limit: 850.00 USD of 1000.00 USD, 85 %".repeat(3);
+    Notice::digest(vec![Notice::of(Change::Raised, alert); DIGEST_LEN], DateTime::from_timestamp_nanos(0))
+}
+
 pub(crate) fn notice() -> Notice {
     Notice::of(Change::Raised, alert())
 }
 
 pub(crate) fn parcel(notice: &Notice) -> Parcel<'_> {
     let traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-    Parcel { id: Uuid::from_u128(9), notice, now_secs: 1_700_000_000, traceparent }
+    Parcel { id: Uuid::from_u128(9), notice, now_secs: 1_700_000_000, traceparent, told: &[] }
 }
 
 pub(crate) fn webhook(url: &str) -> Webhook {

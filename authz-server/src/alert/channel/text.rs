@@ -2,11 +2,18 @@
 
 use crate::alert::notice::{Alert, Change, Content, Digest, DigestAlert, Notice};
 
+/// A line is cut to so many characters where the room is small.
+const LINE_CHARS_MAX: usize = 600;
+/// Kept free for the line that counts what is left out, in bytes.
+const MORE_BYTES_MAX: usize = 32;
+
 /// A title of one line, and lines below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
     pub title: String,
     pub lines: Vec<String>,
+    /// How many lines more there would be.
+    pub left_out: usize,
 }
 
 impl Text {
@@ -14,8 +21,10 @@ impl Text {
     #[must_use]
     pub fn of(notice: &Notice) -> Self {
         match &notice.content {
-            Content::Raised(alert) => Self { title: title(Change::Raised, alert), lines: lines(alert) },
-            Content::Resolved(alert) => Self { title: title(Change::Resolved, alert), lines: lines(alert) },
+            Content::Raised(alert) => Self { title: title(Change::Raised, alert), lines: lines(alert), left_out: 0 },
+            Content::Resolved(alert) => {
+                Self { title: title(Change::Resolved, alert), lines: lines(alert), left_out: 0 }
+            }
             Content::Digest(digest) => summary(digest),
             Content::Test(test) => Self {
                 title: "[test] Sluice alerts".to_owned(),
@@ -24,6 +33,7 @@ impl Text {
                     format!("Channel: {}", test.channel_id),
                     format!("Asked for by: {}", test.requested_by),
                 ],
+                left_out: 0,
             },
         }
     }
@@ -31,18 +41,45 @@ impl Text {
     /// The lines as one text.
     #[must_use]
     pub fn plain(&self) -> String {
-        self.lines.join("\n")
+        self.all().join("\n")
+    }
+
+    /// As many lines as have room in `bytes_max` after `written`, which may make a line longer; the last one counts the others.
+    #[must_use]
+    pub fn fitting(&self, bytes_max: usize, written: impl Fn(&str) -> String) -> Vec<String> {
+        let mut room = bytes_max.saturating_sub(MORE_BYTES_MAX);
+        let written = self.lines.iter().map(|line| written(&cut(line, LINE_CHARS_MAX)));
+        let has_room = |line: &String| room.checked_sub(line.len() + 1).map(|left| room = left).is_some();
+        let mut lines: Vec<String> = written.take_while(has_room).collect();
+        lines.extend(more(self.left_out + self.lines.len() - lines.len()));
+        lines
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.lines.iter().cloned().chain(more(self.left_out)).collect()
     }
 
     /// Title and lines as an HTML document.
     #[must_use]
     pub fn html(&self) -> String {
-        let lines: String = self.lines.iter().map(|line| format!("<p>{}</p>\n", escape(line))).collect();
+        let lines: String = self.all().iter().map(|line| format!("<p>{}</p>\n", escape(line))).collect();
         let title = escape(&self.title);
         format!(
             "<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n<h2>{title}</h2>\n{lines}</body></html>\n"
         )
     }
+}
+
+/// The text, of so many characters at most.
+pub(super) fn cut(text: &str, chars_max: usize) -> String {
+    if text.chars().count() <= chars_max {
+        return text.to_owned();
+    }
+    text.chars().take(chars_max - 1).chain(['…']).collect()
+}
+
+fn more(left_out: usize) -> Option<String> {
+    (left_out > 0).then(|| format!("and {left_out} more"))
 }
 
 fn title(change: Change, alert: &Alert) -> String {
@@ -79,16 +116,13 @@ fn lines(alert: &Alert) -> Vec<String> {
 fn summary(digest: &Digest) -> Text {
     let of = |change| digest.alerts.iter().filter(move |one| one.change == change).count();
     let line = |one: &DigestAlert| format!("{}: {}", title(one.change, &one.alert), one.alert.message);
-    let mut lines: Vec<String> = digest.alerts.iter().map(line).collect();
-    if digest.left_out > 0 {
-        lines.push(format!("and {} more", digest.left_out));
-    }
+    let lines = digest.alerts.iter().map(line).collect();
     let (raised, resolved) = (of(Change::Raised), of(Change::Resolved));
     let title = match digest.left_out {
         0 => format!("[digest] {raised} raised, {resolved} resolved"),
         _ => format!("[digest] {} changes of alerts", digest.count),
     };
-    Text { title, lines }
+    Text { title, lines, left_out: digest.left_out }
 }
 
 fn escape(text: &str) -> String {
@@ -124,6 +158,21 @@ mod tests {
         assert!(resolved.plain().contains("UTC by system, refund"), "{resolved:?}");
         let digest = Text::of(&Notice::digest([Notice::of(Change::Resolved, alert)], sample::notice().timestamp));
         assert_eq!((digest.title.as_str(), digest.lines.len()), ("[digest] 0 raised, 1 resolved", 1));
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        let text = |lines: &[&str]| Text {
+            title: String::new(),
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+            left_out: 2,
+        };
+        let fitting = |lines, room| text(lines).fitting(MORE_BYTES_MAX + room, |line| line.replace('&', "&amp;"));
+        assert_eq!(fitting(&["one", "two"], 8), ["one", "two", "and 2 more"]);
+        assert_eq!(fitting(&["one", "two", "three"], 8), ["one", "two", "and 3 more"]);
+        assert_eq!(fitting(&["one", "&", "two"], 9), ["one", "and 4 more"]);
+        assert_eq!(text(&["one"]).plain(), "one\nand 2 more");
+        assert_eq!((cut("abc", 3), cut("äöüß", 3)), ("abc".to_owned(), "äö…".to_owned()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Makes messages of what happened to alerts, by the settings of now. An alert's change is marked as seen in the transaction
-//! that makes its messages.
+//! that makes its messages; where somebody's settings cannot be read it stays unseen, so that they are told when they are mended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -20,18 +20,18 @@ const ALERTS_MAX: i64 = 500;
 const OPERATORS: &str = "operators";
 
 /// What the journal is busy with now is looked at next time: it waits for nobody here.
-const SEE: &str = "WITH unseen AS MATERIALIZED (SELECT alert_id AS id, raise_seen_at IS NULL AS is_raised, \
-        resolved_at IS NOT NULL AND resolve_seen_at IS NULL AS is_ended FROM quota_alert \
-        WHERE raise_seen_at IS NULL OR (resolved_at IS NOT NULL AND resolve_seen_at IS NULL) \
-        ORDER BY alert_id LIMIT $1 FOR UPDATE SKIP LOCKED) \
-    UPDATE quota_alert SET raise_seen_at = coalesce(raise_seen_at, now()), \
-        resolve_seen_at = CASE WHEN is_ended THEN now() ELSE resolve_seen_at END \
-    FROM unseen WHERE alert_id = id \
-    RETURNING alert_id, merchant_id, currency::text, subject, alert_type, alert_level, threshold, message, window_id, \
+const SEE: &str = "SELECT alert_id, merchant_id, currency::text, subject, alert_type, alert_level, threshold, message, window_id, \
         current_used, max, trim_scale(trunc(usage_percent, 2))::text AS usage_percent, policy_version, event_id, \
-        trace_id, raised_at, resolved_at, resolved_by, resolve_reason, resolve_notes, is_raised, is_ended";
+        trace_id, raised_at, resolved_at, resolved_by, resolve_reason, resolve_notes, raise_seen_at IS NULL AS is_raised, \
+        resolved_at IS NOT NULL AND resolve_seen_at IS NULL AS is_ended \
+    FROM quota_alert WHERE (raise_seen_at IS NULL OR (resolved_at IS NOT NULL AND resolve_seen_at IS NULL)) \
+        AND alert_id > $1 ORDER BY alert_id LIMIT $2 FOR UPDATE SKIP LOCKED";
+const MARK: &str = "UPDATE quota_alert SET raise_seen_at = coalesce(raise_seen_at, now()), \
+        resolve_seen_at = CASE WHEN resolved_at IS NOT NULL THEN coalesce(resolve_seen_at, now()) END \
+    WHERE alert_id = ANY($1)";
 
-/// All that a route holds for a digest of one channel becomes due with the first of it.
+/// What was made before of an alert that stayed unseen is there already. All that a route holds for a digest of one channel becomes
+/// due with the first of it.
 const MAKE: &str = "INSERT INTO alert_message (message_id, alert_id, kind, scope, channel_id, channel_kind, alert_type, \
         alert_level, body, state, held_by, next_try_at, give_up_at) \
     SELECT id, alert, kind, of, channel, way, type, level, said::jsonb, \
@@ -85,44 +85,72 @@ struct Made {
     digest_minutes: Vec<Option<i32>>,
 }
 
-/// Makes the messages of some alerts; whether there may be more.
-pub(super) async fn some(tools: &Tools) -> Result<bool, sqlx::Error> {
-    let mut transaction = tools.pool.begin().await?;
-    let mut seen: Vec<Seen> = sqlx::query_as(SEE).bind(ALERTS_MAX).fetch_all(&mut *transaction).await?;
-    if seen.is_empty() {
-        return Ok(false);
+/// The scopes whose settings cannot be read. Only a change is logged.
+pub(super) type Unreadable = BTreeSet<String>;
+
+/// Makes the messages of all alerts, some at a time.
+pub(super) async fn all(tools: &Tools, unreadable: &mut Unreadable) -> Result<(), sqlx::Error> {
+    let mut next = Some(Uuid::nil());
+    while let Some(after) = next {
+        next = some(tools, unreadable, after).await?;
     }
+    Ok(())
+}
+
+/// Makes the messages of some alerts after one; the last of them where there may be more.
+async fn some(tools: &Tools, unreadable: &mut Unreadable, after: Uuid) -> Result<Option<Uuid>, sqlx::Error> {
+    let mut transaction = tools.pool.begin().await?;
+    let mut seen: Vec<Seen> = sqlx::query_as(SEE).bind(after).bind(ALERTS_MAX).fetch_all(&mut *transaction).await?;
+    if seen.is_empty() {
+        return Ok(None);
+    }
+    let is_full = i64::try_from(seen.len()).is_ok_and(|seen| seen == ALERTS_MAX);
+    let last = seen.last().filter(|_| is_full).map(|alert| alert.alert_id);
     // The ids of their messages rise with time.
     seen.sort_by_key(|alert| (alert.raised_at, alert.alert_id));
-    let settings = settings_of(&mut transaction, &seen).await?;
-    let mut made = Made::default();
+    let settings = settings_of(&mut transaction, &seen, unreadable).await?;
+    let (mut made, mut marked) = (Made::default(), Vec::new());
     for alert in &seen {
-        for scope in alert.scopes() {
-            if let Some(settings) = settings.get(&scope) {
-                made.tell(alert, &scope, settings);
+        let scopes = alert.scopes();
+        for scope in &scopes {
+            if let Some(settings) = settings.get(scope) {
+                made.tell(alert, scope, settings);
             }
+        }
+        if !scopes.iter().any(|scope| unreadable.contains(scope)) {
+            marked.push(alert.alert_id);
         }
     }
     let give_up_secs = tools.live.current().alert_give_up_secs as f64;
     made.insert(&mut transaction, give_up_secs).await?;
+    sqlx::query(MARK).bind(marked).execute(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(i64::try_from(seen.len()).is_ok_and(|seen| seen == ALERTS_MAX))
+    Ok(last)
 }
 
 /// A document that cannot be read holds up no other: nobody is told by it until it is mended.
-async fn settings_of(connection: &mut PgConnection, seen: &[Seen]) -> Result<HashMap<String, Settings>, sqlx::Error> {
+async fn settings_of(
+    connection: &mut PgConnection,
+    seen: &[Seen],
+    unreadable: &mut Unreadable,
+) -> Result<HashMap<String, Settings>, sqlx::Error> {
     let mut scopes: Vec<String> = seen.iter().flat_map(Seen::scopes).collect();
     scopes.sort_unstable();
     scopes.dedup();
     let rows: Vec<(String, String)> =
         sqlx::query_as("SELECT scope, document::text FROM alert_settings WHERE scope = ANY($1)")
-            .bind(scopes)
+            .bind(&scopes)
             .fetch_all(connection)
             .await?;
+    let before = unreadable.clone();
+    unreadable.retain(|scope| !scopes.contains(scope));
     let read = rows.into_iter().filter_map(|(scope, document)| match serde_json::from_str(&document) {
         Ok(settings) => Some((scope, settings)),
         Err(_) => {
-            error!(scope, "alert settings in the database cannot be read, nobody is told by them: set them anew");
+            if !before.contains(&scope) {
+                error!(scope, "alert settings in the database cannot be read, nobody is told by them: set them anew");
+            }
+            unreadable.insert(scope);
             None
         }
     });

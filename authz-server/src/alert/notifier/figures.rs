@@ -27,7 +27,7 @@ type Label = (&'static str, &'static str);
 #[derive(Clone, Debug)]
 pub struct Figures {
     tries: Family<[Label; 2], Counter>,
-    seconds: Histogram,
+    seconds: Family<[Label; 1], Histogram, fn() -> Histogram>,
     dead: Family<[Label; 1], Counter>,
     pending: Gauge,
     waiting: Gauge,
@@ -36,10 +36,11 @@ pub struct Figures {
 
 impl Default for Figures {
     fn default() -> Self {
-        let buckets = exponential_buckets(LATENCY_FIRST_SECS, LATENCY_FACTOR, LATENCY_BUCKETS);
+        let seconds: fn() -> Histogram =
+            || Histogram::new(exponential_buckets(LATENCY_FIRST_SECS, LATENCY_FACTOR, LATENCY_BUCKETS));
         let figures = Self {
             tries: Family::default(),
-            seconds: Histogram::new(buckets),
+            seconds: Family::new_with_constructor(seconds),
             dead: Family::default(),
             pending: Gauge::default(),
             waiting: Gauge::default(),
@@ -55,6 +56,7 @@ impl Figures {
     fn begin(&self) {
         for channel in CHANNELS {
             drop(self.dead.get_or_create(&[("channel", channel)]));
+            drop(self.seconds.get_or_create(&[("channel", channel)]));
             for outcome in OUTCOMES {
                 drop(self.tries.get_or_create(&[("channel", channel), ("outcome", outcome)]));
             }
@@ -75,7 +77,7 @@ impl Figures {
 
     pub(super) fn tried(&self, channel: &str, sent: bool, took: Duration) {
         self.count_one(channel, if sent { "sent" } else { "failed" });
-        self.seconds.observe(took.as_secs_f64());
+        self.seconds.get_or_create(&[("channel", known(channel))]).observe(took.as_secs_f64());
     }
 
     pub(super) fn held(&self, channel: &str) {

@@ -8,6 +8,7 @@ mod collect;
 mod digest;
 mod figures;
 mod outcome;
+mod tidy;
 mod try_one;
 
 use std::io;
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::address::Networks;
+use super::address::Reach;
 use super::channel::{Mail, Sender};
 use super::rate::Rate;
 use crate::database;
@@ -45,6 +46,8 @@ const CONNECTIONS_MAX: u32 = 3;
 /// Tries under way at a time; and of these of one channel, so that a slow one holds up itself only.
 const TRIES_MAX: usize = 256;
 const TRIES_PER_CHANNEL_MAX: usize = 2;
+/// Of these of all channels of one merchant, so that nobody's receivers take all places.
+const TRIES_PER_MERCHANT_MAX: usize = 8;
 
 /// What the notifier needs to know.
 #[derive(Debug)]
@@ -52,7 +55,8 @@ pub struct Config {
     pub redis_url: Secret,
     pub postgres_url: Secret,
     pub live: Live,
-    pub networks: Networks,
+    pub operators: Reach,
+    pub merchants: Reach,
     pub mail: Option<Mail>,
 }
 
@@ -61,10 +65,11 @@ impl Config {
     #[must_use]
     pub fn new(settings: &Settings, live: Live) -> Self {
         let (redis_url, postgres_url) = (settings.redis_url(), settings.postgres_url());
-        let networks = settings.alert_allow_networks.clone();
+        let operators = Reach::operators(settings.alert_allow_networks.clone());
+        let merchants = Reach::merchants(settings.alert_merchant_networks.clone());
         // What cannot be used was refused with the settings.
         let mail = settings.mail().ok().flatten();
-        Self { redis_url, postgres_url, live, networks, mail }
+        Self { redis_url, postgres_url, live, operators, merchants, mail }
     }
 }
 
@@ -85,11 +90,11 @@ struct Tools {
 
 impl Tools {
     fn open(config: Config, figures: Figures) -> io::Result<Self> {
-        let Config { redis_url, postgres_url, live, networks, mail } = config;
+        let Config { redis_url, postgres_url, live, operators, merchants, mail } = config;
         Ok(Self {
             pool: database::pool(&postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             rate: Rate::open(&redis_url, live.current().redis_timeout()).map_err(io::Error::other)?,
-            sender: Sender::new(networks, mail).map_err(io::Error::other)?,
+            sender: Sender::new(operators, merchants, mail).map_err(io::Error::other)?,
             live,
             figures,
         })
@@ -110,7 +115,8 @@ pub fn spawn(config: Config, metrics: &Metrics, mut shutdown: watch::Receiver<bo
     std::thread::Builder::new().name("notifier".to_owned()).spawn(move || {
         runtime.block_on(async {
             let (tries, busy) = (JoinSet::new(), claim::Busy::default());
-            let mut notifier = Notifier { tools, postgres_url, tries, busy, well: true };
+            let (unreadable, tidy) = (collect::Unreadable::default(), tidy::Tidy::default());
+            let mut notifier = Notifier { tools, postgres_url, tries, busy, unreadable, tidy, well: true };
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => {}
                 () = notifier.run() => {}
@@ -127,9 +133,10 @@ pub fn spawn(config: Config, metrics: &Metrics, mut shutdown: watch::Receiver<bo
 struct Notifier {
     tools: Tools,
     postgres_url: Secret,
-    /// Each gives back its channel.
-    tries: JoinSet<claim::Place>,
+    tries: JoinSet<()>,
     busy: claim::Busy,
+    unreadable: collect::Unreadable,
+    tidy: tidy::Tidy,
     /// By the last turn: whether Postgres answers. Only a change is logged.
     well: bool,
 }
@@ -158,6 +165,8 @@ impl Notifier {
 
     async fn lead(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let mut session = answer(PgListener::connect_with(pool)).await?;
+        // The lock went with the connection: another one is no use.
+        session.eager_reconnect(false);
         while !answer(sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut session)).await? {
             self.answers();
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -183,21 +192,18 @@ impl Notifier {
 
     /// Everything that can be done now.
     async fn work(&mut self) -> Result<(), sqlx::Error> {
-        while collect::some(&self.tools).await? {}
+        collect::all(&self.tools, &mut self.unreadable).await?;
         digest::due(&self.tools).await?;
+        self.tidy.up(&self.tools).await;
         while self.tries.len() < TRIES_MAX {
             let claimed = claim::due(&self.tools, &self.busy, TRIES_MAX - self.tries.len()).await?;
             if claimed.is_empty() {
                 break;
             }
             for message in claimed {
-                let place = message.place();
-                self.busy.add(&place);
-                let tools = self.tools.clone();
-                self.tries.spawn(async move {
-                    try_one::run(&tools, message).await;
-                    place
-                });
+                let (place, tools) = (message.place(), self.tools.clone());
+                let task = self.tries.spawn(async move { try_one::run(&tools, message).await });
+                self.busy.add(task.id(), place);
             }
         }
         self.tools.figures.count(&self.tools.pool).await
@@ -213,9 +219,9 @@ impl Notifier {
                 // What else was told by now is looked at with it.
                 while session.next_buffered().is_some() {}
             }
-            Some(ended) = self.tries.join_next(), if !self.tries.is_empty() => {
+            Some(ended) = self.tries.join_next_with_id(), if !self.tries.is_empty() => {
                 self.busy.end(ended);
-                while let Some(ended) = self.tries.try_join_next() {
+                while let Some(ended) = self.tries.try_join_next_with_id() {
                     self.busy.end(ended);
                 }
             }

@@ -2,30 +2,34 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use tracing::field::{DisplayValue, display};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Tools;
 use super::claim::Message;
 use crate::alert::channel::{Outcome, Report};
+use crate::alert::notice::Notice;
 use crate::alert::retry;
 use crate::clock;
 
 /// Longest error that is kept, in characters.
-const ERROR_CHARS_MAX: usize = 500;
+const ERROR_CHARS_MAX: usize = 2000;
 
 const TRY: &str = "INSERT INTO alert_delivery (delivery_id, message_id, attempt, started_at, took_ms, outcome, status, \
         response, error, next_try_at, by_hand) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+const TOLD: &str = "UPDATE alert_message SET told = told || $2 WHERE message_id = $1";
 /// What a digest sums up ends with it.
 const END: &str = "UPDATE alert_message SET state = $2, ended_at = now(), by_hand = NULL \
     WHERE (message_id = $1 OR digest_id = $1) AND state <> 'sent'";
 /// Where another server took it since, its next try stands.
 const AGAIN: &str = "UPDATE alert_message SET next_try_at = $2, by_hand = NULL \
     WHERE message_id = $1 AND attempts = $3 AND state = 'pending' RETURNING give_up_at <= $2";
-/// The digest that it goes into comes one period after the last at the earliest. It was not tried.
-const HOLD: &str = "UPDATE alert_message AS own SET state = 'held', held_by = 'limit', attempts = attempts - 1, \
+/// The digest that it goes into comes one period after the last at the earliest, and is another than it may have been in before.
+/// It was not tried.
+const HOLD: &str = "UPDATE alert_message AS own SET state = 'held', held_by = 'limit', digest_id = NULL, attempts = attempts - 1, \
         next_try_at = greatest($2, (SELECT max(last.created_at) FROM alert_message AS last WHERE last.kind = 'digest' \
             AND last.scope = own.scope AND last.channel_id = own.channel_id) + make_interval(secs => $3)) \
     WHERE message_id = $1 AND state = 'pending'";
@@ -51,6 +55,9 @@ pub(super) async fn record(tools: &Tools, message: &Message, ended: Ended) -> Re
     let sent = report.outcome == Outcome::Sent;
     tools.figures.tried(&message.channel_kind, sent, ended.took);
     let mut transaction = tools.pool.begin().await?;
+    if !report.told.is_empty() {
+        sqlx::query(TOLD).bind(message.message_id).bind(&report.told).execute(&mut *transaction).await?;
+    }
     let next = match report.outcome {
         Outcome::Sent => {
             end(&mut transaction, message, "sent").await?;
@@ -65,16 +72,25 @@ pub(super) async fn record(tools: &Tools, message: &Message, ended: Ended) -> Re
     insert(&mut transaction, message, &ended, next).await?;
     transaction.commit().await?;
     let (message_id, kind, channel) = (message.message_id, &message.kind, &message.channel_kind);
+    let (event_id, trace_id) = decision(message);
     if sent {
-        info!(%message_id, kind, channel, scope = message.scope, "a message was sent");
+        info!(%message_id, event_id, trace_id, kind, channel, scope = message.scope, "a message was sent");
     } else {
         let error = report.error.as_deref().unwrap_or_default();
-        warn!(%message_id, kind, channel, scope = message.scope, error, next_try_at = ?next, "a message was not sent");
+        let scope = &message.scope;
+        warn!(%message_id, event_id, trace_id, kind, channel, scope, error, next_try_at = ?next, "a message was not sent");
         if next.is_none() {
             tools.figures.dead(&message.channel_kind);
         }
     }
     Ok(())
+}
+
+/// What a line of the log names: the event that the message tells of, and its trace.
+pub(super) fn decision(message: &Message) -> (Option<DisplayValue<Uuid>>, Option<String>) {
+    let notice = Notice::parse(&message.body).ok();
+    let alert = notice.as_ref().and_then(Notice::alert);
+    (alert.and_then(|alert| alert.event_id).map(display), alert.and_then(|alert| alert.trace_id.clone()))
 }
 
 /// Puts the next try off, or gives the message up where it would come too late.
@@ -85,8 +101,7 @@ async fn again(
     asked: Option<Duration>,
 ) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     let first = Duration::from_millis(tools.live.current().alert_retry_ms);
-    let wait = TimeDelta::from_std(retry::wait(message.attempts, first, asked)).unwrap_or(TimeDelta::MAX);
-    let next = clock::now().checked_add_signed(wait).unwrap_or(DateTime::<Utc>::MAX_UTC).min(far());
+    let next = clock::now() + retry::wait(message.round, first, asked);
     let too_late: Option<bool> = sqlx::query_scalar(AGAIN)
         .bind(message.message_id)
         .bind(next)
@@ -98,11 +113,6 @@ async fn again(
         return Ok(None);
     }
     Ok(Some(next))
-}
-
-/// As far ahead as anybody may put a message off, which is after it was given up.
-fn far() -> DateTime<Utc> {
-    clock::now() + TimeDelta::days(366)
 }
 
 async fn end(connection: &mut PgConnection, message: &Message, state: &str) -> Result<(), sqlx::Error> {

@@ -18,7 +18,8 @@ use crate::telemetry::{Delivered, Delivery};
 /// Tries the message. Where Postgres does not answer, it is due again by itself.
 pub(super) async fn run(tools: &Tools, message: Message) {
     if let Err(error) = attempt(tools, &message).await {
-        warn!(message_id = %message.message_id, %error, "what came of a message cannot be recorded, it is tried again");
+        let (message_id, (event_id, trace_id)) = (message.message_id, outcome::decision(&message));
+        warn!(%message_id, event_id, trace_id, %error, "what came of a message cannot be recorded, it is tried again");
     }
 }
 
@@ -32,9 +33,9 @@ async fn attempt(tools: &Tools, message: &Message) -> Result<(), sqlx::Error> {
             return outcome::record(tools, message, ended(report)).await;
         }
     };
-    let Some(channel) = channel(tools, message).await? else {
-        let report = Report::refused("the settings have no such channel any more: name it again, and redeliver");
-        return outcome::record(tools, message, ended(report)).await;
+    let (scope, channel) = match channel(tools, message).await? {
+        Ok(found) => found,
+        Err(report) => return outcome::record(tools, message, ended(report)).await,
     };
     if let Some(until) = message.behind.filter(|_| message.by_hand.is_none()) {
         return outcome::hold(tools, message, until).await;
@@ -55,8 +56,9 @@ async fn attempt(tools: &Tools, message: &Message) -> Result<(), sqlx::Error> {
         notice: &notice,
         now_secs: clock::now().timestamp(),
         traceparent: traceparent.as_deref(),
+        told: &message.told,
     };
-    let report = tools.sender.send(&channel, parcel, tools.live.current().alert_timeout()).await;
+    let report = tools.sender.send(&scope, &channel, parcel, tools.live.current().alert_timeout()).await;
     span.end(&Delivered {
         channel_kind: &message.channel_kind,
         message_id: message.message_id,
@@ -72,16 +74,19 @@ async fn attempt(tools: &Tools, message: &Message) -> Result<(), sqlx::Error> {
     outcome::record(tools, message, ended(report)).await
 }
 
-/// The channel as its settings have it now; none where they have none of that name and kind.
-async fn channel(tools: &Tools, message: &Message) -> Result<Option<Channel>, sqlx::Error> {
-    let Some(scope) = Scope::parse(&message.scope) else { return Ok(None) };
+/// The channel as its settings have it now, and whose they are; or how the try ends where they have none of that name and kind.
+async fn channel(tools: &Tools, message: &Message) -> Result<Result<(Scope, Channel), Report>, sqlx::Error> {
+    let gone = || Report::refused("the settings have no such channel any more: name it again, and redeliver");
+    let Some(scope) = Scope::parse(&message.scope) else { return Ok(Err(gone())) };
     let stored = match settings::load(&tools.pool, &scope).await {
         Ok(stored) => stored,
-        Err(sqlx::Error::Decode(_)) => return Ok(None),
+        // They may be mended before its time is over.
+        Err(sqlx::Error::Decode(_)) => return Ok(Err(Report::failed("the settings cannot be read: set them anew"))),
         Err(error) => return Err(error),
     };
     let channel = stored.settings.channel(&message.channel_id).cloned();
-    Ok(channel.filter(|channel| channel.kind() == message.channel_kind))
+    let channel = channel.filter(|channel| channel.kind() == message.channel_kind);
+    Ok(channel.map(|channel| (scope, channel)).ok_or_else(gone))
 }
 
 /// The alert by which the message counts against the limit; none where it passes: critical ones, digests, and whatever somebody

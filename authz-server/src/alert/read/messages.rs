@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::{PgPool, QueryBuilder};
+use sqlx::{PgConnection, PgPool, QueryBuilder};
 use thiserror::Error;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -13,10 +13,14 @@ use crate::alert::settings::Channel;
 
 /// Most tries that are shown at once, the latest.
 const DELIVERIES_MAX: i64 = 1000;
-/// Tests of one scope in a minute: they must be no way to flood a mailbox.
-pub const TESTS_PER_MINUTE_MAX: i64 = 10;
-/// Counts messages of tests against [`TESTS_PER_MINUTE_MAX`] one after the other.
-const TEST_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('sluice alert test ' || $1, 0))";
+/// Tests and redeliveries of one scope in a minute: they must be no way to flood a mailbox.
+pub const BY_HAND_PER_MINUTE_MAX: i64 = 10;
+/// Those of one scope are counted against [`BY_HAND_PER_MINUTE_MAX`] one after the other.
+const BY_HAND_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('sluice alert by hand ' || $1, 0))";
+/// What was asked for waits for its try, or was tried.
+const BY_HAND: &str = "SELECT (SELECT count(*) FROM alert_message WHERE scope = $1 AND by_hand IS NOT NULL) \
+    + (SELECT count(*) FROM alert_delivery AS d JOIN alert_message AS m USING (message_id) \
+        WHERE m.scope = $1 AND d.by_hand IS NOT NULL AND d.started_at > now() - interval '1 minute')";
 
 /// The columns of [`Message`].
 macro_rules! columns {
@@ -29,17 +33,17 @@ macro_rules! columns {
 const SELECT: &str = concat!("SELECT ", columns!(), " FROM alert_message WHERE true");
 const DELIVERIES: &str = "SELECT delivery_id, message_id, attempt, started_at, took_ms, outcome, status, response, error, \
     next_try_at, by_hand FROM alert_delivery WHERE message_id = ANY ($1) ORDER BY started_at DESC, delivery_id DESC LIMIT $2";
-const TESTS: &str = "SELECT count(*) FROM alert_message WHERE kind = 'test' AND scope = $1 \
-    AND created_at > now() - interval '1 minute'";
 const TEST: &str = concat!(
     "INSERT INTO alert_message (message_id, kind, scope, channel_id, channel_kind, alert_type, alert_level, body, state, \
      give_up_at, by_hand) VALUES ($1, 'test', $2, $3, $4, 'test', 'warning', $5::jsonb, 'pending', \
      now() + make_interval(secs => $6), $7) RETURNING ",
     columns!()
 );
+/// What was sent goes to everybody again, what was given up to those that did not take it.
 const REDELIVER: &str = concat!(
     "UPDATE alert_message SET state = 'pending', next_try_at = now(), give_up_at = now() + make_interval(secs => $2), \
-     ended_at = NULL, held_by = NULL, by_hand = $3 WHERE message_id = $1 AND state IN ('sent', 'dead') RETURNING ",
+     told = CASE state WHEN 'sent' THEN '{}' ELSE told END, attempts_before = attempts, ended_at = NULL, held_by = NULL, \
+     digest_id = NULL, by_hand = $3 WHERE message_id = $1 AND state IN ('sent', 'dead') RETURNING ",
     columns!()
 );
 
@@ -213,7 +217,7 @@ pub enum SendError {
     NotFound,
     #[error("the message is {} and will be sent in turn", .0.as_str())]
     Waiting(State),
-    #[error("{TESTS_PER_MINUTE_MAX} tests were sent in a minute")]
+    #[error("{BY_HAND_PER_MINUTE_MAX} messages of these settings were sent by hand in a minute")]
     TooMany,
     #[error(transparent)]
     Database(#[from] sqlx::Error),
@@ -239,9 +243,7 @@ pub struct Test<'a> {
 pub async fn test(pool: &PgPool, test: Test<'_>) -> Result<Message, SendError> {
     let scope = test.scope.text();
     let mut transaction = pool.begin().await?;
-    sqlx::query(TEST_LOCK).bind(&scope).execute(&mut *transaction).await?;
-    let made: i64 = sqlx::query_scalar(TESTS).bind(&scope).fetch_one(&mut *transaction).await?;
-    if made >= TESTS_PER_MINUTE_MAX {
+    if is_too_much(&mut transaction, &scope).await? {
         return Err(SendError::TooMany);
     }
     let message = sqlx::query_as(TEST)
@@ -259,17 +261,29 @@ pub async fn test(pool: &PgPool, test: Test<'_>) -> Result<Message, SendError> {
     Ok(message)
 }
 
+/// Whether as many messages of the scope were asked for as may be; it is known until the transaction ends.
+async fn is_too_much(connection: &mut PgConnection, scope: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query(BY_HAND_LOCK).bind(scope).execute(&mut *connection).await?;
+    let asked: i64 = sqlx::query_scalar(BY_HAND).bind(scope).fetch_one(connection).await?;
+    Ok(asked >= BY_HAND_PER_MINUTE_MAX)
+}
+
 /// Has a message that was sent or given up sent again, under the same id.
 ///
 /// # Errors
-/// [`SendError::Waiting`] where it is to be sent anyway.
-pub async fn redeliver(pool: &PgPool, id: Uuid, actor: &str, give_up_secs: u64) -> Result<Message, SendError> {
+/// [`SendError::Waiting`] where it is to be sent anyway, [`SendError::TooMany`].
+pub async fn redeliver(pool: &PgPool, message: &Message, actor: &str, give_up_secs: u64) -> Result<Message, SendError> {
+    let id = message.message_id;
     let mut transaction = pool.begin().await?;
+    let too_much = is_too_much(&mut transaction, &message.scope).await?;
     let query = sqlx::query_as(REDELIVER).bind(id).bind(secs(give_up_secs)).bind(actor);
     let Some(message) = query.fetch_optional(&mut *transaction).await? else {
         let present = list(pool, &Filter { message_id: Some(id), ..Filter::default() }, None, 1).await?;
         return Err(present.first().map_or(SendError::NotFound, |message| SendError::Waiting(message.state)));
     };
+    if too_much {
+        return Err(SendError::TooMany);
+    }
     sqlx::query(NOTIFY).bind("").execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(message)

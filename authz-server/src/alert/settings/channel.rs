@@ -1,5 +1,6 @@
 //! The kinds of channels, and what of them is never shown.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -9,6 +10,8 @@ use crate::settings::Secret;
 
 /// What is shown in place of a secret.
 pub(super) const MASK: &str = "********";
+/// A part of a secret URL that is shorter is a word like `services`, not a secret by itself.
+const SECRET_PART_LEN_MIN: usize = 9;
 
 /// A secret of a channel: read as it is, written as a mask. A mask that is read stands for the secret that is kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -172,6 +175,23 @@ impl Channel {
             Self::Gotify(gotify) => vec![("/token".to_owned(), &gotify.token)],
             Self::Slack(slack) => vec![("/url".to_owned(), &slack.url)],
         }
+    }
+
+    /// A text of somebody's who was sent the secrets, without them. Of a secret URL its path is one too, and so are the long
+    /// parts of that.
+    #[must_use]
+    pub fn masked(&self, text: &str) -> String {
+        let mut secrets: Vec<String> = self.secrets().iter().map(|(_, secret)| secret.expose().to_owned()).collect();
+        if let Self::Slack(slack) = self
+            && let Some((_, path)) = slack.url.expose().split_once("://").and_then(|(_, rest)| rest.split_once('/'))
+        {
+            let parts = path.split(['/', '?', '&', '=']).filter(|part| part.len() >= SECRET_PART_LEN_MIN);
+            secrets.extend(parts.chain((!path.is_empty()).then_some(path)).map(str::to_owned));
+        }
+        // Some JSON has its slashes escaped.
+        secrets.extend(secrets.clone().iter().map(|secret| secret.replace('/', "\\/")));
+        secrets.sort_by_key(|secret| Reverse(secret.len()));
+        secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
     }
 }
 

@@ -101,7 +101,9 @@ pub async fn save(
     if let Some(expected) = expected.filter(|expected| *expected != found) {
         return Err(SaveError::Revision { expected, found });
     }
-    let settings = settings.check(scope, &row.read()?.settings)?;
+    // What cannot be read keeps nothing, and is replaced.
+    let present = row.read().map(|present| present.settings).unwrap_or_default();
+    let settings = settings.check(scope, &present)?;
     let document = settings.stored();
     let row: Row = sqlx::query_as(SAVE).bind(&name).bind(document).bind(actor).fetch_one(&mut *transaction).await?;
     transaction.commit().await?;

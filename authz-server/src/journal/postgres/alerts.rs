@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
 use super::columns::{insert, row};
-use crate::alert::raise::{self, Account, Board, End, Open, SYSTEM};
+use crate::alert::raise::{self, Account, Board, End, Key, Open, SYSTEM};
 use crate::journal::event::Event;
 
 row! {
@@ -59,8 +59,16 @@ const OPEN: &str = "SELECT alert.merchant_id, alert.currency::text AS currency, 
         ON coalesce(alert.merchant_id, '') = account.merchant_id \
         AND coalesce(alert.currency, '') = account.currency::char(3) \
     WHERE resolved_at IS NULL AND subject <> 'over_capture' ORDER BY alert_id FOR UPDATE OF alert";
+/// Alerts of these accounts that somebody has ended by hand, as long as no later one has taken their place.
+const SILENCED: &str = "SELECT merchant_id, currency::text, subject, threshold, window_id FROM quota_alert AS alert \
+    WHERE (merchant_id, currency) IN (SELECT merchant_id, currency::char(3) \
+            FROM UNNEST($1::text[], $2::text[]) AS account (merchant_id, currency)) \
+        AND resolve_reason = 'by_hand' AND threshold IS NOT NULL AND NOT EXISTS ( \
+            SELECT FROM quota_alert AS later WHERE later.merchant_id = alert.merchant_id AND later.currency = alert.currency \
+                AND later.subject = alert.subject AND later.threshold = alert.threshold \
+                AND later.window_id IS NOT DISTINCT FROM alert.window_id AND later.raised_at > alert.raised_at)";
 const END: &str = "WITH ended AS ( \
-        UPDATE quota_alert AS alert SET resolved_at = told.at, resolved_by = $5, resolve_reason = told.reason, \
+        UPDATE quota_alert AS alert SET resolved_at = greatest(told.at, raised_at), resolved_by = $5, resolve_reason = told.reason, \
             resolve_event_id = told.event_id \
         FROM UNNEST($1::uuid[], $2::timestamptz[], $3::text[], $4::uuid[]) AS told (alert_id, at, reason, event_id) \
         WHERE alert.alert_id = told.alert_id AND alert.resolved_at IS NULL RETURNING alert.alert_id \
@@ -98,7 +106,9 @@ pub(super) async fn store(
     }
     concerned.sort_by_key(|(_, event)| (event.row.shard, event.row.seq));
     let accounts: BTreeSet<&Account> = concerned.iter().map(|(account, _)| account).collect();
-    let mut board = Board::new(open(connection, &accounts).await?);
+    let open = open(connection, &accounts).await?;
+    let changed = concerned.iter().filter(|(_, event)| raise::changes_list(event)).map(|(account, _)| account);
+    let mut board = Board::new(open, silenced(connection, &changed.collect()).await?);
     concerned.iter().for_each(|(_, event)| board.follow(event));
     let (raised, ended) = board.changes();
     if !ended.is_empty() {
@@ -116,14 +126,33 @@ async fn open(
     connection: &mut PgConnection,
     accounts: &BTreeSet<&Account>,
 ) -> Result<impl Iterator<Item = (Account, Open)> + use<>, sqlx::Error> {
-    let merchants: Vec<&str> = accounts.iter().map(|(merchant, _)| merchant.as_str()).collect();
-    let currencies: Vec<&str> = accounts.iter().map(|(_, currency)| currency.as_str()).collect();
+    let (merchants, currencies) = columns(accounts);
     let found: Vec<Found> = sqlx::query_as(OPEN).bind(merchants).bind(currencies).fetch_all(connection).await?;
     Ok(found.into_iter().map(|found| {
         let Found { merchant_id, currency, alert_id, subject, threshold, window_id, shard, raised_seq, raised_at } =
             found;
         ((merchant_id, currency), Open { alert_id, subject, threshold, window_id, shard, raised_seq, raised_at })
     }))
+}
+
+/// What was ended by hand and not raised since.
+async fn silenced(
+    connection: &mut PgConnection,
+    accounts: &BTreeSet<&Account>,
+) -> Result<HashSet<(Account, Key)>, sqlx::Error> {
+    if accounts.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (merchants, currencies) = columns(accounts);
+    type Found = (String, String, String, Option<i32>, Option<i32>);
+    let found: Vec<Found> = sqlx::query_as(SILENCED).bind(merchants).bind(currencies).fetch_all(connection).await?;
+    let key =
+        |(merchant, currency, subject, threshold, window): Found| ((merchant, currency), (subject, threshold, window));
+    Ok(found.into_iter().map(key).collect())
+}
+
+fn columns<'a>(accounts: &BTreeSet<&'a Account>) -> (Vec<&'a str>, Vec<&'a str>) {
+    accounts.iter().map(|(merchant, currency)| (merchant.as_str(), currency.as_str())).unzip()
 }
 
 async fn end(connection: &mut PgConnection, ended: &[End]) -> Result<(), sqlx::Error> {

@@ -20,13 +20,15 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use chrono::NaiveDate;
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError};
+use sqlx::{ConnectOptions, Connection, Executor as _, Row as _};
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::event::{Batch, Event, Rejected};
+use crate::database;
 use crate::settings::Secret;
 
 pub(crate) use accounts::REWOUND;
@@ -46,8 +48,8 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the migrations may take; they change tables that may be large.
-const MIGRATE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the migrations may take: they change tables that may be large, and only this bounds them.
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long storing a batch may take before its connection counts as dead.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a probe may take.
@@ -62,6 +64,9 @@ const NO_PARTITION: &str = "23514";
 const UNIQUE_VIOLATION: &str = "23505";
 /// SQLSTATE classes of errors that are about a row's content: bad data, a broken constraint, an oversized index entry.
 const DATA_ERROR_CLASSES: [&str; 3] = ["22", "23", "54"];
+/// Where Postgres finds that its queue of notifications is full, for some session does not read them. Of class 54, and no row's
+/// fault.
+const NOTIFY_ROUTINE: &str = "PreCommit_Notify";
 
 /// Why Postgres could not be used. All of it may pass; the caller tries again.
 #[derive(Debug, Error)]
@@ -91,9 +96,14 @@ impl PostgresError {
 
     /// Whether the content of a row is at fault, so that trying again cannot help.
     fn is_about_data(&self) -> bool {
-        self.has_code(|code| {
-            code != NO_PARTITION && DATA_ERROR_CLASSES.into_iter().any(|class| code.starts_with(class))
-        })
+        let is_full_queue = self
+            .database()
+            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+            .is_some_and(|error| error.routine() == Some(NOTIFY_ROUTINE));
+        !is_full_queue
+            && self.has_code(|code| {
+                code != NO_PARTITION && DATA_ERROR_CLASSES.into_iter().any(|class| code.starts_with(class))
+            })
     }
 
     /// Whether a row that was to be new is there already.
@@ -102,10 +112,14 @@ impl PostgresError {
     }
 
     fn has_code(&self, is_meant: impl FnOnce(&str) -> bool) -> bool {
-        let Self::Sql(sqlx::Error::Database(error)) = self else {
-            return false;
-        };
-        error.code().is_some_and(|code| is_meant(&code))
+        self.database().and_then(DatabaseError::code).is_some_and(|code| is_meant(&code))
+    }
+
+    fn database(&self) -> Option<&dyn DatabaseError> {
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => Some(error.as_ref()),
+            Self::Sql(_) | Self::Migrate(_) | Self::Partition(_) | Self::Timeout(_) => None,
+        }
     }
 }
 
@@ -153,6 +167,7 @@ impl UsageLog {
         let options = PgConnectOptions::from_str(url.expose())?
             .application_name("sluice-journal")
             .options(SESSION)
+            .options(database::KEEPALIVE)
             .disable_statement_logging();
         Ok(Self {
             options,
@@ -327,10 +342,7 @@ impl UsageLog {
         // A partition that we believe in may be gone.
         self.months.clear();
         let mut connection = within(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await?;
-        match tokio::time::timeout(MIGRATE_TIMEOUT, MIGRATIONS.run(&mut connection)).await {
-            Ok(result) => result?,
-            Err(_) => return Err(PostgresError::Timeout(MIGRATE_TIMEOUT)),
-        }
+        within(MIGRATE_TIMEOUT, migrate(&mut connection)).await?;
         self.contiguous = within(STORE_TIMEOUT, sequence::checked(&mut connection)).await?;
         Ok(connection)
     }
@@ -346,6 +358,13 @@ impl UsageLog {
         let is_old = |row: &&Row| self.contiguous.get(&row.shard).is_some_and(|checked| row.seq <= *checked);
         rows.filter(is_old).map(|row| (row.shard, row.seq)).collect()
     }
+}
+
+async fn migrate(connection: &mut PgConnection) -> Result<(), PostgresError> {
+    connection.execute("SET statement_timeout = 0").await?;
+    MIGRATIONS.run(&mut *connection).await?;
+    connection.execute("RESET statement_timeout").await?;
+    Ok(())
 }
 
 async fn within<T, E>(deadline: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, PostgresError>

@@ -172,14 +172,16 @@ impl Slots {
     }
 }
 
-/// Whether a channel's policy says something else than the account's. Versions name the answers; calendars are the account's.
+/// Whether a channel's policy says something else than the account's. Versions name the answers; calendar and watch are the
+/// account's.
 fn differs(channel: &Policy, all: Option<&Arc<Policy>>) -> bool {
     all.is_none_or(|all| {
-        let Policy { version, calendar, calendar_known, .. } = all.as_ref();
+        let Policy { version, calendar, calendar_known, watch, .. } = all.as_ref();
         let alike = Policy {
             version: Arc::clone(version),
             calendar: *calendar,
             calendar_known: *calendar_known,
+            watch: watch.clone(),
             ..channel.clone()
         };
         alike != **all

@@ -60,7 +60,7 @@ impl Answer {
         self.limits.single_trans_max = self.limits.single_trans_max.or(self.single_max);
         let fields: PolicyFields = self.limits.fields().map_err(AnswerError::Field)?;
         if account.channel.is_some() && self.channel.as_deref() != Some(ALL_CHANNELS) {
-            check_calendar(&fields)?;
+            check_of_account(&fields)?;
         }
         let version = format!("service:{:08x}", xxhash_rust::xxh3::xxh3_64(body) >> 32);
         let policy = fields.alone(&version).map_err(|error| AnswerError::Field(RepositoryError::of_policy(error)))?;
@@ -87,9 +87,14 @@ impl Answer {
     }
 }
 
-/// Counters are the account's, so all its channels share the windows: only its answer for all of them names a calendar.
-fn check_calendar(fields: &PolicyFields) -> Result<(), AnswerError> {
-    let given = [("timezone", fields.timezone.is_some()), ("cutoff_hour", fields.cutoff_hour.is_some())];
+/// Counters are the account's, so all its channels share the windows and what is told of usage: only its answer for all of them
+/// says which.
+fn check_of_account(fields: &PolicyFields) -> Result<(), AnswerError> {
+    let given = [
+        ("timezone", fields.timezone.is_some()),
+        ("cutoff_hour", fields.cutoff_hour.is_some()),
+        ("thresholds", fields.thresholds.is_some()),
+    ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((field, _)) => {
             let problem = "cannot differ by channel; give it in the answer for all channels";

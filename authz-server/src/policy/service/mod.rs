@@ -6,7 +6,8 @@
 //! [`PolicyService::defaults`]. Each step down is counted, and told in the log when an account takes it.
 //!
 //! An account's calendar is that of its answer for all channels, or, where the service said that it has none, that of the
-//! policies of Postgres and the file. Who stands in for a service that said nothing yet does not know it.
+//! policies of Postgres and the file. Who stands in for a service that said nothing yet does not know it. Whose limits usage is
+//! measured by, to tell of it, is decided in the same way; of an account that was forgotten nobody knows those.
 
 mod accounts;
 mod answer;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quota::{AmountMinor, Channel, Currency, MerchantId, Policy};
+use quota::{AmountMinor, Channel, Currency, MerchantId, Policy, Thresholds, Watch};
 use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
@@ -47,6 +48,8 @@ pub struct Found {
     /// The answer is an earlier one: the service could not be asked since.
     pub is_last_known: bool,
     pub calendar: AccountCalendar,
+    /// The answer for all channels.
+    pub account: Option<Arc<Policy>>,
     /// Where steps down are told; `None` for who only looks.
     pub cell: Option<Arc<Cell>>,
 }
@@ -121,6 +124,7 @@ impl PolicyService {
             policy: answer.and_then(State::policy).map(Arc::clone),
             is_last_known: matches!(answer, Some(State::LastKnown(_))),
             calendar: self.lock().calendar(merchant, currency, all.as_ref()),
+            account: all.as_ref().and_then(State::policy).map(Arc::clone),
             cell: cells.map(|cells| cells.all),
         }
     }
@@ -154,5 +158,6 @@ fn default_limits() -> Policy {
     policy.single_max = amount(DEFAULT_SINGLE.1);
     policy.limits.day.amount = amount(DEFAULT_DAILY);
     policy.limits.month.amount = amount(DEFAULT_MONTHLY);
+    policy.watch = Some(Arc::new(Watch::new(&policy.limits, Thresholds::DEFAULT)));
     policy
 }

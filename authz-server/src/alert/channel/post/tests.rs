@@ -1,4 +1,5 @@
 use super::*;
+use crate::alert::address::Networks;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -7,8 +8,8 @@ use tokio_rustls::TlsAcceptor;
 /// Long enough on any machine.
 const WITHIN: Duration = Duration::from_secs(20);
 
-fn loopback() -> Networks {
-    Networks::parse("127.0.0.0/8,::1/128").unwrap()
+fn loopback() -> Reach {
+    Reach::operators(Networks::parse("127.0.0.0/8,::1/128").unwrap())
 }
 
 fn post(url: &str) -> Post {

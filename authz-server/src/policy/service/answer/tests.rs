@@ -52,6 +52,7 @@ fn everything_else_is_refused() {
         (r#"{"daily_limit": 5, "timezone": "Mars/Base"}"#, "`timezone`"),
         (r#"{"daily_limit": 5, "timezone": "UTC"}"#, "`timezone`"),
         (r#"{"daily_limit": 5, "channel": "card", "cutoff_hour": 0}"#, "`cutoff_hour`"),
+        (r#"{"daily_limit": 5, "thresholds": [50]}"#, "`thresholds`"),
         (r#"{"daily_limit": 5, "breach": "throttle"}"#, "`breach`"),
         (r#"{"daily_limit": 5, "merchant_id": "m-2"}"#, "`merchant_id` is 'm-2'"),
         (r#"{"daily_limit": 5, "currency": "EUR"}"#, "`currency` is 'EUR'"),
