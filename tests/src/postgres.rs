@@ -84,6 +84,13 @@ impl Postgres {
     }
 }
 
+/// Ends the server itself, at once: killed, it would leave a segment of shared memory behind, of which the kernel has few.
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let _ = self.process.end_by(rustix::process::Signal::QUIT, Duration::from_secs(5));
+    }
+}
+
 impl Service for Postgres {
     fn process(&mut self) -> &mut Process {
         &mut self.process

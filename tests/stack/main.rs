@@ -53,11 +53,22 @@ async fn postgres_hangs_when_paused_and_recovers_when_killed() -> Outcome {
     server.resume()?;
     sqlx::query("INSERT INTO t VALUES (7)").execute(&pool).await?;
     assert!(server.cpu_time()? > Duration::ZERO);
+    let killed = server.pid();
     server.kill()?;
     server.restart()?;
     let pool = server.pool().await?;
     let number: i32 = sqlx::query_scalar("SELECT n FROM t").fetch_one(&pool).await?;
     assert_eq!(number, 7);
+
+    // The kernel has room for few segments of shared memory: none is left behind. The fifth column is who made one.
+    let pids = [killed, server.pid()].map(|pid| pid.to_string());
+    drop(server);
+    let segments = std::fs::read_to_string("/proc/sysvipc/shm")?;
+    let left: Vec<&str> = segments
+        .lines()
+        .filter(|line| line.split_whitespace().nth(4).is_some_and(|pid| pids.iter().any(|own| own == pid)))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
     Ok(())
 }
 

@@ -140,7 +140,10 @@ fn print_commands(stack: &Stack) {
     println!("  curl -s {}/ready", addresses.admin_api);
     println!("  TOKEN={}", addresses.admin_token);
     let merchant = payments::MERCHANT;
-    println!("  curl -s -H \"authorization: Bearer $TOKEN\" {}/api/v1/quotas/merchant/{merchant}", addresses.admin_api);
+    for path in [&format!("quotas/merchant/{merchant}"), "alerts/unresolved"] {
+        println!("  curl -s -H \"authorization: Bearer $TOKEN\" {}/api/v1/{path}", addresses.admin_api);
+    }
+    println!("  curl -sN -H \"authorization: Bearer $TOKEN\" {}/api/v1/stream", addresses.admin_api);
     println!("  {}/swagger/index.html has every route", addresses.admin_api);
     println!("  curl -s {}/stats/prometheus | grep '^sluice_'", addresses.envoy_admin);
     println!("Switch a route: change a copy of this file, then rename it over the original");
