@@ -205,9 +205,9 @@ impl Clients {
 
 /// More than any run has on one connection at a time, and less than Envoy takes.
 const STREAMS_MAX: usize = 1_000;
-/// Streams that are reset on one connection. Envoy ends a connection that resets a thousand in a short time, with all its
-/// streams: nghttp2's guard against rapid resets.
-const RESETS_MAX: u32 = 300;
+/// Streams that are reset on one connection before the next request has another; those under way may follow. Envoy ends a connection
+/// with all its streams where a thousand were reset in a short time, or most of five hundred.
+const RESETS_MAX: u32 = 100;
 /// What HTTP/2 clients say of a request that the other side did not take up because it takes no more on this connection
 /// (RFC 9113, section 6.8). Had it been taken up all the same, it would be found twice.
 const NOT_TAKEN_UP: &str = "not a result of an error";
