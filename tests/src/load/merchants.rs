@@ -25,7 +25,7 @@ pub(super) const DENIED_ANSWER: Expect = Expect::Refused { code: "YEARLY_AMOUNT"
 /// Few merchants that soon reach a threshold, and stay far below their limit.
 pub(super) const WATCHED: Payers = Payers { prefix: "watched-", count: 4 };
 /// Payments of one of them until then: 1 % of its yearly count.
-pub(super) const WATCHED_FROM: u64 = 10_000;
+pub(super) const WATCHED_FROM: u64 = 1_000;
 
 /// Merchants with one to ten limits, none of which a run reaches.
 pub(super) const LIMITS: [Payers; 10] = [
