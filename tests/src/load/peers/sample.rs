@@ -20,8 +20,9 @@ use tonic::{Request, Response, Status};
 use super::super::merchants::RACE;
 use crate::failure::Result;
 
-/// The way to the store and back of a peer that does not stand beside it.
-const DISTANCE: Duration = Duration::from_millis(1);
+/// The way to the store and back of a peer that stands in another place. It is longer than a payment takes otherwise, so that all
+/// connections of a race are between reading and writing when it reaches its limit.
+const DISTANCE: Duration = Duration::from_millis(20);
 /// gRPC's code for a refusal by policy.
 const PERMISSION_DENIED: i32 = 7;
 
