@@ -130,6 +130,12 @@ impl Watch {
         &self.thresholds
     }
 
+    /// What counts against each limit, in the order of [`Watch::LIMITS`].
+    #[must_use]
+    pub fn used(account: &Account) -> [u64; Self::LIMITS.len()] {
+        Self::LIMITS.map(|limit| used(account, limit))
+    }
+
     /// Which thresholds the account has reached.
     #[must_use]
     pub fn marks(&self, account: &Account) -> Marks {

@@ -18,6 +18,7 @@ mod schema;
 mod streams;
 mod sweeps;
 mod takeover;
+mod thresholds;
 mod upgrade;
 mod windows;
 

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{Currency, LimitName, MerchantId, Period, Policy, Watch, WindowIds};
+use quota::{Account, AmountMinor, Currency, MerchantId, Watch};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, PgPool};
 use thiserror::Error;
@@ -16,12 +16,11 @@ use tracing::warn;
 
 use super::figures::AccountUsage;
 use crate::clock;
+use crate::journal::postgres::StoredAccount;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::settings::Live;
 
-/// Accounts that are read at once.
-const ACCOUNTS_PER_PAGE: i64 = 1_000;
 /// How long one reading may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failure Postgres is tried again.
@@ -29,10 +28,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Held by the one server that tells; any number that nothing else uses.
 const LOCK: i64 = 0x51_75_6f_74_61_08;
 
-const PAGE: &str = "SELECT merchant_id, currency::text AS currency, daily_window, daily_used, daily_count, monthly_window, \
-        monthly_used, monthly_count, yearly_window, yearly_used, yearly_count, pending_amount \
-    FROM quota_account WHERE (merchant_id, currency) > ($1, $2::text::char(3)) \
-    ORDER BY merchant_id, currency LIMIT $3";
 const ACTIVE: &str = "SELECT count(*) FILTER (WHERE alert_level = 'warning'), \
         count(*) FILTER (WHERE alert_level = 'critical') \
     FROM quota_alert WHERE resolved_at IS NULL";
@@ -55,23 +50,6 @@ pub struct Usage {
     live: Live,
     /// Holds the lock.
     leading: Option<PgConnection>,
-}
-
-/// An account's figures, in the windows that it was last changed in.
-#[derive(Debug, sqlx::FromRow)]
-struct Row {
-    merchant_id: String,
-    currency: String,
-    daily_window: i32,
-    daily_used: i64,
-    daily_count: i64,
-    monthly_window: i32,
-    monthly_used: i64,
-    monthly_count: i64,
-    yearly_window: i32,
-    yearly_used: i64,
-    yearly_count: i64,
-    pending_amount: i64,
 }
 
 /// The accounts nearest to their limits, so many at most.
@@ -132,15 +110,14 @@ impl Usage {
         self.metrics.live.set_alerts_active(warning, critical);
         let accounts_max = usize::try_from(self.live.current().usage_rate_accounts).unwrap_or(usize::MAX);
         let mut nearest = Nearest { accounts_max, heap: BinaryHeap::new(), left_out: 0 };
-        let (mut merchant_id, mut currency) = (String::new(), String::new());
+        let mut after = StoredAccount::default();
         loop {
-            let page = sqlx::query_as(PAGE).bind(&merchant_id).bind(&currency).bind(ACCOUNTS_PER_PAGE);
-            let rows: Vec<Row> = within(page.fetch_all(&mut connection)).await?;
-            let Some(last) = rows.last() else { break };
-            (merchant_id, currency) = (last.merchant_id.clone(), last.currency.clone());
-            for row in rows {
-                match self.rate(&row, now_ms) {
-                    Some(rate) if rate > 0.0 => nearest.add(row.merchant_id, row.currency, rate),
+            let page = within(StoredAccount::page(&mut connection, &after)).await?;
+            let Some(last) = page.last() else { break };
+            after = last.clone();
+            for stored in page {
+                match self.rate(&stored, now_ms) {
+                    Some(rate) if rate > 0.0 => nearest.add(stored.merchant_id, stored.currency, rate),
                     Some(_) => {}
                     None => nearest.left_out += 1,
                 }
@@ -170,35 +147,19 @@ impl Usage {
     }
 
     /// The account's usage by the policy of now; `None` where no policy of its own is known, so that nobody knows its limits.
-    fn rate(&self, row: &Row, now_ms: i64) -> Option<f64> {
-        let (merchant, currency) = (MerchantId::parse(&row.merchant_id).ok()?, Currency::parse(&row.currency).ok()?);
-        let policy: Arc<Policy> = self.policies.peek(&merchant, currency, None, now_ms)?;
-        Some(row.rate(policy.watch.as_ref()?.maxima(), policy.windows_at(now_ms)))
+    fn rate(&self, stored: &StoredAccount, now_ms: i64) -> Option<f64> {
+        let (merchant, currency) =
+            (MerchantId::parse(&stored.merchant_id).ok()?, Currency::parse(&stored.currency).ok()?);
+        let policy = self.policies.peek(&merchant, currency, None, now_ms)?;
+        Some(rate(policy.watch.as_ref()?, &stored.account().rolled(policy.windows_at(now_ms))))
     }
 }
 
-impl Row {
-    fn rate(&self, maxima: &[quota::AmountMinor; Watch::LIMITS.len()], now: WindowIds) -> f64 {
-        let parts = Watch::LIMITS.into_iter().zip(maxima).filter(|(_, max)| **max != quota::AmountMinor::MAX);
-        // A limit of nothing that something was counted against is exceeded by all of it.
-        parts.map(|(limit, max)| self.used(limit, now) as f64 / max.get().max(1) as f64).fold(0.0, f64::max)
-    }
-
-    /// What counts against the limit now. A window that is over counts nothing.
-    fn used(&self, limit: LimitName, now: WindowIds) -> i64 {
-        let (window, now, amount, count) = match limit.period() {
-            Some(Period::Day) => (self.daily_window, now.day, self.daily_used, self.daily_count),
-            Some(Period::Month) => (self.monthly_window, now.month, self.monthly_used, self.monthly_count),
-            Some(Period::Year) => (self.yearly_window, now.year, self.yearly_used, self.yearly_count),
-            None => return self.pending_amount,
-        };
-        let is_over = i64::from(window) < i64::from(now);
-        match (is_over, limit.is_count()) {
-            (true, _) => 0,
-            (false, true) => count,
-            (false, false) => amount,
-        }
-    }
+/// The largest part of a limit that is used up.
+fn rate(watch: &Watch, account: &Account) -> f64 {
+    let parts = Watch::used(account).into_iter().zip(watch.maxima()).filter(|(_, max)| **max != AmountMinor::MAX);
+    // A limit of nothing that something was counted against is exceeded by all of it.
+    parts.map(|(used, max)| used as f64 / max.get().max(1) as f64).fold(0.0, f64::max)
 }
 
 impl Nearest {
@@ -224,7 +185,7 @@ async fn within<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quota::{AmountMinor, Limits, Thresholds, WindowLimits};
+    use quota::{Counter, Limits, Thresholds, WindowIds, WindowLimits};
 
     fn minor(amount: u64) -> AmountMinor {
         AmountMinor::new(amount).unwrap()
@@ -240,30 +201,22 @@ mod tests {
         };
         let watch = Watch::new(&limits, Thresholds::NONE);
         let now = WindowIds { day: 20_261_122, month: 202_611, year: 2026 };
-        let row = |daily_window, daily_used, daily_count, monthly_used, pending_amount| Row {
-            merchant_id: String::new(),
-            currency: String::new(),
-            daily_window,
-            daily_used,
-            daily_count,
-            monthly_window: 202_611,
-            monthly_used,
-            monthly_count: daily_count,
-            yearly_window: 2026,
-            yearly_used: monthly_used,
-            yearly_count: daily_count,
-            pending_amount,
+        let account = |day, amount, count, of_month, pending| Account {
+            day: Counter { id: day, amount, count, ..Counter::default() },
+            month: Counter { id: 202_611, amount: of_month, ..Counter::default() },
+            pending,
+            ..Account::default()
         };
-        for (row, rate) in [
-            (row(20_261_122, 500, 1, 500, 0), 0.5),
-            (row(20_261_122, 500, 9, 500, 0), 0.9),
-            (row(20_261_121, 999, 9, 1_500, 0), 0.75),
+        for (account, expected) in [
+            (account(20_261_122, 500, 1, 500, 0), 0.5),
+            (account(20_261_122, 500, 9, 500, 0), 0.9),
+            (account(20_261_121, 999, 9, 1_500, 0), 0.75),
             // A lagging clock: the later window is the present one.
-            (row(20_261_123, 800, 1, 1_500, 0), 0.8),
-            (row(20_261_122, 100, 1, 100, 600), 1.2),
-            (row(20_261_122, 0, 0, 0, 0), 0.0),
+            (account(20_261_123, 800, 1, 1_500, 0), 0.8),
+            (account(20_261_122, 100, 1, 100, 600), 1.2),
+            (account(20_261_122, 0, 0, 0, 0), 0.0),
         ] {
-            assert!((row.rate(watch.maxima(), now) - rate).abs() < 1e-9, "{row:?}");
+            assert!((rate(&watch, &account.rolled(now)) - expected).abs() < 1e-9, "{account:?}");
         }
     }
 

@@ -9,10 +9,9 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::Tools;
-use super::thresholds::Stored;
 use crate::alert::raise::SYSTEM;
 use crate::clock;
-use crate::journal::postgres::{ALERT_CHANNEL, REWOUND};
+use crate::journal::postgres::{ALERT_CHANNEL, REWOUND, StoredAccount};
 
 /// Alerts that are read at once.
 const ALERTS_PER_PAGE: usize = 1_000;
@@ -31,7 +30,7 @@ struct Open {
     window_id: Option<i32>,
     is_suspended: bool,
     #[sqlx(flatten)]
-    account: Stored,
+    account: StoredAccount,
 }
 
 impl Tools {
@@ -60,7 +59,7 @@ impl Tools {
         Ok(())
     }
 
-    async fn watch(&self, account: &Stored, now_ms: i64) -> Option<Arc<Watch>> {
+    async fn watch(&self, account: &StoredAccount, now_ms: i64) -> Option<Arc<Watch>> {
         let (merchant, currency) =
             (MerchantId::parse(&account.merchant_id).ok()?, Currency::parse(&account.currency).ok()?);
         self.policy(&merchant, currency, now_ms).await?.watch.clone()

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use quota::{Account, Command, Counter, Marks, Watch};
-use sqlx::postgres::PgConnection;
+use quota::{Command, Watch};
 
 use super::apply::Failures;
-use super::roll::{ACCOUNTS_PER_PAGE, Roll, Rolled};
+use super::roll::{Roll, Rolled};
 use super::{Shutdown, SweepError, Tools, notes};
+use crate::journal::postgres::StoredAccount;
 use crate::store::Notes;
 
 /// Lets one server sweep at a time; any number that nothing else uses.
@@ -20,25 +20,6 @@ const REASON: &str = "threshold_crossed";
 /// The sweep over thresholds.
 #[derive(Debug)]
 pub struct ThresholdSweep(Tools);
-
-/// An account as the journal has it.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub(super) struct Stored {
-    pub(super) merchant_id: String,
-    pub(super) currency: String,
-    daily_window: i32,
-    daily_used: i64,
-    daily_count: i64,
-    monthly_window: i32,
-    monthly_used: i64,
-    monthly_count: i64,
-    yearly_window: i32,
-    yearly_used: i64,
-    yearly_count: i64,
-    pending_amount: i64,
-    alert_marks: i32,
-    alert_list: i32,
-}
 
 impl ThresholdSweep {
     /// A sweep.
@@ -57,11 +38,11 @@ impl ThresholdSweep {
         let Some(mut turn) = self.0.turn(SWEEP_LOCK).await? else { return Ok(Rolled::ByAnother) };
         let mut marked = 0;
         let mut failures = Failures::default();
-        let mut after = (String::new(), String::new());
+        let mut after = StoredAccount::default();
         while !shutdown.is_asked() && !failures.are_too_many() {
-            let page = page(&mut turn.connection, &after).await?;
+            let page = StoredAccount::page(&mut turn.connection, &after).await?;
             let Some(last) = page.last() else { break };
-            after = (last.merchant_id.clone(), last.currency.clone());
+            after = last.clone();
             let mut commands = Vec::new();
             for stored in &page {
                 commands.extend(self.roll(stored, now_ms).await);
@@ -81,7 +62,7 @@ impl ThresholdSweep {
     }
 
     /// The command that marks an account anew; `None` where its marks are right, or nobody knows what is.
-    async fn roll(&self, stored: &Stored, now_ms: i64) -> Option<(Command, Notes)> {
+    async fn roll(&self, stored: &StoredAccount, now_ms: i64) -> Option<(Command, Notes)> {
         let Roll { mut command, policy } = self.0.roll(&stored.merchant_id, &stored.currency, now_ms).await?;
         if policy.is_none() && self.0.policies.any() {
             // An account that has no policy any more has no limit that it could be near.
@@ -91,29 +72,4 @@ impl ThresholdSweep {
         let is_to_be_marked = command.watch.as_ref().is_some_and(|watch| watch.marks(&account) != account.marks);
         is_to_be_marked.then(|| (command, notes(ACTOR, REASON, policy.as_deref())))
     }
-}
-
-impl Stored {
-    pub(super) fn account(&self) -> Account {
-        let counter = |id: i32, amount: i64, count: i64| Counter {
-            id: id.unsigned_abs(),
-            amount: amount.unsigned_abs(),
-            count: count.unsigned_abs(),
-            ..Counter::default()
-        };
-        Account {
-            day: counter(self.daily_window, self.daily_used, self.daily_count),
-            month: counter(self.monthly_window, self.monthly_used, self.monthly_count),
-            year: counter(self.yearly_window, self.yearly_used, self.yearly_count),
-            pending: self.pending_amount.unsigned_abs(),
-            marks: Marks::unpacked(self.alert_marks.unsigned_abs(), u16::try_from(self.alert_list).unwrap_or_default()),
-            ..Account::default()
-        }
-    }
-}
-
-async fn page(connection: &mut PgConnection, after: &(String, String)) -> Result<Vec<Stored>, sqlx::Error> {
-    let statement = "SELECT * FROM quota_account WHERE (merchant_id, currency) > ($1, $2::text::char(3)) ORDER BY merchant_id, currency LIMIT $3";
-    let (merchant_id, currency) = after;
-    sqlx::query_as(statement).bind(merchant_id).bind(currency).bind(ACCOUNTS_PER_PAGE).fetch_all(connection).await
 }

@@ -11,6 +11,7 @@ mod columns;
 mod copy;
 mod partitions;
 mod sequence;
+mod stored;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -37,6 +38,7 @@ pub(crate) use alerts::CHANNEL as ALERT_CHANNEL;
 pub use alerts::{Alert, Raised};
 pub use columns::{Json, Row};
 pub use sequence::Anomalies;
+pub use stored::StoredAccount;
 
 /// The migrations that make and change the tables, in order. A database that a newer server has changed already is
 /// served too: in a rolling deployment the older ones must not stop.

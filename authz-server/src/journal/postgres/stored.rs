@@ -1,0 +1,58 @@
+//! Accounts as the journal has stored them, for who goes through all of them.
+
+use quota::{Account, Counter, Marks};
+use sqlx::postgres::PgConnection;
+
+/// Accounts that are read at once.
+const PER_PAGE: i64 = 1_000;
+
+/// An account, as far as alerts concern it.
+#[derive(Clone, Debug, Default, sqlx::FromRow)]
+pub struct StoredAccount {
+    pub merchant_id: String,
+    pub currency: String,
+    daily_window: i32,
+    daily_used: i64,
+    daily_count: i64,
+    monthly_window: i32,
+    monthly_used: i64,
+    monthly_count: i64,
+    yearly_window: i32,
+    yearly_used: i64,
+    yearly_count: i64,
+    pending_amount: i64,
+    alert_marks: i32,
+    alert_list: i32,
+}
+
+impl StoredAccount {
+    /// The next accounts after one, in the order of merchant and currency; the first ones after one without a name.
+    ///
+    /// # Errors
+    /// [`sqlx::Error`] where Postgres gives no answer.
+    pub async fn page(connection: &mut PgConnection, after: &Self) -> Result<Vec<Self>, sqlx::Error> {
+        let statement = "SELECT * FROM quota_account WHERE (merchant_id, currency) > ($1, $2::text::char(3)) \
+            ORDER BY merchant_id, currency LIMIT $3";
+        let query = sqlx::query_as(statement).bind(&after.merchant_id).bind(&after.currency).bind(PER_PAGE);
+        query.fetch_all(connection).await
+    }
+
+    /// The account, in the windows that it was last changed in.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        let counter = |id: i32, amount: i64, count: i64| Counter {
+            id: id.unsigned_abs(),
+            amount: amount.unsigned_abs(),
+            count: count.unsigned_abs(),
+            ..Counter::default()
+        };
+        Account {
+            day: counter(self.daily_window, self.daily_used, self.daily_count),
+            month: counter(self.monthly_window, self.monthly_used, self.monthly_count),
+            year: counter(self.yearly_window, self.yearly_used, self.yearly_count),
+            pending: self.pending_amount.unsigned_abs(),
+            marks: Marks::unpacked(self.alert_marks.unsigned_abs(), u16::try_from(self.alert_list).unwrap_or_default()),
+            ..Account::default()
+        }
+    }
+}
