@@ -188,7 +188,7 @@ impl Stream {
                 self.traceparent = head.traceparent();
                 match rule.read_head(head, &captures) {
                     Err(refusal) => self.refuse(step, refusal),
-                    Ok(draft) if end || !rule.needs_body() => self.ask(step, rule, draft, &[]),
+                    Ok(draft) if end || !draft.needs_body() => self.ask(step, rule, draft, &[]),
                     Ok(draft) => {
                         self.phase = Phase::Collecting { rule: Arc::clone(rule), draft };
                         step.action = Action::Pause;

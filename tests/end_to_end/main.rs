@@ -17,6 +17,7 @@ mod grpc;
 mod holds;
 mod late;
 mod logs;
+mod names;
 mod no_answer;
 mod observed;
 mod outages;

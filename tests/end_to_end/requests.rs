@@ -9,6 +9,7 @@ use e2e::stack::Stack;
 use e2e::{Context, Failure, Result};
 use proto::header;
 
+use crate::names::NAMES;
 use crate::suite::Suite;
 
 /// Most of a body that the shipped rules read, in bytes.
@@ -20,7 +21,7 @@ const NATIVE: &str = "/native";
 const JSON: &str = "application/json";
 
 /// A payment of 60.00 by merchant and order, written in some way, and what must come of it.
-struct Row {
+pub(crate) struct Row {
     what: &'static str,
     call: fn(&str, &str) -> Call,
     status: u16,
@@ -30,11 +31,11 @@ struct Row {
     detail: &'static str,
 }
 
-const fn admitted(what: &'static str, call: fn(&str, &str) -> Call) -> Row {
+pub(crate) const fn admitted(what: &'static str, call: fn(&str, &str) -> Call) -> Row {
     Row { what, call, status: 200, code: "ADMITTED", detail: "" }
 }
 
-const fn refused(
+pub(crate) const fn refused(
     what: &'static str,
     call: fn(&str, &str) -> Call,
     status: u16,
@@ -58,7 +59,7 @@ fn body(merchant: &str, order: &str) -> String {
 }
 
 /// A body with another member in front of the payment's own.
-fn with_member(merchant: &str, order: &str, member: &str) -> Call {
+pub(crate) fn with_member(merchant: &str, order: &str, member: &str) -> Call {
     post().part(Part::Data(body(merchant, order).replacen('{', &format!("{{{member},"), 1).into()))
 }
 
@@ -81,7 +82,7 @@ fn spelled(path: &str, merchant: &str, order: &str) -> Call {
     Payment::new(merchant, order, SINGLE_MAX + 1).path(path).call()
 }
 
-fn form(merchant: &str, body: &str) -> Call {
+pub(crate) fn form(merchant: &str, body: &str) -> Call {
     let path = format!("/v1/merchants/{merchant}/payments");
     let call = Call::new("POST", &path).header("content-type", "application/x-www-form-urlencoded");
     call.part(Part::Data(body.to_owned().into()))
@@ -250,7 +251,7 @@ const SPELLINGS: &[&str] = &[
 
 pub(crate) fn add(suite: &mut Suite) {
     for protocol in Protocol::BOTH {
-        for (name, rows) in [("amounts", AMOUNTS), ("bodies", BODIES)] {
+        for (name, rows) in [("amounts", AMOUNTS), ("bodies", BODIES), ("names", NAMES)] {
             suite.shared(format!("requests::{name}::{protocol:?}"), async move |stack: &Stack| {
                 for (number, row) in rows.iter().enumerate() {
                     let merchant = format!("{name}-{protocol:?}-{number}");
@@ -260,7 +261,7 @@ pub(crate) fn add(suite: &mut Suite) {
             });
             // The same rows through Envoy's own ext_authz. There is no native rule for forms.
             suite.shared(format!("requests::{name}_natively::{protocol:?}"), async move |stack: &Stack| {
-                let json = |row: &&Row| (row.call)("m", "o").path == ENFORCED;
+                let json = |row: &&Row| (row.call)("m", "o").path.starts_with(ENFORCED);
                 for (number, row) in rows.iter().filter(json).enumerate() {
                     let merchant = format!("{name}-native-{protocol:?}-{number}");
                     try_row(stack, protocol, &merchant, row, NATIVE)

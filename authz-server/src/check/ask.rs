@@ -252,12 +252,21 @@ fn read_request(
 ) -> Result<(Request, What, Dry), Refusal> {
     let draft = rule.read_head(head, captures)?;
     let partial = head.http.headers.get(PARTIAL_BODY).is_some_and(|value| value != "false");
-    if rule.needs_body() && (partial || body.len() > rule.body_bytes_max) {
+    if draft.needs_body() && (partial || body.len() > rule.body_bytes_max) {
         return Err(rule.too_large());
+    }
+    if draft.needs_body() && body.is_empty() && announces_body(head.http) {
+        return Err(refusal("the request has a body that Envoy did not hand over: set with_request_body".into()));
     }
     let request = draft.finish(rule, body)?;
     let (what, dry) = native_what(rule, &request)?;
     Ok((request, what, dry))
+}
+
+/// Whether the headers say that a body follows. HTTP/2 need not say so; Envoy hands it over where it is set to.
+fn announces_body(http: &HttpRequest) -> bool {
+    let length = http.headers.get("content-length").is_some_and(|length| length.trim() != "0");
+    length || http.headers.contains_key("transfer-encoding")
 }
 
 /// What a rule's action asks for here. Envoy's own filter does not see the gateway's answer, so an action that would end
@@ -316,8 +325,8 @@ impl Head for NativeHead<'_> {
         joined.map(|values| values.split(',').map(|value| value.trim().as_bytes()).collect()).unwrap_or_default()
     }
 
-    fn path(&self) -> &str {
-        &self.http.path
+    fn path(&self) -> &[u8] {
+        self.http.path.as_bytes()
     }
 
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {

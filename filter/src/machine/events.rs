@@ -236,8 +236,8 @@ impl Head for RequestHead<'_> {
         own.map(|(_, value)| value.as_slice()).collect()
     }
 
-    fn path(&self) -> &str {
-        self.first(":path").and_then(|path| std::str::from_utf8(path).ok()).unwrap_or_default()
+    fn path(&self) -> &[u8] {
+        self.first(":path").unwrap_or_default()
     }
 
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {

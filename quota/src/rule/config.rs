@@ -5,10 +5,16 @@ use std::sync::Arc;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::json::Wanted;
+use super::normal::{Case, Normal};
 use super::path::Template;
-use super::{Action, Field, Need, OnError, Rule, RuleSet, SettleOn, Source, Unmatched, VoidOn};
+use super::{Action, Field, OnError, Rule, RuleSet, SettleOn, Unmatched, VoidOn, elsewhere};
 use crate::{Mode, Unit};
+
+mod extract;
+
+pub use extract::ABSENT_MAX;
+pub(super) use extract::Names;
+use extract::{RawAbsent, RawExtract, absent, fields};
 
 /// Most rules of a document.
 pub const RULES_MAX: usize = 256;
@@ -92,6 +98,12 @@ struct RawRule {
     settle: Option<SettleOn>,
     settle_amount_header: Option<String>,
     extract: RawExtract,
+    #[serde(default)]
+    absent: Vec<RawAbsent>,
+    #[serde(default)]
+    case: RawCase,
+    #[serde(default)]
+    strip_leading_zeros: Vec<String>,
     unit: Unit,
     #[serde(default)]
     allow_zero: bool,
@@ -111,29 +123,11 @@ struct RawMatch {
     path: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawExtract {
-    merchant: Vec<RawSource>,
-    amount: Option<Vec<RawSource>>,
-    currency: Vec<RawSource>,
-    order_no: Option<Vec<RawSource>>,
-    payment_no: Option<Vec<RawSource>>,
-    channel: Option<Vec<RawSource>>,
-    operation_no: Option<Vec<RawSource>>,
-    r#final: Option<Vec<RawSource>>,
-}
-
-/// Exactly one of the members. A struct, not an enum, so that JSON and YAML write it alike.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSource {
-    header: Option<String>,
-    path: Option<String>,
-    query: Option<String>,
-    json: Option<String>,
-    form: Option<String>,
-    metadata: Option<Vec<String>>,
+struct RawCase {
+    merchant: Option<Case>,
+    currency: Option<Case>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -196,13 +190,16 @@ fn build(raw: RawRule) -> Result<Rule, Problem> {
     bounded(&raw.name).map_err(at("name"))?;
     let methods = methods(raw.r#match.methods).map_err(at("match.methods"))?;
     let path = Template::parse(&raw.r#match.path, SEGMENTS_MAX).map_err(at("match.path"))?;
-    let mut wanted = Wanted::default();
-    let fields = fields(raw.extract, raw.action, &path, &mut wanted)?;
+    let mut names = Names::default();
+    let fields = fields(raw.extract, raw.action, &path, &mut names)?;
+    absent(raw.absent, &mut names).map_err(at("absent"))?;
+    elsewhere::refuse(&fields, &mut names);
+    let normal = normal(raw.case, &raw.strip_leading_zeros)?;
     let settle = settle(raw.action, raw.settle).map_err(at("settle"))?;
     let settle_amount_header = settle_amount_header(raw.action, settle, raw.settle_amount_header);
     let body_bytes_max = within(raw.body_bytes_max.unwrap_or(BODY_BYTES_DEFAULT), 1, BODY_BYTES_MAX);
     let timeout_ms = within(raw.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT), 1, TIMEOUT_MS_MAX);
-    Ok(Rule {
+    let rule = Rule {
         name: raw.name,
         action: raw.action,
         settle,
@@ -217,8 +214,28 @@ fn build(raw: RawRule) -> Result<Rule, Problem> {
         methods,
         path,
         fields,
-        wanted,
-    })
+        names,
+        normal,
+    };
+    rule.check_constants().map_err(|(field, problem)| (format!("extract.{}", field.as_str()), problem))?;
+    Ok(rule)
+}
+
+fn normal(case: RawCase, strip_leading_zeros: &[String]) -> Result<Normal, Problem> {
+    let upper_currency = match case.currency {
+        None => false,
+        Some(Case::Upper) => true,
+        Some(Case::Lower) => {
+            return Err(("case.currency".to_owned(), "must be upper, as ISO 4217 writes its codes".to_owned()));
+        }
+    };
+    let merchant = Field::Merchant.as_str();
+    match strip_leading_zeros.iter().find(|field| *field != merchant) {
+        Some(field) => Err(("strip_leading_zeros".to_owned(), format!("is for {merchant} only, not for {field:?}"))),
+        None => {
+            Ok(Normal { merchant_case: case.merchant, strip_zeros: !strip_leading_zeros.is_empty(), upper_currency })
+        }
+    }
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(value: T, min: T, max: T) -> Result<T, String> {
@@ -267,95 +284,6 @@ fn settle_amount_header(action: Action, settle: SettleOn, name: Option<String>) 
     }
     let name = name.to_ascii_lowercase();
     if is_token(&name) { Ok(Some(name)) } else { Err(format!("{name:?} is not a header name")) }
-}
-
-fn fields(
-    raw: RawExtract,
-    action: Action,
-    path: &Template,
-    wanted: &mut Wanted,
-) -> Result<Vec<(Field, Vec<Source>)>, Problem> {
-    // The currency comes before the amount, whose decimals it decides.
-    let listed = [
-        (Field::Merchant, Some(raw.merchant)),
-        (Field::OrderNo, raw.order_no),
-        (Field::Currency, Some(raw.currency)),
-        (Field::Amount, raw.amount),
-        (Field::PaymentNo, raw.payment_no),
-        (Field::Channel, raw.channel),
-        (Field::OperationNo, raw.operation_no),
-        (Field::Final, raw.r#final),
-    ];
-    let mut fields = Vec::new();
-    for (field, sources) in listed {
-        let place = format!("extract.{}", field.as_str());
-        let sources = match (sources, action.need(field)) {
-            (Some(sources), Need::Required | Need::Optional) => sources,
-            (None, Need::Optional | Need::No) => continue,
-            (None, Need::Required) => return Err((place, format!("is needed for the action {}", action.as_str()))),
-            (Some(_), Need::No) => return Err((place, format!("is of no use to the action {}", action.as_str()))),
-        };
-        if sources.is_empty() || sources.len() > SOURCES_MAX {
-            let problem = format!("must list 1 to {SOURCES_MAX} sources, it lists {}", sources.len());
-            return Err((place, problem));
-        }
-        let sources: Result<Vec<Source>, String> = sources.into_iter().map(|raw| source(raw, path, wanted)).collect();
-        fields.push((field, sources.map_err(|problem| (place, problem))?));
-    }
-    Ok(fields)
-}
-
-fn source(raw: RawSource, path: &Template, wanted: &mut Wanted) -> Result<Source, String> {
-    match raw {
-        RawSource { header: Some(name), path: None, query: None, json: None, form: None, metadata: None } => {
-            header(&name)
-        }
-        RawSource { path: Some(name), header: None, query: None, json: None, form: None, metadata: None } => {
-            if path.names().any(|own| own == name) {
-                Ok(Source::Path(name))
-            } else {
-                Err(format!("path {name:?} is not captured by match.path"))
-            }
-        }
-        RawSource { query: Some(name), header: None, path: None, json: None, form: None, metadata: None } => {
-            bounded(&name).map(|()| Source::Query(name)).map_err(|problem| format!("query {problem}"))
-        }
-        RawSource { json: Some(pointer), header: None, path: None, query: None, form: None, metadata: None } => {
-            let slot = bounded(&pointer).and_then(|()| wanted.add(&pointer, POINTER_TOKENS_MAX));
-            match slot {
-                Ok(slot) => Ok(Source::Json { pointer, slot }),
-                Err(problem) => Err(format!("json pointer {pointer:?} {problem}")),
-            }
-        }
-        RawSource { form: Some(name), header: None, path: None, query: None, json: None, metadata: None } => {
-            bounded(&name).map(|()| Source::Form(name)).map_err(|problem| format!("form {problem}"))
-        }
-        RawSource { metadata: Some(keys), header: None, path: None, query: None, json: None, form: None } => {
-            metadata(keys)
-        }
-        _ => Err("a source has exactly one of header, path, query, json, form, metadata".to_owned()),
-    }
-}
-
-fn header(name: &str) -> Result<Source, String> {
-    let name = name.to_ascii_lowercase();
-    if !is_token(&name) {
-        Err(format!("header {name:?} is not a header name"))
-    } else if name.starts_with("x-sluice-") {
-        Err(format!("header {name:?} is stripped from requests: only the proxy sets x-sluice-*"))
-    } else {
-        Ok(Source::Header(name))
-    }
-}
-
-fn metadata(keys: Vec<String>) -> Result<Source, String> {
-    let fits = (2..=POINTER_TOKENS_MAX).contains(&keys.len());
-    // A zero byte separates the keys in the proxy's own interface; `bounded` refuses it.
-    if fits && keys.iter().all(|key| bounded(key).is_ok()) {
-        Ok(Source::Metadata(keys))
-    } else {
-        Err(format!("metadata must be a namespace and 1 to {} keys, none of them empty", POINTER_TOKENS_MAX - 1))
-    }
 }
 
 fn void_on(raw: Option<RawVoidOn>) -> Result<VoidOn, String> {

@@ -1,12 +1,14 @@
 //! Reads chosen scalars out of a JSON body in one pass: no tree, no copy of the body, numbers as their text.
 //!
 //! Whatever another JSON reader could understand differently on the way to a wanted value is refused: a repeated key, a
-//! key that differs from a wanted one by case only (some decoders match keys without case), a second document.
+//! key that folds onto a wanted one ([`Name`]), a second document. So is a member that must not be there.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::name::Name;
 
 /// The pointers that a rule reads, as a tree. Each distinct pointer is a leaf with a slot.
 #[derive(Clone, Debug, Default)]
@@ -18,13 +20,21 @@ pub(super) struct Wanted {
 #[derive(Clone, Debug, Default)]
 struct Node {
     children: Vec<Child>,
-    slot: Option<usize>,
+    leaf: Option<Leaf>,
+}
+
+/// What is done with a value.
+#[derive(Clone, Debug)]
+enum Leaf {
+    /// It is read, into this slot.
+    Read(usize),
+    /// It must not be there, for this reason.
+    Refused(String),
 }
 
 #[derive(Clone, Debug)]
 struct Child {
-    key: String,
-    folded: String,
+    name: Name,
     index: Option<usize>,
     node: Node,
 }
@@ -49,15 +59,24 @@ impl Wanted {
         if let Some(slot) = self.pointers.iter().position(|own| own == pointer) {
             return Ok(slot);
         }
-        let rest = pointer.strip_prefix('/').ok_or("must start with '/' (RFC 6901) and name a member")?;
-        let tokens: Vec<String> = rest.split('/').map(unescape).collect::<Result<_, _>>()?;
-        if tokens.len() > tokens_max {
-            return Err(format!("has {} tokens, at most {tokens_max} are taken", tokens.len()));
-        }
         let slot = self.pointers.len();
-        insert(&mut self.root, &tokens, slot)?;
+        insert(&mut self.root, &tokens(pointer, tokens_max)?, Leaf::Read(slot))?;
         self.pointers.push(pointer.to_owned());
         Ok(slot)
+    }
+
+    /// Adds a pointer to what must not be there.
+    pub(super) fn refuse(&mut self, pointer: &str, tokens_max: usize, reason: String) -> Result<(), String> {
+        insert(&mut self.root, &tokens(pointer, tokens_max)?, Leaf::Refused(reason))
+    }
+
+    /// Adds a key that the body's own object must not have, unless it is one already that is known there.
+    pub(super) fn refuse_key(&mut self, key: &str, reason: impl FnOnce() -> String) {
+        let name = Name::new(key);
+        if self.root.children.iter().all(|own| !own.name.folds_as(&name)) {
+            let node = Node { children: Vec::new(), leaf: Some(Leaf::Refused(reason())) };
+            self.root.children.push(Child { name, index: None, node });
+        }
     }
 
     /// Reads the wanted values of a body, by slot; `None` where the body does not have the member.
@@ -84,23 +103,33 @@ impl Wanted {
     }
 }
 
-fn insert(node: &mut Node, tokens: &[String], slot: usize) -> Result<(), String> {
+/// The keys of a pointer.
+pub(super) fn tokens(pointer: &str, tokens_max: usize) -> Result<Vec<String>, String> {
+    let rest = pointer.strip_prefix('/').ok_or("must start with '/' (RFC 6901) and name a member")?;
+    let tokens: Vec<String> = rest.split('/').map(unescape).collect::<Result<_, _>>()?;
+    if tokens.len() > tokens_max {
+        return Err(format!("has {} tokens, at most {tokens_max} are taken", tokens.len()));
+    }
+    Ok(tokens)
+}
+
+fn insert(node: &mut Node, tokens: &[String], leaf: Leaf) -> Result<(), String> {
     const NESTED: &str = "is inside another pointer of the rule, or holds one; a value cannot be both";
+    if node.leaf.is_some() {
+        return Err(NESTED.to_owned());
+    }
     let Some((key, rest)) = tokens.split_first() else {
         if !node.children.is_empty() {
             return Err(NESTED.to_owned());
         }
-        node.slot = Some(slot);
+        node.leaf = Some(leaf);
         return Ok(());
     };
-    if node.slot.is_some() {
-        return Err(NESTED.to_owned());
+    if let Some(child) = node.children.iter_mut().find(|child| child.name.as_str() == key) {
+        return insert(&mut child.node, rest, leaf);
     }
-    if let Some(child) = node.children.iter_mut().find(|child| child.key == *key) {
-        return insert(&mut child.node, rest, slot);
-    }
-    let mut child = Child { key: key.clone(), folded: fold(key), index: array_index(key), node: Node::default() };
-    insert(&mut child.node, rest, slot)?;
+    let mut child = Child { name: Name::new(key), index: array_index(key), node: Node::default() };
+    insert(&mut child.node, rest, leaf)?;
     node.children.push(child);
     Ok(())
 }
@@ -125,9 +154,15 @@ fn array_index(key: &str) -> Option<usize> {
     if canonical && key.bytes().all(|byte| byte.is_ascii_digit()) { key.parse().ok() } else { None }
 }
 
-/// Case folding by which `ſ` is `s` and the Kelvin sign is `k`, as decoders with case-insensitive keys have it.
-fn fold(text: &str) -> String {
-    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+impl Node {
+    /// Whether something at or below it is read.
+    fn is_read(&self) -> bool {
+        match &self.leaf {
+            Some(Leaf::Read(_)) => true,
+            Some(Leaf::Refused(_)) => false,
+            None => self.children.iter().any(|child| child.node.is_read()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -155,9 +190,11 @@ impl Walk<'_, '_> {
 impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
     type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let Some(slot) = self.node.slot else {
-            return deserializer.deserialize_any(self);
+    fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
+        let slot = match &self.node.leaf {
+            None => return deserializer.deserialize_any(self),
+            Some(Leaf::Refused(reason)) => return Err(self.stop(reason.clone())),
+            Some(Leaf::Read(slot)) => *slot,
         };
         let raw = <&'de RawValue as serde::Deserialize>::deserialize(deserializer)?;
         let scalar = scalar(raw.get()).ok_or_else(|| D::Error::custom("string"))?;
@@ -195,17 +232,17 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
                     map.next_value::<IgnoredAny>()?;
                 }
                 Key::Folded(at) => {
-                    let wanted = node.children.get(at).map_or("", |child| &child.key);
-                    return Err(self.stop(format!("the body has a key that differs from {wanted:?} by case only")));
+                    let problem = node.children.get(at).map(Child::folded).unwrap_or_default();
+                    return Err(self.stop(problem));
                 }
                 Key::Child(at) => {
                     let (Some(child), Some(seen)) = (node.children.get(at), seen.get_mut(at)) else {
                         continue;
                     };
                     if std::mem::replace(seen, true) {
-                        return Err(self.stop(format!("the body has the key {:?} twice", child.key)));
+                        return Err(self.stop(format!("the body has the key {:?} twice", child.name.as_str())));
                     }
-                    map.next_value_seed(Walk { node: &child.node, at: Some(&child.key), found: self.found })?;
+                    map.next_value_seed(Walk { node: &child.node, at: Some(child.name.as_str()), found: self.found })?;
                 }
             }
         }
@@ -217,7 +254,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
             let child = self.node.children.iter().find(|child| child.index == Some(at));
             let more = match child {
                 Some(child) => seq
-                    .next_element_seed(Walk { node: &child.node, at: Some(&child.key), found: self.found })?
+                    .next_element_seed(Walk { node: &child.node, at: Some(child.name.as_str()), found: self.found })?
                     .is_some(),
                 None => seq.next_element::<IgnoredAny>()?.is_some(),
             };
@@ -255,8 +292,23 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     }
 }
 
+impl Child {
+    /// The refusal of a key that folds onto this one.
+    fn folded(&self) -> String {
+        match &self.node.leaf {
+            Some(Leaf::Refused(reason)) => reason.clone(),
+            Some(Leaf::Read(_)) | None => {
+                format!("the body has a key that some gateways read as {:?}", self.name.as_str())
+            }
+        }
+    }
+}
+
 impl Walk<'_, '_> {
     fn refuse_scalar<E: serde::de::Error>(mut self) -> Result<(), E> {
+        if !self.node.is_read() {
+            return Ok(());
+        }
         let place = self.at.map_or_else(|| "the body".to_owned(), |key| format!("the body's {key:?}"));
         Err(self.stop(format!("{place} is not an object or an array")))
     }
@@ -288,10 +340,9 @@ impl Visitor<'_> for KeyOf<'_> {
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key, E> {
         let children = &self.0.children;
-        if let Some(at) = children.iter().position(|child| child.key == key) {
+        if let Some(at) = children.iter().position(|child| child.name.as_str() == key) {
             return Ok(Key::Child(at));
         }
-        let folded = fold(key);
-        Ok(children.iter().position(|child| child.folded == folded).map_or(Key::Other, Key::Folded))
+        Ok(children.iter().position(|child| child.name.is_read_from(key)).map_or(Key::Other, Key::Folded))
     }
 }

@@ -6,7 +6,11 @@
 
 mod action;
 mod config;
+mod elsewhere;
 mod json;
+mod name;
+mod normal;
+mod params;
 mod path;
 mod read;
 mod source;
@@ -16,9 +20,11 @@ mod tests;
 
 pub use action::{Action, Need, SettleOn};
 pub use config::{
-    BATCH_MAX, BODY_BYTES_MAX, Document, METHODS_MAX, POINTER_TOKENS_MAX, RULES_MAX, RuleError, SEGMENTS_MAX,
-    SOURCES_MAX, STATUSES_MAX, TEXT_LEN_MAX, TIMEOUT_MS_MAX,
+    ABSENT_MAX, BATCH_MAX, BODY_BYTES_MAX, Document, METHODS_MAX, POINTER_TOKENS_MAX, RULES_MAX, RuleError,
+    SEGMENTS_MAX, SOURCES_MAX, STATUSES_MAX, TEXT_LEN_MAX, TIMEOUT_MS_MAX,
 };
+pub use normal::Case;
+pub use params::PARAMETERS_MAX;
 pub use path::Captures;
 pub use read::{AMOUNT_LEN_MAX, Draft, Head, Refusal, Request, Unreadable};
 pub use source::Source;
@@ -28,7 +34,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{AmountMinor, Code, Currency, Mode, Unit};
-use json::Wanted;
+use config::Names;
+use normal::Normal;
 use path::{Readings, Template};
 
 /// What happens to a payment when the server gives no usable answer.
@@ -127,13 +134,14 @@ pub struct Rule {
     methods: Vec<String>,
     path: Template,
     fields: Vec<(Field, Vec<Source>)>,
-    wanted: Wanted,
+    names: Names,
+    normal: Normal,
 }
 
 impl Rule {
-    /// Whether any source is in the body, so that the whole body must be there before the charge can be read.
-    #[must_use]
-    pub fn needs_body(&self) -> bool {
+    /// Whether any source is in the body. Of a request whose rule has none, the body may be needed all the same, so that it does not
+    /// say something else: [`Draft::needs_body`].
+    fn reads_body(&self) -> bool {
         self.sources().any(Source::is_body)
     }
 

@@ -1,9 +1,13 @@
 //! Reads one request: first what the head of the request holds, then what the body does.
 
+mod body;
+
 use std::borrow::Cow;
 
+use body::Body;
+
 use super::json::Scalar;
-use super::{Captures, Field, Need, Rule, Source};
+use super::{Captures, Field, Need, Rule, Source, elsewhere};
 use crate::{AmountMinor, Channel, Code, Currency, MerchantId, OperationNo, OrderNo, PaymentNo, Unit};
 
 /// Longest text of an amount, in bytes: every amount that can be accepted is shorter.
@@ -48,8 +52,8 @@ pub struct Unreadable;
 pub trait Head {
     /// Every value of a header, by its lower-case name.
     fn header(&self, name: &str) -> Vec<&[u8]>;
-    /// The path with the query.
-    fn path(&self) -> &str;
+    /// The path with the query, byte by byte as the client sent it.
+    fn path(&self) -> &[u8];
     /// A string in Envoy's dynamic metadata; `None` where it is not set.
     ///
     /// # Errors
@@ -57,19 +61,12 @@ pub trait Head {
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable>;
 }
 
-/// How the body is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Body {
-    /// Not at all.
-    None,
-    Json,
-    Form,
-}
-
 /// A request whose body sources are still open.
 #[derive(Clone, Debug)]
 pub struct Draft {
     values: Vec<Vec<Option<Scalar>>>,
+    /// What cookies say of a field, which must be the same.
+    cookies: Vec<(Field, String)>,
     body: Body,
 }
 
@@ -80,51 +77,14 @@ impl Rule {
     /// [`Refusal`] where the head is contradictory, or announces a body that is too large or cannot be read.
     pub fn read_head(&self, head: &impl Head, captures: &Captures) -> Result<Draft, Refusal> {
         let body = self.body_kind(head)?;
+        let query = self.names.query.read(query(head.path())).map_err(|problem| bad(&problem))?;
         let mut values = Vec::with_capacity(self.fields.len());
         for (field, sources) in &self.fields {
-            let read = |source| head_value(head, captures, source).map_err(|problem| refuse(*field, source, &problem));
+            let read =
+                |source| head_value(head, captures, &query, source).map_err(|problem| refuse(*field, source, &problem));
             values.push(sources.iter().map(read).collect::<Result<_, _>>()?);
         }
-        Ok(Draft { values, body })
-    }
-
-    fn body_kind(&self, head: &impl Head) -> Result<Body, Refusal> {
-        if !self.needs_body() {
-            return Ok(Body::None);
-        }
-        let unsupported = |detail: &str| Refusal::new(Code::UnsupportedContent, detail);
-        let length =
-            single(head, "content-length").map_err(|problem| bad(&format!("header content-length {problem}")))?;
-        if let Some(length) = length {
-            self.check_length(&length)?;
-        }
-        let coding = single(head, "content-encoding")
-            .map_err(|problem| unsupported(&format!("header content-encoding {problem}")))?;
-        if coding.is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
-            return Err(unsupported("the body is compressed; send it with content-encoding identity"));
-        }
-        let media =
-            single(head, "content-type").map_err(|problem| unsupported(&format!("header content-type {problem}")))?;
-        let json = self.sources().any(|source| matches!(source, Source::Json { .. }));
-        let form = self.sources().any(|source| matches!(source, Source::Form(_)));
-        match media.as_deref().and_then(media_type) {
-            Some(Body::Json) if json => Ok(Body::Json),
-            Some(Body::Form) if form => Ok(Body::Form),
-            _ => Err(unsupported(match (json, form) {
-                (true, false) => "content-type must be application/json (or end in +json), in utf-8",
-                (false, _) => "content-type must be application/x-www-form-urlencoded, in utf-8",
-                (true, true) => "content-type must be application/json or application/x-www-form-urlencoded, in utf-8",
-            })),
-        }
-    }
-
-    fn check_length(&self, length: &str) -> Result<(), Refusal> {
-        let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
-        match length.parse::<usize>() {
-            Ok(bytes) if digits && bytes <= self.body_bytes_max => Ok(()),
-            _ if digits => Err(self.too_large()),
-            _ => Err(bad("header content-length is not a number")),
-        }
+        Ok(Draft { values, cookies: elsewhere::cookies(head, &self.names.cookies), body })
     }
 
     /// The refusal of a body longer than the rule reads.
@@ -158,70 +118,61 @@ fn text(bytes: &[u8]) -> Result<String, String> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "is not UTF-8".to_owned())
 }
 
-fn media_type(value: &str) -> Option<Body> {
-    let mut parts = value.split(';');
-    let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
-    let utf8 = |part: &str| match part.split_once('=') {
-        Some((name, charset)) if name.trim().eq_ignore_ascii_case("charset") => {
-            charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-        }
-        _ => true,
-    };
-    let single = !essence.contains([',', ' ']) && essence.matches('/').count() == 1;
-    match essence.as_str() {
-        _ if !parts.all(utf8) => None,
-        "application/x-www-form-urlencoded" => Some(Body::Form),
-        "application/json" => Some(Body::Json),
-        _ if single && essence.ends_with("+json") => Some(Body::Json),
-        _ => None,
-    }
+/// What follows the first `?`, up to a fragment.
+fn query(path: &[u8]) -> &[u8] {
+    let query = path.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
+    query.split(|byte| *byte == b'#').next().unwrap_or_default()
 }
 
-fn head_value(head: &impl Head, captures: &Captures, source: &Source) -> Result<Option<Scalar>, String> {
+fn head_value(
+    head: &impl Head,
+    captures: &Captures,
+    query: &[Option<String>],
+    source: &Source,
+) -> Result<Option<Scalar>, String> {
     let found = match source {
         Source::Header(name) => single(head, name)?,
         Source::Path(name) => captures.get(name).map(str::to_owned),
-        Source::Query(name) => {
-            let query = head.path().split_once('?').map_or("", |(_, query)| query);
-            parameter(query.split('#').next().unwrap_or_default().as_bytes(), name)?
-        }
+        Source::Query { slot, .. } => query.get(*slot).cloned().flatten(),
         Source::Metadata(path) => match head.metadata(path) {
             Ok(None) => None,
             Ok(Some(value)) if value.iter().all(u8::is_ascii_graphic) => Some(text(&value)?),
             Ok(Some(_)) => return Err("is not a string of visible ASCII characters".to_owned()),
             Err(Unreadable) => return Err("could not be read".to_owned()),
         },
-        Source::Json { .. } | Source::Form(_) => None,
+        Source::Constant(text) => Some(text.clone()),
+        Source::Json { .. } | Source::Form { .. } => None,
     };
     Ok(found.map(Scalar::Text))
 }
 
-/// The one value of a parameter in `application/x-www-form-urlencoded` text.
-fn parameter(encoded: &[u8], name: &str) -> Result<Option<String>, String> {
-    let mut values = form_urlencoded::parse(encoded).filter(|(own, _)| own == name).map(|(_, value)| value);
-    match (values.next(), values.next()) {
-        (_, Some(_)) => Err("is given more than once".to_owned()),
-        (value, None) => Ok(value.map(Cow::into_owned)),
-    }
-}
-
 impl Draft {
+    /// Whether the body must be there before the charge can be read: for the rule's sources, or because a gateway may find in it
+    /// what the rule reads elsewhere.
+    #[must_use]
+    pub fn needs_body(&self) -> bool {
+        self.body != Body::None
+    }
+
     /// Reads the body, where the rule has sources in it, and makes the request. `rule` is the one that made the draft.
     ///
     /// # Errors
     /// [`Refusal`] names the field, the source and what is wrong.
     pub fn finish(mut self, rule: &Rule, body: &[u8]) -> Result<Request, Refusal> {
-        if self.body != Body::None && body.len() > rule.body_bytes_max {
+        if self.needs_body() && body.len() > rule.body_bytes_max {
             return Err(rule.too_large());
         }
         match self.body {
             Body::None => {}
+            // Only a rule's own body has to be there.
+            _ if body.is_empty() && !rule.reads_body() => {}
             Body::Json => self.fill_json(rule, body)?,
             Body::Form => self.fill_form(rule, body)?,
+            Body::Opaque => return Err(opaque()),
         }
-        let merchant = self.required(rule, Field::Merchant, |text| plain(MerchantId::parse(text)))?;
+        let merchant = self.required(rule, Field::Merchant, |text| merchant(rule, text))?;
         let order_no = self.needed(rule, Field::OrderNo, |text| plain(OrderNo::parse(text)))?;
-        let currency = self.required(rule, Field::Currency, |text| plain(Currency::parse(text)))?;
+        let currency = self.required(rule, Field::Currency, |text| currency(rule, text))?;
         Ok(Request {
             merchant,
             amount: self.needed(rule, Field::Amount, |text| own_amount(rule, currency, text))?,
@@ -235,34 +186,29 @@ impl Draft {
     }
 
     fn fill_json(&mut self, rule: &Rule, body: &[u8]) -> Result<(), Refusal> {
-        let read = rule.wanted.read(body).map_err(|problem| bad(&problem))?;
-        self.fill(rule, |_, source| match source {
-            Source::Json { slot, .. } => Ok(read.get(*slot).cloned().flatten()),
-            _ => Ok(None),
-        })
+        let read = rule.names.json.read(body).map_err(|problem| bad(&problem))?;
+        self.fill(rule, |source| match source {
+            Source::Json { slot, .. } => read.get(*slot).cloned().flatten(),
+            _ => None,
+        });
+        Ok(())
     }
 
     fn fill_form(&mut self, rule: &Rule, body: &[u8]) -> Result<(), Refusal> {
-        self.fill(rule, |field, source| match source {
-            Source::Form(name) => match parameter(body, name) {
-                Ok(value) => Ok(value.map(Scalar::Text)),
-                Err(problem) => Err(refuse(field, source, &problem)),
-            },
-            _ => Ok(None),
-        })
+        let read = rule.names.form.read(body).map_err(|problem| bad(&problem))?;
+        self.fill(rule, |source| match source {
+            Source::Form { slot, .. } => read.get(*slot).cloned().flatten().map(Scalar::Text),
+            _ => None,
+        });
+        Ok(())
     }
 
-    fn fill(
-        &mut self,
-        rule: &Rule,
-        read: impl Fn(Field, &Source) -> Result<Option<Scalar>, Refusal>,
-    ) -> Result<(), Refusal> {
-        for ((field, sources), values) in rule.fields.iter().zip(&mut self.values) {
+    fn fill(&mut self, rule: &Rule, read: impl Fn(&Source) -> Option<Scalar>) {
+        for ((_, sources), values) in rule.fields.iter().zip(&mut self.values) {
             for (source, value) in sources.iter().zip(values).filter(|(source, _)| source.is_body()) {
-                *value = read(*field, source)?;
+                *value = read(source);
             }
         }
-        Ok(())
     }
 
     /// The field's value, which must be there if the rule's action requires it.
@@ -311,7 +257,8 @@ impl Draft {
                 continue;
             };
             let parsed = parse(text).map_err(|(code, problem)| {
-                Refusal::new(code, format!("{} ({}): {problem}", field.as_str(), source.describe()))
+                let hint = blank_hint(source, text);
+                Refusal::new(code, format!("{} ({}): {problem}{hint}", field.as_str(), source.describe()))
             })?;
             match &result {
                 Some(first) if *first != parsed => {
@@ -320,6 +267,10 @@ impl Draft {
                 Some(_) => {}
                 None => result = Some(parsed),
             }
+        }
+        let mut cookies = self.cookies.iter().filter(|(own, _)| *own == field);
+        if cookies.any(|(_, text)| parse(text).ok() != result) {
+            return Err(bad(&format!("{} differs in a cookie, where some gateways would read it", field.as_str())));
         }
         Ok(result)
     }
@@ -339,12 +290,46 @@ fn scalar_text<'a>(
         (Scalar::Bool(text), Field::Final) => Ok(Some(text)),
         (Scalar::Number(_) | Scalar::Other, Field::Final) => wrong("is neither true nor false"),
         (Scalar::Number(_), Field::Currency) => wrong("is a number, not a string"),
-        (Scalar::Number(text), _) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Some(text)),
+        (Scalar::Number(text), _) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            match text.parse::<u64>().ok().and_then(AmountMinor::new) {
+                Some(_) => Ok(Some(text)),
+                None => wrong("is a number above 9007199254740991, which some gateways round: write it as a string"),
+            }
+        }
         (Scalar::Number(_), _) => wrong("is a number that is not a plain integer"),
         (Scalar::Null, _) if is_optional => Ok(None),
         (Scalar::Null, _) => wrong("is null"),
         (Scalar::Bool(_) | Scalar::Other, _) => wrong("is not a string or a number"),
     }
+}
+
+/// What a blank in a parameter's value most often is.
+fn blank_hint(source: &Source, text: &str) -> &'static str {
+    match source {
+        Source::Query { .. } | Source::Form { .. } if text.contains(' ') => {
+            "; it has a blank, which is what a '+' means here: write %2B for a plus sign"
+        }
+        Source::Query { .. }
+        | Source::Form { .. }
+        | Source::Header(_)
+        | Source::Path(_)
+        | Source::Json { .. }
+        | Source::Metadata(_)
+        | Source::Constant(_) => "",
+    }
+}
+
+fn opaque() -> Refusal {
+    let detail = "the body may hold fields that some gateways would read, and it is not JSON or a plain form in utf-8";
+    Refusal::new(Code::UnsupportedContent, detail)
+}
+
+fn merchant(rule: &Rule, text: &str) -> Result<MerchantId, (Code, String)> {
+    plain(MerchantId::parse(&rule.normal.merchant(text)))
+}
+
+fn currency(rule: &Rule, text: &str) -> Result<Currency, (Code, String)> {
+    plain(Currency::parse(&rule.normal.currency(text)))
 }
 
 fn plain<T, E: std::fmt::Display>(parsed: Result<T, E>) -> Result<T, (Code, String)> {
@@ -361,6 +346,42 @@ fn is_final(text: &str) -> Result<bool, (Code, String)> {
 
 fn own_amount(rule: &Rule, currency: Currency, text: &str) -> Result<AmountMinor, (Code, String)> {
     amount(text.as_bytes(), rule.unit, currency, rule.allow_zero).map_err(|problem| (Code::BadAmount, problem))
+}
+
+impl Rule {
+    /// Reads every constant as a request's value would be. An amount in a currency that only the request names is held to the most
+    /// decimals that any currency has.
+    pub(super) fn check_constants(&self) -> Result<(), (Field, String)> {
+        let constants = |field| {
+            let sources = self.fields.iter().filter(move |(own, _)| *own == field).flat_map(|(_, sources)| sources);
+            sources.filter_map(|source| if let Source::Constant(text) = source { Some(text.as_str()) } else { None })
+        };
+        let any = || Currency::all().max_by_key(|currency| currency.exponent());
+        let known = constants(Field::Currency).find_map(|text| currency(self, text).ok()).or_else(any);
+        for (field, _) in &self.fields {
+            if constants(*field).count() > 1 {
+                return Err((*field, "lists more than one constant".to_owned()));
+            }
+            for text in constants(*field) {
+                check_constant(self, *field, known, text)
+                    .map_err(|(_, problem)| (*field, format!("constant {text:?}: {problem}")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_constant(rule: &Rule, field: Field, known: Option<Currency>, text: &str) -> Result<(), (Code, String)> {
+    match field {
+        Field::Merchant => merchant(rule, text).map(drop),
+        Field::Amount => known.map_or(Ok(()), |currency| own_amount(rule, currency, text).map(drop)),
+        Field::Currency => currency(rule, text).map(drop),
+        Field::OrderNo => plain(OrderNo::parse(text)).map(drop),
+        Field::PaymentNo => plain(PaymentNo::parse(text)).map(drop),
+        Field::Channel => plain(Channel::parse(text)).map(drop),
+        Field::OperationNo => plain(OperationNo::parse(text)).map(drop),
+        Field::Final => is_final(text).map(drop),
+    }
 }
 
 /// Reads an amount; the error does not repeat it.

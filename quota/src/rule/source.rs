@@ -7,14 +7,16 @@ pub enum Source {
     Header(String),
     /// A capture of the rule's path template.
     Path(String),
-    /// A query parameter.
-    Query(String),
+    /// A query parameter, and the number of its name among those of the rule's query.
+    Query { name: String, slot: usize },
     /// A JSON pointer (RFC 6901) into the body, and the number of its leaf among the rule's pointers.
     Json { pointer: String, slot: usize },
-    /// A field of an `application/x-www-form-urlencoded` body.
-    Form(String),
+    /// A field of an `application/x-www-form-urlencoded` body, and the number of its name among those of the rule's form.
+    Form { name: String, slot: usize },
     /// A string in Envoy's dynamic metadata: namespace, then keys.
     Metadata(Vec<String>),
+    /// The same for every request.
+    Constant(String),
 }
 
 impl Source {
@@ -23,14 +25,15 @@ impl Source {
         match self {
             Self::Header(name) => format!("header {name}"),
             Self::Path(name) => format!("path {{{name}}}"),
-            Self::Query(name) => format!("query {name}"),
+            Self::Query { name, .. } => format!("query {name}"),
             Self::Json { pointer, .. } => format!("json {pointer}"),
-            Self::Form(name) => format!("form {name}"),
+            Self::Form { name, .. } => format!("form {name}"),
             Self::Metadata(path) => format!("metadata {}", path.join(".")),
+            Self::Constant(text) => format!("constant {text}"),
         }
     }
 
     pub(super) const fn is_body(&self) -> bool {
-        matches!(self, Self::Json { .. } | Self::Form(_))
+        matches!(self, Self::Json { .. } | Self::Form { .. })
     }
 }

@@ -1,0 +1,126 @@
+//! The names under which a gateway may find a field in another part of the request than the rule reads it in.
+//!
+//! Rails, Servlet, Flask's `values`, PHP's `$_REQUEST` and others merge query, form and JSON members into one map, and differ about
+//! which one wins. So a field may be written in the places that its rule lists, and in no other that a gateway may merge.
+
+use super::config::Names;
+use super::json::tokens;
+use super::name::Name;
+use super::params::decoded;
+use super::{Field, Head, POINTER_TOKENS_MAX, Source};
+
+/// A part of the request that gateways merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Query,
+    Form,
+    Json,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Query, Self::Form, Self::Json];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Query => "the query",
+            Self::Form => "the form",
+            Self::Json => "the body's own object",
+        }
+    }
+
+    const fn of(source: &Source) -> Option<Self> {
+        match source {
+            Source::Query { .. } => Some(Self::Query),
+            Source::Form { .. } => Some(Self::Form),
+            Source::Json { .. } => Some(Self::Json),
+            Source::Header(_) | Source::Path(_) | Source::Metadata(_) | Source::Constant(_) => None,
+        }
+    }
+}
+
+/// The names that a field goes by where nobody says otherwise.
+const fn usual(field: Field) -> &'static [&'static str] {
+    match field {
+        Field::Merchant => &["merchant", "merchant_id"],
+        Field::Amount => &["amount"],
+        Field::Currency => &["currency"],
+        Field::OrderNo => &["order_no"],
+        Field::PaymentNo => &["payment_no"],
+        Field::Channel => &["channel"],
+        Field::OperationNo => &["operation_no"],
+        Field::Final => &["final"],
+    }
+}
+
+/// Adds, for every field and every part of the request, the names that must not occur there. Listed sources stay.
+pub(super) fn refuse(fields: &[(Field, Vec<Source>)], names: &mut Names) {
+    for (field, sources) in fields {
+        for part in Part::ALL {
+            let reason = || {
+                let places: Vec<String> = sources.iter().map(Source::describe).collect();
+                let (field, part) = (field.as_str(), part.as_str());
+                format!(
+                    "{field} ({}) must not be in {part} as well, where some gateways would read it",
+                    places.join(", ")
+                )
+            };
+            for name in of(*field, sources, part) {
+                match part {
+                    Part::Query => {
+                        names.cookies.push((*field, Name::new(&name)));
+                        names.query.refuse(&name, reason);
+                    }
+                    Part::Form => names.form.refuse(&name, reason),
+                    Part::Json => names.json.refuse_key(&name, reason),
+                }
+            }
+        }
+    }
+}
+
+/// The names of a field that one part of the request must not have.
+fn of(field: Field, sources: &[Source], part: Part) -> Vec<String> {
+    let mut names: Vec<String> =
+        sources.iter().filter(|source| Part::of(source) != Some(part)).flat_map(|source| from(source, part)).collect();
+    // In a body from which the field is read, the usual name may well be another thing: the sum of several payments.
+    if part == Part::Query || sources.iter().all(|source| Part::of(source) != Some(part)) {
+        names.extend(usual(field).iter().map(|name| (*name).to_owned()));
+    }
+    names
+}
+
+/// What a source's own name is elsewhere.
+fn from(source: &Source, part: Part) -> Vec<String> {
+    match source {
+        Source::Query { name, .. } | Source::Form { name, .. } | Source::Path(name) => vec![name.clone()],
+        // A header's name is rarely that of a body's member, and a body may repeat it for its own ends.
+        Source::Header(name) if part == Part::Query => {
+            let short = name.strip_prefix("x-").map(str::to_owned);
+            short.into_iter().chain([name.clone()]).collect()
+        }
+        // The whole pointer as a name (`a.b`, `a[b]`), its first member, which brings the others along, and its last one.
+        Source::Json { pointer, .. } if part != Part::Json => {
+            let tokens = tokens(pointer, POINTER_TOKENS_MAX).unwrap_or_default();
+            let is_key = |token: &&String| !token.bytes().all(|byte| byte.is_ascii_digit());
+            let ends = [tokens.iter().find(is_key), tokens.iter().rfind(is_key)];
+            ends.into_iter().flatten().cloned().chain([tokens.join(".")]).collect()
+        }
+        Source::Json { .. } | Source::Header(_) | Source::Metadata(_) | Source::Constant(_) => Vec::new(),
+    }
+}
+
+/// The fields that cookies name, with the cookies' values. PHP has cookies in `$_REQUEST`, after all else, where no configuration says
+/// otherwise. Other software has cookies of such names for its own ends, so they may be there and must agree.
+pub(super) fn cookies(head: &impl Head, names: &[(Field, Name)]) -> Vec<(Field, String)> {
+    let headers = head.header("cookie");
+    let pairs = headers.iter().flat_map(|header| header.split(|byte| *byte == b';'));
+    let pairs =
+        pairs.filter_map(|pair| pair.iter().position(|byte| *byte == b'=').and_then(|at| pair.split_at_checked(at)));
+    let mut found = Vec::new();
+    for (name, value) in pairs {
+        let name = decoded(name);
+        let fields = names.iter().filter(|(_, own)| own.is_read_from(&name)).map(|(field, _)| *field);
+        found.extend(fields.map(|field| (field, decoded(value.get(1..).unwrap_or_default()).into_owned())));
+    }
+    found
+}

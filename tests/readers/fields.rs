@@ -1,0 +1,130 @@
+//! The fields of a payment: what Sluice read of them, and what the accessors of a reader find.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use e2e::Result;
+use quota::rule::{Found, Head, Request, Unreadable};
+use quota::{AmountMinor, Unit};
+use serde_json::{Value, json};
+
+use crate::generate::Input;
+use crate::reader::Reader;
+
+/// Admitted requests of a run must be at least this part of it, so that not only refusals are tried.
+const ADMITTED_PERCENT_MIN: usize = 20;
+/// Values that the accessors under test must have found between them, each.
+const FOUND_MIN: usize = 500;
+
+/// A request, and what Sluice made of it.
+pub(crate) struct Case {
+    /// What a failure names: the seed, and the input's number in it.
+    from: (u64, usize),
+    shown: String,
+    question: Value,
+    /// `None` where it was refused.
+    read: Option<Request>,
+}
+
+/// A request's head as the proxy would have it.
+struct Sent<'a> {
+    path: Vec<u8>,
+    content_type: Option<&'a str>,
+}
+
+impl Head for Sent<'_> {
+    fn header(&self, name: &str) -> Vec<&[u8]> {
+        self.content_type.filter(|_| name == "content-type").map(str::as_bytes).into_iter().collect()
+    }
+
+    fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    fn metadata(&self, _: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {
+        Ok(None)
+    }
+}
+
+impl Case {
+    pub(crate) fn new(input: Input<'_>, from: (u64, usize)) -> Self {
+        let path = [input.layout.path.as_bytes(), b"?", &input.query].concat();
+        // What follows a fragment's sign is not sent to the gateway.
+        let query = input.query.split(|byte| *byte == b'#').next().unwrap_or_default();
+        let Found::Rule(rule, captures) = input.layout.document.rules.find("POST", input.layout.path) else {
+            panic!("no rule for {}", input.layout.path)
+        };
+        let head = Sent { path, content_type: input.content_type };
+        let read = rule.read_head(&head, &captures).and_then(|draft| draft.finish(rule, &input.body));
+        let question = json!({
+            "content_type": input.content_type, "query": STANDARD.encode(query), "body": STANDARD.encode(&input.body),
+            "wanted": input.layout.wanted,
+        });
+        let shown = format!(
+            "?{} {:?}\n{}",
+            String::from_utf8_lossy(query),
+            input.content_type,
+            String::from_utf8_lossy(&input.body)
+        );
+        Self { from, shown, question, read: read.ok() }
+    }
+
+    /// Whether a text is what Sluice charged.
+    fn is_same(&self, field: &str, text: &str) -> bool {
+        let Some(read) = &self.read else { return false };
+        match field {
+            "merchant" => read.merchant.as_str() == text,
+            "amount" => AmountMinor::parse(text, Unit::Minor, read.currency, true).ok() == read.amount,
+            "currency" => read.currency.code() == text,
+            _ => read.order_no.as_ref().is_some_and(|order_no| order_no.as_str() == text),
+        }
+    }
+}
+
+/// Asks a reader for every admitted case. `own` are the accessors one of which must find what was charged.
+pub(crate) fn all_alike(reader: &mut Reader, cases: &[Case], own: &[&str]) -> Result<()> {
+    let admitted: Vec<&Case> = cases.iter().filter(|case| case.read.is_some()).collect();
+    assert!(admitted.len() * 100 >= cases.len() * ADMITTED_PERCENT_MIN, "{} of {}", admitted.len(), cases.len());
+    let questions: Vec<Value> = admitted.iter().map(|case| case.question.clone()).collect();
+    let answers = reader.ask("fields", &questions)?;
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    for (case, answer) in admitted.iter().zip(&answers) {
+        compare(case, answer, own, &mut found);
+    }
+    eprintln!("{} of {} inputs admitted; values found: {found:?}", admitted.len(), cases.len());
+    for accessor in own {
+        assert!(
+            found.get(*accessor).is_some_and(|values| *values >= FOUND_MIN),
+            "{accessor} found too little: {found:?}"
+        );
+    }
+    Ok(())
+}
+
+fn compare(case: &Case, answer: &Value, own: &[&str], found: &mut BTreeMap<String, usize>) {
+    let mut is_found = false;
+    for (accessor, fields) in answer.as_object().unwrap() {
+        for (field, values) in fields.as_object().unwrap() {
+            for value in values.as_array().unwrap() {
+                let text = value.as_str().unwrap_or_default();
+                let (seed, number) = case.from;
+                assert!(
+                    case.is_same(field, text),
+                    "seed {seed}, input {number}: {accessor} reads {field} as {text:?}, Sluice read {:?}\n{}",
+                    case.read,
+                    case.shown
+                );
+                *found.entry(accessor.clone()).or_default() += 1;
+                is_found |= field == "amount" && own.contains(&accessor.as_str());
+            }
+        }
+    }
+    let (seed, number) = case.from;
+    assert!(
+        is_found,
+        "seed {seed}, input {number}: no accessor finds what Sluice read as {:?}\n{}\n{answer}",
+        case.read, case.shown
+    );
+}

@@ -1,0 +1,133 @@
+"""Reads requests as gateways in Python do: Flask, Django, Django REST framework, Bottle and WebOb.
+
+One batch a line comes in on standard input, {"kind": ..., "inputs": [...]}, and one line of as many answers goes out. A
+kind is a function of KINDS; its answers are what its inputs are compared with (see reader.rs).
+"""
+
+import base64
+import io
+import json
+import sys
+import warnings
+
+import bottle
+import django
+import flask
+import webob
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.core.handlers.wsgi import WSGIRequest
+from werkzeug.exceptions import HTTPException
+
+warnings.simplefilter("ignore")
+settings.configure(DEBUG=False, ALLOWED_HOSTS=["*"], INSTALLED_APPS=[], REST_FRAMEWORK={"UNAUTHENTICATED_USER": None})
+django.setup()
+
+from rest_framework.exceptions import APIException  # noqa: E402
+from rest_framework.parsers import FormParser, JSONParser, MultiPartParser  # noqa: E402
+from rest_framework.request import Request as RestRequest  # noqa: E402
+
+# What a gateway answers 400 for, or 500: it made no payment of what it could not read.
+REFUSES = (ValueError, KeyError, TypeError, LookupError, RecursionError, SuspiciousOperation, RequestDataTooBig, APIException,
+           HTTPException, bottle.HTTPError)
+
+
+def environ(request):
+    body = base64.b64decode(request["body"])
+    made = {
+        "REQUEST_METHOD": "POST", "SCRIPT_NAME": "", "PATH_INFO": "/pay", "SERVER_NAME": "gateway", "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.version": (1, 0), "wsgi.url_scheme": "http", "wsgi.errors": sys.stderr,
+        "wsgi.multithread": False, "wsgi.multiprocess": False, "wsgi.run_once": False, "HTTP_HOST": "gateway",
+        "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body)),
+        # As servers hand it over: bytes as Latin-1 text.
+        "QUERY_STRING": base64.b64decode(request["query"]).decode("latin-1"),
+    }
+    if request["content_type"] is not None:
+        made["CONTENT_TYPE"] = request["content_type"]
+    return made
+
+
+def text(value):
+    """A value as text, or None where there is none."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def flat(pick, names):
+    """The values under which a map of parameters has any of the names."""
+    return [text(value) for value in map(pick, names) if value is not None]
+
+
+def at(document, pointer):
+    for token in pointer:
+        if isinstance(document, dict):
+            document = document.get(token)
+        elif isinstance(document, list) and token.isdigit() and int(token) < len(document):
+            document = document[int(token)]
+        else:
+            return None
+    return document
+
+
+def members(document, pointers):
+    return [text(value) for value in (at(document, pointer) for pointer in pointers) if value is not None]
+
+
+def body(document, wanted):
+    """What Django REST framework's `data` is: a map of a form, or a JSON document."""
+    if hasattr(document, "getlist"):
+        return flat(document.get, wanted["form"])
+    return members(document, wanted["json"])
+
+
+def flask_request(request):
+    return flask.Request(environ(request))
+
+
+def rest_request(request):
+    made = RestRequest(WSGIRequest(environ(request)), parsers=[JSONParser(), FormParser(), MultiPartParser()])
+    return made
+
+
+def merged(wanted):
+    return wanted["query"] + wanted["form"]
+
+
+# Each accessor that a gateway's author may choose: how a request is made, and what is read from it for the wanted names.
+ACCESSORS = {
+    "flask.args": (flask_request, lambda request, wanted: flat(request.args.get, wanted["query"])),
+    "flask.form": (flask_request, lambda request, wanted: flat(request.form.get, wanted["form"])),
+    "flask.values": (flask_request, lambda request, wanted: flat(request.values.get, merged(wanted))),
+    "flask.json": (flask_request, lambda request, wanted: members(request.get_json(silent=True), wanted["json"])),
+    "django.GET": (lambda request: WSGIRequest(environ(request)), lambda request, wanted: flat(request.GET.get, wanted["query"])),
+    "django.POST": (lambda request: WSGIRequest(environ(request)), lambda request, wanted: flat(request.POST.get, wanted["form"])),
+    "rest.query_params": (rest_request, lambda request, wanted: flat(request.query_params.get, wanted["query"])),
+    "rest.data": (rest_request, lambda request, wanted: body(request.data, wanted)),
+    "bottle.query": (lambda request: bottle.BaseRequest(environ(request)), lambda request, wanted: flat(request.query.getunicode, wanted["query"])),
+    "bottle.forms": (lambda request: bottle.BaseRequest(environ(request)), lambda request, wanted: flat(request.forms.getunicode, wanted["form"])),
+    "bottle.params": (lambda request: bottle.BaseRequest(environ(request)), lambda request, wanted: flat(request.params.getunicode, merged(wanted))),
+    "webob.params": (lambda request: webob.Request(environ(request)), lambda request, wanted: flat(request.params.get, merged(wanted))),
+}
+
+
+def fields(request):
+    """For each accessor the values of each field; an accessor that refuses the request is left out."""
+    read = {}
+    made = {}
+    for name, (make, pick) in ACCESSORS.items():
+        try:
+            if make not in made:
+                made[make] = make(request)
+            read[name] = {field: pick(made[make], wanted) for field, wanted in request["wanted"].items()}
+        except REFUSES:
+            pass
+    return read
+
+
+KINDS = {"fields": fields}
+
+for line in sys.stdin:
+    batch = json.loads(line)
+    kind = KINDS[batch["kind"]]
+    print(json.dumps([kind(request) for request in batch["inputs"]]), flush=True)
