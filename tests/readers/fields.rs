@@ -1,7 +1,7 @@
 //! The fields of a payment: what Sluice read of them, and what the accessors of a reader find.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,7 +43,7 @@ impl Head for Sent<'_> {
         &self.path
     }
 
-    fn metadata(&self, _: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {
+    fn metadata(&self, _: &[String]) -> std::result::Result<Option<Cow<'_, [u8]>>, Unreadable> {
         Ok(None)
     }
 }
@@ -87,13 +87,18 @@ impl Case {
 pub(crate) fn all_alike(reader: &mut Reader, cases: &[Case], own: &[&str]) -> Result<()> {
     let admitted: Vec<&Case> = cases.iter().filter(|case| case.read.is_some()).collect();
     assert!(admitted.len() * 100 >= cases.len() * ADMITTED_PERCENT_MIN, "{} of {}", admitted.len(), cases.len());
-    let questions: Vec<Value> = admitted.iter().map(|case| case.question.clone()).collect();
+    // The same request asked again says nothing new.
+    let mut asked = HashSet::new();
+    let distinct: Vec<&Case> =
+        admitted.iter().copied().filter(|case| asked.insert(case.question.to_string())).collect();
+    let questions: Vec<Value> = distinct.iter().map(|case| case.question.clone()).collect();
     let answers = reader.ask("fields", &questions)?;
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
-    for (case, answer) in admitted.iter().zip(&answers) {
+    for (case, answer) in distinct.iter().zip(&answers) {
         compare(case, answer, own, &mut found);
     }
-    eprintln!("{} of {} inputs admitted; values found: {found:?}", admitted.len(), cases.len());
+    let (cases, admitted, distinct) = (cases.len(), admitted.len(), distinct.len());
+    eprintln!("{cases} inputs, {admitted} admitted, {distinct} of them distinct; values found: {found:?}");
     for accessor in own {
         assert!(
             found.get(*accessor).is_some_and(|values| *values >= FOUND_MIN),

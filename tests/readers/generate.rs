@@ -34,7 +34,6 @@ const MEDIA: &[Option<&str>] = &[
 ];
 
 /// One request.
-#[derive(Debug)]
 pub(crate) struct Input<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) content_type: Option<&'static str>,

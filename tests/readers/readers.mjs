@@ -25,7 +25,8 @@ const parsed = (parser, request) => new Promise((resolve) => {
   parser(message, {}, (error) => resolve(error ? undefined : message.body));
 });
 
-const text = (value) => typeof value === "string" ? value : JSON.stringify(value);
+// Half a surrogate pair is no text outside of JavaScript.
+const text = (value) => (typeof value === "string" ? value : JSON.stringify(value)).replace(/\p{Surrogate}/gu, "\ufffd");
 
 const at = (document, pointer) => pointer.reduce(
   (value, token) => (value !== null && typeof value === "object" && Object.hasOwn(value, token) ? value[token] : undefined), document);

@@ -15,21 +15,14 @@ import django
 import flask
 import webob
 from django.conf import settings
-from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
-from werkzeug.exceptions import HTTPException
 
 warnings.simplefilter("ignore")
 settings.configure(DEBUG=False, ALLOWED_HOSTS=["*"], INSTALLED_APPS=[], REST_FRAMEWORK={"UNAUTHENTICATED_USER": None})
 django.setup()
 
-from rest_framework.exceptions import APIException  # noqa: E402
-from rest_framework.parsers import FormParser, JSONParser, MultiPartParser  # noqa: E402
-from rest_framework.request import Request as RestRequest  # noqa: E402
-
-# What a gateway answers 400 for, or 500: it made no payment of what it could not read.
-REFUSES = (ValueError, KeyError, TypeError, LookupError, RecursionError, SuspiciousOperation, RequestDataTooBig, APIException,
-           HTTPException, bottle.HTTPError)
+from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
+from rest_framework.request import Request as RestRequest
 
 
 def environ(request):
@@ -49,9 +42,10 @@ def environ(request):
 
 def text(value):
     """A value as text, or None where there is none."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value)
+    if value is None:
+        return None
+    # Half a surrogate pair is no text outside of Python.
+    return (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "replace").decode()
 
 
 def flat(pick, names):
@@ -81,33 +75,35 @@ def body(document, wanted):
     return members(document, wanted["json"])
 
 
-def flask_request(request):
-    return flask.Request(environ(request))
-
-
-def rest_request(request):
-    made = RestRequest(WSGIRequest(environ(request)), parsers=[JSONParser(), FormParser(), MultiPartParser()])
-    return made
-
-
 def merged(wanted):
     return wanted["query"] + wanted["form"]
 
 
-# Each accessor that a gateway's author may choose: how a request is made, and what is read from it for the wanted names.
+# How each framework's request is made.
+MAKE = {
+    "flask": lambda request: flask.Request(environ(request)),
+    "django": lambda request: WSGIRequest(environ(request)),
+    "rest": lambda request: RestRequest(
+        WSGIRequest(environ(request)), parsers=[JSONParser(), FormParser(), MultiPartParser()]
+    ),
+    "bottle": lambda request: bottle.BaseRequest(environ(request)),
+    "webob": lambda request: webob.Request(environ(request)),
+}
+
+# Each accessor that a gateway's author may choose, and what is read from it for the wanted names.
 ACCESSORS = {
-    "flask.args": (flask_request, lambda request, wanted: flat(request.args.get, wanted["query"])),
-    "flask.form": (flask_request, lambda request, wanted: flat(request.form.get, wanted["form"])),
-    "flask.values": (flask_request, lambda request, wanted: flat(request.values.get, merged(wanted))),
-    "flask.json": (flask_request, lambda request, wanted: members(request.get_json(silent=True), wanted["json"])),
-    "django.GET": (lambda request: WSGIRequest(environ(request)), lambda request, wanted: flat(request.GET.get, wanted["query"])),
-    "django.POST": (lambda request: WSGIRequest(environ(request)), lambda request, wanted: flat(request.POST.get, wanted["form"])),
-    "rest.query_params": (rest_request, lambda request, wanted: flat(request.query_params.get, wanted["query"])),
-    "rest.data": (rest_request, lambda request, wanted: body(request.data, wanted)),
-    "bottle.query": (lambda request: bottle.BaseRequest(environ(request)), lambda request, wanted: flat(request.query.getunicode, wanted["query"])),
-    "bottle.forms": (lambda request: bottle.BaseRequest(environ(request)), lambda request, wanted: flat(request.forms.getunicode, wanted["form"])),
-    "bottle.params": (lambda request: bottle.BaseRequest(environ(request)), lambda request, wanted: flat(request.params.getunicode, merged(wanted))),
-    "webob.params": (lambda request: webob.Request(environ(request)), lambda request, wanted: flat(request.params.get, merged(wanted))),
+    "flask.args": lambda request, wanted: flat(request.args.get, wanted["query"]),
+    "flask.form": lambda request, wanted: flat(request.form.get, wanted["form"]),
+    "flask.values": lambda request, wanted: flat(request.values.get, merged(wanted)),
+    "flask.json": lambda request, wanted: members(request.get_json(silent=True), wanted["json"]),
+    "django.GET": lambda request, wanted: flat(request.GET.get, wanted["query"]),
+    "django.POST": lambda request, wanted: flat(request.POST.get, wanted["form"]),
+    "rest.query_params": lambda request, wanted: flat(request.query_params.get, wanted["query"]),
+    "rest.data": lambda request, wanted: body(request.data, wanted),
+    "bottle.query": lambda request, wanted: flat(request.query.getunicode, wanted["query"]),
+    "bottle.forms": lambda request, wanted: flat(request.forms.getunicode, wanted["form"]),
+    "bottle.params": lambda request, wanted: flat(request.params.getunicode, merged(wanted)),
+    "webob.params": lambda request, wanted: flat(request.params.get, merged(wanted)),
 }
 
 
@@ -115,12 +111,13 @@ def fields(request):
     """For each accessor the values of each field; an accessor that refuses the request is left out."""
     read = {}
     made = {}
-    for name, (make, pick) in ACCESSORS.items():
+    for name, pick in ACCESSORS.items():
+        framework = name.split(".")[0]
         try:
-            if make not in made:
-                made[make] = make(request)
-            read[name] = {field: pick(made[make], wanted) for field, wanted in request["wanted"].items()}
-        except REFUSES:
+            if framework not in made:
+                made[framework] = MAKE[framework](request)
+            read[name] = {field: pick(made[framework], wanted) for field, wanted in request["wanted"].items()}
+        except Exception:  # Whatever a framework raises is a 400 or a 500: no payment is made.
             pass
     return read
 

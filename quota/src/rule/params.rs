@@ -61,6 +61,10 @@ impl Parameters {
     /// # Errors
     /// A sentence that is safe to show: it names fields and sources of the configuration, nothing of the request.
     pub(super) fn read(&self, encoded: &[u8]) -> Result<Vec<Option<String>>, String> {
+        // Werkzeug, for one, reads an empty form where a single byte is not UTF-8.
+        if std::str::from_utf8(encoded).is_err() {
+            return Err("the parameters are not UTF-8; write other bytes as percent escapes".to_owned());
+        }
         let mut values = vec![None; self.listed.len()];
         let pieces = encoded.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty());
         for (at, piece) in pieces.enumerate() {

@@ -147,3 +147,46 @@ fn envoys_own_filter_gets_what_it_can_carry_out() {
         }
     }
 }
+
+#[test]
+fn x1_a_body_that_no_source_is_in_is_read_on_native_routes_too() {
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let table: &[(&[(&str, &str)], &str, &str)] = &[
+        (&[form], "", ""),
+        (&[form, ("content-length", "0")], "", ""),
+        (&[form], "note=1", ""),
+        (&[form], "Amount=9", "amount (header amount) must not be in the form"),
+        (&[form], "merchant_id=m2", "merchant (header m) must not be in the form"),
+        (
+            &[("content-type", "application/json")],
+            r#"{"order.no": "p"}"#,
+            "order_no (header order_no) must not be in the body",
+        ),
+        (&[("content-type", "multipart/form-data; boundary=x")], "--x", "the body may hold fields"),
+        (&[form, (PARTIAL_BODY, "true")], "note=1", "the body is larger than"),
+        (&[form, ("content-length", "6")], "", "Envoy did not hand over"),
+        (&[form, ("transfer-encoding", "chunked")], "", "Envoy did not hand over"),
+        (&[("content-type", "text/plain"), ("content-length", "6")], "", ""),
+    ];
+    let rules = rules();
+    for (headers, body, part) in table {
+        let common = [("m", "m"), ("c", "USD"), ("amount", "5"), ("order_no", "o")];
+        let headers = common.iter().chain(*headers).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let http = HttpRequest {
+            method: "POST".into(),
+            path: "/consume".into(),
+            headers: headers.collect(),
+            raw_body: body.as_bytes().to_vec(),
+            ..HttpRequest::default()
+        };
+        let request = attribute_context::Request { http: Some(http), ..attribute_context::Request::default() };
+        let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
+        match Asked::read(&attributes, Some(&rules)) {
+            Asked::Decide(_) => assert!(part.is_empty(), "{body}: admitted"),
+            Asked::Refuse(_, refusal) => {
+                assert!(!part.is_empty() && refusal.detail.contains(part), "{body}: {}", refusal.detail);
+            }
+            Asked::Pass => panic!("{body}: passed"),
+        }
+    }
+}
