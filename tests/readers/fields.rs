@@ -83,8 +83,9 @@ impl Case {
     }
 }
 
-/// Asks a reader for every admitted case. `own` are the accessors one of which must find what was charged.
-pub(crate) fn all_alike(reader: &mut Reader, cases: &[Case], own: &[&str]) -> Result<()> {
+/// Asks a reader for every admitted case. Each of the `accessors` must find something in the run, and
+/// one of them what was charged, in each case.
+pub(crate) fn all_alike(reader: &mut Reader, cases: &[Case], accessors: &[&str]) -> Result<()> {
     let admitted: Vec<&Case> = cases.iter().filter(|case| case.read.is_some()).collect();
     assert!(admitted.len() * 100 >= cases.len() * ADMITTED_PERCENT_MIN, "{} of {}", admitted.len(), cases.len());
     // The same request asked again says nothing new.
@@ -95,11 +96,11 @@ pub(crate) fn all_alike(reader: &mut Reader, cases: &[Case], own: &[&str]) -> Re
     let answers = reader.ask("fields", &questions)?;
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
     for (case, answer) in distinct.iter().zip(&answers) {
-        compare(case, answer, own, &mut found);
+        compare(case, answer, accessors, &mut found);
     }
     let (cases, admitted, distinct) = (cases.len(), admitted.len(), distinct.len());
     eprintln!("{cases} inputs, {admitted} admitted, {distinct} of them distinct; values found: {found:?}");
-    for accessor in own {
+    for accessor in accessors {
         assert!(
             found.get(*accessor).is_some_and(|values| *values >= FOUND_MIN),
             "{accessor} found too little: {found:?}"
@@ -108,7 +109,7 @@ pub(crate) fn all_alike(reader: &mut Reader, cases: &[Case], own: &[&str]) -> Re
     Ok(())
 }
 
-fn compare(case: &Case, answer: &Value, own: &[&str], found: &mut BTreeMap<String, usize>) {
+fn compare(case: &Case, answer: &Value, accessors: &[&str], found: &mut BTreeMap<String, usize>) {
     let mut is_found = false;
     for (accessor, fields) in answer.as_object().unwrap() {
         for (field, values) in fields.as_object().unwrap() {
@@ -122,7 +123,7 @@ fn compare(case: &Case, answer: &Value, own: &[&str], found: &mut BTreeMap<Strin
                     case.shown
                 );
                 *found.entry(accessor.clone()).or_default() += 1;
-                is_found |= field == "amount" && own.contains(&accessor.as_str());
+                is_found |= field == "amount" && accessors.contains(&accessor.as_str());
             }
         }
     }

@@ -56,7 +56,7 @@ const fields = async (request) => {
     read[name] = {};
     for (const [field, wanted] of Object.entries(request.wanted)) {
       const named = {query: paths(wanted.query), form: paths(wanted.form), json: wanted.json};
-      named.both = [...named.query, ...(isJson ? named.json : named.form)];
+      named.both = [...paths(wanted.either), ...(isJson ? named.json : [])];
       read[name][field] = values(map, named[kind]);
     }
   }

@@ -15,13 +15,13 @@ pub(crate) struct Layout {
     pub(crate) query: Option<[&'static str; 4]>,
     pub(crate) form: Option<[&'static str; 4]>,
     pub(crate) json: Option<[&'static str; 4]>,
-    /// Field by field, what readers look for: `query` and `form` names, `json` pointers.
+    /// Field by field, what readers look for: names in `query` and `form`, and in `either` of them merged; `json` pointers.
     pub(crate) wanted: Value,
 }
 
 const FLAT: [&str; 4] = ["merchant_id", "amount", "currency", "order_no"];
-const NESTED: [&str; 4] = ["/merchant/id", "/payment/amount", "/payment/currency", "/order/no"];
-const BRACKETS: [&str; 4] = ["merchant[id]", "payment[amount]", "payment[currency]", "order[no]"];
+const NESTED: [&str; 4] = ["/shop/id", "/payment/amount", "/payment/currency", "/order/no"];
+const BRACKETS: [&str; 4] = ["shop[id]", "payment[amount]", "payment[currency]", "order[no]"];
 const SHORT: [&str; 4] = ["m", "a", "c", "o"];
 
 /// Every layout.
@@ -70,8 +70,11 @@ fn layout(
             Some(name) => vec![tokens(name)],
             None => names.iter().map(|name| vec![name.clone()]).collect(),
         };
-        wanted[field] =
-            json!({"query": names, "form": own(of(form)).unwrap_or_else(|| names.clone()), "json": pointers});
+        // Of a map that has query and body in one, only the rule's own names say anything where a body has the field.
+        let listed: Vec<String> = [of(query), of(form)].into_iter().flatten().map(str::to_owned).collect();
+        let either = if form.is_some() || json.is_some() { listed } else { names.clone() };
+        let form = own(of(form)).unwrap_or_else(|| names.clone());
+        wanted[field] = json!({"query": names, "form": form, "json": pointers, "either": either});
     }
     let rule = json!({
         "name": "payments", "match": {"methods": ["POST"], "path": path}, "unit": "minor", "extract": extract,

@@ -67,11 +67,11 @@ pub(super) fn refuse(fields: &[(Field, Vec<Source>)], names: &mut Names) {
             for name in of(*field, sources, part) {
                 match part {
                     Part::Query => {
-                        names.cookies.push((*field, Name::new(&name)));
-                        names.query.refuse(&name, reason);
+                        names.cookies.push((*field, name.clone()));
+                        names.query.refuse(name, reason);
                     }
-                    Part::Form => names.form.refuse(&name, reason),
-                    Part::Json => names.json.refuse_key(&name, reason),
+                    Part::Form => names.form.refuse(name, reason),
+                    Part::Json => names.json.refuse_key(name, reason),
                 }
             }
         }
@@ -79,14 +79,24 @@ pub(super) fn refuse(fields: &[(Field, Vec<Source>)], names: &mut Names) {
 }
 
 /// The names of a field that one part of the request must not have.
-fn of(field: Field, sources: &[Source], part: Part) -> Vec<String> {
-    let mut names: Vec<String> =
-        sources.iter().filter(|source| Part::of(source) != Some(part)).flat_map(|source| from(source, part)).collect();
+fn of(field: Field, sources: &[Source], part: Part) -> Vec<Name> {
+    let (own, other): (Vec<&Source>, Vec<&Source>) = sources.iter().partition(|source| Part::of(source) == Some(part));
+    let mut names: Vec<Name> =
+        other.into_iter().flat_map(|source| from(source, part)).map(|name| Name::new(&name)).collect();
+    names.extend(own.into_iter().filter_map(map_of));
     // In a body from which the field is read, the usual name may well be another thing: the sum of several payments.
     if part == Part::Query || sources.iter().all(|source| Part::of(source) != Some(part)) {
-        names.extend(usual(field).iter().map(|name| (*name).to_owned()));
+        names.extend(usual(field).iter().copied().map(Name::new));
     }
     names
+}
+
+/// The map that a parameter is a member of: where it is a parameter itself, some gateways read one of the two, and some the other.
+fn map_of(source: &Source) -> Option<Name> {
+    match source {
+        Source::Query { name, .. } | Source::Form { name, .. } => name.split_once('[').map(|(map, _)| Name::map(map)),
+        Source::Json { .. } | Source::Header(_) | Source::Path(_) | Source::Metadata(_) | Source::Constant(_) => None,
+    }
 }
 
 /// What a source's own name is elsewhere.

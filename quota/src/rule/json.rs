@@ -71,8 +71,7 @@ impl Wanted {
     }
 
     /// Adds a key that the body's own object must not have, unless it is one already that is known there.
-    pub(super) fn refuse_key(&mut self, key: &str, reason: impl FnOnce() -> String) {
-        let name = Name::new(key);
+    pub(super) fn refuse_key(&mut self, name: Name, reason: impl FnOnce() -> String) {
         if self.root.children.iter().all(|own| !own.name.folds_as(&name)) {
             let node = Node { children: Vec::new(), leaf: Some(Leaf::Refused(reason())) };
             self.root.children.push(Child { name, index: None, node });

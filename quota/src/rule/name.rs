@@ -12,6 +12,8 @@ mod tests;
 pub(super) struct Name {
     text: String,
     folded: String,
+    /// Whether its members are names of their own, which are not read as this one.
+    is_map: bool,
 }
 
 impl Name {
@@ -23,7 +25,12 @@ impl Name {
         }
         let kept = rest.chars().take_while(|char| *char != '\0').filter(|char| !is_separator(*char));
         kept.for_each(|char| fold(char, |char| folded.push(char)));
-        Self { text: text.to_owned(), folded }
+        Self { text: text.to_owned(), folded, is_map: false }
+    }
+
+    /// The name of a map some of whose members are wanted. Only the map itself is read as it, not another member.
+    pub(super) fn map(text: &str) -> Self {
+        Self { is_map: true, ..Self::new(text) }
     }
 
     /// The name as the configuration has it.
@@ -46,7 +53,7 @@ impl Name {
         }
         for char in rest.chars().take_while(|char| *char != '\0') {
             if matches!(char, '[' | ']') && wanted.as_str().is_empty() {
-                return true;
+                return !self.is_map;
             }
             let mut differs = false;
             if !is_separator(char) {

@@ -44,8 +44,7 @@ impl Parameters {
     }
 
     /// Adds a name that must not be there, unless it is one already. What folds onto a listed name is refused anyway.
-    pub(super) fn refuse(&mut self, name: &str, reason: impl FnOnce() -> String) {
-        let name = Name::new(name);
+    pub(super) fn refuse(&mut self, name: Name, reason: impl FnOnce() -> String) {
         if self.listed.iter().chain(&self.refused).all(|own| !own.name.folds_as(&name)) {
             self.refused.push(Entry { name, label: reason() });
         }

@@ -181,7 +181,7 @@ fn refuse(source: &Source, names: &mut Names) -> Result<(), String> {
         if parameters.lists(name) {
             return Err("is a source of the rule".to_owned());
         }
-        parameters.refuse(name, reason);
+        parameters.refuse(Name::new(name), reason);
         Ok(())
     };
     match source {

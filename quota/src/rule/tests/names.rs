@@ -77,6 +77,27 @@ fn f4_a_parameter_that_gateways_cut_differently_is_refused() {
 }
 
 #[test]
+fn f4_a_map_is_not_a_parameter_itself() {
+    let rules =
+        rule(&json!({"extract": {"amount": [{"form": "payment[amount]"}], "currency": [{"form": "payment[currency]"}],
+        "order_no": [{"form": "order_no"}]}}));
+    let plain = "payment[amount]=1&payment[currency]=USD&order_no=A";
+    let table = [
+        ("payment[note]=x", Ok("m1 1 USD A")),
+        ("paymen=x", Ok("m1 1 USD A")),
+        ("payment=9", Err("(form payment[currency]) must not be in the form")),
+        ("Payment=9", Err("(form payment[currency]) must not be in the form")),
+        ("payment[amount][x]=9", Err("amount (form payment[amount]): another parameter")),
+        ("payment.amount=9", Err("amount (form payment[amount]): another parameter")),
+    ];
+    for (other, expected) in table {
+        for body in [format!("{plain}&{other}"), format!("{other}&{plain}")] {
+            check(&body, read_by(&rules, &sent("/p", FORM), body.as_bytes()), expected);
+        }
+    }
+}
+
+#[test]
 fn x4_a_json_key_that_folds_onto_a_wanted_one_is_refused_at_any_depth() {
     let keys = [
         "Amount",
