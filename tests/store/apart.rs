@@ -17,7 +17,7 @@ const TTL_SECS: u32 = 3_600;
 const LIFETIME_SECS: u32 = 600;
 const NOW_MS: i64 = 1_795_296_600_000;
 
-fn command(merchant: &str, number: u8) -> Command {
+pub(crate) fn command(merchant: &str, number: u8) -> Command {
     let charge = Charge {
         amount: AmountMinor::new(u64::from(number)).unwrap(),
         limits: Limits::UNLIMITED,
@@ -59,7 +59,7 @@ fn order_key(command: &Command) -> String {
     keys::order(shard_of(&command.merchant), &command.merchant, command.order_no.as_ref())
 }
 
-async fn each(store: &RedisStore, commands: &[Command]) -> Vec<Result<Reply, StoreError>> {
+pub(crate) async fn each(store: &RedisStore, commands: &[Command]) -> Vec<Result<Reply, StoreError>> {
     let batch: Vec<_> = commands.iter().map(|command| (command.clone(), Notes::default())).collect();
     store.apply_each(&batch).await
 }
@@ -89,7 +89,7 @@ async fn everything(connection: &mut MultiplexedConnection) -> Vec<(String, Vec<
     all
 }
 
-async fn charged(store: &RedisStore, command: &Command) -> u64 {
+pub(crate) async fn charged(store: &RedisStore, command: &Command) -> u64 {
     let account = store.account(&command.merchant, command.currency).await.unwrap();
     account.map_or(0, |account| account.day.amount)
 }

@@ -6,6 +6,7 @@
 mod apart;
 mod books;
 mod cut;
+mod failover;
 mod figures;
 mod generate;
 mod races;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, Client, RedisError, Script};
+use redis::{Cmd, RedisError, Script};
 use thiserror::Error;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::notice::Change;
 use crate::settings::Secret;
+use crate::store::{Failovers, RedisLink};
 
 const SCRIPT: &str = include_str!("rate.lua");
 
@@ -59,7 +59,7 @@ pub enum RateError {
 /// The counts. Its connection belongs to the runtime that it was opened in.
 #[derive(Clone, Debug)]
 pub struct Rate {
-    connection: ConnectionManager,
+    link: RedisLink,
     script: Script,
     timeout: Duration,
 }
@@ -70,9 +70,8 @@ impl Rate {
     /// # Errors
     /// [`RateError`] for an address that cannot be used.
     pub fn open(url: &Secret, timeout: Duration) -> Result<Self, RateError> {
-        let config = ConnectionManagerConfig::new().set_number_of_retries(0).set_connection_timeout(Some(timeout));
-        let connection = ConnectionManager::new_lazy_with_config(Client::open(url.expose())?, config)?;
-        Ok(Self { connection, script: Script::new(SCRIPT), timeout })
+        let link = RedisLink::open(url, timeout, Failovers::default())?;
+        Ok(Self { link, script: Script::new(SCRIPT), timeout })
     }
 
     /// Asks for one message. What was granted before is granted again.
@@ -86,11 +85,12 @@ impl Rate {
         bound: Bound,
         now_ms: i64,
     ) -> Result<Allowance, RateError> {
-        let mut connection = self.connection.clone();
         let mut call = self.script.key(counted.key());
         call.arg(now_ms).arg(millis(bound.period)).arg(bound.tellings_max);
         call.arg(telling.name()).arg(telling.channel);
-        match self.bounded(call.invoke_async(&mut connection)).await? {
+        let call = &call;
+        let take = self.link.repeat(|mut connection| async move { call.invoke_async(&mut connection).await });
+        match self.bounded(take).await? {
             0 => Ok(Allowance::Granted),
             until_ms => Ok(Allowance::Held { until_ms }),
         }
@@ -101,15 +101,19 @@ impl Rate {
     /// # Errors
     /// [`RateError`] where Redis gives no answer.
     pub async fn give_back(&self, counted: Counted<'_>, telling: Telling<'_>) -> Result<(), RateError> {
-        let mut connection = self.connection.clone();
         let member = format!("{} {}", telling.name(), telling.channel);
-        self.bounded(connection.zrem::<_, _, i64>(counted.key(), member)).await.map(drop)
+        let remove = &Cmd::zrem(counted.key(), member);
+        let remove = self.link.repeat(|mut connection| async move { remove.query_async(&mut connection).await });
+        self.bounded::<i64>(remove).await.map(drop)
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, RedisError>>) -> Result<T, RateError> {
         match timeout(self.timeout, call).await {
             Ok(result) => Ok(result?),
-            Err(_) => Err(RateError::Timeout(self.timeout)),
+            Err(_) => {
+                self.link.silent();
+                Err(RateError::Timeout(self.timeout))
+            }
         }
     }
 }

@@ -176,9 +176,10 @@ fn open_store(
     connections_max: u32,
 ) -> Result<Arc<RecallingStore>, RunError> {
     let (shards, timeout) = (settings.shards, live.current().redis_timeout());
-    let redis = RedisStore::open(&RedisStoreConfig { url: settings.redis_url(), shards, timeout })?;
+    let redis = RedisStoreConfig { url: settings.redis_url(), shards, timeout };
+    let redis = RedisStore::open_shared(&redis, verified)?;
     let pool = database::pool(&settings.postgres_url(), connections_max)?;
-    Ok(Arc::new(RecallingStore::new(Arc::new(redis.following(live.clone()).sharing(verified)), pool)))
+    Ok(Arc::new(RecallingStore::new(Arc::new(redis.following(live.clone())), pool)))
 }
 
 /// The decisions' port and the admin port, bound inside of a runtime.

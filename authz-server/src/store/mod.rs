@@ -17,7 +17,7 @@ use crate::telemetry::Trace;
 
 pub use group::GroupCommit;
 pub use memory::MemoryStore;
-pub use redis::{DueHold, DueHolds, RedisStore, RedisStoreConfig, SCRIPT, Verified};
+pub use redis::{DueHold, DueHolds, Failovers, RedisLink, RedisStore, RedisStoreConfig, SCRIPT, Verified};
 
 /// What the journal is told beside the command itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

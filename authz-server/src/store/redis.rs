@@ -2,6 +2,7 @@
 //! that know Redis.
 
 mod call;
+mod link;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,13 +13,14 @@ use std::time::Duration;
 use prost::Message;
 use proto::journal::EventContext;
 use quota::{Account, Action, Command, Currency, MerchantId, Order, OrderNo, Reply, shard_of};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManager;
 use redis::streams::StreamRangeReply;
-use redis::{AsyncCommands, Client, ErrorKind, RedisError, Script, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, Value};
 use tokio::time::timeout;
 use tracing::warn;
 
-use self::call::{COMMANDS_MAX, Noted};
+use self::call::{COMMANDS_MAX, Noted, Results};
+pub use self::link::{Failovers, RedisLink};
 use super::packed::{self, PackedError};
 use super::{Notes, Store, StoreError, keys};
 use crate::clock;
@@ -41,7 +43,7 @@ pub struct RedisStoreConfig {
 /// Accounts, orders and events in Redis.
 #[derive(Debug)]
 pub struct RedisStore {
-    connection: ConnectionManager,
+    link: RedisLink,
     script: Script,
     shards: u16,
     timeout: Duration,
@@ -53,7 +55,19 @@ pub struct RedisStore {
 /// Whether the number of shards in Redis was compared with ours, and is the same. Stores of one Redis share it: where one of them
 /// finds another number, none decides.
 #[derive(Clone, Debug, Default)]
-pub struct Verified(Arc<AtomicBool>);
+pub struct Verified {
+    shards: Arc<AtomicBool>,
+    /// Where one of them is led to another server, all of them follow.
+    failovers: Failovers,
+}
+
+impl Verified {
+    /// The failovers that users of this Redis found.
+    #[must_use]
+    pub fn failovers(&self) -> Failovers {
+        self.failovers.clone()
+    }
+}
 
 impl RedisStore {
     /// Prepares the store, inside of the runtime that will use it; the connection is made by the first call, and made again
@@ -62,7 +76,15 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] for an address that cannot be used.
     pub fn open(config: &RedisStoreConfig) -> Result<Self, StoreError> {
-        Self::open_with_script(config, SCRIPT)
+        Self::open_sharing(config, SCRIPT, Verified::default())
+    }
+
+    /// [`RedisStore::open`] for a Redis that other stores use too: what one learns of it holds for all.
+    ///
+    /// # Errors
+    /// [`StoreError`] for an address that cannot be used.
+    pub fn open_shared(config: &RedisStoreConfig, verified: Verified) -> Result<Self, StoreError> {
+        Self::open_sharing(config, SCRIPT, verified)
     }
 
     /// [`RedisStore::open`] with another script than [`SCRIPT`]: the store suite shows with wrong ones that it notices.
@@ -70,20 +92,19 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] for an address that cannot be used.
     pub fn open_with_script(config: &RedisStoreConfig, script: &str) -> Result<Self, StoreError> {
-        let client = Client::open(config.url.expose()).map_err(unavailable)?;
-        // Without retries of its own: a payment that finds Redis away is answered at once, and the next one tries again.
-        let manager = ConnectionManagerConfig::new()
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(config.timeout))
-            // Every call has a bound of its own here, which may change; one of the connection could not.
-            .set_response_timeout(None);
+        Self::open_sharing(config, script, Verified::default())
+    }
+
+    fn open_sharing(config: &RedisStoreConfig, script: &str, verified: Verified) -> Result<Self, StoreError> {
+        let link = RedisLink::open(&config.url, config.timeout, verified.failovers())
+            .map_err(|error| StoreError::Unavailable(format!("the address of redis cannot be used: {error}")))?;
         Ok(Self {
-            connection: ConnectionManager::new_lazy_with_config(client, manager).map_err(unavailable)?,
+            link,
             script: Script::new(script),
             shards: config.shards,
             timeout: config.timeout,
             live: None,
-            verified: Verified::default(),
+            verified,
         })
     }
 
@@ -94,29 +115,21 @@ impl RedisStore {
         self
     }
 
-    /// Shares with other stores of the same Redis what is known of its shards.
-    #[must_use]
-    pub fn sharing(mut self, verified: Verified) -> Self {
-        self.verified = verified;
-        self
-    }
-
     /// Compares the number of shards with the one that Redis records, and records it where there is none.
     ///
     /// # Errors
     /// [`StoreError::Shards`] where they differ: keys would be looked for in the wrong place, so nothing is decided.
     pub async fn verify(&self) -> Result<(), StoreError> {
-        let mut connection = self.connection.clone();
-        let call = async {
-            let _: bool = connection.set_nx(keys::SHARDS, self.shards).await?;
-            connection.get::<_, u16>(keys::SHARDS).await
-        };
+        let call = self.link.repeat(|mut connection| async move {
+            let _: bool = Cmd::set_nx(keys::SHARDS, self.shards).query_async(&mut connection).await?;
+            Cmd::get(keys::SHARDS).query_async::<u16>(&mut connection).await
+        });
         let result = match self.bounded(call).await {
             Ok(stored) if stored == self.shards => Ok(()),
             Ok(stored) => Err(StoreError::Shards { stored, configured: self.shards }),
             Err(error) => return Err(error),
         };
-        self.verified.0.store(result.is_ok(), Ordering::Relaxed);
+        self.verified.shards.store(result.is_ok(), Ordering::Relaxed);
         result
     }
 
@@ -125,17 +138,16 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer or holds something else.
     pub async fn recorded_shards(&self) -> Result<Option<u16>, StoreError> {
-        let mut connection = self.connection.clone();
-        self.bounded(connection.get(keys::SHARDS)).await
+        self.query(&Cmd::get(keys::SHARDS)).await
     }
 
     /// A Redis that frees memory by evicting keys forgets what was consumed, and reopens limits. It may hide its settings,
     /// as managed ones do, so this is no more than a warning.
     pub async fn warn_of_eviction(&self) {
-        let mut connection = self.connection.clone();
         let mut command = redis::cmd("CONFIG");
-        let call = command.arg("GET").arg("maxmemory*").query_async::<HashMap<String, String>>(&mut connection);
-        let Ok(config) = self.bounded(call).await else { return };
+        let Ok(config) = self.query::<HashMap<String, String>>(command.arg("GET").arg("maxmemory*")).await else {
+            return;
+        };
         let bounded = config.get("maxmemory").is_some_and(|bytes| bytes != "0");
         if let Some(policy) = config.get("maxmemory-policy").filter(|policy| bounded && *policy != "noeviction") {
             warn!(policy, "redis may evict keys, which would reopen limits: set maxmemory-policy to noeviction");
@@ -158,8 +170,7 @@ impl RedisStore {
         let shard = self.shard(merchant);
         let currencies: Vec<Currency> = Currency::all().collect();
         let keys: Vec<String> = currencies.iter().map(|currency| keys::account(shard, merchant, *currency)).collect();
-        let mut connection = self.connection.clone();
-        let values: Vec<Option<Vec<u8>>> = self.bounded(connection.mget(keys)).await?;
+        let values: Vec<Option<Vec<u8>>> = self.query(&Cmd::mget(keys)).await?;
         let found = currencies.into_iter().zip(values).filter_map(|(currency, value)| Some((currency, value?)));
         let account = |(currency, value): (_, Vec<u8>)| packed::account(&value).map(|account| (currency, account));
         found.map(account).collect::<Result<_, _>>().map_err(corrupt)
@@ -174,8 +185,7 @@ impl RedisStore {
     }
 
     async fn read<T>(&self, key: String, decode: fn(&[u8]) -> Result<T, PackedError>) -> Result<Option<T>, StoreError> {
-        let mut connection = self.connection.clone();
-        let bytes: Option<Vec<u8>> = self.bounded(connection.get(key)).await?;
+        let bytes: Option<Vec<u8>> = self.query(&Cmd::get(key)).await?;
         bytes.as_deref().map(decode).transpose().map_err(corrupt)
     }
 
@@ -183,14 +193,27 @@ impl RedisStore {
         shard_of(merchant, self.shards)
     }
 
+    /// One command that may be asked twice.
+    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        let ask = |mut connection: ConnectionManager| async move { command.query_async(&mut connection).await };
+        self.bounded(self.link.repeat(ask)).await
+    }
+
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
         let limit = Store::timeout(self);
         match timeout(limit, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if call::is_of_the_script(&error) => Err(corrupt(error)),
-            Ok(Err(error)) if !error.is_timeout() => Err(unavailable(error)),
-            Ok(Err(_)) | Err(_) => Err(StoreError::Timeout { after_ms: limit.as_millis() }),
+            Ok(Err(error)) if !error.is_timeout() => Err(self.unavailable(&error)),
+            Ok(Err(_)) | Err(_) => {
+                self.link.silent();
+                Err(StoreError::Timeout { after_ms: limit.as_millis() })
+            }
         }
+    }
+
+    fn unavailable(&self, error: &RedisError) -> StoreError {
+        StoreError::Unavailable(format!("redis at {}: {error}", self.link.address()))
     }
 }
 
@@ -232,10 +255,9 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer.
     pub async fn due_holds(&self, shard: u16, now_secs: u64, places: Range<usize>) -> Result<DueHolds, StoreError> {
-        let mut connection = self.connection.clone();
         let [offset, count] = [places.start, places.len()].map(|number| isize::try_from(number).unwrap_or(isize::MAX));
-        let call = connection.zrangebyscore_limit_withscores(keys::expiry(shard), "-inf", now_secs, offset, count);
-        let members: Vec<(Vec<u8>, redis::Value)> = self.bounded(call).await?;
+        let due = Cmd::zrangebyscore_limit_withscores(keys::expiry(shard), "-inf", now_secs, offset, count);
+        let members: Vec<(Vec<u8>, Value)> = self.query(&due).await?;
         let found = members.len();
         let holds: Vec<DueHold> =
             members.into_iter().filter_map(|(member, until)| self.hold(shard, &member, until)).collect();
@@ -246,7 +268,7 @@ impl RedisStore {
     }
 
     /// A member as a hold; none where its merchant is another shard's.
-    fn hold(&self, shard: u16, member: &[u8], until: redis::Value) -> Option<DueHold> {
+    fn hold(&self, shard: u16, member: &[u8], until: Value) -> Option<DueHold> {
         let hold = DueHold::parse(str::from_utf8(member).ok()?, redis::from_redis_value(until).ok()?)?;
         (self.shard(&hold.merchant) == shard).then_some(hold)
     }
@@ -256,9 +278,8 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer or holds something else.
     pub async fn oldest_waiting(&self, merchant: &MerchantId) -> Result<Option<EventContext>, StoreError> {
-        let mut connection = self.connection.clone();
         let key = keys::stream(self.shard(merchant));
-        let found: StreamRangeReply = self.bounded(connection.xrange_count(key, "-", "+", 1)).await?;
+        let found: StreamRangeReply = self.query(&Cmd::xrange_count(key, "-", "+", 1)).await?;
         let Some(entry) = found.ids.into_iter().next() else { return Ok(None) };
         let context: Option<Vec<u8>> = entry.get("c");
         let context = context.ok_or_else(|| corrupt("an event without a context"))?;
@@ -300,7 +321,7 @@ impl RedisStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        if !self.verified.0.load(Ordering::Relaxed) {
+        if !self.verified.shards.load(Ordering::Relaxed) {
             self.verify().await?;
         }
         let call = ScriptCall::begin();
@@ -313,15 +334,15 @@ impl RedisStore {
         results
     }
 
-    /// Calls the script, once more where the connection was lost or could not be made before: that is told to the next call only.
+    /// Calls the script, once more where the connection was lost.
     ///
     /// Asking again is safe where a repetition is known by its attempt or operation, and with an id of its own the second
     /// call's event is never taken for the first one's. What is not known so is not asked again: nobody knows whether it was
     /// done.
     async fn ask(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Results, RedisError> {
         let error = match self.invoke(batch, all_or_none).await {
-            Err(error) if error.is_io_error() && !error.is_timeout() => error,
-            result => return result.map(|value| call::replies(&value, batch)),
+            Err(error) if link::is_lost(&error) => error,
+            result => return result,
         };
         let again = |(command, _): &&Noted<'_>| is_repeatable(&command.action);
         let repeated: Vec<&Noted<'_>> = batch.iter().filter(again).collect();
@@ -331,33 +352,39 @@ impl RedisStore {
         let renamed: Vec<Command> = repeated.iter().map(|(command, _)| renamed(command)).collect();
         let repeated: Vec<Noted<'_>> =
             renamed.iter().zip(repeated).map(|(command, (_, notes))| (command, *notes)).collect();
-        let value = self.invoke(&repeated, all_or_none).await?;
-        Ok(call::replies(&value, &repeated).map(|replies| {
+        let results = self.invoke(&repeated, all_or_none).await?;
+        Ok(results.map(|replies| {
             let mut replies = replies.into_iter();
             let reply = |noted: &Noted<'_>| {
                 let told = if again(&noted) { replies.next() } else { None };
-                told.unwrap_or_else(|| Err(StoreError::Unavailable(error.to_string())))
+                told.unwrap_or_else(|| Err(self.unavailable(&error)))
             };
             batch.iter().map(reply).collect()
         }))
     }
 
-    async fn invoke(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Value, RedisError> {
-        let mut connection = self.connection.clone();
-        let call = call::call(self.script.get_hash(), self.shards, batch, all_or_none);
-        match call.query_async(&mut connection).await {
-            // Redis was started anew, or has not had the script yet.
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.script.load_async(&mut connection).await?;
-                call.query_async(&mut connection).await
-            }
-            result => result,
-        }
+    /// Calls the script at the server that is to be asked: one that is not the primary any more has done nothing, so that all of
+    /// the commands are asked again on a new connection.
+    async fn invoke(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Results, RedisError> {
+        let call = &call::call(self.script.get_hash(), self.shards, batch, all_or_none);
+        let invoke = |mut connection: ConnectionManager| async move {
+            let value = match call.query_async(&mut connection).await {
+                // Redis was started anew, or has not had the script yet.
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    self.script.load_async(&mut connection).await?;
+                    call.query_async(&mut connection).await?
+                }
+                result => result?,
+            };
+            Ok(call::replies(&value, batch))
+        };
+        let is_refused = |result: &Result<Results, RedisError>| match result {
+            Ok(results) => results.as_ref().is_ok_and(|results| call::is_refused(results)),
+            Err(_) => link::is_refused(result),
+        };
+        self.link.call(invoke, is_refused).await
     }
 }
-
-/// The commands' results, unless the reply as a whole could not be read.
-type Results = Result<Vec<Result<Reply, StoreError>>, StoreError>;
 
 /// Whether the command may be asked twice although the first may have been applied.
 const fn is_repeatable(action: &Action) -> bool {
@@ -366,10 +393,6 @@ const fn is_repeatable(action: &Action) -> bool {
 
 fn renamed(command: &Command) -> Command {
     Command { decision_id: clock::decision_id(), ..command.clone() }
-}
-
-fn unavailable(error: RedisError) -> StoreError {
-    StoreError::Unavailable(error.to_string())
 }
 
 fn corrupt(what: impl std::fmt::Display) -> StoreError {

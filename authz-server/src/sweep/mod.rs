@@ -93,9 +93,10 @@ impl Tools {
     pub fn open(config: &Config, policies: Arc<Policies>, metrics: Arc<Metrics>) -> io::Result<Self> {
         let Config { redis_url, postgres_url, shards, live, verified } = config;
         let timeout = live.current().redis_timeout();
-        let store = RedisStore::open(&RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout });
+        let redis = RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout };
+        let store = RedisStore::open_shared(&redis, verified.clone()).map_err(io::Error::other)?;
         Ok(Self {
-            store: Arc::new(store.map_err(io::Error::other)?.following(live.clone()).sharing(verified.clone())),
+            store: Arc::new(store.following(live.clone())),
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             policies,
             metrics,

@@ -10,6 +10,7 @@ use std::hash::Hash;
 use quota::{Action, AmountMinor, Code, Command, Currency, Record, Reply, Watch, shard_of};
 use redis::{Cmd, RedisError, Value};
 
+use super::link::is_wrong_server;
 use super::{StoreError, corrupt};
 use crate::store::packed::{self, Places};
 use crate::store::{Notes, context, keys};
@@ -24,6 +25,9 @@ const FAILED: u8 = 0;
 const REFUSED: u8 = 1;
 /// Bytes that a command takes in a call, about: keys, command and context.
 const COMMAND_BYTES: usize = 640;
+
+/// The results of a call's commands, unless its reply as a whole could not be read.
+pub(super) type Results = Result<Vec<Result<Reply, StoreError>>, StoreError>;
 
 /// A command of a call, with what the journal is told beside it.
 pub(super) type Noted<'a> = (&'a Command, &'a Notes);
@@ -167,7 +171,7 @@ fn place(count: usize) -> u16 {
 }
 
 /// Reads the replies to a call, one for each of its commands.
-pub(super) fn replies(value: &Value, batch: &[Noted<'_>]) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
+pub(super) fn replies(value: &Value, batch: &[Noted<'_>]) -> Results {
     let Value::BulkString(bytes) = value else { return Err(corrupt("the script's reply is no string")) };
     let mut rest = bytes.as_slice();
     let mut replies = Vec::with_capacity(batch.len());
@@ -175,6 +179,16 @@ pub(super) fn replies(value: &Value, batch: &[Noted<'_>]) -> Result<Vec<Result<R
         replies.push(reply(&mut rest, command)?);
     }
     if rest.is_empty() { Ok(replies) } else { Err(corrupt(format_args!("{} bytes behind the last reply", rest.len()))) }
+}
+
+/// Whether a command failed because its server is not the one to ask. Nothing of the whole call was done then: after a script's
+/// first write Redis refuses none of it, so where it refused one it refused all of them.
+pub(super) fn is_refused(results: &[Result<Reply, StoreError>]) -> bool {
+    let is_refused = |result: &Result<Reply, StoreError>| match result {
+        Err(StoreError::Unavailable(why)) => is_wrong_server(code_of(why)),
+        Ok(_) | Err(_) => false,
+    };
+    results.iter().any(is_refused)
 }
 
 /// Takes a command's reply off the front; an error by itself where its end cannot be found.
@@ -211,12 +225,15 @@ fn line<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
 
 /// Why a command could not be decided: a value that is not ours, or what Redis refused to write.
 fn failed(why: &str) -> StoreError {
-    let code = why.split_whitespace().next().unwrap_or_default();
-    if matches!(code, SCRIPT_ERROR | "WRONGTYPE" | "ERR") {
+    if matches!(code_of(why), SCRIPT_ERROR | "WRONGTYPE" | "ERR") {
         StoreError::Corrupt(why.to_owned())
     } else {
         StoreError::Unavailable(why.to_owned())
     }
+}
+
+fn code_of(why: &str) -> &str {
+    why.split_whitespace().next().unwrap_or_default()
 }
 
 /// The number of an event is the second part of its stream id, `0-<number>`.
@@ -231,7 +248,12 @@ fn event_seq(stream_id: &[u8]) -> Result<Option<u64>, StoreError> {
 
 /// Whether the script itself failed, on a value that has another format than its own. It wrote nothing then.
 pub(super) fn is_of_the_script(error: &RedisError) -> bool {
-    error.code() == Some(SCRIPT_ERROR) || error.detail().is_some_and(|detail| detail.contains("user_script"))
+    match error.code() {
+        Some(SCRIPT_ERROR) => true,
+        // What Redis refuses inside of a script has its own code, and the script's name behind it.
+        None | Some("ERR" | "WRONGTYPE") => error.detail().is_some_and(|detail| detail.contains("user_script")),
+        Some(_) => false,
+    }
 }
 
 #[cfg(test)]
