@@ -47,6 +47,13 @@ pub(crate) const NAMES: &[Row] = &[
         "BAD_REQUEST",
         "json /payment, or a name that some gateways read as it, must be absent",
     ),
+    refused(
+        "X7: the same in the query",
+        |m, o| query(m, o, "payment[amount]=1"),
+        400,
+        "BAD_REQUEST",
+        "query payment, or a name",
+    ),
     admitted("a form of other names", |m, o| fields(m, o, "note=1&tags[]=2&")),
     refused(
         "F4: a blank in front",
