@@ -14,7 +14,6 @@ mod rules;
 mod spell;
 
 #[path = "../store/random.rs"]
-#[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 mod random;
 
 use std::sync::OnceLock;
