@@ -131,9 +131,9 @@ fn a_refused_configuration_leaves_the_old_one_in_force() {
 }
 
 #[test]
-fn a_payment_without_body_sources_does_not_wait_for_its_body() {
+fn a_payment_without_body_sources_does_not_wait_for_a_body_without_fields() {
     let mut proxy = proxy(&json!({}));
-    let context = proxy.open(HEAD_PAYMENT);
+    let context = proxy.open(&[HEAD_PAYMENT, &[("content-type", "text/plain")]].concat());
     proxy.stream(context).properties.insert("metadata.filter_metadata.jwt.channel".into(), b"card".to_vec());
     assert_eq!(proxy.headers(context, false), PAUSE);
     let call = proxy.one_call();
@@ -143,6 +143,20 @@ fn a_payment_without_body_sources_does_not_wait_for_its_body() {
     assert!(proxy.reached_gateway(context));
     assert_eq!(proxy.body(context, &[0; 5000], false), CONTINUE);
     assert_eq!(proxy.trailers(context), CONTINUE);
+}
+
+#[test]
+fn x1_a_form_that_no_source_is_in_is_awaited_and_must_not_name_a_field() {
+    let mut proxy = proxy(&json!({}));
+    for (body, is_refused) in [(&b"note=1"[..], false), (b"Amount=9", true)] {
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let context = proxy.open(&[HEAD_PAYMENT, &[form]].concat());
+        assert_eq!(proxy.headers(context, false), PAUSE);
+        assert!(proxy.new_calls().is_empty());
+        assert_eq!(proxy.body(context, body, true), PAUSE);
+        assert_eq!(proxy.new_calls().is_empty(), is_refused);
+        assert!(!proxy.reached_gateway(context));
+    }
 }
 
 #[test]
