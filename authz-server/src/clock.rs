@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the one place")]
 
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
@@ -25,6 +26,13 @@ pub fn now() -> DateTime<Utc> {
 pub fn random<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).is_ok().then_some(bytes)
+}
+
+/// This process's name among servers: drawn at its start.
+#[must_use]
+pub fn server_id() -> Uuid {
+    static ID: LazyLock<Uuid> = LazyLock::new(Uuid::now_v7);
+    *ID
 }
 
 /// A new decision's id: UUIDv7, so that ids sort by time.

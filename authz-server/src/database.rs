@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 
+use crate::health::Away;
 use crate::settings::Secret;
 
 /// How long a caller waits for a connection.
@@ -22,6 +23,24 @@ pub const KEEPALIVE: [(&str, &str); 4] = [
     ("tcp_keepalives_count", "3"),
     ("tcp_user_timeout", "15s"),
 ];
+
+/// SQLSTATEs of a database in which the migrations have not run yet.
+const NOT_MIGRATED: [&str; 3] = ["42P01", "42703", "3F000"];
+/// Class 57: Postgres is being stopped, or was; and those of connections.
+const GOING: [&str; 2] = ["57", "08"];
+
+impl Away for sqlx::Error {
+    /// Also where the migrations have not run yet: that ends with the outage, or with the first start.
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Tls(_) | Self::PoolTimedOut | Self::PoolClosed | Self::WorkerCrashed => true,
+            Self::Database(error) => error.code().is_some_and(|code| {
+                NOT_MIGRATED.contains(&code.as_ref()) || GOING.iter().any(|class| code.starts_with(class))
+            }),
+            _ => false,
+        }
+    }
+}
 
 /// A pool that connects when it is first used, so that a server starts with Postgres away.
 ///

@@ -1,8 +1,10 @@
 //! What the parts of the server know about their dependencies: written by the parts, read by `/ready` and the gauges.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::metrics::{Dependency, Metrics};
 
@@ -15,28 +17,82 @@ pub struct State {
     pub detail: Option<String>,
 }
 
+/// An error that may say no more than that a dependency is away. [`Health`] logs that once for all parts of the server; what each of
+/// them meets meanwhile is for debugging.
+pub trait Away {
+    /// Whether it says so.
+    fn is_away(&self) -> bool;
+}
+
+/// Warns of an error, but for one that is [`Away`], which goes to the debug log.
+macro_rules! warn_unless_away {
+    ($error:expr, $($rest:tt)+) => {
+        if {
+            use $crate::health::Away as _;
+            $error.is_away()
+        } {
+            tracing::debug!(error = %$error, $($rest)+)
+        } else {
+            tracing::warn!(error = %$error, $($rest)+)
+        }
+    };
+}
+pub(crate) use warn_unless_away;
+
 /// The state of one dependency. The last report counts.
 #[derive(Debug)]
-pub struct Handle(Mutex<State>);
+pub struct Handle(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    state: State,
+    /// Since when it is so, where a part has reported.
+    since: Option<Instant>,
+}
+
+/// What a report changes.
+enum Turn {
+    /// It is away from now on.
+    Away,
+    /// It is there again, or for the first time, after so long.
+    Back(Option<Duration>),
+}
 
 impl Handle {
     fn waiting() -> Self {
-        Self(Mutex::new(State { up: false, detail: Some("not reached yet".to_owned()) }))
+        let state = State { up: false, detail: Some("not reached yet".to_owned()) };
+        Self(Mutex::new(Known { state, since: None }))
     }
 
     /// The state as last reported.
     #[must_use]
     pub fn state(&self) -> State {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).state.clone()
     }
 
-    /// Stores the state; true where it changed between up and down.
-    fn set(&self, up: bool, detail: Option<String>) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let turned = state.up != up;
-        *state = State { up, detail };
-        turned
+    /// Stores the state; gives what it changes.
+    fn set(&self, detail: Option<String>) -> Option<Turn> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let up = detail.is_none();
+        let turn = match (up, known.state.up, known.since) {
+            (false, true, _) | (false, false, None) => Some(Turn::Away),
+            (true, false, since) => Some(Turn::Back(since.map(|since| since.elapsed()))),
+            (true, true, _) | (false, false, Some(_)) => None,
+        };
+        if turn.is_some() {
+            known.since = Some(Instant::now());
+        }
+        known.state = State { up, detail };
+        turn
     }
+}
+
+/// Where the dependencies are, without secrets, as in `db.internal:5432`.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    pub redis: String,
+    pub postgres: String,
+    pub policy_service: String,
 }
 
 /// The health of everything a decision or the journal needs.
@@ -45,7 +101,11 @@ pub struct Health {
     redis: Handle,
     postgres: Handle,
     policy: Handle,
+    /// None until it was asked.
+    policy_service: Mutex<Option<Arc<Handle>>>,
+    addresses: Addresses,
     backlog: Mutex<Option<State>>,
+    draining: watch::Sender<bool>,
     metrics: Arc<Metrics>,
 }
 
@@ -53,8 +113,24 @@ impl Health {
     /// Everything is down until its part reports.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self::at(Addresses::default(), metrics)
+    }
+
+    /// The same, of dependencies whose addresses are named.
+    #[must_use]
+    pub fn at(addresses: Addresses, metrics: Arc<Metrics>) -> Self {
         let [redis, postgres, policy] = [(); 3].map(|()| Handle::waiting());
-        Self { redis, postgres, policy, backlog: Mutex::new(None), metrics }
+        let policy_service = Mutex::default();
+        Self {
+            redis,
+            postgres,
+            policy,
+            policy_service,
+            addresses,
+            backlog: Mutex::new(None),
+            draining: watch::Sender::new(false),
+            metrics,
+        }
     }
 
     /// The figures beside the states.
@@ -65,33 +141,53 @@ impl Health {
 
     /// Redis answered.
     pub fn redis_up(&self) {
-        self.turn(Dependency::Redis, &self.redis, None);
+        self.turn(Dependency::Redis, None);
     }
 
     /// Redis did not answer, or not as it should.
     pub fn redis_down(&self, detail: impl Into<String>) {
-        self.turn(Dependency::Redis, &self.redis, Some(detail.into()));
+        self.turn(Dependency::Redis, Some(detail.into()));
     }
 
     /// Postgres answered and has the journal's tables.
     pub fn postgres_up(&self) {
-        self.turn(Dependency::Postgres, &self.postgres, None);
+        self.turn(Dependency::Postgres, None);
     }
 
     /// Postgres did not answer, or not as it should.
     pub fn postgres_down(&self, detail: impl Into<String>) {
-        self.turn(Dependency::Postgres, &self.postgres, Some(detail.into()));
+        let detail = detail.into();
+        let address = &self.addresses.postgres;
+        self.turn(
+            Dependency::Postgres,
+            Some(if address.is_empty() { detail } else { format!("postgres at {address}: {detail}") }),
+        );
+    }
+
+    /// The policy service gave an answer, or none and why.
+    pub fn policy_service(&self, problem: Option<String>) {
+        let handle = Arc::clone(
+            self.policy_service
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert_with(|| Arc::new(Handle::waiting())),
+        );
+        let address = &self.addresses.policy_service;
+        let detail = problem.map(|problem| {
+            format!("{problem}; payments are decided by its last answers, by other policies and by the default limits")
+        });
+        log(handle.set(detail.clone()), "policy_service", address, &detail.unwrap_or_default());
     }
 
     /// A policy document (and rules, where configured) is in force.
     pub fn policy_active(&self, version: &str) {
-        self.policy.set(true, None);
+        self.policy.set(None);
         self.metrics.set_policy(Some(version));
     }
 
     /// There is no policy: nothing is decided but refusals.
     pub fn policy_missing(&self, detail: &str) {
-        self.policy.set(false, Some(detail.to_owned()));
+        self.policy.set(Some(detail.to_owned()));
         self.metrics.set_policy(None);
     }
 
@@ -107,23 +203,57 @@ impl Health {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The server is about to stop: it is to get no more payments, and decides those that come.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Whether the server is about to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Ends when the server is about to stop.
+    pub async fn until_draining(&self) {
+        // An error says that nothing will change any more, which cannot be while this is there.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
     /// The three states as `/ready` shows them.
     #[must_use]
     pub fn states(&self) -> States {
-        States { redis: self.redis.state(), postgres: self.postgres.state(), policy: self.policy.state() }
+        let service = self.policy_service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        States {
+            redis: self.redis.state(),
+            postgres: self.postgres.state(),
+            policy: self.policy.state(),
+            policy_service: service.map(|handle| handle.state()),
+        }
     }
 
-    fn turn(&self, dependency: Dependency, handle: &Handle, detail: Option<String>) {
-        let up = detail.is_none();
-        let name = dependency.as_str();
-        let reason = detail.clone().unwrap_or_default();
-        if handle.set(up, detail) {
-            self.metrics.set_up(dependency, up);
-            match up {
-                true => tracing::info!(dependency = name, "dependency is reachable"),
-                false => tracing::error!(dependency = name, reason, "dependency is not reachable"),
-            }
+    fn turn(&self, dependency: Dependency, detail: Option<String>) {
+        let (handle, address) = match dependency {
+            Dependency::Redis => (&self.redis, &self.addresses.redis),
+            Dependency::Postgres => (&self.postgres, &self.addresses.postgres),
+        };
+        let turn = handle.set(detail.clone());
+        if turn.is_some() {
+            self.metrics.set_up(dependency, detail.is_none());
         }
+        log(turn, dependency.as_str(), address, &detail.unwrap_or_default());
+    }
+}
+
+/// An outage is logged when it begins and when it is over, here and nowhere else.
+fn log(turn: Option<Turn>, dependency: &'static str, address: &str, reason: &str) {
+    match turn {
+        Some(Turn::Away) => tracing::error!(dependency, address, reason, "dependency is away"),
+        Some(Turn::Back(Some(away))) => {
+            tracing::info!(dependency, address, away_ms = away.as_millis(), "dependency is back");
+        }
+        Some(Turn::Back(None)) => tracing::info!(dependency, address, "dependency is reachable"),
+        None => {}
     }
 }
 
@@ -133,6 +263,9 @@ pub struct States {
     pub redis: State,
     pub postgres: State,
     pub policy: State,
+    /// The external policy service, once it was asked. Payments are decided without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_service: Option<State>,
 }
 
 impl States {
@@ -144,7 +277,7 @@ impl States {
 
     /// Whether nothing is missing.
     #[must_use]
-    pub const fn complete(&self) -> bool {
-        self.decides() && self.postgres.up
+    pub fn complete(&self) -> bool {
+        self.decides() && self.postgres.up && self.policy_service.as_ref().is_none_or(|service| service.up)
     }
 }

@@ -19,6 +19,7 @@ pub mod live;
 pub mod metrics;
 pub mod operations;
 pub mod policy;
+mod refusal;
 pub mod run;
 pub mod settings;
 pub mod store;

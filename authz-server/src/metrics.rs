@@ -108,6 +108,8 @@ pub struct Metrics {
     journal_lag_seconds: FloatGauge,
     journal_missing: Gauge,
     journal_rewound: Gauge,
+    journal_lost_accounts: Gauge,
+    journal_accounts_lost: Counter,
     redis_up: Gauge,
     postgres_up: Gauge,
     enforcement_active: Gauge,
@@ -159,6 +161,8 @@ impl Metrics {
             journal_lag_seconds: FloatGauge::default(),
             journal_missing: Gauge::default(),
             journal_rewound: Gauge::default(),
+            journal_lost_accounts: Gauge::default(),
+            journal_accounts_lost: Counter::default(),
             redis_up: Gauge::default(),
             postgres_up: Gauge::default(),
             enforcement_active: Gauge::default(),
@@ -241,10 +245,16 @@ impl Metrics {
         self.journal_lag_seconds.set(lag.as_secs_f64());
     }
 
-    /// Sequence numbers that never came, and ranges that came twice with different events.
-    pub fn set_journal_anomalies(&self, missing_events: u64, rewound_ranges: u64) {
+    /// Sequence numbers that never came, ranges that came twice with different events, and accounts that Redis lost.
+    pub fn set_journal_anomalies(&self, missing_events: u64, rewound_ranges: u64, lost_accounts: u64) {
         self.journal_missing.set(signed(missing_events));
         self.journal_rewound.set(signed(rewound_ranges));
+        self.journal_lost_accounts.set(signed(lost_accounts));
+    }
+
+    /// An account was found lost.
+    pub fn journal_account_lost(&self) {
+        self.journal_accounts_lost.inc();
     }
 
     /// Whether the dependency answered when it was last asked.
@@ -337,6 +347,10 @@ impl Metrics {
         r.register("sluice_journal_backlog_shard_max_events", "Events of the shard with most of them", shard_max);
         r.register("sluice_journal_lag_seconds", "Age of the oldest event at hand", self.journal_lag_seconds.clone());
         r.register("sluice_journal_missing_events", "Sequence numbers that never came", self.journal_missing.clone());
+        let lost = self.journal_lost_accounts.clone();
+        r.register("sluice_journal_lost_accounts", "Accounts that Redis lost, not resolved", lost);
+        let lost = self.journal_accounts_lost.clone();
+        r.register("sluice_journal_accounts_lost", "Accounts that stored events showed to be lost by Redis", lost);
         r.register("sluice_journal_rewound_ranges", "Sequence ranges that came twice", self.journal_rewound.clone());
     }
 

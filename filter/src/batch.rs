@@ -52,6 +52,8 @@ pub struct Question {
     pub asked_ms: u64,
     pub deadline_ms: u64,
     place: Cell<Place>,
+    /// It was asked once more, because its call was lost.
+    repeated: Cell<bool>,
 }
 
 impl Question {
@@ -59,7 +61,14 @@ impl Question {
     #[must_use]
     pub fn new(stream: u32, message: Vec<u8>, asked_ms: u64, timeout_ms: u32) -> Rc<Self> {
         let deadline_ms = asked_ms.saturating_add(u64::from(timeout_ms));
-        Rc::new(Self { stream, message, asked_ms, deadline_ms, place: Cell::new(Place::Waiting) })
+        Rc::new(Self {
+            stream,
+            message,
+            asked_ms,
+            deadline_ms,
+            place: Cell::new(Place::Waiting),
+            repeated: Cell::new(false),
+        })
     }
 
     /// Whether the server may have acted on it.
@@ -85,9 +94,18 @@ impl Question {
         self.place.set(Place::Sent);
     }
 
-    /// It did not go out, or the server says that it did nothing about it.
+    /// It did not go out, or the server says that it did nothing about it. Where it was asked before, that server may have acted on
+    /// it all the same.
     pub fn unsent(&self) {
-        self.place.set(Place::Unsent);
+        if !self.repeated.get() {
+            self.place.set(Place::Unsent);
+        }
+    }
+
+    /// Whether it may be asked once more now that its call was lost; it may not a second time.
+    #[must_use]
+    fn repeat(&self, now_ms: u64) -> bool {
+        !self.is_over() && now_ms < self.deadline_ms && !self.repeated.replace(true)
     }
 
     /// Its stream has its answer, or has ended: what is not sent yet never will be.
@@ -120,6 +138,15 @@ impl Batch {
     pub fn messages(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let questions = self.questions.iter().map(|question| question.message.as_slice());
         questions.chain(self.follow_ups.iter().map(|follow_up| follow_up.message.as_slice()))
+    }
+
+    /// Takes out the questions that may be asked once more, the call having been lost. A repetition is known by its attempt, so that
+    /// it is safe whatever became of the first.
+    pub fn take_repeatable(&mut self, now_ms: u64) -> Vec<Rc<Question>> {
+        let (again, over) =
+            std::mem::take(&mut self.questions).into_iter().partition(|question| question.repeat(now_ms));
+        self.questions = over;
+        again
     }
 
     /// How long the call may take: until its last question's deadline. Follow-ups do not make a payment's call longer.

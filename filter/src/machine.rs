@@ -272,7 +272,10 @@ impl Stream {
         let id = wire::attempt_id(self.attempt_id);
         let attempt = Rc::new(Attempt { id, request, mode: self.mode, traceparent: self.traceparent.take() });
         self.record.attempt = Some(Rc::clone(&attempt));
-        step.push(Effect::Ask { message: wire::ask(rule.action, &attempt), timeout_ms: rule.timeout_ms });
+        step.push(Effect::Ask {
+            message: wire::ask(rule.action, rule.replays_max, &attempt),
+            timeout_ms: rule.timeout_ms,
+        });
         step.action = Action::Pause;
         self.phase = Phase::Pending { rule: Arc::clone(rule), attempt, asked: false };
     }

@@ -49,11 +49,13 @@ pub enum Stat {
     HostFailed,
     /// Payments that were not asked for because too many wait already.
     QueueFull,
+    /// Payments that were asked for once more because their call was lost.
+    AskedAgain,
 }
 
 impl Stat {
     /// Every counter.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Admitted,
         Self::Replayed,
         Self::Refused,
@@ -77,6 +79,7 @@ impl Stat {
         Self::ClientGone,
         Self::HostFailed,
         Self::QueueFull,
+        Self::AskedAgain,
     ];
 
     /// The name in the proxy's stats.
@@ -106,6 +109,7 @@ impl Stat {
             Self::ClientGone => "sluice_client_gone",
             Self::HostFailed => "sluice_host_failed",
             Self::QueueFull => "sluice_queue_full",
+            Self::AskedAgain => "sluice_asked_again",
         }
     }
 

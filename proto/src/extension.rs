@@ -52,6 +52,8 @@ pub const ATTEMPT: &str = "sluice.attempt";
 pub const MODE: &str = "sluice.mode";
 /// The W3C `traceparent` of the request, where it has one.
 pub const TRACEPARENT: &str = "sluice.traceparent";
+/// On a charge: how many repetitions of its order by other attempts are let through, 0 to 31. Absent for any number.
+pub const REPLAYS_MAX: &str = "sluice.replays_max";
 /// Why an attempt is voided: one of `client_gone`, `check_timeout`, `upstream_4xx`, `upstream_5xx`, `upstream_unreached`,
 /// `not_delayed`.
 pub const REASON: &str = "sluice.reason";

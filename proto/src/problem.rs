@@ -27,6 +27,47 @@ pub struct Problem {
     /// The limit that bound, where one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<LimitFigures>,
+    /// What stands in the way, for programs, where it is no limit with figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<RefusalDetails>,
+}
+
+/// What a refusal tells beside its code. Each code has its own members; amounts are in minor units.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalDetails {
+    /// `BELOW_SINGLE_MIN`: the minimum for one payment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub single_min: Option<u64>,
+    /// `ABOVE_SINGLE_MAX`: the maximum for one payment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub single_max: Option<u64>,
+    /// `CHANNEL_NOT_ALLOWED`: the allowed channels, the first ones of many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_channels: Option<Vec<String>>,
+    /// `CURRENCY_NOT_ALLOWED`: the allowed currencies, the first ones of many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_currencies: Option<Vec<String>>,
+    /// How many more are allowed than the list names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_more: Option<u64>,
+    /// `IDEMPOTENCY_CONFLICT`: the amount of the first request under this number, in `first_currency`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_amount: Option<u64>,
+    /// See `first_amount`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_currency: Option<String>,
+    /// `BAD_AMOUNT` of a correction: the counter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter: Option<String>,
+    /// What the counter holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<u64>,
+    /// What it would become.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_be: Option<i64>,
+    /// `SUSPENDED`: `account`, or `merchant` where the merchant is suspended as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<String>,
 }
 
 /// The binding limit's figures. Amounts are in minor units.
@@ -54,6 +95,7 @@ impl Problem {
             detail,
             decision_id: None,
             limit: None,
+            details: None,
         }
     }
 

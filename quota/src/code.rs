@@ -37,8 +37,10 @@ pub enum Code {
     BelowSingleMin = 23,
     /// The amount is above the single maximum.
     AboveSingleMax = 24,
-    /// The account is suspended.
+    /// The account is suspended, or its merchant as a whole.
     Suspended = 25,
+    /// The policies refuse merchants that they do not name, and this one is not named.
+    MerchantUnknown = 26,
 
     /// The day's number of charges is used up.
     DailyCount = 30,
@@ -69,7 +71,7 @@ pub enum Code {
     AttemptVoided = 51,
     /// No such order is charged.
     OrderUnknown = 52,
-    /// The order was settled or voided, so the operation comes too late.
+    /// The order was settled or voided, or an operation gave back what it had consumed, so this comes too late.
     OrderClosed = 53,
     /// More than the hold and what the policy allows beyond it.
     CaptureExceedsHold = 54,
@@ -79,6 +81,8 @@ pub enum Code {
     VersionConflict = 56,
     /// Another operation of the same atomic batch was refused.
     BatchRefused = 57,
+    /// The order is charged, and its rule lets no further repetition of it through.
+    ReplayRefused = 58,
 
     /// The store gave no answer in time.
     StoreUnavailable = 60,
@@ -90,7 +94,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of checks.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::Admitted,
         Self::Voided,
         Self::AttemptReleased,
@@ -101,6 +105,7 @@ impl Code {
         Self::BodyTooLarge,
         Self::UnsupportedContent,
         Self::PolicyMissing,
+        Self::MerchantUnknown,
         Self::ChannelNotAllowed,
         Self::CurrencyNotAllowed,
         Self::BelowSingleMin,
@@ -125,6 +130,7 @@ impl Code {
         Self::OrderFull,
         Self::VersionConflict,
         Self::BatchRefused,
+        Self::ReplayRefused,
         Self::StoreUnavailable,
         Self::BacklogFull,
         Self::AuthzUnavailable,
@@ -144,6 +150,7 @@ impl Code {
             Self::BodyTooLarge => "BODY_TOO_LARGE",
             Self::UnsupportedContent => "UNSUPPORTED_CONTENT",
             Self::PolicyMissing => "POLICY_MISSING",
+            Self::MerchantUnknown => "MERCHANT_UNKNOWN",
             Self::ChannelNotAllowed => "CHANNEL_NOT_ALLOWED",
             Self::CurrencyNotAllowed => "CURRENCY_NOT_ALLOWED",
             Self::BelowSingleMin => "BELOW_SINGLE_MIN",
@@ -168,6 +175,7 @@ impl Code {
             Self::OrderFull => "ORDER_FULL",
             Self::VersionConflict => "VERSION_CONFLICT",
             Self::BatchRefused => "BATCH_REFUSED",
+            Self::ReplayRefused => "REPLAY_REFUSED",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::BacklogFull => "BACKLOG_FULL",
             Self::AuthzUnavailable => "AUTHZ_UNAVAILABLE",
@@ -181,6 +189,7 @@ impl Code {
             Self::Admitted | Self::Voided | Self::AttemptReleased | Self::Tombstoned | Self::Applied => 200,
             Self::BadRequest | Self::BadAmount => 400,
             Self::PolicyMissing
+            | Self::MerchantUnknown
             | Self::ChannelNotAllowed
             | Self::CurrencyNotAllowed
             | Self::BelowSingleMin
@@ -194,7 +203,8 @@ impl Code {
             | Self::OrderClosed
             | Self::OrderFull
             | Self::VersionConflict
-            | Self::BatchRefused => 409,
+            | Self::BatchRefused
+            | Self::ReplayRefused => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedContent => 415,
             Self::DailyCount
@@ -225,11 +235,12 @@ impl Code {
             Self::BodyTooLarge => "The body is too large.",
             Self::UnsupportedContent => "The body's encoding or media type is not supported.",
             Self::PolicyMissing => "No limit policy applies to this merchant.",
+            Self::MerchantUnknown => "No limit policy names this merchant, and unknown merchants are refused.",
             Self::ChannelNotAllowed => "The channel is not allowed for this merchant.",
             Self::CurrencyNotAllowed => "The currency is not allowed for this merchant.",
             Self::BelowSingleMin => "The amount is below the minimum for one payment.",
             Self::AboveSingleMax => "The amount is above the maximum for one payment.",
-            Self::Suspended => "The account is suspended.",
+            Self::Suspended => "The account or its merchant is suspended.",
             Self::DailyCount => "The day's number of payments is used up.",
             Self::MonthlyCount => "The month's number of payments is used up.",
             Self::YearlyCount => "The year's number of payments is used up.",
@@ -244,11 +255,12 @@ impl Code {
             Self::IdempotencyConflict => "The order was already charged with another amount or currency.",
             Self::AttemptVoided => "This attempt was voided before it arrived.",
             Self::OrderUnknown => "No such order is charged.",
-            Self::OrderClosed => "The order is settled or voided already.",
+            Self::OrderClosed => "The order is closed: it was settled, voided, released or refunded.",
             Self::CaptureExceedsHold => "The capture exceeds the hold by more than is allowed.",
             Self::OrderFull => "The order has as many captures and refunds as are kept.",
             Self::VersionConflict => "The account has changed since; read it again.",
             Self::BatchRefused => "Nothing was done: another operation of the batch was refused.",
+            Self::ReplayRefused => "The order is charged already, and its repetitions are used up.",
             Self::StoreUnavailable => "The quota store gave no answer in time.",
             Self::BacklogFull => "The journal is at its bound; no new charges are taken.",
             Self::AuthzUnavailable => "The decision server gave no answer in time.",

@@ -15,8 +15,9 @@ pub const NOW_MS_MAX: i64 = 8_000_000_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     pub merchant: MerchantId,
+    /// [`Currency::NONE`] for commands about the merchant as a whole.
     pub currency: Currency,
-    /// `None` for commands about the account alone, and for dry runs of a charge.
+    /// `None` for commands about the account or the merchant alone, and for dry runs of a charge.
     pub order_no: Option<OrderNo>,
     pub attempt: AttemptId,
     pub action: Action,
@@ -90,10 +91,14 @@ pub enum Action {
     Adjust(Adjust),
     /// Empty windows.
     Reset(Reset),
-    /// Refuse new charges from now on.
+    /// Refuse charges of the account from now on.
     Suspend,
-    /// Take new charges again.
+    /// Take the account's charges again.
     Resume,
+    /// Refuse charges of the merchant from now on, whatever their currency.
+    SuspendMerchant,
+    /// Take the merchant's charges again, but for accounts that are suspended themselves.
+    ResumeMerchant,
     /// Make the account, where it is not there yet.
     Initialize,
     /// Close the windows that are over, and bring the account's marks in line with its limits.
@@ -117,6 +122,8 @@ impl Action {
             Self::Reset(_) => "reset",
             Self::Suspend => "suspend",
             Self::Resume => "resume",
+            Self::SuspendMerchant => "suspend_merchant",
+            Self::ResumeMerchant => "resume_merchant",
             Self::Initialize => "initialize",
             Self::Roll => "roll",
         }
@@ -136,9 +143,17 @@ impl Action {
             | Self::Reset(_)
             | Self::Suspend
             | Self::Resume
+            | Self::SuspendMerchant
+            | Self::ResumeMerchant
             | Self::Initialize
             | Self::Roll => None,
         }
+    }
+
+    /// Whether it is about the merchant as a whole, and so about no account.
+    #[must_use]
+    pub const fn is_of_merchant(&self) -> bool {
+        matches!(self, Self::SuspendMerchant | Self::ResumeMerchant)
     }
 }
 
@@ -147,10 +162,14 @@ impl Action {
 pub struct Charge {
     pub amount: AmountMinor,
     pub limits: Limits,
-    /// The code with which the policy refuses the charge whatever was consumed before. A replay goes before it.
+    /// The code with which the policy refuses the charge whatever was consumed before. The replay of an admitted one goes before
+    /// it.
     pub refusal: Option<Code>,
     /// What happens past the window limits; without it they are hard.
     pub pace: Option<Pace>,
+    /// How many repetitions of an admitted charge are let through, by other attempts than its own; at most
+    /// [`crate::REPLAYS_MAX`], and `None` for any number.
+    pub replays_max: Option<u8>,
 }
 
 impl Charge {
@@ -172,8 +191,15 @@ impl Charge {
                     Breach::Reject => None,
                     Breach::Throttle(throttle) => Some(Pace::of(&throttle, &policy.limits)),
                 },
+                replays_max: None,
             },
-            None => Self { amount, limits: Limits::UNLIMITED, refusal: Some(Code::PolicyMissing), pace: None },
+            None => Self {
+                amount,
+                limits: Limits::UNLIMITED,
+                refusal: Some(Code::PolicyMissing),
+                pace: None,
+                replays_max: None,
+            },
         }
     }
 }
@@ -374,6 +400,7 @@ pub struct Outcome {
     pub decision_id: [u8; 16],
     pub account: Option<crate::Account>,
     pub order: Option<Order>,
+    pub merchant: Option<crate::Merchant>,
     /// Windows that the change of the account has closed.
     pub closed: Vec<ClosedWindow>,
     /// Where the change of the account crosses thresholds.

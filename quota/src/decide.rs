@@ -5,17 +5,30 @@
 mod account;
 mod charge;
 mod hold;
+mod merchant;
 mod refund;
 mod void;
 
 use crate::{
-    Account, Action, AmountMinor, Code, Command, Crossing, Dry, Marks, Operation, OperationId, OperationKind, Order,
-    OrderFigures, OrderState, Outcome, Record,
+    Account, Action, AmountMinor, Code, Command, Crossing, Dry, First, Marks, Merchant, Operation, OperationId,
+    OperationKind, Order, OrderFigures, OrderState, Outcome, Record,
 };
 
-/// Applies the rule. `backlog` is the number of events that wait in the shard's stream.
+/// What a store holds of what a command is about; `None` where nothing is stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stored<'a> {
+    pub account: Option<&'a Account>,
+    pub merchant: Option<&'a Merchant>,
+    pub order: Option<&'a Order>,
+    /// The number of events that wait in the shard's stream.
+    pub backlog: u64,
+}
+
+/// Applies the rule.
 #[must_use]
-pub fn decide(account: Option<&Account>, order: Option<&Order>, backlog: u64, command: &Command) -> Outcome {
+pub fn decide(stored: Stored<'_>, command: &Command) -> Outcome {
+    let Stored { account, merchant, order, backlog } = stored;
+    let merchant = merchant.copied().unwrap_or_default();
     let stored = account.copied().unwrap_or_default();
     let known = order.filter(|order| u64::from(order.expires_at_secs) > command.time_secs());
     let recalled = command.history.as_deref().and_then(|past| recall(known, past));
@@ -24,6 +37,7 @@ pub fn decide(account: Option<&Account>, order: Option<&Order>, backlog: u64, co
         exists: account.is_some(),
         stored,
         account: stored.rolled(command.windows),
+        merchant,
         order: recalled.as_ref().or(known),
         backlog,
     };
@@ -46,6 +60,7 @@ struct Case<'a> {
     stored: Account,
     /// As of the command's windows.
     account: Account,
+    merchant: Merchant,
     order: Option<&'a Order>,
     backlog: u64,
 }
@@ -57,9 +72,13 @@ struct Verdict {
     journal: bool,
     decision_id: [u8; 16],
     amount: u64,
+    /// The amount of the operation that the command conflicts with, where it is not the order's.
+    first: Option<AmountMinor>,
     wait_ms: u64,
     account: Option<Account>,
     order: Option<Order>,
+    /// The merchant after a command about it as a whole.
+    merchant: Option<Merchant>,
 }
 
 impl Verdict {
@@ -105,6 +124,8 @@ impl<'a> Case<'a> {
             Action::Reset(reset) => self.reset(reset),
             Action::Suspend => self.suspend(true),
             Action::Resume => self.suspend(false),
+            Action::SuspendMerchant => self.suspend_merchant(true),
+            Action::ResumeMerchant => self.suspend_merchant(false),
             Action::Initialize => self.initialize(),
             Action::Roll => self.roll(),
         }
@@ -133,9 +154,11 @@ impl<'a> Case<'a> {
             journal: true,
             decision_id: self.command.decision_id,
             amount: self.command.action.amount().map_or(0, AmountMinor::get),
+            first: None,
             wait_ms: 0,
             account: None,
             order: None,
+            merchant: None,
         }
     }
 
@@ -162,7 +185,10 @@ impl<'a> Case<'a> {
     }
 
     fn outcome(&self, verdict: Verdict) -> Outcome {
-        let Verdict { code, replay, journal, decision_id, amount, wait_ms, account, order } = verdict;
+        let Verdict { code, replay, journal, decision_id, amount, first, wait_ms, account, order, merchant } = verdict;
+        if let Some(merchant) = merchant {
+            return self.merchant_outcome(code, replay, journal, merchant);
+        }
         let account = account.map(|account| Account {
             version: self.account.version + 1,
             marks: self.marks(&account),
@@ -182,7 +208,12 @@ impl<'a> Case<'a> {
             amount,
             wait_ms,
             order: order.as_ref().or(self.order).map(figures).unwrap_or_default(),
+            first: self
+                .order
+                .filter(|_| code == Code::IdempotencyConflict)
+                .map(|order| First { amount: first.unwrap_or(order.amount).get(), currency: order.currency }),
             suspended_at_ms: after.suspended_at_ms,
+            merchant_suspended: self.merchant.suspended_at_ms > 0,
             version: if self.command.dry == Dry::No { after.version } else { self.account.version },
             marks: after.marks,
         };
@@ -193,6 +224,7 @@ impl<'a> Case<'a> {
                 decision_id,
                 account: None,
                 order: None,
+                merchant: None,
                 closed: Vec::new(),
                 crossing: None,
                 journal,
@@ -200,7 +232,7 @@ impl<'a> Case<'a> {
         }
         let closed = account.map(|account| account.closed_since(&self.stored)).unwrap_or_default();
         let crossing = account.as_ref().and_then(|account| self.crossing(account));
-        Outcome { record, decision_id, account, order, closed, crossing, journal }
+        Outcome { record, decision_id, account, order, merchant: None, closed, crossing, journal }
     }
 
     /// The thresholds that the account has reached, as far as anybody is told of them.

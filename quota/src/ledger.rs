@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::{
-    Account, ClosedWindow, Code, Command, Crossing, Currency, MerchantId, Order, OrderNo, OrderState, Outcome, Record,
-    Reply, decide,
+    Account, ClosedWindow, Code, Command, Crossing, Currency, Merchant, MerchantId, Order, OrderNo, OrderState,
+    Outcome, Record, Reply, Stored, decide,
 };
 
 /// The shard that a merchant's keys and events live in: `xxh3(merchant) mod shards`.
@@ -33,11 +33,12 @@ struct Shard {
     waiting: VecDeque<Event>,
 }
 
-/// Every account, order and event of a deployment, in memory.
+/// Every account, order, merchant and event of a deployment, in memory.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     accounts: HashMap<(MerchantId, Currency), Account>,
     orders: HashMap<(MerchantId, OrderNo), Order>,
+    merchants: HashMap<MerchantId, Merchant>,
     shards: Vec<Shard>,
 }
 
@@ -46,7 +47,7 @@ impl Ledger {
     #[must_use]
     pub fn new(shards: u16) -> Self {
         let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
-        Self { accounts: HashMap::new(), orders: HashMap::new(), shards }
+        Self { accounts: HashMap::new(), orders: HashMap::new(), merchants: HashMap::new(), shards }
     }
 
     /// Decides and applies one command.
@@ -78,6 +79,12 @@ impl Ledger {
         self.accounts.get(&(merchant.clone(), currency))
     }
 
+    /// The merchant's own state, where it was ever suspended as a whole.
+    #[must_use]
+    pub fn merchant(&self, merchant: &MerchantId) -> Option<&Merchant> {
+        self.merchants.get(merchant)
+    }
+
     /// The order's state; one that has expired still shows until it is charged anew.
     #[must_use]
     pub fn order(&self, merchant: &MerchantId, order_no: &OrderNo) -> Option<&Order> {
@@ -106,11 +113,14 @@ impl Ledger {
         let account = self.account(&command.merchant, command.currency);
         let order = command.order_no.as_ref().and_then(|order_no| self.order(&command.merchant, order_no));
         let backlog = self.shards.get(self.shard(&command.merchant)).map_or(0, |shard| shard.waiting.len() as u64);
-        decide(account, order, backlog, command)
+        decide(Stored { account, merchant: self.merchant(&command.merchant), order, backlog }, command)
     }
 
     fn keep(&mut self, command: &Command, outcome: Outcome) -> Reply {
-        let Outcome { record, decision_id, account, order, closed, crossing, journal } = outcome;
+        let Outcome { record, decision_id, account, order, merchant, closed, crossing, journal } = outcome;
+        if let Some(merchant) = merchant {
+            self.merchants.insert(command.merchant.clone(), merchant);
+        }
         if let Some(account) = account {
             self.accounts.insert((command.merchant.clone(), command.currency), account);
         }
@@ -128,7 +138,10 @@ impl Ledger {
 
     /// The refused command of a batch, decided on what the ones before it had made.
     fn refuse(&mut self, command: &Command, outcome: Outcome) -> Reply {
-        self.keep(command, Outcome { account: None, order: None, closed: Vec::new(), crossing: None, ..outcome })
+        self.keep(
+            command,
+            Outcome { account: None, order: None, merchant: None, closed: Vec::new(), crossing: None, ..outcome },
+        )
     }
 
     fn refuse_others(commands: &[Command], refused_at: usize, refused: &Reply) -> Vec<Reply> {

@@ -16,6 +16,7 @@ mod decide;
 mod ids;
 mod ledger;
 mod limits;
+mod merchant;
 mod money;
 mod order;
 mod policy;
@@ -30,18 +31,21 @@ pub use code::Code;
 pub use command::{
     Action, Adjust, Change, Charge, Command, CounterName, Dry, NOW_MS_MAX, Outcome, Pace, Refund, Reply, Reset, Settle,
 };
-pub use decide::decide;
+pub use decide::{Stored, decide};
 pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo};
 pub use ledger::{Event, Ledger, shard_of};
 pub use limits::{Figures, LimitName};
+pub use merchant::Merchant;
 pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};
-pub use order::{ATTEMPTS_MAX, Hold, OPERATIONS_MAX, Operation, OperationId, OperationKind, Order, OrderState};
+pub use order::{
+    ATTEMPTS_MAX, Hold, OPERATIONS_MAX, Operation, OperationId, OperationKind, Order, OrderState, REPLAYS_MAX,
+};
 pub use policy::{
     Breach, HoldTerms, Limits, OnExpiry, Policy, PolicyBook, PolicyError, PolicyFields, PolicyOverride, PolicyRule,
-    PolicySet, Scope, Span, Throttle, TierBinding, WindowLimits, parse_moment, policy_diff,
+    PolicySet, Scope, Span, Throttle, TierBinding, UnknownMerchants, WindowLimits, parse_moment, policy_diff,
 };
 pub use predict::{Outlook, Prediction};
-pub use record::{OrderFigures, Record, WindowFigures};
+pub use record::{First, OrderFigures, Record, WindowFigures};
 pub use window::{Calendar, Period, WindowIds};
 
 use serde::{Deserialize, Serialize};

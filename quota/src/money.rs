@@ -147,6 +147,10 @@ impl Currency {
         currency.exponent().map(|_| Self(currency)).ok_or(CurrencyError)
     }
 
+    /// ISO 4217's code of what is in no currency, as a command about a whole merchant. It has no minor units, so no payment can
+    /// name it.
+    pub const NONE: Self = Self(iso_currency::Currency::XXX);
+
     /// Every currency.
     pub fn all() -> impl Iterator<Item = Self> {
         <iso_currency::Currency as iso_currency::IntoEnumIterator>::iter()

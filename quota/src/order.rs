@@ -8,6 +8,10 @@ use crate::{AmountMinor, AttemptId, Currency, OnExpiry, Origins};
 /// voided attempts the oldest is forgotten. Both err to the side of quota consumed.
 pub const ATTEMPTS_MAX: usize = 32;
 
+/// Most repetitions of a charge that a rule may allow by number: attempts beyond those that are remembered are not counted.
+pub const REPLAYS_MAX: u8 = 31;
+const _: () = assert!(REPLAYS_MAX as usize + 1 == ATTEMPTS_MAX);
+
 /// Captures and refunds that an order takes; beside them the one that ends its hold is always taken.
 pub const OPERATIONS_MAX: usize = 32;
 
@@ -144,6 +148,8 @@ pub struct Order {
     pub state: OrderState,
     /// More live attempts came than are remembered.
     pub pinned: bool,
+    /// An operation has given back quota of this order: no charge attempt is admitted any more.
+    pub given_back: bool,
     pub hold: Hold,
     /// Captured so far, of a hold; see [`Order::captured`].
     pub settled: u64,
@@ -174,6 +180,7 @@ impl Order {
             },
             state: OrderState::Open,
             pinned: false,
+            given_back: false,
             hold: Hold { until_secs: 0, on_expiry: OnExpiry::Void },
             settled: 0,
             refunded: 0,
@@ -214,6 +221,18 @@ impl Order {
     #[must_use]
     pub fn is_forgotten(&self, now_secs: i64) -> bool {
         i64::from(self.expires_at_secs) <= now_secs || self.was_never_charged()
+    }
+
+    /// Whether it takes no charge attempt any more: an operation has ended it or given back what it had consumed.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.given_back || matches!(self.state, OrderState::Voided)
+    }
+
+    /// Whether as many repetitions of its charge are under way or done as may be. An order whose attempts were forgotten had one
+    /// at least, and a pinned one more than can be told.
+    pub(crate) fn has_used_up(&self, replays_max: u8) -> bool {
+        self.pinned || self.live.len().max(1) > usize::from(replays_max)
     }
 
     /// Whether voiding its last attempt returns the charge: nothing was captured or refunded of it.

@@ -103,6 +103,28 @@ pub struct HoldTerms {
     pub on_expiry: OnExpiry,
 }
 
+/// What becomes of the charges of a merchant that no policy names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownMerchants {
+    /// The default policy holds for it.
+    #[default]
+    Default,
+    /// They are refused. What such a merchant was charged before is captured, voided and refunded under the default policy.
+    Refuse,
+}
+
+impl UnknownMerchants {
+    /// The word of documents and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 impl HoldTerms {
     /// 400 days: longer than any card scheme keeps an authorisation.
     pub const LIFETIME_SECS_MAX: u32 = 34_560_000;
@@ -151,6 +173,8 @@ pub struct Policy {
     /// Which usage of the account is told of, whatever channel it came by. `None` where that is not known: the limits of a policy
     /// that stands in for one that could not be had are not the account's.
     pub watch: Option<Arc<Watch>>,
+    /// No policy names the merchant, and such merchants are refused: every charge is.
+    pub merchant_unknown: bool,
     /// `None` allows every channel, also a charge that names none.
     pub allowed_channels: Option<BTreeSet<String>>,
     /// `None` allows every currency.
@@ -172,6 +196,7 @@ impl Policy {
             hold: HoldTerms::DEFAULT,
             over_capture_percent: 0,
             watch: Some(Arc::new(Watch::NOTHING)),
+            merchant_unknown: false,
             allowed_channels: None,
             allowed_currencies: None,
         }
@@ -190,6 +215,7 @@ impl Policy {
         self.limits != Limits::UNLIMITED
             || self.single_max != AmountMinor::MAX
             || self.single_min != AmountMinor::ZERO
+            || self.merchant_unknown
             || self.allowed_channels.is_some()
             || self.allowed_currencies.is_some()
     }
@@ -202,7 +228,9 @@ impl Policy {
             .as_ref()
             .is_none_or(|allowed| channel.is_some_and(|channel| allowed.contains(channel.as_str())));
         let currency_allowed = self.allowed_currencies.as_ref().is_none_or(|allowed| allowed.contains(currency.code()));
-        if !channel_allowed {
+        if self.merchant_unknown {
+            Some(Code::MerchantUnknown)
+        } else if !channel_allowed {
             Some(Code::ChannelNotAllowed)
         } else if !currency_allowed {
             Some(Code::CurrencyNotAllowed)

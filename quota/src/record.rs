@@ -1,6 +1,6 @@
 //! The figures of one decision: what each counter held before and after it, and how the order stands.
 
-use crate::{Code, Marks, OrderState, Period};
+use crate::{Code, Currency, Marks, OrderState, Period};
 
 /// One window of an account, before and after a command. Amounts in minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,14 @@ pub struct OrderFigures {
     pub refunded: u64,
 }
 
+/// What an order, or a capture or refund of it, was taken with at first, where a command asks for something else under the same
+/// number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct First {
+    pub amount: u64,
+    pub currency: Currency,
+}
+
 /// What a store decided: the answer's code and every counter around it. This is what the Redis script replies and what
 /// it appends to the event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +59,13 @@ pub struct Record {
     /// [`Code::Throttled`] may come again.
     pub wait_ms: u64,
     pub order: OrderFigures,
-    /// Milliseconds since the epoch; 0 where the account is not suspended.
+    /// With [`Code::IdempotencyConflict`] what the command conflicts with.
+    pub first: Option<First>,
+    /// Milliseconds since the epoch; 0 where the account is not suspended. After a command about a merchant as a whole it is the
+    /// merchant's, as is the number of changes.
     pub suspended_at_ms: u64,
+    /// Whether the merchant is suspended as a whole.
+    pub merchant_suspended: bool,
     /// Number of changes of the account so far.
     pub version: u64,
     /// Thresholds that the account's usage has reached.
@@ -74,7 +87,9 @@ impl Record {
             amount: 0,
             wait_ms: 0,
             order: OrderFigures::default(),
+            first: None,
             suspended_at_ms: 0,
+            merchant_suspended: false,
             version: 0,
             marks: Marks::default(),
         }

@@ -16,6 +16,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("accounts::every_counter_is_adjusted_with_a_reason_and_a_version", adjusted);
     suite.add("accounts::a_reset_empties_its_window_with_all_counters", reset);
     suite.add("accounts::a_suspended_account_takes_no_charges_and_goes_on_with_the_rest", suspended);
+    suite.add("accounts::b7_a_merchant_is_suspended_as_a_whole", b7_a_merchant_is_suspended_as_a_whole);
     suite.add("accounts::an_account_is_initialized_once", initialized);
     suite.add("accounts::a_merchant_has_an_account_for_each_currency", currencies);
     suite.add("accounts::accounts_are_listed_in_pages_with_filters", listed);
@@ -136,6 +137,105 @@ async fn suspended(api: &Api) -> Result<()> {
     expect(&ana.post("/quotas/consume", &charge(m, "3", 500)).await?, 200, &json!({"daily_used": 3_500}));
     let none = json!({"is_suspended": false, "suspended_at": null, "suspended_by": null, "suspended_reason": null});
     account(&ana, m, &none).await
+}
+
+/// B7: without a currency the merchant is suspended as a whole, in currencies that it has and that it has not; its accounts, each by
+/// itself, besides.
+async fn b7_a_merchant_is_suspended_as_a_whole(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let m = "whole";
+    let pay = |order: &str, currency: &str| {
+        let mut body = charge(m, order, 500);
+        body["currency"] = currency.into();
+        body
+    };
+    for currency in ["USD", "EUR"] {
+        expect(&ana.post("/quotas/consume", &pay(currency, currency)).await?, 200, &json!({"is_suspended": false}));
+    }
+    let body = json!({"merchant_id": m, "reason": "stolen cards"});
+    let applied = json!({"success": true, "code": "APPLIED", "replay": false, "merchant_id": m, "is_suspended": true, "version": 1});
+    let answer = expect(&ana.post("/quotas/suspend", &body).await?, 200, &applied);
+    assert!(answer["suspended_at"].is_string() && answer.get("currency").is_none(), "{answer}");
+    expect(&ana.post("/quotas/suspend", &body).await?, 200, &json!({"replay": true, "version": 1}));
+    // A first payment, one in a currency that was never used, and the repetition of one that was admitted.
+    for (order, currency) in [("new", "USD"), ("new", "JPY"), ("USD", "USD"), ("EUR", "EUR")] {
+        let refused =
+            json!({"code": "SUSPENDED", "details": {"suspended": "merchant"}, "detail": "The merchant is suspended."});
+        expect(&ana.post("/quotas/consume", &pay(order, currency)).await?, 403, &refused);
+    }
+    let own = json!({"merchant_id": m, "currency": "EUR", "reason": "another reason"});
+    expect(&ana.post("/quotas/suspend", &own).await?, 200, &json!({"currency": "EUR", "is_suspended": true}));
+    b7_both_are_shown(&ana, m).await?;
+    // Each is ended by its own word. What gives back goes on.
+    expect(
+        &ana.post("/quotas/release", &pay("USD", "USD")).await?,
+        200,
+        &json!({"daily_used": 0, "is_suspended": true}),
+    );
+    let body = json!({"merchant_id": m, "reason": "cleared"});
+    expect(
+        &ana.post("/quotas/resume", &body).await?,
+        200,
+        &json!({"is_suspended": false, "suspended_at": null, "version": 2}),
+    );
+    let refused = json!({"code": "SUSPENDED", "details": {"suspended": "account"}});
+    expect(&ana.post("/quotas/consume", &pay("new", "EUR")).await?, 403, &refused);
+    expect(&ana.post("/quotas/consume", &pay("new", "JPY")).await?, 200, &json!({"is_suspended": false}));
+    // Of a merchant without any account: it is shown all the same, and a batch takes the word too.
+    let batch = json!({"operations": [{"action": "suspend", "merchant_id": "whole-none", "reason": "unknown"}]});
+    let answer = expect(&ana.post("/quotas/batch", &batch).await?, 200, &json!({"succeeded": 1}));
+    assert_eq!(answer["results"][0]["merchant"]["is_suspended"], true, "{answer}");
+    let shown = json!({"merchant_id": "whole-none", "is_suspended": true, "accounts": []});
+    expect(&ana.get("/quotas/merchant/whole-none").await?, 200, &shown);
+    for (body, field) in [
+        (json!({"merchant_id": m}), "reason"),
+        (json!({"merchant_id": m, "reason": " "}), "reason"),
+        (json!({"merchant_id": m, "currency": "", "reason": "r"}), "currency"),
+    ] {
+        expect(&ana.post("/quotas/suspend", &body).await?, 400, &json!({"field": field}));
+    }
+    let shop = api.merchant(m)?.post("/quotas/suspend", &json!({"merchant_id": m, "reason": "r"})).await?;
+    expect(&shop, 403, &json!({"code": "FORBIDDEN"}));
+    Ok(())
+}
+
+/// B7: account, merchant, list, stats, alerts and the usage log show who is suspended, since when, why and by whom.
+async fn b7_both_are_shown(ana: &Caller, m: &str) -> Result<()> {
+    let whole = json!({"is_suspended": true, "is_merchant_suspended": true, "suspended_at": null, "suspended_by": null,
+        "merchant_suspended_reason": "stolen cards", "merchant_suspended_by": "ana"});
+    let shown = told(ana, m, |account| account["merchant_suspended_by"] == "ana").await?;
+    assert_eq!(e2e::api::differences("", &shown, &whole), [""; 0]);
+    assert!(shown["merchant_suspended_at"].is_string(), "{shown}");
+    let both = wait::until_async("both suspensions of an account", TOLD_WITHIN, || async {
+        let account = ana.get(&format!("/quotas/merchant/{m}/currency/EUR")).await?.json();
+        Ok(Some(account).filter(|account| account["suspended_by"] == "ana"))
+    })
+    .await?;
+    let members = json!({"suspended_reason": "another reason", "merchant_suspended_reason": "stolen cards"});
+    assert_eq!(e2e::api::differences("", &both, &members), [""; 0]);
+    let merchant = json!({"is_suspended": true, "suspended_reason": "stolen cards", "suspended_by": "ana"});
+    let all = expect(&ana.get(&format!("/quotas/merchant/{m}")).await?, 200, &merchant);
+    assert_eq!(all["accounts"].as_array().map(Vec::len), Some(2), "{all}");
+    for (query, items) in [("is_suspended=true", 2), ("is_merchant_suspended=true", 2), ("is_suspended=false", 0)] {
+        wait_for_list(ana, &format!("?merchant_id={m}&{query}"), items).await?;
+    }
+    let stats = expect(&ana.get("/quotas/stats").await?, 200, &json!({}));
+    assert!(stats["suspended_merchants"].as_u64() >= Some(1), "{stats}");
+    let alerts = wait::until_async("the alert of a merchant", TOLD_WITHIN, || async {
+        let alerts = expect(&ana.get(&format!("/alerts/merchant/{m}")).await?, 200, &json!({}));
+        let items = alerts["items"].as_array().cloned().unwrap_or_default();
+        Ok(Some(items).filter(|items| items.len() == 2))
+    })
+    .await?;
+    let of_merchant: Vec<&Value> = alerts.iter().filter(|alert| alert["currency"].is_null()).collect();
+    let message = "The merchant was suspended in all currencies by ana: stolen cards";
+    let expected = json!([{"alert_type": "suspended", "alert_level": "critical", "message": message}]);
+    assert_eq!(e2e::api::differences("", &json!(of_merchant), &expected), [""; 0]);
+    let logs = expect(&ana.get(&format!("/usage-logs/merchant/{m}?action=suspend_merchant")).await?, 200, &json!({}));
+    let row =
+        json!([{"action_type": "suspend_merchant", "currency": null, "reason": "stolen cards", "operator_id": "ana"}]);
+    assert_eq!(e2e::api::differences("", &logs["items"], &row), [""; 0]);
+    Ok(())
 }
 
 /// An account when the journal has told enough of it.

@@ -1,16 +1,18 @@
 //! `check` and `consume`: what is answered, what is refused and how, and what no request is.
 
-use e2e::Result;
 use e2e::api::{Api, Caller, expect};
 use e2e::client::{Call, Part};
+use e2e::{Result, wait};
 use serde_json::{Value, json};
 
+use crate::accounts::TOLD_WITHIN;
 use crate::suite::Suite;
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.add("charges::a_check_consumes_nothing_and_tells_what_is_left", a_check_consumes_nothing);
     suite.add("charges::an_order_is_consumed_once", an_order_is_consumed_once);
     suite.add("charges::refusals_have_the_status_code_and_figures_of_the_proxy", refusals);
+    suite.add("charges::a_refusal_tells_what_stands_in_the_way", a_refusal_tells_what_stands_in_the_way);
     suite.add("charges::a_paced_payment_is_told_when_to_come_again", pacing);
     suite.add("charges::what_is_no_request_is_refused_and_consumes_nothing", no_requests);
     suite.add("charges::an_idempotency_key_repeats_the_first_answer", idempotency_key);
@@ -122,6 +124,106 @@ async fn refusals(api: &Api) -> Result<()> {
     }
     // A refused order may be tried again, with what fits.
     expect(&ana.post("/quotas/consume", &charge("limited-daily", "2", 500)).await?, 200, &json!({"daily_used": 1_500}));
+    Ok(())
+}
+
+/// The bound that was passed, what is allowed, and the first amount of the order: in the problem and in the usage log.
+async fn a_refusal_tells_what_stands_in_the_way(api: &Api) -> Result<()> {
+    let ana = api.admin()?;
+    let m = "telling";
+    expect(&ana.post("/quotas/consume", &charge(m, "1", 1_000)).await?, 200, &json!({}));
+    expect(&ana.post("/quotas/hold", &charge(m, "2", 1_000)).await?, 200, &json!({}));
+    let of = |order: &str, more: Value| {
+        let mut body = json!({"merchant_id": m, "currency": "USD", "order_no": order});
+        body.as_object_mut().into_iter().for_each(|body| body.extend(more.as_object().cloned().unwrap_or_default()));
+        body
+    };
+    let refund = |amount: u64| of("1", json!({"refund_no": "r", "amount": amount}));
+    expect(&ana.post("/quotas/refund", &refund(300)).await?, 200, &json!({}));
+    let in_yen = json!({"merchant_id": m, "currency": "JPY", "order_no": "1", "amount": 1_000});
+    let down = json!({"merchant_id": m, "currency": "USD", "counter": "daily_used", "operation": "subtract", "amount": 1_701,
+        "reason": "too much"});
+    let choosy = |channel: &str, amount: u64| {
+        let mut body = charge("choosy", "telling", amount);
+        body["channel"] = channel.into();
+        body
+    };
+    let usd = |amount: u64| format!("{amount} minor units of USD.");
+    let table = [
+        (
+            "consume",
+            charge(m, "9", 99),
+            "BELOW_SINGLE_MIN",
+            json!({"single_min": 100}),
+            format!("The minimum for one payment is {}", usd(100)),
+        ),
+        (
+            "hold",
+            charge(m, "9", 1_000_001),
+            "ABOVE_SINGLE_MAX",
+            json!({"single_max": 1_000_000}),
+            format!("The maximum for one payment is {}", usd(1_000_000)),
+        ),
+        (
+            "consume",
+            choosy("wallet", 501),
+            "ABOVE_SINGLE_MAX",
+            json!({"single_max": 500}),
+            format!("The maximum for one payment is {}", usd(500)),
+        ),
+        (
+            "consume",
+            choosy("cash", 500),
+            "CHANNEL_NOT_ALLOWED",
+            json!({"allowed_channels": ["card", "wallet"]}),
+            "Allowed channels: card, wallet.".to_owned(),
+        ),
+        (
+            "hold",
+            charge(m, "2", 1_001),
+            "IDEMPOTENCY_CONFLICT",
+            json!({"first_amount": 1_000, "first_currency": "USD"}),
+            format!("The first request was for {}", usd(1_000)),
+        ),
+        (
+            "refund",
+            refund(301),
+            "IDEMPOTENCY_CONFLICT",
+            json!({"first_amount": 300, "first_currency": "USD"}),
+            format!("The first request was for {}", usd(300)),
+        ),
+        (
+            "refund",
+            {
+                let mut body = in_yen;
+                body["refund_no"] = "y".into();
+                body
+            },
+            "IDEMPOTENCY_CONFLICT",
+            json!({"first_amount": 1_000, "first_currency": "USD"}),
+            format!("The first request was for {}", usd(1_000)),
+        ),
+        (
+            "adjust",
+            down,
+            "BAD_AMOUNT",
+            json!({"counter": "daily_used", "value": 1_700, "would_be": -1}),
+            "daily_used is 1700 and would become -1, which is not 0 to 9007199254740991.".to_owned(),
+        ),
+    ];
+    for (operation, body, code, details, detail) in table {
+        let answer = ana.post(&format!("/quotas/{operation}"), &body).await?;
+        let problem = expect(&answer, answer.status, &json!({"code": code, "details": details, "detail": detail}));
+        let id = problem["decision_id"].as_str().unwrap_or_default().to_owned();
+        wait::until_async("the refusal in the usage log", TOLD_WITHIN, || async {
+            let merchant = body["merchant_id"].as_str().unwrap_or_default();
+            let rows = ana.get(&format!("/usage-logs/merchant/{merchant}?success=false")).await?.json();
+            let rows = rows["items"].as_array().cloned().unwrap_or_default();
+            let row = rows.into_iter().find(|row| row["event_id"] == id.as_str());
+            Ok(row.map(|row| assert_eq!(row["failure_details"], details, "{row}")))
+        })
+        .await?;
+    }
     Ok(())
 }
 

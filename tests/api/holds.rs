@@ -194,7 +194,26 @@ async fn releases(api: &Api) -> Result<()> {
     }
     let more = json!({"refund_no": "r3", "amount": 1});
     expect(&on(&ana, "release", m, "parts", more).await?, 403, &json!({"code": "REFUND_EXCEEDS_ORDER"}));
+    x5_no_charge_after(&ana, m, &[("charged", 5_000), ("held", 7_000), ("parts", 5_000)]).await?;
     account(&ana, m, &json!({"daily_used": 0, "monthly_used": 0, "yearly_used": 0, "refunded_today": 10_000})).await
+}
+
+/// X5: what gave back takes no charge, by itself, in a batch, in one that is done as a whole, and as a question.
+async fn x5_no_charge_after(ana: &Caller, m: &str, orders: &[(&str, u64)]) -> Result<()> {
+    for (order_no, amount) in orders {
+        let closed = json!({"code": "ORDER_CLOSED"});
+        for path in ["/quotas/consume", "/quotas/hold"] {
+            expect(&ana.post(path, &charge(m, order_no, *amount)).await?, 409, &closed);
+        }
+        let mut operation = charge(m, order_no, *amount);
+        operation["action"] = "consume".into();
+        for (atomic, status) in [(false, 207), (true, 409)] {
+            let batch = json!({"atomic": atomic, "operations": [operation]});
+            let body = ana.post("/quotas/batch", &batch).await?;
+            assert_eq!((body.status, &body.json()["results"][0]["problem"]["code"]), (status, &closed["code"]));
+        }
+    }
+    Ok(())
 }
 
 async fn unknown_orders(api: &Api) -> Result<()> {

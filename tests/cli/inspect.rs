@@ -39,6 +39,7 @@ async fn accounts_and_orders_are_shown_as_they_are_stored() -> Result<()> {
             json!({"merchant_id": "shop", "currency": "USD", "order_no": "A", "amount": 700, "refund_no": "R-1"}),
         ),
         ("/quotas/suspend", json!({"merchant_id": "shop", "currency": "USD", "reason": "a test"})),
+        ("/quotas/suspend", json!({"merchant_id": "shop", "reason": "a test of all"})),
     ] {
         let answer = operator.post(path, &body).await?;
         assert_eq!(answer.status, 200, "{path}: {}", answer.json());
@@ -56,7 +57,11 @@ async fn accounts_and_orders_are_shown_as_they_are_stored() -> Result<()> {
     let day = &account["windows"]["day"];
     assert_eq!((&day["amount"], &day["transactions"], &day["refunded"]), (&json!(8300), &json!(2), &json!(700)));
     assert_eq!((&account["pending_amount"], &account["version"]), (&json!(2500), &json!(5)));
-    assert!(account["suspended_at"].is_string(), "{account}");
+    assert!(account["suspended_at"].is_string() && account["merchant_suspended_at"].is_string(), "{account}");
+    let merchant = read(&["merchant", "shop"])?;
+    assert_eq!((&merchant["merchant_id"], &merchant["version"]), (&json!("shop"), &json!(1)));
+    assert_eq!(merchant["suspended_at"], account["merchant_suspended_at"]);
+    assert!(merchant["key"].as_str().is_some_and(|key| key.ends_with(":m:shop")), "{merchant}");
     assert!(account["key"].as_str().is_some_and(|key| key.ends_with(":a:shop:USD")), "{account}");
 
     let order = read(&["order", "shop", "B"])?;
@@ -64,6 +69,8 @@ async fn accounts_and_orders_are_shown_as_they_are_stored() -> Result<()> {
     assert_eq!((&order["held"], &order["on_expiry"], &order["expired"]), (&json!(2500), &json!("void"), &json!(false)));
     assert_eq!((&order["operations"][0]["kind"], &order["operations"][0]["amount"]), (&json!("capture"), &json!(1500)));
     assert_eq!(order["live_attempts"].as_array().map(Vec::len), Some(1));
+    assert_eq!(order["closed"], json!(false));
+    assert_eq!(read(&["order", "shop", "A"])?["closed"], json!(true));
     assert_eq!(order["charged_in"]["day"]["window"], day["window"]);
 
     let text = run(&env, &["inspect", "account", "shop", "USD"])?.succeeded();
@@ -71,7 +78,7 @@ async fn accounts_and_orders_are_shown_as_they_are_stored() -> Result<()> {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     let text = run(&env, &["inspect", "order", "shop", "A"])?.succeeded();
-    for part in ["charged", "refund ", "700, decision ", ":o:shop:A"] {
+    for part in ["charged", "refund ", "700, decision ", ":o:shop:A", "no charge of this order is admitted"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     Ok(())

@@ -21,6 +21,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.owned("outages::redis_is_killed_and_comes_back", roomy(prompt()), redis_is_killed);
     suite.owned("outages::redis_hangs_and_goes_on", roomy(prompt()), redis_hangs);
     suite.owned("outages::redis_takes_no_writes", prompt(), redis_takes_no_writes);
+    suite.owned("outages::f8_a_redis_that_may_evict_is_refused", prompt(), redis_may_evict);
     suite.owned("outages::redis_comes_back_empty", prompt(), redis_comes_back_empty);
     suite.owned("outages::the_backlog_is_full", small_backlog(), the_backlog_is_full);
     suite.owned("outages::postgres_is_killed_and_comes_back", roomy(patient()), postgres_is_killed);
@@ -111,6 +112,33 @@ async fn redis_takes_no_writes(stack: &mut Stack) -> Result<()> {
     }
     books_agree(stack, "full").await?;
     journal_is_whole(stack).await
+}
+
+/// A Redis that may evict keys would reopen limits: nothing is decided on it, and `/ready` says why.
+async fn redis_may_evict(stack: &mut Stack) -> Result<()> {
+    let mut connection = stack.redis.connection().await?;
+    let payment = |at: u32| Payment::new("evicted", &format!("evicted-{at}"), 1_000);
+    pay_until_admitted(stack, Protocol::Http1, &payment(0)).await?;
+    let mut configure = async |name: &str, value: &str| {
+        redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec_async(&mut connection).await
+    };
+    configure("maxmemory-policy", "allkeys-lru").await?;
+    configure("maxmemory", "1000000000").await?;
+    ready_says(stack, "redis", false)?;
+    let (_, body) = stack.server.get("/ready")?;
+    ensure!(body.contains("maxmemory-policy allkeys-lru") && body.contains("SLUICE_REDIS_ALLOW_EVICTION"), "{body}");
+    store_unavailable(&stack.send(Protocol::Http1, payment(1).call()).await?)?;
+    configure("maxmemory-policy", "noeviction").await?;
+    ready_says(stack, "redis", true)?;
+    pay_until_admitted(stack, Protocol::Http2, &payment(1)).await?;
+    configure("maxmemory-policy", "volatile-lru").await?;
+    ready_says(stack, "redis", false)?;
+    stack.server.options().env.insert("SLUICE_REDIS_ALLOW_EVICTION".to_owned(), "true".to_owned());
+    stack.server.restart()?;
+    pay_until_admitted(stack, Protocol::Http1, &payment(2)).await?;
+    let warned = |line: serde_json::Value| line.to_string().contains("redis may evict keys, which reopens limits");
+    ensure!(stack.server.log_lines().into_iter().any(warned), "no warning of a redis that may evict");
+    settles_at(stack, "evicted", (3_000, 3)).await
 }
 
 /// A Redis that has lost what it acknowledged: payments go on from zero, the rows of before stay, and the journal says

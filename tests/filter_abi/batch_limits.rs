@@ -32,7 +32,7 @@ fn every_question_keeps_its_own_deadline() {
     assert_eq!((proxy.host().monotonic_ms, call.timeout_ms), (25, 89), "as long as the last one may wait");
     // The proxy ends the call that hangs. The early one's time is over first, while its question is under way: the timer sees to it.
     proxy.host_mut().monotonic_ms = 90;
-    proxy.answer(hanging.token, &Answer::Failed(14));
+    proxy.answer(hanging.token, &Answer::Failed(4));
     while status(&mut proxy, early).is_none() {
         proxy.tick_when_due();
     }
@@ -96,7 +96,7 @@ fn lost_calls_cost_their_own_payments_only() {
                 let (_, call, lost): (u64, GrpcCall, bool) = under_way.remove(0);
                 let asked = if call.path.ends_with("BatchCheck") { questions(&call).len() } else { 1 };
                 let answer = match (lost, asked) {
-                    (true, _) => Answer::Failed(14),
+                    (true, _) => Answer::Failed(4),
                     (false, 1) => passes("ADMITTED"),
                     (false, count) => batch(&vec![passes("ADMITTED"); count]),
                 };
@@ -183,7 +183,7 @@ fn a_server_that_hangs_holds_nobody_longer_than_its_deadline() {
                 calls.iter().filter(|(ends_ms, _)| *ends_ms <= now_ms).map(|(_, call)| call.clone()).collect();
             calls.retain(|(ends_ms, _)| *ends_ms > now_ms);
             for call in over {
-                proxy.answer(call.token, &Answer::Failed(14));
+                proxy.answer(call.token, &Answer::Failed(4));
             }
             if proxy.host().tick_due_ms <= now_ms {
                 proxy.tick_when_due();
@@ -295,7 +295,7 @@ fn a_configuration_is_swapped_while_a_batch_is_in_flight() {
     let own: Vec<_> =
         streams.iter().map(|stream| (proxy.reached_gateway(*stream), status(&mut proxy, *stream))).collect();
     assert_eq!(own, [(true, None), (false, Some(429)), (true, None)]);
-    proxy.answer_to(newer, newer_call.token, &Answer::Failed(14));
+    proxy.answer_to(newer, newer_call.token, &Answer::Failed(4));
     assert!(proxy.reached_gateway(of_newer), "by its own rule");
     let call = proxy.one_call();
     assert_eq!(question(&call)["order_no"], "queued");
@@ -407,7 +407,7 @@ fn by_chance_each_gets_its_own() {
                         }
                         let (word, answer) = match chance(8) {
                             0 => ("refused", refuses()),
-                            1 => ("none", Answer::Failed(14)),
+                            1 => ("none", Answer::Failed(4)),
                             2 if several => ("alone", ALONE),
                             _ => ("admitted", passes("ADMITTED")),
                         };
@@ -434,7 +434,7 @@ fn by_chance_each_gets_its_own() {
     assert!(number > 2_000 && voids > 40, "{number} {voids}");
     calls.extend(proxy.new_calls());
     for call in calls {
-        proxy.answer(call.token, &Answer::Failed(14));
+        proxy.answer(call.token, &Answer::Failed(4));
     }
     settle(&mut proxy);
     for _ in 0..10 {

@@ -279,7 +279,7 @@ fn clients_that_leave_before_sending_are_dropped_and_after_it_voided() {
     let next = pay(&mut proxy, "next");
     let beside = proxy.one_call();
     assert_eq!(orders(&questions(&beside)), ["next", "o-0", "o-1", "o-2"]);
-    proxy.answer(call.token, &Answer::Failed(14));
+    proxy.answer(call.token, &Answer::Failed(4));
     proxy.answer(beside.token, &batch(&[passes("ADMITTED"), passes("VOIDED"), passes("VOIDED"), passes("VOIDED")]));
     assert!(proxy.reached_gateway(next));
     assert!(settle(&mut proxy).is_empty());

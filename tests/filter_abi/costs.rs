@@ -174,15 +174,15 @@ const ENDINGS: [(&str, usize, fn(&mut Proxy)); 8] = [
     }),
     ("a batch fails", 60, |proxy| {
         let (call, streams) = under_way(proxy);
-        proxy.answer(call.token, &Answer::Failed(14));
+        proxy.answer(call.token, &Answer::Failed(4));
         all_are_answered(proxy, &streams[1..], Some(503));
     }),
     ("voids fail twice", 60, |proxy| {
         let (call, _) = under_way(proxy);
-        proxy.answer(call.token, &Answer::Failed(14));
+        proxy.answer(call.token, &Answer::Failed(4));
         for _ in 0..2 {
             let voids = proxy.one_call();
-            proxy.answer(voids.token, &Answer::Failed(14));
+            proxy.answer(voids.token, &Answer::Failed(4));
             while proxy.host().grpc_calls.last().is_some_and(|last| last.token == voids.token) {
                 proxy.tick_when_due();
             }

@@ -266,7 +266,7 @@ fn no_answer_on_a_route_that_allows_lets_the_payment_on() {
         proxy.headers(context, false);
         proxy.body(context, BODY, true);
         let call = proxy.one_call();
-        proxy.answer(call.token, &Answer::Failed(14));
+        proxy.answer(call.token, &Answer::Failed(4));
         assert!(proxy.reached_gateway(context));
         assert!(
             proxy.stream(context).request_headers.contains(&("x-sluice-code".into(), b"AUTHZ_UNAVAILABLE".to_vec()))
@@ -285,7 +285,7 @@ fn an_answer_for_nobody_does_nothing() {
     let mut proxy = proxy(&json!({}));
     let calls = proxy.host().calls.len();
     proxy.answer(99, &passes("ADMITTED"));
-    proxy.answer(99, &Answer::Failed(14));
+    proxy.answer(99, &Answer::Failed(4));
     proxy.call::<_, ()>(ROOT, "proxy_on_queue_ready", (ROOT, 7_u32));
     assert_eq!(proxy.host().calls.len(), calls);
 }

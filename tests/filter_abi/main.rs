@@ -11,6 +11,7 @@ mod failing;
 mod flows;
 mod follow_ups;
 mod host;
+mod lost;
 mod proxy;
 mod requests;
 mod voids;

@@ -201,7 +201,7 @@ fn shadow_and_off_let_everything_on() {
     proxy.headers(context, false);
     proxy.body(context, BODY, true);
     let call = proxy.one_call();
-    proxy.answer(call.token, &crate::proxy::Answer::Failed(14));
+    proxy.answer(call.token, &crate::proxy::Answer::Failed(4));
     assert!(proxy.reached_gateway(context));
 }
 

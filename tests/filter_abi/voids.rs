@@ -107,7 +107,7 @@ fn a_client_may_leave_in_any_phase() {
     assert_eq!(proxy.state(context)["outcome"], "client_gone");
     assert!(proxy.new_calls().is_empty());
     // While the answer is pending: the attempt is voided when the answer is there. Whatever it says, nobody is there to take it.
-    for late in [passes("ADMITTED"), crate::proxy::refuses(), Answer::Failed(14)] {
+    for late in [passes("ADMITTED"), crate::proxy::refuses(), Answer::Failed(4)] {
         let context = proxy.open(PAYMENT);
         proxy.headers(context, false);
         proxy.body(context, BODY, true);
@@ -137,7 +137,7 @@ fn without_batches_a_void_waits_for_nobody() {
     let mut configuration = configuration(&json!({}));
     configuration["batch_max"] = json!(1);
     let mut proxy = Proxy::configured(&configuration);
-    for late in [passes("ADMITTED"), crate::proxy::refuses(), Answer::Failed(14)] {
+    for late in [passes("ADMITTED"), crate::proxy::refuses(), Answer::Failed(4)] {
         let context = proxy.open(PAYMENT);
         proxy.headers(context, false);
         proxy.body(context, BODY, true);
@@ -158,7 +158,7 @@ fn without_batches_a_void_waits_for_nobody() {
 #[test]
 fn a_void_is_sent_again_until_the_server_has_heard() {
     for failing in [
-        Answer::Failed(14),
+        Answer::Failed(4),
         Answer::Bytes(vec![0xff]),
         encoded(Some(7), None),
         crate::proxy::refuses(),
@@ -200,7 +200,7 @@ fn a_void_that_nobody_ever_hears_is_given_up_counted_and_named() {
     proxy.close(context, Some(500), 0);
     for _ in 0..5000 {
         for void in proxy.new_calls() {
-            proxy.answer(void.token, &Answer::Failed(14));
+            proxy.answer(void.token, &Answer::Failed(4));
         }
         proxy.tick();
     }
@@ -248,7 +248,7 @@ fn a_check_and_a_void_find_their_own_contexts_again() {
         assert!(proxy.reached_gateway(*context));
     }
     proxy.close(failed, Some(500), 0);
-    proxy.answer(void.token, &Answer::Failed(14));
+    proxy.answer(void.token, &Answer::Failed(4));
     proxy.tick();
     assert_eq!(question(&proxy.one_call())["attempt"], attempt);
     // What the root sent leaves nothing behind in the streams that follow.

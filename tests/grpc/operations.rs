@@ -163,12 +163,12 @@ async fn accounts_are_changed_by_hand_and_told_as_rest_tells_them() -> Result<()
     assert_eq!(figures(&done(&mut client, adjust(AdjustOperation::Subtract, 100, None)).await?).0[0], 5200);
     assert_eq!(figures(&done(&mut client, adjust(AdjustOperation::Set, 0, None)).await?).0[0], 0);
 
-    let suspend = SuspendRequest { merchant_id: merchant(), currency: usd(), reason: "a look".to_owned() };
+    let suspend = SuspendRequest { merchant_id: merchant(), currency: Some(usd()), reason: "a look".to_owned() };
     assert!(done(&mut client, Operation::Suspend(suspend)).await?.is_suspended);
     let asked = GetAccountRequest { merchant_id: merchant(), currency: usd() };
     let account = client.get_account(asked.clone()).await?.into_inner();
     assert!(account.is_suspended && account.suspended_at.is_some(), "{account:?}");
-    let resume = ResumeRequest { merchant_id: merchant(), currency: usd(), reason: "seen".to_owned() };
+    let resume = ResumeRequest { merchant_id: merchant(), currency: Some(usd()), reason: "seen".to_owned() };
     assert!(!done(&mut client, Operation::Resume(resume)).await?.is_suspended);
 
     let initialize = InitializeRequest { merchant_id: merchant(), currency: "JPY".to_owned() };

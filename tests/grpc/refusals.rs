@@ -77,7 +77,7 @@ async fn prepare(client: &mut Client) -> Result<()> {
         consume("frozen", "A", 1000),
         Operation::Suspend(SuspendRequest {
             merchant_id: "frozen".to_owned(),
-            currency: usd(),
+            currency: Some(usd()),
             reason: "a test".to_owned(),
         }),
     ] {
@@ -110,6 +110,16 @@ fn refused() -> Vec<(Operation, Code, &'static str)> {
     ]
 }
 
+/// Members of ErrorInfo's metadata.
+const DETAILS: &[(&str, &[(&str, &str)])] = &[
+    ("BELOW_SINGLE_MIN", &[("single_min", "100")]),
+    ("ABOVE_SINGLE_MAX", &[("single_max", "1000000")]),
+    ("CHANNEL_NOT_ALLOWED", &[("allowed_channels", "card")]),
+    ("CURRENCY_NOT_ALLOWED", &[("allowed_currencies", "USD")]),
+    ("SUSPENDED", &[("suspended", "account")]),
+    ("IDEMPOTENCY_CONFLICT", &[("first_amount", "1000"), ("first_currency", "USD")]),
+];
+
 #[tokio::test]
 async fn refusals_are_statuses_by_themselves_and_items_in_a_batch() -> Result<()> {
     let api = bench::start(&[])?;
@@ -133,6 +143,15 @@ async fn refusals_are_statuses_by_themselves_and_items_in_a_batch() -> Result<()
         assert_eq!(daily.get(name).map(String::as_str), Some(value), "{daily:?}");
     }
 
+    // What stands in the way, by the names of REST.
+    for (code, members) in DETAILS {
+        let place = refused().iter().position(|(.., own)| own == code).expect("it is in the table");
+        let metadata = statuses[place].get_details_error_info().expect("there is one").metadata;
+        for (name, value) in *members {
+            assert_eq!(metadata.get(*name).map(String::as_str), Some(*value), "{code}: {metadata:?}");
+        }
+    }
+
     let operations = refused().into_iter().map(|(operation, ..)| operation).collect();
     let outcomes = batch(&mut client, operations, false).await?;
     for (outcome, status) in outcomes.into_iter().zip(&statuses) {
@@ -141,6 +160,9 @@ async fn refusals_are_statuses_by_themselves_and_items_in_a_batch() -> Result<()
         assert_eq!((refusal.reason, refusal.message.as_str()), (reason(status), status.message()));
         let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
         assert_eq!(refusal.retry_after.is_some(), retry.is_some());
+        let metadata = status.get_details_error_info().expect("there is one").metadata;
+        assert!(refusal.details.iter().all(|(name, value)| metadata.get(name) == Some(value)), "{:?}", refusal.details);
+        assert_eq!(refusal.details.is_empty(), !DETAILS.iter().any(|(code, _)| *code == reason(status)));
         assert_eq!(refusal.limit.is_some(), refusal.retry_after.is_some() || refusal.status == 8);
     }
     Ok(())

@@ -27,6 +27,39 @@ fn picked(account: &Value, names: &[&str]) -> Vec<Value> {
     names.iter().map(|name| account[*name].clone()).collect()
 }
 
+/// B7: a merchant as a whole is as its last change left it, and no account is made or changed by that.
+#[tokio::test]
+async fn b7_a_merchant_is_as_its_last_change_left_it() -> Result<()> {
+    let bench = Bench::start()?;
+    let (engine, journal) = (Engine::open(&bench)?, bench.journal("a")?);
+    let merchant = async || -> Result<Value> {
+        bench.wait_until_drained(SHARDS).await?;
+        let pool = bench.postgres.pool().await?;
+        let row: String =
+            sqlx::query_scalar("SELECT row_to_json(m)::text FROM quota_merchant AS m").fetch_one(&pool).await?;
+        pool.close().await;
+        Ok(serde_json::from_str(&row)?)
+    };
+    let suspend = engine.command("m-1", "", Action::SuspendMerchant, AT_MS)?;
+    engine.store.apply(&suspend, &notes("ada", "stolen cards")).await?;
+    // What changes nothing leaves no row, and what is refused says why.
+    engine.grant("m-1", "", Action::SuspendMerchant, AT_MS + 1).await?;
+    engine.run("m-1", "o-1", consume(5), AT_MS + 2).await?;
+    let names = ["merchant_id", "version", "suspended_at", "suspended_reason", "suspended_by", "last_updated_by"];
+    let at = "2026-11-20T01:46:40+00:00";
+    let expected = [json!("m-1"), json!(1), json!(at), json!("stolen cards"), json!("ada"), json!("ada")];
+    assert_eq!(picked(&merchant().await?, &names), expected);
+    let rows = "SELECT count(*) FROM usage_log WHERE (action_type = 'suspend_merchant' AND currency IS NULL AND success) \
+        OR (code = 'SUSPENDED' AND failure_details = '{\"suspended\": \"merchant\"}')";
+    assert_eq!((bench.count(rows).await?, bench.count("SELECT count(*) FROM usage_log").await?), (2, 2));
+    let resume = engine.command("m-1", "", Action::ResumeMerchant, AT_MS + 1000)?;
+    engine.store.apply(&resume, &notes("eve", "cleared")).await?;
+    let expected = [json!("m-1"), json!(2), Value::Null, Value::Null, Value::Null, json!("eve")];
+    assert_eq!(picked(&merchant().await?, &names), expected);
+    assert_eq!(bench.count("SELECT count(*) FROM quota_account").await?, 0);
+    journal.stop()
+}
+
 #[tokio::test]
 async fn an_account_is_as_its_last_change_left_it() -> Result<()> {
     let bench = Bench::start()?;

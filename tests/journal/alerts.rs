@@ -210,6 +210,10 @@ async fn corrections_and_suspensions() -> Result<()> {
             step("", reset, &["daily_80: reset", "daily_100: reset"]),
             step("", Action::Resume, &["suspended: resumed"]),
             step("", Action::Suspend, &["suspended"]),
+            // B7: that of the merchant as a whole is another one.
+            step("", Action::SuspendMerchant, &["suspended"]),
+            step("", Action::SuspendMerchant, &[]),
+            step("", Action::ResumeMerchant, &["suspended: resumed"]),
         ],
     )
     .await

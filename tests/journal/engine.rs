@@ -34,7 +34,7 @@ impl Engine {
     pub(crate) fn command(&self, merchant: &str, order_no: &str, action: Action, now_ms: i64) -> Result<Command> {
         Ok(Command {
             merchant: MerchantId::parse(merchant)?,
-            currency: usd()?,
+            currency: if action.is_of_merchant() { Currency::NONE } else { usd()? },
             order_no: Some(order_no).filter(|text| !text.is_empty()).map(OrderNo::parse).transpose()?,
             attempt: AttemptId::from_text("first"),
             action,
@@ -100,7 +100,7 @@ fn amount(value: u64) -> AmountMinor {
 }
 
 fn charge(value: u64) -> Charge {
-    Charge { amount: amount(value), limits: Limits::UNLIMITED, refusal: None, pace: None }
+    Charge { amount: amount(value), limits: Limits::UNLIMITED, refusal: None, pace: None, replays_max: None }
 }
 
 pub(crate) fn consume(value: u64) -> Action {

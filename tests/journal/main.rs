@@ -11,6 +11,7 @@ mod feed;
 mod gaps;
 mod history;
 mod line;
+mod lost;
 mod monitor;
 mod operations;
 mod partitions;

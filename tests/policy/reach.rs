@@ -110,7 +110,7 @@ async fn a_file_that_contradicts_the_rows_changes_nothing() -> Result<()> {
 async fn a_server_without_any_policy_does_not_start() -> Result<()> {
     let postgres = postgres().await?;
     match start_without_file(&postgres.url()).await? {
-        Err(PolicyStartError::NothingEnforced) => {}
+        Err(PolicyStartError::NothingEnforced { .. }) => {}
         Err(other) => return Err(Failure::new(format!("refused otherwise: {other}"))),
         Ok(()) => return Err(Failure::new("started")),
     }

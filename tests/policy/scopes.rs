@@ -2,7 +2,9 @@
 
 use authz_server::clock;
 use authz_server::policy::postgres::ScopeFilter;
-use authz_server::policy::postgres::model::{BindingInput, OverrideInput, PolicyInput, Tier, TierInput};
+use authz_server::policy::postgres::model::{
+    BindingInput, OverrideInput, PolicyInput, Tier, TierInput, UnknownMerchants,
+};
 use e2e::Result;
 use sqlx::types::chrono::DateTime;
 use sqlx::types::{Uuid, chrono::Utc};
@@ -176,6 +178,41 @@ async fn of_two_changes_that_contradict_each_other_one_is_made() -> Result<()> {
         assert_ne!(deleted.is_ok(), bound.is_ok(), "round {round}: {deleted:?}, {bound:?}");
     }
     Ok(())
+}
+
+/// X8: a policy for everybody says that unknown merchants are refused; policies, bindings and overrides make a merchant known.
+#[tokio::test]
+async fn x8_unknown_merchants_are_refused_by_a_policy_for_everybody() -> Result<()> {
+    let postgres = postgres().await?;
+    let node = Node::start(&postgres.url(), Some(DOCUMENT), &[]).await?;
+    let repository = node.repository(&postgres)?;
+    let ann = Person::new("ann")?;
+    let tier = repository.create_tier(ann.by(), &gold()).await?;
+    repository.bind(ann.by(), &binding(&tier, "bound")).await?;
+    put_in_force(&repository, &daily_policy("named", 5_000)).await?;
+    let refuse = Some(UnknownMerchants::Refuse);
+    for (field, bad) in [
+        ("unknown_merchants", PolicyInput { unknown_merchants: refuse, ..daily_policy("m", 5) }),
+        ("unknown_merchants", PolicyInput { unknown_merchants: refuse, channel: "card".to_owned(), ..everybody() }),
+        (
+            "unknown_merchants",
+            PolicyInput { unknown_merchants: refuse, currency: Some("USD".to_owned()), ..everybody() },
+        ),
+    ] {
+        assert_eq!(field_of(repository.create(ann.by(), &bad).await)?, field);
+    }
+    let policy = put_in_force(&repository, &PolicyInput { unknown_merchants: refuse, ..everybody() }).await?;
+    assert_eq!(policy.unknown_merchants, refuse);
+    node.wait_for_daily("nobody", 2_000, WITHIN).await?;
+    for (merchant, unknown) in [("nobody", true), ("bound", false), ("named", false)] {
+        let policy = node.policy(merchant, "USD", None).await?;
+        assert_eq!(policy.map(|policy| policy.merchant_unknown), Some(unknown), "{merchant}");
+    }
+    Ok(())
+}
+
+fn everybody() -> PolicyInput {
+    PolicyInput { merchant_id: None, ..daily_policy("", 2_000) }
 }
 
 /// The percentages at which usage is told of lie over those of the wider policy, as any other field.

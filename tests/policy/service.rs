@@ -211,6 +211,25 @@ async fn without_a_policy_of_the_service_the_configured_one_holds() -> Result<()
     node.wait_for_daily("m", 1_000, WITHIN).await
 }
 
+/// X8: whom the service knows is known; whom neither it nor the document names is refused.
+#[tokio::test]
+async fn x8_a_merchant_that_only_the_service_knows_is_known() -> Result<()> {
+    let postgres = postgres().await?;
+    let service = PolicyService::start(none()).await?;
+    let document = DOCUMENT.replacen('{', "{unknown_merchants: refuse, ", 1);
+    let node = node(&service, &postgres.url(), Some(&document)).await?;
+    let unknown =
+        async || Ok::<_, e2e::Failure>(node.policy("m", "USD", None).await?.map(|policy| policy.merchant_unknown));
+    assert_eq!(unknown().await?, Some(true));
+    service.behave(daily(7));
+    node.wait_for_daily("m", 7, WITHIN).await?;
+    assert_eq!(unknown().await?, Some(false));
+    service.behave(none());
+    node.wait_for_daily("m", 1_000, WITHIN).await?;
+    assert_eq!(unknown().await?, Some(true));
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_service_that_hangs_or_is_down_holds_up_one_payment_at_most() -> Result<()> {
     let postgres = postgres().await?;
@@ -238,6 +257,10 @@ async fn a_service_that_hangs_or_is_down_holds_up_one_payment_at_most() -> Resul
     // Down: known accounts keep their policy, and nobody waits for a service that is known to be away.
     service.down().await;
     node.wait_for_metric("sluice_policy_source_up{source=\"service\"} 0").await?;
+    // `/ready` says so, and that payments are decided all the same.
+    let said = node.health.states().policy_service.ok_or_else(|| Failure::new("the service was never asked"))?;
+    let detail = said.detail.unwrap_or_default();
+    assert!(!said.up && detail.contains("payments are decided by its last answers"), "{detail}");
     wait::until_async("the step down", WITHIN, || async {
         let known = node.daily("m").await? == Some(7);
         Ok((known && node.metrics.encode().contains("step_downs_total{to=\"last_known\"}")).then_some(()))
@@ -253,7 +276,9 @@ async fn a_service_that_hangs_or_is_down_holds_up_one_payment_at_most() -> Resul
     for merchant in ["m", "stranger-0", "stranger-19"] {
         node.wait_for_daily(merchant, 8, WITHIN).await?;
     }
-    node.wait_for_metric("sluice_policy_source_up{source=\"service\"} 1").await
+    node.wait_for_metric("sluice_policy_source_up{source=\"service\"} 1").await?;
+    assert!(node.health.states().policy_service.is_some_and(|service| service.up));
+    Ok(())
 }
 
 /// All payments of an account that come before its first answer wait for the same request.

@@ -137,6 +137,12 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// A caller with a token.
+    #[must_use]
+    pub fn new(address: SocketAddr, token: &str) -> Self {
+        Self { address, token: Some(token.to_owned()) }
+    }
+
     /// The bearer token.
     #[must_use]
     pub fn token(&self) -> &str {

@@ -30,6 +30,9 @@ pub type Asked = HashMap<String, String>;
 
 /// The path of a call.
 const BATCH_PATH: &str = "/sluice.authz.v1.BatchAuthorization/BatchCheck";
+/// Envoy's health checks, which are no questions: the server serves.
+const HEALTH_PATH: &str = "/grpc.health.v1.Health/Check";
+const SERVING: [u8; 2] = [8, 1];
 /// A gRPC frame begins with a flag and the length of its message.
 const FRAME_HEAD_BYTES: usize = 5;
 
@@ -190,6 +193,9 @@ impl<S: Script> Connection<S> {
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> std::result::Result<Answer, hyper::Error> {
+        if request.uri().path() == HEALTH_PATH {
+            return Ok(framed(&SERVING, 2));
+        }
         let method = if request.uri().path() == BATCH_PATH { Method::BatchCheck } else { Method::Check };
         let body = request.into_body().collect().await?.to_bytes();
         let questions = questions(method, body.get(FRAME_HEAD_BYTES..).unwrap_or_default());

@@ -104,6 +104,15 @@ impl Process {
         self.end_by(Signal::TERM, STOP_WITHIN)
     }
 
+    /// Asks the process to end (SIGTERM), and does not wait.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn terminate(&mut self) -> Result<()> {
+        self.check_running()?;
+        Ok(kill_process(self.pid, Signal::TERM)?)
+    }
+
     /// As [`Process::stop`], with another signal and patience.
     ///
     /// # Errors

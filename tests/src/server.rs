@@ -140,7 +140,8 @@ impl Service for Server {
 
 fn launch(options: &ServerOptions, port: u16, grpc_port: u16, dir: &RunDir) -> Result<Process> {
     let mut command = Command::new(&options.program);
-    command.env_clear().current_dir(dir.path()).envs(&options.env);
+    // Nothing but a test of it waits for proxies to notice a stop.
+    command.env_clear().current_dir(dir.path()).env("SLUICE_DRAIN_MS", "0").envs(&options.env);
     command.env("PORT", port.to_string()).env("GRPC_PORT", grpc_port.to_string()).env("SLUICE_BIND", "127.0.0.1");
     let mut process = Process::start("authz-server", command, &dir.join("server.log"))?;
     let path = match options.ready_when {

@@ -13,12 +13,14 @@ use quota::{Currency, MerchantId};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::api;
+use crate::api::{self, Caller};
 use crate::build;
 use crate::client::{Answer, Call, Client, Protocol, send_once};
 use crate::dirs::{self, RunDir};
 use crate::envoy::{Envoy, EnvoyConfig, RouteState};
+use crate::failover;
 use crate::failure::{Context, Failure, Result};
+use crate::forward::Forwarder;
 use crate::gateway::Gateway;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
@@ -44,6 +46,10 @@ pub struct StackOptions {
     pub plugin: Option<serde_json::Value>,
     /// More environment for the server, or other values than the harness's.
     pub server_env: BTreeMap<String, String>,
+    /// A second server beside the first.
+    pub two_servers: bool,
+    /// The server reaches Redis through it.
+    pub redis_through: Option<Forwarder>,
     /// A last change to Envoy's configuration.
     pub change: Option<fn(&mut EnvoyConfig) -> Result<()>>,
 }
@@ -67,6 +73,10 @@ pub struct Stack {
     pub postgres: Postgres,
     pub redis: Redis,
     pub gateway: Gateway,
+    /// The second one, where the options say so.
+    pub second: Option<Server>,
+    /// By what the server reaches Redis, where the options say so.
+    pub redis_through: Option<Forwarder>,
     admin_token: String,
     dir: Arc<RunDir>,
 }
@@ -107,10 +117,14 @@ impl Stack {
         let mut env = server_env(dir, options, &redis, &postgres)?;
         let secret = env.entry("JWT_SECRET".to_owned()).or_insert(secret()?).clone();
         let admin_token = api::sign(&secret, &json!({"sub": "demo", "role": "admin", "exp": api::EXPIRES_AT_SECS}))?;
-        let server = Server::start_in(Arc::clone(dir), ServerOptions { program, env, ..ServerOptions::default() })?;
+        let server_options = ServerOptions { program, env, ..ServerOptions::default() };
+        let server = Server::start_in(Arc::clone(dir), server_options.clone())?;
+        let second =
+            options.two_servers.then(|| Server::start_in(RunDir::new("second")?, server_options)).transpose()?;
         let mut config = EnvoyConfig::shipped(&filter)?.with_workers(options.workers.max(1));
         config.set_cluster("gateway", gateway.address())?;
-        config.set_cluster("sluice_authz", server.grpc_address())?;
+        let servers = [Some(&server), second.as_ref()].map(|server| server.map(Server::grpc_address));
+        config.set_endpoints("sluice_authz", &servers.into_iter().flatten().collect::<Vec<_>>())?;
         if let Some(plugin) = &options.plugin {
             config.set_plugin(plugin)?;
         }
@@ -118,7 +132,8 @@ impl Stack {
             change(&mut config)?;
         }
         let envoy = Envoy::start_in(Arc::clone(dir), config)?;
-        Ok(Self { envoy, server, postgres, redis, gateway, admin_token, dir: Arc::clone(dir) })
+        let redis_through = options.redis_through.clone();
+        Ok(Self { envoy, server, postgres, redis, gateway, second, redis_through, admin_token, dir: Arc::clone(dir) })
     }
 
     /// Where everything listens.
@@ -134,6 +149,12 @@ impl Stack {
             gateway: format!("http://{}", self.gateway.address()),
             admin_token: self.admin_token.clone(),
         }
+    }
+
+    /// A caller of the API who may do everything.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller::new(self.server.admin_address(), &self.admin_token)
     }
 
     /// The run folder with all logs.
@@ -230,8 +251,15 @@ fn server_env(
         None => StackOptions::shipped_plugin()?,
     };
     fs::write(dir.join("rules.json"), rules.to_string())?;
+    let redis_url = match &options.redis_through {
+        Some(forwarder) => {
+            forwarder.lead_to(failover::address(redis));
+            format!("redis://{}/", forwarder.address())
+        }
+        None => redis.url(),
+    };
     let mut env = BTreeMap::from([
-        ("REDIS_URL".to_owned(), redis.url()),
+        ("REDIS_URL".to_owned(), redis_url),
         ("DATABASE_URL".to_owned(), postgres.url()),
         ("SLUICE_POLICY_FILE".to_owned(), policies_file(dir).display().to_string()),
         ("SLUICE_RULES_FILE".to_owned(), dir.join("rules.json").display().to_string()),

@@ -2,6 +2,7 @@
 
 mod checks;
 mod recall;
+mod reports;
 mod shards;
 mod threads;
 mod trailers;

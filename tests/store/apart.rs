@@ -23,6 +23,7 @@ pub(crate) fn command(merchant: &str, number: u8) -> Command {
         limits: Limits::UNLIMITED,
         refusal: None,
         pace: None,
+        replays_max: None,
     };
     Command {
         merchant: MerchantId::parse(merchant).unwrap(),
@@ -57,6 +58,10 @@ fn account_key(command: &Command) -> String {
 
 fn order_key(command: &Command) -> String {
     keys::order(shard_of(&command.merchant), &command.merchant, command.order_no.as_ref())
+}
+
+fn merchant_key(command: &Command) -> String {
+    keys::merchant(shard_of(&command.merchant), &command.merchant)
 }
 
 pub(crate) async fn each(store: &RedisStore, commands: &[Command]) -> Vec<Result<Reply, StoreError>> {
@@ -152,6 +157,9 @@ async fn a_foreign_value_fails_its_own_command() {
         redis::cmd("SET").arg(order_key(&other)).arg(&b"\x04short"[..]).to_owned(),
         redis::cmd("SET").arg(order_key(&other)).arg(vec![4_u8; 60]).to_owned(),
         redis::cmd("SET").arg(order_key(&other)).arg(order_in_state(5)).to_owned(),
+        redis::cmd("SET").arg(merchant_key(&other)).arg(&b"\x02"[..]).to_owned(),
+        redis::cmd("SET").arg(merchant_key(&other)).arg(vec![1_u8; 17]).to_owned(),
+        redis::cmd("SET").arg(merchant_key(&other)).arg(vec![2_u8; 18]).to_owned(),
     ];
     for foreign in foreign {
         flush(&redis.url(), 0).await;
@@ -170,6 +178,41 @@ async fn a_foreign_value_fails_its_own_command() {
         store.apply_all(&batch).await.unwrap_err();
         assert_eq!(everything(&mut connection).await, after, "{foreign:?}");
     }
+}
+
+/// B7: what is no merchant's state is not taken for one, nor overwritten; and a suspension without its event is none.
+#[tokio::test]
+async fn b7_a_merchant_is_not_suspended_by_halves() {
+    let redis = Redis::start().unwrap();
+    let store = open(&redis.url(), 0);
+    let mut connection = connect(&redis.url(), 0).await;
+    let [first, second] = [command("m-1", 1), command("m-1", 2)];
+    let suspend =
+        Command { action: Action::SuspendMerchant, currency: Currency::NONE, order_no: None, ..command("m-1", 3) };
+    assert_eq!(admitted(&each(&store, std::slice::from_ref(&first)).await), [true]);
+    let foreign = [
+        redis::cmd("SET").arg(merchant_key(&first)).arg("foreign").to_owned(),
+        redis::cmd("RPUSH").arg(merchant_key(&first)).arg("a list").to_owned(),
+    ];
+    for foreign in foreign {
+        redis::cmd("DEL").arg(merchant_key(&first)).exec_async(&mut connection).await.unwrap();
+        foreign.exec_async(&mut connection).await.unwrap();
+        let before = everything(&mut connection).await;
+        assert!(matches!(each(&store, std::slice::from_ref(&suspend)).await[0], Err(StoreError::Corrupt(_))));
+        assert_eq!(everything(&mut connection).await, before, "{foreign:?}");
+    }
+    redis::cmd("DEL").arg(merchant_key(&first)).exec_async(&mut connection).await.unwrap();
+    let stream = keys::stream(shard_of(&first.merchant));
+    redis::cmd("RENAME").arg(&stream).arg("aside").exec_async(&mut connection).await.unwrap();
+    redis::cmd("SET").arg(&stream).arg("no stream").exec_async(&mut connection).await.unwrap();
+    assert!(each(&store, std::slice::from_ref(&suspend)).await[0].is_err());
+    assert_eq!(store.merchant(&first.merchant).await.unwrap(), None);
+    redis::cmd("RENAME").arg("aside").arg(&stream).exec_async(&mut connection).await.unwrap();
+    // In one call: what comes before the suspension is admitted, what comes after it is not.
+    let third = command("m-1", 4);
+    let results = each(&store, &[second, suspend, third]).await;
+    let codes: Vec<Code> = results.into_iter().map(|result| result.unwrap().record.code).collect();
+    assert_eq!(codes, [Code::Admitted, Code::Applied, Code::Suspended]);
 }
 
 /// A shard whose events cannot be appended, or whose holds cannot be listed, is not charged; the others are.

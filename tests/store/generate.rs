@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use quota::{
     Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, Ledger, MerchantId,
-    OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, Refund, Settle, Watch,
+    OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, REPLAYS_MAX, Refund, Settle, Watch,
 };
 
 use crate::figures::{self, amount};
@@ -57,6 +57,7 @@ struct Target<'a> {
     name: String,
     order: Option<&'a Order>,
     account: Account,
+    is_merchant_suspended: bool,
     traffic: Traffic,
 }
 
@@ -135,8 +136,10 @@ impl Generator {
         let windows = self.calendar.windows_at(now_ms);
         let account = ledger.account(&merchant, currency).copied().unwrap_or_default().rolled(windows);
         let known = stored.filter(|order| i64::from(order.expires_at_secs) > now_ms / 1000);
-        let target = Target { name, order: known, account, traffic };
+        let is_merchant_suspended = ledger.merchant(&merchant).is_some_and(|merchant| merchant.suspended_at_ms > 0);
+        let target = Target { name, order: known, account, is_merchant_suspended, traffic };
         let action = self.action(&target);
+        let currency = if action.is_of_merchant() { Currency::NONE } else { currency };
         let attempt = self.attempt(&target, &action);
         let dry = if self.random.one_in(12) && traffic != Traffic::Resets {
             self.random.pick(&[Dry::Silent, Dry::Noted])
@@ -211,6 +214,13 @@ impl Generator {
 
     /// Mostly one that the order's state is made for.
     fn action(&mut self, target: &Target) -> Action {
+        // Not for long: a suspended merchant takes no charge.
+        if target.is_merchant_suspended && self.random.one_in(4) {
+            return Action::ResumeMerchant;
+        }
+        if self.random.one_in(300) {
+            return self.random.pick(&[Action::SuspendMerchant, Action::SuspendMerchant, Action::ResumeMerchant]);
+        }
         match target.traffic {
             Traffic::Resets if self.random.percent(95) => return figures::reset_of_day(),
             Traffic::Crowd => return self.crowd(target),
@@ -299,7 +309,13 @@ impl Generator {
         let random = &mut self.random;
         let limits = figures::limits(random, self.scale);
         let refusal = random.one_in(20).then(|| {
-            random.pick(&[Code::PolicyMissing, Code::ChannelNotAllowed, Code::AboveSingleMax, Code::BelowSingleMin])
+            random.pick(&[
+                Code::PolicyMissing,
+                Code::MerchantUnknown,
+                Code::ChannelNotAllowed,
+                Code::AboveSingleMax,
+                Code::BelowSingleMin,
+            ])
         });
         let same = target.order.filter(|order| order.state.is_charged() && random.percent(80));
         let minor = match same {
@@ -311,7 +327,10 @@ impl Generator {
         let generous = target.traffic == Traffic::Parts && random.percent(80);
         let limits = if generous { quota::Limits::UNLIMITED } else { limits };
         let pace = random.one_in(2).then(|| figures::pace(random, &limits, self.scale));
-        Charge { amount: minor, limits, refusal, pace }
+        // Few, so that repetitions come to their end; in a crowd sometimes more than attempts are remembered.
+        let most = if target.traffic == Traffic::Crowd { u64::from(REPLAYS_MAX) + 1 } else { 3 };
+        let replays_max = random.one_in(3).then(|| random.below(most) as u8);
+        Charge { amount: minor, limits, refusal, pace, replays_max }
     }
 
     fn terms(&mut self) -> HoldTerms {
@@ -391,6 +410,13 @@ const fn is_charge(action: &Action) -> bool {
 const fn is_of_account(action: &Action) -> bool {
     matches!(
         action,
-        Action::Adjust(_) | Action::Reset(_) | Action::Suspend | Action::Resume | Action::Initialize | Action::Roll
+        Action::Adjust(_)
+            | Action::Reset(_)
+            | Action::Suspend
+            | Action::Resume
+            | Action::SuspendMerchant
+            | Action::ResumeMerchant
+            | Action::Initialize
+            | Action::Roll
     )
 }

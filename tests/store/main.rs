@@ -177,6 +177,7 @@ const ANSWERS: &[(Code, bool)] = &[
     (Code::BadAmount, false),
     (Code::PolicyMissing, false),
     (Code::ChannelNotAllowed, false),
+    (Code::MerchantUnknown, false),
     (Code::Suspended, false),
     (Code::DailyCount, false),
     (Code::MonthlyCount, false),
@@ -197,6 +198,7 @@ const ANSWERS: &[(Code, bool)] = &[
     (Code::OrderFull, false),
     (Code::VersionConflict, false),
     (Code::BatchRefused, false),
+    (Code::ReplayRefused, false),
     (Code::BacklogFull, false),
 ];
 

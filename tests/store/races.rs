@@ -44,8 +44,13 @@ fn command(order: &str, name: &str, action: Action, number: u128) -> Command {
 }
 
 fn hold(order: &str, on_expiry: OnExpiry, number: u128) -> Command {
-    let charge =
-        Charge { amount: AmountMinor::new(HELD).unwrap(), limits: Limits::UNLIMITED, refusal: None, pace: None };
+    let charge = Charge {
+        amount: AmountMinor::new(HELD).unwrap(),
+        limits: Limits::UNLIMITED,
+        refusal: None,
+        pace: None,
+        replays_max: None,
+    };
     let terms = HoldTerms { lifetime_secs: LIFETIME_SECS, on_expiry };
     command(order, "hold", Action::Hold(charge, terms), number)
 }

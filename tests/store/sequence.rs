@@ -170,6 +170,8 @@ impl Sequence {
         let Command { merchant, currency, order_no, .. } = command;
         let account = self.store.account(merchant, *currency).await.unwrap();
         agree(&account.as_ref(), &self.reference.ledger().account(merchant, *currency), format_args!("{command:#?}"))?;
+        let state = self.store.merchant(merchant).await.map_err(|error| error.to_string())?;
+        agree(&state.as_ref(), &self.reference.ledger().merchant(merchant), format_args!("{merchant}"))?;
         match order_no {
             Some(order_no) => self.compare_order(merchant, order_no).await,
             None => Ok(()),

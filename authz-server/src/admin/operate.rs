@@ -4,16 +4,22 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use quota::{Action, Adjust, Code, Currency, MerchantId, Reset};
-use sqlx::{FromRow, PgPool};
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, FromRow, PgPool};
 use tokio::time::timeout;
 use tracing::warn;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::idempotency::{self, Keep};
 use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller, Permission, rate};
-use crate::operations::{AccountView, Actor, Ask, BATCH_MAX, Done, Invalid, Provenance, Request, refusing_limit};
+use crate::operations::{
+    AccountView, Actor, Ask, BATCH_MAX, Done, Invalid, Provenance, Request, moment, refusing_limit,
+};
+use crate::refusal;
 use crate::store::StoreError;
 use crate::telemetry;
 
@@ -107,6 +113,8 @@ impl Repeat {
             | Ask::Release { .. }
             | Ask::Suspend
             | Ask::Resume
+            | Ask::SuspendMerchant
+            | Ask::ResumeMerchant
             | Ask::Initialize => Self::Safe,
         }
     }
@@ -149,11 +157,45 @@ pub(crate) async fn account(admin: &Admin, caller: &Caller, merchant_id: &str, c
     account.map_err(|error| no_decision(&error))?.ok_or_else(no_account)
 }
 
-/// Every account of a merchant as it stands; none where nothing was ever done.
-pub(crate) async fn accounts(admin: &Admin, caller: &Caller, merchant_id: &str) -> Answer<Vec<AccountView>> {
+/// Every account of a merchant as it stands, and whether the merchant is suspended as a whole; no accounts where nothing was ever
+/// done with them.
+pub(crate) async fn accounts(admin: &Admin, caller: &Caller, merchant_id: &str) -> Answer<MerchantAccounts> {
     let merchant = readable(caller, merchant_id)?;
     let known = provenances(&admin.pool, &merchant).await;
-    admin.operations.accounts(&merchant, known).await.map_err(|error| no_decision(&error))
+    let found = admin.operations.accounts(&merchant, known).await;
+    let (accounts, state) = found.map_err(|error| no_decision(&error))?;
+    let suspended_at = moment(state.suspended_at_ms);
+    let (suspended_reason, suspended_by) = match suspended_at {
+        Some(_) => suspension(&admin.pool, &merchant).await.unwrap_or_default(),
+        None => (None, None),
+    };
+    let is_suspended = suspended_at.is_some();
+    let merchant_id = merchant.to_string();
+    Ok(MerchantAccounts { merchant_id, is_suspended, suspended_at, suspended_reason, suspended_by, accounts })
+}
+
+/// The accounts of a merchant.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MerchantAccounts {
+    pub merchant_id: String,
+    /// Whether the merchant is suspended as a whole, in every currency; each account may be by itself besides.
+    pub is_suspended: bool,
+    pub suspended_at: Option<DateTime<Utc>>,
+    /// Some seconds behind, as what the journal knows of an account.
+    pub suspended_reason: Option<String>,
+    pub suspended_by: Option<String>,
+    /// One for each currency.
+    pub accounts: Vec<AccountView>,
+}
+
+/// Why a merchant is suspended as a whole, and by whom, as far as the journal knows.
+async fn suspension(pool: &PgPool, merchant: &MerchantId) -> Option<(Option<String>, Option<String>)> {
+    let statement = "SELECT suspended_reason, suspended_by FROM quota_merchant WHERE merchant_id = $1";
+    let found = sqlx::query_as(statement).bind(merchant.as_str()).fetch_optional(pool).await;
+    found.unwrap_or_else(|error| {
+        warn!(%merchant, %error, "the reason of a merchant's suspension cannot be read");
+        None
+    })
 }
 
 /// The one place that says who may ask for which operation on whose quota.
@@ -163,7 +205,13 @@ fn allow(caller: &Caller, request: &Request) -> Answer<()> {
         Ask::Consume(_) | Ask::Hold(_) | Ask::Settle { .. } | Ask::Void | Ask::Refund { .. } | Ask::Release { .. } => {
             Permission::QuotasOperate
         }
-        Ask::Adjust(_) | Ask::Reset(_) | Ask::Suspend | Ask::Resume | Ask::Initialize => Permission::QuotasManage,
+        Ask::Adjust(_)
+        | Ask::Reset(_)
+        | Ask::Suspend
+        | Ask::Resume
+        | Ask::SuspendMerchant
+        | Ask::ResumeMerchant
+        | Ask::Initialize => Permission::QuotasManage,
     })?;
     caller.may_see(&request.merchant)
 }
@@ -174,7 +222,7 @@ fn actor(caller: &Caller) -> Actor {
 
 /// A refusal is a problem, except that of a dry run, which is its answer.
 fn outcome(done: Done) -> Answer<Done> {
-    if done.is_refused() && done.command.dry == quota::Dry::No { Err(refusal(&done)) } else { Ok(done) }
+    if done.is_refused() && done.command.dry == quota::Dry::No { Err(refused(&done)) } else { Ok(done) }
 }
 
 fn batch_of(
@@ -217,12 +265,18 @@ fn invalid_field(invalid: &Invalid, field: impl Into<String>) -> Problem {
     }
 }
 
-fn refusal(done: &Done) -> Problem {
+fn refused(done: &Done) -> Problem {
     let id = Uuid::from_bytes(done.reply.decision_id).to_string();
     let (limit, retry_after_secs) = refusing_limit(done);
     let mut problem = Problem::quota(done.reply.record.code).decision(id);
     if let Some(limit) = limit {
         problem = problem.limit(limit);
+    }
+    if let Some(details) = &done.refusal {
+        problem = problem.refusal(details.clone());
+        if let Some(sentence) = refusal::sentence(details, done.command.currency.code()) {
+            problem = problem.detail(sentence);
+        }
     }
     match retry_after_secs {
         Some(secs) => problem.retry_after(secs),
@@ -268,20 +322,24 @@ pub(super) struct KnownAccount {
     pub(super) currency: String,
     suspended_reason: Option<String>,
     suspended_by: Option<String>,
+    merchant_suspended_reason: Option<String>,
+    merchant_suspended_by: Option<String>,
     last_order_no: Option<String>,
     last_payment_no: Option<String>,
     last_updated_by: String,
 }
 
+/// The columns of [`KnownAccount`].
+pub(super) const KNOWN_ACCOUNT: &str = "account.currency, account.suspended_reason, account.suspended_by, \
+    merchant.suspended_reason AS merchant_suspended_reason, merchant.suspended_by AS merchant_suspended_by, \
+    last_order_no, last_payment_no, account.last_updated_by \
+    FROM quota_account AS account LEFT JOIN quota_merchant AS merchant USING (merchant_id)";
+
 /// What the journal knows of a merchant's accounts, by currency. The counters do not wait for it: without Postgres it is empty.
 async fn provenances(pool: &PgPool, merchant: &MerchantId) -> HashMap<String, Provenance> {
-    let rows = sqlx::query_as::<_, KnownAccount>(
-        "SELECT currency, suspended_reason, suspended_by, last_order_no, last_payment_no, last_updated_by
-         FROM quota_account WHERE merchant_id = $1",
-    )
-    .bind(merchant.as_str())
-    .fetch_all(pool)
-    .await;
+    let statement = format!("SELECT {KNOWN_ACCOUNT} WHERE merchant_id = $1");
+    let rows =
+        sqlx::query_as::<_, KnownAccount>(AssertSqlSafe(statement)).bind(merchant.as_str()).fetch_all(pool).await;
     match rows {
         Ok(rows) => rows.into_iter().map(|row| (row.currency.clone(), row.into())).collect(),
         Err(error) => {
@@ -296,6 +354,8 @@ impl From<KnownAccount> for Provenance {
         Self {
             suspended_reason: row.suspended_reason,
             suspended_by: row.suspended_by,
+            merchant_suspended_reason: row.merchant_suspended_reason,
+            merchant_suspended_by: row.merchant_suspended_by,
             last_order_no: row.last_order_no,
             last_payment_no: row.last_payment_no,
             last_updated_by: Some(row.last_updated_by),

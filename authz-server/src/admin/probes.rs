@@ -2,7 +2,8 @@
 //!
 //! `/ready` is for people and deployments: 200 only while nothing is missing. With Postgres away it is 503, and its
 //! `payments` field says that payments are still decided, their events waiting in Redis. `/ready/payments` is for load
-//! balancers and readiness probes: a server must not be taken out of service for something that a decision does not need.
+//! balancers and readiness probes: a server must not be taken out of service for something that a decision does not need. Both are
+//! 503 with the status `draining` from the time that the server is told to stop.
 
 use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
@@ -39,22 +40,26 @@ async fn health() -> Json<Value> {
 
 async fn ready(Shared(admin): Shared<Admin>) -> Response {
     let states = admin.health.states();
-    answer(states.complete(), &states)
+    answer(states.complete(), admin.health.is_draining(), &states)
 }
 
 async fn ready_for_payments(Shared(admin): Shared<Admin>) -> Response {
     let states = admin.health.states();
-    answer(states.decides(), &states)
+    answer(states.decides(), admin.health.is_draining(), &states)
 }
 
 async fn figures(Shared(admin): Shared<Admin>) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], admin.metrics.encode()).into_response()
 }
 
-fn answer(ready: bool, states: &States) -> Response {
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+fn answer(complete: bool, draining: bool, states: &States) -> Response {
+    let (status, word) = match (draining, complete) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (false, true) => (StatusCode::OK, "ready"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
     let body = Readiness {
-        status: if ready { "ready" } else { "not ready" },
+        status: word,
         payments: if states.decides() { "decided" } else { "not decided" },
         dependencies: states,
     };

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use proto::LimitFigures;
+use proto::{LimitFigures, RefusalDetails};
 use quota::Code;
 use serde::Serialize;
 use tracing::{error, warn};
@@ -70,6 +70,10 @@ struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ProblemLimit>)]
     limit: Option<LimitFigures>,
+    /// What stands in the way, where it is no limit with figures; each code has its own members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ProblemDetails>)]
+    details: Option<RefusalDetails>,
     #[serde(skip)]
     headers: Vec<(HeaderName, HeaderValue)>,
     #[serde(skip)]
@@ -89,6 +93,33 @@ struct ProblemLimit {
     resets_at: Option<String>,
 }
 
+/// What a refusal tells beside its code. Amounts are in minor units.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes proto::RefusalDetails, a type of another crate, to the document")]
+struct ProblemDetails {
+    /// BELOW_SINGLE_MIN: the minimum for one payment.
+    single_min: Option<u64>,
+    /// ABOVE_SINGLE_MAX: the maximum for one payment.
+    single_max: Option<u64>,
+    /// CHANNEL_NOT_ALLOWED: the allowed channels, the first 20 of them.
+    allowed_channels: Option<Vec<String>>,
+    /// CURRENCY_NOT_ALLOWED: the allowed currencies, the first 20 of them.
+    allowed_currencies: Option<Vec<String>>,
+    /// How many more are allowed.
+    allowed_more: Option<u64>,
+    /// IDEMPOTENCY_CONFLICT: amount and currency of the first request under this number.
+    first_amount: Option<u64>,
+    #[schema(example = "USD")]
+    first_currency: Option<String>,
+    /// BAD_AMOUNT of a correction: the counter, what it holds, and what it would become.
+    #[schema(example = "daily_used")]
+    counter: Option<String>,
+    value: Option<u64>,
+    would_be: Option<i64>,
+    /// SUSPENDED: `account`, or `merchant` where the merchant is suspended as a whole.
+    suspended: Option<String>,
+}
+
 /// What a [`Problem`] says beside its code and status.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'a> {
@@ -97,6 +128,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) field: Option<&'a str>,
     pub(crate) decision_id: Option<&'a str>,
     pub(crate) limit: Option<&'a LimitFigures>,
+    pub(crate) details: Option<&'a RefusalDetails>,
     pub(crate) retry_after_secs: Option<u64>,
 }
 
@@ -162,6 +194,13 @@ impl Problem {
         self
     }
 
+    /// Adds what stands in the way.
+    #[must_use]
+    pub fn refusal(mut self, details: RefusalDetails) -> Self {
+        self.0.details = Some(details);
+        self
+    }
+
     /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -208,6 +247,7 @@ impl Problem {
             field: self.0.field.as_deref(),
             decision_id: self.0.decision_id.as_deref(),
             limit: self.0.limit.as_ref(),
+            details: self.0.details.as_ref(),
             retry_after_secs: retry_after.and_then(|(_, secs)| secs.to_str().ok()?.parse().ok()),
         }
     }
@@ -222,6 +262,7 @@ impl Problem {
             field: None,
             decision_id: None,
             limit: None,
+            details: None,
             headers: Vec::new(),
             outcome_unknown: false,
         }))

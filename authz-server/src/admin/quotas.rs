@@ -6,20 +6,22 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use quota::{Currency, MerchantId};
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
+use sqlx::{AssertSqlSafe, FromRow};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
-use super::operate::{self, KnownAccount, no_account, no_decision, parse_currency, parse_merchant};
+use super::operate::{
+    self, KNOWN_ACCOUNT, KnownAccount, MerchantAccounts, no_account, no_decision, parse_currency, parse_merchant,
+};
 use super::page::{Cursor, Page, limit};
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
 use crate::operations::{
     AccountView, AdjustRequest, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, Done, InitializeRequest,
-    Invalid, OperationAnswer, RefundRequest, ReleaseRequest, Request, ResetRequest, SettleRequest, SuspendRequest,
-    VoidRequest,
+    Invalid, MerchantAnswer, OperationAnswer, RefundRequest, ReleaseRequest, Request, ResetRequest, SettleRequest,
+    SuspendRequest, VoidRequest,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
@@ -111,18 +113,21 @@ async fn reset(State(admin): State<Admin>, caller: Caller, Json(body): Json<Rese
     operate(&admin, &caller, body.try_into()).await
 }
 
-/// Refuse an account's new charges from now on. Captures, voids and refunds go on.
+/// Refuse an account's charges from now on, repetitions of admitted orders too; without a currency those of the merchant as a
+/// whole, in every currency. Captures, voids and refunds go on.
 #[utoipa::path(post, path = "/quotas/suspend", tag = "quotas", request_body = SuspendRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
-async fn suspend(State(admin): State<Admin>, caller: Caller, Json(body): Json<SuspendRequest>) -> Operated {
-    operate(&admin, &caller, Request::suspend(body)).await
+    responses((status = OK, body = SuspensionAnswer), Problems, BodyProblems, Refusals))]
+async fn suspend(State(admin): State<Admin>, caller: Caller, Json(body): Json<SuspendRequest>) -> Suspended {
+    let done = operate::execute(&admin, &caller, Request::suspend(body)).await?;
+    Ok(Json(SuspensionAnswer::of(&done)))
 }
 
-/// Take an account's new charges again.
+/// Take an account's charges again; without a currency those of the merchant, but for accounts that are suspended themselves.
 #[utoipa::path(post, path = "/quotas/resume", tag = "quotas", request_body = SuspendRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
-async fn resume(State(admin): State<Admin>, caller: Caller, Json(body): Json<SuspendRequest>) -> Operated {
-    operate(&admin, &caller, Request::resume(body)).await
+    responses((status = OK, body = SuspensionAnswer), Problems, BodyProblems, Refusals))]
+async fn resume(State(admin): State<Admin>, caller: Caller, Json(body): Json<SuspendRequest>) -> Suspended {
+    let done = operate::execute(&admin, &caller, Request::resume(body)).await?;
+    Ok(Json(SuspensionAnswer::of(&done)))
 }
 
 /// Make an account, so that it is listed before its first payment. One that is there stays as it is.
@@ -133,6 +138,24 @@ async fn initialize(State(admin): State<Admin>, caller: Caller, Json(body): Json
 }
 
 type Operated = Answer<Json<OperationAnswer>>;
+type Suspended = Answer<Json<SuspensionAnswer>>;
+
+/// A suspension, or its end: of an account, or of a merchant as a whole.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum SuspensionAnswer {
+    Merchant(MerchantAnswer),
+    Account(Box<OperationAnswer>),
+}
+
+impl SuspensionAnswer {
+    fn of(done: &Done) -> Self {
+        match MerchantAnswer::of(done) {
+            Some(answer) => Self::Merchant(answer),
+            None => Self::Account(Box::new(OperationAnswer::of(done))),
+        }
+    }
+}
 
 async fn operate(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Operated {
     let done = operate::execute(admin, caller, request).await?;
@@ -148,6 +171,9 @@ struct BatchItem {
     /// Of an operation that took effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     operation: Option<OperationAnswer>,
+    /// Of one on a merchant as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merchant: Option<MerchantAnswer>,
     /// Of a check.
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<CheckAnswer>,
@@ -162,13 +188,17 @@ impl From<Answer<Done>> for BatchItem {
             Ok(done) => done,
             Err(problem) => {
                 let status = problem.status().as_u16();
-                return Self { status, operation: None, check: None, problem: Some(problem) };
+                return Self { status, operation: None, merchant: None, check: None, problem: Some(problem) };
             }
         };
-        let dry = done.command.dry != quota::Dry::No;
-        let (operation, check) =
-            if dry { (None, Some(CheckAnswer::of(&done))) } else { (Some(OperationAnswer::of(&done)), None) };
-        Self { status: 200, operation, check, problem: None }
+        let (mut operation, mut check) = (None, None);
+        let merchant = MerchantAnswer::of(&done);
+        if merchant.is_none() && done.command.dry == quota::Dry::No {
+            operation = Some(OperationAnswer::of(&done));
+        } else if merchant.is_none() {
+            check = Some(CheckAnswer::of(&done));
+        }
+        Self { status: 200, operation, merchant, check, problem: None }
     }
 }
 
@@ -207,15 +237,7 @@ async fn batch(State(admin): State<Admin>, caller: Caller, Json(body): Json<Batc
     Ok(response)
 }
 
-/// The accounts of a merchant.
-#[derive(Debug, Serialize, ToSchema)]
-struct MerchantAccounts {
-    merchant_id: String,
-    /// One for each currency.
-    accounts: Vec<AccountView>,
-}
-
-/// Every account of a merchant as it stands.
+/// Every account of a merchant as it stands, and whether the merchant is suspended as a whole.
 #[utoipa::path(get, path = "/quotas/merchant/{merchant_id}", tag = "quotas",
     operation_id = "get_accounts", params(("merchant_id" = String, Path, max_length = 64)),
     responses((status = OK, body = MerchantAccounts), Problems, NotFound))]
@@ -224,11 +246,11 @@ async fn by_merchant(
     caller: Caller,
     Path(merchant_id): Path<String>,
 ) -> Answer<Json<MerchantAccounts>> {
-    let accounts = operate::accounts(&admin, &caller, &merchant_id).await?;
-    if accounts.is_empty() {
+    let found = operate::accounts(&admin, &caller, &merchant_id).await?;
+    if found.accounts.is_empty() && !found.is_suspended {
         return Err(no_account());
     }
-    Ok(Json(MerchantAccounts { merchant_id, accounts }))
+    Ok(Json(found))
 }
 
 /// One account as it stands.
@@ -253,7 +275,10 @@ struct ListQuery {
     merchant_id: Option<String>,
     /// ISO 4217 alphabetic code.
     currency: Option<String>,
+    /// Whether charges of the account are refused: it is suspended, or its merchant as a whole.
     is_suspended: Option<bool>,
+    /// Whether its merchant is suspended as a whole.
+    is_merchant_suspended: Option<bool>,
     /// Where to go on: `next_cursor` of the page before.
     cursor: Option<String>,
     /// Most items to answer with.
@@ -289,23 +314,25 @@ async fn list(
         Some(cursor) => AccountPlace::decode(cursor)?,
         None => AccountPlace(String::new(), String::new()),
     };
-    let rows = sqlx::query_as::<_, ListedAccount>(
-        "SELECT merchant_id, currency, suspended_reason, suspended_by, last_order_no, last_payment_no, last_updated_by
-         FROM quota_account
+    let statement = format!(
+        "SELECT merchant_id, {KNOWN_ACCOUNT}
          WHERE (merchant_id, currency) > ($1, $2::char(3))
            AND ($3::text IS NULL OR merchant_id = $3)
            AND ($4::text IS NULL OR currency = $4::char(3))
-           AND ($5::boolean IS NULL OR (suspended_at IS NOT NULL) = $5)
-         ORDER BY merchant_id, currency LIMIT $6",
-    )
-    .bind(after_merchant)
-    .bind(after_currency)
-    .bind(merchant.as_ref().map(MerchantId::as_str))
-    .bind(currency.map(Currency::code))
-    .bind(query.is_suspended)
-    .bind(page_max + 1)
-    .fetch_all(&admin.pool)
-    .await?;
+           AND ($5::boolean IS NULL OR (coalesce(account.suspended_at, merchant.suspended_at) IS NOT NULL) = $5)
+           AND ($7::boolean IS NULL OR (merchant.suspended_at IS NOT NULL) = $7)
+         ORDER BY merchant_id, currency LIMIT $6"
+    );
+    let rows = sqlx::query_as::<_, ListedAccount>(AssertSqlSafe(statement))
+        .bind(after_merchant)
+        .bind(after_currency)
+        .bind(merchant.as_ref().map(MerchantId::as_str))
+        .bind(currency.map(Currency::code))
+        .bind(query.is_suspended)
+        .bind(page_max + 1)
+        .bind(query.is_merchant_suspended)
+        .fetch_all(&admin.pool)
+        .await?;
     let page = Page::from_rows(rows, page_max, |row| AccountPlace(row.merchant_id.clone(), row.known.currency.clone()));
     let mut items = Vec::with_capacity(page.items.len());
     for row in page.items {
@@ -331,6 +358,7 @@ struct CurrencyStats {
     #[schema(example = "USD")]
     currency: String,
     accounts: i64,
+    /// Whose charges are refused: suspended themselves, or with their merchant.
     suspended_accounts: i64,
     /// What open holds have not settled.
     pending_amount: i64,
@@ -354,6 +382,8 @@ struct DayStats {
 #[derive(Debug, Serialize, ToSchema)]
 struct QuotaStats {
     currencies: Vec<CurrencyStats>,
+    /// Merchants that are suspended as a whole.
+    suspended_merchants: i64,
     /// By the latest business day of each account, the newest first.
     days: Vec<DayStats>,
     /// When the figures were read; they follow the counters by the journal's delay.
@@ -371,9 +401,11 @@ async fn stats(State(admin): State<Admin>, caller: Caller) -> Answer<Json<QuotaS
     let merchant = caller.narrow(None)?;
     let merchant = merchant.as_ref().map(MerchantId::as_str);
     let currencies = sqlx::query_as(
-        "SELECT currency, count(*) AS accounts, count(suspended_at) AS suspended_accounts,
+        "SELECT currency, count(*) AS accounts,
+                count(coalesce(account.suspended_at, merchant.suspended_at)) AS suspended_accounts,
                 least(sum(pending_amount), 9223372036854775807)::bigint AS pending_amount
-         FROM quota_account WHERE $1::text IS NULL OR merchant_id = $1
+         FROM quota_account AS account LEFT JOIN quota_merchant AS merchant USING (merchant_id)
+         WHERE $1::text IS NULL OR merchant_id = $1
          GROUP BY currency ORDER BY currency",
     )
     .bind(merchant)
@@ -391,6 +423,12 @@ async fn stats(State(admin): State<Admin>, caller: Caller) -> Answer<Json<QuotaS
     .bind(STATS_DAYS_MAX)
     .fetch_all(&admin.pool)
     .await?;
+    let suspended_merchants = sqlx::query_scalar(
+        "SELECT count(*) FROM quota_merchant WHERE suspended_at IS NOT NULL AND ($1::text IS NULL OR merchant_id = $1)",
+    )
+    .bind(merchant)
+    .fetch_one(&admin.pool)
+    .await?;
     let at = DateTime::from_timestamp_millis(crate::clock::now_ms()).unwrap_or_default();
-    Ok(Json(QuotaStats { currencies, days, at }))
+    Ok(Json(QuotaStats { currencies, suspended_merchants, days, at }))
 }

@@ -17,7 +17,7 @@ use super::raise::SYSTEM;
 use super::{Level, Subject};
 use crate::clock;
 use crate::database;
-use crate::health::{Health, State};
+use crate::health::{Health, State, warn_unless_away};
 use crate::journal::postgres::ALERT_CHANNEL;
 use crate::settings::{Live, Secret};
 
@@ -29,8 +29,6 @@ const READ_INTERVAL_MS: i64 = 10_000;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Troubles that were over before Postgres was there, kept to be told then; beyond that the oldest is forgotten.
 const KEPT_MAX: usize = 32;
-/// SQLSTATE of a table that is not there.
-const UNDEFINED_TABLE: &str = "42P01";
 /// Lets one server write at a time; any number that nothing else uses. What each sees has the numbers after it.
 const WRITE_LOCK: i64 = 0x51_75_6f_74_61_10;
 
@@ -116,8 +114,7 @@ impl Monitor {
             }
             match self.round(clock::now_ms()).await {
                 Ok(()) => {}
-                Err(error) if has_no_tables(&error) => tracing::debug!("the journal has not made its tables yet"),
-                Err(error) => tracing::warn!(%error, "alerts for operators wait for postgres"),
+                Err(error) => warn_unless_away!(error, "alerts for operators wait for postgres"),
             }
         }
     }
@@ -235,10 +232,6 @@ impl Sight {
     }
 }
 
-fn has_no_tables(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some(UNDEFINED_TABLE))
-}
-
 const fn lock_of(subject: Subject) -> i64 {
     WRITE_LOCK + 1 + subject as i64
 }
@@ -319,9 +312,9 @@ async fn end(connection: &mut PgConnection, subject: Subject, now_ms: i64) -> Re
 async fn drift(connection: &mut PgConnection, now_ms: i64) -> Result<Option<Subject>, sqlx::Error> {
     let statement = "SELECT max(found_at), \
             coalesce(sum(last_seq - first_seq + 1) FILTER (WHERE kind = 'missing'), 0)::bigint, \
-            count(*) FILTER (WHERE kind = 'rewound') \
+            count(*) FILTER (WHERE kind = 'rewound'), count(*) FILTER (WHERE kind = 'account_lost') \
         FROM journal_anomaly WHERE resolved_at IS NULL";
-    let (found_at, missing, rewound): (Option<DateTime<Utc>>, i64, i64) =
+    let (found_at, missing, rewound, lost): (Option<DateTime<Utc>>, i64, i64, i64) =
         sqlx::query_as(statement).fetch_one(&mut *connection).await?;
     let Some(found_at) = found_at else {
         if is_let_go(connection, Subject::Drift).await? {
@@ -329,9 +322,12 @@ async fn drift(connection: &mut PgConnection, now_ms: i64) -> Result<Option<Subj
         }
         return Ok(None);
     };
-    let message = format!(
-        "The journal is not whole: {missing} events never came, {rewound} times Redis gave numbers again (journal_anomaly)"
-    );
+    let mut message =
+        format!("The journal is not whole: {missing} events never came, {rewound} times Redis gave numbers again");
+    if lost > 0 {
+        message.push_str(&format!(", {lost} times Redis lost an account and its limits began anew"));
+    }
+    message.push_str(" (journal_anomaly)");
     raise(connection, Subject::Drift, &message, found_at, None).await
 }
 

@@ -39,8 +39,9 @@ pub enum Content {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     pub alert_id: Uuid,
-    /// Null, with `currency`, for what concerns operators only.
+    /// Null for what concerns operators only.
     pub merchant_id: Option<String>,
+    /// Null for a merchant as a whole, and for what concerns operators only.
     pub currency: Option<String>,
     /// As in `quota_alert.subject`.
     pub subject: String,

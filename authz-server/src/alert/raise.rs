@@ -17,7 +17,7 @@ pub const SYSTEM: &str = "system";
 /// From this percentage on an alert is critical.
 const CRITICAL_PERCENT: u16 = 100;
 
-/// Merchant and currency.
+/// Merchant and currency; an empty one for the merchant as a whole.
 pub type Account = (String, String);
 /// Which of an account's alerts: subject, threshold and window.
 pub type Key = (String, Option<i32>, Option<i32>);
@@ -67,6 +67,9 @@ struct Place {
 /// Whose alerts the event may begin or end; `None` for one that concerns no alert.
 #[must_use]
 pub fn account(event: &Event) -> Option<Account> {
+    if event.changes_merchant {
+        return Some((event.row.merchant_id.clone(), String::new()));
+    }
     let concerns = event.changes_account
         && (event.crossing.is_some()
             || !event.closed.is_empty()
@@ -98,8 +101,8 @@ impl Board {
             self.cross(&account, event, crossing);
         }
         match event.row.action_type.as_str() {
-            "suspend" => self.suspend(&account, event),
-            "resume" => {
+            "suspend" | "suspend_merchant" => self.suspend(&account, event),
+            "resume" | "resume_merchant" => {
                 let suspended = Subject::Suspended.column();
                 self.end(&account, event, |open| (open.subject == suspended).then_some("resumed"));
             }
@@ -172,7 +175,8 @@ impl Board {
     }
 
     fn suspend(&mut self, account: &Account, event: &Event) {
-        let words = words::suspended(&account.1, &event.row.operator_id, event.row.reason.as_deref());
+        let currency = event.row.currency.as_deref();
+        let words = words::suspended(currency, &event.row.operator_id, event.row.reason.as_deref());
         self.raise(account, alert(event, Subject::Suspended, Level::Critical, words));
     }
 
@@ -278,13 +282,13 @@ fn key(row: &Row) -> Option<Account> {
     Some((row.merchant_id.clone(), row.currency.clone()?))
 }
 
-/// An alert of the event's account, without figures.
+/// An alert of the event's account or merchant, without figures.
 fn alert(event: &Event, subject: Subject, level: Level, message: String) -> Alert {
     let row = &event.row;
     Alert {
         alert_id: Uuid::from_bytes(clock::decision_id()),
         merchant_id: row.merchant_id.clone(),
-        currency: row.currency.clone().unwrap_or_default(),
+        currency: row.currency.clone(),
         subject: subject.column(),
         threshold: None,
         alert_type: subject.word().to_owned(),

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::notice::Change;
+use crate::health::Away;
 use crate::settings::Secret;
 use crate::store::{Failovers, RedisLink};
 
@@ -54,6 +55,15 @@ pub enum RateError {
     Redis(#[from] RedisError),
     #[error("redis gave no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
+}
+
+impl Away for RateError {
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Redis(error) => error.is_io_error(),
+            Self::Timeout(_) => true,
+        }
+    }
 }
 
 /// The counts. Its connection belongs to the runtime that it was opened in.

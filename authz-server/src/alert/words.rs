@@ -27,10 +27,13 @@ pub(super) fn reached(limit: LimitName, currency: &str, threshold: u16, used: u6
     format!("{name} has reached {threshold} % of its limit: {} of {}{share}", figure(used), figure(max))
 }
 
-/// That an account takes no more charges.
-pub(super) fn suspended(currency: &str, operator: &str, reason: Option<&str>) -> String {
+/// That an account takes no more charges, or without a currency the merchant as a whole.
+pub(super) fn suspended(currency: Option<&str>, operator: &str, reason: Option<&str>) -> String {
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    format!("The {currency} account was suspended by {operator}{reason}")
+    match currency {
+        Some(currency) => format!("The {currency} account was suspended by {operator}{reason}"),
+        None => format!("The merchant was suspended in all currencies by {operator}{reason}"),
+    }
 }
 
 /// That an order was captured above its hold.
@@ -98,7 +101,8 @@ mod tests {
             reached(LimitName::DailyAmount, "USD", 80, 85_000, 100_000),
             reached(LimitName::MonthlyCount, "USD", 100, 12, 12),
             reached(LimitName::PendingAmount, "JPY", 80, 5, 0),
-            suspended("USD", "admin:ann", Some("fraud")),
+            suspended(Some("USD"), "admin:ann", Some("fraud")),
+            suspended(None, "admin:ann", Some("fraud")),
             over_captured("o-1", "USD", 120, 100),
         ];
         assert_eq!(
@@ -108,6 +112,7 @@ mod tests {
                 "The month's number of payments has reached 100 % of its limit: 12 of 12, 100 %",
                 "The pending amount has reached 80 % of its limit: 5 JPY of 0 JPY",
                 "The USD account was suspended by admin:ann: fraud",
+                "The merchant was suspended in all currencies by admin:ann: fraud",
                 "Captures of order o-1 went beyond its hold: 1.20 USD of 1.00 USD",
             ]
         );

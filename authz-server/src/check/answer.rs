@@ -9,12 +9,19 @@ use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::value::Kind;
-use envoy_types::pb::google::protobuf::{Struct, Value};
+use envoy_types::pb::google::protobuf::{Any, Struct, Value};
 use envoy_types::pb::google::rpc::Status as RpcStatus;
-use proto::{LimitFigures, PROBLEM_CONTENT_TYPE, Problem, envoy, header};
+use prost::Message;
+use proto::{LimitFigures, PROBLEM_CONTENT_TYPE, Problem, RefusalDetails, envoy, header};
 use quota::{Calendar, Code, Figures, LimitName, Limits, Mode, Record};
 use tonic::Code as RpcCode;
+use tonic_types::pb::ErrorInfo;
 use uuid::Uuid;
+
+use crate::refusal;
+
+/// The type of [`ErrorInfo`] among a status' details.
+const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 
 /// The limit that refused a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +52,8 @@ pub(super) struct Answer {
     /// Absent where nothing was decided: the request could not be read, or the store gave no answer.
     pub decision_id: Option<Uuid>,
     pub detail: Option<String>,
+    /// What a refusal tells beside its code.
+    pub refusal: Option<RefusalDetails>,
     /// Milliseconds: how long an admitted charge is held back, or after which time one that was throttled may come again.
     pub wait_ms: u64,
     pub binding: Option<Binding>,
@@ -58,7 +67,7 @@ impl Answer {
 
     /// A code, and nothing decided.
     pub(super) const fn bare(code: Code, mode: Mode) -> Self {
-        Self { code, mode, replay: false, decision_id: None, detail: None, wait_ms: 0, binding: None }
+        Self { code, mode, replay: false, decision_id: None, detail: None, refusal: None, wait_ms: 0, binding: None }
     }
 
     /// The one place where a mode turns a refusal into a pass.
@@ -75,7 +84,11 @@ impl Answer {
             (self.rpc_code(), HttpResponse::DeniedResponse(self.denied()))
         };
         CheckResponse {
-            status: Some(RpcStatus { code: rpc_code as i32, message: self.code.as_str().to_owned(), details: vec![] }),
+            status: Some(RpcStatus {
+                code: rpc_code as i32,
+                message: self.code.as_str().to_owned(),
+                details: self.refusal.iter().map(|details| self.error_info(details)).collect(),
+            }),
             dynamic_metadata: native.then(|| self.metadata()),
             http_response: Some(response),
         }
@@ -97,6 +110,14 @@ impl Answer {
         // The code stands among the headers.
         let status = envoy::RpcStatus { code: rpc_code as i32, message: String::new() };
         envoy::CheckResponse { status: Some(status), http_response: Some(response) }
+    }
+
+    /// What stands in the way as gRPC's standard detail, as the API answers it.
+    fn error_info(&self, details: &RefusalDetails) -> Any {
+        let metadata = refusal::members(details);
+        let reason = self.code.as_str().to_owned();
+        let info = ErrorInfo { reason, domain: refusal::DOMAIN.to_owned(), metadata };
+        Any { type_url: ERROR_INFO.to_owned(), value: info.encode_to_vec() }
     }
 
     fn rpc_code(&self) -> RpcCode {
@@ -162,6 +183,7 @@ impl Answer {
     fn problem(&self) -> Problem {
         let mut problem = Problem::new(self.code, self.detail.clone());
         problem.decision_id = self.decision_id.map(|id| id.to_string());
+        problem.details.clone_from(&self.refusal);
         problem.limit = self.binding.map(|Binding { figures, resets_at_ms, .. }| LimitFigures {
             name: figures.limit.as_str().to_owned(),
             max: figures.max,

@@ -11,9 +11,11 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use proto::extension;
 use quota::rule::{self, Document, Found, Head, Refusal, Request, Rule, Unmatched, Unreadable};
 use quota::{
-    AmountMinor, AttemptId, Channel, Code, Currency, Dry, MerchantId, Mode, OperationNo, OrderNo, PaymentNo, Unit,
+    AmountMinor, AttemptId, Channel, Code, Currency, Dry, MerchantId, Mode, OperationNo, OrderNo, PaymentNo,
+    REPLAYS_MAX, Unit,
 };
 
+use crate::clock;
 use crate::telemetry::Trace;
 
 /// Set by Envoy when it hands over only the beginning of a body.
@@ -37,6 +39,8 @@ pub(super) struct Ask {
     pub trace: Option<Trace>,
     /// Why an attempt is voided, or empty.
     pub reason: String,
+    /// How many repetitions of a charge its rule lets through; `None` for any number.
+    pub replays_max: Option<u8>,
     /// Whether Envoy's own filter asks, which cannot hold a request back.
     pub is_native: bool,
 }
@@ -159,6 +163,13 @@ impl Extensions<'_> {
         }
     }
 
+    fn replays_max(&self) -> Result<Option<u8>, String> {
+        let Some(text) = self.text(extension::REPLAYS_MAX) else { return Ok(None) };
+        let max = text.parse().ok().filter(|max| *max <= REPLAYS_MAX);
+        let problem = || format!("{} is {text:?}, not 0 to {REPLAYS_MAX}", extension::REPLAYS_MAX);
+        max.map(Some).ok_or_else(problem)
+    }
+
     fn dry(&self) -> Result<Dry, String> {
         match self.text(extension::DRY) {
             None => Ok(Dry::No),
@@ -196,6 +207,7 @@ fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
         mode: Mode::parse(mode).ok_or_else(|| format!("{} is {mode:?}", extension::MODE))?,
         trace: extensions.text(extension::TRACEPARENT).and_then(Trace::parse),
         reason: reason.to_owned(),
+        replays_max: extensions.replays_max()?,
         is_native: false,
     })
 }
@@ -221,7 +233,10 @@ fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Docum
     let head = NativeHead { attributes, http };
     let body = if http.raw_body.is_empty() { http.body.as_bytes() } else { &http.raw_body };
     match read_request(rule, &head, &captures, body) {
-        Ok((request, what, dry)) => Asked::Decide(Box::new(native_ask(http, mode, request, what, dry))),
+        Ok((request, what, dry)) => {
+            let ask = native_ask(http, mode, request, what, dry);
+            Asked::Decide(Box::new(Ask { replays_max: rule.replays_max, ..ask }))
+        }
         Err(refusal) => Asked::Refuse(mode, refusal),
     }
 }
@@ -240,6 +255,7 @@ fn native_ask(http: &HttpRequest, mode: Mode, request: Request, what: What, dry:
         mode,
         trace: http.headers.get("traceparent").and_then(|text| Trace::parse(text)),
         reason: String::new(),
+        replays_max: None,
         is_native: true,
     }
 }
@@ -294,10 +310,11 @@ fn route_mode(attributes: &AttributeContext, rule_mode: Mode) -> Mode {
     }
 }
 
-/// Envoy may ask twice for one request; both times it gives the same ids.
+/// Envoy may ask twice for one request; both times it gives the same ids. Where it asks another server the second time, the attempt
+/// is another one: the first server takes back what it decided for nobody, and must not take this one with it.
 fn native_attempt(http: &HttpRequest) -> AttemptId {
     let request_id = http.headers.get("x-request-id").map_or("", String::as_str);
-    AttemptId::from_text(&format!("native {} {request_id}", http.id))
+    AttemptId::from_text(&format!("native {} {} {request_id}", clock::server_id(), http.id))
 }
 
 /// The caller's span, as the proxy filter tells of it.

@@ -11,7 +11,7 @@ use quota::{Mode, Policy};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
-use tracing::warn;
+use tracing::debug;
 
 use super::answer::Answer;
 use super::ask::{self, Ask, Asked};
@@ -37,7 +37,7 @@ impl<S: Store> BatchAuthorization for CheckService<S> {
             Ok(Err(_)) => return Err(Status::internal("the decisions broke off")),
             Err(_) => {
                 // Each decision tells of itself, with its ids, when it ends.
-                warn!(checks = count, limit_ms = limit.as_millis(), "no decisions in time");
+                debug!(checks = count, limit_ms = limit.as_millis(), "no decisions in time");
                 (0..count).map(|_| told_of(&Answer::without_decision(Mode::Enforce))).collect()
             }
         };

@@ -6,6 +6,7 @@ use super::ACTOR;
 use super::ask::{Ask, What};
 use crate::clock;
 use crate::operations::capture_id;
+use crate::refusal;
 use crate::settings::LiveSettings;
 use crate::store::Notes;
 use crate::telemetry::spans;
@@ -13,16 +14,18 @@ use crate::telemetry::spans;
 /// The command that decides an ask under a policy, where there is one.
 pub(super) fn command(ask: Ask, policy: Option<&Policy>, now_ms: i64, live: &LiveSettings) -> (Command, Notes) {
     let decision_id = clock::decision_id();
+    let action = action(&ask, policy);
     let notes = Notes {
         actor: ACTOR.to_owned(),
         mode: ask.mode.as_str(),
         policy_version: policy.map(|policy| policy.version.to_string()).unwrap_or_default(),
         trace: spans::of_decision(ask.trace, decision_id),
         reason: ask.reason.clone(),
+        refusal: refusal::by_policy(&action, policy),
         ..Notes::default()
     };
     let command = Command {
-        action: action(&ask, policy),
+        action,
         merchant: ask.merchant,
         currency: ask.currency,
         order_no: ask.order_no,
@@ -64,6 +67,7 @@ fn action(ask: &Ask, policy: Option<&Policy>) -> Action {
 
 fn charge(ask: &Ask, amount: AmountMinor, policy: Option<&Policy>) -> Charge {
     let mut charge = Charge::under(policy, amount, ask.currency, ask.channel.as_ref());
+    charge.replays_max = ask.replays_max;
     if let Some(pace) = charge.pace.as_mut().filter(|_| ask.is_native) {
         // Envoy's own filter cannot hold a request back: a charge that would have to wait is refused until its turn.
         pace.delay_ms_max = 0;
@@ -114,6 +118,7 @@ mod tests {
             mode: Mode::Enforce,
             trace: None,
             reason: String::new(),
+            replays_max: None,
             is_native,
         }
     }

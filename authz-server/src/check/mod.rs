@@ -23,9 +23,11 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::clock;
+use crate::health::warn_unless_away;
 use crate::metrics::{Failure, Metrics};
 use crate::operations::warn_of_over_capture;
 use crate::policy::Policies;
+use crate::refusal;
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreError};
 use crate::telemetry::{Trace, spans, trace_id};
@@ -173,7 +175,9 @@ impl<S: Store> Decider<S> {
     fn undecided(&self, command: &Command, notes: &Notes, error: &StoreError, latency: Duration) {
         self.metrics.store_error(failure(error));
         spans::check(command, notes, Err(error), latency);
-        warn!(
+        // Each is counted (`sluice_store_errors_total`); an outage is logged once for all of them.
+        warn_unless_away!(
+            error,
             decision_id = %Uuid::from_bytes(command.decision_id),
             merchant = %command.merchant,
             action = command.action.as_str(),
@@ -181,7 +185,6 @@ impl<S: Store> Decider<S> {
             code = Code::StoreUnavailable.as_str(),
             latency_us = micros(latency),
             trace_id = trace_id(notes.trace),
-            %error,
             "no decision"
         );
     }
@@ -199,6 +202,7 @@ impl<S: Store> Decider<S> {
         spans::check(command, notes, Ok(reply), latency);
         warn_of_over_capture(&self.metrics, command, notes, reply);
         let decision_id = Uuid::from_bytes(reply.decision_id);
+        let refusal = refusal::details(record, &refusal::Asked::of(command, notes));
         info!(
             %decision_id,
             // Another one than the decision's where an earlier answer is repeated; the journal's row has it.
@@ -215,6 +219,7 @@ impl<S: Store> Decider<S> {
             replay = record.replay,
             wait_ms = record.wait_ms,
             binding = LimitName::of_code(record.code).map(LimitName::as_str),
+            refusal = refusal.as_ref().map(refusal::text),
             policy_version = notes.policy_version,
             mode = notes.mode,
             latency_us = micros(latency),
@@ -226,7 +231,8 @@ impl<S: Store> Decider<S> {
             mode: Mode::parse(notes.mode).unwrap_or_default(),
             replay: record.replay,
             decision_id: Some(decision_id),
-            detail: None,
+            detail: refusal.as_ref().and_then(|details| refusal::sentence(details, command.currency.code())),
+            refusal,
             wait_ms: record.wait_ms,
             binding: policy.and_then(|policy| Binding::of(record, &policy.limits, &policy.calendar, command.now_ms)),
         }

@@ -8,10 +8,16 @@ use quota::{Dry, OrderState};
 
 use super::status;
 use crate::admin::Answer;
-use crate::operations::{AccountView, CheckAnswer, Counters, Done, LimitView, OperationAnswer, OrderView};
+use crate::admin::operate::MerchantAccounts;
+use crate::operations::{
+    AccountView, CheckAnswer, Counters, Done, LimitView, MerchantAnswer, OperationAnswer, OrderView,
+};
 
 /// What an operation did.
 pub(super) fn operation(done: &Done) -> pb::OperationResponse {
+    if let Some(answer) = MerchantAnswer::of(done) {
+        return merchant(answer);
+    }
     let answer = OperationAnswer::of(done);
     pb::OperationResponse {
         code: answer.code.to_owned(),
@@ -26,6 +32,19 @@ pub(super) fn operation(done: &Done) -> pb::OperationResponse {
         version: number(answer.version),
         delay: answer.delay_ms.map(duration),
         policy_version: answer.policy_version,
+    }
+}
+
+/// What an operation on a merchant as a whole did: it is of no currency and has no counters.
+fn merchant(answer: MerchantAnswer) -> pb::OperationResponse {
+    pb::OperationResponse {
+        code: answer.code.to_owned(),
+        replay: answer.replay,
+        decision_id: answer.decision_id.to_string(),
+        merchant_id: answer.merchant_id,
+        is_suspended: answer.is_suspended,
+        version: number(answer.version),
+        ..pb::OperationResponse::default()
     }
 }
 
@@ -83,6 +102,21 @@ pub(super) fn account(view: AccountView) -> pb::Account {
         version: number(view.version),
         limits: view.limits.iter().map(limit).collect(),
         policy_version: view.policy_version,
+        is_merchant_suspended: view.is_merchant_suspended,
+        merchant_suspended_at: view.merchant_suspended_at.map(timestamp),
+        merchant_suspended_reason: view.provenance.merchant_suspended_reason,
+        merchant_suspended_by: view.provenance.merchant_suspended_by,
+    }
+}
+
+/// Every account of a merchant.
+pub(super) fn accounts(found: MerchantAccounts) -> pb::ListAccountsResponse {
+    pb::ListAccountsResponse {
+        accounts: found.accounts.into_iter().map(account).collect(),
+        is_suspended: found.is_suspended,
+        suspended_at: found.suspended_at.map(timestamp),
+        suspended_reason: found.suspended_reason,
+        suspended_by: found.suspended_by,
     }
 }
 

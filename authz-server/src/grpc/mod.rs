@@ -142,7 +142,6 @@ impl QuotaService for Quotas {
     async fn list_accounts(&self, request: Request<pb::ListAccountsRequest>) -> Told<pb::ListAccountsResponse> {
         let (caller, asked) = opened(request)?;
         let accounts = operate::accounts(&self.admin, &caller, &asked.merchant_id).await;
-        let accounts = accounts.map_err(|problem| status::of(&problem))?.into_iter().map(answer::account).collect();
-        Ok(Response::new(pb::ListAccountsResponse { accounts }))
+        Ok(Response::new(answer::accounts(accounts.map_err(|problem| status::of(&problem))?)))
     }
 }

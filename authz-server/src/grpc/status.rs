@@ -11,9 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::answer::{duration, number, timestamp};
 use crate::admin::Problem;
-
-/// The domain of ErrorInfo's reasons.
-const DOMAIN: &str = "sluice";
+use crate::refusal::{self, DOMAIN};
 
 /// The status that says the same as the problem.
 pub(super) fn of(problem: &Problem) -> Status {
@@ -39,6 +37,7 @@ pub(super) fn refusal(problem: &Problem) -> pb::Refusal {
         decision_id: parts.decision_id.map(str::to_owned),
         limit: parts.limit.map(limit),
         retry_after: parts.retry_after_secs.map(|secs| duration(secs.saturating_mul(1000))),
+        details: parts.details.map(refusal::members).unwrap_or_default(),
     }
 }
 
@@ -79,6 +78,7 @@ fn metadata(problem: &Problem) -> HashMap<String, String> {
             put("limit_resets_at", at.clone());
         }
     }
+    metadata.extend(parts.details.map(refusal::members).unwrap_or_default());
     metadata
 }
 
@@ -95,6 +95,7 @@ const fn of_quota(code: Quota) -> Code {
         Quota::Admitted | Quota::Voided | Quota::AttemptReleased | Quota::Tombstoned | Quota::Applied => Code::Ok,
         Quota::BadRequest | Quota::BadAmount | Quota::BodyTooLarge | Quota::UnsupportedContent => Code::InvalidArgument,
         Quota::PolicyMissing
+        | Quota::MerchantUnknown
         | Quota::ChannelNotAllowed
         | Quota::CurrencyNotAllowed
         | Quota::BelowSingleMin
@@ -115,7 +116,7 @@ const fn of_quota(code: Quota) -> Code {
         | Quota::RefundDaily
         | Quota::RefundMonthly => Code::ResourceExhausted,
         Quota::OrderUnknown => Code::NotFound,
-        Quota::IdempotencyConflict => Code::AlreadyExists,
+        Quota::IdempotencyConflict | Quota::ReplayRefused => Code::AlreadyExists,
         Quota::AttemptVoided | Quota::VersionConflict | Quota::BatchRefused => Code::Aborted,
         Quota::StoreUnavailable | Quota::BacklogFull | Quota::AuthzUnavailable => Code::Unavailable,
     }

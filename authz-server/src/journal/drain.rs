@@ -17,11 +17,11 @@ use super::Config;
 use super::backlog::{Alarm, Backlog, Turn};
 use super::backoff::Backoff;
 use super::event::Batch;
-use super::postgres::{PostgresError, Stored, UsageLog};
+use super::postgres::{LostAccount, PostgresError, Stored, UsageLog};
 use super::reply::Entry;
 use super::stream::{self, EventStream, Lease, StreamError};
 use crate::clock;
-use crate::health::Health;
+use crate::health::{Health, warn_unless_away};
 use crate::metrics::{Dependency, Metrics};
 use crate::settings::Live;
 use crate::telemetry::spans::JournalStore;
@@ -109,7 +109,7 @@ impl Drain {
         while !self.stopping() {
             if let Err(error) = self.session(&mut backoff).await {
                 self.metrics.journal_retry(Dependency::Redis);
-                tracing::warn!(%error, "journal cannot read the event streams, trying again");
+                warn_unless_away!(error, "journal cannot read the event streams, trying again");
                 self.pause(backoff.next()).await;
             }
             self.probe_postgres().await;
@@ -299,7 +299,7 @@ impl Drain {
         while !self.stopping() {
             if let Err(error) = self.count_backlog(stream).await {
                 self.metrics.journal_retry(Dependency::Redis);
-                tracing::warn!(%error, "journal cannot count the backlog, trying again");
+                warn_unless_away!(error, "journal cannot count the backlog, trying again");
                 match self.connect().await {
                     Ok(spare) => self.spare = Some(spare),
                     Err(error) => tracing::debug!(%error, "no new connection to redis yet"),
@@ -325,7 +325,11 @@ impl Drain {
             let positions = stream.positions().await?;
             match self.log.check_sequences(&positions).await {
                 Ok(anomalies) => {
-                    self.metrics.set_journal_anomalies(anomalies.missing_events, anomalies.rewound_ranges);
+                    self.metrics.set_journal_anomalies(
+                        anomalies.missing_events,
+                        anomalies.rewound_ranges,
+                        anomalies.lost_accounts,
+                    );
                     for (shard, kind, first_seq, last_seq) in anomalies.found {
                         tracing::error!(shard, kind, first_seq, last_seq, "the journal's sequence is broken");
                     }
@@ -387,7 +391,7 @@ impl Drain {
         };
         if let Err(error) = self.log.prepare(now.date_naive()).await {
             self.metrics.journal_retry(Dependency::Postgres);
-            tracing::warn!(%error, "journal cannot make partitions ahead, trying again later");
+            warn_unless_away!(error, "journal cannot make partitions ahead, trying again later");
         }
     }
 
@@ -396,6 +400,19 @@ impl Drain {
         for (alert_type, level) in self.log.take_raised() {
             self.metrics.live.alert_raised(&alert_type, &level);
         }
+        for lost in self.log.take_lost() {
+            let LostAccount { merchant_id, currency, shard, seq, expected_version, found_version } = lost;
+            self.metrics.journal_account_lost();
+            tracing::error!(
+                merchant_id,
+                currency,
+                shard,
+                seq,
+                expected_version,
+                found_version,
+                "redis has lost an account, its counters and limits began anew"
+            );
+        }
         self.metrics.journal_stored(rows, duplicates, rejected);
         tracing::debug!(rows, duplicates, rejected, "journal batch stored");
     }
@@ -403,7 +420,8 @@ impl Drain {
     fn postgres_failed(&self, error: &PostgresError) {
         self.metrics.journal_retry(Dependency::Postgres);
         self.health.postgres_down(error.to_string());
-        tracing::warn!(%error, "journal cannot use postgres, trying again");
+        // Health has said it, and why.
+        tracing::debug!(%error, "journal cannot use postgres, trying again");
     }
 
     fn log_trouble(&self, batch: &Batch) {

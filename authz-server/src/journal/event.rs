@@ -8,7 +8,7 @@ mod tests;
 use chrono::{DateTime, Utc};
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{ClosedWindow, Code, Crossing, Record};
+use quota::{Action, ClosedWindow, Code, Crossing, Record};
 
 use super::postgres::Row;
 use super::reply::Entry;
@@ -36,6 +36,8 @@ pub struct Event {
     pub crossing: Option<Crossing>,
     /// Whether the account is as the row says: a refusal shows it as of its own windows, which are not stored.
     pub changes_account: bool,
+    /// Whether the merchant's own state is as the row says: the row is of no account then.
+    pub changes_merchant: bool,
 }
 
 /// An entry that cannot be a row.
@@ -82,7 +84,9 @@ impl Batch {
 fn read(entry: Entry) -> Result<Event, Rejected> {
     match parts(&entry) {
         Ok((row, record, closed, crossing)) => {
-            Ok(Event { entry, row, changes_account: changes_account(&record), record, closed, crossing })
+            let (granted, of_merchant) = (is_change(&record), is_of_merchant(&row));
+            let (changes_account, changes_merchant) = (granted && !of_merchant, granted && of_merchant);
+            Ok(Event { entry, row, record, closed, crossing, changes_account, changes_merchant })
         }
         Err(reason) => Err(Rejected { entry, reason }),
     }
@@ -103,8 +107,14 @@ fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     Ok((row::of(*shard, seq, context, &record)?, record, closed, crossing))
 }
 
-/// Whether the decision changed its account: what was granted and is no repetition did, but for voids of single attempts.
-const fn changes_account(record: &Record) -> bool {
+/// Whether a row is about a merchant as a whole.
+fn is_of_merchant(row: &Row) -> bool {
+    let of_merchant = [Action::SuspendMerchant, Action::ResumeMerchant];
+    of_merchant.iter().any(|action| action.as_str() == row.action_type)
+}
+
+/// Whether the decision changed what it is about: what was granted and is no repetition did, but for voids of single attempts.
+const fn is_change(record: &Record) -> bool {
     !record.replay && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
 }
 

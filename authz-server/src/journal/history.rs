@@ -12,6 +12,7 @@ use sqlx::PgPool;
 use thiserror::Error;
 
 use crate::clock;
+use crate::health::Away;
 use crate::store::{RedisStore, StoreError};
 
 use rebuild::{Past, Rebuilt};
@@ -43,6 +44,16 @@ pub enum HistoryError {
     /// Postgres gave no answer.
     #[error("the journal's database gave no answer: {0}")]
     Database(#[from] sqlx::Error),
+}
+
+impl Away for HistoryError {
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_away(),
+            Self::Database(error) => error.is_away(),
+            Self::Behind { .. } | Self::Gap | Self::Long | Self::Corrupt(_) => false,
+        }
+    }
 }
 
 /// The order as the usage log knows it; `None` where it was never charged or all of its charge was taken back. To be asked for

@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use quota::{Action, Command, Order, Reply};
 use sqlx::PgPool;
-use tracing::warn;
 use uuid::Uuid;
 
 use super::history::{self, HistoryError};
+use crate::health::warn_unless_away;
 use crate::store::{GroupCommit, Notes, RedisStore, Store, StoreError};
 use crate::telemetry::trace_id;
 
@@ -55,7 +55,7 @@ impl RecallingStore {
         past.map_err(|error| {
             let decision_id = Uuid::from_bytes(command.decision_id);
             let trace_id = trace_id(notes.trace);
-            warn!(%decision_id, %merchant, %order_no, trace_id, %error, "the past of an order cannot be read");
+            warn_unless_away!(error, %decision_id, %merchant, %order_no, trace_id, "the past of an order cannot be read");
             refused(error)
         })
     }

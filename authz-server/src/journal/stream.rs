@@ -21,7 +21,9 @@ use thiserror::Error;
 use tokio::time::sleep;
 
 use super::reply::{self, Entry, Malformed, Position, StreamId};
+use crate::health::Away;
 use crate::settings::Secret;
+use crate::store::is_wrong_server;
 use crate::store::keys::{self, JOURNAL_LEASE};
 
 /// How long making the connection may take.
@@ -40,6 +42,16 @@ pub enum StreamError {
     /// Redis answered in a form that the command does not have.
     #[error("an unexpected reply: {0}")]
     Reply(&'static str),
+}
+
+impl Away for StreamError {
+    fn is_away(&self) -> bool {
+        match self {
+            // Also a server that is not the primary any more: the next connection finds its successor.
+            Self::Redis(error) => error.is_io_error() || error.code().is_some_and(is_wrong_server),
+            Self::Reply(_) => false,
+        }
+    }
 }
 
 impl From<Malformed> for StreamError {

@@ -12,10 +12,10 @@ use sqlx::{Connection, PgPool};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::warn;
 
 use super::figures::AccountUsage;
 use crate::clock;
+use crate::health::{Away, warn_unless_away};
 use crate::journal::postgres::StoredAccount;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
@@ -39,6 +39,15 @@ pub enum UsageError {
     Database(#[from] sqlx::Error),
     #[error("postgres gave no answer within {READ_TIMEOUT:?}")]
     Hangs,
+}
+
+impl Away for UsageError {
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Database(error) => error.is_away(),
+            Self::Hangs => true,
+        }
+    }
 }
 
 /// Keeps the figures.
@@ -84,7 +93,7 @@ impl Usage {
                         self.leading = None;
                         self.metrics.live.leave_to_another();
                         if std::mem::replace(&mut well, false) {
-                            warn!(%error, "the usage of accounts cannot be told");
+                            warn_unless_away!(error, "the usage of accounts cannot be read");
                         }
                         tokio::time::sleep(RETRY_INTERVAL).await;
                     }

@@ -6,7 +6,8 @@ use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::warn;
+
+use crate::health::warn_unless_away;
 
 /// What the journal and the API notify whenever they change an alert.
 const CHANNEL: &str = "sluice_alert";
@@ -56,7 +57,7 @@ impl Waker {
             if let Err(error) = self.hear(&pool, &mut well).await
                 && std::mem::replace(&mut well, false)
             {
-                warn!(%error, "changes of alerts cannot be listened to, streams look for themselves");
+                warn_unless_away!(error, "changes of alerts cannot be listened to, streams look for themselves");
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
         }

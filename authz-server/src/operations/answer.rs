@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use proto::LimitFigures;
-use quota::{Account, Action, Figures, LimitName, Limits, Outlook, Period, Policy, Prediction, Record};
+use quota::{
+    Account, Action, Currency, Figures, LimitName, Limits, Merchant, Outlook, Period, Policy, Prediction, Record,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -96,6 +98,7 @@ pub struct OperationAnswer {
     pub counters: Counters,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderView>,
+    /// Whether charges are refused: the account is suspended, or its merchant as a whole.
     pub is_suspended: bool,
     /// Number of changes of the account so far.
     pub version: u64,
@@ -121,11 +124,48 @@ impl OperationAnswer {
             amount: record.amount,
             counters: Counters::after(record),
             order: order_view(done),
-            is_suspended: record.suspended_at_ms > 0,
+            is_suspended: record.suspended_at_ms > 0 || record.merchant_suspended,
             version: record.version,
             delay_ms: (record.wait_ms > 0).then_some(record.wait_ms),
             policy_version: done.policy.as_ref().map(|policy| policy.version.to_string()),
         }
+    }
+}
+
+/// An operation on a merchant as a whole took effect.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct MerchantAnswer {
+    /// Always true: a refusal is a problem with its own status.
+    pub success: bool,
+    #[schema(value_type = String, example = "APPLIED")]
+    pub code: &'static str,
+    /// The merchant was so already; nothing changed.
+    pub replay: bool,
+    /// The decision; its usage log row has the same id.
+    pub decision_id: Uuid,
+    pub merchant_id: String,
+    /// Whether charges of all its accounts are refused.
+    pub is_suspended: bool,
+    pub suspended_at: Option<DateTime<Utc>>,
+    /// Number of changes of the merchant's own state so far.
+    pub version: u64,
+}
+
+impl MerchantAnswer {
+    /// The answer of an operation on a merchant as a whole; `None` for one on an account.
+    #[must_use]
+    pub fn of(done: &Done) -> Option<Self> {
+        let record = &done.reply.record;
+        done.command.action.is_of_merchant().then(|| Self {
+            success: true,
+            code: record.code.as_str(),
+            replay: record.replay,
+            decision_id: Uuid::from_bytes(done.reply.decision_id),
+            merchant_id: done.command.merchant.to_string(),
+            is_suspended: record.merchant_suspended,
+            suspended_at: moment(record.suspended_at_ms),
+            version: record.version,
+        })
     }
 }
 
@@ -270,8 +310,12 @@ pub fn refusing_limit(done: &Done) -> (Option<LimitFigures>, Option<u64>) {
 /// What the journal knows beside the counters.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Provenance {
+    /// Of the account's own suspension.
     pub suspended_reason: Option<String>,
     pub suspended_by: Option<String>,
+    /// Of the suspension of the merchant as a whole.
+    pub merchant_suspended_reason: Option<String>,
+    pub merchant_suspended_by: Option<String>,
     pub last_order_no: Option<String>,
     pub last_payment_no: Option<String>,
     pub last_updated_by: Option<String>,
@@ -289,8 +333,13 @@ pub struct AccountView {
     pub daily_reset_at: Option<DateTime<Utc>>,
     pub monthly_reset_at: Option<DateTime<Utc>>,
     pub yearly_reset_at: Option<DateTime<Utc>>,
+    /// Whether charges are refused: the account is suspended, or its merchant as a whole.
     pub is_suspended: bool,
+    /// Since when the account itself is suspended; null where it is not.
     pub suspended_at: Option<DateTime<Utc>>,
+    /// Whether the merchant is suspended as a whole; resuming the account does not change that.
+    pub is_merchant_suspended: bool,
+    pub merchant_suspended_at: Option<DateTime<Utc>>,
     /// Some seconds behind the counters, because the journal tells it.
     #[serde(flatten)]
     pub provenance: Provenance,
@@ -305,7 +354,7 @@ impl AccountView {
     /// The account as of its windows; `account` is rolled to them.
     pub(super) fn of(
         merchant_id: String,
-        currency: String,
+        currency: Currency,
         account: &Account,
         policy: Option<&Policy>,
         provenance: Provenance,
@@ -315,16 +364,18 @@ impl AccountView {
             let at = policy.and_then(|policy| policy.calendar.ends_at_ms(period, account.of(period).id));
             at.and_then(DateTime::from_timestamp_millis)
         };
-        let suspended_at = i64::try_from(account.suspended_at_ms).ok().filter(|at| *at > 0);
+        let suspended_at = moment(account.suspended_at_ms);
         Self {
             merchant_id,
-            currency,
+            currency: currency.to_string(),
             counters: Counters::of(account),
             daily_reset_at: resets(Period::Day),
             monthly_reset_at: resets(Period::Month),
             yearly_reset_at: resets(Period::Year),
             is_suspended: suspended_at.is_some(),
-            suspended_at: suspended_at.and_then(DateTime::from_timestamp_millis),
+            suspended_at,
+            is_merchant_suspended: false,
+            merchant_suspended_at: None,
             provenance: if suspended_at.is_some() {
                 provenance
             } else {
@@ -335,6 +386,25 @@ impl AccountView {
             policy_version: policy.map(|policy| policy.version.to_string()),
         }
     }
+
+    /// With what holds for the merchant as a whole.
+    pub(super) fn of_merchant(mut self, state: Merchant) -> Self {
+        self.merchant_suspended_at = moment(state.suspended_at_ms);
+        self.is_merchant_suspended = self.merchant_suspended_at.is_some();
+        self.is_suspended |= self.is_merchant_suspended;
+        if !self.is_merchant_suspended {
+            let provenance = self.provenance;
+            self.provenance = Provenance { merchant_suspended_reason: None, merchant_suspended_by: None, ..provenance };
+        }
+        self
+    }
+}
+
+/// A moment of the store; none where it is 0.
+#[must_use]
+pub fn moment(millis: u64) -> Option<DateTime<Utc>> {
+    let millis = i64::try_from(millis).ok().filter(|millis| *millis > 0)?;
+    DateTime::from_timestamp_millis(millis)
 }
 
 fn limits(account: &Account, policy: &Policy, now_ms: i64) -> Vec<LimitView> {

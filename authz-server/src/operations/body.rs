@@ -233,15 +233,16 @@ pub struct ResetRequest {
     pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// Refuse new charges of an account from now on, or take them again.
+/// Refuse charges of an account from now on, or take them again; without a currency those of the merchant as a whole.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SuspendRequest {
     #[schema(example = "merchant-001", max_length = 64)]
     pub merchant_id: String,
-    /// ISO 4217 alphabetic code.
+    /// ISO 4217 alphabetic code of one account. Without it the merchant is meant as a whole: all its accounts, also those that
+    /// it does not have yet.
     #[schema(example = "USD")]
-    pub currency: String,
+    pub currency: Option<String>,
     /// Why, for the usage log.
     #[schema(max_length = 1024)]
     pub reason: String,

@@ -11,23 +11,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use proto::RefusalDetails;
 use quota::{
-    Account, Action, ActorId, AttemptId, Charge, Code, Command, Currency, Dry, HoldTerms, MerchantId, Policy, Refund,
-    Reply, Settle,
+    Account, Action, ActorId, AttemptId, Charge, Code, Command, Currency, Dry, HoldTerms, Merchant, MerchantId, Policy,
+    Refund, Reply, Settle,
 };
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::clock;
+use crate::health::warn_unless_away;
 use crate::journal::RecallingStore;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
+use crate::refusal::{self, Asked};
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreError};
 use crate::telemetry::{self, spans, trace_id};
 
 pub use answer::{
-    AccountView, CheckAnswer, Counters, LimitView, OperationAnswer, OrderView, Provenance, refusing_limit,
+    AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView, Provenance, moment,
+    refusing_limit,
 };
 pub use body::{
     AdjustOperation, AdjustRequest, BatchOperation, BatchRequest, ChargeRequest, CheckRequest, CounterField,
@@ -58,6 +62,8 @@ pub struct Done {
     pub reply: Reply,
     /// The policy in force; `None` where there is none.
     pub policy: Option<Arc<Policy>>,
+    /// What a refusal tells beside its code.
+    pub refusal: Option<RefusalDetails>,
 }
 
 impl Done {
@@ -158,13 +164,14 @@ impl Operations {
         currency: Currency,
         provenance: Provenance,
     ) -> Result<Option<AccountView>, StoreError> {
-        match self.store.redis().account(merchant, currency).await? {
-            Some(account) => Ok(Some(self.view(merchant, currency, account, provenance).await)),
+        let (account, suspension) = self.store.redis().account_of_merchant(merchant, currency).await?;
+        match account {
+            Some(account) => Ok(Some(self.view(merchant, currency, account, suspension, provenance).await)),
             None => Ok(None),
         }
     }
 
-    /// Every account of a merchant as it stands now, with what the journal knows of each.
+    /// Every account of a merchant as it stands now, with what the journal knows of each, and the merchant's own state.
     ///
     /// # Errors
     /// [`StoreError`] where the store gives no answer.
@@ -172,13 +179,14 @@ impl Operations {
         &self,
         merchant: &MerchantId,
         mut provenances: HashMap<String, Provenance>,
-    ) -> Result<Vec<AccountView>, StoreError> {
+    ) -> Result<(Vec<AccountView>, Merchant), StoreError> {
         let mut views = Vec::new();
-        for (currency, account) in self.store.redis().accounts(merchant).await? {
+        let (accounts, suspension) = self.store.redis().accounts(merchant).await?;
+        for (currency, account) in accounts {
             let provenance = provenances.remove(currency.code()).unwrap_or_default();
-            views.push(self.view(merchant, currency, account, provenance).await);
+            views.push(self.view(merchant, currency, account, suspension, provenance).await);
         }
-        Ok(views)
+        Ok((views, suspension))
     }
 
     async fn view(
@@ -186,13 +194,15 @@ impl Operations {
         merchant: &MerchantId,
         currency: Currency,
         account: Account,
+        suspension: Merchant,
         provenance: Provenance,
     ) -> AccountView {
         let now_ms = clock::now_ms();
         let policy = self.policies.effective(merchant, currency, None, now_ms).await;
         let windows = policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default();
         let account = account.rolled(windows);
-        AccountView::of(merchant.to_string(), currency.to_string(), &account, policy.as_deref(), provenance, now_ms)
+        let view = AccountView::of(merchant.to_string(), currency, &account, policy.as_deref(), provenance, now_ms);
+        view.of_merchant(suspension)
     }
 
     /// The policies of several operations, asked for together: an account that waits for its policy holds up no other. All
@@ -211,12 +221,18 @@ impl Operations {
 
     async fn policy_of(&self, scope: Scope, now_ms: i64) -> (Scope, Option<Arc<Policy>>) {
         let (merchant, currency, channel) = &scope;
-        let policy = self.policies.effective(merchant, *currency, channel.as_ref(), now_ms).await;
+        // What concerns the merchant as a whole is under no policy.
+        let policy = if *currency == Currency::NONE {
+            None
+        } else {
+            self.policies.effective(merchant, *currency, channel.as_ref(), now_ms).await
+        };
         (scope, policy)
     }
 
     fn prepare(&self, actor: &Actor, request: Request, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
         let Request { merchant, currency, order_no, payment_no, operation_no, channel, ask, .. } = request;
+        let action = action(&ask, policy.as_deref(), currency, channel.as_ref());
         let decision_id = clock::decision_id();
         let notes = Notes {
             actor: actor.id.to_string(),
@@ -227,11 +243,12 @@ impl Operations {
             operator_type: actor.operator_type,
             remarks: request.remarks,
             metadata: request.metadata,
+            refusal: refusal::by_policy(&action, policy.as_deref()),
         };
         let live = self.live.current();
         let bounded = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let command = Command {
-            action: action(&ask, policy.as_deref(), currency, channel.as_ref()),
+            action,
             dry: if matches!(ask, Ask::Check(_)) { Dry::Silent } else { Dry::No },
             attempt: AttemptId::from_text(ATTEMPT),
             decision_id,
@@ -259,6 +276,7 @@ impl Operations {
             self.metrics.decision(command.action.as_str(), record.code, record.replay);
         }
         warn_of_over_capture(&self.metrics, &command, notes, &reply);
+        let refusal = refusal::details(record, &Asked::of(&command, notes));
         info!(
             decision_id = %Uuid::from_bytes(reply.decision_id),
             event_id = %Uuid::from_bytes(reply.event_id),
@@ -272,11 +290,12 @@ impl Operations {
             code = record.code.as_str(),
             replay = record.replay,
             policy_version = notes.policy_version,
+            refusal = refusal.as_ref().map(refusal::text),
             actor = notes.actor,
             trace_id = trace_id(notes.trace),
             "operation"
         );
-        Done { command, reply, policy }
+        Done { command, reply, policy, refusal }
     }
 }
 
@@ -317,14 +336,14 @@ fn failed(command: &Command, notes: &Notes, error: StoreError, took: Duration) -
 
 fn tell_failure(command: &Command, notes: &Notes, error: &StoreError, took: Duration) {
     spans::operation(command, notes, Err(error), took);
-    warn!(
+    warn_unless_away!(
+        error,
         decision_id = %Uuid::from_bytes(command.decision_id),
         action = command.action.as_str(),
         merchant = %command.merchant,
         order_no = command.order_no.as_ref().map(quota::OrderNo::as_str),
         code = Code::StoreUnavailable.as_str(),
         trace_id = trace_id(notes.trace),
-        %error,
         "no decision on an operation"
     );
 }
@@ -348,6 +367,8 @@ fn action(ask: &Ask, policy: Option<&Policy>, currency: Currency, channel: Optio
         Ask::Reset(reset) => Action::Reset(reset),
         Ask::Suspend => Action::Suspend,
         Ask::Resume => Action::Resume,
+        Ask::SuspendMerchant => Action::SuspendMerchant,
+        Ask::ResumeMerchant => Action::ResumeMerchant,
         Ask::Initialize => Action::Initialize,
     }
 }

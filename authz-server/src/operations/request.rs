@@ -42,6 +42,8 @@ pub enum Ask {
     Reset(Reset),
     Suspend,
     Resume,
+    SuspendMerchant,
+    ResumeMerchant,
     Initialize,
 }
 
@@ -49,6 +51,7 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub merchant: MerchantId,
+    /// [`Currency::NONE`] where the merchant is meant as a whole.
     pub currency: Currency,
     pub order_no: Option<OrderNo>,
     pub payment_no: Option<PaymentNo>,
@@ -64,9 +67,15 @@ pub struct Request {
 
 impl Request {
     fn new(merchant_id: &str, currency: &str, ask: Ask) -> Result<Self, Invalid> {
+        let request = Self::of_merchant(merchant_id, ask)?;
+        let currency = Currency::parse(currency).map_err(|error| Invalid::new("currency", error.to_string()))?;
+        Ok(Self { currency, ..request })
+    }
+
+    fn of_merchant(merchant_id: &str, ask: Ask) -> Result<Self, Invalid> {
         Ok(Self {
             merchant: MerchantId::parse(merchant_id).map_err(|error| Invalid::new("merchant_id", error.to_string()))?,
-            currency: Currency::parse(currency).map_err(|error| Invalid::new("currency", error.to_string()))?,
+            currency: Currency::NONE,
             order_no: None,
             payment_no: None,
             operation_no: None,
@@ -301,20 +310,28 @@ impl Request {
             .notes(body.remarks, body.metadata)
     }
 
-    /// Refuses new charges.
+    /// Refuses charges of an account, or of the merchant as a whole where the body names no currency.
     ///
     /// # Errors
     /// [`Invalid`] names the field.
     pub fn suspend(body: SuspendRequest) -> Result<Self, Invalid> {
-        Self::new(&body.merchant_id, &body.currency, Ask::Suspend)?.reason(body.reason)
+        Self::suspension(body, Ask::Suspend, Ask::SuspendMerchant)
     }
 
-    /// Takes new charges again.
+    /// Takes charges again.
     ///
     /// # Errors
     /// [`Invalid`] names the field.
     pub fn resume(body: SuspendRequest) -> Result<Self, Invalid> {
-        Self::new(&body.merchant_id, &body.currency, Ask::Resume)?.reason(body.reason)
+        Self::suspension(body, Ask::Resume, Ask::ResumeMerchant)
+    }
+
+    fn suspension(body: SuspendRequest, of_account: Ask, of_merchant: Ask) -> Result<Self, Invalid> {
+        match &body.currency {
+            Some(currency) => Self::new(&body.merchant_id, currency, of_account),
+            None => Self::of_merchant(&body.merchant_id, of_merchant),
+        }?
+        .reason(body.reason)
     }
 }
 

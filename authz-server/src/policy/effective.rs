@@ -49,6 +49,8 @@ pub struct EffectivePolicy {
     pub over_capture_percent: u8,
     /// Percentages of the limits at which usage is told of, rising.
     pub thresholds: Vec<u16>,
+    /// No policy names the merchant, and such merchants are refused: every charge is.
+    pub merchant_unknown: bool,
     /// When this was so.
     pub at: chrono::DateTime<Utc>,
 }
@@ -103,6 +105,7 @@ impl EffectivePolicy {
             },
             over_capture_percent: policy.over_capture_percent,
             thresholds: policy.watch.as_ref().map(|watch| watch.thresholds().percents().to_vec()).unwrap_or_default(),
+            merchant_unknown: policy.merchant_unknown,
             at,
         }
     }

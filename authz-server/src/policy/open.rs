@@ -7,7 +7,7 @@ use quota::PolicyError;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::Policies;
 use super::figures::Source;
@@ -37,9 +37,9 @@ pub enum PolicyStartError {
     #[error("the policies in postgres: {0}")]
     Postgres(#[from] PolicyError),
     #[error(
-        "nothing would be enforced: set SLUICE_POLICY_FILE or POLICY_SERVICE_URL, or activate a policy in postgres"
+        "nothing would be enforced: set SLUICE_POLICY_FILE or POLICY_SERVICE_URL, or activate a policy in postgres ({postgres})"
     )]
-    NothingEnforced,
+    NothingEnforced { postgres: String },
 }
 
 /// What keeps the policies up to date. It belongs to the runtime that it was opened on.
@@ -71,13 +71,22 @@ pub async fn open(
     let service = match &settings.policy_service_url {
         Some(url) => {
             let (service, new) = PolicyService::new(Arc::clone(health.metrics()));
-            Some((Asker::new(Arc::clone(&service), url.as_str())?, service, new))
+            let asker = Asker::new(Arc::clone(&service), url.as_str())?.reporting(Arc::clone(health));
+            Some((asker, service, new))
         }
         None => None,
     };
     let mut watch = Watch::new(&settings.postgres_url())?;
     let others = set.is_some() || service.is_some();
-    let rows = first_reading(&mut watch, others).await;
+    let address = settings.addresses().postgres;
+    // Where no setting names a Postgres either, there is nothing to wait for.
+    let patience = if others || settings.named().is_empty() { FIRST_READING_MAX } else { ONLY_READING_MAX };
+    let reading = first_reading(&mut watch, others, patience).await;
+    let found = match &reading {
+        Ok(_) => format!("postgres at {address} has none"),
+        Err(error) => format!("postgres at {address}: {error}"),
+    };
+    let rows = reading.ok();
     let asked = service.as_ref().map(|(_, service, _)| Arc::clone(service));
     let policies = match Policies::of_sources(set.clone(), rows, asked.clone(), Arc::clone(health)) {
         // The file is sound by itself, so the rows are at fault: what can be enforced is, and the rest is said.
@@ -90,7 +99,7 @@ pub async fn open(
     };
     let policies = policies?;
     if !policies.any() {
-        return Err(PolicyStartError::NothingEnforced);
+        return Err(PolicyStartError::NothingEnforced { postgres: found });
     }
     let service = service.map(|(asker, _, new)| (asker, new));
     Ok((Arc::new(policies), Sources { file, watch, service, live: live.clone() }))
@@ -111,22 +120,27 @@ impl Sources {
     }
 }
 
-/// The policies in Postgres at the start; `None` where they cannot be had in time.
-async fn first_reading(watch: &mut Watch, others: bool) -> Option<Rows> {
-    let end = Instant::now() + if others { FIRST_READING_MAX } else { ONLY_READING_MAX };
+/// The policies in Postgres at the start, or why they cannot be had in time.
+async fn first_reading(watch: &mut Watch, others: bool, patience: Duration) -> Result<Rows, String> {
+    let end = Instant::now() + patience;
+    let mut waits = false;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let error = match timeout(left, watch.read()).await {
-            Ok(Ok(rows)) => return Some(rows),
+            Ok(Ok(rows)) => return Ok(rows),
             Ok(Err(error @ LoadError::Sql(_))) if !others && !left.is_zero() => {
-                warn!(%error, "waiting for the policies of postgres, no others are configured");
+                if !std::mem::replace(&mut waits, true) {
+                    let wait_secs = patience.as_secs();
+                    warn!(%error, wait_secs, "waiting for the policies of postgres, no others are configured");
+                }
                 sleep(RETRY_INTERVAL).await;
                 continue;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        error!(error, "policies of postgres cannot be read at the start");
-        return None;
+        // Where there are others, the outage itself is reported as one.
+        debug!(error, "policies of postgres cannot be read at the start");
+        return Err(error);
     }
 }

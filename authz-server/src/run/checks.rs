@@ -23,6 +23,7 @@ use super::{RunError, STOP_MAX, bounded_stop, guarded};
 use crate::check::CheckService;
 use crate::health::Health;
 use crate::journal::RecallingStore;
+use crate::settings::Settings;
 
 /// How often Redis is asked whether it is there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -79,9 +80,11 @@ pub(super) fn serve(
     first: Worker,
     others: Vec<Worker>,
     health: Arc<Health>,
+    settings: &Settings,
     stop: &watch::Sender<bool>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(), RunError> {
+    let (drain, allow_eviction) = (settings.drain(), settings.redis_allow_eviction);
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -89,9 +92,10 @@ pub(super) fn serve(
         .build_v1()?;
     let routes = Routes::new(health_service).add_service(reflection);
     let entered = first.runtime.enter();
-    tokio::spawn(probe(Arc::clone(&first.store), health, reporter, stopped.clone()));
+    let store = Arc::clone(&first.store);
+    tokio::spawn(probe(store, allow_eviction, Arc::clone(&health), reporter, stopped.clone()));
     let (terminated, interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(stop_at_signal(terminated, interrupted, stop.clone()));
+    tokio::spawn(stop_at_signal(terminated, interrupted, drain, health, stop.clone()));
     drop(entered);
     info!(address = %first.listener.local_addr()?, threads = others.len() + 1, "ext_authz is open");
     let others = others.into_iter().map(|worker| {
@@ -121,10 +125,27 @@ fn together<F: FnOnce() -> Result<(), RunError> + Send + 'static>(
     if ended.into_iter().all(|well| well) { Ok(()) } else { Err(RunError::BrokeOff("decisions")) }
 }
 
-async fn stop_at_signal(mut terminated: Signal, mut interrupted: Signal, stop: watch::Sender<bool>) {
-    tokio::select! {
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
+/// SIGTERM takes the server out of service first, and lets it decide what comes until everybody has noticed. SIGINT, and a second
+/// signal, stop it at once.
+async fn stop_at_signal(
+    mut terminated: Signal,
+    mut interrupted: Signal,
+    drain: Duration,
+    health: Arc<Health>,
+    stop: watch::Sender<bool>,
+) {
+    let is_to_drain = tokio::select! {
+        _ = terminated.recv() => !drain.is_zero(),
+        _ = interrupted.recv() => false,
+    };
+    health.drain();
+    if is_to_drain {
+        info!(drain_ms = drain.as_millis(), "draining: no longer ready for payments, deciding those that still come");
+        tokio::select! {
+            () = tokio::time::sleep(drain) => {}
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
     }
     info!("stopping");
     stop.send_replace(true);
@@ -133,35 +154,40 @@ async fn stop_at_signal(mut terminated: Signal, mut interrupted: Signal, stop: w
 /// Asks Redis every second, and says what it answers in `/ready` and in gRPC health.
 async fn probe(
     store: Arc<RecallingStore>,
+    allow_eviction: bool,
     health: Arc<Health>,
     reporter: HealthReporter,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval(PROBE_INTERVAL);
-    let mut served = false;
+    let mut drained = false;
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return,
             _ = ticks.tick() => {}
+            () = health.until_draining(), if !drained => {}
         }
-        let answer = store.redis().verify().await;
-        if answer.is_ok() && !served {
-            store.redis().warn_of_eviction().await;
+        if !drained && health.is_draining() {
+            drained = true;
+            report(&reporter, ServingStatus::NotServing).await;
         }
-        served = answer.is_ok();
-        let status = match answer {
-            Ok(()) => {
-                health.redis_up();
-                ServingStatus::Serving
-            }
-            Err(error) => {
-                health.redis_down(error.to_string());
-                ServingStatus::NotServing
-            }
-        };
-        for name in ["", AuthorizationServer::<Service>::NAME, BatchAuthorizationServer::<Service>::NAME] {
-            reporter.set_service_status(name, status).await;
+        let mut answer = store.redis().verify().await;
+        if answer.is_ok() {
+            answer = store.redis().check_retention(allow_eviction).await;
         }
+        let served = answer.is_ok();
+        match answer {
+            Ok(()) => health.redis_up(),
+            Err(error) => health.redis_down(error.to_string()),
+        }
+        let status = if served && !health.is_draining() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        report(&reporter, status).await;
+    }
+}
+
+async fn report(reporter: &HealthReporter, status: ServingStatus) {
+    for name in ["", AuthorizationServer::<Service>::NAME, BatchAuthorizationServer::<Service>::NAME] {
+        reporter.set_service_status(name, status).await;
     }
 }
 

@@ -19,18 +19,19 @@ use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::admin::JwksError;
 use crate::alert::monitor::Monitor;
 use crate::alert::notifier;
 use crate::check::{self, CheckService};
 use crate::database;
-use crate::health::Health;
+use crate::health::{Addresses, Health};
+use crate::journal::postgres::UsageLog;
 use crate::journal::{self, RecallingStore};
 use crate::metrics::Metrics;
 use crate::policy::{self, PolicyStartError};
-use crate::settings::{Live, Settings, SettingsError};
+use crate::settings::{HttpUrl, Live, Settings, SettingsError};
 use crate::store::{RedisStore, RedisStoreConfig, StoreError, Verified};
 use crate::sweep;
 use crate::telemetry::{self, TelemetryError};
@@ -39,6 +40,8 @@ use crate::telemetry::{self, TelemetryError};
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// How long the start waits for the first reading of changed settings; without it those of file and environment count.
 const FIRST_SETTINGS_MAX: Duration = Duration::from_secs(2);
+/// How long the start waits for the migrations; longer ones are the journal's.
+const FIRST_MIGRATION_MAX: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted.
 const ACCEPT_QUEUE: u32 = 1024;
 /// Connections to Postgres that the decisions of one thread may use, for orders that Redis has forgotten.
@@ -84,8 +87,9 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let (_log, log) = telemetry::start(&settings.log, Arc::clone(&metrics))?;
     let _spans = telemetry::export_spans(settings, &metrics)?;
     let live = Live::fixed(settings);
-    let health = Arc::new(Health::new(Arc::clone(&metrics)));
+    let health = Arc::new(Health::at(settings.addresses(), Arc::clone(&metrics)));
     let aside = runtime()?;
+    aside.block_on(migrate(settings, &health));
     let (policies, sources) = aside.block_on(policy::open(settings, &live, &health))?;
     let rules = settings.rules_file.as_deref().map(load_rules).transpose()?;
     let deadlines = aside::Deadlines::of(rules.as_ref());
@@ -93,6 +97,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
 
     let verified = Verified::default();
     let ((listener, more), admin) = aside.block_on(async { bind_all(settings) })?;
+    let (admin_address, grpc_address) = (admin.local_addr()?, listener.local_addr()?);
     let worker = |listener| {
         let runtime = runtime()?;
         let store = runtime.block_on(async { open_store(settings, &live, verified.clone(), CHECK_CONNECTIONS_MAX) })?;
@@ -133,12 +138,47 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let admin = guarded("admin", &stop_checks, move || matches!(admin.join(), Ok(Ok(()))))?;
     first.runtime.block_on(async { timeout(FIRST_SETTINGS_MAX, first_settings).await.map(drop) }).unwrap_or_default();
     first.runtime.spawn(aside::hand_on(live, deadlines, log));
-    let served = checks::serve(first, workers, health, &stop_checks, &checks_stopped);
+    log_start(settings, admin_address, grpc_address, workers.len() + 1);
+    let served = checks::serve(first, workers, health, settings, &stop_checks, &checks_stopped);
     let _ = stop.send(true);
     let ended = [("journal", journal), ("sweep", sweep), ("notifier", notifier), ("admin", admin)]
         .map(|(name, guard)| (name, guard.join().unwrap_or(false)));
     served?;
     ended.into_iter().find(|(_, well)| !well).map_or(Ok(()), |(name, _)| Err(RunError::BrokeOff(name)))
+}
+
+/// Makes the tables before anything reads them. Where that cannot be now, the journal does it when Postgres is there.
+async fn migrate(settings: &Settings, health: &Health) {
+    let migrated = async {
+        let mut log = UsageLog::new(&settings.postgres_url())?;
+        log.probe().await
+    };
+    match timeout(FIRST_MIGRATION_MAX, migrated).await {
+        Ok(Ok(())) => health.postgres_up(),
+        Ok(Err(error)) => health.postgres_down(error.to_string()),
+        Err(_) => health.postgres_down("no answer in time"),
+    }
+}
+
+/// Says once what this server is, where it listens and what it works with.
+fn log_start(settings: &Settings, admin: SocketAddr, grpc: SocketAddr, threads: usize) {
+    let Addresses { redis, postgres, policy_service } = settings.addresses();
+    let address = |url: Option<&HttpUrl>| url.map(|url| url.as_str().to_owned());
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %admin,
+        %grpc,
+        threads,
+        redis,
+        postgres,
+        schema_version = UsageLog::schema_version(),
+        policy_file = settings.policy_file.as_ref().map(|path| path.display().to_string()),
+        policy_service = Some(policy_service).filter(|address| !address.is_empty()),
+        config_service = address(settings.config_service_url.as_ref()),
+        collector = address(settings.otlp_endpoint.as_ref()),
+        settings = settings.named().join(" "),
+        "server started"
+    );
 }
 
 /// Waits for a thread's end on another one. Without that part the server is not whole, so all of it stops: better

@@ -15,6 +15,7 @@ mod tests;
 mod value;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use error::SettingsError;
 pub use live::{Live, Range, Setting};
@@ -26,6 +27,7 @@ pub use value::{HttpUrl, JwtAlgorithm, LogFilter, Ratio, Secret, TracesSampler};
 use source::Sources;
 
 use crate::alert::channel::{Mail, MailError};
+use crate::health::Addresses;
 
 /// Names the YAML file; the one setting that the file itself cannot hold.
 pub const CONFIG_FILE_ENV: &str = "SLUICE_CONFIG_FILE";
@@ -37,6 +39,12 @@ const JWT_SECRET_BYTES_MIN: usize = 32;
 const URL_UNRESERVED: &[u8] = b"-._~";
 
 impl Settings {
+    /// For how long a server that is told to stop still takes payments.
+    #[must_use]
+    pub const fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+
     /// Reads this process's environment and the file that `config_flag` (`--config`) or `SLUICE_CONFIG_FILE` names. The
     /// environment is read nowhere else.
     ///
@@ -91,6 +99,24 @@ impl Settings {
         match &self.redis_url {
             Some(url) => url.clone(),
             None => Secret::new(format!("redis://{}:{}/", url_host(&self.redis_host), self.redis_port)),
+        }
+    }
+
+    /// The settings that a file or the environment names, as `NAME=value`; secrets are masked.
+    #[must_use]
+    pub fn named(&self) -> Vec<String> {
+        let named = table::SPECS.iter().filter(|spec| self.origins.contains_key(spec.env));
+        named.filter_map(|spec| Some(format!("{}={}", spec.env, self.show(spec)?))).collect()
+    }
+
+    /// Where everything is that the server connects to, without secrets.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        let service = self.policy_service_url.as_ref().map(|url| endpoint(url.as_str()));
+        Addresses {
+            redis: endpoint(self.redis_url().expose()),
+            postgres: endpoint(self.postgres_url().expose()),
+            policy_service: service.unwrap_or_default(),
         }
     }
 
@@ -174,6 +200,14 @@ fn check_scheme(name: &'static str, url: Option<&Secret>, schemes: &[&str]) -> R
     let prefixes: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
     let expected = format!("a URL that starts with one of {}", prefixes.join(", "));
     Err(SettingsError::Invalid { name: name.to_owned(), value: value::REDACTED.to_owned(), expected })
+}
+
+/// The host and port of a URL, or a socket's path: nothing of who connects, or how.
+fn endpoint(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.is_empty() { path.split(['?', '#']).next().unwrap_or_default().to_owned() } else { host.to_owned() }
 }
 
 /// An IPv6 address stands in brackets; every other host as it is.

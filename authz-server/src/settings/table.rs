@@ -160,6 +160,9 @@ settings! {
     rules_file: Option<PathBuf>, env "SLUICE_RULES_FILE";
     /// Number of shards that merchants fall into. It is recorded in Redis at the first start and cannot change after.
     shards: u16 = "64", range 1 to 1024, env "SLUICE_SHARDS";
+    /// Decides although Redis may evict keys, which forgets what merchants have used (`maxmemory` with another `maxmemory-policy` than
+    /// `noeviction`). Without it such a Redis counts as away.
+    redis_allow_eviction: bool = "false", env "SLUICE_REDIS_ALLOW_EVICTION";
     /// How long one call of Redis may take, in milliseconds.
     redis_timeout_ms: u64 = "150", range 5 to 10000, env "SLUICE_REDIS_TIMEOUT_MS", live;
     /// How long one check may take, in milliseconds: more than the Redis timeout, and less than the proxy filter's own.
@@ -183,6 +186,9 @@ settings! {
     threshold_sweep_secs: u64 = "300", range 10 to 86400, env "SLUICE_THRESHOLD_SWEEP_SECS", live;
     /// After how many seconds without an answer from Redis operators are told.
     degraded_store_secs: u64 = "10", range 1 to 3600, env "SLUICE_DEGRADED_STORE_SECS", live;
+    /// For how many milliseconds a server that is told to stop (SIGTERM) still takes payments after it has said in gRPC health and
+    /// `/ready/payments` that it will not: longer than proxies and load balancers take to notice.
+    drain_ms: u64 = "5000", range 0 to 60000, env "SLUICE_DRAIN_MS";
     /// The external policy service: `GET <this>/api/v1/limit-policies/effective` is asked for each account's limits.
     policy_service_url: Option<HttpUrl>, env "POLICY_SERVICE_URL";
     /// How often policies in use are read again from where they come, in seconds.

@@ -157,3 +157,23 @@ fn the_reference_is_the_committed_file() {
     let committed = include_str!("../../../docs/settings.md");
     assert!(committed == reference(), "docs/settings.md is out of date: write `authz-server settings` to it");
 }
+
+#[test]
+fn addresses_name_hosts_and_no_secrets() {
+    let table = [
+        ("redis://user:hunter2@cache.internal:6379/0", "cache.internal:6379"),
+        ("redis://:hunter@2@cache:6379", "cache:6379"),
+        ("postgres://sluice:hunter2@[::1]:5432/sluice?password=hunter2", "[::1]:5432"),
+        ("redis+unix:///run/redis.sock?pass=hunter2", "/run/redis.sock"),
+        ("https://policies:8443/base", "policies:8443"),
+    ];
+    for (url, expected) in table {
+        assert_eq!(endpoint(url), expected, "{url}");
+    }
+    let named = [POLICY, ("REDIS_URL", "redis://user:hunter2@h:1/"), ("SLUICE_DRAIN_MS", "7")];
+    let settings = load(&named, None).unwrap();
+    let named = settings.named().join(" ");
+    assert!(named.contains("REDIS_URL=[redacted]") && named.contains("SLUICE_DRAIN_MS=7"), "{named}");
+    assert!(!named.contains("hunter2") && !named.contains("GRPC_PORT"), "{named}");
+    assert_eq!(settings.addresses().redis, "h:1");
+}

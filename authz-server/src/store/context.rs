@@ -20,7 +20,7 @@ pub(super) fn encode(out: &mut Vec<u8>, command: &Command, notes: &Notes) {
     message.number(2, command.now_ms.cast_unsigned());
     message.text(3, action_word(&command.action));
     message.text(4, command.merchant.as_str());
-    message.text(5, command.currency.code());
+    message.text(5, if command.action.is_of_merchant() { "" } else { command.currency.code() });
     message.number(6, command.action.amount().map_or(0, AmountMinor::get));
     message.text(7, order_no.map_or("", OrderNo::as_str));
     message.text(8, command.payment_no.as_ref().map_or("", PaymentNo::as_str));
@@ -41,6 +41,8 @@ pub(super) fn encode(out: &mut Vec<u8>, command: &Command, notes: &Notes) {
     message.optional(23, hand.expected_version);
     message.text(24, hold_on_expiry(&command.action));
     message.number(25, order_no.map_or(0, |_| u64::from(command.order_ttl_secs)));
+    let refusal = notes.refusal.as_ref().and_then(|details| serde_json::to_string(details).ok());
+    message.text(30, &refusal.unwrap_or_default());
 }
 
 /// Fields of a protobuf message, one after the other. What is empty or zero is left out, as proto3 does.

@@ -23,6 +23,17 @@ pub fn write_account(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId, curre
     write_parts(out, shard, [b":a:", merchant.as_str().as_bytes(), b":", currency.code().as_bytes()]);
 }
 
+/// The merchant as a whole, where it was ever suspended: what holds for all its accounts, also those that it does not have yet.
+#[must_use]
+pub fn merchant(shard: u16, merchant: &MerchantId) -> String {
+    written(|out| write_merchant(out, shard, merchant))
+}
+
+/// Writes the key of [`merchant`] in place of what `out` held.
+pub fn write_merchant(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId) {
+    write_parts(out, shard, [b":m:", merchant.as_str().as_bytes(), b"", b""]);
+}
+
 /// The order of (merchant, order number). A command about no order has the key that no order has.
 #[must_use]
 pub fn order(shard: u16, merchant: &MerchantId, order_no: Option<&OrderNo>) -> String {
@@ -71,6 +82,7 @@ mod tests {
         let order_no = OrderNo::parse("a:b").unwrap();
         let currency = Currency::parse("USD").unwrap();
         assert_eq!(account(7, &merchant, currency), "sluice:{07}:a:m-1:USD");
+        assert_eq!(super::merchant(7, &merchant), "sluice:{07}:m:m-1");
         assert_eq!(order(63, &merchant, Some(&order_no)), "sluice:{63}:o:m-1:a:b");
         assert_eq!(order(1_024, &merchant, None), "sluice:{1024}:o:m-1:");
         assert_eq!([stream(0), expiry(10)], ["sluice:{00}:ev", "sluice:{10}:x"]);

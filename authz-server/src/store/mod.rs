@@ -10,13 +10,16 @@ mod redis;
 use std::future::Future;
 use std::time::Duration;
 
+use proto::RefusalDetails;
 use quota::{AttemptId, Command, Reply};
 use thiserror::Error;
 
+use crate::health::Away;
 use crate::telemetry::Trace;
 
 pub use group::GroupCommit;
 pub use memory::MemoryStore;
+pub(crate) use redis::is_wrong_server;
 pub use redis::{DueHold, DueHolds, Failovers, RedisLink, RedisStore, RedisStoreConfig, SCRIPT, Verified};
 
 /// What the journal is told beside the command itself.
@@ -38,6 +41,8 @@ pub struct Notes {
     pub remarks: String,
     /// The caller's own data on the operation: a JSON document of [`METADATA_BYTES_MAX`] at most; or empty.
     pub metadata: String,
+    /// What the policy says of a charge that it refuses whatever was consumed before.
+    pub refusal: Option<Box<RefusalDetails>>,
 }
 
 /// The attempt of commands that no request asked for, as the end of a hold; the journal shows none.
@@ -68,6 +73,15 @@ pub enum StoreError {
     /// A value or reply that does not have its format.
     #[error("the quota store holds something else than expected: {0}")]
     Corrupt(String),
+}
+
+impl Away for StoreError {
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::Unavailable(_) => true,
+            Self::Shards { .. } | Self::History(_) | Self::NeedsPast | Self::Corrupt(_) => false,
+        }
+    }
 }
 
 /// One atomic step per command.

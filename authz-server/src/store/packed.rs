@@ -3,9 +3,9 @@
 mod command;
 
 use quota::{
-    Account, AmountMinor, AttemptId, ClosedWindow, Code, Counter, Crossing, Currency, Hold, Marks, OnExpiry, Operation,
-    OperationId, OperationKind, Order, OrderFigures, OrderState, Origin, Origins, Period, Record, Thresholds, Watch,
-    WindowFigures,
+    Account, AmountMinor, AttemptId, ClosedWindow, Code, Counter, Crossing, Currency, First, Hold, Marks, Merchant,
+    OnExpiry, Operation, OperationId, OperationKind, Order, OrderFigures, OrderState, Origin, Origins, Period, Record,
+    Thresholds, Watch, WindowFigures,
 };
 use thiserror::Error;
 
@@ -13,6 +13,8 @@ pub use command::{Places, command, is_plain};
 
 /// The format of accounts and orders.
 const FORMAT: u8 = 4;
+/// The format of merchants.
+const MERCHANT_FORMAT: u8 = 1;
 /// The format of records that are told in full.
 const RECORD_FORMAT: u8 = 5;
 /// Length of an account.
@@ -21,15 +23,20 @@ const ACCOUNT_LEN: usize = 119;
 const RECORD_HEAD_LEN: usize = 48;
 /// Length of a record's figures before.
 const BEFORE_LEN: usize = 80;
+/// Length of what a record's command conflicts with.
+const FIRST_LEN: usize = 11;
 /// Length of a decision id.
 const DECISION_ID_LEN: usize = 16;
 /// Flags of an order.
 const PINNED: u8 = 1;
 const HAS_TAIL: u8 = 2;
+const GIVEN_BACK: u8 = 4;
 /// Flags of a record.
 const REPLAY: u8 = 1;
 const CHANGED: u8 = 2;
 const ANOTHER: u8 = 4;
+const MERCHANT_SUSPENDED: u8 = 8;
+const CONFLICTS: u8 = 16;
 
 /// A value that does not have its format.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -64,7 +71,8 @@ pub fn pack_order(order: &Order) -> Vec<u8> {
     let count = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
     out.bytes(&[FORMAT]);
     out.charged_in(&order.charged_in);
-    out.bytes(&[order.state.number(), u8::from(order.pinned) + HAS_TAIL]);
+    let given_back = if order.given_back { GIVEN_BACK } else { 0 };
+    out.bytes(&[order.state.number(), u8::from(order.pinned) + HAS_TAIL + given_back]);
     out.bytes(order.currency.code().as_bytes());
     out.amount(order.amount);
     out.u32(order.expires_at_secs);
@@ -114,7 +122,8 @@ pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], PackedError> {
         [RECORD_FORMAT, _, flags, ..] => {
             let before = if flags & CHANGED == 0 { 0 } else { BEFORE_LEN };
             let told = if flags & ANOTHER == 0 { 0 } else { DECISION_ID_LEN };
-            RECORD_HEAD_LEN + ACCOUNT_LEN + before + told
+            let first = if flags & CONFLICTS == 0 { 0 } else { FIRST_LEN };
+            RECORD_HEAD_LEN + ACCOUNT_LEN + before + told + first
         }
         [] | [RECORD_FORMAT] | [RECORD_FORMAT, _] => return Err(PackedError::Short),
         [other, ..] => return Err(PackedError::Format(other)),
@@ -215,6 +224,18 @@ pub fn account(bytes: &[u8]) -> Result<Account, PackedError> {
     reader.finish(account)
 }
 
+/// Reads a merchant's own state.
+///
+/// # Errors
+/// [`PackedError`] where the bytes are not one.
+pub fn merchant(bytes: &[u8]) -> Result<Merchant, PackedError> {
+    let mut reader = Reader::new(bytes, MERCHANT_FORMAT)?;
+    // Whether it is suspended stands at the head for the script's sake.
+    reader.u8()?;
+    let merchant = Merchant { suspended_at_ms: reader.number()?, version: reader.number()? };
+    reader.finish(merchant)
+}
+
 /// Reads an order.
 ///
 /// # Errors
@@ -224,8 +245,7 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
     let charged_in = reader.charged_in()?;
     let state = reader.state()?;
     let flags = reader.u8()?;
-    let letters = reader.array::<3>()?;
-    let currency = std::str::from_utf8(&letters).ok().and_then(|code| Currency::parse(code).ok());
+    let currency = reader.currency()?;
     let amount = reader.amount()?;
     let expires_at_secs = reader.u32()?;
     let decision_id = reader.array()?;
@@ -233,11 +253,12 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
     let mut attempts = |number| (0..number).map(|_| reader.array().map(AttemptId)).collect::<Result<Vec<_>, _>>();
     let (live, voided) = (attempts(live)?, attempts(voided)?);
     let mut order = Order {
-        currency: currency.ok_or(PackedError::Currency)?,
+        currency,
         amount,
         charged_in,
         state,
         pinned: flags & PINNED != 0,
+        given_back: flags & GIVEN_BACK != 0,
         hold: Hold::default(),
         settled: 0,
         refunded: 0,
@@ -384,6 +405,7 @@ impl<'a> Reader<'a> {
         let after = self.account()?;
         let before = if flags & CHANGED == 0 { after } else { self.before(after)? };
         let told = if flags & ANOTHER == 0 { None } else { Some(self.array()?) };
+        let first = if flags & CONFLICTS == 0 { None } else { Some(self.first()?) };
         let record = Record {
             code,
             replay: flags & REPLAY != 0,
@@ -395,11 +417,23 @@ impl<'a> Reader<'a> {
             amount,
             wait_ms,
             order: OrderFigures { state, hold_until_secs, amount: order_amount, settled, refunded },
+            first,
             suspended_at_ms: after.suspended_at_ms,
+            merchant_suspended: flags & MERCHANT_SUSPENDED != 0,
             version: after.version,
             marks: after.marks,
         };
         Ok((record, told))
+    }
+
+    fn first(&mut self) -> Result<First, PackedError> {
+        Ok(First { amount: self.number()?, currency: self.currency()? })
+    }
+
+    fn currency(&mut self) -> Result<Currency, PackedError> {
+        let letters = self.array::<3>()?;
+        let currency = std::str::from_utf8(&letters).ok().and_then(|code| Currency::parse(code).ok());
+        currency.ok_or(PackedError::Currency)
     }
 
     fn account(&mut self) -> Result<Account, PackedError> {

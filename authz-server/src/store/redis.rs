@@ -4,7 +4,6 @@
 mod call;
 mod link;
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Account, Action, Command, Currency, MerchantId, Order, OrderNo, Reply, shard_of};
+use quota::{Account, Action, Command, Currency, Merchant, MerchantId, Order, OrderNo, Reply, shard_of};
 use redis::aio::ConnectionManager;
 use redis::streams::StreamRangeReply;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, Value};
@@ -20,6 +19,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use self::call::{COMMANDS_MAX, Noted, Results};
+pub(crate) use self::link::is_wrong_server;
 pub use self::link::{Failovers, RedisLink};
 use super::packed::{self, PackedError};
 use super::{Notes, Store, StoreError, keys};
@@ -50,6 +50,35 @@ pub struct RedisStore {
     /// Where the bound comes from instead, where it may change.
     live: Option<Live>,
     verified: Verified,
+    warned: Warned,
+}
+
+/// What was warned of: each once.
+#[derive(Debug, Default)]
+struct Warned {
+    unknown: AtomicBool,
+    volatile: AtomicBool,
+    evicts: AtomicBool,
+}
+
+/// What Redis says of how it keeps its data.
+#[derive(Debug, PartialEq, Eq)]
+struct Retention {
+    /// By which policy it may evict keys.
+    evicts: Option<String>,
+    is_durable: bool,
+}
+
+impl Retention {
+    fn of(info: &str) -> Self {
+        let value = |name: &str| {
+            let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+            lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
+        };
+        let is_bounded = value("maxmemory").is_some_and(|bytes| bytes != "0");
+        let policy = value("maxmemory_policy").filter(|policy| is_bounded && *policy != "noeviction");
+        Self { evicts: policy.map(str::to_owned), is_durable: value("aof_enabled") != Some("0") }
+    }
 }
 
 /// Whether the number of shards in Redis was compared with ours, and is the same. Stores of one Redis share it: where one of them
@@ -57,6 +86,8 @@ pub struct RedisStore {
 #[derive(Clone, Debug, Default)]
 pub struct Verified {
     shards: Arc<AtomicBool>,
+    /// Redis may evict keys, and is not allowed to.
+    evicts: Arc<AtomicBool>,
     /// Where one of them is led to another server, all of them follow.
     failovers: Failovers,
 }
@@ -105,6 +136,7 @@ impl RedisStore {
             timeout: config.timeout,
             live: None,
             verified,
+            warned: Warned::default(),
         })
     }
 
@@ -141,16 +173,45 @@ impl RedisStore {
         self.query(&Cmd::get(keys::SHARDS)).await
     }
 
-    /// A Redis that frees memory by evicting keys forgets what was consumed, and reopens limits. It may hide its settings,
-    /// as managed ones do, so this is no more than a warning.
-    pub async fn warn_of_eviction(&self) {
-        let mut command = redis::cmd("CONFIG");
-        let Ok(config) = self.query::<HashMap<String, String>>(command.arg("GET").arg("maxmemory*")).await else {
-            return;
+    /// Asks Redis whether it may evict keys, and whether it has an append-only file. One that evicts forgets what was consumed, and
+    /// reopens limits: unless `allow_eviction`, nothing is decided on it by any store that shares what is known.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it may, and that is not allowed.
+    pub async fn check_retention(&self, allow_eviction: bool) -> Result<(), StoreError> {
+        let info: Result<String, StoreError> = self.query(redis::cmd("INFO").arg("memory").arg("persistence")).await;
+        let Ok(info) = info else {
+            self.warn_once(&self.warned.unknown, "redis does not tell whether it may evict keys (INFO is refused)");
+            return Ok(());
         };
-        let bounded = config.get("maxmemory").is_some_and(|bytes| bytes != "0");
-        if let Some(policy) = config.get("maxmemory-policy").filter(|policy| bounded && *policy != "noeviction") {
-            warn!(policy, "redis may evict keys, which would reopen limits: set maxmemory-policy to noeviction");
+        let retention = Retention::of(&info);
+        if !retention.is_durable {
+            let why = "redis has no append-only file: what it restarts from may be long out of date";
+            self.warn_once(&self.warned.volatile, why);
+        }
+        let refused = retention.evicts.as_ref().filter(|_| !allow_eviction);
+        self.verified.evicts.store(refused.is_some(), Ordering::Relaxed);
+        match (&retention.evicts, refused) {
+            (_, Some(policy)) => Err(self.evicts(policy)),
+            (Some(_), None) => {
+                self.warn_once(&self.warned.evicts, "redis may evict keys, which reopens limits: allowed by settings");
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn evicts(&self, policy: &str) -> StoreError {
+        StoreError::Unavailable(format!(
+            "redis at {} may evict keys (maxmemory-policy {policy}), which would reopen limits: set it to noeviction, or \
+             SLUICE_REDIS_ALLOW_EVICTION=true",
+            self.link.address()
+        ))
+    }
+
+    fn warn_once(&self, warned: &AtomicBool, message: &'static str) {
+        if !warned.swap(true, Ordering::Relaxed) {
+            warn!(address = self.link.address(), "{message}");
         }
     }
 
@@ -162,18 +223,49 @@ impl RedisStore {
         self.read(keys::account(self.shard(merchant), merchant, currency), packed::account).await
     }
 
-    /// All accounts of a merchant as they are stored, by one read of every currency's key.
+    /// The account as it is stored, and its merchant's own state, by one read.
     ///
     /// # Errors
     /// [`StoreError`] where Redis gives no answer or holds something else.
-    pub async fn accounts(&self, merchant: &MerchantId) -> Result<Vec<(Currency, Account)>, StoreError> {
+    pub async fn account_of_merchant(
+        &self,
+        merchant: &MerchantId,
+        currency: Currency,
+    ) -> Result<(Option<Account>, Merchant), StoreError> {
+        let (accounts, state) = self.accounts_of(merchant, &[currency]).await?;
+        Ok((accounts.into_iter().next().map(|(_, account)| account), state))
+    }
+
+    /// All accounts of a merchant as they are stored, and the merchant's own state, by one read of every currency's key.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis gives no answer or holds something else.
+    pub async fn accounts(&self, merchant: &MerchantId) -> Result<(Vec<(Currency, Account)>, Merchant), StoreError> {
+        self.accounts_of(merchant, &Currency::all().collect::<Vec<_>>()).await
+    }
+
+    async fn accounts_of(
+        &self,
+        merchant: &MerchantId,
+        currencies: &[Currency],
+    ) -> Result<(Vec<(Currency, Account)>, Merchant), StoreError> {
         let shard = self.shard(merchant);
-        let currencies: Vec<Currency> = Currency::all().collect();
-        let keys: Vec<String> = currencies.iter().map(|currency| keys::account(shard, merchant, *currency)).collect();
-        let values: Vec<Option<Vec<u8>>> = self.query(&Cmd::mget(keys)).await?;
-        let found = currencies.into_iter().zip(values).filter_map(|(currency, value)| Some((currency, value?)));
+        let accounts = currencies.iter().map(|currency| keys::account(shard, merchant, *currency));
+        let keys: Vec<String> = accounts.chain([keys::merchant(shard, merchant)]).collect();
+        let mut values: Vec<Option<Vec<u8>>> = self.query(&Cmd::mget(keys)).await?;
+        let state = values.pop().flatten().as_deref().map(packed::merchant).transpose().map_err(corrupt)?;
+        let found = currencies.iter().zip(values).filter_map(|(currency, value)| Some((*currency, value?)));
         let account = |(currency, value): (_, Vec<u8>)| packed::account(&value).map(|account| (currency, account));
-        found.map(account).collect::<Result<_, _>>().map_err(corrupt)
+        let accounts = found.map(account).collect::<Result<_, _>>().map_err(corrupt)?;
+        Ok((accounts, state.unwrap_or_default()))
+    }
+
+    /// The merchant's own state: whether it is suspended as a whole. `None` where it never was.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis gives no answer or holds something else.
+    pub async fn merchant(&self, merchant: &MerchantId) -> Result<Option<Merchant>, StoreError> {
+        self.read(keys::merchant(self.shard(merchant), merchant), packed::merchant).await
     }
 
     /// The order as it is stored.
@@ -324,6 +416,10 @@ impl RedisStore {
         if !self.verified.shards.load(Ordering::Relaxed) {
             self.verify().await?;
         }
+        if self.verified.evicts.load(Ordering::Relaxed) {
+            let why = format!("redis at {} may evict keys, nothing is decided on it", self.link.address());
+            return Err(StoreError::Unavailable(why));
+        }
         let call = ScriptCall::begin();
         let results = self.bounded(self.ask(batch, all_or_none)).await.and_then(|results| results);
         let asked = |(place, (command, notes)): (usize, &Noted<'_>)| {
@@ -397,4 +493,30 @@ fn renamed(command: &Command) -> Command {
 
 fn corrupt(what: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt(what.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F8: what Redis and Valkey say of themselves.
+    #[test]
+    fn f8_a_redis_that_may_evict_is_known_by_what_it_says() {
+        let info = |maxmemory: &str, policy: &str, aof: &str| {
+            format!(
+                "# Memory\r\nused_memory:1\r\nmaxmemory:{maxmemory}\r\nmaxmemory_policy:{policy}\r\n\r\n# Persistence\r\naof_enabled:{aof}\r\n"
+            )
+        };
+        let table = [
+            (info("0", "noeviction", "1"), None, true),
+            (info("0", "allkeys-lru", "1"), None, true),
+            (info("1000000", "noeviction", "0"), None, false),
+            (info("1000000", "allkeys-lru", "1"), Some("allkeys-lru"), true),
+            (info("1000000", "volatile-ttl", "1"), Some("volatile-ttl"), true),
+            (String::new(), None, true),
+        ];
+        for (info, evicts, is_durable) in table {
+            assert_eq!(Retention::of(&info), Retention { evicts: evicts.map(str::to_owned), is_durable }, "{info}");
+        }
+    }
 }

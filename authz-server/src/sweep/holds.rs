@@ -156,7 +156,11 @@ impl HoldSweep {
             }
             Err(error) => {
                 round.is_journal_away |= matches!(error, HistoryError::Database(_));
-                tracing::warn!(merchant = %command.merchant, %order_no, %error, "a hold cannot be ended yet");
+                let (merchant, is_journal_away) = (&command.merchant, round.is_journal_away);
+                match is_journal_away {
+                    true => tracing::debug!(%merchant, %order_no, %error, "a hold cannot be ended yet"),
+                    false => tracing::warn!(%merchant, %order_no, %error, "a hold cannot be ended yet"),
+                }
                 return Ok(None);
             }
         }

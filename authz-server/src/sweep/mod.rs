@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::database;
+use crate::health::{Away, warn_unless_away};
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::settings::{Live, Secret, Settings};
@@ -52,6 +53,15 @@ pub enum SweepError {
     Store(#[from] StoreError),
     #[error("postgres gave no answer: {0}")]
     Database(#[from] sqlx::Error),
+}
+
+impl Away for SweepError {
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_away(),
+            Self::Database(error) => error.is_away(),
+        }
+    }
 }
 
 /// What the sweeps need to know.
@@ -210,7 +220,7 @@ fn report(figures: &Figures, sweep: Sweep, swept: Result<(), SweepError>) {
         Ok(()) => figures.finished(sweep, clock::now_ms()),
         Err(error) => {
             figures.failed(sweep);
-            tracing::warn!(sweep = sweep.as_str(), %error, "a sweep broke off, trying again with the next");
+            warn_unless_away!(error, sweep = sweep.as_str(), "a sweep broke off, trying again with the next");
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::wire;
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// gRPC's DEADLINE_EXCEEDED, of a call that is not over yet.
 const LATE: u32 = 4;
+/// gRPC's INTERNAL and UNAVAILABLE: what the proxy says where no server was there, or its connection was lost.
+const LOST: [u32; 2] = [13, 14];
 
 /// What the SDK holds of a root.
 pub(super) struct RootContext {
@@ -191,6 +193,16 @@ impl Root {
         }
     }
 
+    /// The call was lost: its payments are asked for once more, of the next server, each until its own deadline.
+    fn ask_again(self: &Rc<Self>, worker: &Worker, batch: &mut Batch) {
+        let Some(plugin) = self.plugin().filter(|_| !self.gone.get()) else { return };
+        let questions = batch.take_repeatable(worker.latest_ms());
+        if !questions.is_empty() {
+            questions.iter().for_each(|_| worker.figures.count(Stat::AskedAgain));
+            self.call(worker, &plugin.cluster, Batch { questions, ..Batch::default() }, true);
+        }
+    }
+
     fn give_up(&self, worker: &Worker, questions: Vec<Rc<Question>>) {
         if !questions.is_empty() {
             worker.give_up(questions);
@@ -299,13 +311,16 @@ impl Context for RootContext {
     /// meanwhile.
     fn on_grpc_call_response(&mut self, token: u32, grpc_status: u32, size: usize) {
         self.during(|root, worker| {
-            let Some(batch) = with(&root.lane, |lane| lane.back(token)) else { return };
+            let Some(mut batch) = with(&root.lane, |lane| lane.back(token)) else { return };
             let size_max = ANSWER_BYTES_MAX.saturating_mul(batch.len());
             let message = match grpc_status {
                 0 => abi::buffer(BufferType::GrpcReceiveBuffer, size.min(size_max)).ok().flatten(),
                 _ => None,
             };
             worker.now_ms();
+            if LOST.contains(&grpc_status) {
+                root.ask_again(worker, &mut batch);
+            }
             root.send(worker);
             root.hand_out(worker, batch, grpc_status, message.as_deref());
         });

@@ -13,9 +13,9 @@ use crate::follow_up::Kind;
 use crate::outcome::Reason;
 
 /// Asks what the rule's action has to know before the gateway is asked: a charge and a refund are counted now; a capture, a
-/// void and a check are only tried.
+/// void and a check are only tried. Its rule says how many repetitions of a charge are let through.
 #[must_use]
-pub fn ask(action: Action, attempt: &Attempt) -> Vec<u8> {
+pub fn ask(action: Action, replays_max: Option<u8>, attempt: &Attempt) -> Vec<u8> {
     let (word, how) = match action {
         Action::Consume => (extension::ACTION_CONSUME, None),
         Action::Hold => (extension::ACTION_HOLD, None),
@@ -27,6 +27,7 @@ pub fn ask(action: Action, attempt: &Attempt) -> Vec<u8> {
     let mut fields = fields(attempt, word);
     fields.extend(how.map(|(name, value)| (name, Cow::Borrowed(value))));
     details(&mut fields, attempt, attempt.request.amount);
+    fields.extend(replays_max.map(|max| (extension::REPLAYS_MAX, Cow::Owned(max.to_string()))));
     encode(&fields)
 }
 
@@ -59,7 +60,7 @@ pub fn void(attempt: &Attempt, reason: Reason) -> Vec<u8> {
 type Fields<'a> = Vec<(&'static str, Cow<'a, str>)>;
 
 /// Most fields of one question.
-const FIELDS_MAX: usize = 14;
+const FIELDS_MAX: usize = 15;
 
 fn fields<'a>(attempt: &'a Attempt, action: &'static str) -> Fields<'a> {
     let Attempt { id, request, mode, traceparent } = attempt;

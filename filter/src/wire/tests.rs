@@ -55,7 +55,7 @@ fn a_question_is_the_contracts_message() {
     }
     let partial = attempt(Some("n"), false);
     let expected = "action=settle amount_minor=5 channel=card dry=1 final=0 operation_no=n";
-    assert_eq!(read(&ask(Action::Settle, &partial)), expected);
+    assert_eq!(read(&ask(Action::Settle, None, &partial)), expected);
     let amount = AmountMinor::new(3);
     let expected = "action=settle amount_minor=3 channel=card final=0 operation_no=n";
     assert_eq!(read(&confirm(Kind::Settle, &partial, amount)), expected);
@@ -85,7 +85,7 @@ fn pairs_survive_the_way_and_damage_is_noticed() {
 /// A batch's message is the contract's, whoever writes it.
 #[test]
 fn a_batch_is_the_contracts_message() {
-    let one = ask(Action::Consume, &attempt(None, true));
+    let one = ask(Action::Consume, None, &attempt(None, true));
     let two = void(&attempt(Some("n"), false), Reason::ClientGone);
     for checks in [vec![], vec![&one[..]], vec![&one[..], &two[..], &one[..]]] {
         let request = proto::batch::BatchCheckRequest::decode(batch(checks.iter().copied()).as_slice()).unwrap();
@@ -94,8 +94,10 @@ fn a_batch_is_the_contracts_message() {
     }
     let long = "x".repeat(300);
     let long = Attempt { traceparent: Some(long.clone()), ..attempt(None, true) };
-    let message = proto::envoy::CheckRequest::decode(ask(Action::Hold, &long).as_slice()).unwrap();
-    assert_eq!(message.attributes.unwrap().context_extensions[extension::TRACEPARENT].len(), 300);
+    let message = proto::envoy::CheckRequest::decode(ask(Action::Hold, Some(3), &long).as_slice()).unwrap();
+    let extensions = message.attributes.unwrap().context_extensions;
+    assert_eq!(extensions[extension::TRACEPARENT].len(), 300);
+    assert_eq!(extensions[extension::REPLAYS_MAX], "3");
 }
 
 #[test]

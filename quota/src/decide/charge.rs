@@ -9,21 +9,36 @@ impl Case<'_> {
     pub(super) fn charge(&self, charge: &Charge, hold: Option<&HoldTerms>) -> Verdict {
         let charged = self.order.filter(|order| order.state.is_charged());
         let same = charged.filter(|order| self.repeats(order, charge, hold.is_some()));
-        if let Some(order) = same.filter(|order| order.live.contains(&self.command.attempt)) {
+        let barred = self.order.and_then(|order| self.bars(order));
+        let known = same.filter(|order| barred.is_none() && order.live.contains(&self.command.attempt));
+        if let Some(order) = known {
             // The very attempt again: it is told what it was told, even when no more events are taken.
             return self.answer(Code::Admitted).again().told(order.decision_id).unheard();
         }
         if self.is_full() {
             return self.answer(Code::BacklogFull).unheard();
         }
-        if self.order.is_some_and(|order| order.voided.contains(&self.command.attempt)) {
-            return self.answer(Code::AttemptVoided);
+        if let Some(code) = barred {
+            return self.answer(code);
         }
         match (same, self.order) {
+            (Some(order), _) if charge.replays_max.is_some_and(|max| order.has_used_up(max)) => {
+                self.answer(Code::ReplayRefused)
+            }
             (Some(order), _) => self.answer(Code::Admitted).again().told(order.decision_id).order(self.joined(order)),
             (None, Some(order)) if order.state.is_charged() => self.answer(Code::IdempotencyConflict),
-            (None, Some(order)) if order.state == OrderState::Voided => self.answer(Code::OrderClosed),
             (None, order) => self.charge_new(order, charge, hold),
+        }
+    }
+
+    /// Why an order takes no charge attempt, whatever it asks for: not even the repetition of an admitted one.
+    fn bars(&self, order: &Order) -> Option<Code> {
+        if order.voided.contains(&self.command.attempt) {
+            Some(Code::AttemptVoided)
+        } else if order.is_closed() {
+            Some(Code::OrderClosed)
+        } else {
+            (order.state.is_charged() && self.is_suspended()).then_some(Code::Suspended)
         }
     }
 
@@ -67,7 +82,7 @@ impl Case<'_> {
 
     /// The first code that refuses a new charge whatever the pace, in the order of checks.
     fn refuses(&self, charge: &Charge, hold: bool) -> Option<Code> {
-        let suspended = (self.account.suspended_at_ms > 0).then_some(Code::Suspended);
+        let suspended = self.is_suspended().then_some(Code::Suspended);
         let hard = charge.hard_limits();
         charge
             .refusal

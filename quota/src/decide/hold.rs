@@ -37,7 +37,7 @@ impl Case<'_> {
         if amount.is_none_or(|amount| amount == taken.amount) {
             self.answer(Code::Applied).amount(taken.amount.get()).again().told(taken.decision_id).unheard()
         } else {
-            self.answer(Code::IdempotencyConflict)
+            Verdict { first: Some(taken.amount), ..self.answer(Code::IdempotencyConflict) }
         }
     }
 

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use crate::{
     Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, Currency, Dry,
-    Event, HoldTerms, Ledger, Limits, Marks, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo,
-    OrderState, Pace, Period, Refund, Reset, Settle, Thresholds, Throttle, Watch, WindowLimits,
+    Event, HoldTerms, Ledger, Limits, Marks, MerchantId, OnExpiry, Operation, OperationId, OperationKind, Order,
+    OrderNo, OrderState, Pace, Period, Refund, Reset, Settle, Thresholds, Throttle, Watch, WindowLimits,
 };
 
 const NOW_MS: i64 = 1_795_296_600_000;
@@ -44,7 +44,8 @@ fn asked() -> impl Strategy<Value = Vec<Asked>> {
 
 fn action((letter, order, name, amount, flags, _): Asked, paced: bool) -> Action {
     let pace = paced.then(|| Pace::of(&THROTTLE, &limits()));
-    let charge = Charge { amount: minor(amount), limits: limits(), refusal: None, pace };
+    let replays_max = [None, None, Some(0), Some(1)][usize::from(flags >> 1) % 4];
+    let charge = Charge { amount: minor(amount), limits: limits(), refusal: None, pace, replays_max };
     let id = OperationId::of(&format!("{order} {name}"));
     let some = (flags % 4 != 0).then(|| minor(amount / 2));
     let settle = Settle { amount: some, id, last: flags & 8 == 8, over_capture_percent: 0, reported: false };
@@ -127,6 +128,8 @@ fn commands_by_hand(asked: &[Asked]) -> Vec<Command> {
             3 => command.action = Action::Suspend,
             4 | 5 => command.action = Action::Resume,
             6 => command.action = Action::Roll,
+            7 => (command.action, command.currency) = (Action::SuspendMerchant, Currency::NONE),
+            8 | 9 => (command.action, command.currency) = (Action::ResumeMerchant, Currency::NONE),
             _ => {}
         }
     }
@@ -175,7 +178,7 @@ fn consumed(order: &Order) -> (u64, u64) {
 fn check_events(events: &[Event], account: &Account) {
     let mut windows = BTreeMap::<u32, [i128; 3]>::new();
     let mut pending = 0;
-    for event in events {
+    for event in events.iter().filter(|event| !event.command.action.is_of_merchant()) {
         for closed in &event.closed {
             let counter = closed.counter;
             let told = [counter.amount, counter.count, counter.refunded].map(i128::from);
@@ -295,12 +298,65 @@ proptest! {
                     prop_assert_ne!(crossing.before, crossing.after);
                     told = crossing.after;
                 }
-                changed = matches!(event.record.code.http_status(), 200) && !event.record.replay;
+                let of_account = !event.command.action.is_of_merchant();
+                changed = of_account && matches!(event.record.code.http_status(), 200) && !event.record.replay;
             }
             let account = account(&ledger);
             prop_assert_eq!(account.marks, told, "{:?}", &command.action);
             if changed && account.version > 0 && command.action != Action::VoidAttempt {
                 prop_assert_eq!(watch_of(&command).marks(&account), told, "{:?}", &command.action);
+            }
+        }
+    }
+
+    /// X5, X6, B7: no charge is admitted, at first or again, of an order that gave back, of a suspended account or merchant, or
+    /// beyond the repetitions that its rule allows.
+    #[test]
+    fn x5_x6_b7_what_is_closed_or_suspended_is_never_admitted(asked in asked()) {
+        let mut ledger = Ledger::new(1);
+        for command in commands_by_hand(&asked) {
+            let (Action::Consume(charge) | Action::Hold(charge, _)) = command.action else {
+                let _reply = ledger.apply(&command);
+                continue;
+            };
+            let order = command.order_no.as_ref().and_then(|order_no| ledger.order(&command.merchant, order_no)).cloned();
+            let suspended = account(&ledger).suspended_at_ms > 0
+                || ledger.merchant(&command.merchant).is_some_and(|merchant| merchant.suspended_at_ms > 0);
+            let reply = ledger.apply(&command);
+            if reply.record.code.http_status() == 200 {
+                prop_assert!(!suspended, "{:?}", &command);
+                prop_assert!(!order.as_ref().is_some_and(Order::is_closed), "{:?} {:?}", &command, &order);
+                let others = order.filter(|order| !order.live.contains(&command.attempt) && reply.record.replay);
+                if let Some((order, max)) = others.zip(charge.replays_max) {
+                    prop_assert!(order.live.len() <= usize::from(max), "{:?} {:?}", &command, &order);
+                }
+            }
+        }
+    }
+
+    /// X5: an order is closed exactly from the first operation on that gave something back, or ended its hold.
+    #[test]
+    fn x5_what_gives_back_closes(asked in asked()) {
+        let mut ledger = Ledger::new(1);
+        for command in commands(&asked, true) {
+            let before = account(&ledger).rolled(command.windows);
+            let reply = ledger.apply(&command);
+            let order = command.order_no.as_ref().and_then(|order_no| ledger.order(&command.merchant, order_no));
+            let gave = before.day.amount > account(&ledger).day.amount && command.dry == Dry::No;
+            let by_operation = match command.action {
+                Action::Refund(_) | Action::Release(_) | Action::Void | Action::Expire => true,
+                Action::Settle(_) | Action::VoidAttempt => false,
+                _ => false,
+            };
+            if gave && by_operation {
+                prop_assert!(order.is_some_and(Order::is_closed), "{:?}: {:?}", &command, &reply);
+            }
+            if let Some(order) = order.filter(|order| order.given_back) {
+                let ended = |operation: &Operation| {
+                    matches!(operation.kind, OperationKind::Refund | OperationKind::Release)
+                };
+                let expired = !matches!(order.state, OrderState::Charged | OrderState::Held);
+                prop_assert!(order.operations.iter().any(ended) || expired, "{:?}", &order);
             }
         }
     }

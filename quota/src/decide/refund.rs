@@ -51,6 +51,7 @@ impl Case<'_> {
                 operation.kind = OperationKind::Refund;
             }
         }
+        next.given_back |= !refund.reserve;
         let answer = self.answer(Code::Applied).amount(amount).order(next);
         if refund.reserve {
             // The latest attempt is the one whose failure cancels the refund: an earlier one's would end this one's too.
@@ -83,6 +84,7 @@ impl Case<'_> {
         }
         let mut next = order.clone();
         next.refunded += refunded;
+        next.given_back |= !refund.reserve;
         let kind = if refund.reserve { OperationKind::Reservation } else { OperationKind::Refund };
         next.operations.push(self.operation(kind, refund.id, amount));
         let mut after = self.account;

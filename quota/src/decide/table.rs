@@ -8,6 +8,8 @@ mod accounts;
 mod alerts;
 #[path = "table/batches.rs"]
 mod batches;
+#[path = "table/closed.rs"]
+mod closed;
 #[path = "table/holds.rs"]
 mod holds;
 #[path = "table/mistakes.rs"]
@@ -18,6 +20,8 @@ mod pacing;
 mod refunds;
 #[path = "table/row.rs"]
 pub(crate) mod row;
+#[path = "table/suspension.rs"]
+mod suspension;
 
 use quota::{AmountMinor, Code, Limits, WindowLimits};
 use row::Figure::{Day, Heard, Month, Moved, Told, Version, Year};
@@ -37,6 +41,8 @@ pub(crate) fn each(check: &mut Check) {
     q3_q4_attempts_and_voids(check);
     holds::each(check);
     refunds::each(check);
+    closed::each(check);
+    suspension::each(check);
     accounts::each(check);
     alerts::each(check);
     pacing::each(check);
@@ -117,7 +123,13 @@ fn q1_q2_every_limit_is_checked_in_the_order_of_codes(check: &mut Check) {
     refuses(limits, Code::Admitted);
     rows.pop();
     let by_policy = Row::hold("a", "1", 5).limits(Limits { day: none(small), ..limits });
-    for code in [Code::PolicyMissing, Code::ChannelNotAllowed, Code::CurrencyNotAllowed, Code::BelowSingleMin] {
+    for code in [
+        Code::PolicyMissing,
+        Code::MerchantUnknown,
+        Code::ChannelNotAllowed,
+        Code::CurrencyNotAllowed,
+        Code::BelowSingleMin,
+    ] {
         rows.push(by_policy.clone().refused_by_policy(code).gives(code, [Day(0, 0), Version(0)]));
     }
     rows.push(Row::hold("a", "1", 5).limits(limits).gives(Code::Admitted, [Day(5, 1), Month(5, 1), Year(5, 1)]));

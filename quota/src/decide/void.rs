@@ -95,6 +95,7 @@ impl Case<'_> {
         let mut next = order.clone();
         next.state = if untouched { OrderState::Voided } else { OrderState::Settled };
         next.live.clear();
+        next.given_back = true;
         let mut after = self.account;
         after.give_back(held, untouched, &order.charged_in);
         after.pending = after.pending.saturating_sub(held);

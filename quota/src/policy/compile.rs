@@ -84,10 +84,13 @@ fn timeline(path: &str, set: &PolicySet, tier: Option<&str>, own: &MerchantPolic
     for at_ms in moments {
         let bound =
             own.bindings.iter().filter(|binding| binding.item.span.holds_at(at_ms)).max_by_key(|b| (b.source, b.rank));
-        let tier = tier.or(bound.map(|binding| binding.item.tier.as_str())).map_or(NO_TIER, of_tier);
+        let tier = tier.or(bound.map(|binding| binding.item.tier.as_str()));
+        let named = tier.is_some();
+        let tier = tier.map_or(NO_TIER, of_tier);
         let levels = [&set.default, &tier.rules, &tier.own, &own.rules].map(|rules| winners(rules, at_ms));
-        let overrides = own.overrides.iter().filter(|item| item.span.holds_at(at_ms)).collect();
-        let entry = Moment { path, sources: set.source, levels, overrides }.entry(&set.version)?;
+        let overrides: Vec<&PolicyOverride> = own.overrides.iter().filter(|item| item.span.holds_at(at_ms)).collect();
+        let named = named || levels.last().is_some_and(|own| !own.is_empty()) || !overrides.is_empty();
+        let entry = Moment { path, sources: set.source, levels, overrides, named }.entry(&set.version)?;
         if entries.last().is_none_or(|(_, last)| *last != entry) {
             entries.push((at_ms, entry));
         }
@@ -115,6 +118,8 @@ struct Moment<'a> {
     /// Default, the tier's policies, the tier itself, merchant.
     levels: [Winners<'a>; 4],
     overrides: Vec<&'a PolicyOverride>,
+    /// Something is said of the merchant itself: it has a tier, a policy or an override of its own.
+    named: bool,
 }
 
 impl Moment<'_> {
@@ -166,6 +171,9 @@ impl Moment<'_> {
         for item in self.overrides_of(channel, currency) {
             fold.lay(&item.path, &item.fields)?;
             named.add(&item.version, &item.path);
+        }
+        if !self.named {
+            fold.of_nobody();
         }
         let mut policy = fold.finish(named.path.unwrap_or(self.path), named.version())?;
         // Usage is the account's, whatever limits a channel has for itself.

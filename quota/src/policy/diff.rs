@@ -124,6 +124,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         hold,
         over_capture_percent,
         watch,
+        merchant_unknown,
         allowed_channels,
         allowed_currencies,
     } = policy;
@@ -143,6 +144,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         OnExpiry::Settle => "settle",
     };
     vec![
+        ("charges", if *merchant_unknown { "refused, the merchant is unknown" } else { "allowed" }.to_owned()),
         ("calendar", format!("{calendar:?}")),
         ("allowed_channels", names(allowed_channels)),
         ("allowed_currencies", names(allowed_currencies)),

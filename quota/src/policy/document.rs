@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, NaiveDate, NaiveTime};
 
 use super::set::{PolicyOverride, PolicyRule, PolicySet, Scope, Span, TierBinding};
-use super::{PolicyError, PolicyFields};
+use super::{PolicyError, PolicyFields, UnknownMerchants};
 use crate::{Channel, Currency, MerchantId};
 use raw::{OneOrMany, RawCurrency, RawDocument, RawOverride, RawPolicy};
 
@@ -31,9 +31,11 @@ pub(super) fn read(text: &str) -> Result<PolicySet, PolicyError> {
     }
     let digest = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
     let version: Arc<str> = format!("{}#{:08x}", raw.version, digest >> 32).into();
-    let mut reader = Reader { set: PolicySet::new(Arc::clone(&version)), version };
-    if let Some(policies) = &raw.default {
-        reader.policies("default", &Scope::Default, policies)?;
+    let unknown_merchants = raw.unknown_merchants;
+    let mut reader = Reader { set: PolicySet::new(Arc::clone(&version)), version, unknown_merchants };
+    match &raw.default {
+        Some(policies) => reader.policies("default", &Scope::Default, policies)?,
+        None => reader.nobody()?,
     }
     for (tier, policies) in &raw.tiers {
         let path = format!("tiers.{tier}");
@@ -76,9 +78,27 @@ fn parse(text: &str) -> Result<RawDocument, PolicyError> {
 struct Reader {
     set: PolicySet,
     version: Arc<str>,
+    unknown_merchants: Option<UnknownMerchants>,
 }
 
 impl Reader {
+    /// What is said of unknown merchants where there is no default policy to say it.
+    fn nobody(&mut self) -> Result<(), PolicyError> {
+        let Some(unknown_merchants) = self.unknown_merchants.filter(|word| *word == UnknownMerchants::Refuse) else {
+            return Ok(());
+        };
+        let rule = PolicyRule {
+            path: "unknown_merchants".to_owned(),
+            version: Arc::clone(&self.version),
+            channel: None,
+            currency: None,
+            priority: 0,
+            span: Span::ALWAYS,
+            fields: PolicyFields { unknown_merchants: Some(unknown_merchants), ..PolicyFields::default() },
+        };
+        self.set.add(&Scope::Default, rule)
+    }
+
     fn policies(&mut self, path: &str, scope: &Scope, policies: &OneOrMany) -> Result<(), PolicyError> {
         policies.with_paths(path).into_iter().try_for_each(|(path, raw)| self.policy(&path, scope, raw))
     }
@@ -93,7 +113,10 @@ impl Reader {
             let (path, tier) = (path.to_owned(), tier.clone());
             self.set.bind(merchant, TierBinding { path, tier, priority: raw.priority, span })?;
         }
-        let fields = raw.fields();
+        let mut fields = raw.fields();
+        if *scope == Scope::Default {
+            fields.unknown_merchants = self.unknown_merchants;
+        }
         // A merchant that only names its tier says nothing of its own.
         if raw.tier.is_none() || !fields.is_empty() {
             self.rule(path, scope, raw, span, (None, None), fields)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
-use super::{Breach, HoldTerms, OnExpiry, Policy, PolicyError, Throttle};
+use super::{Breach, HoldTerms, OnExpiry, Policy, PolicyError, Throttle, UnknownMerchants};
 use crate::{AmountMinor, Calendar, Channel, Currency, Thresholds, Watch};
 
 /// The fields of one policy. What is `None` is inherited; [`AmountMinor::MAX`] lifts an inherited limit.
@@ -34,6 +34,8 @@ pub struct PolicyFields {
     pub over_capture_percent: Option<u8>,
     /// Percentages of the limits at which usage is told of.
     pub thresholds: Option<Thresholds>,
+    /// What becomes of merchants that no policy names; only the policy for everybody says it.
+    pub unknown_merchants: Option<UnknownMerchants>,
 }
 
 impl PolicyFields {
@@ -84,6 +86,20 @@ impl PolicyFields {
         }
     }
 
+    /// Checks that nothing is said which only the policy for everybody, in every channel and currency, can say.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] names the field.
+    pub fn check_for_some(&self, path: &str) -> Result<(), PolicyError> {
+        match self.unknown_merchants {
+            Some(_) => {
+                let problem = "is said in the policy for everybody, all channels and all currencies alone";
+                Err(PolicyError::field(path, "unknown_merchants", problem.to_owned()))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Checks that nothing is said which one channel cannot have for itself: counters are the account's, so all its
     /// channels share the windows.
     ///
@@ -95,6 +111,7 @@ impl PolicyFields {
             ("cutoff_hour", self.cutoff_hour.is_some()),
             ("allowed_channels", self.allowed_channels.is_some()),
             ("thresholds", self.thresholds.is_some()),
+            ("unknown_merchants", self.unknown_merchants.is_some()),
         ];
         match refused.into_iter().find(|(_, given)| *given) {
             Some((name, _)) => {
@@ -112,13 +129,20 @@ pub(super) struct Fold {
     zone: Tz,
     cutoff_hour: u32,
     thresholds: Thresholds,
+    unknown_merchants: UnknownMerchants,
     policy: Policy,
 }
 
 impl Fold {
     /// Begins with no limits in UTC.
     pub(super) fn new(version: Arc<str>) -> Self {
-        Self { zone: Tz::UTC, cutoff_hour: 0, thresholds: Thresholds::DEFAULT, policy: Policy::unlimited(version) }
+        Self {
+            zone: Tz::UTC,
+            cutoff_hour: 0,
+            thresholds: Thresholds::DEFAULT,
+            unknown_merchants: UnknownMerchants::Default,
+            policy: Policy::unlimited(version),
+        }
     }
 
     /// Lays fields over what is there. They have been checked.
@@ -128,6 +152,7 @@ impl Fold {
         }
         self.cutoff_hour = fields.cutoff_hour.unwrap_or(self.cutoff_hour);
         put(&mut self.thresholds, fields.thresholds);
+        put(&mut self.unknown_merchants, fields.unknown_merchants);
         let policy = &mut self.policy;
         put(&mut policy.allowed_channels, fields.allowed_channels.clone().map(Some));
         put(&mut policy.allowed_currencies, fields.allowed_currencies.clone().map(Some));
@@ -148,6 +173,11 @@ impl Fold {
         put(&mut policy.hold.on_expiry, fields.hold_on_expiry);
         put(&mut policy.over_capture_percent, fields.over_capture_percent);
         Ok(())
+    }
+
+    /// For a merchant that no policy names.
+    pub(super) fn of_nobody(&mut self) {
+        self.policy.merchant_unknown = self.unknown_merchants == UnknownMerchants::Refuse;
     }
 
     /// The policy under its version, where its parts agree.

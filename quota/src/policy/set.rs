@@ -166,6 +166,9 @@ impl PolicySet {
     /// [`PolicyError::Field`] for a field that cannot be as it is.
     pub fn add(&mut self, scope: &Scope, rule: PolicyRule) -> Result<(), PolicyError> {
         check(&rule.path, &rule.fields, rule.channel.as_ref())?;
+        if *scope != Scope::Default || rule.channel.is_some() || rule.currency.is_some() {
+            rule.fields.check_for_some(&rule.path)?;
+        }
         check_span(&rule.path, rule.span, ["effective_from", "effective_until"])?;
         let ranked = self.ranked(rule.priority, rule.span, rule);
         match scope {

@@ -88,6 +88,9 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
         ("{version: a, default: {timezone: UTC}}", "enforces nothing"),
         ("{version: a, default: {daily_amount: unlimited}}", "enforces nothing"),
         ("{version: '', default: {daily_count: 1}}", "`version`"),
+        ("{version: a, unknown_merchants: default}", "enforces nothing"),
+        ("{version: a, unknown_merchants: maybe, default: {daily_count: 1}}", "`unknown_merchants`"),
+        ("{version: a, default: {daily_count: 1, unknown_merchants: refuse}}", "unknown field `unknown_merchants`"),
         ("{default: {daily_count: 1}}", "missing field `version`"),
         ("{version: a, defaults: {}}", "unknown field `defaults`"),
         ("{version: a, default: {daily_amout: 1}}", "unknown field `daily_amout`"),
@@ -391,6 +394,110 @@ fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
     assert_eq!((policy.limits.day.count.get(), policy.limits.day.amount.get()), (2, 5));
     let bad = rule("r3", PolicyFields { cutoff_hour: Some(24), ..PolicyFields::default() });
     assert!(set.add(&Scope::Default, bad).unwrap_err().to_string().contains("`cutoff_hour`"));
+}
+
+/// X8: a merchant is known while something of its own holds: a policy, a tier or an override.
+#[test]
+fn x8_unknown_merchants_are_refused_where_the_document_says_so() {
+    let amount = AmountMinor::new(200).unwrap();
+    let refusal = |book: &PolicyBook, id: &str, at_ms| {
+        let policy = book.effective(&merchant(id), currency("USD"), None, at_ms)?;
+        policy.refuses(amount, currency("USD"), None)
+    };
+    let document = |word: &str| {
+        format!(
+            "version: a
+{word}
+default: {{single_max: 1000}}
+tiers: {{gold: {{daily_amount: 9000}}}}
+merchants:
+  m-small: {{}}
+  golden: {{tier: gold}}
+  in-yen: {{currencies: {{JPY: {{daily_amount: 70}}}}}}
+  over: {{daily_amount: 5, effective_until: 2026-11-01}}
+overrides: [{{merchant: guest, from: 2026-11-20, until: 2026-11-23, approved_by: a, reason: b, daily_count: 9}}]
+"
+        )
+    };
+    let refuse = PolicyBook::from_yaml(&document("unknown_merchants: refuse")).unwrap();
+    let three_days_ms = 3 * 86_400_000;
+    let unknown = Some(Code::MerchantUnknown);
+    let table = [
+        // merchant, at, refusal
+        ("m-small", NOW_MS, None),
+        ("M-small", NOW_MS, unknown),
+        ("m-small.", NOW_MS, unknown),
+        ("golden", NOW_MS, None),
+        ("in-yen", NOW_MS, None),
+        ("guest", NOW_MS, None),
+        ("guest", NOW_MS + three_days_ms, unknown),
+        ("over", 1_780_000_000_000, None),
+        ("over", NOW_MS, unknown),
+    ];
+    for (id, at_ms, expected) in table {
+        assert_eq!(refusal(&refuse, id, at_ms), expected, "{id} at {at_ms}");
+        for word in ["", "unknown_merchants: default"] {
+            assert_eq!(refusal(&PolicyBook::from_yaml(&document(word)).unwrap(), id, at_ms), None, "{id} {word}");
+        }
+    }
+    // Before what else the policy says; and without a default policy, too.
+    let policy = refuse.effective(&merchant("nobody"), currency("USD"), None, NOW_MS).unwrap();
+    assert_eq!(policy.refuses(AmountMinor::MAX, currency("USD"), None), unknown);
+    let alone = "{version: a, unknown_merchants: refuse, merchants: {m: {daily_count: 1}}}";
+    let alone = PolicyBook::from_yaml(alone).unwrap();
+    assert_eq!((refusal(&alone, "m", NOW_MS), refusal(&alone, "n", NOW_MS)), (None, unknown));
+    let only = PolicyBook::from_yaml("{version: a, unknown_merchants: refuse}").unwrap();
+    assert_eq!(refusal(&only, "n", NOW_MS), unknown);
+}
+
+/// X8: a later source's word for the default is the one that counts, and a merchant that any source names is known.
+#[test]
+fn x8_sources_say_together_who_is_known() {
+    let of_default = |word| PolicyRule {
+        path: "row".to_owned(),
+        version: "row".into(),
+        channel: None,
+        currency: None,
+        priority: 0,
+        span: Span::ALWAYS,
+        fields: PolicyFields { unknown_merchants: word, daily_count: AmountMinor::new(9), ..PolicyFields::default() },
+    };
+    let file = "{version: a, unknown_merchants: refuse, default: {daily_count: 5}, merchants: {filed: {}}}";
+    for (word, unknown) in
+        [(None, true), (Some(UnknownMerchants::Refuse), true), (Some(UnknownMerchants::Default), false)]
+    {
+        let mut set = PolicySet::from_yaml(file).unwrap();
+        set.next_source("postgres");
+        set.add(&Scope::Default, of_default(word)).unwrap();
+        set.add(&Scope::Merchant(merchant("rowed")), PolicyRule { ..of_default(None) }).unwrap();
+        let book = set.compile().unwrap();
+        for (id, expected) in [("filed", false), ("rowed", false), ("nobody", unknown)] {
+            let policy = book.effective(&merchant(id), currency("USD"), None, NOW_MS).unwrap();
+            assert_eq!(policy.merchant_unknown, expected, "{id} {word:?}");
+        }
+    }
+    let mut set = PolicySet::new("a");
+    let rule = of_default(Some(UnknownMerchants::Refuse));
+    for (scope, currency) in [
+        (Scope::Merchant(merchant("m")), None),
+        (Scope::Tier("gold".to_owned()), None),
+        (Scope::Default, Some(currency("USD"))),
+    ] {
+        let error = set.add(&scope, PolicyRule { currency, ..rule.clone() }).unwrap_err().to_string();
+        assert!(error.contains("`row.unknown_merchants`"), "{error}");
+    }
+}
+
+#[test]
+fn x8_a_diff_names_who_is_refused_from_now_on() {
+    let old = "{version: '1', default: {daily_count: 9}, merchants: {a: {daily_count: 9}, b: {daily_count: 9}}}";
+    let new = "{version: '2', unknown_merchants: refuse, default: {daily_count: 9}, merchants: {a: {daily_count: 9}}}";
+    let (old, new) = (PolicyBook::from_yaml(old).unwrap(), PolicyBook::from_yaml(new).unwrap());
+    let expected = [
+        "default: charges allowed -> refused, the merchant is unknown",
+        "merchant b: charges allowed -> refused, the merchant is unknown",
+    ];
+    assert_eq!(policy_diff(&old, &new), expected);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::normal::{Case, Normal};
 use super::path::Template;
 use super::{Action, Field, OnError, Rule, RuleSet, SettleOn, Unmatched, VoidOn, elsewhere};
-use crate::{Mode, Unit};
+use crate::{Mode, REPLAYS_MAX, Unit};
 
 mod extract;
 
@@ -114,6 +114,7 @@ struct RawRule {
     body_bytes_max: Option<usize>,
     timeout_ms: Option<u32>,
     void_on: Option<RawVoidOn>,
+    replays: Option<RawReplays>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,6 +137,21 @@ struct RawVoidOn {
     statuses: Vec<String>,
     #[serde(default)]
     except: Vec<u16>,
+}
+
+/// What happens to further requests of an order that is charged already.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged, expecting = "`pass`, `refuse` or a number from 0 to 31")]
+enum RawReplays {
+    Word(Replays),
+    Number(u64),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Replays {
+    Pass,
+    Refuse,
 }
 
 impl TryFrom<RawDocument> for Document {
@@ -211,6 +227,7 @@ fn build(raw: RawRule) -> Result<Rule, Problem> {
         body_bytes_max: body_bytes_max.map_err(at("body_bytes_max"))?,
         timeout_ms: timeout_ms.map_err(at("timeout_ms"))?,
         void_on: void_on(raw.void_on).map_err(at("void_on"))?,
+        replays_max: replays_max(raw.action, raw.replays).map_err(at("replays"))?,
         methods,
         path,
         fields,
@@ -234,6 +251,21 @@ fn normal(case: RawCase, strip_leading_zeros: &[String]) -> Result<Normal, Probl
         Some(field) => Err(("strip_leading_zeros".to_owned(), format!("is for {merchant} only, not for {field:?}"))),
         None => {
             Ok(Normal { merchant_case: case.merchant, strip_zeros: !strip_leading_zeros.is_empty(), upper_currency })
+        }
+    }
+}
+
+fn replays_max(action: Action, replays: Option<RawReplays>) -> Result<Option<u8>, String> {
+    match (action, replays) {
+        (_, None) => Ok(None),
+        (Action::Settle | Action::Refund | Action::Void | Action::Check, Some(_)) => {
+            Err(format!("is for the actions consume and hold, this one is {}", action.as_str()))
+        }
+        (Action::Consume | Action::Hold, Some(RawReplays::Word(Replays::Pass))) => Ok(None),
+        (Action::Consume | Action::Hold, Some(RawReplays::Word(Replays::Refuse))) => Ok(Some(0)),
+        (Action::Consume | Action::Hold, Some(RawReplays::Number(number))) => {
+            let max = u8::try_from(number).ok().filter(|max| *max <= REPLAYS_MAX);
+            max.map(Some).ok_or_else(|| format!("must be pass, refuse or 0 to {REPLAYS_MAX}, it is {number}"))
         }
     }
 }

@@ -131,6 +131,8 @@ pub struct Rule {
     /// How long the proxy waits for the server's answer.
     pub timeout_ms: u32,
     pub void_on: VoidOn,
+    /// How many repetitions of an admitted order are let through, by requests of their own; `None` for any number.
+    pub replays_max: Option<u8>,
     methods: Vec<String>,
     path: Template,
     fields: Vec<(Field, Vec<Source>)>,

@@ -67,6 +67,21 @@ fn rules(change: &Value) -> Result<RuleSet, String> {
         .map_err(|error| error.to_string())
 }
 
+/// X6: how many repetitions of an order a rule lets through.
+#[test]
+fn x6_a_rule_says_how_many_repetitions_pass() {
+    for (replays, max) in [
+        (json!({}), None),
+        (json!({"replays": "pass"}), None),
+        (json!({"replays": "refuse"}), Some(0)),
+        (json!({"replays": 0}), Some(0)),
+        (json!({"replays": 7}), Some(7)),
+    ] {
+        let rules = rules(&replays).unwrap();
+        assert_eq!(rules.rules()[0].replays_max, max, "{replays}");
+    }
+}
+
 #[test]
 fn a_document_that_would_enforce_nothing_or_cannot_be_meant_is_refused() {
     let many: Vec<Value> = (0..9).map(|at| json!({"header": format!("h{at}")})).collect();
@@ -111,6 +126,14 @@ fn a_document_that_would_enforce_nothing_or_cannot_be_meant_is_refused() {
         (json!({"body_bytes_max": 1_048_577}), "body_bytes_max: must be"),
         (json!({"timeout_ms": 0}), "timeout_ms: must be 1 to 30000, it is 0"),
         (json!({"timeout_ms": 30_001}), "timeout_ms: must be"),
+        (json!({"replays": "pass"}), ""),
+        (json!({"replays": "refuse"}), ""),
+        (json!({"replays": 31}), ""),
+        (json!({"replays": 32}), "replays: must be pass, refuse or 0 to 31, it is 32"),
+        (json!({"replays": -1}), "`pass`, `refuse` or a number from 0 to 31"),
+        (json!({"replays": "3"}), "`pass`, `refuse` or a number from 0 to 31"),
+        (json!({"replays": "Refuse"}), "`pass`, `refuse` or a number from 0 to 31"),
+        (json!({"action": "check", "replays": 3}), "replays: is for the actions consume and hold, this one is check"),
         (json!({"void_on": {"statuses": ["4xx", "418"], "except": [404]}}), ""),
         (json!({"void_on": {"statuses": []}}), ""),
         (json!({"void_on": {"statuses": ["2xx"]}}), "\"2xx\" is not 4xx, 5xx or 400 to 599"),

@@ -85,6 +85,23 @@ impl EnvoyConfig {
         set_address(endpoint, address)
     }
 
+    /// The same for several endpoints.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub fn set_endpoints(&mut self, name: &str, addresses: &[SocketAddr]) -> Result<()> {
+        let (first, more) = addresses.split_first().ok_or_else(|| Failure::new("a cluster without endpoints"))?;
+        self.set_cluster(name, *first)?;
+        let cluster = named(at(&mut self.bootstrap, "static_resources.clusters")?, name)?;
+        let endpoints = at(cluster, "load_assignment.endpoints.0.lb_endpoints")?;
+        for address in more {
+            let mut another = at(endpoints, "0")?.clone();
+            set_address(at(&mut another, "endpoint.address")?, *address)?;
+            endpoints.as_sequence_mut().ok_or_else(|| Failure::new("endpoints are no list"))?.push(another);
+        }
+        Ok(())
+    }
+
     /// The plugin configuration (rules and cluster).
     ///
     /// # Errors

@@ -63,6 +63,9 @@ row! {
         code: String;
         /// The code where the command was refused.
         failure_reason: Option<String>;
+        /// What the refusal told beside its code, as the problem's `details`.
+        #[schema(value_type = Option<Object>)]
+        failure_details: Option<Metadata> = "failure_details::text";
         /// It repeated an earlier answer and changed no counter.
         replay: bool;
         /// `enforce`, or `shadow` where a refusal stopped nobody.

@@ -20,12 +20,13 @@ use sqlx::{Executor, PgPool};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use super::address::Reach;
 use super::channel::{Mail, Sender};
 use super::rate::Rate;
 use crate::database;
+use crate::health::warn_unless_away;
 use crate::metrics::Metrics;
 use crate::settings::{Live, LiveSettings, Secret, Settings};
 
@@ -147,7 +148,7 @@ impl Notifier {
             if let Err(error) = self.turn().await
                 && std::mem::replace(&mut self.well, false)
             {
-                warn!(%error, "nobody is told of alerts while postgres gives no answer");
+                warn_unless_away!(error, "alert delivery paused: postgres gives no answer");
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
@@ -177,7 +178,7 @@ impl Notifier {
             self.work().await?;
             self.answers();
             if !self.wait(&mut session).await {
-                warn!("the session of the notifier ended, another server may take over");
+                debug!("the session of the notifier ended, another server may take over");
                 return Ok(());
             }
         }

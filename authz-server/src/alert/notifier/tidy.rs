@@ -7,6 +7,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{LOOK_INTERVAL, Tools};
+use crate::health::warn_unless_away;
 
 /// How often is looked for what is old.
 const REMOVE_INTERVAL: Duration = Duration::from_secs(3600);
@@ -49,13 +50,13 @@ impl Tidy {
         if is_due(self.overdue_at) {
             self.overdue_at = Some(now + LOOK_INTERVAL);
             if let Err(error) = give_up(tools).await {
-                warn!(%error, "messages whose time is over cannot be given up");
+                warn_unless_away!(error, "messages whose time is over cannot be given up");
             }
         }
         let days = tools.live.current().alert_keep_days;
         if days > 0 && is_due(self.old_at) {
             let more = remove(&tools.pool, days).await.unwrap_or_else(|error| {
-                warn!(%error, "old alerts and messages cannot be removed, this is tried again in an hour");
+                warn_unless_away!(error, "old alerts and messages cannot be removed, this is tried again in an hour");
                 false
             });
             self.old_at = (!more).then_some(now + REMOVE_INTERVAL);

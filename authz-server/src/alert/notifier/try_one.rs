@@ -1,7 +1,7 @@
 //! One try to send one message: by the settings of now, within the rate limit, and recorded whatever came of it.
 
 use chrono::DateTime;
-use tracing::{debug, warn};
+use tracing::debug;
 use uuid::Uuid;
 
 use super::Tools;
@@ -13,13 +13,20 @@ use crate::alert::rate::{Allowance, Bound, Counted, Telling};
 use crate::alert::settings::{self, Channel};
 use crate::alert::{Level, Scope};
 use crate::clock;
+use crate::health::warn_unless_away;
 use crate::telemetry::{Delivered, Delivery};
 
 /// Tries the message. Where Postgres does not answer, it is due again by itself.
 pub(super) async fn run(tools: &Tools, message: Message) {
     if let Err(error) = attempt(tools, &message).await {
         let (message_id, (event_id, trace_id)) = (message.message_id, outcome::decision(&message));
-        warn!(%message_id, event_id, trace_id, %error, "what came of a message cannot be recorded, it is tried again");
+        warn_unless_away!(
+            error,
+            %message_id,
+            event_id,
+            trace_id,
+            "what came of a message cannot be recorded, it is tried again"
+        );
     }
 }
 
@@ -109,7 +116,7 @@ async fn allowance(tools: &Tools, message: &Message, alert: &Alert, change: Chan
         Ok(allowance) => allowance,
         // Rather too many messages than none.
         Err(error) => {
-            warn!(%error, "the rate limit of alerts cannot be asked, a message passes without it");
+            warn_unless_away!(error, "the rate limit of alerts cannot be asked, a message passes without it");
             Allowance::Granted
         }
     }

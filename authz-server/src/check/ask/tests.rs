@@ -77,6 +77,14 @@ fn the_filters_words_are_read_and_nothing_else_is() {
             (got, expected) => panic!("{extensions:?}: {got:?}, not {expected:?}"),
         }
     }
+    // X6: how many repetitions the rule lets through.
+    let replays = |text| read(&[("action", "consume"), charge, ("replays_max", text)]).map(|ask| ask.replays_max);
+    for (text, max) in [("-", None), ("0", Some(0)), ("31", Some(31))] {
+        assert_eq!(replays(text), Ok(max), "{text}");
+    }
+    for text in ["", "32", "256", "-1", "any"] {
+        assert!(replays(text).is_err_and(|error| error.contains("sluice.replays_max is")), "{text}");
+    }
     let long = "r".repeat(REASON_LEN_MAX + 1);
     assert!(read(&[("action", "void"), ("reason", &long)]).unwrap_err().contains("longer than 64"));
 }

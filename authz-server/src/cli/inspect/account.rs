@@ -1,7 +1,7 @@
 //! An account as it is stored.
 
 use chrono::{DateTime, SecondsFormat};
-use quota::{Account, Counter, Currency, MerchantId};
+use quota::{Account, Counter, Currency, Merchant, MerchantId};
 use serde::Serialize;
 
 use super::Shown;
@@ -45,12 +45,14 @@ pub(super) struct AccountShown {
     windows: WindowsShown,
     pending_amount: u64,
     suspended_at: Option<String>,
+    /// Since when the merchant is suspended as a whole.
+    merchant_suspended_at: Option<String>,
     /// Until when charges past their limits are paced.
     paced_until: Option<String>,
 }
 
 impl AccountShown {
-    pub(super) fn of(merchant: &MerchantId, currency: Currency, account: &Account) -> Self {
+    pub(super) fn of(merchant: &MerchantId, currency: Currency, account: &Account, state: Merchant) -> Self {
         Self {
             merchant_id: merchant.to_string(),
             currency: currency.code(),
@@ -62,6 +64,7 @@ impl AccountShown {
             },
             pending_amount: account.pending,
             suspended_at: moment_ms(account.suspended_at_ms),
+            merchant_suspended_at: moment_ms(state.suspended_at_ms),
             paced_until: moment_ms(account.paced_until_us / 1000),
         }
     }
@@ -75,12 +78,45 @@ impl Shown for AccountShown {
             ("month", self.windows.month.text()),
             ("year", self.windows.year.text()),
             ("pending", self.pending_amount.to_string()),
-            ("suspended", self.suspended_at.as_ref().map_or_else(|| "no".to_owned(), |at| format!("since {at}"))),
+            ("suspended", since(self.suspended_at.as_deref())),
+            ("merchant suspended", since(self.merchant_suspended_at.as_deref())),
             ("version", self.version.to_string()),
         ];
         rows.extend(self.paced_until.as_ref().map(|until| ("paced until", until.clone())));
         rows
     }
+}
+
+/// A merchant's own state as it is stored.
+#[derive(Debug, Serialize)]
+pub(super) struct MerchantShown {
+    merchant_id: String,
+    version: u64,
+    suspended_at: Option<String>,
+}
+
+impl MerchantShown {
+    pub(super) fn of(merchant: &MerchantId, state: Merchant) -> Self {
+        Self {
+            merchant_id: merchant.to_string(),
+            version: state.version,
+            suspended_at: moment_ms(state.suspended_at_ms),
+        }
+    }
+}
+
+impl Shown for MerchantShown {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("merchant", self.merchant_id.clone()),
+            ("suspended", since(self.suspended_at.as_deref())),
+            ("version", self.version.to_string()),
+        ]
+    }
+}
+
+fn since(at: Option<&str>) -> String {
+    at.map_or_else(|| "no".to_owned(), |at| format!("since {at}"))
 }
 
 fn moment_ms(millis: u64) -> Option<String> {

@@ -1,11 +1,11 @@
-//! `inspect`: what Redis holds of an account or an order, decoded, and nothing else: windows that are over still show.
+//! `inspect`: what Redis holds of an account, a merchant or an order, decoded, and nothing else: windows that are over still show.
 
 mod account;
 mod order;
 
 use std::time::Duration;
 
-use account::AccountShown;
+use account::{AccountShown, MerchantShown};
 use clap::{Args, Subcommand};
 use order::OrderShown;
 use quota::{Currency, MerchantId, OrderNo, shard_of};
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum InspectCommand {
-    /// Show an account: its windows, what is pending, and whether it is suspended.
+    /// Show an account: its windows, what is pending, and whether it or its merchant is suspended.
     ///
     /// Figures are those of the last change: a window that is over still shows, and counts as empty for the next payment.
     /// Exits with 3 where nothing is stored.
@@ -35,6 +35,17 @@ pub(super) enum InspectCommand {
         /// ISO 4217 alphabetic code, as in USD.
         #[arg(value_parser = currency)]
         currency: Currency,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show a merchant's own state: whether it is suspended as a whole, in every currency.
+    ///
+    /// Exits with 3 where nothing is stored: the merchant was never suspended as a whole. Its accounts are shown by `account`.
+    #[command(after_long_help = "Example:\n  authz-server inspect merchant merchant-001")]
+    Merchant {
+        /// The merchant's id.
+        #[arg(value_parser = merchant)]
+        merchant: MerchantId,
         #[command(flatten)]
         format: Format,
     },
@@ -87,9 +98,15 @@ pub(super) fn execute(command: &InspectCommand, settings: &Settings) -> Result<O
             InspectCommand::Account { merchant, currency, format } => {
                 let shard = shard_of(merchant, configured);
                 let place = Place { shard, key: keys::account(shard, merchant, *currency) };
-                let account = store.account(merchant, *currency).await?;
-                let shown = account.map(|account| AccountShown::of(merchant, *currency, &account));
+                let (account, state) = store.account_of_merchant(merchant, *currency).await?;
+                let shown = account.map(|account| AccountShown::of(merchant, *currency, &account, state));
                 show(&place, shown, format.json)
+            }
+            InspectCommand::Merchant { merchant, format } => {
+                let shard = shard_of(merchant, configured);
+                let place = Place { shard, key: keys::merchant(shard, merchant) };
+                let state = store.merchant(merchant).await?;
+                show(&place, state.map(|state| MerchantShown::of(merchant, state)), format.json)
             }
             InspectCommand::Order { merchant, order_no, format } => {
                 let shard = shard_of(merchant, configured);

@@ -54,6 +54,8 @@ pub(super) struct OrderShown {
     voided_attempts: Vec<String>,
     /// The charge is not returned by voids any more.
     pinned: bool,
+    /// An operation ended the order or gave back quota of it: no charge is admitted any more.
+    closed: bool,
     operations: Vec<OperationShown>,
     decision_id: Uuid,
     /// From then on the order counts as unknown.
@@ -92,6 +94,7 @@ impl OrderShown {
             live_attempts: order.live.iter().map(ToString::to_string).collect(),
             voided_attempts: order.voided.iter().map(ToString::to_string).collect(),
             pinned: order.pinned,
+            closed: order.is_closed(),
             operations: order.operations.iter().map(operation).collect(),
             decision_id: Uuid::from_bytes(order.decision_id),
             expires_at: moment_secs(order.expires_at_secs),
@@ -123,6 +126,7 @@ impl Shown for OrderShown {
         }
         rows.extend(self.live_attempts.iter().map(|id| ("live attempt", id.clone())));
         rows.extend(self.voided_attempts.iter().map(|id| ("voided attempt", id.clone())));
+        rows.extend(self.closed.then(|| ("closed", "no charge of this order is admitted any more".to_owned())));
         rows.extend(self.pinned.then(|| ("pinned", "voids do not return the charge any more".to_owned())));
         rows.extend(
             self.operations

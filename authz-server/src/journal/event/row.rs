@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, TimeZone, Utc};
 use proto::journal::EventContext;
-use quota::{OrderFigures, Record, WindowFigures};
+use quota::{AmountMinor, Change, CounterName, OrderFigures, Record, WindowFigures};
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
 use crate::journal::postgres::{Json, Row};
+use crate::refusal::{self, Asked};
 
 /// Times before 2020 or from 2200 on come from no working clock, and would each make a partition.
 const AT_MIN_MS: i64 = 1_577_836_800_000;
@@ -22,6 +23,7 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
         |of: fn(&OrderFigures) -> u64| order.as_ref().map(|order| figure(of(order), "order")).transpose();
     let (capture_no, refund_no) = operation_numbers(&context);
     let success = record.code.http_status() == 200;
+    let failure_details = failure_details(&context, record)?;
     Ok(Row {
         event_id: Uuid::from_slice(&context.event_id).map_err(|_| "event_id: not 16 bytes")?,
         at: time(context.at_ms)?,
@@ -88,8 +90,30 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
         expected_version: context.expected_version.map(|version| figure(version, "expected_version")).transpose()?,
         remarks: optional(context.remarks),
         metadata: json(context.metadata)?,
+        failure_details,
         action_type: required(context.action, "action")?,
     })
+}
+
+/// What the refusal told beside its code.
+fn failure_details(context: &EventContext, record: &Record) -> Result<Option<Json>, String> {
+    let by_policy = match context.policy_refusal.as_str() {
+        "" => None,
+        text => Some(serde_json::from_str(text).map_err(|error| format!("policy_refusal: {error}"))?),
+    };
+    let asked = Asked { correction: correction(context), by_policy: by_policy.as_ref() };
+    Ok(refusal::details(record, &asked).map(|details| Json(refusal::text(&details))))
+}
+
+fn correction(context: &EventContext) -> Option<(CounterName, Change)> {
+    let (counter, amount) = (CounterName::parse(&context.counter)?, AmountMinor::new(context.amount_minor)?);
+    let change = match context.change.as_str() {
+        "add" => Change::Add(amount),
+        "subtract" => Change::Subtract(amount),
+        "set" => Change::Set(amount),
+        _ => return None,
+    };
+    Some((counter, change))
 }
 
 /// A window with signed figures, as Postgres has them: before and after.

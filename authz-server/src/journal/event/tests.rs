@@ -202,6 +202,7 @@ fn what_cannot_be_a_row_is_rejected_with_the_field() {
         (|c| c.operation_id = vec![1], "operation_id"),
         (|c| c.operator_type = "root".into(), "operator_type"),
         (|c| c.metadata = "{".into(), "metadata"),
+        (|c| c.policy_refusal = "{".into(), "policy_refusal"),
         (|c| c.remarks = "\0".into(), "remarks"),
         (|c| c.expected_version = Some(u64::MAX), "expected_version"),
     ];

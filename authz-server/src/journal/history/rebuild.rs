@@ -92,6 +92,7 @@ fn charge(row: &Past) -> Result<Order, HistoryError> {
         charged_in: origins(row)?,
         state: state(row)?,
         pinned: false,
+        given_back: false,
         hold: hold(row)?,
         settled: 0,
         refunded: 0,
@@ -109,7 +110,10 @@ fn apply(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
     match row.action_type.as_str() {
         "settle" => record(order, row, OperationKind::Capture),
         "reserve_refund" => record(order, row, OperationKind::Reservation),
-        "refund" | "release" => record(order, row, OperationKind::Refund),
+        "refund" | "release" => {
+            order.given_back = true;
+            record(order, row, OperationKind::Refund)
+        }
         "void" => {
             let cancels = |operation: &Operation| {
                 operation.kind == OperationKind::Reservation && operation.attempt == attempt(row)
@@ -131,7 +135,11 @@ fn record(order: &mut Order, row: &Past, kind: OperationKind) -> Result<(), Hist
 /// A hold that was ended for somebody who may ask again: a release under its number, a void by its attempt. A hold that ended
 /// with its time is asked for by nobody, and the void of the last attempt leaves the order open.
 fn release(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
-    if row.action_type == "expire" || state(row)? == OrderState::Open {
+    if state(row)? == OrderState::Open {
+        return Ok(());
+    }
+    order.given_back = true;
+    if row.action_type == "expire" {
         return Ok(());
     }
     let id = row.operation_id.map_or_else(|| attempt(row).0, Uuid::into_bytes);
@@ -273,6 +281,37 @@ mod tests {
         assert!(order(&[refund(1)]).unwrap().is_none());
         let rebuilt = order(&[refund(1), row("consume", "ADMITTED")]).unwrap().unwrap();
         assert_eq!((rebuilt.order.refunded, rebuilt.order.operations.len(), rebuilt.charged_seq), (0, 0, 9));
+    }
+
+    /// X5: what gave back quota closes the order that is rebuilt, as it has closed the one that was forgotten.
+    #[test]
+    fn x5_what_gave_back_closes_a_rebuilt_order() {
+        let as_state = |row: Past, state: &str| Past { order_state: state.to_owned(), ..row };
+        let held = || as_state(row("hold", "ADMITTED"), "held");
+        let settled = |action, code| as_state(row(action, code), "settled");
+        let attempt_void = Past { attempt: Some(Uuid::from_u128(5)), ..row("void", "APPLIED") };
+        let reserved = Past { attempt: Some(Uuid::from_u128(5)), ..row("reserve_refund", "APPLIED") };
+        let charged = || row("consume", "ADMITTED");
+        let table = [
+            ("a charge", vec![charged()], false),
+            ("a refund", vec![charged(), refund(2)], true),
+            ("a release", vec![charged(), row("release", "APPLIED")], true),
+            ("a reserved refund", vec![charged(), reserved.clone()], false),
+            ("one that was made", vec![charged(), reserved.clone(), row("refund", "APPLIED")], true),
+            ("one that was cancelled", vec![charged(), reserved, attempt_void], false),
+            ("a capture that returns the rest", vec![held(), settled("settle", "APPLIED")], false),
+            ("a hold that was voided", vec![held(), as_state(row("void", "VOIDED"), "voided")], true),
+            ("one whose rest was voided", vec![held(), settled("void", "VOIDED")], true),
+            ("one that was released", vec![held(), as_state(row("release", "VOIDED"), "voided")], true),
+            ("one that expired", vec![held(), as_state(row("expire", "VOIDED"), "voided")], true),
+            ("one whose rest expired", vec![held(), settled("expire", "VOIDED")], true),
+            ("one that expired as captured", vec![held(), settled("expire", "APPLIED")], false),
+            // Charged anew after it was forgotten.
+            ("a charge of later", vec![charged(), refund(2), charged()], false),
+        ];
+        for (name, rows, closed) in table {
+            assert_eq!(order(&rows).unwrap().unwrap().order.is_closed(), closed, "{name}");
+        }
     }
 
     /// Redis lost a refund that the log knows of and took another: both were made, and one asked for twice only once.

@@ -13,11 +13,11 @@ use crate::alert::raise::{self, Account, Board, End, Key, Open, SYSTEM};
 use crate::journal::event::Event;
 
 row! {
-    /// An alert of an account as `quota_alert` stores it.
+    /// An alert of an account, or of a merchant as a whole, as `quota_alert` stores it.
     pub struct Alert {
         alert_id: Uuid => "uuid";
         merchant_id: String => "text";
-        currency: String => "text";
+        currency: Option<String> => "text";
         subject: &'static str => "text";
         threshold: Option<i32> => "int4";
         alert_type: String => "text";
@@ -53,7 +53,7 @@ static RAISE: LazyLock<String> = LazyLock::new(|| {
 /// The channel on which alerts that begin or end are announced, by their id.
 pub(crate) const CHANNEL: &str = "sluice_alert";
 /// Alerts of these accounts that are open; nobody ends one of them by hand before the transaction is over.
-const OPEN: &str = "SELECT alert.merchant_id, alert.currency::text AS currency, alert_id, subject, threshold, window_id, \
+const OPEN: &str = "SELECT alert.merchant_id, coalesce(alert.currency::text, '') AS currency, alert_id, subject, threshold, window_id, \
         shard, raised_seq, raised_at \
     FROM UNNEST($1::text[], $2::text[]) AS account (merchant_id, currency) JOIN quota_alert AS alert \
         ON coalesce(alert.merchant_id, '') = account.merchant_id \

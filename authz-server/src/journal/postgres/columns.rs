@@ -209,5 +209,6 @@ row! {
         remarks: Option<String> => "text";
         /// Sent as text, which Postgres reads.
         metadata: Option<Json> => "text[]::jsonb";
+        failure_details: Option<Json> => "text[]::jsonb";
     }
 }

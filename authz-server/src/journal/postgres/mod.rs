@@ -8,7 +8,9 @@
 mod accounts;
 mod alerts;
 mod columns;
+mod continuity;
 mod copy;
+mod merchants;
 mod partitions;
 mod sequence;
 mod stored;
@@ -30,6 +32,7 @@ use uuid::Uuid;
 
 use super::event::{Batch, Event, Rejected};
 use crate::database;
+use crate::health::Away;
 use crate::settings::Secret;
 
 pub(crate) use accounts::REWOUND;
@@ -37,6 +40,8 @@ use accounts::{Gathered, Key};
 pub(crate) use alerts::CHANNEL as ALERT_CHANNEL;
 pub use alerts::{Alert, Raised};
 pub use columns::{Json, Row};
+use continuity::Continuity;
+pub use continuity::LostAccount;
 pub use sequence::Anomalies;
 pub use stored::StoredAccount;
 
@@ -125,6 +130,16 @@ impl PostgresError {
     }
 }
 
+impl Away for PostgresError {
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Sql(error) | Self::Partition(error) => error.is_away(),
+            Self::Timeout(_) => true,
+            Self::Migrate(_) => false,
+        }
+    }
+}
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
@@ -149,6 +164,10 @@ pub struct UsageLog {
     gathered: Gathered,
     /// Alerts that stored events raised, to be counted.
     raised: Vec<Raised>,
+    /// Each account's last change.
+    continuity: Continuity,
+    /// Accounts that Redis has lost, as stored events show, to be logged.
+    lost: Vec<LostAccount>,
 }
 
 /// How rows of the usage log are stored.
@@ -178,7 +197,15 @@ impl UsageLog {
             contiguous: BTreeMap::new(),
             gathered: Gathered::default(),
             raised: Vec::new(),
+            continuity: Continuity::default(),
+            lost: Vec::new(),
         })
+    }
+
+    /// The number of the newest migration that this server has.
+    #[must_use]
+    pub fn schema_version() -> i64 {
+        MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
     }
 
     /// Asks Postgres for a sign of life, connecting and migrating where needed.
@@ -207,6 +234,11 @@ impl UsageLog {
         std::mem::take(&mut self.raised)
     }
 
+    /// The accounts that were found lost since the last time.
+    pub fn take_lost(&mut self) -> Vec<LostAccount> {
+        std::mem::take(&mut self.lost)
+    }
+
     /// Whether accounts are gathered.
     #[must_use]
     pub fn has_accounts(&self) -> bool {
@@ -216,6 +248,7 @@ impl UsageLog {
     /// Forgets the accounts that are gathered.
     pub fn forget_accounts(&mut self) {
         self.gathered = Gathered::default();
+        self.continuity = Continuity::default();
     }
 
     /// Stores the accounts that are gathered, at most `rows_max` in one transaction. When this returns, they are committed. One
@@ -310,15 +343,18 @@ impl UsageLog {
         let made = within(STORE_TIMEOUT, partitions::make(&mut connection, &new_months)).await;
         made.map_err(PostgresError::partition)?;
         self.months.extend(new_months);
-        let mut work = Work { connection: &mut connection, events, rejected, repeated: &repeated };
+        let continuity = &self.continuity;
+        let mut work = Work { connection: &mut connection, events, rejected, repeated: &repeated, continuity };
         let mut result = within(STORE_TIMEOUT, work.transact(Method::Copy)).await;
         if result.as_ref().is_err_and(PostgresError::is_repetition) {
             result = within(STORE_TIMEOUT, work.transact(Method::Insert)).await;
         }
         match result {
-            Ok((rows, set_aside, raised)) => {
+            Ok(Done { rows, set_aside, raised, lost }) => {
                 self.connection = Some(connection);
                 self.raised.extend(raised);
+                self.lost.extend(lost);
+                self.continuity.note(events);
                 stored.rows += rows;
                 stored.duplicates += (events.len() as u64).saturating_sub(rows);
                 stored.rejected += set_aside;
@@ -364,9 +400,25 @@ impl UsageLog {
 
 async fn migrate(connection: &mut PgConnection) -> Result<(), PostgresError> {
     connection.execute("SET statement_timeout = 0").await?;
+    let before = applied(connection).await?;
     MIGRATIONS.run(&mut *connection).await?;
+    for migration in MIGRATIONS.iter().filter(|migration| !before.contains(&migration.version)) {
+        let (version, description) = (migration.version, migration.description.as_ref());
+        tracing::info!(version, description, "migration applied");
+    }
     connection.execute("RESET statement_timeout").await?;
     Ok(())
+}
+
+/// The migrations that the database has.
+async fn applied(connection: &mut PgConnection) -> Result<BTreeSet<i64>, sqlx::Error> {
+    let there: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
+    if !there {
+        return Ok(BTreeSet::new());
+    }
+    let versions: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations").fetch_all(connection).await?;
+    Ok(versions.into_iter().collect())
 }
 
 async fn within<T, E>(deadline: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, PostgresError>
@@ -385,34 +437,46 @@ struct Work<'a> {
     events: &'a [Event],
     rejected: &'a [&'a Rejected],
     repeated: &'a BTreeSet<(i32, i64)>,
+    continuity: &'a Continuity,
+}
+
+/// What it did: the numbers of new rows and of new ones set aside, the alerts that are new, and the accounts that are lost.
+#[derive(Default)]
+struct Done {
+    rows: u64,
+    set_aside: u64,
+    raised: Vec<Raised>,
+    lost: Vec<LostAccount>,
 }
 
 impl Work<'_> {
-    /// Stores events and set-aside ones together; gives the number of new rows of either, and the alerts that are new.
-    async fn transact(&mut self, method: Method) -> Result<(u64, u64, Vec<Raised>), sqlx::Error> {
+    /// Stores events and set-aside ones together.
+    async fn transact(&mut self, method: Method) -> Result<Done, sqlx::Error> {
         let mut transaction = self.connection.begin().await?;
-        let (mut stored, mut raised) = (0, Vec::new());
+        let mut done = Done::default();
         if !self.events.is_empty() {
             let rows = self.events.iter().map(|event| &event.row);
             let new = match method {
                 Method::Copy => {
-                    stored = copy::usage(&mut transaction, rows).await?;
+                    done.rows = copy::usage(&mut transaction, rows).await?;
                     None
                 }
                 Method::Insert => {
                     let inserted = columns::insert_usage(rows).fetch_all(&mut *transaction).await?;
                     let new = inserted.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<Uuid>, _>>()?;
-                    stored = new.len() as u64;
+                    done.rows = new.len() as u64;
                     Some(new)
                 }
             };
             windows::store(&mut transaction, self.events).await?;
-            raised = alerts::store(&mut transaction, self.events, new.as_ref()).await?;
+            merchants::store(&mut transaction, self.events).await?;
+            done.raised = alerts::store(&mut transaction, self.events, new.as_ref()).await?;
+            done.lost = self.continuity.check(&mut transaction, self.events, new.as_ref()).await?;
         }
-        let set_aside = insert_rejected(&mut transaction, self.rejected).await?;
+        done.set_aside = insert_rejected(&mut transaction, self.rejected).await?;
         sequence::record_repetitions(&mut transaction, self.repeated).await?;
         transaction.commit().await?;
-        Ok((stored, set_aside, raised))
+        Ok(done)
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Anomalies {
     pub missing_events: u64,
     /// Ranges that came twice and are not resolved.
     pub rewound_ranges: u64,
+    /// Accounts that Redis has lost and that are not resolved.
+    pub lost_accounts: u64,
     /// Found by this check: shard, kind, first and last number.
     pub found: Vec<(i32, String, i64, i64)>,
 }
@@ -67,11 +69,13 @@ async fn check(
         close_gaps(&mut transaction).await?;
     }
     let totals = "SELECT coalesce(sum(last_seq - first_seq + 1) FILTER (WHERE kind = 'missing'), 0)::bigint, \
-                  count(*) FILTER (WHERE kind = 'rewound') FROM journal_anomaly WHERE resolved_at IS NULL";
-    let (missing, rewound): (i64, i64) = sqlx::query_as(totals).fetch_one(&mut *transaction).await?;
+                  count(*) FILTER (WHERE kind = 'rewound'), count(*) FILTER (WHERE kind = 'account_lost') \
+                  FROM journal_anomaly WHERE resolved_at IS NULL";
+    let (missing, rewound, lost): (i64, i64, i64) = sqlx::query_as(totals).fetch_one(&mut *transaction).await?;
     let contiguous = checked(&mut transaction).await?;
     transaction.commit().await?;
-    let anomalies = Anomalies { missing_events: missing.unsigned_abs(), rewound_ranges: rewound.unsigned_abs(), found };
+    let [missing_events, rewound_ranges, lost_accounts] = [missing, rewound, lost].map(i64::unsigned_abs);
+    let anomalies = Anomalies { missing_events, rewound_ranges, lost_accounts, found };
     Ok((contiguous, anomalies))
 }
 

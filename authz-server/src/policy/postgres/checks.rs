@@ -34,6 +34,9 @@ impl PolicyInput {
             fields.check_for_channel("").map_err(RepositoryError::of_policy)?;
         }
         self.currency.as_deref().map(currency).transpose()?;
+        if self.merchant_id.is_some() || self.tier_id.is_some() || self.currency.is_some() {
+            fields.check_for_some("").map_err(RepositoryError::of_policy)?;
+        }
         if fields.is_empty() {
             return Err(RepositoryError::invalid(
                 "daily_limit",

@@ -29,6 +29,16 @@ pub enum HoldExpiry {
     Settle,
 }
 
+/// What becomes of merchants that no policy names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownMerchants {
+    /// They have the default policy.
+    Default,
+    /// Every charge of theirs is refused.
+    Refuse,
+}
+
 /// Where a policy is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -160,6 +170,9 @@ macro_rules! with_policy {
                 /// 80 and 100 where nobody gives any. Only in a policy for all channels.
                 #[schema(max_items = 8, example = json!([80, 100]))]
                 thresholds: Option<Vec<u32>>,
+                /// Whether merchants that no policy, tier or override names have the default policy, or every charge of theirs is
+                /// refused. Only in a policy for everybody, all channels and all currencies.
+                unknown_merchants: Option<UnknownMerchants>,
             }
         )+}
 
@@ -185,6 +198,7 @@ macro_rules! with_policy {
                     hold_on_expiry: self.hold_on_expiry.map(HoldExpiry::rule),
                     over_capture_percent: percent(self.over_capture_percent)?,
                     thresholds: thresholds(self.thresholds.as_deref())?,
+                    unknown_merchants: self.unknown_merchants.map(UnknownMerchants::rule),
                     ..self.limit_fields()?
                 };
                 fields.check("").map_err(RepositoryError::of_policy)?;
@@ -378,6 +392,15 @@ impl HoldExpiry {
         match self {
             Self::Void => OnExpiry::Void,
             Self::Settle => OnExpiry::Settle,
+        }
+    }
+}
+
+impl UnknownMerchants {
+    const fn rule(self) -> quota::UnknownMerchants {
+        match self {
+            Self::Default => quota::UnknownMerchants::Default,
+            Self::Refuse => quota::UnknownMerchants::Refuse,
         }
     }
 }

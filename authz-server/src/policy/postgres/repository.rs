@@ -22,7 +22,7 @@ macro_rules! given {
          yearly_limit, max_transactions_daily, max_transactions_monthly, max_transactions_yearly, max_pending_amount, \
          max_refund_daily, max_refund_monthly, timezone, cutoff_hour, allowed_channels, allowed_currencies, breach, \
          throttle_per_minute, throttle_burst, throttle_delay_ms_max, throttle_ceiling_percent, hold_lifetime_secs, \
-         hold_on_expiry, over_capture_percent, thresholds, effective_date, expiry_date, priority, metadata, remarks"
+         hold_on_expiry, over_capture_percent, thresholds, unknown_merchants, effective_date, expiry_date, priority, metadata, remarks"
     };
 }
 

@@ -9,10 +9,11 @@ use sqlx::postgres::{PgConnectOptions, PgListener};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info};
 
 use super::load::{LoadError, Rows};
 use crate::database;
+use crate::health::warn_unless_away;
 use crate::policy::figures::Source;
 use crate::policy::{Policies, aside};
 use crate::settings::Secret;
@@ -121,8 +122,10 @@ impl Watch {
                 // A connection whose other end is gone without a word stays silent too: only a question shows it.
                 Err(_) => match timeout(READ_TIMEOUT, listener.execute("SELECT 1")).await {
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) => return warn!(%error, "the notifications of postgres ended, listening anew"),
-                    Err(_) => return warn!("postgres does not answer its listener, listening anew"),
+                    Ok(Err(error)) => {
+                        return warn_unless_away!(error, "the notifications of postgres ended, listening anew");
+                    }
+                    Err(_) => return debug!("postgres does not answer its listener, listening anew"),
                 },
             }
             if !self.take_over(policies).await {
@@ -162,7 +165,7 @@ impl Watch {
             Err(LoadError::Sql(error)) => {
                 policies.source_read(Source::Postgres, false);
                 if self.well {
-                    warn!(%error, "policies of postgres cannot be read, the last ones stay in force");
+                    warn_unless_away!(error, "policies of postgres cannot be read, the last ones stay in force");
                 }
             }
             Err(error @ (LoadError::Row { .. } | LoadError::Policy(_))) => {

@@ -59,6 +59,8 @@ impl Answer {
         self.limits.single_trans_min = self.limits.single_trans_min.or(self.single_min);
         self.limits.single_trans_max = self.limits.single_trans_max.or(self.single_max);
         let fields: PolicyFields = self.limits.fields().map_err(AnswerError::Field)?;
+        // It is about one merchant.
+        fields.check_for_some("").map_err(|error| AnswerError::Field(RepositoryError::of_policy(error)))?;
         if account.channel.is_some() && self.channel.as_deref() != Some(ALL_CHANNELS) {
             check_of_account(&fields)?;
         }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use quota::Channel;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::answer::{Answer, AnswerError};
 use super::{Account, Cell, PolicyService};
 use crate::clock;
+use crate::health::Health;
 use crate::http::{Client, HttpError};
 use crate::policy::figures::Source;
 
@@ -34,6 +35,8 @@ pub struct Asker {
     service: Arc<PolicyService>,
     client: Client,
     url: Arc<str>,
+    /// Where an outage is reported.
+    health: Option<Arc<Health>>,
 }
 
 impl Asker {
@@ -46,7 +49,14 @@ impl Asker {
         if let Err(problem) = crate::http::check_url(&url) {
             return Err(HttpError::Url { url: "POLICY_SERVICE_URL".to_owned(), problem });
         }
-        Ok(Self { service, client: Client::new(REQUEST_TIMEOUT)?, url })
+        Ok(Self { service, client: Client::new(REQUEST_TIMEOUT)?, url, health: None })
+    }
+
+    /// Reports whether the service gives answers.
+    #[must_use]
+    pub fn reporting(mut self, health: Arc<Health>) -> Self {
+        self.health = Some(health);
+        self
     }
 
     /// Serves until `shutdown` says `true`. `interval` says each time how long to wait before accounts are asked for again.
@@ -151,13 +161,11 @@ impl Asker {
         cell.unknown();
     }
 
-    /// Notes whether the service gives answers; told in the log when that turns.
+    /// Notes whether the service gives answers.
     fn turn(&self, error: Option<&HttpError>) {
-        let failed = self.service.failing.swap(error.is_some(), Ordering::Relaxed);
-        match error {
-            Some(error) if !failed => warn!(%error, "the policy service cannot be asked"),
-            None if failed => info!("the policy service answers again"),
-            Some(_) | None => {}
+        self.service.failing.store(error.is_some(), Ordering::Relaxed);
+        if let Some(health) = &self.health {
+            health.policy_service(error.map(ToString::to_string));
         }
     }
 

@@ -1,4 +1,5 @@
 use prost::Message as _;
+use proto::RefusalDetails;
 use proto::journal::EventContext;
 use quota::{
     Adjust, AttemptId, Calendar, Charge, CounterName, Currency, Dry, HoldTerms, Limits, MerchantId, Period, Refund,
@@ -30,7 +31,13 @@ fn command(action: Action) -> Command {
 }
 
 fn charge() -> Charge {
-    Charge { amount: AmountMinor::new(1_000).unwrap(), limits: Limits::UNLIMITED, refusal: None, pace: None }
+    Charge {
+        amount: AmountMinor::new(1_000).unwrap(),
+        limits: Limits::UNLIMITED,
+        refusal: None,
+        pace: None,
+        replays_max: None,
+    }
 }
 
 fn notes() -> Notes {
@@ -43,6 +50,7 @@ fn notes() -> Notes {
         operator_type: "api",
         remarks: "ünïcode".to_owned(),
         metadata: "x".repeat(300),
+        refusal: Some(Box::new(RefusalDetails { single_max: Some(7), ..RefusalDetails::default() })),
     }
 }
 
@@ -78,6 +86,7 @@ fn a_payment_is_told_in_full() {
         remarks: "ünïcode".to_owned(),
         metadata: "x".repeat(300),
         order_ttl_secs: 604_800,
+        policy_refusal: "{\"single_max\":7}".to_owned(),
         ..EventContext::default()
     };
     assert_eq!(read(&command(Action::Consume(charge())), &notes()), expected);
@@ -100,6 +109,10 @@ fn what_is_not_there_is_left_out() {
         ..EventContext::default()
     };
     assert_eq!(read(&bare, &Notes::default()), expected);
+    // A merchant as a whole is of no currency.
+    let merchant = Command { action: Action::SuspendMerchant, currency: Currency::NONE, ..bare };
+    let action = "suspend_merchant".to_owned();
+    assert_eq!(read(&merchant, &Notes::default()), EventContext { action, currency: String::new(), ..expected });
     let sweep = Command { attempt: NO_ATTEMPT, ..command(Action::Expire) };
     assert!(read(&sweep, &notes()).attempt.is_empty());
 }

@@ -1,26 +1,27 @@
 -- The decision rule over accounts and orders, in one atomic step. The other implementation is quota/src/decide;
 -- the differential suite compares them reply by reply.
 --
--- KEYS  the orders (strings), the accounts (strings), the event streams of their shards, and the expiry of the shards' holds
---       (sorted sets, in the order of the streams; may be left out where all commands are consumes). Each key stands here
---       once; commands name theirs by place, from 1.
+-- KEYS  the orders, the accounts and the merchants (strings), the event streams of their shards, and the expiry of the shards'
+--       holds (sorted sets, in the order of the streams; may be left out where all commands are consumes). Each key stands
+--       here once; commands name theirs by place, from 1.
 -- ARGV  1 packed little endian: u8 1 to do all or none, 0 to decide each command by itself; u16 numbers of orders, accounts,
---         streams and watches
+--         merchants, streams and watches
 --       2 the lifetime of plain charges' orders, seconds as text; then for each command
 --       3 the command, packed:
---           op u8, places u16 of account and order among the keys, of the stream among the streams and of the watch among
---           the watches (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64 of a charge (else
---           0): daily, monthly, yearly count, daily, monthly, yearly amount; the head of the account (15 bytes) as it is if
---           nothing is out of the ordinary: the windows of now, never reset, not suspended, nothing pending, no threshold
---           reached; the order (60 bytes) as a plain charge leaves it then; now f64
+--           op u8, places u16 of account (0 for none), order and merchant among the keys, of the stream among the streams and
+--           of the watch among the watches (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64
+--           of a charge (else 0): daily, monthly, yearly count, daily, monthly, yearly amount; the head of the account (15
+--           bytes) as it is if nothing is out of the ordinary: the windows of now, never reset, not suspended, nothing
+--           pending, no threshold reached; the order (60 bytes) as a plain charge leaves it then; now f64
 --           (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are journalled, 4 a pace follows, 8 last
---           capture or reserved refund), refusal u8 (a code by which the policy refuses, else 0), length u16 of the
---           order's past; by op:
+--           capture or reserved refund), refusal u8 (a code by which the policy refuses, else 0), replays u8 that are let
+--           through (255 for any number), length u16 of the order's past; by op:
 --           0 plain consume: without flags, refusal and past, and of the lifetime above; its maxima are those up to which no
 --             threshold is reached: the limits' own maxima f64, in their order
 --           1 consume, 2 hold: for a hold the pending maximum f64, its lifetime u32 (s) and u8 (1 when expiry settles it);
 --             with a pace f64: interval us, tolerance us, longest delay ms, and the six ceilings in the order of the maxima
---           3 void of an attempt, 4 void of a hold, 8 expiry, 11 suspend, 12 resume, 13 initialize, 14 roll: nothing
+--           3 void of an attempt, 4 void of a hold, 8 expiry, 11 suspend, 12 resume, 13 initialize, 14 roll, 15 suspend and
+--             16 resume of a merchant as a whole: nothing
 --           5 settle: id 16 bytes, over-capture percent u8 (255 where the gateway has captured already)
 --           6 refund, 7 release: id 16 bytes, daily f64 and monthly f64 maximum
 --           9 adjust: counter u8, change u8 (1 add, 2 subtract, 3 set), expected version f64 (-1 for any)
@@ -35,18 +36,22 @@
 --
 -- Account  version u8 (4), day u32, epochs u8 of day, month and year, flags u8 (1 suspended, 2 something is pending), marks u32
 --          and their list u16; then f64: day, month, year each with amount and count; number of changes; refunded of day, month, year; pending, paced until (us), suspended at (ms)
+-- Merchant version u8 (1), flags u8 (1 suspended); then f64: suspended at (ms), number of changes. None where it never was
 -- Marks    how many thresholds the usage of each watched limit has reached, 4 bits each, the first limit's lowest; and the
 --          list that they are counted in, 0 where none is reached
--- Order    version u8 (4), day u32, epochs u8 of day, month and year, state u8, flags u8 (1 pinned, 2 has a tail),
+-- Order    version u8 (4), day u32, epochs u8 of day, month and year, state u8, flags u8 (1 pinned, 2 has a tail,
+--          4 an operation has given back quota),
 --          currency 3 chars, amount f64, expires at u32 (s), decision id 16 bytes, numbers u8 of live attempts, voided
 --          attempts and operations, then 16 bytes for each attempt; tail: hold until u32 (s), expiry settles u8, settled
 --          f64, refunded f64, and for each operation: kind u8, id 16 bytes, attempt 16 bytes, amount f64, day u32, epochs
 --          u8 of day, month and year, decision id 16 bytes
 -- Record   an account: a plain charge was admitted, and left the account so; or
---          version u8 (5), code u8, flags u8 (1 replay, 2 the figures changed, 4 another decision is told), order state u8,
---          hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the command's
---          windows, after it; where they changed, the figures before f64: day, month, year each with amount, count,
---          refunded; pending; and the id of the decision that the caller is told, where it is another one
+--          version u8 (5), code u8, flags u8 (1 replay, 2 the figures changed, 4 another decision is told, 8 the merchant is
+--          suspended, 16 it conflicts with what was taken at first), order state u8, hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the command's
+--          windows, after it (for a command about a merchant an empty one, with the merchant's suspension and number of
+--          changes); where they changed, the figures before f64: day, month, year each with amount, count,
+--          refunded; pending; the id of the decision that the caller is told, where it is another one; and what was taken at
+--          first, where it conflicts: amount f64, currency 3 chars
 -- Crossing marks and list before u32 u16, after u32 u16, and the watch that they were counted by
 -- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year), id u32, epoch u8, f64 amount, count,
 --          refunded
@@ -55,23 +60,29 @@
 -- here is not arithmetic but every string that is made, every field that is packed and every table that grows: hence plain
 -- charges, heads that are compared as one string, and tables that begin as copies of others with the right size.
 
-local COMMAND = '<BI2I2I2I2I4dddddddc15c60'
-local COMMAND_LEN = 144
+local COMMAND = '<BI2I2I2I2I2I4dddddddc15c60'
+local COMMAND_LEN = 146
 local HEADED = '<c15dddddddc48'
+local ACCOUNT = '<BI4BBBBI4I2ddddddddddddd'
 local ACCOUNT_LEN = 119
+local MERCHANT = '<BBdd'
+local MERCHANT_LEN = 18
+local RECORD = '<BBBBI4ddddd'
 local ORDER_LEN = 44
 local TAIL_LEN = 21
 local OPERATION_LEN = 64
 local PLAIN = 0
+local SUSPEND_MERCHANT = 15
 local FAILED, REFUSED = '\0', '\1'
 
 -- A global is looked up by its name whenever it is used, a local is not.
 local KEYS, ARGV, call, pcall, decode, encode = KEYS, ARGV, redis.call, redis.pcall, struct.unpack, struct.pack
 local type, unpack, byte, sub, find, max, min = type, unpack, string.byte, string.sub, string.find, math.max, math.min
 
-local together, orders, accounts, streams, watches = decode('<BI2I2I2I2', ARGV[1])
+local together, orders, accounts, merchants, streams, watches = decode('<BI2I2I2I2I2', ARGV[1])
 local all_or_none, plain_lifetime, plain_secs = together == 1, ARGV[2], tonumber(ARGV[2])
-local places, expiries = orders + accounts, orders + accounts + streams
+local places = orders + accounts + merchants
+local expiries = places + streams
 local watches_from = #ARGV - watches
 local commands = (watches_from - 2) / 2
 
@@ -134,7 +145,7 @@ end
 local function is_order(value)
   if #value < ORDER_LEN or byte(value) ~= 4 or byte(value, 9) > 4 then return false end
   local flags, live, voided, operations = byte(value, 10), byte(value, 42, 44)
-  return #value == ORDER_LEN + 16 * (live + voided) + (flags >= 2 and TAIL_LEN + OPERATION_LEN * operations or 0)
+  return #value == ORDER_LEN + 16 * (live + voided) + (flags % 4 >= 2 and TAIL_LEN + OPERATION_LEN * operations or 0)
 end
 
 -- How many thresholds usage has reached, and of which list. A limit that is unlimited has none, and without usage none is reached.
@@ -157,32 +168,68 @@ local function marked_by(watch, ...)
   return marks, marks > 0 and list or 0
 end
 
+-- Whether a merchant has its format.
+local function is_merchant(value)
+  return #value == MERCHANT_LEN and byte(value) == 1
+end
+
+-- Whether a merchant's own state, where there is any, stands in no charge's way.
+local function is_quiet(value)
+  return not value or (is_merchant(value) and byte(value, 2) == 0)
+end
+
 -- Why a command cannot be decided.
-local function failure(stream, account_at, order_at)
-  local account, order = values[account_at], values[order_at]
+local function failure(stream, account_at, order_at, merchant_at)
+  local account, order, merchant = values[account_at], values[order_at], values[merchant_at]
   if broken[stream] then return broken[stream] end
   if account and (#account ~= ACCOUNT_LEN or byte(account) ~= 4) then
     return 'SLUICE account has another format'
   end
   if order and not is_order(order) then return 'SLUICE order has another format' end
+  if merchant and not is_merchant(merchant) then return 'SLUICE merchant has another format' end
   -- MGET passes over what is no string.
-  if not account and call('EXISTS', KEYS[account_at]) == 1 then return 'SLUICE account is no string' end
+  if account_at == 0 then
+    if not merchant and call('EXISTS', KEYS[merchant_at]) == 1 then return 'SLUICE merchant is no string' end
+  elseif not account and call('EXISTS', KEYS[account_at]) == 1 then
+    return 'SLUICE account is no string'
+  end
+end
+
+-- Suspends a merchant as a whole, or takes its charges again; the record tells of no account.
+local function decide_merchant(number, packed, suspends, merchant_at, stream)
+  local APPLIED, NOW = 4, '<d'
+  local now_ms, at = decode(NOW, packed, COMMAND_LEN + 1)
+  local dry = byte(packed, at + 4) % 2 == 1
+  local value = values[merchant_at]
+  local suspended_at, changes, _ = 0, 0
+  if value then _, _, suspended_at, changes = decode(MERCHANT, value) end
+  local changed = (suspended_at > 0) ~= suspends
+  if changed then suspended_at = suspends and max(now_ms, 1) or 0 end
+  local flag = suspended_at > 0 and 1 or 0
+  if changed and not dry then
+    changes = changes + 1
+    values[merchant_at] = encode(MERCHANT, 1, flag, suspended_at, changes)
+    waiting[stream] = waiting[stream] + 1
+  else
+    replies[2 * number] = ''
+  end
+  replies[2 * number - 1] = encode(RECORD, 5, APPLIED, (changed and 0 or 1) + 8 * flag, 0, 0, 0, 0, 0, 0, 0)
+    .. encode(ACCOUNT, 4, 0, 0, 0, 0, flag, 0, 0, 0, 0, 0, 0, 0, 0, changes, 0, 0, 0, 0, 0, suspended_at)
 end
 
 -- Decides a command of any kind: its record, what is told of it, and what it changes. Gives whether it is refused.
-local function decide(number, packed, op, account_at, order_at, stream, watch_at, backlog_max, asked, dc_max, mc_max, yc_max,
-  da_max, ma_max, ya_max, head, plain_order)
-  local WINDOW, NAMES, REST = '<xI4', '<xxxxxxxxxxc3xxxxxxxxxxxxc16xxxc16', '<dI4BBI2'
-  local ACCOUNT = '<BI4BBBBI4I2ddddddddddddd'
+local function decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max,
+  mc_max, yc_max, da_max, ma_max, ya_max, head, plain_order)
+  local WINDOW, NAMES, REST = '<xI4', '<xxxxxxxxxxc3xxxxxxxxxxxxc16xxxc16', '<dI4BBBI2'
   local ORDER, TAIL = '<BI4BBBBBc3dI4c16BBB', '<I4Bdd'
   local OPERATION = '<Bc16c16dI4BBBc16'
-  local RECORD, BEFORE = '<BBBBI4ddddd', '<dddddddddd'
+  local BEFORE = '<dddddddddd'
   local CLOSED = '<BI4Bddd'
 
   local ATTEMPTS_LEN_MAX = 16 * 32
   local OPERATIONS_LEN_MAX = OPERATION_LEN * 32
   local REPORTED_LEN_MAX = OPERATION_LEN * 64
-  local REPORTED = 255
+  local REPORTED, ANY_REPLAYS = 255, 255
   local AMOUNT_MAX = 9007199254740991
   local U32_MAX = 4294967295
 
@@ -195,12 +242,12 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
   local POLICY_MISSING, SUSPENDED = 20, 25
   local PENDING_AMOUNT, THROTTLED, REFUND_EXCEEDS_ORDER, REFUND_DAILY, REFUND_MONTHLY = 36, 37, 40, 41, 42
   local IDEMPOTENCY_CONFLICT, ATTEMPT_VOIDED, ORDER_UNKNOWN, ORDER_CLOSED = 50, 51, 52, 53
-  local CAPTURE_EXCEEDS_HOLD, ORDER_FULL, VERSION_CONFLICT, BATCH_REFUSED, BACKLOG_FULL = 54, 55, 56, 57, 61
+  local CAPTURE_EXCEEDS_HOLD, ORDER_FULL, VERSION_CONFLICT, REPLAY_REFUSED, BACKLOG_FULL = 54, 55, 56, 58, 61
 
   local day = decode(WINDOW, head)
   local month, year = month_and_year(day)
   local currency, decision_id, attempt = decode(NAMES, plain_order)
-  local now_ms, ttl, flags, refusal, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
+  local now_ms, ttl, flags, refusal, replays_max, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
   local history = history_len > 0 and sub(packed, -history_len) or ''
   local dry, noted, paced, marked = flags % 2 == 1, flags % 4 >= 2, flags % 8 >= 4, flags >= 8
   local now = (now_ms - now_ms % 1000) / 1000
@@ -210,7 +257,7 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
     dc_max, mc_max, yc_max, da_max, ma_max, ya_max = decode('<dddddd', packed, at)
   end
   local watch = watch_at > 0 and ARGV[watches_from + watch_at]
-  local account_value, order_value = values[account_at], values[order_at]
+  local account_value, order_value, merchant_value = values[account_at], values[order_at], values[merchant_at]
 
   -- The account as of now. A window rolls over when its id moves forward; an earlier id counts as the stored one.
   local de, me, ye = 0, 0, 0
@@ -241,10 +288,12 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
       if marks == 0 then list = 0 end
     end
   end
+  local merchant_suspended = merchant_value and byte(merchant_value, 2) == 1
+  local suspended = suspended_at > 0 or merchant_suspended
   local da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0 = da, dc, dr, ma, mc, mr, ya, yc, yr, pending
 
   -- The order, unless it is unknown or its time is over.
-  local known, state, pinned = false, OPEN, false
+  local known, state, pinned, given_back = false, OPEN, false, false
   local o_currency, o_day, o_month, o_year, o_de, o_me, o_ye = currency, 0, 0, 0, 0, 0, 0
   local o_amount, o_decision, until_at, settles, settled, refunded = 0, decision_id, 0, 0, 0, 0
   local live, voided, operations = '', '', ''
@@ -254,7 +303,7 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
       local _, d, e1, e2, e3, s, f, c3, a, expires, id, live_n, voided_n, operations_n, from =
         decode(ORDER, order_value)
       if any_time or expires > now then
-        known, state, pinned = true, s, f % 2 == 1
+        known, state, pinned, given_back = true, s, f % 2 == 1, f % 8 >= 4
         o_currency, o_day, o_de, o_me, o_ye, o_amount, o_decision = c3, d, e1, e2, e3, a, id
         o_month, o_year = month_and_year(d)
         live = sub(order_value, from, from + 16 * live_n - 1)
@@ -263,7 +312,7 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
           voided = sub(order_value, from, from + 16 * voided_n - 1)
         end
         from = from + 16 * voided_n
-        if f >= 2 then
+        if f % 4 >= 2 then
           until_at, settles, settled, refunded, from = decode(TAIL, order_value, from)
           operations = sub(order_value, from, from + OPERATION_LEN * operations_n - 1)
         end
@@ -275,29 +324,38 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
   until not ask_journal
 
   -- Deciding: sets these and the figures above.
-  local code, told, wait_ms = nil, decision_id, 0
+  local code, told, wait_ms, first_amount = nil, decision_id, 0, nil
   local replay, journal, account_changed, order_changed = false, true, false, false
 
   if op == CONSUME or op == HOLD then
     local charged = state == CHARGED or state == HELD or state == SETTLED
     local same = charged and o_amount == amount and o_currency == currency and (state ~= CHARGED) == (op == HOLD)
-    if same and position(live, attempt) then
+    -- Why the order takes no attempt, whatever it asks for: not even the repetition of an admitted one.
+    local barred
+    if voided ~= '' and position(voided, attempt) then
+      barred = ATTEMPT_VOIDED
+    elseif given_back or state == CANCELLED then
+      barred = ORDER_CLOSED
+    elseif charged and suspended then
+      barred = SUSPENDED
+    end
+    if same and not barred and position(live, attempt) then
       -- The very attempt again: it is told what it was told, even when no more events are taken.
       code, replay, told, journal = ADMITTED, true, o_decision, false
     elseif waiting[stream] >= backlog_max then
       code, journal = BACKLOG_FULL, false
-    elseif voided ~= '' and position(voided, attempt) then
-      code = ATTEMPT_VOIDED
+    elseif barred then
+      code = barred
+    elseif same and replays_max < ANY_REPLAYS and (pinned or max(#live / 16, 1) > replays_max) then
+      code = REPLAY_REFUSED
     elseif same then
       code, replay, told, order_changed = ADMITTED, true, o_decision, true
       if #live < ATTEMPTS_LEN_MAX then live = live .. attempt else pinned = true end
     elseif charged then
       code = IDEMPOTENCY_CONFLICT
-    elseif state == CANCELLED then
-      code = ORDER_CLOSED
     elseif refusal == POLICY_MISSING then
       code = refusal
-    elseif suspended_at > 0 then
+    elseif suspended then
       code = SUSPENDED
     elseif refusal ~= 0 then
       code = refusal
@@ -329,7 +387,7 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
       if not code then
         code, account_changed, order_changed = ADMITTED, true, true
         da, dc, ma, mc, ya, yc = da + amount, dc + 1, ma + amount, mc + 1, ya + amount, yc + 1
-        known, state, pinned, live, operations = true, CHARGED, false, attempt, ''
+        known, state, pinned, given_back, live, operations = true, CHARGED, false, false, attempt, ''
         o_currency, o_amount, o_decision, until_at, settles, settled, refunded = currency, amount, decision_id, 0, 0, 0, 0
         o_day, o_month, o_year, o_de, o_me, o_ye = day, month, year, de, me, ye
         if op == HOLD then
@@ -358,7 +416,7 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
       if asked < 0 or asked == taken then
         code, replay, told, journal, amount = APPLIED, true, first, false, taken
       else
-        code = IDEMPOTENCY_CONFLICT
+        code, first_amount = IDEMPOTENCY_CONFLICT, taken
       end
     end
 
@@ -368,7 +426,7 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
       give_back(held, settled == 0 and 1 or 0)
       pending = max(pending - held, 0)
       state = settled == 0 and CANCELLED or SETTLED
-      live = ''
+      live, given_back = '', true
     end
 
     -- What ended the hold is told so again; a release does not go on to refund what was captured.
@@ -512,7 +570,7 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
           if marked then
             replay, told = true, first
           else
-            account_changed = true
+            account_changed, given_back = true, true
             give_back(taken, 0)
           end
         end
@@ -534,7 +592,10 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
           refunded = refunded + amount
           add_operation(marked and RESERVATION or REFUNDED, id)
           dr, mr, yr = dr + amount, mr + amount, yr + amount
-          if not marked then give_back(amount, 0) end
+          if not marked then
+            given_back = true
+            give_back(amount, 0)
+          end
         end
       end
     elseif op == ADJUST then
@@ -603,8 +664,11 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
   end
   local before = account_changed and encode(BEFORE, da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0) or ''
   local another = told ~= decision_id
-  local record = encode(RECORD, 5, code, (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0), state,
-    until_at, amount, wait_ms, o_amount, settled, refunded) .. account .. before .. (another and told or '')
+  local told_flags = (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0)
+    + (merchant_suspended and 8 or 0) + (code == IDEMPOTENCY_CONFLICT and 16 or 0)
+  local first = code == IDEMPOTENCY_CONFLICT and encode('<dc3', first_amount or o_amount, o_currency) or ''
+  local record = encode(RECORD, 5, code, told_flags, state, until_at, amount, wait_ms, o_amount, settled, refunded)
+    .. account .. before .. (another and told or '') .. first
   replies[2 * number - 1] = record
   if journal then
     waiting[stream] = waiting[stream] + 1
@@ -619,7 +683,7 @@ local function decide(number, packed, op, account_at, order_at, stream, watch_at
   if order_changed and not dry then
     local expires = min((state == HELD and max(now, until_at) or now) + ttl, U32_MAX)
     local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''
-    local order_flags = (pinned and 1 or 0) + (has_tail and 2 or 0)
+    local order_flags = (pinned and 1 or 0) + (has_tail and 2 or 0) + (given_back and 4 or 0)
     local fixed = encode(ORDER, 4, o_day, o_de, o_me, o_ye, state, order_flags, o_currency, o_amount, expires, o_decision,
       #live / 16, #voided / 16, #operations / OPERATION_LEN)
     local tail = has_tail and encode(TAIL, until_at, settles, settled, refunded) .. operations or ''
@@ -638,14 +702,14 @@ end
 
 for number = 1, commands do
   local packed = replies[2 * number - 1]
-  local op, account_at, order_at, stream, watch_at, backlog_max, asked, dc_max, mc_max, yc_max, da_max, ma_max, ya_max, head,
-    plain_order = decode(COMMAND, packed)
+  local op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max, mc_max, yc_max, da_max, ma_max,
+    ya_max, head, plain_order = decode(COMMAND, packed)
   local account_value, order_value = values[account_at], values[order_at]
   stream_of[number] = stream
 
   -- A plain charge of a new order on an account without anything out of the ordinary: only the figures are to be reckoned.
   local plain = op == PLAIN and account_value and not order_value and #account_value == ACCOUNT_LEN
-    and waiting[stream] < backlog_max
+    and waiting[stream] < backlog_max and is_quiet(values[merchant_at])
   if plain then
     local own_head, da, dc, ma, mc, ya, yc, changes, rest = decode(HEADED, account_value)
     plain = own_head == head
@@ -657,13 +721,15 @@ for number = 1, commands do
     end
   end
 
-  local failed = not plain and failure(stream, account_at, order_at)
+  local failed = not plain and failure(stream, account_at, order_at, merchant_at)
   if failed and all_or_none then
     return redis.error_reply(failed)
   elseif failed then
     replies[2 * number - 1], replies[2 * number] = FAILED .. failed, ''
-  elseif not plain and decide(number, packed, op, account_at, order_at, stream, watch_at, backlog_max, asked, dc_max, mc_max,
-    yc_max, da_max, ma_max, ya_max, head, plain_order) and all_or_none then
+  elseif op >= SUSPEND_MERCHANT then
+    decide_merchant(number, packed, op == SUSPEND_MERCHANT, merchant_at, stream)
+  elseif not plain and decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked,
+    dc_max, mc_max, yc_max, da_max, ma_max, ya_max, head, plain_order) and all_or_none then
     -- Nothing is done. The refusal is journalled; the others are told that it was not they.
     local record, event = replies[2 * number - 1], replies[2 * number]
     values, expiring = { unpack(stored) }, {}
@@ -700,8 +766,9 @@ if next(broken) then
   for number = 1, commands do
     local why = broken[stream_of[number]]
     if why then
-      local _, account_at, order_at = decode(COMMAND, ARGV[2 * number + 1])
+      local _, account_at, order_at, merchant_at = decode(COMMAND, ARGV[2 * number + 1])
       values[account_at], values[order_at] = stored[account_at], stored[order_at]
+      values[merchant_at] = stored[merchant_at]
       replies[2 * number - 1], replies[2 * number] = FAILED .. why, ''
     end
   end

@@ -13,6 +13,8 @@ const PLAIN: u8 = 0;
 const WINDOW_LIMITS: usize = 6;
 /// In the place of a capture's bound: the money has moved.
 const REPORTED: u8 = 255;
+/// In the place of the replays that a rule lets through: any number.
+const ANY_REPLAYS: u8 = 255;
 /// Flags of a command.
 const DRY: u8 = 1;
 const NOTED: u8 = 2;
@@ -22,8 +24,10 @@ const MARKED: u8 = 8;
 /// Where in the call's keys a command finds its own, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
+    /// 0 for a command about the merchant as a whole.
     pub account: u16,
     pub order: u16,
+    pub merchant: u16,
     pub stream: u16,
     /// 0 where usage is not told of.
     pub watch: u16,
@@ -46,7 +50,8 @@ pub fn command(out: &mut Vec<u8>, command: &Command, places: Places, plain_ttl_s
     let past = command.history.as_deref().map(super::pack_order).unwrap_or_default();
     let mut out = Writer(out);
     out.bytes(&[if plain { PLAIN } else { op(&command.action) }]);
-    [places.account, places.order, places.stream, places.watch].into_iter().for_each(|place| out.u16(place));
+    let Places { account, order, merchant, stream, watch } = places;
+    [account, order, merchant, stream, watch].into_iter().for_each(|place| out.u16(place));
     out.u32(command.backlog_max);
     out.optional(command.action.amount().map(AmountMinor::get));
     if plain {
@@ -57,7 +62,7 @@ pub fn command(out: &mut Vec<u8>, command: &Command, places: Places, plain_ttl_s
     out.expected(command);
     out.number(command.time_ms());
     out.u32(command.order_ttl_secs);
-    out.bytes(&[flags(command), refusal(&command.action)]);
+    out.bytes(&[flags(command), refusal(&command.action), replays_max(&command.action)]);
     // The journal rebuilds no order that is longer: an order's lists are bounded.
     out.u16(u16::try_from(past.len()).unwrap_or(u16::MAX));
     if plain {
@@ -84,6 +89,8 @@ const fn op(action: &Action) -> u8 {
         Action::Resume => 12,
         Action::Initialize => 13,
         Action::Roll => 14,
+        Action::SuspendMerchant => 15,
+        Action::ResumeMerchant => 16,
     }
 }
 
@@ -106,6 +113,14 @@ fn refusal(action: &Action) -> u8 {
     match action {
         Action::Consume(charge) | Action::Hold(charge, _) => charge.refusal.map_or(0, Code::number),
         _ => 0,
+    }
+}
+
+const fn replays_max(action: &Action) -> u8 {
+    match action {
+        Action::Consume(Charge { replays_max: Some(max), .. })
+        | Action::Hold(Charge { replays_max: Some(max), .. }, _) => *max,
+        _ => ANY_REPLAYS,
     }
 }
 
@@ -181,6 +196,8 @@ impl Writer<'_> {
             | Action::Expire
             | Action::Suspend
             | Action::Resume
+            | Action::SuspendMerchant
+            | Action::ResumeMerchant
             | Action::Initialize
             | Action::Roll => {}
         }

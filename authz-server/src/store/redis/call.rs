@@ -43,15 +43,13 @@ pub(super) fn call(hash: &str, shards: u16, batch: &[Noted<'_>], all_or_none: bo
     let plain_ttl_secs = batch.first().map_or(0, |(command, _)| command.order_ttl_secs);
     part.clear();
     part.push(u8::from(all_or_none));
-    [keys.orders.len(), keys.accounts.len(), keys.streams.len(), keys.watches.len()]
+    [keys.orders.len(), keys.accounts.len(), keys.merchants.len(), keys.streams.len(), keys.watches.len()]
         .into_iter()
         .for_each(|count| part.extend_from_slice(&place(count).to_le_bytes()));
     call.arg(part.as_slice()).arg(plain_ttl_secs);
     for ((command, notes), own) in batch.iter().zip(&keys.places) {
-        // Orders come first among the keys.
-        let places = Places { account: own.account.saturating_add(place(keys.orders.len())), ..*own };
         part.clear();
-        packed::command(&mut part, command, places, plain_ttl_secs);
+        packed::command(&mut part, command, keys.places_of(own), plain_ttl_secs);
         call.arg(part.as_slice());
         part.clear();
         context::encode(&mut part, command, notes);
@@ -69,10 +67,11 @@ pub(super) fn call(hash: &str, shards: u16, batch: &[Noted<'_>], all_or_none: bo
 struct Keys<'a> {
     orders: Distinct<(u16, &'a Command)>,
     accounts: Distinct<(u16, &'a Command)>,
+    merchants: Distinct<(u16, &'a Command)>,
     streams: Distinct<u16>,
     /// By what usage is told of, behind the commands.
     watches: Distinct<&'a Watch>,
-    /// For each command, counted from 1 within its kind.
+    /// For each command, counted from 1 within its kind; see [`Keys::places_of`].
     places: Vec<Places>,
     /// Whether a hold may be made or ended.
     expiries: bool,
@@ -87,6 +86,7 @@ impl<'a> Keys<'a> {
         let mut keys = Self {
             orders: Vec::with_capacity(batch.len()),
             accounts: Vec::with_capacity(batch.len()),
+            merchants: Vec::with_capacity(batch.len()),
             streams: Vec::with_capacity(batch.len().min(usize::from(shards))),
             watches: Vec::new(),
             places: Vec::with_capacity(batch.len()),
@@ -97,8 +97,13 @@ impl<'a> Keys<'a> {
             let merchant = command.merchant.as_str();
             let order = (merchant, command.order_no.as_ref().map_or("", quota::OrderNo::as_str));
             keys.places.push(Places {
-                account: find(&mut known.accounts, (merchant, command.currency), &mut keys.accounts, (shard, *command)),
+                account: if command.action.is_of_merchant() {
+                    0
+                } else {
+                    find(&mut known.accounts, (merchant, command.currency), &mut keys.accounts, (shard, *command))
+                },
                 order: find(&mut known.orders, order, &mut keys.orders, (shard, *command)),
+                merchant: find(&mut known.merchants, merchant, &mut keys.merchants, (shard, *command)),
                 stream: find(&mut known.streams, shard, &mut keys.streams, shard),
                 watch: command
                     .watch
@@ -112,7 +117,19 @@ impl<'a> Keys<'a> {
 
     fn count(&self) -> usize {
         let streams = self.streams.len();
-        self.orders.len() + self.accounts.len() + streams + if self.expiries { streams } else { 0 }
+        let values = self.orders.len() + self.accounts.len() + self.merchants.len();
+        values + streams + if self.expiries { streams } else { 0 }
+    }
+
+    /// A command's places among all keys: orders come first, then accounts, then merchants.
+    fn places_of(&self, own: &Places) -> Places {
+        let accounts_from = place(self.orders.len());
+        let merchants_from = accounts_from.saturating_add(place(self.accounts.len()));
+        Places {
+            account: if own.account == 0 { 0 } else { own.account.saturating_add(accounts_from) },
+            merchant: own.merchant.saturating_add(merchants_from),
+            ..*own
+        }
     }
 
     fn write(&self, call: &mut Cmd, part: &mut Vec<u8>) {
@@ -122,6 +139,10 @@ impl<'a> Keys<'a> {
         }
         for (shard, command) in &self.accounts {
             keys::write_account(part, *shard, &command.merchant, command.currency);
+            call.arg(part.as_slice());
+        }
+        for (shard, command) in &self.merchants {
+            keys::write_merchant(part, *shard, &command.merchant);
             call.arg(part.as_slice());
         }
         for shard in &self.streams {
@@ -139,6 +160,7 @@ impl<'a> Keys<'a> {
 struct Known<'a> {
     orders: HashMap<(&'a str, &'a str), u16>,
     accounts: HashMap<(&'a str, Currency), u16>,
+    merchants: HashMap<&'a str, u16>,
     streams: HashMap<u16, u16>,
     /// Payments under one policy share its watch.
     watches: HashMap<*const Watch, u16>,
@@ -149,6 +171,7 @@ impl Known<'_> {
         Self {
             orders: HashMap::with_capacity(commands),
             accounts: HashMap::with_capacity(commands),
+            merchants: HashMap::with_capacity(commands),
             streams: HashMap::with_capacity(commands),
             watches: HashMap::new(),
         }

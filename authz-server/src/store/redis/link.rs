@@ -35,7 +35,7 @@ const SILENT_MIN_AGE: Duration = Duration::from_secs(1);
 const WRONG_SERVER: [&str; 7] = ["READONLY", "MASTERDOWN", "NOREPLICAS", "LOADING", "MOVED", "ASK", "CLUSTERDOWN"];
 
 /// Whether a reply's code says that another server is to be asked, see [`WRONG_SERVER`].
-pub(super) fn is_wrong_server(code: &str) -> bool {
+pub(crate) fn is_wrong_server(code: &str) -> bool {
     WRONG_SERVER.contains(&code)
 }
 

@@ -137,7 +137,7 @@ fn a_reset_closes_the_way_back(check: &mut Check) {
     check("many resets", &rows);
 }
 
-/// A suspended account takes no new charge, and still ends what was begun.
+/// A suspended account takes no charge, also none that was admitted before, and still ends what was begun.
 fn suspension(check: &mut Check) {
     use Code::{Admitted, Applied, Suspended as Refused};
     check(
@@ -152,7 +152,8 @@ fn suspension(check: &mut Check) {
             // After a policy that is missing, before all else that a policy says.
             Row::consume("b", "2", 1).refused_by_policy(Code::PolicyMissing).gives(Code::PolicyMissing, []),
             Row::consume("b", "2", 1).refused_by_policy(Code::ChannelNotAllowed).gives(Refused, []),
-            Row::hold("a", "3", 60).again(Admitted, [Told(0)]),
+            Row::hold("a", "1", 60).gives(Refused, [Heard(true)]),
+            Row::hold("a", "3", 60).gives(Refused, [Pending(60)]),
             Row::settle("a", "c1", 20)
                 .last()
                 .gives(Applied, [Day(20, 1), Pending(0), Order(OrderState::Settled, 20, 0)]),

@@ -37,7 +37,7 @@ fn parts(check: &mut Check) {
             Row::refund("a", "r3", 1).gives(RefundExceedsOrder, [Day(0, 1)]),
             // What was refunded was paid: its attempt no longer returns it, and its order is not charged again.
             Row::void_attempt("a", "1").gives(Code::AttemptReleased, [Day(0, 1)]),
-            Row::consume("a", "2", 60).again(Admitted, [Day(0, 1)]),
+            Row::consume("a", "2", 60).gives(Code::OrderClosed, [Day(0, 1)]),
         ],
     );
     check(
@@ -273,7 +273,7 @@ fn history(check: &mut Check) {
             Row::refund("a", "r2", 25).history(old.clone()).again(Applied, [Told(4), Refunded(25, 25, 25)]),
             Row::refund("a", "r3", 21).history(old.clone()).gives(RefundExceedsOrder, []),
             Row::refund("a", "r3", 20).gives(Applied, [Refunded(45, 45, 45), Order(Charged, 0, 60)]),
-            Row::consume("a", "1", 60).again(Admitted, [Told(99), Day(0, 0)]),
+            Row::consume("a", "1", 60).gives(Code::OrderClosed, [Day(0, 0)]),
         ],
     );
     check(
@@ -305,7 +305,7 @@ fn history(check: &mut Check) {
 }
 
 /// An order of 60 of the year before, as the journal tells it, with a refund of 15.
-fn remembered(state: OrderState) -> StoredOrder {
+pub(super) fn remembered(state: OrderState) -> StoredOrder {
     let origin = |id| Origin { id, epoch: 0 };
     let windows = Origins { day: origin(20_251_120), month: origin(202_511), year: origin(2025) };
     let refund = Operation {
@@ -322,6 +322,7 @@ fn remembered(state: OrderState) -> StoredOrder {
         charged_in: windows,
         state,
         pinned: true,
+        given_back: true,
         hold: Hold::default(),
         settled: 0,
         refunded: 15,

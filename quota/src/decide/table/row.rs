@@ -113,7 +113,7 @@ impl Row {
 
     /// A charge under a limit of 100 a day.
     fn charge(minor: u64) -> Charge {
-        Charge { amount: amount(minor), limits: day_amount(100), refusal: None, pace: None }
+        Charge { amount: amount(minor), limits: day_amount(100), refusal: None, pace: None, replays_max: None }
     }
 
     pub(crate) fn consume(order: &'static str, attempt: &'static str, minor: u64) -> Self {
@@ -188,6 +188,11 @@ impl Row {
         Self::of(None, "operator", Action::Reset(Reset { day, month, year, expected_version: None }))
     }
 
+    /// A command about the merchant as a whole.
+    pub(crate) fn merchant(action: Action) -> Self {
+        Self::of(None, "operator", action).unwatched()
+    }
+
     /// A command about the account alone.
     pub(crate) fn account(action: Action) -> Self {
         Self::of(None, "operator", action)
@@ -251,6 +256,11 @@ impl Row {
         self.with_charge(|charge| charge.refusal = Some(code))
     }
 
+    /// The rule lets so many repetitions through.
+    pub(crate) fn replays(self, max: u8) -> Self {
+        self.with_charge(|charge| charge.replays_max = Some(max))
+    }
+
     pub(crate) fn pace(self, pace: Pace) -> Self {
         self.with_charge(|charge| charge.pace = Some(pace))
     }
@@ -308,7 +318,11 @@ impl Row {
         let now_ms = NOW_MS + self.at_ms;
         Command {
             merchant: MerchantId::parse("m").unwrap(),
-            currency: Currency::parse(self.currency).unwrap(),
+            currency: if self.action.is_of_merchant() {
+                Currency::NONE
+            } else {
+                Currency::parse(self.currency).unwrap()
+            },
             order_no: self.order.map(|order| OrderNo::parse(order).unwrap()),
             attempt: AttemptId::from_text(self.attempt),
             action: self.action,

@@ -8,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::policy::{Breach, OnExpiry, PolicyFields, Throttle};
+use crate::policy::{Breach, OnExpiry, PolicyFields, Throttle, UnknownMerchants};
 use crate::{AmountMinor, Thresholds};
 
 /// A limit, or the word that lifts an inherited one.
@@ -189,6 +189,8 @@ with_limits! {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDocument {
     pub version: String,
+    /// What becomes of merchants that the document does not name.
+    pub unknown_merchants: Option<UnknownMerchants>,
     pub default: Option<OneOrMany>,
     #[serde(default, deserialize_with = "unique")]
     pub tiers: BTreeMap<String, OneOrMany>,
