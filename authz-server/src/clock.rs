@@ -2,23 +2,42 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the one place")]
 
+#[cfg(debug_assertions)]
+use std::path::PathBuf;
+#[cfg(debug_assertions)]
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 /// Now, in milliseconds since the epoch.
 #[must_use]
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_add(shift_ms())
 }
 
 /// Now, in UTC.
 #[must_use]
 pub fn now() -> DateTime<Utc> {
-    Utc::now()
+    let now = Utc::now();
+    TimeDelta::try_milliseconds(shift_ms()).and_then(|shift| now.checked_add_signed(shift)).unwrap_or(now)
+}
+
+/// Builds with debug assertions only, which tests start: by how many milliseconds this clock is wrong, as a file says that the
+/// environment names. Other builds read neither.
+#[cfg(debug_assertions)]
+fn shift_ms() -> i64 {
+    static FILE: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("SLUICE_TEST_CLOCK_SHIFT_FILE").map(PathBuf::from));
+    let text = FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+}
+
+#[cfg(not(debug_assertions))]
+const fn shift_ms() -> i64 {
+    0
 }
 
 /// So many random bytes; `None` where the system has none.

@@ -106,6 +106,7 @@ pub struct Health {
     addresses: Addresses,
     backlog: Mutex<Option<State>>,
     draining: watch::Sender<bool>,
+    clock: Mutex<Option<State>>,
     metrics: Arc<Metrics>,
 }
 
@@ -128,6 +129,7 @@ impl Health {
             policy_service,
             addresses,
             backlog: Mutex::new(None),
+            clock: Mutex::new(None),
             draining: watch::Sender::new(false),
             metrics,
         }
@@ -220,15 +222,37 @@ impl Health {
         let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
     }
 
-    /// The three states as `/ready` shows them.
+    /// This server's clock was compared with Redis'; `trouble` says what is wrong with it, with both times.
+    pub fn clock_compared(&self, ahead_ms: i64, trouble: Option<String>) {
+        self.metrics.set_clock_offset_ms(ahead_ms);
+        let state = State { up: trouble.is_none(), detail: trouble };
+        let was_up = self.clock().is_none_or(|before| before.up);
+        let reason = state.detail.as_deref().unwrap_or_default();
+        match (was_up, state.up) {
+            (true, false) => tracing::error!(reason, "the clock is off: this server neither decides nor sweeps"),
+            (false, true) => tracing::info!(ahead_ms, "the clock is right again: this server decides and sweeps"),
+            (true, true) | (false, false) => {}
+        }
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+
+    /// Whether this server's clock is close enough to Redis'; `None` until they are compared.
+    #[must_use]
+    pub fn clock(&self) -> Option<State> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The states as `/ready` shows them.
     #[must_use]
     pub fn states(&self) -> States {
+        let not_compared = || State { up: false, detail: Some("not compared with redis' clock yet".to_owned()) };
         let service = self.policy_service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         States {
             redis: self.redis.state(),
             postgres: self.postgres.state(),
             policy: self.policy.state(),
             policy_service: service.map(|handle| handle.state()),
+            clock: self.clock().unwrap_or_else(not_compared),
         }
     }
 
@@ -266,13 +290,15 @@ pub struct States {
     /// The external policy service, once it was asked. Payments are decided without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_service: Option<State>,
+    /// This server's clock beside Redis'.
+    pub clock: State,
 }
 
 impl States {
     /// Whether payments are decided: Postgres is not needed for that, its events wait in Redis.
     #[must_use]
     pub const fn decides(&self) -> bool {
-        self.redis.up && self.policy.up
+        self.redis.up && self.policy.up && self.clock.up
     }
 
     /// Whether nothing is missing.

@@ -31,6 +31,8 @@ pub enum Failure {
     Connection,
     /// An answer that says no, or cannot be understood.
     Reply,
+    /// Not asked, or not decided: this server's clock is not the store's.
+    Clock,
 }
 
 impl Failure {
@@ -41,6 +43,7 @@ impl Failure {
             Self::Timeout => "timeout",
             Self::Connection => "connection",
             Self::Reply => "reply",
+            Self::Clock => "clock",
         }
     }
 }
@@ -112,6 +115,8 @@ pub struct Metrics {
     journal_accounts_lost: Counter,
     redis_up: Gauge,
     postgres_up: Gauge,
+    clock_offset_seconds: FloatGauge,
+    accounts_ahead: Gauge,
     enforcement_active: Gauge,
     policy_info: Family<[(&'static str, String); 1], Gauge>,
     log_lines_dropped: Counter,
@@ -165,6 +170,8 @@ impl Metrics {
             journal_accounts_lost: Counter::default(),
             redis_up: Gauge::default(),
             postgres_up: Gauge::default(),
+            clock_offset_seconds: FloatGauge::default(),
+            accounts_ahead: Gauge::default(),
             enforcement_active: Gauge::default(),
             policy_info: Family::default(),
             log_lines_dropped: Counter::default(),
@@ -266,6 +273,17 @@ impl Metrics {
         gauge.set(i64::from(up));
     }
 
+    /// How far this server's clock is ahead of Redis'.
+    pub fn set_clock_offset_ms(&self, ahead_ms: i64) {
+        let secs = Duration::from_millis(ahead_ms.unsigned_abs()).as_secs_f64();
+        self.clock_offset_seconds.set(if ahead_ms < 0 { -secs } else { secs });
+    }
+
+    /// Accounts in windows that have begun nowhere yet; gives whether it is another number than before.
+    pub fn set_accounts_ahead(&self, accounts: u64) -> bool {
+        self.accounts_ahead.set(signed(accounts)) != signed(accounts)
+    }
+
     /// Whether limits are in force, and from which version of the policy document.
     pub fn set_policy(&self, version: Option<&str>) {
         self.enforcement_active.set(i64::from(version.is_some()));
@@ -313,7 +331,7 @@ impl Metrics {
         r.register("sluice_check_seconds", "Time of one check in seconds", self.check_seconds.clone());
         r.register("sluice_store_errors", "Store calls that failed", self.store_errors.clone());
         // Series that are there from the start: a rate sees no first increment of one that was not.
-        for failure in [Failure::Timeout, Failure::Connection, Failure::Reply] {
+        for failure in [Failure::Timeout, Failure::Connection, Failure::Reply, Failure::Clock] {
             drop(self.store_errors.get_or_create(&[("kind", failure.as_str())]));
         }
     }
@@ -358,6 +376,16 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("sluice_redis_up", "1 while Redis answers", self.redis_up.clone());
         r.register("sluice_postgres_up", "1 while Postgres answers", self.postgres_up.clone());
+        r.register(
+            "sluice_clock_offset_seconds",
+            "This server's clock minus Redis' clock; beyond SLUICE_CLOCK_SKEW_MS_MAX the server decides nothing",
+            self.clock_offset_seconds.clone(),
+        );
+        r.register(
+            "sluice_accounts_ahead",
+            "Accounts in a window that has not begun: a reset brings them back",
+            self.accounts_ahead.clone(),
+        );
         r.register("sluice_enforcement_active", "1 while limits are in force", self.enforcement_active.clone());
         r.register("sluice_policy_document", "The policy document in force", self.policy_info.clone());
         r.register("sluice_log_lines_dropped", "Log lines lost to a full queue", self.log_lines_dropped.clone());

@@ -2,6 +2,12 @@
 
 use crate::{AmountMinor, Code, Limits, Marks, Period, WindowFigures, WindowIds};
 
+/// A window that an account was brought back into has an epoch from this on, by the account's version: none that the window had
+/// when it was left, unless it was reset as often before.
+const BROUGHT_BACK_EPOCH: u8 = 128;
+/// So many epochs are there.
+const BROUGHT_BACK_EPOCHS: u64 = 100;
+
 /// What a window has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
@@ -30,7 +36,7 @@ impl Counter {
 
     const fn figures(self, after: Self) -> WindowFigures {
         WindowFigures {
-            id: self.id,
+            id: after.id,
             epoch: after.epoch,
             amount_before: self.amount,
             amount_after: after.amount,
@@ -122,6 +128,15 @@ impl Account {
             }
         }
         rolled
+    }
+
+    /// The account, which is in windows that have not begun yet, in the given ones. What was counted since stays counted, as it
+    /// is of now. Charges and refunds of before are of another epoch or window, so that their return takes nothing out of it.
+    pub(crate) fn brought_back(self, ids: WindowIds) -> Self {
+        let epoch = u8::try_from(self.version % BROUGHT_BACK_EPOCHS).unwrap_or_default() + BROUGHT_BACK_EPOCH;
+        let back = |counter: Counter, id| if counter.id > id { Counter { id, epoch, ..counter } } else { counter };
+        let (day, month, year) = (back(self.day, ids.day), back(self.month, ids.month), back(self.year, ids.year));
+        Self { day, month, year, ..self }
     }
 
     /// The windows of `stored` that are over in `self`, with their last figures.

@@ -11,6 +11,9 @@ use crate::{
 /// Times after the year 2223 count as this one, so that their microseconds stay exact in a double.
 pub const NOW_MS_MAX: i64 = 8_000_000_000_000;
 
+/// How far a command's time may lie behind the store's, in milliseconds; an earlier one counts as this much behind it.
+pub const LAG_MS_MAX: u64 = 60_000;
+
 /// One command to a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
@@ -24,9 +27,10 @@ pub struct Command {
     pub dry: Dry,
     /// UUIDv7 of this decision and of its event.
     pub decision_id: [u8; 16],
-    /// Milliseconds since the epoch.
+    /// Milliseconds since the epoch. What ends, is forgotten or is paced goes by it as far as the store's own time allows: see
+    /// [`Command::time_at`].
     pub now_ms: i64,
-    /// The windows of `now_ms` in the policy's calendar.
+    /// The windows of `now_ms` in the policy's calendar. They are opened only where they have begun by the store's own time.
     pub windows: WindowIds,
     /// How long the order is remembered from now on, or from the end of its hold on.
     pub order_ttl_secs: u32,
@@ -45,15 +49,30 @@ pub struct Command {
 }
 
 impl Command {
-    /// The time that the rule reckons with.
+    /// The command's own time, as far as it can be stored.
     #[must_use]
     pub fn time_ms(&self) -> u64 {
-        self.now_ms.clamp(0, NOW_MS_MAX).unsigned_abs()
+        storable(self.now_ms)
     }
 
-    pub(crate) fn time_secs(&self) -> u64 {
-        self.time_ms() / 1000
+    /// The time that the rule reckons with where the store's own clock shows `store_ms`: the command's, but none that the store
+    /// has not reached, and none that is over for longer than [`LAG_MS_MAX`].
+    #[must_use]
+    pub fn time_at(&self, store_ms: i64) -> u64 {
+        let store_ms = storable(store_ms);
+        self.time_ms().clamp(store_ms.saturating_sub(LAG_MS_MAX), store_ms)
     }
+
+    /// Whether the command's windows have begun where the store's own clock shows `store_ms`. A command that comes before its
+    /// windows is not decided.
+    #[must_use]
+    pub fn has_begun(&self, store_ms: i64) -> bool {
+        storable(self.windows.since_ms) <= storable(store_ms)
+    }
+}
+
+fn storable(ms: i64) -> u64 {
+    ms.clamp(0, NOW_MS_MAX).unsigned_abs()
 }
 
 /// Whether a command takes effect.

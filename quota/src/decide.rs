@@ -24,13 +24,15 @@ pub struct Stored<'a> {
     pub backlog: u64,
 }
 
-/// Applies the rule.
+/// Applies the rule. `store_ms` is what the store's own clock shows, milliseconds since the epoch. To be asked of a command whose
+/// windows have begun by it ([`Command::has_begun`]).
 #[must_use]
-pub fn decide(stored: Stored<'_>, command: &Command) -> Outcome {
+pub fn decide(stored: Stored<'_>, command: &Command, store_ms: i64) -> Outcome {
     let Stored { account, merchant, order, backlog } = stored;
     let merchant = merchant.copied().unwrap_or_default();
     let stored = account.copied().unwrap_or_default();
-    let known = order.filter(|order| u64::from(order.expires_at_secs) > command.time_secs());
+    let now_ms = command.time_at(store_ms);
+    let known = order.filter(|order| u64::from(order.expires_at_secs) > now_ms / 1000);
     let recalled = command.history.as_deref().and_then(|past| recall(known, past));
     let case = Case {
         command,
@@ -40,6 +42,8 @@ pub fn decide(stored: Stored<'_>, command: &Command) -> Outcome {
         merchant,
         order: recalled.as_ref().or(known),
         backlog,
+        store_ms,
+        now_ms,
     };
     case.outcome(case.bounded(case.verdict()))
 }
@@ -63,6 +67,9 @@ struct Case<'a> {
     merchant: Merchant,
     order: Option<&'a Order>,
     backlog: u64,
+    store_ms: i64,
+    /// The time that the rule reckons with: the command's, within what the store's own time allows.
+    now_ms: u64,
 }
 
 /// What the rule makes of a case.
@@ -140,6 +147,10 @@ impl<'a> Case<'a> {
         }
         let code = if refused { Code::BacklogFull } else { verdict.code };
         Verdict { code, ..verdict.unheard() }
+    }
+
+    const fn now_secs(&self) -> u64 {
+        self.now_ms / 1000
     }
 
     fn is_full(&self) -> bool {
@@ -248,7 +259,7 @@ impl<'a> Case<'a> {
 
     /// An open hold is remembered beyond its own end.
     fn expires_at_secs(&self, order: &Order) -> u32 {
-        let now = self.command.time_secs();
+        let now = self.now_secs();
         let from = match order.state {
             OrderState::Held => now.max(u64::from(order.hold.until_secs)),
             OrderState::Open | OrderState::Charged | OrderState::Settled | OrderState::Voided => now,
@@ -267,6 +278,8 @@ const fn figures(order: &Order) -> OrderFigures {
     }
 }
 
+#[cfg(test)]
+mod clocks;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

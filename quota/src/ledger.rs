@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use thiserror::Error;
+
 use crate::{
     Account, ClosedWindow, Code, Command, Crossing, Currency, Merchant, MerchantId, Order, OrderNo, OrderState,
     Outcome, Record, Reply, Stored, decide,
@@ -13,6 +15,11 @@ pub fn shard_of(merchant: &MerchantId, shards: u16) -> u16 {
     let hash = xxhash_rust::xxh3::xxh3_64(merchant.as_str().as_bytes());
     u16::try_from(hash % u64::from(shards.max(1))).unwrap_or_default()
 }
+
+/// Not decided, for the command's windows have not begun by the store's time. Nothing was changed or journalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the command's windows have not begun by the store's time")]
+pub struct NotBegun;
 
 /// One journalled decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,27 +57,59 @@ impl Ledger {
         Self { accounts: HashMap::new(), orders: HashMap::new(), merchants: HashMap::new(), shards }
     }
 
-    /// Decides and applies one command.
+    /// Decides and applies one command, where its own time is the store's.
     pub fn apply(&mut self, command: &Command) -> Reply {
-        let outcome = self.decide(command);
+        let outcome = self.decide(command, own_time(command));
         self.keep(command, outcome)
     }
 
+    /// Decides and applies one command at `store_ms` by the store's own clock, milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// [`NotBegun`].
+    pub fn apply_at(&mut self, command: &Command, store_ms: i64) -> Result<Reply, NotBegun> {
+        if !command.has_begun(store_ms) {
+            return Err(NotBegun);
+        }
+        let outcome = self.decide(command, store_ms);
+        Ok(self.keep(command, outcome))
+    }
+
     /// Decides and applies commands of one merchant in their order: all of them, or none where one is refused. Then that one
-    /// has its code and is journalled, and the others have [`Code::BatchRefused`].
+    /// has its code and is journalled, and the others have [`Code::BatchRefused`]. The time of each is the store's.
     pub fn apply_all_or_none(&mut self, commands: &[Command]) -> Vec<Reply> {
+        // None comes before its windows then.
+        self.all_or_none(commands, own_time).unwrap_or_default()
+    }
+
+    /// The same at `store_ms` by the store's own clock.
+    ///
+    /// # Errors
+    /// [`NotBegun`] for one that comes before any that is refused.
+    pub fn apply_all_or_none_at(&mut self, commands: &[Command], store_ms: i64) -> Result<Vec<Reply>, NotBegun> {
+        self.all_or_none(commands, |_| store_ms)
+    }
+
+    fn all_or_none(
+        &mut self,
+        commands: &[Command],
+        store_ms: impl Fn(&Command) -> i64,
+    ) -> Result<Vec<Reply>, NotBegun> {
         let mut trial = self.clone();
         let mut replies = Vec::with_capacity(commands.len());
         for (place, command) in commands.iter().enumerate() {
-            let outcome = trial.decide(command);
+            if !command.has_begun(store_ms(command)) {
+                return Err(NotBegun);
+            }
+            let outcome = trial.decide(command, store_ms(command));
             if outcome.record.code.http_status() != 200 {
                 let refused = self.refuse(command, outcome);
-                return Self::refuse_others(commands, place, &refused);
+                return Ok(Self::refuse_others(commands, place, &refused));
             }
             replies.push(trial.keep(command, outcome));
         }
         *self = trial;
-        replies
+        Ok(replies)
     }
 
     /// The account's state, where it was ever changed.
@@ -109,11 +148,11 @@ impl Ledger {
         usize::from(shard_of(merchant, u16::try_from(self.shards.len()).unwrap_or(u16::MAX)))
     }
 
-    fn decide(&self, command: &Command) -> Outcome {
+    fn decide(&self, command: &Command, store_ms: i64) -> Outcome {
         let account = self.account(&command.merchant, command.currency);
         let order = command.order_no.as_ref().and_then(|order_no| self.order(&command.merchant, order_no));
         let backlog = self.shards.get(self.shard(&command.merchant)).map_or(0, |shard| shard.waiting.len() as u64);
-        decide(Stored { account, merchant: self.merchant(&command.merchant), order, backlog }, command)
+        decide(Stored { account, merchant: self.merchant(&command.merchant), order, backlog }, command, store_ms)
     }
 
     fn keep(&mut self, command: &Command, outcome: Outcome) -> Reply {
@@ -154,4 +193,9 @@ impl Ledger {
         let reply = |(place, command)| if place == refused_at { refused.clone() } else { other(command) };
         commands.iter().enumerate().map(reply).collect()
     }
+}
+
+/// The time of a store whose clock is the command's.
+fn own_time(command: &Command) -> i64 {
+    command.now_ms.max(command.windows.since_ms)
 }

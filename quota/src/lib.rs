@@ -29,11 +29,12 @@ pub use account::{Account, ClosedWindow, Counter, Origin, Origins};
 pub use alert::{Crossing, Marks, Thresholds, ThresholdsError, Watch};
 pub use code::Code;
 pub use command::{
-    Action, Adjust, Change, Charge, Command, CounterName, Dry, NOW_MS_MAX, Outcome, Pace, Refund, Reply, Reset, Settle,
+    Action, Adjust, Change, Charge, Command, CounterName, Dry, LAG_MS_MAX, NOW_MS_MAX, Outcome, Pace, Refund, Reply,
+    Reset, Settle,
 };
 pub use decide::{Stored, decide};
 pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo};
-pub use ledger::{Event, Ledger, shard_of};
+pub use ledger::{Event, Ledger, NotBegun, shard_of};
 pub use limits::{Figures, LimitName};
 pub use merchant::Merchant;
 pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};

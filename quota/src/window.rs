@@ -36,6 +36,10 @@ pub struct WindowIds {
     pub day: u32,
     pub month: u32,
     pub year: u32,
+    /// When the day begins, and with its first day the month and the year: milliseconds since the epoch.
+    pub since_ms: i64,
+    /// When the day ends, milliseconds since the epoch.
+    pub until_ms: i64,
 }
 
 /// A time zone and the hour at which its business day begins.
@@ -45,6 +49,8 @@ pub struct Calendar {
     cutoff_hour: u32,
 }
 
+/// No zone's clock is further ahead of UTC.
+const AHEAD_MAX_MS: i64 = 14 * 3_600_000;
 /// Instants outside of 1971 to 9000 count as the nearest one inside, so that every instant has windows.
 const FIRST_MS: i64 = 31_536_000_000;
 const LAST_MS: i64 = 221_845_392_000_000;
@@ -80,11 +86,27 @@ impl Calendar {
     pub fn windows_at(&self, now_ms: i64) -> WindowIds {
         let now = instant(now_ms);
         let local = now.with_timezone(&self.zone).naive_local();
-        let date = (local - TimeDelta::hours(i64::from(self.cutoff_hour))).date();
-        let tomorrow = date + Days::new(1);
-        let date = if self.starts_at(tomorrow) <= now { tomorrow } else { date };
+        let mut date = (local - TimeDelta::hours(i64::from(self.cutoff_hour))).date();
+        let (mut since, mut until) = (self.starts_at(date), self.starts_at(date + Days::new(1)));
+        if until <= now {
+            date = date + Days::new(1);
+            (since, until) = (until, self.starts_at(date + Days::new(1)));
+        }
         let (year, month, day) = (date.year().unsigned_abs(), date.month(), date.day());
-        WindowIds { day: (year * 100 + month) * 100 + day, month: year * 100 + month, year }
+        WindowIds {
+            day: (year * 100 + month) * 100 + day,
+            month: year * 100 + month,
+            year,
+            since_ms: since.timestamp_millis(),
+            until_ms: until.timestamp_millis(),
+        }
+    }
+
+    /// The latest day that has begun at `now_ms` in any calendar: an account in a later one is in a window that does not exist
+    /// yet.
+    #[must_use]
+    pub fn latest_day_at(now_ms: i64) -> u32 {
+        Self::UTC.windows_at(now_ms.saturating_add(AHEAD_MAX_MS)).day
     }
 
     /// The first instant of the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
@@ -217,7 +239,7 @@ mod tests {
         ];
         for (zone, cutoff, at, day) in table {
             let ids = calendar(zone, cutoff).windows_at(ms(at));
-            assert_eq!(ids, WindowIds { day, month: day / 100, year: day / 10_000 }, "{zone} {cutoff} {at}");
+            assert_eq!((ids.day, ids.month, ids.year), (day, day / 100, day / 10_000), "{zone} {cutoff} {at}");
         }
     }
 
@@ -310,6 +332,8 @@ mod tests {
                     let at = start + step * 1_800_000;
                     let ids = calendar.windows_at(at);
                     assert!(ids.day >= last.day, "{zone} {cutoff} {at}");
+                    assert!((ids.since_ms..ids.until_ms).contains(&at), "{zone} {cutoff} {at}: {ids:?}");
+                    assert!(ids.day == last.day || last.until_ms <= ids.since_ms, "{zone} {cutoff} {at}");
                     assert_eq!(
                         ids.day > last.day,
                         calendar.ends_at_ms(Period::Day, last.day).unwrap() <= at,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use authz_server::clock;
 use authz_server::settings::Secret;
-use authz_server::store::{Notes, RedisStore, RedisStoreConfig, Store, keys};
+use authz_server::store::{Notes, RedisStore, RedisStoreConfig, Store, StoreTime, keys};
 use e2e::{Failure, Result};
 use quota::{
     Account, Action, AmountMinor, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, Limits,
@@ -27,6 +27,7 @@ impl Engine {
     pub(crate) fn open(bench: &Bench) -> Result<Self> {
         let (url, timeout) = (Secret::new(bench.redis.url()), STORE_TIMEOUT);
         let store = RedisStore::open(&RedisStoreConfig { url, shards: SHARDS, timeout })?;
+        let store = store.with_time(StoreTime::OfCommands);
         Ok(Self { store, order_ttl_secs: ORDER_TTL_SECS })
     }
 

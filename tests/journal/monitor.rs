@@ -7,6 +7,7 @@ use authz_server::health::Health;
 use authz_server::journal::postgres::UsageLog;
 use authz_server::metrics::Metrics;
 use authz_server::settings::{Live, Secret, Settings};
+use authz_server::store::StoreClock;
 use e2e::postgres::Postgres;
 use e2e::{Result, Service};
 
@@ -26,7 +27,7 @@ impl Server {
         let env = [("SLUICE_POLICY_FILE", "policies.yaml"), ("SLUICE_DEGRADED_STORE_SECS", "10")];
         let settings = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let live = Live::fixed(&Settings::load(settings.into_iter(), None)?);
-        let monitor = Monitor::open(&Secret::new(postgres.url()), Arc::clone(&health), live)?;
+        let monitor = Monitor::open(&Secret::new(postgres.url()), Arc::clone(&health), live, StoreClock::default())?;
         Ok(Self { health, monitor })
     }
 

@@ -8,7 +8,7 @@ use authz_server::health::Health;
 use authz_server::metrics::Metrics;
 use authz_server::policy::Policies;
 use authz_server::settings::{Live, Secret, Settings};
-use authz_server::store::{Verified, keys};
+use authz_server::store::{StoreTime, Verified, keys};
 use authz_server::sweep::{self, Config, Ended, HoldSweep, Rolled, Shutdown, ThresholdSweep, Tools, WindowSweep};
 use e2e::{Failure, Result, wait};
 use quota::{Action, Code, OnExpiry, PolicyBook};
@@ -69,6 +69,7 @@ fn parts(bench: &Bench, policies: &str) -> Result<(Config, Arc<Policies>, Arc<Me
         shards: SHARDS,
         live: Live::fixed(&settings),
         verified: Verified::default(),
+        time: StoreTime::OfCommands,
     };
     Ok((config, policies, metrics))
 }

@@ -1,6 +1,7 @@
 //! The harness itself: each part starts, hangs, dies and comes back as tests will ask of it.
 
 mod checks;
+mod clocks;
 mod recall;
 mod reports;
 mod shards;

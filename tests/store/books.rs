@@ -14,6 +14,8 @@ pub(crate) struct Books {
     /// Amount, count and refunded amount.
     windows: BTreeMap<(Account, u32), [i128; 3]>,
     pending: BTreeMap<Account, i128>,
+    /// The version and the windows of each account, as far as events tell.
+    accounts: BTreeMap<Account, (u64, [u32; 3])>,
 }
 
 impl Books {
@@ -29,6 +31,7 @@ impl Books {
                     return Err(format!("{account:?}: window {} closed with {told:?}, not {sums:?}", counter.id));
                 }
             }
+            self.follow(&account, event);
             for window in Period::ALL.map(|period| event.record.of(period)) {
                 let sums = self.windows.entry((account.clone(), window.id)).or_default();
                 sums.iter_mut().zip(moved(&window)).for_each(|(sum, moved)| *sum += moved);
@@ -37,6 +40,24 @@ impl Books {
             *self.pending.entry(account).or_default() += difference(record.pending_before, record.pending_after);
         }
         Ok(())
+    }
+
+    /// A reset brings an account back that was in windows which had not begun: what it counted there counts here from now on.
+    fn follow(&mut self, account: &Account, event: &Event) {
+        let record = &event.record;
+        let windows = Period::ALL.map(|period| record.of(period));
+        let (version, left) = self.accounts.get(account).copied().unwrap_or_default();
+        if record.code.http_status() != 200 || record.version <= version {
+            return;
+        }
+        self.accounts.insert(account.clone(), (record.version, windows.map(|window| window.id)));
+        for (window, left) in windows.iter().zip(left).filter(|(window, left)| window.id < *left) {
+            // Later ones of its kind, whose ids have as many digits, begin anew when their time comes.
+            let is_later = |id: u32| id > window.id && id.ilog10() == left.ilog10();
+            self.windows.retain(|(of, id), _| of != account || !is_later(*id));
+            let before = [window.amount_before, window.count_before, window.refunded_before].map(i128::from);
+            self.windows.insert((account.clone(), window.id), before);
+        }
     }
 
     /// Compares every account with the sums of its open windows.

@@ -1,12 +1,14 @@
 //! Command sequences, generated from a seed and biased to where the rule may break: window edges, limits ± 1, amounts near
-//! 2^53, what is left of an order ± 1, repeated attempts and numbers, voids before their attempts, clocks that lag.
+//! 2^53, what is left of an order ± 1, repeated attempts and numbers, voids before their attempts, servers' clocks that lie by
+//! milliseconds to decades, and a store's clock that moves by itself, now and then forth and back by days or years.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use quota::{
-    Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, Ledger, MerchantId,
-    OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, REPLAYS_MAX, Refund, Settle, Watch,
+    Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, LAG_MS_MAX, Ledger,
+    MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, REPLAYS_MAX, Refund, Settle,
+    Watch,
 };
 
 use crate::figures::{self, amount};
@@ -37,6 +39,10 @@ enum Traffic {
 pub(crate) struct Plan {
     pub(crate) size: usize,
     pub(crate) all_or_none: bool,
+    /// What the store's clock shows.
+    pub(crate) store_ms: i64,
+    /// The day of that time.
+    pub(crate) store_day: u32,
     merchants: Vec<&'static str>,
 }
 
@@ -44,6 +50,10 @@ pub(crate) struct Plan {
 pub(crate) struct Generator {
     random: Random,
     now_ms: i64,
+    /// How far the store's clock is from its course.
+    jump_ms: i64,
+    /// When a hold ends that a command was about.
+    hold_ends_ms: Option<i64>,
     calendar: Calendar,
     scale: u64,
     number: u128,
@@ -79,7 +89,18 @@ impl Generator {
         // From an ordinary evening, a year's last hours, a leap day and a day of 23 hours on.
         let now_ms = random.pick(&[1_795_296_600_000, 1_798_754_390_000, 1_835_395_190_000, 1_772_945_990_000]);
         let scale = random.pick(&[1, 100, 10_000, figures::MAX / 2, figures::MAX]);
-        Self { random, now_ms, calendar, scale, number: 0, seed, remembered: VecDeque::new(), watch: None }
+        Self {
+            random,
+            now_ms,
+            jump_ms: 0,
+            hold_ends_ms: None,
+            calendar,
+            scale,
+            number: 0,
+            seed,
+            remembered: VecDeque::new(),
+            watch: None,
+        }
     }
 
     /// How many commands come next, and of whom: of one merchant where all or none of them are to be done, else of several shards.
@@ -97,7 +118,9 @@ impl Generator {
         let alone = all_or_none || self.traffic() != Traffic::Ordinary;
         let mut merchants = if alone { Vec::new() } else { MERCHANTS.to_vec() };
         merchants.push(merchant);
-        Plan { size: size as usize, all_or_none, merchants }
+        let store_ms = self.moment(size);
+        let store_day = self.calendar.windows_at(store_ms).day;
+        Plan { size: size as usize, all_or_none, store_ms, store_day, merchants }
     }
 
     /// The traffic of the next command.
@@ -132,7 +155,10 @@ impl Generator {
                 stored.filter(|_| self.random.percent(94)).map_or(any_currency, |order| order.currency)
             }
         };
-        let now_ms = self.moment(traffic, stored);
+        let ends_ms = stored.filter(|order| order.held() > 0).map(|order| i64::from(order.hold.until_secs) * 1000);
+        let soon = ends_ms.filter(|ends| (0..172_800_000).contains(&(ends - self.now_ms)));
+        self.hold_ends_ms = self.hold_ends_ms.or(soon);
+        let now_ms = plan.store_ms + if traffic == Traffic::Ordinary { self.lie() } else { 0 };
         let windows = self.calendar.windows_at(now_ms);
         let account = ledger.account(&merchant, currency).copied().unwrap_or_default().rolled(windows);
         let known = stored.filter(|order| i64::from(order.expires_at_secs) > now_ms / 1000);
@@ -179,25 +205,56 @@ impl Generator {
         self.watch.clone()
     }
 
-    /// Mostly a little later; sometimes at the edge of a window or at the end of a hold, sometimes back by up to two days.
-    fn moment(&mut self, traffic: Traffic, order: Option<&Order>) -> i64 {
-        if traffic != Traffic::Ordinary {
+    /// What the store's clock shows at a call of so many commands: mostly a little more than before; sometimes the edge of a
+    /// window or the end of a hold.
+    fn moment(&mut self, size: u64) -> i64 {
+        if self.traffic() != Traffic::Ordinary {
             // It does not last: time stands nearly still, so that neither order nor window is over meanwhile.
             self.now_ms += self.random.below(100) as i64;
-            return self.now_ms;
+            return self.now_ms + self.jump_ms;
         }
-        let ends_ms = order.filter(|order| order.held() > 0).map(|order| i64::from(order.hold.until_secs) * 1000);
-        let soon = ends_ms.filter(|ends| (0..172_800_000).contains(&(ends - self.now_ms)));
-        if let Some(ends_ms) = soon.filter(|_| self.random.one_in(4)) {
+        self.jump();
+        let ends_ms = self.hold_ends_ms.take().filter(|ends| *ends >= self.now_ms);
+        if let Some(ends_ms) = ends_ms.filter(|_| self.random.one_in(2)) {
             self.now_ms = ends_ms + self.random.pick(&[-1, 0, 1, 1_000]);
-            return self.now_ms;
+            return self.now_ms + self.jump_ms;
         }
-        self.now_ms += match self.random.below(200) {
-            0..=183 => self.random.below(2_000) as i64,
-            184..=193 => self.random.below(7_200_000) as i64,
+        self.now_ms += match self.random.below(40) {
+            0..=31 => self.random.below(2_000 * size) as i64,
+            32..=34 => self.random.below(7_200_000) as i64,
             _ => self.step_to_edge(),
         };
-        if self.random.one_in(20) { self.now_ms - self.random.below(172_800_000) as i64 } else { self.now_ms }
+        self.now_ms + self.jump_ms
+    }
+
+    /// The store's clock goes forth by a day to centuries, as where another host took over, and back after a while. In some
+    /// sequences only: accounts stay where it took them, until they are reset or their time comes.
+    fn jump(&mut self) {
+        const DAY_MS: i64 = 86_400_000;
+        let back = self.jump_ms != 0 && self.random.one_in(8);
+        if back {
+            self.jump_ms = 0;
+        } else if self.seed % 4 == 1 && self.random.one_in(40) {
+            let days = self.random.pick(&[1, 2, 8, 31, 366, 3_653]);
+            self.jump_ms = if self.seed % 8 == 5 && self.random.one_in(8) { 80_000 * DAY_MS } else { days * DAY_MS };
+        }
+    }
+
+    /// How far a command's time is from the store's: mostly not at all.
+    fn lie(&mut self) -> i64 {
+        let lag_ms = LAG_MS_MAX as i64;
+        let random = &mut self.random;
+        let far = match random.below(100) {
+            0..=69 => return 0,
+            70..=77 => random.below(300) as i64,
+            78..=81 => return random.pick(&[-lag_ms - 1_000, -lag_ms - 1, -lag_ms, 1 - lag_ms]),
+            82..=84 => return random.pick(&[1, 999, 1_000]),
+            85..=89 => random.below(10_000) as i64,
+            90..=94 => random.below(172_800_000) as i64,
+            95..=97 => random.below(864_000_000) as i64,
+            _ => random.below(1_000_000_000_000) as i64,
+        };
+        if random.one_in(3) { far } else { -far }
     }
 
     fn step_to_edge(&mut self) -> i64 {

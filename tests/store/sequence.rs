@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use authz_server::store::{MemoryStore, Notes, RedisStore, Store, keys, packed};
+use authz_server::store::{MemoryStore, Notes, RedisStore, Store, StoreError, StoreTime, keys, packed};
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Action, ClosedWindow, Command, Crossing, MerchantId, OrderNo, OrderState, Record, Reply};
+use quota::{Action, ClosedWindow, Code, Command, Crossing, Dry, MerchantId, OrderNo, OrderState, Record, Reply};
 
 use crate::books::Books;
 use crate::generate::Generator;
@@ -23,7 +25,13 @@ const STATE_COMPARED_EVERY: usize = 8;
 pub(crate) struct Step {
     pub(crate) commands: Vec<Command>,
     pub(crate) all_or_none: bool,
+    /// What the store's clock shows, and the day that it falls into.
+    pub(crate) store_ms: i64,
+    pub(crate) store_day: u32,
 }
+
+/// What a command is answered; `None` where its windows have not begun.
+type Answer = Option<Reply>;
 
 /// How often each code was answered, at first and as a replay.
 pub(crate) type Seen = BTreeMap<(&'static str, bool), usize>;
@@ -33,6 +41,8 @@ pub(crate) struct Sequence {
     url: String,
     database: usize,
     store: RedisStore,
+    /// What the store's clock shows.
+    time: Arc<AtomicI64>,
     reference: MemoryStore,
     books: Books,
     calls: usize,
@@ -53,10 +63,12 @@ impl Sequence {
     /// An empty store, in a database of its own.
     pub(crate) async fn begin(url: &str, database: usize, script: &str) -> Self {
         flush(url, database).await;
+        let time = Arc::new(AtomicI64::new(0));
         Self {
             url: url.to_owned(),
             database,
-            store: open_with_script(url, database, script),
+            store: open_with_script(url, database, script).with_time(StoreTime::At(Arc::clone(&time))),
+            time,
             reference: MemoryStore::new(SHARDS),
             books: Books::default(),
             calls: 0,
@@ -71,20 +83,27 @@ impl Sequence {
     /// Makes the next step and takes it; the step comes back with what was wrong, if anything was.
     pub(crate) async fn generate(&mut self, generator: &mut Generator) -> (Step, Result<(), String>) {
         let plan = generator.plan();
-        let mut step = Step { commands: Vec::new(), all_or_none: plan.all_or_none };
+        let (store_ms, store_day) = (plan.store_ms, plan.store_day);
+        let mut step = Step { commands: Vec::new(), all_or_none: plan.all_or_none, store_ms, store_day };
         let mut expected = Vec::new();
         for _ in 0..plan.size {
             let command = {
                 let waiting = |merchant: &MerchantId| self.waiting.get(&shard_of(merchant)).copied().unwrap_or(0);
                 generator.command(&plan, &self.reference.ledger(), waiting)
             };
-            if !plan.all_or_none {
-                expected.push(self.expect(&command));
-            }
             step.commands.push(command);
+            if !plan.all_or_none {
+                match self.expect(step.commands.last().unwrap(), &step) {
+                    Ok(answer) => expected.push(answer),
+                    Err(wrong) => return (step, Err(wrong)),
+                }
+            }
         }
         if plan.all_or_none {
-            expected = self.expect_all_or_none(&step.commands);
+            match self.expect_all_or_none(&step) {
+                Ok(answers) => expected = answers,
+                Err(wrong) => return (step, Err(wrong)),
+            }
         }
         let result = self.ask(&step, &expected).await;
         (step, result)
@@ -93,9 +112,9 @@ impl Sequence {
     /// Takes a step that was made before.
     pub(crate) async fn repeat(&mut self, step: &Step) -> Result<(), String> {
         let expected = if step.all_or_none {
-            self.expect_all_or_none(&step.commands)
+            self.expect_all_or_none(step)?
         } else {
-            step.commands.iter().map(|command| self.expect(command)).collect()
+            step.commands.iter().map(|command| self.expect(command, step)).collect::<Result<_, _>>()?
         };
         self.ask(step, &expected).await
     }
@@ -105,18 +124,28 @@ impl Sequence {
         self.seen.values().sum()
     }
 
-    fn expect(&mut self, command: &Command) -> Reply {
-        self.note_forgotten(command);
-        let reply = self.reference.ledger().apply(command);
-        self.note(command, &reply);
-        reply
+    fn expect(&mut self, command: &Command, step: &Step) -> Result<Answer, String> {
+        self.note_forgotten(command, step.store_ms);
+        let before = Before::of(command, &self.reference);
+        let reply = self.reference.ledger().apply_at(command, step.store_ms).ok();
+        if let Some(reply) = &reply {
+            self.note(command, reply);
+            before.check(command, step, reply)?;
+        }
+        Ok(reply)
     }
 
-    fn expect_all_or_none(&mut self, commands: &[Command]) -> Vec<Reply> {
-        commands.iter().for_each(|command| self.note_forgotten(command));
-        let replies = self.reference.ledger().apply_all_or_none(commands);
+    fn expect_all_or_none(&mut self, step: &Step) -> Result<Vec<Answer>, String> {
+        let Step { commands, store_ms, .. } = step;
+        commands.iter().for_each(|command| self.note_forgotten(command, *store_ms));
+        let before: Vec<_> = commands.iter().map(|command| Before::of(command, &self.reference)).collect();
+        let replies = self.reference.ledger().apply_all_or_none_at(commands, *store_ms);
+        let Ok(replies) = replies else { return Ok(vec![None; commands.len()]) };
         commands.iter().zip(&replies).for_each(|(command, reply)| self.note(command, reply));
-        replies
+        for ((command, reply), before) in commands.iter().zip(&replies).zip(before) {
+            before.check(command, step, reply)?;
+        }
+        Ok(replies.into_iter().map(Some).collect())
     }
 
     fn note(&mut self, command: &Command, reply: &Reply) {
@@ -129,32 +158,23 @@ impl Sequence {
     }
 
     /// An open hold whose order is not known any more by the time of this command.
-    fn note_forgotten(&mut self, command: &Command) {
+    fn note_forgotten(&mut self, command: &Command, store_ms: i64) {
         let Some(order_no) = &command.order_no else { return };
         let ledger = self.reference.ledger();
         let Some(order) = ledger.order(&command.merchant, order_no) else { return };
-        if order.state == OrderState::Held && i64::from(order.expires_at_secs) <= command.now_ms / 1000 {
+        if order.state == OrderState::Held && u64::from(order.expires_at_secs) <= command.time_at(store_ms) / 1000 {
             let member = format!("{}:{}:{order_no}", command.merchant, order.currency);
             self.forgotten.insert((shard_of(&command.merchant), member));
         }
     }
 
-    async fn ask(&mut self, step: &Step, expected: &[Reply]) -> Result<(), String> {
-        let got = if let ([command], false) = (step.commands.as_slice(), step.all_or_none) {
-            vec![self.store.apply(command, &Notes::default()).await.map_err(|error| error.to_string())?]
-        } else {
-            let batch: Vec<_> = step.commands.iter().map(|command| (command.clone(), Notes::default())).collect();
-            let replies = if step.all_or_none {
-                self.store.apply_all(&batch).await
-            } else {
-                self.store.apply_each(&batch).await.into_iter().collect()
-            };
-            replies.map_err(|error| error.to_string())?
-        };
-        agree(&got.len(), &expected.len(), "replies")?;
-        for ((got, expected), command) in got.iter().zip(expected).zip(&step.commands) {
-            *self.seen.entry((got.record.code.as_str(), got.record.replay)).or_default() += 1;
-            agree(got, expected, format_args!("{command:#?}"))?;
+    async fn ask(&mut self, step: &Step, expected: &[Answer]) -> Result<(), String> {
+        let answers = self.answers(step).await?;
+        agree(&answers.len(), &expected.len(), "replies")?;
+        for ((got, expected), command) in answers.iter().zip(expected).zip(&step.commands) {
+            let code = got.as_ref().map_or((NOT_BEGUN, false), |got| (got.record.code.as_str(), got.record.replay));
+            *self.seen.entry(code).or_default() += 1;
+            agree(got, expected, format_args!("{command:#?} at {}", step.store_ms))?;
         }
         self.calls += 1;
         self.since_events += step.commands.len();
@@ -164,6 +184,27 @@ impl Sequence {
             self.compare_state(command).await?;
         }
         if self.since_events >= EVENTS_COMPARED_EVERY { self.compare_events().await } else { Ok(()) }
+    }
+
+    async fn answers(&self, step: &Step) -> Result<Vec<Answer>, String> {
+        self.time.store(step.store_ms, Ordering::SeqCst);
+        let answer = |result: Result<Reply, StoreError>| match result {
+            Ok(reply) => Ok(Some(reply)),
+            Err(StoreError::NotBegun) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        };
+        if let ([command], false) = (step.commands.as_slice(), step.all_or_none) {
+            return Ok(vec![answer(self.store.apply(command, &Notes::default()).await)?]);
+        }
+        let batch: Vec<_> = step.commands.iter().map(|command| (command.clone(), Notes::default())).collect();
+        if !step.all_or_none {
+            return self.store.apply_each(&batch).await.into_iter().map(answer).collect();
+        }
+        match self.store.apply_all(&batch).await {
+            Ok(replies) => Ok(replies.into_iter().map(Some).collect()),
+            Err(StoreError::NotBegun) => Ok(vec![None; batch.len()]),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     async fn compare_state(&self, command: &Command) -> Result<(), String> {
@@ -258,8 +299,9 @@ impl Sequence {
         for shard in 0..SHARDS {
             for hold in self.store.due_holds(shard, u64::from(u32::MAX), 0..100_000).await.unwrap().holds {
                 let command = expire(&hold);
-                let expected = self.expect(&command);
-                self.ask(&Step { commands: vec![command], all_or_none: false }, &[expected]).await?;
+                let (store_ms, store_day) = (command.now_ms, command.windows.day);
+                let step = Step { commands: vec![command], all_or_none: false, store_ms, store_day };
+                self.repeat(&step).await?;
             }
         }
         agree(&self.expiry().await, &BTreeMap::new(), "holds after all were due")?;
@@ -287,6 +329,56 @@ pub(crate) fn expire(hold: &authz_server::store::DueHold) -> Command {
         payment_no: None,
         operation_no: None,
         channel: None,
+    }
+}
+
+/// What stands in the place of a code where a command was not decided.
+pub(crate) const NOT_BEGUN: &str = "not begun";
+
+/// What the store's time allows, seen from what stood there before a command. It shares nothing with the rule.
+struct Before {
+    day: u32,
+    /// Until when the order is to be remembered, seconds since the epoch, where it is known for anything.
+    remembered_until: Option<i64>,
+    hold_until: Option<i64>,
+}
+
+impl Before {
+    fn of(command: &Command, reference: &MemoryStore) -> Self {
+        let ledger = reference.ledger();
+        let account = ledger.account(&command.merchant, command.currency);
+        let order = command.order_no.as_ref().and_then(|order_no| ledger.order(&command.merchant, order_no));
+        let known = order.filter(|order| order.state != OrderState::Open);
+        let held = order.filter(|order| order.state == OrderState::Held);
+        Self {
+            day: account.map_or(0, |account| account.day.id),
+            remembered_until: known.map(|order| i64::from(order.expires_at_secs)),
+            hold_until: held.map(|order| i64::from(order.hold.until_secs)),
+        }
+    }
+
+    /// No window is opened, no hold ended and no order forgotten before its time, whatever the command's own clock shows.
+    fn check(&self, command: &Command, step: &Step, reply: &Reply) -> Result<(), String> {
+        let record = &reply.record;
+        let store_secs = step.store_ms / 1000;
+        let is_done = record.code.http_status() == 200 && !record.replay && command.dry == Dry::No;
+        let wrong = |what| Err(format!("{what} before its time, {}: {command:#?}", step.store_ms));
+        if record.code != Code::BatchRefused && record.day.id > self.day.max(step.store_day) {
+            return wrong("a window was opened");
+        }
+        if is_done && command.action == Action::Expire && self.hold_until.is_some_and(|until| until > store_secs) {
+            return wrong("a hold was ended");
+        }
+        let charges = matches!(command.action, Action::Consume(_) | Action::Hold(..));
+        if is_done && charges && self.remembered_until.is_some_and(|until| until > store_secs) && !step.all_or_none {
+            return wrong("an order was forgotten");
+        }
+        let Action::Hold(_, terms) = command.action else { return Ok(()) };
+        let ends = i64::from(record.order.hold_until_secs) - i64::from(terms.lifetime_secs);
+        if is_done && record.order.hold_until_secs < u32::MAX && !(store_secs - 61..=store_secs).contains(&ends) {
+            return wrong("a hold was given another end, or none");
+        }
+        Ok(())
     }
 }
 

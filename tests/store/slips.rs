@@ -6,6 +6,32 @@ use e2e::redis::Redis;
 use crate::{AT_A_TIME, run_sequence, seeds};
 
 const SLIPS: &[(&str, &str)] = &[
+    // The store's time.
+    ("store_ms = min(store_ms, NOW_MS_MAX)\n", ""),
+    ("min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)", "max(asked_ms, store_ms - LAG_MS_MAX)"),
+    ("min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)", "min(asked_ms, store_ms)"),
+    ("min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)", "store_ms"),
+    ("and asked_ms <= store_ms and asked_ms", "and asked_ms"),
+    (" and asked_ms >= store_ms - LAG_MS_MAX", ""),
+    ("not plain and decode('<d', packed, COMMAND_LEN + 1) > store_ms", "false"),
+    ("COMMAND_LEN + 1) > store_ms", "COMMAND_LEN + 1) >= store_ms"),
+    ("COMMAND_LEN + 1) > store_ms", "COMMAND_LEN + 1) > store_ms + 999"),
+    ("if early and all_or_none then", "if false then"),
+    (
+        "values, expiring = { unpack(stored) }, {}\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = N",
+        "for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = N",
+    ),
+    ("if day > own_day and store_ms < until_ms then", "if false then"),
+    ("if day > own_day and store_ms < until_ms then", "if day > own_day then"),
+    ("if day > own_day and store_ms < until_ms then", "if day >= own_day and store_ms < until_ms then"),
+    ("if day > own_day and store_ms < until_ms then", "if day > own_day and store_ms <= until_ms then"),
+    ("local epoch = 128 + changes % 100", "local epoch = 128"),
+    ("day, de = own_day, epoch", "day = own_day"),
+    ("if month > own_month then month, me = own_month, epoch end", ""),
+    ("if month > own_month then month, me = own_month, epoch end", "month, me = own_month, epoch"),
+    ("if year > own_year then year, ye = own_year, epoch end", ""),
+    ("if year > own_year then year, ye = own_year, epoch end", "year, ye = own_year, epoch"),
+    ("paced_until = min(paced_until, now_ms * 1000)", ""),
     // Windows.
     ("if day > sd then de, da, dc, dr = 0, 0, 0, 0", "if day >= sd then de, da, dc, dr = 0, 0, 0, 0"),
     ("if day > sd then de, da, dc, dr = 0, 0, 0, 0", "if day > sd then de, da, dc = 0, 0, 0"),
@@ -190,8 +216,14 @@ const SLIPS: &[(&str, &str)] = &[
         "order_value = values[account_at], stored[order_at]\n  s",
     ),
     ("plain_order) and all_or_none then", "plain_order) and false then"),
-    ("values, expiring = { unpack(stored) }, {}", "expiring = {}"),
-    ("values, expiring = { unpack(stored) }, {}", "values = { unpack(stored) }"),
+    (
+        "values, expiring = { unpack(stored) }, {}\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = R",
+        "expiring = {}\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = R",
+    ),
+    (
+        "values, expiring = { unpack(stored) }, {}\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = R",
+        "values = { unpack(stored) }\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = R",
+    ),
     (
         "local record, event = replies[2 * number - 1], replies[2 * number]\n",
         "local record, event = replies[2 * number - 1], ''\n",

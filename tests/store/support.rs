@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use authz_server::settings::Secret;
-use authz_server::store::{Notes, RedisStore, RedisStoreConfig, SCRIPT, Store};
+use authz_server::store::{Notes, RedisStore, RedisStoreConfig, SCRIPT, Store, StoreTime};
 use quota::Command;
 
 pub(crate) const SHARDS: u16 = 4;
@@ -18,11 +18,13 @@ fn config(url: String, shards: u16, timeout_ms: u64) -> RedisStoreConfig {
 }
 
 pub(crate) fn open_with(url: &str, shards: u16, timeout_ms: u64) -> RedisStore {
-    RedisStore::open(&config(url.to_owned(), shards, timeout_ms)).unwrap()
+    RedisStore::open(&config(url.to_owned(), shards, timeout_ms)).unwrap().with_time(StoreTime::OfCommands)
 }
 
+/// A store whose time is that of the commands.
 pub(crate) fn open_with_script(url: &str, database: usize, script: &str) -> RedisStore {
-    RedisStore::open_with_script(&config(format!("{url}{database}"), SHARDS, 30_000), script).unwrap()
+    let store = RedisStore::open_with_script(&config(format!("{url}{database}"), SHARDS, 30_000), script).unwrap();
+    store.with_time(StoreTime::OfCommands)
 }
 
 pub(crate) fn open(url: &str, database: usize) -> RedisStore {

@@ -122,6 +122,7 @@ impl Repeat {
     fn no_decision(self, error: &StoreError) -> Problem {
         match self {
             Self::Safe => no_decision(error),
+            Self::Unsafe if error.is_undone() => no_decision(error),
             Self::Unsafe => Problem::quota(Code::StoreUnavailable).outcome_unknown(),
         }
     }
@@ -287,7 +288,8 @@ fn refused(done: &Done) -> Problem {
 /// Nobody can say what became of the operation, or what the order was. Most errors name addresses of ours, for the log alone.
 pub(super) fn no_decision(error: &StoreError) -> Problem {
     let detail = match error {
-        StoreError::History(why) => why.as_str(),
+        StoreError::History(why) | StoreError::Clock(why) => why.as_str(),
+        StoreError::NotBegun => "the day that the operation is of has not begun by the store's clock; ask again",
         StoreError::Timeout { .. }
         | StoreError::Unavailable(_)
         | StoreError::Shards { .. }

@@ -14,7 +14,6 @@ use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use super::page::{Cursor, Page, TimeId, limit};
 use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
-use crate::clock;
 use crate::policy::EffectivePolicy;
 use crate::policy::postgres::model::{Change, LimitPolicy, PolicyInput, PolicyState, PolicyStatus};
 use crate::policy::postgres::{By, PolicyFilter, PolicyRepository, RepositoryError};
@@ -195,7 +194,7 @@ async fn effective(
     let channel =
         query.channel.as_deref().map(Channel::parse).transpose().map_err(|error| refused("channel")(&error))?;
     caller.may_see(&merchant)?;
-    let now_ms = clock::now_ms();
+    let now_ms = admin.operations.clock().now_ms();
     let policy = admin.operations.policies().effective(&merchant, currency, channel.as_ref(), now_ms).await;
     let policy = policy.ok_or_else(|| Problem::new(Kind::NotFound).detail("no policy is in force for the merchant"))?;
     let at = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();

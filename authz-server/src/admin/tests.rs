@@ -58,10 +58,19 @@ async fn readiness_names_what_is_missing() {
             &["\"redis\":{\"up\":false,\"detail\":\"not reached yet\"}", "\"payments\":\"not decided\""],
         ),
         (|health| health.redis_up(), 503, 503, &["\"redis\":{\"up\":true}"]),
+        (|health| health.clock_compared(0, None), 503, 503, &["\"clock\":{\"up\":true}"]),
         (|health| health.policy_active("v1"), 503, 200, &["\"payments\":\"decided\"", "\"postgres\":{\"up\":false"]),
         (|health| health.postgres_up(), 200, 200, &["\"status\":\"ready\""]),
         (|health| health.postgres_down("refused"), 503, 200, &["\"detail\":\"refused\""]),
         (|health| health.redis_down("timeout"), 503, 503, &["\"detail\":\"timeout\""]),
+        // F1: a clock that is off.
+        (|health| health.redis_up(), 503, 200, &[]),
+        (
+            |health| health.clock_compared(9_000, Some("off".to_owned())),
+            503,
+            503,
+            &["\"clock\":{\"up\":false,\"detail\":\"off\"}", "\"payments\":\"not decided\""],
+        ),
     ];
     for (step, (change, ready, payments, parts)) in table.iter().enumerate() {
         change(&admin.health);

@@ -1,4 +1,4 @@
-//! Alerts for operators: Redis gives no answer, events wait for Postgres, the books do not agree.
+//! Alerts for operators: Redis gives no answer, events wait for Postgres, the books do not agree, a server's clock is off.
 //!
 //! Every server tells what it sees itself, straight to Postgres, and keeps it until Postgres is there. However many servers see
 //! the same trouble it is one alert: each holds a shared lock while it sees it, and the last one to let go ends the alert.
@@ -20,6 +20,7 @@ use crate::database;
 use crate::health::{Health, State, warn_unless_away};
 use crate::journal::postgres::ALERT_CHANNEL;
 use crate::settings::{Live, Secret};
+use crate::store::StoreClock;
 
 /// How often the server looks at itself.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,8 +68,10 @@ struct Past {
 pub struct Monitor {
     health: Arc<Health>,
     live: Live,
+    /// By which alerts are dated: the server's own may be what is wrong.
+    clock: StoreClock,
     pool: PgPool,
-    sights: [Sight; 2],
+    sights: [Sight; 3],
     past: Vec<Past>,
     /// Holds the locks of what this server sees.
     connection: Option<PgConnection>,
@@ -81,11 +84,12 @@ impl Monitor {
     ///
     /// # Errors
     /// An [`io::Error`] for an address that cannot be read.
-    pub fn open(postgres_url: &Secret, health: Arc<Health>, live: Live) -> io::Result<Self> {
+    pub fn open(postgres_url: &Secret, health: Arc<Health>, live: Live, clock: StoreClock) -> io::Result<Self> {
         let sight = |subject, meaning| Sight { subject, meaning, known: false, trouble: None, let_go_ms: None };
         Ok(Self {
             health,
             live,
+            clock,
             pool: database::pool(postgres_url, 1).map_err(io::Error::other)?,
             sights: [
                 sight(
@@ -96,6 +100,7 @@ impl Monitor {
                     Subject::JournalBacklog,
                     "Events wait for Postgres, payments are refused when there is no more room",
                 ),
+                sight(Subject::ClockSkew, "A server's clock is off, it neither decides payments nor sweeps"),
             ],
             past: Vec::new(),
             connection: None,
@@ -112,7 +117,7 @@ impl Monitor {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 _ = ticks.tick() => {}
             }
-            match self.round(clock::now_ms()).await {
+            match self.round(self.clock.now_ms()).await {
                 Ok(()) => {}
                 Err(error) => warn_unless_away!(error, "alerts for operators wait for postgres"),
             }
@@ -146,7 +151,8 @@ impl Monitor {
     fn look(&mut self, now_ms: i64) -> bool {
         let patience_ms =
             i64::try_from(self.live.current().degraded_store_secs).unwrap_or(i64::MAX).saturating_mul(1000);
-        let seen = [(Some(self.health.states().redis), patience_ms), (self.health.backlog(), 0)];
+        let seen =
+            [(Some(self.health.states().redis), patience_ms), (self.health.backlog(), 0), (self.health.clock(), 0)];
         let mut news = false;
         for (sight, (state, patience_ms)) in self.sights.iter_mut().zip(seen) {
             let Some(state) = state else { continue };

@@ -32,11 +32,13 @@ pub enum Subject {
     JournalBacklog,
     /// The books do not agree. For operators only.
     Drift,
+    /// A server's clock is too far from Redis'. For operators only.
+    ClockSkew,
 }
 
 impl Subject {
     /// Every subject.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Daily,
         Self::DailyCount,
         Self::Monthly,
@@ -49,6 +51,7 @@ impl Subject {
         Self::DegradedStore,
         Self::JournalBacklog,
         Self::Drift,
+        Self::ClockSkew,
     ];
 
     /// The word that callers know, with which an alert's type begins.
@@ -67,6 +70,7 @@ impl Subject {
             Self::DegradedStore => "degraded_store",
             Self::JournalBacklog => "journal_backlog",
             Self::Drift => "drift",
+            Self::ClockSkew => "clock_skew",
         }
     }
 
@@ -85,7 +89,8 @@ impl Subject {
             | Self::OverCapture
             | Self::DegradedStore
             | Self::JournalBacklog
-            | Self::Drift => self.word(),
+            | Self::Drift
+            | Self::ClockSkew => self.word(),
         }
     }
 
@@ -104,7 +109,7 @@ impl Subject {
     /// Whether it concerns no merchant's account.
     #[must_use]
     pub const fn is_operators(self) -> bool {
-        matches!(self, Self::DegradedStore | Self::JournalBacklog | Self::Drift)
+        matches!(self, Self::DegradedStore | Self::JournalBacklog | Self::Drift | Self::ClockSkew)
     }
 
     /// Whether it is a limit, whose thresholds have alerts of their own.
@@ -118,7 +123,12 @@ impl Subject {
             | Self::Yearly
             | Self::YearlyCount
             | Self::Pending => true,
-            Self::Suspended | Self::OverCapture | Self::DegradedStore | Self::JournalBacklog | Self::Drift => false,
+            Self::Suspended
+            | Self::OverCapture
+            | Self::DegradedStore
+            | Self::JournalBacklog
+            | Self::Drift
+            | Self::ClockSkew => false,
         }
     }
 }

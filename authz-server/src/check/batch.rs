@@ -16,7 +16,6 @@ use tracing::debug;
 use super::answer::Answer;
 use super::ask::{self, Ask, Asked};
 use super::{CheckService, Decider, command, word};
-use crate::clock;
 use crate::store::{Store, StoreError};
 
 #[tonic::async_trait]
@@ -50,7 +49,7 @@ impl<S: Store> Decider<S> {
     /// alone.
     async fn answer_each(&self, checks: Vec<CheckRequest>) -> Vec<BatchCheckResult> {
         let started = Instant::now();
-        let now_ms = clock::now_ms();
+        let now_ms = self.store.now_ms();
         let live = self.live.current();
         let (mut results, mut batch, mut policies) = (Vec::with_capacity(checks.len()), Vec::new(), Vec::new());
         for check in checks {

@@ -22,7 +22,6 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::clock;
 use crate::health::warn_unless_away;
 use crate::metrics::{Failure, Metrics};
 use crate::operations::warn_of_over_capture;
@@ -150,7 +149,7 @@ impl<S: Store> Decider<S> {
     async fn decide(&self, ask: Ask, native: bool) -> Outcome {
         let started = Instant::now();
         let mode = ask.mode;
-        let now_ms = clock::now_ms();
+        let now_ms = self.store.now_ms();
         let policy = self.policies.effective(&ask.merchant, ask.currency, ask.channel.as_ref(), now_ms).await;
         let policy = policy.as_deref();
         let (command, notes) = command::command(ask, policy, now_ms, &self.live.current());
@@ -165,7 +164,7 @@ impl<S: Store> Decider<S> {
             Err(error) => {
                 self.undecided(&command, &notes, &error, latency);
                 // In shadow the payment goes on, so a charge that was made is right.
-                (no_decision(native, mode, &error.to_string()), mode != Mode::Shadow)
+                (no_decision(native, mode, &error.to_string()), mode != Mode::Shadow && !error.is_undone())
             }
         };
         let undo = (native && may_be_charged && command.dry == Dry::No).then_some((command, notes));
@@ -283,6 +282,7 @@ const fn failure(error: &StoreError) -> Failure {
     match error {
         StoreError::Timeout { .. } => Failure::Timeout,
         StoreError::Unavailable(_) => Failure::Connection,
+        StoreError::Clock(_) | StoreError::NotBegun => Failure::Clock,
         StoreError::Shards { .. } | StoreError::Corrupt(_) | StoreError::History(_) | StoreError::NeedsPast => {
             Failure::Reply
         }

@@ -11,9 +11,8 @@ use quota::{MerchantId, Order, OrderNo};
 use sqlx::PgPool;
 use thiserror::Error;
 
-use crate::clock;
 use crate::health::Away;
-use crate::store::{RedisStore, StoreError};
+use crate::store::{RedisStore, Store, StoreError};
 
 use rebuild::{Past, Rebuilt};
 
@@ -68,7 +67,7 @@ pub async fn find(
     order_no: &OrderNo,
     order_ttl_secs: u32,
 ) -> Result<Option<Order>, HistoryError> {
-    find_at(pool, store, merchant, order_no, order_ttl_secs, clock::now_ms()).await
+    find_at(pool, store, merchant, order_no, order_ttl_secs, store.now_ms()).await
 }
 
 /// [`find`] as of `now_ms`, milliseconds since the epoch.

@@ -101,6 +101,10 @@ impl Store for RecallingStore {
         self.redis.timeout()
     }
 
+    fn now_ms(&self) -> i64 {
+        self.redis.now_ms()
+    }
+
     async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
         self.shared.apply(&*self.recalled(command, notes).await?, notes).await
     }

@@ -14,12 +14,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::figures::AccountUsage;
-use crate::clock;
 use crate::health::{Away, warn_unless_away};
 use crate::journal::postgres::StoredAccount;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::settings::Live;
+use crate::store::StoreClock;
 
 /// How long one reading may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +57,7 @@ pub struct Usage {
     policies: Arc<Policies>,
     metrics: Arc<Metrics>,
     live: Live,
+    clock: StoreClock,
     /// Holds the lock.
     leading: Option<PgConnection>,
 }
@@ -73,8 +74,14 @@ struct Nearest {
 impl Usage {
     /// Takes what it reads by.
     #[must_use]
-    pub const fn new(pool: PgPool, policies: Arc<Policies>, metrics: Arc<Metrics>, live: Live) -> Self {
-        Self { pool, policies, metrics, live, leading: None }
+    pub const fn new(
+        pool: PgPool,
+        policies: Arc<Policies>,
+        metrics: Arc<Metrics>,
+        live: Live,
+        clock: StoreClock,
+    ) -> Self {
+        Self { pool, policies, metrics, live, clock, leading: None }
     }
 
     /// Keeps them until the stop.
@@ -83,7 +90,7 @@ impl Usage {
         let rounds = async {
             let mut well = true;
             loop {
-                match self.round(clock::now_ms()).await {
+                match self.round(self.clock.now_ms()).await {
                     Ok(()) => {
                         well = true;
                         live.elapse(|now| Duration::from_secs(now.usage_rate_secs)).await;
@@ -209,7 +216,7 @@ mod tests {
             ..Limits::UNLIMITED
         };
         let watch = Watch::new(&limits, Thresholds::NONE);
-        let now = WindowIds { day: 20_261_122, month: 202_611, year: 2026 };
+        let now = WindowIds { day: 20_261_122, month: 202_611, year: 2026, ..WindowIds::default() };
         let account = |day, amount, count, of_month, pending| Account {
             day: Counter { id: day, amount, count, ..Counter::default() },
             month: Counter { id: 202_611, amount: of_month, ..Counter::default() },

@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::refusal::{self, Asked};
 use crate::settings::Live;
-use crate::store::{Notes, Store, StoreError};
+use crate::store::{Notes, Store, StoreClock, StoreError};
 use crate::telemetry::{self, spans, trace_id};
 
 pub use answer::{
@@ -106,13 +106,19 @@ impl Operations {
         Arc::clone(&self.policies)
     }
 
+    /// What is known of the store's clock.
+    #[must_use]
+    pub fn clock(&self) -> &StoreClock {
+        self.store.redis().clock()
+    }
+
     /// Does one operation.
     ///
     /// # Errors
     /// [`StoreError`] where no decision could be had; the operation may have been done then.
     pub async fn execute(&self, actor: &Actor, request: Request) -> Result<Done, StoreError> {
-        let (_, policy) = self.policy_of(scope(&request), clock::now_ms()).await;
-        let Prepared { command, notes, policy } = self.prepare(actor, request, policy, clock::now_ms());
+        let (_, policy) = self.policy_of(scope(&request), self.store.now_ms()).await;
+        let Prepared { command, notes, policy } = self.prepare(actor, request, policy, self.store.now_ms());
         let started = Instant::now();
         let reply = match self.store.apply(&command, &notes).await {
             Ok(reply) => reply,
@@ -197,7 +203,7 @@ impl Operations {
         suspension: Merchant,
         provenance: Provenance,
     ) -> AccountView {
-        let now_ms = clock::now_ms();
+        let now_ms = self.store.now_ms();
         let policy = self.policies.effective(merchant, currency, None, now_ms).await;
         let windows = policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default();
         let account = account.rolled(windows);
@@ -208,13 +214,13 @@ impl Operations {
     /// The policies of several operations, asked for together: an account that waits for its policy holds up no other. All
     /// operations are of one moment, after the last policy was had.
     async fn prepare_all(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Prepared> {
-        let asked_at_ms = clock::now_ms();
+        let asked_at_ms = self.store.now_ms();
         let distinct: HashSet<Scope> = requests.iter().map(scope).collect();
         let asked: Vec<_> = distinct.into_iter().map(|scope| self.policy_of(scope, asked_at_ms)).collect();
         let policies: HashMap<Scope, _> = stream::iter(asked).buffer_unordered(POLICIES_AT_ONCE).collect().await;
         let policies: Vec<_> =
             requests.iter().map(|request| policies.get(&scope(request)).cloned().flatten()).collect();
-        let now_ms = clock::now_ms();
+        let now_ms = self.store.now_ms();
         let prepare = |(request, policy)| self.prepare(actor, request, policy, now_ms);
         requests.into_iter().zip(policies).map(prepare).collect()
     }

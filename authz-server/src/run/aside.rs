@@ -56,7 +56,8 @@ pub(super) async fn serve(
     info!(address = %listener.local_addr()?, "admin port is open");
     sources.spawn(&policies, &stopped);
     let (pool, metrics, live) = (state.pool.clone(), Arc::clone(&state.metrics), state.live.clone());
-    tokio::spawn(Usage::new(pool, Arc::clone(&policies), metrics, live).run(stopped.clone()));
+    let clock = state.operations.clock().clone();
+    tokio::spawn(Usage::new(pool, Arc::clone(&policies), metrics, live, clock).run(stopped.clone()));
     tokio::spawn(state.clone().housekeeping(stopped.clone()));
     tokio::select! {
         () = admin::serve(listener, admin::router(state), stopped.clone()) => {}

@@ -24,6 +24,7 @@ use crate::check::CheckService;
 use crate::health::Health;
 use crate::journal::RecallingStore;
 use crate::settings::Settings;
+use crate::store::RedisStore;
 
 /// How often Redis is asked whether it is there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -180,7 +181,9 @@ async fn probe(
             Ok(()) => health.redis_up(),
             Err(error) => health.redis_down(error.to_string()),
         }
-        let status = if served && !health.is_draining() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let is_right = compare_clocks(store.redis(), &health);
+        let serves = served && is_right && !health.is_draining();
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
         report(&reporter, status).await;
     }
 }
@@ -189,6 +192,15 @@ async fn report(reporter: &HealthReporter, status: ServingStatus) {
     for name in ["", AuthorizationServer::<Service>::NAME, BatchAuthorizationServer::<Service>::NAME] {
         reporter.set_service_status(name, status).await;
     }
+}
+
+/// Says what came of the last comparison of this server's clock with Redis'; gives whether it is right.
+fn compare_clocks(store: &RedisStore, health: &Health) -> bool {
+    let Some(skew) = store.clock().skew() else { return true };
+    let trouble = store.clock_trouble();
+    let is_right = trouble.is_none();
+    health.clock_compared(skew.ahead_ms(), trouble);
+    is_right
 }
 
 #[cfg(test)]

@@ -120,8 +120,9 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let sweep = sweep::Config::new(settings, live.clone(), verified.clone());
     let sweep = sweep::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
     let notifier = notifier::spawn(notifier::Config::new(settings, live.clone()), &metrics, stopped.clone())?;
+    let clock = verified.clock().clone();
     let monitor =
-        aside.block_on(async { Monitor::open(&settings.postgres_url(), Arc::clone(&health), live.clone()) })?;
+        aside.block_on(async { Monitor::open(&settings.postgres_url(), Arc::clone(&health), live.clone(), clock) })?;
     aside.spawn(monitor.run(stopped.clone()));
     let (first_read, first_settings) = oneshot::channel();
     let follow =

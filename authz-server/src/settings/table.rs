@@ -189,6 +189,9 @@ settings! {
     /// For how many milliseconds a server that is told to stop (SIGTERM) still takes payments after it has said in gRPC health and
     /// `/ready/payments` that it will not: longer than proxies and load balancers take to notice.
     drain_ms: u64 = "5000", range 0 to 60000, env "SLUICE_DRAIN_MS";
+    /// By how many milliseconds this server's clock may differ from Redis', in either direction. Beyond it the server neither
+    /// decides nor sweeps, and `/ready` says so: `clock`.
+    clock_skew_ms_max: u64 = "5000", range 100 to 60000, env "SLUICE_CLOCK_SKEW_MS_MAX", live;
     /// The external policy service: `GET <this>/api/v1/limit-policies/effective` is asked for each account's limits.
     policy_service_url: Option<HttpUrl>, env "POLICY_SERVICE_URL";
     /// How often policies in use are read again from where they come, in seconds.

@@ -142,6 +142,10 @@ impl<S: Store> Store for GroupCommit<S> {
         self.shared.store.timeout()
     }
 
+    fn now_ms(&self) -> i64 {
+        self.shared.store.now_ms()
+    }
+
     async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
         let results = self.ask(vec![(command.clone(), notes.clone())]).await;
         results.into_iter().next().unwrap_or_else(|| Err(StoreError::Corrupt("no reply".to_owned())))

@@ -1,5 +1,6 @@
 //! Where accounts and orders live: one atomic step per command, in Redis or in memory.
 
+mod clock;
 mod context;
 mod group;
 pub mod keys;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use crate::health::Away;
 use crate::telemetry::Trace;
 
+pub use clock::{Skew, StoreClock, StoreTime};
 pub use group::GroupCommit;
 pub use memory::MemoryStore;
 pub(crate) use redis::is_wrong_server;
@@ -64,6 +66,12 @@ pub enum StoreError {
     /// The store holds another number of shards than the settings say.
     #[error("the quota store has {stored} shards, the settings say {configured}: set SLUICE_SHARDS={stored}")]
     Shards { stored: u16, configured: u16 },
+    /// Not decided: this server's clock is too far from the store's.
+    #[error("{0}")]
+    Clock(String),
+    /// Not decided: the command's windows have not begun by the store's clock.
+    #[error("the quota store's clock shows an earlier day than the command: nothing was done, ask again")]
+    NotBegun,
     /// The order is not in the store any more, and its past cannot be read.
     #[error("the order's past cannot be read: {0}")]
     History(String),
@@ -75,17 +83,38 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+impl StoreError {
+    /// Whether it is certain that the command was not applied.
+    #[must_use]
+    pub const fn is_undone(&self) -> bool {
+        match self {
+            Self::Clock(_) | Self::NotBegun | Self::Shards { .. } | Self::NeedsPast | Self::History(_) => true,
+            Self::Timeout { .. } | Self::Unavailable(_) | Self::Corrupt(_) => false,
+        }
+    }
+}
+
 impl Away for StoreError {
     fn is_away(&self) -> bool {
         match self {
             Self::Timeout { .. } | Self::Unavailable(_) => true,
-            Self::Shards { .. } | Self::History(_) | Self::NeedsPast | Self::Corrupt(_) => false,
+            Self::Clock(_)
+            | Self::NotBegun
+            | Self::Shards { .. }
+            | Self::History(_)
+            | Self::NeedsPast
+            | Self::Corrupt(_) => false,
         }
     }
 }
 
 /// One atomic step per command.
 pub trait Store: Send + Sync + 'static {
+    /// The store's time as far as it is known, milliseconds since the epoch: what commands carry.
+    fn now_ms(&self) -> i64 {
+        crate::clock::now_ms()
+    }
+
     /// How long a call may take.
     fn timeout(&self) -> Duration;
 

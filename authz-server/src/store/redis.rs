@@ -22,7 +22,7 @@ use self::call::{COMMANDS_MAX, Noted, Results};
 pub(crate) use self::link::is_wrong_server;
 pub use self::link::{Failovers, RedisLink};
 use super::packed::{self, PackedError};
-use super::{Notes, Store, StoreError, keys};
+use super::{Notes, Store, StoreClock, StoreError, StoreTime, keys};
 use crate::clock;
 use crate::settings::{Live, Secret};
 use crate::telemetry::spans::{self, ScriptCall};
@@ -51,6 +51,7 @@ pub struct RedisStore {
     live: Option<Live>,
     verified: Verified,
     warned: Warned,
+    time: StoreTime,
 }
 
 /// What was warned of: each once.
@@ -81,8 +82,8 @@ impl Retention {
     }
 }
 
-/// Whether the number of shards in Redis was compared with ours, and is the same. Stores of one Redis share it: where one of them
-/// finds another number, none decides.
+/// What stores of one Redis share of what they know of it: whether its number of shards is ours, and what its clock shows. Where
+/// one of them finds another number, or a clock that is too far from ours, none decides.
 #[derive(Clone, Debug, Default)]
 pub struct Verified {
     shards: Arc<AtomicBool>,
@@ -90,6 +91,7 @@ pub struct Verified {
     evicts: Arc<AtomicBool>,
     /// Where one of them is led to another server, all of them follow.
     failovers: Failovers,
+    clock: StoreClock,
 }
 
 impl Verified {
@@ -97,6 +99,12 @@ impl Verified {
     #[must_use]
     pub fn failovers(&self) -> Failovers {
         self.failovers.clone()
+    }
+
+    /// What is known of Redis' clock.
+    #[must_use]
+    pub const fn clock(&self) -> &StoreClock {
+        &self.clock
     }
 }
 
@@ -137,6 +145,7 @@ impl RedisStore {
             live: None,
             verified,
             warned: Warned::default(),
+            time: StoreTime::Own,
         })
     }
 
@@ -147,7 +156,29 @@ impl RedisStore {
         self
     }
 
-    /// Compares the number of shards with the one that Redis records, and records it where there is none.
+    /// For tests, which move time: decides as if the store's clock showed this.
+    #[must_use]
+    pub fn with_time(mut self, time: StoreTime) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// What is wrong with this server's clock beside the store's, with what to do; `None` where nothing is, or they were not
+    /// compared yet.
+    #[must_use]
+    pub fn clock_trouble(&self) -> Option<String> {
+        let skew_ms_max = self.live.as_ref().map(|live| live.current().clock_skew_ms_max);
+        self.verified.clock.trouble(skew_ms_max)
+    }
+
+    /// What is known of the store's clock.
+    #[must_use]
+    pub const fn clock(&self) -> &StoreClock {
+        &self.verified.clock
+    }
+
+    /// Compares the number of shards with the one that Redis records, and records it where there is none; and this server's
+    /// clock with Redis'.
     ///
     /// # Errors
     /// [`StoreError::Shards`] where they differ: keys would be looked for in the wrong place, so nothing is decided.
@@ -161,8 +192,22 @@ impl RedisStore {
             Ok(stored) => Err(StoreError::Shards { stored, configured: self.shards }),
             Err(error) => return Err(error),
         };
+        self.compare_clocks().await?;
         self.verified.shards.store(result.is_ok(), Ordering::Relaxed);
         result
+    }
+
+    /// Compares this server's clock with Redis'.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis gives no answer.
+    pub async fn compare_clocks(&self) -> Result<(), StoreError> {
+        let mut connection = self.connection.clone();
+        let asked_ms = clock::now_ms();
+        let time = redis::cmd("TIME");
+        let (secs, us): (i64, i64) = self.bounded(time.query_async(&mut connection)).await?;
+        self.verified.clock.compare(secs.saturating_mul(1000).saturating_add(us / 1000), asked_ms);
+        Ok(())
     }
 
     /// The number of shards that Redis records, without recording any; `None` before the first server's start.
@@ -384,6 +429,10 @@ impl Store for RedisStore {
         self.live.as_ref().map_or(self.timeout, |live| live.current().redis_timeout())
     }
 
+    fn now_ms(&self) -> i64 {
+        self.verified.clock.now_ms()
+    }
+
     async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
         let replies = self.run(&[(command, notes)], false).await;
         replies.and_then(|replies| replies.into_iter().next().unwrap_or_else(|| Err(corrupt("no reply"))))
@@ -419,6 +468,9 @@ impl RedisStore {
         if self.verified.evicts.load(Ordering::Relaxed) {
             let why = format!("redis at {} may evict keys, nothing is decided on it", self.link.address());
             return Err(StoreError::Unavailable(why));
+        }
+        if let Some(trouble) = self.clock_trouble() {
+            return Err(StoreError::Clock(trouble));
         }
         let call = ScriptCall::begin();
         let results = self.bounded(self.ask(batch, all_or_none)).await.and_then(|results| results);
@@ -462,7 +514,7 @@ impl RedisStore {
     /// Calls the script at the server that is to be asked: one that is not the primary any more has done nothing, so that all of
     /// the commands are asked again on a new connection.
     async fn invoke(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Results, RedisError> {
-        let call = &call::call(self.script.get_hash(), self.shards, batch, all_or_none);
+        let call = &call::call(self.script.get_hash(), self.shards, &self.time, batch, all_or_none);
         let invoke = |mut connection: ConnectionManager| async move {
             let value = match call.query_async(&mut connection).await {
                 // Redis was started anew, or has not had the script yet.
@@ -472,7 +524,7 @@ impl RedisStore {
                 }
                 result => result?,
             };
-            Ok(call::replies(&value, batch))
+            Ok(call::replies(&value, batch, self.clock()))
         };
         let is_refused = |result: &Result<Results, RedisError>| match result {
             Ok(results) => results.as_ref().is_ok_and(|results| call::is_refused(results)),

@@ -29,7 +29,7 @@ use crate::health::{Away, warn_unless_away};
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::settings::{Live, Secret, Settings};
-use crate::store::{NO_ATTEMPT, Notes, RedisStore, RedisStoreConfig, StoreError, Verified};
+use crate::store::{NO_ATTEMPT, Notes, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified};
 
 pub use figures::{Figures, Sweep};
 pub use holds::{Ended, HoldSweep};
@@ -71,8 +71,10 @@ pub struct Config {
     pub postgres_url: Secret,
     pub shards: u16,
     pub live: Live,
-    /// What is known of Redis' number of shards.
+    /// What is known of Redis.
     pub verified: Verified,
+    /// Redis' own, except in tests that move time.
+    pub time: StoreTime,
 }
 
 impl Config {
@@ -80,7 +82,7 @@ impl Config {
     #[must_use]
     pub fn new(settings: &Settings, live: Live, verified: Verified) -> Self {
         let (redis_url, postgres_url) = (settings.redis_url(), settings.postgres_url());
-        Self { redis_url, postgres_url, shards: settings.shards, live, verified }
+        Self { redis_url, postgres_url, shards: settings.shards, live, verified, time: StoreTime::Own }
     }
 }
 
@@ -101,18 +103,30 @@ impl Tools {
     /// # Errors
     /// An [`io::Error`] for an address that cannot be used.
     pub fn open(config: &Config, policies: Arc<Policies>, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let Config { redis_url, postgres_url, shards, live, verified } = config;
+        let Config { redis_url, postgres_url, shards, live, verified, time } = config;
         let timeout = live.current().redis_timeout();
         let redis = RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout };
         let store = RedisStore::open_shared(&redis, verified.clone()).map_err(io::Error::other)?;
         Ok(Self {
-            store: Arc::new(store.following(live.clone())),
+            store: Arc::new(store.following(live.clone()).with_time(time.clone())),
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             policies,
             metrics,
             live: live.clone(),
             shards: *shards,
         })
+    }
+
+    /// The time that a round begins with, by Redis' clock. `None` while Redis gives none, or this server's own is too far from it:
+    /// the policies and alerts that a round goes by may be of another day then.
+    async fn time_to_sweep(&self, sweep: Sweep) -> Option<i64> {
+        if self.store.clock().skew().is_none()
+            && let Err(error) = self.store.verify().await
+        {
+            report(&self.metrics.sweep, sweep, Err(error.into()));
+            return None;
+        }
+        self.store.clock_trouble().is_none().then(|| self.store.now_ms())
     }
 
     async fn policy(&self, merchant: &MerchantId, currency: Currency, now_ms: i64) -> Option<Arc<Policy>> {
@@ -191,8 +205,10 @@ async fn run(tools: Tools, shutdown: Shutdown) {
 async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
     let mut sweep = HoldSweep::new(tools.clone());
     while !shutdown.is_asked() {
-        let swept = sweep.round(clock::now_ms(), &shutdown).await;
-        report(&tools.metrics.sweep, Sweep::Holds, swept.map(drop));
+        if let Some(now_ms) = tools.time_to_sweep(Sweep::Holds).await {
+            let swept = sweep.round(now_ms, &shutdown).await;
+            report(&tools.metrics.sweep, Sweep::Holds, swept.map(drop));
+        }
         shutdown.pause(tools.live.elapse(|now| Duration::from_millis(now.hold_sweep_ms))).await;
     }
 }
@@ -200,8 +216,10 @@ async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
 async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
     let sweep = WindowSweep::new(tools.clone());
     while !shutdown.is_asked() {
-        let swept = sweep.round(clock::now_ms(), &shutdown).await;
-        report(&tools.metrics.sweep, Sweep::Windows, swept.map(drop));
+        if let Some(now_ms) = tools.time_to_sweep(Sweep::Windows).await {
+            let swept = sweep.round(now_ms, &shutdown).await;
+            report(&tools.metrics.sweep, Sweep::Windows, swept.map(drop));
+        }
         shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
     }
 }
@@ -209,8 +227,10 @@ async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
 async fn run_thresholds(tools: Tools, mut shutdown: Shutdown) {
     let sweep = ThresholdSweep::new(tools.clone());
     while !shutdown.is_asked() {
-        let swept = sweep.round(clock::now_ms(), &shutdown).await;
-        report(&tools.metrics.sweep, Sweep::Thresholds, swept.map(drop));
+        if let Some(now_ms) = tools.time_to_sweep(Sweep::Thresholds).await {
+            let swept = sweep.round(now_ms, &shutdown).await;
+            report(&tools.metrics.sweep, Sweep::Thresholds, swept.map(drop));
+        }
         shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
     }
 }

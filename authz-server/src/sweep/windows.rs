@@ -1,6 +1,5 @@
 //! Closes the windows of accounts that saw no command since they were over, so that their last figures are recorded too.
 
-use chrono::TimeDelta;
 use quota::{Calendar, Command};
 use sqlx::postgres::PgConnection;
 
@@ -11,8 +10,6 @@ use crate::store::Notes;
 
 /// Lets one server sweep at a time; any number that nothing else uses.
 const SWEEP_LOCK: i64 = 0x51_75_6f_74_61_03;
-/// No zone's clock is further ahead of UTC: a later day than its is over nowhere.
-const AHEAD_MAX: TimeDelta = TimeDelta::hours(14);
 /// Who the journal says asked, and why.
 const ACTOR: &str = "system:window";
 const REASON: &str = "window_closed";
@@ -59,11 +56,27 @@ impl WindowSweep {
             self.0.metrics.sweep.accounts_closed(rolled);
             closed += rolled;
         }
+        let ahead = ahead(&mut turn.connection, now_ms).await?;
+        self.tell_ahead(&ahead);
         turn.end().await?;
         if closed > 0 {
             tracing::info!(accounts = closed, "windows of accounts without traffic were closed");
         }
         failures.after(Rolled::Accounts(closed))
+    }
+
+    /// Says that accounts are in windows that have not begun, once for each number of them.
+    fn tell_ahead(&self, ahead: &Ahead) {
+        let is_news = self.0.metrics.set_accounts_ahead(ahead.accounts.unsigned_abs());
+        if is_news && ahead.accounts > 0 {
+            let Ahead { accounts, merchant_id, day } = ahead;
+            tracing::warn!(
+                accounts,
+                merchant_id,
+                day,
+                "accounts are in a window that has not begun, because a server's clock was ahead: a reset brings each of them back"
+            );
+        }
     }
 
     /// The command that closes an account's windows; `None` where they are not over, or no policy says whose calendar counts.
@@ -74,14 +87,32 @@ impl WindowSweep {
     }
 }
 
+/// Accounts in a day that has begun nowhere.
+#[derive(Debug, sqlx::FromRow)]
+struct Ahead {
+    accounts: i64,
+    /// One of them, and the latest day.
+    merchant_id: Option<String>,
+    day: Option<i32>,
+}
+
+async fn ahead(connection: &mut PgConnection, now_ms: i64) -> Result<Ahead, sqlx::Error> {
+    let statement = "SELECT count(*) AS accounts, min(merchant_id) AS merchant_id, max(daily_window) AS day \
+        FROM quota_account WHERE daily_window > $1";
+    sqlx::query_as(statement).bind(latest_day(now_ms)).fetch_one(connection).await
+}
+
+fn latest_day(now_ms: i64) -> i32 {
+    i32::try_from(Calendar::latest_day_at(now_ms)).unwrap_or(i32::MAX)
+}
+
 /// The next accounts that have counted something in a window that is over in some zone.
 async fn page(connection: &mut PgConnection, after: &Candidate, now_ms: i64) -> Result<Vec<Candidate>, sqlx::Error> {
     let statement = "SELECT open_until, merchant_id, currency::text AS currency FROM quota_account \
         WHERE open_until < $1 AND (open_until, merchant_id, currency) > ($2, $3, $4::text::char(3)) \
         ORDER BY open_until, merchant_id, currency LIMIT $5";
-    let latest_day = Calendar::UTC.windows_at(now_ms.saturating_add(AHEAD_MAX.num_milliseconds())).day;
     sqlx::query_as(statement)
-        .bind(i32::try_from(latest_day).unwrap_or(i32::MAX))
+        .bind(latest_day(now_ms))
         .bind(after.open_until)
         .bind(&after.merchant_id)
         .bind(&after.currency)

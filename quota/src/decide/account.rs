@@ -1,7 +1,7 @@
 //! What operators do with an account itself.
 
 use super::{Case, Verdict};
-use crate::{Account, Adjust, AmountMinor, Change, Code, Counter, CounterName, Period, Reset};
+use crate::{Account, Adjust, AmountMinor, Change, Code, Counter, CounterName, Period, Reset, WindowIds};
 
 impl Case<'_> {
     pub(super) fn adjust(&self, adjust: &Adjust) -> Verdict {
@@ -29,11 +29,22 @@ impl Case<'_> {
             return self.answer(Code::VersionConflict);
         }
         let mut after = self.account;
+        if self.is_ahead() {
+            after = after.brought_back(self.command.windows);
+            after.paced_until_us = after.paced_until_us.min(self.now_ms * 1000);
+        }
         for period in Period::ALL.into_iter().filter(|period| reset.of(*period)) {
             let counter = after.of_mut(period);
             *counter = Counter { id: counter.id, epoch: counter.epoch.wrapping_add(1), ..Counter::default() };
         }
         self.answer(Code::Applied).account(after)
+    }
+
+    /// Whether the account is in windows that the store's time has not reached, and the command knows those of now: where its
+    /// day is over by the store's time, it does not.
+    const fn is_ahead(&self) -> bool {
+        let WindowIds { day, until_ms, .. } = self.command.windows;
+        self.stored.day.id > day && self.store_ms < until_ms
     }
 
     fn is_another_version(&self, expected: Option<u64>) -> bool {
@@ -45,7 +56,7 @@ impl Case<'_> {
             return self.answer(Code::Applied).again().unheard();
         }
         let mut after = self.account;
-        after.suspended_at_ms = if suspended { self.command.time_ms().max(1) } else { 0 };
+        after.suspended_at_ms = if suspended { self.now_ms.max(1) } else { 0 };
         self.answer(Code::Applied).account(after)
     }
 

@@ -98,7 +98,7 @@ impl Case<'_> {
 
     /// Takes a turn; gives the milliseconds until it. `Err` where it is too far away: then no turn is taken.
     fn paced(&self, after: &mut Account, pace: &Pace) -> Result<u64, u64> {
-        let now_us = self.command.time_ms() * 1000;
+        let now_us = self.now_ms * 1000;
         let turn = self.account.paced_until_us.max(now_us);
         let wait_us = (turn - now_us).saturating_sub(pace.tolerance_us);
         let wait_ms = wait_us.div_ceil(1000);
@@ -111,7 +111,7 @@ impl Case<'_> {
 
     fn charged(&self, order: Option<&Order>, charge: &Charge, hold: Option<&HoldTerms>, after: &Account) -> Order {
         let ends = |terms: &HoldTerms| Hold {
-            until_secs: u32::try_from(self.command.time_secs() + u64::from(terms.lifetime_secs)).unwrap_or(u32::MAX),
+            until_secs: u32::try_from(self.now_secs() + u64::from(terms.lifetime_secs)).unwrap_or(u32::MAX),
             on_expiry: terms.on_expiry,
         };
         Order {

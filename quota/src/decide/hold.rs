@@ -76,7 +76,7 @@ impl Case<'_> {
         if order.state != OrderState::Held {
             return self.answer(Code::OrderClosed).unheard();
         }
-        if u64::from(order.hold.until_secs) > self.command.time_secs() {
+        if u64::from(order.hold.until_secs) > self.now_secs() {
             return self.answer(Code::Admitted).again().unheard();
         }
         match order.hold.on_expiry {

@@ -14,7 +14,7 @@ impl Case<'_> {
         if (self.merchant.suspended_at_ms > 0) == suspended {
             return Verdict { merchant: Some(self.merchant), ..answer.again().unheard() };
         }
-        let suspended_at_ms = if suspended { self.command.time_ms().max(1) } else { 0 };
+        let suspended_at_ms = if suspended { self.now_ms.max(1) } else { 0 };
         Verdict { merchant: Some(Merchant { suspended_at_ms, version: self.merchant.version + 1 }), ..answer }
     }
 

@@ -1,7 +1,7 @@
 //! An account as it is stored.
 
 use chrono::{DateTime, SecondsFormat};
-use quota::{Account, Counter, Currency, Merchant, MerchantId};
+use quota::{Account, Calendar, Counter, Currency, Merchant, MerchantId};
 use serde::Serialize;
 
 use super::Shown;
@@ -43,6 +43,8 @@ pub(super) struct AccountShown {
     currency: &'static str,
     version: u64,
     windows: WindowsShown,
+    /// The day has begun nowhere yet: a server's clock was ahead. A reset brings the account back.
+    in_future_window: bool,
     pending_amount: u64,
     suspended_at: Option<String>,
     /// Since when the merchant is suspended as a whole.
@@ -52,7 +54,14 @@ pub(super) struct AccountShown {
 }
 
 impl AccountShown {
-    pub(super) fn of(merchant: &MerchantId, currency: Currency, account: &Account, state: Merchant) -> Self {
+    /// The account as it stands at `now_ms`, milliseconds since the epoch.
+    pub(super) fn of(
+        merchant: &MerchantId,
+        currency: Currency,
+        account: &Account,
+        state: Merchant,
+        now_ms: i64,
+    ) -> Self {
         Self {
             merchant_id: merchant.to_string(),
             currency: currency.code(),
@@ -62,6 +71,7 @@ impl AccountShown {
                 month: CounterShown::of(&account.month),
                 year: CounterShown::of(&account.year),
             },
+            in_future_window: account.day.id > Calendar::latest_day_at(now_ms),
             pending_amount: account.pending,
             suspended_at: moment_ms(account.suspended_at_ms),
             merchant_suspended_at: moment_ms(state.suspended_at_ms),
@@ -82,6 +92,12 @@ impl Shown for AccountShown {
             ("merchant suspended", since(self.merchant_suspended_at.as_deref())),
             ("version", self.version.to_string()),
         ];
+        if self.in_future_window {
+            rows.push((
+                "windows",
+                "not begun yet: a server's clock was ahead; a reset brings the account back".to_owned(),
+            ));
+        }
         rows.extend(self.paced_until.as_ref().map(|until| ("paced until", until.clone())));
         rows
     }

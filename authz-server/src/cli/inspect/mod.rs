@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{CliError, Outcome, print, tell};
 use crate::clock;
 use crate::settings::Settings;
-use crate::store::{RedisStore, RedisStoreConfig, StoreError, keys};
+use crate::store::{RedisStore, RedisStoreConfig, Store, StoreError, keys};
 
 /// How long a person waits for Redis; payments wait much less.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,7 +99,9 @@ pub(super) fn execute(command: &InspectCommand, settings: &Settings) -> Result<O
                 let shard = shard_of(merchant, configured);
                 let place = Place { shard, key: keys::account(shard, merchant, *currency) };
                 let (account, state) = store.account_of_merchant(merchant, *currency).await?;
-                let shown = account.map(|account| AccountShown::of(merchant, *currency, &account, state));
+                store.compare_clocks().await?;
+                let now_ms = store.now_ms();
+                let shown = account.map(|account| AccountShown::of(merchant, *currency, &account, state, now_ms));
                 show(&place, shown, format.json)
             }
             InspectCommand::Merchant { merchant, format } => {

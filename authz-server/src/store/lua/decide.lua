@@ -5,17 +5,17 @@
 --       holds (sorted sets, in the order of the streams; may be left out where all commands are consumes). Each key stands
 --       here once; commands name theirs by place, from 1.
 -- ARGV  1 packed little endian: u8 1 to do all or none, 0 to decide each command by itself; u16 numbers of orders, accounts,
---         merchants, streams and watches
+--         merchants, streams and watches; f64 the store's time in ms where a test moves it, -1 to read Redis' own clock
 --       2 the lifetime of plain charges' orders, seconds as text; then for each command
 --       3 the command, packed:
 --           op u8, places u16 of account (0 for none), order and merchant among the keys, of the stream among the streams and
 --           of the watch among the watches (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64
---           of a charge (else 0): daily, monthly, yearly count, daily, monthly, yearly amount; the head of the account (15
---           bytes) as it is if nothing is out of the ordinary: the windows of now, never reset, not suspended, nothing
---           pending, no threshold reached; the order (60 bytes) as a plain charge leaves it then; now f64
---           (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are journalled, 4 a pace follows, 8 last
---           capture or reserved refund), refusal u8 (a code by which the policy refuses, else 0), replays u8 that are let
---           through (255 for any number), length u16 of the order's past; by op:
+--           of a charge (else 0): daily, monthly, yearly count, daily, monthly, yearly amount; now f64 (ms); the head of the
+--           account (15 bytes) as it is if nothing is out of the ordinary: the windows of now, never reset, not suspended,
+--           nothing pending, no threshold reached; the order (60 bytes) as a plain charge leaves it then; when the day of the
+--           windows begins f64 (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are journalled, 4 a pace
+--           follows, 8 last capture or reserved refund), refusal u8 (a code by which the policy refuses, else 0), replays u8
+--           that are let through (255 for any number), length u16 of the order's past; by op:
 --           0 plain consume: without flags, refusal and past, and of the lifetime above; its maxima are those up to which no
 --             threshold is reached: the limits' own maxima f64, in their order
 --           1 consume, 2 hold: for a hold the pending maximum f64, its lifetime u32 (s) and u8 (1 when expiry settles it);
@@ -25,14 +25,19 @@
 --           5 settle: id 16 bytes, over-capture percent u8 (255 where the gateway has captured already)
 --           6 refund, 7 release: id 16 bytes, daily f64 and monthly f64 maximum
 --           9 adjust: counter u8, change u8 (1 add, 2 subtract, 3 set), expected version f64 (-1 for any)
---           10 reset: windows u8 (1 day, 2 month, 4 year), expected version f64 (-1 for any)
+--           10 reset: windows u8 (1 day, 2 month, 4 year), when the day of the command's windows ends f64 (ms), expected
+--             version f64 (-1 for any)
 --           and the order as the journal knows it, packed like an order
 --       4 event context, passed into the stream untouched; and after all commands the watches, packed: u16 number of the
 --         list of thresholds, maxima f64 of the watched limits: daily, monthly, yearly count, daily, monthly, yearly amount,
 --         pending; u8 number of thresholds, and each of them in percent u16, rising
 -- Reply one string: for each command its record, a line feed, and the stream id of its event or ''; line feeds between
 --       commands. Instead of a record: 1 u8 where another command of all or none was refused; 0 u8 and a text without line
---       feeds where this command failed: it has changed nothing.
+--       feeds where this command failed: it has changed nothing; 2 u8 and the store's time f64 (ms) where the command, or
+--       one of all or none, was not decided because its windows have not begun by that time.
+--
+-- Time     What ends, is forgotten or is paced goes by the command's time, within what the store's own allows: no later, and
+--          no more than a minute earlier.
 --
 -- Account  version u8 (4), day u32, epochs u8 of day, month and year, flags u8 (1 suspended, 2 something is pending), marks u32
 --          and their list u16; then f64: day, month, year each with amount and count; number of changes; refunded of day, month, year; pending, paced until (us), suspended at (ms)
@@ -60,8 +65,8 @@
 -- here is not arithmetic but every string that is made, every field that is packed and every table that grows: hence plain
 -- charges, heads that are compared as one string, and tables that begin as copies of others with the right size.
 
-local COMMAND = '<BI2I2I2I2I2I4dddddddc15c60'
-local COMMAND_LEN = 146
+local COMMAND = '<BI2I2I2I2I2I4ddddddddc15c60'
+local COMMAND_LEN = 154
 local HEADED = '<c15dddddddc48'
 local ACCOUNT = '<BI4BBBBI4I2ddddddddddddd'
 local ACCOUNT_LEN = 119
@@ -73,13 +78,21 @@ local TAIL_LEN = 21
 local OPERATION_LEN = 64
 local PLAIN = 0
 local SUSPEND_MERCHANT = 15
-local FAILED, REFUSED = '\0', '\1'
+local FAILED, REFUSED, NOT_BEGUN = '\0', '\1', '\2'
+-- Times after 2223 count as then, so that their microseconds stay exact.
+local NOW_MS_MAX, LAG_MS_MAX = 8000000000000, 60000
 
 -- A global is looked up by its name whenever it is used, a local is not.
 local KEYS, ARGV, call, pcall, decode, encode = KEYS, ARGV, redis.call, redis.pcall, struct.unpack, struct.pack
 local type, unpack, byte, sub, find, max, min = type, unpack, string.byte, string.sub, string.find, math.max, math.min
 
-local together, orders, accounts, merchants, streams, watches = decode('<BI2I2I2I2I2', ARGV[1])
+local together, orders, accounts, merchants, streams, watches, store_ms = decode('<BI2I2I2I2I2d', ARGV[1])
+if store_ms < 0 then
+  local time = call('TIME')
+  local us = time[2] + 0
+  store_ms = time[1] * 1000 + (us - us % 1000) / 1000
+end
+store_ms = min(store_ms, NOW_MS_MAX)
 local all_or_none, plain_lifetime, plain_secs = together == 1, ARGV[2], tonumber(ARGV[2])
 local places = orders + accounts + merchants
 local expiries = places + streams
@@ -196,10 +209,10 @@ local function failure(stream, account_at, order_at, merchant_at)
 end
 
 -- Suspends a merchant as a whole, or takes its charges again; the record tells of no account.
-local function decide_merchant(number, packed, suspends, merchant_at, stream)
-  local APPLIED, NOW = 4, '<d'
-  local now_ms, at = decode(NOW, packed, COMMAND_LEN + 1)
-  local dry = byte(packed, at + 4) % 2 == 1
+local function decide_merchant(number, packed, suspends, merchant_at, stream, asked_ms)
+  local APPLIED, FLAGS_AT = 4, COMMAND_LEN + 13
+  local now_ms = min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)
+  local dry = byte(packed, FLAGS_AT) % 2 == 1
   local value = values[merchant_at]
   local suspended_at, changes, _ = 0, 0
   if value then _, _, suspended_at, changes = decode(MERCHANT, value) end
@@ -219,7 +232,7 @@ end
 
 -- Decides a command of any kind: its record, what is told of it, and what it changes. Gives whether it is refused.
 local function decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max,
-  mc_max, yc_max, da_max, ma_max, ya_max, head, plain_order)
+  mc_max, yc_max, da_max, ma_max, ya_max, asked_ms, head, plain_order)
   local WINDOW, NAMES, REST = '<xI4', '<xxxxxxxxxxc3xxxxxxxxxxxxc16xxxc16', '<dI4BBBI2'
   local ORDER, TAIL = '<BI4BBBBBc3dI4c16BBB', '<I4Bdd'
   local OPERATION = '<Bc16c16dI4BBBc16'
@@ -245,9 +258,10 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local CAPTURE_EXCEEDS_HOLD, ORDER_FULL, VERSION_CONFLICT, REPLAY_REFUSED, BACKLOG_FULL = 54, 55, 56, 58, 61
 
   local day = decode(WINDOW, head)
-  local month, year = month_and_year(day)
+  local own_day, month, year = day, month_and_year(day)
   local currency, decision_id, attempt = decode(NAMES, plain_order)
-  local now_ms, ttl, flags, refusal, replays_max, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
+  local _, ttl, flags, refusal, replays_max, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
+  local now_ms = min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)
   local history = history_len > 0 and sub(packed, -history_len) or ''
   local dry, noted, paced, marked = flags % 2 == 1, flags % 4 >= 2, flags % 8 >= 4, flags >= 8
   local now = (now_ms - now_ms % 1000) / 1000
@@ -611,11 +625,20 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
         da, ma, ya, dc, mc, yc, dr, mr, yr, pending = figures[0], unpack(figures)
       end
     elseif op == RESET then
-      local windows, expected = decode('<Bd', packed, at)
+      local windows, until_ms, expected = decode('<Bdd', packed, at)
       if expected >= 0 and expected ~= changes then
         code = VERSION_CONFLICT
       else
         code, account_changed = APPLIED, true
+        if day > own_day and store_ms < until_ms then
+          -- The account is in windows that have not begun: it comes back into those of now, with what was counted since.
+          local own_month, own_year = month_and_year(own_day)
+          local epoch = 128 + changes % 100
+          day, de = own_day, epoch
+          if month > own_month then month, me = own_month, epoch end
+          if year > own_year then year, ye = own_year, epoch end
+          paced_until = min(paced_until, now_ms * 1000)
+        end
         if windows % 2 == 1 then de, da, dc, dr = (de + 1) % 256, 0, 0, 0 end
         if windows % 4 >= 2 then me, ma, mc, mr = (me + 1) % 256, 0, 0, 0 end
         if windows >= 4 then ye, ya, yc, yr = (ye + 1) % 256, 0, 0, 0 end
@@ -703,13 +726,14 @@ end
 for number = 1, commands do
   local packed = replies[2 * number - 1]
   local op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max, mc_max, yc_max, da_max, ma_max,
-    ya_max, head, plain_order = decode(COMMAND, packed)
+    ya_max, asked_ms, head, plain_order = decode(COMMAND, packed)
   local account_value, order_value = values[account_at], values[order_at]
   stream_of[number] = stream
 
   -- A plain charge of a new order on an account without anything out of the ordinary: only the figures are to be reckoned.
   local plain = op == PLAIN and account_value and not order_value and #account_value == ACCOUNT_LEN
-    and waiting[stream] < backlog_max and is_quiet(values[merchant_at])
+    and waiting[stream] < backlog_max and asked_ms <= store_ms and asked_ms >= store_ms - LAG_MS_MAX
+    and is_quiet(values[merchant_at])
   if plain then
     local own_head, da, dc, ma, mc, ya, yc, changes, rest = decode(HEADED, account_value)
     plain = own_head == head
@@ -721,15 +745,24 @@ for number = 1, commands do
     end
   end
 
-  local failed = not plain and failure(stream, account_at, order_at, merchant_at)
-  if failed and all_or_none then
+  local early = not plain and decode('<d', packed, COMMAND_LEN + 1) > store_ms
+  local failed = not plain and not early and failure(stream, account_at, order_at, merchant_at)
+  if early and all_or_none then
+    values, expiring = { unpack(stored) }, {}
+    for other = 1, commands do
+      replies[2 * other - 1], replies[2 * other] = NOT_BEGUN .. encode('<d', store_ms), ''
+    end
+    break
+  elseif early then
+    replies[2 * number - 1], replies[2 * number] = NOT_BEGUN .. encode('<d', store_ms), ''
+  elseif failed and all_or_none then
     return redis.error_reply(failed)
   elseif failed then
     replies[2 * number - 1], replies[2 * number] = FAILED .. failed, ''
   elseif op >= SUSPEND_MERCHANT then
-    decide_merchant(number, packed, op == SUSPEND_MERCHANT, merchant_at, stream)
+    decide_merchant(number, packed, op == SUSPEND_MERCHANT, merchant_at, stream, asked_ms)
   elseif not plain and decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked,
-    dc_max, mc_max, yc_max, da_max, ma_max, ya_max, head, plain_order) and all_or_none then
+    dc_max, mc_max, yc_max, da_max, ma_max, ya_max, asked_ms, head, plain_order) and all_or_none then
     -- Nothing is done. The refusal is journalled; the others are told that it was not they.
     local record, event = replies[2 * number - 1], replies[2 * number]
     values, expiring = { unpack(stored) }, {}

@@ -1,8 +1,8 @@
 //! The script's argument for a command.
 
 use quota::{
-    Action, Adjust, AmountMinor, Change, Charge, Code, Command, Dry, HoldTerms, Limits, OnExpiry, OrderState, Origin,
-    Origins, Pace, Refund, Reset, Settle, Watch, WindowIds,
+    Action, Adjust, AmountMinor, Change, Charge, Code, Command, Dry, HoldTerms, Limits, NOW_MS_MAX, OnExpiry,
+    OrderState, Origin, Origins, Pace, Refund, Reset, Settle, Watch, WindowIds,
 };
 
 use super::{FORMAT, Writer};
@@ -41,6 +41,7 @@ pub fn is_plain(command: &Command, order_ttl_secs: u32) -> bool {
     command.order_no.is_some()
         && command.dry == Dry::No
         && command.history.is_none()
+        && command.windows.since_ms <= command.now_ms
         && command.order_ttl_secs == order_ttl_secs
 }
 
@@ -59,8 +60,9 @@ pub fn command(out: &mut Vec<u8>, command: &Command, places: Places, plain_ttl_s
     } else {
         out.maxima(&command.action);
     }
-    out.expected(command);
     out.number(command.time_ms());
+    out.expected(command);
+    out.number(command.windows.since_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
     out.u32(command.order_ttl_secs);
     out.bytes(&[flags(command), refusal(&command.action), replays_max(&command.action)]);
     // The journal rebuilds no order that is longer: an order's lists are bounded.
@@ -68,7 +70,7 @@ pub fn command(out: &mut Vec<u8>, command: &Command, places: Places, plain_ttl_s
     if plain {
         out.maxima(&command.action);
     } else {
-        out.action(&command.action);
+        out.action(command);
     }
     out.bytes(&past);
 }
@@ -150,7 +152,7 @@ impl Writer<'_> {
 
     /// The head of the account that a plain charge expects, and the order that it leaves.
     fn expected(&mut self, command: &Command) {
-        let WindowIds { day, month, year } = command.windows;
+        let WindowIds { day, month, year, .. } = command.windows;
         let [day, month, year] = [day, month, year].map(|id| Origin { id, epoch: 0 });
         let windows = Origins { day, month, year };
         self.bytes(&[FORMAT]);
@@ -169,8 +171,8 @@ impl Writer<'_> {
         self.bytes(&command.attempt.0);
     }
 
-    fn action(&mut self, action: &Action) {
-        match action {
+    fn action(&mut self, command: &Command) {
+        match &command.action {
             Action::Consume(charge) => self.pace(charge),
             Action::Hold(charge, terms) => {
                 self.amount(charge.limits.pending);
@@ -189,6 +191,7 @@ impl Writer<'_> {
             Action::Adjust(adjust) => self.adjust(adjust),
             Action::Reset(Reset { day, month, year, expected_version }) => {
                 self.bytes(&[u8::from(*day) + 2 * u8::from(*month) + 4 * u8::from(*year)]);
+                self.number(command.windows.until_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
                 self.optional(*expected_version);
             }
             Action::VoidAttempt

@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
+use std::sync::atomic::Ordering;
 
 use quota::{Action, AmountMinor, Code, Command, Currency, Record, Reply, Watch, shard_of};
 use redis::{Cmd, RedisError, Value};
 
 use super::link::is_wrong_server;
-use super::{StoreError, corrupt};
+use super::{StoreClock, StoreError, StoreTime, corrupt};
 use crate::store::packed::{self, Places};
 use crate::store::{Notes, context, keys};
 
@@ -23,6 +24,12 @@ pub(super) const COMMANDS_MAX: usize = 256;
 const FAILED: u8 = 0;
 /// The same where another command of all or none was refused.
 const REFUSED: u8 = 1;
+/// The same, with the store's time behind it, where the command's windows have not begun by that time.
+const NOT_BEGUN: u8 = 2;
+/// Bytes of that time.
+const TIME_LEN: usize = 8;
+/// Redis' own clock counts.
+const OWN_TIME: f64 = -1.0;
 /// Bytes that a command takes in a call, about: keys, command and context.
 const COMMAND_BYTES: usize = 640;
 
@@ -33,7 +40,7 @@ pub(super) type Results = Result<Vec<Result<Reply, StoreError>>, StoreError>;
 pub(super) type Noted<'a> = (&'a Command, &'a Notes);
 
 /// Makes the call of the script with this hash.
-pub(super) fn call(hash: &str, shards: u16, batch: &[Noted<'_>], all_or_none: bool) -> Cmd {
+pub(super) fn call(hash: &str, shards: u16, time: &StoreTime, batch: &[Noted<'_>], all_or_none: bool) -> Cmd {
     let keys = Keys::of(shards, batch);
     let parts = 5 + keys.count() + 2 * batch.len() + keys.watches.len();
     let mut call = Cmd::with_capacity(parts, 64 + COMMAND_BYTES * batch.len());
@@ -46,6 +53,7 @@ pub(super) fn call(hash: &str, shards: u16, batch: &[Noted<'_>], all_or_none: bo
     [keys.orders.len(), keys.accounts.len(), keys.merchants.len(), keys.streams.len(), keys.watches.len()]
         .into_iter()
         .for_each(|count| part.extend_from_slice(&place(count).to_le_bytes()));
+    part.extend_from_slice(&time_of(time, batch).to_le_bytes());
     call.arg(part.as_slice()).arg(plain_ttl_secs);
     for ((command, notes), own) in batch.iter().zip(&keys.places) {
         part.clear();
@@ -61,6 +69,18 @@ pub(super) fn call(hash: &str, shards: u16, batch: &[Noted<'_>], all_or_none: bo
         call.arg(part.as_slice());
     }
     call
+}
+
+/// The time that the script is to take for Redis' own: [`OWN_TIME`] except in tests.
+fn time_of(time: &StoreTime, batch: &[Noted<'_>]) -> f64 {
+    match time {
+        StoreTime::Own => OWN_TIME,
+        StoreTime::OfCommands => {
+            let latest = batch.iter().map(|(command, _)| command.now_ms.max(command.windows.since_ms)).max();
+            latest.unwrap_or_default().max(0) as f64
+        }
+        StoreTime::At(now_ms) => now_ms.load(Ordering::SeqCst).max(0) as f64,
+    }
 }
 
 /// The keys of a call, each once.
@@ -194,12 +214,12 @@ fn place(count: usize) -> u16 {
 }
 
 /// Reads the replies to a call, one for each of its commands.
-pub(super) fn replies(value: &Value, batch: &[Noted<'_>]) -> Results {
+pub(super) fn replies(value: &Value, batch: &[Noted<'_>], clock: &StoreClock) -> Results {
     let Value::BulkString(bytes) = value else { return Err(corrupt("the script's reply is no string")) };
     let mut rest = bytes.as_slice();
     let mut replies = Vec::with_capacity(batch.len());
     for (command, _) in batch {
-        replies.push(reply(&mut rest, command)?);
+        replies.push(reply(&mut rest, command, clock)?);
     }
     if rest.is_empty() { Ok(replies) } else { Err(corrupt(format_args!("{} bytes behind the last reply", rest.len()))) }
 }
@@ -215,13 +235,21 @@ pub(super) fn is_refused(results: &[Result<Reply, StoreError>]) -> bool {
 }
 
 /// Takes a command's reply off the front; an error by itself where its end cannot be found.
-fn reply(rest: &mut &[u8], command: &Command) -> Result<Result<Reply, StoreError>, StoreError> {
+fn reply(rest: &mut &[u8], command: &Command, clock: &StoreClock) -> Result<Result<Reply, StoreError>, StoreError> {
     let event_id = command.decision_id;
     let told = match rest.first() {
         Some(&FAILED) => {
             let why = String::from_utf8_lossy(line(rest)).into_owned();
             line(rest);
             return Ok(Err(failed(why.trim_start_matches('\0'))));
+        }
+        Some(&NOT_BEGUN) => {
+            let (told, behind) = rest.split_at_checked(1 + TIME_LEN).ok_or_else(|| corrupt("a time ends too early"))?;
+            let store_ms = told.last_chunk().map_or(0.0, |bytes| f64::from_le_bytes(*bytes));
+            // The store's clock was set back, or was not known yet: the next commands have its time.
+            clock.set(store_ms as i64);
+            *rest = behind;
+            Err(StoreError::NotBegun)
         }
         Some(&REFUSED) => {
             *rest = rest.get(1..).unwrap_or_default();

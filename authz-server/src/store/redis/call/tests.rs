@@ -36,7 +36,7 @@ fn record(flags: u8) -> Vec<u8> {
 fn read(parts: &[&[u8]], commands: u8) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
     let (commands, notes): (Vec<_>, _) = ((0..commands).map(command).collect(), Notes::default());
     let batch: Vec<_> = commands.iter().map(|command| (command, &notes)).collect();
-    replies(&Value::BulkString(parts.join(&b'\n')), &batch)
+    replies(&Value::BulkString(parts.join(&b'\n')), &batch, &StoreClock::default())
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn what_is_no_reply_is_refused() {
     for (parts, commands) in foreign {
         assert!(matches!(read(parts, commands), Err(StoreError::Corrupt(_))), "{parts:?}");
     }
-    assert!(matches!(replies(&Value::Nil, &[]), Err(StoreError::Corrupt(_))));
+    assert!(matches!(replies(&Value::Nil, &[], &StoreClock::default()), Err(StoreError::Corrupt(_))));
 }
 
 #[test]
