@@ -22,7 +22,8 @@ FROM runtime AS authz-server
 # Whom the server trusts when a policy service, a configuration service or signing keys are behind https.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=builder /out/authz-server /usr/local/bin/authz-server
-EXPOSE 40022 40023
+# 40023 listens on loopback, for an Envoy beside it, until SLUICE_GRPC_BIND says otherwise.
+EXPOSE 40022 40023 40024
 ENTRYPOINT ["/usr/local/bin/authz-server"]
 
 FROM runtime AS gateway

@@ -1,5 +1,7 @@
 //! Connections to Postgres for everything but the journal, which has one of its own.
 
+pub mod fitness;
+
 use std::str::FromStr;
 use std::time::Duration;
 

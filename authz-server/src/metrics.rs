@@ -14,6 +14,8 @@ use quota::Code;
 
 use crate::policy::figures::Figures;
 
+/// What only series of single merchants have.
+const MERCHANT_LABEL: &str = "merchant_id=\"";
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -392,6 +394,12 @@ impl Metrics {
     }
 }
 
+/// Figures without the series of single merchants: who has how much business is not for everybody.
+#[must_use]
+pub fn without_merchants(text: &str) -> String {
+    text.split_inclusive('\n').filter(|line| line.starts_with('#') || !line.contains(MERCHANT_LABEL)).collect()
+}
+
 /// Gauges are signed; a count beyond their range is shown at its end.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -429,5 +437,13 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("version=\"1\""));
+    }
+
+    #[test]
+    fn x10_series_of_single_merchants_can_be_left_out() {
+        let text = "# HELP quota_usage_rate merchant_id=\"x\"\nquota_usage_rate{merchant_id=\"m\",currency=\"USD\"} 0.5\n\
+            quota_usage_rate_left_out_accounts 1\n# EOF\n";
+        let open = "# HELP quota_usage_rate merchant_id=\"x\"\nquota_usage_rate_left_out_accounts 1\n# EOF\n";
+        assert_eq!(without_merchants(text), open);
     }
 }

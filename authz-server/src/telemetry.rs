@@ -37,6 +37,11 @@ pub use sampler::Sampler;
 pub use spans::{Delivered, Delivery};
 pub use trace::{SpanId, Trace, TraceId, trace_id};
 
+/// The target of a decision's line: what an operator greps for. A level for everything leaves it alone.
+pub(crate) const DECISION: &str = "sluice::decision";
+/// The target of lines about who did what by hand, and who was not let in.
+pub(crate) const AUDIT: &str = "sluice::audit";
+
 /// How long shutdown waits for the last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -77,7 +82,7 @@ impl LogControl {
     /// # Errors
     /// [`TelemetryError`] where the filter cannot be read or the log is gone; the present filter stays.
     pub fn set(&self, filter: &LogFilter) -> Result<(), TelemetryError> {
-        Ok(self.0.reload(EnvFilter::try_new(filter.as_str())?)?)
+        Ok(self.0.reload(env_filter(filter)?)?)
     }
 }
 
@@ -89,6 +94,14 @@ impl Drop for LogGuard {
     }
 }
 
+/// The filter, with the lines that no level for all switches off: only a directive that names them does.
+fn env_filter(filter: &LogFilter) -> Result<EnvFilter, TelemetryError> {
+    let kept = [DECISION, AUDIT].into_iter().filter(|target| !filter.names(target));
+    let directives = kept.map(|target| format!("{target}=info"));
+    let all: Vec<String> = std::iter::once(filter.as_str().to_owned()).chain(directives).collect();
+    Ok(EnvFilter::try_new(all.join(","))?)
+}
+
 /// Starts the log on standard output.
 ///
 /// # Errors
@@ -97,7 +110,7 @@ pub fn start(filter: &LogFilter, metrics: Arc<Metrics>) -> Result<(LogGuard, Log
     let buffer = buffer::start(io::stdout())?;
     let builder = tracing_subscriber::fmt()
         .event_format(JsonLine)
-        .with_env_filter(EnvFilter::try_new(filter.as_str())?)
+        .with_env_filter(env_filter(filter)?)
         .with_writer(Lines { buffer: Arc::clone(&buffer), metrics })
         .with_filter_reloading();
     let control = LogControl(builder.reload_handle());

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::api::secret;
 use e2e::client::Call;
 use e2e::{Failure, Result, Service, wait};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, SECRET, WITHIN, ask, field, token};
+use crate::bench::{Bench, WITHIN, ask, field, token};
 use crate::keys::sha256;
 
 const TOKENS: &str = "/api/v1/access-tokens";
@@ -108,7 +109,7 @@ async fn a_token_does_what_its_scope_says() -> Result<()> {
 #[tokio::test]
 async fn a_revoked_token_is_refused_everywhere() -> Result<()> {
     let bench = Bench::start()?;
-    let other = bench.another(&[("JWT_SECRET", SECRET)])?;
+    let other = bench.another(&[("JWT_SECRET", secret())])?;
     let admin = token("admin")?;
     let (text, id) = make(&bench, &json!({"name": "a", "role": "operator"})).await?;
     let path = format!("{TOKENS}/{id}");

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use e2e::api::secret;
 use e2e::client::{Answer, Call, Protocol, send_once};
 use e2e::dirs::{self, RunDir};
 use e2e::postgres::Postgres;
@@ -18,8 +20,6 @@ use crate::keys::{Signer, claims};
 
 /// How long anything may take to come true.
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
-/// Signs in most tests.
-pub(crate) const SECRET: &str = "a-secret-of-tests-that-is-long-enough";
 
 /// Redis, Postgres and a server.
 pub(crate) struct Bench {
@@ -30,9 +30,9 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// A server that takes tokens signed with [`SECRET`].
+    /// A server that takes tokens signed with [`secret`].
     pub(crate) fn start() -> Result<Self> {
-        Self::with(&[("JWT_SECRET", SECRET)])
+        Self::with(&[("JWT_SECRET", secret())])
     }
 
     /// A server with more environment.
@@ -46,6 +46,16 @@ impl Bench {
     /// Another server on the same Redis and Postgres.
     pub(crate) fn another(&self, env: &[(&str, &str)]) -> Result<Server> {
         launch(&self.dir, &self.redis, &self.postgres, env)
+    }
+
+    /// The run folder.
+    pub(crate) fn dir(&self) -> Arc<RunDir> {
+        Arc::clone(&self.dir)
+    }
+
+    /// The policy document that servers read.
+    pub(crate) fn policies(&self) -> PathBuf {
+        self.dir.join("policies.yaml")
     }
 
     pub(crate) async fn pool(&self) -> Result<PgPool> {
@@ -99,9 +109,9 @@ pub(crate) async fn ask(server: &Server, call: Call, token: &str) -> Result<Answ
     send_once(server.admin_address(), Protocol::Http1, call).await
 }
 
-/// A token of a role, signed with [`SECRET`].
+/// A token of a role, signed with [`secret`].
 pub(crate) fn token(role: &str) -> Result<String> {
-    Signer::secret(SECRET).sign(&claims(role))
+    Signer::secret(secret()).sign(&claims(role))
 }
 
 /// An answer's field, by JSON pointer.

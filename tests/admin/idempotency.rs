@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use e2e::api::secret;
 use e2e::client::{Answer, Call, Client, Part, Protocol};
 use e2e::{Result, wait};
 use serde_json::json;
@@ -49,7 +50,7 @@ async fn the_same_request_gets_the_same_answer() -> Result<()> {
 async fn a_key_is_one_callers_for_one_request() -> Result<()> {
     let bench = Bench::start()?;
     let (admin, server) = (token("admin")?, &bench.server);
-    let other = crate::keys::Signer::secret(crate::bench::SECRET)
+    let other = crate::keys::Signer::secret(secret())
         .sign(&crate::keys::with(crate::keys::claims("admin"), json!({"sub": "admin-2"})))?;
     let made = ask(server, make("a", "k-1"), &admin).await?;
     assert_eq!(made.status, 201);
@@ -167,5 +168,44 @@ async fn without_the_database_a_key_cannot_be_honoured() -> Result<()> {
     let broken = make("b", "k-2").part(Part::Pause(Duration::from_millis(1))).part(Part::Abort);
     assert!(ask(&bench.server, broken, &admin).await.is_err());
     assert_eq!(bench.count("SELECT count(*) FROM idempotency_key").await?, 1);
+    Ok(())
+}
+
+/// X10: who comes with the same name and key, and with less authority, is authorised before there is any answer.
+#[tokio::test]
+async fn x10_a_lesser_role_never_sees_an_operators_answer() -> Result<()> {
+    let bench = Bench::start()?;
+    let signed = |role: &str, merchant: Option<&str>| {
+        let claims = crate::keys::with(crate::keys::claims(role), json!({"sub": "ana", "merchant_id": merchant}));
+        crate::keys::Signer::secret(secret()).sign(&claims)
+    };
+    let charge = json!({"merchant_id": "merchant-001", "currency": "USD", "order_no": "A", "amount": 5_000});
+    let check = json!({"merchant_id": "merchant-001", "currency": "USD", "amount": 5_000});
+    let table = [
+        ("operator", None, 200, false, 200),
+        ("operator", None, 200, true, 200),
+        ("merchant", Some("merchant-001"), 403, false, 200),
+        ("merchant", Some("merchant-002"), 403, false, 403),
+        ("operator", Some("merchant-002"), 403, false, 403),
+        ("operator", Some("merchant-001"), 200, false, 200),
+        ("admin", None, 200, false, 200),
+        ("operator", None, 200, true, 200),
+        ("root", None, 403, false, 403),
+    ];
+    for (row, (role, merchant, charged, again, checked)) in table.into_iter().enumerate() {
+        let token = signed(role, merchant)?;
+        let post = |path: &str, body: &serde_json::Value| {
+            let call = Call::post_json(path, body.to_string()).header("idempotency-key", "k-1");
+            ask(&bench.server, call, &token)
+        };
+        let answer = post("/api/v1/quotas/consume", &charge).await?;
+        let what = format!("row {row}: {role} of {merchant:?}: {}", answer.json());
+        assert_eq!((answer.status, replayed(&answer)), (charged, again), "{what}");
+        if charged == 403 {
+            assert_eq!(answer.code(), "FORBIDDEN", "{what}");
+        }
+        // The same key on another path, which a merchant may ask for itself.
+        assert_eq!(post("/api/v1/quotas/check", &check).await?.status, checked, "{what}");
+    }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! Signed tokens: by a secret, by RSA and by P-256 keys; and everything that only looks like one.
 
+use e2e::api::secret;
 use e2e::client::{Answer, Call, Protocol, send_once};
 use e2e::{Result, wait};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, SECRET, WITHIN, field, token};
+use crate::bench::{Bench, WITHIN, field, token};
 use crate::keys::{Publisher, Signer, claims, encode, forge, now, with};
 
 /// Any caller may read it.
@@ -108,8 +109,8 @@ async fn check(bench: &Bench, signer: &Signer, stranger: &Signer) -> Result<()> 
 
 #[tokio::test]
 async fn tokens_of_a_secret() -> Result<()> {
-    let bench = Bench::with(&[&[("JWT_SECRET", SECRET)][..], &ADDRESSED].concat())?;
-    check(&bench, &Signer::secret(SECRET), &Signer::secret("another-secret-that-is-long-enough-too")).await
+    let bench = Bench::with(&[&[("JWT_SECRET", secret())][..], &ADDRESSED].concat())?;
+    check(&bench, &Signer::secret(secret()), &Signer::secret(&format!("other-{}", secret()))).await
 }
 
 #[tokio::test]
@@ -183,8 +184,8 @@ async fn tokens_of_a_published_key() -> Result<()> {
 #[tokio::test]
 async fn roles_and_merchants_are_kept_apart() -> Result<()> {
     let bench = Bench::start()?;
-    let own = Signer::secret(SECRET).sign(&with(claims("merchant"), json!({"merchant_id": "m-1"})))?;
-    let scoped = Signer::secret(SECRET).sign(&with(claims("operator"), json!({"merchant_id": "m-1"})))?;
+    let own = Signer::secret(secret()).sign(&with(claims("merchant"), json!({"merchant_id": "m-1"})))?;
+    let scoped = Signer::secret(secret()).sign(&with(claims("operator"), json!({"merchant_id": "m-1"})))?;
     let (admin, operator) = (token("admin")?, token("operator")?);
     let tokens = "/api/v1/access-tokens";
     let table: &[(&str, &str, [u16; 4])] = &[

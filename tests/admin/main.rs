@@ -3,9 +3,14 @@
 
 mod access;
 mod bench;
+mod bodies;
 mod bounds;
 mod corrections;
+mod database;
 mod idempotency;
 mod jwt;
 mod keys;
 mod logs;
+mod pooler;
+mod ports;
+mod words;

@@ -11,7 +11,7 @@ use e2e::dirs::{self, RunDir};
 use e2e::postgres::Postgres;
 use e2e::redis::Redis;
 use e2e::server::{Server, ServerOptions};
-use e2e::{Context, Result, build, wait};
+use e2e::{Context, Result, api, build, wait};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -21,12 +21,11 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(40);
 /// A secret of a webhook.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Waits are short and deadlines are not long, so that nobody waits for them.
-const ENV: [(&str, &str); 5] = [
+const ENV: [(&str, &str); 4] = [
     ("SLUICE_ALERT_ALLOW_NETWORKS", "127.0.0.1/32"),
     ("SLUICE_ALERT_MERCHANT_NETWORKS", "127.0.0.1/32"),
     ("SLUICE_ALERT_RETRY_MS", "50"),
     ("SLUICE_ALERT_TIMEOUT_MS", "1500"),
-    ("JWT_SECRET", "a-secret-of-tests-that-is-long-enough"),
 ];
 
 /// Redis, Postgres and a server.
@@ -163,6 +162,7 @@ fn launch(dir: &Arc<RunDir>, redis: &Redis, postgres: &Postgres, env: &[(&str, &
         ("REDIS_URL", redis.url()),
         ("DATABASE_URL", postgres.url()),
         ("SLUICE_POLICY_FILE", dirs::workspace().join("deploy/policies.yaml").display().to_string()),
+        ("JWT_SECRET", api::secret().to_owned()),
     ];
     let more = ENV.iter().chain(env).map(|(name, value)| (*name, (*value).to_owned()));
     let env: BTreeMap<String, String> =

@@ -13,6 +13,13 @@ use crate::policies;
 /// Tests at a time, where the command line does not say.
 const THREADS: usize = 2;
 
+/// Channels that could work: there is a mail server, which nothing is sent to, and merchants' may be on this machine.
+const CHANNELS: [(&str, &str); 3] = [
+    ("SLUICE_SMTP_URL", "smtp://127.0.0.1:1"),
+    ("SLUICE_SMTP_FROM", "sluice@example.com"),
+    ("SLUICE_ALERT_MERCHANT_NETWORKS", "127.0.0.1/32"),
+];
+
 /// Every test of this target.
 #[derive(Default)]
 pub(crate) struct Suite {
@@ -27,7 +34,8 @@ struct Shared(Mutex<Option<std::result::Result<Arc<Api>, String>>>);
 impl Shared {
     fn api(&self) -> Result<Arc<Api>> {
         let mut api = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = || Api::start(&policies::document(), &[]).map(Arc::new).map_err(|failure| failure.to_string());
+        let start =
+            || Api::start(&policies::document(), &CHANNELS).map(Arc::new).map_err(|failure| failure.to_string());
         api.get_or_insert_with(start).clone().map_err(Failure::new)
     }
 }

@@ -6,7 +6,7 @@ mod process;
 mod service;
 
 use authz_server::settings::runtime::{Change, ChangeError, HistoryQuery};
-use e2e::{Result, Service as _};
+use e2e::{Result, Service as _, api};
 use serde_json::{Value, json};
 
 use bench::{NEVER, Node, OFTEN, postgres};
@@ -75,8 +75,8 @@ async fn a_change_with_anything_wrong_changes_nothing() -> Result<()> {
     let postgres = postgres().await?;
     let node = Node::start(&postgres, NEVER, &[("DB_PASSWORD", "")]).await;
     assert!(node.is_err(), "DATABASE_URL and DB_PASSWORD contradict each other");
-    let secret = "hunter2-hunter2-hunter2-hunter2-";
-    let node = Node::start(&postgres, NEVER, &[("JWT_SECRET", secret)]).await?;
+    let secret = &format!("hunter2-{}", api::secret());
+    let node = Node::start(&postgres, NEVER, &[("JWT_SECRET", secret.as_str())]).await?;
     node.change("ana", json!({"hold_sweep_ms": 700})).await?;
     let (before, listed) = (node.live.current(), serde_json::to_value(node.repository.list())?);
     let long = "x".repeat(5000);
@@ -97,7 +97,9 @@ async fn a_change_with_anything_wrong_changes_nothing() -> Result<()> {
             "check_timeout_ms",
             "must be greater than SLUICE_REDIS_TIMEOUT_MS",
         ),
-        (json!({"redis_timeout_ms": 90, "log": "a=b=c"}), "log", "a log filter"),
+        (json!({"redis_timeout_ms": 90, "log": "a=b=c"}), "log", "off, error, warn, info, debug or trace"),
+        (json!({"redis_timeout_ms": 90, "log": "warning"}), "log", "off, error, warn, info, debug or trace"),
+        (json!({"redis_timeout_ms": 90, "log": "debgu"}), "log", "log is 'debgu'"),
         (json!({"redis_timeout_ms": 90, "log": long}), "log", "at most 4096 bytes"),
         (json!({"log": "debug", "port": 1}), "port", "cannot change while the server runs"),
         (json!({"log": "debug", "shards": 8}), "shards", "cannot change while the server runs"),

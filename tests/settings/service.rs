@@ -63,6 +63,9 @@ async fn garbage_and_the_half_good_are_refused_whole() -> Result<()> {
         r#"{"log": "debug", "port": 1}"#,
         r#"{"log": "debug", "jwt_secret": "hunter2"}"#,
         r#"{"redis_timeout_ms": 130, "log": "a=b=c"}"#,
+        // B6
+        r#"{"redis_timeout_ms": 130, "log": "warning"}"#,
+        r#"{"redis_timeout_ms": 130, "log": "debgu"}"#,
         &large,
     ];
     for body in refused {

@@ -159,6 +159,54 @@ fn compose_gives_envoy_and_server_the_addresses_and_files_they_ask_for() {
     assert!(read("envoy/envoy.yaml").contains("/opt/sluice/filter.wasm"));
 }
 
+/// X9: compose ships no secret, and the port that takes charges without a token stays inside of its network.
+#[test]
+fn x9_compose_ships_no_secret_and_publishes_no_open_port() {
+    let compose = yaml("docker-compose.yml");
+    let server = &compose["services"]["authz-server"];
+    assert!(text(&server["environment"]["JWT_SECRET"]).starts_with("${JWT_SECRET:?"));
+    assert_eq!(text(&server["environment"]["SLUICE_GRPC_BIND"]), "0.0.0.0");
+    let port = text(&server["environment"]["GRPC_PORT"]);
+    for published in list(&server["ports"]).iter().map(text) {
+        assert!(published.starts_with("127.0.0.1:") && !published.ends_with(&port), "{published}");
+    }
+    assert!(
+        read(".gitignore").lines().chain(read(".dockerignore").lines()).filter(|line| *line == ".env").count() == 2
+    );
+}
+
+/// X9: no secret that stands beside `JWT_SECRET` in a file of this repository is one that the server takes.
+#[test]
+fn x9_no_secret_of_this_repository_signs_tokens() {
+    let mut folders = vec![workspace().to_path_buf()];
+    let mut looked_at = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            if path.is_dir() {
+                folders.extend((name != "target" && name != ".git").then_some(path));
+                continue;
+            }
+            let Ok(content) = fs::read_to_string(&path) else { continue };
+            for secret in content
+                .lines()
+                .filter(|line| line.contains("JWT_SECRET"))
+                .flat_map(|line| line.split('"').skip(1).step_by(2))
+            {
+                if secret.len() < 32 || secret.contains("JWT_SECRET") {
+                    continue;
+                }
+                let env = [("SLUICE_POLICY_FILE", "/p.yaml"), ("JWT_SECRET", secret)];
+                let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                let taken = authz_server::settings::Settings::load(env.into_iter(), None).is_ok();
+                assert!(!taken, "{}: {secret}", path.display());
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 0, "nothing was looked at");
+}
+
 /// ARCHITECTURE.md names each promise's tests as a file and names in it, all in backticks.
 #[test]
 fn the_tests_that_the_architecture_names_exist() {

@@ -167,7 +167,7 @@ impl Scrape {
 /// The targets of the shipped configuration, by the ports that the other shipped files have for them, where the stack has them.
 fn scrapes(stack: &Stack) -> Vec<Scrape> {
     let compose = yaml("docker-compose.yml");
-    let server_port = text(&compose["services"]["authz-server"]["environment"]["PORT"]);
+    let probe_port = text(&compose["services"]["authz-server"]["environment"]["SLUICE_PROBE_PORT"]);
     let listeners = yaml("envoy/envoy.yaml")["static_resources"]["listeners"].clone();
     let listener = |port: &str| {
         let socket = |listener: &Value| listener["address"]["socket_address"].clone();
@@ -184,7 +184,7 @@ fn scrapes(stack: &Stack) -> Vec<Scrape> {
         let target = text(&job["static_configs"][0]["targets"][0]);
         let path = job.get("metrics_path").map_or_else(|| "/metrics".to_owned(), text);
         let address = match target.split_once(':') {
-            Some(("authz-server", port)) if port == server_port => stack.server.admin_address(),
+            Some(("authz-server", port)) if port == probe_port => stack.server.probe_address(),
             Some(("envoy", port)) if listener(port) == "stats" => stack.envoy.stats_address(),
             _ => panic!("nobody listens on {target}"),
         };
@@ -233,7 +233,10 @@ fn slow_checks_are_told_of_before_they_are_given_up() {
 #[tokio::test]
 async fn every_metric_they_name_is_exported() -> Result<()> {
     let mut options = StackOptions { policies: Some(POLICIES.to_owned()), ..StackOptions::default() };
-    options.server_env.insert("SLUICE_USAGE_RATE_SECS".to_owned(), "1".to_owned());
+    // Prometheus' token is the operators' to make; without one this setting shows merchants, too.
+    for (name, value) in [("SLUICE_USAGE_RATE_SECS", "1"), ("SLUICE_METRICS_MERCHANTS", "true")] {
+        options.server_env.insert(name.to_owned(), value.to_owned());
+    }
     let stack = Stack::start(&options)?;
     for (order, amount) in [("1", 900), ("2", 200)] {
         stack.send(Protocol::Http1, Payment::new("near", order, amount).call()).await?;

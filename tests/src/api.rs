@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -17,12 +17,22 @@ use crate::server::{Server, ServerOptions};
 
 /// Where the API begins.
 pub const ROOT: &str = "/api/v1";
-/// What signs the callers' tokens.
-pub const SECRET: &str = "a secret for tests, longer than 32 bytes";
 /// 1 January 2100: no token runs out while a test does.
 pub const EXPIRES_AT_SECS: u64 = 4_102_444_800;
 /// So much time for an answer that a busy machine is not taken for a store that hangs.
 const PATIENCE: [(&str, &str); 2] = [("SLUICE_REDIS_TIMEOUT_MS", "8000"), ("SLUICE_CHECK_TIMEOUT_MS", "9000")];
+
+/// What signs the callers' tokens: drawn by each process, because the server takes no secret that stands in a file.
+#[must_use]
+pub fn secret() -> &'static str {
+    static SECRET: LazyLock<String> = LazyLock::new(|| {
+        let mut bytes = [0_u8; 32];
+        // Without randomness the text is one that the server refuses, and every test says so.
+        let _ = getrandom::fill(&mut bytes);
+        bytes.map(|byte| format!("{byte:02x}")).concat()
+    });
+    &SECRET
+}
 
 /// A running server with its stores. Its parts are public: tests look into them, and stop them.
 #[derive(Debug)]
@@ -57,7 +67,7 @@ impl Api {
             ("REDIS_URL", redis.url()),
             ("DATABASE_URL", postgres.url()),
             ("SLUICE_POLICY_FILE", policy_file.display().to_string()),
-            ("JWT_SECRET", SECRET.to_owned()),
+            ("JWT_SECRET", secret().to_owned()),
         ];
         let more = PATIENCE.iter().chain(env).map(|(name, value)| (*name, (*value).to_owned()));
         let env: BTreeMap<String, String> =
@@ -104,7 +114,7 @@ impl Api {
         if claims.get("exp").is_none() {
             claims["exp"] = EXPIRES_AT_SECS.into();
         }
-        Ok(self.bearer(&sign(SECRET, &claims)?))
+        Ok(self.bearer(&sign(secret(), &claims)?))
     }
 
     /// A caller with any text for a token.

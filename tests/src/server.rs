@@ -43,6 +43,7 @@ pub struct Server {
     options: ServerOptions,
     port: u16,
     grpc_port: u16,
+    probe_port: u16,
     process: Process,
     dir: Arc<RunDir>,
 }
@@ -54,9 +55,10 @@ impl Server {
     /// When it does not become ready.
     pub fn start_in(dir: Arc<RunDir>, options: ServerOptions) -> Result<Self> {
         with_free_ports(|| {
-            let (port, grpc_port) = (ports::free()?, ports::free()?);
-            let process = launch(&options, port, grpc_port, &dir)?;
-            Ok(Self { options: options.clone(), port, grpc_port, process, dir: Arc::clone(&dir) })
+            let ports = [ports::free()?, ports::free()?, ports::free()?];
+            let process = launch(&options, ports, &dir)?;
+            let [port, grpc_port, probe_port] = ports;
+            Ok(Self { options: options.clone(), port, grpc_port, probe_port, process, dir: Arc::clone(&dir) })
         })
     }
 
@@ -64,6 +66,12 @@ impl Server {
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         loopback(self.port)
+    }
+
+    /// Where probes and metrics are answered, whatever is done to the admin API.
+    #[must_use]
+    pub fn probe_address(&self) -> SocketAddr {
+        loopback(self.probe_port)
     }
 
     /// Where Envoy asks.
@@ -133,15 +141,17 @@ impl Service for Server {
 
     fn restart(&mut self) -> Result<()> {
         self.stop()?;
-        self.process = launch(&self.options, self.port, self.grpc_port, &self.dir)?;
+        self.process = launch(&self.options, [self.port, self.grpc_port, self.probe_port], &self.dir)?;
         Ok(())
     }
 }
 
-fn launch(options: &ServerOptions, port: u16, grpc_port: u16, dir: &RunDir) -> Result<Process> {
+fn launch(options: &ServerOptions, ports: [u16; 3], dir: &RunDir) -> Result<Process> {
+    let [port, grpc_port, probe_port] = ports;
     let mut command = Command::new(&options.program);
     // Nothing but a test of it waits for proxies to notice a stop.
-    command.env_clear().current_dir(dir.path()).env("SLUICE_DRAIN_MS", "0").envs(&options.env);
+    command.env_clear().current_dir(dir.path()).env("SLUICE_DRAIN_MS", "0");
+    command.env("SLUICE_PROBE_PORT", probe_port.to_string()).envs(&options.env);
     command.env("PORT", port.to_string()).env("GRPC_PORT", grpc_port.to_string()).env("SLUICE_BIND", "127.0.0.1");
     let mut process = Process::start("authz-server", command, &dir.join("server.log"))?;
     let path = match options.ready_when {

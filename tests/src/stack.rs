@@ -115,7 +115,7 @@ impl Stack {
         let (redis, postgres) = start_stores(dir, options)?;
         let gateway = Gateway::start()?;
         let mut env = server_env(dir, options, &redis, &postgres)?;
-        let secret = env.entry("JWT_SECRET".to_owned()).or_insert(secret()?).clone();
+        let secret = env.entry("JWT_SECRET".to_owned()).or_insert_with(|| api::secret().to_owned()).clone();
         let admin_token = api::sign(&secret, &json!({"sub": "demo", "role": "admin", "exp": api::EXPIRES_AT_SECS}))?;
         let server_options = ServerOptions { program, env, ..ServerOptions::default() };
         let server = Server::start_in(Arc::clone(dir), server_options.clone())?;
@@ -226,13 +226,6 @@ fn start_stores(dir: &Arc<RunDir>, options: &StackOptions) -> Result<(Redis, Pos
         let postgres = postgres.join().map_err(|_| Failure::new("the thread that started Postgres died"))?;
         Ok((redis?, postgres?))
     })
-}
-
-/// What signs the tokens of this stack: nobody else's opens it.
-fn secret() -> Result<String> {
-    let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::new(format!("drawing a secret: {error}")))?;
-    Ok(bytes.map(|byte| format!("{byte:02x}")).concat())
 }
 
 fn server_env(

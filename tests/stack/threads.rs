@@ -56,7 +56,7 @@ async fn several_threads_share_a_port_and_no_second_server_does() -> Outcome {
         second.env("SLUICE_GRPC_THREADS", threads).env("REDIS_URL", stack.redis.url());
         second.env("DATABASE_URL", stack.postgres.url());
         second.env("SLUICE_POLICY_FILE", stack.server.options_env("SLUICE_POLICY_FILE").unwrap_or_default());
-        let output = second.env("JWT_SECRET", "0".repeat(32)).output()?;
+        let output = second.env("JWT_SECRET", e2e::api::secret()).output()?;
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
         assert!(!output.status.success() && text.contains("cannot be bound"), "{threads}: {text}");

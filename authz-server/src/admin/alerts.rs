@@ -1,5 +1,6 @@
 //! `/alerts`: what was raised and how it ended, acknowledging and resolving by hand; how it was told, and who is told of it.
 
+mod deliverable;
 mod messages;
 mod settings;
 
@@ -20,6 +21,8 @@ use super::{Admin, Caller, Json, Path, Permission, Query};
 use crate::alert::read::{self, Alert, ByHand, ChangeError, Filter};
 use crate::alert::{Level, Subject};
 use crate::clock;
+
+pub(super) use deliverable::Deliverable;
 
 /// Longest notes, in characters.
 const NOTES_LEN_MAX: usize = 2000;

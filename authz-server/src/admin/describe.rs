@@ -1,10 +1,14 @@
 //! What the API's types do not say by themselves, added to the document: the forms of identifiers, by the names of fields and
 //! parameters, and the operations of a batch as the one object that each is.
 
+mod examples;
+
+use std::collections::BTreeMap;
+
 use quota::{Channel, MerchantId, OrderNo};
-use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::schema::{AdditionalProperties, AllOf, Object, Type};
-use utoipa::openapi::{OpenApi as Document, Ref, RefOr, Schema};
+use utoipa::openapi::{OpenApi as Document, Ref, RefOr, Required, Response, Schema};
 
 /// Visible ASCII characters.
 const VISIBLE: &str = "^[!-~]+$";
@@ -35,18 +39,68 @@ pub(super) fn refine(mut document: Document) -> Document {
         }
         components.schemas.values_mut().for_each(bound_fields);
     }
+    let schemas = document.components.as_ref().map(|components| components.schemas.clone()).unwrap_or_default();
     for path in document.paths.paths.values_mut() {
         let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];
-        for parameters in operations.into_iter().flatten().filter_map(|operation| operation.parameters.as_mut()) {
-            ask_once(parameters);
-            parameters.iter_mut().for_each(|parameter| {
-                if let Some(schema) = &mut parameter.schema {
-                    bound(&parameter.name, schema);
-                }
-            });
-        }
+        operations.into_iter().flatten().for_each(|operation| complete(operation, &schemas));
     }
     document
+}
+
+/// Every schema of the document by its name.
+type Schemas = BTreeMap<String, RefOr<Schema>>;
+
+fn complete(operation: &mut Operation, schemas: &Schemas) {
+    if let Some(parameters) = &mut operation.parameters {
+        ask_once(parameters);
+        parameters.iter_mut().for_each(|parameter| {
+            if let Some(schema) = &mut parameter.schema {
+                bound(&parameter.name, schema);
+            }
+        });
+    }
+    if let Some(body) = &mut operation.request_body {
+        // Where no field is needed no body is.
+        let needed =
+            body.content.values().any(|content| content.schema.as_ref().is_none_or(|it| is_needed(it, schemas)));
+        body.required = Some(if needed { Required::True } else { Required::False });
+        let example = operation.operation_id.as_deref().and_then(examples::of);
+        body.content.values_mut().for_each(|content| content.example.clone_from(&example));
+    }
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            response.description = success(status, response, schemas);
+        }
+    }
+}
+
+/// What a success is: the type of its body, which describes itself.
+fn success(status: &str, response: &Response, schemas: &Schemas) -> String {
+    let bodies = response.content.values().filter_map(|content| match &content.schema {
+        Some(RefOr::Ref(reference)) => schemas.get(name_of(reference)?).and_then(object)?.description,
+        Some(RefOr::T(_)) | None => None,
+    });
+    let body = bodies.filter_map(|text| text.split("\n\n").next().map(|text| text.replace('\n', " "))).next();
+    let done = match status {
+        "201" => "It was made.",
+        "202" => "It is taken on, and done in the background.",
+        "204" => "Done; the answer has no body.",
+        "207" => "Some of the operations were refused; each has its own answer.",
+        _ => "Done.",
+    };
+    body.map_or_else(|| done.to_owned(), |body| if status == "200" { body } else { format!("{done} {body}") })
+}
+
+fn is_needed(schema: &RefOr<Schema>, schemas: &Schemas) -> bool {
+    match schema {
+        RefOr::Ref(reference) => {
+            name_of(reference).and_then(|name| schemas.get(name)).is_none_or(|it| is_needed(it, schemas))
+        }
+        RefOr::T(Schema::Object(object)) => !object.required.is_empty(),
+        RefOr::T(_) => true,
+    }
 }
 
 /// What the path names is refused in the query, where lists of other paths take it.
@@ -106,6 +160,16 @@ fn bound(name: &str, schema: &mut RefOr<Schema>) {
         "currency" => (CURRENCY, None),
         _ => return,
     };
+    let example = match name {
+        "merchant_id" => "merchant-001",
+        "order_no" => "ORDER-001",
+        "payment_no" => "PAYMENT-001",
+        "refund_no" => "REFUND-001",
+        "capture_no" => "CAPTURE-001",
+        "channel" => "card",
+        _ => "USD",
+    };
+    field.example.get_or_insert_with(|| example.into());
     field.pattern = Some(pattern.to_owned());
     field.max_length = len_max;
     field.min_length = len_max.map(|_| 1);
@@ -142,6 +206,24 @@ mod tests {
             (&path["schema"]["pattern"], &path["schema"]["maxLength"]),
             (&json!(super::VISIBLE_NO_COLON), &json!(64))
         );
+    }
+
+    #[test]
+    fn every_success_is_described_and_every_body_has_an_example() {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap().values();
+        for operation in paths.flat_map(|path| path.as_object().unwrap().values()) {
+            let name = &operation["operationId"];
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                assert!(response["description"].as_str().is_some_and(|text| text.len() > 4), "{name} {status}");
+            }
+            if let Some(body) = operation.get("requestBody") {
+                let example = &body["content"]["application/json"]["example"];
+                assert!(example.is_object(), "{name} has no example: write one into describe/examples.rs");
+            }
+        }
+        let channel = &document["components"]["schemas"]["ChargeRequest"]["properties"]["channel"];
+        assert_eq!((&channel["example"], &channel["pattern"]), (&json!("card"), &json!(super::VISIBLE)));
     }
 
     #[test]

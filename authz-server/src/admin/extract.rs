@@ -1,6 +1,7 @@
 //! Extractors whose rejections are problems that name the field at fault: JSON bodies, queries, path parameters.
 
 mod nul;
+mod words;
 
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
@@ -25,10 +26,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
-        require_json(request.headers())?;
+        let media = is_json(request.headers());
         let body = Bytes::from_request(request, state).await.map_err(|_| {
             Problem::new(Kind::BadRequest).detail("the body broke off; send as many bytes as content-length says")
         })?;
+        // No body says no more than an empty object, whatever its media type: where no field is needed that is enough.
+        if body.trim_ascii().is_empty() {
+            return from_json(b"{}").map(Self);
+        }
+        if !media {
+            let detail = "send the body with content-type: application/json";
+            return Err(Problem::new(Kind::UnsupportedMediaType).detail(detail));
+        }
         from_json(&body).map(Self)
     }
 }
@@ -39,13 +48,12 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-fn require_json(headers: &HeaderMap) -> Answer<()> {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+/// Whether the body says that it is JSON, or nothing at all.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
+    let value = value.to_str().unwrap_or_default();
     let media = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
-        return Ok(());
-    }
-    Err(Problem::new(Kind::UnsupportedMediaType).detail("send the body with content-type: application/json"))
+    media == "application/json" || (media.starts_with("application/") && media.ends_with("+json"))
 }
 
 fn from_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
@@ -53,9 +61,9 @@ fn from_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
     let mut text = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut text).map_err(|error| {
         let path = error.path().to_string();
-        located(&path, error.into_inner().to_string())
+        located(&path, &error.into_inner().to_string())
     })?;
-    text.end().map_err(|error| Problem::new(Kind::BadRequest).detail(error.to_string()))?;
+    text.end().map_err(|error| Problem::new(Kind::BadRequest).detail(words::sentence(&error.to_string())))?;
     Ok(value)
 }
 
@@ -81,14 +89,15 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Answer<T> {
     let fields = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(fields).map_err(|error| {
         let path = error.path().to_string();
-        located(&path, error.into_inner().to_string())
+        located(&path, &error.into_inner().to_string())
     })
 }
 
 /// Names the field at fault. A field that is missing or comes twice stands in the detail only: its place is its parent's.
-fn located(path: &str, detail: String) -> Problem {
-    let quoted = ["missing field `", "duplicate field `"].into_iter().find_map(|start| detail.strip_prefix(start));
+fn located(path: &str, message: &str) -> Problem {
+    let quoted = ["missing field `", "duplicate field `"].into_iter().find_map(|start| message.strip_prefix(start));
     let name = quoted.and_then(|rest| rest.split('`').next()).map(str::to_owned);
+    let detail = words::sentence(message);
     // A question mark stands for a field that broke off, a dot for the whole document.
     let path = path.strip_suffix('?').map_or(path, |parent| parent.strip_suffix('.').unwrap_or(parent));
     match (path, name) {
@@ -116,12 +125,11 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 }
 
 fn bad_path(kind: ErrorKind) -> Problem {
-    let detail = kind.to_string();
+    let detail = words::sentence(&kind.to_string());
     match kind {
-        ErrorKind::ParseErrorAtKey { key, .. }
-        | ErrorKind::InvalidUtf8InPathParam { key }
-        | ErrorKind::DeserializeError { key, .. } => Problem::field(key, detail),
-        _ => Problem::new(Kind::BadRequest).detail(detail),
+        ErrorKind::InvalidUtf8InPathParam { key } => Problem::field(key, "must be UTF-8"),
+        ErrorKind::ParseErrorAtKey { key, .. } | ErrorKind::DeserializeError { key, .. } => Problem::field(key, detail),
+        _ => Problem::new(Kind::BadRequest).detail(format!("the path {detail}")),
     }
 }
 
@@ -147,17 +155,17 @@ mod tests {
     #[test]
     fn bad_bodies_name_their_field() {
         let table = [
-            (r#"{"inner":[{"amount":1},{"amount":"2"}]}"#, Some("inner[1].amount"), "invalid type"),
-            (r#"{"inner":[{"amount":-1}]}"#, Some("inner[0].amount"), "invalid value"),
+            (r#"{"inner":[{"amount":1},{"amount":"2"}]}"#, Some("inner[1].amount"), "must be a whole number"),
+            (r#"{"inner":[{"amount":-1}]}"#, Some("inner[0].amount"), "must be a whole number"),
             (r#"{"inner":[{"amount":1,"x":1}]}"#, Some("inner[0].x"), "unknown field `x`"),
             (r#"{"inner":[{"amount":1,"amount":1}]}"#, Some("inner[0].amount"), "duplicate field"),
             (r#"{"inner":[{}]}"#, Some("inner[0].amount"), "missing field `amount`"),
             ("{}", Some("inner"), "missing field `inner`"),
-            (r#"{"inner":[]} {}"#, None, "trailing"),
-            (r#"{"inner":[]"#, None, "EOF"),
-            ("{", None, "EOF"),
-            (r#"{"inner":[{"#, Some("inner[0]"), "EOF"),
-            ("", None, "EOF"),
+            (r#"{"inner":[]} {}"#, None, "more after the JSON"),
+            (r#"{"inner":[]"#, None, "ends too early"),
+            ("{", None, "ends too early"),
+            (r#"{"inner":[{"#, Some("inner[0]"), "ends too early"),
+            ("", None, "ends too early"),
         ];
         for (body, field, detail) in table {
             let problem = serde_json::to_value(from_json::<Outer>(body.as_bytes()).unwrap_err()).unwrap();

@@ -1,6 +1,7 @@
 //! `Idempotency-Key`: a POST that is sent again with the same key gets the first one's answer, and nothing is done twice.
 //!
-//! A key belongs to one caller and one path, for a day. Postgres has the request's fingerprint and, when there is one, the
+//! A key belongs to one caller with its roles and its merchant, one method and one path, for a day: whoever comes with the same name
+//! and less authority is a caller of its own, whose request is authorised before there is any answer to it. Postgres has the request's fingerprint and, when there is one, the
 //! answer. Answers that ask for another try, 429 and 5xx and batches with such items, are not kept: the next request with the
 //! key is done anew, and so is one whose server died. A POST without a key is not kept at all.
 //!
@@ -147,11 +148,12 @@ async fn claim(
         return Err(Problem::new(Kind::BadRequest).detail(detail));
     }
     let (parts, body) = request.into_parts();
+    let method = &parts.method;
     // The body is in memory already.
     let body = to_bytes(body, usize::MAX).await.map_err(|error| Problem::internal("request body", &error))?;
     let claim = Claim {
-        subject: caller.subject.as_str().to_owned(),
-        path: uri.path().to_owned(),
+        subject: owner(caller),
+        path: format!("{method} {}", uri.path()),
         key,
         fingerprint: fingerprint(uri.query().unwrap_or_default(), &body),
         repeatable: !unrepeatable::is(uri.path(), &body),
@@ -312,6 +314,15 @@ pub async fn remove_what_is_over(pool: &PgPool, stopped: &watch::Receiver<bool>)
     }
 }
 
+/// Whose key: the caller's name, roles and merchant. None of them holds a blank, so that no two owners are the same text.
+fn owner(caller: &Caller) -> String {
+    let mut roles: Vec<&str> = caller.roles.iter().map(|role| role.as_str()).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    let merchant = caller.merchant.as_ref().map_or("", quota::MerchantId::as_str);
+    format!("{} {} {merchant}", caller.subject, roles.join(","))
+}
+
 fn read_key(headers: &HeaderMap) -> Answer<Option<String>> {
     let mut values = headers.get_all(KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -368,6 +379,35 @@ mod tests {
             let key = read_key(&headers).map_err(|problem| problem.status().as_u16());
             assert_eq!(key.as_ref().map(Option::as_deref), expected.as_ref().map(|key| *key), "{values:?}");
         }
+    }
+
+    #[test]
+    fn x10_a_key_has_one_owner_with_its_roles_and_merchant() {
+        use crate::admin::auth::Via;
+        use crate::admin::{Permission, Role};
+        let caller = |name: &str, roles: &[Role], merchant: Option<&str>| Caller {
+            subject: quota::ActorId::parse(name).unwrap(),
+            roles: roles.to_vec(),
+            merchant: merchant.map(|id| quota::MerchantId::parse(id).unwrap()),
+            scopes: [Permission::QuotasRead].into_iter().collect(),
+            via: Via::Jwt,
+        };
+        let table = [
+            caller("ana", &[Role::Operator], None),
+            caller("ana", &[Role::Admin], None),
+            caller("ana", &[Role::Merchant], Some("m-1")),
+            caller("ana", &[Role::Merchant], Some("m-2")),
+            caller("ana", &[Role::Operator], Some("m-1")),
+            caller("ana", &[Role::Operator, Role::Merchant], Some("m-1")),
+            caller("ana,operator", &[Role::Merchant], Some("m-1")),
+            caller("oleg", &[Role::Operator], None),
+        ];
+        let mut owners: Vec<String> = table.iter().map(owner).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        assert_eq!(owners.len(), table.len(), "{owners:?}");
+        let twice = caller("ana", &[Role::Merchant, Role::Operator, Role::Merchant], Some("m-1"));
+        assert_eq!(owner(&twice), owner(&table[5]));
     }
 
     #[test]

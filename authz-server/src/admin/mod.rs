@@ -6,9 +6,11 @@
 //! bound, the idempotency key. A handler takes the [`Caller`] and asks it what is allowed.
 
 mod alerts;
+pub(crate) mod audit;
 pub mod auth;
 mod body;
 mod describe;
+pub mod errors;
 mod extract;
 mod figures;
 pub mod idempotency;
@@ -58,7 +60,7 @@ pub(crate) use body::{BODY_TIMEOUT, read as read_body};
 pub use extract::{Json, Path, Query};
 pub use figures::Figures;
 pub use problem::{Answer, Kind, Problem};
-pub use serve::serve;
+pub use serve::{serve, serve_probes};
 
 /// Where the API begins.
 const API: &str = "/api/v1";
@@ -81,6 +83,8 @@ pub struct Admin {
     exports: usage_logs::Exports,
     streams: Arc<stream::Streams>,
     body_bytes_max: usize,
+    connections_per_client: usize,
+    deliverable: alerts::Deliverable,
 }
 
 impl Admin {
@@ -98,6 +102,8 @@ impl Admin {
     ) -> Result<Self, JwksError> {
         let auth = Arc::new(Auth::new(settings, pool.clone())?);
         let body_bytes_max = usize::try_from(settings.admin_body_bytes_max).unwrap_or(usize::MAX);
+        let connections_per_client = usize::try_from(settings.admin_connections_per_client).unwrap_or(usize::MAX);
+        let deliverable = alerts::Deliverable::new(settings);
         let streams = Arc::new(stream::Streams::new(&pool));
         let settings = Repository::new(settings, live.clone(), pool.clone(), Arc::clone(&metrics));
         Ok(Self {
@@ -112,6 +118,8 @@ impl Admin {
             exports: usage_logs::Exports::default(),
             streams,
             body_bytes_max,
+            connections_per_client,
+            deliverable,
         })
     }
 
@@ -177,6 +185,7 @@ fn api(admin: &Admin) -> Router<Admin> {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn(in_time))
+        .layer(from_fn(audit::gate))
         .layer(from_fn_with_state(admin.clone(), idempotency::gate))
         .layer(from_fn_with_state(admin.clone(), body::gate))
         .layer(from_fn_with_state(admin.clone(), rate::gate))

@@ -1,6 +1,7 @@
 //! The one error body of the admin API: RFC 9457 problem details, the members of `proto::Problem` and, for a request that
 //! cannot be read, the field at fault. Every rejection, the framework's too, leaves the server in this form.
 
+mod database;
 mod kind;
 
 use std::borrow::Cow;
@@ -10,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use proto::{LimitFigures, RefusalDetails};
 use quota::Code;
 use serde::Serialize;
-use tracing::{error, warn};
+use tracing::error;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -45,7 +46,7 @@ impl ToSchema for Problem {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 struct Details {
-    /// A URN that names the kind of problem by its code.
+    /// A URN that names the kind of problem by its code; docs/errors.md has them all.
     #[serde(rename = "type")]
     #[schema(example = "urn:sluice:problem:bad_request")]
     kind: String,
@@ -54,7 +55,7 @@ struct Details {
     /// The HTTP status of the answer.
     #[schema(example = 400)]
     status: u16,
-    /// Stable, made for programs.
+    /// Stable, made for programs; docs/errors.md says what each means and whether to ask again.
     #[schema(value_type = String, example = "BAD_REQUEST")]
     code: &'static str,
     /// What is particular to this request, where there is something to say.
@@ -281,42 +282,6 @@ impl IntoResponse for Problem {
         }
         response
     }
-}
-
-impl From<sqlx::Error> for Problem {
-    /// Postgres being away is said, and a value that it cannot keep; any other error of it is the server's own fault.
-    fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-                error!(%error, "an admin request failed: no answer from postgres");
-                Self::new(Kind::DatabaseUnavailable).retry_after(DATABASE_RETRY_SECS)
-            }
-            sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| passes(&code)) => {
-                error!(%error, "an admin request failed: postgres does not serve it now");
-                Self::new(Kind::DatabaseUnavailable).retry_after(DATABASE_RETRY_SECS)
-            }
-            sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code.starts_with(BAD_VALUE)) => {
-                warn!(%error, "an admin request has a value that postgres does not take");
-                Self::new(Kind::BadRequest).detail("a value is none that the database can keep")
-            }
-            _ => Self::internal("postgres", &error),
-        }
-    }
-}
-
-/// When to ask again after Postgres gave no answer.
-const DATABASE_RETRY_SECS: u64 = 5;
-
-/// SQLSTATE class of values that are none of their type: times out of range, NUL characters. Fields are checked before;
-/// this is for what a check forgets.
-const BAD_VALUE: &str = "22";
-/// The table is not there yet: the migrations have not run.
-const NO_TABLE: &str = "42P01";
-
-/// SQLSTATE classes of what passes by itself: connections (08), resources (53), an operator's intervention, a timeout and
-/// a start among them (57); and a lock that could not be had (55P03), a deadlock or a serialisation failure (40).
-fn passes(code: &str) -> bool {
-    code == NO_TABLE || ["08", "53", "57", "55", "40"].into_iter().any(|class| code.starts_with(class))
 }
 
 #[cfg(test)]

@@ -1,12 +1,20 @@
-//! The admin port's connections, HTTP/1.1 and HTTP/2: so many at a time, and none that a slow or silent client can hold open.
+//! The connections of the admin port and of the probes' own, HTTP/1.1 and HTTP/2: so many at a time and of one client, and none
+//! that a slow or silent client can hold open.
+//!
+//! Probes and metrics are answered whatever the API's callers do: on the admin port a connection that finds no place gets one of a
+//! reserve, where probes are all that is answered, and the probes' own port has connections of its own.
+
+mod places;
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::response::Response;
 use axum::{BoxError, Router};
 use http_body_util::BodyExt as _;
 use hyper::Request;
@@ -16,18 +24,24 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::audit::Client;
 use super::protocol::{self, Opened, Protocol};
+use super::{Admin, probes, router};
+use places::{Connection, Place, Places, Room};
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 /// What connections may take.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
-    /// Most connections at a time. More wait in the listener's queue.
-    connections: u16,
+    /// Connections at a time.
+    room: Room,
     /// How long a request's head may take to arrive, and how long a connection may be silent between requests.
     head: Duration,
     /// How long a client may leave written bytes untaken.
@@ -37,12 +51,22 @@ struct Bounds {
     silent: Duration,
 }
 
+/// The API's; how many of them one client may have is a setting.
 const BOUNDS: Bounds = Bounds {
-    connections: 512,
+    room: Room { all: 512, per_client: 512 },
     head: Duration::from_secs(15),
     write: Duration::from_secs(30),
     silent: Duration::from_secs(300),
 };
+/// Those of probes: short ones, so that they come and go.
+const PROBE_BOUNDS: Bounds = Bounds {
+    room: Room { all: 64, per_client: 64 },
+    head: Duration::from_secs(5),
+    write: Duration::from_secs(5),
+    silent: Duration::from_secs(5),
+};
+/// Those of the reserve of the admin port.
+const RESERVE_BOUNDS: Bounds = Bounds { room: Room { all: 16, per_client: 16 }, ..PROBE_BOUNDS };
 /// A client that is gone without a word is noticed after both; HTTP/2 only, because HTTP/1.1 has the bound of silence.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,26 +74,55 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAMS_MAX: u32 = 128;
 /// How long an HTTP/2 connection that takes no more requests may take to finish those under way, long exports among them.
 const LINGER_MAX: Duration = Duration::from_secs(600);
+/// How long a connection may take to go whose place another one has.
+const LEAVE_MAX: Duration = Duration::from_millis(200);
 /// Largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long accepting rests after an error such as too many open files, which another try at once would only repeat.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the stop. Requests under way are finished; whoever calls bounds how long that may take.
-pub async fn serve(listener: TcpListener, router: Router, stopped: watch::Receiver<bool>) {
-    serve_within(BOUNDS, listener, router, stopped).await;
+/// What a listener's connections are answered with, within which bounds.
+#[derive(Clone, Debug)]
+struct Service {
+    bounds: Bounds,
+    places: Arc<Places>,
+    router: Router,
 }
 
-async fn serve_within(bounds: Bounds, listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(usize::from(bounds.connections)));
+impl Service {
+    fn new(bounds: Bounds, router: Router) -> Self {
+        Self { bounds, places: Places::new(bounds.room), router }
+    }
+}
+
+/// Serves the API and probes until the stop. Requests under way are finished; whoever calls bounds how long that may take.
+pub async fn serve(listener: TcpListener, admin: Admin, stopped: watch::Receiver<bool>) {
+    let room = Room { per_client: admin.connections_per_client, ..BOUNDS.room };
+    let reserve = Service::new(RESERVE_BOUNDS, probes::reserve(admin.clone()));
+    let api = Service::new(Bounds { room, ..BOUNDS }, router(admin));
+    serve_all(listener, &[api, reserve], stopped).await;
+}
+
+/// Serves probes and metrics only, until the stop.
+pub async fn serve_probes(listener: TcpListener, admin: Admin, stopped: watch::Receiver<bool>) {
+    serve_all(listener, &[Service::new(PROBE_BOUNDS, probes::router(admin))], stopped).await;
+}
+
+/// Answers each connection by the first of the services that has a place for it.
+async fn serve_all(listener: TcpListener, services: &[Service], mut stopped: watch::Receiver<bool>) {
+    let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = told_to_stop(&mut stopped) => break,
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener) => accepted,
         };
         match accepted {
-            Ok((stream, permit)) => {
-                tokio::spawn(converse(bounds, stream, router.clone(), stopped.clone(), permit));
+            Ok((stream, address)) => {
+                let placed = services.iter().find_map(|service| Some((service, service.places.take(address)?)));
+                // Without one the connection is closed.
+                if let Some((service, place)) = placed {
+                    connections.spawn(converse(service.clone(), stream, place, stopped.clone()));
+                }
             }
             Err(error) => {
                 warn!(%error, "a connection to the admin port could not be accepted");
@@ -77,15 +130,14 @@ async fn serve_within(bounds: Bounds, listener: TcpListener, router: Router, mut
             }
         }
     }
-    // Every connection gives its permit back at its end.
-    drop(room.acquire_many(u32::from(bounds.connections)).await);
+    connections.close();
+    connections.wait().await;
 }
 
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
+    let (stream, address) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, permit))
+    Ok((stream, address.ip()))
 }
 
 async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
@@ -94,16 +146,15 @@ async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
 }
 
 /// Answers one connection's requests.
-async fn converse(
-    bounds: Bounds,
-    stream: TcpStream,
-    router: Router,
-    stopped: watch::Receiver<bool>,
-    permit: OwnedSemaphorePermit,
-) {
-    let ended = match timeout(bounds.head, protocol::open(stream)).await {
-        Ok(Ok((Protocol::Http1, stream))) => http1(bounds, stream, router, stopped).await,
-        Ok(Ok((Protocol::Http2, stream))) => http2(bounds, stream, router, stopped).await,
+async fn converse(service: Service, stream: TcpStream, place: Place, stopped: watch::Receiver<bool>) {
+    let (bounds, connection) = (service.bounds, &place.connection);
+    let opened = tokio::select! {
+        opened = timeout(bounds.head, protocol::open(stream)) => opened,
+        () = connection.displaced() => return,
+    };
+    let ended = match opened {
+        Ok(Ok((Protocol::Http1, stream))) => http1(&service, stream, connection, stopped).await,
+        Ok(Ok((Protocol::Http2, stream))) => http2(&service, stream, connection, stopped).await,
         Ok(Err(error)) => Err(error.into()),
         // A client that says nothing is not told anything either.
         Err(_) => Ok(()),
@@ -111,82 +162,81 @@ async fn converse(
     if let Err(error) = ended {
         debug!(error, "a connection to the admin port ended with an error");
     }
-    drop(permit);
 }
 
 async fn http1(
-    bounds: Bounds,
+    service: &Service,
     stream: Opened,
-    router: Router,
+    place: &Arc<Connection>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), BoxError> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(bounds.head)
+        .header_read_timeout(service.bounds.head)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(bounded(bounds, stream), TowerToHyperService::new(router));
+        .serve_connection(bounded(service.bounds, stream), counted(service.router.clone(), Arc::clone(place)));
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = told_to_stop(&mut stopped) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let within = tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = told_to_stop(&mut stopped) => LINGER_MAX,
+        () = place.displaced() => leave_within(place),
     };
-    Ok(ended?)
+    connection.as_mut().graceful_shutdown();
+    timeout(within, connection).await.map_or(Ok(()), |ended| Ok(ended?))
 }
 
 async fn http2(
-    bounds: Bounds,
+    service: &Service,
     stream: Opened,
-    router: Router,
+    place: &Arc<Connection>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), BoxError> {
-    // Parts of answers count, too: a live stream is no silence while its client takes it.
-    let signs = Arc::new(AtomicU64::new(0));
-    let service = TowerToHyperService::new(router);
-    let counted = service_fn(|request: Request<Incoming>| {
-        let signs = Arc::clone(&signs);
-        signs.fetch_add(1, Ordering::Relaxed);
-        let answer = service.call(request);
-        async move {
-            Ok::<_, Infallible>(answer.await?.map(|body| {
-                body.map_frame(move |frame| {
-                    signs.fetch_add(1, Ordering::Relaxed);
-                    frame
-                })
-            }))
-        }
-    });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-        .serve_connection(bounded(bounds, stream), counted);
+        .serve_connection(bounded(service.bounds, stream), counted(service.router.clone(), Arc::clone(place)));
     tokio::pin!(connection);
-    tokio::select! {
+    let within = tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
-        () = told_to_stop(&mut stopped) => {}
-        () = silence(bounds.silent, &signs) => {}
-    }
+        () = told_to_stop(&mut stopped) => LINGER_MAX,
+        () = place.displaced() => leave_within(place),
+        () = place.silence(service.bounds.silent) => LINGER_MAX,
+    };
     connection.as_mut().graceful_shutdown();
     // What is under way is finished, but nobody holds a connection for ever by not reading an answer.
-    timeout(LINGER_MAX, connection).await.map_err(|_| "a client did not take its answer")??;
+    timeout(within, connection).await.map_err(|_| "a client did not take its answer")??;
     Ok(())
 }
 
-/// Ends when there was no sign of life for that long.
-async fn silence(silent: Duration, signs: &AtomicU64) {
-    let mut seen = 0;
-    loop {
-        tokio::time::sleep(silent).await;
-        let now = signs.load(Ordering::Relaxed);
-        if std::mem::replace(&mut seen, now) == now {
-            return;
-        }
-    }
+/// A request that came just before its connection's place was given away is answered all the same.
+fn leave_within(place: &Connection) -> Duration {
+    if place.is_idle() { LEAVE_MAX } else { LINGER_MAX }
+}
+
+/// Answers a connection's requests, each of which is under way to the last byte of its answer. Parts of answers are signs of life,
+/// too: a live stream is no silence while its client takes it.
+fn counted(
+    router: Router,
+    place: Arc<Connection>,
+) -> impl hyper::service::Service<Request<Incoming>, Response = Response, Error = Infallible, Future = Answering> {
+    let service = TowerToHyperService::new(router);
+    service_fn(move |mut request: Request<Incoming>| -> Answering {
+        request.extensions_mut().insert(Client(place.address));
+        let under_way = place.begin();
+        let place = Arc::clone(&place);
+        let answer = service.call(request);
+        Box::pin(async move {
+            let told = move |frame| {
+                let _ = &under_way;
+                place.sign();
+                frame
+            };
+            Ok(answer.await?.map(|body| Body::new(body.map_frame(told))))
+        })
+    })
 }
 
 fn bounded(bounds: Bounds, stream: Opened) -> TokioIo<Pin<Box<TimeoutStream<Opened>>>> {
@@ -196,131 +246,4 @@ fn bounded(bounds: Bounds, stream: Opened) -> TokioIo<Pin<Box<TimeoutStream<Open
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::body::Body;
-    use axum::routing::get;
-    use bytes::Bytes;
-    use futures_util::stream;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    const LONG: Duration = Duration::from_secs(60);
-    const SHORT: Duration = Duration::from_millis(20);
-    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-
-    /// A server that answers `/`, and without end `/endless`.
-    async fn start(bounds: Bounds) -> (std::net::SocketAddr, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let endless = || async {
-            Body::from_stream(stream::repeat_with(|| Ok::<_, io::Error>(Bytes::from_static(&[b'x'; 64 * 1024]))))
-        };
-        let router = Router::new().route("/", get(|| async { "ok" })).route("/endless", get(endless));
-        let (stop, stopped) = watch::channel(false);
-        (address, stop, tokio::spawn(serve_within(bounds, listener, router, stopped)))
-    }
-
-    async fn request(address: std::net::SocketAddr, text: &[u8]) -> TcpStream {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(text).await.unwrap();
-        stream
-    }
-
-    async fn answer(stream: &mut TcpStream) -> String {
-        let mut reply = [0; 1024];
-        let length = stream.read(&mut reply).await.unwrap();
-        String::from_utf8_lossy(&reply[..length]).into_owned()
-    }
-
-    #[tokio::test]
-    async fn whoever_sends_no_request_is_not_waited_for() {
-        let (address, _stop, _server) = start(Bounds { connections: 8, head: SHORT, write: LONG, ..BOUNDS }).await;
-        for start in [&b""[..], b"GET / HT", &REQUEST[..REQUEST.len() - 2]] {
-            let mut stream = request(address, start).await;
-            let mut reply = Vec::new();
-            // Bytes that the server did not read make its end a reset.
-            let _ = stream.read_to_end(&mut reply).await;
-            assert!(!reply.starts_with(b"HTTP/1.1 200"), "{start:?}");
-        }
-        // Silence after an answer ends a connection just so.
-        let mut stream = request(address, REQUEST).await;
-        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
-        assert_eq!(answer(&mut stream).await, "");
-    }
-
-    #[tokio::test]
-    async fn whoever_reads_no_answer_is_not_waited_for() {
-        let (address, stop, server) = start(Bounds { connections: 8, head: LONG, write: SHORT, ..BOUNDS }).await;
-        let mut stream = request(address, b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
-        stop.send(true).unwrap();
-        // The answer has no end, so that only the unread bytes end it.
-        server.await.unwrap();
-        drop(stream);
-    }
-
-    #[tokio::test]
-    async fn so_many_connections_at_a_time_and_no_more() {
-        let (address, stop, server) = start(Bounds { connections: 2, head: LONG, write: LONG, ..BOUNDS }).await;
-        let mut open = [request(address, REQUEST).await, request(address, REQUEST).await];
-        for stream in &mut open {
-            assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
-        }
-        let mut third = request(address, REQUEST).await;
-        assert!(tokio::time::timeout(SHORT, answer(&mut third)).await.is_err(), "it was answered");
-        drop(open);
-        assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
-        // At the stop, a connection without a request ends.
-        stop.send(true).unwrap();
-        server.await.unwrap();
-        assert_eq!(answer(&mut third).await, "");
-    }
-
-    /// A client's HTTP/2 connection, and its end.
-    async fn http2_client(
-        address: std::net::SocketAddr,
-    ) -> (hyper::client::conn::http2::SendRequest<Body>, tokio::task::JoinHandle<hyper::Result<()>>) {
-        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
-        (sender, tokio::spawn(connection))
-    }
-
-    #[tokio::test]
-    async fn http2_is_served_beside_http1_and_ends_in_silence() {
-        let bounds = Bounds { connections: 8, head: LONG, write: LONG, silent: SHORT };
-        let (address, _stop, _server) = start(bounds).await;
-        let (mut sender, ended) = http2_client(address).await;
-        let asked = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
-        assert_eq!(sender.send_request(asked).await.unwrap().status(), 200);
-        ended.await.unwrap().unwrap();
-        let mut http1 = request(address, REQUEST).await;
-        assert!(answer(&mut http1).await.starts_with("HTTP/1.1 200"));
-    }
-
-    #[tokio::test]
-    async fn http2_goes_on_while_an_answer_does() {
-        let bounds = Bounds { connections: 8, head: LONG, write: LONG, silent: Duration::from_millis(500) };
-        let (address, _stop, _server) = start(bounds).await;
-        let (mut sender, _ended) = http2_client(address).await;
-        let ask = |path| Request::get(format!("http://{address}{path}")).body(Body::empty()).unwrap();
-        let mut endless = sender.send_request(ask("/endless")).await.unwrap();
-        let started = tokio::time::Instant::now();
-        while started.elapsed() < 3 * bounds.silent {
-            endless.body_mut().frame().await.unwrap().unwrap();
-        }
-        // A connection that is told to go takes no more requests.
-        sender.ready().await.unwrap();
-        assert_eq!(sender.send_request(ask("/")).await.unwrap().status(), 200);
-    }
-
-    #[tokio::test]
-    async fn http2_ends_at_the_stop() {
-        let (address, stop, server) = start(Bounds { connections: 8, head: LONG, write: LONG, silent: LONG }).await;
-        let (mut sender, ended) = http2_client(address).await;
-        let asked = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
-        assert_eq!(sender.send_request(asked).await.unwrap().status(), 200);
-        stop.send(true).unwrap();
-        server.await.unwrap();
-        ended.await.unwrap().unwrap();
-    }
-}
+mod tests;

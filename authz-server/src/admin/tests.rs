@@ -14,7 +14,7 @@ async fn get(admin: &Admin, request: &str) -> (u16, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let server = tokio::spawn(serve(listener, router(admin.clone()), stopped));
+    let server = tokio::spawn(serve(listener, admin.clone(), stopped));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{request} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -118,7 +118,10 @@ async fn without_authentication_the_api_is_closed() {
 
 #[tokio::test]
 async fn whoever_shows_nothing_learns_nothing() {
-    let admin = admin_with(&[("JWT_SECRET", "0123456789abcdef0123456789abcdef")]);
+    let mut random = [0_u8; 32];
+    getrandom::fill(&mut random).unwrap();
+    let secret = random.map(|byte| format!("{byte:02x}")).concat();
+    let admin = admin_with(&[("JWT_SECRET", &secret)]);
     for request in ["GET /api/v1/access-tokens", "PUT /api/v1/access-tokens", "GET /api/v1/nothing"] {
         let (status, problem) = get(&admin, request).await;
         assert_eq!(status, 401, "{request}: {problem}");

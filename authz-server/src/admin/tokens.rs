@@ -24,6 +24,7 @@ use super::problem::{Answer, Kind, Problem};
 use super::{API, Admin, Caller, Json, Path, Permission, Query, Role};
 use crate::clock;
 use crate::settings::Secret;
+use crate::telemetry::AUDIT;
 
 /// Longest name, in characters.
 const NAME_LEN_MAX: usize = 100;
@@ -106,7 +107,7 @@ async fn create(State(admin): State<Admin>, caller: Caller, Json(new): Json<NewT
     caller.require(Permission::TokensManage)?;
     let new = new.check(&caller, clock::now_ms())?;
     let (text, made) = insert(&admin.pool, &new, caller.subject.as_str()).await?;
-    info!(token_id = %made.id, actor = %caller.subject, role = made.role, "an access token was made");
+    info!(target: AUDIT, token_id = %made.id, actor = %caller.subject, role = made.role, "an access token was made");
     created(&text, made)
 }
 
@@ -158,7 +159,7 @@ async fn revoke(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>
     .await?;
     known.ok_or_else(|| Problem::new(Kind::NotFound))?;
     admin.auth.forget_tokens();
-    info!(token_id = %id, actor = %caller.subject, "an access token was revoked");
+    info!(target: AUDIT, token_id = %id, actor = %caller.subject, "an access token was revoked");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -172,7 +173,7 @@ async fn rotate(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>
     let merchant = caller.merchant.as_ref().map(MerchantId::as_str);
     let (text, made) = replace(&admin.pool, id, merchant, caller.subject.as_str()).await?;
     admin.auth.forget_tokens();
-    info!(token_id = %made.id, replaces = %id, actor = %caller.subject, "an access token was rotated");
+    info!(target: AUDIT, token_id = %made.id, replaces = %id, actor = %caller.subject, "an access token was rotated");
     created(&text, made)
 }
 

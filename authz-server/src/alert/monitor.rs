@@ -316,11 +316,12 @@ async fn end(connection: &mut PgConnection, subject: Subject, now_ms: i64) -> Re
 
 /// The books' alert follows what the journal has found; one that was ended by hand comes again with the next finding only.
 async fn drift(connection: &mut PgConnection, now_ms: i64) -> Result<Option<Subject>, sqlx::Error> {
-    let statement = "SELECT max(found_at), \
+    let statement = "SELECT greatest(max(found_at), (SELECT max(rejected_at) FROM journal_rejected)), \
             coalesce(sum(last_seq - first_seq + 1) FILTER (WHERE kind = 'missing'), 0)::bigint, \
-            count(*) FILTER (WHERE kind = 'rewound'), count(*) FILTER (WHERE kind = 'account_lost') \
+            count(*) FILTER (WHERE kind = 'rewound'), count(*) FILTER (WHERE kind = 'account_lost'), \
+            (SELECT count(*) FROM journal_rejected) \
         FROM journal_anomaly WHERE resolved_at IS NULL";
-    let (found_at, missing, rewound, lost): (Option<DateTime<Utc>>, i64, i64, i64) =
+    let (found_at, missing, rewound, lost, rejected): (Option<DateTime<Utc>>, i64, i64, i64, i64) =
         sqlx::query_as(statement).fetch_one(&mut *connection).await?;
     let Some(found_at) = found_at else {
         if is_let_go(connection, Subject::Drift).await? {
@@ -334,6 +335,9 @@ async fn drift(connection: &mut PgConnection, now_ms: i64) -> Result<Option<Subj
         message.push_str(&format!(", {lost} times Redis lost an account and its limits began anew"));
     }
     message.push_str(" (journal_anomaly)");
+    if rejected > 0 {
+        message.push_str(&format!(", {rejected} events could not be stored (journal_rejected)"));
+    }
     raise(connection, Subject::Drift, &message, found_at, None).await
 }
 

@@ -29,7 +29,7 @@ use crate::policy::Policies;
 use crate::refusal;
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreError};
-use crate::telemetry::{Trace, spans, trace_id};
+use crate::telemetry::{DECISION, Trace, spans, trace_id};
 use answer::{Answer, Binding};
 use ask::{Ask, Asked};
 use undo::Undo;
@@ -203,6 +203,7 @@ impl<S: Store> Decider<S> {
         let decision_id = Uuid::from_bytes(reply.decision_id);
         let refusal = refusal::details(record, &refusal::Asked::of(command, notes));
         info!(
+            target: DECISION,
             %decision_id,
             // Another one than the decision's where an earlier answer is repeated; the journal's row has it.
             event_id = %Uuid::from_bytes(reply.event_id),

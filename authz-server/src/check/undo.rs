@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::store::{Notes, Store};
-use crate::telemetry::{spans, trace_id};
+use crate::telemetry::{DECISION, spans, trace_id};
 
 /// Voids that may be under way at a time; beyond it a charge stays, which errs to the side of quota consumed.
 const UNDER_WAY_MAX: usize = 1024;
@@ -73,6 +73,7 @@ async fn void(store: &impl Store, metrics: &Metrics, mut command: Command, mut n
         if let Ok(Reply { record, decision_id, event_id, .. }) = result {
             metrics.decision(command.action.as_str(), record.code, record.replay);
             info!(
+                target: DECISION,
                 decision_id = %Uuid::from_bytes(decision_id),
                 event_id = %Uuid::from_bytes(event_id),
                 action = command.action.as_str(),

@@ -81,6 +81,9 @@ enum Command {
     /// Print the reference of all settings, as in docs/settings.md.
     #[command(after_long_help = "Example:\n  authz-server settings > docs/settings.md")]
     Settings,
+    /// Print the reference of all error codes, as in docs/errors.md.
+    #[command(after_long_help = "Example:\n  authz-server errors > docs/errors.md")]
+    Errors,
     /// Print the reference of all commands, as in docs/cli.md.
     #[command(after_long_help = "Example:\n  authz-server commands > docs/cli.md")]
     Commands,
@@ -135,6 +138,7 @@ fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliErro
         Command::Token(arguments) => token::execute(&arguments, &Settings::from_process(config)?)?,
         Command::Openapi => print(&admin::openapi::document())?,
         Command::Settings => print(&settings::reference())?,
+        Command::Errors => print(&admin::errors::reference())?,
         Command::Commands => print(&reference::reference())?,
     }
     Ok(Outcome::Done)

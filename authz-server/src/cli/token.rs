@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{CliError, print, tell};
 use crate::admin::Role;
-use crate::admin::auth::token::SUBJECT_PREFIX;
+use crate::admin::auth::subject;
 use crate::clock;
 use crate::settings::{JwtAlgorithm, Settings};
 
@@ -25,7 +25,7 @@ const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
   curl -H \"authorization: Bearer $(authz-server token --subject ana --role admin)\" localhost:40022/api/v1/quotas/stats")]
 pub(super) struct TokenArguments {
     /// Who acts with it; usage logs and histories show it.
-    #[arg(long, value_name = "NAME", value_parser = subject)]
+    #[arg(long, value_name = "NAME", value_parser = subject::parse)]
     subject: ActorId,
     /// What it may do: admin, operator or merchant.
     #[arg(long, value_name = "ROLE", value_parser = role)]
@@ -98,13 +98,6 @@ fn sign(arguments: &TokenArguments, settings: &Settings, iat: i64, exp: i64) -> 
     };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     Ok(encode(&Header::new(Algorithm::HS256), &claims, &key)?)
-}
-
-fn subject(text: &str) -> Result<ActorId, String> {
-    if text.starts_with(SUBJECT_PREFIX) {
-        return Err(format!("must not begin with {SUBJECT_PREFIX}, which stands for access tokens"));
-    }
-    ActorId::parse(text).map_err(|_| format!("must have 1 to {} visible ASCII characters", ActorId::LEN_MAX))
 }
 
 fn role(text: &str) -> Result<Role, &'static str> {

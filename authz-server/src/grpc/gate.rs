@@ -7,10 +7,9 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
-use tracing::debug;
 
 use super::status;
-use crate::admin::{Admin, Answer, BODY_TIMEOUT, Kind, Problem, REQUEST_TIMEOUT, read_body};
+use crate::admin::{Admin, Answer, BODY_TIMEOUT, Kind, Problem, REQUEST_TIMEOUT, audit, read_body};
 
 /// The media type of gRPC, and the beginning of those with an encoding of their own (as in `application/grpc+proto`).
 const GRPC: &str = "application/grpc";
@@ -51,7 +50,8 @@ pub(super) async fn streaming(State(admin): State<Admin>, request: Request, next
 /// The request with its caller in it.
 async fn known(admin: &Admin, mut request: Request) -> Answer<Request> {
     let caller = admin.admit(request.headers()).await.inspect_err(|problem| {
-        debug!(code = problem.code(), path = request.uri().path(), "a gRPC call was not let in");
+        let client = request.extensions().get().copied();
+        audit::refused(problem, request.method().as_str(), request.uri().path(), client);
     })?;
     request.extensions_mut().insert(caller);
     Ok(request)

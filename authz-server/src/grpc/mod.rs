@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::admin::{Admin, Caller, Kind, Problem, operate};
 use crate::operations::{self, Done, Invalid};
 use request::Asks;
+pub(crate) use status::name_of as status_of;
 
 /// Where gRPC reflection is found, in the version that clients ask for first.
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";

@@ -83,10 +83,23 @@ fn metadata(problem: &Problem) -> HashMap<String, String> {
 }
 
 fn code(problem: &Problem) -> Code {
-    match Quota::parse(problem.code()) {
-        Some(code) => of_quota(code),
-        None => of_http(problem.status().as_u16()),
-    }
+    of_code(problem.code(), problem.status().as_u16())
+}
+
+/// The status of a problem's code.
+fn of_code(code: &str, http_status: u16) -> Code {
+    Quota::parse(code).map_or_else(|| of_http(http_status), of_quota)
+}
+
+/// The same by its name in the protocol, as in `RESOURCE_EXHAUSTED`.
+pub(crate) fn name_of(code: &str, http_status: u16) -> String {
+    let name = format!("{:?}", of_code(code, http_status));
+    let is_inner = |place: usize, letter: char| place > 0 && letter.is_ascii_uppercase();
+    name.char_indices().fold(String::new(), |mut text, (place, letter)| {
+        text.extend(is_inner(place, letter).then_some('_'));
+        text.push(letter.to_ascii_uppercase());
+        text
+    })
 }
 
 /// The table of quota's codes. Time lifts what is RESOURCE_EXHAUSTED, and nothing but a change does FAILED_PRECONDITION.

@@ -27,7 +27,7 @@ use crate::policy::Policies;
 use crate::refusal::{self, Asked};
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreClock, StoreError};
-use crate::telemetry::{self, spans, trace_id};
+use crate::telemetry::{self, DECISION, spans, trace_id};
 
 pub use answer::{
     AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView, Provenance, moment,
@@ -284,6 +284,7 @@ impl Operations {
         warn_of_over_capture(&self.metrics, &command, notes, &reply);
         let refusal = refusal::details(record, &Asked::of(&command, notes));
         info!(
+            target: DECISION,
             decision_id = %Uuid::from_bytes(reply.decision_id),
             event_id = %Uuid::from_bytes(reply.event_id),
             action = command.action.as_str(),

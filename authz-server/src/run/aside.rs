@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use quota::rule::Document;
@@ -60,11 +61,30 @@ pub(super) async fn serve(
     tokio::spawn(Usage::new(pool, Arc::clone(&policies), metrics, live, clock).run(stopped.clone()));
     tokio::spawn(state.clone().housekeeping(stopped.clone()));
     tokio::select! {
-        () = admin::serve(listener, admin::router(state), stopped.clone()) => {}
+        () = admin::serve(listener, state, stopped.clone()) => {}
         // A caller that holds its connection open holds up nobody.
         () = bounded_stop(&mut stopped) => {}
     }
     Ok(())
+}
+
+/// Answers probes on a thread of their own, so that they wait for nothing that the API does.
+pub(super) fn spawn_probes(
+    listener: std::net::TcpListener,
+    state: Admin,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    let runtime = super::runtime()?;
+    let serve = async move {
+        let listener = TcpListener::from_std(listener)?;
+        info!(address = %listener.local_addr()?, "the probes' port is open");
+        tokio::select! {
+            () = admin::serve_probes(listener, state, stopped.clone()) => {}
+            () = bounded_stop(&mut stopped) => {}
+        }
+        Ok(())
+    };
+    thread::Builder::new().name("probes".to_owned()).spawn(move || runtime.block_on(serve))
 }
 
 /// How long the proxy waits for an answer, by the name of the rule.

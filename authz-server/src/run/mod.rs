@@ -19,7 +19,7 @@ use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::admin::JwksError;
 use crate::alert::monitor::Monitor;
@@ -96,7 +96,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     rules.iter().for_each(check::warn_of_actions);
 
     let verified = Verified::default();
-    let ((listener, more), admin) = aside.block_on(async { bind_all(settings) })?;
+    let ((listener, more), admin, probes) = aside.block_on(async { bind_all(settings) })?;
     let (admin_address, grpc_address) = (admin.local_addr()?, listener.local_addr()?);
     let worker = |listener| {
         let runtime = runtime()?;
@@ -130,6 +130,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let state = aside.block_on(async {
         aside::open(settings, live.clone(), verified.clone(), Arc::clone(&health), metrics, Arc::clone(&policies))
     })?;
+    let probes = probes.map(|listener| aside::spawn_probes(listener, state.clone(), stopped.clone())).transpose()?;
     let admin = thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || aside.block_on(aside::serve(admin, state, sources, policies, follow, stopped)))?;
@@ -137,13 +138,17 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let notifier = guarded("notifier", &stop_checks, move || notifier.join().is_ok())?;
     let sweep = guarded("sweep", &stop_checks, move || sweep.join().is_ok())?;
     let admin = guarded("admin", &stop_checks, move || matches!(admin.join(), Ok(Ok(()))))?;
+    let probes = probes
+        .map(|probes| guarded("probes", &stop_checks, move || matches!(probes.join(), Ok(Ok(())))))
+        .transpose()?;
     first.runtime.block_on(async { timeout(FIRST_SETTINGS_MAX, first_settings).await.map(drop) }).unwrap_or_default();
     first.runtime.spawn(aside::hand_on(live, deadlines, log));
     log_start(settings, admin_address, grpc_address, workers.len() + 1);
     let served = checks::serve(first, workers, health, settings, &stop_checks, &checks_stopped);
     let _ = stop.send(true);
-    let ended = [("journal", journal), ("sweep", sweep), ("notifier", notifier), ("admin", admin)]
-        .map(|(name, guard)| (name, guard.join().unwrap_or(false)));
+    let guards = [("journal", journal), ("sweep", sweep), ("notifier", notifier), ("admin", admin)];
+    let guards = guards.into_iter().chain(probes.map(|probes| ("probes", probes)));
+    let ended: Vec<_> = guards.map(|(name, guard)| (name, guard.join().unwrap_or(false))).collect();
     served?;
     ended.into_iter().find(|(_, well)| !well).map_or(Ok(()), |(name, _)| Err(RunError::BrokeOff(name)))
 }
@@ -223,14 +228,33 @@ fn open_store(
     Ok(Arc::new(RecallingStore::new(Arc::new(redis.following(live.clone())), pool)))
 }
 
-/// The decisions' port and the admin port, bound inside of a runtime.
-fn bind_all(settings: &Settings) -> Result<((TcpListener, Vec<TcpListener>), TcpListener), RunError> {
-    Ok((bind_shared(settings)?, bind(SocketAddr::new(settings.bind, settings.port), false)?))
+/// The decisions' port, the admin port and that of the probes, bound inside of a runtime.
+fn bind_all(
+    settings: &Settings,
+) -> Result<((TcpListener, Vec<TcpListener>), TcpListener, Option<TcpListener>), RunError> {
+    let admin = bind(SocketAddr::new(settings.bind, settings.port), false)?;
+    Ok((bind_shared(settings)?, admin, bind_probes(settings)?))
+}
+
+/// The probes' port. One that nobody asked for is not worth a server that does not start: the admin port has the probes, too.
+fn bind_probes(settings: &Settings) -> Result<Option<TcpListener>, RunError> {
+    let Some(port) = settings.probe_port.get() else { return Ok(None) };
+    match bind(SocketAddr::new(settings.bind, port), false) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if settings.is_set("SLUICE_PROBE_PORT") => Err(error),
+        Err(error) => {
+            warn!(%error, "probes are answered on the admin port only: set SLUICE_PROBE_PORT to a free port, or to off");
+            Ok(None)
+        }
+    }
 }
 
 /// A listener on the decisions' port for each of its threads.
 fn bind_shared(settings: &Settings) -> Result<(TcpListener, Vec<TcpListener>), RunError> {
-    let address = SocketAddr::new(settings.bind, settings.grpc_port);
+    let address = SocketAddr::new(settings.grpc_bind, settings.grpc_port);
+    if !address.ip().to_canonical().is_loopback() {
+        warn!(%address, "the ext_authz port takes charges and refunds without authentication: let only envoy reach it");
+    }
     let alone = bind(address, false)?;
     if settings.grpc_threads <= 1 {
         return Ok((alone, Vec::new()));

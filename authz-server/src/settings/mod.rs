@@ -6,6 +6,7 @@
 
 mod error;
 mod live;
+mod published;
 mod reference;
 pub mod runtime;
 mod source;
@@ -22,7 +23,7 @@ pub use live::{Live, Range, Setting};
 pub use reference::{help, reference};
 pub use source::{ConfigFile, Origin};
 pub use table::{LiveSettings, Settings};
-pub use value::{HttpUrl, JwtAlgorithm, LogFilter, Ratio, Secret, TracesSampler};
+pub use value::{HttpUrl, JwtAlgorithm, LogFilter, OptionalPort, Ratio, Secret, TracesSampler};
 
 use source::Sources;
 
@@ -34,6 +35,9 @@ pub const CONFIG_FILE_ENV: &str = "SLUICE_CONFIG_FILE";
 
 /// HS256 asks for a key of the hash's size (RFC 7518, section 3.2); a shorter one can be guessed from one token.
 const JWT_SECRET_BYTES_MIN: usize = 32;
+
+/// How to make one.
+const MAKE_SECRET: &str = "openssl rand -base64 48";
 
 /// Characters that stand for themselves in every part of a URL (RFC 3986, unreserved).
 const URL_UNRESERVED: &[u8] = b"-._~";
@@ -68,6 +72,12 @@ impl Settings {
         let settings = Self::read(&sources)?;
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Whether file or environment name the setting, by its variable.
+    #[must_use]
+    pub fn is_set(&self, env: &str) -> bool {
+        self.origins.contains_key(env)
     }
 
     /// The rules that hold between settings, and those of a text's form.
@@ -140,12 +150,8 @@ impl Settings {
             (true, _, Some(_)) => "takes no keys of SLUICE_JWT_JWKS: set RS256 or ES256, or remove SLUICE_JWT_JWKS",
             (false, Some(_), _) => "takes no JWT_SECRET: set HS256, or remove JWT_SECRET",
             (false, None, None) => "needs SLUICE_JWT_JWKS: set it to the file or URL of the keys",
-            (true, Some(secret), None) if secret.expose().len() < JWT_SECRET_BYTES_MIN => {
-                let expected = format!("at least {JWT_SECRET_BYTES_MIN} bytes long");
-                let (name, value) = ("JWT_SECRET".to_owned(), value::REDACTED.to_owned());
-                return Err(SettingsError::Invalid { name, value, expected });
-            }
-            (true, _, None) | (false, None, Some(_)) => return Ok(()),
+            (true, Some(secret), None) => return check_secret(secret),
+            (true, None, None) | (false, None, Some(_)) => return Ok(()),
         };
         let value = self.jwt_algorithm.as_str().to_owned();
         Err(SettingsError::Needs { name: "SLUICE_JWT_ALGORITHM", value, needs })
@@ -167,6 +173,20 @@ impl Settings {
         check_scheme("DATABASE_URL", self.database_url.as_ref(), &["postgres", "postgresql"])?;
         check_scheme("REDIS_URL", self.redis_url.as_ref(), &["redis", "valkey", "redis+unix", "valkey+unix", "unix"])
     }
+}
+
+/// Tokens are worth what their secret is: a short one is guessed from one token, and one that stands in a public file signs
+/// anybody's.
+fn check_secret(secret: &Secret) -> Result<(), SettingsError> {
+    let expected = if secret.expose().len() < JWT_SECRET_BYTES_MIN {
+        format!("at least {JWT_SECRET_BYTES_MIN} bytes long")
+    } else if published::is_known(secret.expose()) {
+        "a secret: this one is an example, stands in public files or is easily guessed".to_owned()
+    } else {
+        return Ok(());
+    };
+    let (name, value) = ("JWT_SECRET".to_owned(), value::REDACTED.to_owned());
+    Err(SettingsError::Invalid { name, value, expected: format!("{expected}. Make one: {MAKE_SECRET}") })
 }
 
 /// The environment as text. A variable that is not UTF-8 is refused only where it is one of ours.

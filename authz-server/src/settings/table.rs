@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::error::SettingsError;
 use super::source::{Found, Origins, Sources};
-use super::value::{self, HttpUrl, JwtAlgorithm, LogFilter, Ratio, Secret, TracesSampler, Value};
+use super::value::{self, HttpUrl, JwtAlgorithm, LogFilter, OptionalPort, Ratio, Secret, TracesSampler, Value};
 use crate::alert::address::Networks;
 
 /// A setting as the table declares it.
@@ -126,15 +126,24 @@ macro_rules! live_settings {
 settings! {
     /// Port of the admin API, `/health`, `/ready` and `/metrics`. 0 takes any free port.
     port: u16 = "40022", range 0 to 65535, env "PORT";
-    /// Port of the ext_authz service that Envoy calls. 0 takes any free port.
+    /// Port of the ext_authz service that Envoy calls, on `SLUICE_GRPC_BIND`. 0 takes any free port.
     grpc_port: u16 = "40023", range 0 to 65535, env "GRPC_PORT";
+    /// Port that answers `/health`, `/ready`, `/ready/payments` and `/metrics` and nothing else, on `SLUICE_BIND`: whatever callers do
+    /// to the API, probes are answered here. The API's port answers them as well. 0 takes any free port, `off` opens none. Where
+    /// the default cannot be had, as beside another server, there is a warning and no such port.
+    probe_port: OptionalPort = "40024", env "SLUICE_PROBE_PORT";
     /// Threads that decide, each with its own listener, runtime and connection to Redis. One is fastest where Envoy, Redis and the
     /// server share few cores. The kernel spreads connections over them, so more threads than connections from Envoy's workers
     /// are of no use.
     grpc_threads: u16 = "1", range 1 to 256, env "SLUICE_GRPC_THREADS";
-    /// Address that both ports are bound to.
+    /// Address that the admin API's port is bound to.
     bind: IpAddr = "0.0.0.0", env "SLUICE_BIND";
-    /// Postgres as a URL, `postgres://user:password@host:port/name`. It excludes the `DB_*` settings.
+    /// Address that the ext_authz port is bound to. Whoever reaches that port can charge, void and refund without a token: bind
+    /// it wider than loopback only where no one but Envoy reaches it, as inside of a pod or of a container network.
+    grpc_bind: IpAddr = "127.0.0.1", env "SLUICE_GRPC_BIND";
+    /// Postgres as a URL, `postgres://user:password@host:port/name`. It excludes the `DB_*` settings. The database must be of
+    /// version 13 or newer, in UTF8 and writable, its user must be able to make tables in its schema, and a pooler in between must
+    /// pool sessions, not transactions; `/ready` says what is amiss.
     database_url: Option<Secret>, env "DATABASE_URL";
     /// Host of Postgres.
     db_host: String = "127.0.0.1", env "DB_HOST";
@@ -196,7 +205,8 @@ settings! {
     policy_service_url: Option<HttpUrl>, env "POLICY_SERVICE_URL";
     /// How often policies in use are read again from where they come, in seconds.
     policy_refresh_secs: u64 = "30", range 1 to 3600, env "SLUICE_POLICY_REFRESH_SECS", live;
-    /// The secret that signs the admin API's bearer tokens with HS256, 32 bytes at least.
+    /// The secret that signs the admin API's bearer tokens with HS256, 32 bytes at least, as `openssl rand -base64 48` makes one.
+    /// Published examples are refused.
     jwt_secret: Option<Secret>, env "JWT_SECRET";
     /// How the admin API's bearer tokens are signed: `HS256` by `JWT_SECRET`, `RS256` or `ES256` by a key of
     /// `SLUICE_JWT_JWKS`. A token that is signed in another way is refused.
@@ -214,6 +224,12 @@ settings! {
     admin_page_max: u64 = "200", range 1 to 1000, env "SLUICE_ADMIN_PAGE_MAX", live;
     /// Requests that one caller may make to the admin API in a minute.
     admin_rate_per_minute: u64 = "6000", range 1 to 1000000, env "SLUICE_ADMIN_RATE_PER_MINUTE", live;
+    /// Connections to the admin API that one client (an IPv4 address, or a /64 of IPv6) may have at a time. One more takes the place
+    /// of the one that is idle longest; where all are in use it gets probes only.
+    admin_connections_per_client: u64 = "128", range 1 to 512, env "SLUICE_ADMIN_CONNECTIONS_PER_CLIENT";
+    /// Whether `/metrics` shows series of single merchants (`quota_usage_rate`) to everybody who reaches it. Otherwise it takes the
+    /// token of a caller that may see all merchants, as Prometheus sends it with `authorization`.
+    metrics_merchants: bool = "false", env "SLUICE_METRICS_MERCHANTS", live;
     /// Live streams that a server has open at a time.
     streams_max: u64 = "64", range 0 to 1000, env "SLUICE_STREAMS_MAX", live;
     /// After how many seconds a live stream without events shows that it is there; the caller's token is looked at as often.
@@ -265,6 +281,9 @@ settings! {
     smtp_url: Option<Secret>, env "SLUICE_SMTP_URL";
     /// Who mail about alerts is from, as in `Sluice <sluice@example.com>`.
     smtp_from: Option<String>, env "SLUICE_SMTP_FROM";
-    /// What is logged, as in `info` or `info,authz_server=debug`.
+    /// What is logged: a level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or directives with commas between, each a level or
+    /// `target=level`, as in `info,authz_server=debug`. Decisions (target `sluice::decision`) and changes by hand and refused
+    /// credentials (`sluice::audit`) are logged whatever the level is, unless a directive names their target, as in
+    /// `warn,sluice::decision=off`.
     log: LogFilter = "info", env "SLUICE_LOG", live;
 }

@@ -11,6 +11,8 @@ fn load(env: &[(&str, &str)], file: Option<&str>) -> Result<Settings, SettingsEr
 fn values_come_from_defaults_then_file_then_environment() {
     let settings = load(&[POLICY], None).unwrap();
     assert_eq!((settings.port, settings.grpc_port, settings.shards), (40022, 40023, 64));
+    // X9: what takes charges without a token is reached from this machine only, unless somebody says otherwise.
+    assert!(settings.grpc_bind.is_loopback(), "{}", settings.grpc_bind);
     assert_eq!(settings.postgres_url().expose(), "postgres://postgres@127.0.0.1:5432/sluice");
     assert_eq!(settings.redis_url().expose(), "redis://127.0.0.1:6379/");
 
@@ -52,7 +54,10 @@ fn bad_settings_are_refused_by_name() {
         (&[("PORT", "65536")], None, &["PORT is '65536'", "from 0 to 65535"]),
         (&[("DB_PORT", "0")], None, &["DB_PORT is '0'"]),
         (&[("SLUICE_BIND", "localhost")], None, &["SLUICE_BIND is 'localhost'", "IP address"]),
-        (&[("SLUICE_LOG", "a=b=c")], None, &["SLUICE_LOG", "log filter"]),
+        (&[("SLUICE_PROBE_PORT", "65536")], None, &["SLUICE_PROBE_PORT is '65536'", "or off"]),
+        (&[("SLUICE_GRPC_BIND", "*")], None, &["SLUICE_GRPC_BIND is '*'", "IP address"]),
+        (&[("SLUICE_LOG", "a=b=c")], None, &["SLUICE_LOG is 'a=b=c'", "off, error, warn, info, debug or trace"]),
+        (&[("SLUICE_LOG", "warning")], None, &["SLUICE_LOG is 'warning'", "off, error, warn, info, debug or trace"]),
         (
             &[("OTEL_TRACES_SAMPLER", "jaeger_remote")],
             None,
@@ -74,7 +79,9 @@ fn bad_settings_are_refused_by_name() {
         (&[("POLICY_SERVICE_URL", "http://h/?a=b")], None, &["POLICY_SERVICE_URL", "without user, password, query"]),
         (&[("POLICY_SERVICE_URL", "http://h/#a")], None, &["POLICY_SERVICE_URL"]),
         (&[("JWT_SECRET", "hunter2")], None, &["JWT_SECRET is '[redacted]'", "at least 32 bytes"]),
-        (&[("JWT_SECRET", "")], None, &["JWT_SECRET", "at least 32 bytes"]),
+        (&[("JWT_SECRET", "")], None, &["JWT_SECRET", "at least 32 bytes", "openssl rand"]),
+        (&[("JWT_SECRET", "hunter2-hunter2-hunter2-hunter2-")], None, &["JWT_SECRET", "public files", "openssl rand"]),
+        (&[("JWT_SECRET", "payment-platform-secret-key-2024")], None, &["JWT_SECRET", "public files"]),
         (&[("SLUICE_SMTP_FROM", "a@b.example")], None, &["SLUICE_SMTP_URL and SLUICE_SMTP_FROM", "set both or none"]),
         (
             &[("SLUICE_SMTP_URL", "smtp://h"), ("SLUICE_SMTP_FROM", "me")],
@@ -111,6 +118,44 @@ fn bad_settings_are_refused_by_name() {
         assert!(!message.contains("hunter2"), "{message}");
     }
     assert_eq!(load(&[], None).unwrap().policy_file, None);
+}
+
+#[test]
+fn b6_a_log_filter_names_levels_and_targets_or_is_refused() {
+    let table = [
+        ("info", true),
+        ("INFO", true),
+        ("off", true),
+        ("info,authz_server=debug", true),
+        ("warn, authz_server::journal=trace", true),
+        ("sqlx=off", true),
+        ("warn,sluice::decision=off", true),
+        ("warning", false),
+        ("debgu", false),
+        ("err", false),
+        ("fatal", false),
+        ("verbose", false),
+        ("authz_server", false),
+        ("info,authz_server", false),
+        ("info,authz_server=debgu", false),
+        ("info,authz_server=warning", false),
+        ("info;authz_server=debug", false),
+        ("info authz_server=debug", false),
+        ("info,", false),
+        (",", false),
+        ("=debug", false),
+        ("authz_server=", false),
+        ("authz_server==debug", false),
+        ("[check]=debug", false),
+        ("4", false),
+        ("true", false),
+    ];
+    for (text, accepted) in table {
+        assert_eq!(LogFilter::parse(text).is_some(), accepted, "{text}");
+    }
+    let names = |filter: &str| LogFilter::parse(filter).unwrap().names("sluice::decision");
+    assert!(names("warn,sluice::decision=off") && names("sluice=error"));
+    assert!(!names("off") && !names("sluice::audit=off") && !names("sluice::decisions=off"));
 }
 
 #[test]

@@ -13,6 +13,8 @@ use super::table::Spec;
 use crate::alert::address::Networks;
 use crate::telemetry::Sampler;
 
+/// The levels of the log, the fewest lines first.
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// What is printed in place of a secret.
 pub(super) const REDACTED: &str = "[redacted]";
 
@@ -45,10 +47,25 @@ impl fmt::Debug for Secret {
 pub struct LogFilter(String);
 
 impl LogFilter {
-    /// Takes a directive such as `info` or `info,authz_server=debug`; `None` for one that cannot be read.
+    /// What a filter must be like.
+    const EXPECTED: &str = "a level (off, error, warn, info, debug or trace), or several directives with commas between, each a level \
+        or target=level, as in info,authz_server=debug";
+
+    /// Takes a directive such as `info` or `info,authz_server=debug`; `None` for one that cannot be read. A word that is no level
+    /// is none: the log's library takes it for a target, and then every line of all others is gone.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        EnvFilter::try_new(text).ok().map(|_| Self(text.to_owned()))
+        let named = text.split(',').all(|directive| is_directive(directive.trim()));
+        let text = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+        (named && EnvFilter::try_new(&text).is_ok()).then_some(Self(text))
+    }
+
+    /// Whether a directive names the target, or a part of it: then that one counts.
+    #[must_use]
+    pub fn names(&self, target: &str) -> bool {
+        let mut targets = self.0.split(',').filter_map(|directive| Some(directive.split_once('=')?.0));
+        let is_part = |rest: &str| rest.is_empty() || rest.starts_with("::");
+        targets.any(|named| target.strip_prefix(named).is_some_and(is_part))
     }
 
     /// The directive's text.
@@ -56,6 +73,21 @@ impl LogFilter {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn is_directive(text: &str) -> bool {
+    let is_target = |target: &str| {
+        let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':' || byte == b'-';
+        !target.is_empty() && target.bytes().all(letters)
+    };
+    match text.split_once('=') {
+        Some((target, level)) => is_target(target) && is_level(level),
+        None => is_level(text),
+    }
+}
+
+fn is_level(text: &str) -> bool {
+    LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))
 }
 
 /// The address of a service: `http://` or `https://`, a host, and perhaps a path. It holds no user and no password, so that
@@ -113,6 +145,21 @@ impl TracesSampler {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A port, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionalPort(Option<u16>);
+
+impl OptionalPort {
+    /// What stands for none.
+    const OFF: &str = "off";
+
+    /// The port.
+    #[must_use]
+    pub const fn get(self) -> Option<u16> {
+        self.0
     }
 }
 
@@ -207,6 +254,20 @@ impl Value for u16 {
     }
 }
 
+impl Value for OptionalPort {
+    fn parse(spec: &Spec, text: &str) -> Result<Self, String> {
+        if text == Self::OFF {
+            return Ok(Self(None));
+        }
+        let port = u16::parse(spec, text).map_err(|_| format!("a port from 0 to {}, or {}", u16::MAX, Self::OFF))?;
+        Ok(Self(Some(port)))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.0.map_or_else(|| Self::OFF.to_owned(), |port| port.to_string()))
+    }
+}
+
 impl Value for IpAddr {
     fn parse(_: &Spec, text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| "an IP address, as in 0.0.0.0 or ::1".to_owned())
@@ -255,7 +316,7 @@ impl Value for Secret {
 
 impl Value for LogFilter {
     fn parse(_: &Spec, text: &str) -> Result<Self, String> {
-        Self::parse(text).ok_or_else(|| "a log filter, as in info or info,authz_server=debug".to_owned())
+        Self::parse(text).ok_or_else(|| Self::EXPECTED.to_owned())
     }
 
     fn show(&self) -> Option<String> {

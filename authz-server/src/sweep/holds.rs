@@ -9,6 +9,7 @@ use super::{COMMANDS_PER_CALL, Shutdown, SweepError, Target, Tools, notes};
 use crate::clock;
 use crate::journal::history::{self, HistoryError};
 use crate::store::{DueHold, Notes, StoreError};
+use crate::telemetry::DECISION;
 
 /// Script calls that one round makes for a shard; what is left then waits for the next round.
 const CALLS_PER_SHARD: usize = 40;
@@ -129,6 +130,7 @@ impl HoldSweep {
         *counter += 1;
         self.tools.metrics.sweep.hold_ended(settled);
         tracing::info!(
+            target: DECISION,
             decision_id = %uuid::Uuid::from_bytes(reply.decision_id),
             merchant = %command.merchant,
             currency = %command.currency,

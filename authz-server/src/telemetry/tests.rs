@@ -21,10 +21,17 @@ impl Write for Sink {
 
 /// What is written of the events of `log`.
 fn written(log: impl FnOnce()) -> Vec<serde_json::Value> {
+    filtered("trace", log)
+}
+
+/// The same with a filter.
+fn filtered(filter: &str, log: impl FnOnce()) -> Vec<serde_json::Value> {
     let sink = Sink::default();
     let buffer = buffer::start(sink.clone()).unwrap();
     let lines = Lines { buffer: Arc::clone(&buffer), metrics: Arc::new(Metrics::new()) };
-    let subscriber = tracing_subscriber::fmt().event_format(JsonLine).with_writer(lines).finish();
+    let filter = env_filter(&LogFilter::parse(filter).unwrap()).unwrap();
+    let subscriber =
+        tracing_subscriber::fmt().event_format(JsonLine).with_env_filter(filter).with_writer(lines).finish();
     tracing::subscriber::with_default(subscriber, log);
     drop(LogGuard(buffer));
     let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
@@ -42,6 +49,30 @@ fn lines_are_json_with_rfc_3339_times_and_all_written_when_the_guard_goes() {
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["target"], module_path!());
         assert!(chrono::DateTime::parse_from_rfc3339(line["timestamp"].as_str().unwrap()).is_ok());
+    }
+}
+
+#[test]
+fn b6_decisions_and_changes_by_hand_are_logged_unless_a_directive_names_them() {
+    let all = ["decision", "audit", "error", "info"];
+    for (filter, expected) in [
+        ("info", &all[..]),
+        ("warn", &["decision", "audit", "error"]),
+        ("error", &["decision", "audit", "error"]),
+        ("off", &["decision", "audit"]),
+        ("off,sluice::decision=off", &["audit"]),
+        ("warn,sluice::decision=off", &["audit", "error"]),
+        ("warn,sluice=error", &["error"]),
+        ("info,sluice::audit=warn", &["decision", "error", "info"]),
+    ] {
+        let lines = filtered(filter, || {
+            tracing::info!(target: DECISION, "decision");
+            tracing::info!(target: AUDIT, "audit");
+            tracing::error!("error");
+            tracing::info!("info");
+        });
+        let messages: Vec<_> = lines.iter().filter_map(|line| line["message"].as_str()).collect();
+        assert_eq!(messages, expected, "{filter}");
     }
 }
 

@@ -215,7 +215,7 @@ fn start_server(options: &LoadOptions, dir: &Arc<RunDir>, redis: &Redis, postgre
         ("SLUICE_POLICY_FILE", policies.display().to_string()),
         ("SLUICE_SHARDS", SHARDS.to_string()),
         ("SLUICE_BIND", "127.0.0.1".to_owned()),
-        ("JWT_SECRET", api::SECRET.to_owned()),
+        ("JWT_SECRET", api::secret().to_owned()),
     ];
     let env = env.into_iter().chain(Patience::of(options.release).server_env());
     let env = env.map(|(name, value)| (name.to_owned(), value)).collect();

@@ -97,7 +97,7 @@ pub(super) async fn preload(rig: &mut Rig, count: u32) -> Result<()> {
 
 async fn initialize(rig: &Rig, merchant: &str) -> Result<()> {
     let claims = json!({"sub": "load", "role": "admin", "exp": api::EXPIRES_AT_SECS});
-    let token = api::sign(api::SECRET, &claims)?;
+    let token = api::sign(api::secret(), &claims)?;
     let body = json!({"merchant_id": merchant, "currency": "USD"}).to_string();
     let call = Call::post_json(&format!("{}/quotas/initialize", api::ROOT), body);
     let call = call.header("authorization", &format!("Bearer {token}"));

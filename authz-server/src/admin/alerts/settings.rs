@@ -54,6 +54,10 @@ struct Shown {
     updated_by: Option<String>,
     /// Secrets are shown as masks. What is shown can be sent back: masks keep the secrets.
     settings: Settings,
+    /// What may keep channels from working, as a host that is not found now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<String>,
 }
 
 /// Which channel is tested.
@@ -161,8 +165,9 @@ async fn set(
     body: Settings,
     expected: Option<i64>,
 ) -> Answer<Json<Shown>> {
+    let warnings = admin.deliverable.check(&scope, &body).await?;
     let stored = settings::save(&admin.pool, &scope, body, expected, caller.subject.as_str()).await?;
-    Ok(Json(Shown::of(&scope, stored)))
+    Ok(Json(Shown { warnings, ..Shown::of(&scope, stored) }))
 }
 
 async fn test(admin: &Admin, caller: &Caller, scope: &Scope, channel_id: &str) -> Answer<Sent> {
@@ -189,6 +194,6 @@ async fn test(admin: &Admin, caller: &Caller, scope: &Scope, channel_id: &str) -
 impl Shown {
     fn of(scope: &Scope, stored: Stored) -> Self {
         let Stored { settings, revision, updated_at, updated_by } = stored;
-        Self { scope: scope.text(), revision, updated_at, updated_by, settings }
+        Self { scope: scope.text(), revision, updated_at, updated_by, settings, warnings: Vec::new() }
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use quota::{ActorId, MerchantId};
+use quota::MerchantId;
 use serde::Deserialize;
 
 use super::caller::{Caller, Via};
 use super::jwks::{Found, Keys};
 use super::role::{Permissions, Role};
-use super::token;
+use super::subject;
 use crate::admin::problem::{Answer, Kind, Problem};
 use crate::settings::{JwtAlgorithm, Secret};
 
@@ -124,11 +124,7 @@ impl Verifier {
 
 impl Claims {
     fn caller(self) -> Answer<Caller> {
-        let subject = ActorId::parse(&self.sub)
-            .map_err(|_| invalid(format!("sub must have 1 to {} visible ASCII characters", ActorId::LEN_MAX)))?;
-        if self.sub.starts_with(token::SUBJECT_PREFIX) {
-            return Err(invalid("sub may not look like that of an access token"));
-        }
+        let subject = subject::parse(&self.sub).map_err(|problem| invalid(format!("sub {problem}")))?;
         let merchant = self.merchant_id.as_deref().map(MerchantId::parse).transpose();
         let merchant = merchant.map_err(|_| invalid("merchant_id is no merchant's id"))?;
         let words = self.role.as_slice().iter().chain(self.roles.as_slice());
@@ -213,6 +209,8 @@ mod tests {
             (json!({"sub": "a b", "role": "admin"}), 401),
             (json!({"sub": "x".repeat(129), "role": "admin"}), 401),
             (json!({"sub": "token:1", "role": "admin"}), 401),
+            (json!({"sub": "system", "role": "admin"}), 401),
+            (json!({"sub": "Proxy", "role": "merchant", "merchant_id": "m-1"}), 401),
         ];
         for (claims, status) in table {
             assert_eq!(caller(claims.clone()).unwrap_err().status(), status, "{claims}");

@@ -5,6 +5,7 @@ mod caller;
 mod jwks;
 mod jwt;
 mod role;
+pub mod subject;
 pub mod token;
 
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sqlx::PgPool;
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::Admin;
 use super::problem::{Answer, Kind, Problem};
+use super::{Admin, audit};
 use crate::settings::Settings;
 use access::Access;
 use jwks::Keys;
@@ -93,7 +94,8 @@ pub(super) async fn gate(State(admin): State<Admin>, mut request: Request, next:
             next.run(request).await
         }
         Err(problem) => {
-            debug!(code = problem.code(), path = request.uri().path(), "an admin request was not let in");
+            let client = request.extensions().get().copied();
+            audit::refused(&problem, request.method().as_str(), request.uri().path(), client);
             problem.into_response()
         }
     }

@@ -11,7 +11,7 @@ use crate::settings::Secret;
 /// Every access token begins so: people and scanners recognise one that leaked.
 pub const PREFIX: &str = "slc_";
 /// The subject of a caller with an access token is this and the token's id.
-pub(crate) const SUBJECT_PREFIX: &str = "token:";
+const SUBJECT_PREFIX: &str = "token:";
 /// Random bytes in a token: nobody guesses one, so that a plain hash keeps it.
 const RANDOM_BYTES: usize = 32;
 

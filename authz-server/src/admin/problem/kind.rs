@@ -55,6 +55,31 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind, by its status.
+    pub const ALL: [Self; 21] = [
+        Self::BadRequest,
+        Self::Unauthenticated,
+        Self::InvalidToken,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::Conflict,
+        Self::VersionConflict,
+        Self::IdempotencyInProgress,
+        Self::OutcomeUnknown,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::IdempotencyMismatch,
+        Self::RateLimited,
+        Self::Internal,
+        Self::AuthNotConfigured,
+        Self::AuthUnavailable,
+        Self::DatabaseUnavailable,
+        Self::NoAnswer,
+        Self::Busy,
+    ];
+
     /// The stable code.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -131,7 +156,7 @@ impl Kind {
             Self::Internal => "The server failed.",
             Self::AuthNotConfigured => "No authentication is configured: set JWT_SECRET or SLUICE_JWT_JWKS.",
             Self::AuthUnavailable => "The keys that tokens are checked with cannot be had.",
-            Self::DatabaseUnavailable => "The database gave no answer in time.",
+            Self::DatabaseUnavailable => "The database cannot be used now.",
             Self::NoAnswer => "The server gave no answer in time.",
             Self::Busy => "The server is busy with requests of this kind.",
         }

@@ -1,7 +1,8 @@
 //! The usage log as a CSV file (RFC 4180), of any length in little memory: rows are read page by page while the client
 //! takes them, and no transaction or connection is held in between.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,9 +10,9 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
+use quota::ActorId;
 use sqlx::PgPool;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
@@ -20,8 +21,10 @@ use super::row::UsageLog;
 use crate::admin::page::TimeId;
 use crate::admin::problem::{Answer, Kind, Problem};
 
-/// Exports under way at a time.
-const EXPORTS_MAX: usize = 4;
+/// Exports that one caller may have under way: one that takes its time holds up only its own next ones.
+const EXPORTS_OF_CALLER_MAX: usize = 4;
+/// Exports of all callers, each with its rows in memory.
+const EXPORTS_MAX: usize = 256;
 /// Rows that one export has in memory.
 const ROWS_MAX: i64 = 500;
 /// How long the database may take for them.
@@ -31,14 +34,15 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(900);
 /// When to ask again where too many are under way.
 const RETRY_SECS: u64 = 10;
 
-/// The exports under way.
-#[derive(Clone, Debug)]
-pub struct Exports(Arc<Semaphore>);
+/// The exports under way: how many each caller has.
+#[derive(Clone, Debug, Default)]
+pub struct Exports(Arc<Mutex<HashMap<ActorId, usize>>>);
 
-impl Default for Exports {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(EXPORTS_MAX)))
-    }
+/// One of them, until it is dropped.
+#[derive(Debug)]
+struct UnderWay {
+    exports: Exports,
+    caller: ActorId,
 }
 
 /// Why an export breaks off. Its client sees a body that does not end as it should.
@@ -61,7 +65,7 @@ struct Export {
     pool: PgPool,
     filter: Filter,
     /// Ends when the export does.
-    _permit: OwnedSemaphorePermit,
+    _under_way: UnderWay,
     until: Instant,
     next: Next,
 }
@@ -76,17 +80,47 @@ enum Next {
 impl Exports {
     /// The answer, whose body is made while it is sent. The first rows are read here, so that a database that is away is
     /// answered as such.
-    pub(super) async fn start(&self, pool: &PgPool, filter: Filter, after: Option<TimeId>) -> Answer<Response> {
-        let busy = |_| Problem::new(Kind::Busy).detail("too many exports are under way").retry_after(RETRY_SECS);
-        let permit = Arc::clone(&self.0).try_acquire_owned().map_err(busy)?;
+    pub(super) async fn start(
+        &self,
+        caller: &ActorId,
+        pool: &PgPool,
+        filter: Filter,
+        after: Option<TimeId>,
+    ) -> Answer<Response> {
+        let under_way = self.begin(caller)?;
         let rows = filter.rows(pool, after, ROWS_MAX).await?;
         let until = Instant::now() + EXPORT_TIMEOUT;
-        let export = Export { pool: pool.clone(), filter, _permit: permit, until, next: Next::Ready(rows, true) };
+        let export = Export { pool: pool.clone(), filter, _under_way: under_way, until, next: Next::Ready(rows, true) };
         let headers = [
             (header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present"),
             (header::CONTENT_DISPOSITION, "attachment; filename=\"usage-log.csv\""),
         ];
         Ok((headers, Body::from_stream(stream::try_unfold(export, Export::step))).into_response())
+    }
+
+    fn begin(&self, caller: &ActorId) -> Answer<UnderWay> {
+        let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = callers.get(caller).copied().unwrap_or_default();
+        if own >= EXPORTS_OF_CALLER_MAX {
+            let detail =
+                format!("the caller may have {EXPORTS_OF_CALLER_MAX} exports under way: read them, or end them");
+            return Err(Problem::new(Kind::RateLimited).detail(detail).retry_after(RETRY_SECS));
+        }
+        if callers.values().sum::<usize>() >= EXPORTS_MAX {
+            return Err(Problem::new(Kind::Busy).detail("too many exports are under way").retry_after(RETRY_SECS));
+        }
+        callers.insert(caller.clone(), own + 1);
+        Ok(UnderWay { exports: self.clone(), caller: caller.clone() })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut callers = self.exports.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match callers.get_mut(&self.caller) {
+            Some(own) if *own > 1 => *own -= 1,
+            Some(_) | None => drop(callers.remove(&self.caller)),
+        }
     }
 }
 

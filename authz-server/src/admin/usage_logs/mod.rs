@@ -117,7 +117,7 @@ async fn of_merchant(
     let merchant = merchant_id("merchant_id", &merchant)?;
     caller.may_see(&merchant)?;
     filter.merchant = Some(merchant);
-    answer(&admin, &query, filter, &headers).await
+    answer(&admin, &caller, &query, filter, &headers).await
 }
 
 /// Every decision on an order. Merchants number their orders themselves: `merchant_id` tells equal numbers apart.
@@ -138,16 +138,22 @@ async fn of_order(
     }
     let mut filter = query.filter(&caller)?;
     filter.order = Some(order_no(&order)?);
-    answer(&admin, &query, filter, &headers).await
+    answer(&admin, &caller, &query, filter, &headers).await
 }
 
-async fn answer(admin: &Admin, query: &LogQuery, filter: Filter, headers: &HeaderMap) -> Answer<Response> {
+async fn answer(
+    admin: &Admin,
+    caller: &Caller,
+    query: &LogQuery,
+    filter: Filter,
+    headers: &HeaderMap,
+) -> Answer<Response> {
     let after = query.cursor.as_deref().map(TimeId::decode).transpose()?;
     if query.format.unwrap_or_else(|| accepted(headers)) == Format::Csv {
         if query.limit.is_some() {
             return Err(Problem::field("limit", "an export has no pages"));
         }
-        return admin.exports.start(&admin.pool, filter, after).await;
+        return admin.exports.start(&caller.subject, &admin.pool, filter, after).await;
     }
     let limit = page::limit(query.limit, admin.live.current().admin_page_max)?;
     let rows = filter.rows(&admin.pool, after, limit.saturating_add(1)).await?;

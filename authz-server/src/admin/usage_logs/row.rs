@@ -157,12 +157,25 @@ trait Cell {
     fn push(&self, cells: &mut ByteRecord);
 }
 
-/// A spreadsheet takes a text that begins so for a formula. A quote in front makes it text again.
-const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+/// A spreadsheet takes a text that begins so for a formula, whatever its width; a quote in front makes it text again. Blanks, line
+/// ends and signs that are not seen may stand before it: spreadsheets pass over them.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+/// The same of other minus signs.
+const MINUS: [char; 2] = ['\u{2212}', '\u{fe63}'];
+
+fn is_formula(text: &str) -> bool {
+    let is_passed_over = |sign: char| {
+        let unseen = matches!(sign, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        sign.is_whitespace() || sign.is_control() || unseen
+    };
+    let begin = text.trim_start_matches(is_passed_over);
+    // A control character that leads is none of a text, even where no formula follows.
+    text.starts_with(char::is_control) || begin.starts_with(FORMULA) || begin.starts_with(MINUS)
+}
 
 impl Cell for String {
     fn push(&self, cells: &mut ByteRecord) {
-        if self.starts_with(FORMULA) {
+        if is_formula(self) {
             cells.push_field(format!("'{self}").as_bytes());
         } else {
             cells.push_field(self.as_bytes());
@@ -215,11 +228,34 @@ mod tests {
     }
 
     #[test]
-    fn what_a_spreadsheet_would_run_is_text() {
-        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
-            assert_eq!(cell(&text.to_owned()), format!("'{text}"));
+    fn x11_what_a_spreadsheet_would_run_is_text() {
+        for text in [
+            "=1+1",
+            "+1",
+            "-1",
+            "@SUM(A1)",
+            "\t=1",
+            "\r=1",
+            // X11
+            "\n=1",
+            "\r\n=1",
+            " =1",
+            "  \t +1",
+            "\u{a0}=1",
+            "\u{3000}@SUM(A1)",
+            "\u{feff}=1",
+            "\u{200b}-1",
+            "\u{ff1d}1+1",
+            " \u{ff0b}1",
+            "\u{ff0d}1",
+            "\u{ff20}SUM(A1)",
+            "\u{2212}1",
+            "\ttext",
+            "\ntext",
+        ] {
+            assert_eq!(cell(&text.to_owned()), format!("'{text}"), "{text:?}");
         }
-        for text in ["", "a=1", "ORDER-1", "'=1"] {
+        for text in ["", "a=1", "ORDER-1", " a", "a\n=1", "'=1", "{\"a\":1}", "\u{6771}\u{4eac}"] {
             assert_eq!(cell(&text.to_owned()), text);
         }
         assert_eq!(

@@ -78,7 +78,7 @@ pub(super) async fn record(tools: &Tools, message: &Message, ended: Ended) -> Re
     } else {
         let error = report.error.as_deref().unwrap_or_default();
         let scope = &message.scope;
-        warn!(%message_id, event_id, trace_id, kind, channel, scope, error, next_try_at = ?next, "a message was not sent");
+        warn!(%message_id, event_id, trace_id, kind, channel, scope, error, next_try_at = next.map(|at| at.to_rfc3339()), "a message was not sent");
         if next.is_none() {
             tools.figures.dead(&message.channel_kind);
         }

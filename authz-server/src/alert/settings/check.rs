@@ -26,6 +26,8 @@ const URL_LEN_MAX: usize = 2048;
 const TOKEN_LEN_MAX: usize = 256;
 /// Longest address that SMTP takes (RFC 5321, section 4.5.3.1.3), in bytes.
 const MAIL_LEN_MAX: usize = 254;
+/// Longest part of a domain name (RFC 1035, section 2.3.4), in bytes.
+const LABEL_LEN_MAX: usize = 63;
 /// With what a webhook's secret begins (Standard Webhooks).
 const SECRET_PREFIX: &str = "whsec_";
 /// Bytes of a webhook's secret (Standard Webhooks).
@@ -265,8 +267,26 @@ fn check_token(field: &str, token: &ChannelSecret) -> Check {
 
 fn check_mail(field: &str, address: &str) -> Check {
     let visible = address.len() <= MAIL_LEN_MAX && address.bytes().all(|byte| byte.is_ascii_graphic());
-    if visible && address.parse::<Address>().is_ok() {
+    let read = address.parse::<Address>().ok().filter(|_| visible);
+    if read.is_some_and(|read| is_plain_mailbox(read.user()) && is_public_domain(read.domain())) {
         return Ok(());
     }
-    Err(invalid(field, "must be one mail address, as in alerts@example.com"))
+    Err(invalid(field, "must be one mail address at a domain name, as in alerts@example.com"))
+}
+
+/// No quoted text, and none of the signs that made mail servers send mail on to another (`%`, `!`, and `/` for files and pipes).
+fn is_plain_mailbox(user: &str) -> bool {
+    user.bytes().all(|byte| !matches!(byte, b'"' | b'%' | b'!' | b'|' | b'/' | b'\\'))
+}
+
+/// Names of two parts and more: no address in brackets or without, in any writing, and no machine that only the mail server knows.
+fn is_public_domain(domain: &str) -> bool {
+    let is_label = |label: &str| {
+        let signs = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        signs && (1..=LABEL_LEN_MAX).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let Some((name, top)) = domain.rsplit_once('.') else { return false };
+    let is_number = top.starts_with(|first: char| first.is_ascii_digit());
+    let is_this_machine = top.eq_ignore_ascii_case("localhost") || domain.eq_ignore_ascii_case("localhost.localdomain");
+    name.split('.').all(is_label) && is_label(top) && !is_number && !is_this_machine
 }

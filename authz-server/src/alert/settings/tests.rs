@@ -99,7 +99,7 @@ fn fields_are_checked_one_by_one() {
     let table = [
         ("/digest_minutes", json!(0), "digest_minutes"),
         ("/digest_minutes", json!(1441), "digest_minutes"),
-        ("/channels", json!(vec![json!({"id": "a", "kind": "email", "to": ["a@b"]}); 21]), "channels"),
+        ("/channels", json!(vec![json!({"id": "a", "kind": "email", "to": ["a@b.example"]}); 21]), "channels"),
         ("/routes", json!(vec![json!({"channels": ["mail"]}); 51]), "routes"),
         ("/channels/0/id", json!(""), "channels[0].id"),
         ("/channels/0/id", json!("Hook"), "channels[0].id"),
@@ -126,6 +126,28 @@ fn fields_are_checked_one_by_one() {
         ("/channels/1/to/0", json!("a@b@c"), "channels[1].to[0]"),
         ("/channels/1/to/0", json!("a@b\r\nBcc: c@d"), "channels[1].to[0]"),
         ("/channels/1/to/0", json!("A <a@b>"), "channels[1].to[0]"),
+        // X11
+        ("/channels/1/to/0", json!("a@[127.0.0.1]"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@[IPv6:::1]"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@127.0.0.1"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@127.1"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@2130706433"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@0x7f.0x1"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("root@localhost"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("root@mail.localhost"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("root@localhost.localdomain"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("root@mail"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@example.com."), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@-x.example"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@ex_ample.com"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a%[127.0.0.1]@example.com"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("localhost!root@example.com"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("\"a b\"@example.com"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("\"|calc\"@example.com"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@example.com,b@example.com"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a@example.com\u{0}"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("a\u{7f}@example.com"), "channels[1].to[0]"),
+        ("/channels/1/to/0", json!("\u{ff41}@example.com"), "channels[1].to[0]"),
         ("/channels/2/url", json!("https://api.day.app?x=1"), "channels[2].url"),
         ("/channels/2/device_key", json!(""), "channels[2].device_key"),
         ("/channels/2/device_key", json!("********"), "channels[2].device_key"),
@@ -172,8 +194,8 @@ fn routes_choose_channels_once_and_at_once_before_later() {
     use Delivery::{Digest, Immediate};
     let settings = read(&json!({
         "channels": [
-            {"id": "a", "kind": "email", "to": ["a@b"]},
-            {"id": "b", "kind": "email", "to": ["a@b"]},
+            {"id": "a", "kind": "email", "to": ["a@b.example"]},
+            {"id": "b", "kind": "email", "to": ["a@b.example"]},
         ],
         "routes": [
             {"channels": ["b"], "delivery": "digest", "resolved": false},

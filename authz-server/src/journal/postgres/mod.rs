@@ -31,7 +31,8 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::event::{Batch, Event, Rejected};
-use crate::database;
+use crate::database::fitness::{FitnessError, Unfit};
+use crate::database::{self, fitness};
 use crate::health::Away;
 use crate::settings::Secret;
 
@@ -81,6 +82,9 @@ pub enum PostgresError {
     /// Postgres cannot be reached, or refuses.
     #[error("{0}")]
     Sql(#[from] sqlx::Error),
+    /// The database cannot hold the journal; what to do is in the sentence.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The tables could not be made or changed.
     #[error("the migrations failed: {0}")]
     Migrate(#[from] MigrateError),
@@ -92,12 +96,21 @@ pub enum PostgresError {
     Timeout(Duration),
 }
 
+impl From<FitnessError> for PostgresError {
+    fn from(error: FitnessError) -> Self {
+        match error {
+            FitnessError::Unfit(unfit) => Self::Unfit(unfit),
+            FitnessError::Sql(error) => Self::Sql(error),
+        }
+    }
+}
+
 impl PostgresError {
     /// The same, as met while a partition was made.
     fn partition(self) -> Self {
         match self {
             Self::Sql(error) => Self::Partition(error),
-            Self::Partition(_) | Self::Migrate(_) | Self::Timeout(_) => self,
+            Self::Partition(_) | Self::Unfit(_) | Self::Migrate(_) | Self::Timeout(_) => self,
         }
     }
 
@@ -125,7 +138,7 @@ impl PostgresError {
     fn database(&self) -> Option<&dyn DatabaseError> {
         match self {
             Self::Sql(sqlx::Error::Database(error)) => Some(error.as_ref()),
-            Self::Sql(_) | Self::Migrate(_) | Self::Partition(_) | Self::Timeout(_) => None,
+            Self::Sql(_) | Self::Unfit(_) | Self::Migrate(_) | Self::Partition(_) | Self::Timeout(_) => None,
         }
     }
 }
@@ -311,6 +324,16 @@ impl UsageLog {
                 Ok(()) => {}
                 Err(error) if error.is_about_data() => match part {
                     [event] => {
+                        let row = &event.row;
+                        tracing::error!(
+                            merchant = row.merchant_id,
+                            order_no = row.order_no,
+                            event_id = %row.event_id,
+                            shard = row.shard,
+                            seq = row.seq,
+                            reason = %error,
+                            "postgres refuses an event for its content, keeping it in journal_rejected"
+                        );
                         let rejected =
                             Rejected { entry: event.entry.clone(), reason: format!("refused by Postgres: {error}") };
                         self.write(&[], &[&rejected], &mut stored).await?;
@@ -379,7 +402,9 @@ impl UsageLog {
         }
         // A partition that we believe in may be gone.
         self.months.clear();
-        let mut connection = within(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await?;
+        let connect = async { PgConnection::connect_with(&self.options).await.map_err(fitness::of_connecting) };
+        let mut connection = within(CONNECT_TIMEOUT, connect).await?;
+        within(STORE_TIMEOUT, fitness::check(&mut connection, &self.options)).await?;
         within(MIGRATE_TIMEOUT, migrate(&mut connection)).await?;
         self.contiguous = within(STORE_TIMEOUT, sequence::checked(&mut connection)).await?;
         Ok(connection)

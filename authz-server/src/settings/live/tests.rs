@@ -2,13 +2,20 @@ use super::*;
 use crate::settings::{ConfigFile, SettingsError};
 
 fn live(env: &[(&str, &str)]) -> Live {
-    let env = env.iter().chain([&("SLUICE_POLICY_FILE", "/p.yaml"), &("JWT_SECRET", SECRET)]);
+    let secret = secret();
+    let own = [("SLUICE_POLICY_FILE", "/p.yaml"), ("JWT_SECRET", secret.as_str())];
+    let env = env.iter().chain(&own);
     let file = ConfigFile { path: "s.yaml".into(), text: "hold_sweep_ms: 500\n".to_owned() };
     let env = env.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Live::fixed(&Settings::load(env, Some(file)).unwrap())
 }
 
-const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-";
+/// One that is recognised where it should not be shown. What stands in a file is none.
+fn secret() -> String {
+    let mut random = [0_u8; 32];
+    getrandom::fill(&mut random).unwrap();
+    format!("hunter2-{}", random.map(|byte| format!("{byte:02x}")).concat())
+}
 
 fn layer(values: &[(&str, &str)]) -> Layer {
     let values = values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();

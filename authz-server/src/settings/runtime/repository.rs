@@ -17,6 +17,7 @@ use super::{ChangedIn, follow};
 use crate::metrics::Metrics;
 use crate::settings::live::{Layer, Live, Setting};
 use crate::settings::{Settings, SettingsError};
+use crate::telemetry::AUDIT;
 
 /// Longest value that is written; the table's own bound.
 const VALUE_BYTES_MAX: usize = 4096;
@@ -210,7 +211,7 @@ impl Repository {
         follow::tell(&self.live, &self.metrics, &changed);
         for row in &rows {
             let AuditRow { key, old_value, new_value, actor, reason, .. } = row;
-            info!(key, old_value, new_value, actor, reason, version, "a setting was changed by the admin API");
+            info!(target: AUDIT, key, old_value, new_value, actor, reason, version, "a setting was changed by the admin API");
         }
         Ok(Changed { version, changes: rows.into_iter().map(AuditEntry::from).collect() })
     }

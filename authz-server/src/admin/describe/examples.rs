@@ -1,0 +1,79 @@
+//! An example of every body that callers send, as it can be sent: by the name of the operation. What is Swagger's to fill in would be
+//! random text otherwise.
+
+use serde_json::{Value, json};
+
+/// An id of something that is not there; a caller puts its own in its place.
+const ID: &str = "0190b0a4-5b5e-7cc3-98c8-2f4c1d7e9a10";
+
+/// The example of an operation's body; none where it needs none.
+pub(super) fn of(operation: &str) -> Option<Value> {
+    Some(match operation {
+        "check" => json!({"merchant_id": "merchant-001", "currency": "USD", "amount": 50_000, "channel": "card"}),
+        "consume" => charge("ORDER-001"),
+        "hold" => charge("ORDER-002"),
+        "settle" => with(order("ORDER-002"), json!({"amount": 45_000})),
+        "void" => order("ORDER-002"),
+        "release" => order("ORDER-001"),
+        "refund" => with(order("ORDER-001"), json!({"refund_no": "REFUND-001", "amount": 20_000})),
+        "adjust" => with(
+            account(),
+            json!({"counter": "daily_used", "operation": "add", "amount": 1_000, "reason": "missed by the import"}),
+        ),
+        "reset" => with(account(), json!({"window": "daily", "reason": "a new contract"})),
+        "suspend" => with(account(), json!({"reason": "chargebacks"})),
+        "resume" => with(account(), json!({"reason": "settled with the merchant"})),
+        "initialize" => account(),
+        "batch" => json!({"operations": [
+            with(charge("ORDER-003"), json!({"action": "consume"})),
+            with(charge("ORDER-004"), json!({"action": "hold"})),
+        ], "atomic": false}),
+        "create_limit_policy" | "update_limit_policy" => {
+            json!({"policy": {"merchant_id": "merchant-001", "daily_limit": 5_000_000, "single_trans_max": 1_000_000},
+                "reason": "a contract"})
+        }
+        "create_tier" | "update_tier" => {
+            json!({"tier_code": "gold", "tier_level": 3, "allowed_channels": ["card"], "allowed_currencies": ["USD"]})
+        }
+        "bind" => json!({"merchant_id": "merchant-001", "tier_id": ID, "change_reason": "more volume"}),
+        "create_override" => json!({"merchant_id": "merchant-001", "daily_limit": 9_000_000, "reason": "a sale",
+            "effective_date": "2090-11-27T00:00:00Z", "expiry_date": "2090-11-30T00:00:00Z"}),
+        "set_merchant_settings" | "set_operators_settings" => settings(),
+        "test_merchant_settings" | "test_operators_settings" => json!({"channel_id": "ops-chat"}),
+        "change_settings" => json!({"changes": {"admin_page_max": 100}, "reason": "smaller pages"}),
+        "create_access_token" => json!({"name": "reports", "role": "operator", "permissions": ["quotas:read"]}),
+        "acknowledge_alert" | "resolve_alert" => json!({"notes": "the merchant was called"}),
+        "approve_limit_policy"
+        | "activate_limit_policy"
+        | "deactivate_limit_policy"
+        | "approve_override"
+        | "revoke_override" => json!({"reason": "as agreed"}),
+        _ => return None,
+    })
+}
+
+fn account() -> Value {
+    json!({"merchant_id": "merchant-001", "currency": "USD"})
+}
+
+fn order(order_no: &str) -> Value {
+    with(account(), json!({"order_no": order_no}))
+}
+
+fn charge(order_no: &str) -> Value {
+    with(order(order_no), json!({"amount": 50_000, "channel": "card"}))
+}
+
+fn settings() -> Value {
+    json!({
+        "channels": [{"kind": "slack", "id": "ops-chat", "url": "https://hooks.example/services/T0/B0/XXXXXXXX"}],
+        "routes": [{"levels": ["critical"], "channels": ["ops-chat"]}],
+    })
+}
+
+fn with(mut body: Value, more: Value) -> Value {
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+        body.extend(more);
+    }
+    body
+}
