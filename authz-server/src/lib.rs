@@ -1,7 +1,7 @@
 //! Sluice's decision server.
 //!
 //! `check` speaks Envoy's external authorization, `store` decides and consumes atomically, `journal` carries every event
-//! to Postgres, `policy` knows the limits in force, `alert` tells of them, `admin` answers operators. `run` wires them together.
+//! to Postgres, `policy` knows the limits in force, `alert` tells of them, `outcomes` keeps what the gateway left open, `admin` answers operators. `run` wires them together.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -18,6 +18,7 @@ pub mod journal;
 pub mod live;
 pub mod metrics;
 pub mod operations;
+pub mod outcomes;
 pub mod policy;
 mod refusal;
 pub mod run;

@@ -136,6 +136,8 @@ pub struct Metrics {
     pub sweep: crate::sweep::Figures,
     /// Of accounts, alerts and streams.
     pub live: crate::live::Figures,
+    /// Of unknown outcomes.
+    pub outcomes: crate::outcomes::Figures,
 }
 
 impl Default for Metrics {
@@ -186,6 +188,7 @@ impl Metrics {
             notifier: crate::alert::notifier::Figures::default(),
             sweep: crate::sweep::Figures::default(),
             live: crate::live::Figures::default(),
+            outcomes: crate::outcomes::Figures::default(),
         };
         metrics.policy.register(&mut metrics.registry);
         metrics.register_decisions();
@@ -197,6 +200,7 @@ impl Metrics {
         metrics.notifier.register(&mut metrics.registry);
         metrics.sweep.register(&mut metrics.registry);
         metrics.live.register(&mut metrics.registry);
+        metrics.outcomes.register(&mut metrics.registry);
         metrics
     }
 

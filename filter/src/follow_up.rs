@@ -33,6 +33,10 @@ pub enum Kind {
     Refund,
     /// The gateway has voided an authorisation.
     VoidOrder,
+    /// Whether the gateway did what was asked is unknown.
+    Unknown,
+    /// The gateway has made an order's charge, of which an earlier attempt may be unknown.
+    Made,
 }
 
 impl Kind {
@@ -44,6 +48,8 @@ impl Kind {
             Self::Settle => proto::extension::ACTION_SETTLE,
             Self::Refund => proto::extension::ACTION_REFUND,
             Self::VoidOrder => proto::extension::ACTION_VOID_ORDER,
+            Self::Unknown => proto::extension::ACTION_UNKNOWN,
+            Self::Made => proto::extension::ACTION_MADE,
         }
     }
 
@@ -77,6 +83,8 @@ impl Kind {
             }
             Self::Settle | Self::Refund => matches!(code, Code::Applied),
             Self::VoidOrder => matches!(code, Code::Voided | Code::Applied),
+            // Of an order that is not charged nothing is to be said.
+            Self::Unknown | Self::Made => matches!(code, Code::Applied | Code::OrderUnknown),
         }
     }
 }
@@ -193,11 +201,13 @@ mod tests {
         use Code::{Applied, AttemptReleased, Tombstoned, Voided};
         let pass = |code| Reply::Pass { code, headers: Vec::new(), delay_ms: 0 };
         let refuse = |code, status| Reply::Refuse { code, status, headers: Vec::new(), body: Vec::new() };
-        let table: [(Kind, &[Code]); 4] = [
+        let table: [(Kind, &[Code]); 6] = [
             (Kind::Void, &[Voided, AttemptReleased, Tombstoned, Applied]),
             (Kind::Settle, &[Applied]),
             (Kind::Refund, &[Applied]),
             (Kind::VoidOrder, &[Voided, Applied]),
+            (Kind::Unknown, &[Applied, Code::OrderUnknown]),
+            (Kind::Made, &[Applied, Code::OrderUnknown]),
         ];
         for (kind, done) in table {
             for code in Code::ALL {
@@ -211,7 +221,7 @@ mod tests {
                 let refused = heard(kind, &refuse(Some(code), u32::from(status)));
                 assert_eq!(refused, expected, "{kind:?} {code:?} refused");
             }
-            for code in [Code::OrderClosed, Code::OrderUnknown, Code::IdempotencyConflict] {
+            for code in [Code::OrderClosed, Code::OrderFull, Code::IdempotencyConflict] {
                 assert_eq!(heard(kind, &refuse(Some(code), 409)), Heard::Never(Some(code)), "{kind:?}");
             }
             for (status, expected) in [(400, Heard::Never(None)), (403, Heard::No), (429, Heard::No), (503, Heard::No)]

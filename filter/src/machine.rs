@@ -12,7 +12,10 @@ pub(crate) mod tests;
 
 pub use drive::{Failed, drive};
 use events::own_names;
-pub use events::{Action, BodyReader, Effect, Event, MetadataReader, ModeWord, RequestHead, Step, Unasked};
+pub use events::{
+    Action, AnswerHeaders, BodyReader, Effect, Event, HeaderValues, MetadataReader, ModeWord, RequestHead, Step,
+    Unasked,
+};
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use quota::rule::{Draft, Found, Refusal, Rule, Unmatched, Unreadable};
 use quota::{AmountMinor, Code, Mode};
 
 use crate::config::Plugin;
+use crate::outcome::Said;
 use crate::record::{Outcome, Record};
 use crate::stats::Stat;
 use crate::wire::{self, Attempt};
@@ -50,12 +54,21 @@ enum Phase {
     /// Admitted, and held back for a while.
     Delayed { rule: Arc<Rule>, attempt: Rc<Attempt> },
     /// The request went to the gateway, whose answer decides what the server is told. `changed` says that what was asked
-    /// before has, or may have, changed something; `began_well` that the answer's headers said a success.
-    Forwarded { rule: Arc<Rule>, attempt: Rc<Attempt>, changed: bool, captured: Captured, began_well: bool },
+    /// before has, or may have, changed something.
+    Forwarded { rule: Arc<Rule>, attempt: Rc<Attempt>, changed: bool, answer: GatewayAnswer },
     /// The proxy answered; nothing may go to the gateway any more.
     Refused,
     /// The stream is over, or its charge is settled.
     Done,
+}
+
+/// What the headers of the gateway's answer said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct GatewayAnswer {
+    /// They said a success.
+    began_well: bool,
+    captured: Captured,
+    said: Said,
 }
 
 /// What the gateway's answer says of the captured amount.
@@ -96,7 +109,7 @@ impl Stream {
             Event::NotAsked(why) => self.not_asked(&mut step, why),
             Event::DelayOver => self.delay_over(&mut step),
             Event::NotDelayed => self.not_delayed(&mut step),
-            Event::ResponseHeaders { ending, amounts } => self.response_headers(&mut step, ending, amounts),
+            Event::ResponseHeaders { ending, headers } => self.response_headers(&mut step, ending, headers),
             Event::Log(ending) => {
                 self.log(&mut step, ending);
                 self.show(&mut step);
@@ -113,27 +126,10 @@ impl Stream {
         matches!(self.phase, Phase::Forwarded { .. })
     }
 
-    /// Whether [`Event::ResponseHeaders`] is wanted for a success as well: one that is a capture stays one whatever the client
-    /// does during the answer.
-    #[must_use]
-    pub fn awaits_capture(&self) -> bool {
+    /// The rule whose gateway's answer decides about something.
+    fn forwarded_rule(&self) -> Option<&Rule> {
         match &self.phase {
-            Phase::Forwarded { rule, .. } => ending::captures(rule),
-            Phase::New
-            | Phase::Passing
-            | Phase::Collecting { .. }
-            | Phase::Pending { .. }
-            | Phase::Delayed { .. }
-            | Phase::Refused
-            | Phase::Done => false,
-        }
-    }
-
-    /// The header of the gateway's answer whose values [`Event::ResponseHeaders`] takes, in lower case.
-    #[must_use]
-    pub fn amount_header(&self) -> Option<&str> {
-        match &self.phase {
-            Phase::Forwarded { rule, .. } => rule.settle_amount_header.as_deref(),
+            Phase::Forwarded { rule, .. } => Some(rule),
             Phase::New
             | Phase::Passing
             | Phase::Collecting { .. }
@@ -142,6 +138,25 @@ impl Stream {
             | Phase::Refused
             | Phase::Done => None,
         }
+    }
+
+    /// Whether [`Event::ResponseHeaders`] is wanted for a success as well: one that is a capture stays one whatever the client
+    /// does during the answer, and where the gateway says the outcome itself its status does not matter.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.forwarded_rule().is_some_and(|rule| ending::captures(rule) || rule.outcome_header.is_some())
+    }
+
+    /// The header of the gateway's answer with the captured amount, in lower case.
+    #[must_use]
+    pub fn amount_header(&self) -> Option<&str> {
+        self.forwarded_rule().and_then(|rule| rule.settle_amount_header.as_deref())
+    }
+
+    /// The header of the gateway's answer with the outcome, in lower case.
+    #[must_use]
+    pub fn outcome_header(&self) -> Option<&str> {
+        self.forwarded_rule().and_then(|rule| rule.outcome_header.as_deref())
     }
 
     /// Whether the end of the stream has something to decide or to show.

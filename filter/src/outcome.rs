@@ -1,6 +1,8 @@
-//! What became of an admitted payment, from the gateway's status and the proxy's response flags.
+//! What became of an admitted payment, from the gateway's own word, its status and the proxy's response flags.
 
-use quota::rule::VoidOn;
+use std::borrow::Cow;
+
+use quota::rule::{Unreadable, VoidOn};
 
 /// What the proxy knows of the end of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,12 +11,12 @@ pub struct Ending {
     pub status: Option<u16>,
     /// Envoy's response flags, one bit each (see [`UNREACHED`] and [`UNKNOWN`]).
     pub flags: u64,
-    /// How often the proxy tried the gateway, where it says so.
+    /// How often the proxy tried the gateway; `None` where that cannot be had.
     pub tries: Option<u64>,
 }
 
 impl Ending {
-    /// Whether the gateway says that it did what was asked.
+    /// Whether the gateway says by its status that it did what was asked.
     #[must_use]
     pub const fn is_success(self) -> bool {
         matches!(self.status, Some(200..=299))
@@ -26,6 +28,46 @@ impl Ending {
     pub const fn is_sound_upstream(self) -> bool {
         self.flags & (UNKNOWN | UNREACHED) & !DOWNSTREAM == 0
     }
+
+    /// `Err` where an earlier try than the last one may have reached the gateway: hedged tries and retries count alike.
+    const fn tried_once(self) -> Result<(), Doubt> {
+        match self.tries {
+            Some(0 | 1) => Ok(()),
+            Some(_) => Err(Doubt::Retried),
+            None => Err(Doubt::TriesUnknown),
+        }
+    }
+}
+
+/// What the gateway says of the outcome itself, in the header that the rule names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing, or it was not asked: the status decides.
+    #[default]
+    Nothing,
+    Made,
+    NotMade,
+    Unknown,
+    /// Another word, different words, or a header that could not be read.
+    Unreadable,
+}
+
+impl Said {
+    /// Reads every value of the header. Equal repetitions count as one.
+    #[must_use]
+    pub fn read(values: &Result<Vec<Vec<u8>>, Unreadable>) -> Self {
+        let Ok(values) = values else { return Self::Unreadable };
+        let Some((first, rest)) = values.split_first() else { return Self::Nothing };
+        if rest.iter().any(|other| other != first) {
+            return Self::Unreadable;
+        }
+        match first.as_slice() {
+            b"made" => Self::Made,
+            b"not_made" => Self::NotMade,
+            b"unknown" => Self::Unknown,
+            _ => Self::Unreadable,
+        }
+    }
 }
 
 /// Why a charge is returned.
@@ -35,6 +77,7 @@ pub enum Reason {
     CheckTimeout,
     Upstream4xx,
     Upstream5xx,
+    UpstreamNotMade,
     UpstreamUnreached,
     NotDelayed,
 }
@@ -48,8 +91,50 @@ impl Reason {
             Self::CheckTimeout => "check_timeout",
             Self::Upstream4xx => "upstream_4xx",
             Self::Upstream5xx => "upstream_5xx",
+            Self::UpstreamNotMade => "upstream_not_made",
             Self::UpstreamUnreached => "upstream_unreached",
             Self::NotDelayed => "not_delayed",
+        }
+    }
+}
+
+/// Why an outcome is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// A response flag of [`UNKNOWN`], by Envoy's letters.
+    Flag(&'static str),
+    /// The proxy did not say its response flags.
+    FlagsUnreadable,
+    /// A status that neither says a success nor a refusal.
+    Status(u16),
+    /// No status at all.
+    NoStatus,
+    /// The proxy tried more than once, and the last answer says nothing of the earlier tries.
+    Retried,
+    /// How often the proxy tried cannot be had.
+    TriesUnknown,
+    /// The gateway itself says that it does not know.
+    Said,
+    /// What the gateway says in the outcome header cannot be read.
+    SaidUnreadable,
+    /// The gateway has captured, but the amount cannot be read.
+    AmountUnreadable,
+}
+
+impl Doubt {
+    /// The word of the contract ([`proto::extension::REASON`]).
+    #[must_use]
+    pub fn word(self) -> Cow<'static, str> {
+        match self {
+            Self::Flag(letters) => Cow::Owned(format!("flag_{letters}")),
+            Self::FlagsUnreadable => Cow::Borrowed("flags_unreadable"),
+            Self::Status(status) => Cow::Owned(format!("status_{status}")),
+            Self::NoStatus => Cow::Borrowed("no_status"),
+            Self::Retried => Cow::Borrowed("retried"),
+            Self::TriesUnknown => Cow::Borrowed("tries_unknown"),
+            Self::Said => Cow::Borrowed("gateway_unknown"),
+            Self::SaidUnreadable => Cow::Borrowed("outcome_header_unreadable"),
+            Self::AmountUnreadable => Cow::Borrowed("amount_unreadable"),
         }
     }
 }
@@ -57,19 +142,18 @@ impl Reason {
 /// What to do with the charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The charge stays: the payment was made, or the rule does not void such answers. Only a success
-    /// ([`Ending::is_success`]) says that something was done.
+    /// The gateway did what was asked: the charge stays.
     Keep,
-    /// The payment was not made.
+    /// The gateway did not do what was asked: the charge is returned.
     Void(Reason),
-    /// Nobody can tell; the charge is kept.
-    Unknown,
+    /// Whether the gateway did it is unknown: the charge is kept and marked.
+    Unknown(Doubt),
 }
 
-const fn bits<const N: usize>(positions: [u32; N]) -> u64 {
+const fn bits<const N: usize>(positions: [(u32, &str); N]) -> u64 {
     let mut mask = 0;
-    let mut rest: &[u32] = &positions;
-    while let [position, others @ ..] = rest {
+    let mut rest: &[(u32, &str)] = &positions;
+    while let [(position, _), others @ ..] = rest {
         mask |= 1_u64.wrapping_shl(*position);
         rest = others;
     }
@@ -79,130 +163,86 @@ const fn bits<const N: usize>(positions: [u32; N]) -> u64 {
 /// Flags by which the request cannot have reached the gateway, as bit positions of `response.flags`. The positions are
 /// the order of `CoreResponseFlag` in Envoy's `stream_info.h`; the letters are those of `%RESPONSE_FLAGS%`.
 pub const UNREACHED: u64 = bits([
-    1,  // UH, no healthy host
-    5,  // UF, the connection failed
-    7,  // UO, a circuit breaker is open
-    8,  // NR, no route
-    10, // FI, aborted by fault injection
-    11, // RL, refused by a rate limit after this filter
-    12, // UAEX, refused by an external authorization after this filter
-    21, // NFCF, a filter's configuration is missing
-    24, // NC, no such cluster
-    25, // OM, the overload manager refused it
-    26, // DF, the gateway's name did not resolve
-    27, // DO, dropped by the cluster's overload policy
-    29, // UDO, dropped by the cluster unconditionally
+    (1, "UH"),    // no healthy host
+    (5, "UF"),    // the connection failed
+    (7, "UO"),    // a circuit breaker is open
+    (8, "NR"),    // no route
+    (10, "FI"),   // aborted by fault injection
+    (11, "RL"),   // refused by a rate limit after this filter
+    (12, "UAEX"), // refused by an external authorization after this filter
+    (21, "NFCF"), // a filter's configuration is missing
+    (24, "NC"),   // no such cluster
+    (25, "OM"),   // the overload manager refused it
+    (26, "DF"),   // the gateway's name did not resolve
+    (27, "DO"),   // dropped by the cluster's overload policy
+    (29, "UDO"),  // dropped by the cluster unconditionally
 ]);
 
+/// The flags of [`UNKNOWN`]; where several are set, the first of them is named as the reason.
+const UNKNOWN_FLAGS: [(u32, &str); 11] = [
+    (2, "UT"),     // no answer in time
+    (3, "LR"),     // reset by the proxy
+    (4, "UR"),     // reset by the gateway
+    (6, "UC"),     // the connection ended
+    (23, "UPE"),   // the gateway broke the protocol
+    (14, "DC"),    // the client left
+    (28, "DR"),    // the client reset the stream
+    (16, "SI"),    // the stream was idle
+    (18, "DPE"),   // the client broke the protocol
+    (19, "UMSDR"), // the stream lived too long
+    (22, "DT"),    // the connection lived too long
+];
+
 /// Flags by which the request may have reached the gateway without an answer that can be trusted.
-pub const UNKNOWN: u64 = bits([
-    2,  // UT, no answer in time
-    3,  // LR, reset by the proxy
-    4,  // UR, reset by the gateway
-    6,  // UC, the connection ended
-    14, // DC, the client left
-    16, // SI, the stream was idle
-    18, // DPE, the client broke the protocol
-    19, // UMSDR, the stream lived too long
-    22, // DT, the connection lived too long
-    23, // UPE, the gateway broke the protocol
-    28, // DR, the client reset the stream
-]);
+pub const UNKNOWN: u64 = bits(UNKNOWN_FLAGS);
 
 /// Those of [`UNKNOWN`] that the client's side of the stream alone brings about. A client can cause them as it likes, after the
 /// gateway has said what it did.
-pub const DOWNSTREAM: u64 = bits([
-    14, // DC
-    16, // SI
-    18, // DPE
-    19, // UMSDR
-    22, // DT
-    28, // DR
-]);
-
-/// The gateway's own "no answer in time": as unknown as the proxy's.
-const GATEWAY_TIMEOUT: u16 = 504;
+pub const DOWNSTREAM: u64 = bits([(14, "DC"), (16, "SI"), (18, "DPE"), (19, "UMSDR"), (22, "DT"), (28, "DR")]);
 
 /// Judges the end of an admitted payment.
 ///
-/// Flags come before the status: a reset after the headers leaves 200 behind, and a connection that failed 503. After a
-/// retry by the proxy, an unreached last try says nothing of the first one. A 4xx or 5xx that the rule voids is trusted even
-/// if the client left while it was delivered, so callers ask at the response headers first.
+/// Flags come before the gateway's word: a reset after the headers leaves 200 behind, and a connection that failed 503. The
+/// word of the outcome header comes before the status. What was not made is only believed of a single try: the last one's
+/// answer says nothing of those before it. A refusal stays one if the client leaves while it is delivered, so callers ask at
+/// the response headers first.
 #[must_use]
-pub fn judge(void_on: &VoidOn, ending: Ending) -> Fate {
-    let retried = ending.tries.is_some_and(|tries| tries > 1);
-    if ending.flags & UNKNOWN != 0 {
-        return Fate::Unknown;
+pub fn judge(void_on: &VoidOn, ending: Ending, said: Said) -> Fate {
+    if let Some(doubt) = flagged(ending.flags) {
+        return Fate::Unknown(doubt);
     }
+    let refused = |reason| match ending.tried_once() {
+        Ok(()) => Fate::Void(reason),
+        Err(doubt) => Fate::Unknown(doubt),
+    };
     if ending.flags & UNREACHED != 0 {
-        return if retried { Fate::Unknown } else { Fate::Void(Reason::UpstreamUnreached) };
+        return refused(Reason::UpstreamUnreached);
     }
-    match ending.status {
-        None | Some(0) => Fate::Unknown,
-        Some(status) if void_on.covers(status) => {
-            Fate::Void(if status < 500 { Reason::Upstream4xx } else { Reason::Upstream5xx })
+    match (said, ending.status) {
+        (Said::Made, _) => Fate::Keep,
+        (Said::NotMade, _) => refused(Reason::UpstreamNotMade),
+        (Said::Unknown, _) => Fate::Unknown(Doubt::Said),
+        (Said::Unreadable, _) => Fate::Unknown(Doubt::SaidUnreadable),
+        (Said::Nothing, None | Some(0)) => Fate::Unknown(Doubt::NoStatus),
+        (Said::Nothing, Some(200..=299)) => Fate::Keep,
+        (Said::Nothing, Some(status)) if void_on.covers(status) => {
+            refused(if status < 500 { Reason::Upstream4xx } else { Reason::Upstream5xx })
         }
-        Some(GATEWAY_TIMEOUT) => Fate::Unknown,
-        Some(_) => Fate::Keep,
+        (Said::Nothing, Some(status)) => Fate::Unknown(Doubt::Status(status)),
+    }
+}
+
+fn flagged(flags: u64) -> Option<Doubt> {
+    match flags & UNKNOWN {
+        0 => None,
+        // No stream ends in all of these ways: they stand for flags that could not be read.
+        UNKNOWN => Some(Doubt::FlagsUnreadable),
+        set => UNKNOWN_FLAGS
+            .into_iter()
+            .find(|(position, _)| set & 1_u64.wrapping_shl(*position) != 0)
+            .map(|(_, letters)| Doubt::Flag(letters)),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::machine::tests::plugin;
-
-    #[test]
-    fn endings_are_judged_by_flags_then_status() {
-        use Fate::{Keep, Unknown, Void};
-        let plugin = plugin("{}");
-        let void_on = &plugin.rules.rules()[0].void_on;
-        let table: &[(Option<u16>, u64, Option<u64>, Fate)] = &[
-            (Some(200), 0, None, Keep),
-            (Some(302), 0, Some(1), Keep),
-            (Some(422), 0, None, Void(Reason::Upstream4xx)),
-            (Some(409), 0, None, Keep),
-            (Some(500), 0, None, Void(Reason::Upstream5xx)),
-            (Some(500), 0, Some(3), Void(Reason::Upstream5xx)),
-            (Some(504), 0, None, Unknown),
-            (Some(504), 0x4, None, Unknown),
-            (Some(503), 0x20, Some(1), Void(Reason::UpstreamUnreached)),
-            (Some(503), 0x20, None, Void(Reason::UpstreamUnreached)),
-            (Some(503), 0x20, Some(2), Unknown),
-            (Some(503), 0x60, Some(1), Unknown),
-            (Some(503), 0x2, Some(0), Void(Reason::UpstreamUnreached)),
-            (Some(404), 0x100, None, Void(Reason::UpstreamUnreached)),
-            // The three cases that were observed: client gone, reset before headers, reset after them.
-            (None, 16_384, None, Unknown),
-            (Some(503), 64, Some(1), Unknown),
-            (Some(200), 8_388_608, Some(1), Unknown),
-            (None, 0, None, Unknown),
-            (Some(0), 0, None, Unknown),
-            (Some(99), 0, None, Keep),
-        ];
-        for (status, flags, tries, expected) in table {
-            let ending = Ending { status: *status, flags: *flags, tries: *tries };
-            assert_eq!(judge(void_on, ending), *expected, "{ending:?}");
-        }
-        assert_eq!(UNREACHED & UNKNOWN, 0);
-        assert_eq!(DOWNSTREAM & !UNKNOWN, 0);
-    }
-
-    #[test]
-    fn what_goes_wrong_on_the_clients_side_alone_leaves_the_gateways_word() {
-        let sound = |flags| Ending { flags, ..Ending::default() }.is_sound_upstream();
-        for bit in 0..u64::BITS {
-            let flags = 1 << bit;
-            let harmless = flags & (UNKNOWN | UNREACHED) == 0;
-            let downstream = [14, 16, 18, 19, 22, 28].contains(&bit);
-            assert_eq!(sound(flags), harmless || downstream, "{bit}");
-            assert_eq!(sound(flags | DOWNSTREAM), harmless || downstream, "{bit}");
-        }
-        assert!(!sound(UNKNOWN), "flags that could not be read");
-        for (status, success) in
-            [(None, false), (Some(199), false), (Some(200), true), (Some(299), true), (Some(300), false)]
-        {
-            assert_eq!(Ending { status, ..Ending::default() }.is_success(), success, "{status:?}");
-        }
-    }
-}
+mod tests;

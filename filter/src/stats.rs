@@ -27,14 +27,16 @@ pub enum Stat {
     VoidRetried,
     /// Voids given up, or dropped because the queue was full.
     VoidLost,
-    /// Captures, refunds and voids of the gateway told to the server, retries not counted.
+    /// Captures, refunds, voids and unknown outcomes told to the server, retries not counted.
     ConfirmSent,
-    /// Captures, refunds and voids told again.
+    /// Captures, refunds, voids and unknown outcomes told again.
     ConfirmRetried,
-    /// Captures, refunds and voids that the server never heard of or did not take.
+    /// Captures, refunds, voids and unknown outcomes that the server never heard of or did not take.
     ConfirmLost,
     /// Captures whose amount in the gateway's answer could not be read; nothing was settled.
     AmountUnreadable,
+    /// Answers of the gateway whose outcome header could not be read; their outcome is unknown.
+    OutcomeUnreadable,
     /// Admitted payments whose outcome cannot be known; their charge is kept.
     Unknown,
     /// Requests that no rule matches.
@@ -72,6 +74,7 @@ impl Stat {
         Self::ConfirmRetried,
         Self::ConfirmLost,
         Self::AmountUnreadable,
+        Self::OutcomeUnreadable,
         Self::Unknown,
         Self::Unmatched,
         Self::Off,
@@ -102,6 +105,7 @@ impl Stat {
             Self::ConfirmRetried => "sluice_confirm_retried",
             Self::ConfirmLost => "sluice_confirm_lost",
             Self::AmountUnreadable => "sluice_amount_unreadable",
+            Self::OutcomeUnreadable => "sluice_outcome_unreadable",
             Self::Unknown => "sluice_unknown",
             Self::Unmatched => "sluice_unmatched",
             Self::Off => "sluice_off",

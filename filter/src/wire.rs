@@ -11,7 +11,7 @@ mod tests;
 pub use answer::{reply, value};
 pub use batch::{Outcome, batch, results};
 pub use pairs::{decode_pairs, encode_pairs};
-pub use question::{ask, attempt_id, confirm, void};
+pub use question::{ask, attempt_id, confirm, made, unknown, void};
 
 use quota::rule::Request;
 use quota::{Code, Mode};

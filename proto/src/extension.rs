@@ -16,6 +16,13 @@ pub const ACTION_REFUND: &str = "refund";
 pub const ACTION_VOID: &str = "void";
 /// End an order's hold.
 pub const ACTION_VOID_ORDER: &str = "void_order";
+/// Say that the gateway's answer leaves open what became of the attempt: see [`OUTCOME_OF`] and [`REASON`].
+pub const ACTION_UNKNOWN: &str = "unknown";
+/// Say that the gateway made the order's charge, of which an earlier attempt's outcome may be unknown.
+pub const ACTION_MADE: &str = "made";
+/// What an unknown outcome is of: [`ACTION_CONSUME`], [`ACTION_HOLD`], [`ACTION_SETTLE`], [`ACTION_REFUND`] or
+/// [`ACTION_VOID_ORDER`], with the amount, number and finality that was asked for.
+pub const OUTCOME_OF: &str = "sluice.outcome_of";
 /// Absent where what is asked takes effect. [`DRY_SILENT`]: it is decided only, and nobody hears of it. [`DRY_JOURNAL`]: it is
 /// decided only, and a refusal is journalled.
 pub const DRY: &str = "sluice.dry";
@@ -54,8 +61,10 @@ pub const MODE: &str = "sluice.mode";
 pub const TRACEPARENT: &str = "sluice.traceparent";
 /// On a charge: how many repetitions of its order by other attempts are let through, 0 to 31. Absent for any number.
 pub const REPLAYS_MAX: &str = "sluice.replays_max";
-/// Why an attempt is voided: one of `client_gone`, `check_timeout`, `upstream_4xx`, `upstream_5xx`, `upstream_unreached`,
-/// `not_delayed`.
+/// Why an attempt is voided: one of `client_gone`, `check_timeout`, `upstream_4xx`, `upstream_5xx`, `upstream_not_made`,
+/// `upstream_unreached`, `not_delayed`. Why an outcome is unknown: `status_<code>`, `flag_<letters>` of Envoy's response flags,
+/// `retried`, `tries_unknown`, `gateway_unknown`, `outcome_header_unreadable`, `amount_unreadable`, `flags_unreadable`,
+/// `no_status`.
 pub const REASON: &str = "sluice.reason";
 /// The reason of voids that the server makes itself, for Envoy's native filter, which never heard the answer.
 pub const REASON_ANSWER_UNHEARD: &str = "answer_unheard";

@@ -102,6 +102,10 @@ pub enum Action {
     Settle(Settle),
     /// Return captured quota.
     Refund(Refund),
+    /// Say that the gateway's answer leaves open what became of the order, or of an operation on it.
+    MarkUnknown(Mark),
+    /// Say what became of an order whose outcome was unknown.
+    Resolve(Resolution),
     /// Void or refund, whichever the order's state asks for.
     Release(Refund),
     /// End a hold whose time is over in the way that it says.
@@ -135,6 +139,8 @@ impl Action {
             Self::Settle(_) => "settle",
             Self::Refund(refund) if refund.reserve => "reserve_refund",
             Self::Refund(_) => "refund",
+            Self::MarkUnknown(_) => "unknown",
+            Self::Resolve(_) => "resolve",
             Self::Release(_) => "release",
             Self::Expire => "expire",
             Self::Adjust(_) => "adjust",
@@ -155,10 +161,12 @@ impl Action {
             Self::Consume(charge) | Self::Hold(charge, _) => Some(charge.amount),
             Self::Settle(settle) => settle.amount,
             Self::Refund(refund) | Self::Release(refund) => refund.amount,
+            Self::MarkUnknown(mark) => mark.amount,
             Self::Adjust(adjust) => Some(adjust.change.amount()),
             Self::VoidAttempt
             | Self::Void
             | Self::Expire
+            | Self::Resolve(_)
             | Self::Reset(_)
             | Self::Suspend
             | Self::Resume
@@ -295,6 +303,34 @@ impl Refund {
         let limits = policy.map_or(Limits::UNLIMITED, |policy| policy.limits);
         Self { amount, id, daily_max: limits.refund_daily, monthly_max: limits.refund_monthly, reserve }
     }
+}
+
+/// What the gateway left open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub subject: Subject,
+    /// What was asked for; of a charge the order knows it.
+    pub amount: Option<AmountMinor>,
+}
+
+/// What an unknown outcome is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The order's charge or hold.
+    Charge,
+    Capture(OperationId),
+    Refund(OperationId),
+    /// The end of its hold.
+    Void,
+}
+
+/// What became of a charge or hold whose outcome was unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// The gateway made it: it stays.
+    Made,
+    /// The gateway never made it, by none of its attempts: its quota comes back, and the order may be charged again.
+    NotMade,
 }
 
 /// A counter that can be corrected by hand.

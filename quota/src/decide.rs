@@ -6,12 +6,13 @@ mod account;
 mod charge;
 mod hold;
 mod merchant;
+mod outcome;
 mod refund;
 mod void;
 
 use crate::{
     Account, Action, AmountMinor, Code, Command, Crossing, Dry, First, Marks, Merchant, Operation, OperationId,
-    OperationKind, Order, OrderFigures, OrderState, Outcome, Record,
+    OperationKind, Order, OrderFigures, OrderState, Outcome, Record, Resolution,
 };
 
 /// What a store holds of what a command is about; `None` where nothing is stored.
@@ -125,6 +126,9 @@ impl<'a> Case<'a> {
             Action::Void => self.void(),
             Action::Settle(settle) => self.settle(settle),
             Action::Refund(refund) => self.refund(refund),
+            Action::MarkUnknown(mark) => self.mark_unknown(mark),
+            Action::Resolve(Resolution::Made) => self.made(),
+            Action::Resolve(Resolution::NotMade) => self.not_made(),
             Action::Release(refund) => self.release(refund),
             Action::Expire => self.expire(),
             Action::Adjust(adjust) => self.adjust(adjust),
@@ -223,6 +227,7 @@ impl<'a> Case<'a> {
                 .order
                 .filter(|_| code == Code::IdempotencyConflict)
                 .map(|order| First { amount: first.unwrap_or(order.amount).get(), currency: order.currency }),
+            was_unknown: self.order.is_some_and(Order::is_doubtful),
             suspended_at_ms: after.suspended_at_ms,
             merchant_suspended: self.merchant.suspended_at_ms > 0,
             version: if self.command.dry == Dry::No { after.version } else { self.account.version },

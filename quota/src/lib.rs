@@ -29,8 +29,8 @@ pub use account::{Account, ClosedWindow, Counter, Origin, Origins};
 pub use alert::{Crossing, Marks, Thresholds, ThresholdsError, Watch};
 pub use code::Code;
 pub use command::{
-    Action, Adjust, Change, Charge, Command, CounterName, Dry, LAG_MS_MAX, NOW_MS_MAX, Outcome, Pace, Refund, Reply,
-    Reset, Settle,
+    Action, Adjust, Change, Charge, Command, CounterName, Dry, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund,
+    Reply, Reset, Resolution, Settle, Subject,
 };
 pub use decide::{Stored, decide};
 pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo};

@@ -150,6 +150,12 @@ pub struct Order {
     pub pinned: bool,
     /// An operation has given back quota of this order: no charge attempt is admitted any more.
     pub given_back: bool,
+    /// The gateway left open whether it made the charge.
+    pub unknown: bool,
+    /// The charge is known to exist at the gateway: a capture, refund or void of it was made, or its outcome was resolved so.
+    pub made: bool,
+    /// The gateway once left open whether it made a capture, refund or void of the order. Stays, since it does not say which.
+    pub doubted: bool,
     pub hold: Hold,
     /// Captured so far, of a hold; see [`Order::captured`].
     pub settled: u64,
@@ -181,6 +187,9 @@ impl Order {
             state: OrderState::Open,
             pinned: false,
             given_back: false,
+            unknown: false,
+            made: false,
+            doubted: false,
             hold: Hold { until_secs: 0, on_expiry: OnExpiry::Void },
             settled: 0,
             refunded: 0,
@@ -233,6 +242,17 @@ impl Order {
     /// at least, and a pinned one more than can be told.
     pub(crate) fn has_used_up(&self, replays_max: u8) -> bool {
         self.pinned || self.live.len().max(1) > usize::from(replays_max)
+    }
+
+    /// Whether an outcome of the order is or was unknown, so that what is done with it may settle that.
+    pub(crate) const fn is_doubtful(&self) -> bool {
+        self.unknown || self.doubted
+    }
+
+    /// What a word or deed of the gateway proves: it has the order.
+    pub(crate) const fn known_at_gateway(&mut self) {
+        self.made = true;
+        self.unknown = false;
     }
 
     /// Whether voiding its last attempt returns the charge: nothing was captured or refunded of it.

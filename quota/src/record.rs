@@ -61,6 +61,8 @@ pub struct Record {
     pub order: OrderFigures,
     /// With [`Code::IdempotencyConflict`] what the command conflicts with.
     pub first: Option<First>,
+    /// An outcome of the order was unknown before the command, or had been.
+    pub was_unknown: bool,
     /// Milliseconds since the epoch; 0 where the account is not suspended. After a command about a merchant as a whole it is the
     /// merchant's, as is the number of changes.
     pub suspended_at_ms: u64,
@@ -88,6 +90,7 @@ impl Record {
             wait_ms: 0,
             order: OrderFigures::default(),
             first: None,
+            was_unknown: false,
             suspended_at_ms: 0,
             merchant_suspended: false,
             version: 0,

@@ -12,6 +12,7 @@ mod document;
 mod example;
 mod holds;
 mod mistakes;
+mod outcomes;
 mod policies;
 mod stream;
 mod suite;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     stream::add(&mut suite);
     access::add(&mut suite);
     mistakes::add(&mut suite);
+    outcomes::add(&mut suite);
     example::add(&mut suite);
     document::add(&mut suite);
     suite.run()

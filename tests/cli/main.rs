@@ -2,6 +2,7 @@
 
 mod bench;
 mod inspect;
+mod outcomes;
 mod policy;
 mod reference;
 mod token;

@@ -16,7 +16,7 @@ fn the_reference_is_up_to_date() -> Result<()> {
 
 #[test]
 fn every_command_helps_with_an_example() -> Result<()> {
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 14] = [
         &[],
         &["serve"],
         &["policy"],
@@ -25,6 +25,9 @@ fn every_command_helps_with_an_example() -> Result<()> {
         &["inspect"],
         &["inspect", "account"],
         &["inspect", "order"],
+        &["outcomes"],
+        &["outcomes", "list"],
+        &["outcomes", "resolve"],
         &["token"],
         &["openapi"],
         &["commands"],

@@ -96,7 +96,9 @@ fn captured_and_refunded() -> Vec<Step> {
             "CAPTURE_EXCEEDS_HOLD",
             (6_000, 1, 4_000, 0),
         ),
-        done("fails at the gateway", CAPTURE, capture("c-2", 1_000, true), "unchanged", (6_000, 1, 4_000, 0))
+        done("refused by the gateway", CAPTURE, capture("c-2", 1_000, true), "unchanged", (6_000, 1, 4_000, 0))
+            .gateway("fail-422", 422),
+        done("fails at the gateway", CAPTURE, capture("c-2", 1_000, true), "unknown", (6_000, 1, 4_000, 0))
             .gateway("fail-500", 500),
         done("nobody can tell", CAPTURE, capture("c-2", 1_000, true), "unknown", (6_000, 1, 4_000, 0))
             .gateway("status-504", 504),
@@ -149,7 +151,9 @@ fn voided() -> Vec<Step> {
             "IDEMPOTENCY_CONFLICT",
             (5_000, 1, 5_000, 0),
         ),
-        done("the void fails at the gateway", VOID, json!({}), "unchanged", (5_000, 1, 5_000, 0))
+        done("the gateway refuses the void", VOID, json!({}), "unchanged", (5_000, 1, 5_000, 0))
+            .gateway("fail-422", 422),
+        done("the void fails at the gateway", VOID, json!({}), "unknown", (5_000, 1, 5_000, 0))
             .gateway("fail-500", 500),
         done("a conflict leaves the hold", VOID, json!({}), "unknown", (5_000, 1, 5_000, 0))
             .gateway("conflict-409", 409),
@@ -163,7 +167,7 @@ fn voided() -> Vec<Step> {
 /// Sales: authorised and captured in one request.
 fn sold() -> Vec<Step> {
     vec![
-        done("fails at the gateway", SALE, json!({"amount": 4_000}), "voided", (0, 0, 0, 0)).gateway("fail-500", 500),
+        done("refused by the gateway", SALE, json!({"amount": 4_000}), "voided", (0, 0, 0, 0)).gateway("fail-422", 422),
         done("a conflict leaves the hold open", SALE, json!({"amount": 4_000}), "unknown", (4_000, 1, 4_000, 0))
             .gateway("conflict-409", 409),
         done("sold for less than was held", SALE, json!({"amount": 4_000}), "settled", (2_500, 1, 0, 0))
@@ -337,7 +341,7 @@ async fn the_journal_tells_it(stack: &Stack, protocol: Protocol) -> Result<()> {
         done("captured", CAPTURE, capture("c-1", 2_000, true), "settled", (2_000, 1, 0, 0)),
         refused("too late", CAPTURE, capture("c-2", 1, true), 409, "ORDER_CLOSED", (2_000, 1, 0, 0)),
         done("refunded", REFUND, refund("r-1", 500), "refunded", (1_500, 1, 0, 500)),
-        done("not refunded", REFUND, refund("r-2", 500), "voided", (1_500, 1, 0, 500)).gateway("fail-500", 500),
+        done("not refunded", REFUND, refund("r-2", 500), "voided", (1_500, 1, 0, 500)).gateway("fail-402", 402),
         refused(
             "the order is another one",
             CHECK,

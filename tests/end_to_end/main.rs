@@ -23,6 +23,7 @@ mod no_answer;
 mod observed;
 mod orders;
 mod outages;
+mod outcomes;
 mod payments;
 mod policy;
 mod proxy;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     outages::add(&mut suite);
     rolling::add(&mut suite);
     failover::add(&mut suite);
+    outcomes::add(&mut suite);
     stream::add(&mut suite);
     proxy::add(&mut suite);
     observed::add(&mut suite);

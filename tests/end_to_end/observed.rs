@@ -100,7 +100,7 @@ async fn envoy_and_server_count(stack: &mut Stack) -> Result<()> {
     pay("counted-2", SINGLE_MAX + 1, "/v1/payments", None).await?;
     pay("counted-3", SINGLE_MAX + 1, "/v1/shadow/payments", None).await?;
     pay("counted-4", 0, "/v1/payments", None).await?;
-    pay("counted-5", 1_000, "/v1/payments", Some("fail-500")).await?;
+    pay("counted-5", 1_000, "/v1/payments", Some("fail-422")).await?;
     pay("counted-6", 1_000, "/v1/payments", Some("reset")).await?;
     pay("counted-7", 1_000, "/v1/statements", None).await?;
     settles_at(stack, "counted", (7_000, 2)).await?;

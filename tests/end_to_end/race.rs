@@ -79,7 +79,7 @@ async fn a_retry_meets_its_void(stack: &mut Stack) -> Result<()> {
             for round in 0..ROUNDS {
                 let payment = Payment::new("roomy", &format!("roomy-{number}-{round}"), policies::SINGLE_MIN);
                 for _ in 0..=round {
-                    ensure_eq!(client.send(payment.clone().gateway("fail-500").call()).await?.status, 500);
+                    ensure_eq!(client.send(payment.clone().gateway("fail-422").call()).await?.status, 422);
                 }
                 let answer = client.send(payment.call()).await?;
                 ensure_eq!(answer.status, 200, "{}", answer.json());
@@ -153,7 +153,7 @@ async fn pay(race: Race, at: usize, mut client: Client) -> Result<(Client, Ran)>
     let (order, amount) = (format!("{}-{number}", race.merchant), race.amounts[at]);
     let mut payment = Payment::new(&race.merchant, &order, amount);
     if matches!(race.kind, Kind::Failing) && at % 2 == 1 {
-        payment = payment.gateway("fail-500");
+        payment = payment.gateway("fail-422");
     }
     let answer = client.send(payment.call()).await?;
     let (status, code) = (answer.status, answer.code());
@@ -164,7 +164,7 @@ async fn judge(stack: &Stack, race: &Race, ran: &[Ran]) -> Result<()> {
     let announced = |ran: &&Ran| match (ran.status, &*ran.code) {
         (200, "") | (429, "DAILY_AMOUNT" | "DAILY_COUNT") => true,
         (409, "IDEMPOTENCY_CONFLICT") => matches!(race.kind, Kind::OneOrder),
-        (500, "") => matches!(race.kind, Kind::Failing),
+        (422, "") => matches!(race.kind, Kind::Failing),
         _ => false,
     };
     let strange = ran.iter().find(|ran| !announced(ran));

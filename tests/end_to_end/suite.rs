@@ -51,7 +51,7 @@ pub(crate) fn patient() -> StackOptions {
 }
 
 /// Ten seconds for a check instead of half a second, in either filter.
-fn wait_longer(config: &mut EnvoyConfig) -> Result<()> {
+pub(crate) fn wait_longer(config: &mut EnvoyConfig) -> Result<()> {
     let mut plugin = config.plugin()?;
     for rule in plugin["rules"].as_array_mut().into_iter().flatten() {
         rule["timeout_ms"] = 10_000.into();

@@ -325,7 +325,7 @@ fn a_root_that_is_configured_anew_leaves_nobody_waiting() {
         assert!(proxy.ended(queued)["detail"].as_str().unwrap().contains("could not be sent"));
         // A payment that goes on without an answer, and fails, is taken back where the server may have consumed.
         if reached {
-            proxy.response_headers(streams[0], 500, 0);
+            proxy.response_headers(streams[0], 422, 0);
             assert_eq!(settle(&mut proxy), ["void o-0"]);
         }
     }

@@ -294,8 +294,8 @@ fn follow_ups_ride_in_the_calls_of_payments() {
     pay(&mut proxy, "under-way");
     let call = proxy.one_call();
     for stream in &failed.0 {
-        proxy.response_headers(*stream, 500, 0);
-        proxy.close(*stream, Some(500), 0);
+        proxy.response_headers(*stream, 422, 0);
+        proxy.close(*stream, Some(422), 0);
     }
     pay(&mut proxy, "next");
     assert!(proxy.new_calls().is_empty());
@@ -303,7 +303,7 @@ fn follow_ups_ride_in_the_calls_of_payments() {
     let call = proxy.one_call();
     let asked = questions(&call);
     assert_eq!(orders(&asked), ["next", "o-0", "o-1", "o-2"], "payments first");
-    assert!(asked[1..].iter().all(|void| void["action"] == "void" && void["reason"] == "upstream_5xx"));
+    assert!(asked[1..].iter().all(|void| void["action"] == "void" && void["reason"] == "upstream_4xx"));
     // One is heard, one is to be told again, one will never be taken.
     let never = crate::proxy::encoded(Some(3), crate::proxy::denied(400, &[("x-sluice-code", "BAD_REQUEST")], "{}"));
     proxy.answer(call.token, &batch(&[refuses(), passes("VOIDED"), Answer::Failed(14), never]));
@@ -333,7 +333,7 @@ fn neither_payments_nor_follow_ups_starve() {
     pay(&mut proxy, "under-way");
     let mut call = proxy.one_call();
     for stream in streams {
-        proxy.close(stream, Some(500), 0);
+        proxy.close(stream, Some(422), 0);
     }
     let (mut calls, mut voided) = (0, 0);
     while voided < 32 {
@@ -357,7 +357,7 @@ fn one_that_would_hold_up_its_batch_is_asked_alone() {
     proxy.answer(call.token, &passes("ADMITTED"));
     pay(&mut proxy, "under-way");
     let under_way = proxy.one_call();
-    proxy.close(failed[0], Some(500), 0);
+    proxy.close(failed[0], Some(422), 0);
     let streams = pay_many(&mut proxy, 1..6);
     proxy.host_mut().monotonic_ms += 10;
     proxy.answer(under_way.token, &passes("ADMITTED"));

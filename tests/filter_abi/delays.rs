@@ -59,10 +59,10 @@ fn a_delayed_payment_call_by_call() {
     assert_eq!(ticked, expected);
     assert!(proxy.reached_gateway(context));
     // The gateway's answer decides as ever.
-    proxy.response_headers(context, 500, 0);
-    assert_eq!(question(&proxy.one_call())["reason"], "upstream_5xx");
+    proxy.response_headers(context, 422, 0);
+    assert_eq!(question(&proxy.one_call())["reason"], "upstream_4xx");
     let state = r#"{"code":"ADMITTED","mode":"enforce","rule":"payments","merchant":"m1","order":"o-1","check_ms":0,"delay_ms":300,"outcome":"voided"}"#;
-    proxy.close(context, Some(500), 0);
+    proxy.close(context, Some(422), 0);
     assert_eq!(proxy.stream(context).state.as_deref(), Some(state));
 }
 

@@ -223,7 +223,7 @@ fn a_store_without_an_answer_is_no_answer_and_says_so() {
                 assert!(proxy.stream(context).request_headers.contains(&told));
                 assert!(proxy.new_calls().is_empty());
                 // The server may have consumed: a payment that fails returns it.
-                proxy.response_headers(context, 500, 0);
+                proxy.response_headers(context, 422, 0);
                 assert_eq!(proxy.metric("sluice_no_answer_allowed"), 1);
             } else {
                 let reply = proxy.stream(context).reply.clone().unwrap();
@@ -261,7 +261,7 @@ fn a_full_backlog_is_a_refusal() {
 #[test]
 fn no_answer_on_a_route_that_allows_lets_the_payment_on() {
     let mut proxy = proxy(&json!({"on_error": "allow"}));
-    for (status, voids) in [(200, 0), (500, 1)] {
+    for (status, voids) in [(200, 0), (500, 0), (422, 1)] {
         let context = proxy.open(PAYMENT);
         proxy.headers(context, false);
         proxy.body(context, BODY, true);

@@ -166,7 +166,7 @@ fn an_amount_that_cannot_be_read_settles_nothing() {
     for headers in [&[("x-captured", "12.50")][..], &[("x-captured", "1"), ("X-Captured", "2")]] {
         let mut proxy = capturing();
         assert_eq!(done(&mut proxy, CAPTURE, "APPLIED", headers)[1], "unsettled");
-        assert!(proxy.new_calls().is_empty());
+        assert!(own(&question(&proxy.one_call())).ends_with("outcome_of=settle reason=amount_unreadable"));
         assert_eq!(proxy.metric("sluice_amount_unreadable"), 1);
         let line = proxy.host().logs.last().unwrap();
         assert!(line.contains("nothing is settled") && line.contains("merchant=m1 order=o"), "{line}");
@@ -184,7 +184,7 @@ fn an_amount_that_cannot_be_read_settles_nothing() {
     assert_eq!(proxy.host().calls[at], "headers 2");
     proxy.close(context, Some(200), 0);
     assert_eq!(proxy.state(context)["outcome"], "unsettled");
-    assert!(proxy.new_calls().is_empty());
+    assert_eq!(question(&proxy.one_call())["action"], "unknown");
 }
 
 /// A body of these fields, admitted, with the gateway's answer and the log's flags: the outcome, and what is told.
@@ -197,8 +197,10 @@ fn ended(change: &Value, body: &str, code: &str, status: u16, flags: u64) -> (St
     proxy.answer(call.token, &passes(code));
     proxy.response_headers(context, status, 0);
     proxy.close(context, Some(status), flags);
-    let told = proxy.new_calls().iter().map(|call| own(&question(call))).collect();
+    let told: Vec<String> = proxy.new_calls().iter().map(|call| own(&question(call))).collect();
     let outcome = proxy.state(context)["outcome"].as_str().unwrap().to_owned();
+    let (marks, told): (Vec<_>, Vec<_>) = told.into_iter().partition(|told| told.starts_with("action=unknown"));
+    assert_eq!(marks.len(), usize::from(outcome == "unknown"), "{marks:?}");
     assert_eq!(proxy.metric("sluice_unknown"), u64::from(outcome == "unknown"));
     (outcome, told)
 }
@@ -224,7 +226,9 @@ fn a_conflict_tells_nothing_and_a_client_that_leaves_undoes_no_capture() {
         let (outcome, seen) = ended(change, body, code, 200, LEFT);
         assert_eq!(seen.join(" + "), *told, "{change}");
         assert_eq!(outcome, if told.is_empty() { "unknown" } else { "settled" }, "{change}");
-        for (status, flags) in [(409, 0), (409, LEFT), (302, 0), (200, RESET), (200, RESET | LEFT)] {
+        for (status, flags) in
+            [(406, 0), (408, 0), (409, 0), (409, LEFT), (302, 0), (500, 0), (502, 0), (200, RESET), (200, RESET | LEFT)]
+        {
             let expected = ("unknown".to_owned(), Vec::new());
             assert_eq!(ended(change, body, code, status, flags), expected, "{change} {status} {flags}");
         }
@@ -232,15 +236,15 @@ fn a_conflict_tells_nothing_and_a_client_that_leaves_undoes_no_capture() {
 }
 
 #[test]
-fn a_gateway_that_fails_has_done_nothing() {
+fn a_gateway_that_refuses_has_done_nothing() {
     let mut proxy = capturing();
     let context = proxy.open(PAYMENT);
     proxy.headers(context, false);
     proxy.body(context, CAPTURE.as_bytes(), true);
     let call = proxy.one_call();
     proxy.answer(call.token, &passes("APPLIED"));
-    proxy.response_headers(context, 502, 0);
-    proxy.close(context, Some(502), 0);
+    proxy.response_headers(context, 422, 0);
+    proxy.close(context, Some(422), 0);
     assert!(proxy.new_calls().is_empty());
     assert_eq!(proxy.state(context)["outcome"], "unchanged");
 }

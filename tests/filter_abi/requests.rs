@@ -168,8 +168,8 @@ fn a_route_says_what_is_done_with_refusals() {
         let unknown = !["", "enforce", "shadow"].contains(word);
         assert_eq!(proxy.metric("sluice_unknown_mode"), u64::from(unknown), "{word:?}");
         assert_eq!(proxy.host().logs.iter().any(|line| line.contains("unknown mode")), unknown, "{word:?}");
-        proxy.response_headers(context, 500, 0);
-        proxy.close(context, Some(500), 0);
+        proxy.response_headers(context, 422, 0);
+        proxy.close(context, Some(422), 0);
         assert!(proxy.new_calls().is_empty(), "a refused charge is not voided");
         assert_eq!(proxy.state(context)["code"], "DAILY_AMOUNT");
         assert_eq!(proxy.state(context)["mode"], mode);

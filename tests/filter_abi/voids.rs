@@ -28,9 +28,14 @@ fn the_gateways_answer_decides_about_the_charge() {
         (&json!({}), &[200], Some(200), 0, "kept", ""),
         (&json!({}), &[201], Some(201), 0, "kept", ""),
         (&json!({}), &[100, 200], Some(200), 0, "kept", ""),
+        (&json!({}), &[200], Some(200), 1 << 14, "kept", ""),
         (&json!({}), &[422], Some(422), 0, "voided", "upstream_4xx"),
-        (&json!({}), &[100, 500], Some(500), 0, "voided", "upstream_5xx"),
-        (&json!({}), &[409], Some(409), 0, "kept", ""),
+        (&json!({}), &[100, 429], Some(429), 0, "voided", "upstream_4xx"),
+        (&json!({}), &[302], Some(302), 0, "unknown", ""),
+        (&json!({}), &[406], Some(406), 0, "unknown", ""),
+        (&json!({}), &[408], Some(408), 0, "unknown", ""),
+        (&json!({}), &[409], Some(409), 0, "unknown", ""),
+        (&json!({}), &[100, 500], Some(500), 0, "unknown", ""),
         (&json!({}), &[504], Some(504), 0, "unknown", ""),
         (&json!({}), &[504], Some(504), 1 << 2, "unknown", ""),
         (&json!({}), &[503], Some(503), 1 << 5, "voided", "upstream_unreached"),
@@ -38,9 +43,12 @@ fn the_gateways_answer_decides_about_the_charge() {
         (&json!({}), &[503], Some(503), 1 << 6, "unknown", ""),
         (&json!({}), &[200], Some(200), 1 << 23, "unknown", ""),
         (&json!({}), &[], None, 1 << 14, "unknown", ""),
-        (&json!({}), &[], Some(500), 0, "voided", "upstream_5xx"),
+        (&json!({}), &[101], Some(101), 0, "unknown", ""),
+        (&json!({}), &[], Some(500), 0, "unknown", ""),
+        (&json!({}), &[], Some(403), 0, "voided", "upstream_4xx"),
         (&json!({}), &[], None, 1 << 5, "voided", "upstream_unreached"),
-        (&own, &[500], Some(500), 0, "kept", ""),
+        (&own, &[500], Some(500), 0, "unknown", ""),
+        (&own, &[422], Some(422), 0, "unknown", ""),
         (&own, &[402], Some(402), 0, "voided", "upstream_4xx"),
     ];
     for (change, statuses, status, flags, outcome, reason) in table {
@@ -51,8 +59,16 @@ fn the_gateways_answer_decides_about_the_charge() {
             proxy.response_headers(context, *status, if *status < 200 { 0 } else { *flags });
         }
         proxy.close(context, *status, *flags);
-        let voids = proxy.new_calls();
+        let calls = proxy.new_calls();
+        assert_eq!(calls.len(), usize::from(*outcome != "kept"), "{what}");
+        let (voids, marks) = calls.into_iter().partition::<Vec<_>, _>(|call| question(call)["action"] == "void");
         assert_eq!(voids.len(), usize::from(*outcome == "voided"), "{what}");
+        for mark in &marks {
+            let asked = question(mark);
+            let said = ["action", "attempt", "order_no", "amount_minor", "outcome_of"].map(|name| asked[name].as_str());
+            assert_eq!(said, ["unknown", attempt.as_str(), "o-1", "1050", "consume"], "{what}");
+            assert!(!asked["reason"].is_empty(), "{what}");
+        }
         for void in &voids {
             let asked = question(void);
             let expected = [
@@ -72,25 +88,83 @@ fn the_gateways_answer_decides_about_the_charge() {
     }
 }
 
+/// What the proxy says of its tries, and what a refusal of the last one is worth then.
 #[test]
-fn a_failed_try_that_the_proxy_repeated_is_unknown() {
-    let mut proxy = proxy(&json!({}));
-    let (context, _) = admitted(&mut proxy);
-    let tries = 2_u64.to_le_bytes().to_vec();
-    proxy.stream(context).properties.insert("upstream.request_attempt_count".into(), tries);
-    proxy.response_headers(context, 503, 1 << 5);
-    proxy.close(context, Some(503), 1 << 5);
-    assert!(proxy.new_calls().is_empty());
-    assert_eq!(proxy.state(context)["outcome"], "unknown");
+fn f7_a_refusal_after_another_try_is_unknown() {
+    let tries = |number: u64| ("upstream.request_attempt_count", number.to_le_bytes().to_vec());
+    let address = ("upstream.address", b"127.0.0.1:80".to_vec());
+    let table = [
+        (vec![tries(1), address.clone()], "voided"),
+        (vec![tries(2), address.clone()], "unknown"),
+        (vec![tries(3)], "unknown"),
+        // Without a count the proxy has not tried, unless it has chosen a host.
+        (vec![], "voided"),
+        (vec![address], "unknown"),
+        (vec![("upstream.request_attempt_count", vec![1])], "unknown"),
+    ];
+    for (properties, outcome) in table {
+        for (status, flags) in [(422, 0), (503, 1 << 5), (503, 1 << 1)] {
+            let mut proxy = proxy(&json!({}));
+            let (context, _) = admitted(&mut proxy);
+            let own = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+            proxy.stream(context).properties.extend(own);
+            proxy.response_headers(context, status, flags);
+            proxy.close(context, Some(status), flags);
+            assert_eq!(proxy.state(context)["outcome"], outcome, "{properties:?} {status} {flags}");
+            let said = question(&proxy.one_call())["action"].clone();
+            assert_eq!(said, if outcome == "voided" { "void" } else { "unknown" }, "{properties:?} {status} {flags}");
+        }
+        // A success is one however often it was tried.
+        let mut proxy = proxy(&json!({}));
+        let (context, _) = admitted(&mut proxy);
+        proxy.stream(context).properties.extend(properties.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        proxy.response_headers(context, 200, 0);
+        proxy.close(context, Some(200), 0);
+        assert_eq!(proxy.state(context)["outcome"], "kept");
+    }
+}
+
+/// The gateway's own word goes before its status, whatever the client does while the answer is delivered.
+#[test]
+fn x2_the_gateway_says_the_outcome_in_a_header() {
+    let table: [(u16, &[&str], u64, &str); 9] = [
+        (406, &["made"], 0, "kept"),
+        (500, &["made"], 1 << 14, "kept"),
+        (200, &["not_made"], 0, "voided"),
+        (200, &["not_made"], 1 << 14, "voided"),
+        (422, &["unknown"], 0, "unknown"),
+        (422, &["maybe"], 0, "unknown"),
+        (200, &["made", "not_made"], 0, "unknown"),
+        (200, &[], 0, "kept"),
+        (422, &[], 0, "voided"),
+    ];
+    for (status, said, flags, outcome) in table {
+        let mut proxy = proxy(&json!({"outcome_header": "X-Payment-Outcome"}));
+        let (context, _) = admitted(&mut proxy);
+        proxy.stream(context).response_headers =
+            said.iter().map(|word| ("x-payment-outcome".to_owned(), word.as_bytes().to_vec())).collect();
+        proxy.response_headers(context, status, 0);
+        proxy.close(context, Some(status), flags);
+        assert_eq!(proxy.state(context)["outcome"], outcome, "{status} {said:?}");
+        let told: Vec<String> = proxy.new_calls().iter().map(|call| question(call)["action"].clone()).collect();
+        let expected: &[&str] = match outcome {
+            "voided" => &["void"],
+            "unknown" => &["unknown"],
+            _ => &[],
+        };
+        assert_eq!(told, expected, "{status} {said:?}");
+        let unreadable = matches!(said, ["maybe"] | ["made", "not_made"]);
+        assert_eq!(proxy.metric("sluice_outcome_unreadable"), u64::from(unreadable), "{status} {said:?}");
+    }
 }
 
 #[test]
 fn a_client_that_leaves_while_its_answer_is_delivered_still_has_its_charge_returned() {
     let mut proxy = proxy(&json!({}));
     let (context, attempt) = admitted(&mut proxy);
-    proxy.response_headers(context, 500, 0);
+    proxy.response_headers(context, 422, 0);
     assert_eq!(question(&proxy.one_call())["attempt"], attempt);
-    proxy.close(context, Some(500), 1 << 14);
+    proxy.close(context, Some(422), 1 << 14);
     assert!(proxy.new_calls().is_empty(), "once");
 }
 
@@ -168,7 +242,7 @@ fn a_void_is_sent_again_until_the_server_has_heard() {
     ] {
         let mut proxy = proxy(&json!({}));
         let (context, attempt) = admitted(&mut proxy);
-        proxy.close(context, Some(500), 0);
+        proxy.close(context, Some(422), 0);
         let mut ticks = 0;
         for tries in 1..=4 {
             let void = proxy.one_call();
@@ -197,7 +271,7 @@ fn a_void_is_sent_again_until_the_server_has_heard() {
 fn a_void_that_nobody_ever_hears_is_given_up_counted_and_named() {
     let mut proxy = proxy(&json!({}));
     let (context, attempt) = admitted(&mut proxy);
-    proxy.close(context, Some(500), 0);
+    proxy.close(context, Some(422), 0);
     for _ in 0..5000 {
         for void in proxy.new_calls() {
             proxy.answer(void.token, &Answer::Failed(4));
@@ -214,7 +288,7 @@ fn a_void_that_nobody_ever_hears_is_given_up_counted_and_named() {
 fn a_void_that_the_server_will_never_take_is_lost_at_once() {
     let mut proxy = proxy(&json!({}));
     let (context, attempt) = admitted(&mut proxy);
-    proxy.close(context, Some(500), 0);
+    proxy.close(context, Some(422), 0);
     let void = proxy.one_call();
     let refusal = crate::proxy::denied(400, &[("x-sluice-code", "BAD_REQUEST")], "{}");
     proxy.answer(void.token, &encoded(Some(3), refusal));
@@ -240,14 +314,14 @@ fn a_check_and_a_void_find_their_own_contexts_again() {
             (context, proxy.one_call())
         })
         .collect();
-    proxy.response_headers(failed, 500, 0);
+    proxy.response_headers(failed, 422, 0);
     let void = proxy.one_call();
     assert_eq!(question(&void)["attempt"], attempt);
     for (context, call) in waiting.iter().rev() {
         proxy.answer(call.token, &passes("ADMITTED"));
         assert!(proxy.reached_gateway(*context));
     }
-    proxy.close(failed, Some(500), 0);
+    proxy.close(failed, Some(422), 0);
     proxy.answer(void.token, &Answer::Failed(4));
     proxy.tick();
     assert_eq!(question(&proxy.one_call())["attempt"], attempt);
@@ -260,7 +334,7 @@ fn a_check_and_a_void_find_their_own_contexts_again() {
 fn voids_outlive_their_configuration() {
     let mut proxy = proxy(&json!({}));
     let (context, attempt) = admitted(&mut proxy);
-    proxy.close(context, Some(500), 0);
+    proxy.close(context, Some(422), 0);
     let lost = proxy.one_call();
     // The proxy loads a new configuration into the same VM, and drops the old root with the answer it waited for.
     let newer = 1000_u32;

@@ -156,6 +156,7 @@ async fn answer(
     let body = body.collect().await.map_err(|_| behaviour::Broken)?.to_bytes();
     let order_no = order_no(&body);
     state.count.fetch_add(1, Ordering::Relaxed);
+    let mut tries = 1;
     if state.remembers {
         let seen = Seen {
             method: head.method.to_string(),
@@ -165,11 +166,12 @@ async fn answer(
             order_no: order_no.clone(),
         };
         let mut all = state.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        tries += all.iter().filter(|earlier| order_no.is_some() && earlier.order_no == order_no).count();
         if all.len() < SEEN_MAX {
             all.push(seen);
         }
     }
-    behaviour.answer(order_no.as_deref()).await
+    behaviour.answer(order_no.as_deref(), tries).await
 }
 
 fn order_no(body: &[u8]) -> Option<String> {

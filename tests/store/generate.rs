@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use quota::{
-    Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, LAG_MS_MAX, Ledger,
-    MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, REPLAYS_MAX, Refund, Settle,
+    Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, LAG_MS_MAX, Ledger, Mark,
+    MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, REPLAYS_MAX, Refund,
+    Resolution, Settle, Subject,
     Watch,
 };
 
@@ -288,12 +289,12 @@ impl Generator {
             return figures::account_action(&mut self.random, &target.account, self.scale);
         }
         let state = target.order.map_or(OrderState::Open, |order| order.state);
-        let of_any = [b'c', b'h', b'a', b'v', b's', b'r', b'l', b'x'];
+        let of_any = [b'c', b'h', b'a', b'v', b's', b'r', b'l', b'x', b'u', b'm', b'n'];
         let of_state: &[u8] = match state {
             OrderState::Open => b"ccccchhhhhha",
-            OrderState::Charged => b"ccaarrrrrl",
-            OrderState::Held => b"hhhassssssvxxlr",
-            OrderState::Settled => b"hssarrrrrlv",
+            OrderState::Charged => b"ccccaaaarrrrrrrrrrlluuummn",
+            OrderState::Held => b"hhhhhhaassssssssssssvvxxxxllrruuuummn",
+            OrderState::Settled => b"hhssssaarrrrrrrrrrllvvuum",
             OrderState::Voided => &of_any,
         };
         let letter = if self.random.one_in(8) { self.random.pick(&of_any) } else { self.random.pick(of_state) };
@@ -309,8 +310,23 @@ impl Generator {
             b's' => Action::Settle(self.settle(target)),
             b'r' => Action::Refund(self.refund(target)),
             b'l' => Action::Release(self.refund(target)),
+            b'u' => Action::MarkUnknown(self.mark(target)),
+            b'm' => Action::Resolve(Resolution::Made),
+            b'n' => Action::Resolve(Resolution::NotMade),
             _ => Action::Expire,
         }
+    }
+
+    /// Mostly of the charge, else of a number that was taken, or may be.
+    fn mark(&mut self, target: &Target) -> Mark {
+        let subject = match self.random.below(8) {
+            0 => Subject::Capture(self.number(target, &[OperationKind::Capture]).0),
+            1 | 2 => Subject::Refund(self.number(target, &[OperationKind::Refund, OperationKind::Reservation]).0),
+            3 => Subject::Void,
+            _ => Subject::Charge,
+        };
+        let minor = amount(self.random.below(self.scale.max(2)));
+        Mark { subject, amount: self.random.one_in(2).then_some(minor) }
     }
 
     fn is_leaving(&self) -> bool {
@@ -339,7 +355,8 @@ impl Generator {
     }
 
     fn attempt(&mut self, target: &Target, action: &Action) -> AttemptId {
-        let known = target.order.filter(|_| matches!(action, Action::VoidAttempt) && self.random.percent(70));
+        let aims = matches!(action, Action::VoidAttempt | Action::MarkUnknown(_));
+        let known = target.order.filter(|_| aims && self.random.percent(70));
         let live = known.and_then(|order| order.live.first().copied());
         let reserved = known.and_then(|order| {
             let reserved = order.operations.iter().find(|operation| operation.kind == OperationKind::Reservation);

@@ -16,6 +16,7 @@ mod figures;
 pub mod idempotency;
 pub mod openapi;
 pub(crate) mod operate;
+mod outcomes;
 pub mod page;
 mod policies;
 mod probes;
@@ -159,6 +160,7 @@ fn operations() -> OpenApiRouter<Admin> {
         .merge(tokens::routes())
         .merge(stream::routes())
         .merge(alerts::routes())
+        .merge(outcomes::routes())
 }
 
 /// The document of the whole API.

@@ -19,6 +19,8 @@ use super::{Admin, Caller, Permission, rate};
 use crate::operations::{
     AccountView, Actor, Ask, BATCH_MAX, Done, Invalid, Provenance, Request, moment, refusing_limit,
 };
+use crate::outcomes::read::Verdict;
+use crate::outcomes::resolve::{self, ResolveError, Resolved};
 use crate::refusal;
 use crate::store::StoreError;
 use crate::telemetry;
@@ -28,6 +30,31 @@ const STORE_RETRY_SECS: u64 = 1;
 /// How long the answer to an operation or a batch is waited for: shorter than a request may take, so that what is said then
 /// fits the operation. The operation goes on.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Ends an unknown outcome in the caller's name.
+pub(super) async fn resolve(
+    admin: &Admin,
+    caller: &Caller,
+    outcome_id: Uuid,
+    verdict: Verdict,
+    reason: String,
+) -> Answer<Resolved> {
+    caller.require(Permission::QuotasManage)?;
+    if caller.merchant.is_some() {
+        // Nobody says of their own payments that they were not made.
+        return Err(Problem::new(Kind::Forbidden));
+    }
+    let (pool, operations, actor) = (admin.pool.clone(), admin.operations.clone(), actor(caller));
+    let work = async move { resolve::resolve(&pool, &operations, &actor, outcome_id, verdict, &reason).await };
+    to_the_end(Repeat::Safe, OPERATION_TIMEOUT, work).await?.map_err(|error| match error {
+        ResolveError::NotFound => Problem::new(Kind::NotFound),
+        ResolveError::Contradicts(_) => Problem::new(Kind::Conflict).detail(error.to_string()),
+        ResolveError::Refused(done) => refusal(&done),
+        ResolveError::Corrupt(_) => Problem::internal("an unknown outcome", &error),
+        ResolveError::Store(error) => no_decision(&error),
+        ResolveError::Database(error) => error.into(),
+    })
+}
 
 /// Does one operation in the caller's name; a dry one is done also where it says no.
 pub(crate) async fn execute(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Answer<Done> {
@@ -111,6 +138,9 @@ impl Repeat {
             | Ask::Void
             | Ask::Refund { .. }
             | Ask::Release { .. }
+            | Ask::Captured { .. }
+            | Ask::VoidAttempt
+            | Ask::Resolve(_)
             | Ask::Suspend
             | Ask::Resume
             | Ask::SuspendMerchant
@@ -206,7 +236,10 @@ fn allow(caller: &Caller, request: &Request) -> Answer<()> {
         Ask::Consume(_) | Ask::Hold(_) | Ask::Settle { .. } | Ask::Void | Ask::Refund { .. } | Ask::Release { .. } => {
             Permission::QuotasOperate
         }
-        Ask::Adjust(_)
+        Ask::Captured { .. }
+        | Ask::VoidAttempt
+        | Ask::Resolve(_)
+        | Ask::Adjust(_)
         | Ask::Reset(_)
         | Ask::Suspend
         | Ask::Resume

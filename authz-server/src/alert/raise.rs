@@ -268,7 +268,8 @@ fn window_of(event: &Event, limit: LimitName) -> Option<i32> {
 fn taken_by(action: &str) -> &'static str {
     match action {
         "refund" | "reserve_refund" => "refund",
-        "void" => "void",
+        // An unknown outcome that was not made is given back as a void gives it.
+        "void" | "resolve" => "void",
         "release" => "release",
         "settle" => "settle",
         "expire" => "expire",

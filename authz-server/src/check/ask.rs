@@ -62,6 +62,23 @@ pub(super) enum What {
     },
     VoidAttempt,
     Void,
+    /// What an attempt asked for, whose outcome is unknown.
+    Unknown {
+        of: OutcomeOf,
+        amount: Option<AmountMinor>,
+        last: bool,
+    },
+    /// The order's charge was made.
+    Made,
+}
+
+/// What an unknown outcome is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OutcomeOf {
+    Charge,
+    Capture,
+    Refund,
+    Void,
 }
 
 /// What a check request turned out to be.
@@ -156,8 +173,14 @@ impl Extensions<'_> {
             }
             extension::ACTION_VOID => Ok(What::VoidAttempt),
             extension::ACTION_VOID_ORDER => Ok(What::Void),
+            extension::ACTION_MADE => Ok(What::Made),
+            extension::ACTION_UNKNOWN => Ok(What::Unknown {
+                of: self.outcome_of()?,
+                amount,
+                last: !self.flag(extension::FINAL, extension::FINAL_NOT)?,
+            }),
             other => Err(format!(
-                "{} is {other:?}, none of consume, hold, settle, refund, void and void_order",
+                "{} is {other:?}, none of consume, hold, settle, refund, void, void_order, unknown and made",
                 extension::ACTION
             )),
         }
@@ -168,6 +191,19 @@ impl Extensions<'_> {
         let max = text.parse().ok().filter(|max| *max <= REPLAYS_MAX);
         let problem = || format!("{} is {text:?}, not 0 to {REPLAYS_MAX}", extension::REPLAYS_MAX);
         max.map(Some).ok_or_else(problem)
+    }
+
+    fn outcome_of(&self) -> Result<OutcomeOf, String> {
+        match self.required(extension::OUTCOME_OF)? {
+            extension::ACTION_CONSUME | extension::ACTION_HOLD => Ok(OutcomeOf::Charge),
+            extension::ACTION_SETTLE => Ok(OutcomeOf::Capture),
+            extension::ACTION_REFUND => self.required(extension::OPERATION_NO).map(|_| OutcomeOf::Refund),
+            extension::ACTION_VOID_ORDER => Ok(OutcomeOf::Void),
+            other => Err(format!(
+                "{} is {other:?}, none of consume, hold, settle, refund and void_order",
+                extension::OUTCOME_OF
+            )),
+        }
     }
 
     fn dry(&self) -> Result<Dry, String> {

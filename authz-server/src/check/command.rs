@@ -1,9 +1,12 @@
 //! Makes a command of what was asked: with the policy in force, its windows of now, and a decision id.
 
-use quota::{Action, AmountMinor, Charge, Command, Dry, HoldTerms, OperationId, Policy, Refund, Settle};
+use quota::{
+    Action, AmountMinor, Charge, Command, Dry, HoldTerms, Mark, OperationId, Policy, Refund, Resolution, Settle,
+    Subject,
+};
 
 use super::ACTOR;
-use super::ask::{Ask, What};
+use super::ask::{Ask, OutcomeOf, What};
 use crate::clock;
 use crate::operations::capture_id;
 use crate::refusal;
@@ -60,6 +63,16 @@ fn action(ask: &Ask, policy: Option<&Policy>) -> Action {
             Action::Settle(Settle { amount, id: operation_id(ask), last, over_capture_percent, reported })
         }
         What::Refund { amount, reserve } => Action::Refund(Refund::under(policy, amount, operation_id(ask), reserve)),
+        What::Unknown { of, amount, .. } => {
+            let subject = match of {
+                OutcomeOf::Charge => Subject::Charge,
+                OutcomeOf::Capture => Subject::Capture(operation_id(ask)),
+                OutcomeOf::Refund => Subject::Refund(operation_id(ask)),
+                OutcomeOf::Void => Subject::Void,
+            };
+            Action::MarkUnknown(Mark { subject, amount })
+        }
+        What::Made => Action::Resolve(Resolution::Made),
         What::VoidAttempt => Action::VoidAttempt,
         What::Void => Action::Void,
     }
@@ -80,7 +93,9 @@ fn charge(ask: &Ask, amount: AmountMinor, policy: Option<&Policy>) -> Charge {
 fn operation_id(ask: &Ask) -> OperationId {
     match (&ask.operation_no, ask.what) {
         (Some(number), _) => OperationId::of(number.as_str()),
-        (None, What::Settle { last: true, .. }) => capture_id(None),
+        (None, What::Settle { last: true, .. } | What::Unknown { of: OutcomeOf::Capture, last: true, .. }) => {
+            capture_id(None)
+        }
         (None, _) => OperationId::of(&ask.attempt.to_string()),
     }
 }

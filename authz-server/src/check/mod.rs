@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::health::warn_unless_away;
 use crate::metrics::{Failure, Metrics};
 use crate::operations::warn_of_over_capture;
+use crate::outcomes;
 use crate::policy::Policies;
 use crate::refusal;
 use crate::settings::Live;
@@ -200,6 +201,7 @@ impl<S: Store> Decider<S> {
         self.metrics.decision(command::label(command), record.code, record.replay);
         spans::check(command, notes, Ok(reply), latency);
         warn_of_over_capture(&self.metrics, command, notes, reply);
+        outcomes::report(&self.metrics.outcomes, command, notes, reply);
         let decision_id = Uuid::from_bytes(reply.decision_id);
         let refusal = refusal::details(record, &refusal::Asked::of(command, notes));
         info!(
@@ -253,6 +255,8 @@ fn word(extensions: &HashMap<String, String>) -> &'static str {
         (extension::ACTION_REFUND, "refund"),
         (extension::ACTION_VOID, "void"),
         (extension::ACTION_VOID_ORDER, "void"),
+        (extension::ACTION_UNKNOWN, "unknown"),
+        (extension::ACTION_MADE, "resolve"),
     ];
     let asked = extensions.get(extension::ACTION);
     words.into_iter().find(|(own, _)| asked.is_some_and(|asked| asked == own)).map_or("consume", |(_, word)| word)

@@ -2,6 +2,7 @@
 //! others, and answers on standard output; what went wrong is told on standard error.
 
 mod inspect;
+mod outcomes;
 mod policy;
 mod reference;
 mod token;
@@ -14,7 +15,8 @@ use clap::{Parser, Subcommand};
 use thiserror::Error;
 
 use crate::admin;
-use crate::policy::SourceError;
+use crate::outcomes::resolve::ResolveError;
+use crate::policy::{PolicyStartError, SourceError};
 use crate::run::{self, RunError};
 use crate::settings::{self, Settings, SettingsError};
 use crate::store::StoreError;
@@ -35,6 +37,7 @@ Examples:
   authz-server policy diff policies.yaml policies.new.yaml
   authz-server inspect account merchant-001 USD
   authz-server inspect order merchant-001 ORDER-001 --json
+  authz-server outcomes list --merchant merchant-001
   authz-server token --subject ana --role operator --ttl 15m
 ";
 
@@ -70,6 +73,12 @@ enum Command {
     /// REDIS_PORT, SLUICE_SHARDS).
     #[command(subcommand, after_long_help = "Example:\n  authz-server inspect order merchant-001 ORDER-001 --json")]
     Inspect(inspect::InspectCommand),
+    /// List payments whose outcome at the gateway is unknown, and say what became of them.
+    ///
+    /// Uses the server's settings: DATABASE_URL or DB_*; to resolve one also REDIS_URL or REDIS_*, SLUICE_SHARDS and the
+    /// sources of policies.
+    #[command(subcommand, after_long_help = "Example:\n  authz-server outcomes list --merchant merchant-001")]
+    Outcomes(outcomes::OutcomesCommand),
     /// Make a bearer token for the admin API, to try things out.
     ///
     /// It is signed with JWT_SECRET (HS256), so that it says no more than that whoever made it knows the secret. In production
@@ -102,6 +111,12 @@ enum CliError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Token(#[from] token::TokenError),
+    #[error(transparent)]
+    PolicyStart(#[from] PolicyStartError),
+    #[error("postgres: {0}")]
+    Postgres(#[from] sqlx::Error),
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
     #[error("the answer cannot be written: {0}")]
     Output(#[from] io::Error),
     #[error("the answer cannot be written as JSON: {0}")]
@@ -135,6 +150,7 @@ fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliErro
         Command::Serve => run::run(&Settings::from_process(config)?)?,
         Command::Policy(command) => return policy::execute(&command),
         Command::Inspect(command) => return inspect::execute(&command, &Settings::from_process(config)?),
+        Command::Outcomes(command) => return outcomes::execute(&command, &Settings::from_process(config)?),
         Command::Token(arguments) => token::execute(&arguments, &Settings::from_process(config)?)?,
         Command::Openapi => print(&admin::openapi::document())?,
         Command::Settings => print(&settings::reference())?,

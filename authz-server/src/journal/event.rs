@@ -1,6 +1,7 @@
 //! A stream entry read as a row of `usage_log` with the windows that it closed and the thresholds that it crossed, or the reason
 //! why it cannot be one. Pure.
 
+pub mod outcome;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,8 @@ pub struct Event {
     pub closed: Vec<ClosedWindow>,
     /// Thresholds that usage has crossed.
     pub crossing: Option<Crossing>,
+    /// Unknown outcomes that it tells of or settles.
+    pub outcomes: Vec<outcome::Change>,
     /// Whether the account is as the row says: a refusal shows it as of its own windows, which are not stored.
     pub changes_account: bool,
     /// Whether the merchant's own state is as the row says: the row is of no account then.
@@ -84,9 +87,10 @@ impl Batch {
 fn read(entry: Entry) -> Result<Event, Rejected> {
     match parts(&entry) {
         Ok((row, record, closed, crossing)) => {
-            let (granted, of_merchant) = (is_change(&record), is_of_merchant(&row));
+            let (granted, of_merchant) = (is_change(&row, &record), is_of_merchant(&row));
             let (changes_account, changes_merchant) = (granted && !of_merchant, granted && of_merchant);
-            Ok(Event { entry, row, record, closed, crossing, changes_account, changes_merchant })
+            let outcomes = outcome::changes(&row, &record);
+            Ok(Event { entry, row, record, closed, crossing, outcomes, changes_account, changes_merchant })
         }
         Err(reason) => Err(Rejected { entry, reason }),
     }
@@ -113,9 +117,11 @@ fn is_of_merchant(row: &Row) -> bool {
     of_merchant.iter().any(|action| action.as_str() == row.action_type)
 }
 
-/// Whether the decision changed what it is about: what was granted and is no repetition did, but for voids of single attempts.
-const fn is_change(record: &Record) -> bool {
-    !record.replay && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
+/// Whether the decision changed what it is about: what was granted and is no repetition did, but for voids of single attempts and
+/// for what is said of outcomes.
+fn is_change(row: &Row, record: &Record) -> bool {
+    let says = matches!((row.action_type.as_str(), record.code), ("unknown" | "resolve", Code::Applied));
+    !record.replay && !says && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
 }
 
 fn field<'a>(fields: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {

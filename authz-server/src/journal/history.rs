@@ -122,9 +122,10 @@ async fn rows(pool: &PgPool, merchant: &MerchantId, order_no: &OrderNo) -> Resul
             operation_id, daily_window, daily_epoch, monthly_window, monthly_epoch, yearly_window, yearly_epoch, \
             coalesce(order_state, CASE code WHEN 'VOIDED' THEN 'open' ELSE 'charged' END) AS order_state, \
             coalesce(order_settled, 0) AS order_settled, coalesce(order_refunded, 0) AS order_refunded, \
-            order_ttl_secs, hold_until, hold_on_expiry \
+            order_ttl_secs, hold_until, hold_on_expiry, change \
         FROM usage_log WHERE order_no = $1 AND merchant_id = $2 AND success AND code IN ('ADMITTED', 'APPLIED', 'VOIDED') \
-            AND action_type IN ('consume', 'hold', 'void', 'settle', 'reserve_refund', 'refund', 'release', 'expire') \
+            AND action_type IN ('consume', 'hold', 'void', 'settle', 'reserve_refund', 'refund', 'release', 'expire', \
+                'unknown', 'resolve') \
             AND (NOT replay OR action_type = 'reserve_refund') \
         ORDER BY seq, at LIMIT $3";
     let query = sqlx::query_as(statement).bind(order_no.as_str()).bind(merchant.as_str()).bind(ROWS_MAX);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use quota::{Action, Command, Order, Reply};
+use quota::{Action, Command, Mark, Order, Reply, Resolution, Subject};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -81,7 +81,23 @@ impl RecallingStore {
 
 /// Whether a command is decided on its order's past, where Redis does not have the order.
 const fn may_need_past(command: &Command) -> bool {
-    matches!(command.action, Action::Settle(_) | Action::Refund(_) | Action::Release(_) | Action::Void)
+    match command.action {
+        Action::Settle(_) | Action::Refund(_) | Action::Release(_) | Action::Void => true,
+        Action::Resolve(Resolution::NotMade) => true,
+        // A charge's mark, and the word that it was made, follow its attempt.
+        Action::MarkUnknown(Mark { subject, .. }) => !matches!(subject, Subject::Charge),
+        Action::Resolve(Resolution::Made)
+        | Action::Consume(_)
+        | Action::Hold(..)
+        | Action::VoidAttempt
+        | Action::Expire
+        | Action::Adjust(_)
+        | Action::Reset(_)
+        | Action::Suspend
+        | Action::Resume
+        | Action::Initialize
+        | Action::Roll => false,
+    }
 }
 
 /// The reason as callers may read it: the texts of the database are for the log.

@@ -17,6 +17,7 @@ use super::figures::AccountUsage;
 use crate::health::{Away, warn_unless_away};
 use crate::journal::postgres::StoredAccount;
 use crate::metrics::Metrics;
+use crate::outcomes;
 use crate::policy::Policies;
 use crate::settings::Live;
 use crate::store::StoreClock;
@@ -99,6 +100,7 @@ impl Usage {
                         // Old figures would look like present ones.
                         self.leading = None;
                         self.metrics.live.leave_to_another();
+                        self.metrics.outcomes.leave_to_another();
                         if std::mem::replace(&mut well, false) {
                             warn_unless_away!(error, "the usage of accounts cannot be read");
                         }
@@ -120,10 +122,12 @@ impl Usage {
     pub async fn round(&mut self, now_ms: i64) -> Result<(), UsageError> {
         let Some(mut connection) = self.lead().await? else {
             self.metrics.live.leave_to_another();
+            self.metrics.outcomes.leave_to_another();
             return Ok(());
         };
         let (warning, critical) = within(sqlx::query_as(ACTIVE).fetch_one(&mut connection)).await?;
         self.metrics.live.set_alerts_active(warning, critical);
+        self.metrics.outcomes.set_open(&within(outcomes::read::open(&mut connection)).await?);
         let accounts_max = usize::try_from(self.live.current().usage_rate_accounts).unwrap_or(usize::MAX);
         let mut nearest = Nearest { accounts_max, heap: BinaryHeap::new(), left_out: 0 };
         let mut after = StoredAccount::default();

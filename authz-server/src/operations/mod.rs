@@ -23,6 +23,7 @@ use crate::clock;
 use crate::health::warn_unless_away;
 use crate::journal::RecallingStore;
 use crate::metrics::Metrics;
+use crate::outcomes;
 use crate::policy::Policies;
 use crate::refusal::{self, Asked};
 use crate::settings::Live;
@@ -98,6 +99,12 @@ impl Operations {
     #[must_use]
     pub fn new(store: Arc<RecallingStore>, policies: Arc<Policies>, live: Live, metrics: Arc<Metrics>) -> Self {
         Self { store, policies, live, metrics }
+    }
+
+    /// The store that operations are done in.
+    #[must_use]
+    pub fn store(&self) -> Arc<RecallingStore> {
+        Arc::clone(&self.store)
     }
 
     /// The policies that operations are decided by.
@@ -237,7 +244,7 @@ impl Operations {
     }
 
     fn prepare(&self, actor: &Actor, request: Request, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
-        let Request { merchant, currency, order_no, payment_no, operation_no, channel, ask, .. } = request;
+        let Request { merchant, currency, order_no, payment_no, operation_no, channel, attempt, ask, .. } = request;
         let action = action(&ask, policy.as_deref(), currency, channel.as_ref());
         let decision_id = clock::decision_id();
         let notes = Notes {
@@ -256,7 +263,7 @@ impl Operations {
         let command = Command {
             action,
             dry: if matches!(ask, Ask::Check(_)) { Dry::Silent } else { Dry::No },
-            attempt: AttemptId::from_text(ATTEMPT),
+            attempt: attempt.unwrap_or_else(|| AttemptId::from_text(ATTEMPT)),
             decision_id,
             now_ms,
             // Without a policy there is no calendar: the windows stay as they are stored.
@@ -282,6 +289,7 @@ impl Operations {
             self.metrics.decision(command.action.as_str(), record.code, record.replay);
         }
         warn_of_over_capture(&self.metrics, &command, notes, &reply);
+        outcomes::report(&self.metrics.outcomes, &command, notes, &reply);
         let refusal = refusal::details(record, &Asked::of(&command, notes));
         info!(
             target: DECISION,
@@ -367,6 +375,11 @@ fn action(ask: &Ask, policy: Option<&Policy>, currency: Currency, channel: Optio
             over_capture_percent: policy.map_or(0, |policy| policy.over_capture_percent),
             reported: false,
         }),
+        Ask::Captured { amount, id, last } => {
+            Action::Settle(Settle { amount, id, last, over_capture_percent: 0, reported: true })
+        }
+        Ask::VoidAttempt => Action::VoidAttempt,
+        Ask::Resolve(resolution) => Action::Resolve(resolution),
         Ask::Void => Action::Void,
         Ask::Refund { amount, id } => Action::Refund(Refund::under(policy, amount, id, false)),
         Ask::Release { amount, id } => Action::Release(Refund::under(policy, amount, id, false)),

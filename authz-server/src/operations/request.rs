@@ -1,8 +1,8 @@
 //! A caller's body made valid: identifiers, amounts and what is asked for.
 
 use quota::{
-    Adjust, AmountMinor, Change, Channel, CounterName, Currency, MerchantId, OperationId, OperationNo, OrderNo,
-    PaymentNo, Period, Reset,
+    Adjust, AmountMinor, AttemptId, Change, Channel, CounterName, Currency, MerchantId, OperationId, OperationNo,
+    OrderNo, PaymentNo, Period, Reset, Resolution,
 };
 use thiserror::Error;
 
@@ -34,10 +34,29 @@ pub enum Ask {
     Check(AmountMinor),
     Consume(AmountMinor),
     Hold(AmountMinor),
-    Settle { amount: Option<AmountMinor>, id: OperationId, last: bool },
+    Settle {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+        last: bool,
+    },
     Void,
-    Refund { amount: Option<AmountMinor>, id: OperationId },
-    Release { amount: Option<AmountMinor>, id: OperationId },
+    Refund {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+    },
+    Release {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+    },
+    /// A capture that the gateway has made: it is booked whatever its amount.
+    Captured {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+        last: bool,
+    },
+    /// The attempt is taken back, or the refund that it has reserved.
+    VoidAttempt,
+    Resolve(Resolution),
     Adjust(Adjust),
     Reset(Reset),
     Suspend,
@@ -57,6 +76,8 @@ pub struct Request {
     pub payment_no: Option<PaymentNo>,
     pub operation_no: Option<OperationNo>,
     pub channel: Option<Channel>,
+    /// The attempt that is meant, where it is none of the API's own.
+    pub attempt: Option<AttemptId>,
     pub ask: Ask,
     /// Why an account is changed by hand, or empty.
     pub reason: String,
@@ -80,6 +101,7 @@ impl Request {
             payment_no: None,
             operation_no: None,
             channel: None,
+            attempt: None,
             ask,
             reason: String::new(),
             remarks: String::new(),

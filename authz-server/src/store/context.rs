@@ -3,10 +3,12 @@
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use quota::{
-    Action, AmountMinor, Change, Channel, Command, OnExpiry, OperationId, OperationNo, OrderNo, PaymentNo, Reset,
+    Action, AmountMinor, Change, Channel, Command, Mark, OnExpiry, OperationId, OperationNo, OrderNo, PaymentNo, Reset,
+    Subject,
 };
 
 use super::{NO_ATTEMPT, Notes};
+use crate::outcomes;
 
 /// Appends the context of a command's event, as protobuf.
 pub(super) fn encode(out: &mut Vec<u8>, command: &Command, notes: &Notes) {
@@ -92,6 +94,9 @@ const fn operation_id(action: &Action) -> Option<OperationId> {
     if let Action::Refund(refund) | Action::Release(refund) = action {
         return Some(refund.id);
     }
+    if let Action::MarkUnknown(Mark { subject: Subject::Capture(id) | Subject::Refund(id), .. }) = action {
+        return Some(*id);
+    }
     None
 }
 
@@ -121,6 +126,12 @@ impl ByHand {
             };
             let counter = adjust.counter.as_str().to_owned();
             return Self { counter, change, expected_version: adjust.expected_version };
+        }
+        if let Action::MarkUnknown(mark) = action {
+            return Self { change: outcomes::operation_word(mark.subject), ..Self::default() };
+        }
+        if let Action::Resolve(resolution) = action {
+            return Self { change: outcomes::resolution_word(*resolution), ..Self::default() };
         }
         if let Action::Reset(reset) = action {
             return Self { counter: reset_windows(reset), change: "", expected_version: reset.expected_version };

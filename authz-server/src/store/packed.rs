@@ -31,12 +31,16 @@ const DECISION_ID_LEN: usize = 16;
 const PINNED: u8 = 1;
 const HAS_TAIL: u8 = 2;
 const GIVEN_BACK: u8 = 4;
+const UNKNOWN: u8 = 8;
+const MADE: u8 = 16;
+const DOUBTED: u8 = 32;
 /// Flags of a record.
 const REPLAY: u8 = 1;
 const CHANGED: u8 = 2;
 const ANOTHER: u8 = 4;
 const MERCHANT_SUSPENDED: u8 = 8;
 const CONFLICTS: u8 = 16;
+const WAS_UNKNOWN: u8 = 32;
 
 /// A value that does not have its format.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -71,8 +75,7 @@ pub fn pack_order(order: &Order) -> Vec<u8> {
     let count = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
     out.bytes(&[FORMAT]);
     out.charged_in(&order.charged_in);
-    let given_back = if order.given_back { GIVEN_BACK } else { 0 };
-    out.bytes(&[order.state.number(), u8::from(order.pinned) + HAS_TAIL + given_back]);
+    out.bytes(&[order.state.number(), flags(order) + HAS_TAIL]);
     out.bytes(order.currency.code().as_bytes());
     out.amount(order.amount);
     out.u32(order.expires_at_secs);
@@ -92,6 +95,17 @@ pub fn pack_order(order: &Order) -> Vec<u8> {
         out.bytes(&operation.decision_id);
     }
     packed
+}
+
+fn flags(order: &Order) -> u8 {
+    let set = [
+        (order.pinned, PINNED),
+        (order.given_back, GIVEN_BACK),
+        (order.unknown, UNKNOWN),
+        (order.made, MADE),
+        (order.doubted, DOUBTED),
+    ];
+    set.into_iter().filter_map(|(is_set, flag)| is_set.then_some(flag)).sum()
 }
 
 /// Reads a decision record; `amount` is the one that the command named, which a plain charge's record leaves out.
@@ -259,6 +273,9 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
         state,
         pinned: flags & PINNED != 0,
         given_back: flags & GIVEN_BACK != 0,
+        unknown: flags & UNKNOWN != 0,
+        made: flags & MADE != 0,
+        doubted: flags & DOUBTED != 0,
         hold: Hold::default(),
         settled: 0,
         refunded: 0,
@@ -418,6 +435,7 @@ impl<'a> Reader<'a> {
             wait_ms,
             order: OrderFigures { state, hold_until_secs, amount: order_amount, settled, refunded },
             first,
+            was_unknown: flags & WAS_UNKNOWN != 0,
             suspended_at_ms: after.suspended_at_ms,
             merchant_suspended: flags & MERCHANT_SUSPENDED != 0,
             version: after.version,

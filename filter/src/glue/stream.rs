@@ -13,7 +13,7 @@ use super::worker::{Due, Worker};
 use crate::abi::{self, HostError};
 use crate::batch::Question;
 use crate::delays::TICK_MS;
-use crate::machine::{Action, Effect, Event, Failed, ModeWord, RequestHead, Stream, Unasked, drive};
+use crate::machine::{Action, AnswerHeaders, Effect, Event, Failed, ModeWord, RequestHead, Stream, Unasked, drive};
 use crate::outcome::{Ending, UNKNOWN, UNREACHED};
 use crate::record::STATE_NAME;
 use crate::stats::Stat;
@@ -196,17 +196,25 @@ impl Life {
         let status = abi::header(MapType::HttpResponseHeaders, ":status").ok().flatten();
         let status: Option<u16> = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
         self.hands.status = status.filter(|status| *status >= 200);
-        // Only a failure ends a charge before the stream ends; but that the gateway has captured, and how much, is read now.
+        // Only a failure ends a charge before the stream ends; but what the gateway says of the outcome, and how much it has
+        // captured, is read now.
         let failure = status.is_none_or(|status| status >= 400);
-        let Some(stream) = self.stream.as_ref().filter(|stream| failure || stream.awaits_capture()) else { return };
-        let amounts = stream.amount_header().map_or(Ok(Vec::new()), response_values);
-        self.event(worker, Event::ResponseHeaders { ending: Ending { status, ..ending(status) }, amounts });
+        let Some(stream) = self.stream.as_ref().filter(|stream| failure || stream.awaits_answer()) else { return };
+        let values = |name: Option<&str>| name.map_or(Ok(Vec::new()), response_values);
+        let headers =
+            AnswerHeaders { amounts: values(stream.amount_header()), outcomes: values(stream.outcome_header()) };
+        let ending = Ending { status, ..ending(status, stream.outcome_header().is_some()) };
+        self.event(worker, Event::ResponseHeaders { ending, headers });
     }
 
     fn log(&mut self, worker: &Worker) {
         if let Some(stream) = self.stream.as_ref().filter(|stream| stream.awaits_log()) {
             // The end of a stream that never went on says nothing more.
-            let ending = if stream.is_forwarded() { ending(self.hands.status) } else { Ending::default() };
+            let ending = if stream.is_forwarded() {
+                ending(self.hands.status, stream.outcome_header().is_some())
+            } else {
+                Ending::default()
+            };
             self.event(worker, Event::Log(ending));
         }
         self.hands.let_go(worker);
@@ -311,19 +319,33 @@ fn mode_word() -> ModeWord {
     }
 }
 
-/// How the stream ended. The status that the gateway's answer began with is its word, whatever was made of it on the way.
-fn ending(status: Option<u16>) -> Ending {
-    let number = |path: &str| {
-        let bytes = abi::property(path).ok().flatten()?;
-        Some(u64::from_le_bytes(*bytes.first_chunk::<8>()?))
-    };
+/// How the stream ended. The status that the gateway's answer began with is its word, whatever was made of it on the way. A
+/// success is one whatever came before it, unless the gateway says the outcome itself: `says`.
+fn ending(status: Option<u16>, says: bool) -> Ending {
     // Flags that cannot be read could have said that the outcome is unknown.
-    let flags = number("response\0flags").unwrap_or(UNKNOWN);
-    let code = || number("response\0code").and_then(|code| u16::try_from(code).ok());
-    Ending {
-        status: status.or_else(code),
-        flags,
-        // Each property costs a call into the proxy, and only these flags ask for this one.
-        tries: if flags & UNREACHED == 0 { None } else { number("upstream\0request_attempt_count") },
+    let flags = number("response\0flags").ok().flatten().unwrap_or(UNKNOWN);
+    let code = || number("response\0code").ok().flatten().and_then(|code| u16::try_from(code).ok());
+    let ending = Ending { status: status.or_else(code), flags, tries: None };
+    // Each property costs a call into the proxy, and only what may be a refusal asks for these.
+    let refuses = says || !ending.is_success() || flags & UNREACHED != 0;
+    Ending { tries: if refuses { tries() } else { None }, ..ending }
+}
+
+/// How often the proxy tried the gateway. It counts from its first choice of a host on: without a count and without a host it
+/// has not tried. `None` where it does not say.
+fn tries() -> Option<u64> {
+    match number("upstream\0request_attempt_count") {
+        Ok(Some(tries)) => Some(tries),
+        Ok(None) => match abi::property("upstream\0address") {
+            Ok(None) => Some(0),
+            Ok(Some(_)) | Err(HostError(_)) => None,
+        },
+        Err(HostError(_)) => None,
     }
+}
+
+/// A number among the proxy's properties; `Err` where it is there and cannot be read.
+fn number(path: &str) -> Result<Option<u64>, HostError> {
+    let Some(bytes) = abi::property(path)? else { return Ok(None) };
+    bytes.first_chunk::<8>().map(|chunk| Some(u64::from_le_bytes(*chunk))).ok_or(HostError(0))
 }

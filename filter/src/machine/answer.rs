@@ -7,7 +7,7 @@ use proto::header;
 use quota::rule::{self, OnError, Rule};
 use quota::{Code, Mode};
 
-use super::{Action, Captured, Effect, Phase, Step, Stream, Unasked, ending};
+use super::{Action, Effect, GatewayAnswer, Phase, Step, Stream, Unasked, ending};
 use crate::outcome::Reason;
 use crate::record::Outcome;
 use crate::stats::Stat;
@@ -144,8 +144,7 @@ impl Stream {
             rule::Action::Check => false,
         };
         if follows {
-            let captured = Captured::default();
-            self.phase = Phase::Forwarded { rule, attempt, changed, captured, began_well: false };
+            self.phase = Phase::Forwarded { rule, attempt, changed, answer: GatewayAnswer::default() };
         }
     }
 

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use quota::rule::{self, Rule, SettleOn, Unreadable};
 use quota::{AmountMinor, Code};
 
-use super::{Action, Captured, Effect, Phase, Step, Stream};
+use super::{Action, AnswerHeaders, Captured, Effect, GatewayAnswer, Phase, Step, Stream};
 use crate::config::Plugin;
 use crate::follow_up::{FollowUp, Kind};
-use crate::outcome::{Ending, Fate, Reason, judge};
+use crate::outcome::{Doubt, Ending, Fate, Reason, Said, judge};
 use crate::record::Outcome;
 use crate::stats::Stat;
 use crate::wire::{self, Attempt};
@@ -64,25 +64,26 @@ impl Stream {
         }
     }
 
-    /// Statuses that void are acted on here: what happens while the answer is delivered does not change them. A success is
+    /// Answers that void are acted on here: what happens while the answer is delivered does not change them. A success is
     /// acted on when the answer has ended, but it is remembered and its headers are read here.
-    pub(super) fn response_headers(
-        &mut self,
-        step: &mut Step,
-        ending: Ending,
-        amounts: Result<Vec<Vec<u8>>, Unreadable>,
-    ) {
-        let Phase::Forwarded { rule, attempt, captured, began_well, .. } = &mut self.phase else { return };
+    pub(super) fn response_headers(&mut self, step: &mut Step, ending: Ending, headers: AnswerHeaders) {
+        let Phase::Forwarded { rule, attempt, answer, .. } = &mut self.phase else { return };
         if ending.status.is_none_or(|status| status < 200) {
             return;
         }
-        if let Fate::Void(reason) = judge(&rule.void_on, ending) {
-            self.failed(step, reason);
-        } else if ending.is_success() {
-            *began_well = true;
-            if rule.settle_amount_header.is_some() {
-                *captured = read_captured(rule, attempt, amounts);
+        answer.said = Said::read(&headers.outcomes);
+        if answer.said == Said::Unreadable {
+            step.push(Effect::Count(Stat::OutcomeUnreadable));
+        }
+        match judge(&rule.void_on, ending, answer.said) {
+            Fate::Void(reason) => self.failed(step, reason),
+            Fate::Keep => {
+                answer.began_well = true;
+                if rule.settle_amount_header.is_some() {
+                    answer.captured = read_captured(rule, attempt, headers.amounts);
+                }
             }
+            Fate::Unknown(_) => {}
         }
     }
 
@@ -101,16 +102,15 @@ impl Stream {
                 }
                 self.finish(Outcome::ClientGone);
             }
-            // The gateway has captured. A client that leaves during the answer cannot keep that from being booked.
-            Phase::Forwarded { rule, began_well: true, .. } if captures(rule) && ending.is_sound_upstream() => {
+            // The gateway has charged or captured. A client that leaves during the answer does not change that.
+            Phase::Forwarded { rule, answer, .. }
+                if takes(rule) && ending.is_sound_upstream() && answer.is_success(ending) =>
+            {
                 self.succeeded(step);
             }
-            Phase::Forwarded { rule, .. } => match judge(&rule.void_on, ending) {
-                Fate::Keep if ending.is_success() || !is_told(rule) => self.succeeded(step),
-                Fate::Keep | Fate::Unknown => {
-                    step.push(Effect::Count(Stat::Unknown));
-                    self.finish(Outcome::Unknown);
-                }
+            Phase::Forwarded { rule, answer, .. } => match judge(&rule.void_on, ending, answer.said) {
+                Fate::Keep => self.succeeded(step),
+                Fate::Unknown(doubt) => self.unknown(step, doubt),
                 Fate::Void(reason) => self.failed(step, reason),
             },
             Phase::New | Phase::Passing | Phase::Refused | Phase::Done => {}
@@ -128,15 +128,31 @@ impl Stream {
         }
     }
 
-    /// The gateway did what was asked, or there is nothing to tell if it did.
+    /// Whether the gateway did what was asked is unknown: what was charged stays.
+    fn unknown(&mut self, step: &mut Step, doubt: Doubt) {
+        let Phase::Forwarded { rule, attempt, .. } = &self.phase else { return };
+        step.push(Effect::Count(Stat::Unknown));
+        step.push(unknown(&self.plugin, rule.action, attempt, doubt));
+        self.record.detail = Some(doubt.word().into_owned());
+        self.finish(Outcome::Unknown);
+    }
+
+    /// The gateway did what was asked.
     fn succeeded(&mut self, step: &mut Step) {
-        let Phase::Forwarded { rule, attempt, captured, .. } = &self.phase else { return };
-        let outcome = match tells(rule, attempt, *captured) {
+        let Phase::Forwarded { rule, attempt, answer, .. } = &self.phase else { return };
+        let outcome = match tells(rule, attempt, answer.captured) {
             Told::Nothing => Outcome::Kept,
+            // An earlier attempt at the order may have been left open. This one's success settles it.
+            Told::Made if self.record.replay => {
+                step.push(follow_up(&self.plugin, Kind::Made, attempt, wire::made(attempt)));
+                Outcome::Kept
+            }
+            Told::Made => Outcome::Kept,
             Told::Unreadable => {
                 step.push(Effect::Count(Stat::AmountUnreadable));
                 let label = label(attempt);
                 step.push(Effect::Warn(format!("the captured amount cannot be read, nothing is settled: {label}")));
+                step.push(unknown(&self.plugin, rule::Action::Settle, attempt, Doubt::AmountUnreadable));
                 Outcome::Unsettled
             }
             Told::Confirm(kind, amount, outcome) => {
@@ -162,15 +178,27 @@ pub(super) fn captures(rule: &Rule) -> bool {
     }
 }
 
-/// Whether the server is told of a success. An answer that is kept without being one, such as a 409, then tells nothing: to
-/// book it would return quota for a refund that was declined.
-fn is_told(rule: &Rule) -> bool {
-    captures(rule) || matches!(rule.action, rule::Action::Refund | rule::Action::Void)
+/// Whether a success of the gateway takes money: it counts from the answer's headers on. Refunds and voids, which give quota
+/// back, want the whole answer.
+const fn takes(rule: &Rule) -> bool {
+    match rule.action {
+        rule::Action::Consume | rule::Action::Hold | rule::Action::Settle => true,
+        rule::Action::Refund | rule::Action::Void | rule::Action::Check => false,
+    }
+}
+
+impl GatewayAnswer {
+    /// Whether the answer began as a success; without a word of the gateway's own the status says so.
+    fn is_success(self, ending: Ending) -> bool {
+        self.began_well || (self.said == Said::Nothing && ending.is_success())
+    }
 }
 
 /// What the server is told of a success.
 enum Told {
     Nothing,
+    /// The charge was made.
+    Made,
     /// The gateway has captured, but what cannot be read.
     Unreadable,
     /// Without an amount it is all that is left.
@@ -180,8 +208,9 @@ enum Told {
 fn tells(rule: &Rule, attempt: &Attempt, captured: Captured) -> Told {
     let settled = |amount| Told::Confirm(Kind::Settle, amount, Outcome::Settled);
     match (rule.action, captured) {
-        (rule::Action::Consume | rule::Action::Check, _) => Told::Nothing,
-        (rule::Action::Hold, _) if rule.settle == SettleOn::Later => Told::Nothing,
+        (rule::Action::Check, _) => Told::Nothing,
+        (rule::Action::Consume, _) => Told::Made,
+        (rule::Action::Hold, _) if rule.settle == SettleOn::Later => Told::Made,
         (rule::Action::Hold | rule::Action::Settle, Captured::Unreadable) => Told::Unreadable,
         // Nothing was captured: if that is the last word, the hold has ended without a capture.
         (rule::Action::Hold | rule::Action::Settle, Captured::Amount(AmountMinor::ZERO)) => {
@@ -207,6 +236,11 @@ fn read_captured(rule: &Rule, attempt: &Attempt, amounts: Result<Vec<Vec<u8>>, U
         Ok(amount) if rest.iter().all(|other| other == first) => Captured::Amount(amount),
         Ok(_) | Err(_) => Captured::Unreadable,
     }
+}
+
+/// Says that the outcome is unknown.
+fn unknown(plugin: &Plugin, action: rule::Action, attempt: &Attempt, doubt: Doubt) -> Effect {
+    follow_up(plugin, Kind::Unknown, attempt, wire::unknown(action, attempt, &doubt.word()))
 }
 
 /// Takes an attempt back.

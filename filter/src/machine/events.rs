@@ -53,6 +53,22 @@ impl Unasked {
     }
 }
 
+/// Every value of a header of the gateway's answer; none where no such header is read.
+pub type HeaderValues = Result<Vec<Vec<u8>>, Unreadable>;
+
+/// What is read of the headers of the gateway's answer.
+#[derive(Debug)]
+pub struct AnswerHeaders {
+    /// Of the header that [`Stream::amount_header`] names.
+    ///
+    /// [`Stream::amount_header`]: super::Stream::amount_header
+    pub amounts: HeaderValues,
+    /// Of the header that [`Stream::outcome_header`] names.
+    ///
+    /// [`Stream::outcome_header`]: super::Stream::outcome_header
+    pub outcomes: HeaderValues,
+}
+
 /// Something that happened to a stream.
 pub enum Event<'a> {
     RequestHeaders {
@@ -82,12 +98,10 @@ pub enum Event<'a> {
     DelayOver,
     /// [`Effect::Delay`] failed: too many wait.
     NotDelayed,
-    /// The gateway's answer has begun. `amounts` are the values of the header that [`Stream::amount_header`] names.
-    ///
-    /// [`Stream::amount_header`]: super::Stream::amount_header
+    /// The gateway's answer has begun.
     ResponseHeaders {
         ending: Ending,
-        amounts: Result<Vec<Vec<u8>>, Unreadable>,
+        headers: AnswerHeaders,
     },
     /// The stream is over.
     Log(Ending),

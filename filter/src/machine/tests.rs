@@ -26,9 +26,15 @@ const BODY: &[u8] = br#"{"order_no": "o", "amount": 5, "currency": "USD"}"#;
 
 /// The server's answer with this code, and a delay.
 fn delayed_answer(code: &str, delay_ms: Option<&str>) -> Vec<u8> {
+    let delay: Vec<_> = delay_ms.into_iter().map(|delay_ms| ("X-Sluice-Delay-Ms", delay_ms)).collect();
+    answer_with(code, &delay)
+}
+
+/// The server's answer with this code and more headers.
+fn answer_with(code: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let header = |key: &str, value: &str| HeaderValue { key: key.into(), value: value.into() };
-    let delay = delay_ms.map(|delay_ms| header("X-Sluice-Delay-Ms", delay_ms));
-    let headers = std::iter::once(header("x-sluice-code", code)).chain(delay);
+    let headers = std::iter::once(("x-sluice-code", code)).chain(more.iter().copied());
+    let headers = headers.map(|(key, value)| header(key, value));
     let ok = OkHttpResponse { headers: headers.map(|header| HeaderValueOption { header: Some(header) }).collect() };
     let status = Some(RpcStatus { code: 0, message: String::new() });
     CheckResponse { status, http_response: Some(HttpResponse::OkResponse(ok)) }.encode_to_vec()
@@ -44,7 +50,8 @@ fn event(number: u8, message: &[u8]) -> Event<'_> {
     ];
     let head = RequestHead { headers, mode: ModeWord::Unset, metadata: &|_| Ok(None) };
     let read: BodyReader<'_> = &|_| Ok(BODY.to_vec());
-    let ending = |status| Ending { status, ..Ending::default() };
+    let ending = |status| Ending { status, tries: Some(1), ..Ending::default() };
+    let headers_of_answer = AnswerHeaders { amounts: Ok(Vec::new()), outcomes: Ok(Vec::new()) };
     match number {
         0 => Event::RequestHeaders { head, end: false },
         1 => Event::RequestBody { size: BODY.len(), end: true, read },
@@ -57,7 +64,7 @@ fn event(number: u8, message: &[u8]) -> Event<'_> {
         5 => Event::Reply { grpc_status: 14, message: None, check_ms: 1 },
         6 => Event::NotAsked(Unasked::NotTaken),
         13 => Event::NotAsked(Unasked::Late),
-        7 => Event::ResponseHeaders { ending: ending(Some(500)), amounts: Ok(Vec::new()) },
+        7 => Event::ResponseHeaders { ending: ending(Some(422)), headers: headers_of_answer },
         8 => Event::Log(ending(None)),
         _ => Event::HostFailed,
     }

@@ -49,6 +49,28 @@ pub fn confirm(kind: Kind, attempt: &Attempt, amount: Option<AmountMinor>) -> Ve
     encode(&fields)
 }
 
+/// Says that it is unknown what became of an attempt.
+#[must_use]
+pub fn unknown(action: Action, attempt: &Attempt, reason: &str) -> Vec<u8> {
+    let of = match action {
+        Action::Consume | Action::Check => extension::ACTION_CONSUME,
+        Action::Hold => extension::ACTION_HOLD,
+        Action::Settle => extension::ACTION_SETTLE,
+        Action::Refund => extension::ACTION_REFUND,
+        Action::Void => extension::ACTION_VOID_ORDER,
+    };
+    let mut fields = fields(attempt, Kind::Unknown.as_str());
+    fields.extend([(extension::OUTCOME_OF, Cow::Borrowed(of)), (extension::REASON, Cow::Borrowed(reason))]);
+    details(&mut fields, attempt, attempt.request.amount);
+    encode(&fields)
+}
+
+/// Says that the gateway has made the order's charge.
+#[must_use]
+pub fn made(attempt: &Attempt) -> Vec<u8> {
+    encode(&fields(attempt, Kind::Made.as_str()))
+}
+
 /// Asks to take an attempt back.
 #[must_use]
 pub fn void(attempt: &Attempt, reason: Reason) -> Vec<u8> {
@@ -60,7 +82,7 @@ pub fn void(attempt: &Attempt, reason: Reason) -> Vec<u8> {
 type Fields<'a> = Vec<(&'static str, Cow<'a, str>)>;
 
 /// Most fields of one question.
-const FIELDS_MAX: usize = 15;
+const FIELDS_MAX: usize = 17;
 
 fn fields<'a>(attempt: &'a Attempt, action: &'static str) -> Fields<'a> {
     let Attempt { id, request, mode, traceparent } = attempt;

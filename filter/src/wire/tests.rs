@@ -51,7 +51,7 @@ fn a_question_is_the_contracts_message() {
         (Action::Check, "action=consume amount_minor=5 channel=card dry=journal"),
     ];
     for (action, expected) in table {
-        assert_eq!(read(&ask(action, &attempt(None, true))), expected, "{action:?}");
+        assert_eq!(read(&ask(action, None, &attempt(None, true))), expected, "{action:?}");
     }
     let partial = attempt(Some("n"), false);
     let expected = "action=settle amount_minor=5 channel=card dry=1 final=0 operation_no=n";

@@ -57,6 +57,7 @@ impl Case<'_> {
         let closes = settle.last || left == 0;
         let returned = if closes { left } else { 0 };
         let mut next = order.clone();
+        next.known_at_gateway();
         next.settled = settled.get();
         next.state = if closes { OrderState::Settled } else { OrderState::Held };
         next.operations.push(self.operation(OperationKind::Capture, settle.id, amount));

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 
 use crate::{
     Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, Currency, Dry,
-    Event, HoldTerms, Ledger, Limits, Marks, MerchantId, OnExpiry, Operation, OperationId, OperationKind, Order,
-    OrderNo, OrderState, Pace, Period, Refund, Reset, Settle, Thresholds, Throttle, Watch, WindowLimits,
+    Event, HoldTerms, Ledger, Limits, Mark, Marks, MerchantId, OnExpiry, Operation, OperationId, OperationKind, Order,
+    OrderNo, OrderState, Pace, Period, Refund, Reset, Resolution, Settle, Subject, Thresholds, Throttle, Watch,
+    WindowLimits,
 };
 
 const NOW_MS: i64 = 1_795_296_600_000;
@@ -38,7 +39,7 @@ type Asked = (u8, u8, u8, u64, u8, u32);
 
 fn asked() -> impl Strategy<Value = Vec<Asked>> {
     let seconds = prop_oneof![20 => 0..30_u32, 2 => 3_000..4_000_u32, 1 => 80_000..100_000_u32];
-    let one = (0..14_u8, 0..ORDERS, 0..4_u8, 0..70_u64, any::<u8>(), seconds);
+    let one = (0..17_u8, 0..ORDERS, 0..4_u8, 0..70_u64, any::<u8>(), seconds);
     proptest::collection::vec(one, 1..120)
 }
 
@@ -65,7 +66,10 @@ fn action((letter, order, name, amount, flags, _): Asked, paced: bool) -> Action
         8 | 9 => Action::Settle(settle),
         10 | 11 => Action::Refund(refund),
         12 => Action::Release(refund),
-        _ => Action::Expire,
+        13 => Action::Expire,
+        14 => Action::MarkUnknown(Mark { subject: Subject::Charge, amount: None }),
+        15 => Action::Resolve(Resolution::Made),
+        _ => Action::Resolve(Resolution::NotMade),
     }
 }
 
@@ -303,7 +307,8 @@ proptest! {
             }
             let account = account(&ledger);
             prop_assert_eq!(account.marks, told, "{:?}", &command.action);
-            if changed && account.version > 0 && command.action != Action::VoidAttempt {
+            let of_order = matches!(command.action, Action::VoidAttempt | Action::MarkUnknown(_) | Action::Resolve(_));
+            if changed && account.version > 0 && !of_order {
                 prop_assert_eq!(watch_of(&command).marks(&account), told, "{:?}", &command.action);
             }
         }

@@ -45,6 +45,9 @@ impl Case<'_> {
         }
         let amount = taken.amount.get();
         let mut next = order.clone();
+        if !refund.reserve {
+            next.known_at_gateway();
+        }
         if let Some(operation) = next.operations.get_mut(place) {
             operation.attempt = self.command.attempt;
             if !refund.reserve {
@@ -83,6 +86,9 @@ impl Case<'_> {
             return answer(Code::RefundMonthly);
         }
         let mut next = order.clone();
+        if !refund.reserve {
+            next.known_at_gateway();
+        }
         next.refunded += refunded;
         next.given_back |= !refund.reserve;
         let kind = if refund.reserve { OperationKind::Reservation } else { OperationKind::Refund };

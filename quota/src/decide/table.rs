@@ -14,6 +14,8 @@ mod closed;
 mod holds;
 #[path = "table/mistakes.rs"]
 mod mistakes;
+#[path = "table/outcomes.rs"]
+mod outcomes;
 #[path = "table/pacing.rs"]
 mod pacing;
 #[path = "table/refunds.rs"]
@@ -40,6 +42,7 @@ pub(crate) fn each(check: &mut Check) {
     q3_an_order_is_charged_once(check);
     q3_q4_attempts_and_voids(check);
     holds::each(check);
+    outcomes::each(check);
     refunds::each(check);
     closed::each(check);
     suspension::each(check);

@@ -25,7 +25,7 @@ impl Case<'_> {
         if order.state.is_charged() && order.currency != self.command.currency && concerns {
             return self.answer(Code::IdempotencyConflict);
         }
-        let mut next = without(order, attempt);
+        let next = without(order, attempt);
         if let Some(place) = reservation {
             return self.cancelled(next, place);
         }
@@ -35,7 +35,13 @@ impl Case<'_> {
         if !next.live.is_empty() || next.pinned || !order.is_untouched() {
             return self.answer(Code::AttemptReleased).order(next);
         }
+        self.opened(order, next)
+    }
+
+    /// Without a live attempt the order is open again, and its charge comes back.
+    pub(super) fn opened(&self, order: &Order, mut next: Order) -> Verdict {
         next.state = OrderState::Open;
+        next.unknown = false;
         let mut after = self.account;
         after.give_back(order.amount.get(), true, &order.charged_in);
         after.pending = after.pending.saturating_sub(order.held());
@@ -83,6 +89,7 @@ impl Case<'_> {
         let amount = AmountMinor::new(order.held()).unwrap_or_default();
         let mut verdict = self.end_hold(order);
         if let Some(next) = &mut verdict.order {
+            next.known_at_gateway();
             next.operations.push(self.operation(OperationKind::Release, id, amount));
         }
         verdict

@@ -97,6 +97,7 @@ struct RawRule {
     action: Action,
     settle: Option<SettleOn>,
     settle_amount_header: Option<String>,
+    outcome_header: Option<String>,
     extract: RawExtract,
     #[serde(default)]
     absent: Vec<RawAbsent>,
@@ -220,6 +221,7 @@ fn build(raw: RawRule) -> Result<Rule, Problem> {
         action: raw.action,
         settle,
         settle_amount_header: settle_amount_header.map_err(at("settle_amount_header"))?,
+        outcome_header: outcome_header(raw.action, raw.outcome_header).map_err(at("outcome_header"))?,
         unit: raw.unit,
         allow_zero: raw.allow_zero,
         mode: raw.mode,
@@ -314,13 +316,29 @@ fn settle_amount_header(action: Action, settle: SettleOn, name: Option<String>) 
             return Err(format!("is for the actions hold and settle, this one is {}", action.as_str()));
         }
     }
+    answer_header(&name).map(Some)
+}
+
+fn outcome_header(action: Action, name: Option<String>) -> Result<Option<String>, String> {
+    match (action, name) {
+        (_, None) => Ok(None),
+        (Action::Check, Some(_)) => Err("is of no use to the action check, which changes nothing".to_owned()),
+        (Action::Consume | Action::Hold | Action::Settle | Action::Refund | Action::Void, Some(name)) => {
+            answer_header(&name).map(Some)
+        }
+    }
+}
+
+/// The lower-case name of a header of the gateway's answer.
+fn answer_header(name: &str) -> Result<String, String> {
     let name = name.to_ascii_lowercase();
-    if is_token(&name) { Ok(Some(name)) } else { Err(format!("{name:?} is not a header name")) }
+    if is_token(&name) { Ok(name) } else { Err(format!("{name:?} is not a header name")) }
 }
 
 fn void_on(raw: Option<RawVoidOn>) -> Result<VoidOn, String> {
     let Some(raw) = raw else {
-        return Ok(VoidOn { client_errors: true, server_errors: true, statuses: Vec::new(), except: vec![409, 504] });
+        let statuses = VoidOn::REFUSALS.to_vec();
+        return Ok(VoidOn { client_errors: false, server_errors: false, statuses, except: Vec::new() });
     };
     if raw.statuses.len() > STATUSES_MAX || raw.except.len() > STATUSES_MAX {
         return Err(format!("takes at most {STATUSES_MAX} statuses and exceptions"));

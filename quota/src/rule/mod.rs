@@ -100,6 +100,10 @@ pub struct VoidOn {
 }
 
 impl VoidOn {
+    /// The statuses by which a gateway refuses a payment: what returns a charge unless a rule says otherwise. Others may come
+    /// after the payment was made, and a client can provoke some of them (406 by its `accept`, 408 by its pace).
+    pub const REFUSALS: [u16; 11] = [400, 401, 402, 403, 404, 405, 410, 413, 415, 422, 429];
+
     /// Whether an answer of this status says that the payment was not made.
     #[must_use]
     pub fn covers(&self, status: u16) -> bool {
@@ -121,6 +125,8 @@ pub struct Rule {
     pub settle: SettleOn,
     /// The header of the gateway's answer with the amount that was captured, by its lower-case name.
     pub settle_amount_header: Option<String>,
+    /// The header of the gateway's answer with the outcome, by its lower-case name: `made`, `not_made` or `unknown`.
+    pub outcome_header: Option<String>,
     pub unit: Unit,
     pub allow_zero: bool,
     /// What holds where the route says nothing else.

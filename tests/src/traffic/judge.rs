@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use quota::rule::VoidOn;
 use serde::Deserialize;
 
 use super::ledger::{Ended, Given, Ledger, Page, Tally};
@@ -195,8 +196,7 @@ fn void_due(order: &Order, page: &Page, unknown: bool) -> Due {
         Ended::Passed { .. } if !is_charged(page) => Due::MustNot,
         // Broken off by the gateway: nobody can tell whether it was made.
         Ended::Passed { .. } if order.at_gateway.status().is_none() => Due::MustNot,
-        Ended::Passed { status: 409 | 504, .. } => Due::MustNot,
-        Ended::Passed { status, .. } if *status >= 400 => Due::Must,
+        Ended::Passed { status, .. } if VoidOn::REFUSALS.contains(status) => Due::Must,
         Ended::Passed { .. } => Due::MustNot,
         Ended::Left if page.made => Due::MustNot,
         Ended::Left if page.at_gateway > 0 || unknown || !is_charged(page) => Due::May,

@@ -175,6 +175,7 @@ impl Decider {
         match field(extension::ACTION) {
             extension::ACTION_VOID => self.follow_up(&order, asked, heard_later, Code::Voided),
             extension::ACTION_SETTLE => self.follow_up(&order, asked, heard_later, Code::Applied),
+            extension::ACTION_UNKNOWN | extension::ACTION_MADE => self.report(&order, asked),
             _ => self.decide(&order, asked, heard),
         }
     }
@@ -204,6 +205,16 @@ impl Decider {
             self.ledger.strange(format!("{order}: the server was asked again: {asked:?}"));
         }
         answer(order)
+    }
+
+    /// What the filter says of an outcome concerns the attempt that was asked for.
+    fn report(&self, order: &Order, asked: &Asked) -> Verdict {
+        let attempt = asked.get(extension::ATTEMPT).map(String::as_str).unwrap_or_default();
+        let known = self.ledger.with(order.number, |page| page.attempt.is_empty() || page.attempt == attempt);
+        if known != Some(true) {
+            self.ledger.strange(format!("{order}: the server was told {asked:?}"));
+        }
+        Verdict::Response(allowing(&[(header::CODE, Code::Applied.as_str())]))
     }
 
     fn follow_up(&self, order: &Order, asked: &Asked, heard: bool, code: Code) -> Verdict {

@@ -25,7 +25,7 @@ pub use export::Exports;
 pub use row::UsageLog;
 
 /// What a command may have asked.
-const ACTIONS: [&str; 14] = [
+const ACTIONS: [&str; 16] = [
     "consume",
     "hold",
     "void",
@@ -33,6 +33,8 @@ const ACTIONS: [&str; 14] = [
     "reserve_refund",
     "refund",
     "release",
+    "unknown",
+    "resolve",
     "expire",
     "adjust",
     "reset",

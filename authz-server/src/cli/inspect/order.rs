@@ -56,6 +56,8 @@ pub(super) struct OrderShown {
     pinned: bool,
     /// An operation ended the order or gave back quota of it: no charge is admitted any more.
     closed: bool,
+    /// Whether the gateway left open what became of the charge.
+    outcome_unknown: bool,
     operations: Vec<OperationShown>,
     decision_id: Uuid,
     /// From then on the order counts as unknown.
@@ -95,6 +97,7 @@ impl OrderShown {
             voided_attempts: order.voided.iter().map(ToString::to_string).collect(),
             pinned: order.pinned,
             closed: order.is_closed(),
+            outcome_unknown: order.unknown,
             operations: order.operations.iter().map(operation).collect(),
             decision_id: Uuid::from_bytes(order.decision_id),
             expires_at: moment_secs(order.expires_at_secs),

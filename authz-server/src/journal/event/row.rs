@@ -139,9 +139,9 @@ fn window(figures: &WindowFigures) -> Result<Window, String> {
 /// The caller's number as that of a capture or as that of a refund.
 fn operation_numbers(context: &EventContext) -> (Option<String>, Option<String>) {
     let number = optional(context.operation_no.clone());
-    match context.action.as_str() {
-        "settle" => (number, None),
-        "refund" | "reserve_refund" | "release" => (None, number),
+    match (context.action.as_str(), context.change.as_str()) {
+        ("settle", _) | ("unknown", "capture") => (number, None),
+        ("refund" | "reserve_refund" | "release", _) | ("unknown", "refund") => (None, number),
         _ => (None, None),
     }
 }

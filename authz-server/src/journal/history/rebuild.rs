@@ -35,6 +35,7 @@ pub(super) struct Past {
     pub(super) order_ttl_secs: Option<i64>,
     pub(super) hold_until: Option<DateTime<Utc>>,
     pub(super) hold_on_expiry: Option<String>,
+    pub(super) change: Option<String>,
 }
 
 /// An order and where its history stands.
@@ -93,6 +94,9 @@ fn charge(row: &Past) -> Result<Order, HistoryError> {
         state: state(row)?,
         pinned: false,
         given_back: false,
+        unknown: false,
+        made: false,
+        doubted: false,
         hold: hold(row)?,
         settled: 0,
         refunded: 0,
@@ -114,6 +118,17 @@ fn apply(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
             order.given_back = true;
             record(order, row, OperationKind::Refund)
         }
+        "unknown" => {
+            match row.change.as_deref() {
+                Some("charge") => order.unknown = true,
+                Some(_) | None => order.doubted = true,
+            }
+            Ok(())
+        }
+        "resolve" => {
+            known_at_gateway(order);
+            Ok(())
+        }
         "void" => {
             let cancels = |operation: &Operation| {
                 operation.kind == OperationKind::Reservation && operation.attempt == attempt(row)
@@ -124,6 +139,12 @@ fn apply(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
         "expire" => Ok(()),
         _ => Err(corrupt(row, "an action that applies to no order")),
     }
+}
+
+/// A word or deed of the gateway shows that it has the order.
+const fn known_at_gateway(order: &mut Order) {
+    order.made = true;
+    order.unknown = false;
 }
 
 /// Adds an operation, or moves a refund on: to another attempt, and from reserved to made.
@@ -147,6 +168,9 @@ fn release(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
 }
 
 fn record_as(order: &mut Order, row: &Past, kind: OperationKind, id: OperationId) -> Result<(), HistoryError> {
+    if kind != OperationKind::Reservation {
+        known_at_gateway(order);
+    }
     let same =
         |known: &&mut Operation| known.id == id && (known.kind == kind || is_refund(known.kind) && is_refund(kind));
     if let Some(known) = order.operations.iter_mut().find(same) {
@@ -267,6 +291,7 @@ mod tests {
             order_ttl_secs: None,
             hold_until: None,
             hold_on_expiry: None,
+            change: None,
         }
     }
 

@@ -11,6 +11,7 @@ mod columns;
 mod continuity;
 mod copy;
 mod merchants;
+mod outcomes;
 mod partitions;
 mod sequence;
 mod stored;
@@ -495,6 +496,7 @@ impl Work<'_> {
             };
             windows::store(&mut transaction, self.events).await?;
             merchants::store(&mut transaction, self.events).await?;
+            outcomes::store(&mut transaction, self.events, new.as_ref()).await?;
             done.raised = alerts::store(&mut transaction, self.events, new.as_ref()).await?;
             done.lost = self.continuity.check(&mut transaction, self.events, new.as_ref()).await?;
         }

@@ -27,6 +27,9 @@
 --           9 adjust: counter u8, change u8 (1 add, 2 subtract, 3 set), expected version f64 (-1 for any)
 --           10 reset: windows u8 (1 day, 2 month, 4 year), when the day of the command's windows ends f64 (ms), expected
 --             version f64 (-1 for any)
+--           15 mark unknown: of what u8 (0 the charge, 1 a capture, 3 a refund, 4 the void), id 16 bytes
+--           16 resolve: u8 (1 made, 0 not made)
+--           17 suspend the merchant, 18 resume it: nothing
 --           and the order as the journal knows it, packed like an order
 --       4 event context, passed into the stream untouched; and after all commands the watches, packed: u16 number of the
 --         list of thresholds, maxima f64 of the watched limits: daily, monthly, yearly count, daily, monthly, yearly amount,
@@ -45,18 +48,20 @@
 -- Marks    how many thresholds the usage of each watched limit has reached, 4 bits each, the first limit's lowest; and the
 --          list that they are counted in, 0 where none is reached
 -- Order    version u8 (4), day u32, epochs u8 of day, month and year, state u8, flags u8 (1 pinned, 2 has a tail,
---          4 an operation has given back quota),
+--          4 an operation has given back quota, 8 the charge's outcome is unknown, 16 it is known at the gateway, 32 an
+--          operation's outcome is or was unknown),
 --          currency 3 chars, amount f64, expires at u32 (s), decision id 16 bytes, numbers u8 of live attempts, voided
 --          attempts and operations, then 16 bytes for each attempt; tail: hold until u32 (s), expiry settles u8, settled
 --          f64, refunded f64, and for each operation: kind u8, id 16 bytes, attempt 16 bytes, amount f64, day u32, epochs
 --          u8 of day, month and year, decision id 16 bytes
 -- Record   an account: a plain charge was admitted, and left the account so; or
 --          version u8 (5), code u8, flags u8 (1 replay, 2 the figures changed, 4 another decision is told, 8 the merchant is
---          suspended, 16 it conflicts with what was taken at first), order state u8, hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the command's
---          windows, after it (for a command about a merchant an empty one, with the merchant's suspension and number of
---          changes); where they changed, the figures before f64: day, month, year each with amount, count,
---          refunded; pending; the id of the decision that the caller is told, where it is another one; and what was taken at
---          first, where it conflicts: amount f64, currency 3 chars
+--          suspended, 16 it conflicts with what was taken at first, 32 an outcome of the order was unknown before), order
+--          state u8, hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the
+--          command's windows, after it (for a command about a merchant an empty one, with the merchant's suspension and number
+--          of changes); where they changed, the figures before f64: day, month, year each with amount, count, refunded;
+--          pending; the id of the decision that the caller is told, where it is another one; and what was taken at first,
+--          where it conflicts: amount f64, currency 3 chars
 -- Crossing marks and list before u32 u16, after u32 u16, and the watch that they were counted by
 -- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year), id u32, epoch u8, f64 amount, count,
 --          refunded
@@ -77,7 +82,7 @@ local ORDER_LEN = 44
 local TAIL_LEN = 21
 local OPERATION_LEN = 64
 local PLAIN = 0
-local SUSPEND_MERCHANT = 15
+local SUSPEND_MERCHANT = 17
 local FAILED, REFUSED, NOT_BEGUN = '\0', '\1', '\2'
 -- Times after 2223 count as then, so that their microseconds stay exact.
 local NOW_MS_MAX, LAG_MS_MAX = 8000000000000, 60000
@@ -247,7 +252,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local U32_MAX = 4294967295
 
   local CONSUME, HOLD, VOID_ATTEMPT, VOID, SETTLE, REFUND, RELEASE, EXPIRE = 1, 2, 3, 4, 5, 6, 7, 8
-  local ADJUST, RESET, SUSPEND, RESUME, INITIALIZE = 9, 10, 11, 12, 13
+  local ADJUST, RESET, SUSPEND, RESUME, INITIALIZE, UNKNOWN, RESOLVE = 9, 10, 11, 12, 13, 15, 16
   local OPEN, CHARGED, HELD, SETTLED, CANCELLED = 0, 1, 2, 3, 4
   local CAPTURE, RESERVATION, REFUNDED, RELEASED = 1, 2, 3, 4
 
@@ -311,6 +316,8 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local o_currency, o_day, o_month, o_year, o_de, o_me, o_ye = currency, 0, 0, 0, 0, 0, 0
   local o_amount, o_decision, until_at, settles, settled, refunded = 0, decision_id, 0, 0, 0, 0
   local live, voided, operations = '', '', ''
+  -- Whether the charge's outcome is unknown, whether the gateway is known to have it, whether an operation's was ever unknown.
+  local unknown, made, doubted = false, false, false
   local any_time = false
   repeat
     if order_value then
@@ -318,6 +325,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
         decode(ORDER, order_value)
       if any_time or expires > now then
         known, state, pinned, given_back = true, s, f % 2 == 1, f % 8 >= 4
+        unknown, made, doubted = f % 16 >= 8, f % 32 >= 16, f >= 32
         o_currency, o_day, o_de, o_me, o_ye, o_amount, o_decision = c3, d, e1, e2, e3, a, id
         o_month, o_year = month_and_year(d)
         live = sub(order_value, from, from + 16 * live_n - 1)
@@ -336,6 +344,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
     local ask_journal = (not known or (state == OPEN and o_amount == 0)) and not any_time and history ~= ''
     order_value, any_time = history, true
   until not ask_journal
+  local was_unknown = unknown or doubted
 
   -- Deciding: sets these and the figures above.
   local code, told, wait_ms, first_amount = nil, decision_id, 0, nil
@@ -402,6 +411,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
         code, account_changed, order_changed = ADMITTED, true, true
         da, dc, ma, mc, ya, yc = da + amount, dc + 1, ma + amount, mc + 1, ya + amount, yc + 1
         known, state, pinned, given_back, live, operations = true, CHARGED, false, false, attempt, ''
+        unknown, made, doubted = false, false, false
         o_currency, o_amount, o_decision, until_at, settles, settled, refunded = currency, amount, decision_id, 0, 0, 0, 0
         o_day, o_month, o_year, o_de, o_me, o_ye = day, month, year, de, me, ye
         if op == HOLD then
@@ -415,6 +425,14 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       if o_day == day and o_de == de then da, dc = max(da - less, 0), max(dc - charge, 0) end
       if o_month == month and o_me == me then ma, mc = max(ma - less, 0), max(mc - charge, 0) end
       if o_year == year and o_ye == ye then ya, yc = max(ya - less, 0), max(yc - charge, 0) end
+    end
+
+    -- The last attempt is gone: the order is open again, and its charge comes back.
+    local function open_again()
+      code, account_changed, order_changed, amount = VOIDED, true, true, o_amount
+      give_back(o_amount, 1)
+      pending = max(pending - (state == HELD and max(o_amount - settled, 0) or 0), 0)
+      state, unknown = OPEN, false
     end
 
     local function add_operation(kind, id)
@@ -494,10 +512,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
         elseif live ~= '' or pinned or state == SETTLED or not charged or operations ~= '' then
           code = ATTEMPT_RELEASED
         else
-          code, account_changed, amount = VOIDED, true, o_amount
-          give_back(o_amount, 1)
-          pending = max(pending - held, 0)
-          state = OPEN
+          open_again()
         end
       end
     elseif op == REFUND and voided ~= '' and position(voided, attempt) then
@@ -510,6 +525,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       local place = operation(operations, { [RELEASED] = true })
       if state == HELD then
         end_hold()
+        unknown, made = false, true
         add_operation(RELEASED, end_id)
       elseif place then
         released_before(place)
@@ -557,6 +573,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
           local closes = marked or left == 0
           local returned = closes and left or 0
           add_operation(CAPTURE, id)
+          unknown, made = false, true
           settled = settled + amount
           if closes then state = SETTLED end
           pending = max(pending - min(held, amount) - returned, 0)
@@ -584,7 +601,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
           if marked then
             replay, told = true, first
           else
-            account_changed, given_back = true, true
+            account_changed, given_back, unknown, made = true, true, false, true
             give_back(taken, 0)
           end
         end
@@ -609,7 +626,43 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
           if not marked then
             given_back = true
             give_back(amount, 0)
+            unknown, made = false, true
           end
+        end
+      end
+    elseif op == UNKNOWN or op == RESOLVE then
+      local what, id = decode('<Bc16', packed, at)
+      local of_charge = op == UNKNOWN and what == 0
+      if op == RESOLVE and what == 0 and known and state == OPEN then
+        code, replay, journal = VOIDED, true, false
+      elseif state == OPEN then
+        code, journal = ORDER_UNKNOWN, op == RESOLVE and what == 0
+      elseif o_currency ~= currency then
+        code, journal = IDEMPOTENCY_CONFLICT, op == RESOLVE and what == 0
+      elseif op == RESOLVE and what == 1 then
+        -- Remembered also where nothing was open, so that a mark that comes late marks nothing.
+        code, order_changed = APPLIED, not made
+        replay, journal = not (unknown and order_changed), unknown and order_changed
+        if order_changed then unknown, made = false, true end
+      elseif op == RESOLVE then
+        if made or operations ~= '' or not charged or state == SETTLED then
+          code = ORDER_CLOSED
+        else
+          voided, live, pinned = sub(voided .. live, -ATTEMPTS_LEN_MAX), '', false
+          open_again()
+        end
+      else
+        if of_charge then amount = o_amount end
+        local done = position(voided, attempt) or (of_charge and (made or unknown))
+          or (what == CAPTURE and operation(operations, { [CAPTURE] = true }, 1, id))
+          or (what == REFUNDED and operation(operations, { [REFUNDED] = true }, 1, id))
+          or (what == RELEASED and (state == CANCELLED or operation(operations, { [RELEASED] = true })))
+        code = APPLIED
+        if done then
+          replay, journal = true, false
+        else
+          order_changed = true
+          if of_charge then unknown = true else doubted = true end
         end
       end
     elseif op == ADJUST then
@@ -688,7 +741,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local before = account_changed and encode(BEFORE, da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0) or ''
   local another = told ~= decision_id
   local told_flags = (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0)
-    + (merchant_suspended and 8 or 0) + (code == IDEMPOTENCY_CONFLICT and 16 or 0)
+    + (merchant_suspended and 8 or 0) + (code == IDEMPOTENCY_CONFLICT and 16 or 0) + (was_unknown and 32 or 0)
   local first = code == IDEMPOTENCY_CONFLICT and encode('<dc3', first_amount or o_amount, o_currency) or ''
   local record = encode(RECORD, 5, code, told_flags, state, until_at, amount, wait_ms, o_amount, settled, refunded)
     .. account .. before .. (another and told or '') .. first
@@ -706,7 +759,8 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   if order_changed and not dry then
     local expires = min((state == HELD and max(now, until_at) or now) + ttl, U32_MAX)
     local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''
-    local order_flags = (pinned and 1 or 0) + (has_tail and 2 or 0) + (given_back and 4 or 0)
+    local order_flags = (pinned and 1 or 0) + (has_tail and 2 or 0) + (given_back and 4 or 0) + (unknown and 8 or 0)
+      + (made and 16 or 0) + (doubted and 32 or 0)
     local fixed = encode(ORDER, 4, o_day, o_de, o_me, o_ye, state, order_flags, o_currency, o_amount, expires, o_decision,
       #live / 16, #voided / 16, #operations / OPERATION_LEN)
     local tail = has_tail and encode(TAIL, until_at, settles, settled, refunded) .. operations or ''

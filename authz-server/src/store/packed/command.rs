@@ -2,7 +2,8 @@
 
 use quota::{
     Action, Adjust, AmountMinor, Change, Charge, Code, Command, Dry, HoldTerms, Limits, NOW_MS_MAX, OnExpiry,
-    OrderState, Origin, Origins, Pace, Refund, Reset, Settle, Watch, WindowIds,
+    OperationId, OperationKind, OrderState, Origin, Origins, Pace, Refund, Reset, Resolution, Settle, Subject, Watch,
+    WindowIds,
 };
 
 use super::{FORMAT, Writer};
@@ -91,8 +92,10 @@ const fn op(action: &Action) -> u8 {
         Action::Resume => 12,
         Action::Initialize => 13,
         Action::Roll => 14,
-        Action::SuspendMerchant => 15,
-        Action::ResumeMerchant => 16,
+        Action::MarkUnknown(_) => 15,
+        Action::Resolve(_) => 16,
+        Action::SuspendMerchant => 17,
+        Action::ResumeMerchant => 18,
     }
 }
 
@@ -188,6 +191,12 @@ impl Writer<'_> {
                 self.amount(refund.daily_max);
                 self.amount(refund.monthly_max);
             }
+            Action::MarkUnknown(mark) => self.subject(mark.subject),
+            Action::Resolve(resolution) => {
+                self.bytes(&[u8::from(*resolution == Resolution::Made)]);
+                // As long as the argument of a mark, so that the script reads both alike.
+                self.bytes(&[0; 16]);
+            }
             Action::Adjust(adjust) => self.adjust(adjust),
             Action::Reset(Reset { day, month, year, expected_version }) => {
                 self.bytes(&[u8::from(*day) + 2 * u8::from(*month) + 4 * u8::from(*year)]);
@@ -204,6 +213,17 @@ impl Writer<'_> {
             | Action::Initialize
             | Action::Roll => {}
         }
+    }
+
+    fn subject(&mut self, subject: Subject) {
+        let (kind, id) = match subject {
+            Subject::Charge => (0, OperationId([0; 16])),
+            Subject::Capture(id) => (OperationKind::Capture.number(), id),
+            Subject::Refund(id) => (OperationKind::Refund.number(), id),
+            Subject::Void => (OperationKind::Release.number(), OperationId([0; 16])),
+        };
+        self.bytes(&[kind]);
+        self.bytes(&id.0);
     }
 
     fn terms(&mut self, terms: &HoldTerms) {

@@ -113,7 +113,13 @@ fn play(case: &Case, mode: ModeWord, on_error: &str) -> Seen {
     };
     let reply = |grpc_status, message| Event::Reply { grpc_status, message, check_ms: 1 };
     match case.answer {
-        Answer::Passes(code) => step(&mut stream, reply(0, Some(&delayed_answer(code, None))), case, &mut seen),
+        Answer::Passes(code) => {
+            let answer = match code.strip_suffix(" replay") {
+                Some(code) => answer_with(code, &[("x-sluice-replay", "true")]),
+                None => delayed_answer(code, None),
+            };
+            step(&mut stream, reply(0, Some(&answer)), case, &mut seen);
+        }
         Answer::Refuses(code, status) => {
             step(&mut stream, reply(0, Some(&refusal(code, status))), case, &mut seen);
         }
@@ -121,13 +127,17 @@ fn play(case: &Case, mode: ModeWord, on_error: &str) -> Seen {
         Answer::Waited => step(&mut stream, Event::NotAsked(Unasked::Late), case, &mut seen),
         Answer::Unsent | Answer::Never | Answer::NeverSent => {}
     }
-    if let Some((status, amounts)) = case.response.filter(|_| seen.went_on) {
-        let ending = Ending { status: Some(status), ..Ending::default() };
-        let amounts = if stream.amount_header().is_some() { amounts } else { &[] };
-        let amounts = Ok(amounts.iter().map(|amount| amount.as_bytes().to_vec()).collect());
-        step(&mut stream, Event::ResponseHeaders { ending, amounts }, case, &mut seen);
+    if let Some((status, values)) = case.response.filter(|_| seen.went_on) {
+        let ending = Ending { status: Some(status), flags: 0, tries: Some(1) };
+        let values = |wanted: bool| {
+            let values = if wanted { values } else { &[] };
+            Ok(values.iter().map(|value| value.as_bytes().to_vec()).collect())
+        };
+        let amounts = values(stream.amount_header().is_some());
+        let headers = AnswerHeaders { amounts, outcomes: values(stream.outcome_header().is_some()) };
+        step(&mut stream, Event::ResponseHeaders { ending, headers }, case, &mut seen);
     }
-    let ending = Ending { status: case.end.0, flags: case.end.1, tries: None };
+    let ending = Ending { status: case.end.0, flags: case.end.1, tries: Some(1) };
     step(&mut stream, Event::Log(ending), case, &mut seen);
     seen
 }
@@ -181,7 +191,6 @@ type Expected = [(&'static str, &'static str); 8];
 
 #[test]
 fn each_action_with_each_ending() {
-    const VOIDED: &str = "action=void reason=upstream_5xx";
     const VOIDED_4XX: &str = "action=void reason=upstream_4xx";
     const UNREACHED: &str = "action=void reason=upstream_unreached";
     const CAPTURED: &str = "action=settle amount_minor=5 final=0 operation_no=c";
@@ -208,50 +217,48 @@ fn each_action_with_each_ending() {
             ("", "forwarded"),
         ]
     };
+    const LEFT_OPEN: [&str; 5] = [
+        "action=unknown amount_minor=5 outcome_of=consume",
+        "action=unknown amount_minor=5 outcome_of=hold",
+        "action=unknown amount_minor=5 final=0 operation_no=c outcome_of=settle",
+        "action=unknown amount_minor=3 operation_no=r outcome_of=refund",
+        "action=unknown outcome_of=void_order",
+    ];
+    let [charge, hold, capture, refund, void] = LEFT_OPEN;
     let unknown: Expected = [
-        ("", "unknown"),
-        ("", "unknown"),
-        ("", "unknown"),
-        ("", "unknown"),
-        ("", "unknown"),
-        ("", "unknown"),
-        ("", "unknown"),
+        (charge, "unknown"),
+        (hold, "unknown"),
+        (hold, "unknown"),
+        (capture, "unknown"),
+        (refund, "unknown"),
+        (void, "unknown"),
+        (void, "unknown"),
         ("", "forwarded"),
     ];
-    // Only a success says that something was done; a charge stays without one.
-    let declined: Expected = [
-        ("", "kept"),
-        ("", "unknown"),
-        ("", "kept"),
-        ("", "unknown"),
-        ("", "unknown"),
-        ("", "unknown"),
-        ("", "unknown"),
-        ("", "forwarded"),
-    ];
-    // What was captured before the client left was captured.
+    // What was charged or captured before the client left was.
     let left: Expected = [
-        ("", "unknown"),
+        ("", "kept"),
         ("action=settle", "settled"),
-        ("", "unknown"),
+        ("", "kept"),
         (CAPTURED, "settled"),
-        ("", "unknown"),
-        ("", "unknown"),
-        ("", "unknown"),
+        (refund, "unknown"),
+        (void, "unknown"),
+        (void, "unknown"),
         ("", "forwarded"),
     ];
     type End = (Option<(u16, &'static [&'static str])>, (Option<u16>, u64));
-    let table: [(End, Expected); 14] = [
+    let table: [(End, Expected); 15] = [
         ((Some((200, &[])), (Some(200), 0)), paid),
         ((Some((299, &[])), (Some(299), 0)), paid),
-        ((Some((302, &[])), (Some(302), 0)), declined),
-        ((Some((409, &[])), (Some(409), 0)), declined),
+        ((Some((302, &[])), (Some(302), 0)), unknown),
+        ((Some((409, &[])), (Some(409), 0)), unknown),
         ((Some((200, &[])), LEFT), left),
         ((Some((200, &[])), (None, 1 << 16 | 1 << 28)), left),
         ((Some((409, &[])), (Some(409), 1 << 14)), unknown),
         ((Some((200, &[])), (Some(200), 1 << 14 | 1 << 6)), unknown),
         ((Some((422, &[])), (Some(422), 0)), failed(VOIDED_4XX)),
-        ((Some((500, &[])), (Some(500), 0)), failed(VOIDED)),
+        ((Some((406, &[])), (Some(406), 0)), unknown),
+        ((Some((500, &[])), (Some(500), 0)), unknown),
         ((None, (Some(503), 1 << 5)), failed(UNREACHED)),
         ((Some((504, &[])), (Some(504), 0)), unknown),
         ((Some((200, &[])), RESET), unknown),
@@ -264,7 +271,11 @@ fn each_action_with_each_ending() {
             let what = format!("{case:?}: {seen:?}");
             assert_eq!(seen.asked, *asked, "{what}");
             assert!(seen.went_on && seen.reply.is_none(), "{what}");
-            assert_eq!(seen.told.join(" + "), told, "{what}");
+            // Why it is unknown is said beside, and in the access log.
+            let all = seen.told.join(" + ");
+            let (said, why) = if outcome == "unknown" { all.split_once(" reason=").unwrap() } else { (&*all, "") };
+            assert_eq!(said, told, "{what}");
+            assert!(why.is_empty() || seen.shown.contains(&format!("\"detail\":\"{why}\"")), "{what}");
             assert!(seen.shown.contains(&format!("\"outcome\":\"{outcome}\"")), "{what}");
             assert_eq!(seen.counted.contains(&Stat::Unknown), outcome == "unknown", "{what}");
         }
@@ -321,12 +332,12 @@ fn an_admission_is_of_its_own_kind() {
 fn on_routes_that_go_on_without_an_answer_the_gateways_deeds_are_told() {
     // The question went out, or it did not; the gateway made the payment, or it did not.
     let table: [(&str, [&str; 4]); 6] = [
-        (CONSUME, ["", "action=void reason=upstream_5xx", "", ""]),
-        (HOLD, ["action=settle", "action=void reason=upstream_5xx", "", ""]),
+        (CONSUME, ["", "action=void reason=upstream_4xx", "", ""]),
+        (HOLD, ["action=settle", "action=void reason=upstream_4xx", "", ""]),
         (SETTLE, ["action=settle", "", "action=settle", ""]),
         (
             REFUND,
-            ["action=refund operation_no=r", "action=void reason=upstream_5xx", "action=refund operation_no=r", ""],
+            ["action=refund operation_no=r", "action=void reason=upstream_4xx", "action=refund operation_no=r", ""],
         ),
         (VOID, ["action=void_order", "", "action=void_order", ""]),
         (CHECK, ["", "", "", ""]),
@@ -337,8 +348,8 @@ fn on_routes_that_go_on_without_an_answer_the_gateways_deeds_are_told() {
             SETTLE | VOID => "",
             _ => AMOUNT,
         };
-        let cases = [(Answer::Fails, 200), (Answer::Fails, 500), (Answer::Unsent, 200), (Answer::Unsent, 500)];
-        let waited = [(Answer::Waited, 200), (Answer::Waited, 500)].into_iter().zip(expected.into_iter().skip(2));
+        let cases = [(Answer::Fails, 200), (Answer::Fails, 422), (Answer::Unsent, 200), (Answer::Unsent, 422)];
+        let waited = [(Answer::Waited, 200), (Answer::Waited, 422)].into_iter().zip(expected.into_iter().skip(2));
         for ((answer, status), told) in cases.into_iter().zip(expected).chain(waited) {
             for (mode, on_error) in [(ModeWord::Unset, "allow"), (ModeWord::Word(b"shadow".to_vec()), "deny")] {
                 let response = Some((status, &[][..]));
@@ -356,21 +367,22 @@ fn the_captured_amount_comes_from_the_gateways_answer_first() {
     const PART: &str = "action=settle amount_minor=3";
     let whole = "action=settle";
     let own = "action=settle amount_minor=5";
+    const OPEN: &str = "action=unknown amount_minor=5 outcome_of=settle reason=amount_unreadable";
     let table: &[(&str, &str, &[&str], &str, &str)] = &[
         (HOLD_AMOUNT, AMOUNT, &["3"], PART, "settled"),
         (HOLD_AMOUNT, AMOUNT, &["3", "3"], PART, "settled"),
         (HOLD_AMOUNT, AMOUNT, &[], whole, "settled"),
         (HOLD_AMOUNT, AMOUNT, &["7"], "action=settle amount_minor=7", "settled"),
         (HOLD_AMOUNT, AMOUNT, &["0"], "action=void_order", "order_voided"),
-        (HOLD_AMOUNT, AMOUNT, &["3", "4"], "", "unsettled"),
-        (HOLD_AMOUNT, AMOUNT, &["3.0"], "", "unsettled"),
-        (HOLD_AMOUNT, AMOUNT, &[""], "", "unsettled"),
-        (HOLD_AMOUNT, AMOUNT, &["-3"], "", "unsettled"),
+        (HOLD_AMOUNT, AMOUNT, &["3", "4"], OPEN, "unsettled"),
+        (HOLD_AMOUNT, AMOUNT, &["3.0"], OPEN, "unsettled"),
+        (HOLD_AMOUNT, AMOUNT, &[""], OPEN, "unsettled"),
+        (HOLD_AMOUNT, AMOUNT, &["-3"], OPEN, "unsettled"),
         (HOLD, AMOUNT, &["3"], whole, "settled"),
         (SETTLE_AMOUNT, AMOUNT, &["3"], PART, "settled"),
         (SETTLE_AMOUNT, AMOUNT, &[], own, "settled"),
         (SETTLE_AMOUNT, "", &[], whole, "settled"),
-        (SETTLE_AMOUNT, AMOUNT, &["x"], "", "unsettled"),
+        (SETTLE_AMOUNT, AMOUNT, &["x"], OPEN, "unsettled"),
         (SETTLE_AMOUNT, AMOUNT, &["0"], "action=void_order", "order_voided"),
         (SETTLE_AMOUNT, r#", "amount": 5, "final": "false""#, &["0"], "", "kept"),
         (SETTLE, AMOUNT, &["3"], own, "settled"),
@@ -383,11 +395,65 @@ fn the_captured_amount_comes_from_the_gateways_answer_first() {
         assert_eq!(seen.told.join(" + "), *told, "{case:?}: {seen:?}");
         assert!(seen.shown.contains(&format!("\"outcome\":\"{outcome}\"")), "{case:?}: {seen:?}");
         assert_eq!(seen.counted.contains(&Stat::AmountUnreadable), *outcome == "unsettled", "{case:?}: {seen:?}");
-        // A gateway that fails has captured nothing, whatever it says.
-        let case = Case { response: Some((500, *amounts)), end: (Some(500), 0), ..case };
+        // A gateway that refuses has captured nothing, whatever it says.
+        let case = Case { response: Some((422, *amounts)), end: (Some(422), 0), ..case };
         let seen = play(&case, ModeWord::Unset, "deny");
-        let expected = if rule.contains("hold") { "action=void reason=upstream_5xx" } else { "" };
+        let expected = if rule.contains("hold") { "action=void reason=upstream_4xx" } else { "" };
         assert_eq!(seen.told.join(" + "), expected, "{case:?}: {seen:?}");
+    }
+}
+
+/// What the gateway says of the outcome outranks its status, for every action.
+#[test]
+fn x2_the_outcome_header_decides_for_each_action() {
+    let changes = |rule: &str| !rule.contains("settle\"") && !rule.contains("void\"");
+    for (rule, body, code) in [
+        (r#""action": "consume", "outcome_header": "X-Outcome""#, AMOUNT, "ADMITTED"),
+        (r#""action": "hold", "outcome_header": "x-outcome""#, AMOUNT, "ADMITTED"),
+        (r#""action": "settle", "outcome_header": "x-outcome""#, CAPTURE, "APPLIED"),
+        (r#""action": "refund", "outcome_header": "x-outcome""#, REFUNDED, "APPLIED"),
+        (r#""action": "void", "outcome_header": "x-outcome""#, "", "APPLIED"),
+    ] {
+        for status in [200, 302, 406, 422, 503] {
+            let table: [(&'static [&'static str], &[&str]); 6] = [
+                (&["made"], &["kept", "settled", "refunded", "order_voided"]),
+                (&["not_made"], if changes(rule) { &["voided"] } else { &["unchanged"] }),
+                (&["unknown"], &["unknown"]),
+                (&["Made"], &["unknown"]),
+                (&["made", "not_made"], &["unknown"]),
+                (&[""], &["unknown"]),
+            ];
+            for (said, outcomes) in table {
+                let answer = Answer::Passes(code);
+                let case = Case { rule, body, answer, response: Some((status, said)), end: (Some(status), 0) };
+                let seen = play(&case, ModeWord::Unset, "deny");
+                let outcome = outcomes.iter().any(|word| seen.shown.contains(&format!("\"outcome\":\"{word}\"")));
+                assert!(outcome, "{case:?}: {seen:?}");
+                let unreadable = !matches!(*said, ["made"] | ["not_made"] | ["unknown"]);
+                assert_eq!(seen.counted.contains(&Stat::OutcomeUnreadable), unreadable, "{case:?}: {seen:?}");
+            }
+        }
+    }
+}
+
+/// The success of a replay settles what an earlier attempt at the order may have left open; a first attempt's needs no word.
+#[test]
+fn x2_the_success_of_a_retry_is_reported() {
+    for (rule, told) in [(CONSUME, "action=made"), (HOLD_LATER, "action=made"), (HOLD, "action=settle")] {
+        let case = |code, status| Case {
+            rule,
+            body: AMOUNT,
+            answer: Answer::Passes(code),
+            response: Some((status, &[])),
+            end: (Some(status), 0),
+        };
+        let replayed = play(&case("ADMITTED replay", 200), ModeWord::Unset, "deny");
+        assert_eq!(replayed.told.join(" + "), told, "{replayed:?}");
+        let first = play(&case("ADMITTED", 200), ModeWord::Unset, "deny");
+        assert_eq!(first.told.contains(&"action=made".to_owned()), false, "{first:?}");
+        // A refusal of the retry says nothing of the first attempt: this one is taken back.
+        let refused = play(&case("ADMITTED replay", 422), ModeWord::Unset, "deny");
+        assert_eq!(refused.told.join(" + "), "action=void reason=upstream_4xx", "{refused:?}");
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Dry,
-    HoldTerms, LimitName, Limits, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, Period, Refund,
-    Reply, Reset, Settle, Thresholds, Watch, WindowLimits,
+    HoldTerms, LimitName, Limits, Mark, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, Period,
+    Refund, Reply, Reset, Resolution, Settle, Subject, Thresholds, Watch, WindowLimits,
 };
 
 /// 21:30 in UTC on 21 November 2026, a Saturday.
@@ -46,6 +46,8 @@ pub(crate) enum Figure {
     Heard(bool),
     /// The row whose decision the caller is told.
     Told(usize),
+    /// Whether an outcome of the order was unknown before.
+    WasUnknown(bool),
 }
 
 impl Figure {
@@ -72,6 +74,7 @@ impl Figure {
                 Self::Reached(limit, record.marks.levels[place])
             }
             Self::Heard(_) => Self::Heard(reply.event_seq.is_some()),
+            Self::WasUnknown(_) => Self::WasUnknown(record.was_unknown),
             Self::Told(_) => Self::Told(usize::try_from(u128::from_be_bytes(reply.decision_id)).unwrap()),
         }
     }
@@ -176,6 +179,15 @@ impl Row {
             monthly_max: AmountMinor::MAX,
             reserve: false,
         }
+    }
+
+    /// What the gateway left open, by this attempt.
+    pub(crate) fn unknown(order: &'static str, attempt: &'static str, subject: Subject) -> Self {
+        Self::of(Some(order), attempt, Action::MarkUnknown(Mark { subject, amount: None }))
+    }
+
+    pub(crate) fn resolve(order: &'static str, resolution: Resolution) -> Self {
+        Self::of(Some(order), "operator", Action::Resolve(resolution))
     }
 
     pub(crate) fn adjust(counter: CounterName, change: Change) -> Self {

@@ -82,6 +82,9 @@ fn what_ends_a_hold_is_said_where_it_can_be() {
         ("settle", &["order_no"], &header, ""),
         ("settle", &["order_no"], &later, "settle: is for the action hold, this one is settle"),
         ("consume", &["order_no", "amount"], &later, "settle: is for the action hold, this one is consume"),
+        ("consume", &["order_no", "amount"], &json!({"outcome_header": "X-Outcome"}), ""),
+        ("void", &["order_no"], &json!({"outcome_header": "x y"}), "outcome_header: \"x y\" is not a header name"),
+        ("check", &["amount"], &json!({"outcome_header": "x"}), "outcome_header: is of no use to the action check"),
         ("consume", &["order_no", "amount"], &header, "settle_amount_header: is for the actions hold and settle"),
         ("refund", &["order_no", "operation_no"], &header, "settle_amount_header: is for the actions hold and settle"),
     ];

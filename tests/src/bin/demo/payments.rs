@@ -51,7 +51,7 @@ fn lines() -> Vec<Line> {
     let order = |number: u32, cents: u64| Payment::new(MERCHANT, &format!("demo-{number}"), cents);
     let replayed = Announced { header: Some("x-sluice-replay"), ..through(Some("ADMITTED"), 6_000) };
     let over_the_day = Announced { header: Some("retry-after"), ..refused(429, "DAILY_AMOUNT") };
-    let failed = Announced { status: 500, ..through(Some("ADMITTED"), 6_000) };
+    let declined = Announced { status: 402, ..through(Some("ADMITTED"), 6_000) };
     vec![
         line("60.00, within all limits", order(1, 6_000), through(Some("ADMITTED"), 6_000)),
         line("the same order again: not counted twice", order(1, 6_000), replayed),
@@ -59,7 +59,7 @@ fn lines() -> Vec<Line> {
         line("100.01, over the single maximum", order(2, 10_001), refused(403, "ABOVE_SINGLE_MAX")),
         line("95.00, over what the day has left", order(3, 9_500), over_the_day),
         line("amount \"12.5x\", malformed", order(4, 0).amount_text("\"12.5x\""), refused(400, "BAD_AMOUNT")),
-        line("20.00, fails at the gateway: returned", order(5, 2_000).gateway("fail-500"), failed),
+        line("20.00, refused by the gateway: returned", order(5, 2_000).gateway("fail-402"), declined),
         line(
             "100.01 on a route in shadow",
             order(6, 10_001).path("/v1/shadow/payments"),

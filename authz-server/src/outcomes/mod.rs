@@ -1,0 +1,86 @@
+//! Outcomes that the gateway left open: their words, what is logged and counted of them, and their rows as the API and the
+//! command line read and close them. The journal writes the rows.
+
+mod figures;
+pub mod read;
+pub mod resolve;
+
+use quota::{Action, Code, Command, Reply, Resolution, Subject};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::store::Notes;
+use crate::telemetry::trace_id;
+
+pub use figures::Figures;
+
+/// What an unknown outcome is of, in the journal's column `change`.
+#[must_use]
+pub const fn operation_word(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Charge => "charge",
+        Subject::Capture(_) => "capture",
+        Subject::Refund(_) => "refund",
+        Subject::Void => "void",
+    }
+}
+
+/// What became of it, in the journal's column `change` and in the column `resolution`.
+#[must_use]
+pub const fn resolution_word(resolution: Resolution) -> &'static str {
+    match resolution {
+        Resolution::Made => "made",
+        Resolution::NotMade => "not_made",
+    }
+}
+
+/// Counts and logs an outcome that is unknown, and one that is settled by a word of its own. Repetitions are neither.
+pub(crate) fn report(figures: &Figures, command: &Command, notes: &Notes, reply: &Reply) {
+    let is_new = !reply.record.replay && matches!(reply.record.code, Code::Applied | Code::Voided);
+    let order_no = command.order_no.as_ref().map(quota::OrderNo::as_str);
+    let event_id = Uuid::from_bytes(reply.event_id);
+    match command.action {
+        Action::MarkUnknown(mark) if is_new => {
+            let operation = operation_word(mark.subject);
+            figures.unknown(operation, &notes.reason);
+            warn!(
+                %event_id,
+                merchant = %command.merchant,
+                order_no,
+                attempt = %command.attempt,
+                operation,
+                amount_minor = reply.record.amount,
+                currency = %command.currency,
+                reason = notes.reason,
+                trace_id = trace_id(notes.trace),
+                "outcome unknown"
+            );
+        }
+        Action::Resolve(resolution) if is_new => info!(
+            %event_id,
+            merchant = %command.merchant,
+            order_no,
+            resolution = resolution_word(resolution),
+            actor = notes.actor,
+            reason = notes.reason,
+            trace_id = trace_id(notes.trace),
+            "unknown outcome resolved"
+        ),
+        Action::MarkUnknown(_)
+        | Action::Resolve(_)
+        | Action::Consume(_)
+        | Action::Hold(..)
+        | Action::VoidAttempt
+        | Action::Void
+        | Action::Settle(_)
+        | Action::Refund(_)
+        | Action::Release(_)
+        | Action::Expire
+        | Action::Adjust(_)
+        | Action::Reset(_)
+        | Action::Suspend
+        | Action::Resume
+        | Action::Initialize
+        | Action::Roll => {}
+    }
+}
