@@ -72,6 +72,14 @@ mod raw {
             headers_size: usize,
             grpc_status: i32,
         ) -> u32;
+        pub(super) fn proxy_call_foreign_function(
+            name: *const u8,
+            name_size: usize,
+            arguments: *const u8,
+            arguments_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
         pub(super) fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
         pub(super) fn proxy_record_metric(id: u32, value: u64) -> u32;
         pub(super) fn proxy_increment_metric(id: u32, offset: i64) -> u32;
@@ -171,6 +179,25 @@ pub(crate) fn property(path: &str) -> Result<Option<Vec<u8>>, HostError> {
     optional(take(|data, size| unsafe { raw::proxy_get_property(path.as_ptr(), path.len(), data, size) }))
 }
 
+/// Declares that the filter state of that name is an encoded message of this type, so that an access log can show its members.
+/// The proxy takes it from a root context, once for each.
+pub(crate) fn declare_state(name: &str, message: &str) -> Result<(), HostError> {
+    const FUNCTION: &str = "declare_property";
+    let arguments = crate::wire::declaration(name, message);
+    // SAFETY: the host reads the name and the arguments within the call, and writes an address and a size.
+    take(|data, size| unsafe {
+        raw::proxy_call_foreign_function(
+            FUNCTION.as_ptr(),
+            FUNCTION.len(),
+            arguments.as_ptr(),
+            arguments.len(),
+            data,
+            size,
+        )
+    })
+    .map(drop)
+}
+
 /// Sets the stream's filter state of that name.
 pub(crate) fn set_state(name: &str, value: &[u8]) -> Result<(), HostError> {
     // SAFETY: the host reads `name` and `value` within the call.
@@ -187,14 +214,15 @@ pub(crate) fn reset_request() -> Result<(), HostError> {
     check(unsafe { raw::proxy_close_stream(StreamType::HttpRequest as u32) })
 }
 
-pub(crate) fn respond(status: u32, headers: &[(String, String)], body: &[u8]) -> Result<(), HostError> {
+/// Answers the request. `details` is what an access log shows as the reason of the answer.
+pub(crate) fn respond(status: u32, details: &str, headers: &[(String, String)], body: &[u8]) -> Result<(), HostError> {
     let headers = crate::wire::encode_pairs(headers);
-    // SAFETY: the host reads the body and the headers within the call; no details are given, no gRPC status is set.
+    // SAFETY: the host reads the details, the body and the headers within the call; no gRPC status is set.
     check(unsafe {
         raw::proxy_send_local_response(
             status,
-            std::ptr::null(),
-            0,
+            details.as_ptr(),
+            details.len(),
             body.as_ptr(),
             body.len(),
             headers.as_ptr(),

@@ -199,8 +199,9 @@ mod tests {
     #[test]
     fn only_its_own_decision_says_that_a_follow_up_was_heard() {
         use Code::{Applied, AttemptReleased, Tombstoned, Voided};
-        let pass = |code| Reply::Pass { code, headers: Vec::new(), delay_ms: 0 };
-        let refuse = |code, status| Reply::Refuse { code, status, headers: Vec::new(), body: Vec::new() };
+        let pass = |code| Reply::Pass { code, headers: Vec::new(), delay_ms: 0, decided: Vec::new() };
+        let refuse =
+            |code, status| Reply::Refuse { code, status, headers: Vec::new(), body: Vec::new(), decided: Vec::new() };
         let table: [(Kind, &[Code]); 6] = [
             (Kind::Void, &[Voided, AttemptReleased, Tombstoned, Applied]),
             (Kind::Settle, &[Applied]),

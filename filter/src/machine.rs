@@ -178,7 +178,7 @@ impl Stream {
         let own = own_names(&head.headers).into_iter();
         step.effects.extend(own.map(Effect::StripHeader));
         let plugin = Rc::clone(&self.plugin);
-        let found = plugin.rules.find(&head.method(), &head.target());
+        let found = plugin.rules.find(head);
         let rule_mode = match &found {
             Found::Rule(rule, _) | Found::Ambiguous(rule, _) => rule.mode,
             Found::None => Mode::Enforce,
@@ -202,7 +202,10 @@ impl Stream {
                 self.record.rule = Some(Arc::clone(rule));
                 self.traceparent = head.traceparent();
                 match rule.read_head(head, &captures) {
-                    Err(refusal) => self.refuse(step, refusal),
+                    Err(refusal) => {
+                        self.record.salvaged = rule.salvage(head, &captures);
+                        self.refuse(step, refusal);
+                    }
                     Ok(draft) if end || !draft.needs_body() => self.ask(step, rule, draft, &[]),
                     Ok(draft) => {
                         self.phase = Phase::Collecting { rule: Arc::clone(rule), draft };
@@ -225,8 +228,9 @@ impl Stream {
 
     fn request_body(&mut self, step: &mut Step, size: usize, end: bool, read: BodyReader<'_>) {
         match &self.phase {
-            Phase::Collecting { rule, .. } if size > rule.body_bytes_max => {
+            Phase::Collecting { rule, draft } if size > rule.body_bytes_max => {
                 let refusal = rule.too_large();
+                self.record.salvaged = draft.salvage(rule, &read(rule.body_bytes_max).unwrap_or_default());
                 self.refuse(step, refusal);
             }
             Phase::Collecting { .. } if end => self.request_end(step, read),
@@ -276,10 +280,13 @@ impl Stream {
         }
     }
 
-    fn ask(&mut self, step: &mut Step, rule: &Arc<Rule>, draft: Draft, body: &[u8]) {
+    fn ask(&mut self, step: &mut Step, rule: &Arc<Rule>, mut draft: Draft, body: &[u8]) {
         let request = match draft.finish(rule, body) {
             Ok(request) => request,
-            Err(refusal) => return self.refuse(step, refusal),
+            Err(refusal) => {
+                self.record.salvaged = draft.salvage(rule, body);
+                return self.refuse(step, refusal);
+            }
         };
         if cfg!(feature = "parse_only") {
             return self.pass(step);
@@ -330,7 +337,7 @@ impl Stream {
     fn show(&mut self, step: &mut Step) {
         let record = std::mem::take(&mut self.record);
         if record.outcome.is_some() {
-            step.push(Effect::Show(record.to_json()));
+            step.push(Effect::Show(record.encode()));
         }
     }
 }

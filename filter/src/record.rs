@@ -1,20 +1,22 @@
-//! What the access log shows of one payment, as compact JSON in the stream's filter state.
+//! What the access log shows of one payment: an encoded `google.protobuf.Struct` in the stream's filter state, which the log's format
+//! shows as an object (docs/access-log.md). Envoy's own ext_authz has the server write the same members.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use quota::rule::Rule;
-use quota::{Code, Mode};
-use serde::Serialize;
+use quota::rule::{Rule, Salvaged};
+use quota::{AmountMinor, Code, Currency, MerchantId, Mode, OrderNo};
 
 use crate::wire::Attempt;
+use crate::wire::structure::{Member, number, structure};
 
-/// The name of the filter state: `%FILTER_STATE(wasm.sluice:PLAIN)%` in an access log.
+/// The name of the filter state: `filter_state['wasm.sluice']` in the expressions of an access log.
 pub const STATE_NAME: &str = "sluice";
+/// The type of the filter state's message.
+pub const STATE_MESSAGE: &str = "google.protobuf.Struct";
 
 /// What became of the payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It went to the gateway.
     Forwarded,
@@ -40,6 +42,26 @@ pub enum Outcome {
     ClientGone,
 }
 
+impl Outcome {
+    /// The word in the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Refused => "refused",
+            Self::Voided => "voided",
+            Self::Kept => "kept",
+            Self::Settled => "settled",
+            Self::Unsettled => "unsettled",
+            Self::Refunded => "refunded",
+            Self::OrderVoided => "order_voided",
+            Self::Unchanged => "unchanged",
+            Self::Unknown => "unknown",
+            Self::ClientGone => "client_gone",
+        }
+    }
+}
+
 /// What is known of one payment.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
@@ -47,6 +69,8 @@ pub struct Record {
     pub mode: Option<Mode>,
     pub rule: Option<Arc<Rule>>,
     pub attempt: Option<Rc<Attempt>>,
+    /// Of a payment that could not be read.
+    pub salvaged: Salvaged,
     pub decision_id: Option<String>,
     pub replay: bool,
     pub check_ms: Option<u64>,
@@ -55,60 +79,37 @@ pub struct Record {
     /// Why the filter itself refused, or would have.
     pub detail: Option<String>,
     pub outcome: Option<Outcome>,
+    /// What the server tells the log besides, encoded as the record is.
+    pub decided: Vec<u8>,
 }
-
-/// One line's worth. Members that are not known are left out.
-#[derive(Serialize)]
-struct Line<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<Code>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<Mode>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    merchant: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    order: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    decision_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    replay: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    check_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delay_ms: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<Outcome>,
-}
-
-/// A line of an admitted payment is some 250 bytes: room for most, so that writing moves nothing.
-const LINE_BYTES: usize = 384;
 
 impl Record {
-    /// The JSON text.
+    /// The encoded object. Members that are not known are left out.
     #[must_use]
-    pub fn to_json(&self) -> String {
+    pub fn encode(&self) -> Vec<u8> {
+        let Salvaged { merchant, order_no, currency, amount } = &self.salvaged;
         let request = self.attempt.as_ref().map(|attempt| &attempt.request);
-        let line = Line {
-            code: self.code,
-            mode: self.mode,
-            rule: self.rule.as_ref().map(|rule| rule.name.as_str()),
-            merchant: request.map(|request| request.merchant.as_str()),
-            order: request.and_then(|request| Some(request.order_no.as_ref()?.as_str())),
-            decision_id: self.decision_id.as_deref(),
-            replay: self.replay,
-            check_ms: self.check_ms,
-            delay_ms: self.delay_ms,
-            detail: self.detail.as_deref(),
-            outcome: self.outcome,
-        };
-        let mut text = Vec::with_capacity(LINE_BYTES);
-        match serde_json::to_writer(&mut text, &line) {
-            Ok(()) => String::from_utf8(text).unwrap_or_default(),
-            Err(_) => String::new(),
-        }
+        let merchant = request.map(|request| &request.merchant).or(merchant.as_ref());
+        let order = request.and_then(|request| request.order_no.as_ref()).or(order_no.as_ref());
+        let currency = request.map(|request| request.currency).or(*currency);
+        let amount = request.and_then(|request| request.amount).or(*amount);
+        let members = [
+            ("decision_id", self.decision_id.as_deref().map(Member::Text)),
+            ("outcome", self.outcome.map(|outcome| Member::Text(outcome.as_str()))),
+            ("code", self.code.map(|code| Member::Text(code.as_str()))),
+            ("mode", self.mode.map(|mode| Member::Text(mode.as_str()))),
+            ("rule", self.rule.as_ref().map(|rule| Member::Text(&rule.name))),
+            ("action", self.rule.as_ref().map(|rule| Member::Text(rule.action.as_str()))),
+            ("merchant", merchant.map(MerchantId::as_str).map(Member::Text)),
+            ("order", order.map(OrderNo::as_str).map(Member::Text)),
+            ("amount_minor", amount.map(AmountMinor::get).map(number)),
+            ("currency", currency.map(Currency::code).map(Member::Text)),
+            ("replay", self.replay.then_some(Member::True)),
+            ("attempt", self.attempt.as_ref().map(|attempt| Member::Text(&attempt.id))),
+            ("check_ms", self.check_ms.map(number)),
+            ("delay_ms", self.delay_ms.map(u64::from).map(number)),
+            ("detail", self.detail.as_deref().map(Member::Text)),
+        ];
+        structure(&members, &self.decided)
     }
 }

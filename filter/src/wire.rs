@@ -5,6 +5,7 @@ mod batch;
 mod fields;
 mod pairs;
 mod question;
+pub mod structure;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ pub use answer::{reply, value};
 pub use batch::{Outcome, batch, results};
 pub use pairs::{decode_pairs, encode_pairs};
 pub use question::{ask, attempt_id, confirm, made, unknown, void};
+pub use structure::declaration;
 
 use quota::rule::Request;
 use quota::{Code, Mode};
@@ -33,13 +35,13 @@ pub struct Attempt {
     pub traceparent: Option<String>,
 }
 
-/// The server's answer, or that there is none to act on.
+/// The server's answer, or that there is none to act on. `decided` is what it tells the access log, an encoded object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// The payment may go on after `delay_ms`. On shadow routes the code may be that of a refusal.
-    Pass { code: Code, headers: Vec<(String, String)>, delay_ms: u32 },
+    Pass { code: Code, headers: Vec<(String, String)>, delay_ms: u32, decided: Vec<u8> },
     /// The payment is refused, with the answer for its caller.
-    Refuse { code: Option<Code>, status: u32, headers: Vec<(String, String)>, body: Vec<u8> },
+    Refuse { code: Option<Code>, status: u32, headers: Vec<(String, String)>, body: Vec<u8>, decided: Vec<u8> },
     /// No usable answer.
     None(NoAnswer),
 }

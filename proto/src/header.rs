@@ -2,6 +2,17 @@
 
 /// Every header that only Sluice may set.
 pub const PREFIX: &str = "x-sluice-";
+
+/// Whether a name is one that only Sluice may set, in any case; or one that gateways take for it which write names as variables
+/// (CGI, WSGI, PHP), where whatever is no letter and no digit is an underscore.
+#[must_use]
+pub fn is_own(name: &str) -> bool {
+    let start = name.as_bytes().get(..PREFIX.len()).unwrap_or_default();
+    let same = |(own, other): (u8, &u8)| {
+        own.eq_ignore_ascii_case(other) || !own.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
+    };
+    start.len() == PREFIX.len() && PREFIX.bytes().zip(start).all(same)
+}
 /// The code of the decision, as in `ADMITTED` or `DAILY_AMOUNT`; on requests to the gateway and on refusals.
 pub const CODE: &str = "x-sluice-code";
 /// The decision's id, a UUID: the journal row of the decision has the same.

@@ -5,4 +5,5 @@ mod inspect;
 mod outcomes;
 mod policy;
 mod reference;
+mod routes;
 mod token;

@@ -65,6 +65,7 @@ fn admissions() -> Result<()> {
         http_response: Some(part::check_response::HttpResponse::OkResponse(part::OkHttpResponse {
             headers: our_headers(),
         })),
+        dynamic_metadata: Vec::new(),
     };
     let theirs = |append_action, headers_to_remove: Vec<String>, dynamic_metadata| whole::CheckResponse {
         status: Some(Status::default()),
@@ -78,7 +79,8 @@ fn admissions() -> Result<()> {
     ensure_eq!(whole::CheckResponse::decode(ours.encode_to_vec().as_slice())?, theirs(0, Vec::new(), None));
     let value = Value { kind: Some(Kind::StringValue("ADMITTED".to_owned())) };
     let metadata = Struct { fields: HashMap::from([("code".to_owned(), value)]) };
-    let full = theirs(2, vec!["x-sluice-replay".to_owned()], Some(metadata));
+    let full = theirs(2, vec!["x-sluice-replay".to_owned()], Some(metadata.clone()));
+    let ours = part::CheckResponse { dynamic_metadata: metadata.encode_to_vec(), ..ours };
     ensure_eq!(part::CheckResponse::decode(full.encode_to_vec().as_slice())?, ours);
     Ok(())
 }
@@ -92,6 +94,7 @@ fn refusals() -> Result<()> {
             headers: our_headers(),
             body: body.clone(),
         })),
+        dynamic_metadata: Vec::new(),
     };
     let theirs = whole::CheckResponse {
         status: Some(Status { code: 8, message: "DAILY_AMOUNT".to_owned(), details: Vec::new() }),

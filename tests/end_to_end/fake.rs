@@ -114,7 +114,11 @@ fn verdict(says: Says, asked: &Asked) -> Verdict {
 
 fn contradicting() -> CheckResponse {
     let denied = DeniedHttpResponse { status: Some(HttpStatus { code: 403 }), ..DeniedHttpResponse::default() };
-    CheckResponse { status: Some(RpcStatus::default()), http_response: Some(HttpResponse::DeniedResponse(denied)) }
+    CheckResponse {
+        status: Some(RpcStatus::default()),
+        http_response: Some(HttpResponse::DeniedResponse(denied)),
+        ..CheckResponse::default()
+    }
 }
 
 /// The server that is asked.

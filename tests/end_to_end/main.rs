@@ -24,6 +24,7 @@ mod observed;
 mod orders;
 mod outages;
 mod outcomes;
+mod passing;
 mod payments;
 mod policy;
 mod proxy;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     payments::add(&mut suite);
     requests::add(&mut suite);
     raw::add(&mut suite);
+    passing::add(&mut suite);
     gateway::add(&mut suite);
     no_answer::add(&mut suite);
     refused::add(&mut suite);

@@ -45,6 +45,8 @@ async fn one_id_leads(stack: &mut Stack) -> Result<()> {
                 [id.as_str(), code, outcome, &merchant, route]
             );
             ensure!(record["check_ms"].is_u64() && line["status"] == answer.status, "{line}");
+            ensure_eq!((&record["amount_minor"], &record["currency"]), (&cents.into(), &"USD".into()));
+            ensure!(record["policy_version"].is_string() && record["attempt"].is_string(), "{line}");
             let decision = decision_line(stack, &id)?;
             let logged = [&decision["code"], &decision["merchant"], &decision["order_no"], &decision["trace_id"]];
             ensure_eq!(logged.map(|text| text.as_str().unwrap_or_default()), [code, &merchant, &order, TRACE]);
@@ -54,7 +56,23 @@ async fn one_id_leads(stack: &mut Stack) -> Result<()> {
             ensure!(row.is_some_and(|row| row.order_no == order && row.code == code), "{id}: {row:?}");
         }
     }
-    native_decisions_are_logged(stack).await
+    native_decisions_are_logged(stack).await?;
+    unreadable_payments_are_found(stack).await
+}
+
+/// A payment that cannot be read is found by its order number all the same, on both ways.
+async fn unreadable_payments_are_found(stack: &Stack) -> Result<()> {
+    for (number, path) in ["/v1/payments", "/native/v1/payments"].into_iter().enumerate() {
+        let order = format!("unreadable-{number}");
+        let payment = Payment::new("traced", &order, 0).amount_text("\"12x\"").path(path);
+        ensure_eq!(stack.send(Protocol::Http1, payment.call()).await?.status, 400);
+        let line = &lines_of(&stack.envoy, &order, 1)?[0];
+        let shown =
+            ["code", "outcome", "merchant", "currency"].map(|name| line["sluice"][name].as_str().unwrap_or_default());
+        ensure_eq!(shown, ["BAD_AMOUNT", "refused", "traced", "USD"], "{line}");
+        ensure!(line["sluice"]["detail"].as_str().is_some_and(|detail| detail.contains("amount")), "{line}");
+    }
+    Ok(())
 }
 
 /// The id as the caller of a refused payment, or the gateway of one that went through, has it.
@@ -81,9 +99,15 @@ async fn native_decisions_are_logged(stack: &Stack) -> Result<()> {
     let id = decision_id(stack, &answer, "traced-native")?;
     let line = wait::until("the decision in the access log", WRITTEN_WITHIN, || {
         let lines = stack.envoy.access_log()?;
-        Ok(lines.into_iter().find(|line| line["sluice_native"]["decision_id"] == id.as_str()))
+        Ok(lines.into_iter().find(|line| line["sluice"]["decision_id"] == id.as_str()))
     })?;
-    ensure_eq!(line["sluice_native"]["code"], "ABOVE_SINGLE_MAX");
+    let record = &line["sluice"];
+    let shown = ["code", "outcome", "merchant", "order", "currency", "mode", "rule", "action"];
+    let expected =
+        ["ABOVE_SINGLE_MAX", "refused", "traced", "traced-native", "USD", "enforce", "native-payments", "consume"];
+    ensure_eq!(shown.map(|name| record[name].as_str().unwrap_or_default()), expected, "{line}");
+    ensure_eq!(record["amount_minor"], SINGLE_MAX + 1);
+    ensure!(record["policy_version"].is_string() && record["attempt"].is_string(), "{line}");
     ensure_eq!(line["status"], 403);
     decision_line(stack, &id).map(drop)
 }

@@ -25,15 +25,24 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.shared("raw::a_client_that_leaves_in_its_body", leaves_in_its_body);
 }
 
-struct Connection(TcpStream);
+pub(crate) struct Connection(TcpStream);
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Result<Self> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         Ok(Self(TcpStream::connect(address).await?))
     }
 
     async fn write(&mut self, text: &str) -> Result<()> {
-        Ok(self.0.write_all(text.as_bytes()).await?)
+        self.write_bytes(text.as_bytes()).await
+    }
+
+    pub(crate) async fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.0.write_all(bytes).await?)
+    }
+
+    /// Reads the head of an answer.
+    pub(crate) async fn read_answer(&mut self) -> Result<String> {
+        self.read_until("\r\n\r\n", 1).await
     }
 
     /// Reads until the text has been seen so often, or the other side closes.

@@ -43,7 +43,7 @@ pub(crate) struct HostStream {
     pub(crate) resumed: bool,
     pub(crate) reset: bool,
     pub(crate) reply: Option<LocalReply>,
-    pub(crate) state: Option<String>,
+    pub(crate) state: Option<Vec<u8>>,
 }
 
 /// Everything that the host knows and has seen.
@@ -246,9 +246,20 @@ fn link_stream(linker: &mut Linker<Host>) {
         Ok(give(c, &value, data, size))
     });
     f!(linker, "proxy_set_property", |c, at: u32, path_size: u32, value: u32, size: u32| {
-        let (name, value) = (text(c, at, path_size), text(c, value, size));
-        enter(c, format!("state {name} {value}"))?;
+        let (name, value) = (text(c, at, path_size), bytes(c, value, size));
+        enter(c, format!("state {name}"))?;
         c.data_mut().stream().ok_or(BAD_ARGUMENT)?.state = Some(value);
+        Ok(OK)
+    });
+    f!(linker, "proxy_call_foreign_function", |c,
+                                               at: u32,
+                                               name_size: u32,
+                                               _arguments: u32,
+                                               _arguments_size: u32,
+                                               _data: u32,
+                                               _size: u32| {
+        let name = text(c, at, name_size);
+        enter(c, format!("foreign {name}"))?;
         Ok(OK)
     });
     f!(linker, "proxy_continue_stream", |c, kind: u32| {

@@ -1,5 +1,7 @@
 //! The proxy's side of the callbacks: contexts, bodies that are buffered while a request is held, answers to calls.
 
+use envoy_types::pb::google::protobuf::value::Kind;
+use envoy_types::pb::google::protobuf::{Struct, Value as StructValue};
 use prost::Message;
 use proto::batch::{BatchCheckRequest, BatchCheckResponse, BatchCheckResult};
 use proto::envoy::check_response::HttpResponse;
@@ -247,7 +249,19 @@ impl Proxy {
 
     /// The filter state as JSON, once the stream is over.
     pub(crate) fn state(&mut self, context: u32) -> serde_json::Value {
-        self.stream(context).state.as_ref().map_or(serde_json::Value::Null, |text| serde_json::from_str(text).unwrap())
+        self.stream(context).state.as_ref().map_or(serde_json::Value::Null, |object| {
+            let object = Struct::decode(object.as_slice()).unwrap();
+            object.fields.into_iter().map(|(name, value)| (name, json(value))).collect()
+        })
+    }
+}
+
+fn json(value: StructValue) -> serde_json::Value {
+    match value.kind.unwrap() {
+        Kind::StringValue(text) => text.into(),
+        Kind::NumberValue(number) => number.into(),
+        Kind::BoolValue(flag) => flag.into(),
+        other => panic!("{other:?} in an access log's object"),
     }
 }
 
@@ -297,7 +311,7 @@ fn options(headers: &[(&str, &str)]) -> Vec<HeaderValueOption> {
 
 pub(crate) fn encoded(status: Option<i32>, http_response: Option<HttpResponse>) -> Answer {
     let status = status.map(|code| RpcStatus { code, message: String::new() });
-    Answer::Bytes(CheckResponse { status, http_response }.encode_to_vec())
+    Answer::Bytes(CheckResponse { status, http_response, ..CheckResponse::default() }.encode_to_vec())
 }
 
 pub(crate) fn ok(headers: &[(&str, &str)]) -> Option<HttpResponse> {

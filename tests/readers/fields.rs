@@ -35,8 +35,12 @@ struct Sent<'a> {
 }
 
 impl Head for Sent<'_> {
-    fn header(&self, name: &str) -> Vec<&[u8]> {
-        self.content_type.filter(|_| name == "content-type").map(str::as_bytes).into_iter().collect()
+    fn method(&self) -> Cow<'_, str> {
+        Cow::Borrowed("POST")
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.content_type.map(|kind| (&b"content-type"[..], kind.as_bytes())).into_iter()
     }
 
     fn path(&self) -> &[u8] {
@@ -53,11 +57,11 @@ impl Case {
         let path = [input.layout.path.as_bytes(), b"?", &input.query].concat();
         // What follows a fragment's sign is not sent to the gateway.
         let query = input.query.split(|byte| *byte == b'#').next().unwrap_or_default();
-        let Found::Rule(rule, captures) = input.layout.document.rules.find("POST", input.layout.path) else {
+        let Found::Rule(rule, captures) = input.layout.document.rules.find(&("POST", input.layout.path)) else {
             panic!("no rule for {}", input.layout.path)
         };
         let head = Sent { path, content_type: input.content_type };
-        let read = rule.read_head(&head, &captures).and_then(|draft| draft.finish(rule, &input.body));
+        let read = rule.read_head(&head, &captures).and_then(|mut draft| draft.finish(rule, &input.body));
         let question = json!({
             "content_type": input.content_type, "query": STANDARD.encode(query), "body": STANDARD.encode(&input.body),
             "wanted": input.layout.wanted,

@@ -10,6 +10,7 @@
 mod fields;
 mod generate;
 mod reader;
+mod routes;
 mod rules;
 mod spell;
 
@@ -76,6 +77,22 @@ fn x1_x4_f4_what_is_admitted_is_read_alike_in_node() -> Result<()> {
         }
         None => {
             eprintln!("no node and npm here: Express and qs are left out");
+            Ok(())
+        }
+    }
+}
+
+#[test]
+fn x3_no_router_of_python_runs_a_payment_that_is_none() -> Result<()> {
+    routes::all_found(&mut reader::python()?, &SEEDS)
+}
+
+#[test]
+fn x3_no_router_of_node_runs_a_payment_that_is_none() -> Result<()> {
+    match reader::node()? {
+        Some(mut node) => routes::all_found(&mut node, &SEEDS),
+        None => {
+            eprintln!("no node and npm here: Express is left out");
             Ok(())
         }
     }

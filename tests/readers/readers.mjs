@@ -63,7 +63,18 @@ const fields = async (request) => {
   return read;
 };
 
-const kinds = {fields};
+// The routes of routes.rs, by number, as a plain application has them.
+const application = express();
+for (const [number, path] of ["/v1/payments", "/v1/merchants/:m/payments"].entries()) {
+  application.post(path, (request, response) => response.ran([number, request.params.m ?? ""]));
+}
+
+const routes = (request) => new Promise((resolve) => {
+  const response = {ran: (route) => resolve({express: route}), setHeader() {}};
+  application.handle({method: "POST", url: request.path, headers: {}}, response, () => resolve({express: null}));
+});
+
+const kinds = {fields, routes};
 
 for await (const line of createInterface({input: process.stdin})) {
   const batch = JSON.parse(line);

@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import warnings
+from urllib.parse import unquote_to_bytes
 
 import bottle
 import django
@@ -23,6 +24,13 @@ django.setup()
 
 from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
 from rest_framework.request import Request as RestRequest
+
+
+from django.urls import Resolver404, URLResolver, path, re_path
+from django.urls.resolvers import RegexPattern
+from rest_framework.urlpatterns import format_suffix_patterns
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
 
 
 def environ(request):
@@ -125,7 +133,54 @@ def fields(request):
     return read
 
 
-KINDS = {"fields": fields}
+def handler(*_, **__):
+    """Whatever a route runs."""
+
+
+# The routes of routes.rs, by number.
+FLASK = {
+    "flask": Map([Rule("/v1/payments", endpoint=0), Rule("/v1/merchants/<m>/payments", endpoint=1)]),
+    "flask not strict": Map(
+        [Rule("/v1/payments", endpoint=0), Rule("/v1/merchants/<m>/payments", endpoint=1)], strict_slashes=False
+    ),
+}
+PATHS = [path("v1/payments", handler, name="0"), path("v1/merchants/<str:m>/payments", handler, name="1")]
+DJANGO = {
+    "django": PATHS,
+    "django re_path": [
+        re_path(r"^v1/payments/?$", handler, name="0"), re_path(r"^v1/merchants/(?P<m>[^/]+)/payments/?$", handler, name="1")
+    ],
+    "rest format_suffix_patterns": format_suffix_patterns(PATHS),
+}
+DJANGO = {name: URLResolver(RegexPattern(r"^/"), patterns) for name, patterns in DJANGO.items()}
+
+
+def routed(target):
+    """The environment of a request, its path decoded by the server as WSGI wants it."""
+    made = environ({"body": "", "query": "", "content_type": None})
+    made["PATH_INFO"] = unquote_to_bytes(target.split("?")[0].split("#")[0]).decode("latin-1")
+    return made
+
+
+def routes(request):
+    """For each router the number of the route that it runs and what that captured, or None."""
+    run = {}
+    for name, rules in FLASK.items():
+        try:
+            number, captured = rules.bind_to_environ(routed(request["path"])).match(method="POST")
+            run[name] = [number, captured.get("m", "")]
+        except HTTPException:  # Not found, or a redirect, which runs no handler.
+            run[name] = None
+    for name, resolver in DJANGO.items():
+        try:
+            match = resolver.resolve(WSGIRequest(routed(request["path"])).path_info)
+            run[name] = [int(match.url_name), match.kwargs.get("m", "")]
+        except Resolver404:
+            run[name] = None
+    return run
+
+
+KINDS = {"fields": fields, "routes": routes}
 
 for line in sys.stdin:
     batch = json.loads(line)

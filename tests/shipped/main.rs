@@ -84,7 +84,7 @@ fn every_payment_route_has_a_rule_and_ends_in_a_known_cluster() {
     for route in routes {
         endpoint(&envoy, &text(&route["route"]["cluster"]));
         if let Some(path) = route["match"]["path"].as_str() {
-            assert!(matches!(document.rules.find("POST", path), Found::Rule(..)), "no rule matches {path}");
+            assert!(matches!(document.rules.find(&("POST", path)), Found::Rule(..)), "no rule matches {path}");
         }
     }
     let last = routes.last().expect("a route");

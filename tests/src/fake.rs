@@ -254,6 +254,7 @@ pub fn allowing(headers: &[(&str, &str)]) -> CheckResponse {
     CheckResponse {
         status: Some(RpcStatus::default()),
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse { headers: options(headers) })),
+        ..CheckResponse::default()
     }
 }
 

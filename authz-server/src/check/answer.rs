@@ -1,7 +1,5 @@
 //! How a decision is told: to Envoy as a check response, to the caller as headers and a problem body.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, SecondsFormat};
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
@@ -13,7 +11,8 @@ use envoy_types::pb::google::protobuf::{Any, Struct, Value};
 use envoy_types::pb::google::rpc::Status as RpcStatus;
 use prost::Message;
 use proto::{LimitFigures, PROBLEM_CONTENT_TYPE, Problem, RefusalDetails, envoy, header};
-use quota::{Calendar, Code, Figures, LimitName, Limits, Mode, Record};
+use quota::rule::Salvaged;
+use quota::{AmountMinor, Calendar, Code, Currency, Figures, LimitName, Limits, MerchantId, Mode, OrderNo, Record};
 use tonic::Code as RpcCode;
 use tonic_types::pb::ErrorInfo;
 use uuid::Uuid;
@@ -43,6 +42,15 @@ impl Binding {
     }
 }
 
+/// The payment that an answer is about, for the access log of a route that uses Envoy's native filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Subject {
+    pub rule: Option<String>,
+    pub action: Option<&'static str>,
+    pub attempt: Option<String>,
+    pub known: Salvaged,
+}
+
 /// An answer to a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -57,17 +65,32 @@ pub(super) struct Answer {
     /// Milliseconds: how long an admitted charge is held back, or after which time one that was throttled may come again.
     pub wait_ms: u64,
     pub binding: Option<Binding>,
+    /// Of the policy that decided; empty where none did.
+    pub policy_version: String,
+    /// Empty where the proxy filter asks, which knows it.
+    pub subject: Subject,
 }
 
 impl Answer {
     /// Nothing was decided because the store gave no answer.
-    pub(super) const fn without_decision(mode: Mode) -> Self {
+    pub(super) fn without_decision(mode: Mode) -> Self {
         Self::bare(Code::StoreUnavailable, mode)
     }
 
     /// A code, and nothing decided.
-    pub(super) const fn bare(code: Code, mode: Mode) -> Self {
-        Self { code, mode, replay: false, decision_id: None, detail: None, refusal: None, wait_ms: 0, binding: None }
+    pub(super) fn bare(code: Code, mode: Mode) -> Self {
+        Self {
+            code,
+            mode,
+            replay: false,
+            decision_id: None,
+            detail: None,
+            refusal: None,
+            wait_ms: 0,
+            binding: None,
+            policy_version: String::new(),
+            subject: Subject::default(),
+        }
     }
 
     /// The one place where a mode turns a refusal into a pass.
@@ -75,8 +98,8 @@ impl Answer {
         self.code.http_status() == 200 || self.mode == Mode::Shadow
     }
 
-    /// The response that Envoy, and the proxy filter, act upon. Metadata for the access log go to Envoy's `native`
-    /// filter only; the proxy filter writes its own.
+    /// The response that Envoy, and the proxy filter, act upon. Envoy's `native` filter gets all that the access log shows; the
+    /// proxy filter writes its own record, with what only the server knows.
     pub(super) fn to_check_response(&self, native: bool) -> CheckResponse {
         let (rpc_code, response) = if self.lets_through() {
             (RpcCode::Ok, HttpResponse::OkResponse(self.passed()))
@@ -89,7 +112,7 @@ impl Answer {
                 message: self.code.as_str().to_owned(),
                 details: self.refusal.iter().map(|details| self.error_info(details)).collect(),
             }),
-            dynamic_metadata: native.then(|| self.metadata()),
+            dynamic_metadata: Some(if native { self.metadata() } else { Struct { fields: self.decided().collect() } }),
             http_response: Some(response),
         }
     }
@@ -109,7 +132,8 @@ impl Answer {
         };
         // The code stands among the headers.
         let status = envoy::RpcStatus { code: rpc_code as i32, message: String::new() };
-        envoy::CheckResponse { status: Some(status), http_response: Some(response) }
+        let dynamic_metadata = Struct { fields: self.decided().collect() }.encode_to_vec();
+        envoy::CheckResponse { status: Some(status), http_response: Some(response), dynamic_metadata }
     }
 
     /// What stands in the way as gRPC's standard detail, as the API answers it.
@@ -196,19 +220,49 @@ impl Answer {
         problem
     }
 
-    /// For the access log of a route that uses Envoy's native filter.
+    /// For the access log of a route that uses Envoy's native filter: the members that the proxy filter writes, as far as they
+    /// are known before the gateway is asked.
     fn metadata(&self) -> Struct {
-        let text = |value: String| Value { kind: Some(Kind::StringValue(value)) };
-        let mut fields = HashMap::from([
-            ("code".to_owned(), text(self.code.as_str().to_owned())),
-            ("mode".to_owned(), text(self.mode.as_str().to_owned())),
-            ("replay".to_owned(), Value { kind: Some(Kind::BoolValue(self.replay)) }),
-        ]);
-        if let Some(id) = self.decision_id {
-            fields.insert("decision_id".to_owned(), text(id.to_string()));
-        }
-        Struct { fields }
+        let Subject { rule, action, attempt, known } = &self.subject;
+        let outcome = if self.lets_through() { "forwarded" } else { "refused" };
+        let texts = [
+            ("outcome", Some(outcome)),
+            ("code", Some(self.code.as_str())),
+            ("mode", Some(self.mode.as_str())),
+            ("rule", rule.as_deref()),
+            ("action", *action),
+            ("attempt", attempt.as_deref()),
+            ("merchant", known.merchant.as_ref().map(MerchantId::as_str)),
+            ("order", known.order_no.as_ref().map(OrderNo::as_str)),
+            ("currency", known.currency.as_ref().map(|currency| Currency::code(*currency))),
+            ("detail", self.detail.as_deref()),
+        ];
+        let texts = texts.into_iter().filter_map(|(name, value)| Some(text(name, value?.to_owned())));
+        let id = self.decision_id.map(|id| text("decision_id", id.to_string()));
+        let amount = known.amount.map(|amount| member("amount_minor", Kind::NumberValue(number(amount))));
+        let replay = self.replay.then(|| member("replay", Kind::BoolValue(true)));
+        Struct { fields: texts.chain(id).chain(amount).chain(replay).chain(self.decided()).collect() }
     }
+
+    /// What only the server knows of a decision.
+    fn decided(&self) -> impl Iterator<Item = (String, Value)> {
+        let version = (!self.policy_version.is_empty()).then(|| text("policy_version", self.policy_version.clone()));
+        let limit = self.binding.map(|binding| text("limit", binding.figures.limit.as_str().to_owned()));
+        version.into_iter().chain(limit)
+    }
+}
+
+fn member(name: &str, kind: Kind) -> (String, Value) {
+    (name.to_owned(), Value { kind: Some(kind) })
+}
+
+fn text(name: &str, value: String) -> (String, Value) {
+    member(name, Kind::StringValue(value))
+}
+
+/// Exact: every amount is below 2^53.
+fn number(amount: AmountMinor) -> f64 {
+    amount.get() as f64
 }
 
 fn filter_option((key, value): (&str, String)) -> envoy::HeaderValueOption {

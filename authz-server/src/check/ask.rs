@@ -1,20 +1,20 @@
 //! What a check asks: read from the extensions that the proxy filter wrote, or, for Envoy's native filter, from the
 //! request itself by the same rules.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
-use envoy_types::pb::google::protobuf::Struct;
-use envoy_types::pb::google::protobuf::value::Kind;
 use proto::extension;
-use quota::rule::{self, Document, Found, Head, Refusal, Request, Rule, Unmatched, Unreadable};
+use quota::rule::{self, Document, Found, Refusal, Request, Rule, Salvaged, Unmatched};
 use quota::{
     AmountMinor, AttemptId, Channel, Code, Currency, Dry, MerchantId, Mode, OperationNo, OrderNo, PaymentNo,
     REPLAYS_MAX, Unit,
 };
 
+use super::answer::Subject;
+use super::native::NativeHead;
 use crate::clock;
 use crate::telemetry::Trace;
 
@@ -22,7 +22,7 @@ use crate::telemetry::Trace;
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
 /// A command as it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Ask {
     pub merchant: MerchantId,
     pub currency: Currency,
@@ -41,8 +41,8 @@ pub(super) struct Ask {
     pub reason: String,
     /// How many repetitions of a charge its rule lets through; `None` for any number.
     pub replays_max: Option<u8>,
-    /// Whether Envoy's own filter asks, which cannot hold a request back.
-    pub is_native: bool,
+    /// The rule by which the server read the request itself: Envoy's own filter asks, which cannot hold a request back.
+    pub rule: Option<Arc<Rule>>,
 }
 
 /// What is asked for, before a policy is known.
@@ -89,7 +89,16 @@ pub(super) enum Asked {
     /// No payment, or a route that is off: it goes through unread.
     Pass,
     /// A payment that cannot be read.
-    Refuse(Mode, Refusal),
+    Refuse(Box<Refused>),
+}
+
+/// A payment that cannot be read.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub mode: Mode,
+    pub refusal: Refusal,
+    /// What is known of it all the same.
+    pub subject: Subject,
 }
 
 /// Longest accepted reason.
@@ -105,13 +114,10 @@ impl Asked {
         let mode = route_mode(attributes, Mode::Enforce);
         match (attributes.request.as_ref().and_then(|request| request.http.as_ref()), rules) {
             (Some(http), Some(rules)) => from_request(attributes, http, rules),
-            (None, _) => {
-                Self::Refuse(Mode::Enforce, refusal("the check names no charge and carries no request".into()))
+            (None, _) => Self::refuse(Mode::Enforce, "the check names no charge and carries no request".to_owned()),
+            (_, None) => {
+                Self::refuse(mode, "the server has no rules to read requests with: set SLUICE_RULES_FILE".to_owned())
             }
-            (_, None) => Self::Refuse(
-                mode,
-                refusal("the server has no rules to read requests with: set SLUICE_RULES_FILE".into()),
-            ),
         }
     }
 
@@ -120,8 +126,12 @@ impl Asked {
         match from_filter(extensions) {
             Ok(ask) => Self::Decide(Box::new(ask)),
             // The filter reads strictly itself, so this is a caller that is not our filter: never let through.
-            Err(detail) => Self::Refuse(Mode::Enforce, refusal(detail)),
+            Err(detail) => Self::refuse(Mode::Enforce, detail),
         }
+    }
+
+    fn refuse(mode: Mode, detail: String) -> Self {
+        Self::Refuse(Box::new(Refused { mode, refusal: refusal(detail), subject: Subject::default() }))
     }
 }
 
@@ -244,20 +254,28 @@ fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
         trace: extensions.text(extension::TRACEPARENT).and_then(Trace::parse),
         reason: reason.to_owned(),
         replays_max: extensions.replays_max()?,
-        is_native: false,
+        rule: None,
     })
 }
 
 fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Document) -> Asked {
-    let (rule, captures) = match rules.rules.find(&http.method, &http.path) {
+    let head = NativeHead::new(attributes, http);
+    let (rule, captures) = match rules.rules.find(&head) {
         Found::Rule(rule, captures) => (rule, captures),
-        Found::Ambiguous(rule, refusal) => return Asked::Refuse(route_mode(attributes, rule.mode), refusal),
+        Found::Ambiguous(rule, refusal) => {
+            let mode = route_mode(attributes, rule.mode);
+            if mode == Mode::Off {
+                return Asked::Pass;
+            }
+            let subject = subject(rule, rule.salvage(&head, &rule::Captures::default()));
+            return Asked::Refuse(Box::new(Refused { mode, refusal, subject }));
+        }
         Found::None => {
             return match rules.unmatched {
                 Unmatched::Pass => Asked::Pass,
-                Unmatched::Refuse => Asked::Refuse(
+                Unmatched::Refuse => Asked::refuse(
                     route_mode(attributes, Mode::Enforce),
-                    refusal("no rule is meant by this request".into()),
+                    "no rule covers this method and path".to_owned(),
                 ),
             };
         }
@@ -266,33 +284,60 @@ fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Docum
     if mode == Mode::Off {
         return Asked::Pass;
     }
-    let head = NativeHead { attributes, http };
-    let body = if http.raw_body.is_empty() { http.body.as_bytes() } else { &http.raw_body };
-    match read_request(rule, &head, &captures, body) {
+    let mut known = Salvaged::default();
+    match read_request(rule, &head, &captures, &mut known) {
         Ok((request, what, dry)) => {
-            let ask = native_ask(http, mode, request, what, dry);
-            Asked::Decide(Box::new(Ask { replays_max: rule.replays_max, ..ask }))
+            let ask = native_ask(&head, mode, request, what, dry);
+            Asked::Decide(Box::new(Ask { rule: Some(Arc::clone(rule)), replays_max: rule.replays_max, ..ask }))
         }
-        Err(refusal) => Asked::Refuse(mode, refusal),
+        Err(refusal) => Asked::Refuse(Box::new(Refused { mode, refusal, subject: subject(rule, known) })),
     }
 }
 
-fn native_ask(http: &HttpRequest, mode: Mode, request: Request, what: What, dry: Dry) -> Ask {
+fn subject(rule: &Rule, known: Salvaged) -> Subject {
+    Subject { rule: Some(rule.name.clone()), action: Some(rule.action.as_str()), attempt: None, known }
+}
+
+fn native_ask(head: &NativeHead<'_>, mode: Mode, request: Request, what: What, dry: Dry) -> Ask {
     Ask {
         merchant: request.merchant,
         currency: request.currency,
         order_no: request.order_no,
-        attempt: native_attempt(http),
+        attempt: native_attempt(head),
         what,
         dry,
         operation_no: None,
         payment_no: request.payment_no,
         channel: request.channel,
         mode,
-        trace: http.headers.get("traceparent").and_then(|text| Trace::parse(text)),
+        trace: head.text("traceparent").and_then(Trace::parse),
         reason: String::new(),
         replays_max: None,
-        is_native: true,
+        rule: None,
+    }
+}
+
+impl Ask {
+    /// Whether Envoy's own filter asks.
+    pub(super) const fn is_native(&self) -> bool {
+        self.rule.is_some()
+    }
+
+    /// What the access log of a native route shows of it.
+    pub(super) fn subject(&self) -> Subject {
+        let amount = match self.what {
+            What::Consume(amount) | What::Hold(amount) => Some(amount),
+            What::Settle { amount, .. } | What::Refund { amount, .. } | What::Unknown { amount, .. } => amount,
+            What::VoidAttempt | What::Void | What::Made => None,
+        };
+        let known = Salvaged {
+            merchant: Some(self.merchant.clone()),
+            order_no: self.order_no.clone(),
+            currency: Some(self.currency),
+            amount,
+        };
+        let own = self.rule.as_ref().map(|rule| subject(rule, known));
+        own.map(|own| Subject { attempt: Some(self.attempt.to_string()), ..own }).unwrap_or_default()
     }
 }
 
@@ -300,25 +345,32 @@ fn read_request(
     rule: &Rule,
     head: &NativeHead<'_>,
     captures: &rule::Captures,
-    body: &[u8],
+    known: &mut Salvaged,
 ) -> Result<(Request, What, Dry), Refusal> {
-    let draft = rule.read_head(head, captures)?;
-    let partial = head.http.headers.get(PARTIAL_BODY).is_some_and(|value| value != "false");
+    let mut draft = rule.read_head(head, captures).inspect_err(|_| *known = rule.salvage(head, captures))?;
+    let partial = head.text(PARTIAL_BODY).is_some_and(|value| value != "false");
+    let body = head.body();
     if draft.needs_body() && (partial || body.len() > rule.body_bytes_max) {
+        *known = draft.salvage(rule, body);
         return Err(rule.too_large());
     }
-    if draft.needs_body() && body.is_empty() && announces_body(head.http) {
+    if draft.needs_body() && head.is_body_replaced() {
+        let detail = "the body may hold bytes that Envoy has replaced by '!': set pack_as_bytes on its ext_authz";
+        return Err(refusal(detail.into()));
+    }
+    if draft.needs_body() && body.is_empty() && announces_body(head) {
         return Err(refusal("the request has a body that Envoy did not hand over: set with_request_body".into()));
     }
-    let request = draft.finish(rule, body)?;
-    let (what, dry) = native_what(rule, &request)?;
-    Ok((request, what, dry))
+    let read = draft.finish(rule, body).and_then(|request| {
+        let (what, dry) = native_what(rule, &request)?;
+        Ok((request, what, dry))
+    });
+    read.inspect_err(|_| *known = draft.salvage(rule, body))
 }
 
 /// Whether the headers say that a body follows. HTTP/2 need not say so; Envoy hands it over where it is set to.
-fn announces_body(http: &HttpRequest) -> bool {
-    let length = http.headers.get("content-length").is_some_and(|length| length.trim() != "0");
-    length || http.headers.contains_key("transfer-encoding")
+fn announces_body(head: &NativeHead<'_>) -> bool {
+    head.text("content-length").is_some_and(|length| length.trim() != "0") || head.text("transfer-encoding").is_some()
 }
 
 /// What a rule's action asks for here. Envoy's own filter does not see the gateway's answer, so an action that would end
@@ -348,9 +400,9 @@ fn route_mode(attributes: &AttributeContext, rule_mode: Mode) -> Mode {
 
 /// Envoy may ask twice for one request; both times it gives the same ids. Where it asks another server the second time, the attempt
 /// is another one: the first server takes back what it decided for nobody, and must not take this one with it.
-fn native_attempt(http: &HttpRequest) -> AttemptId {
-    let request_id = http.headers.get("x-request-id").map_or("", String::as_str);
-    AttemptId::from_text(&format!("native {} {} {request_id}", clock::server_id(), http.id))
+fn native_attempt(head: &NativeHead<'_>) -> AttemptId {
+    let request_id = head.text("x-request-id").unwrap_or_default();
+    AttemptId::from_text(&format!("native {} {} {request_id}", clock::server_id(), head.http.id))
 }
 
 /// The caller's span, as the proxy filter tells of it.
@@ -361,44 +413,8 @@ pub(super) fn told_caller(extensions: &HashMap<String, String>) -> Option<Trace>
 /// The caller's span, as far as it is told of.
 pub(super) fn caller(attributes: &AttributeContext) -> Option<Trace> {
     let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
-    let own = || Trace::parse(http?.headers.get("traceparent")?);
+    let own = || Trace::parse(NativeHead::new(attributes, http?).text("traceparent")?);
     told_caller(&attributes.context_extensions).or_else(own)
-}
-
-/// A request as Envoy's native filter hands it over.
-struct NativeHead<'a> {
-    attributes: &'a AttributeContext,
-    http: &'a HttpRequest,
-}
-
-impl Head for NativeHead<'_> {
-    /// Envoy joins repeated headers with commas, so a comma separates two values.
-    fn header(&self, name: &str) -> Vec<&[u8]> {
-        let joined = self.http.headers.get(name);
-        joined.map(|values| values.split(',').map(|value| value.trim().as_bytes()).collect()).unwrap_or_default()
-    }
-
-    fn path(&self) -> &[u8] {
-        self.http.path.as_bytes()
-    }
-
-    fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {
-        let Some((namespace, keys)) = path.split_first() else {
-            return Ok(None);
-        };
-        let metadata = self.attributes.metadata_context.as_ref();
-        let root = metadata.and_then(|metadata| metadata.filter_metadata.get(namespace));
-        Ok(root.and_then(|root| lookup(root, keys)).map(|text| Cow::Borrowed(text.as_bytes())))
-    }
-}
-
-fn lookup<'a>(root: &'a Struct, keys: &[String]) -> Option<&'a str> {
-    let (key, rest) = keys.split_first()?;
-    match (root.fields.get(key)?.kind.as_ref()?, rest) {
-        (Kind::StringValue(text), []) => Some(text),
-        (Kind::StructValue(inner), rest) => lookup(inner, rest),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

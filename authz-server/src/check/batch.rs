@@ -87,9 +87,9 @@ impl<S: Store> Decider<S> {
                 // What the policy service has still to be asked for, it is asked for now.
                 policy.now_or_never().map_or_else(|| One::Told(alone()), |policy| One::Asked(ask, policy))
             }
-            Asked::Refuse(mode, refusal) => {
+            Asked::Refuse(refused) => {
                 let caller = ask::told_caller(&extensions);
-                One::Told(told_of(&self.refuse(word(&extensions), mode, refusal, caller)))
+                One::Told(told_of(&self.refuse(word(&extensions), *refused, caller)))
             }
             Asked::Pass => One::Told(told_of(&Answer::without_decision(Mode::Enforce))),
         }

@@ -81,7 +81,7 @@ fn action(ask: &Ask, policy: Option<&Policy>) -> Action {
 fn charge(ask: &Ask, amount: AmountMinor, policy: Option<&Policy>) -> Charge {
     let mut charge = Charge::under(policy, amount, ask.currency, ask.channel.as_ref());
     charge.replays_max = ask.replays_max;
-    if let Some(pace) = charge.pace.as_mut().filter(|_| ask.is_native) {
+    if let Some(pace) = charge.pace.as_mut().filter(|_| ask.is_native()) {
         // Envoy's own filter cannot hold a request back: a charge that would have to wait is refused until its turn.
         pace.delay_ms_max = 0;
     }
@@ -115,9 +115,19 @@ fn bounded(value: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use quota::rule::{Document, Rule};
     use quota::{AttemptId, Currency, MerchantId, Mode, OperationNo, OrderNo, PolicyBook};
 
     use super::*;
+
+    /// Any rule.
+    fn rule() -> Arc<Rule> {
+        let text = r#"{"rules": [{"name": "p", "match": {"methods": ["POST"], "path": "/p"}, "unit": "minor", "extract":
+            {"merchant": [{"header": "m"}], "amount": [{"header": "a"}], "currency": [{"header": "c"}], "order_no": [{"header": "o"}]}}]}"#;
+        Arc::clone(&Document::from_json(text.as_bytes()).unwrap().rules.rules()[0])
+    }
 
     fn ask(what: What, number: Option<&str>, is_native: bool) -> Ask {
         Ask {
@@ -134,7 +144,7 @@ mod tests {
             trace: None,
             reason: String::new(),
             replays_max: None,
-            is_native,
+            rule: is_native.then(rule),
         }
     }
 

@@ -4,6 +4,7 @@ mod answer;
 mod ask;
 mod batch;
 mod command;
+mod native;
 mod undo;
 
 use std::collections::HashMap;
@@ -31,8 +32,8 @@ use crate::refusal;
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreError};
 use crate::telemetry::{DECISION, Trace, spans, trace_id};
-use answer::{Answer, Binding};
-use ask::{Ask, Asked};
+use answer::{Answer, Binding, Subject};
+use ask::{Ask, Asked, Refused};
 use undo::Undo;
 
 /// Who asks for what comes through a proxy.
@@ -126,9 +127,9 @@ impl<S: Store> Decider<S> {
         let attributes = request.attributes.unwrap_or_default();
         match self.read(&attributes) {
             Asked::Pass => Outcome { answer: Ok(CheckResponse::default()), undo: None },
-            Asked::Refuse(mode, refusal) => {
+            Asked::Refuse(refused) => {
                 let trace = ask::caller(&attributes);
-                let answer = self.refuse(word(&attributes.context_extensions), mode, refusal, trace);
+                let answer = self.refuse(word(&attributes.context_extensions), *refused, trace);
                 Outcome { answer: Ok(answer.to_check_response(native)), undo: None }
             }
             Asked::Decide(ask) => self.decide(*ask, native).await,
@@ -139,12 +140,22 @@ impl<S: Store> Decider<S> {
         Asked::read(attributes, self.rules.as_ref())
     }
 
-    fn refuse(&self, action: &'static str, mode: Mode, refusal: Refusal, caller: Option<Trace>) -> Answer {
-        let Refusal { code, detail } = refusal;
+    fn refuse(&self, action: &'static str, refused: Refused, caller: Option<Trace>) -> Answer {
+        let Refused { mode, refusal: Refusal { code, detail }, subject } = refused;
         self.metrics.decision(action, code, false);
         let trace_id = trace_id(caller);
-        info!(action, code = code.as_str(), mode = mode.as_str(), detail, trace_id, "request refused unread");
-        Answer { detail: Some(detail), ..Answer::bare(code, mode) }
+        info!(
+            action,
+            code = code.as_str(),
+            mode = mode.as_str(),
+            detail,
+            rule = subject.rule.as_deref(),
+            merchant = subject.known.merchant.as_ref().map(quota::MerchantId::as_str),
+            order_no = subject.known.order_no.as_ref().map(OrderNo::as_str),
+            trace_id,
+            "request refused unread"
+        );
+        Answer { detail: Some(detail), subject, ..Answer::bare(code, mode) }
     }
 
     async fn decide(&self, ask: Ask, native: bool) -> Outcome {
@@ -153,13 +164,14 @@ impl<S: Store> Decider<S> {
         let now_ms = self.store.now_ms();
         let policy = self.policies.effective(&ask.merchant, ask.currency, ask.channel.as_ref(), now_ms).await;
         let policy = policy.as_deref();
+        let subject = ask.subject();
         let (command, notes) = command::command(ask, policy, now_ms, &self.live.current());
         let result = self.store.apply(&command, &notes).await;
         let latency = started.elapsed();
         self.metrics.check_took(latency);
         let (answer, may_be_charged) = match result {
             Ok(reply) => {
-                let answer = self.decided(&command, &notes, policy, &reply, latency);
+                let answer = Answer { subject, ..self.decided(&command, &notes, policy, &reply, latency) };
                 (Ok(answer.to_check_response(native)), answer.code == Code::Admitted)
             }
             Err(error) => {
@@ -237,6 +249,8 @@ impl<S: Store> Decider<S> {
             refusal,
             wait_ms: record.wait_ms,
             binding: policy.and_then(|policy| Binding::of(record, &policy.limits, &policy.calendar, command.now_ms)),
+            policy_version: notes.policy_version.clone(),
+            subject: Subject::default(),
         }
     }
 }

@@ -5,7 +5,10 @@ mod inspect;
 mod outcomes;
 mod policy;
 mod reference;
+mod routes;
+mod rules;
 mod token;
+mod yaml;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -35,6 +38,8 @@ Examples:
   authz-server --config sluice.yaml
   authz-server policy validate policies.yaml
   authz-server policy diff policies.yaml policies.new.yaml
+  authz-server rules validate rules.json
+  authz-server routes check envoy.yaml routes.yaml
   authz-server inspect account merchant-001 USD
   authz-server inspect order merchant-001 ORDER-001 --json
   authz-server outcomes list --merchant merchant-001
@@ -67,6 +72,12 @@ enum Command {
     /// Check policy files before they are taken over. Needs no settings.
     #[command(subcommand, after_long_help = "Example:\n  authz-server policy validate policies.yaml")]
     Policy(policy::PolicyCommand),
+    /// Check rules documents before they are taken over. Needs no settings.
+    #[command(subcommand, after_long_help = "Example:\n  authz-server rules validate rules.json")]
+    Rules(rules::RulesCommand),
+    /// Check Envoy's routes before they are taken over. Needs no settings.
+    #[command(subcommand, after_long_help = "Example:\n  authz-server routes check envoy.yaml routes.yaml")]
+    Routes(routes::RoutesCommand),
     /// Show what Redis holds, as it decides with it. Nothing is changed.
     ///
     /// Where Redis is and how many shards it has is read from the same settings as the server's (REDIS_URL or REDIS_HOST and
@@ -107,6 +118,10 @@ enum CliError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Policy(#[from] SourceError),
+    #[error(transparent)]
+    File(#[from] yaml::FileError),
+    #[error(transparent)]
+    Routes(#[from] routes::RoutesError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -149,6 +164,8 @@ fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliErro
     match command {
         Command::Serve => run::run(&Settings::from_process(config)?)?,
         Command::Policy(command) => return policy::execute(&command),
+        Command::Rules(command) => return rules::execute(&command),
+        Command::Routes(command) => return routes::execute(&command),
         Command::Inspect(command) => return inspect::execute(&command, &Settings::from_process(config)?),
         Command::Outcomes(command) => return outcomes::execute(&command, &Settings::from_process(config)?),
         Command::Token(arguments) => token::execute(&arguments, &Settings::from_process(config)?)?,

@@ -10,7 +10,8 @@ const INTRODUCTION: &str = "\
 This file is generated: `authz-server commands` prints it, and a test compares the two.
 
 Without a command `authz-server` serves. Answers go to standard output, everything else to standard error. A command reads the
-settings that it uses, see [settings.md](settings.md), and no others: `policy`, `openapi`, `settings` and `commands` read none.
+settings that it uses, see [settings.md](settings.md), and no others: `policy`, `rules`, `routes`, `openapi`, `settings`
+and `commands` read none.
 ";
 
 /// The Markdown text.

@@ -5,6 +5,7 @@
 //! never without its answer while somebody waits for it. Follow-ups outlive their root: they are sent again from another one.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
@@ -12,17 +13,20 @@ use proxy_wasm::types::{BufferType, ContextType, LogLevel};
 
 use super::stream::{self, Http};
 use super::worker::{Due, Worker, with};
-use super::{error, proxy_on_queue_ready};
+use super::{error, proxy_on_queue_ready, warn};
 use crate::abi::{self, HostError};
 use crate::batch::{Batch, Lane, Question};
 use crate::config::{CONFIG_BYTES_MAX, Plugin};
 use crate::delays::{TICK_MS, Timer};
 use crate::follow_up::{FollowUp, Heard, heard};
+use crate::record::{STATE_MESSAGE, STATE_NAME};
 use crate::stats::Stat;
 use crate::wire;
 
 /// Longest answer of the server to one check that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Most routes whose unknown mode is named in the log.
+const WARNED_ROUTES_MAX: usize = 64;
 /// gRPC's DEADLINE_EXCEEDED, of a call that is not over yet.
 const LATE: u32 = 4;
 /// gRPC's INTERNAL and UNAVAILABLE: what the proxy says where no server was there, or its connection was lost.
@@ -40,8 +44,8 @@ pub(super) struct Root {
     plugin: RefCell<Option<Rc<Plugin>>>,
     lane: Cell<Lane>,
     timer: Cell<Timer>,
-    /// The log has said that a route names an unknown mode.
-    pub(super) warned_mode: Cell<bool>,
+    /// Routes of which the log has said that they name an unknown mode.
+    warned_routes: RefCell<BTreeSet<String>>,
     /// The proxy has told of its end, and makes no calls for it any more.
     gone: Cell<bool>,
 }
@@ -53,9 +57,15 @@ impl Root {
             plugin: RefCell::default(),
             lane: Cell::default(),
             timer: Cell::default(),
-            warned_mode: Cell::default(),
+            warned_routes: RefCell::default(),
             gone: Cell::default(),
         }
+    }
+
+    /// Whether a route is one more of those that the log has to name.
+    pub(super) fn is_new_route(&self, route: String) -> bool {
+        let mut warned = self.warned_routes.try_borrow_mut().ok();
+        warned.as_mut().is_some_and(|warned| warned.len() < WARNED_ROUTES_MAX && warned.insert(route))
     }
 
     pub(super) fn plugin(&self) -> Option<Rc<Plugin>> {
@@ -74,6 +84,9 @@ impl Root {
         abi::set_tick_period(TICK_MS).map_err(no_tick)?;
         let (rules, enforcing) = (plugin.rules.rules().len(), plugin.enforcing());
         worker.figures.record_enforcing(enforcing);
+        if let Err(HostError(status)) = abi::declare_state(STATE_NAME, STATE_MESSAGE) {
+            warn(&format!("the proxy declares no filter state (status {status}): the access log shows it encoded"));
+        }
         let batch_max = plugin.batch_max;
         abi::log(
             LogLevel::Info,
@@ -83,7 +96,7 @@ impl Root {
         worker.abandon(self.lane.replace(Lane::new(batch_max)).end());
         self.plugin.replace(Some(Rc::new(plugin)));
         self.timer.take();
-        self.warned_mode.take();
+        self.warned_routes.take();
         Ok(())
     }
 

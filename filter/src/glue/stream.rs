@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use proto::header;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{self, BufferType, MapType};
 use quota::rule::Unreadable;
@@ -17,10 +18,13 @@ use crate::machine::{Action, AnswerHeaders, Effect, Event, Failed, ModeWord, Req
 use crate::outcome::{Ending, UNKNOWN, UNREACHED};
 use crate::record::STATE_NAME;
 use crate::stats::Stat;
-use crate::wire::Outcome;
+use crate::wire::{self, Outcome};
 
 /// Where the route's mode is written, as the proxy takes a path.
 const MODE_PATH: &str = "xds\0route_metadata\0filter_metadata\0sluice\0mode";
+
+/// The route's name, as the proxy takes a path.
+const ROUTE_PATH: &str = "xds\0route_name";
 
 /// One stream, for as long as the proxy knows it.
 pub(super) struct Life {
@@ -230,9 +234,12 @@ impl Hands {
             Effect::Ask { message, timeout_ms } => self.ask(worker, message, timeout_ms),
             Effect::Delay { delay_ms } => self.delay(worker, delay_ms),
             Effect::Resume => abi::resume_request(),
-            Effect::Respond { status, headers, body } => abi::respond(status, &headers, &body),
+            Effect::Respond { status, headers, body } => {
+                let code = wire::value(&headers, header::CODE).unwrap_or("refused").to_ascii_lowercase();
+                abi::respond(status, &format!("sluice_{code}"), &headers, &body)
+            }
             Effect::Reset => abi::reset_request(),
-            Effect::Show(text) => abi::set_state(STATE_NAME, text.as_bytes()),
+            Effect::Show(object) => abi::set_state(STATE_NAME, &object),
             Effect::FollowUp(follow_up) => {
                 worker.put(follow_up);
                 Ok(())
@@ -285,9 +292,15 @@ impl Hands {
         }
     }
 
+    /// Once for each route: every request of it would say the same.
     fn warn_mode(&self) {
-        if !self.root.warned_mode.replace(true) {
-            warn("a route's metadata names an unknown mode; it is enforced (modes: enforce, shadow, off)");
+        let route = abi::property(ROUTE_PATH).ok().flatten().unwrap_or_default();
+        let route = String::from_utf8_lossy(&route).into_owned();
+        let warning = format!(
+            "route {route:?}: metadata sluice.mode is an unknown mode, so the route is enforced; write enforce, shadow or off"
+        );
+        if self.root.is_new_route(route) {
+            warn(&warning);
         }
     }
 }

@@ -22,22 +22,26 @@ impl Stream {
         step.push(Effect::ObserveCheck(self.record.check_ms.unwrap_or_default()));
         match reply {
             Reply::None(no_answer) => self.no_answer(step, rule, attempt, no_answer, true),
-            Reply::Pass { code, headers, delay_ms } if admits(rule.action, code) => {
+            Reply::Pass { code, headers, delay_ms, decided } if admits(rule.action, code) => {
+                self.record.decided = decided;
                 self.admit(step, rule, attempt, code, headers, delay_ms);
             }
-            Reply::Pass { code, headers, .. } if self.mode == Mode::Shadow => {
+            Reply::Pass { code, headers, decided, .. } if self.mode == Mode::Shadow => {
+                self.record.decided = decided;
                 self.shadow_refused(step, code, headers);
             }
             Reply::Pass { .. } => {
                 let no_answer = NoAnswer::unavailable("the answer allows what its code refuses");
                 self.no_answer(step, rule, attempt, no_answer, true);
             }
-            Reply::Refuse { code, headers, .. } if self.mode == Mode::Shadow => {
+            Reply::Refuse { code, headers, decided, .. } if self.mode == Mode::Shadow => {
+                self.record.decided = decided;
                 step.push(Effect::Count(Stat::ShadowRefused));
                 self.note(code, &headers);
                 self.forward_uncharged(step, code);
             }
-            Reply::Refuse { code, status, headers, body } => {
+            Reply::Refuse { code, status, headers, body, decided } => {
+                self.record.decided = decided;
                 self.note(code, &headers);
                 step.push(Effect::Count(Stat::Refused));
                 self.respond(step, status, headers, body);

@@ -146,8 +146,8 @@ pub enum Effect {
     Reset,
     /// Tells the server something, now or at a later tick.
     FollowUp(FollowUp),
-    /// Writes the filter state.
-    Show(String),
+    /// Writes the filter state, an encoded object.
+    Show(Vec<u8>),
     Count(Stat),
     ObserveCheck(u64),
     /// Logs what somebody has to look at.
@@ -206,26 +206,17 @@ impl ModeWord {
     }
 }
 
-/// Those names of headers or trailers that only Sluice may set, each once.
+/// Those names of headers or trailers that only Sluice may set, each once; also as gateways take them for the same that write
+/// names as variables (`X_SLUICE_CODE`).
 pub(super) fn own_names(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<String> {
-    let is_own =
-        |name: &&str| name.get(..header::PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(header::PREFIX));
     let names = pairs.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok());
-    let mut names: Vec<String> = names.filter(is_own).map(str::to_owned).collect();
+    let mut names: Vec<String> = names.filter(|name| header::is_own(name)).map(str::to_owned).collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
 impl RequestHead<'_> {
-    pub(super) fn method(&self) -> Cow<'_, str> {
-        self.lossy(":method")
-    }
-
-    pub(super) fn target(&self) -> Cow<'_, str> {
-        self.lossy(":path")
-    }
-
     pub(super) fn traceparent(&self) -> Option<String> {
         let mut values = self.headers.iter().filter(|(name, _)| name == b"traceparent").map(|(_, value)| value);
         // A header that comes twice says nothing.
@@ -238,20 +229,19 @@ impl RequestHead<'_> {
     fn first(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|(own, _)| own == name.as_bytes()).map(|(_, value)| value.as_slice())
     }
-
-    fn lossy(&self, name: &str) -> Cow<'_, str> {
-        self.first(name).map_or(Cow::Borrowed(""), String::from_utf8_lossy)
-    }
 }
 
 impl Head for RequestHead<'_> {
-    fn header(&self, name: &str) -> Vec<&[u8]> {
-        let own = self.headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
-        own.map(|(_, value)| value.as_slice()).collect()
+    fn method(&self) -> Cow<'_, str> {
+        self.first(":method").map_or(Cow::Borrowed(""), String::from_utf8_lossy)
     }
 
     fn path(&self) -> &[u8] {
         self.first(":path").unwrap_or_default()
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {

@@ -37,7 +37,8 @@ fn answer_with(code: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let headers = headers.map(|(key, value)| header(key, value));
     let ok = OkHttpResponse { headers: headers.map(|header| HeaderValueOption { header: Some(header) }).collect() };
     let status = Some(RpcStatus { code: 0, message: String::new() });
-    CheckResponse { status, http_response: Some(HttpResponse::OkResponse(ok)) }.encode_to_vec()
+    CheckResponse { status, http_response: Some(HttpResponse::OkResponse(ok)), ..CheckResponse::default() }
+        .encode_to_vec()
 }
 
 /// Events by number, for sequences that no proxy would send.

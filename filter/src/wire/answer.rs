@@ -26,8 +26,8 @@ fn decided(grpc_status: u32, message: Option<&[u8]>) -> Result<Reply, &'static s
     }
     let response = message.and_then(response).ok_or("the answer cannot be decoded")?;
     match (response.code, response.ok, response.denied) {
-        (Some(0), Some(ok), None) => pass(ok),
-        (Some(code), None, Some(denied)) if code != 0 => refuse(denied),
+        (Some(0), Some(ok), None) => pass(ok, response.decided),
+        (Some(code), None, Some(denied)) if code != 0 => refuse(denied, response.decided),
         (_, _, _) => Err("the answer neither allows nor refuses"),
     }
 }
@@ -39,6 +39,8 @@ struct Response<'a> {
     code: Option<u64>,
     ok: Option<&'a [u8]>,
     denied: Option<&'a [u8]>,
+    /// For the access log; not looked into.
+    decided: &'a [u8],
 }
 
 fn response(message: &[u8]) -> Option<Response<'_>> {
@@ -48,7 +50,8 @@ fn response(message: &[u8]) -> Option<Response<'_>> {
             (1, Value::Bytes(status)) => response.code = Some(number(status)?),
             (2, Value::Bytes(denied)) => response.denied = Some(denied),
             (3, Value::Bytes(ok)) => response.ok = Some(ok),
-            (1..=3, _) => return None,
+            (4, Value::Bytes(decided)) => response.decided = decided,
+            (1..=4, _) => return None,
             _ => {}
         }
         Some(())
@@ -70,7 +73,7 @@ fn number(status: &[u8]) -> Option<u64> {
     Some(code)
 }
 
-fn pass(ok: &[u8]) -> Result<Reply, &'static str> {
+fn pass(ok: &[u8], decided: &[u8]) -> Result<Reply, &'static str> {
     let mut headers = Vec::new();
     let read = fields(ok, |tag, value| match (tag, value) {
         (2, Value::Bytes(option)) => {
@@ -85,10 +88,10 @@ fn pass(ok: &[u8]) -> Result<Reply, &'static str> {
     let delay = value(&headers, header::DELAY_MS).map_or(Ok(0), str::parse::<u64>);
     let delay_ms = delay.map_err(|_| "the answer's delay is not a number of milliseconds")?;
     let delay_ms = u32::try_from(delay_ms).unwrap_or(u32::MAX).min(DELAY_MS_MAX);
-    Ok(Reply::Pass { code, headers, delay_ms })
+    Ok(Reply::Pass { code, headers, delay_ms, decided: decided.to_vec() })
 }
 
-fn refuse(denied: &[u8]) -> Result<Reply, &'static str> {
+fn refuse(denied: &[u8], decided: &[u8]) -> Result<Reply, &'static str> {
     let (mut status, mut headers, mut body) = (None, Vec::new(), Vec::new());
     let read = fields(denied, |tag, value| {
         match (tag, value) {
@@ -102,7 +105,7 @@ fn refuse(denied: &[u8]) -> Result<Reply, &'static str> {
     });
     read.ok_or("the answer cannot be decoded")?;
     let status = status.filter(|status| (400..=599).contains(status)).unwrap_or(403);
-    Ok(Reply::Refuse { code: code_of(&headers), status, headers, body })
+    Ok(Reply::Refuse { code: code_of(&headers), status, headers, body, decided: decided.to_vec() })
 }
 
 /// A header of an answer, its name in lower case; none where it has no name, or one of a pseudo header, which is nothing that an

@@ -104,7 +104,8 @@ fn a_batch_is_the_contracts_message() {
 fn results_are_read_where_there_are_as_many_as_asked_for() {
     use proto::batch::{BatchCheckResponse, BatchCheckResult};
     use proto::envoy::{CheckResponse, RpcStatus};
-    let status = |code| CheckResponse { status: Some(RpcStatus { code, message: "m".into() }), http_response: None };
+    let status =
+        |code| CheckResponse { status: Some(RpcStatus { code, message: "m".into() }), ..CheckResponse::default() };
     let result = |grpc_status, response| BatchCheckResult { grpc_status, response };
     let response =
         BatchCheckResponse { results: vec![result(0, Some(status(7))), result(14, None), result(0, Some(status(0)))] };
@@ -148,9 +149,13 @@ fn answers_are_read_as_the_contract_writes_them() {
     let status = |code| Some(RpcStatus { code, message: "m".into() });
     let headers = vec![option("X-Sluice-Code", "ADMITTED"), option("x-other", "1"), HeaderValueOption { header: None }];
     let ok = Some(HttpResponse::OkResponse(OkHttpResponse { headers: headers.clone() }));
-    let answer = CheckResponse { status: status(0), http_response: ok.clone() }.encode_to_vec();
+    let answer =
+        CheckResponse { status: status(0), http_response: ok.clone(), dynamic_metadata: b"x".to_vec() }.encode_to_vec();
     let expected = vec![("x-sluice-code".to_owned(), "ADMITTED".to_owned())];
-    assert_eq!(reply(0, Some(&answer)), Reply::Pass { code: Code::Admitted, headers: expected, delay_ms: 0 });
+    assert_eq!(
+        reply(0, Some(&answer)),
+        Reply::Pass { code: Code::Admitted, headers: expected, delay_ms: 0, decided: b"x".to_vec() }
+    );
     let denied = |code| {
         Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus { code }),
@@ -159,22 +164,24 @@ fn answers_are_read_as_the_contract_writes_them() {
         }))
     };
     for (code, expected) in [(429, 429), (200, 403), (0, 403), (-1, 403), (600, 403)] {
-        let answer = CheckResponse { status: status(7), http_response: denied(code) }.encode_to_vec();
+        let answer = CheckResponse { status: status(7), http_response: denied(code), ..CheckResponse::default() }
+            .encode_to_vec();
         let headers = vec![("x-sluice-code".to_owned(), "DAILY_AMOUNT".to_owned())];
         let body = "{\u{e9}}".as_bytes().to_vec();
-        let refuse = Reply::Refuse { code: Some(Code::DailyAmount), status: expected, headers, body };
+        let decided = Vec::new();
+        let refuse = Reply::Refuse { code: Some(Code::DailyAmount), status: expected, headers, body, decided };
         assert_eq!(reply(0, Some(&answer)), refuse, "{code}");
     }
     // A status and a response that do not belong together, two responses, and none.
     let both = [
-        CheckResponse { status: status(0), http_response: ok.clone() }.encode_to_vec(),
-        CheckResponse { status: None, http_response: denied(429) }.encode_to_vec(),
+        CheckResponse { status: status(0), http_response: ok.clone(), ..CheckResponse::default() }.encode_to_vec(),
+        CheckResponse { status: None, http_response: denied(429), ..CheckResponse::default() }.encode_to_vec(),
     ];
     for message in [
-        CheckResponse { status: status(7), http_response: ok.clone() }.encode_to_vec(),
-        CheckResponse { status: status(0), http_response: denied(429) }.encode_to_vec(),
-        CheckResponse { status: status(-1), http_response: ok }.encode_to_vec(),
-        CheckResponse { status: status(0), http_response: None }.encode_to_vec(),
+        CheckResponse { status: status(7), http_response: ok.clone(), ..CheckResponse::default() }.encode_to_vec(),
+        CheckResponse { status: status(0), http_response: denied(429), ..CheckResponse::default() }.encode_to_vec(),
+        CheckResponse { status: status(-1), http_response: ok, ..CheckResponse::default() }.encode_to_vec(),
+        CheckResponse { status: status(0), http_response: None, ..CheckResponse::default() }.encode_to_vec(),
         both.concat(),
     ] {
         assert!(matches!(reply(0, Some(&message)), Reply::None(_)), "{message:?}");

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::name::Name;
 use super::normal::{Case, Normal};
+use super::overrides::PARAMETER;
 use super::path::Template;
 use super::{Action, Field, OnError, Rule, RuleSet, SettleOn, Unmatched, VoidOn, elsewhere};
 use crate::{Mode, REPLAYS_MAX, Unit};
@@ -39,6 +41,9 @@ pub const BATCH_MAX: usize = 32;
 
 const BODY_BYTES_DEFAULT: usize = 64 << 10;
 const TIMEOUT_MS_DEFAULT: u32 = 500;
+
+/// Some frameworks take the method that a body names for the request's own.
+const METHOD_IN_BODY: &str = "the body names a method (_method), which some gateways take for the request's own";
 
 /// Why a document is refused: where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -123,6 +128,19 @@ struct RawRule {
 struct RawMatch {
     methods: Vec<String>,
     path: String,
+    #[serde(default)]
+    dots: Dots,
+}
+
+/// What a dot in the captured last segment of a path means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Dots {
+    /// Routers with format suffixes would read another value, so the request is refused.
+    #[default]
+    Refuse,
+    /// It belongs to the value: the gateway's router knows no format suffixes.
+    Keep,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -206,11 +224,14 @@ fn build(raw: RawRule) -> Result<Rule, Problem> {
     };
     bounded(&raw.name).map_err(at("name"))?;
     let methods = methods(raw.r#match.methods).map_err(at("match.methods"))?;
-    let path = Template::parse(&raw.r#match.path, SEGMENTS_MAX).map_err(at("match.path"))?;
+    let path =
+        Template::parse(&raw.r#match.path, SEGMENTS_MAX, raw.r#match.dots == Dots::Keep).map_err(at("match.path"))?;
     let mut names = Names::default();
     let fields = fields(raw.extract, raw.action, &path, &mut names)?;
     absent(raw.absent, &mut names).map_err(at("absent"))?;
     elsewhere::refuse(&fields, &mut names);
+    names.form.refuse(Name::new(PARAMETER), || METHOD_IN_BODY.to_owned());
+    names.json.refuse_key(Name::new(PARAMETER), || METHOD_IN_BODY.to_owned());
     let normal = normal(raw.case, &raw.strip_leading_zeros)?;
     let settle = settle(raw.action, raw.settle).map_err(at("settle"))?;
     let settle_amount_header = settle_amount_header(raw.action, settle, raw.settle_amount_header);

@@ -10,9 +10,11 @@ mod elsewhere;
 mod json;
 mod name;
 mod normal;
+mod overrides;
 mod params;
 mod path;
 mod read;
+mod salvage;
 mod source;
 
 #[cfg(test)]
@@ -27,6 +29,7 @@ pub use normal::Case;
 pub use params::PARAMETERS_MAX;
 pub use path::Captures;
 pub use read::{AMOUNT_LEN_MAX, Draft, Head, Refusal, Request, Unreadable};
+pub use salvage::Salvaged;
 pub use source::Source;
 
 use std::sync::Arc;
@@ -36,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use crate::{AmountMinor, Code, Currency, Mode, Unit};
 use config::Names;
 use normal::Normal;
+use overrides::Overrides;
 use path::{Readings, Template};
 
 /// What happens to a payment when the server gives no usable answer.
@@ -172,14 +176,47 @@ impl Rule {
         read::amount(text, self.unit, currency, true)
     }
 
+    /// The methods of the rule's requests.
+    #[must_use]
+    pub fn methods(&self) -> &[String] {
+        &self.methods
+    }
+
+    /// A path that the rule matches.
+    #[must_use]
+    pub fn example(&self) -> String {
+        self.path.example()
+    }
+
     fn sources(&self) -> impl Iterator<Item = &Source> {
         self.fields.iter().flat_map(|(_, sources)| sources)
     }
 
-    /// Methods are compared without case: some gateways do, and a payment must not slip past.
+    /// Methods are compared without case: some gateways do, and a payment must not slip past. A HEAD runs what answers a GET.
     fn has_method(&self, method: &str) -> bool {
-        self.methods.iter().any(|own| own.eq_ignore_ascii_case(method))
+        let has = |method: &str| self.methods.iter().any(|own| own.eq_ignore_ascii_case(method));
+        has(method) || method.eq_ignore_ascii_case("HEAD") && has("GET")
     }
+
+    /// What a request's own method, and those that it names besides, say of this rule.
+    fn is_meant_by(&self, method: &str, overrides: &Overrides) -> Meant {
+        let own = self.has_method(method);
+        if overrides.methods().any(|other| self.has_method(other) != own) {
+            Meant::Unclear
+        } else if own {
+            Meant::Yes
+        } else {
+            Meant::No
+        }
+    }
+}
+
+/// Whether a request's method is one of a rule's.
+enum Meant {
+    No,
+    Yes,
+    /// For some gateways, and not for others.
+    Unclear,
 }
 
 /// The rule of a request.
@@ -193,30 +230,54 @@ pub enum Found<'a> {
     Ambiguous(&'a Arc<Rule>, Refusal),
 }
 
+fn ambiguous<'a>(rule: &'a Arc<Rule>, detail: &str) -> Found<'a> {
+    Found::Ambiguous(rule, Refusal::new(Code::BadRequest, detail))
+}
+
 /// Every rule of a document, in its order. At least one, and at least one that is not off.
 #[derive(Clone, Debug)]
 pub struct RuleSet(Vec<Arc<Rule>>);
 
 impl RuleSet {
-    /// Names the first rule that a request matches. `path` may carry a query, which plays no part.
+    /// Names the first rule that a request matches. The query plays no part, unless a front controller takes the path from it.
     ///
-    /// A path is read twice. The plain reading drops empty segments, decodes percent escapes once inside each segment and
-    /// resolves `.` and `..`. The lenient one first decodes until nothing changes, takes `\` for `/` and drops `;`
-    /// parameters, as some gateways do. Literals are compared without ASCII case, and a trailing slash means nothing.
-    /// Where the two readings disagree about a rule, the request is ambiguous.
+    /// A path is read in several ways. The plain reading drops empty segments, decodes percent escapes once inside each
+    /// segment and resolves `.` and `..`. The lenient one first decodes until nothing changes, takes `\` for `/`, and drops
+    /// `;` parameters, blanks and trailing dots, as some gateways do. Literals are compared without ASCII case, and a trailing
+    /// slash means nothing. Where the readings disagree about a rule, the request is ambiguous; so it is where a router takes
+    /// the path for the rule's by a format, an index or a front controller, and no rule has that very path.
     #[must_use]
-    pub fn find(&self, method: &str, path: &str) -> Found<'_> {
-        let readings = Readings::of(path);
-        for rule in self.0.iter().filter(|rule| rule.has_method(method)) {
-            match rule.path.matches(&readings) {
-                path::Match::No => {}
-                path::Match::Yes(captures) => return Found::Rule(rule, captures),
-                path::Match::Ambiguous => {
-                    return Found::Ambiguous(rule, Refusal::new(Code::BadRequest, "the path can be read in two ways"));
+    pub fn find(&self, head: &impl Head) -> Found<'_> {
+        let readings = Readings::of(head.path());
+        let (mut overrides, mut found, mut spelled) = (None, None, None);
+        for rule in &self.0 {
+            let matched = rule.path.matches(&readings);
+            if matched == path::Match::No {
+                continue;
+            }
+            match rule.is_meant_by(&head.method(), overrides.get_or_insert_with(|| Overrides::of(head))) {
+                Meant::No => continue,
+                Meant::Unclear => return ambiguous(rule, "the request names another method besides its own"),
+                Meant::Yes => {}
+            }
+            match matched {
+                path::Match::Ambiguous => return ambiguous(rule, "the path can be read in two ways"),
+                path::Match::Yes(captures) if head.is_replaced(head.path()) => {
+                    drop(captures);
+                    return ambiguous(rule, "the path may hold bytes that Envoy has replaced: set encode_raw_headers");
                 }
+                path::Match::Yes(captures) => found = found.or(Some((rule, captures))),
+                path::Match::Spelling => spelled = spelled.or(Some(rule)),
+                path::Match::No => {}
             }
         }
-        Found::None
+        match (found, spelled) {
+            (Some((rule, captures)), _) => Found::Rule(rule, captures),
+            (None, Some(rule)) => {
+                ambiguous(rule, "some gateways take the path for another one: write it as the rule does")
+            }
+            (None, None) => Found::None,
+        }
     }
 
     /// The rules in their order.

@@ -120,6 +120,15 @@ impl Parameters {
     }
 }
 
+/// Every parameter, decoded, whatever it means. For where nothing is decided by its value alone.
+pub(super) fn pairs(encoded: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    let pieces = encoded.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty());
+    pieces.map(|piece| {
+        let (name, value) = split(piece);
+        (decoded(name), decoded(value))
+    })
+}
+
 fn folded(entry: &Entry) -> String {
     format!("{}: another parameter has a name that some gateways read as this one", entry.label)
 }

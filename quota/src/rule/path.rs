@@ -1,9 +1,16 @@
-//! Path templates, and the two readings of a request's path that keep a payment from slipping past its rule.
+//! Path templates, and which of a request's readings mean one: what keeps a payment from slipping past its rule by another
+//! spelling of its path.
 
-use std::borrow::Cow;
+mod readings;
+#[cfg(test)]
+mod tests;
 
-/// How often the lenient reading decodes at most; what still changes after that is no path that a gateway serves.
-const DECODE_ROUNDS_MAX: usize = 4;
+pub(super) use readings::Readings;
+use readings::is_script;
+
+/// Endings that a template may itself have, and that routers take for a format: `/v1/payments.json` is `/v1/payments`. After a
+/// template without one every ending is taken for a format.
+const FORMATS: [&str; 11] = ["json", "jsonp", "js", "xml", "html", "htm", "txt", "csv", "yaml", "do", "action"];
 
 /// What a template's `{name}` segments held, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +26,11 @@ impl Captures {
 
 /// A path with captures, as in `/v1/merchants/{merchant}/payments`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Template(Vec<Segment>);
+pub(super) struct Template {
+    segments: Vec<Segment>,
+    /// Whether a dot in a captured last segment belongs to the value, whatever routers make of it.
+    keeps_dots: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
@@ -32,18 +43,22 @@ enum Segment {
 pub(super) enum Match {
     No,
     Yes(Captures),
+    /// Its readings disagree: some gateway takes it for this template, another does not or reads other captures.
     Ambiguous,
+    /// It is another path that some routers take for this template: with a format at its end, or a front controller before it.
+    /// A rule for that path goes before.
+    Spelling,
 }
 
 impl Template {
-    pub(super) fn parse(text: &str, segments_max: usize) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, segments_max: usize, keeps_dots: bool) -> Result<Self, String> {
         let rest = text.strip_prefix('/').ok_or("must start with '/'")?;
         let segments: Vec<Segment> =
             if rest.is_empty() { Vec::new() } else { rest.split('/').map(segment).collect::<Result<_, _>>()? };
         if segments.len() > segments_max {
             return Err(format!("has {} segments, at most {segments_max} are taken", segments.len()));
         }
-        let template = Self(segments);
+        let template = Self { segments, keeps_dots };
         let names: Vec<&str> = template.names().collect();
         match names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|other| other == *name)) {
             Some((_, name)) => Err(format!("captures {{{name}}} twice")),
@@ -52,28 +67,49 @@ impl Template {
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(|segment| match segment {
+        self.segments.iter().filter_map(|segment| match segment {
             Segment::Capture(name) => Some(name.as_str()),
             Segment::Literal(_) => None,
         })
     }
 
+    /// A path that matches, with `x` for each capture.
+    pub(super) fn example(&self) -> String {
+        let texts = self.segments.iter().map(|segment| match segment {
+            Segment::Literal(text) => text.as_str(),
+            Segment::Capture(_) => "x",
+        });
+        format!("/{}", texts.collect::<Vec<_>>().join("/"))
+    }
+
     pub(super) fn matches(&self, readings: &Readings) -> Match {
-        let plain = self.captures(&readings.plain);
-        let lenient = readings.lenient.as_ref().map_or_else(|| plain.clone(), |segments| self.captures(segments));
-        match (plain, lenient) {
-            (None, None) => Match::No,
-            (Some(plain), Some(lenient)) if plain == lenient && !readings.malformed => Match::Yes(plain),
-            (Some(_), _) | (None, Some(_)) => Match::Ambiguous,
+        let Readings { plain, unresolved, lenient, instead, malformed } = readings;
+        let found = self.captures(plain);
+        let other = unresolved.as_ref().and_then(|segments| self.captures(segments));
+        let loosest = lenient.as_ref().map_or_else(|| found.clone(), |segments| self.captures(segments));
+        match found {
+            Some(found) => {
+                let agree = other.is_none_or(|other| other == found) && loosest.as_ref() == Some(&found);
+                if agree && !malformed && (self.keeps_dots || !self.ends_in_a_dotted(&found)) {
+                    Match::Yes(found)
+                } else {
+                    Match::Ambiguous
+                }
+            }
+            None if other.is_some() || loosest.is_some() => Match::Ambiguous,
+            None => {
+                let lists = [Some(plain), lenient.as_ref()].into_iter().flatten().chain(instead);
+                if lists.into_iter().any(|segments| self.is_spelled(segments)) { Match::Spelling } else { Match::No }
+            }
         }
     }
 
     fn captures(&self, segments: &[String]) -> Option<Captures> {
-        if segments.len() != self.0.len() {
+        if segments.len() != self.segments.len() {
             return None;
         }
         let mut captures = Vec::new();
-        for (own, given) in self.0.iter().zip(segments) {
+        for (own, given) in self.segments.iter().zip(segments) {
             match own {
                 Segment::Literal(literal) if literal.eq_ignore_ascii_case(given) => {}
                 Segment::Literal(_) => return None,
@@ -82,6 +118,73 @@ impl Template {
         }
         Some(Captures(captures))
     }
+
+    /// Whether the template ends in a capture that holds a dot: routers with format suffixes read only what stands before it.
+    fn ends_in_a_dotted(&self, captures: &Captures) -> bool {
+        match self.segments.last() {
+            Some(Segment::Capture(name)) => captures.get(name).is_some_and(|value| value.contains('.')),
+            Some(Segment::Literal(_)) | None => false,
+        }
+    }
+
+    /// Whether routers may take these segments for the template: as they are, without a directory's index at their end, behind
+    /// a front controller, or, where the template ends in a script, with what the script is given behind it.
+    fn is_spelled(&self, segments: &[String]) -> bool {
+        let without_index = segments.split_last().filter(|(last, _)| is_index(last)).map(|(_, before)| before);
+        let own_without_index = match self.segments.split_last() {
+            Some((Segment::Literal(last), before)) if is_index(last) => Some(before),
+            Some(_) | None => None,
+        };
+        let own = [Some(self.segments.as_slice()), own_without_index].into_iter().flatten();
+        own.into_iter()
+            .any(|own| [Some(segments), without_index].into_iter().flatten().any(|given| is_served(own, given)))
+    }
+}
+
+/// Whether these segments are a template's own, behind a front controller, or before what a script is given.
+fn is_served(own: &[Segment], segments: &[String]) -> bool {
+    let (before, behind) = segments.split_at(segments.len().saturating_sub(own.len()));
+    let script = segments.get(..own.len()).filter(|given| given.last().is_some_and(|last| is_script(last)));
+    (before.is_empty() || is_front_controller(before)) && is_loosely(own, behind)
+        || script.is_some_and(|script| is_loosely(own, script))
+}
+
+fn is_loosely(own: &[Segment], segments: &[String]) -> bool {
+    let last = own.len().saturating_sub(1);
+    segments.len() == own.len()
+        && own.iter().zip(segments).enumerate().all(|(at, (own, given))| match own {
+            Segment::Literal(literal) if at == last => is_with_format(literal, given),
+            Segment::Literal(literal) => literal.eq_ignore_ascii_case(given),
+            Segment::Capture(_) => true,
+        })
+}
+
+/// Whether the segments end in a script that is given the rest of the path: `/index.php`, `/cgi-bin/pay`.
+fn is_front_controller(before: &[String]) -> bool {
+    match before {
+        [.., folder, _] if folder.eq_ignore_ascii_case("cgi-bin") => true,
+        [.., script] => is_script(script),
+        [] => false,
+    }
+}
+
+/// The file that a web server takes for its folder: `index`, `index.php`, `default.aspx`.
+fn is_index(segment: &str) -> bool {
+    let (stem, ending) = segment.split_once('.').unwrap_or((segment, ""));
+    stem.eq_ignore_ascii_case("index") || stem.eq_ignore_ascii_case("default") && !ending.is_empty()
+}
+
+/// Whether a segment is a literal with or without a format behind it.
+fn is_with_format(literal: &str, given: &str) -> bool {
+    let extends = |stem: &str| {
+        let (start, rest) = given.split_at_checked(stem.len()).unwrap_or((given, ""));
+        start.eq_ignore_ascii_case(stem).then_some(rest)
+    };
+    let known =
+        |ending: &str| FORMATS.iter().any(|own| own.eq_ignore_ascii_case(ending)) || is_script(&format!(".{ending}"));
+    let stem = literal.rsplit_once('.').filter(|(_, ending)| known(ending)).map(|(stem, _)| stem);
+    extends(literal).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        || stem.and_then(extends).is_some_and(|rest| rest.is_empty() || rest.strip_prefix('.').is_some_and(known))
 }
 
 fn segment(text: &str) -> Result<Segment, String> {
@@ -97,83 +200,8 @@ fn segment(text: &str) -> Result<Segment, String> {
     match text {
         "" => Err("has an empty segment; write it without a doubled or trailing '/'".to_owned()),
         "." | ".." => Err("must not hold '.' or '..'".to_owned()),
+        _ if text.ends_with('.') => Err(format!("segment {text:?} must not end in '.', which some servers drop")),
         _ if text.bytes().all(plain) => Ok(Segment::Literal(text.to_owned())),
         _ => Err(format!("segment {text:?} must be visible ASCII without % ; \\ ? # {{ }}")),
     }
-}
-
-/// The segments of one request path as a strict and as a lenient gateway see them.
-#[derive(Debug)]
-pub(super) struct Readings {
-    plain: Vec<String>,
-    /// `None` where it is the same as the plain one.
-    lenient: Option<Vec<String>>,
-    /// A `%` without two hexadecimal digits: gateways differ about it.
-    malformed: bool,
-}
-
-impl Readings {
-    pub(super) fn of(path: &str) -> Self {
-        let path = path.split(['?', '#']).next().unwrap_or_default();
-        let plain = resolve(path.split('/').map(|segment| decode(segment).0));
-        let curious = path.contains(['%', ';', '\\']);
-        Self { plain, lenient: curious.then(|| lenient(path)), malformed: decode(path).1 }
-    }
-}
-
-fn lenient(path: &str) -> Vec<String> {
-    let mut text = path.to_owned();
-    for _ in 0..DECODE_ROUNDS_MAX {
-        let next = decode(&text).0.into_owned();
-        if next == text {
-            break;
-        }
-        text = next;
-    }
-    let without_parameters = |segment: &str| Cow::Owned(segment.split(';').next().unwrap_or_default().to_owned());
-    resolve(text.split(['/', '\\']).map(without_parameters))
-}
-
-fn resolve<'a>(segments: impl Iterator<Item = Cow<'a, str>>) -> Vec<String> {
-    let mut resolved = Vec::new();
-    for segment in segments {
-        match segment.as_ref() {
-            "" | "." => {}
-            ".." => {
-                resolved.pop();
-            }
-            _ => resolved.push(segment.into_owned()),
-        }
-    }
-    resolved
-}
-
-/// Decodes percent escapes once; the flag says that one was malformed and left as it is.
-fn decode(text: &str) -> (Cow<'_, str>, bool) {
-    if !text.contains('%') {
-        return (Cow::Borrowed(text), false);
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut malformed = false;
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        match (first, escape(tail)) {
-            (b'%', Some((byte, after))) => {
-                bytes.push(byte);
-                rest = after;
-            }
-            (_, _) => {
-                malformed |= first == b'%';
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    (Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()), malformed)
-}
-
-fn escape(tail: &[u8]) -> Option<(u8, &[u8])> {
-    let (digits, after) = tail.split_first_chunk::<2>()?;
-    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok()));
-    Some(((high? << 4) | low?, after))
 }

@@ -50,15 +50,54 @@ pub struct Unreadable;
 
 /// What is known of a request before its body.
 pub trait Head {
-    /// Every value of a header, by its lower-case name.
-    fn header(&self, name: &str) -> Vec<&[u8]>;
-    /// The path with the query, byte by byte as the client sent it.
+    /// The method as the client sent it.
+    fn method(&self) -> Cow<'_, str>;
+    /// The path with the query, as the client sent it.
     fn path(&self) -> &[u8];
+    /// Every header's name and value.
+    fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])>;
+    /// Every value of a header, by its lower-case name.
+    fn header(&self, name: &str) -> Vec<&[u8]> {
+        let own = self.headers().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
+        own.map(|(_, value)| value).collect()
+    }
+    /// Whether this text of the head may hold a character that the proxy has put in the place of other bytes.
+    fn is_replaced(&self, _text: &[u8]) -> bool {
+        false
+    }
     /// A string in Envoy's dynamic metadata; `None` where it is not set.
     ///
     /// # Errors
     /// [`Unreadable`] where the proxy did not answer: never the same as absent, or a client could choose the next source.
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable>;
+}
+
+/// A method and a path, without headers.
+impl Head for (&str, &str) {
+    fn method(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.0)
+    }
+
+    fn path(&self) -> &[u8] {
+        self.1.as_bytes()
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        std::iter::empty()
+    }
+
+    fn metadata(&self, _path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {
+        Ok(None)
+    }
+}
+
+/// Whether gateways that write a header's name as a variable (CGI, WSGI, PHP: upper case, and `_` for what is no letter and no
+/// digit) take both names for one.
+pub(super) fn is_same_variable(own: &str, other: &str) -> bool {
+    let same = |(own, other): (u8, u8)| {
+        own.eq_ignore_ascii_case(&other) || !own.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
+    };
+    own.len() == other.len() && own.bytes().zip(other.bytes()).all(same)
 }
 
 /// A request whose body sources are still open.
@@ -102,14 +141,21 @@ fn refuse(field: Field, source: &Source, problem: &str) -> Refusal {
     Refusal::new(Code::BadRequest, format!("{} ({}) {problem}", field.as_str(), source.describe()))
 }
 
-/// The one value of a header. Equal repetitions count as one.
+/// The one value of a header. Equal repetitions count as one. Another header that a gateway may take for it is an error.
 fn single(head: &impl Head, name: &str) -> Result<Option<String>, String> {
+    let is_twin = |other: &str| !other.eq_ignore_ascii_case(name) && is_same_variable(name, other);
+    if head.headers().any(|(other, _)| std::str::from_utf8(other).is_ok_and(is_twin)) {
+        return Err("is given by another name too, which some gateways take for this one".to_owned());
+    }
     let values = head.header(name);
     let Some((first, rest)) = values.split_first() else {
         return Ok(None);
     };
     if rest.iter().any(|other| other != first) {
         return Err("is given more than once, with different values".to_owned());
+    }
+    if head.is_replaced(first) {
+        return Err("may hold bytes that Envoy has replaced by '!': set encode_raw_headers on its ext_authz".to_owned());
     }
     text(first).map(Some)
 }
@@ -119,12 +165,12 @@ fn text(bytes: &[u8]) -> Result<String, String> {
 }
 
 /// What follows the first `?`, up to a fragment.
-fn query(path: &[u8]) -> &[u8] {
+pub(super) fn query(path: &[u8]) -> &[u8] {
     let query = path.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
     query.split(|byte| *byte == b'#').next().unwrap_or_default()
 }
 
-fn head_value(
+pub(super) fn head_value(
     head: &impl Head,
     captures: &Captures,
     query: &[Option<String>],
@@ -154,11 +200,16 @@ impl Draft {
         self.body != Body::None
     }
 
+    /// What a field's source holds, by their places in the rule.
+    pub(super) fn value(&self, field: usize, source: usize) -> Option<&Scalar> {
+        self.values.get(field)?.get(source)?.as_ref()
+    }
+
     /// Reads the body, where the rule has sources in it, and makes the request. `rule` is the one that made the draft.
     ///
     /// # Errors
     /// [`Refusal`] names the field, the source and what is wrong.
-    pub fn finish(mut self, rule: &Rule, body: &[u8]) -> Result<Request, Refusal> {
+    pub fn finish(&mut self, rule: &Rule, body: &[u8]) -> Result<Request, Refusal> {
         if self.needs_body() && body.len() > rule.body_bytes_max {
             return Err(rule.too_large());
         }

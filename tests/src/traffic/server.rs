@@ -343,5 +343,6 @@ fn refusing(order: &Order, code: Code) -> CheckResponse {
     CheckResponse {
         status: Some(RpcStatus { code: REFUSED, message: code.as_str().to_owned() }),
         http_response: Some(HttpResponse::DeniedResponse(denied)),
+        ..CheckResponse::default()
     }
 }

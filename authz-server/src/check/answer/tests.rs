@@ -105,6 +105,43 @@ fn a_limit_that_time_does_not_lift_has_no_retry_after() {
     assert_eq!(denied.status.unwrap().code, 403);
 }
 
+/// What the access log shows of an answer: the same members by both ways, as far as each knows them.
+#[test]
+fn the_access_log_has_the_decision_with_its_policy_and_its_limit() {
+    let known = Salvaged {
+        merchant: MerchantId::parse("m").ok(),
+        order_no: OrderNo::parse("o").ok(),
+        currency: Currency::parse("USD").ok(),
+        amount: AmountMinor::new(1_050),
+    };
+    let subject = Subject { rule: Some("pay".into()), action: Some("consume"), attempt: Some("a".into()), known };
+    let answer = Answer { policy_version: "v7".into(), subject, ..refused() };
+    let shown = |metadata: Struct| {
+        let mut members: Vec<String> = metadata
+            .fields
+            .into_iter()
+            .map(|(name, value)| match value.kind {
+                Some(Kind::StringValue(text)) => format!("{name}={text}"),
+                Some(Kind::NumberValue(number)) => format!("{name}={number}"),
+                other => format!("{name}: {other:?}"),
+            })
+            .collect();
+        members.sort();
+        members.join(" ")
+    };
+    let native = shown(answer.to_check_response(true).dynamic_metadata.unwrap());
+    let expected = "action=consume amount_minor=1050 attempt=a code=DAILY_AMOUNT currency=USD \
+        decision_id=00000000-0000-0000-0000-000000000007 limit=daily_amount merchant=m mode=enforce order=o outcome=refused \
+        policy_version=v7 rule=pay";
+    assert_eq!(native, expected);
+    let own = Struct::decode(answer.to_filter_response().dynamic_metadata.as_slice()).unwrap();
+    assert_eq!(shown(own), "limit=daily_amount policy_version=v7");
+    assert_eq!(
+        shown(answer.to_check_response(false).dynamic_metadata.unwrap()),
+        "limit=daily_amount policy_version=v7"
+    );
+}
+
 fn headers_of(answer: &Answer) -> Vec<(String, String)> {
     match as_the_filter_reads(answer).http_response {
         Some(envoy::check_response::HttpResponse::OkResponse(passed)) => pairs(&passed.headers),

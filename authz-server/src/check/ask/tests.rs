@@ -144,9 +144,11 @@ fn envoys_own_filter_gets_what_it_can_carry_out() {
         match (Asked::read(&native(path), Some(&rules)), expected) {
             (Asked::Decide(ask), Ok((what, dry, has_order))) => {
                 assert_eq!((ask.what, ask.dry, ask.order_no.is_some()), (what, dry, has_order), "{path}");
-                assert!(ask.is_native);
+                assert!(ask.is_native());
             }
-            (Asked::Refuse(Mode::Enforce, refusal), Err(action)) => {
+            (Asked::Refuse(refused), Err(action)) => {
+                assert_eq!(refused.mode, Mode::Enforce);
+                let refusal = refused.refusal;
                 let mut part = String::new();
                 write!(part, "the rule's action {action} needs the gateway's answer").unwrap();
                 assert!(refusal.detail.starts_with(&part), "{path}: {}", refusal.detail);
@@ -191,7 +193,8 @@ fn x1_a_body_that_no_source_is_in_is_read_on_native_routes_too() {
         let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
         match Asked::read(&attributes, Some(&rules)) {
             Asked::Decide(_) => assert!(part.is_empty(), "{body}: admitted"),
-            Asked::Refuse(_, refusal) => {
+            Asked::Refuse(refused) => {
+                let refusal = refused.refusal;
                 assert!(!part.is_empty() && refusal.detail.contains(part), "{body}: {}", refusal.detail);
             }
             Asked::Pass => panic!("{body}: passed"),

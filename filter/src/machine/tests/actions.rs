@@ -13,7 +13,7 @@ struct Seen {
     reply: Option<u32>,
     told: Vec<String>,
     counted: Vec<Stat>,
-    shown: String,
+    shown: Vec<(String, String)>,
 }
 
 /// What the request is, and what becomes of it.
@@ -109,7 +109,8 @@ fn play(case: &Case, mode: ModeWord, on_error: &str) -> Seen {
             body: "{}".into(),
         };
         let status = Some(RpcStatus { code: 7, message: String::new() });
-        CheckResponse { status, http_response: Some(HttpResponse::DeniedResponse(denied)) }.encode_to_vec()
+        CheckResponse { status, http_response: Some(HttpResponse::DeniedResponse(denied)), ..CheckResponse::default() }
+            .encode_to_vec()
     };
     let reply = |grpc_status, message| Event::Reply { grpc_status, message, check_ms: 1 };
     match case.answer {
@@ -156,7 +157,7 @@ fn step(stream: &mut Stream, event: Event<'_>, case: &Case, seen: &mut Seen) {
                 seen.told.push(own_fields(&follow_up.message));
             }
             Effect::Count(stat) => seen.counted.push(stat),
-            Effect::Show(text) => seen.shown = text,
+            Effect::Show(object) => seen.shown = crate::wire::structure::members(&object),
             _ => {}
         }
         Ok(())
@@ -275,8 +276,8 @@ fn each_action_with_each_ending() {
             let all = seen.told.join(" + ");
             let (said, why) = if outcome == "unknown" { all.split_once(" reason=").unwrap() } else { (&*all, "") };
             assert_eq!(said, told, "{what}");
-            assert!(why.is_empty() || seen.shown.contains(&format!("\"detail\":\"{why}\"")), "{what}");
-            assert!(seen.shown.contains(&format!("\"outcome\":\"{outcome}\"")), "{what}");
+            assert!(why.is_empty() || seen.shown.contains(&("detail".to_owned(), why.to_owned())), "{what}");
+            assert!(seen.shown.contains(&("outcome".to_owned(), outcome.to_owned())), "{what}");
             assert_eq!(seen.counted.contains(&Stat::Unknown), outcome == "unknown", "{what}");
         }
     }
@@ -393,7 +394,7 @@ fn the_captured_amount_comes_from_the_gateways_answer_first() {
         let case = Case { rule, body, answer: Answer::Passes(code), response, end };
         let seen = play(&case, ModeWord::Unset, "deny");
         assert_eq!(seen.told.join(" + "), *told, "{case:?}: {seen:?}");
-        assert!(seen.shown.contains(&format!("\"outcome\":\"{outcome}\"")), "{case:?}: {seen:?}");
+        assert!(seen.shown.contains(&("outcome".to_owned(), (*outcome).to_owned())), "{case:?}: {seen:?}");
         assert_eq!(seen.counted.contains(&Stat::AmountUnreadable), *outcome == "unsettled", "{case:?}: {seen:?}");
         // A gateway that refuses has captured nothing, whatever it says.
         let case = Case { response: Some((422, *amounts)), end: (Some(422), 0), ..case };
