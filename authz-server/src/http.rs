@@ -107,7 +107,9 @@ impl Client {
     /// [`HttpError`]; [`HttpError::Body`] for a document of another form.
     pub async fn get_json<T: DeserializeOwned>(&self, url: &str, bytes_max: usize) -> Result<T, HttpError> {
         let body = self.get_bytes(url, bytes_max).await?;
-        serde_json::from_slice(&body).map_err(|error| HttpError::Body { url: shown(url), problem: error.to_string() })
+        let refused = |problem: String| HttpError::Body { url: shown(url), problem };
+        let text = quota::document_text(&body).map_err(|error| refused(format!("it {error}")))?;
+        serde_json::from_str(text).map_err(|error| refused(error.to_string()))
     }
 
     async fn answer(&self, request: Request<Empty<Bytes>>, url: &str, bytes_max: usize) -> Result<Bytes, HttpError> {

@@ -110,6 +110,7 @@ pub struct Metrics {
     journal_retries: Family<[Label; 1], Counter>,
     journal_backlog: Gauge,
     journal_backlog_shard_max: Gauge,
+    journal_backlog_shard_bound: Gauge,
     journal_lag_seconds: FloatGauge,
     journal_missing: Gauge,
     journal_rewound: Gauge,
@@ -138,6 +139,10 @@ pub struct Metrics {
     pub live: crate::live::Figures,
     /// Of unknown outcomes.
     pub outcomes: crate::outcomes::Figures,
+    /// Of time zone data.
+    pub zones: crate::zones::metrics::ZoneMetrics,
+    /// Of calls of Redis.
+    pub redis: crate::store::RedisMetrics,
 }
 
 impl Default for Metrics {
@@ -167,6 +172,7 @@ impl Metrics {
             journal_retries: Family::default(),
             journal_backlog: Gauge::default(),
             journal_backlog_shard_max: Gauge::default(),
+            journal_backlog_shard_bound: Gauge::default(),
             journal_lag_seconds: FloatGauge::default(),
             journal_missing: Gauge::default(),
             journal_rewound: Gauge::default(),
@@ -189,6 +195,8 @@ impl Metrics {
             sweep: crate::sweep::Figures::default(),
             live: crate::live::Figures::default(),
             outcomes: crate::outcomes::Figures::default(),
+            zones: crate::zones::metrics::ZoneMetrics::default(),
+            redis: crate::store::RedisMetrics::default(),
         };
         metrics.policy.register(&mut metrics.registry);
         metrics.register_decisions();
@@ -201,6 +209,9 @@ impl Metrics {
         metrics.sweep.register(&mut metrics.registry);
         metrics.live.register(&mut metrics.registry);
         metrics.outcomes.register(&mut metrics.registry);
+        metrics.zones.register(&mut metrics.registry);
+        metrics.redis.register(&mut metrics.registry);
+        crate::process::register(&mut metrics.registry);
         metrics
     }
 
@@ -247,10 +258,11 @@ impl Metrics {
     }
 
     /// Events that are in Redis and not yet known to be in Postgres: of all shards, and of the shard that has most,
-    /// because the bound is one of each shard.
-    pub fn set_journal_backlog(&self, events: u64, shard_max_events: u64) {
+    /// because the bound, `shard_bound_events`, is one of each shard.
+    pub fn set_journal_backlog(&self, events: u64, shard_max_events: u64, shard_bound_events: u64) {
         self.journal_backlog.set(signed(events));
         self.journal_backlog_shard_max.set(signed(shard_max_events));
+        self.journal_backlog_shard_bound.set(signed(shard_bound_events));
     }
 
     /// Age of the oldest event of the batch at hand.
@@ -369,6 +381,11 @@ impl Metrics {
         );
         let shard_max = self.journal_backlog_shard_max.clone();
         r.register("sluice_journal_backlog_shard_max_events", "Events of the shard with most of them", shard_max);
+        r.register(
+            "sluice_journal_backlog_shard_bound_events",
+            "Events of a shard at which its charges are refused (SLUICE_BACKLOG_EVENTS_MAX)",
+            self.journal_backlog_shard_bound.clone(),
+        );
         r.register("sluice_journal_lag_seconds", "Age of the oldest event at hand", self.journal_lag_seconds.clone());
         r.register("sluice_journal_missing_events", "Sequence numbers that never came", self.journal_missing.clone());
         let lost = self.journal_lost_accounts.clone();

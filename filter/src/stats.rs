@@ -57,7 +57,7 @@ pub enum Stat {
 
 impl Stat {
     /// Every counter.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Admitted,
         Self::Replayed,
         Self::Refused,

@@ -23,7 +23,9 @@ mod policy;
 mod predict;
 mod record;
 pub mod rule;
+mod text;
 mod window;
+mod zone;
 
 pub use account::{Account, ClosedWindow, Counter, Origin, Origins};
 pub use alert::{Crossing, Marks, Thresholds, ThresholdsError, Watch};
@@ -47,7 +49,10 @@ pub use policy::{
 };
 pub use predict::{Outlook, Prediction};
 pub use record::{First, OrderFigures, Record, WindowFigures};
+pub use record::{OrderFigures, Record, WindowFigures};
+pub use text::{TextError, document_text};
 pub use window::{Calendar, Period, WindowIds};
+pub use zone::{ZoneError, ZoneSource, check_zone_name};
 
 use serde::{Deserialize, Serialize};
 

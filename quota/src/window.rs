@@ -1,11 +1,11 @@
-//! Calendar windows in a merchant's own time zone: which day, month and year an instant falls into, and when they end.
+//! Calendar windows in a merchant's own time zone: which day, month and year an instant falls into, and when they end. The zone
+//! is a value that the caller gives: its data can be renewed without a new build.
 
 use std::fmt;
 
-use chrono::{
-    DateTime, Datelike, Days, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc,
-};
-use chrono_tz::Tz;
+use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 
 /// A kind of window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,10 +43,10 @@ pub struct WindowIds {
 }
 
 /// A time zone and the hour at which its business day begins.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Calendar {
-    zone: Tz,
-    cutoff_hour: u32,
+    zone: TimeZone,
+    cutoff: Time,
 }
 
 /// No zone's clock is further ahead of UTC.
@@ -54,29 +54,34 @@ const AHEAD_MAX_MS: i64 = 14 * 3_600_000;
 /// Instants outside of 1971 to 9000 count as the nearest one inside, so that every instant has windows.
 const FIRST_MS: i64 = 31_536_000_000;
 const LAST_MS: i64 = 221_845_392_000_000;
-/// No zone is further than this from UTC, and no shift of a zone's clock is longer.
-const ZONE_SPAN_HOURS: i64 = 26;
 
 impl Calendar {
     /// A calendar whose days begin at midnight UTC.
-    pub const UTC: Self = Self { zone: Tz::UTC, cutoff_hour: 0 };
+    pub const UTC: Self = Self { zone: TimeZone::UTC, cutoff: Time::midnight() };
 
     /// `None` for an hour past 23.
     #[must_use]
-    pub fn new(zone: Tz, cutoff_hour: u32) -> Option<Self> {
-        (cutoff_hour < 24).then_some(Self { zone, cutoff_hour })
+    pub fn new(zone: TimeZone, cutoff_hour: u32) -> Option<Self> {
+        let cutoff = Time::new(i8::try_from(cutoff_hour).ok()?, 0, 0, 0).ok()?;
+        Some(Self { zone, cutoff })
+    }
+
+    /// The same calendar by other data of its zone.
+    #[must_use]
+    pub const fn with_zone(&self, zone: TimeZone) -> Self {
+        Self { zone, cutoff: self.cutoff }
     }
 
     /// The zone's IANA name.
     #[must_use]
-    pub fn zone_name(&self) -> &'static str {
-        self.zone.name()
+    pub fn zone_name(&self) -> &str {
+        self.zone.iana_name().unwrap_or("unknown")
     }
 
     /// The hour at which the business day begins.
     #[must_use]
-    pub const fn cutoff_hour(&self) -> u32 {
-        self.cutoff_hour
+    pub fn cutoff_hour(&self) -> u32 {
+        u32::from(self.cutoff.hour().unsigned_abs())
     }
 
     /// The windows that `now_ms` (milliseconds since the epoch) falls into.
@@ -85,20 +90,21 @@ impl Calendar {
     #[must_use]
     pub fn windows_at(&self, now_ms: i64) -> WindowIds {
         let now = instant(now_ms);
-        let local = now.with_timezone(&self.zone).naive_local();
-        let mut date = (local - TimeDelta::hours(i64::from(self.cutoff_hour))).date();
-        let (mut since, mut until) = (self.starts_at(date), self.starts_at(date + Days::new(1)));
-        if until <= now {
-            date = date + Days::new(1);
-            (since, until) = (until, self.starts_at(date + Days::new(1)));
+        let local = self.zone.to_datetime(now);
+        let mut date = local.saturating_sub(SignedDuration::from_hours(self.cutoff.hour().into())).date();
+        let (mut since, mut until) = (self.starts_at(date), self.starts_at(date.saturating_add(1.day())));
+        if until.is_some_and(|until| until <= now) {
+            date = date.saturating_add(1.day());
+            (since, until) = (until, self.starts_at(date.saturating_add(1.day())));
         }
-        let (year, month, day) = (date.year().unsigned_abs(), date.month(), date.day());
+        let year = u32::from(date.year().unsigned_abs());
+        let [month, day] = [date.month(), date.day()].map(|part| u32::from(part.unsigned_abs()));
         WindowIds {
             day: (year * 100 + month) * 100 + day,
             month: year * 100 + month,
             year,
-            since_ms: since.timestamp_millis(),
-            until_ms: until.timestamp_millis(),
+            since_ms: since.map_or(FIRST_MS, Timestamp::as_millisecond),
+            until_ms: until.map_or(LAST_MS, Timestamp::as_millisecond),
         }
     }
 
@@ -112,76 +118,80 @@ impl Calendar {
     /// The first instant of the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
     #[must_use]
     pub fn begins_at_ms(&self, period: Period, id: u32) -> Option<i64> {
-        Some(self.starts_at(first_date(period, id)?).timestamp_millis())
+        Some(self.starts_at(first_date(period, id)?)?.as_millisecond())
     }
 
     /// The first instant after the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
     #[must_use]
     pub fn ends_at_ms(&self, period: Period, id: u32) -> Option<i64> {
-        let first = first_date(period, id)?;
-        let next = match period {
-            Period::Day => first.checked_add_days(Days::new(1)),
-            Period::Month => first.checked_add_months(Months::new(1)),
-            Period::Year => first.checked_add_months(Months::new(12)),
-        }?;
-        Some(self.starts_at(next).timestamp_millis())
+        let length = match period {
+            Period::Day => 1.day(),
+            Period::Month => 1.month(),
+            Period::Year => 1.year(),
+        };
+        let next = first_date(period, id)?.checked_add(length).ok()?;
+        Some(self.starts_at(next)?.as_millisecond())
     }
 
-    /// The earliest instant at which the zone's clock shows the cut-off hour of `date` or later.
-    fn starts_at(&self, date: NaiveDate) -> DateTime<Utc> {
-        let wall = date.and_time(NaiveTime::MIN) + TimeDelta::hours(i64::from(self.cutoff_hour));
-        match self.zone.from_local_datetime(&wall) {
-            LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => at.with_timezone(&Utc),
-            LocalResult::None => self.end_of_gap(wall),
+    /// The earliest instant at which the zone's clock shows the cut-off hour of `date` or later; `None` near the end of all dates.
+    fn starts_at(&self, date: Date) -> Option<Timestamp> {
+        let wall = date.to_datetime(self.cutoff);
+        match self.zone.to_ambiguous_timestamp(wall).offset() {
+            AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(wall).ok(),
+            // The hour comes twice, and counts the first time.
+            AmbiguousOffset::Fold { before, after: _ } => before.to_timestamp(wall).ok(),
+            AmbiguousOffset::Gap { before, after } => self.end_of_gap(wall, before, after),
         }
     }
 
-    /// Where the clock skips `wall`: the instant of the skip, by bisection to the second.
-    fn end_of_gap(&self, wall: NaiveDateTime) -> DateTime<Utc> {
-        let span = TimeDelta::hours(ZONE_SPAN_HOURS);
-        let (mut before, mut after) = ((wall - span).and_utc(), (wall + span).and_utc());
-        while after - before > TimeDelta::seconds(1) {
-            let middle = before + TimeDelta::seconds((after - before).num_seconds() / 2);
-            if middle.with_timezone(&self.zone).naive_local() < wall {
-                before = middle;
+    /// Where the clock goes from the offset `before` to `after` and skips `wall`: the instant of the skip, by bisection to the
+    /// second.
+    fn end_of_gap(&self, wall: DateTime, before: Offset, after: Offset) -> Option<Timestamp> {
+        let mut earlier = after.to_timestamp(wall).ok()?.as_second();
+        let mut later = before.to_timestamp(wall).ok()?.as_second();
+        while later - earlier > 1 {
+            let middle = earlier + (later - earlier) / 2;
+            if self.zone.to_datetime(Timestamp::from_second(middle).ok()?) < wall {
+                earlier = middle;
             } else {
-                after = middle;
+                later = middle;
             }
         }
-        after
+        Timestamp::from_second(later).ok()
     }
 }
 
 /// The first date of a window.
-fn first_date(period: Period, id: u32) -> Option<NaiveDate> {
+fn first_date(period: Period, id: u32) -> Option<Date> {
     let (year, month, day) = match period {
         Period::Day => (id / 10_000, id / 100 % 100, id % 100),
         Period::Month => (id / 100, id % 100, 1),
         Period::Year => (id, 1, 1),
     };
-    NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)
+    Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()
 }
 
 impl fmt::Debug for Calendar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{:02}:00", self.zone, self.cutoff_hour)
+        write!(f, "{}+{:02}:00", self.zone_name(), self.cutoff_hour())
     }
 }
 
-fn instant(ms: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(ms.clamp(FIRST_MS, LAST_MS)).unwrap_or_default()
+fn instant(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms.clamp(FIRST_MS, LAST_MS)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zone::{Bundled, ZoneSource};
 
     fn calendar(zone: &str, cutoff_hour: u32) -> Calendar {
-        Calendar::new(zone.parse().unwrap(), cutoff_hour).unwrap()
+        Calendar::new(Bundled.zone(zone).unwrap(), cutoff_hour).unwrap()
     }
 
     fn ms(utc: &str) -> i64 {
-        DateTime::parse_from_rfc3339(utc).unwrap().timestamp_millis()
+        utc.parse::<Timestamp>().unwrap().as_millisecond()
     }
 
     /// windows follow the merchant's zone through 23- and 25-hour days, leap days and skipped dates.
@@ -258,6 +268,29 @@ mod tests {
             assert_eq!(calendar(zone, cutoff).ends_at_ms(period, id), Some(ms(end)), "{zone} {period:?} {id}");
         }
         assert_eq!(Calendar::UTC.ends_at_ms(Period::Day, 20261301), None);
+    }
+
+    /// F6: zone data of 2025 had these days begin an hour off.
+    #[test]
+    fn f6_days_begin_by_the_zone_data_of_today() {
+        let table = [
+            // British Columbia stays at UTC-7, Morocco at UTC.
+            ("America/Vancouver", 20261129, "2026-11-29T07:00:00Z", 24),
+            ("America/Vancouver", 20270115, "2027-01-15T07:00:00Z", 24),
+            ("Africa/Casablanca", 20261129, "2026-11-29T00:00:00Z", 24),
+            // Neighbours that still change their clocks.
+            ("America/Los_Angeles", 20261101, "2026-11-01T07:00:00Z", 25),
+            ("America/Los_Angeles", 20261129, "2026-11-29T08:00:00Z", 24),
+            ("Europe/Madrid", 20270328, "2027-03-27T23:00:00Z", 23),
+            ("Etc/GMT+8", 20261129, "2026-11-29T08:00:00Z", 24),
+            ("UTC", 20261129, "2026-11-29T00:00:00Z", 24),
+        ];
+        for (zone, day, begins, hours) in table {
+            let calendar = calendar(zone, 0);
+            let (begin, end) = (calendar.begins_at_ms(Period::Day, day), calendar.ends_at_ms(Period::Day, day));
+            assert_eq!(begin, Some(ms(begins)), "{zone} {day}");
+            assert_eq!(end.unwrap() - begin.unwrap(), hours * 3_600_000, "{zone} {day}");
+        }
     }
 
     /// How long a day is, from its first instant to its last.

@@ -14,6 +14,7 @@ mod holds;
 mod mistakes;
 mod outcomes;
 mod policies;
+mod readme;
 mod stream;
 mod suite;
 mod usage_logs;

@@ -22,7 +22,8 @@ fn a_policy_file_is_valid_or_its_field_is_named() -> Result<()> {
     let said = run(&[], &["policy", "validate", &file(&dir, "old.yaml", OLD)?])?.succeeded();
     let lines: Vec<Vec<&str>> = said.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     assert!(lines[0][1].starts_with("old#"), "{said}");
-    assert_eq!(lines[1..], [["tiers", "1"], ["merchants", "1"]], "{said}");
+    assert_eq!(lines[1..3], [["tiers", "1"], ["merchants", "1"]], "{said}");
+    assert_eq!(lines[3][..2], ["zone", "data"], "{said}");
 
     let table = [
         (OLD.replace("5000", "-5"), "default.daily_amount`: a whole number from 0"),
@@ -31,6 +32,10 @@ fn a_policy_file_is_valid_or_its_field_is_named() -> Result<()> {
         (OLD.replace("tier: basic", "tier: gold"), "merchants.shop.tier"),
         (OLD.replace("daily_amount: 9000", "dayly_amount: 9000"), "dayly_amount"),
         ("version: a\n".to_owned(), "enforces nothing"),
+        (format!("\u{feff}{OLD}"), "starts with a byte order mark: save it without"),
+        (OLD.replace("  basic", "\tbasic"), "line 5 is indented by a tab: indent by blanks"),
+        (format!("{OLD}tiers: {{}}\n"), "duplicate field `tiers`"),
+        (OLD.replace("  shop: {tier: basic}", "  shop: {tier: basic}\n  shop: {}"), "duplicate entry `shop`"),
         (String::new(), "version"),
     ];
     for (row, (text, field)) in table.into_iter().enumerate() {
@@ -39,6 +44,12 @@ fn a_policy_file_is_valid_or_its_field_is_named() -> Result<()> {
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "row {row}: {ran:?}");
         assert!(ran.stderr.contains(field) && ran.stderr.contains(&path), "row {row}: {ran:?}");
     }
+    // Of lines that end as on Windows nothing is said; of other encodings it is.
+    run(&[], &["policy", "validate", &file(&dir, "crlf.yaml", &OLD.replace('\n', "\r\n"))?])?.succeeded();
+    let wide: Vec<u8> = OLD.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(dir.join("wide.yaml"), [&[0xFF, 0xFE], wide.as_slice()].concat())?;
+    let ran = run(&[], &["policy", "validate", &dir.join("wide.yaml").display().to_string()])?;
+    assert!(ran.code == Some(1) && ran.stderr.contains("wide.yaml is UTF-16 or UTF-32: save it as UTF-8"), "{ran:?}");
     let ran = run(&[], &["policy", "validate", "/nowhere/policies.yaml"])?;
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("/nowhere/policies.yaml cannot be read"), "{ran:?}");

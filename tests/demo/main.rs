@@ -1,10 +1,14 @@
 //! `cargo demo` as a user runs it: what it prints, writes, answers to signals, and that it leaves no process behind.
 
+#[path = "../api/readme.rs"]
+mod readme;
+
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use e2e::api::{Caller, ROOT};
 use e2e::dirs::RunDir;
 use e2e::wait;
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,7 +27,9 @@ fn demo() -> Command {
 
 /// Starts a demo that stays, and gives it with its addresses.
 fn staying(file: &PathBuf) -> Result<(Child, Vec<SocketAddr>), Box<dyn std::error::Error>> {
-    let mut child = demo().arg("--stay").arg("--addresses").arg(file).stdout(Stdio::null()).spawn()?;
+    let mut command = demo();
+    command.arg("--stay").arg("--addresses").arg(file).arg("--env-file").arg(env_file(file));
+    let mut child = command.stdout(Stdio::null()).spawn()?;
     let text = wait::until("the addresses", READY_WITHIN, || {
         if let Some(status) = child.try_wait()? {
             return Err(e2e::Failure::new(format!("the demo ended: {status}")));
@@ -41,6 +47,18 @@ fn staying(file: &PathBuf) -> Result<(Child, Vec<SocketAddr>), Box<dyn std::erro
     let addresses: Vec<_> = addresses.values().filter_map(|url| host(url.as_str()?)).collect();
     assert_eq!(addresses.len(), 7, "{text}");
     Ok((child, addresses))
+}
+
+fn env_file(addresses: &Path) -> PathBuf {
+    addresses.with_extension("env")
+}
+
+/// A variable of the demo's file, as a shell reads it.
+fn variable(file: &Path, name: &str) -> Result<String, Box<dyn std::error::Error>> {
+    let script = format!(". '{}' && printf %s \"${name}\"", file.display());
+    let output = Command::new("sh").arg("-euc").arg(script).output()?;
+    assert!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn signal(child: &Child, signal: Signal) -> Outcome {
@@ -67,6 +85,31 @@ fn every_payment_is_decided_as_announced() -> Outcome {
     for what in ["30.00 authorised", "20.00 of it captured", "5.00 of the capture refunded"] {
         assert!(printed.contains(what), "{what} is missing:\n{printed}");
     }
+    Ok(())
+}
+
+/// What README.md shows of the API works on a demo that stays: every request as it stands there, and a shell takes the whole.
+#[test]
+fn the_readmes_examples_work_on_a_staying_demo() -> Outcome {
+    let dir = RunDir::new("demo-readme")?;
+    let addresses = dir.join("addresses.json");
+    let (mut child, _) = staying(&addresses)?;
+    let env_file = env_file(&addresses);
+    wait::until("the file for shells", READY_WITHIN, || Ok(env_file.exists().then_some(())))?;
+    let (api, auth) = (variable(&env_file, "API")?, variable(&env_file, "AUTH")?);
+    let address = api.strip_prefix("http://").and_then(|rest| rest.strip_suffix(ROOT)).ok_or("no address")?.parse()?;
+    let token = auth.strip_prefix("authorization: Bearer ").ok_or("no token")?;
+    let section = readme::section()?;
+    assert!(section.contains("\n```\n. target/demo.env\n"), "the examples begin with the demo's file");
+    assert_eq!(section.lines().filter(|line| line.starts_with("curl ")).count(), readme::examples(&section)?.len());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(readme::send(&Caller::new(address, token), readme::examples(&section)?))?;
+    for block in section.split("```").skip(1).step_by(2) {
+        let status = Command::new("sh").arg("-nc").arg(block).status()?;
+        assert!(status.success(), "a shell does not take:\n{block}");
+    }
+    signal(&child, Signal::TERM)?;
+    wait::until("the demo's end", ENDED_WITHIN, || Ok(child.try_wait()?))?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use authz_server::policy::Policies;
 use authz_server::settings::{Live, Secret, Settings};
 use authz_server::store::{StoreTime, Verified, keys};
 use authz_server::sweep::{self, Config, Ended, HoldSweep, Rolled, Shutdown, ThresholdSweep, Tools, WindowSweep};
+use authz_server::zones::Zones;
 use e2e::{Failure, Result, wait};
 use quota::{Action, Code, OnExpiry, PolicyBook};
 use tokio::sync::watch;
@@ -53,7 +54,7 @@ impl Sweeper {
 fn parts(bench: &Bench, policies: &str) -> Result<(Config, Arc<Policies>, Arc<Metrics>)> {
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
-    let policies = Arc::new(Policies::new(PolicyBook::from_yaml(policies)?, health));
+    let policies = Arc::new(Policies::new(PolicyBook::from_yaml(policies, &Zones::compiled_in())?, health));
     let env = [
         ("SLUICE_POLICY_FILE", "policies.yaml".to_owned()),
         ("SLUICE_HOLD_SWEEP_MS", "100".to_owned()),

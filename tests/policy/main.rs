@@ -7,3 +7,4 @@ mod scopes;
 mod service;
 mod states;
 mod windows;
+mod zones;

@@ -4,14 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use authz_server::policy::service::FIRST_ANSWER_MAX;
+use e2e::dirs::RunDir;
 use e2e::ports::{self, loopback};
 use e2e::{Failure, Result, wait};
-use quota::{Currency, LimitName, MerchantId, Policy, Watch};
+use quota::{Currency, LimitName, MerchantId, Period, Policy, Watch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::bench::{DOCUMENT, Node, WITHIN, daily_policy, postgres, put_in_force};
+use crate::zones::{self, Database};
 
 /// What the service does with a request.
 #[derive(Clone, Debug)]
@@ -334,6 +336,27 @@ async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
         assert_eq!(of(node, "m", None).await?, Some((7, Some("America/Los_Angeles"))));
     }
     Ok(())
+}
+
+/// F6: the calendar of an answer follows renewed zone data, also while the service is away.
+#[tokio::test]
+async fn f6_an_answers_calendar_follows_renewed_zone_data() -> Result<()> {
+    let dir = RunDir::new("zones")?;
+    let database = Database::new(&dir, "2999a", "Etc/GMT+8")?;
+    let postgres = postgres().await?;
+    let mut service = PolicyService::start(ok("{\"daily_limit\": 7, \"timezone\": \"Test/Zone\"}")).await?;
+    let (url, tzdir) = (service.url(), database.path());
+    let env = [("POLICY_SERVICE_URL", url.as_str()), ("SLUICE_POLICY_REFRESH_SECS", "3600"), ("TZDIR", tzdir.as_str())];
+    let node = Node::start(&postgres.url(), None, &env).await?;
+    let hour = async || {
+        let policy = node.policy("m", "USD", None).await?.ok_or_else(|| Failure::new("no policy"))?;
+        let begins = policy.calendar.begins_at_ms(Period::Day, 20_261_129).unwrap_or_default();
+        Ok::<_, Failure>(begins.rem_euclid(86_400_000) / 3_600_000)
+    };
+    assert_eq!(hour().await?, 8);
+    service.down().await;
+    database.put("Test/Zone", zones::data("Etc/GMT+3")?)?;
+    wait::until_async("the renewed zone", WITHIN, || async { Ok((hour().await? == 3).then_some(())) }).await
 }
 
 /// A channel has limits of its own, and its account's calendar.

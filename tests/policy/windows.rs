@@ -10,6 +10,7 @@ use authz_server::policy::Policies;
 use authz_server::policy::postgres::PolicyRepository;
 use authz_server::policy::postgres::model::PolicyInput;
 use authz_server::settings::Secret;
+use authz_server::zones::Zones;
 use e2e::client::{Payment, Protocol};
 use e2e::stack::{Stack, StackOptions};
 use e2e::{Result, wait};
@@ -32,7 +33,7 @@ async fn a_limit_that_changes_in_mid_window_holds_for_the_next_payment() -> Resu
     let stack = Stack::start(&StackOptions { policies: Some(document.clone()), ..StackOptions::default() })?;
     let pool = database::pool(&Secret::new(stack.postgres.url()), 2)?;
     let health = Arc::new(Health::new(Arc::new(Metrics::new())));
-    let policies = Arc::new(Policies::new(PolicyBook::from_yaml(&document)?, health));
+    let policies = Arc::new(Policies::new(PolicyBook::from_yaml(&document, &Zones::compiled_in())?, health));
     let repository = PolicyRepository::new(pool, policies);
     let active = put_in_force(&repository, &of_the_day(10_000)).await?;
     in_force(&stack, &format!("{}@1", active.policy_id)).await?;

@@ -3,6 +3,7 @@
 
 #![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests, outside of the test functions")]
 
+mod findings;
 mod observe;
 
 use std::collections::BTreeSet;
@@ -213,18 +214,21 @@ fn the_tests_that_the_architecture_names_exist() {
     let document = read("ARCHITECTURE.md");
     let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| **Q-")).collect();
     assert_eq!(rows.len(), 10, "one row for each promise: {rows:?}");
-    for row in rows {
-        let mut file = None;
-        let mut named = 0;
-        for word in row.split('`').skip(1).step_by(2) {
-            if word.ends_with(".rs") {
-                file = Some((word, read(word)));
-            } else if let Some((path, source)) = file.as_ref().filter(|_| word.contains('_')) {
-                let found = source.contains(&format!("fn {word}(")) || source.contains(&format!("::{word}\""));
-                assert!(found, "{path} has no {word}");
-                named += 1;
-            }
+    rows.into_iter().for_each(assert_tests_exist);
+}
+
+/// Checks that the tests exist which a row names: a file and names in it, all in backticks.
+fn assert_tests_exist(row: &str) {
+    let mut file = None;
+    let mut named = 0;
+    for word in row.split('`').skip(1).step_by(2) {
+        if word.ends_with(".rs") {
+            file = Some((word, read(word)));
+        } else if let Some((path, source)) = file.as_ref().filter(|_| word.contains('_')) {
+            let found = source.contains(&format!("fn {word}(")) || source.contains(&format!("::{word}\""));
+            assert!(found, "{path} has no {word}");
+            named += 1;
         }
-        assert!(named > 0, "no test is named in: {row}");
     }
+    assert!(named > 0, "no test is named in: {row}");
 }

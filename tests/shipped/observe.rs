@@ -16,9 +16,12 @@ use serde_yaml_ng::Value;
 use crate::{list, read, text, yaml};
 
 const RULES: &str = "deploy/prometheus/rules.yml";
+const RUNBOOK: &str = "docs/runbook.md";
 const DASHBOARD: &str = "deploy/grafana/sluice.json";
 /// Prometheus' own.
 const OWN: [&str; 1] = ["up"];
+/// Labels that Prometheus adds to every series.
+const ADDED: [&str; 2] = ["job", "instance"];
 /// What Grafana puts a duration in the place of.
 const INTERVAL: &str = "$__rate_interval";
 const EXPORTED_WITHIN: Duration = Duration::from_secs(30);
@@ -120,6 +123,24 @@ fn rules_name_the_codes_that_they_mean() {
     }
 }
 
+/// Each rule leads to its section of the runbook, which says what it means, where to look and what to do; no section is without a rule.
+#[test]
+fn every_rule_has_its_section_of_the_runbook() {
+    let runbook = read(RUNBOOK);
+    let mut sections: BTreeMap<&str, &str> =
+        runbook.split("\n## ").skip(1).filter_map(|section| section.split_once('\n')).collect();
+    for (name, rule) in rules() {
+        let url = text(&rule["annotations"]["runbook_url"]);
+        assert_eq!(url, format!("{RUNBOOK}#{}", name.to_ascii_lowercase()), "{name}");
+        let section = sections.remove(name.as_str()).unwrap_or_else(|| panic!("{RUNBOOK} has no section {name}"));
+        for part in ["- **Means:** ", "- **Look:** ", "- **Do:** "] {
+            let said = section.lines().find_map(|line| line.strip_prefix(part));
+            assert!(said.is_some_and(|said| said.len() > 10 && said.ends_with('.')), "{name}: {part}{said:?}");
+        }
+    }
+    assert!(sections.is_empty(), "sections without a rule: {:?}", sections.keys());
+}
+
 /// The names of metrics in the text form, each with the names of its labels.
 fn exported(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut metrics: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -142,7 +163,8 @@ fn lacking(metrics: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
         match metrics.get(&name) {
             None => drop(lacking.insert(name)),
             Some(labels) => {
-                let unknown = matchers.iter().filter(|matcher| !labels.contains(&matcher.name));
+                let added = |matcher: &&Matcher| !ADDED.contains(&matcher.name.as_str());
+                let unknown = matchers.iter().filter(added).filter(|matcher| !labels.contains(&matcher.name));
                 lacking.extend(unknown.map(|matcher| format!("{name}{{{}}}", matcher.name)));
             }
         }

@@ -147,7 +147,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A caller with a token.
+    /// A caller of an API with a token, also of one that runs elsewhere.
     #[must_use]
     pub fn new(address: SocketAddr, token: &str) -> Self {
         Self { address, token: Some(token.to_owned()) }

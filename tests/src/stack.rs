@@ -116,7 +116,7 @@ impl Stack {
         let gateway = Gateway::start()?;
         let mut env = server_env(dir, options, &redis, &postgres)?;
         let secret = env.entry("JWT_SECRET".to_owned()).or_insert_with(|| api::secret().to_owned()).clone();
-        let admin_token = api::sign(&secret, &json!({"sub": "demo", "role": "admin", "exp": api::EXPIRES_AT_SECS}))?;
+        let admin_token = api::sign(&secret, &json!({"sub": "ana", "role": "admin", "exp": api::EXPIRES_AT_SECS}))?;
         let server_options = ServerOptions { program, env, ..ServerOptions::default() };
         let server = Server::start_in(Arc::clone(dir), server_options.clone())?;
         let second =

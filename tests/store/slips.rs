@@ -167,7 +167,10 @@ const SLIPS: &[(&str, &str)] = &[
         "          add_operation(CAPTURE, id)\n          unknown, made = false, true\n",
         "          add_operation(CAPTURE, id)\n",
     ),
-    ("account_changed, given_back, unknown, made = true, true, false, true", "account_changed, given_back = true, true"),
+    (
+        "account_changed, given_back, unknown, made = true, true, false, true",
+        "account_changed, given_back = true, true",
+    ),
     ("what == 0 and known and state == OPEN then", "what == 0 and state == OPEN then"),
     ("code, order_changed = APPLIED, not made\n", "code, order_changed = APPLIED, true\n"),
     (

@@ -49,7 +49,7 @@ pub(super) async fn resolve(
     to_the_end(Repeat::Safe, OPERATION_TIMEOUT, work).await?.map_err(|error| match error {
         ResolveError::NotFound => Problem::new(Kind::NotFound),
         ResolveError::Contradicts(_) => Problem::new(Kind::Conflict).detail(error.to_string()),
-        ResolveError::Refused(done) => refusal(&done),
+        ResolveError::Refused(done) => refused(&done),
         ResolveError::Corrupt(_) => Problem::internal("an unknown outcome", &error),
         ResolveError::Store(error) => no_decision(&error),
         ResolveError::Database(error) => error.into(),

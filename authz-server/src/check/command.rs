@@ -152,7 +152,7 @@ mod tests {
     fn the_policys_terms_are_in_the_command() {
         let text = "version: v1\ndefault: {timezone: UTC, daily_amount: 5000, refund_daily_amount: 70, \
             breach: {throttle: {per_minute: 60, burst: 1, delay_ms_max: 2000, ceiling_percent: 150}}}\n";
-        let book = PolicyBook::from_yaml(text).unwrap();
+        let book = PolicyBook::from_yaml(text, &crate::zones::Zones::compiled_in()).unwrap();
         let amount = AmountMinor::new(5).unwrap();
         let made = |what, number, is_native| {
             let ask = ask(what, number, is_native);

@@ -16,6 +16,7 @@ use super::*;
 use crate::health::Health;
 use crate::settings::Settings;
 use crate::store::MemoryStore;
+use crate::zones::Zones;
 
 /// A store that is away, in one way or another.
 #[derive(Debug)]
@@ -55,7 +56,9 @@ const RULES: &str = r#"{"rules": [{"name": "p", "match": {"methods": ["POST"], "
 fn service<S: Store>(store: Arc<S>) -> CheckService<S> {
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
-    let book = PolicyBook::from_yaml("version: v1\ndefault: {timezone: UTC, daily_amount: 5000}\n").unwrap();
+    let book =
+        PolicyBook::from_yaml("version: v1\ndefault: {timezone: UTC, daily_amount: 5000}\n", &Zones::compiled_in())
+            .unwrap();
     let env = [("SLUICE_POLICY_FILE", "p"), ("SLUICE_CHECK_TIMEOUT_MS", "20"), ("SLUICE_REDIS_TIMEOUT_MS", "10")];
     let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     let live = Live::fixed(&Settings::load(env, None).unwrap());

@@ -23,6 +23,7 @@ use crate::policy::{PolicyStartError, SourceError};
 use crate::run::{self, RunError};
 use crate::settings::{self, Settings, SettingsError};
 use crate::store::StoreError;
+use crate::zones::ZonesError;
 
 /// What exit codes say; `--help` and the reference show it.
 const EXIT_CODES: &str = "\
@@ -69,7 +70,7 @@ enum Command {
         after_long_help = "Example:\n  REDIS_URL=redis://redis:6379/ SLUICE_POLICY_FILE=policies.yaml authz-server serve"
     )]
     Serve,
-    /// Check policy files before they are taken over. Needs no settings.
+    /// Check policy files before they are taken over. Needs no settings; time zones are read as the server reads them (TZDIR).
     #[command(subcommand, after_long_help = "Example:\n  authz-server policy validate policies.yaml")]
     Policy(policy::PolicyCommand),
     /// Check rules documents before they are taken over. Needs no settings.
@@ -122,6 +123,7 @@ enum CliError {
     File(#[from] yaml::FileError),
     #[error(transparent)]
     Routes(#[from] routes::RoutesError),
+    Zones(#[from] ZonesError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

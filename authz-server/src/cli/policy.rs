@@ -1,12 +1,15 @@
 //! `policy`: checks policy files, and says what a change means for whom.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Subcommand;
 use quota::{PolicyBook, policy_diff};
 
 use super::{CliError, Outcome, print};
 use crate::policy::{FileSource, SourceError};
+use crate::settings;
+use crate::zones::Zones;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
@@ -37,16 +40,21 @@ pub(super) enum PolicyCommand {
 pub(super) fn execute(command: &PolicyCommand) -> Result<Outcome, CliError> {
     match command {
         PolicyCommand::Validate { file } => {
-            let book = load(file)?;
+            let zones = zones()?;
+            let book = load(file, &zones)?;
+            let data = zones.data();
             let (version, tiers, merchants) = (book.version(), book.tiers(), book.merchants());
             print(&format!(
-                "{} is valid\nversion    {version}\ntiers      {tiers}\nmerchants  {merchants}\n",
-                file.display()
+                "{} is valid\nversion    {version}\ntiers      {tiers}\nmerchants  {merchants}\nzone data  {} {}\n",
+                file.display(),
+                data.origin,
+                data.version
             ))?;
             Ok(Outcome::Done)
         }
         PolicyCommand::Diff { old, new, exit_code } => {
-            let lines = policy_diff(&load(old)?, &load(new)?);
+            let zones = zones()?;
+            let lines = policy_diff(&load(old, &zones)?, &load(new, &zones)?);
             if lines.is_empty() {
                 print("nothing changes for anybody\n")?;
             }
@@ -56,8 +64,13 @@ pub(super) fn execute(command: &PolicyCommand) -> Result<Outcome, CliError> {
     }
 }
 
-fn load(file: &Path) -> Result<PolicyBook, CliError> {
-    let (set, _) = FileSource::new(file).load()?;
+/// The time zones, as the server reads them.
+fn zones() -> Result<Arc<Zones>, CliError> {
+    Ok(Arc::new(Zones::open(settings::tzdir()?.as_deref())?))
+}
+
+fn load(file: &Path, zones: &Arc<Zones>) -> Result<PolicyBook, CliError> {
+    let (set, _) = FileSource::new(file, Arc::clone(zones)).load()?;
     let refused = |error| SourceError::Document { path: file.to_owned(), error };
-    Ok(set.compile().map_err(refused)?)
+    Ok(set.compile(&**zones).map_err(refused)?)
 }

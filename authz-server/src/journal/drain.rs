@@ -347,7 +347,8 @@ impl Drain {
             return Ok(());
         }
         let backlog = Backlog::of(&self.spare.as_mut().unwrap_or(stream).backlog().await?);
-        self.metrics.set_journal_backlog(backlog.events, backlog.fullest_events);
+        let bound = self.config.backlog_events_max;
+        self.metrics.set_journal_backlog(backlog.events, backlog.fullest_events, bound);
         if backlog.events == 0 {
             self.metrics.set_journal_lag(Duration::ZERO);
         }

@@ -95,6 +95,8 @@ const fn may_need_past(command: &Command) -> bool {
         | Action::Reset(_)
         | Action::Suspend
         | Action::Resume
+        | Action::SuspendMerchant
+        | Action::ResumeMerchant
         | Action::Initialize
         | Action::Roll => false,
     }

@@ -80,6 +80,8 @@ pub(crate) fn report(figures: &Figures, command: &Command, notes: &Notes, reply:
         | Action::Reset(_)
         | Action::Suspend
         | Action::Resume
+        | Action::SuspendMerchant
+        | Action::ResumeMerchant
         | Action::Initialize
         | Action::Roll => {}
     }

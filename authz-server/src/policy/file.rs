@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{PolicyError, PolicySet};
+use quota::{PolicyError, PolicySet, TextError, document_text};
 use thiserror::Error;
 use tokio::sync::watch;
 use tracing::error;
 
 use super::Policies;
 use super::figures::Source;
+use crate::zones::Zones;
 
 /// How often the file is looked at.
 const POLL_MS: u64 = 250;
@@ -26,6 +27,8 @@ pub enum SourceError {
     Read { path: PathBuf, error: io::Error },
     #[error("the policy file {path} has {bytes} bytes, more than {FILE_BYTES_MAX}")]
     TooLarge { path: PathBuf, bytes: u64 },
+    #[error("the policy file {path} {error}")]
+    Text { path: PathBuf, error: TextError },
     #[error("{path}: {error}")]
     Document { path: PathBuf, error: PolicyError },
 }
@@ -62,13 +65,14 @@ impl Looks {
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
+    zones: Arc<Zones>,
 }
 
 impl FileSource {
-    /// Names the file; nothing is read yet.
+    /// Names the file, whose time zones are those of `zones`; nothing is read yet.
     #[must_use]
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+    pub fn new(path: &Path, zones: Arc<Zones>) -> Self {
+        Self { path: path.to_owned(), zones }
     }
 
     /// Reads the file; gives its text too, for [`FileSource::watch`].
@@ -79,7 +83,7 @@ impl FileSource {
         let text = self.read()?;
         let set = PolicySet::from_yaml(&text).map_err(|error| self.refused(error))?;
         // Alone it must be whole, and enforce something.
-        set.compile().map_err(|error| self.refused(error))?;
+        set.compile(&*self.zones).map_err(|error| self.refused(error))?;
         Ok((set, text))
     }
 
@@ -104,7 +108,7 @@ impl FileSource {
     fn take_over(&self, text: Result<String, SourceError>, policies: &Policies) {
         let taken = text.and_then(|text| {
             let set = PolicySet::from_yaml(&text).map_err(|error| self.refused(error))?;
-            set.compile().map_err(|error| self.refused(error))?;
+            set.compile(&*self.zones).map_err(|error| self.refused(error))?;
             policies.replace_file(set).map_err(|error| self.refused(error))
         });
         if let Err(error) = taken {
@@ -120,7 +124,9 @@ impl FileSource {
         if bytes > FILE_BYTES_MAX {
             return Err(SourceError::TooLarge { path: self.path.clone(), bytes });
         }
-        fs::read_to_string(&self.path).map_err(failed)
+        let bytes = fs::read(&self.path).map_err(failed)?;
+        let text = document_text(&bytes).map_err(|error| SourceError::Text { path: self.path.clone(), error })?;
+        Ok(text.to_owned())
     }
 
     fn refused(&self, error: PolicyError) -> SourceError {

@@ -17,6 +17,7 @@ use tracing::{error, info};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::zones::Zones;
 use figures::{Source, Step};
 use postgres::Rows;
 use service::{AccountCalendar, Found, PolicyService};
@@ -31,6 +32,7 @@ pub struct Policies {
     book: RwLock<Arc<PolicyBook>>,
     parts: Mutex<Parts>,
     service: Option<Arc<PolicyService>>,
+    zones: Arc<Zones>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
@@ -40,20 +42,27 @@ pub struct Policies {
 struct Parts {
     file: Option<Arc<PolicySet>>,
     rows: Option<Arc<Rows>>,
+    /// How often zone data was renewed.
+    renewals: u64,
 }
 
 impl Parts {
+    const fn is_empty(&self) -> bool {
+        self.file.is_none() && self.rows.is_none()
+    }
+
     /// Whether these are the very parts that `other` was copied from.
     fn are(&self, other: &Self) -> bool {
         self.file.as_ref().map(Arc::as_ptr) == other.file.as_ref().map(Arc::as_ptr)
             && self.rows.as_ref().map(Arc::as_ptr) == other.rows.as_ref().map(Arc::as_ptr)
+            && self.renewals == other.renewals
     }
 
-    fn compile(&self) -> Result<PolicyBook, PolicyError> {
+    fn compile(&self, zones: &Zones) -> Result<PolicyBook, PolicyError> {
         match (&self.file, self.rows.as_ref().filter(|rows| !rows.is_empty())) {
             (None, None) => Ok(PolicyBook::empty()),
-            (Some(file), None) => file.compile(),
-            (file, Some(rows)) => match rows.join(file.as_deref())?.compile() {
+            (Some(file), None) => file.compile(zones),
+            (file, Some(rows)) => match rows.join(file.as_deref())?.compile(zones) {
                 // Where there is nothing else either, tiers must come before the first policy.
                 Err(PolicyError::EnforcesNothing) if file.is_none() && rows.has_no_policy() => Ok(PolicyBook::empty()),
                 compiled => compiled,
@@ -65,8 +74,8 @@ impl Parts {
 /// The policy in the account's calendar and with its watch, each as far as it is known.
 fn of_account(policy: &Arc<Policy>, calendar: Option<Calendar>, watch: Option<&Arc<Watch>>) -> Arc<Policy> {
     let calendar_known = calendar.is_some();
-    let calendar = calendar.unwrap_or(policy.calendar);
-    if (policy.calendar, policy.calendar_known, policy.watch.as_ref()) == (calendar, calendar_known, watch) {
+    let calendar = calendar.unwrap_or_else(|| policy.calendar.clone());
+    if (&policy.calendar, policy.calendar_known, policy.watch.as_ref()) == (&calendar, calendar_known, watch) {
         return Arc::clone(policy);
     }
     Arc::new(Policy { calendar, calendar_known, watch: watch.map(Arc::clone), ..Policy::clone(policy) })
@@ -94,10 +103,11 @@ impl Policies {
         file: Option<PolicySet>,
         rows: Option<Rows>,
         service: Option<Arc<PolicyService>>,
+        zones: Arc<Zones>,
         health: Arc<Health>,
     ) -> Result<Self, PolicyError> {
-        let parts = Parts { file: file.map(Arc::new), rows: rows.map(Arc::new) };
-        let book = Arc::new(parts.compile()?);
+        let parts = Parts { file: file.map(Arc::new), rows: rows.map(Arc::new), renewals: 0 };
+        let book = Arc::new(parts.compile(&zones)?);
         let metrics = Arc::clone(health.metrics());
         for (source, given) in [(Source::File, parts.file.is_some()), (Source::Postgres, parts.rows.is_some())] {
             if given {
@@ -106,7 +116,7 @@ impl Policies {
         }
         info!(version = %book.version(), merchants = book.merchants(), service = service.is_some(), "policies are in force");
         let policies =
-            Self { book: RwLock::new(Arc::clone(&book)), parts: Mutex::new(parts), service, health, metrics };
+            Self { book: RwLock::new(Arc::clone(&book)), parts: Mutex::new(parts), service, zones, health, metrics };
         policies.tell(&book);
         Ok(policies)
     }
@@ -116,8 +126,14 @@ impl Policies {
     pub fn new(book: PolicyBook, health: Arc<Health>) -> Self {
         let metrics = Arc::clone(health.metrics());
         let book = Arc::new(book);
-        let policies =
-            Self { book: RwLock::new(Arc::clone(&book)), parts: Mutex::default(), service: None, health, metrics };
+        let policies = Self {
+            book: RwLock::new(Arc::clone(&book)),
+            parts: Mutex::default(),
+            service: None,
+            zones: Arc::new(Zones::compiled_in()),
+            health,
+            metrics,
+        };
         policies.tell(&book);
         policies
     }
@@ -188,11 +204,11 @@ impl Policies {
             (None, Some(policy)) => (Some(Step::Configured), policy),
             (None, None) => (Some(Step::Defaults), service.defaults()),
         };
-        let (calendar, account) = match found.calendar {
-            AccountCalendar::Answered(calendar) => (Some(calendar), found.account.as_ref()),
+        let (calendar, account) = match &found.calendar {
+            AccountCalendar::Answered(calendar) => (Some(calendar.clone()), found.account.as_ref()),
             AccountCalendar::Configured => {
                 let configured = book.effective(merchant, currency, None, now_ms).unwrap_or(service.defaults());
-                (Some(configured.calendar), Some(configured))
+                (Some(configured.calendar.clone()), Some(configured))
             }
             AccountCalendar::Unknown => (None, None),
         };
@@ -222,9 +238,10 @@ impl Policies {
     /// # Errors
     /// [`PolicyError`] names the row and the field.
     pub async fn try_rows(&self, rows: Rows) -> Result<(), PolicyError> {
-        let file = self.parts.lock().unwrap_or_else(PoisonError::into_inner).file.clone();
-        let parts = Parts { file, rows: Some(Arc::new(rows)) };
-        aside(move || parts.compile().map(drop)).await
+        let file = self.parts().file;
+        let parts = Parts { file, rows: Some(Arc::new(rows)), renewals: 0 };
+        let zones = Arc::clone(&self.zones);
+        aside(move || parts.compile(&zones).map(drop)).await
     }
 
     /// Notes whether a source could be read.
@@ -233,27 +250,64 @@ impl Policies {
     }
 
     fn replace(&self, source: Source, change: impl Fn(&mut Parts)) -> Result<(), PolicyError> {
-        let (mut parts, changed, book) = loop {
-            let before = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let mut changed = before.clone();
-            change(&mut changed);
-            // Outside of the lock: whoever checks a change must not wait while many policies are compiled.
-            let compiled = changed.compile();
-            self.metrics.policy.read(source, compiled.is_ok());
-            let book = Arc::new(compiled?);
-            let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-            if parts.are(&before) {
-                break (parts, changed, book);
-            }
-        };
-        *parts = changed;
-        let before =
-            std::mem::replace(&mut *self.book.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&book));
+        let compiled = self.put_in_force(change);
+        self.metrics.policy.read(source, compiled.is_ok());
+        let [before, book] = compiled?;
         if before.version() != book.version() {
             info!(source = source.as_str(), from = %before.version(), to = %book.version(), "policies changed");
             self.tell(&book);
         }
         Ok(())
+    }
+
+    /// Takes over zone data that was renewed since the last time. Gives the names of zones that changed.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the field; the policies in force stay.
+    pub fn renew_zones(&self) -> Result<Vec<String>, PolicyError> {
+        let changed = self.zones.refresh();
+        self.metrics.zones.set(&self.zones.data());
+        if changed.is_empty() {
+            return Ok(changed);
+        }
+        if let Some(service) = &self.service {
+            service.renew_zones();
+        }
+        // A book that was given as it is has no parts to be made of again.
+        if !self.parts().is_empty() {
+            self.put_in_force(|parts| parts.renewals += 1)?;
+        }
+        info!(zones = changed.join(","), "time zone data changed, policies follow it");
+        Ok(changed)
+    }
+
+    /// The time zones that policies are compiled with.
+    #[must_use]
+    pub const fn zones(&self) -> &Arc<Zones> {
+        &self.zones
+    }
+
+    fn parts(&self) -> Parts {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Compiles the changed parts and puts them in force. Gives the books before and now.
+    fn put_in_force(&self, change: impl Fn(&mut Parts)) -> Result<[Arc<PolicyBook>; 2], PolicyError> {
+        loop {
+            let before = self.parts();
+            let mut changed = before.clone();
+            change(&mut changed);
+            // Outside of the lock: whoever checks a change must not wait while many policies are compiled.
+            let book = Arc::new(changed.compile(&self.zones)?);
+            let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+            if !parts.are(&before) {
+                continue;
+            }
+            *parts = changed;
+            let mut current = self.book.write().unwrap_or_else(PoisonError::into_inner);
+            let before = std::mem::replace(&mut *current, Arc::clone(&book));
+            return Ok([before, book]);
+        }
     }
 
     /// Says in `/ready` and the gauges what is in force.

@@ -17,11 +17,14 @@ use super::service::{Asker, Cell, PolicyService};
 use crate::health::Health;
 use crate::http::HttpError;
 use crate::settings::{Live, Settings};
+use crate::zones::{Zones, ZonesError};
 
 /// How long the start waits for the policies in Postgres where there are others; a server starts with Postgres away.
 const FIRST_READING_MAX: Duration = Duration::from_secs(3);
 /// How long it waits where they are the only ones.
 const ONLY_READING_MAX: Duration = Duration::from_secs(30);
+/// How often zones in use are read again.
+const ZONES_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it tries in the meantime.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -30,6 +33,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 pub enum PolicyStartError {
     #[error(transparent)]
     File(#[from] SourceError),
+    #[error(transparent)]
+    Zones(#[from] ZonesError),
     #[error(transparent)]
     Service(#[from] HttpError),
     #[error("the address of postgres cannot be read: {0}")]
@@ -60,7 +65,9 @@ pub async fn open(
     live: &Live,
     health: &Arc<Health>,
 ) -> Result<(Arc<Policies>, Sources), PolicyStartError> {
-    let file = settings.policy_file.as_deref().map(FileSource::new);
+    let zones = Arc::new(Zones::open(settings.tzdir.as_deref())?);
+    zones.log();
+    let file = settings.policy_file.as_deref().map(|path| FileSource::new(path, Arc::clone(&zones)));
     let (set, file) = match file {
         Some(file) => {
             let (set, text) = file.load()?;
@@ -70,7 +77,7 @@ pub async fn open(
     };
     let service = match &settings.policy_service_url {
         Some(url) => {
-            let (service, new) = PolicyService::new(Arc::clone(health.metrics()));
+            let (service, new) = PolicyService::new(Arc::clone(&zones), Arc::clone(health.metrics()));
             let asker = Asker::new(Arc::clone(&service), url.as_str())?.reporting(Arc::clone(health));
             Some((asker, service, new))
         }
@@ -88,16 +95,18 @@ pub async fn open(
     };
     let rows = reading.ok();
     let asked = service.as_ref().map(|(_, service, _)| Arc::clone(service));
-    let policies = match Policies::of_sources(set.clone(), rows, asked.clone(), Arc::clone(health)) {
+    let of_sources = |set, rows| Policies::of_sources(set, rows, asked.clone(), Arc::clone(&zones), Arc::clone(health));
+    let policies = match of_sources(set.clone(), rows) {
         // The file is sound by itself, so the rows are at fault: what can be enforced is, and the rest is said.
         Err(error) if others => {
             error!(%error, "policies of postgres refused, the others are in force");
             health.metrics().policy.read(Source::Postgres, false);
-            Policies::of_sources(set, None, asked, Arc::clone(health))
+            of_sources(set, None)
         }
         other => other,
     };
     let policies = policies?;
+    health.metrics().zones.set(&zones.data());
     if !policies.any() {
         return Err(PolicyStartError::NothingEnforced { postgres: found });
     }
@@ -113,9 +122,28 @@ impl Sources {
             tokio::spawn(file.watch(text, Arc::clone(policies), stopped.clone()));
         }
         tokio::spawn(watch.run(Arc::clone(policies), stopped.clone()));
+        tokio::spawn(follow_zones(Arc::clone(policies), stopped.clone()));
         if let Some((asker, new)) = service {
             let interval = move || Duration::from_secs(live.current().policy_refresh_secs);
             tokio::spawn(asker.run(new, interval, stopped.clone()));
+        }
+    }
+}
+
+/// Takes renewed zone data over until `stopped` says `true`.
+async fn follow_zones(policies: Arc<Policies>, mut stopped: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(ZONES_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            _ = ticks.tick() => {}
+        }
+        let policies = Arc::clone(&policies);
+        // Files are read and many policies compiled: not on the thread that answers the API.
+        match tokio::task::spawn_blocking(move || policies.renew_zones()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => error!(%error, "renewed time zone data refused, the policies in force stay"),
+            Err(error) => error!(%error, "renewed time zone data could not be read"),
         }
     }
 }

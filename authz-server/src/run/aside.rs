@@ -38,7 +38,7 @@ pub(super) fn open(
     policies: Arc<Policies>,
 ) -> Result<Admin, RunError> {
     let pool = database::pool(&settings.postgres_url(), ADMIN_CONNECTIONS_MAX)?;
-    let store = open_store(settings, &live, verified, RECALL_CONNECTIONS_MAX)?;
+    let store = open_store(settings, &live, verified, &metrics, RECALL_CONNECTIONS_MAX)?;
     let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics));
     Ok(Admin::new(settings, live, health, metrics, pool, operations)?)
 }

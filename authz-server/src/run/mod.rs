@@ -100,7 +100,8 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let (admin_address, grpc_address) = (admin.local_addr()?, listener.local_addr()?);
     let worker = |listener| {
         let runtime = runtime()?;
-        let store = runtime.block_on(async { open_store(settings, &live, verified.clone(), CHECK_CONNECTIONS_MAX) })?;
+        let store = runtime
+            .block_on(async { open_store(settings, &live, verified.clone(), &metrics, CHECK_CONNECTIONS_MAX) })?;
         let (policies, metrics) = (Arc::clone(&policies), Arc::clone(&metrics));
         let service = CheckService::new(Arc::clone(&store), policies, rules.clone(), metrics, live.clone());
         Ok::<_, RunError>(checks::Worker { runtime, listener, store, service })
@@ -219,13 +220,15 @@ fn open_store(
     settings: &Settings,
     live: &Live,
     verified: Verified,
+    metrics: &Metrics,
     connections_max: u32,
 ) -> Result<Arc<RecallingStore>, RunError> {
     let (shards, timeout) = (settings.shards, live.current().redis_timeout());
     let redis = RedisStoreConfig { url: settings.redis_url(), shards, timeout };
     let redis = RedisStore::open_shared(&redis, verified)?;
     let pool = database::pool(&settings.postgres_url(), connections_max)?;
-    Ok(Arc::new(RecallingStore::new(Arc::new(redis.following(live.clone())), pool)))
+    let redis = redis.following(live.clone()).measured(metrics.redis.clone());
+    Ok(Arc::new(RecallingStore::new(Arc::new(redis), pool)))
 }
 
 /// The decisions' port, the admin port and that of the probes, bound inside of a runtime.

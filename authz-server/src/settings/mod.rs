@@ -189,6 +189,15 @@ fn check_secret(secret: &Secret) -> Result<(), SettingsError> {
     Err(SettingsError::Invalid { name, value, expected: format!("{expected}. Make one: {MAKE_SECRET}") })
 }
 
+/// The directory of time zones that the environment names, for commands that need no other setting.
+///
+/// # Errors
+/// [`SettingsError`] where it is no text.
+pub fn tzdir() -> Result<Option<PathBuf>, SettingsError> {
+    let env = process_environment()?;
+    Ok(env.into_iter().find(|(name, _)| name == "TZDIR").map(|(_, path)| PathBuf::from(path)))
+}
+
 /// The environment as text. A variable that is not UTF-8 is refused only where it is one of ours.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 fn process_environment() -> Result<Vec<(String, String)>, SettingsError> {

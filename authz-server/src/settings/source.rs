@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use quota::document_text;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -45,13 +46,10 @@ impl ConfigFile {
     /// # Errors
     /// [`SettingsError::File`] with the path and the system's reason.
     pub fn read(path: PathBuf) -> Result<Self, SettingsError> {
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Self { path, text }),
-            Err(error) => Err(SettingsError::File {
-                path: path.display().to_string(),
-                reason: format!("cannot be read: {error}"),
-            }),
-        }
+        let refuse = |reason: String| SettingsError::File { path: path.display().to_string(), reason };
+        let bytes = std::fs::read(&path).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+        let text = document_text(&bytes).map_err(|error| refuse(error.to_string()))?.to_owned();
+        Ok(Self { path, text })
     }
 }
 

@@ -164,6 +164,9 @@ settings! {
     /// The policy document (YAML). It may be left out where `POLICY_SERVICE_URL` is set or policies are active in Postgres: a
     /// server without any does not start.
     policy_file: Option<PathBuf>, env "SLUICE_POLICY_FILE";
+    /// The directory of the IANA time zone database that policies' zones are read from. Without it the first one that exists of
+    /// `/usr/share/zoneinfo`, `/usr/share/lib/zoneinfo` and `/etc/zoneinfo`, unless it is older than the data that is compiled in.
+    tzdir: Option<PathBuf>, env "TZDIR";
     /// The extraction rules (JSON) for Envoy's native ext_authz filter, the same format as the proxy filter's
     /// configuration. Without it only the proxy filter's calls are answered.
     rules_file: Option<PathBuf>, env "SLUICE_RULES_FILE";

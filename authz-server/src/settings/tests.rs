@@ -222,3 +222,19 @@ fn addresses_name_hosts_and_no_secrets() {
     assert!(!named.contains("hunter2") && !named.contains("GRPC_PORT"), "{named}");
     assert_eq!(settings.addresses().redis, "h:1");
 }
+
+/// A file that an editor saved with a byte order mark, or in another encoding, is refused with what to do.
+#[test]
+fn a_file_in_another_encoding_is_refused_by_name() {
+    let path = std::env::temp_dir().join(format!("sluice-settings-{}.yaml", std::process::id()));
+    for (bytes, problem) in [
+        ("\u{feff}port: 1\n".as_bytes(), "starts with a byte order mark: save it without"),
+        (b"p\0o\0r\0t\0".as_slice(), "is UTF-16 or UTF-32: save it as UTF-8"),
+        (b"log: \xf6\n".as_slice(), "is not UTF-8 from byte 5 on"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = ConfigFile::read(path.clone()).unwrap_err().to_string();
+        assert!(error.contains(problem) && error.contains("sluice-settings"), "{error}");
+    }
+    std::fs::remove_file(path).unwrap();
+}

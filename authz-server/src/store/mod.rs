@@ -5,6 +5,7 @@ mod context;
 mod group;
 pub mod keys;
 mod memory;
+mod metrics;
 pub mod packed;
 mod redis;
 
@@ -21,6 +22,7 @@ use crate::telemetry::Trace;
 pub use clock::{Skew, StoreClock, StoreTime};
 pub use group::GroupCommit;
 pub use memory::MemoryStore;
+pub use metrics::{RedisMetrics, Use};
 pub(crate) use redis::is_wrong_server;
 pub use redis::{DueHold, DueHolds, Failovers, RedisLink, RedisStore, RedisStoreConfig, SCRIPT, Verified};
 

@@ -15,14 +15,14 @@ use quota::{Account, Action, Command, Currency, Merchant, MerchantId, Order, Ord
 use redis::aio::ConnectionManager;
 use redis::streams::StreamRangeReply;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use self::call::{COMMANDS_MAX, Noted, Results};
 pub(crate) use self::link::is_wrong_server;
 pub use self::link::{Failovers, RedisLink};
 use super::packed::{self, PackedError};
-use super::{Notes, Store, StoreClock, StoreError, StoreTime, keys};
+use super::{Notes, RedisMetrics, Store, StoreClock, StoreError, StoreTime, Use, keys};
 use crate::clock;
 use crate::settings::{Live, Secret};
 use crate::telemetry::spans::{self, ScriptCall};
@@ -52,6 +52,7 @@ pub struct RedisStore {
     verified: Verified,
     warned: Warned,
     time: StoreTime,
+    metrics: RedisMetrics,
 }
 
 /// What was warned of: each once.
@@ -146,6 +147,7 @@ impl RedisStore {
             verified,
             warned: Warned::default(),
             time: StoreTime::Own,
+            metrics: RedisMetrics::default(),
         })
     }
 
@@ -160,6 +162,13 @@ impl RedisStore {
     #[must_use]
     pub fn with_time(mut self, time: StoreTime) -> Self {
         self.time = time;
+        self
+    }
+
+    /// Counts calls with those of other stores.
+    #[must_use]
+    pub fn measured(mut self, metrics: RedisMetrics) -> Self {
+        self.metrics = metrics;
         self
     }
 
@@ -202,10 +211,8 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer.
     pub async fn compare_clocks(&self) -> Result<(), StoreError> {
-        let mut connection = self.connection.clone();
         let asked_ms = clock::now_ms();
-        let time = redis::cmd("TIME");
-        let (secs, us): (i64, i64) = self.bounded(time.query_async(&mut connection)).await?;
+        let (secs, us): (i64, i64) = self.query(&redis::cmd("TIME")).await?;
         self.verified.clock.compare(secs.saturating_mul(1000).saturating_add(us / 1000), asked_ms);
         Ok(())
     }
@@ -322,7 +329,10 @@ impl RedisStore {
     }
 
     async fn read<T>(&self, key: String, decode: fn(&[u8]) -> Result<T, PackedError>) -> Result<Option<T>, StoreError> {
-        let bytes: Option<Vec<u8>> = self.query(&Cmd::get(key)).await?;
+        let began = Instant::now();
+        let bytes: Result<Option<Vec<u8>>, StoreError> = self.query(&Cmd::get(key)).await;
+        self.metrics.took(Use::Read, began.elapsed());
+        let bytes = bytes?;
         bytes.as_deref().map(decode).transpose().map_err(corrupt)
     }
 
@@ -472,8 +482,9 @@ impl RedisStore {
         if let Some(trouble) = self.clock_trouble() {
             return Err(StoreError::Clock(trouble));
         }
-        let call = ScriptCall::begin();
+        let (call, began) = (ScriptCall::begin(), Instant::now());
         let results = self.bounded(self.ask(batch, all_or_none)).await.and_then(|results| results);
+        self.metrics.took(Use::Decide, began.elapsed());
         let asked = |(place, (command, notes)): (usize, &Noted<'_>)| {
             let reply = results.as_ref().ok().and_then(|results| results.get(place)?.as_ref().ok());
             spans::under(notes.trace, reply.map_or(command.decision_id, |reply| reply.event_id))

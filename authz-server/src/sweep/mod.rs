@@ -108,7 +108,7 @@ impl Tools {
         let redis = RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout };
         let store = RedisStore::open_shared(&redis, verified.clone()).map_err(io::Error::other)?;
         Ok(Self {
-            store: Arc::new(store.following(live.clone()).with_time(time.clone())),
+            store: Arc::new(store.following(live.clone()).with_time(time.clone()).measured(metrics.redis.clone())),
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             policies,
             metrics,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{Policy, PolicyError, PolicySet};
+use crate::zone::ZoneSource;
 use crate::{Channel, Currency, MerchantId};
 
 /// Where a policy of its own holds: a channel and a currency code, each empty for all.
@@ -70,12 +71,12 @@ pub struct PolicyBook {
 }
 
 impl PolicyBook {
-    /// Reads a YAML document and compiles it alone.
+    /// Reads a YAML document and compiles it alone, by the time zones of `zones`.
     ///
     /// # Errors
     /// [`PolicyError`] names the field and what is wrong; nothing of a document with an error is taken.
-    pub fn from_yaml(text: &str) -> Result<Self, PolicyError> {
-        PolicySet::from_yaml(text)?.compile()
+    pub fn from_yaml(text: &str, zones: &dyn ZoneSource) -> Result<Self, PolicyError> {
+        PolicySet::from_yaml(text)?.compile(zones)
     }
 
     /// A book that knows nobody.

@@ -11,6 +11,7 @@ use super::book::{Entry, Slot, Timeline};
 use super::fields::Fold;
 use super::set::{MerchantPolicies, Ranked, TierPolicies};
 use super::{Policy, PolicyBook, PolicyError, PolicyOverride, PolicyRule, PolicySet, Span};
+use crate::zone::ZoneSource;
 use crate::{Channel, Currency, MerchantId, Watch};
 
 /// Changes over time that one merchant's policies may have, its tiers' and the default's with them.
@@ -18,31 +19,39 @@ const CHANGES_MAX: usize = 1_000;
 /// Combinations of channel and currency that one merchant may have policies of its own for.
 const VARIANTS_MAX: usize = 4_000;
 
+/// What a book is compiled from.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    set: &'a PolicySet,
+    zones: &'a dyn ZoneSource,
+}
+
 /// The rules that hold at a moment on one level: the winner of each source and slot.
 type Winners<'a> = HashMap<(u8, Option<&'a Channel>, Option<&'static str>), &'a Ranked<PolicyRule>>;
 
 /// Nothing is said of a tier that nobody named.
 const NO_TIER: &TierPolicies = &TierPolicies { rules: Vec::new(), own: Vec::new() };
 
-pub(super) fn compile(set: &PolicySet) -> Result<PolicyBook, PolicyError> {
+pub(super) fn compile(set: &PolicySet, zones: &dyn ZoneSource) -> Result<PolicyBook, PolicyError> {
+    let inputs = Inputs { set, zones };
     let nobody = MerchantPolicies::default();
-    let default = Arc::new(timeline("default", set, None, &nobody)?);
+    let default = Arc::new(timeline("default", inputs, None, &nobody)?);
     let tiers = set
         .tiers
         .keys()
-        .map(|tier| Ok((tier.clone(), Arc::new(timeline(&format!("tiers.{tier}"), set, Some(tier), &nobody)?))))
+        .map(|tier| Ok((tier.clone(), Arc::new(timeline(&format!("tiers.{tier}"), inputs, Some(tier), &nobody)?))))
         .collect::<Result<BTreeMap<_, _>, PolicyError>>()?;
     let merchants = set
         .merchants
         .iter()
-        .map(|(id, own)| Ok((id.clone(), merchant(set, id, own, &tiers)?)))
+        .map(|(id, own)| Ok((id.clone(), merchant(inputs, id, own, &tiers)?)))
         .collect::<Result<HashMap<_, _>, PolicyError>>()?;
     let book = PolicyBook { version: Arc::clone(&set.version), default, tiers, merchants };
     if book.enforces() { Ok(book) } else { Err(PolicyError::EnforcesNothing) }
 }
 
 fn merchant(
-    set: &PolicySet,
+    inputs: Inputs<'_>,
     id: &MerchantId,
     own: &MerchantPolicies,
     tiers: &BTreeMap<String, Arc<Timeline>>,
@@ -60,11 +69,17 @@ fn merchant(
     {
         return Ok(Arc::clone(timeline));
     }
-    timeline(&format!("merchants.{id}"), set, None, own).map(Arc::new)
+    timeline(&format!("merchants.{id}"), inputs, None, own).map(Arc::new)
 }
 
 /// The timeline of a merchant; of a tier, as for a merchant that has nothing but the tier; or of the default.
-fn timeline(path: &str, set: &PolicySet, tier: Option<&str>, own: &MerchantPolicies) -> Result<Timeline, PolicyError> {
+fn timeline(
+    path: &str,
+    inputs: Inputs<'_>,
+    tier: Option<&str>,
+    own: &MerchantPolicies,
+) -> Result<Timeline, PolicyError> {
+    let Inputs { set, zones } = inputs;
     let tiers: BTreeSet<&str> = tier.into_iter().chain(own.bindings.iter().map(|b| b.item.tier.as_str())).collect();
     let of_tier = |name: &str| set.tiers.get(name).unwrap_or(NO_TIER);
     let of_tiers = tiers.iter().map(|name| of_tier(name)).flat_map(|tier| tier.rules.iter().chain(&tier.own));
@@ -90,7 +105,7 @@ fn timeline(path: &str, set: &PolicySet, tier: Option<&str>, own: &MerchantPolic
         let levels = [&set.default, &tier.rules, &tier.own, &own.rules].map(|rules| winners(rules, at_ms));
         let overrides: Vec<&PolicyOverride> = own.overrides.iter().filter(|item| item.span.holds_at(at_ms)).collect();
         let named = named || levels.last().is_some_and(|own| !own.is_empty()) || !overrides.is_empty();
-        let entry = Moment { path, sources: set.source, levels, overrides, named }.entry(&set.version)?;
+        let entry = Moment { path, sources: set.source, zones, levels, overrides, named }.entry(&set.version)?;
         if entries.last().is_none_or(|(_, last)| *last != entry) {
             entries.push((at_ms, entry));
         }
@@ -115,6 +130,7 @@ struct Moment<'a> {
     path: &'a str,
     /// The number of the last source.
     sources: u8,
+    zones: &'a dyn ZoneSource,
     /// Default, the tier's policies, the tier itself, merchant.
     levels: [Winners<'a>; 4],
     overrides: Vec<&'a PolicyOverride>,
@@ -161,7 +177,7 @@ impl Moment<'_> {
                 (0..=self.sources).filter_map(move |source| Winners::get(winners, &(source, channel, currency)))
             };
             for Ranked { item, .. } in self.levels.iter().flat_map(of_level) {
-                fold.lay(&item.path, &item.fields)?;
+                fold.lay(&item.path, &item.fields, self.zones)?;
                 named.add(&item.version, &item.path);
             }
         }
@@ -169,7 +185,7 @@ impl Moment<'_> {
             return Ok(None);
         }
         for item in self.overrides_of(channel, currency) {
-            fold.lay(&item.path, &item.fields)?;
+            fold.lay(&item.path, &item.fields, self.zones)?;
             named.add(&item.version, &item.path);
         }
         if !self.named {

@@ -62,6 +62,10 @@ fn parse(text: &str) -> Result<RawDocument, PolicyError> {
     read.map_err(|error| {
         let field = error.path().to_string();
         let error = error.into_inner();
+        // What the reader says of a tab.
+        if let Some(line) = tab_indented(text).filter(|_| error.to_string().contains("cannot start any token")) {
+            return PolicyError::Tab(line);
+        }
         // A lone dot is the document itself.
         if field == "." {
             return PolicyError::Syntax(error);
@@ -72,6 +76,11 @@ fn parse(text: &str) -> Result<RawDocument, PolicyError> {
             text.split_once(": ").filter(|(path, _)| field.starts_with(path)).map_or(&*text, |(_, rest)| rest);
         PolicyError::Field { field, problem: problem.to_owned() }
     })
+}
+
+/// The first line, from 1, that is indented by a tab, which YAML does not take.
+fn tab_indented(text: &str) -> Option<usize> {
+    text.lines().position(|line| line.trim_start_matches(' ').starts_with('\t')).map(|line| line + 1)
 }
 
 /// Turns the document's policies into rules.

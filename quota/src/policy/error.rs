@@ -7,6 +7,8 @@ use thiserror::Error;
 pub enum PolicyError {
     #[error("the policy document is not valid: {0}")]
     Syntax(#[from] serde_yaml_ng::Error),
+    #[error("the policy document is not valid: line {0} is indented by a tab: indent by blanks")]
+    Tab(usize),
     #[error("the policy document is not valid: `{field}`: {problem}")]
     Field { field: String, problem: String },
     #[error("the policy document enforces nothing: it names no limit, channel or currency in any policy")]

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chrono_tz::Tz;
+use jiff::tz::TimeZone;
 
 use super::{Breach, HoldTerms, OnExpiry, Policy, PolicyError, Throttle, UnknownMerchants};
+use crate::zone::{ZoneError, ZoneSource, check_zone_name};
 use crate::{AmountMinor, Calendar, Channel, Currency, Thresholds, Watch};
 
 /// The fields of one policy. What is `None` is inherited; [`AmountMinor::MAX`] lifts an inherited limit.
@@ -49,21 +50,21 @@ impl PolicyFields {
     ///
     /// # Errors
     /// [`PolicyError::Field`] names the first bad field.
-    pub fn alone(&self, version: &str) -> Result<Policy, PolicyError> {
+    pub fn alone(&self, version: &str, zones: &dyn ZoneSource) -> Result<Policy, PolicyError> {
         self.check("")?;
         let version: Arc<str> = version.into();
         let mut fold = Fold::new(Arc::clone(&version));
-        fold.lay("", self)?;
+        fold.lay("", self, zones)?;
         fold.finish("", version)
     }
 
-    /// Checks every field by itself.
+    /// Checks every field by itself. Whether there is a zone of that name is known where policies are compiled.
     ///
     /// # Errors
     /// [`PolicyError::Field`] names the first bad one, below `path`.
     pub fn check(&self, path: &str) -> Result<(), PolicyError> {
         if let Some(zone) = &self.timezone {
-            parse_zone(path, zone)?;
+            check_zone_name(zone).map_err(|error| of_zone(path, &error))?;
         }
         within(path, "cutoff_hour", self.cutoff_hour, 0, 23)?;
         within(path, "hold.lifetime_secs", self.hold_lifetime_secs, 1, HoldTerms::LIFETIME_SECS_MAX)?;
@@ -126,7 +127,7 @@ impl PolicyFields {
 /// A policy while it is put together.
 #[derive(Clone, Debug)]
 pub(super) struct Fold {
-    zone: Tz,
+    zone: TimeZone,
     cutoff_hour: u32,
     thresholds: Thresholds,
     unknown_merchants: UnknownMerchants,
@@ -137,7 +138,7 @@ impl Fold {
     /// Begins with no limits in UTC.
     pub(super) fn new(version: Arc<str>) -> Self {
         Self {
-            zone: Tz::UTC,
+            zone: TimeZone::UTC,
             cutoff_hour: 0,
             thresholds: Thresholds::DEFAULT,
             unknown_merchants: UnknownMerchants::Default,
@@ -146,9 +147,9 @@ impl Fold {
     }
 
     /// Lays fields over what is there. They have been checked.
-    pub(super) fn lay(&mut self, path: &str, fields: &PolicyFields) -> Result<(), PolicyError> {
+    pub(super) fn lay(&mut self, path: &str, fields: &PolicyFields, zones: &dyn ZoneSource) -> Result<(), PolicyError> {
         if let Some(zone) = &fields.timezone {
-            self.zone = parse_zone(path, zone)?;
+            self.zone = zones.zone(zone).map_err(|error| of_zone(path, &error))?;
         }
         self.cutoff_hour = fields.cutoff_hour.unwrap_or(self.cutoff_hour);
         put(&mut self.thresholds, fields.thresholds);
@@ -197,8 +198,8 @@ fn put<T>(target: &mut T, value: Option<T>) {
     }
 }
 
-fn parse_zone(path: &str, zone: &str) -> Result<Tz, PolicyError> {
-    zone.parse().map_err(|_| PolicyError::field(path, "timezone", format!("`{zone}` is no IANA time zone")))
+fn of_zone(path: &str, error: &ZoneError) -> PolicyError {
+    PolicyError::field(path, "timezone", error.to_string())
 }
 
 fn check_single(path: &str, min: AmountMinor, max: AmountMinor) -> Result<(), PolicyError> {

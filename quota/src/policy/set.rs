@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{PolicyBook, PolicyError, PolicyFields, compile, document};
+use crate::zone::ZoneSource;
 use crate::{Channel, Currency, MerchantId};
 
 /// When something holds: from its first moment on, and no more at its last one. Milliseconds since the epoch.
@@ -219,8 +220,8 @@ impl PolicySet {
     ///
     /// # Errors
     /// [`PolicyError`] names the field where policies contradict each other, and a set that enforces nothing.
-    pub fn compile(&self) -> Result<PolicyBook, PolicyError> {
-        compile::compile(self)
+    pub fn compile(&self, zones: &dyn ZoneSource) -> Result<PolicyBook, PolicyError> {
+        compile::compile(self, zones)
     }
 
     fn ranked<T>(&mut self, priority: i32, span: Span, item: T) -> Ranked<T> {

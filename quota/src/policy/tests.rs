@@ -1,4 +1,5 @@
 use super::*;
+use crate::zone::Bundled;
 use crate::{MerchantId, Thresholds};
 
 fn merchant(id: &str) -> MerchantId {
@@ -30,7 +31,7 @@ merchants:
 
 #[test]
 fn each_level_lies_over_the_one_it_inherits() {
-    let book = PolicyBook::from_yaml(DOCUMENT).unwrap();
+    let book = PolicyBook::from_yaml(DOCUMENT, &Bundled).unwrap();
     let unlimited = AmountMinor::MAX.get();
     let table = [
         // merchant, currency, single_min, single_max, daily amount, monthly count
@@ -71,14 +72,14 @@ fn q5_a_policy_without_the_accounts_calendar_moves_no_window() {
 
 #[test]
 fn a_document_without_default_leaves_strangers_without_policy() {
-    let book = PolicyBook::from_yaml("{version: a, merchants: {m: {daily_count: 1}}}").unwrap();
+    let book = PolicyBook::from_yaml("{version: a, merchants: {m: {daily_count: 1}}}", &Bundled).unwrap();
     assert!(book.effective(&merchant("m"), currency("USD"), None, NOW_MS).is_some());
     assert!(book.effective(&merchant("other"), currency("USD"), None, NOW_MS).is_none());
 }
 
 #[test]
 fn an_edit_without_a_new_version_shows() {
-    let version = |text| PolicyBook::from_yaml(text).unwrap().version().to_string();
+    let version = |text| PolicyBook::from_yaml(text, &Bundled).unwrap().version().to_string();
     assert_ne!(version("{version: a, default: {daily_count: 1}}"), version("{version: a, default: {daily_count: 2}}"));
 }
 
@@ -166,7 +167,7 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
         ),
     ];
     for (text, expected) in table {
-        let error = PolicyBook::from_yaml(text).unwrap_err().to_string();
+        let error = PolicyBook::from_yaml(text, &Bundled).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}\n  gave: {error}");
     }
 }
@@ -175,7 +176,7 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
 fn what_needs_no_counter_is_refused_in_order() {
     let text =
         "{version: a, default: {single_min: 10, single_max: 20, allowed_channels: [card], allowed_currencies: [USD]}}";
-    let book = PolicyBook::from_yaml(text).unwrap();
+    let book = PolicyBook::from_yaml(text, &Bundled).unwrap();
     let policy = book.effective(&merchant("m"), currency("USD"), None, NOW_MS).unwrap();
     let card = Channel::parse("card").unwrap();
     let wire = Channel::parse("wire").unwrap();
@@ -223,7 +224,7 @@ overrides:
 
 #[test]
 fn scope_channel_currency_priority_and_time_decide_which_policy_holds() {
-    let book = PolicyBook::from_yaml(LAYERED).unwrap();
+    let book = PolicyBook::from_yaml(LAYERED, &Bundled).unwrap();
     let table = [
         // merchant, currency, channel, moment, daily amount
         ("nobody", "USD", None, "2026-11-21", 100),
@@ -289,7 +290,7 @@ fn scope_channel_currency_priority_and_time_decide_which_policy_holds() {
 fn a_policy_without_time_left_leaves_nothing() {
     let text =
         "{version: a, merchants: {m: {daily_count: 1, effective_from: 2027-01-01, effective_until: 2027-01-02}}}";
-    let book = PolicyBook::from_yaml(text).unwrap();
+    let book = PolicyBook::from_yaml(text, &Bundled).unwrap();
     let at = |moment| book.effective(&merchant("m"), currency("USD"), None, parse_moment(moment).unwrap()).is_some();
     assert_eq!(["2026-12-31", "2027-01-01", "2027-01-02"].map(at), [false, true, false]);
 }
@@ -306,7 +307,7 @@ merchants:
     breach: {throttle: {per_minute: 60, burst: 2, delay_ms_max: 500, ceiling_percent: 120}}
     channels: {card: {breach: reject, pending_amount: unlimited}}
 ";
-    let book = PolicyBook::from_yaml(text).unwrap();
+    let book = PolicyBook::from_yaml(text, &Bundled).unwrap();
     let policy = book.effective(&merchant("m"), currency("USD"), None, NOW_MS).unwrap();
     assert_eq!(policy.hold, HoldTerms { lifetime_secs: 70, on_expiry: OnExpiry::Settle });
     let limits = [policy.limits.pending, policy.limits.refund_daily, policy.limits.refund_monthly];
@@ -339,7 +340,7 @@ merchants:
         };
         set.add(&Scope::Merchant(merchant("by-channel")), rule).unwrap();
     }
-    let book = set.compile().unwrap();
+    let book = set.compile(&Bundled).unwrap();
     let percents = |daily| Watch::new(&day(daily), Thresholds::new([50]).unwrap());
     let table = [
         ("both", "USD", None, Some(percents(500))),
@@ -381,7 +382,7 @@ fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
     let fields = |count| PolicyFields { daily_count: AmountMinor::new(count), ..PolicyFields::default() };
     set.add(&Scope::Merchant(merchant("m")), rule("r1", fields(4))).unwrap();
     set.add(&Scope::Merchant(merchant("n")), rule("r2", fields(6))).unwrap();
-    let book = set.compile().unwrap();
+    let book = set.compile(&Bundled).unwrap();
     let of = |id| {
         let policy = book.effective(&merchant(id), currency("USD"), None, NOW_MS).unwrap();
         (policy.limits.day.count.get(), policy.limits.day.amount.get())
@@ -390,7 +391,7 @@ fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
     assert!(book.version().ends_with("+rows"), "{}", book.version());
     // What the later source does not name it does not lift.
     set.add(&Scope::Default, rule("r4", fields(2))).unwrap();
-    let book = set.compile().unwrap();
+    let book = set.compile(&Bundled).unwrap();
     let policy = book.effective(&merchant("o"), currency("USD"), None, NOW_MS).unwrap();
     assert_eq!((policy.limits.day.count.get(), policy.limits.day.amount.get()), (2, 5));
     let bad = rule("r3", PolicyFields { cutoff_hour: Some(24), ..PolicyFields::default() });
@@ -519,7 +520,7 @@ merchants:
   c: [{single_max: 5}, {single_max: 6, effective_from: 2027-01-01, effective_until: 2027-01-02}]
 overrides: [{merchant: c, currency: JPY, from: 2027-03-01, until: 2027-04-01, approved_by: a, reason: b, daily_count: 1}]
 ";
-    let (old, new) = (PolicyBook::from_yaml(old).unwrap(), PolicyBook::from_yaml(new).unwrap());
+    let (old, new) = (PolicyBook::from_yaml(old, &Bundled).unwrap(), PolicyBook::from_yaml(new, &Bundled).unwrap());
     let expected = [
         "tier gold: daily_amount 200 -> 250",
         "merchant b: daily_amount 200 -> 250",
@@ -532,7 +533,7 @@ overrides: [{merchant: c, currency: JPY, from: 2027-03-01, until: 2027-04-01, ap
     ];
     assert_eq!(policy_diff(&old, &new), expected);
     assert_eq!(policy_diff(&old, &old), Vec::<String>::new());
-    let without = PolicyBook::from_yaml("{version: a, merchants: {m: {daily_count: 1}}}").unwrap();
+    let without = PolicyBook::from_yaml("{version: a, merchants: {m: {daily_count: 1}}}", &Bundled).unwrap();
     let diff = policy_diff(&old, &without);
     assert!(diff.contains(&"default: loses its policy, payments will be refused".to_owned()), "{diff:#?}");
 }
@@ -542,9 +543,9 @@ fn the_documents_that_people_start_from_are_valid() {
     let guide = include_str!("../../../docs/policies.md");
     let example = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     for text in [example, include_str!("../../../deploy/policies.yaml")] {
-        PolicyBook::from_yaml(text).unwrap();
+        PolicyBook::from_yaml(text, &Bundled).unwrap();
     }
-    let book = PolicyBook::from_yaml(example).unwrap();
+    let book = PolicyBook::from_yaml(example, &Bundled).unwrap();
     let at_ms = parse_moment("2026-11-27T12:00:00+08:00").unwrap();
     let policy = book.effective(&merchant("merchant-001"), currency("USD"), None, at_ms).unwrap();
     assert_eq!(policy.limits.day.amount.get(), 20_000_000);

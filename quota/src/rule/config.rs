@@ -10,7 +10,7 @@ use super::normal::{Case, Normal};
 use super::overrides::PARAMETER;
 use super::path::Template;
 use super::{Action, Field, OnError, Rule, RuleSet, SettleOn, Unmatched, VoidOn, elsewhere};
-use crate::{Mode, REPLAYS_MAX, Unit};
+use crate::{Mode, REPLAYS_MAX, Unit, document_text};
 
 mod extract;
 
@@ -77,8 +77,9 @@ impl Document {
     /// # Errors
     /// [`RuleError`] names the rule and the field, or the position of what is not JSON.
     pub fn from_json(document: &[u8]) -> Result<Self, RuleError> {
-        let raw: RawDocument = serde_json::from_slice(document)
-            .map_err(|error| RuleError::new("the rules document", error.to_string()))?;
+        let refused = |problem: String| RuleError::new("the rules document", problem);
+        let text = document_text(document).map_err(|error| refused(error.to_string()))?;
+        let raw: RawDocument = serde_json::from_str(text).map_err(|error| refused(error.to_string()))?;
         raw.try_into()
     }
 }

@@ -484,3 +484,16 @@ proptest! {
         prop_assert!(!matches!(rules.find(&("POST", path.as_str())), Found::None));
     }
 }
+
+/// A document that an editor saved with a byte order mark, or as UTF-16, is refused with what to do.
+#[test]
+fn rules_in_another_encoding_are_refused_by_name() {
+    for (bytes, problem) in [
+        ("\u{feff}{}".as_bytes(), "starts with a byte order mark: save it without"),
+        (b"\xff\xfe{\0}\0", "is UTF-16 or UTF-32: save it as UTF-8"),
+        (b"{\"rules\": \"\xf6\"}", "is not UTF-8 from byte 11 on"),
+    ] {
+        let error = Document::from_json(bytes).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}

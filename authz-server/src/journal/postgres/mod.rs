@@ -149,7 +149,7 @@ impl Away for PostgresError {
         match self {
             Self::Sql(error) | Self::Partition(error) => error.is_away(),
             Self::Timeout(_) => true,
-            Self::Migrate(_) => false,
+            Self::Unfit(_) | Self::Migrate(_) => false,
         }
     }
 }

@@ -54,7 +54,7 @@ impl RepositoryError {
                 Self::Conflict("what would be in force then enforces nothing: it names no limit".to_owned())
             }
             // Rows are no text that could be misspelt.
-            PolicyError::Syntax(error) => Self::Conflict(error.to_string()),
+            error @ (PolicyError::Syntax(_) | PolicyError::Tab(_)) => Self::Conflict(error.to_string()),
         }
     }
 

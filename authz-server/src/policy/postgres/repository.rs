@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use quota::ActorId;
+use quota::{ActorId, ZoneSource};
 use serde::de::DeserializeOwned;
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
@@ -68,12 +68,26 @@ impl PolicyRepository {
         Self { pool, policies }
     }
 
+    /// What can be known of a policy before it is compiled with the others.
+    fn check(&self, input: &PolicyInput) -> Result<()> {
+        input.check()?;
+        match &input.timezone {
+            Some(zone) => {
+                self.policies.zones().zone(zone).map(drop).map_err(|error| RepositoryError::Invalid {
+                    field: "timezone".to_owned(),
+                    problem: error.to_string(),
+                })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A new policy, as a draft.
     ///
     /// # Errors
     /// [`RepositoryError::Invalid`] names the field.
     pub async fn create(&self, by: By<'_>, input: &PolicyInput) -> Result<LimitPolicy> {
-        input.check()?;
+        self.check(input)?;
         let mut transaction = self.begin(by, "create").await?;
         let statement = concat!(
             "INSERT INTO limit_policy AS p (created_by, edited_by, ",
@@ -100,7 +114,7 @@ impl PolicyRepository {
         input: &PolicyInput,
         expected_revision: Option<i64>,
     ) -> Result<LimitPolicy> {
-        input.check()?;
+        self.check(input)?;
         let mut transaction = self.begin(by, "update").await?;
         let present = latest(&mut transaction, policy).await?;
         expect(&present, expected_revision)?;

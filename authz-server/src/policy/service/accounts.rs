@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
-use quota::{Calendar, Channel, Currency, MerchantId, Policy};
+use quota::{Calendar, Channel, Currency, MerchantId, Policy, ZoneSource};
 use tokio::sync::mpsc;
 
 use super::cell::{Account, Cell, State};
@@ -22,7 +22,7 @@ pub(super) const CHANNELS_MAX: usize = 16;
 type Key = (MerchantId, Currency);
 
 /// Whose calendar an account's windows follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountCalendar {
     /// That of the service's answer for all channels.
     Answered(Calendar),
@@ -99,9 +99,21 @@ impl Accounts {
         match all.map_or(AccountCalendar::Unknown, State::calendar) {
             AccountCalendar::Unknown => {
                 let kept = self.calendars.peek(&(merchant.clone(), currency));
-                kept.copied().unwrap_or(AccountCalendar::Unknown)
+                kept.cloned().unwrap_or(AccountCalendar::Unknown)
             }
             told => told,
+        }
+    }
+
+    /// Reckons with the present data of every account's zone.
+    pub(super) fn renew_zones(&mut self, zones: &dyn ZoneSource) {
+        self.all_cells().iter().for_each(|cell| cell.renew_zone(zones));
+        for (_, kept) in &mut self.calendars {
+            if let AccountCalendar::Answered(calendar) = kept
+                && let Some(renewed) = renewed(calendar, zones)
+            {
+                *calendar = renewed;
+            }
         }
     }
 
@@ -172,6 +184,12 @@ impl Slots {
     }
 }
 
+/// The calendar by the present data of its zone; `None` where it is the same.
+pub(super) fn renewed(calendar: &Calendar, zones: &dyn ZoneSource) -> Option<Calendar> {
+    let zone = zones.zone(calendar.zone_name()).ok()?;
+    Some(calendar.with_zone(zone)).filter(|renewed| renewed != calendar)
+}
+
 /// Whether a channel's policy says something else than the account's. Versions name the answers; calendar and watch are the
 /// account's.
 fn differs(channel: &Policy, all: Option<&Arc<Policy>>) -> bool {
@@ -179,7 +197,7 @@ fn differs(channel: &Policy, all: Option<&Arc<Policy>>) -> bool {
         let Policy { version, calendar, calendar_known, watch, .. } = all.as_ref();
         let alike = Policy {
             version: Arc::clone(version),
-            calendar: *calendar,
+            calendar: calendar.clone(),
             calendar_known: *calendar_known,
             watch: watch.clone(),
             ..channel.clone()

@@ -1,7 +1,7 @@
 //! What the policy service answers, and whether it may be used.
 
 use chrono::{DateTime, Utc};
-use quota::{Policy, PolicyFields, Span};
+use quota::{Policy, PolicyFields, Span, TextError, ZoneSource, document_text};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -14,6 +14,8 @@ use crate::policy::postgres::model::{ALL_CHANNELS, LimitsAnswer, PolicyStatus};
 /// Why an answer is not used.
 #[derive(Debug, Error)]
 pub(super) enum AnswerError {
+    #[error("it {0}")]
+    Text(#[from] TextError),
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
     #[error("it is for another account: `{field}` is '{found}'")]
@@ -44,11 +46,16 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn read(body: &[u8]) -> Result<Self, AnswerError> {
-        Ok(serde_json::from_slice(body)?)
+        Ok(serde_json::from_str(document_text(body)?)?)
     }
 
     /// The policy, where it is one for the account that was asked for and in force.
-    pub(super) fn policy(mut self, account: &Account, body: &[u8]) -> Result<Policy, AnswerError> {
+    pub(super) fn policy(
+        mut self,
+        account: &Account,
+        body: &[u8],
+        zones: &dyn ZoneSource,
+    ) -> Result<Policy, AnswerError> {
         self.check_account(account)?;
         let Span { from_ms, until_ms } = span(self.effective_date, self.expiry_date).map_err(AnswerError::Field)?;
         let now_ms = clock::now_ms();
@@ -65,7 +72,8 @@ impl Answer {
             check_of_account(&fields)?;
         }
         let version = format!("service:{:08x}", xxhash_rust::xxh3::xxh3_64(body) >> 32);
-        let policy = fields.alone(&version).map_err(|error| AnswerError::Field(RepositoryError::of_policy(error)))?;
+        let policy =
+            fields.alone(&version, zones).map_err(|error| AnswerError::Field(RepositoryError::of_policy(error)))?;
         if policy.enforces() { Ok(policy) } else { Err(AnswerError::EnforcesNothing) }
     }
 

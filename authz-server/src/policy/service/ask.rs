@@ -127,7 +127,8 @@ impl Asker {
         match read {
             Ok(body) => {
                 self.turn(None);
-                match Answer::read(&body).and_then(|answer| answer.policy(cell.account(), &body)) {
+                match Answer::read(&body).and_then(|answer| answer.policy(cell.account(), &body, &*self.service.zones))
+                {
                     Ok(policy) => {
                         figures.read(Source::Service, true);
                         cell.known(Arc::new(policy));

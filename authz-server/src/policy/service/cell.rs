@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
-use quota::{Channel, Currency, MerchantId, Policy};
+use quota::{Channel, Currency, MerchantId, Policy, ZoneSource};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::accounts::AccountCalendar;
+use super::accounts::{self, AccountCalendar};
 use crate::policy::figures::Step;
 
 /// Whose policy.
@@ -46,7 +46,7 @@ impl State {
     /// Whose calendar counts by what it said of all channels.
     pub(super) fn calendar(&self) -> AccountCalendar {
         match self {
-            Self::Known(policy) | Self::LastKnown(policy) => AccountCalendar::Answered(policy.calendar),
+            Self::Known(policy) | Self::LastKnown(policy) => AccountCalendar::Answered(policy.calendar.clone()),
             Self::Absent => AccountCalendar::Configured,
             Self::New | Self::Nothing => AccountCalendar::Unknown,
         }
@@ -126,6 +126,18 @@ impl Cell {
     /// The service said that it has no policy for the account.
     pub(super) fn absent(&self) {
         self.state.send_replace(State::Absent);
+    }
+
+    /// Reckons with the present data of the policy's zone.
+    pub(super) fn renew_zone(&self, zones: &dyn ZoneSource) {
+        self.state.send_modify(|state| match state {
+            State::Known(policy) | State::LastKnown(policy) => {
+                if let Some(calendar) = accounts::renewed(&policy.calendar, zones) {
+                    *policy = Arc::new(Policy { calendar, ..Policy::clone(policy) });
+                }
+            }
+            State::New | State::Absent | State::Nothing => {}
+        });
     }
 
     /// Tells in the log, once, that the account takes another policy than the service's.

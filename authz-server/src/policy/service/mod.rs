@@ -22,6 +22,7 @@ use quota::{AmountMinor, Channel, Currency, MerchantId, Policy, Thresholds, Watc
 use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
+use crate::zones::Zones;
 use accounts::{Accounts, Cells};
 use cell::State;
 
@@ -62,19 +63,21 @@ pub struct PolicyService {
     /// The last request got no answer: nobody waits for the next one.
     failing: AtomicBool,
     defaults: Arc<Policy>,
+    zones: Arc<Zones>,
     metrics: Arc<Metrics>,
 }
 
 impl PolicyService {
     /// Knows nobody yet. The other end of the queue is for [`Asker::run`].
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<Arc<Cell>>) {
+    pub fn new(zones: Arc<Zones>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<Arc<Cell>>) {
         let (queue, asked) = mpsc::channel(QUEUE_MAX);
         let service = Self {
             accounts: Mutex::new(Accounts::new()),
             queue,
             failing: AtomicBool::new(false),
             defaults: Arc::new(default_limits()),
+            zones,
             metrics,
         };
         (Arc::new(service), asked)
@@ -137,6 +140,11 @@ impl PolicyService {
             self.metrics.policy.set_accounts(accounts.len());
         }
         cells
+    }
+
+    /// Reckons with the present data of every account's zone.
+    pub(super) fn renew_zones(&self) {
+        self.lock().renew_zones(&*self.zones);
     }
 
     /// Forgets an account, or a channel of it.

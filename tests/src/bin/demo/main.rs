@@ -12,11 +12,8 @@ use e2e::stack::{Stack, StackOptions};
 use e2e::{Context, Failure, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Limits that a dozen requests can reach: 100.00 for one payment, 150.00 a day.
-const POLICIES: &str = r#"
-version: demo
-default:
-  timezone: UTC
+/// What is added to the shipped policies: limits that a dozen requests can reach, 100.00 for one payment, 150.00 a day.
+const DEMO_MERCHANT: &str = "
 merchants:
   demo-merchant:
     single_min: 100
@@ -24,7 +21,9 @@ merchants:
     daily_amount: 15000
     monthly_amount: 300000
     daily_count: 100
-"#;
+";
+/// The file that README's examples begin by reading, in cargo's target folder.
+const ENV_FILE: &str = "demo.env";
 
 /// What a shell reports for a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -43,6 +42,9 @@ struct Arguments {
     /// Write the addresses as JSON into this file once all is ready.
     #[arg(long, value_name = "FILE")]
     addresses: Option<PathBuf>,
+    /// Where to write what a shell needs to use the API (API, AUTH, ENVOY), with --stay; target/demo.env where it is not given.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -90,7 +92,7 @@ async fn ask_to_end() -> Result<()> {
 }
 
 async fn demo(arguments: &Arguments) -> Result<Ended> {
-    let options = StackOptions { policies: Some(POLICIES.to_owned()), ..StackOptions::default() };
+    let options = StackOptions { policies: Some(policies()?), ..StackOptions::default() };
     eprintln!("building and starting the stack");
     // Starting blocks; in a thread of its own it does not keep Ctrl-C waiting.
     let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
@@ -105,15 +107,40 @@ async fn demo(arguments: &Arguments) -> Result<Ended> {
         return Ok(Ended::Otherwise(wrong));
     }
     if arguments.stay {
-        print_commands(&stack);
+        let file = arguments.env_file.clone().unwrap_or_else(|| e2e::dirs::target().join(ENV_FILE));
+        write_env(&stack, &file)?;
+        print_commands(&stack, &file);
         std::future::pending::<()>().await;
     }
     Ok(Ended::AsAnnounced)
 }
 
-/// By rename, so that a reader never sees half a file.
+/// The shipped policies, which README's examples are about, and the demo's own merchant.
+fn policies() -> Result<String> {
+    let file = e2e::dirs::workspace().join("deploy/policies.yaml");
+    let shipped = std::fs::read_to_string(&file).context(file.display().to_string())?;
+    if !shipped.contains("\nmerchants:\n") {
+        return Err(Failure::new(format!("{} names no merchants", file.display())));
+    }
+    Ok(shipped.replacen("\nmerchants:\n", DEMO_MERCHANT, 1))
+}
+
+/// What a shell reads to use the API. The token opens this demo and nothing else, for as long as it runs.
+fn write_env(stack: &Stack, file: &Path) -> Result<()> {
+    let addresses = stack.addresses();
+    let text = format!(
+        "# Written by `cargo demo -- --stay`; good until it ends.\nAPI={}/api/v1\nAUTH='authorization: Bearer {}'\nENVOY={}\n",
+        addresses.admin_api, addresses.admin_token, addresses.envoy
+    );
+    write_whole(&text, file)
+}
+
 fn write_addresses(stack: &Stack, file: &Path) -> Result<()> {
-    let text = serde_json::to_string_pretty(&stack.addresses())? + "\n";
+    write_whole(&(serde_json::to_string_pretty(&stack.addresses())? + "\n"), file)
+}
+
+/// By rename, so that a reader never sees half a file.
+fn write_whole(text: &str, file: &Path) -> Result<()> {
     let fresh = file.with_extension("new");
     let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, file));
     written.context(format!("writing {}", file.display()))
@@ -129,7 +156,7 @@ fn print_addresses(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-fn print_commands(stack: &Stack) {
+fn print_commands(stack: &Stack, env_file: &Path) {
     let addresses = stack.addresses();
     println!("\nTry (amounts are in cents; 75.00 more fit into demo-merchant's day)");
     let routes = ["/v1/payments", "/v1/shadow/payments", "/v1/open/payments", "/native/v1/payments"];
@@ -138,12 +165,12 @@ fn print_commands(stack: &Stack) {
         println!("  curl -i {}{path} -H 'content-type: application/json' -d '{payment}'", addresses.envoy);
     }
     println!("  curl -s {}/ready", addresses.admin_api);
-    println!("  TOKEN={}", addresses.admin_token);
+    println!("  . {}    # sets API, AUTH and ENVOY; the examples of README.md begin with it", env_file.display());
     let merchant = payments::MERCHANT;
     for path in [&format!("quotas/merchant/{merchant}"), "alerts/unresolved"] {
-        println!("  curl -s -H \"authorization: Bearer $TOKEN\" {}/api/v1/{path}", addresses.admin_api);
+        println!("  curl -sH \"$AUTH\" \"$API/{path}\"");
     }
-    println!("  curl -sN -H \"authorization: Bearer $TOKEN\" {}/api/v1/stream", addresses.admin_api);
+    println!("  curl -sNH \"$AUTH\" \"$API/stream\"");
     println!("  {}/swagger/index.html has every route", addresses.admin_api);
     println!("  curl -s {}/stats/prometheus | grep '^sluice_'", addresses.envoy_admin);
     println!("Switch a route: change a copy of this file, then rename it over the original");

@@ -1,6 +1,7 @@
 use quota::AmountMinor;
 
 use super::*;
+use crate::zones::Zones;
 
 fn merchant(id: &str) -> MerchantId {
     MerchantId::parse(id).unwrap()
@@ -95,8 +96,8 @@ fn looking_asks_nobody() {
 #[test]
 fn a_calendar_outlives_its_account() {
     let mut bench = Bench::new();
-    let zone = Calendar::new("Asia/Shanghai".parse().unwrap(), 6).unwrap();
-    bench.cells("m", None, 0).all.known(Arc::new(Policy { calendar: zone, ..Policy::clone(&policy("a", 1)) }));
+    let zone = Calendar::new(Zones::compiled_in().zone("Asia/Shanghai").unwrap(), 6).unwrap();
+    bench.cells("m", None, 0).all.known(Arc::new(Policy { calendar: zone.clone(), ..Policy::clone(&policy("a", 1)) }));
     bench.cells("absent", None, 0).all.absent();
     bench.cells("unknown", None, 0).all.unknown();
     for cell in bench.accounts.all_cells() {

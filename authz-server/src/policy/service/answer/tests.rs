@@ -10,7 +10,7 @@ fn account(channel: Option<&str>) -> Account {
 }
 
 fn read(body: &str, account: &Account) -> Result<Policy, AnswerError> {
-    Answer::read(body.as_bytes())?.policy(account, body.as_bytes())
+    Answer::read(body.as_bytes())?.policy(account, body.as_bytes(), &crate::zones::Zones::compiled_in())
 }
 
 #[test]
@@ -49,6 +49,7 @@ fn everything_else_is_refused() {
         (r#"{"daily_limit": 5, "daily_limit": 6}"#, "cannot be read"),
         (r#"{"daily_limit": 9007199254740992}"#, "`daily_limit`"),
         (r#"{"single_min": 5, "single_max": 4}"#, "`single_trans_min`"),
+        ("\u{feff}{\"daily_limit\": 5}", "starts with a byte order mark"),
         (r#"{"daily_limit": 5, "timezone": "Mars/Base"}"#, "`timezone`"),
         (r#"{"daily_limit": 5, "timezone": "UTC"}"#, "`timezone`"),
         (r#"{"daily_limit": 5, "channel": "card", "cutoff_hour": 0}"#, "`cutoff_hour`"),
