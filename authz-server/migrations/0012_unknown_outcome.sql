@@ -48,5 +48,5 @@ COMMENT ON COLUMN unknown_outcome.resolved_by IS 'Who settled it: proxy for the 
 COMMENT ON COLUMN unknown_outcome.resolved_event_id IS 'The row of the usage log that settled it; null where nothing had to be changed.';
 COMMENT ON COLUMN unknown_outcome.note IS 'Why, in the words of who settled it by hand, or the operation that did.';
 
-COMMENT ON COLUMN usage_log.action_type IS 'What was asked: consume, hold, void, settle, reserve_refund, refund, release, expire, unknown, resolve, adjust, reset, suspend, resume, initialize or roll.';
+COMMENT ON COLUMN usage_log.action_type IS 'What was asked: consume, hold, void, settle, reserve_refund, refund, release, expire, unknown, resolve, adjust, reset, suspend, resume, suspend_merchant, resume_merchant, initialize or roll.';
 COMMENT ON COLUMN usage_log.change IS 'How it was adjusted: add, subtract or set. What an unknown outcome is of: charge, capture, refund or void. What became of one: made or not_made.';

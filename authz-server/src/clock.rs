@@ -30,7 +30,7 @@ pub fn now() -> DateTime<Utc> {
 #[cfg(debug_assertions)]
 fn shift_ms() -> i64 {
     static FILE: LazyLock<Option<PathBuf>> =
-        LazyLock::new(|| std::env::var_os("SLUICE_TEST_CLOCK_SHIFT_FILE").map(PathBuf::from));
+        LazyLock::new(|| std::env::var_os("TEST_CLOCK_SHIFT_FILE").map(PathBuf::from));
     let text = FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
     text.and_then(|text| text.trim().parse().ok()).unwrap_or_default()
 }

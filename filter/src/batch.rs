@@ -102,10 +102,12 @@ impl Question {
         }
     }
 
-    /// Whether it may be asked once more now that its call was lost; it may not a second time.
+    /// Whether it may be asked once more now that its call was lost; it may not a second time. With less than [`SLOW_MS`] left it is
+    /// not: the proxy ends a call whose time is over as it ends one that is lost, and a busy worker's timer is some milliseconds early.
     #[must_use]
     fn repeat(&self, now_ms: u64) -> bool {
-        !self.is_over() && now_ms < self.deadline_ms && !self.repeated.replace(true)
+        let has_time = now_ms.saturating_add(SLOW_MS) < self.deadline_ms;
+        !self.is_over() && has_time && !self.repeated.replace(true)
     }
 
     /// Its stream has its answer, or has ended: what is not sent yet never will be.

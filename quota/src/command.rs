@@ -71,7 +71,8 @@ impl Command {
     }
 }
 
-fn storable(ms: i64) -> u64 {
+/// A time as far as it can be stored.
+pub(crate) fn storable(ms: i64) -> u64 {
     ms.clamp(0, NOW_MS_MAX).unsigned_abs()
 }
 

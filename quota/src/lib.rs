@@ -49,7 +49,6 @@ pub use policy::{
 };
 pub use predict::{Outlook, Prediction};
 pub use record::{First, OrderFigures, Record, WindowFigures};
-pub use record::{OrderFigures, Record, WindowFigures};
 pub use text::{TextError, document_text};
 pub use window::{Calendar, Period, WindowIds};
 pub use zone::{ZoneError, ZoneSource, check_zone_name};

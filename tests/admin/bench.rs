@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use e2e::api::secret;
+use e2e::api::{PATIENCE, secret};
 use e2e::client::{Answer, Call, Protocol, send_once};
 use e2e::dirs::{self, RunDir};
 use e2e::postgres::Postgres;
@@ -98,7 +98,7 @@ fn launch(dir: &Arc<RunDir>, redis: &Redis, postgres: &Postgres, env: &[(&str, &
         ("SLUICE_POLICY_FILE".to_owned(), file.display().to_string()),
         ("SLUICE_SHARDS".to_owned(), "4".to_owned()),
     ]);
-    all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    all.extend(PATIENCE.iter().chain(env).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let options = ServerOptions { program: build::server_bin(false)?, env: all, ..ServerOptions::default() };
     Server::start_in(Arc::clone(dir), options)
 }

@@ -1,6 +1,7 @@
 //! `Idempotency-Key` where another try is not the same: corrections by hand that count as often as they are done, and batches
 //! of which a part waits for another try.
 
+use e2e::api::secret;
 use e2e::client::{Answer, Call};
 use e2e::{Result, Service, wait};
 use serde_json::{Value, json};
@@ -12,6 +13,11 @@ const ADJUST: &str = "/api/v1/quotas/adjust";
 const BATCH: &str = "/api/v1/quotas/batch";
 const ACCOUNT: &str = "/api/v1/quotas/merchant/m-1/currency/USD";
 const KEYS: &str = "SELECT count(*) FROM idempotency_key";
+
+/// A server that soon gives up a store without an answer.
+fn prompt() -> Result<Bench> {
+    Bench::with(&[("JWT_SECRET", secret()), ("SLUICE_REDIS_TIMEOUT_MS", "1000"), ("SLUICE_CHECK_TIMEOUT_MS", "1100")])
+}
 
 fn adjust(version: Option<u64>) -> Value {
     let mut body = json!({"merchant_id": "m-1", "currency": "USD", "counter": "daily_used", "operation": "add",
@@ -41,7 +47,7 @@ async fn daily_used(bench: &Bench, admin: &str) -> Result<String> {
 /// The store hangs, does the correction when it goes on, and nobody hears of it: the key does not do it a second time.
 #[tokio::test]
 async fn a_correction_whose_answer_was_lost_is_not_done_twice() -> Result<()> {
-    let mut bench = Bench::start()?;
+    let mut bench = prompt()?;
     let admin = token("admin")?;
     let made = ask(&bench.server, keyed(ADJUST, &adjust(None), "k-0"), &admin).await?;
     assert_eq!((made.status, daily_used(&bench, &admin).await?.as_str()), (200, "7"), "{}", made.json());
@@ -81,7 +87,7 @@ async fn a_correction_whose_answer_was_lost_is_not_done_twice() -> Result<()> {
 /// With a version, and for every other operation, another try is safe: it is done anew.
 #[tokio::test]
 async fn what_may_be_done_again_is_done_again() -> Result<()> {
-    let mut bench = Bench::start()?;
+    let mut bench = prompt()?;
     let admin = token("admin")?;
     let order = json!({"merchant_id": "m-1", "currency": "USD", "order_no": "1", "amount": 500});
     let calls = [("/api/v1/quotas/consume", order, "k-1"), (ADJUST, adjust(Some(1)), "k-2")];

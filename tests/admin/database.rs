@@ -151,8 +151,8 @@ async fn f9_an_event_that_is_set_aside_is_logged_counted_and_told() -> Result<()
     bench.wait_for("SELECT count(*) FROM journal_rejected", 1).await?;
     bench.wait_for("SELECT count(*) FROM usage_log", 2).await?;
     let line = wait::until("the line", WITHIN, || {
-        let lines = bench.server.log_lines().into_iter();
-        Ok(lines.filter(|line| line["order_no"] == "B" && line["level"] == "ERROR").next_back())
+        let mut lines = bench.server.log_lines().into_iter();
+        Ok(lines.rfind(|line| line["order_no"] == "B" && line["level"] == "ERROR"))
     })?;
     assert_eq!(line["merchant"], json!("merchant-001"));
     assert!(line["reason"].as_str().is_some_and(|reason| reason.contains("no such remarks")), "{line}");

@@ -304,11 +304,13 @@ async fn no_requests(api: &Api) -> Result<()> {
     }
     let text = charge("slips", "1", 500).to_string();
     let post = |body: &str| Call::post_json("/quotas/consume", body.to_owned());
-    let plain = Call::new("POST", "/quotas/consume").part(Part::Data(text.clone().into()));
+    let untyped = |body: &str| Call::new("POST", "/quotas/consume").part(Part::Data(body.to_owned().into()));
     let long = format!("{{\"remarks\": \"{}\"}}", "x".repeat(1 << 20));
     let calls = [
-        (plain.clone(), 415, "UNSUPPORTED_CONTENT"),
-        (plain.header("content-type", "application/x-www-form-urlencoded"), 415, "UNSUPPORTED_CONTENT"),
+        (untyped(&text).header("content-type", "text/plain"), 415, "UNSUPPORTED_CONTENT"),
+        (untyped(&text).header("content-type", "application/x-www-form-urlencoded"), 415, "UNSUPPORTED_CONTENT"),
+        // What names no type is read as JSON.
+        (untyped(&text[1..]), 400, "BAD_REQUEST"),
         (post(&text[1..]), 400, "BAD_REQUEST"),
         (post(&format!("{text}{text}")), 400, "BAD_REQUEST"),
         (post(&text.replace("500", "500,\"amount\":600")), 400, "BAD_REQUEST"),

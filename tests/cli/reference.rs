@@ -16,14 +16,19 @@ fn the_reference_is_up_to_date() -> Result<()> {
 
 #[test]
 fn every_command_helps_with_an_example() -> Result<()> {
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 19] = [
         &[],
         &["serve"],
         &["policy"],
         &["policy", "validate"],
         &["policy", "diff"],
+        &["rules"],
+        &["rules", "validate"],
+        &["routes"],
+        &["routes", "check"],
         &["inspect"],
         &["inspect", "account"],
+        &["inspect", "merchant"],
         &["inspect", "order"],
         &["outcomes"],
         &["outcomes", "list"],
@@ -44,7 +49,7 @@ fn every_command_helps_with_an_example() -> Result<()> {
 fn the_document_is_printed_and_nonsense_refused() -> Result<()> {
     let document: Value = serde_json::from_str(&run(&[], &["openapi"])?.succeeded())?;
     assert!(document["paths"].get("/api/v1/quotas/consume").is_some(), "{document}");
-    for arguments in [&["polices"][..], &["policy"], &["inspect", "merchant", "a"], &["openapi", "--yaml"]] {
+    for arguments in [&["polices"][..], &["policy"], &["inspect", "merchants", "a"], &["openapi", "--yaml"]] {
         let ran = run(&[], arguments)?;
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{arguments:?}: {ran:?}");
         assert!(ran.stderr.contains("Usage: authz-server"), "{arguments:?}: {ran:?}");

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use e2e::api::{Api, Caller, ROOT};
+use e2e::checks::ask;
 use e2e::client::Call;
 use e2e::gateway::Gateway;
 use e2e::process::run;
@@ -15,9 +16,10 @@ use serde_json::{Value, json};
 /// Whose quota the walk is about.
 const MERCHANT: &str = "walked";
 /// What answers a merchant that asks for nobody in particular: its own data.
-const NARROWED: [&str; 8] = [
+const NARROWED: [&str; 9] = [
     "/quotas/list",
     "/quotas/stats",
+    "/outcomes/unknown",
     "/usage-logs/order/{order_no}",
     "/usage-logs/stats",
     "/alerts",
@@ -111,6 +113,7 @@ pub(crate) async fn all(api: &Api) -> Result<Vec<Step>> {
     tiers(&mut walk).await?;
     overrides(&mut walk).await?;
     quotas(&mut walk).await?;
+    outcomes(&mut walk, api).await?;
     alerts(&mut walk).await?;
     logs_and_settings(&mut walk).await?;
     tokens(&mut walk).await?;
@@ -196,6 +199,25 @@ async fn quotas(walk: &mut Walk) -> Result<()> {
     walk.get("GET", "/quotas/merchant/{merchant_id}", &nothing, "").await?;
     walk.get("GET", "/quotas/list", &nothing, "?limit=1").await?;
     walk.get("GET", "/quotas/stats", &nothing, "").await.map(drop)
+}
+
+/// Of a payment that the gateway left open, as the proxy reports it.
+async fn outcomes(walk: &mut Walk, api: &Api) -> Result<()> {
+    let payment =
+        [("merchant", MERCHANT), ("currency", "USD"), ("order_no", "7"), ("attempt", "a"), ("amount_minor", "500")];
+    let report = [("action", "unknown"), ("outcome_of", "consume"), ("reason", "status_503")];
+    for (more, code) in [(&[("action", "consume")][..], "ADMITTED"), (&report[..], "APPLIED")] {
+        assert_eq!(ask(api.server.grpc_address(), &[&payment[..], more].concat()).await?, code);
+    }
+    let ana = walk.ana.clone();
+    let outcome = until(&ana, &format!("/outcomes/unknown?merchant_id={MERCHANT}"), |answer| {
+        answer["items"][0]["outcome_id"].is_string().then(|| answer["items"][0]["outcome_id"].clone())
+    })
+    .await?;
+    let made = json!({"outcome": "made", "reason": "the gateway's report has it"});
+    walk.get("GET", "/outcomes/unknown", &Value::Null, "?limit=1").await?;
+    walk.put("POST", "/outcomes/{outcome_id}/resolve", &outcome, made).await?;
+    walk.get("GET", "/outcomes/unknown", &Value::Null, "?resolved=true").await.map(drop)
 }
 
 async fn alerts(walk: &mut Walk) -> Result<()> {

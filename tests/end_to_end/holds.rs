@@ -342,14 +342,7 @@ async fn the_journal_tells_it(stack: &Stack, protocol: Protocol) -> Result<()> {
         refused("too late", CAPTURE, capture("c-2", 1, true), 409, "ORDER_CLOSED", (2_000, 1, 0, 0)),
         done("refunded", REFUND, refund("r-1", 500), "refunded", (1_500, 1, 0, 500)),
         done("not refunded", REFUND, refund("r-2", 500), "voided", (1_500, 1, 0, 500)).gateway("fail-402", 402),
-        refused(
-            "the order is another one",
-            CHECK,
-            json!({"amount": 7_000}),
-            409,
-            "IDEMPOTENCY_CONFLICT",
-            (1_500, 1, 0, 500),
-        ),
+        refused("gave back", CHECK, json!({"amount": 7_000}), 409, "ORDER_CLOSED", (1_500, 1, 0, 500)),
     ];
     play(stack, protocol, &merchant, &steps).await?;
     let entries = books_agree(stack, &merchant).await?;
@@ -361,7 +354,7 @@ async fn the_journal_tells_it(stack: &Stack, protocol: Protocol) -> Result<()> {
         ("refund", "APPLIED"),
         ("reserve_refund", "APPLIED"),
         ("void", "APPLIED"),
-        ("consume", "IDEMPOTENCY_CONFLICT"),
+        ("consume", "ORDER_CLOSED"),
     ];
     ensure_eq!(rows, expected);
     Ok(())

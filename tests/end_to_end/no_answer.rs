@@ -54,9 +54,13 @@ pub(crate) fn add(suite: &mut Suite) {
         let rig = Rig::start(|config| {
             let clusters = config.bootstrap()["static_resources"]["clusters"].as_sequence_mut();
             let asked = clusters.into_iter().flatten().find(|cluster| cluster["name"] == "sluice_authz");
-            let options =
-                asked.and_then(|cluster| cluster.as_mapping_mut()?.remove("typed_extension_protocol_options"));
-            options.map(drop).ok_or_else(|| e2e::Failure::new("the cluster has no protocol options"))
+            let cluster = asked.and_then(|cluster| cluster.as_mapping_mut());
+            let cluster = cluster.ok_or_else(|| e2e::Failure::new("there is no cluster of the server"))?;
+            // Envoy refuses a cluster that is checked by gRPC and speaks HTTP/1.1.
+            for part in ["health_checks", "typed_extension_protocol_options"] {
+                ensure!(cluster.remove(part).is_some(), "the cluster has no {part}");
+            }
+            Ok(())
         })?;
         rig.server.says(Says::Http1);
         try_all(&rig, "http1").await.inspect_err(|_| rig.keep())

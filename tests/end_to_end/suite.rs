@@ -57,7 +57,12 @@ pub(crate) fn wait_longer(config: &mut EnvoyConfig) -> Result<()> {
         rule["timeout_ms"] = 10_000.into();
     }
     config.set_plugin(&plugin)?;
-    config.http_filter("envoy.filters.http.ext_authz")?["typed_config"]["grpc_service"]["timeout"] = "10s".into();
+    let grpc_service = &mut config.http_filter("envoy.filters.http.ext_authz")?["typed_config"]["grpc_service"];
+    grpc_service["timeout"] = "10s".into();
+    // The base interval bounds each try as well.
+    for interval in ["base_interval", "max_interval"] {
+        grpc_service["retry_policy"]["retry_back_off"][interval] = "5s".into();
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use filter::batch::BATCH_MAX;
 
 use crate::host::GrpcCall;
+use crate::lost::is_lost;
 use crate::proxy::{Answer, PAUSE, Proxy, batch, passes, question, questions, refuses, store_away};
 use crate::{configuration, proxy};
 
@@ -184,6 +185,12 @@ fn an_answer_that_does_not_fit_its_batch_is_none_for_anybody() {
     for answer in unreadable {
         let (streams, call) = waiting(&mut proxy, 5);
         proxy.answer(call.token, &answer);
+        if is_lost(&answer) {
+            // The same questions go once more, to the next server.
+            let again = proxy.one_call();
+            assert_eq!(questions(&again), questions(&call), "{answer:?}");
+            proxy.answer(again.token, &answer);
+        }
         for stream in &streams {
             assert!(!proxy.reached_gateway(*stream), "{answer:?}");
             assert_eq!(status(&mut proxy, *stream), Some(503), "{answer:?}");

@@ -1,5 +1,6 @@
 //! B1: a call that is lost with its server is asked once more of the next one, within the payments' own deadlines.
 
+use filter::batch::SLOW_MS;
 use serde_json::json;
 
 use crate::batches::{ALONE, orders, pay, pay_many, settle, status};
@@ -8,6 +9,11 @@ use crate::proxy::{Answer, batch, passes, question, questions, refuses};
 
 /// What the proxy says where no server was there, or its connection was lost.
 const LOST: [u32; 2] = [13, 14];
+
+/// Whether a call that failed so is asked once more.
+pub(crate) fn is_lost(answer: &Answer) -> bool {
+    matches!(answer, Answer::Failed(status) if LOST.contains(status))
+}
 
 #[test]
 fn b1_a_lost_call_is_asked_once_more() {
@@ -44,16 +50,21 @@ fn b1_twice_lost_is_no_answer() {
     assert_eq!((proxy.metric("sluice_asked_again"), proxy.metric("sluice_no_answer_denied")), (1, 1));
 }
 
-/// The proxy ends a call that took too long by the same status: there is no time left for another.
+/// The proxy ends a call that took too long by the same status, and some milliseconds early: there is no time left for another.
 #[test]
 fn b1_a_call_that_was_too_late_is_not_asked_again() {
-    let mut proxy = proxy(&json!({}));
-    let stream = pay(&mut proxy, "a");
-    let call = proxy.one_call();
-    proxy.host_mut().monotonic_ms += 500;
-    proxy.answer(call.token, &Answer::Failed(14));
-    assert_eq!(status(&mut proxy, stream), Some(503));
-    assert_eq!(settle(&mut proxy), ["void a"]);
+    for (after_ms, is_asked) in [(500 - SLOW_MS - 1, true), (500 - SLOW_MS, false), (499, false), (500, false)] {
+        let mut proxy = proxy(&json!({}));
+        let stream = pay(&mut proxy, "a");
+        let call = proxy.one_call();
+        proxy.host_mut().monotonic_ms += after_ms;
+        proxy.answer(call.token, &Answer::Failed(14));
+        assert_eq!(proxy.metric("sluice_asked_again"), u64::from(is_asked), "{after_ms}");
+        if !is_asked {
+            assert_eq!(status(&mut proxy, stream), Some(503), "{after_ms}");
+            assert_eq!(settle(&mut proxy), ["void a"], "{after_ms}");
+        }
+    }
 }
 
 /// What the server itself says is an answer, however little it helps.
@@ -109,7 +120,7 @@ fn b1_a_lost_follow_up_waits_for_its_own_turn() {
     let stream = pay(&mut proxy, "a");
     let call = proxy.one_call();
     proxy.answer(call.token, &passes("ADMITTED"));
-    proxy.close(stream, None, 1 << 14);
+    proxy.close(stream, Some(422), 0);
     let void = proxy.one_call();
     assert_eq!(question(&void)["action"], "void");
     proxy.answer(void.token, &Answer::Failed(14));

@@ -191,7 +191,8 @@ fn shadow_and_off_let_everything_on() {
         assert_eq!(proxy.headers(context, false), CONTINUE);
         assert_eq!(proxy.body(context, body, false), CONTINUE);
         assert_eq!(proxy.trailers(context), CONTINUE);
-        assert_eq!(proxy.ended(context), json!({"mode": "off", "rule": "payments", "outcome": "forwarded"}));
+        let state = json!({"mode": "off", "rule": "payments", "action": "consume", "outcome": "forwarded"});
+        assert_eq!(proxy.ended(context), state);
     }
     assert!(proxy.new_calls().is_empty());
     assert_eq!((proxy.metric("sluice_bad_request"), proxy.metric("sluice_off")), (3, 3));

@@ -223,6 +223,7 @@ async fn corrections_and_suspensions() -> Result<()> {
 async fn windows_that_end() -> Result<()> {
     let limits = Limits { month: WindowLimits { amount: minor(200), count: minor(3) }, ..day(100) };
     let under = |step: Step| step.under(limits);
+    let month = Reset { day: false, month: true, year: false, expected_version: None };
     check(
         "windows",
         &[
@@ -251,6 +252,10 @@ async fn windows_that_end() -> Result<()> {
                 ],
             ))
             .on(20),
+            // F1: an account that is ahead comes back with its usage, and its alerts end with the window that it is in then.
+            under(step("f", consume(100), &["daily_80", "daily_100"])).on(21),
+            under(step("", Action::Reset(month), &[])).on(20),
+            under(step("", Action::Roll, &["daily_80: window_closed", "daily_100: window_closed"])).on(21),
         ],
     )
     .await

@@ -41,7 +41,7 @@ fn full(number: u64) -> Entry {
         },
         suspended_at_ms: 1_795_139_111_222,
         version: 407,
-        ..Record::bare(Code::DailyAmount)
+        ..Record::bare(Code::AboveSingleMax)
     };
     let text = |name: &str| format!("{name} «ü\\\"\n\t»");
     let context = EventContext {
@@ -62,6 +62,7 @@ fn full(number: u64) -> Entry {
         expected_version: Some(u64::from(u32::MAX)),
         hold_on_expiry: "settle".to_owned(),
         order_ttl_secs: 604_800,
+        policy_refusal: r#"{"single_max": 408}"#.to_owned(),
         ..event(number)
     };
     entry(number, context, pack(&record))

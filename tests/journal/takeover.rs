@@ -97,11 +97,15 @@ async fn only_who_reads_tells_how_old_events_are() -> Result<()> {
     left.stop()
 }
 
-/// Makes it impossible to store accounts, and possible again.
-async fn rename(bench: &Bench, from: &str, to: &str) -> Result<()> {
+/// Makes it impossible to store accounts; they can be read all the same.
+const REFUSE_ACCOUNTS: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE undefined_table; END $$; \
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON quota_account EXECUTE FUNCTION refuse()";
+/// Makes it possible again.
+const TAKE_ACCOUNTS: &str = "DROP TRIGGER refuse ON quota_account";
+
+async fn execute(bench: &Bench, statement: &'static str) -> Result<()> {
     let pool = bench.postgres.pool().await?;
-    let statement = format!("ALTER TABLE {from} RENAME TO {to}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&pool).await?;
+    sqlx::raw_sql(statement).execute(&pool).await?;
     pool.close().await;
     Ok(())
 }
@@ -110,7 +114,7 @@ async fn rename(bench: &Bench, from: &str, to: &str) -> Result<()> {
 async fn between_events_and_accounts(bench: &Bench) -> Result<Journal> {
     let journal = bench.journal("a")?;
     journal.wait_for_postgres(true).await?;
-    rename(bench, "quota_account", "away").await?;
+    execute(bench, REFUSE_ACCOUNTS).await?;
     bench.append(0, (1..=50).map(event)).await?;
     bench.wait_for_rows(50).await?;
     journal.wait_for_postgres(false).await?;
@@ -125,7 +129,7 @@ async fn postgres_goes_away_between_events_and_accounts() -> Result<()> {
     bench.append(1, (51..=60).map(|number| EventContext { merchant: "m-2".to_owned(), ..event(number) })).await?;
     journal.wait_for_metric("sluice_journal_backlog_events 60").await?;
     bench.postgres.restart()?;
-    rename(&bench, "away", "quota_account").await?;
+    execute(&bench, TAKE_ACCOUNTS).await?;
     bench.wait_for_rows(60).await?;
     bench.wait_until_drained(SHARDS).await?;
     assert_eq!(bench.count(SEQ).await?, 50);
@@ -142,7 +146,7 @@ async fn accounts_of_a_lost_connection_are_forgotten() -> Result<()> {
     bench.redis.restart_empty()?;
     bench.append(0, (51..=53).map(event)).await?;
     bench.wait_for_rows(53).await?;
-    rename(&bench, "away", "quota_account").await?;
+    execute(&bench, TAKE_ACCOUNTS).await?;
     bench.wait_until_drained(SHARDS).await?;
     journal.stop()?;
     assert_eq!(bench.count(SEQ).await?, 3);

@@ -307,7 +307,7 @@ async fn an_account_is_asked_for_once() -> Result<()> {
 /// an account's windows follow its own calendar or stay as they are; nobody who stands in for the service moves them.
 #[tokio::test]
 async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
-    let calendar = |policy: &Policy| policy.calendar_known.then(|| policy.calendar.zone_name());
+    let calendar = |policy: &Policy| policy.calendar_known.then(|| policy.calendar.zone_name().to_owned());
     let los_angeles = "{\"daily_limit\": 7, \"timezone\": \"America/Los_Angeles\"}";
     let document = "{version: file, default: {daily_amount: 1000, timezone: Asia/Shanghai}}";
     let postgres = postgres().await?;
@@ -318,14 +318,14 @@ async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
         Ok::<_, Failure>(policy.map(|policy| (policy.limits.day.amount.get(), calendar(&policy))))
     };
     // The service's word that it has no policy leaves the account to the configured ones.
-    assert_eq!(of(&told, "configured", None).await?, Some((1_000, Some("Asia/Shanghai"))));
+    assert_eq!(of(&told, "configured", None).await?, Some((1_000, Some("Asia/Shanghai".to_owned()))));
     service.behave(ok(los_angeles));
-    assert_eq!(of(&told, "m", None).await?, Some((7, Some("America/Los_Angeles"))));
+    assert_eq!(of(&told, "m", None).await?, Some((7, Some("America/Los_Angeles".to_owned()))));
 
     // Away: who was told keeps the calendar; a server that starts now knows the limits, and no calendar.
     service.down().await;
     told.wait_for_metric("sluice_policy_source_up{source=\"service\"} 0").await?;
-    assert_eq!(of(&told, "m", Some("card")).await?, Some((7, Some("America/Los_Angeles"))));
+    assert_eq!(of(&told, "m", Some("card")).await?, Some((7, Some("America/Los_Angeles".to_owned()))));
     let configured = node(&service, &postgres.url(), Some(document)).await?;
     let alone = node(&service, &postgres.url(), None).await?;
     assert_eq!(of(&configured, "m", None).await?, Some((1_000, None)));
@@ -333,7 +333,7 @@ async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
     service.up().await?;
     for node in [&configured, &alone] {
         node.wait_for_daily("m", 7, WITHIN).await?;
-        assert_eq!(of(node, "m", None).await?, Some((7, Some("America/Los_Angeles"))));
+        assert_eq!(of(node, "m", None).await?, Some((7, Some("America/Los_Angeles".to_owned()))));
     }
     Ok(())
 }
@@ -389,12 +389,15 @@ fn watched(policy: &Policy) -> Option<u64> {
 #[tokio::test]
 async fn usage_is_measured_by_the_accounts_own_limits() -> Result<()> {
     let postgres = postgres().await?;
-    let mut service = PolicyService::start(daily(7)).await?;
+    let mut service = PolicyService::start(none()).await?;
     let node = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
     let of = async |merchant: &str| {
         let policy = node.policy(merchant, "USD", None).await?;
         Ok::<_, Failure>(policy.map(|policy| (policy.limits.day.amount.get(), watched(&policy))))
     };
+    // The service's word that it has none leaves the account to what is configured.
+    assert_eq!(of("configured").await?, Some((1_000, Some(1_000))));
+    service.behave(daily(7));
     assert_eq!(of("m").await?, Some((7, Some(7))));
     // A payment of long ago: with the next reading the account is forgotten, but for its calendar.
     let (idle, usd) = (MerchantId::parse("idle")?, Currency::parse("USD")?);
@@ -406,9 +409,6 @@ async fn usage_is_measured_by_the_accounts_own_limits() -> Result<()> {
     .await?;
     assert_eq!((watched(&forgotten), forgotten.calendar_known), (None, true));
 
-    // The service's word that it has none leaves the account to what is configured.
-    service.behave(none());
-    assert_eq!(of("configured").await?, Some((1_000, Some(1_000))));
     service.down().await;
     node.wait_for_metric("sluice_policy_source_up{source=\"service\"} 0").await?;
     assert_eq!(of("m").await?, Some((7, Some(7))));

@@ -6,7 +6,12 @@ use crate::{assert_tests_exist, read};
 
 const FINDINGS: &str = "docs/field-findings.md";
 /// Every number that the table has.
-const NUMBERS: [&str; 1] = ["F6"];
+#[rustfmt::skip]
+const NUMBERS: [&str; 26] = [
+    "X1", "X2", "X3", "X4", "X5", "X6", "X7", "X8", "X9", "X10", "X11",
+    "F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F11",
+    "B1", "B6", "B7", "S2",
+];
 
 #[test]
 fn every_finding_names_tests_and_documents_that_exist() {

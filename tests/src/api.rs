@@ -20,7 +20,7 @@ pub const ROOT: &str = "/api/v1";
 /// 1 January 2100: no token runs out while a test does.
 pub const EXPIRES_AT_SECS: u64 = 4_102_444_800;
 /// So much time for an answer that a busy machine is not taken for a store that hangs.
-const PATIENCE: [(&str, &str); 2] = [("SLUICE_REDIS_TIMEOUT_MS", "8000"), ("SLUICE_CHECK_TIMEOUT_MS", "9000")];
+pub const PATIENCE: [(&str, &str); 2] = [("SLUICE_REDIS_TIMEOUT_MS", "8000"), ("SLUICE_CHECK_TIMEOUT_MS", "9000")];
 
 /// What signs the callers' tokens: drawn by each process, because the server takes no secret that stands in a file.
 #[must_use]

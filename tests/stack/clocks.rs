@@ -38,7 +38,7 @@ impl Shifted {
         let file = dir.join("shift");
         fs::write(&file, shift_ms.to_string())?;
         let mut options: ServerOptions = api.server.options().clone();
-        options.env.insert("SLUICE_TEST_CLOCK_SHIFT_FILE".to_owned(), file.display().to_string());
+        options.env.insert("TEST_CLOCK_SHIFT_FILE".to_owned(), file.display().to_string());
         options.env.insert("SLUICE_HOLD_SWEEP_MS".to_owned(), "100".to_owned());
         options.ready_when = ReadyWhen::Healthy;
         Ok(Self { server: Server::start_in(Arc::clone(&dir), options)?, file })
@@ -188,7 +188,13 @@ fn payment(now_ms: i64) -> Result<Command> {
         currency: Currency::parse("USD")?,
         order_no: Some(OrderNo::parse("frozen")?),
         attempt: AttemptId::from_text("frozen"),
-        action: Action::Consume(Charge { amount, limits: Limits::UNLIMITED, refusal: None, pace: None }),
+        action: Action::Consume(Charge {
+            amount,
+            limits: Limits::UNLIMITED,
+            refusal: None,
+            pace: None,
+            replays_max: None,
+        }),
         dry: Dry::No,
         decision_id: clock::decision_id(),
         now_ms,

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::api::{Api, SECRET};
+use e2e::api::{self, Api};
 use e2e::{Service, build, wait};
 use serde_json::{Value, json};
 
@@ -103,7 +103,7 @@ async fn the_first_start_says_what_it_is_and_warns_of_no_missing_relation() -> O
         settings.contains("JWT_SECRET=[redacted]") && settings.contains("SLUICE_REDIS_TIMEOUT_MS=8000"),
         "{settings}"
     );
-    assert!(!settings.contains("GRPC_THREADS") && !lines.iter().any(|line| line.to_string().contains(SECRET)));
+    assert!(!settings.contains("GRPC_THREADS") && !lines.iter().any(|line| line.to_string().contains(api::secret())));
     let versions: Vec<u64> = lines
         .iter()
         .filter(|line| message(line) == "migration applied")

@@ -30,7 +30,10 @@ async fn charge(address: String, connection: usize) -> e2e::Result<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_threads_share_a_port_and_no_second_server_does() -> Outcome {
-    let server_env = [("SLUICE_GRPC_THREADS".to_owned(), THREADS.to_string())].into();
+    // What is counted here is room, not time: full batches may queue up for one account.
+    let server_env =
+        [("SLUICE_GRPC_THREADS", THREADS), ("SLUICE_REDIS_TIMEOUT_MS", 5_000), ("SLUICE_CHECK_TIMEOUT_MS", 10_000)];
+    let server_env = server_env.map(|(name, value)| (name.to_owned(), value.to_string())).into();
     let options = StackOptions { policies: Some(POLICIES.to_owned()), server_env, ..StackOptions::default() };
     let mut stack = Stack::start(&options)?;
     let tasks = fs::read_dir(format!("/proc/{}/task", stack.server.pid()))?;

@@ -93,8 +93,8 @@ impl Board {
     pub fn follow(&mut self, event: &Event) {
         let Some(account) = account(event) else { return };
         self.end(&account, event, |open| {
-            let window = Watch::LIMITS.into_iter().find(|limit| limit.as_str() == open.subject);
-            let is_over = open.window_id < window.and_then(|limit| window_of(event, limit));
+            let limit = Watch::LIMITS.into_iter().find(|limit| limit.as_str() == open.subject)?;
+            let is_over = open.window_id < window_of(event, limit) || closes(event, limit, open);
             (open.window_id.is_some() && is_over).then_some("window_closed")
         });
         if let Some(crossing) = &event.crossing {
@@ -262,6 +262,13 @@ fn over_captures(event: &Event) -> bool {
 /// The window whose usage counts against the limit.
 fn window_of(event: &Event, limit: LimitName) -> Option<i32> {
     limit.period().and_then(|period| i32::try_from(event.record.of(period).id).ok())
+}
+
+/// Whether the event closes the window that the alert is of. Its number may be a later one: an account that was ahead comes back
+/// into the windows of now with its usage, and its alerts with it.
+fn closes(event: &Event, limit: LimitName, open: &Open) -> bool {
+    let closed = event.closed.iter().any(|closed| Some(closed.period) == limit.period());
+    closed && open.raised_seq != Some(event.row.seq)
 }
 
 /// What took usage below a threshold.

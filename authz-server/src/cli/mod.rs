@@ -123,6 +123,7 @@ enum CliError {
     File(#[from] yaml::FileError),
     #[error(transparent)]
     Routes(#[from] routes::RoutesError),
+    #[error(transparent)]
     Zones(#[from] ZonesError),
     #[error(transparent)]
     Store(#[from] StoreError),

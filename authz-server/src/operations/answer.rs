@@ -146,6 +146,8 @@ pub struct MerchantAnswer {
     pub merchant_id: String,
     /// Whether charges of all its accounts are refused.
     pub is_suspended: bool,
+    /// Null where it is not. Always present: the answer for an account has no such member.
+    #[schema(required = true)]
     pub suspended_at: Option<DateTime<Utc>>,
     /// Number of changes of the merchant's own state so far.
     pub version: u64,

@@ -1,6 +1,7 @@
 //! What operators do with an account itself.
 
 use super::{Case, Verdict};
+use crate::command::storable;
 use crate::{Account, Adjust, AmountMinor, Change, Code, Counter, CounterName, Period, Reset, WindowIds};
 
 impl Case<'_> {
@@ -42,9 +43,9 @@ impl Case<'_> {
 
     /// Whether the account is in windows that the store's time has not reached, and the command knows those of now: where its
     /// day is over by the store's time, it does not.
-    const fn is_ahead(&self) -> bool {
+    fn is_ahead(&self) -> bool {
         let WindowIds { day, until_ms, .. } = self.command.windows;
-        self.stored.day.id > day && self.store_ms < until_ms
+        self.stored.day.id > day && storable(self.store_ms) < storable(until_ms)
     }
 
     fn is_another_version(&self, expected: Option<u64>) -> bool {

@@ -421,7 +421,7 @@ overrides: [{{merchant: guest, from: 2026-11-20, until: 2026-11-23, approved_by:
 "
         )
     };
-    let refuse = PolicyBook::from_yaml(&document("unknown_merchants: refuse")).unwrap();
+    let refuse = PolicyBook::from_yaml(&document("unknown_merchants: refuse"), &Bundled).unwrap();
     let three_days_ms = 3 * 86_400_000;
     let unknown = Some(Code::MerchantUnknown);
     let table = [
@@ -439,16 +439,20 @@ overrides: [{{merchant: guest, from: 2026-11-20, until: 2026-11-23, approved_by:
     for (id, at_ms, expected) in table {
         assert_eq!(refusal(&refuse, id, at_ms), expected, "{id} at {at_ms}");
         for word in ["", "unknown_merchants: default"] {
-            assert_eq!(refusal(&PolicyBook::from_yaml(&document(word)).unwrap(), id, at_ms), None, "{id} {word}");
+            assert_eq!(
+                refusal(&PolicyBook::from_yaml(&document(word), &Bundled).unwrap(), id, at_ms),
+                None,
+                "{id} {word}"
+            );
         }
     }
     // Before what else the policy says; and without a default policy, too.
     let policy = refuse.effective(&merchant("nobody"), currency("USD"), None, NOW_MS).unwrap();
     assert_eq!(policy.refuses(AmountMinor::MAX, currency("USD"), None), unknown);
     let alone = "{version: a, unknown_merchants: refuse, merchants: {m: {daily_count: 1}}}";
-    let alone = PolicyBook::from_yaml(alone).unwrap();
+    let alone = PolicyBook::from_yaml(alone, &Bundled).unwrap();
     assert_eq!((refusal(&alone, "m", NOW_MS), refusal(&alone, "n", NOW_MS)), (None, unknown));
-    let only = PolicyBook::from_yaml("{version: a, unknown_merchants: refuse}").unwrap();
+    let only = PolicyBook::from_yaml("{version: a, unknown_merchants: refuse}", &Bundled).unwrap();
     assert_eq!(refusal(&only, "n", NOW_MS), unknown);
 }
 
@@ -472,7 +476,7 @@ fn x8_sources_say_together_who_is_known() {
         set.next_source("postgres");
         set.add(&Scope::Default, of_default(word)).unwrap();
         set.add(&Scope::Merchant(merchant("rowed")), PolicyRule { ..of_default(None) }).unwrap();
-        let book = set.compile().unwrap();
+        let book = set.compile(&Bundled).unwrap();
         for (id, expected) in [("filed", false), ("rowed", false), ("nobody", unknown)] {
             let policy = book.effective(&merchant(id), currency("USD"), None, NOW_MS).unwrap();
             assert_eq!(policy.merchant_unknown, expected, "{id} {word:?}");
@@ -494,7 +498,7 @@ fn x8_sources_say_together_who_is_known() {
 fn x8_a_diff_names_who_is_refused_from_now_on() {
     let old = "{version: '1', default: {daily_count: 9}, merchants: {a: {daily_count: 9}, b: {daily_count: 9}}}";
     let new = "{version: '2', unknown_merchants: refuse, default: {daily_count: 9}, merchants: {a: {daily_count: 9}}}";
-    let (old, new) = (PolicyBook::from_yaml(old).unwrap(), PolicyBook::from_yaml(new).unwrap());
+    let (old, new) = (PolicyBook::from_yaml(old, &Bundled).unwrap(), PolicyBook::from_yaml(new, &Bundled).unwrap());
     let expected = [
         "default: charges allowed -> refused, the merchant is unknown",
         "merchant b: charges allowed -> refused, the merchant is unknown",

@@ -256,7 +256,7 @@ impl Lines {
 
 #[derive(Deserialize)]
 struct Line {
-    sluice: Option<String>,
+    sluice: Option<Shown>,
 }
 
 #[derive(Deserialize)]
@@ -272,7 +272,6 @@ fn outcomes(log: &Path, orders: &Orders) -> Result<HashMap<u64, Lines>> {
     for line in BufReader::new(File::open(log)?).lines() {
         // The last line may be half written.
         let Ok(Line { sluice: Some(shown) }) = serde_json::from_str(&line?) else { continue };
-        let shown: Shown = serde_json::from_str(&shown).context("the access log")?;
         if let Some(number) = shown.order.and_then(|name| orders.number_of(&name)) {
             found.entry(number).or_default().outcomes.push(shown.outcome);
         }

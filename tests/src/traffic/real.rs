@@ -107,6 +107,7 @@ fn enter(page: &mut super::ledger::Page, entry: &Entry) -> Result<()> {
         }
         "void" => page.voids += 1,
         "settle" => page.settles += 1,
+        "unknown" => ensure!(page.given == Given::Admission, "nothing was charged: {entry:?}"),
         _ => return Err(Failure::new(format!("nobody asked for {entry:?}"))),
     }
     Ok(())

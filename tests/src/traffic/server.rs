@@ -20,6 +20,9 @@ use crate::fake::{Asked, Call, Method, Reply, Script, Verdict, allowing, options
 
 /// gRPC's RESOURCE_EXHAUSTED; any but 0 refuses.
 const REFUSED: i32 = 8;
+/// gRPC's statuses of a call that was lost.
+const INTERNAL: u32 = 13;
+const UNAVAILABLE: u32 = 14;
 /// Of every hundred calls so many fail as a whole, where calls fail.
 const FAULTY_PERCENT: u64 = 12;
 /// Later than any payment of a run whose calls fail waits, and sooner than the filter gives up a void.
@@ -154,6 +157,13 @@ impl Decider {
         }
     }
 
+    /// Whether the call that asked for an order may have been lost: then the filter asks once more about the same attempt.
+    fn may_be_lost(&self, order: &Order) -> bool {
+        let fails = matches!(order.decision, Decision::Unusable(Unusable::Status(INTERNAL | UNAVAILABLE)));
+        let loses = self.faulty.load(Ordering::Relaxed) || self.loses_half.load(Ordering::Relaxed);
+        fails || loses || !*self.gate.borrow()
+    }
+
     async fn pass_gate(&self) {
         // It is shut for good where the server is gone, and so is the call.
         let _ = self.gate.subscribe().wait_for(|open| *open).await;
@@ -195,13 +205,15 @@ impl Decider {
             _ => Given::Nothing,
         };
         let attempt = field(extension::ATTEMPT);
-        let known = self.ledger.with(order.number, |page| {
-            let first = page.given == Given::Unasked;
+        let sound = self.ledger.with(order.number, |page| {
             page.given = given;
             page.asked += 1;
-            first.then(|| attempt.clone_into(&mut page.attempt))
+            if page.asked == 1 {
+                attempt.clone_into(&mut page.attempt);
+            }
+            page.asked == 1 || (page.asked == 2 && page.attempt == attempt && self.may_be_lost(order))
         });
-        if known.flatten().is_none() {
+        if sound != Some(true) {
             self.ledger.strange(format!("{order}: the server was asked again: {asked:?}"));
         }
         answer(order)

@@ -85,8 +85,7 @@ async fn list(
     params(("message_id" = Uuid, Path)), responses((status = OK, body = Detail), Problems, NotFound))]
 async fn get(State(admin): State<Admin>, caller: Caller, Path(message_id): Path<Uuid>) -> Answer<Json<Detail>> {
     caller.require(Permission::AlertsRead)?;
-    let message = one(&admin, &caller, message_id).await?;
-    let detail = messages::with_deliveries(&admin.pool, vec![message]).await?.pop();
+    let detail = messages::details(&admin.pool, &by_id(&caller, message_id), 1).await?.pop();
     Ok(Json(detail.ok_or_else(|| Problem::new(Kind::NotFound))?))
 }
 
@@ -117,14 +116,17 @@ async fn redeliver(
 pub(super) async fn of_alert(admin: &Admin, caller: &Caller, alert: Uuid) -> Answer<Vec<Detail>> {
     let scope = caller.merchant.clone().map(Scope::Merchant);
     let filter = Filter { scope, alert_id: Some(alert), ..Filter::default() };
-    let rows = messages::list(&admin.pool, &filter, None, OF_ALERT_MAX).await?;
-    Ok(messages::with_deliveries(&admin.pool, rows).await?)
+    Ok(messages::details(&admin.pool, &filter, OF_ALERT_MAX).await?)
 }
 
 /// A message, if the caller may see it.
 async fn one(admin: &Admin, caller: &Caller, id: Uuid) -> Answer<Message> {
-    let scope = caller.merchant.clone().map(Scope::Merchant);
-    let filter = Filter { scope, message_id: Some(id), ..Filter::default() };
-    let found = messages::list(&admin.pool, &filter, None, 1).await?.pop();
+    let found = messages::list(&admin.pool, &by_id(caller, id), None, 1).await?.pop();
     found.ok_or_else(|| Problem::new(Kind::NotFound))
+}
+
+/// The message with the id, where it is one of the caller's.
+fn by_id(caller: &Caller, id: Uuid) -> Filter {
+    let scope = caller.merchant.clone().map(Scope::Merchant);
+    Filter { scope, message_id: Some(id), ..Filter::default() }
 }

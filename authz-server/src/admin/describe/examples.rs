@@ -42,6 +42,9 @@ pub(super) fn of(operation: &str) -> Option<Value> {
         "test_merchant_settings" | "test_operators_settings" => json!({"channel_id": "ops-chat"}),
         "change_settings" => json!({"changes": {"admin_page_max": 100}, "reason": "smaller pages"}),
         "create_access_token" => json!({"name": "reports", "role": "operator", "permissions": ["quotas:read"]}),
+        "resolve_outcome" => {
+            json!({"outcome": "not_made", "reason": "the gateway's report of 20 November has no such order"})
+        }
         "acknowledge_alert" | "resolve_alert" => json!({"notes": "the merchant was called"}),
         "approve_limit_policy"
         | "activate_limit_policy"

@@ -220,7 +220,8 @@ mod tests {
         assert!(places.take(address("192.0.2.1")).is_some());
         assert!(is_displaced(&one).await);
         drop((busy_too, one, three, other));
-        assert_eq!((places.taken().count, places.taken().clients.len()), (0, 0));
+        let taken = places.taken();
+        assert_eq!((taken.count, taken.clients.len()), (0, 0));
     }
 
     #[tokio::test]

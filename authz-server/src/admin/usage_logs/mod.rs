@@ -25,7 +25,7 @@ pub use export::Exports;
 pub use row::UsageLog;
 
 /// What a command may have asked.
-const ACTIONS: [&str; 16] = [
+const ACTIONS: [&str; 18] = [
     "consume",
     "hold",
     "void",
@@ -40,6 +40,8 @@ const ACTIONS: [&str; 16] = [
     "reset",
     "suspend",
     "resume",
+    "suspend_merchant",
+    "resume_merchant",
     "initialize",
     "roll",
 ];

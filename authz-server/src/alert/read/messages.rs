@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, PgPool, QueryBuilder};
+use sqlx::{PgConnection, PgExecutor, PgPool, QueryBuilder};
 use thiserror::Error;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -166,7 +166,7 @@ pub struct Filter {
 /// # Errors
 /// Those of Postgres.
 pub async fn list(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     filter: &Filter,
     after: Option<(DateTime<Utc>, Uuid)>,
     limit: i64,
@@ -192,17 +192,20 @@ pub async fn list(
         sql.push(" AND (created_at, message_id) < (").push_bind(at).push(", ").push_bind(id).push(")");
     }
     sql.push(" ORDER BY created_at DESC, message_id DESC LIMIT ").push_bind(limit);
-    sql.build_query_as().fetch_all(pool).await
+    sql.build_query_as().fetch_all(executor).await
 }
 
-/// The messages with the tries to deliver them.
+/// At most `limit` messages with the tries to deliver them, the newest first, all as they were at one moment.
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn with_deliveries(pool: &PgPool, messages: Vec<Message>) -> Result<Vec<Detail>, sqlx::Error> {
+pub async fn details(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Detail>, sqlx::Error> {
+    let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let messages = list(&mut *transaction, filter, None, limit).await?;
     let ids: Vec<Uuid> = messages.iter().map(|message| message.message_id).collect();
     let query = sqlx::query_as(DELIVERIES).bind(ids).bind(DELIVERIES_MAX);
-    let deliveries: Vec<Delivery> = query.fetch_all(pool).await?;
+    let deliveries: Vec<Delivery> = query.fetch_all(&mut *transaction).await?;
+    transaction.commit().await?;
     let of = |message: Message| {
         let own = deliveries.iter().filter(|delivery| delivery.message_id == message.message_id);
         Detail { deliveries: own.cloned().collect(), message }

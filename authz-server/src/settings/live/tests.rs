@@ -78,7 +78,7 @@ fn a_layer_with_anything_wrong_changes_nothing() {
         ),
         (&[("log", "debug"), ("redis_timeout_ms", "x")], "redis_timeout_ms", "a whole number from 5 to 10000"),
         (&[("log", "debug"), ("redis_timeout_ms", "")], "redis_timeout_ms", "is empty"),
-        (&[("log", "a=b=c"), ("redis_timeout_ms", "9")], "log", "a log filter"),
+        (&[("log", "a=b=c"), ("redis_timeout_ms", "9")], "log", "it must be a level"),
         (&[("log", "debug"), ("redis_timeout_ms", "250")], "check_timeout_ms", "SLUICE_CHECK_TIMEOUT_MS is 250"),
         (&[("log", "debug"), ("check_timeout_ms", "150")], "check_timeout_ms", "SLUICE_REDIS_TIMEOUT_MS, which is 150"),
         (&[("log", "debug"), ("port", "1")], "port", "cannot change while the server runs"),

@@ -213,10 +213,15 @@ local function failure(stream, account_at, order_at, merchant_at)
   end
 end
 
+-- The time that the rule reckons with: the command's, within what the store's own allows.
+local function time_of(asked_ms)
+  return min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)
+end
+
 -- Suspends a merchant as a whole, or takes its charges again; the record tells of no account.
 local function decide_merchant(number, packed, suspends, merchant_at, stream, asked_ms)
   local APPLIED, FLAGS_AT = 4, COMMAND_LEN + 13
-  local now_ms = min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)
+  local now_ms = time_of(asked_ms)
   local dry = byte(packed, FLAGS_AT) % 2 == 1
   local value = values[merchant_at]
   local suspended_at, changes, _ = 0, 0
@@ -266,7 +271,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local own_day, month, year = day, month_and_year(day)
   local currency, decision_id, attempt = decode(NAMES, plain_order)
   local _, ttl, flags, refusal, replays_max, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
-  local now_ms = min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)
+  local now_ms = time_of(asked_ms)
   local history = history_len > 0 and sub(packed, -history_len) or ''
   local dry, noted, paced, marked = flags % 2 == 1, flags % 4 >= 2, flags % 8 >= 4, flags >= 8
   local now = (now_ms - now_ms % 1000) / 1000
@@ -765,7 +770,8 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       #live / 16, #voided / 16, #operations / OPERATION_LEN)
     local tail = has_tail and encode(TAIL, until_at, settles, settled, refunded) .. operations or ''
     values[order_at] = fixed .. live .. voided .. tail
-    local secs = expires - now
+    -- No end after 2106 can be stored: such an order is over at once, and kept for as long as another.
+    local secs = expires > now and expires - now or ttl
     lifetimes[order_at] = secs ~= plain_secs and string.format('%.0f', secs) or nil
   end
   if not dry and ((order_changed and until_at > 0) or (op == EXPIRE and not order_changed and code ~= ADMITTED)) then

@@ -428,7 +428,8 @@ fn x2_the_outcome_header_decides_for_each_action() {
                 let answer = Answer::Passes(code);
                 let case = Case { rule, body, answer, response: Some((status, said)), end: (Some(status), 0) };
                 let seen = play(&case, ModeWord::Unset, "deny");
-                let outcome = outcomes.iter().any(|word| seen.shown.contains(&format!("\"outcome\":\"{word}\"")));
+                let outcome =
+                    outcomes.iter().any(|word| seen.shown.contains(&("outcome".to_owned(), (*word).to_owned())));
                 assert!(outcome, "{case:?}: {seen:?}");
                 let unreadable = !matches!(*said, ["made"] | ["not_made"] | ["unknown"]);
                 assert_eq!(seen.counted.contains(&Stat::OutcomeUnreadable), unreadable, "{case:?}: {seen:?}");
@@ -451,7 +452,7 @@ fn x2_the_success_of_a_retry_is_reported() {
         let replayed = play(&case("ADMITTED replay", 200), ModeWord::Unset, "deny");
         assert_eq!(replayed.told.join(" + "), told, "{replayed:?}");
         let first = play(&case("ADMITTED", 200), ModeWord::Unset, "deny");
-        assert_eq!(first.told.contains(&"action=made".to_owned()), false, "{first:?}");
+        assert!(!first.told.contains(&"action=made".to_owned()), "{first:?}");
         // A refusal of the retry says nothing of the first attempt: this one is taken back.
         let refused = play(&case("ADMITTED replay", 422), ModeWord::Unset, "deny");
         assert_eq!(refused.told.join(" + "), "action=void reason=upstream_4xx", "{refused:?}");

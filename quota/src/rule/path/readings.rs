@@ -28,7 +28,8 @@ pub(in crate::rule) struct Readings {
     pub(super) unresolved: Option<Vec<String>>,
     /// What the most lenient gateway makes of the path. `None` where it is the same as the plain one.
     pub(super) lenient: Option<Vec<String>>,
-    /// What some gateways take for the path instead: without what they read as a host, or from the query.
+    /// What some gateways take for the path instead: without what they read as a host, from the query, decoded before it is split, or as
+    /// the most lenient one with `.` and `..` left as segments.
     pub(super) instead: Vec<Vec<String>>,
     /// A `%` without two hexadecimal digits, or bytes that are not UTF-8: gateways differ about them.
     pub(super) malformed: bool,
@@ -48,12 +49,16 @@ impl Readings {
                 text
             })
             .collect();
-        let dots = segments.iter().any(|segment| matches!(segment.as_str(), "." | ".."));
-        let unresolved = dots.then(|| segments.iter().filter(|segment| !segment.is_empty()).cloned().collect());
-        let lenient = is_curious(path).then(|| lenient(path));
+        let unresolved =
+            has_dots(&segments).then(|| segments.iter().filter(|segment| !segment.is_empty()).cloned().collect());
+        let loose = is_curious(path).then(|| loosened(path));
+        let mut instead: Vec<_> = loose.iter().filter(|segments| has_dots(segments)).cloned().collect();
+        let lenient = loose.map(|segments| resolve(segments.into_iter()));
         let plain = resolve(segments.into_iter());
-        let mut instead = Vec::new();
         let last = lenient.as_ref().unwrap_or(&plain);
+        if path.contains(&b'%') {
+            instead.push(decoded_first(path));
+        }
         if absolute {
             instead.push(last.clone());
         }
@@ -121,6 +126,11 @@ fn plain(segment: &[u8]) -> (String, bool) {
 }
 
 fn lenient(path: &[u8]) -> Vec<String> {
+    resolve(loosened(path).into_iter())
+}
+
+/// The segments that the most lenient gateway sees, with `.` and `..` left among them.
+fn loosened(path: &[u8]) -> Vec<String> {
     let mut bytes = Cow::Borrowed(path);
     for _ in 0..DECODE_ROUNDS_MAX {
         let next = shortest(&decode(&bytes, true).0);
@@ -131,7 +141,15 @@ fn lenient(path: &[u8]) -> Vec<String> {
     }
     let text: String = String::from_utf8_lossy(&bytes).chars().map(narrow).collect();
     let path = text.split(['\0', '?', '#']).next().unwrap_or_default();
-    resolve(path.split(['/', '\\']).map(|segment| without_ornaments(segment).to_owned()))
+    let segments = path.split(['/', '\\']).map(without_ornaments);
+    segments.filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
+}
+
+/// The segments of a path that is decoded once before it is split, as WSGI and others hand it over.
+fn decoded_first(path: &[u8]) -> Vec<String> {
+    let (bytes, _) = decode(path, false);
+    let text = String::from_utf8_lossy(&bytes);
+    text.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
 }
 
 /// A segment without `;` parameters, without blanks, control characters and what is not UTF-8 around it, and without dots at its end; nothing is
@@ -156,6 +174,10 @@ fn narrow(letter: char) -> char {
         '\u{2024}' => '.',
         _ => letter,
     }
+}
+
+fn has_dots(segments: &[String]) -> bool {
+    segments.iter().any(|segment| matches!(segment.as_str(), "." | ".."))
 }
 
 fn resolve(segments: impl Iterator<Item = String>) -> Vec<String> {

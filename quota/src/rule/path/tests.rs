@@ -101,6 +101,12 @@ const TABLE: &[Row] = &[
     ("Express, Go: an absolute target", PAYMENTS, "http://host/v1/other", Other),
     ("routers behind no normalisation", CAPTURED, "/v1/merchants/../payments", Refused),
     ("routers behind no normalisation", CAPTURED, "/v1/merchants/%2e/payments", Refused),
+    ("Django's re_path behind no normalisation", CAPTURED, "/v1/merchants/%2e/pa%79ments%2f", Refused),
+    ("Django's re_path behind no normalisation", CAPTURED, "/v1/merchants/../payments%2f", Refused),
+    ("Django's re_path: decoded before it is split", CAPTURED, "/v1/merchants/a%5cb/payments%2f", Refused),
+    ("Django's re_path: decoded before it is split", CAPTURED, "/v1/merchants/a%3fb/payments%2f", Refused),
+    ("Django's re_path: decoded before it is split", CAPTURED, "/v1/merchants/a%00b/payments%2f", Refused),
+    ("no payment, whoever resolves it", CAPTURED, "/v1/merchants/%2e/reports%2f", Other),
 
     ("a capture is what all read", CAPTURED, "/v1/merchants/m%2D1/payments", Read("m-1")),
     ("a capture that some cut", CAPTURED, "/v1/merchants/m1;x/payments", Refused),
