@@ -19,6 +19,10 @@ pub const BATCH_MAX: usize = proto::batch::CHECKS_MAX;
 pub const QUEUE_MAX: usize = 4096;
 /// After so many milliseconds without its answer a call holds up the next one no longer. A healthy server answers within a few.
 pub const SLOW_MS: u64 = 25;
+/// A question of a lost call is asked once more only where so many milliseconds of its time are left. The proxy ends a call whose time is
+/// over as it ends one that is lost, and on a busy worker its timer and the filter's clock are tens of milliseconds apart: a server
+/// that hangs must not be asked twice as much.
+pub const REPEAT_LEFT_MS: u64 = 100;
 /// With so many calls in flight the next one waits for [`CROWDED_MS`] instead of [`SLOW_MS`]: 800 ms of calls that were all lost,
 /// longer than the usual timeout. Questions that have to be asked alone do not count.
 pub const CALLS_MAX: usize = 32;
@@ -102,11 +106,10 @@ impl Question {
         }
     }
 
-    /// Whether it may be asked once more now that its call was lost; it may not a second time. With less than [`SLOW_MS`] left it is
-    /// not: the proxy ends a call whose time is over as it ends one that is lost, and a busy worker's timer is some milliseconds early.
+    /// Whether it may be asked once more now that its call was lost; it may not a second time, nor with [`REPEAT_LEFT_MS`] left or less.
     #[must_use]
     fn repeat(&self, now_ms: u64) -> bool {
-        let has_time = now_ms.saturating_add(SLOW_MS) < self.deadline_ms;
+        let has_time = now_ms.saturating_add(REPEAT_LEFT_MS) < self.deadline_ms;
         !self.is_over() && has_time && !self.repeated.replace(true)
     }
 

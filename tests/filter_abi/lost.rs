@@ -1,6 +1,6 @@
 //! B1: a call that is lost with its server is asked once more of the next one, within the payments' own deadlines.
 
-use filter::batch::SLOW_MS;
+use filter::batch::REPEAT_LEFT_MS;
 use serde_json::json;
 
 use crate::batches::{ALONE, orders, pay, pay_many, settle, status};
@@ -53,7 +53,9 @@ fn b1_twice_lost_is_no_answer() {
 /// The proxy ends a call that took too long by the same status, and some milliseconds early: there is no time left for another.
 #[test]
 fn b1_a_call_that_was_too_late_is_not_asked_again() {
-    for (after_ms, is_asked) in [(500 - SLOW_MS - 1, true), (500 - SLOW_MS, false), (499, false), (500, false)] {
+    for (after_ms, is_asked) in
+        [(500 - REPEAT_LEFT_MS - 1, true), (500 - REPEAT_LEFT_MS, false), (499, false), (500, false)]
+    {
         let mut proxy = proxy(&json!({}));
         let stream = pay(&mut proxy, "a");
         let call = proxy.one_call();
