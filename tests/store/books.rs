@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quota::{Event, Ledger, MerchantId, Period, WindowFigures};
 
-use crate::generate::{CURRENCIES, MERCHANTS};
+use crate::generate::{CURRENCIES, MERCHANTS, PLAIN_MERCHANTS};
 
 type Account = (String, &'static str);
 
@@ -62,7 +62,7 @@ impl Books {
 
     /// Compares every account with the sums of its open windows.
     pub(crate) fn check(&self, ledger: &Ledger) -> Result<(), String> {
-        for merchant in MERCHANTS {
+        for merchant in MERCHANTS.into_iter().chain(PLAIN_MERCHANTS) {
             for code in CURRENCIES {
                 let currency = quota::Currency::parse(code).unwrap();
                 let Some(stored) = ledger.account(&MerchantId::parse(merchant).unwrap(), currency) else { continue };

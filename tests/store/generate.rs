@@ -9,7 +9,7 @@ use authz_server::zones::Zones;
 use quota::{
     Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, LAG_MS_MAX, Ledger, Mark,
     MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, REPLAYS_MAX, Refund,
-    Resolution, Settle, Subject, Watch, ZoneSource,
+    Resolution, Settle, Subject, Thresholds, Watch, ZoneSource,
 };
 
 use crate::figures::{self, amount};
@@ -22,6 +22,8 @@ const PART: u64 = 24;
 /// Orders of which the journal may tell later.
 const REMEMBERED: usize = 24;
 pub(crate) const MERCHANTS: [&str; 4] = ["m-1", "m-2", "m-3", "m-4"];
+/// Of these accounts nothing else is asked than new charges, so that most are decided without anything out of the ordinary.
+pub(crate) const PLAIN_MERCHANTS: [&str; 2] = ["p-1", "p-2"];
 pub(crate) const CURRENCIES: [&str; 2] = ["USD", "JPY"];
 
 /// What a stretch of commands is like.
@@ -34,6 +36,15 @@ enum Traffic {
     Parts,
     /// More resets of one window than are told apart.
     Resets,
+    /// New orders with nothing to them but an amount.
+    Plain,
+}
+
+impl Traffic {
+    /// Whether time goes on and clocks lie meanwhile.
+    const fn is_ordinary(self) -> bool {
+        matches!(self, Self::Ordinary | Self::Plain)
+    }
 }
 
 /// Commands that are asked for in one call.
@@ -108,6 +119,7 @@ impl Generator {
     pub(crate) fn plan(&mut self) -> Plan {
         let merchant = match self.traffic() {
             Traffic::Ordinary => self.random.pick(&MERCHANTS),
+            Traffic::Plain => self.random.pick(&PLAIN_MERCHANTS),
             Traffic::Crowd | Traffic::Parts | Traffic::Resets => MERCHANTS[0],
         };
         let all_or_none = self.random.one_in(8);
@@ -130,6 +142,7 @@ impl Generator {
         match stretch % 8 {
             0 | 4 => Traffic::Crowd,
             2 | 5 => Traffic::Parts,
+            6 => Traffic::Plain,
             7 if self.seed.is_multiple_of(4) => Traffic::Resets,
             _ => Traffic::Ordinary,
         }
@@ -144,6 +157,7 @@ impl Generator {
         let place = match traffic {
             Traffic::Ordinary | Traffic::Resets => self.number as u64 / 60 + self.random.below(8),
             Traffic::Crowd | Traffic::Parts => self.number as u64 / STRETCH,
+            Traffic::Plain => self.number as u64,
         };
         let name = format!("order-{place}");
         let order_no = OrderNo::parse(&name).unwrap();
@@ -152,29 +166,38 @@ impl Generator {
         let currency = match traffic {
             // They are of one account.
             Traffic::Resets => Currency::parse(CURRENCIES[0]).unwrap(),
-            Traffic::Ordinary | Traffic::Crowd | Traffic::Parts => {
+            Traffic::Ordinary | Traffic::Crowd | Traffic::Parts | Traffic::Plain => {
                 stored.filter(|_| self.random.percent(94)).map_or(any_currency, |order| order.currency)
             }
         };
         let ends_ms = stored.filter(|order| order.held() > 0).map(|order| i64::from(order.hold.until_secs) * 1000);
         let soon = ends_ms.filter(|ends| (0..172_800_000).contains(&(ends - self.now_ms)));
         self.hold_ends_ms = self.hold_ends_ms.or(soon);
-        let now_ms = plan.store_ms + if traffic == Traffic::Ordinary { self.lie() } else { 0 };
+        let now_ms = plan.store_ms + if traffic.is_ordinary() { self.lie() } else { 0 };
         let windows = self.calendar.windows_at(now_ms);
         let account = ledger.account(&merchant, currency).copied().unwrap_or_default().rolled(windows);
         let known = stored.filter(|order| i64::from(order.expires_at_secs) > now_ms / 1000);
         let is_merchant_suspended = ledger.merchant(&merchant).is_some_and(|merchant| merchant.suspended_at_ms > 0);
         let target = Target { name, order: known, account, is_merchant_suspended, traffic };
-        let action = self.action(&target);
+        let is_of_another_currency = known.is_some_and(|order| order.currency != currency);
+        let action = match traffic {
+            Traffic::Ordinary if self.relist() => Action::Roll,
+            Traffic::Ordinary if is_of_another_currency && self.random.one_in(3) => self.operation(b'l', &target),
+            Traffic::Ordinary | Traffic::Crowd | Traffic::Parts | Traffic::Resets | Traffic::Plain => {
+                self.action(&target)
+            }
+        };
         let currency = if action.is_of_merchant() { Currency::NONE } else { currency };
         let attempt = self.attempt(&target, &action);
-        let dry = if self.random.one_in(12) && traffic != Traffic::Resets {
+        let dry = if self.random.one_in(12) && !matches!(traffic, Traffic::Resets | Traffic::Plain) {
             self.random.pick(&[Dry::Silent, Dry::Noted])
         } else {
             Dry::No
         };
-        let history = self.history(known);
-        let watch = self.watch(&target.account);
+        let history = if traffic == Traffic::Plain { None } else { self.history(known) };
+        // Mostly none for plain charges: what is marked has to be looked at.
+        let watch =
+            if traffic == Traffic::Plain && !self.seed.is_multiple_of(5) { None } else { self.watch(&target.account) };
         let backlog_max = if self.random.one_in(16) { waiting(&merchant) + self.random.below(3) } else { 1_000_000 };
         let nameless = is_of_account(&action) || (is_charge(&action) && dry != Dry::No && self.random.one_in(2));
         Command {
@@ -187,7 +210,11 @@ impl Generator {
             decision_id: ((u128::from(self.seed) << 64) | self.number).to_be_bytes(),
             now_ms,
             windows,
-            order_ttl_secs: self.random.pick(&[3_600, 86_400, 34_560_000]),
+            order_ttl_secs: if traffic == Traffic::Plain {
+                3_600
+            } else {
+                self.random.pick(&[3_600, 86_400, 34_560_000])
+            },
             backlog_max: u32::try_from(backlog_max).unwrap(),
             watch,
             history: history.filter(|_| !nameless).map(Box::new),
@@ -206,10 +233,24 @@ impl Generator {
         self.watch.clone()
     }
 
+    /// Now and then other thresholds take the place of those in force, as many of them; whether it was so.
+    fn relist(&mut self) -> bool {
+        let Some(watch) = self.watch.as_ref().filter(|watch| watch.thresholds().percents().len() == 2) else {
+            return false;
+        };
+        if !self.random.one_in(50) {
+            return false;
+        }
+        let first = self.random.pick(&[79, 80, 81]);
+        let thresholds = Thresholds::new([first, 100]).unwrap();
+        self.watch = Some(Arc::new(Watch::of(*watch.maxima(), thresholds)));
+        true
+    }
+
     /// What the store's clock shows at a call of so many commands: mostly a little more than before; sometimes the edge of a
     /// window or the end of a hold.
     fn moment(&mut self, size: u64) -> i64 {
-        if self.traffic() != Traffic::Ordinary {
+        if !self.traffic().is_ordinary() {
             // It does not last: time stands nearly still, so that neither order nor window is over meanwhile.
             self.now_ms += self.random.below(100) as i64;
             return self.now_ms + self.jump_ms;
@@ -276,6 +317,13 @@ impl Generator {
         if target.is_merchant_suspended && self.random.one_in(4) {
             return Action::ResumeMerchant;
         }
+        if target.traffic == Traffic::Plain && self.random.percent(96) {
+            let charge = Charge { refusal: None, pace: None, ..self.charge(target) };
+            return if self.random.percent(96) { Action::Consume(charge) } else { Action::Hold(charge, self.terms()) };
+        }
+        if target.traffic == Traffic::Plain && self.random.one_in(2) {
+            return Action::SuspendMerchant;
+        }
         if self.random.one_in(300) {
             return self.random.pick(&[Action::SuspendMerchant, Action::SuspendMerchant, Action::ResumeMerchant]);
         }
@@ -283,7 +331,7 @@ impl Generator {
             Traffic::Resets if self.random.percent(95) => return figures::reset_of_day(),
             Traffic::Crowd => return self.crowd(target),
             Traffic::Parts => return self.part(target),
-            Traffic::Ordinary | Traffic::Resets => {}
+            Traffic::Ordinary | Traffic::Resets | Traffic::Plain => {}
         }
         if self.random.one_in(12) {
             return figures::account_action(&mut self.random, &target.account, self.scale);
@@ -372,7 +420,9 @@ impl Generator {
     fn history(&mut self, known: Option<&Order>) -> Option<Order> {
         if let Some(order) = known.filter(|_| self.random.one_in(10)) {
             self.remembered.truncate(REMEMBERED - 1);
-            self.remembered.push_front(order.clone());
+            // Some as they were written before an order said that it gave back.
+            let given_back = order.given_back && (order.state != OrderState::Voided || self.random.one_in(2));
+            self.remembered.push_front(Order { given_back, ..order.clone() });
         }
         let asks = self.random.one_in(if known.is_some() { 40 } else { 6 });
         let place = self.random.below(REMEMBERED as u64) as usize;

@@ -9,7 +9,7 @@ use prost::Message;
 use proto::batch::batch_authorization_server::BatchAuthorization;
 use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResult, CHECKS_MAX};
 use proto::{envoy, extension, header};
-use quota::{Currency, MerchantId, PolicyBook};
+use quota::{Action, Currency, MerchantId, PolicyBook};
 use tokio::sync::Notify;
 
 use super::*;
@@ -200,6 +200,28 @@ async fn a_charge_that_nobody_heard_of_is_taken_back() {
             assert_eq!(store.used(), used, "{who}, late {late}");
             let charged = store.ledger.ledger().drain().first().map(|event| event.record.code);
             assert_eq!(charged, Some(Code::Admitted), "{who}, late {late}");
+        }
+    }
+}
+
+/// B1: Envoy's own filter tries again where an answer did not come in time, and may reach the same server when that has taken the
+/// charge back. The payment was not made, so it must not be refused for good.
+#[tokio::test]
+async fn b1_a_second_try_after_its_charge_was_taken_back_gets_a_failed_call() {
+    for (mode, request, passes) in [("enforce", from_native(), false), ("shadow", in_shadow(from_native()), true)] {
+        let store = Arc::new(MemoryStore::new(1));
+        let service = service(Arc::clone(&store));
+        service.check(Request::new(from_native())).await.unwrap();
+        let events = store.ledger().drain();
+        let charge = &events.first().unwrap().command;
+        let void = Command { action: Action::VoidAttempt, decision_id: [1; 16], ..charge.clone() };
+        store.apply(&void, &Notes::default()).await.unwrap();
+        match service.check(Request::new(request)).await {
+            Ok(reply) => assert!(passes && reply.get_ref().status.as_ref().unwrap().code == 0, "{mode}: {reply:?}"),
+            Err(status) => {
+                assert!(!passes, "{mode}: {status}");
+                assert_eq!(status.code(), tonic::Code::Unavailable, "{mode}");
+            }
         }
     }
 }

@@ -102,6 +102,18 @@ impl EnvoyConfig {
         Ok(())
     }
 
+    /// Takes the health checks from a cluster whose servers answer none.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub fn remove_health_checks(&mut self, name: &str) -> Result<()> {
+        let cluster = named(at(&mut self.bootstrap, "static_resources.clusters")?, name)?;
+        if let Value::Mapping(cluster) = cluster {
+            cluster.remove("health_checks");
+        }
+        Ok(())
+    }
+
     /// The plugin configuration (rules and cluster).
     ///
     /// # Errors

@@ -31,7 +31,10 @@ pub struct Race {
 impl Race {
     pub(super) fn of(who: &str, tally: &Tally) -> Result<Self> {
         if tally.admitted < RACE_ROOM {
-            return Err(Failure::new(format!("{who}'s race ended after {} of {RACE_ROOM} payments", tally.admitted)));
+            let Tally { requests, admitted, wrong, .. } = tally;
+            return Err(Failure::new(format!(
+                "{who}'s race ended after {admitted} of {RACE_ROOM} payments; of {requests} answers {wrong} were wrong"
+            )));
         }
         Ok(Self {
             who: who.to_owned(),

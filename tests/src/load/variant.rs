@@ -73,6 +73,7 @@ impl Variant {
             Self::Unbatched => set_plugin(&mut config, patience, Some(1))?,
             Self::Envoy => config.remove_http_filter("sluice")?,
             Self::NativeAllow => {
+                config.remove_health_checks("sluice_authz")?;
                 config.remove_http_filter("sluice")?;
                 let ext_authz = config.http_filter("envoy.filters.http.ext_authz")?;
                 ext_authz["disabled"] = false.into();

@@ -32,6 +32,7 @@ pub(super) fn of(kind: Kind, patience: Patience, gateway: SocketAddr, peer: Sock
     config.set_routes(ROUTES);
     config.set_cluster("gateway", gateway)?;
     config.set_cluster("sluice_authz", peer)?;
+    config.remove_health_checks("sluice_authz")?;
     match kind {
         Kind::Rls => {
             *config.http_filter("sluice")? =
