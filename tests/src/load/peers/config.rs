@@ -44,6 +44,8 @@ pub(super) fn of(kind: Kind, patience: Patience, gateway: SocketAddr, peer: Sock
             let ext_authz = config.http_filter("envoy.filters.http.ext_authz")?;
             ext_authz["disabled"] = Value::Bool(false);
             ext_authz["typed_config"]["grpc_service"]["timeout"] = patience.envoy().into();
+            // Other servers read the headers where Envoy writes them by itself.
+            ext_authz["typed_config"]["encode_raw_headers"] = Value::Bool(false);
         }
     }
     Ok(config)
