@@ -1,6 +1,9 @@
 //! The one client for outgoing HTTP: bounded in time and size, follows no redirect, and names the URL in every error
 //! without its query or credentials.
 
+mod networks;
+mod url;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +19,9 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tracing::warn;
+
+pub use networks::Networks;
+pub use url::HttpUrl;
 
 /// Connections that are kept open to one host.
 const IDLE_PER_HOST_MAX: usize = 4;

@@ -1,7 +1,10 @@
 //! Every figure that the server exposes at `/metrics`, behind typed methods. Labels take their values from our own enums
 //! only, so that no request can grow a series.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -11,8 +14,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use quota::Code;
-
-use crate::policy::figures::Figures;
 
 /// What only series of single merchants have.
 const MERCHANT_LABEL: &str = "merchant_id=\"";
@@ -91,12 +92,16 @@ impl SettingsFailure {
 type Label = (&'static str, &'static str);
 type FloatGauge = Gauge<f64, AtomicU64>;
 
-/// The server's figures.
+/// Metrics that a part of the server owns.
+pub trait Part: Default + Send + Sync + 'static {
+    /// Adds them to what is exposed.
+    fn register(&self, registry: &mut Registry);
+}
+
+/// What the server exposes, and the metrics that several of its parts share.
 #[derive(Debug)]
 pub struct Metrics {
-    /// The policy sources'.
-    pub policy: Figures,
-    registry: Registry,
+    registry: Mutex<Registry>,
     operations: Family<[Label; 2], Counter>,
     replays: Counter,
     over_captures: Counter,
@@ -127,22 +132,8 @@ pub struct Metrics {
     settings_failures: Family<[Label; 1], Counter>,
     settings_current: Gauge,
     settings_version: Gauge,
-    /// The API's own.
-    pub admin: crate::admin::Figures,
-    /// The tracing's own.
-    pub spans: crate::telemetry::Figures,
-    /// Those of messages about alerts.
-    pub notifier: crate::alert::notifier::Figures,
-    /// The sweeps' own.
-    pub sweep: crate::sweep::Figures,
-    /// Of accounts, alerts and streams.
-    pub live: crate::live::Figures,
-    /// Of unknown outcomes.
-    pub outcomes: crate::outcomes::Figures,
-    /// Of time zone data.
-    pub zones: crate::zones::metrics::ZoneMetrics,
-    /// Of calls of Redis.
-    pub redis: crate::store::RedisMetrics,
+    /// What parts of the server have registered, by their types.
+    parts: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Default for Metrics {
@@ -157,8 +148,7 @@ impl Metrics {
     pub fn new() -> Self {
         let buckets = exponential_buckets(LATENCY_FIRST_SECS, LATENCY_FACTOR, LATENCY_BUCKETS);
         let mut metrics = Self {
-            policy: Figures::default(),
-            registry: Registry::default(),
+            registry: Mutex::default(),
             operations: Family::default(),
             replays: Counter::default(),
             over_captures: Counter::default(),
@@ -189,30 +179,28 @@ impl Metrics {
             settings_failures: Family::default(),
             settings_current: Gauge::default(),
             settings_version: Gauge::default(),
-            admin: crate::admin::Figures::default(),
-            spans: crate::telemetry::Figures::default(),
-            notifier: crate::alert::notifier::Figures::default(),
-            sweep: crate::sweep::Figures::default(),
-            live: crate::live::Figures::default(),
-            outcomes: crate::outcomes::Figures::default(),
-            zones: crate::zones::metrics::ZoneMetrics::default(),
-            redis: crate::store::RedisMetrics::default(),
+            parts: Mutex::default(),
         };
-        metrics.policy.register(&mut metrics.registry);
-        metrics.register_decisions();
-        metrics.register_journal();
-        metrics.register_state();
-        metrics.register_settings();
-        metrics.admin.register(&mut metrics.registry);
-        metrics.spans.register(&mut metrics.registry);
-        metrics.notifier.register(&mut metrics.registry);
-        metrics.sweep.register(&mut metrics.registry);
-        metrics.live.register(&mut metrics.registry);
-        metrics.outcomes.register(&mut metrics.registry);
-        metrics.zones.register(&mut metrics.registry);
-        metrics.redis.register(&mut metrics.registry);
-        crate::process::register(&mut metrics.registry);
+        let mut registry = Registry::default();
+        metrics.register_decisions(&mut registry);
+        metrics.register_journal(&mut registry);
+        metrics.register_state(&mut registry);
+        metrics.register_settings(&mut registry);
+        crate::process::register(&mut registry);
+        metrics.registry = Mutex::new(registry);
         metrics
+    }
+
+    /// The metrics of one part of the server: registered when they are first asked for, and the same ones from then on.
+    pub fn part<T: Part>(&self) -> Arc<T> {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = parts.get(&TypeId::of::<T>()).and_then(|part| Arc::clone(part).downcast().ok());
+        known.unwrap_or_else(|| {
+            let part = Arc::new(T::default());
+            part.register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+            parts.insert(TypeId::of::<T>(), Arc::<T>::clone(&part));
+            part
+        })
     }
 
     /// One decision was answered with `code`. `action` is a word of [`quota::Action::as_str`], or `check` for a dry run.
@@ -334,15 +322,14 @@ impl Metrics {
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        match encode(&mut text, &self.registry) {
+        match encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner)) {
             Ok(()) => text,
             // Writing to a string fails only where a figure refuses to be written; a scrape without figures says so.
             Err(std::fmt::Error) => "# EOF\n".to_owned(),
         }
     }
 
-    fn register_decisions(&mut self) {
-        let r = &mut self.registry;
+    fn register_decisions(&self, r: &mut Registry) {
         r.register("quota_operations", "Decisions by action and code", self.operations.clone());
         r.register("quota_replays", "Decisions that repeated an earlier answer", self.replays.clone());
         r.register("sluice_over_captures", "Captures beyond their hold", self.over_captures.clone());
@@ -354,16 +341,14 @@ impl Metrics {
         }
     }
 
-    fn register_settings(&mut self) {
-        let r = &mut self.registry;
+    fn register_settings(&self, r: &mut Registry) {
         r.register("sluice_settings_changes", "Settings that got another value", self.settings_changes.clone());
         r.register("sluice_settings_failures", "Readings that failed or were refused", self.settings_failures.clone());
         r.register("sluice_settings_current", "Whether the last reading is in force", self.settings_current.clone());
         r.register("sluice_settings_version", "Number of the change in force", self.settings_version.clone());
     }
 
-    fn register_journal(&mut self) {
-        let r = &mut self.registry;
+    fn register_journal(&self, r: &mut Registry) {
         r.register("sluice_journal_rows_stored", "Events stored in Postgres", self.journal_rows.clone());
         r.register("sluice_journal_batches", "Transactions that stored events", self.journal_batches.clone());
         r.register("sluice_journal_duplicates", "Events that were stored already", self.journal_duplicates.clone());
@@ -395,8 +380,7 @@ impl Metrics {
         r.register("sluice_journal_rewound_ranges", "Sequence ranges that came twice", self.journal_rewound.clone());
     }
 
-    fn register_state(&mut self) {
-        let r = &mut self.registry;
+    fn register_state(&self, r: &mut Registry) {
         r.register("sluice_redis_up", "1 while Redis answers", self.redis_up.clone());
         r.register("sluice_postgres_up", "1 while Postgres answers", self.postgres_up.clone());
         r.register(

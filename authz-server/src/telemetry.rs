@@ -6,13 +6,14 @@
 
 mod buffer;
 mod figures;
+mod filter;
 mod line;
 mod otlp;
 mod request;
 mod sampler;
 pub(crate) mod spans;
 mod trace;
-mod tracer;
+pub(crate) mod tracer;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -24,13 +25,14 @@ use tracing_subscriber::fmt::format::DefaultFields;
 use tracing_subscriber::fmt::{Formatter, MakeWriter};
 use tracing_subscriber::reload::{self, Handle};
 
+use crate::http::HttpUrl;
 use crate::metrics::Metrics;
-use crate::settings::{LogFilter, Settings};
 use buffer::Buffer;
 use line::JsonLine;
 use tracer::Tracer;
 
 pub use figures::Figures;
+pub use filter::LogFilter;
 pub(crate) use request::gate;
 pub use request::{carried, current};
 pub use sampler::Sampler;
@@ -120,21 +122,29 @@ pub fn start(filter: &LogFilter, metrics: Arc<Metrics>) -> Result<(LogGuard, Log
 
 /// Sends the spans that still wait when it is dropped. `main` keeps it to its end.
 #[derive(Debug)]
-pub struct SpansGuard(#[expect(dead_code, reason = "its drop does the work")] Option<otlp::Guard>);
+pub struct SpansGuard(#[expect(dead_code, reason = "its drop does the work")] otlp::Guard);
 
-/// Starts the export of spans where the settings name a collector.
+/// Where spans go, and which.
+#[derive(Clone, Debug)]
+pub struct Export<'a> {
+    pub collector: &'a HttpUrl,
+    pub service_name: &'a str,
+    pub sampler: Sampler,
+}
+
+/// Starts the export of spans.
 ///
 /// # Errors
 /// [`TelemetryError`] where the collector's address or the thread cannot be used. A collector that is away is none.
-pub fn export_spans(settings: &Settings, metrics: &Metrics) -> Result<SpansGuard, TelemetryError> {
-    let Some(collector) = &settings.otlp_endpoint else { return Ok(SpansGuard(None)) };
-    let figures = metrics.spans.clone();
-    let started = otlp::start(collector, &settings.otel_service_name, figures.clone());
-    let (queue, guard) = started.map_err(TelemetryError::Export)?;
-    if !tracer::install(Tracer::new(Sampler::from_settings(settings), queue, figures)) {
+pub fn export_spans(export: &Export<'_>, metrics: &Metrics) -> Result<SpansGuard, TelemetryError> {
+    let Export { collector, service_name, sampler } = *export;
+    let figures: Arc<Figures> = metrics.part();
+    let (queue, guard) =
+        otlp::start(collector, service_name, Figures::clone(&figures)).map_err(TelemetryError::Export)?;
+    if !tracer::install(Tracer::new(sampler, queue, Figures::clone(&figures))) {
         return Err(TelemetryError::Exported);
     }
-    Ok(SpansGuard(Some(guard)))
+    Ok(SpansGuard(guard))
 }
 
 /// Takes whole lines.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use authz_server::alert::AlertProjection;
 use authz_server::journal::event::Batch;
 use authz_server::journal::postgres::UsageLog;
 use authz_server::journal::reply::Entry;
@@ -31,7 +32,8 @@ pub(crate) struct Hand {
 impl Hand {
     pub(crate) async fn open(bench: &Bench) -> Result<Self> {
         let stream = EventStream::connect(&Secret::new(bench.redis.url()), SHARDS, "hand").await?;
-        let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?;
+        let alerts = AlertProjection::new(Arc::default());
+        let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?.with_projections(vec![Arc::new(alerts)]);
         log.probe().await?;
         Ok(Self { stream, log })
     }

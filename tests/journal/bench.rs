@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use authz_server::alert::AlertProjection;
 use authz_server::health::Health;
 use authz_server::journal::reply::{Entry, StreamId};
 use authz_server::journal::{self, Config};
@@ -53,6 +54,7 @@ impl Bench {
             check_interval: Duration::from_millis(100),
             reader: reader.to_owned(),
             live: None,
+            projections: Vec::new(),
         }
     }
 
@@ -135,6 +137,7 @@ impl Journal {
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let (shutdown, receiver) = watch::channel(false);
+        let config = Config { projections: vec![Arc::new(AlertProjection::new(metrics.part()))], ..config };
         let thread = journal::spawn(config, Arc::clone(&metrics), Arc::clone(&health), receiver)?;
         Ok(Self { metrics, health, shutdown, thread: Some(thread) })
     }

@@ -1,9 +1,15 @@
 //! The shipped files agree with each other and with the code: Envoy's configuration, the rules, compose, Dockerfile, what
 //! operators watch.
 
-#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests, outside of the test functions")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of the test functions"
+)]
 
 mod findings;
+mod layers;
 mod observe;
 
 use std::collections::BTreeSet;

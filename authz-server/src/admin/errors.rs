@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use quota::Code;
 
+use super::grpc::status_of;
 use super::problem::Kind;
-use crate::grpc::status_of;
 
 const INTRODUCTION: &str = "\
 # Error codes

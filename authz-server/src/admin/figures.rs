@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::Admin;
+use crate::metrics::Part;
 
 /// The route of a path that no route matches: paths that callers make up must not become labels.
 const NO_ROUTE: &str = "none";
@@ -34,9 +35,8 @@ impl Default for Figures {
     }
 }
 
-impl Figures {
-    /// Shows them in the registry.
-    pub fn register(&self, registry: &mut Registry) {
+impl Part for Figures {
+    fn register(&self, registry: &mut Registry) {
         registry.register("sluice_admin_requests", "Requests to the API by route and status", self.requests.clone());
         registry.register("sluice_admin_request_seconds", "How long requests to the API took", self.seconds.clone());
     }
@@ -48,7 +48,7 @@ pub(super) async fn gate(State(admin): State<Admin>, request: Request, next: Nex
     let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
     let method = METHODS.into_iter().find(|method| *method == request.method().as_str()).unwrap_or("other");
     let response = next.run(request).await;
-    let figures = &admin.metrics.admin;
+    let figures = &admin.figures;
     let status = response.status().as_u16().to_string();
     figures.requests.get_or_create(&[("method", method.to_owned()), ("route", route), ("status", status)]).inc();
     figures.seconds.observe(started.elapsed().as_secs_f64());

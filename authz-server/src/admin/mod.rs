@@ -1,6 +1,6 @@
 //! The admin port: probes and figures, open to whoever reaches it, and the API of operators, merchants and other programs
 //! under `/api/v1`, described at `/openapi.json` and `/swagger/index.html`; beside it the same operations as gRPC
-//! ([`crate::grpc`]).
+//! ([`grpc`]).
 //!
 //! Every request under `/api/v1` passes the same gates in the same order: authentication, the caller's rate, the body's
 //! bound, the idempotency key. A handler takes the [`Caller`] and asks it what is allowed.
@@ -13,6 +13,7 @@ mod describe;
 pub mod errors;
 mod extract;
 mod figures;
+mod grpc;
 pub mod idempotency;
 pub mod openapi;
 pub(crate) mod operate;
@@ -48,8 +49,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::grpc;
 use crate::health::Health;
+use crate::live;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::settings::runtime::Repository;
@@ -86,6 +87,8 @@ pub struct Admin {
     body_bytes_max: usize,
     connections_per_client: usize,
     deliverable: alerts::Deliverable,
+    figures: Arc<Figures>,
+    live_figures: Arc<live::Figures>,
 }
 
 impl Admin {
@@ -107,6 +110,7 @@ impl Admin {
         let deliverable = alerts::Deliverable::new(settings);
         let streams = Arc::new(stream::Streams::new(&pool));
         let settings = Repository::new(settings, live.clone(), pool.clone(), Arc::clone(&metrics));
+        let (figures, live_figures) = (metrics.part(), metrics.part());
         Ok(Self {
             health,
             metrics,
@@ -121,6 +125,8 @@ impl Admin {
             body_bytes_max,
             connections_per_client,
             deliverable,
+            figures,
+            live_figures,
         })
     }
 

@@ -16,11 +16,11 @@ use uuid::Uuid;
 use super::idempotency::{self, Keep};
 use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller, Permission, rate};
+use crate::operations::resolve::{self, ResolveError, Resolved};
 use crate::operations::{
     AccountView, Actor, Ask, BATCH_MAX, Done, Invalid, Provenance, Request, moment, refusing_limit,
 };
 use crate::outcomes::read::Verdict;
-use crate::outcomes::resolve::{self, ResolveError, Resolved};
 use crate::refusal;
 use crate::store::StoreError;
 use crate::telemetry;

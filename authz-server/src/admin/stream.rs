@@ -109,7 +109,7 @@ async fn live_stream(
     let filter = query.filter(&caller)?;
     let place = last_place(&headers)?;
     let streams = &admin.streams;
-    let seat = streams.seats.take(&caller, admin.live.current().streams_max, &admin.metrics)?;
+    let seat = streams.seats.take(&caller, admin.live.current().streams_max, &admin.live_figures)?;
     let reader = match place {
         Some(place) => streams.feed.resume(filter, place).await?.map_err(|error| bad_id(&error))?,
         None => streams.feed.begin(filter).await?,

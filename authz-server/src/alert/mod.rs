@@ -5,9 +5,11 @@
 
 pub mod address;
 pub mod channel;
+pub mod metrics;
 pub mod monitor;
 pub mod notice;
 pub mod notifier;
+pub mod projection;
 pub mod raise;
 pub mod rate;
 pub mod read;
@@ -16,5 +18,7 @@ pub mod settings;
 pub mod subject;
 mod words;
 
+pub use metrics::AlertMetrics;
+pub use projection::AlertProjection;
 pub use settings::{Scope, Settings};
 pub use subject::{Level, Subject};

@@ -13,12 +13,13 @@ use sqlx::{Connection, PgPool};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::metrics::AlertMetrics;
+use super::projection::CHANNEL as ALERT_CHANNEL;
 use super::raise::SYSTEM;
 use super::{Level, Subject};
 use crate::clock;
 use crate::database;
 use crate::health::{Health, State, warn_unless_away};
-use crate::journal::postgres::ALERT_CHANNEL;
 use crate::settings::{Live, Secret};
 use crate::store::StoreClock;
 
@@ -195,7 +196,7 @@ impl Monitor {
         raised.extend(drift(&mut transaction, now_ms).await?);
         transaction.commit().await?;
         for subject in raised {
-            self.health.metrics().live.alert_raised(subject.word(), Level::Critical.as_str());
+            self.health.metrics().part::<AlertMetrics>().raised(subject.word(), Level::Critical.as_str());
         }
         self.past.clear();
         self.connection = Some(connection);

@@ -7,10 +7,11 @@ use chrono::{DateTime, Utc};
 use quota::{Crossing, LimitName, Watch};
 use uuid::Uuid;
 
+use super::projection::Alert;
 use super::{Level, Subject, words};
 use crate::clock;
 use crate::journal::event::Event;
-use crate::journal::postgres::{Alert, REWOUND, Row};
+use crate::journal::postgres::{REWOUND, Row};
 
 /// Who ends alerts whose usage falls.
 pub const SYSTEM: &str = "system";

@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::decision::spans;
 use crate::health::warn_unless_away;
 use crate::metrics::{Failure, Metrics};
 use crate::operations::warn_of_over_capture;
@@ -31,7 +32,7 @@ use crate::policy::Policies;
 use crate::refusal;
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreError};
-use crate::telemetry::{DECISION, Trace, spans, trace_id};
+use crate::telemetry::{DECISION, Trace, trace_id};
 use answer::{Answer, Binding, Subject};
 use ask::{Ask, Asked, Refused};
 use undo::Undo;
@@ -52,6 +53,7 @@ struct Decider<S> {
     policies: Arc<Policies>,
     rules: Option<Document>,
     metrics: Arc<Metrics>,
+    outcomes: Arc<outcomes::Figures>,
     live: Live,
     undo: Undo,
 }
@@ -68,7 +70,8 @@ impl<S: Store> CheckService<S> {
     ) -> Self {
         let tasks = TaskTracker::new();
         let undo = Undo::new(tasks.clone());
-        Self { decider: Arc::new(Decider { store, policies, rules, metrics, live, undo }), tasks }
+        let outcomes = metrics.part();
+        Self { decider: Arc::new(Decider { store, policies, rules, metrics, outcomes, live, undo }), tasks }
     }
 
     /// Decisions and voids under way, so that a stop can wait for them.
@@ -220,7 +223,7 @@ impl<S: Store> Decider<S> {
         self.metrics.decision(command::label(command), record.code, record.replay);
         spans::check(command, notes, Ok(reply), latency);
         warn_of_over_capture(&self.metrics, command, notes, reply);
-        outcomes::report(&self.metrics.outcomes, command, notes, reply);
+        outcomes::report(&self.outcomes, command, notes, reply);
         let decision_id = Uuid::from_bytes(reply.decision_id);
         let refusal = refusal::details(record, &refusal::Asked::of(command, notes));
         info!(

@@ -15,9 +15,10 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::clock;
+use crate::decision::spans;
 use crate::metrics::Metrics;
 use crate::store::{Notes, Store};
-use crate::telemetry::{DECISION, spans, trace_id};
+use crate::telemetry::{DECISION, trace_id};
 
 /// Voids that may be under way at a time; beyond it a charge stays, which errs to the side of quota consumed.
 const UNDER_WAY_MAX: usize = 1024;

@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 use thiserror::Error;
 
 use crate::admin;
-use crate::outcomes::resolve::ResolveError;
+use crate::operations::resolve::ResolveError;
 use crate::policy::{PolicyStartError, SourceError};
 use crate::run::{self, RunError};
 use crate::settings::{self, Settings, SettingsError};

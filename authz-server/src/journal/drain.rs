@@ -398,9 +398,6 @@ impl Drain {
 
     fn stored(&mut self, Stored { rows, duplicates, rejected }: Stored) {
         self.health.postgres_up();
-        for (alert_type, level) in self.log.take_raised() {
-            self.metrics.live.alert_raised(&alert_type, &level);
-        }
         for lost in self.log.take_lost() {
             let LostAccount { merchant_id, currency, shard, seq, expected_version, found_version } = lost;
             self.metrics.journal_account_lost();

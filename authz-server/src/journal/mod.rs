@@ -10,9 +10,11 @@ mod drain;
 pub mod event;
 pub mod history;
 pub mod postgres;
+mod projection;
 mod recall;
 pub mod reply;
 pub mod stream;
+pub mod usage_log;
 
 use std::io;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::settings::{Live, LiveSettings, Secret, Settings};
 
+pub use projection::{AfterCommit, Projection};
 pub use recall::RecallingStore;
 
 /// How often the sequences are checked for gaps.
@@ -50,6 +53,8 @@ pub struct Config {
     pub reader: String,
     /// Where changes of the bounds come from while the journal runs; without it nothing changes.
     pub live: Option<Live>,
+    /// What is kept in step with the events.
+    pub projections: Vec<Arc<dyn Projection>>,
 }
 
 impl Config {
@@ -66,6 +71,7 @@ impl Config {
             check_interval: CHECK_INTERVAL,
             reader: uuid::Uuid::from_bytes(clock::decision_id()).to_string(),
             live: None,
+            projections: Vec::new(),
         };
         config.take(&live.current());
         config.live = Some(live);
@@ -92,6 +98,7 @@ pub fn spawn(
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<()>> {
     let log = postgres::UsageLog::new(&config.postgres_url).map_err(io::Error::other)?;
+    let log = log.with_projections(config.projections.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let watchman = Watchman { health: Arc::clone(&health), shutdown: shutdown.clone() };
     let drain = drain::Drain::new(config, log, metrics, health, shutdown);

@@ -16,9 +16,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::place::{After, AlertKey, DecisionKey, Way};
 use super::{Place, PlaceError, Snapshot};
-use crate::admin::usage_logs::UsageLog;
 use crate::alert::read::{self, Alert};
 use crate::clock;
+use crate::journal::usage_log::UsageLog;
 
 /// Rows of one piece.
 const ROWS_MAX: usize = 200;

@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::alert::{Level, Subject};
+use crate::metrics::Part;
 
 type Account = [(&'static str, String); 2];
 
@@ -21,7 +21,6 @@ pub struct Figures {
     usage_rate: Family<Account, Gauge<f64, AtomicU64>>,
     shown: Mutex<HashSet<Account>>,
     left_out: Gauge,
-    alerts: Family<[(&'static str, String); 2], Counter>,
     alerts_active: Family<[(&'static str, &'static str); 1], Gauge>,
     /// Streams that are open.
     pub streams: Gauge,
@@ -38,9 +37,8 @@ pub struct AccountUsage {
     pub rate: f64,
 }
 
-impl Figures {
-    /// Shows them in the registry.
-    pub fn register(&self, r: &mut Registry) {
+impl Part for Figures {
+    fn register(&self, r: &mut Registry) {
         r.register(
             "quota_usage_rate",
             "Used part of the limit that is used up most, 1 being all of it; of the accounts nearest to a limit, by one server",
@@ -52,22 +50,13 @@ impl Figures {
             "Accounts with usage, or with limits that are not known, that quota_usage_rate leaves out",
             left_out,
         );
-        r.register("quota_alerts", "Alerts that this server raised", self.alerts.clone());
-        // Series that are there from the start: a rate sees no first increment of one that was not.
-        for subject in Subject::ALL.into_iter().filter(|subject| subject.is_operators()) {
-            let labels = [("type", subject.word().to_owned()), ("level", Level::Critical.as_str().to_owned())];
-            drop(self.alerts.get_or_create(&labels));
-        }
         r.register("quota_alerts_active", "Alerts that are open, told by one server", self.alerts_active.clone());
         r.register("sluice_streams", "Live streams that are open", self.streams.clone());
         r.register("sluice_stream_events", "Events sent in live streams", self.stream_events.clone());
     }
+}
 
-    /// An alert was raised, as `daily_80` and `warning`. Once for each row of `quota_alert`.
-    pub fn alert_raised(&self, alert_type: &str, level: &str) {
-        self.alerts.get_or_create(&[("type", alert_type.to_owned()), ("level", level.to_owned())]).inc();
-    }
-
+impl Figures {
     /// So many alerts are open.
     pub fn set_alerts_active(&self, warning: i64, critical: i64) {
         self.alerts_active.get_or_create(&[("level", "warning")]).set(warning);
@@ -127,13 +116,6 @@ mod tests {
         figures.leave_to_another();
         let shown = text(&figures);
         assert!(!shown.contains("m-2") && !shown.contains("quota_alerts_active{"), "{shown}");
-    }
-
-    #[test]
-    fn operators_alerts_are_there_before_the_first() {
-        let shown = text(&Figures::default());
-        let first = r#"quota_alerts_total{type="journal_backlog",level="critical"} 0"#;
-        assert!(shown.contains(first), "{shown}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::figures::AccountUsage;
+use super::figures::{AccountUsage, Figures};
 use crate::health::{Away, warn_unless_away};
 use crate::journal::postgres::StoredAccount;
 use crate::metrics::Metrics;
@@ -56,7 +56,8 @@ impl Away for UsageError {
 pub struct Usage {
     pool: PgPool,
     policies: Arc<Policies>,
-    metrics: Arc<Metrics>,
+    figures: Arc<Figures>,
+    outcomes: Arc<outcomes::Figures>,
     live: Live,
     clock: StoreClock,
     /// Holds the lock.
@@ -75,14 +76,8 @@ struct Nearest {
 impl Usage {
     /// Takes what it reads by.
     #[must_use]
-    pub const fn new(
-        pool: PgPool,
-        policies: Arc<Policies>,
-        metrics: Arc<Metrics>,
-        live: Live,
-        clock: StoreClock,
-    ) -> Self {
-        Self { pool, policies, metrics, live, clock, leading: None }
+    pub fn new(pool: PgPool, policies: Arc<Policies>, metrics: &Metrics, live: Live, clock: StoreClock) -> Self {
+        Self { pool, policies, figures: metrics.part(), outcomes: metrics.part(), live, clock, leading: None }
     }
 
     /// Keeps them until the stop.
@@ -99,8 +94,8 @@ impl Usage {
                     Err(error) => {
                         // Old figures would look like present ones.
                         self.leading = None;
-                        self.metrics.live.leave_to_another();
-                        self.metrics.outcomes.leave_to_another();
+                        self.figures.leave_to_another();
+                        self.outcomes.leave_to_another();
                         if std::mem::replace(&mut well, false) {
                             warn_unless_away!(error, "the usage of accounts cannot be read");
                         }
@@ -121,13 +116,13 @@ impl Usage {
     /// [`UsageError`] where Postgres gives no answer.
     pub async fn round(&mut self, now_ms: i64) -> Result<(), UsageError> {
         let Some(mut connection) = self.lead().await? else {
-            self.metrics.live.leave_to_another();
-            self.metrics.outcomes.leave_to_another();
+            self.figures.leave_to_another();
+            self.outcomes.leave_to_another();
             return Ok(());
         };
         let (warning, critical) = within(sqlx::query_as(ACTIVE).fetch_one(&mut connection)).await?;
-        self.metrics.live.set_alerts_active(warning, critical);
-        self.metrics.outcomes.set_open(&within(outcomes::read::open(&mut connection)).await?);
+        self.figures.set_alerts_active(warning, critical);
+        self.outcomes.set_open(&within(outcomes::read::open(&mut connection)).await?);
         let accounts_max = usize::try_from(self.live.current().usage_rate_accounts).unwrap_or(usize::MAX);
         let mut nearest = Nearest { accounts_max, heap: BinaryHeap::new(), left_out: 0 };
         let mut after = StoredAccount::default();
@@ -146,7 +141,7 @@ impl Usage {
             tokio::task::yield_now().await;
         }
         let (accounts, left_out) = nearest.finish();
-        self.metrics.live.set_usage(&accounts, left_out);
+        self.figures.set_usage(&accounts, left_out);
         self.leading = Some(connection);
         Ok(())
     }

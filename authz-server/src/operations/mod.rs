@@ -5,6 +5,7 @@
 mod answer;
 mod body;
 mod request;
+pub mod resolve;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::clock;
+use crate::decision::spans;
 use crate::health::warn_unless_away;
 use crate::journal::RecallingStore;
 use crate::metrics::Metrics;
@@ -28,7 +30,7 @@ use crate::policy::Policies;
 use crate::refusal::{self, Asked};
 use crate::settings::Live;
 use crate::store::{Notes, Store, StoreClock, StoreError};
-use crate::telemetry::{self, DECISION, spans, trace_id};
+use crate::telemetry::{self, DECISION, trace_id};
 
 pub use answer::{
     AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView, Provenance, moment,
@@ -82,6 +84,7 @@ pub struct Operations {
     policies: Arc<Policies>,
     live: Live,
     metrics: Arc<Metrics>,
+    outcomes: Arc<outcomes::Figures>,
 }
 
 /// What operations share a policy by.
@@ -98,7 +101,8 @@ impl Operations {
     /// Puts the parts together. The store's connections belong to the runtime that calls.
     #[must_use]
     pub fn new(store: Arc<RecallingStore>, policies: Arc<Policies>, live: Live, metrics: Arc<Metrics>) -> Self {
-        Self { store, policies, live, metrics }
+        let outcomes = metrics.part();
+        Self { store, policies, live, metrics, outcomes }
     }
 
     /// The store that operations are done in.
@@ -289,7 +293,7 @@ impl Operations {
             self.metrics.decision(command.action.as_str(), record.code, record.replay);
         }
         warn_of_over_capture(&self.metrics, &command, notes, &reply);
-        outcomes::report(&self.metrics.outcomes, &command, notes, &reply);
+        outcomes::report(&self.outcomes, &command, notes, &reply);
         let refusal = refusal::details(record, &Asked::of(&command, notes));
         info!(
             target: DECISION,

@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::read::Open;
+use crate::metrics::Part;
 
 /// Operations whose outcomes are open, as the table has them.
 const OPERATIONS: [&str; 5] = ["consume", "hold", "settle", "refund", "void"];
@@ -47,9 +48,8 @@ pub struct Figures {
     oldest_seconds: Gauge<f64, AtomicU64>,
 }
 
-impl Figures {
-    /// Shows them in the registry.
-    pub fn register(&self, r: &mut Registry) {
+impl Part for Figures {
+    fn register(&self, r: &mut Registry) {
         r.register(
             "sluice_unknown_outcomes",
             "Operations whose outcome at the gateway is unknown, by operation (charge, capture, refund, void) and reason",
@@ -66,7 +66,9 @@ impl Figures {
             self.oldest_seconds.clone(),
         );
     }
+}
 
+impl Figures {
     /// An outcome is unknown.
     pub(super) fn unknown(&self, operation: &'static str, reason: &str) {
         self.unknown.get_or_create(&[("operation", operation), ("reason", class(reason))]).inc();

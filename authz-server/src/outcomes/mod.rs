@@ -1,38 +1,17 @@
-//! Outcomes that the gateway left open: their words, what is logged and counted of them, and their rows as the API and the
+//! Outcomes that the gateway left open: what is logged and counted of them, and their rows as the API and the
 //! command line read and close them. The journal writes the rows.
 
 mod figures;
 pub mod read;
-pub mod resolve;
 
-use quota::{Action, Code, Command, Reply, Resolution, Subject};
+use quota::{Action, Code, Command, Reply};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::store::Notes;
+use crate::store::{Notes, operation_word, resolution_word};
 use crate::telemetry::trace_id;
 
 pub use figures::Figures;
-
-/// What an unknown outcome is of, in the journal's column `change`.
-#[must_use]
-pub const fn operation_word(subject: Subject) -> &'static str {
-    match subject {
-        Subject::Charge => "charge",
-        Subject::Capture(_) => "capture",
-        Subject::Refund(_) => "refund",
-        Subject::Void => "void",
-    }
-}
-
-/// What became of it, in the journal's column `change` and in the column `resolution`.
-#[must_use]
-pub const fn resolution_word(resolution: Resolution) -> &'static str {
-    match resolution {
-        Resolution::Made => "made",
-        Resolution::NotMade => "not_made",
-    }
-}
 
 /// Counts and logs an outcome that is unknown, and one that is settled by a word of its own. Repetitions are neither.
 pub(crate) fn report(figures: &Figures, command: &Command, notes: &Notes, reply: &Reply) {

@@ -7,7 +7,7 @@ use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::resolution_word;
+use crate::store::resolution_word;
 
 const SELECT: &str = "SELECT outcome_id, merchant_id, currency, order_no, attempt, operation, operation_id, operation_no, amount, \
     reason, since, resolved_at, resolution, resolved_by, resolved_event_id, note FROM unknown_outcome WHERE true";

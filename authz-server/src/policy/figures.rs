@@ -5,6 +5,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::metrics::Part;
+
 /// Where policies come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -59,9 +61,8 @@ pub struct Figures {
     accounts: Gauge,
 }
 
-impl Figures {
-    /// Shows them in the registry.
-    pub fn register(&self, r: &mut Registry) {
+impl Part for Figures {
+    fn register(&self, r: &mut Registry) {
         r.register(
             "sluice_policy_source_up",
             "1 while the last reading of the source is in force",
@@ -87,7 +88,9 @@ impl Figures {
             self.accounts.clone(),
         );
     }
+}
 
+impl Figures {
     /// A source was read.
     pub fn read(&self, source: Source, usable: bool) {
         let source = ("source", source.as_str());

@@ -16,9 +16,9 @@ use quota::{Calendar, Channel, Currency, MerchantId, Policy, PolicyBook, PolicyE
 use tracing::{error, info};
 
 use crate::health::Health;
-use crate::metrics::Metrics;
 use crate::zones::Zones;
-use figures::{Source, Step};
+use crate::zones::metrics::ZoneMetrics;
+use figures::{Figures, Source, Step};
 use postgres::Rows;
 use service::{AccountCalendar, Found, PolicyService};
 
@@ -34,7 +34,8 @@ pub struct Policies {
     service: Option<Arc<PolicyService>>,
     zones: Arc<Zones>,
     health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    figures: Arc<Figures>,
+    zone_metrics: Arc<ZoneMetrics>,
 }
 
 /// What the book was made of.
@@ -108,15 +109,23 @@ impl Policies {
     ) -> Result<Self, PolicyError> {
         let parts = Parts { file: file.map(Arc::new), rows: rows.map(Arc::new), renewals: 0 };
         let book = Arc::new(parts.compile(&zones)?);
-        let metrics = Arc::clone(health.metrics());
+        let figures: Arc<Figures> = health.metrics().part();
+        let zone_metrics = health.metrics().part();
         for (source, given) in [(Source::File, parts.file.is_some()), (Source::Postgres, parts.rows.is_some())] {
             if given {
-                metrics.policy.read(source, true);
+                figures.read(source, true);
             }
         }
         info!(version = %book.version(), merchants = book.merchants(), service = service.is_some(), "policies are in force");
-        let policies =
-            Self { book: RwLock::new(Arc::clone(&book)), parts: Mutex::new(parts), service, zones, health, metrics };
+        let policies = Self {
+            book: RwLock::new(Arc::clone(&book)),
+            parts: Mutex::new(parts),
+            service,
+            zones,
+            health,
+            figures,
+            zone_metrics,
+        };
         policies.tell(&book);
         Ok(policies)
     }
@@ -124,7 +133,7 @@ impl Policies {
     /// Begins with a book that is never changed.
     #[must_use]
     pub fn new(book: PolicyBook, health: Arc<Health>) -> Self {
-        let metrics = Arc::clone(health.metrics());
+        let (figures, zone_metrics) = (health.metrics().part(), health.metrics().part());
         let book = Arc::new(book);
         let policies = Self {
             book: RwLock::new(Arc::clone(&book)),
@@ -132,7 +141,8 @@ impl Policies {
             service: None,
             zones: Arc::new(Zones::compiled_in()),
             health,
-            metrics,
+            figures,
+            zone_metrics,
         };
         policies.tell(&book);
         policies
@@ -165,7 +175,7 @@ impl Policies {
         let found = service.policy(merchant, currency, channel, now_ms).await;
         let (step, policy) = self.chosen(service, &found, (merchant, currency, channel), now_ms);
         if let Some(step) = step {
-            self.metrics.policy.stepped_down(step);
+            self.figures.stepped_down(step);
         }
         if let (Some(step @ (Step::Configured | Step::Defaults)), Some(cell)) = (step, &found.cell) {
             cell.told(step);
@@ -246,12 +256,12 @@ impl Policies {
 
     /// Notes whether a source could be read.
     pub fn source_read(&self, source: Source, usable: bool) {
-        self.metrics.policy.read(source, usable);
+        self.figures.read(source, usable);
     }
 
     fn replace(&self, source: Source, change: impl Fn(&mut Parts)) -> Result<(), PolicyError> {
         let compiled = self.put_in_force(change);
-        self.metrics.policy.read(source, compiled.is_ok());
+        self.figures.read(source, compiled.is_ok());
         let [before, book] = compiled?;
         if before.version() != book.version() {
             info!(source = source.as_str(), from = %before.version(), to = %book.version(), "policies changed");
@@ -266,7 +276,7 @@ impl Policies {
     /// [`PolicyError`] names the field; the policies in force stay.
     pub fn renew_zones(&self) -> Result<Vec<String>, PolicyError> {
         let changed = self.zones.refresh();
-        self.metrics.zones.set(&self.zones.data());
+        self.zone_metrics.set(&self.zones.data());
         if changed.is_empty() {
             return Ok(changed);
         }

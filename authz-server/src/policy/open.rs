@@ -10,13 +10,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::Policies;
-use super::figures::Source;
+use super::figures::{Figures, Source};
 use super::file::{FileSource, SourceError};
 use super::postgres::{LoadError, Rows, Watch};
 use super::service::{Asker, Cell, PolicyService};
 use crate::health::Health;
 use crate::http::HttpError;
 use crate::settings::{Live, Settings};
+use crate::zones::metrics::ZoneMetrics;
 use crate::zones::{Zones, ZonesError};
 
 /// How long the start waits for the policies in Postgres where there are others; a server starts with Postgres away.
@@ -77,7 +78,7 @@ pub async fn open(
     };
     let service = match &settings.policy_service_url {
         Some(url) => {
-            let (service, new) = PolicyService::new(Arc::clone(&zones), Arc::clone(health.metrics()));
+            let (service, new) = PolicyService::new(Arc::clone(&zones), health.metrics());
             let asker = Asker::new(Arc::clone(&service), url.as_str())?.reporting(Arc::clone(health));
             Some((asker, service, new))
         }
@@ -100,13 +101,13 @@ pub async fn open(
         // The file is sound by itself, so the rows are at fault: what can be enforced is, and the rest is said.
         Err(error) if others => {
             error!(%error, "policies of postgres refused, the others are in force");
-            health.metrics().policy.read(Source::Postgres, false);
+            health.metrics().part::<Figures>().read(Source::Postgres, false);
             of_sources(set, None)
         }
         other => other,
     };
     let policies = policies?;
-    health.metrics().zones.set(&zones.data());
+    health.metrics().part::<ZoneMetrics>().set(&zones.data());
     if !policies.any() {
         return Err(PolicyStartError::NothingEnforced { postgres: found });
     }

@@ -56,9 +56,10 @@ pub(super) async fn serve(
     follow.start(stopped.clone())?;
     info!(address = %listener.local_addr()?, "admin port is open");
     sources.spawn(&policies, &stopped);
-    let (pool, metrics, live) = (state.pool.clone(), Arc::clone(&state.metrics), state.live.clone());
+    let (pool, live) = (state.pool.clone(), state.live.clone());
     let clock = state.operations.clock().clone();
-    tokio::spawn(Usage::new(pool, Arc::clone(&policies), metrics, live, clock).run(stopped.clone()));
+    let usage = Usage::new(pool, Arc::clone(&policies), &state.metrics, live, clock);
+    tokio::spawn(usage.run(stopped.clone()));
     tokio::spawn(state.clone().housekeeping(stopped.clone()));
     tokio::select! {
         () = admin::serve(listener, state, stopped.clone()) => {}

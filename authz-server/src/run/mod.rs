@@ -21,20 +21,23 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::admin::JwksError;
+use crate::admin::{self, JwksError};
 use crate::alert::monitor::Monitor;
-use crate::alert::notifier;
+use crate::alert::{AlertMetrics, AlertProjection, notifier};
 use crate::check::{self, CheckService};
 use crate::database;
 use crate::health::{Addresses, Health};
 use crate::journal::postgres::UsageLog;
 use crate::journal::{self, RecallingStore};
+use crate::live;
 use crate::metrics::Metrics;
+use crate::outcomes;
 use crate::policy::{self, PolicyStartError};
 use crate::settings::{HttpUrl, Live, Settings, SettingsError};
-use crate::store::{RedisStore, RedisStoreConfig, StoreError, Verified};
+use crate::store::{RedisMetrics, RedisStore, RedisStoreConfig, StoreError, Verified};
 use crate::sweep;
 use crate::telemetry::{self, TelemetryError};
+use crate::zones::metrics::ZoneMetrics;
 
 /// How long a stop waits for connections that stay open, and again for work under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
@@ -85,7 +88,12 @@ pub enum RunError {
 pub fn run(settings: &Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     let (_log, log) = telemetry::start(&settings.log, Arc::clone(&metrics))?;
-    let _spans = telemetry::export_spans(settings, &metrics)?;
+    register_parts(&metrics);
+    let spans = settings.otlp_endpoint.as_ref().map(|collector| {
+        let (service_name, sampler) = (settings.otel_service_name.as_str(), settings.sampler());
+        telemetry::export_spans(&telemetry::Export { collector, service_name, sampler }, &metrics)
+    });
+    let _spans = spans.transpose()?;
     let live = Live::fixed(settings);
     let health = Arc::new(Health::at(settings.addresses(), Arc::clone(&metrics)));
     let aside = runtime()?;
@@ -113,7 +121,10 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let (stop_checks, checks_stopped) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
     let journal = journal::spawn(
-        journal::Config::new(settings, live.clone()),
+        journal::Config {
+            projections: vec![Arc::new(AlertProjection::new(metrics.part()))],
+            ..journal::Config::new(settings, live.clone())
+        },
         Arc::clone(&metrics),
         Arc::clone(&health),
         stopped.clone(),
@@ -215,6 +226,20 @@ fn load_rules(path: &Path) -> Result<Document, RunError> {
     Document::from_json(&text).map_err(|error| RunError::Rules { path: path.to_owned(), error })
 }
 
+/// Registers the metrics of every part, so that all of them are exposed whatever is configured.
+fn register_parts(metrics: &Metrics) {
+    drop(metrics.part::<admin::Figures>());
+    drop(metrics.part::<AlertMetrics>());
+    drop(metrics.part::<live::Figures>());
+    drop(metrics.part::<notifier::Figures>());
+    drop(metrics.part::<outcomes::Figures>());
+    drop(metrics.part::<policy::figures::Figures>());
+    drop(metrics.part::<RedisMetrics>());
+    drop(metrics.part::<sweep::Figures>());
+    drop(metrics.part::<telemetry::Figures>());
+    drop(metrics.part::<ZoneMetrics>());
+}
+
 /// The store that decisions are made in. Its connections belong to the runtime that calls.
 fn open_store(
     settings: &Settings,
@@ -227,7 +252,7 @@ fn open_store(
     let redis = RedisStoreConfig { url: settings.redis_url(), shards, timeout };
     let redis = RedisStore::open_shared(&redis, verified)?;
     let pool = database::pool(&settings.postgres_url(), connections_max)?;
-    let redis = redis.following(live.clone()).measured(metrics.redis.clone());
+    let redis = redis.following(live.clone()).measured(RedisMetrics::clone(&metrics.part()));
     Ok(Arc::new(RecallingStore::new(Arc::new(redis), pool)))
 }
 

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
+use super::mail::MailError;
 use super::table::SPECS;
-use crate::alert::channel::MailError;
 
 /// A refused configuration. No message holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

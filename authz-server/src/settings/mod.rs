@@ -6,6 +6,7 @@
 
 mod error;
 mod live;
+mod mail;
 mod published;
 mod reference;
 pub mod runtime;
@@ -20,15 +21,21 @@ use std::time::Duration;
 
 pub use error::SettingsError;
 pub use live::{Live, Range, Setting};
+pub use mail::{Mail, MailError};
 pub use reference::{help, reference};
 pub use source::{ConfigFile, Origin};
 pub use table::{LiveSettings, Settings};
-pub use value::{HttpUrl, JwtAlgorithm, LogFilter, OptionalPort, Ratio, Secret, TracesSampler};
+pub use value::{JwtAlgorithm, OptionalPort, Ratio, TracesSampler};
+
+pub use crate::http::HttpUrl;
+pub use crate::secret::Secret;
+pub use crate::telemetry::LogFilter;
 
 use source::Sources;
 
-use crate::alert::channel::{Mail, MailError};
 use crate::health::Addresses;
+use crate::secret::REDACTED;
+use crate::telemetry::Sampler;
 
 /// Names the YAML file; the one setting that the file itself cannot hold.
 pub const CONFIG_FILE_ENV: &str = "SLUICE_CONFIG_FILE";
@@ -47,6 +54,13 @@ impl Settings {
     #[must_use]
     pub const fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
+    }
+
+    /// Which traces are recorded.
+    #[must_use]
+    pub fn sampler(&self) -> Sampler {
+        // Every accepted name is one.
+        Sampler::of(self.traces_sampler.as_str(), self.traces_sampler_arg.get()).unwrap_or(Sampler::BY_PARENT)
     }
 
     /// Reads this process's environment and the file that `config_flag` (`--config`) or `SLUICE_CONFIG_FILE` names. The
@@ -185,7 +199,7 @@ fn check_secret(secret: &Secret) -> Result<(), SettingsError> {
     } else {
         return Ok(());
     };
-    let (name, value) = ("JWT_SECRET".to_owned(), value::REDACTED.to_owned());
+    let (name, value) = ("JWT_SECRET".to_owned(), REDACTED.to_owned());
     Err(SettingsError::Invalid { name, value, expected: format!("{expected}. Make one: {MAKE_SECRET}") })
 }
 
@@ -228,7 +242,7 @@ fn check_scheme(name: &'static str, url: Option<&Secret>, schemes: &[&str]) -> R
     }
     let prefixes: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
     let expected = format!("a URL that starts with one of {}", prefixes.join(", "));
-    Err(SettingsError::Invalid { name: name.to_owned(), value: value::REDACTED.to_owned(), expected })
+    Err(SettingsError::Invalid { name: name.to_owned(), value: REDACTED.to_owned(), expected })
 }
 
 /// The host and port of a URL, or a socket's path: nothing of who connects, or how.

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 use super::error::SettingsError;
 use super::source::{Found, Origins, Sources};
-use super::value::{self, HttpUrl, JwtAlgorithm, LogFilter, OptionalPort, Ratio, Secret, TracesSampler, Value};
-use crate::alert::address::Networks;
+use super::value::{self, JwtAlgorithm, OptionalPort, Ratio, TracesSampler, Value};
+use crate::http::{HttpUrl, Networks};
+use crate::secret::Secret;
+use crate::telemetry::LogFilter;
 
 /// A setting as the table declares it.
 #[derive(Clone, Copy, Debug)]

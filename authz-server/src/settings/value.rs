@@ -1,117 +1,14 @@
 //! How each type of setting is read from text.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-
-use axum::http::Uri;
-use tracing_subscriber::EnvFilter;
 
 use super::error::SettingsError;
 use super::source::Found;
 use super::table::Spec;
-use crate::alert::address::Networks;
-use crate::telemetry::Sampler;
-
-/// The levels of the log, the fewest lines first.
-const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-/// What is printed in place of a secret.
-pub(super) const REDACTED: &str = "[redacted]";
-
-/// A text that is never printed: a password, or a URL that may hold one.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a text.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the one place that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(REDACTED)
-    }
-}
-
-/// A filter directive for the log, known to be well-formed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFilter(String);
-
-impl LogFilter {
-    /// What a filter must be like.
-    const EXPECTED: &str = "a level (off, error, warn, info, debug or trace), or several directives with commas between, each a level \
-        or target=level, as in info,authz_server=debug";
-
-    /// Takes a directive such as `info` or `info,authz_server=debug`; `None` for one that cannot be read. A word that is no level
-    /// is none: the log's library takes it for a target, and then every line of all others is gone.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let named = text.split(',').all(|directive| is_directive(directive.trim()));
-        let text = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
-        (named && EnvFilter::try_new(&text).is_ok()).then_some(Self(text))
-    }
-
-    /// Whether a directive names the target, or a part of it: then that one counts.
-    #[must_use]
-    pub fn names(&self, target: &str) -> bool {
-        let mut targets = self.0.split(',').filter_map(|directive| Some(directive.split_once('=')?.0));
-        let is_part = |rest: &str| rest.is_empty() || rest.starts_with("::");
-        targets.any(|named| target.strip_prefix(named).is_some_and(is_part))
-    }
-
-    /// The directive's text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-fn is_directive(text: &str) -> bool {
-    let is_target = |target: &str| {
-        let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':' || byte == b'-';
-        !target.is_empty() && target.bytes().all(letters)
-    };
-    match text.split_once('=') {
-        Some((target, level)) => is_target(target) && is_level(level),
-        None => is_level(text),
-    }
-}
-
-fn is_level(text: &str) -> bool {
-    LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))
-}
-
-/// The address of a service: `http://` or `https://`, a host, and perhaps a path. It holds no user and no password, so that
-/// it may be printed, and ends without a slash, so that a path can follow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpUrl(String);
-
-impl HttpUrl {
-    /// Takes an absolute address; `None` for anything else, and for one with credentials, query or fragment.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let uri: Uri = text.parse().ok()?;
-        let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        let fits = matches!(uri.scheme_str(), Some("http" | "https")) && plain && uri.query().is_none();
-        // The parser drops a fragment without a word.
-        (fits && !text.contains('#')).then(|| Self(text.trim_end_matches('/').to_owned()))
-    }
-
-    /// The address without a slash at its end.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+use crate::http::{HttpUrl, Networks};
+use crate::secret::{REDACTED, Secret};
+use crate::telemetry::{LogFilter, Sampler};
 
 /// How bearer tokens are signed (RFC 7518).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,7 +217,7 @@ impl Value for LogFilter {
     }
 
     fn show(&self) -> Option<String> {
-        Some(self.0.clone())
+        Some(self.as_str().to_owned())
     }
 }
 
@@ -341,7 +238,7 @@ impl Value for HttpUrl {
     }
 
     fn show(&self) -> Option<String> {
-        Some(self.0.clone())
+        Some(self.as_str().to_owned())
     }
 }
 
@@ -375,7 +272,7 @@ impl Value for TracesSampler {
     }
 
     fn show(&self) -> Option<String> {
-        Some(self.0.clone())
+        Some(self.as_str().to_owned())
     }
 }
 

@@ -7,8 +7,8 @@ use quota::{
     Subject,
 };
 
+use super::outcome::{operation_word, resolution_word};
 use super::{NO_ATTEMPT, Notes};
-use crate::outcomes;
 
 /// Appends the context of a command's event, as protobuf.
 pub(super) fn encode(out: &mut Vec<u8>, command: &Command, notes: &Notes) {
@@ -128,10 +128,10 @@ impl ByHand {
             return Self { counter, change, expected_version: adjust.expected_version };
         }
         if let Action::MarkUnknown(mark) = action {
-            return Self { change: outcomes::operation_word(mark.subject), ..Self::default() };
+            return Self { change: operation_word(mark.subject), ..Self::default() };
         }
         if let Action::Resolve(resolution) = action {
-            return Self { change: outcomes::resolution_word(*resolution), ..Self::default() };
+            return Self { change: resolution_word(*resolution), ..Self::default() };
         }
         if let Action::Reset(reset) = action {
             return Self { counter: reset_windows(reset), change: "", expected_version: reset.expected_version };

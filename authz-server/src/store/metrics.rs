@@ -6,6 +6,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::metrics::Part;
+
 /// Buckets: 0.1 ms, doubling, 12 of them, up to 200 ms; calls are given up at 150 ms by default.
 const FIRST_SECS: f64 = 0.000_1;
 const FACTOR: f64 = 2.0;
@@ -48,14 +50,15 @@ impl Default for RedisMetrics {
     }
 }
 
-impl RedisMetrics {
-    /// Shows them in the registry.
-    pub fn register(&self, r: &mut Registry) {
+impl Part for RedisMetrics {
+    fn register(&self, r: &mut Registry) {
         // Series that are there from the start: a rate sees no first increment of one that was not.
         Use::ALL.iter().for_each(|used| drop(self.seconds.get_or_create(&[("use", used.as_str())])));
         r.register("sluice_redis_seconds", "Time of one call of Redis in seconds, by use", self.seconds.clone());
     }
+}
 
+impl RedisMetrics {
     /// One call took this long, whether it succeeded or not.
     pub fn took(&self, used: Use, duration: Duration) {
         self.seconds.get_or_create(&[("use", used.as_str())]).observe(duration.as_secs_f64());

@@ -6,6 +6,7 @@ mod group;
 pub mod keys;
 mod memory;
 mod metrics;
+mod outcome;
 pub mod packed;
 mod redis;
 
@@ -23,6 +24,7 @@ pub use clock::{Skew, StoreClock, StoreTime};
 pub use group::GroupCommit;
 pub use memory::MemoryStore;
 pub use metrics::{RedisMetrics, Use};
+pub use outcome::{operation_word, resolution_word};
 pub(crate) use redis::is_wrong_server;
 pub use redis::{DueHold, DueHolds, Failovers, RedisLink, RedisStore, RedisStoreConfig, SCRIPT, Verified};
 

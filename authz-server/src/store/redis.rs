@@ -489,7 +489,10 @@ impl RedisStore {
             let reply = results.as_ref().ok().and_then(|results| results.get(place)?.as_ref().ok());
             spans::under(notes.trace, reply.map_or(command.decision_id, |reply| reply.event_id))
         };
-        call.end(batch.iter().enumerate().map(asked), results.as_ref().err());
+        call.end(
+            batch.iter().enumerate().map(asked),
+            results.as_ref().err().map(|error| error as &dyn std::fmt::Display),
+        );
         results
     }
 

@@ -7,6 +7,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::metrics::Part;
+
 /// What is swept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sweep {
@@ -40,9 +42,8 @@ pub struct Figures {
     errors: Family<[Label; 1], Counter>,
 }
 
-impl Figures {
-    /// Shows them in the registry.
-    pub fn register(&self, r: &mut Registry) {
+impl Part for Figures {
+    fn register(&self, r: &mut Registry) {
         r.register("sluice_holds_expired", "Holds that this server ended with their time", self.holds_ended.clone());
         let accounts = self.accounts_closed.clone();
         r.register("sluice_windows_closed", "Accounts without traffic whose windows this server closed", accounts);
@@ -58,7 +59,9 @@ impl Figures {
         r.register("sluice_sweep_finished_timestamp_seconds", "When a sweep last came to its end", finished);
         r.register("sluice_sweep_errors", "Sweeps that broke off", self.errors.clone());
     }
+}
 
+impl Figures {
     /// A hold's time was over.
     pub(super) fn hold_ended(&self, settled: bool) {
         let how = if settled { "settled" } else { "voided" };

@@ -78,7 +78,7 @@ impl HoldSweep {
                 break;
             }
         }
-        self.tools.metrics.sweep.set_hold_lag(round.late_secs);
+        self.tools.figures.set_hold_lag(round.late_secs);
         round.failures.after(round.ended)
     }
 
@@ -128,7 +128,7 @@ impl HoldSweep {
         let settled = record.code == Code::Applied;
         let counter = if settled { &mut ended.settled } else { &mut ended.voided };
         *counter += 1;
-        self.tools.metrics.sweep.hold_ended(settled);
+        self.tools.figures.hold_ended(settled);
         tracing::info!(
             target: DECISION,
             decision_id = %uuid::Uuid::from_bytes(reply.decision_id),

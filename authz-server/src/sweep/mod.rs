@@ -29,7 +29,9 @@ use crate::health::{Away, warn_unless_away};
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::settings::{Live, Secret, Settings};
-use crate::store::{NO_ATTEMPT, Notes, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified};
+use crate::store::{
+    NO_ATTEMPT, Notes, RedisMetrics, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified,
+};
 
 pub use figures::{Figures, Sweep};
 pub use holds::{Ended, HoldSweep};
@@ -93,6 +95,7 @@ pub struct Tools {
     pool: PgPool,
     policies: Arc<Policies>,
     metrics: Arc<Metrics>,
+    figures: Arc<Figures>,
     live: Live,
     shards: u16,
 }
@@ -108,9 +111,12 @@ impl Tools {
         let redis = RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout };
         let store = RedisStore::open_shared(&redis, verified.clone()).map_err(io::Error::other)?;
         Ok(Self {
-            store: Arc::new(store.following(live.clone()).with_time(time.clone()).measured(metrics.redis.clone())),
+            store: Arc::new(
+                store.following(live.clone()).with_time(time.clone()).measured(RedisMetrics::clone(&metrics.part())),
+            ),
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             policies,
+            figures: metrics.part(),
             metrics,
             live: live.clone(),
             shards: *shards,
@@ -123,7 +129,7 @@ impl Tools {
         if self.store.clock().skew().is_none()
             && let Err(error) = self.store.verify().await
         {
-            report(&self.metrics.sweep, sweep, Err(error.into()));
+            report(&self.figures, sweep, Err(error.into()));
             return None;
         }
         self.store.clock_trouble().is_none().then(|| self.store.now_ms())
@@ -207,7 +213,7 @@ async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
     while !shutdown.is_asked() {
         if let Some(now_ms) = tools.time_to_sweep(Sweep::Holds).await {
             let swept = sweep.round(now_ms, &shutdown).await;
-            report(&tools.metrics.sweep, Sweep::Holds, swept.map(drop));
+            report(&tools.figures, Sweep::Holds, swept.map(drop));
         }
         shutdown.pause(tools.live.elapse(|now| Duration::from_millis(now.hold_sweep_ms))).await;
     }
@@ -218,7 +224,7 @@ async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
     while !shutdown.is_asked() {
         if let Some(now_ms) = tools.time_to_sweep(Sweep::Windows).await {
             let swept = sweep.round(now_ms, &shutdown).await;
-            report(&tools.metrics.sweep, Sweep::Windows, swept.map(drop));
+            report(&tools.figures, Sweep::Windows, swept.map(drop));
         }
         shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
     }
@@ -229,7 +235,7 @@ async fn run_thresholds(tools: Tools, mut shutdown: Shutdown) {
     while !shutdown.is_asked() {
         if let Some(now_ms) = tools.time_to_sweep(Sweep::Thresholds).await {
             let swept = sweep.round(now_ms, &shutdown).await;
-            report(&tools.metrics.sweep, Sweep::Thresholds, swept.map(drop));
+            report(&tools.figures, Sweep::Thresholds, swept.map(drop));
         }
         shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
     }

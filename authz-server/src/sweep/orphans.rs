@@ -9,9 +9,10 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::Tools;
+use crate::alert::projection::CHANNEL as ALERT_CHANNEL;
 use crate::alert::raise::SYSTEM;
 use crate::clock;
-use crate::journal::postgres::{ALERT_CHANNEL, REWOUND, StoredAccount};
+use crate::journal::postgres::{REWOUND, StoredAccount};
 
 /// Alerts that are read at once.
 const ALERTS_PER_PAGE: usize = 1_000;

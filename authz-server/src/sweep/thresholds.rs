@@ -48,7 +48,7 @@ impl ThresholdSweep {
                 commands.extend(self.roll(stored, now_ms).await);
             }
             let rolled = self.0.roll_each(commands, &mut failures).await;
-            self.0.metrics.sweep.accounts_marked(rolled);
+            self.0.figures.accounts_marked(rolled);
             marked += rolled;
         }
         if !shutdown.is_asked() {

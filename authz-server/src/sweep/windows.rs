@@ -53,7 +53,7 @@ impl WindowSweep {
                 commands.extend(self.roll(candidate, now_ms).await);
             }
             let rolled = self.0.roll_each(commands, &mut failures).await;
-            self.0.metrics.sweep.accounts_closed(rolled);
+            self.0.figures.accounts_closed(rolled);
             closed += rolled;
         }
         let ahead = ahead(&mut turn.connection, now_ms).await?;

@@ -4,6 +4,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use crate::metrics::Part;
+
 /// Why a span did not reach the collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Lost {
@@ -43,13 +45,14 @@ impl Default for Figures {
     }
 }
 
-impl Figures {
-    /// Shows them in the registry.
-    pub fn register(&self, r: &mut Registry) {
+impl Part for Figures {
+    fn register(&self, r: &mut Registry) {
         r.register("sluice_spans_exported", "Spans that the collector has taken", self.exported.clone());
         r.register("sluice_spans_dropped", "Spans that did not reach the collector", self.lost.clone());
     }
+}
 
+impl Figures {
     pub(super) fn exported(&self, spans: u64) {
         self.exported.inc_by(spans);
     }

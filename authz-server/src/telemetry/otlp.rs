@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::figures::{Figures, Lost};
 use super::tracer::text;
-use crate::settings::HttpUrl;
+use crate::http::HttpUrl;
 
 /// Spans that may wait: some tenths of a second of payments at full load, some 4 MB.
 const WAITING_SPANS_MAX: usize = 8192;

@@ -1,7 +1,6 @@
 //! Which traces are recorded: the samplers of OpenTelemetry by their names in `OTEL_TRACES_SAMPLER`.
 
 use super::trace::{Trace, TraceId};
-use crate::settings::Settings;
 
 /// All of the 63 bits that a trace is drawn by.
 const ALL: u64 = 1 << 63;
@@ -26,12 +25,8 @@ impl Sampler {
         "parentbased_traceidratio",
     ];
 
-    /// The sampler that the settings name.
-    pub(super) fn from_settings(settings: &Settings) -> Self {
-        let named = Self::of(settings.traces_sampler.as_str(), settings.traces_sampler_arg.get());
-        // Every accepted name is one.
-        named.unwrap_or(Self { by_parent: true, below: 0 })
-    }
+    /// No trace but those that the caller records.
+    pub const BY_PARENT: Self = Self { by_parent: true, below: 0 };
 
     /// The sampler of that name; `ratio` is from 0 to 1, and counts for those that draw. `None` for a name that is none.
     #[must_use]

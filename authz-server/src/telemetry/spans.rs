@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 
 use axum::http::{Method, StatusCode};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
-use quota::{Code, Command, Dry, OrderNo, Reply};
 use uuid::Uuid;
 
 use super::trace::{SpanId, Trace, TraceId};
-use super::tracer::{self, Kind, Open, Told, Tracer, flag, number, text};
-use crate::store::{Notes, StoreError};
+use super::tracer::{self, Kind, Open, Told, Tracer, number, text};
 
 /// The place of a decision's span below the caller's one, or without a caller in a new trace where spans are exported.
 #[must_use]
@@ -18,44 +16,10 @@ pub(crate) fn of_decision(caller: Option<Trace>, decision_id: [u8; 16]) -> Optio
     tracer::place(caller, SpanId::of_decision(decision_id))
 }
 
-/// A check of the proxy was decided, or could not be.
-pub(crate) fn check(command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
-    decision(Kind::Server, command, notes, outcome, took);
-}
-
-/// The same of an operation of the API.
-pub(crate) fn operation(command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
-    decision(Kind::Internal, command, notes, outcome, took);
-}
-
 /// The place of a decision that was asked for once more, under another id.
 #[must_use]
 pub(crate) fn under(trace: Option<Trace>, event_id: [u8; 16]) -> Option<Trace> {
     trace.map(|trace| Trace { span: SpanId::of_decision(event_id).unwrap_or(trace.span), ..trace })
-}
-
-fn decision(kind: Kind, command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
-    let id = outcome.map_or(command.decision_id, |reply| reply.event_id);
-    let Some((tracer, trace)) = tracer::recorded(under(notes.trace, id)) else { return };
-    let code = outcome.map_or(Code::StoreUnavailable, |reply| reply.record.code);
-    let mut attributes = vec![
-        text("sluice.event_id", Uuid::from_bytes(id)),
-        text("sluice.action", command.action.as_str()),
-        flag("sluice.dry", command.dry != Dry::No),
-        text("sluice.merchant", command.merchant.as_str()),
-        text("sluice.currency", command.currency.code()),
-        text("sluice.mode", notes.mode),
-        text("sluice.policy_version", notes.policy_version.as_str()),
-        text("sluice.code", code.as_str()),
-    ];
-    attributes.extend(command.order_no.as_ref().map(|order_no| text("sluice.order_no", OrderNo::as_str(order_no))));
-    if let Ok(reply) = outcome {
-        attributes.push(text("sluice.decision_id", Uuid::from_bytes(reply.decision_id)));
-        attributes.push(flag("sluice.replay", reply.record.replay));
-    }
-    let error = outcome.err().map(ToString::to_string);
-    let name = format!("decide {}", command.action.as_str());
-    tracer.end(trace, took, Told { kind, name, attributes, links: Vec::new(), error: error.as_deref() });
 }
 
 /// A call of the script under way. The commands of many payments share it: each recorded one gets a span of it, so that its trace
@@ -69,7 +33,11 @@ impl ScriptCall {
     }
 
     /// Ends it for the commands with these places.
-    pub(crate) fn end(self, places: impl ExactSizeIterator<Item = Option<Trace>>, error: Option<&StoreError>) {
+    pub(crate) fn end(
+        self,
+        places: impl ExactSizeIterator<Item = Option<Trace>>,
+        error: Option<&dyn std::fmt::Display>,
+    ) {
         let Some((tracer, started)) = self.0 else { return };
         let (took, count) = (started.elapsed(), places.len());
         let error = error.map(ToString::to_string);

@@ -16,13 +16,13 @@ use super::sampler::Sampler;
 use super::trace::{SpanId, Trace, TraceId};
 use crate::clock;
 
-pub(super) use opentelemetry_proto::tonic::trace::v1::span::SpanKind as Kind;
+pub(crate) use opentelemetry_proto::tonic::trace::v1::span::SpanKind as Kind;
 
 static TRACER: OnceLock<Tracer> = OnceLock::new();
 
 /// Takes the spans of this process that are over.
 #[derive(Debug)]
-pub(super) struct Tracer {
+pub(crate) struct Tracer {
     sampler: Sampler,
     queue: mpsc::Sender<Span>,
     figures: Figures,
@@ -38,7 +38,7 @@ pub(super) struct Open {
 
 /// What a span says beside its place and time.
 #[derive(Debug)]
-pub(super) struct Told<'a> {
+pub(crate) struct Told<'a> {
     pub kind: Kind,
     pub name: String,
     pub attributes: Vec<KeyValue>,
@@ -68,7 +68,7 @@ pub(super) fn place(caller: Option<Trace>, span: Option<SpanId>) -> Option<Trace
 }
 
 /// The tracer for what happens at this place, where that is recorded.
-pub(super) fn recorded(trace: Option<Trace>) -> Option<(&'static Tracer, Trace)> {
+pub(crate) fn recorded(trace: Option<Trace>) -> Option<(&'static Tracer, Trace)> {
     let trace = trace.filter(|trace| trace.sampled)?;
     installed().map(|tracer| (tracer, trace))
 }
@@ -106,7 +106,7 @@ impl Tracer {
     }
 
     /// Takes a span that lasted so long and is over now. Where the queue is full it is lost, and counted.
-    pub(super) fn end(&self, trace: Trace, took: Duration, told: Told<'_>) {
+    pub(crate) fn end(&self, trace: Trace, took: Duration, told: Told<'_>) {
         if self.queue.try_send(span(trace, took, told)).is_err() {
             self.figures.lost(Lost::QueueFull, 1);
         }
@@ -145,17 +145,17 @@ fn link(to: &Trace) -> Link {
 }
 
 /// An attribute with a text.
-pub(super) fn text(key: &'static str, value: impl Into<String>) -> KeyValue {
+pub(crate) fn text(key: &'static str, value: impl Into<String>) -> KeyValue {
     attribute(key, Value::StringValue(value.into()))
 }
 
 /// An attribute with a number; one beyond the largest is shown as that.
-pub(super) fn number(key: &'static str, value: impl TryInto<i64>) -> KeyValue {
+pub(crate) fn number(key: &'static str, value: impl TryInto<i64>) -> KeyValue {
     attribute(key, Value::IntValue(value.try_into().unwrap_or(i64::MAX)))
 }
 
 /// An attribute that holds or does not.
-pub(super) fn flag(key: &'static str, value: bool) -> KeyValue {
+pub(crate) fn flag(key: &'static str, value: bool) -> KeyValue {
     attribute(key, Value::BoolValue(value))
 }
 

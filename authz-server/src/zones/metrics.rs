@@ -5,6 +5,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::ZoneData;
+use crate::metrics::Part;
 
 /// The metrics. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -14,9 +15,8 @@ pub struct ZoneMetrics {
     fallbacks: Gauge,
 }
 
-impl ZoneMetrics {
-    /// Shows them in the registry.
-    pub fn register(&self, r: &mut Registry) {
+impl Part for ZoneMetrics {
+    fn register(&self, r: &mut Registry) {
         r.register("sluice_zone_data", "The time zone data in use, by origin and release", self.data.clone());
         r.register(
             "sluice_zone_data_outdated",
@@ -29,7 +29,9 @@ impl ZoneMetrics {
             self.fallbacks.clone(),
         );
     }
+}
 
+impl ZoneMetrics {
     /// What is in use now.
     pub fn set(&self, data: &ZoneData) {
         // One series at a time: an old release would else stay for ever.

@@ -127,7 +127,7 @@ impl Stream {
                 }
             }
             if let Some(item) = self.items.pop_front() {
-                self.admin.metrics.live.stream_events.inc();
+                self.admin.live_figures.stream_events.inc();
                 return Some(event(&item));
             }
             if !self.rest.is_zero() {

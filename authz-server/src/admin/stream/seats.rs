@@ -6,7 +6,7 @@ use quota::{ActorId, MerchantId};
 
 use crate::admin::Caller;
 use crate::admin::problem::{Answer, Kind, Problem};
-use crate::metrics::Metrics;
+use crate::live::Figures;
 
 /// Streams that one caller may have open on a server, and all callers of one merchant together.
 const OF_CALLER_MAX: usize = 8;
@@ -25,7 +25,7 @@ pub(super) struct Seats(Mutex<Vec<(ActorId, Option<MerchantId>)>>);
 pub(super) struct Seat {
     seats: Arc<Seats>,
     taker: (ActorId, Option<MerchantId>),
-    metrics: Arc<Metrics>,
+    figures: Arc<Figures>,
 }
 
 impl Seats {
@@ -33,7 +33,7 @@ impl Seats {
     ///
     /// # Errors
     /// 429 where the caller or its merchant has too many, 503 where the server has.
-    pub(super) fn take(self: &Arc<Self>, caller: &Caller, seats_max: u64, metrics: &Arc<Metrics>) -> Answer<Seat> {
+    pub(super) fn take(self: &Arc<Self>, caller: &Caller, seats_max: u64, figures: &Arc<Figures>) -> Answer<Seat> {
         let taker = (caller.subject.clone(), caller.merchant.clone());
         let mut taken = self.lock();
         let full = |who, max| {
@@ -52,8 +52,8 @@ impl Seats {
             return Err(Problem::new(Kind::Busy).detail("too many streams are open").retry_after(RETRY_SECS));
         }
         taken.push(taker.clone());
-        metrics.live.streams.inc();
-        Ok(Seat { seats: Arc::clone(self), taker, metrics: Arc::clone(metrics) })
+        figures.streams.inc();
+        Ok(Seat { seats: Arc::clone(self), taker, figures: Arc::clone(figures) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(ActorId, Option<MerchantId>)>> {
@@ -67,7 +67,7 @@ impl Drop for Seat {
         if let Some(own) = taken.iter().position(|taker| *taker == self.taker) {
             taken.swap_remove(own);
         }
-        self.metrics.live.streams.dec();
+        self.figures.streams.dec();
     }
 }
 
@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn seats_are_bounded_and_given_back() {
-        let (seats, metrics) = (Arc::new(Seats::default()), Arc::new(Metrics::new()));
+        let (seats, figures) = (Arc::new(Seats::default()), Arc::new(Figures::default()));
         let take =
-            |name: &str| seats.take(&caller(name, None), 10, &metrics).map_err(|problem| problem.status().as_u16());
+            |name: &str| seats.take(&caller(name, None), 10, &figures).map_err(|problem| problem.status().as_u16());
         let mut own: Vec<Seat> = (0..OF_CALLER_MAX).map(|_| take("a").unwrap()).collect();
         assert_eq!(take("a").unwrap_err(), 429);
         let others = [take("b").unwrap(), take("c").unwrap()];
@@ -95,14 +95,14 @@ mod tests {
         let fourth = take("d").unwrap();
         drop((own, others, fourth));
         assert!(seats.lock().is_empty());
-        assert!(metrics.encode().contains("sluice_streams 0"));
+        assert_eq!(figures.streams.get(), 0);
     }
 
     #[test]
     fn one_merchant_takes_a_part_and_all_of_them_leave_some_to_operators() {
-        let (seats, metrics) = (Arc::new(Seats::default()), Arc::new(Metrics::new()));
+        let (seats, figures) = (Arc::new(Seats::default()), Arc::new(Figures::default()));
         let take = |name: &str, merchant: Option<&str>| {
-            seats.take(&caller(name, merchant), 32, &metrics).map_err(|problem| problem.status().as_u16())
+            seats.take(&caller(name, merchant), 32, &figures).map_err(|problem| problem.status().as_u16())
         };
         let mut open = Vec::new();
         for name in ["a-1", "a-2"] {

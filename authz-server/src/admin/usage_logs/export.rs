@@ -16,10 +16,10 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::Filter;
-use super::row::UsageLog;
+use super::{Filter, place};
 use crate::admin::page::TimeId;
 use crate::admin::problem::{Answer, Kind, Problem};
+use crate::journal::usage_log::UsageLog;
 
 /// Exports that one caller may have under way: one that takes its time holds up only its own next ones.
 const EXPORTS_OF_CALLER_MAX: usize = 4;
@@ -143,7 +143,7 @@ impl Export {
             Next::End => return Ok(None),
         };
         if let (Some(last), true) = (rows.last(), i64::try_from(rows.len()).is_ok_and(|count| count == ROWS_MAX)) {
-            self.next = Next::After(last.place());
+            self.next = Next::After(place(last));
         }
         write(&rows, first).map(Some)
     }

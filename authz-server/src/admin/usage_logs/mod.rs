@@ -2,7 +2,6 @@
 //! file; and its totals.
 
 mod export;
-mod row;
 mod stats;
 
 use axum::extract::State;
@@ -20,9 +19,9 @@ use super::openapi::Problems;
 use super::page::{self, Cursor, Page, TimeId};
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
+use crate::journal::usage_log::UsageLog;
 
 pub use export::Exports;
-pub use row::UsageLog;
 
 /// What a command may have asked.
 const ACTIONS: [&str; 18] = [
@@ -45,6 +44,11 @@ const ACTIONS: [&str; 18] = [
     "initialize",
     "roll",
 ];
+
+/// A row's place in a list.
+const fn place(row: &UsageLog) -> TimeId {
+    TimeId(row.at, row.event_id)
+}
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(of_merchant)).routes(routes!(of_order)).routes(routes!(stats::usage_log_stats))
@@ -161,7 +165,7 @@ async fn answer(
     }
     let limit = page::limit(query.limit, admin.live.current().admin_page_max)?;
     let rows = filter.rows(&admin.pool, after, limit.saturating_add(1)).await?;
-    Ok(Json(Page::from_rows(rows, limit, UsageLog::place)).into_response())
+    Ok(Json(Page::from_rows(rows, limit, place)).into_response())
 }
 
 fn accepted(headers: &HeaderMap) -> Format {

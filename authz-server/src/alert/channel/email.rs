@@ -9,55 +9,30 @@ use lettre::address::Envelope;
 use lettre::message::{Mailbox, MultiPart};
 use lettre::transport::smtp::response::Response;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
-use thiserror::Error as ThisError;
 use tokio::time::{Instant, timeout_at};
 
 use super::text::Text;
 use super::{Outcome, Parcel, Report};
 use crate::alert::settings::Email;
-use crate::settings::Secret;
+use crate::settings::{Mail, MailError};
 
 /// Recipients that are written to at a time: it is one mail server that all of it goes to.
 const AT_ONCE: usize = 4;
-
-/// Why the server's mail settings cannot be used. No secrets.
-#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
-pub enum MailError {
-    #[error(
-        "SLUICE_SMTP_URL cannot be used: it must be as in smtps://user:password@host:465 or smtp://host:587?tls=required"
-    )]
-    Url,
-    #[error("SLUICE_SMTP_FROM is no mail address, as in sluice@example.com or Sluice <sluice@example.com>")]
-    From,
-    #[error("SLUICE_SMTP_URL and SLUICE_SMTP_FROM are of use only together: set both or none")]
-    Half,
-}
 
 type Transport = AsyncSmtpTransport<Tokio1Executor>;
 
 /// Why a recipient did not take a mail: the status, where there was an answer, and words.
 type Refusal = (Option<u16>, String);
 
-/// The operator's mail server, and who writes.
+/// Sends through the operator's mail server.
 #[derive(Debug)]
-pub struct Mail {
-    url: Secret,
-    from: Mailbox,
-}
+pub struct Mailer(Mail);
 
-impl Mail {
-    /// Takes both settings; `None` where there is neither.
-    ///
-    /// # Errors
-    /// [`MailError`] for what cannot be used.
-    pub fn new(url: Option<&Secret>, from: Option<&str>) -> Result<Option<Self>, MailError> {
-        let (url, from) = match (url, from) {
-            (None, None) => return Ok(None),
-            (Some(url), Some(from)) => (url.clone(), from.parse().map_err(|_| MailError::From)?),
-            (Some(_), None) | (None, Some(_)) => return Err(MailError::Half),
-        };
-        Transport::from_url(url.expose()).map_err(|_| MailError::Url)?;
-        Ok(Some(Self { url, from }))
+impl Mailer {
+    /// By these settings.
+    #[must_use]
+    pub const fn new(mail: Mail) -> Self {
+        Self(mail)
     }
 
     /// Each recipient has a transaction of its own, so that one that is refused keeps it from nobody. All of it ends within
@@ -67,7 +42,7 @@ impl Mail {
             Ok(message) => message.formatted(),
             Err(error) => return Report::failed(error),
         };
-        let Ok(transport) = Transport::from_url(self.url.expose()) else { return Report::failed(MailError::Url) };
+        let Ok(transport) = Transport::from_url(self.0.url.expose()) else { return Report::failed(MailError::Url) };
         let transport = transport.timeout(Some(within)).build();
         let deadline = Instant::now() + within;
         let late = || (None, format!("the mail server gave no answer within {} ms", within.as_millis()));
@@ -84,7 +59,7 @@ impl Mail {
     async fn hand(&self, transport: &Transport, to: &str, message: &[u8]) -> Result<Response, Refusal> {
         let failed = |error: &dyn std::error::Error| format!("the mail server: {}", crate::http::chain(error));
         let to = to.parse::<Mailbox>().map_err(|_| (None, "is no mail address".to_owned()))?;
-        let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.email]);
+        let envelope = Envelope::new(Some(self.0.from.email.clone()), vec![to.email]);
         let envelope = envelope.map_err(|error| (None, failed(&error)))?;
         let handed = transport.send_raw(&envelope, message).await;
         handed.map_err(|error| (error.status().map(u16::from), failed(&error)))
@@ -93,8 +68,8 @@ impl Mail {
     fn write(&self, email: &Email, parcel: Parcel<'_>) -> Result<Message, String> {
         let text = Text::of(parcel.notice);
         // The same for everybody and at every try, so that a mail box knows a repetition.
-        let id = format!("<{}@{}>", parcel.id, self.from.email.domain());
-        let mut message = Message::builder().from(self.from.clone()).subject(&text.title).message_id(Some(id));
+        let id = format!("<{}@{}>", parcel.id, self.0.from.email.domain());
+        let mut message = Message::builder().from(self.0.from.clone()).subject(&text.title).message_id(Some(id));
         for to in email.to.iter().filter_map(|to| to.parse().ok()) {
             message = message.to(to);
         }

@@ -21,8 +21,9 @@ use super::address::Reach;
 use super::notice::Notice;
 use super::settings::{Channel, Scope};
 use crate::http::HttpError;
+use crate::settings::Mail;
 
-pub use email::{Mail, MailError};
+pub use email::Mailer;
 pub use post::{Answer, Post, PostError, Poster};
 pub use text::Text;
 
@@ -74,7 +75,7 @@ pub enum Outcome {
 pub struct Sender {
     operators: Poster,
     merchants: Poster,
-    mail: Option<Arc<Mail>>,
+    mail: Option<Arc<Mailer>>,
 }
 
 impl Sender {
@@ -84,7 +85,11 @@ impl Sender {
     /// [`HttpError`] where the TLS library refuses its own defaults.
     pub fn new(operators: Reach, merchants: Reach, mail: Option<Mail>) -> Result<Self, HttpError> {
         let operators = Poster::new(operators)?;
-        Ok(Self { merchants: operators.within(merchants), operators, mail: mail.map(Arc::new) })
+        Ok(Self {
+            merchants: operators.within(merchants),
+            operators,
+            mail: mail.map(|mail| Arc::new(Mailer::new(mail))),
+        })
     }
 
     /// One try on a channel of somebody's settings, over within `timeout`.

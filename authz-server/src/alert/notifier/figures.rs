@@ -10,6 +10,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 
+use crate::metrics::Part;
+
 /// How often messages are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// Latency buckets: 5 ms, doubling, 13 of them, up to 20 s.
@@ -51,6 +53,19 @@ impl Default for Figures {
     }
 }
 
+impl Part for Figures {
+    fn register(&self, r: &mut Registry) {
+        let tries = self.tries.clone();
+        r.register("sluice_alert_deliveries", "Messages sent, failed tries, and messages held back", tries);
+        r.register("sluice_alert_delivery_seconds", "Time of one try to send a message", self.seconds.clone());
+        r.register("sluice_alert_messages_dead", "Messages that were given up", self.dead.clone());
+        let pending = self.pending.clone();
+        r.register("sluice_alert_messages_pending", "Messages to be sent, by the server that notifies", pending);
+        let held = self.waiting.clone();
+        r.register("sluice_alert_messages_held", "Messages that wait for a digest, by the server that notifies", held);
+    }
+}
+
 impl Figures {
     /// Every series is there from the start: the first of one that was not is no increase.
     fn begin(&self) {
@@ -61,18 +76,6 @@ impl Figures {
                 drop(self.tries.get_or_create(&[("channel", channel), ("outcome", outcome)]));
             }
         }
-    }
-
-    /// Shows them in the registry.
-    pub fn register(&self, r: &mut Registry) {
-        let tries = self.tries.clone();
-        r.register("sluice_alert_deliveries", "Messages sent, failed tries, and messages held back", tries);
-        r.register("sluice_alert_delivery_seconds", "Time of one try to send a message", self.seconds.clone());
-        r.register("sluice_alert_messages_dead", "Messages that were given up", self.dead.clone());
-        let pending = self.pending.clone();
-        r.register("sluice_alert_messages_pending", "Messages to be sent, by the server that notifies", pending);
-        let held = self.waiting.clone();
-        r.register("sluice_alert_messages_held", "Messages that wait for a digest, by the server that notifies", held);
     }
 
     pub(super) fn tried(&self, channel: &str, sent: bool, took: Duration) {

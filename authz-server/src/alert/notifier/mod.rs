@@ -23,12 +23,12 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::address::Reach;
-use super::channel::{Mail, Sender};
+use super::channel::Sender;
 use super::rate::Rate;
 use crate::database;
 use crate::health::warn_unless_away;
 use crate::metrics::Metrics;
-use crate::settings::{Live, LiveSettings, Secret, Settings};
+use crate::settings::{Live, LiveSettings, Mail, Secret, Settings};
 
 pub use figures::Figures;
 
@@ -111,7 +111,7 @@ pub fn spawn(config: Config, metrics: &Metrics, mut shutdown: watch::Receiver<bo
     let postgres_url = config.postgres_url.clone();
     let tools = {
         let _context = runtime.enter();
-        Tools::open(config, metrics.notifier.clone())?
+        Tools::open(config, Figures::clone(&metrics.part()))?
     };
     std::thread::Builder::new().name("notifier".to_owned()).spawn(move || {
         runtime.block_on(async {

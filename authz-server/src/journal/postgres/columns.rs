@@ -14,7 +14,7 @@ use uuid::Uuid;
 pub struct Json(pub String);
 
 /// What a column's value is bound as: text by reference, everything else by copy.
-pub(super) trait Cell {
+pub(crate) trait Cell {
     type Bound<'a>
     where
         Self: 'a;
@@ -105,10 +105,10 @@ macro_rules! row {
 
         impl $row {
             /// Each column's name, and its type in Postgres.
-            pub(in crate::journal::postgres) const COLUMNS: &[(&str, &str)] = &[$((stringify!($column), $sql)),+];
+            pub(crate) const COLUMNS: &[(&str, &str)] = &[$((stringify!($column), $sql)),+];
 
             /// Binds all rows to a statement that [`insert`] has made, as one array a column.
-            pub(in crate::journal::postgres) fn bind<'q>(
+            pub(crate) fn bind<'q>(
                 query: $crate::journal::postgres::columns::Statement<'q>,
                 rows: impl Iterator<Item = &'q Self> + Clone,
             ) -> $crate::journal::postgres::columns::Statement<'q> {
@@ -119,13 +119,13 @@ macro_rules! row {
         }
     };
 }
-pub(super) use row;
+pub(crate) use row;
 
 /// A statement with its arguments.
-pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
+pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// `INSERT` of any number of rows, up to the conflict clause.
-pub(super) fn insert(table: &str, columns: &[(&str, &str)]) -> String {
+pub(crate) fn insert(table: &str, columns: &[(&str, &str)]) -> String {
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
     let arrays: Vec<String> = columns.iter().zip(1..).map(|((_, sql), number)| format!("${number}::{sql}[]")).collect();
     format!("INSERT INTO {table} ({}) SELECT * FROM UNNEST({})", names.join(", "), arrays.join(", "))

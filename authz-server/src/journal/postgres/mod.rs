@@ -6,8 +6,7 @@
 //! connection sound, and kept.
 
 mod accounts;
-mod alerts;
-mod columns;
+pub(crate) mod columns;
 mod continuity;
 mod copy;
 mod merchants;
@@ -20,7 +19,7 @@ mod windows;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chrono::NaiveDate;
@@ -32,6 +31,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::event::{Batch, Event, Rejected};
+use super::projection::{AfterCommit, Projection};
 use crate::database::fitness::{FitnessError, Unfit};
 use crate::database::{self, fitness};
 use crate::health::Away;
@@ -39,8 +39,6 @@ use crate::settings::Secret;
 
 pub(crate) use accounts::REWOUND;
 use accounts::{Gathered, Key};
-pub(crate) use alerts::CHANNEL as ALERT_CHANNEL;
-pub use alerts::{Alert, Raised};
 pub use columns::{Json, Row};
 use continuity::Continuity;
 pub use continuity::LostAccount;
@@ -176,8 +174,7 @@ pub struct UsageLog {
     contiguous: BTreeMap<i32, i64>,
     /// What stored events made of their accounts, where that is to be stored later.
     gathered: Gathered,
-    /// Alerts that stored events raised, to be counted.
-    raised: Vec<Raised>,
+    projections: Vec<Arc<dyn Projection>>,
     /// Each account's last change.
     continuity: Continuity,
     /// Accounts that Redis has lost, as stored events show, to be logged.
@@ -210,7 +207,7 @@ impl UsageLog {
             months: BTreeSet::new(),
             contiguous: BTreeMap::new(),
             gathered: Gathered::default(),
-            raised: Vec::new(),
+            projections: Vec::new(),
             continuity: Continuity::default(),
             lost: Vec::new(),
         })
@@ -243,9 +240,11 @@ impl UsageLog {
         Ok(stored)
     }
 
-    /// The alerts that were raised since the last time.
-    pub fn take_raised(&mut self) -> Vec<Raised> {
-        std::mem::take(&mut self.raised)
+    /// Keeps these in step with the events.
+    #[must_use]
+    pub fn with_projections(mut self, projections: Vec<Arc<dyn Projection>>) -> Self {
+        self.projections = projections;
+        self
     }
 
     /// The accounts that were found lost since the last time.
@@ -367,16 +366,17 @@ impl UsageLog {
         let made = within(STORE_TIMEOUT, partitions::make(&mut connection, &new_months)).await;
         made.map_err(PostgresError::partition)?;
         self.months.extend(new_months);
-        let continuity = &self.continuity;
-        let mut work = Work { connection: &mut connection, events, rejected, repeated: &repeated, continuity };
+        let Self { continuity, projections, .. } = self;
+        let mut work =
+            Work { connection: &mut connection, events, rejected, repeated: &repeated, continuity, projections };
         let mut result = within(STORE_TIMEOUT, work.transact(Method::Copy)).await;
         if result.as_ref().is_err_and(PostgresError::is_repetition) {
             result = within(STORE_TIMEOUT, work.transact(Method::Insert)).await;
         }
         match result {
-            Ok(Done { rows, set_aside, raised, lost }) => {
+            Ok(Done { rows, set_aside, after_commit, lost }) => {
                 self.connection = Some(connection);
-                self.raised.extend(raised);
+                after_commit.into_iter().for_each(|work| work());
                 self.lost.extend(lost);
                 self.continuity.note(events);
                 stored.rows += rows;
@@ -464,14 +464,15 @@ struct Work<'a> {
     rejected: &'a [&'a Rejected],
     repeated: &'a BTreeSet<(i32, i64)>,
     continuity: &'a Continuity,
+    projections: &'a [Arc<dyn Projection>],
 }
 
-/// What it did: the numbers of new rows and of new ones set aside, the alerts that are new, and the accounts that are lost.
+/// What it did: the numbers of new rows and of new ones set aside, what its projections still do, and the accounts that are lost.
 #[derive(Default)]
 struct Done {
     rows: u64,
     set_aside: u64,
-    raised: Vec<Raised>,
+    after_commit: Vec<AfterCommit>,
     lost: Vec<LostAccount>,
 }
 
@@ -497,7 +498,9 @@ impl Work<'_> {
             windows::store(&mut transaction, self.events).await?;
             merchants::store(&mut transaction, self.events).await?;
             outcomes::store(&mut transaction, self.events, new.as_ref()).await?;
-            done.raised = alerts::store(&mut transaction, self.events, new.as_ref()).await?;
+            for projection in self.projections {
+                done.after_commit.push(projection.apply(&mut transaction, self.events, new.as_ref()).await?);
+            }
             done.lost = self.continuity.check(&mut transaction, self.events, new.as_ref()).await?;
         }
         done.set_aside = insert_rejected(&mut transaction, self.rejected).await?;

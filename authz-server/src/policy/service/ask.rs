@@ -123,7 +123,7 @@ impl Asker {
     async fn ask(&self, cell: &Cell) {
         let url = self.url_of(cell.account());
         let read = self.client.get_bytes(&url, ANSWER_BYTES_MAX).await;
-        let figures = &self.service.metrics.policy;
+        let figures = &self.service.figures;
         match read {
             Ok(body) => {
                 self.turn(None);

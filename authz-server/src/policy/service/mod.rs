@@ -22,6 +22,7 @@ use quota::{AmountMinor, Channel, Currency, MerchantId, Policy, Thresholds, Watc
 use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
+use crate::policy::figures::Figures;
 use crate::zones::Zones;
 use accounts::{Accounts, Cells};
 use cell::State;
@@ -64,13 +65,13 @@ pub struct PolicyService {
     failing: AtomicBool,
     defaults: Arc<Policy>,
     zones: Arc<Zones>,
-    metrics: Arc<Metrics>,
+    figures: Arc<Figures>,
 }
 
 impl PolicyService {
     /// Knows nobody yet. The other end of the queue is for [`Asker::run`].
     #[must_use]
-    pub fn new(zones: Arc<Zones>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<Arc<Cell>>) {
+    pub fn new(zones: Arc<Zones>, metrics: &Metrics) -> (Arc<Self>, mpsc::Receiver<Arc<Cell>>) {
         let (queue, asked) = mpsc::channel(QUEUE_MAX);
         let service = Self {
             accounts: Mutex::new(Accounts::new()),
@@ -78,7 +79,7 @@ impl PolicyService {
             failing: AtomicBool::new(false),
             defaults: Arc::new(default_limits()),
             zones,
-            metrics,
+            figures: metrics.part(),
         };
         (Arc::new(service), asked)
     }
@@ -137,7 +138,7 @@ impl PolicyService {
         let before = accounts.len();
         let cells = accounts.cells(merchant, currency, channel, &self.queue);
         if accounts.len() != before {
-            self.metrics.policy.set_accounts(accounts.len());
+            self.figures.set_accounts(accounts.len());
         }
         cells
     }
@@ -151,7 +152,7 @@ impl PolicyService {
     fn forget(&self, account: &Account) {
         let mut accounts = self.lock();
         accounts.forget(account);
-        self.metrics.policy.set_accounts(accounts.len());
+        self.figures.set_accounts(accounts.len());
     }
 
     fn lock(&self) -> MutexGuard<'_, Accounts> {

@@ -13,7 +13,7 @@ use redis::{Client, RedisError, RedisResult};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::settings::Secret;
+use crate::secret::Secret;
 
 /// After a connection was given up the next one is not for so long: where new ones lead to the same server, this bounds how many
 /// are made.

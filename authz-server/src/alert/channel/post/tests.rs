@@ -1,5 +1,5 @@
 use super::*;
-use crate::alert::address::Networks;
+use crate::http::Networks;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

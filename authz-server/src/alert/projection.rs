@@ -1,16 +1,20 @@
 //! Alerts of accounts, in the transaction of the events that begin and end them: an alert is there exactly if its event is.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
-use super::columns::{insert, row};
-use crate::alert::raise::{self, Account, Board, End, Key, Open, SYSTEM};
+use super::metrics::AlertMetrics;
+use super::raise::{self, Account, Board, End, Key, Open, SYSTEM};
 use crate::journal::event::Event;
+use crate::journal::postgres::columns::{insert, row};
+use crate::journal::{AfterCommit, Projection};
 
 row! {
     /// An alert of an account, or of a merchant as a whole, as `quota_alert` stores it.
@@ -51,7 +55,7 @@ static RAISE: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The channel on which alerts that begin or end are announced, by their id.
-pub(crate) const CHANNEL: &str = "sluice_alert";
+pub const CHANNEL: &str = "sluice_alert";
 /// Alerts of these accounts that are open; nobody ends one of them by hand before the transaction is over.
 const OPEN: &str = "SELECT alert.merchant_id, coalesce(alert.currency::text, '') AS currency, alert_id, subject, threshold, window_id, \
         shard, raised_seq, raised_at \
@@ -89,11 +93,42 @@ struct Found {
 }
 
 /// Type and level of an alert that is new.
-pub type Raised = (String, String);
+type Raised = (String, String);
+
+/// Keeps `quota_alert` in step with the events.
+#[derive(Clone, Debug)]
+pub struct AlertProjection {
+    metrics: Arc<AlertMetrics>,
+}
+
+impl AlertProjection {
+    /// Alerts that are raised are counted in `metrics`.
+    #[must_use]
+    pub const fn new(metrics: Arc<AlertMetrics>) -> Self {
+        Self { metrics }
+    }
+}
+
+impl Projection for AlertProjection {
+    fn apply<'a>(
+        &'a self,
+        transaction: &'a mut PgConnection,
+        events: &'a [Event],
+        new: Option<&'a HashSet<Uuid>>,
+    ) -> BoxFuture<'a, Result<AfterCommit, sqlx::Error>> {
+        let work = async move {
+            let raised = store(transaction, events, new).await?;
+            let metrics = Arc::clone(&self.metrics);
+            let count = move || raised.iter().for_each(|(alert_type, level)| metrics.raised(alert_type, level));
+            Ok(Box::new(count) as AfterCommit)
+        };
+        work.boxed()
+    }
+}
 
 /// Raises and ends the alerts that these events cross into and out of, and gives those that are new; `new` tells which of the
 /// events are stored now and not before, where not all are.
-pub(super) async fn store(
+async fn store(
     connection: &mut PgConnection,
     events: &[Event],
     new: Option<&HashSet<Uuid>>,

@@ -7,8 +7,6 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::admin::page::TimeId;
-
 macro_rules! row {
     (
         $(#[$doc:meta])*
@@ -22,15 +20,15 @@ macro_rules! row {
 
         impl $row {
             /// The columns in SQL, each under its name here.
-            pub(crate) const COLUMNS: &str = concat!($(row!(@column $name $($column)?), ",",)+ "NULL AS nothing");
+            pub const COLUMNS: &str = concat!($(row!(@column $name $($column)?), ",",)+ "NULL AS nothing");
 
             /// The names, as the first line of a CSV file.
-            pub(in crate::admin) fn names() -> ByteRecord {
+            pub fn names() -> ByteRecord {
                 ByteRecord::from(vec![$(stringify!($name)),+])
             }
 
             /// The values, as a line of a CSV file.
-            pub(in crate::admin) fn cells(&self) -> ByteRecord {
+            pub fn cells(&self) -> ByteRecord {
                 let mut cells = ByteRecord::new();
                 $(self.$name.push(&mut cells);)+
                 cells
@@ -132,13 +130,6 @@ row! {
         seq: i64;
         /// When the row reached the database.
         stored_at: DateTime<Utc>;
-    }
-}
-
-impl UsageLog {
-    /// The row's place in a list.
-    pub(super) fn place(&self) -> TimeId {
-        TimeId(self.at, self.event_id)
     }
 }
 

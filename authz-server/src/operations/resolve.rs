@@ -6,8 +6,8 @@ use sqlx::PgPool;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::read::{self, UnknownOutcome, Verdict};
-use crate::operations::{Actor, Ask, Done, Operations, Request, capture_id};
+use super::{Actor, Ask, Done, Operations, Request, capture_id};
+use crate::outcomes::read::{self, UnknownOutcome, Verdict};
 use crate::store::StoreError;
 
 /// What was resolved.

@@ -17,14 +17,14 @@ use tonic::{Request, Response, Status};
 use crate::admin::{Admin, Caller, Kind, Problem, operate};
 use crate::operations::{self, Done, Invalid};
 use request::Asks;
-pub(crate) use status::name_of as status_of;
+pub(super) use status::name_of as status_of;
 
 /// Where gRPC reflection is found, in the version that clients ask for first.
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 
 /// The service and its reflection, behind their gates. Reflection is asked and answered in one stream, so that it has no whole
 /// body to wait for; like the service it answers only callers that are known.
-pub fn routes<S: Clone + Send + Sync + 'static>(admin: &Admin) -> Router<S> {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(admin: &Admin) -> Router<S> {
     let service =
         QuotaServiceServer::new(Quotas { admin: admin.clone() }).max_decoding_message_size(admin.body_bytes_max());
     let name = <QuotaServiceServer<Quotas> as NamedService>::NAME;
