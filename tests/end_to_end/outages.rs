@@ -75,13 +75,8 @@ async fn redis_hangs(stack: &mut Stack) -> Result<()> {
         traffic.refusals(20).await?;
         ready_says(stack, "redis", false)?;
         // the server gives up before the filter does, and counts why.
-        let (_, metrics) = stack.server.get("/metrics")?;
-        let timeouts =
-            metrics.lines().find_map(|line| line.strip_prefix("sluice_store_errors_total{kind=\"timeout\"} "));
-        ensure!(
-            timeouts.is_some_and(|count| count != "0"),
-            "the server does not count that it waited in vain: {metrics}"
-        );
+        let timeouts = stack.server.metric("sluice_store_errors_total", &["kind=\"timeout\""])?;
+        ensure!(timeouts > 0.0, "the server does not count that it waited in vain");
         stack.redis.resume()?;
         ready_says(stack, "redis", true)?;
     }
@@ -141,8 +136,7 @@ async fn redis_may_evict(stack: &mut Stack) -> Result<()> {
     stack.server.options().env.insert("SLUICE_REDIS_ALLOW_EVICTION".to_owned(), "true".to_owned());
     stack.server.restart()?;
     pay_until_admitted(stack, Protocol::Http1, &payment(2)).await?;
-    let warned = |line: serde_json::Value| line.to_string().contains("redis may evict keys, which reopens limits");
-    ensure!(stack.server.log_lines().into_iter().any(warned), "no warning of a redis that may evict");
+    stack.server.logged(|line| line.to_string().contains("redis may evict keys, which reopens limits"))?;
     settles_at(stack, "evicted", (3_000, 3)).await
 }
 

@@ -16,6 +16,8 @@ use crate::wait;
 
 /// Migrations run in the meantime.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// A line of the log may come so much later than what it tells of, on a machine that is busy.
+const LOGGED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What "started" means to a test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,6 +126,15 @@ impl Server {
     pub fn log_lines(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.process.log()).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The first such line of the log. Lines are written by a thread of the server's own, so one may come a little later than what it
+    /// tells of.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub fn logged(&self, is_it: impl Fn(&serde_json::Value) -> bool) -> Result<serde_json::Value> {
+        wait::until("a line of the log", LOGGED_WITHIN, || Ok(self.log_lines().into_iter().find(|line| is_it(line))))
     }
 
     /// The decision lines of the log: those that carry a `code`, wherever the log's format puts its fields.

@@ -76,8 +76,12 @@ async fn an_outage_is_reported_once_by_what_is_away() -> Outcome {
     for dependency in ["redis", "postgres"] {
         ready(&api, dependency, true)?;
     }
-    let lines = api.server.log_lines().split_off(before);
-    let back: Vec<&Value> = lines.iter().filter(|line| message(line) == "dependency is back").collect();
+    // The log is written by a thread of its own.
+    let back = wait::until("both are back", WITHIN, || {
+        let mut lines = api.server.log_lines().split_off(before);
+        lines.retain(|line| message(line) == "dependency is back");
+        Ok((lines.len() >= 2).then_some(lines))
+    })?;
     assert_eq!(back.len(), 2, "{back:#?}");
     assert!(back.iter().all(|line| field(line, "away_ms").as_u64().is_some_and(|away| away > 0)), "{back:#?}");
     Ok(())
