@@ -9,11 +9,11 @@ mod cut;
 mod failover;
 mod figures;
 mod generate;
+mod mutants;
 mod races;
 mod random;
 mod sequence;
 mod shrink;
-mod slips;
 mod support;
 #[path = "../../quota/src/decide/table.rs"]
 mod table;
@@ -238,10 +238,10 @@ async fn differential_in_valkey() {
     check_differential(&Redis::start_valkey().unwrap()).await;
 }
 
-/// The comparison notices each slip: a suite that cannot fail would prove nothing.
+/// The comparison notices every mutant: a suite that cannot fail would prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_script_with_a_slip_is_noticed() {
-    slips::check(&Redis::start().unwrap()).await;
+async fn every_mutant_of_the_script_is_noticed() {
+    mutants::check(&Redis::start().unwrap()).await;
 }
 
 /// A failing sequence is told by what it needs to fail: two charges of one order in two currencies.

@@ -210,7 +210,7 @@ fn guarded(
     thread::Builder::new().name(format!("{name}-guard")).spawn(move || {
         let well = join();
         if !stop.send_replace(true) || !well {
-            error!(thread = name, "a thread ended that must not");
+            error!(thread = name, "worker thread exited unexpectedly");
             return false;
         }
         true

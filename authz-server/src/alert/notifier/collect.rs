@@ -148,7 +148,7 @@ async fn settings_of(
         Ok(settings) => Some((scope, settings)),
         Err(_) => {
             if !before.contains(&scope) {
-                error!(scope, "alert settings in the database cannot be read, nobody is told by them: set them anew");
+                error!(scope, "alert settings in the database cannot be read, no alert is sent by them: set them anew");
             }
             unreadable.insert(scope);
             None
@@ -206,7 +206,7 @@ impl Seen {
 impl Made {
     fn tell(&mut self, seen: &Seen, scope: &str, settings: &Settings) {
         let Some(subject) = Subject::from_column(&seen.subject) else {
-            return error!(subject = seen.subject, "an alert is about nothing that is known, nobody is told");
+            return error!(subject = seen.subject, "alert of an unknown subject, no message is sent");
         };
         let threshold = seen.threshold.and_then(|threshold| u32::try_from(threshold).ok());
         for change in seen.changes() {

@@ -1,4 +1,4 @@
-//! Slips that a script might have, each as a text of the script to replace and its replacement.
+//! Mutants of the script (mutation testing): each is a text of the script to replace, and its replacement.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use e2e::redis::Redis;
 
 use crate::{AT_A_TIME, run_sequence, seeds};
 
-const SLIPS: &[(&str, &str)] = &[
+const MUTANTS: &[(&str, &str)] = &[
     // The store's time.
     ("store_ms = min(store_ms, NOW_MS_MAX)\n", ""),
     ("min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)", "max(asked_ms, store_ms - LAG_MS_MAX)"),
@@ -325,9 +325,9 @@ const SLIPS: &[(&str, &str)] = &[
     ("yc + 1, changes + 1, rest)", "yc + 1, changes, rest)"),
 ];
 
-/// Every slip is noticed by one of the sequences; several slips at a time, each in a database of its own.
+/// Every mutant is noticed by one of the sequences; several mutants run at a time, each in a database of its own.
 pub(crate) async fn check(redis: &Redis) {
-    for (right, _) in SLIPS {
+    for (right, _) in MUTANTS {
         assert_eq!(SCRIPT.matches(right).count(), 1, "{right:?} is to be found once in the script");
     }
     let next = Arc::new(AtomicUsize::new(0));
@@ -337,10 +337,10 @@ pub(crate) async fn check(redis: &Redis) {
     assert!(missed.is_empty(), "not noticed: {missed:#?}");
 }
 
-/// The slips that no sequence notices, of those that one lane takes from the list.
+/// The mutants that no sequence notices, of those that one lane takes from the list.
 async fn missed(url: String, lane: usize, next: Arc<AtomicUsize>) -> Vec<(&'static str, &'static str)> {
     let mut missed = Vec::new();
-    while let Some((right, wrong)) = SLIPS.get(next.fetch_add(1, Ordering::Relaxed)) {
+    while let Some((right, wrong)) = MUTANTS.get(next.fetch_add(1, Ordering::Relaxed)) {
         if !is_noticed(&url, lane, &SCRIPT.replace(right, wrong)).await {
             missed.push((*right, *wrong));
         }
