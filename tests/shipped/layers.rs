@@ -5,6 +5,17 @@ use std::path::Path;
 
 use e2e::dirs;
 
+/// The layers of ARCHITECTURE.md, the lowest first. A module needs none of a higher one.
+const LAYERS: [&[&str]; 7] = [
+    &["clock", "database", "health", "http", "metrics", "process", "secret", "telemetry", "zones"],
+    &["settings"],
+    &["journal", "policy", "refusal", "store"],
+    &["alert"],
+    &["decision", "operations", "outcomes"],
+    &["admin", "check", "live", "sweep"],
+    &["cli", "run"],
+];
+
 /// Which modules the files of each top-level module name.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let root = dirs::workspace().join("authz-server/src");
@@ -32,6 +43,16 @@ fn collect(path: &Path, into: &mut BTreeSet<String>) {
             let is_name = |sign: char| sign.is_ascii_lowercase() || sign == '_';
             into.insert(part.chars().take_while(|sign| is_name(*sign)).collect());
         }
+    }
+}
+
+#[test]
+fn no_module_of_the_server_needs_one_of_a_higher_layer() {
+    let layer = |module: &str| LAYERS.iter().position(|layer| layer.contains(&module));
+    for (module, of) in imports() {
+        let own = layer(&module).unwrap_or_else(|| panic!("{module} is in no layer"));
+        let higher: Vec<_> = of.iter().filter(|needed| layer(needed).is_some_and(|needed| needed > own)).collect();
+        assert!(higher.is_empty(), "{module} needs {higher:?}, of a higher layer");
     }
 }
 
