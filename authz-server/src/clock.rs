@@ -47,13 +47,6 @@ pub fn random<const N: usize>() -> Option<[u8; N]> {
     getrandom::fill(&mut bytes).is_ok().then_some(bytes)
 }
 
-/// This process's name among servers: drawn at its start.
-#[must_use]
-pub fn server_id() -> Uuid {
-    static ID: LazyLock<Uuid> = LazyLock::new(Uuid::now_v7);
-    *ID
-}
-
 /// A new decision's id: UUIDv7, so that ids sort by time.
 #[must_use]
 pub fn decision_id() -> [u8; 16] {

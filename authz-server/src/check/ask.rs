@@ -303,7 +303,7 @@ fn native_ask(head: &NativeHead<'_>, mode: Mode, request: Request, what: What, d
         merchant: request.merchant,
         currency: request.currency,
         order_no: request.order_no,
-        attempt: native_attempt(head),
+        attempt: native_attempt(),
         what,
         dry,
         operation_no: None,
@@ -398,11 +398,10 @@ fn route_mode(attributes: &AttributeContext, rule_mode: Mode) -> Mode {
     }
 }
 
-/// Envoy may ask twice for one request; both times it gives the same ids. Where it asks another server the second time, the attempt
-/// is another one: the first server takes back what it decided for nobody, and must not take this one with it.
-fn native_attempt(head: &NativeHead<'_>) -> AttemptId {
-    let request_id = head.text("x-request-id").unwrap_or_default();
-    AttemptId::from_text(&format!("native {} {} {request_id}", clock::server_id(), head.http.id))
+/// Each check of Envoy's own filter is an attempt of its own, also where Envoy asks a second time for one request: the server that
+/// takes back an attempt whose answer came too late must not take the second one with it.
+fn native_attempt() -> AttemptId {
+    AttemptId(clock::decision_id())
 }
 
 /// The caller's span, as the proxy filter tells of it.

@@ -175,14 +175,7 @@ impl<S: Store> Decider<S> {
         let (answer, may_be_charged) = match result {
             Ok(reply) => {
                 let answer = Answer { subject, ..self.decided(&command, &notes, policy, &reply, latency) };
-                // Envoy's own filter tries again where it heard no answer in time. The caller has done nothing that a refusal
-                // could tell of: there is no decision for it.
-                let response = if native && answer.code == Code::AttemptVoided {
-                    no_decision(native, mode, "an earlier try of this request came too late and was taken back")
-                } else {
-                    Ok(answer.to_check_response(native))
-                };
-                (response, answer.code == Code::Admitted)
+                (Ok(answer.to_check_response(native)), answer.code == Code::Admitted)
             }
             Err(error) => {
                 self.undecided(&command, &notes, &error, latency);
