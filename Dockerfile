@@ -9,7 +9,7 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --locked --release --package authz-server --bin authz-server && \
-    cargo build --locked --release --package e2e --bin gateway && \
+    cargo build --locked --release --package demo --bin gateway && \
     cargo build --locked --package filter --target wasm32-wasip1 --profile wasm && \
     mkdir -p /out && \
     cp target/release/authz-server target/release/gateway target/wasm32-wasip1/wasm/filter.wasm /out/

@@ -1,10 +1,10 @@
-//! The plugin configuration: the rules document of [`quota::rule`], with the cluster that serves decisions.
+//! The plugin configuration: the rules document of [`sluice_rules`], with the cluster that serves decisions.
 
 use std::rc::Rc;
 
 use prost::Message;
 use quota::Mode;
-use quota::rule::{Document, RuleSet, Unmatched};
+use sluice_rules::{Document, RuleSet, Unmatched};
 
 /// Largest plugin configuration that is read, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 4 << 20;
@@ -21,7 +21,7 @@ pub struct Plugin {
 }
 
 // What the document allows is what the contract allows.
-const _: () = assert!(quota::rule::BATCH_MAX == proto::batch::CHECKS_MAX);
+const _: () = assert!(sluice_rules::BATCH_MAX == proto::batch::CHECKS_MAX);
 
 /// Any protobuf message. Where a call names its cluster, Envoy first tries to read an encoded service description: the name
 /// would mean something else than it says.

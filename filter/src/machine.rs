@@ -21,8 +21,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use proto::{PROBLEM_CONTENT_TYPE, Problem, header};
-use quota::rule::{Draft, Found, Refusal, Rule, Unmatched, Unreadable};
 use quota::{AmountMinor, Code, Mode};
+use sluice_rules::{Draft, Found, Refusal, Rule, Unmatched, Unreadable};
 
 use crate::config::Plugin;
 use crate::outcome::Said;

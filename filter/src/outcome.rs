@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use quota::rule::{Unreadable, VoidOn};
+use sluice_rules::{Unreadable, VoidOn};
 
 /// What the proxy knows of the end of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

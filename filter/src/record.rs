@@ -4,8 +4,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use quota::rule::{Rule, Salvaged};
 use quota::{AmountMinor, Code, Currency, MerchantId, Mode, OrderNo};
+use sluice_rules::{Rule, Salvaged};
 
 use crate::wire::Attempt;
 use crate::wire::structure::{Member, number, structure};

@@ -15,8 +15,8 @@ pub use pairs::{decode_pairs, encode_pairs};
 pub use question::{ask, attempt_id, confirm, made, unknown, void};
 pub use structure::declaration;
 
-use quota::rule::Request;
 use quota::{Code, Mode};
+use sluice_rules::Request;
 
 /// The service and the method that decide one check.
 pub const CHECK: [&str; 2] = ["envoy.service.auth.v3.Authorization", "Check"];

@@ -22,10 +22,10 @@ mod order;
 mod policy;
 mod predict;
 mod record;
-pub mod rule;
 mod text;
 mod window;
-mod zone;
+#[cfg(test)]
+mod zones;
 
 pub use account::{Account, ClosedWindow, Counter, Origin, Origins};
 pub use alert::{Crossing, Marks, Thresholds, ThresholdsError, Watch};
@@ -43,15 +43,11 @@ pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};
 pub use order::{
     ATTEMPTS_MAX, Hold, OPERATIONS_MAX, Operation, OperationId, OperationKind, Order, OrderState, REPLAYS_MAX,
 };
-pub use policy::{
-    Breach, HoldTerms, Limits, OnExpiry, Policy, PolicyBook, PolicyError, PolicyFields, PolicyOverride, PolicyRule,
-    PolicySet, Scope, Span, Throttle, TierBinding, UnknownMerchants, WindowLimits, parse_moment, policy_diff,
-};
+pub use policy::{Breach, HoldTerms, Limits, OnExpiry, Policy, Throttle, WindowLimits};
 pub use predict::{Outlook, Prediction};
 pub use record::{First, OrderFigures, Record, WindowFigures};
 pub use text::{TextError, document_text};
 pub use window::{Calendar, Period, WindowIds};
-pub use zone::{ZoneError, ZoneSource, check_zone_name};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,13 +1,4 @@
-//! The limits in force: policies for a default, tiers and merchants, by channel, currency and time, compiled into one policy
-//! for each charge.
-
-mod book;
-mod compile;
-mod diff;
-mod document;
-mod error;
-mod fields;
-mod set;
+//! What is in force for one charge: the limits of its account and the terms of its holds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,13 +6,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period, Watch, WindowIds};
-
-pub use book::PolicyBook;
-pub use diff::policy_diff;
-pub use document::parse_moment;
-pub use error::PolicyError;
-pub use fields::PolicyFields;
-pub use set::{PolicyOverride, PolicyRule, PolicySet, Scope, Span, TierBinding};
 
 /// Amount and number of charges of one window. What has no limit has [`AmountMinor::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,28 +85,6 @@ pub struct HoldTerms {
     /// Seconds from the hold on; 1 to [`HoldTerms::LIFETIME_SECS_MAX`].
     pub lifetime_secs: u32,
     pub on_expiry: OnExpiry,
-}
-
-/// What becomes of the charges of a merchant that no policy names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UnknownMerchants {
-    /// The default policy holds for it.
-    #[default]
-    Default,
-    /// They are refused. What such a merchant was charged before is captured, voided and refunded under the default policy.
-    Refuse,
-}
-
-impl UnknownMerchants {
-    /// The word of documents and tables.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Refuse => "refuse",
-        }
-    }
 }
 
 impl HoldTerms {
@@ -243,6 +205,3 @@ impl Policy {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -184,10 +184,10 @@ fn instant(ms: i64) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zone::{Bundled, ZoneSource};
+    use crate::zones::zone;
 
-    fn calendar(zone: &str, cutoff_hour: u32) -> Calendar {
-        Calendar::new(Bundled.zone(zone).unwrap(), cutoff_hour).unwrap()
+    fn calendar(name: &str, cutoff_hour: u32) -> Calendar {
+        Calendar::new(zone(name), cutoff_hour).unwrap()
     }
 
     fn ms(utc: &str) -> i64 {

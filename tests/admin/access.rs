@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::api::secret;
-use e2e::client::Call;
-use e2e::{Failure, Result, Service, wait};
 use serde_json::{Value, json};
+use testkit::api::secret;
+use testkit::client::Call;
+use testkit::{Failure, Result, Service, wait};
 
 use crate::bench::{Bench, WITHIN, ask, field, token};
 use crate::keys::sha256;

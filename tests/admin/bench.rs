@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use e2e::api::{PATIENCE, secret};
-use e2e::client::{Answer, Call, Protocol, send_once};
-use e2e::dirs::{self, RunDir};
-use e2e::postgres::Postgres;
-use e2e::redis::Redis;
-use e2e::server::{Server, ServerOptions};
-use e2e::{Context, Result, build, wait};
 use serde_json::Value;
 use sqlx::PgPool;
+use testkit::api::{PATIENCE, secret};
+use testkit::client::{Answer, Call, Protocol, send_once};
+use testkit::dirs::{self, RunDir};
+use testkit::postgres::Postgres;
+use testkit::redis::Redis;
+use testkit::server::{Server, ServerOptions};
+use testkit::{Context, Result, build, wait};
 
 use crate::keys::{Signer, claims};
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use authz_server::admin::openapi;
-use e2e::api::secret;
-use e2e::client::{Call, Part};
-use e2e::{Result, wait};
 use serde_json::{Value, json};
+use sluice_api::admin::openapi;
+use testkit::api::secret;
+use testkit::client::{Call, Part};
+use testkit::{Result, wait};
 
 use crate::bench::{Bench, WITHIN, ask, field, token};
 use crate::keys::{Signer, claims, with};

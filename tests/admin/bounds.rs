@@ -2,10 +2,10 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use e2e::Result;
-use e2e::api::secret;
-use e2e::client::{Call, Part, Protocol, send_once};
 use serde_json::json;
+use testkit::Result;
+use testkit::api::secret;
+use testkit::client::{Call, Part, Protocol, send_once};
 
 use crate::bench::{Bench, ask, field, token};
 use crate::keys::{Signer, claims, with};

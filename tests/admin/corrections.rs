@@ -1,10 +1,10 @@
 //! `Idempotency-Key` where another try is not the same: corrections by hand that count as often as they are done, and batches
 //! of which a part waits for another try.
 
-use e2e::api::secret;
-use e2e::client::{Answer, Call};
-use e2e::{Result, Service, wait};
 use serde_json::{Value, json};
+use testkit::api::secret;
+use testkit::client::{Answer, Call};
+use testkit::{Result, Service, wait};
 use tokio::sync::watch;
 
 use crate::bench::{Bench, WITHIN, ask, field, token};
@@ -187,7 +187,7 @@ async fn all_keys_that_are_over_are_removed() -> Result<()> {
         FROM generate_series(1, 20001) AS n";
     sqlx::query(insert).execute(&pool).await?;
     let (_stop, stopped) = watch::channel(false);
-    authz_server::admin::idempotency::remove_what_is_over(&pool, &stopped).await?;
+    sluice_api::admin::idempotency::remove_what_is_over(&pool, &stopped).await?;
     assert_eq!(bench.count(KEYS).await?, 1);
     Ok(())
 }

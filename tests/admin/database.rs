@@ -1,10 +1,10 @@
 //! F9, F10: databases that cannot hold the journal, and poolers, are said at the start, with what to do about it.
 
-use e2e::client::Call;
-use e2e::server::{Server, ServerOptions};
-use e2e::{Result, build, wait};
 use serde_json::json;
 use sqlx::Executor;
+use testkit::client::Call;
+use testkit::server::{Server, ServerOptions};
+use testkit::{Result, build, wait};
 
 use crate::bench::{Bench, WITHIN, ask, token};
 use crate::pooler::Pooler;
@@ -64,10 +64,10 @@ fn server(bench: &Bench, url: &str) -> Result<Server> {
         ("DATABASE_URL", url.to_owned()),
         ("SLUICE_POLICY_FILE", bench.policies().display().to_string()),
         ("SLUICE_SHARDS", "4".to_owned()),
-        ("JWT_SECRET", e2e::api::secret().to_owned()),
+        ("JWT_SECRET", testkit::api::secret().to_owned()),
     ];
     let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let ready_when = e2e::server::ReadyWhen::Healthy;
+    let ready_when = testkit::server::ReadyWhen::Healthy;
     Server::start_in(bench.dir(), ServerOptions { program: build::server_bin(false)?, env, ready_when })
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use e2e::api::secret;
-use e2e::client::{Answer, Call, Client, Part, Protocol};
-use e2e::{Result, wait};
 use serde_json::json;
+use testkit::api::secret;
+use testkit::client::{Answer, Call, Client, Part, Protocol};
+use testkit::{Result, wait};
 
 use crate::bench::{Bench, WITHIN, ask, field, token};
 
@@ -153,7 +153,7 @@ async fn keys_end() -> Result<()> {
 /// Without Postgres nobody can tell whether a key was used: the request is refused, not risked.
 #[tokio::test]
 async fn without_the_database_a_key_cannot_be_honoured() -> Result<()> {
-    use e2e::Service;
+    use testkit::Service;
     let mut bench = Bench::start()?;
     let admin = token("admin")?;
     bench.postgres.stop()?;

@@ -1,9 +1,9 @@
 //! Signed tokens: by a secret, by RSA and by P-256 keys; and everything that only looks like one.
 
-use e2e::api::secret;
-use e2e::client::{Answer, Call, Protocol, send_once};
-use e2e::{Result, wait};
 use serde_json::{Value, json};
+use testkit::api::secret;
+use testkit::client::{Answer, Call, Protocol, send_once};
+use testkit::{Result, wait};
 
 use crate::bench::{Bench, WITHIN, field, token};
 use crate::keys::{Publisher, Signer, claims, encode, forge, now, with};
@@ -116,7 +116,7 @@ async fn tokens_of_a_secret() -> Result<()> {
 #[tokio::test]
 async fn tokens_of_an_rsa_key_in_a_file() -> Result<()> {
     let (signer, stranger) = (Signer::rsa()?, Signer::rsa()?);
-    let dir = e2e::dirs::RunDir::new("keys")?;
+    let dir = testkit::dirs::RunDir::new("keys")?;
     let file = dir.join("keys.json");
     std::fs::write(&file, json!({"keys": [signer.jwk("k-1"), signer.jwk("k-2")]}).to_string())?;
     let file = file.display().to_string();

@@ -1,10 +1,10 @@
 //! The usage log through the API: real payments, filters, pages, totals and the export.
 
-use e2e::api::secret;
-use e2e::client::{Answer, Call, Payment, Protocol};
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Failure, Result, wait};
 use serde_json::{Value, json};
+use testkit::api::secret;
+use testkit::client::{Answer, Call, Payment, Protocol};
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Failure, Result, wait};
 
 use crate::bench::{Bench, WITHIN, ask, field, token};
 use crate::keys::{Signer, claims, with};

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use e2e::Result;
+use testkit::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};

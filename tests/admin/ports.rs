@@ -3,11 +3,11 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use e2e::api::secret;
-use e2e::client::{Call, Protocol, send_once};
-use e2e::server::Server;
-use e2e::{Result, wait};
 use serde_json::json;
+use testkit::api::secret;
+use testkit::client::{Call, Protocol, send_once};
+use testkit::server::Server;
+use testkit::{Result, wait};
 
 use crate::bench::{Bench, WITHIN, ask, token};
 use crate::keys::{Signer, claims, with};

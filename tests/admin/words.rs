@@ -1,11 +1,11 @@
 //! What callers are told, operation by operation of the API's own description: examples can be sent as they stand, and whatever is wrong
 //! with a request is said in words, never in those of the language that the server is written in.
 
-use authz_server::admin::openapi;
-use e2e::Result;
-use e2e::api::secret;
-use e2e::client::Call;
 use serde_json::{Value, json};
+use sluice_api::admin::openapi;
+use testkit::Result;
+use testkit::api::secret;
+use testkit::client::Call;
 
 use crate::bench::{Bench, ask, field, token};
 
@@ -221,14 +221,14 @@ async fn changes_by_hand_and_refused_credentials_are_logged() -> Result<()> {
         let lines = bench.server.log_lines().into_iter();
         lines.filter(|line| line["target"] == "sluice::audit" && line["message"] == message).collect::<Vec<_>>()
     };
-    let changed = e2e::wait::until_async("the change's line", crate::bench::WITHIN, || async {
+    let changed = testkit::wait::until_async("the change's line", crate::bench::WITHIN, || async {
         Ok(audit("change by hand").pop())
     })
     .await?;
     assert_eq!((&changed["actor"], &changed["path"]), (&json!("admin-1"), &json!("/api/v1/quotas/suspend")));
     assert_eq!((&changed["status"], &changed["client"]), (&json!(200), &json!("127.0.0.1")));
     assert!(changed["request"].as_str().is_some_and(|text| text.contains("fraud")), "{changed}");
-    let refused = e2e::wait::until_async("the refusal's line", crate::bench::WITHIN, || async {
+    let refused = testkit::wait::until_async("the refusal's line", crate::bench::WITHIN, || async {
         Ok(audit("credentials refused").pop())
     })
     .await?;

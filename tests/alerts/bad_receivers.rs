@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use e2e::{Result, ensure, ensure_eq};
 use serde_json::json;
+use testkit::{Result, ensure, ensure_eq};
 
 use crate::bench::{Bench, DAILY_100, all_to, items, webhook};
 use crate::receiver::{Receiver, Reply, status};

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authz_server::alert::read::messages;
-use authz_server::settings::Secret;
-use e2e::dirs::{self, RunDir};
-use e2e::postgres::Postgres;
-use e2e::redis::Redis;
-use e2e::server::{Server, ServerOptions};
-use e2e::{Context, Result, api, build, wait};
 use serde_json::{Value, json};
+use sluice_alerts::read::messages;
+use sluice_settings::Secret;
 use sqlx::PgPool;
+use testkit::dirs::{self, RunDir};
+use testkit::postgres::Postgres;
+use testkit::redis::Redis;
+use testkit::server::{Server, ServerOptions};
+use testkit::{Context, Result, api, build, wait};
 use uuid::Uuid;
 
 /// How long anything may take to come true.
@@ -111,7 +111,7 @@ impl Bench {
     pub(crate) async fn again(&self, message: Uuid) -> Result<()> {
         let give_up_secs = 86_400;
         let settings = Secret::new(self.postgres.url());
-        let pool = authz_server::database::pool(&settings, 1)?;
+        let pool = sluice_kit::database::pool(&settings, 1)?;
         let filter = messages::Filter { message_id: Some(message), ..messages::Filter::default() };
         for message in messages::list(&pool, &filter, None, 1).await? {
             messages::redeliver(&pool, &message, "ana", give_up_secs).await?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use e2e::{Result, Service, ensure, ensure_eq};
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::{Result, Service, ensure, ensure_eq};
 
 use crate::bench::{Bench, DAILY_100, all_to, webhook};
 use crate::receiver::{Receiver, Reply, status};
@@ -34,7 +34,7 @@ async fn killed_between_sending_and_recording_it_sends_again_under_the_same_id()
     server.store(bench.server.pid(), Ordering::SeqCst);
     bench.raise(DAILY_100).await?;
     receiver.wait(1).await?;
-    e2e::wait::until("the server is dead", crate::bench::WITHIN, || {
+    testkit::wait::until("the server is dead", crate::bench::WITHIN, || {
         Ok((!bench.server.process().is_running()).then_some(()))
     })?;
     ensure_eq!(bench.count("SELECT count(*) FROM alert_delivery").await?, 0);
@@ -61,7 +61,7 @@ async fn of_two_servers_one_tells_and_the_other_takes_over() -> Result<()> {
     ids.sort();
     ids.dedup();
     ensure_eq!((ids.len(), receiver.got().len()), (ALERTS, ALERTS));
-    let sent = |server: &e2e::server::Server| server.metric("sluice_alert_deliveries_total", &["outcome=\"sent\""]);
+    let sent = |server: &testkit::server::Server| server.metric("sluice_alert_deliveries_total", &["outcome=\"sent\""]);
     let mut counts = [sent(&bench.server)?, sent(&another)?];
     let first_leads = counts[0] > 0.0;
     counts.sort_by(f64::total_cmp);
@@ -125,20 +125,20 @@ const NOBODY_IN: Duration = Duration::from_millis(1500);
 async fn who_loses_the_session_in_its_sleep_leads_no_more() -> Result<()> {
     let receiver = Receiver::start(|_, _| status(200)).await?;
     // The end of a session is logged at debug: it is part of an outage, which is reported once.
-    let env = [("SLUICE_LOG", "info,authz_server::alert::notifier=debug")];
+    let env = [("SLUICE_LOG", "info,sluice_alerts::notifier=debug")];
     let mut bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &env).await?;
     let _another = bench.another(&[])?;
     bench.raise(DAILY_100).await?;
     receiver.wait(1).await?;
     let postmaster = i32::try_from(bench.postgres.process().pid()).ok().and_then(Pid::from_raw);
-    let postmaster = postmaster.ok_or_else(|| e2e::Failure::new("Postgres has no number"))?;
+    let postmaster = postmaster.ok_or_else(|| testkit::Failure::new("Postgres has no number"))?;
     // The session that has the lock ends, and a new one cannot be had at once.
     kill_process(postmaster, Signal::STOP)?;
     let ended = bench.sql(concat!("SELECT pg_terminate_backend(pid) FROM ", leader!())).await?;
     tokio::time::sleep(NOBODY_IN).await;
     kill_process(postmaster, Signal::CONT)?;
     ensure_eq!(ended, 1);
-    e2e::wait::until("the end of its lead", crate::bench::WITHIN, || {
+    testkit::wait::until("the end of its lead", crate::bench::WITHIN, || {
         let ended = |line: &serde_json::Value| line.to_string().contains("the session of the notifier ended");
         Ok(bench.server.log_lines().iter().any(ended).then_some(()))
     })?;
@@ -175,8 +175,8 @@ async fn of_two_that_lead_one_takes_a_message() -> Result<()> {
 
 #[tokio::test]
 async fn sessions_notice_who_is_gone() -> Result<()> {
-    let postgres = e2e::postgres::Postgres::start()?;
-    let pool = authz_server::database::pool(&authz_server::settings::Secret::new(postgres.url()), 1)?;
+    let postgres = testkit::postgres::Postgres::start()?;
+    let pool = sluice_kit::database::pool(&sluice_settings::Secret::new(postgres.url()), 1)?;
     let settings = "SELECT array[current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'), \
         current_setting('tcp_keepalives_count'), current_setting('tcp_user_timeout')]";
     // As the socket has them.

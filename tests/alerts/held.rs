@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use authz_server::alert::notice::Change;
-use authz_server::alert::rate::{Allowance, Bound, Counted, Rate, Telling};
-use authz_server::settings::Secret;
-use e2e::redis::Redis;
-use e2e::{Result, ensure, ensure_eq};
 use serde_json::{Value, json};
+use sluice_alerts::notice::Change;
+use sluice_alerts::rate::{Allowance, Bound, Counted, Rate, Telling};
+use sluice_settings::Secret;
+use testkit::redis::Redis;
+use testkit::{Result, ensure, ensure_eq};
 use uuid::Uuid;
 
 use crate::bench::{Bench, DAILY_80, DAILY_100, Raise, all_to, items, webhook};
@@ -152,7 +152,7 @@ async fn what_could_not_be_sent_does_not_count() -> Result<()> {
 async fn without_redis_messages_pass() -> Result<()> {
     let receiver = Receiver::start(|_, _| status(200)).await?;
     let mut bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[]).await?;
-    e2e::Service::kill(&mut bench.redis)?;
+    testkit::Service::kill(&mut bench.redis)?;
     for _ in 0..3 {
         bench.raise(DAILY_80).await?;
     }

@@ -1,7 +1,7 @@
 //! Messages do not go where only the server itself can: by address, by name, or by redirect.
 
-use e2e::{Result, ensure, ensure_eq};
 use serde_json::{Value, json};
+use testkit::{Result, ensure, ensure_eq};
 
 use crate::bench::{Bench, DAILY_100, all_to, webhook};
 use crate::receiver::{Receiver, Reply, redirect, status};

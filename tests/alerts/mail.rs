@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::process::Process;
-use e2e::{Result, dirs, ensure, ensure_eq, ports, tools, wait};
 use serde_json::{Value, json};
+use testkit::process::Process;
+use testkit::{Result, dirs, ensure, ensure_eq, ports, tools, wait};
 
 use crate::bench::{Bench, DAILY_100, WITHIN, all_to, items};
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use e2e::{Result, ensure, ensure_eq};
 use serde_json::{Value, json};
+use testkit::{Result, ensure, ensure_eq};
 
 use crate::bench::{Bench, DAILY_80, DAILY_100, all_to, items};
 use crate::receiver::{Got, Receiver, Reply, redirect, status};

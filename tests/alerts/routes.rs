@@ -1,7 +1,7 @@
 //! Who is told of what: the operators' settings and each merchant's, as they are when it happens.
 
-use e2e::{Result, ensure_eq};
 use serde_json::{Value, json};
+use testkit::{Result, ensure_eq};
 
 use crate::bench::{Bench, DAILY_80, DAILY_100, Raise, all_to, webhook};
 use crate::receiver::{Got, Receiver, status};
@@ -73,7 +73,7 @@ async fn settings_that_cannot_be_read_hold_up_nobody_else_and_tell_when_they_are
     merchant.wait(1).await?;
     bench.set("merchant:M-1", json!({"channels": "from another time"})).await?;
     let held_up = "SELECT count(*) FROM alert_delivery WHERE error LIKE 'the settings cannot be read%'";
-    e2e::wait::until_async("a try that fails", crate::bench::WITHIN, || async {
+    testkit::wait::until_async("a try that fails", crate::bench::WITHIN, || async {
         Ok((bench.count(held_up).await? > 0).then_some(()))
     })
     .await?;
@@ -94,7 +94,10 @@ async fn settings_that_cannot_be_read_hold_up_nobody_else_and_tell_when_they_are
 #[tokio::test]
 async fn a_payment_that_crosses_is_told_and_so_is_its_refund() -> Result<()> {
     let receiver = Receiver::start(|_, _| status(200)).await?;
-    let api = e2e::api::Api::start(&e2e::policies::document(), &[("SLUICE_ALERT_MERCHANT_NETWORKS", "127.0.0.1/32")])?;
+    let api = testkit::api::Api::start(
+        &testkit::policies::document(),
+        &[("SLUICE_ALERT_MERCHANT_NETWORKS", "127.0.0.1/32")],
+    )?;
     let pool = api.postgres.pool().await?;
     sqlx::query(
         "INSERT INTO alert_settings (scope, document, updated_by) VALUES ('merchant:M-1', $1::text::jsonb, 'test')",
@@ -105,7 +108,7 @@ async fn a_payment_that_crosses_is_told_and_so_is_its_refund() -> Result<()> {
     let caller = api.operator()?;
     let payment = |order: &str, amount: u64| json!({"merchant_id": "M-1", "order_no": order, "amount": amount, "currency": "USD"});
     for (order, amount) in [("O-1", 7_000), ("O-2", 5_001), ("O-3", 500)] {
-        e2e::api::expect(
+        testkit::api::expect(
             &caller.post("/quotas/consume", &payment(order, amount)).await?,
             200,
             &json!({"success": true}),
@@ -116,7 +119,7 @@ async fn a_payment_that_crosses_is_told_and_so_is_its_refund() -> Result<()> {
     ensure_eq!(raised["data"]["current_used"], 12_001);
     let mut refund = payment("O-1", 7_000);
     refund["refund_no"] = "R-1".into();
-    e2e::api::expect(&caller.post("/quotas/refund", &refund).await?, 200, &json!({"success": true}));
+    testkit::api::expect(&caller.post("/quotas/refund", &refund).await?, 200, &json!({"success": true}));
     let got = receiver.wait(2).await?;
     let resolved = got[1].json();
     ensure_eq!(

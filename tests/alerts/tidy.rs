@@ -1,7 +1,7 @@
 //! What is old goes, and nothing that somebody waits for.
 
-use e2e::{Result, Service, ensure_eq};
 use serde_json::json;
+use testkit::{Result, Service, ensure_eq};
 
 use crate::bench::{Bench, DAILY_80, DAILY_100, all_to, webhook};
 use crate::receiver::{Receiver, status};

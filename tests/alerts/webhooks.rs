@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use e2e::process::run;
-use e2e::{Result, dirs, ensure, ensure_eq, tools};
 use serde_json::{Value, json};
+use testkit::process::run;
+use testkit::{Result, dirs, ensure, ensure_eq, tools};
 
 use crate::bench::{Bench, DAILY_80, DAILY_100, SECRET, all_to, webhook};
 use crate::receiver::{Got, Receiver, status};

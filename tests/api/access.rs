@@ -1,10 +1,10 @@
 //! Who may ask what: nothing without a token, a merchant its own data only, and every change in the name of the token's
 //! subject.
 
-use e2e::Result;
-use e2e::api::{Api, expect};
-use e2e::client::Call;
 use serde_json::{Value, json};
+use testkit::Result;
+use testkit::api::{Api, expect};
+use testkit::client::Call;
 
 use crate::accounts;
 use crate::charges::{account, charge, question};
@@ -21,10 +21,10 @@ pub(crate) fn add(suite: &mut Suite) {
 
 /// Method and path of every documented operation, with something in the place of each parameter.
 pub(crate) fn operations() -> Result<Vec<(String, String)>> {
-    let document: Value = serde_json::from_str(&authz_server::admin::openapi::document())?;
+    let document: Value = serde_json::from_str(&sluice_api::admin::openapi::document())?;
     let mut operations = Vec::new();
     for (path, methods) in document["paths"].as_object().into_iter().flatten() {
-        let path = path.strip_prefix(e2e::api::ROOT).unwrap_or(path);
+        let path = path.strip_prefix(testkit::api::ROOT).unwrap_or(path);
         let parts = path.split('/').map(|part| match part {
             "{currency}" => "USD",
             part if part.starts_with('{') && part.ends_with("id}") && !part.contains("merchant") => {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use e2e::api::{Api, Caller, expect};
-use e2e::{Result, wait};
 use serde_json::{Value, json};
+use testkit::api::{Api, Caller, expect};
+use testkit::{Result, wait};
 
 use crate::charges::{account, charge, question};
 use crate::suite::Suite;
@@ -74,7 +74,7 @@ async fn adjusted(api: &Api) -> Result<()> {
     let row = crate::usage_logs::of_merchant(&ana, m, "?code=VERSION_CONFLICT", 1).await?.remove(0);
     let told = json!({"action_type": "adjust", "success": false, "code": "VERSION_CONFLICT", "operator_id": "ana",
         "operator_type": "admin", "reason": "found by a count", "counter": "daily_used", "expected_version": 30});
-    assert_eq!(e2e::api::differences("", &row, &told), [""; 0]);
+    assert_eq!(testkit::api::differences("", &row, &told), [""; 0]);
     Ok(())
 }
 
@@ -90,7 +90,7 @@ async fn reset(api: &Api) -> Result<()> {
     let rest = json!({"monthly_used": 4_000, "yearly_used": 4_000, "transactions_month": 1, "refunded_month": 1_000});
     let body = |window: &str| of(m, &json!({"window": window, "reason": "a new contract"}));
     let daily = expect(&ana.post("/quotas/reset", &body("daily")).await?, 200, &day);
-    assert_eq!(e2e::api::differences("", &daily, &rest), [""; 0]);
+    assert_eq!(testkit::api::differences("", &daily, &rest), [""; 0]);
     expect(&ana.post("/quotas/reset", &body("monthly")).await?, 200, &month);
     expect(&ana.post("/quotas/reset", &body("yearly")).await?, 200, &year);
     // What was consumed before a reset is not returned into what came after it.
@@ -102,7 +102,7 @@ async fn reset(api: &Api) -> Result<()> {
     );
     let all = expect(&ana.post("/quotas/reset", &body("all")).await?, 200, &day);
     for window in [&month, &year] {
-        assert_eq!(e2e::api::differences("", &all, window), [""; 0]);
+        assert_eq!(testkit::api::differences("", &all, window), [""; 0]);
     }
     let mut stale = body("all");
     stale["expected_version"] = 1.into();
@@ -127,7 +127,7 @@ async fn suspended(api: &Api) -> Result<()> {
     expect(&ana.post("/quotas/release", &charge(m, "1", 5_000)).await?, 200, &json!({"daily_used": 3_000}));
     let shown = told(&ana, m, |account| account["suspended_by"] == "ana").await?;
     let members = json!({"is_suspended": true, "suspended_reason": "chargebacks", "suspended_by": "ana", "last_updated_by": "ana"});
-    assert_eq!(e2e::api::differences("", &shown, &members), [""; 0]);
+    assert_eq!(testkit::api::differences("", &shown, &members), [""; 0]);
     assert!(shown["suspended_at"].is_string(), "{shown}");
     expect(
         &ana.post("/quotas/resume", &of(m, &json!({"reason": "settled"}))).await?,
@@ -204,7 +204,7 @@ async fn b7_both_are_shown(ana: &Caller, m: &str) -> Result<()> {
     let whole = json!({"is_suspended": true, "is_merchant_suspended": true, "suspended_at": null, "suspended_by": null,
         "merchant_suspended_reason": "stolen cards", "merchant_suspended_by": "ana"});
     let shown = told(ana, m, |account| account["merchant_suspended_by"] == "ana").await?;
-    assert_eq!(e2e::api::differences("", &shown, &whole), [""; 0]);
+    assert_eq!(testkit::api::differences("", &shown, &whole), [""; 0]);
     assert!(shown["merchant_suspended_at"].is_string(), "{shown}");
     let both = wait::until_async("both suspensions of an account", TOLD_WITHIN, || async {
         let account = ana.get(&format!("/quotas/merchant/{m}/currency/EUR")).await?.json();
@@ -212,7 +212,7 @@ async fn b7_both_are_shown(ana: &Caller, m: &str) -> Result<()> {
     })
     .await?;
     let members = json!({"suspended_reason": "another reason", "merchant_suspended_reason": "stolen cards"});
-    assert_eq!(e2e::api::differences("", &both, &members), [""; 0]);
+    assert_eq!(testkit::api::differences("", &both, &members), [""; 0]);
     let merchant = json!({"is_suspended": true, "suspended_reason": "stolen cards", "suspended_by": "ana"});
     let all = expect(&ana.get(&format!("/quotas/merchant/{m}")).await?, 200, &merchant);
     assert_eq!(all["accounts"].as_array().map(Vec::len), Some(2), "{all}");
@@ -230,11 +230,11 @@ async fn b7_both_are_shown(ana: &Caller, m: &str) -> Result<()> {
     let of_merchant: Vec<&Value> = alerts.iter().filter(|alert| alert["currency"].is_null()).collect();
     let message = "The merchant was suspended in all currencies by ana: stolen cards";
     let expected = json!([{"alert_type": "suspended", "alert_level": "critical", "message": message}]);
-    assert_eq!(e2e::api::differences("", &json!(of_merchant), &expected), [""; 0]);
+    assert_eq!(testkit::api::differences("", &json!(of_merchant), &expected), [""; 0]);
     let logs = expect(&ana.get(&format!("/usage-logs/merchant/{m}?action=suspend_merchant")).await?, 200, &json!({}));
     let row =
         json!([{"action_type": "suspend_merchant", "currency": null, "reason": "stolen cards", "operator_id": "ana"}]);
-    assert_eq!(e2e::api::differences("", &logs["items"], &row), [""; 0]);
+    assert_eq!(testkit::api::differences("", &logs["items"], &row), [""; 0]);
     Ok(())
 }
 
@@ -255,7 +255,7 @@ async fn initialized(api: &Api) -> Result<()> {
     expect(&ana.post("/quotas/initialize", &body).await?, 200, &json!({"replay": true, "version": 1}));
     let listed = wait_for_list(&ana, "?merchant_id=initialized", 1).await?;
     let zero = json!({"merchant_id": "initialized", "currency": "USD", "daily_used": 0, "transactions_today": 0});
-    assert_eq!(e2e::api::differences("", &listed[0], &zero), [""; 0]);
+    assert_eq!(testkit::api::differences("", &listed[0], &zero), [""; 0]);
     Ok(())
 }
 
@@ -281,12 +281,12 @@ async fn currencies(api: &Api) -> Result<()> {
     let account = told(&ana, m, |account| account["last_order_no"].is_string()).await?;
     let members =
         json!({"last_order_no": "USD", "last_payment_no": "P-USD", "last_updated_by": "ana", "is_suspended": false});
-    assert_eq!(e2e::api::differences("", &account, &members), [""; 0]);
+    assert_eq!(testkit::api::differences("", &account, &members), [""; 0]);
     for at in ["daily_reset_at", "monthly_reset_at", "yearly_reset_at"] {
         assert!(account[at].is_string(), "{at}: {account}");
     }
     let limit = json!({"name": "daily_amount", "max": 5_000_000, "used": 500, "remaining": 4_999_500});
-    assert_eq!(e2e::api::differences("", &account["limits"][0], &limit), [""; 0]);
+    assert_eq!(testkit::api::differences("", &account["limits"][0], &limit), [""; 0]);
     Ok(())
 }
 
@@ -364,9 +364,9 @@ async fn stats(api: &Api) -> Result<()> {
     })
     .await?;
     let currency = json!({"accounts": 2, "suspended_accounts": 0, "pending_amount": 1_200});
-    assert_eq!(e2e::api::differences("", &of_currency(&stats, "currencies"), &currency), [""; 0]);
+    assert_eq!(testkit::api::differences("", &of_currency(&stats, "currencies"), &currency), [""; 0]);
     let day = json!({"accounts": 2, "daily_used": 1_200, "transactions_today": 2, "refunded_today": 0});
-    assert_eq!(e2e::api::differences("", &of_currency(&stats, "days"), &day), [""; 0]);
+    assert_eq!(testkit::api::differences("", &of_currency(&stats, "days"), &day), [""; 0]);
     // A merchant's own.
     let own = expect(&api.merchant("stats-1")?.get("/quotas/stats").await?, 200, &json!({}));
     assert_eq!(own["currencies"].as_array().map(Vec::len), Some(1), "{own}");

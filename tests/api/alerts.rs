@@ -4,11 +4,11 @@
 mod messages;
 mod settings;
 
-use e2e::api::{Api, Caller, expect};
-use e2e::{Result, wait};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use testkit::api::{Api, Caller, expect};
+use testkit::{Result, wait};
 
 use crate::accounts::TOLD_WITHIN;
 use crate::charges::charge;
@@ -100,8 +100,8 @@ async fn payments(api: &Api) -> Result<()> {
         "notification_sent": false, "notification_sent_at": null});
     let near = json!({"alert_type": "daily_80", "alert_level": "warning", "threshold": 80, "current_used": 4_000_000,
         "usage_percent": 80});
-    assert_eq!(e2e::api::differences("", &told[0], &full), [""; 0], "{}", told[0]);
-    assert_eq!(e2e::api::differences("", &told[1], &near), [""; 0], "{}", told[1]);
+    assert_eq!(testkit::api::differences("", &told[0], &full), [""; 0], "{}", told[0]);
+    assert_eq!(testkit::api::differences("", &told[1], &near), [""; 0], "{}", told[1]);
     expect(&alba.post("/quotas/release", &charge(m, "5", 1_000_000)).await?, 200, &json!({"success": true}));
     let ended = wait::until_async("the end of one", TOLD_WITHIN, || async {
         Ok(Some(items(&alba, &format!("{path}&resolved=true")).await?).filter(|items| !items.is_empty()))
@@ -109,7 +109,7 @@ async fn payments(api: &Api) -> Result<()> {
     .await?;
     assert_eq!(ended.len(), 1, "{ended:?}");
     let expected = json!({"alert_id": told[0]["alert_id"], "is_resolved": true, "resolved_by": "system"});
-    assert_eq!(e2e::api::differences("", &ended[0], &expected), [""; 0], "{}", ended[0]);
+    assert_eq!(testkit::api::differences("", &ended[0], &expected), [""; 0], "{}", ended[0]);
     Ok(())
 }
 
@@ -200,7 +200,7 @@ async fn listed(api: &Api) -> Result<()> {
     let first = items(&alan, &format!("{base}?to=2030-01-02T00:00:00Z")).await?.remove(0);
     let expected = json!({"usage_percent": 80.06, "current_used": 4003, "limit": 5000, "window_id": 20_300_101,
         "message": "told in words", "policy_version": "p-1"});
-    assert_eq!(e2e::api::differences("", &first, &expected), [""; 0], "{first}");
+    assert_eq!(testkit::api::differences("", &first, &expected), [""; 0], "{first}");
     Ok(())
 }
 
@@ -285,7 +285,7 @@ async fn stats(api: &Api) -> Result<()> {
         "by_level": [of("alert_level", "warning", counts(3, 1, 1, 1)), of("alert_level", "critical", counts(1, 1, 0, 0))],
         "by_merchant": [of("merchant_id", "stats-1", counts(2, 1, 1, 0)), of("merchant_id", "stats-2", counts(2, 1, 0, 1))],
     });
-    assert_eq!(e2e::api::differences("", &answer, &expected), [""; 0], "{answer}");
+    assert_eq!(testkit::api::differences("", &answer, &expected), [""; 0], "{answer}");
     expect(&alec.get(&format!("/alerts/stats?{may}&merchant_id=stats-2")).await?, 200, &counts(2, 1, 0, 1));
     expect(&alec.get(&format!("/alerts/stats?{may}&currency=EUR")).await?, 200, &counts(0, 0, 0, 0));
     expect(&api.merchant("stats-1")?.get(&format!("/alerts/stats?{may}")).await?, 200, &counts(2, 1, 1, 0));

@@ -1,8 +1,8 @@
 //! Many operations in one request: each by itself, or all or none.
 
-use e2e::Result;
-use e2e::api::{Api, expect};
 use serde_json::{Value, json};
+use testkit::Result;
+use testkit::api::{Api, expect};
 
 use crate::charges::{account, charge};
 use crate::suite::Suite;
@@ -67,7 +67,7 @@ async fn each_by_itself(api: &Api) -> Result<()> {
             (200, _) => json!({"status": 200, "operation": {"success": true, "code": code, "daily_used": used}}),
             _ => json!({"status": status, "problem": {"code": code, "status": status}}),
         };
-        assert_eq!(e2e::api::differences("", result, &expected), [""; 0], "{operation}: {result}");
+        assert_eq!(testkit::api::differences("", result, &expected), [""; 0], "{operation}: {result}");
     }
     expect(
         &ana.post("/quotas/batch", &json!({"operations": [consume(m, "5", 500)]})).await?,
@@ -86,7 +86,7 @@ async fn all_or_none(api: &Api) -> Result<()> {
     let results: Vec<Value> = codes.iter().map(|code| json!({"problem": {"code": code}})).collect();
     let body = answer.json();
     assert_eq!((answer.status, &body["succeeded"], &body["failed"]), (409, &json!(0), &json!(4)), "{body}");
-    assert_eq!(e2e::api::differences("", &body["results"], &Value::Array(results)), [""; 0], "{body}");
+    assert_eq!(testkit::api::differences("", &body["results"], &Value::Array(results)), [""; 0], "{body}");
     assert_eq!(ana.get("/quotas/merchant/atomic").await?.status, 404, "nothing was done");
 
     let operations = [consume(m, "1", 500), consume(m, "2", 600), consume(m, "4", 700)];
@@ -119,7 +119,7 @@ async fn a_thousand(api: &Api) -> Result<()> {
     for (n, result) in body["results"].as_array().into_iter().flatten().enumerate() {
         let done = &result["operation"];
         let expected = json!({"merchant_id": format!("many-{}", n % 200), "daily_used": 100 * (n / 200 + 1)});
-        assert_eq!(e2e::api::differences("", done, &expected), [""; 0], "{n}: {done}");
+        assert_eq!(testkit::api::differences("", done, &expected), [""; 0], "{n}: {done}");
     }
     let mut more = operations;
     more.push(consume("many-0", "more", 100));

@@ -1,9 +1,9 @@
 //! `check` and `consume`: what is answered, what is refused and how, and what no request is.
 
-use e2e::api::{Api, Caller, expect};
-use e2e::client::{Call, Part};
-use e2e::{Result, wait};
 use serde_json::{Value, json};
+use testkit::api::{Api, Caller, expect};
+use testkit::client::{Call, Part};
+use testkit::{Result, wait};
 
 use crate::accounts::TOLD_WITHIN;
 use crate::suite::Suite;
@@ -62,7 +62,7 @@ async fn an_order_is_consumed_once(api: &Api) -> Result<()> {
     let first = expect(&ana.post("/quotas/consume", &body).await?, 200, &counters);
     let told = json!({"success": true, "code": "ADMITTED", "replay": false, "merchant_id": "once", "currency": "USD",
         "amount": 50_000, "is_suspended": false, "order": {"order_no": "1", "state": "charged", "amount": 50_000}});
-    assert_eq!(e2e::api::differences("", &first, &told), [""; 0]);
+    assert_eq!(testkit::api::differences("", &first, &told), [""; 0]);
     assert!(first["policy_version"].as_str().is_some_and(|version| version.starts_with("api#")), "{first}");
 
     let again = expect(&ana.post("/quotas/consume", &charge("once", "1", 50_000)).await?, 200, &counters);

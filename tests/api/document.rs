@@ -1,8 +1,8 @@
 //! The description of the API that others read.
 
-use e2e::Result;
-use e2e::api::Api;
-use e2e::dirs::workspace;
+use testkit::Result;
+use testkit::api::Api;
+use testkit::dirs::workspace;
 
 use crate::suite::Suite;
 
@@ -13,7 +13,7 @@ pub(crate) fn add(suite: &mut Suite) {
 
 async fn golden() -> Result<()> {
     let shipped = std::fs::read_to_string(workspace().join("docs/openapi.json"))?;
-    let made = authz_server::admin::openapi::document();
+    let made = sluice_api::admin::openapi::document();
     let differs = shipped.lines().zip(made.lines()).position(|(shipped, made)| shipped != made);
     let advice = "run `cargo run -p authz-server -- openapi > docs/openapi.json`, and read the difference";
     assert!(shipped == made, "docs/openapi.json differs from the code, at line {differs:?} first: {advice}");
@@ -22,7 +22,7 @@ async fn golden() -> Result<()> {
 
 async fn served(api: &Api) -> Result<()> {
     let (status, body) = api.server.get("/openapi.json")?;
-    let made = authz_server::admin::openapi::document();
+    let made = sluice_api::admin::openapi::document();
     assert_eq!(status, 200);
     assert!(serde_json::from_str::<serde_json::Value>(&body)? == serde_json::from_str::<serde_json::Value>(&made)?);
     Ok(())

@@ -1,8 +1,8 @@
 //! The worked example of the merchant-quota API, and the README's examples as they stand there.
 
-use e2e::Result;
-use e2e::api::{Api, expect};
 use serde_json::json;
+use testkit::Result;
+use testkit::api::{Api, expect};
 
 use crate::charges::{charge, question};
 use crate::policies;

@@ -1,8 +1,8 @@
 //! Holds, captures, voids, refunds and releases.
 
-use e2e::Result;
-use e2e::api::{Api, Caller, expect};
 use serde_json::{Value, json};
+use testkit::Result;
+use testkit::api::{Api, Caller, expect};
 
 use crate::charges::{account, charge};
 use crate::suite::Suite;
@@ -24,7 +24,7 @@ async fn on(
     merchant: &str,
     order_no: &str,
     more: Value,
-) -> Result<e2e::client::Answer> {
+) -> Result<testkit::client::Answer> {
     let mut body = json!({"merchant_id": merchant, "currency": "USD", "order_no": order_no});
     body.as_object_mut().into_iter().for_each(|body| body.extend(more.as_object().cloned().unwrap_or_default()));
     caller.post(&format!("/quotas/{operation}"), &body).await

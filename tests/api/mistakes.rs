@@ -6,21 +6,21 @@
 //! | check and consume in two steps: overdraft under concurrency | `tests/api/mistakes.rs` `sixty_four_clients_race_for_a_limit`; `quota/src/decide/table/mistakes.rs` `charges` |
 //! | a version column without a version predicate | `tests/api/mistakes.rs` `of_changes_on_one_version_one_wins`; `tests/api/accounts.rs` `adjusted` |
 //! | the last order's number stored, never compared: a retry consumes twice | `tests/api/mistakes.rs` `a_retry_consumes_once`; `tests/api/charges.rs` `an_order_is_consumed_once` |
-//! | the policy client retries inside the payment, then fails open | `tests/api/mistakes.rs` `a_policy_service_that_hangs_opens_nothing`; `tests/policy/service.rs` `a_service_that_hangs_or_is_down_holds_up_one_payment_at_most` |
+//! | the policy client retries inside the payment, then fails open | `tests/api/mistakes.rs` `a_policy_service_that_hangs_opens_nothing`; `crates/policy-source/tests/policy/service.rs` `a_service_that_hangs_or_is_down_holds_up_one_payment_at_most` |
 //! | a refusal answered with HTTP 200 | `tests/api/mistakes.rs` `a_refusal_is_never_a_success`; `tests/api/charges.rs` `refusals` |
 //! | release lowers only what is pending | `tests/api/holds.rs` `releases` |
 //! | release needs no earlier consume | `tests/api/holds.rs` `unknown_orders` |
 //! | release can be repeated below zero | `tests/api/mistakes.rs` `returns_race_and_nothing_is_returned_twice`; `tests/api/holds.rs` `releases` |
 //! | a refund taken from today's window though the charge was yesterday's | `quota/src/decide/table/refunds.rs` `windows`; `quota/src/decide/table/mistakes.rs` `releases` |
 //! | reset jobs: no leader, local time, tick missed, counters forgotten, next reset set to now | `tests/api/accounts.rs` `reset`; `quota/src/decide/table/mistakes.rs` `accounts`; `quota/src/window.rs` `q5_windows_end_where_the_next_begins`; `tests/journal/sweeps.rs` `one_server_closes_windows_at_a_time` |
-//! | the usage log written after the fact from an unsynchronised read | `tests/api/mistakes.rs` `the_log_of_a_race_is_gapless_and_sums_up`; `tests/store/main.rs` `no_event_no_charge` |
+//! | the usage log written after the fact from an unsynchronised read | `tests/api/mistakes.rs` `the_log_of_a_race_is_gapless_and_sums_up`; `crates/store/tests/store/main.rs` `no_event_no_charge` |
 //! | the usage log's failure swallowed | `tests/end_to_end/outages.rs` `the_backlog_is_full`, `postgres_is_killed_and_comes_back` |
 //! | the actor taken from the request body | `tests/api/access.rs` `actor` |
 //! | no role or ownership check on any route | `tests/api/access.rs` `nothing_without_a_token`, `own_data_only`; `tests/contract/walk.rs` `a_stranger_is_refused_everything` |
 //! | duplicates on concurrent initialise | `tests/api/mistakes.rs` `initialising_at_once_makes_one_account` |
 //! | limits on pending, refunds, transactions, year stored and never checked | `tests/api/mistakes.rs` `limits_that_are_stored_are_checked`; `tests/api/charges.rs` `refusals` |
-//! | a channel's own policy never outranks `all` | `tests/api/mistakes.rs` `a_channels_own_policy_outranks_all`; `tests/policy/scopes.rs` `a_channels_own_policy_outranks_the_one_for_all` |
-//! | policy changes overwrite without history | `tests/api/mistakes.rs` `policy_changes_keep_their_history`; `tests/policy/states.rs` `a_policy_is_drafted_approved_by_another_and_activated` |
+//! | a channel's own policy never outranks `all` | `tests/api/mistakes.rs` `a_channels_own_policy_outranks_all`; `crates/policy-source/tests/policy/scopes.rs` `a_channels_own_policy_outranks_the_one_for_all` |
+//! | policy changes overwrite without history | `tests/api/mistakes.rs` `policy_changes_keep_their_history`; `crates/policy-source/tests/policy/states.rs` `a_policy_is_drafted_approved_by_another_and_activated` |
 //! | returns are asynchronous and not idempotent | `tests/api/mistakes.rs` `returns_race_and_nothing_is_returned_twice` |
 //! | holds leak when the process dies | `tests/api/mistakes.rs` `a_killed_server_leaks_no_hold`; `tests/journal/sweeps.rs` `expiry_capture_and_void_race_and_one_wins` |
 //! | balances go negative because decrements are unconditional | `tests/api/accounts.rs` `adjusted`; `quota/src/decide/table/mistakes.rs` `accounts` |
@@ -29,11 +29,11 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use e2e::api::{Api, Caller, differences, expect};
-use e2e::client::Answer;
-use e2e::dirs::workspace;
-use e2e::{Context, Failure, Result, Service, wait};
 use serde_json::{Value, json};
+use testkit::api::{Api, Caller, differences, expect};
+use testkit::client::Answer;
+use testkit::dirs::workspace;
+use testkit::{Context, Failure, Result, Service, wait};
 use tokio::task::JoinSet;
 
 use crate::accounts;
@@ -332,5 +332,5 @@ async fn a_killed_server_leaks_no_hold() -> Result<()> {
 fn due_key(merchant: &str) -> Result<String> {
     const SHARDS: u16 = 64;
     let merchant = quota::MerchantId::parse(merchant).map_err(|error| Failure::new(error.to_string()))?;
-    Ok(authz_server::store::keys::expiry(quota::shard_of(&merchant, SHARDS)))
+    Ok(sluice_store::keys::expiry(quota::shard_of(&merchant, SHARDS)))
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use e2e::api::{Api, Caller, expect};
-use e2e::checks::ask;
-use e2e::{Result, wait};
 use serde_json::{Value, json};
+use testkit::api::{Api, Caller, expect};
+use testkit::checks::ask;
+use testkit::{Result, wait};
 
 use crate::suite::Suite;
 
@@ -78,7 +78,7 @@ async fn charges_by_hand(api: &Api) -> Result<()> {
     let items = listed(&ana, m, 2).await?;
     let first = json!({"merchant_id": m, "currency": "USD", "order_no": "1", "operation": "consume", "amount": 500,
         "reason": "status_503", "resolved_at": null});
-    assert!(e2e::api::differences("", &items[0], &first).is_empty(), "{items:?}");
+    assert!(testkit::api::differences("", &items[0], &first).is_empty(), "{items:?}");
     // A merchant sees its own, and resolves none.
     assert_eq!(listed(&api.merchant(m)?, m, 2).await?.len(), 2);
     let other = api.merchant("unknown-other")?;

@@ -45,7 +45,7 @@ pub(crate) fn document() -> String {
 
 /// The document that is shipped, at noon.
 pub(crate) fn shipped() -> std::io::Result<String> {
-    let text = std::fs::read_to_string(e2e::dirs::workspace().join("deploy/policies.yaml"))?;
+    let text = std::fs::read_to_string(testkit::dirs::workspace().join("deploy/policies.yaml"))?;
     Ok(text.replace("timezone: UTC", &format!("timezone: {}", zone_at_noon())))
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use e2e::api::{Caller, differences, expect};
-use e2e::client::Call;
-use e2e::dirs::workspace;
-use e2e::{Context, Failure, Result, wait};
 use serde_json::Value;
+use testkit::api::{Caller, differences, expect};
+use testkit::client::Call;
+use testkit::dirs::workspace;
+use testkit::{Context, Failure, Result, wait};
 
 /// The section with the examples.
 const HEADING: &str = "\n## The API\n";

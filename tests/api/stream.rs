@@ -4,10 +4,6 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use e2e::api::{Api, Caller, expect};
-use e2e::client::{Answer, Call};
-use e2e::sse::{EventStream, Frame, Options};
-use e2e::{Failure, Result, Service};
 use http_body_util::Empty;
 use hyper::Request;
 use hyper::body::Bytes;
@@ -15,6 +11,10 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use testkit::api::{Api, Caller, expect};
+use testkit::client::{Answer, Call};
+use testkit::sse::{EventStream, Frame, Options};
+use testkit::{Failure, Result, Service};
 use uuid::Uuid;
 
 use crate::charges::charge;
@@ -149,7 +149,7 @@ async fn alerts(api: &Api) -> Result<()> {
     let id = raise(&pool, Some("alarmed"), Some("USD")).await?;
     let (_, raised) = stream.events(1).await?.remove(0);
     assert_eq!(
-        e2e::api::differences(
+        testkit::api::differences(
             "",
             &raised,
             &json!({"change": "raised", "alert": {"alert_id": id, "merchant_id": "alarmed",
@@ -232,7 +232,7 @@ async fn seats(api: &Api) -> Result<()> {
     assert!(answer.header("retry-after").is_some());
     drop(open);
     // The server learns of the end when it next sends, or reads that the connection is closed.
-    e2e::wait::until_async("a seat", std::time::Duration::from_secs(20), || async {
+    testkit::wait::until_async("a seat", std::time::Duration::from_secs(20), || async {
         Ok(ask(api, &crowd, "", None).await?.ok())
     })
     .await
@@ -389,7 +389,7 @@ async fn without_postgres() -> Result<()> {
     // The first thing that came was an id, too.
     assert_eq!((last["code"].as_str(), stream.ids), (Some("DATABASE_UNAVAILABLE"), 2));
     api.postgres.restart()?;
-    let order = e2e::wait::until_async("a payment", std::time::Duration::from_secs(30), || async {
+    let order = testkit::wait::until_async("a payment", std::time::Duration::from_secs(30), || async {
         let answer = ana.post("/quotas/consume", &charge("returned", "1", 500)).await?;
         Ok((answer.status == 200).then_some(()))
     });
@@ -407,11 +407,11 @@ async fn no_window() -> Result<()> {
     let mut client = http2::Builder::new(TokioExecutor::new());
     let (mut sender, connection) = client.initial_stream_window_size(0).handshake(socket).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(format!("http://{address}{}/stream", e2e::api::ROOT));
+    let request = Request::get(format!("http://{address}{}/stream", testkit::api::ROOT));
     let request = request.header("authorization", format!("Bearer {}", api.admin()?.token()));
     let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
     assert_eq!((answer.status().as_u16(), api.server.metric("sluice_streams", &[])?), (200, 1.0));
-    e2e::wait::until("its seat", std::time::Duration::from_secs(20), || {
+    testkit::wait::until("its seat", std::time::Duration::from_secs(20), || {
         Ok((api.server.metric("sluice_streams", &[])? == 0.0).then_some(()))
     })?;
     assert!(!driver.is_finished(), "the connection is there");

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use e2e::api::Api;
-use e2e::{Failure, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
+use testkit::api::Api;
+use testkit::{Failure, Result};
 use tokio::runtime::Builder;
 
 use crate::policies;

@@ -1,8 +1,8 @@
 //! The usage log over the API: every decision, by merchant and by order, and its totals.
 
-use e2e::api::{Api, Caller, expect};
-use e2e::{Result, wait};
 use serde_json::{Value, json};
+use testkit::api::{Api, Caller, expect};
+use testkit::{Result, wait};
 
 use crate::accounts::TOLD_WITHIN;
 use crate::charges::charge;
@@ -81,7 +81,7 @@ async fn figures(api: &Api) -> Result<()> {
             "event_id": consumed["decision_id"]})),
     ];
     for (row, expected) in rows.iter().zip(&expected) {
-        assert_eq!(e2e::api::differences("", row, expected), [""; 0], "{row}");
+        assert_eq!(testkit::api::differences("", row, expected), [""; 0], "{row}");
     }
     Ok(())
 }

@@ -9,9 +9,9 @@ mod walk;
 
 use std::process::Command;
 
-use e2e::api::Api;
-use e2e::process::run;
-use e2e::{Result, dirs};
+use testkit::api::Api;
+use testkit::process::run;
+use testkit::{Result, dirs};
 
 /// Test cases that each operation gets beside those that cover its parameters' bounds one by one.
 const EXAMPLES_MAX: &str = "5";
@@ -57,7 +57,7 @@ async fn schemathesis_finds_nothing() -> Result<()> {
         .arg(dirs::workspace().join("tests/contract/schemathesis.toml"));
     command.arg("run").arg(format!("http://{address}/openapi.json"));
     command.args(["--header", &format!("Authorization: Bearer {}", api.admin()?.token())]);
-    command.args(["--exclude-path", &format!("{}{}", e2e::api::ROOT, walk::ENDLESS)]);
+    command.args(["--exclude-path", &format!("{}{}", testkit::api::ROOT, walk::ENDLESS)]);
     command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES_MAX, "--checks", CHECKS]);
     command.args(["--generation-deterministic", "--continue-on-failure", "--no-color", "--warnings", "off"]);
     // One worker, which is the default: CPython 3.11 cannot parse in two threads at once, which hypothesis does.

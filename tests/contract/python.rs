@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use e2e::{Result, dirs, tools};
+use testkit::{Result, dirs, tools};
 
 /// The interpreter that has them.
 pub(crate) fn installed() -> Result<PathBuf> {

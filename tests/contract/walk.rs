@@ -5,13 +5,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::api::{Api, Caller, ROOT};
-use e2e::checks::ask;
-use e2e::client::Call;
-use e2e::gateway::Gateway;
-use e2e::process::run;
-use e2e::{Result, wait};
 use serde_json::{Value, json};
+use testkit::api::{Api, Caller, ROOT};
+use testkit::checks::ask;
+use testkit::client::Call;
+use testkit::gateway::Gateway;
+use testkit::process::run;
+use testkit::{Result, wait};
 
 /// Whose quota the walk is about.
 const MERCHANT: &str = "walked";
@@ -295,7 +295,7 @@ async fn tokens(walk: &mut Walk) -> Result<()> {
 
 /// Method and path of every operation that the document has.
 pub(crate) fn documented() -> Result<BTreeSet<String>> {
-    let document: Value = serde_json::from_str(&authz_server::admin::openapi::document())?;
+    let document: Value = serde_json::from_str(&sluice_api::admin::openapi::document())?;
     let mut operations = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().into_iter().flatten() {
         let methods = methods.as_object().into_iter().flatten();
@@ -326,9 +326,9 @@ pub(crate) fn answers_are_as_described(python: &Path, api: &Api, steps: &[Step])
         })
         .collect();
     let (document, file) = (api.dir().join("openapi.json"), api.dir().join("answers.json"));
-    std::fs::write(&document, authz_server::admin::openapi::document())?;
+    std::fs::write(&document, sluice_api::admin::openapi::document())?;
     std::fs::write(&file, Value::from(answers).to_string())?;
-    let script = e2e::dirs::workspace().join("tests/contract/validate.py");
+    let script = testkit::dirs::workspace().join("tests/contract/validate.py");
     run(Command::new(python).arg(script).arg(document).arg(file)).map(drop)
 }
 

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use e2e::books::settles_at;
-use e2e::client::{Payment, Protocol};
-use e2e::policies;
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Failure, Result, Service, wait};
+use testkit::books::settles_at;
+use testkit::client::{Payment, Protocol};
+use testkit::policies;
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Failure, Result, Service, wait};
 
 use crate::suite::{Suite, patient};
 

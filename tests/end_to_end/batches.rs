@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::client::{Call, Protocol, send_once};
-use e2e::envoy::EnvoyConfig;
-use e2e::traffic::{Lanes, Mix, Rig, RigOptions};
-use e2e::{Context, Failure, Result, Service, build};
+use bench::traffic::{Lanes, Mix, Rig, RigOptions};
 use proto::header;
 use serde_yaml_ng::Value;
+use testkit::client::{Call, Protocol, send_once};
+use testkit::envoy::EnvoyConfig;
+use testkit::{Context, Failure, Result, Service, build};
 use tokio::task::JoinSet;
 
 use crate::suite::Suite;

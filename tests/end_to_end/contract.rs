@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use e2e::Result;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::service::auth::v3 as whole;
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
@@ -10,6 +9,7 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use envoy_types::pb::google::rpc::Status;
 use prost::Message;
 use proto::envoy as part;
+use testkit::Result;
 
 use crate::suite::Suite;
 

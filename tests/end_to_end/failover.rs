@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::books::settles_at;
-use e2e::client::{Payment, Protocol};
-use e2e::failover::{address, demote, follow, kill_clients, promote};
-use e2e::forward::Forwarder;
-use e2e::redis::Redis;
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Failure, Result};
 use serde_json::json;
+use testkit::books::settles_at;
+use testkit::client::{Payment, Protocol};
+use testkit::failover::{address, demote, follow, kill_clients, promote};
+use testkit::forward::Forwarder;
+use testkit::redis::Redis;
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Failure, Result};
 
 use crate::server::pay_until_admitted;
 use crate::suite::{Suite, patient};

@@ -3,16 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use e2e::client::{Answer, Call, Protocol, send_once};
-use e2e::dirs::RunDir;
-use e2e::envoy::{Envoy, EnvoyConfig};
-use e2e::fake::{self, Asked, FakeServer, Reply, Script, Speaks, Verdict};
-use e2e::gateway::Gateway;
-use e2e::stack::StackOptions;
-use e2e::{Failure, Result, build};
 use proto::envoy::check_response::HttpResponse;
 use proto::envoy::{CheckResponse, DeniedHttpResponse, HttpStatus, RpcStatus};
 use proto::{extension, header};
+use testkit::client::{Answer, Call, Protocol, send_once};
+use testkit::dirs::RunDir;
+use testkit::envoy::{Envoy, EnvoyConfig};
+use testkit::fake::{self, Asked, FakeServer, Reply, Script, Speaks, Verdict};
+use testkit::gateway::Gateway;
+use testkit::stack::StackOptions;
+use testkit::{Failure, Result, build};
 use tokio::sync::watch;
 
 /// What the server answers.

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use e2e::books::{books_agree, journal, settles_at};
-use e2e::client::{Payment, Protocol};
-use e2e::gateway::Gateway;
-use e2e::stack::Stack;
-use e2e::{Context, Result, wait};
+use testkit::books::{books_agree, journal, settles_at};
+use testkit::client::{Payment, Protocol};
+use testkit::gateway::Gateway;
+use testkit::stack::Stack;
+use testkit::{Context, Result, wait};
 
 use crate::logs::{lines_of, outcome};
 use crate::suite::{Suite, patient};
@@ -91,7 +91,7 @@ async fn try_row(stack: &Stack, protocol: Protocol, merchant: &str, row: &Row) -
     match (&answer, row.status) {
         (Ok(answer), Some(status)) => ensure_eq!(answer.status, status, "{}", answer.json()),
         (Err(_), None) => {}
-        other => return Err(e2e::Failure::new(format!("{other:?}"))),
+        other => return Err(testkit::Failure::new(format!("{other:?}"))),
     }
     ensure_eq!(stack.gateway.seen_order(&order).len(), 1, "requests at the gateway");
     settles_at(stack, merchant, if row.kept { (6_000, 1) } else { (0, 0) }).await?;
@@ -105,13 +105,13 @@ async fn try_row(stack: &Stack, protocol: Protocol, merchant: &str, row: &Row) -
     }
     let entries = books_agree(stack, merchant).await?;
     let rows: Vec<_> = entries.iter().map(|entry| (&*entry.action, entry.reason.as_deref())).collect();
-    let (what, why) = rows.split_first().ok_or_else(|| e2e::Failure::new("no row"))?;
+    let (what, why) = rows.split_first().ok_or_else(|| testkit::Failure::new("no row"))?;
     ensure_eq!(*what, ("consume", None));
     match (row.outcome, why) {
         ("kept", []) => Ok(()),
         ("voided", [("void", reason)]) if *reason == row.reason => Ok(()),
         ("unknown", [("unknown", Some(_))]) => Ok(()),
-        (_, other) => Err(e2e::Failure::new(format!("{other:?}"))),
+        (_, other) => Err(testkit::Failure::new(format!("{other:?}"))),
     }
 }
 
@@ -122,7 +122,7 @@ async fn the_client_leaves_while_it_works(stack: &Stack, protocol: Protocol) -> 
     let order = format!("{merchant}-1");
     let slow = Payment::new(&merchant, &order, 6_000).gateway("slow-3000");
     let address = stack.envoy.address();
-    let sending = tokio::spawn(e2e::client::send_once(address, protocol, slow.call()));
+    let sending = tokio::spawn(testkit::client::send_once(address, protocol, slow.call()));
     let seen = wait::until_async("the payment at the gateway", Duration::from_secs(5), || async {
         Ok((!stack.gateway.seen_order(&order).is_empty()).then_some(()))
     });

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use e2e::stack::Stack;
-use e2e::{Failure, Result, Service, wait};
+use testkit::stack::Stack;
+use testkit::{Failure, Result, Service, wait};
 use tonic::codegen::tokio_stream;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;

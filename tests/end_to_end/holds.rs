@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use e2e::books::{Entry, books_agree};
-use e2e::client::{Call, Protocol};
-use e2e::gateway::HEADER;
-use e2e::stack::Stack;
-use e2e::{Context, Failure, Result, wait};
 use serde_json::{Value, json};
+use testkit::books::{Entry, books_agree};
+use testkit::client::{Call, Protocol};
+use testkit::gateway::HEADER;
+use testkit::stack::Stack;
+use testkit::{Context, Failure, Result, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

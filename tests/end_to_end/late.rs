@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use e2e::books::{books_agree, journal, settles_at, voids_done};
-use e2e::client::{Payment, Protocol};
-use e2e::dirs::RunDir;
-use e2e::envoy::{Envoy, EnvoyConfig};
-use e2e::stack::Stack;
-use e2e::{Result, build, wait};
+use testkit::books::{books_agree, journal, settles_at, voids_done};
+use testkit::client::{Payment, Protocol};
+use testkit::dirs::RunDir;
+use testkit::envoy::{Envoy, EnvoyConfig};
+use testkit::stack::Stack;
+use testkit::{Result, build, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;

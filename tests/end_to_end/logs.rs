@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use e2e::envoy::Envoy;
-use e2e::{Result, wait};
 use serde_json::Value;
+use testkit::envoy::Envoy;
+use testkit::{Result, wait};
 
 /// Envoy writes its log out every 20 ms in tests.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@
 //! for themselves. This `main` owns the shared one, so that nothing outlives the summary.
 
 #[macro_use]
-extern crate e2e;
+extern crate testkit;
 
 mod alerts;
 mod batches;

@@ -1,6 +1,6 @@
 //! Names under which a gateway may read another payment than Sluice: on the filter's route and on Envoy's own.
 
-use e2e::client::{Call, Part, Payment};
+use testkit::client::{Call, Part, Payment};
 
 use crate::requests::{Row, admitted, form, refused, with_member};
 

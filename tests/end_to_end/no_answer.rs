@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::client::{Answer, Payment, Protocol, send_once};
-use e2e::{Context, Result, wait};
 use proto::{extension, header};
+use testkit::client::{Answer, Payment, Protocol, send_once};
+use testkit::{Context, Result, wait};
 use tokio::task::JoinSet;
 
 use crate::fake::{LENIENT, Rig, Says};
@@ -55,7 +55,7 @@ pub(crate) fn add(suite: &mut Suite) {
             let clusters = config.bootstrap()["static_resources"]["clusters"].as_sequence_mut();
             let asked = clusters.into_iter().flatten().find(|cluster| cluster["name"] == "sluice_authz");
             let cluster = asked.and_then(|cluster| cluster.as_mapping_mut());
-            let cluster = cluster.ok_or_else(|| e2e::Failure::new("there is no cluster of the server"))?;
+            let cluster = cluster.ok_or_else(|| testkit::Failure::new("there is no cluster of the server"))?;
             // Envoy refuses a cluster that is checked by gRPC and speaks HTTP/1.1.
             for part in ["health_checks", "typed_extension_protocol_options"] {
                 ensure!(cluster.remove(part).is_some(), "the cluster has no {part}");
@@ -83,7 +83,7 @@ async fn no_such_answer_passes(rig: &Rig) -> Result<()> {
     }
     // Each of the enforced payments may have been charged as far as the filter knows, so each attempt is taken back.
     rig.server.says(Says::Admitted);
-    let enforced = |asked: &e2e::fake::Asked| {
+    let enforced = |asked: &testkit::fake::Asked| {
         asked.get(extension::ORDER_NO).is_some_and(|order| order.contains("payments-enforced"))
     };
     let asked = rig.server.asked();
@@ -142,7 +142,7 @@ fn judge(rig: &Rig, name: &str, route: &str, order: &str, answer: &Answer, took:
         return unavailable(answer);
     }
     let [request] = seen.as_slice() else {
-        return Err(e2e::Failure::new(format!("the gateway saw {seen:?}")));
+        return Err(testkit::Failure::new(format!("the gateway saw {seen:?}")));
     };
     ensure_eq!(answer.status, 200);
     let code = request.headers.get(header::CODE).and_then(|code| code.to_str().ok());

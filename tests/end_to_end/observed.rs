@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use e2e::books::{books_agree, settles_at};
-use e2e::client::{Answer, Payment, Protocol};
-use e2e::policies::SINGLE_MAX;
-use e2e::stack::Stack;
-use e2e::{Failure, Result, wait};
 use proto::header;
 use serde_json::Value;
+use testkit::books::{books_agree, settles_at};
+use testkit::client::{Answer, Payment, Protocol};
+use testkit::policies::SINGLE_MAX;
+use testkit::stack::Stack;
+use testkit::{Failure, Result, wait};
 
 use crate::logs::lines_of;
 use crate::suite::{Suite, patient};

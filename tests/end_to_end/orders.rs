@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use e2e::api::{ROOT, differences};
-use e2e::books::{books_agree, journal_is_whole};
-use e2e::client::{Answer, Call, Client, Payment, Protocol, send_once};
-use e2e::policies::{DAILY_AMOUNT, SINGLE_MAX, SINGLE_MIN};
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Failure, Result, policies, wait};
 use serde_json::{Value, json};
+use testkit::api::{ROOT, differences};
+use testkit::books::{books_agree, journal_is_whole};
+use testkit::client::{Answer, Call, Client, Payment, Protocol, send_once};
+use testkit::policies::{DAILY_AMOUNT, SINGLE_MAX, SINGLE_MIN};
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Failure, Result, policies, wait};
 use tokio::task::JoinHandle;
 
 use crate::suite::{Suite, patient};

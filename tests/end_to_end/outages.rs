@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use e2e::books::{books_agree, journal_is_whole, settles_at, voids_done};
-use e2e::client::{Payment, Protocol};
-use e2e::server::ReadyWhen;
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Result, Service, wait};
+use testkit::books::{books_agree, journal_is_whole, settles_at, voids_done};
+use testkit::client::{Payment, Protocol};
+use testkit::server::ReadyWhen;
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Result, Service, wait};
 
 use crate::no_answer::store_unavailable;
 use crate::server::pay_until_admitted;
@@ -262,7 +262,7 @@ async fn the_server_is_stopped(stack: &mut Stack) -> Result<()> {
     std::io::Write::write_all(&mut idle, b"GET /health HT")?;
     let status = stack.server.process().stop()?;
     ensure!(status.success(), "the server ended with {status}");
-    ensure_eq!(e2e::books::unacknowledged(stack).await?, 0, "events read and not stored");
+    ensure_eq!(testkit::books::unacknowledged(stack).await?, 0, "events read and not stored");
     traffic.refusals(10).await?;
     stack.server.restart()?;
     traffic.answers(200).await?;

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use e2e::books::{books_agree, settles_at};
-use e2e::client::{Call, Payment, Protocol};
-use e2e::envoy::EnvoyConfig;
-use e2e::gateway::HEADER;
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Context, Failure, Result, wait};
 use serde_json::json;
+use testkit::books::{books_agree, settles_at};
+use testkit::client::{Call, Payment, Protocol};
+use testkit::envoy::EnvoyConfig;
+use testkit::gateway::HEADER;
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Context, Failure, Result, wait};
 
 use crate::logs::{lines_of, outcome};
 use crate::suite::{Suite, patient, wait_longer};

@@ -1,11 +1,11 @@
 //! What is no payment, or stands on a shadow or an open route, passes as it would without Sluice; and bytes that only some readers
 //! take for a payment's own are refused where the route enforces. Written as bytes on a connection, over the shipped configuration.
 
-use e2e::Result;
-use e2e::books::{books_agree, day, seen_by};
-use e2e::client::Payment;
-use e2e::policies::SINGLE_MAX;
-use e2e::stack::Stack;
+use testkit::Result;
+use testkit::books::{books_agree, day, seen_by};
+use testkit::client::Payment;
+use testkit::policies::SINGLE_MAX;
+use testkit::stack::Stack;
 
 use crate::raw::Connection;
 use crate::suite::Suite;

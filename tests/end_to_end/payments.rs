@@ -1,11 +1,11 @@
 //! What a merchant meets in a day, line by line: every kind of decision, on every kind of route.
 
-use e2e::books::{books_agree, settles_at};
-use e2e::client::{Answer, Client, Payment, Protocol};
-use e2e::gateway::Seen;
-use e2e::stack::Stack;
-use e2e::{Context, Result};
 use proto::header;
+use testkit::books::{books_agree, settles_at};
+use testkit::client::{Answer, Client, Payment, Protocol};
+use testkit::gateway::Seen;
+use testkit::stack::Stack;
+use testkit::{Context, Result};
 
 use crate::suite::Suite;
 
@@ -314,9 +314,9 @@ fn answered(answer: &Answer, line: &Line) -> Result<()> {
 fn names_its_limit(answer: &Answer, problem: &serde_json::Value, line: &Line) -> Result<()> {
     let limit = problem.get("limit").cloned().unwrap_or_default();
     let (used, _) = line.day;
-    let remaining = e2e::policies::DAILY_AMOUNT - used;
+    let remaining = testkit::policies::DAILY_AMOUNT - used;
     let figures = ["max", "used", "remaining"].map(|name| limit.get(name).and_then(serde_json::Value::as_u64));
-    ensure_eq!(figures, [Some(e2e::policies::DAILY_AMOUNT), Some(used), Some(remaining)], "{limit}");
+    ensure_eq!(figures, [Some(testkit::policies::DAILY_AMOUNT), Some(used), Some(remaining)], "{limit}");
     let resets_at = limit.get("resets_at").and_then(|at| at.as_str()).unwrap_or_default().to_owned();
     ensure!(resets_at.ends_with(":00:00Z"), "the day ends at {resets_at}");
     let seconds: u64 = answer.header(header::RETRY_AFTER).unwrap_or_default().parse()?;
@@ -324,7 +324,7 @@ fn names_its_limit(answer: &Answer, problem: &serde_json::Value, line: &Line) ->
     ensure_eq!(answer.header(header::RATE_LIMIT), Some(&*format!("\"daily_amount\";r={remaining};t={seconds}")));
     ensure_eq!(
         answer.header(header::RATE_LIMIT_POLICY),
-        Some(&*format!("\"daily_amount\";q={};w=86400", e2e::policies::DAILY_AMOUNT))
+        Some(&*format!("\"daily_amount\";q={};w=86400", testkit::policies::DAILY_AMOUNT))
     );
     Ok(())
 }

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use e2e::client::{Payment, Protocol};
-use e2e::policies;
-use e2e::stack::Stack;
-use e2e::{Result, wait};
 use serde_json::Value;
+use testkit::client::{Payment, Protocol};
+use testkit::policies;
+use testkit::stack::Stack;
+use testkit::{Result, wait};
 
 use crate::suite::{Suite, patient};
 

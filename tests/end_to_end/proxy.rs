@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use e2e::books::{books_agree, settles_at};
-use e2e::client::{Payment, Protocol, send_once};
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Result, Service, wait};
+use testkit::books::{books_agree, settles_at};
+use testkit::client::{Payment, Protocol, send_once};
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Result, Service, wait};
 
 use crate::suite::{Suite, patient};
 use crate::traffic::{PATIENT, Traffic, roomy};

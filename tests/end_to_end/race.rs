@@ -1,11 +1,11 @@
 //! Q-1 through the proxy: 64 connections charge one account at once, and exactly what fits is admitted. A hundred times, each
 //! with a fresh account, another limit and other amounts.
 
-use e2e::books::{books_agree, settles_at, voids_done};
-use e2e::client::{Client, Payment, Protocol};
-use e2e::policies;
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Context, Result};
+use testkit::books::{books_agree, settles_at, voids_done};
+use testkit::client::{Client, Payment, Protocol};
+use testkit::policies;
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Context, Result};
 
 use crate::suite::{self, Suite};
 

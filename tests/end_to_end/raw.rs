@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use e2e::books::{books_agree, seen_by, settles_at};
-use e2e::client::Payment;
-use e2e::policies::SINGLE_MAX;
-use e2e::stack::Stack;
-use e2e::{Failure, Result};
+use testkit::books::{books_agree, seen_by, settles_at};
+use testkit::client::Payment;
+use testkit::policies::SINGLE_MAX;
+use testkit::stack::Stack;
+use testkit::{Failure, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -142,7 +142,7 @@ async fn leaves_in_its_body(stack: &Stack) -> Result<()> {
     drop(connection);
     // The same order again is the first that is decided.
     let answer =
-        stack.send(e2e::client::Protocol::Http1, Payment::new(merchant, &format!("{merchant}-1"), 7_000).call());
+        stack.send(testkit::client::Protocol::Http1, Payment::new(merchant, &format!("{merchant}-1"), 7_000).call());
     ensure_eq!(answer.await?.status, 200);
     settles_at(stack, merchant, (7_000, 1)).await?;
     ensure_eq!(seen_by(stack, merchant).len(), 1);

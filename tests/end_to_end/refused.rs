@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use e2e::dirs::RunDir;
-use e2e::envoy::{Envoy, EnvoyConfig};
-use e2e::stack::StackOptions;
-use e2e::{Context, Failure, Result, build};
 use serde_json::{Value, json};
+use testkit::dirs::RunDir;
+use testkit::envoy::{Envoy, EnvoyConfig};
+use testkit::stack::StackOptions;
+use testkit::{Context, Failure, Result, build};
 
 use crate::suite::Suite;
 

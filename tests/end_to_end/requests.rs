@@ -2,12 +2,12 @@
 //! refused by the proxy, is never seen by the gateway and changes nothing.
 
 use bytes::Bytes;
-use e2e::books::{books_agree, day, seen_by};
-use e2e::client::{Call, Part, Payment, Protocol};
-use e2e::policies::SINGLE_MAX;
-use e2e::stack::Stack;
-use e2e::{Context, Failure, Result};
 use proto::header;
+use testkit::books::{books_agree, day, seen_by};
+use testkit::client::{Call, Part, Payment, Protocol};
+use testkit::policies::SINGLE_MAX;
+use testkit::stack::Stack;
+use testkit::{Context, Failure, Result};
 
 use crate::names::NAMES;
 use crate::suite::Suite;

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Failure, Result, Service, wait};
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Failure, Result, Service, wait};
 
 use crate::suite::{Suite, prompt};
 use crate::traffic::{PROMPT, Traffic, roomy};

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use e2e::books::books_agree;
-use e2e::client::{Client, Payment, Protocol, send_once};
-use e2e::envoy::{RouteState, with_route};
-use e2e::policies::SINGLE_MAX;
-use e2e::stack::Stack;
-use e2e::{Failure, Result, wait};
 use proto::header;
+use testkit::books::books_agree;
+use testkit::client::{Client, Payment, Protocol, send_once};
+use testkit::envoy::{RouteState, with_route};
+use testkit::policies::SINGLE_MAX;
+use testkit::stack::Stack;
+use testkit::{Failure, Result, wait};
 use tokio::task::JoinHandle;
 
 use crate::suite::{Suite, patient};

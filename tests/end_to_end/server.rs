@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::books::{books_agree, settles_at, voids_done};
-use e2e::client::{Answer, Client, Payment, Protocol};
-use e2e::stack::Stack;
-use e2e::{Context, Failure, Result, Service, wait};
+use testkit::books::{books_agree, settles_at, voids_done};
+use testkit::client::{Answer, Client, Payment, Protocol};
+use testkit::stack::Stack;
+use testkit::{Context, Failure, Result, Service, wait};
 
 use crate::logs::outcome;
 use crate::no_answer::unavailable;

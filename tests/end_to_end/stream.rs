@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use e2e::client::{Payment, Protocol};
-use e2e::sse::{EventStream, Options};
-use e2e::stack::Stack;
-use e2e::{Context, Failure, Result, wait};
+use testkit::client::{Payment, Protocol};
+use testkit::sse::{EventStream, Options};
+use testkit::stack::Stack;
+use testkit::{Context, Failure, Result, wait};
 
 use crate::suite::{Suite, prompt};
 

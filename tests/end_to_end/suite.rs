@@ -4,12 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use e2e::dirs::{self, RunDir};
-use e2e::envoy::EnvoyConfig;
-use e2e::policies;
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Failure, Result};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+use testkit::dirs::{self, RunDir};
+use testkit::envoy::EnvoyConfig;
+use testkit::policies;
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Failure, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -1,7 +1,7 @@
 //! Orders by the thousand whose answers can be told apart, each scenario for a moment; `cargo soak` runs the same ones for as long
 //! as it is told. And that they notice what they are there for.
 
-use e2e::traffic::{SCENARIOS, Scale, misdelivered_answers_are_noticed};
+use bench::traffic::{SCENARIOS, Scale, misdelivered_answers_are_noticed};
 
 use crate::suite::Suite;
 

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::books::{books_agree, settles_at};
-use e2e::client::{Answer, Payment, Protocol, send_once};
-use e2e::policies;
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Result, wait};
 use proto::header;
+use testkit::books::{books_agree, settles_at};
+use testkit::client::{Answer, Payment, Protocol, send_once};
+use testkit::policies;
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Result, wait};
 
 use crate::logs::{lines_of, outcome};
 use crate::suite::{Suite, patient};

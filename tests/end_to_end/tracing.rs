@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use e2e::client::{Answer, Call, Payment, Protocol, send_once};
-use e2e::gateway::{Gateway, Seen};
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Failure, Result, wait};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use proto::header;
 use serde_json::{Value, json};
+use testkit::client::{Answer, Call, Payment, Protocol, send_once};
+use testkit::gateway::{Gateway, Seen};
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Failure, Result, wait};
 
 use crate::collector::{Collector, Manner, attribute, hex};
 use crate::suite::{Suite, patient, prompt};

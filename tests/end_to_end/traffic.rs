@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use e2e::books::{books_agree, journal_is_whole, voids_done};
-use e2e::client::{Client, Payment, Protocol};
-use e2e::policies;
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Context, Result, wait};
+use testkit::books::{books_agree, journal_is_whole, voids_done};
+use testkit::client::{Client, Payment, Protocol};
+use testkit::policies;
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Context, Result, wait};
 use tokio::task::JoinHandle;
 
 /// Every payment's amount, in cents.

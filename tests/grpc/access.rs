@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use e2e::client::{Call, Protocol, send_once};
-use e2e::{Failure, Result};
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::{GetAccountRequest, InitializeRequest, ListAccountsRequest};
 use serde_json::json;
+use testkit::client::{Call, Protocol, send_once};
+use testkit::{Failure, Result};
 use tonic::codegen::tokio_stream;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};

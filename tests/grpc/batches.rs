@@ -1,8 +1,8 @@
 //! Many operations in one call: each by itself, or all or none.
 
-use e2e::Result;
 use proto::quota_v1::batch_result::Result as Outcome;
 use proto::quota_v1::{BatchOperation, BatchRequest, GetAccountRequest};
+use testkit::Result;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 

@@ -2,14 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use e2e::api::{Api, Caller};
-use e2e::{Context, Failure, Result};
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::batch_result::Result as Outcome;
 use proto::quota_v1::quota_service_client::QuotaServiceClient;
 use proto::quota_v1::{
     BatchOperation, BatchRequest, CheckRequest, CheckResponse, ConsumeRequest, HoldRequest, OperationResponse,
 };
+use testkit::api::{Api, Caller};
+use testkit::{Context, Failure, Result};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;

@@ -1,12 +1,12 @@
 //! Every operation once, and the account that they leave, as gRPC and as REST tell it.
 
-use e2e::Result;
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::{
     AdjustOperation, AdjustRequest, Counter, GetAccountRequest, InitializeRequest, ListAccountsRequest,
     OperationResponse, OrderState, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, ResumeRequest,
     SettleRequest, SuspendRequest, VoidRequest,
 };
+use testkit::Result;
 
 use crate::bench::{self, Told, ask, check, consume, done, hold, usd};
 use crate::refusals::reason;

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use e2e::api::{Api, Caller};
-use e2e::{Failure, Result};
 use proto::quota_v1::GetAccountRequest;
 use serde_json::json;
+use testkit::api::{Api, Caller};
+use testkit::{Failure, Result};
 use tokio::task::JoinSet;
 use tonic::Code;
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use e2e::{Result, Service as _};
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::batch_result::Result as Outcome;
 use proto::quota_v1::{
     AdjustOperation, AdjustRequest, ConsumeRequest, Counter, GetAccountRequest, RefundRequest, ResetRequest,
     SettleRequest, SuspendRequest, VoidRequest,
 };
+use testkit::{Result, Service as _};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 

@@ -1,15 +1,15 @@
 //! `quota_account`: each account as its last change left it, whatever order the events are stored in.
 
-use authz_server::journal::event::Batch;
-use authz_server::journal::postgres::UsageLog;
-use authz_server::journal::reply::{Entry, StreamId};
-use authz_server::settings::Secret;
-use authz_server::store::Store;
-use e2e::Result;
 use prost::Message;
 use proto::journal::EventContext;
 use quota::{Action, Adjust, AmountMinor, Change, Code, CounterName, PaymentNo, Record};
 use serde_json::{Value, json};
+use sluice_journal::event::Batch;
+use sluice_journal::postgres::UsageLog;
+use sluice_journal::reply::{Entry, StreamId};
+use sluice_settings::Secret;
+use sluice_store::Store;
+use testkit::Result;
 
 use crate::bench::{AT_MS, Bench, SHARDS, admitted, event, first_charge, pack};
 use crate::engine::{Engine, consume, notes, refund};

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use authz_server::store::Store;
-use e2e::Result;
 use quota::{
     Account, Action, Adjust, AttemptId, Calendar, Change, Command, CounterName, LimitName, Limits, OnExpiry, Period,
     Reset, Watch, WindowLimits,
 };
+use sluice_store::Store;
+use testkit::Result;
 
 use crate::alerts::{DAY_MS, Hand, minor, watch};
 use crate::bench::{AT_MS, Bench};

@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
-use authz_server::alert::AlertProjection;
-use authz_server::journal::event::Batch;
-use authz_server::journal::postgres::UsageLog;
-use authz_server::journal::reply::Entry;
-use authz_server::journal::stream::EventStream;
-use authz_server::settings::Secret;
-use authz_server::store::{Notes, Store};
-use e2e::{Failure, Result, Service};
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Change, CounterName, Limits, OnExpiry, Period, Reset, Settle, Thresholds,
     Watch, WindowLimits,
 };
+use sluice_alerts::AlertProjection;
+use sluice_journal::event::Batch;
+use sluice_journal::postgres::UsageLog;
+use sluice_journal::reply::Entry;
+use sluice_journal::stream::EventStream;
+use sluice_settings::Secret;
+use sluice_store::{Notes, Store};
 use sqlx::postgres::PgListener;
+use testkit::{Failure, Result, Service};
 
 use crate::bench::{AT_MS, Bench, SHARDS, SOON, WITHIN, entry, oversized};
 use crate::engine::{Engine, consume, hold, notes, refund, settle};

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use authz_server::alert::AlertProjection;
-use authz_server::health::Health;
-use authz_server::journal::reply::{Entry, StreamId};
-use authz_server::journal::{self, Config};
-use authz_server::metrics::Metrics;
-use authz_server::settings::Secret;
-use authz_server::store::keys;
-use e2e::postgres::Postgres;
-use e2e::redis::Redis;
-use e2e::{Failure, Result, wait};
 use prost::Message;
 use proto::journal::EventContext;
 use quota::{Code, OrderFigures, OrderState, Period, Record, WindowFigures};
 use redis::aio::MultiplexedConnection;
+use sluice_alerts::AlertProjection;
+use sluice_journal::Config;
+use sluice_journal::reply::{Entry, StreamId};
+use sluice_kit::health::Health;
+use sluice_kit::metrics::Metrics;
+use sluice_settings::Secret;
+use sluice_store::keys;
 use sqlx::types::Uuid;
+use testkit::postgres::Postgres;
+use testkit::redis::Redis;
+use testkit::{Failure, Result, wait};
 use tokio::sync::watch;
 
 /// How long anything may take to come true.
@@ -138,7 +138,7 @@ impl Journal {
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let (shutdown, receiver) = watch::channel(false);
         let config = Config { projections: vec![Arc::new(AlertProjection::new(metrics.part()))], ..config };
-        let thread = journal::spawn(config, Arc::clone(&metrics), Arc::clone(&health), receiver)?;
+        let thread = sluice_journal::spawn(config, Arc::clone(&metrics), Arc::clone(&health), receiver)?;
         Ok(Self { metrics, health, shutdown, thread: Some(thread) })
     }
 

@@ -1,13 +1,13 @@
 //! Rows are copied where they are new and inserted one by one where some are there already: both must say the same.
 
-use authz_server::journal::event::Batch;
-use authz_server::journal::postgres::UsageLog;
-use authz_server::journal::reply::{Entry, StreamId};
-use authz_server::settings::Secret;
-use e2e::Result;
 use prost::Message;
 use proto::journal::EventContext;
 use quota::{Code, OrderFigures, OrderState, Record, WindowFigures};
+use sluice_journal::event::Batch;
+use sluice_journal::postgres::UsageLog;
+use sluice_journal::reply::{Entry, StreamId};
+use sluice_settings::Secret;
+use testkit::Result;
 
 use crate::bench::{AT_MS, Bench, admitted, event, pack};
 

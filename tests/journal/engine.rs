@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use authz_server::clock;
-use authz_server::settings::Secret;
-use authz_server::store::{Notes, RedisStore, RedisStoreConfig, Store, StoreTime, keys};
-use e2e::{Failure, Result};
 use quota::{
     Account, Action, AmountMinor, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, Limits,
     MerchantId, OnExpiry, OperationId, Order, OrderNo, Refund, Reply, Settle, shard_of,
 };
+use sluice_kit::clock;
+use sluice_settings::Secret;
+use sluice_store::{Notes, RedisStore, RedisStoreConfig, Store, StoreTime, keys};
+use testkit::{Failure, Result};
 
 use crate::bench::{Bench, SHARDS};
 

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use authz_server::journal::event::Batch;
-use authz_server::journal::postgres::UsageLog;
-use authz_server::live::{Change, Feed, Filter, Item, Reader};
-use authz_server::settings::Secret;
-use e2e::{Failure, Result, wait};
 use quota::{Currency, MerchantId};
+use sluice_api::live::{Change, Feed, Filter, Item, Reader};
+use sluice_journal::event::Batch;
+use sluice_journal::postgres::UsageLog;
+use sluice_settings::Secret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Uuid;
 use sqlx::types::chrono::Utc;
 use sqlx::{PgConnection, PgPool};
+use testkit::{Failure, Result, wait};
 
 use crate::bench::{Bench, WITHIN, entry, event};
 

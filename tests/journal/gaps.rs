@@ -1,7 +1,7 @@
 //! Gaps in a shard's sequence: found, kept in sight however many there are, and closed when their events arrive.
 
-use authz_server::store::keys;
-use e2e::Result;
+use sluice_store::keys;
+use testkit::Result;
 
 use crate::bench::{Bench, event};
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use authz_server::database;
-use authz_server::journal::RecallingStore;
-use authz_server::journal::history::{self, HistoryError};
-use authz_server::settings::Secret;
-use authz_server::store::{Store, StoreError};
-use e2e::{Failure, Result};
 use quota::{Action, AttemptId, Code, MerchantId, OnExpiry, Order, OrderNo, OrderState, Origins, Refund, Reset};
+use sluice_journal::RecallingStore;
+use sluice_journal::history::{self, HistoryError};
+use sluice_kit::database;
+use sluice_settings::Secret;
+use sluice_store::{Store, StoreError};
 use sqlx::PgPool;
+use testkit::{Failure, Result};
 
 use crate::bench::{AT_MS, Bench, SHARDS};
 use crate::engine::{Engine, ORDER_TTL_SECS, consume, hold, notes, refund, settle};

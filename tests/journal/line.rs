@@ -1,6 +1,6 @@
 //! A line to a server that can be held: what is sent meanwhile arrives when it is let go.
 
-use e2e::Result;
+use testkit::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};

@@ -1,8 +1,8 @@
 //! F8: an account's key disappears from Redis, and with it its counters and limits.
 
-use authz_server::store::keys;
-use e2e::Result;
 use quota::{MerchantId, shard_of};
+use sluice_store::keys;
+use testkit::Result;
 
 use crate::bench::{AT_MS, Bench, SHARDS};
 use crate::engine::{Engine, consume, usd};

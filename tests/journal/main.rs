@@ -25,15 +25,15 @@ mod windows;
 
 use std::time::{Duration, Instant};
 
-use authz_server::journal::Config;
-use authz_server::journal::event::Batch;
-use authz_server::journal::postgres::UsageLog;
-use authz_server::journal::stream::{EventStream, Lease};
-use authz_server::settings::Secret;
-use authz_server::store::keys;
-use e2e::{Result, Service};
 use prost::Message;
+use sluice_journal::Config;
+use sluice_journal::event::Batch;
+use sluice_journal::postgres::UsageLog;
+use sluice_journal::stream::{EventStream, Lease};
+use sluice_settings::Secret;
+use sluice_store::keys;
 use sqlx::Row;
+use testkit::{Result, Service};
 
 use bench::{AT_MS, Bench, Journal, SHARDS, SOON, add, admitted, entry, event, oversized};
 

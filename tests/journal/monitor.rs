@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use authz_server::alert::monitor::Monitor;
-use authz_server::health::Health;
-use authz_server::journal::postgres::UsageLog;
-use authz_server::metrics::Metrics;
-use authz_server::settings::{Live, Secret, Settings};
-use authz_server::store::StoreClock;
-use e2e::postgres::Postgres;
-use e2e::{Result, Service};
+use sluice_alerts::monitor::Monitor;
+use sluice_journal::postgres::UsageLog;
+use sluice_kit::health::Health;
+use sluice_kit::metrics::Metrics;
+use sluice_settings::{Live, Secret, Settings};
+use sluice_store::StoreClock;
+use testkit::postgres::Postgres;
+use testkit::{Result, Service};
 
 use crate::bench::{AT_MS, Bench, event};
 
@@ -119,7 +119,7 @@ async fn the_word_of_a_dead_server_does_not_count() -> Result<()> {
     // Its connection is gone when Postgres says so.
     let gone = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'";
     let pool = postgres.pool().await?;
-    e2e::wait::until_async("its locks are gone", crate::bench::WITHIN, || async {
+    testkit::wait::until_async("its locks are gone", crate::bench::WITHIN, || async {
         Ok((sqlx::query_scalar::<_, i64>(gone).fetch_one(&pool).await? == 0).then_some(()))
     })
     .await?;
@@ -247,7 +247,7 @@ async fn books_that_do_not_agree_are_told_of_until_they_do() -> Result<()> {
     let bench = Bench::start()?;
     bench.append(0, (1..=3).map(event)).await?;
     let mut connection = bench.connection().await?;
-    redis::cmd("XDEL").arg(authz_server::store::keys::stream(0)).arg("0-2").query_async::<()>(&mut connection).await?;
+    redis::cmd("XDEL").arg(sluice_store::keys::stream(0)).arg("0-2").query_async::<()>(&mut connection).await?;
     let journal = bench.journal("a")?;
     bench.wait_for("SELECT count(*) FROM journal_anomaly WHERE resolved_at IS NULL", 1).await?;
     let (mut one, mut two) = (Server::start(&bench.postgres)?, Server::start(&bench.postgres)?);

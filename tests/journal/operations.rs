@@ -1,11 +1,11 @@
 //! What the usage log says of each operation: what was asked, by whom and why, and what it made of account and order.
 
-use authz_server::store::{Notes, Store};
-use e2e::Result;
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Change, Command, CounterName, OnExpiry, OperationNo, Period, Refund, Reset,
 };
 use serde_json::{Value, json};
+use sluice_store::{Notes, Store};
+use testkit::Result;
 
 use crate::bench::{AT_MS, Bench, SHARDS};
 use crate::engine::{Engine, consume, hold, refund, settle};

@@ -1,10 +1,10 @@
 //! The monthly partitions: made ahead, beside readers, by any number of servers, and equal to their parent.
 
-use authz_server::journal::event::Batch;
-use authz_server::journal::postgres::{PostgresError, UsageLog};
-use authz_server::settings::Secret;
-use e2e::{Failure, Result};
+use sluice_journal::event::Batch;
+use sluice_journal::postgres::{PostgresError, UsageLog};
+use sluice_settings::Secret;
 use sqlx::types::chrono::NaiveDate;
+use testkit::{Failure, Result};
 
 use crate::bench::{Bench, entry, event};
 

@@ -1,8 +1,8 @@
 //! The journal's tables as other parties read them, compared with the committed text.
 
-use authz_server::journal::postgres::UsageLog;
-use authz_server::settings::Secret;
-use e2e::Result;
+use sluice_journal::postgres::UsageLog;
+use sluice_settings::Secret;
+use testkit::Result;
 
 use crate::bench::Bench;
 
@@ -28,7 +28,7 @@ async fn the_schema_is_the_committed_one() -> Result<()> {
     }
     let lines: Vec<String> = columns.into_iter().map(|(column, _)| column).chain(indexes).collect();
     let schema = lines.join("\n") + "\n";
-    let golden = e2e::dirs::workspace().join("tests/journal/schema.golden");
+    let golden = testkit::dirs::workspace().join("tests/journal/schema.golden");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&golden, &schema)?;
     }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use authz_server::journal::event::Batch;
-use authz_server::journal::postgres::UsageLog;
-use authz_server::journal::reply::Entry;
-use authz_server::journal::stream::{EventStream, Lease};
-use authz_server::settings::Secret;
-use e2e::Result;
+use sluice_journal::event::Batch;
+use sluice_journal::postgres::UsageLog;
+use sluice_journal::reply::Entry;
+use sluice_journal::stream::{EventStream, Lease};
+use sluice_settings::Secret;
+use testkit::Result;
 
 use crate::bench::{Bench, SHARDS, SOON, event, waiting};
 
@@ -35,7 +35,7 @@ async fn one_reads_at_a_time() -> Result<()> {
     assert_eq!(a.lead(LONG).await?, Lease::Others);
     // Shortened to an end: as when its holder is gone.
     assert_eq!(b.lead(SOON).await?, Lease::Kept);
-    let taken = e2e::wait::until_async("the lease", LONG, || {
+    let taken = testkit::wait::until_async("the lease", LONG, || {
         let a = reader(&bench, "a");
         async move { Ok((a.await?.lead(LONG).await? == Lease::Taken).then_some(())) }
     });
@@ -165,7 +165,7 @@ async fn store(stream: &mut EventStream, counts: &[usize]) -> Result<()> {
 }
 
 async fn empty(bench: &Bench, shard: u16) -> Result<()> {
-    let key = authz_server::store::keys::stream(shard);
+    let key = sluice_store::keys::stream(shard);
     Ok(redis::cmd("DEL").arg(key).query_async::<()>(&mut bench.connection().await?).await?)
 }
 

@@ -3,16 +3,17 @@
 
 use std::sync::Arc;
 
-use authz_server::clock;
-use authz_server::health::Health;
-use authz_server::metrics::Metrics;
-use authz_server::policy::Policies;
-use authz_server::settings::{Live, Secret, Settings};
-use authz_server::store::{StoreTime, Verified, keys};
-use authz_server::sweep::{self, Config, Ended, HoldSweep, Rolled, Shutdown, ThresholdSweep, Tools, WindowSweep};
-use authz_server::zones::Zones;
-use e2e::{Failure, Result, wait};
-use quota::{Action, Code, OnExpiry, PolicyBook};
+use quota::{Action, Code, OnExpiry};
+use sluice_jobs::{Config, Ended, HoldSweep, Rolled, Shutdown, ThresholdSweep, Tools, WindowSweep};
+use sluice_kit::clock;
+use sluice_kit::health::Health;
+use sluice_kit::metrics::Metrics;
+use sluice_policy::PolicyBook;
+use sluice_policy_source::Policies;
+use sluice_policy_source::zones::Zones;
+use sluice_settings::{Live, Secret, Settings};
+use sluice_store::{StoreTime, Verified, keys};
+use testkit::{Failure, Result, wait};
 use tokio::sync::watch;
 
 use crate::bench::{AT_MS, Bench, SHARDS, WITHIN};
@@ -424,15 +425,15 @@ async fn the_sweeps_run_until_they_are_stopped() -> Result<()> {
     bench.wait_until_drained(SHARDS).await?;
     let (config, policies, metrics) = parts(&bench, POLICIES)?;
     let (stop, shutdown) = watch::channel(false);
-    let thread = sweep::spawn(&config, policies, Arc::clone(&metrics), shutdown)?;
+    let thread = sluice_jobs::spawn(&config, policies, Arc::clone(&metrics), shutdown)?;
     bench.wait_for("SELECT count(*) FROM usage_log WHERE action_type = 'expire'", 1).await?;
     bench.wait_for("SELECT count(*) FROM quota_window WHERE period = 'day' AND merchant_id = 'm-1'", 1).await?;
     // Redis away is a sweep that failed, not the end of all.
     let failed = "sluice_sweep_errors_total{sweep=\"holds\"}";
-    e2e::Service::stop(&mut bench.redis)?;
+    testkit::Service::stop(&mut bench.redis)?;
     wait::until_async("a failed sweep", WITHIN, || async { Ok(metrics.encode().contains(failed).then_some(())) })
         .await?;
-    e2e::Service::restart(&mut bench.redis)?;
+    testkit::Service::restart(&mut bench.redis)?;
     let engine = Engine::open(&bench)?;
     // An event of half a day ago comes behind none of now: whether a history is complete is read off the first that waits.
     bench.wait_until_drained(SHARDS).await?;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use authz_server::settings::Secret;
-use authz_server::store::keys;
-use e2e::{Result, Service};
 use proto::journal::EventContext;
+use sluice_settings::Secret;
+use sluice_store::keys;
+use testkit::{Result, Service};
 
 use crate::bench::{AT_MS, Bench, Journal, SHARDS, event};
 use crate::line::Line;

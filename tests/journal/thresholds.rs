@@ -1,9 +1,9 @@
 //! Alerts that no payment begins or ends: limits move, policies go, Redis loses its counters, and a sweep finds it.
 
-use authz_server::sweep::Rolled;
-use e2e::{Result, wait};
 use quota::{Action, Limits, OnExpiry};
+use sluice_jobs::Rolled;
 use sqlx::AssertSqlSafe;
+use testkit::{Result, wait};
 
 use crate::alerts::{DAY_MS, Hand, MERCHANT, alerts, day, minor, watch};
 use crate::bench::{AT_MS, Bench, SHARDS, WITHIN};

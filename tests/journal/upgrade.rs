@@ -1,13 +1,13 @@
 //! A database that an older server has made and written to is taken over by a newer one, partitions and rows included.
 
-use authz_server::journal::event::Batch;
-use authz_server::journal::postgres::UsageLog;
-use authz_server::settings::Secret;
 use chrono::Utc;
-use e2e::Result;
-use e2e::dirs::{self, RunDir};
+use sluice_journal::event::Batch;
+use sluice_journal::postgres::UsageLog;
+use sluice_settings::Secret;
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
+use testkit::Result;
+use testkit::dirs::{self, RunDir};
 
 use crate::bench::{Bench, entry, event};
 
@@ -25,7 +25,7 @@ const OF_BEFORE: &str = "CREATE TABLE usage_log_2026_11 (LIKE usage_log INCLUDIN
 /// A database with the first migration only.
 async fn of_before() -> Result<(Bench, PgPool)> {
     let (bench, dir) = (Bench::start()?, RunDir::new("migrations")?);
-    let first = "authz-server/migrations/0001_usage_log.sql";
+    let first = "crates/journal/migrations/0001_usage_log.sql";
     std::fs::create_dir_all(dir.join("first"))?;
     std::fs::copy(dirs::workspace().join(first), dir.join("first/0001_usage_log.sql"))?;
     let pool = bench.postgres.pool().await?;

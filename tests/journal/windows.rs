@@ -1,11 +1,11 @@
 //! `quota_window`: the last figures of every window that is over, once.
 
-use authz_server::journal::event::Batch;
-use authz_server::journal::postgres::UsageLog;
-use authz_server::journal::stream::EventStream;
-use authz_server::settings::Secret;
-use e2e::Result;
 use quota::Action;
+use sluice_journal::event::Batch;
+use sluice_journal::postgres::UsageLog;
+use sluice_journal::stream::EventStream;
+use sluice_settings::Secret;
+use testkit::Result;
 
 use crate::bench::{AT_MS, Bench, SHARDS, SOON};
 use crate::engine::{Engine, consume, refund};

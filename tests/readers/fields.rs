@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use e2e::Result;
-use quota::rule::{Found, Head, Request, Unreadable};
 use quota::{AmountMinor, Unit};
 use serde_json::{Value, json};
+use sluice_rules::{Found, Head, Request, Unreadable};
+use testkit::Result;
 
 use crate::generate::Input;
 use crate::reader::Reader;

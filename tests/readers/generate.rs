@@ -1,8 +1,8 @@
 //! Requests, generated from a seed: a payment as its rule has it, and then changes that some framework reads in another way.
 
-use crate::random::Random;
 use crate::rules::{FIELDS, Layout};
 use crate::spell;
+use testkit::random::Random;
 
 /// Parameters that mean nothing to a payment.
 const HARMLESS: &[&str] = &[

@@ -14,12 +14,9 @@ mod routes;
 mod rules;
 mod spell;
 
-#[path = "../store/random.rs"]
-mod random;
-
 use std::sync::OnceLock;
 
-use e2e::Result;
+use testkit::Result;
 
 /// A failing seed is written down here by its number, and stays.
 const SEEDS: [u64; 4] = [1, 2, 3, 20_261_129];

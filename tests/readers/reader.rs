@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use e2e::process::run;
-use e2e::{Context, Failure, Result, dirs, tools};
 use serde_json::{Value, json};
+use testkit::process::run;
+use testkit::{Context, Failure, Result, dirs, tools};
 
 /// Inputs that go over the pipe at once.
 const BATCH: usize = 500;

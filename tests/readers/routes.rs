@@ -1,11 +1,11 @@
 //! The paths of payments: what Sluice finds for a spelling, and which handler a router runs for it.
 
-use e2e::Result;
-use quota::rule::{Document, Found};
 use serde_json::{Value, json};
+use sluice_rules::{Document, Found};
+use testkit::Result;
 
-use crate::random::Random;
 use crate::reader::Reader;
+use testkit::random::Random;
 
 /// The routes of the readers, by their number there.
 const ROUTES: [&str; 2] = ["/v1/payments", "/v1/merchants/{m}/payments"];

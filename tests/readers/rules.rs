@@ -1,7 +1,7 @@
 //! The rules under which requests are generated: one for each way to lay out a payment.
 
-use quota::rule::Document;
 use serde_json::{Value, json};
+use sluice_rules::Document;
 
 /// The fields that are compared, with a value of each.
 pub(crate) const FIELDS: [(&str, &str); 4] =

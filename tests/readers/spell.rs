@@ -1,6 +1,6 @@
 //! Spellings of names and values that some framework, somewhere, reads as another: percent-encoded for parameters, escaped for JSON.
 
-use crate::random::Random;
+use testkit::random::Random;
 
 const BEFORE: &[&str] = &[
     "+",

@@ -8,20 +8,20 @@
     reason = "helpers of tests, outside of the test functions"
 )]
 
+mod arrows;
 mod findings;
-mod layers;
 mod observe;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use e2e::dirs::workspace;
-use e2e::envoy::{EnvoyConfig, RouteState, with_route};
 use filter::delays::DELAY_MS_MAX;
 use quota::Throttle;
-use quota::rule::{Document, Found};
 use serde_yaml_ng::Value;
+use sluice_rules::{Document, Found};
+use testkit::dirs::workspace;
+use testkit::envoy::{EnvoyConfig, RouteState, with_route};
 
 fn read(path: &str) -> String {
     fs::read_to_string(workspace().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -205,7 +205,7 @@ fn x9_no_secret_of_this_repository_signs_tokens() {
                 }
                 let env = [("SLUICE_POLICY_FILE", "/p.yaml"), ("JWT_SECRET", secret)];
                 let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
-                let taken = authz_server::settings::Settings::load(env.into_iter(), None).is_ok();
+                let taken = sluice_settings::Settings::load(env.into_iter(), None).is_ok();
                 assert!(!taken, "{}: {secret}", path.display());
                 looked_at += 1;
             }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use e2e::client::{Call, Payment, Protocol, send_once};
-use e2e::stack::{Stack, StackOptions};
-use e2e::{Failure, Result, ensure_eq, wait};
 use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::{self, Expr};
 use promql_parser::util::{ExprVisitor, parse_duration, walk_expr};
 use quota::Code;
 use serde_yaml_ng::Value;
+use testkit::client::{Call, Payment, Protocol, send_once};
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Failure, Result, ensure_eq, wait};
 
 use crate::{list, read, text, yaml};
 
@@ -264,7 +264,7 @@ async fn every_metric_they_name_is_exported() -> Result<()> {
         stack.send(Protocol::Http1, Payment::new("near", order, amount).call()).await?;
     }
     // A request to the API is a figure, too.
-    let path = format!("{}/stream", e2e::api::ROOT);
+    let path = format!("{}/stream", testkit::api::ROOT);
     stack.server.get(&path)?;
     let scrapes = scrapes(&stack);
     let mut missing = BTreeSet::new();

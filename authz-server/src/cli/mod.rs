@@ -17,13 +17,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use thiserror::Error;
 
-use crate::admin;
-use crate::operations::resolve::ResolveError;
-use crate::policy::{PolicyStartError, SourceError};
 use crate::run::{self, RunError};
-use crate::settings::{self, Settings, SettingsError};
-use crate::store::StoreError;
-use crate::zones::ZonesError;
+use sluice_api::admin;
+use sluice_decision::operations::resolve::ResolveError;
+use sluice_policy_source::zones::ZonesError;
+use sluice_policy_source::{PolicyStartError, SourceError};
+use sluice_settings::{Settings, SettingsError};
+use sluice_store::StoreError;
 
 /// What exit codes say; `--help` and the reference show it.
 const EXIT_CODES: &str = "\
@@ -60,7 +60,7 @@ struct Cli {
 
 /// The end of the program's own `--help`.
 fn ending() -> String {
-    format!("{EXAMPLES}\n{EXIT_CODES}\n{}", settings::help())
+    format!("{EXAMPLES}\n{EXIT_CODES}\n{}", sluice_settings::help())
 }
 
 #[derive(Debug, Subcommand)]
@@ -173,7 +173,7 @@ fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliErro
         Command::Outcomes(command) => return outcomes::execute(&command, &Settings::from_process(config)?),
         Command::Token(arguments) => token::execute(&arguments, &Settings::from_process(config)?)?,
         Command::Openapi => print(&admin::openapi::document())?,
-        Command::Settings => print(&settings::reference())?,
+        Command::Settings => print(&sluice_settings::reference())?,
         Command::Errors => print(&admin::errors::reference())?,
         Command::Commands => print(&reference::reference())?,
     }

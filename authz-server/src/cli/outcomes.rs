@@ -10,16 +10,15 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{CliError, Outcome, print, tell};
-use crate::database;
-use crate::health::Health;
-use crate::journal::RecallingStore;
-use crate::metrics::Metrics;
-use crate::operations::resolve::{Resolved, resolve};
-use crate::operations::{Actor, Operations};
-use crate::outcomes::read::{self, Filter, UnknownOutcome, Verdict};
-use crate::policy;
-use crate::settings::{Live, Settings};
-use crate::store::{RedisStore, RedisStoreConfig, StoreError};
+use sluice_decision::operations::resolve::{Resolved, resolve};
+use sluice_decision::operations::{Actor, Operations};
+use sluice_journal::RecallingStore;
+use sluice_journal::outcomes::read::{self, Filter, UnknownOutcome, Verdict};
+use sluice_kit::database;
+use sluice_kit::health::Health;
+use sluice_kit::metrics::Metrics;
+use sluice_settings::{Live, Settings};
+use sluice_store::{RedisStore, RedisStoreConfig, StoreError};
 
 /// How long a person waits for Redis; payments wait much less.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,8 +93,8 @@ fn actor(text: &str) -> Result<ActorId, String> {
 
 fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
-    if text.is_empty() || text.len() > crate::store::REMARKS_BYTES_MAX {
-        return Err(format!("must have 1 to {} bytes", crate::store::REMARKS_BYTES_MAX));
+    if text.is_empty() || text.len() > sluice_store::REMARKS_BYTES_MAX {
+        return Err(format!("must have 1 to {} bytes", sluice_store::REMARKS_BYTES_MAX));
     }
     Ok(text.to_owned())
 }
@@ -144,7 +143,7 @@ async fn operations(settings: &Settings, pool: &PgPool) -> Result<Operations, Cl
     let metrics = Arc::new(Metrics::new());
     let live = Live::fixed(settings);
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
-    let (policies, _sources) = policy::open(settings, &live, &health).await?;
+    let (policies, _sources) = sluice_policy_source::open(settings, &live, &health).await?;
     let config = RedisStoreConfig { url: settings.redis_url(), shards: settings.shards, timeout: TIMEOUT };
     let store = RedisStore::open(&config)?;
     // Keys would be looked for in the wrong place.

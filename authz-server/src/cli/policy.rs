@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Subcommand;
-use quota::{PolicyBook, policy_diff};
+use sluice_policy::{PolicyBook, policy_diff};
 
 use super::{CliError, Outcome, print};
-use crate::policy::{FileSource, SourceError};
-use crate::settings;
-use crate::zones::Zones;
+use sluice_policy_source::zones::Zones;
+use sluice_policy_source::{FileSource, SourceError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
@@ -66,7 +65,7 @@ pub(super) fn execute(command: &PolicyCommand) -> Result<Outcome, CliError> {
 
 /// The time zones, as the server reads them.
 fn zones() -> Result<Arc<Zones>, CliError> {
-    Ok(Arc::new(Zones::open(settings::tzdir()?.as_deref())?))
+    Ok(Arc::new(Zones::open(sluice_settings::tzdir()?.as_deref())?))
 }
 
 fn load(file: &Path, zones: &Arc<Zones>) -> Result<PolicyBook, CliError> {

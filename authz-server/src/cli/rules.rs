@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use quota::Mode;
-use quota::rule::Document;
 use serde_yaml_ng::Value;
+use sluice_rules::Document;
 
 use super::yaml::{self, FileError};
 use super::{CliError, Outcome, print};

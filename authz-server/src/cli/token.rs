@@ -10,10 +10,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{CliError, print, tell};
-use crate::admin::Role;
-use crate::admin::auth::subject;
-use crate::clock;
-use crate::settings::{JwtAlgorithm, Settings};
+use sluice_api::admin::Role;
+use sluice_api::admin::auth::subject;
+use sluice_kit::clock;
+use sluice_settings::{JwtAlgorithm, Settings};
 
 /// Longest life of a token that is made here: it cannot be revoked.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -5,23 +5,23 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use quota::rule::Document;
+use sluice_rules::Document;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use super::{RunError, bounded_stop, open_store};
-use crate::admin::{self, Admin};
-use crate::database;
-use crate::health::Health;
-use crate::live::Usage;
-use crate::metrics::Metrics;
-use crate::operations::Operations;
-use crate::policy::{self, Policies};
-use crate::settings::runtime::{self, Source};
-use crate::settings::{Live, Settings};
-use crate::store::Verified;
-use crate::telemetry::LogControl;
+use sluice_api::admin::{self, Admin};
+use sluice_api::live::Usage;
+use sluice_decision::operations::Operations;
+use sluice_kit::database;
+use sluice_kit::health::Health;
+use sluice_kit::metrics::Metrics;
+use sluice_kit::telemetry::LogControl;
+use sluice_policy_source::Policies;
+use sluice_settings::runtime::{self, Source};
+use sluice_settings::{Live, Settings};
+use sluice_store::Verified;
 
 /// Connections to Postgres that the admin API may use at a time.
 const ADMIN_CONNECTIONS_MAX: u32 = 8;
@@ -47,7 +47,7 @@ pub(super) fn open(
 pub(super) async fn serve(
     listener: std::net::TcpListener,
     state: Admin,
-    sources: policy::Sources,
+    sources: sluice_policy_source::Sources,
     policies: Arc<Policies>,
     follow: Follow,
     mut stopped: watch::Receiver<bool>,

@@ -20,11 +20,11 @@ use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
 use super::{RunError, STOP_MAX, bounded_stop, guarded};
-use crate::check::CheckService;
-use crate::health::Health;
-use crate::journal::RecallingStore;
-use crate::settings::Settings;
-use crate::store::RedisStore;
+use sluice_ext_authz::CheckService;
+use sluice_journal::RecallingStore;
+use sluice_kit::health::Health;
+use sluice_settings::Settings;
+use sluice_store::RedisStore;
 
 /// How often Redis is asked whether it is there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use quota::rule::{Document, RuleError};
+use sluice_rules::{Document, RuleError};
 use thiserror::Error;
 use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
@@ -21,23 +21,22 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, JwksError};
-use crate::alert::monitor::Monitor;
-use crate::alert::{AlertMetrics, AlertProjection, notifier};
-use crate::check::{self, CheckService};
-use crate::database;
-use crate::health::{Addresses, Health};
-use crate::journal::postgres::UsageLog;
-use crate::journal::{self, RecallingStore};
-use crate::live;
-use crate::metrics::Metrics;
-use crate::outcomes;
-use crate::policy::{self, PolicyStartError};
-use crate::settings::{HttpUrl, Live, Settings, SettingsError};
-use crate::store::{RedisMetrics, RedisStore, RedisStoreConfig, StoreError, Verified};
-use crate::sweep;
-use crate::telemetry::{self, TelemetryError};
-use crate::zones::metrics::ZoneMetrics;
+use sluice_alerts::monitor::Monitor;
+use sluice_alerts::{AlertMetrics, AlertProjection, notifier};
+use sluice_api::admin::{self, JwksError};
+use sluice_api::live;
+use sluice_ext_authz::CheckService;
+use sluice_journal::RecallingStore;
+use sluice_journal::outcomes;
+use sluice_journal::postgres::UsageLog;
+use sluice_kit::database;
+use sluice_kit::health::{Addresses, Health};
+use sluice_kit::metrics::Metrics;
+use sluice_kit::telemetry::{self, TelemetryError};
+use sluice_policy_source::PolicyStartError;
+use sluice_policy_source::zones::metrics::ZoneMetrics;
+use sluice_settings::{HttpUrl, Live, Settings, SettingsError};
+use sluice_store::{RedisMetrics, RedisStore, RedisStoreConfig, StoreError, Verified};
 
 /// How long a stop waits for connections that stay open, and again for work under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
@@ -98,10 +97,10 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let health = Arc::new(Health::at(settings.addresses(), Arc::clone(&metrics)));
     let aside = runtime()?;
     aside.block_on(migrate(settings, &health));
-    let (policies, sources) = aside.block_on(policy::open(settings, &live, &health))?;
+    let (policies, sources) = aside.block_on(sluice_policy_source::open(settings, &live, &health))?;
     let rules = settings.rules_file.as_deref().map(load_rules).transpose()?;
     let deadlines = aside::Deadlines::of(rules.as_ref());
-    rules.iter().for_each(check::warn_of_actions);
+    rules.iter().for_each(sluice_ext_authz::warn_of_actions);
 
     let verified = Verified::default();
     let ((listener, more), admin, probes) = aside.block_on(async { bind_all(settings) })?;
@@ -120,17 +119,17 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     // First no more decisions are taken, then the journal stores what it holds and the admin port closes.
     let (stop_checks, checks_stopped) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
-    let journal = journal::spawn(
-        journal::Config {
+    let journal = sluice_journal::spawn(
+        sluice_journal::Config {
             projections: vec![Arc::new(AlertProjection::new(metrics.part()))],
-            ..journal::Config::new(settings, live.clone())
+            ..sluice_journal::Config::new(settings, live.clone())
         },
         Arc::clone(&metrics),
         Arc::clone(&health),
         stopped.clone(),
     )?;
-    let sweep = sweep::Config::new(settings, live.clone(), verified.clone());
-    let sweep = sweep::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
+    let sweep = sluice_jobs::Config::new(settings, live.clone(), verified.clone());
+    let sweep = sluice_jobs::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
     let notifier = notifier::spawn(notifier::Config::new(settings, live.clone()), &metrics, stopped.clone())?;
     let clock = verified.clock().clone();
     let monitor =
@@ -233,9 +232,9 @@ fn register_parts(metrics: &Metrics) {
     drop(metrics.part::<live::Figures>());
     drop(metrics.part::<notifier::Figures>());
     drop(metrics.part::<outcomes::Figures>());
-    drop(metrics.part::<policy::figures::Figures>());
+    drop(metrics.part::<sluice_policy_source::figures::Figures>());
     drop(metrics.part::<RedisMetrics>());
-    drop(metrics.part::<sweep::Figures>());
+    drop(metrics.part::<sluice_jobs::Figures>());
     drop(metrics.part::<telemetry::Figures>());
     drop(metrics.part::<ZoneMetrics>());
 }

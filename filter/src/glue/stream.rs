@@ -6,7 +6,7 @@ use std::rc::Rc;
 use proto::header;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{self, BufferType, MapType};
-use quota::rule::Unreadable;
+use sluice_rules::Unreadable;
 
 use super::root::Root;
 use super::warn;

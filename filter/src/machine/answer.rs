@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use proto::header;
-use quota::rule::{self, OnError, Rule};
 use quota::{Code, Mode};
+use sluice_rules::{OnError, Rule};
 
 use super::{Action, Effect, GatewayAnswer, Phase, Step, Stream, Unasked, ending};
 use crate::outcome::Reason;
@@ -143,9 +143,9 @@ impl Stream {
         let changed = rule.action.changes() && asked;
         let follows = match rule.action {
             // Without a charge there is nothing to return or to capture.
-            rule::Action::Consume | rule::Action::Hold => changed,
-            rule::Action::Settle | rule::Action::Refund | rule::Action::Void => true,
-            rule::Action::Check => false,
+            sluice_rules::Action::Consume | sluice_rules::Action::Hold => changed,
+            sluice_rules::Action::Settle | sluice_rules::Action::Refund | sluice_rules::Action::Void => true,
+            sluice_rules::Action::Check => false,
         };
         if follows {
             self.phase = Phase::Forwarded { rule, attempt, changed, answer: GatewayAnswer::default() };
@@ -196,11 +196,13 @@ impl Stream {
 }
 
 /// Whether a code lets a request of this kind go on.
-const fn admits(action: rule::Action, code: Code) -> bool {
+const fn admits(action: sluice_rules::Action, code: Code) -> bool {
     match action {
-        rule::Action::Consume | rule::Action::Hold | rule::Action::Check => matches!(code, Code::Admitted),
-        rule::Action::Settle | rule::Action::Refund => matches!(code, Code::Applied),
-        rule::Action::Void => matches!(code, Code::Applied | Code::Voided),
+        sluice_rules::Action::Consume | sluice_rules::Action::Hold | sluice_rules::Action::Check => {
+            matches!(code, Code::Admitted)
+        }
+        sluice_rules::Action::Settle | sluice_rules::Action::Refund => matches!(code, Code::Applied),
+        sluice_rules::Action::Void => matches!(code, Code::Applied | Code::Voided),
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::rc::Rc;
 
-use quota::rule::{self, Rule, SettleOn, Unreadable};
 use quota::{AmountMinor, Code};
+use sluice_rules::{Rule, SettleOn, Unreadable};
 
 use super::{Action, AnswerHeaders, Captured, Effect, GatewayAnswer, Phase, Step, Stream};
 use crate::config::Plugin;
@@ -152,7 +152,7 @@ impl Stream {
                 step.push(Effect::Count(Stat::AmountUnreadable));
                 let label = label(attempt);
                 step.push(Effect::Warn(format!("the captured amount cannot be read, nothing is settled: {label}")));
-                step.push(unknown(&self.plugin, rule::Action::Settle, attempt, Doubt::AmountUnreadable));
+                step.push(unknown(&self.plugin, sluice_rules::Action::Settle, attempt, Doubt::AmountUnreadable));
                 Outcome::Unsettled
             }
             Told::Confirm(kind, amount, outcome) => {
@@ -172,9 +172,12 @@ impl Stream {
 /// Whether a success of the gateway is a capture.
 pub(super) fn captures(rule: &Rule) -> bool {
     match rule.action {
-        rule::Action::Hold => rule.settle == SettleOn::Success,
-        rule::Action::Settle => true,
-        rule::Action::Consume | rule::Action::Refund | rule::Action::Void | rule::Action::Check => false,
+        sluice_rules::Action::Hold => rule.settle == SettleOn::Success,
+        sluice_rules::Action::Settle => true,
+        sluice_rules::Action::Consume
+        | sluice_rules::Action::Refund
+        | sluice_rules::Action::Void
+        | sluice_rules::Action::Check => false,
     }
 }
 
@@ -182,8 +185,8 @@ pub(super) fn captures(rule: &Rule) -> bool {
 /// back, want the whole answer.
 const fn takes(rule: &Rule) -> bool {
     match rule.action {
-        rule::Action::Consume | rule::Action::Hold | rule::Action::Settle => true,
-        rule::Action::Refund | rule::Action::Void | rule::Action::Check => false,
+        sluice_rules::Action::Consume | sluice_rules::Action::Hold | sluice_rules::Action::Settle => true,
+        sluice_rules::Action::Refund | sluice_rules::Action::Void | sluice_rules::Action::Check => false,
     }
 }
 
@@ -208,23 +211,23 @@ enum Told {
 fn tells(rule: &Rule, attempt: &Attempt, captured: Captured) -> Told {
     let settled = |amount| Told::Confirm(Kind::Settle, amount, Outcome::Settled);
     match (rule.action, captured) {
-        (rule::Action::Check, _) => Told::Nothing,
-        (rule::Action::Consume, _) => Told::Made,
-        (rule::Action::Hold, _) if rule.settle == SettleOn::Later => Told::Made,
-        (rule::Action::Hold | rule::Action::Settle, Captured::Unreadable) => Told::Unreadable,
+        (sluice_rules::Action::Check, _) => Told::Nothing,
+        (sluice_rules::Action::Consume, _) => Told::Made,
+        (sluice_rules::Action::Hold, _) if rule.settle == SettleOn::Later => Told::Made,
+        (sluice_rules::Action::Hold | sluice_rules::Action::Settle, Captured::Unreadable) => Told::Unreadable,
         // Nothing was captured: if that is the last word, the hold has ended without a capture.
-        (rule::Action::Hold | rule::Action::Settle, Captured::Amount(AmountMinor::ZERO)) => {
+        (sluice_rules::Action::Hold | sluice_rules::Action::Settle, Captured::Amount(AmountMinor::ZERO)) => {
             if attempt.request.is_final {
                 Told::Confirm(Kind::VoidOrder, None, Outcome::OrderVoided)
             } else {
                 Told::Nothing
             }
         }
-        (rule::Action::Hold | rule::Action::Settle, Captured::Amount(amount)) => settled(Some(amount)),
-        (rule::Action::Hold, Captured::Unsaid) => settled(None),
-        (rule::Action::Settle, Captured::Unsaid) => settled(attempt.request.amount),
-        (rule::Action::Refund, _) => Told::Confirm(Kind::Refund, attempt.request.amount, Outcome::Refunded),
-        (rule::Action::Void, _) => Told::Confirm(Kind::VoidOrder, None, Outcome::OrderVoided),
+        (sluice_rules::Action::Hold | sluice_rules::Action::Settle, Captured::Amount(amount)) => settled(Some(amount)),
+        (sluice_rules::Action::Hold, Captured::Unsaid) => settled(None),
+        (sluice_rules::Action::Settle, Captured::Unsaid) => settled(attempt.request.amount),
+        (sluice_rules::Action::Refund, _) => Told::Confirm(Kind::Refund, attempt.request.amount, Outcome::Refunded),
+        (sluice_rules::Action::Void, _) => Told::Confirm(Kind::VoidOrder, None, Outcome::OrderVoided),
     }
 }
 
@@ -239,7 +242,7 @@ fn read_captured(rule: &Rule, attempt: &Attempt, amounts: Result<Vec<Vec<u8>>, U
 }
 
 /// Says that the outcome is unknown.
-fn unknown(plugin: &Plugin, action: rule::Action, attempt: &Attempt, doubt: Doubt) -> Effect {
+fn unknown(plugin: &Plugin, action: sluice_rules::Action, attempt: &Attempt, doubt: Doubt) -> Effect {
     follow_up(plugin, Kind::Unknown, attempt, wire::unknown(action, attempt, &doubt.word()))
 }
 

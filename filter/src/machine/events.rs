@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use proto::header;
 use quota::Mode;
-use quota::rule::{Head, Unreadable};
+use sluice_rules::{Head, Unreadable};
 
 use crate::follow_up::FollowUp;
 use crate::outcome::Ending;

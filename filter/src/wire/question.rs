@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use proto::extension;
 use quota::AmountMinor;
-use quota::rule::{Action, Request};
+use sluice_rules::{Action, Request};
 
 use super::Attempt;
 use crate::follow_up::Kind;

@@ -4,7 +4,7 @@ use crate::outcome::Reason;
 use prost::Message;
 use proto::extension;
 use quota::AmountMinor;
-use quota::rule::Action;
+use sluice_rules::Action;
 
 fn attempt(operation_no: Option<&str>, is_final: bool) -> Attempt {
     let request = Request {

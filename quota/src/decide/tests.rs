@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::table::{self, Batch, Row};
-use crate::zone::{Bundled, ZoneSource};
+use crate::zones::zone;
 use crate::{
     ATTEMPTS_MAX, Action, Calendar, ClosedWindow, Code, Command, Counter, Dry, Ledger, MerchantId, OPERATIONS_MAX,
     Order, OrderNo, OrderState, Period, Reply,
@@ -163,7 +163,7 @@ fn q5_closed_windows_are_events() {
 /// closed, the earlier one does not open, and no day is counted above its limit.
 #[test]
 fn q5_two_servers_whose_clocks_differ() {
-    let calendar = Calendar::new(Bundled.zone("America/New_York").unwrap(), 0).unwrap();
+    let calendar = Calendar::new(zone("America/New_York"), 0).unwrap();
     let midnight_ms = calendar.ends_at_ms(Period::Day, 20_260_308).unwrap();
     let mut ledger = Ledger::new(1);
     let mut admitted = BTreeMap::<u32, u64>::new();

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use e2e::api::{Api, Caller, expect};
-use e2e::gateway::Gateway;
-use e2e::{Result, wait};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use testkit::api::{Api, Caller, expect};
+use testkit::gateway::Gateway;
+use testkit::{Result, wait};
 
 use super::settings::{NEW, OLD, hook, put};
 use super::{Raised, admin, daily, items, raise};
@@ -143,7 +143,7 @@ async fn test_send(api: &Api) -> Result<()> {
     let tried = when_tried(&shop, id, 1).await?;
     let refused = json!({"deliveries": [{"outcome": "failed", "by_hand": "told-tests-shop"}]});
     let latest = json!({"deliveries": [tried["deliveries"][0]]});
-    assert_eq!(e2e::api::differences("", &latest, &refused), [""; 0], "{tried}");
+    assert_eq!(testkit::api::differences("", &latest, &refused), [""; 0], "{tried}");
     Ok(())
 }
 
@@ -197,7 +197,7 @@ async fn arrived() -> Result<()> {
     let test = when_tried(&ana, test.as_str().unwrap_or_default(), 1).await?;
     let sent =
         json!({"state": "sent", "attempts": 1, "deliveries": [{"outcome": "sent", "status": 200, "by_hand": "oleg"}]});
-    assert_eq!(e2e::api::differences("", &test, &sent), [""; 0], "{test}");
+    assert_eq!(testkit::api::differences("", &test, &sent), [""; 0], "{test}");
     let body = json!({"merchant_id": "told-for-real", "currency": "USD", "reason": "chargebacks"});
     expect(&ana.post("/quotas/suspend", &body).await?, 200, &json!({"is_suspended": true}));
     let alert = wait::until_async("an alert that was told", TRIED_WITHIN, || async {

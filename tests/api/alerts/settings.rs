@@ -1,10 +1,10 @@
 //! Who is told of which alerts: settings as they are set, shown and kept.
 
-use e2e::Result;
-use e2e::api::{Api, Caller, expect};
-use e2e::client::{Answer, Call};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use testkit::Result;
+use testkit::api::{Api, Caller, expect};
+use testkit::client::{Answer, Call};
 
 use super::admin;
 use crate::suite::Suite;

@@ -12,9 +12,9 @@ use quota::{Currency, MerchantId, OrderNo, shard_of};
 use serde::Serialize;
 
 use super::{CliError, Outcome, print, tell};
-use crate::clock;
-use crate::settings::Settings;
-use crate::store::{RedisStore, RedisStoreConfig, Store, StoreError, keys};
+use sluice_kit::clock;
+use sluice_settings::Settings;
+use sluice_store::{RedisStore, RedisStoreConfig, Store, StoreError, keys};
 
 /// How long a person waits for Redis; payments wait much less.
 const TIMEOUT: Duration = Duration::from_secs(5);

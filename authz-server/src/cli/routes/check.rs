@@ -3,8 +3,8 @@
 use std::fmt;
 
 use quota::Mode;
-use quota::rule::{Found, Rule};
 use serde_yaml_ng::Value;
+use sluice_rules::{Found, Rule};
 
 use super::super::yaml::{at, items, members};
 use super::setup::{Host, Setup};

@@ -1,7 +1,7 @@
 //! What the checks need to know of Envoy's configuration: the filters of the listeners, the rules, and the routes.
 
-use quota::rule::Document;
 use serde_yaml_ng::Value;
+use sluice_rules::Document;
 
 use super::super::rules;
 use super::super::yaml::{at, items, type_of, walk};

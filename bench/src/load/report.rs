@@ -1,0 +1,192 @@
+//! Everything that a run tells, as a table and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::LoadOptions;
+use super::books::Verdict;
+use super::comparison::Comparison;
+use super::figures::{Figures, PROCESSES};
+use super::journal::JournalReport;
+use super::machine::Machine;
+use super::peers::PeerFigures;
+use super::race::Race;
+use super::stored::Memory;
+use super::studies::{Axis, Study};
+use super::targets::{self, Target};
+use super::variant::Variant;
+use testkit::Result;
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub machine: Machine,
+    pub rounds: usize,
+    pub connections: usize,
+    pub seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub studies: Vec<Study>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerFigures>,
+    pub races: Vec<Race>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    /// None where no payment was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalReport>,
+}
+
+/// The studies of a run: the targets include the growth of merchants.
+pub(super) fn studies_of(options: &LoadOptions) -> Vec<Axis> {
+    let wanted = |axis: &Axis| options.studies.contains(axis) || options.targets && *axis == Axis::Merchants;
+    Axis::ALL.into_iter().filter(wanted).collect()
+}
+
+impl Report {
+    pub(super) fn begin(options: &LoadOptions) -> Result<Self> {
+        Ok(Self {
+            machine: Machine::look(options)?,
+            rounds: options.rounds,
+            connections: options.connections,
+            seconds: options.duration.as_secs_f64(),
+            comparison: None,
+            studies: Vec::new(),
+            peers: Vec::new(),
+            races: Vec::new(),
+            memory: None,
+            verdict: None,
+            journal: None,
+        })
+    }
+
+    /// Answers that were not what their request had to get.
+    #[must_use]
+    pub fn wrong_answers(&self) -> u64 {
+        let points = self.studies.iter().flat_map(|study| &study.points).map(|point| point.wrong);
+        let races = self.races.iter().map(|race| race.wrong);
+        self.comparison.as_ref().map_or(0, Comparison::wrong) + points.chain(races).sum::<u64>()
+    }
+
+    /// Answers that were looked at.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        let points = self.studies.iter().flat_map(|study| &study.points).map(|point| point.requests);
+        let races = self.races.iter().map(|race| race.requests);
+        self.comparison.as_ref().map_or(0, Comparison::requests) + points.chain(races).sum::<u64>()
+    }
+
+    /// Every answer was right, nothing was admitted past a limit, and counters and journal agree.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let over_admissions = self.races.iter().any(|race| race.over_admissions > 0);
+        let journal_wrong = self.journal.as_ref().is_some_and(|journal| journal.wrong > 0);
+        let books_agree = self.verdict.as_ref().is_none_or(Verdict::is_clean);
+        self.wrong_answers() == 0 && !over_admissions && !journal_wrong && books_agree
+    }
+
+    /// The targets with their figures.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Target> {
+        targets::of(self)
+    }
+
+    /// Processor time of Sluice at full load: the journal's thread and Postgres, to all processes but generator and gateway.
+    #[must_use]
+    pub fn journal_share(&self) -> Option<f64> {
+        let figures = self.comparison.as_ref()?.figures(Variant::Sluice);
+        let of = |name: &str| figures.cpu_us.get(name).map_or(0.0, |spread| spread.median);
+        let journal = figures.server_us.get("journal").map_or(0.0, |spread| spread.median) + of("postgres");
+        Some(journal / ["envoy", "server", "redis", "postgres"].map(of).iter().sum::<f64>())
+    }
+
+    /// The figures for programs.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut json = serde_json::json!(self);
+        json["targets"] = serde_json::json!(self.targets());
+        json["wrong_answers"] = self.wrong_answers().into();
+        json["requests"] = self.requests().into();
+        json["journal_share_of_cpu"] = serde_json::json!(self.journal_share());
+        round(&mut json);
+        json
+    }
+}
+
+/// Three digits after the point are more than any figure is worth.
+fn round(json: &mut Value) {
+    match json {
+        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Object(members) => members.values_mut().for_each(round),
+        Value::Number(number) if number.is_f64() => {
+            let rounded = number.as_f64().map(|number| (number * 1e3).round() / 1e3);
+            *json = serde_json::json!(rounded);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Machine { processor, cores, kernel, commit, envoy, redis, postgres, server, .. } = &self.machine;
+        writeln!(f, "{processor}, {cores} cores, Linux {kernel}; commit {commit}, {server} server")?;
+        writeln!(f, "{envoy}; {redis}; {postgres}")?;
+        let Self { rounds, seconds, connections, .. } = self;
+        writeln!(f, "{rounds} rounds of {seconds} s, {connections} connections, one Envoy worker: median (min-max)")?;
+        if let Some(comparison) = &self.comparison {
+            for (stretch, variants) in comparison.stretches() {
+                writeln!(f, "\n{stretch} (processor time in us per request)")?;
+                for (name, figures) in variants {
+                    row(f, name, &figures)?;
+                }
+            }
+            writeln!(f, "\nhalf load is {:.0} payments a second", comparison.half_rate())?;
+        }
+        for study in &self.studies {
+            writeln!(f, "\n{:?}", study.axis)?;
+            for point in &study.points {
+                let at = if point.name.is_empty() { point.at.to_string() } else { point.name.to_owned() };
+                row(f, &at, &point.sluice)?;
+                writeln!(f, "  {:<17} {} of parse-only", "", point.ratio)?;
+            }
+        }
+        for peer in &self.peers {
+            writeln!(f, "\npeer, {} lost", peer.lost)?;
+            row(f, &peer.name, &peer.figures)?;
+        }
+        let peers = self.peers.iter().filter_map(|peer| peer.race.as_ref());
+        for race in self.races.iter().chain(peers) {
+            let Race { who, room, requests, admitted, over_admissions, .. } = race;
+            writeln!(f, "\nrace, {who}: {admitted} of {requests} admitted, room for {room}, {over_admissions} over")?;
+        }
+        if let Some(share) = self.journal_share() {
+            writeln!(f, "\njournal and Postgres: {:.0} % of Sluice's processor time", share * 100.0)?;
+        }
+        if let Some(verdict) = &self.verdict {
+            writeln!(f, "{} answers checked, {} orders compared\n", self.requests(), verdict.orders)?;
+        }
+        if let Some(journal) = &self.journal {
+            writeln!(f, "{journal}")?;
+        }
+        self.targets().iter().try_for_each(|target| writeln!(f, "{target}"))
+    }
+}
+
+/// Throughput, latency, and processor time by process and by the server's parts.
+fn row(f: &mut fmt::Formatter<'_>, name: &str, figures: &Figures) -> fmt::Result {
+    let Figures { rps, p50_ms, p99_ms, cpu_us, server_us } = figures;
+    writeln!(f, "  {name:<17} {rps} req/s, p50 {p50_ms} ms, p99 {p99_ms} ms")?;
+    write!(f, "  {:<17}", "")?;
+    for process in PROCESSES {
+        if let Some(us) = cpu_us.get(process) {
+            write!(f, " {process} {:.1}", us.median)?;
+        }
+    }
+    let parts: Vec<String> = server_us.iter().map(|(part, us)| format!("{part} {:.1}", us.median)).collect();
+    if parts.is_empty() { writeln!(f) } else { writeln!(f, " (server: {})", parts.join(", ")) }
+}

@@ -1,0 +1,147 @@
+//! What payments go through: the filter chains that are compared, as changes to the shipped configuration.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use testkit::Result;
+use testkit::build;
+use testkit::envoy::EnvoyConfig;
+
+/// The largest body that a study sends must be read by the filter.
+const BODY_BYTES_MAX: u32 = 512 * 1024;
+
+/// One way for payments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variant {
+    /// Envoy without a filter.
+    Envoy,
+    /// The filter reads the charge and asks nobody.
+    ParseOnly,
+    /// Envoy's own ext_authz filter and a server that always allows.
+    NativeAllow,
+    /// The filter, the server, Redis, and the journal draining to Postgres.
+    Sluice,
+    /// The same with a call for each payment (`batch_max: 1`).
+    Unbatched,
+}
+
+impl Variant {
+    /// In the order of the report.
+    pub const ALL: [Self; 5] = [Self::Envoy, Self::ParseOnly, Self::NativeAllow, Self::Sluice, Self::Unbatched];
+
+    /// The name in figures.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Envoy => "envoy",
+            Self::ParseOnly => "parse_only",
+            Self::NativeAllow => "native_allow",
+            Self::Sluice => "sluice",
+            Self::Unbatched => "sluice_unbatched",
+        }
+    }
+
+    /// Whether payments are decided and charged.
+    #[must_use]
+    pub const fn charges(self) -> bool {
+        match self {
+            Self::Sluice | Self::Unbatched => true,
+            Self::Envoy | Self::ParseOnly | Self::NativeAllow => false,
+        }
+    }
+
+    /// The shipped configuration, changed as far as the variant needs.
+    pub(super) fn config(
+        self,
+        workers: u32,
+        patience: Patience,
+        gateway: SocketAddr,
+        decider: SocketAddr,
+    ) -> Result<EnvoyConfig> {
+        let filter = match self {
+            Self::ParseOnly => build::filter_wasm_parse_only()?,
+            Self::Envoy | Self::NativeAllow | Self::Sluice | Self::Unbatched => build::filter_wasm()?,
+        };
+        let mut config = EnvoyConfig::shipped(&filter)?.with_workers(workers);
+        config.set_routes(ROUTES);
+        config.set_cluster("gateway", gateway)?;
+        config.set_cluster("sluice_authz", decider)?;
+        match self {
+            Self::ParseOnly | Self::Sluice => set_plugin(&mut config, patience, None)?,
+            Self::Unbatched => set_plugin(&mut config, patience, Some(1))?,
+            Self::Envoy => config.remove_http_filter("sluice")?,
+            Self::NativeAllow => {
+                config.remove_health_checks("sluice_authz")?;
+                config.remove_http_filter("sluice")?;
+                let ext_authz = config.http_filter("envoy.filters.http.ext_authz")?;
+                ext_authz["disabled"] = false.into();
+                ext_authz["typed_config"]["grpc_service"]["timeout"] = patience.envoy().into();
+                // The peer at its best: it is not even shown the body.
+                ext_authz["typed_config"]["with_request_body"] = serde_yaml_ng::Value::Null;
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// Every path goes to the gateway through whatever filters there are.
+pub(super) const ROUTES: &str = r#"
+resources:
+  - "@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration
+    name: payments
+    virtual_hosts:
+      - {name: payments, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: gateway, timeout: 15s}}]}
+"#;
+
+/// How long a payment waits for its decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// The deadlines that are shipped.
+    Shipped,
+    /// A server that is not optimised, on a machine that builds meanwhile, answers too: for the rig's own tests.
+    Long,
+}
+
+/// Milliseconds that Redis, a check and a rule have where patience is long.
+const LONG_MS: [u32; 3] = [8_000, 9_000, 10_000];
+
+impl Patience {
+    pub(super) const fn of(release: bool) -> Self {
+        if release { Self::Shipped } else { Self::Long }
+    }
+
+    /// The deadline of Envoy's own filters, as shipped or as long as a rule's.
+    pub(super) fn envoy(self) -> String {
+        match self {
+            Self::Shipped => "0.5s".to_owned(),
+            Self::Long => format!("{}s", LONG_MS[2] / 1_000),
+        }
+    }
+
+    /// The server's deadlines.
+    pub(super) fn server_env(self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Shipped => Vec::new(),
+            Self::Long => vec![
+                ("SLUICE_REDIS_TIMEOUT_MS", LONG_MS[0].to_string()),
+                ("SLUICE_CHECK_TIMEOUT_MS", LONG_MS[1].to_string()),
+            ],
+        }
+    }
+}
+
+fn set_plugin(config: &mut EnvoyConfig, patience: Patience, batch_max: Option<u32>) -> Result<()> {
+    let mut plugin = config.plugin()?;
+    if let Some(batch_max) = batch_max {
+        plugin["batch_max"] = batch_max.into();
+    }
+    for rule in plugin["rules"].as_array_mut().into_iter().flatten() {
+        rule["body_bytes_max"] = BODY_BYTES_MAX.into();
+        if patience == Patience::Long {
+            rule["timeout_ms"] = LONG_MS[2].into();
+        }
+    }
+    config.set_plugin(&plugin)
+}

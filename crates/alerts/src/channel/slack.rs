@@ -1,0 +1,77 @@
+//! Slack's incoming webhook, and what takes the same: blocks, and all of it as a text for those who show none, as Mattermost.
+
+use serde_json::{Value, json};
+
+use super::Parcel;
+use super::post::Post;
+use super::text::{Text, cut};
+use crate::settings::Slack;
+
+/// Longest text of a header block and of a section, in characters.
+const HEADER_CHARS_MAX: usize = 150;
+const SECTION_CHARS_MAX: usize = 3000;
+/// So much of the lines is sent, in bytes: Mattermost takes 16383 characters, and five sections or so are enough to read.
+const LINES_BYTES_MAX: usize = 12_000;
+
+pub(super) fn write(slack: &Slack, parcel: Parcel<'_>) -> Post {
+    let text = Text::of(parcel.notice);
+    let lines = text.fitting(LINES_BYTES_MAX, escape);
+    let header = json!({"type": "header", "text": {"type": "plain_text", "text": cut(&text.title, HEADER_CHARS_MAX)}});
+    let section = |text: String| json!({"type": "section", "text": {"type": "mrkdwn", "text": text}});
+    let blocks: Vec<Value> = std::iter::once(header).chain(sections(&lines).into_iter().map(section)).collect();
+    let body = json!({"text": format!("{}\n{}", escape(&text.title), lines.join("\n")), "blocks": blocks});
+    let body = body.to_string().into_bytes();
+    Post { url: slack.url.expose().to_owned(), headers: Vec::new(), body, confidential: true }
+}
+
+/// As few texts as have room for all lines, none of which is longer than a section.
+fn sections(lines: &[String]) -> Vec<String> {
+    let mut sections: Vec<String> = Vec::new();
+    for line in lines {
+        match sections.last_mut() {
+            Some(last) if last.chars().count() + 1 + line.chars().count() <= SECTION_CHARS_MAX => {
+                last.push('\n');
+                last.push_str(line);
+            }
+            Some(_) | None => sections.push(line.clone()),
+        }
+    }
+    sections
+}
+
+/// The three characters that are not taken as they are.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::sample;
+
+    #[test]
+    fn texts_are_escaped() {
+        assert_eq!(escape("<a&b>"), "&lt;a&amp;b&gt;");
+    }
+
+    #[test]
+    fn a_long_digest_is_told_whole_or_counted() {
+        let slack = Slack { id: "chat".to_owned(), url: crate::settings::ChannelSecret::new("https://h/x") };
+        let body: Value = serde_json::from_slice(&write(&slack, sample::parcel(&sample::digest())).body).unwrap();
+        let texts: Vec<&str> =
+            body["blocks"].as_array().unwrap().iter().map(|block| block["text"]["text"].as_str().unwrap()).collect();
+        assert!(texts.len() > 2 && texts.iter().all(|text| text.chars().count() <= SECTION_CHARS_MAX), "{texts:?}");
+        let (title, lines) = (texts[0], texts[1..].join("\n"));
+        assert_eq!(body["text"], format!("{title}\n{lines}"));
+        let named = lines.lines().count() - 1;
+        assert!(named > 20 && lines.ends_with(&format!("\nand {} more", sample::DIGEST_LEN - named)), "{lines}");
+    }
+
+    #[test]
+    fn a_line_of_nothing_but_markup_has_room_in_a_section() {
+        let text = Text { title: String::new(), lines: vec!["&".repeat(5_000)], left_out: 0 };
+        let lines = text.fitting(LINES_BYTES_MAX, escape);
+        assert!(sections(&lines).iter().all(|section| section.chars().count() <= SECTION_CHARS_MAX), "{lines:?}");
+        assert_eq!(lines.len(), 1);
+    }
+}

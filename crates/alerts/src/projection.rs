@@ -1,0 +1,203 @@
+//! Alerts of accounts, in the transaction of the events that begin and end them: an alert is there exactly if its event is.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, LazyLock};
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+use uuid::Uuid;
+
+use super::metrics::AlertMetrics;
+use super::raise::{self, Account, Board, End, Key, Open, SYSTEM};
+use sluice_journal::event::Event;
+use sluice_journal::{AfterCommit, Projection};
+use sluice_kit::database::row::{insert, table_row};
+
+table_row! {
+    /// An alert of an account, or of a merchant as a whole, as `quota_alert` stores it.
+    pub struct Alert {
+        alert_id: Uuid => "uuid";
+        merchant_id: String => "text";
+        currency: Option<String> => "text";
+        subject: &'static str => "text";
+        threshold: Option<i32> => "int4";
+        alert_type: String => "text";
+        alert_level: &'static str => "text";
+        window_id: Option<i32> => "int4";
+        current_used: Option<i64> => "int8";
+        max: Option<i64> => "int8";
+        /// Sent as text, which Postgres reads.
+        usage_percent: Option<String> => "text[]::numeric";
+        message: String => "text";
+        policy_version: Option<String> => "text";
+        event_id: Uuid => "uuid";
+        shard: i32 => "int4";
+        raised_seq: i64 => "int8";
+        trace_id: Option<String> => "text";
+        raised_at: DateTime<Utc> => "timestamptz";
+        resolved_at: Option<DateTime<Utc>> => "timestamptz";
+        resolved_by: Option<&'static str> => "text";
+        resolve_reason: Option<&'static str> => "text";
+        resolve_event_id: Option<Uuid> => "uuid";
+    }
+}
+
+/// Who waits for alerts hears of each that is new.
+static RAISE: LazyLock<String> = LazyLock::new(|| {
+    let insert = insert("quota_alert", Alert::COLUMNS);
+    format!(
+        "WITH raised AS ({insert} ON CONFLICT DO NOTHING RETURNING alert_id, alert_type, alert_level) \
+         SELECT alert_type, alert_level, pg_notify('{CHANNEL}', alert_id::text)::text FROM raised"
+    )
+});
+
+/// The channel on which alerts that begin or end are announced, by their id.
+pub const CHANNEL: &str = "sluice_alert";
+/// Alerts of these accounts that are open; nobody ends one of them by hand before the transaction is over.
+const OPEN: &str = "SELECT alert.merchant_id, coalesce(alert.currency::text, '') AS currency, alert_id, subject, threshold, window_id, \
+        shard, raised_seq, raised_at \
+    FROM UNNEST($1::text[], $2::text[]) AS account (merchant_id, currency) JOIN quota_alert AS alert \
+        ON coalesce(alert.merchant_id, '') = account.merchant_id \
+        AND coalesce(alert.currency, '') = account.currency::char(3) \
+    WHERE resolved_at IS NULL AND subject <> 'over_capture' ORDER BY alert_id FOR UPDATE OF alert";
+/// Alerts of these accounts that somebody has ended by hand, as long as no later one has taken their place.
+const SILENCED: &str = "SELECT merchant_id, currency::text, subject, threshold, window_id FROM quota_alert AS alert \
+    WHERE (merchant_id, currency) IN (SELECT merchant_id, currency::char(3) \
+            FROM UNNEST($1::text[], $2::text[]) AS account (merchant_id, currency)) \
+        AND resolve_reason = 'by_hand' AND threshold IS NOT NULL AND NOT EXISTS ( \
+            SELECT FROM quota_alert AS later WHERE later.merchant_id = alert.merchant_id AND later.currency = alert.currency \
+                AND later.subject = alert.subject AND later.threshold = alert.threshold \
+                AND later.window_id IS NOT DISTINCT FROM alert.window_id AND later.raised_at > alert.raised_at)";
+const END: &str = "WITH ended AS ( \
+        UPDATE quota_alert AS alert SET resolved_at = greatest(told.at, raised_at), resolved_by = $5, resolve_reason = told.reason, \
+            resolve_event_id = told.event_id \
+        FROM UNNEST($1::uuid[], $2::timestamptz[], $3::text[], $4::uuid[]) AS told (alert_id, at, reason, event_id) \
+        WHERE alert.alert_id = told.alert_id AND alert.resolved_at IS NULL RETURNING alert.alert_id \
+    ) SELECT pg_notify('sluice_alert', alert_id::text) FROM ended";
+
+/// Who is in the database and open.
+#[derive(sqlx::FromRow)]
+struct Found {
+    merchant_id: String,
+    currency: String,
+    alert_id: Uuid,
+    subject: String,
+    threshold: Option<i32>,
+    window_id: Option<i32>,
+    shard: Option<i32>,
+    raised_seq: Option<i64>,
+    raised_at: DateTime<Utc>,
+}
+
+/// Type and level of an alert that is new.
+type Raised = (String, String);
+
+/// Keeps `quota_alert` in step with the events.
+#[derive(Clone, Debug)]
+pub struct AlertProjection {
+    metrics: Arc<AlertMetrics>,
+}
+
+impl AlertProjection {
+    /// Alerts that are raised are counted in `metrics`.
+    #[must_use]
+    pub const fn new(metrics: Arc<AlertMetrics>) -> Self {
+        Self { metrics }
+    }
+}
+
+impl Projection for AlertProjection {
+    fn apply<'a>(
+        &'a self,
+        transaction: &'a mut PgConnection,
+        events: &'a [Event],
+        new: Option<&'a HashSet<Uuid>>,
+    ) -> BoxFuture<'a, Result<AfterCommit, sqlx::Error>> {
+        let work = async move {
+            let raised = store(transaction, events, new).await?;
+            let metrics = Arc::clone(&self.metrics);
+            let count = move || raised.iter().for_each(|(alert_type, level)| metrics.raised(alert_type, level));
+            Ok(Box::new(count) as AfterCommit)
+        };
+        work.boxed()
+    }
+}
+
+/// Raises and ends the alerts that these events cross into and out of, and gives those that are new; `new` tells which of the
+/// events are stored now and not before, where not all are.
+async fn store(
+    connection: &mut PgConnection,
+    events: &[Event],
+    new: Option<&HashSet<Uuid>>,
+) -> Result<Vec<Raised>, sqlx::Error> {
+    let is_new = |event: &&Event| new.is_none_or(|new| new.contains(&event.row.event_id));
+    let mut concerned: Vec<(Account, &Event)> =
+        events.iter().filter(is_new).filter_map(|event| Some((raise::account(event)?, event))).collect();
+    if concerned.is_empty() {
+        return Ok(Vec::new());
+    }
+    concerned.sort_by_key(|(_, event)| (event.row.shard, event.row.seq));
+    let accounts: BTreeSet<&Account> = concerned.iter().map(|(account, _)| account).collect();
+    let open = open(connection, &accounts).await?;
+    let changed = concerned.iter().filter(|(_, event)| raise::changes_list(event)).map(|(account, _)| account);
+    let mut board = Board::new(open, silenced(connection, &changed.collect()).await?);
+    concerned.iter().for_each(|(_, event)| board.follow(event));
+    let (raised, ended) = board.changes();
+    if !ended.is_empty() {
+        end(connection, &ended).await?;
+    }
+    if raised.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = Alert::bind(sqlx::query(AssertSqlSafe(RAISE.as_str())), raised.iter());
+    let new = statement.fetch_all(connection).await?;
+    new.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+async fn open(
+    connection: &mut PgConnection,
+    accounts: &BTreeSet<&Account>,
+) -> Result<impl Iterator<Item = (Account, Open)> + use<>, sqlx::Error> {
+    let (merchants, currencies) = columns(accounts);
+    let found: Vec<Found> = sqlx::query_as(OPEN).bind(merchants).bind(currencies).fetch_all(connection).await?;
+    Ok(found.into_iter().map(|found| {
+        let Found { merchant_id, currency, alert_id, subject, threshold, window_id, shard, raised_seq, raised_at } =
+            found;
+        ((merchant_id, currency), Open { alert_id, subject, threshold, window_id, shard, raised_seq, raised_at })
+    }))
+}
+
+/// What was ended by hand and not raised since.
+async fn silenced(
+    connection: &mut PgConnection,
+    accounts: &BTreeSet<&Account>,
+) -> Result<HashSet<(Account, Key)>, sqlx::Error> {
+    if accounts.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (merchants, currencies) = columns(accounts);
+    type Found = (String, String, String, Option<i32>, Option<i32>);
+    let found: Vec<Found> = sqlx::query_as(SILENCED).bind(merchants).bind(currencies).fetch_all(connection).await?;
+    let key =
+        |(merchant, currency, subject, threshold, window): Found| ((merchant, currency), (subject, threshold, window));
+    Ok(found.into_iter().map(key).collect())
+}
+
+fn columns<'a>(accounts: &BTreeSet<&'a Account>) -> (Vec<&'a str>, Vec<&'a str>) {
+    accounts.iter().map(|(merchant, currency)| (merchant.as_str(), currency.as_str())).unzip()
+}
+
+async fn end(connection: &mut PgConnection, ended: &[End]) -> Result<(), sqlx::Error> {
+    sqlx::query(END)
+        .bind(ended.iter().map(|end| end.alert_id).collect::<Vec<_>>())
+        .bind(ended.iter().map(|end| end.at).collect::<Vec<_>>())
+        .bind(ended.iter().map(|end| end.reason).collect::<Vec<_>>())
+        .bind(ended.iter().map(|end| end.event_id).collect::<Vec<_>>())
+        .bind(SYSTEM)
+        .execute(connection)
+        .await
+        .map(drop)
+}

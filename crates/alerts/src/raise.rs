@@ -1,0 +1,326 @@
+//! Which alerts of accounts begin and end with the journal's events. Pure: the journal reads what is open before, and writes
+//! what has changed, in the events' transaction.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use quota::{Crossing, LimitName, Watch};
+use uuid::Uuid;
+
+use super::projection::Alert;
+use super::{Level, Subject, words};
+use sluice_journal::event::Event;
+use sluice_journal::postgres::{REWOUND, Row};
+use sluice_kit::clock;
+
+/// Who ends alerts whose usage falls.
+pub const SYSTEM: &str = "system";
+/// From this percentage on an alert is critical.
+const CRITICAL_PERCENT: u16 = 100;
+
+/// Merchant and currency; an empty one for the merchant as a whole.
+pub type Account = (String, String);
+/// Which of an account's alerts: subject, threshold and window.
+pub type Key = (String, Option<i32>, Option<i32>);
+
+/// An alert that is open.
+#[derive(Clone, Debug)]
+pub struct Open {
+    pub alert_id: Uuid,
+    pub subject: String,
+    pub threshold: Option<i32>,
+    pub window_id: Option<i32>,
+    pub shard: Option<i32>,
+    pub raised_seq: Option<i64>,
+    pub raised_at: DateTime<Utc>,
+}
+
+/// How an alert has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    pub alert_id: Uuid,
+    pub at: DateTime<Utc>,
+    pub reason: &'static str,
+    pub event_id: Uuid,
+}
+
+/// The alerts of the accounts in a batch of events, and what the events have made of them.
+#[derive(Debug, Default)]
+pub struct Board {
+    open: HashMap<Account, Vec<Open>>,
+    /// What somebody has ended by hand, and nobody raised since.
+    silenced: HashSet<(Account, Key)>,
+    raised: Vec<Alert>,
+    ended: Vec<End>,
+}
+
+/// What an event says of one threshold.
+#[derive(Clone, Copy)]
+struct Place {
+    limit: LimitName,
+    /// How many thresholds it has reached, of the list that holds now.
+    level: usize,
+    /// How many of them it had reached before.
+    known: usize,
+    list_changed: bool,
+}
+
+/// Whose alerts the event may begin or end; `None` for one that concerns no alert.
+#[must_use]
+pub fn account(event: &Event) -> Option<Account> {
+    if event.changes_merchant {
+        return Some((event.row.merchant_id.clone(), String::new()));
+    }
+    let concerns = event.changes_account
+        && (event.crossing.is_some()
+            || !event.closed.is_empty()
+            || matches!(event.row.action_type.as_str(), "suspend" | "resume")
+            || over_captures(event));
+    concerns.then(|| key(&event.row)).flatten()
+}
+
+impl Board {
+    /// With what is open before, and what was ended by hand.
+    #[must_use]
+    pub fn new(open: impl IntoIterator<Item = (Account, Open)>, silenced: HashSet<(Account, Key)>) -> Self {
+        let mut board = Self { silenced, ..Self::default() };
+        for (account, open) in open {
+            board.open.entry(account).or_default().push(open);
+        }
+        board
+    }
+
+    /// Takes an event, later than those before it.
+    pub fn follow(&mut self, event: &Event) {
+        let Some(account) = account(event) else { return };
+        self.end(&account, event, |open| {
+            let limit = Watch::LIMITS.into_iter().find(|limit| limit.as_str() == open.subject)?;
+            let is_over = open.window_id < window_of(event, limit) || closes(event, limit, open);
+            (open.window_id.is_some() && is_over).then_some("window_closed")
+        });
+        if let Some(crossing) = &event.crossing {
+            self.cross(&account, event, crossing);
+        }
+        match event.row.action_type.as_str() {
+            "suspend" | "suspend_merchant" => self.suspend(&account, event),
+            "resume" | "resume_merchant" => {
+                let suspended = Subject::Suspended.column();
+                self.end(&account, event, |open| (open.subject == suspended).then_some("resumed"));
+            }
+            _ => {}
+        }
+        if over_captures(event) {
+            self.over_capture(&account, event);
+        }
+    }
+
+    /// The alerts that began, with their end where they have one already; and the ends of those that were open before.
+    #[must_use]
+    pub fn changes(self) -> (Vec<Alert>, Vec<End>) {
+        (self.raised, self.ended)
+    }
+
+    fn cross(&mut self, account: &Account, event: &Event, crossing: &Crossing) {
+        let Crossing { before, after, watch } = crossing;
+        let list_changed = changes_list(event);
+        for ((limit, before), after) in Watch::LIMITS.into_iter().zip(before.levels).zip(after.levels) {
+            if before != after || list_changed {
+                let known = if list_changed { 0 } else { usize::from(before) };
+                self.place(account, event, watch, Place { limit, level: usize::from(after), known, list_changed });
+            }
+        }
+    }
+
+    fn place(&mut self, account: &Account, event: &Event, watch: &Watch, place: Place) {
+        let Place { limit, level, known, list_changed } = place;
+        let percents = watch.thresholds().percents();
+        let (reached, left) = percents.split_at_checked(level).unwrap_or((percents, &[]));
+        let among = |percents: &[u16], threshold| percents.iter().any(|percent| Some(i32::from(*percent)) == threshold);
+        let (before, after) = limit.used(&event.record);
+        self.end(account, event, |open| {
+            if open.subject != limit.as_str() || among(reached, open.threshold) {
+                None
+            } else if list_changed && !among(left, open.threshold) {
+                Some("thresholds_changed")
+            } else if after < before {
+                Some(taken_by(&event.row.action_type))
+            } else {
+                Some("limit_raised")
+            }
+        });
+        let max = watch.maxima().iter().zip(Watch::LIMITS).find(|(_, of)| *of == limit).map_or(0, |(max, _)| max.get());
+        for percent in reached.get(known..).unwrap_or_default() {
+            let own = (limit.as_str().to_owned(), Some(i32::from(*percent)), window_of(event, limit));
+            if list_changed {
+                // Usage that stays above a threshold is told of once, by whatever list.
+                if self.silenced.contains(&(account.clone(), own)) {
+                    continue;
+                }
+            } else {
+                // Open though usage was below it: Redis has lost the counters that it began with.
+                self.end(account, event, |open| (open.key() == own).then_some("counters_lost"));
+            }
+            let words = words::reached(limit, &account.1, *percent, after, max);
+            let level = if *percent >= CRITICAL_PERCENT { Level::Critical } else { Level::Warning };
+            let Some(subject) = Subject::from_column(limit.as_str()) else { continue };
+            self.raise(
+                account,
+                Alert {
+                    threshold: Some(i32::from(*percent)),
+                    alert_type: format!("{}_{percent}", subject.word()),
+                    window_id: window_of(event, limit),
+                    ..figures(alert(event, subject, level, words), after, max)
+                },
+            );
+        }
+    }
+
+    fn suspend(&mut self, account: &Account, event: &Event) {
+        let currency = event.row.currency.as_deref();
+        let words = words::suspended(currency, &event.row.operator_id, event.row.reason.as_deref());
+        self.raise(account, alert(event, Subject::Suspended, Level::Critical, words));
+    }
+
+    fn over_capture(&mut self, account: &Account, event: &Event) {
+        let (captured, held) = (event.record.order.settled, event.record.order.amount);
+        let order_no = event.row.order_no.as_deref().unwrap_or_default();
+        let words = words::over_captured(order_no, &account.1, captured, held);
+        // Each capture is one of its own, whatever is open.
+        self.raised.push(figures(alert(event, Subject::OverCapture, Level::Warning, words), captured, held));
+    }
+
+    /// Raises an alert, unless the same one is open.
+    fn raise(&mut self, account: &Account, alert: Alert) {
+        let open = self.open.entry(account.clone()).or_default();
+        let own = (alert.subject.to_owned(), alert.threshold, alert.window_id);
+        if open.iter().any(|open| open.key() == own) {
+            return;
+        }
+        open.push(Open {
+            alert_id: alert.alert_id,
+            subject: alert.subject.to_owned(),
+            threshold: alert.threshold,
+            window_id: alert.window_id,
+            shard: Some(alert.shard),
+            raised_seq: Some(alert.raised_seq),
+            raised_at: alert.raised_at,
+        });
+        self.raised.push(alert);
+    }
+
+    /// Ends what the event has a reason to end, but nothing that began after it.
+    fn end(&mut self, account: &Account, event: &Event, reason: impl Fn(&Open) -> Option<&'static str>) {
+        let Some(open) = self.open.get_mut(account) else { return };
+        let mut ended = Vec::new();
+        open.retain(|open| {
+            let reason = reason(open).filter(|_| !is_later(open, &event.row));
+            ended.extend(reason.map(|reason| End {
+                alert_id: open.alert_id,
+                at: event.row.at,
+                reason,
+                event_id: event.row.event_id,
+            }));
+            reason.is_none()
+        });
+        for end in ended {
+            match self.raised.iter_mut().rev().find(|alert| alert.alert_id == end.alert_id) {
+                Some(alert) => {
+                    alert.resolved_at = Some(end.at.max(alert.raised_at));
+                    alert.resolved_by = Some(SYSTEM);
+                    alert.resolve_reason = Some(end.reason);
+                    alert.resolve_event_id = Some(end.event_id);
+                }
+                None => self.ended.push(end),
+            }
+        }
+    }
+}
+
+impl Open {
+    fn key(&self) -> Key {
+        (self.subject.clone(), self.threshold, self.window_id)
+    }
+}
+
+/// Whether what the account has reached was counted in another list of thresholds before the event.
+#[must_use]
+pub fn changes_list(event: &Event) -> bool {
+    let lists = event.crossing.as_ref().map(|crossing| (crossing.before.list, crossing.watch.thresholds().list()));
+    lists.is_some_and(|(before, after)| before != 0 && before != after)
+}
+
+/// Whether the alert began with a later event than this one. Numbers that Redis gives anew after a loss are smaller and later.
+fn is_later(open: &Open, row: &Row) -> bool {
+    open.shard == Some(row.shard)
+        && open.raised_seq.is_some_and(|seq| seq > row.seq)
+        && row.at <= open.raised_at + REWOUND
+}
+
+fn over_captures(event: &Event) -> bool {
+    event.row.action_type == "settle" && event.record.is_over_captured()
+}
+
+/// The window whose usage counts against the limit.
+fn window_of(event: &Event, limit: LimitName) -> Option<i32> {
+    limit.period().and_then(|period| i32::try_from(event.record.of(period).id).ok())
+}
+
+/// Whether the event closes the window that the alert is of. Its number may be a later one: an account that was ahead comes back
+/// into the windows of now with its usage, and its alerts with it.
+fn closes(event: &Event, limit: LimitName, open: &Open) -> bool {
+    let closed = event.closed.iter().any(|closed| Some(closed.period) == limit.period());
+    closed && open.raised_seq != Some(event.row.seq)
+}
+
+/// What took usage below a threshold.
+fn taken_by(action: &str) -> &'static str {
+    match action {
+        "refund" | "reserve_refund" => "refund",
+        // An unknown outcome that was not made is given back as a void gives it.
+        "void" | "resolve" => "void",
+        "release" => "release",
+        "settle" => "settle",
+        "expire" => "expire",
+        "reset" => "reset",
+        // Nothing else lowers usage.
+        _ => "adjust",
+    }
+}
+
+fn key(row: &Row) -> Option<Account> {
+    Some((row.merchant_id.clone(), row.currency.clone()?))
+}
+
+/// An alert of the event's account or merchant, without figures.
+fn alert(event: &Event, subject: Subject, level: Level, message: String) -> Alert {
+    let row = &event.row;
+    Alert {
+        alert_id: Uuid::from_bytes(clock::decision_id()),
+        merchant_id: row.merchant_id.clone(),
+        currency: row.currency.clone(),
+        subject: subject.column(),
+        threshold: None,
+        alert_type: subject.word().to_owned(),
+        alert_level: level.as_str(),
+        window_id: None,
+        current_used: None,
+        max: None,
+        usage_percent: None,
+        message,
+        policy_version: row.policy_version.clone(),
+        event_id: row.event_id,
+        shard: row.shard,
+        raised_seq: row.seq,
+        trace_id: row.trace_id.clone(),
+        raised_at: row.at,
+        resolved_at: None,
+        resolved_by: None,
+        resolve_reason: None,
+        resolve_event_id: None,
+    }
+}
+
+fn figures(alert: Alert, used: u64, max: u64) -> Alert {
+    let signed = |value| i64::try_from(value).ok();
+    Alert { current_used: signed(used), max: signed(max), usage_percent: words::percent(used, max), ..alert }
+}

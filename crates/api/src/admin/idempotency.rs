@@ -1,0 +1,419 @@
+//! `Idempotency-Key`: a POST that is sent again with the same key gets the first one's answer, and nothing is done twice.
+//!
+//! A key belongs to one caller with its roles and its merchant, one method and one path, for a day: whoever comes with the same name
+//! and less authority is a caller of its own, whose request is authorised before there is any answer to it. Postgres has the request's fingerprint and, when there is one, the
+//! answer. Answers that ask for another try, 429 and 5xx and batches with such items, are not kept: the next request with the
+//! key is done anew, and so is one whose server died. A POST without a key is not kept at all.
+//!
+//! Corrections by hand that name no version are the exception, because done anew they would count twice
+//! ([`super::unrepeatable`]). Where nobody knows what became of one, that answer is kept; and where the server died before it had any,
+//! the key is answered with 409 until its day is over.
+//!
+//! The request itself runs in a task of its own, so that a caller who leaves does not stop it half-way.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::response::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::problem::{Answer, Kind, Problem};
+use super::{Admin, Caller, unrepeatable};
+use sluice_kit::clock;
+use sluice_kit::telemetry;
+
+/// The request's header.
+pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The header of an answer that was given before.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Longest key.
+pub(super) const KEY_LEN_MAX: usize = 255;
+/// Longest path of a request with a key, in bytes: it is part of an index entry.
+const PATH_LEN_MAX: usize = 1024;
+/// Largest answer that can be kept. Answers are as large as the request's bound lets them get, which is far less.
+const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long what is asked of Postgres after the request may take.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often keys that are over are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+/// Most keys removed by one statement.
+const SWEEP_ROWS_MAX: i64 = 10_000;
+/// Headers that are kept with an answer.
+const KEPT_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::LOCATION];
+
+/// Takes the key, or takes it over where it is older than a day or where its request ended without a word: that is a
+/// minute, longer than any request may run, and is only done where the request may run twice. Gives a row where the key is
+/// ours now.
+const CLAIM: &str = "INSERT INTO idempotency_key AS k (subject, path, key, fingerprint, claim) VALUES ($1, $2, $3, $4, $5) \
+    ON CONFLICT (subject, path, key) DO UPDATE SET fingerprint = excluded.fingerprint, claim = excluded.claim, \
+        claimed_at = now(), status = NULL, headers = NULL, body = NULL \
+    WHERE k.claimed_at < now() - interval '24 hours' \
+        OR ($6 AND k.status IS NULL AND k.fingerprint = excluded.fingerprint \
+            AND k.claimed_at < now() - interval '1 minute') \
+    RETURNING true";
+const LOOK_UP: &str = "SELECT fingerprint, status, headers, body, \
+        status IS NULL AND claimed_at < now() - interval '1 minute' AS ended_without_a_word \
+    FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3";
+const KEEP: &str = "UPDATE idempotency_key SET status = $5, headers = $6, body = $7 \
+    WHERE subject = $1 AND path = $2 AND key = $3 AND claim = $4";
+const RELEASE: &str = "DELETE FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3 AND claim = $4";
+const SWEEP: &str = "DELETE FROM idempotency_key WHERE ctid IN \
+    (SELECT ctid FROM idempotency_key WHERE claimed_at < now() - interval '24 hours' LIMIT $1)";
+
+/// Put into an answer's extensions by a handler whose body must not be kept as it is: what is kept in its place.
+#[derive(Clone, Debug)]
+pub struct KeptBody(pub Bytes);
+
+/// Put into an answer's extensions where its status does not say whether it is to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Another try could do twice what may be done once.
+    Always,
+    /// A part of the request waits for another try.
+    Never,
+}
+
+/// A key that is ours while its request runs.
+#[derive(Clone, Debug)]
+struct Claim {
+    subject: String,
+    path: String,
+    key: String,
+    fingerprint: [u8; 32],
+    /// Whether the request may run twice where nobody knows what became of it.
+    repeatable: bool,
+    id: Uuid,
+}
+
+/// A key as Postgres has it.
+#[derive(Debug, sqlx::FromRow)]
+struct Row {
+    fingerprint: Vec<u8>,
+    status: Option<i16>,
+    headers: Option<Vec<String>>,
+    body: Option<Vec<u8>>,
+    ended_without_a_word: bool,
+}
+
+/// The gate: lets a POST with a new key through and keeps its answer; answers one with a known key.
+pub(super) async fn gate(
+    State(admin): State<Admin>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let key = match read_key(request.headers()) {
+        Ok(Some(key)) => key,
+        Ok(None) => return next.run(request).await,
+        Err(problem) => return problem.into_response(),
+    };
+    let claimed = claim(&admin.pool, &caller, &uri, key, request).await;
+    match claimed {
+        Ok(Claimed::Ours(claim, request)) => detached(admin.pool, claim, *request, next).await,
+        Ok(Claimed::Answered(response)) => response,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// What became of a claim.
+enum Claimed {
+    Ours(Claim, Box<Request>),
+    Answered(Response),
+}
+
+async fn claim(
+    pool: &PgPool,
+    caller: &Caller,
+    uri: &axum::http::Uri,
+    key: String,
+    request: Request,
+) -> Answer<Claimed> {
+    if uri.path().len() > PATH_LEN_MAX {
+        let detail = format!("a path with an Idempotency-Key may have {PATH_LEN_MAX} bytes");
+        return Err(Problem::new(Kind::BadRequest).detail(detail));
+    }
+    let (parts, body) = request.into_parts();
+    let method = &parts.method;
+    // The body is in memory already.
+    let body = to_bytes(body, usize::MAX).await.map_err(|error| Problem::internal("request body", &error))?;
+    let claim = Claim {
+        subject: owner(caller),
+        path: format!("{method} {}", uri.path()),
+        key,
+        fingerprint: fingerprint(uri.query().unwrap_or_default(), &body),
+        repeatable: !unrepeatable::is(uri.path(), &body),
+        id: Uuid::from_bytes(clock::decision_id()),
+    };
+    if claim.take(pool).await? {
+        return Ok(Claimed::Ours(claim, Box::new(Request::from_parts(parts, Body::from(body)))));
+    }
+    claim.answer(pool).await.map(Claimed::Answered)
+}
+
+/// Runs the request to its end, whether the caller waits or not, and keeps the answer.
+async fn detached(pool: PgPool, claim: Claim, request: Request, next: Next) -> Response {
+    let task = tokio::spawn(telemetry::carried(async move {
+        let response = next.run(request).await;
+        claim.finish(&pool, response).await
+    }));
+    task.await.unwrap_or_else(|error| Problem::internal("an admin request's task", &error).into_response())
+}
+
+impl Claim {
+    /// Whether the key is ours now.
+    async fn take(&self, pool: &PgPool) -> Answer<bool> {
+        let taken: Option<bool> = sqlx::query_scalar(CLAIM)
+            .bind(&self.subject)
+            .bind(&self.path)
+            .bind(&self.key)
+            .bind(self.fingerprint.as_slice())
+            .bind(self.id)
+            .bind(self.repeatable)
+            .fetch_optional(pool)
+            .await?;
+        Ok(taken.is_some())
+    }
+
+    /// What the key's first request was answered with.
+    async fn answer(&self, pool: &PgPool) -> Answer<Response> {
+        let row: Option<Row> =
+            sqlx::query_as(LOOK_UP).bind(&self.subject).bind(&self.path).bind(&self.key).fetch_optional(pool).await?;
+        // No row: the first request has just been refused and given the key back.
+        let Some(row) = row else { return Err(in_progress()) };
+        if row.fingerprint != self.fingerprint {
+            return Err(Problem::new(Kind::IdempotencyMismatch).detail("use a new key for another request"));
+        }
+        if row.ended_without_a_word && !self.repeatable {
+            return Err(Problem::new(Kind::OutcomeUnknown).outcome_unknown());
+        }
+        row.replay().ok_or_else(in_progress)
+    }
+
+    /// Keeps the answer, or gives the key back where it asks for another try.
+    async fn finish(&self, pool: &PgPool, response: Response) -> Response {
+        let (parts, body) = response.into_parts();
+        let body = match to_bytes(body, ANSWER_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(error) => return Problem::internal("an answer with an idempotency key", &error).into_response(),
+        };
+        let kept = parts.extensions.get::<KeptBody>().map_or_else(|| body.clone(), |kept| kept.0.clone());
+        let stored = async {
+            if self.is_kept(&parts) {
+                self.keep(pool, parts.status, &parts.headers, &kept).await
+            } else {
+                self.release(pool).await
+            }
+        };
+        match timeout(STORE_TIMEOUT, stored).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => error!(%error, path = self.path, "an answer could not be kept for its idempotency key"),
+            Err(_) => error!(path = self.path, "an answer could not be kept for its idempotency key in time"),
+        }
+        Response::from_parts(parts, Body::from(body))
+    }
+
+    fn is_kept(&self, answer: &Parts) -> bool {
+        match answer.extensions.get::<Keep>() {
+            Some(Keep::Always) => true,
+            Some(Keep::Never) => false,
+            None if self.repeatable => !asks_for_another_try(answer.status),
+            // A failure that does not say whether anything was done.
+            None => answer.status != StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+
+    async fn keep(
+        &self,
+        pool: &PgPool,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<(), sqlx::Error> {
+        let headers: Vec<&str> = KEPT_HEADERS
+            .iter()
+            .filter_map(|name| Some([name.as_str(), headers.get(name)?.to_str().ok()?]))
+            .flatten()
+            .collect();
+        sqlx::query(KEEP)
+            .bind(&self.subject)
+            .bind(&self.path)
+            .bind(&self.key)
+            .bind(self.id)
+            .bind(i16::try_from(status.as_u16()).unwrap_or_default())
+            .bind(headers)
+            .bind(body)
+            .execute(pool)
+            .await
+            .map(drop)
+    }
+
+    async fn release(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let query = sqlx::query(RELEASE).bind(&self.subject).bind(&self.path).bind(&self.key).bind(self.id);
+        query.execute(pool).await.map(drop)
+    }
+}
+
+impl Row {
+    /// The first answer again; `None` while there is none.
+    fn replay(self) -> Option<Response> {
+        let status = StatusCode::from_u16(u16::try_from(self.status?).ok()?).ok()?;
+        let mut response = (status, self.body.unwrap_or_default()).into_response();
+        let headers = response.headers_mut();
+        // The default of a body of bytes; the answer's own follows.
+        headers.remove(header::CONTENT_TYPE);
+        for pair in self.headers.unwrap_or_default().chunks_exact(2) {
+            if let [name, value] = pair
+                && let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
+            {
+                headers.insert(name, value);
+            }
+        }
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        Some(response)
+    }
+}
+
+/// Removes keys that are over, until the stop.
+pub(super) async fn sweep(pool: PgPool, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        if let Err(error) = remove_what_is_over(&pool, &stopped).await {
+            warn!(%error, "idempotency keys that are over could not be removed");
+        }
+    }
+}
+
+/// Removes keys that are over: as many statements as it takes, each short.
+///
+/// # Errors
+/// Those of Postgres.
+pub async fn remove_what_is_over(pool: &PgPool, stopped: &watch::Receiver<bool>) -> Result<(), sqlx::Error> {
+    loop {
+        let removed = sqlx::query(SWEEP).bind(SWEEP_ROWS_MAX).execute(pool).await?.rows_affected();
+        if removed < SWEEP_ROWS_MAX.unsigned_abs() || *stopped.borrow() {
+            return Ok(());
+        }
+    }
+}
+
+/// Whose key: the caller's name, roles and merchant. None of them holds a blank, so that no two owners are the same text.
+fn owner(caller: &Caller) -> String {
+    let mut roles: Vec<&str> = caller.roles.iter().map(|role| role.as_str()).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    let merchant = caller.merchant.as_ref().map_or("", quota::MerchantId::as_str);
+    format!("{} {} {merchant}", caller.subject, roles.join(","))
+}
+
+fn read_key(headers: &HeaderMap) -> Answer<Option<String>> {
+    let mut values = headers.get_all(KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.as_bytes();
+    let visible = (1..=KEY_LEN_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+    if !visible || values.next().is_some() {
+        let detail = format!("must come once and have 1 to {KEY_LEN_MAX} visible ASCII characters");
+        return Err(Problem::field("idempotency-key", detail));
+    }
+    Ok(Some(String::from_utf8_lossy(text).into_owned()))
+}
+
+/// What makes two requests with one key the same: query and body. The path is part of the key.
+fn fingerprint(query: &str, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(query.as_bytes());
+    // No query has a line break.
+    hash.update(b"\n");
+    hash.update(body);
+    hash.finalize().into()
+}
+
+/// Whether an answer of this status is none for good.
+pub(super) fn asks_for_another_try(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+fn in_progress() -> Problem {
+    Problem::new(Kind::IdempotencyInProgress).retry_after(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_bounded_visible_ascii() {
+        let long = "k".repeat(KEY_LEN_MAX + 1);
+        let table: &[(&[&[u8]], Result<Option<&str>, u16>)] = &[
+            (&[], Ok(None)),
+            (&[b"a-1"], Ok(Some("a-1"))),
+            (&[&long.as_bytes()[1..]], Ok(Some(&long[1..]))),
+            (&[long.as_bytes()], Err(400)),
+            (&[b""], Err(400)),
+            (&[b"a b"], Err(400)),
+            (&["é".as_bytes()], Err(400)),
+            (&[b"a", b"a"], Err(400)),
+        ];
+        for (values, expected) in table {
+            let mut headers = HeaderMap::new();
+            for value in *values {
+                headers.append(KEY, HeaderValue::from_bytes(value).unwrap());
+            }
+            let key = read_key(&headers).map_err(|problem| problem.status().as_u16());
+            assert_eq!(key.as_ref().map(Option::as_deref), expected.as_ref().map(|key| *key), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn x10_a_key_has_one_owner_with_its_roles_and_merchant() {
+        use crate::admin::auth::Via;
+        use crate::admin::{Permission, Role};
+        let caller = |name: &str, roles: &[Role], merchant: Option<&str>| Caller {
+            subject: quota::ActorId::parse(name).unwrap(),
+            roles: roles.to_vec(),
+            merchant: merchant.map(|id| quota::MerchantId::parse(id).unwrap()),
+            scopes: [Permission::QuotasRead].into_iter().collect(),
+            via: Via::Jwt,
+        };
+        let table = [
+            caller("ana", &[Role::Operator], None),
+            caller("ana", &[Role::Admin], None),
+            caller("ana", &[Role::Merchant], Some("m-1")),
+            caller("ana", &[Role::Merchant], Some("m-2")),
+            caller("ana", &[Role::Operator], Some("m-1")),
+            caller("ana", &[Role::Operator, Role::Merchant], Some("m-1")),
+            caller("ana,operator", &[Role::Merchant], Some("m-1")),
+            caller("oleg", &[Role::Operator], None),
+        ];
+        let mut owners: Vec<String> = table.iter().map(owner).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        assert_eq!(owners.len(), table.len(), "{owners:?}");
+        let twice = caller("ana", &[Role::Merchant, Role::Operator, Role::Merchant], Some("m-1"));
+        assert_eq!(owner(&twice), owner(&table[5]));
+    }
+
+    #[test]
+    fn query_and_body_do_not_run_into_each_other() {
+        assert_ne!(fingerprint("a", b"b"), fingerprint("ab", b""));
+        assert_ne!(fingerprint("", b"ab"), fingerprint("a", b"b"));
+        assert_eq!(fingerprint("a", b"b"), fingerprint("a", b"b"));
+    }
+}

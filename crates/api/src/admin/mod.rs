@@ -1,0 +1,229 @@
+//! The admin port: probes and figures, open to whoever reaches it, and the API of operators, merchants and other programs
+//! under `/api/v1`, described at `/openapi.json` and `/swagger/index.html`; beside it the same operations as gRPC
+//! ([`grpc`]).
+//!
+//! Every request under `/api/v1` passes the same gates in the same order: authentication, the caller's rate, the body's
+//! bound, the idempotency key. A handler takes the [`Caller`] and asks it what is allowed.
+
+mod alerts;
+pub(crate) mod audit;
+pub mod auth;
+mod body;
+mod describe;
+pub mod errors;
+mod extract;
+mod figures;
+mod grpc;
+pub mod idempotency;
+pub mod openapi;
+pub(crate) mod operate;
+mod outcomes;
+pub mod page;
+mod policies;
+mod probes;
+pub mod problem;
+mod protocol;
+mod quotas;
+mod rate;
+mod serve;
+mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tiers;
+pub mod tokens;
+mod trace;
+mod unrepeatable;
+pub mod usage_logs;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::live;
+use sluice_decision::operations::Operations;
+use sluice_kit::health::Health;
+use sluice_kit::metrics::Metrics;
+use sluice_settings::runtime::Repository;
+use sluice_settings::{Live, Settings};
+
+pub use auth::{Auth, Caller, JwksError, Permission, Role};
+pub(crate) use body::{BODY_TIMEOUT, read as read_body};
+pub use extract::{Json, Path, Query};
+pub use figures::Figures;
+pub use problem::{Answer, Kind, Problem};
+pub use serve::{serve, serve_probes};
+
+/// Where the API begins.
+const API: &str = "/api/v1";
+/// How long one request may take, its answer's body excepted: longer than every wait for Postgres that has its own bound.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the endpoints work with.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub health: Arc<Health>,
+    pub metrics: Arc<Metrics>,
+    /// Postgres; connects when first used.
+    pub pool: PgPool,
+    pub live: Live,
+    pub operations: Operations,
+    /// Settings as they are, and changes of them.
+    pub settings: Repository,
+    auth: Arc<Auth>,
+    rates: Arc<rate::Rates>,
+    exports: usage_logs::Exports,
+    streams: Arc<stream::Streams>,
+    body_bytes_max: usize,
+    connections_per_client: usize,
+    deliverable: alerts::Deliverable,
+    figures: Arc<Figures>,
+    live_figures: Arc<live::Figures>,
+}
+
+impl Admin {
+    /// Reads how callers are authenticated, and the bounds that hold from start to end.
+    ///
+    /// # Errors
+    /// [`JwksError`] for a key file that cannot be used.
+    pub fn new(
+        settings: &Settings,
+        live: Live,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        pool: PgPool,
+        operations: Operations,
+    ) -> Result<Self, JwksError> {
+        let auth = Arc::new(Auth::new(settings, pool.clone())?);
+        let body_bytes_max = usize::try_from(settings.admin_body_bytes_max).unwrap_or(usize::MAX);
+        let connections_per_client = usize::try_from(settings.admin_connections_per_client).unwrap_or(usize::MAX);
+        let deliverable = alerts::Deliverable::new(settings);
+        let streams = Arc::new(stream::Streams::new(&pool));
+        let settings = Repository::new(settings, live.clone(), pool.clone(), Arc::clone(&metrics));
+        let (figures, live_figures) = (metrics.part(), metrics.part());
+        Ok(Self {
+            health,
+            metrics,
+            pool,
+            live,
+            operations,
+            settings,
+            auth,
+            rates: Arc::default(),
+            exports: usage_logs::Exports::default(),
+            streams,
+            body_bytes_max,
+            connections_per_client,
+            deliverable,
+            figures,
+            live_figures,
+        })
+    }
+
+    /// Who asks, unless the caller asks too often.
+    ///
+    /// # Errors
+    /// As [`Auth::authenticate`], and 429.
+    pub(crate) async fn admit(&self, headers: &HeaderMap) -> Answer<Caller> {
+        let caller = self.auth.authenticate(headers).await?;
+        rate::take(self, &caller, 1)?;
+        Ok(caller)
+    }
+
+    /// Largest body of a request.
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
+
+    /// Keeps the tokens' keys fresh and the table of idempotency keys small, until the stop.
+    pub async fn housekeeping(self, stopped: watch::Receiver<bool>) {
+        tokio::join!(
+            self.auth.watch(stopped.clone()),
+            idempotency::sweep(self.pool.clone(), stopped.clone()),
+            self.streams.run(self.pool.clone(), stopped),
+        );
+    }
+}
+
+/// The operations of the API. Each part brings its routes with their description.
+fn operations() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
+        .merge(quotas::routes())
+        .merge(policies::routes())
+        .merge(tiers::routes())
+        .merge(usage_logs::routes())
+        .merge(settings::routes())
+        .merge(tokens::routes())
+        .merge(stream::routes())
+        .merge(alerts::routes())
+        .merge(outcomes::routes())
+}
+
+/// The document of the whole API.
+fn document() -> OpenApi {
+    describe::refine(openapi::with_idempotency_key(openapi::base().nest(API, operations().into_openapi())))
+}
+
+/// The endpoints as a router; the caller binds and serves it.
+pub fn router(admin: Admin) -> Router {
+    Router::new()
+        .merge(probes::routes())
+        .merge(SwaggerUi::new("/swagger").url("/openapi.json", document()))
+        .nest(API, api(&admin).layer(from_fn(trace::trace_request)))
+        .merge(grpc::routes(&admin).layer(from_fn(trace::trace_request)))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(admin)
+}
+
+/// The operations behind their gates; the last layer is the first gate. What is not there is behind them as well.
+fn api(admin: &Admin) -> Router<Admin> {
+    let (operations, _) = operations().split_for_parts();
+    operations
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(in_time))
+        .layer(from_fn(audit::gate))
+        .layer(from_fn_with_state(admin.clone(), idempotency::gate))
+        .layer(from_fn_with_state(admin.clone(), body::gate))
+        .layer(from_fn_with_state(admin.clone(), rate::gate))
+        .layer(from_fn_with_state(admin.clone(), auth::gate))
+        .layer(from_fn(in_time))
+        .layer(from_fn(not_kept))
+        .layer(from_fn_with_state(admin.clone(), figures::gate))
+}
+
+/// A dependency that hangs must not hold a request for ever.
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(Kind::NoAnswer).into_response(),
+    }
+}
+
+/// Answers are for the caller alone, and of this moment.
+async fn not_kept(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn not_found() -> Problem {
+    Problem::new(Kind::NotFound)
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(Kind::MethodNotAllowed)
+}

@@ -1,0 +1,429 @@
+//! What REST and gRPC share: who may ask for which operation, operations in a caller's name, and refusals as problems. The
+//! transports read bodies and write answers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use quota::{Action, Adjust, Code, Currency, MerchantId, Reset};
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, FromRow, PgPool};
+use tokio::time::timeout;
+use tracing::warn;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::idempotency::{self, Keep};
+use super::problem::{Answer, Kind, Problem};
+use super::{Admin, Caller, Permission, rate};
+use sluice_decision::operations::resolve::{self, ResolveError, Resolved};
+use sluice_decision::operations::{
+    AccountView, Actor, Ask, BATCH_MAX, Done, Invalid, Provenance, Request, moment, refusing_limit,
+};
+use sluice_journal::outcomes::read::Verdict;
+use sluice_kit::telemetry;
+use sluice_store::StoreError;
+use sluice_store::refusal;
+
+/// When to ask again after the store gave no answer.
+const STORE_RETRY_SECS: u64 = 1;
+/// How long the answer to an operation or a batch is waited for: shorter than a request may take, so that what is said then
+/// fits the operation. The operation goes on.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Ends an unknown outcome in the caller's name.
+pub(super) async fn resolve(
+    admin: &Admin,
+    caller: &Caller,
+    outcome_id: Uuid,
+    verdict: Verdict,
+    reason: String,
+) -> Answer<Resolved> {
+    caller.require(Permission::QuotasManage)?;
+    if caller.merchant.is_some() {
+        // Nobody says of their own payments that they were not made.
+        return Err(Problem::new(Kind::Forbidden));
+    }
+    let (pool, operations, actor) = (admin.pool.clone(), admin.operations.clone(), actor(caller));
+    let work = async move { resolve::resolve(&pool, &operations, &actor, outcome_id, verdict, &reason).await };
+    to_the_end(Repeat::Safe, OPERATION_TIMEOUT, work).await?.map_err(|error| match error {
+        ResolveError::NotFound => Problem::new(Kind::NotFound),
+        ResolveError::Contradicts(_) => Problem::new(Kind::Conflict).detail(error.to_string()),
+        ResolveError::Refused(done) => refused(&done),
+        ResolveError::Corrupt(_) => Problem::internal("an unknown outcome", &error),
+        ResolveError::Store(error) => no_decision(&error),
+        ResolveError::Database(error) => error.into(),
+    })
+}
+
+/// Does one operation in the caller's name; a dry one is done also where it says no.
+pub(crate) async fn execute(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Answer<Done> {
+    let request = request.map_err(|invalid| invalid_field(&invalid, invalid.field))?;
+    allow(caller, &request)?;
+    let repeat = Repeat::of(&request.ask);
+    let (operations, actor) = (admin.operations.clone(), actor(caller));
+    let done = to_the_end(repeat, OPERATION_TIMEOUT, async move { operations.execute(&actor, request).await }).await?;
+    outcome(done.map_err(|error| repeat.no_decision(&error))?)
+}
+
+/// What became of each operation of a batch, in its order.
+pub(crate) async fn batch(
+    admin: &Admin,
+    caller: &Caller,
+    operations: impl ExactSizeIterator<Item = Result<Request, Invalid>>,
+    atomic: bool,
+) -> Answer<Vec<Answer<Done>>> {
+    let requests = batch_of(admin, caller, operations)?;
+    let repeats: Vec<Repeat> = requests.iter().map(|request| Repeat::of(&request.ask)).collect();
+    let whole = if repeats.contains(&Repeat::Unsafe) { Repeat::Unsafe } else { Repeat::Safe };
+    let (operations, actor) = (admin.operations.clone(), actor(caller));
+    if atomic {
+        one_merchant(&requests)?;
+        let done =
+            to_the_end(whole, OPERATION_TIMEOUT, async move { operations.execute_all_or_none(&actor, requests).await })
+                .await?;
+        return Ok(done.map_err(|error| whole.no_decision(&error))?.into_iter().map(outcome).collect());
+    }
+    let outcomes =
+        to_the_end(whole, OPERATION_TIMEOUT, async move { operations.execute_each(&actor, requests).await }).await?;
+    let told = |(done, repeat): (Result<Done, StoreError>, Repeat)| {
+        done.map_err(|error| repeat.no_decision(&error)).and_then(outcome)
+    };
+    Ok(outcomes.into_iter().zip(repeats).map(told).collect())
+}
+
+/// Whether a batch's answer is kept for its idempotency key, where its status does not tell: not with items that ask for
+/// another try, and yet where something was done, or may have been, that another try would do twice.
+pub(super) fn keep(outcomes: &[Answer<Done>]) -> Option<Keep> {
+    let once = |outcome: &Answer<Done>| match outcome {
+        Ok(done) => matches!(
+            &done.command.action,
+            Action::Adjust(Adjust { expected_version: None, .. }) | Action::Reset(Reset { expected_version: None, .. })
+        ),
+        Err(problem) => problem.is_outcome_unknown(),
+    };
+    let again = |outcome: &Answer<Done>| {
+        outcome.as_ref().is_err_and(|problem| idempotency::asks_for_another_try(problem.status()))
+    };
+    if outcomes.iter().any(once) {
+        Some(Keep::Always)
+    } else if outcomes.iter().any(again) {
+        Some(Keep::Never)
+    } else {
+        None
+    }
+}
+
+/// Whether an operation may be asked for again when nobody knows what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// Its numbers make it one operation, however often it comes.
+    Safe,
+    /// A correction that names no version counts as often as it is done.
+    Unsafe,
+}
+
+impl Repeat {
+    const fn of(ask: &Ask) -> Self {
+        match ask {
+            Ask::Adjust(Adjust { expected_version: None, .. }) | Ask::Reset(Reset { expected_version: None, .. }) => {
+                Self::Unsafe
+            }
+            Ask::Adjust(_)
+            | Ask::Reset(_)
+            | Ask::Check(_)
+            | Ask::Consume(_)
+            | Ask::Hold(_)
+            | Ask::Settle { .. }
+            | Ask::Void
+            | Ask::Refund { .. }
+            | Ask::Release { .. }
+            | Ask::Captured { .. }
+            | Ask::VoidAttempt
+            | Ask::Resolve(_)
+            | Ask::Suspend
+            | Ask::Resume
+            | Ask::SuspendMerchant
+            | Ask::ResumeMerchant
+            | Ask::Initialize => Self::Safe,
+        }
+    }
+
+    fn no_decision(self, error: &StoreError) -> Problem {
+        match self {
+            Self::Safe => no_decision(error),
+            Self::Unsafe if error.is_undone() => no_decision(error),
+            Self::Unsafe => Problem::quota(Code::StoreUnavailable).outcome_unknown(),
+        }
+    }
+
+    /// Says of a failure that came without the store's word what is known of the operation.
+    fn failed(self, problem: Problem) -> Problem {
+        match self {
+            Self::Safe => problem,
+            Self::Unsafe => problem.outcome_unknown(),
+        }
+    }
+}
+
+/// A caller that leaves must not end its operation half way: what was asked of the store is waited for, logged and counted.
+async fn to_the_end<T: Send + 'static>(
+    repeat: Repeat,
+    within: Duration,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Answer<T> {
+    match timeout(within, tokio::spawn(telemetry::carried(work))).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(repeat.failed(Problem::internal("an operation's task", &error))),
+        Err(_) => Err(repeat.failed(Problem::new(Kind::NoAnswer))),
+    }
+}
+
+/// One account as it stands.
+pub(crate) async fn account(admin: &Admin, caller: &Caller, merchant_id: &str, currency: &str) -> Answer<AccountView> {
+    let merchant = readable(caller, merchant_id)?;
+    let currency = parse_currency(currency)?;
+    let provenance = provenances(&admin.pool, &merchant).await.remove(currency.code()).unwrap_or_default();
+    let account = admin.operations.account(&merchant, currency, provenance).await;
+    account.map_err(|error| no_decision(&error))?.ok_or_else(no_account)
+}
+
+/// Every account of a merchant as it stands, and whether the merchant is suspended as a whole; no accounts where nothing was ever
+/// done with them.
+pub(crate) async fn accounts(admin: &Admin, caller: &Caller, merchant_id: &str) -> Answer<MerchantAccounts> {
+    let merchant = readable(caller, merchant_id)?;
+    let known = provenances(&admin.pool, &merchant).await;
+    let found = admin.operations.accounts(&merchant, known).await;
+    let (accounts, state) = found.map_err(|error| no_decision(&error))?;
+    let suspended_at = moment(state.suspended_at_ms);
+    let (suspended_reason, suspended_by) = match suspended_at {
+        Some(_) => suspension(&admin.pool, &merchant).await.unwrap_or_default(),
+        None => (None, None),
+    };
+    let is_suspended = suspended_at.is_some();
+    let merchant_id = merchant.to_string();
+    Ok(MerchantAccounts { merchant_id, is_suspended, suspended_at, suspended_reason, suspended_by, accounts })
+}
+
+/// The accounts of a merchant.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MerchantAccounts {
+    pub merchant_id: String,
+    /// Whether the merchant is suspended as a whole, in every currency; each account may be by itself besides.
+    pub is_suspended: bool,
+    pub suspended_at: Option<DateTime<Utc>>,
+    /// Some seconds behind, as what the journal knows of an account.
+    pub suspended_reason: Option<String>,
+    pub suspended_by: Option<String>,
+    /// One for each currency.
+    pub accounts: Vec<AccountView>,
+}
+
+/// Why a merchant is suspended as a whole, and by whom, as far as the journal knows.
+async fn suspension(pool: &PgPool, merchant: &MerchantId) -> Option<(Option<String>, Option<String>)> {
+    let statement = "SELECT suspended_reason, suspended_by FROM quota_merchant WHERE merchant_id = $1";
+    let found = sqlx::query_as(statement).bind(merchant.as_str()).fetch_optional(pool).await;
+    found.unwrap_or_else(|error| {
+        warn!(%merchant, %error, "the reason of a merchant's suspension cannot be read");
+        None
+    })
+}
+
+/// The one place that says who may ask for which operation on whose quota.
+fn allow(caller: &Caller, request: &Request) -> Answer<()> {
+    caller.require(match request.ask {
+        Ask::Check(_) => Permission::QuotasCheck,
+        Ask::Consume(_) | Ask::Hold(_) | Ask::Settle { .. } | Ask::Void | Ask::Refund { .. } | Ask::Release { .. } => {
+            Permission::QuotasOperate
+        }
+        Ask::Captured { .. }
+        | Ask::VoidAttempt
+        | Ask::Resolve(_)
+        | Ask::Adjust(_)
+        | Ask::Reset(_)
+        | Ask::Suspend
+        | Ask::Resume
+        | Ask::SuspendMerchant
+        | Ask::ResumeMerchant
+        | Ask::Initialize => Permission::QuotasManage,
+    })?;
+    caller.may_see(&request.merchant)
+}
+
+fn actor(caller: &Caller) -> Actor {
+    Actor { id: caller.subject.clone(), operator_type: caller.operator_type() }
+}
+
+/// A refusal is a problem, except that of a dry run, which is its answer.
+fn outcome(done: Done) -> Answer<Done> {
+    if done.is_refused() && done.command.dry == quota::Dry::No { Err(refused(&done)) } else { Ok(done) }
+}
+
+fn batch_of(
+    admin: &Admin,
+    caller: &Caller,
+    operations: impl ExactSizeIterator<Item = Result<Request, Invalid>>,
+) -> Answer<Vec<Request>> {
+    let count = operations.len();
+    if count == 0 || count > BATCH_MAX {
+        let detail = format!("must hold 1 to {BATCH_MAX} operations, it has {count}");
+        return Err(Problem::field("operations", detail));
+    }
+    rate::take_batch(admin, caller, count)?;
+    let mut requests = Vec::with_capacity(count);
+    for (place, request) in operations.enumerate() {
+        let request =
+            request.map_err(|invalid| invalid_field(&invalid, format!("operations[{place}].{}", invalid.field)))?;
+        allow(caller, &request)?;
+        requests.push(request);
+    }
+    Ok(requests)
+}
+
+fn one_merchant(requests: &[Request]) -> Answer<()> {
+    let first = requests.first().map(|request| &request.merchant);
+    match requests.iter().position(|request| Some(&request.merchant) != first) {
+        Some(place) => Err(Problem::field(
+            format!("operations[{place}].merchant_id"),
+            "an atomic batch is of one merchant: leave atomic out, or send one batch for each",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn invalid_field(invalid: &Invalid, field: impl Into<String>) -> Problem {
+    if invalid.is_amount {
+        Problem::quota(Code::BadAmount).detail(invalid.problem.clone()).at(field)
+    } else {
+        Problem::field(field, invalid.problem.clone())
+    }
+}
+
+fn refused(done: &Done) -> Problem {
+    let id = Uuid::from_bytes(done.reply.decision_id).to_string();
+    let (limit, retry_after_secs) = refusing_limit(done);
+    let mut problem = Problem::quota(done.reply.record.code).decision(id);
+    if let Some(limit) = limit {
+        problem = problem.limit(limit);
+    }
+    if let Some(details) = &done.refusal {
+        problem = problem.refusal(details.clone());
+        if let Some(sentence) = refusal::sentence(details, done.command.currency.code()) {
+            problem = problem.detail(sentence);
+        }
+    }
+    match retry_after_secs {
+        Some(secs) => problem.retry_after(secs),
+        None => problem,
+    }
+}
+
+/// Nobody can say what became of the operation, or what the order was. Most errors name addresses of ours, for the log alone.
+pub(super) fn no_decision(error: &StoreError) -> Problem {
+    let detail = match error {
+        StoreError::History(why) | StoreError::Clock(why) => why.as_str(),
+        StoreError::NotBegun => "the day that the operation is of has not begun by the store's clock; ask again",
+        StoreError::Timeout { .. }
+        | StoreError::Unavailable(_)
+        | StoreError::Shards { .. }
+        | StoreError::NeedsPast
+        | StoreError::Corrupt(_) => "the operation may or may not have been done; ask again with the same numbers",
+    };
+    Problem::quota(Code::StoreUnavailable).detail(detail).retry_after(STORE_RETRY_SECS)
+}
+
+fn readable(caller: &Caller, merchant_id: &str) -> Answer<MerchantId> {
+    caller.require(Permission::QuotasRead)?;
+    let merchant = parse_merchant(merchant_id)?;
+    caller.may_see(&merchant)?;
+    Ok(merchant)
+}
+
+pub(super) fn parse_currency(code: &str) -> Answer<Currency> {
+    Currency::parse(code).map_err(|error| Problem::field("currency", error.to_string()))
+}
+
+pub(super) fn parse_merchant(merchant_id: &str) -> Answer<MerchantId> {
+    MerchantId::parse(merchant_id).map_err(|error| Problem::field("merchant_id", error.to_string()))
+}
+
+pub(super) fn no_account() -> Problem {
+    Problem::new(Kind::NotFound).detail("the merchant has no such account: nothing was ever consumed or initialized")
+}
+
+/// What the journal knows of an account.
+#[derive(FromRow)]
+pub(super) struct KnownAccount {
+    pub(super) currency: String,
+    suspended_reason: Option<String>,
+    suspended_by: Option<String>,
+    merchant_suspended_reason: Option<String>,
+    merchant_suspended_by: Option<String>,
+    last_order_no: Option<String>,
+    last_payment_no: Option<String>,
+    last_updated_by: String,
+}
+
+/// The columns of [`KnownAccount`].
+pub(super) const KNOWN_ACCOUNT: &str = "account.currency, account.suspended_reason, account.suspended_by, \
+    merchant.suspended_reason AS merchant_suspended_reason, merchant.suspended_by AS merchant_suspended_by, \
+    last_order_no, last_payment_no, account.last_updated_by \
+    FROM quota_account AS account LEFT JOIN quota_merchant AS merchant USING (merchant_id)";
+
+/// What the journal knows of a merchant's accounts, by currency. The counters do not wait for it: without Postgres it is empty.
+async fn provenances(pool: &PgPool, merchant: &MerchantId) -> HashMap<String, Provenance> {
+    let statement = format!("SELECT {KNOWN_ACCOUNT} WHERE merchant_id = $1");
+    let rows =
+        sqlx::query_as::<_, KnownAccount>(AssertSqlSafe(statement)).bind(merchant.as_str()).fetch_all(pool).await;
+    match rows {
+        Ok(rows) => rows.into_iter().map(|row| (row.currency.clone(), row.into())).collect(),
+        Err(error) => {
+            warn!(%merchant, %error, "an account is told without what the journal knows of it");
+            HashMap::new()
+        }
+    }
+}
+
+impl From<KnownAccount> for Provenance {
+    fn from(row: KnownAccount) -> Self {
+        Self {
+            suspended_reason: row.suspended_reason,
+            suspended_by: row.suspended_by,
+            merchant_suspended_reason: row.merchant_suspended_reason,
+            merchant_suspended_by: row.merchant_suspended_by,
+            last_order_no: row.last_order_no,
+            last_payment_no: row.last_payment_no,
+            last_updated_by: Some(row.last_updated_by),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn an_operation_goes_on_without_its_caller() {
+        let (go_on, told) = oneshot::channel::<()>();
+        let (done, ended) = oneshot::channel();
+        let caller = to_the_end(Repeat::Safe, OPERATION_TIMEOUT, async move {
+            told.await.unwrap();
+            done.send(()).unwrap();
+        });
+        // Asked once, and left.
+        assert!(timeout(Duration::ZERO, caller).await.is_err());
+        go_on.send(()).unwrap();
+        ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_takes_too_long_is_told_as_what_it_is() {
+        for (repeat, unknown) in [(Repeat::Safe, false), (Repeat::Unsafe, true)] {
+            let problem = to_the_end(repeat, Duration::ZERO, std::future::pending::<()>()).await.unwrap_err();
+            assert_eq!((problem.code(), problem.is_outcome_unknown()), ("NO_ANSWER", unknown));
+            assert_eq!(problem.into_response().extensions().get(), unknown.then_some(&Keep::Always));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The live stream of alerts and decisions as server-sent events (WHATWG HTML, section 9.2), read from Postgres.
+//!
+//! Every event has an id to go on from, on any server: the next event after it comes, none twice and none left out. A stream
+//! reads on only when its client has taken what was read, so that a slow one holds up and fills nothing.
+
+mod run;
+mod seats;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::sse::KeepAlive;
+use axum::response::{IntoResponse, Response, Sse};
+use quota::{Code, Currency, MerchantId};
+use serde::Deserialize;
+use sqlx::PgPool;
+use tokio::sync::watch;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::openapi::Problems;
+use super::problem::{Answer, Problem};
+use super::{Admin, Caller, Permission, Query};
+use crate::live::{Feed, Filter, Kind, Place, Wake, Waker};
+use seats::Seats;
+use sluice_kit::clock;
+use sluice_kit::database;
+
+/// The header that a client gives its last id back in.
+const LAST_EVENT_ID: &str = "last-event-id";
+/// Tells nginx and its like not to hold events back.
+const UNBUFFERED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+
+/// The streams of a server.
+#[derive(Debug)]
+pub(super) struct Streams {
+    feed: Feed,
+    seats: Arc<Seats>,
+    wake: Wake,
+    waker: std::sync::Mutex<Option<Waker>>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Streams {
+    /// With connections of their own beside those of the pool.
+    pub(super) fn new(pool: &PgPool) -> Self {
+        let (waker, wake) = Wake::new();
+        Self {
+            feed: Feed::new(database::beside(pool, Feed::CONNECTIONS)),
+            seats: Arc::default(),
+            wake,
+            waker: std::sync::Mutex::new(Some(waker)),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// Wakes them for alerts until the stop, which ends them.
+    pub(super) async fn run(&self, pool: PgPool, mut stopped: watch::Receiver<bool>) {
+        let waker = self.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.run(pool, stopped.clone()).await;
+        }
+        let _ = stopped.wait_for(|stop| *stop).await;
+        self.stopping.send_replace(true);
+    }
+}
+
+pub(super) fn routes() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new().routes(routes!(live_stream))
+}
+
+/// What to tell of.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct StreamQuery {
+    /// `alerts`, `decisions`, or both with a comma between them. Without it all that the caller may read.
+    kinds: Option<String>,
+    merchant_id: Option<String>,
+    currency: Option<String>,
+    /// Decisions with this code only, as in `DAILY_AMOUNT`.
+    code: Option<String>,
+}
+
+/// Alerts and decisions as they happen, as `text/event-stream`, about a second after them.
+///
+/// Events are `alert` (`{"change": "raised" | "acknowledged" | "resolved", "changed_at": …, "alert": …}`, the alert as it is now),
+/// `decision` (a row of the usage log) and at the end `ended` (`{"code": …, "detail": …}`, as when the token has run out). Each
+/// has an id: sent back as `Last-Event-ID`, on any server and within 30 days, the stream goes on after it. A heartbeat is an id
+/// without an event. How many streams a server and a caller may have is bounded.
+#[utoipa::path(
+    get, path = "/stream", tag = "stream", operation_id = "live_stream",
+    params(
+        StreamQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "The last id that was received; without it the stream begins \
+            with what comes next."),
+    ),
+    responses((status = OK, content_type = "text/event-stream", body = String), Problems),
+)]
+async fn live_stream(
+    State(admin): State<Admin>,
+    caller: Caller,
+    headers: HeaderMap,
+    Query(query): Query<StreamQuery>,
+) -> Answer<Response> {
+    let filter = query.filter(&caller)?;
+    let place = last_place(&headers)?;
+    let streams = &admin.streams;
+    let seat = streams.seats.take(&caller, admin.live.current().streams_max, &admin.live_figures)?;
+    let reader = match place {
+        Some(place) => streams.feed.resume(filter, place).await?.map_err(|error| bad_id(&error))?,
+        None => streams.feed.begin(filter).await?,
+    };
+    let (wake, stopping) = (streams.wake.clone(), streams.stopping.subscribe());
+    let stream = run::Stream::new(&admin, caller, &headers, reader, seat).until(wake, stopping);
+    let (name, value) = UNBUFFERED;
+    // A stream that waits for its turn to read shows that it is there, too.
+    let comments = KeepAlive::new().interval(run::patience(&admin));
+    let mut response = Sse::new(stream).keep_alive(comments).into_response();
+    response.headers_mut().insert(name, value);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    Ok(response)
+}
+
+/// Where the client stands, as far as it says.
+fn last_place(headers: &HeaderMap) -> Answer<Option<Place>> {
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::field(LAST_EVENT_ID, "the header must come once"));
+    }
+    let text = value.to_str().unwrap_or_default();
+    Place::decode(text, clock::now_ms()).map(Some).map_err(|error| bad_id(&error))
+}
+
+fn bad_id(error: &crate::live::PlaceError) -> Problem {
+    Problem::field(LAST_EVENT_ID, error.to_string())
+}
+
+impl StreamQuery {
+    /// Checks every condition, and narrows to what the caller may see.
+    fn filter(&self, caller: &Caller) -> Answer<Filter> {
+        let (alerts, decisions) = match &self.kinds {
+            Some(kinds) => {
+                let kinds = kinds.split(',').map(kind).collect::<Answer<Vec<_>>>()?;
+                let (alerts, decisions) = (kinds.contains(&Kind::Alerts), kinds.contains(&Kind::Decisions));
+                if alerts {
+                    caller.require(Permission::AlertsRead)?;
+                }
+                if decisions {
+                    caller.require(Permission::QuotasRead)?;
+                }
+                (alerts, decisions)
+            }
+            None => (caller.scopes.has(Permission::AlertsRead), caller.scopes.has(Permission::QuotasRead)),
+        };
+        if !alerts && !decisions {
+            caller.require(Permission::QuotasRead)?;
+        }
+        let field = |name: &'static str| move |error: String| Problem::field(name, error);
+        let merchant = self.merchant_id.as_deref().map(MerchantId::parse).transpose();
+        let merchant = merchant.map_err(|error| field("merchant_id")(error.to_string()))?;
+        let currency = self.currency.as_deref().map(Currency::parse).transpose();
+        let code = |text: &str| Code::parse(text).ok_or_else(|| Problem::field("code", "is no code of an answer"));
+        Ok(Filter {
+            alerts,
+            decisions,
+            own: caller.merchant.clone(),
+            merchant: caller.narrow(merchant)?,
+            currency: currency.map_err(|error| field("currency")(error.to_string()))?,
+            code: self.code.as_deref().map(code).transpose()?,
+        })
+    }
+}
+
+fn kind(text: &str) -> Answer<Kind> {
+    let detail = || Problem::field("kinds", "must be alerts, decisions, or both with a comma between them");
+    Kind::parse(text).ok_or_else(detail)
+}

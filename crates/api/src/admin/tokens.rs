@@ -1,0 +1,356 @@
+//! Access tokens for programs: made, listed, rotated and revoked by administrators. The token itself is in the answer that
+//! makes it and nowhere else.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use quota::MerchantId;
+use serde::{Deserialize, Serialize};
+use sqlx::{PgPool, QueryBuilder};
+use tracing::info;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::auth::{grantable, token};
+use super::idempotency::KeptBody;
+use super::openapi::{BodyProblems, NotFound, Problems};
+use super::page::{self, Cursor, Page, TimeId};
+use super::problem::{Answer, Kind, Problem};
+use super::{API, Admin, Caller, Json, Path, Permission, Query, Role};
+use sluice_kit::clock;
+use sluice_kit::telemetry::AUDIT;
+use sluice_settings::Secret;
+
+/// Longest name, in characters.
+const NAME_LEN_MAX: usize = 100;
+/// What the API shows of a token.
+const COLUMNS: &str = "id, name, role, merchant_id, permissions, created_at, created_by, expires_at, last_used_at, replaces, \
+    revoked_at, revoked_by";
+
+pub(super) fn routes() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(revoke)).routes(routes!(rotate))
+}
+
+/// What a new token is to be.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is for.
+    #[schema(min_length = 1, max_length = 100)]
+    pub name: String,
+    pub role: Role,
+    /// The only merchant whose data it sees; needed for the role `merchant`.
+    pub merchant_id: Option<String>,
+    /// Narrows what the role grants. A token never writes or approves policies, and never manages tokens.
+    pub permissions: Option<Vec<Permission>>,
+    /// From when on it is refused; absent for a token that only a revocation ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// An access token without its text.
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
+pub struct AccessToken {
+    pub id: Uuid,
+    pub name: String,
+    #[schema(value_type = Role)]
+    pub role: String,
+    pub merchant_id: Option<String>,
+    /// Absent where it has all that its role grants.
+    #[schema(value_type = Option<Vec<Permission>>)]
+    pub permissions: Option<Vec<String>>,
+    pub created_at: DateTime<Utc>,
+    pub created_by: String,
+    pub expires_at: Option<DateTime<Utc>>,
+    /// To the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// The token that was rotated into this one.
+    pub replaces: Option<Uuid>,
+    pub revoked_at: Option<DateTime<Utc>>,
+    pub revoked_by: Option<String>,
+}
+
+/// A new access token.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CreatedToken {
+    /// The token itself, shown this once; absent where the answer is repeated for an Idempotency-Key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "slc_3q2-7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
+    token: Option<String>,
+    access_token: AccessToken,
+}
+
+/// Which tokens to list.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Only those that are in force, or only those that are not.
+    active: Option<bool>,
+    /// Where to go on: `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Most items to answer with.
+    #[param(minimum = 1)]
+    limit: Option<u64>,
+}
+
+/// Make an access token.
+#[utoipa::path(
+    post, path = "/access-tokens", tag = "access tokens", operation_id = "create_access_token", request_body = NewToken,
+    responses((status = CREATED, body = CreatedToken), Problems, BodyProblems),
+)]
+async fn create(State(admin): State<Admin>, caller: Caller, Json(new): Json<NewToken>) -> Answer<Response> {
+    caller.require(Permission::TokensManage)?;
+    let new = new.check(&caller, clock::now_ms())?;
+    let (text, made) = insert(&admin.pool, &new, caller.subject.as_str()).await?;
+    info!(target: AUDIT, token_id = %made.id, actor = %caller.subject, role = made.role, "an access token was made");
+    created(&text, made)
+}
+
+/// List access tokens, the newest first.
+#[utoipa::path(
+    get, path = "/access-tokens", tag = "access tokens", operation_id = "list_access_tokens", params(ListQuery),
+    responses((status = OK, body = Page<AccessToken>), Problems),
+)]
+async fn list(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Answer<Json<Page<AccessToken>>> {
+    caller.require(Permission::TokensManage)?;
+    let limit = page::limit(query.limit, admin.live.current().admin_page_max)?;
+    let after = query.cursor.as_deref().map(TimeId::decode).transpose()?;
+    let mut sql = QueryBuilder::new(format!("SELECT {COLUMNS} FROM access_token WHERE true"));
+    if let Some(merchant) = &caller.merchant {
+        sql.push(" AND merchant_id = ").push_bind(merchant.as_str());
+    }
+    if let Some(active) = query.active {
+        let in_force = " AND (revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())) = ";
+        sql.push(in_force).push_bind(active);
+    }
+    if let Some(TimeId(at, id)) = after {
+        sql.push(" AND (created_at, id) < (").push_bind(at).push(", ").push_bind(id).push(")");
+    }
+    sql.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(limit.saturating_add(1));
+    let tokens = sql.build_query_as::<AccessToken>().fetch_all(&admin.pool).await?;
+    Ok(Json(Page::from_rows(tokens, limit, |last| TimeId(last.created_at, last.id))))
+}
+
+/// Revoke an access token. It is refused at once by this server, and within a second by the others.
+#[utoipa::path(
+    delete, path = "/access-tokens/{id}", tag = "access tokens", operation_id = "revoke_access_token",
+    params(("id" = Uuid, Path)), responses((status = NO_CONTENT), Problems, NotFound),
+)]
+async fn revoke(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>) -> Answer<StatusCode> {
+    caller.require(Permission::TokensManage)?;
+    // Revoking again changes nothing, and the first one stays on record.
+    let known: Option<bool> = sqlx::query_scalar(
+        "UPDATE access_token SET revoked_at = coalesce(revoked_at, now()), revoked_by = coalesce(revoked_by, $2) \
+         WHERE id = $1 AND ($3::text IS NULL OR merchant_id = $3) RETURNING true",
+    )
+    .bind(id)
+    .bind(caller.subject.as_str())
+    .bind(caller.merchant.as_ref().map(MerchantId::as_str))
+    .fetch_optional(&admin.pool)
+    .await?;
+    known.ok_or_else(|| Problem::new(Kind::NotFound))?;
+    admin.auth.forget_tokens();
+    info!(target: AUDIT, token_id = %id, actor = %caller.subject, "an access token was revoked");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Put a new access token in the place of one: same role, merchant, permissions and expiry. The old one is revoked.
+#[utoipa::path(
+    post, path = "/access-tokens/{id}/rotate", tag = "access tokens", operation_id = "rotate_access_token",
+    params(("id" = Uuid, Path)), responses((status = CREATED, body = CreatedToken), Problems, BodyProblems, NotFound),
+)]
+async fn rotate(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>) -> Answer<Response> {
+    caller.require(Permission::TokensManage)?;
+    let merchant = caller.merchant.as_ref().map(MerchantId::as_str);
+    let (text, made) = replace(&admin.pool, id, merchant, caller.subject.as_str()).await?;
+    admin.auth.forget_tokens();
+    info!(target: AUDIT, token_id = %made.id, replaces = %id, actor = %caller.subject, "an access token was rotated");
+    created(&text, made)
+}
+
+/// The answer with the token's text; what is kept for an Idempotency-Key is the same without it.
+fn created(text: &Secret, access_token: AccessToken) -> Answer<Response> {
+    let location = format!("{API}/access-tokens/{}", access_token.id);
+    let mut body = CreatedToken { token: None, access_token };
+    let json = |body: &CreatedToken| serde_json::to_vec(body).map_err(|error| Problem::internal("an answer", &error));
+    let kept = json(&body)?;
+    body.token = Some(text.expose().to_owned());
+    let headers = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::LOCATION, location)];
+    let mut response = (StatusCode::CREATED, headers, Body::from(json(&body)?)).into_response();
+    response.extensions_mut().insert(KeptBody(Bytes::from(kept)));
+    Ok(response)
+}
+
+/// A token that may be made.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    name: String,
+    role: Role,
+    merchant: Option<MerchantId>,
+    permissions: Option<Vec<Permission>>,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+impl NewToken {
+    /// Checks every field; a caller of one merchant makes tokens of that merchant only.
+    fn check(self, caller: &Caller, now_ms: i64) -> Answer<Grant> {
+        let merchant = self.merchant_id.as_deref().map(MerchantId::parse).transpose();
+        let merchant = merchant.map_err(|error| Problem::field("merchant_id", error.to_string()))?;
+        self.grant(caller.narrow(merchant)?, now_ms)
+    }
+
+    fn grant(self, merchant: Option<MerchantId>, now_ms: i64) -> Answer<Grant> {
+        let name = self.name.trim();
+        if name.is_empty() || name.chars().count() > NAME_LEN_MAX || name.chars().any(char::is_control) {
+            let detail = format!("must have 1 to {NAME_LEN_MAX} characters and no control characters");
+            return Err(Problem::field("name", detail));
+        }
+        if self.role == Role::Merchant && merchant.is_none() {
+            return Err(Problem::field("merchant_id", "the role merchant needs one"));
+        }
+        let granted = grantable(self.role);
+        if let Some(permissions) = &self.permissions {
+            if permissions.is_empty() {
+                return Err(Problem::field("permissions", "must name one at least, or be absent for all of the role"));
+            }
+            if let Some(other) = permissions.iter().find(|permission| !granted.has(**permission)) {
+                let detail = format!("a token of the role {} cannot hold {}", self.role.as_str(), other.as_str());
+                return Err(Problem::field("permissions", detail));
+            }
+        }
+        if self.expires_at.is_some_and(|at| at.timestamp_millis() <= now_ms) {
+            return Err(Problem::field("expires_at", "must be in the future"));
+        }
+        page::check_time("expires_at", self.expires_at)?;
+        let (role, permissions, expires_at) = (self.role, self.permissions, self.expires_at);
+        Ok(Grant { name: name.to_owned(), role, merchant, permissions, expires_at })
+    }
+}
+
+/// Stores a new token and gives its text.
+async fn insert(pool: &PgPool, grant: &Grant, actor: &str) -> Answer<(Secret, AccessToken)> {
+    let text = token::generate()?;
+    let permissions = grant.permissions.as_ref().map(|permissions| {
+        let mut names: Vec<&str> = permissions.iter().map(|permission| permission.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    });
+    let sql = format!(
+        "INSERT INTO access_token (id, name, secret_hash, role, merchant_id, permissions, created_by, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {COLUMNS}"
+    );
+    let made = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(Uuid::from_bytes(clock::decision_id()))
+        .bind(&grant.name)
+        .bind(token::hash(text.expose()).as_slice())
+        .bind(grant.role.as_str())
+        .bind(grant.merchant.as_ref().map(MerchantId::as_str))
+        .bind(permissions)
+        .bind(actor)
+        .bind(grant.expires_at)
+        .fetch_one(pool)
+        .await?;
+    Ok((text, made))
+}
+
+/// Revokes a token that is in force and stores the one that takes its place, both or none.
+async fn replace(pool: &PgPool, id: Uuid, merchant: Option<&str>, actor: &str) -> Answer<(Secret, AccessToken)> {
+    let text = token::generate()?;
+    let sql = format!(
+        "WITH old AS ( \
+            UPDATE access_token SET revoked_at = now(), revoked_by = $3 \
+            WHERE id = $1 AND ($2::text IS NULL OR merchant_id = $2) AND revoked_at IS NULL \
+                AND (expires_at IS NULL OR expires_at > now()) \
+            RETURNING id, name, role, merchant_id, permissions, expires_at) \
+         INSERT INTO access_token (id, name, secret_hash, role, merchant_id, permissions, expires_at, created_by, replaces) \
+         SELECT $4, name, $5, role, merchant_id, permissions, expires_at, $3, id FROM old RETURNING {COLUMNS}"
+    );
+    let made = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(id)
+        .bind(merchant)
+        .bind(actor)
+        .bind(Uuid::from_bytes(clock::decision_id()))
+        .bind(token::hash(text.expose()).as_slice())
+        .fetch_optional(pool)
+        .await?;
+    match made {
+        Some(made) => Ok((text, made)),
+        None => Err(why_not(pool, id, merchant).await?),
+    }
+}
+
+async fn why_not(pool: &PgPool, id: Uuid, merchant: Option<&str>) -> Answer<Problem> {
+    let known: Option<bool> =
+        sqlx::query_scalar("SELECT true FROM access_token WHERE id = $1 AND ($2::text IS NULL OR merchant_id = $2)")
+            .bind(id)
+            .bind(merchant)
+            .fetch_optional(pool)
+            .await?;
+    Ok(match known {
+        Some(_) => Problem::new(Kind::Conflict).detail("the token is revoked or expired; make a new one"),
+        None => Problem::new(Kind::NotFound),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const NOW_MS: i64 = 1_795_139_200_000;
+
+    fn check(new: Value, merchant: Option<&str>) -> Result<Grant, String> {
+        let new: NewToken = serde_json::from_value(new).map_err(|error| error.to_string())?;
+        let caller = Caller {
+            subject: quota::ActorId::parse("a").unwrap(),
+            roles: vec![Role::Admin],
+            merchant: merchant.map(|id| MerchantId::parse(id).unwrap()),
+            scopes: Role::Admin.permissions(),
+            via: super::super::auth::Via::Jwt,
+        };
+        new.check(&caller, NOW_MS).map_err(|problem| serde_json::to_string(&problem).unwrap())
+    }
+
+    #[test]
+    fn grants_are_checked_field_by_field() {
+        let table = [
+            (json!({"name": "", "role": "admin"}), "\"name\""),
+            (json!({"name": "x".repeat(101), "role": "admin"}), "\"name\""),
+            (json!({"name": "a\nb", "role": "admin"}), "\"name\""),
+            (json!({"name": "a", "role": "root"}), "unknown variant"),
+            (json!({"name": "a", "role": "admin", "owner": "b"}), "unknown field"),
+            (json!({"name": "a", "role": "merchant"}), "\"merchant_id\""),
+            (json!({"name": "a", "role": "merchant", "merchant_id": "a b"}), "\"merchant_id\""),
+            (json!({"name": "a", "role": "operator", "permissions": []}), "\"permissions\""),
+            (json!({"name": "a", "role": "operator", "permissions": ["settings:write"]}), "settings:write"),
+            (json!({"name": "a", "role": "admin", "permissions": ["tokens:manage"]}), "tokens:manage"),
+            (json!({"name": "a", "role": "admin", "permissions": ["policies:approve"]}), "policies:approve"),
+            (json!({"name": "a", "role": "admin", "permissions": ["policies:write"]}), "policies:write"),
+            (json!({"name": "a", "role": "admin", "permissions": ["*"]}), "unknown variant"),
+            (json!({"name": "a", "role": "admin", "expires_at": "2026-11-20T01:46:40Z"}), "\"expires_at\""),
+        ];
+        for (new, expected) in table {
+            let problem = check(new.clone(), None).unwrap_err();
+            assert!(problem.contains(expected), "{new}: {problem}");
+        }
+        let good = json!({"name": " a ", "role": "operator", "permissions": ["quotas:read"], "expires_at": "2026-11-20T01:46:41Z"});
+        assert_eq!(check(good, None).unwrap().name, "a");
+    }
+
+    #[test]
+    fn whoever_sees_one_merchant_makes_tokens_of_that_one() {
+        let unnamed = check(json!({"name": "a", "role": "operator"}), Some("m-1")).unwrap();
+        assert_eq!(unnamed.merchant.unwrap().as_str(), "m-1");
+        assert!(check(json!({"name": "a", "role": "operator", "merchant_id": "m-2"}), Some("m-1")).is_err());
+    }
+}

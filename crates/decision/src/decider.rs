@@ -1,0 +1,359 @@
+//! The pipeline of every decision, whoever asks: a request and the policy in force become a command, the store decides it, and
+//! the decision is counted, traced and logged once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::RefusalDetails;
+use quota::{Action, Code, Command, Dry, LimitName, OperationNo, OrderNo, Policy, Reply};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::request::{Caller, Request, Source};
+use crate::spans;
+use sluice_journal::outcomes;
+use sluice_kit::clock;
+use sluice_kit::health::warn_unless_away;
+use sluice_kit::metrics::{Failure, Metrics};
+use sluice_kit::telemetry::{DECISION, trace_id};
+use sluice_policy_source::Policies;
+use sluice_settings::Live;
+use sluice_store::refusal::{self, Asked};
+use sluice_store::{Notes, Store, StoreError};
+
+/// Makes commands of requests, and decisions of commands.
+#[derive(Debug)]
+pub struct Decider<S> {
+    store: Arc<S>,
+    policies: Arc<Policies>,
+    live: Live,
+    metrics: Arc<Metrics>,
+    outcomes: Arc<outcomes::Figures>,
+}
+
+impl<S> Clone for Decider<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            policies: Arc::clone(&self.policies),
+            live: self.live.clone(),
+            metrics: Arc::clone(&self.metrics),
+            outcomes: Arc::clone(&self.outcomes),
+        }
+    }
+}
+
+/// A command with all that the store is told of it.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub command: Command,
+    pub notes: Notes,
+    /// The policy in force; `None` where there is none.
+    pub policy: Option<Arc<Policy>>,
+    pub source: Source,
+}
+
+/// A command that was decided: done, or refused by its code.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    pub command: Command,
+    pub notes: Notes,
+    pub policy: Option<Arc<Policy>>,
+    pub source: Source,
+    pub reply: Reply,
+    /// What a refusal says beside its code.
+    pub refusal: Option<RefusalDetails>,
+}
+
+impl Decision {
+    /// Whether the command was refused.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.reply.record.code.http_status() != 200
+    }
+
+    /// The command as it was prepared.
+    #[must_use]
+    pub fn into_prepared(self) -> Prepared {
+        Prepared { command: self.command, notes: self.notes, policy: self.policy, source: self.source }
+    }
+}
+
+/// A command without a decision.
+#[derive(Debug)]
+pub struct Undecided {
+    pub prepared: Prepared,
+    pub error: StoreError,
+}
+
+impl<S: Store> Decider<S> {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(store: Arc<S>, policies: Arc<Policies>, live: Live, metrics: Arc<Metrics>) -> Self {
+        let outcomes = metrics.part();
+        Self { store, policies, live, metrics, outcomes }
+    }
+
+    /// The store that decides.
+    #[must_use]
+    pub const fn store(&self) -> &Arc<S> {
+        &self.store
+    }
+
+    /// The policies that are decided by.
+    #[must_use]
+    pub const fn policies(&self) -> &Arc<Policies> {
+        &self.policies
+    }
+
+    /// The settings that change while the server runs.
+    #[must_use]
+    pub const fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The server's metrics.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The command that decides a request under a policy, where there is one.
+    #[must_use]
+    pub fn prepare(&self, request: Request, caller: Caller, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
+        let decision_id = clock::decision_id();
+        let action = request.action(policy.as_deref());
+        let notes = Notes {
+            actor: caller.actor,
+            mode: caller.mode.as_str(),
+            policy_version: policy.as_ref().map(|policy| policy.version.to_string()).unwrap_or_default(),
+            trace: spans::of_decision(caller.trace, decision_id),
+            reason: request.reason,
+            operator_type: caller.operator_type,
+            remarks: request.remarks,
+            metadata: request.metadata,
+            refusal: refusal::by_policy(&action, policy.as_deref()),
+        };
+        let live = self.live.current();
+        let command = Command {
+            action,
+            merchant: request.merchant,
+            currency: request.currency,
+            order_no: request.order_no,
+            attempt: request.attempt,
+            dry: request.dry,
+            decision_id,
+            now_ms,
+            // Without a policy there is no calendar: the windows stay as they are stored.
+            windows: policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
+            order_ttl_secs: bounded(live.order_ttl_secs),
+            backlog_max: bounded(live.backlog_events_max),
+            watch: policy.as_ref().and_then(|policy| policy.watch.clone()),
+            history: None,
+            payment_no: request.payment_no,
+            operation_no: request.operation_no,
+            channel: request.channel,
+        };
+        Prepared { command, notes, policy, source: caller.source }
+    }
+
+    /// The command that takes an attempt back. It has an id and a span of its own.
+    #[must_use]
+    pub fn prepare_void(&self, of: &Prepared, reason: &str) -> Prepared {
+        let mut void = of.clone();
+        void.command.action = Action::VoidAttempt;
+        void.command.decision_id = clock::decision_id();
+        void.notes.trace = spans::of_decision(of.notes.trace, void.command.decision_id);
+        reason.clone_into(&mut void.notes.reason);
+        void
+    }
+
+    /// Decides one command. `started` is when work for it began.
+    ///
+    /// # Errors
+    /// [`Undecided`] where no decision could be had; the command may be applied all the same, see [`StoreError::is_undone`].
+    pub async fn decide(&self, prepared: Prepared, started: Instant) -> Result<Decision, Box<Undecided>> {
+        let Prepared { command, notes, policy, source } = prepared;
+        match self.store.apply(&command, &notes).await {
+            Ok(reply) => Ok(self.decided((command, notes), (policy, source), reply, started.elapsed())),
+            Err(error) => {
+                self.report_failure(&command, &notes, source, &error, started.elapsed());
+                Err(Box::new(Undecided { prepared: Prepared { command, notes, policy, source }, error }))
+            }
+        }
+    }
+
+    /// Decides many commands, each by itself, in their order and with one call of the store. The results are in that order.
+    pub async fn decide_each(&self, batch: Vec<Prepared>, started: Instant) -> Vec<Result<Decision, StoreError>> {
+        let (calls, rest) = unzip(batch);
+        let results = self.store.apply_each(&calls).await;
+        self.each_decided(calls, rest, results, started.elapsed())
+    }
+
+    /// The same, but a command whose order's past would have to be read first is not decided: it has
+    /// [`StoreError::NeedsPast`], of which nothing is reported.
+    pub async fn decide_known(&self, batch: Vec<Prepared>, started: Instant) -> Vec<Result<Decision, StoreError>> {
+        let (calls, rest) = unzip(batch);
+        let results = self.store.apply_known(&calls).await;
+        self.each_decided(calls, rest, results, started.elapsed())
+    }
+
+    /// Decides the commands of one merchant in their order: all, or none where one is refused.
+    ///
+    /// # Errors
+    /// [`StoreError`] where no decision could be had.
+    pub async fn decide_all(&self, batch: Vec<Prepared>, started: Instant) -> Result<Vec<Decision>, StoreError> {
+        let (calls, rest) = unzip(batch);
+        let results: Vec<_> = match self.store.apply_all(&calls).await {
+            Ok(replies) => replies.into_iter().map(Ok).collect(),
+            Err(error) => calls.iter().map(|_| Err(error.clone())).collect(),
+        };
+        self.each_decided(calls, rest, results, started.elapsed()).into_iter().collect()
+    }
+
+    fn each_decided(
+        &self,
+        calls: Vec<(Command, Notes)>,
+        rest: Vec<(Option<Arc<Policy>>, Source)>,
+        results: Vec<Result<Reply, StoreError>>,
+        latency: Duration,
+    ) -> Vec<Result<Decision, StoreError>> {
+        let decided = |((call, rest), result): (((Command, Notes), (Option<Arc<Policy>>, Source)), _)| match result {
+            Ok(reply) => Ok(self.decided(call, rest, reply, latency)),
+            Err(StoreError::NeedsPast) => Err(StoreError::NeedsPast),
+            Err(error) => {
+                self.report_failure(&call.0, &call.1, rest.1, &error, latency);
+                Err(error)
+            }
+        };
+        calls.into_iter().zip(rest).zip(results).map(decided).collect()
+    }
+
+    fn decided(
+        &self,
+        (command, notes): (Command, Notes),
+        (policy, source): (Option<Arc<Policy>>, Source),
+        reply: Reply,
+        latency: Duration,
+    ) -> Decision {
+        let refusal = refusal::details(&reply.record, &Asked::of(&command, &notes));
+        let decision = Decision { command, notes, policy, source, reply, refusal };
+        // What a job asks for and is not needed leaves no event, and is no news.
+        if source != Source::Job || decision.reply.event_seq.is_some() {
+            self.report(&decision, latency);
+        }
+        decision
+    }
+
+    /// Counts, traces and logs a decision.
+    fn report(&self, decision: &Decision, latency: Duration) {
+        let Decision { command, notes, source, reply, refusal, .. } = decision;
+        let record = &reply.record;
+        let dry = command.dry != Dry::No;
+        self.metrics.decision(if dry { "check" } else { command.action.as_str() }, record.code, record.replay);
+        if *source == Source::Proxy {
+            self.metrics.check_took(latency);
+        }
+        spans::decision(*source, command, notes, Ok(reply), latency);
+        outcomes::report(&self.outcomes, command, notes, reply);
+        info!(
+            target: DECISION,
+            decision_id = %Uuid::from_bytes(reply.decision_id),
+            // Another one than the decision's where an earlier answer is repeated; the journal's row has it.
+            event_id = %Uuid::from_bytes(reply.event_id),
+            caller = source.as_str(),
+            actor = notes.actor,
+            action = command.action.as_str(),
+            dry,
+            merchant = %command.merchant,
+            order_no = command.order_no.as_ref().map(OrderNo::as_str),
+            operation_no = command.operation_no.as_ref().map(OperationNo::as_str),
+            attempt = %command.attempt,
+            amount_minor = record.amount,
+            currency = %command.currency,
+            code = record.code.as_str(),
+            replay = record.replay,
+            wait_ms = record.wait_ms,
+            binding = LimitName::of_code(record.code).map(LimitName::as_str),
+            refusal = refusal.as_ref().map(refusal::text),
+            order_state = command.order_no.as_ref().map(|_| record.order.state.as_str()),
+            policy_version = notes.policy_version,
+            mode = notes.mode,
+            reason = (!notes.reason.is_empty()).then_some(notes.reason.as_str()),
+            latency_us = micros(latency),
+            trace_id = trace_id(notes.trace),
+            "decision"
+        );
+        self.warn_of_over_capture(decision);
+    }
+
+    /// Counts, traces and logs that there is no decision. An outage of the store is logged once for all of them.
+    fn report_failure(&self, command: &Command, notes: &Notes, source: Source, error: &StoreError, latency: Duration) {
+        self.metrics.store_error(failure(error));
+        if source == Source::Proxy {
+            self.metrics.check_took(latency);
+        }
+        spans::decision(source, command, notes, Err(error), latency);
+        warn_unless_away!(
+            error,
+            decision_id = %Uuid::from_bytes(command.decision_id),
+            caller = source.as_str(),
+            actor = notes.actor,
+            action = command.action.as_str(),
+            merchant = %command.merchant,
+            order_no = command.order_no.as_ref().map(OrderNo::as_str),
+            currency = %command.currency,
+            code = Code::StoreUnavailable.as_str(),
+            latency_us = micros(latency),
+            trace_id = trace_id(notes.trace),
+            "no decision"
+        );
+    }
+
+    /// Money was captured that was never held: recorded, and an operator should know.
+    fn warn_of_over_capture(&self, decision: &Decision) {
+        let Decision { command, notes, reply, .. } = decision;
+        let record = &reply.record;
+        let captured =
+            matches!(command.action, Action::Settle(_)) && command.dry == Dry::No && record.code == Code::Applied;
+        if captured && !record.replay && record.is_over_captured() {
+            self.metrics.over_capture();
+            warn!(
+                decision_id = %Uuid::from_bytes(reply.decision_id),
+                event_id = %Uuid::from_bytes(reply.event_id),
+                merchant = %command.merchant,
+                order_no = command.order_no.as_ref().map(OrderNo::as_str),
+                held_minor = record.order.amount,
+                captured_minor = record.order.settled,
+                currency = %command.currency,
+                trace_id = trace_id(notes.trace),
+                "an order's captures went beyond its hold"
+            );
+        }
+    }
+}
+
+/// What the store takes, and what it does not need.
+fn unzip(batch: Vec<Prepared>) -> (Vec<(Command, Notes)>, Vec<(Option<Arc<Policy>>, Source)>) {
+    batch.into_iter().map(|Prepared { command, notes, policy, source }| ((command, notes), (policy, source))).unzip()
+}
+
+/// The settings' own bounds are far below.
+fn bounded(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+const fn failure(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Timeout { .. } => Failure::Timeout,
+        StoreError::Unavailable(_) => Failure::Connection,
+        StoreError::Clock(_) | StoreError::NotBegun => Failure::Clock,
+        StoreError::Shards { .. } | StoreError::Corrupt(_) | StoreError::History(_) | StoreError::NeedsPast => {
+            Failure::Reply
+        }
+    }
+}
+
+fn micros(latency: Duration) -> u64 {
+    u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
+}

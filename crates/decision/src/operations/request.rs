@@ -1,0 +1,387 @@
+//! A caller's body made valid: identifiers, amounts and what is asked for.
+
+use quota::{
+    Adjust, AmountMinor, AttemptId, Change, Channel, CounterName, Currency, MerchantId, OperationId, OperationNo,
+    OrderNo, PaymentNo, Period, Reset, Resolution,
+};
+use thiserror::Error;
+
+use super::body::{
+    AdjustOperation, AdjustRequest, BatchOperation, ChargeRequest, CheckRequest, CounterField, InitializeRequest,
+    RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest, VoidRequest,
+};
+use sluice_store::{METADATA_BYTES_MAX, REMARKS_BYTES_MAX};
+
+/// A body that is no operation.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{field}: {problem}")]
+pub struct Invalid {
+    pub field: &'static str,
+    pub problem: String,
+    /// The field is an amount.
+    pub is_amount: bool,
+}
+
+impl Invalid {
+    fn new(field: &'static str, problem: impl Into<String>) -> Self {
+        Self { field, problem: problem.into(), is_amount: false }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    Check(AmountMinor),
+    Consume(AmountMinor),
+    Hold(AmountMinor),
+    Settle {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+        last: bool,
+    },
+    Void,
+    Refund {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+    },
+    Release {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+    },
+    /// A capture that the gateway has made: it is booked whatever its amount.
+    Captured {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+        last: bool,
+    },
+    /// The attempt is taken back, or the refund that it has reserved.
+    VoidAttempt,
+    Resolve(Resolution),
+    Adjust(Adjust),
+    Reset(Reset),
+    Suspend,
+    Resume,
+    SuspendMerchant,
+    ResumeMerchant,
+    Initialize,
+}
+
+/// A valid operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub merchant: MerchantId,
+    /// [`Currency::NONE`] where the merchant is meant as a whole.
+    pub currency: Currency,
+    pub order_no: Option<OrderNo>,
+    pub payment_no: Option<PaymentNo>,
+    pub operation_no: Option<OperationNo>,
+    pub channel: Option<Channel>,
+    /// The attempt that is meant, where it is none of the API's own.
+    pub attempt: Option<AttemptId>,
+    pub ask: Ask,
+    /// Why an account is changed by hand, or empty.
+    pub reason: String,
+    pub remarks: String,
+    /// A JSON object, or empty.
+    pub metadata: String,
+}
+
+impl Request {
+    fn new(merchant_id: &str, currency: &str, ask: Ask) -> Result<Self, Invalid> {
+        let request = Self::of_merchant(merchant_id, ask)?;
+        let currency = Currency::parse(currency).map_err(|error| Invalid::new("currency", error.to_string()))?;
+        Ok(Self { currency, ..request })
+    }
+
+    fn of_merchant(merchant_id: &str, ask: Ask) -> Result<Self, Invalid> {
+        Ok(Self {
+            merchant: MerchantId::parse(merchant_id).map_err(|error| Invalid::new("merchant_id", error.to_string()))?,
+            currency: Currency::NONE,
+            order_no: None,
+            payment_no: None,
+            operation_no: None,
+            channel: None,
+            attempt: None,
+            ask,
+            reason: String::new(),
+            remarks: String::new(),
+            metadata: String::new(),
+        })
+    }
+
+    fn order(mut self, order_no: &str) -> Result<Self, Invalid> {
+        self.order_no = Some(OrderNo::parse(order_no).map_err(|error| Invalid::new("order_no", error.to_string()))?);
+        Ok(self)
+    }
+
+    fn payment(mut self, payment_no: Option<&str>) -> Result<Self, Invalid> {
+        let parsed = payment_no.map(PaymentNo::parse).transpose();
+        self.payment_no = parsed.map_err(|error| Invalid::new("payment_no", error.to_string()))?;
+        Ok(self)
+    }
+
+    fn operation(mut self, field: &'static str, number: Option<&str>) -> Result<Self, Invalid> {
+        let parsed = number.map(OperationNo::parse).transpose();
+        self.operation_no = parsed.map_err(|error| Invalid::new(field, error.to_string()))?;
+        Ok(self)
+    }
+
+    fn channel(mut self, channel: Option<&str>) -> Result<Self, Invalid> {
+        let parsed = channel.map(Channel::parse).transpose();
+        self.channel = parsed.map_err(|error| Invalid::new("channel", error.to_string()))?;
+        Ok(self)
+    }
+
+    fn reason(mut self, reason: String) -> Result<Self, Invalid> {
+        if reason.trim().is_empty() {
+            return Err(Invalid::new("reason", "must say why"));
+        }
+        self.reason = bounded("reason", reason, REMARKS_BYTES_MAX)?;
+        Ok(self)
+    }
+
+    fn notes(
+        mut self,
+        remarks: Option<String>,
+        metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    ) -> Result<Self, Invalid> {
+        self.remarks = bounded("remarks", remarks.unwrap_or_default(), REMARKS_BYTES_MAX)?;
+        let text = metadata.map(|object| serde_json::Value::Object(object).to_string()).unwrap_or_default();
+        self.metadata = bounded("metadata", text, METADATA_BYTES_MAX)?;
+        Ok(self)
+    }
+}
+
+/// Postgres keeps no NUL in texts.
+fn bounded(field: &'static str, text: String, bytes_max: usize) -> Result<String, Invalid> {
+    if text.len() > bytes_max {
+        return Err(Invalid::new(field, format!("must have at most {bytes_max} bytes, this one has {}", text.len())));
+    }
+    if text.contains('\0') || text.contains("\\u0000") {
+        return Err(Invalid::new(field, "must not hold a NUL character"));
+    }
+    Ok(text)
+}
+
+fn amount(minor: i64) -> Result<AmountMinor, Invalid> {
+    match count(minor)? {
+        AmountMinor::ZERO => Err(Invalid { is_amount: true, ..Invalid::new("amount", "must be more than 0") }),
+        amount => Ok(amount),
+    }
+}
+
+fn count(minor: i64) -> Result<AmountMinor, Invalid> {
+    u64::try_from(minor).ok().and_then(AmountMinor::new).ok_or_else(|| Invalid {
+        is_amount: true,
+        ..Invalid::new("amount", format!("must be from 0 to {} minor units", AmountMinor::MAX))
+    })
+}
+
+impl TryFrom<CheckRequest> for Request {
+    type Error = Invalid;
+
+    fn try_from(body: CheckRequest) -> Result<Self, Invalid> {
+        Self::new(&body.merchant_id, &body.currency, Ask::Check(amount(body.amount)?))?.channel(body.channel.as_deref())
+    }
+}
+
+impl TryFrom<SettleRequest> for Request {
+    type Error = Invalid;
+
+    fn try_from(body: SettleRequest) -> Result<Self, Invalid> {
+        let last = body.r#final.unwrap_or(true);
+        if !last && body.capture_no.is_none() {
+            return Err(Invalid::new("capture_no", "is required where final is false, to tell captures apart"));
+        }
+        let amount = body.amount.map(amount).transpose()?;
+        let id = capture_id(body.capture_no.as_deref());
+        Self::new(&body.merchant_id, &body.currency, Ask::Settle { amount, id, last })?
+            .order(&body.order_no)?
+            .operation("capture_no", body.capture_no.as_deref())?
+            .channel(body.channel.as_deref())?
+            .notes(body.remarks, body.metadata)
+    }
+}
+
+/// The id of a capture; one without a number is the order's only one.
+#[must_use]
+pub fn capture_id(capture_no: Option<&str>) -> OperationId {
+    OperationId::of(capture_no.unwrap_or_default())
+}
+
+impl TryFrom<VoidRequest> for Request {
+    type Error = Invalid;
+
+    fn try_from(body: VoidRequest) -> Result<Self, Invalid> {
+        Self::new(&body.merchant_id, &body.currency, Ask::Void)?
+            .order(&body.order_no)?
+            .channel(body.channel.as_deref())?
+            .notes(body.remarks, body.metadata)
+    }
+}
+
+impl TryFrom<RefundRequest> for Request {
+    type Error = Invalid;
+
+    fn try_from(body: RefundRequest) -> Result<Self, Invalid> {
+        let ask = Ask::Refund { amount: body.amount.map(amount).transpose()?, id: OperationId::of(&body.refund_no) };
+        Self::new(&body.merchant_id, &body.currency, ask)?
+            .order(&body.order_no)?
+            .operation("refund_no", Some(&body.refund_no))?
+            .payment(body.payment_no.as_deref())?
+            .channel(body.channel.as_deref())?
+            .notes(body.remarks, body.metadata)
+    }
+}
+
+impl TryFrom<ReleaseRequest> for Request {
+    type Error = Invalid;
+
+    fn try_from(body: ReleaseRequest) -> Result<Self, Invalid> {
+        // Without a number the order is released once: the empty number is nobody else's.
+        let id = OperationId::of(body.refund_no.as_deref().unwrap_or_default());
+        Self::new(&body.merchant_id, &body.currency, Ask::Release { amount: body.amount.map(amount).transpose()?, id })?
+            .order(&body.order_no)?
+            .operation("refund_no", body.refund_no.as_deref())?
+            .payment(body.payment_no.as_deref())?
+            .channel(body.channel.as_deref())?
+            .notes(body.remarks, body.metadata)
+    }
+}
+
+impl From<CounterField> for CounterName {
+    fn from(field: CounterField) -> Self {
+        match field {
+            CounterField::DailyUsed => Self::Amount(Period::Day),
+            CounterField::MonthlyUsed => Self::Amount(Period::Month),
+            CounterField::YearlyUsed => Self::Amount(Period::Year),
+            CounterField::TransactionsToday => Self::Count(Period::Day),
+            CounterField::TransactionsMonth => Self::Count(Period::Month),
+            CounterField::TransactionsYear => Self::Count(Period::Year),
+            CounterField::RefundedToday => Self::Refunded(Period::Day),
+            CounterField::RefundedMonth => Self::Refunded(Period::Month),
+            CounterField::RefundedYear => Self::Refunded(Period::Year),
+            CounterField::PendingAmount => Self::Pending,
+        }
+    }
+}
+
+impl TryFrom<AdjustRequest> for Request {
+    type Error = Invalid;
+
+    fn try_from(body: AdjustRequest) -> Result<Self, Invalid> {
+        let amount = count(body.amount)?;
+        let change = match body.operation {
+            AdjustOperation::Add => Change::Add(amount),
+            AdjustOperation::Subtract => Change::Subtract(amount),
+            AdjustOperation::Set => Change::Set(amount),
+        };
+        let expected_version = version(body.expected_version)?;
+        let ask = Ask::Adjust(Adjust { counter: body.counter.into(), change, expected_version });
+        Self::new(&body.merchant_id, &body.currency, ask)?.reason(body.reason)?.notes(None, body.metadata)
+    }
+}
+
+/// A version is counted by the store, where numbers are exact up to 2^53 − 1.
+fn version(expected: Option<u64>) -> Result<Option<u64>, Invalid> {
+    match expected {
+        Some(version) if AmountMinor::new(version).is_none() => {
+            Err(Invalid::new("expected_version", format!("must be from 0 to {}", AmountMinor::MAX)))
+        }
+        expected => Ok(expected),
+    }
+}
+
+impl TryFrom<ResetRequest> for Request {
+    type Error = Invalid;
+
+    fn try_from(body: ResetRequest) -> Result<Self, Invalid> {
+        let all = body.window == ResetWindow::All;
+        let ask = Ask::Reset(Reset {
+            day: all || body.window == ResetWindow::Daily,
+            month: all || body.window == ResetWindow::Monthly,
+            year: all || body.window == ResetWindow::Yearly,
+            expected_version: version(body.expected_version)?,
+        });
+        Self::new(&body.merchant_id, &body.currency, ask)?.reason(body.reason)?.notes(None, body.metadata)
+    }
+}
+
+impl Request {
+    /// Consumes quota for good.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field.
+    pub fn consume(body: ChargeRequest) -> Result<Self, Invalid> {
+        Self::charge(Ask::Consume(amount(body.amount)?), body)
+    }
+
+    /// Consumes quota whose final amount is open.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field.
+    pub fn hold(body: ChargeRequest) -> Result<Self, Invalid> {
+        Self::charge(Ask::Hold(amount(body.amount)?), body)
+    }
+
+    fn charge(ask: Ask, body: ChargeRequest) -> Result<Self, Invalid> {
+        Self::new(&body.merchant_id, &body.currency, ask)?
+            .order(&body.order_no)?
+            .payment(body.payment_no.as_deref())?
+            .channel(body.channel.as_deref())?
+            .notes(body.remarks, body.metadata)
+    }
+
+    /// Refuses charges of an account, or of the merchant as a whole where the body names no currency.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field.
+    pub fn suspend(body: SuspendRequest) -> Result<Self, Invalid> {
+        Self::suspension(body, Ask::Suspend, Ask::SuspendMerchant)
+    }
+
+    /// Takes charges again.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field.
+    pub fn resume(body: SuspendRequest) -> Result<Self, Invalid> {
+        Self::suspension(body, Ask::Resume, Ask::ResumeMerchant)
+    }
+
+    fn suspension(body: SuspendRequest, of_account: Ask, of_merchant: Ask) -> Result<Self, Invalid> {
+        match &body.currency {
+            Some(currency) => Self::new(&body.merchant_id, currency, of_account),
+            None => Self::of_merchant(&body.merchant_id, of_merchant),
+        }?
+        .reason(body.reason)
+    }
+}
+
+impl TryFrom<InitializeRequest> for Request {
+    type Error = Invalid;
+
+    fn try_from(body: InitializeRequest) -> Result<Self, Invalid> {
+        Self::new(&body.merchant_id, &body.currency, Ask::Initialize)
+    }
+}
+
+impl TryFrom<BatchOperation> for Request {
+    type Error = Invalid;
+
+    fn try_from(operation: BatchOperation) -> Result<Self, Invalid> {
+        match operation {
+            BatchOperation::Check(body) => body.try_into(),
+            BatchOperation::Consume(body) => Self::consume(body),
+            BatchOperation::Hold(body) => Self::hold(body),
+            BatchOperation::Settle(body) => body.try_into(),
+            BatchOperation::Void(body) => body.try_into(),
+            BatchOperation::Release(body) => body.try_into(),
+            BatchOperation::Refund(body) => body.try_into(),
+            BatchOperation::Adjust(body) => body.try_into(),
+            BatchOperation::Reset(body) => body.try_into(),
+            BatchOperation::Suspend(body) => Self::suspend(body),
+            BatchOperation::Resume(body) => Self::resume(body),
+            BatchOperation::Initialize(body) => body.try_into(),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What is to be decided, before a policy is known.
+
+use quota::{
+    Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Currency, Dry, HoldTerms, Mark, MerchantId, Mode, OperationId,
+    OperationNo, OrderNo, PaymentNo, Policy, Refund, Reset, Resolution, Settle,
+};
+use sluice_kit::telemetry::Trace;
+
+/// What is asked for. An amount that is absent means all that is held, or all that is left to refund.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Consume(AmountMinor),
+    Hold(AmountMinor),
+    Settle {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+        /// It is the hold's last capture.
+        last: bool,
+        /// The gateway has made it: it is booked whatever its amount.
+        reported: bool,
+    },
+    Void,
+    VoidAttempt,
+    Refund {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+        /// It is reserved now and confirmed once the gateway has made it.
+        reserve: bool,
+    },
+    Release {
+        amount: Option<AmountMinor>,
+        id: OperationId,
+    },
+    MarkUnknown(Mark),
+    Resolve(Resolution),
+    Adjust(Adjust),
+    Reset(Reset),
+    Suspend,
+    Resume,
+    SuspendMerchant,
+    ResumeMerchant,
+    Initialize,
+    /// A hold whose time is over ends.
+    Expire,
+    /// Windows that are over close, and thresholds are compared with the limits of now.
+    Roll,
+}
+
+impl Operation {
+    /// The amount that it names.
+    #[must_use]
+    pub const fn amount(&self) -> Option<AmountMinor> {
+        match self {
+            Self::Consume(amount) | Self::Hold(amount) => Some(*amount),
+            Self::Settle { amount, .. }
+            | Self::Refund { amount, .. }
+            | Self::Release { amount, .. }
+            | Self::MarkUnknown(Mark { amount, .. }) => *amount,
+            Self::Void
+            | Self::VoidAttempt
+            | Self::Resolve(_)
+            | Self::Adjust(_)
+            | Self::Reset(_)
+            | Self::Suspend
+            | Self::Resume
+            | Self::SuspendMerchant
+            | Self::ResumeMerchant
+            | Self::Initialize
+            | Self::Expire
+            | Self::Roll => None,
+        }
+    }
+}
+
+/// A valid request for a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub merchant: MerchantId,
+    /// [`Currency::NONE`] where the merchant is meant as a whole.
+    pub currency: Currency,
+    pub order_no: Option<OrderNo>,
+    pub payment_no: Option<PaymentNo>,
+    pub operation_no: Option<OperationNo>,
+    pub channel: Option<Channel>,
+    pub attempt: AttemptId,
+    pub operation: Operation,
+    pub dry: Dry,
+    /// How many repetitions of a charge are let through; `None` for any number.
+    pub replays_max: Option<u8>,
+    /// Whether the caller can hold a paced payment back. Where it cannot, a charge that would have to wait is refused.
+    pub may_delay: bool,
+    /// Why an attempt is voided, a hold ends or an account is changed by hand; or empty.
+    pub reason: String,
+    /// A person's note, or empty.
+    pub remarks: String,
+    /// A JSON object, or empty.
+    pub metadata: String,
+}
+
+impl Request {
+    /// A request for an operation, with nothing optional in it.
+    #[must_use]
+    pub const fn new(merchant: MerchantId, currency: Currency, attempt: AttemptId, operation: Operation) -> Self {
+        Self {
+            merchant,
+            currency,
+            order_no: None,
+            payment_no: None,
+            operation_no: None,
+            channel: None,
+            attempt,
+            operation,
+            dry: Dry::No,
+            replays_max: None,
+            may_delay: true,
+            reason: String::new(),
+            remarks: String::new(),
+            metadata: String::new(),
+        }
+    }
+
+    /// The action of the command: the operation with the terms of the policy.
+    pub(crate) fn action(&self, policy: Option<&Policy>) -> Action {
+        match self.operation {
+            Operation::Consume(amount) => Action::Consume(self.charge(amount, policy)),
+            Operation::Hold(amount) => {
+                let terms = policy.map_or(HoldTerms::DEFAULT, |policy| policy.hold);
+                Action::Hold(self.charge(amount, policy), terms)
+            }
+            Operation::Settle { amount, id, last, reported } => {
+                let over_capture_percent = policy.map_or(0, |policy| policy.over_capture_percent);
+                Action::Settle(Settle { amount, id, last, over_capture_percent, reported })
+            }
+            Operation::Void => Action::Void,
+            Operation::VoidAttempt => Action::VoidAttempt,
+            Operation::Refund { amount, id, reserve } => Action::Refund(Refund::under(policy, amount, id, reserve)),
+            Operation::Release { amount, id } => Action::Release(Refund::under(policy, amount, id, false)),
+            Operation::MarkUnknown(mark) => Action::MarkUnknown(mark),
+            Operation::Resolve(resolution) => Action::Resolve(resolution),
+            Operation::Adjust(adjust) => Action::Adjust(adjust),
+            Operation::Reset(reset) => Action::Reset(reset),
+            Operation::Suspend => Action::Suspend,
+            Operation::Resume => Action::Resume,
+            Operation::SuspendMerchant => Action::SuspendMerchant,
+            Operation::ResumeMerchant => Action::ResumeMerchant,
+            Operation::Initialize => Action::Initialize,
+            Operation::Expire => Action::Expire,
+            Operation::Roll => Action::Roll,
+        }
+    }
+
+    fn charge(&self, amount: AmountMinor, policy: Option<&Policy>) -> Charge {
+        let mut charge = Charge::under(policy, amount, self.currency, self.channel.as_ref());
+        charge.replays_max = self.replays_max;
+        if let Some(pace) = charge.pace.as_mut().filter(|_| !self.may_delay) {
+            pace.delay_ms_max = 0;
+        }
+        charge
+    }
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A payment or a follow-up at the proxy.
+    Proxy,
+    /// The admin API or the command line.
+    Api,
+    /// A periodic job.
+    Job,
+}
+
+impl Source {
+    /// The word of logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Api => "api",
+            Self::Job => "job",
+        }
+    }
+}
+
+/// Who asks, and how.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub source: Source,
+    /// Who the journal says asked.
+    pub actor: String,
+    /// `system`, `admin` or `api`; empty where the actor tells.
+    pub operator_type: &'static str,
+    pub mode: Mode,
+    /// The caller's span.
+    pub trace: Option<Trace>,
+}
+
+/// The id of a capture; one without a number is the order's only one.
+#[must_use]
+pub fn capture_id(capture_no: Option<&str>) -> OperationId {
+    OperationId::of(capture_no.unwrap_or_default())
+}

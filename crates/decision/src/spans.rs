@@ -1,0 +1,45 @@
+//! Spans of decisions. Names of attributes are those of OpenTelemetry's semantic conventions where they have one, else our own.
+
+use std::time::Duration;
+
+use quota::{Code, Command, Dry, OrderNo, Reply};
+use uuid::Uuid;
+
+pub use sluice_kit::telemetry::spans::of_decision;
+use sluice_kit::telemetry::spans::under;
+use sluice_kit::telemetry::tracer::{self, Kind, Told, flag, text};
+use sluice_store::{Notes, StoreError};
+
+/// A check of the proxy was decided, or could not be.
+pub fn check(command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
+    decision(Kind::Server, command, notes, outcome, took);
+}
+
+/// The same of an operation of the API.
+pub(crate) fn operation(command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
+    decision(Kind::Internal, command, notes, outcome, took);
+}
+
+fn decision(kind: Kind, command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
+    let id = outcome.map_or(command.decision_id, |reply| reply.event_id);
+    let Some((tracer, trace)) = tracer::recorded(under(notes.trace, id)) else { return };
+    let code = outcome.map_or(Code::StoreUnavailable, |reply| reply.record.code);
+    let mut attributes = vec![
+        text("sluice.event_id", Uuid::from_bytes(id)),
+        text("sluice.action", command.action.as_str()),
+        flag("sluice.dry", command.dry != Dry::No),
+        text("sluice.merchant", command.merchant.as_str()),
+        text("sluice.currency", command.currency.code()),
+        text("sluice.mode", notes.mode),
+        text("sluice.policy_version", notes.policy_version.as_str()),
+        text("sluice.code", code.as_str()),
+    ];
+    attributes.extend(command.order_no.as_ref().map(|order_no| text("sluice.order_no", OrderNo::as_str(order_no))));
+    if let Ok(reply) = outcome {
+        attributes.push(text("sluice.decision_id", Uuid::from_bytes(reply.decision_id)));
+        attributes.push(flag("sluice.replay", reply.record.replay));
+    }
+    let error = outcome.err().map(ToString::to_string);
+    let name = format!("decide {}", command.action.as_str());
+    tracer.end(trace, took, Told { kind, name, attributes, links: Vec::new(), error: error.as_deref() });
+}

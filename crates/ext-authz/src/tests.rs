@@ -1,0 +1,401 @@
+//! What either kind of caller is told where the store gives no answer.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use futures_util::FutureExt;
+use prost::Message;
+use proto::batch::batch_authorization_server::BatchAuthorization;
+use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResult, CHECKS_MAX};
+use proto::{envoy, extension, header};
+use quota::{Currency, MerchantId};
+use sluice_policy::PolicyBook;
+use tokio::sync::Notify;
+
+use super::*;
+use sluice_kit::health::Health;
+use sluice_policy_source::zones::Zones;
+use sluice_settings::Settings;
+use sluice_store::MemoryStore;
+
+/// A store that is away, in one way or another.
+#[derive(Debug)]
+enum Away {
+    Refuses,
+    Hangs,
+}
+
+impl Store for Away {
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+
+    async fn apply(&self, _: &Command, _: &Notes) -> Result<Reply, StoreError> {
+        match self {
+            Self::Refuses => Err(StoreError::Unavailable("10.0.0.7 refused the connection".into())),
+            Self::Hangs => std::future::pending().await,
+        }
+    }
+
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        let mut results = Vec::new();
+        for (command, notes) in batch {
+            results.push(self.apply(command, notes).await);
+        }
+        results
+    }
+
+    async fn apply_all(&self, _: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        Err(StoreError::Unavailable("nobody asks for that here".into()))
+    }
+}
+
+const RULES: &str = r#"{"rules": [{"name": "p", "match": {"methods": ["POST"], "path": "/p"}, "unit": "minor", "extract":
+    {"merchant": [{"header": "m"}], "amount": [{"header": "a"}], "currency": [{"header": "c"}], "order_no": [{"header": "o"}]}}]}"#;
+
+fn service<S: Store>(store: Arc<S>) -> CheckService<S> {
+    let metrics = Arc::new(Metrics::new());
+    let health = Arc::new(Health::new(Arc::clone(&metrics)));
+    let book =
+        PolicyBook::from_yaml("version: v1\ndefault: {timezone: UTC, daily_amount: 5000}\n", &Zones::compiled_in())
+            .unwrap();
+    let env = [("SLUICE_POLICY_FILE", "p"), ("SLUICE_CHECK_TIMEOUT_MS", "20"), ("SLUICE_REDIS_TIMEOUT_MS", "10")];
+    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let live = Live::fixed(&Settings::load(env, None).unwrap());
+    let rules = Document::from_json(RULES.as_bytes()).unwrap();
+    CheckService::new(store, Arc::new(Policies::new(book, health)), Some(rules), metrics, live)
+}
+
+fn from_filter(action: &str, mode: &str) -> CheckRequest {
+    let extensions = [
+        (extension::ACTION, action),
+        (extension::MERCHANT, "m"),
+        (extension::AMOUNT_MINOR, "100"),
+        (extension::CURRENCY, "USD"),
+        (extension::ORDER_NO, "o"),
+        (extension::ATTEMPT, "00000000000000000000000000000001"),
+        (extension::MODE, mode),
+    ];
+    let context_extensions = extensions.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    CheckRequest { attributes: Some(AttributeContext { context_extensions, ..AttributeContext::default() }) }
+}
+
+/// A store that charges; its first answer is lost, or comes when it is let go.
+#[derive(Debug)]
+struct Unheard {
+    ledger: MemoryStore,
+    calls: AtomicUsize,
+    late: Option<Notify>,
+}
+
+impl Unheard {
+    fn new(late: bool) -> Arc<Self> {
+        let late = late.then(Notify::new);
+        Arc::new(Self { ledger: MemoryStore::new(1), calls: AtomicUsize::new(0), late })
+    }
+
+    /// The day's amount of the one account.
+    fn used(&self) -> u64 {
+        let (merchant, currency) = (MerchantId::parse("m").unwrap(), Currency::parse("USD").unwrap());
+        self.ledger.ledger().account(&merchant, currency).unwrap().day.amount
+    }
+}
+
+impl Store for Unheard {
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+
+    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+        let first = self.calls.fetch_add(1, Ordering::SeqCst) == 0;
+        let reply = self.ledger.apply(command, notes).await;
+        match &self.late {
+            Some(late) if first => late.notified().await,
+            None if first => return Err(StoreError::Timeout { after_ms: 1 }),
+            _ => {}
+        }
+        reply
+    }
+
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        let mut results = Vec::new();
+        for (command, notes) in batch {
+            results.push(self.apply(command, notes).await);
+        }
+        results
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        self.ledger.apply_all(batch).await
+    }
+}
+
+fn from_native() -> CheckRequest {
+    use envoy_types::pb::envoy::service::auth::v3::attribute_context;
+    let headers = [("m", "m"), ("a", "100"), ("c", "USD"), ("o", "o")];
+    let http = attribute_context::HttpRequest {
+        method: "POST".into(),
+        path: "/p".into(),
+        headers: HashMap::from(headers.map(|(key, value)| (key.to_owned(), value.to_owned()))),
+        ..attribute_context::HttpRequest::default()
+    };
+    let request = attribute_context::Request { http: Some(http), ..attribute_context::Request::default() };
+    CheckRequest { attributes: Some(AttributeContext { request: Some(request), ..AttributeContext::default() }) }
+}
+
+#[tokio::test]
+async fn the_proxy_filter_is_told_that_the_store_gave_no_answer() {
+    for (action, mode) in [("consume", "enforce"), ("consume", "shadow"), ("void", "enforce"), ("void", "shadow")] {
+        for store in [Away::Refuses, Away::Hangs] {
+            let what = format!("{action} {mode} {store:?}");
+            let reply =
+                service(Arc::new(store)).check(Request::new(from_filter(action, mode))).await.unwrap().into_inner();
+            let Some(HttpResponse::DeniedResponse(denied)) = reply.http_response else { panic!("{what}: not denied") };
+            assert_ne!(reply.status.unwrap().code, 0, "{what}");
+            assert_eq!(denied.status.unwrap().code, 503, "{what}");
+            let code = denied.headers.iter().filter_map(|option| option.header.as_ref());
+            let code: Vec<_> = code.filter(|pair| pair.key == header::CODE).map(|pair| pair.value.as_str()).collect();
+            assert_eq!(code, ["STORE_UNAVAILABLE"], "{what}");
+            assert!(!denied.body.contains("10.0.0.7"), "{what}: {}", denied.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn envoys_own_filter_gets_a_failed_call() {
+    for store in [Away::Refuses, Away::Hangs] {
+        let what = format!("{store:?}");
+        let status = service(Arc::new(store)).check(Request::new(from_native())).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unavailable, "{what}");
+        assert!(status.message().starts_with("STORE_UNAVAILABLE: "), "{what}: {}", status.message());
+    }
+}
+
+fn in_shadow(mut request: CheckRequest) -> CheckRequest {
+    let extensions = &mut request.attributes.as_mut().unwrap().context_extensions;
+    extensions.insert(extension::MODE.to_owned(), Mode::Shadow.as_str().to_owned());
+    request
+}
+
+/// A charge that Envoy's native filter never heard of goes back; the proxy filter takes its own back, and in shadow the
+/// payment is made.
+#[tokio::test]
+async fn a_charge_that_nobody_heard_of_is_taken_back() {
+    for late in [false, true] {
+        let table = [
+            ("native", from_native(), false, 0),
+            ("native in shadow", in_shadow(from_native()), true, 100),
+            ("the proxy filter", from_filter("consume", "enforce"), true, 100),
+        ];
+        for (who, request, answered, used) in table {
+            // A late answer finds nobody in shadow either: the check has failed by then.
+            let (answered, used) = if late && who == "native in shadow" { (false, 0) } else { (answered, used) };
+            let store = Unheard::new(late);
+            let service = service(Arc::clone(&store));
+            let answer = service.check(Request::new(request)).await;
+            assert_eq!(answer.is_ok(), answered, "{who}, late {late}");
+            store.late.iter().for_each(Notify::notify_one);
+            service.tasks().close();
+            service.tasks().wait().await;
+            assert_eq!(store.used(), used, "{who}, late {late}");
+            let charged = store.ledger.ledger().drain().first().map(|event| event.record.code);
+            assert_eq!(charged, Some(Code::Admitted), "{who}, late {late}");
+        }
+    }
+}
+
+/// B1: Envoy's own filter asks a second time where the first answer was late, and may reach the same server. What is taken back of
+/// the first try, before or after the second one is answered, leaves the charge of the second: its payment is made.
+#[tokio::test]
+async fn b1_a_late_first_try_does_not_take_back_the_second() {
+    for taken_back_before in [false, true] {
+        let store = Unheard::new(true);
+        let service = service(Arc::clone(&store));
+        let take_back = async || {
+            store.late.iter().for_each(Notify::notify_one);
+            service.tasks().close();
+            service.tasks().wait().await;
+        };
+        service.check(Request::new(from_native())).await.unwrap_err();
+        if taken_back_before {
+            take_back().await;
+        }
+        let second = service.check(Request::new(from_native())).await.unwrap().into_inner();
+        assert_eq!(second.status.unwrap().code, 0, "taken back before: {taken_back_before}");
+        take_back().await;
+        assert_eq!(store.used(), 100, "taken back before: {taken_back_before}");
+    }
+}
+
+/// A store that decides nothing until it is let go.
+#[derive(Debug)]
+struct Held {
+    ledger: MemoryStore,
+    go: Notify,
+}
+
+impl Store for Held {
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+
+    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+        self.go.notified().await;
+        self.ledger.apply(command, notes).await
+    }
+
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        self.go.notified().await;
+        self.ledger.apply_each(batch).await
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        self.ledger.apply_all(batch).await
+    }
+}
+
+/// A call is dropped when its stream is reset.
+#[tokio::test]
+async fn a_decision_under_way_survives_its_call() {
+    for several in [false, true] {
+        let store = Arc::new(Held { ledger: MemoryStore::new(1), go: Notify::new() });
+        let service = service(Arc::clone(&store));
+        let mut call = match several {
+            false => service.check(Request::new(from_filter("consume", "enforce"))).map(drop).boxed(),
+            true => ask_batch(&service, vec![check(&[])]).map(drop).boxed(),
+        };
+        assert!(call.as_mut().now_or_never().is_none(), "several {several}: answered without the store");
+        // The store has been asked by then.
+        tokio::task::yield_now().await;
+        drop(call);
+        store.go.notify_one();
+        service.tasks().close();
+        service.tasks().wait().await;
+        let charged = store.ledger.ledger().drain().first().map(|event| event.record.code);
+        assert_eq!(charged, Some(Code::Admitted), "several {several}");
+    }
+}
+
+/// A check of the proxy filter with these extensions beside, or instead of, the usual ones.
+fn check(extensions: &[(&str, &str)]) -> envoy::CheckRequest {
+    let mut own = from_filter("consume", "enforce").attributes.unwrap().context_extensions;
+    own.extend(extensions.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    envoy::CheckRequest { attributes: Some(envoy::AttributeContext { context_extensions: own }) }
+}
+
+/// The code that a result tells, and the HTTP status where it refuses.
+fn told(result: &BatchCheckResult) -> (String, Option<i32>) {
+    assert_eq!(result.grpc_status, 0, "{result:?}");
+    let response = result.response.as_ref().unwrap();
+    let (headers, status) = match response.http_response.as_ref().unwrap() {
+        envoy::check_response::HttpResponse::OkResponse(ok) => (&ok.headers, None),
+        envoy::check_response::HttpResponse::DeniedResponse(denied) => {
+            (&denied.headers, denied.status.map(|own| own.code))
+        }
+    };
+    assert_eq!(response.status.as_ref().unwrap().code == 0, status.is_none(), "{result:?}");
+    let code = headers.iter().filter_map(|option| option.header.as_ref()).find(|pair| pair.key == header::CODE);
+    (code.unwrap().value.clone(), status)
+}
+
+async fn ask_batch<S: Store>(service: &CheckService<S>, checks: Vec<envoy::CheckRequest>) -> Vec<BatchCheckResult> {
+    service.batch_check(Request::new(BatchCheckRequest { checks })).await.unwrap().into_inner().results
+}
+
+#[tokio::test]
+async fn each_check_of_a_call_is_answered_by_itself_and_in_its_place() {
+    let table: &[(&[(&str, &str)], &str, Option<i32>)] = &[
+        (&[(extension::ORDER_NO, "o-1"), (extension::AMOUNT_MINOR, "3000")], "ADMITTED", None),
+        (&[(extension::MERCHANT, "not a merchant")], "BAD_REQUEST", Some(400)),
+        // The same order with another amount, in the same call.
+        (&[(extension::ORDER_NO, "o-1"), (extension::AMOUNT_MINOR, "1")], "IDEMPOTENCY_CONFLICT", Some(409)),
+        (&[(extension::ORDER_NO, "o-2"), (extension::AMOUNT_MINOR, "2001")], "DAILY_AMOUNT", Some(429)),
+        (
+            &[(extension::ORDER_NO, "o-2"), (extension::AMOUNT_MINOR, "2001"), (extension::MODE, "shadow")],
+            "DAILY_AMOUNT",
+            None,
+        ),
+        (&[(extension::ACTION, "void"), (extension::ORDER_NO, "o-1")], "VOIDED", None),
+        (&[(extension::ORDER_NO, "o-3"), (extension::AMOUNT_MINOR, "5000")], "ADMITTED", None),
+        (&[(extension::MODE, "sideways")], "BAD_REQUEST", Some(400)),
+    ];
+    let checks = || table.iter().map(|(extensions, ..)| check(extensions)).collect::<Vec<_>>();
+    let results = ask_batch(&service(Arc::new(MemoryStore::new(1))), checks()).await;
+    let results: Vec<_> = results.iter().map(told).collect();
+    let expected: Vec<_> = table.iter().map(|(_, code, status)| ((*code).to_owned(), *status)).collect();
+    assert_eq!(results, expected);
+
+    // One by one they are told the same, word for word.
+    let alone = service(Arc::new(MemoryStore::new(1)));
+    for (extensions, code, status) in table {
+        let context_extensions = check(extensions).attributes.unwrap().context_extensions;
+        let attributes = Some(AttributeContext { context_extensions, ..AttributeContext::default() });
+        let response = alone.check(Request::new(CheckRequest { attributes })).await.unwrap().into_inner();
+        let response = envoy::CheckResponse::decode(response.encode_to_vec().as_slice()).unwrap();
+        assert_eq!(told(&BatchCheckResult { grpc_status: 0, response: Some(response) }), ((*code).to_owned(), *status));
+    }
+    // A request that says nothing is refused, not passed.
+    let nothing = ask_batch(&alone, vec![envoy::CheckRequest { attributes: None }]).await;
+    assert_eq!(told(&nothing[0]), ("BAD_REQUEST".to_owned(), Some(400)));
+    assert!(ask_batch(&alone, Vec::new()).await.is_empty());
+    let many = BatchCheckRequest { checks: vec![check(&[]); CHECKS_MAX + 1] };
+    assert_eq!(alone.batch_check(Request::new(many)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_call_whose_store_is_away_answers_every_check() {
+    for store in [Away::Refuses, Away::Hangs] {
+        let what = format!("{store:?}");
+        let mut checks = vec![check(&[]); 3];
+        checks.push(check(&[(extension::MODE, "shadow")]));
+        let results = ask_batch(&service(Arc::new(store)), checks).await;
+        let results: Vec<_> = results.iter().map(told).collect();
+        assert_eq!(results, vec![("STORE_UNAVAILABLE".to_owned(), Some(503)); 4], "{what}");
+    }
+}
+
+/// A store for which every order's past would have to be read.
+#[derive(Debug)]
+struct Forgetful(MemoryStore);
+
+impl Store for Forgetful {
+    fn timeout(&self) -> Duration {
+        self.0.timeout()
+    }
+
+    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+        self.0.apply(command, notes).await
+    }
+
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        self.0.apply_each(batch).await
+    }
+
+    async fn apply_known(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        let results = self.apply_each(batch).await.into_iter().zip(batch);
+        let known = |(result, (command, _)): (_, &(Command, Notes))| match command.action {
+            quota::Action::Void => Err(StoreError::NeedsPast),
+            _ => result,
+        };
+        results.map(known).collect()
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        self.0.apply_all(batch).await
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_would_hold_up_the_others_is_to_be_asked_alone() {
+    let service = service(Arc::new(Forgetful(MemoryStore::new(1))));
+    let checks = vec![
+        check(&[(extension::ORDER_NO, "o-1")]),
+        check(&[(extension::ORDER_NO, "o-2"), (extension::ACTION, "void_order")]),
+        check(&[(extension::ORDER_NO, "o-3")]),
+    ];
+    let results = ask_batch(&service, checks).await;
+    assert_eq!(told(&results[0]).0, "ADMITTED");
+    assert_eq!(results[1], BatchCheckResult { grpc_status: ALONE, response: None });
+    assert_eq!(told(&results[2]).0, "ADMITTED");
+}

@@ -1,0 +1,213 @@
+//! Ends holds that nobody captured or voided in their time, in the way that each of them says.
+
+use std::collections::BTreeMap;
+
+use quota::{Action, Code, Command, Order, OrderNo, Reply};
+
+use super::apply::Failures;
+use super::{COMMANDS_PER_CALL, Shutdown, SweepError, Target, Tools, notes};
+use sluice_journal::history::{self, HistoryError};
+use sluice_kit::clock;
+use sluice_kit::telemetry::DECISION;
+use sluice_store::{DueHold, Notes, StoreError};
+
+/// Script calls that one round makes for a shard; what is left then waits for the next round.
+const CALLS_PER_SHARD: usize = 40;
+/// Who the journal says asked, and why.
+const ACTOR: &str = "system:expiry";
+const REASON: &str = "hold_expired";
+
+/// What a round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Holds whose quota was returned, wholly or for what was not captured.
+    pub voided: u64,
+    /// Holds that count as captured.
+    pub settled: u64,
+}
+
+/// The sweep over open holds.
+#[derive(Debug)]
+pub struct HoldSweep {
+    tools: Tools,
+    /// Where the next round goes on in a shard of which one round does not see all holds that are due: behind those that
+    /// could not be ended.
+    left_off: BTreeMap<u16, usize>,
+}
+
+/// What is known in a round.
+#[derive(Debug)]
+struct Round {
+    now_ms: i64,
+    ended: Ended,
+    late_secs: u64,
+    failures: Failures,
+    /// Postgres gave no answer; every hold that needs one would wait as long for it.
+    is_journal_away: bool,
+}
+
+impl Round {
+    const fn now_secs(&self) -> u64 {
+        self.now_ms.unsigned_abs() / 1000
+    }
+}
+
+impl HoldSweep {
+    /// A sweep.
+    #[must_use]
+    pub const fn new(tools: Tools) -> Self {
+        Self { tools, left_off: BTreeMap::new() }
+    }
+
+    /// Ends the holds that are over at `now_ms`, milliseconds since the epoch. Servers begin at shards of their own, so that
+    /// they do not all ask for the same holds; where they do, the store lets the first one end it.
+    ///
+    /// # Errors
+    /// [`SweepError`] where the store gives no answer, or holds something else for an account or order; what else could be
+    /// ended is.
+    pub async fn round(&mut self, now_ms: i64, shutdown: &Shutdown) -> Result<Ended, SweepError> {
+        let (ended, failures) = (Ended::default(), Failures::default());
+        let mut round = Round { now_ms: now_ms.max(0), ended, late_secs: 0, failures, is_journal_away: false };
+        let first = random_below(self.tools.shards);
+        for shard in (first..self.tools.shards).chain(0..first) {
+            // One shard's holds do not wait for another's, unless no shard can be reached.
+            if let Err(error) = self.shard(shard, shutdown, &mut round).await {
+                round.failures.add(error);
+            }
+            if round.failures.are_too_many() {
+                break;
+            }
+        }
+        self.tools.figures.set_hold_lag(round.late_secs);
+        round.failures.after(round.ended)
+    }
+
+    /// Ends holds of a shard. Those that cannot be ended stay at the beginning of the set: they are passed over, as they would
+    /// otherwise keep all later ones from ending.
+    async fn shard(&mut self, shard: u16, shutdown: &Shutdown, round: &mut Round) -> Result<(), SweepError> {
+        let mut passed = self.left_off.remove(&shard).unwrap_or_default();
+        for _ in 0..CALLS_PER_SHARD {
+            let places = passed..passed.saturating_add(COMMANDS_PER_CALL);
+            let due = self.tools.store.due_holds(shard, round.now_secs(), places).await?;
+            let oldest = due.holds.iter().map(|hold| u64::from(hold.until_secs)).min();
+            let late_secs = oldest.map_or(0, |until_secs| round.now_secs().saturating_sub(until_secs));
+            round.late_secs = round.late_secs.max(late_secs);
+            let gone = self.end(due.holds, round).await?;
+            if due.members < COMMANDS_PER_CALL || shutdown.is_asked() {
+                return Ok(());
+            }
+            passed = passed.saturating_add(due.members.saturating_sub(gone));
+        }
+        self.left_off.insert(shard, passed);
+        Ok(())
+    }
+
+    /// Ends holds of one shard; gives how many are not in its set any more.
+    async fn end(&self, due: Vec<DueHold>, round: &mut Round) -> Result<usize, SweepError> {
+        let mut batch = Vec::with_capacity(due.len());
+        for hold in due {
+            batch.extend(self.expiry(hold, round).await?);
+        }
+        let replies = self.tools.apply_each(&batch, &mut round.failures).await?;
+        let replies = batch.iter().zip(&replies).filter_map(|((command, _), reply)| Some((command, reply.as_ref()?)));
+        let mut gone = 0;
+        for (command, reply) in replies {
+            if reply.event_seq.is_some() {
+                self.tell(command, reply, &mut round.ended);
+            }
+            gone += usize::from(is_gone(reply));
+        }
+        Ok(gone)
+    }
+
+    /// Counts and logs a hold that this server ended. Nothing is journalled where another server, a capture or a void came
+    /// first.
+    fn tell(&self, command: &Command, reply: &Reply, ended: &mut Ended) {
+        let record = &reply.record;
+        self.tools.metrics.decision(command.action.as_str(), record.code, record.replay);
+        let settled = record.code == Code::Applied;
+        let counter = if settled { &mut ended.settled } else { &mut ended.voided };
+        *counter += 1;
+        self.tools.figures.hold_ended(settled);
+        tracing::info!(
+            target: DECISION,
+            decision_id = %uuid::Uuid::from_bytes(reply.decision_id),
+            merchant = %command.merchant,
+            currency = %command.currency,
+            order_no = command.order_no.as_ref().map(OrderNo::as_str),
+            code = record.code.as_str(),
+            amount_minor = record.amount,
+            order_state = record.order.state.as_str(),
+            event_seq = reply.event_seq,
+            "a hold has ended with its time"
+        );
+    }
+
+    /// The command that ends a hold; `None` where that cannot be yet.
+    async fn expiry(&self, hold: DueHold, round: &mut Round) -> Result<Option<(Command, Notes)>, SweepError> {
+        let DueHold { merchant, currency, order_no, .. } = hold;
+        let policy = self.tools.policy(&merchant, currency, round.now_ms).await;
+        let target = Target { merchant, currency, order_no: Some(order_no.clone()) };
+        let mut command = self.tools.command(target, Action::Expire, policy.as_deref(), round.now_ms);
+        match self.recall(&command, &order_no, round.is_journal_away).await {
+            Ok(Recalled::Known) => {}
+            Ok(Recalled::Past(history)) => command.history = history.map(Box::new),
+            Ok(Recalled::Later) => return Ok(None),
+            Err(HistoryError::Store(error @ (StoreError::Timeout { .. } | StoreError::Unavailable(_)))) => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                round.is_journal_away |= matches!(error, HistoryError::Database(_));
+                let (merchant, is_journal_away) = (&command.merchant, round.is_journal_away);
+                match is_journal_away {
+                    true => tracing::debug!(%merchant, %order_no, %error, "a hold cannot be ended yet"),
+                    false => tracing::warn!(%merchant, %order_no, %error, "a hold cannot be ended yet"),
+                }
+                return Ok(None);
+            }
+        }
+        Ok(Some((command, notes(ACTOR, REASON, policy.as_deref()))))
+    }
+
+    /// The order as the journal knows it, where the store has forgotten it: its quota would stay pending for ever.
+    async fn recall(
+        &self,
+        command: &Command,
+        order_no: &OrderNo,
+        is_journal_away: bool,
+    ) -> Result<Recalled, HistoryError> {
+        let Tools { pool, store, .. } = &self.tools;
+        let Command { merchant, now_ms, order_ttl_secs, .. } = command;
+        let known = store.order(merchant, order_no).await?;
+        if known.is_some_and(|order| !order.is_forgotten(now_ms / 1000)) {
+            return Ok(Recalled::Known);
+        }
+        if is_journal_away {
+            return Ok(Recalled::Later);
+        }
+        history::find_at(pool, store, merchant, order_no, *order_ttl_secs, *now_ms).await.map(Recalled::Past)
+    }
+}
+
+/// What is known of a hold's order.
+enum Recalled {
+    /// The store has it.
+    Known,
+    /// The journal has it, or nobody.
+    Past(Option<Order>),
+    /// The journal is not asked now.
+    Later,
+}
+
+/// Whether the hold's member has left the set: it was ended, or is none that is open.
+const fn is_gone(reply: &Reply) -> bool {
+    reply.event_seq.is_some()
+        || matches!(reply.record.code, Code::OrderUnknown | Code::OrderClosed | Code::IdempotencyConflict)
+}
+
+/// Any number below `bound`.
+fn random_below(bound: u16) -> u16 {
+    // The last two bytes of a version 7 UUID are random.
+    let [.., high, low] = clock::decision_id();
+    u16::from_be_bytes([high, low]) % bound.max(1)
+}

@@ -1,0 +1,274 @@
+//! What no request does: ends holds whose time is over, closes the windows of accounts that see no traffic, and finds usage that
+//! is across a threshold because the limit has moved.
+//!
+//! Every server sweeps, on a thread of its own that shares nothing with payments but the processor. Nothing depends on which
+//! of them comes first, or on any of them coming in time: the store's rule ends a hold once, and rolls windows over by itself
+//! with the next command.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod apply;
+mod figures;
+mod holds;
+mod orphans;
+mod roll;
+mod thresholds;
+mod windows;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use quota::{Action, Command, Currency, Dry, MerchantId, OrderNo, Policy};
+use sqlx::PgPool;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use sluice_kit::clock;
+use sluice_kit::database;
+use sluice_kit::health::{Away, warn_unless_away};
+use sluice_kit::metrics::Metrics;
+use sluice_policy_source::Policies;
+use sluice_settings::{Live, Secret, Settings};
+use sluice_store::{
+    NO_ATTEMPT, Notes, RedisMetrics, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified,
+};
+
+pub use figures::{Figures, Sweep};
+pub use holds::{Ended, HoldSweep};
+pub use roll::Rolled;
+pub use thresholds::ThresholdSweep;
+pub use windows::WindowSweep;
+
+/// One for each sweep.
+const CONNECTIONS_MAX: u32 = 3;
+/// Commands of one script call, which holds Redis up for about a millisecond.
+const COMMANDS_PER_CALL: usize = 50;
+/// The mode of what no route asked for.
+const MODE: &str = "enforce";
+/// Who the journal says asked.
+const OPERATOR_TYPE: &str = "system";
+
+/// Why a sweep broke off. The next one begins anew.
+#[derive(Debug, Error)]
+pub enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("postgres gave no answer: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+impl Away for SweepError {
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_away(),
+            Self::Database(error) => error.is_away(),
+        }
+    }
+}
+
+/// What the sweeps need to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub redis_url: Secret,
+    pub postgres_url: Secret,
+    pub shards: u16,
+    pub live: Live,
+    /// What is known of Redis.
+    pub verified: Verified,
+    /// Redis' own, except in tests that move time.
+    pub time: StoreTime,
+}
+
+impl Config {
+    /// Takes what the settings say.
+    #[must_use]
+    pub fn new(settings: &Settings, live: Live, verified: Verified) -> Self {
+        let (redis_url, postgres_url) = (settings.redis_url(), settings.postgres_url());
+        Self { redis_url, postgres_url, shards: settings.shards, live, verified, time: StoreTime::Own }
+    }
+}
+
+/// What the sweeps work with. Its connections belong to the runtime that it was opened in.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    store: Arc<RedisStore>,
+    pool: PgPool,
+    policies: Arc<Policies>,
+    metrics: Arc<Metrics>,
+    figures: Arc<Figures>,
+    live: Live,
+    shards: u16,
+}
+
+impl Tools {
+    /// Prepares the connections, inside of the runtime that will use them; they are made when they are first used.
+    ///
+    /// # Errors
+    /// An [`io::Error`] for an address that cannot be used.
+    pub fn open(config: &Config, policies: Arc<Policies>, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let Config { redis_url, postgres_url, shards, live, verified, time } = config;
+        let timeout = live.current().redis_timeout();
+        let redis = RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout };
+        let store = RedisStore::open_shared(&redis, verified.clone()).map_err(io::Error::other)?;
+        Ok(Self {
+            store: Arc::new(
+                store.following(live.clone()).with_time(time.clone()).measured(RedisMetrics::clone(&metrics.part())),
+            ),
+            pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
+            policies,
+            figures: metrics.part(),
+            metrics,
+            live: live.clone(),
+            shards: *shards,
+        })
+    }
+
+    /// The time that a round begins with, by Redis' clock. `None` while Redis gives none, or this server's own is too far from it:
+    /// the policies and alerts that a round goes by may be of another day then.
+    async fn time_to_sweep(&self, sweep: Sweep) -> Option<i64> {
+        if self.store.clock().skew().is_none()
+            && let Err(error) = self.store.verify().await
+        {
+            report(&self.figures, sweep, Err(error.into()));
+            return None;
+        }
+        self.store.clock_trouble().is_none().then(|| self.store.now_ms())
+    }
+
+    async fn policy(&self, merchant: &MerchantId, currency: Currency, now_ms: i64) -> Option<Arc<Policy>> {
+        self.policies.peek(merchant, currency, None, now_ms)
+    }
+
+    /// A command that no request asked for. Without a policy there is no calendar: the windows stay as they are stored.
+    fn command(&self, target: Target, action: Action, policy: Option<&Policy>, now_ms: i64) -> Command {
+        let live = self.live.current();
+        let bounded = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Command {
+            merchant: target.merchant,
+            currency: target.currency,
+            order_no: target.order_no,
+            attempt: NO_ATTEMPT,
+            action,
+            dry: Dry::No,
+            decision_id: clock::decision_id(),
+            now_ms,
+            windows: policy.map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
+            order_ttl_secs: bounded(live.order_ttl_secs),
+            backlog_max: bounded(live.backlog_events_max),
+            watch: policy.and_then(|policy| policy.watch.clone()),
+            history: None,
+            payment_no: None,
+            operation_no: None,
+            channel: None,
+        }
+    }
+}
+
+/// What a command is about.
+struct Target {
+    merchant: MerchantId,
+    currency: Currency,
+    order_no: Option<OrderNo>,
+}
+
+/// What the journal is told of a sweep's command.
+fn notes(actor: &str, reason: &str, policy: Option<&Policy>) -> Notes {
+    Notes {
+        actor: actor.to_owned(),
+        mode: MODE,
+        policy_version: policy.map(|policy| policy.version.to_string()).unwrap_or_default(),
+        reason: reason.to_owned(),
+        operator_type: OPERATOR_TYPE,
+        ..Notes::default()
+    }
+}
+
+/// Starts the sweeps on their own thread. They end after `shutdown` becomes true (or its sender is gone), with the call at hand
+/// finished.
+///
+/// # Errors
+/// An [`io::Error`] where the thread or its runtime cannot be made, or an address cannot be used.
+pub fn spawn(
+    config: &Config,
+    policies: Arc<Policies>,
+    metrics: Arc<Metrics>,
+    shutdown: watch::Receiver<bool>,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tools = {
+        let _context = runtime.enter();
+        Tools::open(config, policies, metrics)?
+    };
+    std::thread::Builder::new().name("sweep".to_owned()).spawn(move || runtime.block_on(run(tools, Shutdown(shutdown))))
+}
+
+async fn run(tools: Tools, shutdown: Shutdown) {
+    let holds = run_holds(tools.clone(), shutdown.clone());
+    let windows = run_windows(tools.clone(), shutdown.clone());
+    tokio::join!(holds, windows, run_thresholds(tools, shutdown));
+}
+
+async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
+    let mut sweep = HoldSweep::new(tools.clone());
+    while !shutdown.is_asked() {
+        if let Some(now_ms) = tools.time_to_sweep(Sweep::Holds).await {
+            let swept = sweep.round(now_ms, &shutdown).await;
+            report(&tools.figures, Sweep::Holds, swept.map(drop));
+        }
+        shutdown.pause(tools.live.elapse(|now| Duration::from_millis(now.hold_sweep_ms))).await;
+    }
+}
+
+async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
+    let sweep = WindowSweep::new(tools.clone());
+    while !shutdown.is_asked() {
+        if let Some(now_ms) = tools.time_to_sweep(Sweep::Windows).await {
+            let swept = sweep.round(now_ms, &shutdown).await;
+            report(&tools.figures, Sweep::Windows, swept.map(drop));
+        }
+        shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
+    }
+}
+
+async fn run_thresholds(tools: Tools, mut shutdown: Shutdown) {
+    let sweep = ThresholdSweep::new(tools.clone());
+    while !shutdown.is_asked() {
+        if let Some(now_ms) = tools.time_to_sweep(Sweep::Thresholds).await {
+            let swept = sweep.round(now_ms, &shutdown).await;
+            report(&tools.figures, Sweep::Thresholds, swept.map(drop));
+        }
+        shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
+    }
+}
+
+fn report(figures: &Figures, sweep: Sweep, swept: Result<(), SweepError>) {
+    match swept {
+        Ok(()) => figures.finished(sweep, clock::now_ms()),
+        Err(error) => {
+            figures.failed(sweep);
+            warn_unless_away!(error, sweep = sweep.as_str(), "a sweep broke off, trying again with the next");
+        }
+    }
+}
+
+/// Whether the sweeps are to end.
+#[derive(Clone, Debug)]
+pub struct Shutdown(pub watch::Receiver<bool>);
+
+impl Shutdown {
+    fn is_asked(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+
+    /// Waits for the time, but not through a shutdown.
+    async fn pause(&mut self, time: impl Future<Output = ()>) {
+        if !self.is_asked() {
+            tokio::select! {
+                () = time => {}
+                _ = self.0.changed() => {}
+            }
+        }
+    }
+}

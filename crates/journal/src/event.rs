@@ -1,0 +1,136 @@
+//! A stream entry read as a row of `usage_log` with the windows that it closed and the thresholds that it crossed, or the reason
+//! why it cannot be one. Pure.
+
+pub mod outcome;
+mod row;
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
+use prost::Message;
+use proto::journal::EventContext;
+use quota::{Action, ClosedWindow, Code, Crossing, Record};
+
+use super::postgres::Row;
+use super::reply::Entry;
+use sluice_store::packed;
+
+/// Stream field that holds the packed context.
+const CONTEXT_FIELD: &[u8] = b"c";
+/// Stream field that holds the packed decision record.
+const RECORD_FIELD: &[u8] = b"d";
+/// Stream field that holds the packed windows that the decision closed; absent where it closed none.
+const CLOSED_FIELD: &[u8] = b"w";
+/// Stream field that holds the packed crossing of thresholds; absent where none was crossed.
+const CROSSING_FIELD: &[u8] = b"a";
+
+/// An entry and what it says.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub entry: Entry,
+    pub row: Row,
+    /// What the row was made from.
+    pub record: Record,
+    /// Windows that are over since.
+    pub closed: Vec<ClosedWindow>,
+    /// Thresholds that usage has crossed.
+    pub crossing: Option<Crossing>,
+    /// Unknown outcomes that it tells of or settles.
+    pub outcomes: Vec<outcome::Change>,
+    /// Whether the account is as the row says: a refusal shows it as of its own windows, which are not stored.
+    pub changes_account: bool,
+    /// Whether the merchant's own state is as the row says: the row is of no account then.
+    pub changes_merchant: bool,
+}
+
+/// An entry that cannot be a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub entry: Entry,
+    pub reason: String,
+}
+
+/// Entries of one read, sorted by what becomes of them.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub events: Vec<Event>,
+    pub rejected: Vec<Rejected>,
+}
+
+impl Batch {
+    /// Reads every entry.
+    #[must_use]
+    pub fn read(entries: Vec<Entry>) -> Self {
+        let mut batch = Self::default();
+        for entry in entries {
+            match read(entry) {
+                Ok(event) => batch.events.push(event),
+                Err(rejected) => batch.rejected.push(rejected),
+            }
+        }
+        batch
+    }
+
+    /// All its entries.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        let events = self.events.iter().map(|event| &event.entry);
+        events.chain(self.rejected.iter().map(|rejected| &rejected.entry))
+    }
+
+    /// When its oldest event happened.
+    #[must_use]
+    pub fn oldest(&self) -> Option<DateTime<Utc>> {
+        self.events.iter().map(|event| event.row.at).min()
+    }
+}
+
+fn read(entry: Entry) -> Result<Event, Rejected> {
+    match parts(&entry) {
+        Ok((row, record, closed, crossing)) => {
+            let (granted, of_merchant) = (is_change(&row, &record), is_of_merchant(&row));
+            let (changes_account, changes_merchant) = (granted && !of_merchant, granted && of_merchant);
+            let outcomes = outcome::changes(&row, &record);
+            Ok(Event { entry, row, record, closed, crossing, outcomes, changes_account, changes_merchant })
+        }
+        Err(reason) => Err(Rejected { entry, reason }),
+    }
+}
+
+type Parts = (Row, Record, Vec<ClosedWindow>, Option<Crossing>);
+
+fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
+    let seq = id.sequence().and_then(|seq| i64::try_from(seq).ok()).ok_or("id: not of the form 0-<seq>")?;
+    let context = required(fields, CONTEXT_FIELD)?;
+    let context = EventContext::decode(context).map_err(|error| format!("field c: {error}"))?;
+    let record = packed::record(required(fields, RECORD_FIELD)?, context.amount_minor)
+        .map_err(|error| format!("field d: {error}"))?;
+    let closed = packed::closed(field(fields, CLOSED_FIELD).unwrap_or_default());
+    let closed = closed.map_err(|error| format!("field w: {error}"))?;
+    let crossing = field(fields, CROSSING_FIELD).filter(|bytes| !bytes.is_empty()).map(packed::crossing).transpose();
+    let crossing = crossing.map_err(|error| format!("field a: {error}"))?;
+    Ok((row::of(*shard, seq, context, &record)?, record, closed, crossing))
+}
+
+/// Whether a row is about a merchant as a whole.
+fn is_of_merchant(row: &Row) -> bool {
+    let of_merchant = [Action::SuspendMerchant, Action::ResumeMerchant];
+    of_merchant.iter().any(|action| action.as_str() == row.action_type)
+}
+
+/// Whether the decision changed what it is about: what was granted and is no repetition did, but for voids of single attempts and
+/// for what is said of outcomes.
+fn is_change(row: &Row, record: &Record) -> bool {
+    let says = matches!((row.action_type.as_str(), record.code), ("unknown" | "resolve", Code::Applied));
+    !record.replay && !says && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
+}
+
+fn field<'a>(fields: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {
+    fields.chunks_exact(2).find_map(|pair| match pair {
+        [key, value] if key == name => Some(value.as_slice()),
+        _ => None,
+    })
+}
+
+fn required<'a>(fields: &'a [Vec<u8>], name: &[u8]) -> Result<&'a [u8], String> {
+    field(fields, name).ok_or_else(|| format!("field {}: absent", String::from_utf8_lossy(name)))
+}

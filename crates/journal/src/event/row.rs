@@ -1,0 +1,238 @@
+//! A row of `usage_log` from an event's context and record.
+
+use chrono::{DateTime, TimeZone, Utc};
+use proto::journal::EventContext;
+use quota::{AmountMinor, Change, CounterName, OrderFigures, Record, WindowFigures};
+use serde::de::IgnoredAny;
+use uuid::Uuid;
+
+use crate::postgres::Row;
+use sluice_kit::database::row::Json;
+use sluice_store::refusal::{self, Asked};
+
+/// Times before 2020 or from 2200 on come from no working clock, and would each make a partition.
+const AT_MIN_MS: i64 = 1_577_836_800_000;
+const AT_END_MS: i64 = 7_258_118_400_000;
+
+/// Makes the row; the error names the field that cannot be part of one.
+pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -> Result<Row, String> {
+    refuse_nul(&context)?;
+    let (daily, monthly, yearly) = (window(&record.day)?, window(&record.month)?, window(&record.year)?);
+    // An order that nobody knows has no figures.
+    let order = Some(record.order).filter(|order| *order != OrderFigures::default());
+    let order_figure =
+        |of: fn(&OrderFigures) -> u64| order.as_ref().map(|order| figure(of(order), "order")).transpose();
+    let (capture_no, refund_no) = operation_numbers(&context);
+    let success = record.code.http_status() == 200;
+    let failure_details = failure_details(&context, record)?;
+    Ok(Row {
+        event_id: Uuid::from_slice(&context.event_id).map_err(|_| "event_id: not 16 bytes")?,
+        at: time(context.at_ms)?,
+        shard: i32::from(shard),
+        seq,
+        code: record.code.as_str(),
+        success,
+        failure_reason: Some(record.code.as_str()).filter(|_| !success),
+        replay: record.replay,
+        mode: required(context.mode, "mode")?,
+        merchant_id: required(context.merchant, "merchant")?,
+        currency: currency(context.currency)?,
+        amount: figure(record.amount, "amount")?,
+        order_no: optional(context.order_no),
+        payment_no: optional(context.payment_no),
+        channel: optional(context.channel),
+        attempt: id(&context.attempt, "attempt")?,
+        reason: optional(context.reason),
+        operator_type: operator_type(&context.operator_type, &context.actor)?,
+        operator_id: required(context.actor, "actor")?,
+        policy_version: optional(context.policy_version),
+        trace_id: optional(context.trace_id),
+        daily_window: daily.id,
+        daily_used_before: daily.used.0,
+        daily_used_after: daily.used.1,
+        daily_count_before: daily.count.0,
+        daily_count_after: daily.count.1,
+        monthly_window: monthly.id,
+        monthly_used_before: monthly.used.0,
+        monthly_used_after: monthly.used.1,
+        monthly_count_before: monthly.count.0,
+        monthly_count_after: monthly.count.1,
+        yearly_window: yearly.id,
+        yearly_used_before: yearly.used.0,
+        yearly_used_after: yearly.used.1,
+        yearly_count_before: yearly.count.0,
+        yearly_count_after: yearly.count.1,
+        account_version: figure(record.version, "version")?,
+        operation_id: id(&context.operation_id, "operation_id")?,
+        capture_no,
+        refund_no,
+        daily_epoch: daily.epoch,
+        monthly_epoch: monthly.epoch,
+        yearly_epoch: yearly.epoch,
+        daily_refunded_before: daily.refunded.0,
+        daily_refunded_after: daily.refunded.1,
+        monthly_refunded_before: monthly.refunded.0,
+        monthly_refunded_after: monthly.refunded.1,
+        yearly_refunded_before: yearly.refunded.0,
+        yearly_refunded_after: yearly.refunded.1,
+        pending_before: figure(record.pending_before, "pending_before")?,
+        pending_after: figure(record.pending_after, "pending_after")?,
+        order_state: order.map(|order| order.state.as_str()),
+        order_amount: order_figure(|order| order.amount)?,
+        order_settled: order_figure(|order| order.settled)?,
+        order_refunded: order_figure(|order| order.refunded)?,
+        order_ttl_secs: Some(i64::from(context.order_ttl_secs)).filter(|secs| *secs > 0),
+        hold_until: moment(u64::from(record.order.hold_until_secs) * 1000, "hold_until")?,
+        hold_on_expiry: optional(context.hold_on_expiry),
+        wait_ms: figure(record.wait_ms, "wait_ms")?,
+        suspended_at: moment(record.suspended_at_ms, "suspended_at")?,
+        counter: optional(context.counter),
+        change: optional(context.change),
+        expected_version: context.expected_version.map(|version| figure(version, "expected_version")).transpose()?,
+        remarks: optional(context.remarks),
+        metadata: json(context.metadata)?,
+        failure_details,
+        action_type: required(context.action, "action")?,
+    })
+}
+
+/// What the refusal told beside its code.
+fn failure_details(context: &EventContext, record: &Record) -> Result<Option<Json>, String> {
+    let by_policy = match context.policy_refusal.as_str() {
+        "" => None,
+        text => Some(serde_json::from_str(text).map_err(|error| format!("policy_refusal: {error}"))?),
+    };
+    let asked = Asked { correction: correction(context), by_policy: by_policy.as_ref() };
+    Ok(refusal::details(record, &asked).map(|details| Json(refusal::text(&details))))
+}
+
+fn correction(context: &EventContext) -> Option<(CounterName, Change)> {
+    let (counter, amount) = (CounterName::parse(&context.counter)?, AmountMinor::new(context.amount_minor)?);
+    let change = match context.change.as_str() {
+        "add" => Change::Add(amount),
+        "subtract" => Change::Subtract(amount),
+        "set" => Change::Set(amount),
+        _ => return None,
+    };
+    Some((counter, change))
+}
+
+/// A window with signed figures, as Postgres has them: before and after.
+struct Window {
+    id: i32,
+    epoch: i16,
+    used: (i64, i64),
+    count: (i64, i64),
+    refunded: (i64, i64),
+}
+
+fn window(figures: &WindowFigures) -> Result<Window, String> {
+    let pair = |before, after, name: &str| Ok::<_, String>((figure(before, name)?, figure(after, name)?));
+    Ok(Window {
+        id: i32::try_from(figures.id).map_err(|_| "window id: too large")?,
+        epoch: i16::from(figures.epoch),
+        used: pair(figures.amount_before, figures.amount_after, "amount")?,
+        count: pair(figures.count_before, figures.count_after, "count")?,
+        refunded: pair(figures.refunded_before, figures.refunded_after, "refunded")?,
+    })
+}
+
+/// The caller's number as that of a capture or as that of a refund.
+fn operation_numbers(context: &EventContext) -> (Option<String>, Option<String>) {
+    let number = optional(context.operation_no.clone());
+    match (context.action.as_str(), context.change.as_str()) {
+        ("settle", _) | ("unknown", "capture") => (number, None),
+        ("refund" | "reserve_refund" | "release", _) | ("unknown", "refund") => (None, number),
+        _ => (None, None),
+    }
+}
+
+/// Postgres stores no NUL in text.
+fn refuse_nul(context: &EventContext) -> Result<(), String> {
+    let texts = [
+        ("action", &context.action),
+        ("merchant", &context.merchant),
+        ("currency", &context.currency),
+        ("order_no", &context.order_no),
+        ("payment_no", &context.payment_no),
+        ("channel", &context.channel),
+        ("actor", &context.actor),
+        ("policy_version", &context.policy_version),
+        ("mode", &context.mode),
+        ("trace_id", &context.trace_id),
+        ("reason", &context.reason),
+        ("operation_no", &context.operation_no),
+        ("remarks", &context.remarks),
+        ("counter", &context.counter),
+        ("change", &context.change),
+        ("hold_on_expiry", &context.hold_on_expiry),
+    ];
+    match texts.into_iter().find(|(_, text)| text.contains('\0')) {
+        Some((name, _)) => Err(format!("{name}: holds a NUL")),
+        None => Ok(()),
+    }
+}
+
+fn required(text: String, name: &str) -> Result<String, String> {
+    if text.is_empty() { Err(format!("{name}: empty")) } else { Ok(text) }
+}
+
+fn optional(text: String) -> Option<String> {
+    if text.is_empty() { None } else { Some(text) }
+}
+
+fn currency(code: String) -> Result<Option<String>, String> {
+    match code.len() {
+        0 => Ok(None),
+        3 if code.bytes().all(|byte| byte.is_ascii_uppercase()) => Ok(Some(code)),
+        _ => Err("currency: not three capital letters".to_owned()),
+    }
+}
+
+fn figure(value: u64, name: &str) -> Result<i64, String> {
+    i64::try_from(value).map_err(|_| format!("{name}: too large"))
+}
+
+fn id(bytes: &[u8], name: &str) -> Result<Option<Uuid>, String> {
+    match bytes {
+        [] => Ok(None),
+        bytes => Uuid::from_slice(bytes).map(Some).map_err(|_| format!("{name}: not 16 bytes")),
+    }
+}
+
+fn json(text: String) -> Result<Option<Json>, String> {
+    let text = optional(text);
+    if let Some(text) = &text {
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("metadata: {error}"))?;
+    }
+    Ok(text.map(Json))
+}
+
+fn time(at_ms: i64) -> Result<DateTime<Utc>, String> {
+    let at = Utc.timestamp_millis_opt(at_ms).single();
+    at.filter(|_| (AT_MIN_MS..AT_END_MS).contains(&at_ms))
+        .ok_or_else(|| format!("at_ms: {at_ms} is not in 2020 to 2199"))
+}
+
+/// A time of the record; none where it is zero.
+fn moment(ms: u64, name: &str) -> Result<Option<DateTime<Utc>>, String> {
+    if ms == 0 {
+        return Ok(None);
+    }
+    let at = Utc.timestamp_millis_opt(figure(ms, name)?).single();
+    at.map(Some).ok_or_else(|| format!("{name}: {ms} ms is no time"))
+}
+
+/// What the context says; else the proxy and the server act for themselves, people's subjects carry the prefix `admin:`, and
+/// the rest are programs.
+fn operator_type(named: &str, actor: &str) -> Result<&'static str, String> {
+    match (named, actor) {
+        ("system", _) | ("", "proxy" | "system") => Ok("system"),
+        ("admin", _) => Ok("admin"),
+        ("api", _) => Ok("api"),
+        ("", actor) if actor.starts_with("system:") => Ok("system"),
+        ("", actor) if actor.starts_with("admin:") => Ok("admin"),
+        ("", _) => Ok("api"),
+        (other, _) => Err(format!("operator_type: {other} is not system, admin or api")),
+    }
+}

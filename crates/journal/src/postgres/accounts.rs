@@ -1,0 +1,285 @@
+//! Every account as its last change left it, and never an older state over a newer one. What several batches make of an
+//! account may be gathered and stored once, as long as their events stay in Redis: whoever dies in between leaves them to the
+//! next reader, who gathers anew.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use quota::Marks;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+
+use super::Row;
+use crate::event::Event;
+use sluice_kit::database::row::{insert, table_row};
+
+table_row! {
+    /// One account as `quota_account` stores it.
+    struct Account {
+        merchant_id: String => "text";
+        currency: String => "text";
+        shard: i32 => "int4";
+        seq: i64 => "int8";
+        version: i64 => "int8";
+        daily_window: i32 => "int4";
+        daily_used: i64 => "int8";
+        daily_count: i64 => "int8";
+        daily_refunded: i64 => "int8";
+        monthly_window: i32 => "int4";
+        monthly_used: i64 => "int8";
+        monthly_count: i64 => "int8";
+        monthly_refunded: i64 => "int8";
+        yearly_window: i32 => "int4";
+        yearly_used: i64 => "int8";
+        yearly_count: i64 => "int8";
+        yearly_refunded: i64 => "int8";
+        pending_amount: i64 => "int8";
+        open_until: Option<i32> => "int4";
+        suspended_at: Option<DateTime<Utc>> => "timestamptz";
+        last_order_no: Option<String> => "text";
+        last_payment_no: Option<String> => "text";
+        last_updated_by: String => "text";
+        updated_at: DateTime<Utc> => "timestamptz";
+        alert_marks: i32 => "int4";
+        alert_list: i32 => "int4";
+    }
+}
+
+/// Columns that a change keeps where it names nothing else.
+const KEPT: [&str; 2] = ["last_order_no", "last_payment_no"];
+
+/// The newer event of a shard has the larger number. One that is later by more than this and has a smaller number is of a Redis
+/// that lost writes and counts anew; servers' clocks are closer together than that.
+pub const REWOUND: TimeDelta = TimeDelta::minutes(5);
+
+/// Takes over accounts, each where it is the newer state ([`REWOUND`]).
+static UPSERT: LazyLock<String> = LazyLock::new(|| {
+    let value = |(name, _): &(&str, &str)| {
+        if KEPT.contains(name) {
+            format!("{name} = coalesce(EXCLUDED.{name}, quota_account.{name})")
+        } else {
+            format!("{name} = EXCLUDED.{name}")
+        }
+    };
+    let values: Vec<String> = Account::COLUMNS.iter().map(value).collect();
+    let same = "CASE WHEN quota_account.suspended_at = EXCLUDED.suspended_at THEN quota_account";
+    format!(
+        "{} ON CONFLICT (merchant_id, currency) DO UPDATE SET {}, \
+            suspended_reason = {same}.suspended_reason END, suspended_by = {same}.suspended_by END \
+        WHERE quota_account.seq < EXCLUDED.seq \
+            OR quota_account.updated_at < EXCLUDED.updated_at - interval '{} seconds'",
+        insert("quota_account", Account::COLUMNS),
+        values.join(", "),
+        REWOUND.num_seconds()
+    )
+});
+
+/// Says who suspended an account and why, where it is still that suspension.
+const SUSPEND: &str = "UPDATE quota_account SET suspended_reason = told.reason, suspended_by = told.operator \
+    FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[]) \
+        AS told (merchant_id, currency, suspended_at, reason, operator) \
+    WHERE quota_account.merchant_id = told.merchant_id AND quota_account.currency = told.currency \
+        AND quota_account.suspended_at = told.suspended_at";
+
+/// Merchant and currency.
+pub(super) type Key = (String, String);
+
+/// Accounts whose last state is not stored yet.
+#[derive(Debug, Default)]
+pub(super) struct Gathered(HashMap<Key, Told>);
+
+/// What events told of one account.
+#[derive(Debug)]
+struct Told {
+    account: Account,
+    suspensions: Vec<Suspension>,
+}
+
+/// What an event told of a suspension.
+#[derive(Debug)]
+struct Suspension {
+    merchant_id: String,
+    currency: String,
+    suspended_at: Option<DateTime<Utc>>,
+    reason: Option<String>,
+    operator_id: String,
+}
+
+impl Gathered {
+    /// What the events made of their accounts.
+    pub(super) fn of(events: &[Event]) -> Self {
+        let mut changes: Vec<&Event> = events.iter().filter(|event| event.changes_account).collect();
+        changes.sort_by_key(|event| (event.row.shard, event.row.seq));
+        let told = |account: Account| (account.key(), Told { account, suspensions: Vec::new() });
+        let mut gathered: HashMap<Key, Told> = newest(&changes).into_iter().map(told).collect();
+        for suspension in changes.iter().filter_map(|event| Suspension::of(&event.row)) {
+            if let Some(told) = gathered.get_mut(&(suspension.merchant_id.clone(), suspension.currency.clone())) {
+                told.suspensions.push(suspension);
+            }
+        }
+        Self(gathered)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds what later events made of their accounts.
+    pub(super) fn add(&mut self, later: Self) {
+        for (key, later) in later.0 {
+            match self.0.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(later)),
+                Entry::Occupied(mut place) => {
+                    let told = place.get_mut();
+                    told.account.follow(later.account);
+                    told.suspensions.extend(later.suspensions);
+                }
+            }
+        }
+    }
+
+    /// The accounts in their order: two servers that store the same ones wait for each other in one order.
+    pub(super) fn keys(&self) -> Vec<Key> {
+        let mut keys: Vec<Key> = self.0.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    pub(super) fn forget(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.0.remove(key);
+        }
+    }
+
+    /// Stores some of them, in the order given.
+    pub(super) async fn store(&self, keys: &[Key], connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let told: Vec<&Told> = keys.iter().filter_map(|key| self.0.get(key)).collect();
+        let accounts = told.iter().map(|told| &told.account);
+        let statement = Account::bind(sqlx::query(AssertSqlSafe(UPSERT.as_str())), accounts);
+        statement.execute(&mut *connection).await?;
+        store_suspensions(connection, &told).await
+    }
+}
+
+impl Account {
+    fn key(&self) -> Key {
+        (self.merchant_id.clone(), self.currency.clone())
+    }
+
+    /// Takes over a later state, as [`UPSERT`] does.
+    fn follow(&mut self, later: Self) {
+        if self.seq < later.seq || self.updated_at < later.updated_at - REWOUND {
+            let (order_no, payment_no) = (self.last_order_no.take(), self.last_payment_no.take());
+            *self = later;
+            self.last_order_no = self.last_order_no.take().or(order_no);
+            self.last_payment_no = self.last_payment_no.take().or(payment_no);
+        }
+    }
+}
+
+impl Suspension {
+    fn of(row: &Row) -> Option<Self> {
+        let currency = row.currency.clone().filter(|_| row.action_type == "suspend")?;
+        Some(Self {
+            merchant_id: row.merchant_id.clone(),
+            currency,
+            suspended_at: row.suspended_at,
+            reason: row.reason.clone(),
+            operator_id: row.operator_id.clone(),
+        })
+    }
+}
+
+/// The last state of each account, of events in their order.
+fn newest(changes: &[&Event]) -> Vec<Account> {
+    let mut accounts: BTreeMap<(&str, &str), Last<'_>> = BTreeMap::new();
+    for event in changes {
+        let Event { row, record, .. } = event;
+        let Some(currency) = row.currency.as_deref() else { continue };
+        let before = accounts.get(&(row.merchant_id.as_str(), currency));
+        let last = Last {
+            row,
+            marks: record.marks,
+            order_no: row.order_no.as_deref().or(before.and_then(|before| before.order_no)),
+            payment_no: row.payment_no.as_deref().or(before.and_then(|before| before.payment_no)),
+        };
+        accounts.insert((&row.merchant_id, currency), last);
+    }
+    accounts.into_iter().map(|((_, currency), last)| account(currency, &last)).collect()
+}
+
+/// What a batch says last of an account.
+struct Last<'a> {
+    row: &'a Row,
+    marks: Marks,
+    order_no: Option<&'a str>,
+    payment_no: Option<&'a str>,
+}
+
+fn account(currency: &str, Last { row, marks, order_no, payment_no }: &Last<'_>) -> Account {
+    Account {
+        merchant_id: row.merchant_id.clone(),
+        currency: currency.to_owned(),
+        shard: row.shard,
+        seq: row.seq,
+        version: row.account_version,
+        daily_window: row.daily_window,
+        daily_used: row.daily_used_after,
+        daily_count: row.daily_count_after,
+        daily_refunded: row.daily_refunded_after,
+        monthly_window: row.monthly_window,
+        monthly_used: row.monthly_used_after,
+        monthly_count: row.monthly_count_after,
+        monthly_refunded: row.monthly_refunded_after,
+        yearly_window: row.yearly_window,
+        yearly_used: row.yearly_used_after,
+        yearly_count: row.yearly_count_after,
+        yearly_refunded: row.yearly_refunded_after,
+        pending_amount: row.pending_after,
+        open_until: open_until(row),
+        suspended_at: row.suspended_at,
+        last_order_no: order_no.map(str::to_owned),
+        last_payment_no: payment_no.map(str::to_owned),
+        last_updated_by: row.operator_id.clone(),
+        updated_at: row.at,
+        // 28 bits.
+        alert_marks: i32::try_from(marks.packed()).unwrap_or_default(),
+        alert_list: i32::from(marks.list),
+    }
+}
+
+/// The last day, `YYYYMMDD`, of the shortest window that has counted something. A month's or year's last day is the largest
+/// that its number has room for.
+fn open_until(row: &Row) -> Option<i32> {
+    let windows = [
+        (row.daily_window, [row.daily_used_after, row.daily_count_after, row.daily_refunded_after]),
+        (
+            row.monthly_window.saturating_mul(100).saturating_add(31),
+            [row.monthly_used_after, row.monthly_count_after, row.monthly_refunded_after],
+        ),
+        (
+            row.yearly_window.saturating_mul(10_000).saturating_add(1231),
+            [row.yearly_used_after, row.yearly_count_after, row.yearly_refunded_after],
+        ),
+    ];
+    windows.into_iter().find(|(_, figures)| figures.iter().any(|figure| *figure > 0)).map(|(last_day, _)| last_day)
+}
+
+async fn store_suspensions(connection: &mut PgConnection, told: &[&Told]) -> Result<(), sqlx::Error> {
+    let told: Vec<&Suspension> = told.iter().flat_map(|told| &told.suspensions).collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let of = |text: fn(&Suspension) -> Option<&str>| told.iter().map(|told| text(told)).collect::<Vec<_>>();
+    sqlx::query(SUSPEND)
+        .bind(of(|told| Some(&told.merchant_id)))
+        .bind(of(|told| Some(&told.currency)))
+        .bind(told.iter().map(|told| told.suspended_at).collect::<Vec<_>>())
+        .bind(of(|told| told.reason.as_deref()))
+        .bind(of(|told| Some(&told.operator_id)))
+        .execute(connection)
+        .await
+        .map(drop)
+}

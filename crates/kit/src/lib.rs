@@ -1,0 +1,12 @@
+//! What every part of the server stands on: the clock, HTTP, the database pool, health, metrics, time zones and telemetry.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod clock;
+pub mod database;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod process;
+pub mod secret;
+pub mod telemetry;

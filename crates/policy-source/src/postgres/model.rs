@@ -1,0 +1,411 @@
+//! Policies, tiers, bindings and overrides as the admin API and the tables have them, and how they become rules.
+
+use chrono::{DateTime, Utc};
+use quota::OnExpiry;
+use serde::{Deserialize, Serialize};
+use sluice_policy::PolicyFields;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::checks::{amount, breach, names, percent, thresholds};
+use super::error::RepositoryError;
+
+/// The word for every channel.
+pub const ALL_CHANNELS: &str = "all";
+
+/// What happens past a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BreachAction {
+    Reject,
+    /// Paced by the `throttle_*` fields, which must all be given then.
+    Throttle,
+}
+
+/// What becomes of a hold that ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HoldExpiry {
+    Void,
+    Settle,
+}
+
+/// What becomes of merchants that no policy names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownMerchants {
+    /// They have the default policy.
+    Default,
+    /// Every charge of theirs is refused.
+    Refuse,
+}
+
+/// Where a policy is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyState {
+    Draft,
+    Approved,
+    Active,
+    Inactive,
+}
+
+impl PolicyState {
+    /// The word in the table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Approved => "approved",
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+        }
+    }
+}
+
+/// The state in the words of the merchant-quota API: drafts and approved policies are pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyStatus {
+    Pending,
+    Active,
+    Inactive,
+}
+
+impl PolicyStatus {
+    /// The word in the table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+        }
+    }
+}
+
+/// Declares forms that hold the limits beside their own fields: `deny_unknown_fields` does not work through `flatten`.
+macro_rules! with_limits {
+    ($($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })+) => {$(
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+        $(#[$meta])*
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: $type,)*
+            /// Smallest amount of one payment. All amounts are minor units; 9007199254740991 lifts an inherited limit.
+            pub single_trans_min: Option<u64>,
+            /// Largest amount of one payment.
+            pub single_trans_max: Option<u64>,
+            /// Sum of a day's payments.
+            pub daily_limit: Option<u64>,
+            /// Sum of a month's payments.
+            pub monthly_limit: Option<u64>,
+            /// Sum of a year's payments.
+            pub yearly_limit: Option<u64>,
+            /// Number of a day's payments.
+            pub max_transactions_daily: Option<u64>,
+            /// Number of a month's payments.
+            pub max_transactions_monthly: Option<u64>,
+            /// Number of a year's payments.
+            pub max_transactions_yearly: Option<u64>,
+            /// Sum of open holds.
+            pub max_pending_amount: Option<u64>,
+            /// Sum of refunds made in a day.
+            pub max_refund_daily: Option<u64>,
+            /// Sum of refunds made in a month.
+            pub max_refund_monthly: Option<u64>,
+        }
+
+        impl $name {
+            pub(super) fn limit_fields(&self) -> Result<PolicyFields, RepositoryError> {
+                Ok(PolicyFields {
+                    single_min: amount("single_trans_min", self.single_trans_min)?,
+                    single_max: amount("single_trans_max", self.single_trans_max)?,
+                    daily_amount: amount("daily_limit", self.daily_limit)?,
+                    monthly_amount: amount("monthly_limit", self.monthly_limit)?,
+                    yearly_amount: amount("yearly_limit", self.yearly_limit)?,
+                    daily_count: amount("max_transactions_daily", self.max_transactions_daily)?,
+                    monthly_count: amount("max_transactions_monthly", self.max_transactions_monthly)?,
+                    yearly_count: amount("max_transactions_yearly", self.max_transactions_yearly)?,
+                    pending_amount: amount("max_pending_amount", self.max_pending_amount)?,
+                    refund_daily_amount: amount("max_refund_daily", self.max_refund_daily)?,
+                    refund_monthly_amount: amount("max_refund_monthly", self.max_refund_monthly)?,
+                    ..PolicyFields::default()
+                })
+            }
+        }
+    )+};
+}
+
+/// The same with all fields of a policy.
+macro_rules! with_policy {
+    ($($(#[$meta:meta])* struct $name:ident { $($own:tt)* })+) => {
+        with_limits! {$(
+            $(#[$meta])*
+            struct $name {
+                $($own)*
+                /// IANA zone of days, months and years. Only in a policy for all channels.
+                timezone: Option<String>,
+                /// Hour at which the business day begins, 0 to 23. Only in a policy for all channels.
+                cutoff_hour: Option<u32>,
+                /// Channels that may be charged. Only in a policy for all channels.
+                allowed_channels: Option<Vec<String>>,
+                /// ISO 4217 codes that may be charged.
+                allowed_currencies: Option<Vec<String>>,
+                /// What happens past a limit.
+                breach: Option<BreachAction>,
+                /// Payments a minute past the limit.
+                throttle_per_minute: Option<u32>,
+                /// Payments that may come at once.
+                throttle_burst: Option<u32>,
+                /// How long the proxy may hold a payment back.
+                throttle_delay_ms_max: Option<u32>,
+                /// Percent of every limit that is never exceeded.
+                throttle_ceiling_percent: Option<u32>,
+                /// How long a hold may stay open.
+                hold_lifetime_secs: Option<u32>,
+                /// What becomes of a hold that ran out.
+                hold_on_expiry: Option<HoldExpiry>,
+                /// By how many percent captures may exceed their hold, 0 to 100.
+                over_capture_percent: Option<u32>,
+                /// Percentages of the account's limits at which usage is told of, each 1 to 1000: at most eight, none for nothing.
+                /// 80 and 100 where nobody gives any. Only in a policy for all channels.
+                #[schema(max_items = 8, example = json!([80, 100]))]
+                thresholds: Option<Vec<u32>>,
+                /// Whether merchants that no policy, tier or override names have the default policy, or every charge of theirs is
+                /// refused. Only in a policy for everybody, all channels and all currencies.
+                unknown_merchants: Option<UnknownMerchants>,
+            }
+        )+}
+
+        $(impl $name {
+            /// The policy's fields, each checked by itself.
+            ///
+            /// # Errors
+            /// [`RepositoryError::Invalid`] names the field.
+            pub fn fields(&self) -> Result<PolicyFields, RepositoryError> {
+                let throttle = [
+                    self.throttle_per_minute,
+                    self.throttle_burst,
+                    self.throttle_delay_ms_max,
+                    self.throttle_ceiling_percent,
+                ];
+                let fields = PolicyFields {
+                    timezone: self.timezone.clone(),
+                    cutoff_hour: self.cutoff_hour,
+                    allowed_channels: names("allowed_channels", self.allowed_channels.as_deref())?,
+                    allowed_currencies: names("allowed_currencies", self.allowed_currencies.as_deref())?,
+                    breach: breach(self.breach, throttle)?,
+                    hold_lifetime_secs: self.hold_lifetime_secs,
+                    hold_on_expiry: self.hold_on_expiry.map(HoldExpiry::rule),
+                    over_capture_percent: percent(self.over_capture_percent)?,
+                    thresholds: thresholds(self.thresholds.as_deref())?,
+                    unknown_merchants: self.unknown_merchants.map(UnknownMerchants::rule),
+                    ..self.limit_fields()?
+                };
+                fields.check("").map_err(RepositoryError::of_policy)?;
+                Ok(fields)
+            }
+        })+
+    };
+}
+
+with_policy! {
+    /// A policy as a caller gives it. A field that is left out is inherited: a merchant's policy lies over its tier's, a
+    /// tier's over the one for everybody.
+    #[derive(Default)]
+    #[serde(deny_unknown_fields)]
+    struct PolicyInput {
+        /// Whose limits. With neither merchant nor tier it is everybody's.
+        merchant_id: Option<String>,
+        /// The tier whose limits.
+        tier_id: Option<Uuid>,
+        /// The channel it is for; `all`, which is the default, for every one.
+        #[serde(default = "all_channels")]
+        channel: String,
+        /// ISO 4217 code it is for; every currency without one.
+        currency: Option<String>,
+        /// Since when it holds; since ever without one.
+        effective_date: Option<DateTime<Utc>>,
+        /// The first moment at which it holds no more; never without one.
+        expiry_date: Option<DateTime<Utc>>,
+        /// Among active policies for the same scope, channel and currency the highest wins.
+        #[serde(default)]
+        priority: i32,
+        /// What callers keep with it: at most 8 KiB of JSON.
+        metadata: Option<serde_json::Value>,
+        /// Words for people.
+        remarks: Option<String>,
+    }
+
+    /// The limits in an answer of the policy service.
+    struct LimitsAnswer {}
+
+    /// One version of a policy.
+    struct LimitPolicy {
+        policy_id: Uuid,
+        version: i32,
+        merchant_id: Option<String>,
+        tier_id: Option<Uuid>,
+        channel: String,
+        currency: Option<String>,
+        effective_date: Option<DateTime<Utc>>,
+        expiry_date: Option<DateTime<Utc>>,
+        priority: i32,
+        state: PolicyState,
+        status: PolicyStatus,
+        created_by: String,
+        created_at: DateTime<Utc>,
+        /// Everybody who wrote this version; none of them may approve it.
+        edited_by: Vec<String>,
+        updated_at: DateTime<Utc>,
+        approved_by: Option<String>,
+        approved_at: Option<DateTime<Utc>>,
+        metadata: Option<serde_json::Value>,
+        remarks: Option<String>,
+        /// Number of changes of this version.
+        revision: i64,
+    }
+}
+
+with_limits! {
+    /// Other limits for a merchant for a time, as a caller asks for them.
+    #[derive(Default)]
+    #[serde(deny_unknown_fields)]
+    struct OverrideInput {
+        merchant_id: String,
+        /// The channel it is for; `all`, which is the default, for every one.
+        #[serde(default = "all_channels")]
+        channel: String,
+        /// ISO 4217 code it is for; every currency without one.
+        currency: Option<String>,
+        effective_date: DateTime<Utc>,
+        /// The first moment at which it holds no more.
+        expiry_date: DateTime<Utc>,
+        reason: String,
+    }
+
+    /// Other limits for a merchant for a time. They hold once another person than who asked has approved them.
+    struct Override {
+        override_id: Uuid,
+        merchant_id: String,
+        channel: String,
+        currency: Option<String>,
+        effective_date: DateTime<Utc>,
+        expiry_date: DateTime<Utc>,
+        reason: String,
+        created_by: String,
+        created_at: DateTime<Utc>,
+        approved_by: Option<String>,
+        approved_at: Option<DateTime<Utc>>,
+        revoked_by: Option<String>,
+        revoked_at: Option<DateTime<Utc>>,
+    }
+}
+
+/// A tier as a caller gives it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TierInput {
+    /// As in starter, basic, professional, enterprise or premium.
+    pub tier_code: String,
+    /// 1 to 5.
+    pub tier_level: u32,
+    /// Channels that the tier's merchants may charge; every one without.
+    pub allowed_channels: Option<Vec<String>>,
+    /// ISO 4217 codes that the tier's merchants may charge; every one without.
+    pub allowed_currencies: Option<Vec<String>>,
+    pub remarks: Option<String>,
+}
+
+/// A group of merchants with the same limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Tier {
+    pub tier_id: Uuid,
+    pub tier_code: String,
+    pub tier_level: u32,
+    pub allowed_channels: Option<Vec<String>>,
+    pub allowed_currencies: Option<Vec<String>>,
+    pub remarks: Option<String>,
+    pub created_by: String,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub revision: i64,
+}
+
+/// That a merchant is of a tier, as a caller asks for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BindingInput {
+    pub merchant_id: String,
+    pub tier_id: Uuid,
+    /// Since when; now without one.
+    pub effective_date: Option<DateTime<Utc>>,
+    /// The first moment at which it is so no more; never without one.
+    pub expiry_date: Option<DateTime<Utc>>,
+    pub change_reason: String,
+}
+
+/// That a merchant is of a tier. Of several that hold, the one that began last counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Binding {
+    pub binding_id: Uuid,
+    pub merchant_id: String,
+    pub tier_id: Uuid,
+    pub effective_date: DateTime<Utc>,
+    pub expiry_date: Option<DateTime<Utc>>,
+    pub changed_by: String,
+    pub change_reason: String,
+    pub created_at: DateTime<Utc>,
+    pub ended_by: Option<String>,
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// One change of a policy, tier, binding or override.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    pub history_id: i64,
+    /// The table: `limit_policy`, `tier`, `merchant_tier` or `policy_override`.
+    pub object: String,
+    pub object_id: Uuid,
+    /// As in `create`, `update`, `approve`, `activate`, `deactivate`, `revoke`.
+    pub action: String,
+    pub actor: String,
+    pub reason: Option<String>,
+    pub at: DateTime<Utc>,
+    /// The row before; absent where it is new.
+    pub old: Option<serde_json::Value>,
+    /// The row after.
+    pub new: Option<serde_json::Value>,
+}
+
+impl Override {
+    /// The override's limits.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Invalid`] names the field.
+    pub fn fields(&self) -> Result<PolicyFields, RepositoryError> {
+        self.limit_fields()
+    }
+}
+
+impl HoldExpiry {
+    const fn rule(self) -> OnExpiry {
+        match self {
+            Self::Void => OnExpiry::Void,
+            Self::Settle => OnExpiry::Settle,
+        }
+    }
+}
+
+impl UnknownMerchants {
+    const fn rule(self) -> sluice_policy::UnknownMerchants {
+        match self {
+            Self::Default => sluice_policy::UnknownMerchants::Default,
+            Self::Refuse => sluice_policy::UnknownMerchants::Refuse,
+        }
+    }
+}
+
+fn all_channels() -> String {
+    ALL_CHANNELS.to_owned()
+}

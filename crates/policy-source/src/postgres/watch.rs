@@ -1,0 +1,181 @@
+//! Takes every change of the policies in Postgres over: told by a notification, and read again every so often in case one
+//! was missed.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{debug, error, info};
+
+use super::load::{LoadError, Rows};
+use crate::figures::Source;
+use crate::{Policies, aside};
+use sluice_kit::database;
+use sluice_kit::health::warn_unless_away;
+use sluice_settings::Secret;
+
+/// The channel that the tables' triggers notify.
+const CHANNEL: &str = "sluice_policy";
+/// How long a reading may take, its connection included.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the tables are read again although nobody said that they changed.
+const READ_INTERVAL: Duration = Duration::from_secs(30);
+/// How long after a failure Postgres is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Postgres gives up a statement before we give up the connection.
+const SESSION: [(&str, &str); 1] = [("statement_timeout", "8s")];
+
+/// The policies in Postgres.
+#[derive(Debug)]
+pub struct Watch {
+    options: PgConnectOptions,
+    /// For the listener alone, which needs a pool to connect again by.
+    pool: PgPool,
+    connection: Option<PgConnection>,
+    /// By the last look: whether Postgres could be read, and its rows used. Only a turn is logged.
+    well: bool,
+    /// What was found at the last look.
+    digest: Option<u64>,
+}
+
+impl Watch {
+    /// Takes the address; connects when first used.
+    ///
+    /// # Errors
+    /// [`sqlx::Error`] for a URL that cannot be read.
+    pub fn new(url: &Secret) -> Result<Self, sqlx::Error> {
+        let options = PgConnectOptions::from_str(url.expose())?
+            .application_name("sluice-policies")
+            .options(SESSION)
+            .disable_statement_logging();
+        Ok(Self { options, pool: database::pool(url, 1)?, connection: None, well: true, digest: None })
+    }
+
+    /// Reads what is in force.
+    ///
+    /// # Errors
+    /// [`LoadError`] where Postgres is away or a row cannot be read.
+    pub async fn read(&mut self) -> Result<Rows, LoadError> {
+        // A connection counts as sound only after a reading that came to its end.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => match timeout(READ_TIMEOUT, PgConnection::connect_with(&self.options)).await {
+                Ok(connection) => connection?,
+                Err(_) => return Err(LoadError::Sql(sqlx::Error::PoolTimedOut)),
+            },
+        };
+        match timeout(READ_TIMEOUT, Rows::read(&mut connection)).await {
+            Ok(Ok(rows)) => {
+                self.connection = Some(connection);
+                Ok(rows)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(LoadError::Sql(sqlx::Error::PoolTimedOut)),
+        }
+    }
+
+    /// Keeps `policies` at what Postgres says until `shutdown` says `true`. A set with an error changes nothing.
+    pub async fn run(mut self, policies: Arc<Policies>, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = self.follow(&policies) => {}
+        }
+        if let Some(connection) = self.connection.take() {
+            // The stop waits for nobody: a connection that cannot be closed in order is dropped.
+            let _ = timeout(RETRY_INTERVAL, connection.close()).await;
+        }
+    }
+
+    async fn follow(&mut self, policies: &Arc<Policies>) {
+        loop {
+            let listener = self.listen().await;
+            // Whatever happened before the listener was there was told to nobody.
+            let taken = self.take_over(policies).await;
+            match listener {
+                Ok(listener) if taken => self.hear(listener, policies).await,
+                Ok(_) => {}
+                Err(error) => self.turn(Err(LoadError::Sql(error)), policies).await,
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn listen(&self) -> Result<PgListener, sqlx::Error> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(listener)
+    }
+
+    /// Reads after every notification, until Postgres is gone.
+    async fn hear(&mut self, mut listener: PgListener, policies: &Arc<Policies>) {
+        loop {
+            match timeout(READ_INTERVAL, listener.try_recv()).await {
+                Ok(Ok(Some(_))) => {
+                    // What else was told by now is in the same reading.
+                    while listener.next_buffered().is_some() {}
+                }
+                Ok(Ok(None) | Err(_)) => return,
+                // A connection whose other end is gone without a word stays silent too: only a question shows it.
+                Err(_) => match timeout(READ_TIMEOUT, listener.execute("SELECT 1")).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => {
+                        return warn_unless_away!(error, "the notifications of postgres ended, listening anew");
+                    }
+                    Err(_) => return debug!("postgres does not answer its listener, listening anew"),
+                },
+            }
+            if !self.take_over(policies).await {
+                return;
+            }
+        }
+    }
+
+    /// Reads and takes over; false where Postgres could not be read.
+    async fn take_over(&mut self, policies: &Arc<Policies>) -> bool {
+        let read = self.read().await;
+        let reached = !matches!(read, Err(LoadError::Sql(_)));
+        if let Ok(rows) = &read
+            && self.well
+            && self.digest == Some(rows.digest())
+        {
+            policies.source_read(Source::Postgres, true);
+            return true;
+        }
+        self.turn(read, policies).await;
+        reached
+    }
+
+    async fn turn(&mut self, read: Result<Rows, LoadError>, policies: &Arc<Policies>) {
+        let digest = read.as_ref().ok().map(Rows::digest);
+        let taken = match read {
+            Ok(rows) => {
+                let policies = Arc::clone(policies);
+                aside(move || policies.replace_rows(rows)).await.map_err(LoadError::Policy)
+            }
+            Err(error) => Err(error),
+        };
+        let well = taken.is_ok();
+        match taken {
+            Ok(()) if !self.well => info!("policies of postgres are in force again"),
+            Ok(()) => {}
+            Err(LoadError::Sql(error)) => {
+                policies.source_read(Source::Postgres, false);
+                if self.well {
+                    warn_unless_away!(error, "policies of postgres cannot be read, the last ones stay in force");
+                }
+            }
+            Err(error @ (LoadError::Row { .. } | LoadError::Policy(_))) => {
+                policies.source_read(Source::Postgres, false);
+                if self.well || self.digest != digest {
+                    error!(%error, "policies of postgres refused, the last ones stay in force");
+                }
+            }
+        }
+        self.well = well;
+        self.digest = digest;
+    }
+}

@@ -1,0 +1,323 @@
+//! The policy document's form in YAML: what may stand where, before anything is checked for its meaning.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::{PolicyFields, UnknownMerchants};
+use quota::{AmountMinor, Breach, OnExpiry, Thresholds, Throttle};
+
+/// A limit, or the word that lifts an inherited one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a whole number from 0 to 9007199254740991, or `unlimited`")]
+pub(super) enum Limit {
+    Max(AmountMinor),
+    Word(Unlimited),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Unlimited {
+    Unlimited,
+}
+
+impl Limit {
+    const fn max(self) -> AmountMinor {
+        match self {
+            Self::Max(max) => max,
+            Self::Word(Unlimited::Unlimited) => AmountMinor::MAX,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "`reject`, or `throttle` with per_minute, burst, delay_ms_max and ceiling_percent, each a whole number"
+)]
+pub(super) enum RawBreach {
+    Word(Reject),
+    Throttle(RawThrottle),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Reject {
+    Reject,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawThrottle {
+    throttle: Throttle,
+}
+
+impl RawBreach {
+    const fn breach(self) -> Breach {
+        match self {
+            Self::Word(Reject::Reject) => Breach::Reject,
+            Self::Throttle(RawThrottle { throttle }) => Breach::Throttle(throttle),
+        }
+    }
+}
+
+/// A list of percentages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Percents(Thresholds);
+
+impl<'de> Deserialize<'de> for Percents {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let percents = Vec::<u32>::deserialize(deserializer)?;
+        Thresholds::new(percents).map(Self).map_err(D::Error::custom)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHold {
+    lifetime_secs: Option<u32>,
+    on_expiry: Option<OnExpiry>,
+}
+
+/// Declares forms that all hold the limits beside their own fields: `deny_unknown_fields` does not work through `flatten`.
+macro_rules! with_limits {
+    ($($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })+) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            $($(#[$field_meta])* pub $field: $type,)*
+            single_min: Option<AmountMinor>,
+            single_max: Option<Limit>,
+            daily_amount: Option<Limit>,
+            monthly_amount: Option<Limit>,
+            yearly_amount: Option<Limit>,
+            daily_count: Option<Limit>,
+            monthly_count: Option<Limit>,
+            yearly_count: Option<Limit>,
+            pending_amount: Option<Limit>,
+            refund_daily_amount: Option<Limit>,
+            refund_monthly_amount: Option<Limit>,
+        }
+
+        impl $name {
+            pub(super) fn limits(&self) -> PolicyFields {
+                let max = |limit: Option<Limit>| limit.map(Limit::max);
+                PolicyFields {
+                    single_min: self.single_min,
+                    single_max: max(self.single_max),
+                    daily_amount: max(self.daily_amount),
+                    monthly_amount: max(self.monthly_amount),
+                    yearly_amount: max(self.yearly_amount),
+                    daily_count: max(self.daily_count),
+                    monthly_count: max(self.monthly_count),
+                    yearly_count: max(self.yearly_count),
+                    pending_amount: max(self.pending_amount),
+                    refund_daily_amount: max(self.refund_daily_amount),
+                    refund_monthly_amount: max(self.refund_monthly_amount),
+                    ..PolicyFields::default()
+                }
+            }
+        }
+    )+};
+}
+
+with_limits! {
+    /// What differs for one currency.
+    struct RawCurrency {}
+
+    /// What differs for one channel. It has no calendar: counters are the account's.
+    struct RawChannel {
+        allowed_currencies: Option<BTreeSet<String>>,
+        #[serde(default, deserialize_with = "unique")]
+        currencies: BTreeMap<String, RawCurrency>,
+        breach: Option<RawBreach>,
+        #[serde(default)]
+        hold: RawHold,
+        over_capture_percent: Option<u8>,
+    }
+
+    /// A policy of the default, a tier or a merchant.
+    struct RawPolicy {
+        /// Merchants only: the tier whose policy is inherited.
+        tier: Option<String>,
+        /// Tiers only: their place in the order of tiers, 1 to 5.
+        level: Option<u8>,
+        #[serde(default)]
+        priority: i32,
+        effective_from: Option<String>,
+        effective_until: Option<String>,
+        timezone: Option<String>,
+        cutoff_hour: Option<u32>,
+        allowed_channels: Option<BTreeSet<String>>,
+        allowed_currencies: Option<BTreeSet<String>>,
+        #[serde(default, deserialize_with = "unique")]
+        currencies: BTreeMap<String, RawCurrency>,
+        #[serde(default, deserialize_with = "unique")]
+        channels: BTreeMap<String, RawChannel>,
+        breach: Option<RawBreach>,
+        #[serde(default)]
+        hold: RawHold,
+        over_capture_percent: Option<u8>,
+        thresholds: Option<Percents>,
+    }
+
+    /// An override.
+    struct RawOverride {
+        merchant: String,
+        currency: Option<String>,
+        channel: Option<String>,
+        from: String,
+        until: String,
+        approved_by: String,
+        reason: String,
+        allowed_channels: Option<BTreeSet<String>>,
+        allowed_currencies: Option<BTreeSet<String>>,
+        breach: Option<RawBreach>,
+        #[serde(default)]
+        hold: RawHold,
+        over_capture_percent: Option<u8>,
+        thresholds: Option<Percents>,
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDocument {
+    pub version: String,
+    /// What becomes of merchants that the document does not name.
+    pub unknown_merchants: Option<UnknownMerchants>,
+    pub default: Option<OneOrMany>,
+    #[serde(default, deserialize_with = "unique")]
+    pub tiers: BTreeMap<String, OneOrMany>,
+    #[serde(default, deserialize_with = "unique")]
+    pub merchants: BTreeMap<String, OneOrMany>,
+    #[serde(default)]
+    pub overrides: Vec<RawOverride>,
+}
+
+/// A policy, or a list of several for the same scope.
+#[derive(Debug)]
+pub(super) enum OneOrMany {
+    One(Box<RawPolicy>),
+    Many(Vec<RawPolicy>),
+}
+
+impl OneOrMany {
+    /// The policies, each with its own path.
+    pub(super) fn with_paths(&self, path: &str) -> Vec<(String, &RawPolicy)> {
+        match self {
+            Self::One(policy) => vec![(path.to_owned(), policy)],
+            Self::Many(policies) => {
+                policies.iter().enumerate().map(|(place, policy)| (format!("{path}[{place}]"), policy)).collect()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a policy or a list of policies")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OneOrMany, A::Error> {
+                RawPolicy::deserialize(MapAccessDeserializer::new(map)).map(|policy| OneOrMany::One(Box::new(policy)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<OneOrMany, A::Error> {
+                let mut policies = Vec::new();
+                while let Some(policy) = seq.next_element()? {
+                    policies.push(policy);
+                }
+                Ok(OneOrMany::Many(policies))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// A map in which no key comes twice: with the last one taken, the first would silently not be enforced.
+fn unique<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    struct Unique<V>(PhantomData<V>);
+
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for Unique<V> {
+        type Value = BTreeMap<String, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = entries.next_entry::<String, V>()? {
+                if map.contains_key(&key) {
+                    return Err(A::Error::custom(format_args!("duplicate entry `{key}`")));
+                }
+                map.insert(key, value);
+            }
+            Ok(map)
+        }
+    }
+
+    deserializer.deserialize_map(Unique(PhantomData))
+}
+
+impl RawPolicy {
+    pub(super) fn fields(&self) -> PolicyFields {
+        PolicyFields {
+            timezone: self.timezone.clone(),
+            cutoff_hour: self.cutoff_hour,
+            allowed_channels: self.allowed_channels.clone(),
+            allowed_currencies: self.allowed_currencies.clone(),
+            breach: self.breach.map(RawBreach::breach),
+            hold_lifetime_secs: self.hold.lifetime_secs,
+            hold_on_expiry: self.hold.on_expiry,
+            over_capture_percent: self.over_capture_percent,
+            thresholds: self.thresholds.map(|Percents(thresholds)| thresholds),
+            ..self.limits()
+        }
+    }
+}
+
+impl RawChannel {
+    pub(super) fn fields(&self) -> PolicyFields {
+        PolicyFields {
+            allowed_currencies: self.allowed_currencies.clone(),
+            breach: self.breach.map(RawBreach::breach),
+            hold_lifetime_secs: self.hold.lifetime_secs,
+            hold_on_expiry: self.hold.on_expiry,
+            over_capture_percent: self.over_capture_percent,
+            ..self.limits()
+        }
+    }
+}
+
+impl RawOverride {
+    pub(super) fn fields(&self) -> PolicyFields {
+        PolicyFields {
+            allowed_channels: self.allowed_channels.clone(),
+            allowed_currencies: self.allowed_currencies.clone(),
+            breach: self.breach.map(RawBreach::breach),
+            hold_lifetime_secs: self.hold.lifetime_secs,
+            hold_on_expiry: self.hold.on_expiry,
+            over_capture_percent: self.over_capture_percent,
+            thresholds: self.thresholds.map(|Percents(thresholds)| thresholds),
+            ..self.limits()
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What one policy says: fields that may each be left out, lying over those of the policy below.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use super::{PolicyError, UnknownMerchants};
+use crate::zone::{ZoneError, ZoneSource, check_zone_name};
+use quota::{
+    AmountMinor, Breach, Calendar, Channel, Currency, HoldTerms, OnExpiry, Policy, Thresholds, Throttle, Watch,
+};
+
+/// The fields of one policy. What is `None` is inherited; [`AmountMinor::MAX`] lifts an inherited limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyFields {
+    /// IANA name of the zone of days, months and years.
+    pub timezone: Option<String>,
+    /// Hour at which the business day begins.
+    pub cutoff_hour: Option<u32>,
+    pub allowed_channels: Option<BTreeSet<String>>,
+    pub allowed_currencies: Option<BTreeSet<String>>,
+    pub single_min: Option<AmountMinor>,
+    pub single_max: Option<AmountMinor>,
+    pub daily_amount: Option<AmountMinor>,
+    pub monthly_amount: Option<AmountMinor>,
+    pub yearly_amount: Option<AmountMinor>,
+    pub daily_count: Option<AmountMinor>,
+    pub monthly_count: Option<AmountMinor>,
+    pub yearly_count: Option<AmountMinor>,
+    pub pending_amount: Option<AmountMinor>,
+    pub refund_daily_amount: Option<AmountMinor>,
+    pub refund_monthly_amount: Option<AmountMinor>,
+    pub breach: Option<Breach>,
+    pub hold_lifetime_secs: Option<u32>,
+    pub hold_on_expiry: Option<OnExpiry>,
+    pub over_capture_percent: Option<u8>,
+    /// Percentages of the limits at which usage is told of.
+    pub thresholds: Option<Thresholds>,
+    /// What becomes of merchants that no policy names; only the policy for everybody says it.
+    pub unknown_merchants: Option<UnknownMerchants>,
+}
+
+impl PolicyFields {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The policy that these fields make by themselves.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] names the first bad field.
+    pub fn alone(&self, version: &str, zones: &dyn ZoneSource) -> Result<Policy, PolicyError> {
+        self.check("")?;
+        let version: Arc<str> = version.into();
+        let mut fold = Fold::new(Arc::clone(&version));
+        fold.lay("", self, zones)?;
+        fold.finish("", version)
+    }
+
+    /// Checks every field by itself. Whether there is a zone of that name is known where policies are compiled.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] names the first bad one, below `path`.
+    pub fn check(&self, path: &str) -> Result<(), PolicyError> {
+        if let Some(zone) = &self.timezone {
+            check_zone_name(zone).map_err(|error| of_zone(path, &error))?;
+        }
+        within(path, "cutoff_hour", self.cutoff_hour, 0, 23)?;
+        within(path, "hold.lifetime_secs", self.hold_lifetime_secs, 1, HoldTerms::LIFETIME_SECS_MAX)?;
+        within(path, "over_capture_percent", self.over_capture_percent.map(u32::from), 0, 100)?;
+        for name in self.allowed_channels.iter().flatten() {
+            Channel::parse(name)
+                .map_err(|error| PolicyError::field(path, "allowed_channels", format!("`{name}`: {error}")))?;
+        }
+        for code in self.allowed_currencies.iter().flatten() {
+            Currency::parse(code)
+                .map_err(|error| PolicyError::field(path, "allowed_currencies", format!("`{code}`: {error}")))?;
+        }
+        match self.breach {
+            Some(Breach::Throttle(throttle)) => check_throttle(path, throttle),
+            Some(Breach::Reject) | None => Ok(()),
+        }?;
+        match (self.single_min, self.single_max) {
+            (Some(min), Some(max)) => check_single(path, min, max),
+            (_, _) => Ok(()),
+        }
+    }
+
+    /// Checks that nothing is said which only the policy for everybody, in every channel and currency, can say.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] names the field.
+    pub fn check_for_some(&self, path: &str) -> Result<(), PolicyError> {
+        match self.unknown_merchants {
+            Some(_) => {
+                let problem = "is said in the policy for everybody, all channels and all currencies alone";
+                Err(PolicyError::field(path, "unknown_merchants", problem.to_owned()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that nothing is said which one channel cannot have for itself: counters are the account's, so all its
+    /// channels share the windows.
+    ///
+    /// # Errors
+    /// [`PolicyError::Field`] names the field.
+    pub fn check_for_channel(&self, path: &str) -> Result<(), PolicyError> {
+        let refused = [
+            ("timezone", self.timezone.is_some()),
+            ("cutoff_hour", self.cutoff_hour.is_some()),
+            ("allowed_channels", self.allowed_channels.is_some()),
+            ("thresholds", self.thresholds.is_some()),
+            ("unknown_merchants", self.unknown_merchants.is_some()),
+        ];
+        match refused.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => {
+                let problem = "cannot differ by channel; give it in the policy for all channels";
+                Err(PolicyError::field(path, name, problem.to_owned()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A policy while it is put together.
+#[derive(Clone, Debug)]
+pub(super) struct Fold {
+    zone: TimeZone,
+    cutoff_hour: u32,
+    thresholds: Thresholds,
+    unknown_merchants: UnknownMerchants,
+    policy: Policy,
+}
+
+impl Fold {
+    /// Begins with no limits in UTC.
+    pub(super) fn new(version: Arc<str>) -> Self {
+        Self {
+            zone: TimeZone::UTC,
+            cutoff_hour: 0,
+            thresholds: Thresholds::DEFAULT,
+            unknown_merchants: UnknownMerchants::Default,
+            policy: Policy::unlimited(version),
+        }
+    }
+
+    /// Lays fields over what is there. They have been checked.
+    pub(super) fn lay(&mut self, path: &str, fields: &PolicyFields, zones: &dyn ZoneSource) -> Result<(), PolicyError> {
+        if let Some(zone) = &fields.timezone {
+            self.zone = zones.zone(zone).map_err(|error| of_zone(path, &error))?;
+        }
+        self.cutoff_hour = fields.cutoff_hour.unwrap_or(self.cutoff_hour);
+        put(&mut self.thresholds, fields.thresholds);
+        put(&mut self.unknown_merchants, fields.unknown_merchants);
+        let policy = &mut self.policy;
+        put(&mut policy.allowed_channels, fields.allowed_channels.clone().map(Some));
+        put(&mut policy.allowed_currencies, fields.allowed_currencies.clone().map(Some));
+        put(&mut policy.single_min, fields.single_min);
+        put(&mut policy.single_max, fields.single_max);
+        let limits = &mut policy.limits;
+        put(&mut limits.day.amount, fields.daily_amount);
+        put(&mut limits.day.count, fields.daily_count);
+        put(&mut limits.month.amount, fields.monthly_amount);
+        put(&mut limits.month.count, fields.monthly_count);
+        put(&mut limits.year.amount, fields.yearly_amount);
+        put(&mut limits.year.count, fields.yearly_count);
+        put(&mut limits.pending, fields.pending_amount);
+        put(&mut limits.refund_daily, fields.refund_daily_amount);
+        put(&mut limits.refund_monthly, fields.refund_monthly_amount);
+        put(&mut policy.breach, fields.breach);
+        put(&mut policy.hold.lifetime_secs, fields.hold_lifetime_secs);
+        put(&mut policy.hold.on_expiry, fields.hold_on_expiry);
+        put(&mut policy.over_capture_percent, fields.over_capture_percent);
+        Ok(())
+    }
+
+    /// For a merchant that no policy names.
+    pub(super) fn of_nobody(&mut self) {
+        self.policy.merchant_unknown = self.unknown_merchants == UnknownMerchants::Refuse;
+    }
+
+    /// The policy under its version, where its parts agree.
+    pub(super) fn finish(mut self, path: &str, version: Arc<str>) -> Result<Policy, PolicyError> {
+        check_single(path, self.policy.single_min, self.policy.single_max)?;
+        let cutoff = || PolicyError::field(path, "cutoff_hour", format!("{} is not 0 to 23", self.cutoff_hour));
+        self.policy.calendar = Calendar::new(self.zone, self.cutoff_hour).ok_or_else(cutoff)?;
+        self.policy.watch = Some(Arc::new(Watch::new(&self.policy.limits, self.thresholds)));
+        self.policy.version = version;
+        Ok(self.policy)
+    }
+}
+
+fn put<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+fn of_zone(path: &str, error: &ZoneError) -> PolicyError {
+    PolicyError::field(path, "timezone", error.to_string())
+}
+
+fn check_single(path: &str, min: AmountMinor, max: AmountMinor) -> Result<(), PolicyError> {
+    if min <= max {
+        return Ok(());
+    }
+    Err(PolicyError::field(path, "single_min", format!("{min} is above the largest amount of one payment, {max}")))
+}
+
+fn check_throttle(path: &str, throttle: Throttle) -> Result<(), PolicyError> {
+    let Throttle { per_minute, burst, delay_ms_max, ceiling_percent } = throttle;
+    within(path, "breach.throttle.per_minute", Some(per_minute), 1, Throttle::PER_MINUTE_MAX)?;
+    within(path, "breach.throttle.burst", Some(burst), 1, Throttle::BURST_MAX)?;
+    within(path, "breach.throttle.delay_ms_max", Some(delay_ms_max), 0, Throttle::DELAY_MS_MAX)?;
+    within(path, "breach.throttle.ceiling_percent", Some(ceiling_percent), 100, Throttle::CEILING_PERCENT_MAX)
+}
+
+fn within(path: &str, name: &str, value: Option<u32>, min: u32, max: u32) -> Result<(), PolicyError> {
+    match value {
+        Some(value) if !(min..=max).contains(&value) => {
+            Err(PolicyError::field(path, name, format!("{value} is not {min} to {max}")))
+        }
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,445 @@
+//! Reads one request: first what the head of the request holds, then what the body does.
+
+mod body;
+
+use std::borrow::Cow;
+
+use body::Body;
+
+use super::json::Scalar;
+use super::{Captures, Field, Need, Rule, Source, elsewhere};
+use quota::{AmountMinor, Channel, Code, Currency, MerchantId, OperationNo, OrderNo, PaymentNo, Unit};
+
+/// Longest text of an amount, in bytes: every amount that can be accepted is shorter.
+pub const AMOUNT_LEN_MAX: usize = 64;
+
+/// What a request asks for. What its rule's action requires is there ([`Action::need`](super::Action::need)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub merchant: MerchantId,
+    /// `None` captures or refunds all that is left.
+    pub amount: Option<AmountMinor>,
+    pub currency: Currency,
+    /// `None` on checks only.
+    pub order_no: Option<OrderNo>,
+    pub payment_no: Option<PaymentNo>,
+    pub channel: Option<Channel>,
+    /// The caller's number of a capture or refund, by which its repetition is known.
+    pub operation_no: Option<OperationNo>,
+    /// Whether a capture is the last one of its hold.
+    pub is_final: bool,
+}
+
+/// Why a request is refused unasked: `BAD_REQUEST`, `BAD_AMOUNT`, `BODY_TOO_LARGE` or `UNSUPPORTED_CONTENT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: Code,
+    /// Which field, which source and what is wrong. Safe to show: nothing of the request is repeated.
+    pub detail: String,
+}
+
+impl Refusal {
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+}
+
+/// The proxy failed to hand out a part of the request, which is not the same as the part being absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// What is known of a request before its body.
+pub trait Head {
+    /// The method as the client sent it.
+    fn method(&self) -> Cow<'_, str>;
+    /// The path with the query, as the client sent it.
+    fn path(&self) -> &[u8];
+    /// Every header's name and value.
+    fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])>;
+    /// Every value of a header, by its lower-case name.
+    fn header(&self, name: &str) -> Vec<&[u8]> {
+        let own = self.headers().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
+        own.map(|(_, value)| value).collect()
+    }
+    /// Whether this text of the head may hold a character that the proxy has put in the place of other bytes.
+    fn is_replaced(&self, _text: &[u8]) -> bool {
+        false
+    }
+    /// A string in Envoy's dynamic metadata; `None` where it is not set.
+    ///
+    /// # Errors
+    /// [`Unreadable`] where the proxy did not answer: never the same as absent, or a client could choose the next source.
+    fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable>;
+}
+
+/// A method and a path, without headers.
+impl Head for (&str, &str) {
+    fn method(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.0)
+    }
+
+    fn path(&self) -> &[u8] {
+        self.1.as_bytes()
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        std::iter::empty()
+    }
+
+    fn metadata(&self, _path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {
+        Ok(None)
+    }
+}
+
+/// Whether gateways that write a header's name as a variable (CGI, WSGI, PHP: upper case, and `_` for what is no letter and no
+/// digit) take both names for one.
+pub(super) fn is_same_variable(own: &str, other: &str) -> bool {
+    let same = |(own, other): (u8, u8)| {
+        own.eq_ignore_ascii_case(&other) || !own.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
+    };
+    own.len() == other.len() && own.bytes().zip(other.bytes()).all(same)
+}
+
+/// A request whose body sources are still open.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    values: Vec<Vec<Option<Scalar>>>,
+    /// What cookies say of a field, which must be the same.
+    cookies: Vec<(Field, String)>,
+    body: Body,
+}
+
+impl Rule {
+    /// Reads everything but the body, and refuses at once what the body cannot mend.
+    ///
+    /// # Errors
+    /// [`Refusal`] where the head is contradictory, or announces a body that is too large or cannot be read.
+    pub fn read_head(&self, head: &impl Head, captures: &Captures) -> Result<Draft, Refusal> {
+        let body = self.body_kind(head)?;
+        let query = self.names.query.read(query(head.path())).map_err(|problem| bad(&problem))?;
+        let mut values = Vec::with_capacity(self.fields.len());
+        for (field, sources) in &self.fields {
+            let read =
+                |source| head_value(head, captures, &query, source).map_err(|problem| refuse(*field, source, &problem));
+            values.push(sources.iter().map(read).collect::<Result<_, _>>()?);
+        }
+        Ok(Draft { values, cookies: elsewhere::cookies(head, &self.names.cookies), body })
+    }
+
+    /// The refusal of a body longer than the rule reads.
+    #[must_use]
+    pub fn too_large(&self) -> Refusal {
+        Refusal::new(Code::BodyTooLarge, format!("the body is larger than {} bytes", self.body_bytes_max))
+    }
+}
+
+fn bad(detail: &str) -> Refusal {
+    Refusal::new(Code::BadRequest, detail)
+}
+
+fn refuse(field: Field, source: &Source, problem: &str) -> Refusal {
+    Refusal::new(Code::BadRequest, format!("{} ({}) {problem}", field.as_str(), source.describe()))
+}
+
+/// The one value of a header. Equal repetitions count as one. Another header that a gateway may take for it is an error.
+fn single(head: &impl Head, name: &str) -> Result<Option<String>, String> {
+    let is_twin = |other: &str| !other.eq_ignore_ascii_case(name) && is_same_variable(name, other);
+    if head.headers().any(|(other, _)| std::str::from_utf8(other).is_ok_and(is_twin)) {
+        return Err("is given by another name too, which some gateways take for this one".to_owned());
+    }
+    let values = head.header(name);
+    let Some((first, rest)) = values.split_first() else {
+        return Ok(None);
+    };
+    if rest.iter().any(|other| other != first) {
+        return Err("is given more than once, with different values".to_owned());
+    }
+    if head.is_replaced(first) {
+        return Err("may hold bytes that Envoy has replaced by '!': set encode_raw_headers on its ext_authz".to_owned());
+    }
+    text(first).map(Some)
+}
+
+fn text(bytes: &[u8]) -> Result<String, String> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "is not UTF-8".to_owned())
+}
+
+/// What follows the first `?`, up to a fragment.
+pub(super) fn query(path: &[u8]) -> &[u8] {
+    let query = path.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
+    query.split(|byte| *byte == b'#').next().unwrap_or_default()
+}
+
+pub(super) fn head_value(
+    head: &impl Head,
+    captures: &Captures,
+    query: &[Option<String>],
+    source: &Source,
+) -> Result<Option<Scalar>, String> {
+    let found = match source {
+        Source::Header(name) => single(head, name)?,
+        Source::Path(name) => captures.get(name).map(str::to_owned),
+        Source::Query { slot, .. } => query.get(*slot).cloned().flatten(),
+        Source::Metadata(path) => match head.metadata(path) {
+            Ok(None) => None,
+            Ok(Some(value)) if value.iter().all(u8::is_ascii_graphic) => Some(text(&value)?),
+            Ok(Some(_)) => return Err("is not a string of visible ASCII characters".to_owned()),
+            Err(Unreadable) => return Err("could not be read".to_owned()),
+        },
+        Source::Constant(text) => Some(text.clone()),
+        Source::Json { .. } | Source::Form { .. } => None,
+    };
+    Ok(found.map(Scalar::Text))
+}
+
+impl Draft {
+    /// Whether the body must be there before the charge can be read: for the rule's sources, or because a gateway may find in it
+    /// what the rule reads elsewhere.
+    #[must_use]
+    pub fn needs_body(&self) -> bool {
+        self.body != Body::None
+    }
+
+    /// What a field's source holds, by their places in the rule.
+    pub(super) fn value(&self, field: usize, source: usize) -> Option<&Scalar> {
+        self.values.get(field)?.get(source)?.as_ref()
+    }
+
+    /// Reads the body, where the rule has sources in it, and makes the request. `rule` is the one that made the draft.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the field, the source and what is wrong.
+    pub fn finish(&mut self, rule: &Rule, body: &[u8]) -> Result<Request, Refusal> {
+        if self.needs_body() && body.len() > rule.body_bytes_max {
+            return Err(rule.too_large());
+        }
+        match self.body {
+            Body::None => {}
+            // Only a rule's own body has to be there.
+            _ if body.is_empty() && !rule.reads_body() => {}
+            Body::Json => self.fill_json(rule, body)?,
+            Body::Form => self.fill_form(rule, body)?,
+            Body::Opaque => return Err(opaque()),
+        }
+        let merchant = self.required(rule, Field::Merchant, |text| merchant(rule, text))?;
+        let order_no = self.needed(rule, Field::OrderNo, |text| plain(OrderNo::parse(text)))?;
+        let currency = self.required(rule, Field::Currency, |text| currency(rule, text))?;
+        Ok(Request {
+            merchant,
+            amount: self.needed(rule, Field::Amount, |text| own_amount(rule, currency, text))?,
+            currency,
+            order_no,
+            payment_no: self.needed(rule, Field::PaymentNo, |text| plain(PaymentNo::parse(text)))?,
+            channel: self.needed(rule, Field::Channel, |text| plain(Channel::parse(text)))?,
+            operation_no: self.needed(rule, Field::OperationNo, |text| plain(OperationNo::parse(text)))?,
+            is_final: self.needed(rule, Field::Final, is_final)?.unwrap_or(true),
+        })
+    }
+
+    fn fill_json(&mut self, rule: &Rule, body: &[u8]) -> Result<(), Refusal> {
+        let read = rule.names.json.read(body).map_err(|problem| bad(&problem))?;
+        self.fill(rule, |source| match source {
+            Source::Json { slot, .. } => read.get(*slot).cloned().flatten(),
+            _ => None,
+        });
+        Ok(())
+    }
+
+    fn fill_form(&mut self, rule: &Rule, body: &[u8]) -> Result<(), Refusal> {
+        let read = rule.names.form.read(body).map_err(|problem| bad(&problem))?;
+        self.fill(rule, |source| match source {
+            Source::Form { slot, .. } => read.get(*slot).cloned().flatten().map(Scalar::Text),
+            _ => None,
+        });
+        Ok(())
+    }
+
+    fn fill(&mut self, rule: &Rule, read: impl Fn(&Source) -> Option<Scalar>) {
+        for ((_, sources), values) in rule.fields.iter().zip(&mut self.values) {
+            for (source, value) in sources.iter().zip(values).filter(|(source, _)| source.is_body()) {
+                *value = read(source);
+            }
+        }
+    }
+
+    /// The field's value, which must be there if the rule's action requires it.
+    fn needed<T: PartialEq>(
+        &self,
+        rule: &Rule,
+        field: Field,
+        parse: impl Fn(&str) -> Result<T, (Code, String)>,
+    ) -> Result<Option<T>, Refusal> {
+        match rule.action.need(field) {
+            Need::Required => self.required(rule, field, parse).map(Some),
+            Need::Optional | Need::No => self.field(rule, field, parse),
+        }
+    }
+
+    fn required<T: PartialEq>(
+        &self,
+        rule: &Rule,
+        field: Field,
+        parse: impl Fn(&str) -> Result<T, (Code, String)>,
+    ) -> Result<T, Refusal> {
+        self.field(rule, field, parse)?.ok_or_else(|| {
+            let code = if field == Field::Amount { Code::BadAmount } else { Code::BadRequest };
+            let sources = rule.fields.iter().filter(|(own, _)| *own == field).flat_map(|(_, sources)| sources);
+            let places: Vec<String> = sources.map(Source::describe).collect();
+            Refusal::new(code, format!("{} ({}) is missing", field.as_str(), places.join(", ")))
+        })
+    }
+
+    /// The field's value: the first source that has one, and every other source that has one must agree.
+    fn field<T: PartialEq>(
+        &self,
+        rule: &Rule,
+        field: Field,
+        parse: impl Fn(&str) -> Result<T, (Code, String)>,
+    ) -> Result<Option<T>, Refusal> {
+        let mut result: Option<T> = None;
+        let own = rule.fields.iter().zip(&self.values).find(|((own, _), _)| *own == field);
+        let Some(((_, sources), values)) = own else {
+            return Ok(None);
+        };
+        for (source, value) in sources.iter().zip(values) {
+            let is_optional = rule.action.need(field) == Need::Optional;
+            let text = |value| scalar_text(field, is_optional, source, value);
+            let Some(text) = value.as_ref().map_or(Ok(None), text)? else {
+                continue;
+            };
+            let parsed = parse(text).map_err(|(code, problem)| {
+                let hint = blank_hint(source, text);
+                Refusal::new(code, format!("{} ({}): {problem}{hint}", field.as_str(), source.describe()))
+            })?;
+            match &result {
+                Some(first) if *first != parsed => {
+                    return Err(refuse(field, source, "differs from another source of the same field"));
+                }
+                Some(_) => {}
+                None => result = Some(parsed),
+            }
+        }
+        let mut cookies = self.cookies.iter().filter(|(own, _)| *own == field);
+        if cookies.any(|(_, text)| parse(text).ok() != result) {
+            return Err(bad(&format!("{} differs in a cookie, where some gateways would read it", field.as_str())));
+        }
+        Ok(result)
+    }
+}
+
+fn scalar_text<'a>(
+    field: Field,
+    is_optional: bool,
+    source: &Source,
+    value: &'a Scalar,
+) -> Result<Option<&'a str>, Refusal> {
+    let code = if field == Field::Amount { Code::BadAmount } else { Code::BadRequest };
+    let wrong =
+        |problem: &str| Err(Refusal::new(code, format!("{} ({}) {problem}", field.as_str(), source.describe())));
+    match (value, field) {
+        (Scalar::Text(text), _) | (Scalar::Number(text), Field::Amount) => Ok(Some(text)),
+        (Scalar::Bool(text), Field::Final) => Ok(Some(text)),
+        (Scalar::Number(_) | Scalar::Other, Field::Final) => wrong("is neither true nor false"),
+        (Scalar::Number(_), Field::Currency) => wrong("is a number, not a string"),
+        (Scalar::Number(text), _) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            match text.parse::<u64>().ok().and_then(AmountMinor::new) {
+                Some(_) => Ok(Some(text)),
+                None => wrong("is a number above 9007199254740991, which some gateways round: write it as a string"),
+            }
+        }
+        (Scalar::Number(_), _) => wrong("is a number that is not a plain integer"),
+        (Scalar::Null, _) if is_optional => Ok(None),
+        (Scalar::Null, _) => wrong("is null"),
+        (Scalar::Bool(_) | Scalar::Other, _) => wrong("is not a string or a number"),
+    }
+}
+
+/// What a blank in a parameter's value most often is.
+fn blank_hint(source: &Source, text: &str) -> &'static str {
+    match source {
+        Source::Query { .. } | Source::Form { .. } if text.contains(' ') => {
+            "; it has a blank, which is what a '+' means here: write %2B for a plus sign"
+        }
+        Source::Query { .. }
+        | Source::Form { .. }
+        | Source::Header(_)
+        | Source::Path(_)
+        | Source::Json { .. }
+        | Source::Metadata(_)
+        | Source::Constant(_) => "",
+    }
+}
+
+fn opaque() -> Refusal {
+    let detail = "the body may hold fields that some gateways would read, and it is not JSON or a plain form in utf-8";
+    Refusal::new(Code::UnsupportedContent, detail)
+}
+
+fn merchant(rule: &Rule, text: &str) -> Result<MerchantId, (Code, String)> {
+    plain(MerchantId::parse(&rule.normal.merchant(text)))
+}
+
+fn currency(rule: &Rule, text: &str) -> Result<Currency, (Code, String)> {
+    plain(Currency::parse(&rule.normal.currency(text)))
+}
+
+fn plain<T, E: std::fmt::Display>(parsed: Result<T, E>) -> Result<T, (Code, String)> {
+    parsed.map_err(|error| (Code::BadRequest, error.to_string()))
+}
+
+fn is_final(text: &str) -> Result<bool, (Code, String)> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err((Code::BadRequest, "must be true or false".to_owned())),
+    }
+}
+
+fn own_amount(rule: &Rule, currency: Currency, text: &str) -> Result<AmountMinor, (Code, String)> {
+    amount(text.as_bytes(), rule.unit, currency, rule.allow_zero).map_err(|problem| (Code::BadAmount, problem))
+}
+
+impl Rule {
+    /// Reads every constant as a request's value would be. An amount in a currency that only the request names is held to the most
+    /// decimals that any currency has.
+    pub(super) fn check_constants(&self) -> Result<(), (Field, String)> {
+        let constants = |field| {
+            let sources = self.fields.iter().filter(move |(own, _)| *own == field).flat_map(|(_, sources)| sources);
+            sources.filter_map(|source| if let Source::Constant(text) = source { Some(text.as_str()) } else { None })
+        };
+        let any = || Currency::all().max_by_key(|currency| currency.exponent());
+        let known = constants(Field::Currency).find_map(|text| currency(self, text).ok()).or_else(any);
+        for (field, _) in &self.fields {
+            if constants(*field).count() > 1 {
+                return Err((*field, "lists more than one constant".to_owned()));
+            }
+            for text in constants(*field) {
+                check_constant(self, *field, known, text)
+                    .map_err(|(_, problem)| (*field, format!("constant {text:?}: {problem}")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_constant(rule: &Rule, field: Field, known: Option<Currency>, text: &str) -> Result<(), (Code, String)> {
+    match field {
+        Field::Merchant => merchant(rule, text).map(drop),
+        Field::Amount => known.map_or(Ok(()), |currency| own_amount(rule, currency, text).map(drop)),
+        Field::Currency => currency(rule, text).map(drop),
+        Field::OrderNo => plain(OrderNo::parse(text)).map(drop),
+        Field::PaymentNo => plain(PaymentNo::parse(text)).map(drop),
+        Field::Channel => plain(Channel::parse(text)).map(drop),
+        Field::OperationNo => plain(OperationNo::parse(text)).map(drop),
+        Field::Final => is_final(text).map(drop),
+    }
+}
+
+/// Reads an amount; the error does not repeat it.
+pub(super) fn amount(text: &[u8], unit: Unit, currency: Currency, allow_zero: bool) -> Result<AmountMinor, String> {
+    if text.len() > AMOUNT_LEN_MAX {
+        return Err(format!("the amount is written with more than {AMOUNT_LEN_MAX} bytes"));
+    }
+    let text = std::str::from_utf8(text).map_err(|_| "the amount is not UTF-8".to_owned())?;
+    AmountMinor::parse(text, unit, currency, allow_zero).map_err(|error| error.to_string())
+}

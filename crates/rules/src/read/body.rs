@@ -1,0 +1,104 @@
+//! How a request's body is read, decided by its head.
+
+use super::{Head, Refusal, bad, single};
+use crate::{Rule, Source};
+use quota::Code;
+
+/// How the body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// Not at all.
+    None,
+    Json,
+    Form,
+    /// A gateway may take fields from it, and it cannot be read here: it must be empty.
+    Opaque,
+}
+
+/// What a media type is to a gateway.
+enum Media {
+    Json,
+    Form,
+    /// One of the above in another charset, or a form of several parts.
+    Opaque,
+    Other,
+}
+
+impl Rule {
+    pub(super) fn body_kind(&self, head: &impl Head) -> Result<Body, Refusal> {
+        let length =
+            single(head, "content-length").map_err(|problem| bad(&format!("header content-length {problem}")))?;
+        if !self.reads_body() {
+            return Ok(stray(head));
+        }
+        if let Some(length) = length {
+            self.check_length(&length)?;
+        }
+        let unsupported = |detail: &str| Refusal::new(Code::UnsupportedContent, detail);
+        let coding = single(head, "content-encoding")
+            .map_err(|problem| unsupported(&format!("header content-encoding {problem}")))?;
+        if coding.is_some_and(|coding| is_coded(&coding)) {
+            return Err(unsupported("the body is compressed; send it with content-encoding identity"));
+        }
+        let media =
+            single(head, "content-type").map_err(|problem| unsupported(&format!("header content-type {problem}")))?;
+        let json = self.sources().any(|source| matches!(source, Source::Json { .. }));
+        let form = self.sources().any(|source| matches!(source, Source::Form { .. }));
+        match media.as_deref().map_or(Media::Other, media_type) {
+            Media::Json if json => Ok(Body::Json),
+            Media::Form if form => Ok(Body::Form),
+            Media::Json | Media::Form | Media::Opaque | Media::Other => Err(unsupported(match (json, form) {
+                (true, false) => "content-type must be application/json (or end in +json), in utf-8",
+                (false, _) => "content-type must be application/x-www-form-urlencoded, in utf-8",
+                (true, true) => "content-type must be application/json or application/x-www-form-urlencoded, in utf-8",
+            })),
+        }
+    }
+
+    fn check_length(&self, length: &str) -> Result<(), Refusal> {
+        let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
+        match length.parse::<usize>() {
+            Ok(bytes) if digits && bytes <= self.body_bytes_max => Ok(()),
+            _ if digits => Err(self.too_large()),
+            _ => Err(bad("header content-length is not a number")),
+        }
+    }
+}
+
+/// How a body is read that the rule takes nothing from: gateways that merge its fields into those of the query must not find any
+/// there that the rule reads elsewhere. Rack takes a body without a content type for a form.
+fn stray(head: &impl Head) -> Body {
+    let Ok(media) = single(head, "content-type") else { return Body::Opaque };
+    let is_plain = single(head, "content-encoding").is_ok_and(|coding| !coding.is_some_and(|coding| is_coded(&coding)));
+    match media.as_deref().map_or(Media::Form, media_type) {
+        Media::Other => Body::None,
+        Media::Json if is_plain => Body::Json,
+        Media::Form if is_plain => Body::Form,
+        Media::Json | Media::Form | Media::Opaque => Body::Opaque,
+    }
+}
+
+fn is_coded(coding: &str) -> bool {
+    !coding.trim().eq_ignore_ascii_case("identity")
+}
+
+fn media_type(value: &str) -> Media {
+    let mut parts = value.split(';');
+    let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    let utf8 = |part: &str| match part.split_once('=') {
+        Some((name, charset)) if name.trim().eq_ignore_ascii_case("charset") => {
+            charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    };
+    let single = !essence.contains([',', ' ']) && essence.matches('/').count() == 1;
+    match essence.as_str() {
+        "application/x-www-form-urlencoded" if parts.all(utf8) => Media::Form,
+        "application/json" if parts.all(utf8) => Media::Json,
+        _ if single && essence.ends_with("+json") && parts.all(utf8) => Media::Json,
+        // Lists of types, and what only lenient gateways take for one of these, too.
+        _ if ["json", "urlencoded", "multipart"].iter().any(|word| essence.contains(word)) => Media::Opaque,
+        "" => Media::Opaque,
+        _ => Media::Other,
+    }
+}

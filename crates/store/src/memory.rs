@@ -1,0 +1,82 @@
+//! The store in memory: the reference ledger behind a lock. Nothing survives the process; it is the judge of the others.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quota::{Command, Ledger, NotBegun, Reply};
+
+use super::{Notes, Store, StoreError, StoreTime};
+use sluice_kit::clock;
+
+/// The reference ledger as a [`Store`].
+#[derive(Debug)]
+pub struct MemoryStore {
+    ledger: Mutex<Ledger>,
+    time: StoreTime,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new(shards: u16) -> Self {
+        Self { ledger: Mutex::new(Ledger::new(shards)), time: StoreTime::OfCommands }
+    }
+
+    /// With another time than that of each command.
+    #[must_use]
+    pub fn with_time(mut self, time: StoreTime) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// The ledger itself, for those who check it.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // The rule does not panic half-way: a poisoned lock still guards a whole ledger.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    /// It answers at once.
+    fn timeout(&self) -> Duration {
+        Duration::MAX
+    }
+
+    async fn apply(&self, command: &Command, _notes: &Notes) -> Result<Reply, StoreError> {
+        self.applied(command)
+    }
+
+    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+        batch.iter().map(|(command, _)| self.applied(command)).collect()
+    }
+
+    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+        let commands: Vec<Command> = batch.iter().map(|(command, _)| command.clone()).collect();
+        match self.store_ms() {
+            Some(store_ms) => self.ledger().apply_all_or_none_at(&commands, store_ms).map_err(not_begun),
+            None => Ok(self.ledger().apply_all_or_none(&commands)),
+        }
+    }
+}
+
+impl MemoryStore {
+    fn applied(&self, command: &Command) -> Result<Reply, StoreError> {
+        match self.store_ms() {
+            Some(store_ms) => self.ledger().apply_at(command, store_ms).map_err(not_begun),
+            None => Ok(self.ledger().apply(command)),
+        }
+    }
+
+    fn store_ms(&self) -> Option<i64> {
+        match &self.time {
+            StoreTime::Own => Some(clock::now_ms()),
+            StoreTime::OfCommands => None,
+            StoreTime::At(now_ms) => Some(now_ms.load(Ordering::SeqCst)),
+        }
+    }
+}
+
+fn not_begun(_: NotBegun) -> StoreError {
+    StoreError::NotBegun
+}

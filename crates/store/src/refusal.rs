@@ -1,0 +1,160 @@
+//! What a refusal tells beside its code: the bound that was passed, or what stands in the way. One function for every way that an
+//! answer takes: the proxy's, the API's, the usage log and the server's log.
+
+use std::collections::{BTreeSet, HashMap};
+
+use proto::RefusalDetails;
+use quota::{Action, Adjust, AmountMinor, Change, Code, Command, CounterName, Policy, Record};
+use serde_json::Value;
+
+use crate::Notes;
+
+/// The domain of gRPC's `ErrorInfo`.
+pub const DOMAIN: &str = "sluice";
+
+/// Most names of a list of allowed channels or currencies that a refusal tells.
+const NAMES_MAX: usize = 20;
+
+/// What was asked for, as far as refusals tell of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The counter that was to be corrected by hand, and how.
+    pub correction: Option<(CounterName, Change)>,
+    /// What the policy says where it refuses the charge; see [`by_policy`].
+    pub by_policy: Option<&'a RefusalDetails>,
+}
+
+impl<'a> Asked<'a> {
+    /// What a command asks for.
+    #[must_use]
+    pub fn of(command: &Command, notes: &'a Notes) -> Self {
+        let correction = if let Action::Adjust(Adjust { counter, change, .. }) = command.action {
+            Some((counter, change))
+        } else {
+            None
+        };
+        Self { correction, by_policy: notes.refusal.as_deref() }
+    }
+}
+
+/// What the policy says of a charge that it refuses, before it is decided; nothing where it does not.
+#[must_use]
+pub fn by_policy(action: &Action, policy: Option<&Policy>) -> Option<Box<RefusalDetails>> {
+    let (Action::Consume(charge) | Action::Hold(charge, _)) = action else { return None };
+    let (code, policy) = charge.refusal.zip(policy)?;
+    let names = |allowed: &Option<BTreeSet<String>>| {
+        allowed.as_ref().map(|names| names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>())
+    };
+    let more = |allowed: &Option<BTreeSet<String>>| {
+        allowed.as_ref().map(|names| names.len().saturating_sub(NAMES_MAX) as u64).filter(|more| *more > 0)
+    };
+    let none = RefusalDetails::default();
+    let details = if code == Code::AboveSingleMax {
+        RefusalDetails { single_max: Some(policy.single_max.get()), ..none }
+    } else if code == Code::BelowSingleMin {
+        RefusalDetails { single_min: Some(policy.single_min.get()), ..none }
+    } else if code == Code::ChannelNotAllowed {
+        let (allowed_channels, allowed_more) = (names(&policy.allowed_channels), more(&policy.allowed_channels));
+        RefusalDetails { allowed_channels, allowed_more, ..none }
+    } else if code == Code::CurrencyNotAllowed {
+        let (allowed_currencies, allowed_more) = (names(&policy.allowed_currencies), more(&policy.allowed_currencies));
+        RefusalDetails { allowed_currencies, allowed_more, ..none }
+    } else {
+        return None;
+    };
+    Some(Box::new(details))
+}
+
+/// What the refusal tells; `None` for an answer that is none, and for a refusal that its code and limit tell in full.
+#[must_use]
+pub fn details(record: &Record, asked: &Asked<'_>) -> Option<RefusalDetails> {
+    let none = RefusalDetails::default();
+    if let Some(first) = record.first {
+        let (first_amount, first_currency) = (Some(first.amount), Some(first.currency.code().to_owned()));
+        return Some(RefusalDetails { first_amount, first_currency, ..none });
+    }
+    if record.code == Code::Suspended {
+        let suspended = if record.merchant_suspended { "merchant" } else { "account" };
+        return Some(RefusalDetails { suspended: Some(suspended.to_owned()), ..none });
+    }
+    if record.code == Code::BadAmount {
+        let (counter, change) = asked.correction?;
+        let value = before(record, counter);
+        let (counter, would_be) = (Some(counter.as_str().to_owned()), Some(corrected(value, change)));
+        return Some(RefusalDetails { counter, value: Some(value), would_be, ..none });
+    }
+    let by_policy = [Code::AboveSingleMax, Code::BelowSingleMin, Code::ChannelNotAllowed, Code::CurrencyNotAllowed];
+    asked.by_policy.filter(|_| by_policy.contains(&record.code)).cloned()
+}
+
+/// The same in a sentence; `currency` is the command's.
+#[must_use]
+pub fn sentence(details: &RefusalDetails, currency: &str) -> Option<String> {
+    let minor = |amount: u64, currency: &str| format!("{amount} minor units of {currency}");
+    let more = details.allowed_more.map(|more| format!(" and {more} more")).unwrap_or_default();
+    if let Some(max) = details.single_max {
+        return Some(format!("The maximum for one payment is {}.", minor(max, currency)));
+    }
+    if let Some(min) = details.single_min {
+        return Some(format!("The minimum for one payment is {}.", minor(min, currency)));
+    }
+    if let Some(names) = details.allowed_channels.as_ref() {
+        return Some(format!("Allowed channels: {}{more}.", listed(names)));
+    }
+    if let Some(names) = details.allowed_currencies.as_ref() {
+        return Some(format!("Allowed currencies: {}{more}.", listed(names)));
+    }
+    if let Some((amount, first)) = details.first_amount.zip(details.first_currency.as_deref()) {
+        return Some(format!("The first request was for {}.", minor(amount, first)));
+    }
+    if let Some((counter, value)) = details.counter.as_ref().zip(details.value) {
+        let would_be = details.would_be.unwrap_or_default();
+        let (max, now) = (AmountMinor::MAX, format!("{counter} is {value}"));
+        return Some(format!("{now} and would become {would_be}, which is not 0 to {max}."));
+    }
+    details.suspended.as_ref().map(|who| format!("The {who} is suspended."))
+}
+
+/// The same as the metadata of gRPC's `ErrorInfo`: lists are joined with commas.
+#[must_use]
+pub fn members(details: &RefusalDetails) -> HashMap<String, String> {
+    let Ok(Value::Object(members)) = serde_json::to_value(details) else { return HashMap::new() };
+    members.into_iter().map(|(name, value)| (name, plain(value))).collect()
+}
+
+fn plain(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        Value::Array(items) => items.into_iter().map(plain).collect::<Vec<_>>().join(","),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => other.to_string(),
+    }
+}
+
+/// As the log has it: members and values, as JSON.
+#[must_use]
+pub fn text(details: &RefusalDetails) -> String {
+    serde_json::to_string(details).unwrap_or_default()
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn corrected(value: u64, change: Change) -> i64 {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    match change {
+        Change::Add(more) => signed(value).saturating_add(signed(more.get())),
+        Change::Subtract(less) => signed(value).saturating_sub(signed(less.get())),
+        Change::Set(value) => signed(value.get()),
+    }
+}
+
+/// What the counter held before the command.
+const fn before(record: &Record, counter: CounterName) -> u64 {
+    match counter {
+        CounterName::Amount(period) => record.of(period).amount_before,
+        CounterName::Count(period) => record.of(period).count_before,
+        CounterName::Refunded(period) => record.of(period).refunded_before,
+        CounterName::Pending => record.pending_before,
+    }
+}

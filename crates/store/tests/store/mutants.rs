@@ -1,0 +1,359 @@
+//! Mutants of the script (mutation testing): each is a text of the script to replace, and its replacement.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sluice_store::SCRIPT;
+use testkit::redis::Redis;
+
+use crate::{AT_A_TIME, run_sequence, seeds};
+
+const MUTANTS: &[(&str, &str)] = &[
+    // What the rarest commands show, first: so none of them is waited for alone at the end.
+    ("state == CANCELLED or operation(operations, { [RELEASED] = true })", "state == CANCELLED"),
+    ("max(#live / 16, 1)", "#live / 16"),
+    ("while at and at % 16 ~= 1 do", "while false do"),
+    ("op = holds and o_currency == currency and VOID or REFUND", "op = holds and VOID or REFUND"),
+    ("store_ms = min(store_ms, NOW_MS_MAX)\n", ""),
+    ("elseif given_back or state == CANCELLED then", "elseif given_back then"),
+    (" + (pending > 0 and 2 or 0)", ""),
+    ("what == CAPTURE and operation(operations, { [CAPTURE] = true }, 1, id)", "false"),
+    ("and not (marked and state == HELD) then", "then"),
+    (" and asked_ms >= store_ms - LAG_MS_MAX", ""),
+    // The store's time.
+    ("min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)", "max(asked_ms, store_ms - LAG_MS_MAX)"),
+    ("min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)", "min(asked_ms, store_ms)"),
+    ("min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)", "store_ms"),
+    ("and asked_ms <= store_ms and asked_ms", "and asked_ms"),
+    ("not plain and decode('<d', packed, COMMAND_LEN + 1) > store_ms", "false"),
+    ("COMMAND_LEN + 1) > store_ms", "COMMAND_LEN + 1) >= store_ms"),
+    ("COMMAND_LEN + 1) > store_ms", "COMMAND_LEN + 1) > store_ms + 999"),
+    ("if early and all_or_none then", "if false then"),
+    (
+        "values, expiring = { unpack(stored) }, {}\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = N",
+        "for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = N",
+    ),
+    ("if day > own_day and store_ms < until_ms then", "if false then"),
+    ("if day > own_day and store_ms < until_ms then", "if day > own_day then"),
+    ("if day > own_day and store_ms < until_ms then", "if day >= own_day and store_ms < until_ms then"),
+    ("if day > own_day and store_ms < until_ms then", "if day > own_day and store_ms <= until_ms then"),
+    ("local epoch = 128 + changes % 100", "local epoch = 128"),
+    ("day, de = own_day, epoch", "day = own_day"),
+    ("if month > own_month then month, me = own_month, epoch end", ""),
+    ("if month > own_month then month, me = own_month, epoch end", "month, me = own_month, epoch"),
+    ("if year > own_year then year, ye = own_year, epoch end", ""),
+    ("if year > own_year then year, ye = own_year, epoch end", "year, ye = own_year, epoch"),
+    ("paced_until = min(paced_until, now_ms * 1000)", ""),
+    // Windows.
+    ("if day > sd then de, da, dc, dr = 0, 0, 0, 0", "if day >= sd then de, da, dc, dr = 0, 0, 0, 0"),
+    ("if day > sd then de, da, dc, dr = 0, 0, 0, 0", "if day > sd then de, da, dc = 0, 0, 0"),
+    (
+        "if month > sm then me, ma, mc, mr = 0, 0, 0, 0 else month = sm end",
+        "if month ~= sm then me, ma, mc, mr = 0, 0, 0, 0 end",
+    ),
+    ("if year > sy then ye,", "if year > sy then _,"),
+    ("encode(CLOSED, 0, sd, de, da, dc, dr)", "encode(CLOSED, 0, day, de, da, dc, dr)"),
+    ("if month > sm and sm > 0 then closed = closed .. ", "if month > sm and sm > 0 then closed = "),
+    ("rolled = day > sd", "rolled = false"),
+    // Orders and attempts.
+    ("any_time or expires > now then", "any_time or expires >= now then"),
+    ("until not ask_journal", "until true"),
+    ("any_time or expires > now then", "expires > now then"),
+    ("o_amount == amount and o_currency == currency and (state", "o_amount == amount and (state"),
+    (" and (state ~= CHARGED) == (op == HOLD)", ""),
+    (
+        "code, replay, told, journal = ADMITTED, true, o_decision, false",
+        "code, replay, journal = ADMITTED, true, false",
+    ),
+    ("if same and not barred and position(live, attempt) then", "if false then"),
+    ("elseif waiting[stream] >= backlog_max then", "elseif waiting[stream] > backlog_max then"),
+    ("  if journal then\n    waiting[stream] = waiting[stream] + 1\n", "  if journal then\n"),
+    ("if voided ~= '' and position(voided, attempt) then\n      barred", "if false then\n      barred"),
+    // What takes no charge, not even a repetition.
+    ("if same and not barred and position", "if same and position"),
+    ("elseif barred then\n      code = barred\n", ""),
+    ("elseif given_back or state == CANCELLED then", "elseif state == CANCELLED then"),
+    ("elseif charged and suspended then", "elseif suspended then"),
+    ("elseif charged and suspended then", "elseif false then"),
+    ("live, given_back = '', true", "live = ''"),
+    (
+        "account_changed, given_back, unknown, made = true, true, false, true",
+        "account_changed, unknown, made = true, false, true",
+    ),
+    ("            given_back = true\n", ""),
+    ("(given_back and 4 or 0)", "0"),
+    ("f % 8 >= 4", "false"),
+    ("suspended_at > 0 or merchant_suspended\n", "suspended_at > 0\n"),
+    ("suspended_at > 0 or merchant_suspended\n", "merchant_suspended\n"),
+    ("is_quiet(values[merchant_at])", "true"),
+    ("(suspended_at > 0) ~= suspends", "true"),
+    ("  if changed and not dry then\n    changes", "  if changed then\n    changes"),
+    ("    changes = changes + 1\n    values[merchant_at]", "    values[merchant_at]"),
+    ("(merchant_suspended and 8 or 0)", "0"),
+    // Repetitions that a rule lets through.
+    ("(pinned or max(#live / 16, 1) > replays_max)", "(max(#live / 16, 1) > replays_max)"),
+    ("(pinned or max(#live / 16, 1) > replays_max)", "(pinned or max(#live / 16, 1) >= replays_max)"),
+    ("if #live < ATTEMPTS_LEN_MAX", "if #live <= ATTEMPTS_LEN_MAX"),
+    ("if #voided > ATTEMPTS_LEN_MAX", "if #voided >= ATTEMPTS_LEN_MAX"),
+    ("elseif refusal == POLICY_MISSING then", "elseif false then"),
+    ("elseif suspended then\n      code", "elseif false then\n      code"),
+    ("    elseif refusal ~= 0 then\n      code = refusal\n", ""),
+    ("live ~= '' or pinned or", "live ~= '' or"),
+    ("or state == SETTLED or not charged or operations ~= ''", "or state == SETTLED or not charged"),
+    ("elseif charged and o_currency ~= currency and (live_at or reservation) then", "elseif false then"),
+    ("o_currency ~= currency and (live_at or reservation)", "o_currency ~= currency and live_at"),
+    ("give_back(o_amount, 1)", "give_back(o_amount, 0)"),
+    ("if o_day == day and o_de == de then", "if o_day == day then"),
+    ("if o_month == month and o_me == me then", "if true then"),
+    ("ya, yc = max(ya - less, 0)", "ya, yc = ya - less"),
+    // Limits.
+    ("if dc > dc_max - 1", "if dc > dc_max"),
+    ("if mc > mc_max - 1", "if mc >= mc_max - 1"),
+    ("if da > da_max - amount", "if da >= da_max - amount"),
+    ("if ya > ya_max - amount", "if ya > ya_max"),
+    ("if ma > ma_max - amount", "if ma > ma_max + amount"),
+    ("pending > pending_max - amount", "pending >= pending_max - amount"),
+    ("da + amount, dc + 1, ma + amount", "da + amount, dc + 1, ma"),
+    // Pace.
+    ("max(paced_until, now_us)", "now_us"),
+    ("now_us - tolerance, 0) + 999", "now_us, 0) + 999"),
+    ("tolerance, 0) + 999", "tolerance, 0)"),
+    ("if wait_ms > delay_max", "if wait_ms >= delay_max"),
+    ("else paced_until = turn + interval end", "else paced_until = now_us + interval end"),
+    ("code = breaks(amount, dc, mc, yc, da, ma, ya, c1, c2, c3, c4, c5, c6)", "code = nil"),
+    // Holds.
+    ("on_expiry, pending + amount", "on_expiry, pending"),
+    ("min(now + lifetime_secs, U32_MAX), on_expiry", "min(now + lifetime_secs, U32_MAX), 0"),
+    ("give_back(held, settled == 0 and 1 or 0)", "give_back(held, 1)"),
+    ("state = settled == 0 and CANCELLED or SETTLED", "state = CANCELLED"),
+    ("pending = max(pending - held, 0)\n      state = settled", "state = settled"),
+    ("elseif until_at > now then", "elseif until_at >= now then"),
+    ("settled, state = o_amount, SETTLED", "settled, state = held, SETTLED"),
+    (
+        "local place = operation(operations, { [CAPTURE] = true }, 1, id)",
+        "local place = operation(operations, { [CAPTURE] = true, [REFUNDED] = true }, 1, id)",
+    ),
+    ("if asked < 0 or asked == taken then", "if true then"),
+    ("APPLIED, true, first, false, taken", "APPLIED, true, decision_id, false, taken"),
+    ("code, first_amount = IDEMPOTENCY_CONFLICT, taken", "code = IDEMPOTENCY_CONFLICT"),
+    ("(more > allowed and", "(more >= allowed + 1 + allowed and"),
+    // What the gateway has captured already.
+    ("(more > allowed and percent < REPORTED)", "more > allowed"),
+    ("(percent < REPORTED or asked < 0 or state == CHARGED)", "true"),
+    // What is not known of an order, and what is not heard.
+    ("(not known or (state == OPEN and o_amount == 0))", "not known"),
+    ("if not any_time or voided == '' then", "if true then"),
+    ("(code > APPLIED or code == TOMBSTONED) and waiting", "code > APPLIED and waiting"),
+    ("if code > APPLIED then code = BACKLOG_FULL end", ""),
+    ("(o_amount - rest) / 100 * percent + ", ""),
+    ("local closes = marked or left == 0", "local closes = marked"),
+    ("local returned = closes and left or 0", "local returned = 0"),
+    ("pending - min(held, amount) - returned", "pending - min(held, amount)"),
+    ("da, ma, ya = da + more, ma + more, ya + more", "da, ma = da + more, ma + more"),
+    // Refunds.
+    ("elseif op == REFUND and voided ~= '' and position(voided, attempt) then", "elseif false then"),
+    ("(marked and owner == attempt)", "marked"),
+    ("give_back(taken, 0)", "give_back(amount, 1)"),
+    ("local next_kind = marked and RESERVATION or REFUNDED", "local next_kind = kind"),
+    ("- refunded, 0)\n        if asked", ", 0)\n        if asked"),
+    ("if amount > left or left == 0 then", "if amount > left then"),
+    ("dr > daily_max - amount", "dr >= daily_max - amount"),
+    ("mr > monthly_max - amount", "mr > monthly_max"),
+    ("dr, mr, yr = dr + amount, mr + amount, yr + amount", "dr, mr, yr = dr + amount, mr + amount, yr"),
+    ("          if not marked then\n            given_back", "          if true then\n            given_back"),
+    // Unknown outcomes.
+    (
+        "unknown, made, doubted = f % 16 >= 8, f % 32 >= 16, f >= 32",
+        "unknown, made, doubted = f % 16 >= 8, f % 32 >= 16, false",
+    ),
+    (
+        "unknown, made, doubted = f % 16 >= 8, f % 32 >= 16, f >= 32",
+        "unknown, made, doubted = f % 16 >= 8, false, f >= 32",
+    ),
+    ("local was_unknown = unknown or doubted", "local was_unknown = unknown"),
+    ("        unknown, made, doubted = false, false, false\n        o_currency", "        o_currency"),
+    ("      state, unknown = OPEN, false\n", "      state = OPEN\n"),
+    ("        end_hold()\n        unknown, made = false, true\n", "        end_hold()\n"),
+    (
+        "          add_operation(CAPTURE, id)\n          unknown, made = false, true\n",
+        "          add_operation(CAPTURE, id)\n",
+    ),
+    (
+        "account_changed, given_back, unknown, made = true, true, false, true",
+        "account_changed, given_back = true, true",
+    ),
+    ("what == 0 and known and state == OPEN then", "what == 0 and state == OPEN then"),
+    ("code, order_changed = APPLIED, not made\n", "code, order_changed = APPLIED, true\n"),
+    (
+        "replay, journal = not (unknown and order_changed), unknown and order_changed",
+        "replay, journal = not order_changed, order_changed",
+    ),
+    ("if made or operations ~= '' or", "if operations ~= '' or"),
+    ("if made or operations ~= '' or", "if made or"),
+    ("sub(voided .. live, -ATTEMPTS_LEN_MAX), '', false\n", "voided .. live, '', false\n"),
+    ("sub(voided .. live, -ATTEMPTS_LEN_MAX), '', false\n", "voided, '', false\n"),
+    ("if of_charge then amount = o_amount end", ""),
+    ("local done = position(voided, attempt) or (of_charge", "local done = (of_charge"),
+    ("(of_charge and (made or unknown))", "(of_charge and unknown)"),
+    (
+        "what == REFUNDED and operation(operations, { [REFUNDED] = true }, 1, id)",
+        "what == REFUNDED and operation(operations, { [REFUNDED] = true, [RESERVATION] = true }, 1, id)",
+    ),
+    ("if of_charge then unknown = true else doubted = true end", "unknown = true"),
+    ("if d == day and e1 == de then dr", "if d == day then dr"),
+    ("if m == month and e2 == me then mr", "if true then mr"),
+    ("max(refunded - taken, 0)", "refunded"),
+    ("if place and o_currency == currency then", "if false then"),
+    ("        add_operation(RELEASED, end_id)\n", ""),
+    ("      elseif place then\n        released_before(place)\n", ""),
+    ("local end_id = attempt", "local end_id = decision_id"),
+    // Accounts.
+    ("or value > AMOUNT_MAX then", "then"),
+    ("if value < 0 or", "if"),
+    (
+        "local figures = { [0] = da, ma, ya, dc, mc, yc, dr, mr, yr, pending }",
+        "local figures = { [0] = da, ma, ya, mc, dc, yc, dr, mr, yr, pending }",
+    ),
+    (
+        "if windows % 2 == 1 then de, da, dc, dr = (de + 1) % 256, 0, 0, 0 end",
+        "if windows % 2 == 1 then de, da, dc, dr = de, 0, 0, 0 end",
+    ),
+    ("(de + 1) % 256", "math.min(de + 1, 255)"),
+    ("if windows >= 4 then ye, ya, yc, yr", "if windows >= 4 then ye, ya, yr, _"),
+    ("op == SUSPEND and max(now_ms, 1) or 0", "op == SUSPEND and 1 or 0"),
+    (
+        "code, account_changed, replay, journal = APPLIED, not account_value, account_value and true, not account_value",
+        "code, account_changed = APPLIED, true",
+    ),
+    (
+        "code, account_changed, replay, journal = APPLIED, changed, not changed, changed",
+        "code, account_changed = APPLIED, true",
+    ),
+    // What is written.
+    ("if account_changed and not dry then\n    changes", "if account_changed then\n    changes"),
+    ("journal = noted and journal and refused", "journal = noted and journal"),
+    ("if account_changed and not dry then\n    values", "if account_changed then\n    values"),
+    ("if order_changed and not dry then", "if order_changed then"),
+    ("(state == HELD and max(now, until_at) or now) + ttl", "now + ttl"),
+    ("expires > now and expires - now or ttl", "expires - now"),
+    (
+        "local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''",
+        "local has_tail = operations ~= ''",
+    ),
+    ("order_changed and state == HELD and until_at or false", "until_at"),
+    ("(order_changed and o_currency or currency)", "currency"),
+    ("(order_changed and until_at > 0) or (op == EXPIRE", "(order_changed and state == HELD) or (op == EXPIRE"),
+    ("not order_changed and code ~= ADMITTED)", "false)"),
+    // Batches.
+    (
+        "merchant_value = values[account_at], values[order_at], values[merchant_at]\n",
+        "merchant_value = stored[account_at], values[order_at], values[merchant_at]\n",
+    ),
+    (
+        "merchant_value = values[account_at], values[order_at], values[merchant_at]\n",
+        "merchant_value = values[account_at], stored[order_at], values[merchant_at]\n",
+    ),
+    (
+        "merchant_value = values[account_at], values[order_at], values[merchant_at]\n",
+        "merchant_value = values[account_at], values[order_at], stored[merchant_at]\n",
+    ),
+    (
+        "order_value = values[account_at], values[order_at]\n  s",
+        "order_value = stored[account_at], values[order_at]\n  s",
+    ),
+    (
+        "order_value = values[account_at], values[order_at]\n  s",
+        "order_value = values[account_at], stored[order_at]\n  s",
+    ),
+    ("plain_order) and all_or_none then", "plain_order) and false then"),
+    (
+        "values, expiring = { unpack(stored) }, {}\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = R",
+        "expiring = {}\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = R",
+    ),
+    (
+        "values, expiring = { unpack(stored) }, {}\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = R",
+        "values = { unpack(stored) }\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = R",
+    ),
+    (
+        "local record, event = replies[2 * number - 1], replies[2 * number]\n",
+        "local record, event = replies[2 * number - 1], ''\n",
+    ),
+    ("    replies[2 * number - 1], replies[2 * number] = record, event\n", ""),
+    ("KEYS[places + stream], '0-*', 'c', context, 'd', record)", "KEYS[places + 1], '0-*', 'c', context, 'd', record)"),
+    ("false, expiries + stream", "false, expiries + 1"),
+    ("    if closed or crossed then\n", "    if crossed then\n"),
+    ("crossing[number] = crossed\n  else\n    replies[2 * number] = ''\n", "crossing[number] = crossed\n"),
+    ("local another = told ~= decision_id", "local another = false"),
+    ("history_len > 0 and sub(packed, -history_len) or ''", "''"),
+    ("(day - day % 100) / 100, (day - day % 10000) / 10000", "(day - day % 100) / 100, 0"),
+    ("for place = orders + 1, places do", "for place = orders + 2, places do"),
+    ("if size > 0 then", "if size > 2 then"),
+    ("if not ends_at and not broken[key - expiries] then", "if false then"),
+    // Thresholds.
+    ("used > 0 and maximum < UNLIMITED do", "used >= 0 and maximum < UNLIMITED do"),
+    ("used > 0 and maximum < UNLIMITED do", "used > 0 do"),
+    ("if used < (maximum - rest)", "if used <= (maximum - rest)"),
+    ("local rounded = rest * percent + 99", "local rounded = rest * percent"),
+    ("(maximum - rest) / 100 * percent + (rounded", "maximum / 100 * percent + (rounded"),
+    ("from + 2 * level)", "from)"),
+    ("marks > 0 and list or 0", "list"),
+    ("if rolled and marks > 0 then", "if false then"),
+    ("local over = place % 3 == 0 or", "local over = false or"),
+    ("(place % 3 == 1 and month > sm)", "place % 3 == 1"),
+    ("(place % 3 == 2 and year > sy)", "false"),
+    ("if marks == 0 then list = 0 end", ""),
+    ("(rolled or marked ~= marks or of_list ~= list) or false", "rolled or false"),
+    ("(rolled or marked ~= marks or of_list ~= list) or false", "(rolled or marked ~= marks) or false"),
+    ("if marked ~= marks or of_list ~= list then", "if marked ~= marks then"),
+    ("if marked ~= marks or of_list ~= list then", "if true then"),
+    ("marks, list = marked, of_list\n    end", "end"),
+    ("encode('<I4I2I4I2', marks, list, marked, of_list)", "encode('<I4I2I4I2', 0, 0, marked, of_list)"),
+    ("if closed or crossed then\n", "if closed then\n"),
+    // Plain charges.
+    ("    dc_max, mc_max, yc_max, da_max, ma_max, ya_max = decode('<dddddd', packed, at)\n", ""),
+    ("and waiting[stream] < backlog_max", "and waiting[stream] <= backlog_max"),
+    ("      waiting[stream] = waiting[stream] + 1\n    end", "    end"),
+    ("op == PLAIN and account_value and not order_value", "op == PLAIN and account_value"),
+    ("plain = own_head == head\n      and not", "plain = not"),
+    (
+        "plain = own_head == head\n      and not breaks(asked, dc, mc, yc, da, ma, ya, dc_max, mc_max, yc_max, da_max, ma_max, ya_max)",
+        "plain = own_head == head",
+    ),
+    (
+        "da + asked, dc + 1, ma + asked, mc + 1, ya + asked, yc + 1, changes",
+        "da + asked, dc + 1, ma + asked, mc + 1, ya, yc + 1, changes",
+    ),
+    ("yc + 1, changes + 1, rest)", "yc + 1, changes, rest)"),
+];
+
+/// Every mutant is noticed by one of the sequences; several mutants run at a time, each in a database of its own.
+pub(crate) async fn check(redis: &Redis) {
+    for (right, _) in MUTANTS {
+        assert_eq!(SCRIPT.matches(right).count(), 1, "{right:?} is to be found once in the script");
+    }
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut lanes = tokio::task::JoinSet::new();
+    (0..AT_A_TIME).for_each(|lane| drop(lanes.spawn(missed(redis.url(), lane, Arc::clone(&next)))));
+    let missed = lanes.join_all().await.concat();
+    assert!(missed.is_empty(), "not noticed: {missed:#?}");
+}
+
+/// The mutants that no sequence notices, of those that one lane takes from the list.
+async fn missed(url: String, lane: usize, next: Arc<AtomicUsize>) -> Vec<(&'static str, &'static str)> {
+    let mut missed = Vec::new();
+    while let Some((right, wrong)) = MUTANTS.get(next.fetch_add(1, Ordering::Relaxed)) {
+        if !is_noticed(&url, lane, &SCRIPT.replace(right, wrong)).await {
+            missed.push((*right, *wrong));
+        }
+    }
+    missed
+}
+
+async fn is_noticed(url: &str, lane: usize, script: &str) -> bool {
+    for seed in seeds() {
+        if run_sequence(url, lane, seed, script).await.is_err() {
+            return true;
+        }
+    }
+    false
+}

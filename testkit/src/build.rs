@@ -1,0 +1,155 @@
+//! Builds what the stack runs with the same cargo, profile and target folder that a user would: the filter's module and the
+//! server's program. Each is built once per process; cargo itself sees to it that several processes do not collide.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::dirs;
+use crate::failure::{Context, Failure, Result};
+
+/// The target that proxies load.
+const WASM_TARGET: &str = "wasm32-wasip1";
+/// The profile of the module: small, without unwinding.
+const WASM_PROFILE: &str = "wasm";
+
+/// The package of the program that runs, where it is a program and no suite.
+static PROGRAM: OnceLock<&str> = OnceLock::new();
+/// Set to anything, this environment variable makes a program build as the suites do: for suites that run programs.
+pub const WORKSPACE_VARIABLE: &str = "E2E_WORKSPACE";
+
+/// Says that a program of `package` runs, which was built by itself. What it builds has the same dependencies with the same
+/// features then, so that none is built twice. Suites say nothing: they are built with the whole workspace, and so is the server
+/// for them; cargo takes the features of suites into account only where one is built too.
+pub fn for_program(package: &'static str) {
+    PROGRAM.get_or_init(|| package);
+}
+
+/// The compiled filter, built if it is not up to date.
+///
+/// # Errors
+/// When the target cannot be added to the toolchain, or the build fails; the compiler's words are on stderr.
+pub fn filter_wasm() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || {
+        ensure_wasm_target()?;
+        cargo("the filter", &["build", "-p", "filter", "--target", WASM_TARGET, "--profile", WASM_PROFILE])?;
+        existing(dirs::target().join(WASM_TARGET).join(WASM_PROFILE).join("filter.wasm"))
+    })
+}
+
+/// The filter that reads each charge and asks nobody, for the load rig; never what is shipped.
+///
+/// # Errors
+/// As [`filter_wasm`].
+pub fn filter_wasm_parse_only() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || filter_with("parse_only", "the parse-only filter"))
+}
+
+/// The filter that traps where a request's header tells it to, for tests of what a trap costs; never what is shipped.
+///
+/// # Errors
+/// As [`filter_wasm`].
+pub fn filter_wasm_trapping() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || filter_with("trap", "the trapping filter"))
+}
+
+/// The server's program, built if it is not up to date; optimised where `release` says so.
+///
+/// # Errors
+/// When the build fails; the compiler's words are on stderr.
+pub fn server_bin(release: bool) -> Result<PathBuf> {
+    static DEBUG: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    static RELEASE: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let (built, profile, folder) = if release { (&RELEASE, "release", "release") } else { (&DEBUG, "dev", "debug") };
+    once(built, || {
+        let selection = match PROGRAM.get() {
+            Some(package) if std::env::var_os(WORKSPACE_VARIABLE).is_none() => ["-p", "authz-server", "-p", *package],
+            _ => ["--workspace", "--test", "cli", "--quiet"],
+        };
+        cargo("the server", &[&["build"], &selection[..], &["--bin", "authz-server", "--profile", profile]].concat())?;
+        existing(dirs::target().join(folder).join("authz-server"))
+    })
+}
+
+/// The filter with a feature that is never shipped, in a folder of its own, so that it never lies where the shipped module is
+/// looked for. All such modules share what they depend on, so each is copied from where cargo leaves the last one.
+fn filter_with(feature: &str, what: &str) -> Result<PathBuf> {
+    ensure_wasm_target()?;
+    let folder = dirs::target().join("parse-only");
+    fs::create_dir_all(&folder)?;
+    let lock = fs::File::create(folder.join("lock"))?;
+    lock.lock().context("waiting for another process that builds a filter")?;
+    let folder_text = folder.display().to_string();
+    let options = ["--target", WASM_TARGET, "--profile", WASM_PROFILE, "--target-dir", &folder_text];
+    cargo(what, &[&["build", "-p", "filter", "--features", feature], &options[..]].concat())?;
+    let (fresh, module) = (folder.join(format!("{feature}.new")), folder.join(format!("{feature}.wasm")));
+    fs::copy(existing(folder.join(WASM_TARGET).join(WASM_PROFILE).join("filter.wasm"))?, &fresh)?;
+    fs::rename(&fresh, &module)?;
+    Ok(module)
+}
+
+/// Adds the filter's target to the toolchain where it is missing.
+///
+/// # Errors
+/// When the compiler has no standard library for the target and rustup is not there or cannot add it.
+pub fn ensure_wasm_target() -> Result<()> {
+    if has_wasm_target()? {
+        return Ok(());
+    }
+    eprintln!("adding the target {WASM_TARGET} to the toolchain");
+    let advice = format!("run `rustup target add {WASM_TARGET}`, or install that standard library with your compiler");
+    let added = Command::new("rustup")
+        .args(["target", "add", WASM_TARGET])
+        .current_dir(dirs::workspace())
+        .stdin(Stdio::null())
+        .status()
+        .context(&advice)?;
+    if added.success() && has_wasm_target()? { Ok(()) } else { Err(Failure::new(advice)) }
+}
+
+fn has_wasm_target() -> Result<bool> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc)
+        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .current_dir(dirs::workspace())
+        .stdin(Stdio::null())
+        .output()
+        .context("asking rustc for its targets")?;
+    let folder = String::from_utf8_lossy(&output.stdout);
+    Ok(output.status.success() && PathBuf::from(folder.trim()).is_dir())
+}
+
+fn once(
+    built: &OnceLock<std::result::Result<PathBuf, String>>,
+    build: impl FnOnce() -> Result<PathBuf>,
+) -> Result<PathBuf> {
+    built.get_or_init(|| build().map_err(|failure| failure.to_string())).clone().map_err(Failure::new)
+}
+
+fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
+    eprintln!("building {what}");
+    let status = Command::new(env!("CARGO"))
+        .args(arguments)
+        .arg("--locked")
+        .current_dir(dirs::workspace())
+        .stdin(Stdio::null())
+        .status()
+        .context(format!("starting cargo to build {what}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("building {what} failed: see above, or run `cargo {}`", arguments.join(" "))))
+    }
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf> {
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(Failure::new(format!("cargo built, but {} is not there: check CARGO_TARGET_DIR", path.display())))
+    }
+}
