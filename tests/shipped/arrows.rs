@@ -31,7 +31,6 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "proto",
             "quota",
             "sluice-decision",
-            "sluice-journal",
             "sluice-kit",
             "sluice-policy-source",
             "sluice-rules",
@@ -58,6 +57,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
         &[
             "quota",
             "sluice-alerts",
+            "sluice-decision",
             "sluice-journal",
             "sluice-kit",
             "sluice-policy-source",

@@ -357,3 +357,6 @@ const fn failure(error: &StoreError) -> Failure {
 fn micros(latency: Duration) -> u64 {
     u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

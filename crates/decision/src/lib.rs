@@ -1,7 +1,9 @@
-//! What every caller of the store shares once a command is decided.
+//! From a request to a decision, for every caller of the store: the proxy, the APIs and the jobs. And the quota operations that the
+//! APIs have in common.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod decider;
 pub mod operations;
-
-pub mod spans;
+pub mod request;
+mod spans;

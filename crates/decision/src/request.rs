@@ -1,8 +1,8 @@
 //! What is to be decided, before a policy is known.
 
 use quota::{
-    Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Currency, Dry, HoldTerms, Mark, MerchantId, Mode, OperationId,
-    OperationNo, OrderNo, PaymentNo, Policy, Refund, Reset, Resolution, Settle,
+    Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Currency, Dry, HoldTerms, Mark, MerchantId, Mode,
+    OperationId, OperationNo, OrderNo, PaymentNo, Policy, Refund, Reset, Resolution, Settle,
 };
 use sluice_kit::telemetry::Trace;
 
@@ -199,4 +199,59 @@ pub struct Caller {
 #[must_use]
 pub fn capture_id(capture_no: Option<&str>) -> OperationId {
     OperationId::of(capture_no.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_policy::PolicyBook;
+    use sluice_policy_source::zones::Zones;
+
+    use super::*;
+
+    fn amount(minor: u64) -> AmountMinor {
+        AmountMinor::new(minor).unwrap()
+    }
+
+    /// The action of a request under a policy that paces charges, bounds refunds and takes captures beyond a hold.
+    fn action(operation: Operation, may_delay: bool) -> Action {
+        let text = "version: v1\ndefault: {timezone: UTC, daily_amount: 5000, refund_daily_amount: 70, \
+            over_capture_percent: 15, \
+            breach: {throttle: {per_minute: 60, burst: 1, delay_ms_max: 2000, ceiling_percent: 150}}}\n";
+        let book = PolicyBook::from_yaml(text, &Zones::compiled_in()).unwrap();
+        let merchant = MerchantId::parse("m").unwrap();
+        let currency = Currency::parse("USD").unwrap();
+        let policy = book.effective(&merchant, currency, None, 0).unwrap();
+        let request = Request::new(merchant.clone(), currency, AttemptId([7; 16]), operation);
+        Request { may_delay, replays_max: Some(3), ..request }.action(Some(policy))
+    }
+
+    #[test]
+    fn the_policys_terms_are_in_the_action() {
+        for operation in [Operation::Consume(amount(5)), Operation::Hold(amount(5))] {
+            for (may_delay, expected_ms) in [(true, 2000), (false, 0)] {
+                let (Action::Consume(charge) | Action::Hold(charge, _)) = action(operation, may_delay) else {
+                    panic!("no charge")
+                };
+                assert_eq!(charge.pace.unwrap().delay_ms_max, expected_ms, "{operation:?}");
+                assert_eq!(charge.replays_max, Some(3));
+            }
+        }
+        let id = OperationId::of("r");
+        let Action::Refund(refund) = action(Operation::Refund { amount: None, id, reserve: true }, true) else {
+            panic!("no refund")
+        };
+        assert_eq!((refund.daily_max.get(), refund.reserve, refund.id), (70, true, id));
+        let settle = Operation::Settle { amount: None, id, last: false, reported: true };
+        let Action::Settle(settle) = action(settle, true) else { panic!("no capture") };
+        assert_eq!((settle.id, settle.last, settle.reported, settle.over_capture_percent), (id, false, true, 15));
+    }
+
+    #[test]
+    fn an_operation_without_a_policy_has_the_defaults() {
+        let merchant = MerchantId::parse("m").unwrap();
+        let request = |operation| Request::new(merchant.clone(), Currency::NONE, AttemptId([0; 16]), operation);
+        let Action::Hold(charge, terms) = request(Operation::Hold(amount(5))).action(None) else { panic!("no hold") };
+        assert_eq!((charge.pace, terms), (None, HoldTerms::DEFAULT));
+        assert_eq!(request(Operation::Roll).action(None), Action::Roll);
+    }
 }

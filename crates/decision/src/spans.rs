@@ -5,22 +5,24 @@ use std::time::Duration;
 use quota::{Code, Command, Dry, OrderNo, Reply};
 use uuid::Uuid;
 
-pub use sluice_kit::telemetry::spans::of_decision;
+use crate::request::Source;
+pub(crate) use sluice_kit::telemetry::spans::of_decision;
 use sluice_kit::telemetry::spans::under;
 use sluice_kit::telemetry::tracer::{self, Kind, Told, flag, text};
 use sluice_store::{Notes, StoreError};
 
-/// A check of the proxy was decided, or could not be.
-pub fn check(command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
-    decision(Kind::Server, command, notes, outcome, took);
-}
-
-/// The same of an operation of the API.
-pub(crate) fn operation(command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
-    decision(Kind::Internal, command, notes, outcome, took);
-}
-
-fn decision(kind: Kind, command: &Command, notes: &Notes, outcome: Result<&Reply, &StoreError>, took: Duration) {
+/// A command was decided, or could not be.
+pub(crate) fn decision(
+    source: Source,
+    command: &Command,
+    notes: &Notes,
+    outcome: Result<&Reply, &StoreError>,
+    took: Duration,
+) {
+    let kind = match source {
+        Source::Proxy => Kind::Server,
+        Source::Api | Source::Job => Kind::Internal,
+    };
     let id = outcome.map_or(command.decision_id, |reply| reply.event_id);
     let Some((tracer, trace)) = tracer::recorded(under(notes.trace, id)) else { return };
     let code = outcome.map_or(Code::StoreUnavailable, |reply| reply.record.code);

@@ -3,20 +3,19 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod answer;
-mod ask;
 mod batch;
-mod command;
 mod native;
-mod undo;
+mod parse;
+mod void;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use proto::batch::batch_authorization_server::BatchAuthorizationServer;
-use quota::{Code, Command, Dry, LimitName, Mode, OperationNo, OrderNo, Policy, Reply};
+use quota::{Code, Dry, Mode, OrderNo, Policy};
 use sluice_rules::{Document, Refusal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -26,18 +25,15 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use answer::{Answer, Binding, Subject};
-use ask::{Ask, Asked, Refused};
-use sluice_decision::operations::warn_of_over_capture;
-use sluice_decision::spans;
-use sluice_journal::outcomes;
-use sluice_kit::health::warn_unless_away;
-use sluice_kit::metrics::{Failure, Metrics};
-use sluice_kit::telemetry::{DECISION, Trace, trace_id};
+use parse::{Parsed, ParsedCheck, Refused};
+use sluice_decision::decider::{Decider, Decision, Prepared};
+use sluice_decision::request::{Caller, Source};
+use sluice_kit::metrics::Metrics;
+use sluice_kit::telemetry::{Trace, trace_id};
 use sluice_policy_source::Policies;
 use sluice_settings::Live;
-use sluice_store::refusal;
-use sluice_store::{Notes, Store, StoreError};
-use undo::Undo;
+use sluice_store::{Store, refusal};
+use void::CompensatingVoids;
 
 /// Who asks for what comes through a proxy.
 const ACTOR: &str = "proxy";
@@ -45,19 +41,16 @@ const ACTOR: &str = "proxy";
 /// Decides what Envoy asks, one check or several in a call. Clones are one service.
 #[derive(Debug)]
 pub struct CheckService<S> {
-    decider: Arc<Decider<S>>,
+    checks: Arc<Checks<S>>,
     tasks: TaskTracker,
 }
 
+/// From a check request to its response.
 #[derive(Debug)]
-struct Decider<S> {
-    store: Arc<S>,
-    policies: Arc<Policies>,
+struct Checks<S> {
+    decider: Decider<S>,
     rules: Option<Document>,
-    metrics: Arc<Metrics>,
-    outcomes: Arc<outcomes::Figures>,
-    live: Live,
-    undo: Undo,
+    voids: CompensatingVoids,
 }
 
 impl<S: Store> CheckService<S> {
@@ -71,9 +64,9 @@ impl<S: Store> CheckService<S> {
         live: Live,
     ) -> Self {
         let tasks = TaskTracker::new();
-        let undo = Undo::new(tasks.clone());
-        let outcomes = metrics.part();
-        Self { decider: Arc::new(Decider { store, policies, rules, metrics, outcomes, live, undo }), tasks }
+        let voids = CompensatingVoids::new(tasks.clone());
+        let decider = Decider::new(store, policies, live, metrics);
+        Self { checks: Arc::new(Checks { decider, rules, voids }), tasks }
     }
 
     /// Decisions and voids under way, so that a stop can wait for them.
@@ -91,28 +84,28 @@ impl<S: Store> CheckService<S> {
 
 impl<S> Clone for CheckService<S> {
     fn clone(&self) -> Self {
-        Self { decider: Arc::clone(&self.decider), tasks: self.tasks.clone() }
+        Self { checks: Arc::clone(&self.checks), tasks: self.tasks.clone() }
     }
 }
 
 #[tonic::async_trait]
 impl<S: Store> Authorization for CheckService<S> {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let decider = Arc::clone(&self.decider);
-        let limit = decider.live.current().check_timeout();
+        let checks = Arc::clone(&self.checks);
+        let limit = checks.decider.live().current().check_timeout();
         let request = request.into_inner();
         let native = is_native(request.attributes.as_ref());
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         // A decision runs to its end although the caller may go: tonic drops this future when the stream is reset.
         self.tasks.spawn(async move {
-            let Outcome { answer, undo } = decider.answer(request, native).await;
-            let unanswered = answer.is_err();
-            let unheard = tell.send(answer).is_err();
-            if let Some((command, notes)) = undo.filter(|_| unanswered || unheard) {
-                decider.undo.start(Arc::clone(&decider.store), Arc::clone(&decider.metrics), command, notes);
+            let Outcome { answer, charge } = checks.answer(request, native).await;
+            let failed = answer.is_err();
+            let undelivered = sender.send(answer).is_err();
+            if let Some(charge) = charge.filter(|_| failed || undelivered) {
+                checks.voids.start(checks.decider.clone(), charge);
             }
         });
-        match timeout(limit, told).await {
+        match timeout(limit, receiver).await {
             Ok(Ok(answer)) => answer.map(Response::new),
             Ok(Err(_)) => Err(Status::internal("the decision broke off")),
             Err(_) => no_decision(native, Mode::Enforce, &format!("no decision within {} ms", limit.as_millis()))
@@ -121,33 +114,29 @@ impl<S: Store> Authorization for CheckService<S> {
     }
 }
 
-/// An answer, and the charge that must be taken back where nobody hears it.
+/// An answer, and the charge that must be taken back where it is not delivered.
 struct Outcome {
     answer: Result<CheckResponse, Status>,
-    undo: Option<(Command, Notes)>,
+    charge: Option<Prepared>,
 }
 
-impl<S: Store> Decider<S> {
+impl<S: Store> Checks<S> {
     async fn answer(&self, request: CheckRequest, native: bool) -> Outcome {
         let attributes = request.attributes.unwrap_or_default();
-        match self.read(&attributes) {
-            Asked::Pass => Outcome { answer: Ok(CheckResponse::default()), undo: None },
-            Asked::Refuse(refused) => {
-                let trace = ask::caller(&attributes);
+        match Parsed::read(&attributes, self.rules.as_ref()) {
+            Parsed::Decide(check) => self.decide(*check, native).await,
+            Parsed::Pass => Outcome { answer: Ok(CheckResponse::default()), charge: None },
+            Parsed::Refuse(refused) => {
+                let trace = parse::caller(&attributes);
                 let answer = self.refuse(word(&attributes.context_extensions), *refused, trace);
-                Outcome { answer: Ok(answer.to_check_response(native)), undo: None }
+                Outcome { answer: Ok(answer.to_check_response(native)), charge: None }
             }
-            Asked::Decide(ask) => self.decide(*ask, native).await,
         }
-    }
-
-    fn read(&self, attributes: &AttributeContext) -> Asked {
-        Asked::read(attributes, self.rules.as_ref())
     }
 
     fn refuse(&self, action: &'static str, refused: Refused, caller: Option<Trace>) -> Answer {
         let Refused { mode, refusal: Refusal { code, detail }, subject } = refused;
-        self.metrics.decision(action, code, false);
+        self.decider.metrics().decision(action, code, false);
         let trace_id = trace_id(caller);
         info!(
             action,
@@ -163,100 +152,53 @@ impl<S: Store> Decider<S> {
         Answer { detail: Some(detail), subject, ..Answer::bare(code, mode) }
     }
 
-    async fn decide(&self, ask: Ask, native: bool) -> Outcome {
+    async fn decide(&self, check: ParsedCheck, native: bool) -> Outcome {
         let started = Instant::now();
-        let mode = ask.mode;
-        let now_ms = self.store.now_ms();
-        let policy = self.policies.effective(&ask.merchant, ask.currency, ask.channel.as_ref(), now_ms).await;
-        let policy = policy.as_deref();
-        let subject = ask.subject();
-        let (command, notes) = command::command(ask, policy, now_ms, &self.live.current());
-        let result = self.store.apply(&command, &notes).await;
-        let latency = started.elapsed();
-        self.metrics.check_took(latency);
-        let (answer, may_be_charged) = match result {
-            Ok(reply) => {
-                let answer = Answer { subject, ..self.decided(&command, &notes, policy, &reply, latency) };
-                (Ok(answer.to_check_response(native)), answer.code == Code::Admitted)
+        let now_ms = self.decider.store().now_ms();
+        let request = &check.request;
+        let policies = self.decider.policies();
+        let policy = policies.effective(&request.merchant, request.currency, request.channel.as_ref(), now_ms).await;
+        let (mode, subject) = (check.mode, check.subject());
+        let prepared = self.prepare(check, policy, now_ms);
+        let (answer, prepared, may_be_charged) = match self.decider.decide(prepared, started).await {
+            Ok(decision) => {
+                let answer = Answer { subject, ..answer(&decision) };
+                let admitted = answer.code == Code::Admitted;
+                (Ok(answer.to_check_response(native)), decision.into_prepared(), admitted)
             }
-            Err(error) => {
-                self.undecided(&command, &notes, &error, latency);
+            Err(undecided) => {
+                let answer = no_decision(native, mode, &undecided.error.to_string());
                 // In shadow the payment goes on, so a charge that was made is right.
-                (no_decision(native, mode, &error.to_string()), mode != Mode::Shadow && !error.is_undone())
+                (answer, undecided.prepared, mode != Mode::Shadow && !undecided.error.is_undone())
             }
         };
-        let undo = (native && may_be_charged && command.dry == Dry::No).then_some((command, notes));
-        Outcome { answer, undo }
+        let is_to_be_voided = native && may_be_charged && prepared.command.dry == Dry::No;
+        Outcome { answer, charge: is_to_be_voided.then_some(prepared) }
     }
 
-    fn undecided(&self, command: &Command, notes: &Notes, error: &StoreError, latency: Duration) {
-        self.metrics.store_error(failure(error));
-        spans::check(command, notes, Err(error), latency);
-        // Each is counted (`sluice_store_errors_total`); an outage is logged once for all of them.
-        warn_unless_away!(
-            error,
-            decision_id = %Uuid::from_bytes(command.decision_id),
-            merchant = %command.merchant,
-            action = command.action.as_str(),
-            order_no = command.order_no.as_ref().map(OrderNo::as_str),
-            code = Code::StoreUnavailable.as_str(),
-            latency_us = micros(latency),
-            trace_id = trace_id(notes.trace),
-            "no decision"
-        );
+    fn prepare(&self, check: ParsedCheck, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
+        let ParsedCheck { request, mode, trace, .. } = check;
+        let caller = Caller { source: Source::Proxy, actor: ACTOR.to_owned(), operator_type: "", mode, trace };
+        self.decider.prepare(request, caller, policy, now_ms)
     }
+}
 
-    fn decided(
-        &self,
-        command: &Command,
-        notes: &Notes,
-        policy: Option<&Policy>,
-        reply: &Reply,
-        latency: Duration,
-    ) -> Answer {
-        let record = &reply.record;
-        self.metrics.decision(command::label(command), record.code, record.replay);
-        spans::check(command, notes, Ok(reply), latency);
-        warn_of_over_capture(&self.metrics, command, notes, reply);
-        outcomes::report(&self.outcomes, command, notes, reply);
-        let decision_id = Uuid::from_bytes(reply.decision_id);
-        let refusal = refusal::details(record, &refusal::Asked::of(command, notes));
-        info!(
-            target: DECISION,
-            %decision_id,
-            // Another one than the decision's where an earlier answer is repeated; the journal's row has it.
-            event_id = %Uuid::from_bytes(reply.event_id),
-            action = command.action.as_str(),
-            dry = command.dry != Dry::No,
-            merchant = %command.merchant,
-            order_no = command.order_no.as_ref().map(OrderNo::as_str),
-            operation_no = command.operation_no.as_ref().map(OperationNo::as_str),
-            attempt = %command.attempt,
-            amount_minor = record.amount,
-            currency = %command.currency,
-            code = record.code.as_str(),
-            replay = record.replay,
-            wait_ms = record.wait_ms,
-            binding = LimitName::of_code(record.code).map(LimitName::as_str),
-            refusal = refusal.as_ref().map(refusal::text),
-            policy_version = notes.policy_version,
-            mode = notes.mode,
-            latency_us = micros(latency),
-            trace_id = trace_id(notes.trace),
-            "decision"
-        );
-        Answer {
-            code: record.code,
-            mode: Mode::parse(notes.mode).unwrap_or_default(),
-            replay: record.replay,
-            decision_id: Some(decision_id),
-            detail: refusal.as_ref().and_then(|details| refusal::sentence(details, command.currency.code())),
-            refusal,
-            wait_ms: record.wait_ms,
-            binding: policy.and_then(|policy| Binding::of(record, &policy.limits, &policy.calendar, command.now_ms)),
-            policy_version: notes.policy_version.clone(),
-            subject: Subject::default(),
-        }
+/// The answer that says a decision.
+fn answer(decision: &Decision) -> Answer {
+    let Decision { command, notes, policy, reply, refusal, .. } = decision;
+    let record = &reply.record;
+    let binding = |policy: &Arc<Policy>| Binding::of(record, &policy.limits, &policy.calendar, command.now_ms);
+    Answer {
+        code: record.code,
+        mode: Mode::parse(notes.mode).unwrap_or_default(),
+        replay: record.replay,
+        decision_id: Some(Uuid::from_bytes(reply.decision_id)),
+        detail: refusal.as_ref().and_then(|details| refusal::sentence(details, command.currency.code())),
+        refusal: refusal.clone(),
+        wait_ms: record.wait_ms,
+        binding: policy.as_ref().and_then(binding),
+        policy_version: notes.policy_version.clone(),
+        subject: Subject::default(),
     }
 }
 
@@ -300,21 +242,6 @@ fn no_decision(native: bool, mode: Mode, why: &str) -> Result<CheckResponse, Sta
         let mode = if native { mode } else { Mode::Enforce };
         Ok(Answer::without_decision(mode).to_check_response(native))
     }
-}
-
-const fn failure(error: &StoreError) -> Failure {
-    match error {
-        StoreError::Timeout { .. } => Failure::Timeout,
-        StoreError::Unavailable(_) => Failure::Connection,
-        StoreError::Clock(_) | StoreError::NotBegun => Failure::Clock,
-        StoreError::Shards { .. } | StoreError::Corrupt(_) | StoreError::History(_) | StoreError::NeedsPast => {
-            Failure::Reply
-        }
-    }
-}
-
-fn micros(latency: Duration) -> u64 {
-    u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use futures_util::FutureExt;
@@ -9,7 +10,7 @@ use prost::Message;
 use proto::batch::batch_authorization_server::BatchAuthorization;
 use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResult, CHECKS_MAX};
 use proto::{envoy, extension, header};
-use quota::{Currency, MerchantId};
+use quota::{Command, Currency, MerchantId, Reply};
 use sluice_policy::PolicyBook;
 use tokio::sync::Notify;
 
@@ -17,7 +18,7 @@ use super::*;
 use sluice_kit::health::Health;
 use sluice_policy_source::zones::Zones;
 use sluice_settings::Settings;
-use sluice_store::MemoryStore;
+use sluice_store::{MemoryStore, Notes, StoreError};
 
 /// A store that is away, in one way or another.
 #[derive(Debug)]

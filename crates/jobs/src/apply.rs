@@ -1,9 +1,10 @@
 //! A sweep's commands as calls of the store, of which none stands in another's way.
 
-use quota::{Command, OrderNo, Reply};
+use std::time::Instant;
 
 use super::{SweepError, Tools};
-use sluice_store::{Notes, Store, StoreError};
+use sluice_decision::decider::{Decision, Prepared};
+use sluice_store::StoreError;
 
 /// Calls of one round that may find Redis or Postgres away; with one more the round would only wait.
 const AWAY_MAX: usize = 3;
@@ -36,40 +37,24 @@ impl Failures {
 }
 
 impl Tools {
-    /// Applies commands, each by itself; gives `None` for each that failed on a value that is not the store's.
+    /// Decides commands, each by itself; gives `None` for each that failed on a value that is not the store's.
     ///
     /// # Errors
     /// [`StoreError`] where the store gives no answer.
-    pub(super) async fn apply_each(
+    pub(super) async fn decide_each(
         &self,
-        batch: &[(Command, Notes)],
+        batch: Vec<Prepared>,
         failures: &mut Failures,
-    ) -> Result<Vec<Option<Reply>>, StoreError> {
-        let mut replies = Vec::with_capacity(batch.len());
-        for ((command, _), result) in batch.iter().zip(self.store.apply_each(batch).await) {
-            let reply = match result {
-                Ok(reply) => Some(reply),
-                Err(error @ StoreError::Corrupt(_)) => {
-                    warn_of(command, &error);
-                    failures.add(error.into());
-                    None
-                }
-                Err(error) => return Err(error),
-            };
-            replies.push(reply);
-        }
-        Ok(replies)
+    ) -> Result<Vec<Option<Decision>>, StoreError> {
+        let results = self.decider.decide_each(batch, Instant::now()).await.into_iter();
+        let decided = results.map(|result| match result {
+            Ok(decision) => Ok(Some(decision)),
+            Err(error @ StoreError::Corrupt(_)) => {
+                failures.add(error.into());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        });
+        decided.collect()
     }
-}
-
-fn warn_of(command: &Command, error: &StoreError) {
-    tracing::warn!(
-        decision_id = %uuid::Uuid::from_bytes(command.decision_id),
-        merchant = %command.merchant,
-        currency = %command.currency,
-        order_no = command.order_no.as_ref().map(OrderNo::as_str),
-        action = command.action.as_str(),
-        %error,
-        "a sweep cannot do this: the account's or the order's value in redis has to be put right"
-    );
 }

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use quota::{Action, Code, Command, Order, OrderNo, Reply};
+use quota::{Code, Command, Order, OrderNo, Reply};
 
 use super::apply::Failures;
-use super::{COMMANDS_PER_CALL, Shutdown, SweepError, Target, Tools, notes};
+use super::{COMMANDS_PER_CALL, Shutdown, SweepError, Task, Tools, request};
+use sluice_decision::decider::{Decision, Prepared};
+use sluice_decision::request::{Operation, Request};
 use sluice_journal::history::{self, HistoryError};
 use sluice_kit::clock;
-use sluice_kit::telemetry::DECISION;
-use sluice_store::{DueHold, Notes, StoreError};
+use sluice_store::{DueHold, StoreError};
 
 /// Script calls that one round makes for a shard; what is left then waits for the next round.
 const CALLS_PER_SHARD: usize = 40;
-/// Who the journal says asked, and why.
-const ACTOR: &str = "system:expiry";
-const REASON: &str = "hold_expired";
+const TASK: Task = Task { actor: "system:expiry", reason: "hold_expired" };
 
 /// What a round did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +87,7 @@ impl HoldSweep {
         let mut passed = self.left_off.remove(&shard).unwrap_or_default();
         for _ in 0..CALLS_PER_SHARD {
             let places = passed..passed.saturating_add(COMMANDS_PER_CALL);
-            let due = self.tools.store.due_holds(shard, round.now_secs(), places).await?;
+            let due = self.tools.store().due_holds(shard, round.now_secs(), places).await?;
             let oldest = due.holds.iter().map(|hold| u64::from(hold.until_secs)).min();
             let late_secs = oldest.map_or(0, |until_secs| round.now_secs().saturating_sub(until_secs));
             round.late_secs = round.late_secs.max(late_secs);
@@ -108,57 +107,41 @@ impl HoldSweep {
         for hold in due {
             batch.extend(self.expiry(hold, round).await?);
         }
-        let replies = self.tools.apply_each(&batch, &mut round.failures).await?;
-        let replies = batch.iter().zip(&replies).filter_map(|((command, _), reply)| Some((command, reply.as_ref()?)));
+        let decisions = self.tools.decide_each(batch, &mut round.failures).await?;
         let mut gone = 0;
-        for (command, reply) in replies {
-            if reply.event_seq.is_some() {
-                self.tell(command, reply, &mut round.ended);
+        for decision in decisions.iter().flatten() {
+            if decision.reply.event_seq.is_some() {
+                self.count(decision, &mut round.ended);
             }
-            gone += usize::from(is_gone(reply));
+            gone += usize::from(is_gone(&decision.reply));
         }
         Ok(gone)
     }
 
-    /// Counts and logs a hold that this server ended. Nothing is journalled where another server, a capture or a void came
-    /// first.
-    fn tell(&self, command: &Command, reply: &Reply, ended: &mut Ended) {
-        let record = &reply.record;
-        self.tools.metrics.decision(command.action.as_str(), record.code, record.replay);
-        let settled = record.code == Code::Applied;
+    /// Counts a hold that this server ended. Nothing is journalled where another server, a capture or a void came first.
+    fn count(&self, decision: &Decision, ended: &mut Ended) {
+        let settled = decision.reply.record.code == Code::Applied;
         let counter = if settled { &mut ended.settled } else { &mut ended.voided };
         *counter += 1;
         self.tools.figures.hold_ended(settled);
-        tracing::info!(
-            target: DECISION,
-            decision_id = %uuid::Uuid::from_bytes(reply.decision_id),
-            merchant = %command.merchant,
-            currency = %command.currency,
-            order_no = command.order_no.as_ref().map(OrderNo::as_str),
-            code = record.code.as_str(),
-            amount_minor = record.amount,
-            order_state = record.order.state.as_str(),
-            event_seq = reply.event_seq,
-            "a hold has ended with its time"
-        );
     }
 
     /// The command that ends a hold; `None` where that cannot be yet.
-    async fn expiry(&self, hold: DueHold, round: &mut Round) -> Result<Option<(Command, Notes)>, SweepError> {
+    async fn expiry(&self, hold: DueHold, round: &mut Round) -> Result<Option<Prepared>, SweepError> {
         let DueHold { merchant, currency, order_no, .. } = hold;
-        let policy = self.tools.policy(&merchant, currency, round.now_ms).await;
-        let target = Target { merchant, currency, order_no: Some(order_no.clone()) };
-        let mut command = self.tools.command(target, Action::Expire, policy.as_deref(), round.now_ms);
-        match self.recall(&command, &order_no, round.is_journal_away).await {
+        let policy = self.tools.policy(&merchant, currency, round.now_ms);
+        let expire = Request { order_no: Some(order_no.clone()), ..request(merchant, currency, Operation::Expire) };
+        let mut prepared = self.tools.prepare(expire, TASK, policy, round.now_ms);
+        match self.recall(&prepared.command, &order_no, round.is_journal_away).await {
             Ok(Recalled::Known) => {}
-            Ok(Recalled::Past(history)) => command.history = history.map(Box::new),
+            Ok(Recalled::Past(history)) => prepared.command.history = history.map(Box::new),
             Ok(Recalled::Later) => return Ok(None),
             Err(HistoryError::Store(error @ (StoreError::Timeout { .. } | StoreError::Unavailable(_)))) => {
                 return Err(error.into());
             }
             Err(error) => {
                 round.is_journal_away |= matches!(error, HistoryError::Database(_));
-                let (merchant, is_journal_away) = (&command.merchant, round.is_journal_away);
+                let (merchant, is_journal_away) = (&prepared.command.merchant, round.is_journal_away);
                 match is_journal_away {
                     true => tracing::debug!(%merchant, %order_no, %error, "a hold cannot be ended yet"),
                     false => tracing::warn!(%merchant, %order_no, %error, "a hold cannot be ended yet"),
@@ -166,7 +149,7 @@ impl HoldSweep {
                 return Ok(None);
             }
         }
-        Ok(Some((command, notes(ACTOR, REASON, policy.as_deref()))))
+        Ok(Some(prepared))
     }
 
     /// The order as the journal knows it, where the store has forgotten it: its quota would stay pending for ever.
@@ -176,7 +159,7 @@ impl HoldSweep {
         order_no: &OrderNo,
         is_journal_away: bool,
     ) -> Result<Recalled, HistoryError> {
-        let Tools { pool, store, .. } = &self.tools;
+        let (pool, store) = (&self.tools.pool, self.tools.store());
         let Command { merchant, now_ms, order_ttl_secs, .. } = command;
         let known = store.order(merchant, order_no).await?;
         if known.is_some_and(|order| !order.is_forgotten(now_ms / 1000)) {

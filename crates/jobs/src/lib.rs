@@ -20,20 +20,20 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use quota::{Action, Command, Currency, Dry, MerchantId, OrderNo, Policy};
+use quota::{Currency, MerchantId, Mode, Policy};
 use sqlx::PgPool;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use sluice_decision::decider::{Decider, Prepared};
+use sluice_decision::request::{Caller, Operation, Request, Source};
 use sluice_kit::clock;
 use sluice_kit::database;
 use sluice_kit::health::{Away, warn_unless_away};
 use sluice_kit::metrics::Metrics;
 use sluice_policy_source::Policies;
 use sluice_settings::{Live, Secret, Settings};
-use sluice_store::{
-    NO_ATTEMPT, Notes, RedisMetrics, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified,
-};
+use sluice_store::{NO_ATTEMPT, RedisMetrics, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified};
 
 pub use figures::{Figures, Sweep};
 pub use holds::{Ended, HoldSweep};
@@ -45,8 +45,6 @@ pub use windows::WindowSweep;
 const CONNECTIONS_MAX: u32 = 3;
 /// Commands of one script call, which holds Redis up for about a millisecond.
 const COMMANDS_PER_CALL: usize = 50;
-/// The mode of what no route asked for.
-const MODE: &str = "enforce";
 /// Who the journal says asked.
 const OPERATOR_TYPE: &str = "system";
 
@@ -93,12 +91,9 @@ impl Config {
 /// What the sweeps work with. Its connections belong to the runtime that it was opened in.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    store: Arc<RedisStore>,
+    decider: Decider<RedisStore>,
     pool: PgPool,
-    policies: Arc<Policies>,
-    metrics: Arc<Metrics>,
     figures: Arc<Figures>,
-    live: Live,
     shards: u16,
 }
 
@@ -112,77 +107,58 @@ impl Tools {
         let timeout = live.current().redis_timeout();
         let redis = RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout };
         let store = RedisStore::open_shared(&redis, verified.clone()).map_err(io::Error::other)?;
+        let store =
+            store.following(live.clone()).with_time(time.clone()).measured(RedisMetrics::clone(&metrics.part()));
         Ok(Self {
-            store: Arc::new(
-                store.following(live.clone()).with_time(time.clone()).measured(RedisMetrics::clone(&metrics.part())),
-            ),
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
-            policies,
             figures: metrics.part(),
-            metrics,
-            live: live.clone(),
+            decider: Decider::new(Arc::new(store), policies, live.clone(), metrics),
             shards: *shards,
         })
+    }
+
+    fn store(&self) -> &RedisStore {
+        self.decider.store()
     }
 
     /// The time that a round begins with, by Redis' clock. `None` while Redis gives none, or this server's own is too far from it:
     /// the policies and alerts that a round goes by may be of another day then.
     async fn time_to_sweep(&self, sweep: Sweep) -> Option<i64> {
-        if self.store.clock().skew().is_none()
-            && let Err(error) = self.store.verify().await
+        if self.store().clock().skew().is_none()
+            && let Err(error) = self.store().verify().await
         {
             report(&self.figures, sweep, Err(error.into()));
             return None;
         }
-        self.store.clock_trouble().is_none().then(|| self.store.now_ms())
+        self.store().clock_trouble().is_none().then(|| self.store().now_ms())
     }
 
-    async fn policy(&self, merchant: &MerchantId, currency: Currency, now_ms: i64) -> Option<Arc<Policy>> {
-        self.policies.peek(merchant, currency, None, now_ms)
+    fn policy(&self, merchant: &MerchantId, currency: Currency, now_ms: i64) -> Option<Arc<Policy>> {
+        self.decider.policies().peek(merchant, currency, None, now_ms)
     }
 
-    /// A command that no request asked for. Without a policy there is no calendar: the windows stay as they are stored.
-    fn command(&self, target: Target, action: Action, policy: Option<&Policy>, now_ms: i64) -> Command {
-        let live = self.live.current();
-        let bounded = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-        Command {
-            merchant: target.merchant,
-            currency: target.currency,
-            order_no: target.order_no,
-            attempt: NO_ATTEMPT,
-            action,
-            dry: Dry::No,
-            decision_id: clock::decision_id(),
-            now_ms,
-            windows: policy.map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
-            order_ttl_secs: bounded(live.order_ttl_secs),
-            backlog_max: bounded(live.backlog_events_max),
-            watch: policy.and_then(|policy| policy.watch.clone()),
-            history: None,
-            payment_no: None,
-            operation_no: None,
-            channel: None,
-        }
+    /// A command that no request asked for.
+    fn prepare(&self, request: Request, task: Task, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
+        let caller = Caller {
+            source: Source::Job,
+            actor: task.actor.to_owned(),
+            operator_type: OPERATOR_TYPE,
+            mode: Mode::Enforce,
+            trace: None,
+        };
+        self.decider.prepare(Request { reason: task.reason.to_owned(), ..request }, caller, policy, now_ms)
     }
 }
 
-/// What a command is about.
-struct Target {
-    merchant: MerchantId,
-    currency: Currency,
-    order_no: Option<OrderNo>,
+/// Who the journal says asked, and why.
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    actor: &'static str,
+    reason: &'static str,
 }
 
-/// What the journal is told of a sweep's command.
-fn notes(actor: &str, reason: &str, policy: Option<&Policy>) -> Notes {
-    Notes {
-        actor: actor.to_owned(),
-        mode: MODE,
-        policy_version: policy.map(|policy| policy.version.to_string()).unwrap_or_default(),
-        reason: reason.to_owned(),
-        operator_type: OPERATOR_TYPE,
-        ..Notes::default()
-    }
+fn request(merchant: MerchantId, currency: Currency, operation: Operation) -> Request {
+    Request::new(merchant, currency, NO_ATTEMPT, operation)
 }
 
 /// Starts the sweeps on their own thread. They end after `shutdown` becomes true (or its sender is gone), with the call at hand
@@ -217,7 +193,7 @@ async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
             let swept = sweep.round(now_ms, &shutdown).await;
             report(&tools.figures, Sweep::Holds, swept.map(drop));
         }
-        shutdown.pause(tools.live.elapse(|now| Duration::from_millis(now.hold_sweep_ms))).await;
+        shutdown.pause(tools.decider.live().elapse(|now| Duration::from_millis(now.hold_sweep_ms))).await;
     }
 }
 
@@ -228,7 +204,7 @@ async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
             let swept = sweep.round(now_ms, &shutdown).await;
             report(&tools.figures, Sweep::Windows, swept.map(drop));
         }
-        shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
+        shutdown.pause(tools.decider.live().elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
     }
 }
 
@@ -239,7 +215,7 @@ async fn run_thresholds(tools: Tools, mut shutdown: Shutdown) {
             let swept = sweep.round(now_ms, &shutdown).await;
             report(&tools.figures, Sweep::Thresholds, swept.map(drop));
         }
-        shutdown.pause(tools.live.elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
+        shutdown.pause(tools.decider.live().elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
     }
 }
 

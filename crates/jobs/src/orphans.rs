@@ -45,7 +45,7 @@ impl Tools {
             after = last.alert_id;
             let mut orphans = Vec::new();
             for open in &page {
-                if !open.is_borne_out(self.watch(&open.account, now_ms).await.as_deref()) {
+                if !open.is_borne_out(self.watch(&open.account, now_ms).as_deref()) {
                     orphans.push(open.alert_id);
                 }
             }
@@ -60,10 +60,10 @@ impl Tools {
         Ok(())
     }
 
-    async fn watch(&self, account: &StoredAccount, now_ms: i64) -> Option<Arc<Watch>> {
+    fn watch(&self, account: &StoredAccount, now_ms: i64) -> Option<Arc<Watch>> {
         let (merchant, currency) =
             (MerchantId::parse(&account.merchant_id).ok()?, Currency::parse(&account.currency).ok()?);
-        self.policy(&merchant, currency, now_ms).await?.watch.clone()
+        self.policy(&merchant, currency, now_ms)?.watch.clone()
     }
 }
 

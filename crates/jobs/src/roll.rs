@@ -2,14 +2,14 @@
 //! need it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use quota::{Action, Command, Currency, MerchantId, Policy, shard_of};
+use quota::{Currency, MerchantId, shard_of};
 use sqlx::postgres::PgConnection;
 
 use super::apply::Failures;
-use super::{COMMANDS_PER_CALL, SweepError, Target, Tools};
-use sluice_store::Notes;
+use super::{COMMANDS_PER_CALL, SweepError, Task, Tools, request};
+use sluice_decision::decider::{Decision, Prepared};
+use sluice_decision::request::Operation;
 
 /// Accounts that are read at once.
 pub(super) const ACCOUNTS_PER_PAGE: i64 = 1_000;
@@ -46,43 +46,33 @@ impl Tools {
         Ok(if taken.fetch_one(&mut connection).await? { Some(Turn { connection, lock }) } else { None })
     }
 
-    /// The policy of an account and the command that rolls it; `None` for what is no account.
-    pub(super) async fn roll(&self, merchant_id: &str, currency: &str, now_ms: i64) -> Option<Roll> {
+    /// The command that rolls an account; `None` for what is no account.
+    pub(super) fn roll(&self, merchant_id: &str, currency: &str, task: Task, now_ms: i64) -> Option<Prepared> {
         let (merchant, currency) = (MerchantId::parse(merchant_id).ok()?, Currency::parse(currency).ok()?);
-        let policy = self.policy(&merchant, currency, now_ms).await;
-        let target = Target { merchant, currency, order_no: None };
-        let command = self.command(target, Action::Roll, policy.as_deref(), now_ms);
-        Some(Roll { command, policy })
+        let policy = self.policy(&merchant, currency, now_ms);
+        Some(self.prepare(request(merchant, currency, Operation::Roll), task, policy, now_ms))
     }
 
-    /// Applies the commands; gives how many changed their account.
-    pub(super) async fn roll_each(&self, commands: Vec<(Command, Notes)>, failures: &mut Failures) -> u64 {
-        let mut by_shard: BTreeMap<u16, Vec<(Command, Notes)>> = BTreeMap::new();
-        for (command, notes) in commands {
-            by_shard.entry(shard_of(&command.merchant, self.shards)).or_default().push((command, notes));
+    /// Decides the commands; gives how many changed their account.
+    pub(super) async fn roll_each(&self, commands: Vec<Prepared>, failures: &mut Failures) -> u64 {
+        let mut by_shard: BTreeMap<u16, Vec<Prepared>> = BTreeMap::new();
+        for prepared in commands {
+            by_shard.entry(shard_of(&prepared.command.merchant, self.shards)).or_default().push(prepared);
         }
         let mut rolled = 0;
-        for batch in by_shard.values().flat_map(|commands| commands.chunks(COMMANDS_PER_CALL)) {
-            if failures.are_too_many() {
-                break;
-            }
-            match self.apply_each(batch, failures).await {
-                Ok(replies) => {
-                    let replies = batch.iter().zip(replies).filter_map(|((command, _), reply)| Some((command, reply?)));
-                    for (command, reply) in replies.filter(|(_, reply)| reply.event_seq.is_some()) {
-                        self.metrics.decision(command.action.as_str(), reply.record.code, reply.record.replay);
-                        rolled += 1;
+        for mut commands in by_shard.into_values() {
+            while !commands.is_empty() && !failures.are_too_many() {
+                let later = commands.split_off(COMMANDS_PER_CALL.min(commands.len()));
+                let batch = std::mem::replace(&mut commands, later);
+                match self.decide_each(batch, failures).await {
+                    Ok(decisions) => {
+                        let changed = |decision: &Decision| decision.reply.event_seq.is_some();
+                        rolled += decisions.iter().flatten().filter(|decision| changed(decision)).count() as u64;
                     }
+                    Err(error) => failures.add(SweepError::from(error)),
                 }
-                Err(error) => failures.add(SweepError::from(error)),
             }
         }
         rolled
     }
-}
-
-/// A command that rolls an account, and the policy that it is made by.
-pub(super) struct Roll {
-    pub(super) command: Command,
-    pub(super) policy: Option<Arc<Policy>>,
 }

@@ -3,19 +3,17 @@
 
 use std::sync::Arc;
 
-use quota::{Command, Watch};
+use quota::Watch;
 
 use super::apply::Failures;
-use super::roll::{Roll, Rolled};
-use super::{Shutdown, SweepError, Tools, notes};
+use super::roll::Rolled;
+use super::{Shutdown, SweepError, Task, Tools};
+use sluice_decision::decider::Prepared;
 use sluice_journal::postgres::StoredAccount;
-use sluice_store::Notes;
 
 /// Lets one server sweep at a time; any number that nothing else uses.
 const SWEEP_LOCK: i64 = 0x51_75_6f_74_61_06;
-/// Who the journal says asked, and why.
-const ACTOR: &str = "system:threshold";
-const REASON: &str = "threshold_crossed";
+const TASK: Task = Task { actor: "system:threshold", reason: "threshold_crossed" };
 
 /// The sweep over thresholds.
 #[derive(Debug)]
@@ -43,10 +41,7 @@ impl ThresholdSweep {
             let page = StoredAccount::page(&mut turn.connection, &after).await?;
             let Some(last) = page.last() else { break };
             after = last.clone();
-            let mut commands = Vec::new();
-            for stored in &page {
-                commands.extend(self.roll(stored, now_ms).await);
-            }
+            let commands = page.iter().filter_map(|stored| self.roll(stored, now_ms)).collect();
             let rolled = self.0.roll_each(commands, &mut failures).await;
             self.0.figures.accounts_marked(rolled);
             marked += rolled;
@@ -62,14 +57,15 @@ impl ThresholdSweep {
     }
 
     /// The command that marks an account anew; `None` where its marks are right, or nobody knows what is.
-    async fn roll(&self, stored: &StoredAccount, now_ms: i64) -> Option<(Command, Notes)> {
-        let Roll { mut command, policy } = self.0.roll(&stored.merchant_id, &stored.currency, now_ms).await?;
-        if policy.is_none() && self.0.policies.any() {
+    fn roll(&self, stored: &StoredAccount, now_ms: i64) -> Option<Prepared> {
+        let mut prepared = self.0.roll(&stored.merchant_id, &stored.currency, TASK, now_ms)?;
+        let command = &mut prepared.command;
+        if prepared.policy.is_none() && self.0.decider.policies().any() {
             // An account that has no policy any more has no limit that it could be near.
             command.watch = Some(Arc::new(Watch::NOTHING));
         }
         let account = stored.account().rolled(command.windows);
         let is_to_be_marked = command.watch.as_ref().is_some_and(|watch| watch.marks(&account) != account.marks);
-        is_to_be_marked.then(|| (command, notes(ACTOR, REASON, policy.as_deref())))
+        is_to_be_marked.then_some(prepared)
     }
 }

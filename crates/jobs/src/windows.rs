@@ -1,18 +1,16 @@
 //! Closes the windows of accounts that saw no command since they were over, so that their last figures are recorded too.
 
-use quota::{Calendar, Command};
+use quota::Calendar;
 use sqlx::postgres::PgConnection;
 
 use super::apply::Failures;
-use super::roll::{ACCOUNTS_PER_PAGE, Roll, Rolled};
-use super::{Shutdown, SweepError, Tools, notes};
-use sluice_store::Notes;
+use super::roll::{ACCOUNTS_PER_PAGE, Rolled};
+use super::{Shutdown, SweepError, Task, Tools};
+use sluice_decision::decider::Prepared;
 
 /// Lets one server sweep at a time; any number that nothing else uses.
 const SWEEP_LOCK: i64 = 0x51_75_6f_74_61_03;
-/// Who the journal says asked, and why.
-const ACTOR: &str = "system:window";
-const REASON: &str = "window_closed";
+const TASK: Task = Task { actor: "system:window", reason: "window_closed" };
 
 /// The sweep over accounts.
 #[derive(Debug)]
@@ -48,10 +46,7 @@ impl WindowSweep {
             let page = page(&mut turn.connection, &after, now_ms).await?;
             let Some(last) = page.last() else { break };
             after = last.clone();
-            let mut commands = Vec::new();
-            for candidate in &page {
-                commands.extend(self.roll(candidate, now_ms).await);
-            }
+            let commands = page.iter().filter_map(|candidate| self.roll(candidate, now_ms)).collect();
             let rolled = self.0.roll_each(commands, &mut failures).await;
             self.0.figures.accounts_closed(rolled);
             closed += rolled;
@@ -67,7 +62,7 @@ impl WindowSweep {
 
     /// Says that accounts are in windows that have not begun, once for each number of them.
     fn tell_ahead(&self, ahead: &Ahead) {
-        let is_news = self.0.metrics.set_accounts_ahead(ahead.accounts.unsigned_abs());
+        let is_news = self.0.decider.metrics().set_accounts_ahead(ahead.accounts.unsigned_abs());
         if is_news && ahead.accounts > 0 {
             let Ahead { accounts, merchant_id, day } = ahead;
             tracing::warn!(
@@ -80,10 +75,10 @@ impl WindowSweep {
     }
 
     /// The command that closes an account's windows; `None` where they are not over, or no policy says whose calendar counts.
-    async fn roll(&self, candidate: &Candidate, now_ms: i64) -> Option<(Command, Notes)> {
-        let Roll { command, policy } = self.0.roll(&candidate.merchant_id, &candidate.currency, now_ms).await?;
-        let is_over = i64::from(command.windows.day) > i64::from(candidate.open_until);
-        policy.filter(|_| is_over).map(|policy| (command, notes(ACTOR, REASON, Some(&policy))))
+    fn roll(&self, candidate: &Candidate, now_ms: i64) -> Option<Prepared> {
+        let prepared = self.0.roll(&candidate.merchant_id, &candidate.currency, TASK, now_ms)?;
+        let is_over = i64::from(prepared.command.windows.day) > i64::from(candidate.open_until);
+        (prepared.policy.is_some() && is_over).then_some(prepared)
     }
 }
 

@@ -16,9 +16,10 @@ use uuid::Uuid;
 use super::idempotency::{self, Keep};
 use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller, Permission, rate};
+use sluice_decision::decider::Decision;
 use sluice_decision::operations::resolve::{self, ResolveError, Resolved};
 use sluice_decision::operations::{
-    AccountView, Actor, Ask, BATCH_MAX, Done, Invalid, Provenance, Request, moment, refusing_limit,
+    AccountView, Actor, BATCH_MAX, Invalid, Operation, Provenance, Request, moment, refusing_limit,
 };
 use sluice_journal::outcomes::read::Verdict;
 use sluice_kit::telemetry;
@@ -57,10 +58,10 @@ pub(super) async fn resolve(
 }
 
 /// Does one operation in the caller's name; a dry one is done also where it says no.
-pub(crate) async fn execute(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Answer<Done> {
+pub(crate) async fn execute(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Answer<Decision> {
     let request = request.map_err(|invalid| invalid_field(&invalid, invalid.field))?;
     allow(caller, &request)?;
-    let repeat = Repeat::of(&request.ask);
+    let repeat = Repeat::of(&request.operation);
     let (operations, actor) = (admin.operations.clone(), actor(caller));
     let done = to_the_end(repeat, OPERATION_TIMEOUT, async move { operations.execute(&actor, request).await }).await?;
     outcome(done.map_err(|error| repeat.no_decision(&error))?)
@@ -72,9 +73,9 @@ pub(crate) async fn batch(
     caller: &Caller,
     operations: impl ExactSizeIterator<Item = Result<Request, Invalid>>,
     atomic: bool,
-) -> Answer<Vec<Answer<Done>>> {
+) -> Answer<Vec<Answer<Decision>>> {
     let requests = batch_of(admin, caller, operations)?;
-    let repeats: Vec<Repeat> = requests.iter().map(|request| Repeat::of(&request.ask)).collect();
+    let repeats: Vec<Repeat> = requests.iter().map(|request| Repeat::of(&request.operation)).collect();
     let whole = if repeats.contains(&Repeat::Unsafe) { Repeat::Unsafe } else { Repeat::Safe };
     let (operations, actor) = (admin.operations.clone(), actor(caller));
     if atomic {
@@ -86,7 +87,7 @@ pub(crate) async fn batch(
     }
     let outcomes =
         to_the_end(whole, OPERATION_TIMEOUT, async move { operations.execute_each(&actor, requests).await }).await?;
-    let told = |(done, repeat): (Result<Done, StoreError>, Repeat)| {
+    let told = |(done, repeat): (Result<Decision, StoreError>, Repeat)| {
         done.map_err(|error| repeat.no_decision(&error)).and_then(outcome)
     };
     Ok(outcomes.into_iter().zip(repeats).map(told).collect())
@@ -94,15 +95,15 @@ pub(crate) async fn batch(
 
 /// Whether a batch's answer is kept for its idempotency key, where its status does not tell: not with items that ask for
 /// another try, and yet where something was done, or may have been, that another try would do twice.
-pub(super) fn keep(outcomes: &[Answer<Done>]) -> Option<Keep> {
-    let once = |outcome: &Answer<Done>| match outcome {
+pub(super) fn keep(outcomes: &[Answer<Decision>]) -> Option<Keep> {
+    let once = |outcome: &Answer<Decision>| match outcome {
         Ok(done) => matches!(
             &done.command.action,
             Action::Adjust(Adjust { expected_version: None, .. }) | Action::Reset(Reset { expected_version: None, .. })
         ),
         Err(problem) => problem.is_outcome_unknown(),
     };
-    let again = |outcome: &Answer<Done>| {
+    let again = |outcome: &Answer<Decision>| {
         outcome.as_ref().is_err_and(|problem| idempotency::asks_for_another_try(problem.status()))
     };
     if outcomes.iter().any(once) {
@@ -124,28 +125,28 @@ enum Repeat {
 }
 
 impl Repeat {
-    const fn of(ask: &Ask) -> Self {
-        match ask {
-            Ask::Adjust(Adjust { expected_version: None, .. }) | Ask::Reset(Reset { expected_version: None, .. }) => {
-                Self::Unsafe
-            }
-            Ask::Adjust(_)
-            | Ask::Reset(_)
-            | Ask::Check(_)
-            | Ask::Consume(_)
-            | Ask::Hold(_)
-            | Ask::Settle { .. }
-            | Ask::Void
-            | Ask::Refund { .. }
-            | Ask::Release { .. }
-            | Ask::Captured { .. }
-            | Ask::VoidAttempt
-            | Ask::Resolve(_)
-            | Ask::Suspend
-            | Ask::Resume
-            | Ask::SuspendMerchant
-            | Ask::ResumeMerchant
-            | Ask::Initialize => Self::Safe,
+    const fn of(operation: &Operation) -> Self {
+        match operation {
+            Operation::Adjust(Adjust { expected_version: None, .. })
+            | Operation::Reset(Reset { expected_version: None, .. }) => Self::Unsafe,
+            Operation::Adjust(_)
+            | Operation::Reset(_)
+            | Operation::Consume(_)
+            | Operation::Hold(_)
+            | Operation::Settle { .. }
+            | Operation::Void
+            | Operation::Refund { .. }
+            | Operation::Release { .. }
+            | Operation::MarkUnknown(_)
+            | Operation::VoidAttempt
+            | Operation::Resolve(_)
+            | Operation::Suspend
+            | Operation::Resume
+            | Operation::SuspendMerchant
+            | Operation::ResumeMerchant
+            | Operation::Initialize
+            | Operation::Expire
+            | Operation::Roll => Self::Safe,
         }
     }
 
@@ -231,22 +232,29 @@ async fn suspension(pool: &PgPool, merchant: &MerchantId) -> Option<(Option<Stri
 
 /// The one place that says who may ask for which operation on whose quota.
 fn allow(caller: &Caller, request: &Request) -> Answer<()> {
-    caller.require(match request.ask {
-        Ask::Check(_) => Permission::QuotasCheck,
-        Ask::Consume(_) | Ask::Hold(_) | Ask::Settle { .. } | Ask::Void | Ask::Refund { .. } | Ask::Release { .. } => {
-            Permission::QuotasOperate
-        }
-        Ask::Captured { .. }
-        | Ask::VoidAttempt
-        | Ask::Resolve(_)
-        | Ask::Adjust(_)
-        | Ask::Reset(_)
-        | Ask::Suspend
-        | Ask::Resume
-        | Ask::SuspendMerchant
-        | Ask::ResumeMerchant
-        | Ask::Initialize => Permission::QuotasManage,
-    })?;
+    let permission = match request.operation {
+        _ if request.dry != quota::Dry::No => Permission::QuotasCheck,
+        Operation::Consume(_)
+        | Operation::Hold(_)
+        | Operation::Settle { reported: false, .. }
+        | Operation::Void
+        | Operation::Refund { .. }
+        | Operation::Release { .. } => Permission::QuotasOperate,
+        Operation::Settle { reported: true, .. }
+        | Operation::VoidAttempt
+        | Operation::MarkUnknown(_)
+        | Operation::Resolve(_)
+        | Operation::Adjust(_)
+        | Operation::Reset(_)
+        | Operation::Suspend
+        | Operation::Resume
+        | Operation::SuspendMerchant
+        | Operation::ResumeMerchant
+        | Operation::Initialize
+        | Operation::Expire
+        | Operation::Roll => Permission::QuotasManage,
+    };
+    caller.require(permission)?;
     caller.may_see(&request.merchant)
 }
 
@@ -255,7 +263,7 @@ fn actor(caller: &Caller) -> Actor {
 }
 
 /// A refusal is a problem, except that of a dry run, which is its answer.
-fn outcome(done: Done) -> Answer<Done> {
+fn outcome(done: Decision) -> Answer<Decision> {
     if done.is_refused() && done.command.dry == quota::Dry::No { Err(refused(&done)) } else { Ok(done) }
 }
 
@@ -299,7 +307,7 @@ fn invalid_field(invalid: &Invalid, field: impl Into<String>) -> Problem {
     }
 }
 
-fn refused(done: &Done) -> Problem {
+fn refused(done: &Decision) -> Problem {
     let id = Uuid::from_bytes(done.reply.decision_id).to_string();
     let (limit, retry_after_secs) = refusing_limit(done);
     let mut problem = Problem::quota(done.reply.record.code).decision(id);

@@ -18,9 +18,10 @@ use super::operate::{
 use super::page::{Cursor, Page, limit};
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
+use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
-    AccountView, AdjustRequest, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, Done, InitializeRequest,
-    Invalid, MerchantAnswer, OperationAnswer, RefundRequest, ReleaseRequest, Request, ResetRequest, SettleRequest,
+    AccountView, AdjustRequest, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, InitializeRequest, Invalid,
+    MerchantAnswer, OperationAnswer, RefundRequest, ReleaseRequest, Request, ResetRequest, SettleRequest,
     SuspendRequest, VoidRequest,
 };
 
@@ -149,7 +150,7 @@ enum SuspensionAnswer {
 }
 
 impl SuspensionAnswer {
-    fn of(done: &Done) -> Self {
+    fn of(done: &Decision) -> Self {
         match MerchantAnswer::of(done) {
             Some(answer) => Self::Merchant(answer),
             None => Self::Account(Box::new(OperationAnswer::of(done))),
@@ -182,8 +183,8 @@ struct BatchItem {
     problem: Option<Problem>,
 }
 
-impl From<Answer<Done>> for BatchItem {
-    fn from(outcome: Answer<Done>) -> Self {
+impl From<Answer<Decision>> for BatchItem {
+    fn from(outcome: Answer<Decision>) -> Self {
         let done = match outcome {
             Ok(done) => done,
             Err(problem) => {

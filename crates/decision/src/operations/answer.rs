@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::Done;
+use crate::decider::Decision;
 
 /// An account's counters.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
@@ -112,7 +112,7 @@ pub struct OperationAnswer {
 impl OperationAnswer {
     /// The answer of an operation that was not refused.
     #[must_use]
-    pub fn of(done: &Done) -> Self {
+    pub fn of(done: &Decision) -> Self {
         let record = &done.reply.record;
         Self {
             success: true,
@@ -156,7 +156,7 @@ pub struct MerchantAnswer {
 impl MerchantAnswer {
     /// The answer of an operation on a merchant as a whole; `None` for one on an account.
     #[must_use]
-    pub fn of(done: &Done) -> Option<Self> {
+    pub fn of(done: &Decision) -> Option<Self> {
         let record = &done.reply.record;
         done.command.action.is_of_merchant().then(|| Self {
             success: true,
@@ -171,7 +171,7 @@ impl MerchantAnswer {
     }
 }
 
-fn order_view(done: &Done) -> Option<OrderView> {
+fn order_view(done: &Decision) -> Option<OrderView> {
     let order = &done.reply.record.order;
     let held = order.state == quota::OrderState::Held;
     done.command.order_no.as_ref().map(|order_no| OrderView {
@@ -245,7 +245,7 @@ pub struct CheckAnswer {
 impl CheckAnswer {
     /// The answer to a dry charge.
     #[must_use]
-    pub fn of(done: &Done) -> Self {
+    pub fn of(done: &Decision) -> Self {
         let record = &done.reply.record;
         let amount = done.command.action.amount().unwrap_or_default();
         let hard = match &done.command.action {
@@ -288,7 +288,7 @@ impl CheckAnswer {
 
 /// The limit that refused, as problems show it, with the whole seconds after which it may be asked again.
 #[must_use]
-pub fn refusing_limit(done: &Done) -> (Option<LimitFigures>, Option<u64>) {
+pub fn refusing_limit(done: &Decision) -> (Option<LimitFigures>, Option<u64>) {
     let record = &done.reply.record;
     let wait_secs = (record.wait_ms > 0).then(|| record.wait_ms.div_ceil(1000));
     let Some((limit, policy)) = LimitName::of_code(record.code).zip(done.policy.as_ref()) else {

@@ -1,8 +1,8 @@
 //! A caller's body made valid: identifiers, amounts and what is asked for.
 
 use quota::{
-    Adjust, AmountMinor, AttemptId, Change, Channel, CounterName, Currency, MerchantId, OperationId, OperationNo,
-    OrderNo, PaymentNo, Period, Reset, Resolution,
+    Adjust, AmountMinor, AttemptId, Change, Channel, CounterName, Currency, Dry, MerchantId, OperationId, OperationNo,
+    OrderNo, PaymentNo, Period, Reset,
 };
 use thiserror::Error;
 
@@ -10,7 +10,16 @@ use super::body::{
     AdjustOperation, AdjustRequest, BatchOperation, ChargeRequest, CheckRequest, CounterField, InitializeRequest,
     RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest, VoidRequest,
 };
+use crate::request::{Operation, Request, capture_id};
 use sluice_store::{METADATA_BYTES_MAX, REMARKS_BYTES_MAX};
+
+/// Requests of the API are told apart by their orders and numbers; all of them are one attempt.
+const ATTEMPT: &str = "api";
+
+/// The attempt of every request of the API.
+pub(super) fn api_attempt() -> AttemptId {
+    AttemptId::from_text(ATTEMPT)
+}
 
 /// A body that is no operation.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -28,85 +37,17 @@ impl Invalid {
     }
 }
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    Check(AmountMinor),
-    Consume(AmountMinor),
-    Hold(AmountMinor),
-    Settle {
-        amount: Option<AmountMinor>,
-        id: OperationId,
-        last: bool,
-    },
-    Void,
-    Refund {
-        amount: Option<AmountMinor>,
-        id: OperationId,
-    },
-    Release {
-        amount: Option<AmountMinor>,
-        id: OperationId,
-    },
-    /// A capture that the gateway has made: it is booked whatever its amount.
-    Captured {
-        amount: Option<AmountMinor>,
-        id: OperationId,
-        last: bool,
-    },
-    /// The attempt is taken back, or the refund that it has reserved.
-    VoidAttempt,
-    Resolve(Resolution),
-    Adjust(Adjust),
-    Reset(Reset),
-    Suspend,
-    Resume,
-    SuspendMerchant,
-    ResumeMerchant,
-    Initialize,
-}
-
-/// A valid operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    pub merchant: MerchantId,
-    /// [`Currency::NONE`] where the merchant is meant as a whole.
-    pub currency: Currency,
-    pub order_no: Option<OrderNo>,
-    pub payment_no: Option<PaymentNo>,
-    pub operation_no: Option<OperationNo>,
-    pub channel: Option<Channel>,
-    /// The attempt that is meant, where it is none of the API's own.
-    pub attempt: Option<AttemptId>,
-    pub ask: Ask,
-    /// Why an account is changed by hand, or empty.
-    pub reason: String,
-    pub remarks: String,
-    /// A JSON object, or empty.
-    pub metadata: String,
-}
-
 impl Request {
-    fn new(merchant_id: &str, currency: &str, ask: Ask) -> Result<Self, Invalid> {
-        let request = Self::of_merchant(merchant_id, ask)?;
+    fn parsed(merchant_id: &str, currency: &str, operation: Operation) -> Result<Self, Invalid> {
+        let request = Self::of_merchant(merchant_id, operation)?;
         let currency = Currency::parse(currency).map_err(|error| Invalid::new("currency", error.to_string()))?;
         Ok(Self { currency, ..request })
     }
 
-    fn of_merchant(merchant_id: &str, ask: Ask) -> Result<Self, Invalid> {
-        Ok(Self {
-            merchant: MerchantId::parse(merchant_id).map_err(|error| Invalid::new("merchant_id", error.to_string()))?,
-            currency: Currency::NONE,
-            order_no: None,
-            payment_no: None,
-            operation_no: None,
-            channel: None,
-            attempt: None,
-            ask,
-            reason: String::new(),
-            remarks: String::new(),
-            metadata: String::new(),
-        })
+    fn of_merchant(merchant_id: &str, operation: Operation) -> Result<Self, Invalid> {
+        let merchant =
+            MerchantId::parse(merchant_id).map_err(|error| Invalid::new("merchant_id", error.to_string()))?;
+        Ok(Self::new(merchant, Currency::NONE, api_attempt(), operation))
     }
 
     fn order(mut self, order_no: &str) -> Result<Self, Invalid> {
@@ -181,7 +122,9 @@ impl TryFrom<CheckRequest> for Request {
     type Error = Invalid;
 
     fn try_from(body: CheckRequest) -> Result<Self, Invalid> {
-        Self::new(&body.merchant_id, &body.currency, Ask::Check(amount(body.amount)?))?.channel(body.channel.as_deref())
+        let operation = Operation::Consume(amount(body.amount)?);
+        let request = Self::parsed(&body.merchant_id, &body.currency, operation)?.channel(body.channel.as_deref())?;
+        Ok(Self { dry: Dry::Silent, ..request })
     }
 }
 
@@ -195,7 +138,7 @@ impl TryFrom<SettleRequest> for Request {
         }
         let amount = body.amount.map(amount).transpose()?;
         let id = capture_id(body.capture_no.as_deref());
-        Self::new(&body.merchant_id, &body.currency, Ask::Settle { amount, id, last })?
+        Self::parsed(&body.merchant_id, &body.currency, Operation::Settle { amount, id, last, reported: false })?
             .order(&body.order_no)?
             .operation("capture_no", body.capture_no.as_deref())?
             .channel(body.channel.as_deref())?
@@ -203,17 +146,11 @@ impl TryFrom<SettleRequest> for Request {
     }
 }
 
-/// The id of a capture; one without a number is the order's only one.
-#[must_use]
-pub fn capture_id(capture_no: Option<&str>) -> OperationId {
-    OperationId::of(capture_no.unwrap_or_default())
-}
-
 impl TryFrom<VoidRequest> for Request {
     type Error = Invalid;
 
     fn try_from(body: VoidRequest) -> Result<Self, Invalid> {
-        Self::new(&body.merchant_id, &body.currency, Ask::Void)?
+        Self::parsed(&body.merchant_id, &body.currency, Operation::Void)?
             .order(&body.order_no)?
             .channel(body.channel.as_deref())?
             .notes(body.remarks, body.metadata)
@@ -224,8 +161,12 @@ impl TryFrom<RefundRequest> for Request {
     type Error = Invalid;
 
     fn try_from(body: RefundRequest) -> Result<Self, Invalid> {
-        let ask = Ask::Refund { amount: body.amount.map(amount).transpose()?, id: OperationId::of(&body.refund_no) };
-        Self::new(&body.merchant_id, &body.currency, ask)?
+        let operation = Operation::Refund {
+            amount: body.amount.map(amount).transpose()?,
+            id: OperationId::of(&body.refund_no),
+            reserve: false,
+        };
+        Self::parsed(&body.merchant_id, &body.currency, operation)?
             .order(&body.order_no)?
             .operation("refund_no", Some(&body.refund_no))?
             .payment(body.payment_no.as_deref())?
@@ -240,12 +181,16 @@ impl TryFrom<ReleaseRequest> for Request {
     fn try_from(body: ReleaseRequest) -> Result<Self, Invalid> {
         // Without a number the order is released once: the empty number is nobody else's.
         let id = OperationId::of(body.refund_no.as_deref().unwrap_or_default());
-        Self::new(&body.merchant_id, &body.currency, Ask::Release { amount: body.amount.map(amount).transpose()?, id })?
-            .order(&body.order_no)?
-            .operation("refund_no", body.refund_no.as_deref())?
-            .payment(body.payment_no.as_deref())?
-            .channel(body.channel.as_deref())?
-            .notes(body.remarks, body.metadata)
+        Self::parsed(
+            &body.merchant_id,
+            &body.currency,
+            Operation::Release { amount: body.amount.map(amount).transpose()?, id },
+        )?
+        .order(&body.order_no)?
+        .operation("refund_no", body.refund_no.as_deref())?
+        .payment(body.payment_no.as_deref())?
+        .channel(body.channel.as_deref())?
+        .notes(body.remarks, body.metadata)
     }
 }
 
@@ -277,8 +222,8 @@ impl TryFrom<AdjustRequest> for Request {
             AdjustOperation::Set => Change::Set(amount),
         };
         let expected_version = version(body.expected_version)?;
-        let ask = Ask::Adjust(Adjust { counter: body.counter.into(), change, expected_version });
-        Self::new(&body.merchant_id, &body.currency, ask)?.reason(body.reason)?.notes(None, body.metadata)
+        let operation = Operation::Adjust(Adjust { counter: body.counter.into(), change, expected_version });
+        Self::parsed(&body.merchant_id, &body.currency, operation)?.reason(body.reason)?.notes(None, body.metadata)
     }
 }
 
@@ -297,13 +242,13 @@ impl TryFrom<ResetRequest> for Request {
 
     fn try_from(body: ResetRequest) -> Result<Self, Invalid> {
         let all = body.window == ResetWindow::All;
-        let ask = Ask::Reset(Reset {
+        let operation = Operation::Reset(Reset {
             day: all || body.window == ResetWindow::Daily,
             month: all || body.window == ResetWindow::Monthly,
             year: all || body.window == ResetWindow::Yearly,
             expected_version: version(body.expected_version)?,
         });
-        Self::new(&body.merchant_id, &body.currency, ask)?.reason(body.reason)?.notes(None, body.metadata)
+        Self::parsed(&body.merchant_id, &body.currency, operation)?.reason(body.reason)?.notes(None, body.metadata)
     }
 }
 
@@ -313,7 +258,7 @@ impl Request {
     /// # Errors
     /// [`Invalid`] names the field.
     pub fn consume(body: ChargeRequest) -> Result<Self, Invalid> {
-        Self::charge(Ask::Consume(amount(body.amount)?), body)
+        Self::of_charge(Operation::Consume(amount(body.amount)?), body)
     }
 
     /// Consumes quota whose final amount is open.
@@ -321,11 +266,11 @@ impl Request {
     /// # Errors
     /// [`Invalid`] names the field.
     pub fn hold(body: ChargeRequest) -> Result<Self, Invalid> {
-        Self::charge(Ask::Hold(amount(body.amount)?), body)
+        Self::of_charge(Operation::Hold(amount(body.amount)?), body)
     }
 
-    fn charge(ask: Ask, body: ChargeRequest) -> Result<Self, Invalid> {
-        Self::new(&body.merchant_id, &body.currency, ask)?
+    fn of_charge(operation: Operation, body: ChargeRequest) -> Result<Self, Invalid> {
+        Self::parsed(&body.merchant_id, &body.currency, operation)?
             .order(&body.order_no)?
             .payment(body.payment_no.as_deref())?
             .channel(body.channel.as_deref())?
@@ -337,7 +282,7 @@ impl Request {
     /// # Errors
     /// [`Invalid`] names the field.
     pub fn suspend(body: SuspendRequest) -> Result<Self, Invalid> {
-        Self::suspension(body, Ask::Suspend, Ask::SuspendMerchant)
+        Self::suspension(body, Operation::Suspend, Operation::SuspendMerchant)
     }
 
     /// Takes charges again.
@@ -345,12 +290,12 @@ impl Request {
     /// # Errors
     /// [`Invalid`] names the field.
     pub fn resume(body: SuspendRequest) -> Result<Self, Invalid> {
-        Self::suspension(body, Ask::Resume, Ask::ResumeMerchant)
+        Self::suspension(body, Operation::Resume, Operation::ResumeMerchant)
     }
 
-    fn suspension(body: SuspendRequest, of_account: Ask, of_merchant: Ask) -> Result<Self, Invalid> {
+    fn suspension(body: SuspendRequest, of_account: Operation, of_merchant: Operation) -> Result<Self, Invalid> {
         match &body.currency {
-            Some(currency) => Self::new(&body.merchant_id, currency, of_account),
+            Some(currency) => Self::parsed(&body.merchant_id, currency, of_account),
             None => Self::of_merchant(&body.merchant_id, of_merchant),
         }?
         .reason(body.reason)
@@ -361,7 +306,7 @@ impl TryFrom<InitializeRequest> for Request {
     type Error = Invalid;
 
     fn try_from(body: InitializeRequest) -> Result<Self, Invalid> {
-        Self::new(&body.merchant_id, &body.currency, Ask::Initialize)
+        Self::parsed(&body.merchant_id, &body.currency, Operation::Initialize)
     }
 }
 

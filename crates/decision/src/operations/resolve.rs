@@ -6,7 +6,10 @@ use sqlx::PgPool;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{Actor, Ask, Done, Operations, Request, capture_id};
+use super::request::api_attempt;
+use super::{Actor, Operations};
+use crate::decider::Decision;
+use crate::request::{Operation, Request, capture_id};
 use sluice_journal::outcomes::read::{self, UnknownOutcome, Verdict};
 use sluice_store::StoreError;
 
@@ -16,7 +19,7 @@ pub struct Resolved {
     /// As it is now.
     pub outcome: UnknownOutcome,
     /// What was done for it; `None` where nothing had to be.
-    pub done: Option<Done>,
+    pub done: Option<Decision>,
 }
 
 /// Why an outcome is not resolved.
@@ -27,7 +30,7 @@ pub enum ResolveError {
     #[error("it was resolved as {0} already")]
     Contradicts(String),
     #[error("the operation was refused: {}", .0.reply.record.code.as_str())]
-    Refused(Box<Done>),
+    Refused(Box<Decision>),
     #[error("its row cannot be read as an operation: {0}")]
     Corrupt(String),
     #[error(transparent)]
@@ -64,7 +67,7 @@ pub async fn resolve(
 }
 
 /// A charge that nobody knows any more stays as it is: that it was made changes nothing then.
-fn accepted(verdict: Verdict, done: Done) -> Result<Done, ResolveError> {
+fn accepted(verdict: Verdict, done: Decision) -> Result<Decision, ResolveError> {
     let forgotten = verdict == Verdict::Made
         && matches!(done.command.action, quota::Action::Resolve(_))
         && done.reply.record.code == Code::OrderUnknown;
@@ -81,34 +84,31 @@ async fn request(
     let id = || outcome.operation_id.map(|id| OperationId(id.into_bytes())).ok_or_else(|| corrupt(&"no operation_id"));
     let amount =
         u64::try_from(outcome.amount).ok().and_then(AmountMinor::new).filter(|amount| *amount > AmountMinor::ZERO);
-    let mut attempt = None;
-    let ask = match (outcome.operation.as_str(), verdict) {
-        ("consume" | "hold", verdict) => Ask::Resolve(verdict.resolution()),
+    let mut attempt = api_attempt();
+    let operation = match (outcome.operation.as_str(), verdict) {
+        ("consume" | "hold", verdict) => Operation::Resolve(verdict.resolution()),
         // One without a number is the order's only capture, and so its last one.
-        ("settle", Verdict::Made) => Ask::Captured { amount, id: id()?, last: id()? == capture_id(None) },
-        ("refund", Verdict::Made) => Ask::Refund { amount, id: id()? },
-        ("refund", Verdict::NotMade) => {
-            attempt = reserving(operations, outcome, id()?).await?;
-            Ask::VoidAttempt
+        ("settle", Verdict::Made) => {
+            Operation::Settle { amount, id: id()?, last: id()? == capture_id(None), reported: true }
         }
-        ("void", Verdict::Made) => Ask::Void,
+        ("refund", Verdict::Made) => Operation::Refund { amount, id: id()?, reserve: false },
+        ("refund", Verdict::NotMade) => {
+            attempt = reserving(operations, outcome, id()?).await?.unwrap_or(attempt);
+            Operation::VoidAttempt
+        }
+        ("void", Verdict::Made) => Operation::Void,
         // Nothing was booked for it.
         ("settle" | "void", Verdict::NotMade) => return Ok(None),
         (other, _) => return Err(corrupt(&format!("the operation {other}"))),
     };
     let operation_no = outcome.operation_no.as_deref().map(OperationNo::parse).transpose();
+    let merchant = MerchantId::parse(&outcome.merchant_id).map_err(|error| corrupt(&error))?;
+    let currency = Currency::parse(&outcome.currency).map_err(|error| corrupt(&error))?;
     Ok(Some(Request {
-        merchant: MerchantId::parse(&outcome.merchant_id).map_err(|error| corrupt(&error))?,
-        currency: Currency::parse(&outcome.currency).map_err(|error| corrupt(&error))?,
         order_no: Some(OrderNo::parse(&outcome.order_no).map_err(|error| corrupt(&error))?),
-        payment_no: None,
         operation_no: operation_no.map_err(|error| corrupt(&error))?,
-        channel: None,
-        attempt,
-        ask,
         reason: reason.to_owned(),
-        remarks: String::new(),
-        metadata: String::new(),
+        ..Request::new(merchant, currency, attempt, operation)
     }))
 }
 

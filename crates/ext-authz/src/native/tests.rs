@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::Request;
 use serde_json::json;
 use sluice_rules::{Document, Found};
 
-use super::super::ask::Asked;
+use super::super::parse::Parsed;
 use super::*;
 
 /// One rule that reads every kind of source that bytes can be lost on.
@@ -59,10 +59,10 @@ impl Sent<'_> {
     fn order(&self, raw: bool) -> Result<String, String> {
         let request = Request { http: Some(self.http(raw)), ..Request::default() };
         let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
-        match Asked::read(&attributes, Some(&rules())) {
-            Asked::Decide(ask) => Ok(ask.order_no.map_or_else(String::new, |order| order.as_str().to_owned())),
-            Asked::Refuse(refused) => Err(refused.refusal.detail),
-            Asked::Pass => Err("no rule".to_owned()),
+        match Parsed::read(&attributes, Some(&rules())) {
+            Parsed::Decide(ask) => Ok(ask.request.order_no.map_or_else(String::new, |order| order.as_str().to_owned())),
+            Parsed::Refuse(refused) => Err(refused.refusal.detail),
+            Parsed::Pass => Err("no rule".to_owned()),
         }
     }
 }

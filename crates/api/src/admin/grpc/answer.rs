@@ -9,12 +9,13 @@ use quota::{Dry, OrderState};
 use super::status;
 use crate::admin::Answer;
 use crate::admin::operate::MerchantAccounts;
+use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
-    AccountView, CheckAnswer, Counters, Done, LimitView, MerchantAnswer, OperationAnswer, OrderView,
+    AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView,
 };
 
 /// What an operation did.
-pub(super) fn operation(done: &Done) -> pb::OperationResponse {
+pub(super) fn operation(done: &Decision) -> pb::OperationResponse {
     if let Some(answer) = MerchantAnswer::of(done) {
         return merchant(answer);
     }
@@ -49,7 +50,7 @@ fn merchant(answer: MerchantAnswer) -> pb::OperationResponse {
 }
 
 /// What a dry run found.
-pub(super) fn check(done: &Done) -> pb::CheckResponse {
+pub(super) fn check(done: &Decision) -> pb::CheckResponse {
     let answer = CheckAnswer::of(done);
     pb::CheckResponse {
         allowed: answer.allowed,
@@ -68,9 +69,9 @@ pub(super) fn check(done: &Done) -> pb::CheckResponse {
 }
 
 /// What became of a batch.
-pub(super) fn batch(outcomes: Vec<Answer<Done>>) -> pb::BatchResponse {
+pub(super) fn batch(outcomes: Vec<Answer<Decision>>) -> pb::BatchResponse {
     let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    let result = |outcome: &Answer<Done>| match outcome {
+    let result = |outcome: &Answer<Decision>| match outcome {
         Ok(done) if done.command.dry != Dry::No => Outcome::Check(check(done)),
         Ok(done) => Outcome::Operation(operation(done)),
         Err(problem) => Outcome::Refusal(status::refusal(problem)),

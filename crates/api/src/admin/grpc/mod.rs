@@ -16,7 +16,8 @@ use tonic::{Request, Response, Status};
 
 use crate::admin::{Admin, Caller, Kind, Problem, operate};
 use request::Asks;
-use sluice_decision::operations::{self, Done, Invalid};
+use sluice_decision::decider::Decision;
+use sluice_decision::operations::{self, Invalid};
 pub(super) use status::name_of as status_of;
 
 /// Where gRPC reflection is found, in the version that clients ask for first.
@@ -54,7 +55,7 @@ struct Quotas {
 type Told<T> = Result<Response<T>, Status>;
 
 impl Quotas {
-    async fn execute<M: Asks>(&self, request: Request<M>) -> Result<Done, Status> {
+    async fn execute<M: Asks>(&self, request: Request<M>) -> Result<Decision, Status> {
         let (caller, message) = opened(request)?;
         let done = operate::execute(&self.admin, &caller, message.request()).await;
         done.map_err(|problem| status::of(&problem))

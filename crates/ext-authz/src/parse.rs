@@ -1,4 +1,4 @@
-//! What a check asks: read from the extensions that the proxy filter wrote, or, for Envoy's native filter, from the
+//! What a check asks for: read from the extensions that the proxy filter wrote, or, for Envoy's native filter, from the
 //! request itself by the same rules.
 
 use std::collections::HashMap;
@@ -8,84 +8,36 @@ use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use proto::extension;
 use quota::{
-    AmountMinor, AttemptId, Channel, Code, Currency, Dry, MerchantId, Mode, OperationNo, OrderNo, PaymentNo,
-    REPLAYS_MAX, Unit,
+    AmountMinor, AttemptId, Channel, Code, Currency, Dry, Mark, MerchantId, Mode, OperationId, OperationNo, OrderNo,
+    PaymentNo, REPLAYS_MAX, Resolution, Unit,
 };
 use sluice_rules::{Document, Found, Refusal, Request, Rule, Salvaged, Unmatched};
 
 use super::answer::Subject;
 use super::native::NativeHead;
+use sluice_decision::request::{Operation, Request as DecisionRequest, capture_id};
 use sluice_kit::clock;
 use sluice_kit::telemetry::Trace;
 
 /// Set by Envoy when it hands over only the beginning of a body.
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
-/// A command as it was asked for.
+/// A check that was read.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
-    pub merchant: MerchantId,
-    pub currency: Currency,
-    /// `None` on dry runs of a charge only.
-    pub order_no: Option<OrderNo>,
-    pub attempt: AttemptId,
-    pub what: What,
-    pub dry: Dry,
-    pub operation_no: Option<OperationNo>,
-    pub payment_no: Option<PaymentNo>,
-    pub channel: Option<Channel>,
+pub(super) struct ParsedCheck {
+    pub request: DecisionRequest,
     pub mode: Mode,
-    /// The caller's span, as `traceparent` tells of it.
+    /// The caller's span, as `traceparent` has it.
     pub trace: Option<Trace>,
-    /// Why an attempt is voided, or empty.
-    pub reason: String,
-    /// How many repetitions of a charge its rule lets through; `None` for any number.
-    pub replays_max: Option<u8>,
-    /// The rule by which the server read the request itself: Envoy's own filter asks, which cannot hold a request back.
+    /// The rule by which the server read the request itself: Envoy's own filter calls, which cannot hold a request back.
     pub rule: Option<Arc<Rule>>,
-}
-
-/// What is asked for, before a policy is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
-    Consume(AmountMinor),
-    Hold(AmountMinor),
-    /// A capture, of all that is held where it names no amount; the hold's last one, or not.
-    Settle {
-        amount: Option<AmountMinor>,
-        last: bool,
-    },
-    /// A refund, of all that is left where it names no amount; made already, or reserved.
-    Refund {
-        amount: Option<AmountMinor>,
-        reserve: bool,
-    },
-    VoidAttempt,
-    Void,
-    /// What an attempt asked for, whose outcome is unknown.
-    Unknown {
-        of: OutcomeOf,
-        amount: Option<AmountMinor>,
-        last: bool,
-    },
-    /// The order's charge was made.
-    Made,
-}
-
-/// What an unknown outcome is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OutcomeOf {
-    Charge,
-    Capture,
-    Refund,
-    Void,
 }
 
 /// What a check request turned out to be.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum Parsed {
     /// Something to decide.
-    Decide(Box<Ask>),
+    Decide(Box<ParsedCheck>),
     /// No payment, or a route that is off: it goes through unread.
     Pass,
     /// A payment that cannot be read.
@@ -104,7 +56,7 @@ pub(super) struct Refused {
 /// Longest accepted reason.
 const REASON_LEN_MAX: usize = 64;
 
-impl Asked {
+impl Parsed {
     /// Reads a check request. `rules` are those of Envoy's native filter, where there are any.
     pub(super) fn read(attributes: &AttributeContext, rules: Option<&Document>) -> Self {
         let extensions = &attributes.context_extensions;
@@ -124,7 +76,7 @@ impl Asked {
     /// Reads what the proxy filter wrote.
     pub(super) fn of_filter(extensions: &HashMap<String, String>) -> Self {
         match from_filter(extensions) {
-            Ok(ask) => Self::Decide(Box::new(ask)),
+            Ok(check) => Self::Decide(Box::new(check)),
             // The filter reads strictly itself, so this is a caller that is not our filter: never let through.
             Err(detail) => Self::refuse(Mode::Enforce, detail),
         }
@@ -164,7 +116,7 @@ impl Extensions<'_> {
         }
     }
 
-    fn what(&self, currency: Currency) -> Result<What, String> {
+    fn operation(&self, ids: &Ids<'_>, currency: Currency, dry: Dry) -> Result<Operation, String> {
         let amount = self
             .text(extension::AMOUNT_MINOR)
             .map(|minor| AmountMinor::parse(minor, Unit::Minor, currency, true))
@@ -172,28 +124,35 @@ impl Extensions<'_> {
             .map_err(|error| format!("{}: {error}", extension::AMOUNT_MINOR))?;
         let charged = || amount.ok_or_else(|| format!("{} is missing", extension::AMOUNT_MINOR));
         match self.required(extension::ACTION)? {
-            extension::ACTION_CONSUME => Ok(What::Consume(charged()?)),
-            extension::ACTION_HOLD => Ok(What::Hold(charged()?)),
+            extension::ACTION_CONSUME => Ok(Operation::Consume(charged()?)),
+            extension::ACTION_HOLD => Ok(Operation::Hold(charged()?)),
             extension::ACTION_SETTLE => {
-                Ok(What::Settle { amount, last: !self.flag(extension::FINAL, extension::FINAL_NOT)? })
+                let last = self.last()?;
+                // A capture that is tried before the gateway is asked keeps to the policy's bound; one that it has made is booked.
+                Ok(Operation::Settle { amount, id: ids.capture(last), last, reported: dry == Dry::No })
             }
             extension::ACTION_REFUND => {
                 self.required(extension::OPERATION_NO)?;
-                Ok(What::Refund { amount, reserve: self.flag(extension::STAGE, extension::STAGE_RESERVE)? })
+                let reserve = self.flag(extension::STAGE, extension::STAGE_RESERVE)?;
+                Ok(Operation::Refund { amount, id: ids.own(), reserve })
             }
-            extension::ACTION_VOID => Ok(What::VoidAttempt),
-            extension::ACTION_VOID_ORDER => Ok(What::Void),
-            extension::ACTION_MADE => Ok(What::Made),
-            extension::ACTION_UNKNOWN => Ok(What::Unknown {
-                of: self.outcome_of()?,
-                amount,
-                last: !self.flag(extension::FINAL, extension::FINAL_NOT)?,
-            }),
+            extension::ACTION_VOID => Ok(Operation::VoidAttempt),
+            extension::ACTION_VOID_ORDER => Ok(Operation::Void),
+            extension::ACTION_MADE => Ok(Operation::Resolve(Resolution::Made)),
+            extension::ACTION_UNKNOWN => {
+                let last = self.last()?;
+                Ok(Operation::MarkUnknown(Mark { subject: self.outcome_of(ids, last)?, amount }))
+            }
             other => Err(format!(
                 "{} is {other:?}, none of consume, hold, settle, refund, void, void_order, unknown and made",
                 extension::ACTION
             )),
         }
+    }
+
+    /// Whether a capture is its hold's last one.
+    fn last(&self) -> Result<bool, String> {
+        Ok(!self.flag(extension::FINAL, extension::FINAL_NOT)?)
     }
 
     fn replays_max(&self) -> Result<Option<u8>, String> {
@@ -203,12 +162,15 @@ impl Extensions<'_> {
         max.map(Some).ok_or_else(problem)
     }
 
-    fn outcome_of(&self) -> Result<OutcomeOf, String> {
+    /// What an unknown outcome is of.
+    fn outcome_of(&self, ids: &Ids<'_>, last: bool) -> Result<quota::Subject, String> {
         match self.required(extension::OUTCOME_OF)? {
-            extension::ACTION_CONSUME | extension::ACTION_HOLD => Ok(OutcomeOf::Charge),
-            extension::ACTION_SETTLE => Ok(OutcomeOf::Capture),
-            extension::ACTION_REFUND => self.required(extension::OPERATION_NO).map(|_| OutcomeOf::Refund),
-            extension::ACTION_VOID_ORDER => Ok(OutcomeOf::Void),
+            extension::ACTION_CONSUME | extension::ACTION_HOLD => Ok(quota::Subject::Charge),
+            extension::ACTION_SETTLE => Ok(quota::Subject::Capture(ids.capture(last))),
+            extension::ACTION_REFUND => {
+                self.required(extension::OPERATION_NO).map(|_| quota::Subject::Refund(ids.own()))
+            }
+            extension::ACTION_VOID_ORDER => Ok(quota::Subject::Void),
             other => Err(format!(
                 "{} is {other:?}, none of consume, hold, settle, refund and void_order",
                 extension::OUTCOME_OF
@@ -226,13 +188,36 @@ impl Extensions<'_> {
     }
 }
 
-fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
+/// What an operation is known by: its number, or where it has none its attempt.
+struct Ids<'a> {
+    operation_no: Option<&'a OperationNo>,
+    attempt: AttemptId,
+}
+
+impl Ids<'_> {
+    fn own(&self) -> OperationId {
+        self.operation_no
+            .map_or_else(|| OperationId::of(&self.attempt.to_string()), |number| OperationId::of(number.as_str()))
+    }
+
+    /// A last capture without a number is the order's only one, as it is for the API: a sale that is tried again is reported again,
+    /// and counts once. One that others follow is known by its attempt.
+    fn capture(&self, last: bool) -> OperationId {
+        if last && self.operation_no.is_none() { capture_id(None) } else { self.own() }
+    }
+}
+
+fn from_filter(extensions: &HashMap<String, String>) -> Result<ParsedCheck, String> {
     let extensions = Extensions(extensions);
     let failed = |error: &dyn std::fmt::Display| error.to_string();
     let currency = Currency::parse(extensions.required(extension::CURRENCY)?).map_err(|e| failed(&e))?;
-    let (what, dry) = (extensions.what(currency)?, extensions.dry()?);
+    let attempt = AttemptId::from_text(extensions.required(extension::ATTEMPT)?);
+    let operation_no = extensions.parsed(extension::OPERATION_NO, OperationNo::parse)?;
+    let ids = Ids { operation_no: operation_no.as_ref(), attempt };
+    let dry = extensions.dry()?;
+    let operation = extensions.operation(&ids, currency, dry)?;
     let order_no = extensions.parsed(extension::ORDER_NO, OrderNo::parse)?;
-    if order_no.is_none() && !(matches!(what, What::Consume(_)) && dry != Dry::No) {
+    if order_no.is_none() && !(matches!(operation, Operation::Consume(_)) && dry != Dry::No) {
         return Err(format!("{} is missing", extension::ORDER_NO));
     }
     let reason = extensions.text(extension::REASON).unwrap_or_default();
@@ -240,40 +225,41 @@ fn from_filter(extensions: &HashMap<String, String>) -> Result<Ask, String> {
         return Err(format!("{} is longer than {REASON_LEN_MAX} bytes", extension::REASON));
     }
     let mode = extensions.text(extension::MODE).unwrap_or(Mode::Enforce.as_str());
-    Ok(Ask {
-        merchant: MerchantId::parse(extensions.required(extension::MERCHANT)?).map_err(|e| failed(&e))?,
-        currency,
+    let merchant = MerchantId::parse(extensions.required(extension::MERCHANT)?).map_err(|e| failed(&e))?;
+    let request = DecisionRequest {
         order_no,
-        attempt: AttemptId::from_text(extensions.required(extension::ATTEMPT)?),
-        what,
         dry,
-        operation_no: extensions.parsed(extension::OPERATION_NO, OperationNo::parse)?,
         payment_no: extensions.parsed(extension::PAYMENT_NO, PaymentNo::parse)?,
         channel: extensions.parsed(extension::CHANNEL, Channel::parse)?,
-        mode: Mode::parse(mode).ok_or_else(|| format!("{} is {mode:?}", extension::MODE))?,
-        trace: extensions.text(extension::TRACEPARENT).and_then(Trace::parse),
         reason: reason.to_owned(),
         replays_max: extensions.replays_max()?,
+        operation_no,
+        ..DecisionRequest::new(merchant, currency, attempt, operation)
+    };
+    Ok(ParsedCheck {
+        request,
+        mode: Mode::parse(mode).ok_or_else(|| format!("{} is {mode:?}", extension::MODE))?,
+        trace: extensions.text(extension::TRACEPARENT).and_then(Trace::parse),
         rule: None,
     })
 }
 
-fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Document) -> Asked {
+fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Document) -> Parsed {
     let head = NativeHead::new(attributes, http);
     let (rule, captures) = match rules.rules.find(&head) {
         Found::Rule(rule, captures) => (rule, captures),
         Found::Ambiguous(rule, refusal) => {
             let mode = route_mode(attributes, rule.mode);
             if mode == Mode::Off {
-                return Asked::Pass;
+                return Parsed::Pass;
             }
             let subject = subject(rule, rule.salvage(&head, &sluice_rules::Captures::default()));
-            return Asked::Refuse(Box::new(Refused { mode, refusal, subject }));
+            return Parsed::Refuse(Box::new(Refused { mode, refusal, subject }));
         }
         Found::None => {
             return match rules.unmatched {
-                Unmatched::Pass => Asked::Pass,
-                Unmatched::Refuse => Asked::refuse(
+                Unmatched::Pass => Parsed::Pass,
+                Unmatched::Refuse => Parsed::refuse(
                     route_mode(attributes, Mode::Enforce),
                     "no rule covers this method and path".to_owned(),
                 ),
@@ -282,15 +268,15 @@ fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Docum
     };
     let mode = route_mode(attributes, rule.mode);
     if mode == Mode::Off {
-        return Asked::Pass;
+        return Parsed::Pass;
     }
     let mut known = Salvaged::default();
     match read_request(rule, &head, &captures, &mut known) {
-        Ok((request, what, dry)) => {
-            let ask = native_ask(&head, mode, request, what, dry);
-            Asked::Decide(Box::new(Ask { rule: Some(Arc::clone(rule)), replays_max: rule.replays_max, ..ask }))
+        Ok((request, operation, dry)) => {
+            let check = native_check(&head, mode, rule, request, (operation, dry));
+            Parsed::Decide(Box::new(check))
         }
-        Err(refusal) => Asked::Refuse(Box::new(Refused { mode, refusal, subject: subject(rule, known) })),
+        Err(refusal) => Parsed::Refuse(Box::new(Refused { mode, refusal, subject: subject(rule, known) })),
     }
 }
 
@@ -298,46 +284,39 @@ fn subject(rule: &Rule, known: Salvaged) -> Subject {
     Subject { rule: Some(rule.name.clone()), action: Some(rule.action.as_str()), attempt: None, known }
 }
 
-fn native_ask(head: &NativeHead<'_>, mode: Mode, request: Request, what: What, dry: Dry) -> Ask {
-    Ask {
-        merchant: request.merchant,
-        currency: request.currency,
-        order_no: request.order_no,
-        attempt: native_attempt(),
-        what,
+fn native_check(
+    head: &NativeHead<'_>,
+    mode: Mode,
+    rule: &Arc<Rule>,
+    read: Request,
+    (operation, dry): (Operation, Dry),
+) -> ParsedCheck {
+    let request = DecisionRequest {
+        order_no: read.order_no,
+        payment_no: read.payment_no,
+        channel: read.channel,
         dry,
-        operation_no: None,
-        payment_no: request.payment_no,
-        channel: request.channel,
-        mode,
-        trace: head.text("traceparent").and_then(Trace::parse),
-        reason: String::new(),
-        replays_max: None,
-        rule: None,
-    }
+        replays_max: rule.replays_max,
+        // Envoy's own filter cannot hold a request back: a charge that would have to wait is refused until its turn.
+        may_delay: false,
+        ..DecisionRequest::new(read.merchant, read.currency, native_attempt(), operation)
+    };
+    let trace = head.text("traceparent").and_then(Trace::parse);
+    ParsedCheck { request, mode, trace, rule: Some(Arc::clone(rule)) }
 }
 
-impl Ask {
-    /// Whether Envoy's own filter asks.
-    pub(super) const fn is_native(&self) -> bool {
-        self.rule.is_some()
-    }
-
+impl ParsedCheck {
     /// What the access log of a native route shows of it.
     pub(super) fn subject(&self) -> Subject {
-        let amount = match self.what {
-            What::Consume(amount) | What::Hold(amount) => Some(amount),
-            What::Settle { amount, .. } | What::Refund { amount, .. } | What::Unknown { amount, .. } => amount,
-            What::VoidAttempt | What::Void | What::Made => None,
-        };
+        let Some(rule) = &self.rule else { return Subject::default() };
+        let request = &self.request;
         let known = Salvaged {
-            merchant: Some(self.merchant.clone()),
-            order_no: self.order_no.clone(),
-            currency: Some(self.currency),
-            amount,
+            merchant: Some(request.merchant.clone()),
+            order_no: request.order_no.clone(),
+            currency: Some(request.currency),
+            amount: request.operation.amount(),
         };
-        let own = self.rule.as_ref().map(|rule| subject(rule, known));
-        own.map(|own| Subject { attempt: Some(self.attempt.to_string()), ..own }).unwrap_or_default()
+        Subject { attempt: Some(request.attempt.to_string()), ..subject(rule, known) }
     }
 }
 
@@ -346,7 +325,7 @@ fn read_request(
     head: &NativeHead<'_>,
     captures: &sluice_rules::Captures,
     known: &mut Salvaged,
-) -> Result<(Request, What, Dry), Refusal> {
+) -> Result<(Request, Operation, Dry), Refusal> {
     let mut draft = rule.read_head(head, captures).inspect_err(|_| *known = rule.salvage(head, captures))?;
     let partial = head.text(PARTIAL_BODY).is_some_and(|value| value != "false");
     let body = head.body();
@@ -362,8 +341,8 @@ fn read_request(
         return Err(refusal("the request has a body that Envoy did not hand over: set with_request_body".into()));
     }
     let read = draft.finish(rule, body).and_then(|request| {
-        let (what, dry) = native_what(rule, &request)?;
-        Ok((request, what, dry))
+        let (operation, dry) = native_operation(rule, &request)?;
+        Ok((request, operation, dry))
     });
     read.inspect_err(|_| *known = draft.salvage(rule, body))
 }
@@ -375,7 +354,7 @@ fn announces_body(head: &NativeHead<'_>) -> bool {
 
 /// What a rule's action asks for here. Envoy's own filter does not see the gateway's answer, so an action that would end
 /// with it is refused: it would begin something that nobody ends.
-fn native_what(rule: &Rule, request: &Request) -> Result<(What, Dry), Refusal> {
+fn native_operation(rule: &Rule, request: &Request) -> Result<(Operation, Dry), Refusal> {
     let unanswered = || {
         let action = rule.action.as_str();
         refusal(format!("the rule's action {action} needs the gateway's answer, which only the proxy filter sees"))
@@ -383,9 +362,9 @@ fn native_what(rule: &Rule, request: &Request) -> Result<(What, Dry), Refusal> {
     let amount = request.amount.ok_or_else(unanswered)?;
     match rule.action {
         _ if rule.needs_response() => Err(unanswered()),
-        sluice_rules::Action::Consume => Ok((What::Consume(amount), Dry::No)),
-        sluice_rules::Action::Hold => Ok((What::Hold(amount), Dry::No)),
-        sluice_rules::Action::Check => Ok((What::Consume(amount), Dry::Noted)),
+        sluice_rules::Action::Consume => Ok((Operation::Consume(amount), Dry::No)),
+        sluice_rules::Action::Hold => Ok((Operation::Hold(amount), Dry::No)),
+        sluice_rules::Action::Check => Ok((Operation::Consume(amount), Dry::Noted)),
         sluice_rules::Action::Settle | sluice_rules::Action::Refund | sluice_rules::Action::Void => Err(unanswered()),
     }
 }
@@ -404,16 +383,16 @@ fn native_attempt() -> AttemptId {
     AttemptId(clock::decision_id())
 }
 
-/// The caller's span, as the proxy filter tells of it.
-pub(super) fn told_caller(extensions: &HashMap<String, String>) -> Option<Trace> {
+/// The caller's span, as the proxy filter passes it on.
+pub(super) fn filter_caller(extensions: &HashMap<String, String>) -> Option<Trace> {
     extensions.get(extension::TRACEPARENT).and_then(|text| Trace::parse(text))
 }
 
-/// The caller's span, as far as it is told of.
+/// The caller's span, as far as it is known.
 pub(super) fn caller(attributes: &AttributeContext) -> Option<Trace> {
     let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
     let own = || Trace::parse(NativeHead::new(attributes, http?).text("traceparent")?);
-    told_caller(&attributes.context_extensions).or_else(own)
+    filter_caller(&attributes.context_extensions).or_else(own)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn read(extensions: &[(&str, &str)]) -> Result<Ask, String> {
+fn read(extensions: &[(&str, &str)]) -> Result<ParsedCheck, String> {
     let common = [("merchant", "m"), ("currency", "USD"), ("order_no", "o"), ("attempt", "1"), ("mode", "enforce")];
     let mut all: HashMap<String, String> =
         common.into_iter().map(|(name, value)| (format!("sluice.{name}"), value.to_owned())).collect();
@@ -26,49 +26,53 @@ fn read(extensions: &[(&str, &str)]) -> Result<Ask, String> {
 #[test]
 fn the_filters_words_are_read_and_nothing_else_is() {
     let amount = |minor| AmountMinor::new(minor).unwrap();
+    let (capture, refund) = (|number| OperationId::of(number), OperationId::of("r"));
+    let settle = |amount, id, last, reported| Operation::Settle { amount, id, last, reported };
+    // Without a number a capture that others follow is known by its attempt.
+    let of_attempt = OperationId::of(&AttemptId::from_text("1").to_string());
     let (five, charge) = (Some(amount(5)), ("amount_minor", "5"));
-    type Row<'a> = (&'a [(&'a str, &'a str)], Result<(What, Dry), &'a str>);
+    type Row<'a> = (&'a [(&'a str, &'a str)], Result<(Operation, Dry), &'a str>);
     let table: &[Row<'_>] = &[
-        (&[("action", "consume"), charge], Ok((What::Consume(amount(5)), Dry::No))),
+        (&[("action", "consume"), charge], Ok((Operation::Consume(amount(5)), Dry::No))),
         (
             &[("action", "consume"), charge, ("dry", "journal"), ("order_no", "-")],
-            Ok((What::Consume(amount(5)), Dry::Noted)),
+            Ok((Operation::Consume(amount(5)), Dry::Noted)),
         ),
         (
             &[("action", "consume"), charge, ("dry", "1"), ("order_no", "-")],
-            Ok((What::Consume(amount(5)), Dry::Silent)),
+            Ok((Operation::Consume(amount(5)), Dry::Silent)),
         ),
         (&[("action", "consume"), charge, ("order_no", "-")], Err("sluice.order_no is missing")),
         (&[("action", "consume")], Err("sluice.amount_minor is missing")),
         (&[("action", "consume"), ("amount_minor", "5.0")], Err("sluice.amount_minor")),
         (&[("action", "consume"), charge, ("dry", "yes")], Err("sluice.dry is \"yes\"")),
-        (&[("action", "hold"), charge], Ok((What::Hold(amount(5)), Dry::No))),
+        (&[("action", "hold"), charge], Ok((Operation::Hold(amount(5)), Dry::No))),
         (&[("action", "hold"), charge, ("dry", "1"), ("order_no", "-")], Err("sluice.order_no is missing")),
         (&[("action", "hold")], Err("sluice.amount_minor is missing")),
-        (&[("action", "settle")], Ok((What::Settle { amount: None, last: true }, Dry::No))),
+        (&[("action", "settle")], Ok((settle(None, capture_id(None), true, true), Dry::No))),
         (
             &[("action", "settle"), charge, ("final", "0"), ("dry", "1"), ("operation_no", "c")],
-            Ok((What::Settle { amount: five, last: false }, Dry::Silent)),
+            Ok((settle(five, capture("c"), false, false), Dry::Silent)),
         ),
         (&[("action", "settle"), ("final", "1")], Err("sluice.final is \"1\", it may only be \"0\"")),
         (&[("action", "settle"), ("order_no", "-")], Err("sluice.order_no is missing")),
         (
             &[("action", "refund"), ("operation_no", "r"), ("stage", "reserve")],
-            Ok((What::Refund { amount: None, reserve: true }, Dry::No)),
+            Ok((Operation::Refund { amount: None, id: refund, reserve: true }, Dry::No)),
         ),
         (
             &[("action", "refund"), ("operation_no", "r"), charge],
-            Ok((What::Refund { amount: five, reserve: false }, Dry::No)),
+            Ok((Operation::Refund { amount: five, id: refund, reserve: false }, Dry::No)),
         ),
         (&[("action", "refund"), charge], Err("sluice.operation_no is missing")),
         (&[("action", "refund"), ("operation_no", "r"), ("stage", "apply")], Err("sluice.stage is \"apply\"")),
         (&[("action", "refund"), ("operation_no", "")], Err("sluice.operation_no: operation_no must have 1 to 128")),
-        (&[("action", "void"), ("reason", "client_gone")], Ok((What::VoidAttempt, Dry::No))),
-        (&[("action", "void_order"), ("dry", "1")], Ok((What::Void, Dry::Silent))),
-        (&[("action", "made")], Ok((What::Made, Dry::No))),
+        (&[("action", "void"), ("reason", "client_gone")], Ok((Operation::VoidAttempt, Dry::No))),
+        (&[("action", "void_order"), ("dry", "1")], Ok((Operation::Void, Dry::Silent))),
+        (&[("action", "made")], Ok((Operation::Resolve(Resolution::Made), Dry::No))),
         (
             &[("action", "unknown"), ("outcome_of", "settle"), charge, ("final", "0")],
-            Ok((What::Unknown { of: OutcomeOf::Capture, amount: five, last: false }, Dry::No)),
+            Ok((Operation::MarkUnknown(Mark { subject: quota::Subject::Capture(of_attempt), amount: five }), Dry::No)),
         ),
         (&[("action", "unknown")], Err("sluice.outcome_of is missing")),
         (&[("action", "unknown"), ("outcome_of", "refund")], Err("sluice.operation_no is missing")),
@@ -80,13 +84,16 @@ fn the_filters_words_are_read_and_nothing_else_is() {
     ];
     for (extensions, expected) in table {
         match (read(extensions), expected) {
-            (Ok(ask), Ok((what, dry))) => assert_eq!((ask.what, ask.dry), (*what, *dry), "{extensions:?}"),
+            (Ok(check), Ok((operation, dry))) => {
+                assert_eq!((check.request.operation, check.request.dry), (*operation, *dry), "{extensions:?}");
+            }
             (Err(error), Err(part)) => assert!(error.contains(part), "{extensions:?}: {error}"),
             (got, expected) => panic!("{extensions:?}: {got:?}, not {expected:?}"),
         }
     }
     // X6: how many repetitions the rule lets through.
-    let replays = |text| read(&[("action", "consume"), charge, ("replays_max", text)]).map(|ask| ask.replays_max);
+    let replays =
+        |text| read(&[("action", "consume"), charge, ("replays_max", text)]).map(|check| check.request.replays_max);
     for (text, max) in [("-", None), ("0", Some(0)), ("31", Some(31))] {
         assert_eq!(replays(text), Ok(max), "{text}");
     }
@@ -139,9 +146,9 @@ fn envoys_own_filter_gets_what_it_can_carry_out() {
     };
     let amount = AmountMinor::new(5).unwrap();
     let table = [
-        ("/consume", Ok((What::Consume(amount), Dry::No, true))),
-        ("/hold-later", Ok((What::Hold(amount), Dry::No, true))),
-        ("/check", Ok((What::Consume(amount), Dry::Noted, false))),
+        ("/consume", Ok((Operation::Consume(amount), Dry::No, true))),
+        ("/hold-later", Ok((Operation::Hold(amount), Dry::No, true))),
+        ("/check", Ok((Operation::Consume(amount), Dry::Noted, false))),
         ("/hold", Err("hold")),
         ("/settle", Err("settle")),
         ("/refund", Err("refund")),
@@ -149,12 +156,17 @@ fn envoys_own_filter_gets_what_it_can_carry_out() {
     ];
     let rules = rules();
     for (path, expected) in table {
-        match (Asked::read(&native(path), Some(&rules)), expected) {
-            (Asked::Decide(ask), Ok((what, dry, has_order))) => {
-                assert_eq!((ask.what, ask.dry, ask.order_no.is_some()), (what, dry, has_order), "{path}");
-                assert!(ask.is_native());
+        match (Parsed::read(&native(path), Some(&rules)), expected) {
+            (Parsed::Decide(check), Ok((operation, dry, has_order))) => {
+                let request = check.request;
+                assert_eq!(
+                    (request.operation, request.dry, request.order_no.is_some()),
+                    (operation, dry, has_order),
+                    "{path}"
+                );
+                assert!(check.rule.is_some() && !request.may_delay);
             }
-            (Asked::Refuse(refused), Err(action)) => {
+            (Parsed::Refuse(refused), Err(action)) => {
                 assert_eq!(refused.mode, Mode::Enforce);
                 let refusal = refused.refusal;
                 let mut part = String::new();
@@ -199,13 +211,13 @@ fn x1_a_body_that_no_source_is_in_is_read_on_native_routes_too() {
         };
         let request = attribute_context::Request { http: Some(http), ..attribute_context::Request::default() };
         let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
-        match Asked::read(&attributes, Some(&rules)) {
-            Asked::Decide(_) => assert!(part.is_empty(), "{body}: admitted"),
-            Asked::Refuse(refused) => {
+        match Parsed::read(&attributes, Some(&rules)) {
+            Parsed::Decide(_) => assert!(part.is_empty(), "{body}: admitted"),
+            Parsed::Refuse(refused) => {
                 let refusal = refused.refusal;
                 assert!(!part.is_empty() && refusal.detail.contains(part), "{body}: {}", refusal.detail);
             }
-            Asked::Pass => panic!("{body}: passed"),
+            Parsed::Pass => panic!("{body}: passed"),
         }
     }
 }
