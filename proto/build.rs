@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["envoy/check.proto", "sluice/journal.proto"], ["proto"])?;
     Config::new().compile_fds(files)?;
 
-    // A folder of its own: what it imports is generated above.
+    // A separate folder: its imports are generated above.
     let batch = out.join("batch");
     std::fs::create_dir_all(&batch)?;
     let files = protox::compile(["sluice/batch.proto"], ["proto"])?;

@@ -22,7 +22,7 @@ merchants:
     monthly_amount: 300000
     daily_count: 100
 ";
-/// The file that README's examples begin by reading, in cargo's target folder.
+/// The file that the examples of docs/api.md begin by reading, in cargo's target folder.
 const ENV_FILE: &str = "demo.env";
 
 /// What a shell reports for a process that SIGINT ended.
@@ -116,7 +116,7 @@ async fn demo(arguments: &Arguments) -> Result<Ended> {
     Ok(Ended::AsAnnounced)
 }
 
-/// The shipped policies, which README's examples are about, and the demo's own merchant.
+/// The shipped policies, which the examples of docs/api.md are about, and the demo's own merchant.
 fn policies() -> Result<String> {
     let file = testkit::dirs::workspace().join("deploy/policies.yaml");
     let shipped = std::fs::read_to_string(&file).context(file.display().to_string())?;
@@ -166,7 +166,7 @@ fn print_commands(stack: &Stack, env_file: &Path) {
         println!("  curl -i {}{path} -H 'content-type: application/json' -d '{payment}'", addresses.envoy);
     }
     println!("  curl -s {}/ready", addresses.admin_api);
-    println!("  . {}    # sets API, AUTH and ENVOY; the examples of README.md begin with it", env_file.display());
+    println!("  . {}    # sets API, AUTH and ENVOY; the examples of docs/api.md begin with it", env_file.display());
     let merchant = payments::MERCHANT;
     for path in [&format!("quotas/merchant/{merchant}"), "alerts/unresolved"] {
         println!("  curl -sH \"$AUTH\" \"$API/{path}\"");

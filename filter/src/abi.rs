@@ -11,7 +11,7 @@ use std::time::Duration;
 use proxy_wasm::hostcalls::dispatch_grpc_call;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status, StreamType};
 
-/// The host's status for what is not there.
+/// The host's status for something that does not exist.
 const NOT_FOUND: u32 = Status::NotFound as u32;
 
 /// A host's status other than success.
@@ -112,13 +112,13 @@ fn optional(result: Result<Vec<u8>, HostError>) -> Result<Option<Vec<u8>>, HostE
     }
 }
 
-/// Writes a line to the proxy's log. There is nowhere to tell if that fails.
+/// Writes a line to the proxy's log. A failure cannot be reported anywhere.
 pub(crate) fn log(level: LogLevel, text: &str) {
     // SAFETY: the host reads `text` within the call.
     unsafe { raw::proxy_log(level as u32, text.as_ptr(), text.len()) };
 }
 
-/// Milliseconds of the proxy's clock that never goes back, or `None` where it does not say.
+/// Milliseconds of the proxy's monotonic clock, or `None` if the proxy does not return it.
 pub(crate) fn monotonic_ms() -> Option<u64> {
     /// WASI's number of that clock.
     const MONOTONIC: u32 = 1;
@@ -130,13 +130,13 @@ pub(crate) fn monotonic_ms() -> Option<u64> {
     }
 }
 
-/// Has the calls that follow act on this context's stream, until the callback ends.
+/// Makes the following calls act on this context's stream, until the callback ends.
 pub(crate) fn set_effective_context(context: u32) -> Result<(), HostError> {
     // SAFETY: a number is passed.
     check(unsafe { raw::proxy_set_effective_context(context) })
 }
 
-/// Sets the period of the timer of the effective context's configuration, and starts it anew.
+/// Sets the period of the timer of the effective context's configuration, and restarts it.
 pub(crate) fn set_tick_period(period_ms: u32) -> Result<(), HostError> {
     // SAFETY: a number is passed.
     check(unsafe { raw::proxy_set_tick_period_milliseconds(period_ms) })
@@ -148,7 +148,7 @@ pub(crate) fn buffer(buffer: BufferType, max: usize) -> Result<Option<Vec<u8>>, 
     optional(take(|data, size| unsafe { raw::proxy_get_buffer_bytes(buffer as u32, 0, max, data, size) }))
 }
 
-/// Every header. A map that does not parse is a host's failure.
+/// Every header. A map that does not parse is a host failure.
 pub(crate) fn headers(map: MapType) -> Result<Vec<(Vec<u8>, Vec<u8>)>, HostError> {
     // SAFETY: the host writes an address and a size within the call.
     let bytes = take(|data, size| unsafe { raw::proxy_get_header_map_pairs(map as u32, data, size) })?;
@@ -232,7 +232,7 @@ pub(crate) fn respond(status: u32, details: &str, headers: &[(String, String)], 
     })
 }
 
-/// Starts a call of a service's method and returns its token. The SDK brings the answer to the context that it holds active now.
+/// Starts a call of a service's method and returns its token. The SDK delivers the answer to the context that is active now.
 pub(crate) fn grpc_call(
     cluster: &str,
     [service, method]: [&str; 2],

@@ -1,8 +1,8 @@
-//! Questions on their way to the server. One call is in flight; what is asked meanwhile waits and goes together when it is
-//! back. Follow-ups ride in the same calls. Pure: times come in, and what to send goes out.
+//! Checks on their way to the server. One call is in flight; checks that arrive meanwhile wait and are sent together when it
+//! returns. Follow-ups are sent in the same calls. Pure: times come in, and what to send goes out.
 //!
-//! A question that finds nothing in flight goes at once and alone, so that batching costs nobody time. A call that takes longer
-//! than [`SLOW_MS`] holds nobody up either: the next one goes beside it. Nor does one whose payments are all over. Every question
+//! A check that finds nothing in flight is sent at once and alone, so batching adds no latency. A call that takes longer than
+//! [`SLOW_MS`] blocks no other: the next one is sent in parallel. Nor does a call whose payments have all ended. Every check
 //! keeps its own deadline, in the queue and in flight.
 
 use std::cell::Cell;
@@ -11,66 +11,66 @@ use std::rc::Rc;
 
 use crate::follow_up::{FollowUp, TIMEOUT_MS};
 
-/// Most questions and follow-ups in one call. Their answers are carried out by the proxy one inside the other, on its stack:
-/// some 300 refusals in one callback were seen to overflow it.
+/// Most checks and follow-ups in one call. The proxy processes their answers nested, on its stack: some 300 refusals in one
+/// callback were seen to overflow it.
 pub const BATCH_MAX: usize = proto::batch::CHECKS_MAX;
-/// Most questions, and most follow-ups, that wait in one queue. A worker that decides 10,000 payments a second answers so many
-/// within the usual timeout of 500 ms; whoever comes after them would wait in vain, holding a body in memory.
+/// Most checks, and most follow-ups, that wait in one queue. A worker that decides 10,000 payments a second answers so many
+/// within the usual timeout of 500 ms; later ones would only time out, each with a body in memory.
 pub const QUEUE_MAX: usize = 4096;
-/// After so many milliseconds without its answer a call holds up the next one no longer. A healthy server answers within a few.
+/// After so many milliseconds without an answer, a call no longer blocks the next one. A healthy server answers within a few.
 pub const SLOW_MS: u64 = 25;
-/// A question of a lost call is asked once more only where so many milliseconds of its time are left. The proxy ends a call whose time is
-/// over as it ends one that is lost, and on a busy worker its timer and the filter's clock are tens of milliseconds apart: a server
-/// that hangs must not be asked twice as much.
+/// A check of a lost call is sent once more only if so many milliseconds are left until its deadline. The proxy reports a timed-out
+/// call like a lost one, and on a busy worker its timer and the filter's clock are tens of milliseconds apart: a server that hangs
+/// must not get twice the load.
 pub const REPEAT_LEFT_MS: u64 = 100;
 /// With so many calls in flight the next one waits for [`CROWDED_MS`] instead of [`SLOW_MS`]: 800 ms of calls that were all lost,
-/// longer than the usual timeout. Questions that have to be asked alone do not count.
+/// longer than the usual timeout. Checks that have to be sent alone do not count.
 pub const CALLS_MAX: usize = 32;
-/// Pause between calls where [`CALLS_MAX`] are in flight. There is always a next one, so that calls that are lost for as long as a
-/// rule's `timeout_ms` allows do not take the places of all others; with 30 s, the longest, some 330 are in flight.
+/// Pause between calls while [`CALLS_MAX`] are in flight. There is always a next one, so that calls that are lost for as long as a
+/// rule's `timeout_ms` allows do not block all others; with 30 s, the longest, some 330 are in flight.
 pub const CROWDED_MS: u64 = 100;
-/// A call's own timeout stands for the deadlines of its questions that are so many milliseconds earlier at most.
+/// A call's own timeout covers the deadlines of its checks that are at most so many milliseconds earlier.
 pub const SLACK_MS: u64 = 5;
-/// One of so many places of a call is kept for follow-ups that wait, so that payments cannot starve them.
+/// One of so many slots of a call is reserved for waiting follow-ups, so that payments cannot starve them.
 const FOLLOW_UPS_SHARE: usize = 8;
 
-/// Where a question is.
+/// The state of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In the queue, or nowhere yet.
-    Waiting,
+enum CheckState {
+    /// In the queue, or not queued yet.
+    Queued,
     /// The server may have acted on it.
     Sent,
-    /// The proxy did not take it.
-    Unsent,
+    /// The proxy did not accept it.
+    NotSent,
     /// Its stream has its answer, or has ended.
-    Over,
+    Done,
 }
 
-/// What one stream asks. The stream and the queue share it, so that each knows what became of it.
+/// The check of one stream. The stream and the queue share it, so that both see its state.
 #[derive(Debug)]
-pub struct Question {
+pub struct PendingCheck {
     /// The number of the stream's context.
     pub stream: u32,
     pub message: Vec<u8>,
-    pub asked_ms: u64,
+    pub started_ms: u64,
     pub deadline_ms: u64,
-    place: Cell<Place>,
-    /// It was asked once more, because its call was lost.
+    state: Cell<CheckState>,
+    /// It was sent once more, because its call was lost.
     repeated: Cell<bool>,
 }
 
-impl Question {
-    /// A question that is asked now and waits for `timeout_ms` at most.
+impl PendingCheck {
+    /// A check that is made now and waits for `timeout_ms` at most.
     #[must_use]
-    pub fn new(stream: u32, message: Vec<u8>, asked_ms: u64, timeout_ms: u32) -> Rc<Self> {
-        let deadline_ms = asked_ms.saturating_add(u64::from(timeout_ms));
+    pub fn new(stream: u32, message: Vec<u8>, started_ms: u64, timeout_ms: u32) -> Rc<Self> {
+        let deadline_ms = started_ms.saturating_add(u64::from(timeout_ms));
         Rc::new(Self {
             stream,
             message,
-            asked_ms,
+            started_ms,
             deadline_ms,
-            place: Cell::new(Place::Waiting),
+            state: Cell::new(CheckState::Queued),
             repeated: Cell::new(false),
         })
     }
@@ -78,86 +78,85 @@ impl Question {
     /// Whether the server may have acted on it.
     #[must_use]
     pub fn is_sent(&self) -> bool {
-        self.place.get() == Place::Sent
+        self.state.get() == CheckState::Sent
     }
 
-    /// Whether the proxy did not take it.
+    /// Whether the proxy did not accept it.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        self.place.get() == Place::Unsent
+        self.state.get() == CheckState::NotSent
     }
 
-    /// Whether nobody waits for its answer.
+    /// Whether no stream waits for its answer.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.place.get() == Place::Over
+        self.state.get() == CheckState::Done
     }
 
-    /// It went out.
+    /// It was sent.
     pub fn sent(&self) {
-        self.place.set(Place::Sent);
+        self.state.set(CheckState::Sent);
     }
 
-    /// It did not go out, or the server says that it did nothing about it. Where it was asked before, that server may have acted on
-    /// it all the same.
+    /// It was not sent, or the server reports that it did not act on it. If it was sent before, that server may still have acted on
+    /// it.
     pub fn unsent(&self) {
         if !self.repeated.get() {
-            self.place.set(Place::Unsent);
+            self.state.set(CheckState::NotSent);
         }
     }
 
-    /// Whether it may be asked once more now that its call was lost; it may not a second time, nor with [`REPEAT_LEFT_MS`] left or less.
+    /// Whether it may be sent once more after its call was lost; not a second time, nor with [`REPEAT_LEFT_MS`] left or less.
     #[must_use]
     fn repeat(&self, now_ms: u64) -> bool {
         let has_time = now_ms.saturating_add(REPEAT_LEFT_MS) < self.deadline_ms;
         !self.is_over() && has_time && !self.repeated.replace(true)
     }
 
-    /// Its stream has its answer, or has ended: what is not sent yet never will be.
+    /// Its stream has its answer, or has ended: if it is not sent yet, it never will be.
     pub fn over(&self) {
-        self.place.set(Place::Over);
+        self.state.set(CheckState::Done);
     }
 }
 
-/// What goes out in one call, questions first.
+/// What is sent in one call, checks first.
 #[derive(Debug, Default)]
 pub struct Batch {
-    pub questions: Vec<Rc<Question>>,
+    pub checks: Vec<Rc<PendingCheck>>,
     pub follow_ups: Vec<FollowUp>,
 }
 
 impl Batch {
-    /// How many there are of both.
+    /// The number of checks and follow-ups.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.questions.len().saturating_add(self.follow_ups.len())
+        self.checks.len().saturating_add(self.follow_ups.len())
     }
 
     /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.questions.is_empty() && self.follow_ups.is_empty()
+        self.checks.is_empty() && self.follow_ups.is_empty()
     }
 
     /// The encoded checks, in the order in which their results come.
     pub fn messages(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        let questions = self.questions.iter().map(|question| question.message.as_slice());
-        questions.chain(self.follow_ups.iter().map(|follow_up| follow_up.message.as_slice()))
+        let checks = self.checks.iter().map(|check| check.message.as_slice());
+        checks.chain(self.follow_ups.iter().map(|follow_up| follow_up.message.as_slice()))
     }
 
-    /// Takes out the questions that may be asked once more, the call having been lost. A repetition is known by its attempt, so that
-    /// it is safe whatever became of the first.
-    pub fn take_repeatable(&mut self, now_ms: u64) -> Vec<Rc<Question>> {
-        let (again, over) =
-            std::mem::take(&mut self.questions).into_iter().partition(|question| question.repeat(now_ms));
-        self.questions = over;
+    /// Takes out the checks that may be sent once more after the call was lost. The server knows a repetition by its attempt, so it
+    /// is safe whatever the result of the first.
+    pub fn take_repeatable(&mut self, now_ms: u64) -> Vec<Rc<PendingCheck>> {
+        let (again, over) = std::mem::take(&mut self.checks).into_iter().partition(|check| check.repeat(now_ms));
+        self.checks = over;
         again
     }
 
-    /// How long the call may take: until its last question's deadline. Follow-ups do not make a payment's call longer.
+    /// How long the call may take: until its last check's deadline. Follow-ups do not make a payment's call longer.
     #[must_use]
     pub fn timeout_ms(&self, now_ms: u64) -> u32 {
-        let last = self.questions.iter().map(|question| question.deadline_ms).max();
+        let last = self.checks.iter().map(|check| check.deadline_ms).max();
         let left = |deadline_ms: u64| u32::try_from(deadline_ms.saturating_sub(now_ms)).unwrap_or(u32::MAX).max(1);
         last.map_or(TIMEOUT_MS, left)
     }
@@ -169,70 +168,70 @@ struct Call {
     batch: Batch,
     since_ms: u64,
     deadline_ms: u64,
-    /// Asked beside the others because the server said so: it holds nobody up.
+    /// Sent in parallel because the server requires it: it blocks no other call.
     alone: bool,
 }
 
 impl Call {
-    fn has_questions(&self) -> bool {
-        !self.batch.questions.is_empty()
+    fn has_checks(&self) -> bool {
+        !self.batch.checks.is_empty()
     }
 
     /// Whether a payment waits for its answer.
     fn is_awaited(&self) -> bool {
-        self.batch.questions.iter().any(|question| !question.is_over())
+        self.batch.checks.iter().any(|check| !check.is_over())
     }
 }
 
-/// What may go out now.
+/// What may be sent now.
 #[derive(Debug, Default)]
 pub struct Next {
     pub batch: Batch,
-    /// Questions whose time was over before they could go.
-    pub late: Vec<Rc<Question>>,
+    /// Checks whose deadline passed before they could be sent.
+    pub late: Vec<Rc<PendingCheck>>,
 }
 
-/// The questions of one worker to one cluster under one configuration.
+/// The checks of one worker to one cluster under one configuration.
 #[derive(Debug)]
-pub struct Lane {
+pub struct BatchQueue {
     batch_max: usize,
-    questions: VecDeque<Rc<Question>>,
+    checks: VecDeque<Rc<PendingCheck>>,
     follow_ups: VecDeque<FollowUp>,
     calls: BTreeMap<u32, Call>,
 }
 
-impl Default for Lane {
+impl Default for BatchQueue {
     fn default() -> Self {
         Self::new(BATCH_MAX)
     }
 }
 
-impl Lane {
-    /// A `batch_max` of 1 means that everything goes at once in a call of its own.
+impl BatchQueue {
+    /// A `batch_max` of 1 means that each item is sent at once in a call of its own.
     #[must_use]
     pub fn new(batch_max: usize) -> Self {
         let batch_max = batch_max.clamp(1, BATCH_MAX);
-        Self { batch_max, questions: VecDeque::new(), follow_ups: VecDeque::new(), calls: BTreeMap::new() }
+        Self { batch_max, checks: VecDeque::new(), follow_ups: VecDeque::new(), calls: BTreeMap::new() }
     }
 
-    /// Takes a question; [`Lane::next`] says whether it goes at once. `false` where too many wait.
+    /// Queues a check; [`BatchQueue::next`] decides whether it is sent at once. `false` if too many wait.
     #[must_use]
-    pub fn ask(&mut self, question: Rc<Question>) -> bool {
-        if self.questions.len() >= QUEUE_MAX {
-            self.questions.retain(|waiting| !waiting.is_over());
+    pub fn push_check(&mut self, check: Rc<PendingCheck>) -> bool {
+        if self.checks.len() >= QUEUE_MAX {
+            self.checks.retain(|waiting| !waiting.is_over());
         }
-        let fits = self.questions.len() < QUEUE_MAX;
+        let fits = self.checks.len() < QUEUE_MAX;
         if fits {
-            self.questions.push_back(question);
+            self.checks.push_back(check);
         }
         fits
     }
 
-    /// Takes a follow-up.
+    /// Queues a follow-up.
     ///
     /// # Errors
-    /// Gives it back where too many wait.
-    pub fn tell(&mut self, follow_up: FollowUp) -> Result<(), FollowUp> {
+    /// Returns it if too many wait.
+    pub fn push_follow_up(&mut self, follow_up: FollowUp) -> Result<(), FollowUp> {
         if self.follow_ups.len() >= QUEUE_MAX {
             return Err(follow_up);
         }
@@ -240,27 +239,26 @@ impl Lane {
         Ok(())
     }
 
-    /// What is to go out now; an empty batch where nothing waits or a call is in flight that it has to wait for.
+    /// What is to be sent now; an empty batch if nothing waits, or if a call is in flight that it has to wait for.
     pub fn next(&mut self, now_ms: u64) -> Next {
         let mut next = Next::default();
-        if self.questions_free_ms() <= now_ms {
+        if self.checks_free_ms() <= now_ms {
             let kept = self.batch_max.div_euclid(FOLLOW_UPS_SHARE).max(1).min(self.follow_ups.len());
-            self.take_questions(&mut next, now_ms, self.batch_max.saturating_sub(kept).max(1));
+            self.take_checks(&mut next, now_ms, self.batch_max.saturating_sub(kept).max(1));
         }
         // A payment never waits for follow-ups alone; they wait for each other and for payments.
-        if !next.batch.questions.is_empty() || self.free_ms(|_| true, |_| true) <= now_ms {
-            let places = self.batch_max.saturating_sub(next.batch.questions.len());
-            next.batch.follow_ups.extend(self.follow_ups.drain(..places.min(self.follow_ups.len())));
+        if !next.batch.checks.is_empty() || self.free_ms(|_| true, |_| true) <= now_ms {
+            let slots = self.batch_max.saturating_sub(next.batch.checks.len());
+            next.batch.follow_ups.extend(self.follow_ups.drain(..slots.min(self.follow_ups.len())));
         }
         next
     }
 
-    fn questions_free_ms(&self) -> u64 {
-        self.free_ms(Call::has_questions, Call::is_awaited)
+    fn checks_free_ms(&self) -> u64 {
+        self.free_ms(Call::has_checks, Call::is_awaited)
     }
 
-    /// From when on the next call may go: after those that hold it up, and where the calls that count are too many, after all of
-    /// them.
+    /// The earliest time of the next call: after those that block it, and if too many calls count, after all of them.
     fn free_ms(&self, counts: impl Fn(&Call) -> bool, holds_up: impl Fn(&Call) -> bool) -> u64 {
         if self.batch_max == 1 {
             return 0;
@@ -272,75 +270,75 @@ impl Lane {
         latest.map_or(0, |since_ms| since_ms.saturating_add(pause_ms))
     }
 
-    /// When a question that waits may go if no call is back before; `None` where none waits.
+    /// When a waiting check may be sent if no call returns before; `None` if none waits.
     #[must_use]
     pub fn next_send_ms(&self) -> Option<u64> {
-        self.questions.iter().rev().any(|question| !question.is_over()).then(|| self.questions_free_ms())
+        self.checks.iter().rev().any(|check| !check.is_over()).then(|| self.checks_free_ms())
     }
 
-    fn take_questions(&mut self, next: &mut Next, now_ms: u64, most: usize) {
-        while next.batch.questions.len() < most {
-            match self.questions.pop_front() {
+    fn take_checks(&mut self, next: &mut Next, now_ms: u64, most: usize) {
+        while next.batch.checks.len() < most {
+            match self.checks.pop_front() {
                 None => return,
-                Some(question) if question.is_over() => {}
-                Some(question) if question.deadline_ms <= now_ms => next.late.push(question),
-                Some(question) => next.batch.questions.push(question),
+                Some(check) if check.is_over() => {}
+                Some(check) if check.deadline_ms <= now_ms => next.late.push(check),
+                Some(check) => next.batch.checks.push(check),
             }
         }
     }
 
-    /// A batch went out under this token.
+    /// A batch was sent under this token.
     pub fn sent(&mut self, token: u32, batch: Batch, now_ms: u64, alone: bool) {
-        for question in &batch.questions {
-            question.sent();
+        for check in &batch.checks {
+            check.sent();
         }
         let deadline_ms = now_ms.saturating_add(u64::from(batch.timeout_ms(now_ms)));
         self.calls.insert(token, Call { batch, since_ms: now_ms, deadline_ms, alone });
     }
 
-    /// The call of this token is over: its answer is to be handed out.
+    /// The call of this token has ended: its answers are to be distributed.
     pub fn back(&mut self, token: u32) -> Option<Batch> {
         self.calls.remove(&token).map(|call| call.batch)
     }
 
-    /// Questions whose time is over: those that wait leave the queue, those in flight stay with their call.
-    pub fn overdue(&mut self, now_ms: u64) -> Vec<Rc<Question>> {
-        let mut overdue: Vec<Rc<Question>> = Vec::new();
-        self.questions.retain(|question| {
-            let late = question.deadline_ms <= now_ms && !question.is_over();
+    /// Checks whose deadline has passed: waiting ones leave the queue, those in flight stay with their call.
+    pub fn overdue(&mut self, now_ms: u64) -> Vec<Rc<PendingCheck>> {
+        let mut overdue: Vec<Rc<PendingCheck>> = Vec::new();
+        self.checks.retain(|check| {
+            let late = check.deadline_ms <= now_ms && !check.is_over();
             if late {
-                overdue.push(Rc::clone(question));
+                overdue.push(Rc::clone(check));
             }
-            !late && !question.is_over()
+            !late && !check.is_over()
         });
-        let in_flight = self.calls.values().flat_map(|call| &call.batch.questions);
-        overdue.extend(in_flight.filter(|question| !question.is_over() && question.deadline_ms <= now_ms).cloned());
+        let in_flight = self.calls.values().flat_map(|call| &call.batch.checks);
+        overdue.extend(in_flight.filter(|check| !check.is_over() && check.deadline_ms <= now_ms).cloned());
         overdue
     }
 
-    /// The earliest deadline that no call's own timeout stands for.
+    /// The earliest deadline that no call's own timeout covers.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let uncovered = |call: &Call, question: &Question| {
-            question.deadline_ms.saturating_add(SLACK_MS) < call.deadline_ms && !question.is_over()
+        let uncovered = |call: &Call, check: &PendingCheck| {
+            check.deadline_ms.saturating_add(SLACK_MS) < call.deadline_ms && !check.is_over()
         };
         let in_flight = self.calls.values().flat_map(|call| {
-            let questions = call.batch.questions.iter();
-            questions.filter(move |question| uncovered(call, question)).map(|question| question.deadline_ms)
+            let checks = call.batch.checks.iter();
+            checks.filter(move |check| uncovered(call, check)).map(|check| check.deadline_ms)
         });
-        let waiting = self.questions.iter().filter(|question| !question.is_over());
-        waiting.map(|question| question.deadline_ms).chain(in_flight).min()
+        let waiting = self.checks.iter().filter(|check| !check.is_over());
+        waiting.map(|check| check.deadline_ms).chain(in_flight).min()
     }
 
-    /// The configuration is gone, and with it every answer: what was asked and what was to be told.
+    /// The configuration is gone, and with it every answer. Returns the open checks and follow-ups.
     pub fn end(&mut self) -> Batch {
-        let mut left = Batch { questions: self.questions.drain(..).collect(), follow_ups: Vec::new() };
+        let mut left = Batch { checks: self.checks.drain(..).collect(), follow_ups: Vec::new() };
         left.follow_ups.extend(self.follow_ups.drain(..));
         for call in std::mem::take(&mut self.calls).into_values() {
-            left.questions.extend(call.batch.questions);
+            left.checks.extend(call.batch.checks);
             left.follow_ups.extend(call.batch.follow_ups);
         }
-        left.questions.retain(|question| !question.is_over());
+        left.checks.retain(|check| !check.is_over());
         left
     }
 }

@@ -20,11 +20,11 @@ pub struct Plugin {
     pub rules: RuleSet,
 }
 
-// What the document allows is what the contract allows.
+// The document and the contract have the same limit.
 const _: () = assert!(sluice_rules::BATCH_MAX == proto::batch::CHECKS_MAX);
 
-/// Any protobuf message. Where a call names its cluster, Envoy first tries to read an encoded service description: the name
-/// would mean something else than it says.
+/// Any protobuf message. Where a call names its cluster, Envoy first tries to read an encoded service description: such a name
+/// would get another meaning.
 #[derive(prost::Message)]
 struct Anything {}
 
@@ -46,7 +46,7 @@ impl Plugin {
         Ok(Self { cluster, batch_max: document.batch_max, unmatched: document.unmatched, rules: document.rules })
     }
 
-    /// How many rules enforce unless their route says otherwise.
+    /// How many rules enforce unless their route sets another mode.
     #[must_use]
     pub fn enforcing(&self) -> u64 {
         let enforcing = self.rules.rules().iter().filter(|rule| rule.mode == Mode::Enforce);

@@ -1,4 +1,4 @@
-//! What the filter tells the server after a payment's end: that an attempt is taken back, that a capture, refund or void was
+//! What the filter reports to the server after a payment's end: that an attempt is voided, or that a capture, refund or void was
 //! made. What could not be sent or was not answered waits here for another try. Bounded in number, tries and time.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use crate::wire::Reply;
 
 /// Most follow-ups that wait in one worker. One is some 400 bytes.
 pub const WAITING_MAX: usize = 4096;
-/// Most follow-ups sent again in one tick, so that a server that comes back is not met by all of them at once.
+/// Most follow-ups resent in one tick, so that a server that is back does not receive all of them at once.
 pub const SENT_PER_TICK_MAX: usize = 64;
 /// Pause before the second try, in milliseconds; each next one is twice as long.
 pub const BACKOFF_MS: u64 = 250;
@@ -19,13 +19,13 @@ pub const BACKOFF_MS: u64 = 250;
 pub const BACKOFF_MS_MAX: u64 = 60_000;
 /// Most tries of one follow-up. With the backoff above the last one comes after some 16 minutes.
 pub const TRIES_MAX: u32 = 24;
-/// How long an answer to a follow-up is waited for, in milliseconds. No payment waits for it.
+/// Timeout of a follow-up's answer, in milliseconds. No payment waits for it.
 pub const TIMEOUT_MS: u32 = 2_000;
 
-/// What a follow-up says.
+/// What a follow-up reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An attempt is taken back.
+    /// An attempt is voided.
     Void,
     /// The gateway has captured.
     Settle,
@@ -33,9 +33,9 @@ pub enum Kind {
     Refund,
     /// The gateway has voided an authorisation.
     VoidOrder,
-    /// Whether the gateway did what was asked is unknown.
+    /// It is unknown whether the gateway did what was requested.
     Unknown,
-    /// The gateway has made an order's charge, of which an earlier attempt may be unknown.
+    /// The gateway has made an order's charge. The outcome of an earlier attempt may be unknown.
     Made,
 }
 
@@ -75,7 +75,7 @@ impl Kind {
         matches!(self, Self::Void)
     }
 
-    /// Whether a code says that this was done, now or before.
+    /// Whether a code means that this was done, now or before.
     const fn is_done(self, code: Code) -> bool {
         match self {
             Self::Void => {
@@ -83,21 +83,21 @@ impl Kind {
             }
             Self::Settle | Self::Refund => matches!(code, Code::Applied),
             Self::VoidOrder => matches!(code, Code::Voided | Code::Applied),
-            // Of an order that is not charged nothing is to be said.
+            // An order that is not charged needs no report.
             Self::Unknown | Self::Made => matches!(code, Code::Applied | Code::OrderUnknown),
         }
     }
 }
 
-/// One thing to tell.
+/// One report to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FollowUp {
     pub kind: Kind,
     /// The cluster that decided the attempt.
     pub cluster: Rc<str>,
-    /// The encoded question.
+    /// The encoded check.
     pub message: Vec<u8>,
-    /// Names the attempt in logs: what is lost is found again by it.
+    /// Names the attempt in logs, so that a lost one can be found.
     pub label: String,
     /// How often it was sent.
     pub tries: u32,
@@ -112,7 +112,7 @@ pub struct FollowUps {
 }
 
 impl FollowUps {
-    /// Takes a follow-up whose try failed. `Err` gives one back that is lost: tried too often, or the queue is full.
+    /// Takes a follow-up whose try failed. `Err` returns one that is lost: tried too often, or the queue is full.
     ///
     /// # Errors
     /// The follow-up that will not be tried again.
@@ -125,7 +125,7 @@ impl FollowUps {
         Ok(())
     }
 
-    /// Hands out the follow-ups that are due, each counted as one more try. `now_ms` is of a clock that never goes back.
+    /// Returns the follow-ups that are due, each counted as one more try. `now_ms` is of a monotonic clock.
     pub fn due(&mut self, now_ms: u64) -> Vec<FollowUp> {
         self.now_ms = now_ms;
         let mut due = Vec::new();
@@ -154,30 +154,30 @@ impl FollowUps {
     }
 }
 
-/// What an answer says of its follow-up.
+/// What an answer means for its follow-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Acknowledgement {
     /// It is done.
-    Yes,
+    Done,
     /// It has to be sent again.
-    No,
-    /// The server will not take it however often it is sent; the code says why, where there is one.
-    Never(Option<Code>),
+    Retry,
+    /// The server will never accept it; the code is the reason, if there is one.
+    Rejected(Option<Code>),
 }
 
-/// Reads the answer to a follow-up. Only its own decision says that it was heard, and a refusal that time does not lift ends it:
-/// on shadow routes such a refusal comes as a pass.
+/// Reads the answer to a follow-up. Only its own decision acknowledges it, and a permanent refusal ends it: on shadow routes such
+/// a refusal comes as a pass.
 #[must_use]
-pub fn heard(kind: Kind, reply: &Reply) -> Heard {
+pub fn acknowledgement(kind: Kind, reply: &Reply) -> Acknowledgement {
     let (code, status) = match reply {
         Reply::Pass { code, .. } => (Some(*code), u32::from(code.http_status())),
         Reply::Refuse { code, status, .. } => (*code, *status),
-        Reply::None(_) => return Heard::No,
+        Reply::None(_) => return Acknowledgement::Retry,
     };
     match (code, code.map_or(status, |code| u32::from(code.http_status()))) {
-        (Some(code), _) if kind.is_done(code) => Heard::Yes,
-        (Some(_), 400..=428 | 430..=499) | (None, 400) => Heard::Never(code),
-        (_, _) => Heard::No,
+        (Some(code), _) if kind.is_done(code) => Acknowledgement::Done,
+        (Some(_), 400..=428 | 430..=499) | (None, 400) => Acknowledgement::Rejected(code),
+        (_, _) => Acknowledgement::Retry,
     }
 }
 
@@ -214,22 +214,30 @@ mod tests {
             for code in Code::ALL {
                 let status = code.http_status();
                 let expected = match status {
-                    _ if done.contains(&code) => Heard::Yes,
-                    200 | 429 | 500.. => Heard::No,
-                    _ => Heard::Never(Some(code)),
+                    _ if done.contains(&code) => Acknowledgement::Done,
+                    200 | 429 | 500.. => Acknowledgement::Retry,
+                    _ => Acknowledgement::Rejected(Some(code)),
                 };
-                assert_eq!(heard(kind, &pass(code)), expected, "{kind:?} {code:?}");
-                let refused = heard(kind, &refuse(Some(code), u32::from(status)));
+                assert_eq!(acknowledgement(kind, &pass(code)), expected, "{kind:?} {code:?}");
+                let refused = acknowledgement(kind, &refuse(Some(code), u32::from(status)));
                 assert_eq!(refused, expected, "{kind:?} {code:?} refused");
             }
             for code in [Code::OrderClosed, Code::OrderFull, Code::IdempotencyConflict] {
-                assert_eq!(heard(kind, &refuse(Some(code), 409)), Heard::Never(Some(code)), "{kind:?}");
+                assert_eq!(
+                    acknowledgement(kind, &refuse(Some(code), 409)),
+                    Acknowledgement::Rejected(Some(code)),
+                    "{kind:?}"
+                );
             }
-            for (status, expected) in [(400, Heard::Never(None)), (403, Heard::No), (429, Heard::No), (503, Heard::No)]
-            {
-                assert_eq!(heard(kind, &refuse(None, status)), expected, "{status}");
+            for (status, expected) in [
+                (400, Acknowledgement::Rejected(None)),
+                (403, Acknowledgement::Retry),
+                (429, Acknowledgement::Retry),
+                (503, Acknowledgement::Retry),
+            ] {
+                assert_eq!(acknowledgement(kind, &refuse(None, status)), expected, "{status}");
             }
-            assert_eq!(heard(kind, &Reply::None(NoAnswer::unavailable("away"))), Heard::No);
+            assert_eq!(acknowledgement(kind, &Reply::None(NoAnswer::unavailable("away"))), Acknowledgement::Retry);
         }
     }
 

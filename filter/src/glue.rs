@@ -1,18 +1,18 @@
 //! The SDK's side of the filter: its root context and http context, which translate only. Every decision is in `machine`, `batch`,
 //! `follow_up` and `delays`; what one worker's contexts share is in `worker`.
 //!
-//! The SDK brings the answer to a call to the context that it held active when the call went out, and the answer to a batch
-//! belongs to many streams. So every call goes out from a root context, which a stream's callback reaches by the SDK's own
+//! The SDK delivers the answer to a call to the context that was active when the call was made, and the answer to a batch belongs
+//! to many streams. So every call is made from a root context, which a stream's callback reaches by the SDK's own
 //! `proxy_on_queue_ready`: that makes the root active, and borrows it and not the stream. The proxy makes every call for the root
 //! and needs no effective context set.
 //!
-//! Answers come to the root, and payments that are held back go on from its tick, where the SDK holds the root and no stream. So
-//! what a stream knows is shared (`stream::Life`), and the root makes the stream the proxy's effective context for what it asks of
-//! it. The proxy carries that out (going on, answering) after the callback, so nobody calls back meanwhile.
+//! Answers arrive at the root, and delayed payments are resumed from its tick, where the SDK holds the root and no stream. So a
+//! stream's state is shared (`stream::StreamContext`), and the root makes the stream the proxy's effective context before it acts
+//! on it. The proxy does that (resuming, answering) after the callback, so there is no callback meanwhile.
 
 #![expect(unsafe_code, reason = "a function of the SDK is called by its exported name")]
 
-mod figures;
+mod metrics;
 mod root;
 mod stream;
 mod worker;

@@ -8,17 +8,17 @@
 //!
 //! The filter's own code has no panic in it, and a failing call into the proxy is a value to it. The SDK panics where a proxy
 //! breaks the ABI. A trap ends the worker's VM: with `failure_policy: FAIL_RELOAD` the next request gets a fresh one. The requests
-//! that the old VM held, waiting or under way, go nowhere: Envoy ends them when their client leaves or their stream has been idle
-//! for too long. So a trap lets no payment through; it costs what the VM had to ask and to tell: charges stay, holds expire. The SDK's
-//! points, and why Envoy does not reach them:
+//! that the old VM held, waiting or in progress, are stuck: Envoy ends them when their client leaves or their stream has been idle
+//! for too long. So a trap lets no payment through; it loses the VM's checks and follow-ups: charges stay, holds expire. The SDK's
+//! panics, and why Envoy does not reach them:
 //!
 //! - Calling a root context from a stream's callback (`proxy_on_queue_ready`), which the filter does for every call to the server:
 //!   it does so only while the root is there, and never within a root's own callback.
 //! - A call to the server that fails with a status other than parse failure (no such cluster) and internal failure (no
 //!   connection to be had). Envoy has a third one only where a cluster's name reads as an encoded service description, and
 //!   [`config`] refuses such names.
-//! - Making a call's own context effective before its answer is handed over. The SDK does so for contexts that it still holds,
-//!   and Envoy knows a context until it has told the SDK of its end.
+//! - Making a call's own context effective before its answer is delivered. The SDK does so for contexts that it still holds,
+//!   and Envoy keeps a context until it has notified the SDK of its end.
 //! - A callback for a context that was never created or is gone, and a second creation of one. Envoy numbers its contexts in
 //!   order of creation and calls nothing before it or after the end.
 //! - A second call with the token of one that is still awaited. Envoy numbers the calls of a VM.

@@ -1,7 +1,7 @@
-//! One stream: what happens to it, and what the filter does about that. Pure: an [`Event`] goes in, a [`Step`] comes out.
+//! One stream: its events, and the filter's reactions. Pure: an [`Event`] goes in, a [`Step`] comes out.
 //!
-//! The promise that matters most is kept here: in `enforce`, a request goes on only after an answer that admits it, or
-//! where the rule's `on_error` says so. `Stream::no_answer` is the one place that applies `on_error`.
+//! The most important promise is kept here: in `enforce`, a request is forwarded only after an answer that admits it, or if the
+//! rule's `on_error` allows it. `Stream::no_answer` is the one place that applies `on_error`.
 
 mod answer;
 mod drive;
@@ -13,8 +13,8 @@ pub(crate) mod tests;
 pub use drive::{Failed, drive};
 use events::own_names;
 pub use events::{
-    Action, AnswerHeaders, BodyReader, Effect, Event, HeaderValues, MetadataReader, ModeWord, RequestHead, Step,
-    Unasked,
+    Action, AnswerHeaders, BodyReader, Effect, Event, HeaderValues, MetadataReader, ModeWord, NotSentReason,
+    RequestHead, Step,
 };
 
 use std::rc::Rc;
@@ -25,12 +25,12 @@ use quota::{AmountMinor, Code, Mode};
 use sluice_rules::{Draft, Found, Refusal, Rule, Unmatched, Unreadable};
 
 use crate::config::Plugin;
-use crate::outcome::Said;
+use crate::outcome::GatewayOutcome;
 use crate::record::{Outcome, Record};
 use crate::stats::Stat;
 use crate::wire::{self, Attempt};
 
-/// A request's life, from its headers to the log.
+/// A request, from its headers to the log.
 #[derive(Debug)]
 pub struct Stream {
     plugin: Rc<Plugin>,
@@ -45,44 +45,44 @@ pub struct Stream {
 enum Phase {
     /// Before the headers.
     New,
-    /// Not a payment, or switched off, or let through without a charge: nothing more to do.
+    /// Not a payment, or switched off, or forwarded without a charge: nothing more to do.
     Passing,
     /// The body is being collected.
     Collecting { rule: Arc<Rule>, draft: Draft },
-    /// The server is being asked; `asked` says that the question went out, and is no longer waiting for its turn.
-    Pending { rule: Arc<Rule>, attempt: Rc<Attempt>, asked: bool },
-    /// Admitted, and held back for a while.
+    /// The check is pending; `sent`: it was sent, and no longer waits in the queue.
+    Pending { rule: Arc<Rule>, attempt: Rc<Attempt>, sent: bool },
+    /// Admitted, and delayed.
     Delayed { rule: Arc<Rule>, attempt: Rc<Attempt> },
-    /// The request went to the gateway, whose answer decides what the server is told. `changed` says that what was asked
-    /// before has, or may have, changed something.
+    /// The request went to the gateway, whose answer decides what is reported to the server. `changed`: the check has, or may
+    /// have, changed something.
     Forwarded { rule: Arc<Rule>, attempt: Rc<Attempt>, changed: bool, answer: GatewayAnswer },
     /// The proxy answered; nothing may go to the gateway any more.
     Refused,
-    /// The stream is over, or its charge is settled.
+    /// The stream has ended, or its charge is settled.
     Done,
 }
 
-/// What the headers of the gateway's answer said.
+/// What was read of the headers of the gateway's answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct GatewayAnswer {
-    /// They said a success.
+    /// They were a success.
     began_well: bool,
     captured: Captured,
-    said: Said,
+    outcome: GatewayOutcome,
 }
 
-/// What the gateway's answer says of the captured amount.
+/// The captured amount in the gateway's answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Captured {
-    /// Nothing, or it was not asked.
+    /// None, or not read.
     #[default]
-    Unsaid,
+    Absent,
     Amount(AmountMinor),
     Unreadable,
 }
 
 impl Stream {
-    /// A stream that has not begun. `attempt_id` is unique in the world.
+    /// A stream that has not begun. `attempt_id` is globally unique.
     #[must_use]
     pub fn new(plugin: Rc<Plugin>, attempt_id: u128) -> Self {
         Self {
@@ -95,7 +95,7 @@ impl Stream {
         }
     }
 
-    /// Takes one event. Whatever the order of events, nothing goes to the gateway from `Refused`.
+    /// Processes one event. Whatever the order of events, nothing goes to the gateway from `Refused`.
     pub fn step(&mut self, event: Event<'_>) -> Step {
         let mut step = Step::default();
         match event {
@@ -106,7 +106,7 @@ impl Stream {
                 self.record.check_ms = Some(check_ms);
                 self.reply(&mut step, wire::reply(grpc_status, message));
             }
-            Event::NotAsked(why) => self.not_asked(&mut step, why),
+            Event::NotSent(why) => self.not_sent(&mut step, why),
             Event::DelayOver => self.delay_over(&mut step),
             Event::NotDelayed => self.not_delayed(&mut step),
             Event::ResponseHeaders { ending, headers } => self.response_headers(&mut step, ending, headers),
@@ -140,8 +140,8 @@ impl Stream {
         }
     }
 
-    /// Whether [`Event::ResponseHeaders`] is wanted for a success as well: one that is a capture stays one whatever the client
-    /// does during the answer, and where the gateway says the outcome itself its status does not matter.
+    /// Whether [`Event::ResponseHeaders`] is needed for a success as well: a capture stays one whatever the client does during the
+    /// answer, and if the gateway reports the outcome itself its status does not matter.
     #[must_use]
     pub fn awaits_answer(&self) -> bool {
         self.forwarded_rule().is_some_and(|rule| ending::captures(rule) || rule.outcome_header.is_some())
@@ -159,7 +159,7 @@ impl Stream {
         self.forwarded_rule().and_then(|rule| rule.outcome_header.as_deref())
     }
 
-    /// Whether the end of the stream has something to decide or to show.
+    /// Whether something is decided or shown at the end of the stream.
     #[must_use]
     pub fn awaits_log(&self) -> bool {
         match self.phase {
@@ -206,7 +206,7 @@ impl Stream {
                         self.record.salvaged = rule.salvage(head, &captures);
                         self.refuse(step, refusal);
                     }
-                    Ok(draft) if end || !draft.needs_body() => self.ask(step, rule, draft, &[]),
+                    Ok(draft) if end || !draft.needs_body() => self.check(step, rule, draft, &[]),
                     Ok(draft) => {
                         self.phase = Phase::Collecting { rule: Arc::clone(rule), draft };
                         step.action = Action::Pause;
@@ -263,9 +263,9 @@ impl Stream {
                 return;
             }
         };
-        // One byte more than the rule reads, so that a body that is too large is seen to be.
+        // One byte more than the rule reads, so that a body that is too large is noticed.
         match read(rule.body_bytes_max.saturating_add(1)) {
-            Ok(body) => self.ask(step, &rule, draft, &body),
+            Ok(body) => self.check(step, &rule, draft, &body),
             Err(_) => self.host_failed(step),
         }
     }
@@ -280,7 +280,7 @@ impl Stream {
         }
     }
 
-    fn ask(&mut self, step: &mut Step, rule: &Arc<Rule>, mut draft: Draft, body: &[u8]) {
+    fn check(&mut self, step: &mut Step, rule: &Arc<Rule>, mut draft: Draft, body: &[u8]) {
         let request = match draft.finish(rule, body) {
             Ok(request) => request,
             Err(refusal) => {
@@ -294,15 +294,15 @@ impl Stream {
         let id = wire::attempt_id(self.attempt_id);
         let attempt = Rc::new(Attempt { id, request, mode: self.mode, traceparent: self.traceparent.take() });
         self.record.attempt = Some(Rc::clone(&attempt));
-        step.push(Effect::Ask {
-            message: wire::ask(rule.action, rule.replays_max, &attempt),
+        step.push(Effect::Check {
+            message: wire::check(rule.action, rule.replays_max, &attempt),
             timeout_ms: rule.timeout_ms,
         });
         step.action = Action::Pause;
-        self.phase = Phase::Pending { rule: Arc::clone(rule), attempt, asked: false };
+        self.phase = Phase::Pending { rule: Arc::clone(rule), attempt, sent: false };
     }
 
-    /// The filter's own refusal. On shadow routes the request goes on with the code.
+    /// The filter's own refusal. On shadow routes the request is forwarded with the code.
     fn refuse(&mut self, step: &mut Step, refusal: Refusal) {
         step.push(Effect::Count(Stat::BadRequest));
         self.record.code = Some(refusal.code);

@@ -1,35 +1,34 @@
-//! What became of an admitted payment, from the gateway's own word, its status and the proxy's response flags.
+//! The outcome of an admitted payment, from the gateway's outcome header, its status and the proxy's response flags.
 
 use std::borrow::Cow;
 
 use sluice_rules::{Unreadable, VoidOn};
 
-/// What the proxy knows of the end of a stream.
+/// How a stream ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
     /// The status that went to the client, from the gateway or from the proxy itself.
     pub status: Option<u16>,
     /// Envoy's response flags, one bit each (see [`UNREACHED`] and [`UNKNOWN`]).
     pub flags: u64,
-    /// How often the proxy tried the gateway; `None` where that cannot be had.
+    /// How often the proxy tried the gateway; `None` if not available.
     pub tries: Option<u64>,
 }
 
 impl Ending {
-    /// Whether the gateway says by its status that it did what was asked.
+    /// Whether the gateway's status is a success.
     #[must_use]
     pub const fn is_success(self) -> bool {
         matches!(self.status, Some(200..=299))
     }
 
-    /// Whether the gateway's answer can be trusted to be its own and whole, as far as the proxy got it: what went wrong, if
-    /// anything, went wrong on the client's side.
+    /// Whether the gateway's answer is its own and complete, as far as the proxy got it: errors, if any, were on the client's side.
     #[must_use]
     pub const fn is_sound_upstream(self) -> bool {
         self.flags & (UNKNOWN | UNREACHED) & !DOWNSTREAM == 0
     }
 
-    /// `Err` where an earlier try than the last one may have reached the gateway: hedged tries and retries count alike.
+    /// `Err` if a try before the last one may have reached the gateway: hedged tries and retries count alike.
     const fn tried_once(self) -> Result<(), Doubt> {
         match self.tries {
             Some(0 | 1) => Ok(()),
@@ -39,25 +38,25 @@ impl Ending {
     }
 }
 
-/// What the gateway says of the outcome itself, in the header that the rule names.
+/// The outcome that the gateway reports in the header that the rule names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Said {
-    /// Nothing, or it was not asked: the status decides.
+pub enum GatewayOutcome {
+    /// No header, or the rule names none: the status decides.
     #[default]
-    Nothing,
+    Absent,
     Made,
     NotMade,
     Unknown,
-    /// Another word, different words, or a header that could not be read.
+    /// Another value, different values, or a header that could not be read.
     Unreadable,
 }
 
-impl Said {
+impl GatewayOutcome {
     /// Reads every value of the header. Equal repetitions count as one.
     #[must_use]
     pub fn read(values: &Result<Vec<Vec<u8>>, Unreadable>) -> Self {
         let Ok(values) = values else { return Self::Unreadable };
-        let Some((first, rest)) = values.split_first() else { return Self::Nothing };
+        let Some((first, rest)) = values.split_first() else { return Self::Absent };
         if rest.iter().any(|other| other != first) {
             return Self::Unreadable;
         }
@@ -70,7 +69,7 @@ impl Said {
     }
 }
 
-/// Why a charge is returned.
+/// Why a charge is voided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     ClientGone,
@@ -103,20 +102,20 @@ impl Reason {
 pub enum Doubt {
     /// A response flag of [`UNKNOWN`], by Envoy's letters.
     Flag(&'static str),
-    /// The proxy did not say its response flags.
+    /// The proxy did not return its response flags.
     FlagsUnreadable,
-    /// A status that neither says a success nor a refusal.
+    /// A status that is neither a success nor a refusal.
     Status(u16),
     /// No status at all.
     NoStatus,
-    /// The proxy tried more than once, and the last answer says nothing of the earlier tries.
+    /// The proxy tried more than once, and the last answer does not cover the earlier tries.
     Retried,
-    /// How often the proxy tried cannot be had.
+    /// The number of tries is not available.
     TriesUnknown,
-    /// The gateway itself says that it does not know.
-    Said,
-    /// What the gateway says in the outcome header cannot be read.
-    SaidUnreadable,
+    /// The gateway itself reports `unknown`.
+    GatewayUnknown,
+    /// The gateway's outcome header cannot be read.
+    OutcomeUnreadable,
     /// The gateway has captured, but the amount cannot be read.
     AmountUnreadable,
 }
@@ -132,8 +131,8 @@ impl Doubt {
             Self::NoStatus => Cow::Borrowed("no_status"),
             Self::Retried => Cow::Borrowed("retried"),
             Self::TriesUnknown => Cow::Borrowed("tries_unknown"),
-            Self::Said => Cow::Borrowed("gateway_unknown"),
-            Self::SaidUnreadable => Cow::Borrowed("outcome_header_unreadable"),
+            Self::GatewayUnknown => Cow::Borrowed("gateway_unknown"),
+            Self::OutcomeUnreadable => Cow::Borrowed("outcome_header_unreadable"),
             Self::AmountUnreadable => Cow::Borrowed("amount_unreadable"),
         }
     }
@@ -142,11 +141,11 @@ impl Doubt {
 /// What to do with the charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The gateway did what was asked: the charge stays.
+    /// The gateway did what was requested: the charge stays.
     Keep,
-    /// The gateway did not do what was asked: the charge is returned.
+    /// The gateway did not do what was requested: the charge is voided.
     Void(Reason),
-    /// Whether the gateway did it is unknown: the charge is kept and marked.
+    /// It is unknown whether the gateway did it: the charge is kept and marked.
     Unknown(Doubt),
 }
 
@@ -196,18 +195,17 @@ const UNKNOWN_FLAGS: [(u32, &str); 11] = [
 /// Flags by which the request may have reached the gateway without an answer that can be trusted.
 pub const UNKNOWN: u64 = bits(UNKNOWN_FLAGS);
 
-/// Those of [`UNKNOWN`] that the client's side of the stream alone brings about. A client can cause them as it likes, after the
-/// gateway has said what it did.
+/// Those of [`UNKNOWN`] that only the client's side of the stream causes. A client can cause them at will, after the gateway has
+/// answered.
 pub const DOWNSTREAM: u64 = bits([(14, "DC"), (16, "SI"), (18, "DPE"), (19, "UMSDR"), (22, "DT"), (28, "DR")]);
 
 /// Judges the end of an admitted payment.
 ///
-/// Flags come before the gateway's word: a reset after the headers leaves 200 behind, and a connection that failed 503. The
-/// word of the outcome header comes before the status. What was not made is only believed of a single try: the last one's
-/// answer says nothing of those before it. A refusal stays one if the client leaves while it is delivered, so callers ask at
-/// the response headers first.
+/// Flags come before the gateway's answer: a reset after the headers leaves 200 behind, and a failed connection 503. The outcome
+/// header comes before the status. "Not made" is accepted after a single try only: the last answer does not cover the tries
+/// before it. A refusal stays one if the client leaves while it is delivered, so callers judge at the response headers first.
 #[must_use]
-pub fn judge(void_on: &VoidOn, ending: Ending, said: Said) -> Fate {
+pub fn judge(void_on: &VoidOn, ending: Ending, outcome: GatewayOutcome) -> Fate {
     if let Some(doubt) = flagged(ending.flags) {
         return Fate::Unknown(doubt);
     }
@@ -218,24 +216,24 @@ pub fn judge(void_on: &VoidOn, ending: Ending, said: Said) -> Fate {
     if ending.flags & UNREACHED != 0 {
         return refused(Reason::UpstreamUnreached);
     }
-    match (said, ending.status) {
-        (Said::Made, _) => Fate::Keep,
-        (Said::NotMade, _) => refused(Reason::UpstreamNotMade),
-        (Said::Unknown, _) => Fate::Unknown(Doubt::Said),
-        (Said::Unreadable, _) => Fate::Unknown(Doubt::SaidUnreadable),
-        (Said::Nothing, None | Some(0)) => Fate::Unknown(Doubt::NoStatus),
-        (Said::Nothing, Some(200..=299)) => Fate::Keep,
-        (Said::Nothing, Some(status)) if void_on.covers(status) => {
+    match (outcome, ending.status) {
+        (GatewayOutcome::Made, _) => Fate::Keep,
+        (GatewayOutcome::NotMade, _) => refused(Reason::UpstreamNotMade),
+        (GatewayOutcome::Unknown, _) => Fate::Unknown(Doubt::GatewayUnknown),
+        (GatewayOutcome::Unreadable, _) => Fate::Unknown(Doubt::OutcomeUnreadable),
+        (GatewayOutcome::Absent, None | Some(0)) => Fate::Unknown(Doubt::NoStatus),
+        (GatewayOutcome::Absent, Some(200..=299)) => Fate::Keep,
+        (GatewayOutcome::Absent, Some(status)) if void_on.covers(status) => {
             refused(if status < 500 { Reason::Upstream4xx } else { Reason::Upstream5xx })
         }
-        (Said::Nothing, Some(status)) => Fate::Unknown(Doubt::Status(status)),
+        (GatewayOutcome::Absent, Some(status)) => Fate::Unknown(Doubt::Status(status)),
     }
 }
 
 fn flagged(flags: u64) -> Option<Doubt> {
     match flags & UNKNOWN {
         0 => None,
-        // No stream ends in all of these ways: they stand for flags that could not be read.
+        // No stream ends in all of these ways: this value means that the flags could not be read.
         UNKNOWN => Some(Doubt::FlagsUnreadable),
         set => UNKNOWN_FLAGS
             .into_iter()

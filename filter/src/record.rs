@@ -15,35 +15,35 @@ pub const STATE_NAME: &str = "sluice";
 /// The type of the filter state's message.
 pub const STATE_MESSAGE: &str = "google.protobuf.Struct";
 
-/// What became of the payment.
+/// The outcome of the payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It went to the gateway.
     Forwarded,
     /// The proxy answered it.
     Refused,
-    /// The gateway did not make it, and its charge was returned.
+    /// The gateway did not make it, and its charge was voided.
     Voided,
     /// The gateway made it, and its charge was kept.
     Kept,
-    /// The gateway captured, and the server is told.
+    /// The gateway captured, and the server is notified.
     Settled,
     /// The gateway captured an amount that cannot be read: the hold stays open until it expires.
     Unsettled,
-    /// The gateway refunded, and the server is told.
+    /// The gateway refunded, and the server is notified.
     Refunded,
-    /// The gateway voided the authorisation, and the server is told.
+    /// The gateway voided the authorisation, and the server is notified.
     OrderVoided,
-    /// The gateway did not do what was asked, and nothing had been changed for it.
+    /// The gateway did not do what was requested, and nothing had been changed for it.
     Unchanged,
-    /// Nobody can tell; its charge was kept.
+    /// Whether it was made is unknown; its charge was kept.
     Unknown,
-    /// Its stream ended before it was decided; if it was charged, that was returned.
+    /// Its stream ended before it was decided; if it was charged, the charge was voided.
     ClientGone,
 }
 
 impl Outcome {
-    /// The word in the log.
+    /// The value in the log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl Outcome {
     }
 }
 
-/// What is known of one payment.
+/// The data of one payment.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     pub code: Option<Code>,
@@ -74,12 +74,12 @@ pub struct Record {
     pub decision_id: Option<String>,
     pub replay: bool,
     pub check_ms: Option<u64>,
-    /// How long it was held back.
+    /// How long it was delayed.
     pub delay_ms: Option<u32>,
     /// Why the filter itself refused, or would have.
     pub detail: Option<String>,
     pub outcome: Option<Outcome>,
-    /// What the server tells the log besides, encoded as the record is.
+    /// The server's own members for the log, encoded as the record is.
     pub decided: Vec<u8>,
 }
 

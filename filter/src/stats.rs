@@ -1,4 +1,4 @@
-//! The filter's figures in the proxy's stats, defined once per VM.
+//! The filter's metrics in the proxy's stats, defined once per VM.
 
 /// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,9 +9,9 @@ pub enum Stat {
     Replayed,
     /// Payments that the server refused and the proxy answered.
     Refused,
-    /// Admitted payments that were held back before they went on.
+    /// Admitted payments that were delayed before they were forwarded.
     Delayed,
-    /// Admitted payments that were answered 429 because too many were held back already.
+    /// Admitted payments that were answered 429 because too many were delayed already.
     NotDelayed,
     /// Payments that would have been refused, on shadow routes.
     ShadowRefused,
@@ -19,19 +19,19 @@ pub enum Stat {
     BadRequest,
     /// Payments without a usable answer that were answered 503.
     NoAnswerDenied,
-    /// Payments without a usable answer that went through.
+    /// Payments without a usable answer that were forwarded.
     NoAnswerAllowed,
-    /// Voids handed to the proxy for sending, retries not counted.
+    /// Voids passed to the proxy for sending, retries not counted.
     VoidSent,
     /// Voids sent again.
     VoidRetried,
     /// Voids given up, or dropped because the queue was full.
     VoidLost,
-    /// Captures, refunds, voids and unknown outcomes told to the server, retries not counted.
+    /// Captures, refunds, voids and unknown outcomes reported to the server, retries not counted.
     ConfirmSent,
-    /// Captures, refunds, voids and unknown outcomes told again.
+    /// Captures, refunds, voids and unknown outcomes reported again.
     ConfirmRetried,
-    /// Captures, refunds, voids and unknown outcomes that the server never heard of or did not take.
+    /// Captures, refunds, voids and unknown outcomes that the server never received or did not accept.
     ConfirmLost,
     /// Captures whose amount in the gateway's answer could not be read; nothing was settled.
     AmountUnreadable,
@@ -47,12 +47,12 @@ pub enum Stat {
     UnknownMode,
     /// Streams that ended while their payment was being decided.
     ClientGone,
-    /// Calls into the proxy that failed where they must not.
+    /// Calls into the proxy that failed unexpectedly.
     HostFailed,
-    /// Payments that were not asked for because too many wait already.
+    /// Payments whose check was not queued because too many wait already.
     QueueFull,
-    /// Payments that were asked for once more because their call was lost.
-    AskedAgain,
+    /// Payments whose check was sent once more because its call was lost.
+    CheckRepeated,
 }
 
 impl Stat {
@@ -82,7 +82,7 @@ impl Stat {
         Self::ClientGone,
         Self::HostFailed,
         Self::QueueFull,
-        Self::AskedAgain,
+        Self::CheckRepeated,
     ];
 
     /// The name in the proxy's stats.
@@ -113,7 +113,7 @@ impl Stat {
             Self::ClientGone => "sluice_client_gone",
             Self::HostFailed => "sluice_host_failed",
             Self::QueueFull => "sluice_queue_full",
-            Self::AskedAgain => "sluice_asked_again",
+            Self::CheckRepeated => "sluice_asked_again",
         }
     }
 
@@ -124,11 +124,11 @@ impl Stat {
     }
 }
 
-/// Gauge: rules that enforce unless their route says otherwise.
+/// Gauge: rules that enforce unless their route sets another mode.
 pub const RULES_ENFORCING: &str = "sluice_rules_enforcing";
-/// Histogram: milliseconds from the question to its answer.
+/// Histogram: milliseconds from a check to its answer.
 pub const CHECK_MS: &str = "sluice_check_ms";
-/// Histogram: how many checks and follow-ups went out in one call.
+/// Histogram: how many checks and follow-ups were sent in one call.
 pub const BATCH_CHECKS: &str = "sluice_batch_checks";
 
 #[cfg(test)]

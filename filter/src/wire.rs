@@ -1,10 +1,10 @@
-//! The questions to the server and its answers, as bytes.
+//! The requests to the server and its answers, as bytes.
 
 mod answer;
 mod batch;
 mod fields;
 mod pairs;
-mod question;
+mod request;
 pub mod structure;
 #[cfg(test)]
 mod tests;
@@ -12,7 +12,7 @@ mod tests;
 pub use answer::{reply, value};
 pub use batch::{Outcome, batch, results};
 pub use pairs::{decode_pairs, encode_pairs};
-pub use question::{ask, attempt_id, confirm, made, unknown, void};
+pub use request::{attempt_id, check, confirm, made, unknown, void};
 pub use structure::declaration;
 
 use quota::{Code, Mode};
@@ -25,7 +25,7 @@ pub const BATCH_CHECK: [&str; 2] = ["sluice.authz.v1.BatchAuthorization", "Batch
 /// Longest `traceparent` that is passed on, in bytes. Version 00 of W3C Trace Context has 55.
 pub const TRACEPARENT_LEN_MAX: usize = 64;
 
-/// One request through the proxy: what it asks for, and the attempt's id.
+/// One request through the proxy: its content, and the attempt's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// 32 hexadecimal digits.
@@ -35,10 +35,10 @@ pub struct Attempt {
     pub traceparent: Option<String>,
 }
 
-/// The server's answer, or that there is none to act on. `decided` is what it tells the access log, an encoded object.
+/// The server's answer, or that there is no usable one. `decided` is its part of the access log, an encoded object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The payment may go on after `delay_ms`. On shadow routes the code may be that of a refusal.
+    /// The payment may be forwarded after `delay_ms`. On shadow routes the code may be that of a refusal.
     Pass { code: Code, headers: Vec<(String, String)>, delay_ms: u32, decided: Vec<u8> },
     /// The payment is refused, with the answer for its caller.
     Refuse { code: Option<Code>, status: u32, headers: Vec<(String, String)>, body: Vec<u8>, decided: Vec<u8> },
@@ -46,7 +46,7 @@ pub enum Reply {
     None(NoAnswer),
 }
 
-/// Why there is no answer to act on, for the caller and for the log.
+/// Why there is no usable answer, for the caller and for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoAnswer {
     pub code: Code,
@@ -54,7 +54,7 @@ pub struct NoAnswer {
 }
 
 impl NoAnswer {
-    /// The server is away, or what it says cannot be acted on.
+    /// The server is unavailable, or its answer is not usable.
     #[must_use]
     pub const fn unavailable(why: &'static str) -> Self {
         Self { code: Code::AuthzUnavailable, why }

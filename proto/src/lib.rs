@@ -4,7 +4,7 @@ pub mod extension;
 pub mod header;
 mod problem;
 
-pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, LimitFigures, Problem, RefusalDetails};
+pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, LimitUsage, Problem, RefusalDetails};
 
 /// The filter's part of Envoy's external authorization protocol.
 #[allow(clippy::allow_attributes, clippy::derive_partial_eq_without_eq, unreachable_pub, reason = "generated code")]
@@ -23,14 +23,14 @@ pub mod envoy {
 pub mod batch {
     /// Most checks in one call.
     pub const CHECKS_MAX: usize = 32;
-    /// The status of a check that would hold up the others of its call, ABORTED in gRPC: nothing was decided, and it is to be asked
-    /// alone.
+    /// The status of a check that would delay the others of its call, ABORTED in gRPC: it was not decided, and must be sent in a
+    /// call of its own.
     pub const ALONE: u32 = 10;
 
     include!(concat!(env!("OUT_DIR"), "/batch/sluice.authz.v1.rs"));
 }
 
-/// What travels beside a decision through the event stream.
+/// The context of a decision in the event stream.
 #[allow(clippy::allow_attributes, clippy::derive_partial_eq_without_eq, unreachable_pub, reason = "generated code")]
 pub mod journal {
     include!(concat!(env!("OUT_DIR"), "/sluice.journal.rs"));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The media type of the body.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// A refusal as its caller reads it.
+/// A refusal, as returned to the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// A URN that names the kind of problem by its code.
@@ -16,23 +16,23 @@ pub struct Problem {
     pub title: String,
     /// The HTTP status of the answer.
     pub status: u16,
-    /// Stable, made for programs.
+    /// The stable code, for programs.
     pub code: Code,
-    /// What is particular to this request, where there is something to say.
+    /// Details of this request, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// The decision's id, where the server decided; the journal row has the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision_id: Option<String>,
-    /// The limit that bound, where one did.
+    /// The binding limit, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<LimitFigures>,
-    /// What stands in the way, for programs, where it is no limit with figures.
+    pub limit: Option<LimitUsage>,
+    /// The reason of the refusal, for programs, where it is not a limit with usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<RefusalDetails>,
 }
 
-/// What a refusal tells beside its code. Each code has its own members; amounts are in minor units.
+/// Details of a refusal besides its code. Each code has its own members; amounts are in minor units.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalDetails {
     /// `BELOW_SINGLE_MIN`: the minimum for one payment.
@@ -59,10 +59,10 @@ pub struct RefusalDetails {
     /// `BAD_AMOUNT` of a correction: the counter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter: Option<String>,
-    /// What the counter holds.
+    /// The counter's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<u64>,
-    /// What it would become.
+    /// The value that the correction would result in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would_be: Option<i64>,
     /// `SUSPENDED`: `account`, or `merchant` where the merchant is suspended as a whole.
@@ -70,15 +70,15 @@ pub struct RefusalDetails {
     pub suspended: Option<String>,
 }
 
-/// The binding limit's figures. Amounts are in minor units.
+/// The binding limit and its usage. Amounts are in minor units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitFigures {
+pub struct LimitUsage {
     /// As in `daily_amount`.
     pub name: String,
     pub max: u64,
     pub used: u64,
     pub remaining: u64,
-    /// RFC 3339 in UTC; absent for a limit that time does not lift.
+    /// RFC 3339 in UTC; absent for a limit that does not reset with time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resets_at: Option<String>,
 }

@@ -1,11 +1,11 @@
 //! The state of one (merchant, currency): its windows, what is pending, its pace and whether it is suspended.
 
-use crate::{AmountMinor, Code, Limits, Marks, Period, WindowFigures, WindowIds};
+use crate::{AmountMinor, Code, Limits, Period, ThresholdLevels, WindowIds, WindowUsage};
 
-/// A window that an account was brought back into has an epoch from this on, by the account's version: none that the window had
-/// when it was left, unless it was reset as often before.
+/// First epoch of a window that an account was moved back into. The account's version selects the epoch from here on, so that it
+/// differs from the one the window had before, unless the window was reset as often.
 const BROUGHT_BACK_EPOCH: u8 = 128;
-/// So many epochs are there.
+/// Number of such epochs.
 const BROUGHT_BACK_EPOCHS: u64 = 100;
 
 /// What a window has counted.
@@ -13,19 +13,19 @@ const BROUGHT_BACK_EPOCHS: u64 = 100;
 pub struct Counter {
     /// The window's id, see [`WindowIds`].
     pub id: u32,
-    /// How often the window was reset, modulo 256: a charge of before a reset is not returned into what came after it.
+    /// Number of resets of the window, modulo 256. A charge made before a reset is not returned to the window after it.
     pub epoch: u8,
     /// Consumed amount in minor units.
     pub amount: u64,
     /// Number of charges.
     pub count: u64,
-    /// Amount of the refunds made in the window, whenever their charges were.
+    /// Amount of the refunds made in the window, whenever their charges were made.
     pub refunded: u64,
 }
 
 impl Counter {
-    /// The counter as of window `id`: empty once the window has moved on. An earlier window counts as the stored one,
-    /// so that a lagging clock never reopens a closed window.
+    /// The counter as of window `id`: empty in a later window. An earlier window is treated as the stored one, so that a
+    /// lagging clock never reopens a closed window.
     fn rolled(self, id: u32) -> Self {
         if id > self.id { Self { id, ..Self::default() } } else { self }
     }
@@ -34,8 +34,8 @@ impl Counter {
         self.id == origin.id && self.epoch == origin.epoch
     }
 
-    const fn figures(self, after: Self) -> WindowFigures {
-        WindowFigures {
+    const fn usage(self, after: Self) -> WindowUsage {
+        WindowUsage {
             id: after.id,
             epoch: after.epoch,
             amount_before: self.amount,
@@ -73,7 +73,7 @@ impl Origins {
     }
 }
 
-/// The last figures of a window that is over.
+/// The final counters of a closed window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClosedWindow {
     pub period: Period,
@@ -86,7 +86,7 @@ pub struct Account {
     pub day: Counter,
     pub month: Counter,
     pub year: Counter,
-    /// What open holds have not settled yet; part of the consumed amounts.
+    /// The amount of open holds that is not settled yet; part of the consumed amounts.
     pub pending: u64,
     /// The pace's theoretical arrival time, microseconds since the epoch.
     pub paced_until_us: u64,
@@ -94,8 +94,8 @@ pub struct Account {
     pub suspended_at_ms: u64,
     /// Number of changes so far.
     pub version: u64,
-    /// Thresholds that usage has reached, as of the last change.
-    pub marks: Marks,
+    /// Thresholds that usage had reached at the last change.
+    pub levels: ThresholdLevels,
 }
 
 impl Account {
@@ -124,14 +124,14 @@ impl Account {
         let mut rolled = Self { day, month, year, ..self };
         for period in Period::ALL {
             if rolled.of(period).id != self.of(period).id {
-                rolled.marks = rolled.marks.without(period);
+                rolled.levels = rolled.levels.without(period);
             }
         }
         rolled
     }
 
-    /// The account, which is in windows that have not begun yet, in the given ones. What was counted since stays counted, as it
-    /// is of now. Charges and refunds of before are of another epoch or window, so that their return takes nothing out of it.
+    /// Moves an account that is in windows that have not begun yet into the given ones. What was counted since stays counted.
+    /// Earlier charges and refunds belong to another epoch or window, so returning them takes nothing out of it.
     pub(crate) fn brought_back(self, ids: WindowIds) -> Self {
         let epoch = u8::try_from(self.version % BROUGHT_BACK_EPOCHS).unwrap_or_default() + BROUGHT_BACK_EPOCH;
         let back = |counter: Counter, id| if counter.id > id { Counter { id, epoch, ..counter } } else { counter };
@@ -139,7 +139,7 @@ impl Account {
         Self { day, month, year, ..self }
     }
 
-    /// The windows of `stored` that are over in `self`, with their last figures.
+    /// The windows of `stored` that are closed in `self`, with their final counters.
     pub(crate) fn closed_since(&self, stored: &Self) -> Vec<ClosedWindow> {
         let over = |period: &Period| stored.of(*period).id != 0 && self.of(*period).id > stored.of(*period).id;
         let closed = |period| ClosedWindow { period, counter: *stored.of(period) };
@@ -182,8 +182,7 @@ impl Account {
         Period::ALL.into_iter().all(|period| !over(self.of(period).amount, more, AmountMinor::MAX))
     }
 
-    /// Takes an amount, and with `charge` the charge itself, out of the windows it was counted in, as far as they are still
-    /// open.
+    /// Takes an amount, and with `charge` the charge itself, out of the windows it was counted in, if they are still open.
     pub(crate) fn give_back(&mut self, amount: u64, charge: bool, counted: &Origins) {
         for period in Period::ALL {
             let counter = self.of_mut(period);
@@ -199,7 +198,7 @@ impl Account {
         Period::ALL.into_iter().for_each(|period| self.of_mut(period).refunded += amount);
     }
 
-    /// Takes a refund out of the figures it was counted in, as far as their windows are still open.
+    /// Takes a refund out of the counters it was counted in, if their windows are still open.
     pub(crate) fn unrefund(&mut self, amount: u64, counted: &Origins) {
         for period in Period::ALL {
             let counter = self.of_mut(period);
@@ -209,12 +208,12 @@ impl Account {
         }
     }
 
-    pub(crate) const fn figures(&self, after: &Self) -> (WindowFigures, WindowFigures, WindowFigures) {
-        (self.day.figures(after.day), self.month.figures(after.month), self.year.figures(after.year))
+    pub(crate) const fn usage(&self, after: &Self) -> (WindowUsage, WindowUsage, WindowUsage) {
+        (self.day.usage(after.day), self.month.usage(after.month), self.year.usage(after.year))
     }
 }
 
-/// Whether `used` and `more` together are above `max`.
+/// Whether `used + more` is above `max`.
 pub(crate) const fn over(used: u64, more: u64, max: AmountMinor) -> bool {
     more > max.get() || used > max.get() - more
 }

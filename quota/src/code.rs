@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why a charge was answered as it was. The text form is part of the contract and never changes.
+/// The result of a command. The text form is part of the contract and never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[repr(u8)]
@@ -13,7 +13,7 @@ pub enum Code {
     Voided = 1,
     /// The attempt was voided; other live attempts keep the order's charge.
     AttemptReleased = 2,
-    /// The void came before its attempt; only that attempt will be refused.
+    /// The void arrived before its attempt; only that attempt will be refused.
     Tombstoned = 3,
     /// The operation took effect, or is a replay of one that did.
     Applied = 4,
@@ -54,11 +54,11 @@ pub enum Code {
     MonthlyAmount = 34,
     /// The year's amount would be exceeded.
     YearlyAmount = 35,
-    /// What is held and not settled would exceed its maximum.
+    /// The amount of open holds would exceed its maximum.
     PendingAmount = 36,
-    /// The charge is past its limit, and its turn is too far away.
+    /// The charge is above a limit, and the wait under the throttle would be too long.
     Throttled = 37,
-    /// More than was captured, and not refunded yet.
+    /// More than was captured and is not refunded yet.
     RefundExceedsOrder = 40,
     /// The day's refunds would be exceeded.
     RefundDaily = 41,
@@ -71,17 +71,17 @@ pub enum Code {
     AttemptVoided = 51,
     /// No such order is charged.
     OrderUnknown = 52,
-    /// The order was settled or voided, or an operation gave back what it had consumed, so this comes too late.
+    /// The order was settled or voided, or an operation returned quota of it: this operation is too late.
     OrderClosed = 53,
-    /// More than the hold and what the policy allows beyond it.
+    /// More than the hold plus the over-capture that the policy allows.
     CaptureExceedsHold = 54,
     /// The order takes no more captures and refunds.
     OrderFull = 55,
-    /// The account is not at the version that the change was decided on.
+    /// The account is no longer at the version that the change is based on.
     VersionConflict = 56,
     /// Another operation of the same atomic batch was refused.
     BatchRefused = 57,
-    /// The order is charged, and its rule lets no further repetition of it through.
+    /// The order is charged, and its rule allows no further repetition.
     ReplayRefused = 58,
 
     /// The store gave no answer in time.
@@ -182,7 +182,7 @@ impl Code {
         }
     }
 
-    /// The HTTP status that the proxy answers with: 429 where time lifts the limit, 403 where it does not.
+    /// The HTTP status of the proxy's answer: 429 where the limit resets with time, 403 where it does not.
     #[must_use]
     pub const fn http_status(self) -> u16 {
         match self {
@@ -273,13 +273,13 @@ impl Code {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
     }
 
-    /// The number that stands for the code in packed records.
+    /// The code's number in packed records.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// Reads the number of a packed record; `None` for an unknown one.
+    /// Reads the number of a packed record; `None` for an unknown number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.number() == number)

@@ -1,17 +1,17 @@
-//! What a store is asked, with everything that the rule needs: time, windows and limits are given, never looked up.
+//! Commands to a store, with everything that the rule needs: time, windows and limits are parameters, never looked up.
 
 use std::sync::Arc;
 
 use crate::{
     AmountMinor, AttemptId, Breach, Channel, ClosedWindow, Code, Crossing, Currency, HoldTerms, Limits, MerchantId,
-    OperationId, OperationNo, Order, OrderNo, PaymentNo, Period, Policy, Record, Throttle, Watch, WindowIds,
+    OperationId, OperationNo, Order, OrderNo, PaymentNo, Period, Policy, Record, ThresholdPolicy, Throttle, WindowIds,
     WindowLimits,
 };
 
-/// Times after the year 2223 count as this one, so that their microseconds stay exact in a double.
+/// Later times (after the year 2223) are treated as this one, so that their microseconds stay exact in a double.
 pub const NOW_MS_MAX: i64 = 8_000_000_000_000;
 
-/// How far a command's time may lie behind the store's, in milliseconds; an earlier one counts as this much behind it.
+/// How far a command's time may lag behind the store's, in milliseconds. An earlier time is treated as lagging by this much.
 pub const LAG_MS_MAX: u64 = 60_000;
 
 /// One command to a store.
@@ -24,46 +24,46 @@ pub struct Command {
     pub order_no: Option<OrderNo>,
     pub attempt: AttemptId,
     pub action: Action,
-    pub dry: Dry,
+    pub effect: Effect,
     /// UUIDv7 of this decision and of its event.
     pub decision_id: [u8; 16],
-    /// Milliseconds since the epoch. What ends, is forgotten or is paced goes by it as far as the store's own time allows: see
-    /// [`Command::time_at`].
+    /// Milliseconds since the epoch. Expiry of holds and orders, and pacing, use it within the bounds of the store's own time:
+    /// see [`Command::time_at`].
     pub now_ms: i64,
-    /// The windows of `now_ms` in the policy's calendar. They are opened only where they have begun by the store's own time.
+    /// The windows of `now_ms` in the policy's calendar. They are opened only if they have begun by the store's own time.
     pub windows: WindowIds,
-    /// How long the order is remembered from now on, or from the end of its hold on.
+    /// How long the store keeps the order, from now or from the end of its hold.
     pub order_ttl_secs: u32,
-    /// Events that may wait in the journal's stream before new charges are refused.
+    /// Events that may be pending in the journal's stream before new charges are refused.
     pub backlog_max: u32,
-    /// Which usage is told of; without it the account's marks stay as they are.
-    pub watch: Option<Arc<Watch>>,
-    /// The order as the journal knows it, for one that the store has forgotten.
+    /// The thresholds to evaluate; without it the account's levels stay as they are.
+    pub threshold_policy: Option<Arc<ThresholdPolicy>>,
+    /// The order rebuilt from the journal, where the store has evicted it.
     pub history: Option<Box<Order>>,
     /// For the journal only.
     pub payment_no: Option<PaymentNo>,
     /// For the journal only: the caller's number of a capture or refund.
     pub operation_no: Option<OperationNo>,
-    /// For the journal only: the policy's word on it is in [`Charge::refusal`].
+    /// For the journal only: whether the policy allows it is in [`Charge::refusal`].
     pub channel: Option<Channel>,
 }
 
 impl Command {
-    /// The command's own time, as far as it can be stored.
+    /// The command's own time, limited to the range that can be stored.
     #[must_use]
     pub fn time_ms(&self) -> u64 {
         storable(self.now_ms)
     }
 
-    /// The time that the rule reckons with where the store's own clock shows `store_ms`: the command's, but none that the store
-    /// has not reached, and none that is over for longer than [`LAG_MS_MAX`].
+    /// The time that the rule uses when the store's own clock shows `store_ms`: the command's, but never later than the store's
+    /// and never more than [`LAG_MS_MAX`] behind it.
     #[must_use]
     pub fn time_at(&self, store_ms: i64) -> u64 {
         let store_ms = storable(store_ms);
         self.time_ms().clamp(store_ms.saturating_sub(LAG_MS_MAX), store_ms)
     }
 
-    /// Whether the command's windows have begun where the store's own clock shows `store_ms`. A command that comes before its
+    /// Whether the command's windows have begun when the store's own clock shows `store_ms`. A command that arrives before its
     /// windows is not decided.
     #[must_use]
     pub fn has_begun(&self, store_ms: i64) -> bool {
@@ -71,45 +71,45 @@ impl Command {
     }
 }
 
-/// A time as far as it can be stored.
+/// A time, limited to the range that can be stored.
 pub(crate) fn storable(ms: i64) -> u64 {
     ms.clamp(0, NOW_MS_MAX).unsigned_abs()
 }
 
-/// Whether a command takes effect.
+/// Whether a command changes state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dry {
-    /// It does.
+pub enum Effect {
+    /// It changes state.
     #[default]
-    No,
-    /// The answer is given, nothing is changed and nothing journalled.
-    Silent,
-    /// As `Silent`, but a refusal is journalled: somebody was refused because of it.
-    Noted,
+    Commit,
+    /// The answer is given, nothing is changed and nothing journaled.
+    DryRun,
+    /// As `DryRun`, but a refusal is journaled: a payment was refused because of it.
+    DryRunJournaled,
 }
 
-/// What a command asks for.
+/// The operation that a command requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Consume quota for good.
     Consume(Charge),
     /// Consume quota whose final amount is open.
     Hold(Charge, HoldTerms),
-    /// Take one attempt at an order back, or the refund that it has reserved.
+    /// Void one attempt at an order, or the refund that it has reserved.
     VoidAttempt,
-    /// End a hold, and return what it still holds.
+    /// End a hold, and return the amount that is still held.
     Void,
     /// Capture from a hold.
     Settle(Settle),
     /// Return captured quota.
     Refund(Refund),
-    /// Say that the gateway's answer leaves open what became of the order, or of an operation on it.
+    /// Record that the outcome of the order, or of an operation on it, is unknown after the gateway's answer.
     MarkUnknown(Mark),
-    /// Say what became of an order whose outcome was unknown.
+    /// Record the outcome of an order whose outcome was unknown.
     Resolve(Resolution),
-    /// Void or refund, whichever the order's state asks for.
+    /// Void or refund, depending on the order's state.
     Release(Refund),
-    /// End a hold whose time is over in the way that it says.
+    /// End an expired hold in the way that its terms define.
     Expire,
     /// Correct one counter by hand.
     Adjust(Adjust),
@@ -117,20 +117,20 @@ pub enum Action {
     Reset(Reset),
     /// Refuse charges of the account from now on.
     Suspend,
-    /// Take the account's charges again.
+    /// Accept charges of the account again.
     Resume,
     /// Refuse charges of the merchant from now on, whatever their currency.
     SuspendMerchant,
-    /// Take the merchant's charges again, but for accounts that are suspended themselves.
+    /// Accept charges of the merchant again, except of accounts that are suspended themselves.
     ResumeMerchant,
-    /// Make the account, where it is not there yet.
+    /// Create the account, if it does not exist yet.
     Initialize,
-    /// Close the windows that are over, and bring the account's marks in line with its limits.
+    /// Close the windows that have ended, and update the account's threshold levels to its limits.
     Roll,
 }
 
 impl Action {
-    /// The word of the journal, the log and the metrics.
+    /// The name used in the journal, logs and metrics.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -155,7 +155,7 @@ impl Action {
         }
     }
 
-    /// The amount that was asked for, where one was.
+    /// The requested amount, if any.
     #[must_use]
     pub const fn amount(&self) -> Option<AmountMinor> {
         match self {
@@ -178,7 +178,7 @@ impl Action {
         }
     }
 
-    /// Whether it is about the merchant as a whole, and so about no account.
+    /// Whether it concerns the merchant as a whole, and so no account.
     #[must_use]
     pub const fn is_of_merchant(&self) -> bool {
         matches!(self, Self::SuspendMerchant | Self::ResumeMerchant)
@@ -190,18 +190,17 @@ impl Action {
 pub struct Charge {
     pub amount: AmountMinor,
     pub limits: Limits,
-    /// The code with which the policy refuses the charge whatever was consumed before. The replay of an admitted one goes before
-    /// it.
+    /// The code with which the policy refuses the charge, independent of usage. The replay of an admitted charge takes precedence.
     pub refusal: Option<Code>,
-    /// What happens past the window limits; without it they are hard.
+    /// The pace above the window limits; without it they are hard.
     pub pace: Option<Pace>,
-    /// How many repetitions of an admitted charge are let through, by other attempts than its own; at most
+    /// How many repetitions of an admitted charge are allowed, by other attempts than its own; at most
     /// [`crate::REPLAYS_MAX`], and `None` for any number.
     pub replays_max: Option<u8>,
 }
 
 impl Charge {
-    /// The window limits that no charge passes.
+    /// The window limits that no charge exceeds.
     #[must_use]
     pub fn hard_limits(&self) -> Limits {
         self.pace.map_or(self.limits, |pace| pace.ceiling)
@@ -232,21 +231,21 @@ impl Charge {
     }
 }
 
-/// The pace of charges past a limit: the generic cell rate algorithm (ITU-T I.371) with a ceiling.
+/// The pace of charges above a limit: the generic cell rate algorithm (ITU-T I.371) with a ceiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// Time between two charges, microseconds.
     pub interval_us: u32,
-    /// How much earlier than its turn a charge may come, microseconds.
+    /// How much earlier than its theoretical arrival time a charge may arrive, microseconds.
     pub tolerance_us: u64,
-    /// How long the proxy may hold a charge back.
+    /// How long the proxy may delay a charge.
     pub delay_ms_max: u32,
-    /// Window limits that are never exceeded; the others of [`Limits`] do not count here.
+    /// Window limits that are never exceeded; the other members of [`Limits`] are not used here.
     pub ceiling: Limits,
 }
 
 impl Pace {
-    /// The pace that a policy's throttle asks for.
+    /// The pace of a policy's throttle.
     #[must_use]
     pub fn of(throttle: &Throttle, limits: &Limits) -> Self {
         let interval_us = 60_000_000 / throttle.per_minute.max(1);
@@ -275,12 +274,12 @@ pub struct Settle {
     /// `None` captures all that is still held.
     pub amount: Option<AmountMinor>,
     pub id: OperationId,
-    /// Ends the hold: what it still holds is returned.
+    /// Ends the hold: the amount that is still held is returned.
     pub last: bool,
     /// By how many percent of the hold all its captures may exceed it; 0 to 100.
     pub over_capture_percent: u8,
-    /// The gateway has captured already: the money has moved, so it is taken whatever its amount, also from a hold that has
-    /// ended, and consumed in the windows of now.
+    /// The gateway has captured already: the money has moved. So any amount is accepted, also from a hold that has ended, and
+    /// consumed in the current windows.
     pub reported: bool,
 }
 
@@ -292,13 +291,13 @@ pub struct Refund {
     pub id: OperationId,
     pub daily_max: AmountMinor,
     pub monthly_max: AmountMinor,
-    /// The gateway has not refunded yet: counted as refunded, but quota comes back only when the same refund is asked for
-    /// again without this, and the void of its attempt cancels it.
+    /// The gateway has not refunded yet: the amount is counted as refunded, but quota is returned only when the same refund is
+    /// sent again without this. The void of its attempt cancels it.
     pub reserve: bool,
 }
 
 impl Refund {
-    /// A refund under a policy; without one nothing but the order bounds it.
+    /// A refund under a policy; without one only the order bounds it.
     #[must_use]
     pub fn under(policy: Option<&Policy>, amount: Option<AmountMinor>, id: OperationId, reserve: bool) -> Self {
         let limits = policy.map_or(Limits::UNLIMITED, |policy| policy.limits);
@@ -306,15 +305,15 @@ impl Refund {
     }
 }
 
-/// What the gateway left open.
+/// An outcome that the gateway's answer left unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     pub subject: Subject,
-    /// What was asked for; of a charge the order knows it.
+    /// The requested amount; for a charge it is that of the order.
     pub amount: Option<AmountMinor>,
 }
 
-/// What an unknown outcome is of.
+/// The operation whose outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// The order's charge or hold.
@@ -325,12 +324,12 @@ pub enum Subject {
     Void,
 }
 
-/// What became of a charge or hold whose outcome was unknown.
+/// The outcome of a charge or hold that was unknown before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// The gateway made it: it stays.
+    /// The gateway made it: it stays consumed.
     Made,
-    /// The gateway never made it, by none of its attempts: its quota comes back, and the order may be charged again.
+    /// The gateway made it by none of its attempts: its quota is returned, and the order may be charged again.
     NotMade,
 }
 
@@ -344,7 +343,7 @@ pub enum CounterName {
 }
 
 impl CounterName {
-    /// Every counter; the place is its number in packed commands.
+    /// Every counter; the index is its number in packed commands.
     pub const ALL: [Self; 10] = [
         Self::Amount(Period::Day),
         Self::Amount(Period::Month),
@@ -358,7 +357,7 @@ impl CounterName {
         Self::Pending,
     ];
 
-    /// The name that the account's figures have in answers.
+    /// The counter's name in answers.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -381,11 +380,11 @@ impl CounterName {
         Self::ALL.into_iter().find(|counter| counter.as_str() == text)
     }
 
-    /// The number of packed commands: the place in [`CounterName::ALL`].
+    /// The number in packed commands: the index in [`CounterName::ALL`].
     #[must_use]
     pub fn number(self) -> u8 {
-        let place = Self::ALL.into_iter().position(|counter| counter == self).unwrap_or_default();
-        u8::try_from(place).unwrap_or_default()
+        let index = Self::ALL.into_iter().position(|counter| counter == self).unwrap_or_default();
+        u8::try_from(index).unwrap_or_default()
     }
 }
 
@@ -398,7 +397,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The number that comes with it.
+    /// The amount of the correction.
     #[must_use]
     pub const fn amount(self) -> AmountMinor {
         match self {
@@ -412,7 +411,7 @@ impl Change {
 pub struct Adjust {
     pub counter: CounterName,
     pub change: Change,
-    /// The account's version that the change was decided on; another one refuses it.
+    /// The account's version that the change is based on; the change is refused at any other version.
     pub expected_version: Option<u64>,
 }
 
@@ -440,15 +439,15 @@ impl Reset {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub record: Record,
-    /// The decision that the caller is told: the first one's where the answer repeats it.
+    /// The decision id returned to the caller: the first decision's where the answer repeats it.
     pub decision_id: [u8; 16],
-    /// This command's own id, which its event has.
+    /// This command's own id, which is also its event's.
     pub event_id: [u8; 16],
-    /// The event's number within its shard, from 1 without gaps; `None` where nothing was journalled.
+    /// The event's number within its shard, from 1 without gaps; `None` where nothing was journaled.
     pub event_seq: Option<u64>,
 }
 
-/// What becomes of a command: the new state where it changes, and whether the journal hears of it.
+/// The result of a command: the new state where it changes, and whether an event is journaled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub record: Record,
@@ -457,9 +456,9 @@ pub struct Outcome {
     pub account: Option<crate::Account>,
     pub order: Option<Order>,
     pub merchant: Option<crate::Merchant>,
-    /// Windows that the change of the account has closed.
+    /// Windows that the change to the account closed.
     pub closed: Vec<ClosedWindow>,
-    /// Where the change of the account crosses thresholds.
+    /// The thresholds that the change to the account crossed.
     pub crossing: Option<Crossing>,
     pub journal: bool,
 }

@@ -1,6 +1,6 @@
-//! The decision rule: what a command makes of an account and an order.
+//! The decision rule: how a command changes an account and an order.
 //!
-//! This is one of two implementations; the other is the Redis script, which the differential suite holds to this one.
+//! This is one of two implementations; the other is the Redis script. The differential suite compares the two.
 
 mod account;
 mod charge;
@@ -11,22 +11,22 @@ mod refund;
 mod void;
 
 use crate::{
-    Account, Action, AmountMinor, Code, Command, Crossing, Dry, First, Marks, Merchant, Operation, OperationId,
-    OperationKind, Order, OrderFigures, OrderState, Outcome, Record, Resolution,
+    Account, Action, AmountMinor, Code, Command, Crossing, Effect, First, Merchant, Operation, OperationId,
+    OperationKind, Order, OrderState, OrderSummary, Outcome, Record, Resolution, ThresholdLevels,
 };
 
-/// What a store holds of what a command is about; `None` where nothing is stored.
+/// The stored state that a command concerns; `None` where nothing is stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stored<'a> {
     pub account: Option<&'a Account>,
     pub merchant: Option<&'a Merchant>,
     pub order: Option<&'a Order>,
-    /// The number of events that wait in the shard's stream.
+    /// The number of pending events in the shard's stream.
     pub backlog: u64,
 }
 
-/// Applies the rule. `store_ms` is what the store's own clock shows, milliseconds since the epoch. To be asked of a command whose
-/// windows have begun by it ([`Command::has_begun`]).
+/// Applies the rule. `store_ms` is the time of the store's own clock, milliseconds since the epoch. Call it only for a command
+/// whose windows have begun by that time ([`Command::has_begun`]).
 #[must_use]
 pub fn decide(stored: Stored<'_>, command: &Command, store_ms: i64) -> Outcome {
     let Stored { account, merchant, order, backlog } = stored;
@@ -34,7 +34,7 @@ pub fn decide(stored: Stored<'_>, command: &Command, store_ms: i64) -> Outcome {
     let stored = account.copied().unwrap_or_default();
     let now_ms = command.time_at(store_ms);
     let known = order.filter(|order| u64::from(order.expires_at_secs) > now_ms / 1000);
-    let recalled = command.history.as_deref().and_then(|past| recall(known, past));
+    let recalled = command.history.as_deref().and_then(|history| recall(known, history));
     let case = Case {
         command,
         exists: account.is_some(),
@@ -49,16 +49,16 @@ pub fn decide(stored: Stored<'_>, command: &Command, store_ms: i64) -> Outcome {
     case.outcome(case.bounded(case.verdict()))
 }
 
-/// The order as the journal knows it, for one that is not known; attempts that were voided meanwhile stay so.
-fn recall(known: Option<&Order>, past: &Order) -> Option<Order> {
+/// The order rebuilt from the journal, where the store has evicted it; attempts that were voided meanwhile stay voided.
+fn recall(known: Option<&Order>, history: &Order) -> Option<Order> {
     match known {
-        None => Some(past.clone()),
-        Some(order) if order.was_never_charged() => Some(Order { voided: order.voided.clone(), ..past.clone() }),
+        None => Some(history.clone()),
+        Some(order) if order.was_never_charged() => Some(Order { voided: order.voided.clone(), ..history.clone() }),
         Some(_) => None,
     }
 }
 
-/// A command with the state that it meets.
+/// A command with the stored state.
 struct Case<'a> {
     command: &'a Command,
     exists: bool,
@@ -69,11 +69,11 @@ struct Case<'a> {
     order: Option<&'a Order>,
     backlog: u64,
     store_ms: i64,
-    /// The time that the rule reckons with: the command's, within what the store's own time allows.
+    /// The time that the rule uses: the command's, within the bounds of the store's own time.
     now_ms: u64,
 }
 
-/// What the rule makes of a case.
+/// What the rule decided for a case.
 struct Verdict {
     code: Code,
     replay: bool,
@@ -95,16 +95,16 @@ impl Verdict {
     }
 
     /// The answer repeats an earlier one.
-    fn again(self) -> Self {
+    fn replayed(self) -> Self {
         Self { replay: true, ..self }
     }
 
-    /// Not worth an event: nothing changed, and nobody was refused.
-    fn unheard(self) -> Self {
+    /// No event: nothing changed, and no caller was refused.
+    fn unjournaled(self) -> Self {
         Self { journal: false, ..self }
     }
 
-    fn told(self, decision_id: [u8; 16]) -> Self {
+    fn with_decision_id(self, decision_id: [u8; 16]) -> Self {
         Self { decision_id, ..self }
     }
 
@@ -142,15 +142,15 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// When no more events are taken, what would be refused is not even said why, and an attempt that nobody knows leaves its
-    /// tombstone without an event: callers must not be able to fill Redis with either.
+    /// When the backlog is full, every refusal is `BacklogFull` without an event, and the tombstone of an unknown attempt is
+    /// stored without an event: callers must not be able to fill Redis with either.
     fn bounded(&self, verdict: Verdict) -> Verdict {
         let refused = verdict.code.http_status() != 200;
         if !verdict.journal || !(refused || verdict.code == Code::Tombstoned) || !self.is_full() {
             return verdict;
         }
         let code = if refused { Code::BacklogFull } else { verdict.code };
-        Verdict { code, ..verdict.unheard() }
+        Verdict { code, ..verdict.unjournaled() }
     }
 
     const fn now_secs(&self) -> u64 {
@@ -177,7 +177,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The order, where it can be the object of a capture, void or refund; else the code that says why not.
+    /// The order, if it can be captured, voided or refunded; else the code of the refusal.
     fn charged_order(&self) -> Result<&'a Order, Code> {
         match self.order {
             None => Err(Code::OrderUnknown),
@@ -187,7 +187,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// This command as the order remembers it.
+    /// This command as stored in the order.
     fn operation(&self, kind: OperationKind, id: OperationId, amount: AmountMinor) -> Operation {
         Operation {
             kind,
@@ -206,12 +206,12 @@ impl<'a> Case<'a> {
         }
         let account = account.map(|account| Account {
             version: self.account.version + 1,
-            marks: self.marks(&account),
+            levels: self.levels(&account),
             ..account
         });
         let order = order.map(|order| Order { expires_at_secs: self.expires_at_secs(&order), ..order });
         let after = account.unwrap_or(self.account);
-        let (day, month, year) = self.account.figures(&after);
+        let (day, month, year) = self.account.usage(&after);
         let record = Record {
             code,
             replay,
@@ -222,7 +222,7 @@ impl<'a> Case<'a> {
             pending_after: after.pending,
             amount,
             wait_ms,
-            order: order.as_ref().or(self.order).map(figures).unwrap_or_default(),
+            order: order.as_ref().or(self.order).map(summary).unwrap_or_default(),
             first: self
                 .order
                 .filter(|_| code == Code::IdempotencyConflict)
@@ -230,11 +230,11 @@ impl<'a> Case<'a> {
             was_unknown: self.order.is_some_and(Order::is_doubtful),
             suspended_at_ms: after.suspended_at_ms,
             merchant_suspended: self.merchant.suspended_at_ms > 0,
-            version: if self.command.dry == Dry::No { after.version } else { self.account.version },
-            marks: after.marks,
+            version: if self.command.effect == Effect::Commit { after.version } else { self.account.version },
+            levels: after.levels,
         };
-        if self.command.dry != Dry::No {
-            let journal = self.command.dry == Dry::Noted && journal && code.http_status() != 200;
+        if self.command.effect != Effect::Commit {
+            let journal = self.command.effect == Effect::DryRunJournaled && journal && code.http_status() != 200;
             return Outcome {
                 record,
                 decision_id,
@@ -251,18 +251,18 @@ impl<'a> Case<'a> {
         Outcome { record, decision_id, account, order, merchant: None, closed, crossing, journal }
     }
 
-    /// The thresholds that the account has reached, as far as anybody is told of them.
-    fn marks(&self, account: &Account) -> Marks {
-        self.command.watch.as_ref().map_or(account.marks, |watch| watch.marks(account))
+    /// The thresholds that the account has reached, if alerts are configured for it.
+    fn levels(&self, account: &Account) -> ThresholdLevels {
+        self.command.threshold_policy.as_ref().map_or(account.levels, |policy| policy.levels(account))
     }
 
     fn crossing(&self, account: &Account) -> Option<Crossing> {
-        let (before, after) = (self.account.marks, account.marks);
-        let watch = self.command.watch.as_deref().filter(|_| before != after)?;
-        Some(Crossing { before, after, watch: *watch })
+        let (before, after) = (self.account.levels, account.levels);
+        let policy = self.command.threshold_policy.as_deref().filter(|_| before != after)?;
+        Some(Crossing { before, after, threshold_policy: *policy })
     }
 
-    /// An open hold is remembered beyond its own end.
+    /// The store keeps an open hold beyond its own end.
     fn expires_at_secs(&self, order: &Order) -> u32 {
         let now = self.now_secs();
         let from = match order.state {
@@ -273,8 +273,8 @@ impl<'a> Case<'a> {
     }
 }
 
-const fn figures(order: &Order) -> OrderFigures {
-    OrderFigures {
+const fn summary(order: &Order) -> OrderSummary {
+    OrderSummary {
         state: order.state,
         hold_until_secs: order.hold.until_secs,
         amount: order.amount.get(),

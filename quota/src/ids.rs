@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// Why a text is not an identifier.
+/// Why a text is not a valid identifier.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IdError {
     /// Empty, or longer than the bound.
@@ -70,7 +70,7 @@ id!(
     Channel, "channel", 32, colon_free: false
 );
 id!(
-    /// Who asked for a change, as in `proxy` or a token's subject.
+    /// Who requested a change, as in `proxy` or a token's subject.
     ActorId, "actor", 128, colon_free: false
 );
 
@@ -85,13 +85,13 @@ fn check(text: &str, field: &'static str, max: usize, colon_free: bool) -> Resul
     }
 }
 
-/// One try at an order: a request through the proxy. Sixteen bytes, written as 32 hexadecimal digits.
+/// One attempt at an order: a request through the proxy. Sixteen bytes, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId(pub [u8; 16]);
 
 impl AttemptId {
-    /// Reads 32 lower-case hexadecimal digits as they are; any other text is hashed (XXH3, 128 bits), so that an identifier of
-    /// foreign form still names one attempt.
+    /// Reads 32 lower-case hexadecimal digits as they are; any other text is hashed (XXH3, 128 bits), so that an identifier in
+    /// another form still identifies one attempt.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         let hexadecimal = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

@@ -16,12 +16,12 @@ pub fn shard_of(merchant: &MerchantId, shards: u16) -> u16 {
     u16::try_from(hash % u64::from(shards.max(1))).unwrap_or_default()
 }
 
-/// Not decided, for the command's windows have not begun by the store's time. Nothing was changed or journalled.
+/// Not decided: the command's windows have not begun by the store's time. Nothing was changed or journaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the command's windows have not begun by the store's time")]
 pub struct NotBegun;
 
-/// One journalled decision.
+/// One journaled decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The event's number within its shard, from 1 without gaps.
@@ -30,7 +30,7 @@ pub struct Event {
     pub record: Record,
     /// Windows that the command closed.
     pub closed: Vec<ClosedWindow>,
-    /// Thresholds that it made usage cross.
+    /// Thresholds that usage crossed by it.
     pub crossing: Option<Crossing>,
 }
 
@@ -75,17 +75,17 @@ impl Ledger {
         Ok(self.keep(command, outcome))
     }
 
-    /// Decides and applies commands of one merchant in their order: all of them, or none where one is refused. Then that one
-    /// has its code and is journalled, and the others have [`Code::BatchRefused`]. The time of each is the store's.
+    /// Decides and applies commands of one merchant in their order: all of them, or none where one is refused. The refused one
+    /// then has its code and is journaled; the others have [`Code::BatchRefused`]. The store's time is that of each command.
     pub fn apply_all_or_none(&mut self, commands: &[Command]) -> Vec<Reply> {
-        // None comes before its windows then.
+        // So no command arrives before its windows.
         self.all_or_none(commands, own_time).unwrap_or_default()
     }
 
     /// The same at `store_ms` by the store's own clock.
     ///
     /// # Errors
-    /// [`NotBegun`] for one that comes before any that is refused.
+    /// [`NotBegun`] where a command's windows have not begun, and no earlier command was refused.
     pub fn apply_all_or_none_at(&mut self, commands: &[Command], store_ms: i64) -> Result<Vec<Reply>, NotBegun> {
         self.all_or_none(commands, |_| store_ms)
     }
@@ -97,14 +97,14 @@ impl Ledger {
     ) -> Result<Vec<Reply>, NotBegun> {
         let mut trial = self.clone();
         let mut replies = Vec::with_capacity(commands.len());
-        for (place, command) in commands.iter().enumerate() {
+        for (index, command) in commands.iter().enumerate() {
             if !command.has_begun(store_ms(command)) {
                 return Err(NotBegun);
             }
             let outcome = trial.decide(command, store_ms(command));
             if outcome.record.code.http_status() != 200 {
                 let refused = self.refuse(command, outcome);
-                return Ok(Self::refuse_others(commands, place, &refused));
+                return Ok(Self::refuse_others(commands, index, &refused));
             }
             replies.push(trial.keep(command, outcome));
         }
@@ -112,25 +112,25 @@ impl Ledger {
         Ok(replies)
     }
 
-    /// The account's state, where it was ever changed.
+    /// The account's state, if it was ever changed.
     #[must_use]
     pub fn account(&self, merchant: &MerchantId, currency: Currency) -> Option<&Account> {
         self.accounts.get(&(merchant.clone(), currency))
     }
 
-    /// The merchant's own state, where it was ever suspended as a whole.
+    /// The merchant's own state, if it was ever suspended as a whole.
     #[must_use]
     pub fn merchant(&self, merchant: &MerchantId) -> Option<&Merchant> {
         self.merchants.get(merchant)
     }
 
-    /// The order's state; one that has expired still shows until it is charged anew.
+    /// The order's state; an expired one is returned until it is charged anew.
     #[must_use]
     pub fn order(&self, merchant: &MerchantId, order_no: &OrderNo) -> Option<&Order> {
         self.orders.get(&(merchant.clone(), order_no.clone()))
     }
 
-    /// Open holds whose time is over, in no order.
+    /// Expired holds that are still open, in no order.
     pub fn due_holds(&self, now_secs: u32) -> impl Iterator<Item = (&MerchantId, &OrderNo, Currency)> {
         let due = move |order: &&Order| order.state == OrderState::Held && order.hold.until_secs <= now_secs;
         let orders = self.orders.iter().map(|((merchant, order_no), order)| (merchant, order_no, order));
@@ -139,7 +139,7 @@ impl Ledger {
             .map(|(merchant, order_no, order)| (merchant, order_no, order.currency))
     }
 
-    /// Takes the events of all shards that wait for the journal, oldest first within a shard.
+    /// Takes the pending events of all shards, oldest first within a shard.
     pub fn drain(&mut self) -> Vec<Event> {
         self.shards.iter_mut().flat_map(|shard| shard.waiting.drain(..)).collect()
     }
@@ -166,8 +166,8 @@ impl Ledger {
         if let Some((order, order_no)) = order.zip(command.order_no.clone()) {
             self.orders.insert((command.merchant.clone(), order_no), order);
         }
-        let place = self.shard(&command.merchant);
-        let event_seq = self.shards.get_mut(place).filter(|_| journal).map(|shard| {
+        let shard = self.shard(&command.merchant);
+        let event_seq = self.shards.get_mut(shard).filter(|_| journal).map(|shard| {
             shard.last_seq += 1;
             shard.waiting.push_back(Event { seq: shard.last_seq, command: command.clone(), record, closed, crossing });
             shard.last_seq
@@ -175,7 +175,7 @@ impl Ledger {
         Reply { record, decision_id, event_id: command.decision_id, event_seq }
     }
 
-    /// The refused command of a batch, decided on what the ones before it had made.
+    /// The refused command of a batch, decided on the state after the commands before it.
     fn refuse(&mut self, command: &Command, outcome: Outcome) -> Reply {
         self.keep(
             command,
@@ -190,12 +190,12 @@ impl Ledger {
             event_id: command.decision_id,
             event_seq: None,
         };
-        let reply = |(place, command)| if place == refused_at { refused.clone() } else { other(command) };
+        let reply = |(index, command)| if index == refused_at { refused.clone() } else { other(command) };
         commands.iter().enumerate().map(reply).collect()
     }
 }
 
-/// The time of a store whose clock is the command's.
+/// The time of a store whose clock shows the command's time.
 fn own_time(command: &Command) -> i64 {
     command.now_ms.max(command.windows.since_ms)
 }

@@ -1,7 +1,7 @@
-//! The pure core of Sluice: what a charge is, which limits apply to it and what the answer is.
+//! The pure core of Sluice: charges, the limits that apply to them, and the decision.
 //!
 //! Nothing here reads a clock, a socket, the environment or randomness: `now` is a parameter. The proxy filter and the
-//! server both build on it; the Redis script is held to it by the differential suite.
+//! server both build on it; the differential suite compares the Redis script with it.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -9,7 +9,6 @@
 extern crate self as quota;
 
 mod account;
-mod alert;
 mod code;
 mod command;
 mod decide;
@@ -23,21 +22,21 @@ mod policy;
 mod predict;
 mod record;
 mod text;
+mod thresholds;
 mod window;
 #[cfg(test)]
 mod zones;
 
 pub use account::{Account, ClosedWindow, Counter, Origin, Origins};
-pub use alert::{Crossing, Marks, Thresholds, ThresholdsError, Watch};
 pub use code::Code;
 pub use command::{
-    Action, Adjust, Change, Charge, Command, CounterName, Dry, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund,
+    Action, Adjust, Change, Charge, Command, CounterName, Effect, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund,
     Reply, Reset, Resolution, Settle, Subject,
 };
 pub use decide::{Stored, decide};
 pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo};
 pub use ledger::{Event, Ledger, NotBegun, shard_of};
-pub use limits::{Figures, LimitName};
+pub use limits::{LimitName, LimitState};
 pub use merchant::Merchant;
 pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};
 pub use order::{
@@ -45,8 +44,9 @@ pub use order::{
 };
 pub use policy::{Breach, HoldTerms, Limits, OnExpiry, Policy, Throttle, WindowLimits};
 pub use predict::{Outlook, Prediction};
-pub use record::{First, OrderFigures, Record, WindowFigures};
+pub use record::{First, OrderSummary, Record, WindowUsage};
 pub use text::{TextError, document_text};
+pub use thresholds::{Crossing, ThresholdLevels, ThresholdPolicy, Thresholds, ThresholdsError};
 pub use window::{Calendar, Period, WindowIds};
 
 use serde::{Deserialize, Serialize};
@@ -58,14 +58,14 @@ pub enum Mode {
     /// A refusal is answered by the proxy; the gateway never sees the payment.
     #[default]
     Enforce,
-    /// Charges are decided, counted and journalled as in `Enforce`, but a refused payment goes through.
+    /// Charges are decided, counted and journaled as in `Enforce`, but a refused payment goes through.
     Shadow,
-    /// Nothing is read, asked or counted.
+    /// Requests are not read, checked or counted.
     Off,
 }
 
 impl Mode {
-    /// The word used in configuration, on the wire and in logs.
+    /// The name used in configuration, on the wire and in logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl Mode {
         }
     }
 
-    /// Reads the word back; `None` for anything else.
+    /// Reads the name back; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Enforce, Self::Shadow, Self::Off].into_iter().find(|mode| mode.as_str() == text)

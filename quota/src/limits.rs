@@ -1,4 +1,4 @@
-//! Limits as figures: what an answer tells of each of them.
+//! Limits and their usage, as reported in answers.
 
 use crate::{Code, Limits, Period, Record};
 
@@ -46,7 +46,7 @@ impl LimitName {
         }
     }
 
-    /// The window that lifts the limit; `None` where only captures and voids do.
+    /// The window whose end resets the limit; `None` where only captures and voids free it.
     #[must_use]
     pub const fn period(self) -> Option<Period> {
         match self {
@@ -79,7 +79,7 @@ impl LimitName {
         }
     }
 
-    /// What counts against the limit, before and after a decision.
+    /// The usage that counts against the limit, before and after a decision.
     #[must_use]
     pub const fn used(self, record: &Record) -> (u64, u64) {
         let Record { day, month, year, .. } = record;
@@ -96,7 +96,7 @@ impl LimitName {
         }
     }
 
-    /// The limit that a refusal's code names.
+    /// The limit of a refusal's code.
     #[must_use]
     pub fn of_code(code: Code) -> Option<Self> {
         Self::ALL.into_iter().find(|limit| limit.code() == code)
@@ -119,7 +119,7 @@ impl LimitName {
 
 /// One limit around a decision. Amounts in minor units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Figures {
+pub struct LimitState {
     pub limit: LimitName,
     /// The window's id; 0 for a limit without one.
     pub window: u32,
@@ -128,8 +128,8 @@ pub struct Figures {
     pub after: u64,
 }
 
-impl Figures {
-    /// The figures of one limit.
+impl LimitState {
+    /// The state of one limit.
     #[must_use]
     pub const fn of(limit: LimitName, limits: &Limits, record: &Record) -> Self {
         let window = match limit.period() {
@@ -140,7 +140,7 @@ impl Figures {
         Self { limit, window, max: limit.max(limits), before, after }
     }
 
-    /// What may still be consumed.
+    /// The quota that is left.
     #[must_use]
     pub const fn remaining(&self) -> u64 {
         self.max.saturating_sub(self.after)

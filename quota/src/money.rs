@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// An amount in minor units (cents for USD, yen for JPY), from 0 to 2^53 − 1.
 ///
-/// The bound is what a double holds exactly, which is what numbers are inside the Redis script.
+/// The bound is the largest integer range that a double holds exactly: numbers in the Redis script are doubles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct AmountMinor(u64);
@@ -36,7 +36,7 @@ impl AmountMinor {
     /// blanks. `Unit::Minor` takes whole minor units; `Unit::Major` takes as many decimals as the currency has.
     ///
     /// # Errors
-    /// [`AmountError`] says which rule the text breaks.
+    /// [`AmountError`] names the rule that the text breaks.
     pub fn parse(text: &str, unit: Unit, currency: Currency, allow_zero: bool) -> Result<Self, AmountError> {
         let amount = match unit {
             Unit::Minor => parse_minor(text),
@@ -132,7 +132,7 @@ fn check_digits(text: &str) -> Result<usize, AmountError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Currency(iso_currency::Currency);
 
-/// A text that is no ISO 4217 alphabetic code.
+/// The text is not an ISO 4217 alphabetic code.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the currency is not an ISO 4217 alphabetic code of a currency with minor units")]
 pub struct CurrencyError;
@@ -147,8 +147,8 @@ impl Currency {
         currency.exponent().map(|_| Self(currency)).ok_or(CurrencyError)
     }
 
-    /// ISO 4217's code of what is in no currency, as a command about a whole merchant. It has no minor units, so no payment can
-    /// name it.
+    /// ISO 4217's code for "no currency", used for a command about a whole merchant. It has no minor units, so no payment can
+    /// use it.
     pub const NONE: Self = Self(iso_currency::Currency::XXX);
 
     /// Every currency.

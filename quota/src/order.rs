@@ -1,28 +1,28 @@
-//! What is remembered of one (merchant, order number).
+//! The stored state of one (merchant, order number).
 
 use crate::{AmountMinor, AttemptId, Currency, OnExpiry, Origins};
 
-/// Attempts that an order remembers by name, live ones and voided ones each.
+/// Attempts that are stored with an order: this many live ones, and this many voided ones.
 ///
-/// An order with more live attempts than this is *pinned*: its charge is never returned by voids any more. Past this many
-/// voided attempts the oldest is forgotten. Both err to the side of quota consumed.
+/// An order with more live attempts is *pinned*: voids of attempts no longer return its charge. Beyond this many voided
+/// attempts the oldest is evicted. Both err on the side of quota consumed.
 pub const ATTEMPTS_MAX: usize = 32;
 
-/// Most repetitions of a charge that a rule may allow by number: attempts beyond those that are remembered are not counted.
+/// Most repetitions of a charge that a rule may allow by number: attempts beyond those that are stored are not counted.
 pub const REPLAYS_MAX: u8 = 31;
 const _: () = assert!(REPLAYS_MAX as usize + 1 == ATTEMPTS_MAX);
 
-/// Captures and refunds that an order takes; beside them the one that ends its hold is always taken.
+/// Most captures and refunds of an order; the capture that ends its hold is always accepted in addition.
 pub const OPERATIONS_MAX: usize = 32;
 
-/// The same for captures that are reported after the gateway has made them.
+/// The same for captures that the gateway has already made and reports.
 pub(crate) const REPORTED_OPERATIONS_MAX: usize = 64;
 
-/// How an order stands.
+/// The state of an order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum OrderState {
-    /// Nothing is charged: never, or all attempts were voided. It may be charged.
+    /// Nothing is charged: it never was, or all attempts were voided. It may be charged.
     #[default]
     Open = 0,
     /// Consumed at once, by `consume`.
@@ -31,7 +31,7 @@ pub enum OrderState {
     Held = 2,
     /// A hold that was captured.
     Settled = 3,
-    /// A hold that ended without a capture. It is not charged again.
+    /// A hold that ended without a capture. It cannot be charged again.
     Voided = 4,
 }
 
@@ -39,7 +39,7 @@ impl OrderState {
     /// Every state.
     pub const ALL: [Self; 5] = [Self::Open, Self::Charged, Self::Held, Self::Settled, Self::Voided];
 
-    /// The word of answers and journal rows.
+    /// The name used in answers and journal rows.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl OrderState {
         }
     }
 
-    /// Reads the word back; `None` for anything else.
+    /// Reads the name back; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
@@ -76,7 +76,7 @@ impl OrderState {
     }
 }
 
-/// When a hold ends by itself, and how. Of no meaning for other orders.
+/// When and how a hold expires. Unused for other orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hold {
     /// Seconds since the epoch.
@@ -96,15 +96,15 @@ impl OperationId {
     }
 }
 
-/// What an operation on a charged order was.
+/// The kind of an operation on a charged order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum OperationKind {
     Capture = 1,
-    /// A refund that the gateway has not confirmed: counted as refunded, but its quota is not back yet.
+    /// A refund that the gateway has not confirmed: counted as refunded, but its quota is not returned yet.
     Reservation = 2,
     Refund = 3,
-    /// The void or release that ended a hold, so that it is known when it comes again: the same release must not go on to
+    /// The void or release that ended a hold. Stored so that a repetition is recognized: the same release must not go on to
     /// refund what was captured.
     Release = 4,
 }
@@ -123,7 +123,7 @@ impl OperationKind {
     }
 }
 
-/// A capture, refund or release that was taken.
+/// A capture, refund or release that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub kind: OperationKind,
@@ -131,13 +131,13 @@ pub struct Operation {
     /// The attempt that a reservation belongs to: its void cancels it.
     pub attempt: AttemptId,
     pub amount: AmountMinor,
-    /// Where a refund was counted; for the others the windows of their time.
+    /// The windows in which a refund was counted; for other operations the windows at their time.
     pub counted: Origins,
-    /// The decision that took it, which replays are answered with.
+    /// The id of the decision that accepted it; repetitions are answered with it.
     pub decision_id: [u8; 16],
 }
 
-/// What is remembered of one (merchant, order number).
+/// The stored state of one (merchant, order number).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     pub currency: Currency,
@@ -146,15 +146,15 @@ pub struct Order {
     /// The windows that the charge went into.
     pub charged_in: Origins,
     pub state: OrderState,
-    /// More live attempts came than are remembered.
+    /// More live attempts arrived than are stored.
     pub pinned: bool,
-    /// An operation has given back quota of this order: no charge attempt is admitted any more.
+    /// An operation has returned quota of this order: no charge attempt is admitted any more.
     pub given_back: bool,
-    /// The gateway left open whether it made the charge.
+    /// It is unknown whether the gateway made the charge.
     pub unknown: bool,
-    /// The charge is known to exist at the gateway: a capture, refund or void of it was made, or its outcome was resolved so.
+    /// The charge is known to exist at the gateway: it was captured, refunded or voided there, or its outcome was resolved so.
     pub made: bool,
-    /// The gateway once left open whether it made a capture, refund or void of the order. Stays, since it does not say which.
+    /// The outcome of a capture, refund or void of the order was once unknown. Never reset, because it does not record which one.
     pub doubted: bool,
     pub hold: Hold,
     /// Captured so far, of a hold; see [`Order::captured`].
@@ -167,9 +167,9 @@ pub struct Order {
     pub voided: Vec<AttemptId>,
     /// Captures and refunds, oldest first.
     pub operations: Vec<Operation>,
-    /// The decision that charged the order, which replays are answered with.
+    /// The id of the decision that charged the order; repetitions are answered with it.
     pub decision_id: [u8; 16],
-    /// Seconds since the epoch from which on the order counts as unknown.
+    /// Seconds since the epoch from which on the order is treated as unknown.
     pub expires_at_secs: u32,
 }
 
@@ -201,7 +201,7 @@ impl Order {
         }
     }
 
-    /// What the merchant was paid: all of a charge, what was captured of a hold.
+    /// The amount paid to the merchant: all of a charge, or the captured part of a hold.
     #[must_use]
     pub const fn captured(&self) -> u64 {
         match self.state {
@@ -211,7 +211,7 @@ impl Order {
         }
     }
 
-    /// What a hold still holds.
+    /// The amount that is still held.
     #[must_use]
     pub const fn held(&self) -> u64 {
         match self.state {
@@ -220,36 +220,36 @@ impl Order {
         }
     }
 
-    /// Whether all that is known are attempts that are to be refused: of the order itself nothing can be said.
+    /// Whether only tombstones of attempts are stored: the order itself is unknown.
     #[must_use]
     pub fn was_never_charged(&self) -> bool {
         self.state == OrderState::Open && self.amount == AmountMinor::ZERO
     }
 
-    /// Whether the store has nothing to say of the order any more at `now_secs` (seconds since the epoch).
+    /// Whether the store has evicted the order itself at `now_secs` (seconds since the epoch).
     #[must_use]
     pub fn is_forgotten(&self, now_secs: i64) -> bool {
         i64::from(self.expires_at_secs) <= now_secs || self.was_never_charged()
     }
 
-    /// Whether it takes no charge attempt any more: an operation has ended it or given back what it had consumed.
+    /// Whether it accepts no charge attempt any more: an operation has ended it or returned quota of it.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.given_back || matches!(self.state, OrderState::Voided)
     }
 
-    /// Whether as many repetitions of its charge are under way or done as may be. An order whose attempts were forgotten had one
-    /// at least, and a pinned one more than can be told.
+    /// Whether the allowed number of repetitions of its charge is in progress or done. An order whose attempts were evicted had
+    /// at least one, and a pinned one more than are stored.
     pub(crate) fn has_used_up(&self, replays_max: u8) -> bool {
         self.pinned || self.live.len().max(1) > usize::from(replays_max)
     }
 
-    /// Whether an outcome of the order is or was unknown, so that what is done with it may settle that.
+    /// Whether an outcome of the order is or was unknown, so that an operation on it may resolve that.
     pub(crate) const fn is_doubtful(&self) -> bool {
         self.unknown || self.doubted
     }
 
-    /// What a word or deed of the gateway proves: it has the order.
+    /// Records that the gateway has the order, as its answer or an operation there proves.
     pub(crate) const fn known_at_gateway(&mut self) {
         self.made = true;
         self.unknown = false;

@@ -1,13 +1,13 @@
-//! What is in force for one charge: the limits of its account and the terms of its holds.
+//! The policy for one charge: the limits of its account and the terms of its holds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period, Watch, WindowIds};
+use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period, ThresholdPolicy, WindowIds};
 
-/// Amount and number of charges of one window. What has no limit has [`AmountMinor::MAX`].
+/// Maximum amount and number of charges of one window; [`AmountMinor::MAX`] where there is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowLimits {
     pub amount: AmountMinor,
@@ -19,15 +19,15 @@ impl WindowLimits {
     pub const UNLIMITED: Self = Self { amount: AmountMinor::MAX, count: AmountMinor::MAX };
 }
 
-/// The limits that depend on what was consumed before.
+/// The limits that depend on usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub day: WindowLimits,
     pub month: WindowLimits,
     pub year: WindowLimits,
-    /// Sum of what open holds have not settled yet.
+    /// Sum of the unsettled amounts of open holds.
     pub pending: AmountMinor,
-    /// Sum of refunds made in a day, whenever their charges were.
+    /// Sum of refunds made in a day, whenever their charges were made.
     pub refund_daily: AmountMinor,
     /// Sum of refunds made in a month.
     pub refund_monthly: AmountMinor,
@@ -39,36 +39,36 @@ pub enum Breach {
     /// It is refused.
     #[default]
     Reject,
-    /// It is paced, up to a ceiling.
+    /// It is throttled, up to a ceiling.
     Throttle(Throttle),
 }
 
-/// The pace of charges past 100 % of a limit (generic cell rate algorithm, ITU-T I.371).
+/// The pace of charges above 100 % of a limit (generic cell rate algorithm, ITU-T I.371).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Throttle {
     /// Charges a minute; 1 to [`Throttle::PER_MINUTE_MAX`].
     pub per_minute: u32,
-    /// Charges that may come at once; at least 1.
+    /// Charges that may arrive at once; at least 1.
     pub burst: u32,
-    /// How long the proxy may hold a charge back. One that would wait longer is refused.
+    /// How long the proxy may delay a charge. A charge that would wait longer is refused.
     pub delay_ms_max: u32,
     /// Percent of every window limit that is never exceeded; at least 100.
     pub ceiling_percent: u32,
 }
 
 impl Throttle {
-    /// A charge every 60 µs: finer pacing than a clock in milliseconds shows would be none.
+    /// A charge every 60 µs: a clock in milliseconds cannot pace finer.
     pub const PER_MINUTE_MAX: u32 = 1_000_000;
     /// Largest burst.
     pub const BURST_MAX: u32 = 100_000;
-    /// Longest delay: what a proxy may hold a request for.
+    /// Longest delay of a request in the proxy.
     pub const DELAY_MS_MAX: u32 = 30_000;
     /// Highest ceiling.
     pub const CEILING_PERCENT_MAX: u32 = 1_000;
 }
 
-/// What becomes of a hold that nobody settled or voided in its time.
+/// What happens when a hold expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExpiry {
@@ -90,7 +90,7 @@ pub struct HoldTerms {
 impl HoldTerms {
     /// 400 days: longer than any card scheme keeps an authorisation.
     pub const LIFETIME_SECS_MAX: u32 = 34_560_000;
-    /// Seven days, the usual life of a card authorisation; then the quota is returned.
+    /// Seven days, the usual validity of a card authorisation; then the quota is returned.
     pub const DEFAULT: Self = Self { lifetime_secs: 604_800, on_expiry: OnExpiry::Void };
 }
 
@@ -116,14 +116,14 @@ impl Limits {
     }
 }
 
-/// All that is in force for one account.
+/// The policy of one account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Names the document that the policy came from, and its exact content.
+    /// Identifies the document of the policy, and its exact content.
     pub version: Arc<str>,
     pub calendar: Calendar,
-    /// Whether the calendar is the account's own. A policy that stands in for one that could not be had does not know it, and
-    /// must not move the account's windows: an id that a wrong zone gave would open a second day.
+    /// Whether the calendar is the account's own. A substitute for an unavailable policy does not have it, and must not move the
+    /// account's windows: an id from a wrong zone would open a second day.
     pub calendar_known: bool,
     pub single_min: AmountMinor,
     pub single_max: AmountMinor,
@@ -132,12 +132,12 @@ pub struct Policy {
     pub hold: HoldTerms,
     /// By how many percent of a hold its captures may exceed it; 0 to 100.
     pub over_capture_percent: u8,
-    /// Which usage of the account is told of, whatever channel it came by. `None` where that is not known: the limits of a policy
-    /// that stands in for one that could not be had are not the account's.
-    pub watch: Option<Arc<Watch>>,
-    /// No policy names the merchant, and such merchants are refused: every charge is.
+    /// The thresholds of the account's usage, over all channels. `None` where they are unknown: the limits of a substitute for an
+    /// unavailable policy are not the account's.
+    pub threshold_policy: Option<Arc<ThresholdPolicy>>,
+    /// No policy names the merchant, and unknown merchants are refused: every charge is refused.
     pub merchant_unknown: bool,
-    /// `None` allows every channel, also a charge that names none.
+    /// `None` allows every channel, and charges without one.
     pub allowed_channels: Option<BTreeSet<String>>,
     /// `None` allows every currency.
     pub allowed_currencies: Option<BTreeSet<String>>,
@@ -157,15 +157,15 @@ impl Policy {
             breach: Breach::Reject,
             hold: HoldTerms::DEFAULT,
             over_capture_percent: 0,
-            watch: Some(Arc::new(Watch::NOTHING)),
+            threshold_policy: Some(Arc::new(ThresholdPolicy::NOTHING)),
             merchant_unknown: false,
             allowed_channels: None,
             allowed_currencies: None,
         }
     }
 
-    /// The windows that `now_ms` (milliseconds since the epoch) falls into. Without a calendar that is the account's own they
-    /// are those of [`WindowIds::default`], by which windows stay as they are stored.
+    /// The windows that `now_ms` (milliseconds since the epoch) falls into. Without the account's own calendar they are
+    /// [`WindowIds::default`], which leaves windows as they are stored.
     #[must_use]
     pub fn windows_at(&self, now_ms: i64) -> WindowIds {
         if self.calendar_known { self.calendar.windows_at(now_ms) } else { WindowIds::default() }
@@ -182,7 +182,7 @@ impl Policy {
             || self.allowed_currencies.is_some()
     }
 
-    /// What the policy says of a charge whatever was consumed before: the first code that refuses it, if any.
+    /// The first code with which the policy refuses a charge, independent of usage, if any.
     #[must_use]
     pub fn refuses(&self, amount: AmountMinor, currency: Currency, channel: Option<&Channel>) -> Option<Code> {
         let channel_allowed = self

@@ -1,14 +1,14 @@
-//! What an account's limits leave: how many more payments fit, and when each limit will be used up.
+//! Forecast of an account's limits: how many more payments fit, and when each limit will be used up.
 //!
-//! The burn rate of a limit is what its window has counted divided by the time since the window began; the projection is
-//! that it goes on so. It says nothing where the window resets first. Early in a window one payment weighs much.
+//! The burn rate of a limit is the usage of its window divided by the time since the window began; the projection assumes that
+//! rate. There is no projection where the window resets first. Early in a window one payment has much weight.
 
 use crate::{AmountMinor, Calendar, LimitName, Limits, Period, Record};
 
-/// The least time that a burn rate is reckoned over.
+/// The shortest time that a burn rate is computed over.
 const ELAPSED_MS_MIN: i64 = 1000;
 
-/// One limit and what is left of it.
+/// One limit with its remaining quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outlook {
     pub limit: LimitName,
@@ -16,20 +16,20 @@ pub struct Outlook {
     /// Counted after the decision; amounts in minor units.
     pub used: u64,
     pub remaining: u64,
-    /// When the window ends, milliseconds since the epoch; `None` where no window lifts the limit.
+    /// When the window ends, milliseconds since the epoch; `None` where no window resets the limit.
     pub resets_at_ms: Option<i64>,
     /// When the limit will be used up at the burn rate so far; `None` where the window ends first.
     pub exhausted_at_ms: Option<i64>,
 }
 
-/// What a policy's limits leave for payments of one size.
+/// The forecast of a policy's limits for payments of one size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prediction {
     /// Every limit that the policy sets, in the order of checks.
     pub limits: Vec<Outlook>,
-    /// The limit that lets the fewest payments of this size through; the first of several.
+    /// The limit that allows the fewest payments of this size; the first of several.
     pub binding: Option<LimitName>,
-    /// How many payments of this size fit from now on, the asked one included; `None` where nothing bounds them.
+    /// How many payments of this size still fit, including the requested one; `None` where no limit bounds them.
     pub fits: Option<u64>,
     /// The earliest projected exhaustion of a limit, milliseconds since the epoch.
     pub exhausted_at_ms: Option<i64>,
@@ -37,7 +37,7 @@ pub struct Prediction {
 
 impl Prediction {
     /// The prediction around the record of a (dry) charge of `amount` at `now_ms` (milliseconds since the epoch). `hard` are the
-    /// limits that no payment passes: `limits` themselves, or the ceiling of a policy that paces payments past them.
+    /// limits that no payment exceeds: `limits` themselves, or the ceiling of a policy that throttles payments above them.
     #[must_use]
     pub fn of(
         record: &Record,
@@ -65,7 +65,7 @@ impl Prediction {
     }
 }
 
-/// How many payments fit in what a limit leaves; `None` for limits that payments do not count against.
+/// How many payments fit into the remaining quota; `None` for limits that payments do not count against.
 const fn fits(limit: LimitName, remaining: u64, amount: AmountMinor) -> Option<u64> {
     match limit {
         LimitName::PendingAmount | LimitName::RefundDaily | LimitName::RefundMonthly => None,
@@ -95,7 +95,7 @@ fn exhausted_at_ms(period: Period, id: u32, used: u64, max: u64, calendar: &Cale
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Code, WindowFigures, WindowLimits};
+    use crate::{Code, WindowLimits, WindowUsage};
 
     const HOUR_MS: i64 = 3_600_000;
 
@@ -106,13 +106,13 @@ mod tests {
     /// A day in which `used` was consumed by `count` charges, before and after a charge of `more`.
     fn record(used: u64, more: u64, count: u64, now_ms: i64) -> Record {
         let ids = Calendar::UTC.windows_at(now_ms);
-        let window = |id| WindowFigures {
+        let window = |id| WindowUsage {
             id,
             amount_before: used,
             amount_after: used + more,
             count_before: count,
             count_after: count + u64::from(more > 0),
-            ..WindowFigures::default()
+            ..WindowUsage::default()
         };
         Record {
             day: window(ids.day),

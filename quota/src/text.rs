@@ -1,11 +1,11 @@
-//! Whether bytes are text as documents have it: UTF-8 without a byte order mark. Editors save other forms that look the same, and a
-//! parser's own words about them say nothing of the cause.
+//! Checks that a document is UTF-8 without a byte order mark. Editors save other encodings that look the same, and the errors of
+//! parsers do not name the cause.
 
 use std::str;
 
 use thiserror::Error;
 
-/// Why a document is no text. Each says what to do.
+/// Why a document is not valid text. Each message contains the remedy.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum TextError {
     #[error("starts with a byte order mark: save it without (as UTF-8, not as UTF-8 with BOM)")]
@@ -18,13 +18,13 @@ pub enum TextError {
 
 const UTF8_MARK: &[u8] = &[0xEF, 0xBB, 0xBF];
 const WIDE_MARKS: [&[u8]; 3] = [&[0xFF, 0xFE], &[0xFE, 0xFF], &[0x00, 0x00, 0xFE, 0xFF]];
-/// A document begins with ASCII, so that a NUL among its first bytes is half of a wider character.
+/// A document begins with ASCII, so a NUL among its first bytes is half of a wider character.
 const WIDE_WITHIN: usize = 4;
 
 /// The bytes as text.
 ///
 /// # Errors
-/// [`TextError`] says what they are instead.
+/// [`TextError`] names the encoding found.
 pub fn document_text(bytes: &[u8]) -> Result<&str, TextError> {
     if bytes.starts_with(UTF8_MARK) {
         return Err(TextError::ByteOrderMark);

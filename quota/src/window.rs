@@ -1,5 +1,5 @@
 //! Calendar windows in a merchant's own time zone: which day, month and year an instant falls into, and when they end. The zone
-//! is a value that the caller gives: its data can be renewed without a new build.
+//! is a parameter: its data can be updated without a new build.
 
 use std::fmt;
 
@@ -49,9 +49,9 @@ pub struct Calendar {
     cutoff: Time,
 }
 
-/// No zone's clock is further ahead of UTC.
+/// No zone is further ahead of UTC.
 const AHEAD_MAX_MS: i64 = 14 * 3_600_000;
-/// Instants outside of 1971 to 9000 count as the nearest one inside, so that every instant has windows.
+/// Instants outside of 1971 to 9000 are treated as the nearest one inside, so that every instant has windows.
 const FIRST_MS: i64 = 31_536_000_000;
 const LAST_MS: i64 = 221_845_392_000_000;
 
@@ -66,7 +66,7 @@ impl Calendar {
         Some(Self { zone, cutoff })
     }
 
-    /// The same calendar by other data of its zone.
+    /// The same calendar with other data of its zone.
     #[must_use]
     pub const fn with_zone(&self, zone: TimeZone) -> Self {
         Self { zone, cutoff: self.cutoff }
@@ -108,7 +108,7 @@ impl Calendar {
         }
     }
 
-    /// The latest day that has begun at `now_ms` in any calendar: an account in a later one is in a window that does not exist
+    /// The latest day that has begun at `now_ms` in any calendar: an account in a later day is in a window that has not begun
     /// yet.
     #[must_use]
     pub fn latest_day_at(now_ms: i64) -> u32 {
@@ -138,7 +138,7 @@ impl Calendar {
         let wall = date.to_datetime(self.cutoff);
         match self.zone.to_ambiguous_timestamp(wall).offset() {
             AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(wall).ok(),
-            // The hour comes twice, and counts the first time.
+            // The hour occurs twice; the first occurrence is used.
             AmbiguousOffset::Fold { before, after: _ } => before.to_timestamp(wall).ok(),
             AmbiguousOffset::Gap { before, after } => self.end_of_gap(wall, before, after),
         }

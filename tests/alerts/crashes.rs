@@ -139,7 +139,7 @@ async fn who_loses_the_session_in_its_sleep_leads_no_more() -> Result<()> {
     kill_process(postmaster, Signal::CONT)?;
     ensure_eq!(ended, 1);
     testkit::wait::until("the end of its lead", crate::bench::WITHIN, || {
-        let ended = |line: &serde_json::Value| line.to_string().contains("the session of the notifier ended");
+        let ended = |line: &serde_json::Value| line.to_string().contains("notifier session ended");
         Ok(bench.server.log_lines().iter().any(ended).then_some(()))
     })?;
     bench.raise(DAILY_100).await?;

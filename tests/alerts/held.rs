@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_alerts::notice::Change;
-use sluice_alerts::rate::{Allowance, Bound, Counted, Rate, Telling};
+use sluice_alerts::rate::{Allowance, Bound, Counted, Notification, Rate};
 use sluice_settings::Secret;
 use testkit::redis::Redis;
 use testkit::{Result, ensure, ensure_eq};
@@ -20,8 +20,8 @@ fn types(got: &[Got]) -> Vec<Value> {
     got.iter().map(|one| one.json()["type"].clone()).collect()
 }
 
-fn telling(number: usize) -> Telling<'static> {
-    Telling { alert: Uuid::from_u128(number as u128), change: Change::Raised, channel: "a" }
+fn notification(number: usize) -> Notification<'static> {
+    Notification { alert: Uuid::from_u128(number as u128), change: Change::Raised, channel: "a" }
 }
 
 #[tokio::test]
@@ -29,12 +29,12 @@ async fn of_64_at_once_as_many_pass_as_may() -> Result<()> {
     const START_MS: i64 = 1_000_000;
     let redis = Redis::start()?;
     let rate = Rate::open(&Secret::new(redis.url()), Duration::from_secs(5))?;
-    let bound = Bound { tellings_max: 2, period: Duration::from_secs(600) };
+    let bound = Bound { notifications_max: 2, period: Duration::from_secs(600) };
     let counted = Counted { scope: "operators", merchant: "M-1", alert_type: "daily_80" };
     let tasks: Vec<_> = (0..64)
         .map(|number| {
             let rate = rate.clone();
-            tokio::spawn(async move { (number, rate.take(counted, telling(number), bound, START_MS).await) })
+            tokio::spawn(async move { (number, rate.take(counted, notification(number), bound, START_MS).await) })
         })
         .collect();
     let mut granted = Vec::new();
@@ -46,28 +46,28 @@ async fn of_64_at_once_as_many_pass_as_may() -> Result<()> {
         }
     }
     ensure_eq!(granted.len(), 2);
-    let other = |channel| Telling { channel, ..telling(granted[0]) };
-    let newcomer = telling(1000);
-    let ask = |telling, now_ms| rate.take(counted, telling, bound, now_ms);
-    // The same change on another channel is no further telling, and neither is a repetition.
+    let other = |channel| Notification { channel, ..notification(granted[0]) };
+    let newcomer = notification(1000);
+    let ask = |notification, now_ms| rate.take(counted, notification, bound, now_ms);
+    // The same change on another channel is no further notification, and neither is a repetition.
     ensure_eq!(ask(other("b"), START_MS + 1).await?, Allowance::Granted);
     ensure_eq!(ask(other("a"), START_MS + 1).await?, Allowance::Granted);
     // What one channel could not send counts as long as the other did.
     rate.give_back(counted, other("a")).await?;
-    ensure!(ask(newcomer, START_MS + 2).await? != Allowance::Granted, "a telling that one channel sent counts");
+    ensure!(ask(newcomer, START_MS + 2).await? != Allowance::Granted, "a notification that one channel sent counts");
     rate.give_back(counted, other("b")).await?;
     ensure_eq!(ask(newcomer, START_MS + 2).await?, Allowance::Granted);
     // The period slides: the first ones count no more after it, the newcomer does.
-    ensure!(ask(telling(1001), START_MS + 599_999).await? != Allowance::Granted, "the period is not over");
-    ensure_eq!(ask(telling(1001), START_MS + 600_000).await?, Allowance::Granted);
-    ensure_eq!(ask(telling(1002), START_MS + 600_001).await?, Allowance::Held { until_ms: START_MS + 600_002 });
+    ensure!(ask(notification(1001), START_MS + 599_999).await? != Allowance::Granted, "the period is not over");
+    ensure_eq!(ask(notification(1001), START_MS + 600_000).await?, Allowance::Granted);
+    ensure_eq!(ask(notification(1002), START_MS + 600_001).await?, Allowance::Held { until_ms: START_MS + 600_002 });
     // Others have their own.
     for counted in [
         Counted { merchant: "M-2", ..counted },
         Counted { alert_type: "daily_100", ..counted },
         Counted { scope: "merchant:M-1", ..counted },
     ] {
-        ensure_eq!(rate.take(counted, telling(7), bound, START_MS + 600_001).await?, Allowance::Granted);
+        ensure_eq!(rate.take(counted, notification(7), bound, START_MS + 600_001).await?, Allowance::Granted);
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ async fn what_is_not_allowed_is_not_reached() -> Result<()> {
     let errors: Vec<&str> = errors.as_array().into_iter().flatten().filter_map(|row| row["error"].as_str()).collect();
     let named = |words: &str| errors.iter().filter(|error| error.contains(words)).count();
     ensure_eq!(
-        (named("SLUICE_ALERT_ALLOW_NETWORKS"), named("leads to no address that can be asked")),
+        (named("SLUICE_ALERT_ALLOW_NETWORKS"), named("leads to a URL that cannot be used")),
         (8, 2),
         "{errors:#?}"
     );

@@ -1,4 +1,4 @@
-//! Telling people of alerts, with a real server, Redis and Postgres: who is told what over which channel, how often, and once
+//! Notification people of alerts, with a real server, Redis and Postgres: who is told what over which channel, how often, and once
 //! however much breaks in between.
 
 mod bad_receivers;

@@ -1,4 +1,4 @@
-//! The worked example of the merchant-quota API, and the README's examples as they stand there.
+//! The worked example of the merchant-quota API, and the examples of docs/api.md as they stand there.
 
 use serde_json::json;
 use testkit::Result;
@@ -29,7 +29,7 @@ const SHOWN: [&str; 14] = [
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.add("example::the_worked_example_of_the_merchant_quota_api", worked_example);
-    suite.alone("example::the_readmes_examples_work_as_they_are_written", shown);
+    suite.alone("example::the_documented_examples_work_as_they_are_written", shown);
 }
 
 async fn worked_example(api: &Api) -> Result<()> {
@@ -47,9 +47,9 @@ async fn worked_example(api: &Api) -> Result<()> {
 async fn shown() -> Result<()> {
     let examples = readme::examples(&readme::section()?)?;
     for path in SHOWN {
-        assert!(examples.iter().any(|example| example.call.path.starts_with(path)), "README.md does not show {path}");
+        assert!(examples.iter().any(|example| example.call.path.starts_with(path)), "docs/api.md does not show {path}");
     }
-    // The README's limits are those of the policy document that is shipped.
+    // The document's limits are those of the policy document that is shipped.
     let api = Api::start(&policies::shipped()?, &[])?;
     let ana = api.admin()?;
     readme::send(&ana, examples).await

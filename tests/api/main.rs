@@ -1,5 +1,5 @@
 //! The admin API over HTTP, with real server, Redis and Postgres: every route's successes and refusals, who may ask what,
-//! the examples of the README, and the mistakes of other quota services.
+//! the examples of docs/api.md, and the mistakes of other quota services.
 //!
 //! All tests share one server and keep to merchants of their own. This `main` owns it, so that nothing outlives the summary.
 

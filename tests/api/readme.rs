@@ -1,4 +1,5 @@
-//! The examples of README.md: each request as it stands there, and its answer below it as a comment.
+//! The examples of docs/api.md: each request as it stands there, and its answer below it as a comment. Those of README.md are
+//! among them.
 
 use std::time::Duration;
 
@@ -9,22 +10,32 @@ use testkit::dirs::workspace;
 use testkit::{Context, Failure, Result, wait};
 
 /// The section with the examples.
-const HEADING: &str = "\n## The API\n";
+const HEADING: &str = "\n## Examples\n";
 /// How long what the journal tells may take.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// A request as the README has it, and the status and the members of its answer.
+/// A request as the document has it, and the status and the members of its answer.
 pub(crate) struct Example {
     pub(crate) call: Call,
     status: u16,
     answer: Value,
 }
 
-/// The section of README.md with the examples.
+/// The section of docs/api.md with the examples.
 pub(crate) fn section() -> Result<String> {
-    let text = std::fs::read_to_string(workspace().join("README.md"))?;
-    let (_, section) = text.split_once(HEADING).ok_or_else(|| Failure::new("README.md has no section The API"))?;
-    Ok(section.split("\n## ").next().unwrap_or_default().to_owned())
+    let text = std::fs::read_to_string(workspace().join("docs/api.md"))?;
+    let (_, section) = text.split_once(HEADING).ok_or_else(|| Failure::new("docs/api.md has no section Examples"))?;
+    let section = section.split("\n## ").next().unwrap_or_default().to_owned();
+    let readme = std::fs::read_to_string(workspace().join("README.md"))?;
+    let shown: Vec<&str> = readme.split("\ncurl ").skip(1).collect();
+    for example in &shown {
+        let (request, rest) =
+            example.split_once("\n# ").ok_or_else(|| Failure::new("an example of README.md has no answer"))?;
+        let answer = rest.lines().next().unwrap_or_default();
+        let is_there = section.contains(&format!("\ncurl {request}\n# {answer}\n"));
+        is_there.then_some(()).ok_or_else(|| Failure::new(format!("docs/api.md does not have README's {request}")))?;
+    }
+    (!shown.is_empty()).then_some(section).ok_or_else(|| Failure::new("README.md has no example"))
 }
 
 /// Sends each example in its order.
@@ -36,7 +47,7 @@ pub(crate) async fn send(caller: &Caller, examples: Vec<Example>) -> Result<()> 
     Ok(())
 }
 
-/// Changes are answered at once as the README says; what the journal tells may take its time.
+/// Changes are answered at once as the document says; what the journal tells may take its time.
 async fn ask(caller: &Caller, example: Example) -> Result<()> {
     let Example { call, status, answer } = example;
     if call.method == "POST" {

@@ -77,7 +77,7 @@ async fn one_trace() -> Result<()> {
         let delivery = collector.span(&trace, "deliver webhook")?;
         ensure_eq!((delivery.kind, &delivery.parent_span_id), (SpanKind::Client as i32, &check.span_id));
         ensure_eq!(attribute(&delivery, "sluice.response_status"), "200", "{delivery:?}");
-        let sent = |line: &Value| line["message"] == "a message was sent" && line["trace_id"] == trace.as_str();
+        let sent = |line: &Value| line["message"] == "alert message sent" && line["trace_id"] == trace.as_str();
         wait::until("the line about the message", WRITTEN_WITHIN, || {
             Ok(stack.server.log_lines().iter().any(sent).then_some(()))
         })?;

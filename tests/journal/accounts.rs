@@ -12,7 +12,7 @@ use sluice_store::Store;
 use testkit::Result;
 
 use crate::bench::{AT_MS, Bench, SHARDS, admitted, event, first_charge, pack};
-use crate::engine::{Engine, consume, notes, refund};
+use crate::engine::{Engine, audit, consume, refund};
 
 /// The one account, without what is its own from test to test.
 async fn account(bench: &Bench) -> Result<Value> {
@@ -41,7 +41,7 @@ async fn b7_a_merchant_is_as_its_last_change_left_it() -> Result<()> {
         Ok(serde_json::from_str(&row)?)
     };
     let suspend = engine.command("m-1", "", Action::SuspendMerchant, AT_MS)?;
-    engine.store.apply(&suspend, &notes("ada", "stolen cards")).await?;
+    engine.store.apply(&suspend, &audit("ada", "stolen cards")).await?;
     // What changes nothing leaves no row, and what is refused says why.
     engine.grant("m-1", "", Action::SuspendMerchant, AT_MS + 1).await?;
     engine.run("m-1", "o-1", consume(5), AT_MS + 2).await?;
@@ -53,7 +53,7 @@ async fn b7_a_merchant_is_as_its_last_change_left_it() -> Result<()> {
         OR (code = 'SUSPENDED' AND failure_details = '{\"suspended\": \"merchant\"}')";
     assert_eq!((bench.count(rows).await?, bench.count("SELECT count(*) FROM usage_log").await?), (2, 2));
     let resume = engine.command("m-1", "", Action::ResumeMerchant, AT_MS + 1000)?;
-    engine.store.apply(&resume, &notes("eve", "cleared")).await?;
+    engine.store.apply(&resume, &audit("eve", "cleared")).await?;
     let expected = [json!("m-1"), json!(2), Value::Null, Value::Null, Value::Null, json!("eve")];
     assert_eq!(picked(&merchant().await?, &names), expected);
     assert_eq!(bench.count("SELECT count(*) FROM quota_account").await?, 0);
@@ -81,11 +81,11 @@ async fn an_account_is_as_its_last_change_left_it() -> Result<()> {
     assert_eq!(picked(&row, &last), ["m-1", "USD", "o-1", "p-1", "proxy"].map(Value::from));
 
     let suspend = engine.command("m-1", "", Action::Suspend, AT_MS + 3000)?;
-    engine.store.apply(&suspend, &notes("ada", "chargebacks")).await?;
+    engine.store.apply(&suspend, &audit("ada", "chargebacks")).await?;
     let set = Change::Set(AmountMinor::new(7).unwrap_or_default());
     let adjust = Adjust { counter: CounterName::Pending, change: set, expected_version: Some(4) };
     let adjust = engine.command("m-1", "", Action::Adjust(adjust), AT_MS + 4000)?;
-    engine.store.apply(&adjust, &notes("eve", "as counted")).await?;
+    engine.store.apply(&adjust, &audit("eve", "as counted")).await?;
     bench.wait_until_drained(SHARDS).await?;
     let row = account(&bench).await?;
     let changed = ["suspended_reason", "suspended_by", "pending_amount", "last_updated_by", "last_order_no"];

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use quota::{
     Account, Action, Adjust, AttemptId, Calendar, Change, Command, CounterName, LimitName, Limits, OnExpiry, Period,
-    Reset, Watch, WindowLimits,
+    Reset, ThresholdPolicy, WindowLimits,
 };
 use sluice_store::Store;
 use testkit::Result;
 
 use crate::alerts::{DAY_MS, Hand, minor, watch};
 use crate::bench::{AT_MS, Bench};
-use crate::engine::{Engine, consume, hold, notes, refund, settle};
+use crate::engine::{Engine, audit, consume, hold, refund, settle};
 
 const MERCHANTS: [&str; 3] = ["m-1", "m-2", "m-3"];
 const COMMANDS: usize = 400;
@@ -38,7 +38,7 @@ struct Sequence {
     now_ms: i64,
     number: u64,
     limits: Limits,
-    watch: Arc<Watch>,
+    threshold_policy: Arc<ThresholdPolicy>,
     percents: &'static [u32],
 }
 
@@ -46,7 +46,8 @@ impl Sequence {
     fn new(seed: u64) -> Result<Self> {
         let (limits, percents) = (Limits::UNLIMITED, LISTS[0]);
         let watch = watch(&limits, percents)?;
-        let mut sequence = Self { random: Random(seed), now_ms: AT_MS, number: 0, limits, watch, percents };
+        let mut sequence =
+            Self { random: Random(seed), now_ms: AT_MS, number: 0, limits, threshold_policy: watch, percents };
         sequence.change_limits()?;
         Ok(sequence)
     }
@@ -59,7 +60,7 @@ impl Sequence {
         let (day, month, year) = (window(1), window(3), window(9));
         self.limits = Limits { day, month, year, pending: minor(self.random.below(90)), ..Limits::UNLIMITED };
         self.percents = LISTS[self.random.below(LISTS.len() as u64) as usize];
-        self.watch = watch(&self.limits, self.percents)?;
+        self.threshold_policy = watch(&self.limits, self.percents)?;
         Ok(())
     }
 
@@ -106,7 +107,7 @@ impl Sequence {
         let lag_ms = if random.below(10) == 0 { DAY_MS } else { 0 };
         let mut command = engine.command(merchant, &order, action, self.now_ms - lag_ms)?;
         command.attempt = AttemptId::from_text(&format!("{order}-{}", random.below(2)));
-        command.watch = Some(Arc::clone(&self.watch));
+        command.threshold_policy = Some(Arc::clone(&self.threshold_policy));
         Ok(command)
     }
 }
@@ -114,7 +115,7 @@ impl Sequence {
 /// What is open of an account by its own figures: subject, window and threshold.
 fn reached(account: &Account, limits: &Limits, percents: &[u32]) -> BTreeSet<(String, i32, i32)> {
     let mut reached = BTreeSet::new();
-    for limit in Watch::LIMITS {
+    for limit in ThresholdPolicy::LIMITS {
         let (window, used) = match (limit.period(), limit) {
             (Some(period), limit) if limit.is_count() => (account.of(period).id, account.of(period).count),
             (Some(period), _) => (account.of(period).id, account.of(period).amount),
@@ -149,7 +150,7 @@ async fn run(bench: &Bench, seed: u64) -> Result<usize> {
     let mut seen = 0;
     for number in 0..COMMANDS {
         let command = sequence.command(&engine)?;
-        engine.store.apply(&command, &notes("proxy", "")).await?;
+        engine.store.apply(&command, &audit("proxy", "")).await?;
         if sequence.random.below(6) > 0 && number + 1 < COMMANDS {
             continue;
         }
@@ -163,8 +164,8 @@ async fn run(bench: &Bench, seed: u64) -> Result<usize> {
         // What an account was not asked for since the limits changed is found by the next change of it.
         for merchant in MERCHANTS {
             let roll = engine.command(merchant, "", Action::Roll, sequence.now_ms)?;
-            let roll = Command { watch: Some(Arc::clone(&sequence.watch)), ..roll };
-            engine.store.apply(&roll, &notes("system:threshold", "")).await?;
+            let roll = Command { threshold_policy: Some(Arc::clone(&sequence.threshold_policy)), ..roll };
+            engine.store.apply(&roll, &audit("system:threshold", "")).await?;
         }
         hand.drain().await?;
         for merchant in MERCHANTS {

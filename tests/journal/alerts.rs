@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use quota::{
-    Action, Adjust, AmountMinor, AttemptId, Change, CounterName, Limits, OnExpiry, Period, Reset, Settle, Thresholds,
-    Watch, WindowLimits,
+    Action, Adjust, AmountMinor, AttemptId, Change, CounterName, Limits, OnExpiry, Period, Reset, Settle,
+    ThresholdPolicy, Thresholds, WindowLimits,
 };
 use sluice_alerts::AlertProjection;
 use sluice_journal::event::Batch;
@@ -13,12 +13,12 @@ use sluice_journal::postgres::UsageLog;
 use sluice_journal::reply::Entry;
 use sluice_journal::stream::EventStream;
 use sluice_settings::Secret;
-use sluice_store::{Notes, Store};
+use sluice_store::{AuditContext, Store};
 use sqlx::postgres::PgListener;
 use testkit::{Failure, Result, Service};
 
 use crate::bench::{AT_MS, Bench, SHARDS, SOON, WITHIN, entry, oversized};
-use crate::engine::{Engine, consume, hold, notes, refund, settle};
+use crate::engine::{Engine, audit, consume, hold, refund, settle};
 
 pub(crate) const DAY_MS: i64 = 86_400_000;
 pub(crate) const MERCHANT: &str = "m-1";
@@ -66,8 +66,8 @@ pub(crate) async fn alerts(bench: &Bench) -> Result<Vec<String>> {
     Ok(alerts)
 }
 
-pub(crate) fn watch(limits: &Limits, percents: &[u32]) -> Result<Arc<Watch>> {
-    Ok(Arc::new(Watch::new(limits, Thresholds::new(percents.iter().copied())?)))
+pub(crate) fn watch(limits: &Limits, percents: &[u32]) -> Result<Arc<ThresholdPolicy>> {
+    Ok(Arc::new(ThresholdPolicy::new(limits, Thresholds::new(percents.iter().copied())?)))
 }
 
 pub(crate) fn minor(amount: u64) -> AmountMinor {
@@ -118,7 +118,7 @@ async fn check(name: &str, steps: &[Step]) -> Result<()> {
     for (number, step) in steps.iter().enumerate() {
         let at_ms = AT_MS + step.after_ms + number as i64;
         let mut command = engine.command(MERCHANT, step.order, step.action, at_ms)?;
-        command.watch = Some(watch(&step.limits, step.percents)?);
+        command.threshold_policy = Some(watch(&step.limits, step.percents)?);
         command.attempt = AttemptId::from_text(step.order);
         engine.apply(&command).await?;
         hand.drain().await?;
@@ -296,10 +296,10 @@ async fn an_alert_says_what_has_happened() -> Result<()> {
     let mut listener = PgListener::connect(&bench.postgres.url()).await?;
     listener.listen("sluice_alert").await?;
     let mut command = engine.command(MERCHANT, "o-1", consume(100_000), AT_MS)?;
-    command.watch = Some(watch(&day(75_000), &[80, 120])?);
-    engine.store.apply(&command, &Notes { policy_version: "v7".to_owned(), ..notes("proxy", "") }).await?;
+    command.threshold_policy = Some(watch(&day(75_000), &[80, 120])?);
+    engine.store.apply(&command, &AuditContext { policy_version: "v7".to_owned(), ..audit("proxy", "") }).await?;
     let suspend = engine.command(MERCHANT, "", Action::Suspend, AT_MS + 1)?;
-    engine.store.apply(&suspend, &notes("admin:ann", "fraud")).await?;
+    engine.store.apply(&suspend, &audit("admin:ann", "fraud")).await?;
     hand.drain().await?;
     let told = "SELECT count(*) FROM quota_alert JOIN usage_log USING (event_id) WHERE \
         (quota_alert.merchant_id, quota_alert.currency, subject, threshold, alert_type, alert_level, window_id, current_used, max, \
@@ -350,7 +350,7 @@ async fn what_comes_again_or_late_changes_nothing() -> Result<()> {
     .enumerate()
     {
         let mut command = engine.command(MERCHANT, order, action, AT_MS + number as i64)?;
-        command.watch = Some(watch(&day(100), percents)?);
+        command.threshold_policy = Some(watch(&day(100), percents)?);
         engine.apply(&command).await?;
         batches.push(hand.read().await?);
     }
@@ -391,7 +391,7 @@ async fn a_bad_event_among_them_does_not_change_their_order() -> Result<()> {
     for (number, action) in [consume(85), Action::Refund(refund(80, "1")), consume(3)].into_iter().enumerate() {
         let order = if number < 2 { "a" } else { "b" };
         let mut command = engine.command(MERCHANT, order, action, AT_MS + number as i64)?;
-        command.watch = Some(watch(&day(100), &[80, 100])?);
+        command.threshold_policy = Some(watch(&day(100), &[80, 100])?);
         engine.apply(&command).await?;
     }
     let mut entries = hand.read().await?;
@@ -409,7 +409,7 @@ async fn an_end_by_hand_stays() -> Result<()> {
     let (engine, mut hand) = (Engine::open(&bench)?, Hand::open(&bench).await?);
     let mut run = async |order: &str, action, at_ms| -> Result<()> {
         let mut command = engine.command(MERCHANT, order, action, at_ms)?;
-        command.watch = Some(watch(&day(100), &[80, 100])?);
+        command.threshold_policy = Some(watch(&day(100), &[80, 100])?);
         engine.apply(&command).await?;
         hand.drain().await
     };
@@ -435,7 +435,7 @@ async fn an_end_by_hand_outlives_the_list_of_thresholds() -> Result<()> {
     let (engine, mut hand) = (Engine::open(&bench)?, Hand::open(&bench).await?);
     let mut run = async |order: &str, action, percents, at_ms| -> Result<()> {
         let mut command = engine.command(MERCHANT, order, action, at_ms)?;
-        command.watch = Some(watch(&day(100), percents)?);
+        command.threshold_policy = Some(watch(&day(100), percents)?);
         engine.apply(&command).await?;
         hand.drain().await
     };
@@ -465,7 +465,7 @@ async fn a_crowd_crosses_at_once() -> Result<()> {
     let watch = watch(&day(100), &[80, 100])?;
     let run = async |number: usize, order: &str, action, at_ms| -> Result<()> {
         let mut command = engine.command(&format!("m-{number}"), order, action, at_ms)?;
-        command.watch = Some(Arc::clone(&watch));
+        command.threshold_policy = Some(Arc::clone(&watch));
         engine.apply(&command).await.map(drop)
     };
     for number in 0..ACCOUNTS {
@@ -494,7 +494,7 @@ async fn alerts_wait_for_postgres_and_outlive_their_journal() -> Result<()> {
     let engine = Engine::open(&bench)?;
     let pay = async |order: &str, amount| -> Result<()> {
         let mut command = engine.command(MERCHANT, order, consume(amount), AT_MS)?;
-        command.watch = Some(watch(&day(100), &[80, 100])?);
+        command.threshold_policy = Some(watch(&day(100), &[80, 100])?);
         engine.apply(&command).await.map(drop)
     };
     let journal = bench.journal("a")?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Code, OrderFigures, OrderState, Period, Record, WindowFigures};
+use quota::{Code, OrderState, OrderSummary, Period, Record, WindowUsage};
 use redis::aio::MultiplexedConnection;
 use sluice_alerts::AlertProjection;
 use sluice_journal::Config;
@@ -222,13 +222,13 @@ pub(crate) fn admitted(amount: u64) -> Vec<u8> {
 
 /// What [`admitted`] packs.
 pub(crate) fn first_charge(amount: u64) -> Record {
-    let window = |id| WindowFigures { id, amount_after: amount, count_after: 1, ..WindowFigures::default() };
+    let window = |id| WindowUsage { id, amount_after: amount, count_after: 1, ..WindowUsage::default() };
     Record {
         day: window(20_261_120),
         month: window(202_611),
         year: window(2026),
         amount,
-        order: OrderFigures { state: OrderState::Charged, amount, ..OrderFigures::default() },
+        order: OrderSummary { state: OrderState::Charged, amount, ..OrderSummary::default() },
         version: 1,
         ..Record::bare(Code::Admitted)
     }
@@ -249,8 +249,8 @@ pub(crate) fn pack(record: &Record) -> Vec<u8> {
     bytes.extend_from_slice(&record.day.id.to_le_bytes());
     windows.iter().for_each(|window| bytes.push(window.epoch));
     bytes.push(u8::from(record.suspended_at_ms > 0) + 2 * u8::from(record.pending_after > 0));
-    bytes.extend_from_slice(&record.marks.packed().to_le_bytes());
-    bytes.extend_from_slice(&record.marks.list.to_le_bytes());
+    bytes.extend_from_slice(&record.levels.packed().to_le_bytes());
+    bytes.extend_from_slice(&record.levels.list.to_le_bytes());
     windows.iter().for_each(|window| figures(&mut bytes, &[window.amount_after, window.count_after]));
     figures(&mut bytes, &[record.version]);
     windows.iter().for_each(|window| figures(&mut bytes, &[window.refunded_after]));

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Code, OrderFigures, OrderState, Record, WindowFigures};
+use quota::{Code, OrderState, OrderSummary, Record, WindowUsage};
 use sluice_journal::event::Batch;
 use sluice_journal::postgres::UsageLog;
 use sluice_journal::reply::{Entry, StreamId};
@@ -13,7 +13,7 @@ use crate::bench::{AT_MS, Bench, admitted, event, pack};
 
 /// A hold of which every column has a value of its own.
 fn full(number: u64) -> Entry {
-    let window = |id, first| WindowFigures {
+    let window = |id, first| WindowUsage {
         id,
         epoch: 3,
         amount_before: first,
@@ -32,7 +32,7 @@ fn full(number: u64) -> Entry {
         pending_after: 401,
         amount: 402,
         wait_ms: 403,
-        order: OrderFigures {
+        order: OrderSummary {
             state: OrderState::Held,
             hold_until_secs: 1_795_139_999,
             amount: 404,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use quota::{
-    Account, Action, AmountMinor, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, Limits,
+    Account, Action, AmountMinor, AttemptId, Calendar, Charge, Code, Command, Currency, Effect, HoldTerms, Limits,
     MerchantId, OnExpiry, OperationId, Order, OrderNo, Refund, Reply, Settle, shard_of,
 };
 use sluice_kit::clock;
 use sluice_settings::Secret;
-use sluice_store::{Notes, RedisStore, RedisStoreConfig, Store, StoreTime, keys};
+use sluice_store::{AuditContext, RedisStore, RedisStoreConfig, Store, StoreTime, keys};
 use testkit::{Failure, Result};
 
 use crate::bench::{Bench, SHARDS};
@@ -39,13 +39,13 @@ impl Engine {
             order_no: Some(order_no).filter(|text| !text.is_empty()).map(OrderNo::parse).transpose()?,
             attempt: AttemptId::from_text("first"),
             action,
-            dry: Dry::No,
+            effect: Effect::Commit,
             decision_id: clock::decision_id(),
             now_ms,
             windows: Calendar::UTC.windows_at(now_ms),
             order_ttl_secs: self.order_ttl_secs,
             backlog_max: 1_000_000,
-            watch: None,
+            threshold_policy: None,
             history: None,
             payment_no: None,
             operation_no: None,
@@ -54,7 +54,7 @@ impl Engine {
     }
 
     pub(crate) async fn apply(&self, command: &Command) -> Result<Reply> {
-        Ok(self.store.apply(command, &notes("proxy", "")).await?)
+        Ok(self.store.apply(command, &audit("proxy", "")).await?)
     }
 
     pub(crate) async fn run(&self, merchant: &str, order_no: &str, action: Action, now_ms: i64) -> Result<Reply> {
@@ -92,8 +92,8 @@ pub(crate) fn usd() -> Result<Currency> {
     Ok(Currency::parse("USD")?)
 }
 
-pub(crate) fn notes(actor: &str, reason: &str) -> Notes {
-    Notes { actor: actor.to_owned(), mode: "enforce", reason: reason.to_owned(), ..Notes::default() }
+pub(crate) fn audit(actor: &str, reason: &str) -> AuditContext {
+    AuditContext { actor: actor.to_owned(), mode: "enforce", reason: reason.to_owned(), ..AuditContext::default() }
 }
 
 fn amount(value: u64) -> AmountMinor {

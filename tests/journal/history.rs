@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quota::{Action, AttemptId, Code, MerchantId, OnExpiry, Order, OrderNo, OrderState, Origins, Refund, Reset};
-use sluice_journal::RecallingStore;
+use sluice_journal::HistoryStore;
 use sluice_journal::history::{self, HistoryError};
 use sluice_kit::database;
 use sluice_settings::Secret;
@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use testkit::{Failure, Result};
 
 use crate::bench::{AT_MS, Bench, SHARDS};
-use crate::engine::{Engine, ORDER_TTL_SECS, consume, hold, notes, refund, settle};
+use crate::engine::{Engine, ORDER_TTL_SECS, audit, consume, hold, refund, settle};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -77,17 +77,17 @@ async fn a_tombstone_hides_no_past_and_an_unreadable_one_holds_up_no_other() -> 
     assert_eq!(voided.record.code, Code::Tombstoned);
     bench.wait_until_drained(SHARDS).await?;
     let redis = Arc::new(Engine::open(&bench)?.store);
-    let recalling = RecallingStore::new(Arc::clone(&redis), pool);
+    let recalling = HistoryStore::new(Arc::clone(&redis), pool);
     let mut command = engine.command("m-1", "o-1", Action::Refund(refund(30, "r-1")), AT_MS + 2 * HOUR_MS)?;
     command.attempt = AttemptId::from_text("another");
-    assert_eq!(recalling.apply(&command, &notes("proxy", "")).await?.record.code, Code::Applied);
+    assert_eq!(recalling.apply(&command, &audit("proxy", "")).await?.record.code, Code::Applied);
     bench.wait_until_drained(SHARDS).await?;
 
     let nowhere = database::pool(&Secret::new("postgres://127.0.0.1:1/nowhere"), 1)?;
-    let recalling = RecallingStore::new(redis, nowhere);
+    let recalling = HistoryStore::new(redis, nowhere);
     let of = |order_no, action| engine.command("m-1", order_no, action, AT_MS + 3 * HOUR_MS);
     let batch = [of("o-2", Action::Refund(refund(1, "r-1")))?, of("o-3", consume(5))?]
-        .map(|command| (command, notes("proxy", "")));
+        .map(|command| (command, audit("proxy", "")));
     let results = recalling.apply_each(&batch).await;
     let [Err(StoreError::History(_)), Ok(reply)] = results.as_slice() else { panic!("{results:?}") };
     assert_eq!(reply.record.code, Code::Admitted);

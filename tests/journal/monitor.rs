@@ -84,7 +84,7 @@ async fn a_store_that_stays_away_is_told_of_once() -> Result<()> {
         assert_eq!(alerts(&postgres).await?, ["degraded_store"], "after {secs} s");
     }
     let told = "SELECT count(*) FROM quota_alert WHERE subject = 'degraded_store' \
-        AND message LIKE 'Redis gives no answer, % (gave no answer within 150 ms)' \
+        AND message LIKE 'Redis does not answer: % (gave no answer within 150 ms)' \
         AND extract(epoch FROM raised_at) * 1000 = 1795139200000 + 11000";
     let pool = postgres.pool().await?;
     assert_eq!(sqlx::query_scalar::<_, i64>(told).fetch_one(&pool).await?, 1);
@@ -255,7 +255,7 @@ async fn books_that_do_not_agree_are_told_of_until_they_do() -> Result<()> {
     two.at(0).await?;
     assert_eq!(alerts(&bench.postgres).await?, ["drift"]);
     let told = "SELECT count(*) FROM quota_alert WHERE message = \
-        'The journal is not whole: 1 events never came, 0 times Redis gave numbers again (journal_anomaly)'";
+        'The journal is incomplete: 1 events are missing, Redis reused sequence numbers 0 times (journal_anomaly)'";
     assert_eq!(bench.count(told).await?, 1);
     execute(&bench.postgres, "UPDATE journal_anomaly SET resolved_at = now()").await?;
     one.at(20).await?;

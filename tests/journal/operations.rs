@@ -4,7 +4,7 @@ use quota::{
     Action, Adjust, AmountMinor, AttemptId, Change, Command, CounterName, OnExpiry, OperationNo, Period, Refund, Reset,
 };
 use serde_json::{Value, json};
-use sluice_store::{Notes, Store};
+use sluice_store::{AuditContext, Store};
 use testkit::Result;
 
 use crate::bench::{AT_MS, Bench, SHARDS};
@@ -33,19 +33,19 @@ impl Script<'_> {
             operation_no: Some(number).filter(|number| !number.is_empty()).map(OperationNo::parse).transpose()?,
             ..self.engine.command("m-1", order_no, action, self.at_ms)?
         };
-        let notes = match action {
-            Action::Adjust(_) | Action::Reset(_) | Action::Suspend => Notes {
+        let audit = match action {
+            Action::Adjust(_) | Action::Reset(_) | Action::Suspend => AuditContext {
                 actor: "ada".to_owned(),
                 mode: "enforce",
                 reason: "by hand".to_owned(),
                 operator_type: "admin",
                 remarks: "as agreed".to_owned(),
                 metadata: "{\"ticket\": [7, \"é\"]}".to_owned(),
-                ..Notes::default()
+                ..AuditContext::default()
             },
-            _ => Notes { actor: "proxy".to_owned(), mode: "enforce", ..Notes::default() },
+            _ => AuditContext { actor: "proxy".to_owned(), mode: "enforce", ..AuditContext::default() },
         };
-        self.engine.store.apply(&command, &notes).await?;
+        self.engine.store.apply(&command, &audit).await?;
         Ok(())
     }
 }

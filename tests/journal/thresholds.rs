@@ -19,7 +19,7 @@ async fn the_sweep_finds_what_no_payment_has() -> Result<()> {
     let (engine, journal) = (Engine::open(&bench)?, bench.journal("a")?);
     for (merchant, amount) in [("m-1", 600), ("m-2", 850), ("m-3", 100), ("m-4", 600)] {
         let mut command = engine.command(merchant, "a", consume(amount), AT_MS)?;
-        command.watch = Some(watch(&day(1_000), &[80, 100])?);
+        command.threshold_policy = Some(watch(&day(1_000), &[80, 100])?);
         engine.apply(&command).await?;
     }
     engine.grant("m-4", "", Action::Suspend, AT_MS).await?;
@@ -73,7 +73,7 @@ async fn without_a_policy_alerts_end() -> Result<()> {
     let bench = Bench::start()?;
     let (engine, mut hand) = (Engine::open(&bench)?, Hand::open(&bench).await?);
     let mut command = engine.command(MERCHANT, "a", consume(90), AT_MS)?;
-    command.watch = Some(watch(&day(100), &[80, 100])?);
+    command.threshold_policy = Some(watch(&day(100), &[80, 100])?);
     engine.apply(&command).await?;
     hand.drain().await?;
     assert_eq!(alerts(&bench).await?, ["daily_80"]);
@@ -97,7 +97,7 @@ async fn alerts_do_not_outlive_lost_counters() -> Result<()> {
     let pay = async |bench: &Bench, merchant: &str, order: &str, action, at_ms| -> Result<()> {
         let engine = Engine::open(bench)?;
         let mut command = engine.command(merchant, order, action, at_ms)?;
-        command.watch = Some(watch(&limits, &[80, 100])?);
+        command.threshold_policy = Some(watch(&limits, &[80, 100])?);
         engine.apply(&command).await.map(drop)
     };
     let drain = async |bench: &Bench| -> Result<()> { Hand::open(bench).await?.drain().await };

@@ -11,6 +11,7 @@
 mod arrows;
 mod findings;
 mod observe;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;

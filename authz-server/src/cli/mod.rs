@@ -1,5 +1,5 @@
 //! The command line: the server itself, and what operators do beside it. Each command uses the settings that it needs and no
-//! others, and answers on standard output; what went wrong is told on standard error.
+//! others, and answers on standard output; errors go to standard error.
 
 mod inspect;
 mod outcomes;
@@ -25,7 +25,7 @@ use sluice_policy_source::{PolicyStartError, SourceError};
 use sluice_settings::{Settings, SettingsError};
 use sluice_store::StoreError;
 
-/// What exit codes say; `--help` and the reference show it.
+/// The exit codes; `--help` and the reference show them.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -93,7 +93,7 @@ enum Command {
     Outcomes(outcomes::OutcomesCommand),
     /// Make a bearer token for the admin API, to try things out.
     ///
-    /// It is signed with JWT_SECRET (HS256), so that it says no more than that whoever made it knows the secret. In production
+    /// It is signed with JWT_SECRET (HS256), so that it only proves that its maker knows the secret. In production
     /// tokens come from your identity provider, or are access tokens made by the admin API.
     Token(token::TokenArguments),
     /// Print the admin API's OpenAPI document, as the server answers it at /openapi.json.
@@ -149,7 +149,7 @@ enum Outcome {
     No,
 }
 
-/// Reads the command line and does what it says.
+/// Reads the command line and executes its command.
 #[must_use]
 pub fn run() -> ExitCode {
     let Cli { command, config } = Cli::parse();
@@ -157,7 +157,7 @@ pub fn run() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::No) => ExitCode::from(3),
         Err(error) => {
-            tell(&format!("authz-server: {error}"));
+            print_to_stderr(&format!("authz-server: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -189,7 +189,7 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes a line to standard error; there is nowhere to say that it failed.
-fn tell(line: &str) {
+/// Writes a line to standard error; a failure cannot be reported anywhere.
+fn print_to_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! `outcomes`: what the gateway left open, from Postgres, and its end by hand, as the API does it.
+//! `outcomes`: lists unknown outcomes from Postgres, and resolves them by hand, as the API does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use quota::{ActorId, Currency, MerchantId};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{CliError, Outcome, print, tell};
+use super::{CliError, Outcome, print, print_to_stderr};
 use sluice_decision::operations::resolve::{Resolved, resolve};
 use sluice_decision::operations::{Actor, Operations};
-use sluice_journal::RecallingStore;
+use sluice_journal::HistoryStore;
 use sluice_journal::outcomes::read::{self, Filter, UnknownOutcome, Verdict};
 use sluice_kit::database;
 use sluice_kit::health::Health;
@@ -151,7 +151,7 @@ async fn operations(settings: &Settings, pool: &PgPool) -> Result<Operations, Cl
     if let Some(stored) = recorded.filter(|stored| *stored != configured) {
         return Err(StoreError::Shards { stored, configured }.into());
     }
-    let store = Arc::new(RecallingStore::new(Arc::new(store), pool.clone()));
+    let store = Arc::new(HistoryStore::new(Arc::new(store), pool.clone()));
     Ok(Operations::new(store, policies, live, metrics))
 }
 
@@ -160,7 +160,7 @@ fn show(outcomes: &[UnknownOutcome], json: bool) -> Result<Outcome, CliError> {
     if json {
         print(&format!("{}\n", serde_json::to_string_pretty(outcomes)?))?;
     } else if outcomes.is_empty() {
-        tell("no outcome is unknown");
+        print_to_stderr("no outcome is unknown");
     } else {
         print(&table(outcomes))?;
     }

@@ -1,4 +1,4 @@
-//! `policy`: checks policy files, and says what a change means for whom.
+//! `policy`: checks policy files, and shows what a change means for whom.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub(super) fn execute(command: &PolicyCommand) -> Result<Outcome, CliError> {
             let zones = zones()?;
             let lines = policy_diff(&load(old, &zones)?, &load(new, &zones)?);
             if lines.is_empty() {
-                print("nothing changes for anybody\n")?;
+                print("no policy changes\n")?;
             }
             print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
             Ok(if *exit_code && !lines.is_empty() { Outcome::No } else { Outcome::Done })

@@ -9,7 +9,7 @@ use quota::{ActorId, MerchantId};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::{CliError, print, tell};
+use super::{CliError, print, print_to_stderr};
 use sluice_api::admin::Role;
 use sluice_api::admin::auth::subject;
 use sluice_kit::clock;
@@ -43,7 +43,7 @@ pub(super) struct TokenArguments {
 pub(super) enum TokenError {
     #[error("JWT_SECRET is not set; set it to the server's, or the server will not accept the token")]
     NoSecret,
-    #[error("SLUICE_JWT_ALGORITHM is {0}; tokens for it come from whoever has the private key")]
+    #[error("SLUICE_JWT_ALGORITHM is {0}; tokens for it come from the holder of the private key")]
     Algorithm(&'static str),
     #[error("--role merchant needs --merchant, because such a token sees one merchant only")]
     NoMerchant,
@@ -70,7 +70,7 @@ pub(super) fn execute(arguments: &TokenArguments, settings: &Settings) -> Result
     let until_secs = now_secs.saturating_add(i64::try_from(arguments.ttl.as_secs()).unwrap_or(i64::MAX));
     let token = sign(arguments, settings, now_secs, until_secs)?;
     let until = DateTime::from_timestamp(until_secs, 0).unwrap_or_default();
-    tell(&format!(
+    print_to_stderr(&format!(
         "note: for trying things out, by people who hold JWT_SECRET anyway. Good until {}, and cannot be revoked before: \
          keep it out of tickets, logs and shell histories.",
         until.to_rfc3339_opts(SecondsFormat::Secs, true)

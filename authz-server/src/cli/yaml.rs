@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for AsEnvoy<'de> {
         Ok(Value::Mapping(mapping))
     }
 
-    /// Tags say nothing to Envoy.
+    /// Envoy ignores tags.
     fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Value, A::Error> {
         let (_, value) = tagged.variant::<String>()?;
         de::VariantAccess::newtype_variant_seed(value, self)

@@ -21,26 +21,26 @@ use tracing::{error, info, warn};
 
 use super::{RunError, STOP_MAX, bounded_stop, guarded};
 use sluice_ext_authz::CheckService;
-use sluice_journal::RecallingStore;
+use sluice_journal::HistoryStore;
 use sluice_kit::health::Health;
 use sluice_settings::Settings;
 use sluice_store::RedisStore;
 
-/// How often Redis is asked whether it is there.
+/// How often Redis is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// A proxy that is gone without a word is noticed after both.
+/// A proxy that vanished is detected after both.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams that one proxy connection may have open: more than Envoy's own bound of requests at a time.
 const STREAMS_MAX: u32 = 4096;
 
-type Service = CheckService<RecallingStore>;
+type Service = CheckService<HistoryStore>;
 
 /// One thread's part of the decisions' port. What it holds belongs to its runtime.
 pub(super) struct Worker {
     pub runtime: Runtime,
     pub listener: std::net::TcpListener,
-    pub store: Arc<RecallingStore>,
+    pub store: Arc<HistoryStore>,
     pub service: Service,
 }
 
@@ -51,7 +51,7 @@ impl Worker {
         let tasks = service.tasks();
         runtime.block_on(async {
             let incoming = TcpIncoming::from(TcpListener::from_std(listener)?).with_nodelay(Some(true));
-            let mut asked = stopped.clone();
+            let mut stop_requested = stopped.clone();
             let (checks, batches) = service.into_servers();
             let served = Server::builder()
                 .max_concurrent_streams(Some(STREAMS_MAX))
@@ -59,7 +59,7 @@ impl Worker {
                 .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
                 .add_routes(routes.add_service(checks).add_service(batches))
                 .serve_with_incoming_shutdown(incoming, async move {
-                    let _ = asked.wait_for(|stop| *stop).await;
+                    let _ = stop_requested.wait_for(|stop| *stop).await;
                 });
             tokio::select! {
                 result = served => result?,
@@ -75,8 +75,8 @@ impl Worker {
     }
 }
 
-/// The ext_authz services with gRPC health and reflection, until they are told to stop by a signal or by `stop`. The first
-/// worker works here, the others on threads of their own.
+/// The ext_authz services with gRPC health and reflection, until a signal or `stop` ends them. The first worker works here,
+/// the others on threads of their own.
 pub(super) fn serve(
     first: Worker,
     others: Vec<Worker>,
@@ -114,7 +114,7 @@ fn together<F: FnOnce() -> Result<(), RunError> + Send + 'static>(
 ) -> Result<(), RunError> {
     let mut guards = Vec::new();
     let started = others.zip(2..).try_for_each(|(run, number)| {
-        let run = move || run().inspect_err(|error| error!(%error, "a thread of the decisions failed"));
+        let run = move || run().inspect_err(|error| error!(%error, "decision thread failed"));
         let thread = thread::Builder::new().name(format!("decide-{number}")).spawn(run)?;
         guards.push(guarded("decisions", stop, move || matches!(thread.join(), Ok(Ok(()))))?);
         Ok(())
@@ -123,11 +123,11 @@ fn together<F: FnOnce() -> Result<(), RunError> + Send + 'static>(
     stop.send_replace(true);
     let ended: Vec<bool> = guards.into_iter().map(|guard| guard.join().unwrap_or(false)).collect();
     result?;
-    if ended.into_iter().all(|well| well) { Ok(()) } else { Err(RunError::BrokeOff("decisions")) }
+    if ended.into_iter().all(|well| well) { Ok(()) } else { Err(RunError::ThreadExited("decisions")) }
 }
 
-/// SIGTERM takes the server out of service first, and lets it decide what comes until everybody has noticed. SIGINT, and a second
-/// signal, stop it at once.
+/// SIGTERM takes the server out of service first, and lets it decide until every client has noticed. SIGINT, and a second signal,
+/// stop it at once.
 async fn stop_at_signal(
     mut terminated: Signal,
     mut interrupted: Signal,
@@ -152,9 +152,9 @@ async fn stop_at_signal(
     stop.send_replace(true);
 }
 
-/// Asks Redis every second, and says what it answers in `/ready` and in gRPC health.
+/// Probes Redis every second, and reports the result in `/ready` and in gRPC health.
 async fn probe(
-    store: Arc<RecallingStore>,
+    store: Arc<HistoryStore>,
     allow_eviction: bool,
     health: Arc<Health>,
     reporter: HealthReporter,
@@ -194,12 +194,12 @@ async fn report(reporter: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Says what came of the last comparison of this server's clock with Redis'; gives whether it is right.
+/// Reports the last comparison of this server's clock with Redis'; returns whether the clock is right.
 fn compare_clocks(store: &RedisStore, health: &Health) -> bool {
     let Some(skew) = store.clock().skew() else { return true };
-    let trouble = store.clock_trouble();
-    let is_right = trouble.is_none();
-    health.clock_compared(skew.ahead_ms(), trouble);
+    let problem = store.clock_trouble();
+    let is_right = problem.is_none();
+    health.clock_compared(skew.ahead_ms(), problem);
     is_right
 }
 
@@ -222,12 +222,12 @@ mod tests {
                         runtime.block_on(async { stopped.wait_for(|stop| *stop).await.map(drop) }).unwrap();
                     }
                     ended.fetch_add(1, Ordering::SeqCst);
-                    if number == failing { Err(RunError::BrokeOff("one")) } else { Ok(()) }
+                    if number == failing { Err(RunError::ThreadExited("one")) } else { Ok(()) }
                 }
             };
             let result = together(run(0), [run(1), run(2)].into_iter(), &stop);
             let expected = if failing == 0 { "one" } else { "decisions" };
-            assert!(matches!(result, Err(RunError::BrokeOff(name)) if name == expected), "{failing}: {result:?}");
+            assert!(matches!(result, Err(RunError::ThreadExited(name)) if name == expected), "{failing}: {result:?}");
             assert_eq!(ended.load(Ordering::SeqCst), 3, "{failing}");
         }
     }

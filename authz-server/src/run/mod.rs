@@ -3,7 +3,7 @@
 //! Each thread of the decisions has a runtime of its own, and so have the journal and the sweeps; the admin port and the
 //! sources of policies and settings share another, so that none of them makes a payment wait.
 
-mod aside;
+mod background;
 mod checks;
 
 use std::io;
@@ -26,7 +26,7 @@ use sluice_alerts::{AlertMetrics, AlertProjection, notifier};
 use sluice_api::admin::{self, JwksError};
 use sluice_api::live;
 use sluice_ext_authz::CheckService;
-use sluice_journal::RecallingStore;
+use sluice_journal::HistoryStore;
 use sluice_journal::outcomes;
 use sluice_journal::postgres::UsageLog;
 use sluice_kit::database;
@@ -40,13 +40,13 @@ use sluice_store::{RedisMetrics, RedisStore, RedisStoreConfig, StoreError, Verif
 
 /// How long a stop waits for connections that stay open, and again for work under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
-/// How long the start waits for the first reading of changed settings; without it those of file and environment count.
+/// How long the start waits for the first read of changed settings; without it those of file and environment count.
 const FIRST_SETTINGS_MAX: Duration = Duration::from_secs(2);
 /// How long the start waits for the migrations; longer ones are the journal's.
 const FIRST_MIGRATION_MAX: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted.
 const ACCEPT_QUEUE: u32 = 1024;
-/// Connections to Postgres that the decisions of one thread may use, for orders that Redis has forgotten.
+/// Connections to Postgres that the decisions of one thread may use, for orders that Redis has evicted.
 const CHECK_CONNECTIONS_MAX: u32 = 2;
 
 /// Why the server did not start, or stopped.
@@ -70,20 +70,20 @@ pub enum RunError {
     Postgres(#[from] sqlx::Error),
     #[error("{address} cannot be bound: {error}")]
     Bind { address: SocketAddr, error: io::Error },
-    #[error("gRPC ended: {0}")]
+    #[error("gRPC server failed: {0}")]
     Grpc(#[from] tonic::transport::Error),
     #[error("gRPC reflection cannot be set up: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    #[error("the {0} thread ended before its time: see the log")]
-    BrokeOff(&'static str),
+    #[error("the {0} thread exited unexpectedly: see the log")]
+    ThreadExited(&'static str),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, or until a part ends that must not.
+/// Serves until SIGTERM or SIGINT, or until a part exits unexpectedly.
 ///
 /// # Errors
-/// [`RunError`] says what to mend. Redis or Postgres being away is none: the server starts, and `/ready` says so.
+/// [`RunError`] names what to fix. An unavailable Redis or Postgres is none: the server starts, and `/ready` reports it.
 pub fn run(settings: &Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     let (_log, log) = telemetry::start(&settings.log, Arc::clone(&metrics))?;
@@ -95,15 +95,15 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let _spans = spans.transpose()?;
     let live = Live::fixed(settings);
     let health = Arc::new(Health::at(settings.addresses(), Arc::clone(&metrics)));
-    let aside = runtime()?;
-    aside.block_on(migrate(settings, &health));
-    let (policies, sources) = aside.block_on(sluice_policy_source::open(settings, &live, &health))?;
+    let background_runtime = runtime()?;
+    background_runtime.block_on(migrate(settings, &health));
+    let (policies, sources) = background_runtime.block_on(sluice_policy_source::open(settings, &live, &health))?;
     let rules = settings.rules_file.as_deref().map(load_rules).transpose()?;
-    let deadlines = aside::Deadlines::of(rules.as_ref());
+    let deadlines = background::Deadlines::of(rules.as_ref());
     rules.iter().for_each(sluice_ext_authz::warn_of_actions);
 
     let verified = Verified::default();
-    let ((listener, more), admin, probes) = aside.block_on(async { bind_all(settings) })?;
+    let ((listener, more), admin, probes) = background_runtime.block_on(async { bind_all(settings) })?;
     let (admin_address, grpc_address) = (admin.local_addr()?, listener.local_addr()?);
     let worker = |listener| {
         let runtime = runtime()?;
@@ -132,19 +132,24 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let sweep = sluice_jobs::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
     let notifier = notifier::spawn(notifier::Config::new(settings, live.clone()), &metrics, stopped.clone())?;
     let clock = verified.clock().clone();
-    let monitor =
-        aside.block_on(async { Monitor::open(&settings.postgres_url(), Arc::clone(&health), live.clone(), clock) })?;
-    aside.spawn(monitor.run(stopped.clone()));
+    let monitor = background_runtime
+        .block_on(async { Monitor::open(&settings.postgres_url(), Arc::clone(&health), live.clone(), clock) })?;
+    background_runtime.spawn(monitor.run(stopped.clone()));
     let (first_read, first_settings) = oneshot::channel();
-    let follow =
-        aside::Follow { settings: settings.clone(), live: live.clone(), metrics: Arc::clone(&metrics), first_read };
-    let state = aside.block_on(async {
-        aside::open(settings, live.clone(), verified.clone(), Arc::clone(&health), metrics, Arc::clone(&policies))
+    let follow = background::Follow {
+        settings: settings.clone(),
+        live: live.clone(),
+        metrics: Arc::clone(&metrics),
+        first_read,
+    };
+    let state = background_runtime.block_on(async {
+        background::open(settings, live.clone(), verified.clone(), Arc::clone(&health), metrics, Arc::clone(&policies))
     })?;
-    let probes = probes.map(|listener| aside::spawn_probes(listener, state.clone(), stopped.clone())).transpose()?;
-    let admin = thread::Builder::new()
-        .name("admin".to_owned())
-        .spawn(move || aside.block_on(aside::serve(admin, state, sources, policies, follow, stopped)))?;
+    let probes =
+        probes.map(|listener| background::spawn_probes(listener, state.clone(), stopped.clone())).transpose()?;
+    let admin = thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        background_runtime.block_on(background::serve(admin, state, sources, policies, follow, stopped))
+    })?;
     let journal = guarded("journal", &stop_checks, move || journal.join().is_ok())?;
     let notifier = guarded("notifier", &stop_checks, move || notifier.join().is_ok())?;
     let sweep = guarded("sweep", &stop_checks, move || sweep.join().is_ok())?;
@@ -153,7 +158,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
         .map(|probes| guarded("probes", &stop_checks, move || matches!(probes.join(), Ok(Ok(())))))
         .transpose()?;
     first.runtime.block_on(async { timeout(FIRST_SETTINGS_MAX, first_settings).await.map(drop) }).unwrap_or_default();
-    first.runtime.spawn(aside::hand_on(live, deadlines, log));
+    first.runtime.spawn(background::apply_changes(live, deadlines, log));
     log_start(settings, admin_address, grpc_address, workers.len() + 1);
     let served = checks::serve(first, workers, health, settings, &stop_checks, &checks_stopped);
     let _ = stop.send(true);
@@ -161,10 +166,10 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let guards = guards.into_iter().chain(probes.map(|probes| ("probes", probes)));
     let ended: Vec<_> = guards.map(|(name, guard)| (name, guard.join().unwrap_or(false))).collect();
     served?;
-    ended.into_iter().find(|(_, well)| !well).map_or(Ok(()), |(name, _)| Err(RunError::BrokeOff(name)))
+    ended.into_iter().find(|(_, well)| !well).map_or(Ok(()), |(name, _)| Err(RunError::ThreadExited(name)))
 }
 
-/// Makes the tables before anything reads them. Where that cannot be now, the journal does it when Postgres is there.
+/// Creates the tables before anything reads them. Where that fails now, the journal does it when Postgres is available.
 async fn migrate(settings: &Settings, health: &Health) {
     let migrated = async {
         let mut log = UsageLog::new(&settings.postgres_url())?;
@@ -177,7 +182,7 @@ async fn migrate(settings: &Settings, health: &Health) {
     }
 }
 
-/// Says once what this server is, where it listens and what it works with.
+/// Logs once what this server is, where it listens and what it works with.
 fn log_start(settings: &Settings, admin: SocketAddr, grpc: SocketAddr, threads: usize) {
     let Addresses { redis, postgres, policy_service } = settings.addresses();
     let address = |url: Option<&HttpUrl>| url.map(|url| url.as_str().to_owned());
@@ -198,8 +203,8 @@ fn log_start(settings: &Settings, admin: SocketAddr, grpc: SocketAddr, threads: 
     );
 }
 
-/// Waits for a thread's end on another one. Without that part the server is not whole, so all of it stops: better
-/// restarted by whoever watches it than refusing or losing something unnoticed.
+/// Waits for a thread's end on another one. Without that part the server is incomplete, so all of it stops: a restart by its
+/// supervisor is better than refusing or losing something unnoticed.
 fn guarded(
     name: &'static str,
     stop: &watch::Sender<bool>,
@@ -227,15 +232,15 @@ fn load_rules(path: &Path) -> Result<Document, RunError> {
 
 /// Registers the metrics of every part, so that all of them are exposed whatever is configured.
 fn register_parts(metrics: &Metrics) {
-    drop(metrics.part::<admin::Figures>());
+    drop(metrics.part::<admin::ApiMetrics>());
     drop(metrics.part::<AlertMetrics>());
-    drop(metrics.part::<live::Figures>());
-    drop(metrics.part::<notifier::Figures>());
-    drop(metrics.part::<outcomes::Figures>());
-    drop(metrics.part::<sluice_policy_source::figures::Figures>());
+    drop(metrics.part::<live::StreamMetrics>());
+    drop(metrics.part::<notifier::NotifierMetrics>());
+    drop(metrics.part::<outcomes::OutcomeMetrics>());
+    drop(metrics.part::<sluice_policy_source::metrics::PolicyMetrics>());
     drop(metrics.part::<RedisMetrics>());
-    drop(metrics.part::<sluice_jobs::Figures>());
-    drop(metrics.part::<telemetry::Figures>());
+    drop(metrics.part::<sluice_jobs::JobMetrics>());
+    drop(metrics.part::<telemetry::TraceMetrics>());
     drop(metrics.part::<ZoneMetrics>());
 }
 
@@ -246,13 +251,13 @@ fn open_store(
     verified: Verified,
     metrics: &Metrics,
     connections_max: u32,
-) -> Result<Arc<RecallingStore>, RunError> {
+) -> Result<Arc<HistoryStore>, RunError> {
     let (shards, timeout) = (settings.shards, live.current().redis_timeout());
     let redis = RedisStoreConfig { url: settings.redis_url(), shards, timeout };
     let redis = RedisStore::open_shared(&redis, verified)?;
     let pool = database::pool(&settings.postgres_url(), connections_max)?;
     let redis = redis.following(live.clone()).measured(RedisMetrics::clone(&metrics.part()));
-    Ok(Arc::new(RecallingStore::new(Arc::new(redis), pool)))
+    Ok(Arc::new(HistoryStore::new(Arc::new(redis), pool)))
 }
 
 /// The decisions' port, the admin port and that of the probes, bound inside of a runtime.
@@ -263,7 +268,7 @@ fn bind_all(
     Ok((bind_shared(settings)?, admin, bind_probes(settings)?))
 }
 
-/// The probes' port. One that nobody asked for is not worth a server that does not start: the admin port has the probes, too.
+/// The probes' port. A default port that cannot be bound does not prevent the start: the admin port answers the probes, too.
 fn bind_probes(settings: &Settings) -> Result<Option<TcpListener>, RunError> {
     let Some(port) = settings.probe_port.get() else { return Ok(None) };
     match bind(SocketAddr::new(settings.bind, port), false) {
@@ -287,7 +292,7 @@ fn bind_shared(settings: &Settings) -> Result<(TcpListener, Vec<TcpListener>), R
         return Ok((alone, Vec::new()));
     }
     // Listeners that share a port share it with any other process of the user that does the same: a second server must not
-    // start unnoticed. So the port was had alone first.
+    // start unnoticed. So the port is bound exclusively first.
     let address = alone.local_addr()?;
     drop(alone);
     let others = (1..settings.grpc_threads).map(|_| bind(address, true)).collect::<Result<_, _>>()?;
@@ -305,7 +310,7 @@ fn bind(address: SocketAddr, shared: bool) -> Result<TcpListener, RunError> {
     bound().map_err(|error| RunError::Bind { address, error })
 }
 
-/// Ends some time after the stop was asked for.
+/// Ends some time after the stop was requested.
 async fn bounded_stop(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
     tokio::time::sleep(STOP_MAX).await;

@@ -66,7 +66,7 @@ fn what_changes_for_whom_is_said() -> Result<()> {
     assert_eq!(said, "tier basic: daily_amount 9000 -> 7000\n");
     assert_eq!(run(&[], &["policy", "diff", "--exit-code", &old, &new])?.code, Some(3));
     let said = run(&[], &["policy", "diff", "--exit-code", &old, &old])?.succeeded();
-    assert_eq!(said, "nothing changes for anybody\n");
+    assert_eq!(said, "no policy changes\n");
     for files in [[&old, &bad], [&bad, &old]] {
         let ran = run(&[], &["policy", "diff", files[0], files[1]])?;
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");

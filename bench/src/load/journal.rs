@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quota::{Action, AmountMinor, AttemptId, Calendar, Charge, Command, Currency, Dry, Limits, MerchantId, OrderNo};
+use quota::{Action, AmountMinor, AttemptId, Calendar, Charge, Command, Currency, Effect, Limits, MerchantId, OrderNo};
 use redis::aio::MultiplexedConnection;
 use rustix::process::Pid;
 use serde::Serialize;
 use sluice_kit::clock;
 use sluice_kit::secret::Secret;
-use sluice_store::{Notes, RedisStore, RedisStoreConfig, Store, keys};
+use sluice_store::{AuditContext, RedisStore, RedisStoreConfig, Store, keys};
 
 use testkit::build;
 use testkit::dirs::RunDir;
@@ -344,24 +344,28 @@ struct Feeder {
     store: RedisStore,
     merchants: u32,
     currency: Currency,
-    notes: Notes,
+    audit: AuditContext,
     /// Charges made so far.
     made: u64,
 }
 
 impl Feeder {
     fn new(store: RedisStore, merchants: u32) -> Result<Self> {
-        let notes =
-            Notes { actor: "proxy".to_owned(), mode: "enforce", policy_version: "load".to_owned(), ..Notes::default() };
-        Ok(Self { store, merchants: merchants.max(1), currency: Currency::parse("USD")?, notes, made: 0 })
+        let audit = AuditContext {
+            actor: "proxy".to_owned(),
+            mode: "enforce",
+            policy_version: "load".to_owned(),
+            ..AuditContext::default()
+        };
+        Ok(Self { store, merchants: merchants.max(1), currency: Currency::parse("USD")?, audit, made: 0 })
     }
 
     /// The next charges, up to the number `end`.
-    fn next_call(&mut self, end: u64) -> Result<Vec<(Command, Notes)>> {
+    fn next_call(&mut self, end: u64) -> Result<Vec<(Command, AuditContext)>> {
         let first = self.made;
         let last = end.min(first + COMMANDS_PER_CALL as u64);
         self.made = last;
-        (first..last).map(|number| Ok((self.command(number)?, self.notes.clone()))).collect()
+        (first..last).map(|number| Ok((self.command(number)?, self.audit.clone()))).collect()
     }
 
     fn command(&self, number: u64) -> Result<Command> {
@@ -381,13 +385,13 @@ impl Feeder {
                 pace: None,
                 replays_max: None,
             }),
-            dry: Dry::No,
+            effect: Effect::Commit,
             decision_id: clock::decision_id(),
             now_ms,
             windows: Calendar::UTC.windows_at(now_ms),
             order_ttl_secs: 604_800,
             backlog_max: u32::MAX,
-            watch: None,
+            threshold_policy: None,
             history: None,
             payment_no: None,
             operation_no: None,
@@ -395,7 +399,7 @@ impl Feeder {
         })
     }
 
-    async fn call(&self, calls: &[Vec<(Command, Notes)>]) -> Result<()> {
+    async fn call(&self, calls: &[Vec<(Command, AuditContext)>]) -> Result<()> {
         let mut results = Vec::new();
         match calls {
             [a, b, c, d] => {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use proto::{LimitFigures, Problem, extension};
+use proto::{LimitUsage, Problem, extension};
 use quota::Code;
 
 use super::orders::{self, MERCHANTS};
@@ -195,7 +195,7 @@ impl Order {
         let max = self.amount * 3;
         Problem {
             decision_id: Some(self.decision_id()),
-            limit: Some(LimitFigures {
+            limit: Some(LimitUsage {
                 name: "daily_amount".to_owned(),
                 max,
                 used: max - self.number % 100,

@@ -1,12 +1,12 @@
-//! Alerts: what a merchant or an operator is to hear of, and how they hear of it.
+//! Alerts for merchants and operators, and their delivery.
 //!
-//! `subject` names what alerts are about, `settings` who is told of which, `read` finds alerts and messages for the API.
-//! `notifier` makes messages of them and sends them over the ways of `channel`, within `rate`, and nowhere that `address` forbids.
+//! `subject` lists what alerts are about. `settings` routes alerts to channels. `read` queries alerts and messages for the API.
+//! `notifier` creates messages and sends them through `channel`, within the limits of `rate` and the policy of `egress`.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod address;
 pub mod channel;
+pub mod egress;
 pub mod metrics;
 pub mod monitor;
 pub mod notice;

@@ -1,4 +1,4 @@
-//! Metrics of alerts that begin.
+//! Metrics of raised alerts.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 use super::{Level, Subject};
 use sluice_kit::metrics::Part;
 
-/// Alerts that this server raised. Types are bounded by the policies' thresholds; no request can make up one.
+/// Alerts that this server raised. Types are bounded by the policies' thresholds; no request can add one.
 #[derive(Debug, Default)]
 pub struct AlertMetrics {
     raised: Family<[(&'static str, String); 2], Counter>,
@@ -16,7 +16,7 @@ pub struct AlertMetrics {
 impl Part for AlertMetrics {
     fn register(&self, r: &mut Registry) {
         r.register("quota_alerts", "Alerts that this server raised", self.raised.clone());
-        // Series that are there from the start: a rate sees no first increment of one that was not.
+        // The series exist from the start: a rate misses the first increment of a new series.
         for subject in Subject::ALL.into_iter().filter(|subject| subject.is_operators()) {
             let labels = [("type", subject.word().to_owned()), ("level", Level::Critical.as_str().to_owned())];
             drop(self.raised.get_or_create(&labels));

@@ -1,7 +1,7 @@
-//! Alerts for operators: Redis gives no answer, events wait for Postgres, the books do not agree, a server's clock is off.
+//! Alerts for operators: Redis does not answer, events wait for Postgres, the books do not agree, a server's clock is off.
 //!
-//! Every server tells what it sees itself, straight to Postgres, and keeps it until Postgres is there. However many servers see
-//! the same trouble it is one alert: each holds a shared lock while it sees it, and the last one to let go ends the alert.
+//! Each server writes its own incidents straight to Postgres, and keeps them while Postgres is away. Servers with the same
+//! incident share one alert: each holds a shared lock during the incident, and the last one to release it resolves the alert.
 
 use std::io;
 use std::sync::Arc;
@@ -23,96 +23,94 @@ use sluice_kit::health::{Health, State, warn_unless_away};
 use sluice_settings::{Live, Secret};
 use sluice_store::StoreClock;
 
-/// How often the server looks at itself.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it looks at what Postgres knows, without news of its own.
+/// How often the server checks itself.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it reads the state in Postgres, without changes of its own.
 const READ_INTERVAL_MS: i64 = 10_000;
 /// How long one use of Postgres may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Troubles that were over before Postgres was there, kept to be told then; beyond that the oldest is forgotten.
+/// Incidents that ended before Postgres was reachable, kept to be reported later; beyond that the oldest is dropped.
 const KEPT_MAX: usize = 32;
-/// Lets one server write at a time; any number that nothing else uses. What each sees has the numbers after it.
+/// Lets one server write at a time; any number that nothing else uses. The incidents' locks have the numbers after it.
 const WRITE_LOCK: i64 = 0x51_75_6f_74_61_10;
 
-/// What a server sees by itself.
+/// A check that a server makes by itself.
 #[derive(Clone, Debug)]
-struct Sight {
+struct HealthCheck {
     subject: Subject,
     /// What it means, for people.
     meaning: &'static str,
-    /// Whether it was looked at since the server started: before, the server has no word in the matter.
+    /// Whether it ran since the server started: before, its result is unknown.
     known: bool,
-    trouble: Option<Trouble>,
-    /// Since when an alert is open that no server seems to hold, while this one sees no trouble.
-    let_go_ms: Option<i64>,
+    incident: Option<Incident>,
+    /// Since when an alert is open whose lock no server holds, while this server has no incident.
+    unheld_since_ms: Option<i64>,
 }
 
-/// That something is not well.
+/// A failed check.
 #[derive(Clone, Debug)]
-struct Trouble {
+struct Incident {
     since_ms: i64,
     message: String,
-    /// It lasts long enough to be told of.
-    told: bool,
+    /// It has lasted long enough to be reported.
+    reportable: bool,
 }
 
-/// A trouble that is over.
+/// An incident that is over.
 #[derive(Clone, Debug)]
-struct Past {
+struct EndedIncident {
     subject: Subject,
-    trouble: Trouble,
+    incident: Incident,
     until_ms: i64,
 }
 
-/// Watches for one server.
+/// Raises and resolves operators' alerts for one server.
 #[derive(Debug)]
 pub struct Monitor {
     health: Arc<Health>,
     live: Live,
-    /// By which alerts are dated: the server's own may be what is wrong.
+    /// Dates the alerts: the server's own clock may be wrong.
     clock: StoreClock,
     pool: PgPool,
-    sights: [Sight; 3],
-    past: Vec<Past>,
-    /// Holds the locks of what this server sees.
+    checks: [HealthCheck; 3],
+    ended: Vec<EndedIncident>,
+    /// Holds the locks of this server's incidents.
     connection: Option<PgConnection>,
     locked: Vec<Subject>,
     read_at_ms: Option<i64>,
 }
 
 impl Monitor {
-    /// Connects when there is something to tell or read. The connection belongs to the runtime that calls.
+    /// Connects when there is something to write or read. The connection belongs to the calling runtime.
     ///
     /// # Errors
     /// An [`io::Error`] for an address that cannot be read.
     pub fn open(postgres_url: &Secret, health: Arc<Health>, live: Live, clock: StoreClock) -> io::Result<Self> {
-        let sight = |subject, meaning| Sight { subject, meaning, known: false, trouble: None, let_go_ms: None };
+        let check =
+            |subject, meaning| HealthCheck { subject, meaning, known: false, incident: None, unheld_since_ms: None };
         Ok(Self {
             health,
             live,
             clock,
             pool: database::pool(postgres_url, 1).map_err(io::Error::other)?,
-            sights: [
-                sight(
-                    Subject::DegradedStore,
-                    "Redis gives no answer, payments are answered as on_error of their rules says",
-                ),
-                sight(
+            checks: [
+                check(Subject::DegradedStore, "Redis does not answer: payments follow on_error of their rules"),
+                check(
                     Subject::JournalBacklog,
-                    "Events wait for Postgres, payments are refused when there is no more room",
+                    "Events wait for Postgres: payments are refused once the backlog is full",
                 ),
-                sight(Subject::ClockSkew, "A server's clock is off, it neither decides payments nor sweeps"),
+                check(Subject::ClockSkew, "A server's clock is off: it neither decides payments nor sweeps"),
             ],
-            past: Vec::new(),
+            ended: Vec::new(),
             connection: None,
             locked: Vec::new(),
             read_at_ms: None,
         })
     }
 
-    /// Looks every second, until shutdown.
+    /// Checks every second, until shutdown.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         loop {
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
@@ -120,19 +118,19 @@ impl Monitor {
             }
             match self.round(self.clock.now_ms()).await {
                 Ok(()) => {}
-                Err(error) => warn_unless_away!(error, "alerts for operators wait for postgres"),
+                Err(error) => warn_unless_away!(error, "operator alerts paused: postgres unavailable"),
             }
         }
     }
 
-    /// Looks once, at `now_ms`, milliseconds since the epoch.
+    /// Checks once, at `now_ms`, milliseconds since the epoch.
     ///
     /// # Errors
-    /// [`sqlx::Error`] where Postgres gives no answer; what there is to tell is told in a later round.
+    /// [`sqlx::Error`] where Postgres does not answer; changes are written in a later round.
     pub async fn round(&mut self, now_ms: i64) -> Result<(), sqlx::Error> {
-        let news = self.look(now_ms);
+        let has_changes = self.check(now_ms);
         let is_due = self.read_at_ms.is_none_or(|at| now_ms.saturating_sub(at) >= READ_INTERVAL_MS);
-        if !news && !is_due && self.past.is_empty() {
+        if !has_changes && !is_due && self.ended.is_empty() {
             return Ok(());
         }
         self.read_at_ms = Some(now_ms);
@@ -142,27 +140,27 @@ impl Monitor {
             // Its locks go with it.
             self.connection = None;
             self.locked.clear();
-            // What could not be told is due at once.
-            self.read_at_ms = self.read_at_ms.filter(|_| !news);
+            // Changes that could not be written are due at once.
+            self.read_at_ms = self.read_at_ms.filter(|_| !has_changes);
         }
         result
     }
 
-    /// Takes in the server's health; gives whether there is something to tell.
-    fn look(&mut self, now_ms: i64) -> bool {
+    /// Reads the server's health; returns whether there is something to write.
+    fn check(&mut self, now_ms: i64) -> bool {
         let patience_ms =
             i64::try_from(self.live.current().degraded_store_secs).unwrap_or(i64::MAX).saturating_mul(1000);
         let seen =
             [(Some(self.health.states().redis), patience_ms), (self.health.backlog(), 0), (self.health.clock(), 0)];
-        let mut news = false;
-        for (sight, (state, patience_ms)) in self.sights.iter_mut().zip(seen) {
+        let mut has_changes = false;
+        for (check, (state, patience_ms)) in self.checks.iter_mut().zip(seen) {
             let Some(state) = state else { continue };
-            let past = sight.see(state, now_ms, patience_ms, &mut news);
-            self.past.extend(past);
+            let ended = check.observe(state, now_ms, patience_ms, &mut has_changes);
+            self.ended.extend(ended);
         }
-        let surplus = self.past.len().saturating_sub(KEPT_MAX);
-        self.past.drain(..surplus);
-        news
+        let surplus = self.ended.len().saturating_sub(KEPT_MAX);
+        self.ended.drain(..surplus);
+        has_changes
     }
 
     async fn write(&mut self, now_ms: i64) -> Result<(), sqlx::Error> {
@@ -174,20 +172,22 @@ impl Monitor {
         let mut transaction = connection.begin().await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(WRITE_LOCK).execute(&mut *transaction).await?;
         let mut raised = Vec::new();
-        for past in &self.past {
-            raised.extend(tell_past(&mut transaction, past).await?);
+        for ended in &self.ended {
+            raised.extend(raise_ended(&mut transaction, ended).await?);
         }
-        for sight in &mut self.sights {
-            match &sight.trouble {
-                Some(trouble) if trouble.told => raised.extend(tell(&mut transaction, sight.subject, trouble).await?),
-                None if sight.known => {
-                    let was_own = self.past.iter().any(|past| past.subject == sight.subject);
-                    let is_let_go = is_let_go(&mut transaction, sight.subject).await?;
-                    sight.let_go_ms = is_let_go.then(|| sight.let_go_ms.unwrap_or(now_ms));
-                    // Who held it may have lost its session only, and is about to take the lock again.
+        for check in &mut self.checks {
+            match &check.incident {
+                Some(incident) if incident.reportable => {
+                    raised.extend(raise_open(&mut transaction, check.subject, incident).await?)
+                }
+                None if check.known => {
+                    let was_own = self.ended.iter().any(|ended| ended.subject == check.subject);
+                    let is_unheld = is_unheld(&mut transaction, check.subject).await?;
+                    check.unheld_since_ms = is_unheld.then(|| check.unheld_since_ms.unwrap_or(now_ms));
+                    // Its holder may only have lost its session, and take the lock again soon.
                     let patience_ms = if was_own { 0 } else { READ_INTERVAL_MS };
-                    if sight.let_go_ms.is_some_and(|since| now_ms.saturating_sub(since) >= patience_ms) {
-                        end(&mut transaction, sight.subject, now_ms).await?;
+                    if check.unheld_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= patience_ms) {
+                        end(&mut transaction, check.subject, now_ms).await?;
                     }
                 }
                 Some(_) | None => {}
@@ -198,15 +198,15 @@ impl Monitor {
         for subject in raised {
             self.health.metrics().part::<AlertMetrics>().raised(subject.word(), Level::Critical.as_str());
         }
-        self.past.clear();
+        self.ended.clear();
         self.connection = Some(connection);
         Ok(())
     }
 
-    /// Holds the locks of what is seen now, and no others.
+    /// Holds the locks of the current incidents, and no others.
     async fn lock(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        for Sight { subject, trouble, .. } in &self.sights {
-            let seen = trouble.as_ref().is_some_and(|trouble| trouble.told);
+        for HealthCheck { subject, incident, .. } in &self.checks {
+            let seen = incident.as_ref().is_some_and(|incident| incident.reportable);
             let statement = match (self.locked.contains(subject), seen) {
                 (false, true) => "SELECT pg_advisory_lock_shared($1)",
                 (true, false) => "SELECT pg_advisory_unlock_shared($1)",
@@ -220,20 +220,26 @@ impl Monitor {
     }
 }
 
-impl Sight {
-    /// Takes in a state; gives the trouble that is over with it, where it was one to be told of.
-    fn see(&mut self, state: State, now_ms: i64, patience_ms: i64, news: &mut bool) -> Option<Past> {
+impl HealthCheck {
+    /// Applies a state; returns the incident that it ends, if that was a reportable one.
+    fn observe(
+        &mut self,
+        state: State,
+        now_ms: i64,
+        patience_ms: i64,
+        has_changes: &mut bool,
+    ) -> Option<EndedIncident> {
         self.known = true;
         if state.up {
-            let trouble = self.trouble.take().filter(|trouble| trouble.told)?;
-            *news = true;
-            return Some(Past { subject: self.subject, trouble, until_ms: now_ms });
+            let incident = self.incident.take().filter(|incident| incident.reportable)?;
+            *has_changes = true;
+            return Some(EndedIncident { subject: self.subject, incident, until_ms: now_ms });
         }
         let detail = state.detail.unwrap_or_default();
         let message = format!("{} ({detail})", self.meaning);
-        let trouble = self.trouble.get_or_insert(Trouble { since_ms: now_ms, message, told: false });
-        if !trouble.told && now_ms.saturating_sub(trouble.since_ms) >= patience_ms {
-            (trouble.told, *news) = (true, true);
+        let incident = self.incident.get_or_insert(Incident { since_ms: now_ms, message, reportable: false });
+        if !incident.reportable && now_ms.saturating_sub(incident.since_ms) >= patience_ms {
+            (incident.reportable, *has_changes) = (true, true);
         }
         None
     }
@@ -243,22 +249,22 @@ const fn lock_of(subject: Subject) -> i64 {
     WRITE_LOCK + 1 + subject as i64
 }
 
-/// Raises the alert, unless it is open or somebody has ended it by hand since the trouble began; gives it where it is new.
-async fn tell(
+/// Raises the alert, unless it is open or was resolved by hand since the incident began; returns it if it is new.
+async fn raise_open(
     connection: &mut PgConnection,
     subject: Subject,
-    trouble: &Trouble,
+    incident: &Incident,
 ) -> Result<Option<Subject>, sqlx::Error> {
-    raise(connection, subject, &trouble.message, time(trouble.since_ms), None).await
+    raise(connection, subject, &incident.message, time(incident.since_ms), None).await
 }
 
-/// Tells of a trouble that is over, unless it has been told of.
-async fn tell_past(connection: &mut PgConnection, past: &Past) -> Result<Option<Subject>, sqlx::Error> {
-    let Past { subject, trouble, until_ms } = past;
-    raise(connection, *subject, &trouble.message, time(trouble.since_ms), Some(time(*until_ms))).await
+/// Stores the alert of an incident that is over, unless it is stored already.
+async fn raise_ended(connection: &mut PgConnection, ended: &EndedIncident) -> Result<Option<Subject>, sqlx::Error> {
+    let EndedIncident { subject, incident, until_ms } = ended;
+    raise(connection, *subject, &incident.message, time(incident.since_ms), Some(time(*until_ms))).await
 }
 
-/// One alert for the time from `since`, whoever tells of it.
+/// One alert for the time from `since`, whichever server reports it.
 async fn raise(
     connection: &mut PgConnection,
     subject: Subject,
@@ -288,13 +294,13 @@ async fn raise(
         .fetch_optional(connection)
         .await?;
     if raised.is_some() {
-        tracing::warn!(alert_type = subject.word(), message, "operators are told");
+        tracing::warn!(alert_type = subject.word(), message, "operator alert raised");
     }
     Ok(raised.map(|_| subject))
 }
 
-/// Whether the alert is open and no server holds it.
-async fn is_let_go(connection: &mut PgConnection, subject: Subject) -> Result<bool, sqlx::Error> {
+/// Whether the alert is open and no server holds its lock.
+async fn is_unheld(connection: &mut PgConnection, subject: Subject) -> Result<bool, sqlx::Error> {
     let open =
         "SELECT EXISTS (SELECT FROM quota_alert WHERE merchant_id IS NULL AND subject = $1 AND resolved_at IS NULL)";
     let open: bool = sqlx::query_scalar(open).bind(subject.column()).fetch_one(&mut *connection).await?;
@@ -305,7 +311,7 @@ async fn is_let_go(connection: &mut PgConnection, subject: Subject) -> Result<bo
     lock.fetch_one(connection).await
 }
 
-/// Ends the alert that no server holds.
+/// Resolves the alert whose lock no server holds.
 async fn end(connection: &mut PgConnection, subject: Subject, now_ms: i64) -> Result<(), sqlx::Error> {
     let statement = "WITH ended AS ( \
             UPDATE quota_alert SET resolved_at = greatest($2, raised_at), resolved_by = $3, resolve_reason = 'recovered' \
@@ -315,7 +321,7 @@ async fn end(connection: &mut PgConnection, subject: Subject, now_ms: i64) -> Re
     query.execute(connection).await.map(drop)
 }
 
-/// The books' alert follows what the journal has found; one that was ended by hand comes again with the next finding only.
+/// The books' alert follows the journal's anomalies; one resolved by hand is raised again only by the next anomaly.
 async fn drift(connection: &mut PgConnection, now_ms: i64) -> Result<Option<Subject>, sqlx::Error> {
     let statement = "SELECT greatest(max(found_at), (SELECT max(rejected_at) FROM journal_rejected)), \
             coalesce(sum(last_seq - first_seq + 1) FILTER (WHERE kind = 'missing'), 0)::bigint, \
@@ -325,15 +331,16 @@ async fn drift(connection: &mut PgConnection, now_ms: i64) -> Result<Option<Subj
     let (found_at, missing, rewound, lost, rejected): (Option<DateTime<Utc>>, i64, i64, i64, i64) =
         sqlx::query_as(statement).fetch_one(&mut *connection).await?;
     let Some(found_at) = found_at else {
-        if is_let_go(connection, Subject::Drift).await? {
+        if is_unheld(connection, Subject::Drift).await? {
             end(connection, Subject::Drift, now_ms).await?;
         }
         return Ok(None);
     };
-    let mut message =
-        format!("The journal is not whole: {missing} events never came, {rewound} times Redis gave numbers again");
+    let mut message = format!(
+        "The journal is incomplete: {missing} events are missing, Redis reused sequence numbers {rewound} times"
+    );
     if lost > 0 {
-        message.push_str(&format!(", {lost} times Redis lost an account and its limits began anew"));
+        message.push_str(&format!(", Redis lost an account {lost} times and its limits restarted from zero"));
     }
     message.push_str(" (journal_anomaly)");
     if rejected > 0 {

@@ -1,4 +1,4 @@
-//! What a message says: one form from which every kind of channel is written, and as JSON the webhook's payload.
+//! A message's content: every kind of channel is rendered from it; as JSON it is the webhook's payload.
 
 use std::cmp::Reverse;
 
@@ -15,13 +15,13 @@ pub const DIGEST_ALERTS_MAX: usize = 50;
 /// A message's content, `{"type", "timestamp", "data"}` as Standard Webhooks has payloads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// When what it tells of happened.
+    /// When the event happened.
     pub timestamp: DateTime<Utc>,
     #[serde(flatten)]
     pub content: Content,
 }
 
-/// What it tells of.
+/// The event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
 pub enum Content {
@@ -69,17 +69,17 @@ pub struct Alert {
     pub resolve_notes: Option<String>,
 }
 
-/// Several messages that were held back: the gravest first, and of these in the order of their making.
+/// Several messages that were held back: the most severe first, then in order of creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
-    /// How many they are.
+    /// Number of messages.
     pub count: usize,
-    /// How many of them are not in `alerts`, which has [`DIGEST_ALERTS_MAX`] at most.
+    /// Number of those that are not in `alerts`, which has [`DIGEST_ALERTS_MAX`] at most.
     pub left_out: usize,
     pub alerts: Vec<DigestAlert>,
 }
 
-/// One of them.
+/// One message of a digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestAlert {
     pub change: Change,
@@ -95,7 +95,7 @@ pub enum Change {
     Resolved,
 }
 
-/// Somebody wants to see whether a channel works.
+/// A message that tests whether a channel works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Test {
     pub channel_id: String,
@@ -135,7 +135,7 @@ impl Notice {
         Self { timestamp: at, content: Content::Test(Test { channel_id, requested_by, message }) }
     }
 
-    /// Sums up messages; what is itself no message about one alert is left aside.
+    /// Sums up messages; digests and tests are left out.
     #[must_use]
     pub fn digest(notices: impl IntoIterator<Item = Self>, at: DateTime<Utc>) -> Self {
         let one = |notice: Self| match notice.content {
@@ -151,7 +151,7 @@ impl Notice {
         Self { timestamp: at, content: Content::Digest(Digest { count, left_out, alerts }) }
     }
 
-    /// How grave it is: a digest as its gravest alert.
+    /// The severity; of a digest that of its most severe alert.
     #[must_use]
     pub fn level(&self) -> Level {
         match &self.content {

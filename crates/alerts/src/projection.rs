@@ -1,4 +1,4 @@
-//! Alerts of accounts, in the transaction of the events that begin and end them: an alert is there exactly if its event is.
+//! Stores account alerts in the transaction of the events that raise and resolve them: an alert exists exactly if its event does.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, LazyLock};
@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
 use super::metrics::AlertMetrics;
-use super::raise::{self, Account, Board, End, Key, Open, SYSTEM};
+use super::raise::{self, Account, AlertBoard, End, Key, Open, SYSTEM};
 use sluice_journal::event::Event;
 use sluice_journal::{AfterCommit, Projection};
 use sluice_kit::database::row::{insert, table_row};
@@ -45,7 +45,7 @@ table_row! {
     }
 }
 
-/// Who waits for alerts hears of each that is new.
+/// Listeners are notified of each new alert.
 static RAISE: LazyLock<String> = LazyLock::new(|| {
     let insert = insert("quota_alert", Alert::COLUMNS);
     format!(
@@ -54,16 +54,16 @@ static RAISE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The channel on which alerts that begin or end are announced, by their id.
+/// The Postgres channel on which raised and resolved alerts are announced, by their id.
 pub const CHANNEL: &str = "sluice_alert";
-/// Alerts of these accounts that are open; nobody ends one of them by hand before the transaction is over.
+/// Open alerts of these accounts. They are locked: none is resolved by hand before the transaction ends.
 const OPEN: &str = "SELECT alert.merchant_id, coalesce(alert.currency::text, '') AS currency, alert_id, subject, threshold, window_id, \
         shard, raised_seq, raised_at \
     FROM UNNEST($1::text[], $2::text[]) AS account (merchant_id, currency) JOIN quota_alert AS alert \
         ON coalesce(alert.merchant_id, '') = account.merchant_id \
         AND coalesce(alert.currency, '') = account.currency::char(3) \
     WHERE resolved_at IS NULL AND subject <> 'over_capture' ORDER BY alert_id FOR UPDATE OF alert";
-/// Alerts of these accounts that somebody has ended by hand, as long as no later one has taken their place.
+/// Alerts of these accounts that were resolved by hand and have no later alert in their place.
 const SILENCED: &str = "SELECT merchant_id, currency::text, subject, threshold, window_id FROM quota_alert AS alert \
     WHERE (merchant_id, currency) IN (SELECT merchant_id, currency::char(3) \
             FROM UNNEST($1::text[], $2::text[]) AS account (merchant_id, currency)) \
@@ -72,13 +72,13 @@ const SILENCED: &str = "SELECT merchant_id, currency::text, subject, threshold, 
                 AND later.subject = alert.subject AND later.threshold = alert.threshold \
                 AND later.window_id IS NOT DISTINCT FROM alert.window_id AND later.raised_at > alert.raised_at)";
 const END: &str = "WITH ended AS ( \
-        UPDATE quota_alert AS alert SET resolved_at = greatest(told.at, raised_at), resolved_by = $5, resolve_reason = told.reason, \
-            resolve_event_id = told.event_id \
-        FROM UNNEST($1::uuid[], $2::timestamptz[], $3::text[], $4::uuid[]) AS told (alert_id, at, reason, event_id) \
-        WHERE alert.alert_id = told.alert_id AND alert.resolved_at IS NULL RETURNING alert.alert_id \
+        UPDATE quota_alert AS alert SET resolved_at = greatest(change.at, raised_at), resolved_by = $5, resolve_reason = change.reason, \
+            resolve_event_id = change.event_id \
+        FROM UNNEST($1::uuid[], $2::timestamptz[], $3::text[], $4::uuid[]) AS change (alert_id, at, reason, event_id) \
+        WHERE alert.alert_id = change.alert_id AND alert.resolved_at IS NULL RETURNING alert.alert_id \
     ) SELECT pg_notify('sluice_alert', alert_id::text) FROM ended";
 
-/// Who is in the database and open.
+/// An open alert, as read from the database.
 #[derive(sqlx::FromRow)]
 struct Found {
     merchant_id: String,
@@ -126,8 +126,8 @@ impl Projection for AlertProjection {
     }
 }
 
-/// Raises and ends the alerts that these events cross into and out of, and gives those that are new; `new` tells which of the
-/// events are stored now and not before, where not all are.
+/// Raises and resolves alerts for these events, and returns the new ones. `new` lists the events that are stored for the first
+/// time, where not all are.
 async fn store(
     connection: &mut PgConnection,
     events: &[Event],
@@ -143,7 +143,7 @@ async fn store(
     let accounts: BTreeSet<&Account> = concerned.iter().map(|(account, _)| account).collect();
     let open = open(connection, &accounts).await?;
     let changed = concerned.iter().filter(|(_, event)| raise::changes_list(event)).map(|(account, _)| account);
-    let mut board = Board::new(open, silenced(connection, &changed.collect()).await?);
+    let mut board = AlertBoard::new(open, silenced(connection, &changed.collect()).await?);
     concerned.iter().for_each(|(_, event)| board.follow(event));
     let (raised, ended) = board.changes();
     if !ended.is_empty() {
@@ -170,7 +170,7 @@ async fn open(
     }))
 }
 
-/// What was ended by hand and not raised since.
+/// Alerts resolved by hand and not raised again since.
 async fn silenced(
     connection: &mut PgConnection,
     accounts: &BTreeSet<&Account>,

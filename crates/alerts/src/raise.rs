@@ -1,10 +1,10 @@
-//! Which alerts of accounts begin and end with the journal's events. Pure: the journal reads what is open before, and writes
-//! what has changed, in the events' transaction.
+//! Which account alerts the journal's events raise and resolve. Pure: the caller reads the open alerts before, and writes the
+//! changes, in the events' transaction.
 
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use quota::{Crossing, LimitName, Watch};
+use quota::{Crossing, LimitName, ThresholdPolicy};
 use uuid::Uuid;
 
 use super::projection::Alert;
@@ -13,14 +13,14 @@ use sluice_journal::event::Event;
 use sluice_journal::postgres::{REWOUND, Row};
 use sluice_kit::clock;
 
-/// Who ends alerts whose usage falls.
+/// `resolved_by` of alerts that end because usage fell.
 pub const SYSTEM: &str = "system";
 /// From this percentage on an alert is critical.
 const CRITICAL_PERCENT: u16 = 100;
 
-/// Merchant and currency; an empty one for the merchant as a whole.
+/// Merchant and currency; the currency is empty for the merchant as a whole.
 pub type Account = (String, String);
-/// Which of an account's alerts: subject, threshold and window.
+/// Identifies an alert of an account: subject, threshold and window.
 pub type Key = (String, Option<i32>, Option<i32>);
 
 /// An alert that is open.
@@ -44,28 +44,28 @@ pub struct End {
     pub event_id: Uuid,
 }
 
-/// The alerts of the accounts in a batch of events, and what the events have made of them.
+/// The alerts of the accounts in a batch of events, and the changes that the events cause.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct AlertBoard {
     open: HashMap<Account, Vec<Open>>,
-    /// What somebody has ended by hand, and nobody raised since.
+    /// Alerts that were resolved by hand and not raised again since.
     silenced: HashSet<(Account, Key)>,
     raised: Vec<Alert>,
     ended: Vec<End>,
 }
 
-/// What an event says of one threshold.
+/// How an event changes one limit's thresholds.
 #[derive(Clone, Copy)]
-struct Place {
+struct LimitChange {
     limit: LimitName,
-    /// How many thresholds it has reached, of the list that holds now.
+    /// Number of thresholds reached, of the current list.
     level: usize,
-    /// How many of them it had reached before.
+    /// Number of those that were reached before.
     known: usize,
     list_changed: bool,
 }
 
-/// Whose alerts the event may begin or end; `None` for one that concerns no alert.
+/// The account whose alerts the event may raise or resolve; `None` if it concerns no alert.
 #[must_use]
 pub fn account(event: &Event) -> Option<Account> {
     if event.changes_merchant {
@@ -79,8 +79,8 @@ pub fn account(event: &Event) -> Option<Account> {
     concerns.then(|| key(&event.row)).flatten()
 }
 
-impl Board {
-    /// With what is open before, and what was ended by hand.
+impl AlertBoard {
+    /// Starts with the open alerts, and those resolved by hand.
     #[must_use]
     pub fn new(open: impl IntoIterator<Item = (Account, Open)>, silenced: HashSet<(Account, Key)>) -> Self {
         let mut board = Self { silenced, ..Self::default() };
@@ -90,11 +90,11 @@ impl Board {
         board
     }
 
-    /// Takes an event, later than those before it.
+    /// Applies an event, later than those before it.
     pub fn follow(&mut self, event: &Event) {
         let Some(account) = account(event) else { return };
         self.end(&account, event, |open| {
-            let limit = Watch::LIMITS.into_iter().find(|limit| limit.as_str() == open.subject)?;
+            let limit = ThresholdPolicy::LIMITS.into_iter().find(|limit| limit.as_str() == open.subject)?;
             let is_over = open.window_id < window_of(event, limit) || closes(event, limit, open);
             (open.window_id.is_some() && is_over).then_some("window_closed")
         });
@@ -114,26 +114,27 @@ impl Board {
         }
     }
 
-    /// The alerts that began, with their end where they have one already; and the ends of those that were open before.
+    /// The new alerts, with their end where they have one already; and the ends of those that were open before.
     #[must_use]
     pub fn changes(self) -> (Vec<Alert>, Vec<End>) {
         (self.raised, self.ended)
     }
 
     fn cross(&mut self, account: &Account, event: &Event, crossing: &Crossing) {
-        let Crossing { before, after, watch } = crossing;
+        let Crossing { before, after, threshold_policy } = crossing;
         let list_changed = changes_list(event);
-        for ((limit, before), after) in Watch::LIMITS.into_iter().zip(before.levels).zip(after.levels) {
+        for ((limit, before), after) in ThresholdPolicy::LIMITS.into_iter().zip(before.by_limit).zip(after.by_limit) {
             if before != after || list_changed {
                 let known = if list_changed { 0 } else { usize::from(before) };
-                self.place(account, event, watch, Place { limit, level: usize::from(after), known, list_changed });
+                let change = LimitChange { limit, level: usize::from(after), known, list_changed };
+                self.apply(account, event, threshold_policy, change);
             }
         }
     }
 
-    fn place(&mut self, account: &Account, event: &Event, watch: &Watch, place: Place) {
-        let Place { limit, level, known, list_changed } = place;
-        let percents = watch.thresholds().percents();
+    fn apply(&mut self, account: &Account, event: &Event, threshold_policy: &ThresholdPolicy, change: LimitChange) {
+        let LimitChange { limit, level, known, list_changed } = change;
+        let percents = threshold_policy.thresholds().percents();
         let (reached, left) = percents.split_at_checked(level).unwrap_or((percents, &[]));
         let among = |percents: &[u16], threshold| percents.iter().any(|percent| Some(i32::from(*percent)) == threshold);
         let (before, after) = limit.used(&event.record);
@@ -148,16 +149,17 @@ impl Board {
                 Some("limit_raised")
             }
         });
-        let max = watch.maxima().iter().zip(Watch::LIMITS).find(|(_, of)| *of == limit).map_or(0, |(max, _)| max.get());
+        let mut maxima = threshold_policy.maxima().iter().zip(ThresholdPolicy::LIMITS);
+        let max = maxima.find(|(_, of)| *of == limit).map_or(0, |(max, _)| max.get());
         for percent in reached.get(known..).unwrap_or_default() {
             let own = (limit.as_str().to_owned(), Some(i32::from(*percent)), window_of(event, limit));
             if list_changed {
-                // Usage that stays above a threshold is told of once, by whatever list.
+                // Usage that stays above a threshold raises one alert, whichever list has it.
                 if self.silenced.contains(&(account.clone(), own)) {
                     continue;
                 }
             } else {
-                // Open though usage was below it: Redis has lost the counters that it began with.
+                // Open although usage was below the threshold: Redis lost the counters that raised it.
                 self.end(account, event, |open| (open.key() == own).then_some("counters_lost"));
             }
             let words = words::reached(limit, &account.1, *percent, after, max);
@@ -169,7 +171,7 @@ impl Board {
                     threshold: Some(i32::from(*percent)),
                     alert_type: format!("{}_{percent}", subject.word()),
                     window_id: window_of(event, limit),
-                    ..figures(alert(event, subject, level, words), after, max)
+                    ..with_usage(alert(event, subject, level, words), after, max)
                 },
             );
         }
@@ -185,8 +187,8 @@ impl Board {
         let (captured, held) = (event.record.order.settled, event.record.order.amount);
         let order_no = event.row.order_no.as_deref().unwrap_or_default();
         let words = words::over_captured(order_no, &account.1, captured, held);
-        // Each capture is one of its own, whatever is open.
-        self.raised.push(figures(alert(event, Subject::OverCapture, Level::Warning, words), captured, held));
+        // Each over-capture raises its own alert, whatever is open.
+        self.raised.push(with_usage(alert(event, Subject::OverCapture, Level::Warning, words), captured, held));
     }
 
     /// Raises an alert, unless the same one is open.
@@ -208,7 +210,7 @@ impl Board {
         self.raised.push(alert);
     }
 
-    /// Ends what the event has a reason to end, but nothing that began after it.
+    /// Resolves the alerts that the event has a reason to resolve, except those raised after it.
     fn end(&mut self, account: &Account, event: &Event, reason: impl Fn(&Open) -> Option<&'static str>) {
         let Some(open) = self.open.get_mut(account) else { return };
         let mut ended = Vec::new();
@@ -242,14 +244,15 @@ impl Open {
     }
 }
 
-/// Whether what the account has reached was counted in another list of thresholds before the event.
+/// Whether the account's levels before the event were counted with another list of thresholds.
 #[must_use]
 pub fn changes_list(event: &Event) -> bool {
-    let lists = event.crossing.as_ref().map(|crossing| (crossing.before.list, crossing.watch.thresholds().list()));
+    let lists =
+        event.crossing.as_ref().map(|crossing| (crossing.before.list, crossing.threshold_policy.thresholds().list()));
     lists.is_some_and(|(before, after)| before != 0 && before != after)
 }
 
-/// Whether the alert began with a later event than this one. Numbers that Redis gives anew after a loss are smaller and later.
+/// Whether a later event raised the alert. Sequence numbers that Redis assigns again after a loss are smaller, but later.
 fn is_later(open: &Open, row: &Row) -> bool {
     open.shard == Some(row.shard)
         && open.raised_seq.is_some_and(|seq| seq > row.seq)
@@ -265,18 +268,18 @@ fn window_of(event: &Event, limit: LimitName) -> Option<i32> {
     limit.period().and_then(|period| i32::try_from(event.record.of(period).id).ok())
 }
 
-/// Whether the event closes the window that the alert is of. Its number may be a later one: an account that was ahead comes back
-/// into the windows of now with its usage, and its alerts with it.
+/// Whether the event closes the alert's window. The window's id may be a later one: an account that was ahead returns to the
+/// current windows with its usage and its alerts.
 fn closes(event: &Event, limit: LimitName, open: &Open) -> bool {
     let closed = event.closed.iter().any(|closed| Some(closed.period) == limit.period());
     closed && open.raised_seq != Some(event.row.seq)
 }
 
-/// What took usage below a threshold.
+/// The `resolve_reason` for usage that fell below a threshold.
 fn taken_by(action: &str) -> &'static str {
     match action {
         "refund" | "reserve_refund" => "refund",
-        // An unknown outcome that was not made is given back as a void gives it.
+        // An unknown outcome resolved as not made is returned like a void.
         "void" | "resolve" => "void",
         "release" => "release",
         "settle" => "settle",
@@ -291,7 +294,7 @@ fn key(row: &Row) -> Option<Account> {
     Some((row.merchant_id.clone(), row.currency.clone()?))
 }
 
-/// An alert of the event's account or merchant, without figures.
+/// An alert of the event's account or merchant, without usage.
 fn alert(event: &Event, subject: Subject, level: Level, message: String) -> Alert {
     let row = &event.row;
     Alert {
@@ -320,7 +323,7 @@ fn alert(event: &Event, subject: Subject, level: Level, message: String) -> Aler
     }
 }
 
-fn figures(alert: Alert, used: u64, max: u64) -> Alert {
+fn with_usage(alert: Alert, used: u64, max: u64) -> Alert {
     let signed = |value| i64::try_from(value).ok();
     Alert { current_used: signed(used), max: signed(max), usage_percent: words::percent(used, max), ..alert }
 }

@@ -1,11 +1,11 @@
--- How often one audience is told of one type of alert of one merchant: a sliding log of what it was told.
+-- Rate limit of notifications for one scope, merchant and type of alert: a sliding log of those that were sent.
 --
--- KEYS[1]  sorted set; a member is "<telling> <channel>", its score the time in ms. A telling is one change of one alert, and
---          counts once however many channels carry it.
--- ARGV     now_ms, period_ms, tellings_max, telling, channel
--- reply    0: it may be told, and is counted; else the time in ms when the oldest that counts will not any more
+-- KEYS[1]  sorted set; a member is "<notification> <channel>", its score the time in ms. A notification is one change of one
+--          alert, and counts once however many channels carry it.
+-- ARGV     now_ms, period_ms, notifications_max, notification, channel
+-- reply    0: it may be sent, and is counted; else the time in ms when the oldest counted one expires
 local now, period, max = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local telling, member = ARGV[4], ARGV[4] .. ' ' .. ARGV[5]
+local notification, member = ARGV[4], ARGV[4] .. ' ' .. ARGV[5]
 
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - period))
 local log = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
@@ -18,7 +18,7 @@ for i = 1, #log, 2 do
     oldest = oldest or tonumber(log[i + 1])
   end
 end
-if not seen[telling] and count >= max then
+if not seen[notification] and count >= max then
   return (oldest or now) + period
 end
 redis.call('ZADD', KEYS[1], 'NX', string.format('%.0f', now), member)

@@ -1,4 +1,4 @@
-//! How many messages one audience gets about one merchant and type of alert in a sliding period, decided in Redis.
+//! The rate limit of messages for one scope, merchant and type of alert over a sliding period, decided in Redis.
 
 use std::time::Duration;
 
@@ -14,28 +14,28 @@ use sluice_store::{Failovers, RedisLink};
 
 const SCRIPT: &str = include_str!("rate.lua");
 
-/// What the bound is counted by.
+/// The key of the limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted<'a> {
-    /// Whose settings name the channel.
+    /// The scope whose settings name the channel.
     pub scope: &'a str,
     /// Empty for what concerns operators only.
     pub merchant: &'a str,
     pub alert_type: &'a str,
 }
 
-/// A message that asks to be sent.
+/// A message to be sent: one change of an alert, on one channel.
 #[derive(Clone, Copy, Debug)]
-pub struct Telling<'a> {
+pub struct Notification<'a> {
     pub alert: Uuid,
     pub change: Change,
     pub channel: &'a str,
 }
 
-/// So many tellings in any such period.
+/// So many changes of alerts in any such period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    pub tellings_max: u64,
+    pub notifications_max: u64,
     pub period: Duration,
 }
 
@@ -48,7 +48,7 @@ pub enum Allowance {
     Held { until_ms: i64 },
 }
 
-/// Redis gave no answer.
+/// Redis did not answer.
 #[derive(Debug, Error)]
 pub enum RateError {
     #[error("redis: {0}")]
@@ -66,7 +66,7 @@ impl Away for RateError {
     }
 }
 
-/// The counts. Its connection belongs to the runtime that it was opened in.
+/// The rate limiter. Its connection belongs to the runtime that it was opened in.
 #[derive(Clone, Debug)]
 pub struct Rate {
     link: RedisLink,
@@ -84,20 +84,20 @@ impl Rate {
         Ok(Self { link, script: Script::new(SCRIPT), timeout })
     }
 
-    /// Asks for one message. What was granted before is granted again.
+    /// Requests one message. A message that was granted before is granted again.
     ///
     /// # Errors
-    /// [`RateError`] where Redis gives no answer.
+    /// [`RateError`] where Redis does not answer.
     pub async fn take(
         &self,
         counted: Counted<'_>,
-        telling: Telling<'_>,
+        notification: Notification<'_>,
         bound: Bound,
         now_ms: i64,
     ) -> Result<Allowance, RateError> {
         let mut call = self.script.key(counted.key());
-        call.arg(now_ms).arg(millis(bound.period)).arg(bound.tellings_max);
-        call.arg(telling.name()).arg(telling.channel);
+        call.arg(now_ms).arg(millis(bound.period)).arg(bound.notifications_max);
+        call.arg(notification.name()).arg(notification.channel);
         let call = &call;
         let take = self.link.repeat(|mut connection| async move { call.invoke_async(&mut connection).await });
         match self.bounded(take).await? {
@@ -106,12 +106,12 @@ impl Rate {
         }
     }
 
-    /// The message was not sent after all, and does not count.
+    /// Returns the grant of a message that was not sent.
     ///
     /// # Errors
-    /// [`RateError`] where Redis gives no answer.
-    pub async fn give_back(&self, counted: Counted<'_>, telling: Telling<'_>) -> Result<(), RateError> {
-        let member = format!("{} {}", telling.name(), telling.channel);
+    /// [`RateError`] where Redis does not answer.
+    pub async fn give_back(&self, counted: Counted<'_>, notification: Notification<'_>) -> Result<(), RateError> {
+        let member = format!("{} {}", notification.name(), notification.channel);
         let remove = &Cmd::zrem(counted.key(), member);
         let remove = self.link.repeat(|mut connection| async move { remove.query_async(&mut connection).await });
         self.bounded::<i64>(remove).await.map(drop)
@@ -134,7 +134,7 @@ impl Counted<'_> {
     }
 }
 
-impl Telling<'_> {
+impl Notification<'_> {
     fn name(&self) -> String {
         format!("{}:{}", self.alert, self.change.as_str())
     }

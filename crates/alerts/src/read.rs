@@ -1,5 +1,5 @@
-//! Alerts as the API shows them: lists, one alert, its acknowledgement and its end by hand. `messages` has what was told of
-//! them, `stats` counts them.
+//! Alerts as the API shows them: lists, one alert, its acknowledgement and its end by hand. `messages` has their
+//! notifications, `stats` counts them.
 
 pub mod messages;
 pub mod stats;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Level, Scope, Subject};
 
-/// What the notifier and the live stream listen on.
+/// Wakes the notifier and the live stream.
 pub(crate) const NOTIFY: &str = "SELECT pg_notify('sluice_alert', $1)";
 /// The end by hand, in the column `resolve_reason`.
 const BY_HAND: &str = "by_hand";
@@ -25,7 +25,7 @@ const SELECT: &str = "SELECT a.alert_id, a.merchant_id, a.currency, a.alert_type
     a.window_id, a.current_used, a.max AS \"limit\", trim_scale(trunc(a.usage_percent, 2))::text AS usage_percent, \
     a.message, a.policy_version, a.event_id, a.trace_id, a.raised_at, a.acknowledged_at, a.acknowledged_by, \
     a.acknowledge_notes, a.resolved_at IS NOT NULL AS is_resolved, a.resolved_at, a.resolved_by, a.resolve_reason, \
-    a.resolve_notes, a.resolve_event_id, told.at IS NOT NULL AS notification_sent, told.at AS notification_sent_at \
+    a.resolve_notes, a.resolve_event_id, sent.at IS NOT NULL AS notification_sent, sent.at AS notification_sent_at \
     FROM quota_alert a LEFT JOIN LATERAL (SELECT min(m.ended_at) AS at FROM alert_message m \
         WHERE m.alert_id = a.alert_id AND m.kind = 'raised' AND m.state = 'sent'";
 const ACKNOWLEDGE: &str = "UPDATE quota_alert SET acknowledged_at = now(), acknowledged_by = $2, acknowledge_notes = $3 \
@@ -72,7 +72,7 @@ pub struct Alert {
     pub acknowledge_notes: Option<String>,
     pub is_resolved: bool,
     pub resolved_at: Option<DateTime<Utc>>,
-    /// `system` where usage fell or the trouble passed. Its merchant sees who, and what they said, and its channels are told.
+    /// `system` where usage fell or the trouble passed. Its merchant sees who, and their notes, and its channels are notified.
     pub resolved_by: Option<String>,
     /// Why, as in `refund`, `limit_raised`, `window_closed`, `by_hand`.
     pub resolve_reason: Option<String>,
@@ -85,7 +85,7 @@ pub struct Alert {
     pub notification_sent_at: Option<DateTime<Utc>>,
 }
 
-/// A number whose digits are handed on as Postgres has them.
+/// A number that is serialized with the digits of Postgres.
 #[derive(Clone, Debug, Serialize, sqlx::Type)]
 #[serde(transparent)]
 #[sqlx(transparent)]
@@ -95,7 +95,7 @@ fn digits<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::E
     serde_json::from_str::<&RawValue>(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
 }
 
-/// A word in a column that is none of its type.
+/// A value of a column that its type does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("unknown word {0}")]
 pub struct UnknownWord(String);
@@ -108,12 +108,12 @@ impl TryFrom<String> for Level {
     }
 }
 
-/// Which alerts; what is `None` does not matter.
+/// Which alerts; `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub merchant: Option<MerchantId>,
     pub currency: Option<Currency>,
-    /// What they are about, and of limits perhaps one percentage.
+    /// The subject, and for limits optionally one percentage.
     pub kind: Option<(Subject, Option<i32>)>,
     pub level: Option<Level>,
     pub resolved: Option<bool>,
@@ -142,7 +142,7 @@ impl Filter {
             sql.push(" AND a.alert_level = ").push_bind(level.as_str());
         }
         if let Some(resolved) = self.resolved {
-            // Plain conditions: only so is the index of what is open of use.
+            // Plain conditions: only these use the index of open alerts.
             sql.push(if resolved { " AND a.resolved_at IS NOT NULL" } else { " AND a.resolved_at IS NULL" });
         }
         if let Some(acknowledged) = self.acknowledged {
@@ -157,20 +157,20 @@ impl Filter {
     }
 }
 
-/// A query of alerts for whoever sees one merchant, or all; conditions on `quota_alert a` may follow.
+/// A query of alerts for a caller that sees one merchant, or all; conditions on `quota_alert a` may follow.
 pub fn select(merchant: Option<&MerchantId>) -> QueryBuilder<Postgres> {
     let mut sql = QueryBuilder::new(SELECT);
     if let Some(merchant) = merchant {
         sql.push(" AND m.scope = ").push_bind(Scope::Merchant(merchant.clone()).text());
     }
-    sql.push(") told ON true WHERE true");
+    sql.push(") sent ON true WHERE true");
     if let Some(merchant) = merchant {
         sql.push(" AND a.merchant_id = ").push_bind(merchant.as_str().to_owned());
     }
     sql
 }
 
-/// At most `limit` alerts, the newest first, from a place on; of one merchant where the caller sees no other.
+/// At most `limit` alerts, the newest first, from a cursor on; of one merchant where the caller sees no other.
 ///
 /// # Errors
 /// Those of Postgres.
@@ -200,7 +200,7 @@ pub async fn get(pool: &PgPool, own: Option<&MerchantId>, id: Uuid) -> Result<Op
     sql.build_query_as().fetch_optional(pool).await
 }
 
-/// Who does something to an alert by hand, and what they say.
+/// Who changes an alert by hand, and their notes.
 #[derive(Clone, Copy, Debug)]
 pub struct ByHand<'a> {
     pub actor: &'a str,
@@ -209,7 +209,7 @@ pub struct ByHand<'a> {
     pub own: Option<&'a MerchantId>,
 }
 
-/// Why nothing was done to an alert.
+/// Why an alert was not changed.
 #[derive(Debug, Error)]
 pub enum ChangeError {
     #[error("there is no such alert")]
@@ -220,15 +220,15 @@ pub enum ChangeError {
     Database(#[from] sqlx::Error),
 }
 
-/// Notes that somebody has taken an open alert on.
+/// Records the acknowledgement of an open alert.
 ///
 /// # Errors
-/// [`ChangeError::Done`] where somebody has, or where it has ended.
+/// [`ChangeError::Done`] where it is acknowledged or resolved already.
 pub async fn acknowledge(pool: &PgPool, id: Uuid, by: ByHand<'_>) -> Result<Alert, ChangeError> {
     change(pool, id, by, Step::Acknowledge).await
 }
 
-/// Ends an open alert. Of several at once one does, and the others hear of it.
+/// Resolves an open alert. Of concurrent calls one succeeds, and the others return an error.
 ///
 /// # Errors
 /// [`ChangeError::Done`] where it has ended.

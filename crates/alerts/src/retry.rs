@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-/// Longest wait before it is spread, which makes it up to twice as long; and the longest that a receiver may ask for.
+/// Longest wait before jitter, which may double it; also the longest `Retry-After` that is honoured.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// Doublings after which the longest wait is reached from any first one.
 const STEPS_MAX: usize = 24;
 
-/// The wait after try number `attempt` (from 1) failed: doubling from `first`, and up to as much again by chance so that what
-/// failed together is not tried together; not shorter than what the receiver asked for, which an hour of is heeded.
-pub(super) fn wait(attempt: i32, first: Duration, asked: Option<Duration>) -> Duration {
+/// The wait after try number `attempt` (from 1) failed: it doubles from `first`, with a jitter of up to 100 % so that messages
+/// that failed together are not retried together. Not shorter than the receiver's `Retry-After`, of which an hour is honoured.
+pub(super) fn wait(attempt: i32, first: Duration, retry_after: Option<Duration>) -> Duration {
     let step = usize::try_from(attempt.saturating_sub(1)).unwrap_or_default().min(STEPS_MAX);
     let waits = ExponentialBuilder::new()
         .with_min_delay(first)
@@ -20,7 +20,7 @@ pub(super) fn wait(attempt: i32, first: Duration, asked: Option<Duration>) -> Du
         .with_max_times(STEPS_MAX + 1)
         .with_jitter();
     let own = waits.build().nth(step).unwrap_or(LONGEST);
-    asked.map_or(own, |asked| own.max(asked.min(LONGEST)))
+    retry_after.map_or(own, |retry_after| own.max(retry_after.min(LONGEST)))
 }
 
 #[cfg(test)]
@@ -44,7 +44,7 @@ mod tests {
     fn the_receivers_wish_counts_where_it_is_longer() {
         let half = LONGEST / 2;
         assert_eq!(wait(1, Duration::from_secs(5), Some(half)), half);
-        // Whoever asks for a day is not given up after one try.
+        // A receiver that requests a day is not given up after one try.
         assert_eq!(wait(1, Duration::from_secs(5), Some(Duration::from_secs(86_400))), LONGEST);
         assert_eq!(wait(1, Duration::from_secs(5), Some(Duration::MAX)), LONGEST);
         assert!(wait(1, Duration::from_secs(5), Some(Duration::ZERO)) >= Duration::from_secs(5));

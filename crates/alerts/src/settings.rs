@@ -1,7 +1,7 @@
-//! Who is told of which alerts, and how: the settings document of the operators and of each merchant.
+//! Which alerts go to which channels: the settings document of the operators and of each merchant.
 //!
-//! What is read is checked ([`Settings::check`]) before it is kept; what is shown has no secrets (`Serialize`), and what
-//! is kept has them ([`Settings::stored`]).
+//! A document is checked ([`Settings::check`]) before it is stored. It is shown without secrets (`Serialize`) and stored with
+//! them ([`Settings::stored`]).
 
 mod channel;
 mod check;
@@ -53,7 +53,7 @@ pub struct Settings {
     /// Where messages can go.
     #[schema(max_items = 20)]
     pub channels: Vec<Channel>,
-    /// Which alerts go where; an alert that no route takes is told to nobody.
+    /// Which alerts go where; an alert that no route takes is sent to no channel.
     #[schema(max_items = 50)]
     pub routes: Vec<Route>,
     /// How long a digest gathers.
@@ -67,7 +67,7 @@ fn digest_minutes_default() -> u32 {
 }
 
 impl Default for Settings {
-    /// Nobody is told.
+    /// No alert is sent.
     fn default() -> Self {
         Self { channels: Vec::new(), routes: Vec::new(), digest_minutes: digest_minutes_default() }
     }
@@ -90,14 +90,14 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1, max_items = 20)]
     pub thresholds: Option<Vec<u32>>,
-    /// Whether the end of an alert is told as well.
+    /// Whether the end of an alert is sent as well.
     #[serde(default = "resolved_default")]
     #[schema(default = true)]
     pub resolved: bool,
     /// The channels' ids.
     #[schema(min_items = 1, max_items = 20)]
     pub channels: Vec<String>,
-    /// When it is told.
+    /// When it is alert.
     #[serde(default)]
     #[schema(inline)]
     pub delivery: Delivery,
@@ -107,7 +107,7 @@ fn resolved_default() -> bool {
     true
 }
 
-/// When an alert is told.
+/// When an alert is alert.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AlertDeliveryTime)]
@@ -119,22 +119,22 @@ pub enum Delivery {
     Digest,
 }
 
-/// What routes look at.
+/// The attributes that routes match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct AlertAttributes {
     pub subject: Subject,
     pub level: Level,
     /// A percentage, for limits.
     pub threshold: Option<u32>,
-    /// It is the alert's end that is to be told.
+    /// The message is about the alert's end.
     pub resolved: bool,
 }
 
 impl Settings {
-    /// Each channel that is to be told, once, in the order of the settings; at once, where one of its routes says so.
+    /// Each channel that gets the alert, once, in the order of the settings; immediate where one of its routes is.
     #[must_use]
-    pub fn routes_for(&self, told: &Told) -> Vec<(&Channel, Delivery)> {
-        let taken: Vec<&Route> = self.routes.iter().filter(|route| route.takes(told)).collect();
+    pub fn routes_for(&self, alert: &AlertAttributes) -> Vec<(&Channel, Delivery)> {
+        let taken: Vec<&Route> = self.routes.iter().filter(|route| route.takes(alert)).collect();
         let delivery = |channel: &Channel| {
             let naming = taken.iter().filter(|route| route.channels.iter().any(|id| id == channel.id()));
             naming.map(|route| route.delivery).min()
@@ -150,13 +150,13 @@ impl Settings {
 }
 
 impl Route {
-    fn takes(&self, told: &Told) -> bool {
-        let names = |types: &Vec<Subject>| types.contains(&told.subject);
-        let grave = |levels: &Vec<Level>| levels.contains(&told.level);
-        let at = |thresholds: &Vec<u32>| told.threshold.is_none_or(|threshold| thresholds.contains(&threshold));
+    fn takes(&self, alert: &AlertAttributes) -> bool {
+        let names = |types: &Vec<Subject>| types.contains(&alert.subject);
+        let grave = |levels: &Vec<Level>| levels.contains(&alert.level);
+        let at = |thresholds: &Vec<u32>| alert.threshold.is_none_or(|threshold| thresholds.contains(&threshold));
         self.types.as_ref().is_none_or(names)
             && self.levels.as_ref().is_none_or(grave)
             && self.thresholds.as_ref().is_none_or(at)
-            && (self.resolved || !told.resolved)
+            && (self.resolved || !alert.resolved)
     }
 }

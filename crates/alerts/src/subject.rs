@@ -1,4 +1,4 @@
-//! What alerts are about, and how grave they are.
+//! Subjects and severities of alerts.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -54,7 +54,7 @@ impl Subject {
         Self::ClockSkew,
     ];
 
-    /// The word that callers know, with which an alert's type begins.
+    /// The API's name, which begins an alert's type.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Subject {
         }
     }
 
-    /// What `quota_alert.subject` has.
+    /// The value of `quota_alert.subject`.
     #[must_use]
     pub const fn column(self) -> &'static str {
         match self {
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn limits_are_those_that_accounts_are_watched_by() {
-        let watched: Vec<_> = quota::Watch::LIMITS.iter().map(|limit| limit.as_str()).collect();
+        let watched: Vec<_> = quota::ThresholdPolicy::LIMITS.iter().map(|limit| limit.as_str()).collect();
         for subject in Subject::ALL {
             assert_eq!(watched.contains(&subject.column()), subject.is_limit(), "{}", subject.column());
         }

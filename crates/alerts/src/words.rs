@@ -9,7 +9,7 @@ pub(super) fn percent(used: u64, max: u64) -> Option<String> {
     Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
 }
 
-/// That usage of a limit has reached a threshold.
+/// Usage of a limit has reached a threshold.
 pub(super) fn reached(limit: LimitName, currency: &str, threshold: u16, used: u64, max: u64) -> String {
     let name = match limit {
         LimitName::DailyCount => "The day's number of payments",
@@ -22,12 +22,12 @@ pub(super) fn reached(limit: LimitName, currency: &str, threshold: u16, used: u6
         LimitName::RefundDaily => "The day's refunds",
         LimitName::RefundMonthly => "The month's refunds",
     };
-    let figure = |value| if limit.is_count() { u64::to_string(&value) } else { amount(value, currency) };
+    let shown = |value| if limit.is_count() { u64::to_string(&value) } else { amount(value, currency) };
     let share = percent(used, max).map_or_else(String::new, |percent| format!(", {percent} %"));
-    format!("{name} has reached {threshold} % of its limit: {} of {}{share}", figure(used), figure(max))
+    format!("{name} has reached {threshold} % of its limit: {} of {}{share}", shown(used), shown(max))
 }
 
-/// That an account takes no more charges, or without a currency the merchant as a whole.
+/// An account takes no more charges; without a currency the merchant as a whole.
 pub(super) fn suspended(currency: Option<&str>, operator: &str, reason: Option<&str>) -> String {
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     match currency {
@@ -36,7 +36,7 @@ pub(super) fn suspended(currency: Option<&str>, operator: &str, reason: Option<&
     }
 }
 
-/// That an order was captured above its hold.
+/// An order was captured above its hold.
 pub(super) fn over_captured(order_no: &str, currency: &str, captured: u64, held: u64) -> String {
     let (captured, held) = (amount(captured, currency), amount(held, currency));
     format!("Captures of order {order_no} went beyond its hold: {captured} of {held}")

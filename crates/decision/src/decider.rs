@@ -1,11 +1,11 @@
-//! The pipeline of every decision, whoever asks: a request and the policy in force become a command, the store decides it, and
-//! the decision is counted, traced and logged once.
+//! The pipeline of every decision, for any caller: a request and the policy in force become a command, the store decides it,
+//! and the decision is counted, traced and logged once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::RefusalDetails;
-use quota::{Action, Code, Command, Dry, LimitName, OperationNo, OrderNo, Policy, Reply};
+use quota::{Action, Code, Command, Effect, LimitName, OperationNo, OrderNo, Policy, Reply};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -18,17 +18,17 @@ use sluice_kit::metrics::{Failure, Metrics};
 use sluice_kit::telemetry::{DECISION, trace_id};
 use sluice_policy_source::Policies;
 use sluice_settings::Live;
-use sluice_store::refusal::{self, Asked};
-use sluice_store::{Notes, Store, StoreError};
+use sluice_store::refusal::{self, RefusalContext};
+use sluice_store::{AuditContext, Store, StoreError};
 
-/// Makes commands of requests, and decisions of commands.
+/// Makes commands from requests, and decisions from commands.
 #[derive(Debug)]
 pub struct Decider<S> {
     store: Arc<S>,
     policies: Arc<Policies>,
     live: Live,
     metrics: Arc<Metrics>,
-    outcomes: Arc<outcomes::Figures>,
+    outcomes: Arc<outcomes::OutcomeMetrics>,
 }
 
 impl<S> Clone for Decider<S> {
@@ -43,11 +43,11 @@ impl<S> Clone for Decider<S> {
     }
 }
 
-/// A command with all that the store is told of it.
+/// A command with all that the store receives with it.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     pub command: Command,
-    pub notes: Notes,
+    pub audit: AuditContext,
     /// The policy in force; `None` where there is none.
     pub policy: Option<Arc<Policy>>,
     pub source: Source,
@@ -57,11 +57,11 @@ pub struct Prepared {
 #[derive(Clone, Debug)]
 pub struct Decision {
     pub command: Command,
-    pub notes: Notes,
+    pub audit: AuditContext,
     pub policy: Option<Arc<Policy>>,
     pub source: Source,
     pub reply: Reply,
-    /// What a refusal says beside its code.
+    /// The refusal's details besides its code.
     pub refusal: Option<RefusalDetails>,
 }
 
@@ -75,7 +75,7 @@ impl Decision {
     /// The command as it was prepared.
     #[must_use]
     pub fn into_prepared(self) -> Prepared {
-        Prepared { command: self.command, notes: self.notes, policy: self.policy, source: self.source }
+        Prepared { command: self.command, audit: self.audit, policy: self.policy, source: self.source }
     }
 }
 
@@ -100,7 +100,7 @@ impl<S: Store> Decider<S> {
         &self.store
     }
 
-    /// The policies that are decided by.
+    /// The policies in use.
     #[must_use]
     pub const fn policies(&self) -> &Arc<Policies> {
         &self.policies
@@ -123,7 +123,7 @@ impl<S: Store> Decider<S> {
     pub fn prepare(&self, request: Request, caller: Caller, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
         let decision_id = clock::decision_id();
         let action = request.action(policy.as_deref());
-        let notes = Notes {
+        let audit = AuditContext {
             actor: caller.actor,
             mode: caller.mode.as_str(),
             policy_version: policy.as_ref().map(|policy| policy.version.to_string()).unwrap_or_default(),
@@ -141,20 +141,20 @@ impl<S: Store> Decider<S> {
             currency: request.currency,
             order_no: request.order_no,
             attempt: request.attempt,
-            dry: request.dry,
+            effect: request.effect,
             decision_id,
             now_ms,
             // Without a policy there is no calendar: the windows stay as they are stored.
             windows: policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
             order_ttl_secs: bounded(live.order_ttl_secs),
             backlog_max: bounded(live.backlog_events_max),
-            watch: policy.as_ref().and_then(|policy| policy.watch.clone()),
+            threshold_policy: policy.as_ref().and_then(|policy| policy.threshold_policy.clone()),
             history: None,
             payment_no: request.payment_no,
             operation_no: request.operation_no,
             channel: request.channel,
         };
-        Prepared { command, notes, policy, source: caller.source }
+        Prepared { command, audit, policy, source: caller.source }
     }
 
     /// The command that takes an attempt back. It has an id and a span of its own.
@@ -163,22 +163,22 @@ impl<S: Store> Decider<S> {
         let mut void = of.clone();
         void.command.action = Action::VoidAttempt;
         void.command.decision_id = clock::decision_id();
-        void.notes.trace = spans::of_decision(of.notes.trace, void.command.decision_id);
-        reason.clone_into(&mut void.notes.reason);
+        void.audit.trace = spans::of_decision(of.audit.trace, void.command.decision_id);
+        reason.clone_into(&mut void.audit.reason);
         void
     }
 
     /// Decides one command. `started` is when work for it began.
     ///
     /// # Errors
-    /// [`Undecided`] where no decision could be had; the command may be applied all the same, see [`StoreError::is_undone`].
+    /// [`Undecided`] where there is no decision; the command may be applied all the same, see [`StoreError::is_undone`].
     pub async fn decide(&self, prepared: Prepared, started: Instant) -> Result<Decision, Box<Undecided>> {
-        let Prepared { command, notes, policy, source } = prepared;
-        match self.store.apply(&command, &notes).await {
-            Ok(reply) => Ok(self.decided((command, notes), (policy, source), reply, started.elapsed())),
+        let Prepared { command, audit, policy, source } = prepared;
+        match self.store.apply(&command, &audit).await {
+            Ok(reply) => Ok(self.decided((command, audit), (policy, source), reply, started.elapsed())),
             Err(error) => {
-                self.report_failure(&command, &notes, source, &error, started.elapsed());
-                Err(Box::new(Undecided { prepared: Prepared { command, notes, policy, source }, error }))
+                self.report_failure(&command, &audit, source, &error, started.elapsed());
+                Err(Box::new(Undecided { prepared: Prepared { command, audit, policy, source }, error }))
             }
         }
     }
@@ -190,8 +190,8 @@ impl<S: Store> Decider<S> {
         self.each_decided(calls, rest, results, started.elapsed())
     }
 
-    /// The same, but a command whose order's past would have to be read first is not decided: it has
-    /// [`StoreError::NeedsPast`], of which nothing is reported.
+    /// The same, but a command whose order's history would have to be read first is not decided: it gets
+    /// [`StoreError::NeedsHistory`], which is not reported.
     pub async fn decide_known(&self, batch: Vec<Prepared>, started: Instant) -> Vec<Result<Decision, StoreError>> {
         let (calls, rest) = unzip(batch);
         let results = self.store.apply_known(&calls).await;
@@ -201,7 +201,7 @@ impl<S: Store> Decider<S> {
     /// Decides the commands of one merchant in their order: all, or none where one is refused.
     ///
     /// # Errors
-    /// [`StoreError`] where no decision could be had.
+    /// [`StoreError`] where there is no decision.
     pub async fn decide_all(&self, batch: Vec<Prepared>, started: Instant) -> Result<Vec<Decision>, StoreError> {
         let (calls, rest) = unzip(batch);
         let results: Vec<_> = match self.store.apply_all(&calls).await {
@@ -213,32 +213,33 @@ impl<S: Store> Decider<S> {
 
     fn each_decided(
         &self,
-        calls: Vec<(Command, Notes)>,
+        calls: Vec<(Command, AuditContext)>,
         rest: Vec<(Option<Arc<Policy>>, Source)>,
         results: Vec<Result<Reply, StoreError>>,
         latency: Duration,
     ) -> Vec<Result<Decision, StoreError>> {
-        let decided = |((call, rest), result): (((Command, Notes), (Option<Arc<Policy>>, Source)), _)| match result {
-            Ok(reply) => Ok(self.decided(call, rest, reply, latency)),
-            Err(StoreError::NeedsPast) => Err(StoreError::NeedsPast),
-            Err(error) => {
-                self.report_failure(&call.0, &call.1, rest.1, &error, latency);
-                Err(error)
-            }
-        };
+        let decided =
+            |((call, rest), result): (((Command, AuditContext), (Option<Arc<Policy>>, Source)), _)| match result {
+                Ok(reply) => Ok(self.decided(call, rest, reply, latency)),
+                Err(StoreError::NeedsHistory) => Err(StoreError::NeedsHistory),
+                Err(error) => {
+                    self.report_failure(&call.0, &call.1, rest.1, &error, latency);
+                    Err(error)
+                }
+            };
         calls.into_iter().zip(rest).zip(results).map(decided).collect()
     }
 
     fn decided(
         &self,
-        (command, notes): (Command, Notes),
+        (command, audit): (Command, AuditContext),
         (policy, source): (Option<Arc<Policy>>, Source),
         reply: Reply,
         latency: Duration,
     ) -> Decision {
-        let refusal = refusal::details(&reply.record, &Asked::of(&command, &notes));
-        let decision = Decision { command, notes, policy, source, reply, refusal };
-        // What a job asks for and is not needed leaves no event, and is no news.
+        let refusal = refusal::details(&reply.record, &RefusalContext::of(&command, &audit));
+        let decision = Decision { command, audit, policy, source, reply, refusal };
+        // A job's command that was not needed leaves no event and is not logged.
         if source != Source::Job || decision.reply.event_seq.is_some() {
             self.report(&decision, latency);
         }
@@ -247,22 +248,22 @@ impl<S: Store> Decider<S> {
 
     /// Counts, traces and logs a decision.
     fn report(&self, decision: &Decision, latency: Duration) {
-        let Decision { command, notes, source, reply, refusal, .. } = decision;
+        let Decision { command, audit, source, reply, refusal, .. } = decision;
         let record = &reply.record;
-        let dry = command.dry != Dry::No;
+        let dry = command.effect != Effect::Commit;
         self.metrics.decision(if dry { "check" } else { command.action.as_str() }, record.code, record.replay);
         if *source == Source::Proxy {
             self.metrics.check_took(latency);
         }
-        spans::decision(*source, command, notes, Ok(reply), latency);
-        outcomes::report(&self.outcomes, command, notes, reply);
+        spans::decision(*source, command, audit, Ok(reply), latency);
+        outcomes::report(&self.outcomes, command, audit, reply);
         info!(
             target: DECISION,
             decision_id = %Uuid::from_bytes(reply.decision_id),
             // Another one than the decision's where an earlier answer is repeated; the journal's row has it.
             event_id = %Uuid::from_bytes(reply.event_id),
             caller = source.as_str(),
-            actor = notes.actor,
+            actor = audit.actor,
             action = command.action.as_str(),
             dry,
             merchant = %command.merchant,
@@ -277,45 +278,53 @@ impl<S: Store> Decider<S> {
             binding = LimitName::of_code(record.code).map(LimitName::as_str),
             refusal = refusal.as_ref().map(refusal::text),
             order_state = command.order_no.as_ref().map(|_| record.order.state.as_str()),
-            policy_version = notes.policy_version,
-            mode = notes.mode,
-            reason = (!notes.reason.is_empty()).then_some(notes.reason.as_str()),
+            policy_version = audit.policy_version,
+            mode = audit.mode,
+            reason = (!audit.reason.is_empty()).then_some(audit.reason.as_str()),
             latency_us = micros(latency),
-            trace_id = trace_id(notes.trace),
+            trace_id = trace_id(audit.trace),
             "decision"
         );
         self.warn_of_over_capture(decision);
     }
 
     /// Counts, traces and logs that there is no decision. An outage of the store is logged once for all of them.
-    fn report_failure(&self, command: &Command, notes: &Notes, source: Source, error: &StoreError, latency: Duration) {
+    fn report_failure(
+        &self,
+        command: &Command,
+        audit: &AuditContext,
+        source: Source,
+        error: &StoreError,
+        latency: Duration,
+    ) {
         self.metrics.store_error(failure(error));
         if source == Source::Proxy {
             self.metrics.check_took(latency);
         }
-        spans::decision(source, command, notes, Err(error), latency);
+        spans::decision(source, command, audit, Err(error), latency);
         warn_unless_away!(
             error,
             decision_id = %Uuid::from_bytes(command.decision_id),
             caller = source.as_str(),
-            actor = notes.actor,
+            actor = audit.actor,
             action = command.action.as_str(),
             merchant = %command.merchant,
             order_no = command.order_no.as_ref().map(OrderNo::as_str),
             currency = %command.currency,
             code = Code::StoreUnavailable.as_str(),
             latency_us = micros(latency),
-            trace_id = trace_id(notes.trace),
+            trace_id = trace_id(audit.trace),
             "no decision"
         );
     }
 
-    /// Money was captured that was never held: recorded, and an operator should know.
+    /// More was captured than held: recorded, and logged for operators.
     fn warn_of_over_capture(&self, decision: &Decision) {
-        let Decision { command, notes, reply, .. } = decision;
+        let Decision { command, audit, reply, .. } = decision;
         let record = &reply.record;
-        let captured =
-            matches!(command.action, Action::Settle(_)) && command.dry == Dry::No && record.code == Code::Applied;
+        let captured = matches!(command.action, Action::Settle(_))
+            && command.effect == Effect::Commit
+            && record.code == Code::Applied;
         if captured && !record.replay && record.is_over_captured() {
             self.metrics.over_capture();
             warn!(
@@ -326,7 +335,7 @@ impl<S: Store> Decider<S> {
                 held_minor = record.order.amount,
                 captured_minor = record.order.settled,
                 currency = %command.currency,
-                trace_id = trace_id(notes.trace),
+                trace_id = trace_id(audit.trace),
                 "an order's captures went beyond its hold"
             );
         }
@@ -334,8 +343,8 @@ impl<S: Store> Decider<S> {
 }
 
 /// What the store takes, and what it does not need.
-fn unzip(batch: Vec<Prepared>) -> (Vec<(Command, Notes)>, Vec<(Option<Arc<Policy>>, Source)>) {
-    batch.into_iter().map(|Prepared { command, notes, policy, source }| ((command, notes), (policy, source))).unzip()
+fn unzip(batch: Vec<Prepared>) -> (Vec<(Command, AuditContext)>, Vec<(Option<Arc<Policy>>, Source)>) {
+    batch.into_iter().map(|Prepared { command, audit, policy, source }| ((command, audit), (policy, source))).unzip()
 }
 
 /// The settings' own bounds are far below.
@@ -348,7 +357,7 @@ const fn failure(error: &StoreError) -> Failure {
         StoreError::Timeout { .. } => Failure::Timeout,
         StoreError::Unavailable(_) => Failure::Connection,
         StoreError::Clock(_) | StoreError::NotBegun => Failure::Clock,
-        StoreError::Shards { .. } | StoreError::Corrupt(_) | StoreError::History(_) | StoreError::NeedsPast => {
+        StoreError::Shards { .. } | StoreError::Corrupt(_) | StoreError::History(_) | StoreError::NeedsHistory => {
             Failure::Reply
         }
     }

@@ -1,12 +1,12 @@
 //! What is to be decided, before a policy is known.
 
 use quota::{
-    Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Currency, Dry, HoldTerms, Mark, MerchantId, Mode,
+    Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Currency, Effect, HoldTerms, Mark, MerchantId, Mode,
     OperationId, OperationNo, OrderNo, PaymentNo, Policy, Refund, Reset, Resolution, Settle,
 };
 use sluice_kit::telemetry::Trace;
 
-/// What is asked for. An amount that is absent means all that is held, or all that is left to refund.
+/// What is requested. An absent amount means all that is held, or all that is left to refund.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Consume(AmountMinor),
@@ -40,14 +40,14 @@ pub enum Operation {
     SuspendMerchant,
     ResumeMerchant,
     Initialize,
-    /// A hold whose time is over ends.
+    /// An expired hold ends.
     Expire,
-    /// Windows that are over close, and thresholds are compared with the limits of now.
+    /// Windows that are over close, and thresholds are compared with the current limits.
     Roll,
 }
 
 impl Operation {
-    /// The amount that it names.
+    /// Its amount.
     #[must_use]
     pub const fn amount(&self) -> Option<AmountMinor> {
         match self {
@@ -76,7 +76,7 @@ impl Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub merchant: MerchantId,
-    /// [`Currency::NONE`] where the merchant is meant as a whole.
+    /// [`Currency::NONE`] for the merchant as a whole.
     pub currency: Currency,
     pub order_no: Option<OrderNo>,
     pub payment_no: Option<PaymentNo>,
@@ -84,12 +84,12 @@ pub struct Request {
     pub channel: Option<Channel>,
     pub attempt: AttemptId,
     pub operation: Operation,
-    pub dry: Dry,
+    pub effect: Effect,
     /// How many repetitions of a charge are let through; `None` for any number.
     pub replays_max: Option<u8>,
     /// Whether the caller can hold a paced payment back. Where it cannot, a charge that would have to wait is refused.
     pub may_delay: bool,
-    /// Why an attempt is voided, a hold ends or an account is changed by hand; or empty.
+    /// Why an attempt is voided, a hold ends or an account is changed manually; or empty.
     pub reason: String,
     /// A person's note, or empty.
     pub remarks: String,
@@ -110,7 +110,7 @@ impl Request {
             channel: None,
             attempt,
             operation,
-            dry: Dry::No,
+            effect: Effect::Commit,
             replays_max: None,
             may_delay: true,
             reason: String::new(),
@@ -171,7 +171,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The word of logs.
+    /// The word in logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -182,13 +182,13 @@ impl Source {
     }
 }
 
-/// Who asks, and how.
+/// The caller, and how it calls.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub source: Source,
-    /// Who the journal says asked.
+    /// The actor in the journal.
     pub actor: String,
-    /// `system`, `admin` or `api`; empty where the actor tells.
+    /// `system`, `admin` or `api`; empty where the actor implies it.
     pub operator_type: &'static str,
     pub mode: Mode,
     /// The caller's span.

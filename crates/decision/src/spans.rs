@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use quota::{Code, Command, Dry, OrderNo, Reply};
+use quota::{Code, Command, Effect, OrderNo, Reply};
 use uuid::Uuid;
 
 use crate::request::Source;
 pub(crate) use sluice_kit::telemetry::spans::of_decision;
 use sluice_kit::telemetry::spans::under;
-use sluice_kit::telemetry::tracer::{self, Kind, Told, flag, text};
-use sluice_store::{Notes, StoreError};
+use sluice_kit::telemetry::tracer::{self, Kind, SpanData, flag, text};
+use sluice_store::{AuditContext, StoreError};
 
 /// A command was decided, or could not be.
 pub(crate) fn decision(
     source: Source,
     command: &Command,
-    notes: &Notes,
+    audit: &AuditContext,
     outcome: Result<&Reply, &StoreError>,
     took: Duration,
 ) {
@@ -24,16 +24,16 @@ pub(crate) fn decision(
         Source::Api | Source::Job => Kind::Internal,
     };
     let id = outcome.map_or(command.decision_id, |reply| reply.event_id);
-    let Some((tracer, trace)) = tracer::recorded(under(notes.trace, id)) else { return };
+    let Some((tracer, trace)) = tracer::recorded(under(audit.trace, id)) else { return };
     let code = outcome.map_or(Code::StoreUnavailable, |reply| reply.record.code);
     let mut attributes = vec![
         text("sluice.event_id", Uuid::from_bytes(id)),
         text("sluice.action", command.action.as_str()),
-        flag("sluice.dry", command.dry != Dry::No),
+        flag("sluice.effect", command.effect != Effect::Commit),
         text("sluice.merchant", command.merchant.as_str()),
         text("sluice.currency", command.currency.code()),
-        text("sluice.mode", notes.mode),
-        text("sluice.policy_version", notes.policy_version.as_str()),
+        text("sluice.mode", audit.mode),
+        text("sluice.policy_version", audit.policy_version.as_str()),
         text("sluice.code", code.as_str()),
     ];
     attributes.extend(command.order_no.as_ref().map(|order_no| text("sluice.order_no", OrderNo::as_str(order_no))));
@@ -43,5 +43,5 @@ pub(crate) fn decision(
     }
     let error = outcome.err().map(ToString::to_string);
     let name = format!("decide {}", command.action.as_str());
-    tracer.end(trace, took, Told { kind, name, attributes, links: Vec::new(), error: error.as_deref() });
+    tracer.end(trace, took, SpanData { kind, name, attributes, links: Vec::new(), error: error.as_deref() });
 }

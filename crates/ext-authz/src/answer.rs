@@ -1,4 +1,4 @@
-//! How a decision is told: to Envoy as a check response, to the caller as headers and a problem body.
+//! How a decision is returned: to Envoy as a check response, to the caller as headers and a problem body.
 
 use chrono::{DateTime, SecondsFormat};
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
@@ -10,8 +10,8 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Any, Struct, Value};
 use envoy_types::pb::google::rpc::Status as RpcStatus;
 use prost::Message;
-use proto::{LimitFigures, PROBLEM_CONTENT_TYPE, Problem, RefusalDetails, envoy, header};
-use quota::{AmountMinor, Calendar, Code, Currency, Figures, LimitName, Limits, MerchantId, Mode, OrderNo, Record};
+use proto::{LimitUsage, PROBLEM_CONTENT_TYPE, Problem, RefusalDetails, envoy, header};
+use quota::{AmountMinor, Calendar, Code, Currency, LimitName, LimitState, Limits, MerchantId, Mode, OrderNo, Record};
 use sluice_rules::Salvaged;
 use tonic::Code as RpcCode;
 use tonic_types::pb::ErrorInfo;
@@ -25,8 +25,8 @@ const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 /// The limit that refused a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Binding {
-    pub figures: Figures,
-    /// When the window ends, in milliseconds since the epoch; `None` where captures and voids lift the limit, not time.
+    pub state: LimitState,
+    /// When the window ends, in milliseconds since the epoch; `None` if captures and voids lift the limit, not time.
     pub resets_at_ms: Option<i64>,
     /// Whole seconds from the decision until then, rounded up, at least one.
     pub retry_after_secs: Option<u64>,
@@ -35,10 +35,10 @@ pub(super) struct Binding {
 impl Binding {
     /// The limit named by the record's code, if any.
     pub(super) fn of(record: &Record, limits: &Limits, calendar: &Calendar, now_ms: i64) -> Option<Self> {
-        let figures = Figures::of(LimitName::of_code(record.code)?, limits, record);
-        let resets_at_ms = figures.limit.period().and_then(|period| calendar.ends_at_ms(period, figures.window));
+        let state = LimitState::of(LimitName::of_code(record.code)?, limits, record);
+        let resets_at_ms = state.limit.period().and_then(|period| calendar.ends_at_ms(period, state.window));
         let wait_ms = resets_at_ms.map(|at| u64::try_from(at.saturating_sub(now_ms)).unwrap_or(0));
-        Some(Self { figures, resets_at_ms, retry_after_secs: wait_ms.map(|wait| wait.div_ceil(1000).max(1)) })
+        Some(Self { state, resets_at_ms, retry_after_secs: wait_ms.map(|wait| wait.div_ceil(1000).max(1)) })
     }
 }
 
@@ -51,23 +51,23 @@ pub(super) struct Subject {
     pub known: Salvaged,
 }
 
-/// An answer to a check.
+/// The answer to a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub code: Code,
     pub mode: Mode,
     pub replay: bool,
-    /// Absent where nothing was decided: the request could not be read, or the store gave no answer.
+    /// Absent if nothing was decided: the request could not be read, or the store gave no answer.
     pub decision_id: Option<Uuid>,
     pub detail: Option<String>,
-    /// What a refusal tells beside its code.
+    /// The details of a refusal beside its code.
     pub refusal: Option<RefusalDetails>,
-    /// Milliseconds: how long an admitted charge is held back, or after which time one that was throttled may come again.
+    /// Milliseconds: the delay of an admitted charge, or the time after which a throttled one may be retried.
     pub wait_ms: u64,
     pub binding: Option<Binding>,
-    /// Of the policy that decided; empty where none did.
+    /// Of the policy that decided; empty if none did.
     pub policy_version: String,
-    /// Empty where the proxy filter asks, which knows it.
+    /// Empty for the proxy filter, which knows it.
     pub subject: Subject,
 }
 
@@ -98,8 +98,8 @@ impl Answer {
         self.code.http_status() == 200 || self.mode == Mode::Shadow
     }
 
-    /// The response that Envoy, and the proxy filter, act upon. Envoy's `native` filter gets all that the access log shows; the
-    /// proxy filter writes its own record, with what only the server knows.
+    /// The response for Envoy and the proxy filter. Envoy's `native` filter gets all that the access log shows; the proxy filter
+    /// writes its own record, with the members that only the server knows.
     pub(super) fn to_check_response(&self, native: bool) -> CheckResponse {
         let (rpc_code, response) = if self.lets_through() {
             (RpcCode::Ok, HttpResponse::OkResponse(self.passed()))
@@ -117,7 +117,7 @@ impl Answer {
         }
     }
 
-    /// The same for the proxy filter, without what it has no use for.
+    /// The same for the proxy filter, without what it does not use.
     pub(super) fn to_filter_response(&self) -> envoy::CheckResponse {
         let (rpc_code, response) = if self.lets_through() {
             let headers = self.own_headers().map(filter_option).collect();
@@ -130,13 +130,13 @@ impl Answer {
             };
             (self.rpc_code(), envoy::check_response::HttpResponse::DeniedResponse(denied))
         };
-        // The code stands among the headers.
+        // The code is among the headers.
         let status = envoy::RpcStatus { code: rpc_code as i32, message: String::new() };
         let dynamic_metadata = Struct { fields: self.decided().collect() }.encode_to_vec();
         envoy::CheckResponse { status: Some(status), http_response: Some(response), dynamic_metadata }
     }
 
-    /// What stands in the way as gRPC's standard detail, as the API answers it.
+    /// The refusal details as gRPC's standard detail, as the API answers them.
     fn error_info(&self, details: &RefusalDetails) -> Any {
         let metadata = refusal::members(details);
         let reason = self.code.as_str().to_owned();
@@ -155,7 +155,7 @@ impl Answer {
 
     fn passed(&self) -> OkHttpResponse {
         let headers = self.own_headers().map(|(key, value)| option(key, value)).collect::<Vec<_>>();
-        // Our names must not carry what a client wrote: those set are overwritten, the others removed.
+        // Our header names must not carry a client's values: those set are overwritten, the others removed.
         let unset = [header::CODE, header::DECISION_ID, header::REPLAY, header::DELAY_MS].into_iter().filter(|name| {
             !headers.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == *name))
         });
@@ -191,14 +191,13 @@ impl Answer {
         let turn = (self.code == Code::Throttled).then(|| self.wait_ms.div_ceil(1000).max(1));
         let seconds = self.binding.and_then(|binding| binding.retry_after_secs).or(turn).or(unavailable);
         let retry_after = seconds.map(|seconds| (header::RETRY_AFTER, seconds.to_string()));
-        let limits = self.binding.map(|Binding { figures, retry_after_secs, .. }| {
-            let name = figures.limit.as_str();
-            let window =
-                figures.limit.period().map(|period| format!(";w={}", period.nominal_secs())).unwrap_or_default();
+        let limits = self.binding.map(|Binding { state, retry_after_secs, .. }| {
+            let name = state.limit.as_str();
+            let window = state.limit.period().map(|period| format!(";w={}", period.nominal_secs())).unwrap_or_default();
             let reset = retry_after_secs.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
             [
-                (header::RATE_LIMIT_POLICY, format!("\"{name}\";q={}{window}", figures.max)),
-                (header::RATE_LIMIT, format!("\"{name}\";r={}{reset}", figures.remaining())),
+                (header::RATE_LIMIT_POLICY, format!("\"{name}\";q={}{window}", state.max)),
+                (header::RATE_LIMIT, format!("\"{name}\";r={}{reset}", state.remaining())),
             ]
         });
         retry_after.into_iter().chain(limits.into_iter().flatten())
@@ -208,11 +207,11 @@ impl Answer {
         let mut problem = Problem::new(self.code, self.detail.clone());
         problem.decision_id = self.decision_id.map(|id| id.to_string());
         problem.details.clone_from(&self.refusal);
-        problem.limit = self.binding.map(|Binding { figures, resets_at_ms, .. }| LimitFigures {
-            name: figures.limit.as_str().to_owned(),
-            max: figures.max,
-            used: figures.before,
-            remaining: figures.remaining(),
+        problem.limit = self.binding.map(|Binding { state, resets_at_ms, .. }| LimitUsage {
+            name: state.limit.as_str().to_owned(),
+            max: state.max,
+            used: state.before,
+            remaining: state.remaining(),
             resets_at: resets_at_ms
                 .and_then(DateTime::from_timestamp_millis)
                 .map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true)),
@@ -221,7 +220,7 @@ impl Answer {
     }
 
     /// For the access log of a route that uses Envoy's native filter: the members that the proxy filter writes, as far as they
-    /// are known before the gateway is asked.
+    /// are known before the gateway is called.
     fn metadata(&self) -> Struct {
         let Subject { rule, action, attempt, known } = &self.subject;
         let outcome = if self.lets_through() { "forwarded" } else { "refused" };
@@ -247,7 +246,7 @@ impl Answer {
     /// What only the server knows of a decision.
     fn decided(&self) -> impl Iterator<Item = (String, Value)> {
         let version = (!self.policy_version.is_empty()).then(|| text("policy_version", self.policy_version.clone()));
-        let limit = self.binding.map(|binding| text("limit", binding.figures.limit.as_str().to_owned()));
+        let limit = self.binding.map(|binding| text("limit", binding.state.limit.as_str().to_owned()));
         version.into_iter().chain(limit)
     }
 }

@@ -1,4 +1,4 @@
-//! Several checks of the proxy filter in one call: decided together, each answered by itself.
+//! Several checks of the proxy filter in one call: decided together, each answered separately.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,14 +29,14 @@ impl<S: Store> BatchAuthorization for CheckService<S> {
         let service = Arc::clone(&self.checks);
         let limit = service.decider.live().current().check_timeout();
         let (sender, receiver) = oneshot::channel();
-        // Decisions run to their end although the caller may go. The filter takes back what it got no answer to.
+        // Decisions run to their end although the caller may leave. The filter voids what it got no answer for.
         self.tasks.spawn(async move { drop(sender.send(service.answer_each(checks).await)) });
         let results = match timeout(limit, receiver).await {
             Ok(Ok(results)) => results,
-            Ok(Err(_)) => return Err(Status::internal("the decisions broke off")),
+            Ok(Err(_)) => return Err(Status::internal("the decision task failed")),
             Err(_) => {
                 // Each decision is logged with its ids when it ends.
-                debug!(checks = count, limit_ms = limit.as_millis(), "no decisions in time");
+                debug!(checks = count, limit_ms = limit.as_millis(), "no decisions within the check timeout");
                 (0..count).map(|_| result_of(&Answer::without_decision(Mode::Enforce))).collect()
             }
         };
@@ -45,7 +45,7 @@ impl<S: Store> BatchAuthorization for CheckService<S> {
 }
 
 impl<S: Store> Checks<S> {
-    /// Decides checks with one call of the store. A check that would make the others wait is not decided: it is to be asked
+    /// Decides checks with one call of the store. A check that would delay the others is not decided: the filter has to send it
     /// alone.
     async fn answer_each(&self, checks: Vec<CheckRequest>) -> Vec<BatchCheckResult> {
         let started = Instant::now();
@@ -62,7 +62,7 @@ impl<S: Store> Checks<S> {
         }
         let mut decided = self.decider.decide_known(batch, started).await.into_iter().map(|result| match result {
             Ok(decision) => result_of(&answer(&decision)),
-            Err(StoreError::NeedsPast) => alone(),
+            Err(StoreError::NeedsHistory) => alone(),
             Err(_) => result_of(&Answer::without_decision(Mode::Enforce)),
         });
         results.into_iter().map(|answered| answered.or_else(|| decided.next()).unwrap_or_default()).collect()
@@ -77,7 +77,7 @@ impl<S: Store> Checks<S> {
                 let policy = policies
                     .effective(&request.merchant, request.currency, request.channel.as_ref(), now_ms)
                     .now_or_never();
-                // What the policy service has still to be asked for, it is asked for now.
+                // A policy that still has to be requested from the policy service is requested now.
                 policy.map_or_else(|| One::Answered(alone()), |policy| One::Undecided(check, policy))
             }
             Parsed::Refuse(refused) => {

@@ -15,7 +15,7 @@ use std::time::Instant;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use proto::batch::batch_authorization_server::BatchAuthorizationServer;
-use quota::{Code, Dry, Mode, OrderNo, Policy};
+use quota::{Code, Effect, Mode, OrderNo, Policy};
 use sluice_rules::{Document, Refusal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -35,10 +35,10 @@ use sluice_settings::Live;
 use sluice_store::{Store, refusal};
 use void::CompensatingVoids;
 
-/// Who asks for what comes through a proxy.
+/// The actor of requests that come through a proxy.
 const ACTOR: &str = "proxy";
 
-/// Decides what Envoy asks, one check or several in a call. Clones are one service.
+/// Decides Envoy's checks, one or several in a call. Clones share one service.
 #[derive(Debug)]
 pub struct CheckService<S> {
     checks: Arc<Checks<S>>,
@@ -54,7 +54,7 @@ struct Checks<S> {
 }
 
 impl<S: Store> CheckService<S> {
-    /// Puts the service together. `rules` serve Envoy's native filter; the proxy filter brings its own.
+    /// Builds the service. `rules` serve Envoy's native filter; the proxy filter has its own.
     #[must_use]
     pub fn new(
         store: Arc<S>,
@@ -69,7 +69,7 @@ impl<S: Store> CheckService<S> {
         Self { checks: Arc::new(Checks { decider, rules, voids }), tasks }
     }
 
-    /// Decisions and voids under way, so that a stop can wait for them.
+    /// Decisions and voids in progress, so that a stop can wait for them.
     #[must_use]
     pub fn tasks(&self) -> TaskTracker {
         self.tasks.clone()
@@ -96,7 +96,7 @@ impl<S: Store> Authorization for CheckService<S> {
         let request = request.into_inner();
         let native = is_native(request.attributes.as_ref());
         let (sender, receiver) = oneshot::channel();
-        // A decision runs to its end although the caller may go: tonic drops this future when the stream is reset.
+        // A decision runs to its end although the caller may leave: tonic drops this future when the stream is reset.
         self.tasks.spawn(async move {
             let Outcome { answer, charge } = checks.answer(request, native).await;
             let failed = answer.is_err();
@@ -107,14 +107,14 @@ impl<S: Store> Authorization for CheckService<S> {
         });
         match timeout(limit, receiver).await {
             Ok(Ok(answer)) => answer.map(Response::new),
-            Ok(Err(_)) => Err(Status::internal("the decision broke off")),
+            Ok(Err(_)) => Err(Status::internal("the decision task failed")),
             Err(_) => no_decision(native, Mode::Enforce, &format!("no decision within {} ms", limit.as_millis()))
                 .map(Response::new),
         }
     }
 }
 
-/// An answer, and the charge that must be taken back where it is not delivered.
+/// An answer, and the charge that must be voided if the answer is not delivered.
 struct Outcome {
     answer: Result<CheckResponse, Status>,
     charge: Option<Prepared>,
@@ -147,7 +147,7 @@ impl<S: Store> Checks<S> {
             merchant = subject.known.merchant.as_ref().map(quota::MerchantId::as_str),
             order_no = subject.known.order_no.as_ref().map(OrderNo::as_str),
             trace_id,
-            "request refused unread"
+            "request refused: not readable"
         );
         Answer { detail: Some(detail), subject, ..Answer::bare(code, mode) }
     }
@@ -168,11 +168,11 @@ impl<S: Store> Checks<S> {
             }
             Err(undecided) => {
                 let answer = no_decision(native, mode, &undecided.error.to_string());
-                // In shadow the payment goes on, so a charge that was made is right.
+                // In shadow the payment is forwarded, so a charge that was made is right.
                 (answer, undecided.prepared, mode != Mode::Shadow && !undecided.error.is_undone())
             }
         };
-        let is_to_be_voided = native && may_be_charged && prepared.command.dry == Dry::No;
+        let is_to_be_voided = native && may_be_charged && prepared.command.effect == Effect::Commit;
         Outcome { answer, charge: is_to_be_voided.then_some(prepared) }
     }
 
@@ -183,31 +183,31 @@ impl<S: Store> Checks<S> {
     }
 }
 
-/// The answer that says a decision.
+/// The answer of a decision.
 fn answer(decision: &Decision) -> Answer {
-    let Decision { command, notes, policy, reply, refusal, .. } = decision;
+    let Decision { command, audit, policy, reply, refusal, .. } = decision;
     let record = &reply.record;
     let binding = |policy: &Arc<Policy>| Binding::of(record, &policy.limits, &policy.calendar, command.now_ms);
     Answer {
         code: record.code,
-        mode: Mode::parse(notes.mode).unwrap_or_default(),
+        mode: Mode::parse(audit.mode).unwrap_or_default(),
         replay: record.replay,
         decision_id: Some(Uuid::from_bytes(reply.decision_id)),
         detail: refusal.as_ref().and_then(|details| refusal::sentence(details, command.currency.code())),
         refusal: refusal.clone(),
         wait_ms: record.wait_ms,
         binding: policy.as_ref().and_then(binding),
-        policy_version: notes.policy_version.clone(),
+        policy_version: audit.policy_version.clone(),
         subject: Subject::default(),
     }
 }
 
-/// Whether Envoy's native filter asks: the proxy filter names what it asks for.
+/// Whether Envoy's native filter calls: the proxy filter names its action.
 fn is_native(attributes: Option<&AttributeContext>) -> bool {
     !attributes.is_some_and(|attributes| attributes.context_extensions.contains_key(proto::extension::ACTION))
 }
 
-/// What a request that could not be read asked for, as far as that can be told: one of our own words.
+/// The action of a request that could not be read, as far as it is known: one of our own words.
 fn word(extensions: &HashMap<String, String>) -> &'static str {
     use proto::extension;
     let words = [
@@ -219,22 +219,22 @@ fn word(extensions: &HashMap<String, String>) -> &'static str {
         (extension::ACTION_UNKNOWN, "unknown"),
         (extension::ACTION_MADE, "resolve"),
     ];
-    let asked = extensions.get(extension::ACTION);
-    words.into_iter().find(|(own, _)| asked.is_some_and(|asked| asked == own)).map_or("consume", |(_, word)| word)
+    let action = extensions.get(extension::ACTION);
+    words.into_iter().find(|(own, _)| action.is_some_and(|action| action == own)).map_or("consume", |(_, word)| word)
 }
 
-/// The proxy filter may read the same document, so an action that Envoy's own filter cannot carry out is no error here. A
-/// request that asks for it through Envoy's own filter is refused.
+/// The proxy filter may read the same document, so an action that Envoy's own filter cannot perform is no error here. A request
+/// for it through Envoy's own filter is refused.
 pub fn warn_of_actions(rules: &Document) {
     for rule in rules.rules.rules().iter().filter(|rule| rule.needs_response()) {
         let (rule, action) = (&rule.name, rule.action.as_str());
-        warn!(rule, action, "the rule needs the gateway's answer: it works through the proxy filter only");
+        warn!(rule, action, "rule needs the gateway's answer: it works through the proxy filter only");
     }
 }
 
-/// The answer where the store gave none, so that the caller's own rule for that takes its place. The proxy filter is told the
-/// code and applies its `on_error`; Envoy's native filter knows a failed call only, and applies `failure_mode_allow`, which
-/// must not stop a route that is in shadow.
+/// The answer if the store gave none, so that the caller's own rule for that applies. The proxy filter gets the code and applies
+/// its `on_error`; Envoy's native filter knows only a failed call, and applies `failure_mode_allow`, which must not stop a route
+/// that is in shadow.
 fn no_decision(native: bool, mode: Mode, why: &str) -> Result<CheckResponse, Status> {
     if native && mode != Mode::Shadow {
         Err(Status::unavailable(format!("{}: {why}", Code::StoreUnavailable.as_str())))

@@ -1,5 +1,5 @@
-//! A request as Envoy's native filter hands it over: with raw headers (`encode_raw_headers`) as the client sent it, else as texts
-//! in which Envoy has joined repeated headers by commas and put `!` in the place of bytes that are not UTF-8.
+//! A request as Envoy's native filter sends it: with raw headers (`encode_raw_headers`) as the client sent it, else as texts in
+//! which Envoy has joined repeated headers by commas and replaced bytes that are not UTF-8 by `!`.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ const REPLACEMENT: u8 = b'!';
 pub(super) struct NativeHead<'a> {
     attributes: &'a AttributeContext,
     pub http: &'a HttpRequest,
-    /// The headers as they came, where Envoy sends them.
+    /// The headers as they came, if Envoy sends them.
     raw: Option<&'a [HeaderValue]>,
 }
 
@@ -27,7 +27,7 @@ impl<'a> NativeHead<'a> {
         Self { attributes, http, raw }
     }
 
-    /// The first value of one of Envoy's own headers, where it is a text.
+    /// The first value of one of Envoy's own headers, if it is a text.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let mut own = self.headers().filter(|(own, _)| *own == name.as_bytes());
         own.next().and_then(|(_, value)| std::str::from_utf8(value).ok())
@@ -37,7 +37,7 @@ impl<'a> NativeHead<'a> {
         if self.http.raw_body.is_empty() { self.http.body.as_bytes() } else { &self.http.raw_body }
     }
 
-    /// Whether the body was handed over as a text (without `pack_as_bytes`) that may have been another.
+    /// Whether the body was sent as a text (without `pack_as_bytes`) in which Envoy may have replaced bytes.
     pub(super) fn is_body_replaced(&self) -> bool {
         self.http.raw_body.is_empty() && self.http.body.as_bytes().contains(&REPLACEMENT)
     }
@@ -80,7 +80,7 @@ impl Head for NativeHead<'_> {
         self.raw.is_none() && text.contains(&REPLACEMENT)
     }
 
-    /// Only what is not there is absent: a number or a list is nothing that another source may stand in for.
+    /// Only a missing value is absent: a number or a list must not be replaced by another source.
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {
         let Some((namespace, keys)) = path.split_first() else {
             return Ok(None);

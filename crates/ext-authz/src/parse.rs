@@ -1,5 +1,5 @@
-//! What a check asks for: read from the extensions that the proxy filter wrote, or, for Envoy's native filter, from the
-//! request itself by the same rules.
+//! The content of a check: read from the extensions that the proxy filter wrote, or, for Envoy's native filter, from the request
+//! itself by the same rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use proto::extension;
 use quota::{
-    AmountMinor, AttemptId, Channel, Code, Currency, Dry, Mark, MerchantId, Mode, OperationId, OperationNo, OrderNo,
+    AmountMinor, AttemptId, Channel, Code, Currency, Effect, Mark, MerchantId, Mode, OperationId, OperationNo, OrderNo,
     PaymentNo, REPLAYS_MAX, Resolution, Unit,
 };
 use sluice_rules::{Document, Found, Refusal, Request, Rule, Salvaged, Unmatched};
@@ -19,7 +19,7 @@ use sluice_decision::request::{Operation, Request as DecisionRequest, capture_id
 use sluice_kit::clock;
 use sluice_kit::telemetry::Trace;
 
-/// Set by Envoy when it hands over only the beginning of a body.
+/// Set by Envoy when it sends only the beginning of a body.
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
 /// A check that was read.
@@ -29,16 +29,16 @@ pub(super) struct ParsedCheck {
     pub mode: Mode,
     /// The caller's span, as `traceparent` has it.
     pub trace: Option<Trace>,
-    /// The rule by which the server read the request itself: Envoy's own filter calls, which cannot hold a request back.
+    /// The rule by which the server read the request itself: Envoy's own filter calls, which cannot delay a request.
     pub rule: Option<Arc<Rule>>,
 }
 
-/// What a check request turned out to be.
+/// The result of parsing a check request.
 #[derive(Debug)]
 pub(super) enum Parsed {
     /// Something to decide.
     Decide(Box<ParsedCheck>),
-    /// No payment, or a route that is off: it goes through unread.
+    /// No payment, or a route that is off: it passes unread.
     Pass,
     /// A payment that cannot be read.
     Refuse(Box<Refused>),
@@ -49,7 +49,7 @@ pub(super) enum Parsed {
 pub(super) struct Refused {
     pub mode: Mode,
     pub refusal: Refusal,
-    /// What is known of it all the same.
+    /// What could still be read of it.
     pub subject: Subject,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Refused {
 const REASON_LEN_MAX: usize = 64;
 
 impl Parsed {
-    /// Reads a check request. `rules` are those of Envoy's native filter, where there are any.
+    /// Reads a check request. `rules` are those of Envoy's native filter, if there are any.
     pub(super) fn read(attributes: &AttributeContext, rules: Option<&Document>) -> Self {
         let extensions = &attributes.context_extensions;
         if extensions.contains_key(extension::ACTION) {
@@ -77,7 +77,7 @@ impl Parsed {
     pub(super) fn of_filter(extensions: &HashMap<String, String>) -> Self {
         match from_filter(extensions) {
             Ok(check) => Self::Decide(Box::new(check)),
-            // The filter reads strictly itself, so this is a caller that is not our filter: never let through.
+            // The filter reads strictly itself, so this is a caller that is not our filter: never admitted.
             Err(detail) => Self::refuse(Mode::Enforce, detail),
         }
     }
@@ -107,7 +107,7 @@ impl Extensions<'_> {
         self.text(key).map(parse).transpose().map_err(|error| format!("{key}: {error}"))
     }
 
-    /// Whether a key is there, whose only value this is.
+    /// Whether a key is set; `value` is its only valid value.
     fn flag(&self, key: &str, value: &str) -> Result<bool, String> {
         match self.text(key) {
             None => Ok(false),
@@ -116,7 +116,7 @@ impl Extensions<'_> {
         }
     }
 
-    fn operation(&self, ids: &Ids<'_>, currency: Currency, dry: Dry) -> Result<Operation, String> {
+    fn operation(&self, ids: &Ids<'_>, currency: Currency, effect: Effect) -> Result<Operation, String> {
         let amount = self
             .text(extension::AMOUNT_MINOR)
             .map(|minor| AmountMinor::parse(minor, Unit::Minor, currency, true))
@@ -128,8 +128,8 @@ impl Extensions<'_> {
             extension::ACTION_HOLD => Ok(Operation::Hold(charged()?)),
             extension::ACTION_SETTLE => {
                 let last = self.last()?;
-                // A capture that is tried before the gateway is asked keeps to the policy's bound; one that it has made is booked.
-                Ok(Operation::Settle { amount, id: ids.capture(last), last, reported: dry == Dry::No })
+                // A capture tried before the gateway is called is subject to the policy's bound; one that it has made is booked.
+                Ok(Operation::Settle { amount, id: ids.capture(last), last, reported: effect == Effect::Commit })
             }
             extension::ACTION_REFUND => {
                 self.required(extension::OPERATION_NO)?;
@@ -162,7 +162,7 @@ impl Extensions<'_> {
         max.map(Some).ok_or_else(problem)
     }
 
-    /// What an unknown outcome is of.
+    /// The operation whose outcome is unknown.
     fn outcome_of(&self, ids: &Ids<'_>, last: bool) -> Result<quota::Subject, String> {
         match self.required(extension::OUTCOME_OF)? {
             extension::ACTION_CONSUME | extension::ACTION_HOLD => Ok(quota::Subject::Charge),
@@ -178,17 +178,17 @@ impl Extensions<'_> {
         }
     }
 
-    fn dry(&self) -> Result<Dry, String> {
+    fn effect(&self) -> Result<Effect, String> {
         match self.text(extension::DRY) {
-            None => Ok(Dry::No),
-            Some(extension::DRY_SILENT) => Ok(Dry::Silent),
-            Some(extension::DRY_JOURNAL) => Ok(Dry::Noted),
+            None => Ok(Effect::Commit),
+            Some(extension::DRY_SILENT) => Ok(Effect::DryRun),
+            Some(extension::DRY_JOURNAL) => Ok(Effect::DryRunJournaled),
             Some(other) => Err(format!("{} is {other:?}, neither 1 nor journal", extension::DRY)),
         }
     }
 }
 
-/// What an operation is known by: its number, or where it has none its attempt.
+/// The identity of an operation: its number, or its attempt if it has none.
 struct Ids<'a> {
     operation_no: Option<&'a OperationNo>,
     attempt: AttemptId,
@@ -201,7 +201,7 @@ impl Ids<'_> {
     }
 
     /// A last capture without a number is the order's only one, as it is for the API: a sale that is tried again is reported again,
-    /// and counts once. One that others follow is known by its attempt.
+    /// and counts once. One that others follow is identified by its attempt.
     fn capture(&self, last: bool) -> OperationId {
         if last && self.operation_no.is_none() { capture_id(None) } else { self.own() }
     }
@@ -214,10 +214,10 @@ fn from_filter(extensions: &HashMap<String, String>) -> Result<ParsedCheck, Stri
     let attempt = AttemptId::from_text(extensions.required(extension::ATTEMPT)?);
     let operation_no = extensions.parsed(extension::OPERATION_NO, OperationNo::parse)?;
     let ids = Ids { operation_no: operation_no.as_ref(), attempt };
-    let dry = extensions.dry()?;
-    let operation = extensions.operation(&ids, currency, dry)?;
+    let effect = extensions.effect()?;
+    let operation = extensions.operation(&ids, currency, effect)?;
     let order_no = extensions.parsed(extension::ORDER_NO, OrderNo::parse)?;
-    if order_no.is_none() && !(matches!(operation, Operation::Consume(_)) && dry != Dry::No) {
+    if order_no.is_none() && !(matches!(operation, Operation::Consume(_)) && effect != Effect::Commit) {
         return Err(format!("{} is missing", extension::ORDER_NO));
     }
     let reason = extensions.text(extension::REASON).unwrap_or_default();
@@ -228,7 +228,7 @@ fn from_filter(extensions: &HashMap<String, String>) -> Result<ParsedCheck, Stri
     let merchant = MerchantId::parse(extensions.required(extension::MERCHANT)?).map_err(|e| failed(&e))?;
     let request = DecisionRequest {
         order_no,
-        dry,
+        effect,
         payment_no: extensions.parsed(extension::PAYMENT_NO, PaymentNo::parse)?,
         channel: extensions.parsed(extension::CHANNEL, Channel::parse)?,
         reason: reason.to_owned(),
@@ -272,8 +272,8 @@ fn from_request(attributes: &AttributeContext, http: &HttpRequest, rules: &Docum
     }
     let mut known = Salvaged::default();
     match read_request(rule, &head, &captures, &mut known) {
-        Ok((request, operation, dry)) => {
-            let check = native_check(&head, mode, rule, request, (operation, dry));
+        Ok((request, operation, effect)) => {
+            let check = native_check(&head, mode, rule, request, (operation, effect));
             Parsed::Decide(Box::new(check))
         }
         Err(refusal) => Parsed::Refuse(Box::new(Refused { mode, refusal, subject: subject(rule, known) })),
@@ -289,15 +289,15 @@ fn native_check(
     mode: Mode,
     rule: &Arc<Rule>,
     read: Request,
-    (operation, dry): (Operation, Dry),
+    (operation, effect): (Operation, Effect),
 ) -> ParsedCheck {
     let request = DecisionRequest {
         order_no: read.order_no,
         payment_no: read.payment_no,
         channel: read.channel,
-        dry,
+        effect,
         replays_max: rule.replays_max,
-        // Envoy's own filter cannot hold a request back: a charge that would have to wait is refused until its turn.
+        // Envoy's own filter cannot delay a request: a charge that would have to wait is refused until its turn.
         may_delay: false,
         ..DecisionRequest::new(read.merchant, read.currency, native_attempt(), operation)
     };
@@ -306,7 +306,7 @@ fn native_check(
 }
 
 impl ParsedCheck {
-    /// What the access log of a native route shows of it.
+    /// Its members in the access log of a native route.
     pub(super) fn subject(&self) -> Subject {
         let Some(rule) = &self.rule else { return Subject::default() };
         let request = &self.request;
@@ -325,7 +325,7 @@ fn read_request(
     head: &NativeHead<'_>,
     captures: &sluice_rules::Captures,
     known: &mut Salvaged,
-) -> Result<(Request, Operation, Dry), Refusal> {
+) -> Result<(Request, Operation, Effect), Refusal> {
     let mut draft = rule.read_head(head, captures).inspect_err(|_| *known = rule.salvage(head, captures))?;
     let partial = head.text(PARTIAL_BODY).is_some_and(|value| value != "false");
     let body = head.body();
@@ -341,20 +341,20 @@ fn read_request(
         return Err(refusal("the request has a body that Envoy did not hand over: set with_request_body".into()));
     }
     let read = draft.finish(rule, body).and_then(|request| {
-        let (operation, dry) = native_operation(rule, &request)?;
-        Ok((request, operation, dry))
+        let (operation, effect) = native_operation(rule, &request)?;
+        Ok((request, operation, effect))
     });
     read.inspect_err(|_| *known = draft.salvage(rule, body))
 }
 
-/// Whether the headers say that a body follows. HTTP/2 need not say so; Envoy hands it over where it is set to.
+/// Whether the headers announce a body. HTTP/2 need not announce it; Envoy sends it if configured to.
 fn announces_body(head: &NativeHead<'_>) -> bool {
     head.text("content-length").is_some_and(|length| length.trim() != "0") || head.text("transfer-encoding").is_some()
 }
 
-/// What a rule's action asks for here. Envoy's own filter does not see the gateway's answer, so an action that would end
-/// with it is refused: it would begin something that nobody ends.
-fn native_operation(rule: &Rule, request: &Request) -> Result<(Operation, Dry), Refusal> {
+/// The operation of a rule's action here. Envoy's own filter does not see the gateway's answer, so an action that ends with it is
+/// refused: it would never be ended.
+fn native_operation(rule: &Rule, request: &Request) -> Result<(Operation, Effect), Refusal> {
     let unanswered = || {
         let action = rule.action.as_str();
         refusal(format!("the rule's action {action} needs the gateway's answer, which only the proxy filter sees"))
@@ -362,14 +362,14 @@ fn native_operation(rule: &Rule, request: &Request) -> Result<(Operation, Dry), 
     let amount = request.amount.ok_or_else(unanswered)?;
     match rule.action {
         _ if rule.needs_response() => Err(unanswered()),
-        sluice_rules::Action::Consume => Ok((Operation::Consume(amount), Dry::No)),
-        sluice_rules::Action::Hold => Ok((Operation::Hold(amount), Dry::No)),
-        sluice_rules::Action::Check => Ok((Operation::Consume(amount), Dry::Noted)),
+        sluice_rules::Action::Consume => Ok((Operation::Consume(amount), Effect::Commit)),
+        sluice_rules::Action::Hold => Ok((Operation::Hold(amount), Effect::Commit)),
+        sluice_rules::Action::Check => Ok((Operation::Consume(amount), Effect::DryRunJournaled)),
         sluice_rules::Action::Settle | sluice_rules::Action::Refund | sluice_rules::Action::Void => Err(unanswered()),
     }
 }
 
-/// The route's word goes before the rule's. A word that is none enforces: a slip must not switch enforcement off.
+/// The route's mode goes before the rule's. An unknown mode enforces: a typing error must not switch enforcement off.
 fn route_mode(attributes: &AttributeContext, rule_mode: Mode) -> Mode {
     match attributes.context_extensions.get(extension::MODE) {
         Some(word) => Mode::parse(word).unwrap_or(Mode::Enforce),
@@ -377,13 +377,13 @@ fn route_mode(attributes: &AttributeContext, rule_mode: Mode) -> Mode {
     }
 }
 
-/// Each check of Envoy's own filter is an attempt of its own, also where Envoy asks a second time for one request: the server that
-/// takes back an attempt whose answer came too late must not take the second one with it.
+/// Each check of Envoy's own filter is an attempt of its own, also if Envoy sends a second check for one request: the server that
+/// voids an attempt whose answer came too late must not void the second one with it.
 fn native_attempt() -> AttemptId {
     AttemptId(clock::decision_id())
 }
 
-/// The caller's span, as the proxy filter passes it on.
+/// The caller's span, as the proxy filter forwards it.
 pub(super) fn filter_caller(extensions: &HashMap<String, String>) -> Option<Trace> {
     extensions.get(extension::TRACEPARENT).and_then(|text| Trace::parse(text))
 }

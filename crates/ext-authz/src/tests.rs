@@ -1,4 +1,4 @@
-//! What either kind of caller is told where the store gives no answer.
+//! The answers to both kinds of caller if the store gives no answer.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,9 +18,9 @@ use super::*;
 use sluice_kit::health::Health;
 use sluice_policy_source::zones::Zones;
 use sluice_settings::Settings;
-use sluice_store::{MemoryStore, Notes, StoreError};
+use sluice_store::{AuditContext, MemoryStore, StoreError};
 
-/// A store that is away, in one way or another.
+/// A store that is unavailable, in one way or another.
 #[derive(Debug)]
 enum Away {
     Refuses,
@@ -32,23 +32,23 @@ impl Store for Away {
         Duration::from_millis(10)
     }
 
-    async fn apply(&self, _: &Command, _: &Notes) -> Result<Reply, StoreError> {
+    async fn apply(&self, _: &Command, _: &AuditContext) -> Result<Reply, StoreError> {
         match self {
             Self::Refuses => Err(StoreError::Unavailable("10.0.0.7 refused the connection".into())),
             Self::Hangs => std::future::pending().await,
         }
     }
 
-    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
         let mut results = Vec::new();
-        for (command, notes) in batch {
-            results.push(self.apply(command, notes).await);
+        for (command, audit) in batch {
+            results.push(self.apply(command, audit).await);
         }
         results
     }
 
-    async fn apply_all(&self, _: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
-        Err(StoreError::Unavailable("nobody asks for that here".into()))
+    async fn apply_all(&self, _: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
+        Err(StoreError::Unavailable("not used in this test".into()))
     }
 }
 
@@ -82,15 +82,15 @@ fn from_filter(action: &str, mode: &str) -> CheckRequest {
     CheckRequest { attributes: Some(AttributeContext { context_extensions, ..AttributeContext::default() }) }
 }
 
-/// A store that charges; its first answer is lost, or comes when it is let go.
+/// A store that charges; its first answer is lost, or comes when it is released.
 #[derive(Debug)]
-struct Unheard {
+struct AnswerLost {
     ledger: MemoryStore,
     calls: AtomicUsize,
     late: Option<Notify>,
 }
 
-impl Unheard {
+impl AnswerLost {
     fn new(late: bool) -> Arc<Self> {
         let late = late.then(Notify::new);
         Arc::new(Self { ledger: MemoryStore::new(1), calls: AtomicUsize::new(0), late })
@@ -103,14 +103,14 @@ impl Unheard {
     }
 }
 
-impl Store for Unheard {
+impl Store for AnswerLost {
     fn timeout(&self) -> Duration {
         Duration::from_millis(10)
     }
 
-    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
         let first = self.calls.fetch_add(1, Ordering::SeqCst) == 0;
-        let reply = self.ledger.apply(command, notes).await;
+        let reply = self.ledger.apply(command, audit).await;
         match &self.late {
             Some(late) if first => late.notified().await,
             None if first => return Err(StoreError::Timeout { after_ms: 1 }),
@@ -119,15 +119,15 @@ impl Store for Unheard {
         reply
     }
 
-    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
         let mut results = Vec::new();
-        for (command, notes) in batch {
-            results.push(self.apply(command, notes).await);
+        for (command, audit) in batch {
+            results.push(self.apply(command, audit).await);
         }
         results
     }
 
-    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
         self.ledger.apply_all(batch).await
     }
 }
@@ -179,8 +179,8 @@ fn in_shadow(mut request: CheckRequest) -> CheckRequest {
     request
 }
 
-/// A charge that Envoy's native filter never heard of goes back; the proxy filter takes its own back, and in shadow the
-/// payment is made.
+/// A charge whose answer never reached Envoy's native filter is voided; the proxy filter voids its own, and in shadow the payment
+/// is made.
 #[tokio::test]
 async fn a_charge_that_nobody_heard_of_is_taken_back() {
     for late in [false, true] {
@@ -190,9 +190,9 @@ async fn a_charge_that_nobody_heard_of_is_taken_back() {
             ("the proxy filter", from_filter("consume", "enforce"), true, 100),
         ];
         for (who, request, answered, used) in table {
-            // A late answer finds nobody in shadow either: the check has failed by then.
+            // A late answer finds no caller in shadow either: the check has failed by then.
             let (answered, used) = if late && who == "native in shadow" { (false, 0) } else { (answered, used) };
-            let store = Unheard::new(late);
+            let store = AnswerLost::new(late);
             let service = service(Arc::clone(&store));
             let answer = service.check(Request::new(request)).await;
             assert_eq!(answer.is_ok(), answered, "{who}, late {late}");
@@ -206,12 +206,12 @@ async fn a_charge_that_nobody_heard_of_is_taken_back() {
     }
 }
 
-/// B1: Envoy's own filter asks a second time where the first answer was late, and may reach the same server. What is taken back of
-/// the first try, before or after the second one is answered, leaves the charge of the second: its payment is made.
+/// B1: Envoy's own filter checks a second time if the first answer was late, and may reach the same server. The void of the first
+/// try, before or after the second one is answered, leaves the charge of the second: its payment is made.
 #[tokio::test]
 async fn b1_a_late_first_try_does_not_take_back_the_second() {
     for taken_back_before in [false, true] {
-        let store = Unheard::new(true);
+        let store = AnswerLost::new(true);
         let service = service(Arc::clone(&store));
         let take_back = async || {
             store.late.iter().for_each(Notify::notify_one);
@@ -229,7 +229,7 @@ async fn b1_a_late_first_try_does_not_take_back_the_second() {
     }
 }
 
-/// A store that decides nothing until it is let go.
+/// A store that decides nothing until it is released.
 #[derive(Debug)]
 struct Held {
     ledger: MemoryStore,
@@ -241,17 +241,17 @@ impl Store for Held {
         Duration::from_millis(10)
     }
 
-    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
+    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
         self.go.notified().await;
-        self.ledger.apply(command, notes).await
+        self.ledger.apply(command, audit).await
     }
 
-    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
         self.go.notified().await;
         self.ledger.apply_each(batch).await
     }
 
-    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
         self.ledger.apply_all(batch).await
     }
 }
@@ -264,10 +264,10 @@ async fn a_decision_under_way_survives_its_call() {
         let service = service(Arc::clone(&store));
         let mut call = match several {
             false => service.check(Request::new(from_filter("consume", "enforce"))).map(drop).boxed(),
-            true => ask_batch(&service, vec![check(&[])]).map(drop).boxed(),
+            true => check_batch(&service, vec![check(&[])]).map(drop).boxed(),
         };
         assert!(call.as_mut().now_or_never().is_none(), "several {several}: answered without the store");
-        // The store has been asked by then.
+        // The store has been called by then.
         tokio::task::yield_now().await;
         drop(call);
         store.go.notify_one();
@@ -285,8 +285,8 @@ fn check(extensions: &[(&str, &str)]) -> envoy::CheckRequest {
     envoy::CheckRequest { attributes: Some(envoy::AttributeContext { context_extensions: own }) }
 }
 
-/// The code that a result tells, and the HTTP status where it refuses.
-fn told(result: &BatchCheckResult) -> (String, Option<i32>) {
+/// The code of a result, and the HTTP status of a refusal.
+fn code_of(result: &BatchCheckResult) -> (String, Option<i32>) {
     assert_eq!(result.grpc_status, 0, "{result:?}");
     let response = result.response.as_ref().unwrap();
     let (headers, status) = match response.http_response.as_ref().unwrap() {
@@ -300,7 +300,7 @@ fn told(result: &BatchCheckResult) -> (String, Option<i32>) {
     (code.unwrap().value.clone(), status)
 }
 
-async fn ask_batch<S: Store>(service: &CheckService<S>, checks: Vec<envoy::CheckRequest>) -> Vec<BatchCheckResult> {
+async fn check_batch<S: Store>(service: &CheckService<S>, checks: Vec<envoy::CheckRequest>) -> Vec<BatchCheckResult> {
     service.batch_check(Request::new(BatchCheckRequest { checks })).await.unwrap().into_inner().results
 }
 
@@ -322,24 +322,27 @@ async fn each_check_of_a_call_is_answered_by_itself_and_in_its_place() {
         (&[(extension::MODE, "sideways")], "BAD_REQUEST", Some(400)),
     ];
     let checks = || table.iter().map(|(extensions, ..)| check(extensions)).collect::<Vec<_>>();
-    let results = ask_batch(&service(Arc::new(MemoryStore::new(1))), checks()).await;
-    let results: Vec<_> = results.iter().map(told).collect();
+    let results = check_batch(&service(Arc::new(MemoryStore::new(1))), checks()).await;
+    let results: Vec<_> = results.iter().map(code_of).collect();
     let expected: Vec<_> = table.iter().map(|(_, code, status)| ((*code).to_owned(), *status)).collect();
     assert_eq!(results, expected);
 
-    // One by one they are told the same, word for word.
+    // One by one they get the same answers, byte for byte.
     let alone = service(Arc::new(MemoryStore::new(1)));
     for (extensions, code, status) in table {
         let context_extensions = check(extensions).attributes.unwrap().context_extensions;
         let attributes = Some(AttributeContext { context_extensions, ..AttributeContext::default() });
         let response = alone.check(Request::new(CheckRequest { attributes })).await.unwrap().into_inner();
         let response = envoy::CheckResponse::decode(response.encode_to_vec().as_slice()).unwrap();
-        assert_eq!(told(&BatchCheckResult { grpc_status: 0, response: Some(response) }), ((*code).to_owned(), *status));
+        assert_eq!(
+            code_of(&BatchCheckResult { grpc_status: 0, response: Some(response) }),
+            ((*code).to_owned(), *status)
+        );
     }
-    // A request that says nothing is refused, not passed.
-    let nothing = ask_batch(&alone, vec![envoy::CheckRequest { attributes: None }]).await;
-    assert_eq!(told(&nothing[0]), ("BAD_REQUEST".to_owned(), Some(400)));
-    assert!(ask_batch(&alone, Vec::new()).await.is_empty());
+    // An empty request is refused, not passed.
+    let nothing = check_batch(&alone, vec![envoy::CheckRequest { attributes: None }]).await;
+    assert_eq!(code_of(&nothing[0]), ("BAD_REQUEST".to_owned(), Some(400)));
+    assert!(check_batch(&alone, Vec::new()).await.is_empty());
     let many = BatchCheckRequest { checks: vec![check(&[]); CHECKS_MAX + 1] };
     assert_eq!(alone.batch_check(Request::new(many)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
 }
@@ -350,13 +353,13 @@ async fn a_call_whose_store_is_away_answers_every_check() {
         let what = format!("{store:?}");
         let mut checks = vec![check(&[]); 3];
         checks.push(check(&[(extension::MODE, "shadow")]));
-        let results = ask_batch(&service(Arc::new(store)), checks).await;
-        let results: Vec<_> = results.iter().map(told).collect();
+        let results = check_batch(&service(Arc::new(store)), checks).await;
+        let results: Vec<_> = results.iter().map(code_of).collect();
         assert_eq!(results, vec![("STORE_UNAVAILABLE".to_owned(), Some(503)); 4], "{what}");
     }
 }
 
-/// A store for which every order's past would have to be read.
+/// A store that would have to read every order's history.
 #[derive(Debug)]
 struct Forgetful(MemoryStore);
 
@@ -365,24 +368,24 @@ impl Store for Forgetful {
         self.0.timeout()
     }
 
-    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
-        self.0.apply(command, notes).await
+    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
+        self.0.apply(command, audit).await
     }
 
-    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
         self.0.apply_each(batch).await
     }
 
-    async fn apply_known(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_known(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
         let results = self.apply_each(batch).await.into_iter().zip(batch);
-        let known = |(result, (command, _)): (_, &(Command, Notes))| match command.action {
-            quota::Action::Void => Err(StoreError::NeedsPast),
+        let known = |(result, (command, _)): (_, &(Command, AuditContext))| match command.action {
+            quota::Action::Void => Err(StoreError::NeedsHistory),
             _ => result,
         };
         results.map(known).collect()
     }
 
-    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
         self.0.apply_all(batch).await
     }
 }
@@ -395,8 +398,8 @@ async fn a_check_that_would_hold_up_the_others_is_to_be_asked_alone() {
         check(&[(extension::ORDER_NO, "o-2"), (extension::ACTION, "void_order")]),
         check(&[(extension::ORDER_NO, "o-3")]),
     ];
-    let results = ask_batch(&service, checks).await;
-    assert_eq!(told(&results[0]).0, "ADMITTED");
+    let results = check_batch(&service, checks).await;
+    assert_eq!(code_of(&results[0]).0, "ADMITTED");
     assert_eq!(results[1], BatchCheckResult { grpc_status: ALONE, response: None });
-    assert_eq!(told(&results[2]).0, "ADMITTED");
+    assert_eq!(code_of(&results[2]).0, "ADMITTED");
 }

@@ -1,8 +1,8 @@
-//! Compensating voids: take back charges whose answer Envoy's native filter never got.
+//! Compensating voids: void charges whose answer Envoy's native filter never got.
 //!
-//! The proxy filter voids an attempt itself when it got no answer. Envoy's native filter does not, so the server does: where
-//! the store gave no answer the charge may have been made, and where the answer came too late it was made for a payment that
-//! Envoy had refused.
+//! The proxy filter voids an attempt itself when it got no answer. Envoy's native filter does not, so the server does: if the
+//! store gave no answer the charge may have been made, and if the answer came too late it was made for a payment that Envoy had
+//! refused.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,14 +18,14 @@ use sluice_decision::decider::{Decider, Prepared};
 use sluice_kit::telemetry::trace_id;
 use sluice_store::Store;
 
-/// Voids that may be under way at a time; beyond it a charge stays, which errs to the side of quota consumed.
+/// Most voids in progress; beyond it a charge stays, which errs to the side of quota consumed.
 const UNDER_WAY_MAX: usize = 1024;
 /// The first pause between two tries; each next one is twice as long.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Tries of one void: the last one comes 25 seconds after the first.
 const TRIES_MAX: u32 = 9;
 
-/// Voids under way.
+/// Voids in progress.
 #[derive(Debug)]
 pub(super) struct CompensatingVoids {
     room: Arc<Semaphore>,
@@ -38,10 +38,10 @@ impl CompensatingVoids {
         Self { room: Arc::new(Semaphore::new(UNDER_WAY_MAX)), tasks }
     }
 
-    /// Voids the attempt of a charge in the background, until the store has answered or the tries are used up.
+    /// Voids the attempt of a charge in the background, until the store answers or the tries are used up.
     pub(super) fn start(&self, decider: Decider<impl Store>, charge: Prepared) {
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
-            warn_of(&charge, "too many voids under way, the charge stays");
+            warn_of(&charge, "compensating void skipped, the charge stays: too many in progress");
             return;
         };
         self.tasks.spawn(async move {
@@ -62,7 +62,7 @@ async fn void(decider: &Decider<impl Store>, charge: &Prepared) {
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
-    warn_of(charge, "the void got no answer from the store, the charge may stay");
+    warn_of(charge, "compensating void failed, the charge may stay: no answer from the store");
 }
 
 fn warn_of(charge: &Prepared, problem: &'static str) {
@@ -70,7 +70,7 @@ fn warn_of(charge: &Prepared, problem: &'static str) {
         decision_id = %Uuid::from_bytes(charge.command.decision_id),
         merchant = %charge.command.merchant,
         order_no = charge.command.order_no.as_ref().map(OrderNo::as_str),
-        trace_id = trace_id(charge.notes.trace),
+        trace_id = trace_id(charge.audit.trace),
         "{problem}"
     );
 }

@@ -1,4 +1,4 @@
-//! A sweep's commands as calls of the store, of which none stands in another's way.
+//! A sweep's commands as calls of the store; none of them blocks another.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use sluice_store::StoreError;
 /// Calls of one round that may find Redis or Postgres away; with one more the round would only wait.
 const AWAY_MAX: usize = 3;
 
-/// What failed in a round. The round goes on, and tells the first of it at its end.
+/// The failures of a round. The round continues, and returns the first of them at its end.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     first: Option<SweepError>,
@@ -25,19 +25,19 @@ impl Failures {
         self.first.get_or_insert(error);
     }
 
-    /// Whether the round is to end, for nothing would be done in it.
+    /// Whether the round has to end, because nothing could be done in it.
     pub(super) const fn are_too_many(&self) -> bool {
         self.away >= AWAY_MAX
     }
 
-    /// What the round did, or why it did not do all.
+    /// What the round did, or its first failure.
     pub(super) fn after<T>(self, done: T) -> Result<T, SweepError> {
         self.first.map_or(Ok(done), Err)
     }
 }
 
 impl Tools {
-    /// Decides commands, each by itself; gives `None` for each that failed on a value that is not the store's.
+    /// Decides commands, each by itself; returns `None` for each that failed on a value that is not the store's.
     ///
     /// # Errors
     /// [`StoreError`] where the store gives no answer.

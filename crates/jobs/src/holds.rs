@@ -1,4 +1,4 @@
-//! Ends holds that nobody captured or voided in their time, in the way that each of them says.
+//! Ends holds that were neither captured nor voided in time, in the way that each of them specifies.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use sluice_store::{DueHold, StoreError};
 const CALLS_PER_SHARD: usize = 40;
 const TASK: Task = Task { actor: "system:expiry", reason: "hold_expired" };
 
-/// What a round did.
+/// The result of a round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
     /// Holds whose quota was returned, wholly or for what was not captured.
@@ -29,12 +29,12 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct HoldSweep {
     tools: Tools,
-    /// Where the next round goes on in a shard of which one round does not see all holds that are due: behind those that
-    /// could not be ended.
+    /// The offset of the next round in a shard where one round does not see all due holds: behind those that could not be
+    /// ended.
     left_off: BTreeMap<u16, usize>,
 }
 
-/// What is known in a round.
+/// The state of a round.
 #[derive(Debug)]
 struct Round {
     now_ms: i64,
@@ -59,11 +59,11 @@ impl HoldSweep {
     }
 
     /// Ends the holds that are over at `now_ms`, milliseconds since the epoch. Servers begin at shards of their own, so that
-    /// they do not all ask for the same holds; where they do, the store lets the first one end it.
+    /// they do not all read the same holds; where they do, the store lets the first one end it.
     ///
     /// # Errors
-    /// [`SweepError`] where the store gives no answer, or holds something else for an account or order; what else could be
-    /// ended is.
+    /// [`SweepError`] where the store gives no answer, or contains an unexpected value for an account or order; the other holds
+    /// are ended.
     pub async fn round(&mut self, now_ms: i64, shutdown: &Shutdown) -> Result<Ended, SweepError> {
         let (ended, failures) = (Ended::default(), Failures::default());
         let mut round = Round { now_ms: now_ms.max(0), ended, late_secs: 0, failures, is_journal_away: false };
@@ -77,22 +77,22 @@ impl HoldSweep {
                 break;
             }
         }
-        self.tools.figures.set_hold_lag(round.late_secs);
+        self.tools.job_metrics.set_hold_lag(round.late_secs);
         round.failures.after(round.ended)
     }
 
-    /// Ends holds of a shard. Those that cannot be ended stay at the beginning of the set: they are passed over, as they would
-    /// otherwise keep all later ones from ending.
+    /// Ends holds of a shard. Those that cannot be ended stay at the beginning of the set: they are skipped, otherwise they
+    /// would keep all later ones from ending.
     async fn shard(&mut self, shard: u16, shutdown: &Shutdown, round: &mut Round) -> Result<(), SweepError> {
         let mut passed = self.left_off.remove(&shard).unwrap_or_default();
         for _ in 0..CALLS_PER_SHARD {
-            let places = passed..passed.saturating_add(COMMANDS_PER_CALL);
-            let due = self.tools.store().due_holds(shard, round.now_secs(), places).await?;
+            let range = passed..passed.saturating_add(COMMANDS_PER_CALL);
+            let due = self.tools.store().due_holds(shard, round.now_secs(), range).await?;
             let oldest = due.holds.iter().map(|hold| u64::from(hold.until_secs)).min();
             let late_secs = oldest.map_or(0, |until_secs| round.now_secs().saturating_sub(until_secs));
             round.late_secs = round.late_secs.max(late_secs);
             let gone = self.end(due.holds, round).await?;
-            if due.members < COMMANDS_PER_CALL || shutdown.is_asked() {
+            if due.members < COMMANDS_PER_CALL || shutdown.is_requested() {
                 return Ok(());
             }
             passed = passed.saturating_add(due.members.saturating_sub(gone));
@@ -101,7 +101,7 @@ impl HoldSweep {
         Ok(())
     }
 
-    /// Ends holds of one shard; gives how many are not in its set any more.
+    /// Ends holds of one shard; returns how many are not in its set any more.
     async fn end(&self, due: Vec<DueHold>, round: &mut Round) -> Result<usize, SweepError> {
         let mut batch = Vec::with_capacity(due.len());
         for hold in due {
@@ -123,7 +123,7 @@ impl HoldSweep {
         let settled = decision.reply.record.code == Code::Applied;
         let counter = if settled { &mut ended.settled } else { &mut ended.voided };
         *counter += 1;
-        self.tools.figures.hold_ended(settled);
+        self.tools.job_metrics.hold_ended(settled);
     }
 
     /// The command that ends a hold; `None` where that cannot be yet.
@@ -132,10 +132,10 @@ impl HoldSweep {
         let policy = self.tools.policy(&merchant, currency, round.now_ms);
         let expire = Request { order_no: Some(order_no.clone()), ..request(merchant, currency, Operation::Expire) };
         let mut prepared = self.tools.prepare(expire, TASK, policy, round.now_ms);
-        match self.recall(&prepared.command, &order_no, round.is_journal_away).await {
-            Ok(Recalled::Known) => {}
-            Ok(Recalled::Past(history)) => prepared.command.history = history.map(Box::new),
-            Ok(Recalled::Later) => return Ok(None),
+        match self.order_source(&prepared.command, &order_no, round.is_journal_away).await {
+            Ok(OrderSource::Store) => {}
+            Ok(OrderSource::Journal(history)) => prepared.command.history = history.map(Box::new),
+            Ok(OrderSource::NotQueried) => return Ok(None),
             Err(HistoryError::Store(error @ (StoreError::Timeout { .. } | StoreError::Unavailable(_)))) => {
                 return Err(error.into());
             }
@@ -152,37 +152,37 @@ impl HoldSweep {
         Ok(Some(prepared))
     }
 
-    /// The order as the journal knows it, where the store has forgotten it: its quota would stay pending for ever.
-    async fn recall(
+    /// The order's history from the journal, where the store has evicted it: otherwise its quota would stay pending for ever.
+    async fn order_source(
         &self,
         command: &Command,
         order_no: &OrderNo,
         is_journal_away: bool,
-    ) -> Result<Recalled, HistoryError> {
+    ) -> Result<OrderSource, HistoryError> {
         let (pool, store) = (&self.tools.pool, self.tools.store());
         let Command { merchant, now_ms, order_ttl_secs, .. } = command;
-        let known = store.order(merchant, order_no).await?;
-        if known.is_some_and(|order| !order.is_forgotten(now_ms / 1000)) {
-            return Ok(Recalled::Known);
+        let stored = store.order(merchant, order_no).await?;
+        if stored.is_some_and(|order| !order.is_forgotten(now_ms / 1000)) {
+            return Ok(OrderSource::Store);
         }
         if is_journal_away {
-            return Ok(Recalled::Later);
+            return Ok(OrderSource::NotQueried);
         }
-        history::find_at(pool, store, merchant, order_no, *order_ttl_secs, *now_ms).await.map(Recalled::Past)
+        history::find_at(pool, store, merchant, order_no, *order_ttl_secs, *now_ms).await.map(OrderSource::Journal)
     }
 }
 
-/// What is known of a hold's order.
-enum Recalled {
+/// Where a hold's order is.
+enum OrderSource {
     /// The store has it.
-    Known,
-    /// The journal has it, or nobody.
-    Past(Option<Order>),
-    /// The journal is not asked now.
-    Later,
+    Store,
+    /// In the journal, or nowhere.
+    Journal(Option<Order>),
+    /// The journal is not queried now.
+    NotQueried,
 }
 
-/// Whether the hold's member has left the set: it was ended, or is none that is open.
+/// Whether the hold's member has left the set: it was ended, or is not an open hold.
 const fn is_gone(reply: &Reply) -> bool {
     reply.event_seq.is_some()
         || matches!(reply.record.code, Code::OrderUnknown | Code::OrderClosed | Code::IdempotencyConflict)

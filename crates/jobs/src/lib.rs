@@ -1,15 +1,15 @@
-//! What no request does: ends holds whose time is over, closes the windows of accounts that see no traffic, and finds usage that
-//! is across a threshold because the limit has moved.
+//! Work without a request: ends expired holds, closes the windows of accounts without traffic, and finds usage that is across a
+//! threshold because the limit has changed.
 //!
-//! Every server sweeps, on a thread of its own that shares nothing with payments but the processor. Nothing depends on which
-//! of them comes first, or on any of them coming in time: the store's rule ends a hold once, and rolls windows over by itself
-//! with the next command.
+//! Every server sweeps, on a thread of its own that shares nothing with payments but the processor. Neither which of them is
+//! first nor whether any is in time matters: the store's rule ends a hold once, and rolls windows over by itself with the next
+//! command.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod apply;
-mod figures;
 mod holds;
+mod metrics;
 mod orphans;
 mod roll;
 mod thresholds;
@@ -35,20 +35,20 @@ use sluice_policy_source::Policies;
 use sluice_settings::{Live, Secret, Settings};
 use sluice_store::{NO_ATTEMPT, RedisMetrics, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified};
 
-pub use figures::{Figures, Sweep};
 pub use holds::{Ended, HoldSweep};
+pub use metrics::{JobMetrics, Sweep};
 pub use roll::Rolled;
 pub use thresholds::ThresholdSweep;
 pub use windows::WindowSweep;
 
 /// One for each sweep.
 const CONNECTIONS_MAX: u32 = 3;
-/// Commands of one script call, which holds Redis up for about a millisecond.
+/// Commands of one script call, which occupies Redis for about a millisecond.
 const COMMANDS_PER_CALL: usize = 50;
-/// Who the journal says asked.
+/// The actor in the journal.
 const OPERATOR_TYPE: &str = "system";
 
-/// Why a sweep broke off. The next one begins anew.
+/// Why a sweep failed. The next one starts again.
 #[derive(Debug, Error)]
 pub enum SweepError {
     #[error(transparent)]
@@ -66,21 +66,21 @@ impl Away for SweepError {
     }
 }
 
-/// What the sweeps need to know.
+/// The configuration of the sweeps.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub redis_url: Secret,
     pub postgres_url: Secret,
     pub shards: u16,
     pub live: Live,
-    /// What is known of Redis.
+    /// Shared knowledge of Redis.
     pub verified: Verified,
     /// Redis' own, except in tests that move time.
     pub time: StoreTime,
 }
 
 impl Config {
-    /// Takes what the settings say.
+    /// From the settings.
     #[must_use]
     pub fn new(settings: &Settings, live: Live, verified: Verified) -> Self {
         let (redis_url, postgres_url) = (settings.redis_url(), settings.postgres_url());
@@ -93,7 +93,7 @@ impl Config {
 pub struct Tools {
     decider: Decider<RedisStore>,
     pool: PgPool,
-    figures: Arc<Figures>,
+    job_metrics: Arc<JobMetrics>,
     shards: u16,
 }
 
@@ -111,7 +111,7 @@ impl Tools {
             store.following(live.clone()).with_time(time.clone()).measured(RedisMetrics::clone(&metrics.part()));
         Ok(Self {
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
-            figures: metrics.part(),
+            job_metrics: metrics.part(),
             decider: Decider::new(Arc::new(store), policies, live.clone(), metrics),
             shards: *shards,
         })
@@ -121,13 +121,13 @@ impl Tools {
         self.decider.store()
     }
 
-    /// The time that a round begins with, by Redis' clock. `None` while Redis gives none, or this server's own is too far from it:
-    /// the policies and alerts that a round goes by may be of another day then.
+    /// The time of a round, by Redis' clock. `None` while Redis gives none, or this server's own is too far from it: the
+    /// policies and alerts of the round may be of another day then.
     async fn time_to_sweep(&self, sweep: Sweep) -> Option<i64> {
         if self.store().clock().skew().is_none()
             && let Err(error) = self.store().verify().await
         {
-            report(&self.figures, sweep, Err(error.into()));
+            report(&self.job_metrics, sweep, Err(error.into()));
             return None;
         }
         self.store().clock_trouble().is_none().then(|| self.store().now_ms())
@@ -137,7 +137,7 @@ impl Tools {
         self.decider.policies().peek(merchant, currency, None, now_ms)
     }
 
-    /// A command that no request asked for.
+    /// A command without a request.
     fn prepare(&self, request: Request, task: Task, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
         let caller = Caller {
             source: Source::Job,
@@ -150,7 +150,7 @@ impl Tools {
     }
 }
 
-/// Who the journal says asked, and why.
+/// The actor in the journal, and the reason.
 #[derive(Clone, Copy, Debug)]
 struct Task {
     actor: &'static str,
@@ -188,10 +188,10 @@ async fn run(tools: Tools, shutdown: Shutdown) {
 
 async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
     let mut sweep = HoldSweep::new(tools.clone());
-    while !shutdown.is_asked() {
+    while !shutdown.is_requested() {
         if let Some(now_ms) = tools.time_to_sweep(Sweep::Holds).await {
             let swept = sweep.round(now_ms, &shutdown).await;
-            report(&tools.figures, Sweep::Holds, swept.map(drop));
+            report(&tools.job_metrics, Sweep::Holds, swept.map(drop));
         }
         shutdown.pause(tools.decider.live().elapse(|now| Duration::from_millis(now.hold_sweep_ms))).await;
     }
@@ -199,10 +199,10 @@ async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
 
 async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
     let sweep = WindowSweep::new(tools.clone());
-    while !shutdown.is_asked() {
+    while !shutdown.is_requested() {
         if let Some(now_ms) = tools.time_to_sweep(Sweep::Windows).await {
             let swept = sweep.round(now_ms, &shutdown).await;
-            report(&tools.figures, Sweep::Windows, swept.map(drop));
+            report(&tools.job_metrics, Sweep::Windows, swept.map(drop));
         }
         shutdown.pause(tools.decider.live().elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
     }
@@ -210,37 +210,37 @@ async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
 
 async fn run_thresholds(tools: Tools, mut shutdown: Shutdown) {
     let sweep = ThresholdSweep::new(tools.clone());
-    while !shutdown.is_asked() {
+    while !shutdown.is_requested() {
         if let Some(now_ms) = tools.time_to_sweep(Sweep::Thresholds).await {
             let swept = sweep.round(now_ms, &shutdown).await;
-            report(&tools.figures, Sweep::Thresholds, swept.map(drop));
+            report(&tools.job_metrics, Sweep::Thresholds, swept.map(drop));
         }
         shutdown.pause(tools.decider.live().elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
     }
 }
 
-fn report(figures: &Figures, sweep: Sweep, swept: Result<(), SweepError>) {
+fn report(job_metrics: &JobMetrics, sweep: Sweep, swept: Result<(), SweepError>) {
     match swept {
-        Ok(()) => figures.finished(sweep, clock::now_ms()),
+        Ok(()) => job_metrics.finished(sweep, clock::now_ms()),
         Err(error) => {
-            figures.failed(sweep);
-            warn_unless_away!(error, sweep = sweep.as_str(), "a sweep broke off, trying again with the next");
+            job_metrics.failed(sweep);
+            warn_unless_away!(error, sweep = sweep.as_str(), "sweep failed, trying again with the next");
         }
     }
 }
 
-/// Whether the sweeps are to end.
+/// Whether the sweeps have to end.
 #[derive(Clone, Debug)]
 pub struct Shutdown(pub watch::Receiver<bool>);
 
 impl Shutdown {
-    fn is_asked(&self) -> bool {
+    fn is_requested(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
-    /// Waits for the time, but not through a shutdown.
+    /// Waits for the time, but ends at shutdown.
     async fn pause(&mut self, time: impl Future<Output = ()>) {
-        if !self.is_asked() {
+        if !self.is_requested() {
             tokio::select! {
                 () = time => {}
                 _ = self.0.changed() => {}

@@ -1,10 +1,10 @@
-//! Ends alerts that their accounts do not bear out, where no event will: Redis has lost the counters, or the account, and nobody
-//! came to close the window.
+//! Resolves alerts that their accounts do not justify, where no event will: Redis has lost the counters, or the account, and no
+//! event closed the window.
 
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use quota::{Account, Calendar, Currency, LimitName, MerchantId, Watch};
+use quota::{Account, Calendar, Currency, LimitName, MerchantId, ThresholdPolicy};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
@@ -14,15 +14,15 @@ use sluice_alerts::raise::SYSTEM;
 use sluice_journal::postgres::{REWOUND, StoredAccount};
 use sluice_kit::clock;
 
-/// Alerts that are read at once.
+/// Alerts per page.
 const ALERTS_PER_PAGE: usize = 1_000;
-/// A window to which a moment this long ago comes too late is over in every zone, whatever its cutoff.
+/// A window that was over in UTC this long ago is over in every zone, whatever its cutoff.
 const OVER_EVERYWHERE: TimeDelta = TimeDelta::hours(72);
-/// Why they end.
+/// Why they are resolved.
 const COUNTERS_LOST: &str = "counters_lost";
 const WINDOW_CLOSED: &str = "window_closed";
 
-/// An open alert and the account that it is about, at a state no older than the alert.
+/// An open alert and its account, in a state no older than the alert.
 #[derive(Debug, sqlx::FromRow)]
 struct Open {
     alert_id: Uuid,
@@ -35,7 +35,7 @@ struct Open {
 }
 
 impl Tools {
-    /// Ends what is open and should not be. What is raised meanwhile is left alone.
+    /// Resolves open alerts that should not be open. Alerts that are raised meanwhile are left alone.
     pub(super) async fn end_orphans(&self, connection: &mut PgConnection, now_ms: i64) -> Result<(), sqlx::Error> {
         let mut ended = end_over_everywhere(connection, now_ms).await?;
         let mut after = Uuid::nil();
@@ -45,7 +45,7 @@ impl Tools {
             after = last.alert_id;
             let mut orphans = Vec::new();
             for open in &page {
-                if !open.is_borne_out(self.watch(&open.account, now_ms).as_deref()) {
+                if !open.is_justified(self.threshold_policy(&open.account, now_ms).as_deref()) {
                     orphans.push(open.alert_id);
                 }
             }
@@ -55,24 +55,24 @@ impl Tools {
             }
         }
         if ended > 0 {
-            tracing::warn!(alerts = ended, "alerts were ended that their accounts do not bear out");
+            tracing::warn!(alerts = ended, "alerts resolved, their accounts do not justify them");
         }
         Ok(())
     }
 
-    fn watch(&self, account: &StoredAccount, now_ms: i64) -> Option<Arc<Watch>> {
+    fn threshold_policy(&self, account: &StoredAccount, now_ms: i64) -> Option<Arc<ThresholdPolicy>> {
         let (merchant, currency) =
             (MerchantId::parse(&account.merchant_id).ok()?, Currency::parse(&account.currency).ok()?);
-        self.policy(&merchant, currency, now_ms)?.watch.clone()
+        self.policy(&merchant, currency, now_ms)?.threshold_policy.clone()
     }
 }
 
 impl Open {
-    /// Whether the account has reached what the alert says. Marks that are counted in another list than that of now tell no more
-    /// than that some threshold is reached: the account will be marked anew.
-    fn is_borne_out(&self, watch: Option<&Watch>) -> bool {
-        let watched = Watch::LIMITS.into_iter().position(|limit| limit.as_str() == self.subject);
-        let Some((place, limit)) = watched.and_then(|place| Some((place, *Watch::LIMITS.get(place)?))) else {
+    /// Whether the account has reached the alert's threshold. Levels of another list than the current one only show that some
+    /// threshold is reached: the account will get new levels.
+    fn is_justified(&self, policy: Option<&ThresholdPolicy>) -> bool {
+        let index = ThresholdPolicy::LIMITS.into_iter().position(|limit| limit.as_str() == self.subject);
+        let Some((index, limit)) = index.and_then(|index| Some((index, *ThresholdPolicy::LIMITS.get(index)?))) else {
             return self.is_suspended;
         };
         let account = self.account.account();
@@ -80,8 +80,8 @@ impl Open {
         if self.window_id.is_some() && self.window_id.map(i32::unsigned_abs) != window {
             return false;
         }
-        let level = account.marks.levels.get(place).copied().map_or(0, usize::from);
-        match watch.map(Watch::thresholds).filter(|thresholds| thresholds.list() == account.marks.list) {
+        let level = account.levels.by_limit.get(index).copied().map_or(0, usize::from);
+        match policy.map(ThresholdPolicy::thresholds).filter(|thresholds| thresholds.list() == account.levels.list) {
             Some(thresholds) => {
                 let reached = thresholds.percents().iter().take(level);
                 reached.map(|percent| i32::from(*percent)).any(|percent| Some(percent) == self.threshold)
@@ -103,12 +103,13 @@ async fn page(connection: &mut PgConnection, after: Uuid) -> Result<Vec<Open>, s
     query.bind(i64::try_from(ALERTS_PER_PAGE).unwrap_or(i64::MAX)).fetch_all(connection).await
 }
 
-/// Ends alerts of windows that are over in every zone.
+/// Resolves alerts of windows that are over in every zone.
 async fn end_over_everywhere(connection: &mut PgConnection, now_ms: i64) -> Result<u64, sqlx::Error> {
     let then = Calendar::UTC.windows_at(now_ms.saturating_sub(OVER_EVERYWHERE.num_milliseconds()));
     let first = |limit: LimitName| Some(Account::default().rolled(then).of(limit.period()?).id);
-    let limits =
-        Watch::LIMITS.into_iter().filter_map(|limit| Some((limit.as_str(), i32::try_from(first(limit)?).ok()?)));
+    let limits = ThresholdPolicy::LIMITS
+        .into_iter()
+        .filter_map(|limit| Some((limit.as_str(), i32::try_from(first(limit)?).ok()?)));
     let (subjects, windows): (Vec<&str>, Vec<i32>) = limits.unzip();
     let statement = "SELECT alert_id FROM quota_alert JOIN UNNEST($1::text[], $2::int4[]) AS first (subject, window_id) \
             USING (subject) WHERE resolved_at IS NULL AND quota_alert.window_id < first.window_id";
@@ -117,7 +118,7 @@ async fn end_over_everywhere(connection: &mut PgConnection, now_ms: i64) -> Resu
     end(connection, &orphans, WINDOW_CLOSED).await
 }
 
-/// Ends these alerts, in the order in which the journal locks them; gives how many were still open.
+/// Resolves these alerts, in the order in which the journal locks them; returns how many were still open.
 async fn end(connection: &mut PgConnection, alerts: &[Uuid], reason: &str) -> Result<u64, sqlx::Error> {
     let statement = "WITH open AS ( \
             SELECT alert_id FROM quota_alert WHERE alert_id = ANY($1) AND resolved_at IS NULL ORDER BY alert_id FOR UPDATE \

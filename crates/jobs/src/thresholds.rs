@@ -1,9 +1,9 @@
-//! Finds usage that is across a threshold, or below one again, though no payment took it there: limits and thresholds change
-//! without one. A suspended account is looked at like any other. Then come the alerts that no account bears out.
+//! Finds usage that crossed a threshold, up or down, without a payment: limits and thresholds change without one. Suspended
+//! accounts are included. Then resolves the alerts that no account justifies.
 
 use std::sync::Arc;
 
-use quota::Watch;
+use quota::ThresholdPolicy;
 
 use super::apply::Failures;
 use super::roll::Rolled;
@@ -26,46 +26,47 @@ impl ThresholdSweep {
         Self(tools)
     }
 
-    /// Brings the accounts' thresholds in line with the limits of `now_ms`, milliseconds since the epoch. One server does it at
-    /// a time.
+    /// Updates the accounts' threshold levels to the limits of `now_ms`, milliseconds since the epoch. One server does it at a
+    /// time.
     ///
     /// # Errors
-    /// [`SweepError`] where Postgres or the store gives no answer, or holds something else for an account; what else could be
-    /// done is.
+    /// [`SweepError`] where Postgres or the store gives no answer, or contains an unexpected value for an account; the other
+    /// accounts are done.
     pub async fn round(&self, now_ms: i64, shutdown: &Shutdown) -> Result<Rolled, SweepError> {
         let Some(mut turn) = self.0.turn(SWEEP_LOCK).await? else { return Ok(Rolled::ByAnother) };
-        let mut marked = 0;
+        let mut updated = 0;
         let mut failures = Failures::default();
         let mut after = StoredAccount::default();
-        while !shutdown.is_asked() && !failures.are_too_many() {
+        while !shutdown.is_requested() && !failures.are_too_many() {
             let page = StoredAccount::page(&mut turn.connection, &after).await?;
             let Some(last) = page.last() else { break };
             after = last.clone();
             let commands = page.iter().filter_map(|stored| self.roll(stored, now_ms)).collect();
             let rolled = self.0.roll_each(commands, &mut failures).await;
-            self.0.figures.accounts_marked(rolled);
-            marked += rolled;
+            self.0.job_metrics.accounts_updated(rolled);
+            updated += rolled;
         }
-        if !shutdown.is_asked() {
+        if !shutdown.is_requested() {
             self.0.end_orphans(&mut turn.connection, now_ms).await?;
         }
         turn.end().await?;
-        if marked > 0 {
-            tracing::info!(accounts = marked, "usage of accounts was found across a threshold without a payment");
+        if updated > 0 {
+            tracing::info!(accounts = updated, "accounts crossed a threshold without a payment");
         }
-        failures.after(Rolled::Accounts(marked))
+        failures.after(Rolled::Accounts(updated))
     }
 
-    /// The command that marks an account anew; `None` where its marks are right, or nobody knows what is.
+    /// The command that updates an account's levels; `None` where they are right, or where that is unknown.
     fn roll(&self, stored: &StoredAccount, now_ms: i64) -> Option<Prepared> {
         let mut prepared = self.0.roll(&stored.merchant_id, &stored.currency, TASK, now_ms)?;
         let command = &mut prepared.command;
         if prepared.policy.is_none() && self.0.decider.policies().any() {
-            // An account that has no policy any more has no limit that it could be near.
-            command.watch = Some(Arc::new(Watch::NOTHING));
+            // An account that has no policy any more has no limit to be near.
+            command.threshold_policy = Some(Arc::new(ThresholdPolicy::NOTHING));
         }
         let account = stored.account().rolled(command.windows);
-        let is_to_be_marked = command.watch.as_ref().is_some_and(|watch| watch.marks(&account) != account.marks);
-        is_to_be_marked.then_some(prepared)
+        let has_new_levels =
+            command.threshold_policy.as_ref().is_some_and(|policy| policy.levels(&account) != account.levels);
+        has_new_levels.then_some(prepared)
     }
 }

@@ -1,4 +1,4 @@
-//! Closes the windows of accounts that saw no command since they were over, so that their last figures are recorded too.
+//! Closes the windows of accounts without a command since they were over, so that their last usage is recorded too.
 
 use quota::Calendar;
 use sqlx::postgres::PgConnection;
@@ -35,20 +35,20 @@ impl WindowSweep {
     /// it at a time.
     ///
     /// # Errors
-    /// [`SweepError`] where Postgres or the store gives no answer, or holds something else for an account; what else could be
-    /// closed is.
+    /// [`SweepError`] where Postgres or the store gives no answer, or contains an unexpected value for an account; the other
+    /// windows are closed.
     pub async fn round(&self, now_ms: i64, shutdown: &Shutdown) -> Result<Rolled, SweepError> {
         let Some(mut turn) = self.0.turn(SWEEP_LOCK).await? else { return Ok(Rolled::ByAnother) };
         let mut closed = 0;
         let mut failures = Failures::default();
         let mut after = Candidate { open_until: 0, merchant_id: String::new(), currency: String::new() };
-        while !shutdown.is_asked() && !failures.are_too_many() {
+        while !shutdown.is_requested() && !failures.are_too_many() {
             let page = page(&mut turn.connection, &after, now_ms).await?;
             let Some(last) = page.last() else { break };
             after = last.clone();
             let commands = page.iter().filter_map(|candidate| self.roll(candidate, now_ms)).collect();
             let rolled = self.0.roll_each(commands, &mut failures).await;
-            self.0.figures.accounts_closed(rolled);
+            self.0.job_metrics.accounts_closed(rolled);
             closed += rolled;
         }
         let ahead = ahead(&mut turn.connection, now_ms).await?;
@@ -60,7 +60,7 @@ impl WindowSweep {
         failures.after(Rolled::Accounts(closed))
     }
 
-    /// Says that accounts are in windows that have not begun, once for each number of them.
+    /// Logs that accounts are in windows that have not begun, once for each number of them.
     fn tell_ahead(&self, ahead: &Ahead) {
         let is_news = self.0.decider.metrics().set_accounts_ahead(ahead.accounts.unsigned_abs());
         if is_news && ahead.accounts > 0 {
@@ -74,7 +74,7 @@ impl WindowSweep {
         }
     }
 
-    /// The command that closes an account's windows; `None` where they are not over, or no policy says whose calendar counts.
+    /// The command that closes an account's windows; `None` where they are not over, or no policy gives the calendar.
     fn roll(&self, candidate: &Candidate, now_ms: i64) -> Option<Prepared> {
         let prepared = self.0.roll(&candidate.merchant_id, &candidate.currency, TASK, now_ms)?;
         let is_over = i64::from(prepared.command.windows.day) > i64::from(candidate.open_until);

@@ -1,9 +1,9 @@
-//! What the number of waiting events means: its sum, the fullest shard, and when that shard comes near the bound at which
+//! Evaluates the number of waiting events: its sum, the fullest shard, and when that shard comes near the bound at which
 //! charges are refused.
 
-/// A shard this full, in percent of the bound, is warned of: payments are refused when it is full.
+/// A shard this full, in percent of the bound, raises a warning: payments are refused when it is full.
 const WARN_PERCENT: u64 = 80;
-/// It is well again only at this, so that one which hovers at the mark is told of once.
+/// The warning ends only at this level, so that a shard that hovers around the first one warns once.
 const NORMAL_PERCENT: u64 = 60;
 
 /// Waiting events of all shards.
@@ -11,9 +11,9 @@ const NORMAL_PERCENT: u64 = 60;
 pub(super) struct Backlog {
     /// All shards together.
     pub events: u64,
-    /// The shard that holds most.
+    /// The fullest shard.
     pub fullest_shard: usize,
-    /// What it holds.
+    /// Its number of events.
     pub fullest_events: u64,
 }
 
@@ -26,7 +26,7 @@ impl Backlog {
     }
 }
 
-/// A change that operators are told of.
+/// A change that is reported to operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// The fullest shard has come near its bound.
@@ -35,7 +35,7 @@ pub(super) enum Turn {
     Normal,
 }
 
-/// Notices when the fullest shard comes near its bound, once for each time.
+/// Detects when the fullest shard comes near its bound, once each time.
 #[derive(Debug)]
 pub(super) struct Alarm {
     events_max: u64,
@@ -48,7 +48,7 @@ impl Alarm {
         Self { events_max, high: false }
     }
 
-    /// Shards may hold `events_max` from now on.
+    /// Sets another bound per shard.
     pub(super) const fn set_events_max(&mut self, events_max: u64) {
         self.events_max = events_max;
     }
@@ -58,7 +58,7 @@ impl Alarm {
         self.high
     }
 
-    /// Takes a count; gives what it changes.
+    /// Takes a count; returns its change.
     pub(super) const fn take(&mut self, backlog: &Backlog) -> Option<Turn> {
         let percent = if self.high { NORMAL_PERCENT } else { WARN_PERCENT };
         let high = backlog.fullest_events >= self.events_max.saturating_mul(percent) / 100;
@@ -105,7 +105,7 @@ mod tests {
         for (lengths, turn) in table {
             assert_eq!(alarm.take(&Backlog::of(&lengths)), turn, "{lengths:?}");
         }
-        // A larger bound is an end of the alarm, at the next count.
+        // A larger bound ends the alarm at the next count.
         alarm.set_events_max(2000);
         assert_eq!(alarm.take(&Backlog::of(&[800, 0])), Some(Turn::Normal));
         assert_eq!(alarm.take(&Backlog::of(&[1600, 0])), Some(Turn::High));

@@ -1,7 +1,7 @@
-//! The loop that moves events: read, store, remove; and between batches report and check.
+//! The loop that moves events: read, store, remove. Between batches it reports and checks.
 //!
-//! One server's journal reads at a time, the one that has the lease; the others watch. Where it cannot use Postgres it gives
-//! the lease back, so that another may try. Batches grow with the rate of events, because a transaction of many rows costs
+//! One server's journal reads at a time, the one with the lease; the others wait for it. Where it cannot use Postgres it
+//! releases the lease, so that another may try. Batches grow with the rate of events, because a transaction of many rows costs
 //! both servers less for each; and accounts, which most events change again and again, are stored once a second.
 //!
 //! Memory is bounded: the entries of one read, and the accounts of the events that are stored and not removed.
@@ -43,13 +43,13 @@ const ACCOUNTS_EVENTS_MAX: usize = 20_000;
 const ACCOUNTS_EVENTS_PER_BACKLOG: u64 = 10;
 /// How often a journal without the lease tries to take it, unless leases are very short.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
-/// How often Postgres is asked for a sign of life and the backlog is counted. While Postgres hangs, the backlog is counted
-/// between two tries only.
+/// How often Postgres is probed and the backlog is counted. While Postgres hangs, the backlog is counted between two tries
+/// only.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the partitions of this month and the next are looked for.
+/// How often the partitions of this month and the next are checked.
 const PREPARE_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Whether to go on.
+/// Whether to continue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Continue,
@@ -68,12 +68,12 @@ pub(super) struct Drain {
     probe: Timer,
     prepare: Timer,
     check: Timer,
-    /// When the lease is to be renewed, where this journal has it.
+    /// When the lease has to be renewed, where this journal has it.
     leads_until: Option<Instant>,
-    /// When the first of the events was stored that wait for their accounts.
+    /// When the first of the events that wait for their accounts was stored.
     gathers_since: Option<Instant>,
-    /// Counts the backlog in place of a connection that failed while Postgres was away. It reads nothing: what is in hand
-    /// was read on the other one.
+    /// Counts the backlog in place of a connection that failed while Postgres was away. It reads nothing: the pending entries
+    /// were read on the other one.
     spare: Option<EventStream>,
 }
 
@@ -137,19 +137,18 @@ impl Drain {
         EventStream::connect(redis_url, *shards, reader).await
     }
 
-    /// Takes over what was changed since the last look: between two steps, and each second while Postgres is away, when a
-    /// larger bound is what operators set.
+    /// Applies changed settings: between two steps, and each second while Postgres is away, when operators may raise the bound.
     fn take_changes(&mut self) {
         let Some(live) = self.config.live.as_ref().map(Live::current) else { return };
         self.config.take(&live);
         self.alarm.set_events_max(self.config.backlog_events_max);
     }
 
-    /// One read and what follows from it; where another journal reads, no more than a look.
+    /// One read and the storing of its events; where another journal reads, only a check.
     async fn step(&mut self, stream: &mut EventStream) -> Result<(), StreamError> {
         if !self.leads(stream).await? {
             self.forget_stored(stream);
-            // Whoever reads tells how old events are.
+            // The reading journal reports how old events are.
             self.metrics.set_journal_lag(Duration::ZERO);
             self.report(stream).await?;
             self.pause(STANDBY_INTERVAL.min(stream::renewal(self.config.lease))).await;
@@ -180,15 +179,15 @@ impl Drain {
         }
         let lease = stream.lead(self.config.lease).await?;
         if lease == Lease::Taken && self.leads_until.is_none() {
-            tracing::info!(reader = self.config.reader, "this journal reads the event streams from now on");
+            tracing::info!(reader = self.config.reader, "journal lease acquired, reading the event streams");
             self.metrics.journal_taken_over();
         }
         self.leads_until = (lease != Lease::Others).then(|| now + stream::renewal(self.config.lease));
         Ok(self.leads_until.is_some())
     }
 
-    /// Stores entries, a batch at a time, and removes them when their accounts are stored. On shutdown the rest is left to
-    /// whoever comes next. Where Redis fails, the rest is stored all the same: it may be the only copy.
+    /// Stores entries, a batch at a time, and removes them when their accounts are stored. On shutdown the rest is left to the
+    /// next reader. Where Redis fails, the rest is stored all the same: it may be the only copy.
     async fn store_all(&mut self, stream: &mut EventStream, entries: Vec<Entry>) -> Result<Next, StreamError> {
         let mut entries = entries.into_iter().peekable();
         let mut outcome = Ok(Next::Continue);
@@ -215,8 +214,8 @@ impl Drain {
         usize::try_from(of_backlog).unwrap_or(usize::MAX).min(ACCOUNTS_EVENTS_MAX)
     }
 
-    /// Stores the accounts of what is stored, and removes that from Redis. Where another journal has taken the lease meanwhile,
-    /// both are its own to do.
+    /// Stores the accounts of stored events, and removes these events from Redis. Where another journal has taken the lease
+    /// meanwhile, it does both itself.
     async fn finish(&mut self, stream: &mut EventStream) -> Result<Next, StreamError> {
         self.gathers_since = None;
         if stream.stored() == 0 && !self.log.has_accounts() {
@@ -281,19 +280,19 @@ impl Drain {
         }
     }
 
-    /// Leaves what is stored and not removed to whoever reads it next. An account that was gathered from it may be out of date
-    /// by the time that this journal reads again.
+    /// Leaves events that are stored and not removed to their next reader. An account that was gathered from them may be out of
+    /// date by the time that this journal reads again.
     fn forget_stored(&mut self, stream: &mut EventStream) {
         self.gathers_since = None;
         stream.forget_stored();
         self.log.forget_accounts();
     }
 
-    /// Waits for Postgres while events go on coming: their number is what operators must see then. Another server may have
-    /// more luck with Postgres, so the lease is given back.
+    /// Waits for Postgres while events keep arriving: operators must see their number. Another server may be able to reach
+    /// Postgres, so the lease is released.
     async fn wait_for_postgres(&mut self, stream: &mut EventStream, duration: Duration) -> Next {
         if self.leads_until.take().is_some() && stream.resign().await.is_err() {
-            tracing::debug!("the journal's lease cannot be given back, it ends by itself");
+            tracing::debug!("journal lease cannot be released, it expires by itself");
         }
         let end = Instant::now() + duration;
         while !self.stopping() {
@@ -331,7 +330,7 @@ impl Drain {
                         anomalies.lost_accounts,
                     );
                     for (shard, kind, first_seq, last_seq) in anomalies.found {
-                        tracing::error!(shard, kind, first_seq, last_seq, "the journal's sequence is broken");
+                        tracing::error!(shard, kind, first_seq, last_seq, "journal sequence is broken");
                     }
                 }
                 Err(error) => self.postgres_failed(&error),
@@ -362,12 +361,7 @@ impl Drain {
                 "a shard's journal backlog is near its bound, where charges are refused"
             ),
             Some(Turn::Normal) => {
-                tracing::info!(
-                    shard,
-                    backlog_events,
-                    backlog_events_max,
-                    "the journal backlog is below its warning mark"
-                );
+                tracing::info!(shard, backlog_events, backlog_events_max, "journal backlog is below its warning level");
             }
             None => {}
         }
@@ -385,7 +379,7 @@ impl Drain {
         }
     }
 
-    /// A failure can wait for the next time: an event whose partition is missing makes it.
+    /// A failure can wait for the next time: an event without a partition makes one.
     async fn prepare_partitions(&mut self) {
         let Some(now) = DateTime::from_timestamp_millis(clock::now_ms()) else {
             return;
@@ -418,7 +412,7 @@ impl Drain {
     fn postgres_failed(&self, error: &PostgresError) {
         self.metrics.journal_retry(Dependency::Postgres);
         self.health.postgres_down(error.to_string());
-        // Health has said it, and why.
+        // Health has logged it, with the reason.
         tracing::debug!(%error, "journal cannot use postgres, trying again");
     }
 
@@ -444,7 +438,7 @@ impl Drain {
         *self.shutdown.borrow() || self.shutdown.has_changed().is_err()
     }
 
-    /// Waits, but not through a shutdown.
+    /// Waits, but ends at shutdown.
     async fn pause(&mut self, duration: Duration) {
         if !self.stopping() {
             tokio::select! {

@@ -1,5 +1,5 @@
-//! A stream entry read as a row of `usage_log` with the windows that it closed and the thresholds that it crossed, or the reason
-//! why it cannot be one. Pure.
+//! Converts a stream entry into a row of `usage_log` with the windows that it closed and the thresholds that it crossed, or
+//! returns the reason why it cannot. Pure.
 
 pub mod outcome;
 mod row;
@@ -24,33 +24,33 @@ const CLOSED_FIELD: &[u8] = b"w";
 /// Stream field that holds the packed crossing of thresholds; absent where none was crossed.
 const CROSSING_FIELD: &[u8] = b"a";
 
-/// An entry and what it says.
+/// An entry and its content.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub entry: Entry,
     pub row: Row,
     /// What the row was made from.
     pub record: Record,
-    /// Windows that are over since.
+    /// Windows that it closed.
     pub closed: Vec<ClosedWindow>,
-    /// Thresholds that usage has crossed.
+    /// Thresholds that usage crossed.
     pub crossing: Option<Crossing>,
-    /// Unknown outcomes that it tells of or settles.
+    /// Unknown outcomes that it reports or resolves.
     pub outcomes: Vec<outcome::Change>,
-    /// Whether the account is as the row says: a refusal shows it as of its own windows, which are not stored.
+    /// Whether the row has the stored account: a refusal has it as of its own windows, which are not stored.
     pub changes_account: bool,
-    /// Whether the merchant's own state is as the row says: the row is of no account then.
+    /// Whether the row has the merchant's own state: it has no account then.
     pub changes_merchant: bool,
 }
 
-/// An entry that cannot be a row.
+/// An entry that cannot become a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     pub entry: Entry,
     pub reason: String,
 }
 
-/// Entries of one read, sorted by what becomes of them.
+/// Entries of one read, sorted into events and rejected ones.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub events: Vec<Event>,
@@ -117,11 +117,11 @@ fn is_of_merchant(row: &Row) -> bool {
     of_merchant.iter().any(|action| action.as_str() == row.action_type)
 }
 
-/// Whether the decision changed what it is about: what was granted and is no repetition did, but for voids of single attempts and
-/// for what is said of outcomes.
+/// Whether the decision changed its subject: a granted one that is no repetition did, except voids of single attempts and
+/// reports about outcomes.
 fn is_change(row: &Row, record: &Record) -> bool {
-    let says = matches!((row.action_type.as_str(), record.code), ("unknown" | "resolve", Code::Applied));
-    !record.replay && !says && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
+    let is_report = matches!((row.action_type.as_str(), record.code), ("unknown" | "resolve", Code::Applied));
+    !record.replay && !is_report && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
 }
 
 fn field<'a>(fields: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {

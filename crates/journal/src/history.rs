@@ -1,6 +1,6 @@
-//! Orders that the store has forgotten, rebuilt from the usage log, so that they can still be captured, voided and refunded.
+//! Orders that the store has evicted, rebuilt from the usage log, so that they can still be captured, voided and refunded.
 //!
-//! A rebuilt order must be exact: a refund that the log has not heard of yet would be given back twice. So nothing is rebuilt
+//! A rebuilt order must be exact: a refund that the log does not have yet would be given back twice. So nothing is rebuilt
 //! while an event that could be the order's waits for the journal, is missing or was set aside.
 
 mod rebuild;
@@ -14,7 +14,7 @@ use thiserror::Error;
 use sluice_kit::health::Away;
 use sluice_store::{RedisStore, Store, StoreError};
 
-use rebuild::{Past, Rebuilt};
+use rebuild::{HistoryRow, Rebuilt};
 
 /// Rows that one order's history may have. An order takes 33 captures and refunds; the rest are reservations of refunds that
 /// were cancelled or repeated.
@@ -37,7 +37,7 @@ pub enum HistoryError {
     /// A row that no decision can have made.
     #[error("the usage log cannot be read as an order's history: {0}")]
     Corrupt(String),
-    /// The store did not say what waits.
+    /// The store did not report the waiting events.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Postgres gave no answer.
@@ -55,8 +55,8 @@ impl Away for HistoryError {
     }
 }
 
-/// The order as the usage log knows it; `None` where it was never charged or all of its charge was taken back. To be asked for
-/// orders that the store does not know; `order_ttl_secs` is how long it remembers one.
+/// The order as the usage log has it; `None` where it was never charged or all of its charge was taken back. For orders that
+/// the store does not have; `order_ttl_secs` is how long it keeps one.
 ///
 /// # Errors
 /// [`HistoryError`] where the log cannot be read, or may be incomplete.
@@ -82,7 +82,7 @@ pub async fn find_at(
     order_ttl_secs: u32,
     now_ms: i64,
 ) -> Result<Option<Order>, HistoryError> {
-    // Before the rows are read: what waits no more is among them.
+    // Checked before the rows are read: events that do not wait any more are among them.
     is_complete(store, merchant, order_ttl_secs, now_ms).await?;
     let rows = rows(pool, merchant, order_no).await?;
     if usize::try_from(ROWS_MAX).is_ok_and(|max| rows.len() >= max) {
@@ -92,14 +92,14 @@ pub async fn find_at(
     if has_gap(pool, order_no, &rebuilt).await? {
         return Err(HistoryError::Gap);
     }
-    Ok(Some(rebuilt.forgotten_at(now_ms.saturating_add(millis(CLOCKS_APART_MAX)), order_ttl_secs)))
+    Ok(Some(rebuilt.evicted_at(now_ms.saturating_add(millis(CLOCKS_APART_MAX)), order_ttl_secs)))
 }
 
-/// Whether every event of an order that the store has forgotten is in Postgres: it was forgotten `order_ttl_secs` after its
-/// last event, so that event is older than those that wait.
+/// Whether every event of an order that the store has evicted is in Postgres: it was evicted `order_ttl_secs` after its last
+/// event, so that event is older than those that wait.
 ///
 /// # Errors
-/// [`HistoryError::Behind`] where it may not be; [`HistoryError::Store`] where the store does not say.
+/// [`HistoryError::Behind`] where it may not be; [`HistoryError::Store`] where the store gives no answer.
 pub async fn is_complete(
     store: &RedisStore,
     merchant: &MerchantId,
@@ -108,7 +108,7 @@ pub async fn is_complete(
 ) -> Result<(), HistoryError> {
     let Some(oldest) = store.oldest_waiting(merchant).await? else { return Ok(()) };
     let waiting_ms = now_ms.saturating_sub(oldest.at_ms);
-    // Where the setting was raised since, the orders of before were forgotten sooner.
+    // Where the setting was raised since, earlier orders were evicted sooner.
     let ttl_secs = if oldest.order_ttl_secs > 0 { order_ttl_secs.min(oldest.order_ttl_secs) } else { order_ttl_secs };
     if waiting_ms < i64::from(ttl_secs) * 1000 - millis(CLOCKS_APART_MAX) {
         return Ok(());
@@ -116,8 +116,8 @@ pub async fn is_complete(
     Err(HistoryError::Behind { waiting_secs: waiting_ms.unsigned_abs() / 1000 })
 }
 
-/// What changed the order, oldest first. The sequence orders events exactly; where Redis gave numbers again, time decides.
-async fn rows(pool: &PgPool, merchant: &MerchantId, order_no: &OrderNo) -> Result<Vec<Past>, sqlx::Error> {
+/// Changes of the order, oldest first. The sequence orders events exactly; where Redis reused numbers, time decides.
+async fn rows(pool: &PgPool, merchant: &MerchantId, order_no: &OrderNo) -> Result<Vec<HistoryRow>, sqlx::Error> {
     let statement = "SELECT event_id, at, shard, seq, action_type, code, currency::text AS currency, amount, attempt, \
             operation_id, daily_window, daily_epoch, monthly_window, monthly_epoch, yearly_window, yearly_epoch, \
             coalesce(order_state, CASE code WHEN 'VOIDED' THEN 'open' ELSE 'charged' END) AS order_state, \
@@ -132,8 +132,8 @@ async fn rows(pool: &PgPool, merchant: &MerchantId, order_no: &OrderNo) -> Resul
     query.fetch_all(pool).await
 }
 
-/// Whether an event that could be the order's never came, or was set aside unread. One that was set aside still holds the
-/// order's number.
+/// Whether an event that could be the order's is missing, or was set aside unread. A set-aside event still contains the order's
+/// number.
 async fn has_gap(pool: &PgPool, order_no: &OrderNo, rebuilt: &Rebuilt) -> Result<bool, sqlx::Error> {
     let statement = "SELECT EXISTS (SELECT FROM journal_anomaly WHERE shard = $1 AND kind = 'missing' \
             AND resolved_at IS NULL AND last_seq > $2) \

@@ -1,7 +1,7 @@
--- Takes or keeps the lease of the one that reads the event streams, or gives it back.
+-- Takes or keeps the lease of the one reader of the event streams, or releases it.
 -- KEYS[1] the lease
--- ARGV[1] the reader's name, ARGV[2] milliseconds until the lease ends by itself, 0 to give it back
--- Reply: 0 the caller does not have it, 1 it has it still, 2 it has taken it
+-- ARGV[1] the reader's name, ARGV[2] milliseconds until the lease expires, 0 to release it
+-- Reply: 0 the caller does not have it, 1 it still has it, 2 it has acquired it
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
   return 0

@@ -13,9 +13,9 @@ mod backoff;
 mod drain;
 pub mod event;
 pub mod history;
+mod history_store;
 pub mod postgres;
 mod projection;
-mod recall;
 pub mod reply;
 pub mod stream;
 pub mod usage_log;
@@ -32,13 +32,13 @@ use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
 use sluice_settings::{Live, LiveSettings, Secret, Settings};
 
+pub use history_store::HistoryStore;
 pub use projection::{AfterCommit, Projection};
-pub use recall::RecallingStore;
 
 /// How often the sequences are checked for gaps.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the journal needs to know.
+/// The configuration of the journal.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub redis_url: Secret,
@@ -47,22 +47,22 @@ pub struct Config {
     pub shards: u16,
     /// Most rows in one transaction.
     pub batch_rows_max: usize,
-    /// Events that one shard may hold before charges are refused; a shard that comes near it is warned of.
+    /// Events that one shard may hold before charges are refused; a shard near it raises a warning.
     pub backlog_events_max: u64,
-    /// How long the lease of the one journal that reads lasts after its last sign of life.
+    /// How long the lease of the reading journal lasts after its last renewal.
     pub lease: Duration,
     /// How often the sequences are checked for gaps.
     pub check_interval: Duration,
-    /// This process's name as the one that reads; no other process may have it.
+    /// This process's name as a reader; no other process may have it.
     pub reader: String,
-    /// Where changes of the bounds come from while the journal runs; without it nothing changes.
+    /// The source of changed bounds while the journal runs; without it nothing changes.
     pub live: Option<Live>,
-    /// What is kept in step with the events.
+    /// Projections that are kept in step with the events.
     pub projections: Vec<Arc<dyn Projection>>,
 }
 
 impl Config {
-    /// Takes what the settings say; the reader gets a name of its own.
+    /// From the settings; the reader gets a name of its own.
     #[must_use]
     pub fn new(settings: &Settings, live: Live) -> Self {
         let mut config = Self {
@@ -82,7 +82,7 @@ impl Config {
         config
     }
 
-    /// Takes over what may change while the journal runs.
+    /// Applies settings that may change while the journal runs.
     fn take(&mut self, live: &LiveSettings) {
         self.batch_rows_max = usize::try_from(live.journal_batch_rows_max).unwrap_or(usize::MAX);
         self.backlog_events_max = live.backlog_events_max;
@@ -90,8 +90,8 @@ impl Config {
     }
 }
 
-/// Starts the journal on its own thread. It ends after `shutdown` becomes true (or its sender is gone), with the batch at
-/// hand finished. Where it ends before, by a panic, the health of Postgres says so: events wait in Redis from then on.
+/// Starts the journal on its own thread. It ends after `shutdown` becomes true (or its sender is gone), with the current batch
+/// finished. Where it exits before, by a panic, the health of Postgres reports it: events wait in Redis from then on.
 ///
 /// # Errors
 /// An [`io::Error`] where the thread or its runtime cannot be made, or the Postgres URL cannot be read.
@@ -104,30 +104,32 @@ pub fn spawn(
     let log = postgres::UsageLog::new(&config.postgres_url).map_err(io::Error::other)?;
     let log = log.with_projections(config.projections.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let watchman = Watchman { health: Arc::clone(&health), shutdown: shutdown.clone() };
+    let guard = ThreadExitGuard { health: Arc::clone(&health), shutdown: shutdown.clone() };
     let drain = drain::Drain::new(config, log, metrics, health, shutdown);
-    start(watchman, move || runtime.block_on(drain.run()))
+    start(guard, move || runtime.block_on(drain.run()))
 }
 
-fn start(watchman: Watchman, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+fn start(guard: ThreadExitGuard, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
-        let _watchman = watchman;
+        let _guard = guard;
         work();
     })
 }
 
-/// Tells when the journal's thread ends though nobody asked for it.
-struct Watchman {
+/// Reports when the journal's thread exits without a shutdown.
+struct ThreadExitGuard {
     health: Arc<Health>,
     shutdown: watch::Receiver<bool>,
 }
 
-impl Drop for Watchman {
+impl Drop for ThreadExitGuard {
     fn drop(&mut self) {
-        let asked = *self.shutdown.borrow() || self.shutdown.has_changed().is_err();
-        if !asked {
-            tracing::error!("the journal has stopped, events wait in redis until a server with a journal reads them");
-            self.health.postgres_down("the journal has stopped");
+        let is_shutdown = *self.shutdown.borrow() || self.shutdown.has_changed().is_err();
+        if !is_shutdown {
+            tracing::error!(
+                "journal thread exited unexpectedly, events wait in redis until a server with a journal reads them"
+            );
+            self.health.postgres_down("the journal thread exited unexpectedly");
         }
     }
 }
@@ -136,35 +138,35 @@ impl Drop for Watchman {
 mod tests {
     use super::*;
 
-    fn watchman() -> (Watchman, watch::Sender<bool>) {
+    fn guard() -> (ThreadExitGuard, watch::Sender<bool>) {
         let health = Arc::new(Health::new(Arc::new(Metrics::new())));
         health.postgres_up();
         let (sender, shutdown) = watch::channel(false);
-        (Watchman { health, shutdown }, sender)
+        (ThreadExitGuard { health, shutdown }, sender)
     }
 
     #[test]
     fn a_journal_that_panics_is_noticed() {
-        let (watchman, _sender) = watchman();
-        let health = Arc::clone(&watchman.health);
-        let thread = start(watchman, || panic!("as a defect would"));
+        let (guard, _sender) = guard();
+        let health = Arc::clone(&guard.health);
+        let thread = start(guard, || panic!("as a defect would"));
         assert!(thread.unwrap().join().is_err());
         let state = health.states().postgres;
-        assert_eq!((state.up, state.detail.as_deref()), (false, Some("the journal has stopped")));
+        assert_eq!((state.up, state.detail.as_deref()), (false, Some("the journal thread exited unexpectedly")));
     }
 
     #[test]
     fn an_end_that_was_asked_for_is_no_alarm() {
-        let (watchman, sender) = watchman();
-        let health = Arc::clone(&watchman.health);
+        let (guard, sender) = guard();
+        let health = Arc::clone(&guard.health);
         sender.send(true).unwrap();
-        start(watchman, || {}).unwrap().join().unwrap();
+        start(guard, || {}).unwrap().join().unwrap();
         assert!(health.states().postgres.up);
 
-        let (watchman, sender) = self::watchman();
-        let health = Arc::clone(&watchman.health);
+        let (guard, sender) = self::guard();
+        let health = Arc::clone(&guard.health);
         drop(sender);
-        start(watchman, || {}).unwrap().join().unwrap();
+        start(guard, || {}).unwrap().join().unwrap();
         assert!(health.states().postgres.up);
     }
 }

@@ -1,4 +1,4 @@
-//! What is kept of the journal's events beside the usage log.
+//! Projections of the journal's events besides the usage log.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -12,8 +12,8 @@ use super::event::Event;
 /// Keeps tables of its own in step with the journal's events, in the transaction that stores them: what it writes is there exactly
 /// where the events are.
 pub trait Projection: Debug + Send + Sync + 'static {
-    /// Takes the events of one transaction, in the order of their streams. `new` has the ids of those that were not stored before;
-    /// without it all are new. What comes back is done when the transaction is committed.
+    /// Takes the events of one transaction, in the order of their streams. `new` has the ids of those that were not stored
+    /// before; without it all are new. The result is executed when the transaction is committed.
     ///
     /// # Errors
     /// [`sqlx::Error`]; nothing of the transaction is kept.
@@ -25,5 +25,5 @@ pub trait Projection: Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<AfterCommit, sqlx::Error>>;
 }
 
-/// What is done when a transaction is committed.
+/// Work for when a transaction is committed.
 pub type AfterCommit = Box<dyn FnOnce() + Send>;

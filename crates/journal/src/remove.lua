@@ -1,7 +1,7 @@
 -- Removes events that Postgres has from a stream, if they are the stream's: where Redis has lost them and given their numbers
 -- to other events, those stay.
 -- KEYS[1] the shard's stream
--- ARGV[1] the id after the last event to remove; then for each entry that must stand in the stream as it was read: its id, how
+-- ARGV[1] the id after the last event to remove; then for each entry that must be in the stream as it was read: its id, how
 --         many names and values of fields it has, and these in turn
 -- Reply: 1, or 0 where another event, or none, has one of the ids
 local at = 2

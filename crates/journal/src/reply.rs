@@ -59,13 +59,13 @@ pub struct Entry {
     pub fields: Vec<Vec<u8>>,
 }
 
-/// Where a shard's stream stands.
+/// The position of a shard's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub shard: u16,
     /// Every sequence number up to this one was removed from the stream: it must be in Postgres.
     pub removed: u64,
-    /// The last number that the stream gave out.
+    /// The last number that the stream assigned.
     pub generated: u64,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn streams(reply: Value, shard_of: impl Fn(&[u8]) -> Option<u16>) -> 
     let mut found = Vec::new();
     for stream in list(reply, "streams")? {
         let [key, rows] = fixed(stream, "stream")?;
-        let shard = shard_of(&bytes(key, "stream key")?).ok_or(Malformed("a stream that was not asked for"))?;
+        let shard = shard_of(&bytes(key, "stream key")?).ok_or(Malformed("a stream that was not requested"))?;
         for row in list(rows, "entries")? {
             found.push(entry(shard, row)?);
         }

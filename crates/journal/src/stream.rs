@@ -1,13 +1,13 @@
-//! The event streams in Redis: one reader by lease, which reads events in their order and removes those that are stored.
-//! Knows nothing of what they say.
+//! The event streams in Redis: one reader by lease, which reads events in their order and removes those that are stored. Does
+//! not decode them.
 //!
 //! No consumer group: for one reader at a time a group's bookkeeping, and its propagation to the append-only file, cost Redis
-//! four times the reading. Nothing depends on there being one reader but the work done twice: events are removed only by
-//! whoever has stored them, and what is removed is first compared with what was stored. A comparison of the last entry is not
-//! enough: where Redis is emptied between two reads, the second goes on in the middle of a new stream. So the entries behind
-//! which reads went on are compared too.
+//! four times the reading. A second reader would only repeat work: events are removed only by the reader that has stored them,
+//! and only after a comparison with what was stored. A comparison of the last entry is not enough: where Redis is emptied
+//! between two reads, the second continues in the middle of a new stream. So the entries behind which reads continued are
+//! compared too.
 //!
-//! The connection is the journal's own, because a blocking read holds up every command behind it.
+//! The connection is the journal's own, because a blocking read delays every command behind it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -60,14 +60,14 @@ impl From<Malformed> for StreamError {
     }
 }
 
-/// Who reads.
+/// The owner of the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
     /// Another reader has the lease.
     Others,
-    /// This reader has it still.
+    /// This reader still has it.
     Kept,
-    /// This reader has it from now on.
+    /// This reader has acquired it.
     Taken,
 }
 
@@ -77,13 +77,13 @@ pub struct EventStream {
     reader: String,
     keys: Vec<String>,
     shards: HashMap<Vec<u8>, u16>,
-    /// The last entry of each shard that is stored and not removed: the next read goes on behind it. Shards without one are
-    /// read from their beginning, so that a stream that Redis has lost and begun anew is read whole.
+    /// The last entry of each shard that is stored and not removed: the next read continues behind it. Shards without one are
+    /// read from their beginning, so that a stream that Redis has lost and restarted is read whole.
     stored_to: BTreeMap<u16, Entry>,
-    /// The entries behind which reads of a shard went on since its last removal. As long as the stream has them, what was
-    /// read is all that it had up to the last one.
+    /// The entries behind which reads of a shard continued since its last removal. As long as the stream has them, the reads
+    /// returned all that it had up to the last one.
     continued: BTreeMap<u16, Vec<Entry>>,
-    /// Shards of which the last read may have brought events of a stream that is no more, so that they are not noted.
+    /// Shards whose last read may have returned events of a stream that does not exist any more: those are not recorded.
     lost: BTreeSet<u16>,
     /// Entries stored and not removed.
     stored: usize,
@@ -122,7 +122,7 @@ impl EventStream {
         })
     }
 
-    /// Takes the lease where nobody has it, or keeps it for so long from now.
+    /// Takes the lease where it is free, or extends it for so long from now.
     ///
     /// # Errors
     /// [`StreamError`] where Redis cannot be reached or refuses.
@@ -135,18 +135,18 @@ impl EventStream {
         }
     }
 
-    /// Keeps the lease until the future is dropped. A try that fails is left to the next one: a lease that is lost costs
-    /// no more than work done twice.
+    /// Keeps the lease until the future is dropped. A try that fails is left to the next one: a lost lease costs no more than
+    /// repeated work.
     pub async fn keep_leading(&mut self, lease: Duration) -> Infallible {
         loop {
             sleep(renewal(lease)).await;
             if let Err(error) = self.lead(lease).await {
-                tracing::debug!(%error, "the journal's lease cannot be renewed");
+                tracing::debug!(%error, "journal lease cannot be renewed");
             }
         }
     }
 
-    /// Gives the lease back, where this reader has it.
+    /// Releases the lease, where this reader has it.
     ///
     /// # Errors
     /// [`StreamError`] where Redis cannot be reached or refuses; the lease then ends by itself.
@@ -160,29 +160,29 @@ impl EventStream {
         Ok(call.invoke_async(&mut self.connection).await?)
     }
 
-    /// The next events of every shard behind those noted as stored, in their order: `entries_max` at most, or one of each
+    /// The next events of every shard behind those recorded as stored, in their order: `entries_max` at most, or one of each
     /// shard where that is more. Waits for the first one for as long as given.
     ///
     /// # Errors
     /// [`StreamError`] where Redis cannot be reached or refuses.
     pub async fn read(&mut self, entries_max: usize, wait: Duration) -> Result<Vec<Entry>, StreamError> {
         let mut found = Vec::new();
-        let mut asked: Vec<u16> = self.all_shards().collect();
+        let mut shards: Vec<u16> = self.all_shards().collect();
         let mut behind = self.stored_to.clone();
         self.lost.clear();
         let mut wait = Some(wait);
-        while !asked.is_empty() && (found.is_empty() || found.len() < entries_max) {
-            let count = (entries_max.saturating_sub(found.len()) / asked.len()).max(1);
-            let entries = self.read_shards(&asked, &behind, count, wait.take()).await?;
-            asked.clear();
+        while !shards.is_empty() && (found.is_empty() || found.len() < entries_max) {
+            let count = (entries_max.saturating_sub(found.len()) / shards.len()).max(1);
+            let entries = self.read_shards(&shards, &behind, count, wait.take()).await?;
+            shards.clear();
             for shard in entries.chunk_by(|one, next| one.shard == next.shard) {
                 let Some(last) = shard.last() else { continue };
                 if let Some(before) = behind.insert(last.shard, last.clone()) {
                     self.continued.entry(last.shard).or_default().push(before);
                 }
-                // A shard that gave all that it was asked for may well have more.
+                // A shard that returned as many as requested may well have more.
                 if shard.len() >= count {
-                    asked.push(last.shard);
+                    shards.push(last.shard);
                 }
             }
             found.extend(entries);
@@ -217,8 +217,8 @@ impl EventStream {
         Ok(reply::streams(reply, |key| self.shards.get(key).copied())?)
     }
 
-    /// Notes entries of the last read as stored, for [`EventStream::remove_stored`]. Those of a shard whose stream turned out to
-    /// be another one since are passed over.
+    /// Records entries of the last read as stored, for [`EventStream::remove_stored`]. Skips those of a shard whose stream
+    /// turned out to be another one since.
     pub fn note_stored<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
         let mut last: BTreeMap<u16, &Entry> = BTreeMap::new();
         for entry in entries.filter(|entry| !self.lost.contains(&entry.shard)) {
@@ -231,7 +231,7 @@ impl EventStream {
         self.stored_to.extend(last.into_iter().map(|(shard, entry)| (shard, entry.clone())));
     }
 
-    /// Forgets what is noted as stored: every shard is read from its beginning next.
+    /// Drops what is recorded as stored: every shard is read from its beginning next.
     pub fn forget_stored(&mut self) {
         self.stored_to.clear();
         self.continued.clear();
@@ -245,8 +245,8 @@ impl EventStream {
         self.stored
     }
 
-    /// Removes what is noted as stored. Gives the shards whose stream is not the one that was read: another reader has removed
-    /// the events before, or Redis has lost them. Those are read from their beginning next.
+    /// Removes what is recorded as stored. Returns the shards whose stream is not the one that was read: another reader has
+    /// removed the events before, or Redis has lost them. Those are read from their beginning next.
     ///
     /// # Errors
     /// [`StreamError`] where Redis cannot be reached or refuses; the entries may then be read again.
@@ -289,7 +289,7 @@ impl EventStream {
         Ok(pipeline.query_async(&mut self.connection).await?)
     }
 
-    /// Where every shard's sequence stands: what was removed, and what was given out.
+    /// The position of every shard's sequence: what was removed, and what was assigned.
     ///
     /// # Errors
     /// [`StreamError`] where Redis cannot be reached or refuses.
@@ -308,7 +308,8 @@ impl EventStream {
                 Err(error) if is_no_such_key(&error) => Some(Position { shard, removed: 0, generated: 0 }),
                 Err(error) => return Err(error.into()),
             };
-            // Where someone else has added an entry, there is no sequence to check; the rest must not suffer for it.
+            // Where another writer has added an entry, there is no sequence to check; the other shards are checked all the
+            // same.
             match position {
                 Some(position) => positions.push(position),
                 None => {
@@ -320,7 +321,7 @@ impl EventStream {
     }
 }
 
-/// How long after taking or keeping a lease it is to be renewed.
+/// How long after acquiring or renewing a lease it has to be renewed.
 pub(super) fn renewal(lease: Duration) -> Duration {
     lease / RENEWALS_PER_LEASE
 }
@@ -332,7 +333,7 @@ fn is_no_such_key(error: &RedisError) -> bool {
 
 async fn connect(url: &Secret) -> Result<MultiplexedConnection, StreamError> {
     let info = url.expose().into_connection_info()?;
-    // The replies are read in the shapes of RESP2, whatever the URL asks for.
+    // The replies are read in the shapes of RESP2, whatever the URL requests.
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
     let client = Client::open(info.set_redis_settings(settings))?;
     let config = AsyncConnectionConfig::new()

@@ -61,12 +61,12 @@ row! {
         code: String;
         /// The code where the command was refused.
         failure_reason: Option<String>;
-        /// What the refusal told beside its code, as the problem's `details`.
+        /// Details of the refusal beside its code, as the problem's `details`.
         #[schema(value_type = Option<Object>)]
         failure_details: Option<Metadata> = "failure_details::text";
         /// It repeated an earlier answer and changed no counter.
         replay: bool;
-        /// `enforce`, or `shadow` where a refusal stopped nobody.
+        /// `enforce`, or `shadow` where a refusal stops no payment.
         mode: String;
         channel: Option<String>;
         daily_before: i64 = "daily_used_before";
@@ -143,13 +143,13 @@ fn raw<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Erro
     serde_json::from_str::<&RawValue>(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
 }
 
-/// What stands in a cell of a CSV file.
+/// The text of a CSV cell.
 trait Cell {
     fn push(&self, cells: &mut ByteRecord);
 }
 
-/// A spreadsheet takes a text that begins so for a formula, whatever its width; a quote in front makes it text again. Blanks, line
-/// ends and signs that are not seen may stand before it: spreadsheets pass over them.
+/// A spreadsheet takes a text with such a start for a formula, whatever its width; a quote in front makes it text again.
+/// Blanks, line ends and invisible characters may precede it: spreadsheets skip them.
 const FORMULA: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
 /// The same of other minus signs.
 const MINUS: [char; 2] = ['\u{2212}', '\u{fe63}'];

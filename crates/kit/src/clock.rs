@@ -25,7 +25,7 @@ pub fn now() -> DateTime<Utc> {
     TimeDelta::try_milliseconds(shift_ms()).and_then(|shift| now.checked_add_signed(shift)).unwrap_or(now)
 }
 
-/// Builds with debug assertions only, which tests start: by how many milliseconds this clock is wrong, as a file says that the
+/// Builds with debug assertions only, which tests start: the error of this clock in milliseconds, from a file that the
 /// environment names. Other builds read neither.
 #[cfg(debug_assertions)]
 fn shift_ms() -> i64 {

@@ -15,12 +15,12 @@ use crate::secret::Secret;
 
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// A connection that nobody used for so long is closed.
+/// An unused connection is closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Postgres gives up a statement, or the wait for a lock, before a caller gives up the request.
 const SESSION: [(&str, &str); 3] =
     [("statement_timeout", "8s"), ("lock_timeout", "4s"), ("idle_in_transaction_session_timeout", "10s")];
-/// A server that vanishes without a word is noticed within 20 s, and what it had locked is free again.
+/// A server that vanishes silently is noticed within 20 s, and its locks are released.
 pub const KEEPALIVE: [(&str, &str); 4] = [
     ("tcp_keepalives_idle", "5s"),
     ("tcp_keepalives_interval", "5s"),
@@ -59,7 +59,7 @@ pub fn pool(url: &Secret, connections_max: u32) -> Result<PgPool, sqlx::Error> {
     Ok(lazy(options, connections_max))
 }
 
-/// A pool for the same database beside another, so that who uses the one cannot keep the other's connections.
+/// A second pool for the same database, so that users of the one cannot take the other's connections.
 #[must_use]
 pub fn beside(pool: &PgPool, connections_max: u32) -> PgPool {
     lazy(PgConnectOptions::clone(&pool.connect_options()), connections_max)

@@ -1,4 +1,4 @@
-//! What the parts of the server know about their dependencies: written by the parts, read by `/ready` and the gauges.
+//! The state of the server's dependencies: written by its parts, read by `/ready` and the gauges.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ pub struct State {
     pub detail: Option<String>,
 }
 
-/// An error that may say no more than that a dependency is away. [`Health`] logs that once for all parts of the server; what each of
-/// them meets meanwhile is for debugging.
+/// An error that may mean only that a dependency is away. [`Health`] logs that once for all parts of the server; each part logs
+/// its own errors at debug level.
 pub trait Away {
-    /// Whether it says so.
+    /// Whether it means only that.
     fn is_away(&self) -> bool;
 }
 
-/// Warns of an error, but for one that is [`Away`], which goes to the debug log.
+/// Logs an error as a warning, or at debug level where it is [`Away`].
 #[macro_export]
 macro_rules! warn_unless_away {
     ($error:expr, $($rest:tt)+) => {
@@ -47,15 +47,15 @@ pub struct Handle(Mutex<Known>);
 #[derive(Debug)]
 struct Known {
     state: State,
-    /// Since when it is so, where a part has reported.
+    /// Since when, where a part has reported.
     since: Option<Instant>,
 }
 
-/// What a report changes.
+/// The change of a report.
 enum Turn {
     /// It is away from now on.
     Away,
-    /// It is there again, or for the first time, after so long.
+    /// It is back, or reachable for the first time, after so long.
     Back(Option<Duration>),
 }
 
@@ -71,7 +71,7 @@ impl Handle {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).state.clone()
     }
 
-    /// Stores the state; gives what it changes.
+    /// Stores the state; returns the change.
     fn set(&self, detail: Option<String>) -> Option<Turn> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let up = detail.is_none();
@@ -102,7 +102,7 @@ pub struct Health {
     redis: Handle,
     postgres: Handle,
     policy: Handle,
-    /// None until it was asked.
+    /// `None` before its first call.
     policy_service: Mutex<Option<Arc<Handle>>>,
     addresses: Addresses,
     backlog: Mutex<Option<State>>,
@@ -118,7 +118,7 @@ impl Health {
         Self::at(Addresses::default(), metrics)
     }
 
-    /// The same, of dependencies whose addresses are named.
+    /// The same, with the addresses of the dependencies.
     #[must_use]
     pub fn at(addresses: Addresses, metrics: Arc<Metrics>) -> Self {
         let [redis, postgres, policy] = [(); 3].map(|()| Handle::waiting());
@@ -136,7 +136,7 @@ impl Health {
         }
     }
 
-    /// The figures beside the states.
+    /// The metrics of the states.
     #[must_use]
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -147,7 +147,7 @@ impl Health {
         self.turn(Dependency::Redis, None);
     }
 
-    /// Redis did not answer, or not as it should.
+    /// Redis did not answer, or not as expected.
     pub fn redis_down(&self, detail: impl Into<String>) {
         self.turn(Dependency::Redis, Some(detail.into()));
     }
@@ -157,7 +157,7 @@ impl Health {
         self.turn(Dependency::Postgres, None);
     }
 
-    /// Postgres did not answer, or not as it should.
+    /// Postgres did not answer, or not as expected.
     pub fn postgres_down(&self, detail: impl Into<String>) {
         let detail = detail.into();
         let address = &self.addresses.postgres;
@@ -167,7 +167,7 @@ impl Health {
         );
     }
 
-    /// The policy service gave an answer, or none and why.
+    /// The policy service answered, or failed for this reason.
     pub fn policy_service(&self, problem: Option<String>) {
         let handle = Arc::clone(
             self.policy_service
@@ -188,13 +188,13 @@ impl Health {
         self.metrics.set_policy(Some(version));
     }
 
-    /// There is no policy: nothing is decided but refusals.
+    /// There is no policy: every decision is a refusal.
     pub fn policy_missing(&self, detail: &str) {
         self.policy.set(Some(detail.to_owned()));
         self.metrics.set_policy(None);
     }
 
-    /// The events that wait for Postgres were counted; `near_bound` says where a shard has hardly room for more.
+    /// The events that wait for Postgres were counted; `near_bound` describes a shard that is almost full.
     pub fn backlog_counted(&self, near_bound: Option<String>) {
         let state = State { up: near_bound.is_none(), detail: near_bound };
         *self.backlog.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
@@ -206,7 +206,7 @@ impl Health {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The server is about to stop: it is to get no more payments, and decides those that come.
+    /// The server is about to stop: it should get no more payments, and decides those that arrive.
     pub fn drain(&self) {
         self.draining.send_replace(true);
     }
@@ -219,11 +219,11 @@ impl Health {
 
     /// Ends when the server is about to stop.
     pub async fn until_draining(&self) {
-        // An error says that nothing will change any more, which cannot be while this is there.
+        // An error means that nothing will change any more, which cannot be while this exists.
         let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
     }
 
-    /// This server's clock was compared with Redis'; `trouble` says what is wrong with it, with both times.
+    /// This server's clock was compared with Redis'; `trouble` describes what is wrong with it, with both times.
     pub fn clock_compared(&self, ahead_ms: i64, trouble: Option<String>) {
         self.metrics.set_clock_offset_ms(ahead_ms);
         let state = State { up: trouble.is_none(), detail: trouble };
@@ -270,7 +270,7 @@ impl Health {
     }
 }
 
-/// An outage is logged when it begins and when it is over, here and nowhere else.
+/// The begin and the end of an outage are logged here and nowhere else.
 fn log(turn: Option<Turn>, dependency: &'static str, address: &str, reason: &str) {
     match turn {
         Some(Turn::Away) => tracing::error!(dependency, address, reason, "dependency is away"),
@@ -288,21 +288,21 @@ pub struct States {
     pub redis: State,
     pub postgres: State,
     pub policy: State,
-    /// The external policy service, once it was asked. Payments are decided without it.
+    /// The external policy service, after its first call. Payments are decided without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_service: Option<State>,
-    /// This server's clock beside Redis'.
+    /// This server's clock compared with Redis'.
     pub clock: State,
 }
 
 impl States {
-    /// Whether payments are decided: Postgres is not needed for that, its events wait in Redis.
+    /// Whether payments are decided: they do not need Postgres, its events wait in Redis.
     #[must_use]
     pub const fn decides(&self) -> bool {
         self.redis.up && self.policy.up && self.clock.up
     }
 
-    /// Whether nothing is missing.
+    /// Whether everything is up.
     #[must_use]
     pub fn complete(&self) -> bool {
         self.decides() && self.postgres.up && self.policy_service.as_ref().is_none_or(|service| service.up)

@@ -29,17 +29,17 @@ const IDLE_PER_HOST_MAX: usize = 4;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest accepted URL.
 const URL_LEN_MAX: usize = 8 * 1024;
-/// Who asks.
+/// The user agent.
 pub const AGENT: &str = concat!("sluice/", env!("CARGO_PKG_VERSION"));
 
-/// Why a request gave nothing. `url` is scheme, host and path.
+/// Why a request failed. `url` is scheme, host and path.
 #[derive(Debug, Error)]
 pub enum HttpError {
     /// The client itself cannot be made.
     #[error("the HTTP client cannot be set up: {0}")]
     SetUp(String),
-    /// No URL that can be asked.
-    #[error("{url} cannot be asked: {problem}")]
+    /// Not a URL that can be requested.
+    #[error("{url} cannot be requested: {problem}")]
     Url { url: String, problem: &'static str },
     /// The connection could not be made, or broke.
     #[error("{url}: {problem}")]
@@ -52,18 +52,18 @@ pub enum HttpError {
     Status {
         url: String,
         status: u16,
-        /// Whether the answer says that its body is JSON, as a service's own answers are and few proxies' are.
+        /// Whether the answer declares its body as JSON, as a service's own answers do and few proxies' do.
         is_json: bool,
     },
     /// A body above the caller's bound.
     #[error("{url}: the answer has more than {bytes_max} bytes")]
     TooLarge { url: String, bytes_max: usize },
-    /// A body that is not what was asked for.
+    /// A body of another form than expected.
     #[error("{url}: the answer cannot be read: {problem}")]
     Body { url: String, problem: String },
 }
 
-/// Asks other services. Cheap to clone; connections are shared and kept open.
+/// Calls other services. Cheap to clone; connections are shared and kept open.
 #[derive(Clone, Debug)]
 pub struct Client {
     pool: Pool<HttpsConnector<HttpConnector>, Empty<Bytes>>,
@@ -133,7 +133,7 @@ impl Client {
     }
 }
 
-/// TLS to servers that `roots` vouch for.
+/// TLS that trusts `roots`.
 pub fn tls(roots: RootCertStore) -> Result<ClientConfig, HttpError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -142,7 +142,7 @@ pub fn tls(roots: RootCertStore) -> Result<ClientConfig, HttpError> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Whether a text is a URL that this client can ask; the error says what is wrong with it.
+/// Whether a text is a URL that this client can request; the error describes what is wrong with it.
 ///
 /// # Errors
 /// What must be changed, as the end of a sentence.
@@ -175,7 +175,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     ["application/json", "application/problem+json"].iter().any(|json| essence.eq_ignore_ascii_case(json))
 }
 
-/// Scheme, host and path: a query or a password in a URL belongs in no log.
+/// Scheme, host and path: a query or a password in a URL must not be logged.
 fn shown(url: &str) -> String {
     match url.parse::<Uri>() {
         Ok(uri) => {
@@ -187,7 +187,7 @@ fn shown(url: &str) -> String {
     }
 }
 
-/// An error with its causes: the outermost says little more than "client error".
+/// An error with its causes: the outermost is little more than "client error".
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -199,7 +199,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A system without any (a bare container) can still ask by plain HTTP; every https URL fails by its unknown issuer.
+/// A system without any (a bare container) can still use plain HTTP; every https URL fails with an unknown issuer.
 pub fn system_roots() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

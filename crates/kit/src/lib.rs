@@ -1,4 +1,4 @@
-//! What every part of the server stands on: the clock, HTTP, the database pool, health, metrics, time zones and telemetry.
+//! The base of every part of the server: the clock, HTTP, the database pool, health, metrics, time zones and telemetry.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -1,5 +1,5 @@
-//! Every figure that the server exposes at `/metrics`, behind typed methods. Labels take their values from our own enums
-//! only, so that no request can grow a series.
+//! Every metric that the server exposes at `/metrics`, behind typed methods. Labels take their values from our own enums only,
+//! so that no request can create a series.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use quota::Code;
 
-/// What only series of single merchants have.
+/// The label that only series of single merchants have.
 const MERCHANT_LABEL: &str = "merchant_id=\"";
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,9 +32,9 @@ pub enum Failure {
     Timeout,
     /// The connection could not be made, or broke.
     Connection,
-    /// An answer that says no, or cannot be understood.
+    /// An answer that is an error, or cannot be understood.
     Reply,
-    /// Not asked, or not decided: this server's clock is not the store's.
+    /// Not called, or not decided: this server's clock is not the store's.
     Clock,
 }
 
@@ -74,7 +74,7 @@ impl Dependency {
 pub enum SettingsFailure {
     /// The service or the database gave no answer.
     Away,
-    /// What it gave does not fit.
+    /// The answer is not valid.
     Refused,
 }
 
@@ -143,7 +143,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All figures at zero; enforcement is inactive and every dependency down until someone says otherwise.
+    /// All metrics at zero; enforcement is inactive and every dependency down until reported otherwise.
     #[must_use]
     pub fn new() -> Self {
         let buckets = exponential_buckets(LATENCY_FIRST_SECS, LATENCY_FACTOR, LATENCY_BUCKETS);
@@ -191,7 +191,7 @@ impl Metrics {
         metrics
     }
 
-    /// The metrics of one part of the server: registered when they are first asked for, and the same ones from then on.
+    /// The metrics of one part of the server: registered at their first use, and the same ones from then on.
     pub fn part<T: Part>(&self) -> Arc<T> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let known = parts.get(&TypeId::of::<T>()).and_then(|part| Arc::clone(part).downcast().ok());
@@ -211,7 +211,7 @@ impl Metrics {
         }
     }
 
-    /// An order's captures went beyond its hold.
+    /// Counts captures of an order beyond its hold.
     pub fn over_capture(&self) {
         self.over_captures.inc();
     }
@@ -258,7 +258,7 @@ impl Metrics {
         self.journal_lag_seconds.set(lag.as_secs_f64());
     }
 
-    /// Sequence numbers that never came, ranges that came twice with different events, and accounts that Redis lost.
+    /// Missing sequence numbers, ranges that were used twice with different events, and accounts that Redis lost.
     pub fn set_journal_anomalies(&self, missing_events: u64, rewound_ranges: u64, lost_accounts: u64) {
         self.journal_missing.set(signed(missing_events));
         self.journal_rewound.set(signed(rewound_ranges));
@@ -270,7 +270,7 @@ impl Metrics {
         self.journal_accounts_lost.inc();
     }
 
-    /// Whether the dependency answered when it was last asked.
+    /// Whether the dependency answered its last call.
     pub fn set_up(&self, dependency: Dependency, up: bool) {
         let gauge = match dependency {
             Dependency::Redis => &self.redis_up,
@@ -285,7 +285,7 @@ impl Metrics {
         self.clock_offset_seconds.set(if ahead_ms < 0 { -secs } else { secs });
     }
 
-    /// Accounts in windows that have begun nowhere yet; gives whether it is another number than before.
+    /// Accounts in windows that have not begun anywhere; returns whether the number has changed.
     pub fn set_accounts_ahead(&self, accounts: u64) -> bool {
         self.accounts_ahead.set(signed(accounts)) != signed(accounts)
     }
@@ -293,7 +293,7 @@ impl Metrics {
     /// Whether limits are in force, and from which version of the policy document.
     pub fn set_policy(&self, version: Option<&str>) {
         self.enforcement_active.set(i64::from(version.is_some()));
-        // One series at a time: an old version would else stay for ever.
+        // One series at a time: otherwise an old version would stay for ever.
         self.policy_info.clear();
         if let Some(version) = version {
             self.policy_info.get_or_create(&[("version", version.to_owned())]).set(1);
@@ -305,26 +305,26 @@ impl Metrics {
         self.log_lines_dropped.inc();
     }
 
-    /// Settings were read and are in force; so many have another value than before.
+    /// Settings were read and applied; so many have a new value.
     pub fn settings_read(&self, changes: u64, version: u64) {
         self.settings_changes.inc_by(changes);
         self.settings_version.set(signed(version));
         self.settings_current.set(1);
     }
 
-    /// Settings could not be read, or do not fit; the last good ones stay.
+    /// Settings could not be read, or are not valid; the last good ones stay.
     pub fn settings_failed(&self, failure: SettingsFailure) {
         self.settings_failures.get_or_create(&[("kind", failure.as_str())]).inc();
         self.settings_current.set(0);
     }
 
-    /// All figures as OpenMetrics text.
+    /// All metrics as OpenMetrics text.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
         match encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner)) {
             Ok(()) => text,
-            // Writing to a string fails only where a figure refuses to be written; a scrape without figures says so.
+            // Writing to a string fails only where a metric cannot be encoded; the scrape then has a comment without metrics.
             Err(std::fmt::Error) => "# EOF\n".to_owned(),
         }
     }
@@ -335,7 +335,7 @@ impl Metrics {
         r.register("sluice_over_captures", "Captures beyond their hold", self.over_captures.clone());
         r.register("sluice_check_seconds", "Time of one check in seconds", self.check_seconds.clone());
         r.register("sluice_store_errors", "Store calls that failed", self.store_errors.clone());
-        // Series that are there from the start: a rate sees no first increment of one that was not.
+        // Series exist from the start: a rate misses the first increment of a new series.
         for failure in [Failure::Timeout, Failure::Connection, Failure::Reply, Failure::Clock] {
             drop(self.store_errors.get_or_create(&[("kind", failure.as_str())]));
         }
@@ -372,12 +372,16 @@ impl Metrics {
             self.journal_backlog_shard_bound.clone(),
         );
         r.register("sluice_journal_lag_seconds", "Age of the oldest event at hand", self.journal_lag_seconds.clone());
-        r.register("sluice_journal_missing_events", "Sequence numbers that never came", self.journal_missing.clone());
+        r.register("sluice_journal_missing_events", "Sequence numbers that are missing", self.journal_missing.clone());
         let lost = self.journal_lost_accounts.clone();
         r.register("sluice_journal_lost_accounts", "Accounts that Redis lost, not resolved", lost);
         let lost = self.journal_accounts_lost.clone();
         r.register("sluice_journal_accounts_lost", "Accounts that stored events showed to be lost by Redis", lost);
-        r.register("sluice_journal_rewound_ranges", "Sequence ranges that came twice", self.journal_rewound.clone());
+        r.register(
+            "sluice_journal_rewound_ranges",
+            "Sequence ranges that were used twice",
+            self.journal_rewound.clone(),
+        );
     }
 
     fn register_state(&self, r: &mut Registry) {
@@ -399,13 +403,13 @@ impl Metrics {
     }
 }
 
-/// Figures without the series of single merchants: who has how much business is not for everybody.
+/// Metrics without the series of single merchants: a merchant's volume is not for every reader.
 #[must_use]
 pub fn without_merchants(text: &str) -> String {
     text.split_inclusive('\n').filter(|line| line.starts_with('#') || !line.contains(MERCHANT_LABEL)).collect()
 }
 
-/// Gauges are signed; a count beyond their range is shown at its end.
+/// Gauges are signed; a count beyond their range is shown as the largest value.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -5,9 +5,9 @@
 //! make a payment wait. What does not fit is dropped and counted; the journal has every decision nevertheless.
 
 mod buffer;
-mod figures;
 mod filter;
 mod line;
+mod metrics;
 mod otlp;
 mod request;
 mod sampler;
@@ -31,16 +31,16 @@ use buffer::Buffer;
 use line::JsonLine;
 use tracer::Tracer;
 
-pub use figures::Figures;
 pub use filter::LogFilter;
+pub use metrics::TraceMetrics;
 pub use request::{carried, current, within};
 pub use sampler::Sampler;
 pub use spans::{Delivered, Delivery};
 pub use trace::{SpanId, Trace, TraceId, trace_id};
 
-/// The target of a decision's line: what an operator greps for. A level for everything leaves it alone.
+/// The target of a decision's line, for operators to grep. A general level does not switch it off.
 pub const DECISION: &str = "sluice::decision";
-/// The target of lines about who did what by hand, and who was not let in.
+/// The target of lines about manual changes and refused credentials.
 pub const AUDIT: &str = "sluice::audit";
 
 /// How long shutdown waits for the last lines to be written.
@@ -69,7 +69,7 @@ pub enum TelemetryError {
     Exported,
 }
 
-/// Writes what still waits when it is dropped. `main` keeps it to its end.
+/// Writes pending lines when it is dropped. `main` keeps it to its end.
 #[derive(Debug)]
 pub struct LogGuard(Arc<Buffer>);
 
@@ -78,7 +78,7 @@ pub struct LogGuard(Arc<Buffer>);
 pub struct LogControl(Handle<EnvFilter, Formatter<DefaultFields, JsonLine, Lines>>);
 
 impl LogControl {
-    /// Puts the filter in the place of the present one.
+    /// Replaces the filter.
     ///
     /// # Errors
     /// [`TelemetryError`] where the filter cannot be read or the log is gone; the present filter stays.
@@ -95,7 +95,7 @@ impl Drop for LogGuard {
     }
 }
 
-/// The filter, with the lines that no level for all switches off: only a directive that names them does.
+/// The filter, with the lines that no general level switches off: only a directive that names them does.
 fn env_filter(filter: &LogFilter) -> Result<EnvFilter, TelemetryError> {
     let kept = [DECISION, AUDIT].into_iter().filter(|target| !filter.names(target));
     let directives = kept.map(|target| format!("{target}=info"));
@@ -119,11 +119,11 @@ pub fn start(filter: &LogFilter, metrics: Arc<Metrics>) -> Result<(LogGuard, Log
     Ok((LogGuard(buffer), control))
 }
 
-/// Sends the spans that still wait when it is dropped. `main` keeps it to its end.
+/// Sends pending spans when it is dropped. `main` keeps it to its end.
 #[derive(Debug)]
 pub struct SpansGuard(#[expect(dead_code, reason = "its drop does the work")] otlp::Guard);
 
-/// Where spans go, and which.
+/// Where spans are sent, and which.
 #[derive(Clone, Debug)]
 pub struct Export<'a> {
     pub collector: &'a HttpUrl,
@@ -134,13 +134,13 @@ pub struct Export<'a> {
 /// Starts the export of spans.
 ///
 /// # Errors
-/// [`TelemetryError`] where the collector's address or the thread cannot be used. A collector that is away is none.
+/// [`TelemetryError`] where the collector's address or the thread cannot be used. A collector that is away is no error.
 pub fn export_spans(export: &Export<'_>, metrics: &Metrics) -> Result<SpansGuard, TelemetryError> {
     let Export { collector, service_name, sampler } = *export;
-    let figures: Arc<Figures> = metrics.part();
+    let metrics: Arc<TraceMetrics> = metrics.part();
     let (queue, guard) =
-        otlp::start(collector, service_name, Figures::clone(&figures)).map_err(TelemetryError::Export)?;
-    if !tracer::install(Tracer::new(sampler, queue, Figures::clone(&figures))) {
+        otlp::start(collector, service_name, TraceMetrics::clone(&metrics)).map_err(TelemetryError::Export)?;
+    if !tracer::install(Tracer::new(sampler, queue, TraceMetrics::clone(&metrics))) {
         return Err(TelemetryError::Exported);
     }
     Ok(SpansGuard(guard))

@@ -47,7 +47,7 @@ pub struct EffectivePolicy {
     pub hold_lifetime_secs: u32,
     pub hold_on_expiry: HoldExpiry,
     pub over_capture_percent: u8,
-    /// Percentages of the limits at which usage is told of, rising.
+    /// Percentages of the limits at which usage raises an alert, rising.
     pub thresholds: Vec<u16>,
     /// No policy names the merchant, and such merchants are refused: every charge is.
     pub merchant_unknown: bool,
@@ -56,7 +56,7 @@ pub struct EffectivePolicy {
 }
 
 impl EffectivePolicy {
-    /// Puts a policy into the API's words.
+    /// Converts a policy to the API's fields.
     #[must_use]
     pub fn new(
         merchant: &MerchantId,
@@ -104,7 +104,11 @@ impl EffectivePolicy {
                 OnExpiry::Settle => HoldExpiry::Settle,
             },
             over_capture_percent: policy.over_capture_percent,
-            thresholds: policy.watch.as_ref().map(|watch| watch.thresholds().percents().to_vec()).unwrap_or_default(),
+            thresholds: policy
+                .threshold_policy
+                .as_ref()
+                .map(|threshold_policy| threshold_policy.thresholds().percents().to_vec())
+                .unwrap_or_default(),
             merchant_unknown: policy.merchant_unknown,
             at,
         }

@@ -13,15 +13,15 @@ use tokio::sync::watch;
 use tracing::error;
 
 use super::Policies;
-use super::figures::Source;
+use super::metrics::Source;
 use crate::zones::Zones;
 
-/// How often the file is looked at.
+/// How often the file is read.
 const POLL_MS: u64 = 250;
 /// A document larger than this is refused before it is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Why the file was not taken over.
+/// Why the file was not applied.
 #[derive(Debug, Error)]
 pub enum SourceError {
     #[error("the policy file {path} cannot be read: {error}")]
@@ -34,22 +34,22 @@ pub enum SourceError {
     Document { path: PathBuf, error: PolicyError },
 }
 
-/// What looking at the file has found. Half of a file that is just being written may be a valid document without the last
-/// merchants, so that one look alone changes nothing.
+/// The texts of the last reads. Half of a file that is just being written may be a valid document without the last merchants,
+/// so one read alone changes nothing.
 #[derive(Debug)]
-struct Looks {
-    /// By the last look; `None` where the file could not be read.
+struct Reads {
+    /// By the last read; `None` where the file could not be read.
     seen: Option<String>,
-    /// Taken over, or refused.
+    /// Applied, or refused.
     taken: Option<String>,
 }
 
-impl Looks {
+impl Reads {
     fn new(text: String) -> Self {
         Self { seen: Some(text.clone()), taken: Some(text) }
     }
 
-    /// True where the text is another one than what was taken, and was found twice in a row.
+    /// True where the text differs from the one that was taken, and was read twice in a row.
     fn find(&mut self, text: Option<&str>) -> bool {
         let settled = self.seen.as_deref() == text;
         if !settled {
@@ -76,23 +76,23 @@ impl FileSource {
         Self { path: path.to_owned(), zones }
     }
 
-    /// Reads the file; gives its text too, for [`FileSource::watch`].
+    /// Reads the file; returns its text too, for [`FileSource::watch`].
     ///
     /// # Errors
     /// [`SourceError`] names the file and, for a bad document, the field.
     pub fn load(&self) -> Result<(PolicySet, String), SourceError> {
         let text = self.read()?;
         let set = PolicySet::from_yaml(&text).map_err(|error| self.refused(error))?;
-        // Alone it must be whole, and enforce something.
+        // It must be complete by itself, and enforce something.
         set.compile(&*self.zones).map_err(|error| self.refused(error))?;
         Ok((set, text))
     }
 
-    /// Takes every change of the file over until `shutdown` says `true`. A document with an error changes nothing.
+    /// Applies every change of the file until `shutdown` is `true`. A document with an error changes nothing.
     ///
-    /// A text counts once two looks in a row have found it, see [`Looks`].
+    /// A text counts once two reads in a row have returned it, see [`Reads`].
     pub async fn watch(self, text: String, policies: Arc<Policies>, mut shutdown: watch::Receiver<bool>) {
-        let mut looks = Looks::new(text);
+        let mut reads = Reads::new(text);
         let mut ticks = tokio::time::interval(Duration::from_millis(POLL_MS));
         loop {
             tokio::select! {
@@ -100,7 +100,7 @@ impl FileSource {
                 _ = ticks.tick() => {}
             }
             let found = self.read();
-            if looks.find(found.as_ref().ok().map(String::as_str)) {
+            if reads.find(found.as_ref().ok().map(String::as_str)) {
                 self.take_over(found, &policies);
             }
         }
@@ -156,9 +156,9 @@ mod tests {
             (Some("a"), false),
             (Some("a"), true),
         ];
-        let mut looks = Looks::new("a".to_owned());
+        let mut reads = Reads::new("a".to_owned());
         for (row, (text, counts)) in table.into_iter().enumerate() {
-            assert_eq!(looks.find(text), counts, "row {row}: {text:?}");
+            assert_eq!(reads.find(text), counts, "row {row}: {text:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The policies in force: where they come from and how a change is taken over.
+//! The policies in force: where they come from and how a change is applied.
 //!
 //! Two sources make up the book that every server holds: the policy file, and over it the policies in Postgres. Where an
 //! external policy service is configured, its answer for an account outranks the book; see [`service`].
@@ -6,8 +6,8 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod effective;
-pub mod figures;
 mod file;
+pub mod metrics;
 mod open;
 pub mod postgres;
 pub mod service;
@@ -15,13 +15,13 @@ pub mod zones;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use quota::{Calendar, Channel, Currency, MerchantId, Policy, Watch};
+use quota::{Calendar, Channel, Currency, MerchantId, Policy, ThresholdPolicy};
 use sluice_policy::{PolicyBook, PolicyError, PolicySet};
 use tracing::{error, info};
 
 use crate::zones::Zones;
 use crate::zones::metrics::ZoneMetrics;
-use figures::{Figures, Source, Step};
+use metrics::{PolicyMetrics, Source, Step};
 use postgres::Rows;
 use service::{AccountCalendar, Found, PolicyService};
 use sluice_kit::health::Health;
@@ -38,7 +38,7 @@ pub struct Policies {
     service: Option<Arc<PolicyService>>,
     zones: Arc<Zones>,
     health: Arc<Health>,
-    figures: Arc<Figures>,
+    policy_metrics: Arc<PolicyMetrics>,
     zone_metrics: Arc<ZoneMetrics>,
 }
 
@@ -68,7 +68,7 @@ impl Parts {
             (None, None) => Ok(PolicyBook::empty()),
             (Some(file), None) => file.compile(zones),
             (file, Some(rows)) => match rows.join(file.as_deref())?.compile(zones) {
-                // Where there is nothing else either, tiers must come before the first policy.
+                // Where there is no other source, tiers may exist before the first policy.
                 Err(PolicyError::EnforcesNothing) if file.is_none() && rows.has_no_policy() => Ok(PolicyBook::empty()),
                 compiled => compiled,
             },
@@ -76,18 +76,26 @@ impl Parts {
     }
 }
 
-/// The policy in the account's calendar and with its watch, each as far as it is known.
-fn of_account(policy: &Arc<Policy>, calendar: Option<Calendar>, watch: Option<&Arc<Watch>>) -> Arc<Policy> {
+/// The policy in the account's calendar and with its thresholds, each as far as it is known.
+fn of_account(
+    policy: &Arc<Policy>,
+    calendar: Option<Calendar>,
+    thresholds: Option<&Arc<ThresholdPolicy>>,
+) -> Arc<Policy> {
     let calendar_known = calendar.is_some();
     let calendar = calendar.unwrap_or_else(|| policy.calendar.clone());
-    if (&policy.calendar, policy.calendar_known, policy.watch.as_ref()) == (&calendar, calendar_known, watch) {
+    if (&policy.calendar, policy.calendar_known, policy.threshold_policy.as_ref())
+        == (&calendar, calendar_known, thresholds)
+    {
         return Arc::clone(policy);
     }
-    Arc::new(Policy { calendar, calendar_known, watch: watch.map(Arc::clone), ..Policy::clone(policy) })
+    Arc::new(Policy { calendar, calendar_known, threshold_policy: thresholds.map(Arc::clone), ..Policy::clone(policy) })
 }
 
-/// Compiles on a thread of its own: many policies take a while, in which the admin port must go on answering.
-async fn aside(compile: impl FnOnce() -> Result<(), PolicyError> + Send + 'static) -> Result<(), PolicyError> {
+/// Compiles on a thread of its own: many policies take a while, in which the admin port must keep answering.
+async fn compile_off_thread(
+    compile: impl FnOnce() -> Result<(), PolicyError> + Send + 'static,
+) -> Result<(), PolicyError> {
     match tokio::task::spawn_blocking(compile).await {
         Ok(compiled) => compiled,
         Err(broken) => match broken.try_into_panic() {
@@ -113,11 +121,11 @@ impl Policies {
     ) -> Result<Self, PolicyError> {
         let parts = Parts { file: file.map(Arc::new), rows: rows.map(Arc::new), renewals: 0 };
         let book = Arc::new(parts.compile(&zones)?);
-        let figures: Arc<Figures> = health.metrics().part();
+        let policy_metrics: Arc<PolicyMetrics> = health.metrics().part();
         let zone_metrics = health.metrics().part();
         for (source, given) in [(Source::File, parts.file.is_some()), (Source::Postgres, parts.rows.is_some())] {
             if given {
-                figures.read(source, true);
+                policy_metrics.read(source, true);
             }
         }
         info!(version = %book.version(), merchants = book.merchants(), service = service.is_some(), "policies are in force");
@@ -127,17 +135,17 @@ impl Policies {
             service,
             zones,
             health,
-            figures,
+            policy_metrics,
             zone_metrics,
         };
-        policies.tell(&book);
+        policies.publish(&book);
         Ok(policies)
     }
 
     /// Begins with a book that is never changed.
     #[must_use]
     pub fn new(book: PolicyBook, health: Arc<Health>) -> Self {
-        let (figures, zone_metrics) = (health.metrics().part(), health.metrics().part());
+        let (policy_metrics, zone_metrics) = (health.metrics().part(), health.metrics().part());
         let book = Arc::new(book);
         let policies = Self {
             book: RwLock::new(Arc::clone(&book)),
@@ -145,10 +153,10 @@ impl Policies {
             service: None,
             zones: Arc::new(Zones::compiled_in()),
             health,
-            figures,
+            policy_metrics,
             zone_metrics,
         };
-        policies.tell(&book);
+        policies.publish(&book);
         policies
     }
 
@@ -158,14 +166,14 @@ impl Policies {
         Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether anybody could have a policy.
+    /// Whether there is any source of a policy.
     #[must_use]
     pub fn any(&self) -> bool {
         self.service.is_some() || !self.current().is_empty()
     }
 
-    /// The policy for a charge. It waits only where a policy service is asked for an account for the first time, and then no
-    /// longer than [`service::FIRST_ANSWER_MAX`].
+    /// The policy for a charge. It waits only at the policy service's first query for an account, and then no longer than
+    /// [`service::FIRST_ANSWER_MAX`].
     pub async fn effective(
         &self,
         merchant: &MerchantId,
@@ -179,16 +187,16 @@ impl Policies {
         let found = service.policy(merchant, currency, channel, now_ms).await;
         let (step, policy) = self.chosen(service, &found, (merchant, currency, channel), now_ms);
         if let Some(step) = step {
-            self.figures.stepped_down(step);
+            self.policy_metrics.stepped_down(step);
         }
         if let (Some(step @ (Step::Configured | Step::Defaults)), Some(cell)) = (step, &found.cell) {
-            cell.told(step);
+            cell.log_fallback(step);
         }
         Some(policy)
     }
 
-    /// The policy for a charge by what is known now: nobody is asked or waited for, nothing is remembered or counted. For who
-    /// goes through many accounts.
+    /// The policy for a charge by what is known now: no query, no wait, nothing is cached or counted. For callers that go through
+    /// many accounts.
     #[must_use]
     pub fn peek(
         &self,
@@ -204,7 +212,7 @@ impl Policies {
         Some(self.chosen(service, &found, (merchant, currency, channel), now_ms).1)
     }
 
-    /// The policy by what the service said, in the account's own calendar as far as that is known.
+    /// The policy by the service's answer, in the account's own calendar as far as that is known.
     fn chosen(
         &self,
         service: &PolicyService,
@@ -226,7 +234,7 @@ impl Policies {
             }
             AccountCalendar::Unknown => (None, None),
         };
-        (step, of_account(policy, calendar, account.and_then(|account| account.watch.as_ref())))
+        (step, of_account(policy, calendar, account.and_then(|account| account.threshold_policy.as_ref())))
     }
 
     /// Puts the policies of another file in force.
@@ -247,7 +255,7 @@ impl Policies {
         self.replace(Source::Postgres, |parts| parts.rows = Some(Arc::clone(&rows)))
     }
 
-    /// Whether rows go together with the present file.
+    /// Whether rows are consistent with the present file.
     ///
     /// # Errors
     /// [`PolicyError`] names the row and the field.
@@ -255,26 +263,26 @@ impl Policies {
         let file = self.parts().file;
         let parts = Parts { file, rows: Some(Arc::new(rows)), renewals: 0 };
         let zones = Arc::clone(&self.zones);
-        aside(move || parts.compile(&zones).map(drop)).await
+        compile_off_thread(move || parts.compile(&zones).map(drop)).await
     }
 
-    /// Notes whether a source could be read.
+    /// Records whether a source could be read.
     pub fn source_read(&self, source: Source, usable: bool) {
-        self.figures.read(source, usable);
+        self.policy_metrics.read(source, usable);
     }
 
     fn replace(&self, source: Source, change: impl Fn(&mut Parts)) -> Result<(), PolicyError> {
         let compiled = self.put_in_force(change);
-        self.figures.read(source, compiled.is_ok());
+        self.policy_metrics.read(source, compiled.is_ok());
         let [before, book] = compiled?;
         if before.version() != book.version() {
             info!(source = source.as_str(), from = %before.version(), to = %book.version(), "policies changed");
-            self.tell(&book);
+            self.publish(&book);
         }
         Ok(())
     }
 
-    /// Takes over zone data that was renewed since the last time. Gives the names of zones that changed.
+    /// Applies zone data that was renewed since the last time. Returns the names of zones that changed.
     ///
     /// # Errors
     /// [`PolicyError`] names the field; the policies in force stay.
@@ -287,11 +295,11 @@ impl Policies {
         if let Some(service) = &self.service {
             service.renew_zones();
         }
-        // A book that was given as it is has no parts to be made of again.
+        // A book that was given as a whole has no parts to compile again.
         if !self.parts().is_empty() {
             self.put_in_force(|parts| parts.renewals += 1)?;
         }
-        info!(zones = changed.join(","), "time zone data changed, policies follow it");
+        info!(zones = changed.join(","), "time zone data changed, policies compiled again");
         Ok(changed)
     }
 
@@ -305,13 +313,13 @@ impl Policies {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Compiles the changed parts and puts them in force. Gives the books before and now.
+    /// Compiles the changed parts and puts them in force. Returns the books before and after.
     fn put_in_force(&self, change: impl Fn(&mut Parts)) -> Result<[Arc<PolicyBook>; 2], PolicyError> {
         loop {
             let before = self.parts();
             let mut changed = before.clone();
             change(&mut changed);
-            // Outside of the lock: whoever checks a change must not wait while many policies are compiled.
+            // Outside of the lock: the check of a change must not wait while many policies are compiled.
             let book = Arc::new(changed.compile(&self.zones)?);
             let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
             if !parts.are(&before) {
@@ -324,8 +332,8 @@ impl Policies {
         }
     }
 
-    /// Says in `/ready` and the gauges what is in force.
-    fn tell(&self, book: &PolicyBook) {
+    /// Publishes in `/ready` and the gauges what is in force.
+    fn publish(&self, book: &PolicyBook) {
         match (book.is_empty(), self.service.is_some()) {
             (false, _) => self.health.policy_active(book.version()),
             (true, true) => self.health.policy_active("service"),

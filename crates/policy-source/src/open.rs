@@ -1,4 +1,4 @@
-//! Opens the sources that are configured, and keeps them up to date. A server that nobody gave a policy does not start.
+//! Opens the configured sources, and keeps them up to date. A server without any policy does not start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::Policies;
-use super::figures::{Figures, Source};
 use super::file::{FileSource, SourceError};
-use super::postgres::{LoadError, Rows, Watch};
-use super::service::{Asker, Cell, PolicyService};
+use super::metrics::{PolicyMetrics, Source};
+use super::postgres::{LoadError, PolicyListener, Rows};
+use super::service::{Cell, PolicyFetcher, PolicyService};
 use crate::zones::metrics::ZoneMetrics;
 use crate::zones::{Zones, ZonesError};
 use sluice_kit::health::Health;
 use sluice_kit::http::HttpError;
 use sluice_settings::{Live, Settings};
 
-/// How long the start waits for the policies in Postgres where there are others; a server starts with Postgres away.
+/// How long the start waits for the policies in Postgres where there are others; a server starts without Postgres.
 const FIRST_READING_MAX: Duration = Duration::from_secs(3);
 /// How long it waits where they are the only ones.
 const ONLY_READING_MAX: Duration = Duration::from_secs(30);
 /// How often zones in use are read again.
 const ZONES_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it tries in the meantime.
+/// How often it retries meanwhile.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why a server does not start.
@@ -52,15 +52,15 @@ pub enum PolicyStartError {
 #[derive(Debug)]
 pub struct Sources {
     file: Option<(FileSource, String)>,
-    watch: Watch,
-    service: Option<(Asker, mpsc::Receiver<Arc<Cell>>)>,
+    listener: PolicyListener,
+    service: Option<(PolicyFetcher, mpsc::Receiver<Arc<Cell>>)>,
     live: Live,
 }
 
 /// Reads every source that the settings name.
 ///
 /// # Errors
-/// [`PolicyStartError`] says what to mend: a file that cannot be used, or no policy at all.
+/// [`PolicyStartError`] names what to fix: a file that cannot be used, or no policy at all.
 pub async fn open(
     settings: &Settings,
     live: &Live,
@@ -79,29 +79,30 @@ pub async fn open(
     let service = match &settings.policy_service_url {
         Some(url) => {
             let (service, new) = PolicyService::new(Arc::clone(&zones), health.metrics());
-            let asker = Asker::new(Arc::clone(&service), url.as_str())?.reporting(Arc::clone(health));
-            Some((asker, service, new))
+            let fetcher = PolicyFetcher::new(Arc::clone(&service), url.as_str())?.reporting(Arc::clone(health));
+            Some((fetcher, service, new))
         }
         None => None,
     };
-    let mut watch = Watch::new(&settings.postgres_url())?;
+    let mut listener = PolicyListener::new(&settings.postgres_url())?;
     let others = set.is_some() || service.is_some();
     let address = settings.addresses().postgres;
     // Where no setting names a Postgres either, there is nothing to wait for.
     let patience = if others || settings.named().is_empty() { FIRST_READING_MAX } else { ONLY_READING_MAX };
-    let reading = first_reading(&mut watch, others, patience).await;
+    let reading = first_reading(&mut listener, others, patience).await;
     let found = match &reading {
         Ok(_) => format!("postgres at {address} has none"),
         Err(error) => format!("postgres at {address}: {error}"),
     };
     let rows = reading.ok();
-    let asked = service.as_ref().map(|(_, service, _)| Arc::clone(service));
-    let of_sources = |set, rows| Policies::of_sources(set, rows, asked.clone(), Arc::clone(&zones), Arc::clone(health));
+    let of_service = service.as_ref().map(|(_, service, _)| Arc::clone(service));
+    let of_sources =
+        |set, rows| Policies::of_sources(set, rows, of_service.clone(), Arc::clone(&zones), Arc::clone(health));
     let policies = match of_sources(set.clone(), rows) {
-        // The file is sound by itself, so the rows are at fault: what can be enforced is, and the rest is said.
+        // The file is valid by itself, so the rows are at fault: the file is enforced, and the error is logged.
         Err(error) if others => {
             error!(%error, "policies of postgres refused, the others are in force");
-            health.metrics().part::<Figures>().read(Source::Postgres, false);
+            health.metrics().part::<PolicyMetrics>().read(Source::Postgres, false);
             of_sources(set, None)
         }
         other => other,
@@ -111,27 +112,27 @@ pub async fn open(
     if !policies.any() {
         return Err(PolicyStartError::NothingEnforced { postgres: found });
     }
-    let service = service.map(|(asker, _, new)| (asker, new));
-    Ok((Arc::new(policies), Sources { file, watch, service, live: live.clone() }))
+    let service = service.map(|(fetcher, _, new)| (fetcher, new));
+    Ok((Arc::new(policies), Sources { file, listener, service, live: live.clone() }))
 }
 
 impl Sources {
-    /// Follows every source's changes until `stopped` says `true`.
+    /// Follows every source's changes until `stopped` is `true`.
     pub fn spawn(self, policies: &Arc<Policies>, stopped: &watch::Receiver<bool>) {
-        let Self { file, watch, service, live } = self;
+        let Self { file, listener, service, live } = self;
         if let Some((file, text)) = file {
             tokio::spawn(file.watch(text, Arc::clone(policies), stopped.clone()));
         }
-        tokio::spawn(watch.run(Arc::clone(policies), stopped.clone()));
+        tokio::spawn(listener.run(Arc::clone(policies), stopped.clone()));
         tokio::spawn(follow_zones(Arc::clone(policies), stopped.clone()));
-        if let Some((asker, new)) = service {
+        if let Some((fetcher, new)) = service {
             let interval = move || Duration::from_secs(live.current().policy_refresh_secs);
-            tokio::spawn(asker.run(new, interval, stopped.clone()));
+            tokio::spawn(fetcher.run(new, interval, stopped.clone()));
         }
     }
 }
 
-/// Takes renewed zone data over until `stopped` says `true`.
+/// Applies renewed zone data until `stopped` is `true`.
 async fn follow_zones(policies: Arc<Policies>, mut stopped: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(ZONES_INTERVAL);
     loop {
@@ -149,13 +150,13 @@ async fn follow_zones(policies: Arc<Policies>, mut stopped: watch::Receiver<bool
     }
 }
 
-/// The policies in Postgres at the start, or why they cannot be had in time.
-async fn first_reading(watch: &mut Watch, others: bool, patience: Duration) -> Result<Rows, String> {
+/// The policies in Postgres at the start, or why they are not available in time.
+async fn first_reading(listener: &mut PolicyListener, others: bool, patience: Duration) -> Result<Rows, String> {
     let end = Instant::now() + patience;
     let mut waits = false;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let error = match timeout(left, watch.read()).await {
+        let error = match timeout(left, listener.read()).await {
             Ok(Ok(rows)) => return Ok(rows),
             Ok(Err(error @ LoadError::Sql(_))) if !others && !left.is_zero() => {
                 if !std::mem::replace(&mut waits, true) {
@@ -168,7 +169,7 @@ async fn first_reading(watch: &mut Watch, others: bool, patience: Duration) -> R
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        // Where there are others, the outage itself is reported as one.
+        // Where there are others, Postgres itself is reported as away.
         debug!(error, "policies of postgres cannot be read at the start");
         return Err(error);
     }

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use database::{Origin, System};
 
-/// Names that databases have and that mean no zone: the machine's own, and the trees with leap seconds.
+/// Names in databases that are no zones: the machine's own, and the trees with leap seconds.
 const NOT_A_ZONE: [&str; 5] = ["localtime", "posixrules", "Factory", "posix", "right"];
 
 /// Why the server does not start.
@@ -48,7 +48,7 @@ struct State {
 pub struct ZoneData {
     /// `system` or `compiled-in`.
     pub origin: &'static str,
-    /// The release, as in `2026b`; `unknown` where the system's database does not say.
+    /// The release, as in `2026b`; `unknown` where the system's database has none.
     pub version: String,
     /// Whether the system's database is older than the one that is compiled in.
     pub is_system_outdated: bool,
@@ -89,7 +89,7 @@ impl Zones {
         Self { tzdir, searched, state: Mutex::new(State { system, known: BTreeMap::new() }) }
     }
 
-    /// Reads the data of every zone in use again. Gives the names of those that changed.
+    /// Reads the data of every zone in use again. Returns the names of those that changed.
     ///
     /// Data that cannot be read any more changes nothing: what was read before stays in use.
     pub fn refresh(&self) -> Vec<String> {
@@ -134,7 +134,7 @@ impl Zones {
         }
     }
 
-    /// Says in the log what is in use.
+    /// Logs what is in use.
     pub fn log(&self) {
         log_database(self.lock().system.as_ref());
     }

@@ -1,4 +1,4 @@
-//! Compiled policies: which one holds for an account, a channel and a moment, without computing anything.
+//! Compiled policies: lookup of the policy for an account, a channel and a moment, without computing anything.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use super::{PolicyError, PolicySet};
 use crate::zone::ZoneSource;
 use quota::{Channel, Currency, MerchantId, Policy};
 
-/// Where a policy of its own holds: a channel and a currency code, each empty for all.
+/// The scope of a policy: a channel and a currency code, each empty for all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot {
     pub channel: Box<str>,
     pub currency: &'static str,
 }
 
-/// What holds for one scope during one stretch of time.
+/// The policies of one scope during one period.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Entry {
-    /// For every channel and currency that has none of its own.
+    /// For every channel and currency without a policy of its own.
     pub base: Option<Arc<Policy>>,
     /// Sorted by slot. Where a channel and a currency have one each, their combination has one as well.
     pub variants: Box<[(Slot, Arc<Policy>)]>,
@@ -41,10 +41,10 @@ impl Entry {
     }
 }
 
-/// What holds for one scope, over time.
+/// The policies of one scope over time.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Timeline {
-    /// Each from its moment on until the next one's; the first begins before all time.
+    /// Each applies from its moment until the next one's; the first has no beginning.
     pub entries: Box<[(i64, Entry)]>,
 }
 
@@ -71,15 +71,15 @@ pub struct PolicyBook {
 }
 
 impl PolicyBook {
-    /// Reads a YAML document and compiles it alone, by the time zones of `zones`.
+    /// Reads a YAML document and compiles it alone, with the time zones of `zones`.
     ///
     /// # Errors
-    /// [`PolicyError`] names the field and what is wrong; nothing of a document with an error is taken.
+    /// [`PolicyError`] names the field and the problem; a document with an error is rejected as a whole.
     pub fn from_yaml(text: &str, zones: &dyn ZoneSource) -> Result<Self, PolicyError> {
         PolicySet::from_yaml(text)?.compile(zones)
     }
 
-    /// A book that knows nobody.
+    /// A book without any policy.
     #[must_use]
     pub fn empty() -> Self {
         Self {
@@ -90,15 +90,15 @@ impl PolicyBook {
         }
     }
 
-    /// The document's own version followed by a digest of its text, so that an edit without a new version still shows.
+    /// The document's own version followed by a digest of its text, so that an edit without a new version is visible.
     #[must_use]
     pub fn version(&self) -> &Arc<str> {
         &self.version
     }
 
-    /// The policy in force for a charge of an account at a moment; `None` where nobody said anything of it.
+    /// The policy in force for a charge of an account at a moment; `None` where there is none.
     ///
-    /// It allocates nothing: a look into a map, and two binary searches among what differs by time, channel or currency.
+    /// It allocates nothing: one map lookup, and two binary searches among the policies by time, channel and currency.
     #[must_use]
     pub fn effective(
         &self,
@@ -110,14 +110,14 @@ impl PolicyBook {
         self.merchants.get(merchant).unwrap_or(&self.default).at(now_ms)?.policy(currency, channel)
     }
 
-    /// Whether nobody has a policy.
+    /// Whether there is no policy at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let timelines = std::iter::once(&self.default).chain(self.merchants.values());
         timelines.flat_map(|timeline| timeline.policies()).next().is_none()
     }
 
-    /// Number of merchants that have something of their own.
+    /// Number of merchants with a tier, policy or override of their own.
     #[must_use]
     pub fn merchants(&self) -> usize {
         self.merchants.len()

@@ -1,8 +1,9 @@
-//! Works out what holds for whom and when.
+//! Computes which policy applies to which merchant, and when.
 //!
-//! For each stretch of time and each slot (channel, currency) the winning rule of every level is laid over that of the level
-//! below: default, tier, merchant, and within each of them the sources in their order. Slots are laid in the order: everything, the currency, the channel, both. So what is said
-//! for a channel outranks what is said for all channels, whoever said it. Overrides lie over the whole.
+//! For each period and each slot (channel, currency) the winning rule of every level overrides that of the level below, field by
+//! field: default, tier, merchant, and within each of them the sources in their order. Slots apply in the order: everything, the
+//! currency, the channel, both. So a rule for a channel takes precedence over every rule for all channels, on any level.
+//! Overrides apply last.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,34 +13,34 @@ use super::fields::Fold;
 use super::set::{MerchantPolicies, Ranked, TierPolicies};
 use super::{PolicyBook, PolicyError, PolicyOverride, PolicyRule, PolicySet, Span};
 use crate::zone::ZoneSource;
-use quota::{Channel, Currency, MerchantId, Policy, Watch};
+use quota::{Channel, Currency, MerchantId, Policy, ThresholdPolicy};
 
-/// Changes over time that one merchant's policies may have, its tiers' and the default's with them.
+/// Most changes over time of one merchant's policies, including those of its tiers and of the default.
 const CHANGES_MAX: usize = 1_000;
-/// Combinations of channel and currency that one merchant may have policies of its own for.
+/// Most combinations of channel and currency with policies of their own, for one merchant.
 const VARIANTS_MAX: usize = 4_000;
 
-/// What a book is compiled from.
+/// The inputs of a compilation.
 #[derive(Clone, Copy)]
 struct Inputs<'a> {
     set: &'a PolicySet,
     zones: &'a dyn ZoneSource,
 }
 
-/// The rules that hold at a moment on one level: the winner of each source and slot.
+/// The rules in force at a moment on one level: the winner of each source and slot.
 type Winners<'a> = HashMap<(u8, Option<&'a Channel>, Option<&'static str>), &'a Ranked<PolicyRule>>;
 
-/// Nothing is said of a tier that nobody named.
+/// The policies of a tier that does not exist.
 const NO_TIER: &TierPolicies = &TierPolicies { rules: Vec::new(), own: Vec::new() };
 
 pub(super) fn compile(set: &PolicySet, zones: &dyn ZoneSource) -> Result<PolicyBook, PolicyError> {
     let inputs = Inputs { set, zones };
-    let nobody = MerchantPolicies::default();
-    let default = Arc::new(timeline("default", inputs, None, &nobody)?);
+    let no_merchant = MerchantPolicies::default();
+    let default = Arc::new(timeline("default", inputs, None, &no_merchant)?);
     let tiers = set
         .tiers
         .keys()
-        .map(|tier| Ok((tier.clone(), Arc::new(timeline(&format!("tiers.{tier}"), inputs, Some(tier), &nobody)?))))
+        .map(|tier| Ok((tier.clone(), Arc::new(timeline(&format!("tiers.{tier}"), inputs, Some(tier), &no_merchant)?))))
         .collect::<Result<BTreeMap<_, _>, PolicyError>>()?;
     let merchants = set
         .merchants
@@ -62,7 +63,7 @@ fn merchant(
             return Err(PolicyError::field(&item.path, "tier", problem));
         }
     }
-    // A merchant with nothing but its tier shares the tier's, however many they are.
+    // Merchants with only a tier share the tier's timeline.
     if let ([binding], [], []) = (own.bindings.as_slice(), own.rules.as_slice(), own.overrides.as_slice())
         && binding.item.span == Span::ALWAYS
         && let Some(timeline) = tiers.get(&binding.item.tier)
@@ -72,7 +73,7 @@ fn merchant(
     timeline(&format!("merchants.{id}"), inputs, None, own).map(Arc::new)
 }
 
-/// The timeline of a merchant; of a tier, as for a merchant that has nothing but the tier; or of the default.
+/// The timeline of a merchant; of a tier, as for a merchant with only that tier; or of the default.
 fn timeline(
     path: &str,
     inputs: Inputs<'_>,
@@ -125,7 +126,7 @@ fn winners(rules: &[Ranked<PolicyRule>], at_ms: i64) -> Winners<'_> {
     winners
 }
 
-/// What holds for one scope at one moment.
+/// The rules of one scope at one moment.
 struct Moment<'a> {
     path: &'a str,
     /// The number of the last source.
@@ -134,7 +135,7 @@ struct Moment<'a> {
     /// Default, the tier's policies, the tier itself, merchant.
     levels: [Winners<'a>; 4],
     overrides: Vec<&'a PolicyOverride>,
-    /// Something is said of the merchant itself: it has a tier, a policy or an override of its own.
+    /// The merchant is known: it has a tier, a policy or an override of its own.
     named: bool,
 }
 
@@ -177,7 +178,7 @@ impl Moment<'_> {
                 (0..=self.sources).filter_map(move |source| Winners::get(winners, &(source, channel, currency)))
             };
             for Ranked { item, .. } in self.levels.iter().flat_map(of_level) {
-                fold.lay(&item.path, &item.fields, self.zones)?;
+                fold.apply(&item.path, &item.fields, self.zones)?;
                 named.add(&item.version, &item.path);
             }
         }
@@ -185,22 +186,23 @@ impl Moment<'_> {
             return Ok(None);
         }
         for item in self.overrides_of(channel, currency) {
-            fold.lay(&item.path, &item.fields, self.zones)?;
+            fold.apply(&item.path, &item.fields, self.zones)?;
             named.add(&item.version, &item.path);
         }
         if !self.named {
-            fold.of_nobody();
+            fold.mark_unknown_merchant();
         }
         let mut policy = fold.finish(named.path.unwrap_or(self.path), named.version())?;
-        // Usage is the account's, whatever limits a channel has for itself.
+        // Usage is the account's, also where a channel has limits of its own.
         if channel.is_some() {
             let account = self.policy(None, currency, document)?;
-            policy.watch = account.map_or_else(|| Some(Arc::new(Watch::NOTHING)), |account| account.watch.clone());
+            policy.threshold_policy = account
+                .map_or_else(|| Some(Arc::new(ThresholdPolicy::NOTHING)), |account| account.threshold_policy.clone());
         }
         Ok(Some(Arc::new(policy)))
     }
 
-    /// The overrides that hold for a slot, the more specific ones last, and among those the later ones.
+    /// The overrides that apply to a slot, the more specific ones last, and among those the later ones last.
     fn overrides_of(&self, channel: Option<&Channel>, currency: Option<&str>) -> Vec<&PolicyOverride> {
         let mut found: Vec<&PolicyOverride> = self
             .overrides
@@ -214,7 +216,7 @@ impl Moment<'_> {
     }
 }
 
-/// What a policy was put together from.
+/// The parts that a policy was merged from.
 #[derive(Default)]
 struct Named<'a> {
     versions: Vec<&'a Arc<str>>,
@@ -230,7 +232,7 @@ impl<'a> Named<'a> {
     }
 
     /// The last part's name. Where there are several, a digest of all their names follows, so that a change of any of them
-    /// shows.
+    /// is visible.
     fn version(&self) -> Arc<str> {
         match self.versions.as_slice() {
             [] => Arc::from(""),

@@ -1,4 +1,4 @@
-//! What changes for whom between two books, as lines that a person reads before a change is taken over.
+//! The differences between two books for each merchant, as text lines for review before a change is applied.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,8 +9,8 @@ use chrono::DateTime;
 use super::book::{Entry, PolicyBook, Timeline};
 use quota::{AmountMinor, Breach, OnExpiry, Policy};
 
-/// The differences, one line for each field of each policy that changes; none where both books decide alike. A merchant that
-/// only has its tier's policies stands in the tier's lines.
+/// The differences, one line for each field of each policy that changes; none where both books decide alike. A merchant with
+/// only a tier is covered by the tier's lines.
 #[must_use]
 pub fn policy_diff(old: &PolicyBook, new: &PolicyBook) -> Vec<String> {
     let mut lines = Vec::new();
@@ -27,7 +27,7 @@ pub fn policy_diff(old: &PolicyBook, new: &PolicyBook) -> Vec<String> {
         {
             continue;
         }
-        // Who is not named has the default.
+        // An unnamed merchant has the default.
         let (before, after) = (before.unwrap_or(&old.default), after.unwrap_or(&new.default));
         if Arc::ptr_eq(before, &old.default) && Arc::ptr_eq(after, &new.default) {
             continue;
@@ -42,26 +42,26 @@ fn tier_of<'a>(book: &'a PolicyBook, timeline: &Arc<Timeline>) -> Option<&'a str
     found.map(|(name, _)| name.as_str())
 }
 
-fn compare(who: &str, old: Option<&Arc<Timeline>>, new: Option<&Arc<Timeline>>, lines: &mut Vec<String>) {
+fn compare(scope: &str, old: Option<&Arc<Timeline>>, new: Option<&Arc<Timeline>>, lines: &mut Vec<String>) {
     let timelines = old.into_iter().chain(new);
     let moments: BTreeMap<i64, ()> =
         timelines.flat_map(|timeline| timeline.entries.iter()).map(|(from_ms, _)| (*from_ms, ())).collect();
     let nothing = Entry::default();
-    let mut said: Vec<String> = Vec::new();
+    let mut previous: Vec<String> = Vec::new();
     for at_ms in moments.into_keys() {
         let before = old.and_then(|timeline| timeline.at(at_ms)).unwrap_or(&nothing);
         let after = new.and_then(|timeline| timeline.at(at_ms)).unwrap_or(&nothing);
         let changes = entries(before, after);
-        // What was said of the stretch before holds on.
-        if changes == said {
+        // The changes of the period before still apply.
+        if changes == previous {
             continue;
         }
         let from = if at_ms == i64::MIN { String::new() } else { format!(" from {}", moment(at_ms)) };
         if changes.is_empty() {
-            lines.push(format!("{who}{from}: as before"));
+            lines.push(format!("{scope}{from}: as before"));
         }
-        lines.extend(changes.iter().map(|change| format!("{who}{from}{change}")));
-        said = changes;
+        lines.extend(changes.iter().map(|change| format!("{scope}{from}{change}")));
+        previous = changes;
     }
 }
 
@@ -70,14 +70,14 @@ fn entries(before: &Entry, after: &Entry) -> Vec<String> {
     let all: BTreeMap<_, ()> = before.keys().chain(after.keys()).map(|slot| (*slot, ())).collect();
     let mut changes = Vec::new();
     for slot @ (channel, currency) in all.into_keys() {
-        let mut place = String::new();
-        for (name, word) in [("channel", channel), ("currency", currency)] {
-            if !word.is_empty() {
+        let mut slot_text = String::new();
+        for (name, value) in [("channel", channel), ("currency", currency)] {
+            if !value.is_empty() {
                 // Writing to a string cannot fail.
-                let _ = write!(place, ", {name} {word}");
+                let _ = write!(slot_text, ", {name} {value}");
             }
         }
-        // A slot that one side does not have for itself is decided by the next wider one there.
+        // A slot that one side lacks is decided by the next wider slot of that side.
         let of = |slots: &Slots<'_>| {
             let wider = [slot, (channel, ""), ("", currency), ("", "")];
             wider.into_iter().find_map(|slot| slots.get(&slot).map(|policy| fields(policy)))
@@ -85,15 +85,15 @@ fn entries(before: &Entry, after: &Entry) -> Vec<String> {
         match (of(&before), of(&after)) {
             (Some(old), Some(new)) => {
                 let pairs = old.into_iter().zip(new).filter(|((_, old), (_, new))| old != new);
-                changes.extend(pairs.map(|((name, old), (_, new))| format!("{place}: {name} {old} -> {new}")));
+                changes.extend(pairs.map(|((name, old), (_, new))| format!("{slot_text}: {name} {old} -> {new}")));
             }
             (None, Some(new)) => {
                 let open = fields(&Policy::unlimited(Arc::from("")));
-                let said = new.into_iter().zip(open).filter(|((_, new), (_, open))| new != open);
-                let said: Vec<String> = said.map(|((name, new), _)| format!("{name} {new}")).collect();
-                changes.push(format!("{place}: gets a policy, {}", said.join(", ")));
+                let set = new.into_iter().zip(open).filter(|((_, new), (_, open))| new != open);
+                let set: Vec<String> = set.map(|((name, new), _)| format!("{name} {new}")).collect();
+                changes.push(format!("{slot_text}: gets a policy, {}", set.join(", ")));
             }
-            (Some(_), None) => changes.push(format!("{place}: loses its policy, payments will be refused")),
+            (Some(_), None) => changes.push(format!("{slot_text}: loses its policy, payments will be refused")),
             (None, None) => {}
         }
     }
@@ -108,13 +108,13 @@ fn slots(entry: &Entry) -> Slots<'_> {
     base.chain(variants).collect()
 }
 
-/// Every field by its name in the document.
+/// Every field with its name in the document.
 fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
-    // Taken apart, so that a new field cannot be forgotten.
+    // Destructured, so that a new field cannot be omitted.
     let Policy {
         version: _,
         calendar,
-        // A book's calendars are its merchants' own.
+        // Always true: a book's calendars are its merchants' own.
         calendar_known: _,
         single_min,
         single_max,
@@ -122,7 +122,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         breach,
         hold,
         over_capture_percent,
-        watch,
+        threshold_policy,
         merchant_unknown,
         allowed_channels,
         allowed_currencies,
@@ -162,7 +162,10 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         ("hold.lifetime_secs", hold.lifetime_secs.to_string()),
         ("hold.on_expiry", on_expiry.to_owned()),
         ("over_capture_percent", over_capture_percent.to_string()),
-        ("thresholds", watch.as_ref().map_or_else(String::new, |watch| format!("{:?}", watch.thresholds()))),
+        (
+            "thresholds",
+            threshold_policy.as_ref().map_or_else(String::new, |policy| format!("{:?}", policy.thresholds())),
+        ),
     ]
 }
 

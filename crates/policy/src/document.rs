@@ -1,4 +1,4 @@
-//! How a policy document becomes a set of policies.
+//! Reads a policy document into a set of policies.
 
 mod raw;
 
@@ -35,7 +35,7 @@ pub(super) fn read(text: &str) -> Result<PolicySet, PolicyError> {
     let mut reader = Reader { set: PolicySet::new(Arc::clone(&version)), version, unknown_merchants };
     match &raw.default {
         Some(policies) => reader.policies("default", &Scope::Default, policies)?,
-        None => reader.nobody()?,
+        None => reader.refuse_unknown_merchants()?,
     }
     for (tier, policies) in &raw.tiers {
         let path = format!("tiers.{tier}");
@@ -50,35 +50,35 @@ pub(super) fn read(text: &str) -> Result<PolicySet, PolicyError> {
         let id = MerchantId::parse(id).map_err(|error| PolicyError::field(&path, "", error.to_string()))?;
         reader.policies(&path, &Scope::Merchant(id), policies)?;
     }
-    for (place, raw) in raw.overrides.iter().enumerate() {
-        reader.set.add_override(override_of(place, raw)?)?;
+    for (index, raw) in raw.overrides.iter().enumerate() {
+        reader.set.add_override(override_of(index, raw)?)?;
     }
     Ok(reader.set)
 }
 
-/// The document as it is written; an error names the field that it is at.
+/// The raw document; an error names its field.
 fn parse(text: &str) -> Result<RawDocument, PolicyError> {
     let read = serde_path_to_error::deserialize(serde_yaml_ng::Deserializer::from_str(text));
     read.map_err(|error| {
         let field = error.path().to_string();
         let error = error.into_inner();
-        // What the reader says of a tab.
+        // The parser's message for a tab.
         if let Some(line) = tab_indented(text).filter(|_| error.to_string().contains("cannot start any token")) {
             return PolicyError::Tab(line);
         }
-        // A lone dot is the document itself.
+        // A single dot is the document itself.
         if field == "." {
             return PolicyError::Syntax(error);
         }
         let text = error.to_string();
-        // The reader names some of the path as well, before the problem with its line and column.
+        // The parser's message starts with a part of the path, before the problem with its line and column.
         let problem =
             text.split_once(": ").filter(|(path, _)| field.starts_with(path)).map_or(&*text, |(_, rest)| rest);
         PolicyError::Field { field, problem: problem.to_owned() }
     })
 }
 
-/// The first line, from 1, that is indented by a tab, which YAML does not take.
+/// The first line, from 1, that is indented by a tab, which YAML does not allow.
 fn tab_indented(text: &str) -> Option<usize> {
     text.lines().position(|line| line.trim_start_matches(' ').starts_with('\t')).map(|line| line + 1)
 }
@@ -91,9 +91,9 @@ struct Reader {
 }
 
 impl Reader {
-    /// What is said of unknown merchants where there is no default policy to say it.
-    fn nobody(&mut self) -> Result<(), PolicyError> {
-        let Some(unknown_merchants) = self.unknown_merchants.filter(|word| *word == UnknownMerchants::Refuse) else {
+    /// Adds a default rule that refuses unknown merchants, where the document has no default policy.
+    fn refuse_unknown_merchants(&mut self) -> Result<(), PolicyError> {
+        let Some(unknown_merchants) = self.unknown_merchants.filter(|value| *value == UnknownMerchants::Refuse) else {
             return Ok(());
         };
         let rule = PolicyRule {
@@ -126,7 +126,7 @@ impl Reader {
         if *scope == Scope::Default {
             fields.unknown_merchants = self.unknown_merchants;
         }
-        // A merchant that only names its tier says nothing of its own.
+        // A merchant with only a tier has no rule of its own.
         if raw.tier.is_none() || !fields.is_empty() {
             self.rule(path, scope, raw, span, (None, None), fields)?;
         }
@@ -172,8 +172,8 @@ impl Reader {
     }
 }
 
-fn override_of(place: usize, raw: &RawOverride) -> Result<PolicyOverride, PolicyError> {
-    let path = format!("overrides[{place}]");
+fn override_of(index: usize, raw: &RawOverride) -> Result<PolicyOverride, PolicyError> {
+    let path = format!("overrides[{index}]");
     for (name, text) in [("approved_by", &raw.approved_by), ("reason", &raw.reason)] {
         if text.trim().is_empty() || text.len() > WORDS_LEN_MAX {
             return Err(PolicyError::field(&path, name, format!("must have 1 to {WORDS_LEN_MAX} characters")));

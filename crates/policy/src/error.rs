@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Why a document or a set of policies was refused, with the field where one is at fault.
+/// Why a document or a set of policies was refused, with the invalid field where there is one.
 #[derive(Debug, Error)]
 pub enum PolicyError {
     #[error("the policy document is not valid: {0}")]
@@ -16,7 +16,7 @@ pub enum PolicyError {
 }
 
 impl PolicyError {
-    /// A bad field `name` of what `path` names; an empty path is the policy at hand.
+    /// An invalid field `name` at `path`; an empty path is the current policy.
     pub(super) fn field(path: &str, name: &str, problem: String) -> Self {
         let field = match (path, name) {
             ("", name) => name.to_owned(),

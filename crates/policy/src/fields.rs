@@ -1,4 +1,4 @@
-//! What one policy says: fields that may each be left out, lying over those of the policy below.
+//! The fields of one policy: each is optional, and overrides that of the policy below.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use jiff::tz::TimeZone;
 use super::{PolicyError, UnknownMerchants};
 use crate::zone::{ZoneError, ZoneSource, check_zone_name};
 use quota::{
-    AmountMinor, Breach, Calendar, Channel, Currency, HoldTerms, OnExpiry, Policy, Thresholds, Throttle, Watch,
+    AmountMinor, Breach, Calendar, Channel, Currency, HoldTerms, OnExpiry, Policy, ThresholdPolicy, Thresholds,
+    Throttle,
 };
 
-/// The fields of one policy. What is `None` is inherited; [`AmountMinor::MAX`] lifts an inherited limit.
+/// The fields of one policy. `None` is inherited; [`AmountMinor::MAX`] removes an inherited limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyFields {
     /// IANA name of the zone of days, months and years.
@@ -35,35 +36,35 @@ pub struct PolicyFields {
     pub hold_lifetime_secs: Option<u32>,
     pub hold_on_expiry: Option<OnExpiry>,
     pub over_capture_percent: Option<u8>,
-    /// Percentages of the limits at which usage is told of.
+    /// Percentages of the limits at which usage is reported.
     pub thresholds: Option<Thresholds>,
-    /// What becomes of merchants that no policy names; only the policy for everybody says it.
+    /// Whether merchants that no policy names are refused; only set in the default policy.
     pub unknown_merchants: Option<UnknownMerchants>,
 }
 
 impl PolicyFields {
-    /// Whether nothing is said.
+    /// Whether no field is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The policy that these fields make by themselves.
+    /// The policy of these fields alone.
     ///
     /// # Errors
-    /// [`PolicyError::Field`] names the first bad field.
+    /// [`PolicyError::Field`] names the first invalid field.
     pub fn alone(&self, version: &str, zones: &dyn ZoneSource) -> Result<Policy, PolicyError> {
         self.check("")?;
         let version: Arc<str> = version.into();
         let mut fold = Fold::new(Arc::clone(&version));
-        fold.lay("", self, zones)?;
+        fold.apply("", self, zones)?;
         fold.finish("", version)
     }
 
-    /// Checks every field by itself. Whether there is a zone of that name is known where policies are compiled.
+    /// Checks every field by itself. The zone's name is resolved where policies are compiled.
     ///
     /// # Errors
-    /// [`PolicyError::Field`] names the first bad one, below `path`.
+    /// [`PolicyError::Field`] names the first invalid one, below `path`.
     pub fn check(&self, path: &str) -> Result<(), PolicyError> {
         if let Some(zone) = &self.timezone {
             check_zone_name(zone).map_err(|error| of_zone(path, &error))?;
@@ -89,22 +90,22 @@ impl PolicyFields {
         }
     }
 
-    /// Checks that nothing is said which only the policy for everybody, in every channel and currency, can say.
+    /// Checks that no field is set that only the default policy for all channels and currencies may set.
     ///
     /// # Errors
     /// [`PolicyError::Field`] names the field.
     pub fn check_for_some(&self, path: &str) -> Result<(), PolicyError> {
         match self.unknown_merchants {
             Some(_) => {
-                let problem = "is said in the policy for everybody, all channels and all currencies alone";
+                let problem = "may only be set in the default policy for all channels and currencies";
                 Err(PolicyError::field(path, "unknown_merchants", problem.to_owned()))
             }
             None => Ok(()),
         }
     }
 
-    /// Checks that nothing is said which one channel cannot have for itself: counters are the account's, so all its
-    /// channels share the windows.
+    /// Checks that no field is set that cannot differ by channel: counters are the account's, so all its channels share the
+    /// windows.
     ///
     /// # Errors
     /// [`PolicyError::Field`] names the field.
@@ -126,7 +127,7 @@ impl PolicyFields {
     }
 }
 
-/// A policy while it is put together.
+/// A policy that is merged from its parts.
 #[derive(Clone, Debug)]
 pub(super) struct Fold {
     zone: TimeZone,
@@ -137,7 +138,7 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// Begins with no limits in UTC.
+    /// Starts without limits, in UTC.
     pub(super) fn new(version: Arc<str>) -> Self {
         Self {
             zone: TimeZone::UTC,
@@ -148,8 +149,13 @@ impl Fold {
         }
     }
 
-    /// Lays fields over what is there. They have been checked.
-    pub(super) fn lay(&mut self, path: &str, fields: &PolicyFields, zones: &dyn ZoneSource) -> Result<(), PolicyError> {
+    /// Overrides fields with those that are set. They have been checked.
+    pub(super) fn apply(
+        &mut self,
+        path: &str,
+        fields: &PolicyFields,
+        zones: &dyn ZoneSource,
+    ) -> Result<(), PolicyError> {
         if let Some(zone) = &fields.timezone {
             self.zone = zones.zone(zone).map_err(|error| of_zone(path, &error))?;
         }
@@ -178,17 +184,17 @@ impl Fold {
         Ok(())
     }
 
-    /// For a merchant that no policy names.
-    pub(super) fn of_nobody(&mut self) {
+    /// Applies the setting for unknown merchants.
+    pub(super) fn mark_unknown_merchant(&mut self) {
         self.policy.merchant_unknown = self.unknown_merchants == UnknownMerchants::Refuse;
     }
 
-    /// The policy under its version, where its parts agree.
+    /// The policy with its version, if its parts are consistent.
     pub(super) fn finish(mut self, path: &str, version: Arc<str>) -> Result<Policy, PolicyError> {
         check_single(path, self.policy.single_min, self.policy.single_max)?;
         let cutoff = || PolicyError::field(path, "cutoff_hour", format!("{} is not 0 to 23", self.cutoff_hour));
         self.policy.calendar = Calendar::new(self.zone, self.cutoff_hour).ok_or_else(cutoff)?;
-        self.policy.watch = Some(Arc::new(Watch::new(&self.policy.limits, self.thresholds)));
+        self.policy.threshold_policy = Some(Arc::new(ThresholdPolicy::new(&self.policy.limits, self.thresholds)));
         self.policy.version = version;
         Ok(self.policy)
     }

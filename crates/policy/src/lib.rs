@@ -27,19 +27,19 @@ pub use fields::PolicyFields;
 pub use set::{PolicyOverride, PolicyRule, PolicySet, Scope, Span, TierBinding};
 pub use zone::{ZoneError, ZoneSource, check_zone_name};
 
-/// What becomes of the charges of a merchant that no policy names.
+/// How charges of a merchant that no policy names are decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownMerchants {
-    /// The default policy holds for it.
+    /// By the default policy.
     #[default]
     Default,
-    /// They are refused. What such a merchant was charged before is captured, voided and refunded under the default policy.
+    /// They are refused. Earlier charges of such a merchant are captured, voided and refunded under the default policy.
     Refuse,
 }
 
 impl UnknownMerchants {
-    /// The word of documents and tables.
+    /// The value in documents and tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

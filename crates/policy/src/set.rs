@@ -1,5 +1,5 @@
-//! Policies as their sources give them: rules for a scope, a channel and a currency, each with its time and priority. A set
-//! is put together from one or several sources and compiled whole.
+//! Policies of one or several sources: rules for a scope, a channel and a currency, each with its time and priority. A set
+//! is compiled as a whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::{PolicyBook, PolicyError, PolicyFields, compile, document};
 use crate::zone::ZoneSource;
 use quota::{Channel, Currency, MerchantId};
 
-/// When something holds: from its first moment on, and no more at its last one. Milliseconds since the epoch.
+/// The period in which a rule applies: from `from_ms`, inclusive, to `until_ms`, exclusive. Milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub from_ms: i64,
@@ -19,27 +19,27 @@ impl Span {
     /// Always.
     pub const ALWAYS: Self = Self { from_ms: i64::MIN, until_ms: i64::MAX };
 
-    /// Whether it holds then.
+    /// Whether the rule applies at this moment.
     #[must_use]
     pub const fn holds_at(&self, at_ms: i64) -> bool {
         self.from_ms <= at_ms && at_ms < self.until_ms
     }
 }
 
-/// What wins where several say something of the same: the higher priority, then the later start, then the later place.
+/// The precedence of rules for the same slot: the higher priority, then the later start, then the later position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     priority: i32,
     from_ms: i64,
-    place: usize,
+    position: usize,
 }
 
 /// A policy for one slot (channel and currency) of a scope.
 #[derive(Clone, Debug)]
 pub struct PolicyRule {
-    /// Names the rule in errors.
+    /// Identifies the rule in errors.
     pub path: String,
-    /// Names the rule in decisions.
+    /// Identifies the rule in decisions.
     pub version: Arc<str>,
     /// `None` is every channel.
     pub channel: Option<Channel>,
@@ -51,22 +51,22 @@ pub struct PolicyRule {
     pub fields: PolicyFields,
 }
 
-/// That a merchant is of a tier.
+/// The membership of a merchant in a tier.
 #[derive(Clone, Debug)]
 pub struct TierBinding {
-    /// Names the binding in errors.
+    /// Identifies the binding in errors.
     pub path: String,
     pub tier: String,
     pub priority: i32,
     pub span: Span,
 }
 
-/// Lies over whatever else holds for a merchant, for a time, by somebody's approval.
+/// Overrides all other rules of a merchant for a limited time, with an approval.
 #[derive(Clone, Debug)]
 pub struct PolicyOverride {
-    /// Names the override in errors.
+    /// Identifies the override in errors.
     pub path: String,
-    /// Names it in decisions.
+    /// Identifies it in decisions.
     pub version: Arc<str>,
     pub merchant: MerchantId,
     /// `None` is every channel.
@@ -77,7 +77,7 @@ pub struct PolicyOverride {
     pub fields: PolicyFields,
 }
 
-/// Who a rule is for.
+/// The merchants that a rule applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     Default,
@@ -85,7 +85,7 @@ pub enum Scope {
     Merchant(MerchantId),
 }
 
-/// Something with its source and its rank there.
+/// An item with its source and its rank within the source.
 #[derive(Clone, Debug)]
 pub(super) struct Ranked<T> {
     pub source: u8,
@@ -93,7 +93,7 @@ pub(super) struct Ranked<T> {
     pub item: T,
 }
 
-/// All that is said of one merchant.
+/// All rules of one merchant.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MerchantPolicies {
     pub rules: Vec<Ranked<PolicyRule>>,
@@ -101,11 +101,11 @@ pub(super) struct MerchantPolicies {
     pub overrides: Vec<PolicyOverride>,
 }
 
-/// All that is said of one tier.
+/// All rules of one tier.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TierPolicies {
     pub rules: Vec<Ranked<PolicyRule>>,
-    /// What belongs to the tier itself; it lies over its policies.
+    /// The rules of the tier itself; they override its policies.
     pub own: Vec<Ranked<PolicyRule>>,
 }
 
@@ -113,22 +113,22 @@ pub(super) struct TierPolicies {
 #[derive(Clone, Debug)]
 pub struct PolicySet {
     pub(super) version: Arc<str>,
-    /// The source that speaks; the sources before it have the numbers below.
+    /// The number of the current source; earlier sources have lower numbers.
     pub(super) source: u8,
-    places: usize,
+    added: usize,
     pub(super) default: Vec<Ranked<PolicyRule>>,
     pub(super) tiers: BTreeMap<String, TierPolicies>,
     pub(super) merchants: BTreeMap<MerchantId, MerchantPolicies>,
 }
 
 impl PolicySet {
-    /// Begins with nothing.
+    /// An empty set.
     #[must_use]
     pub fn new(version: impl Into<Arc<str>>) -> Self {
         Self {
             version: version.into(),
             source: 0,
-            places: 0,
+            added: 0,
             default: Vec::new(),
             tiers: BTreeMap::new(),
             merchants: BTreeMap::new(),
@@ -143,20 +143,20 @@ impl PolicySet {
         document::read(text)
     }
 
-    /// From here on another source speaks: what it says of a scope, a channel and a currency lies over what the sources
-    /// before it say of the same, field by field.
+    /// Starts the next source: its rules for a scope, a channel and a currency override those of earlier sources for the same,
+    /// field by field.
     pub fn next_source(&mut self, version: &str) {
         self.source = self.source.saturating_add(1);
         self.version = format!("{}+{version}", self.version).into();
     }
 
-    /// Whether nothing is said.
+    /// Whether the set has no rules.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.default.is_empty() && self.tiers.is_empty() && self.merchants.is_empty()
     }
 
-    /// Makes a tier known that has no rule yet.
+    /// Adds a tier without rules.
     pub fn add_tier(&mut self, tier: &str) {
         self.tiers.entry(tier.to_owned()).or_default();
     }
@@ -180,7 +180,7 @@ impl PolicySet {
         Ok(())
     }
 
-    /// Adds what belongs to a tier itself and lies over its policies, as its lists of channels and currencies do.
+    /// Adds a rule of a tier itself that overrides its policies, such as its lists of channels and currencies.
     ///
     /// # Errors
     /// [`PolicyError::Field`] for a field that cannot be as it is.
@@ -194,7 +194,7 @@ impl PolicySet {
     /// Binds a merchant to a tier. The tier may be added later.
     ///
     /// # Errors
-    /// [`PolicyError::Field`] for a time that is none.
+    /// [`PolicyError::Field`] for an invalid period.
     pub fn bind(&mut self, merchant: &MerchantId, binding: TierBinding) -> Result<(), PolicyError> {
         check_span(&binding.path, binding.span, ["effective_from", "effective_until"])?;
         let ranked = self.ranked(binding.priority, binding.span, binding);
@@ -216,17 +216,17 @@ impl PolicySet {
         Ok(())
     }
 
-    /// Works out what holds for whom and when.
+    /// Computes which policy applies to which merchant, and when.
     ///
     /// # Errors
-    /// [`PolicyError`] names the field where policies contradict each other, and a set that enforces nothing.
+    /// [`PolicyError`] names the field where policies contradict each other, or reports a set that enforces nothing.
     pub fn compile(&self, zones: &dyn ZoneSource) -> Result<PolicyBook, PolicyError> {
         compile::compile(self, zones)
     }
 
     fn ranked<T>(&mut self, priority: i32, span: Span, item: T) -> Ranked<T> {
-        self.places += 1;
-        let rank = Rank { priority, from_ms: span.from_ms, place: self.places };
+        self.added += 1;
+        let rank = Rank { priority, from_ms: span.from_ms, position: self.added };
         Ranked { source: self.source, rank, item }
     }
 }

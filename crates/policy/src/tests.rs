@@ -1,8 +1,8 @@
 use super::*;
 use crate::zone::Bundled;
 use quota::{
-    AmountMinor, Breach, Channel, Code, Currency, HoldTerms, Limits, MerchantId, OnExpiry, Policy, Thresholds,
-    Throttle, Watch, WindowIds, WindowLimits,
+    AmountMinor, Breach, Channel, Code, Currency, HoldTerms, Limits, MerchantId, OnExpiry, Policy, ThresholdPolicy,
+    Thresholds, Throttle, WindowIds, WindowLimits,
 };
 
 fn merchant(id: &str) -> MerchantId {
@@ -63,7 +63,7 @@ fn each_level_lies_over_the_one_it_inherits() {
     assert_eq!((ids.day, ids.month, ids.year), (20261121, 202611, 2026));
 }
 
-/// Q-5: who does not know an account's calendar leaves its windows as they are stored.
+/// Q-5: a policy without the account's calendar leaves its windows as they are stored.
 #[test]
 fn q5_a_policy_without_the_accounts_calendar_moves_no_window() {
     let mut policy = Policy::unlimited("stand-in".into());
@@ -198,7 +198,7 @@ fn what_needs_no_counter_is_refused_in_order() {
     }
 }
 
-/// A document with everything that decides which policy holds.
+/// A document with everything that decides which policy applies.
 const LAYERED: &str = "
 version: '8'
 default:
@@ -230,21 +230,21 @@ fn scope_channel_currency_priority_and_time_decide_which_policy_holds() {
     let book = PolicyBook::from_yaml(LAYERED, &Bundled).unwrap();
     let table = [
         // merchant, currency, channel, moment, daily amount
-        ("nobody", "USD", None, "2026-11-21", 100),
-        ("nobody", "USD", Some("wallet"), "2026-11-21", 100),
-        ("nobody", "JPY", None, "2026-11-21", 70),
-        ("nobody", "USD", Some("card"), "2026-11-21", 90),
-        ("nobody", "JPY", Some("card"), "2026-11-21", 80),
-        ("nobody", "JPY", Some("wallet"), "2026-11-21", 70),
-        // Times: from the first moment on, no more at the last; the later start wins, unless priority says otherwise.
-        ("nobody", "USD", None, "2026-12-31T23:59:59.999Z", 100),
-        ("nobody", "USD", None, "2027-01-01", 101),
-        ("nobody", "USD", None, "2027-01-09T15:59:59.999Z", 101),
-        ("nobody", "USD", None, "2027-01-09T16:00:00Z", 102),
-        ("nobody", "USD", None, "2027-01-19T23:59:59.999Z", 102),
-        ("nobody", "USD", None, "2027-01-20", 101),
-        ("nobody", "USD", None, "2027-02-01", 100),
-        ("nobody", "JPY", None, "2027-01-15", 70),
+        ("unlisted", "USD", None, "2026-11-21", 100),
+        ("unlisted", "USD", Some("wallet"), "2026-11-21", 100),
+        ("unlisted", "JPY", None, "2026-11-21", 70),
+        ("unlisted", "USD", Some("card"), "2026-11-21", 90),
+        ("unlisted", "JPY", Some("card"), "2026-11-21", 80),
+        ("unlisted", "JPY", Some("wallet"), "2026-11-21", 70),
+        // Times: start inclusive, end exclusive; the later start wins among equal priorities.
+        ("unlisted", "USD", None, "2026-12-31T23:59:59.999Z", 100),
+        ("unlisted", "USD", None, "2027-01-01", 101),
+        ("unlisted", "USD", None, "2027-01-09T15:59:59.999Z", 101),
+        ("unlisted", "USD", None, "2027-01-09T16:00:00Z", 102),
+        ("unlisted", "USD", None, "2027-01-19T23:59:59.999Z", 102),
+        ("unlisted", "USD", None, "2027-01-20", 101),
+        ("unlisted", "USD", None, "2027-02-01", 100),
+        ("unlisted", "JPY", None, "2027-01-15", 70),
         ("late", "USD", None, "2026-12-31", 500),
         ("late", "USD", None, "2027-01-01", 501),
         ("ranked", "USD", None, "2027-01-01", 600),
@@ -261,7 +261,7 @@ fn scope_channel_currency_priority_and_time_decide_which_policy_holds() {
         ("passing", "USD", None, "2026-12-01", 100),
         ("moving", "USD", None, "2027-02-28", 100),
         ("moving", "USD", None, "2027-03-01", 200),
-        // Overrides lie over everything for their time.
+        // Overrides take precedence over everything for their time.
         ("own", "USD", None, "2026-12-23T23:59:59.999Z", 300),
         ("own", "USD", None, "2026-12-24", 999),
         ("own", "USD", Some("wire"), "2026-12-24", 999),
@@ -322,7 +322,7 @@ merchants:
     assert_eq!((policy.breach, policy.limits.pending), (Breach::Reject, AmountMinor::MAX));
 }
 
-/// Channels share the account's counters: what is told of usage does not depend on the channel that a payment came by.
+/// Channels share the account's counters: reported usage does not depend on the channel of a payment.
 #[test]
 fn every_channel_has_the_accounts_watch() {
     let text = "
@@ -344,20 +344,20 @@ merchants:
         set.add(&Scope::Merchant(merchant("by-channel")), rule).unwrap();
     }
     let book = set.compile(&Bundled).unwrap();
-    let percents = |daily| Watch::new(&day(daily), Thresholds::new([50]).unwrap());
+    let percents = |daily| ThresholdPolicy::new(&day(daily), Thresholds::new([50]).unwrap());
     let table = [
         ("both", "USD", None, Some(percents(500))),
         ("both", "USD", Some("card"), Some(percents(500))),
         ("both", "JPY", Some("card"), Some(percents(70))),
-        ("by-channel", "USD", Some("card"), Some(Watch::NOTHING)),
-        ("by-channel", "USD", Some("wire"), Some(Watch::NOTHING)),
+        ("by-channel", "USD", Some("card"), Some(ThresholdPolicy::NOTHING)),
+        ("by-channel", "USD", Some("wire"), Some(ThresholdPolicy::NOTHING)),
         ("by-channel", "USD", None, None),
     ];
     for (id, code, channel, expected) in table {
         let channel = channel.map(|name| Channel::parse(name).unwrap());
         let policy = book.effective(&merchant(id), currency(code), channel.as_ref(), NOW_MS);
-        let watch = policy.and_then(|policy| policy.watch.as_deref().copied());
-        assert_eq!(watch, expected, "{id} {code} {channel:?}");
+        let thresholds = policy.and_then(|policy| policy.threshold_policy.as_deref().copied());
+        assert_eq!(thresholds, expected, "{id} {code} {channel:?}");
     }
 }
 
@@ -392,7 +392,7 @@ fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
     };
     assert_eq!((of("m"), of("n"), of("o")), ((4, 5), (6, 5), (1, 5)));
     assert!(book.version().ends_with("+rows"), "{}", book.version());
-    // What the later source does not name it does not lift.
+    // A field that the later source does not set stays.
     set.add(&Scope::Default, rule("r4", fields(2))).unwrap();
     let book = set.compile(&Bundled).unwrap();
     let policy = book.effective(&merchant("o"), currency("USD"), None, NOW_MS).unwrap();
@@ -401,7 +401,7 @@ fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
     assert!(set.add(&Scope::Default, bad).unwrap_err().to_string().contains("`cutoff_hour`"));
 }
 
-/// X8: a merchant is known while something of its own holds: a policy, a tier or an override.
+/// X8: a merchant is known while it has a policy, a tier or an override in force.
 #[test]
 fn x8_unknown_merchants_are_refused_where_the_document_says_so() {
     let amount = AmountMinor::new(200).unwrap();
@@ -449,8 +449,8 @@ overrides: [{{merchant: guest, from: 2026-11-20, until: 2026-11-23, approved_by:
             );
         }
     }
-    // Before what else the policy says; and without a default policy, too.
-    let policy = refuse.effective(&merchant("nobody"), currency("USD"), None, NOW_MS).unwrap();
+    // Before every other rule of the policy; and also without a default policy.
+    let policy = refuse.effective(&merchant("unlisted"), currency("USD"), None, NOW_MS).unwrap();
     assert_eq!(policy.refuses(AmountMinor::MAX, currency("USD"), None), unknown);
     let alone = "{version: a, unknown_merchants: refuse, merchants: {m: {daily_count: 1}}}";
     let alone = PolicyBook::from_yaml(alone, &Bundled).unwrap();
@@ -459,7 +459,7 @@ overrides: [{{merchant: guest, from: 2026-11-20, until: 2026-11-23, approved_by:
     assert_eq!(refusal(&only, "n", NOW_MS), unknown);
 }
 
-/// X8: a later source's word for the default is the one that counts, and a merchant that any source names is known.
+/// X8: the latest source's setting for the default applies, and a merchant that any source names is known.
 #[test]
 fn x8_sources_say_together_who_is_known() {
     let of_default = |word| PolicyRule {
@@ -480,7 +480,7 @@ fn x8_sources_say_together_who_is_known() {
         set.add(&Scope::Default, of_default(word)).unwrap();
         set.add(&Scope::Merchant(merchant("rowed")), PolicyRule { ..of_default(None) }).unwrap();
         let book = set.compile(&Bundled).unwrap();
-        for (id, expected) in [("filed", false), ("rowed", false), ("nobody", unknown)] {
+        for (id, expected) in [("filed", false), ("rowed", false), ("unlisted", unknown)] {
             let policy = book.effective(&merchant(id), currency("USD"), None, NOW_MS).unwrap();
             assert_eq!(policy.merchant_unknown, expected, "{id} {word:?}");
         }

@@ -1,4 +1,4 @@
-//! Time zones by name. The core has no tables of its own: whoever compiles policies says where zones come from.
+//! Time zones by name. The core has no tables of its own: the caller that compiles policies supplies the zones.
 
 use jiff::tz::TimeZone;
 use thiserror::Error;
@@ -6,21 +6,21 @@ use thiserror::Error;
 /// Longest accepted name. The longest one of the IANA database has 32 bytes.
 const NAME_LEN_MAX: usize = 64;
 
-/// Why a name is no zone.
+/// Why a name is not a time zone.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ZoneError {
-    #[error("`{0}` is no IANA time zone; give a name such as `Europe/Berlin`, or `UTC`")]
+    #[error("`{0}` is not an IANA time zone; use a name such as `Europe/Berlin`, or `UTC`")]
     Unknown(String),
     #[error("the data of `{name}` cannot be used: {problem}")]
     Unusable { name: String, problem: String },
 }
 
-/// Where zones come from.
+/// A source of time zones.
 pub trait ZoneSource {
     /// The zone of a name, exactly as the IANA database writes it.
     ///
     /// # Errors
-    /// [`ZoneError`] says whether there is no such zone, or whether its data cannot be used.
+    /// [`ZoneError`] where there is no such zone, or its data cannot be used.
     fn zone(&self, name: &str) -> Result<TimeZone, ZoneError>;
 }
 
@@ -38,7 +38,7 @@ pub fn check_zone_name(name: &str) -> Result<(), ZoneError> {
     Err(ZoneError::Unknown(name.chars().take(NAME_LEN_MAX).collect()))
 }
 
-/// The data that tests reckon with.
+/// The bundled zone data, for tests.
 #[cfg(test)]
 pub(crate) struct Bundled;
 

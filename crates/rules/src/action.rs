@@ -1,10 +1,10 @@
-//! What a rule asks of the server, and which fields it needs for that.
+//! The actions of rules, and the fields that each needs.
 
 use serde::{Deserialize, Serialize};
 
 use super::Field;
 
-/// What a matching request asks of the server.
+/// The operation that a matching request requests from the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
@@ -17,9 +17,9 @@ pub enum Action {
     Settle,
     /// Return captured quota.
     Refund,
-    /// End a hold and return what it holds.
+    /// End a hold and return the amount that is still held.
     Void,
-    /// Ask whether a charge would be admitted, and consume nothing.
+    /// Check whether a charge would be admitted, and consume nothing.
     Check,
 }
 
@@ -30,7 +30,7 @@ pub enum SettleOn {
     #[default]
     #[serde(rename = "on_success")]
     Success,
-    /// By a request of its own, or never: then the hold's expiry decides.
+    /// By a separate request, or never: then the hold's expiry decides.
     #[serde(rename = "later")]
     Later,
 }
@@ -40,7 +40,7 @@ pub enum SettleOn {
 pub enum Need {
     Required,
     Optional,
-    /// The action has no use for it, so whoever configured it meant something else.
+    /// The action does not use the field: its presence is a configuration mistake.
     No,
 }
 
@@ -48,7 +48,7 @@ impl Action {
     /// Every action.
     pub const ALL: [Self; 6] = [Self::Consume, Self::Hold, Self::Settle, Self::Refund, Self::Void, Self::Check];
 
-    /// The word of the configuration.
+    /// The name in the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Action {
         }
     }
 
-    /// Whether asking changes something that has to be taken back where the payment is not made.
+    /// Whether the action changes state that must be reverted if the payment is not made.
     #[must_use]
     pub const fn changes(self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! The rules document: its raw form, and what makes it valid. A document that would enforce nothing is refused.
+//! The rules document: its raw form and its validation. A document that would enforce nothing is refused.
 
 use std::sync::Arc;
 
@@ -32,20 +32,20 @@ pub const POINTER_TOKENS_MAX: usize = 16;
 pub const STATUSES_MAX: usize = 64;
 /// Longest name of a rule, method, header, parameter, form field, pointer, metadata key or cluster, in bytes.
 pub const TEXT_LEN_MAX: usize = 256;
-/// Largest `body_bytes_max`: a worker may hold this much for each request that is waiting.
+/// Largest `body_bytes_max`: a worker may hold this much for each pending request.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Largest `timeout_ms`.
 pub const TIMEOUT_MS_MAX: u32 = 30_000;
-/// Largest `batch_max`: as many checks as one call takes.
+/// Largest `batch_max`: the most checks that one call accepts.
 pub const BATCH_MAX: usize = 32;
 
 const BODY_BYTES_DEFAULT: usize = 64 << 10;
 const TIMEOUT_MS_DEFAULT: u32 = 500;
 
-/// Some frameworks take the method that a body names for the request's own.
+/// Some frameworks use the method in a body instead of the request's own.
 const METHOD_IN_BODY: &str = "the body names a method (_method), which some gateways take for the request's own";
 
-/// Why a document is refused: where, and what to do.
+/// Why a document is refused: the place, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{place}: {problem}")]
 pub struct RuleError {
@@ -59,13 +59,13 @@ impl RuleError {
     }
 }
 
-/// The whole document, as the proxy's plugin configuration and the server's rules file have it.
+/// The whole document, in the proxy's plugin configuration and in the server's rules file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "RawDocument")]
 pub struct Document {
     /// Envoy's name of the cluster that serves decisions. The filter needs it, the server does not.
     pub cluster: Option<String>,
-    /// Most checks that the proxy filter asks in one call; 1 gives each a call of its own. The server does not need it.
+    /// Most checks that the proxy filter sends in one call; 1 sends each check separately. The server does not need it.
     pub batch_max: usize,
     pub unmatched: Unmatched,
     pub rules: RuleSet,
@@ -75,7 +75,7 @@ impl Document {
     /// Reads a JSON document.
     ///
     /// # Errors
-    /// [`RuleError`] names the rule and the field, or the position of what is not JSON.
+    /// [`RuleError`] names the rule and the field, or the position of invalid JSON.
     pub fn from_json(document: &[u8]) -> Result<Self, RuleError> {
         let refused = |problem: String| RuleError::new("the rules document", problem);
         let text = document_text(document).map_err(|error| refused(error.to_string()))?;
@@ -133,14 +133,14 @@ struct RawMatch {
     dots: Dots,
 }
 
-/// What a dot in the captured last segment of a path means.
+/// The meaning of a dot in the captured last segment of a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Dots {
     /// Routers with format suffixes would read another value, so the request is refused.
     #[default]
     Refuse,
-    /// It belongs to the value: the gateway's router knows no format suffixes.
+    /// It belongs to the value: the gateway's router has no format suffixes.
     Keep,
 }
 
@@ -159,7 +159,7 @@ struct RawVoidOn {
     except: Vec<u16>,
 }
 
-/// What happens to further requests of an order that is charged already.
+/// How further requests for an order that is charged already are decided.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(untagged, expecting = "`pass`, `refuse` or a number from 0 to 31")]
 enum RawReplays {

@@ -1,7 +1,7 @@
 //! The names under which a gateway may find a field in another part of the request than the rule reads it in.
 //!
-//! Rails, Servlet, Flask's `values`, PHP's `$_REQUEST` and others merge query, form and JSON members into one map, and differ about
-//! which one wins. So a field may be written in the places that its rule lists, and in no other that a gateway may merge.
+//! Rails, Servlet, Flask's `values`, PHP's `$_REQUEST` and others merge query, form and JSON members into one map, and differ in
+//! which one wins. So a field may be in the places that its rule lists, and in no other place that a gateway may merge.
 
 use super::config::Names;
 use super::json::tokens;
@@ -38,7 +38,7 @@ impl Part {
     }
 }
 
-/// The names that a field goes by where nobody says otherwise.
+/// The usual names of a field.
 const fn usual(field: Field) -> &'static [&'static str] {
     match field {
         Field::Merchant => &["merchant", "merchant_id"],
@@ -52,7 +52,7 @@ const fn usual(field: Field) -> &'static [&'static str] {
     }
 }
 
-/// Adds, for every field and every part of the request, the names that must not occur there. Listed sources stay.
+/// Adds, for every field and every part of the request, the names that must not occur there. Listed sources are kept.
 pub(super) fn refuse(fields: &[(Field, Vec<Source>)], names: &mut Names) {
     for (field, sources) in fields {
         for part in Part::ALL {
@@ -84,14 +84,14 @@ fn of(field: Field, sources: &[Source], part: Part) -> Vec<Name> {
     let mut names: Vec<Name> =
         other.into_iter().flat_map(|source| from(source, part)).map(|name| Name::new(&name)).collect();
     names.extend(own.into_iter().filter_map(map_of));
-    // In a body from which the field is read, the usual name may well be another thing: the sum of several payments.
+    // In a body from which the field is read, the usual name may have another meaning: the sum of several payments.
     if part == Part::Query || sources.iter().all(|source| Part::of(source) != Some(part)) {
         names.extend(usual(field).iter().copied().map(Name::new));
     }
     names
 }
 
-/// The map that a parameter is a member of: where it is a parameter itself, some gateways read one of the two, and some the other.
+/// The map that a parameter is a member of: if the map is a parameter itself, some gateways read one of the two, some the other.
 fn map_of(source: &Source) -> Option<Name> {
     match source {
         Source::Query { name, .. } | Source::Form { name, .. } => name.split_once('[').map(|(map, _)| Name::map(map)),
@@ -99,16 +99,16 @@ fn map_of(source: &Source) -> Option<Name> {
     }
 }
 
-/// What a source's own name is elsewhere.
+/// The names of a source in another part of the request.
 fn from(source: &Source, part: Part) -> Vec<String> {
     match source {
         Source::Query { name, .. } | Source::Form { name, .. } | Source::Path(name) => vec![name.clone()],
-        // A header's name is rarely that of a body's member, and a body may repeat it for its own ends.
+        // A header's name is rarely that of a body's member, and a body may use it with another meaning.
         Source::Header(name) if part == Part::Query => {
             let short = name.strip_prefix("x-").map(str::to_owned);
             short.into_iter().chain([name.clone()]).collect()
         }
-        // The whole pointer as a name (`a.b`, `a[b]`), its first member, which brings the others along, and its last one.
+        // The whole pointer as a name (`a.b`, `a[b]`), its first member, which includes the others, and its last one.
         Source::Json { pointer, .. } if part != Part::Json => {
             let tokens = tokens(pointer, POINTER_TOKENS_MAX).unwrap_or_default();
             let is_key = |token: &&String| !token.bytes().all(|byte| byte.is_ascii_digit());
@@ -119,8 +119,8 @@ fn from(source: &Source, part: Part) -> Vec<String> {
     }
 }
 
-/// The fields that cookies name, with the cookies' values. PHP has cookies in `$_REQUEST`, after all else, where no configuration says
-/// otherwise. Other software has cookies of such names for its own ends, so they may be there and must agree.
+/// The fields that cookies name, with the cookies' values. By default PHP merges cookies into `$_REQUEST`, after everything else.
+/// Other software uses cookies with such names for its own purposes, so they are allowed and must agree.
 pub(super) fn cookies(head: &impl Head, names: &[(Field, Name)]) -> Vec<(Field, String)> {
     let headers = head.header("cookie");
     let pairs = headers.iter().flat_map(|header| header.split(|byte| *byte == b';'));

@@ -1,7 +1,7 @@
 //! Reads chosen scalars out of a JSON body in one pass: no tree, no copy of the body, numbers as their text.
 //!
-//! Whatever another JSON reader could understand differently on the way to a wanted value is refused: a repeated key, a
-//! key that folds onto a wanted one ([`Name`]), a second document. So is a member that must not be there.
+//! Everything that another JSON reader could read differently on the path to a wanted value is refused: a repeated key, a
+//! key that folds onto a wanted one ([`Name`]), a second document. So is a member that must be absent.
 
 use std::fmt;
 
@@ -23,12 +23,12 @@ struct Node {
     leaf: Option<Leaf>,
 }
 
-/// What is done with a value.
+/// How a value is treated.
 #[derive(Clone, Debug)]
 enum Leaf {
     /// It is read, into this slot.
     Read(usize),
-    /// It must not be there, for this reason.
+    /// It must be absent, for this reason.
     Refused(String),
 }
 
@@ -65,12 +65,12 @@ impl Wanted {
         Ok(slot)
     }
 
-    /// Adds a pointer to what must not be there.
+    /// Adds a pointer that must be absent.
     pub(super) fn refuse(&mut self, pointer: &str, tokens_max: usize, reason: String) -> Result<(), String> {
         insert(&mut self.root, &tokens(pointer, tokens_max)?, Leaf::Refused(reason))
     }
 
-    /// Adds a key that the body's own object must not have, unless it is one already that is known there.
+    /// Adds a key that the body's own object must not have, unless the key is listed already.
     pub(super) fn refuse_key(&mut self, name: Name, reason: impl FnOnce() -> String) {
         if self.root.children.iter().all(|own| !own.name.folds_as(&name)) {
             let node = Node { children: Vec::new(), leaf: Some(Leaf::Refused(reason())) };
@@ -78,10 +78,10 @@ impl Wanted {
         }
     }
 
-    /// Reads the wanted values of a body, by slot; `None` where the body does not have the member.
+    /// Reads the wanted values of a body, by slot; `None` where the body lacks the member.
     ///
     /// # Errors
-    /// A sentence that is safe to show: it names pointers of the configuration and positions, nothing of the body.
+    /// A sentence that is safe to show: it contains pointers of the configuration and positions, nothing of the body.
     pub(super) fn read(&self, body: &[u8]) -> Result<Vec<Option<Scalar>>, String> {
         if body.is_empty() {
             return Err("the body is empty".to_owned());
@@ -173,7 +173,7 @@ struct Findings {
 /// Walks one value for the pointers of `node`. The stack is as deep as the longest pointer, whatever the body nests.
 struct Walk<'a, 'f> {
     node: &'a Node,
-    /// The key on the way here, for messages; `None` at the root.
+    /// The key that led here, for messages; `None` at the root.
     at: Option<&'a str>,
     found: &'f mut Findings,
 }
@@ -264,8 +264,8 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         Ok(())
     }
 
-    // A scalar where an object or array was to be entered: null means that the members are absent, anything else is
-    // refused, so that a body never means something to the gateway that was not read here.
+    // A scalar instead of an object or array: null means that the members are absent, any other scalar is refused, so that
+    // the gateway never reads a value that was not read here.
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
         if self.at.is_some() { Ok(()) } else { self.refuse_scalar() }
     }
@@ -313,7 +313,7 @@ impl Walk<'_, '_> {
     }
 }
 
-/// Which child of a node a key names.
+/// The child of a node that a key names.
 enum Key {
     Child(usize),
     Folded(usize),

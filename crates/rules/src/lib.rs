@@ -1,8 +1,8 @@
-//! Rules: which requests are payments, and where in a request the charge is written.
+//! Rules: which requests are payments, and where in a request the fields of the charge are.
 //!
 //! A rules document is parsed into valid [`Rule`]s once; [`RuleSet::find`] names the rule of a request, and
 //! [`Rule::read_head`] followed by [`Draft::finish`] reads the [`Request`]. The proxy filter and the server (for Envoy's
-//! native ext_authz) share this code; how a request's parts are obtained is left to them ([`Head`]).
+//! native ext_authz) share this code; they supply the request's parts ([`Head`]).
 
 mod action;
 mod config;
@@ -42,7 +42,7 @@ use overrides::Overrides;
 use path::{Readings, Template};
 use quota::{AmountMinor, Code, Currency, Mode, Unit};
 
-/// What happens to a payment when the server gives no usable answer.
+/// How a payment is handled when the server returns no usable answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
@@ -53,7 +53,7 @@ pub enum OnError {
     Allow,
 }
 
-/// What happens to a request that no rule matches.
+/// How a request that no rule matches is handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unmatched {
@@ -104,11 +104,11 @@ pub struct VoidOn {
 }
 
 impl VoidOn {
-    /// The statuses by which a gateway refuses a payment: what returns a charge unless a rule says otherwise. Others may come
-    /// after the payment was made, and a client can provoke some of them (406 by its `accept`, 408 by its pace).
+    /// The statuses by which a gateway refuses a payment: the default for returning a charge. Others may be sent after the
+    /// payment was made, and a client can provoke some of them (406 by its `accept`, 408 by its pace).
     pub const REFUSALS: [u16; 11] = [400, 401, 402, 403, 404, 405, 410, 413, 415, 422, 429];
 
-    /// Whether an answer of this status says that the payment was not made.
+    /// Whether an answer with this status means that the payment was not made.
     #[must_use]
     pub fn covers(&self, status: u16) -> bool {
         let class = match status {
@@ -125,7 +125,7 @@ impl VoidOn {
 pub struct Rule {
     pub name: String,
     pub action: Action,
-    /// When a hold is captured; of no meaning for other actions.
+    /// When a hold is captured; unused for other actions.
     pub settle: SettleOn,
     /// The header of the gateway's answer with the amount that was captured, by its lower-case name.
     pub settle_amount_header: Option<String>,
@@ -133,7 +133,7 @@ pub struct Rule {
     pub outcome_header: Option<String>,
     pub unit: Unit,
     pub allow_zero: bool,
-    /// What holds where the route says nothing else.
+    /// The mode, unless the route sets another one.
     pub mode: Mode,
     pub on_error: OnError,
     /// Longest body that is read.
@@ -141,7 +141,7 @@ pub struct Rule {
     /// How long the proxy waits for the server's answer.
     pub timeout_ms: u32,
     pub void_on: VoidOn,
-    /// How many repetitions of an admitted order are let through, by requests of their own; `None` for any number.
+    /// How many repetitions of an admitted order are allowed, as separate requests; `None` for any number.
     pub replays_max: Option<u8>,
     methods: Vec<String>,
     path: Template,
@@ -151,14 +151,14 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether any source is in the body. Of a request whose rule has none, the body may be needed all the same, so that it does not
-    /// say something else: [`Draft::needs_body`].
+    /// Whether any source is in the body. Even without one the body may be needed, to check that it does not contradict the
+    /// request: [`Draft::needs_body`].
     fn reads_body(&self) -> bool {
         self.sources().any(Source::is_body)
     }
 
-    /// Whether the rule acts on the gateway's answer in a way that only the proxy filter can: what was asked would stay
-    /// without its second half.
+    /// Whether the rule acts on the gateway's answer in a way that only the proxy filter can: without the filter the second step
+    /// of the operation would be missing.
     #[must_use]
     pub const fn needs_response(&self) -> bool {
         match self.action {
@@ -168,10 +168,10 @@ impl Rule {
         }
     }
 
-    /// Reads the amount that the gateway says it has captured, in the rule's unit. Nothing captured is an amount, too.
+    /// Reads the captured amount that the gateway reports, in the rule's unit. Zero is a valid amount.
     ///
     /// # Errors
-    /// What is wrong with the text, without repeating it.
+    /// The problem with the text, without repeating it.
     pub fn captured(&self, text: &[u8], currency: Currency) -> Result<AmountMinor, String> {
         read::amount(text, self.unit, currency, true)
     }
@@ -192,41 +192,41 @@ impl Rule {
         self.fields.iter().flat_map(|(_, sources)| sources)
     }
 
-    /// Methods are compared without case: some gateways do, and a payment must not slip past. A HEAD runs what answers a GET.
+    /// Methods are compared without case: some gateways do, and no payment may bypass its rule. A HEAD runs the handler of a GET.
     fn has_method(&self, method: &str) -> bool {
         let has = |method: &str| self.methods.iter().any(|own| own.eq_ignore_ascii_case(method));
         has(method) || method.eq_ignore_ascii_case("HEAD") && has("GET")
     }
 
-    /// What a request's own method, and those that it names besides, say of this rule.
-    fn is_meant_by(&self, method: &str, overrides: &Overrides) -> Meant {
+    /// Whether a request's own method, and the override methods that it names, are of this rule.
+    fn match_method(&self, method: &str, overrides: &Overrides) -> MethodMatch {
         let own = self.has_method(method);
         if overrides.methods().any(|other| self.has_method(other) != own) {
-            Meant::Unclear
+            MethodMatch::Ambiguous
         } else if own {
-            Meant::Yes
+            MethodMatch::Yes
         } else {
-            Meant::No
+            MethodMatch::No
         }
     }
 }
 
 /// Whether a request's method is one of a rule's.
-enum Meant {
+enum MethodMatch {
     No,
     Yes,
-    /// For some gateways, and not for others.
-    Unclear,
+    /// For some gateways, but not for others.
+    Ambiguous,
 }
 
 /// The rule of a request.
 #[derive(Debug)]
 pub enum Found<'a> {
-    /// No rule is meant.
+    /// No rule matches.
     None,
-    /// This rule, with what its template captured.
+    /// This rule, with the captures of its template.
     Rule(&'a Arc<Rule>, Captures),
-    /// A lenient gateway would read this rule's path, a strict one another: the request must be refused.
+    /// A lenient gateway would read this rule's path, a strict one another path: the request must be refused.
     Ambiguous(&'a Arc<Rule>, Refusal),
 }
 
@@ -239,13 +239,13 @@ fn ambiguous<'a>(rule: &'a Arc<Rule>, detail: &str) -> Found<'a> {
 pub struct RuleSet(Vec<Arc<Rule>>);
 
 impl RuleSet {
-    /// Names the first rule that a request matches. The query plays no part, unless a front controller takes the path from it.
+    /// Returns the first rule that a request matches. The query is ignored, unless a front controller takes the path from it.
     ///
     /// A path is read in several ways. The plain reading drops empty segments, decodes percent escapes once inside each
-    /// segment and resolves `.` and `..`. The lenient one first decodes until nothing changes, takes `\` for `/`, and drops
+    /// segment and resolves `.` and `..`. The lenient one first decodes until nothing changes, reads `\` as `/`, and drops
     /// `;` parameters, blanks and trailing dots, as some gateways do. Literals are compared without ASCII case, and a trailing
-    /// slash means nothing. Where the readings disagree about a rule, the request is ambiguous; so it is where a router takes
-    /// the path for the rule's by a format, an index or a front controller, and no rule has that very path.
+    /// slash is ignored. Where the readings disagree about a rule, the request is ambiguous; so it is where a router maps
+    /// the path to the rule's by a format, an index or a front controller, and no rule has exactly that path.
     #[must_use]
     pub fn find(&self, head: &impl Head) -> Found<'_> {
         let readings = Readings::of(head.path());
@@ -255,10 +255,10 @@ impl RuleSet {
             if matched == path::Match::No {
                 continue;
             }
-            match rule.is_meant_by(&head.method(), overrides.get_or_insert_with(|| Overrides::of(head))) {
-                Meant::No => continue,
-                Meant::Unclear => return ambiguous(rule, "the request names another method besides its own"),
-                Meant::Yes => {}
+            match rule.match_method(&head.method(), overrides.get_or_insert_with(|| Overrides::of(head))) {
+                MethodMatch::No => continue,
+                MethodMatch::Ambiguous => return ambiguous(rule, "the request names another method besides its own"),
+                MethodMatch::Yes => {}
             }
             match matched {
                 path::Match::Ambiguous => return ambiguous(rule, "the path can be read in two ways"),

@@ -1,18 +1,18 @@
 //! The folding of a field's name: one for JSON keys, form fields and query parameters.
 //!
 //! Frameworks read more than one spelling as the same name: some without regard to case, some without the blanks around it,
-//! some up to its first bracket. A request that holds a wanted name and another spelling of it means one thing here and
-//! another there. The folding is the union of what common frameworks do; which one does what is the table of the test.
+//! some up to its first bracket. Frameworks disagree about a request with a wanted name and another spelling of it. The
+//! folding is the union of what common frameworks do; the table of the test lists which one does what.
 
 #[cfg(test)]
 mod tests;
 
-/// A name of the configuration, ready to be compared with those of a request.
+/// A name of the configuration, prepared for comparison with those of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
     text: String,
     folded: String,
-    /// Whether its members are names of their own, which are not read as this one.
+    /// Whether its members are separate names, which are not read as this one.
     is_map: bool,
 }
 
@@ -28,12 +28,12 @@ impl Name {
         Self { text: text.to_owned(), folded, is_map: false }
     }
 
-    /// The name of a map some of whose members are wanted. Only the map itself is read as it, not another member.
+    /// The name of a map with wanted members. Only the map itself is read as this name, not another member.
     pub(super) fn map(text: &str) -> Self {
         Self { is_map: true, ..Self::new(text) }
     }
 
-    /// The name as the configuration has it.
+    /// The name as in the configuration.
     pub(super) fn as_str(&self) -> &str {
         &self.text
     }
@@ -43,7 +43,7 @@ impl Name {
         self.folded == other.folded
     }
 
-    /// Whether some framework reads `name` as this one, or as a part of it: `amount[x]` makes `amount` a map. Ends with the first
+    /// Whether some framework reads `name` as this one, or as a part of it: `amount[x]` makes `amount` a map. Stops at the first
     /// character that differs, and allocates nothing.
     pub(super) fn is_read_from(&self, name: &str) -> bool {
         let (rest, is_marked) = front(name);
@@ -67,26 +67,26 @@ impl Name {
     }
 }
 
-/// The name without what is dropped in front of it, and whether it begins with a mark: `_id` is not `id`, but `.id` is `_id`.
+/// The name without dropped leading characters, and whether it begins with a separator: `_id` is not `id`, but `.id` is `_id`.
 fn front(name: &str) -> (&str, bool) {
     let rest = name.trim_start_matches(|char| is_blank(char) || matches!(char, '[' | ']' | '?' | '\0'));
     (rest.trim_start_matches(is_separator), rest.starts_with(['_', '-', '.']))
 }
 
-/// What means nothing between the letters and digits of a name, or is one of the marks that are taken for each other.
+/// Characters that are ignored between the letters and digits of a name, and separators that are treated as equal.
 fn is_separator(char: char) -> bool {
     matches!(char, '_' | '-' | '.' | '[' | ']') || is_blank(char)
 }
 
-/// Blanks, control characters but NUL, and what stands for an encoding: the byte order mark and the mark of a byte that is none.
+/// Blanks, control characters except NUL, the byte order mark, and the replacement character of an invalid byte.
 fn is_blank(char: char) -> bool {
     let is_ascii_blank = char != '\0' && (char == ' ' || char.is_ascii_control());
     is_ascii_blank
         || (!char.is_ascii() && (char.is_whitespace() || char.is_control() || "\u{feff}\u{fffd}".contains(char)))
 }
 
-/// Case folding by which `ſ` is `s` and the Kelvin sign is `k`, as decoders with case-insensitive keys have it, and `İ` and `ı`
-/// are `i`, as Java's comparison without case has it.
+/// Case folding by which `ſ` is `s` and the Kelvin sign is `k`, as in decoders with case-insensitive keys, and `İ` and `ı`
+/// are `i`, as in Java's comparison without case.
 fn fold(char: char, mut push: impl FnMut(char)) {
     match char {
         _ if char.is_ascii() => push(char.to_ascii_lowercase()),

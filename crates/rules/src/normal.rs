@@ -1,4 +1,4 @@
-//! One spelling of a merchant or a currency where the gateway takes several for the same.
+//! Normalizes merchants and currencies where the gateway treats several spellings as the same.
 
 use std::borrow::Cow;
 
@@ -12,11 +12,11 @@ pub enum Case {
     Lower,
 }
 
-/// What a rule does to a text before it is taken as an identifier.
+/// How a rule normalizes a text before it is used as an identifier.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Normal {
     pub(super) merchant_case: Option<Case>,
-    /// Whether a merchant of digits alone loses its leading zeros, but for the last digit.
+    /// Whether a merchant of digits only loses its leading zeros, except for the last digit.
     pub(super) strip_zeros: bool,
     pub(super) upper_currency: bool,
 }

@@ -1,7 +1,7 @@
-//! Method overrides: a method that a framework takes instead of the request's own.
+//! Method overrides: a method that a framework uses instead of the request's own.
 //!
 //! Rack, Symfony, Laravel, Spring, Slim, Express' `method-override`, ASP.NET and OData read one from a header, from the query or
-//! from the body; `tests.rs` has the table. A request that names one by which a rule is meant for some gateways and not for
+//! from the body; `tests.rs` has the table. A request with an override by which a rule matches for some gateways and not for
 //! others is refused.
 
 use super::Head;
@@ -12,7 +12,7 @@ const HEADERS: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method
 /// The parameter of a query or a body that names another method.
 pub(super) const PARAMETER: &str = "_method";
 
-/// The methods that a request's head names besides its own.
+/// The override methods that a request's head names.
 #[derive(Debug, Default)]
 pub(super) struct Overrides(Vec<String>);
 
@@ -34,7 +34,7 @@ impl Overrides {
     }
 }
 
-/// Whether gateways that write a header's name as a variable take it for one that names a method.
+/// Whether gateways that write a header's name as a variable read it as one that names a method.
 fn is_header(name: &str) -> bool {
     HEADERS.iter().any(|own| super::read::is_same_variable(own, name))
 }

@@ -1,17 +1,17 @@
 //! Parameters: the fields of a query or of an `application/x-www-form-urlencoded` body, which share their syntax.
 //!
-//! One pass finds the listed ones and refuses what some gateway would read in another way: a repetition, a name that folds onto a
-//! listed one or onto one that must not be there, a `;` that separates for some, an escape that is none.
+//! One pass finds the listed ones and refuses what some gateway would read differently: a repetition, a name that folds onto a
+//! listed one or onto one that must be absent, a `;` that is a separator for some, an invalid escape.
 
 use std::borrow::Cow;
 
 use super::name::Name;
 
-/// Most parameters of a query, and of a form: together as many as PHP, Tomcat, Django and qs take. What comes after that, some of
-/// them drop without a word.
+/// Most parameters of a query, and of a form: together as many as PHP, Tomcat, Django and qs accept. Some of them silently drop
+/// the rest.
 pub const PARAMETERS_MAX: usize = 500;
 
-/// The names that a rule knows in one place. Listed ones are read, by slot.
+/// The names that a rule lists or refuses in one place. Listed ones are read, by slot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parameters {
     listed: Vec<Entry>,
@@ -21,11 +21,11 @@ pub(super) struct Parameters {
 #[derive(Clone, Debug)]
 struct Entry {
     name: Name,
-    /// The field and its source for a listed name, the whole reason for a refused one.
+    /// The field and its source for a listed name, the full reason for a refused one.
     label: String,
 }
 
-/// What a parameter's name is to the rule.
+/// How the rule treats a parameter's name.
 enum Meaning<'a> {
     Listed(usize, &'a Entry),
     Folded(&'a Entry),
@@ -43,7 +43,7 @@ impl Parameters {
         self.listed.len() - 1
     }
 
-    /// Adds a name that must not be there, unless it is one already. What folds onto a listed name is refused anyway.
+    /// Adds a name that must be absent, unless it is added already. A name that folds onto a listed one is refused anyway.
     pub(super) fn refuse(&mut self, name: Name, reason: impl FnOnce() -> String) {
         if self.listed.iter().chain(&self.refused).all(|own| !own.name.folds_as(&name)) {
             self.refused.push(Entry { name, label: reason() });
@@ -58,9 +58,9 @@ impl Parameters {
     /// Reads the listed parameters, by slot; `None` where there is none.
     ///
     /// # Errors
-    /// A sentence that is safe to show: it names fields and sources of the configuration, nothing of the request.
+    /// A sentence that is safe to show: it contains fields and sources of the configuration, nothing of the request.
     pub(super) fn read(&self, encoded: &[u8]) -> Result<Vec<Option<String>>, String> {
-        // Werkzeug, for one, reads an empty form where a single byte is not UTF-8.
+        // Werkzeug, for example, reads an empty form where a single byte is not UTF-8.
         if std::str::from_utf8(encoded).is_err() {
             return Err("the parameters are not UTF-8; write other bytes as percent escapes".to_owned());
         }
@@ -90,7 +90,7 @@ impl Parameters {
         Ok(values)
     }
 
-    /// Some gateways take `;` for `&`: neither the whole nor a part of such a piece may be a parameter that matters.
+    /// Some gateways read `;` as `&`: neither the whole nor a part of such a piece may be a listed or refused parameter.
     fn check_parts(&self, piece: &[u8]) -> Result<(), String> {
         for part in piece.split(|byte| *byte == b';') {
             match self.meaning(&decoded_name(split(part).0)?) {
@@ -120,7 +120,7 @@ impl Parameters {
     }
 }
 
-/// Every parameter, decoded, whatever it means. For where nothing is decided by its value alone.
+/// Every parameter, decoded, without any check. Only for uses where the value alone decides nothing.
 pub(super) fn pairs(encoded: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     let pieces = encoded.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty());
     pieces.map(|piece| {

@@ -1,4 +1,4 @@
-//! Path templates, and which of a request's readings mean one: what keeps a payment from slipping past its rule by another
+//! Path templates, and which readings of a request's path match one. They keep a payment from bypassing its rule by another
 //! spelling of its path.
 
 mod readings;
@@ -8,11 +8,11 @@ mod tests;
 pub(super) use readings::Readings;
 use readings::is_script;
 
-/// Endings that a template may itself have, and that routers take for a format: `/v1/payments.json` is `/v1/payments`. After a
-/// template without one every ending is taken for a format.
+/// Endings that a template itself may have, and that routers read as a format: `/v1/payments.json` is `/v1/payments`. After a
+/// template without one every ending is read as a format.
 const FORMATS: [&str; 11] = ["json", "jsonp", "js", "xml", "html", "htm", "txt", "csv", "yaml", "do", "action"];
 
-/// What a template's `{name}` segments held, by name.
+/// The values of a template's `{name}` segments, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captures(Vec<(String, String)>);
 
@@ -28,7 +28,7 @@ impl Captures {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
     segments: Vec<Segment>,
-    /// Whether a dot in a captured last segment belongs to the value, whatever routers make of it.
+    /// Whether a dot in a captured last segment belongs to the value, however routers read it.
     keeps_dots: bool,
 }
 
@@ -38,15 +38,15 @@ enum Segment {
     Capture(String),
 }
 
-/// Whether a template is meant by a path.
+/// How a path matches a template.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Match {
     No,
     Yes(Captures),
-    /// Its readings disagree: some gateway takes it for this template, another does not or reads other captures.
+    /// Its readings disagree: one gateway matches it to this template, another does not or reads other captures.
     Ambiguous,
-    /// It is another path that some routers take for this template: with a format at its end, or a front controller before it.
-    /// A rule for that path goes before.
+    /// It is another path that some routers map to this template: with a format at its end, or a front controller before it.
+    /// A rule for that path takes precedence.
     Spelling,
 }
 
@@ -119,7 +119,7 @@ impl Template {
         Some(Captures(captures))
     }
 
-    /// Whether the template ends in a capture that holds a dot: routers with format suffixes read only what stands before it.
+    /// Whether the template ends in a capture that contains a dot: routers with format suffixes read only the part before it.
     fn ends_in_a_dotted(&self, captures: &Captures) -> bool {
         match self.segments.last() {
             Some(Segment::Capture(name)) => captures.get(name).is_some_and(|value| value.contains('.')),
@@ -127,8 +127,8 @@ impl Template {
         }
     }
 
-    /// Whether routers may take these segments for the template: as they are, without a directory's index at their end, behind
-    /// a front controller, or, where the template ends in a script, with what the script is given behind it.
+    /// Whether routers may map these segments to the template: as they are, without a directory's index at their end, after
+    /// a front controller, or, where the template ends in a script, with the script's path argument after it.
     fn is_spelled(&self, segments: &[String]) -> bool {
         let without_index = segments.split_last().filter(|(last, _)| is_index(last)).map(|(_, before)| before);
         let own_without_index = match self.segments.split_last() {
@@ -141,7 +141,7 @@ impl Template {
     }
 }
 
-/// Whether these segments are a template's own, behind a front controller, or before what a script is given.
+/// Whether these segments are a template's own, after a front controller, or before a script's path argument.
 fn is_served(own: &[Segment], segments: &[String]) -> bool {
     let (before, behind) = segments.split_at(segments.len().saturating_sub(own.len()));
     let script = segments.get(..own.len()).filter(|given| given.last().is_some_and(|last| is_script(last)));
@@ -159,7 +159,7 @@ fn is_loosely(own: &[Segment], segments: &[String]) -> bool {
         })
 }
 
-/// Whether the segments end in a script that is given the rest of the path: `/index.php`, `/cgi-bin/pay`.
+/// Whether the segments end in a script that receives the rest of the path: `/index.php`, `/cgi-bin/pay`.
 fn is_front_controller(before: &[String]) -> bool {
     match before {
         [.., folder, _] if folder.eq_ignore_ascii_case("cgi-bin") => true,
@@ -168,13 +168,13 @@ fn is_front_controller(before: &[String]) -> bool {
     }
 }
 
-/// The file that a web server takes for its folder: `index`, `index.php`, `default.aspx`.
+/// The file that a web server serves for its folder: `index`, `index.php`, `default.aspx`.
 fn is_index(segment: &str) -> bool {
     let (stem, ending) = segment.split_once('.').unwrap_or((segment, ""));
     stem.eq_ignore_ascii_case("index") || stem.eq_ignore_ascii_case("default") && !ending.is_empty()
 }
 
-/// Whether a segment is a literal with or without a format behind it.
+/// Whether a segment is a literal with or without a format suffix.
 fn is_with_format(literal: &str, given: &str) -> bool {
     let extends = |stem: &str| {
         let (start, rest) = given.split_at_checked(stem.len()).unwrap_or((given, ""));

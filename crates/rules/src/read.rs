@@ -1,4 +1,4 @@
-//! Reads one request: first what the head of the request holds, then what the body does.
+//! Reads one request: first its head, then its body.
 
 mod body;
 
@@ -13,7 +13,7 @@ use quota::{AmountMinor, Channel, Code, Currency, MerchantId, OperationNo, Order
 /// Longest text of an amount, in bytes: every amount that can be accepted is shorter.
 pub const AMOUNT_LEN_MAX: usize = 64;
 
-/// What a request asks for. What its rule's action requires is there ([`Action::need`](super::Action::need)).
+/// The fields of a request. Those that its rule's action requires are set ([`Action::need`](super::Action::need)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub merchant: MerchantId,
@@ -24,17 +24,17 @@ pub struct Request {
     pub order_no: Option<OrderNo>,
     pub payment_no: Option<PaymentNo>,
     pub channel: Option<Channel>,
-    /// The caller's number of a capture or refund, by which its repetition is known.
+    /// The caller's number of a capture or refund, which identifies its repetitions.
     pub operation_no: Option<OperationNo>,
     /// Whether a capture is the last one of its hold.
     pub is_final: bool,
 }
 
-/// Why a request is refused unasked: `BAD_REQUEST`, `BAD_AMOUNT`, `BODY_TOO_LARGE` or `UNSUPPORTED_CONTENT`.
+/// Why a request is refused without a check: `BAD_REQUEST`, `BAD_AMOUNT`, `BODY_TOO_LARGE` or `UNSUPPORTED_CONTENT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub code: Code,
-    /// Which field, which source and what is wrong. Safe to show: nothing of the request is repeated.
+    /// The field, the source and the problem. Safe to show: nothing of the request is repeated.
     pub detail: String,
 }
 
@@ -44,11 +44,11 @@ impl Refusal {
     }
 }
 
-/// The proxy failed to hand out a part of the request, which is not the same as the part being absent.
+/// The proxy failed to return a part of the request. This is not the same as an absent part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
-/// What is known of a request before its body.
+/// The parts of a request that are known before its body.
 pub trait Head {
     /// The method as the client sent it.
     fn method(&self) -> Cow<'_, str>;
@@ -61,14 +61,14 @@ pub trait Head {
         let own = self.headers().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
         own.map(|(_, value)| value).collect()
     }
-    /// Whether this text of the head may hold a character that the proxy has put in the place of other bytes.
+    /// Whether this text of the head may contain a character with which the proxy has replaced other bytes.
     fn is_replaced(&self, _text: &[u8]) -> bool {
         false
     }
     /// A string in Envoy's dynamic metadata; `None` where it is not set.
     ///
     /// # Errors
-    /// [`Unreadable`] where the proxy did not answer: never the same as absent, or a client could choose the next source.
+    /// [`Unreadable`] where the proxy did not answer: never treated as absent, or a client could select the next source.
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable>;
 }
 
@@ -91,8 +91,8 @@ impl Head for (&str, &str) {
     }
 }
 
-/// Whether gateways that write a header's name as a variable (CGI, WSGI, PHP: upper case, and `_` for what is no letter and no
-/// digit) take both names for one.
+/// Whether gateways that write a header's name as a variable (CGI, WSGI, PHP: upper case, and `_` for every other character than
+/// letters and digits) read both names as one.
 pub(super) fn is_same_variable(own: &str, other: &str) -> bool {
     let same = |(own, other): (u8, u8)| {
         own.eq_ignore_ascii_case(&other) || !own.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
@@ -100,17 +100,17 @@ pub(super) fn is_same_variable(own: &str, other: &str) -> bool {
     own.len() == other.len() && own.bytes().zip(other.bytes()).all(same)
 }
 
-/// A request whose body sources are still open.
+/// A request whose body is not read yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
     values: Vec<Vec<Option<Scalar>>>,
-    /// What cookies say of a field, which must be the same.
+    /// The values of fields in cookies, which must be the same.
     cookies: Vec<(Field, String)>,
     body: Body,
 }
 
 impl Rule {
-    /// Reads everything but the body, and refuses at once what the body cannot mend.
+    /// Reads everything but the body, and refuses a request at once where the body cannot change the result.
     ///
     /// # Errors
     /// [`Refusal`] where the head is contradictory, or announces a body that is too large or cannot be read.
@@ -141,7 +141,7 @@ fn refuse(field: Field, source: &Source, problem: &str) -> Refusal {
     Refusal::new(Code::BadRequest, format!("{} ({}) {problem}", field.as_str(), source.describe()))
 }
 
-/// The one value of a header. Equal repetitions count as one. Another header that a gateway may take for it is an error.
+/// The single value of a header. Equal repetitions count as one. Another header that a gateway may read as it is an error.
 fn single(head: &impl Head, name: &str) -> Result<Option<String>, String> {
     let is_twin = |other: &str| !other.eq_ignore_ascii_case(name) && is_same_variable(name, other);
     if head.headers().any(|(other, _)| std::str::from_utf8(other).is_ok_and(is_twin)) {
@@ -164,7 +164,7 @@ fn text(bytes: &[u8]) -> Result<String, String> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "is not UTF-8".to_owned())
 }
 
-/// What follows the first `?`, up to a fragment.
+/// The part after the first `?`, up to a fragment.
 pub(super) fn query(path: &[u8]) -> &[u8] {
     let query = path.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
     query.split(|byte| *byte == b'#').next().unwrap_or_default()
@@ -193,29 +193,29 @@ pub(super) fn head_value(
 }
 
 impl Draft {
-    /// Whether the body must be there before the charge can be read: for the rule's sources, or because a gateway may find in it
-    /// what the rule reads elsewhere.
+    /// Whether the body is needed before the charge can be read: for the rule's sources, or because a gateway may find in it
+    /// a field that the rule reads elsewhere.
     #[must_use]
     pub fn needs_body(&self) -> bool {
         self.body != Body::None
     }
 
-    /// What a field's source holds, by their places in the rule.
+    /// The value of a field's source, by their positions in the rule.
     pub(super) fn value(&self, field: usize, source: usize) -> Option<&Scalar> {
         self.values.get(field)?.get(source)?.as_ref()
     }
 
-    /// Reads the body, where the rule has sources in it, and makes the request. `rule` is the one that made the draft.
+    /// Reads the body, where the rule has sources in it, and returns the request. `rule` is the one that created the draft.
     ///
     /// # Errors
-    /// [`Refusal`] names the field, the source and what is wrong.
+    /// [`Refusal`] names the field, the source and the problem.
     pub fn finish(&mut self, rule: &Rule, body: &[u8]) -> Result<Request, Refusal> {
         if self.needs_body() && body.len() > rule.body_bytes_max {
             return Err(rule.too_large());
         }
         match self.body {
             Body::None => {}
-            // Only a rule's own body has to be there.
+            // The body is required only if the rule has sources in it.
             _ if body.is_empty() && !rule.reads_body() => {}
             Body::Json => self.fill_json(rule, body)?,
             Body::Form => self.fill_form(rule, body)?,
@@ -262,7 +262,7 @@ impl Draft {
         }
     }
 
-    /// The field's value, which must be there if the rule's action requires it.
+    /// The field's value, which is mandatory if the rule's action requires it.
     fn needed<T: PartialEq>(
         &self,
         rule: &Rule,
@@ -354,7 +354,7 @@ fn scalar_text<'a>(
     }
 }
 
-/// What a blank in a parameter's value most often is.
+/// A hint for a blank in a parameter's value, which most often was a `+`.
 fn blank_hint(source: &Source, text: &str) -> &'static str {
     match source {
         Source::Query { .. } | Source::Form { .. } if text.contains(' ') => {
@@ -400,8 +400,8 @@ fn own_amount(rule: &Rule, currency: Currency, text: &str) -> Result<AmountMinor
 }
 
 impl Rule {
-    /// Reads every constant as a request's value would be. An amount in a currency that only the request names is held to the most
-    /// decimals that any currency has.
+    /// Reads every constant like a request's value. An amount in a currency that only the request names may have the most
+    /// decimals of any currency.
     pub(super) fn check_constants(&self) -> Result<(), (Field, String)> {
         let constants = |field| {
             let sources = self.fields.iter().filter(move |(own, _)| *own == field).flat_map(|(_, sources)| sources);

@@ -1,5 +1,5 @@
-//! What can be told of a payment that is refused because it cannot be read: for logs, never for a decision. The first value that is
-//! one by itself is taken, whatever stands beside it, so that an order can be found by its number.
+//! Fields of a payment that is refused because it cannot be read: for logs, never for a decision. The first valid value of a
+//! field is used, regardless of the rest, so that an order can be found by its number.
 
 use super::json::Scalar;
 use super::params::pairs;
@@ -7,7 +7,7 @@ use super::read::{Draft, Head, head_value, query};
 use super::{Captures, Field, Rule, Source};
 use quota::{AmountMinor, Currency, MerchantId, OrderNo};
 
-/// What is known of a payment that was not read. Each is valid by itself: bounded, of visible ASCII.
+/// The known fields of a payment that was not read. Each is valid by itself: bounded, visible ASCII.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Salvaged {
     pub merchant: Option<MerchantId>,
@@ -18,7 +18,7 @@ pub struct Salvaged {
 }
 
 impl Rule {
-    /// What the head of a refused request tells.
+    /// The fields in the head of a refused request.
     #[must_use]
     pub fn salvage(&self, head: &impl Head, captures: &Captures) -> Salvaged {
         let query = self.names.query.read(query(head.path())).unwrap_or_default();
@@ -49,7 +49,7 @@ impl Rule {
 }
 
 impl Draft {
-    /// What a refused request tells, whose body is there. `rule` is the one that made the draft.
+    /// The fields of a refused request with its body. `rule` is the one that created the draft.
     #[must_use]
     pub fn salvage(&self, rule: &Rule, body: &[u8]) -> Salvaged {
         rule.salvaged(|at, nth, source| match (self.value(at, nth), source) {
@@ -63,7 +63,7 @@ impl Draft {
     }
 }
 
-/// The value behind a key's first place in a text that need not be JSON: a string without escapes, or a number.
+/// The value after the first occurrence of a key in a text that need not be JSON: a string without escapes, or a number.
 fn member(body: &[u8], key: &str) -> Option<String> {
     let text = std::str::from_utf8(body).ok().or_else(|| {
         let valid = body.utf8_chunks().next()?;

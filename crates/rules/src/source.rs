@@ -1,26 +1,26 @@
-//! Where in a request a field may be written.
+//! The sources of fields in a request.
 
-/// One place in a request where a field may be written.
+/// One place in a request where a field may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A request header, by its lower-case name.
     Header(String),
     /// A capture of the rule's path template.
     Path(String),
-    /// A query parameter, and the number of its name among those of the rule's query.
+    /// A query parameter, and the index of its name among those of the rule's query.
     Query { name: String, slot: usize },
-    /// A JSON pointer (RFC 6901) into the body, and the number of its leaf among the rule's pointers.
+    /// A JSON pointer (RFC 6901) into the body, and the index of its leaf among the rule's pointers.
     Json { pointer: String, slot: usize },
-    /// A field of an `application/x-www-form-urlencoded` body, and the number of its name among those of the rule's form.
+    /// A field of an `application/x-www-form-urlencoded` body, and the index of its name among those of the rule's form.
     Form { name: String, slot: usize },
     /// A string in Envoy's dynamic metadata: namespace, then keys.
     Metadata(Vec<String>),
-    /// The same for every request.
+    /// The same value for every request.
     Constant(String),
 }
 
 impl Source {
-    /// The source as a refusal names it. Configuration only, nothing of the request.
+    /// The source's name in a refusal. Configuration only, nothing of the request.
     pub(super) fn describe(&self) -> String {
         match self {
             Self::Header(name) => format!("header {name}"),

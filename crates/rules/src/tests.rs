@@ -15,7 +15,7 @@ mod overrides;
 #[derive(Clone, Debug, Default)]
 struct Sent {
     path: String,
-    /// What the head says the path is, where it is not text.
+    /// The path in the head, where it is not text.
     raw_path: Option<Vec<u8>>,
     headers: Vec<(String, Vec<u8>)>,
     metadata: Vec<(String, Result<Vec<u8>, Unreadable>)>,
@@ -72,7 +72,7 @@ fn rules(change: &Value) -> Result<RuleSet, String> {
         .map_err(|error| error.to_string())
 }
 
-/// X6: how many repetitions of an order a rule lets through.
+/// X6: how many repetitions of an order a rule allows.
 #[test]
 fn x6_a_rule_says_how_many_repetitions_pass() {
     for (replays, max) in [
@@ -245,21 +245,21 @@ fn read(change: &Value, request: &Sent, body: &[u8]) -> Result<String, String> {
 
 fn read_by(rules: &RuleSet, request: &Sent, body: &[u8]) -> Result<String, String> {
     let Found::Rule(rule, captures) = rules.find(request) else { panic!("no rule for {}", request.path) };
-    let asked = rule.read_head(request, &captures).and_then(|mut draft| draft.finish(rule, body));
-    let show = |asked: Request| {
-        let optional = [asked.payment_no.map(|no| no.to_string()), asked.channel.map(|channel| channel.to_string())];
-        let rest = [asked.operation_no.map(|no| no.to_string()), (!asked.is_final).then(|| "partial".to_owned())];
+    let parsed = rule.read_head(request, &captures).and_then(|mut draft| draft.finish(rule, body));
+    let show = |parsed: Request| {
+        let optional = [parsed.payment_no.map(|no| no.to_string()), parsed.channel.map(|channel| channel.to_string())];
+        let rest = [parsed.operation_no.map(|no| no.to_string()), (!parsed.is_final).then(|| "partial".to_owned())];
         format!(
             "{} {} {} {} {} {}",
-            asked.merchant,
-            asked.amount.map_or("-".to_owned(), |amount| amount.to_string()),
-            asked.currency,
-            asked.order_no.map_or("-".to_owned(), |order_no| order_no.to_string()),
+            parsed.merchant,
+            parsed.amount.map_or("-".to_owned(), |amount| amount.to_string()),
+            parsed.currency,
+            parsed.order_no.map_or("-".to_owned(), |order_no| order_no.to_string()),
             optional.map(Option::unwrap_or_default).join(","),
             rest.map(Option::unwrap_or_default).join(" "),
         )
     };
-    asked.map(show).map_err(|refusal| format!("{} {}", refusal.code.as_str(), refusal.detail))
+    parsed.map(show).map_err(|refusal| format!("{} {}", refusal.code.as_str(), refusal.detail))
 }
 
 fn request(path: &str, headers: &[(&str, &str)]) -> Sent {
@@ -485,7 +485,7 @@ proptest! {
     }
 }
 
-/// A document that an editor saved with a byte order mark, or as UTF-16, is refused with what to do.
+/// A document that an editor saved with a byte order mark, or as UTF-16, is refused with the remedy.
 #[test]
 fn rules_in_another_encoding_are_refused_by_name() {
     for (bytes, problem) in [

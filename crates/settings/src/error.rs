@@ -14,13 +14,13 @@ pub enum SettingsError {
     /// A value of the wrong form or outside its range.
     #[error("{name} is '{value}'; it must be {expected}")]
     Invalid { name: String, value: String, expected: String },
-    /// Present without a value, which is more often a template gone wrong than a wish for the default.
+    /// Present without a value, which is more often a broken template than a request for the default.
     #[error("{name} is empty; give it a value or remove it")]
     Empty { name: String },
     /// A setting that has no default.
     #[error("{name} is not set; {doc}")]
     Missing { name: &'static str, doc: &'static str },
-    /// Two ways to say the same thing.
+    /// Two settings for the same thing.
     #[error("{one} and {other} are both set; keep one of them")]
     Conflict { one: &'static str, other: &'static str },
     /// An inner deadline that does not end before the outer one.
@@ -28,7 +28,7 @@ pub enum SettingsError {
         "{outer} is {outer_ms}; it must be greater than {inner}, which is {inner_ms}, because the one waits for the other"
     )]
     Nesting { outer: &'static str, outer_ms: u64, inner: &'static str, inner_ms: u64 },
-    /// A setting that says nothing without another one, or beside another value of it.
+    /// A setting that has no effect without another one, or beside another value of it.
     #[error("{name} is '{value}', which {needs}")]
     Needs { name: &'static str, value: String, needs: &'static str },
     /// A change of a setting that is read once, at the start.

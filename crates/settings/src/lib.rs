@@ -39,20 +39,20 @@ use sluice_kit::health::Addresses;
 use sluice_kit::secret::REDACTED;
 use sluice_kit::telemetry::Sampler;
 
-/// Names the YAML file; the one setting that the file itself cannot hold.
+/// Names the YAML file; the one setting that the file itself cannot contain.
 pub const CONFIG_FILE_ENV: &str = "SLUICE_CONFIG_FILE";
 
-/// HS256 asks for a key of the hash's size (RFC 7518, section 3.2); a shorter one can be guessed from one token.
+/// HS256 requires a key of the hash's size (RFC 7518, section 3.2); a shorter one can be guessed from one token.
 const JWT_SECRET_BYTES_MIN: usize = 32;
 
 /// How to make one.
 const MAKE_SECRET: &str = "openssl rand -base64 48";
 
-/// Characters that stand for themselves in every part of a URL (RFC 3986, unreserved).
+/// Characters that need no escaping in any part of a URL (RFC 3986, unreserved).
 const URL_UNRESERVED: &[u8] = b"-._~";
 
 impl Settings {
-    /// For how long a server that is told to stop still takes payments.
+    /// How long a stopping server still takes payments.
     #[must_use]
     pub const fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
@@ -135,7 +135,7 @@ impl Settings {
         named.filter_map(|spec| Some(format!("{}={}", spec.env, self.show(spec)?))).collect()
     }
 
-    /// Where everything is that the server connects to, without secrets.
+    /// The addresses of all dependencies of the server, without secrets.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         let service = self.policy_service_url.as_ref().map(|url| endpoint(url.as_str()));
@@ -159,7 +159,7 @@ impl Settings {
         })
     }
 
-    /// One algorithm has one kind of key, and the other kind beside it would be believed to count.
+    /// One algorithm has one kind of key; the other kind beside it would look as if it were used.
     fn check_tokens(&self) -> Result<(), SettingsError> {
         let by_secret = self.jwt_algorithm == JwtAlgorithm::Hs256;
         let needs = match (by_secret, &self.jwt_secret, &self.jwt_jwks) {
@@ -191,13 +191,12 @@ impl Settings {
     }
 }
 
-/// Tokens are worth what their secret is: a short one is guessed from one token, and one that stands in a public file signs
-/// anybody's.
+/// Tokens are only as safe as their secret: a short one is guessed from one token, and with a published one anyone can sign.
 fn check_secret(secret: &Secret) -> Result<(), SettingsError> {
     let expected = if secret.expose().len() < JWT_SECRET_BYTES_MIN {
         format!("at least {JWT_SECRET_BYTES_MIN} bytes long")
     } else if published::is_known(secret.expose()) {
-        "a secret: this one is an example, stands in public files or is easily guessed".to_owned()
+        "a secret: this one is an example, is in public files or is easily guessed".to_owned()
     } else {
         return Ok(());
     };
@@ -247,7 +246,7 @@ fn check_scheme(name: &'static str, url: Option<&Secret>, schemes: &[&str]) -> R
     Err(SettingsError::Invalid { name: name.to_owned(), value: REDACTED.to_owned(), expected })
 }
 
-/// The host and port of a URL, or a socket's path: nothing of who connects, or how.
+/// The host and port of a URL, or a socket's path, without credentials and parameters.
 fn endpoint(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
@@ -255,7 +254,7 @@ fn endpoint(url: &str) -> String {
     if host.is_empty() { path.split(['?', '#']).next().unwrap_or_default().to_owned() } else { host.to_owned() }
 }
 
-/// An IPv6 address stands in brackets; every other host as it is.
+/// An IPv6 address is put in brackets; every other host stays as it is.
 fn url_host(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { url_encode(host) }
 }

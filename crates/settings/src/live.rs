@@ -1,7 +1,7 @@
 //! The settings in force now: those of the start with the changes of a configuration service or the database over them.
 //!
-//! Readers take a snapshot for each piece of work, which costs one atomic step. A change is checked as a whole, with every
-//! rule between settings, before anybody sees any of it.
+//! Readers take a snapshot for each piece of work, which costs one atomic step. A change is checked as a whole, with every rule
+//! between settings, before any reader sees any of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,21 +25,21 @@ pub struct Live(Arc<Shared>);
 struct Shared {
     base: Settings,
     current: ArcSwap<LiveSettings>,
-    told: watch::Sender<Arc<LiveSettings>>,
+    changes: watch::Sender<Arc<LiveSettings>>,
     state: Mutex<State>,
-    /// Held from reading or writing the database until the outcome is in force, so that an older reading never comes last.
+    /// Held from reading or writing the database until the result is in force, so that an older reading never comes last.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// What is in force, for those who show or change it.
+/// The settings in force, for those who show or change them.
 struct State {
     settings: Settings,
     layer: Layer,
-    /// The last reading of the layer was in order.
+    /// The last reading of the layer was valid.
     good: bool,
 }
 
-/// The values that lie over those of the start, by file key.
+/// The values that override those of the start, by file key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layer {
     pub origin: Origin,
@@ -53,8 +53,8 @@ impl Layer {
         Self { origin, version: 0, values: BTreeMap::new() }
     }
 
-    /// Where a refused value stands, as the end of its name in a message.
-    const fn place(&self) -> &'static str {
+    /// The location of a refused value, as the end of its name in a message.
+    const fn location(&self) -> &'static str {
         match self.origin {
             Origin::ConfigService => " in the configuration service",
             Origin::Database => " in runtime_setting",
@@ -90,7 +90,7 @@ pub struct Setting {
     pub value: Option<String>,
     /// Where the value in force comes from.
     pub source: Origin,
-    /// The value where nobody gives one.
+    /// The default value.
     pub default: Option<&'static str>,
     pub range: Option<Range>,
     /// Whether it may change while the server runs.
@@ -101,14 +101,14 @@ pub struct Setting {
 }
 
 impl Live {
-    /// The settings of the start; nothing changes them until a layer is put over them.
+    /// The settings of the start; nothing changes them until a layer is applied.
     #[must_use]
     pub fn fixed(settings: &Settings) -> Self {
         let live = Arc::new(LiveSettings::from(settings));
         Self(Arc::new(Shared {
             base: settings.clone(),
             current: ArcSwap::new(Arc::clone(&live)),
-            told: watch::Sender::new(live),
+            changes: watch::Sender::new(live),
             state: Mutex::new(State {
                 settings: settings.clone(),
                 layer: Layer::empty(Origin::Environment),
@@ -124,10 +124,10 @@ impl Live {
         self.0.current.load_full()
     }
 
-    /// The settings now and after each change, for those who must act on one: the receiver holds the newest.
+    /// The settings now and after each change, for parts that must react: the receiver holds the newest.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<LiveSettings>> {
-        self.0.told.subscribe()
+        self.0.changes.subscribe()
     }
 
     /// Waits for an interval that the settings give. Where they change meanwhile, the new one counts from the wait's
@@ -157,22 +157,22 @@ impl Live {
         self.state().layer.version
     }
 
-    /// Whether the last reading of the layer was in order.
+    /// Whether the last reading of the layer was valid.
     pub(super) fn good(&self) -> bool {
         self.state().good
     }
 
-    /// Notes whether the last reading was in order; gives what it was before.
+    /// Records whether the last reading was valid; returns the previous value.
     pub(super) fn set_good(&self, good: bool) -> bool {
         std::mem::replace(&mut self.state().good, good)
     }
 
-    /// Waits until nobody else reads or writes the database for these settings.
+    /// Waits until no other task reads or writes the database for these settings.
     pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.0.turn.lock().await
     }
 
-    /// Looks at one new value by itself: whether it is of a live setting, and fits it.
+    /// Checks one new value by itself: whether it is of a live setting, and valid for it.
     pub(super) fn check_one(&self, key: &str, text: Option<&str>) -> Result<(), SettingsError> {
         let spec = find_live(key, key)?;
         let Some(text) = text else { return Ok(()) };
@@ -180,7 +180,7 @@ impl Live {
         self.0.base.clone().set(spec, &found)
     }
 
-    /// What the settings of `keys` would be with `after` in the place of `before`. Changes nothing.
+    /// What the settings of `keys` would be with `after` in place of `before`. Changes nothing.
     pub(super) fn compare(
         &self,
         before: &Layer,
@@ -188,13 +188,13 @@ impl Live {
         keys: &[String],
     ) -> Result<Vec<Changed>, SettingsError> {
         let new = self.merged(after)?;
-        // What is stored may not fit, written by hand; then the settings in force are those from before it.
+        // A stored value may be invalid, if written manually; then the settings in force are those from before it.
         let old = self.merged(before).unwrap_or_else(|_| self.state().settings.clone());
         let named = SPECS.iter().filter(|spec| keys.iter().any(|key| key == spec.key));
         Ok(named.map(|spec| Changed { key: spec.key, old: old.show(spec), new: new.show(spec) }).collect())
     }
 
-    /// Puts `layer` in the place of the present one, as a whole or not at all; gives what it changed.
+    /// Replaces the present layer, as a whole or not at all; returns the changes.
     pub(super) fn apply(&self, layer: Layer) -> Result<Vec<Changed>, SettingsError> {
         let settings = self.merged(&layer)?;
         let mut state = self.state();
@@ -202,7 +202,7 @@ impl Live {
         if !changed.is_empty() {
             let live = Arc::new(LiveSettings::from(&settings));
             self.0.current.store(Arc::clone(&live));
-            self.0.told.send_replace(live);
+            self.0.changes.send_replace(live);
         }
         state.settings = settings;
         state.layer = layer;
@@ -213,7 +213,7 @@ impl Live {
     fn merged(&self, layer: &Layer) -> Result<Settings, SettingsError> {
         let mut settings = self.0.base.clone();
         for (key, text) in &layer.values {
-            let name = format!("{key}{}", layer.place());
+            let name = format!("{key}{}", layer.location());
             let spec = find_live(key, &name)?;
             settings.set(spec, &Found { name, text: text.clone(), origin: layer.origin })?;
             settings.origins.insert(spec.env, layer.origin);
@@ -265,7 +265,7 @@ impl LiveSettings {
     }
 }
 
-/// The live setting of a key; the error has `name`, which may say where the key was found.
+/// The live setting of a key; the error has `name`, which may contain where the key was found.
 fn find_live(key: &str, name: &str) -> Result<&'static Spec, SettingsError> {
     let Some(spec) = SPECS.iter().find(|spec| spec.key == key) else {
         let known = SPECS.iter().filter(|spec| spec.live).map(|spec| spec.key);

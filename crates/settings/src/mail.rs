@@ -19,7 +19,7 @@ pub enum MailError {
     Half,
 }
 
-/// The operator's mail server, and who writes.
+/// The operator's mail server, and the sender.
 #[derive(Debug)]
 pub struct Mail {
     pub url: Secret,

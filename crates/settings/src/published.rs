@@ -1,5 +1,5 @@
-//! Which secrets are no secrets: those that stand in public files, among them every one that this repository ever had, texts
-//! that ask to be replaced, and texts that anybody guesses. A pure function of the text.
+//! Which secrets are not secret: those in public files, among them every one that this repository ever had, placeholder texts,
+//! and texts that anyone guesses. A pure function of the text.
 
 /// Signing secrets that were published, as [`folded`] has them: this repository's own, those of services that Sluice takes over
 /// from, and examples of libraries, tutorials and standards.
@@ -31,7 +31,7 @@ const PUBLISHED: [&str; 21] = [
     "abcdefghijklmnopqrstuvwxyz0123456789",
 ];
 
-/// What a text says that was written to be replaced. None of it is likely in 32 random bytes, however they are written.
+/// Words of placeholder texts. None of them is likely in 32 random bytes, however they are written.
 const PLACEHOLDERS: [&str; 20] = [
     "changeme",
     "changeit",
@@ -58,7 +58,7 @@ const PLACEHOLDERS: [&str; 20] = [
 /// Fewer different characters than any random text of that length has.
 const DIFFERENT_MIN: usize = 8;
 
-/// Whether anybody may know the secret.
+/// Whether anyone may know the secret.
 pub(super) fn is_known(secret: &str) -> bool {
     let folded = folded(secret);
     let published = PUBLISHED.iter().any(|known| *known == folded);

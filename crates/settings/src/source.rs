@@ -11,11 +11,11 @@ use super::CONFIG_FILE_ENV;
 use super::error::SettingsError;
 use super::table::{SPECS, Spec};
 
-/// Variables with this prefix are ours: one that no setting has is a typing error.
+/// Variables with this prefix are ours: one without a setting is a typing error.
 const PREFIX: &str = "SLUICE_";
 /// Variables of the test stack that share the prefix.
 const TOLERATED: [&str; 3] = ["SLUICE_ENVOY", "SLUICE_REDIS_SERVER", "SLUICE_POSTGRES_BIN"];
-/// How many known names an unknown one is answered with.
+/// How many known names are suggested for an unknown one.
 const NEAREST_NAMES: usize = 3;
 
 /// Where a setting's value comes from, the weakest first.
@@ -53,7 +53,7 @@ impl ConfigFile {
     }
 }
 
-/// A value as it was found, under the name that it was given.
+/// A value under the name that it was given.
 #[derive(Debug)]
 pub(super) struct Found {
     pub name: String,

@@ -1,6 +1,6 @@
-//! The one table of settings. Each entry gives a setting's field, type, default, range, variable and meaning once; the
-//! structs, the reader, `--help` and `docs/settings.md` are made from it. The file key is the field's name. A row that ends
-//! with `live` may change while the server runs: it is in [`LiveSettings`] too, and whoever uses it reads it there.
+//! The one table of settings. Each entry gives a setting's field, type, default, range, variable and meaning once; the structs,
+//! the reader, `--help` and `docs/settings.md` are made from it. The file key is the field's name. A row that ends with `live`
+//! may change while the server runs: it is in [`LiveSettings`] too, and its users read it there.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -140,7 +140,7 @@ settings! {
     grpc_threads: u16 = "1", range 1 to 256, env "SLUICE_GRPC_THREADS";
     /// Address that the admin API's port is bound to.
     bind: IpAddr = "0.0.0.0", env "SLUICE_BIND";
-    /// Address that the ext_authz port is bound to. Whoever reaches that port can charge, void and refund without a token: bind
+    /// Address that the ext_authz port is bound to. Any caller that reaches that port can charge, void and refund without a token: bind
     /// it wider than loopback only where no one but Envoy reaches it, as inside of a pod or of a container network.
     grpc_bind: IpAddr = "127.0.0.1", env "SLUICE_GRPC_BIND";
     /// Postgres as a URL, `postgres://user:password@host:port/name`. It excludes the `DB_*` settings. The database must be of
@@ -198,9 +198,9 @@ settings! {
     /// How often accounts are looked for whose usage has crossed a threshold without a payment, in seconds, as where a limit was
     /// lowered.
     threshold_sweep_secs: u64 = "300", range 10 to 86400, env "SLUICE_THRESHOLD_SWEEP_SECS", live;
-    /// After how many seconds without an answer from Redis operators are told.
+    /// After how many seconds without an answer from Redis operators are alerted.
     degraded_store_secs: u64 = "10", range 1 to 3600, env "SLUICE_DEGRADED_STORE_SECS", live;
-    /// For how many milliseconds a server that is told to stop (SIGTERM) still takes payments after it has said in gRPC health and
+    /// For how many milliseconds a server that is asked to stop (SIGTERM) still takes payments after it has reported in gRPC health and
     /// `/ready/payments` that it will not: longer than proxies and load balancers take to notice.
     drain_ms: u64 = "5000", range 0 to 60000, env "SLUICE_DRAIN_MS";
     /// By how many milliseconds this server's clock may differ from Redis', in either direction. Beyond it the server neither
@@ -264,7 +264,7 @@ settings! {
     /// Networks that operators' alerts may be sent to although they are not on the public internet, as in
     /// `10.1.0.0/16,fd00::/8`. It holds for the channels of the operators' settings only.
     alert_allow_networks: Networks = "", env "SLUICE_ALERT_ALLOW_NETWORKS";
-    /// The same for the channels of merchants' settings. Whoever may set those reads the beginning of what answers there.
+    /// The same for the channels of merchants' settings. Callers who may set those read the beginning of what answers there.
     alert_merchant_networks: Networks = "", env "SLUICE_ALERT_MERCHANT_NETWORKS";
     /// How long one try to send a message about an alert may take, in milliseconds.
     alert_timeout_ms: u64 = "10000", range 100 to 60000, env "SLUICE_ALERT_TIMEOUT_MS", live;
@@ -273,7 +273,7 @@ settings! {
     alert_retry_ms: u64 = "5000", range 50 to 600000, env "SLUICE_ALERT_RETRY_MS", live;
     /// For how many seconds a message that cannot be sent is tried again.
     alert_give_up_secs: u64 = "86400", range 1 to 604800, env "SLUICE_ALERT_GIVE_UP_SECS", live;
-    /// How many changes of alerts of one type and merchant are told in a period; what goes beyond is summed up in a digest after
+    /// How many changes of alerts of one type and merchant are sent in a period; what goes beyond is summed up in a digest after
     /// it. Critical ones pass.
     alert_rate_messages: u64 = "2", range 1 to 1000, env "SLUICE_ALERT_RATE_MESSAGES", live;
     /// That period, in seconds.

@@ -11,7 +11,7 @@ fn load(env: &[(&str, &str)], file: Option<&str>) -> Result<Settings, SettingsEr
 fn values_come_from_defaults_then_file_then_environment() {
     let settings = load(&[POLICY], None).unwrap();
     assert_eq!((settings.port, settings.grpc_port, settings.shards), (40022, 40023, 64));
-    // X9: what takes charges without a token is reached from this machine only, unless somebody says otherwise.
+    // X9: the port that takes charges without a token is bound to this machine only, unless set otherwise.
     assert!(settings.grpc_bind.is_loopback(), "{}", settings.grpc_bind);
     assert_eq!(settings.postgres_url().expose(), "postgres://postgres@127.0.0.1:5432/sluice");
     assert_eq!(settings.redis_url().expose(), "redis://127.0.0.1:6379/");
@@ -190,7 +190,7 @@ fn every_default_is_within_its_range_and_every_name_is_used_once() {
     names.dedup();
     assert_eq!(names.len(), table::SPECS.len() * 2);
     assert!(help().contains("SLUICE_SHARDS [64, 1 to 1024]"));
-    // A key stands in messages before " in ", and in the database.
+    // A key is followed by " in " in messages, and is stored in the database.
     let plain = |key: &str| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     assert!(table::SPECS.iter().all(|spec| plain(spec.key)));
     assert!(table::SPECS.iter().all(|spec| !(spec.live && spec.secret)), "a secret is never changed at run time");

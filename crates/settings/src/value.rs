@@ -50,7 +50,7 @@ impl TracesSampler {
 pub struct OptionalPort(Option<u16>);
 
 impl OptionalPort {
-    /// What stands for none.
+    /// The text for no port.
     const OFF: &str = "off";
 
     /// The port.
@@ -80,7 +80,7 @@ pub(super) trait Value: Sized {
     /// Whether the setting may be left out although it has no default.
     const OPTIONAL: bool = false;
 
-    /// Reads the text; `Err` says what was expected instead.
+    /// Reads the text; `Err` describes what was expected.
     fn parse(spec: &Spec, text: &str) -> Result<Self, String>;
 
     /// The value as text that reads as the same value; none where there is none. A secret shows as such.
@@ -103,7 +103,7 @@ pub(super) fn read<T: Value>(spec: &Spec, found: Option<&Found>) -> Result<T, Se
         return Err(SettingsError::Empty { name: name.to_owned() });
     }
     T::parse(spec, text).map_err(|expected| {
-        // A URL that should hold no password may hold one all the same.
+        // A URL that should contain no password may contain one all the same.
         let value = if T::SECRET || text.contains('@') { REDACTED } else { text };
         SettingsError::Invalid { name: name.to_owned(), value: value.to_owned(), expected }
     })

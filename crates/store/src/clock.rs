@@ -1,5 +1,5 @@
-//! The store's clock beside this server's. The store's is the one that counts: commands carry it, as far as it is known, and
-//! the script bounds what they claim by it. A server whose own clock is too far from it neither decides nor sweeps.
+//! The store's clock and this server's. The store's clock decides: commands carry its time as far as it is known, and the
+//! script bounds what they claim. A server whose own clock differs too much neither decides nor sweeps.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use chrono::{DateTime, SecondsFormat};
 
 use sluice_kit::clock;
 
-/// The bound where no settings say another one.
+/// Bound where the settings give none.
 const SKEW_MS_MAX: u64 = 5_000;
-/// Between two comparisons the store's time is reckoned with a clock that goes slower than any by one part of so many, so that
-/// it is never taken to be later than it is.
+/// Between two comparisons the store's time is estimated with a clock that runs slower by one part in this many, so that the
+/// estimate is never later than the real time.
 const SLOWER_BY_PART: u32 = 1_000;
 
 /// The time of a store.
@@ -20,13 +20,13 @@ pub enum StoreTime {
     /// The store's own clock.
     #[default]
     Own,
-    /// For tests: whatever the commands of a call claim, the latest of them.
+    /// For tests: the latest time that the commands of a call claim.
     OfCommands,
-    /// For tests: this one, milliseconds since the epoch.
+    /// For tests: this time, milliseconds since the epoch.
     At(Arc<std::sync::atomic::AtomicI64>),
 }
 
-/// What is known of the store's clock. Clones know the same.
+/// The known state of the store's clock. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct StoreClock(Arc<Mutex<Option<Compared>>>);
 
@@ -34,7 +34,7 @@ pub struct StoreClock(Arc<Mutex<Option<Compared>>>);
 #[derive(Clone, Copy, Debug)]
 struct Compared {
     store_ms: i64,
-    /// When the answer was there.
+    /// When the answer arrived.
     at: Instant,
     skew: Skew,
 }
@@ -44,22 +44,22 @@ struct Compared {
 pub struct Skew {
     /// The store's clock.
     pub store_ms: i64,
-    /// This server's clock before the store was asked and when its answer was there; the store's was read in between.
-    pub asked_ms: i64,
+    /// This server's clock before the request to the store and at its answer; the store's clock was read in between.
+    pub sent_ms: i64,
     pub answered_ms: i64,
 }
 
 impl Skew {
-    /// By how much this server's clock is ahead of the store's, milliseconds; negative where it lags behind. Of all values
-    /// that the comparison allows it is the smallest.
+    /// By how much this server's clock is ahead of the store's, milliseconds; negative where it is behind. The smallest value
+    /// that the comparison allows.
     #[must_use]
     pub fn ahead_ms(&self) -> i64 {
         let (least, most) =
-            (self.asked_ms.saturating_sub(self.store_ms), self.answered_ms.saturating_sub(self.store_ms));
+            (self.sent_ms.saturating_sub(self.store_ms), self.answered_ms.saturating_sub(self.store_ms));
         0.clamp(least.min(most), most.max(least))
     }
 
-    /// Says what is wrong, with both times and what to do; `None` within the bound.
+    /// Describes what is wrong, with both times and what to do; `None` within the bound.
     #[must_use]
     pub fn trouble(&self, skew_ms_max: u64) -> Option<String> {
         let ahead_ms = self.ahead_ms();
@@ -79,21 +79,21 @@ impl Skew {
 }
 
 impl StoreClock {
-    /// Takes in what the store's clock showed, between `asked_ms` of this server's clock and now.
-    pub fn compare(&self, store_ms: i64, asked_ms: i64) {
-        let skew = Skew { store_ms, asked_ms, answered_ms: clock::now_ms() };
+    /// Records the store's time, read between `sent_ms` of this server's clock and now.
+    pub fn compare(&self, store_ms: i64, sent_ms: i64) {
+        let skew = Skew { store_ms, sent_ms, answered_ms: clock::now_ms() };
         *self.compared() = Some(Compared { store_ms, at: Instant::now(), skew });
     }
 
-    /// Takes in what the store's clock showed in an answer that came just now.
+    /// Records the store's time from an answer that arrived just now.
     pub fn set(&self, store_ms: i64) {
         if let Some(compared) = &mut *self.compared() {
             (compared.store_ms, compared.at) = (store_ms, Instant::now());
         }
     }
 
-    /// The store's time, milliseconds since the epoch: no later than it is, and earlier by no more than an answer takes. This
-    /// server's own where they were not compared yet.
+    /// The store's time, milliseconds since the epoch: never later than the real one, and earlier by at most the time of an
+    /// answer. This server's own time before the first comparison.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
         let Some(Compared { store_ms, at, .. }) = *self.compared() else { return clock::now_ms() };
@@ -108,7 +108,7 @@ impl StoreClock {
         self.compared().map(|compared| compared.skew)
     }
 
-    /// What is wrong with this server's clock, where something is; see [`Skew::trouble`].
+    /// What is wrong with this server's clock, if anything; see [`Skew::trouble`].
     #[must_use]
     pub fn trouble(&self, skew_ms_max: Option<u64>) -> Option<String> {
         self.skew()?.trouble(skew_ms_max.unwrap_or(SKEW_MS_MAX))
@@ -134,17 +134,17 @@ mod tests {
 
     #[test]
     fn f1_a_skew_is_no_more_than_the_comparison_proves() {
-        for (store_ms, asked_ms, answered_ms, ahead_ms) in [
+        for (store_ms, sent_ms, answered_ms, ahead_ms) in [
             (1_000_000, 1_000_000, 1_000_001, 0),
             (1_000_000, 999_990, 1_000_010, 0),
-            // An answer that took eight seconds proves nothing of a clock within them.
+            // An answer that took eight seconds proves nothing about a smaller skew.
             (1_000_000, 999_000, 1_007_000, 0),
             (1_000_000, 1_005_000, 1_005_100, 5_000),
             (1_000_000, 994_000, 994_500, -5_500),
             // The server's clock was set back meanwhile.
             (1_000_000, 1_002_000, 1_001_000, 1_000),
         ] {
-            assert_eq!(Skew { store_ms, asked_ms, answered_ms }.ahead_ms(), ahead_ms, "{asked_ms} {answered_ms}");
+            assert_eq!(Skew { store_ms, sent_ms, answered_ms }.ahead_ms(), ahead_ms, "{sent_ms} {answered_ms}");
         }
     }
 
@@ -152,7 +152,7 @@ mod tests {
     fn f1_a_clock_is_off_beyond_the_bound_in_both_directions() {
         let of = |ahead_ms: i64| Skew {
             store_ms: 1_795_296_600_000,
-            asked_ms: 1_795_296_600_000 + ahead_ms,
+            sent_ms: 1_795_296_600_000 + ahead_ms,
             answered_ms: 1_795_296_600_000 + ahead_ms,
         };
         for within in [0, 5_000, -5_000] {
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    /// It is never taken to be later than it is.
+    /// The estimate is never later than the store's time.
     #[test]
     fn f1_the_stores_time_is_reckoned_from_the_last_answer() {
         let clock = StoreClock::default();

@@ -1,5 +1,5 @@
-//! What the server knows of a command, as the event stream carries it: [`proto::journal::EventContext`], written without making
-//! one first, because every payment has one.
+//! What the server knows about a command, as the event stream carries it: [`proto::journal::EventContext`], written directly,
+//! without building the message first, because every payment has one.
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use quota::{
@@ -8,15 +8,15 @@ use quota::{
 };
 
 use super::outcome::{operation_word, resolution_word};
-use super::{NO_ATTEMPT, Notes};
+use super::{AuditContext, NO_ATTEMPT};
 
 /// Appends the context of a command's event, as protobuf.
-pub(super) fn encode(out: &mut Vec<u8>, command: &Command, notes: &Notes) {
+pub(super) fn encode(out: &mut Vec<u8>, command: &Command, audit: &AuditContext) {
     let order_no = command.order_no.as_ref();
     let attempt = order_no.map(|_| command.attempt).filter(|attempt| *attempt != NO_ATTEMPT);
     let operation = operation_id(&command.action);
     let hand = ByHand::of(&command.action);
-    let trace_id = notes.trace.map(|trace| trace.id.hex());
+    let trace_id = audit.trace.map(|trace| trace.id.hex());
     let mut message = Message(out);
     message.bytes(1, &command.decision_id);
     message.number(2, command.now_ms.cast_unsigned());
@@ -28,26 +28,26 @@ pub(super) fn encode(out: &mut Vec<u8>, command: &Command, notes: &Notes) {
     message.text(8, command.payment_no.as_ref().map_or("", PaymentNo::as_str));
     message.text(9, command.channel.as_ref().map_or("", Channel::as_str));
     message.bytes(10, attempt.as_ref().map_or(&[], |attempt| &attempt.0));
-    message.text(11, &notes.actor);
-    message.text(12, &notes.policy_version);
-    message.text(13, notes.mode);
+    message.text(11, &audit.actor);
+    message.text(12, &audit.policy_version);
+    message.text(13, audit.mode);
     message.bytes(14, trace_id.as_ref().map_or(&[], |digits| digits));
-    message.text(15, &notes.reason);
+    message.text(15, &audit.reason);
     message.text(16, command.operation_no.as_ref().map_or("", OperationNo::as_str));
     message.bytes(17, operation.as_ref().map_or(&[], |id| &id.0));
-    message.text(18, notes.operator_type);
-    message.text(19, &notes.remarks);
-    message.text(20, &notes.metadata);
+    message.text(18, audit.operator_type);
+    message.text(19, &audit.remarks);
+    message.text(20, &audit.metadata);
     message.text(21, &hand.counter);
     message.text(22, hand.change);
     message.optional(23, hand.expected_version);
     message.text(24, hold_on_expiry(&command.action));
     message.number(25, order_no.map_or(0, |_| u64::from(command.order_ttl_secs)));
-    let refusal = notes.refusal.as_ref().and_then(|details| serde_json::to_string(details).ok());
+    let refusal = audit.refusal.as_ref().and_then(|details| serde_json::to_string(details).ok());
     message.text(30, &refusal.unwrap_or_default());
 }
 
-/// Fields of a protobuf message, one after the other. What is empty or zero is left out, as proto3 does.
+/// Writes fields of a protobuf message one after the other. Empty and zero fields are left out, as in proto3.
 struct Message<'a>(&'a mut Vec<u8>);
 
 impl Message<'_> {
@@ -77,7 +77,7 @@ impl Message<'_> {
     }
 }
 
-/// The action's word; a release that reserves its refund is told from one that refunds at once.
+/// The action's word. A release that reserves its refund has another word than one that refunds at once.
 const fn action_word(action: &Action) -> &'static str {
     if let Action::Release(refund) = action
         && refund.reserve
@@ -108,7 +108,7 @@ const fn hold_on_expiry(action: &Action) -> &'static str {
     }
 }
 
-/// What a change by hand is about, how it changes that, and the account's version that it was decided on.
+/// What a manual change concerns, how it changes that, and the account version that it was based on.
 #[derive(Default)]
 struct ByHand {
     counter: String,

@@ -1,7 +1,7 @@
-//! Group commit: while one call of the store is under way, commands that arrive wait, and go together in the next one.
+//! Group commit: commands that arrive during a call of the store wait, and go together in the next call.
 //!
-//! A call costs the store and the line to it about the same whether it carries one command or ten. A command that finds no
-//! call under way goes at once, so nobody waits for company.
+//! A call costs the store and the connection about the same with one command as with ten. A command that finds no call under
+//! way is sent at once: no command waits for others.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,14 @@ use quota::{Command, Reply};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{Notes, Store, StoreError};
+use super::{AuditContext, Store, StoreError};
 
-/// Most commands in one call: some 2 ms of Redis, which serves nobody else meanwhile.
+/// Most commands in one call: some 2 ms of Redis, which serves no other client meanwhile.
 const CALL_COMMANDS_MAX: usize = 128;
 
 type Results = Vec<Result<Reply, StoreError>>;
 
-/// A [`Store`] whose callers share calls. What is left to it is done by tasks of the runtime that calls first.
+/// A [`Store`] whose callers share calls. The calls are made by tasks on the runtime that calls first.
 #[derive(Debug)]
 pub struct GroupCommit<S> {
     shared: Arc<Shared<S>>,
@@ -34,15 +34,15 @@ struct Shared<S> {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Group>,
-    /// A task takes what waits.
+    /// Whether a task serves the queue.
     is_served: bool,
 }
 
-/// What one caller asks for in one call: [`CALL_COMMANDS_MAX`] commands at most.
+/// The commands of one caller for one call: [`CALL_COMMANDS_MAX`] at most.
 #[derive(Debug)]
 struct Group {
-    commands: Vec<(Command, Notes)>,
-    tell: oneshot::Sender<Results>,
+    commands: Vec<(Command, AuditContext)>,
+    reply_to: oneshot::Sender<Results>,
 }
 
 impl<S: Store> GroupCommit<S> {
@@ -52,19 +52,19 @@ impl<S: Store> GroupCommit<S> {
         Self { shared: Arc::new(Shared { store, queue: Mutex::default() }) }
     }
 
-    /// Puts the commands of one call into the queue at once, and waits for their results no longer than one call of the store
-    /// may take. Commands that were not asked for by then never are; of the others nobody knows.
-    fn ask(&self, commands: Vec<(Command, Notes)>) -> impl Future<Output = Results> + use<S> {
+    /// Queues the commands of one call at once, and waits for their results at most as long as one call of the store may take.
+    /// Commands that were not sent by then never are; the outcome of the others is unknown.
+    fn submit(&self, commands: Vec<(Command, AuditContext)>) -> impl Future<Output = Results> + use<S> {
         let limit = self.shared.store.timeout();
         let count = commands.len();
-        let (tell, told) = oneshot::channel();
-        if self.shared.put(Group { commands, tell }) {
+        let (reply_to, reply) = oneshot::channel();
+        if self.shared.put(Group { commands, reply_to }) {
             tokio::spawn(Arc::clone(&self.shared).serve());
         }
         async move {
-            let error = match timeout(limit, told).await {
+            let error = match timeout(limit, reply).await {
                 Ok(Ok(results)) => return results,
-                Ok(Err(_)) => StoreError::Unavailable("the call broke off".to_owned()),
+                Ok(Err(_)) => StoreError::Unavailable("the call was aborted".to_owned()),
                 Err(_) => StoreError::Timeout { after_ms: limit.as_millis() },
             };
             vec![Err(error); count]
@@ -73,41 +73,41 @@ impl<S: Store> GroupCommit<S> {
 }
 
 impl<S: Store> Shared<S> {
-    /// Puts a group into the queue; `true` where nobody serves it yet.
+    /// Queues a group; `true` where no task serves the queue yet.
     fn put(&self, group: Group) -> bool {
         let mut queue = self.queue();
         queue.waiting.push_back(group);
         !std::mem::replace(&mut queue.is_served, true)
     }
 
-    /// Makes calls until nothing waits.
+    /// Makes calls until the queue is empty.
     async fn serve(self: Arc<Self>) {
         let _served = Served(&self);
         loop {
             let groups = self.next();
             let (mut commands, mut callers) = (Vec::new(), Vec::with_capacity(groups.len()));
-            for Group { commands: own, tell } in groups {
-                callers.push((own.len(), tell));
+            for Group { commands: own, reply_to } in groups {
+                callers.push((own.len(), reply_to));
                 commands.extend(own);
             }
             if callers.is_empty() {
                 return;
             }
             let mut results = self.store.apply_each(&commands).await.into_iter();
-            for (count, tell) in callers {
-                // A caller that has given up is told nothing: it takes its charge back by itself.
-                let _ = tell.send(results.by_ref().take(count).collect());
+            for (count, reply_to) in callers {
+                // A caller that gave up gets no result: it voids its charge itself.
+                let _ = reply_to.send(results.by_ref().take(count).collect());
             }
         }
     }
 
-    /// The groups of the next call, without those whose callers have given up. Where none waits, nobody serves the queue any
+    /// The groups of the next call, without those whose callers gave up. Where there are none, the queue is not served any
     /// more.
     fn next(&self) -> Vec<Group> {
         let mut queue = self.queue();
         let (mut groups, mut count) = (Vec::new(), 0_usize);
         while let Some(group) = queue.waiting.pop_front() {
-            if group.tell.is_closed() {
+            if group.reply_to.is_closed() {
                 continue;
             }
             if !groups.is_empty() && count + group.commands.len() > CALL_COMMANDS_MAX {
@@ -126,7 +126,7 @@ impl<S: Store> Shared<S> {
     }
 }
 
-/// Lets the next caller serve the queue, should a call break off.
+/// Lets the next caller serve the queue if a call panics.
 struct Served<'a, S: Store>(&'a Shared<S>);
 
 impl<S: Store> Drop for Served<'_, S> {
@@ -146,19 +146,19 @@ impl<S: Store> Store for GroupCommit<S> {
         self.shared.store.now_ms()
     }
 
-    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
-        let results = self.ask(vec![(command.clone(), notes.clone())]).await;
+    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
+        let results = self.submit(vec![(command.clone(), audit.clone())]).await;
         results.into_iter().next().unwrap_or_else(|| Err(StoreError::Corrupt("no reply".to_owned())))
     }
 
-    /// What takes several calls waits for each of them by itself: a late one costs the others nothing.
-    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
-        let calls: Vec<_> = batch.chunks(CALL_COMMANDS_MAX).map(|part| self.ask(part.to_vec())).collect();
+    /// A batch of several calls waits for each call separately: a late call costs the others nothing.
+    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
+        let calls: Vec<_> = batch.chunks(CALL_COMMANDS_MAX).map(|part| self.submit(part.to_vec())).collect();
         join_all(calls).await.into_iter().flatten().collect()
     }
 
-    /// These go by themselves: one call cannot be half all or none.
-    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+    /// Not grouped: one call cannot be both all-or-none and each by itself.
+    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
         self.shared.store.apply_all(batch).await
     }
 }

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use quota::{Currency, MerchantId, OrderNo};
 
-/// Holds the number of shards, which a deployment never changes.
+/// Holds the number of shards, which never changes in a deployment.
 pub const SHARDS: &str = "sluice:shards";
 /// The lease of the one journal that reads the event streams: its name, until it expires.
 pub const JOURNAL_LEASE: &str = "sluice:journal";
@@ -23,7 +23,7 @@ pub fn write_account(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId, curre
     write_parts(out, shard, [b":a:", merchant.as_str().as_bytes(), b":", currency.code().as_bytes()]);
 }
 
-/// The merchant as a whole, where it was ever suspended: what holds for all its accounts, also those that it does not have yet.
+/// The merchant as a whole, once it was suspended: applies to all its accounts, also to later ones.
 #[must_use]
 pub fn merchant(shard: u16, merchant: &MerchantId) -> String {
     written(|out| write_merchant(out, shard, merchant))
@@ -34,7 +34,7 @@ pub fn write_merchant(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId) {
     write_parts(out, shard, [b":m:", merchant.as_str().as_bytes(), b"", b""]);
 }
 
-/// The order of (merchant, order number). A command about no order has the key that no order has.
+/// The order of (merchant, order number). A command without an order uses a key that no order has.
 #[must_use]
 pub fn order(shard: u16, merchant: &MerchantId, order_no: Option<&OrderNo>) -> String {
     written(|out| write_order(out, shard, merchant, order_no))

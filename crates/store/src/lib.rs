@@ -32,62 +32,62 @@ pub use outcome::{operation_word, resolution_word};
 pub use redis::is_wrong_server;
 pub use redis::{DueHold, DueHolds, Failovers, RedisLink, RedisStore, RedisStoreConfig, SCRIPT, Verified};
 
-/// What the journal is told beside the command itself.
+/// What the journal records besides the command itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// Who asked: `proxy` for payments.
+pub struct AuditContext {
+    /// The caller: `proxy` for payments.
     pub actor: String,
     /// `enforce` or `shadow`.
     pub mode: &'static str,
     /// The policy in force; empty where none is.
     pub policy_version: String,
-    /// The decision's place in its trace; the journal keeps the trace's id.
+    /// The decision's span in its trace; the journal keeps the trace's id.
     pub trace: Option<Trace>,
-    /// Why an attempt is voided, a hold ends or an account is changed by hand; or empty.
+    /// Why an attempt is voided, a hold ends or an account is changed manually; or empty.
     pub reason: String,
-    /// `system`, `admin` or `api`; empty where the actor tells.
+    /// `system`, `admin` or `api`; empty where the actor implies it.
     pub operator_type: &'static str,
     /// A person's note on the operation, [`REMARKS_BYTES_MAX`] at most; or empty.
     pub remarks: String,
     /// The caller's own data on the operation: a JSON document of [`METADATA_BYTES_MAX`] at most; or empty.
     pub metadata: String,
-    /// What the policy says of a charge that it refuses whatever was consumed before.
+    /// The policy's details for a charge that it refuses regardless of usage.
     pub refusal: Option<Box<RefusalDetails>>,
 }
 
-/// The attempt of commands that no request asked for, as the end of a hold; the journal shows none.
+/// The attempt of commands without a request, such as the end of a hold; the journal shows none.
 pub const NO_ATTEMPT: AttemptId = AttemptId([0; 16]);
-/// Longest [`Notes::remarks`], in bytes.
+/// Longest [`AuditContext::remarks`], in bytes.
 pub const REMARKS_BYTES_MAX: usize = 1024;
-/// Longest [`Notes::metadata`], in bytes: Redis holds it until the journal has stored it.
+/// Longest [`AuditContext::metadata`], in bytes: Redis holds it until the journal has stored it.
 pub const METADATA_BYTES_MAX: usize = 4096;
 
 /// No answer could be given. A refusal is not an error: it is a [`Reply`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StoreError {
-    /// Too slow: the command may be applied yet.
+    /// Too slow: the command may still be applied.
     #[error("the quota store gave no answer within {after_ms} ms")]
     Timeout { after_ms: u128 },
-    /// Not reachable, or gone before its answer came: the command may have been applied.
+    /// Not reachable, or lost before its answer: the command may have been applied.
     #[error("the quota store cannot be reached: {0}")]
     Unavailable(String),
-    /// The store holds another number of shards than the settings say.
-    #[error("the quota store has {stored} shards, the settings say {configured}: set SLUICE_SHARDS={stored}")]
+    /// The store has another number of shards than the settings.
+    #[error("the quota store has {stored} shards, the settings have {configured}: set SLUICE_SHARDS={stored}")]
     Shards { stored: u16, configured: u16 },
     /// Not decided: this server's clock is too far from the store's.
     #[error("{0}")]
     Clock(String),
     /// Not decided: the command's windows have not begun by the store's clock.
-    #[error("the quota store's clock shows an earlier day than the command: nothing was done, ask again")]
+    #[error("the quota store's clock shows an earlier day than the command: nothing was done, try again")]
     NotBegun,
-    /// The order is not in the store any more, and its past cannot be read.
-    #[error("the order's past cannot be read: {0}")]
+    /// The order is not in the store any more, and its history cannot be read.
+    #[error("the order's history cannot be read: {0}")]
     History(String),
-    /// Not decided, because the order is not in the store any more and its past has to be read first.
-    #[error("the order's past has to be read first")]
-    NeedsPast,
-    /// A value or reply that does not have its format.
-    #[error("the quota store holds something else than expected: {0}")]
+    /// Not decided: the order is not in the store any more, and its history has to be read first.
+    #[error("the order's history has to be read first")]
+    NeedsHistory,
+    /// A value or reply of another format.
+    #[error("the quota store contains an unexpected value: {0}")]
     Corrupt(String),
 }
 
@@ -96,7 +96,7 @@ impl StoreError {
     #[must_use]
     pub const fn is_undone(&self) -> bool {
         match self {
-            Self::Clock(_) | Self::NotBegun | Self::Shards { .. } | Self::NeedsPast | Self::History(_) => true,
+            Self::Clock(_) | Self::NotBegun | Self::Shards { .. } | Self::NeedsHistory | Self::History(_) => true,
             Self::Timeout { .. } | Self::Unavailable(_) | Self::Corrupt(_) => false,
         }
     }
@@ -110,7 +110,7 @@ impl Away for StoreError {
             | Self::NotBegun
             | Self::Shards { .. }
             | Self::History(_)
-            | Self::NeedsPast
+            | Self::NeedsHistory
             | Self::Corrupt(_) => false,
         }
     }
@@ -118,7 +118,7 @@ impl Away for StoreError {
 
 /// One atomic step per command.
 pub trait Store: Send + Sync + 'static {
-    /// The store's time as far as it is known, milliseconds since the epoch: what commands carry.
+    /// The store's time as far as it is known, milliseconds since the epoch; commands carry it.
     fn now_ms(&self) -> i64 {
         sluice_kit::clock::now_ms()
     }
@@ -130,22 +130,31 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] where no answer could be given.
-    fn apply(&self, command: &Command, notes: &Notes) -> impl Future<Output = Result<Reply, StoreError>> + Send;
+    fn apply(&self, command: &Command, audit: &AuditContext) -> impl Future<Output = Result<Reply, StoreError>> + Send;
 
-    /// Decides and applies commands of any merchants in their order, each by itself: one that fails stands in no other's way.
-    /// There is a result for each of them.
-    fn apply_each(&self, batch: &[(Command, Notes)]) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send;
+    /// Decides and applies commands of any merchants in their order, each independently: a failure affects no other command.
+    /// Returns one result per command.
+    fn apply_each(
+        &self,
+        batch: &[(Command, AuditContext)],
+    ) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send;
 
-    /// As [`Store::apply_each`], but commands whose order's past would have to be read first are not decided: they have
-    /// [`StoreError::NeedsPast`].
-    fn apply_known(&self, batch: &[(Command, Notes)]) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send {
+    /// As [`Store::apply_each`], but does not decide commands whose order's history would have to be read first: they get
+    /// [`StoreError::NeedsHistory`].
+    fn apply_known(
+        &self,
+        batch: &[(Command, AuditContext)],
+    ) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send {
         self.apply_each(batch)
     }
 
-    /// Decides and applies commands of one merchant in their order, all of them or none. Where one is refused, it alone has its
-    /// code, and the others have [`quota::Code::BatchRefused`].
+    /// Decides and applies commands of one merchant in their order, all or none. Where one is refused, it has its own code, and
+    /// the others have [`quota::Code::BatchRefused`].
     ///
     /// # Errors
     /// [`StoreError`] where no answer could be given.
-    fn apply_all(&self, batch: &[(Command, Notes)]) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
+    fn apply_all(
+        &self,
+        batch: &[(Command, AuditContext)],
+    ) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
 }

@@ -1,4 +1,4 @@
-//! The store in memory: the reference ledger behind a lock. Nothing survives the process; it is the judge of the others.
+//! The store in memory: the reference ledger behind a lock. Nothing survives the process; other stores are compared with it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quota::{Command, Ledger, NotBegun, Reply};
 
-use super::{Notes, Store, StoreError, StoreTime};
+use super::{AuditContext, Store, StoreError, StoreTime};
 use sluice_kit::clock;
 
 /// The reference ledger as a [`Store`].
@@ -23,16 +23,16 @@ impl MemoryStore {
         Self { ledger: Mutex::new(Ledger::new(shards)), time: StoreTime::OfCommands }
     }
 
-    /// With another time than that of each command.
+    /// With another clock than each command's time.
     #[must_use]
     pub fn with_time(mut self, time: StoreTime) -> Self {
         self.time = time;
         self
     }
 
-    /// The ledger itself, for those who check it.
+    /// The ledger itself, for checks.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // The rule does not panic half-way: a poisoned lock still guards a whole ledger.
+        // The rule does not panic half-way: a poisoned lock still guards a consistent ledger.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -43,15 +43,15 @@ impl Store for MemoryStore {
         Duration::MAX
     }
 
-    async fn apply(&self, command: &Command, _notes: &Notes) -> Result<Reply, StoreError> {
+    async fn apply(&self, command: &Command, _notes: &AuditContext) -> Result<Reply, StoreError> {
         self.applied(command)
     }
 
-    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
         batch.iter().map(|(command, _)| self.applied(command)).collect()
     }
 
-    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
         let commands: Vec<Command> = batch.iter().map(|(command, _)| command.clone()).collect();
         match self.store_ms() {
             Some(store_ms) => self.ledger().apply_all_or_none_at(&commands, store_ms).map_err(not_begun),

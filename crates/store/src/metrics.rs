@@ -52,14 +52,14 @@ impl Default for RedisMetrics {
 
 impl Part for RedisMetrics {
     fn register(&self, r: &mut Registry) {
-        // Series that are there from the start: a rate sees no first increment of one that was not.
+        // Series exist from the start: a rate misses the first increment of a new series.
         Use::ALL.iter().for_each(|used| drop(self.seconds.get_or_create(&[("use", used.as_str())])));
         r.register("sluice_redis_seconds", "Time of one call of Redis in seconds, by use", self.seconds.clone());
     }
 }
 
 impl RedisMetrics {
-    /// One call took this long, whether it succeeded or not.
+    /// Records the time of one call, successful or not.
     pub fn took(&self, used: Use, duration: Duration) {
         self.seconds.get_or_create(&[("use", used.as_str())]).observe(duration.as_secs_f64());
     }

@@ -2,7 +2,7 @@
 
 use quota::{Resolution, Subject};
 
-/// What an unknown outcome is of, in the journal's column `change`.
+/// The operation of an unknown outcome, in the journal's column `change`.
 #[must_use]
 pub const fn operation_word(subject: Subject) -> &'static str {
     match subject {
@@ -13,7 +13,7 @@ pub const fn operation_word(subject: Subject) -> &'static str {
     }
 }
 
-/// What became of it, in the journal's column `change` and in the column `resolution`.
+/// Its resolution, in the journal's column `change` and in the column `resolution`.
 #[must_use]
 pub const fn resolution_word(resolution: Resolution) -> &'static str {
     match resolution {

@@ -3,27 +3,27 @@
 mod command;
 
 use quota::{
-    Account, AmountMinor, AttemptId, ClosedWindow, Code, Counter, Crossing, Currency, First, Hold, Marks, Merchant,
-    OnExpiry, Operation, OperationId, OperationKind, Order, OrderFigures, OrderState, Origin, Origins, Period, Record,
-    Thresholds, Watch, WindowFigures,
+    Account, AmountMinor, AttemptId, ClosedWindow, Code, Counter, Crossing, Currency, First, Hold, Merchant, OnExpiry,
+    Operation, OperationId, OperationKind, Order, OrderState, OrderSummary, Origin, Origins, Period, Record,
+    ThresholdLevels, ThresholdPolicy, Thresholds, WindowUsage,
 };
 use thiserror::Error;
 
-pub use command::{Places, command, is_plain};
+pub use command::{KeyIndexes, command, is_plain};
 
 /// The format of accounts and orders.
 const FORMAT: u8 = 4;
 /// The format of merchants.
 const MERCHANT_FORMAT: u8 = 1;
-/// The format of records that are told in full.
+/// The format of full records.
 const RECORD_FORMAT: u8 = 5;
 /// Length of an account.
 const ACCOUNT_LEN: usize = 119;
-/// Length of a record that is told in full, up to its account.
+/// Length of a full record, up to its account.
 const RECORD_HEAD_LEN: usize = 48;
-/// Length of a record's figures before.
+/// Length of a record's usage before.
 const BEFORE_LEN: usize = 80;
-/// Length of what a record's command conflicts with.
+/// Length of the first values that a record's command conflicts with.
 const FIRST_LEN: usize = 11;
 /// Length of a decision id.
 const DECISION_ID_LEN: usize = 16;
@@ -37,7 +37,7 @@ const DOUBTED: u8 = 32;
 /// Flags of a record.
 const REPLAY: u8 = 1;
 const CHANGED: u8 = 2;
-const ANOTHER: u8 = 4;
+const OTHER_DECISION: u8 = 4;
 const MERCHANT_SUSPENDED: u8 = 8;
 const CONFLICTS: u8 = 16;
 const WAS_UNKNOWN: u8 = 32;
@@ -51,19 +51,19 @@ pub enum PackedError {
     Long(usize),
     #[error("the format {0} is not known")]
     Format(u8),
-    #[error("{0} is no code")]
+    #[error("{0} is not a code")]
     Code(u8),
-    #[error("{0} is no state of an order")]
+    #[error("{0} is not a state of an order")]
     State(u8),
-    #[error("{0} is no kind of operation")]
+    #[error("{0} is not a kind of operation")]
     Operation(u8),
-    #[error("{0} is no kind of window")]
+    #[error("{0} is not a kind of window")]
     Period(u8),
-    #[error("the thresholds are none")]
+    #[error("the thresholds are not valid")]
     Thresholds,
     #[error("the currency is unknown")]
     Currency,
-    #[error("a number is not a whole one from 0 to 2^53 - 1")]
+    #[error("a number is not an integer from 0 to 2^53 - 1")]
     Number,
 }
 
@@ -108,25 +108,25 @@ fn flags(order: &Order) -> u8 {
     set.into_iter().filter_map(|(is_set, flag)| is_set.then_some(flag)).sum()
 }
 
-/// Reads a decision record; `amount` is the one that the command named, which a plain charge's record leaves out.
+/// Reads a decision record; `amount` is the command's, which a plain charge's record leaves out.
 ///
 /// # Errors
 /// [`PackedError`] where the bytes are not one.
 pub fn record(bytes: &[u8], amount: u64) -> Result<Record, PackedError> {
-    told_record(bytes, amount).map(|(record, _)| record)
+    record_and_decision(bytes, amount).map(|(record, _)| record)
 }
 
-/// Reads a decision record, and the decision that the caller is told where it is another one; see [`record`].
+/// Reads a decision record, and the id of the decision that the caller gets where it is another one; see [`record`].
 ///
 /// # Errors
 /// [`PackedError`] where the bytes are not one.
-pub fn told_record(bytes: &[u8], amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
+pub fn record_and_decision(bytes: &[u8], amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
     let mut reader = Reader(bytes);
     let record = reader.record(amount)?;
     reader.finish(record)
 }
 
-/// Takes a decision record off the front, unread: where it ends depends on its format and flags alone.
+/// Takes a decision record off the front, unread: its length depends on its format and flags alone.
 ///
 /// # Errors
 /// [`PackedError`] where the bytes are too few, or of another format.
@@ -135,9 +135,9 @@ pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], PackedError> {
         [FORMAT, ..] => ACCOUNT_LEN,
         [RECORD_FORMAT, _, flags, ..] => {
             let before = if flags & CHANGED == 0 { 0 } else { BEFORE_LEN };
-            let told = if flags & ANOTHER == 0 { 0 } else { DECISION_ID_LEN };
+            let decision_id = if flags & OTHER_DECISION == 0 { 0 } else { DECISION_ID_LEN };
             let first = if flags & CONFLICTS == 0 { 0 } else { FIRST_LEN };
-            RECORD_HEAD_LEN + ACCOUNT_LEN + before + told + first
+            RECORD_HEAD_LEN + ACCOUNT_LEN + before + decision_id + first
         }
         [] | [RECORD_FORMAT] | [RECORD_FORMAT, _] => return Err(PackedError::Short),
         [other, ..] => return Err(PackedError::Format(other)),
@@ -147,7 +147,7 @@ pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], PackedError> {
     Ok(record)
 }
 
-/// What a plain charge of `amount` did that left the account so.
+/// The record of a plain charge of `amount` that left the account so.
 fn plain(after: &Account, amount: u64) -> Result<Record, PackedError> {
     let charged = |counter: &Counter| {
         let before = counter.amount.checked_sub(amount).zip(counter.count.checked_sub(1));
@@ -161,16 +161,16 @@ fn plain(after: &Account, amount: u64) -> Result<Record, PackedError> {
         pending_before: after.pending,
         pending_after: after.pending,
         amount,
-        order: OrderFigures { state: OrderState::Charged, amount, ..OrderFigures::default() },
+        order: OrderSummary { state: OrderState::Charged, amount, ..OrderSummary::default() },
         suspended_at_ms: after.suspended_at_ms,
         version: after.version,
-        marks: after.marks,
+        levels: after.levels,
         ..Record::bare(Code::Admitted)
     })
 }
 
-const fn window(before: &Counter, after: &Counter) -> WindowFigures {
-    WindowFigures {
+const fn window(before: &Counter, after: &Counter) -> WindowUsage {
+    WindowUsage {
         id: after.id,
         epoch: after.epoch,
         amount_before: before.amount,
@@ -199,31 +199,31 @@ pub fn closed(bytes: &[u8]) -> Result<Vec<ClosedWindow>, PackedError> {
     Ok(windows)
 }
 
-/// Reads how an event has crossed thresholds.
+/// Reads how an event crossed thresholds.
 ///
 /// # Errors
 /// [`PackedError`] where the bytes are not that.
 pub fn crossing(bytes: &[u8]) -> Result<Crossing, PackedError> {
     let mut reader = Reader(bytes);
-    let (before, after) = (reader.marks()?, reader.marks()?);
+    let (before, after) = (reader.levels()?, reader.levels()?);
     let list = reader.u16()?;
-    let mut maxima = [AmountMinor::MAX; Watch::LIMITS.len()];
+    let mut maxima = [AmountMinor::MAX; ThresholdPolicy::LIMITS.len()];
     for max in &mut maxima {
         *max = reader.amount()?;
     }
     let count = reader.u8()?;
     let percents = (0..count).map(|_| reader.u16().map(u32::from)).collect::<Result<Vec<_>, _>>()?;
     let thresholds = Thresholds::new(percents).ok().filter(|thresholds| thresholds.list() == list);
-    let watch = Watch::of(maxima, thresholds.ok_or(PackedError::Thresholds)?);
-    reader.finish(Crossing { before, after, watch })
+    let threshold_policy = ThresholdPolicy::of(maxima, thresholds.ok_or(PackedError::Thresholds)?);
+    reader.finish(Crossing { before, after, threshold_policy })
 }
 
-/// Appends what the script is to tell usage by.
-pub fn watch(out: &mut Vec<u8>, watch: &Watch) {
+/// Appends a threshold policy for the script.
+pub fn threshold_policy(out: &mut Vec<u8>, policy: &ThresholdPolicy) {
     let mut out = Writer(out);
-    out.u16(watch.thresholds().list());
-    watch.maxima().iter().for_each(|max| out.amount(*max));
-    let percents = watch.thresholds().percents();
+    out.u16(policy.thresholds().list());
+    policy.maxima().iter().for_each(|max| out.amount(*max));
+    let percents = policy.thresholds().percents();
     out.bytes(&[u8::try_from(percents.len()).unwrap_or(u8::MAX)]);
     percents.iter().for_each(|percent| out.u16(*percent));
 }
@@ -244,7 +244,7 @@ pub fn account(bytes: &[u8]) -> Result<Account, PackedError> {
 /// [`PackedError`] where the bytes are not one.
 pub fn merchant(bytes: &[u8]) -> Result<Merchant, PackedError> {
     let mut reader = Reader::new(bytes, MERCHANT_FORMAT)?;
-    // Whether it is suspended stands at the head for the script's sake.
+    // Whether it is suspended is at the head, for the script.
     reader.u8()?;
     let merchant = Merchant { suspended_at_ms: reader.number()?, version: reader.number()? };
     reader.finish(merchant)
@@ -327,7 +327,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The day tells month and year, see [`Reader::charged_in`].
+    /// The day determines month and year, see [`Reader::charged_in`].
     fn charged_in(&mut self, origins: &Origins) {
         let Origins { day, month, year } = origins;
         self.u32(day.id);
@@ -363,8 +363,8 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn marks(&mut self) -> Result<Marks, PackedError> {
-        Ok(Marks::unpacked(self.u32()?, self.u16()?))
+    fn levels(&mut self) -> Result<ThresholdLevels, PackedError> {
+        Ok(ThresholdLevels::unpacked(self.u32()?, self.u16()?))
     }
 
     /// A double that holds a whole number.
@@ -421,7 +421,7 @@ impl<'a> Reader<'a> {
         let (order_amount, settled, refunded) = (self.number()?, self.number()?, self.number()?);
         let after = self.account()?;
         let before = if flags & CHANGED == 0 { after } else { self.before(after)? };
-        let told = if flags & ANOTHER == 0 { None } else { Some(self.array()?) };
+        let decision_id = if flags & OTHER_DECISION == 0 { None } else { Some(self.array()?) };
         let first = if flags & CONFLICTS == 0 { None } else { Some(self.first()?) };
         let record = Record {
             code,
@@ -433,15 +433,15 @@ impl<'a> Reader<'a> {
             pending_after: after.pending,
             amount,
             wait_ms,
-            order: OrderFigures { state, hold_until_secs, amount: order_amount, settled, refunded },
+            order: OrderSummary { state, hold_until_secs, amount: order_amount, settled, refunded },
             first,
             was_unknown: flags & WAS_UNKNOWN != 0,
             suspended_at_ms: after.suspended_at_ms,
             merchant_suspended: flags & MERCHANT_SUSPENDED != 0,
             version: after.version,
-            marks: after.marks,
+            levels: after.levels,
         };
-        Ok((record, told))
+        Ok((record, decision_id))
     }
 
     fn first(&mut self) -> Result<First, PackedError> {
@@ -457,11 +457,11 @@ impl<'a> Reader<'a> {
     fn account(&mut self) -> Result<Account, PackedError> {
         *self = Self::new(self.0, FORMAT)?;
         let Origins { day, month, year } = self.charged_in()?;
-        // Whether it is suspended, and whether anything is pending, stands at the head for the script's sake.
+        // Whether it is suspended, and whether anything is pending, is at the head, for the script.
         self.u8()?;
-        let marks = self.marks()?;
+        let levels = self.levels()?;
         let mut account = Account {
-            marks,
+            levels,
             day: self.counter(day)?,
             month: self.counter(month)?,
             year: self.counter(year)?,
@@ -477,7 +477,7 @@ impl<'a> Reader<'a> {
         Ok(account)
     }
 
-    /// The figures of before, in an account that is else as it was after.
+    /// The usage before, in an account that is otherwise as it was after.
     fn before(&mut self, after: Account) -> Result<Account, PackedError> {
         let mut before = after;
         for counter in [&mut before.day, &mut before.month, &mut before.year] {

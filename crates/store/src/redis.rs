@@ -1,5 +1,5 @@
-//! The store in Redis or Valkey: commands are decided and applied by one script call. This and the journal's event stream are all
-//! that know Redis.
+//! The store in Redis or Valkey: one script call decides and applies commands. Only this module and the journal's event stream
+//! use Redis.
 
 mod call;
 mod link;
@@ -18,11 +18,11 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind,
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use self::call::{COMMANDS_MAX, Noted, Results};
+use self::call::{COMMANDS_MAX, CommandWithContext, Results};
 pub use self::link::is_wrong_server;
 pub use self::link::{Failovers, RedisLink};
 use super::packed::{self, PackedError};
-use super::{Notes, RedisMetrics, Store, StoreClock, StoreError, StoreTime, Use, keys};
+use super::{AuditContext, RedisMetrics, Store, StoreClock, StoreError, StoreTime, Use, keys};
 use sluice_kit::clock;
 use sluice_kit::telemetry::spans::{self, ScriptCall};
 use sluice_settings::{Live, Secret};
@@ -30,7 +30,7 @@ use sluice_settings::{Live, Secret};
 /// The decision rule as Redis runs it.
 pub const SCRIPT: &str = include_str!("lua/decide.lua");
 
-/// Where Redis is and how long it may take.
+/// The address of Redis and the bound of its calls.
 #[derive(Clone, Debug)]
 pub struct RedisStoreConfig {
     /// As in `redis://127.0.0.1:6379/0`.
@@ -47,7 +47,7 @@ pub struct RedisStore {
     script: Script,
     shards: u16,
     timeout: Duration,
-    /// Where the bound comes from instead, where it may change.
+    /// The settings that give the bound instead, where it may change.
     live: Option<Live>,
     verified: Verified,
     warned: Warned,
@@ -55,7 +55,7 @@ pub struct RedisStore {
     metrics: RedisMetrics,
 }
 
-/// What was warned of: each once.
+/// Warnings that were logged: each once.
 #[derive(Debug, Default)]
 struct Warned {
     unknown: AtomicBool,
@@ -63,10 +63,10 @@ struct Warned {
     evicts: AtomicBool,
 }
 
-/// What Redis says of how it keeps its data.
+/// What Redis reports about how it keeps its data.
 #[derive(Debug, PartialEq, Eq)]
 struct Retention {
-    /// By which policy it may evict keys.
+    /// The policy by which it may evict keys.
     evicts: Option<String>,
     is_durable: bool,
 }
@@ -83,14 +83,14 @@ impl Retention {
     }
 }
 
-/// What stores of one Redis share of what they know of it: whether its number of shards is ours, and what its clock shows. Where
-/// one of them finds another number, or a clock that is too far from ours, none decides.
+/// What stores of one Redis know and share: whether its number of shards is ours, and its clock. Where one of them finds
+/// another number, or a clock that is too far from ours, none decides.
 #[derive(Clone, Debug, Default)]
 pub struct Verified {
     shards: Arc<AtomicBool>,
     /// Redis may evict keys, and is not allowed to.
     evicts: Arc<AtomicBool>,
-    /// Where one of them is led to another server, all of them follow.
+    /// If one of them is led to another server, all of them follow.
     failovers: Failovers,
     clock: StoreClock,
 }
@@ -102,7 +102,7 @@ impl Verified {
         self.failovers.clone()
     }
 
-    /// What is known of Redis' clock.
+    /// The known state of Redis' clock.
     #[must_use]
     pub const fn clock(&self) -> &StoreClock {
         &self.clock
@@ -119,7 +119,7 @@ impl RedisStore {
         Self::open_sharing(config, SCRIPT, Verified::default())
     }
 
-    /// [`RedisStore::open`] for a Redis that other stores use too: what one learns of it holds for all.
+    /// [`RedisStore::open`] for a Redis that other stores use too: findings of one apply to all.
     ///
     /// # Errors
     /// [`StoreError`] for an address that cannot be used.
@@ -127,7 +127,7 @@ impl RedisStore {
         Self::open_sharing(config, SCRIPT, verified)
     }
 
-    /// [`RedisStore::open`] with another script than [`SCRIPT`]: the store suite shows with wrong ones that it notices.
+    /// [`RedisStore::open`] with another script than [`SCRIPT`]: the store suite shows that it notices wrong ones.
     ///
     /// # Errors
     /// [`StoreError`] for an address that cannot be used.
@@ -151,14 +151,14 @@ impl RedisStore {
         })
     }
 
-    /// Bounds every call as the settings say when it is made. Making a connection keeps the bound of the start besides.
+    /// Bounds every call by the settings at that time. Making a connection keeps the initial bound as well.
     #[must_use]
     pub fn following(mut self, live: Live) -> Self {
         self.live = Some(live);
         self
     }
 
-    /// For tests, which move time: decides as if the store's clock showed this.
+    /// For tests, which move time: decides with this as the store's clock.
     #[must_use]
     pub fn with_time(mut self, time: StoreTime) -> Self {
         self.time = time;
@@ -172,25 +172,25 @@ impl RedisStore {
         self
     }
 
-    /// What is wrong with this server's clock beside the store's, with what to do; `None` where nothing is, or they were not
-    /// compared yet.
+    /// What is wrong with this server's clock compared with the store's, and what to do; `None` where nothing is, or before the
+    /// first comparison.
     #[must_use]
     pub fn clock_trouble(&self) -> Option<String> {
         let skew_ms_max = self.live.as_ref().map(|live| live.current().clock_skew_ms_max);
         self.verified.clock.trouble(skew_ms_max)
     }
 
-    /// What is known of the store's clock.
+    /// The known state of the store's clock.
     #[must_use]
     pub const fn clock(&self) -> &StoreClock {
         &self.verified.clock
     }
 
-    /// Compares the number of shards with the one that Redis records, and records it where there is none; and this server's
+    /// Compares the number of shards with the one recorded in Redis, and records it where there is none. Compares this server's
     /// clock with Redis'.
     ///
     /// # Errors
-    /// [`StoreError::Shards`] where they differ: keys would be looked for in the wrong place, so nothing is decided.
+    /// [`StoreError::Shards`] where they differ: keys would be looked up in the wrong place, so nothing is decided.
     pub async fn verify(&self) -> Result<(), StoreError> {
         let call = self.link.repeat(|mut connection| async move {
             let _: bool = Cmd::set_nx(keys::SHARDS, self.shards).query_async(&mut connection).await?;
@@ -211,34 +211,34 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError`] where Redis gives no answer.
     pub async fn compare_clocks(&self) -> Result<(), StoreError> {
-        let asked_ms = clock::now_ms();
+        let sent_ms = clock::now_ms();
         let (secs, us): (i64, i64) = self.query(&redis::cmd("TIME")).await?;
-        self.verified.clock.compare(secs.saturating_mul(1000).saturating_add(us / 1000), asked_ms);
+        self.verified.clock.compare(secs.saturating_mul(1000).saturating_add(us / 1000), sent_ms);
         Ok(())
     }
 
-    /// The number of shards that Redis records, without recording any; `None` before the first server's start.
+    /// The number of shards recorded in Redis, without recording any; `None` before the first server's start.
     ///
     /// # Errors
-    /// [`StoreError`] where Redis gives no answer or holds something else.
+    /// [`StoreError`] where Redis gives no answer or contains an unexpected value.
     pub async fn recorded_shards(&self) -> Result<Option<u16>, StoreError> {
         self.query(&Cmd::get(keys::SHARDS)).await
     }
 
-    /// Asks Redis whether it may evict keys, and whether it has an append-only file. One that evicts forgets what was consumed, and
-    /// reopens limits: unless `allow_eviction`, nothing is decided on it by any store that shares what is known.
+    /// Queries whether Redis may evict keys, and whether it has an append-only file. Eviction loses usage and reopens limits:
+    /// unless `allow_eviction`, no store that shares this state decides on such a Redis.
     ///
     /// # Errors
-    /// [`StoreError`] where it may, and that is not allowed.
+    /// [`StoreError`] where eviction is possible and not allowed.
     pub async fn check_retention(&self, allow_eviction: bool) -> Result<(), StoreError> {
         let info: Result<String, StoreError> = self.query(redis::cmd("INFO").arg("memory").arg("persistence")).await;
         let Ok(info) = info else {
-            self.warn_once(&self.warned.unknown, "redis does not tell whether it may evict keys (INFO is refused)");
+            self.warn_once(&self.warned.unknown, "redis does not report whether it may evict keys (INFO is refused)");
             return Ok(());
         };
         let retention = Retention::of(&info);
         if !retention.is_durable {
-            let why = "redis has no append-only file: what it restarts from may be long out of date";
+            let why = "redis has no append-only file: after a restart its data may be long out of date";
             self.warn_once(&self.warned.volatile, why);
         }
         let refused = retention.evicts.as_ref().filter(|_| !allow_eviction);
@@ -267,10 +267,10 @@ impl RedisStore {
         }
     }
 
-    /// The account as it is stored: windows that are over still show.
+    /// The account as it is stored: windows that are over are still in it.
     ///
     /// # Errors
-    /// [`StoreError`] where Redis gives no answer or holds something else.
+    /// [`StoreError`] where Redis gives no answer or contains an unexpected value.
     pub async fn account(&self, merchant: &MerchantId, currency: Currency) -> Result<Option<Account>, StoreError> {
         self.read(keys::account(self.shard(merchant), merchant, currency), packed::account).await
     }
@@ -278,7 +278,7 @@ impl RedisStore {
     /// The account as it is stored, and its merchant's own state, by one read.
     ///
     /// # Errors
-    /// [`StoreError`] where Redis gives no answer or holds something else.
+    /// [`StoreError`] where Redis gives no answer or contains an unexpected value.
     pub async fn account_of_merchant(
         &self,
         merchant: &MerchantId,
@@ -291,7 +291,7 @@ impl RedisStore {
     /// All accounts of a merchant as they are stored, and the merchant's own state, by one read of every currency's key.
     ///
     /// # Errors
-    /// [`StoreError`] where Redis gives no answer or holds something else.
+    /// [`StoreError`] where Redis gives no answer or contains an unexpected value.
     pub async fn accounts(&self, merchant: &MerchantId) -> Result<(Vec<(Currency, Account)>, Merchant), StoreError> {
         self.accounts_of(merchant, &Currency::all().collect::<Vec<_>>()).await
     }
@@ -315,7 +315,7 @@ impl RedisStore {
     /// The merchant's own state: whether it is suspended as a whole. `None` where it never was.
     ///
     /// # Errors
-    /// [`StoreError`] where Redis gives no answer or holds something else.
+    /// [`StoreError`] where Redis gives no answer or contains an unexpected value.
     pub async fn merchant(&self, merchant: &MerchantId) -> Result<Option<Merchant>, StoreError> {
         self.read(keys::merchant(self.shard(merchant), merchant), packed::merchant).await
     }
@@ -323,7 +323,7 @@ impl RedisStore {
     /// The order as it is stored.
     ///
     /// # Errors
-    /// [`StoreError`] where Redis gives no answer or holds something else.
+    /// [`StoreError`] where Redis gives no answer or contains an unexpected value.
     pub async fn order(&self, merchant: &MerchantId, order_no: &OrderNo) -> Result<Option<Order>, StoreError> {
         self.read(keys::order(self.shard(merchant), merchant, Some(order_no)), packed::order).await
     }
@@ -340,10 +340,10 @@ impl RedisStore {
         shard_of(merchant, self.shards)
     }
 
-    /// One command that may be asked twice.
+    /// One command that may be sent twice.
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        let ask = |mut connection: ConnectionManager| async move { command.query_async(&mut connection).await };
-        self.bounded(self.link.repeat(ask)).await
+        let call = |mut connection: ConnectionManager| async move { command.query_async(&mut connection).await };
+        self.bounded(self.link.repeat(call)).await
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
@@ -364,7 +364,7 @@ impl RedisStore {
     }
 }
 
-/// A hold whose time is over.
+/// An expired hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueHold {
     pub merchant: MerchantId,
@@ -378,7 +378,7 @@ pub struct DueHold {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueHolds {
     pub holds: Vec<DueHold>,
-    /// Members of the set that were read, with those that are no holds: fewer than were asked for are the last ones.
+    /// Members of the set that were read, including those that are no holds: fewer than requested are the last ones.
     pub members: usize,
 }
 
@@ -396,25 +396,25 @@ impl DueHold {
 }
 
 impl RedisStore {
-    /// Holds of a shard that ended at `now_secs` (seconds since the epoch) or before, the oldest first: those at `places` among
-    /// them. A member that is none is passed over, so that it keeps no hold from ending.
+    /// Holds of a shard that ended at `now_secs` (seconds since the epoch) or before, the oldest first: those in `range`. A
+    /// member that is not a hold is skipped, so that it keeps no hold from ending.
     ///
     /// # Errors
     /// [`StoreError`] where Redis gives no answer.
-    pub async fn due_holds(&self, shard: u16, now_secs: u64, places: Range<usize>) -> Result<DueHolds, StoreError> {
-        let [offset, count] = [places.start, places.len()].map(|number| isize::try_from(number).unwrap_or(isize::MAX));
+    pub async fn due_holds(&self, shard: u16, now_secs: u64, range: Range<usize>) -> Result<DueHolds, StoreError> {
+        let [offset, count] = [range.start, range.len()].map(|number| isize::try_from(number).unwrap_or(isize::MAX));
         let due = Cmd::zrangebyscore_limit_withscores(keys::expiry(shard), "-inf", now_secs, offset, count);
         let members: Vec<(Vec<u8>, Value)> = self.query(&due).await?;
         let found = members.len();
         let holds: Vec<DueHold> =
             members.into_iter().filter_map(|(member, until)| self.hold(shard, &member, until)).collect();
         if holds.len() < found {
-            warn!(shard, members = found - holds.len(), "the set of open holds has members that are none");
+            warn!(shard, members = found - holds.len(), "the set of open holds has members that are not holds");
         }
         Ok(DueHolds { holds, members: found })
     }
 
-    /// A member as a hold; none where its merchant is another shard's.
+    /// A member as a hold; `None` where its merchant belongs to another shard.
     fn hold(&self, shard: u16, member: &[u8], until: Value) -> Option<DueHold> {
         let hold = DueHold::parse(str::from_utf8(member).ok()?, redis::from_redis_value(until).ok()?)?;
         (self.shard(&hold.merchant) == shard).then_some(hold)
@@ -423,7 +423,7 @@ impl RedisStore {
     /// The context of the oldest event of a merchant's shard that waits for the journal: all older ones are in Postgres.
     ///
     /// # Errors
-    /// [`StoreError`] where Redis gives no answer or holds something else.
+    /// [`StoreError`] where Redis gives no answer or contains an unexpected value.
     pub async fn oldest_waiting(&self, merchant: &MerchantId) -> Result<Option<EventContext>, StoreError> {
         let key = keys::stream(self.shard(merchant));
         let found: StreamRangeReply = self.query(&Cmd::xrange_count(key, "-", "+", 1)).await?;
@@ -443,15 +443,15 @@ impl Store for RedisStore {
         self.verified.clock.now_ms()
     }
 
-    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
-        let replies = self.run(&[(command, notes)], false).await;
+    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
+        let replies = self.run(&[(command, audit)], false).await;
         replies.and_then(|replies| replies.into_iter().next().unwrap_or_else(|| Err(corrupt("no reply"))))
     }
 
-    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
         let mut results = Vec::with_capacity(batch.len());
         for part in batch.chunks(COMMANDS_MAX) {
-            let part: Vec<Noted<'_>> = part.iter().map(|(command, notes)| (command, notes)).collect();
+            let part: Vec<CommandWithContext<'_>> = part.iter().map(|(command, audit)| (command, audit)).collect();
             match self.run(&part, false).await {
                 Ok(replies) => results.extend(replies),
                 Err(error) => results.extend(part.iter().map(|_| Err(error.clone()))),
@@ -460,15 +460,19 @@ impl Store for RedisStore {
         results
     }
 
-    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
-        let batch: Vec<Noted<'_>> = batch.iter().map(|(command, notes)| (command, notes)).collect();
+    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
+        let batch: Vec<CommandWithContext<'_>> = batch.iter().map(|(command, audit)| (command, audit)).collect();
         self.run(&batch, true).await?.into_iter().collect()
     }
 }
 
 impl RedisStore {
-    /// Asks for all commands in one call, with a result for each.
-    async fn run(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
+    /// Sends all commands in one call; returns a result for each.
+    async fn run(
+        &self,
+        batch: &[CommandWithContext<'_>],
+        all_or_none: bool,
+    ) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -483,14 +487,14 @@ impl RedisStore {
             return Err(StoreError::Clock(trouble));
         }
         let (call, began) = (ScriptCall::begin(), Instant::now());
-        let results = self.bounded(self.ask(batch, all_or_none)).await.and_then(|results| results);
+        let results = self.bounded(self.call_script(batch, all_or_none)).await.and_then(|results| results);
         self.metrics.took(Use::Decide, began.elapsed());
-        let asked = |(place, (command, notes)): (usize, &Noted<'_>)| {
-            let reply = results.as_ref().ok().and_then(|results| results.get(place)?.as_ref().ok());
-            spans::under(notes.trace, reply.map_or(command.decision_id, |reply| reply.event_id))
+        let trace = |(index, (command, audit)): (usize, &CommandWithContext<'_>)| {
+            let reply = results.as_ref().ok().and_then(|results| results.get(index)?.as_ref().ok());
+            spans::under(audit.trace, reply.map_or(command.decision_id, |reply| reply.event_id))
         };
         call.end(
-            batch.iter().enumerate().map(asked),
+            batch.iter().enumerate().map(trace),
             results.as_ref().err().map(|error| error as &dyn std::fmt::Display),
         );
         results
@@ -498,40 +502,40 @@ impl RedisStore {
 
     /// Calls the script, once more where the connection was lost.
     ///
-    /// Asking again is safe where a repetition is known by its attempt or operation, and with an id of its own the second
-    /// call's event is never taken for the first one's. What is not known so is not asked again: nobody knows whether it was
-    /// done.
-    async fn ask(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Results, RedisError> {
+    /// Sending again is safe where a repetition is recognised by its attempt or operation. The second call's event has an
+    /// id of its own, so it is never mistaken for the first one's. Other commands are not sent again: whether they were applied
+    /// is unknown.
+    async fn call_script(&self, batch: &[CommandWithContext<'_>], all_or_none: bool) -> Result<Results, RedisError> {
         let error = match self.invoke(batch, all_or_none).await {
             Err(error) if link::is_lost(&error) => error,
             result => return result,
         };
-        let again = |(command, _): &&Noted<'_>| is_repeatable(&command.action);
-        let repeated: Vec<&Noted<'_>> = batch.iter().filter(again).collect();
+        let again = |(command, _): &&CommandWithContext<'_>| is_repeatable(&command.action);
+        let repeated: Vec<&CommandWithContext<'_>> = batch.iter().filter(again).collect();
         if repeated.is_empty() || (all_or_none && repeated.len() < batch.len()) {
             return Err(error);
         }
         let renamed: Vec<Command> = repeated.iter().map(|(command, _)| renamed(command)).collect();
-        let repeated: Vec<Noted<'_>> =
-            renamed.iter().zip(repeated).map(|(command, (_, notes))| (command, *notes)).collect();
+        let repeated: Vec<CommandWithContext<'_>> =
+            renamed.iter().zip(repeated).map(|(command, (_, audit))| (command, *audit)).collect();
         let results = self.invoke(&repeated, all_or_none).await?;
         Ok(results.map(|replies| {
             let mut replies = replies.into_iter();
-            let reply = |noted: &Noted<'_>| {
-                let told = if again(&noted) { replies.next() } else { None };
-                told.unwrap_or_else(|| Err(self.unavailable(&error)))
+            let reply = |command: &CommandWithContext<'_>| {
+                let result = if again(&command) { replies.next() } else { None };
+                result.unwrap_or_else(|| Err(self.unavailable(&error)))
             };
             batch.iter().map(reply).collect()
         }))
     }
 
-    /// Calls the script at the server that is to be asked: one that is not the primary any more has done nothing, so that all of
-    /// the commands are asked again on a new connection.
-    async fn invoke(&self, batch: &[Noted<'_>], all_or_none: bool) -> Result<Results, RedisError> {
+    /// Calls the script on the primary. A server that is not the primary any more has applied nothing, so all commands are sent
+    /// again on a new connection.
+    async fn invoke(&self, batch: &[CommandWithContext<'_>], all_or_none: bool) -> Result<Results, RedisError> {
         let call = &call::call(self.script.get_hash(), self.shards, &self.time, batch, all_or_none);
         let invoke = |mut connection: ConnectionManager| async move {
             let value = match call.query_async(&mut connection).await {
-                // Redis was started anew, or has not had the script yet.
+                // Redis was restarted, or does not have the script yet.
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     self.script.load_async(&mut connection).await?;
                     call.query_async(&mut connection).await?
@@ -548,7 +552,7 @@ impl RedisStore {
     }
 }
 
-/// Whether the command may be asked twice although the first may have been applied.
+/// Whether the command may be sent twice although the first call may have applied it.
 const fn is_repeatable(action: &Action) -> bool {
     !matches!(action, Action::Adjust(_) | Action::Reset(_))
 }
@@ -565,7 +569,7 @@ fn corrupt(what: impl std::fmt::Display) -> StoreError {
 mod tests {
     use super::*;
 
-    /// F8: what Redis and Valkey say of themselves.
+    /// F8: what Redis and Valkey report about themselves.
     #[test]
     fn f8_a_redis_that_may_evict_is_known_by_what_it_says() {
         let info = |maxmemory: &str, policy: &str, aof: &str| {

@@ -1,5 +1,5 @@
-//! What a refusal tells beside its code: the bound that was passed, or what stands in the way. One function for every way that an
-//! answer takes: the proxy's, the API's, the usage log and the server's log.
+//! Details of a refusal besides its code: the bound that was exceeded, or the obstacle. One function for every kind of answer:
+//! the proxy's, the API's, the usage log and the server's log.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,37 +7,37 @@ use proto::RefusalDetails;
 use quota::{Action, Adjust, AmountMinor, Change, Code, Command, CounterName, Policy, Record};
 use serde_json::Value;
 
-use crate::Notes;
+use crate::AuditContext;
 
 /// The domain of gRPC's `ErrorInfo`.
 pub const DOMAIN: &str = "sluice";
 
-/// Most names of a list of allowed channels or currencies that a refusal tells.
+/// Most names of allowed channels or currencies in a refusal.
 const NAMES_MAX: usize = 20;
 
-/// What was asked for, as far as refusals tell of it.
+/// The parts of a request that refusals report.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// The counter that was to be corrected by hand, and how.
+pub struct RefusalContext<'a> {
+    /// The counter to correct manually, and how.
     pub correction: Option<(CounterName, Change)>,
-    /// What the policy says where it refuses the charge; see [`by_policy`].
+    /// The policy's details where it refuses the charge; see [`by_policy`].
     pub by_policy: Option<&'a RefusalDetails>,
 }
 
-impl<'a> Asked<'a> {
-    /// What a command asks for.
+impl<'a> RefusalContext<'a> {
+    /// The parts of a command.
     #[must_use]
-    pub fn of(command: &Command, notes: &'a Notes) -> Self {
+    pub fn of(command: &Command, audit: &'a AuditContext) -> Self {
         let correction = if let Action::Adjust(Adjust { counter, change, .. }) = command.action {
             Some((counter, change))
         } else {
             None
         };
-        Self { correction, by_policy: notes.refusal.as_deref() }
+        Self { correction, by_policy: audit.refusal.as_deref() }
     }
 }
 
-/// What the policy says of a charge that it refuses, before it is decided; nothing where it does not.
+/// The policy's details for a charge that it refuses before it is decided; `None` where it does not.
 #[must_use]
 pub fn by_policy(action: &Action, policy: Option<&Policy>) -> Option<Box<RefusalDetails>> {
     let (Action::Consume(charge) | Action::Hold(charge, _)) = action else { return None };
@@ -65,9 +65,9 @@ pub fn by_policy(action: &Action, policy: Option<&Policy>) -> Option<Box<Refusal
     Some(Box::new(details))
 }
 
-/// What the refusal tells; `None` for an answer that is none, and for a refusal that its code and limit tell in full.
+/// The refusal's details; `None` for an answer that is not a refusal, and where code and limit are all there is.
 #[must_use]
-pub fn details(record: &Record, asked: &Asked<'_>) -> Option<RefusalDetails> {
+pub fn details(record: &Record, context: &RefusalContext<'_>) -> Option<RefusalDetails> {
     let none = RefusalDetails::default();
     if let Some(first) = record.first {
         let (first_amount, first_currency) = (Some(first.amount), Some(first.currency.code().to_owned()));
@@ -78,13 +78,13 @@ pub fn details(record: &Record, asked: &Asked<'_>) -> Option<RefusalDetails> {
         return Some(RefusalDetails { suspended: Some(suspended.to_owned()), ..none });
     }
     if record.code == Code::BadAmount {
-        let (counter, change) = asked.correction?;
+        let (counter, change) = context.correction?;
         let value = before(record, counter);
         let (counter, would_be) = (Some(counter.as_str().to_owned()), Some(corrected(value, change)));
         return Some(RefusalDetails { counter, value: Some(value), would_be, ..none });
     }
     let by_policy = [Code::AboveSingleMax, Code::BelowSingleMin, Code::ChannelNotAllowed, Code::CurrencyNotAllowed];
-    asked.by_policy.filter(|_| by_policy.contains(&record.code)).cloned()
+    context.by_policy.filter(|_| by_policy.contains(&record.code)).cloned()
 }
 
 /// The same in a sentence; `currency` is the command's.
@@ -130,7 +130,7 @@ fn plain(value: Value) -> String {
     }
 }
 
-/// As the log has it: members and values, as JSON.
+/// For the log: members and values, as JSON.
 #[must_use]
 pub fn text(details: &RefusalDetails) -> String {
     serde_json::to_string(details).unwrap_or_default()
@@ -149,7 +149,7 @@ fn corrected(value: u64, change: Change) -> i64 {
     }
 }
 
-/// What the counter held before the command.
+/// The counter's value before the command.
 const fn before(record: &Record, counter: CounterName) -> u64 {
     match counter {
         CounterName::Amount(period) => record.of(period).amount_before,

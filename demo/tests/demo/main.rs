@@ -88,9 +88,9 @@ fn every_payment_is_decided_as_announced() -> Outcome {
     Ok(())
 }
 
-/// What README.md shows of the API works on a demo that stays: every request as it stands there, and a shell takes the whole.
+/// What docs/api.md shows works on a demo that stays: every request as it stands there, and a shell takes the whole.
 #[test]
-fn the_readmes_examples_work_on_a_staying_demo() -> Outcome {
+fn the_documented_examples_work_on_a_staying_demo() -> Outcome {
     let dir = RunDir::new("demo-readme")?;
     let addresses = dir.join("addresses.json");
     let (mut child, _) = staying(&addresses)?;

@@ -3,47 +3,47 @@
 use super::*;
 use crate::follow_up::Kind;
 
-fn question(stream: u32, asked_ms: u64, timeout_ms: u32) -> Rc<Question> {
-    Question::new(stream, vec![1], asked_ms, timeout_ms)
+fn check(stream: u32, started_ms: u64, timeout_ms: u32) -> Rc<PendingCheck> {
+    PendingCheck::new(stream, vec![1], started_ms, timeout_ms)
 }
 
 fn follow_up(label: usize) -> FollowUp {
     FollowUp { kind: Kind::Void, cluster: "c".into(), message: vec![2], label: label.to_string(), tries: 1 }
 }
 
-/// A lane with its calls, numbered as they go out.
+/// A queue with its calls, numbered as they go out.
 struct Played {
-    lane: Lane,
+    queue: BatchQueue,
     token: u32,
     now_ms: u64,
 }
 
 impl Played {
     fn new(batch_max: usize) -> Self {
-        Self { lane: Lane::new(batch_max), token: 0, now_ms: 1_000 }
+        Self { queue: BatchQueue::new(batch_max), token: 0, now_ms: 1_000 }
     }
 
-    fn ask(&mut self, stream: u32) -> Rc<Question> {
-        let question = question(stream, self.now_ms, 500);
-        assert!(self.lane.ask(Rc::clone(&question)));
-        question
+    fn check(&mut self, stream: u32) -> Rc<PendingCheck> {
+        let check = check(stream, self.now_ms, 500);
+        assert!(self.queue.push_check(Rc::clone(&check)));
+        check
     }
 
-    /// What goes out now: streams, then labels.
+    /// What is sent now: streams, then labels.
     fn sends(&mut self) -> (Vec<u32>, Vec<String>) {
-        let Next { batch, late } = self.lane.next(self.now_ms);
+        let Next { batch, late } = self.queue.next(self.now_ms);
         assert!(late.is_empty());
-        let streams = batch.questions.iter().map(|question| question.stream).collect();
+        let streams = batch.checks.iter().map(|check| check.stream).collect();
         let labels = batch.follow_ups.iter().map(|follow_up| follow_up.label.clone()).collect();
         if !batch.is_empty() {
             self.token += 1;
-            self.lane.sent(self.token, batch, self.now_ms, false);
+            self.queue.sent(self.token, batch, self.now_ms, false);
         }
         (streams, labels)
     }
 
     fn back(&mut self, token: u32) -> Batch {
-        self.lane.back(token).unwrap()
+        self.queue.back(token).unwrap()
     }
 }
 
@@ -54,14 +54,14 @@ fn labels(range: std::ops::Range<usize>) -> Vec<String> {
 #[test]
 fn one_goes_at_once_and_the_others_together_when_it_is_back() {
     let mut played = Played::new(BATCH_MAX);
-    let first = played.ask(1);
+    let first = played.check(1);
     assert_eq!(played.sends(), (vec![1], vec![]));
     assert!(first.is_sent());
-    let others: Vec<_> = (2..=40).map(|stream| played.ask(stream)).collect();
+    let others: Vec<_> = (2..=40).map(|stream| played.check(stream)).collect();
     assert_eq!(played.sends(), (vec![], vec![]));
     assert!(others.iter().all(|other| !other.is_sent()));
-    assert_eq!(played.back(1).questions[0].stream, 1);
-    assert!(played.lane.back(1).is_none(), "once");
+    assert_eq!(played.back(1).checks[0].stream, 1);
+    assert!(played.queue.back(1).is_none(), "once");
     assert_eq!(played.sends(), ((2..=33).collect(), vec![]), "as many as one call takes, in their order");
     assert_eq!(played.sends().0.len(), 0);
     played.back(2);
@@ -72,8 +72,8 @@ fn one_goes_at_once_and_the_others_together_when_it_is_back() {
 fn without_batches_everything_goes_at_once() {
     let mut played = Played::new(1);
     for stream in 1..=100 {
-        played.ask(stream);
-        played.lane.tell(follow_up(0)).unwrap();
+        played.check(stream);
+        played.queue.push_follow_up(follow_up(0)).unwrap();
         assert_eq!(played.sends(), (vec![stream], vec![]));
         assert_eq!(played.sends(), (vec![], labels(0..1)));
         assert_eq!(played.sends(), (vec![], vec![]));
@@ -83,15 +83,15 @@ fn without_batches_everything_goes_at_once() {
 #[test]
 fn follow_ups_ride_along_and_never_hold_a_payment_up() {
     let mut played = Played::new(BATCH_MAX);
-    played.lane.tell(follow_up(0)).unwrap();
+    played.queue.push_follow_up(follow_up(0)).unwrap();
     assert_eq!(played.sends(), (vec![], labels(0..1)), "nothing is in flight");
-    (1..=2).for_each(|label| played.lane.tell(follow_up(label)).unwrap());
+    (1..=2).for_each(|label| played.queue.push_follow_up(follow_up(label)).unwrap());
     assert_eq!(played.sends(), (vec![], vec![]), "they wait for each other");
-    played.ask(1);
+    played.check(1);
     assert_eq!(played.sends(), (vec![1], labels(1..3)), "a payment does not, and takes them with it");
     // However many payments wait, follow-ups keep a share of each call; alone they fill one.
-    (0..80).for_each(|label| played.lane.tell(follow_up(label)).unwrap());
-    (0..60).for_each(|stream| drop(played.ask(stream)));
+    (0..80).for_each(|label| played.queue.push_follow_up(follow_up(label)).unwrap());
+    (0..60).for_each(|stream| drop(played.check(stream)));
     played.back(2);
     assert_eq!(played.sends(), ((0..28).collect(), labels(0..4)));
     played.back(3);
@@ -104,36 +104,36 @@ fn follow_ups_ride_along_and_never_hold_a_payment_up() {
     assert_eq!(played.sends(), (vec![], labels(36..68)));
     // The smallest batches have room for both.
     let mut played = Played::new(2);
-    played.lane.tell(follow_up(0)).unwrap();
-    (1..=2).for_each(|stream| drop(played.ask(stream)));
+    played.queue.push_follow_up(follow_up(0)).unwrap();
+    (1..=2).for_each(|stream| drop(played.check(stream)));
     assert_eq!(played.sends(), (vec![1], labels(0..1)));
 }
 
 #[test]
 fn a_slow_call_holds_nobody_up_and_many_slow_ones_space_out_the_next() {
     let mut played = Played::new(BATCH_MAX);
-    assert_eq!(played.lane.next_send_ms(), None, "nothing waits");
+    assert_eq!(played.queue.next_send_ms(), None, "nothing waits");
     for number in 1..=40 {
-        let asked = played.ask(number);
+        let queued = played.check(number);
         assert_eq!(played.sends(), (vec![number], vec![]));
-        assert_eq!(played.lane.next_send_ms(), None, "nothing waits");
+        assert_eq!(played.queue.next_send_ms(), None, "nothing waits");
         let pause_ms = if usize::try_from(number).unwrap() < CALLS_MAX { SLOW_MS } else { CROWDED_MS };
-        let waits = played.ask(100 + number);
-        assert_eq!(played.lane.next_send_ms(), Some(played.now_ms + pause_ms), "{number}");
+        let waits = played.check(100 + number);
+        assert_eq!(played.queue.next_send_ms(), Some(played.now_ms + pause_ms), "{number}");
         played.now_ms += pause_ms - 1;
         assert_eq!(played.sends().0.len(), 0, "{number}");
         waits.over();
-        assert_eq!(played.lane.next_send_ms(), None, "who left does not wait");
+        assert_eq!(played.queue.next_send_ms(), None, "a stream that ended does not wait");
         played.now_ms += 1;
-        assert!(!asked.is_over());
+        assert!(!queued.is_over());
     }
-    // With one place free they go as before.
+    // With one slot free they are sent as before.
     (1..=9).for_each(|token| drop(played.back(token)));
-    played.ask(41);
+    played.check(41);
     assert_eq!(played.sends().0, [41]);
     played.now_ms += SLOW_MS;
-    played.ask(42);
-    assert_eq!(played.sends().0.len(), 0, "the last place is taken again");
+    played.check(42);
+    assert_eq!(played.sends().0.len(), 0, "the last slot is taken again");
     played.now_ms += CROWDED_MS - SLOW_MS;
     assert_eq!(played.sends().0, [42]);
 }
@@ -142,24 +142,24 @@ fn a_slow_call_holds_nobody_up_and_many_slow_ones_space_out_the_next() {
 fn a_call_whose_payments_are_over_holds_nobody_up_but_counts() {
     let mut played = Played::new(BATCH_MAX);
     for number in 1..=u32::try_from(CALLS_MAX).unwrap() {
-        let first = played.ask(number);
-        let second = played.ask(100 + number);
+        let first = played.check(number);
+        let second = played.check(100 + number);
         assert_eq!(played.sends().0, [number, 100 + number]);
         first.over();
         assert_eq!(played.sends().0.len(), 0);
         second.over();
     }
-    played.ask(7);
-    played.lane.tell(follow_up(0)).unwrap();
+    played.check(7);
+    played.queue.push_follow_up(follow_up(0)).unwrap();
     assert_eq!(played.sends(), (vec![], vec![]), "however they ended, there are so many");
     played.back(1);
     assert_eq!(played.sends(), (vec![7], labels(0..1)));
-    // Follow-ups are in no hurry: a call holds them up until it is back or slow.
+    // Follow-ups are not urgent: a call blocks them until it returns or is slow.
     let mut played = Played::new(BATCH_MAX);
-    let gone = played.ask(1);
+    let gone = played.check(1);
     played.sends();
     gone.over();
-    played.lane.tell(follow_up(0)).unwrap();
+    played.queue.push_follow_up(follow_up(0)).unwrap();
     assert_eq!(played.sends(), (vec![], vec![]));
     played.now_ms += SLOW_MS;
     assert_eq!(played.sends(), (vec![], labels(0..1)));
@@ -169,20 +169,20 @@ fn a_call_whose_payments_are_over_holds_nobody_up_but_counts() {
 fn what_is_asked_alone_holds_nobody_up() {
     let mut played = Played::new(BATCH_MAX);
     for token in 100..150 {
-        let batch = Batch { questions: vec![question(token, played.now_ms, 500)], ..Batch::default() };
-        played.lane.sent(token, batch, played.now_ms, true);
+        let batch = Batch { checks: vec![check(token, played.now_ms, 500)], ..Batch::default() };
+        played.queue.sent(token, batch, played.now_ms, true);
     }
-    played.ask(1);
+    played.check(1);
     assert_eq!(played.sends().0, [1]);
-    assert_eq!(played.back(120).questions[0].stream, 120);
+    assert_eq!(played.back(120).checks[0].stream, 120);
 }
 
 #[test]
 fn whose_stream_has_ended_is_not_sent() {
     let mut played = Played::new(BATCH_MAX);
-    played.ask(1);
+    played.check(1);
     played.sends();
-    let waiting: Vec<_> = (2..=5).map(|stream| played.ask(stream)).collect();
+    let waiting: Vec<_> = (2..=5).map(|stream| played.check(stream)).collect();
     waiting[0].over();
     waiting[2].over();
     played.back(1);
@@ -192,75 +192,75 @@ fn whose_stream_has_ended_is_not_sent() {
 
 #[test]
 fn the_queues_are_bounded() {
-    let mut lane = Lane::default();
-    let asked = (0..QUEUE_MAX + 1).filter(|_| lane.ask(question(1, 0, 500))).count();
-    assert_eq!(asked, QUEUE_MAX);
-    assert!(!lane.ask(question(1, 0, 500)), "nobody has left");
+    let mut queue = BatchQueue::default();
+    let queued = (0..QUEUE_MAX + 1).filter(|_| queue.push_check(check(1, 0, 500))).count();
+    assert_eq!(queued, QUEUE_MAX);
+    assert!(!queue.push_check(check(1, 0, 500)), "no stream has ended");
     for gone in [0, 7, QUEUE_MAX - 1] {
-        lane.questions[gone].over();
+        queue.checks[gone].over();
     }
-    let asked = (0..5).filter(|_| lane.ask(question(1, 0, 500))).count();
-    assert_eq!(asked, 3, "whoever leaves makes room at once");
-    let told = (0..QUEUE_MAX + 1).filter(|label| lane.tell(follow_up(*label)).is_ok()).count();
-    assert_eq!(told, QUEUE_MAX);
+    let queued = (0..5).filter(|_| queue.push_check(check(1, 0, 500))).count();
+    assert_eq!(queued, 3, "a stream that ends makes room at once");
+    let queued = (0..QUEUE_MAX + 1).filter(|label| queue.push_follow_up(follow_up(*label)).is_ok()).count();
+    assert_eq!(queued, QUEUE_MAX);
 }
 
 #[test]
 fn every_question_has_its_own_deadline() {
-    let streams = |questions: Vec<Rc<Question>>| questions.iter().map(|own| own.stream).collect::<Vec<_>>();
-    let mut lane = Lane::default();
+    let streams = |checks: Vec<Rc<PendingCheck>>| checks.iter().map(|own| own.stream).collect::<Vec<_>>();
+    let mut queue = BatchQueue::default();
     let table = [(1, 0, 500), (2, 100, 100), (3, 150, 500), (4, 199, 30_000)];
-    for (stream, asked_ms, timeout_ms) in table {
-        assert!(lane.ask(question(stream, asked_ms, timeout_ms)));
+    for (stream, started_ms, timeout_ms) in table {
+        assert!(queue.push_check(check(stream, started_ms, timeout_ms)));
     }
-    assert_eq!(lane.next_deadline(), Some(200));
-    // Those whose time is over before they go are given back.
-    let next = lane.next(200);
+    assert_eq!(queue.next_deadline(), Some(200));
+    // Those whose deadline passes before they are sent are returned.
+    let next = queue.next(200);
     assert_eq!(streams(next.late), [2]);
-    assert_eq!(streams(next.batch.questions.clone()), [1, 3, 4]);
-    // The call takes as long as its last question may.
+    assert_eq!(streams(next.batch.checks.clone()), [1, 3, 4]);
+    // The call takes as long as its last check may.
     assert_eq!(next.batch.timeout_ms(200), 29_999);
-    lane.sent(1, next.batch, 200, false);
-    assert_eq!(lane.next_deadline(), Some(500));
-    assert!(lane.overdue(499).is_empty());
-    let late = lane.overdue(500);
+    queue.sent(1, next.batch, 200, false);
+    assert_eq!(queue.next_deadline(), Some(500));
+    assert!(queue.overdue(499).is_empty());
+    let late = queue.overdue(500);
     late[0].over();
     assert_eq!(streams(late), [1]);
-    assert!(lane.overdue(500).is_empty());
-    assert_eq!(lane.next_deadline(), Some(650));
+    assert!(queue.overdue(500).is_empty());
+    assert_eq!(queue.next_deadline(), Some(650));
     // In the queue as well.
-    assert!(lane.ask(question(5, 600, 20)));
-    assert_eq!(lane.next_deadline(), Some(620));
-    assert_eq!(streams(lane.overdue(620)), [5]);
-    assert_eq!((lane.questions.len(), lane.next_deadline()), (0, Some(650)));
+    assert!(queue.push_check(check(5, 600, 20)));
+    assert_eq!(queue.next_deadline(), Some(620));
+    assert_eq!(streams(queue.overdue(620)), [5]);
+    assert_eq!((queue.checks.len(), queue.next_deadline()), (0, Some(650)));
 }
 
 #[test]
 fn a_calls_own_timeout_stands_for_deadlines_close_to_it() {
-    for (asked_ms, expected) in [(0, None), (SLACK_MS, None), (SLACK_MS + 1, Some(500))] {
-        let mut lane = Lane::default();
-        assert!(lane.ask(question(1, 0, 500)) && lane.ask(question(2, asked_ms, 500)));
-        let batch = lane.next(asked_ms).batch;
-        lane.sent(1, batch, asked_ms, false);
-        assert_eq!(lane.next_deadline(), expected, "{asked_ms}");
+    for (started_ms, expected) in [(0, None), (SLACK_MS, None), (SLACK_MS + 1, Some(500))] {
+        let mut queue = BatchQueue::default();
+        assert!(queue.push_check(check(1, 0, 500)) && queue.push_check(check(2, started_ms, 500)));
+        let batch = queue.next(started_ms).batch;
+        queue.sent(1, batch, started_ms, false);
+        assert_eq!(queue.next_deadline(), expected, "{started_ms}");
     }
     let alone = Batch { follow_ups: vec![follow_up(1)], ..Batch::default() };
     assert_eq!(alone.timeout_ms(5), TIMEOUT_MS);
-    let overdue = Batch { questions: vec![question(1, 0, 5)], ..Batch::default() };
+    let overdue = Batch { checks: vec![check(1, 0, 5)], ..Batch::default() };
     assert_eq!(overdue.timeout_ms(9), 1, "never without a timeout");
 }
 
 #[test]
 fn what_a_configuration_leaves_behind() {
     let mut played = Played::new(BATCH_MAX);
-    let asked: Vec<_> = (1..=4).map(|stream| played.ask(stream)).collect();
-    played.lane.tell(follow_up(1)).unwrap();
+    let queued: Vec<_> = (1..=4).map(|stream| played.check(stream)).collect();
+    played.queue.push_follow_up(follow_up(1)).unwrap();
     played.sends();
-    played.ask(5);
-    played.lane.tell(follow_up(2)).unwrap();
-    asked[1].over();
-    let left = played.lane.end();
-    assert_eq!(left.questions.iter().map(|own| own.stream).collect::<Vec<_>>(), [5, 1, 3, 4]);
+    played.check(5);
+    played.queue.push_follow_up(follow_up(2)).unwrap();
+    queued[1].over();
+    let left = played.queue.end();
+    assert_eq!(left.checks.iter().map(|own| own.stream).collect::<Vec<_>>(), [5, 1, 3, 4]);
     assert_eq!(left.follow_ups.iter().map(|own| own.label.as_str()).collect::<Vec<_>>(), ["2", "1"]);
-    assert!(played.lane.end().is_empty() && played.lane.back(1).is_none());
+    assert!(played.queue.end().is_empty() && played.queue.back(1).is_none());
 }

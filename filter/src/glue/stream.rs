@@ -12,36 +12,38 @@ use super::root::Root;
 use super::warn;
 use super::worker::{Due, Worker};
 use crate::abi::{self, HostError};
-use crate::batch::Question;
+use crate::batch::PendingCheck;
 use crate::delays::TICK_MS;
-use crate::machine::{Action, AnswerHeaders, Effect, Event, Failed, ModeWord, RequestHead, Stream, Unasked, drive};
+use crate::machine::{
+    Action, AnswerHeaders, Effect, Event, Failed, ModeWord, NotSentReason, RequestHead, Stream, drive,
+};
 use crate::outcome::{Ending, UNKNOWN, UNREACHED};
 use crate::record::STATE_NAME;
 use crate::stats::Stat;
 use crate::wire::{self, Outcome};
 
-/// Where the route's mode is written, as the proxy takes a path.
+/// The property path of the route's mode.
 const MODE_PATH: &str = "xds\0route_metadata\0filter_metadata\0sluice\0mode";
 
-/// The route's name, as the proxy takes a path.
+/// The property path of the route's name.
 const ROUTE_PATH: &str = "xds\0route_name";
 
-/// One stream, for as long as the proxy knows it.
-pub(super) struct Life {
+/// One stream, for as long as the proxy keeps it.
+pub(super) struct StreamContext {
     /// Without a configuration there is no stream, and its requests stay paused: Envoy does not send any.
     stream: Option<Stream>,
-    hands: Hands,
+    actions: HostActions,
 }
 
 /// Carries out the effects of one stream.
-struct Hands {
+struct HostActions {
     root: Rc<Root>,
     /// The number of the stream's context.
     context: u32,
-    question: Option<Rc<Question>>,
-    /// Until when the request is held back.
+    check: Option<Rc<PendingCheck>>,
+    /// Until when the request is delayed.
     delayed_until_ms: Option<u64>,
-    /// What the gateway's answer began with.
+    /// The status of the gateway's answer.
     status: Option<u16>,
 }
 
@@ -50,26 +52,27 @@ pub(super) struct Http {
     worker: Rc<Worker>,
     root: Rc<Root>,
     context: u32,
-    life: Rc<RefCell<Life>>,
+    shared: Rc<RefCell<StreamContext>>,
 }
 
 impl Http {
     pub(super) fn new(worker: Rc<Worker>, root: Rc<Root>, context: u32) -> Self {
         let stream = root.plugin().and_then(|plugin| Some(Stream::new(plugin, worker.next_attempt()?)));
-        let hands = Hands { root: Rc::clone(&root), context, question: None, delayed_until_ms: None, status: None };
-        let life = Rc::new(RefCell::new(Life { stream, hands }));
-        worker.put_stream(context, Rc::clone(&life));
-        Self { worker, root, context, life }
+        let actions =
+            HostActions { root: Rc::clone(&root), context, check: None, delayed_until_ms: None, status: None };
+        let shared = Rc::new(RefCell::new(StreamContext { stream, actions }));
+        worker.put_stream(context, Rc::clone(&shared));
+        Self { worker, root, context, shared }
     }
 
     /// One of the stream's own callbacks.
-    fn during<T>(&self, act: impl FnOnce(&mut Life, &Worker) -> T) -> Option<T> {
-        let result = self.life.try_borrow_mut().ok().map(|mut life| act(&mut life, &self.worker));
+    fn during<T>(&self, act: impl FnOnce(&mut StreamContext, &Worker) -> T) -> Option<T> {
+        let result = self.shared.try_borrow_mut().ok().map(|mut shared| act(&mut shared, &self.worker));
         self.root.finish_stream(&self.worker);
         result
     }
 
-    fn request(&self, act: impl FnOnce(&mut Life, &Worker) -> Action) -> types::Action {
+    fn request(&self, act: impl FnOnce(&mut StreamContext, &Worker) -> Action) -> types::Action {
         match self.during(act) {
             Some(Action::Continue) => types::Action::Continue,
             Some(Action::Pause) | None => types::Action::Pause,
@@ -85,33 +88,33 @@ impl HttpContext for Http {
         if matches!(abi::header(MapType::HttpRequestHeaders, "x-trap"), Ok(Some(_))) {
             core::arch::wasm32::unreachable()
         }
-        self.request(|life, worker| match abi::headers(MapType::HttpRequestHeaders) {
+        self.request(|shared, worker| match abi::headers(MapType::HttpRequestHeaders) {
             Ok(headers) => {
                 let head = RequestHead { headers, mode: mode_word(), metadata: &metadata };
-                life.event(worker, Event::RequestHeaders { head, end })
+                shared.event(worker, Event::RequestHeaders { head, end })
             }
-            Err(HostError(_)) => life.event(worker, Event::HostFailed),
+            Err(HostError(_)) => shared.event(worker, Event::HostFailed),
         })
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> types::Action {
-        self.request(|life, worker| life.event(worker, Event::RequestBody { size, end, read: &read_body }))
+        self.request(|shared, worker| shared.event(worker, Event::RequestBody { size, end, read: &read_body }))
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> types::Action {
-        self.request(|life, worker| {
+        self.request(|shared, worker| {
             let trailers = abi::headers(MapType::HttpRequestTrailers).map_err(|HostError(_)| Unreadable);
-            life.event(worker, Event::RequestTrailers { trailers, read: &read_body })
+            shared.event(worker, Event::RequestTrailers { trailers, read: &read_body })
         })
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end: bool) -> types::Action {
-        self.during(Life::response_headers);
+        self.during(StreamContext::response_headers);
         types::Action::Continue
     }
 
     fn on_log(&mut self) {
-        self.during(Life::log);
+        self.during(StreamContext::log);
     }
 }
 
@@ -119,78 +122,78 @@ impl Drop for Http {
     fn drop(&mut self) {
         self.worker.remove_stream(self.context);
         // The log has ended it already, unless the proxy left that out.
-        if let Ok(mut life) = self.life.try_borrow_mut() {
-            life.log(&self.worker);
+        if let Ok(mut shared) = self.shared.try_borrow_mut() {
+            shared.log(&self.worker);
         }
         self.root.finish_stream(&self.worker);
     }
 }
 
-/// Brings a stream the answer to its question. Called from a root's callback.
-pub(super) fn answer(worker: &Worker, question: &Rc<Question>, outcome: Outcome<'_>) {
-    let check_ms = worker.latest_ms().saturating_sub(question.asked_ms);
-    resolve(worker, question, |life| {
+/// Passes a stream the answer to its check. Called from a root's callback.
+pub(super) fn answer(worker: &Worker, check: &Rc<PendingCheck>, outcome: Outcome<'_>) {
+    let check_ms = worker.latest_ms().saturating_sub(check.started_ms);
+    resolve(worker, check, |shared| {
         let Outcome { grpc_status, response } = outcome;
-        life.event(worker, Event::Reply { grpc_status, message: response, check_ms });
+        shared.event(worker, Event::Reply { grpc_status, message: response, check_ms });
     });
 }
 
-/// Brings a stream word that its question never went out.
-pub(super) fn not_asked(worker: &Worker, question: &Rc<Question>) {
-    let why = if question.is_unsent() { Unasked::NotTaken } else { Unasked::Late };
-    resolve(worker, question, |life| {
-        life.event(worker, Event::NotAsked(why));
+/// Notifies a stream that its check was never sent.
+pub(super) fn not_sent(worker: &Worker, check: &Rc<PendingCheck>) {
+    let why = if check.is_unsent() { NotSentReason::NotAccepted } else { NotSentReason::Late };
+    resolve(worker, check, |shared| {
+        shared.event(worker, Event::NotSent(why));
     });
 }
 
-/// The time of a request has come. Called from a tick.
+/// A request's delay is over. Called from a tick.
 pub(super) fn delay_over(worker: &Worker, context: u32) {
-    let done = effective(worker, context, |life| {
-        life.hands.delayed_until_ms = None;
-        life.event(worker, Event::DelayOver);
+    let done = effective(worker, context, |shared| {
+        shared.actions.delayed_until_ms = None;
+        shared.event(worker, Event::DelayOver);
     });
     if !done {
-        worker.see_to(worker.latest_ms().saturating_add(u64::from(TICK_MS)), context, Due::Delay);
+        worker.defer(worker.latest_ms().saturating_add(u64::from(TICK_MS)), context, Due::Delay);
     }
 }
 
-fn resolve(worker: &Worker, question: &Rc<Question>, act: impl FnOnce(&mut Life)) {
-    if question.is_over() {
+fn resolve(worker: &Worker, check: &Rc<PendingCheck>, act: impl FnOnce(&mut StreamContext)) {
+    if check.is_over() {
         return;
     }
-    let done = effective(worker, question.stream, |life| {
-        act(life);
-        question.over();
-        life.hands.question = None;
+    let done = effective(worker, check.stream, |shared| {
+        act(shared);
+        check.over();
+        shared.actions.check = None;
     });
     if !done {
         let later_ms = worker.latest_ms().saturating_add(u64::from(TICK_MS));
-        worker.see_to(later_ms, question.stream, Due::NoAnswer(Rc::clone(question)));
+        worker.defer(later_ms, check.stream, Due::NoAnswer(Rc::clone(check)));
     }
 }
 
-/// Acts on a stream from outside of its own callbacks. `false` where the proxy does not let us at it now.
-fn effective(worker: &Worker, context: u32, act: impl FnOnce(&mut Life)) -> bool {
-    let Some(life) = worker.stream(context) else { return true };
-    match (life.try_borrow_mut(), abi::set_effective_context(context)) {
-        (Ok(mut life), Ok(())) => {
-            act(&mut life);
+/// Acts on a stream from outside of its own callbacks. `false` if the proxy does not allow that now.
+fn effective(worker: &Worker, context: u32, act: impl FnOnce(&mut StreamContext)) -> bool {
+    let Some(shared) = worker.stream(context) else { return true };
+    match (shared.try_borrow_mut(), abi::set_effective_context(context)) {
+        (Ok(mut shared), Ok(())) => {
+            act(&mut shared);
             true
         }
         (Err(_), _) | (_, Err(HostError(_))) => false,
     }
 }
 
-impl Life {
-    /// What is to be told to the server is put into the worker's outbox.
+impl StreamContext {
+    /// Follow-ups are put into the worker's outbox.
     fn event(&mut self, worker: &Worker, event: Event<'_>) -> Action {
-        let Self { stream: Some(stream), hands } = self else {
+        let Self { stream: Some(stream), actions } = self else {
             return Action::Pause;
         };
-        if hands.question.as_ref().is_some_and(|question| question.is_sent()) {
-            stream.asked();
+        if actions.check.as_ref().is_some_and(|check| check.is_sent()) {
+            stream.check_sent();
         }
-        drive(stream, event, &mut |effect| hands.perform(worker, effect))
+        drive(stream, event, &mut |effect| actions.perform(worker, effect))
     }
 
     fn response_headers(&mut self, worker: &Worker) {
@@ -199,9 +202,9 @@ impl Life {
         }
         let status = abi::header(MapType::HttpResponseHeaders, ":status").ok().flatten();
         let status: Option<u16> = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-        self.hands.status = status.filter(|status| *status >= 200);
-        // Only a failure ends a charge before the stream ends; but what the gateway says of the outcome, and how much it has
-        // captured, is read now.
+        self.actions.status = status.filter(|status| *status >= 200);
+        // Only a failure ends a charge before the stream ends; but the outcome that the gateway reports, and the captured amount,
+        // are read now.
         let failure = status.is_none_or(|status| status >= 400);
         let Some(stream) = self.stream.as_ref().filter(|stream| failure || stream.awaits_answer()) else { return };
         let values = |name: Option<&str>| name.map_or(Ok(Vec::new()), response_values);
@@ -213,25 +216,25 @@ impl Life {
 
     fn log(&mut self, worker: &Worker) {
         if let Some(stream) = self.stream.as_ref().filter(|stream| stream.awaits_log()) {
-            // The end of a stream that never went on says nothing more.
+            // The end of a stream that was never forwarded adds nothing.
             let ending = if stream.is_forwarded() {
-                ending(self.hands.status, stream.outcome_header().is_some())
+                ending(self.actions.status, stream.outcome_header().is_some())
             } else {
                 Ending::default()
             };
             self.event(worker, Event::Log(ending));
         }
-        self.hands.let_go(worker);
+        self.actions.cancel(worker);
     }
 }
 
-impl Hands {
+impl HostActions {
     fn perform(&mut self, worker: &Worker, effect: Effect) -> Result<(), Failed> {
         let done = match effect {
             Effect::StripHeader(name) => abi::remove_header(MapType::HttpRequestHeaders, &name),
             Effect::StripTrailer(name) => abi::remove_header(MapType::HttpRequestTrailers, &name),
             Effect::SetHeader { name, value } => abi::set_request_header(&name, &value),
-            Effect::Ask { message, timeout_ms } => self.ask(worker, message, timeout_ms),
+            Effect::Check { message, timeout_ms } => self.send_check(worker, message, timeout_ms),
             Effect::Delay { delay_ms } => self.delay(worker, delay_ms),
             Effect::Resume => abi::resume_request(),
             Effect::Respond { status, headers, body } => {
@@ -245,11 +248,11 @@ impl Hands {
                 Ok(())
             }
             Effect::Count(stat) => {
-                worker.figures.count(stat);
+                worker.metrics.count(stat);
                 Ok(())
             }
             Effect::ObserveCheck(millis) => {
-                worker.figures.record_check(millis);
+                worker.metrics.record_check(millis);
                 Ok(())
             }
             Effect::Warn(text) => {
@@ -264,35 +267,35 @@ impl Hands {
         done.map_err(|HostError(_)| Failed)
     }
 
-    fn ask(&mut self, worker: &Worker, message: Vec<u8>, timeout_ms: u32) -> Result<(), HostError> {
-        let question = Question::new(self.context, message, worker.now_ms(), timeout_ms);
-        self.root.ask(worker, &question)?;
-        self.question = Some(question);
+    fn send_check(&mut self, worker: &Worker, message: Vec<u8>, timeout_ms: u32) -> Result<(), HostError> {
+        let check = PendingCheck::new(self.context, message, worker.now_ms(), timeout_ms);
+        self.root.submit_check(worker, &check)?;
+        self.check = Some(check);
         Ok(())
     }
 
     fn delay(&mut self, worker: &Worker, delay_ms: u32) -> Result<(), HostError> {
         let due_ms = worker.now_ms().saturating_add(u64::from(delay_ms));
-        if !worker.hold_back(due_ms, self.context) {
+        if !worker.delay(due_ms, self.context) {
             return Err(HostError(0));
         }
         self.delayed_until_ms = Some(due_ms);
-        self.root.hasten(worker, due_ms);
-        worker.figures.count(Stat::Delayed);
+        self.root.schedule_tick(worker, due_ms);
+        worker.metrics.count(Stat::Delayed);
         Ok(())
     }
 
-    /// The stream is over: nobody waits for its time or its answer any more.
-    fn let_go(&mut self, worker: &Worker) {
+    /// The stream has ended: its delay and its check are cancelled.
+    fn cancel(&mut self, worker: &Worker) {
         if let Some(due_ms) = self.delayed_until_ms.take() {
-            worker.let_go(due_ms, self.context);
+            worker.cancel(due_ms, self.context);
         }
-        if let Some(question) = self.question.take() {
-            question.over();
+        if let Some(check) = self.check.take() {
+            check.over();
         }
     }
 
-    /// Once for each route: every request of it would say the same.
+    /// Once for each route: every request of it would log the same.
     fn warn_mode(&self) {
         let route = abi::property(ROUTE_PATH).ok().flatten().unwrap_or_default();
         let route = String::from_utf8_lossy(&route).into_owned();
@@ -332,20 +335,20 @@ fn mode_word() -> ModeWord {
     }
 }
 
-/// How the stream ended. The status that the gateway's answer began with is its word, whatever was made of it on the way. A
-/// success is one whatever came before it, unless the gateway says the outcome itself: `says`.
-fn ending(status: Option<u16>, says: bool) -> Ending {
-    // Flags that cannot be read could have said that the outcome is unknown.
+/// How the stream ended. The gateway's own status counts, whatever other filters made of it. A success is a success whatever came
+/// before it, unless the gateway reports the outcome itself: `has_outcome`.
+fn ending(status: Option<u16>, has_outcome: bool) -> Ending {
+    // Flags that cannot be read might mean that the outcome is unknown.
     let flags = number("response\0flags").ok().flatten().unwrap_or(UNKNOWN);
     let code = || number("response\0code").ok().flatten().and_then(|code| u16::try_from(code).ok());
     let ending = Ending { status: status.or_else(code), flags, tries: None };
-    // Each property costs a call into the proxy, and only what may be a refusal asks for these.
-    let refuses = says || !ending.is_success() || flags & UNREACHED != 0;
+    // Each property costs a call into the proxy, and only a possible refusal needs these.
+    let refuses = has_outcome || !ending.is_success() || flags & UNREACHED != 0;
     Ending { tries: if refuses { tries() } else { None }, ..ending }
 }
 
 /// How often the proxy tried the gateway. It counts from its first choice of a host on: without a count and without a host it
-/// has not tried. `None` where it does not say.
+/// has not tried. `None` if the number is not available.
 fn tries() -> Option<u64> {
     match number("upstream\0request_attempt_count") {
         Ok(Some(tries)) => Some(tries),

@@ -1,6 +1,5 @@
-//! What the contexts of one worker's VM share: who is there, attempt ids, the clock, follow-ups on their way, streams that wait for a
-//! tick. A worker is one thread. What a cell holds is taken out of it for a moment only, and the proxy is
-//! not called meanwhile.
+//! What the contexts of one worker's VM share: the live roots, attempt ids, the clock, follow-ups on their way, streams that wait
+//! for a tick. A worker is one thread. A cell's content is taken out for a moment only, and the proxy is not called meanwhile.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -10,38 +9,38 @@ use std::rc::Rc;
 use quota::Code;
 
 use super::error;
-use super::figures::Figures;
+use super::metrics::FilterMetrics;
 use super::root::Root;
-use super::stream::Life;
+use super::stream::StreamContext;
 use crate::abi;
-use crate::batch::{Batch, Question};
+use crate::batch::{Batch, PendingCheck};
 use crate::delays::Delays;
 use crate::follow_up::{FollowUp, FollowUps};
 
 /// What a stream waits for until a tick.
 pub(super) enum Due {
-    /// The time until which it is held back.
+    /// The end of its delay.
     Delay,
-    /// That its question is answered by the rule, for want of an answer.
-    NoAnswer(Rc<Question>),
+    /// Its check has no answer: the rule's `on_error` is applied.
+    NoAnswer(Rc<PendingCheck>),
 }
 
-type Streams = HashMap<u32, Rc<RefCell<Life>>, BuildHasherDefault<Numbers>>;
+type Streams = HashMap<u32, Rc<RefCell<StreamContext>>, BuildHasherDefault<Numbers>>;
 
 #[derive(Default)]
 pub(super) struct Worker {
     /// Random, so that attempts of different workers and proxies differ.
     attempt_prefix: OnceCell<u64>,
     attempts: Cell<u64>,
-    pub(super) figures: Figures,
+    pub(super) metrics: FilterMetrics,
     /// Live root contexts.
     roots: Cell<BTreeSet<u32>>,
     /// A root's callback runs: the SDK holds that root borrowed and active.
     pub(super) root_active: Cell<bool>,
     streams: Cell<Streams>,
-    /// The latest time that is known, of a clock that never goes back.
+    /// The latest known time of the monotonic clock.
     now_ms: Cell<u64>,
-    /// What streams have decided on and no root has sent yet: empty between two callbacks.
+    /// Follow-ups that streams have put and no root has sent yet: empty between two callbacks.
     outbox: Cell<Vec<FollowUp>>,
     follow_ups: Cell<FollowUps>,
     due: Cell<Delays<Due>>,
@@ -78,13 +77,12 @@ impl Hasher for Numbers {
 }
 
 impl Worker {
-    /// Once per VM: random bytes for attempt ids, and the figures.
+    /// Once per VM: random bytes for attempt ids, and the metrics.
     pub(super) fn start(&self) -> Result<(), String> {
         if self.attempt_prefix.get().is_none() {
-            let prefix =
-                getrandom::u64().map_err(|error| format!("there is no randomness for attempt ids: {error}"))?;
+            let prefix = getrandom::u64().map_err(|error| format!("no randomness for attempt ids: {error}"))?;
             let _ = self.attempt_prefix.set(prefix);
-            self.figures.define();
+            self.metrics.define();
         }
         Ok(())
     }
@@ -107,11 +105,11 @@ impl Worker {
         with(&self.roots, |roots| roots.last() == Some(&root.id))
     }
 
-    pub(super) fn put_stream(&self, context: u32, life: Rc<RefCell<Life>>) {
-        with(&self.streams, |streams| streams.insert(context, life));
+    pub(super) fn put_stream(&self, context: u32, shared: Rc<RefCell<StreamContext>>) {
+        with(&self.streams, |streams| streams.insert(context, shared));
     }
 
-    pub(super) fn stream(&self, context: u32) -> Option<Rc<RefCell<Life>>> {
+    pub(super) fn stream(&self, context: u32) -> Option<Rc<RefCell<StreamContext>>> {
         with(&self.streams, |streams| streams.get(&context).cloned())
     }
 
@@ -119,7 +117,7 @@ impl Worker {
         with(&self.streams, |streams| streams.remove(&context));
     }
 
-    /// The time in milliseconds; where the proxy does not say, the latest that is known.
+    /// The time in milliseconds; if the proxy does not return it, the latest known time.
     pub(super) fn now_ms(&self) -> u64 {
         let latest = self.now_ms.get();
         let now = abi::monotonic_ms().map_or(latest, |now| now.max(latest));
@@ -127,12 +125,12 @@ impl Worker {
         now
     }
 
-    /// The latest time that is known. It is at most one tick old.
+    /// The latest known time. It is at most one tick old.
     pub(super) fn latest_ms(&self) -> u64 {
         self.now_ms.get()
     }
 
-    /// The time at a tick. Without a clock time goes on by ticks, so that nobody waits for ever.
+    /// The time at a tick. Without a clock, time advances by ticks, so that no stream waits for ever.
     pub(super) fn tick(&self, period_ms: u32) -> u64 {
         let latest = self.now_ms.get();
         let now = abi::monotonic_ms().unwrap_or_else(|| latest.saturating_add(u64::from(period_ms)));
@@ -140,38 +138,38 @@ impl Worker {
         self.now_ms.get()
     }
 
-    /// Keeps a stream until its time. `false` where too many wait.
-    pub(super) fn hold_back(&self, due_ms: u64, context: u32) -> bool {
+    /// Delays a stream until `due_ms`. `false` if too many wait.
+    pub(super) fn delay(&self, due_ms: u64, context: u32) -> bool {
         with(&self.due, |due| due.put(due_ms, context, Due::Delay))
     }
 
-    pub(super) fn let_go(&self, due_ms: u64, context: u32) {
+    pub(super) fn cancel(&self, due_ms: u64, context: u32) {
         with(&self.due, |due| due.remove(due_ms, context));
     }
 
-    /// Has a tick see to a stream, however many wait.
-    pub(super) fn see_to(&self, due_ms: u64, context: u32, what: Due) {
+    /// Schedules a stream for a tick, however many wait.
+    pub(super) fn defer(&self, due_ms: u64, context: u32, what: Due) {
         with(&self.due, |due| due.put_anyway(due_ms, context, what));
     }
 
-    /// Has a tick answer questions by their rules.
-    pub(super) fn give_up(&self, questions: Vec<Rc<Question>>) {
-        for question in questions {
-            self.see_to(question.deadline_ms.min(self.latest_ms()), question.stream, Due::NoAnswer(question));
+    /// Lets a tick apply `on_error` to these checks.
+    pub(super) fn give_up(&self, checks: Vec<Rc<PendingCheck>>) {
+        for check in checks {
+            self.defer(check.deadline_ms.min(self.latest_ms()), check.stream, Due::NoAnswer(check));
         }
     }
 
-    /// The streams that a tick is to see to.
+    /// The streams that a tick has to process.
     pub(super) fn due(&self, now_ms: u64) -> Vec<(u32, Due)> {
         with(&self.due, |due| due.due(now_ms))
     }
 
-    /// When the first stream is to be seen to.
+    /// When the first stream is due.
     pub(super) fn next_due(&self) -> Option<u64> {
         with(&self.due, |due| due.next())
     }
 
-    /// What a stream has decided to tell the server.
+    /// A follow-up of a stream.
     pub(super) fn put(&self, follow_up: FollowUp) {
         with(&self.outbox, |outbox| outbox.push(follow_up));
     }
@@ -184,43 +182,43 @@ impl Worker {
         self.outbox.take()
     }
 
-    /// The follow-ups that are to be tried again at this tick.
+    /// The follow-ups to retry at this tick.
     pub(super) fn retries(&self, now_ms: u64) -> Vec<FollowUp> {
         with(&self.follow_ups, |follow_ups| follow_ups.due(now_ms))
     }
 
     pub(super) fn retry(&self, follow_up: FollowUp) {
         if let Err(lost) = with(&self.follow_ups, |follow_ups| follow_ups.retry(follow_up)) {
-            self.lost(&lost, "nobody took it");
+            self.lost(&lost, "not delivered");
         }
     }
 
-    /// Nothing of it went out.
+    /// Nothing of it was sent.
     pub(super) fn unsent(&self, batch: Batch) {
-        for question in &batch.questions {
-            question.unsent();
+        for check in &batch.checks {
+            check.unsent();
         }
         self.abandon(batch);
     }
 
-    /// No answer comes to it any more. What the server may have acted on stays known as such.
+    /// It gets no answer any more. Checks that the server may have acted on keep their state.
     pub(super) fn abandon(&self, batch: Batch) {
-        for question in batch.questions.iter().filter(|question| !question.is_sent()) {
-            question.unsent();
+        for check in batch.checks.iter().filter(|check| !check.is_sent()) {
+            check.unsent();
         }
-        self.give_up(batch.questions);
+        self.give_up(batch.checks);
         for follow_up in batch.follow_ups {
             self.retry(follow_up);
         }
     }
 
-    /// The server will not take it.
+    /// The server will not accept it.
     pub(super) fn refused(&self, follow_up: &FollowUp, code: Option<Code>) {
         self.lost(follow_up, code.map_or("the server cannot read it", Code::as_str));
     }
 
     fn lost(&self, follow_up: &FollowUp, why: &str) {
-        self.figures.count(follow_up.kind.lost());
-        error(&format!("sluice: a {} is lost ({why}): {}", follow_up.kind.as_str(), follow_up.label));
+        self.metrics.count(follow_up.kind.lost());
+        error(&format!("sluice: {} is lost ({why}): {}", follow_up.kind.as_str(), follow_up.label));
     }
 }

@@ -1,4 +1,4 @@
-//! The server's answer, and what follows from it before the gateway sees the request: it goes on, waits or is refused.
+//! The server's answer, and its effect on the request: it is forwarded, delayed or refused.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use proto::header;
 use quota::{Code, Mode};
 use sluice_rules::{OnError, Rule};
 
-use super::{Action, Effect, GatewayAnswer, Phase, Step, Stream, Unasked, ending};
+use super::{Action, Effect, GatewayAnswer, NotSentReason, Phase, Step, Stream, ending};
 use crate::outcome::Reason;
 use crate::record::Outcome;
 use crate::stats::Stat;
@@ -59,18 +59,18 @@ impl Stream {
         }
     }
 
-    /// The question of [`Effect::Ask`] went out: from here on the server may change something.
-    pub fn asked(&mut self) {
-        if let Phase::Pending { asked, .. } = &mut self.phase {
-            *asked = true;
+    /// The check of [`Effect::Check`] was sent: from here on the server may change something.
+    pub fn check_sent(&mut self) {
+        if let Phase::Pending { sent, .. } = &mut self.phase {
+            *sent = true;
         }
     }
 
-    pub(super) fn not_asked(&mut self, step: &mut Step, why: Unasked) {
+    pub(super) fn not_sent(&mut self, step: &mut Step, why: NotSentReason) {
         if let Some((rule, attempt)) = self.take_pending() {
             step.resumes = match why {
-                Unasked::AtOnce => false,
-                Unasked::NotTaken | Unasked::Late => true,
+                NotSentReason::AtOnce => false,
+                NotSentReason::NotAccepted | NotSentReason::Late => true,
             };
             let no_answer = NoAnswer::unavailable(why.why());
             self.no_answer(step, rule, attempt, no_answer, false);
@@ -87,9 +87,9 @@ impl Stream {
         delay_ms: u32,
     ) {
         self.note(Some(code), &headers);
-        tell_gateway(step, headers);
+        set_gateway_headers(step, headers);
         let admitted = Effect::Count(if self.record.replay { Stat::Replayed } else { Stat::Admitted });
-        // On shadow routes nobody waits for a decision that is not enforced.
+        // On shadow routes no request waits for a decision that is not enforced.
         if delay_ms == 0 || self.mode == Mode::Shadow {
             self.forward(step, rule, attempt, true);
             step.push(admitted);
@@ -104,12 +104,12 @@ impl Stream {
 
     fn shadow_refused(&mut self, step: &mut Step, code: Code, headers: Vec<(String, String)>) {
         self.note(Some(code), &headers);
-        tell_gateway(step, headers);
+        set_gateway_headers(step, headers);
         step.push(Effect::Count(Stat::ShadowRefused));
         self.pass(step);
     }
 
-    /// The time of a payment that was held back has come.
+    /// The delay of a payment is over.
     pub(super) fn delay_over(&mut self, step: &mut Step) {
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Delayed { rule, attempt } => {
@@ -120,14 +120,14 @@ impl Stream {
         }
     }
 
-    /// Too many are held back already: the payment is refused like one whose turn is too far away.
+    /// Too many are delayed already: the payment is refused like one whose delay would be too long.
     pub(super) fn not_delayed(&mut self, step: &mut Step) {
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Delayed { rule, attempt } => {
                 step.push(Effect::Count(Stat::NotDelayed));
                 self.record.code = Some(Code::Throttled);
                 self.record.delay_ms = None;
-                self.respond_problem(step, Code::Throttled, Some("too many payments are held back".to_owned()));
+                self.respond_problem(step, Code::Throttled, Some("too many payments are delayed".to_owned()));
                 if rule.action.changes() {
                     step.push(ending::void(&self.plugin, &attempt, Reason::NotDelayed));
                 }
@@ -136,13 +136,12 @@ impl Stream {
         }
     }
 
-    /// The request goes on, and its answer is waited for where it decides something. `asked` says that the server may have
-    /// acted on the question.
-    fn forward(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Rc<Attempt>, asked: bool) {
+    /// Forwards the request, and waits for its answer if that decides something. `sent`: the server may have acted on the check.
+    fn forward(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Rc<Attempt>, sent: bool) {
         self.pass(step);
-        let changed = rule.action.changes() && asked;
+        let changed = rule.action.changes() && sent;
         let follows = match rule.action {
-            // Without a charge there is nothing to return or to capture.
+            // Without a charge there is nothing to void or to capture.
             sluice_rules::Action::Consume | sluice_rules::Action::Hold => changed,
             sluice_rules::Action::Settle | sluice_rules::Action::Refund | sluice_rules::Action::Void => true,
             sluice_rules::Action::Check => false,
@@ -158,24 +157,24 @@ impl Stream {
         self.record.replay = wire::value(headers, header::REPLAY) == Some("true");
     }
 
-    /// No usable answer: the one place where `on_error` is applied. `asked` says that the server may have acted.
+    /// No usable answer: the one place where `on_error` is applied. `sent`: the server may have acted.
     ///
-    /// Where the payment is refused, what the server may have consumed is voided. Where it goes on, a charge that may exist is
-    /// a charge for a payment that is made, so it is voided only if the gateway fails the payment; and what the gateway
-    /// captures, refunds or voids is told to the server when it is back.
-    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Rc<Attempt>, no_answer: NoAnswer, asked: bool) {
+    /// If the payment is refused, what the server may have consumed is voided. If it is forwarded, a charge that may exist is a
+    /// charge for a payment that is made, so it is voided only if the gateway fails the payment; what the gateway captures, refunds
+    /// or voids is reported to the server when it is back.
+    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Rc<Attempt>, no_answer: NoAnswer, sent: bool) {
         let NoAnswer { code, why } = no_answer;
         self.record.code = Some(code);
         self.record.detail = Some(why.to_owned());
         let goes_on = self.mode == Mode::Shadow || rule.on_error == OnError::Allow;
         if goes_on {
             step.push(Effect::Count(Stat::NoAnswerAllowed));
-            tell_code(step, code);
-            self.forward(step, rule, attempt, asked);
+            set_code_header(step, code);
+            self.forward(step, rule, attempt, sent);
         } else {
             step.push(Effect::Count(Stat::NoAnswerDenied));
             self.respond_problem(step, code, None);
-            if asked && rule.action.changes() {
+            if sent && rule.action.changes() {
                 step.push(ending::void(&self.plugin, &attempt, Reason::CheckTimeout));
             }
         }
@@ -183,7 +182,7 @@ impl Stream {
 
     pub(super) fn forward_uncharged(&mut self, step: &mut Step, code: Option<Code>) {
         if let Some(code) = code {
-            tell_code(step, code);
+            set_code_header(step, code);
         }
         self.pass(step);
     }
@@ -195,7 +194,7 @@ impl Stream {
     }
 }
 
-/// Whether a code lets a request of this kind go on.
+/// Whether a code admits a request of this kind.
 const fn admits(action: sluice_rules::Action, code: Code) -> bool {
     match action {
         sluice_rules::Action::Consume | sluice_rules::Action::Hold | sluice_rules::Action::Check => {
@@ -206,10 +205,10 @@ const fn admits(action: sluice_rules::Action, code: Code) -> bool {
     }
 }
 
-fn tell_gateway(step: &mut Step, headers: Vec<(String, String)>) {
+fn set_gateway_headers(step: &mut Step, headers: Vec<(String, String)>) {
     step.effects.extend(headers.into_iter().map(|(name, value)| Effect::SetHeader { name, value }));
 }
 
-fn tell_code(step: &mut Step, code: Code) {
+fn set_code_header(step: &mut Step, code: Code) {
     step.push(Effect::SetHeader { name: header::CODE.to_owned(), value: code.as_str().to_owned() });
 }

@@ -1,14 +1,14 @@
-//! Carries a step's effects out, and tells the stream what failed.
+//! Performs a step's effects, and reports failures to the stream.
 
 use std::collections::VecDeque;
 
-use super::{Action, Effect, Event, Stream, Unasked};
+use super::{Action, Effect, Event, NotSentReason, Stream};
 
-/// The proxy did not do what an effect asked for.
+/// The proxy did not perform an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed;
 
-/// Gives a stream one event and carries out everything that follows from it. Ends, since the last answer to a failure is
+/// Passes one event to a stream and performs all effects. Terminates, since the last reaction to a failure is
 /// [`Effect::Reset`], whose own failure changes nothing.
 pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effect) -> Result<(), Failed>) -> Action {
     let first = stream.step(event);
@@ -21,7 +21,7 @@ pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effe
         };
         let step = stream.step(event);
         action = step.action;
-        // What was planned is off, but what was counted or is to be returned stays so.
+        // The other planned effects are dropped, but counts and follow-ups stay.
         effects.retain(|effect| matches!(effect, Effect::FollowUp(_) | Effect::Count(_) | Effect::ObserveCheck(_)));
         for effect in step.effects.into_iter().rev() {
             effects.push_front(effect);
@@ -32,7 +32,7 @@ pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effe
 
 fn on_failure(effect: &Effect) -> Option<Event<'static>> {
     match effect {
-        Effect::Ask { .. } => Some(Event::NotAsked(Unasked::AtOnce)),
+        Effect::Check { .. } => Some(Event::NotSent(NotSentReason::AtOnce)),
         Effect::Delay { .. } => Some(Event::NotDelayed),
         Effect::StripHeader(_) | Effect::Resume | Effect::Respond { .. } => Some(Event::HostFailed),
         Effect::StripTrailer(_) => Some(Event::TrailersFailed),

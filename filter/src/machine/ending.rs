@@ -1,5 +1,5 @@
-//! The end of a stream: what was charged is kept, returned or marked unknown, and what the gateway has captured, refunded or
-//! voided is told to the server; also where the proxy itself fails.
+//! The end of a stream: a charge is kept, voided or marked unknown, and what the gateway has captured, refunded or voided is
+//! reported to the server; also if the proxy itself fails.
 
 use std::rc::Rc;
 
@@ -9,14 +9,14 @@ use sluice_rules::{Rule, SettleOn, Unreadable};
 use super::{Action, AnswerHeaders, Captured, Effect, GatewayAnswer, Phase, Step, Stream};
 use crate::config::Plugin;
 use crate::follow_up::{FollowUp, Kind};
-use crate::outcome::{Doubt, Ending, Fate, Reason, Said, judge};
+use crate::outcome::{Doubt, Ending, Fate, GatewayOutcome, Reason, judge};
 use crate::record::Outcome;
 use crate::stats::Stat;
 use crate::wire::{self, Attempt};
 
 impl Stream {
-    /// A call into the proxy failed that must not. Before the gateway has the request, it is answered 503 on every kind of
-    /// route, since the request cannot be trusted to be what was read; where even that fails, the stream is reset.
+    /// A call into the proxy failed unexpectedly. Before the gateway has the request, it is answered 503 on every kind of route,
+    /// since the request may differ from what was read; if even that fails, the stream is reset.
     pub(super) fn host_failed(&mut self, step: &mut Step) {
         step.push(Effect::Count(Stat::HostFailed));
         let before = std::mem::replace(&mut self.phase, Phase::Refused);
@@ -35,7 +35,7 @@ impl Stream {
             Phase::Delayed { rule, attempt } if rule.action.changes() => {
                 step.push(void(&self.plugin, &attempt, Reason::UpstreamUnreached));
             }
-            Phase::Pending { rule, attempt, asked: true } if rule.action.changes() => {
+            Phase::Pending { rule, attempt, sent: true } if rule.action.changes() => {
                 step.push(void(&self.plugin, &attempt, Reason::CheckTimeout));
             }
             Phase::New
@@ -49,8 +49,8 @@ impl Stream {
         }
     }
 
-    /// Trailers could not be read or cleaned. A request that is held is answered 503; of one that is on its way the rest never
-    /// arrives, and what became of its payment is judged in the log.
+    /// Trailers could not be read or cleaned. A paused request is answered 503; the rest of a forwarded one never arrives, and the
+    /// outcome of its payment is judged in the log.
     pub(super) fn trailers_failed(&mut self, step: &mut Step) {
         match self.phase {
             Phase::Passing | Phase::Forwarded { .. } | Phase::Done => {
@@ -64,18 +64,18 @@ impl Stream {
         }
     }
 
-    /// Answers that void are acted on here: what happens while the answer is delivered does not change them. A success is
-    /// acted on when the answer has ended, but it is remembered and its headers are read here.
+    /// An answer that voids takes effect here: what happens while the answer is delivered does not change it. A success takes
+    /// effect when the answer has ended, but it is stored and its headers are read here.
     pub(super) fn response_headers(&mut self, step: &mut Step, ending: Ending, headers: AnswerHeaders) {
         let Phase::Forwarded { rule, attempt, answer, .. } = &mut self.phase else { return };
         if ending.status.is_none_or(|status| status < 200) {
             return;
         }
-        answer.said = Said::read(&headers.outcomes);
-        if answer.said == Said::Unreadable {
+        answer.outcome = GatewayOutcome::read(&headers.outcomes);
+        if answer.outcome == GatewayOutcome::Unreadable {
             step.push(Effect::Count(Stat::OutcomeUnreadable));
         }
-        match judge(&rule.void_on, ending, answer.said) {
+        match judge(&rule.void_on, ending, answer.outcome) {
             Fate::Void(reason) => self.failed(step, reason),
             Fate::Keep => {
                 answer.began_well = true;
@@ -87,15 +87,15 @@ impl Stream {
         }
     }
 
-    /// The stream is over: ends what is still open.
+    /// The stream has ended: closes what is still open.
     pub(super) fn log(&mut self, step: &mut Step, ending: Ending) {
         match &self.phase {
-            // Of a question that is not sent yet nobody will hear.
-            Phase::Collecting { .. } | Phase::Pending { asked: false, .. } => {
+            // A check that is not sent yet is never sent.
+            Phase::Collecting { .. } | Phase::Pending { sent: false, .. } => {
                 step.push(Effect::Count(Stat::ClientGone));
                 self.finish(Outcome::ClientGone);
             }
-            Phase::Pending { rule, attempt, asked: true } | Phase::Delayed { rule, attempt } => {
+            Phase::Pending { rule, attempt, sent: true } | Phase::Delayed { rule, attempt } => {
                 step.push(Effect::Count(Stat::ClientGone));
                 if rule.action.changes() {
                     step.push(void(&self.plugin, attempt, Reason::ClientGone));
@@ -108,7 +108,7 @@ impl Stream {
             {
                 self.succeeded(step);
             }
-            Phase::Forwarded { rule, answer, .. } => match judge(&rule.void_on, ending, answer.said) {
+            Phase::Forwarded { rule, answer, .. } => match judge(&rule.void_on, ending, answer.outcome) {
                 Fate::Keep => self.succeeded(step),
                 Fate::Unknown(doubt) => self.unknown(step, doubt),
                 Fate::Void(reason) => self.failed(step, reason),
@@ -117,7 +117,7 @@ impl Stream {
         }
     }
 
-    /// The gateway did not do what was asked.
+    /// The gateway did not do what was requested.
     fn failed(&mut self, step: &mut Step, reason: Reason) {
         let Phase::Forwarded { attempt, changed, .. } = &self.phase else { return };
         if *changed {
@@ -128,7 +128,7 @@ impl Stream {
         }
     }
 
-    /// Whether the gateway did what was asked is unknown: what was charged stays.
+    /// It is unknown whether the gateway did what was requested: the charge stays.
     fn unknown(&mut self, step: &mut Step, doubt: Doubt) {
         let Phase::Forwarded { rule, attempt, .. } = &self.phase else { return };
         step.push(Effect::Count(Stat::Unknown));
@@ -137,25 +137,25 @@ impl Stream {
         self.finish(Outcome::Unknown);
     }
 
-    /// The gateway did what was asked.
+    /// The gateway did what was requested.
     fn succeeded(&mut self, step: &mut Step) {
         let Phase::Forwarded { rule, attempt, answer, .. } = &self.phase else { return };
-        let outcome = match tells(rule, attempt, answer.captured) {
-            Told::Nothing => Outcome::Kept,
-            // An earlier attempt at the order may have been left open. This one's success settles it.
-            Told::Made if self.record.replay => {
+        let outcome = match report(rule, attempt, answer.captured) {
+            Report::Nothing => Outcome::Kept,
+            // An earlier attempt at the order may still be open. This one's success settles it.
+            Report::Made if self.record.replay => {
                 step.push(follow_up(&self.plugin, Kind::Made, attempt, wire::made(attempt)));
                 Outcome::Kept
             }
-            Told::Made => Outcome::Kept,
-            Told::Unreadable => {
+            Report::Made => Outcome::Kept,
+            Report::Unreadable => {
                 step.push(Effect::Count(Stat::AmountUnreadable));
                 let label = label(attempt);
-                step.push(Effect::Warn(format!("the captured amount cannot be read, nothing is settled: {label}")));
+                step.push(Effect::Warn(format!("captured amount cannot be read, nothing is settled: {label}")));
                 step.push(unknown(&self.plugin, sluice_rules::Action::Settle, attempt, Doubt::AmountUnreadable));
                 Outcome::Unsettled
             }
-            Told::Confirm(kind, amount, outcome) => {
+            Report::Confirm(kind, amount, outcome) => {
                 step.push(confirm(&self.plugin, kind, attempt, amount));
                 outcome
             }
@@ -181,8 +181,8 @@ pub(super) fn captures(rule: &Rule) -> bool {
     }
 }
 
-/// Whether a success of the gateway takes money: it counts from the answer's headers on. Refunds and voids, which give quota
-/// back, want the whole answer.
+/// Whether a success of the gateway takes money: it counts from the answer's headers on. Refunds and voids, which return quota,
+/// need the whole answer.
 const fn takes(rule: &Rule) -> bool {
     match rule.action {
         sluice_rules::Action::Consume | sluice_rules::Action::Hold | sluice_rules::Action::Settle => true,
@@ -191,67 +191,67 @@ const fn takes(rule: &Rule) -> bool {
 }
 
 impl GatewayAnswer {
-    /// Whether the answer began as a success; without a word of the gateway's own the status says so.
+    /// Whether the answer began as a success; without an outcome from the gateway the status decides.
     fn is_success(self, ending: Ending) -> bool {
-        self.began_well || (self.said == Said::Nothing && ending.is_success())
+        self.began_well || (self.outcome == GatewayOutcome::Absent && ending.is_success())
     }
 }
 
-/// What the server is told of a success.
-enum Told {
+/// What is reported to the server after a success.
+enum Report {
     Nothing,
     /// The charge was made.
     Made,
-    /// The gateway has captured, but what cannot be read.
+    /// The gateway has captured, but the amount cannot be read.
     Unreadable,
-    /// Without an amount it is all that is left.
+    /// Without an amount: all that is left.
     Confirm(Kind, Option<AmountMinor>, Outcome),
 }
 
-fn tells(rule: &Rule, attempt: &Attempt, captured: Captured) -> Told {
-    let settled = |amount| Told::Confirm(Kind::Settle, amount, Outcome::Settled);
+fn report(rule: &Rule, attempt: &Attempt, captured: Captured) -> Report {
+    let settled = |amount| Report::Confirm(Kind::Settle, amount, Outcome::Settled);
     match (rule.action, captured) {
-        (sluice_rules::Action::Check, _) => Told::Nothing,
-        (sluice_rules::Action::Consume, _) => Told::Made,
-        (sluice_rules::Action::Hold, _) if rule.settle == SettleOn::Later => Told::Made,
-        (sluice_rules::Action::Hold | sluice_rules::Action::Settle, Captured::Unreadable) => Told::Unreadable,
-        // Nothing was captured: if that is the last word, the hold has ended without a capture.
+        (sluice_rules::Action::Check, _) => Report::Nothing,
+        (sluice_rules::Action::Consume, _) => Report::Made,
+        (sluice_rules::Action::Hold, _) if rule.settle == SettleOn::Later => Report::Made,
+        (sluice_rules::Action::Hold | sluice_rules::Action::Settle, Captured::Unreadable) => Report::Unreadable,
+        // Nothing was captured: if that is final, the hold has ended without a capture.
         (sluice_rules::Action::Hold | sluice_rules::Action::Settle, Captured::Amount(AmountMinor::ZERO)) => {
             if attempt.request.is_final {
-                Told::Confirm(Kind::VoidOrder, None, Outcome::OrderVoided)
+                Report::Confirm(Kind::VoidOrder, None, Outcome::OrderVoided)
             } else {
-                Told::Nothing
+                Report::Nothing
             }
         }
         (sluice_rules::Action::Hold | sluice_rules::Action::Settle, Captured::Amount(amount)) => settled(Some(amount)),
-        (sluice_rules::Action::Hold, Captured::Unsaid) => settled(None),
-        (sluice_rules::Action::Settle, Captured::Unsaid) => settled(attempt.request.amount),
-        (sluice_rules::Action::Refund, _) => Told::Confirm(Kind::Refund, attempt.request.amount, Outcome::Refunded),
-        (sluice_rules::Action::Void, _) => Told::Confirm(Kind::VoidOrder, None, Outcome::OrderVoided),
+        (sluice_rules::Action::Hold, Captured::Absent) => settled(None),
+        (sluice_rules::Action::Settle, Captured::Absent) => settled(attempt.request.amount),
+        (sluice_rules::Action::Refund, _) => Report::Confirm(Kind::Refund, attempt.request.amount, Outcome::Refunded),
+        (sluice_rules::Action::Void, _) => Report::Confirm(Kind::VoidOrder, None, Outcome::OrderVoided),
     }
 }
 
-/// The one amount that the gateway's answer gives. Equal repetitions count as one.
+/// The one amount in the gateway's answer. Equal repetitions count as one.
 fn read_captured(rule: &Rule, attempt: &Attempt, amounts: Result<Vec<Vec<u8>>, Unreadable>) -> Captured {
     let Ok(amounts) = amounts else { return Captured::Unreadable };
-    let Some((first, rest)) = amounts.split_first() else { return Captured::Unsaid };
+    let Some((first, rest)) = amounts.split_first() else { return Captured::Absent };
     match rule.captured(first, attempt.request.currency) {
         Ok(amount) if rest.iter().all(|other| other == first) => Captured::Amount(amount),
         Ok(_) | Err(_) => Captured::Unreadable,
     }
 }
 
-/// Says that the outcome is unknown.
+/// Reports that the outcome is unknown.
 fn unknown(plugin: &Plugin, action: sluice_rules::Action, attempt: &Attempt, doubt: Doubt) -> Effect {
     follow_up(plugin, Kind::Unknown, attempt, wire::unknown(action, attempt, &doubt.word()))
 }
 
-/// Takes an attempt back.
+/// Voids an attempt.
 pub(super) fn void(plugin: &Plugin, attempt: &Attempt, reason: Reason) -> Effect {
     follow_up(plugin, Kind::Void, attempt, wire::void(attempt, reason))
 }
 
-/// Tells what the gateway has done.
+/// Reports what the gateway has done.
 fn confirm(plugin: &Plugin, kind: Kind, attempt: &Attempt, amount: Option<AmountMinor>) -> Effect {
     follow_up(plugin, kind, attempt, wire::confirm(kind, attempt, amount))
 }

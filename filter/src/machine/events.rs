@@ -1,4 +1,4 @@
-//! What the proxy tells a stream, and what a stream asks of the proxy.
+//! The events that a stream gets from the proxy, and the effects that it requests.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub type BodyReader<'a> = &'a dyn Fn(usize) -> Result<Vec<u8>, Unreadable>;
 /// Reads a string of Envoy's dynamic metadata.
 pub type MetadataReader<'a> = &'a dyn Fn(&[String]) -> Result<Option<Vec<u8>>, Unreadable>;
 
-/// The word in the route's metadata.
+/// The mode in the route's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModeWord {
     Unset,
@@ -33,22 +33,22 @@ pub struct RequestHead<'a> {
     pub metadata: MetadataReader<'a>,
 }
 
-/// Why a question never went out.
+/// Why a check was never sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unasked {
-    /// The proxy did not take it, or too many wait already: said while it was being asked.
+pub enum NotSentReason {
+    /// The proxy did not accept it, or too many wait already: known at once.
     AtOnce,
-    /// The proxy did not take it when its turn came.
-    NotTaken,
-    /// Its time was over while it waited.
+    /// The proxy did not accept it when its turn came.
+    NotAccepted,
+    /// Its deadline passed while it waited.
     Late,
 }
 
-impl Unasked {
+impl NotSentReason {
     pub(super) const fn why(self) -> &'static str {
         match self {
-            Self::AtOnce | Self::NotTaken => "the question could not be sent",
-            Self::Late => "the question waited for all of its time",
+            Self::AtOnce | Self::NotAccepted => "the check could not be sent",
+            Self::Late => "the check waited in the queue until its deadline",
         }
     }
 }
@@ -81,7 +81,7 @@ pub enum Event<'a> {
         end: bool,
         read: BodyReader<'a>,
     },
-    /// Trailers end a request whose body never said so.
+    /// Trailers end a request whose body had no end marker.
     RequestTrailers {
         trailers: Result<Vec<(Vec<u8>, Vec<u8>)>, Unreadable>,
         read: BodyReader<'a>,
@@ -92,9 +92,9 @@ pub enum Event<'a> {
         message: Option<&'a [u8]>,
         check_ms: u64,
     },
-    /// [`Effect::Ask`] failed, or its question never went out: the server has not seen it.
-    NotAsked(Unasked),
-    /// The time of [`Effect::Delay`] is over.
+    /// [`Effect::Check`] failed, or its check was never sent: the server has not seen it.
+    NotSent(NotSentReason),
+    /// The delay of [`Effect::Delay`] is over.
     DelayOver,
     /// [`Effect::Delay`] failed: too many wait.
     NotDelayed,
@@ -103,7 +103,7 @@ pub enum Event<'a> {
         ending: Ending,
         headers: AnswerHeaders,
     },
-    /// The stream is over.
+    /// The stream has ended.
     Log(Ending),
     /// [`Effect::StripHeader`], [`Effect::Resume`] or [`Effect::Respond`] failed, or the request could not be read.
     HostFailed,
@@ -118,15 +118,15 @@ pub enum Effect {
     StripHeader(String),
     /// Removes a trailer that clients may not send. Failing is [`Event::TrailersFailed`].
     StripTrailer(String),
-    /// Tells the gateway about the decision. For information: failing is of no consequence.
+    /// Adds a header about the decision for the gateway. For information: a failure has no effect.
     SetHeader {
         name: String,
         value: String,
     },
-    /// Asks the server, now or when its turn comes ([`Stream::asked`]). Failing is [`Event::NotAsked`].
+    /// Sends the check to the server, now or when its turn comes ([`Stream::check_sent`]). Failing is [`Event::NotSent`].
     ///
-    /// [`Stream::asked`]: super::Stream::asked
-    Ask {
+    /// [`Stream::check_sent`]: super::Stream::check_sent
+    Check {
         message: Vec<u8>,
         timeout_ms: u32,
     },
@@ -134,7 +134,7 @@ pub enum Effect {
     Delay {
         delay_ms: u32,
     },
-    /// Lets a paused request go on. Failing is [`Event::HostFailed`].
+    /// Resumes a paused request. Failing is [`Event::HostFailed`].
     Resume,
     /// Answers the request. Failing is [`Event::HostFailed`].
     Respond {
@@ -144,13 +144,13 @@ pub enum Effect {
     },
     /// Ends the stream without an answer. If that fails too, the request stays paused.
     Reset,
-    /// Tells the server something, now or at a later tick.
+    /// Sends a follow-up to the server, now or at a later tick.
     FollowUp(FollowUp),
     /// Writes the filter state, an encoded object.
     Show(Vec<u8>),
     Count(Stat),
     ObserveCheck(u64),
-    /// Logs what somebody has to look at.
+    /// Logs a warning for an operator.
     Warn(String),
     /// Logs that a route names a mode that does not exist.
     WarnMode,
@@ -161,17 +161,17 @@ pub enum Effect {
 pub enum Action {
     #[default]
     Continue,
-    /// Holds the request, and what comes of its body with it. More than the proxy's buffer limit it answers 413 itself.
+    /// Pauses the request and its body. The proxy itself answers 413 to a body above its buffer limit.
     Pause,
 }
 
-/// The answer to an event.
+/// The reaction to an event.
 #[derive(Debug, Default)]
 pub struct Step {
     pub effects: Vec<Effect>,
     /// For request callbacks.
     pub action: Action,
-    /// Going on means [`Effect::Resume`], since no request callback returns now.
+    /// Forwarding means [`Effect::Resume`], since no request callback returns now.
     pub(super) resumes: bool,
 }
 
@@ -189,7 +189,7 @@ impl Step {
 }
 
 impl ModeWord {
-    /// The mode in force. A word that is no mode enforces: a typing error must not switch a limit off.
+    /// The mode in force. An unknown mode enforces: a typing error must not switch a limit off.
     pub(super) fn in_force(&self, step: &mut Step, rule_mode: Mode) -> Mode {
         match self {
             Self::Unset => rule_mode,
@@ -206,8 +206,8 @@ impl ModeWord {
     }
 }
 
-/// Those names of headers or trailers that only Sluice may set, each once; also as gateways take them for the same that write
-/// names as variables (`X_SLUICE_CODE`).
+/// The names of headers or trailers that only Sluice may set, each once; also in the spelling of gateways that write names as
+/// variables (`X_SLUICE_CODE`).
 pub(super) fn own_names(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<String> {
     let names = pairs.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok());
     let mut names: Vec<String> = names.filter(|name| header::is_own(name)).map(str::to_owned).collect();
@@ -219,7 +219,7 @@ pub(super) fn own_names(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<String> {
 impl RequestHead<'_> {
     pub(super) fn traceparent(&self) -> Option<String> {
         let mut values = self.headers.iter().filter(|(name, _)| name == b"traceparent").map(|(_, value)| value);
-        // A header that comes twice says nothing.
+        // A header that comes twice is ignored.
         let (Some(value), None) = (values.next(), values.next()) else { return None };
         let text = std::str::from_utf8(value).ok()?;
         let plain = text.len() <= TRACEPARENT_LEN_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -266,7 +266,7 @@ impl std::fmt::Debug for Event<'_> {
             Self::RequestBody { .. } => "RequestBody",
             Self::RequestTrailers { .. } => "RequestTrailers",
             Self::Reply { .. } => "Reply",
-            Self::NotAsked(_) => "NotAsked",
+            Self::NotSent(_) => "NotSent",
             Self::DelayOver => "DelayOver",
             Self::NotDelayed => "NotDelayed",
             Self::ResponseHeaders { .. } => "ResponseHeaders",

@@ -63,8 +63,8 @@ fn event(number: u8, message: &[u8]) -> Event<'_> {
         12 => Event::NotDelayed,
         4 => Event::Reply { grpc_status: 0, message: Some(message), check_ms: 1 },
         5 => Event::Reply { grpc_status: 14, message: None, check_ms: 1 },
-        6 => Event::NotAsked(Unasked::NotTaken),
-        13 => Event::NotAsked(Unasked::Late),
+        6 => Event::NotSent(NotSentReason::NotAccepted),
+        13 => Event::NotSent(NotSentReason::Late),
         7 => Event::ResponseHeaders { ending: ending(Some(422)), headers: headers_of_answer },
         8 => Event::Log(ending(None)),
         _ => Event::HostFailed,
@@ -81,7 +81,7 @@ proptest! {
     ) {
         let message = delayed_answer(if admits { "ADMITTED" } else { "DAILY_AMOUNT" }, delays.then_some("5"));
         let mut stream = Stream::new(Rc::new(plugin("{}")), 1);
-        let (mut asked, mut sent, mut admitted, mut waited, mut voids) = (false, false, false, !delays, Vec::new());
+        let (mut checked, mut sent, mut admitted, mut waited, mut voids) = (false, false, false, !delays, Vec::new());
         let mut sends = sends.into_iter();
         let mut failing = failing.into_iter().chain(std::iter::repeat(false));
         for number in std::iter::once(0).chain(numbers) {
@@ -89,19 +89,19 @@ proptest! {
             if number == 0 && !matches!(stream.phase, Phase::New) {
                 continue;
             }
-            let before = asked;
-            // A question may wait for its turn: what follows finds it sent, or not sent yet.
-            // An answer is one to a question that was sent.
-            if asked && (matches!(number, 4 | 5) || sends.next().unwrap_or(true)) {
+            let before = checked;
+            // A check may wait in the queue: the next event finds it sent, or not sent yet.
+            // Only a check that was sent gets an answer.
+            if checked && (matches!(number, 4 | 5) || sends.next().unwrap_or(true)) {
                 sent = true;
-                stream.asked();
+                stream.check_sent();
             }
             waited |= number == 11 && admitted;
             admitted |= number == 4 && before && admits;
             let action = drive(&mut stream, event(number, &message), &mut |effect| {
                 let failed = failing.next().unwrap_or_default();
                 match effect {
-                    Effect::Ask { .. } if !failed => asked = true,
+                    Effect::Check { .. } if !failed => checked = true,
                     Effect::Resume => assert!(admitted && waited, "resumed"),
                     Effect::FollowUp(void) => voids.push(void),
                     _ => {}
@@ -117,7 +117,7 @@ proptest! {
 }
 
 impl Stream {
-    /// After the log no request is there to go on.
+    /// After the log there is no request to forward.
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Done)
     }

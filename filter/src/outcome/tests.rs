@@ -11,7 +11,7 @@ fn status(status: u16) -> Ending {
     Ending { status: Some(status), ..GATEWAY }
 }
 
-/// The whole of the default: answers by which a gateway refuses a payment return the charge, a success keeps it, and what a
+/// The whole of the default: answers by which a gateway refuses a payment void the charge, a success keeps it, and what a
 /// client can provoke after the payment was made (406, 408, 5xx, …) is unknown.
 #[test]
 fn x2_each_status_is_made_refused_or_unknown() {
@@ -23,10 +23,10 @@ fn x2_each_status_is_made_refused_or_unknown() {
             number if refusals.contains(&number) => Fate::Void(Reason::Upstream4xx),
             number => Fate::Unknown(Doubt::Status(number)),
         };
-        assert_eq!(judge(&void_on, status(number), Said::Nothing), expected, "{number}");
+        assert_eq!(judge(&void_on, status(number), GatewayOutcome::Absent), expected, "{number}");
     }
     for number in [0, 99, 600, 999] {
-        assert!(matches!(judge(&void_on, status(number), Said::Nothing), Fate::Unknown(_)), "{number}");
+        assert!(matches!(judge(&void_on, status(number), GatewayOutcome::Absent), Fate::Unknown(_)), "{number}");
     }
 }
 
@@ -42,7 +42,7 @@ fn x2_a_rule_may_still_void_other_statuses() {
         (200, Fate::Keep),
         (302, Fate::Unknown(Doubt::Status(302))),
     ] {
-        assert_eq!(judge(&void_on, status(number), Said::Nothing), expected, "{number}");
+        assert_eq!(judge(&void_on, status(number), GatewayOutcome::Absent), expected, "{number}");
     }
 }
 
@@ -67,13 +67,13 @@ fn flags_come_before_the_status() {
     ];
     for (status, flags, tries, expected) in table {
         let ending = Ending { status: *status, flags: *flags, tries: *tries };
-        assert_eq!(judge(&void_on, ending, Said::Nothing), *expected, "{ending:?}");
+        assert_eq!(judge(&void_on, ending, GatewayOutcome::Absent), *expected, "{ending:?}");
     }
     assert_eq!(UNREACHED & UNKNOWN, 0);
     assert_eq!(DOWNSTREAM & !UNKNOWN, 0);
 }
 
-/// The last answer says nothing of an earlier try, unless it says that the payment was made.
+/// The last answer does not cover an earlier try, unless it is that the payment was made.
 #[test]
 fn f7_a_refusal_after_another_try_is_unknown() {
     let void_on = void_on("{}");
@@ -85,13 +85,13 @@ fn f7_a_refusal_after_another_try_is_unknown() {
         (None, Some(Doubt::TriesUnknown)),
     ] {
         let expected = |reason| doubt.map_or(Fate::Void(reason), Fate::Unknown);
-        let judged = |ending: Ending, said| judge(&void_on, Ending { tries, ..ending }, said);
-        assert_eq!(judged(status(422), Said::Nothing), expected(Reason::Upstream4xx), "{tries:?}");
-        assert_eq!(judged(status(200), Said::NotMade), expected(Reason::UpstreamNotMade), "{tries:?}");
+        let judged = |ending: Ending, outcome| judge(&void_on, Ending { tries, ..ending }, outcome);
+        assert_eq!(judged(status(422), GatewayOutcome::Absent), expected(Reason::Upstream4xx), "{tries:?}");
+        assert_eq!(judged(status(200), GatewayOutcome::NotMade), expected(Reason::UpstreamNotMade), "{tries:?}");
         let unreached = Ending { flags: 0x20, ..status(503) };
-        assert_eq!(judged(unreached, Said::Nothing), expected(Reason::UpstreamUnreached), "{tries:?}");
-        assert_eq!(judged(status(200), Said::Nothing), Fate::Keep, "{tries:?}");
-        assert_eq!(judged(status(422), Said::Made), Fate::Keep, "{tries:?}");
+        assert_eq!(judged(unreached, GatewayOutcome::Absent), expected(Reason::UpstreamUnreached), "{tries:?}");
+        assert_eq!(judged(status(200), GatewayOutcome::Absent), Fate::Keep, "{tries:?}");
+        assert_eq!(judged(status(422), GatewayOutcome::Made), Fate::Keep, "{tries:?}");
     }
 }
 
@@ -99,36 +99,36 @@ fn f7_a_refusal_after_another_try_is_unknown() {
 fn x2_the_gateways_own_word_outranks_its_status() {
     let void_on = void_on("{}");
     for number in [200, 302, 406, 422, 500] {
-        let judged = |said| judge(&void_on, status(number), said);
-        assert_eq!(judged(Said::Made), Fate::Keep, "{number}");
-        assert_eq!(judged(Said::NotMade), Fate::Void(Reason::UpstreamNotMade), "{number}");
-        assert_eq!(judged(Said::Unknown), Fate::Unknown(Doubt::Said), "{number}");
-        assert_eq!(judged(Said::Unreadable), Fate::Unknown(Doubt::SaidUnreadable), "{number}");
-        // An answer that broke off is not believed.
+        let judged = |outcome| judge(&void_on, status(number), outcome);
+        assert_eq!(judged(GatewayOutcome::Made), Fate::Keep, "{number}");
+        assert_eq!(judged(GatewayOutcome::NotMade), Fate::Void(Reason::UpstreamNotMade), "{number}");
+        assert_eq!(judged(GatewayOutcome::Unknown), Fate::Unknown(Doubt::GatewayUnknown), "{number}");
+        assert_eq!(judged(GatewayOutcome::Unreadable), Fate::Unknown(Doubt::OutcomeUnreadable), "{number}");
+        // An incomplete answer is not trusted.
         let reset = Ending { flags: 1 << 23, ..status(number) };
-        assert_eq!(judge(&void_on, reset, Said::Made), Fate::Unknown(Doubt::Flag("UPE")), "{number}");
+        assert_eq!(judge(&void_on, reset, GatewayOutcome::Made), Fate::Unknown(Doubt::Flag("UPE")), "{number}");
     }
 }
 
 #[test]
 fn the_outcome_header_has_three_words() {
-    let table: [(&[&str], Said); 10] = [
-        (&[], Said::Nothing),
-        (&["made"], Said::Made),
-        (&["made", "made"], Said::Made),
-        (&["not_made"], Said::NotMade),
-        (&["unknown"], Said::Unknown),
-        (&["Made"], Said::Unreadable),
-        (&["made, not_made"], Said::Unreadable),
-        (&["made", "not_made"], Said::Unreadable),
-        (&[""], Said::Unreadable),
-        (&["captured"], Said::Unreadable),
+    let table: [(&[&str], GatewayOutcome); 10] = [
+        (&[], GatewayOutcome::Absent),
+        (&["made"], GatewayOutcome::Made),
+        (&["made", "made"], GatewayOutcome::Made),
+        (&["not_made"], GatewayOutcome::NotMade),
+        (&["unknown"], GatewayOutcome::Unknown),
+        (&["Made"], GatewayOutcome::Unreadable),
+        (&["made, not_made"], GatewayOutcome::Unreadable),
+        (&["made", "not_made"], GatewayOutcome::Unreadable),
+        (&[""], GatewayOutcome::Unreadable),
+        (&["captured"], GatewayOutcome::Unreadable),
     ];
     for (values, expected) in table {
         let bytes = Ok(values.iter().map(|value| value.as_bytes().to_vec()).collect());
-        assert_eq!(Said::read(&bytes), expected, "{values:?}");
+        assert_eq!(GatewayOutcome::read(&bytes), expected, "{values:?}");
     }
-    assert_eq!(Said::read(&Err(Unreadable)), Said::Unreadable);
+    assert_eq!(GatewayOutcome::read(&Err(Unreadable)), GatewayOutcome::Unreadable);
 }
 
 #[test]

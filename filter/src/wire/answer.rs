@@ -1,4 +1,4 @@
-//! The server's answers, read from bytes that may say anything.
+//! The server's answers, read from untrusted bytes.
 
 use proto::header;
 use quota::Code;
@@ -7,8 +7,8 @@ use super::fields::{Value, fields};
 use super::{NoAnswer, Reply};
 use crate::delays::DELAY_MS_MAX;
 
-/// Reads an answer. The gRPC status is tested before the bytes; bytes that could mean two things mean nothing. A server whose
-/// store gave no answer has none either, whatever it says beside.
+/// Reads an answer. The gRPC status is tested before the bytes; ambiguous bytes are no answer. A server whose store gave no answer
+/// has none either, whatever else it returns.
 #[must_use]
 pub fn reply(grpc_status: u32, message: Option<&[u8]>) -> Reply {
     match decided(grpc_status, message) {
@@ -35,11 +35,11 @@ fn decided(grpc_status: u32, message: Option<&[u8]>) -> Result<Reply, &'static s
 /// [`proto::envoy::CheckResponse`], its parts still encoded.
 #[derive(Default)]
 struct Response<'a> {
-    /// The status that says which of both the answer is.
+    /// The status that decides which of both the answer is.
     code: Option<u64>,
     ok: Option<&'a [u8]>,
     denied: Option<&'a [u8]>,
-    /// For the access log; not looked into.
+    /// For the access log; not decoded.
     decided: &'a [u8],
 }
 

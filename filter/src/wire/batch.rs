@@ -1,5 +1,5 @@
-//! Several checks in one call ([`proto::batch`]): its messages are put together from checks that are encoded already, and taken
-//! apart without copying them.
+//! Several checks in one call ([`proto::batch`]): its messages are built from checks that are encoded already, and split without
+//! copying them.
 
 use prost::encoding::{encode_varint, encoded_len_varint};
 
@@ -29,8 +29,8 @@ pub fn batch<'a>(checks: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
     bytes
 }
 
-/// The results of a `BatchCheckResponse`, where there are as many as were `expected`: with any other number nobody can tell
-/// which belongs to whom.
+/// The results of a `BatchCheckResponse`, if there are as many as were `expected`: with any other number a result cannot be
+/// matched to its check.
 #[must_use]
 pub fn results(message: &[u8], expected: usize) -> Option<Vec<Outcome<'_>>> {
     let mut results = Vec::with_capacity(expected);

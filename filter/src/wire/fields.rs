@@ -1,4 +1,4 @@
-//! Reads encoded messages in place: what is looked at once needs no copy.
+//! Reads encoded messages in place: what is read once needs no copy.
 
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
@@ -11,7 +11,7 @@ pub(super) enum Value<'a> {
     Other,
 }
 
-/// Goes through the fields of a message; `None` where the bytes are not one or `field` does not like one of them.
+/// Visits the fields of a message; `None` if the bytes are not a message, or if `field` rejects one of them.
 pub(super) fn fields<'a>(mut message: &'a [u8], mut field: impl FnMut(u32, Value<'a>) -> Option<()>) -> Option<()> {
     while message.has_remaining() {
         let (tag, kind) = decode_key(&mut message).ok()?;

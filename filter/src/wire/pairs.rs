@@ -16,7 +16,7 @@ pub fn encode_pairs(pairs: &[(String, String)]) -> Vec<u8> {
     bytes
 }
 
-/// Reads headers as the ABI has them; `None` where the bytes are not what they say.
+/// Reads headers as the ABI has them; `None` if the bytes are not valid.
 #[must_use]
 pub fn decode_pairs(bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     if bytes.is_empty() {

@@ -16,10 +16,10 @@ pub fn number(value: u64) -> Member<'static> {
     Member::Number(value as f64)
 }
 
-/// An object of an access log is some 400 bytes: room for most, so that writing moves nothing.
+/// An object of an access log is some 400 bytes: room for most, so that the buffer does not grow.
 const BYTES: usize = 512;
 
-/// Encodes the members that are there, and puts those of another encoded object behind them.
+/// Encodes the members that are set, and appends those of another encoded object.
 #[must_use]
 pub fn structure(members: &[(&str, Option<Member<'_>>)], others: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BYTES);

@@ -51,11 +51,11 @@ fn a_question_is_the_contracts_message() {
         (Action::Check, "action=consume amount_minor=5 channel=card dry=journal"),
     ];
     for (action, expected) in table {
-        assert_eq!(read(&ask(action, None, &attempt(None, true))), expected, "{action:?}");
+        assert_eq!(read(&check(action, None, &attempt(None, true))), expected, "{action:?}");
     }
     let partial = attempt(Some("n"), false);
     let expected = "action=settle amount_minor=5 channel=card dry=1 final=0 operation_no=n";
-    assert_eq!(read(&ask(Action::Settle, None, &partial)), expected);
+    assert_eq!(read(&check(Action::Settle, None, &partial)), expected);
     let amount = AmountMinor::new(3);
     let expected = "action=settle amount_minor=3 channel=card final=0 operation_no=n";
     assert_eq!(read(&confirm(Kind::Settle, &partial, amount)), expected);
@@ -82,10 +82,10 @@ fn pairs_survive_the_way_and_damage_is_noticed() {
     assert_eq!(decode_pairs(&[0xff; 100]), None);
 }
 
-/// A batch's message is the contract's, whoever writes it.
+/// A batch's message is the contract's, whichever side writes it.
 #[test]
 fn a_batch_is_the_contracts_message() {
-    let one = ask(Action::Consume, None, &attempt(None, true));
+    let one = check(Action::Consume, None, &attempt(None, true));
     let two = void(&attempt(Some("n"), false), Reason::ClientGone);
     for checks in [vec![], vec![&one[..]], vec![&one[..], &two[..], &one[..]]] {
         let request = proto::batch::BatchCheckRequest::decode(batch(checks.iter().copied()).as_slice()).unwrap();
@@ -94,7 +94,7 @@ fn a_batch_is_the_contracts_message() {
     }
     let long = "x".repeat(300);
     let long = Attempt { traceparent: Some(long.clone()), ..attempt(None, true) };
-    let message = proto::envoy::CheckRequest::decode(ask(Action::Hold, Some(3), &long).as_slice()).unwrap();
+    let message = proto::envoy::CheckRequest::decode(check(Action::Hold, Some(3), &long).as_slice()).unwrap();
     let extensions = message.attributes.unwrap().context_extensions;
     assert_eq!(extensions[extension::TRACEPARENT].len(), 300);
     assert_eq!(extensions[extension::REPLAYS_MAX], "3");
@@ -121,7 +121,7 @@ fn results_are_read_where_there_are_as_many_as_asked_for() {
     for cut in 1..bytes.len() {
         assert_eq!(results(&bytes[..cut], 3), None, "{cut}");
     }
-    // What another version adds is passed over; what says one thing twice is not read.
+    // A field of another version is skipped; a repeated field makes the message unreadable.
     let added = [&[0x18, 5, 0x25, 1, 2, 3, 4][..], &bytes].concat();
     assert_eq!(results(&added, 3).map(|read| read.len()), Some(3));
     assert_eq!(results(&[0x0a, 4, 0x12, 0, 0x12, 0], 1), None);
@@ -136,7 +136,7 @@ fn an_attempts_id_is_written_in_hexadecimal_digits() {
     }
 }
 
-/// What is read in place is what the generated messages say.
+/// What is read in place equals what the generated messages contain.
 #[test]
 fn answers_are_read_as_the_contract_writes_them() {
     use proto::envoy::check_response::HttpResponse;

@@ -1,4 +1,4 @@
-//! What operators do with an account itself.
+//! Operators' commands on an account.
 
 use super::{Case, Verdict};
 use crate::command::storable;
@@ -41,8 +41,8 @@ impl Case<'_> {
         self.answer(Code::Applied).account(after)
     }
 
-    /// Whether the account is in windows that the store's time has not reached, and the command knows those of now: where its
-    /// day is over by the store's time, it does not.
+    /// Whether the account is in windows that the store's time has not reached, and the command has the current ones: it does
+    /// not where its day has ended by the store's time.
     fn is_ahead(&self) -> bool {
         let WindowIds { day, until_ms, .. } = self.command.windows;
         self.stored.day.id > day && storable(self.store_ms) < storable(until_ms)
@@ -54,7 +54,7 @@ impl Case<'_> {
 
     pub(super) fn suspend(&self, suspended: bool) -> Verdict {
         if (self.account.suspended_at_ms > 0) == suspended {
-            return self.answer(Code::Applied).again().unheard();
+            return self.answer(Code::Applied).replayed().unjournaled();
         }
         let mut after = self.account;
         after.suspended_at_ms = if suspended { self.now_ms.max(1) } else { 0 };
@@ -63,14 +63,14 @@ impl Case<'_> {
 
     pub(super) fn initialize(&self) -> Verdict {
         if self.exists {
-            return self.answer(Code::Applied).again().unheard();
+            return self.answer(Code::Applied).replayed().unjournaled();
         }
         self.answer(Code::Applied).account(self.account)
     }
 
     pub(super) fn roll(&self) -> Verdict {
-        if !self.exists || (self.account == self.stored && self.marks(&self.account) == self.account.marks) {
-            return self.answer(Code::Applied).again().unheard();
+        if !self.exists || (self.account == self.stored && self.levels(&self.account) == self.account.levels) {
+            return self.answer(Code::Applied).replayed().unjournaled();
         }
         self.answer(Code::Applied).account(self.account)
     }

@@ -1,4 +1,4 @@
-//! Consuming quota, at once or as a hold.
+//! Consuming quota, as a charge or as a hold.
 
 use super::{Case, Verdict};
 use crate::account::over;
@@ -12,11 +12,11 @@ impl Case<'_> {
         let barred = self.order.and_then(|order| self.bars(order));
         let known = same.filter(|order| barred.is_none() && order.live.contains(&self.command.attempt));
         if let Some(order) = known {
-            // The very attempt again: it is told what it was told, even when no more events are taken.
-            return self.answer(Code::Admitted).again().told(order.decision_id).unheard();
+            // The same attempt is repeated: it gets its first answer, even when the backlog is full.
+            return self.answer(Code::Admitted).replayed().with_decision_id(order.decision_id).unjournaled();
         }
         if self.is_full() {
-            return self.answer(Code::BacklogFull).unheard();
+            return self.answer(Code::BacklogFull).unjournaled();
         }
         if let Some(code) = barred {
             return self.answer(code);
@@ -25,13 +25,15 @@ impl Case<'_> {
             (Some(order), _) if charge.replays_max.is_some_and(|max| order.has_used_up(max)) => {
                 self.answer(Code::ReplayRefused)
             }
-            (Some(order), _) => self.answer(Code::Admitted).again().told(order.decision_id).order(self.joined(order)),
+            (Some(order), _) => {
+                self.answer(Code::Admitted).replayed().with_decision_id(order.decision_id).order(self.joined(order))
+            }
             (None, Some(order)) if order.state.is_charged() => self.answer(Code::IdempotencyConflict),
             (None, order) => self.charge_new(order, charge, hold),
         }
     }
 
-    /// Why an order takes no charge attempt, whatever it asks for: not even the repetition of an admitted one.
+    /// Why an order accepts no charge attempt at all, not even the repetition of an admitted one.
     fn bars(&self, order: &Order) -> Option<Code> {
         if order.voided.contains(&self.command.attempt) {
             Some(Code::AttemptVoided)
@@ -80,7 +82,7 @@ impl Case<'_> {
         }
     }
 
-    /// The first code that refuses a new charge whatever the pace, in the order of checks.
+    /// The first code that refuses a new charge regardless of the pace, in the order of checks.
     fn refuses(&self, charge: &Charge, hold: bool) -> Option<Code> {
         let suspended = self.is_suspended().then_some(Code::Suspended);
         let hard = charge.hard_limits();
@@ -96,7 +98,8 @@ impl Case<'_> {
             })
     }
 
-    /// Takes a turn; gives the milliseconds until it. `Err` where it is too far away: then no turn is taken.
+    /// Reserves the next slot of the pace; returns the wait in milliseconds. `Err` with the wait where it is too long: then
+    /// no slot is reserved.
     fn paced(&self, after: &mut Account, pace: &Pace) -> Result<u64, u64> {
         let now_us = self.now_ms * 1000;
         let turn = self.account.paced_until_us.max(now_us);

@@ -1,4 +1,4 @@
-//! whatever a command's clock shows, the store's own time bounds it.
+//! the store's own time bounds the time of every command.
 
 use proptest::prelude::*;
 
@@ -21,15 +21,15 @@ fn account(ledger: &Ledger) -> Account {
     ledger.account(&command.merchant, command.currency).copied().unwrap_or_default()
 }
 
-/// The row's command by a clock that is so far from the store's, which shows the row's time.
+/// The row's command by a clock that differs from the store's by `lie_ms`. The store's clock shows the row's time.
 fn lying(row: Row, number: usize, lie_ms: i64) -> (Command, i64) {
     let command = row.command(number);
     let (store_ms, now_ms) = (command.now_ms, command.now_ms + lie_ms);
     (Command { now_ms, windows: Calendar::UTC.windows_at(now_ms), ..command }, store_ms)
 }
 
-/// Each command on an account that was charged today, with a hold of an hour: by how much its clock lies, when it comes, and
-/// what is answered.
+/// Each command on an account that was charged today, with a hold of an hour: the command and its time, the error of its clock,
+/// and the answer.
 #[test]
 fn f1_what_the_stores_time_allows() {
     let until_midnight_ms = Calendar::UTC.windows_at(now_ms()).until_ms - now_ms();
@@ -42,19 +42,19 @@ fn f1_what_the_stores_time_allows() {
         (Row::consume("b", "2", 1), 10 * 366 * DAY_MS, Err(NotBegun)),
         (Row::consume("b", "2", 1), -8 * DAY_MS, Ok(Code::Admitted)),
         (Row::consume("b", "2", 1), -50 * 366 * DAY_MS, Ok(Code::Admitted)),
-        // Of whatever kind the command is.
+        // Any kind of command.
         (Row::account(Action::Roll), 8 * DAY_MS, Err(NotBegun)),
         (Row::expire("held"), 8 * DAY_MS, Err(NotBegun)),
         (Row::settle("held", "c", None), 8 * DAY_MS, Err(NotBegun)),
         (Row::reset(&Period::ALL), 8 * DAY_MS, Err(NotBegun)),
         (Row::account(Action::Initialize).currency("JPY"), 8 * DAY_MS, Err(NotBegun)),
-        // A hold ends when the store says so, whoever is late.
+        // A hold ends by the store's time, whichever clock lags.
         (Row::expire("held").at_secs(hold_secs - 1), 1_000, Ok(Code::Admitted)),
         (Row::expire("held").at_secs(hold_secs), 0, Ok(Code::Voided)),
         (Row::expire("held").at_secs(hold_secs), -1_000, Ok(Code::Admitted)),
         (Row::expire("held").at_secs(hold_secs + 60), -8 * DAY_MS, Ok(Code::Voided)),
         (Row::expire("held").at_secs(hold_secs + 59), -8 * DAY_MS, Ok(Code::Admitted)),
-        // An order is remembered.
+        // An order is kept for its time.
         (Row::consume("a", "1", 2).at_secs(TTL_SECS - 1), 1_000, Ok(Code::IdempotencyConflict)),
         (Row::consume("a", "1", 2).at_secs(TTL_SECS), 0, Ok(Code::Admitted)),
     ];
@@ -90,7 +90,7 @@ fn f1_what_is_written_lasts_by_the_stores_time() {
     }
 }
 
-/// All or none: one that comes before its day keeps all from being decided, unless another was refused before it.
+/// All or none: a command before its day keeps the batch from being decided, unless an earlier command was refused.
 #[test]
 fn f1_a_batch_with_a_command_before_its_day_is_not_decided() {
     let mut ledger = Ledger::new(1);
@@ -103,8 +103,8 @@ fn f1_a_batch_with_a_command_before_its_day_is_not_decided() {
     assert_eq!(codes, [Code::BatchRefused, Code::DailyAmount, Code::BatchRefused]);
 }
 
-/// An account in a day of next week, of next year, and in one of ten years: it comes back with what was counted since; what
-/// was charged before it is refunded without taking anything out of that.
+/// An account in a day of next week, of next year, and in ten years: a reset moves it back with what was counted since; refunds
+/// of earlier charges take nothing out of that.
 #[test]
 fn f1_a_reset_brings_an_account_back_that_is_ahead() {
     for days in [8, 366, 3_660] {
@@ -131,7 +131,7 @@ fn f1_a_reset_brings_an_account_back_that_is_ahead() {
     }
 }
 
-/// A reset by a clock that is behind, past midnight, does not know the windows of now: it stays with those that are stored.
+/// A reset by a lagging clock after midnight does not know the current windows: the stored ones stay.
 #[test]
 fn f1_a_reset_that_is_late_takes_no_account_into_a_closed_window() {
     let mut ledger = Ledger::new(1);
@@ -142,7 +142,7 @@ fn f1_a_reset_that_is_late_takes_no_account_into_a_closed_window() {
     assert_eq!((record.day.id, record.day.epoch, record.day.amount_after), (stored, 1, 0));
 }
 
-/// A step: what is asked, by how much its clock lies, how much time passes before.
+/// A step: kind of command, order, amount, error of its clock in ms, and seconds that pass before it.
 type Step = (u8, u8, u64, i64, u32);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -172,7 +172,7 @@ fn row((kind, order, minor, ..): Step) -> Row {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..ProptestConfig::default() })]
 
-    /// No window is opened, no hold ended and no order forgotten before its time, and what is written lasts.
+    /// No window is opened, no hold ended and no order evicted before its time, and what is written lasts.
     #[test]
     fn f1_no_clock_but_the_stores_moves_a_window_or_ends_anything(steps in steps()) {
         let mut ledger = Ledger::new(1);

@@ -1,4 +1,4 @@
-//! What ends a hold: captures, and its time.
+//! The end of a hold: by capture, or by expiry.
 
 use super::{Case, Verdict};
 use crate::order::{OPERATIONS_MAX, REPORTED_OPERATIONS_MAX};
@@ -32,10 +32,14 @@ impl Case<'_> {
         self.capture(order, settle, captured)
     }
 
-    /// A capture or refund that was taken before: the same amount gets the first answer.
+    /// A capture or refund that was accepted before: the same amount gets the first answer.
     pub(super) fn repeated(&self, taken: &Operation, amount: Option<AmountMinor>) -> Verdict {
         if amount.is_none_or(|amount| amount == taken.amount) {
-            self.answer(Code::Applied).amount(taken.amount.get()).again().told(taken.decision_id).unheard()
+            self.answer(Code::Applied)
+                .amount(taken.amount.get())
+                .replayed()
+                .with_decision_id(taken.decision_id)
+                .unjournaled()
         } else {
             Verdict { first: Some(taken.amount), ..self.answer(Code::IdempotencyConflict) }
         }
@@ -46,7 +50,7 @@ impl Case<'_> {
         let more = captured.saturating_sub(held);
         let allowed = percent(order.amount.get(), settle.over_capture_percent);
         let exceeds = (more > allowed && !settle.reported) || !self.account.holds(more);
-        // What was captured is an amount itself, which the order's own figures must be able to hold.
+        // The captured amount must be a valid amount, and so must the order's total.
         let Some(amount) = AmountMinor::new(captured).filter(|_| !exceeds) else {
             return self.answer(Code::CaptureExceedsHold).amount(captured);
         };
@@ -64,7 +68,7 @@ impl Case<'_> {
         let mut after = self.account;
         after.pending = after.pending.saturating_sub(held.min(captured) + returned);
         after.give_back(returned, false, &order.charged_in);
-        // Money that was captured beyond the hold is consumed now, whatever the limits say.
+        // Money that was captured beyond the hold is consumed now, regardless of the limits.
         after.consume(more);
         self.answer(Code::Applied).amount(captured).account(after).order(next)
     }
@@ -72,13 +76,13 @@ impl Case<'_> {
     pub(super) fn expire(&self) -> Verdict {
         let order = match self.charged_order() {
             Ok(order) => order,
-            Err(code) => return self.answer(code).unheard(),
+            Err(code) => return self.answer(code).unjournaled(),
         };
         if order.state != OrderState::Held {
-            return self.answer(Code::OrderClosed).unheard();
+            return self.answer(Code::OrderClosed).unjournaled();
         }
         if u64::from(order.hold.until_secs) > self.now_secs() {
-            return self.answer(Code::Admitted).again().unheard();
+            return self.answer(Code::Admitted).replayed().unjournaled();
         }
         match order.hold.on_expiry {
             OnExpiry::Void => self.end_hold(order),
@@ -95,7 +99,7 @@ impl Case<'_> {
     }
 }
 
-/// `percent` hundredths of an amount, rounded down. In two parts, so that doubles reckon it exactly as well.
+/// `percent` hundredths of an amount, rounded down. In two parts, so that doubles compute it exactly as well.
 const fn percent(amount: u64, percent: u8) -> u64 {
     amount / 100 * percent as u64 + amount % 100 * percent as u64 / 100
 }

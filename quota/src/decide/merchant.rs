@@ -1,10 +1,10 @@
-//! What operators do with a merchant as a whole: with all its accounts, also those that it does not have yet.
+//! Operators' commands on a merchant as a whole: all its accounts, including future ones.
 
 use super::{Case, Verdict};
-use crate::{Code, Dry, Merchant, Outcome, Record};
+use crate::{Code, Effect, Merchant, Outcome, Record};
 
 impl Case<'_> {
-    /// Whether no charge of the account is taken: it is suspended itself, or its merchant is.
+    /// Whether charges of the account are refused: it is suspended itself, or its merchant is.
     pub(super) const fn is_suspended(&self) -> bool {
         self.account.suspended_at_ms > 0 || self.merchant.suspended_at_ms > 0
     }
@@ -12,15 +12,15 @@ impl Case<'_> {
     pub(super) fn suspend_merchant(&self, suspended: bool) -> Verdict {
         let answer = self.answer(Code::Applied);
         if (self.merchant.suspended_at_ms > 0) == suspended {
-            return Verdict { merchant: Some(self.merchant), ..answer.again().unheard() };
+            return Verdict { merchant: Some(self.merchant), ..answer.replayed().unjournaled() };
         }
         let suspended_at_ms = if suspended { self.now_ms.max(1) } else { 0 };
         Verdict { merchant: Some(Merchant { suspended_at_ms, version: self.merchant.version + 1 }), ..answer }
     }
 
-    /// The outcome of a command about the merchant: its record tells of no account and no order.
+    /// The outcome of a command about the merchant: its record has no account and no order.
     pub(super) fn merchant_outcome(&self, code: Code, replay: bool, journal: bool, after: Merchant) -> Outcome {
-        let takes_effect = self.command.dry == Dry::No;
+        let takes_effect = self.command.effect == Effect::Commit;
         let version = if takes_effect { after.version } else { self.merchant.version };
         let record = Record {
             replay,

@@ -1,16 +1,16 @@
-//! Outcomes that the gateway leaves open, and what settles them.
+//! Outcomes that the gateway leaves unknown, and how they are resolved.
 
 use super::{Case, Verdict};
 use crate::order::ATTEMPTS_MAX;
 use crate::{AmountMinor, Code, Mark, OperationId, OperationKind, Order, OrderState, Subject};
 
 impl Case<'_> {
-    /// Marks what is open. Of an order that nobody knows, or of what is settled already, nothing is marked: a word that comes
-    /// late says nothing new.
+    /// Marks an outcome as unknown. Nothing is marked on an unknown order, or where the outcome is known already: the report is
+    /// late.
     pub(super) fn mark_unknown(&self, mark: &Mark) -> Verdict {
         let order = match self.charged_order() {
             Ok(order) => order,
-            Err(code) => return self.answer(code).unheard(),
+            Err(code) => return self.answer(code).unjournaled(),
         };
         let amount = match mark.subject {
             Subject::Charge => order.amount.get(),
@@ -18,7 +18,7 @@ impl Case<'_> {
         };
         let answer = self.answer(Code::Applied).amount(amount);
         if order.voided.contains(&self.command.attempt) || is_settled(order, mark.subject) {
-            return answer.again().unheard();
+            return answer.replayed().unjournaled();
         }
         let mut next = order.clone();
         match mark.subject {
@@ -28,25 +28,25 @@ impl Case<'_> {
         answer.order(next)
     }
 
-    /// The gateway made the charge. That is remembered also where nothing was open, so that a mark that comes late marks nothing.
+    /// The gateway made the charge. This is stored also where no outcome was unknown, so that a late mark has no effect.
     pub(super) fn made(&self) -> Verdict {
         let order = match self.charged_order() {
             Ok(order) => order,
-            Err(code) => return self.answer(code).unheard(),
+            Err(code) => return self.answer(code).unjournaled(),
         };
         let answer = self.answer(Code::Applied);
         if order.made {
-            return answer.again().unheard();
+            return answer.replayed().unjournaled();
         }
         let mut next = order.clone();
         next.known_at_gateway();
-        if order.unknown { answer.order(next) } else { answer.order(next).again().unheard() }
+        if order.unknown { answer.order(next) } else { answer.order(next).replayed().unjournaled() }
     }
 
-    /// The gateway did not make the charge, by none of the order's attempts: all of them are voided.
+    /// The gateway made the charge by none of the order's attempts: all of them are voided.
     pub(super) fn not_made(&self) -> Verdict {
         match self.order {
-            Some(order) if order.state == OrderState::Open => self.answer(Code::Voided).again().unheard(),
+            Some(order) if order.state == OrderState::Open => self.answer(Code::Voided).replayed().unjournaled(),
             None | Some(_) => match self.charged_order() {
                 Err(code) => self.answer(code),
                 Ok(order) if order.made || !order.is_untouched() => self.answer(Code::OrderClosed),
@@ -64,7 +64,7 @@ impl Case<'_> {
     }
 }
 
-/// Whether what is to be marked has an end already.
+/// Whether the outcome of the subject is known already, or marked already.
 fn is_settled(order: &Order, subject: Subject) -> bool {
     let has = |kind: OperationKind, id: OperationId| {
         order.operations.iter().any(|operation| operation.kind == kind && operation.id == id)

@@ -1,5 +1,5 @@
-//! Properties of the ledger, whatever is asked of it: the promises, seen from the accounts, from the orders and
-//! from the events.
+//! Properties of the ledger under any sequence of commands: the promises, checked on the accounts, the orders and
+//! the events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::{
-    Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, Currency, Dry,
-    Event, HoldTerms, Ledger, Limits, Mark, Marks, MerchantId, OnExpiry, Operation, OperationId, OperationKind, Order,
-    OrderNo, OrderState, Pace, Period, Refund, Reset, Resolution, Settle, Subject, Thresholds, Throttle, Watch,
-    WindowLimits,
+    Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, Currency, Effect,
+    Event, HoldTerms, Ledger, Limits, Mark, MerchantId, OnExpiry, Operation, OperationId, OperationKind, Order,
+    OrderNo, OrderState, Pace, Period, Refund, Reset, Resolution, Settle, Subject, ThresholdLevels, ThresholdPolicy,
+    Thresholds, Throttle, WindowLimits,
 };
 
 const NOW_MS: i64 = 1_795_296_600_000;
@@ -34,16 +34,16 @@ fn minor(amount: u64) -> AmountMinor {
     AmountMinor::new(amount).unwrap()
 }
 
-/// What is asked: a letter for the action, an order, an attempt or number, an amount, flags, and the time that passes before.
-type Asked = (u8, u8, u8, u64, u8, u32);
+/// A step: a letter for the action, an order, an attempt or number, an amount, flags, and the time that passes before.
+type Step = (u8, u8, u8, u64, u8, u32);
 
-fn asked() -> impl Strategy<Value = Vec<Asked>> {
+fn steps() -> impl Strategy<Value = Vec<Step>> {
     let seconds = prop_oneof![20 => 0..30_u32, 2 => 3_000..4_000_u32, 1 => 80_000..100_000_u32];
     let one = (0..17_u8, 0..ORDERS, 0..4_u8, 0..70_u64, any::<u8>(), seconds);
     proptest::collection::vec(one, 1..120)
 }
 
-fn action((letter, order, name, amount, flags, _): Asked, paced: bool) -> Action {
+fn action((letter, order, name, amount, flags, _): Step, paced: bool) -> Action {
     let pace = paced.then(|| Pace::of(&THROTTLE, &limits()));
     let replays_max = [None, None, Some(0), Some(1)][usize::from(flags >> 1) % 4];
     let charge = Charge { amount: minor(amount), limits: limits(), refusal: None, pace, replays_max };
@@ -73,21 +73,21 @@ fn action((letter, order, name, amount, flags, _): Asked, paced: bool) -> Action
     }
 }
 
-fn command(asked: Asked, action: Action, now_ms: i64, number: usize) -> Command {
-    let (_, order, name, _, flags, _) = asked;
+fn command(step: Step, action: Action, now_ms: i64, number: usize) -> Command {
+    let (_, order, name, _, flags, _) = step;
     Command {
         merchant: MerchantId::parse("m").unwrap(),
         currency: Currency::parse("USD").unwrap(),
         order_no: Some(order_no(order)),
         attempt: AttemptId::from_text(&format!("{order} {name}")),
         action,
-        dry: if flags & 192 == 192 { Dry::Silent } else { Dry::No },
+        effect: if flags & 192 == 192 { Effect::DryRun } else { Effect::Commit },
         decision_id: (number as u128).to_be_bytes(),
         now_ms,
         windows: Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 400 * 86_400,
         backlog_max: u32::MAX,
-        watch: Some(Arc::new(watch(name))),
+        threshold_policy: Some(Arc::new(threshold_policy(name))),
         history: None,
         payment_no: None,
         operation_no: None,
@@ -95,32 +95,32 @@ fn command(asked: Asked, action: Action, now_ms: i64, number: usize) -> Command 
     }
 }
 
-/// Usage is told of by the limits, now and then by lower ones or by another list.
-fn watch(name: u8) -> Watch {
+/// Thresholds of the limits; sometimes of lower limits, or with another list.
+fn threshold_policy(name: u8) -> ThresholdPolicy {
     let lowered = Limits { day: WindowLimits { amount: minor(50), ..limits().day }, ..limits() };
     let watched = if name == 3 { lowered } else { limits() };
     let percents: &[u32] = if name == 2 { &[50, 80, 100] } else { &[80, 100] };
-    Watch::new(&watched, Thresholds::new(percents.iter().copied()).unwrap())
+    ThresholdPolicy::new(&watched, Thresholds::new(percents.iter().copied()).unwrap())
 }
 
 fn order_no(order: u8) -> OrderNo {
     OrderNo::parse(&format!("order-{order}")).unwrap()
 }
 
-/// The commands that were asked for, one after the other in time.
-fn commands(asked: &[Asked], paced: bool) -> Vec<Command> {
+/// The commands of the steps, in the order of time.
+fn commands(steps: &[Step], paced: bool) -> Vec<Command> {
     let mut now_ms = NOW_MS;
-    let command = |(number, asked): (usize, &Asked)| {
-        now_ms += i64::from(asked.5) * 1000;
-        command(*asked, action(*asked, paced), now_ms, number + 1)
+    let command = |(number, step): (usize, &Step)| {
+        now_ms += i64::from(step.5) * 1000;
+        command(*step, action(*step, paced), now_ms, number + 1)
     };
-    asked.iter().enumerate().map(command).collect()
+    steps.iter().enumerate().map(command).collect()
 }
 
-/// With resets and corrections by hand strewn in.
-fn commands_by_hand(asked: &[Asked]) -> Vec<Command> {
-    let mut commands = commands(asked, true);
-    for (command, (letter, _, name, amount, flags, _)) in commands.iter_mut().zip(asked) {
+/// The same with resets and corrections by hand in between.
+fn commands_by_hand(steps: &[Step]) -> Vec<Command> {
+    let mut commands = commands(steps, true);
+    for (command, (letter, _, name, amount, flags, _)) in commands.iter_mut().zip(steps) {
         let counter = CounterName::ALL[usize::from(*letter) % CounterName::ALL.len()];
         let change = [Change::Add, Change::Subtract, Change::Set][usize::from(*name) % 3](minor(*amount));
         match flags % 16 {
@@ -140,8 +140,8 @@ fn commands_by_hand(asked: &[Asked]) -> Vec<Command> {
     commands
 }
 
-fn watch_of(command: &Command) -> &Watch {
-    command.watch.as_deref().unwrap()
+fn threshold_policy_of(command: &Command) -> &ThresholdPolicy {
+    command.threshold_policy.as_deref().unwrap()
 }
 
 fn account(ledger: &Ledger) -> Account {
@@ -154,7 +154,7 @@ fn orders(ledger: &Ledger) -> Vec<Order> {
     (0..ORDERS).filter_map(|order| ledger.order(&merchant, &order_no(order)).cloned()).collect()
 }
 
-/// every figure of the account is within its limit, windows raised to the pace's ceiling where there is one.
+/// every counter of the account is within its limit, or within the ceiling of the pace where there is one.
 fn within(account: &Account, windows: &Limits) -> bool {
     let inside = |period| {
         let counter = account.of(period);
@@ -167,7 +167,7 @@ fn within(account: &Account, windows: &Limits) -> bool {
         && account.month.refunded <= limits().refund_monthly.get()
 }
 
-/// What an order has consumed and not returned, and whether it counts as a charge.
+/// The amount that an order has consumed and not returned, and whether it counts as a charge.
 fn consumed(order: &Order) -> (u64, u64) {
     let refunds = order.operations.iter().filter(|operation| operation.kind == OperationKind::Refund);
     let refunded: u64 = refunds.map(|operation| operation.amount.get()).sum();
@@ -178,21 +178,21 @@ fn consumed(order: &Order) -> (u64, u64) {
     }
 }
 
-/// sums of what the events moved, window by window; each window closes with its sum.
+/// sums of the amounts that the events moved, window by window; each window closes with its sum.
 fn check_events(events: &[Event], account: &Account) {
     let mut windows = BTreeMap::<u32, [i128; 3]>::new();
     let mut pending = 0;
     for event in events.iter().filter(|event| !event.command.action.is_of_merchant()) {
         for closed in &event.closed {
             let counter = closed.counter;
-            let told = [counter.amount, counter.count, counter.refunded].map(i128::from);
-            assert_eq!(windows.get(&counter.id).copied().unwrap_or_default(), told, "{event:?}");
+            let reported = [counter.amount, counter.count, counter.refunded].map(i128::from);
+            assert_eq!(windows.get(&counter.id).copied().unwrap_or_default(), reported, "{event:?}");
         }
         for window in Period::ALL.map(|period| event.record.of(period)) {
             let sums = windows.entry(window.id).or_default();
             let before = [window.amount_before, window.count_before, window.refunded_before].map(i128::from);
             let after = [window.amount_after, window.count_after, window.refunded_after].map(i128::from);
-            // Each begins where the one before it ended.
+            // Each begins with the values after the one before it.
             assert_eq!(*sums, before, "{event:?}");
             *sums = after;
         }
@@ -210,47 +210,47 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn q1_nothing_is_above_its_limit(asked in asked(), paced in any::<bool>()) {
+    fn q1_nothing_is_above_its_limit(steps in steps(), paced in any::<bool>()) {
         let mut ledger = Ledger::new(1);
         let windows = if paced { Pace::of(&THROTTLE, &limits()).ceiling } else { limits() };
-        for command in commands(&asked, paced) {
+        for command in commands(&steps, paced) {
             let _reply = ledger.apply(&command);
             prop_assert!(within(&account(&ledger), &windows), "{:?}: {:?}", command.action, account(&ledger));
         }
     }
 
     #[test]
-    fn q2_what_is_refused_or_dry_changes_nothing(asked in asked()) {
+    fn q2_what_is_refused_or_dry_changes_nothing(steps in steps()) {
         let mut ledger = Ledger::new(1);
-        for command in commands_by_hand(&asked) {
+        for command in commands_by_hand(&steps) {
             let before = (account(&ledger), orders(&ledger));
             let reply = ledger.apply(&command);
-            if command.dry != Dry::No || reply.record.code.http_status() != 200 {
+            if command.effect != Effect::Commit || reply.record.code.http_status() != 200 {
                 prop_assert_eq!((account(&ledger), orders(&ledger)), before, "{:?}", command.action);
             }
         }
     }
 
     #[test]
-    fn q3_what_comes_again_changes_nothing(asked in asked()) {
+    fn q3_what_comes_again_changes_nothing(steps in steps()) {
         let mut ledger = Ledger::new(1);
-        for command in commands(&asked, true) {
+        for command in commands(&steps, true) {
             let first = ledger.apply(&command);
             let before = (account(&ledger), orders(&ledger));
             let again = ledger.apply(&Command { decision_id: [255; 16], ..command.clone() });
-            if command.dry == Dry::No && first.record.code.http_status() == 200 {
+            if command.effect == Effect::Commit && first.record.code.http_status() == 200 {
                 prop_assert_eq!((account(&ledger), orders(&ledger)), before, "{:?}", command.action);
                 prop_assert_eq!(again.event_seq, None, "{:?}", command.action);
             }
         }
     }
 
-    /// Seen from the orders, where no window ends: what they consumed and hold is what the account counts.
+    /// While no window ends, the account's counters equal the sums of the orders.
     #[test]
-    fn q4_the_orders_make_up_the_account(asked in asked()) {
+    fn q4_the_orders_make_up_the_account(steps in steps()) {
         let mut ledger = Ledger::new(1);
-        let mut in_one_day = asked;
-        in_one_day.iter_mut().for_each(|asked| asked.5 %= 30);
+        let mut in_one_day = steps;
+        in_one_day.iter_mut().for_each(|step| step.5 %= 30);
         for command in commands(&in_one_day, true) {
             let _reply = ledger.apply(&command);
             let (account, orders) = (account(&ledger), orders(&ledger));
@@ -264,62 +264,62 @@ proptest! {
         }
     }
 
-    /// Windows may end: what is pending is still what the orders hold.
+    /// Also after windows end, the pending amount equals the sum of the orders' holds.
     #[test]
-    fn q4_what_is_pending_is_held(asked in asked()) {
+    fn q4_what_is_pending_is_held(steps in steps()) {
         let mut ledger = Ledger::new(1);
-        for command in commands(&asked, true) {
+        for command in commands(&steps, true) {
             let _reply = ledger.apply(&command);
             prop_assert_eq!(account(&ledger).pending, orders(&ledger).iter().map(Order::held).sum::<u64>());
         }
     }
 
     #[test]
-    fn q4_the_events_make_up_the_account(asked in asked()) {
+    fn q4_the_events_make_up_the_account(steps in steps()) {
         let mut ledger = Ledger::new(1);
-        for command in commands_by_hand(&asked) {
+        for command in commands_by_hand(&steps) {
             let _reply = ledger.apply(&command);
         }
         let events = ledger.drain();
         check_events(&events, &account(&ledger));
     }
 
-    /// Who follows the events knows which alerts are open: those whose threshold usage has reached, under the limits that
-    /// changed the account last; and each event tells of a change.
+    /// The events alone show which alerts are open: those whose threshold usage has reached, under the limits of the last change
+    /// to the account; and each crossing event is a change.
     #[test]
-    fn an_alert_is_open_exactly_while_usage_is_at_its_threshold(asked in asked()) {
+    fn an_alert_is_open_exactly_while_usage_is_at_its_threshold(steps in steps()) {
         let mut ledger = Ledger::new(1);
-        let mut told = Marks::default();
-        for command in commands_by_hand(&asked) {
+        let mut reported = ThresholdLevels::default();
+        for command in commands_by_hand(&steps) {
             let _reply = ledger.apply(&command);
             let mut changed = false;
             for event in ledger.drain() {
                 for closed in &event.closed {
-                    told = told.without(closed.period);
+                    reported = reported.without(closed.period);
                 }
                 if let Some(crossing) = &event.crossing {
-                    prop_assert_eq!(crossing.before, told, "{:?}", &event);
+                    prop_assert_eq!(crossing.before, reported, "{:?}", &event);
                     prop_assert_ne!(crossing.before, crossing.after);
-                    told = crossing.after;
+                    reported = crossing.after;
                 }
                 let of_account = !event.command.action.is_of_merchant();
                 changed = of_account && matches!(event.record.code.http_status(), 200) && !event.record.replay;
             }
             let account = account(&ledger);
-            prop_assert_eq!(account.marks, told, "{:?}", &command.action);
+            prop_assert_eq!(account.levels, reported, "{:?}", &command.action);
             let of_order = matches!(command.action, Action::VoidAttempt | Action::MarkUnknown(_) | Action::Resolve(_));
             if changed && account.version > 0 && !of_order {
-                prop_assert_eq!(watch_of(&command).marks(&account), told, "{:?}", &command.action);
+                prop_assert_eq!(threshold_policy_of(&command).levels(&account), reported, "{:?}", &command.action);
             }
         }
     }
 
-    /// X5, X6, B7: no charge is admitted, at first or again, of an order that gave back, of a suspended account or merchant, or
-    /// beyond the repetitions that its rule allows.
+    /// X5, X6, B7: no charge is admitted, new or repeated, for an order that returned quota, for a suspended account or merchant,
+    /// or beyond the repetitions that its rule allows.
     #[test]
-    fn x5_x6_b7_what_is_closed_or_suspended_is_never_admitted(asked in asked()) {
+    fn x5_x6_b7_what_is_closed_or_suspended_is_never_admitted(steps in steps()) {
         let mut ledger = Ledger::new(1);
-        for command in commands_by_hand(&asked) {
+        for command in commands_by_hand(&steps) {
             let (Action::Consume(charge) | Action::Hold(charge, _)) = command.action else {
                 let _reply = ledger.apply(&command);
                 continue;
@@ -339,15 +339,15 @@ proptest! {
         }
     }
 
-    /// X5: an order is closed exactly from the first operation on that gave something back, or ended its hold.
+    /// X5: an order is closed exactly from the first operation that returned quota of it, or ended its hold.
     #[test]
-    fn x5_what_gives_back_closes(asked in asked()) {
+    fn x5_what_gives_back_closes(steps in steps()) {
         let mut ledger = Ledger::new(1);
-        for command in commands(&asked, true) {
+        for command in commands(&steps, true) {
             let before = account(&ledger).rolled(command.windows);
             let reply = ledger.apply(&command);
             let order = command.order_no.as_ref().and_then(|order_no| ledger.order(&command.merchant, order_no));
-            let gave = before.day.amount > account(&ledger).day.amount && command.dry == Dry::No;
+            let gave = before.day.amount > account(&ledger).day.amount && command.effect == Effect::Commit;
             let by_operation = match command.action {
                 Action::Refund(_) | Action::Release(_) | Action::Void | Action::Expire => true,
                 Action::Settle(_) | Action::VoidAttempt => false,
@@ -367,9 +367,9 @@ proptest! {
     }
 
     #[test]
-    fn q2_a_batch_is_done_as_a_whole_or_not_at_all(asked in asked(), size in 1..6_usize) {
+    fn q2_a_batch_is_done_as_a_whole_or_not_at_all(steps in steps(), size in 1..6_usize) {
         let mut ledger = Ledger::new(1);
-        for batch in commands_by_hand(&asked).chunks(size) {
+        for batch in commands_by_hand(&steps).chunks(size) {
             let before = (account(&ledger), orders(&ledger));
             let mut one_by_one = ledger.clone();
             let replies = ledger.apply_all_or_none(batch);

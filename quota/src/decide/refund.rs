@@ -31,13 +31,13 @@ impl Case<'_> {
             return self.answer(Code::OrderClosed);
         }
         let taken = order.operations.iter().position(|operation| is_refund(operation) && operation.id == refund.id);
-        match taken.and_then(|place| order.operations.get(place).map(|taken| (place, taken))) {
+        match taken.and_then(|index| order.operations.get(index).map(|taken| (index, taken))) {
             None => self.refund_new(order, refund),
-            Some((place, taken)) => self.refund_again(order, place, taken, refund),
+            Some((index, taken)) => self.refund_again(order, index, taken, refund),
         }
     }
 
-    fn refund_again(&self, order: &Order, place: usize, taken: &Operation, refund: &Refund) -> Verdict {
+    fn refund_again(&self, order: &Order, index: usize, taken: &Operation, refund: &Refund) -> Verdict {
         let same = refund.amount.is_none_or(|amount| amount == taken.amount);
         let known = taken.attempt == self.command.attempt;
         if taken.kind == OperationKind::Refund || !same || (refund.reserve && known) {
@@ -48,7 +48,7 @@ impl Case<'_> {
         if !refund.reserve {
             next.known_at_gateway();
         }
-        if let Some(operation) = next.operations.get_mut(place) {
+        if let Some(operation) = next.operations.get_mut(index) {
             operation.attempt = self.command.attempt;
             if !refund.reserve {
                 operation.kind = OperationKind::Refund;
@@ -57,8 +57,8 @@ impl Case<'_> {
         next.given_back |= !refund.reserve;
         let answer = self.answer(Code::Applied).amount(amount).order(next);
         if refund.reserve {
-            // The latest attempt is the one whose failure cancels the refund: an earlier one's would end this one's too.
-            return answer.again().told(taken.decision_id);
+            // Only the failure of the latest attempt cancels the refund. An earlier attempt's failure must not cancel this one.
+            return answer.replayed().with_decision_id(taken.decision_id);
         }
         let mut after = self.account;
         after.give_back(amount, false, &order.charged_in);

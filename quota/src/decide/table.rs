@@ -1,5 +1,5 @@
 //! Tables of commands and their answers, for every implementation of the rule: the ledger's own tests and the store suite
-//! run the same rows. Here are the charges; the other operations have files of their own.
+//! run the same rows. This file has the charges; the other operations have files of their own.
 
 // Named by path, because the store suite includes this file from elsewhere.
 #[path = "table/accounts.rs"]
@@ -26,7 +26,7 @@ pub(crate) mod row;
 mod suspension;
 
 use quota::{AmountMinor, Code, Limits, WindowLimits};
-use row::Figure::{Day, Heard, Month, Moved, Told, Version, Year};
+use row::Expected::{Day, DecisionId, Journaled, Month, Moved, Version, Year};
 use row::{TTL_SECS, amount, day_amount};
 
 pub(crate) use batches::{Batch, batches};
@@ -35,7 +35,7 @@ pub(crate) use row::Row;
 /// Takes a table and its name.
 type Check<'a> = dyn FnMut(&str, &[Row]) + 'a;
 
-/// Hands every table, with its name, to a checker that begins with an empty store each time.
+/// Passes every table, with its name, to a checker that starts with an empty store each time.
 pub(crate) fn each(check: &mut Check) {
     q1_q2_limits_hold_to_the_unit(check);
     q1_q2_every_limit_is_checked_in_the_order_of_codes(check);
@@ -59,10 +59,10 @@ fn q1_q2_limits_hold_to_the_unit(check: &mut Check) {
         "amount",
         &[
             Row::consume("a", "1", 99).gives(Admitted, [Day(99, 1), Version(1), Moved(99)]),
-            Row::consume("b", "2", 2).gives(DailyAmount, [Day(99, 1), Version(1), Moved(2), Heard(true)]),
+            Row::consume("b", "2", 2).gives(DailyAmount, [Day(99, 1), Version(1), Moved(2), Journaled(true)]),
             Row::consume("b", "3", 1).gives(Admitted, [Day(100, 2)]),
             Row::consume("c", "4", 1).gives(DailyAmount, [Day(100, 2)]),
-            // A limit that was lowered below what is used refuses even nothing; it holds from the next payment on.
+            // A limit that was lowered below the usage refuses even an amount of 0; it applies from the next payment on.
             Row::consume("d", "5", 0).limits(day_amount(99)).gives(DailyAmount, [Day(100, 2)]),
             Row::consume("d", "6", 0).gives(Admitted, [Day(100, 3)]),
             Row::consume("e", "7", 50).limits(day_amount(150)).gives(Admitted, [Day(150, 4)]),
@@ -80,7 +80,7 @@ fn q1_q2_limits_hold_to_the_unit(check: &mut Check) {
             Row::consume("c", "4", 2).limits(two_a_day).gives(DailyCount, [Day(5, 2)]),
             Row::consume("c", "5", 2).limits(year).gives(Admitted, [Day(7, 3)]),
             Row::consume("d", "6", 2).limits(year).gives(YearlyCount, [Day(7, 3)]),
-            // The next day and the next month begin at nothing, the year goes on.
+            // The next day and the next month begin at 0, the year continues.
             Row::consume("e", "7", 1).at_days(10).limits(month).gives(Admitted, [Day(1, 1), Month(1, 1), Year(8, 4)]),
             Row::consume("f", "8", 1).at_days(10).limits(year).gives(YearlyCount, [Year(8, 4)]),
         ],
@@ -139,23 +139,23 @@ fn q1_q2_every_limit_is_checked_in_the_order_of_codes(check: &mut Check) {
     check("the order of codes", &rows);
 }
 
-/// one order consumes once, however often it comes.
+/// one order consumes once, however often it is repeated.
 fn q3_an_order_is_charged_once(check: &mut Check) {
     use Code::{Admitted, IdempotencyConflict};
     check(
         "replays",
         &[
-            Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1), Told(0), Heard(true)]),
-            // The very attempt: nothing changes. Another one: the order knows it from now on, and the journal too.
-            Row::consume("a", "1", 60).again(Admitted, [Day(60, 1), Told(0), Heard(false)]),
-            Row::consume("a", "2", 60).again(Admitted, [Day(60, 1), Told(0), Heard(true), Version(1)]),
-            Row::consume("a", "3", 61).gives(IdempotencyConflict, [Day(60, 1), Told(3)]),
+            Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1), DecisionId(0), Journaled(true)]),
+            // The same attempt: nothing changes. Another attempt: it is stored with the order and journaled.
+            Row::consume("a", "1", 60).replayed(Admitted, [Day(60, 1), DecisionId(0), Journaled(false)]),
+            Row::consume("a", "2", 60).replayed(Admitted, [Day(60, 1), DecisionId(0), Journaled(true), Version(1)]),
+            Row::consume("a", "3", 61).gives(IdempotencyConflict, [Day(60, 1), DecisionId(3)]),
             Row::hold("a", "3", 60).gives(IdempotencyConflict, [Day(60, 1)]),
-            // A replay goes before every limit, also one lowered since, and before what the policy says by now.
-            Row::consume("a", "4", 60).limits(day_amount(0)).again(Admitted, [Day(60, 1)]),
-            Row::consume("a", "5", 60).refused_by_policy(Code::PolicyMissing).again(Admitted, [Day(60, 1)]),
-            Row::consume("a", "6", 60).at_days(2).again(Admitted, [Day(0, 0)]),
-            // Forgotten after its time, to the second.
+            // A replay takes precedence over every limit, also one lowered since, and over the current policy.
+            Row::consume("a", "4", 60).limits(day_amount(0)).replayed(Admitted, [Day(60, 1)]),
+            Row::consume("a", "5", 60).refused_by_policy(Code::PolicyMissing).replayed(Admitted, [Day(60, 1)]),
+            Row::consume("a", "6", 60).at_days(2).replayed(Admitted, [Day(0, 0)]),
+            // Evicted after its time, to the second.
             Row::consume("a", "7", 61).at_secs(2 * 86_400 + TTL_SECS - 1).gives(IdempotencyConflict, [Day(0, 0)]),
             Row::consume("a", "8", 61).at_secs(2 * 86_400 + TTL_SECS).gives(Admitted, [Day(61, 1)]),
         ],
@@ -169,11 +169,11 @@ fn q3_q4_attempts_and_voids(check: &mut Check) {
         "the last live attempt returns the charge, once",
         &[
             Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1)]),
-            Row::consume("a", "2", 60).again(Admitted, [Day(60, 1)]),
+            Row::consume("a", "2", 60).replayed(Admitted, [Day(60, 1)]),
             Row::void_attempt("a", "1").gives(AttemptReleased, [Day(60, 1)]),
-            Row::void_attempt("a", "1").again(AttemptReleased, [Day(60, 1), Heard(false)]),
+            Row::void_attempt("a", "1").replayed(AttemptReleased, [Day(60, 1), Journaled(false)]),
             Row::void_attempt("a", "2").gives(Voided, [Day(0, 0), Month(0, 0), Year(0, 0), Moved(60)]),
-            Row::void_attempt("a", "2").again(Voided, [Day(0, 0), Heard(false)]),
+            Row::void_attempt("a", "2").replayed(Voided, [Day(0, 0), Journaled(false)]),
             Row::consume("a", "1", 60).gives(AttemptVoided, [Day(0, 0)]),
             Row::consume("a", "3", 70).gives(Admitted, [Day(70, 1)]),
         ],
@@ -196,7 +196,7 @@ fn q3_q4_attempts_and_voids(check: &mut Check) {
         &[
             Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1)]),
             Row::consume("a", "2", 60).currency("EUR").gives(Code::IdempotencyConflict, [Day(0, 0)]),
-            // The void of an attempt that never was admitted is no conflict: late, it must find its tombstone.
+            // The void of an attempt that was never admitted is no conflict: a late attempt must find its tombstone.
             Row::void_attempt("a", "3").currency("EUR").gives(Tombstoned, [Day(0, 0)]),
             Row::void_attempt("a", "1").currency("EUR").gives(Code::IdempotencyConflict, [Day(0, 0)]),
             Row::void_attempt("a", "1").gives(Voided, [Day(0, 0)]),

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::table::{self, Batch, Row};
 use crate::zones::zone;
 use crate::{
-    ATTEMPTS_MAX, Action, Calendar, ClosedWindow, Code, Command, Counter, Dry, Ledger, MerchantId, OPERATIONS_MAX,
+    ATTEMPTS_MAX, Action, Calendar, ClosedWindow, Code, Command, Counter, Effect, Ledger, MerchantId, OPERATIONS_MAX,
     Order, OrderNo, OrderState, Period, Reply,
 };
 
@@ -51,7 +51,7 @@ fn order(ledger: &Ledger, order_no: &str) -> Order {
     ledger.order(&merchant(), &OrderNo::parse(order_no).unwrap()).unwrap().clone()
 }
 
-/// Short texts that live as long as a row's.
+/// Short texts with the lifetime of a row's.
 fn names(count: usize) -> Vec<&'static str> {
     (0..count).map(|number| &*number.to_string().leak()).collect()
 }
@@ -73,7 +73,7 @@ fn an_order_with_too_many_attempts_keeps_its_charge() {
     assert_eq!(order.voided.len(), ATTEMPTS_MAX);
 }
 
-/// The last capture is always taken: a hold that no capture could end would wait for its expiry.
+/// The last capture is always accepted: otherwise a hold could end only by its expiry.
 #[test]
 fn an_order_takes_so_many_captures_and_its_last_one() {
     let mut ledger = Ledger::new(1);
@@ -93,8 +93,8 @@ fn an_order_takes_so_many_captures_and_its_last_one() {
     assert_eq!((order.settled, order.operations.len()), (captures + 1, OPERATIONS_MAX + 1));
 }
 
-/// every change and every refusal is an event, numbered without gaps; at the bound charges are refused, and what
-/// returns quota still passes.
+/// every change and every refusal is an event, numbered without gaps; when the backlog is full, charges are refused, and
+/// operations that return quota are still accepted.
 #[test]
 fn q6_events_are_numbered_and_the_backlog_is_bounded() {
     let mut ledger = Ledger::new(1);
@@ -103,7 +103,7 @@ fn q6_events_are_numbered_and_the_backlog_is_bounded() {
         (Row::hold("a", "1", 1), Code::Admitted, None),
         (Row::hold("a", "2", 1), Code::Admitted, Some(2)),
         (Row::consume("b", "3", 1), Code::BacklogFull, None),
-        (Row::consume("b", "3", 1).dry(Dry::Noted), Code::BacklogFull, None),
+        (Row::consume("b", "3", 1).effect(Effect::DryRunJournaled), Code::BacklogFull, None),
         (Row::hold("a", "2", 1), Code::Admitted, None),
         (Row::hold("a", "4", 1), Code::BacklogFull, None),
         (Row::refund("z", "r1", 1), Code::BacklogFull, None),
@@ -119,7 +119,7 @@ fn q6_events_are_numbered_and_the_backlog_is_bounded() {
     assert_eq!(ledger.drain().iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
 }
 
-/// A window that is over is told of once, with its last figures, by whichever change comes first.
+/// A closed window is reported once, with its final counters, by the first change after its end.
 #[test]
 fn q5_closed_windows_are_events() {
     let mut ledger = Ledger::new(1);
@@ -206,7 +206,7 @@ fn holds_are_due_until_they_end() {
     assert_eq!(due(&ledger, u32::MAX), [""; 0]);
 }
 
-/// The refused command of a batch is journalled, once, and it alone.
+/// Only the refused command of a batch is journaled, once.
 #[test]
 fn q6_a_refused_batch_is_one_event() {
     let mut ledger = Ledger::new(1);

@@ -1,4 +1,4 @@
-//! Taking back: one attempt of an order, or the whole of a hold.
+//! Voids: of one attempt at an order, or of a whole hold.
 
 use super::{Case, Verdict};
 use crate::order::ATTEMPTS_MAX;
@@ -14,7 +14,7 @@ impl Case<'_> {
         };
         if order.voided.contains(&attempt) {
             let code = if order.state.is_charged() { Code::AttemptReleased } else { Code::Voided };
-            return self.answer(code).again().unheard();
+            return self.answer(code).replayed().unjournaled();
         }
         let reservation = order
             .operations
@@ -26,8 +26,8 @@ impl Case<'_> {
             return self.answer(Code::IdempotencyConflict);
         }
         let next = without(order, attempt);
-        if let Some(place) = reservation {
-            return self.cancelled(next, place);
+        if let Some(index) = reservation {
+            return self.cancelled(next, index);
         }
         if !was_live {
             return self.answer(Code::Tombstoned).order(next);
@@ -38,7 +38,7 @@ impl Case<'_> {
         self.opened(order, next)
     }
 
-    /// Without a live attempt the order is open again, and its charge comes back.
+    /// Without a live attempt the order is open again, and its charge is returned.
     pub(super) fn opened(&self, order: &Order, mut next: Order) -> Verdict {
         next.state = OrderState::Open;
         next.unknown = false;
@@ -48,9 +48,9 @@ impl Case<'_> {
         self.answer(Code::Voided).amount(order.amount.get()).account(after).order(next)
     }
 
-    /// The gateway did not refund: the refund's reservation ends.
-    fn cancelled(&self, mut next: Order, place: usize) -> Verdict {
-        let operation = next.operations.remove(place);
+    /// The gateway did not refund: the refund's reservation is cancelled.
+    fn cancelled(&self, mut next: Order, index: usize) -> Verdict {
+        let operation = next.operations.remove(index);
         let amount = operation.amount.get();
         next.refunded = next.refunded.saturating_sub(amount);
         let mut after = self.account;
@@ -70,21 +70,25 @@ impl Case<'_> {
         }
     }
 
-    /// A hold that was voided is told so again, also where something of it was captured before.
+    /// A voided hold gets the same answer again, also where a part of it was captured before.
     fn void_again(&self, order: &Order) -> Verdict {
         match order.operations.iter().find(|operation| operation.kind == OperationKind::Release) {
             Some(taken) => self.released_before(taken),
-            None if order.state == OrderState::Voided => self.answer(Code::Voided).again().unheard(),
+            None if order.state == OrderState::Voided => self.answer(Code::Voided).replayed().unjournaled(),
             None => self.answer(Code::OrderClosed),
         }
     }
 
-    /// The answer that ended the hold, once more.
+    /// Repeats the answer that ended the hold.
     pub(super) fn released_before(&self, taken: &Operation) -> Verdict {
-        self.answer(Code::Voided).amount(taken.amount.get()).again().told(taken.decision_id).unheard()
+        self.answer(Code::Voided)
+            .amount(taken.amount.get())
+            .replayed()
+            .with_decision_id(taken.decision_id)
+            .unjournaled()
     }
 
-    /// Ends a hold for somebody who may ask again: under the number of a release, or by the attempt of a void.
+    /// Ends a hold for a caller that may repeat the request: identified by the number of a release, or by the attempt of a void.
     pub(super) fn release_hold(&self, order: &Order, id: OperationId) -> Verdict {
         let amount = AmountMinor::new(order.held()).unwrap_or_default();
         let mut verdict = self.end_hold(order);
@@ -95,7 +99,7 @@ impl Case<'_> {
         verdict
     }
 
-    /// Returns what a hold still holds; what was captured of it stays.
+    /// Returns the amount that is still held; captured amounts stay consumed.
     pub(super) fn end_hold(&self, order: &Order) -> Verdict {
         let held = order.held();
         let untouched = order.settled == 0;

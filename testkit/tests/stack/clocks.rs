@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use proto::extension::{ACTION_CONSUME, ACTION_HOLD, ACTION_SETTLE};
 use quota::{
-    Account, Action, AmountMinor, AttemptId, Calendar, Charge, Command, Currency, Dry, Limits, MerchantId, OrderNo,
+    Account, Action, AmountMinor, AttemptId, Calendar, Charge, Command, Currency, Effect, Limits, MerchantId, OrderNo,
 };
 use serde_json::{Value, json};
 use sluice_kit::clock;
 use sluice_settings::Secret;
-use sluice_store::{Notes, RedisStore, RedisStoreConfig, Store, StoreTime};
+use sluice_store::{AuditContext, RedisStore, RedisStoreConfig, Store, StoreTime};
 use testkit::api::{Api, expect};
 use testkit::dirs::RunDir;
 use testkit::server::{ReadyWhen, Server, ServerOptions};
@@ -150,7 +150,7 @@ async fn f1_a_reset_brings_a_frozen_account_back() -> Result<()> {
     let caller = api.operator()?;
     let future_ms = clock::now_ms() + 10 * YEAR_MS;
     let store = redis(&api)?.with_time(StoreTime::OfCommands);
-    let _frozen = store.apply(&payment(future_ms)?, &Notes::default()).await?;
+    let _frozen = store.apply(&payment(future_ms)?, &AuditContext::default()).await?;
     let frozen = account(&api).await?;
     assert_eq!(frozen.day.id, Calendar::UTC.windows_at(future_ms).day);
     let of = |order_no: &str| json!({"merchant_id": "m", "currency": "USD", "order_no": order_no, "amount": 400});
@@ -195,13 +195,13 @@ fn payment(now_ms: i64) -> Result<Command> {
             pace: None,
             replays_max: None,
         }),
-        dry: Dry::No,
+        effect: Effect::Commit,
         decision_id: clock::decision_id(),
         now_ms,
         windows: Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 3_600,
         backlog_max: 1_000_000,
-        watch: None,
+        threshold_policy: None,
         history: None,
         payment_no: None,
         operation_no: None,

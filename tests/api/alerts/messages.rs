@@ -1,4 +1,4 @@
-//! What was told of alerts and how it arrived; tests, and telling it again.
+//! What was told of alerts and how it arrived; tests, and notification it again.
 
 use std::time::Duration;
 

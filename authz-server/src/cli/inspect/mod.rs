@@ -11,7 +11,7 @@ use order::OrderShown;
 use quota::{Currency, MerchantId, OrderNo, shard_of};
 use serde::Serialize;
 
-use super::{CliError, Outcome, print, tell};
+use super::{CliError, Outcome, print, print_to_stderr};
 use sluice_kit::clock;
 use sluice_settings::Settings;
 use sluice_store::{RedisStore, RedisStoreConfig, Store, StoreError, keys};
@@ -97,25 +97,25 @@ pub(super) fn execute(command: &InspectCommand, settings: &Settings) -> Result<O
         match command {
             InspectCommand::Account { merchant, currency, format } => {
                 let shard = shard_of(merchant, configured);
-                let place = Place { shard, key: keys::account(shard, merchant, *currency) };
+                let location = Location { shard, key: keys::account(shard, merchant, *currency) };
                 let (account, state) = store.account_of_merchant(merchant, *currency).await?;
                 store.compare_clocks().await?;
                 let now_ms = store.now_ms();
                 let shown = account.map(|account| AccountShown::of(merchant, *currency, &account, state, now_ms));
-                show(&place, shown, format.json)
+                show(&location, shown, format.json)
             }
             InspectCommand::Merchant { merchant, format } => {
                 let shard = shard_of(merchant, configured);
-                let place = Place { shard, key: keys::merchant(shard, merchant) };
+                let location = Location { shard, key: keys::merchant(shard, merchant) };
                 let state = store.merchant(merchant).await?;
-                show(&place, state.map(|state| MerchantShown::of(merchant, state)), format.json)
+                show(&location, state.map(|state| MerchantShown::of(merchant, state)), format.json)
             }
             InspectCommand::Order { merchant, order_no, format } => {
                 let shard = shard_of(merchant, configured);
-                let place = Place { shard, key: keys::order(shard, merchant, Some(order_no)) };
+                let location = Location { shard, key: keys::order(shard, merchant, Some(order_no)) };
                 let order = store.order(merchant, order_no).await?;
                 let shown = order.map(|order| OrderShown::of(merchant, order_no, &order, clock::now_ms()));
-                show(&place, shown, format.json)
+                show(&location, shown, format.json)
             }
         }
     })
@@ -123,7 +123,7 @@ pub(super) fn execute(command: &InspectCommand, settings: &Settings) -> Result<O
 
 /// Where in Redis something is.
 #[derive(Debug, Serialize)]
-struct Place {
+struct Location {
     shard: u16,
     key: String,
 }
@@ -133,24 +133,24 @@ struct Place {
 struct Document<'a, T: Serialize> {
     found: bool,
     #[serde(flatten)]
-    place: &'a Place,
+    location: &'a Location,
     #[serde(flatten)]
     content: Option<&'a T>,
 }
 
-fn show<T: Serialize + Shown>(place: &Place, content: Option<T>, json: bool) -> Result<Outcome, CliError> {
+fn show<T: Serialize + Shown>(location: &Location, content: Option<T>, json: bool) -> Result<Outcome, CliError> {
     let outcome = if content.is_some() { Outcome::Done } else { Outcome::No };
     if json {
-        let document = Document { found: content.is_some(), place, content: content.as_ref() };
+        let document = Document { found: content.is_some(), location, content: content.as_ref() };
         print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
         return Ok(outcome);
     }
     let Some(content) = content else {
-        tell(&format!("nothing is stored at {} (shard {})", place.key, place.shard));
+        print_to_stderr(&format!("nothing is stored at {} (shard {})", location.key, location.shard));
         return Ok(outcome);
     };
     let mut rows = content.rows();
-    rows.push(("key", place.key.clone()));
+    rows.push(("key", location.key.clone()));
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     print(&rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect::<String>())?;
     Ok(outcome)

@@ -56,7 +56,7 @@ pub(super) struct OrderShown {
     pinned: bool,
     /// An operation ended the order or gave back quota of it: no charge is admitted any more.
     closed: bool,
-    /// Whether the gateway left open what became of the charge.
+    /// Whether the charge's outcome at the gateway is unknown.
     outcome_unknown: bool,
     operations: Vec<OperationShown>,
     decision_id: Uuid,

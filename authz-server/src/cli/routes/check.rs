@@ -14,7 +14,7 @@ const MODE: &str = "mode";
 /// The one key that the server reads in a native route's context extensions.
 const NATIVE_MODE: &str = "sluice.mode";
 
-/// Something that will not be as it is meant, and where.
+/// A configuration that will not work as it is meant, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub is_error: bool,
@@ -29,7 +29,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Findings with the place that they are of.
+/// Findings with their places.
 struct Findings(Vec<Finding>);
 
 impl Findings {
@@ -108,11 +108,11 @@ fn unknown_mode(what: &str, word: &Value) -> String {
     format!("{what} is {word}, so the route is enforced: write enforce, shadow or \"off\"")
 }
 
-/// Names of filters that no listener has: Envoy takes them, and nothing happens.
+/// Names of filters that no listener has: Envoy accepts them, and nothing happens.
 fn filters(setup: &Setup, config: &Value, place: &str, findings: &mut Findings) {
     for (name, _) in members(config.get("typed_per_filter_config")) {
         let known = if setup.filters.is_empty() {
-            // Without a listener only what is nearly one of our own names is told apart.
+            // Without a listener only near misses of our own names are found.
             ![setup.sluice(), setup.native(), "sluice.strip"].iter().any(|own| *own != name && is_like(name, own))
         } else {
             setup.filters.iter().any(|own| own == name)
@@ -131,7 +131,7 @@ fn filters(setup: &Setup, config: &Value, place: &str, findings: &mut Findings) 
     }
 }
 
-/// Whether the route has Envoy's own filter ask.
+/// Whether the route uses Envoy's own filter.
 fn is_native(setup: &Setup, route: &Value) -> bool {
     let own = at(route, &["typed_per_filter_config", setup.native()]);
     own.is_some_and(|own| own.get("disabled").and_then(Value::as_bool) != Some(true))
@@ -157,11 +157,11 @@ fn native(setup: &Setup, route: &Value, place: &str, findings: &mut Findings) {
         if !filter.encode_raw_headers {
             findings.error(
                 place,
-                format!("{name} hands over headers in which other bytes may stand: set encode_raw_headers: true on it"),
+                format!("{name} sends headers in which bytes may be replaced: set encode_raw_headers: true on it"),
             );
         }
         if !filter.pack_as_bytes {
-            findings.error(place, format!("{name} hands over no body, or one in which other bytes may stand: set with_request_body.pack_as_bytes: true on it"));
+            findings.error(place, format!("{name} sends no body, or one in which bytes may be replaced: set with_request_body.pack_as_bytes: true on it"));
         }
         if filter.failure_mode_allow {
             findings.warning(
@@ -184,7 +184,7 @@ fn payments(setup: &Setup, host: &Host, place: &str, findings: &mut Findings) {
         if disabled == Some(true) && !is_native(setup, route) {
             findings.warning(
                 &place,
-                "its payments pass unseen, for the filter is disabled: right only where that is meant",
+                "its payments are not checked, because the filter is disabled: correct only where that is intended",
             );
         }
         if is_native(setup, route) && disabled != Some(true) {
@@ -195,7 +195,7 @@ fn payments(setup: &Setup, host: &Host, place: &str, findings: &mut Findings) {
     }
 }
 
-/// Whatever sends a payment to the gateway a second time.
+/// Policies of a route that send a payment to the gateway a second time.
 fn repeats(host: &Host, route: &Value, place: &str, findings: &mut Findings) {
     let action = route.get("route");
     let own = |name: &str| action.and_then(|action| action.get(name));
@@ -235,7 +235,7 @@ fn takes(setup: &Setup, route: &Value, rule: &Rule) -> bool {
     }
 }
 
-/// Whether a word is another one with one or two slips: case, a letter too many, missing or exchanged.
+/// Whether a word is another one with one or two typos: case, a letter too many, missing or exchanged.
 fn is_like(word: &str, wanted: &str) -> bool {
     let (word, wanted) = (word.to_lowercase(), wanted.to_lowercase());
     let mut row: Vec<usize> = (0..=wanted.chars().count()).collect();
@@ -250,5 +250,5 @@ fn is_like(word: &str, wanted: &str) -> bool {
         }
         row = next;
     }
-    row.last().is_some_and(|slips| *slips <= 2)
+    row.last().is_some_and(|typos| *typos <= 2)
 }

@@ -6,7 +6,7 @@ use sluice_rules::Document;
 use super::super::rules;
 use super::super::yaml::{at, items, type_of, walk};
 
-/// Envoy's name of its own authorization filter, where no listener says another.
+/// Envoy's name of its own authorization filter, where no listener names it differently.
 const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 /// The filter's name in the shipped configuration.
 const SLUICE: &str = "sluice";
@@ -40,7 +40,7 @@ pub(super) struct Host {
 }
 
 impl Setup {
-    /// Takes up what a file holds.
+    /// Adds the content of a file.
     ///
     /// # Errors
     /// Where the rules in it are refused.

@@ -1,4 +1,4 @@
-//! Each slip that Envoy accepts is named with its route, and the shipped files have none.
+//! Each typo that Envoy accepts is named with its route, and the shipped files have none.
 
 use std::path::Path;
 
@@ -18,8 +18,8 @@ fn findings(texts: &[&str]) -> Vec<String> {
 #[test]
 fn the_shipped_files_have_one_open_route_and_no_error() {
     let found = findings(&[ENVOY, ROUTES]);
-    let open = "warning: virtual host \"payments\", route \"open-payments\", rule \"open-payments\": its payments pass unseen, for \
-        the filter is disabled: right only where that is meant";
+    let open = "warning: virtual host \"payments\", route \"open-payments\", rule \"open-payments\": its payments are not \
+        checked, because the filter is disabled: correct only where that is intended";
     assert_eq!(found, [open]);
 }
 
@@ -27,7 +27,7 @@ fn the_shipped_files_have_one_open_route_and_no_error() {
 type Row = (&'static str, &'static str, &'static str);
 
 #[rustfmt::skip]
-const SLIPS: &[Row] = &[
+const TYPOS: &[Row] = &[
     ("sluice: {mode: shadow}", "sluice: {mod: shadow}",
         r#"error: virtual host "payments", route "shadow-payments": metadata.filter_metadata.sluice has the unknown key "mod": write mode"#),
     ("sluice: {mode: shadow}", "sluice: {Mode: shadow}", r#"has the unknown key "Mode": write mode"#),
@@ -42,14 +42,14 @@ const SLIPS: &[Row] = &[
         r#"warning: virtual host "payments", route "payments", rule "payments": retry_policy"#),
     ("match: {prefix: /}\n            route: {cluster: gateway,", "match: {prefix: /}\n            route: {cluster: gateway, hedge_policy: {},",
         r#"route "others", rule "authorizations": hedge_policy"#),
-    ("encode_raw_headers: true", "encode_raw_headers: false", r#"route "native-payments": envoy.filters.http.ext_authz hands over headers in which other bytes may stand"#),
+    ("encode_raw_headers: true", "encode_raw_headers: false", r#"route "native-payments": envoy.filters.http.ext_authz sends headers in which bytes may be replaced"#),
     ("pack_as_bytes: true", "pack_as_bytes: false", "set with_request_body.pack_as_bytes: true"),
     ("failure_mode_allow: false", "failure_mode_allow: true", "every payment passes uncounted"),
 ];
 
 #[test]
 fn each_slip_is_named_with_its_route_and_what_to_write() {
-    for (from, to, expected) in SLIPS {
+    for (from, to, expected) in TYPOS {
         let (envoy, routes) = (ENVOY.replacen(from, to, 1), ROUTES.replacen(from, to, 1));
         // A comment of the file may say the same; the last one is the route itself.
         let routes = if routes == ROUTES { routes } else { last_replaced(ROUTES, from, to) };
@@ -67,6 +67,6 @@ fn last_replaced(text: &str, from: &str, to: &str) -> String {
 #[test]
 fn a_route_file_alone_is_checked_as_far_as_that_goes() {
     assert_eq!(findings(&[ROUTES]), Vec::<String>::new());
-    let slip = last_replaced(ROUTES, "              sluice:\n", "              sluise:\n");
-    assert!(findings(&[&slip])[0].contains("names \"sluise\""), "{:?}", findings(&[&slip]));
+    let typo = last_replaced(ROUTES, "              sluice:\n", "              sluise:\n");
+    assert!(findings(&[&typo])[0].contains("names \"sluise\""), "{:?}", findings(&[&typo]));
 }

@@ -4,17 +4,17 @@ use serde_json::json;
 
 use super::post::Post;
 use super::text::Text;
-use super::{Parcel, json_post};
+use super::{Delivery, json_post};
 use crate::Level;
 use crate::settings::Bark;
 
-/// So much of the lines is sent, in bytes: Apple's push service takes 4 KB of everything.
+/// Bytes of the lines that are sent: Apple's push service takes 4 KB in total.
 const BODY_BYTES_MAX: usize = 2_500;
 
-pub(super) fn write(bark: &Bark, parcel: Parcel<'_>) -> Post {
-    let text = Text::of(parcel.notice);
-    // A time-sensitive one is shown at once even while the phone keeps silent.
-    let level = match parcel.notice.level() {
+pub(super) fn write(bark: &Bark, delivery: Delivery<'_>) -> Post {
+    let text = Text::of(delivery.notice);
+    // A time-sensitive push is shown at once even while the phone is silenced.
+    let level = match delivery.notice.level() {
         Level::Critical => "timeSensitive",
         Level::Warning => "active",
     };
@@ -25,7 +25,7 @@ pub(super) fn write(bark: &Bark, parcel: Parcel<'_>) -> Post {
         "group": "sluice",
         "level": level,
         // A repetition replaces what it repeats.
-        "id": parcel.id.to_string(),
+        "id": delivery.id.to_string(),
     });
     json_post(&bark.url, "push", Vec::new(), &body)
 }
@@ -42,7 +42,7 @@ mod tests {
             url: "https://api.day.app".to_owned(),
             device_key: crate::settings::ChannelSecret::new("k".repeat(22)),
         };
-        let post = write(&bark, sample::parcel(&sample::digest()));
+        let post = write(&bark, sample::delivery(&sample::digest()));
         let body: serde_json::Value = serde_json::from_slice(&post.body).unwrap();
         assert!(post.body.len() < 4_096, "{}", post.body.len());
         let text = body["body"].as_str().unwrap();

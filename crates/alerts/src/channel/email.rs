@@ -12,16 +12,16 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use tokio::time::{Instant, timeout_at};
 
 use super::text::Text;
-use super::{Outcome, Parcel, Report};
+use super::{Delivery, Outcome, Report};
 use crate::settings::Email;
 use sluice_settings::{Mail, MailError};
 
-/// Recipients that are written to at a time: it is one mail server that all of it goes to.
+/// Recipients that are sent to at a time: all of it goes to one mail server.
 const AT_ONCE: usize = 4;
 
 type Transport = AsyncSmtpTransport<Tokio1Executor>;
 
-/// Why a recipient did not take a mail: the status, where there was an answer, and words.
+/// Why a recipient did not take a mail: the status, where there was an answer, and a text.
 type Refusal = (Option<u16>, String);
 
 /// Sends through the operator's mail server.
@@ -29,16 +29,15 @@ type Refusal = (Option<u16>, String);
 pub struct Mailer(Mail);
 
 impl Mailer {
-    /// By these settings.
+    /// With these settings.
     #[must_use]
     pub const fn new(mail: Mail) -> Self {
         Self(mail)
     }
 
-    /// Each recipient has a transaction of its own, so that one that is refused keeps it from nobody. All of it ends within
-    /// `within`.
-    pub(super) async fn send(&self, email: &Email, parcel: Parcel<'_>, within: Duration) -> Report {
-        let message = match self.write(email, parcel) {
+    /// Each recipient has a transaction of its own, so that a refused one does not affect the others. Takes at most `within`.
+    pub(super) async fn send(&self, email: &Email, delivery: Delivery<'_>, within: Duration) -> Report {
+        let message = match self.write(email, delivery) {
             Ok(message) => message.formatted(),
             Err(error) => return Report::failed(error),
         };
@@ -47,28 +46,28 @@ impl Mailer {
         let deadline = Instant::now() + within;
         let late = || (None, format!("the mail server gave no answer within {} ms", within.as_millis()));
         let (transport, message, late) = (&transport, &message, &late);
-        let hand = |to| async move {
-            let handed = timeout_at(deadline, self.hand(transport, to, message)).await;
-            (to, handed.unwrap_or_else(|_| Err(late())))
+        let send = |to| async move {
+            let sent = timeout_at(deadline, self.send_to(transport, to, message)).await;
+            (to, sent.unwrap_or_else(|_| Err(late())))
         };
-        let others = email.to.iter().filter(|to| !parcel.told.contains(to));
-        let tries: Vec<_> = others.map(String::as_str).map(hand).collect();
+        let others = email.to.iter().filter(|to| !delivery.delivered_to.contains(to));
+        let tries: Vec<_> = others.map(String::as_str).map(send).collect();
         report(stream::iter(tries).buffer_unordered(AT_ONCE).collect().await)
     }
 
-    async fn hand(&self, transport: &Transport, to: &str, message: &[u8]) -> Result<Response, Refusal> {
+    async fn send_to(&self, transport: &Transport, to: &str, message: &[u8]) -> Result<Response, Refusal> {
         let failed = |error: &dyn std::error::Error| format!("the mail server: {}", sluice_kit::http::chain(error));
         let to = to.parse::<Mailbox>().map_err(|_| (None, "is no mail address".to_owned()))?;
         let envelope = Envelope::new(Some(self.0.from.email.clone()), vec![to.email]);
         let envelope = envelope.map_err(|error| (None, failed(&error)))?;
-        let handed = transport.send_raw(&envelope, message).await;
-        handed.map_err(|error| (error.status().map(u16::from), failed(&error)))
+        let sent = transport.send_raw(&envelope, message).await;
+        sent.map_err(|error| (error.status().map(u16::from), failed(&error)))
     }
 
-    fn write(&self, email: &Email, parcel: Parcel<'_>) -> Result<Message, String> {
-        let text = Text::of(parcel.notice);
-        // The same for everybody and at every try, so that a mail box knows a repetition.
-        let id = format!("<{}@{}>", parcel.id, self.0.from.email.domain());
+    fn write(&self, email: &Email, delivery: Delivery<'_>) -> Result<Message, String> {
+        let text = Text::of(delivery.notice);
+        // The same for every recipient and try, so that a mailbox detects a repetition.
+        let id = format!("<{}@{}>", delivery.id, self.0.from.email.domain());
         let mut message = Message::builder().from(self.0.from.clone()).subject(&text.title).message_id(Some(id));
         for to in email.to.iter().filter_map(|to| to.parse().ok()) {
             message = message.to(to);
@@ -78,13 +77,13 @@ impl Mailer {
     }
 }
 
-/// Sent when everybody took it. Otherwise the error names those that did not, and the status is one of theirs.
-fn report(handed: Vec<(&str, Result<Response, Refusal>)>) -> Report {
-    let (mut told, mut response, mut refused) = (Vec::new(), None, BTreeMap::<Refusal, Vec<&str>>::new());
-    for (to, result) in handed {
+/// Sent when every recipient took it. Otherwise the error names those that did not, and the status is one of theirs.
+fn report(results: Vec<(&str, Result<Response, Refusal>)>) -> Report {
+    let (mut delivered_to, mut response, mut refused) = (Vec::new(), None, BTreeMap::<Refusal, Vec<&str>>::new());
+    for (to, result) in results {
         match result {
             Ok(answer) => {
-                told.push(to.to_owned());
+                delivered_to.push(to.to_owned());
                 response = Some(answer);
             }
             Err(refusal) => refused.entry(refusal).or_default().push(to),
@@ -93,8 +92,8 @@ fn report(handed: Vec<(&str, Result<Response, Refusal>)>) -> Report {
     let Some(((status, _), _)) = refused.last_key_value() else {
         let status = response.as_ref().map(|response| u16::from(response.code()));
         let words = response.map(|response| response.message().collect::<Vec<_>>().join(" "));
-        return Report { outcome: Outcome::Sent, status, response: words, error: None, told };
+        return Report { outcome: Outcome::Sent, status, response: words, error: None, delivered_to };
     };
     let words = refused.iter().map(|((_, words), to)| format!("{}: {words}", to.join(", ")));
-    Report { status: *status, told, ..Report::failed(words.collect::<Vec<_>>().join("; ")) }
+    Report { status: *status, delivered_to, ..Report::failed(words.collect::<Vec<_>>().join("; ")) }
 }

@@ -5,14 +5,14 @@ use serde_json::json;
 
 use super::post::Post;
 use super::text::Text;
-use super::{Parcel, json_post};
+use super::{Delivery, json_post};
 use crate::Level;
 use crate::settings::Gotify;
 
-pub(super) fn write(gotify: &Gotify, parcel: Parcel<'_>) -> Post {
-    let text = Text::of(parcel.notice);
+pub(super) fn write(gotify: &Gotify, delivery: Delivery<'_>) -> Post {
+    let text = Text::of(delivery.notice);
     // Its apps make a sound from 4 on and pop up from 8 on.
-    let priority = match parcel.notice.level() {
+    let priority = match delivery.notice.level() {
         Level::Critical => 8,
         Level::Warning => 5,
     };
@@ -20,7 +20,7 @@ pub(super) fn write(gotify: &Gotify, parcel: Parcel<'_>) -> Post {
         "title": text.title,
         "message": text.plain(),
         "priority": priority,
-        "extras": {"sluice::message": {"id": parcel.id.to_string()}},
+        "extras": {"sluice::message": {"id": delivery.id.to_string()}},
     });
     let token = HeaderValue::from_str(gotify.token.expose()).ok().map(|mut value| {
         value.set_sensitive(true);

@@ -1,5 +1,5 @@
-//! The ways to a person: webhook, email, Bark, Gotify and Slack. Each writes a [`Notice`] in its receiver's form and hands it
-//! over once; when to try again is not decided here.
+//! The delivery channels: webhook, email, Bark, Gotify and Slack. Each writes a [`Notice`] in its receiver's form and sends it
+//! once; retries are decided elsewhere.
 
 mod bark;
 mod email;
@@ -17,31 +17,31 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use super::address::Reach;
+use super::egress::EgressPolicy;
 use super::notice::Notice;
 use super::settings::{Channel, Scope};
 use sluice_kit::http::HttpError;
 use sluice_settings::Mail;
 
 pub use email::Mailer;
-pub use post::{Answer, Post, PostError, Poster};
+pub use post::{Answer, Post, PostError, WebhookClient};
 pub use text::Text;
 
-/// So much of an answer is kept, in characters.
+/// Characters of an answer that are kept.
 const RESPONSE_CHARS_MAX: usize = 1024;
 
-/// What is handed over.
+/// A message to be sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Parcel<'a> {
+pub struct Delivery<'a> {
     /// The same at every try.
     pub id: Uuid,
     pub notice: &'a Notice,
     /// The time of this try, seconds since the epoch.
     pub now_secs: i64,
-    /// The span of this try, where the receiver can go on with it.
+    /// The span of this try, where the receiver can continue it.
     pub traceparent: Option<&'a str>,
     /// Recipients that have it already.
-    pub told: &'a [String],
+    pub delivered_to: &'a [String],
 }
 
 /// How a try ended.
@@ -54,37 +54,37 @@ pub struct Report {
     pub response: Option<String>,
     /// Why it failed. No secrets.
     pub error: Option<String>,
-    /// Of several recipients those that took it now.
-    pub told: Vec<String>,
+    /// Of several recipients those that took it in this try.
+    pub delivered_to: Vec<String>,
 }
 
 /// Whether the receiver has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Sent,
-    /// It may be tried again, not before so much time where the receiver named one.
+    /// It may be tried again; not before `retry_after`, where the receiver gave one.
     Failed {
         retry_after: Option<Duration>,
     },
-    /// It is of no use to try again.
+    /// Another try is of no use.
     Refused,
 }
 
-/// Hands messages over. Clones share what they use.
+/// Sends messages. Clones share their clients.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    operators: Poster,
-    merchants: Poster,
+    operators: WebhookClient,
+    merchants: WebhookClient,
     mail: Option<Arc<Mailer>>,
 }
 
 impl Sender {
-    /// Sends as far as operators' and merchants' messages may go, and email by `mail` where the server has any.
+    /// Sends within the egress policies of operators and merchants, and email by `mail` where it is configured.
     ///
     /// # Errors
     /// [`HttpError`] where the TLS library refuses its own defaults.
-    pub fn new(operators: Reach, merchants: Reach, mail: Option<Mail>) -> Result<Self, HttpError> {
-        let operators = Poster::new(operators)?;
+    pub fn new(operators: EgressPolicy, merchants: EgressPolicy, mail: Option<Mail>) -> Result<Self, HttpError> {
+        let operators = WebhookClient::new(operators)?;
         Ok(Self {
             merchants: operators.within(merchants),
             operators,
@@ -92,24 +92,24 @@ impl Sender {
         })
     }
 
-    /// One try on a channel of somebody's settings, over within `timeout`.
-    pub async fn send(&self, scope: &Scope, channel: &Channel, parcel: Parcel<'_>, timeout: Duration) -> Report {
-        self.attempt(scope, channel, parcel, timeout).await.masked(channel)
+    /// One try on a channel of a scope's settings, over within `timeout`.
+    pub async fn send(&self, scope: &Scope, channel: &Channel, delivery: Delivery<'_>, timeout: Duration) -> Report {
+        self.attempt(scope, channel, delivery, timeout).await.masked(channel)
     }
 
-    async fn attempt(&self, scope: &Scope, channel: &Channel, parcel: Parcel<'_>, timeout: Duration) -> Report {
+    async fn attempt(&self, scope: &Scope, channel: &Channel, delivery: Delivery<'_>, timeout: Duration) -> Report {
         let post = match scope {
             Scope::Operators => &self.operators,
             Scope::Merchant(_) => &self.merchants,
         };
         let prepared = match channel {
-            Channel::Webhook(webhook) => webhook::write(webhook, parcel),
-            Channel::Bark(bark) => Ok(bark::write(bark, parcel)),
-            Channel::Gotify(gotify) => Ok(gotify::write(gotify, parcel)),
-            Channel::Slack(slack) => Ok(slack::write(slack, parcel)),
+            Channel::Webhook(webhook) => webhook::write(webhook, delivery),
+            Channel::Bark(bark) => Ok(bark::write(bark, delivery)),
+            Channel::Gotify(gotify) => Ok(gotify::write(gotify, delivery)),
+            Channel::Slack(slack) => Ok(slack::write(slack, delivery)),
             Channel::Email(email) => {
                 return match &self.mail {
-                    Some(mail) => mail.send(email, parcel, timeout).await,
+                    Some(mail) => mail.send(email, delivery, timeout).await,
                     None => Report::failed("no mail can be sent: set SLUICE_SMTP_URL and SLUICE_SMTP_FROM"),
                 };
             }
@@ -130,7 +130,7 @@ fn json_post(base: &str, path: &str, headers: Vec<(HeaderName, HeaderValue)>, bo
 impl Report {
     pub(super) fn failed(error: impl ToString) -> Self {
         let outcome = Outcome::Failed { retry_after: None };
-        Self { outcome, status: None, response: None, error: Some(error.to_string()), told: Vec::new() }
+        Self { outcome, status: None, response: None, error: Some(error.to_string()), delivered_to: Vec::new() }
     }
 
     pub(super) fn refused(error: impl ToString) -> Self {
@@ -144,16 +144,16 @@ impl Report {
         };
         let (outcome, error) = match answer.status {
             200..=299 => (Outcome::Sent, None),
-            410 => (Outcome::Refused, Some("the receiver says that it is gone for good".to_owned())),
+            410 => (Outcome::Refused, Some("the receiver is gone for good (410)".to_owned())),
             status => {
                 let outcome = Outcome::Failed { retry_after: answer.retry_after };
                 (outcome, Some(format!("answered with status {status}")))
             }
         };
-        Self { outcome, status: Some(answer.status), response: Some(answer.beginning), error, told: Vec::new() }
+        Self { outcome, status: Some(answer.status), response: Some(answer.beginning), error, delivered_to: Vec::new() }
     }
 
-    /// Without what the channel keeps secret: servers like to say back what they were sent.
+    /// Masks the channel's secrets: servers often echo what they were sent.
     fn masked(self, channel: &Channel) -> Self {
         let response = self.response.map(|text| channel.masked(&text).chars().take(RESPONSE_CHARS_MAX).collect());
         Self { response, error: self.error.map(|text| channel.masked(&text)), ..self }

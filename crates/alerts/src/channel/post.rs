@@ -1,4 +1,4 @@
-//! One POST to somebody else's server: to a checked address, bounded in time and size, and with few redirects.
+//! One POST to an external server: to a checked address, bounded in time and size, and with few redirects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use crate::address::{AddressError, Reach};
+use crate::egress::{AddressError, EgressPolicy};
 use sluice_kit::clock;
 use sluice_kit::http::{self, HttpError};
 
 /// How long one address may take to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the rest of an answer is waited for: it is only shown.
+/// How long the rest of an answer is waited for; it is only shown.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
-/// So much of an answer is read: more than is kept, so that a secret in it is found whole.
+/// Bytes of an answer that are read: more than is kept, so that a secret in it is masked whole.
 const ANSWER_BYTES_MAX: usize = 4096;
 /// Largest head of an answer.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -43,7 +43,7 @@ pub struct Post {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// JSON.
     pub body: Vec<u8>,
-    /// Something in it is for that server's eyes only: a redirect to another one is not followed.
+    /// It has secrets for that server only: a redirect to another one is not followed.
     pub confidential: bool,
 }
 
@@ -56,7 +56,7 @@ pub struct Answer {
     pub beginning: String,
 }
 
-/// Why there is none. The words hold host and port of the URL, and nothing else of it.
+/// Why there is no answer. The text has host and port of the URL, and nothing else of it.
 #[derive(Debug, Error)]
 pub enum PostError {
     #[error("the URL {0}")]
@@ -75,48 +75,48 @@ pub enum PostError {
 
 /// The client. Clones share its TLS configuration; connections are not kept.
 #[derive(Clone)]
-pub struct Poster {
-    reach: Reach,
+pub struct WebhookClient {
+    egress: EgressPolicy,
     tls: TlsConnector,
 }
 
-impl std::fmt::Debug for Poster {
+impl std::fmt::Debug for WebhookClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Poster").field("reach", &self.reach).finish_non_exhaustive()
+        f.debug_struct("WebhookClient").field("egress", &self.egress).finish_non_exhaustive()
     }
 }
 
-impl Poster {
-    /// Goes as far as `reach`, and trusts the system's certificate authorities.
+impl WebhookClient {
+    /// Sends within `egress`, and trusts the system's certificate authorities.
     ///
     /// # Errors
     /// [`HttpError`] where the TLS library refuses its own defaults.
-    pub fn new(reach: Reach) -> Result<Self, HttpError> {
-        Self::trusting(http::system_roots(), reach)
+    pub fn new(egress: EgressPolicy) -> Result<Self, HttpError> {
+        Self::trusting(http::system_roots(), egress)
     }
 
-    fn trusting(roots: RootCertStore, reach: Reach) -> Result<Self, HttpError> {
-        Ok(Self { reach, tls: Arc::new(http::tls(roots)?).into() })
+    fn trusting(roots: RootCertStore, egress: EgressPolicy) -> Result<Self, HttpError> {
+        Ok(Self { egress, tls: Arc::new(http::tls(roots)?).into() })
     }
 
-    /// The same client with another reach.
+    /// The same client with another egress policy.
     #[must_use]
-    pub fn within(&self, reach: Reach) -> Self {
-        Self { reach, tls: self.tls.clone() }
+    pub fn within(&self, egress: EgressPolicy) -> Self {
+        Self { egress, tls: self.tls.clone() }
     }
 
-    /// Sends it and gives the answer, whatever its status. All of it ends within `within`.
+    /// Sends it and returns the answer, whatever its status. Takes at most `within`.
     ///
     /// # Errors
-    /// [`PostError`]. Whether the receiver has the message is open then.
+    /// [`PostError`]. Whether the receiver has the message is unknown then.
     pub async fn send(&self, post: Post, within: Duration) -> Result<Answer, PostError> {
         let deadline = Instant::now() + within;
         let mut url = check(&post.url)?;
         let body = Bytes::from(post.body);
         for _ in 0..=REDIRECTS_MAX {
             let request = request(&url, &post.headers, body.clone())?;
-            let asked = self.ask(&url, request, deadline);
-            let (head, beginning) = match timeout_at(deadline, asked).await {
+            let answer = self.send_once(&url, request, deadline);
+            let (head, beginning) = match timeout_at(deadline, answer).await {
                 Ok(result) => result?,
                 Err(_) => return Err(PostError::Timeout { server: server(&url), within }),
             };
@@ -131,7 +131,7 @@ impl Poster {
         Err(PostError::Redirect { server: server(&url), problem: "is one too many" })
     }
 
-    async fn ask(
+    async fn send_once(
         &self,
         url: &Url,
         request: Request<Full<Bytes>>,
@@ -139,7 +139,7 @@ impl Poster {
     ) -> Result<(Response<()>, String), PostError> {
         let port = url.port_or_known_default().unwrap_or_default();
         let host = host(url);
-        let addresses = self.reach.resolve(&host, port).await?;
+        let addresses = self.egress.resolve(&host, port).await?;
         let stream = connect(url, &addresses).await?;
         let answered = if url.scheme() == "https" {
             let name = ServerName::try_from(host).map_err(|error| broken(url, &error))?;
@@ -181,7 +181,7 @@ where
         let rest = deadline.min(Instant::now() + REST_TIMEOUT);
         Ok((Response::from_parts(head, ()), beginning(body, rest).await))
     };
-    // The connection's end is also the answer's, one way or the other.
+    // The connection's end is also the end of the answer, complete or not.
     let driven = async {
         let _ = connection.await;
         std::future::pending::<()>().await;
@@ -192,7 +192,7 @@ where
     }
 }
 
-/// What of the body comes in time, up to its bound.
+/// The part of the body that arrives in time, up to its bound.
 async fn beginning(mut body: Incoming, deadline: Instant) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < ANSWER_BYTES_MAX {
@@ -206,7 +206,7 @@ async fn beginning(mut body: Incoming, deadline: Instant) -> String {
     String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}")
 }
 
-/// Where an answer sends us, if it does and we may.
+/// The target of a redirect, if the answer is one that may be followed.
 fn target(url: &Url, head: &Response<()>, confidential: bool) -> Result<Option<Url>, PostError> {
     let refused = |problem| PostError::Redirect { server: server(url), problem };
     if !matches!(head.status().as_u16(), 301 | 302 | 307 | 308) {
@@ -215,7 +215,7 @@ fn target(url: &Url, head: &Response<()>, confidential: bool) -> Result<Option<U
     let Some(location) = head.headers().get(LOCATION) else { return Ok(None) };
     let location = location.to_str().map_err(|_| refused("is no URL"))?;
     let next = url.join(location).map_err(|_| refused("is no URL"))?;
-    let next = check(next.as_str()).map_err(|_| refused("leads to no address that can be asked"))?;
+    let next = check(next.as_str()).map_err(|_| refused("leads to a URL that cannot be used"))?;
     if url.scheme() == "https" && next.scheme() == "http" {
         return Err(refused("leads from https to http"));
     }

@@ -1,9 +1,9 @@
-//! What the channels' tests write.
+//! Messages for the channels' tests.
 
 use chrono::DateTime;
 use uuid::Uuid;
 
-use super::Parcel;
+use super::Delivery;
 use crate::Level;
 use crate::notice::{Alert, Change, Notice};
 use crate::settings::{ChannelSecret, Webhook};
@@ -37,7 +37,7 @@ pub(crate) fn alert() -> Alert {
 /// Changes in [`digest`].
 pub(crate) const DIGEST_LEN: usize = 120;
 
-/// More than is named one by one, in words that are long and full of what has to be escaped.
+/// More changes than a digest names, in long texts with many characters that must be escaped.
 pub(crate) fn digest() -> Notice {
     let mut alert = alert();
     alert.message =
@@ -49,9 +49,9 @@ pub(crate) fn notice() -> Notice {
     Notice::of(Change::Raised, alert())
 }
 
-pub(crate) fn parcel(notice: &Notice) -> Parcel<'_> {
+pub(crate) fn delivery(notice: &Notice) -> Delivery<'_> {
     let traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-    Parcel { id: Uuid::from_u128(9), notice, now_secs: 1_700_000_000, traceparent, told: &[] }
+    Delivery { id: Uuid::from_u128(9), notice, now_secs: 1_700_000_000, traceparent, delivered_to: &[] }
 }
 
 pub(crate) fn webhook(url: &str) -> Webhook {

@@ -1,8 +1,8 @@
-//! Slack's incoming webhook, and what takes the same: blocks, and all of it as a text for those who show none, as Mattermost.
+//! Slack's incoming webhook, and compatible servers: blocks, and all of it as a text for servers that show none, as Mattermost.
 
 use serde_json::{Value, json};
 
-use super::Parcel;
+use super::Delivery;
 use super::post::Post;
 use super::text::{Text, cut};
 use crate::settings::Slack;
@@ -10,11 +10,11 @@ use crate::settings::Slack;
 /// Longest text of a header block and of a section, in characters.
 const HEADER_CHARS_MAX: usize = 150;
 const SECTION_CHARS_MAX: usize = 3000;
-/// So much of the lines is sent, in bytes: Mattermost takes 16383 characters, and five sections or so are enough to read.
+/// Bytes of the lines that are sent: Mattermost takes 16383 characters, and about five sections are enough to read.
 const LINES_BYTES_MAX: usize = 12_000;
 
-pub(super) fn write(slack: &Slack, parcel: Parcel<'_>) -> Post {
-    let text = Text::of(parcel.notice);
+pub(super) fn write(slack: &Slack, delivery: Delivery<'_>) -> Post {
+    let text = Text::of(delivery.notice);
     let lines = text.fitting(LINES_BYTES_MAX, escape);
     let header = json!({"type": "header", "text": {"type": "plain_text", "text": cut(&text.title, HEADER_CHARS_MAX)}});
     let section = |text: String| json!({"type": "section", "text": {"type": "mrkdwn", "text": text}});
@@ -24,7 +24,7 @@ pub(super) fn write(slack: &Slack, parcel: Parcel<'_>) -> Post {
     Post { url: slack.url.expose().to_owned(), headers: Vec::new(), body, confidential: true }
 }
 
-/// As few texts as have room for all lines, none of which is longer than a section.
+/// Packs the lines into as few sections as possible; no line is longer than a section.
 fn sections(lines: &[String]) -> Vec<String> {
     let mut sections: Vec<String> = Vec::new();
     for line in lines {
@@ -39,7 +39,7 @@ fn sections(lines: &[String]) -> Vec<String> {
     sections
 }
 
-/// The three characters that are not taken as they are.
+/// Escapes the three characters that are markup to Slack.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_long_digest_is_told_whole_or_counted() {
         let slack = Slack { id: "chat".to_owned(), url: crate::settings::ChannelSecret::new("https://h/x") };
-        let body: Value = serde_json::from_slice(&write(&slack, sample::parcel(&sample::digest())).body).unwrap();
+        let body: Value = serde_json::from_slice(&write(&slack, sample::delivery(&sample::digest())).body).unwrap();
         let texts: Vec<&str> =
             body["blocks"].as_array().unwrap().iter().map(|block| block["text"]["text"].as_str().unwrap()).collect();
         assert!(texts.len() > 2 && texts.iter().all(|text| text.chars().count() <= SECTION_CHARS_MAX), "{texts:?}");

@@ -1,8 +1,8 @@
-//! The words of a message, the same for every channel that people read.
+//! The text of a message, the same for every channel that people read.
 
 use crate::notice::{Alert, Change, Content, Digest, DigestAlert, Notice};
 
-/// A line is cut to so many characters where the room is small.
+/// A line is cut to so many characters where space is limited.
 const LINE_CHARS_MAX: usize = 600;
 /// Kept free for the line that counts what is left out, in bytes.
 const MORE_BYTES_MAX: usize = 32;
@@ -12,7 +12,7 @@ const MORE_BYTES_MAX: usize = 32;
 pub struct Text {
     pub title: String,
     pub lines: Vec<String>,
-    /// How many lines more there would be.
+    /// Number of lines that are left out.
     pub left_out: usize,
 }
 
@@ -31,7 +31,7 @@ impl Text {
                 lines: vec![
                     test.message.clone(),
                     format!("Channel: {}", test.channel_id),
-                    format!("Asked for by: {}", test.requested_by),
+                    format!("Requested by: {}", test.requested_by),
                 ],
                 left_out: 0,
             },
@@ -44,7 +44,7 @@ impl Text {
         self.all().join("\n")
     }
 
-    /// As many lines as have room in `bytes_max` after `written`, which may make a line longer; the last one counts the others.
+    /// As many lines as fit into `bytes_max` after `written`, which may make a line longer; the last one counts the others.
     #[must_use]
     pub fn fitting(&self, bytes_max: usize, written: impl Fn(&str) -> String) -> Vec<String> {
         let mut room = bytes_max.saturating_sub(MORE_BYTES_MAX);
@@ -90,7 +90,7 @@ fn title(change: Change, alert: &Alert) -> String {
     format!("[{state}] {}{}", alert.alert_type, about(alert))
 }
 
-/// Whose account it is.
+/// The alert's account.
 fn about(alert: &Alert) -> String {
     match (&alert.merchant_id, &alert.currency) {
         (Some(merchant), Some(currency)) => format!(": {merchant}, {currency}"),

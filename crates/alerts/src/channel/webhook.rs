@@ -1,4 +1,4 @@
-//! The webhook: the notice as JSON, signed as Standard Webhooks has it, with every secret of a rotation.
+//! The webhook: the notice as JSON, signed as Standard Webhooks requires, with every secret of a rotation.
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
@@ -6,17 +6,17 @@ use hmac::{Hmac, KeyInit, Mac};
 use hyper::header::{HeaderName, HeaderValue};
 use sha2::Sha256;
 
-use super::Parcel;
+use super::Delivery;
 use super::post::Post;
 use crate::settings::{ChannelSecret, Webhook};
 
-/// What a secret begins with.
+/// The prefix of a secret.
 const PREFIX: &str = "whsec_";
 
-/// The request; the error says what is wrong with the channel.
-pub(super) fn write(webhook: &Webhook, parcel: Parcel<'_>) -> Result<Post, &'static str> {
-    let body = parcel.notice.json().into_bytes();
-    let (id, timestamp) = (parcel.id.to_string(), parcel.now_secs.to_string());
+/// The request; the error is the channel's problem.
+pub(super) fn write(webhook: &Webhook, delivery: Delivery<'_>) -> Result<Post, &'static str> {
+    let body = delivery.notice.json().into_bytes();
+    let (id, timestamp) = (delivery.id.to_string(), delivery.now_secs.to_string());
     let signatures = webhook.secrets.iter().map(|secret| sign(secret, &id, &timestamp, &body));
     let signatures = signatures.collect::<Option<Vec<_>>>().ok_or("a secret of the channel is not Base64")?.join(" ");
     let mut headers = vec![
@@ -24,7 +24,7 @@ pub(super) fn write(webhook: &Webhook, parcel: Parcel<'_>) -> Result<Post, &'sta
         (HeaderName::from_static("webhook-timestamp"), timestamp),
         (HeaderName::from_static("webhook-signature"), signatures),
     ];
-    headers.extend(parcel.traceparent.map(|value| (HeaderName::from_static("traceparent"), value.to_owned())));
+    headers.extend(delivery.traceparent.map(|value| (HeaderName::from_static("traceparent"), value.to_owned())));
     let headers = headers.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::from_str(&value).ok()?)));
     Ok(Post { url: webhook.url.clone(), headers: headers.collect(), body, confidential: false })
 }
@@ -57,13 +57,13 @@ mod tests {
     fn every_secret_signs_and_none_is_sent() {
         let webhook = sample::webhook("https://example.com/hook");
         let notice = sample::notice();
-        let post = write(&webhook, sample::parcel(&notice)).unwrap();
+        let post = write(&webhook, sample::delivery(&notice)).unwrap();
         let header = |name: &str| {
             let found = post.headers.iter().find(|(header, _)| header == name);
             found.map(|(_, value)| value.to_str().unwrap().to_owned()).unwrap_or_default()
         };
         assert_eq!(header("webhook-signature").split(' ').filter(|one| one.starts_with("v1,")).count(), 2);
-        assert_eq!(header("webhook-id"), sample::parcel(&notice).id.to_string());
+        assert_eq!(header("webhook-id"), sample::delivery(&notice).id.to_string());
         assert_eq!(header("traceparent"), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         let all = format!("{:?}{}", post.headers, String::from_utf8(post.body).unwrap());
         for secret in &webhook.secrets {

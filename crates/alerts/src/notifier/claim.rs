@@ -1,5 +1,5 @@
-//! Which messages are tried next. Whoever takes one counts the try and puts its next one off, so that nobody takes it besides;
-//! where the server dies during a try, the message is due again after that.
+//! Claims the messages that are tried next. A claim counts the try and puts the next one off, so that no other server tries the
+//! message; if the server dies during a try, the message is due again after that.
 
 use std::collections::HashMap;
 
@@ -10,15 +10,15 @@ use uuid::Uuid;
 use super::{TRIES_PER_CHANNEL_MAX, TRIES_PER_MERCHANT_MAX, Tools};
 use crate::Scope;
 
-/// Of a channel so many that are due are looked at.
+/// Due messages of one channel that are considered.
 const LOOKED_AT_MAX: i64 = 1_000;
-/// What a claim is put off by beside the try itself: waits for a connection and for statements, before and after it.
+/// A claim's time beside the try itself: waits for a connection and for statements, before and after it.
 const STATEMENTS_SECS: f64 = 15.0;
 
-/// One of each scope, so that none waits for another: that of its channels which is due longest. From channel to channel it goes by
-/// the index, so a backlog of one costs the others nothing. The end of an alert is not told before its beginning, nor before the
-/// digest that has it; OFFSET keeps the planner from reading all that waits for that. Who finds a message claimed meanwhile leaves it
-/// alone.
+/// One message of each scope, so that none waits for another: the one of its channels that is due longest. Channels are visited by
+/// the index, so a backlog of one costs the others nothing. The end of an alert is not sent before its beginning, nor before the
+/// digest that has it; OFFSET keeps the planner from reading all messages that wait for that. A message that was claimed meanwhile
+/// is left alone.
 const CLAIM: &str = "WITH RECURSIVE channels AS (\
         (SELECT scope, channel_id FROM alert_message WHERE state = 'pending' ORDER BY scope, channel_id LIMIT 1) \
         UNION ALL SELECT next.scope, next.channel_id FROM channels AS last CROSS JOIN LATERAL (\
@@ -39,7 +39,7 @@ const CLAIM: &str = "WITH RECURSIVE channels AS (\
     chosen AS (SELECT id FROM due ORDER BY next_try_at LIMIT $3) \
     UPDATE alert_message SET attempts = attempts + 1, next_try_at = now() + make_interval(secs => $5) \
     FROM chosen WHERE message_id = id AND state = 'pending' AND next_try_at <= now() \
-    RETURNING message_id, kind, scope, channel_id, channel_kind, body::text, told, attempts, \
+    RETURNING message_id, kind, scope, channel_id, channel_kind, body::text, told AS delivered_to, attempts, \
         attempts - attempts_before AS round, by_hand, \
         (SELECT first.next_try_at FROM alert_message AS first WHERE first.alert_id = alert_message.alert_id \
             AND first.kind = 'raised' AND alert_message.kind = 'resolved' AND first.scope = alert_message.scope \
@@ -56,46 +56,46 @@ pub(super) struct Message {
     pub channel_kind: String,
     pub body: String,
     /// Recipients that have it already.
-    pub told: Vec<String>,
+    pub delivered_to: Vec<String>,
     /// The number of this try.
     pub attempts: i32,
-    /// The same since somebody asked for the message again.
+    /// The same since the message was last redelivered by hand.
     pub round: i32,
     pub by_hand: Option<String>,
-    /// Its alert's beginning is held back until then.
+    /// The message of its alert's beginning is held back until then.
     pub behind: Option<chrono::DateTime<chrono::Utc>>,
 }
 
-/// A channel of somebody's.
-pub(super) type Place = (String, String);
+/// Scope and id of a channel.
+pub(super) type ChannelKey = (String, String);
 
 /// The channels whose tries are under way, by the tasks that try.
 #[derive(Debug, Default)]
-pub(super) struct Busy(HashMap<Id, Place>);
+pub(super) struct Busy(HashMap<Id, ChannelKey>);
 
 impl Message {
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn channel(&self) -> ChannelKey {
         (self.scope.clone(), self.channel_id.clone())
     }
 }
 
 impl Busy {
-    pub(super) fn add(&mut self, task: Id, place: Place) {
-        self.0.insert(task, place);
+    pub(super) fn add(&mut self, task: Id, channel: ChannelKey) {
+        self.0.insert(task, channel);
     }
 
     pub(super) fn end(&mut self, ended: Result<(Id, ()), JoinError>) {
         let task = match ended {
             Ok((task, ())) => task,
             Err(error) => {
-                error!(%error, "a try to tell of an alert broke off");
+                error!(%error, "alert delivery task failed");
                 error.id()
             }
         };
         self.0.remove(&task);
     }
 
-    /// The scopes, and the channels of any, that have as many tries under way as they may.
+    /// The scopes and the channels that have as many tries under way as they may.
     fn full(&self) -> (Vec<String>, Vec<String>) {
         let (mut scopes, mut channels) = (HashMap::<&str, usize>::new(), HashMap::<String, usize>::new());
         for (scope, channel) in self.0.values() {
@@ -111,14 +111,14 @@ impl Busy {
     }
 }
 
-/// Takes what is due, `places` at most and one of each scope.
-pub(super) async fn due(tools: &Tools, busy: &Busy, places: usize) -> Result<Vec<Message>, sqlx::Error> {
+/// Claims due messages, `slots` at most and one of each scope.
+pub(super) async fn due(tools: &Tools, busy: &Busy, slots: usize) -> Result<Vec<Message>, sqlx::Error> {
     let (scopes, channels) = busy.full();
     let timeout_secs = tools.live.current().alert_timeout().as_secs_f64();
     sqlx::query_as(CLAIM)
         .bind(scopes)
         .bind(channels)
-        .bind(i64::try_from(places).unwrap_or(i64::MAX))
+        .bind(i64::try_from(slots).unwrap_or(i64::MAX))
         .bind(LOOKED_AT_MAX)
         .bind(timeout_secs * 2.0 + STATEMENTS_SECS)
         .fetch_all(&tools.pool)

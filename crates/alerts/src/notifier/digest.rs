@@ -1,4 +1,4 @@
-//! Sums up what was held back: one message for each channel whose time has come.
+//! Sums up held messages: one digest for each channel that is due.
 
 use sqlx::{PgConnection, PgPool};
 use tracing::error;
@@ -8,16 +8,16 @@ use super::Tools;
 use crate::notice::Notice;
 use sluice_kit::clock;
 
-/// Channels of one look.
+/// Channels of one run.
 const CHANNELS_MAX: i64 = 100;
-/// Messages of one digest; what is more comes in the next.
+/// Messages of one digest; the others follow in the next.
 const MESSAGES_MAX: i64 = 1_000;
-/// The type of a digest, which is about no one alert.
+/// The type of a digest, which is about no single alert.
 const DIGEST: &str = "digest";
 
 const DUE: &str = "SELECT DISTINCT scope, channel_id FROM alert_message \
     WHERE state = 'held' AND digest_id IS NULL AND next_try_at <= now() LIMIT $1";
-/// What the rate limit holds goes along, whenever it would be due by itself: the receiver is told once.
+/// Messages held by the rate limit are included before they are due by themselves: the receiver gets one message.
 const HELD: &str = "SELECT message_id, channel_kind, body::text FROM alert_message \
     WHERE state = 'held' AND digest_id IS NULL AND scope = $1 AND channel_id = $2 \
         AND (held_by = 'limit' OR next_try_at <= now()) \
@@ -48,11 +48,12 @@ async fn sum_up(pool: &PgPool, scope: &str, channel: &str, give_up_secs: f64) ->
     let held: Vec<Held> =
         sqlx::query_as(HELD).bind(scope).bind(channel).bind(MESSAGES_MAX).fetch_all(&mut *transaction).await?;
     let Some(last) = held.last() else { return Ok(()) };
-    let notices = held.iter().filter_map(|one| {
-        Notice::parse(&one.body).inspect_err(|error| {
-        error!(message_id = %one.message_id, %error, "a message that was held cannot be read, its digest lacks it");
+    let notices =
+        held.iter().filter_map(|one| {
+            Notice::parse(&one.body).inspect_err(|error| {
+        error!(message_id = %one.message_id, %error, "held alert message cannot be read, its digest lacks it");
     }).ok()
-    });
+        });
     let digest = Notice::digest(notices, clock::now());
     let id = Uuid::from_bytes(clock::decision_id());
     sqlx::query(MAKE)

@@ -1,4 +1,4 @@
-//! Records what came of a try: the try itself, and what becomes of its message.
+//! Records the result of a try: the try itself, and the next state of its message.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ const ERROR_CHARS_MAX: usize = 2000;
 
 const TRY: &str = "INSERT INTO alert_delivery (delivery_id, message_id, attempt, started_at, took_ms, outcome, status, \
         response, error, next_try_at, by_hand) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-const TOLD: &str = "UPDATE alert_message SET told = told || $2 WHERE message_id = $1";
-/// What a digest sums up ends with it.
+const DELIVERED_TO: &str = "UPDATE alert_message SET told = told || $2 WHERE message_id = $1";
+/// The messages in a digest end with it.
 const END: &str = "UPDATE alert_message SET state = $2, ended_at = now(), by_hand = NULL \
     WHERE (message_id = $1 OR digest_id = $1) AND state <> 'sent'";
-/// Where another server took it since, its next try stands.
+/// Where another server has claimed it since, its next try stays.
 const AGAIN: &str = "UPDATE alert_message SET next_try_at = $2, by_hand = NULL \
     WHERE message_id = $1 AND attempts = $3 AND state = 'pending' RETURNING give_up_at <= $2";
-/// The digest that it goes into comes one period after the last at the earliest, and is another than it may have been in before.
-/// It was not tried.
+/// Its digest is due one period after the last one at the earliest; a digest that it was in before no longer has it. The claim
+/// does not count as a try.
 const HOLD: &str = "UPDATE alert_message AS own SET state = 'held', held_by = 'limit', digest_id = NULL, attempts = attempts - 1, \
         next_try_at = greatest($2, (SELECT max(last.created_at) FROM alert_message AS last WHERE last.kind = 'digest' \
             AND last.scope = own.scope AND last.channel_id = own.channel_id) + make_interval(secs => $3)) \
@@ -45,18 +45,22 @@ pub(super) struct Ended {
 pub(super) async fn hold(tools: &Tools, message: &Message, until: DateTime<Utc>) -> Result<(), sqlx::Error> {
     let period_secs = tools.live.current().alert_rate_secs as f64;
     sqlx::query(HOLD).bind(message.message_id).bind(until).bind(period_secs).execute(&tools.pool).await?;
-    tools.figures.held(&message.channel_kind);
+    tools.metrics.held(&message.channel_kind);
     Ok(())
 }
 
-/// Records the try, and says when the next one is, if any.
+/// Records the try, and the time of the next one, if any.
 pub(super) async fn record(tools: &Tools, message: &Message, ended: Ended) -> Result<(), sqlx::Error> {
     let Ended { report, .. } = &ended;
     let sent = report.outcome == Outcome::Sent;
-    tools.figures.tried(&message.channel_kind, sent, ended.took);
+    tools.metrics.tried(&message.channel_kind, sent, ended.took);
     let mut transaction = tools.pool.begin().await?;
-    if !report.told.is_empty() {
-        sqlx::query(TOLD).bind(message.message_id).bind(&report.told).execute(&mut *transaction).await?;
+    if !report.delivered_to.is_empty() {
+        sqlx::query(DELIVERED_TO)
+            .bind(message.message_id)
+            .bind(&report.delivered_to)
+            .execute(&mut *transaction)
+            .await?;
     }
     let next = match report.outcome {
         Outcome::Sent => {
@@ -74,34 +78,34 @@ pub(super) async fn record(tools: &Tools, message: &Message, ended: Ended) -> Re
     let (message_id, kind, channel) = (message.message_id, &message.kind, &message.channel_kind);
     let (event_id, trace_id) = decision(message);
     if sent {
-        info!(%message_id, event_id, trace_id, kind, channel, scope = message.scope, "a message was sent");
+        info!(%message_id, event_id, trace_id, kind, channel, scope = message.scope, "alert message sent");
     } else {
         let error = report.error.as_deref().unwrap_or_default();
         let scope = &message.scope;
-        warn!(%message_id, event_id, trace_id, kind, channel, scope, error, next_try_at = next.map(|at| at.to_rfc3339()), "a message was not sent");
+        warn!(%message_id, event_id, trace_id, kind, channel, scope, error, next_try_at = next.map(|at| at.to_rfc3339()), "alert message not sent");
         if next.is_none() {
-            tools.figures.dead(&message.channel_kind);
+            tools.metrics.dead(&message.channel_kind);
         }
     }
     Ok(())
 }
 
-/// What a line of the log names: the event that the message tells of, and its trace.
+/// For log lines: the event that the message is about, and its trace.
 pub(super) fn decision(message: &Message) -> (Option<DisplayValue<Uuid>>, Option<String>) {
     let notice = Notice::parse(&message.body).ok();
     let alert = notice.as_ref().and_then(Notice::alert);
     (alert.and_then(|alert| alert.event_id).map(display), alert.and_then(|alert| alert.trace_id.clone()))
 }
 
-/// Puts the next try off, or gives the message up where it would come too late.
+/// Schedules the next try, or gives the message up where that would be too late.
 async fn again(
     tools: &Tools,
     connection: &mut PgConnection,
     message: &Message,
-    asked: Option<Duration>,
+    retry_after: Option<Duration>,
 ) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     let first = Duration::from_millis(tools.live.current().alert_retry_ms);
-    let next = clock::now() + retry::wait(message.round, first, asked);
+    let next = clock::now() + retry::wait(message.round, first, retry_after);
     let too_late: Option<bool> = sqlx::query_scalar(AGAIN)
         .bind(message.message_id)
         .bind(next)

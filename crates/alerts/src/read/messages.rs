@@ -1,4 +1,4 @@
-//! What was told of alerts, and each try to deliver it; tests, and delivering again.
+//! Messages about alerts, and each try to deliver them; tests, and redelivery.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -15,9 +15,9 @@ use crate::settings::Channel;
 const DELIVERIES_MAX: i64 = 1000;
 /// Tests and redeliveries of one scope in a minute: they must be no way to flood a mailbox.
 pub const BY_HAND_PER_MINUTE_MAX: i64 = 10;
-/// Those of one scope are counted against [`BY_HAND_PER_MINUTE_MAX`] one after the other.
+/// Serializes the count of one scope's messages against [`BY_HAND_PER_MINUTE_MAX`].
 const BY_HAND_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('sluice alert by hand ' || $1, 0))";
-/// What was asked for waits for its try, or was tried.
+/// Messages requested by hand: those that wait for their try, and those that were tried.
 const BY_HAND: &str = "SELECT (SELECT count(*) FROM alert_message WHERE scope = $1 AND by_hand IS NOT NULL) \
     + (SELECT count(*) FROM alert_delivery AS d JOIN alert_message AS m USING (message_id) \
         WHERE m.scope = $1 AND d.by_hand IS NOT NULL AND d.started_at > now() - interval '1 minute')";
@@ -39,7 +39,7 @@ const TEST: &str = concat!(
      now() + make_interval(secs => $6), $7) RETURNING ",
     columns!()
 );
-/// What was sent goes to everybody again, what was given up to those that did not take it.
+/// A sent message goes to all recipients again, one that was given up to those that did not take it.
 const REDELIVER: &str = concat!(
     "UPDATE alert_message SET state = 'pending', next_try_at = now(), give_up_at = now() + make_interval(secs => $2), \
      told = CASE state WHEN 'sent' THEN '{}' ELSE told END, attempts_before = attempts, ended_at = NULL, held_by = NULL, \
@@ -83,7 +83,7 @@ impl TryFrom<String> for State {
     }
 }
 
-/// What one channel is to be told.
+/// What one channel is to be sent.
 #[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 #[schema(as = AlertMessage)]
 pub struct Message {
@@ -151,7 +151,7 @@ pub struct Detail {
     pub deliveries: Vec<Delivery>,
 }
 
-/// Which messages; what is `None` does not matter.
+/// Which messages; `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub scope: Option<Scope>,
@@ -161,7 +161,7 @@ pub struct Filter {
     pub message_id: Option<Uuid>,
 }
 
-/// At most `limit` messages, the newest first, from a place on.
+/// At most `limit` messages, the newest first, from a cursor on.
 ///
 /// # Errors
 /// Those of Postgres.
@@ -176,7 +176,7 @@ pub async fn list(
         sql.push(" AND scope = ").push_bind(scope.text());
     }
     if let Some(state) = filter.state {
-        // A text of the statement, not a value: only so is the index of what is dead of use.
+        // Part of the statement, not a bound value: only then is the index of dead messages used.
         sql.push(" AND state = '").push(state.as_str()).push("'");
     }
     if let Some(channel) = &filter.channel_id {
@@ -226,7 +226,7 @@ pub enum SendError {
     Database(#[from] sqlx::Error),
 }
 
-/// A message that is to be made, and who asks for it.
+/// A test message to create, and who requests it.
 #[derive(Clone, Copy, Debug)]
 pub struct Test<'a> {
     pub id: Uuid,
@@ -239,7 +239,7 @@ pub struct Test<'a> {
     pub give_up_secs: u64,
 }
 
-/// Makes the message of a test; the notifier sends it at once.
+/// Creates a test message; the notifier sends it at once.
 ///
 /// # Errors
 /// [`SendError::TooMany`].
@@ -264,14 +264,14 @@ pub async fn test(pool: &PgPool, test: Test<'_>) -> Result<Message, SendError> {
     Ok(message)
 }
 
-/// Whether as many messages of the scope were asked for as may be; it is known until the transaction ends.
+/// Whether the scope has reached its limit of messages by hand; valid until the transaction ends.
 async fn is_too_much(connection: &mut PgConnection, scope: &str) -> Result<bool, sqlx::Error> {
     sqlx::query(BY_HAND_LOCK).bind(scope).execute(&mut *connection).await?;
-    let asked: i64 = sqlx::query_scalar(BY_HAND).bind(scope).fetch_one(connection).await?;
-    Ok(asked >= BY_HAND_PER_MINUTE_MAX)
+    let requested: i64 = sqlx::query_scalar(BY_HAND).bind(scope).fetch_one(connection).await?;
+    Ok(requested >= BY_HAND_PER_MINUTE_MAX)
 }
 
-/// Has a message that was sent or given up sent again, under the same id.
+/// Sends a message again that was sent or given up, under the same id.
 ///
 /// # Errors
 /// [`SendError::Waiting`] where it is to be sent anyway, [`SendError::TooMany`].

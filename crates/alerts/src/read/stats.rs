@@ -1,4 +1,4 @@
-//! How many alerts there were in a time, by what they are about, their level, their merchant, and how far they have come.
+//! Numbers of alerts in a period: by type, level, merchant and state.
 
 use serde::Serialize;
 use sqlx::{PgPool, QueryBuilder};
@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 use super::Filter;
 use crate::Level;
 
-/// Most merchants that are named, those with the most alerts; more types than there are thresholds is not possible in practice.
+/// Most merchants in an answer, those with the most alerts. Types do not reach this number in practice.
 const GROUPS_MAX: i64 = 100;
 
-/// How far alerts have come.
+/// Counts by state.
 const COUNTS: &str = "count(*) AS count, \
     count(*) FILTER (WHERE a.resolved_at IS NULL AND a.acknowledged_at IS NULL) AS open, \
     count(*) FILTER (WHERE a.resolved_at IS NULL AND a.acknowledged_at IS NOT NULL) AS acknowledged, \

@@ -1,4 +1,4 @@
-//! The kinds of channels, and what of them is never shown.
+//! The kinds of channels, and their secrets, which are never shown.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -13,7 +13,7 @@ pub(super) const MASK: &str = "********";
 /// A part of a secret URL that is shorter is a word like `services`, not a secret by itself.
 const SECRET_PART_LEN_MIN: usize = 9;
 
-/// A secret of a channel: read as it is, written as a mask. A mask that is read stands for the secret that is kept.
+/// A secret of a channel: read as it is, written as a mask. A mask that is read means the stored secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChannelSecret(Secret);
 
@@ -130,7 +130,7 @@ pub struct Slack {
     /// The channel's own name, for routes: lower-case letters, digits, `-` and `_`.
     #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
     pub id: String,
-    /// Whoever has it can write. Shown as the server and a mask, which keeps it where it is sent.
+    /// Anyone who has it can write. Shown as the server and a mask, which keeps it where it is sent.
     #[serde(serialize_with = "server_only")]
     #[schema(value_type = String, max_length = 2048)]
     pub url: ChannelSecret,
@@ -177,8 +177,7 @@ impl Channel {
         }
     }
 
-    /// A text of somebody's who was sent the secrets, without them. Of a secret URL its path is one too, and so are the long
-    /// parts of that.
+    /// A receiver's text without the channel's secrets. Of a secret URL, the path and its long parts are secrets too.
     #[must_use]
     pub fn masked(&self, text: &str) -> String {
         let mut secrets: Vec<String> = self.secrets().iter().map(|(_, secret)| secret.expose().to_owned()).collect();

@@ -1,5 +1,4 @@
-//! What settings must be like: every channel can be written to, every route names channels that are there. And what a mask
-//! stands for.
+//! Checks settings: every channel can be sent to, every route names existing channels. Replaces masks by stored secrets.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -28,7 +27,7 @@ const TOKEN_LEN_MAX: usize = 256;
 const MAIL_LEN_MAX: usize = 254;
 /// Longest part of a domain name (RFC 1035, section 2.3.4), in bytes.
 const LABEL_LEN_MAX: usize = 63;
-/// With what a webhook's secret begins (Standard Webhooks).
+/// Prefix of a webhook's secret (Standard Webhooks).
 const SECRET_PREFIX: &str = "whsec_";
 /// Bytes of a webhook's secret (Standard Webhooks).
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
@@ -37,13 +36,13 @@ const PERCENTS: std::ops::RangeInclusive<u32> = 1..=quota::Thresholds::PERCENT_M
 /// A day.
 const DIGEST_MINUTES_MAX: u32 = 24 * 60;
 
-/// A field of the settings that will not do.
+/// An invalid field of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{field} {problem}")]
 pub struct Invalid {
     /// As in `channels[0].url`.
     pub field: String,
-    /// What it must be like. Never has a secret.
+    /// What it must be. Never contains a secret.
     pub problem: String,
 }
 
@@ -57,7 +56,7 @@ impl Settings {
     /// Takes the secrets of the present settings where these have masks, and checks everything.
     ///
     /// # Errors
-    /// [`Invalid`] names the first field that will not do.
+    /// [`Invalid`] names the first invalid field.
     pub fn check(mut self, scope: &Scope, present: &Self) -> Result<Self, Invalid> {
         bounded("channels", self.channels.len(), CHANNELS_MAX)?;
         bounded("routes", self.routes.len(), ROUTES_MAX)?;
@@ -65,8 +64,8 @@ impl Settings {
             return Err(invalid("digest_minutes", format!("must be from 1 to {DIGEST_MINUTES_MAX}")));
         }
         let mut ids = Vec::new();
-        for (place, channel) in self.channels.iter_mut().enumerate() {
-            let at = format!("channels[{place}]");
+        for (index, channel) in self.channels.iter_mut().enumerate() {
+            let at = format!("channels[{index}]");
             check_id(&at, channel.id())?;
             if ids.iter().any(|id| id == channel.id()) {
                 return Err(invalid(format!("{at}.id"), "is the id of another channel"));
@@ -75,15 +74,15 @@ impl Settings {
             channel.keep(&at, present.channel(channel.id()))?;
             channel.check(&at)?;
         }
-        for (place, route) in self.routes.iter().enumerate() {
-            route.check(&format!("routes[{place}]"), scope, &ids)?;
+        for (index, route) in self.routes.iter().enumerate() {
+            route.check(&format!("routes[{index}]"), scope, &ids)?;
         }
         Ok(self)
     }
 }
 
 impl Channel {
-    /// Puts kept secrets in the place of masks. A key that would go to another server than it was given for must be given again.
+    /// Replaces masks by stored secrets. A key must be given again for another server than it was given for.
     fn keep(&mut self, at: &str, present: Option<&Self>) -> Check {
         match (self, present) {
             (Self::Webhook(new), present) => {
@@ -91,13 +90,13 @@ impl Channel {
                     Some(Self::Webhook(present)) => &present.secrets,
                     Some(_) | None => &[],
                 };
-                for (place, secret) in new.secrets.iter_mut().enumerate() {
+                for (index, secret) in new.secrets.iter_mut().enumerate() {
                     if secret.expose().starts_with(MASK) {
                         let found = kept.iter().enumerate().find(|(number, _)| mask_of(number + 1) == secret.expose());
                         let (_, found) = found.ok_or_else(|| {
                             invalid(
-                                format!("{at}.secrets[{place}]"),
-                                "is a mask of no secret that is kept: give the secret",
+                                format!("{at}.secrets[{index}]"),
+                                "is a mask without a stored secret: give the secret",
                             )
                         })?;
                         *secret = found.clone();
@@ -127,12 +126,12 @@ impl Channel {
                 check_url(&format!("{at}.url"), &webhook.url)?;
                 filled(&format!("{at}.secrets"), webhook.secrets.len(), SECRETS_MAX)?;
                 let mut secrets = webhook.secrets.iter().enumerate();
-                secrets.try_for_each(|(place, secret)| check_secret(&format!("{at}.secrets[{place}]"), secret))
+                secrets.try_for_each(|(index, secret)| check_secret(&format!("{at}.secrets[{index}]"), secret))
             }
             Self::Email(email) => {
                 filled(&format!("{at}.to"), email.to.len(), LIST_MAX)?;
                 let mut to = email.to.iter().enumerate();
-                to.try_for_each(|(place, address)| check_mail(&format!("{at}.to[{place}]"), address))
+                to.try_for_each(|(index, address)| check_mail(&format!("{at}.to[{index}]"), address))
             }
             Self::Bark(bark) => {
                 check_server(&format!("{at}.url"), &bark.url)?;
@@ -145,7 +144,7 @@ impl Channel {
             Self::Slack(slack) => {
                 let field = format!("{at}.url");
                 if slack.url.expose().contains(MASK) {
-                    return Err(invalid(field, "is a mask of no URL that is kept: give the whole URL"));
+                    return Err(invalid(field, "is a mask without a stored URL: give the whole URL"));
                 }
                 check_url(&field, slack.url.expose())
             }
@@ -167,8 +166,8 @@ impl Route {
             let field = format!("{at}.types");
             named(&field, types.len())?;
             let foreign = types.iter().position(|subject| subject.is_operators() && *scope != Scope::Operators);
-            if let Some(place) = foreign {
-                return Err(invalid(format!("{field}[{place}]"), "concerns operators only"));
+            if let Some(index) = foreign {
+                return Err(invalid(format!("{field}[{index}]"), "concerns operators only"));
             }
         }
         if let Some(levels) = &self.levels {
@@ -177,15 +176,15 @@ impl Route {
         if let Some(thresholds) = &self.thresholds {
             let field = format!("{at}.thresholds");
             named(&field, thresholds.len())?;
-            if let Some(place) = thresholds.iter().position(|percent| !PERCENTS.contains(percent)) {
+            if let Some(index) = thresholds.iter().position(|percent| !PERCENTS.contains(percent)) {
                 let range = format!("must be from {} to {}", PERCENTS.start(), PERCENTS.end());
-                return Err(invalid(format!("{field}[{place}]"), range));
+                return Err(invalid(format!("{field}[{index}]"), range));
             }
         }
         let field = format!("{at}.channels");
         filled(&field, self.channels.len(), LIST_MAX)?;
         match self.channels.iter().position(|id| !ids.contains(id)) {
-            Some(place) => Err(invalid(format!("{field}[{place}]"), "must be the id of a channel of these settings")),
+            Some(index) => Err(invalid(format!("{field}[{index}]"), "must be the id of a channel of these settings")),
             None => Ok(()),
         }
     }
@@ -226,7 +225,7 @@ fn check_url(field: &str, url: &str) -> Check {
         return Err(invalid(field, format!("may have {URL_LEN_MAX} bytes")));
     }
     let problem = "must be an http:// or https:// URL with a host, and without a user, a password and a fragment";
-    // The parser passes over white space and control characters.
+    // The parser ignores white space and control characters.
     let parsed = Url::parse(url).ok().filter(|_| url.bytes().all(|byte| byte.is_ascii_graphic()));
     let good = parsed.is_some_and(|url| {
         matches!(url.scheme(), "http" | "https")
@@ -257,7 +256,7 @@ fn check_secret(field: &str, secret: &ChannelSecret) -> Check {
 fn check_token(field: &str, token: &ChannelSecret) -> Check {
     let text = token.expose();
     if text == MASK {
-        return Err(invalid(field, "is a mask, and nothing is kept for this channel and server: give it again"));
+        return Err(invalid(field, "is a mask, and no secret is stored for this channel and server: give it again"));
     }
     if (1..=TOKEN_LEN_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
@@ -274,12 +273,12 @@ fn check_mail(field: &str, address: &str) -> Check {
     Err(invalid(field, "must be one mail address at a domain name, as in alerts@example.com"))
 }
 
-/// No quoted text, and none of the signs that made mail servers send mail on to another (`%`, `!`, and `/` for files and pipes).
+/// No quoted text, and none of the characters that made mail servers relay to another host (`%`, `!`, and `/` for files and pipes).
 fn is_plain_mailbox(user: &str) -> bool {
     user.bytes().all(|byte| !matches!(byte, b'"' | b'%' | b'!' | b'|' | b'/' | b'\\'))
 }
 
-/// Names of two parts and more: no address in brackets or without, in any writing, and no machine that only the mail server knows.
+/// Domain names of two labels or more: no IP address in any notation, and no host that only the mail server knows.
 fn is_public_domain(domain: &str) -> bool {
     let is_label = |label: &str| {
         let signs = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');

@@ -1,4 +1,4 @@
-//! The settings as Postgres keeps them: one document a scope, and the number of its changes.
+//! The settings in Postgres: one document per scope, and the number of its changes.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgExecutor, PgPool};
@@ -7,7 +7,7 @@ use tracing::{error, info};
 
 use super::{Invalid, Scope, Settings};
 
-/// The number of changes; 0 where nobody has set anything.
+/// The number of changes; 0 where none are stored.
 pub type Revision = i64;
 
 const LOAD: &str =
@@ -64,16 +64,16 @@ impl Row {
     }
 }
 
-/// The settings of one scope; the defaults where nobody has set anything.
+/// The settings of one scope; the defaults where none are stored.
 ///
 /// # Errors
-/// Those of Postgres, and a document that is none.
+/// Those of Postgres, and a document that cannot be read.
 pub async fn load(executor: impl PgExecutor<'_>, scope: &Scope) -> Result<Stored, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(LOAD).bind(scope.text()).fetch_optional(executor).await?;
     row.map_or_else(|| Ok(Stored::default()), Row::read)
 }
 
-/// All settings that somebody has set. A document that cannot be read is logged and left out.
+/// All stored settings. A document that cannot be read is logged and left out.
 ///
 /// # Errors
 /// Those of Postgres.
@@ -82,7 +82,7 @@ pub async fn load_all(executor: impl PgExecutor<'_>) -> Result<Vec<(Scope, Store
     Ok(rows.into_iter().filter_map(|row| Some((Scope::parse(&row.scope)?, row.read().ok()?))).collect())
 }
 
-/// Checks and saves settings in the place of the present ones, of which masks keep their secrets.
+/// Checks settings and replaces the present ones; masks keep the present secrets.
 ///
 /// # Errors
 /// [`SaveError`]; nothing is changed then.
@@ -101,14 +101,14 @@ pub async fn save(
     if let Some(expected) = expected.filter(|expected| *expected != found) {
         return Err(SaveError::Revision { expected, found });
     }
-    // What cannot be read keeps nothing, and is replaced.
+    // An unreadable document keeps no secrets, and is replaced.
     let present = row.read().map(|present| present.settings).unwrap_or_default();
     let settings = settings.check(scope, &present)?;
     let document = settings.stored();
     let row: Row = sqlx::query_as(SAVE).bind(&name).bind(document).bind(actor).fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
     let saved = row.read()?;
-    info!(scope = name, revision = saved.revision, actor, "alert settings were changed");
+    info!(scope = name, revision = saved.revision, actor, "alert settings changed");
     Ok(saved)
 }
 
@@ -119,8 +119,8 @@ impl Settings {
         let mut document = serde_json::to_value(self).unwrap_or_default();
         let shown = document.get_mut("channels").and_then(serde_json::Value::as_array_mut);
         for (channel, shown) in self.channels.iter().zip(shown.into_iter().flatten()) {
-            for (place, secret) in channel.secrets() {
-                if let Some(masked) = shown.pointer_mut(&place) {
+            for (pointer, secret) in channel.secrets() {
+                if let Some(masked) = shown.pointer_mut(&pointer) {
                     *masked = secret.expose().into();
                 }
             }

@@ -122,7 +122,7 @@ fn fields_are_checked_one_by_one() {
         ("/channels/0/secrets/0", json!(secret(23)), "channels[0].secrets[0]"),
         ("/channels/0/secrets/0", json!(secret(65)), "channels[0].secrets[0]"),
         ("/channels/1/to", json!([]), "channels[1].to"),
-        ("/channels/1/to/1", json!("nobody"), "channels[1].to[1]"),
+        ("/channels/1/to/1", json!("no-address"), "channels[1].to[1]"),
         ("/channels/1/to/0", json!("a@b@c"), "channels[1].to[0]"),
         ("/channels/1/to/0", json!("a@b\r\nBcc: c@d"), "channels[1].to[0]"),
         ("/channels/1/to/0", json!("A <a@b>"), "channels[1].to[0]"),
@@ -174,7 +174,7 @@ fn fields_are_checked_one_by_one() {
     let of_operators = with(all_kinds(), "/routes/0/types", json!(["drift"]));
     assert!(read(&of_operators).check(&Scope::Operators, &Settings::default()).is_ok());
     assert_eq!(read(&json!({"channels": [], "routes": []})), Settings::default());
-    // What replaces everything must be said in full.
+    // A document that replaces everything must be complete.
     for short in [json!({}), json!([]), json!({"channels": []}), json!({"routes": []})] {
         assert!(serde_json::from_value::<Settings>(short.clone()).is_err(), "{short}");
     }
@@ -203,21 +203,21 @@ fn routes_choose_channels_once_and_at_once_before_later() {
             {"levels": ["critical"], "channels": ["b"]},
         ],
     }));
-    let told = |subject, level, threshold, resolved| Told { subject, level, threshold, resolved };
+    let alert = |subject, level, threshold, resolved| AlertAttributes { subject, level, threshold, resolved };
     use Level::{Critical, Warning};
     use Subject::{Daily, Monthly, Suspended};
-    let table: [(Told, &[(&str, Delivery)]); 7] = [
-        (told(Daily, Warning, Some(80), false), &[("b", Digest)]),
-        (told(Daily, Warning, Some(80), true), &[]),
-        (told(Daily, Critical, Some(100), false), &[("a", Immediate), ("b", Immediate)]),
-        (told(Daily, Critical, Some(100), true), &[("a", Immediate), ("b", Immediate)]),
-        (told(Monthly, Critical, Some(100), false), &[("b", Immediate)]),
-        (told(Suspended, Critical, None, false), &[("a", Immediate), ("b", Immediate)]),
-        (told(Suspended, Warning, None, true), &[("a", Immediate)]),
+    let table: [(AlertAttributes, &[(&str, Delivery)]); 7] = [
+        (alert(Daily, Warning, Some(80), false), &[("b", Digest)]),
+        (alert(Daily, Warning, Some(80), true), &[]),
+        (alert(Daily, Critical, Some(100), false), &[("a", Immediate), ("b", Immediate)]),
+        (alert(Daily, Critical, Some(100), true), &[("a", Immediate), ("b", Immediate)]),
+        (alert(Monthly, Critical, Some(100), false), &[("b", Immediate)]),
+        (alert(Suspended, Critical, None, false), &[("a", Immediate), ("b", Immediate)]),
+        (alert(Suspended, Warning, None, true), &[("a", Immediate)]),
     ];
-    for (told, expected) in table {
-        let routes: Vec<_> = settings.routes_for(&told).into_iter().map(|(channel, at)| (channel.id(), at)).collect();
-        assert_eq!(routes, expected, "{told:?}");
+    for (alert, expected) in table {
+        let routes: Vec<_> = settings.routes_for(&alert).into_iter().map(|(channel, at)| (channel.id(), at)).collect();
+        assert_eq!(routes, expected, "{alert:?}");
     }
 }
 

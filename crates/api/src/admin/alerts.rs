@@ -1,4 +1,4 @@
-//! `/alerts`: what was raised and how it ended, acknowledging and resolving by hand; how it was told, and who is told of it.
+//! `/alerts`: raised alerts and how they ended, acknowledging and resolving by hand; their messages and their settings.
 
 mod deliverable;
 mod messages;
@@ -13,8 +13,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::execute::{parse_currency, parse_merchant};
 use super::openapi::{BodyProblems, NotFound, Problems};
-use super::operate::{parse_currency, parse_merchant};
 use super::page::{self, Cursor, Page, TimeId, check_time};
 use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
@@ -26,7 +26,7 @@ pub(super) use deliverable::Deliverable;
 
 /// Longest notes, in characters.
 const NOTES_LEN_MAX: usize = 2000;
-/// The time counted where the caller names none, in days.
+/// The default of the counted time, in days.
 const STATS_DAYS_DEFAULT: i64 = 30;
 /// Longest time counted, in days.
 const STATS_DAYS_MAX: i64 = 366;
@@ -68,7 +68,7 @@ struct AlertQuery {
     level: Option<Level>,
     /// Only what has ended, or only what has not.
     resolved: Option<bool>,
-    /// Only what somebody has taken on, or only what nobody has.
+    /// Only acknowledged alerts, or only those that are not.
     acknowledged: Option<bool>,
     /// Not raised before this time (RFC 3339).
     from: Option<DateTime<Utc>>,
@@ -93,7 +93,7 @@ struct UnresolvedQuery {
     kind: Option<String>,
     #[param(inline)]
     level: Option<Level>,
-    /// Only what somebody has taken on, or only what nobody has.
+    /// Only acknowledged alerts, or only those that are not.
     acknowledged: Option<bool>,
     /// Where to go on: `next_cursor` of the page before.
     cursor: Option<String>,
@@ -102,7 +102,7 @@ struct UnresolvedQuery {
     limit: Option<u64>,
 }
 
-/// An alert with what was told of it.
+/// An alert with its messages.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = QuotaAlertDetail)]
 struct AlertDetail {
@@ -112,12 +112,12 @@ struct AlertDetail {
     messages: Vec<read::messages::Detail>,
 }
 
-/// What somebody says who acknowledges or resolves an alert.
+/// The notes of the person who acknowledges or resolves an alert.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = AlertNotes)]
 struct Notes {
-    /// The alert's merchant reads them, and its channels are told those of the end.
+    /// The alert's merchant reads them, and its channels get those of the end.
     #[schema(max_length = 2000)]
     notes: Option<String>,
 }
@@ -220,7 +220,7 @@ async fn get(State(admin): State<Admin>, caller: Caller, Path(alert_id): Path<Uu
     Ok(Json(AlertDetail { alert, messages }))
 }
 
-/// Say that somebody has taken an open alert on; others see it.
+/// Acknowledge an open alert; others see it.
 #[utoipa::path(post, path = "/alerts/{alert_id}/acknowledge", tag = "alerts", operation_id = "acknowledge_alert",
     params(("alert_id" = Uuid, Path)), request_body = Notes,
     responses((status = OK, body = Alert), Problems, BodyProblems, NotFound))]

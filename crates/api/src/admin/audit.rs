@@ -1,6 +1,6 @@
-//! Lines of the log about people: who changed what by hand, and who was not let in. They have a target of their own, which no level
-//! for everything switches off. What a change did to quota is in its decision's line; what it did to policies and settings is
-//! in their histories.
+//! Log lines about people: who changed what by hand, and who was refused access. They have a target of their own, which a global
+//! level does not switch off. The effect of a change on quota is in its decision's line; the effect on policies and settings is in
+//! their histories.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -22,19 +22,24 @@ use sluice_kit::telemetry::AUDIT;
 const BY_HAND: [&str; 5] = ["adjust", "reset", "suspend", "resume", "initialize"];
 /// Members that are, or may hold, a secret.
 const SECRETS: [&str; 4] = ["secrets", "token", "device_key", "url"];
-/// What stands in their place.
+/// The replacement of a secret.
 const REDACTED: &str = "[redacted]";
-/// So much of a request is logged, in bytes.
+/// Longest logged part of a request, in bytes.
 const REQUEST_BYTES_MAX: usize = 2048;
-/// Refused credentials that are logged in a second; the next line says how many others there were.
+/// Refused credentials that are logged in a second; the next line has the number of the others.
 const REFUSALS_PER_SECOND: u32 = 10;
 
 /// The address that a request came from. Put into its extensions by its connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client(pub IpAddr);
 
-/// The gate: logs a change by hand, whatever became of it.
-pub(super) async fn gate(caller: Caller, OriginalUri(uri): OriginalUri, request: Request, next: Next) -> Response {
+/// The middleware: logs a change by hand, whatever its result.
+pub(super) async fn middleware(
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+    request: Request,
+    next: Next,
+) -> Response {
     if !is_by_hand(request.method(), uri.path()) {
         return next.run(request).await;
     }
@@ -46,7 +51,7 @@ pub(super) async fn gate(caller: Caller, OriginalUri(uri): OriginalUri, request:
         Ok(body) => body,
         Err(error) => return Problem::internal("request body", &error).into_response(),
     };
-    let asked = shown(&body);
+    let logged = shown(&body);
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     let roles = caller.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(",");
     info!(
@@ -57,7 +62,7 @@ pub(super) async fn gate(caller: Caller, OriginalUri(uri): OriginalUri, request:
         client,
         method = method.as_str(),
         path = uri.path(),
-        request = asked,
+        request = logged,
         status = response.status().as_u16(),
         "change by hand"
     );
@@ -95,7 +100,7 @@ fn redact(value: &mut Value) {
     }
 }
 
-/// Logs that credentials were refused, without them and not too often: whoever guesses tokens must not fill the log.
+/// Logs that credentials were refused, without them and not too often: a caller that guesses tokens must not fill the log.
 pub(crate) fn refused(problem: &Problem, method: &str, path: &str, client: Option<Client>) {
     if !matches!(problem.status().as_u16(), 401 | 403) {
         return;

@@ -1,4 +1,4 @@
-//! Reads a request's body before anything looks at it: at most so many bytes, within a time.
+//! Reads a request's body before anything else: at most so many bytes, within a time.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use super::problem::{Answer, Kind, Problem};
 /// How long a whole body may take to arrive.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The gate: hands on a request whose body is in memory.
-pub(super) async fn gate(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+/// The middleware: passes on a request with its body in memory.
+pub(super) async fn middleware(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     match read(body, admin.body_bytes_max, BODY_TIMEOUT).await {
         Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
@@ -27,10 +27,10 @@ pub(super) async fn gate(State(admin): State<Admin>, request: Request, next: Nex
 /// The whole body.
 ///
 /// # Errors
-/// A problem where it is too large or does not arrive.
+/// A problem if it is too large or does not arrive.
 pub(crate) async fn read(body: Body, bytes_max: usize, within: Duration) -> Answer<Bytes> {
     let too_large = || Problem::new(Kind::BodyTooLarge).detail(format!("the body may have {bytes_max} bytes"));
-    // What says beforehand that it is too large is not read at all.
+    // A body with a declared length that is too large is not read at all.
     if body.size_hint().lower() > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
         return Err(too_large());
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use futures_util::stream;
 
-    /// A body that does not say its length, as one that comes in chunks.
+    /// A body without a declared length, as one that comes in chunks.
     fn chunks(chunks: &'static [&'static str]) -> Body {
         Body::from_stream(stream::iter(chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk))))
     }

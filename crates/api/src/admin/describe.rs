@@ -1,5 +1,5 @@
-//! What the API's types do not say by themselves, added to the document: the forms of identifiers, by the names of fields and
-//! parameters, and the operations of a batch as the one object that each is.
+//! Adds to the document what the API's types do not describe: the forms of identifiers, by the names of fields and parameters, and
+//! each operation of a batch as one object.
 
 mod examples;
 
@@ -52,7 +52,7 @@ type Schemas = BTreeMap<String, RefOr<Schema>>;
 
 fn complete(operation: &mut Operation, schemas: &Schemas) {
     if let Some(parameters) = &mut operation.parameters {
-        ask_once(parameters);
+        drop_path_parameters(parameters);
         parameters.iter_mut().for_each(|parameter| {
             if let Some(schema) = &mut parameter.schema {
                 bound(&parameter.name, schema);
@@ -60,7 +60,7 @@ fn complete(operation: &mut Operation, schemas: &Schemas) {
         });
     }
     if let Some(body) = &mut operation.request_body {
-        // Where no field is needed no body is.
+        // A body without required fields is optional.
         let needed =
             body.content.values().any(|content| content.schema.as_ref().is_none_or(|it| is_needed(it, schemas)));
         body.required = Some(if needed { Required::True } else { Required::False });
@@ -76,7 +76,7 @@ fn complete(operation: &mut Operation, schemas: &Schemas) {
     }
 }
 
-/// What a success is: the type of its body, which describes itself.
+/// The description of a success: that of its body's type.
 fn success(status: &str, response: &Response, schemas: &Schemas) -> String {
     let bodies = response.content.values().filter_map(|content| match &content.schema {
         Some(RefOr::Ref(reference)) => schemas.get(name_of(reference)?).and_then(object)?.description,
@@ -103,8 +103,8 @@ fn is_needed(schema: &RefOr<Schema>, schemas: &Schemas) -> bool {
     }
 }
 
-/// What the path names is refused in the query, where lists of other paths take it.
-fn ask_once(parameters: &mut Vec<Parameter>) {
+/// Removes query parameters that the path has already; lists of other paths take them.
+fn drop_path_parameters(parameters: &mut Vec<Parameter>) {
     let is_in_path = |parameter: &Parameter| parameter.parameter_in == ParameterIn::Path;
     let named: Vec<String> =
         parameters.iter().filter(|parameter| is_in_path(parameter)).map(|parameter| parameter.name.clone()).collect();
@@ -135,7 +135,7 @@ fn refuses_unknown(object: &Object) -> bool {
     matches!(object.additional_properties.as_deref(), Some(AdditionalProperties::FreeForm(false)))
 }
 
-/// Bounds the fields of what callers send; those are the bodies that refuse unknown fields.
+/// Bounds the fields of request bodies: those that refuse unknown fields.
 fn bound_fields(schema: &mut RefOr<Schema>) {
     match schema {
         RefOr::T(Schema::Object(body)) if refuses_unknown(body) => {

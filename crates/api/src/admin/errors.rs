@@ -1,4 +1,4 @@
-//! The reference of every code that a refusal may have: `docs/errors.md`, made from the tables that answers are made from.
+//! The reference of every code of a refusal: `docs/errors.md`, generated from the tables that answers use.
 
 use std::fmt::Write as _;
 
@@ -62,7 +62,7 @@ impl Row {
     }
 }
 
-/// Whether asking again can help.
+/// Whether a retry can help.
 fn retry(code: &str, http: u16) -> &'static str {
     match (code, http) {
         ("PENDING_AMOUNT", _) => "when holds have ended",

@@ -18,7 +18,7 @@ use super::problem::{Answer, Kind, Problem};
 /// Longest query that is read, in bytes.
 const QUERY_BYTES_MAX: usize = 8 * 1024;
 
-/// A JSON body, in and out. Types that come in deny unknown fields, so that a misspelt one is not passed over.
+/// A JSON body, in and out. Types that come in deny unknown fields, so that a misspelt one is not ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
 
@@ -30,7 +30,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let body = Bytes::from_request(request, state).await.map_err(|_| {
             Problem::new(Kind::BadRequest).detail("the body broke off; send as many bytes as content-length says")
         })?;
-        // No body says no more than an empty object, whatever its media type: where no field is needed that is enough.
+        // An empty body equals an empty object, whatever its media type: without required fields that is enough.
         if body.trim_ascii().is_empty() {
             return from_json(b"{}").map(Self);
         }
@@ -48,7 +48,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// Whether the body says that it is JSON, or nothing at all.
+/// Whether the body is declared as JSON, or not declared at all.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
     let value = value.to_str().unwrap_or_default();
@@ -93,12 +93,12 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Answer<T> {
     })
 }
 
-/// Names the field at fault. A field that is missing or comes twice stands in the detail only: its place is its parent's.
+/// Names the field at fault. A field that is missing or comes twice is in the detail only: its path is its parent's.
 fn located(path: &str, message: &str) -> Problem {
     let quoted = ["missing field `", "duplicate field `"].into_iter().find_map(|start| message.strip_prefix(start));
     let name = quoted.and_then(|rest| rest.split('`').next()).map(str::to_owned);
     let detail = words::sentence(message);
-    // A question mark stands for a field that broke off, a dot for the whole document.
+    // A question mark means an incomplete field, a dot the whole document.
     let path = path.strip_suffix('?').map_or(path, |parent| parent.strip_suffix('.').unwrap_or(parent));
     match (path, name) {
         ("" | ".", None) => Problem::new(Kind::BadRequest).detail(detail),

@@ -1,12 +1,12 @@
 //! `Idempotency-Key`: a POST that is sent again with the same key gets the first one's answer, and nothing is done twice.
 //!
-//! A key belongs to one caller with its roles and its merchant, one method and one path, for a day: whoever comes with the same name
-//! and less authority is a caller of its own, whose request is authorised before there is any answer to it. Postgres has the request's fingerprint and, when there is one, the
-//! answer. Answers that ask for another try, 429 and 5xx and batches with such items, are not kept: the next request with the
-//! key is done anew, and so is one whose server died. A POST without a key is not kept at all.
+//! A key belongs to one caller with its roles and its merchant, one method and one path, for a day: a caller with the same name and
+//! less authority is another caller, whose request is authorised before there is any answer to it. Postgres has the request's
+//! fingerprint and, when there is one, the answer. Retryable answers, 429 and 5xx and batches with such items, are not kept: the
+//! next request with the key is executed anew, and so is one whose server died. A POST without a key is not kept at all.
 //!
-//! Corrections by hand that name no version are the exception, because done anew they would count twice
-//! ([`super::unrepeatable`]). Where nobody knows what became of one, that answer is kept; and where the server died before it had any,
+//! Corrections by hand that name no version are the exception, because executed anew they would count twice
+//! ([`super::non_idempotent`]). If the outcome of one is unknown, that answer is kept; and if the server died before it had any,
 //! the key is answered with 409 until its day is over.
 //!
 //! The request itself runs in a task of its own, so that a caller who leaves does not stop it half-way.
@@ -28,13 +28,13 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::problem::{Answer, Kind, Problem};
-use super::{Admin, Caller, unrepeatable};
+use super::{Admin, Caller, non_idempotent};
 use sluice_kit::clock;
 use sluice_kit::telemetry;
 
 /// The request's header.
 pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The header of an answer that was given before.
+/// The header of a replayed answer.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Longest key.
@@ -43,18 +43,17 @@ pub(super) const KEY_LEN_MAX: usize = 255;
 const PATH_LEN_MAX: usize = 1024;
 /// Largest answer that can be kept. Answers are as large as the request's bound lets them get, which is far less.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long what is asked of Postgres after the request may take.
+/// Timeout of the Postgres statements after the request.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often keys that are over are removed.
+/// How often expired keys are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 /// Most keys removed by one statement.
 const SWEEP_ROWS_MAX: i64 = 10_000;
 /// Headers that are kept with an answer.
 const KEPT_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::LOCATION];
 
-/// Takes the key, or takes it over where it is older than a day or where its request ended without a word: that is a
-/// minute, longer than any request may run, and is only done where the request may run twice. Gives a row where the key is
-/// ours now.
+/// Claims the key, or takes it over if it is older than a day or if its request ended without an answer: that is after a
+/// minute, longer than any request may run, and only if the request may run twice. Returns a row if the key is ours now.
 const CLAIM: &str = "INSERT INTO idempotency_key AS k (subject, path, key, fingerprint, claim) VALUES ($1, $2, $3, $4, $5) \
     ON CONFLICT (subject, path, key) DO UPDATE SET fingerprint = excluded.fingerprint, claim = excluded.claim, \
         claimed_at = now(), status = NULL, headers = NULL, body = NULL \
@@ -63,7 +62,7 @@ const CLAIM: &str = "INSERT INTO idempotency_key AS k (subject, path, key, finge
             AND k.claimed_at < now() - interval '1 minute') \
     RETURNING true";
 const LOOK_UP: &str = "SELECT fingerprint, status, headers, body, \
-        status IS NULL AND claimed_at < now() - interval '1 minute' AS ended_without_a_word \
+        status IS NULL AND claimed_at < now() - interval '1 minute' AS is_abandoned \
     FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3";
 const KEEP: &str = "UPDATE idempotency_key SET status = $5, headers = $6, body = $7 \
     WHERE subject = $1 AND path = $2 AND key = $3 AND claim = $4";
@@ -71,16 +70,16 @@ const RELEASE: &str = "DELETE FROM idempotency_key WHERE subject = $1 AND path =
 const SWEEP: &str = "DELETE FROM idempotency_key WHERE ctid IN \
     (SELECT ctid FROM idempotency_key WHERE claimed_at < now() - interval '24 hours' LIMIT $1)";
 
-/// Put into an answer's extensions by a handler whose body must not be kept as it is: what is kept in its place.
+/// Put into an answer's extensions by a handler whose body must not be kept as it is: what is kept instead.
 #[derive(Clone, Debug)]
 pub struct KeptBody(pub Bytes);
 
-/// Put into an answer's extensions where its status does not say whether it is to be kept.
+/// Put into an answer's extensions if its status does not decide whether it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Another try could do twice what may be done once.
+    /// A retry could do twice what may be done once.
     Always,
-    /// A part of the request waits for another try.
+    /// A part of the request has to be retried.
     Never,
 }
 
@@ -91,7 +90,7 @@ struct Claim {
     path: String,
     key: String,
     fingerprint: [u8; 32],
-    /// Whether the request may run twice where nobody knows what became of it.
+    /// Whether the request may run twice if its outcome is unknown.
     repeatable: bool,
     id: Uuid,
 }
@@ -103,11 +102,11 @@ struct Row {
     status: Option<i16>,
     headers: Option<Vec<String>>,
     body: Option<Vec<u8>>,
-    ended_without_a_word: bool,
+    is_abandoned: bool,
 }
 
-/// The gate: lets a POST with a new key through and keeps its answer; answers one with a known key.
-pub(super) async fn gate(
+/// The middleware: runs a POST with a new key and keeps its answer; answers one with a known key.
+pub(super) async fn middleware(
     State(admin): State<Admin>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
@@ -130,7 +129,7 @@ pub(super) async fn gate(
     }
 }
 
-/// What became of a claim.
+/// The result of a claim.
 enum Claimed {
     Ours(Claim, Box<Request>),
     Answered(Response),
@@ -156,7 +155,7 @@ async fn claim(
         path: format!("{method} {}", uri.path()),
         key,
         fingerprint: fingerprint(uri.query().unwrap_or_default(), &body),
-        repeatable: !unrepeatable::is(uri.path(), &body),
+        repeatable: !non_idempotent::is(uri.path(), &body),
         id: Uuid::from_bytes(clock::decision_id()),
     };
     if claim.take(pool).await? {
@@ -189,22 +188,22 @@ impl Claim {
         Ok(taken.is_some())
     }
 
-    /// What the key's first request was answered with.
+    /// The answer to the key's first request.
     async fn answer(&self, pool: &PgPool) -> Answer<Response> {
         let row: Option<Row> =
             sqlx::query_as(LOOK_UP).bind(&self.subject).bind(&self.path).bind(&self.key).fetch_optional(pool).await?;
-        // No row: the first request has just been refused and given the key back.
+        // No row: the first request has just been refused and has released the key.
         let Some(row) = row else { return Err(in_progress()) };
         if row.fingerprint != self.fingerprint {
             return Err(Problem::new(Kind::IdempotencyMismatch).detail("use a new key for another request"));
         }
-        if row.ended_without_a_word && !self.repeatable {
+        if row.is_abandoned && !self.repeatable {
             return Err(Problem::new(Kind::OutcomeUnknown).outcome_unknown());
         }
         row.replay().ok_or_else(in_progress)
     }
 
-    /// Keeps the answer, or gives the key back where it asks for another try.
+    /// Keeps the answer, or releases the key if the request may be retried.
     async fn finish(&self, pool: &PgPool, response: Response) -> Response {
         let (parts, body) = response.into_parts();
         let body = match to_bytes(body, ANSWER_BYTES_MAX).await {
@@ -221,8 +220,8 @@ impl Claim {
         };
         match timeout(STORE_TIMEOUT, stored).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => error!(%error, path = self.path, "an answer could not be kept for its idempotency key"),
-            Err(_) => error!(path = self.path, "an answer could not be kept for its idempotency key in time"),
+            Ok(Err(error)) => error!(%error, path = self.path, "answer could not be stored for its idempotency key"),
+            Err(_) => error!(path = self.path, "answer could not be stored for its idempotency key in time"),
         }
         Response::from_parts(parts, Body::from(body))
     }
@@ -231,8 +230,8 @@ impl Claim {
         match answer.extensions.get::<Keep>() {
             Some(Keep::Always) => true,
             Some(Keep::Never) => false,
-            None if self.repeatable => !asks_for_another_try(answer.status),
-            // A failure that does not say whether anything was done.
+            None if self.repeatable => !may_be_retried(answer.status),
+            // A failure that leaves open whether anything was done.
             None => answer.status != StatusCode::TOO_MANY_REQUESTS,
         }
     }
@@ -288,7 +287,7 @@ impl Row {
     }
 }
 
-/// Removes keys that are over, until the stop.
+/// Removes expired keys, until the stop.
 pub(super) async fn sweep(pool: PgPool, mut stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {
@@ -296,12 +295,12 @@ pub(super) async fn sweep(pool: PgPool, mut stopped: watch::Receiver<bool>) {
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
         if let Err(error) = remove_what_is_over(&pool, &stopped).await {
-            warn!(%error, "idempotency keys that are over could not be removed");
+            warn!(%error, "expired idempotency keys could not be removed");
         }
     }
 }
 
-/// Removes keys that are over: as many statements as it takes, each short.
+/// Removes expired keys: as many statements as it takes, each short.
 ///
 /// # Errors
 /// Those of Postgres.
@@ -314,7 +313,8 @@ pub async fn remove_what_is_over(pool: &PgPool, stopped: &watch::Receiver<bool>)
     }
 }
 
-/// Whose key: the caller's name, roles and merchant. None of them holds a blank, so that no two owners are the same text.
+/// The owner of a key: the caller's name, roles and merchant. None of them contains a blank, so that no two owners have the same
+/// text.
 fn owner(caller: &Caller) -> String {
     let mut roles: Vec<&str> = caller.roles.iter().map(|role| role.as_str()).collect();
     roles.sort_unstable();
@@ -345,8 +345,8 @@ fn fingerprint(query: &str, body: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Whether an answer of this status is none for good.
-pub(super) fn asks_for_another_try(status: StatusCode) -> bool {
+/// Whether a request with an answer of this status may be retried.
+pub(super) fn may_be_retried(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 

@@ -1,9 +1,9 @@
-//! The admin port: probes and figures, open to whoever reaches it, and the API of operators, merchants and other programs
-//! under `/api/v1`, described at `/openapi.json` and `/swagger/index.html`; beside it the same operations as gRPC
+//! The admin port: probes and metrics, open to every client that reaches it, and the API of operators, merchants and other
+//! programs under `/api/v1`, described at `/openapi.json` and `/swagger/index.html`; beside it the same operations as gRPC
 //! ([`grpc`]).
 //!
-//! Every request under `/api/v1` passes the same gates in the same order: authentication, the caller's rate, the body's
-//! bound, the idempotency key. A handler takes the [`Caller`] and asks it what is allowed.
+//! Every request under `/api/v1` passes the same middleware in the same order: authentication, the caller's rate, the body's
+//! bound, the idempotency key. A handler takes the [`Caller`] and checks its permissions.
 
 mod alerts;
 pub(crate) mod audit;
@@ -11,12 +11,13 @@ pub mod auth;
 mod body;
 mod describe;
 pub mod errors;
+pub(crate) mod execute;
 mod extract;
-mod figures;
 mod grpc;
 pub mod idempotency;
+mod metrics;
+mod non_idempotent;
 pub mod openapi;
-pub(crate) mod operate;
 mod outcomes;
 pub mod page;
 mod policies;
@@ -33,7 +34,6 @@ mod tests;
 mod tiers;
 pub mod tokens;
 mod trace;
-mod unrepeatable;
 pub mod usage_logs;
 
 use std::sync::Arc;
@@ -60,16 +60,16 @@ use sluice_settings::{Live, Settings};
 pub use auth::{Auth, Caller, JwksError, Permission, Role};
 pub(crate) use body::{BODY_TIMEOUT, read as read_body};
 pub use extract::{Json, Path, Query};
-pub use figures::Figures;
+pub use metrics::ApiMetrics;
 pub use problem::{Answer, Kind, Problem};
 pub use serve::{serve, serve_probes};
 
 /// Where the API begins.
 const API: &str = "/api/v1";
-/// How long one request may take, its answer's body excepted: longer than every wait for Postgres that has its own bound.
+/// How long one request may take, except its answer's body: longer than every wait for Postgres that has its own bound.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What the endpoints work with.
+/// The state of the endpoints.
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub health: Arc<Health>,
@@ -87,12 +87,12 @@ pub struct Admin {
     body_bytes_max: usize,
     connections_per_client: usize,
     deliverable: alerts::Deliverable,
-    figures: Arc<Figures>,
-    live_figures: Arc<live::Figures>,
+    api_metrics: Arc<ApiMetrics>,
+    stream_metrics: Arc<live::StreamMetrics>,
 }
 
 impl Admin {
-    /// Reads how callers are authenticated, and the bounds that hold from start to end.
+    /// Reads how callers are authenticated, and the bounds that do not change at run time.
     ///
     /// # Errors
     /// [`JwksError`] for a key file that cannot be used.
@@ -110,7 +110,7 @@ impl Admin {
         let deliverable = alerts::Deliverable::new(settings);
         let streams = Arc::new(stream::Streams::new(&pool));
         let settings = Repository::new(settings, live.clone(), pool.clone(), Arc::clone(&metrics));
-        let (figures, live_figures) = (metrics.part(), metrics.part());
+        let (api_metrics, stream_metrics) = (metrics.part(), metrics.part());
         Ok(Self {
             health,
             metrics,
@@ -125,12 +125,12 @@ impl Admin {
             body_bytes_max,
             connections_per_client,
             deliverable,
-            figures,
-            live_figures,
+            api_metrics,
+            stream_metrics,
         })
     }
 
-    /// Who asks, unless the caller asks too often.
+    /// The caller, unless its rate is exceeded.
     ///
     /// # Errors
     /// As [`Auth::authenticate`], and 429.
@@ -186,24 +186,24 @@ pub fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// The operations behind their gates; the last layer is the first gate. What is not there is behind them as well.
+/// The operations behind their middleware; the last layer runs first. Unknown paths are behind it as well.
 fn api(admin: &Admin) -> Router<Admin> {
     let (operations, _) = operations().split_for_parts();
     operations
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn(in_time))
-        .layer(from_fn(audit::gate))
-        .layer(from_fn_with_state(admin.clone(), idempotency::gate))
-        .layer(from_fn_with_state(admin.clone(), body::gate))
-        .layer(from_fn_with_state(admin.clone(), rate::gate))
-        .layer(from_fn_with_state(admin.clone(), auth::gate))
+        .layer(from_fn(audit::middleware))
+        .layer(from_fn_with_state(admin.clone(), idempotency::middleware))
+        .layer(from_fn_with_state(admin.clone(), body::middleware))
+        .layer(from_fn_with_state(admin.clone(), rate::middleware))
+        .layer(from_fn_with_state(admin.clone(), auth::middleware))
         .layer(from_fn(in_time))
         .layer(from_fn(not_kept))
-        .layer(from_fn_with_state(admin.clone(), figures::gate))
+        .layer(from_fn_with_state(admin.clone(), metrics::middleware))
 }
 
-/// A dependency that hangs must not hold a request for ever.
+/// A dependency that hangs must not block a request for ever.
 async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
@@ -211,7 +211,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// Answers are for the caller alone, and of this moment.
+/// Answers are private to the caller, and must not be cached.
 async fn not_kept(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();

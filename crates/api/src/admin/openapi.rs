@@ -46,7 +46,7 @@ pub(super) fn base() -> Document {
     Base::openapi()
 }
 
-/// Adds the header that every POST takes. It is read by a gate, not by the operations, so it is described here as well.
+/// Adds the header that every POST takes. A middleware reads it, not the operations, so it is described here as well.
 pub(super) fn with_idempotency_key(mut document: Document) -> Document {
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -133,7 +133,7 @@ impl IntoResponses for Refusals {
         [
             ("403", "The policy, or the order, does not allow it; or the caller may not do this."),
             ("409", "The order, the account or the batch is in another state."),
-            ("429", "A limit is used up; `Retry-After` says when time lifts it. Or the caller asks too often."),
+            ("429", "A limit is used up; `Retry-After` says when time lifts it. Or the caller sends too many requests."),
             ("503", "The store gave no answer: ask again with the same numbers, or where the detail says so, with a version."),
         ]
         .map(answer)

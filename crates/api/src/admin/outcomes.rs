@@ -1,4 +1,4 @@
-//! `/outcomes`: what the gateway left open, and its end by hand.
+//! `/outcomes`: unknown outcomes at the gateway, and resolving them by hand.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -7,8 +7,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::execute::{self, parse_currency, parse_merchant};
 use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
-use super::operate::{self, parse_currency, parse_merchant};
 use super::page::{self, Cursor, Page, TimeId};
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
@@ -16,7 +16,7 @@ use sluice_decision::operations::OperationAnswer;
 use sluice_journal::outcomes::read::{self, Filter, UnknownOutcome, Verdict};
 use sluice_store::REMARKS_BYTES_MAX;
 
-/// Longest age that is asked for, in seconds: ten years.
+/// Longest age in a filter, in seconds: ten years.
 const AGE_SECS_MAX: u64 = 315_360_000;
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
@@ -136,7 +136,7 @@ async fn resolve(
     if reason.len() > REMARKS_BYTES_MAX || reason.contains('\0') {
         return Err(Problem::field("reason", format!("must have at most {REMARKS_BYTES_MAX} bytes, and no NUL")));
     }
-    let resolved = operate::resolve(&admin, &caller, outcome_id, body.outcome, reason.to_owned()).await?;
+    let resolved = execute::resolve(&admin, &caller, outcome_id, body.outcome, reason.to_owned()).await?;
     Ok(Json(ResolvedOutcome {
         outcome: resolved.outcome,
         operation: resolved.done.filter(|done| !done.is_refused()).map(|done| OperationAnswer::of(&done)),

@@ -1,4 +1,4 @@
-//! Lists come in pages: at most `limit` items and an opaque cursor that asks for the next ones.
+//! Lists come in pages: at most `limit` items and an opaque cursor for the next ones.
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::problem::{Answer, Problem};
 
-/// Items on a page where the caller names no limit.
+/// Items on a page if the caller names no limit.
 const LIMIT_DEFAULT: u64 = 50;
 /// Longest cursor that is read, in bytes.
 const CURSOR_LEN_MAX: usize = 256;
@@ -39,7 +39,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Makes a page of `limit + 1` rows that were asked for: the last one only says that there are more.
+    /// Makes a page of the `limit + 1` rows that were queried: the last one only shows that there are more.
     #[must_use]
     pub fn from_rows<C: Cursor>(mut items: Vec<T>, limit: i64, cursor: impl FnOnce(&T) -> C) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -50,15 +50,15 @@ impl<T> Page<T> {
     }
 }
 
-/// A place in a list: the sort key of the last item that was answered.
+/// A position in a list: the sort key of the last returned item.
 pub trait Cursor: Serialize + for<'de> Deserialize<'de> {
-    /// The text that the caller gives back: base64url of the key as JSON.
+    /// The text that the caller sends back: base64url of the key as JSON.
     #[must_use]
     fn encode(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Whether an item can have this key: Postgres must be able to take it.
+    /// Whether an item can have this key: Postgres must be able to store it.
     #[must_use]
     fn is_possible(&self) -> bool {
         true
@@ -77,7 +77,7 @@ pub trait Cursor: Serialize + for<'de> Deserialize<'de> {
     }
 }
 
-/// The place in a list that is ordered by time and then id.
+/// The position in a list that is ordered by time and then id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeId(
     /// To the microsecond, as Postgres keeps it.
@@ -92,10 +92,10 @@ impl Cursor for TimeId {
     }
 }
 
-/// Years that a time may be in: RFC 3339 has no others, and Postgres takes them all.
+/// Years that a time may be in: RFC 3339 has no others, and Postgres stores them all.
 const YEARS: RangeInclusive<i32> = 1..=9999;
 
-/// Checks that a time can be kept and shown.
+/// Checks that a time can be stored and shown.
 ///
 /// # Errors
 /// A problem with the field.
@@ -110,8 +110,8 @@ pub fn check_time(field: &'static str, at: Option<DateTime<Utc>>) -> Answer<()> 
 ///
 /// # Errors
 /// A problem with the field `limit` for 0 and for more than `limit_max`.
-pub fn limit(asked: Option<u64>, limit_max: u64) -> Answer<i64> {
-    let limit = asked.unwrap_or(LIMIT_DEFAULT.min(limit_max));
+pub fn limit(requested: Option<u64>, limit_max: u64) -> Answer<i64> {
+    let limit = requested.unwrap_or(LIMIT_DEFAULT.min(limit_max));
     if limit == 0 || limit > limit_max {
         return Err(Problem::field("limit", format!("must be from 1 to {limit_max}")));
     }
@@ -163,14 +163,14 @@ mod tests {
 
     #[test]
     fn limits_are_bounded() {
-        for (asked, limit_max, expected) in [
+        for (requested, limit_max, expected) in [
             (None, 200, Some(50)),
             (None, 10, Some(10)),
             (Some(200), 200, Some(200)),
             (Some(201), 200, None),
             (Some(0), 200, None),
         ] {
-            assert_eq!(limit(asked, limit_max).ok(), expected, "{asked:?}");
+            assert_eq!(limit(requested, limit_max).ok(), expected, "{requested:?}");
         }
     }
 }

@@ -65,7 +65,7 @@ impl ChangeRequest {
     }
 }
 
-/// The actor of a change with a reason that Postgres can keep.
+/// The actor of a change, with a reason that Postgres can store.
 pub(super) fn by<'a>(caller: &'a Caller, reason: Option<&'a str>) -> Answer<By<'a>> {
     match reason {
         Some(reason) if reason.len() > REASON_BYTES_MAX || reason.contains('\0') => {
@@ -132,7 +132,7 @@ async fn list(
     Ok(Json(Page::from_rows(rows, page_max, |policy| TimeId(policy.created_at, policy.policy_id))))
 }
 
-/// Looks whether a filter could match anything at all, so that a slip is not answered with an empty list.
+/// Checks whether a filter could match anything at all, so that a typing error is not answered with an empty list.
 pub(super) fn check_filter(merchant_id: Option<&str>, channel: Option<&str>, currency: Option<&str>) -> Answer<()> {
     let wrong = |field: &'static str, error: &dyn std::fmt::Display| Problem::field(field, error.to_string());
     merchant_id.map(MerchantId::parse).transpose().map_err(|error| wrong("merchant_id", &error))?;
@@ -174,7 +174,7 @@ struct EffectiveQuery {
     channel: Option<String>,
 }
 
-/// The currency of a question that names none.
+/// The currency of a request that names none.
 const CURRENCY_DEFAULT: &str = "USD";
 
 /// The policy in force for a merchant now.
@@ -289,7 +289,7 @@ async fn deactivate(
     Ok(Json(repository(&admin).deactivate(body.by(&caller)?, policy_id).await?))
 }
 
-/// The place in a history.
+/// The position in a history.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct HistoryPlace(pub i64);
 

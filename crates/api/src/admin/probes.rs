@@ -1,11 +1,11 @@
-//! `/health`, `/ready`, `/ready/payments` and `/metrics`, open to whoever reaches the port: the admin port, and one of their own,
-//! which answers them whatever the API's callers do. Series of single merchants are shown to callers that may see all merchants,
-//! or to everybody where the settings say so.
+//! `/health`, `/ready`, `/ready/payments` and `/metrics`, open to every client that reaches the port: the admin port, and one of
+//! their own, which answers whatever the API's callers do. Series of single merchants are shown to callers that may see all
+//! merchants, or to every caller if the settings allow it.
 //!
-//! `/ready` is for people and deployments: 200 only while nothing is missing. With Postgres away it is 503, and its
-//! `payments` field says that payments are still decided, their events waiting in Redis. `/ready/payments` is for load
-//! balancers and readiness probes: a server must not be taken out of service for something that a decision does not need. Both are
-//! 503 with the status `draining` from the time that the server is told to stop.
+//! `/ready` is for people and deployments: 200 only while nothing is missing. With Postgres unavailable it is 503, and its
+//! `payments` field shows that payments are still decided, their events waiting in Redis. `/ready/payments` is for load
+//! balancers and readiness probes: a server must not be taken out of service for something that a decision does not need. Both
+//! are 503 with the status `draining` from the stop signal on.
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -20,7 +20,7 @@ use super::{Admin, Permission, audit, method_not_allowed, not_found};
 use sluice_kit::health::States;
 use sluice_kit::metrics;
 
-/// When to ask again where every connection is in use.
+/// `Retry-After` while every connection is in use.
 const NO_ROOM_RETRY_SECS: u64 = 1;
 
 /// The body of `/ready`.
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/ready/payments", get(ready_for_payments))
-        .route("/metrics", get(figures))
+        .route("/metrics", get(metrics_text))
 }
 
 /// The probes alone.
@@ -70,15 +70,15 @@ async fn ready_for_payments(Shared(admin): Shared<Admin>) -> Response {
     answer(states.decides(), admin.health.is_draining(), &states)
 }
 
-async fn figures(Shared(admin): Shared<Admin>, headers: HeaderMap) -> Answer<Response> {
+async fn metrics_text(Shared(admin): Shared<Admin>, headers: HeaderMap) -> Answer<Response> {
     let all = admin.live.current().metrics_merchants || sees_merchants(&admin, &headers).await?;
     let text = admin.metrics.encode();
     let text = if all { text } else { metrics::without_merchants(&text) };
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
-/// Whether the caller may see series of single merchants. Without a token it may not; one that is no good is refused, so that
-/// whoever configured it learns of it.
+/// Whether the caller may see series of single merchants. Without a token it may not; an invalid one is refused, so that its
+/// operator notices.
 async fn sees_merchants(admin: &Admin, headers: &HeaderMap) -> Answer<bool> {
     if !headers.contains_key(header::AUTHORIZATION) {
         return Ok(false);

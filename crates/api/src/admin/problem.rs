@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use proto::{LimitFigures, RefusalDetails};
+use proto::{LimitUsage, RefusalDetails};
 use quota::Code;
 use serde::Serialize;
 use tracing::error;
@@ -18,10 +18,11 @@ use utoipa::{PartialSchema, ToSchema};
 use super::idempotency::Keep;
 pub use kind::Kind;
 
-/// What to do where a change may have been made that would count twice if it were made again.
-const OUTCOME_UNKNOWN: &str = "it may have been done: read the account, then ask with expected_version and a new key";
+/// What to do if a change may have been made that would count twice if it were made again.
+const OUTCOME_UNKNOWN: &str =
+    "it may have been done: read the account, then send it with expected_version and a new key";
 
-/// An answer that is no success. Boxed, so that what it is returned in place of stays small.
+/// An answer that is no success. Boxed, so that results stay small.
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Problem(Box<Details>);
@@ -70,7 +71,7 @@ struct Details {
     /// The limit that bound, where one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ProblemLimit>)]
-    limit: Option<LimitFigures>,
+    limit: Option<LimitUsage>,
     /// What stands in the way, where it is no limit with figures; each code has its own members.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ProblemDetails>)]
@@ -83,7 +84,7 @@ struct Details {
 
 /// The binding limit's figures. Amounts are in minor units.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes proto::LimitFigures, a type of another crate, to the document")]
+#[expect(dead_code, reason = "describes proto::LimitUsage, a type of another crate, to the document")]
 struct ProblemLimit {
     #[schema(example = "daily_amount")]
     name: String,
@@ -94,7 +95,7 @@ struct ProblemLimit {
     resets_at: Option<String>,
 }
 
-/// What a refusal tells beside its code. Amounts are in minor units.
+/// Details of a refusal beside its code. Amounts are in minor units.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes proto::RefusalDetails, a type of another crate, to the document")]
 struct ProblemDetails {
@@ -121,19 +122,19 @@ struct ProblemDetails {
     suspended: Option<String>,
 }
 
-/// What a [`Problem`] says beside its code and status.
+/// The parts of a [`Problem`] beside its code and status.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) title: &'static str,
     pub(crate) detail: Option<&'a str>,
     pub(crate) field: Option<&'a str>,
     pub(crate) decision_id: Option<&'a str>,
-    pub(crate) limit: Option<&'a LimitFigures>,
+    pub(crate) limit: Option<&'a LimitUsage>,
     pub(crate) details: Option<&'a RefusalDetails>,
     pub(crate) retry_after_secs: Option<u64>,
 }
 
-/// What a handler gives: an answer, or a problem.
+/// What a handler returns: an answer, or a problem.
 pub type Answer<T> = Result<T, Problem>;
 
 impl Problem {
@@ -160,10 +161,10 @@ impl Problem {
         Self::new(Kind::BadRequest).detail(detail).at(field)
     }
 
-    /// A failure of the server. The log has the error; the caller learns only that there was one.
+    /// A failure of the server. The log has the error; the caller gets no details.
     #[must_use]
     pub fn internal(what: &'static str, error: &dyn std::fmt::Display) -> Self {
-        error!(what, %error, "an admin request failed");
+        error!(what, %error, "admin request failed");
         Self::new(Kind::Internal)
     }
 
@@ -188,14 +189,14 @@ impl Problem {
         self
     }
 
-    /// Adds the figures of the limit that bound.
+    /// Adds the usage of the binding limit.
     #[must_use]
-    pub fn limit(mut self, limit: LimitFigures) -> Self {
+    pub fn limit(mut self, limit: LimitUsage) -> Self {
         self.0.limit = Some(limit);
         self
     }
 
-    /// Adds what stands in the way.
+    /// Adds the details of the refusal.
     #[must_use]
     pub fn refusal(mut self, details: RefusalDetails) -> Self {
         self.0.details = Some(details);
@@ -215,14 +216,14 @@ impl Problem {
         self.header(header::RETRY_AFTER, HeaderValue::from(secs))
     }
 
-    /// Says that nobody knows whether something was done that must not be done again.
+    /// Adds that it is unknown whether something was done that must not be done again.
     #[must_use]
     pub(crate) fn outcome_unknown(mut self) -> Self {
         self.0.outcome_unknown = true;
         self.detail(OUTCOME_UNKNOWN)
     }
 
-    /// Whether [`Problem::outcome_unknown`] was said.
+    /// Whether [`Problem::outcome_unknown`] was set.
     pub(crate) fn is_outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
     }
@@ -239,7 +240,7 @@ impl Problem {
         self.0.code
     }
 
-    /// What the problem says, for answers of another form than HTTP's.
+    /// The problem's parts, for answers of another protocol than HTTP.
     pub(crate) fn parts(&self) -> Parts<'_> {
         let retry_after = self.0.headers.iter().find(|(name, _)| name == header::RETRY_AFTER);
         Parts {

@@ -1,5 +1,5 @@
-//! Which HTTP a connection to the admin port speaks: HTTP/1.1, or HTTP/2 without TLS and without asking (RFC 9113, section
-//! 3.3), as gRPC clients do. The first bytes tell.
+//! The protocol of a connection to the admin port: HTTP/1.1, or HTTP/2 without TLS and with prior knowledge (RFC 9113, section
+//! 3.3), as gRPC clients use it. The first bytes decide.
 
 use std::io::{self, Cursor};
 
@@ -17,13 +17,13 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// A connection from its first byte on, although some were looked at already.
+/// A connection from its first byte on, although some were read already.
 pub(super) type Opened = Join<Chain<Cursor<BytesMut>, OwnedReadHalf>, OwnedWriteHalf>;
 
-/// Looks at the first bytes, as many as it takes.
+/// Reads the first bytes, as many as needed.
 ///
 /// # Errors
-/// Those of reading. An end before the bytes tell anything is left to HTTP/1.1.
+/// Those of reading. An end before the bytes decide is left to HTTP/1.1.
 pub(super) async fn open(mut stream: TcpStream) -> io::Result<(Protocol, Opened)> {
     let mut begin = BytesMut::with_capacity(PREFACE.len());
     let protocol = loop {

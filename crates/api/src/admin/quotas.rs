@@ -11,10 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
-use super::operate::{
+use super::execute::{
     self, KNOWN_ACCOUNT, KnownAccount, MerchantAccounts, no_account, no_decision, parse_currency, parse_merchant,
 };
+use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use super::page::{Cursor, Page, limit};
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
@@ -54,7 +54,7 @@ async fn check(
     caller: Caller,
     Json(body): Json<CheckRequest>,
 ) -> Answer<Json<CheckAnswer>> {
-    let done = operate::execute(&admin, &caller, body.try_into()).await?;
+    let done = execute::execute(&admin, &caller, body.try_into()).await?;
     Ok(Json(CheckAnswer::of(&done)))
 }
 
@@ -62,56 +62,56 @@ async fn check(
 #[utoipa::path(post, path = "/quotas/consume", tag = "quotas", request_body = ChargeRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
 async fn consume(State(admin): State<Admin>, caller: Caller, Json(body): Json<ChargeRequest>) -> Operated {
-    operate(&admin, &caller, Request::consume(body)).await
+    execute_operation(&admin, &caller, Request::consume(body)).await
 }
 
 /// Consume quota whose final amount is open, until it is settled, voided or expires.
 #[utoipa::path(post, path = "/quotas/hold", tag = "quotas", request_body = ChargeRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
 async fn hold(State(admin): State<Admin>, caller: Caller, Json(body): Json<ChargeRequest>) -> Operated {
-    operate(&admin, &caller, Request::hold(body)).await
+    execute_operation(&admin, &caller, Request::hold(body)).await
 }
 
 /// Capture from a hold: a part, all of it, or within the policy's bound more than it.
 #[utoipa::path(post, path = "/quotas/settle", tag = "quotas", request_body = SettleRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
 async fn settle(State(admin): State<Admin>, caller: Caller, Json(body): Json<SettleRequest>) -> Operated {
-    operate(&admin, &caller, body.try_into()).await
+    execute_operation(&admin, &caller, body.try_into()).await
 }
 
 /// End a hold; what it still holds is returned.
 #[utoipa::path(post, path = "/quotas/void", tag = "quotas", request_body = VoidRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
 async fn void(State(admin): State<Admin>, caller: Caller, Json(body): Json<VoidRequest>) -> Operated {
-    operate(&admin, &caller, body.try_into()).await
+    execute_operation(&admin, &caller, body.try_into()).await
 }
 
 /// Give back what an order has consumed: a hold is voided, what was captured is refunded.
 #[utoipa::path(post, path = "/quotas/release", tag = "quotas", request_body = ReleaseRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
 async fn release(State(admin): State<Admin>, caller: Caller, Json(body): Json<ReleaseRequest>) -> Operated {
-    operate(&admin, &caller, body.try_into()).await
+    execute_operation(&admin, &caller, body.try_into()).await
 }
 
 /// Return captured quota: into the windows it came from as far as they are open, and into today's figures of refunds.
 #[utoipa::path(post, path = "/quotas/refund", tag = "quotas", request_body = RefundRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
 async fn refund(State(admin): State<Admin>, caller: Caller, Json(body): Json<RefundRequest>) -> Operated {
-    operate(&admin, &caller, body.try_into()).await
+    execute_operation(&admin, &caller, body.try_into()).await
 }
 
 /// Correct one counter by hand. With `expected_version` it is done once, however often it is sent.
 #[utoipa::path(post, path = "/quotas/adjust", tag = "quotas", request_body = AdjustRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
 async fn adjust(State(admin): State<Admin>, caller: Caller, Json(body): Json<AdjustRequest>) -> Operated {
-    operate(&admin, &caller, body.try_into()).await
+    execute_operation(&admin, &caller, body.try_into()).await
 }
 
 /// Empty an account's windows. Orders of before are no longer returned into them. With `expected_version` it is done once.
 #[utoipa::path(post, path = "/quotas/reset", tag = "quotas", request_body = ResetRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
 async fn reset(State(admin): State<Admin>, caller: Caller, Json(body): Json<ResetRequest>) -> Operated {
-    operate(&admin, &caller, body.try_into()).await
+    execute_operation(&admin, &caller, body.try_into()).await
 }
 
 /// Refuse an account's charges from now on, repetitions of admitted orders too; without a currency those of the merchant as a
@@ -119,7 +119,7 @@ async fn reset(State(admin): State<Admin>, caller: Caller, Json(body): Json<Rese
 #[utoipa::path(post, path = "/quotas/suspend", tag = "quotas", request_body = SuspendRequest,
     responses((status = OK, body = SuspensionAnswer), Problems, BodyProblems, Refusals))]
 async fn suspend(State(admin): State<Admin>, caller: Caller, Json(body): Json<SuspendRequest>) -> Suspended {
-    let done = operate::execute(&admin, &caller, Request::suspend(body)).await?;
+    let done = execute::execute(&admin, &caller, Request::suspend(body)).await?;
     Ok(Json(SuspensionAnswer::of(&done)))
 }
 
@@ -127,7 +127,7 @@ async fn suspend(State(admin): State<Admin>, caller: Caller, Json(body): Json<Su
 #[utoipa::path(post, path = "/quotas/resume", tag = "quotas", request_body = SuspendRequest,
     responses((status = OK, body = SuspensionAnswer), Problems, BodyProblems, Refusals))]
 async fn resume(State(admin): State<Admin>, caller: Caller, Json(body): Json<SuspendRequest>) -> Suspended {
-    let done = operate::execute(&admin, &caller, Request::resume(body)).await?;
+    let done = execute::execute(&admin, &caller, Request::resume(body)).await?;
     Ok(Json(SuspensionAnswer::of(&done)))
 }
 
@@ -135,7 +135,7 @@ async fn resume(State(admin): State<Admin>, caller: Caller, Json(body): Json<Sus
 #[utoipa::path(post, path = "/quotas/initialize", tag = "quotas", request_body = InitializeRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
 async fn initialize(State(admin): State<Admin>, caller: Caller, Json(body): Json<InitializeRequest>) -> Operated {
-    operate(&admin, &caller, body.try_into()).await
+    execute_operation(&admin, &caller, body.try_into()).await
 }
 
 type Operated = Answer<Json<OperationAnswer>>;
@@ -158,8 +158,8 @@ impl SuspensionAnswer {
     }
 }
 
-async fn operate(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Operated {
-    let done = operate::execute(admin, caller, request).await?;
+async fn execute_operation(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Operated {
+    let done = execute::execute(admin, caller, request).await?;
     Ok(Json(OperationAnswer::of(&done)))
 }
 
@@ -194,7 +194,7 @@ impl From<Answer<Decision>> for BatchItem {
         };
         let (mut operation, mut check) = (None, None);
         let merchant = MerchantAnswer::of(&done);
-        if merchant.is_none() && done.command.dry == quota::Dry::No {
+        if merchant.is_none() && done.command.effect == quota::Effect::Commit {
             operation = Some(OperationAnswer::of(&done));
         } else if merchant.is_none() {
             check = Some(CheckAnswer::of(&done));
@@ -221,8 +221,8 @@ struct BatchAnswer {
         Problems, BodyProblems, Refusals))]
 async fn batch(State(admin): State<Admin>, caller: Caller, Json(body): Json<BatchRequest>) -> Answer<Response> {
     let operations = body.operations.into_iter().map(Request::try_from);
-    let outcomes = operate::batch(&admin, &caller, operations, body.atomic).await?;
-    let keep = operate::keep(&outcomes);
+    let outcomes = execute::batch(&admin, &caller, operations, body.atomic).await?;
+    let keep = execute::keep(&outcomes);
     let results: Vec<BatchItem> = outcomes.into_iter().map(BatchItem::from).collect();
     let failed = results.iter().filter(|item| item.status != 200).count();
     let status = match (failed, body.atomic) {
@@ -247,7 +247,7 @@ async fn by_merchant(
     caller: Caller,
     Path(merchant_id): Path<String>,
 ) -> Answer<Json<MerchantAccounts>> {
-    let found = operate::accounts(&admin, &caller, &merchant_id).await?;
+    let found = execute::accounts(&admin, &caller, &merchant_id).await?;
     if found.accounts.is_empty() && !found.is_suspended {
         return Err(no_account());
     }
@@ -264,7 +264,7 @@ async fn by_currency(
     caller: Caller,
     Path((merchant_id, currency)): Path<(String, String)>,
 ) -> Answer<Json<AccountView>> {
-    operate::account(&admin, &caller, &merchant_id, &currency).await.map(Json)
+    execute::account(&admin, &caller, &merchant_id, &currency).await.map(Json)
 }
 
 /// Which accounts are listed.
@@ -287,7 +287,7 @@ struct ListQuery {
     limit: Option<u64>,
 }
 
-/// The place in the list of accounts.
+/// The position in the list of accounts.
 #[derive(Debug, Serialize, Deserialize)]
 struct AccountPlace(String, String);
 
@@ -391,7 +391,7 @@ struct QuotaStats {
     at: DateTime<Utc>,
 }
 
-/// How many latest days are told.
+/// How many latest days are returned.
 const STATS_DAYS_MAX: i64 = 100;
 
 /// Sums over all accounts that the caller may see.

@@ -1,4 +1,4 @@
-//! How often one caller may ask: a bucket for each, in this server's memory, that holds a minute's worth of requests and
+//! The request rate of each caller: a bucket for each, in this server's memory, that holds a minute's worth of requests and
 //! fills evenly.
 //!
 //! A bucket is one number, the time at which it is full again (the generic cell rate algorithm's theoretical arrival time,
@@ -16,7 +16,7 @@ use quota::ActorId;
 use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller};
 
-/// Callers with a bucket that is not full. Beyond it those nearest to full go.
+/// Most callers with a bucket that is not full. Beyond it those nearest to full are removed.
 const CALLERS_MAX: usize = 10_000;
 /// A minute in microseconds, the unit of all times here.
 const MINUTE_US: i64 = 60_000_000;
@@ -39,7 +39,7 @@ impl Rates {
         i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// Takes requests out of the caller's bucket; `Err` is after how many seconds there are so many again.
+    /// Takes requests out of the caller's bucket; `Err` is the number of seconds until there are so many again.
     fn take(&self, caller: &ActorId, count: u64, per_minute: u64, now_us: i64) -> Result<(), u64> {
         let one_us = MINUTE_US / i64::try_from(per_minute.max(1)).unwrap_or(MINUTE_US).min(MINUTE_US);
         let step_us = one_us.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX));
@@ -57,7 +57,7 @@ impl Rates {
     }
 }
 
-/// Removes full buckets; where there are none, the half that is nearest to it.
+/// Removes full buckets; if there are none, the half that is nearest to full.
 fn make_room(buckets: &mut HashMap<ActorId, i64>, now_us: i64) {
     buckets.retain(|_, full_at_us| *full_at_us > now_us);
     if buckets.len() >= CALLERS_MAX {
@@ -68,20 +68,20 @@ fn make_room(buckets: &mut HashMap<ActorId, i64>, now_us: i64) {
     }
 }
 
-/// The gate: a caller whose bucket is empty is told when to come back.
-pub(super) async fn gate(State(admin): State<Admin>, caller: Caller, request: Request, next: Next) -> Response {
+/// The middleware: a caller whose bucket is empty gets a 429 with `Retry-After`.
+pub(super) async fn middleware(State(admin): State<Admin>, caller: Caller, request: Request, next: Next) -> Response {
     match take(&admin, &caller, 1) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-/// Takes the operations of a batch out of the caller's bucket; the gate has taken one request already.
+/// Takes the operations of a batch out of the caller's bucket; the middleware has taken one request already.
 pub(super) fn take_batch(admin: &Admin, caller: &Caller, operations: usize) -> Answer<()> {
     let per_minute = admin.live.current().admin_rate_per_minute;
     let operations = u64::try_from(operations).unwrap_or(u64::MAX);
     if operations > per_minute {
-        let detail = format!("the caller may ask for {per_minute} operations in a minute: send smaller batches");
+        let detail = format!("the caller may send {per_minute} operations in a minute: send smaller batches");
         return Err(Problem::field("operations", detail));
     }
     match operations.saturating_sub(1) {
@@ -132,7 +132,7 @@ mod tests {
         let (one, other) = (caller("a"), caller("b"));
         assert_eq!(rates.take(&one, 6, 6, 0), Ok(()));
         assert_eq!(rates.take(&one, 1, 6, 0), Err(10));
-        // What is refused takes nothing.
+        // A refused request takes nothing.
         assert_eq!(rates.take(&other, 5, 6, 0), Ok(()));
         assert_eq!(rates.take(&other, 2, 6, 0), Err(10));
         assert_eq!(rates.take(&other, 1, 6, 0), Ok(()));

@@ -1,10 +1,10 @@
 //! The connections of the admin port and of the probes' own, HTTP/1.1 and HTTP/2: so many at a time and of one client, and none
-//! that a slow or silent client can hold open.
+//! that a slow or idle client can hold open.
 //!
-//! Probes and metrics are answered whatever the API's callers do: on the admin port a connection that finds no place gets one of a
-//! reserve, where probes are all that is answered, and the probes' own port has connections of its own.
+//! Probes and metrics are answered whatever the API's callers do: on the admin port a connection without a free place gets one of a
+//! reserve, where only probes are answered, and the probes' own port has connections of its own.
 
-mod places;
+mod permits;
 
 use std::convert::Infallible;
 use std::io;
@@ -33,21 +33,21 @@ use tracing::{debug, warn};
 use super::audit::Client;
 use super::protocol::{self, Opened, Protocol};
 use super::{Admin, probes, router};
-use places::{Connection, Place, Places, Room};
+use permits::{Connection, ConnectionPermit, ConnectionPermits, Room};
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-/// What connections may take.
+/// The bounds of connections.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     /// Connections at a time.
     room: Room,
-    /// How long a request's head may take to arrive, and how long a connection may be silent between requests.
+    /// How long a request's head may take to arrive, and how long a connection may be idle between requests.
     head: Duration,
-    /// How long a client may leave written bytes untaken.
+    /// How long a client may leave written bytes unread.
     write: Duration,
-    /// How long an HTTP/2 connection may be without a new request or a part of an answer; clients make another one when they
-    /// need it.
+    /// How long an HTTP/2 connection may be without a new request or a part of an answer; clients open another one when they need
+    /// it.
     silent: Duration,
 }
 
@@ -58,7 +58,7 @@ const BOUNDS: Bounds = Bounds {
     write: Duration::from_secs(30),
     silent: Duration::from_secs(300),
 };
-/// Those of probes: short ones, so that they come and go.
+/// Those of probes: short.
 const PROBE_BOUNDS: Bounds = Bounds {
     room: Room { all: 64, per_client: 64 },
     head: Duration::from_secs(5),
@@ -67,35 +67,35 @@ const PROBE_BOUNDS: Bounds = Bounds {
 };
 /// Those of the reserve of the admin port.
 const RESERVE_BOUNDS: Bounds = Bounds { room: Room { all: 16, per_client: 16 }, ..PROBE_BOUNDS };
-/// A client that is gone without a word is noticed after both; HTTP/2 only, because HTTP/1.1 has the bound of silence.
+/// A client that is gone without closing is noticed after both; HTTP/2 only, because HTTP/1.1 has the idle bound.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Requests that one HTTP/2 connection may have under way.
+/// Requests that one HTTP/2 connection may have in progress.
 const STREAMS_MAX: u32 = 128;
-/// How long an HTTP/2 connection that takes no more requests may take to finish those under way, long exports among them.
+/// How long an HTTP/2 connection that accepts no more requests may take to finish those in progress, long exports among them.
 const LINGER_MAX: Duration = Duration::from_secs(600);
-/// How long a connection may take to go whose place another one has.
+/// How long a connection whose place was given to another one may take to close.
 const LEAVE_MAX: Duration = Duration::from_millis(200);
 /// Largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// How long accepting rests after an error such as too many open files, which another try at once would only repeat.
+/// How long accepting pauses after an error such as too many open files, which an immediate retry would only repeat.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a listener's connections are answered with, within which bounds.
+/// The router of a listener's connections, and their bounds.
 #[derive(Clone, Debug)]
 struct Service {
     bounds: Bounds,
-    places: Arc<Places>,
+    places: Arc<ConnectionPermits>,
     router: Router,
 }
 
 impl Service {
     fn new(bounds: Bounds, router: Router) -> Self {
-        Self { bounds, places: Places::new(bounds.room), router }
+        Self { bounds, places: ConnectionPermits::new(bounds.room), router }
     }
 }
 
-/// Serves the API and probes until the stop. Requests under way are finished; whoever calls bounds how long that may take.
+/// Serves the API and probes until the stop. Requests in progress are finished; the caller of this function bounds the time.
 pub async fn serve(listener: TcpListener, admin: Admin, stopped: watch::Receiver<bool>) {
     let room = Room { per_client: admin.connections_per_client, ..BOUNDS.room };
     let reserve = Service::new(RESERVE_BOUNDS, probes::reserve(admin.clone()));
@@ -108,12 +108,12 @@ pub async fn serve_probes(listener: TcpListener, admin: Admin, stopped: watch::R
     serve_all(listener, &[Service::new(PROBE_BOUNDS, probes::router(admin))], stopped).await;
 }
 
-/// Answers each connection by the first of the services that has a place for it.
+/// Serves each connection by the first of the services that has a place for it.
 async fn serve_all(listener: TcpListener, services: &[Service], mut stopped: watch::Receiver<bool>) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
-            () = told_to_stop(&mut stopped) => break,
+            () = stop_requested(&mut stopped) => break,
             accepted = accept(&listener) => accepted,
         };
         match accepted {
@@ -121,11 +121,11 @@ async fn serve_all(listener: TcpListener, services: &[Service], mut stopped: wat
                 let placed = services.iter().find_map(|service| Some((service, service.places.take(address)?)));
                 // Without one the connection is closed.
                 if let Some((service, place)) = placed {
-                    connections.spawn(converse(service.clone(), stream, place, stopped.clone()));
+                    connections.spawn(serve_connection(service.clone(), stream, place, stopped.clone()));
                 }
             }
             Err(error) => {
-                warn!(%error, "a connection to the admin port could not be accepted");
+                warn!(%error, "admin connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -140,13 +140,18 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
     Ok((stream, address.ip()))
 }
 
-async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
-    // An error says that the sender is gone, which is an end as well.
+async fn stop_requested(stopped: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 /// Answers one connection's requests.
-async fn converse(service: Service, stream: TcpStream, place: Place, stopped: watch::Receiver<bool>) {
+async fn serve_connection(
+    service: Service,
+    stream: TcpStream,
+    place: ConnectionPermit,
+    stopped: watch::Receiver<bool>,
+) {
     let (bounds, connection) = (service.bounds, &place.connection);
     let opened = tokio::select! {
         opened = timeout(bounds.head, protocol::open(stream)) => opened,
@@ -156,11 +161,11 @@ async fn converse(service: Service, stream: TcpStream, place: Place, stopped: wa
         Ok(Ok((Protocol::Http1, stream))) => http1(&service, stream, connection, stopped).await,
         Ok(Ok((Protocol::Http2, stream))) => http2(&service, stream, connection, stopped).await,
         Ok(Err(error)) => Err(error.into()),
-        // A client that says nothing is not told anything either.
+        // A client that sends nothing gets no answer.
         Err(_) => Ok(()),
     };
     if let Err(error) = ended {
-        debug!(error, "a connection to the admin port ended with an error");
+        debug!(error, "admin connection ended with an error");
     }
 }
 
@@ -178,7 +183,7 @@ async fn http1(
     tokio::pin!(connection);
     let within = tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
-        () = told_to_stop(&mut stopped) => LINGER_MAX,
+        () = stop_requested(&mut stopped) => LINGER_MAX,
         () = place.displaced() => leave_within(place),
     };
     connection.as_mut().graceful_shutdown();
@@ -201,23 +206,23 @@ async fn http2(
     tokio::pin!(connection);
     let within = tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
-        () = told_to_stop(&mut stopped) => LINGER_MAX,
+        () = stop_requested(&mut stopped) => LINGER_MAX,
         () = place.displaced() => leave_within(place),
         () = place.silence(service.bounds.silent) => LINGER_MAX,
     };
     connection.as_mut().graceful_shutdown();
-    // What is under way is finished, but nobody holds a connection for ever by not reading an answer.
-    timeout(within, connection).await.map_err(|_| "a client did not take its answer")??;
+    // Requests in progress are finished, but no client holds a connection for ever by not reading an answer.
+    timeout(within, connection).await.map_err(|_| "client did not read its answer")??;
     Ok(())
 }
 
-/// A request that came just before its connection's place was given away is answered all the same.
+/// A request that came just before its connection's place was given away is still answered.
 fn leave_within(place: &Connection) -> Duration {
     if place.is_idle() { LEAVE_MAX } else { LINGER_MAX }
 }
 
-/// Answers a connection's requests, each of which is under way to the last byte of its answer. Parts of answers are signs of life,
-/// too: a live stream is no silence while its client takes it.
+/// Answers a connection's requests, each of which is in progress to the last byte of its answer. Parts of answers are activity,
+/// too: a live stream is not idle while its client reads it.
 fn counted(
     router: Router,
     place: Arc<Connection>,
@@ -229,12 +234,12 @@ fn counted(
         let place = Arc::clone(&place);
         let answer = service.call(request);
         Box::pin(async move {
-            let told = move |frame| {
+            let sent = move |frame| {
                 let _ = &under_way;
                 place.sign();
                 frame
             };
-            Ok(answer.await?.map(|body| Body::new(body.map_frame(told))))
+            Ok(answer.await?.map(|body| Body::new(body.map_frame(sent))))
         })
     })
 }

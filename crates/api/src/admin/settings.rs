@@ -69,10 +69,10 @@ struct SettingsHistoryQuery {
     limit: Option<u64>,
 }
 
-/// Longest key of a setting that is asked for.
+/// Longest key of a setting in a filter.
 const KEY_LEN_MAX: usize = 64;
 
-/// Whether the text has the form of a key; settings of former versions have a history, too.
+/// Whether the text has the form of a key; settings of earlier versions have a history, too.
 fn is_key(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     (1..=KEY_LEN_MAX).contains(&text.len()) && text.bytes().all(allowed)

@@ -1,10 +1,10 @@
 //! The live stream of alerts and decisions as server-sent events (WHATWG HTML, section 9.2), read from Postgres.
 //!
-//! Every event has an id to go on from, on any server: the next event after it comes, none twice and none left out. A stream
-//! reads on only when its client has taken what was read, so that a slow one holds up and fills nothing.
+//! Every event has an id to resume from, on any server: the next event after it comes, none twice and none left out. A stream
+//! reads on only when its client has taken what was read, so that a slow client blocks and fills nothing.
 
+mod permits;
 mod run;
-mod seats;
 
 use std::sync::Arc;
 
@@ -23,14 +23,14 @@ use utoipa_axum::routes;
 use super::openapi::Problems;
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Permission, Query};
-use crate::live::{Feed, Filter, Kind, Place, Wake, Waker};
-use seats::Seats;
+use crate::live::{Cursor, Feed, Filter, Kind, Wake, Waker};
+use permits::StreamPermits;
 use sluice_kit::clock;
 use sluice_kit::database;
 
-/// The header that a client gives its last id back in.
+/// The header of a client's last id.
 const LAST_EVENT_ID: &str = "last-event-id";
-/// Tells nginx and its like not to hold events back.
+/// Makes nginx and similar proxies not buffer events.
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
@@ -38,7 +38,7 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
 #[derive(Debug)]
 pub(super) struct Streams {
     feed: Feed,
-    seats: Arc<Seats>,
+    permits: Arc<StreamPermits>,
     wake: Wake,
     waker: std::sync::Mutex<Option<Waker>>,
     stopping: watch::Sender<bool>,
@@ -50,14 +50,14 @@ impl Streams {
         let (waker, wake) = Wake::new();
         Self {
             feed: Feed::new(database::beside(pool, Feed::CONNECTIONS)),
-            seats: Arc::default(),
+            permits: Arc::default(),
             wake,
             waker: std::sync::Mutex::new(Some(waker)),
             stopping: watch::Sender::new(false),
         }
     }
 
-    /// Wakes them for alerts until the stop, which ends them.
+    /// Wakes the streams for alerts until the stop, which ends them.
     pub(super) async fn run(&self, pool: PgPool, mut stopped: watch::Receiver<bool>) {
         let waker = self.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(waker) = waker {
@@ -72,7 +72,7 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(live_stream))
 }
 
-/// What to tell of.
+/// What to stream.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -107,17 +107,17 @@ async fn live_stream(
     Query(query): Query<StreamQuery>,
 ) -> Answer<Response> {
     let filter = query.filter(&caller)?;
-    let place = last_place(&headers)?;
+    let cursor = last_cursor(&headers)?;
     let streams = &admin.streams;
-    let seat = streams.seats.take(&caller, admin.live.current().streams_max, &admin.live_figures)?;
-    let reader = match place {
-        Some(place) => streams.feed.resume(filter, place).await?.map_err(|error| bad_id(&error))?,
+    let permit = streams.permits.take(&caller, admin.live.current().streams_max, &admin.stream_metrics)?;
+    let reader = match cursor {
+        Some(cursor) => streams.feed.resume(filter, cursor).await?.map_err(|error| bad_id(&error))?,
         None => streams.feed.begin(filter).await?,
     };
     let (wake, stopping) = (streams.wake.clone(), streams.stopping.subscribe());
-    let stream = run::Stream::new(&admin, caller, &headers, reader, seat).until(wake, stopping);
+    let stream = run::Stream::new(&admin, caller, &headers, reader, permit).until(wake, stopping);
     let (name, value) = UNBUFFERED;
-    // A stream that waits for its turn to read shows that it is there, too.
+    // A stream that waits for its turn to read sends comments, too.
     let comments = KeepAlive::new().interval(run::patience(&admin));
     let mut response = Sse::new(stream).keep_alive(comments).into_response();
     response.headers_mut().insert(name, value);
@@ -125,18 +125,18 @@ async fn live_stream(
     Ok(response)
 }
 
-/// Where the client stands, as far as it says.
-fn last_place(headers: &HeaderMap) -> Answer<Option<Place>> {
+/// The client's position, if it sends one.
+fn last_cursor(headers: &HeaderMap) -> Answer<Option<Cursor>> {
     let mut values = headers.get_all(LAST_EVENT_ID).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(Problem::field(LAST_EVENT_ID, "the header must come once"));
     }
     let text = value.to_str().unwrap_or_default();
-    Place::decode(text, clock::now_ms()).map(Some).map_err(|error| bad_id(&error))
+    Cursor::decode(text, clock::now_ms()).map(Some).map_err(|error| bad_id(&error))
 }
 
-fn bad_id(error: &crate::live::PlaceError) -> Problem {
+fn bad_id(error: &crate::live::CursorError) -> Problem {
     Problem::field(LAST_EVENT_ID, error.to_string())
 }
 

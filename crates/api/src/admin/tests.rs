@@ -1,7 +1,7 @@
-//! The router through a real socket, without Postgres: what is open, what is closed, and in which form it says so.
+//! The router through a real socket, without Postgres: what is open, what is closed, and the form of the answers.
 
 use super::*;
-use sluice_journal::RecallingStore;
+use sluice_journal::HistoryStore;
 use sluice_policy::PolicyBook;
 use sluice_policy_source::Policies;
 use sluice_settings::Secret;
@@ -26,7 +26,7 @@ async fn get(admin: &Admin, request: &str) -> (u16, String) {
     (status, reply)
 }
 
-/// An admin whose Postgres is nowhere, with more environment.
+/// An admin without a reachable Postgres, with more environment.
 fn admin_with(env: &[(&str, &str)]) -> Admin {
     let env = env.iter().copied().chain([("SLUICE_POLICY_FILE", "/p.yaml")]);
     let settings = Settings::load(env.map(|(name, value)| (name.to_owned(), value.to_owned())), None).unwrap();
@@ -36,7 +36,7 @@ fn admin_with(env: &[(&str, &str)]) -> Admin {
     let config =
         RedisStoreConfig { url: Secret::new("redis://127.0.0.1:1"), shards: 1, timeout: Duration::from_secs(1) };
     let redis = Arc::new(RedisStore::open(&config).unwrap());
-    let store = Arc::new(RecallingStore::new(redis, pool.clone()));
+    let store = Arc::new(HistoryStore::new(redis, pool.clone()));
     let policies = Arc::new(Policies::new(PolicyBook::empty(), Arc::clone(&health)));
     let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics));
     Admin::new(&settings, live, health, metrics, pool, operations).unwrap()
@@ -87,8 +87,8 @@ async fn readiness_names_what_is_missing() {
 async fn the_other_endpoints_answer() {
     let admin = admin();
     assert!(get(&admin, "GET /health").await.1.contains("{\"status\":\"ok\"}"));
-    let (status, figures) = get(&admin, "GET /metrics").await;
-    assert!(status == 200 && figures.contains("sluice_enforcement_active 0"), "{figures}");
+    let (status, metrics) = get(&admin, "GET /metrics").await;
+    assert!(status == 200 && metrics.contains("sluice_enforcement_active 0"), "{metrics}");
     let (status, problem) = get(&admin, "GET /nothing").await;
     assert!(status == 404 && problem.contains("application/problem+json"), "{problem}");
     let (status, problem) = get(&admin, "POST /health").await;
@@ -128,7 +128,7 @@ async fn whoever_shows_nothing_learns_nothing() {
         assert!(problem.contains("www-authenticate: Bearer realm=\"sluice\""), "{problem}");
         assert!(problem.contains("cache-control: no-store") && problem.contains("UNAUTHENTICATED"), "{problem}");
     }
-    // An access token cannot be looked up without Postgres, and nobody is let in instead.
+    // An access token cannot be looked up without Postgres, and is not admitted.
     let token = format!("slc_{}", "A".repeat(43));
     let request = format!("GET /api/v1/access-tokens HTTP/1.1\r\nauthorization: Bearer {token}\r\nx: ");
     let (status, problem) = get(&admin, &request).await;

@@ -1,4 +1,4 @@
-//! `/tiers`, `/merchant-tiers` and `/policy-overrides`: which merchants share limits, and who has others for a time.
+//! `/tiers`, `/merchant-tiers` and `/policy-overrides`: which merchants share limits, and which have other limits for a time.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -115,11 +115,11 @@ struct ScopeQuery {
     limit: Option<u64>,
 }
 
-/// A page's filter, place and length.
-type Asked = (ScopeFilter, Option<(chrono::DateTime<chrono::Utc>, Uuid)>, i64);
+/// A page's filter, position and length.
+type PageRequest = (ScopeFilter, Option<(chrono::DateTime<chrono::Utc>, Uuid)>, i64);
 
 impl ScopeQuery {
-    fn read(self, admin: &Admin) -> Answer<Asked> {
+    fn read(self, admin: &Admin) -> Answer<PageRequest> {
         let page_max = limit(self.limit, admin.live.current().admin_page_max)?;
         let after = self.cursor.as_deref().map(TimeId::decode).transpose()?.map(|TimeId(at, id)| (at, id));
         check_filter(self.merchant_id.as_deref(), None, None)?;

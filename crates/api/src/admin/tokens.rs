@@ -1,5 +1,5 @@
-//! Access tokens for programs: made, listed, rotated and revoked by administrators. The token itself is in the answer that
-//! makes it and nowhere else.
+//! Access tokens for programs: created, listed, rotated and revoked by administrators. The token itself is only in the answer that
+//! creates it.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -107,7 +107,7 @@ async fn create(State(admin): State<Admin>, caller: Caller, Json(new): Json<NewT
     caller.require(Permission::TokensManage)?;
     let new = new.check(&caller, clock::now_ms())?;
     let (text, made) = insert(&admin.pool, &new, caller.subject.as_str()).await?;
-    info!(target: AUDIT, token_id = %made.id, actor = %caller.subject, role = made.role, "an access token was made");
+    info!(target: AUDIT, token_id = %made.id, actor = %caller.subject, role = made.role, "access token created");
     created(&text, made)
 }
 
@@ -159,7 +159,7 @@ async fn revoke(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>
     .await?;
     known.ok_or_else(|| Problem::new(Kind::NotFound))?;
     admin.auth.forget_tokens();
-    info!(target: AUDIT, token_id = %id, actor = %caller.subject, "an access token was revoked");
+    info!(target: AUDIT, token_id = %id, actor = %caller.subject, "access token revoked");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -173,7 +173,7 @@ async fn rotate(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>
     let merchant = caller.merchant.as_ref().map(MerchantId::as_str);
     let (text, made) = replace(&admin.pool, id, merchant, caller.subject.as_str()).await?;
     admin.auth.forget_tokens();
-    info!(target: AUDIT, token_id = %made.id, replaces = %id, actor = %caller.subject, "an access token was rotated");
+    info!(target: AUDIT, token_id = %made.id, replaces = %id, actor = %caller.subject, "access token rotated");
     created(&text, made)
 }
 
@@ -236,7 +236,7 @@ impl NewToken {
     }
 }
 
-/// Stores a new token and gives its text.
+/// Stores a new token and returns its text.
 async fn insert(pool: &PgPool, grant: &Grant, actor: &str) -> Answer<(Secret, AccessToken)> {
     let text = token::generate()?;
     let permissions = grant.permissions.as_ref().map(|permissions| {
@@ -263,7 +263,7 @@ async fn insert(pool: &PgPool, grant: &Grant, actor: &str) -> Answer<(Secret, Ac
     Ok((text, made))
 }
 
-/// Revokes a token that is in force and stores the one that takes its place, both or none.
+/// Revokes a token that is in force and stores its replacement, both or none.
 async fn replace(pool: &PgPool, id: Uuid, merchant: Option<&str>, actor: &str) -> Answer<(Secret, AccessToken)> {
     let text = token::generate()?;
     let sql = format!(

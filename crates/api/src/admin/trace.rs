@@ -8,10 +8,10 @@ use axum::middleware::Next;
 use axum::response::Response;
 use sluice_kit::telemetry::{Trace, spans, tracer, within};
 
-/// The header that a caller tells its span by.
+/// The header of a caller's span.
 const TRACEPARENT: &str = "traceparent";
 
-/// Answers a request within its caller's trace, or within a new one where spans are exported.
+/// Answers a request within its caller's trace, or within a new one if spans are exported.
 pub(super) async fn trace_request(request: Request, next: Next) -> Response {
     let trace = tracer::place(caller(request.headers()), tracer::span_id());
     let Some(span) = tracer::recorded(trace) else { return within(trace, next.run(request)).await };
@@ -23,7 +23,7 @@ pub(super) async fn trace_request(request: Request, next: Next) -> Response {
     response
 }
 
-/// A header that comes twice says nothing.
+/// A header that comes twice is ignored.
 fn caller(headers: &HeaderMap) -> Option<Trace> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };

@@ -1,5 +1,5 @@
-//! Reads on in the stream of changes of alerts and decisions, a bounded piece at a time and only when its reader has taken the
-//! one before: a slow reader costs nothing but its own place.
+//! Reads the stream of changes of alerts and decisions, a bounded piece at a time and only when its reader has taken the one
+//! before: a slow reader costs nothing but its own cursor.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::place::{After, AlertKey, DecisionKey, Way};
-use super::{Place, PlaceError, Snapshot};
+use super::cursor::{After, AlertKey, CatchUp, DecisionKey};
+use super::{Cursor, CursorError, Snapshot};
 use sluice_alerts::read::{self, Alert};
 use sluice_journal::usage_log::UsageLog;
 use sluice_kit::clock;
 
 /// Rows of one piece.
 const ROWS_MAX: usize = 200;
-/// Readings of pieces under way in all streams of a server.
+/// Most readings of pieces in progress in all streams of a server.
 const TURNS: usize = 2;
-/// How long Postgres works on one: what takes longer is asked for in smaller pieces.
+/// How long Postgres works on one: what takes longer is queried in smaller pieces.
 const STATEMENT_TIMEOUT: (&str, &str) = ("statement_timeout", "2s");
 const CANCELED: &str = "57014";
-/// How long an answer may take, before Postgres counts as away.
+/// How long an answer may take, before Postgres counts as unavailable.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Transactions whose decisions are looked for at once: at first, and at most; more each time that it took no longer than this.
+/// Transactions whose decisions are read at once: at first, and at most; more each time that it took no longer than this.
 const SPAN_FIRST: i64 = 64;
 const SPAN_MAX: i64 = 1 << 20;
 const QUICK: Duration = Duration::from_millis(100);
-/// How long decisions may have waited for Postgres: those that were taken longer before a place are not looked for, so that only
-/// the newest partitions are read. The migration that makes their index knows of it.
+/// How long decisions may have waited for Postgres: those that were made longer before a cursor are not read, so that only the
+/// newest partitions are. The migration that makes their index relies on it.
 const HELD_SECS: i64 = 10 * 86_400;
 
-/// A place's database and what is visible in it.
-const LOOK: &str = "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8), \
+/// The database, and the snapshot of what is visible in it.
+const SNAPSHOT: &str = "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8), \
     txid_current_snapshot()::text FROM pg_control_system()";
 
-/// What a stream tells of.
+/// The kinds of events of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Alerts,
@@ -49,7 +49,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word in requests.
+    /// The value in requests.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -58,21 +58,21 @@ impl Kind {
         }
     }
 
-    /// Reads the word back; `None` for anything else.
+    /// Parses the value; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Alerts, Self::Decisions].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
-/// What of it.
+/// The filter of a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub alerts: bool,
     pub decisions: bool,
     /// The only merchant that the caller sees.
     pub own: Option<MerchantId>,
-    /// Of one merchant; with it what concerns operators only is left out.
+    /// Of one merchant; then events for operators only are left out.
     pub merchant: Option<MerchantId>,
     pub currency: Option<Currency>,
     /// Decisions with this code only.
@@ -92,11 +92,11 @@ pub enum Change {
     Decision(Box<UsageLog>),
 }
 
-/// A change, and the place after it.
+/// A change, and the cursor after it.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub change: Change,
-    pub place: Place,
+    pub place: Cursor,
 }
 
 /// The changes in Postgres. Clones share its connections.
@@ -104,23 +104,23 @@ pub struct Item {
 pub struct Feed {
     pool: PgPool,
     turns: Arc<Semaphore>,
-    look: Arc<Mutex<Option<Look>>>,
+    cached: Arc<Mutex<Option<SnapshotCache>>>,
 }
 
-/// What was visible in which database.
+/// A snapshot, and its database.
 #[derive(Clone, Debug)]
-struct Look {
+struct SnapshotCache {
     began: Instant,
     database: String,
     snapshot: Snapshot,
 }
 
-/// One stream's reading.
+/// The reader of one stream.
 #[derive(Debug)]
 pub struct Reader {
     feed: Feed,
     filter: Filter,
-    place: Place,
+    cursor: Cursor,
     span: i64,
 }
 
@@ -145,10 +145,10 @@ impl Feed {
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         pool.set_connect_options(PgConnectOptions::clone(&pool.connect_options()).options([STATEMENT_TIMEOUT]));
-        Self { pool, turns: Arc::new(Semaphore::new(TURNS)), look: Arc::default() }
+        Self { pool, turns: Arc::new(Semaphore::new(TURNS)), cached: Arc::default() }
     }
 
-    /// One for each reading under way, and one for looks.
+    /// One for each reading in progress, and one for snapshots.
     pub const CONNECTIONS: u32 = TURNS as u32 + 1;
 
     /// Begins after what is visible now.
@@ -156,44 +156,44 @@ impl Feed {
     /// # Errors
     /// [`sqlx::Error`] where Postgres gives no answer.
     pub async fn begin(&self, filter: Filter) -> Result<Reader, sqlx::Error> {
-        let Look { database, snapshot, .. } = self.look().await?;
-        let place = Place { database, filter: filter.mark(), told: snapshot, taken_secs: now_secs(), way: None };
-        Ok(self.reader(filter, place))
+        let SnapshotCache { database, snapshot, .. } = self.snapshot().await?;
+        let cursor = Cursor { database, filter: filter.mark(), sent: snapshot, taken_secs: now_secs(), catch_up: None };
+        Ok(self.reader(filter, cursor))
     }
 
-    /// Goes on from a place; [`PlaceError::OtherDatabase`] for one that this database cannot have come to yet. A stream that
-    /// tells of something else has not told the same since the place's last snapshot: it begins there.
+    /// Resumes from a cursor; [`CursorError::OtherDatabase`] for one that this database cannot have reached yet. A stream with
+    /// another filter has not sent the same rows since the cursor's last snapshot: it begins there.
     ///
     /// # Errors
     /// [`sqlx::Error`] where Postgres gives no answer.
-    pub async fn resume(&self, filter: Filter, mut place: Place) -> Result<Result<Reader, PlaceError>, sqlx::Error> {
-        let now = self.look().await?;
-        if place.database != now.database || place.xmax() > now.snapshot.xmax() {
-            return Ok(Err(PlaceError::OtherDatabase));
+    pub async fn resume(&self, filter: Filter, mut cursor: Cursor) -> Result<Result<Reader, CursorError>, sqlx::Error> {
+        let now = self.snapshot().await?;
+        if cursor.database != now.database || cursor.xmax() > now.snapshot.xmax() {
+            return Ok(Err(CursorError::OtherDatabase));
         }
         let mark = filter.mark();
-        if std::mem::replace(&mut place.filter, mark) != mark {
-            place.way = None;
+        if std::mem::replace(&mut cursor.filter, mark) != mark {
+            cursor.catch_up = None;
         }
-        Ok(Ok(self.reader(filter, place)))
+        Ok(Ok(self.reader(filter, cursor)))
     }
 
-    fn reader(&self, filter: Filter, place: Place) -> Reader {
-        Reader { feed: self.clone(), filter, place, span: SPAN_FIRST }
+    fn reader(&self, filter: Filter, cursor: Cursor) -> Reader {
+        Reader { feed: self.clone(), filter, cursor, span: SPAN_FIRST }
     }
 
-    /// What is visible now. Who asks while others do shares the next look with them.
-    async fn look(&self) -> Result<Look, sqlx::Error> {
-        let asked = Instant::now();
-        let mut last = self.look.lock().await;
-        if let Some(look) = last.as_ref().filter(|look| look.began >= asked) {
-            return Ok(look.clone());
+    /// The snapshot of now. Concurrent callers share the next query.
+    async fn snapshot(&self) -> Result<SnapshotCache, sqlx::Error> {
+        let called = Instant::now();
+        let mut last = self.cached.lock().await;
+        if let Some(cached) = last.as_ref().filter(|cached| cached.began >= called) {
+            return Ok(cached.clone());
         }
         let began = Instant::now();
-        let read = sqlx::query_as::<_, (String, String)>(LOOK).fetch_one(&self.pool);
+        let read = sqlx::query_as::<_, (String, String)>(SNAPSHOT).fetch_one(&self.pool);
         let (database, text) = in_time(read).await?;
         let snapshot = text.parse().map_err(|error| sqlx::Error::Protocol(format!("{text} {error}")))?;
-        Ok(last.insert(Look { began, database, snapshot }).clone())
+        Ok(last.insert(SnapshotCache { began, database, snapshot }).clone())
     }
 
     /// The rows, and how long they took.
@@ -217,49 +217,53 @@ fn now_secs() -> i64 {
 }
 
 impl Reader {
-    /// Where it stands: after the items that were read last.
+    /// Its cursor: after the items that were read last.
     #[must_use]
-    pub const fn place(&self) -> &Place {
-        &self.place
+    pub const fn cursor(&self) -> &Cursor {
+        &self.cursor
     }
 
     /// The next changes, and whether more can be read at once; then there may be none in this piece.
     ///
     /// # Errors
-    /// [`sqlx::Error`] where Postgres gives no answer; the place is as before.
+    /// [`sqlx::Error`] where Postgres gives no answer; the cursor is as before.
     pub async fn read(&mut self) -> Result<(Vec<Item>, bool), sqlx::Error> {
-        let way = match self.place.way.clone() {
-            Some(way) => way,
+        let catch_up = match self.cursor.catch_up.clone() {
+            Some(catch_up) => catch_up,
             None => {
-                let Look { database, snapshot: to, .. } = self.feed.look().await?;
-                if database != self.place.database {
-                    return Err(sqlx::Error::Protocol(PlaceError::OtherDatabase.to_string()));
+                let SnapshotCache { database, snapshot: to, .. } = self.feed.snapshot().await?;
+                if database != self.cursor.database {
+                    return Err(sqlx::Error::Protocol(CursorError::OtherDatabase.to_string()));
                 }
-                if to == self.place.told {
-                    self.place.taken_secs = now_secs();
+                if to == self.cursor.sent {
+                    self.cursor.taken_secs = now_secs();
                     return Ok((Vec::new(), false));
                 }
-                let after = After::Alert(AlertKey::before(self.place.told.xmin()));
-                Way { to, taken_secs: now_secs(), after }
+                let after = After::Alert(AlertKey::before(self.cursor.sent.xmin()));
+                CatchUp { to, taken_secs: now_secs(), after }
             }
         };
-        match way.after {
-            After::Alert(after) if self.filter.alerts => self.alerts(&way, after).await,
-            After::Alert(_) => self.decisions(&way, DecisionKey::before(0)).await,
-            After::Decision(after) => self.decisions(&way, after).await,
+        match catch_up.after {
+            After::Alert(after) if self.filter.alerts => self.alerts(&catch_up, after).await,
+            After::Alert(_) => self.decisions(&catch_up, DecisionKey::before(0)).await,
+            After::Decision(after) => self.decisions(&catch_up, after).await,
         }
     }
 
-    /// Changes of all alerts, and of these the alerts that are asked for: however rare those are, a piece is small.
-    async fn alerts(&mut self, way: &Way, AlertKey(txid, no): AlertKey) -> Result<(Vec<Item>, bool), sqlx::Error> {
-        let Place { told, .. } = &self.place;
+    /// Changes of all alerts, and of these the alerts that match the filter: however rare those are, a piece is small.
+    async fn alerts(
+        &mut self,
+        catch_up: &CatchUp,
+        AlertKey(txid, no): AlertKey,
+    ) -> Result<(Vec<Item>, bool), sqlx::Error> {
+        let Cursor { sent, .. } = &self.cursor;
         let mut sql = QueryBuilder::<Postgres>::new(
             "SELECT stored_txid, change_no, alert_id, change, changed_at FROM alert_change WHERE (stored_txid, change_no) > (",
         );
-        sql.push_bind(txid).push(", ").push_bind(no).push(") AND stored_txid < ").push_bind(way.to.xmax());
-        sql.push(" AND (stored_txid >= ").push_bind(told.xmax());
-        sql.push(" OR stored_txid = ANY(").push_bind(told.under_way().to_vec());
-        sql.push(")) AND stored_txid <> ALL(").push_bind(way.to.under_way().to_vec());
+        sql.push_bind(txid).push(", ").push_bind(no).push(") AND stored_txid < ").push_bind(catch_up.to.xmax());
+        sql.push(" AND (stored_txid >= ").push_bind(sent.xmax());
+        sql.push(" OR stored_txid = ANY(").push_bind(sent.under_way().to_vec());
+        sql.push(")) AND stored_txid <> ALL(").push_bind(catch_up.to.under_way().to_vec());
         sql.push(") ORDER BY stored_txid, change_no LIMIT ").push_bind(ROWS_MAX as i64);
         let (rows, _) = self.feed.rows::<AlertRow>(sql).await?;
         let last = rows.last().filter(|_| rows.len() == ROWS_MAX).map(|row| AlertKey(row.stored_txid, row.change_no));
@@ -267,11 +271,11 @@ impl Reader {
         let item = |row: AlertRow| {
             let AlertRow { stored_txid, change_no, alert_id, change, changed_at } = row;
             let alert = Box::new(alerts.get(&alert_id)?.clone());
-            let place = self.at(way, After::Alert(AlertKey(stored_txid, change_no)));
+            let place = self.at(catch_up, After::Alert(AlertKey(stored_txid, change_no)));
             Some(Item { change: Change::Alert { change, changed_at, alert }, place })
         };
         let items: Vec<Item> = rows.into_iter().filter_map(item).collect();
-        self.place = self.at(way, last.map_or(After::Decision(DecisionKey::before(0)), After::Alert));
+        self.cursor = self.at(catch_up, last.map_or(After::Decision(DecisionKey::before(0)), After::Alert));
         Ok((items, true))
     }
 
@@ -287,48 +291,49 @@ impl Reader {
         Ok(alerts.into_iter().map(|alert| (alert.alert_id, alert)).collect())
     }
 
-    /// Decisions of a span of the transactions that the way leads over: those that were under way at its beginning, and those
-    /// that began on it.
-    async fn decisions(&mut self, way: &Way, after: DecisionKey) -> Result<(Vec<Item>, bool), sqlx::Error> {
-        let told = &self.place.told;
-        let is_late = |txid: &&i64| **txid >= after.0 && way.to.sees(**txid);
-        let late: Vec<i64> = told.under_way().iter().filter(is_late).copied().collect();
-        let from = late.first().copied().unwrap_or(after.0.max(told.xmax()));
-        let end = from.saturating_add(self.span).min(way.to.xmax());
+    /// Decisions of a span of the transactions between the two snapshots: those that were in progress at the first, and those
+    /// that began after it.
+    async fn decisions(&mut self, catch_up: &CatchUp, after: DecisionKey) -> Result<(Vec<Item>, bool), sqlx::Error> {
+        let sent = &self.cursor.sent;
+        let is_late = |txid: &&i64| **txid >= after.0 && catch_up.to.sees(**txid);
+        let late: Vec<i64> = sent.under_way().iter().filter(is_late).copied().collect();
+        let from = late.first().copied().unwrap_or(after.0.max(sent.xmax()));
+        let end = from.saturating_add(self.span).min(catch_up.to.xmax());
         if !self.filter.decisions || from >= end {
-            self.place = self.after(way);
+            self.cursor = self.after(catch_up);
             return Ok((Vec::new(), false));
         }
-        let (rows, took) = match self.feed.rows::<DecisionRow>(self.decisions_sql(way, after, &late, (from, end))).await
-        {
-            Err(error) if is_canceled(&error) && self.span > 1 => {
-                self.span /= 2;
-                return Ok((Vec::new(), true));
-            }
-            result => result?,
-        };
+        let (rows, took) =
+            match self.feed.rows::<DecisionRow>(self.decisions_sql(catch_up, after, &late, (from, end))).await {
+                Err(error) if is_canceled(&error) && self.span > 1 => {
+                    self.span /= 2;
+                    return Ok((Vec::new(), true));
+                }
+                result => result?,
+            };
         let is_full = rows.len() == ROWS_MAX;
         let item = |DecisionRow { stored_txid, row }| Item {
-            place: self.at(way, After::Decision(DecisionKey(stored_txid, row.shard, row.seq, row.event_id))),
+            place: self.at(catch_up, After::Decision(DecisionKey(stored_txid, row.shard, row.seq, row.event_id))),
             change: Change::Decision(Box::new(row)),
         };
         let items: Vec<Item> = rows.into_iter().map(item).collect();
         if let (true, Some(last)) = (is_full, items.last()) {
-            self.place = last.place.clone();
+            self.cursor = last.place.clone();
             self.span = (self.span / 2).max(1);
             return Ok((items, true));
         }
         if took < QUICK {
             self.span = self.span.saturating_mul(2).min(SPAN_MAX);
         }
-        let is_end = end == way.to.xmax();
-        self.place = if is_end { self.after(way) } else { self.at(way, After::Decision(DecisionKey::before(end))) };
+        let is_end = end == catch_up.to.xmax();
+        self.cursor =
+            if is_end { self.after(catch_up) } else { self.at(catch_up, After::Decision(DecisionKey::before(end))) };
         Ok((items, !is_end))
     }
 
     fn decisions_sql(
         &self,
-        way: &Way,
+        catch_up: &CatchUp,
         DecisionKey(txid, shard, seq, event_id): DecisionKey,
         late: &[i64],
         (from, end): (i64, i64),
@@ -338,13 +343,13 @@ impl Reader {
             UsageLog::COLUMNS
         ));
         sql.push_bind(from).push(" AND stored_txid < ").push_bind(end);
-        // A list is no use to the index: it only narrows what the range finds.
-        sql.push(" AND (stored_txid >= ").push_bind(self.place.told.xmax());
+        // The index does not use a list: it only narrows what the range finds.
+        sql.push(" AND (stored_txid >= ").push_bind(self.cursor.sent.xmax());
         sql.push(" OR stored_txid = ANY(").push_bind(late.to_vec());
-        sql.push(")) AND stored_txid <> ALL(").push_bind(way.to.under_way().to_vec());
+        sql.push(")) AND stored_txid <> ALL(").push_bind(catch_up.to.under_way().to_vec());
         sql.push(") AND (stored_txid, shard, seq, event_id) > (").push_bind(txid).push(", ").push_bind(shard);
         sql.push(", ").push_bind(seq).push(", ").push_bind(event_id);
-        let since = self.place.taken_secs.saturating_sub(HELD_SECS);
+        let since = self.cursor.taken_secs.saturating_sub(HELD_SECS);
         sql.push(") AND at >= ").push_bind(DateTime::from_timestamp(since, 0).unwrap_or_default());
         self.filter.push_account(&mut sql, "");
         if let Some(code) = self.filter.code {
@@ -354,24 +359,24 @@ impl Reader {
         sql
     }
 
-    /// This far on the way.
-    fn at(&self, way: &Way, after: After) -> Place {
-        Place { way: Some(Way { after, ..way.clone() }), ..self.place.clone() }
+    /// The cursor at this point of the catch-up.
+    fn at(&self, catch_up: &CatchUp, after: After) -> Cursor {
+        Cursor { catch_up: Some(CatchUp { after, ..catch_up.clone() }), ..self.cursor.clone() }
     }
 
-    /// At its end.
-    fn after(&self, way: &Way) -> Place {
-        Place { told: way.to.clone(), taken_secs: way.taken_secs, way: None, ..self.place.clone() }
+    /// The cursor at its end.
+    fn after(&self, catch_up: &CatchUp) -> Cursor {
+        Cursor { sent: catch_up.to.clone(), taken_secs: catch_up.taken_secs, catch_up: None, ..self.cursor.clone() }
     }
 }
 
-/// Whether Postgres gave the statement up because it took too long.
+/// Whether Postgres cancelled the statement because it took too long.
 fn is_canceled(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == CANCELED)
 }
 
 impl Filter {
-    /// Tells filters apart.
+    /// Identifies the filter.
     pub(super) fn mark(&self) -> u64 {
         xxh3_64(format!("{self:?}").as_bytes())
     }

@@ -1,19 +1,19 @@
-//! What operators and merchants watch: the live stream of decisions and alerts, read from Postgres and never from the way of
-//! a payment, and figures of accounts and alerts.
+//! The live stream of decisions and alerts for operators and merchants, read from Postgres and never from the path of a payment,
+//! and metrics of accounts and alerts.
 //!
-//! `place` is where a stream stands, `feed` reads on from there, `wake` shortens the wait for alerts, `usage` keeps the
-//! figures. [`crate::admin`] serves it.
+//! `cursor` is a stream's position, `feed` reads from there, `wake` shortens the wait for alerts, `usage` keeps the metrics.
+//! [`crate::admin`] serves it.
 
+mod cursor;
 mod feed;
-pub mod figures;
-mod place;
+pub mod metrics;
 mod snapshot;
 mod usage;
 mod wake;
 
+pub use cursor::{Cursor, CursorError};
 pub use feed::{Change, Feed, Filter, Item, Kind, Reader};
-pub use figures::Figures;
-pub use place::{Place, PlaceError};
+pub use metrics::StreamMetrics;
 pub use snapshot::Snapshot;
 pub use usage::{Usage, UsageError};
 pub use wake::{Wake, Waker};

@@ -1,14 +1,14 @@
-//! Which transactions were over at a moment, in Postgres's text form: `xmin:xmax:xip,xip`.
+//! Which transactions had ended at a moment, in Postgres's text form: `xmin:xmax:xip,xip`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Most transactions under way that a snapshot names.
+/// Most transactions in progress that a snapshot names.
 const UNDER_WAY_MAX: usize = 256;
 
-/// Transactions below `xmin` were over, those from `xmax` on had not begun, and between them those listed were under way.
+/// Transactions below `xmin` had ended, those from `xmax` on had not begun, and between them those listed were in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Snapshot {
@@ -30,13 +30,13 @@ impl Snapshot {
         self.xmax
     }
 
-    /// Transactions that had begun and were not over, rising.
+    /// Transactions that had begun and not ended, rising.
     #[must_use]
     pub fn under_way(&self) -> &[i64] {
         &self.under_way
     }
 
-    /// Whether the transaction was over.
+    /// Whether the transaction had ended.
     #[must_use]
     pub fn sees(&self, txid: i64) -> bool {
         txid < self.xmax && self.under_way.binary_search(&txid).is_err()
@@ -46,8 +46,8 @@ impl Snapshot {
 impl FromStr for Snapshot {
     type Err = &'static str;
 
-    /// Takes what Postgres's own reader takes, and nothing that it refuses. One that names very many transactions is read as an
-    /// older one, which had not seen the last of them begin: what those did comes later.
+    /// Accepts what Postgres's own parser accepts, and nothing else. One that names very many transactions is read as an older one,
+    /// in which the last of them had not begun: their rows come later.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const NO_SNAPSHOT: &str = "is no snapshot";
         let mut parts = text.split(':');
@@ -70,7 +70,7 @@ impl FromStr for Snapshot {
     }
 }
 
-/// Digits alone: `parse` would take a sign.
+/// Digits alone: `parse` would accept a sign.
 fn number(text: &str) -> Option<i64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

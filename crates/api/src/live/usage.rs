@@ -1,19 +1,18 @@
-//! How near accounts are to their limits, and how many alerts are open: read from Postgres every so often, by one server at
-//! a time.
+//! How near accounts are to their limits, and how many alerts are open: read from Postgres periodically, by one server at a time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{Account, AmountMinor, Currency, MerchantId, Watch};
+use quota::{Account, AmountMinor, Currency, MerchantId, ThresholdPolicy};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, PgPool};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::figures::{AccountUsage, Figures};
+use super::metrics::{AccountUsage, StreamMetrics};
 use sluice_journal::outcomes;
 use sluice_journal::postgres::StoredAccount;
 use sluice_kit::health::{Away, warn_unless_away};
@@ -26,14 +25,14 @@ use sluice_store::StoreClock;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failure Postgres is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// Held by the one server that tells; any number that nothing else uses.
+/// Held by the one server that publishes; any number that nothing else uses.
 const LOCK: i64 = 0x51_75_6f_74_61_08;
 
 const ACTIVE: &str = "SELECT count(*) FILTER (WHERE alert_level = 'warning'), \
         count(*) FILTER (WHERE alert_level = 'critical') \
     FROM quota_alert WHERE resolved_at IS NULL";
 
-/// Why a round broke off.
+/// Why a round failed.
 #[derive(Debug, Error)]
 pub enum UsageError {
     #[error("postgres gave no answer: {0}")]
@@ -51,13 +50,13 @@ impl Away for UsageError {
     }
 }
 
-/// Keeps the figures.
+/// Keeps the usage metrics.
 #[derive(Debug)]
 pub struct Usage {
     pool: PgPool,
     policies: Arc<Policies>,
-    figures: Arc<Figures>,
-    outcomes: Arc<outcomes::Figures>,
+    stream_metrics: Arc<StreamMetrics>,
+    outcomes: Arc<outcomes::OutcomeMetrics>,
     live: Live,
     clock: StoreClock,
     /// Holds the lock.
@@ -77,7 +76,7 @@ impl Usage {
     /// Takes what it reads by.
     #[must_use]
     pub fn new(pool: PgPool, policies: Arc<Policies>, metrics: &Metrics, live: Live, clock: StoreClock) -> Self {
-        Self { pool, policies, figures: metrics.part(), outcomes: metrics.part(), live, clock, leading: None }
+        Self { pool, policies, stream_metrics: metrics.part(), outcomes: metrics.part(), live, clock, leading: None }
     }
 
     /// Keeps them until the stop.
@@ -92,12 +91,12 @@ impl Usage {
                         live.elapse(|now| Duration::from_secs(now.usage_rate_secs)).await;
                     }
                     Err(error) => {
-                        // Old figures would look like present ones.
+                        // Old metrics would look like current ones.
                         self.leading = None;
-                        self.figures.leave_to_another();
+                        self.stream_metrics.leave_to_another();
                         self.outcomes.leave_to_another();
                         if std::mem::replace(&mut well, false) {
-                            warn_unless_away!(error, "the usage of accounts cannot be read");
+                            warn_unless_away!(error, "account usage cannot be read");
                         }
                         tokio::time::sleep(RETRY_INTERVAL).await;
                     }
@@ -110,18 +109,18 @@ impl Usage {
         }
     }
 
-    /// Reads everything once, where this server is the one that tells.
+    /// Reads everything once, if this server is the one that publishes.
     ///
     /// # Errors
     /// [`UsageError`] where Postgres gives no answer.
     pub async fn round(&mut self, now_ms: i64) -> Result<(), UsageError> {
         let Some(mut connection) = self.lead().await? else {
-            self.figures.leave_to_another();
+            self.stream_metrics.leave_to_another();
             self.outcomes.leave_to_another();
             return Ok(());
         };
         let (warning, critical) = within(sqlx::query_as(ACTIVE).fetch_one(&mut connection)).await?;
-        self.figures.set_alerts_active(warning, critical);
+        self.stream_metrics.set_alerts_active(warning, critical);
         self.outcomes.set_open(&within(outcomes::read::open(&mut connection)).await?);
         let accounts_max = usize::try_from(self.live.current().usage_rate_accounts).unwrap_or(usize::MAX);
         let mut nearest = Nearest { accounts_max, heap: BinaryHeap::new(), left_out: 0 };
@@ -137,16 +136,16 @@ impl Usage {
                     None => nearest.left_out += 1,
                 }
             }
-            // Requests go on between two pages.
+            // Other tasks run between two pages.
             tokio::task::yield_now().await;
         }
         let (accounts, left_out) = nearest.finish();
-        self.figures.set_usage(&accounts, left_out);
+        self.stream_metrics.set_usage(&accounts, left_out);
         self.leading = Some(connection);
         Ok(())
     }
 
-    /// The connection that holds the lock; `None` where another server's does.
+    /// The connection that holds the lock; `None` if another server holds it.
     async fn lead(&mut self) -> Result<Option<PgConnection>, UsageError> {
         if let Some(connection) = self.leading.take() {
             return Ok(Some(connection));
@@ -161,19 +160,20 @@ impl Usage {
         Ok(None)
     }
 
-    /// The account's usage by the policy of now; `None` where no policy of its own is known, so that nobody knows its limits.
+    /// The account's usage by the current policy; `None` if no policy is known, so that its limits are unknown.
     fn rate(&self, stored: &StoredAccount, now_ms: i64) -> Option<f64> {
         let (merchant, currency) =
             (MerchantId::parse(&stored.merchant_id).ok()?, Currency::parse(&stored.currency).ok()?);
         let policy = self.policies.peek(&merchant, currency, None, now_ms)?;
-        Some(rate(policy.watch.as_ref()?, &stored.account().rolled(policy.windows_at(now_ms))))
+        Some(rate(policy.threshold_policy.as_ref()?, &stored.account().rolled(policy.windows_at(now_ms))))
     }
 }
 
 /// The largest part of a limit that is used up.
-fn rate(watch: &Watch, account: &Account) -> f64 {
-    let parts = Watch::used(account).into_iter().zip(watch.maxima()).filter(|(_, max)| **max != AmountMinor::MAX);
-    // A limit of nothing that something was counted against is exceeded by all of it.
+fn rate(policy: &ThresholdPolicy, account: &Account) -> f64 {
+    let parts =
+        ThresholdPolicy::used(account).into_iter().zip(policy.maxima()).filter(|(_, max)| **max != AmountMinor::MAX);
+    // A limit of 0 with any usage is exceeded by all of it.
     parts.map(|(used, max)| used as f64 / max.get().max(1) as f64).fold(0.0, f64::max)
 }
 
@@ -214,7 +214,7 @@ mod tests {
             pending: minor(500),
             ..Limits::UNLIMITED
         };
-        let watch = Watch::new(&limits, Thresholds::NONE);
+        let policy = ThresholdPolicy::new(&limits, Thresholds::NONE);
         let now = WindowIds { day: 20_261_122, month: 202_611, year: 2026, ..WindowIds::default() };
         let account = |day, amount, count, of_month, pending| Account {
             day: Counter { id: day, amount, count, ..Counter::default() },
@@ -231,7 +231,7 @@ mod tests {
             (account(20_261_122, 100, 1, 100, 600), 1.2),
             (account(20_261_122, 0, 0, 0, 0), 0.0),
         ] {
-            assert!((rate(&watch, &account.rolled(now)) - expected).abs() < 1e-9, "{account:?}");
+            assert!((rate(&policy, &account.rolled(now)) - expected).abs() < 1e-9, "{account:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Tells open streams that something may have happened, so that an alert need not wait for the next look.
+//! Wakes open streams when an alert may have changed, so that an alert need not wait for the next reading.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use sluice_kit::health::warn_unless_away;
 
 /// What the journal and the API notify whenever they change an alert.
 const CHANNEL: &str = "sluice_alert";
-/// How often a silent connection is asked whether it is still there.
+/// How often an idle connection is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failure Postgres is tried again.
@@ -21,7 +21,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Wake(watch::Receiver<u64>);
 
-/// Whoever wakes them.
+/// Wakes the streams.
 #[derive(Debug)]
 pub struct Waker(watch::Sender<u64>);
 
@@ -35,7 +35,7 @@ impl Wake {
 
     /// Waits for the next change of an alert, or for the time to pass.
     pub async fn within(&mut self, time: Duration) {
-        // A waker that is gone wakes nobody.
+        // A dropped waker wakes no stream.
         if let Ok(Err(_)) = timeout(time, self.0.changed()).await {
             tokio::time::sleep(time).await;
         }
@@ -43,7 +43,7 @@ impl Wake {
 }
 
 impl Waker {
-    /// Listens until the stop. Without Postgres streams look for themselves.
+    /// Listens until the stop. Without Postgres streams poll.
     pub async fn run(self, pool: PgPool, mut stopped: watch::Receiver<bool>) {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => {}
@@ -54,16 +54,16 @@ impl Waker {
     async fn follow(&self, pool: PgPool) {
         let mut well = true;
         loop {
-            if let Err(error) = self.hear(&pool, &mut well).await
+            if let Err(error) = self.listen(&pool, &mut well).await
                 && std::mem::replace(&mut well, false)
             {
-                warn_unless_away!(error, "changes of alerts cannot be listened to, streams look for themselves");
+                warn_unless_away!(error, "cannot listen for alert changes: streams poll instead");
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
 
-    async fn hear(&self, pool: &PgPool, well: &mut bool) -> Result<(), sqlx::Error> {
+    async fn listen(&self, pool: &PgPool, well: &mut bool) -> Result<(), sqlx::Error> {
         let mut listener = PgListener::connect_with(pool).await?;
         listener.listen(CHANNEL).await?;
         *well = true;

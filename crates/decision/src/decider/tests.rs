@@ -1,4 +1,4 @@
-//! One line of the log for each decision, with the same fields whoever asks.
+//! One log line for each decision, with the same fields for any caller.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -80,7 +80,7 @@ async fn lines(source: Source) -> Vec<Vec<(String, String)>> {
             order_no: OrderNo::parse(order).ok(),
             ..Request::new(merchant, currency, AttemptId([1; 16]), operation)
         };
-        let (actor, mode) = ("somebody".to_owned(), Mode::Enforce);
+        let (actor, mode) = ("operator".to_owned(), Mode::Enforce);
         let caller = Caller { source, actor, operator_type: "", mode, trace: None };
         decider.decide(decider.prepare(request, caller, policy, now_ms), Instant::now()).await.unwrap();
     }
@@ -96,7 +96,7 @@ async fn every_caller_gets_the_same_line() {
         let lines = lines(source).await;
         let value =
             |line: usize, name: &str| lines[line].iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str());
-        // What a job finds done already leaves no event, and no line.
+        // A job's command that is done already leaves no event, and no line.
         assert_eq!(lines.len(), if source == Source::Job { 3 } else { 4 }, "{lines:?}");
         let caller = format!("{:?}", source.as_str());
         for (line, code, action, binding) in [

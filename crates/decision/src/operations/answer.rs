@@ -1,9 +1,9 @@
-//! What callers are told: figures around an operation, and an account as it stands. Amounts are minor units.
+//! Answers to callers: usage around an operation, and an account's current state. Amounts are minor units.
 
 use chrono::{DateTime, Utc};
-use proto::LimitFigures;
+use proto::LimitUsage;
 use quota::{
-    Account, Action, Currency, Figures, LimitName, Limits, Merchant, Outlook, Period, Policy, Prediction, Record,
+    Account, Action, Currency, LimitName, LimitState, Limits, Merchant, Outlook, Period, Policy, Prediction, Record,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -260,7 +260,7 @@ impl CheckAnswer {
             prediction.iter().flat_map(|prediction| &prediction.limits).map(LimitView::from).collect();
         let remaining =
             |limit: LimitName| limits.iter().find(|view| view.name == limit.as_str()).map(|view| view.remaining);
-        // The limit that refuses binds, whatever the next payments would meet first.
+        // The refusing limit binds, whatever the next payments would reach first.
         let refusing = LimitName::of_code(record.code);
         let binding = refusing.or_else(|| prediction.as_ref().and_then(|prediction| prediction.binding));
         let binding_view = binding.and_then(|limit| limits.iter().find(|view| view.name == limit.as_str()));
@@ -286,22 +286,22 @@ impl CheckAnswer {
     }
 }
 
-/// The limit that refused, as problems show it, with the whole seconds after which it may be asked again.
+/// The limit that refused, as problems show it, with the whole seconds after which a retry may succeed.
 #[must_use]
-pub fn refusing_limit(done: &Decision) -> (Option<LimitFigures>, Option<u64>) {
+pub fn refusing_limit(done: &Decision) -> (Option<LimitUsage>, Option<u64>) {
     let record = &done.reply.record;
     let wait_secs = (record.wait_ms > 0).then(|| record.wait_ms.div_ceil(1000));
     let Some((limit, policy)) = LimitName::of_code(record.code).zip(done.policy.as_ref()) else {
         return (None, wait_secs);
     };
-    let figures = Figures::of(limit, &policy.limits, record);
-    let resets_at_ms = limit.period().and_then(|period| policy.calendar.ends_at_ms(period, figures.window));
+    let state = LimitState::of(limit, &policy.limits, record);
+    let resets_at_ms = limit.period().and_then(|period| policy.calendar.ends_at_ms(period, state.window));
     let left_ms = resets_at_ms.map(|at| u64::try_from(at.saturating_sub(done.command.now_ms)).unwrap_or_default());
-    let limit = LimitFigures {
+    let limit = LimitUsage {
         name: limit.as_str().to_owned(),
-        max: figures.max,
-        used: figures.before,
-        remaining: figures.remaining(),
+        max: state.max,
+        used: state.before,
+        remaining: state.remaining(),
         resets_at: resets_at_ms
             .and_then(DateTime::from_timestamp_millis)
             .map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)),
@@ -342,7 +342,7 @@ pub struct AccountView {
     /// Whether the merchant is suspended as a whole; resuming the account does not change that.
     pub is_merchant_suspended: bool,
     pub merchant_suspended_at: Option<DateTime<Utc>>,
-    /// Some seconds behind the counters, because the journal tells it.
+    /// Some seconds behind the counters, because the journal publishes it.
     #[serde(flatten)]
     pub provenance: Provenance,
     /// Number of changes of the account so far.
@@ -389,7 +389,7 @@ impl AccountView {
         }
     }
 
-    /// With what holds for the merchant as a whole.
+    /// With the state of the merchant as a whole.
     pub(super) fn of_merchant(mut self, state: Merchant) -> Self {
         self.merchant_suspended_at = moment(state.suspended_at_ms);
         self.is_merchant_suspended = self.merchant_suspended_at.is_some();
@@ -420,7 +420,7 @@ fn limits(account: &Account, policy: &Policy, now_ms: i64) -> Vec<LimitView> {
 fn standing(account: &Account) -> Record {
     let window = |period| {
         let counter = account.of(period);
-        quota::WindowFigures {
+        quota::WindowUsage {
             id: counter.id,
             epoch: counter.epoch,
             amount_before: counter.amount,

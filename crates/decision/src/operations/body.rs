@@ -139,7 +139,7 @@ pub struct ReleaseRequest {
     /// Minor units, more than 0; all that is left where none is given. A hold is voided as a whole.
     #[schema(minimum = 1)]
     pub amount: Option<i64>,
-    /// Tells several releases of one order apart; without it an order is released once.
+    /// Distinguishes several releases of one order; without it an order is released once.
     #[schema(max_length = 128)]
     pub refund_no: Option<String>,
     #[schema(max_length = 128)]

@@ -1,4 +1,4 @@
-//! Operations on quota that callers ask for over REST and gRPC: one path from a valid request to the store's decision.
+//! Operations on quota that callers request over REST and gRPC: one path from a valid request to the store's decision.
 //!
 //! The decision is the store's; the form of the answer is the transport's.
 
@@ -16,7 +16,7 @@ use quota::{Account, ActorId, Currency, Merchant, MerchantId, Mode, Policy};
 
 use crate::decider::{Decider, Decision, Prepared};
 use crate::request::{Caller, Source};
-use sluice_journal::RecallingStore;
+use sluice_journal::HistoryStore;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry;
 use sluice_policy_source::Policies;
@@ -37,10 +37,10 @@ pub use request::Invalid;
 
 /// Most operations of a batch.
 pub const BATCH_MAX: usize = 1000;
-/// Policies that one batch asks for at once; each may wait for the policy service.
+/// Policies that one batch queries at once; each may wait for the policy service.
 const POLICIES_AT_ONCE: usize = 128;
 
-/// Who asks.
+/// The caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     pub id: ActorId,
@@ -50,47 +50,47 @@ pub struct Actor {
 
 /// The operations of the APIs.
 #[derive(Clone, Debug)]
-pub struct Operations(Decider<RecallingStore>);
+pub struct Operations(Decider<HistoryStore>);
 
-/// What operations share a policy by.
+/// The key by which operations share a policy.
 type Scope = (MerchantId, Currency, Option<quota::Channel>);
 
 impl Operations {
     /// Puts the parts together. The store's connections belong to the runtime that calls.
     #[must_use]
-    pub fn new(store: Arc<RecallingStore>, policies: Arc<Policies>, live: Live, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: Arc<HistoryStore>, policies: Arc<Policies>, live: Live, metrics: Arc<Metrics>) -> Self {
         Self(Decider::new(store, policies, live, metrics))
     }
 
     /// The store that operations are done in.
     #[must_use]
-    pub fn store(&self) -> Arc<RecallingStore> {
+    pub fn store(&self) -> Arc<HistoryStore> {
         Arc::clone(self.0.store())
     }
 
-    /// The policies that operations are decided by.
+    /// The policies in use.
     #[must_use]
     pub fn policies(&self) -> Arc<Policies> {
         Arc::clone(self.0.policies())
     }
 
-    /// What is known of the store's clock.
+    /// The known state of the store's clock.
     #[must_use]
     pub fn clock(&self) -> &StoreClock {
         self.0.store().redis().clock()
     }
 
-    /// Does one operation.
+    /// Executes one operation.
     ///
     /// # Errors
-    /// [`StoreError`] where no decision could be had; the operation may have been done then.
+    /// [`StoreError`] where there is no decision; the operation may have been done then.
     pub async fn execute(&self, actor: &Actor, request: Request) -> Result<Decision, StoreError> {
         let (_, policy) = self.policy_of(scope(&request), self.0.store().now_ms()).await;
         let prepared = self.prepare(actor, request, policy, self.0.store().now_ms());
         self.0.decide(prepared, Instant::now()).await.map_err(|undecided| undecided.error)
     }
 
-    /// Does the operations of one merchant in their order: all, or none where one is refused.
+    /// Executes the operations of one merchant in their order: all, or none where one is refused.
     ///
     /// # Errors
     /// As [`Operations::execute`].
@@ -103,13 +103,13 @@ impl Operations {
         self.0.decide_all(batch, Instant::now()).await
     }
 
-    /// Does many operations, each by itself, in their order and with one call of the store. The results are in that order.
+    /// Executes many operations, each by itself, in their order and with one call of the store. The results are in that order.
     pub async fn execute_each(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Result<Decision, StoreError>> {
         let batch = self.prepare_all(actor, requests).await;
         self.0.decide_each(batch, Instant::now()).await
     }
 
-    /// The account as it stands now; `None` where nothing was ever done with it.
+    /// The account's current state; `None` where it was never used.
     ///
     /// # Errors
     /// [`StoreError`] where the store gives no answer.
@@ -126,7 +126,7 @@ impl Operations {
         }
     }
 
-    /// Every account of a merchant as it stands now, with what the journal knows of each, and the merchant's own state.
+    /// The current state of every account of a merchant, with the journal's data of each, and the merchant's own state.
     ///
     /// # Errors
     /// [`StoreError`] where the store gives no answer.
@@ -160,13 +160,13 @@ impl Operations {
         view.of_merchant(suspension)
     }
 
-    /// The policies of several operations, asked for together: an account that waits for its policy holds up no other. All
-    /// operations are of one moment, after the last policy was had.
+    /// The policies of several operations, queried together: an account that waits for its policy delays no other. All
+    /// operations have one time, after the last policy arrived.
     async fn prepare_all(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Prepared> {
-        let asked_at_ms = self.0.store().now_ms();
+        let queried_at_ms = self.0.store().now_ms();
         let distinct: HashSet<Scope> = requests.iter().map(scope).collect();
-        let asked: Vec<_> = distinct.into_iter().map(|scope| self.policy_of(scope, asked_at_ms)).collect();
-        let policies: HashMap<Scope, _> = stream::iter(asked).buffer_unordered(POLICIES_AT_ONCE).collect().await;
+        let queries: Vec<_> = distinct.into_iter().map(|scope| self.policy_of(scope, queried_at_ms)).collect();
+        let policies: HashMap<Scope, _> = stream::iter(queries).buffer_unordered(POLICIES_AT_ONCE).collect().await;
         let policies: Vec<_> =
             requests.iter().map(|request| policies.get(&scope(request)).cloned().flatten()).collect();
         let now_ms = self.0.store().now_ms();

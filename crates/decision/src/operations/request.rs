@@ -1,8 +1,8 @@
-//! A caller's body made valid: identifiers, amounts and what is asked for.
+//! Validates a caller's body: identifiers, amounts and the operation.
 
 use quota::{
-    Adjust, AmountMinor, AttemptId, Change, Channel, CounterName, Currency, Dry, MerchantId, OperationId, OperationNo,
-    OrderNo, PaymentNo, Period, Reset,
+    Adjust, AmountMinor, AttemptId, Change, Channel, CounterName, Currency, Effect, MerchantId, OperationId,
+    OperationNo, OrderNo, PaymentNo, Period, Reset,
 };
 use thiserror::Error;
 
@@ -13,7 +13,7 @@ use super::body::{
 use crate::request::{Operation, Request, capture_id};
 use sluice_store::{METADATA_BYTES_MAX, REMARKS_BYTES_MAX};
 
-/// Requests of the API are told apart by their orders and numbers; all of them are one attempt.
+/// Requests of the API are identified by their orders and numbers; all of them are one attempt.
 const ATTEMPT: &str = "api";
 
 /// The attempt of every request of the API.
@@ -21,7 +21,7 @@ pub(super) fn api_attempt() -> AttemptId {
     AttemptId::from_text(ATTEMPT)
 }
 
-/// A body that is no operation.
+/// A body that is not an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{field}: {problem}")]
 pub struct Invalid {
@@ -124,7 +124,7 @@ impl TryFrom<CheckRequest> for Request {
     fn try_from(body: CheckRequest) -> Result<Self, Invalid> {
         let operation = Operation::Consume(amount(body.amount)?);
         let request = Self::parsed(&body.merchant_id, &body.currency, operation)?.channel(body.channel.as_deref())?;
-        Ok(Self { dry: Dry::Silent, ..request })
+        Ok(Self { effect: Effect::DryRun, ..request })
     }
 }
 
@@ -134,7 +134,7 @@ impl TryFrom<SettleRequest> for Request {
     fn try_from(body: SettleRequest) -> Result<Self, Invalid> {
         let last = body.r#final.unwrap_or(true);
         if !last && body.capture_no.is_none() {
-            return Err(Invalid::new("capture_no", "is required where final is false, to tell captures apart"));
+            return Err(Invalid::new("capture_no", "is required where final is false, to distinguish captures"));
         }
         let amount = body.amount.map(amount).transpose()?;
         let id = capture_id(body.capture_no.as_deref());
@@ -179,7 +179,7 @@ impl TryFrom<ReleaseRequest> for Request {
     type Error = Invalid;
 
     fn try_from(body: ReleaseRequest) -> Result<Self, Invalid> {
-        // Without a number the order is released once: the empty number is nobody else's.
+        // Without a number the order is released once: the empty number belongs to no other release.
         let id = OperationId::of(body.refund_no.as_deref().unwrap_or_default());
         Self::parsed(
             &body.merchant_id,

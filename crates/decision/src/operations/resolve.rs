@@ -1,5 +1,5 @@
-//! Ends an unknown outcome by hand: what was made is booked, what was not made is given back, each by the operation that the
-//! gateway's own word would have brought, and its row is closed.
+//! Resolves an unknown outcome manually: what was made is booked, what was not made is given back, each by the operation that
+//! the gateway's own report would have caused, and its row is closed.
 
 use quota::{AmountMinor, AttemptId, Code, Currency, MerchantId, OperationId, OperationKind, OperationNo, OrderNo};
 use sqlx::PgPool;
@@ -16,9 +16,9 @@ use sluice_store::StoreError;
 /// What was resolved.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// As it is now.
+    /// Its current state.
     pub outcome: UnknownOutcome,
-    /// What was done for it; `None` where nothing had to be.
+    /// The operation for it; `None` where none was needed.
     pub done: Option<Decision>,
 }
 
@@ -39,10 +39,11 @@ pub enum ResolveError {
     Database(#[from] sqlx::Error),
 }
 
-/// Resolves an outcome. Asked for again, it answers the same and does nothing more.
+/// Resolves an outcome. A repeated request gets the same answer and changes nothing.
 ///
 /// # Errors
-/// [`ResolveError`] says what to do; after [`ResolveError::Store`] the operation may have been done, and may be asked for again.
+/// [`ResolveError`] says what to do; after [`ResolveError::Store`] the operation may have been done, and may be requested
+/// again.
 pub async fn resolve(
     pool: &PgPool,
     operations: &Operations,
@@ -66,15 +67,15 @@ pub async fn resolve(
     Ok(Resolved { outcome, done })
 }
 
-/// A charge that nobody knows any more stays as it is: that it was made changes nothing then.
+/// A charge that is not known any more stays as it is: that it was made changes nothing then.
 fn accepted(verdict: Verdict, done: Decision) -> Result<Decision, ResolveError> {
-    let forgotten = verdict == Verdict::Made
+    let is_evicted = verdict == Verdict::Made
         && matches!(done.command.action, quota::Action::Resolve(_))
         && done.reply.record.code == Code::OrderUnknown;
-    if done.is_refused() && !forgotten { Err(ResolveError::Refused(Box::new(done))) } else { Ok(done) }
+    if done.is_refused() && !is_evicted { Err(ResolveError::Refused(Box::new(done))) } else { Ok(done) }
 }
 
-/// The operation that a verdict asks for; `None` where the quota is as it should be already.
+/// The operation that a verdict requires; `None` where the quota is right already.
 async fn request(
     operations: &Operations,
     outcome: &UnknownOutcome,

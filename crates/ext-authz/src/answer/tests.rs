@@ -1,20 +1,20 @@
 use super::*;
 use prost::Message;
 use proto::envoy;
-use quota::{AmountMinor, WindowFigures, WindowLimits};
+use quota::{AmountMinor, WindowLimits, WindowUsage};
 
 const NOW_MS: i64 = 1_795_296_600_000;
 
 fn refused() -> Answer {
     let amount = AmountMinor::new(500).unwrap();
     let limits = Limits { day: WindowLimits { amount, ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
-    let day = WindowFigures { id: 20_261_121, amount_before: 450, amount_after: 450, ..WindowFigures::default() };
+    let day = WindowUsage { id: 20_261_121, amount_before: 450, amount_after: 450, ..WindowUsage::default() };
     let record = Record { day, ..Record::bare(Code::DailyAmount) };
     let binding = Binding::of(&record, &limits, &Calendar::UTC, NOW_MS);
     Answer { decision_id: Some(Uuid::from_u128(7)), binding, ..Answer::bare(record.code, Mode::Enforce) }
 }
 
-/// The reply as the proxy filter's own messages read it: what either side calls a field is the same on the wire.
+/// The reply as the proxy filter's own messages read it: both sides' fields are the same on the wire.
 fn as_the_filter_reads(answer: &Answer) -> envoy::CheckResponse {
     let bytes = answer.to_check_response(false).encode_to_vec();
     envoy::CheckResponse::decode(bytes.as_slice()).unwrap()
@@ -105,7 +105,7 @@ fn a_limit_that_time_does_not_lift_has_no_retry_after() {
     assert_eq!(denied.status.unwrap().code, 403);
 }
 
-/// What the access log shows of an answer: the same members by both ways, as far as each knows them.
+/// What the access log shows of an answer: the same members on both routes, as far as each knows them.
 #[test]
 fn the_access_log_has_the_decision_with_its_policy_and_its_limit() {
     let known = Salvaged {
@@ -173,7 +173,7 @@ fn a_turn_that_is_near_is_a_delay_and_one_that_is_far_a_refusal() {
 fn limits_of_refunds_and_holds_are_shown_like_the_others() {
     let hundred = AmountMinor::new(100).unwrap();
     let limits = Limits { pending: hundred, refund_daily: hundred, ..Limits::UNLIMITED };
-    let day = WindowFigures { id: 20_261_121, refunded_before: 80, refunded_after: 80, ..WindowFigures::default() };
+    let day = WindowUsage { id: 20_261_121, refunded_before: 80, refunded_after: 80, ..WindowUsage::default() };
     let record = |code| Record { day, pending_before: 90, pending_after: 90, ..Record::bare(code) };
     let table: [(Code, &[(&str, &str)], &str); 2] = [
         (

@@ -1,4 +1,4 @@
-//! F3: what Envoy's own filter hands over is read as what the client sent, or refused.
+//! F3: what Envoy's own filter sends is read as what the client sent, or refused.
 
 use envoy_types::pb::envoy::config::core::v3::HeaderMap;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::Request;
@@ -60,7 +60,9 @@ impl Sent<'_> {
         let request = Request { http: Some(self.http(raw)), ..Request::default() };
         let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
         match Parsed::read(&attributes, Some(&rules())) {
-            Parsed::Decide(ask) => Ok(ask.request.order_no.map_or_else(String::new, |order| order.as_str().to_owned())),
+            Parsed::Decide(check) => {
+                Ok(check.request.order_no.map_or_else(String::new, |order| order.as_str().to_owned()))
+            }
             Parsed::Refuse(refused) => Err(refused.refusal.detail),
             Parsed::Pass => Err("no rule".to_owned()),
         }
@@ -77,7 +79,7 @@ fn f3_bytes_that_are_not_utf_8_are_no_order_number() {
         (sent(PATH, &[("o", b"k!")], BODY), Ok("k!"), Err("encode_raw_headers")),
         (sent(PATH, &[("o", b"k\xf1")], BODY), Err("header o) is not UTF-8"), Err("encode_raw_headers")),
         (sent(PATH, &[("o", b"k\xf2"), ("o", b"k\xf3")], BODY), Err("more than once"), Err("encode_raw_headers")),
-        // A comma is part of a value, and repetitions stand apart, where Envoy does not join them.
+        // A comma is part of a value, and repetitions are separate, if Envoy does not join them.
         (sent(PATH, &[("o", b"a,b")], BODY), Ok("a,b"), Err("more than once")),
         (sent(PATH, &[("o", b"a"), ("o", b"b")], BODY), Err("more than once"), Err("more than once")),
         (sent(PATH, &[("o", b"a"), ("o", b"a")], BODY), Ok("a"), Ok("a")),
@@ -101,7 +103,7 @@ fn f3_bytes_that_are_not_utf_8_are_no_order_number() {
     }
 }
 
-/// A client must not choose the next source by making Envoy's word unreadable.
+/// A client must not choose the next source by making Envoy's value unreadable.
 #[test]
 fn f3_metadata_of_another_kind_is_not_absent() {
     use envoy_types::pb::envoy::config::core::v3::Metadata;

@@ -1,4 +1,4 @@
-//! What the filter's extensions and native requests are read as.
+//! How the filter's extensions and native requests are read.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ fn read(extensions: &[(&str, &str)]) -> Result<ParsedCheck, String> {
         common.into_iter().map(|(name, value)| (format!("sluice.{name}"), value.to_owned())).collect();
     for (name, value) in extensions {
         let name = format!("sluice.{name}");
-        // A dash stands for a name that is left out.
+        // A dash means that the name is left out.
         if *value == "-" {
             all.remove(&name)
         } else {
@@ -28,51 +28,54 @@ fn the_filters_words_are_read_and_nothing_else_is() {
     let amount = |minor| AmountMinor::new(minor).unwrap();
     let (capture, refund) = (|number| OperationId::of(number), OperationId::of("r"));
     let settle = |amount, id, last, reported| Operation::Settle { amount, id, last, reported };
-    // Without a number a capture that others follow is known by its attempt.
+    // Without a number a capture that others follow is identified by its attempt.
     let of_attempt = OperationId::of(&AttemptId::from_text("1").to_string());
     let (five, charge) = (Some(amount(5)), ("amount_minor", "5"));
-    type Row<'a> = (&'a [(&'a str, &'a str)], Result<(Operation, Dry), &'a str>);
+    type Row<'a> = (&'a [(&'a str, &'a str)], Result<(Operation, Effect), &'a str>);
     let table: &[Row<'_>] = &[
-        (&[("action", "consume"), charge], Ok((Operation::Consume(amount(5)), Dry::No))),
+        (&[("action", "consume"), charge], Ok((Operation::Consume(amount(5)), Effect::Commit))),
         (
             &[("action", "consume"), charge, ("dry", "journal"), ("order_no", "-")],
-            Ok((Operation::Consume(amount(5)), Dry::Noted)),
+            Ok((Operation::Consume(amount(5)), Effect::DryRunJournaled)),
         ),
         (
             &[("action", "consume"), charge, ("dry", "1"), ("order_no", "-")],
-            Ok((Operation::Consume(amount(5)), Dry::Silent)),
+            Ok((Operation::Consume(amount(5)), Effect::DryRun)),
         ),
         (&[("action", "consume"), charge, ("order_no", "-")], Err("sluice.order_no is missing")),
         (&[("action", "consume")], Err("sluice.amount_minor is missing")),
         (&[("action", "consume"), ("amount_minor", "5.0")], Err("sluice.amount_minor")),
         (&[("action", "consume"), charge, ("dry", "yes")], Err("sluice.dry is \"yes\"")),
-        (&[("action", "hold"), charge], Ok((Operation::Hold(amount(5)), Dry::No))),
+        (&[("action", "hold"), charge], Ok((Operation::Hold(amount(5)), Effect::Commit))),
         (&[("action", "hold"), charge, ("dry", "1"), ("order_no", "-")], Err("sluice.order_no is missing")),
         (&[("action", "hold")], Err("sluice.amount_minor is missing")),
-        (&[("action", "settle")], Ok((settle(None, capture_id(None), true, true), Dry::No))),
+        (&[("action", "settle")], Ok((settle(None, capture_id(None), true, true), Effect::Commit))),
         (
             &[("action", "settle"), charge, ("final", "0"), ("dry", "1"), ("operation_no", "c")],
-            Ok((settle(five, capture("c"), false, false), Dry::Silent)),
+            Ok((settle(five, capture("c"), false, false), Effect::DryRun)),
         ),
         (&[("action", "settle"), ("final", "1")], Err("sluice.final is \"1\", it may only be \"0\"")),
         (&[("action", "settle"), ("order_no", "-")], Err("sluice.order_no is missing")),
         (
             &[("action", "refund"), ("operation_no", "r"), ("stage", "reserve")],
-            Ok((Operation::Refund { amount: None, id: refund, reserve: true }, Dry::No)),
+            Ok((Operation::Refund { amount: None, id: refund, reserve: true }, Effect::Commit)),
         ),
         (
             &[("action", "refund"), ("operation_no", "r"), charge],
-            Ok((Operation::Refund { amount: five, id: refund, reserve: false }, Dry::No)),
+            Ok((Operation::Refund { amount: five, id: refund, reserve: false }, Effect::Commit)),
         ),
         (&[("action", "refund"), charge], Err("sluice.operation_no is missing")),
         (&[("action", "refund"), ("operation_no", "r"), ("stage", "apply")], Err("sluice.stage is \"apply\"")),
         (&[("action", "refund"), ("operation_no", "")], Err("sluice.operation_no: operation_no must have 1 to 128")),
-        (&[("action", "void"), ("reason", "client_gone")], Ok((Operation::VoidAttempt, Dry::No))),
-        (&[("action", "void_order"), ("dry", "1")], Ok((Operation::Void, Dry::Silent))),
-        (&[("action", "made")], Ok((Operation::Resolve(Resolution::Made), Dry::No))),
+        (&[("action", "void"), ("reason", "client_gone")], Ok((Operation::VoidAttempt, Effect::Commit))),
+        (&[("action", "void_order"), ("dry", "1")], Ok((Operation::Void, Effect::DryRun))),
+        (&[("action", "made")], Ok((Operation::Resolve(Resolution::Made), Effect::Commit))),
         (
             &[("action", "unknown"), ("outcome_of", "settle"), charge, ("final", "0")],
-            Ok((Operation::MarkUnknown(Mark { subject: quota::Subject::Capture(of_attempt), amount: five }), Dry::No)),
+            Ok((
+                Operation::MarkUnknown(Mark { subject: quota::Subject::Capture(of_attempt), amount: five }),
+                Effect::Commit,
+            )),
         ),
         (&[("action", "unknown")], Err("sluice.outcome_of is missing")),
         (&[("action", "unknown"), ("outcome_of", "refund")], Err("sluice.operation_no is missing")),
@@ -85,13 +88,13 @@ fn the_filters_words_are_read_and_nothing_else_is() {
     for (extensions, expected) in table {
         match (read(extensions), expected) {
             (Ok(check), Ok((operation, dry))) => {
-                assert_eq!((check.request.operation, check.request.dry), (*operation, *dry), "{extensions:?}");
+                assert_eq!((check.request.operation, check.request.effect), (*operation, *dry), "{extensions:?}");
             }
             (Err(error), Err(part)) => assert!(error.contains(part), "{extensions:?}: {error}"),
             (got, expected) => panic!("{extensions:?}: {got:?}, not {expected:?}"),
         }
     }
-    // X6: how many repetitions the rule lets through.
+    // X6: how many repetitions the rule admits.
     let replays =
         |text| read(&[("action", "consume"), charge, ("replays_max", text)]).map(|check| check.request.replays_max);
     for (text, max) in [("-", None), ("0", Some(0)), ("31", Some(31))] {
@@ -146,9 +149,9 @@ fn envoys_own_filter_gets_what_it_can_carry_out() {
     };
     let amount = AmountMinor::new(5).unwrap();
     let table = [
-        ("/consume", Ok((Operation::Consume(amount), Dry::No, true))),
-        ("/hold-later", Ok((Operation::Hold(amount), Dry::No, true))),
-        ("/check", Ok((Operation::Consume(amount), Dry::Noted, false))),
+        ("/consume", Ok((Operation::Consume(amount), Effect::Commit, true))),
+        ("/hold-later", Ok((Operation::Hold(amount), Effect::Commit, true))),
+        ("/check", Ok((Operation::Consume(amount), Effect::DryRunJournaled, false))),
         ("/hold", Err("hold")),
         ("/settle", Err("settle")),
         ("/refund", Err("refund")),
@@ -160,7 +163,7 @@ fn envoys_own_filter_gets_what_it_can_carry_out() {
             (Parsed::Decide(check), Ok((operation, dry, has_order))) => {
                 let request = check.request;
                 assert_eq!(
-                    (request.operation, request.dry, request.order_no.is_some()),
+                    (request.operation, request.effect, request.order_no.is_some()),
                     (operation, dry, has_order),
                     "{path}"
                 );

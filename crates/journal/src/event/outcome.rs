@@ -1,11 +1,11 @@
-//! What an event says of unknown outcomes: that there is one, and what settles which of them. Pure.
+//! What an event reports about unknown outcomes: a new one, or which of them it resolves. Pure.
 
 use quota::{Code, OrderState, Record};
 use uuid::Uuid;
 
 use crate::postgres::Row;
 
-/// What becomes of the rows of `unknown_outcome`.
+/// A change of the rows of `unknown_outcome`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// An outcome is unknown.
@@ -13,7 +13,7 @@ pub enum Change {
         /// `consume`, `hold`, `settle`, `refund` or `void`.
         operation: &'static str,
     },
-    /// Those that are open and meant are settled.
+    /// The open ones that match are resolved.
     Settled { which: Which, made: bool },
 }
 
@@ -30,7 +30,7 @@ pub enum Which {
     Void,
 }
 
-/// What the event changes. One that repeats another changes nothing.
+/// The event's change. A repetition changes nothing.
 pub(super) fn changes(row: &Row, record: &Record) -> Vec<Change> {
     if !row.success || row.replay {
         return Vec::new();
@@ -54,8 +54,8 @@ fn opened(row: &Row, record: &Record) -> Option<&'static str> {
     }
 }
 
-/// What was captured, refunded or voided exists at the gateway. Quota that somebody gives back by hand or through the API is
-/// that of a charge that was not made; the proxy only tells what the gateway has done.
+/// What was captured, refunded or voided exists at the gateway. Quota that is given back manually or through the API is that of
+/// a charge that was not made; the proxy only reports what the gateway has done.
 fn settled(row: &Row, record: &Record) -> Vec<(Which, bool)> {
     let by_proxy = row.operator_type == "system";
     match (row.action_type.as_str(), record.code) {

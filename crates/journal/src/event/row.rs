@@ -2,26 +2,25 @@
 
 use chrono::{DateTime, TimeZone, Utc};
 use proto::journal::EventContext;
-use quota::{AmountMinor, Change, CounterName, OrderFigures, Record, WindowFigures};
+use quota::{AmountMinor, Change, CounterName, OrderSummary, Record, WindowUsage};
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
 use crate::postgres::Row;
 use sluice_kit::database::row::Json;
-use sluice_store::refusal::{self, Asked};
+use sluice_store::refusal::{self, RefusalContext};
 
 /// Times before 2020 or from 2200 on come from no working clock, and would each make a partition.
 const AT_MIN_MS: i64 = 1_577_836_800_000;
 const AT_END_MS: i64 = 7_258_118_400_000;
 
-/// Makes the row; the error names the field that cannot be part of one.
+/// Makes the row; the error names the field that does not fit.
 pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -> Result<Row, String> {
     refuse_nul(&context)?;
     let (daily, monthly, yearly) = (window(&record.day)?, window(&record.month)?, window(&record.year)?);
-    // An order that nobody knows has no figures.
-    let order = Some(record.order).filter(|order| *order != OrderFigures::default());
-    let order_figure =
-        |of: fn(&OrderFigures) -> u64| order.as_ref().map(|order| figure(of(order), "order")).transpose();
+    // An order that is unknown has no amounts.
+    let order = Some(record.order).filter(|order| *order != OrderSummary::default());
+    let order_value = |of: fn(&OrderSummary) -> u64| order.as_ref().map(|order| signed(of(order), "order")).transpose();
     let (capture_no, refund_no) = operation_numbers(&context);
     let success = record.code.http_status() == 200;
     let failure_details = failure_details(&context, record)?;
@@ -37,7 +36,7 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
         mode: required(context.mode, "mode")?,
         merchant_id: required(context.merchant, "merchant")?,
         currency: currency(context.currency)?,
-        amount: figure(record.amount, "amount")?,
+        amount: signed(record.amount, "amount")?,
         order_no: optional(context.order_no),
         payment_no: optional(context.payment_no),
         channel: optional(context.channel),
@@ -62,7 +61,7 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
         yearly_used_after: yearly.used.1,
         yearly_count_before: yearly.count.0,
         yearly_count_after: yearly.count.1,
-        account_version: figure(record.version, "version")?,
+        account_version: signed(record.version, "version")?,
         operation_id: id(&context.operation_id, "operation_id")?,
         capture_no,
         refund_no,
@@ -75,20 +74,20 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
         monthly_refunded_after: monthly.refunded.1,
         yearly_refunded_before: yearly.refunded.0,
         yearly_refunded_after: yearly.refunded.1,
-        pending_before: figure(record.pending_before, "pending_before")?,
-        pending_after: figure(record.pending_after, "pending_after")?,
+        pending_before: signed(record.pending_before, "pending_before")?,
+        pending_after: signed(record.pending_after, "pending_after")?,
         order_state: order.map(|order| order.state.as_str()),
-        order_amount: order_figure(|order| order.amount)?,
-        order_settled: order_figure(|order| order.settled)?,
-        order_refunded: order_figure(|order| order.refunded)?,
+        order_amount: order_value(|order| order.amount)?,
+        order_settled: order_value(|order| order.settled)?,
+        order_refunded: order_value(|order| order.refunded)?,
         order_ttl_secs: Some(i64::from(context.order_ttl_secs)).filter(|secs| *secs > 0),
         hold_until: moment(u64::from(record.order.hold_until_secs) * 1000, "hold_until")?,
         hold_on_expiry: optional(context.hold_on_expiry),
-        wait_ms: figure(record.wait_ms, "wait_ms")?,
+        wait_ms: signed(record.wait_ms, "wait_ms")?,
         suspended_at: moment(record.suspended_at_ms, "suspended_at")?,
         counter: optional(context.counter),
         change: optional(context.change),
-        expected_version: context.expected_version.map(|version| figure(version, "expected_version")).transpose()?,
+        expected_version: context.expected_version.map(|version| signed(version, "expected_version")).transpose()?,
         remarks: optional(context.remarks),
         metadata: json(context.metadata)?,
         failure_details,
@@ -96,14 +95,14 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
     })
 }
 
-/// What the refusal told beside its code.
+/// The refusal's details besides its code.
 fn failure_details(context: &EventContext, record: &Record) -> Result<Option<Json>, String> {
     let by_policy = match context.policy_refusal.as_str() {
         "" => None,
         text => Some(serde_json::from_str(text).map_err(|error| format!("policy_refusal: {error}"))?),
     };
-    let asked = Asked { correction: correction(context), by_policy: by_policy.as_ref() };
-    Ok(refusal::details(record, &asked).map(|details| Json(refusal::text(&details))))
+    let refusal_context = RefusalContext { correction: correction(context), by_policy: by_policy.as_ref() };
+    Ok(refusal::details(record, &refusal_context).map(|details| Json(refusal::text(&details))))
 }
 
 fn correction(context: &EventContext) -> Option<(CounterName, Change)> {
@@ -117,7 +116,7 @@ fn correction(context: &EventContext) -> Option<(CounterName, Change)> {
     Some((counter, change))
 }
 
-/// A window with signed figures, as Postgres has them: before and after.
+/// A window with signed counters, as Postgres has them: before and after.
 struct Window {
     id: i32,
     epoch: i16,
@@ -126,18 +125,18 @@ struct Window {
     refunded: (i64, i64),
 }
 
-fn window(figures: &WindowFigures) -> Result<Window, String> {
-    let pair = |before, after, name: &str| Ok::<_, String>((figure(before, name)?, figure(after, name)?));
+fn window(usage: &WindowUsage) -> Result<Window, String> {
+    let pair = |before, after, name: &str| Ok::<_, String>((signed(before, name)?, signed(after, name)?));
     Ok(Window {
-        id: i32::try_from(figures.id).map_err(|_| "window id: too large")?,
-        epoch: i16::from(figures.epoch),
-        used: pair(figures.amount_before, figures.amount_after, "amount")?,
-        count: pair(figures.count_before, figures.count_after, "count")?,
-        refunded: pair(figures.refunded_before, figures.refunded_after, "refunded")?,
+        id: i32::try_from(usage.id).map_err(|_| "window id: too large")?,
+        epoch: i16::from(usage.epoch),
+        used: pair(usage.amount_before, usage.amount_after, "amount")?,
+        count: pair(usage.count_before, usage.count_after, "count")?,
+        refunded: pair(usage.refunded_before, usage.refunded_after, "refunded")?,
     })
 }
 
-/// The caller's number as that of a capture or as that of a refund.
+/// The caller's number of a capture or of a refund.
 fn operation_numbers(context: &EventContext) -> (Option<String>, Option<String>) {
     let number = optional(context.operation_no.clone());
     match (context.action.as_str(), context.change.as_str()) {
@@ -168,7 +167,7 @@ fn refuse_nul(context: &EventContext) -> Result<(), String> {
         ("hold_on_expiry", &context.hold_on_expiry),
     ];
     match texts.into_iter().find(|(_, text)| text.contains('\0')) {
-        Some((name, _)) => Err(format!("{name}: holds a NUL")),
+        Some((name, _)) => Err(format!("{name}: contains NUL")),
         None => Ok(()),
     }
 }
@@ -189,7 +188,7 @@ fn currency(code: String) -> Result<Option<String>, String> {
     }
 }
 
-fn figure(value: u64, name: &str) -> Result<i64, String> {
+fn signed(value: u64, name: &str) -> Result<i64, String> {
     i64::try_from(value).map_err(|_| format!("{name}: too large"))
 }
 
@@ -219,12 +218,12 @@ fn moment(ms: u64, name: &str) -> Result<Option<DateTime<Utc>>, String> {
     if ms == 0 {
         return Ok(None);
     }
-    let at = Utc.timestamp_millis_opt(figure(ms, name)?).single();
+    let at = Utc.timestamp_millis_opt(signed(ms, name)?).single();
     at.map(Some).ok_or_else(|| format!("{name}: {ms} ms is no time"))
 }
 
-/// What the context says; else the proxy and the server act for themselves, people's subjects carry the prefix `admin:`, and
-/// the rest are programs.
+/// The context's value; else the proxy and the server act for themselves, people's subjects have the prefix `admin:`, and the
+/// rest are programs.
 fn operator_type(named: &str, actor: &str) -> Result<&'static str, String> {
     match (named, actor) {
         ("system", _) | ("", "proxy" | "system") => Ok("system"),

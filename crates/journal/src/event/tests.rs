@@ -25,17 +25,17 @@ fn record() -> Vec<u8> {
     let mut bytes = vec![5, 0, CHANGED, 2];
     bytes.extend_from_slice(&1_795_003_600_u32.to_le_bytes());
     let order = [50.0, 0.0, 0.0];
-    figures(&mut bytes, &[50.0, 120.0]);
-    figures(&mut bytes, &order);
+    numbers(&mut bytes, &[50.0, 120.0]);
+    numbers(&mut bytes, &order);
     account(&mut bytes, 50.0);
     for before in [0.0, 0.0, 7.0].repeat(3) {
-        figures(&mut bytes, &[before]);
+        numbers(&mut bytes, &[before]);
     }
-    figures(&mut bytes, &[0.0]);
+    numbers(&mut bytes, &[0.0]);
     bytes
 }
 
-/// The flag of a record that ends with the figures of before.
+/// The flag of a record that ends with the usage before.
 const CHANGED: u8 = 2;
 
 /// An account whose one charge was of 50, with so much pending.
@@ -46,12 +46,12 @@ fn account(bytes: &mut Vec<u8>, pending: f64) {
     // One threshold of the day's amount is reached.
     bytes.extend_from_slice(&0x1000_u32.to_le_bytes());
     bytes.extend_from_slice(&7_u16.to_le_bytes());
-    figures(bytes, &[50.0, 1.0].repeat(3));
-    figures(bytes, &[3.0, 7.0, 7.0, 7.0, pending, 0.0, 0.0]);
+    numbers(bytes, &[50.0, 1.0].repeat(3));
+    numbers(bytes, &[3.0, 7.0, 7.0, 7.0, pending, 0.0, 0.0]);
 }
 
-fn figures(bytes: &mut Vec<u8>, figures: &[f64]) {
-    figures.iter().for_each(|figure| bytes.extend_from_slice(&figure.to_le_bytes()));
+fn numbers(bytes: &mut Vec<u8>, numbers: &[f64]) {
+    numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
 }
 
 fn entry(context: &EventContext, record: Vec<u8>) -> Entry {
@@ -77,11 +77,11 @@ fn an_event_becomes_a_row() {
     assert_eq!((row.suspended_at, row.order_ttl_secs), (None, None));
     assert_eq!((row.attempt, row.failure_reason), (Some(Uuid::from_bytes([9; 16])), None));
     assert!(batch.events[0].changes_account && batch.events[0].closed.is_empty());
-    assert_eq!((batch.events[0].record.marks.levels, &batch.events[0].crossing), ([0, 0, 0, 1, 0, 0, 0], &None));
+    assert_eq!((batch.events[0].record.levels.by_limit, &batch.events[0].crossing), ([0, 0, 0, 1, 0, 0, 0], &None));
     assert_eq!(batch.oldest(), Some(row.at));
 }
 
-/// The account as a plain charge left it says what the charge did.
+/// The account that a plain charge left shows what the charge did.
 #[test]
 fn a_plain_charge_becomes_a_row() {
     let mut bytes = Vec::new();
@@ -100,7 +100,7 @@ fn a_plain_charge_becomes_a_row() {
 
 #[test]
 fn the_callers_words_stand_in_the_row() {
-    let told = EventContext {
+    let context = EventContext {
         action: "refund".into(),
         operation_no: "r-1".into(),
         operation_id: vec![4; 16],
@@ -111,12 +111,12 @@ fn the_callers_words_stand_in_the_row() {
         expected_version: Some(0),
         ..context()
     };
-    let refund = row(&told);
+    let refund = row(&context);
     assert_eq!((refund.refund_no.as_deref(), refund.capture_no.as_deref()), (Some("r-1"), None));
     assert_eq!((refund.operation_id, refund.operator_type), (Some(Uuid::from_bytes([4; 16])), "api"));
     assert_eq!((refund.remarks.as_deref(), refund.metadata), (Some("by phone"), Some(Json(r#"{"ticket": 7}"#.into()))));
     assert_eq!((refund.order_ttl_secs, refund.expected_version), (Some(3600), Some(0)));
-    let capture = row(&EventContext { action: "settle".into(), ..told });
+    let capture = row(&EventContext { action: "settle".into(), ..context });
     assert_eq!((capture.refund_no.as_deref(), capture.capture_no.as_deref()), (None, Some("r-1")));
 }
 
@@ -149,8 +149,8 @@ fn closed_windows_come_with_their_event() {
     let mut closed = vec![1];
     closed.extend_from_slice(&202_610_u32.to_le_bytes());
     closed.push(3);
-    for figure in [900.0_f64, 9.0, 40.0] {
-        closed.extend_from_slice(&figure.to_le_bytes());
+    for number in [900.0_f64, 9.0, 40.0] {
+        closed.extend_from_slice(&number.to_le_bytes());
     }
     closing.fields.extend([b"w".to_vec(), closed]);
     let batch = Batch::read(vec![closing]);
@@ -161,21 +161,24 @@ fn closed_windows_come_with_their_event() {
 
 #[test]
 fn crossed_thresholds_come_with_their_event() {
-    let watch = quota::Watch::of([quota::AmountMinor::new(60).unwrap(); 7], quota::Thresholds::DEFAULT);
+    let policy = quota::ThresholdPolicy::of([quota::AmountMinor::new(60).unwrap(); 7], quota::Thresholds::DEFAULT);
     let mut crossed = Vec::new();
-    for (marks, list) in [(0_u32, 0_u16), (0x1000, watch.thresholds().list())] {
-        crossed.extend_from_slice(&marks.to_le_bytes());
+    for (levels, list) in [(0_u32, 0_u16), (0x1000, policy.thresholds().list())] {
+        crossed.extend_from_slice(&levels.to_le_bytes());
         crossed.extend_from_slice(&list.to_le_bytes());
     }
-    packed::watch(&mut crossed, &watch);
+    packed::threshold_policy(&mut crossed, &policy);
     let mut crossing = entry(&context(), record());
     crossing.fields.extend([b"w".to_vec(), Vec::new(), b"a".to_vec(), crossed]);
     let batch = Batch::read(vec![crossing]);
-    let told = batch.events[0].crossing.as_ref().unwrap();
-    assert_eq!((told.before.is_empty(), told.after.levels, told.watch), (true, [0, 0, 0, 1, 0, 0, 0], watch));
+    let crossing = batch.events[0].crossing.as_ref().unwrap();
+    assert_eq!(
+        (crossing.before.is_empty(), crossing.after.by_limit, crossing.threshold_policy),
+        (true, [0, 0, 0, 1, 0, 0, 0], policy)
+    );
 }
 
-/// A refusal shows the account as of its own windows, a repetition as it was: neither is a change of it.
+/// A refusal has the account as of its own windows, a repetition as it was: neither changes it.
 #[test]
 fn only_changes_change_the_account() {
     for (code, replay, changes) in

@@ -12,7 +12,7 @@ use super::HistoryError;
 
 /// A row that changed an order, or the attempt that holds one of its reservations.
 #[derive(Clone, Debug, FromRow)]
-pub(super) struct Past {
+pub(super) struct HistoryRow {
     pub(super) event_id: Uuid,
     pub(super) at: DateTime<Utc>,
     pub(super) shard: i32,
@@ -38,22 +38,22 @@ pub(super) struct Past {
     pub(super) change: Option<String>,
 }
 
-/// An order and where its history stands.
+/// An order and the state of its history.
 #[derive(Clone, Debug)]
 pub(super) struct Rebuilt {
     order: Order,
     pub(super) shard: i32,
     /// The number of the event that charged it.
     pub(super) charged_seq: i64,
-    /// Until when the store remembers it, milliseconds since the epoch; `None` where the row does not say for how long.
+    /// Until when the store keeps it, milliseconds since the epoch; `None` where the row has no lifetime.
     known_until_ms: Option<i64>,
     last_ms: i64,
 }
 
 impl Rebuilt {
-    /// The order, which the store does not know at `now_ms`. Where it should, Redis lost writes, and perhaps the charge
-    /// with them: then nothing returns into the windows that it was counted in.
-    pub(super) fn forgotten_at(self, now_ms: i64, order_ttl_secs: u32) -> Order {
+    /// The order, which the store does not have at `now_ms`. Where it should, Redis lost writes, and perhaps the charge with
+    /// them: then nothing is returned to the windows that it was counted in.
+    pub(super) fn evicted_at(self, now_ms: i64, order_ttl_secs: u32) -> Order {
         let known_until_ms = self.known_until_ms.unwrap_or(self.last_ms + i64::from(order_ttl_secs) * 1000);
         let mut order = self.order;
         if known_until_ms > now_ms {
@@ -64,28 +64,28 @@ impl Rebuilt {
     }
 }
 
-/// The order that the rows, oldest first, have made; `None` where nothing is charged.
-pub(super) fn order(rows: &[Past]) -> Result<Option<Rebuilt>, HistoryError> {
+/// The order that results from the rows, oldest first; `None` where nothing is charged.
+pub(super) fn order(rows: &[HistoryRow]) -> Result<Option<Rebuilt>, HistoryError> {
     let mut rebuilt: Option<Rebuilt> = None;
     for row in rows {
         if row.code == "ADMITTED" {
             let (order, last_ms) = (charge(row)?, row.at.timestamp_millis());
             rebuilt = Some(Rebuilt { order, shard: row.shard, charged_seq: row.seq, known_until_ms: None, last_ms });
         }
-        // Without a charge before it, the row is of one that is not kept any more.
+        // Without a charge before it, the row belongs to one that is not kept any more.
         let Some(rebuilt) = &mut rebuilt else { continue };
         match row.code.as_str() {
             "APPLIED" => apply(&mut rebuilt.order, row)?,
             "VOIDED" => release(&mut rebuilt.order, row)?,
             _ => {}
         }
-        stand(rebuilt, row)?;
+        apply_state(rebuilt, row)?;
     }
     Ok(rebuilt.filter(|rebuilt| rebuilt.order.state != OrderState::Open))
 }
 
-/// The order as its charge made it.
-fn charge(row: &Past) -> Result<Order, HistoryError> {
+/// The order as charged.
+fn charge(row: &HistoryRow) -> Result<Order, HistoryError> {
     let currency = row.currency.as_deref().and_then(|code| Currency::parse(code).ok());
     Ok(Order {
         currency: currency.ok_or_else(|| corrupt(row, "no currency"))?,
@@ -109,8 +109,8 @@ fn charge(row: &Past) -> Result<Order, HistoryError> {
     })
 }
 
-/// What the operation that the row grants has made of the order's operations.
-fn apply(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
+/// Applies the operation of the row to the order's operations.
+fn apply(order: &mut Order, row: &HistoryRow) -> Result<(), HistoryError> {
     match row.action_type.as_str() {
         "settle" => record(order, row, OperationKind::Capture),
         "reserve_refund" => record(order, row, OperationKind::Reservation),
@@ -141,21 +141,21 @@ fn apply(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
     }
 }
 
-/// A word or deed of the gateway shows that it has the order.
+/// A report or an operation of the gateway shows that it has the order.
 const fn known_at_gateway(order: &mut Order) {
     order.made = true;
     order.unknown = false;
 }
 
 /// Adds an operation, or moves a refund on: to another attempt, and from reserved to made.
-fn record(order: &mut Order, row: &Past, kind: OperationKind) -> Result<(), HistoryError> {
+fn record(order: &mut Order, row: &HistoryRow, kind: OperationKind) -> Result<(), HistoryError> {
     let id = row.operation_id.ok_or_else(|| corrupt(row, "no operation_id"))?;
     record_as(order, row, kind, OperationId(id.into_bytes()))
 }
 
-/// A hold that was ended for somebody who may ask again: a release under its number, a void by its attempt. A hold that ended
-/// with its time is asked for by nobody, and the void of the last attempt leaves the order open.
-fn release(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
+/// A hold that was ended by a request that may be repeated: a release under its number, a void by its attempt. No request
+/// repeats the end of an expired hold, and the void of the last attempt leaves the order open.
+fn release(order: &mut Order, row: &HistoryRow) -> Result<(), HistoryError> {
     if state(row)? == OrderState::Open {
         return Ok(());
     }
@@ -167,7 +167,7 @@ fn release(order: &mut Order, row: &Past) -> Result<(), HistoryError> {
     record_as(order, row, OperationKind::Release, OperationId(id))
 }
 
-fn record_as(order: &mut Order, row: &Past, kind: OperationKind, id: OperationId) -> Result<(), HistoryError> {
+fn record_as(order: &mut Order, row: &HistoryRow, kind: OperationKind, id: OperationId) -> Result<(), HistoryError> {
     if kind != OperationKind::Reservation {
         known_at_gateway(order);
     }
@@ -180,7 +180,7 @@ fn record_as(order: &mut Order, row: &Past, kind: OperationKind, id: OperationId
         }
         return Ok(());
     }
-    // The one that ends a hold is taken beside the others.
+    // The one that ends a hold is taken in addition to the others.
     if order.operations.len() > OPERATIONS_MAX {
         return Err(corrupt(row, "more operations than an order takes"));
     }
@@ -195,15 +195,15 @@ fn record_as(order: &mut Order, row: &Past, kind: OperationKind, id: OperationId
     Ok(())
 }
 
-/// How the order stands after the row.
-fn stand(rebuilt: &mut Rebuilt, row: &Past) -> Result<(), HistoryError> {
+/// Applies the order's state after the row.
+fn apply_state(rebuilt: &mut Rebuilt, row: &HistoryRow) -> Result<(), HistoryError> {
     let order = &mut rebuilt.order;
     order.state = state(row)?;
-    order.settled = figure(row, row.order_settled)?;
+    order.settled = unsigned(row, row.order_settled)?;
     let refunds = order.operations.iter().filter(|operation| is_refund(operation.kind));
     let refunds: u64 = refunds.map(|operation| operation.amount.get()).sum();
-    // They are the same, unless Redis lost a refund that the log knows of: it was made.
-    order.refunded = figure(row, row.order_refunded)?.max(refunds);
+    // They are equal, unless Redis lost a refund that is in the log: it was made.
+    order.refunded = unsigned(row, row.order_refunded)?.max(refunds);
     rebuilt.last_ms = row.at.timestamp_millis();
     let held_until_ms =
         row.hold_until.filter(|_| order.state == OrderState::Held).map(|until| until.timestamp_millis());
@@ -219,11 +219,11 @@ const fn is_refund(kind: OperationKind) -> bool {
     }
 }
 
-fn state(row: &Past) -> Result<OrderState, HistoryError> {
+fn state(row: &HistoryRow) -> Result<OrderState, HistoryError> {
     OrderState::parse(&row.order_state).ok_or_else(|| corrupt(row, "an unknown order_state"))
 }
 
-fn hold(row: &Past) -> Result<Hold, HistoryError> {
+fn hold(row: &HistoryRow) -> Result<Hold, HistoryError> {
     let Some(until) = row.hold_until else { return Ok(Hold::default()) };
     let until_secs = u32::try_from(until.timestamp()).map_err(|_| corrupt(row, "hold_until out of range"))?;
     let on_expiry = match row.hold_on_expiry.as_deref() {
@@ -234,7 +234,7 @@ fn hold(row: &Past) -> Result<Hold, HistoryError> {
     Ok(Hold { until_secs, on_expiry })
 }
 
-fn origins(row: &Past) -> Result<Origins, HistoryError> {
+fn origins(row: &HistoryRow) -> Result<Origins, HistoryError> {
     let origin = |id: i32, epoch: i16| {
         let id = u32::try_from(id).map_err(|_| corrupt(row, "a window out of range"))?;
         let epoch = u8::try_from(epoch).map_err(|_| corrupt(row, "an epoch out of range"))?;
@@ -247,19 +247,19 @@ fn origins(row: &Past) -> Result<Origins, HistoryError> {
     })
 }
 
-fn attempt(row: &Past) -> AttemptId {
+fn attempt(row: &HistoryRow) -> AttemptId {
     AttemptId(row.attempt.unwrap_or_default().into_bytes())
 }
 
-fn amount(row: &Past) -> Result<AmountMinor, HistoryError> {
-    AmountMinor::new(figure(row, row.amount)?).ok_or_else(|| corrupt(row, "an amount out of range"))
+fn amount(row: &HistoryRow) -> Result<AmountMinor, HistoryError> {
+    AmountMinor::new(unsigned(row, row.amount)?).ok_or_else(|| corrupt(row, "an amount out of range"))
 }
 
-fn figure(row: &Past, value: i64) -> Result<u64, HistoryError> {
-    u64::try_from(value).map_err(|_| corrupt(row, "a negative figure"))
+fn unsigned(row: &HistoryRow, value: i64) -> Result<u64, HistoryError> {
+    u64::try_from(value).map_err(|_| corrupt(row, "a negative number"))
 }
 
-fn corrupt(row: &Past, what: &str) -> HistoryError {
+fn corrupt(row: &HistoryRow, what: &str) -> HistoryError {
     HistoryError::Corrupt(format!("event {} has {what}", row.event_id))
 }
 
@@ -267,8 +267,8 @@ fn corrupt(row: &Past, what: &str) -> HistoryError {
 mod tests {
     use super::*;
 
-    fn row(action: &str, code: &str) -> Past {
-        Past {
+    fn row(action: &str, code: &str) -> HistoryRow {
+        HistoryRow {
             event_id: Uuid::from_u128(7),
             at: DateTime::from_timestamp(1_795_139_200, 0).unwrap(),
             shard: 3,
@@ -295,8 +295,13 @@ mod tests {
         }
     }
 
-    fn refund(id: u128) -> Past {
-        Past { operation_id: Some(Uuid::from_u128(id)), order_refunded: 10, amount: 10, ..row("refund", "APPLIED") }
+    fn refund(id: u128) -> HistoryRow {
+        HistoryRow {
+            operation_id: Some(Uuid::from_u128(id)),
+            order_refunded: 10,
+            amount: 10,
+            ..row("refund", "APPLIED")
+        }
     }
 
     #[test]
@@ -308,14 +313,14 @@ mod tests {
         assert_eq!((rebuilt.order.refunded, rebuilt.order.operations.len(), rebuilt.charged_seq), (0, 0, 9));
     }
 
-    /// X5: what gave back quota closes the order that is rebuilt, as it has closed the one that was forgotten.
+    /// X5: an operation that gave back quota closes the rebuilt order, as it closed the evicted one.
     #[test]
     fn x5_what_gave_back_closes_a_rebuilt_order() {
-        let as_state = |row: Past, state: &str| Past { order_state: state.to_owned(), ..row };
+        let as_state = |row: HistoryRow, state: &str| HistoryRow { order_state: state.to_owned(), ..row };
         let held = || as_state(row("hold", "ADMITTED"), "held");
         let settled = |action, code| as_state(row(action, code), "settled");
-        let attempt_void = Past { attempt: Some(Uuid::from_u128(5)), ..row("void", "APPLIED") };
-        let reserved = Past { attempt: Some(Uuid::from_u128(5)), ..row("reserve_refund", "APPLIED") };
+        let attempt_void = HistoryRow { attempt: Some(Uuid::from_u128(5)), ..row("void", "APPLIED") };
+        let reserved = HistoryRow { attempt: Some(Uuid::from_u128(5)), ..row("reserve_refund", "APPLIED") };
         let charged = || row("consume", "ADMITTED");
         let table = [
             ("a charge", vec![charged()], false),
@@ -331,7 +336,7 @@ mod tests {
             ("one that expired", vec![held(), as_state(row("expire", "VOIDED"), "voided")], true),
             ("one whose rest expired", vec![held(), settled("expire", "VOIDED")], true),
             ("one that expired as captured", vec![held(), settled("expire", "APPLIED")], false),
-            // Charged anew after it was forgotten.
+            // Charged again after it was evicted.
             ("a charge of later", vec![charged(), refund(2), charged()], false),
         ];
         for (name, rows, closed) in table {
@@ -339,7 +344,7 @@ mod tests {
         }
     }
 
-    /// Redis lost a refund that the log knows of and took another: both were made, and one asked for twice only once.
+    /// Redis lost a refund that is in the log and took another: both were made, and a repeated one only once.
     #[test]
     fn refunds_that_redis_lost_still_count() {
         let rows = [row("consume", "ADMITTED"), refund(1), refund(2), refund(2)];
@@ -350,29 +355,29 @@ mod tests {
     #[test]
     fn until_when_an_order_should_be_known() {
         let at_ms = 1_795_139_200_000;
-        let held = |ttl| Past {
+        let held = |ttl| HistoryRow {
             order_state: "held".to_owned(),
             hold_until: DateTime::from_timestamp(1_795_139_260, 0),
             order_ttl_secs: ttl,
             ..row("hold", "ADMITTED")
         };
-        let charged = |ttl| Past { order_ttl_secs: ttl, ..row("consume", "ADMITTED") };
-        for (past, until_ms) in [
+        let charged = |ttl| HistoryRow { order_ttl_secs: ttl, ..row("consume", "ADMITTED") };
+        for (history_row, until_ms) in [
             (charged(Some(100)), at_ms + 100_000),
-            // A row of before: what the setting says now.
+            // An older row: the current setting applies.
             (charged(None), at_ms + 500_000),
             (held(Some(100)), at_ms + 160_000),
         ] {
             let day = |now_ms| {
-                order(std::slice::from_ref(&past)).unwrap().unwrap().forgotten_at(now_ms, 500).charged_in.day.id
+                order(std::slice::from_ref(&history_row)).unwrap().unwrap().evicted_at(now_ms, 500).charged_in.day.id
             };
-            assert_eq!((day(until_ms - 1), day(until_ms)), (0, 20_261_120), "{past:?}");
+            assert_eq!((day(until_ms - 1), day(until_ms)), (0, 20_261_120), "{history_row:?}");
         }
     }
 
     #[test]
     fn what_no_decision_can_have_made_is_refused() {
-        type Change = fn(&mut Past);
+        type Change = fn(&mut HistoryRow);
         let table: &[(Change, &str)] = &[
             (|row| row.currency = None, "currency"),
             (|row| row.amount = -1, "negative"),
@@ -383,18 +388,18 @@ mod tests {
             (|row| row.hold_on_expiry = Some("strange".to_owned()), "hold_on_expiry"),
         ];
         for (change, word) in table {
-            let mut charge = Past { hold_until: DateTime::from_timestamp(1, 0), ..row("hold", "ADMITTED") };
+            let mut charge = HistoryRow { hold_until: DateTime::from_timestamp(1, 0), ..row("hold", "ADMITTED") };
             change(&mut charge);
             let error = order(&[charge]).unwrap_err().to_string();
             assert!(error.contains(word), "{word}: {error}");
         }
-        let unnamed = Past { operation_id: None, ..refund(1) };
+        let unnamed = HistoryRow { operation_id: None, ..refund(1) };
         let strange = row("adjust", "APPLIED");
-        for past in [unnamed, strange] {
-            assert!(order(&[row("consume", "ADMITTED"), past.clone()]).is_err(), "{past:?}");
+        for history_row in [unnamed, strange] {
+            assert!(order(&[row("consume", "ADMITTED"), history_row.clone()]).is_err(), "{history_row:?}");
         }
         let many = (1..=34).map(refund);
-        let many: Vec<Past> = std::iter::once(row("consume", "ADMITTED")).chain(many).collect();
+        let many: Vec<HistoryRow> = std::iter::once(row("consume", "ADMITTED")).chain(many).collect();
         assert!(order(&many).is_err() && order(&many[..34]).is_ok());
     }
 }

@@ -1,7 +1,7 @@
-//! Outcomes that the gateway left open: what is logged and counted of them, and their rows as the API and the
-//! command line read and close them. The journal writes the rows.
+//! Outcomes that the gateway left open: logging, counting, and their rows as the API and the command line read and close them.
+//! The journal writes the rows.
 
-mod figures;
+mod metrics;
 pub mod read;
 
 use quota::{Action, Code, Command, Reply};
@@ -9,19 +9,19 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use sluice_kit::telemetry::trace_id;
-use sluice_store::{Notes, operation_word, resolution_word};
+use sluice_store::{AuditContext, operation_word, resolution_word};
 
-pub use figures::Figures;
+pub use metrics::OutcomeMetrics;
 
-/// Counts and logs an outcome that is unknown, and one that is settled by a word of its own. Repetitions are neither.
-pub fn report(figures: &Figures, command: &Command, notes: &Notes, reply: &Reply) {
+/// Counts and logs an unknown outcome, and one that is resolved by an event of its own. Repetitions are neither.
+pub fn report(metrics: &OutcomeMetrics, command: &Command, audit: &AuditContext, reply: &Reply) {
     let is_new = !reply.record.replay && matches!(reply.record.code, Code::Applied | Code::Voided);
     let order_no = command.order_no.as_ref().map(quota::OrderNo::as_str);
     let event_id = Uuid::from_bytes(reply.event_id);
     match command.action {
         Action::MarkUnknown(mark) if is_new => {
             let operation = operation_word(mark.subject);
-            figures.unknown(operation, &notes.reason);
+            metrics.unknown(operation, &audit.reason);
             warn!(
                 %event_id,
                 merchant = %command.merchant,
@@ -30,8 +30,8 @@ pub fn report(figures: &Figures, command: &Command, notes: &Notes, reply: &Reply
                 operation,
                 amount_minor = reply.record.amount,
                 currency = %command.currency,
-                reason = notes.reason,
-                trace_id = trace_id(notes.trace),
+                reason = audit.reason,
+                trace_id = trace_id(audit.trace),
                 "outcome unknown"
             );
         }
@@ -40,9 +40,9 @@ pub fn report(figures: &Figures, command: &Command, notes: &Notes, reply: &Reply
             merchant = %command.merchant,
             order_no,
             resolution = resolution_word(resolution),
-            actor = notes.actor,
-            reason = notes.reason,
-            trace_id = trace_id(notes.trace),
+            actor = audit.actor,
+            reason = audit.reason,
+            trace_id = trace_id(audit.trace),
             "unknown outcome resolved"
         ),
         Action::MarkUnknown(_)

@@ -1,4 +1,4 @@
-//! Rows of `unknown_outcome`: lists, one of them, and their end by hand.
+//! Rows of `unknown_outcome`: lists, one of them, and their manual resolution.
 
 use chrono::{DateTime, Utc};
 use quota::{Currency, MerchantId, Resolution};
@@ -65,7 +65,7 @@ pub struct Open {
     pub oldest_secs: f64,
 }
 
-/// What became of an outcome, as whoever resolves it says.
+/// What became of an outcome, by the person who resolves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -83,7 +83,7 @@ impl Verdict {
         resolution_word(self.resolution())
     }
 
-    /// The same of a charge.
+    /// The same for a charge.
     #[must_use]
     pub const fn resolution(self) -> Resolution {
         match self {
@@ -93,7 +93,7 @@ impl Verdict {
     }
 }
 
-/// Which outcomes; what is `None` does not matter.
+/// A filter of outcomes; `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub merchant: Option<MerchantId>,
@@ -101,11 +101,11 @@ pub struct Filter {
     pub operation: Option<String>,
     /// Only those that are this old at least, in seconds.
     pub older_than_secs: Option<i64>,
-    /// Those that are resolved as well.
+    /// Resolved ones as well.
     pub with_resolved: bool,
 }
 
-/// At most `limit` outcomes, the oldest first; `after` is the place of the last one that was read.
+/// At most `limit` outcomes, the oldest first; `after` is the cursor of the last one that was read.
 ///
 /// # Errors
 /// Those of Postgres.
@@ -155,7 +155,7 @@ pub async fn get(
     sql.build_query_as().fetch_optional(pool).await
 }
 
-/// Closes one, where it is open still: the journal may have been first.
+/// Closes one, if it is still open: the journal may have been first.
 ///
 /// # Errors
 /// Those of Postgres.
@@ -164,7 +164,7 @@ pub async fn close(pool: &PgPool, outcome_id: Uuid, verdict: Verdict, by: &str, 
     query.execute(pool).await.map(drop)
 }
 
-/// What is open, for the metrics.
+/// Open outcomes, for the metrics.
 ///
 /// # Errors
 /// Those of Postgres.

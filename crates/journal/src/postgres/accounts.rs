@@ -1,13 +1,12 @@
-//! Every account as its last change left it, and never an older state over a newer one. What several batches make of an
-//! account may be gathered and stored once, as long as their events stay in Redis: whoever dies in between leaves them to the
-//! next reader, who gathers anew.
+//! Stores the last state of every account, and never an older state over a newer one. Changes from several batches may be
+//! gathered and stored once, as long as their events stay in Redis: after a crash the next reader gathers them again.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use quota::Marks;
+use quota::ThresholdLevels;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
@@ -47,14 +46,14 @@ table_row! {
     }
 }
 
-/// Columns that a change keeps where it names nothing else.
+/// Columns that keep their value where a change has none.
 const KEPT: [&str; 2] = ["last_order_no", "last_payment_no"];
 
 /// The newer event of a shard has the larger number. One that is later by more than this and has a smaller number is of a Redis
-/// that lost writes and counts anew; servers' clocks are closer together than that.
+/// that lost writes and counts again from the start; servers' clocks are closer together than that.
 pub const REWOUND: TimeDelta = TimeDelta::minutes(5);
 
-/// Takes over accounts, each where it is the newer state ([`REWOUND`]).
+/// Upserts accounts, each where it is the newer state ([`REWOUND`]).
 static UPSERT: LazyLock<String> = LazyLock::new(|| {
     let value = |(name, _): &(&str, &str)| {
         if KEPT.contains(name) {
@@ -76,28 +75,28 @@ static UPSERT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Says who suspended an account and why, where it is still that suspension.
-const SUSPEND: &str = "UPDATE quota_account SET suspended_reason = told.reason, suspended_by = told.operator \
+/// Stores who suspended an account and why, where it is still that suspension.
+const SUSPEND: &str = "UPDATE quota_account SET suspended_reason = suspension.reason, suspended_by = suspension.operator \
     FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[]) \
-        AS told (merchant_id, currency, suspended_at, reason, operator) \
-    WHERE quota_account.merchant_id = told.merchant_id AND quota_account.currency = told.currency \
-        AND quota_account.suspended_at = told.suspended_at";
+        AS suspension (merchant_id, currency, suspended_at, reason, operator) \
+    WHERE quota_account.merchant_id = suspension.merchant_id AND quota_account.currency = suspension.currency \
+        AND quota_account.suspended_at = suspension.suspended_at";
 
 /// Merchant and currency.
 pub(super) type Key = (String, String);
 
 /// Accounts whose last state is not stored yet.
 #[derive(Debug, Default)]
-pub(super) struct Gathered(HashMap<Key, Told>);
+pub(super) struct Gathered(HashMap<Key, Change>);
 
-/// What events told of one account.
+/// The changes of one account in events.
 #[derive(Debug)]
-struct Told {
+struct Change {
     account: Account,
     suspensions: Vec<Suspension>,
 }
 
-/// What an event told of a suspension.
+/// A suspension in an event.
 #[derive(Debug)]
 struct Suspension {
     merchant_id: String,
@@ -108,15 +107,15 @@ struct Suspension {
 }
 
 impl Gathered {
-    /// What the events made of their accounts.
+    /// The account changes in the events.
     pub(super) fn of(events: &[Event]) -> Self {
         let mut changes: Vec<&Event> = events.iter().filter(|event| event.changes_account).collect();
         changes.sort_by_key(|event| (event.row.shard, event.row.seq));
-        let told = |account: Account| (account.key(), Told { account, suspensions: Vec::new() });
-        let mut gathered: HashMap<Key, Told> = newest(&changes).into_iter().map(told).collect();
+        let change = |account: Account| (account.key(), Change { account, suspensions: Vec::new() });
+        let mut gathered: HashMap<Key, Change> = newest(&changes).into_iter().map(change).collect();
         for suspension in changes.iter().filter_map(|event| Suspension::of(&event.row)) {
-            if let Some(told) = gathered.get_mut(&(suspension.merchant_id.clone(), suspension.currency.clone())) {
-                told.suspensions.push(suspension);
+            if let Some(change) = gathered.get_mut(&(suspension.merchant_id.clone(), suspension.currency.clone())) {
+                change.suspensions.push(suspension);
             }
         }
         Self(gathered)
@@ -126,21 +125,21 @@ impl Gathered {
         self.0.is_empty()
     }
 
-    /// Adds what later events made of their accounts.
+    /// Adds the account changes of later events.
     pub(super) fn add(&mut self, later: Self) {
         for (key, later) in later.0 {
             match self.0.entry(key) {
-                Entry::Vacant(place) => drop(place.insert(later)),
-                Entry::Occupied(mut place) => {
-                    let told = place.get_mut();
-                    told.account.follow(later.account);
-                    told.suspensions.extend(later.suspensions);
+                Entry::Vacant(entry) => drop(entry.insert(later)),
+                Entry::Occupied(mut entry) => {
+                    let change = entry.get_mut();
+                    change.account.follow(later.account);
+                    change.suspensions.extend(later.suspensions);
                 }
             }
         }
     }
 
-    /// The accounts in their order: two servers that store the same ones wait for each other in one order.
+    /// The accounts in their order: two servers that store the same ones lock them in one order.
     pub(super) fn keys(&self) -> Vec<Key> {
         let mut keys: Vec<Key> = self.0.keys().cloned().collect();
         keys.sort_unstable();
@@ -155,11 +154,11 @@ impl Gathered {
 
     /// Stores some of them, in the order given.
     pub(super) async fn store(&self, keys: &[Key], connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let told: Vec<&Told> = keys.iter().filter_map(|key| self.0.get(key)).collect();
-        let accounts = told.iter().map(|told| &told.account);
+        let changes: Vec<&Change> = keys.iter().filter_map(|key| self.0.get(key)).collect();
+        let accounts = changes.iter().map(|change| &change.account);
         let statement = Account::bind(sqlx::query(AssertSqlSafe(UPSERT.as_str())), accounts);
         statement.execute(&mut *connection).await?;
-        store_suspensions(connection, &told).await
+        store_suspensions(connection, &changes).await
     }
 }
 
@@ -168,7 +167,7 @@ impl Account {
         (self.merchant_id.clone(), self.currency.clone())
     }
 
-    /// Takes over a later state, as [`UPSERT`] does.
+    /// Applies a later state, as [`UPSERT`] does.
     fn follow(&mut self, later: Self) {
         if self.seq < later.seq || self.updated_at < later.updated_at - REWOUND {
             let (order_no, payment_no) = (self.last_order_no.take(), self.last_payment_no.take());
@@ -201,7 +200,7 @@ fn newest(changes: &[&Event]) -> Vec<Account> {
         let before = accounts.get(&(row.merchant_id.as_str(), currency));
         let last = Last {
             row,
-            marks: record.marks,
+            levels: record.levels,
             order_no: row.order_no.as_deref().or(before.and_then(|before| before.order_no)),
             payment_no: row.payment_no.as_deref().or(before.and_then(|before| before.payment_no)),
         };
@@ -210,15 +209,15 @@ fn newest(changes: &[&Event]) -> Vec<Account> {
     accounts.into_iter().map(|((_, currency), last)| account(currency, &last)).collect()
 }
 
-/// What a batch says last of an account.
+/// The last state of an account in a batch.
 struct Last<'a> {
     row: &'a Row,
-    marks: Marks,
+    levels: ThresholdLevels,
     order_no: Option<&'a str>,
     payment_no: Option<&'a str>,
 }
 
-fn account(currency: &str, Last { row, marks, order_no, payment_no }: &Last<'_>) -> Account {
+fn account(currency: &str, Last { row, levels, order_no, payment_no }: &Last<'_>) -> Account {
     Account {
         merchant_id: row.merchant_id.clone(),
         currency: currency.to_owned(),
@@ -245,13 +244,13 @@ fn account(currency: &str, Last { row, marks, order_no, payment_no }: &Last<'_>)
         last_updated_by: row.operator_id.clone(),
         updated_at: row.at,
         // 28 bits.
-        alert_marks: i32::try_from(marks.packed()).unwrap_or_default(),
-        alert_list: i32::from(marks.list),
+        alert_marks: i32::try_from(levels.packed()).unwrap_or_default(),
+        alert_list: i32::from(levels.list),
     }
 }
 
-/// The last day, `YYYYMMDD`, of the shortest window that has counted something. A month's or year's last day is the largest
-/// that its number has room for.
+/// The last day, `YYYYMMDD`, of the shortest window that has counted anything. A month's or year's last day is the largest
+/// number that it can have.
 fn open_until(row: &Row) -> Option<i32> {
     let windows = [
         (row.daily_window, [row.daily_used_after, row.daily_count_after, row.daily_refunded_after]),
@@ -264,21 +263,21 @@ fn open_until(row: &Row) -> Option<i32> {
             [row.yearly_used_after, row.yearly_count_after, row.yearly_refunded_after],
         ),
     ];
-    windows.into_iter().find(|(_, figures)| figures.iter().any(|figure| *figure > 0)).map(|(last_day, _)| last_day)
+    windows.into_iter().find(|(_, counters)| counters.iter().any(|counter| *counter > 0)).map(|(last_day, _)| last_day)
 }
 
-async fn store_suspensions(connection: &mut PgConnection, told: &[&Told]) -> Result<(), sqlx::Error> {
-    let told: Vec<&Suspension> = told.iter().flat_map(|told| &told.suspensions).collect();
-    if told.is_empty() {
+async fn store_suspensions(connection: &mut PgConnection, changes: &[&Change]) -> Result<(), sqlx::Error> {
+    let suspensions: Vec<&Suspension> = changes.iter().flat_map(|change| &change.suspensions).collect();
+    if suspensions.is_empty() {
         return Ok(());
     }
-    let of = |text: fn(&Suspension) -> Option<&str>| told.iter().map(|told| text(told)).collect::<Vec<_>>();
+    let of = |text: fn(&Suspension) -> Option<&str>| suspensions.iter().map(|given| text(given)).collect::<Vec<_>>();
     sqlx::query(SUSPEND)
-        .bind(of(|told| Some(&told.merchant_id)))
-        .bind(of(|told| Some(&told.currency)))
-        .bind(told.iter().map(|told| told.suspended_at).collect::<Vec<_>>())
-        .bind(of(|told| told.reason.as_deref()))
-        .bind(of(|told| Some(&told.operator_id)))
+        .bind(of(|given| Some(&given.merchant_id)))
+        .bind(of(|given| Some(&given.currency)))
+        .bind(suspensions.iter().map(|given| given.suspended_at).collect::<Vec<_>>())
+        .bind(of(|given| given.reason.as_deref()))
+        .bind(of(|given| Some(&given.operator_id)))
         .execute(connection)
         .await
         .map(drop)

@@ -16,7 +16,7 @@ pub(super) fn insert_usage<'q>(rows: impl Iterator<Item = &'q Row> + Clone) -> S
 
 table_row! {
     copied
-    /// One event as `usage_log` stores it; the columns' meanings stand in the migrations.
+    /// One event as `usage_log` stores it; the migrations document the columns.
     pub struct Row {
         event_id: Uuid => "uuid";
         at: DateTime<Utc> => "timestamptz";

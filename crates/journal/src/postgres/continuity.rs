@@ -1,8 +1,8 @@
-//! Whether an account's changes follow each other. Each change raises its version by one, so that a change with a version that
-//! does not follow the last one shows that Redis has lost the account (evicted or deleted, or an older state was restored): its
-//! counters began anew, and with them its limits.
+//! Whether an account's changes are consecutive. Each change raises its version by one, so that a gap in the versions shows
+//! that Redis has lost the account (evicted or deleted, or an older state was restored): its counters restarted, and with them
+//! its limits.
 //!
-//! The last change of each account is remembered as the events are stored; of one that is not, it is read from `quota_account`.
+//! The last change of each account is cached as the events are stored; otherwise it is read from `quota_account`.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -15,9 +15,9 @@ use super::Row;
 use super::accounts::Key;
 use crate::event::Event;
 
-/// Accounts whose last change is remembered; the one that changed longest ago makes room, and is read again.
+/// Accounts whose last change is cached; the one that changed longest ago is dropped, and read again.
 const ACCOUNTS_MAX: usize = 100_000;
-/// A gap between two changes is looked into where they are so many numbers apart at most.
+/// A gap between two changes is examined where their numbers are this far apart at most.
 const GAP_NUMBERS_MAX: i64 = 100_000;
 
 /// An account's last change.
@@ -51,8 +51,8 @@ impl Default for Continuity {
 }
 
 impl Continuity {
-    /// Finds the accounts of new events that do not follow, and records them. `new` names the events that were not stored before;
-    /// all of them are where there is none.
+    /// Finds the accounts of new events that do not follow, and records them. `new` names the events that were not stored
+    /// before; without it all of them are new.
     pub(super) async fn check(
         &self,
         connection: &mut PgConnection,
@@ -78,7 +78,7 @@ impl Continuity {
         Ok(lost)
     }
 
-    /// Remembers the changes of events that are committed.
+    /// Caches the changes of events that are committed.
     pub(super) fn note(&mut self, events: &[Event]) {
         for (key, change) in changes(events).map(of) {
             if let Some(key) = key {
@@ -87,7 +87,7 @@ impl Continuity {
         }
     }
 
-    /// What is known of the accounts of these events.
+    /// The last known changes of the accounts of these events.
     async fn read(&self, connection: &mut PgConnection, events: &[Event]) -> Result<HashMap<Key, Last>, sqlx::Error> {
         let keys: HashSet<Key> = changes(events).filter_map(|row| of(row).0).collect();
         let (mut known, mut unknown) = (HashMap::with_capacity(keys.len()), Vec::new());
@@ -100,7 +100,7 @@ impl Continuity {
         if !unknown.is_empty() {
             let (merchants, currencies): (Vec<String>, Vec<String>) = unknown.into_iter().unzip();
             let statement = "SELECT merchant_id, currency, shard, seq, version FROM quota_account \
-                JOIN UNNEST($1::text[], $2::text[]) AS asked (merchant_id, currency) USING (merchant_id, currency)";
+                JOIN UNNEST($1::text[], $2::text[]) AS wanted (merchant_id, currency) USING (merchant_id, currency)";
             let query = sqlx::query_as(statement).bind(merchants).bind(currencies);
             let rows: Vec<(String, String, i32, i64, i64)> = query.fetch_all(connection).await?;
             known.extend(
@@ -122,13 +122,13 @@ fn of(row: &Row) -> (Option<Key>, Last) {
     (key, Last { shard: row.shard, seq: row.seq, version: row.account_version })
 }
 
-/// Whether a change may come after the last one. Of another shard, or of numbers that Redis gives again, nothing can be said by
-/// versions: the sequence's own check has those.
+/// Whether a change may follow the last one. For another shard, or for numbers that Redis reused, versions prove nothing: the
+/// check of the sequence covers those.
 const fn follows(last: Last, change: Last) -> bool {
     change.shard != last.shard || change.seq <= last.seq || change.version == last.version.saturating_add(1)
 }
 
-/// A version that is passed over is a loss only where no event is missing or set aside in between: the change may be that event's.
+/// A skipped version is a loss only where no event is missing or set aside in between: the change may be that event's.
 async fn is_loss(connection: &mut PgConnection, last: Last, change: Last) -> Result<bool, sqlx::Error> {
     if change.version <= last.version {
         return Ok(true);
@@ -168,7 +168,7 @@ mod tests {
             ((2, 41, 1), false),
             ((2, 41, 7), false),
             ((2, 41, 9), false),
-            // Numbers given again, and another shard's.
+            // Reused numbers, and another shard's.
             ((2, 40, 1), true),
             ((2, 3, 1), true),
             ((1, 41, 1), true),

@@ -1,5 +1,5 @@
-//! New rows in Postgres's binary copy format, which costs it half of what an `INSERT` does. It knows no `ON CONFLICT`: where
-//! a row is there already, the whole copy is refused.
+//! New rows in Postgres's binary copy format, which costs it half of an `INSERT`. It has no `ON CONFLICT`: where a row exists
+//! already, the whole copy is refused.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use sluice_kit::database::copy::{END, HEADER};
 
 use super::{Row, partitions};
 
-/// So many bytes are sent at once: Postgres reads them while the next are made, and no whole batch lies in memory twice.
+/// So many bytes are sent at once: Postgres reads them while the next are made, and no whole batch is in memory twice.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Adds rows to the usage log; gives their number.
+/// Adds rows to the usage log; returns their number.
 ///
-/// Each month's go straight into its partition, which spares Postgres finding it for every row and copying the row once more.
+/// Each month's go straight into its partition, so that Postgres need not find it for every row and copy the row once more.
 pub(super) async fn usage<'a>(
     connection: &mut PgConnection,
     rows: impl Iterator<Item = &'a Row>,

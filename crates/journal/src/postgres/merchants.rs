@@ -26,7 +26,7 @@ table_row! {
     }
 }
 
-/// Takes over merchants, each where it is the newer state, as for accounts.
+/// Upserts merchants, each where it is the newer state, as for accounts.
 static UPSERT: LazyLock<String> = LazyLock::new(|| {
     let values: Vec<String> = Merchant::COLUMNS.iter().map(|(name, _)| format!("{name} = EXCLUDED.{name}")).collect();
     format!(
@@ -38,7 +38,7 @@ static UPSERT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Stores what the events made of their merchants, in the order of the merchants.
+/// Stores the merchant changes of the events, in the order of the merchants.
 pub(super) async fn store(connection: &mut PgConnection, events: &[Event]) -> Result<(), sqlx::Error> {
     let mut changes: Vec<&Event> = events.iter().filter(|event| event.changes_merchant).collect();
     if changes.is_empty() {

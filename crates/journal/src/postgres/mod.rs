@@ -1,9 +1,8 @@
 //! The usage log in Postgres, and what is made from it: migrations, partitions, storing batches. Everything here may be
-//! repeated: an event that is stored already is left as it is.
+//! repeated: a stored event is left as it is.
 //!
-//! One connection of the journal's own. It is dropped at the first error or deadline, because a connection whose state is
-//! not known is worth nothing; the next call makes a new one. Only where Postgres refuses a row for its content is the
-//! connection sound, and kept.
+//! One connection of the journal's own. It is dropped at the first error or deadline, because its state is not known then; the
+//! next call makes a new one. Only where Postgres refuses a row for its content is the connection sound, and kept.
 
 mod accounts;
 pub mod columns;
@@ -45,8 +44,8 @@ pub use continuity::LostAccount;
 pub use sequence::Anomalies;
 pub use stored::StoredAccount;
 
-/// The migrations that make and change the tables, in order. A database that a newer server has changed already is
-/// served too: in a rolling deployment the older ones must not stop.
+/// The migrations that make and change the tables, in order. A database that a newer server has migrated already is served too:
+/// in a rolling deployment the older servers must not stop.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!("./migrations");
     migrator.set_ignore_missing(true);
@@ -61,21 +60,20 @@ const MIGRATE_TIMEOUT: Duration = Duration::from_secs(600);
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Postgres gives up a statement, or the wait for a lock, before we give up the connection; and it need not tell that a
-/// partition exists already.
+/// Postgres gives up a statement, or the wait for a lock, before we give up the connection; notices about existing partitions
+/// are suppressed.
 const SESSION: [(&str, &str); 3] =
     [("statement_timeout", "8s"), ("lock_timeout", "4s"), ("client_min_messages", "warning")];
-/// The table has no partition for a row: it was dropped or detached after we made it. Not the row's fault.
+/// The table has no partition for a row: it was dropped or detached after we made it. The row is not at fault.
 const NO_PARTITION: &str = "23514";
 /// A row is there already.
 const UNIQUE_VIOLATION: &str = "23505";
 /// SQLSTATE classes of errors that are about a row's content: bad data, a broken constraint, an oversized index entry.
 const DATA_ERROR_CLASSES: [&str; 3] = ["22", "23", "54"];
-/// Where Postgres finds that its queue of notifications is full, for some session does not read them. Of class 54, and no row's
-/// fault.
+/// Postgres's queue of notifications is full, because a session does not read them. Of class 54; no row is at fault.
 const NOTIFY_ROUTINE: &str = "PreCommit_Notify";
 
-/// Why Postgres could not be used. All of it may pass; the caller tries again.
+/// Why Postgres could not be used. All of these may be temporary; the caller tries again.
 #[derive(Debug, Error)]
 pub enum PostgresError {
     /// Postgres cannot be reached, or refuses.
@@ -87,7 +85,7 @@ pub enum PostgresError {
     /// The tables could not be made or changed.
     #[error("the migrations failed: {0}")]
     Migrate(#[from] MigrateError),
-    /// A month's partition could not be made. Never the fault of a row, whatever Postgres says.
+    /// A month's partition could not be made. Never the fault of a row, whatever Postgres reports.
     #[error("a partition of usage_log cannot be made: {0}")]
     Partition(sqlx::Error),
     /// No answer in time.
@@ -105,7 +103,7 @@ impl From<FitnessError> for PostgresError {
 }
 
 impl PostgresError {
-    /// The same, as met while a partition was made.
+    /// The same, while a partition was made.
     fn partition(self) -> Self {
         match self {
             Self::Sql(error) => Self::Partition(error),
@@ -113,7 +111,7 @@ impl PostgresError {
         }
     }
 
-    /// Whether the content of a row is at fault, so that trying again cannot help.
+    /// Whether the content of a row is at fault, so that a retry cannot help.
     fn is_about_data(&self) -> bool {
         let is_full_queue = self
             .database()
@@ -125,7 +123,7 @@ impl PostgresError {
             })
     }
 
-    /// Whether a row that was to be new is there already.
+    /// Whether a row that should be new exists already.
     fn is_repetition(&self) -> bool {
         self.has_code(|code| code == UNIQUE_VIOLATION)
     }
@@ -152,12 +150,12 @@ impl Away for PostgresError {
     }
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Rows that are new.
     pub rows: u64,
-    /// Rows that were there.
+    /// Rows that existed.
     pub duplicates: u64,
     /// Events set aside in `journal_rejected`.
     pub rejected: u64,
@@ -170,9 +168,9 @@ pub struct UsageLog {
     connection: Option<PgConnection>,
     /// Months (first days) whose partitions are known to exist.
     months: BTreeSet<NaiveDate>,
-    /// How far each shard's sequence was checked. An event at or below it is a repetition, or a number given twice.
+    /// How far each shard's sequence was checked. An event at or below it is a repetition, or has a reused number.
     contiguous: BTreeMap<i32, i64>,
-    /// What stored events made of their accounts, where that is to be stored later.
+    /// Account changes of stored events, where they are stored later.
     gathered: Gathered,
     projections: Vec<Arc<dyn Projection>>,
     /// Each account's last change.
@@ -184,9 +182,9 @@ pub struct UsageLog {
 /// How rows of the usage log are stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Method {
-    /// As new ones; refused as a whole where one is there already.
+    /// As new ones; refused as a whole where one exists.
     Copy,
-    /// Those that are there stay as they are. Costs twice as much.
+    /// Existing ones stay as they are. Costs twice as much.
     Insert,
 }
 
@@ -219,10 +217,10 @@ impl UsageLog {
         MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
     }
 
-    /// Asks Postgres for a sign of life, connecting and migrating where needed.
+    /// Probes Postgres, connecting and migrating where needed.
     ///
     /// # Errors
-    /// [`PostgresError`] where there is none.
+    /// [`PostgresError`] where it does not answer.
     pub async fn probe(&mut self) -> Result<(), PostgresError> {
         let mut connection = self.take().await?;
         within(PROBE_TIMEOUT, connection.ping()).await?;
@@ -240,7 +238,7 @@ impl UsageLog {
         Ok(stored)
     }
 
-    /// Keeps these in step with the events.
+    /// Keeps these projections in step with the events.
     #[must_use]
     pub fn with_projections(mut self, projections: Vec<Arc<dyn Projection>>) -> Self {
         self.projections = projections;
@@ -258,14 +256,14 @@ impl UsageLog {
         !self.gathered.is_empty()
     }
 
-    /// Forgets the accounts that are gathered.
+    /// Drops the gathered accounts.
     pub fn forget_accounts(&mut self) {
         self.gathered = Gathered::default();
         self.continuity = Continuity::default();
     }
 
-    /// Stores the accounts that are gathered, at most `rows_max` in one transaction. When this returns, they are committed. One
-    /// that Postgres refuses for its content keeps its older state there: the usage log has what became of it.
+    /// Stores the gathered accounts, at most `rows_max` in one transaction. When this returns, they are committed. One that
+    /// Postgres refuses for its content keeps its older state there: the usage log has its changes.
     ///
     /// # Errors
     /// [`PostgresError`] where some may not be; those stay gathered, and no others.
@@ -306,8 +304,8 @@ impl UsageLog {
         result
     }
 
-    /// Stores a batch, each event once, and gathers what became of its accounts for [`UsageLog::store_accounts`]. When this
-    /// returns, the events are committed.
+    /// Stores a batch, each event once, and gathers its account changes for [`UsageLog::store_accounts`]. When this returns,
+    /// the events are committed.
     ///
     /// # Errors
     /// [`PostgresError`] where they may not be; the same batch can be given again.
@@ -396,12 +394,12 @@ impl UsageLog {
         }
     }
 
-    /// The connection at hand, or a new one. Whoever took it puts it back where it is sound.
+    /// The current connection, or a new one. The caller puts it back where it is sound.
     async fn take(&mut self) -> Result<PgConnection, PostgresError> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
-        // A partition that we believe in may be gone.
+        // A partition that is expected may be gone.
         self.months.clear();
         let connect = async { PgConnection::connect_with(&self.options).await.map_err(fitness::of_connecting) };
         let mut connection = within(CONNECT_TIMEOUT, connect).await?;
@@ -416,7 +414,7 @@ impl UsageLog {
         months.filter(|month| !self.months.contains(month)).collect()
     }
 
-    /// The shards and numbers in the batch that lie in the part of the sequence which is complete already.
+    /// The shards and numbers in the batch that are in the complete part of the sequence.
     fn repeated(&self, events: &[Event]) -> BTreeSet<(i32, i64)> {
         let rows = events.iter().map(|event| &event.row);
         let is_old = |row: &&Row| self.contiguous.get(&row.shard).is_some_and(|checked| row.seq <= *checked);
@@ -467,7 +465,7 @@ struct Work<'a> {
     projections: &'a [Arc<dyn Projection>],
 }
 
-/// What it did: the numbers of new rows and of new ones set aside, what its projections still do, and the accounts that are lost.
+/// Its result: the numbers of new rows and of newly set-aside ones, the projections' work after the commit, and lost accounts.
 #[derive(Default)]
 struct Done {
     rows: u64,

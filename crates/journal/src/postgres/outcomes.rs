@@ -1,4 +1,4 @@
-//! Outcomes that are unknown, in the transaction of the events that report and settle them.
+//! Unknown outcomes, in the transaction of the events that report and resolve them.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -29,23 +29,23 @@ table_row! {
     }
 }
 
-/// An outcome that is open already stays as it is: its first report counts.
+/// An open outcome stays as it is: its first report counts.
 static INSERT: LazyLock<String> =
     LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", insert("unknown_outcome", Unknown::COLUMNS)));
 const SETTLE: &str = "UPDATE unknown_outcome AS o \
-    SET resolved_at = greatest(told.at, o.since), resolution = told.resolution, resolved_by = told.by, \
-        resolved_event_id = told.event_id, note = coalesce(told.note, told.action) \
+    SET resolved_at = greatest(given.at, o.since), resolution = given.resolution, resolved_by = given.by, \
+        resolved_event_id = given.event_id, note = coalesce(given.note, given.action) \
     FROM UNNEST($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::timestamptz[], $7::text[], $8::text[], $9::uuid[], \
         $10::text[], $11::text[]) \
-        AS told (merchant_id, order_no, which, operation_id, attempt, at, resolution, by, event_id, note, action) \
-    WHERE o.resolved_at IS NULL AND o.merchant_id = told.merchant_id AND o.order_no = told.order_no \
-        AND CASE told.which WHEN 'charge' THEN o.operation IN ('consume', 'hold') \
-            WHEN 'capture' THEN o.operation = 'settle' AND o.operation_id = told.operation_id \
-            WHEN 'refund' THEN o.operation = 'refund' AND (o.operation_id = told.operation_id OR o.attempt = told.attempt) \
+        AS given (merchant_id, order_no, which, operation_id, attempt, at, resolution, by, event_id, note, action) \
+    WHERE o.resolved_at IS NULL AND o.merchant_id = given.merchant_id AND o.order_no = given.order_no \
+        AND CASE given.which WHEN 'charge' THEN o.operation IN ('consume', 'hold') \
+            WHEN 'capture' THEN o.operation = 'settle' AND o.operation_id = given.operation_id \
+            WHEN 'refund' THEN o.operation = 'refund' AND (o.operation_id = given.operation_id OR o.attempt = given.attempt) \
             ELSE o.operation = 'void' END";
 
-/// Stores what the events say of outcomes, in their order; `new` says which of the events are stored now and not before, where not
-/// all are. Runs of reports and of settlements are one statement each.
+/// Stores the outcome changes of the events, in their order; `new` names the events that are stored now and not before, where
+/// not all are. Runs of reports and of resolutions are one statement each.
 pub(super) async fn store(
     connection: &mut PgConnection,
     events: &[Event],
@@ -67,7 +67,7 @@ pub(super) async fn store(
 
 async fn open(connection: &mut PgConnection, events: &[&Event]) -> Result<(), sqlx::Error> {
     let mut rows: Vec<Unknown> = events.iter().filter_map(|event| unknown(event)).collect();
-    // Two servers that store the same rows wait for each other in one order.
+    // Two servers that store the same rows lock them in one order.
     rows.sort_by(|a, b| (&a.merchant_id, &a.order_no).cmp(&(&b.merchant_id, &b.order_no)));
     if rows.is_empty() {
         return Ok(());
@@ -95,7 +95,7 @@ fn unknown(event: &Event) -> Option<Unknown> {
     })
 }
 
-/// What settles, one element for each column of the statement.
+/// Resolutions, one element for each column of the statement.
 #[derive(Default)]
 struct Settled<'a> {
     merchants: Vec<&'a str>,
@@ -107,7 +107,7 @@ struct Settled<'a> {
     resolutions: Vec<&'static str>,
     by: Vec<&'a str>,
     event_ids: Vec<Uuid>,
-    notes: Vec<Option<&'a str>>,
+    audit: Vec<Option<&'a str>>,
     actions: Vec<&'a str>,
 }
 
@@ -131,7 +131,7 @@ impl<'a> Settled<'a> {
         self.resolutions.push(if made { "made" } else { "not_made" });
         self.by.push(&row.operator_id);
         self.event_ids.push(row.event_id);
-        self.notes.push(row.reason.as_deref());
+        self.audit.push(row.reason.as_deref());
         self.actions.push(&row.action_type);
     }
 }
@@ -145,7 +145,7 @@ async fn settle(connection: &mut PgConnection, events: &[&Event]) -> Result<(), 
             }
         }
     }
-    let Settled { merchants, orders, which, operation_ids, attempts, at, resolutions, by, event_ids, notes, actions } =
+    let Settled { merchants, orders, which, operation_ids, attempts, at, resolutions, by, event_ids, audit, actions } =
         settled;
     sqlx::query(SETTLE)
         .bind(merchants)
@@ -157,7 +157,7 @@ async fn settle(connection: &mut PgConnection, events: &[&Event]) -> Result<(), 
         .bind(resolutions)
         .bind(by)
         .bind(event_ids)
-        .bind(notes)
+        .bind(audit)
         .bind(actions)
         .execute(connection)
         .await

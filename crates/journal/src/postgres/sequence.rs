@@ -1,7 +1,7 @@
-//! Proof that the usage log is complete. Every shard numbers its events 1, 2, 3 …; what Redis has seen acknowledged must
-//! be stored. A number that is not is *missing*; a number that stands for two events, or that Redis has forgotten giving,
-//! is *rewound*: Redis lost writes that it had acknowledged. Numbers that Redis gives anew are looked at for repetition
-//! only; the search for missing ones goes on where the sequence passes its old end.
+//! Proof that the usage log is complete. Every shard numbers its events 1, 2, 3 …; every number that Redis acknowledged must be
+//! stored. A number that is not is *missing*; a number that two events have, or that Redis has lost, is *rewound*: Redis lost
+//! writes that it had acknowledged. Reused numbers are checked for repetition only; the search for missing ones continues where
+//! the sequence passes its old end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,19 +11,19 @@ use sqlx::postgres::PgConnection;
 use super::{PostgresError, STORE_TIMEOUT, UsageLog, within};
 use crate::reply::Position;
 
-/// Numbers of one shard that one check looks at; the rest wait for the next.
+/// Numbers of one shard per check; the rest wait for the next.
 const NUMBERS_PER_CHECK: i64 = 100_000;
-/// Open gaps that one check looks at again, those looked at longest ago first.
+/// Open gaps that one check rechecks, those checked longest ago first.
 const GAPS_PER_CHECK: i64 = 100;
 /// Lets one server check at a time; any number that nothing else uses.
 const CHECK_LOCK: i64 = 0x51_75_6f_74_61_02;
 
-/// What is known to be wrong, and what of it is new.
+/// Known anomalies, and which of them are new.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Anomalies {
-    /// Numbers that never came and are not resolved.
+    /// Numbers that are missing and not resolved.
     pub missing_events: u64,
-    /// Ranges that came twice and are not resolved.
+    /// Ranges that were used twice and are not resolved.
     pub rewound_ranges: u64,
     /// Accounts that Redis has lost and that are not resolved.
     pub lost_accounts: u64,
@@ -31,7 +31,7 @@ pub struct Anomalies {
     pub found: Vec<(i32, String, i64, i64)>,
 }
 
-/// A shard's numbers that this check looks at: from `first` to `last`.
+/// A shard's numbers in this check: from `first` to `last`.
 struct Span {
     shard: i32,
     first: i64,
@@ -39,7 +39,7 @@ struct Span {
 }
 
 impl UsageLog {
-    /// Checks what was acknowledged since the last check, and looks again at open gaps.
+    /// Checks what was acknowledged since the last check, and rechecks open gaps.
     ///
     /// # Errors
     /// [`PostgresError`] where Postgres could not answer; nothing is taken as checked then.
@@ -86,7 +86,7 @@ pub(super) async fn checked(connection: &mut PgConnection) -> Result<BTreeMap<i3
     Ok(rows.into_iter().collect())
 }
 
-/// Records numbers of a batch that now stand for two events.
+/// Records numbers of a batch that two events have.
 pub(super) async fn record_repetitions(
     connection: &mut PgConnection,
     repeated: &BTreeSet<(i32, i64)>,
@@ -105,7 +105,7 @@ pub(super) async fn record_repetitions(
     Ok(())
 }
 
-/// Where Redis's last number is behind what is stored, Redis has forgotten the rest.
+/// Where Redis's last number is behind what is stored, Redis has lost the rest.
 async fn record_rewound(
     connection: &mut PgConnection,
     positions: &[Position],
@@ -118,7 +118,7 @@ async fn record_rewound(
         let Some(stored) = before.get(&shard).copied().filter(|stored| *stored > generated) else {
             continue;
         };
-        // One open record of a loss is enough: the numbers are given anew one by one, and each check would add another.
+        // One open record of a loss is enough: the numbers are reused one by one, and each check would add another.
         let statement = "INSERT INTO journal_anomaly (shard, kind, first_seq, last_seq) \
             SELECT $1, 'rewound', $2, $3 WHERE NOT EXISTS ( \
                 SELECT FROM journal_anomaly WHERE shard = $1 AND kind = 'rewound' AND last_seq >= $3 \
@@ -140,7 +140,7 @@ fn spans(positions: &[Position], before: &BTreeMap<i32, i64>) -> Vec<Span> {
     positions.iter().map(span).filter(|span| span.first <= span.last).collect()
 }
 
-/// Looks at every span, records what is wrong with it and moves the mark past it.
+/// Checks every span, records its anomalies and moves the checked position past it.
 async fn check_spans(
     connection: &mut PgConnection,
     spans: &[Span],
@@ -168,7 +168,7 @@ async fn check_spans(
     Ok(found)
 }
 
-/// Records every missing range of a span, and the range of numbers that it has twice.
+/// Records every missing range of a span, and the range of numbers that was used twice.
 async fn record_span(connection: &mut PgConnection, span: &Span) -> Result<Vec<(i32, String, i64, i64)>, sqlx::Error> {
     let statement = "WITH rows AS ( \
             SELECT seq FROM usage_log WHERE shard = $1 AND seq BETWEEN $2 AND $3 \
@@ -188,8 +188,8 @@ async fn record_span(connection: &mut PgConnection, span: &Span) -> Result<Vec<(
     sqlx::query_as(statement).bind(span.shard).bind(span.first).bind(span.last).fetch_all(connection).await
 }
 
-/// Ends the alarm for gaps whose events arrived after all, stored or set aside. Gaps that stay open take turns, so that
-/// any number of them keeps no other from being looked at.
+/// Resolves gaps whose events arrived after all, stored or set aside. Gaps that stay open take turns, so that any number of
+/// them keeps no other from being checked.
 async fn close_gaps(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let statement = "WITH open AS ( \
             SELECT shard, first_seq, last_seq FROM journal_anomaly \

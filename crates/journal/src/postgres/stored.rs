@@ -1,9 +1,9 @@
-//! Accounts as the journal has stored them, for who goes through all of them.
+//! Accounts as the journal has stored them, for callers that read all of them.
 
-use quota::{Account, Counter, Marks};
+use quota::{Account, Counter, ThresholdLevels};
 use sqlx::postgres::PgConnection;
 
-/// Accounts that are read at once.
+/// Accounts per page.
 const PER_PAGE: i64 = 1_000;
 
 /// An account, as far as alerts concern it.
@@ -51,7 +51,10 @@ impl StoredAccount {
             month: counter(self.monthly_window, self.monthly_used, self.monthly_count),
             year: counter(self.yearly_window, self.yearly_used, self.yearly_count),
             pending: self.pending_amount.unsigned_abs(),
-            marks: Marks::unpacked(self.alert_marks.unsigned_abs(), u16::try_from(self.alert_list).unwrap_or_default()),
+            levels: ThresholdLevels::unpacked(
+                self.alert_marks.unsigned_abs(),
+                u16::try_from(self.alert_list).unwrap_or_default(),
+            ),
             ..Account::default()
         }
     }

@@ -1,4 +1,4 @@
-//! The windows that are over, with their last figures.
+//! Closed windows, with their last usage.
 
 use std::sync::LazyLock;
 
@@ -27,7 +27,7 @@ table_row! {
     }
 }
 
-/// A window is closed by one event. Where Redis lost the closing and closed it anew, the first stays: it counted more.
+/// A window is closed by one event. Where Redis lost that and closed it again, the first stays: it counted more.
 static INSERT: LazyLock<String> =
     LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", insert("quota_window", Window::COLUMNS)));
 

@@ -7,9 +7,9 @@ use super::row::Json;
 
 /// Signature, flags and length of an extension: there is none (PostgreSQL, COPY, "Binary Format").
 pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// In the place of a row's number of columns: there are no more rows.
+/// In place of a row's number of columns: there are no more rows.
 pub const END: i16 = -1;
-/// In the place of a value's length: it is null.
+/// In place of a value's length: it is null.
 const NULL: i32 = -1;
 /// Postgres counts time from 2000-01-01, this long after 1970-01-01.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;

@@ -1,5 +1,5 @@
-//! Whether a database can hold the journal: asked on each new connection of the journal before it changes anything, so that what would
-//! fail or get lost later is said at the start, with what to do about it.
+//! Whether a database can hold the journal: checked on each new connection of the journal before it changes anything, so that
+//! later failures and losses are reported at the start, with what to do about them.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, Row};
@@ -7,9 +7,9 @@ use thiserror::Error;
 
 /// Oldest version that is known to work, as `server_version_num` has it.
 const VERSION_MIN: i32 = 130_000;
-/// The one encoding that every text of a request has.
+/// The only encoding that covers every text of a request.
 const ENCODING: &str = "UTF8";
-/// A pooler between refuses what we ask of a session at its start.
+/// A pooler in between refuses our session settings.
 const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// What is wrong with the database, and what to do.
@@ -43,7 +43,7 @@ pub enum Unfit {
     Pooled,
 }
 
-/// What Postgres says of itself and of us.
+/// What Postgres reports about itself and about us.
 #[derive(Debug)]
 struct Facts {
     encoding: String,
@@ -103,7 +103,7 @@ impl Facts {
     }
 }
 
-/// Why the database was not found fit.
+/// Why the database was not accepted.
 #[derive(Debug, Error)]
 pub enum FitnessError {
     #[error(transparent)]
@@ -112,7 +112,7 @@ pub enum FitnessError {
     Sql(#[from] sqlx::Error),
 }
 
-/// Asks the database.
+/// Checks the database.
 ///
 /// # Errors
 /// [`FitnessError`]: what is wrong, or that Postgres gave no answer.
@@ -125,7 +125,7 @@ pub async fn check(connection: &mut PgConnection, options: &PgConnectOptions) ->
     if apart? { Ok(()) } else { Err(Unfit::Pooled.into()) }
 }
 
-/// An error of connecting, and what it means where a pooler made it: it does not know the session's settings.
+/// An error of connecting, and its meaning where a pooler made it: it does not know the session's settings.
 #[must_use]
 pub fn of_connecting(error: sqlx::Error) -> FitnessError {
     let is_pooler = error.as_database_error().is_some_and(|error| {
@@ -134,8 +134,8 @@ pub fn of_connecting(error: sqlx::Error) -> FitnessError {
     if is_pooler { Unfit::Pooled.into() } else { error.into() }
 }
 
-/// Whether what one connection sets is still there for it, and for no other, in its next statement. The odd number of statements
-/// finds a pooler that hands its connections round, too.
+/// Whether a connection's setting is still there in its next statement, and for no other connection. The odd number of
+/// statements also finds a pooler that rotates its connections.
 async fn have_sessions(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool, sqlx::Error> {
     set(one, "one").await?;
     set(other, "other").await?;
@@ -146,7 +146,7 @@ async fn have_sessions(one: &mut PgConnection, other: &mut PgConnection) -> Resu
     Ok(kept && shows(other, "other").await?)
 }
 
-/// A setting of nobody else's.
+/// A setting that no other client uses.
 async fn set(connection: &mut PgConnection, value: &'static str) -> Result<(), sqlx::Error> {
     let statement = match value {
         "one" => "SET sluice.session = 'one'",
@@ -191,8 +191,8 @@ mod tests {
             (Facts { owns: false, ..facts() }, "OWNER TO sluice"),
         ];
         for (facts, part) in table {
-            let said = facts.judge().unwrap_err().to_string();
-            assert!(said.contains(part), "{said}");
+            let message = facts.judge().unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
         }
     }
 }

@@ -25,7 +25,7 @@ const INTERNAL_V4: [Ipv4Net; 16] = [
     v4([224, 0, 0, 0], 4),
     v4([240, 0, 0, 0], 4),
 ];
-/// All of IPv6 that is given out; loopback, unique local, link-local, multicast and translated addresses lie outside.
+/// All of IPv6 that is assigned; loopback, unique local, link-local, multicast and translated addresses lie outside.
 const GLOBAL_V6: Ipv6Net = v6([0x2000, 0], 3);
 /// What in it is not the public internet, or hides an IPv4 address: protocol assignments with Teredo, documentation, 6to4.
 const INTERNAL_V6: [Ipv6Net; 4] =
@@ -43,7 +43,7 @@ impl Networks {
         named.map(|one| one.parse().ok()).collect::<Option<_>>().map(Self)
     }
 
-    /// Whether a message may go there: to the public internet, and to these networks.
+    /// Whether a message may be sent there: to the public internet, and to these networks.
     #[must_use]
     pub fn permit(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

@@ -72,7 +72,7 @@ async fn urls_that_cannot_be_asked_are_refused() {
     assert_eq!(check_url("https://policies.example/base"), Ok(()));
 }
 
-/// A server with a certificate that nobody but the given client trusts.
+/// A server with a certificate that only the given client trusts.
 #[tokio::test]
 async fn https_is_spoken_with_trusted_servers_only() {
     let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();

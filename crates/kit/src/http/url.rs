@@ -14,7 +14,7 @@ impl HttpUrl {
         let uri: Uri = text.parse().ok()?;
         let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
         let fits = matches!(uri.scheme_str(), Some("http" | "https")) && plain && uri.query().is_none();
-        // The parser drops a fragment without a word.
+        // The parser drops a fragment silently.
         (fits && !text.contains('#')).then(|| Self(text.trim_end_matches('/').to_owned()))
     }
 

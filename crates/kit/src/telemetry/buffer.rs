@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Bytes that may wait: some seconds of decisions at full load.
 const WAITING_BYTES_MAX: usize = 8 << 20;
-/// How long the thread lets lines come together: it is woken, and writes, once for all of them.
+/// How long the thread lets lines accumulate: it wakes, and writes, once for all of them.
 const LINGER: Duration = Duration::from_millis(5);
 
 /// The lines that wait.
@@ -24,7 +24,7 @@ struct State {
     waiting: Vec<u8>,
     /// The thread is writing what it has taken.
     is_writing: bool,
-    /// No lingering: somebody waits for the end.
+    /// No lingering: a caller waits for the end.
     is_urgent: bool,
 }
 
@@ -69,7 +69,7 @@ impl Buffer {
     }
 
     /// Writes for ever. A target that refuses, as a closed pipe, is tried again with the next lines: the process does not end
-    /// for want of a reader.
+    /// for lack of a reader.
     fn write_all(&self, mut target: impl Write) {
         let mut taken = Vec::new();
         loop {

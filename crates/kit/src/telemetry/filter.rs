@@ -1,12 +1,12 @@
-//! Which lines the log has.
+//! Which lines the log contains.
 
 use tracing_subscriber::EnvFilter;
 
-/// The levels of the log, the fewest lines first.
+/// The levels of the log, from the fewest lines to the most.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The targets that lines had when the server was one crate, and those that they have now. Directives may name the old ones for one
-/// more release.
+/// The old targets of when the server was one crate, and their current ones. Directives may name the old ones for one more
+/// release.
 const FORMER_TARGETS: [(&str, &str); 20] = [
     ("authz_server::admin", "sluice_api::admin"),
     ("authz_server::alert", "sluice_alerts"),
@@ -27,7 +27,7 @@ const FORMER_TARGETS: [(&str, &str); 20] = [
     ("authz_server::sweep", "sluice_jobs"),
     ("authz_server::telemetry", "sluice_kit::telemetry"),
     ("authz_server::zones", "sluice_policy_source::zones"),
-    // All of them: a directive names every target that begins with its own.
+    // All of them: a directive matches every target that begins with its own.
     ("authz_server", "sluice_"),
 ];
 
@@ -40,8 +40,8 @@ impl LogFilter {
     pub const EXPECTED: &str = "a level (off, error, warn, info, debug or trace), or several directives with commas between, each a level \
         or target=level, as in info,sluice_store=debug";
 
-    /// Takes a directive such as `info` or `info,sluice_store=debug`; `None` for one that cannot be read. A word that is no level
-    /// is none: the log's library takes it for a target, and then every line of all others is gone.
+    /// Takes a directive such as `info` or `info,sluice_store=debug`; `None` for one that cannot be read. An unknown level is
+    /// refused: the log's library would take it for a target, and drop every line of all others.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let named = text.split(',').all(|directive| is_directive(directive.trim()));
@@ -49,14 +49,14 @@ impl LogFilter {
         (named && EnvFilter::try_new(&text).is_ok()).then_some(Self(text))
     }
 
-    /// Whether a directive names the target, or a part of it: then that one counts.
+    /// Whether a directive names the target, or a part of it: then that one applies.
     #[must_use]
     pub fn names(&self, target: &str) -> bool {
         let mut targets = self.0.split(',').filter_map(|directive| Some(directive.split_once('=')?.0));
         targets.any(|named| part_of(target, named).is_some())
     }
 
-    /// The directives, with one more for each that names a target of before.
+    /// The directives, with one more for each that names an old target.
     #[must_use]
     pub fn directives(&self) -> Vec<String> {
         let renamed = self.0.split(',').filter_map(|directive| {
@@ -64,7 +64,7 @@ impl LogFilter {
             let moved = |(old, new): &(&str, &str)| Some(format!("{new}{}={level}", part_of(target, old)?));
             FORMER_TARGETS.iter().find_map(moved)
         });
-        // A later directive for the same target replaces an earlier one: what is named by its own name counts.
+        // A later directive for the same target replaces an earlier one: a current name has precedence.
         renamed.chain(self.0.split(',').map(str::to_owned)).collect()
     }
 
@@ -75,7 +75,7 @@ impl LogFilter {
     }
 }
 
-/// What follows `of` in a target that is it, or a part of it.
+/// The rest of a target behind `of`, where it is that target or a part of it.
 fn part_of<'a>(target: &'a str, of: &str) -> Option<&'a str> {
     target.strip_prefix(of).filter(|rest| rest.is_empty() || rest.starts_with("::"))
 }

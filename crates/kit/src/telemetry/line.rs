@@ -33,13 +33,13 @@ where
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         LINE.with(|line| match line.try_borrow_mut() {
             Ok(mut line) => writer.write_str(line.write(event)),
-            // A value that logs while it is shown.
+            // A value that logs while it is formatted.
             Err(_) => writer.write_str(Line::default().write(event)),
         })
     }
 }
 
-/// A line, and where values are shown before they are escaped. Kept from one event to the next, so that it has its room.
+/// A line, and a buffer for values before they are escaped. Kept from one event to the next, so that it stays allocated.
 #[derive(Debug, Default)]
 struct Line {
     text: String,
@@ -61,7 +61,7 @@ impl Line {
         &self.text
     }
 
-    /// The trace of the request under way, where the event does not name one itself.
+    /// The trace of the current request, where the event does not name one itself.
     fn trace(&mut self, event: &Event<'_>) {
         let Some(trace) = current() else { return };
         if event.metadata().fields().field(TRACE_ID).is_none() {
@@ -121,7 +121,7 @@ impl Visit for Line {
         self.plain(field.name(), value);
     }
 
-    /// JSON has no word for what is no number.
+    /// JSON has no notation for what is not a number.
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
             self.plain(field.name(), value);

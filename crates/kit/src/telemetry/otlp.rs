@@ -1,5 +1,5 @@
-//! The way of spans to a collector: OTLP over gRPC, on a thread of its own behind a bounded queue. A batch that the collector does
-//! not take in time is lost and counted: nobody waits for it, and nothing is kept for later.
+//! The export of spans to a collector: OTLP over gRPC, on a thread of its own behind a bounded queue. A batch that the
+//! collector does not take in time is lost and counted: no caller waits for it, and nothing is kept for later.
 
 use std::io;
 use std::sync::mpsc as sync_mpsc;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tracing::{info, warn};
 
-use super::figures::{Figures, Lost};
+use super::metrics::{Lost, TraceMetrics};
 use super::tracer::text;
 use crate::http::HttpUrl;
 
@@ -25,18 +25,18 @@ use crate::http::HttpUrl;
 const WAITING_SPANS_MAX: usize = 8192;
 /// Most spans in one call.
 const CALL_SPANS_MAX: usize = 512;
-/// How long spans come together: the thread is woken once for all of them.
+/// How long spans accumulate: the thread is woken once for all of them.
 const LINGER: Duration = Duration::from_millis(100);
 /// How long the collector may take for one call, connecting included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// A collector that is gone without a word is noticed after both. One that nothing is asked of is not pinged: many take that
-/// for an attack.
+/// A collector that vanished silently is noticed after both. An idle connection is not pinged: many collectors take that for an
+/// attack.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long shutdown waits for the last spans.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sends what still waits when it is dropped.
+/// Sends pending spans when it is dropped.
 #[derive(Debug)]
 pub(super) struct Guard {
     stop: CancellationToken,
@@ -46,7 +46,7 @@ pub(super) struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.stop.cancel();
-        // An error says that the thread is over.
+        // An error means that the thread has ended.
         let _ = self.ended.recv_timeout(FLUSH_TIMEOUT);
     }
 }
@@ -55,7 +55,7 @@ impl Drop for Guard {
 pub(super) fn start(
     collector: &HttpUrl,
     service_name: &str,
-    figures: Figures,
+    metrics: TraceMetrics,
 ) -> Result<(mpsc::Sender<Span>, Guard), io::Error> {
     let endpoint = endpoint(collector).map_err(io::Error::other)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -68,7 +68,7 @@ pub(super) fn start(
         runtime.block_on(async {
             // A channel belongs to the runtime that it is made in.
             let client = TraceServiceClient::new(endpoint.connect_lazy());
-            Exporter { client, resource, waiting, figures, fails: false }.run(stopped).await;
+            Exporter { client, resource, waiting, metrics, fails: false }.run(stopped).await;
         });
         drop(tell_end);
     })?;
@@ -87,7 +87,7 @@ fn endpoint(collector: &HttpUrl) -> Result<Endpoint, tonic::transport::Error> {
     }
 }
 
-/// What the spans are of (OpenTelemetry semantic conventions, service).
+/// The resource of the spans (OpenTelemetry semantic conventions, service).
 fn resource(service_name: &str) -> Resource {
     let attributes = vec![text("service.name", service_name), text("service.version", env!("CARGO_PKG_VERSION"))];
     Resource { attributes, ..Resource::default() }
@@ -97,13 +97,13 @@ struct Exporter {
     client: TraceServiceClient<Channel>,
     resource: Resource,
     waiting: mpsc::Receiver<Span>,
-    figures: Figures,
+    metrics: TraceMetrics,
     /// The last call failed.
     fails: bool,
 }
 
 impl Exporter {
-    /// Sends until the stop, and then what still waits.
+    /// Sends until the stop, and then the pending spans.
     async fn run(mut self, stop: CancellationToken) {
         let mut spans = Vec::new();
         loop {
@@ -111,7 +111,7 @@ impl Exporter {
                 span = self.waiting.recv() => spans.extend(span),
                 () = stop.cancelled() => {}
             }
-            // Waking this thread costs whoever ends a span: once in a while is enough.
+            // Waking this thread costs the task that ends a span: once in a while is enough.
             let _ = timeout(LINGER, stop.cancelled()).await;
             while self.take(&mut spans) {
                 self.send(std::mem::take(&mut spans)).await;
@@ -143,15 +143,15 @@ impl Exporter {
             Ok(Ok(answer)) => {
                 let rejected = answer.into_inner().partial_success.map_or(0, |partial| partial.rejected_spans);
                 let rejected = u64::try_from(rejected).unwrap_or(0).min(count);
-                self.figures.exported(count - rejected);
-                self.figures.lost(Lost::Rejected, rejected);
+                self.metrics.exported(count - rejected);
+                self.metrics.lost(Lost::Rejected, rejected);
                 None
             }
             Ok(Err(status)) => Some(format!("{:?}: {}", status.code(), status.message())),
             Err(_) => Some(format!("no answer within {} ms", CALL_TIMEOUT.as_millis())),
         };
         if problem.is_some() {
-            self.figures.lost(Lost::Unsent, count);
+            self.metrics.lost(Lost::Unsent, count);
         }
         match (std::mem::replace(&mut self.fails, problem.is_some()), problem) {
             (false, Some(problem)) => warn!(problem, "the collector takes no spans, they are dropped and counted"),

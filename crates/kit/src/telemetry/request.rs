@@ -1,4 +1,4 @@
-//! The trace of an API request: known to everything that is done for it, so that every line of the log names it.
+//! The trace of an API request: available to everything that is done for it, so that every line of the log names it.
 
 use super::trace::Trace;
 
@@ -6,13 +6,13 @@ tokio::task_local! {
     static CURRENT: Trace;
 }
 
-/// The place of the request under way, where there is one and it is in a trace.
+/// The span of the current request, where there is one and it is in a trace.
 #[must_use]
 pub fn current() -> Option<Trace> {
     CURRENT.try_with(|trace| *trace).ok()
 }
 
-/// Work of the request under way that another task does.
+/// Work of the current request in another task.
 pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
     within(current(), work)
 }

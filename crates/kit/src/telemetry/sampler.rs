@@ -2,15 +2,15 @@
 
 use super::trace::{Trace, TraceId};
 
-/// All of the 63 bits that a trace is drawn by.
+/// All of the 63 bits that the ratio is compared with.
 const ALL: u64 = 1 << 63;
 
-/// Decides by the caller's word, or by the trace's id, so that every program decides alike.
+/// Decides by the caller's flag, or by the trace's id, so that every program decides alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sampler {
-    /// Whether the caller's word goes before.
+    /// Whether the caller's flag has precedence.
     by_parent: bool,
-    /// Traces whose drawn number is below it are recorded.
+    /// Traces whose number is below it are recorded.
     below: u64,
 }
 
@@ -28,7 +28,7 @@ impl Sampler {
     /// No trace but those that the caller records.
     pub const BY_PARENT: Self = Self { by_parent: true, below: 0 };
 
-    /// The sampler of that name; `ratio` is from 0 to 1, and counts for those that draw. `None` for a name that is none.
+    /// The sampler of that name; `ratio` is from 0 to 1, and applies to samplers by ratio. `None` for an unknown name.
     #[must_use]
     pub fn of(name: &str, ratio: f64) -> Option<Self> {
         let root = name.strip_prefix("parentbased_");
@@ -51,7 +51,7 @@ impl Sampler {
         }
     }
 
-    /// Whether a trace is recorded whose first span's word is not known.
+    /// Whether a trace is recorded whose first span's flag is not known.
     #[must_use]
     pub fn draws(&self, id: TraceId) -> bool {
         let [.., a, b, c, d, e, f, g, h] = id.bytes();
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn each_name_samples_as_the_specification_says() {
-        // The ratio is half: ids below 0x80… are drawn.
+        // The ratio is half: ids below 0x80… are recorded.
         for (name, root_low, root_high, under_sampled, under_unsampled) in [
             ("always_on", true, true, true, true),
             ("always_off", false, false, false, false),

@@ -1,5 +1,5 @@
-//! What each kind of span is called and says. Names of attributes are those of OpenTelemetry's semantic conventions where they
-//! have one, else our own.
+//! The name and attributes of each kind of span. Names of attributes are those of OpenTelemetry's semantic conventions where
+//! they have one, else our own.
 
 use std::time::{Duration, Instant};
 
@@ -8,22 +8,22 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use uuid::Uuid;
 
 use super::trace::{SpanId, Trace, TraceId};
-use super::tracer::{self, Kind, Open, Told, Tracer, number, text};
+use super::tracer::{self, Kind, Open, SpanData, Tracer, number, text};
 
-/// The place of a decision's span below the caller's one, or without a caller in a new trace where spans are exported.
+/// A decision's span below the caller's one, or without a caller in a new trace where spans are exported.
 #[must_use]
 pub fn of_decision(caller: Option<Trace>, decision_id: [u8; 16]) -> Option<Trace> {
     tracer::place(caller, SpanId::of_decision(decision_id))
 }
 
-/// The place of a decision that was asked for once more, under another id.
+/// The span of a decision that was requested once more, under another id.
 #[must_use]
 pub fn under(trace: Option<Trace>, event_id: [u8; 16]) -> Option<Trace> {
     trace.map(|trace| Trace { span: SpanId::of_decision(event_id).unwrap_or(trace.span), ..trace })
 }
 
-/// A call of the script under way. The commands of many payments share it: each recorded one gets a span of it, so that its trace
-/// is whole.
+/// A call of the script under way. The commands of many payments share it: each recorded one gets a span of it, so that its
+/// trace is complete.
 #[derive(Debug)]
 pub struct ScriptCall(Option<(&'static Tracer, Instant)>);
 
@@ -32,12 +32,12 @@ impl ScriptCall {
         Self(tracer::installed().map(|tracer| (tracer, Instant::now())))
     }
 
-    /// Ends it for the commands with these places.
-    pub fn end(self, places: impl ExactSizeIterator<Item = Option<Trace>>, error: Option<&dyn std::fmt::Display>) {
+    /// Ends it for the commands with these spans.
+    pub fn end(self, traces: impl ExactSizeIterator<Item = Option<Trace>>, error: Option<&dyn std::fmt::Display>) {
         let Some((tracer, started)) = self.0 else { return };
-        let (took, count) = (started.elapsed(), places.len());
+        let (took, count) = (started.elapsed(), traces.len());
         let error = error.map(ToString::to_string);
-        for caller in places.flatten().filter(|caller| caller.sampled) {
+        for caller in traces.flatten().filter(|caller| caller.sampled) {
             let Some(trace) = tracer::span_id().and_then(|span| tracer.place(Some(caller), span)) else { return };
             let attributes = vec![
                 text("db.system.name", "redis"),
@@ -45,8 +45,8 @@ impl ScriptCall {
                 number("sluice.batch_size", count),
             ];
             let (name, links) = ("EVALSHA".to_owned(), Vec::new());
-            let told = Told { kind: Kind::Client, name, attributes, links, error: error.as_deref() };
-            tracer.end(trace, took, told);
+            let data = SpanData { kind: Kind::Client, name, attributes, links, error: error.as_deref() };
+            tracer.end(trace, took, data);
         }
     }
 }
@@ -72,39 +72,39 @@ impl JournalStore {
         let Some(open) = self.0 else { return };
         let error = error.map(ToString::to_string);
         let attributes = vec![text("db.system.name", "postgresql"), number("sluice.batch_size", events.len())];
-        let decisions = events.filter_map(|(event_id, trace_id)| past_decision(trace_id, Some(event_id)));
+        let decisions = events.filter_map(|(event_id, trace_id)| earlier_decision(trace_id, Some(event_id)));
         let links = decisions.filter(|decision| decision.sampled).take(Self::LINKS_MAX).collect();
         let name = "store events".to_owned();
-        open.end(Told { kind: Kind::Client, name, attributes, links, error: error.as_deref() });
+        open.end(SpanData { kind: Kind::Client, name, attributes, links, error: error.as_deref() });
     }
 }
 
-/// The place of a decision that was taken before, here or on another server: `trace_id` (32 hexadecimal digits) and id of its event.
-/// Whether it is recorded was not kept, so the trace's id decides.
-fn past_decision(trace_id: Option<&str>, event_id: Option<Uuid>) -> Option<Trace> {
+/// The span of an earlier decision, here or on another server: `trace_id` (32 hexadecimal digits) and id of its event. Whether
+/// it is recorded was not kept, so the trace's id decides.
+fn earlier_decision(trace_id: Option<&str>, event_id: Option<Uuid>) -> Option<Trace> {
     let id = trace_id.and_then(TraceId::parse)?;
     let span = SpanId::of_decision(event_id?.into_bytes())?;
     let sampled = tracer::installed().is_some_and(|tracer| tracer.draws(id));
     Some(Trace { id, span, parent: None, sampled })
 }
 
-/// A try to deliver a message, in the trace of what raised its alert.
+/// A delivery attempt of a message, in the trace of its alert's cause.
 #[derive(Debug)]
 pub struct Delivery {
-    /// What the receiver is told of.
+    /// The span that the receiver gets.
     trace: Option<Trace>,
     open: Option<Open>,
 }
 
-/// How a try to deliver a message ended.
+/// The result of a delivery attempt.
 #[derive(Debug)]
 pub struct Delivered<'a> {
     /// As in `webhook`.
     pub channel_kind: &'a str,
     pub message_id: Uuid,
-    /// The number of the try, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: i32,
-    /// What the receiver answered, where it did.
+    /// The receiver's status, where it answered.
     pub status: Option<u16>,
     /// Why it counts as failed.
     pub error: Option<&'a str>,
@@ -114,7 +114,7 @@ impl Delivery {
     /// Begins it below the decision that raised the alert: `trace_id` (32 hexadecimal digits) and `event_id` of `quota_alert`.
     #[must_use]
     pub fn begin(trace_id: Option<&str>, event_id: Option<Uuid>) -> Self {
-        let trace = tracer::place(past_decision(trace_id, event_id), tracer::span_id());
+        let trace = tracer::place(earlier_decision(trace_id, event_id), tracer::span_id());
         Self { trace, open: tracer::open(trace) }
     }
 
@@ -135,7 +135,7 @@ impl Delivery {
         ];
         attributes.extend(status.map(|status| number("sluice.response_status", status)));
         let name = format!("deliver {channel_kind}");
-        open.end(Told { kind: Kind::Client, name, attributes, links: Vec::new(), error });
+        open.end(SpanData { kind: Kind::Client, name, attributes, links: Vec::new(), error });
     }
 }
 
@@ -153,7 +153,11 @@ pub fn request(
     let name = route.as_ref().map_or_else(|| method.to_string(), |route| format!("{method} {route}"));
     attributes.extend(route.map(|route| text("http.route", route)));
     let error = status.is_server_error().then(|| status.to_string());
-    tracer.end(trace, took, Told { kind: Kind::Server, name, attributes, links: Vec::new(), error: error.as_deref() });
+    tracer.end(
+        trace,
+        took,
+        SpanData { kind: Kind::Server, name, attributes, links: Vec::new(), error: error.as_deref() },
+    );
 }
 
 #[cfg(test)]

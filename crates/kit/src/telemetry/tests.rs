@@ -19,7 +19,7 @@ impl Write for Sink {
     }
 }
 
-/// What is written of the events of `log`.
+/// What is written for the events of `log`.
 fn written(log: impl FnOnce()) -> Vec<serde_json::Value> {
     filtered("trace", log)
 }
@@ -147,7 +147,7 @@ fn a_line_of_a_request_names_its_trace_once() {
     assert_eq!(ids, [None, own, None, request, own, None]);
 }
 
-/// A reader of standard output that does not read before it is told to.
+/// A reader of standard output that does not read until it is released.
 struct Stuck(Receiver<()>, Sink);
 
 impl Write for Stuck {

@@ -1,4 +1,4 @@
-//! W3C Trace Context: where in which trace something happens.
+//! W3C Trace Context: the trace and the span in which something happens.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct TraceId([u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpanId([u8; 8]);
 
-/// A span's place in its trace.
+/// A span in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
     pub id: TraceId,
@@ -68,7 +68,7 @@ impl SpanId {
         decode(text).and_then(Self::new)
     }
 
-    /// The span of a decision: the last half of its id, so that whoever has the event's id can name its span.
+    /// The span of a decision: the last half of its id, so that the event's id gives its span.
     #[must_use]
     pub fn of_decision(id: [u8; 16]) -> Option<Self> {
         let [.., a, b, c, d, e, f, g, h] = id;
@@ -94,7 +94,7 @@ impl Trace {
         fits.then_some(Self { id, span, parent: None, sampled: flags & 1 == 1 })
     }
 
-    /// The header that tells another program of this span.
+    /// The header that passes this span on to another program.
     #[must_use]
     pub fn traceparent(&self) -> String {
         format!("00-{}-{}-{:02x}", self.id, self.span, u8::from(self.sampled))

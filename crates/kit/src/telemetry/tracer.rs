@@ -1,5 +1,5 @@
-//! Spans from their begin to the queue of the exporter. Without one nothing here is made: what is off costs a look at an
-//! empty cell.
+//! Spans from their begin to the queue of the exporter. Without an exporter nothing is made here: disabled tracing costs one
+//! read of an empty cell.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use tokio::sync::mpsc;
 
-use super::figures::{Figures, Lost};
+use super::metrics::{Lost, TraceMetrics};
 use super::sampler::Sampler;
 use super::trace::{SpanId, Trace, TraceId};
 use crate::clock;
@@ -20,12 +20,12 @@ pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind as Kind;
 
 static TRACER: OnceLock<Tracer> = OnceLock::new();
 
-/// Takes the spans of this process that are over.
+/// Takes the finished spans of this process.
 #[derive(Debug)]
 pub struct Tracer {
     sampler: Sampler,
     queue: mpsc::Sender<Span>,
-    figures: Figures,
+    metrics: TraceMetrics,
 }
 
 /// A span under way.
@@ -36,19 +36,19 @@ pub(super) struct Open {
     started: Instant,
 }
 
-/// What a span says beside its place and time.
+/// The data of a span besides its ids and time.
 #[derive(Debug)]
-pub struct Told<'a> {
+pub struct SpanData<'a> {
     pub kind: Kind,
     pub name: String,
     pub attributes: Vec<KeyValue>,
-    /// Spans of other traces that it is about, too.
+    /// Spans of other traces that it concerns, too.
     pub links: Vec<Trace>,
-    /// Why what it is about failed.
+    /// Why the work failed.
     pub error: Option<&'a str>,
 }
 
-/// Puts the tracer of the process in its place; `false` where there is one already.
+/// Installs the tracer of the process; `false` where there is one already.
 pub(super) fn install(tracer: Tracer) -> bool {
     TRACER.set(tracer).is_ok()
 }
@@ -58,8 +58,8 @@ pub(super) fn installed() -> Option<&'static Tracer> {
     TRACER.get()
 }
 
-/// The place of a span below the caller's one. Where spans are exported, a trace without a caller begins here; elsewhere the
-/// caller's word is all that there is.
+/// A span below the caller's one. Where spans are exported, a trace without a caller begins here; elsewhere the result is the
+/// caller's span.
 pub fn place(caller: Option<Trace>, span: Option<SpanId>) -> Option<Trace> {
     match installed() {
         Some(tracer) => span.and_then(|span| tracer.place(caller, span)).or(caller),
@@ -67,27 +67,27 @@ pub fn place(caller: Option<Trace>, span: Option<SpanId>) -> Option<Trace> {
     }
 }
 
-/// The tracer for what happens at this place, where that is recorded.
+/// The tracer for this span, where it is recorded.
 pub fn recorded(trace: Option<Trace>) -> Option<(&'static Tracer, Trace)> {
     let trace = trace.filter(|trace| trace.sampled)?;
     installed().map(|tracer| (tracer, trace))
 }
 
-/// Begins a span at a place that was given to it.
+/// Begins the given span.
 pub(super) fn open(trace: Option<Trace>) -> Option<Open> {
     recorded(trace).map(|(tracer, trace)| Open { tracer, trace, started: Instant::now() })
 }
 
 impl Open {
     /// Ends it.
-    pub(super) fn end(self, told: Told<'_>) {
-        self.tracer.end(self.trace, self.started.elapsed(), told);
+    pub(super) fn end(self, data: SpanData<'_>) {
+        self.tracer.end(self.trace, self.started.elapsed(), data);
     }
 }
 
 impl Tracer {
-    pub(super) fn new(sampler: Sampler, queue: mpsc::Sender<Span>, figures: Figures) -> Self {
-        Self { sampler, queue, figures }
+    pub(super) fn new(sampler: Sampler, queue: mpsc::Sender<Span>, metrics: TraceMetrics) -> Self {
+        Self { sampler, queue, metrics }
     }
 
     /// See [`place`]; `None` where no id can be drawn.
@@ -100,15 +100,15 @@ impl Tracer {
         Some(Trace { id, span, parent: caller.map(|caller| caller.span), sampled })
     }
 
-    /// Whether a trace is recorded whose first span's word is not known.
+    /// Whether a trace is recorded whose first span's flag is not known.
     pub(super) fn draws(&self, id: TraceId) -> bool {
         self.sampler.draws(id)
     }
 
-    /// Takes a span that lasted so long and is over now. Where the queue is full it is lost, and counted.
-    pub fn end(&self, trace: Trace, took: Duration, told: Told<'_>) {
-        if self.queue.try_send(span(trace, took, told)).is_err() {
-            self.figures.lost(Lost::QueueFull, 1);
+    /// Takes a finished span with its duration. Where the queue is full it is lost, and counted.
+    pub fn end(&self, trace: Trace, took: Duration, data: SpanData<'_>) {
+        if self.queue.try_send(span(trace, took, data)).is_err() {
+            self.metrics.lost(Lost::QueueFull, 1);
         }
     }
 }
@@ -118,10 +118,10 @@ pub fn span_id() -> Option<SpanId> {
     clock::random().and_then(SpanId::new)
 }
 
-fn span(trace: Trace, took: Duration, told: Told<'_>) -> Span {
+fn span(trace: Trace, took: Duration, data: SpanData<'_>) -> Span {
     let end = clock::now().timestamp_nanos_opt().and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or_default();
     let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-    let Told { kind, name, attributes, links, error } = told;
+    let SpanData { kind, name, attributes, links, error } = data;
     let status = error.map(|error| Status { message: error.to_owned(), code: StatusCode::Error as i32 });
     Span {
         trace_id: trace.id.bytes().to_vec(),
@@ -167,8 +167,8 @@ fn attribute(key: &'static str, value: Value) -> KeyValue {
 mod tests {
     use super::*;
 
-    fn told(name: &str) -> Told<'_> {
-        Told {
+    fn data(name: &str) -> SpanData<'_> {
+        SpanData {
             kind: Kind::Internal,
             name: name.to_owned(),
             attributes: vec![number("n", 1)],
@@ -180,25 +180,25 @@ mod tests {
     #[test]
     fn a_full_queue_loses_spans_and_counts_them() {
         let (queue, mut taken) = mpsc::channel(2);
-        let figures = Figures::default();
-        let tracer = Tracer::new(Sampler::of("always_on", 1.0).unwrap(), queue, figures.clone());
+        let metrics = TraceMetrics::default();
+        let tracer = Tracer::new(Sampler::of("always_on", 1.0).unwrap(), queue, metrics.clone());
         let trace = tracer.place(None, span_id().unwrap()).unwrap();
         for name in ["first", "second", "third", "fourth"] {
-            tracer.end(trace, Duration::from_millis(3), told(name));
+            tracer.end(trace, Duration::from_millis(3), data(name));
         }
-        assert_eq!(figures.lost_spans(Lost::QueueFull), 2);
+        assert_eq!(metrics.lost_spans(Lost::QueueFull), 2);
         let first = taken.try_recv().unwrap();
         assert_eq!(first.end_time_unix_nano - first.start_time_unix_nano, 3_000_000);
         assert_eq!((first.name.as_str(), taken.try_recv().unwrap().name.as_str()), ("first", "second"));
         assert!(taken.try_recv().is_err());
-        tracer.end(trace, Duration::ZERO, told("fifth"));
+        tracer.end(trace, Duration::ZERO, data("fifth"));
         assert_eq!(taken.try_recv().unwrap().name, "fifth");
     }
 
     #[test]
     fn a_span_stands_below_its_caller_or_begins_a_trace() {
         let (queue, _taken) = mpsc::channel(1);
-        let tracer = Tracer::new(Sampler::of("parentbased_always_on", 1.0).unwrap(), queue, Figures::default());
+        let tracer = Tracer::new(Sampler::of("parentbased_always_on", 1.0).unwrap(), queue, TraceMetrics::default());
         let caller = Trace::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00").unwrap();
         let own = span_id().unwrap();
         let below = tracer.place(Some(caller), own).unwrap();

@@ -1,4 +1,4 @@
-//! What can be known of a policy, tier, binding or override from itself alone, with the field named where something is wrong.
+//! Checks of a policy, tier, binding or override by itself. Errors name the field.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -105,7 +105,7 @@ impl BindingInput {
     }
 }
 
-/// What the lists of a tier say as a policy.
+/// The lists of a tier as a policy.
 pub(super) fn allowed(
     channels: Option<&[String]>,
     currencies: Option<&[String]>,
@@ -137,7 +137,7 @@ pub(super) fn currency(text: &str) -> Result<Currency, RepositoryError> {
     Currency::parse(text).map_err(|error| RepositoryError::invalid("currency", error.to_string()))
 }
 
-/// When something holds.
+/// The time in which something is in force.
 pub(crate) fn span(from: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> Result<Span, RepositoryError> {
     let span = Span {
         from_ms: from.map_or(i64::MIN, |at| at.timestamp_millis()),
@@ -149,7 +149,7 @@ pub(crate) fn span(from: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) ->
     Err(RepositoryError::invalid("expiry_date", "must be after effective_date"))
 }
 
-/// When something that comes in shall hold.
+/// Checks the time in which an input is to be in force.
 fn dates(from: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> Result<(), RepositoryError> {
     for (field, at) in [("effective_date", from), ("expiry_date", until)] {
         if at.is_some_and(|at| !YEARS.contains(&at.year())) {
@@ -160,7 +160,7 @@ fn dates(from: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> Result<()
     span(from, until).map(drop)
 }
 
-/// Whether a text or name somewhere in it has the one character that Postgres does not keep.
+/// Whether a text or name anywhere in it has the one character that Postgres cannot store.
 fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),

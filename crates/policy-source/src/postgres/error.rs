@@ -1,4 +1,4 @@
-//! Why the repository does not do what it is asked.
+//! Why an operation of the repository is refused or failed.
 
 use sluice_policy::PolicyError;
 use thiserror::Error;
@@ -9,16 +9,16 @@ pub enum RepositoryError {
     /// There is no such thing.
     #[error("there is no such {0}")]
     NotFound(&'static str),
-    /// It is not in a state in which that could be done, or somebody else was faster.
+    /// Its state does not allow the operation, or another caller was faster.
     #[error("{0}")]
     Conflict(String),
-    /// A field that cannot be as it is.
+    /// An invalid field.
     #[error("`{field}`: {problem}")]
     Invalid { field: String, problem: String },
-    /// Who wrote it cannot approve it.
+    /// Its author cannot approve it.
     #[error("another person than the one who wrote it must approve it")]
     FourEyes,
-    /// Postgres is away or refuses.
+    /// Postgres is unavailable or refuses.
     #[error("the database cannot be used: {0}")]
     Database(sqlx::Error),
 }
@@ -51,9 +51,9 @@ impl RepositoryError {
                 Self::Invalid { field: last.unwrap_or_else(|| api_name(&field)), problem }
             }
             PolicyError::EnforcesNothing => {
-                Self::Conflict("what would be in force then enforces nothing: it names no limit".to_owned())
+                Self::Conflict("the set in force after it enforces nothing: it names no limit".to_owned())
             }
-            // Rows are no text that could be misspelt.
+            // Rows are not parsed from a text.
             error @ (PolicyError::Syntax(_) | PolicyError::Tab(_)) => Self::Conflict(error.to_string()),
         }
     }
@@ -74,7 +74,7 @@ impl From<sqlx::Error> for RepositoryError {
             Some(UNIQUE_VIOLATION) if constraint == "tier_tier_code_key" => {
                 Self::Conflict("there is a tier with this tier_code".to_owned())
             }
-            Some(UNIQUE_VIOLATION) => Self::Conflict("somebody else changed it just now".to_owned()),
+            Some(UNIQUE_VIOLATION) => Self::Conflict("another caller changed it just now: read it again".to_owned()),
             Some(FOREIGN_KEY_VIOLATION) => Self::invalid("tier_id", "there is no such tier"),
             Some(RESTRICT_VIOLATION) => Self::Conflict(refusal.message().to_owned()),
             Some(_) | None => Self::Database(error),

@@ -1,4 +1,4 @@
-//! All policies in Postgres that hold or will hold, read in one statement, and how they join those of the policy file.
+//! All policies in Postgres that are or will be in force, read in one statement, and their merge with the policy file.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const STATEMENT: &str = "\
         WHERE ended_at IS NULL AND (expiry_date IS NULL OR expiry_date > now() - interval '1 day') \
     UNION ALL SELECT 'override', to_jsonb(o)::text FROM policy_override o \
         WHERE approved_at IS NOT NULL AND revoked_at IS NULL AND expiry_date > now() - interval '1 day'";
-/// SQLSTATE of a table that is not there.
+/// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
 /// Why the policies in Postgres were not taken.
@@ -51,7 +51,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Reads them. Before the tables are made there are none.
+    /// Reads them. Before the tables exist there are none.
     ///
     /// # Errors
     /// [`LoadError`] where Postgres cannot be read, or a row is of another form.
@@ -78,7 +78,7 @@ impl Rows {
         Ok(rows)
     }
 
-    /// Another one for every other content.
+    /// A hash of the content.
     #[must_use]
     pub const fn digest(&self) -> u64 {
         self.digest
@@ -90,14 +90,14 @@ impl Rows {
         self.policies.is_empty() && self.bindings.is_empty() && self.overrides.is_empty() && self.tiers.is_empty()
     }
 
-    /// Whether there is no policy among them: tiers and bindings alone limit nobody.
+    /// Whether there is no policy among them: tiers and bindings alone limit nothing.
     #[must_use]
     pub const fn has_no_policy(&self) -> bool {
         self.policies.is_empty()
     }
 
-    /// Adds the rows to the policies of a file: where both say something of the same scope, channel and currency, the row
-    /// wins; a row inherits from the file's tiers and default too.
+    /// Adds the rows to the policies of a file: where both cover the same scope, channel and currency, the row wins; a row
+    /// inherits from the file's tiers and default too.
     ///
     /// # Errors
     /// [`PolicyError`] names the row and the field.
@@ -125,7 +125,7 @@ impl Rows {
         let read = || -> Result<(MerchantId, TierBinding), RepositoryError> {
             let tier = tier_code(codes, row.tier_id)?.to_owned();
             let mut span = checks::span(Some(row.effective_date), row.expiry_date)?;
-            // Nobody asks for the time before; merchants that are bound for good share what their tier has.
+            // The time before is never queried; merchants that are bound without an end share their tier's policies.
             if span.from_ms <= self.read_at_ms {
                 span.from_ms = i64::MIN;
             }

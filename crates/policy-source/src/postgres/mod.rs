@@ -1,15 +1,15 @@
-//! Policies in Postgres: the tables' forms, what people do with them, and how every server learns of a change.
+//! Policies in Postgres: the tables' types, the operations on them, and how every server picks up a change.
 
 pub(crate) mod checks;
 mod error;
+mod listener;
 mod load;
 pub mod model;
 mod repository;
 mod scopes;
-mod watch;
 
 pub use error::RepositoryError;
+pub use listener::PolicyListener;
 pub use load::{LoadError, Rows};
 pub use repository::{By, PolicyFilter, PolicyRepository};
 pub use scopes::ScopeFilter;
-pub use watch::Watch;

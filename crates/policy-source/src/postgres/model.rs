@@ -1,4 +1,4 @@
-//! Policies, tiers, bindings and overrides as the admin API and the tables have them, and how they become rules.
+//! Policies, tiers, bindings and overrides as in the admin API and the tables, and their conversion to rules.
 
 use chrono::{DateTime, Utc};
 use quota::OnExpiry;
@@ -84,7 +84,7 @@ impl PolicyStatus {
     }
 }
 
-/// Declares forms that hold the limits beside their own fields: `deny_unknown_fields` does not work through `flatten`.
+/// Declares types with the limits beside their own fields: `deny_unknown_fields` does not work through `flatten`.
 macro_rules! with_limits {
     ($($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })+) => {$(
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -167,8 +167,8 @@ macro_rules! with_policy {
                 hold_on_expiry: Option<HoldExpiry>,
                 /// By how many percent captures may exceed their hold, 0 to 100.
                 over_capture_percent: Option<u32>,
-                /// Percentages of the account's limits at which usage is told of, each 1 to 1000: at most eight, none for nothing.
-                /// 80 and 100 where nobody gives any. Only in a policy for all channels.
+                /// Percentages of the account's limits at which usage raises an alert, each 1 to 1000: at most eight, none for nothing.
+                /// 80 and 100 where none are given. Only in a policy for all channels.
                 #[schema(max_items = 8, example = json!([80, 100]))]
                 thresholds: Option<Vec<u32>>,
                 /// Whether merchants that no policy, tier or override names have the default policy, or every charge of theirs is

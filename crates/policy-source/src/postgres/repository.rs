@@ -1,5 +1,5 @@
-//! What people do with policies: draft, approve by another person, activate, deactivate; every step on the record. The
-//! tables' own rules (`0003_limit_policy.sql`) hold whoever writes; here they become answers that name the field.
+//! Operations on policies: draft, approve by another person, activate, deactivate; every step is recorded. The tables' own
+//! rules (`0003_limit_policy.sql`) apply to any writer; here they become errors that name the field.
 
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ macro_rules! given {
     };
 }
 
-/// Most rows of one page, whatever the caller asks for.
+/// Most rows of one page, whatever the caller requests.
 pub(super) const ROWS_MAX: i64 = 1_001;
 
-/// Lets one change at a time be made and checked; any number that nothing else uses.
+/// Serializes changes and their checks; any number that nothing else uses.
 const CHANGE_LOCK: i64 = 0x51_75_6f_74_61_04;
 
 /// Who changes something, and why. Both are recorded.
@@ -41,7 +41,7 @@ pub struct By<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Which versions of policies a list has. What is `None` is not asked for.
+/// Which versions of policies a list has; `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyFilter {
     pub policy_id: Option<Uuid>,
@@ -63,13 +63,13 @@ pub struct PolicyRepository {
 type Result<T> = std::result::Result<T, RepositoryError>;
 
 impl PolicyRepository {
-    /// Works in the pool's database. A change must go together with what else is in force in `policies`.
+    /// Works in the pool's database. A change must be consistent with what else is in force in `policies`.
     #[must_use]
     pub fn new(pool: PgPool, policies: Arc<Policies>) -> Self {
         Self { pool, policies }
     }
 
-    /// What can be known of a policy before it is compiled with the others.
+    /// Checks a policy before it is compiled with the others.
     fn check(&self, input: &PolicyInput) -> Result<()> {
         input.check()?;
         match &input.timezone {
@@ -145,7 +145,7 @@ impl PolicyRepository {
         Ok(changed)
     }
 
-    /// Approves the draft; whoever wrote it cannot.
+    /// Approves the draft; its authors cannot.
     ///
     /// # Errors
     /// [`RepositoryError::FourEyes`], and [`RepositoryError::Conflict`] where there is no draft, or another one than
@@ -209,7 +209,7 @@ impl PolicyRepository {
     /// Makes every version inactive; nothing is removed.
     ///
     /// # Errors
-    /// [`RepositoryError::NotFound`] for a policy that never was.
+    /// [`RepositoryError::NotFound`] for a policy that does not exist.
     pub async fn delete(&self, by: By<'_>, policy: Uuid) -> Result<LimitPolicy> {
         let mut transaction = self.begin(by, "delete").await?;
         latest(&mut transaction, policy).await?;
@@ -274,7 +274,7 @@ impl PolicyRepository {
             required("reason", reason)?;
         }
         let mut transaction = self.pool.begin().await?;
-        // Before anything is read: each of two changes alone may go with the rest, and both together contradict each other.
+        // Before anything is read: two changes may each be consistent with the rest, and contradict each other.
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CHANGE_LOCK).execute(&mut *transaction).await?;
         let statement = "SELECT set_config('sluice.actor', $1, true), set_config('sluice.action', $2, true), \
                          set_config('sluice.reason', $3, true)";
@@ -290,7 +290,7 @@ impl PolicyRepository {
             Err(LoadError::Sql(error)) => return Err(error.into()),
             Err(error @ (LoadError::Row { .. } | LoadError::Policy(_))) => {
                 return Err(RepositoryError::Conflict(format!(
-                    "policies in the database must be mended first: {error}"
+                    "policies in the database must be fixed first: {error}"
                 )));
             }
         };
@@ -335,7 +335,7 @@ fn in_state(present: &LimitPolicy, state: PolicyState, done: &str) -> Result<()>
     Err(RepositoryError::Conflict(format!("only a policy in state {expected} can be {done}; this one is {found}")))
 }
 
-/// A policy stays who it is for: decisions and history name it.
+/// A policy keeps its scope: decisions and history name it.
 fn same_scope(present: &LimitPolicy, input: &PolicyInput) -> Result<()> {
     let changed = [
         ("merchant_id", present.merchant_id != input.merchant_id),

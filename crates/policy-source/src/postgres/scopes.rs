@@ -1,4 +1,4 @@
-//! The repository's other half: tiers, who is bound to which, and overrides.
+//! The repository's other half: tiers, bindings and overrides.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -18,13 +18,13 @@ macro_rules! given {
     };
 }
 
-/// Which bindings or overrides a list has. What is `None` is not asked for.
+/// Which bindings or overrides a list has; `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct ScopeFilter {
     pub merchant_id: Option<String>,
     /// For bindings only.
     pub tier_id: Option<Uuid>,
-    /// Only what holds now.
+    /// Only those in force now.
     pub in_force: bool,
 }
 
@@ -186,7 +186,7 @@ impl PolicyRepository {
         read_all(query.bind(limit.clamp(1, ROWS_MAX)).fetch_all(&self.pool).await?)
     }
 
-    /// Asks for an override; it holds once another person approves it.
+    /// Creates an override; it is in force once another person approves it.
     ///
     /// # Errors
     /// [`RepositoryError::Invalid`] names the field.
@@ -207,7 +207,7 @@ impl PolicyRepository {
         Ok(created)
     }
 
-    /// Approves an override, which puts it in force for its time; whoever asked for it cannot.
+    /// Approves an override, which puts it in force for its time; its author cannot.
     ///
     /// # Errors
     /// [`RepositoryError::FourEyes`]; [`RepositoryError::Conflict`] where it is approved or revoked already;

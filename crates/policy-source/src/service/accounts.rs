@@ -1,7 +1,7 @@
-//! Which accounts are remembered, and which of their channels.
+//! Which accounts are cached, and which of their channels.
 //!
-//! Merchants come from the routes' rules, channels from whoever pays. So channels have their room within their account: however
-//! many are made up, they push out no other account, and no channel of which the service said something of its own.
+//! Merchants come from the routes' rules, channels from the payer. So channels are bounded within their account: however many
+//! are invented, they evict no other account, and no channel for which the service has an answer of its own.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ type Key = (MerchantId, Currency);
 pub enum AccountCalendar {
     /// That of the service's answer for all channels.
     Answered(Calendar),
-    /// The service said that it has no policy for the account: that of the policies of Postgres and the file.
+    /// The service has no policy for the account: that of the policies of Postgres and the file.
     Configured,
-    /// The service said nothing yet.
+    /// The service has not answered yet.
     Unknown,
 }
 
-/// What is asked for an account and one of its channels.
+/// The cells of an account and one of its channels.
 #[derive(Clone, Debug)]
 pub(super) struct Cells {
     pub all: Arc<Cell>,
@@ -41,11 +41,11 @@ pub(super) struct Cells {
     pub channel: Option<Arc<Cell>>,
 }
 
-/// The accounts that are remembered.
+/// The cached accounts.
 #[derive(Debug)]
 pub(super) struct Accounts {
     known: LruCache<Key, Slots>,
-    /// Of accounts that are not known any more: what closes their windows needs no limits.
+    /// Of evicted accounts: closing their windows needs no limits.
     calendars: LruCache<Key, AccountCalendar>,
 }
 
@@ -65,7 +65,7 @@ impl Accounts {
         self.known.len()
     }
 
-    /// The account's cells. New ones are put into the queue; what finds no room there is not remembered.
+    /// The account's cells. New ones are put into the queue; what finds no room there is not cached.
     pub(super) fn cells(
         &mut self,
         merchant: &MerchantId,
@@ -89,24 +89,24 @@ impl Accounts {
         cells
     }
 
-    /// What is remembered of an account, as it is: nothing is asked for, and the account does not count as used.
+    /// What is cached of an account, as it is: the service is not queried, and the account does not count as used.
     pub(super) fn peek(&self, merchant: &MerchantId, currency: Currency, channel: Option<&Channel>) -> Option<Cells> {
         let slots = self.known.peek(&(merchant.clone(), currency))?;
         Some(Cells { all: Arc::clone(&slots.all), channel: channel.and_then(|channel| slots.channel(channel)) })
     }
 
-    /// The calendar of an account, given what the service said of all its channels.
+    /// The calendar of an account, given the answer for all its channels.
     pub(super) fn calendar(&self, merchant: &MerchantId, currency: Currency, all: Option<&State>) -> AccountCalendar {
         match all.map_or(AccountCalendar::Unknown, State::calendar) {
             AccountCalendar::Unknown => {
                 let kept = self.calendars.peek(&(merchant.clone(), currency));
                 kept.cloned().unwrap_or(AccountCalendar::Unknown)
             }
-            told => told,
+            answered => answered,
         }
     }
 
-    /// Reckons with the present data of every account's zone.
+    /// Applies the present data of every account's zone.
     pub(super) fn renew_zones(&mut self, zones: &dyn ZoneSource) {
         self.all_cells().iter().for_each(|cell| cell.renew_zone(zones));
         for (_, kept) in &mut self.calendars {
@@ -124,8 +124,8 @@ impl Accounts {
         slots.flat_map(|slots| std::iter::once(&slots.all).chain(&slots.channels)).map(Arc::clone).collect()
     }
 
-    /// Forgets an account, or one channel of it; it is asked for anew when it is next used.
-    pub(super) fn forget(&mut self, account: &Account) {
+    /// Evicts an account, or one channel of it; it is queried again when it is next used.
+    pub(super) fn evict(&mut self, account: &Account) {
         let key = (account.merchant.clone(), account.currency);
         match &account.channel {
             Some(_) => {
@@ -171,17 +171,17 @@ impl Slots {
         Some(cell)
     }
 
-    /// The place of the channel that was used longest ago among those that can be done without: those that were answered,
-    /// and not otherwise than the account itself. So no account has more than a few questions in the queue, either.
+    /// The index of the channel that was used longest ago among those that can be evicted: those whose answer does not differ
+    /// from the account's own. So no account has more than a few queries in the queue, either.
     fn spare(&self) -> Option<usize> {
         let all = self.all.state();
-        let places = self.channels.iter().enumerate();
-        let spare = places.filter(|(_, cell)| match cell.state() {
+        let indexed = self.channels.iter().enumerate();
+        let spare = indexed.filter(|(_, cell)| match cell.state() {
             State::New => false,
             State::Known(policy) | State::LastKnown(policy) => !differs(&policy, all.policy()),
             State::Absent | State::Nothing => true,
         });
-        spare.min_by_key(|(_, cell)| cell.used_at_ms()).map(|(place, _)| place)
+        spare.min_by_key(|(_, cell)| cell.used_at_ms()).map(|(index, _)| index)
     }
 }
 
@@ -191,16 +191,16 @@ pub(super) fn renewed(calendar: &Calendar, zones: &dyn ZoneSource) -> Option<Cal
     Some(calendar.with_zone(zone)).filter(|renewed| renewed != calendar)
 }
 
-/// Whether a channel's policy says something else than the account's. Versions name the answers; calendar and watch are the
+/// Whether a channel's policy says something else than the account's. Versions name the answers; calendar and thresholds are the
 /// account's.
 fn differs(channel: &Policy, all: Option<&Arc<Policy>>) -> bool {
     all.is_none_or(|all| {
-        let Policy { version, calendar, calendar_known, watch, .. } = all.as_ref();
+        let Policy { version, calendar, calendar_known, threshold_policy, .. } = all.as_ref();
         let alike = Policy {
             version: Arc::clone(version),
             calendar: calendar.clone(),
             calendar_known: *calendar_known,
-            watch: watch.clone(),
+            threshold_policy: threshold_policy.clone(),
             ..channel.clone()
         };
         alike != **all

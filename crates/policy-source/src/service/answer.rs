@@ -1,4 +1,4 @@
-//! What the policy service answers, and whether it may be used.
+//! The policy service's answer, and whether it may be used.
 
 use chrono::{DateTime, Utc};
 use quota::{Policy, TextError, document_text};
@@ -29,7 +29,7 @@ pub(super) enum AnswerError {
     EnforcesNothing,
 }
 
-/// An answer. Fields that we do not know are the service's own affair.
+/// An answer. Unknown fields are ignored.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
     merchant_id: Option<String>,
@@ -50,7 +50,7 @@ impl Answer {
         Ok(serde_json::from_str(document_text(body)?)?)
     }
 
-    /// The policy, where it is one for the account that was asked for and in force.
+    /// The policy, where it is for the requested account and in force.
     pub(super) fn policy(
         mut self,
         account: &Account,
@@ -78,17 +78,17 @@ impl Answer {
         if policy.enforces() { Ok(policy) } else { Err(AnswerError::EnforcesNothing) }
     }
 
-    /// What the answer says of itself must be what was asked for.
+    /// The account in the answer must be the requested one.
     fn check_account(&self, account: &Account) -> Result<(), AnswerError> {
         let channel = account.channel.as_ref().map_or(ALL_CHANNELS, |channel| channel.as_str());
-        // A policy for every channel is right for each of them.
+        // A policy for all channels is valid for each of them.
         let of_all = self.channel.as_deref() == Some(ALL_CHANNELS);
-        let said = [
+        let given = [
             ("merchant_id", &self.merchant_id, account.merchant.as_str()),
             ("currency", &self.currency, account.currency.code()),
             ("channel", &self.channel, if of_all { ALL_CHANNELS } else { channel }),
         ];
-        for (field, found, expected) in said {
+        for (field, found, expected) in given {
             if let Some(found) = found.as_ref().filter(|found| *found != expected) {
                 let found = found.chars().take(100).collect();
                 return Err(AnswerError::Foreign { field, found });
@@ -98,8 +98,8 @@ impl Answer {
     }
 }
 
-/// Counters are the account's, so all its channels share the windows and what is told of usage: only its answer for all of them
-/// says which.
+/// Counters are the account's, so all its channels share the windows and the thresholds: only its answer for all channels may
+/// set them.
 fn check_of_account(fields: &PolicyFields) -> Result<(), AnswerError> {
     let given = [
         ("timezone", fields.timezone.is_some()),

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::accounts::{self, AccountCalendar};
-use crate::figures::Step;
+use crate::metrics::Step;
 
-/// Whose policy.
+/// The account, or a channel of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Account {
     pub merchant: MerchantId,
@@ -21,22 +21,22 @@ pub struct Account {
     pub channel: Option<Channel>,
 }
 
-/// What the service said.
+/// The service's answer.
 #[derive(Clone, Debug)]
 pub(super) enum State {
-    /// It was not asked yet.
+    /// It was not queried yet.
     New,
     Known(Arc<Policy>),
-    /// It said this before, and could not be asked since.
+    /// An earlier answer; there was no usable one since.
     LastKnown(Arc<Policy>),
-    /// It said that it has no policy.
+    /// It answered that it has no policy.
     Absent,
-    /// It never said anything that could be used.
+    /// There was never a usable answer.
     Nothing,
 }
 
 impl State {
-    /// The last policy that it gave, if that is its last word.
+    /// The policy of the last usable answer, if that had one.
     pub(super) const fn policy(&self) -> Option<&Arc<Policy>> {
         match self {
             Self::Known(policy) | Self::LastKnown(policy) => Some(policy),
@@ -44,7 +44,7 @@ impl State {
         }
     }
 
-    /// Whose calendar counts by what it said of all channels.
+    /// The calendar that counts, by the answer for all channels.
     pub(super) fn calendar(&self) -> AccountCalendar {
         match self {
             Self::Known(policy) | Self::LastKnown(policy) => AccountCalendar::Answered(policy.calendar.clone()),
@@ -60,8 +60,8 @@ pub struct Cell {
     account: Account,
     state: watch::Sender<State>,
     used_at_ms: AtomicI64,
-    /// The last step down that was told in the log; 0 for none.
-    told: AtomicU8,
+    /// The last fallback that was logged; 0 for none.
+    logged: AtomicU8,
 }
 
 impl Cell {
@@ -70,7 +70,7 @@ impl Cell {
             account,
             state: watch::Sender::new(State::New),
             used_at_ms: AtomicI64::new(i64::MIN),
-            told: AtomicU8::new(0),
+            logged: AtomicU8::new(0),
         }
     }
 
@@ -94,19 +94,19 @@ impl Cell {
         self.used_at_ms.load(Ordering::Relaxed)
     }
 
-    /// Waits for the first answer, but not for long.
+    /// Waits for the first answer, but no longer than `at_most`.
     pub(super) async fn wait(&self, at_most: Duration) {
         let mut state = self.state.subscribe();
-        // Both without an answer in time and without anybody who could give one the state says so.
+        // Where no answer comes, in time or at all, the state stays new.
         let _ = timeout(at_most, state.wait_for(|state| !matches!(state, State::New))).await;
     }
 
     /// The service's answer.
     pub(super) fn known(&self, policy: Arc<Policy>) {
         self.state.send_replace(State::Known(policy));
-        if self.told.swap(0, Ordering::Relaxed) != 0 {
+        if self.logged.swap(0, Ordering::Relaxed) != 0 {
             let Account { merchant, currency, .. } = &self.account;
-            info!(%merchant, %currency, "the policy service knows the account again");
+            info!(%merchant, %currency, "policy service answers for the account again");
         }
     }
 
@@ -120,16 +120,16 @@ impl Cell {
             };
         });
         if matches!(*self.state.borrow(), State::LastKnown(_)) {
-            self.told(Step::LastKnown);
+            self.log_fallback(Step::LastKnown);
         }
     }
 
-    /// The service said that it has no policy for the account.
+    /// The service has no policy for the account.
     pub(super) fn absent(&self) {
         self.state.send_replace(State::Absent);
     }
 
-    /// Reckons with the present data of the policy's zone.
+    /// Applies the present data of the policy's zone.
     pub(super) fn renew_zone(&self, zones: &dyn ZoneSource) {
         self.state.send_modify(|state| match state {
             State::Known(policy) | State::LastKnown(policy) => {
@@ -141,18 +141,18 @@ impl Cell {
         });
     }
 
-    /// Tells in the log, once, that the account takes another policy than the service's.
-    pub(crate) fn told(&self, step: Step) {
+    /// Logs once that the account uses a fallback for the service's policy.
+    pub(crate) fn log_fallback(&self, step: Step) {
         let number = step as u8 + 1;
-        if self.told.swap(number, Ordering::Relaxed) == number {
+        if self.logged.swap(number, Ordering::Relaxed) == number {
             return;
         }
         let Account { merchant, currency, channel } = &self.account;
         let (step, channel) = (step.as_str(), channel.as_ref().map(Channel::as_str));
         if number > Step::Configured as u8 + 1 {
-            error!(%merchant, %currency, channel, step, "no policy can be had, the default limits hold for the account");
+            error!(%merchant, %currency, channel, step, "no policy available, the default limits hold for the account");
         } else {
-            warn!(%merchant, %currency, channel, step, "the policy service does not answer for the account");
+            warn!(%merchant, %currency, channel, step, "policy service does not answer for the account");
         }
     }
 }

@@ -1,43 +1,43 @@
-//! The external policy service: asked for an account's policy in the background, its answers kept.
+//! The external policy service: queried for an account's policy in the background, its answers cached.
 //!
-//! A payment waits for it only where its account is asked for for the first time, and then no longer than
-//! [`FIRST_ANSWER_MAX`]. Where it gives no answer that can be used, the last one holds; for a channel without one, that for
-//! all channels; without that the policies of Postgres and the file; without those the limits of
-//! [`PolicyService::defaults`]. Each step down is counted, and told in the log when an account takes it.
+//! A payment waits for it only at the first query for its account, and then no longer than [`FIRST_ANSWER_MAX`]. Without a
+//! usable answer the last one holds; for a channel without one, that for all channels; without that the policies of Postgres
+//! and the file; without those the limits of [`PolicyService::defaults`]. Each fallback is counted, and logged when an account
+//! starts to use it.
 //!
-//! An account's calendar is that of its answer for all channels, or, where the service said that it has none, that of the
-//! policies of Postgres and the file. Who stands in for a service that said nothing yet does not know it. Whose limits usage is
-//! measured by, to tell of it, is decided in the same way; of an account that was forgotten nobody knows those.
+//! An account's calendar is that of its answer for all channels, or, where the service has no policy for it, that of the
+//! policies of Postgres and the file. It is unknown while the service has not answered yet. The account's threshold policy is
+//! chosen in the same way; that of an evicted account is unknown.
 
 mod accounts;
 mod answer;
-mod ask;
 mod cell;
+mod fetch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quota::{AmountMinor, Channel, Currency, MerchantId, Policy, Thresholds, Watch};
+use quota::{AmountMinor, Channel, Currency, MerchantId, Policy, ThresholdPolicy, Thresholds};
 use tokio::sync::mpsc;
 
-use crate::figures::Figures;
+use crate::metrics::PolicyMetrics;
 use crate::zones::Zones;
 use accounts::{Accounts, Cells};
 use cell::State;
 use sluice_kit::metrics::Metrics;
 
 pub use accounts::AccountCalendar;
-pub use ask::Asker;
 pub use cell::{Account, Cell};
+pub use fetch::PolicyFetcher;
 
 /// How long the first payment of an account waits for the service: less than a check may take, so that the decision itself
 /// still fits in.
 pub const FIRST_ANSWER_MAX: Duration = Duration::from_millis(100);
-/// Accounts that may wait to be asked for. One that finds no room is asked for with its next payment.
+/// Accounts that may wait for a query. One that finds no room is queried with its next payment.
 const QUEUE_MAX: usize = 4_096;
 
-/// The limits for when no policy can be had, as callers of the merchant-quota API know them (minor units).
+/// The limits where no policy is available, as callers of the merchant-quota API know them (minor units).
 const DEFAULT_SINGLE: (u64, u64) = (100, 100_000_000);
 const DEFAULT_DAILY: u64 = 500_000_000;
 const DEFAULT_MONTHLY: u64 = 10_000_000_000;
@@ -47,12 +47,12 @@ const DEFAULT_MONTHLY: u64 = 10_000_000_000;
 pub struct Found {
     /// The answer for the channel; where there is none that could be used, the one for all channels.
     pub policy: Option<Arc<Policy>>,
-    /// The answer is an earlier one: the service could not be asked since.
+    /// The answer is an earlier one: the service gave no usable one since.
     pub is_last_known: bool,
     pub calendar: AccountCalendar,
     /// The answer for all channels.
     pub account: Option<Arc<Policy>>,
-    /// Where steps down are told; `None` for who only looks.
+    /// Where fallbacks are logged; `None` for a peek.
     pub cell: Option<Arc<Cell>>,
 }
 
@@ -61,37 +61,37 @@ pub struct Found {
 pub struct PolicyService {
     accounts: Mutex<Accounts>,
     queue: mpsc::Sender<Arc<Cell>>,
-    /// The last request got no answer: nobody waits for the next one.
+    /// The last request got no answer: no payment waits for the next one.
     failing: AtomicBool,
     defaults: Arc<Policy>,
     zones: Arc<Zones>,
-    figures: Arc<Figures>,
+    metrics: Arc<PolicyMetrics>,
 }
 
 impl PolicyService {
-    /// Knows nobody yet. The other end of the queue is for [`Asker::run`].
+    /// Starts without accounts. The other end of the queue is for [`PolicyFetcher::run`].
     #[must_use]
     pub fn new(zones: Arc<Zones>, metrics: &Metrics) -> (Arc<Self>, mpsc::Receiver<Arc<Cell>>) {
-        let (queue, asked) = mpsc::channel(QUEUE_MAX);
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let service = Self {
             accounts: Mutex::new(Accounts::new()),
             queue,
             failing: AtomicBool::new(false),
             defaults: Arc::new(default_limits()),
             zones,
-            figures: metrics.part(),
+            metrics: metrics.part(),
         };
-        (Arc::new(service), asked)
+        (Arc::new(service), requests)
     }
 
-    /// The limits where nobody knows any.
+    /// The limits where no others are known.
     #[must_use]
     pub const fn defaults(&self) -> &Arc<Policy> {
         &self.defaults
     }
 
-    /// What the service says of an account. Who pays chooses the channel, so that only an account waits, never a channel of
-    /// one that is known.
+    /// The service's answer for an account. The payer chooses the channel, so only an account waits, never a channel of one
+    /// that is known.
     pub(super) async fn policy(
         &self,
         merchant: &MerchantId,
@@ -114,7 +114,7 @@ impl PolicyService {
         self.found(merchant, currency, Some(cells))
     }
 
-    /// What is remembered of an account. Nobody is asked, and the account does not count as used.
+    /// What is cached of an account. The service is not queried, and the account does not count as used.
     pub(super) fn peek(&self, merchant: &MerchantId, currency: Currency, channel: Option<&Channel>) -> Found {
         let cells = self.lock().peek(merchant, currency, channel);
         Found { cell: None, ..self.found(merchant, currency, cells) }
@@ -138,21 +138,21 @@ impl PolicyService {
         let before = accounts.len();
         let cells = accounts.cells(merchant, currency, channel, &self.queue);
         if accounts.len() != before {
-            self.figures.set_accounts(accounts.len());
+            self.metrics.set_accounts(accounts.len());
         }
         cells
     }
 
-    /// Reckons with the present data of every account's zone.
+    /// Applies the present data of every account's zone.
     pub(super) fn renew_zones(&self) {
         self.lock().renew_zones(&*self.zones);
     }
 
-    /// Forgets an account, or a channel of it.
-    fn forget(&self, account: &Account) {
+    /// Evicts an account, or a channel of it.
+    fn evict(&self, account: &Account) {
         let mut accounts = self.lock();
-        accounts.forget(account);
-        self.figures.set_accounts(accounts.len());
+        accounts.evict(account);
+        self.metrics.set_accounts(accounts.len());
     }
 
     fn lock(&self) -> MutexGuard<'_, Accounts> {
@@ -167,6 +167,6 @@ fn default_limits() -> Policy {
     policy.single_max = amount(DEFAULT_SINGLE.1);
     policy.limits.day.amount = amount(DEFAULT_DAILY);
     policy.limits.month.amount = amount(DEFAULT_MONTHLY);
-    policy.watch = Some(Arc::new(Watch::new(&policy.limits, Thresholds::DEFAULT)));
+    policy.threshold_policy = Some(Arc::new(ThresholdPolicy::new(&policy.limits, Thresholds::DEFAULT)));
     policy
 }

@@ -11,7 +11,7 @@ pub(super) const USUAL_DIRECTORIES: &[&str] = &["/usr/share/zoneinfo", "/usr/sha
 
 /// Largest file that is read as a zone. The largest one of the database has 4 kB.
 const ZONE_BYTES_MAX: u64 = 256 * 1024;
-/// The version stands in the first line of these files.
+/// The version is in the first line of these files.
 const VERSION_FILES: [&str; 2] = ["tzdata.zi", "+VERSION"];
 /// How much of them is read.
 const VERSION_BYTES_MAX: u64 = 64;
@@ -69,7 +69,7 @@ impl System {
         self.is_named || !self.is_outdated()
     }
 
-    /// The zone; `None` where there is no such file. The error says why it cannot be used.
+    /// The zone; `None` where there is no such file. The error is why it cannot be used.
     pub(super) fn read(&self, name: &str) -> Result<Option<TimeZone>, String> {
         if !self.has(name) {
             return Ok(None);

@@ -123,7 +123,7 @@ fn f6_the_systems_older_data_is_used_only_where_it_is_named() {
     assert_eq!((named.data().origin, found.data().origin), ("system", "compiled-in"));
     assert!(named.data().is_system_outdated && found.data().is_system_outdated);
 
-    // A newer release is installed: it counts from the next look on.
+    // A newer release is installed: it counts from the next refresh on.
     directory.release("2999a");
     assert_eq!(found.refresh(), ["America/Vancouver"]);
     assert_eq!((day_begins(&found, "America/Vancouver"), found.data().origin), (8, "system"));

@@ -230,7 +230,7 @@ async fn thresholds_are_inherited_and_replaced() -> Result<()> {
         [("all", &[50, 100, 120][..]), ("none", &[]), ("default", &[80, 100]), ("other", &[80, 100])]
     {
         let policy = node.policy(merchant, "USD", None).await?;
-        let watch = policy.as_ref().and_then(|policy| policy.watch.clone());
+        let watch = policy.as_ref().and_then(|policy| policy.threshold_policy.clone());
         let found = watch.as_ref().map(|watch| watch.thresholds().percents());
         assert_eq!(found, Some(percents), "{merchant}");
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use quota::{Currency, LimitName, MerchantId, Period, Policy, Watch};
+use quota::{Currency, LimitName, MerchantId, Period, Policy, ThresholdPolicy};
 use sluice_policy_source::service::FIRST_ANSWER_MAX;
 use testkit::dirs::RunDir;
 use testkit::ports::{self, loopback};
@@ -381,8 +381,8 @@ async fn q5_a_channel_follows_its_accounts_calendar() -> Result<()> {
 
 /// The daily amount that usage is measured by.
 fn watched(policy: &Policy) -> Option<u64> {
-    let place = Watch::LIMITS.iter().position(|limit| *limit == LimitName::DailyAmount)?;
-    policy.watch.as_ref().map(|watch| watch.maxima()[place].get())
+    let place = ThresholdPolicy::LIMITS.iter().position(|limit| *limit == LimitName::DailyAmount)?;
+    policy.threshold_policy.as_ref().map(|watch| watch.maxima()[place].get())
 }
 
 /// Usage is told of by the account's own limits, not by those that stand in for them.

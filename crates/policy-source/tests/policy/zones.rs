@@ -84,7 +84,7 @@ async fn f6_a_renewed_zone_file_takes_effect_without_a_restart() -> Result<()> {
     // Lines of the log are written together, some later.
     wait::until("the log's lines", WITHIN, || {
         let log: String = api.server.log_lines().iter().map(ToString::to_string).collect();
-        let said = ["\"time zone data\"", "policies follow it", "no time zone data"];
+        let said = ["\"time zone data\"", "policies compiled again", "no time zone data"];
         Ok(said.iter().all(|message| log.contains(message)).then_some(()))
     })
 }
@@ -99,7 +99,7 @@ async fn f6_policies_in_postgres_follow_renewed_zone_data() -> Result<()> {
     let repository = node.repository(&postgres)?;
     let in_zone = |zone: &str| PolicyInput { timezone: Some(zone.to_owned()), ..daily_policy("m", 7) };
     let refused = repository.create(Person::new("ana")?.by(), &in_zone("Test/Other")).await;
-    assert!(refused.is_err_and(|error| error.to_string().contains("`Test/Other` is no IANA time zone")));
+    assert!(refused.is_err_and(|error| error.to_string().contains("`Test/Other` is not an IANA time zone")));
     put_in_force(&repository, &in_zone("Test/Zone")).await?;
     node.wait_for_daily("m", 7, WITHIN).await?;
     let hour = async || {

@@ -1,4 +1,4 @@
-//! The policy document's form in YAML: what may stand where, before anything is checked for its meaning.
+//! The policy document's structure in YAML, before its values are validated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use crate::{PolicyFields, UnknownMerchants};
 use quota::{AmountMinor, Breach, OnExpiry, Thresholds, Throttle};
 
-/// A limit, or the word that lifts an inherited one.
+/// A limit, or `unlimited`, which removes an inherited one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "a whole number from 0 to 9007199254740991, or `unlimited`")]
 pub(super) enum Limit {
@@ -83,7 +83,7 @@ pub(super) struct RawHold {
     on_expiry: Option<OnExpiry>,
 }
 
-/// Declares forms that all hold the limits beside their own fields: `deny_unknown_fields` does not work through `flatten`.
+/// Declares structs with the limits beside their own fields: `deny_unknown_fields` does not work through `flatten`.
 macro_rules! with_limits {
     ($($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })+) => {$(
         $(#[$meta])*
@@ -127,10 +127,10 @@ macro_rules! with_limits {
 }
 
 with_limits! {
-    /// What differs for one currency.
+    /// The fields that differ for one currency.
     struct RawCurrency {}
 
-    /// What differs for one channel. It has no calendar: counters are the account's.
+    /// The fields that differ for one channel. It has no calendar: counters are the account's.
     struct RawChannel {
         allowed_currencies: Option<BTreeSet<String>>,
         #[serde(default, deserialize_with = "unique")]
@@ -145,7 +145,7 @@ with_limits! {
     struct RawPolicy {
         /// Merchants only: the tier whose policy is inherited.
         tier: Option<String>,
-        /// Tiers only: their place in the order of tiers, 1 to 5.
+        /// Tiers only: their rank among tiers, 1 to 5.
         level: Option<u8>,
         #[serde(default)]
         priority: i32,
@@ -189,7 +189,7 @@ with_limits! {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDocument {
     pub version: String,
-    /// What becomes of merchants that the document does not name.
+    /// Whether merchants that the document does not name are refused.
     pub unknown_merchants: Option<UnknownMerchants>,
     pub default: Option<OneOrMany>,
     #[serde(default, deserialize_with = "unique")]
@@ -213,7 +213,7 @@ impl OneOrMany {
         match self {
             Self::One(policy) => vec![(path.to_owned(), policy)],
             Self::Many(policies) => {
-                policies.iter().enumerate().map(|(place, policy)| (format!("{path}[{place}]"), policy)).collect()
+                policies.iter().enumerate().map(|(index, policy)| (format!("{path}[{index}]"), policy)).collect()
             }
         }
     }
@@ -247,7 +247,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
     }
 }
 
-/// A map in which no key comes twice: with the last one taken, the first would silently not be enforced.
+/// A map without duplicate keys: if the last value won, the first would silently not be enforced.
 fn unique<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
 where
     D: Deserializer<'de>,

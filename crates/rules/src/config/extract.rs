@@ -47,7 +47,7 @@ pub(super) struct RawAbsent {
     form: Option<String>,
 }
 
-/// The names that a rule knows, by the part of the request that has them.
+/// The names that a rule lists or refuses, by the part of the request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     pub(crate) query: Parameters,

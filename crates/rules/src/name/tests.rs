@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Framework, what it folds, the name that the rule wants, and one that the framework reads as it.
+/// Framework, the folding, the name in the rule, and one that the framework reads as it.
 type Row = (&'static str, &'static str, &'static str, &'static str);
 
 #[rustfmt::skip]
@@ -44,7 +44,7 @@ const FOLDS: &[Row] = &[
     ("Spring MVC", "a[0] is an element of a, a.b and a[b] are one property", "payment[amount]", "payment.amount"),
     ("ASP.NET Core", "a[b] is a.b", "payment.amount", "payment[amount]"),
     ("Rack 2.2, qs, PHP", "a map is replaced, or its value made a map", "payment[amount]", "payment[amount][x]"),
-    // Byte order marks and bytes that are no text.
+    // Byte order marks and bytes that are not text.
     (".NET StreamReader, Python utf-8-sig", "a mark in front of the body", "amount", "\u{feff}amount"),
     ("readers that skip what is not UTF-8", "a byte that is none", "amount", "amo\u{fffd}unt"),
     ("qs with ignoreQueryPrefix, URLSearchParams", "a question mark in front", "amount", "?amount"),
@@ -74,11 +74,11 @@ fn x4_f4_each_name_folds_as_its_framework_has_it() {
     for (wanted, name) in KEPT {
         assert!(!Name::new(wanted).is_read_from(name), "{name:?} is not {wanted:?}");
     }
-    // A name is always read as itself, whatever a rule calls it.
+    // A name is always read as itself, whatever its spelling in a rule.
     for name in ["amount", "payment[amount][]", "a.b.c", "_id", "İd", "x-merchant-id", "a b", "0"] {
         assert!(Name::new(name).is_read_from(name), "{name:?}");
     }
-    // One without a letter is compared as it stands only: everything would fold onto it.
+    // A name without a letter is only compared literally: everything would fold onto it.
     for name in ["[]", "\u{feff}"] {
         assert!(!Name::new(name).is_read_from("[]") && !Name::new(name).is_read_from(""), "{name:?}");
     }

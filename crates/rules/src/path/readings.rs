@@ -1,37 +1,37 @@
-//! The readings of one request path: what a strict gateway makes of it, and what lenient ones do.
+//! The readings of one request path, by a strict gateway and by lenient ones.
 //!
-//! The one place that knows how servers and frameworks fold a path. `path/tests.rs` has the table of which does what.
+//! The only place with the rules by which servers and frameworks fold a path. `path/tests.rs` has the table of which does what.
 
 use std::borrow::Cow;
 
 use crate::params::pairs;
 
-/// How often the lenient reading decodes at most; what still changes after that is no path that a gateway serves.
+/// Most decoding passes of the lenient reading; no gateway serves a path that still changes after that.
 const DECODE_ROUNDS_MAX: usize = 4;
 
-/// Query parameters, in lower case, by which front controllers are given the path: Yii, Drupal, ThinkPHP, Phalcon, OpenCart,
+/// Query parameters, in lower case, by which front controllers receive the path: Yii, Drupal, ThinkPHP, Phalcon, OpenCart,
 /// WordPress, Kohana and rewrite rules of the web server.
 const ROUTE_PARAMETERS: [&str; 8] = ["r", "q", "s", "_url", "route", "rest_route", "kohana_uri", "url"];
 
-/// Endings, in lower case, of files that a web server runs. What follows such a segment is the path that it is given.
+/// Endings, in lower case, of files that a web server runs. The rest of the path after such a segment is passed to the script.
 const SCRIPTS: [&str; 21] = [
     "php", "php3", "php4", "php5", "php7", "php8", "phtml", "phar", "cgi", "fcgi", "pl", "py", "rb", "wsgi", "asp",
     "aspx", "ashx", "dll", "exe", "cfm", "jsp",
 ];
 
-/// The segments of one request path as strict and as lenient gateways see them.
+/// The segments of one request path as strict and as lenient gateways read them.
 #[derive(Debug)]
 pub(crate) struct Readings {
     /// Decoded once inside each segment, without empty segments, `.` and `..` resolved.
     pub(super) plain: Vec<String>,
-    /// The same with `.` and `..` left as segments, as routers see a path that no proxy has normalised. `None` without any.
+    /// The same with `.` and `..` left as segments, as routers read a path that no proxy has normalised. `None` without any.
     pub(super) unresolved: Option<Vec<String>>,
-    /// What the most lenient gateway makes of the path. `None` where it is the same as the plain one.
+    /// The reading of the most lenient gateway. `None` where it is the same as the plain one.
     pub(super) lenient: Option<Vec<String>>,
-    /// What some gateways take for the path instead: without what they read as a host, from the query, decoded before it is split, or as
-    /// the most lenient one with `.` and `..` left as segments.
+    /// Other paths that some gateways read: without the part read as a host, from the query, decoded before it is split, or
+    /// as the most lenient one with `.` and `..` left as segments.
     pub(super) instead: Vec<Vec<String>>,
-    /// A `%` without two hexadecimal digits, or bytes that are not UTF-8: gateways differ about them.
+    /// A `%` without two hexadecimal digits, or bytes that are not UTF-8: gateways read them differently.
     pub(super) malformed: bool,
 }
 
@@ -68,7 +68,7 @@ impl Readings {
         if last.last().is_none_or(|segment| is_script(segment)) {
             instead.extend(routed(query));
         }
-        // What names a host is the path for some gateways only.
+        // Some gateways read the host as a part of the path.
         let plain = if absolute { Vec::new() } else { plain };
         Self { plain, unresolved, lenient: lenient.filter(|_| !absolute), instead, malformed }
     }
@@ -100,7 +100,7 @@ fn is_curious(path: &[u8]) -> bool {
     path.iter().any(strange) || path.ends_with(b".") || path.windows(2).any(|pair| pair == b"./")
 }
 
-/// The paths that a front controller is given by its query: by a parameter, or as the whole of it.
+/// The paths that a front controller receives in its query: by a parameter, or as the whole query.
 fn routed(query: &[u8]) -> Vec<Vec<String>> {
     let is_path = |name: &str, value: &str| {
         name.starts_with('/') && value.is_empty() || ROUTE_PARAMETERS.iter().any(|own| own.eq_ignore_ascii_case(name))
@@ -109,14 +109,14 @@ fn routed(query: &[u8]) -> Vec<Vec<String>> {
     pairs.map(|(name, value)| lenient(if value.is_empty() { name.as_bytes() } else { value.as_bytes() })).collect()
 }
 
-/// Whether a web server may run what stands before this segment's end, and hand it the rest of the path.
+/// Whether a web server may run the file of this segment, and pass it the rest of the path.
 pub(super) fn is_script(segment: &str) -> bool {
     let ending = segment.rsplit_once('.').map(|(_, ending)| ending);
     segment.eq_ignore_ascii_case("index")
         || ending.is_some_and(|ending| SCRIPTS.iter().any(|own| own.eq_ignore_ascii_case(ending)))
 }
 
-/// Decodes a segment once; the flag says that gateways read it in different ways.
+/// Decodes a segment once; the flag is true where gateways read it in different ways.
 fn plain(segment: &[u8]) -> (String, bool) {
     let (bytes, malformed) = decode(segment, false);
     match String::from_utf8(bytes.into_owned()) {
@@ -129,7 +129,7 @@ fn lenient(path: &[u8]) -> Vec<String> {
     resolve(loosened(path).into_iter())
 }
 
-/// The segments that the most lenient gateway sees, with `.` and `..` left among them.
+/// The segments that the most lenient gateway reads, including `.` and `..`.
 fn loosened(path: &[u8]) -> Vec<String> {
     let mut bytes = Cow::Borrowed(path);
     for _ in 0..DECODE_ROUNDS_MAX {
@@ -145,15 +145,15 @@ fn loosened(path: &[u8]) -> Vec<String> {
     segments.filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
 }
 
-/// The segments of a path that is decoded once before it is split, as WSGI and others hand it over.
+/// The segments of a path that is decoded once before it is split, as WSGI and others pass it.
 fn decoded_first(path: &[u8]) -> Vec<String> {
     let (bytes, _) = decode(path, false);
     let text = String::from_utf8_lossy(&bytes);
     text.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
 }
 
-/// A segment without `;` parameters, without blanks, control characters and what is not UTF-8 around it, and without dots at its end; nothing is
-/// left of ASP.NET's `(S(session))`.
+/// A segment without `;` parameters, without blanks, control characters and invalid UTF-8 around it, and without dots at its
+/// end. ASP.NET's `(S(session))` becomes empty.
 fn without_ornaments(segment: &str) -> &str {
     let blank = |letter: char| letter.is_whitespace() || letter.is_control() || letter == char::REPLACEMENT_CHARACTER;
     let segment = segment.split(';').next().unwrap_or_default().trim_matches(blank);
@@ -194,7 +194,7 @@ fn resolve(segments: impl Iterator<Item = String>) -> Vec<String> {
     resolved
 }
 
-/// Decodes percent escapes once, and IIS' `%uXXXX` where `wide` says so; the flag says that one was malformed and left as it is.
+/// Decodes percent escapes once, and IIS' `%uXXXX` if `wide`; the flag is true where one was malformed and left as it is.
 fn decode(text: &[u8], wide: bool) -> (Cow<'_, [u8]>, bool) {
     if !text.contains(&b'%') {
         return (Cow::Borrowed(text), false);

@@ -1,15 +1,15 @@
-//! X3: which spellings of a path reach a rule's handler behind common servers and frameworks, and that none passes as no payment.
+//! X3: which spellings of a path reach a rule's handler behind common servers and frameworks; none may bypass the rule.
 
 use super::*;
 
-/// What must come of a spelling.
+/// The expected result of a spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     /// It is decided with this capture (empty where the template has none).
     Read(&'static str),
-    /// Gateways differ: 400.
+    /// Gateways read it differently: 400.
     Refused,
-    /// Nothing that a common gateway takes for the rule's path.
+    /// No common gateway reads it as the rule's path.
     Other,
 }
 
@@ -19,7 +19,7 @@ const PAYMENTS: &str = "/v1/payments";
 const CAPTURED: &str = "/v1/merchants/{m}/payments";
 const LAST: &str = "/v1/pay/{m}";
 
-/// Who reads it so, the rule's path, a spelling, and what must come of it.
+/// The software that reads it so, the rule's path, a spelling, and the expected result.
 type Row = (&'static str, &'static str, &'static str, Expected);
 
 #[rustfmt::skip]
@@ -95,8 +95,8 @@ const TABLE: &[Row] = &[
     ("Python's re.IGNORECASE: long s", PAYMENTS, "/v1/payment%c5%bf", Refused),
     ("Python's re.IGNORECASE: dotless i", "/v1/capture/void", "/v1/capture/vo%c4%b1d", Refused),
 
-    ("WHATWG URL with a base: what stands for a host", PAYMENTS, "//host/v1/payments", Refused),
-    ("WHATWG URL with a base: what stands for a host", PAYMENTS, "/\\host/v1/payments", Refused),
+    ("WHATWG URL with a base: read as a host", PAYMENTS, "//host/v1/payments", Refused),
+    ("WHATWG URL with a base: read as a host", PAYMENTS, "/\\host/v1/payments", Refused),
     ("Express, Go: an absolute target", PAYMENTS, "http://host/v1/payments", Refused),
     ("Express, Go: an absolute target", PAYMENTS, "http://host/v1/other", Other),
     ("routers behind no normalisation", CAPTURED, "/v1/merchants/../payments", Refused),
@@ -106,7 +106,7 @@ const TABLE: &[Row] = &[
     ("Django's re_path: decoded before it is split", CAPTURED, "/v1/merchants/a%5cb/payments%2f", Refused),
     ("Django's re_path: decoded before it is split", CAPTURED, "/v1/merchants/a%3fb/payments%2f", Refused),
     ("Django's re_path: decoded before it is split", CAPTURED, "/v1/merchants/a%00b/payments%2f", Refused),
-    ("no payment, whoever resolves it", CAPTURED, "/v1/merchants/%2e/reports%2f", Other),
+    ("no payment for any router", CAPTURED, "/v1/merchants/%2e/reports%2f", Other),
 
     ("a capture is what all read", CAPTURED, "/v1/merchants/m%2D1/payments", Read("m-1")),
     ("a capture that some cut", CAPTURED, "/v1/merchants/m1;x/payments", Refused),
@@ -152,7 +152,7 @@ fn x3_every_spelling_that_a_router_takes_for_the_rules_path_is_decided_or_refuse
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Bytes that no percent escape stands for.
+/// Raw bytes without a percent escape.
 #[test]
 fn x3_raw_bytes_are_refused_where_they_may_be_the_rules_path() {
     for spelling in [&b"/v1/payments\xc2\xa0"[..], b"/v1/payments\xa0", b"/v1\xc0\xafpayments", b"/v1/payments\xff?"] {
@@ -166,7 +166,7 @@ fn x3_raw_bytes_are_refused_where_they_may_be_the_rules_path() {
 fn x3_a_rule_may_keep_dots_in_its_last_capture() {
     let Match::Yes(captures) = found(LAST, b"/v1/pay/shop.example", true) else { panic!("it is the rule's path") };
     assert_eq!(captures.get("m"), Some("shop.example"));
-    // What servers drop at the end is no part of the value all the same.
+    // Characters that servers drop at the end are still not a part of the value.
     assert_eq!(found(LAST, b"/v1/pay/shop.", true), Match::Ambiguous);
     assert_eq!(found(PAYMENTS, b"/v1/payments.json", true), Match::Spelling);
 }

@@ -1,4 +1,4 @@
-//! How a request's body is read, decided by its head.
+//! Decides by a request's head how its body is read.
 
 use super::{Head, Refusal, bad, single};
 use crate::{Rule, Source};
@@ -11,11 +11,11 @@ pub(super) enum Body {
     None,
     Json,
     Form,
-    /// A gateway may take fields from it, and it cannot be read here: it must be empty.
+    /// A gateway may read fields from it, and it cannot be read here: it must be empty.
     Opaque,
 }
 
-/// What a media type is to a gateway.
+/// How a gateway treats a media type.
 enum Media {
     Json,
     Form,
@@ -65,8 +65,8 @@ impl Rule {
     }
 }
 
-/// How a body is read that the rule takes nothing from: gateways that merge its fields into those of the query must not find any
-/// there that the rule reads elsewhere. Rack takes a body without a content type for a form.
+/// How a body is read in which the rule has no sources: gateways that merge its fields into those of the query must not find any
+/// there that the rule reads elsewhere. Rack reads a body without a content type as a form.
 fn stray(head: &impl Head) -> Body {
     let Ok(media) = single(head, "content-type") else { return Body::Opaque };
     let is_plain = single(head, "content-encoding").is_ok_and(|coding| !coding.is_some_and(|coding| is_coded(&coding)));
@@ -96,7 +96,7 @@ fn media_type(value: &str) -> Media {
         "application/x-www-form-urlencoded" if parts.all(utf8) => Media::Form,
         "application/json" if parts.all(utf8) => Media::Json,
         _ if single && essence.ends_with("+json") && parts.all(utf8) => Media::Json,
-        // Lists of types, and what only lenient gateways take for one of these, too.
+        // Also lists of types, and types that only lenient gateways read as one of these.
         _ if ["json", "urlencoded", "multipart"].iter().any(|word| essence.contains(word)) => Media::Opaque,
         "" => Media::Opaque,
         _ => Media::Other,

@@ -1,4 +1,4 @@
-//! What each action needs of its rule and of the request.
+//! The fields that each action needs in its rule and in the request.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Names under which a gateway may read something else than was read here: foldings, other places, names that must be absent.
+//! Names under which a gateway may read another value than was read here: foldings, other places, names that must be absent.
 
 use super::*;
 
@@ -40,9 +40,9 @@ fn f4_a_parameter_that_folds_onto_another_is_refused() {
     check("form", read_by(&form, &sent("/p", FORM), plain.as_bytes()), Ok("m1 1 USD A"));
     for spelling in SPELLINGS {
         for parameters in [format!("{plain}&{spelling}=B"), format!("{spelling}=B&{plain}")] {
-            let said = Err("BAD_REQUEST order_no (");
-            check(spelling, read_by(&query, &sent(&format!("/p?{parameters}"), &[]), b""), said);
-            check(spelling, read_by(&form, &sent("/p", FORM), parameters.as_bytes()), said);
+            let expected = Err("BAD_REQUEST order_no (");
+            check(spelling, read_by(&query, &sent(&format!("/p?{parameters}"), &[]), b""), expected);
+            check(spelling, read_by(&form, &sent("/p", FORM), parameters.as_bytes()), expected);
         }
     }
 }
@@ -165,9 +165,9 @@ fn x1_a_query_that_names_a_field_read_elsewhere_is_refused() {
         "a=b&merchant-id=victim",
     ] {
         let path = format!("/p?{query}");
-        let said = Err("must not be in the query as well");
-        check(query, read_by(&rule(&json!({})), &sent(&path, JSON), json), said);
-        check(query, read_by(&rule(&from("form")), &sent(&path, FORM), form), said);
+        let expected = Err("must not be in the query as well");
+        check(query, read_by(&rule(&json!({})), &sent(&path, JSON), json), expected);
+        check(query, read_by(&rule(&from("form")), &sent(&path, FORM), form), expected);
     }
     for query in ["fast=1", "amounts=1", "trace=amount", "", "a&b&&c=%zz", "utm_source=x;y"] {
         check(query, read_by(&rule(&json!({})), &sent(&format!("/p?{query}"), JSON), json), Ok("m1 1 USD A"));
@@ -178,7 +178,7 @@ fn x1_a_query_that_names_a_field_read_elsewhere_is_refused() {
     check("raw", read_by(&rule(&json!({})), &raw, json), Err("the parameters are not UTF-8"));
 }
 
-/// Which of two values a gateway takes: framework and version, what it does, query, content type, body, and what it reads.
+/// Which of two values a gateway uses: framework and version, its behaviour, query, content type, body, and the value it reads.
 type Gateway = (&'static str, &'static str, &'static str, Option<&'static str>, &'static str, &'static str);
 
 #[rustfmt::skip]
@@ -222,7 +222,7 @@ fn x1_f4_what_gateways_decide_differently_is_refused() {
         let headers: Vec<(&str, &str)> = content_type.iter().map(|media| ("content-type", *media)).collect();
         let body = body.replace("1001 others", &"x=1&".repeat(1001));
         let got = read_by(&rules, &sent(&format!("/p?{query}"), &headers), body.as_bytes()).unwrap_err();
-        // Not merely because a field is missing.
+        // The reason must not be a missing field.
         assert!(!got.contains("is missing"), "{gateway}: {what}: {got}");
     }
 }
@@ -267,7 +267,7 @@ fn x1_pointers_and_captures_have_names_in_the_query_too() {
     ] {
         check(query, read_by(&rules, &head(query), json), Err("must not be in the query as well"));
     }
-    // A capture's name is not to be in the body either: data binders take parameters before it.
+    // A capture's name must not be in the body either: data binders prefer parameters to it.
     let other = br#"{"currency": "USD", "payment": {"sums": [{"value": 1}]}, "shop": "m2"}"#;
     check(
         "body",
@@ -314,7 +314,7 @@ fn x1_a_body_that_names_a_field_read_elsewhere_is_refused() {
     }
     let large = vec![b'x'; 70_000];
     check("large", read_by(&in_query, &sent(path, FORM), &large), Err("BODY_TOO_LARGE"));
-    // The same of a rule whose fields are in the body in part.
+    // The same for a rule with some of its fields in the body.
     let mixed = rule(&json!({"extract": {"amount": [{"query": "sum"}]}}));
     let body = br#"{"order_no": "A", "currency": "USD"}"#;
     check("mixed", read_by(&mixed, &sent("/p?sum=1", JSON), body), Ok("m1 1 USD A"));
@@ -439,7 +439,7 @@ fn f11_a_field_may_be_a_constant() {
             Ok(expected),
         );
     }
-    // A request does not say otherwise in a place that a gateway may read.
+    // A request must not contradict the constant in a place that a gateway may read.
     check(
         "body",
         read_by(&rule(&constant("currency", "JPY")), &sent("/p", JSON), body),

@@ -1,4 +1,4 @@
-//! Methods that a request names besides its own, and headers that gateways take for another.
+//! Override methods in a request, and headers that gateways read as another header.
 
 use super::*;
 
@@ -13,9 +13,9 @@ fn rules() -> RuleSet {
     Document::from_json(json!({"rules": rules}).to_string().as_bytes()).unwrap().rules
 }
 
-struct Asked<'a>(&'a str, &'a str, &'a [(&'a str, &'a str)]);
+struct TestRequest<'a>(&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
-impl Head for Asked<'_> {
+impl Head for TestRequest<'_> {
     fn method(&self) -> Cow<'_, str> {
         Cow::Borrowed(self.0)
     }
@@ -33,30 +33,42 @@ impl Head for Asked<'_> {
     }
 }
 
-/// Framework, request, and whether a rule is meant: `None` is no rule, `Some(true)` the rule, `Some(false)` a refusal.
-type Row<'a> = (&'a str, Asked<'a>, Option<bool>);
+/// Framework, request, and whether a rule matches: `None` is no rule, `Some(true)` the rule, `Some(false)` a refusal.
+type Row<'a> = (&'a str, TestRequest<'a>, Option<bool>);
 
 #[test]
 fn x3_a_method_override_makes_no_payment_of_another_request_and_no_other_request_of_a_payment() {
     let table: &[Row<'_>] = &[
-        ("plain", Asked("POST", "/pay", &[]), Some(true)),
-        ("plain", Asked("PUT", "/pay", &[]), None),
-        ("plain: a HEAD runs a GET's handler", Asked("HEAD", "/get", &[]), Some(true)),
-        ("Slim: a header on any request", Asked("GET", "/pay", &[("x-http-method-override", "POST")]), Some(false)),
-        ("Rails, Symfony: a header", Asked("POST", "/put", &[("X-HTTP-Method-Override", "put")]), Some(false)),
-        ("OData, ASP.NET: a header", Asked("POST", "/put", &[("X-HTTP-Method", "PATCH")]), Some(false)),
-        ("IBM, Express: a header", Asked("POST", "/put", &[("x-method-override", "PUT")]), Some(false)),
-        ("WSGI: an underscore", Asked("POST", "/put", &[("x_http_method_override", "PUT")]), Some(false)),
-        ("repeated headers joined", Asked("POST", "/put", &[("x-http-method", "GET, PUT")]), Some(false)),
-        ("Symfony, Express: the query", Asked("POST", "/put?_method=PUT", &[]), Some(false)),
-        ("Slim: the query in capitals", Asked("POST", "/put?a=b&_METHOD=PUT", &[]), Some(false)),
-        ("PHP: an array", Asked("POST", "/put?_method[]=PUT", &[]), Some(false)),
-        ("a payment that would be none", Asked("POST", "/pay", &[("x-http-method-override", "GET")]), Some(false)),
-        ("a payment that would be none", Asked("POST", "/pay?_method=get", &[]), Some(false)),
-        ("the same method", Asked("POST", "/pay?_method=post", &[("x-http-method-override", "POST")]), Some(true)),
-        ("both are the rule's", Asked("PUT", "/put", &[("x-http-method-override", "PATCH")]), Some(true)),
-        ("no payment's path", Asked("POST", "/other", &[("x-http-method-override", "PUT")]), None),
-        ("no method of a rule", Asked("GET", "/pay", &[("x-http-method-override", "DELETE")]), None),
+        ("plain", TestRequest("POST", "/pay", &[]), Some(true)),
+        ("plain", TestRequest("PUT", "/pay", &[]), None),
+        ("plain: a HEAD runs a GET's handler", TestRequest("HEAD", "/get", &[]), Some(true)),
+        (
+            "Slim: a header on any request",
+            TestRequest("GET", "/pay", &[("x-http-method-override", "POST")]),
+            Some(false),
+        ),
+        ("Rails, Symfony: a header", TestRequest("POST", "/put", &[("X-HTTP-Method-Override", "put")]), Some(false)),
+        ("OData, ASP.NET: a header", TestRequest("POST", "/put", &[("X-HTTP-Method", "PATCH")]), Some(false)),
+        ("IBM, Express: a header", TestRequest("POST", "/put", &[("x-method-override", "PUT")]), Some(false)),
+        ("WSGI: an underscore", TestRequest("POST", "/put", &[("x_http_method_override", "PUT")]), Some(false)),
+        ("repeated headers joined", TestRequest("POST", "/put", &[("x-http-method", "GET, PUT")]), Some(false)),
+        ("Symfony, Express: the query", TestRequest("POST", "/put?_method=PUT", &[]), Some(false)),
+        ("Slim: the query in capitals", TestRequest("POST", "/put?a=b&_METHOD=PUT", &[]), Some(false)),
+        ("PHP: an array", TestRequest("POST", "/put?_method[]=PUT", &[]), Some(false)),
+        (
+            "a payment that would be none",
+            TestRequest("POST", "/pay", &[("x-http-method-override", "GET")]),
+            Some(false),
+        ),
+        ("a payment that would be none", TestRequest("POST", "/pay?_method=get", &[]), Some(false)),
+        (
+            "the same method",
+            TestRequest("POST", "/pay?_method=post", &[("x-http-method-override", "POST")]),
+            Some(true),
+        ),
+        ("both are the rule's", TestRequest("PUT", "/put", &[("x-http-method-override", "PATCH")]), Some(true)),
+        ("no payment's path", TestRequest("POST", "/other", &[("x-http-method-override", "PUT")]), None),
+        ("no method of a rule", TestRequest("GET", "/pay", &[("x-http-method-override", "DELETE")]), None),
     ];
     let rules = rules();
     for (framework, head, expected) in table {
@@ -85,14 +97,14 @@ fn x3_a_body_may_not_name_another_method() {
     ];
     let rules = rules();
     for (kind, body, expected) in table {
-        let head = Asked("POST", "/pay", &[("x-merchant-id", "m"), ("content-type", kind)]);
+        let head = TestRequest("POST", "/pay", &[("x-merchant-id", "m"), ("content-type", kind)]);
         let Found::Rule(rule, captures) = rules.find(&head) else { panic!("no rule") };
         let read = rule.read_head(&head, &captures).and_then(|mut draft| draft.finish(rule, body.as_bytes()));
         assert_eq!(read.is_ok(), expected, "{body}: {read:?}");
     }
 }
 
-/// F5: what Envoy lets through because no payment is meant must not be another reading of a payment's headers.
+/// F5: a request that Envoy passes as no payment must not be another reading of a payment's headers.
 #[test]
 fn f5_a_header_that_gateways_take_for_a_source_is_refused() {
     let kind = ("content-type", "application/json");
@@ -108,7 +120,7 @@ fn f5_a_header_that_gateways_take_for_a_source_is_refused() {
     ];
     let rules = rules();
     for (headers, expected) in table {
-        let head = Asked("POST", "/pay", headers);
+        let head = TestRequest("POST", "/pay", headers);
         let Found::Rule(rule, captures) = rules.find(&head) else { panic!("no rule") };
         let body = br#"{"amount": 5, "currency": "USD", "order_no": "o"}"#;
         let read = rule.read_head(&head, &captures).and_then(|mut draft| draft.finish(rule, body));

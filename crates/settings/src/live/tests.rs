@@ -10,7 +10,7 @@ fn live(env: &[(&str, &str)]) -> Live {
     Live::fixed(&Settings::load(env, Some(file)).unwrap())
 }
 
-/// One that is recognised where it should not be shown. What stands in a file is none.
+/// A secret that is recognised where it should not be shown. A text in a public file would be refused.
 fn secret() -> String {
     let mut random = [0_u8; 32];
     getrandom::fill(&mut random).unwrap();
@@ -29,7 +29,7 @@ fn find(live: &Live, key: &str) -> Setting {
 #[test]
 fn a_change_is_seen_by_all_and_gone_with_its_row() {
     let live = live(&[("SLUICE_REDIS_TIMEOUT_MS", "100")]);
-    let (other, mut told) = (live.clone(), live.subscribe());
+    let (other, mut changes) = (live.clone(), live.subscribe());
     let changed = live.apply(layer(&[("redis_timeout_ms", "120"), ("log", "debug"), ("check_timeout_ms", "250")]));
     let value = |text: &str| Some(text.to_owned());
     let expected = [
@@ -38,17 +38,17 @@ fn a_change_is_seen_by_all_and_gone_with_its_row() {
     ];
     assert_eq!(changed.unwrap(), expected);
     assert_eq!((other.current().redis_timeout_ms, other.current().log.as_str()), (120, "debug"));
-    assert!(told.has_changed().unwrap());
-    assert_eq!(told.borrow_and_update().redis_timeout(), Duration::from_millis(120));
+    assert!(changes.has_changed().unwrap());
+    assert_eq!(changes.borrow_and_update().redis_timeout(), Duration::from_millis(120));
     assert_eq!(find(&live, "redis_timeout_ms").source, Origin::Database);
     assert_eq!(live.version(), 1);
 
     assert_eq!(live.apply(layer(&[("log", "debug")])).unwrap().len(), 1);
     assert_eq!(other.current().redis_timeout_ms, 100);
     assert_eq!(find(&live, "redis_timeout_ms").source, Origin::Environment);
-    told.mark_unchanged();
+    changes.mark_unchanged();
     assert_eq!(live.apply(layer(&[("log", "debug")])).unwrap(), []);
-    assert!(!told.has_changed().unwrap(), "nothing changed, nobody is woken");
+    assert!(!changes.has_changed().unwrap(), "nothing changed, no receiver is woken");
 }
 
 /// A day's wait ends when a change makes it a millisecond; nothing here waits for time to pass.

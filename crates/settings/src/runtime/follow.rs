@@ -1,5 +1,5 @@
-//! Keeps the settings in force up to date: asks the configuration service at intervals, or listens to the database and
-//! reads it at intervals besides. What cannot be had or does not fit changes nothing; the last good values stay.
+//! Keeps the settings in force up to date: queries the configuration service at intervals, or listens to the database and also
+//! reads it at intervals. A failed or invalid reading changes nothing; the last good values stay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const SERVICE_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// One connection listens, the other reads.
 const CONNECTIONS_MAX: u32 = 2;
-/// Who changed a setting, where nobody signs for it.
+/// The actor of a change without an author.
 const SERVICE_ACTOR: &str = "config_service";
 
 /// Why there is no source of changes.
@@ -47,7 +47,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source that the settings name, if any. Must be called inside of the runtime that follows it.
+    /// The source that the settings name, if any. Must be called on the runtime that follows it.
     ///
     /// # Errors
     /// [`SourceError`] where a client cannot be made.
@@ -72,7 +72,7 @@ impl Source {
     }
 }
 
-/// Follows the source until the stop. `first` hears when the first reading is over, whatever became of it.
+/// Follows the source until the stop. `first` is notified when the first reading is over, whatever its result.
 pub async fn follow(
     source: Source,
     refresh: Duration,
@@ -82,20 +82,20 @@ pub async fn follow(
     first: oneshot::Sender<()>,
 ) {
     let name = source.name();
-    let mut follower = Follower { name, refresh, live, metrics, stopped, first: Some(first), said: None };
+    let mut follower = Follower { name, refresh, live, metrics, stopped, first: Some(first), logged: None };
     match source {
         Source::Service { client, url, audit } => follower.service(&client, &url, &audit).await,
         Source::Database { pool } => follower.database(&pool).await,
     }
 }
 
-/// Counts a change, and that the settings are up to date.
-pub(super) fn tell(live: &Live, metrics: &Metrics, changed: &[Changed]) {
+/// Counts a change, and records that the settings are up to date.
+pub(super) fn report_applied(live: &Live, metrics: &Metrics, changed: &[Changed]) {
     live.set_good(true);
     metrics.settings_read(changed.len() as u64, live.version());
 }
 
-/// Why a reading gave nothing.
+/// Why a reading failed.
 #[derive(Debug, Error)]
 enum ReadError {
     #[error(transparent)]
@@ -126,8 +126,8 @@ struct Follower {
     metrics: Arc<Metrics>,
     stopped: watch::Receiver<bool>,
     first: Option<oneshot::Sender<()>>,
-    /// The trouble that the log has already.
-    said: Option<String>,
+    /// The failure that is logged already.
+    logged: Option<String>,
 }
 
 impl Follower {
@@ -157,13 +157,13 @@ impl Follower {
     async fn listen(&mut self, pool: &PgPool) -> Result<(), ReadError> {
         let mut listener = table::within(PgListener::connect_with(pool)).await?;
         listener.eager_reconnect(false);
-        // First listen, then read: a change between the two would else be seen at the next interval only.
+        // First listen, then read: otherwise a change in between would be seen at the next interval only.
         table::within(listener.listen(table::CHANNEL)).await?;
         loop {
             self.read(pool).await?;
             tokio::select! {
                 _ = self.stopped.wait_for(|stop| *stop) => return Ok(()),
-                told = listener.try_recv() => match told.map_err(TableError::from)? {
+                notice = listener.try_recv() => match notice.map_err(TableError::from)? {
                     // One reading serves all that was announced so far.
                     Some(_) => while listener.next_buffered().is_some() {},
                     None => return Err(ReadError::Lost),
@@ -185,12 +185,12 @@ impl Follower {
         Ok(())
     }
 
-    /// Puts what was read in force, or says why not.
+    /// Applies what was read, or reports why not.
     fn apply(&mut self, layer: Layer) -> Vec<Changed> {
         match self.live.apply(layer) {
             Ok(changed) => {
-                tell(&self.live, &self.metrics, &changed);
-                if self.said.take().is_some() {
+                report_applied(&self.live, &self.metrics, &changed);
+                if self.logged.take().is_some() {
                     info!(source = self.name, "settings are up to date again");
                 }
                 for Changed { key, old, new } in &changed {
@@ -213,14 +213,14 @@ impl Follower {
         self.metrics.settings_failed(kind);
         let reason = error.to_string();
         let source = self.name;
-        if self.said.as_ref() == Some(&reason) {
+        if self.logged.as_ref() == Some(&reason) {
             debug!(source, reason, "settings still cannot be read");
         } else {
             match kind {
                 SettingsFailure::Away => warn!(source, reason, "settings cannot be read, the last good values stay"),
                 SettingsFailure::Refused => error!(source, reason, "settings are refused, the last good values stay"),
             }
-            self.said = Some(reason);
+            self.logged = Some(reason);
         }
         self.finish_first();
     }
@@ -242,7 +242,7 @@ impl Follower {
 
     fn finish_first(&mut self) {
         if let Some(first) = self.first.take() {
-            // Nobody may wait any more.
+            // The receiver may be gone.
             let _ = first.send(());
         }
     }
@@ -251,7 +251,7 @@ impl Follower {
         *self.stopped.borrow() || self.stopped.has_changed().is_err()
     }
 
-    /// Waits, but not through a stop.
+    /// Waits, but ends at a stop.
     async fn pause(&mut self, duration: Duration) {
         tokio::select! {
             _ = self.stopped.wait_for(|stop| *stop) => {}

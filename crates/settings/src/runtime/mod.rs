@@ -1,5 +1,5 @@
-//! Changes of settings while the server runs: read from a configuration service or the database ([`follow`]), and made in
-//! the database with an audit ([`Repository`]). Which of the two takes part is said by the settings of the start.
+//! Changes of settings while the server runs: read from a configuration service or the database ([`follow`]), and made in the
+//! database with an audit ([`Repository`]). The settings of the start select one of the two.
 
 mod follow;
 mod repository;
@@ -29,7 +29,7 @@ pub enum ChangedIn {
 }
 
 impl ChangedIn {
-    /// What the settings of the start say.
+    /// The source that the settings of the start select.
     #[must_use]
     pub const fn of(settings: &Settings) -> Self {
         match (settings.enable_config_client, &settings.config_service_url) {

@@ -27,7 +27,7 @@ const KEY_BYTES_MAX: usize = 64;
 const REASON_BYTES_MAX: usize = 1000;
 /// Most settings in one change: more than there are.
 const CHANGES_MAX: usize = 200;
-/// The code of a change where no change can be made.
+/// The code where no change can be made.
 pub const SETTINGS_FIXED: &str = "SETTINGS_FIXED";
 
 /// All settings, and how they may change.
@@ -83,7 +83,7 @@ pub struct AuditEntry {
     pub changed_at: DateTime<Utc>,
 }
 
-/// Which part of the record is asked for.
+/// Which part of the record is requested.
 #[derive(Clone, Debug, Default)]
 pub struct HistoryQuery {
     /// One setting only.
@@ -112,7 +112,7 @@ pub enum ChangeError {
     /// Changes are made elsewhere.
     #[error("settings are changed in the configuration service that CONFIG_SERVICE_URL names")]
     Elsewhere,
-    /// A field of the change, or the settings as they would be.
+    /// A field of the change is invalid, or the resulting settings are.
     #[error("{problem}")]
     Invalid { field: String, problem: String },
     /// Another change came first.
@@ -135,7 +135,7 @@ impl ChangeError {
         }
     }
 
-    /// The field that is at fault: a setting's key, or `changes` or `reason`.
+    /// The field at fault: a setting's key, or `changes` or `reason`.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
         match self {
@@ -162,7 +162,7 @@ impl From<sqlx::Error> for ChangeError {
     }
 }
 
-/// Shows and changes settings. Who may do so is for the caller to know.
+/// Shows and changes settings. The caller checks who may do so.
 #[derive(Clone, Debug)]
 pub struct Repository {
     live: Live,
@@ -172,7 +172,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// For the settings in force; `settings` say where changes are made.
+    /// For the settings in force; `settings` select where changes are made.
     #[must_use]
     pub fn new(settings: &Settings, live: Live, pool: PgPool, metrics: Arc<Metrics>) -> Self {
         Self { live, pool, changed_in: ChangedIn::of(settings), metrics }
@@ -189,8 +189,8 @@ impl Repository {
         }
     }
 
-    /// Changes settings in the name of `actor`: all of them or none, in force on this server when it returns, and on the
-    /// others as soon as they are told.
+    /// Changes settings in the name of `actor`: all of them or none, in force on this server when it returns, and on the others
+    /// as soon as they are notified.
     ///
     /// # Errors
     /// [`ChangeError`] names the field; nothing is changed then.
@@ -208,7 +208,7 @@ impl Repository {
         let (layer, rows) = written.await??;
         let version = layer.version;
         let changed = self.live.apply(layer)?;
-        follow::tell(&self.live, &self.metrics, &changed);
+        follow::report_applied(&self.live, &self.metrics, &changed);
         for row in &rows {
             let AuditRow { key, old_value, new_value, actor, reason, .. } = row;
             info!(target: AUDIT, key, old_value, new_value, actor, reason, version, "a setting was changed by the admin API");
@@ -224,7 +224,7 @@ impl Repository {
         let limit = i64::from(query.limit.max(1));
         let mut rows = table::within(async {
             let mut connection = self.pool.acquire().await?;
-            // One more than asked for tells whether there is a next page.
+            // One row more than requested shows whether there is a next page.
             table::history(&mut connection, query.key.as_deref(), query.before, limit + 1).await
         })
         .await?;
@@ -291,7 +291,7 @@ impl Repository {
     }
 }
 
-/// The values as they will be, and the keys whose row changes. Without any the version stays.
+/// The resulting values, and the keys whose row changes. Without any the version stays.
 fn next_layer(before: &Layer, wanted: &BTreeMap<String, Option<String>>) -> (Layer, Vec<String>) {
     let mut after = before.clone();
     let mut keys = Vec::new();

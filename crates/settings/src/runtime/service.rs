@@ -14,7 +14,7 @@ use sluice_kit::http::{Client, HttpError};
 /// Largest document: far more than all settings need.
 const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
 
-/// Asks the service once. Whether the values fit is not looked at here.
+/// Queries the service once. Does not check whether the values are valid.
 pub(super) async fn fetch(client: &Client, url: &HttpUrl) -> Result<Layer, HttpError> {
     let document: Document = client.get_json(url.as_str(), DOCUMENT_BYTES_MAX).await?;
     Ok(Layer { values: document.0, ..Layer::empty(Origin::ConfigService) })
@@ -55,7 +55,7 @@ impl<'de> Visitor<'de> for DocumentVisitor {
             let Some(text) = scalar(&value) else {
                 return refuse("must be a single text, number, true or false");
             };
-            // Which of the two would count is for nobody to guess.
+            // Which of the two counts would be a guess.
             if values.contains_key(&key) {
                 return refuse("is there twice");
             }

@@ -15,10 +15,10 @@ use crate::live::{Changed, Layer};
 pub(super) const CHANNEL: &str = "sluice_runtime_setting";
 /// How long one use of the database may take. Postgres itself gives up a statement later; a hanging one never answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Serialises changes over all servers, so that each sees the one before it. Any number that nobody else uses.
+/// Serialises changes over all servers, so that each sees the one before it. Any number that nothing else uses.
 const LOCK: i64 = 0x51_0ce5_e771;
 
-/// Why the database gave no answer. All of it may pass.
+/// Why the database gave no answer. All of these may be temporary.
 #[derive(Debug, Error)]
 pub enum TableError {
     /// Postgres cannot be reached, or refuses.
@@ -50,7 +50,7 @@ pub(super) struct By<'a> {
     pub reason: &'a str,
 }
 
-/// Gives up what takes too long.
+/// Bounds the time of a call.
 pub(super) async fn within<T, E: Into<TableError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, TableError> {
     match timeout(ANSWER_TIMEOUT, work).await {
         Ok(result) => result.map_err(Into::into),
@@ -58,7 +58,7 @@ pub(super) async fn within<T, E: Into<TableError>>(work: impl Future<Output = Re
     }
 }
 
-/// The values in the table. Whether they fit is not looked at here.
+/// The values in the table, unchecked.
 pub(super) async fn read(connection: &mut PgConnection) -> Result<Layer, sqlx::Error> {
     // One snapshot, so that the version is that of the values.
     let mut transaction = connection.begin().await?;
@@ -84,7 +84,7 @@ pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Erro
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(connection).await.map(drop)
 }
 
-/// Gives the setting a value, or with none takes its row away.
+/// Gives the setting a value, or without one deletes its row.
 pub(super) async fn write(
     connection: &mut PgConnection,
     key: &str,
@@ -131,8 +131,8 @@ pub(super) async fn audit(
     .await
 }
 
-/// Records what a configuration service changed. Every server is told the same, and the first one that records it is
-/// enough: a setting whose newest row has this value already gets none.
+/// Records changes of a configuration service. Every server gets the same ones, and the first record is enough: a setting whose
+/// newest row has this value already gets none.
 pub(super) async fn audit_service(
     connection: &mut PgConnection,
     changed: &[Changed],

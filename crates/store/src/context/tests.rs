@@ -2,7 +2,7 @@ use prost::Message as _;
 use proto::RefusalDetails;
 use proto::journal::EventContext;
 use quota::{
-    Adjust, AttemptId, Calendar, Charge, CounterName, Currency, Dry, HoldTerms, Limits, MerchantId, Period, Refund,
+    Adjust, AttemptId, Calendar, Charge, CounterName, Currency, Effect, HoldTerms, Limits, MerchantId, Period, Refund,
 };
 
 use super::*;
@@ -16,13 +16,13 @@ fn command(action: Action) -> Command {
         order_no: Some(OrderNo::parse("order-1").unwrap()),
         attempt: AttemptId([7; 16]),
         action,
-        dry: Dry::No,
+        effect: Effect::Commit,
         decision_id: [9; 16],
         now_ms,
         windows: Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 604_800,
         backlog_max: 100_000,
-        watch: None,
+        threshold_policy: None,
         history: None,
         payment_no: Some(PaymentNo::parse("pay-1").unwrap()),
         operation_no: Some(OperationNo::parse("refund-1").unwrap()),
@@ -40,8 +40,8 @@ fn charge() -> Charge {
     }
 }
 
-fn notes() -> Notes {
-    Notes {
+fn notes() -> AuditContext {
+    AuditContext {
         actor: "proxy".to_owned(),
         mode: "enforce",
         policy_version: "v7".to_owned(),
@@ -54,9 +54,9 @@ fn notes() -> Notes {
     }
 }
 
-fn read(command: &Command, notes: &Notes) -> EventContext {
+fn read(command: &Command, audit: &AuditContext) -> EventContext {
     let mut bytes = Vec::new();
-    encode(&mut bytes, command, notes);
+    encode(&mut bytes, command, audit);
     let context = EventContext::decode(bytes.as_slice()).unwrap();
     // Not one byte more or less than the message has.
     assert_eq!(context.encode_to_vec(), bytes);
@@ -108,11 +108,11 @@ fn what_is_not_there_is_left_out() {
         currency: "USD".to_owned(),
         ..EventContext::default()
     };
-    assert_eq!(read(&bare, &Notes::default()), expected);
-    // A merchant as a whole is of no currency.
+    assert_eq!(read(&bare, &AuditContext::default()), expected);
+    // A command about a merchant as a whole has no currency.
     let merchant = Command { action: Action::SuspendMerchant, currency: Currency::NONE, ..bare };
     let action = "suspend_merchant".to_owned();
-    assert_eq!(read(&merchant, &Notes::default()), EventContext { action, currency: String::new(), ..expected });
+    assert_eq!(read(&merchant, &AuditContext::default()), EventContext { action, currency: String::new(), ..expected });
     let sweep = Command { attempt: NO_ATTEMPT, ..command(Action::Expire) };
     assert!(read(&sweep, &notes()).attempt.is_empty());
 }

@@ -1,15 +1,15 @@
-//! Who shares a call with whom, and what everybody is told.
+//! Which callers share a call, and which reply each caller gets.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use quota::{Action, AttemptId, Currency, Dry, MerchantId, OrderNo, WindowIds};
+use quota::{Action, AttemptId, Currency, Effect, MerchantId, OrderNo, WindowIds};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::MemoryStore;
 
-/// A store whose calls wait for a permit each, and that remembers how many commands each of them had.
+/// A store whose calls each wait for a permit, and that records how many commands each call had.
 #[derive(Debug)]
 struct Gate {
     ledger: MemoryStore,
@@ -37,11 +37,11 @@ impl Store for Gate {
         Duration::from_millis(self.timeout_ms.load(Ordering::SeqCst))
     }
 
-    async fn apply(&self, command: &Command, notes: &Notes) -> Result<Reply, StoreError> {
-        self.ledger.apply(command, notes).await
+    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
+        self.ledger.apply(command, audit).await
     }
 
-    async fn apply_each(&self, batch: &[(Command, Notes)]) -> Results {
+    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Results {
         let first = self.begun.fetch_add(1, Ordering::SeqCst) == 0;
         assert!(!(first && self.breaks_off), "this call breaks off");
         self.permits.acquire().await.unwrap().forget();
@@ -49,55 +49,55 @@ impl Store for Gate {
         self.ledger.apply_each(batch).await
     }
 
-    async fn apply_all(&self, batch: &[(Command, Notes)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
         self.ledger.apply_all(batch).await
     }
 }
 
-/// A command that is told apart from all others by its decision id.
-fn command(number: u8) -> (Command, Notes) {
+/// A command with a decision id of its own.
+fn command(number: u8) -> (Command, AuditContext) {
     let command = Command {
         merchant: MerchantId::parse("m").unwrap(),
         currency: Currency::parse("USD").unwrap(),
         order_no: OrderNo::parse(&format!("o-{number}")).ok(),
         attempt: AttemptId([number; 16]),
         action: Action::VoidAttempt,
-        dry: Dry::No,
+        effect: Effect::Commit,
         decision_id: [number; 16],
         now_ms: 1_700_000_000_000,
         windows: WindowIds::default(),
         order_ttl_secs: 60,
         backlog_max: 1000,
-        watch: None,
+        threshold_policy: None,
         history: None,
         payment_no: None,
         operation_no: None,
         channel: None,
     };
-    (command, Notes::default())
+    (command, AuditContext::default())
 }
 
-/// Lets every task go on until it waits.
+/// Lets every task run until it waits.
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Asks for commands of these numbers as callers of their own; gives what each was told.
-fn ask(group: &Arc<GroupCommit<Gate>>, numbers: std::ops::Range<u8>) -> JoinSet<(u8, Result<Reply, StoreError>)> {
+/// Submits commands with these numbers as separate callers; returns each caller's reply.
+fn submit(group: &Arc<GroupCommit<Gate>>, numbers: std::ops::Range<u8>) -> JoinSet<(u8, Result<Reply, StoreError>)> {
     let mut callers = JoinSet::new();
     for number in numbers {
         let group = Arc::clone(group);
         callers.spawn(async move {
-            let (command, notes) = command(number);
-            (number, group.apply(&command, &notes).await)
+            let (command, audit) = command(number);
+            (number, group.apply(&command, &audit).await)
         });
     }
     callers
 }
 
-async fn all_told_their_own(callers: JoinSet<(u8, Result<Reply, StoreError>)>) {
+async fn all_got_their_own(callers: JoinSet<(u8, Result<Reply, StoreError>)>) {
     for (number, reply) in callers.join_all().await {
         assert_eq!(reply.unwrap().decision_id, [number; 16]);
     }
@@ -107,9 +107,9 @@ async fn all_told_their_own(callers: JoinSet<(u8, Result<Reply, StoreError>)>) {
 async fn arrivals_during_a_call_go_together_in_the_next_one() {
     let store = Arc::new(Gate::new(0));
     let group = Arc::new(GroupCommit::new(Arc::clone(&store)));
-    let first = ask(&group, 0..1);
+    let first = submit(&group, 0..1);
     settle().await;
-    let more = ask(&group, 1..6);
+    let more = submit(&group, 1..6);
     settle().await;
     let several = tokio::spawn({
         let group = Arc::clone(&group);
@@ -118,14 +118,14 @@ async fn arrivals_during_a_call_go_together_in_the_next_one() {
     settle().await;
     assert_eq!(store.begun.load(Ordering::SeqCst), 1, "one call at a time");
     store.permits.add_permits(2);
-    all_told_their_own(first).await;
-    all_told_their_own(more).await;
+    all_got_their_own(first).await;
+    all_got_their_own(more).await;
     let ids: Vec<_> = several.await.unwrap().into_iter().map(|result| result.unwrap().decision_id).collect();
     assert_eq!(ids, [[6; 16], [7; 16]]);
     assert_eq!(store.calls(), [1, 7]);
-    // Nothing waits now: the next one goes at once and alone.
+    // Nothing waits now: the next one is sent at once and alone.
     store.permits.add_permits(1);
-    all_told_their_own(ask(&group, 8..9)).await;
+    all_got_their_own(submit(&group, 8..9)).await;
     assert_eq!(store.calls(), [1, 7, 1]);
 }
 
@@ -133,14 +133,14 @@ async fn arrivals_during_a_call_go_together_in_the_next_one() {
 async fn who_gives_up_before_the_call_is_not_asked_for() {
     let store = Arc::new(Gate::new(0));
     let group = Arc::new(GroupCommit::new(Arc::clone(&store)));
-    let first = ask(&group, 0..1);
+    let first = submit(&group, 0..1);
     settle().await;
-    let (mut gone, kept) = (ask(&group, 1..4), ask(&group, 4..6));
+    let (mut gone, kept) = (submit(&group, 1..4), submit(&group, 4..6));
     settle().await;
     gone.shutdown().await;
     store.permits.add_permits(2);
-    all_told_their_own(first).await;
-    all_told_their_own(kept).await;
+    all_got_their_own(first).await;
+    all_got_their_own(kept).await;
     assert_eq!(store.calls(), [1, 2]);
     let orders = |number| command(number).0.order_no.unwrap();
     let ledger = store.ledger.ledger();
@@ -153,16 +153,16 @@ async fn who_gives_up_before_the_call_is_not_asked_for() {
 async fn who_gives_up_during_the_call_costs_nobody_his_answer() {
     let store = Arc::new(Gate::new(0));
     let group = Arc::new(GroupCommit::new(Arc::clone(&store)));
-    let first = ask(&group, 0..1);
+    let first = submit(&group, 0..1);
     settle().await;
-    let (mut gone, kept) = (ask(&group, 1..3), ask(&group, 3..5));
+    let (mut gone, kept) = (submit(&group, 1..3), submit(&group, 3..5));
     settle().await;
     store.permits.add_permits(1);
     settle().await;
     gone.shutdown().await;
     store.permits.add_permits(1);
-    all_told_their_own(first).await;
-    all_told_their_own(kept).await;
+    all_got_their_own(first).await;
+    all_got_their_own(kept).await;
     assert_eq!(store.calls(), [1, 4]);
 }
 
@@ -170,17 +170,17 @@ async fn who_gives_up_during_the_call_costs_nobody_his_answer() {
 async fn a_call_has_a_bounded_number_of_commands() {
     let store = Arc::new(Gate::new(0));
     let group = Arc::new(GroupCommit::new(Arc::clone(&store)));
-    let first = ask(&group, 0..1);
+    let first = submit(&group, 0..1);
     settle().await;
-    let more = ask(&group, 1..200);
+    let more = submit(&group, 1..200);
     settle().await;
     store.permits.add_permits(3);
-    all_told_their_own(first).await;
-    all_told_their_own(more).await;
+    all_got_their_own(first).await;
+    all_got_their_own(more).await;
     assert_eq!(store.calls(), [1, CALL_COMMANDS_MAX, 199 - CALL_COMMANDS_MAX]);
 }
 
-/// One caller with more commands than a call has: what was answered in time is told, and what was not asked for by then never is.
+/// One caller with more commands than a call takes: answers in time are returned, and what was not sent by then never is.
 #[tokio::test]
 async fn a_late_call_costs_the_answers_of_no_other() {
     let store = Arc::new(Gate { timeout_ms: AtomicU64::new(20), ..Gate::new(2) });
@@ -193,10 +193,10 @@ async fn a_late_call_costs_the_answers_of_no_other() {
         assert_eq!(result.as_ref().unwrap().decision_id, command.decision_id);
     }
     assert!(late.iter().all(|result| *result == Err(StoreError::Timeout { after_ms: 20 })), "{late:?}");
-    // The third call is under way yet; the fourth is never made.
+    // The third call is still under way; the fourth is never made.
     store.timeout_ms.store(60_000, Ordering::SeqCst);
     store.permits.add_permits(10);
-    all_told_their_own(ask(&Arc::new(group), 0..1)).await;
+    all_got_their_own(submit(&Arc::new(group), 0..1)).await;
     assert_eq!(store.calls(), [CALL_COMMANDS_MAX, CALL_COMMANDS_MAX, CALL_COMMANDS_MAX, 1]);
 }
 
@@ -204,16 +204,16 @@ async fn a_late_call_costs_the_answers_of_no_other() {
 async fn a_store_that_hangs_is_waited_for_no_longer_than_it_may_take() {
     let store = Arc::new(Gate { timeout_ms: AtomicU64::new(20), ..Gate::new(0) });
     let group = Arc::new(GroupCommit::new(Arc::clone(&store)));
-    let first = ask(&group, 0..1);
+    let first = submit(&group, 0..1);
     settle().await;
-    let more = ask(&group, 1..3);
+    let more = submit(&group, 1..3);
     for (_, result) in first.join_all().await.into_iter().chain(more.join_all().await) {
         assert_eq!(result, Err(StoreError::Timeout { after_ms: 20 }));
     }
-    // The first one's call is under way yet; the others were given up before theirs, so they are never made.
+    // The first call is still under way; the others were given up before theirs, so they are never made.
     store.timeout_ms.store(60_000, Ordering::SeqCst);
     store.permits.add_permits(10);
-    all_told_their_own(ask(&group, 3..5)).await;
+    all_got_their_own(submit(&group, 3..5)).await;
     assert_eq!(store.calls().iter().sum::<usize>(), 3);
 }
 
@@ -221,8 +221,8 @@ async fn a_store_that_hangs_is_waited_for_no_longer_than_it_may_take() {
 async fn a_call_that_breaks_off_holds_up_nobody_after_it() {
     let store = Arc::new(Gate { breaks_off: true, ..Gate::new(10) });
     let group = Arc::new(GroupCommit::new(Arc::clone(&store)));
-    for (_, result) in ask(&group, 0..1).join_all().await {
+    for (_, result) in submit(&group, 0..1).join_all().await {
         assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
     }
-    all_told_their_own(ask(&group, 1..4)).await;
+    all_got_their_own(submit(&group, 1..4)).await;
 }

@@ -2,21 +2,21 @@
 -- the differential suite compares them reply by reply.
 --
 -- KEYS  the orders, the accounts and the merchants (strings), the event streams of their shards, and the expiry of the shards'
---       holds (sorted sets, in the order of the streams; may be left out where all commands are consumes). Each key stands
---       here once; commands name theirs by place, from 1.
+--       holds (sorted sets, in the order of the streams; may be left out where all commands are consumes). Each key is
+--       here once; commands name theirs by index, from 1.
 -- ARGV  1 packed little endian: u8 1 to do all or none, 0 to decide each command by itself; u16 numbers of orders, accounts,
---         merchants, streams and watches; f64 the store's time in ms where a test moves it, -1 to read Redis' own clock
+--         merchants, streams and threshold policies; f64 the store's time in ms where a test moves it, -1 for Redis' own clock
 --       2 the lifetime of plain charges' orders, seconds as text; then for each command
 --       3 the command, packed:
---           op u8, places u16 of account (0 for none), order and merchant among the keys, of the stream among the streams and
---           of the watch among the watches (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64
+--           op u8, indexes u16 of account (0 for none), order and merchant among the keys, of the stream among the streams and
+--           of the threshold policy (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64
 --           of a charge (else 0): daily, monthly, yearly count, daily, monthly, yearly amount; now f64 (ms); the head of the
 --           account (15 bytes) as it is if nothing is out of the ordinary: the windows of now, never reset, not suspended,
 --           nothing pending, no threshold reached; the order (60 bytes) as a plain charge leaves it then; when the day of the
 --           windows begins f64 (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are journalled, 4 a pace
 --           follows, 8 last capture or reserved refund), refusal u8 (a code by which the policy refuses, else 0), replays u8
---           that are let through (255 for any number), length u16 of the order's past; by op:
---           0 plain consume: without flags, refusal and past, and of the lifetime above; its maxima are those up to which no
+--           that are let through (255 for any number), length u16 of the order's history; by op:
+--           0 plain consume: without flags, refusal and history, and of the lifetime above; its maxima are those up to which no
 --             threshold is reached: the limits' own maxima f64, in their order
 --           1 consume, 2 hold: for a hold the pending maximum f64, its lifetime u32 (s) and u8 (1 when expiry settles it);
 --             with a pace f64: interval us, tolerance us, longest delay ms, and the six ceilings in the order of the maxima
@@ -30,22 +30,23 @@
 --           15 mark unknown: of what u8 (0 the charge, 1 a capture, 3 a refund, 4 the void), id 16 bytes
 --           16 resolve: u8 (1 made, 0 not made)
 --           17 suspend the merchant, 18 resume it: nothing
---           and the order as the journal knows it, packed like an order
---       4 event context, passed into the stream untouched; and after all commands the watches, packed: u16 number of the
---         list of thresholds, maxima f64 of the watched limits: daily, monthly, yearly count, daily, monthly, yearly amount,
+--           and the order from the journal, packed like an order
+--       4 event context, passed into the stream untouched; and after all commands the threshold policies, packed: u16 number
+--         of the list of thresholds, maxima f64 of their limits: daily, monthly, yearly count, daily, monthly, yearly amount,
 --         pending; u8 number of thresholds, and each of them in percent u16, rising
 -- Reply one string: for each command its record, a line feed, and the stream id of its event or ''; line feeds between
 --       commands. Instead of a record: 1 u8 where another command of all or none was refused; 0 u8 and a text without line
 --       feeds where this command failed: it has changed nothing; 2 u8 and the store's time f64 (ms) where the command, or
 --       one of all or none, was not decided because its windows have not begun by that time.
 --
--- Time     What ends, is forgotten or is paced goes by the command's time, within what the store's own allows: no later, and
---          no more than a minute earlier.
+-- Time     Holds, lifetimes and pacing use the command's time, within what the store's own allows: no later, and no more than
+--          a minute earlier.
 --
--- Account  version u8 (4), day u32, epochs u8 of day, month and year, flags u8 (1 suspended, 2 something is pending), marks u32
---          and their list u16; then f64: day, month, year each with amount and count; number of changes; refunded of day, month, year; pending, paced until (us), suspended at (ms)
+-- Account  version u8 (4), day u32, epochs u8 of day, month and year, flags u8 (1 suspended, 2 something is pending), levels u32
+--          and their list u16; then f64: day, month, year each with amount and count; number of changes; refunded of day,
+--          month, year; pending, paced until (us), suspended at (ms)
 -- Merchant version u8 (1), flags u8 (1 suspended); then f64: suspended at (ms), number of changes. None where it never was
--- Marks    how many thresholds the usage of each watched limit has reached, 4 bits each, the first limit's lowest; and the
+-- Levels   how many thresholds the usage of each limit has reached, 4 bits each, the first limit's lowest; and the
 --          list that they are counted in, 0 where none is reached
 -- Order    version u8 (4), day u32, epochs u8 of day, month and year, state u8, flags u8 (1 pinned, 2 has a tail,
 --          4 an operation has given back quota, 8 the charge's outcome is unknown, 16 it is known at the gateway, 32 an
@@ -55,14 +56,14 @@
 --          f64, refunded f64, and for each operation: kind u8, id 16 bytes, attempt 16 bytes, amount f64, day u32, epochs
 --          u8 of day, month and year, decision id 16 bytes
 -- Record   an account: a plain charge was admitted, and left the account so; or
---          version u8 (5), code u8, flags u8 (1 replay, 2 the figures changed, 4 another decision is told, 8 the merchant is
+--          version u8 (5), code u8, flags u8 (1 replay, 2 usage changed, 4 another decision is returned, 8 the merchant is
 --          suspended, 16 it conflicts with what was taken at first, 32 an outcome of the order was unknown before), order
 --          state u8, hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the
 --          command's windows, after it (for a command about a merchant an empty one, with the merchant's suspension and number
---          of changes); where they changed, the figures before f64: day, month, year each with amount, count, refunded;
---          pending; the id of the decision that the caller is told, where it is another one; and what was taken at first,
+--          of changes); where it changed, the usage before f64: day, month, year each with amount, count, refunded;
+--          pending; the id of the decision that the caller gets, where it is another one; and what was taken at first,
 --          where it conflicts: amount f64, currency 3 chars
--- Crossing marks and list before u32 u16, after u32 u16, and the watch that they were counted by
+-- Crossing levels and list before u32 u16, after u32 u16, and the threshold policy that they were counted by
 -- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year), id u32, epoch u8, f64 amount, count,
 --          refunded
 --
@@ -104,12 +105,12 @@ local expiries = places + streams
 local watches_from = #ARGV - watches
 local commands = (watches_from - 2) / 2
 
--- What is stored, and what the commands so far have made of it: written at the end, in one place.
+-- The stored values, and the values after the commands so far: written at the end, in one place.
 local stored = call('MGET', unpack(KEYS, 1, places))
 local values, lifetimes = { unpack(stored) }, {}
--- Members of the expiry with the end of their holds, false for those to be taken out, and the places of their keys.
+-- Members of the expiry with the end of their holds, false for those to be removed, and the indexes of their keys.
 local expiring, expiry_of = {}, {}
--- Each command becomes its record, and each context its event's id, or '' where no event is to be. With an event the
+-- Each command is replaced by its record, and each context by its event's id, or '' without an event. With an event the
 -- windows that it closes, and how it crosses thresholds.
 local replies, closing, crossing = { unpack(ARGV, 3, watches_from) }, {}, {}
 -- For each command its stream; for each stream how many events wait in it, and why it cannot be written.
@@ -123,7 +124,7 @@ for stream = 1, streams do
   waiting[stream] = length
 end
 
--- Where the id stands in a list of ids, nil where it does not.
+-- The position of the id in a list of ids, nil where it is not there.
 local function position(list, id)
   local at = find(list, id, 1, true)
   while at and at % 16 ~= 1 do
@@ -132,7 +133,7 @@ local function position(list, id)
   return at
 end
 
--- Where an operation stands in a list of them: by its id (field 1) or attempt (field 2) where one is given, of a kind for
+-- The position of an operation in a list of them: by its id (field 1) or attempt (field 2) where one is given, of a kind for
 -- which `wanted` is true.
 local function operation(list, wanted, field, id)
   for at = 1, #list, OPERATION_LEN do
@@ -166,7 +167,7 @@ local function is_order(value)
   return #value == ORDER_LEN + 16 * (live + voided) + (flags % 4 >= 2 and TAIL_LEN + OPERATION_LEN * operations or 0)
 end
 
--- How many thresholds usage has reached, and of which list. A limit that is unlimited has none, and without usage none is reached.
+-- How many thresholds usage has reached, and of which list. An unlimited one has none, and without usage none is reached.
 local function marked_by(watch, ...)
   local UNLIMITED = 9007199254740991
   local list, m1, m2, m3, m4, m5, m6, m7, count, from = decode('<I2dddddddB', watch)
@@ -175,7 +176,7 @@ local function marked_by(watch, ...)
     local used, maximum, level = select(place, ...), maxima[place], 0
     while level < count and used > 0 and maximum < UNLIMITED do
       local percent = decode('<I2', watch, from + 2 * level)
-      -- The percentage of the maximum, rounded up, in two parts. Where they are not exact no usage comes so high.
+      -- The percentage of the maximum, rounded up, in two parts. Where they are not exact, no usage is that high.
       local rest = maximum % 100
       local rounded = rest * percent + 99
       if used < (maximum - rest) / 100 * percent + (rounded - rounded % 100) / 100 then break end
@@ -191,7 +192,7 @@ local function is_merchant(value)
   return #value == MERCHANT_LEN and byte(value) == 1
 end
 
--- Whether a merchant's own state, where there is any, stands in no charge's way.
+-- Whether a merchant's own state, where there is any, allows charges.
 local function is_quiet(value)
   return not value or (is_merchant(value) and byte(value, 2) == 0)
 end
@@ -205,7 +206,7 @@ local function failure(stream, account_at, order_at, merchant_at)
   end
   if order and not is_order(order) then return 'SLUICE order has another format' end
   if merchant and not is_merchant(merchant) then return 'SLUICE merchant has another format' end
-  -- MGET passes over what is no string.
+  -- MGET returns nil for what is not a string.
   if account_at == 0 then
     if not merchant and call('EXISTS', KEYS[merchant_at]) == 1 then return 'SLUICE merchant is no string' end
   elseif not account and call('EXISTS', KEYS[account_at]) == 1 then
@@ -213,12 +214,12 @@ local function failure(stream, account_at, order_at, merchant_at)
   end
 end
 
--- The time that the rule reckons with: the command's, within what the store's own allows.
+-- The time that the rule uses: the command's, within what the store's own allows.
 local function time_of(asked_ms)
   return min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)
 end
 
--- Suspends a merchant as a whole, or takes its charges again; the record tells of no account.
+-- Suspends a merchant as a whole, or takes its charges again; the record has no account.
 local function decide_merchant(number, packed, suspends, merchant_at, stream, asked_ms)
   local APPLIED, FLAGS_AT = 4, COMMAND_LEN + 13
   local now_ms = time_of(asked_ms)
@@ -240,7 +241,7 @@ local function decide_merchant(number, packed, suspends, merchant_at, stream, as
     .. encode(ACCOUNT, 4, 0, 0, 0, 0, flag, 0, 0, 0, 0, 0, 0, 0, 0, changes, 0, 0, 0, 0, 0, suspended_at)
 end
 
--- Decides a command of any kind: its record, what is told of it, and what it changes. Gives whether it is refused.
+-- Decides a command of any kind: its record, its journal entry, and its changes. Returns whether it is refused.
 local function decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max,
   mc_max, yc_max, da_max, ma_max, ya_max, asked_ms, head, plain_order)
   local WINDOW, NAMES, REST = '<xI4', '<xxxxxxxxxxc3xxxxxxxxxxxxc16xxxc16', '<dI4BBBI2'
@@ -258,7 +259,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
 
   local CONSUME, HOLD, VOID_ATTEMPT, VOID, SETTLE, REFUND, RELEASE, EXPIRE = 1, 2, 3, 4, 5, 6, 7, 8
   local ADJUST, RESET, SUSPEND, RESUME, INITIALIZE, UNKNOWN, RESOLVE = 9, 10, 11, 12, 13, 15, 16
-  local OPEN, CHARGED, HELD, SETTLED, CANCELLED = 0, 1, 2, 3, 4
+  local OPEN, CHARGED, HELD, SETTLED, STATE_VOIDED = 0, 1, 2, 3, 4
   local CAPTURE, RESERVATION, REFUNDED, RELEASED = 1, 2, 3, 4
 
   local ADMITTED, VOIDED, ATTEMPT_RELEASED, TOMBSTONED, APPLIED, BAD_AMOUNT = 0, 1, 2, 3, 4, 11
@@ -303,7 +304,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
     if month > sm then me, ma, mc, mr = 0, 0, 0, 0 else month = sm end
     if year > sy then ye, ya, yc, yr = 0, 0, 0, 0 else year = sy end
     if rolled and marks > 0 then
-      -- What was reached in windows that are over is reached no more.
+      -- Levels reached in windows that are over are reset.
       for place = 0, 5 do
         local over = place % 3 == 0 or (place % 3 == 1 and month > sm) or (place % 3 == 2 and year > sy)
         local one = 16 ^ place
@@ -316,7 +317,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local suspended = suspended_at > 0 or merchant_suspended
   local da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0 = da, dc, dr, ma, mc, mr, ya, yc, yr, pending
 
-  -- The order, unless it is unknown or its time is over.
+  -- The order, unless it is unknown or has expired.
   local known, state, pinned, given_back = false, OPEN, false, false
   local o_currency, o_day, o_month, o_year, o_de, o_me, o_ye = currency, 0, 0, 0, 0, 0, 0
   local o_amount, o_decision, until_at, settles, settled, refunded = 0, decision_id, 0, 0, 0, 0
@@ -345,31 +346,31 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
         end
       end
     end
-    -- Of an order that was never charged nothing is known but which attempts are to be refused: those stay so.
+    -- An order that was never charged has only the attempts that are to be refused: those stay so.
     local ask_journal = (not known or (state == OPEN and o_amount == 0)) and not any_time and history ~= ''
     order_value, any_time = history, true
   until not ask_journal
   local was_unknown = unknown or doubted
 
-  -- Deciding: sets these and the figures above.
-  local code, told, wait_ms, first_amount = nil, decision_id, 0, nil
+  -- Deciding: sets these and the usage above.
+  local code, answer_id, wait_ms, first_amount = nil, decision_id, 0, nil
   local replay, journal, account_changed, order_changed = false, true, false, false
 
   if op == CONSUME or op == HOLD then
     local charged = state == CHARGED or state == HELD or state == SETTLED
     local same = charged and o_amount == amount and o_currency == currency and (state ~= CHARGED) == (op == HOLD)
-    -- Why the order takes no attempt, whatever it asks for: not even the repetition of an admitted one.
+    -- Why the order takes no attempt, whatever it requests: not even the repetition of an admitted one.
     local barred
     if voided ~= '' and position(voided, attempt) then
       barred = ATTEMPT_VOIDED
-    elseif given_back or state == CANCELLED then
+    elseif given_back or state == STATE_VOIDED then
       barred = ORDER_CLOSED
     elseif charged and suspended then
       barred = SUSPENDED
     end
     if same and not barred and position(live, attempt) then
-      -- The very attempt again: it is told what it was told, even when no more events are taken.
-      code, replay, told, journal = ADMITTED, true, o_decision, false
+      -- The same attempt again: it gets the same answer, even when no more events are taken.
+      code, replay, answer_id, journal = ADMITTED, true, o_decision, false
     elseif waiting[stream] >= backlog_max then
       code, journal = BACKLOG_FULL, false
     elseif barred then
@@ -377,7 +378,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
     elseif same and replays_max < ANY_REPLAYS and (pinned or max(#live / 16, 1) > replays_max) then
       code = REPLAY_REFUSED
     elseif same then
-      code, replay, told, order_changed = ADMITTED, true, o_decision, true
+      code, replay, answer_id, order_changed = ADMITTED, true, o_decision, true
       if #live < ATTEMPTS_LEN_MAX then live = live .. attempt else pinned = true end
     elseif charged then
       code = IDEMPOTENCY_CONFLICT
@@ -425,7 +426,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       end
     end
   else
-    -- Back into the windows that something was counted in, as far as they are still open.
+    -- Returns an amount to the windows that it was counted in, as far as they are still open.
     local function give_back(less, charge)
       if o_day == day and o_de == de then da, dc = max(da - less, 0), max(dc - charge, 0) end
       if o_month == month and o_me == me then ma, mc = max(ma - less, 0), max(mc - charge, 0) end
@@ -451,7 +452,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
     local function repeated(place)
       local _, _, _, taken, _, _, _, _, first = decode(OPERATION, operations, place)
       if asked < 0 or asked == taken then
-        code, replay, told, journal, amount = APPLIED, true, first, false, taken
+        code, replay, answer_id, journal, amount = APPLIED, true, first, false, taken
       else
         code, first_amount = IDEMPOTENCY_CONFLICT, taken
       end
@@ -462,14 +463,14 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       code, account_changed, order_changed, amount = VOIDED, true, true, held
       give_back(held, settled == 0 and 1 or 0)
       pending = max(pending - held, 0)
-      state = settled == 0 and CANCELLED or SETTLED
+      state = settled == 0 and STATE_VOIDED or SETTLED
       live, given_back = '', true
     end
 
-    -- What ended the hold is told so again; a release does not go on to refund what was captured.
+    -- What ended the hold gets its answer again; a release does not also refund what was captured.
     local function released_before(place)
       local _, _, _, taken, _, _, _, _, first = decode(OPERATION, operations, place)
-      code, replay, told, journal, amount = VOIDED, true, first, false, taken
+      code, replay, answer_id, journal, amount = VOIDED, true, first, false, taken
     end
 
     local end_id = attempt
@@ -479,7 +480,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       if place and o_currency == currency then
         released_before(place)
       end
-      local holds = state == HELD or state == CANCELLED
+      local holds = state == HELD or state == STATE_VOIDED
       op = holds and o_currency == currency and VOID or REFUND
     end
 
@@ -504,7 +505,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
           voided = sub(voided, 17)
         end
         if reservation then
-          -- The gateway did not refund: out of the figures that it was counted in, as far as their windows are still open.
+          -- The gateway did not refund: removed from the counters that it was counted in, as far as their windows are still open.
           local _, _, _, taken, d, e1, e2, e3 = decode(OPERATION, operations, reservation)
           local m, y = month_and_year(d)
           operations = sub(operations, 1, reservation - 1) .. sub(operations, reservation + OPERATION_LEN)
@@ -534,7 +535,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
         add_operation(RELEASED, end_id)
       elseif place then
         released_before(place)
-      elseif state == CANCELLED then
+      elseif state == STATE_VOIDED then
         code, replay, journal = VOIDED, true, false
       else
         code = ORDER_CLOSED
@@ -583,14 +584,14 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
           if closes then state = SETTLED end
           pending = max(pending - min(held, amount) - returned, 0)
           give_back(returned, 0)
-          -- Money that was captured beyond the hold is consumed now, whatever the limits say.
+          -- Money that was captured beyond the hold is consumed now, whatever the limits are.
           da, ma, ya = da + more, ma + more, ya + more
         end
       end
     elseif op == REFUND then
       local id, daily_max, monthly_max = decode('<c16dd', packed, at)
       local place = operation(operations, { [RESERVATION] = true, [REFUNDED] = true }, 1, id)
-      if state == CANCELLED then
+      if state == STATE_VOIDED then
         code = ORDER_CLOSED
       elseif place then
         local kind, _, owner, taken, d, e1, e2, e3, first = decode(OPERATION, operations, place)
@@ -604,7 +605,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
             .. sub(operations, place + OPERATION_LEN)
           code, order_changed, amount = APPLIED, true, taken
           if marked then
-            replay, told = true, first
+            replay, answer_id = true, first
           else
             account_changed, given_back, unknown, made = true, true, false, true
             give_back(taken, 0)
@@ -645,7 +646,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       elseif o_currency ~= currency then
         code, journal = IDEMPOTENCY_CONFLICT, op == RESOLVE and what == 0
       elseif op == RESOLVE and what == 1 then
-        -- Remembered also where nothing was open, so that a mark that comes late marks nothing.
+        -- Stored also where nothing was open, so that a late mark-unknown changes nothing.
         code, order_changed = APPLIED, not made
         replay, journal = not (unknown and order_changed), unknown and order_changed
         if order_changed then unknown, made = false, true end
@@ -661,7 +662,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
         local done = position(voided, attempt) or (of_charge and (made or unknown))
           or (what == CAPTURE and operation(operations, { [CAPTURE] = true }, 1, id))
           or (what == REFUNDED and operation(operations, { [REFUNDED] = true }, 1, id))
-          or (what == RELEASED and (state == CANCELLED or operation(operations, { [RELEASED] = true })))
+          or (what == RELEASED and (state == STATE_VOIDED or operation(operations, { [RELEASED] = true })))
         code = APPLIED
         if done then
           replay, journal = true, false
@@ -689,7 +690,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       else
         code, account_changed = APPLIED, true
         if day > own_day and store_ms < until_ms then
-          -- The account is in windows that have not begun: it comes back into those of now, with what was counted since.
+          -- The account is in windows that have not begun: it returns to the current ones, with what was counted since.
           local own_month, own_year = month_and_year(own_day)
           local epoch = 128 + changes % 100
           day, de = own_day, epoch
@@ -744,12 +745,12 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       dc, ma, mc, ya, yc, changes, dr, mr, yr, pending, paced_until, suspended_at)
   end
   local before = account_changed and encode(BEFORE, da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0) or ''
-  local another = told ~= decision_id
-  local told_flags = (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0)
+  local another = answer_id ~= decision_id
+  local record_flags = (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0)
     + (merchant_suspended and 8 or 0) + (code == IDEMPOTENCY_CONFLICT and 16 or 0) + (was_unknown and 32 or 0)
   local first = code == IDEMPOTENCY_CONFLICT and encode('<dc3', first_amount or o_amount, o_currency) or ''
-  local record = encode(RECORD, 5, code, told_flags, state, until_at, amount, wait_ms, o_amount, settled, refunded)
-    .. account .. before .. (another and told or '') .. first
+  local record = encode(RECORD, 5, code, record_flags, state, until_at, amount, wait_ms, o_amount, settled, refunded)
+    .. account .. before .. (another and answer_id or '') .. first
   replies[2 * number - 1] = record
   if journal then
     waiting[stream] = waiting[stream] + 1
@@ -770,12 +771,12 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
       #live / 16, #voided / 16, #operations / OPERATION_LEN)
     local tail = has_tail and encode(TAIL, until_at, settles, settled, refunded) .. operations or ''
     values[order_at] = fixed .. live .. voided .. tail
-    -- No end after 2106 can be stored: such an order is over at once, and kept for as long as another.
+    -- No end after 2106 can be stored: such an order expires at once, and is kept for as long as another.
     local secs = expires > now and expires - now or ttl
     lifetimes[order_at] = secs ~= plain_secs and string.format('%.0f', secs) or nil
   end
   if not dry and ((order_changed and until_at > 0) or (op == EXPIRE and not order_changed and code ~= ADMITTED)) then
-    -- What an expiry finds unknown, ended or of another currency is none of the holds listed under its own.
+    -- An order that an expiry finds unknown, ended or of another currency is not one of the holds listed here.
     local merchant, order_no = string.match(KEYS[order_at], '^[^}]*}:o:([^:]*):(.*)$')
     local member = merchant .. ':' .. (order_changed and o_currency or currency) .. ':' .. order_no
     expiring[member], expiry_of[member] = order_changed and state == HELD and until_at or false, expiries + stream
@@ -790,7 +791,7 @@ for number = 1, commands do
   local account_value, order_value = values[account_at], values[order_at]
   stream_of[number] = stream
 
-  -- A plain charge of a new order on an account without anything out of the ordinary: only the figures are to be reckoned.
+  -- A plain charge of a new order on an account without anything out of the ordinary: only the usage is computed.
   local plain = op == PLAIN and account_value and not order_value and #account_value == ACCOUNT_LEN
     and waiting[stream] < backlog_max and asked_ms <= store_ms and asked_ms >= store_ms - LAG_MS_MAX
     and is_quiet(values[merchant_at])
@@ -823,7 +824,7 @@ for number = 1, commands do
     decide_merchant(number, packed, op == SUSPEND_MERCHANT, merchant_at, stream, asked_ms)
   elseif not plain and decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked,
     dc_max, mc_max, yc_max, da_max, ma_max, ya_max, asked_ms, head, plain_order) and all_or_none then
-    -- Nothing is done. The refusal is journalled; the others are told that it was not they.
+    -- Nothing is done. The refusal is journalled; the others get the code of a refused batch.
     local record, event = replies[2 * number - 1], replies[2 * number]
     values, expiring = { unpack(stored) }, {}
     for other = 1, commands do
@@ -834,8 +835,8 @@ for number = 1, commands do
   end
 end
 
--- Holds are listed first, then come the events: should Redis refuse either, as with a full memory, nothing of that shard was
--- changed. A listed hold that is none is passed over.
+-- Holds are listed first, then come the events: if Redis refuses either, as with a full memory, nothing of that shard was
+-- changed. A listed hold that does not exist is skipped.
 for member, ends_at in pairs(expiring) do
   local key = expiry_of[member]
   local done = ends_at and pcall('ZADD', KEYS[key], ends_at, member)
@@ -884,7 +885,7 @@ end
 for member, ends_at in pairs(expiring) do
   local key = expiry_of[member]
   if not ends_at and not broken[key - expiries] then
-    -- What stays listed because of an error is passed over too.
+    -- What stays listed because of an error is skipped too.
     pcall('ZREM', KEYS[key], member)
   end
 end

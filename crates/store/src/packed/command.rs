@@ -1,59 +1,59 @@
 //! The script's argument for a command.
 
 use quota::{
-    Action, Adjust, AmountMinor, Change, Charge, Code, Command, Dry, HoldTerms, Limits, NOW_MS_MAX, OnExpiry,
-    OperationId, OperationKind, OrderState, Origin, Origins, Pace, Refund, Reset, Resolution, Settle, Subject, Watch,
-    WindowIds,
+    Action, Adjust, AmountMinor, Change, Charge, Code, Command, Effect, HoldTerms, Limits, NOW_MS_MAX, OnExpiry,
+    OperationId, OperationKind, OrderState, Origin, Origins, Pace, Refund, Reset, Resolution, Settle, Subject,
+    ThresholdPolicy, WindowIds,
 };
 
 use super::{FORMAT, Writer};
 
 /// A consume without anything out of the ordinary.
 const PLAIN: u8 = 0;
-/// Limits of windows come first among the watched ones.
+/// Limits of windows come first in a threshold policy.
 const WINDOW_LIMITS: usize = 6;
-/// In the place of a capture's bound: the money has moved.
+/// In place of a capture's bound: the money has moved.
 const REPORTED: u8 = 255;
-/// In the place of the replays that a rule lets through: any number.
+/// In place of the replays that a rule lets through: any number.
 const ANY_REPLAYS: u8 = 255;
 /// Flags of a command.
 const DRY: u8 = 1;
-const NOTED: u8 = 2;
+const JOURNALED: u8 = 2;
 const PACED: u8 = 4;
-const MARKED: u8 = 8;
+const LAST_OR_RESERVED: u8 = 8;
 
-/// Where in the call's keys a command finds its own, counted from 1.
+/// The indexes of a command's keys in the call, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct KeyIndexes {
     /// 0 for a command about the merchant as a whole.
     pub account: u16,
     pub order: u16,
     pub merchant: u16,
     pub stream: u16,
-    /// 0 where usage is not told of.
-    pub watch: u16,
+    /// 0 without a threshold policy.
+    pub threshold_policy: u16,
 }
 
-/// Whether a command is a plain charge: one of an order that is remembered for `order_ttl_secs`, with nothing to it but the amount
-/// and the limits of the windows.
+/// Whether a command is a plain charge: its order is kept for `order_ttl_secs`, and it has only an amount and the limits of the
+/// windows.
 #[must_use]
 pub fn is_plain(command: &Command, order_ttl_secs: u32) -> bool {
     let Action::Consume(Charge { refusal: None, pace: None, .. }) = command.action else { return false };
     command.order_no.is_some()
-        && command.dry == Dry::No
+        && command.effect == Effect::Commit
         && command.history.is_none()
         && command.windows.since_ms <= command.now_ms
         && command.order_ttl_secs == order_ttl_secs
 }
 
 /// Appends the script's argument for a command; `plain_ttl_secs` is the lifetime of plain charges' orders in this call.
-pub fn command(out: &mut Vec<u8>, command: &Command, places: Places, plain_ttl_secs: u32) {
+pub fn command(out: &mut Vec<u8>, command: &Command, indexes: KeyIndexes, plain_ttl_secs: u32) {
     let plain = is_plain(command, plain_ttl_secs);
-    let past = command.history.as_deref().map(super::pack_order).unwrap_or_default();
+    let history = command.history.as_deref().map(super::pack_order).unwrap_or_default();
     let mut out = Writer(out);
     out.bytes(&[if plain { PLAIN } else { op(&command.action) }]);
-    let Places { account, order, merchant, stream, watch } = places;
-    [account, order, merchant, stream, watch].into_iter().for_each(|place| out.u16(place));
+    let KeyIndexes { account, order, merchant, stream, threshold_policy } = indexes;
+    [account, order, merchant, stream, threshold_policy].into_iter().for_each(|index| out.u16(index));
     out.u32(command.backlog_max);
     out.optional(command.action.amount().map(AmountMinor::get));
     if plain {
@@ -66,14 +66,14 @@ pub fn command(out: &mut Vec<u8>, command: &Command, places: Places, plain_ttl_s
     out.number(command.windows.since_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
     out.u32(command.order_ttl_secs);
     out.bytes(&[flags(command), refusal(&command.action), replays_max(&command.action)]);
-    // The journal rebuilds no order that is longer: an order's lists are bounded.
-    out.u16(u16::try_from(past.len()).unwrap_or(u16::MAX));
+    // The journal rebuilds no longer order: an order's lists are bounded.
+    out.u16(u16::try_from(history.len()).unwrap_or(u16::MAX));
     if plain {
         out.maxima(&command.action);
     } else {
         out.action(command);
     }
-    out.bytes(&past);
+    out.bytes(&history);
 }
 
 const fn op(action: &Action) -> u8 {
@@ -100,18 +100,20 @@ const fn op(action: &Action) -> u8 {
 }
 
 const fn flags(command: &Command) -> u8 {
-    let dry = match command.dry {
-        Dry::No => 0,
-        Dry::Silent => DRY,
-        Dry::Noted => DRY + NOTED,
+    let effect = match command.effect {
+        Effect::Commit => 0,
+        Effect::DryRun => DRY,
+        Effect::DryRunJournaled => DRY + JOURNALED,
     };
     let more = match &command.action {
         Action::Consume(charge) | Action::Hold(charge, _) if charge.pace.is_some() => PACED,
-        Action::Settle(settle) if settle.last => MARKED,
-        Action::Refund(Refund { reserve: true, .. }) | Action::Release(Refund { reserve: true, .. }) => MARKED,
+        Action::Settle(settle) if settle.last => LAST_OR_RESERVED,
+        Action::Refund(Refund { reserve: true, .. }) | Action::Release(Refund { reserve: true, .. }) => {
+            LAST_OR_RESERVED
+        }
         _ => 0,
     };
-    dry + more
+    effect + more
 }
 
 fn refusal(action: &Action) -> u8 {
@@ -140,8 +142,8 @@ impl Writer<'_> {
     /// The maxima up to which the charge neither breaks a limit nor reaches a threshold.
     fn quiet_maxima(&mut self, command: &Command) {
         let Action::Consume(charge) = &command.action else { return self.maxima(&command.action) };
-        let Some(watch) = &command.watch else { return self.windows(&charge.limits) };
-        for (limit, quiet) in Watch::LIMITS.into_iter().zip(watch.quiet_maxima()).take(WINDOW_LIMITS) {
+        let Some(policy) = &command.threshold_policy else { return self.windows(&charge.limits) };
+        for (limit, quiet) in ThresholdPolicy::LIMITS.into_iter().zip(policy.quiet_maxima()).take(WINDOW_LIMITS) {
             let max = AmountMinor::new(limit.max(&charge.limits)).unwrap_or(AmountMinor::MAX);
             self.amount(max.min(quiet));
         }
@@ -153,14 +155,14 @@ impl Writer<'_> {
         maxima.into_iter().for_each(|max| self.amount(max));
     }
 
-    /// The head of the account that a plain charge expects, and the order that it leaves.
+    /// The account head that a plain charge expects, and the order that it leaves.
     fn expected(&mut self, command: &Command) {
         let WindowIds { day, month, year, .. } = command.windows;
         let [day, month, year] = [day, month, year].map(|id| Origin { id, epoch: 0 });
         let windows = Origins { day, month, year };
         self.bytes(&[FORMAT]);
         self.charged_in(&windows);
-        // Neither suspended nor with anything pending, and without marks.
+        // Not suspended, nothing pending, and no threshold level reached.
         self.bytes(&[0; 7]);
         self.bytes(&[FORMAT]);
         self.charged_in(&windows);
@@ -194,7 +196,7 @@ impl Writer<'_> {
             Action::MarkUnknown(mark) => self.subject(mark.subject),
             Action::Resolve(resolution) => {
                 self.bytes(&[u8::from(*resolution == Resolution::Made)]);
-                // As long as the argument of a mark, so that the script reads both alike.
+                // As long as the argument of a mark-unknown command, so that the script reads both alike.
                 self.bytes(&[0; 16]);
             }
             Action::Adjust(adjust) => self.adjust(adjust),

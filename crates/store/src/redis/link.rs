@@ -1,8 +1,8 @@
-//! The connection to Redis of one user of it: made when it is first used, and made anew where it was lost, where it leads to a
-//! server that is not the one to ask any more, or where it has only silence.
+//! The connection to Redis of one user. It is made at its first use, and made again where it was lost, where it leads to a
+//! server that is not the primary any more, or where it gives no answers.
 //!
 //! Managed services and Sentinel demote a primary while its connections stay open, and lead new ones to the successor. So a
-//! reply that says "not here" costs the connection, never the command.
+//! reply from the wrong server costs the connection, never the command.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +15,14 @@ use tracing::debug;
 
 use sluice_kit::secret::Secret;
 
-/// After a connection was given up the next one is not for so long: where new ones lead to the same server, this bounds how many
-/// are made.
+/// After a connection was given up, the next one is kept for so long: where new ones lead to the same server, this bounds how
+/// many are made.
 const LEAVE_INTERVAL: Duration = Duration::from_millis(50);
-/// A connection that gives no answers is replaced when it is so old: a server that is only slow keeps it for so long.
+/// A connection that gives no answers is replaced at this age: a server that is only slow keeps it for so long.
 const SILENT_MIN_AGE: Duration = Duration::from_secs(1);
 
-/// Codes of replies by which a server says that another one is to be asked. Nothing was done then: Redis refuses a command by
-/// them before it runs, and a script's first write, after which it refuses none of that script.
+/// Reply codes of a server that is the wrong one to call. Nothing was applied then: Redis returns them before it runs a
+/// command, and after a script's first write it returns none of them for that script.
 ///
 /// - `READONLY`: a replica. `MASTERDOWN`: a replica that has lost its primary and does not answer from what it has.
 /// - `NOREPLICAS`: a primary without its replicas, as one that was cut off and has a successor by now.
@@ -30,27 +30,27 @@ const SILENT_MIN_AGE: Duration = Duration::from_secs(1);
 /// - `MOVED`, `ASK`, `CLUSTERDOWN`: a node of a cluster. A new connection helps where the address leads to another one; a cluster
 ///   itself is not served.
 ///
-/// Of the others `BUSY` and `TRYAGAIN` say to wait, and the command's deadline is too short for that; `OOM` and `MISCONF` (it cannot
-/// write its file) are the right server's refusal. All of them are errors of their commands, and the connection stays.
+/// Of the others, `BUSY` and `TRYAGAIN` mean to wait, and the command's deadline is too short for that; `OOM` and `MISCONF` (it
+/// cannot write its file) are the right server's refusal. All of them are errors of their commands, and the connection stays.
 const WRONG_SERVER: [&str; 7] = ["READONLY", "MASTERDOWN", "NOREPLICAS", "LOADING", "MOVED", "ASK", "CLUSTERDOWN"];
 
-/// Whether a reply's code says that another server is to be asked, see [`WRONG_SERVER`].
+/// Whether a reply's code means that another server has to be called, see [`WRONG_SERVER`].
 pub fn is_wrong_server(code: &str) -> bool {
     WRONG_SERVER.contains(&code)
 }
 
-/// Whether the result is a server's word that another one is to be asked.
+/// Whether the result is an error of [`WRONG_SERVER`].
 pub(super) fn is_refused<T>(result: &RedisResult<T>) -> bool {
     result.as_ref().is_err_and(|error| error.code().is_some_and(is_wrong_server))
 }
 
-/// Whether the connection ended before the answer came, or could not be made before: the latter is told to the next call only.
+/// Whether the connection ended before the answer, or could not be made: the latter is returned to the next call only.
 pub(super) fn is_lost(error: &RedisError) -> bool {
     error.is_io_error() && !error.is_timeout()
 }
 
-/// How many times a user of the same Redis found that its connection leads to a server that is not the one to ask. All of them
-/// make theirs anew then: who only reads would not notice.
+/// How many times a user of the same Redis found that its connection leads to the wrong server. All of them reconnect then: a
+/// user that only reads would not notice.
 #[derive(Clone, Debug, Default)]
 pub struct Failovers(Arc<AtomicU64>);
 
@@ -94,13 +94,13 @@ impl RedisLink {
         Ok(Self(Arc::new(Shared { client, config, failovers, current: Mutex::new(current) })))
     }
 
-    /// Where it leads, as in `127.0.0.1:6379`.
+    /// Its address, as in `127.0.0.1:6379`.
     #[must_use]
     pub fn address(&self) -> String {
         self.0.client.get_connection_info().addr().to_string()
     }
 
-    /// Makes a call, once more on a new connection where `is_refused` says of its result that another server is to be asked.
+    /// Makes a call, once more on a new connection where `is_refused` is true for its result: it came from the wrong server.
     pub(super) async fn call<T, F>(
         &self,
         make: impl Fn(ConnectionManager) -> F,
@@ -136,7 +136,7 @@ impl RedisLink {
         }
     }
 
-    /// A call had no answer in time: if the connection gave none for long, the next call has a new one.
+    /// A call timed out: if the connection gave no answer for long, the next call has a new one.
     pub fn silent(&self) {
         let mut current = self.current();
         if current.made_at.elapsed() >= SILENT_MIN_AGE {
@@ -144,7 +144,7 @@ impl RedisLink {
         }
     }
 
-    /// The connection at hand, and its number.
+    /// The current connection, and its number.
     fn connection(&self) -> (ConnectionManager, u64) {
         let mut current = self.current();
         if current.failovers != self.0.failovers.0.load(Ordering::Relaxed) {
@@ -168,7 +168,7 @@ impl RedisLink {
         self.replace(&mut current)
     }
 
-    /// What is under way on the old one comes to its end.
+    /// Calls under way on the old one are completed.
     fn replace(&self, current: &mut Current) -> bool {
         let failovers = self.0.failovers.0.load(Ordering::Relaxed);
         let made = ConnectionManager::new_lazy_with_config(self.0.client.clone(), self.0.config.clone());

@@ -1,11 +1,11 @@
 //! What concerns one command of a call, or the commands of one shard, and no other.
 
 use quota::{
-    Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Dry,
+    Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Effect,
     HoldTerms, Limits, MerchantId, OnExpiry, OrderNo, Period, Reply,
 };
 use redis::aio::MultiplexedConnection;
-use sluice_store::{Notes, RedisStore, Store, StoreError, keys};
+use sluice_store::{AuditContext, RedisStore, Store, StoreError, keys};
 use testkit::redis::Redis;
 
 use crate::cut::Line;
@@ -31,13 +31,13 @@ pub(crate) fn command(merchant: &str, number: u8) -> Command {
         order_no: Some(OrderNo::parse(&format!("order-{number}")).unwrap()),
         attempt: AttemptId([number; 16]),
         action: Action::Consume(charge),
-        dry: Dry::No,
+        effect: Effect::Commit,
         decision_id: [number; 16],
         now_ms: NOW_MS,
         windows: Calendar::UTC.windows_at(NOW_MS),
         order_ttl_secs: TTL_SECS,
         backlog_max: 1_000,
-        watch: None,
+        threshold_policy: None,
         history: None,
         payment_no: None,
         operation_no: None,
@@ -65,7 +65,7 @@ fn merchant_key(command: &Command) -> String {
 }
 
 pub(crate) async fn each(store: &RedisStore, commands: &[Command]) -> Vec<Result<Reply, StoreError>> {
-    let batch: Vec<_> = commands.iter().map(|command| (command.clone(), Notes::default())).collect();
+    let batch: Vec<_> = commands.iter().map(|command| (command.clone(), AuditContext::default())).collect();
     store.apply_each(&batch).await
 }
 
@@ -174,7 +174,7 @@ async fn a_foreign_value_fails_its_own_command() {
         assert_eq!(after.iter().filter(|(key, _)| of_other(key)).count(), 1, "{foreign:?}");
 
         // All or none of them: none.
-        let batch = [(command("m-2", 4), Notes::default()), (other.clone(), Notes::default())];
+        let batch = [(command("m-2", 4), AuditContext::default()), (other.clone(), AuditContext::default())];
         store.apply_all(&batch).await.unwrap_err();
         assert_eq!(everything(&mut connection).await, after, "{foreign:?}");
     }
@@ -308,7 +308,7 @@ async fn a_lost_answer_is_asked_for_again_where_that_is_safe() {
     assert_eq!(charged(&store, &first).await, 1 + 5 + 3);
 
     line.cut_next_answer();
-    let batch = [(correction, Notes::default()), (command("m-1", 4), Notes::default())];
+    let batch = [(correction, AuditContext::default()), (command("m-1", 4), AuditContext::default())];
     assert!(matches!(store.apply_all(&batch).await, Err(StoreError::Unavailable(_))));
     assert_eq!(charged(&store, &first).await, 1 + 5 + 3 + 5 + 4);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quota::{Event, Ledger, MerchantId, Period, WindowFigures};
+use quota::{Event, Ledger, MerchantId, Period, WindowUsage};
 
 use crate::generate::{CURRENCIES, MERCHANTS, PLAIN_MERCHANTS};
 
@@ -84,7 +84,7 @@ impl Books {
     }
 }
 
-fn moved(window: &WindowFigures) -> [i128; 3] {
+fn moved(window: &WindowUsage) -> [i128; 3] {
     [
         difference(window.amount_before, window.amount_after),
         difference(window.count_before, window.count_after),

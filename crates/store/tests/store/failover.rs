@@ -2,7 +2,7 @@
 
 use quota::{Action, Adjust, AmountMinor, Change, Code, Command, CounterName, Period};
 use sluice_settings::Secret;
-use sluice_store::{Notes, RedisStore, RedisStoreConfig, Store, StoreError, Verified, keys};
+use sluice_store::{AuditContext, RedisStore, RedisStoreConfig, Store, StoreError, Verified, keys};
 use testkit::failover::{address, demote, follow, kill_clients, promote};
 use testkit::forward::Forwarder;
 use testkit::redis::Redis;
@@ -69,7 +69,7 @@ async fn f2_commands_follow_a_demoted_primary() {
     store.verify().await.unwrap();
     let back = Pair { old: pair.new, new: pair.old, forwarder: pair.forwarder };
     back.fail_over().await;
-    let batch = [(adjust(4), Notes::default()), (command("m-1", 6), Notes::default())];
+    let batch = [(adjust(4), AuditContext::default()), (command("m-1", 6), AuditContext::default())];
     let replies = store.apply_all(&batch).await.unwrap();
     assert_eq!(replies.iter().map(|reply| reply.record.code).collect::<Vec<_>>(), [Code::Applied, Code::Admitted]);
     assert_eq!(charged(&store, &command("m-1", 1)).await, 1 + 5 + 3 + 5 + 6);
@@ -101,13 +101,13 @@ async fn f2_every_reply_that_means_another_server() {
             configure(&pair.old, words).await;
         }
         // No other server yet: nothing is done, and the caller is told that the store is not to be had.
-        let result = store.apply(&command("m-1", number), &Notes::default()).await;
+        let result = store.apply(&command("m-1", number), &AuditContext::default()).await;
         assert!(
             matches!(&result, Err(StoreError::Unavailable(why)) if why.to_uppercase().contains(name)),
             "{name}: {result:?}"
         );
         pair.forwarder.lead_to(address(&pair.new));
-        let answered = async || Ok(store.apply(&command("m-1", number), &Notes::default()).await.ok());
+        let answered = async || Ok(store.apply(&command("m-1", number), &AuditContext::default()).await.ok());
         let reply = testkit::wait::until_async(name, std::time::Duration::from_secs(2), answered).await.unwrap();
         assert_eq!((reply.record.code, reply.record.replay), (Code::Admitted, false), "{name}");
         for words in out_of {
@@ -144,10 +144,10 @@ async fn f2_clients_killed_by_sentinel_find_the_successor() {
     promote(&pair.new, &pair.old).await.unwrap();
     demote(&pair.old, &pair.new).await.unwrap();
     kill_clients(&pair.old).await.unwrap();
-    let refused = store.apply(&command("m-1", 2), &Notes::default()).await;
+    let refused = store.apply(&command("m-1", 2), &AuditContext::default()).await;
     assert!(matches!(&refused, Err(StoreError::Unavailable(why)) if why.contains("READONLY")), "{refused:?}");
     pair.forwarder.lead_to(address(&pair.new));
-    let answered = async || Ok(store.apply(&command("m-1", 2), &Notes::default()).await.ok());
+    let answered = async || Ok(store.apply(&command("m-1", 2), &AuditContext::default()).await.ok());
     let reply = testkit::wait::until_async("an answer", std::time::Duration::from_secs(2), answered).await.unwrap();
     assert_eq!((reply.record.code, reply.record.replay), (Code::Admitted, false));
     kill_clients(&pair.new).await.unwrap();

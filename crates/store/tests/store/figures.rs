@@ -1,8 +1,8 @@
 //! Amounts and limits of generated commands, near to what would just fit.
 
 use quota::{
-    Account, Action, Adjust, AmountMinor, Change, CounterName, Limits, Pace, Period, Reset, Thresholds, Watch,
-    WindowLimits,
+    Account, Action, Adjust, AmountMinor, Change, CounterName, Limits, Pace, Period, Reset, ThresholdPolicy,
+    Thresholds, WindowLimits,
 };
 
 use testkit::random::Random;
@@ -54,7 +54,7 @@ pub(crate) fn charge_amount(random: &mut Random, account: &Account, limits: &Lim
 }
 
 /// Limits under which some usage is at, just above or just below a threshold.
-pub(crate) fn watch(random: &mut Random, account: &Account, scale: u64) -> Option<Watch> {
+pub(crate) fn watch(random: &mut Random, account: &Account, scale: u64) -> Option<ThresholdPolicy> {
     let lists: [&[u32]; 6] =
         [&[80, 100], &[80, 100], &[1], &[50, 80, 100, 150, 1_000], &[], &[3, 10, 30, 33, 50, 66, 70, 99]];
     let thresholds = Thresholds::new(random.pick(&lists).iter().copied()).unwrap();
@@ -74,13 +74,13 @@ pub(crate) fn watch(random: &mut Random, account: &Account, scale: u64) -> Optio
     };
     let [day, month, year] = Period::ALL.map(&mut window);
     let limits = Limits { day, month, year, pending: max(account.pending, scale), ..Limits::UNLIMITED };
-    let mut maxima = *Watch::new(&limits, thresholds).maxima();
+    let mut maxima = *ThresholdPolicy::new(&limits, thresholds).maxima();
     // Often there is one limit only, so that what it reaches is all that is reached.
     if random.one_in(3) {
         let only = random.below(maxima.len() as u64) as usize;
         maxima.iter_mut().enumerate().filter(|(place, _)| *place != only).for_each(|(_, max)| *max = AmountMinor::MAX);
     }
-    random.percent(90).then(|| Watch::of(maxima, thresholds))
+    random.percent(90).then(|| ThresholdPolicy::of(maxima, thresholds))
 }
 
 /// A pace of any kind, with ceilings at or above the limits.

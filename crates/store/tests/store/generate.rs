@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use quota::{
-    Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, LAG_MS_MAX, Ledger, Mark,
+    Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Effect, HoldTerms, LAG_MS_MAX, Ledger, Mark,
     MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, REPLAYS_MAX, Refund,
-    Resolution, Settle, Subject, Thresholds, Watch,
+    Resolution, Settle, Subject, ThresholdPolicy, Thresholds,
 };
 use sluice_policy::ZoneSource;
 use sluice_policy_source::zones::Zones;
@@ -72,7 +72,7 @@ pub(crate) struct Generator {
     number: u128,
     seed: u64,
     remembered: VecDeque<Order>,
-    watch: Option<Arc<Watch>>,
+    threshold_policy: Option<Arc<ThresholdPolicy>>,
 }
 
 /// The order that a command is about, and how it stands.
@@ -112,7 +112,7 @@ impl Generator {
             number: 0,
             seed,
             remembered: VecDeque::new(),
-            watch: None,
+            threshold_policy: None,
         }
     }
 
@@ -190,24 +190,25 @@ impl Generator {
         };
         let currency = if action.is_of_merchant() { Currency::NONE } else { currency };
         let attempt = self.attempt(&target, &action);
-        let dry = if self.random.one_in(12) && !matches!(traffic, Traffic::Resets | Traffic::Plain) {
-            self.random.pick(&[Dry::Silent, Dry::Noted])
+        let effect = if self.random.one_in(12) && !matches!(traffic, Traffic::Resets | Traffic::Plain) {
+            self.random.pick(&[Effect::DryRun, Effect::DryRunJournaled])
         } else {
-            Dry::No
+            Effect::Commit
         };
         let history = if traffic == Traffic::Plain { None } else { self.history(known) };
         // Mostly none for plain charges: what is marked has to be looked at.
-        let watch =
+        let threshold_policy =
             if traffic == Traffic::Plain && !self.seed.is_multiple_of(5) { None } else { self.watch(&target.account) };
         let backlog_max = if self.random.one_in(16) { waiting(&merchant) + self.random.below(3) } else { 1_000_000 };
-        let nameless = is_of_account(&action) || (is_charge(&action) && dry != Dry::No && self.random.one_in(2));
+        let nameless =
+            is_of_account(&action) || (is_charge(&action) && effect != Effect::Commit && self.random.one_in(2));
         Command {
             merchant,
             currency,
             order_no: Some(order_no).filter(|_| !nameless),
             attempt,
             action,
-            dry,
+            effect,
             decision_id: ((u128::from(self.seed) << 64) | self.number).to_be_bytes(),
             now_ms,
             windows,
@@ -217,7 +218,7 @@ impl Generator {
                 self.random.pick(&[3_600, 86_400, 34_560_000])
             },
             backlog_max: u32::try_from(backlog_max).unwrap(),
-            watch,
+            threshold_policy,
             history: history.filter(|_| !nameless).map(Box::new),
             payment_no: None,
             operation_no: None,
@@ -227,16 +228,17 @@ impl Generator {
 
     /// Mostly the same for many commands, as under a policy that seldom changes. Every third sequence has none, and so more
     /// accounts without anything out of the ordinary.
-    fn watch(&mut self, account: &Account) -> Option<Arc<Watch>> {
+    fn watch(&mut self, account: &Account) -> Option<Arc<ThresholdPolicy>> {
         if !self.seed.is_multiple_of(3) && self.random.one_in(6) {
-            self.watch = figures::watch(&mut self.random, account, self.scale).map(Arc::new);
+            self.threshold_policy = figures::watch(&mut self.random, account, self.scale).map(Arc::new);
         }
-        self.watch.clone()
+        self.threshold_policy.clone()
     }
 
     /// Now and then other thresholds take the place of those in force, as many of them; whether it was so.
     fn relist(&mut self) -> bool {
-        let Some(watch) = self.watch.as_ref().filter(|watch| watch.thresholds().percents().len() == 2) else {
+        let Some(watch) = self.threshold_policy.as_ref().filter(|watch| watch.thresholds().percents().len() == 2)
+        else {
             return false;
         };
         if !self.random.one_in(50) {
@@ -244,7 +246,7 @@ impl Generator {
         }
         let first = self.random.pick(&[79, 80, 81]);
         let thresholds = Thresholds::new([first, 100]).unwrap();
-        self.watch = Some(Arc::new(Watch::of(*watch.maxima(), thresholds)));
+        self.threshold_policy = Some(Arc::new(ThresholdPolicy::of(*watch.maxima(), thresholds)));
         true
     }
 

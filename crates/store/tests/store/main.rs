@@ -25,7 +25,7 @@ use proto::journal::EventContext;
 use quota::{Action, Code, Command, Limits, OrderNo, Reply};
 use sequence::{Seen, Sequence, Step};
 use shrink::Shrinker;
-use sluice_store::{MemoryStore, Notes, SCRIPT, Store, StoreError, keys};
+use sluice_store::{AuditContext, MemoryStore, SCRIPT, Store, StoreError, keys};
 use support::{SHARDS, connect, flush, open, open_with, until_answered};
 use table::{Batch, Row};
 use testkit::Service;
@@ -51,8 +51,8 @@ fn table_commands() -> Vec<Command> {
 }
 
 /// Rows with their commands, numbered from `first` on.
-fn numbered(rows: &[Row], first: usize) -> Vec<(Command, Notes)> {
-    rows.iter().zip(first..).map(|(row, number)| (row.command(number), Notes::default())).collect()
+fn numbered(rows: &[Row], first: usize) -> Vec<(Command, AuditContext)> {
+    rows.iter().zip(first..).map(|(row, number)| (row.command(number), AuditContext::default())).collect()
 }
 
 fn check_replies(name: &str, rows: &[Row], replies: &[Reply]) {
@@ -64,8 +64,8 @@ fn check_replies(name: &str, rows: &[Row], replies: &[Reply]) {
 
 async fn check_rows(store: &impl Store, name: &str, rows: &[Row]) {
     let mut replies = Vec::new();
-    for (command, notes) in numbered(rows, 0) {
-        replies.push(store.apply(&command, &notes).await.unwrap());
+    for (command, audit) in numbered(rows, 0) {
+        replies.push(store.apply(&command, &audit).await.unwrap());
     }
     check_replies(name, rows, &replies);
 }
@@ -79,7 +79,7 @@ async fn check_rows_at_once(store: &impl Store, name: &str, rows: &[Row]) {
     check_replies(name, rows, &replies);
 }
 
-async fn at_once(store: &impl Store, batch: &[(Command, Notes)]) -> Vec<Reply> {
+async fn at_once(store: &impl Store, batch: &[(Command, AuditContext)]) -> Vec<Reply> {
     store.apply_each(batch).await.into_iter().map(Result::unwrap).collect()
 }
 
@@ -93,8 +93,8 @@ async fn check_batch(store: &impl Store, batch: &Batch) {
 
 async fn check_rows_from(store: &impl Store, name: &str, rows: &[Row], first: usize) {
     let mut replies = Vec::new();
-    for (command, notes) in numbered(rows, first) {
-        replies.push(store.apply(&command, &notes).await.unwrap());
+    for (command, audit) in numbered(rows, first) {
+        replies.push(store.apply(&command, &audit).await.unwrap());
     }
     check_replies(name, rows, &replies);
 }
@@ -267,7 +267,7 @@ async fn another_number_of_shards_is_refused() {
     let other = open_with(&redis.url(), SHARDS + 1, 10_000);
     let refused = StoreError::Shards { stored: SHARDS, configured: SHARDS + 1 };
     assert_eq!(other.verify().await, Err(refused.clone()));
-    assert_eq!(other.apply(&table_commands()[0], &Notes::default()).await, Err(refused));
+    assert_eq!(other.apply(&table_commands()[0], &AuditContext::default()).await, Err(refused));
 }
 
 /// a Redis that hangs, and one that is gone, are answered in time; the store works again when it is back.
@@ -276,14 +276,14 @@ async fn q9_a_store_that_hangs_or_is_gone_is_answered_in_time() {
     let mut redis = Redis::start().unwrap();
     let store = open_with(&redis.url(), SHARDS, 100);
     let commands = table_commands();
-    let notes = Notes::default();
+    let audit = AuditContext::default();
     until_answered(&store, &commands[0]).await;
     redis.process().pause().unwrap();
-    assert_eq!(store.apply(&commands[1], &notes).await, Err(StoreError::Timeout { after_ms: 100 }));
+    assert_eq!(store.apply(&commands[1], &audit).await, Err(StoreError::Timeout { after_ms: 100 }));
     redis.process().resume().unwrap();
     until_answered(&store, &commands[1]).await;
     redis.process().kill().unwrap();
-    store.apply(&commands[2], &notes).await.unwrap_err();
+    store.apply(&commands[2], &audit).await.unwrap_err();
     redis.restart().unwrap();
     until_answered(&store, &commands[2]).await;
 }
@@ -298,7 +298,7 @@ async fn a_foreign_value_is_an_error_and_stays() {
     let mut connection = connect(&redis.url(), 0).await;
     for foreign in [&b"\x01"[..], b"\x02short", b""] {
         redis::cmd("SET").arg(&key).arg(foreign).exec_async(&mut connection).await.unwrap();
-        store.apply(command, &Notes::default()).await.unwrap_err();
+        store.apply(command, &AuditContext::default()).await.unwrap_err();
         let kept: Vec<u8> = redis::cmd("GET").arg(&key).query_async(&mut connection).await.unwrap();
         assert_eq!(kept, foreign);
     }
@@ -314,7 +314,7 @@ async fn no_event_no_charge() {
     let mut connection = connect(&redis.url(), 0).await;
     // Above every number that the script gives, so that it can give none.
     redis::cmd("XADD").arg(&stream).arg("7-1").arg("f").arg("v").exec_async(&mut connection).await.unwrap();
-    store.apply(command, &Notes::default()).await.unwrap_err();
+    store.apply(command, &AuditContext::default()).await.unwrap_err();
     assert_eq!(store.account(&command.merchant, command.currency).await, Ok(None));
     assert_eq!(store.order(&command.merchant, command.order_no.as_ref().unwrap()).await, Ok(None));
 }
@@ -334,7 +334,7 @@ async fn q3_q6_a_lost_answer_is_asked_for_again() {
     line.cut_next_answer();
     let Action::Consume(consume) = &mut command.action else { panic!("the first row consumes") };
     consume.limits = Limits::UNLIMITED;
-    let reply = store.apply(&command, &Notes::default()).await.unwrap();
+    let reply = store.apply(&command, &AuditContext::default()).await.unwrap();
     assert_eq!((reply.record.code, reply.record.replay, reply.event_seq), (Code::Admitted, true, None));
     assert_eq!(reply.decision_id, command.decision_id);
     let after = store.account(&command.merchant, command.currency).await.unwrap().unwrap();
@@ -345,7 +345,7 @@ async fn q3_q6_a_lost_answer_is_asked_for_again() {
     command.decision_id = [2; 16];
     let Action::Consume(consume) = &mut command.action else { panic!("the first row consumes") };
     consume.refusal = Some(Code::AboveSingleMax);
-    let reply = store.apply(&command, &Notes::default()).await.unwrap();
+    let reply = store.apply(&command, &AuditContext::default()).await.unwrap();
     assert_eq!((reply.record.code, reply.event_seq), (Code::AboveSingleMax, Some(4)));
     let stream = keys::stream(quota::shard_of(&command.merchant, SHARDS));
     let mut connection = connect(&redis.url(), 0).await;

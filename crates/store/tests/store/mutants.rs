@@ -10,12 +10,12 @@ use crate::{AT_A_TIME, run_sequence, seeds};
 
 const MUTANTS: &[(&str, &str)] = &[
     // What the rarest commands show, first: so none of them is waited for alone at the end.
-    ("state == CANCELLED or operation(operations, { [RELEASED] = true })", "state == CANCELLED"),
+    ("state == STATE_VOIDED or operation(operations, { [RELEASED] = true })", "state == STATE_VOIDED"),
     ("max(#live / 16, 1)", "#live / 16"),
     ("while at and at % 16 ~= 1 do", "while false do"),
     ("op = holds and o_currency == currency and VOID or REFUND", "op = holds and VOID or REFUND"),
     ("store_ms = min(store_ms, NOW_MS_MAX)\n", ""),
-    ("elseif given_back or state == CANCELLED then", "elseif given_back then"),
+    ("elseif given_back or state == STATE_VOIDED then", "elseif given_back then"),
     (" + (pending > 0 and 2 or 0)", ""),
     ("what == CAPTURE and operation(operations, { [CAPTURE] = true }, 1, id)", "false"),
     ("and not (marked and state == HELD) then", "then"),
@@ -62,7 +62,7 @@ const MUTANTS: &[(&str, &str)] = &[
     ("o_amount == amount and o_currency == currency and (state", "o_amount == amount and (state"),
     (" and (state ~= CHARGED) == (op == HOLD)", ""),
     (
-        "code, replay, told, journal = ADMITTED, true, o_decision, false",
+        "code, replay, answer_id, journal = ADMITTED, true, o_decision, false",
         "code, replay, journal = ADMITTED, true, false",
     ),
     ("if same and not barred and position(live, attempt) then", "if false then"),
@@ -72,7 +72,7 @@ const MUTANTS: &[(&str, &str)] = &[
     // What takes no charge, not even a repetition.
     ("if same and not barred and position", "if same and position"),
     ("elseif barred then\n      code = barred\n", ""),
-    ("elseif given_back or state == CANCELLED then", "elseif state == CANCELLED then"),
+    ("elseif given_back or state == STATE_VOIDED then", "elseif state == STATE_VOIDED then"),
     ("elseif charged and suspended then", "elseif suspended then"),
     ("elseif charged and suspended then", "elseif false then"),
     ("live, given_back = '', true", "live = ''"),
@@ -125,7 +125,7 @@ const MUTANTS: &[(&str, &str)] = &[
     ("on_expiry, pending + amount", "on_expiry, pending"),
     ("min(now + lifetime_secs, U32_MAX), on_expiry", "min(now + lifetime_secs, U32_MAX), 0"),
     ("give_back(held, settled == 0 and 1 or 0)", "give_back(held, 1)"),
-    ("state = settled == 0 and CANCELLED or SETTLED", "state = CANCELLED"),
+    ("state = settled == 0 and STATE_VOIDED or SETTLED", "state = STATE_VOIDED"),
     ("pending = max(pending - held, 0)\n      state = settled", "state = settled"),
     ("elseif until_at > now then", "elseif until_at >= now then"),
     ("settled, state = o_amount, SETTLED", "settled, state = held, SETTLED"),
@@ -283,7 +283,7 @@ const MUTANTS: &[(&str, &str)] = &[
     ("false, expiries + stream", "false, expiries + 1"),
     ("    if closed or crossed then\n", "    if crossed then\n"),
     ("crossing[number] = crossed\n  else\n    replies[2 * number] = ''\n", "crossing[number] = crossed\n"),
-    ("local another = told ~= decision_id", "local another = false"),
+    ("local another = answer_id ~= decision_id", "local another = false"),
     ("history_len > 0 and sub(packed, -history_len) or ''", "''"),
     ("(day - day % 100) / 100, (day - day % 10000) / 10000", "(day - day % 100) / 100, 0"),
     ("for place = orders + 1, places do", "for place = orders + 2, places do"),

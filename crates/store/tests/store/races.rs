@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quota::{
-    Action, AmountMinor, AttemptId, Calendar, Charge, Code, Command, Currency, Dry, HoldTerms, Limits, MerchantId,
+    Action, AmountMinor, AttemptId, Calendar, Charge, Code, Command, Currency, Effect, HoldTerms, Limits, MerchantId,
     OnExpiry, OperationId, OrderNo, Period, Reply, Settle,
 };
-use sluice_store::{Notes, RedisStore, Store, keys, packed};
+use sluice_store::{AuditContext, RedisStore, Store, keys, packed};
 use testkit::redis::Redis;
 
 use crate::sequence::{expire, shard_of};
@@ -29,13 +29,13 @@ fn command(order: &str, name: &str, action: Action, number: u128) -> Command {
         order_no: Some(OrderNo::parse(order).unwrap()),
         attempt: AttemptId::from_text(name),
         action,
-        dry: Dry::No,
+        effect: Effect::Commit,
         decision_id: number.to_be_bytes(),
         now_ms,
         windows: Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 3_600,
         backlog_max: 1_000_000,
-        watch: None,
+        threshold_policy: None,
         history: None,
         payment_no: None,
         operation_no: None,
@@ -82,7 +82,7 @@ async fn race(stores: &[Arc<RedisStore>], order: &str, number: u128) -> Vec<u64>
     for (server, store) in stores.iter().enumerate() {
         for command in endings(order, server, number + 1) {
             let store = Arc::clone(store);
-            running.spawn(async move { store.apply(&command, &Notes::default()).await.unwrap() });
+            running.spawn(async move { store.apply(&command, &AuditContext::default()).await.unwrap() });
         }
     }
     running.join_all().await.iter().filter_map(ended).collect()
@@ -97,7 +97,7 @@ async fn q4_a_hold_ends_once_whatever_ends_it() {
     for round in 0..ROUNDS {
         let order = format!("order-{round}");
         let on_expiry = if round % 2 == 0 { OnExpiry::Void } else { OnExpiry::Settle };
-        let reply = stores[0].apply(&hold(&order, on_expiry, round * 100), &Notes::default()).await.unwrap();
+        let reply = stores[0].apply(&hold(&order, on_expiry, round * 100), &AuditContext::default()).await.unwrap();
         assert_eq!(reply.record.code, Code::Admitted);
         let returned = race(&stores, &order, round * 100).await;
         assert_eq!(returned.len(), 1, "{order} was ended {} times", returned.len());
@@ -132,7 +132,7 @@ async fn q4_holds_expire_once_however_many_servers_sweep() {
     let holds = 100;
     for number in 0..holds {
         let hold = hold(&format!("order-{number}"), OnExpiry::Void, number);
-        assert_eq!(stores[0].apply(&hold, &Notes::default()).await.unwrap().record.code, Code::Admitted);
+        assert_eq!(stores[0].apply(&hold, &AuditContext::default()).await.unwrap().record.code, Code::Admitted);
     }
     let merchant = MerchantId::parse("m").unwrap();
     let mut running = tokio::task::JoinSet::new();
@@ -141,7 +141,7 @@ async fn q4_holds_expire_once_however_many_servers_sweep() {
         running.spawn(async move {
             let mut ends = 0;
             for hold in store.due_holds(shard, u64::from(u32::MAX), 0..1_000).await.unwrap().holds {
-                let reply = store.apply(&expire(&hold), &Notes::default()).await.unwrap();
+                let reply = store.apply(&expire(&hold), &AuditContext::default()).await.unwrap();
                 ends += u128::from(ended(&reply).is_some());
             }
             ends

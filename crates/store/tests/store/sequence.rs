@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use prost::Message;
 use proto::journal::EventContext;
 use quota::{
-    Action, ClosedWindow, Code, Command, Crossing, Dry, MerchantId, NOW_MS_MAX, OrderNo, OrderState, Record, Reply,
+    Action, ClosedWindow, Code, Command, Crossing, Effect, MerchantId, NOW_MS_MAX, OrderNo, OrderState, Record, Reply,
 };
-use sluice_store::{MemoryStore, Notes, RedisStore, Store, StoreError, StoreTime, keys, packed};
+use sluice_store::{AuditContext, MemoryStore, RedisStore, Store, StoreError, StoreTime, keys, packed};
 
 use crate::books::Books;
 use crate::generate::Generator;
@@ -196,9 +196,9 @@ impl Sequence {
             Err(error) => Err(error.to_string()),
         };
         if let ([command], false) = (step.commands.as_slice(), step.all_or_none) {
-            return Ok(vec![answer(self.store.apply(command, &Notes::default()).await)?]);
+            return Ok(vec![answer(self.store.apply(command, &AuditContext::default()).await)?]);
         }
-        let batch: Vec<_> = step.commands.iter().map(|command| (command.clone(), Notes::default())).collect();
+        let batch: Vec<_> = step.commands.iter().map(|command| (command.clone(), AuditContext::default())).collect();
         if !step.all_or_none {
             return self.store.apply_each(&batch).await.into_iter().map(answer).collect();
         }
@@ -320,13 +320,13 @@ pub(crate) fn expire(hold: &sluice_store::DueHold) -> Command {
         order_no: Some(hold.order_no.clone()),
         attempt: quota::AttemptId::from_text("sweep"),
         action: Action::Expire,
-        dry: quota::Dry::No,
+        effect: quota::Effect::Commit,
         decision_id: [0; 16],
         now_ms,
         windows: quota::Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 3_600,
         backlog_max: 1_000_000,
-        watch: None,
+        threshold_policy: None,
         history: None,
         payment_no: None,
         operation_no: None,
@@ -363,7 +363,7 @@ impl Before {
     fn check(&self, command: &Command, step: &Step, reply: &Reply) -> Result<(), String> {
         let record = &reply.record;
         let store_secs = step.store_ms / 1000;
-        let is_done = record.code.http_status() == 200 && !record.replay && command.dry == Dry::No;
+        let is_done = record.code.http_status() == 200 && !record.replay && command.effect == Effect::Commit;
         let wrong = |what| Err(format!("{what} before its time, {}: {command:#?}", step.store_ms));
         // Later times count as this one: every window has begun by then.
         let tells_windows = step.store_ms < NOW_MS_MAX && record.code != Code::BatchRefused;

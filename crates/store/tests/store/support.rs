@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quota::Command;
 use sluice_settings::Secret;
-use sluice_store::{Notes, RedisStore, RedisStoreConfig, SCRIPT, Store, StoreTime};
+use sluice_store::{AuditContext, RedisStore, RedisStoreConfig, SCRIPT, Store, StoreTime};
 
 pub(crate) const SHARDS: u16 = 4;
 
@@ -43,6 +43,6 @@ pub(crate) async fn flush(url: &str, database: usize) {
 
 /// Waits until the store answers again.
 pub(crate) async fn until_answered(store: &RedisStore, command: &Command) {
-    let answered = async || Ok(store.apply(command, &Notes::default()).await.ok());
+    let answered = async || Ok(store.apply(command, &AuditContext::default()).await.ok());
     testkit::wait::until_async("an answer", Duration::from_secs(20), answered).await.unwrap();
 }

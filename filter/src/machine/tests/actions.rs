@@ -1,4 +1,4 @@
-//! Each action with each answer and each ending: what is asked, whether the request goes on, and what the server is told after.
+//! Each action with each answer and each ending: the check, whether the request is forwarded, and what is reported afterwards.
 
 use super::*;
 use proto::envoy::{CheckRequest, DeniedHttpResponse, HttpStatus};
@@ -6,17 +6,17 @@ use proto::envoy::{CheckRequest, DeniedHttpResponse, HttpStatus};
 /// What a stream did.
 #[derive(Debug, Default)]
 struct Seen {
-    asked: String,
+    check: String,
     /// Resumed, and not answered.
     went_on: bool,
     delayed_ms: Option<u32>,
     reply: Option<u32>,
-    told: Vec<String>,
+    reports: Vec<String>,
     counted: Vec<Stat>,
     shown: Vec<(String, String)>,
 }
 
-/// What the request is, and what becomes of it.
+/// The request, and its outcome.
 #[derive(Clone, Debug)]
 struct Case {
     /// Members of the rule.
@@ -34,13 +34,13 @@ enum Answer {
     Passes(&'static str),
     Refuses(&'static str, i32),
     Fails,
-    /// The question could not be sent.
-    Unsent,
-    /// The question waited for its turn until it was too late.
+    /// The check could not be sent.
+    NotSent,
+    /// The check waited in the queue until its deadline.
     Waited,
     /// The client leaves first.
     Never,
-    /// The client leaves while the question waits for its turn.
+    /// The client leaves while the check waits in the queue.
     NeverSent,
 }
 
@@ -125,8 +125,8 @@ fn play(case: &Case, mode: ModeWord, on_error: &str) -> Seen {
             step(&mut stream, reply(0, Some(&refusal(code, status))), case, &mut seen);
         }
         Answer::Fails => step(&mut stream, reply(14, None), case, &mut seen),
-        Answer::Waited => step(&mut stream, Event::NotAsked(Unasked::Late), case, &mut seen),
-        Answer::Unsent | Answer::Never | Answer::NeverSent => {}
+        Answer::Waited => step(&mut stream, Event::NotSent(NotSentReason::Late), case, &mut seen),
+        Answer::NotSent | Answer::Never | Answer::NeverSent => {}
     }
     if let Some((status, values)) = case.response.filter(|_| seen.went_on) {
         let ending = Ending { status: Some(status), flags: 0, tries: Some(1) };
@@ -146,15 +146,15 @@ fn play(case: &Case, mode: ModeWord, on_error: &str) -> Seen {
 fn step(stream: &mut Stream, event: Event<'_>, case: &Case, seen: &mut Seen) {
     drive(stream, event, &mut |effect| {
         match effect {
-            Effect::Ask { .. } if matches!(case.answer, Answer::Unsent) => return Err(Failed),
-            Effect::Ask { message, .. } => seen.asked = own_fields(&message),
+            Effect::Check { .. } if matches!(case.answer, Answer::NotSent) => return Err(Failed),
+            Effect::Check { message, .. } => seen.check = own_fields(&message),
             Effect::Resume => seen.went_on = true,
             Effect::Delay { delay_ms } => seen.delayed_ms = Some(delay_ms),
             Effect::Respond { status, .. } => seen.reply = Some(status),
             Effect::FollowUp(follow_up) => {
                 assert!(follow_up.label.contains("merchant=m order=o"), "{}", follow_up.label);
                 assert!(own_fields(&follow_up.message).contains(&format!("action={}", follow_up.kind.as_str())));
-                seen.told.push(own_fields(&follow_up.message));
+                seen.reports.push(own_fields(&follow_up.message));
             }
             Effect::Count(stat) => seen.counted.push(stat),
             Effect::Show(object) => seen.shown = crate::wire::structure::members(&object),
@@ -162,11 +162,11 @@ fn step(stream: &mut Stream, event: Event<'_>, case: &Case, seen: &mut Seen) {
         }
         Ok(())
     });
-    if !matches!(case.answer, Answer::Unsent | Answer::Waited | Answer::NeverSent) {
-        stream.asked();
+    if !matches!(case.answer, Answer::NotSent | Answer::Waited | Answer::NeverSent) {
+        stream.check_sent();
     }
-    // Where the question could not be sent, the very callback that asked lets the request go on.
-    if matches!(case.answer, Answer::Unsent) && stream.is_forwarded() {
+    // If the check could not be sent, the same callback forwards the request.
+    if matches!(case.answer, Answer::NotSent) && stream.is_forwarded() {
         seen.went_on = true;
     }
 }
@@ -175,7 +175,7 @@ const AMOUNT: &str = r#", "amount": 5"#;
 const CAPTURE: &str = r#", "amount": 5, "operation_no": "c", "final": false"#;
 const REFUNDED: &str = r#", "amount": 3, "operation_no": "r""#;
 
-/// The rule, the body, what is asked, the code that admits.
+/// The rule, the body, the check, the code that admits.
 const ACTIONS: &[(&str, &str, &str, &str)] = &[
     (CONSUME, AMOUNT, "action=consume amount_minor=5", "ADMITTED"),
     (HOLD, AMOUNT, "action=hold amount_minor=5", "ADMITTED"),
@@ -187,7 +187,7 @@ const ACTIONS: &[(&str, &str, &str, &str)] = &[
     (CHECK, AMOUNT, "action=consume amount_minor=5 dry=journal", "ADMITTED"),
 ];
 
-/// What is told for each of [`ACTIONS`], as in its order: the text and the outcome of the record.
+/// What is reported for each of [`ACTIONS`], in the same order: the text and the outcome of the record.
 type Expected = [(&'static str, &'static str); 8];
 
 #[test]
@@ -266,16 +266,16 @@ fn each_action_with_each_ending() {
         ((None, GONE), unknown),
     ];
     for ((response, end), expected) in table {
-        for ((rule, body, asked, code), (told, outcome)) in ACTIONS.iter().zip(expected) {
+        for ((rule, body, check, code), (report, outcome)) in ACTIONS.iter().zip(expected) {
             let case = Case { rule, body, answer: Answer::Passes(code), response, end };
             let seen = play(&case, ModeWord::Unset, "deny");
             let what = format!("{case:?}: {seen:?}");
-            assert_eq!(seen.asked, *asked, "{what}");
+            assert_eq!(seen.check, *check, "{what}");
             assert!(seen.went_on && seen.reply.is_none(), "{what}");
-            // Why it is unknown is said beside, and in the access log.
-            let all = seen.told.join(" + ");
-            let (said, why) = if outcome == "unknown" { all.split_once(" reason=").unwrap() } else { (&*all, "") };
-            assert_eq!(said, told, "{what}");
+            // The reason is in the report too, and in the access log.
+            let all = seen.reports.join(" + ");
+            let (text, why) = if outcome == "unknown" { all.split_once(" reason=").unwrap() } else { (&*all, "") };
+            assert_eq!(text, report, "{what}");
             assert!(why.is_empty() || seen.shown.contains(&("detail".to_owned(), why.to_owned())), "{what}");
             assert!(seen.shown.contains(&("outcome".to_owned(), outcome.to_owned())), "{what}");
             assert_eq!(seen.counted.contains(&Stat::Unknown), outcome == "unknown", "{what}");
@@ -287,7 +287,7 @@ fn each_action_with_each_ending() {
 fn each_action_without_an_admission() {
     const LATE: &str = "action=void reason=check_timeout";
     const LEFT: &str = "action=void reason=client_gone";
-    // The answer, what is told by actions that change something, and the reply; the others are told nothing.
+    // The answer, the report of actions that change something, and the reply; the others report nothing.
     let table: [(Answer, &str, Option<u32>); 10] = [
         (Answer::Refuses("DAILY_AMOUNT", 429), "", Some(429)),
         (Answer::Refuses("ORDER_UNKNOWN", 404), "", Some(404)),
@@ -295,17 +295,17 @@ fn each_action_without_an_admission() {
         (Answer::Passes("TOMBSTONED"), LATE, Some(503)),
         (Answer::Refuses("STORE_UNAVAILABLE", 503), LATE, Some(503)),
         (Answer::Fails, LATE, Some(503)),
-        (Answer::Unsent, "", Some(503)),
+        (Answer::NotSent, "", Some(503)),
         (Answer::Waited, "", Some(503)),
         (Answer::Never, LEFT, None),
         (Answer::NeverSent, "", None),
     ];
-    for (answer, told, reply) in table {
+    for (answer, report, reply) in table {
         for (rule, body, _, _) in ACTIONS {
             let case = Case { rule, body, answer, response: None, end: GONE };
             let seen = play(&case, ModeWord::Unset, "deny");
             let changes = [CONSUME, HOLD, HOLD_LATER, REFUND].contains(rule);
-            assert_eq!(seen.told.join(" + "), if changes { told } else { "" }, "{case:?}: {seen:?}");
+            assert_eq!(seen.reports.join(" + "), if changes { report } else { "" }, "{case:?}: {seen:?}");
             assert_eq!(seen.reply, reply, "{case:?}: {seen:?}");
             assert!(!seen.went_on, "{case:?}: {seen:?}");
         }
@@ -331,7 +331,7 @@ fn an_admission_is_of_its_own_kind() {
 
 #[test]
 fn on_routes_that_go_on_without_an_answer_the_gateways_deeds_are_told() {
-    // The question went out, or it did not; the gateway made the payment, or it did not.
+    // The check was sent, or it was not; the gateway made the payment, or it did not.
     let table: [(&str, [&str; 4]); 6] = [
         (CONSUME, ["", "action=void reason=upstream_4xx", "", ""]),
         (HOLD, ["action=settle", "action=void reason=upstream_4xx", "", ""]),
@@ -349,14 +349,14 @@ fn on_routes_that_go_on_without_an_answer_the_gateways_deeds_are_told() {
             SETTLE | VOID => "",
             _ => AMOUNT,
         };
-        let cases = [(Answer::Fails, 200), (Answer::Fails, 422), (Answer::Unsent, 200), (Answer::Unsent, 422)];
+        let cases = [(Answer::Fails, 200), (Answer::Fails, 422), (Answer::NotSent, 200), (Answer::NotSent, 422)];
         let waited = [(Answer::Waited, 200), (Answer::Waited, 422)].into_iter().zip(expected.into_iter().skip(2));
-        for ((answer, status), told) in cases.into_iter().zip(expected).chain(waited) {
+        for ((answer, status), report) in cases.into_iter().zip(expected).chain(waited) {
             for (mode, on_error) in [(ModeWord::Unset, "allow"), (ModeWord::Word(b"shadow".to_vec()), "deny")] {
                 let response = Some((status, &[][..]));
                 let case = Case { rule, body, answer, response, end: (Some(status), 0) };
                 let seen = play(&case, mode, on_error);
-                assert_eq!(seen.told.join(" + "), told, "{case:?} {on_error}: {seen:?}");
+                assert_eq!(seen.reports.join(" + "), report, "{case:?} {on_error}: {seen:?}");
                 assert_eq!(seen.reply, None, "{case:?} {on_error}: {seen:?}");
             }
         }
@@ -388,23 +388,23 @@ fn the_captured_amount_comes_from_the_gateways_answer_first() {
         (SETTLE_AMOUNT, r#", "amount": 5, "final": "false""#, &["0"], "", "kept"),
         (SETTLE, AMOUNT, &["3"], own, "settled"),
     ];
-    for (rule, body, amounts, told, outcome) in table {
+    for (rule, body, amounts, report, outcome) in table {
         let code = if rule.contains("hold") { "ADMITTED" } else { "APPLIED" };
         let (response, end) = (Some((201, *amounts)), (Some(201), 0));
         let case = Case { rule, body, answer: Answer::Passes(code), response, end };
         let seen = play(&case, ModeWord::Unset, "deny");
-        assert_eq!(seen.told.join(" + "), *told, "{case:?}: {seen:?}");
+        assert_eq!(seen.reports.join(" + "), *report, "{case:?}: {seen:?}");
         assert!(seen.shown.contains(&("outcome".to_owned(), (*outcome).to_owned())), "{case:?}: {seen:?}");
         assert_eq!(seen.counted.contains(&Stat::AmountUnreadable), *outcome == "unsettled", "{case:?}: {seen:?}");
-        // A gateway that refuses has captured nothing, whatever it says.
+        // A gateway that refuses has captured nothing, whatever amount it returns.
         let case = Case { response: Some((422, *amounts)), end: (Some(422), 0), ..case };
         let seen = play(&case, ModeWord::Unset, "deny");
         let expected = if rule.contains("hold") { "action=void reason=upstream_4xx" } else { "" };
-        assert_eq!(seen.told.join(" + "), expected, "{case:?}: {seen:?}");
+        assert_eq!(seen.reports.join(" + "), expected, "{case:?}: {seen:?}");
     }
 }
 
-/// What the gateway says of the outcome outranks its status, for every action.
+/// The gateway's outcome header outranks its status, for every action.
 #[test]
 fn x2_the_outcome_header_decides_for_each_action() {
     let changes = |rule: &str| !rule.contains("settle\"") && !rule.contains("void\"");
@@ -424,24 +424,24 @@ fn x2_the_outcome_header_decides_for_each_action() {
                 (&["made", "not_made"], &["unknown"]),
                 (&[""], &["unknown"]),
             ];
-            for (said, outcomes) in table {
+            for (values, outcomes) in table {
                 let answer = Answer::Passes(code);
-                let case = Case { rule, body, answer, response: Some((status, said)), end: (Some(status), 0) };
+                let case = Case { rule, body, answer, response: Some((status, values)), end: (Some(status), 0) };
                 let seen = play(&case, ModeWord::Unset, "deny");
                 let outcome =
                     outcomes.iter().any(|word| seen.shown.contains(&("outcome".to_owned(), (*word).to_owned())));
                 assert!(outcome, "{case:?}: {seen:?}");
-                let unreadable = !matches!(*said, ["made"] | ["not_made"] | ["unknown"]);
+                let unreadable = !matches!(*values, ["made"] | ["not_made"] | ["unknown"]);
                 assert_eq!(seen.counted.contains(&Stat::OutcomeUnreadable), unreadable, "{case:?}: {seen:?}");
             }
         }
     }
 }
 
-/// The success of a replay settles what an earlier attempt at the order may have left open; a first attempt's needs no word.
+/// The success of a replay settles an earlier attempt at the order that may be open; a first attempt needs no report.
 #[test]
 fn x2_the_success_of_a_retry_is_reported() {
-    for (rule, told) in [(CONSUME, "action=made"), (HOLD_LATER, "action=made"), (HOLD, "action=settle")] {
+    for (rule, report) in [(CONSUME, "action=made"), (HOLD_LATER, "action=made"), (HOLD, "action=settle")] {
         let case = |code, status| Case {
             rule,
             body: AMOUNT,
@@ -450,12 +450,12 @@ fn x2_the_success_of_a_retry_is_reported() {
             end: (Some(status), 0),
         };
         let replayed = play(&case("ADMITTED replay", 200), ModeWord::Unset, "deny");
-        assert_eq!(replayed.told.join(" + "), told, "{replayed:?}");
+        assert_eq!(replayed.reports.join(" + "), report, "{replayed:?}");
         let first = play(&case("ADMITTED", 200), ModeWord::Unset, "deny");
-        assert!(!first.told.contains(&"action=made".to_owned()), "{first:?}");
-        // A refusal of the retry says nothing of the first attempt: this one is taken back.
+        assert!(!first.reports.contains(&"action=made".to_owned()), "{first:?}");
+        // A refusal of the retry does not concern the first attempt: this one is voided.
         let refused = play(&case("ADMITTED replay", 422), ModeWord::Unset, "deny");
-        assert_eq!(refused.told.join(" + "), "action=void reason=upstream_4xx", "{refused:?}");
+        assert_eq!(refused.reports.join(" + "), "action=void reason=upstream_4xx", "{refused:?}");
     }
 }
 
@@ -465,11 +465,11 @@ fn shadow_refuses_nothing_and_tells_only_what_was_admitted() {
         for answer in [Answer::Passes("ORDER_UNKNOWN"), Answer::Refuses("DAILY_AMOUNT", 429)] {
             let case = Case { rule, body, answer, response: Some((200, &[])), end: (Some(200), 0) };
             let seen = play(&case, ModeWord::Word(b"shadow".to_vec()), "deny");
-            assert!(seen.went_on && seen.told.is_empty(), "{case:?}: {seen:?}");
+            assert!(seen.went_on && seen.reports.is_empty(), "{case:?}: {seen:?}");
             assert!(seen.counted.contains(&Stat::ShadowRefused), "{case:?}: {seen:?}");
         }
         let case = Case { rule, body, answer: Answer::Passes(code), response: Some((200, &[])), end: (Some(200), 0) };
         let enforced = play(&case, ModeWord::Unset, "deny");
-        assert_eq!(play(&case, ModeWord::Word(b"shadow".to_vec()), "deny").told, enforced.told, "{case:?}");
+        assert_eq!(play(&case, ModeWord::Word(b"shadow".to_vec()), "deny").reports, enforced.reports, "{case:?}");
     }
 }

@@ -1,10 +1,10 @@
-//! An admitted payment that is held back.
+//! An admitted payment that is delayed.
 
 use super::*;
 use crate::delays::DELAY_MS_MAX;
 use crate::follow_up::Kind;
 
-/// Gives a fresh stream these events, and every effect that follows; the delay fails where `full` says so.
+/// Passes these events to a fresh stream and returns every effect; the delay fails if `full`.
 fn effects(delay_ms: &str, mode: ModeWord, full: bool, numbers: &[u8]) -> Vec<Effect> {
     let message = delayed_answer("ADMITTED", Some(delay_ms));
     let mut stream = Stream::new(Rc::new(plugin("{}")), 1);
@@ -51,14 +51,14 @@ fn the_answer_says_how_long() {
         ("30001", ModeWord::Unset, vec![DELAY_MS_MAX], 0),
         ("99999999999", ModeWord::Unset, vec![DELAY_MS_MAX], 0),
         ("0", ModeWord::Unset, vec![], 1),
-        // On shadow routes nobody waits.
+        // On shadow routes no request waits.
         ("750", shadow(), vec![], 1),
     ];
     for (delay_ms, mode, expected, at_once) in table {
         let seen = effects(delay_ms, mode, false, &[0, 1, 4]);
         assert_eq!((delays(&seen), resumes(&seen)), (expected, at_once), "{delay_ms}: {seen:?}");
     }
-    // What cannot be read is no answer to act on: the payment is refused and its charge returned.
+    // An unreadable answer is no usable answer: the payment is refused and its charge voided.
     for delay_ms in ["", "-1", "1.5", "soon", " 1", "99999999999999999999999"] {
         let seen = effects(delay_ms, ModeWord::Unset, false, &[0, 1, 4]);
         let refused = seen.iter().any(|effect| matches!(effect, Effect::Respond { status: 503, .. }));
@@ -68,15 +68,15 @@ fn the_answer_says_how_long() {
 
 #[test]
 fn it_goes_on_when_its_time_has_come_and_only_then() {
-    // Body, trailers and further answers change nothing meanwhile; its time comes once.
+    // Body, trailers and further answers change nothing meanwhile; the delay ends once.
     let seen = effects("5", ModeWord::Unset, false, &[0, 1, 4, 1, 3, 4, 5]);
     assert_eq!((delays(&seen), resumes(&seen), voids(&seen)), (vec![5], 0, 0), "{seen:?}");
     let seen = effects("5", ModeWord::Unset, false, &[0, 1, 4, 11, 11]);
     assert_eq!((resumes(&seen), voids(&seen)), (1, 0), "{seen:?}");
-    // The gateway's answer then decides as ever.
+    // The gateway's answer then decides as usual.
     let seen = effects("5", ModeWord::Unset, false, &[0, 1, 4, 11, 7, 8]);
     assert_eq!((resumes(&seen), voids(&seen)), (1, 1), "{seen:?}");
-    // Nobody else's time is a stream's own.
+    // The end of another stream's delay does not resume this one.
     let seen = effects("5", ModeWord::Unset, false, &[0, 11, 1, 11, 12, 5, 11]);
     assert_eq!(resumes(&seen), 0, "{seen:?}");
 }

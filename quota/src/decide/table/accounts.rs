@@ -1,9 +1,11 @@
-//! What operators do with an account: corrections, resets, suspension, and the upkeep that no payment waits for.
+//! Operators' commands on an account: corrections, resets, suspension, and maintenance.
 
-use quota::{Action, AmountMinor, Change, Code, CounterName, Dry, OrderState, Period};
+use quota::{Action, AmountMinor, Change, Code, CounterName, Effect, OrderState, Period};
 
 use super::Check;
-use super::row::Figure::{Day, Heard, Month, Moved, Order, Pending, Refunded, Suspended, Told, Version, Year};
+use super::row::Expected::{
+    Day, DecisionId, Journaled, Month, Moved, Order, Pending, Refunded, Suspended, Version, Year,
+};
 use super::row::{Row, amount};
 
 pub(crate) fn each(check: &mut Check) {
@@ -28,11 +30,11 @@ fn set(minor: u64) -> Change {
     Change::Set(amount(minor))
 }
 
-/// Each counter by itself: added to, taken from and set, and nothing else moves.
+/// Each counter by itself: increased, decreased and set, and no other counter changes.
 fn every_counter_is_adjusted(check: &mut Check) {
-    for (place, counter) in CounterName::ALL.into_iter().enumerate() {
-        let figures = |value: u64| {
-            let only = |this: usize| if this == place { value } else { 0 };
+    for (index, counter) in CounterName::ALL.into_iter().enumerate() {
+        let expected = |value: u64| {
+            let only = |this: usize| if this == index { value } else { 0 };
             [
                 Day(only(0), only(3)),
                 Month(only(1), only(4)),
@@ -44,14 +46,15 @@ fn every_counter_is_adjusted(check: &mut Check) {
         check(
             counter.as_str(),
             &[
-                Row::adjust(counter, add(70)).gives(Code::Applied, figures(70)),
-                Row::adjust(counter, subtract(30)).gives(Code::Applied, figures(40)),
-                Row::adjust(counter, subtract(41)).gives(Code::BadAmount, figures(40)),
-                Row::adjust(counter, set(7)).gives(Code::Applied, figures(7)),
-                Row::adjust(counter, add(AmountMinor::MAX.get())).gives(Code::BadAmount, figures(7)),
-                Row::adjust(counter, set(AmountMinor::MAX.get())).gives(Code::Applied, figures(AmountMinor::MAX.get())),
+                Row::adjust(counter, add(70)).gives(Code::Applied, expected(70)),
+                Row::adjust(counter, subtract(30)).gives(Code::Applied, expected(40)),
+                Row::adjust(counter, subtract(41)).gives(Code::BadAmount, expected(40)),
+                Row::adjust(counter, set(7)).gives(Code::Applied, expected(7)),
+                Row::adjust(counter, add(AmountMinor::MAX.get())).gives(Code::BadAmount, expected(7)),
+                Row::adjust(counter, set(AmountMinor::MAX.get()))
+                    .gives(Code::Applied, expected(AmountMinor::MAX.get())),
                 Row::adjust(counter, add(1)).gives(Code::BadAmount, [Version(4)]),
-                Row::adjust(counter, subtract(AmountMinor::MAX.get())).gives(Code::Applied, figures(0)),
+                Row::adjust(counter, subtract(AmountMinor::MAX.get())).gives(Code::Applied, expected(0)),
             ],
         );
     }
@@ -64,10 +67,11 @@ fn adjustments(check: &mut Check) {
         "an adjustment counts with the next charge",
         &[
             Row::consume("a", "1", 60).gives(Admitted, [Version(1)]),
-            Row::adjust(used, add(30)).gives(Applied, [Day(90, 1), Month(60, 1), Moved(30), Version(2), Heard(true)]),
+            Row::adjust(used, add(30))
+                .gives(Applied, [Day(90, 1), Month(60, 1), Moved(30), Version(2), Journaled(true)]),
             Row::consume("b", "2", 11).gives(DailyAmount, [Day(90, 1)]),
             Row::consume("b", "3", 10).gives(Admitted, [Day(100, 2)]),
-            // Never below nothing, whatever is returned after a correction.
+            // Never below 0, whatever is returned after a correction.
             Row::adjust(used, set(5)).gives(Applied, [Day(5, 2)]),
             Row::void_attempt("a", "1").gives(Code::Voided, [Day(0, 1), Month(10, 1)]),
         ],
@@ -96,7 +100,7 @@ fn resets(check: &mut Check) {
             Row::refund("b", "r1", 10).gives(Applied, [Day(60, 2), Refunded(10, 10, 10)]),
             Row::reset(&[Period::Month]).gives(Applied, [Day(60, 2), Month(0, 0), Year(60, 2), Refunded(10, 0, 10)]),
             Row::reset(&[Period::Day, Period::Year]).gives(Applied, [Day(0, 0), Year(0, 0), Refunded(0, 0, 0)]),
-            // What is pending is no window's: only what ends the hold moves it.
+            // The pending amount belongs to no window: only the end of the hold changes it.
             Row::reset(&Period::ALL).gives(Applied, [Pending(60), Version(6)]),
             Row::consume("c", "3", 100).gives(Admitted, [Day(100, 1)]),
         ],
@@ -107,7 +111,7 @@ fn resets(check: &mut Check) {
     );
 }
 
-/// What was charged before a reset is not returned into what came after it.
+/// A charge made before a reset is not returned to the window after it.
 fn a_reset_closes_the_way_back(check: &mut Check) {
     use Code::{Admitted, Applied, Voided};
     check(
@@ -129,7 +133,7 @@ fn a_reset_closes_the_way_back(check: &mut Check) {
             Row::settle("a", "c1", 20).last().gives(Applied, [Day(30, 1), Year(30, 1), Pending(0)]),
         ],
     );
-    // Resets are told apart for the first 255 of a window.
+    // The first 255 resets of a window are distinguished.
     let mut rows = vec![Row::consume("a", "1", 60).gives(Admitted, [])];
     rows.extend((0..255).map(|_| Row::reset(&[Period::Day]).gives(Applied, [Day(0, 0)])));
     rows.push(Row::consume("b", "2", 90).gives(Admitted, []));
@@ -137,36 +141,36 @@ fn a_reset_closes_the_way_back(check: &mut Check) {
     check("many resets", &rows);
 }
 
-/// A suspended account takes no charge, also none that was admitted before, and still ends what was begun.
+/// A suspended account accepts no charge, not even one that was admitted before. Captures, voids and refunds go on.
 fn suspension(check: &mut Check) {
     use Code::{Admitted, Applied, Suspended as Refused};
     check(
         "suspension",
         &[
             Row::hold("a", "1", 60).gives(Admitted, [Suspended(false)]),
-            Row::account(Action::Suspend).gives(Applied, [Suspended(true), Version(2), Heard(true)]),
-            Row::account(Action::Suspend).again(Applied, [Suspended(true), Version(2), Heard(false)]),
-            Row::consume("b", "2", 1).gives(Refused, [Suspended(true), Day(60, 1), Heard(true)]),
+            Row::account(Action::Suspend).gives(Applied, [Suspended(true), Version(2), Journaled(true)]),
+            Row::account(Action::Suspend).replayed(Applied, [Suspended(true), Version(2), Journaled(false)]),
+            Row::consume("b", "2", 1).gives(Refused, [Suspended(true), Day(60, 1), Journaled(true)]),
             Row::hold("b", "2", 1).gives(Refused, [Pending(60)]),
-            Row::consume("b", "2", 1).dry(Dry::Silent).gives(Refused, []),
-            // After a policy that is missing, before all else that a policy says.
+            Row::consume("b", "2", 1).effect(Effect::DryRun).gives(Refused, []),
+            // After a missing policy, before every other rule of a policy.
             Row::consume("b", "2", 1).refused_by_policy(Code::PolicyMissing).gives(Code::PolicyMissing, []),
             Row::consume("b", "2", 1).refused_by_policy(Code::ChannelNotAllowed).gives(Refused, []),
-            Row::hold("a", "1", 60).gives(Refused, [Heard(true)]),
+            Row::hold("a", "1", 60).gives(Refused, [Journaled(true)]),
             Row::hold("a", "3", 60).gives(Refused, [Pending(60)]),
             Row::settle("a", "c1", 20)
                 .last()
                 .gives(Applied, [Day(20, 1), Pending(0), Order(OrderState::Settled, 20, 0)]),
             Row::refund("a", "r1", 20).gives(Applied, [Day(0, 1)]),
-            // Over the end of every window.
+            // Beyond the end of every window.
             Row::consume("b", "2", 1).at_days(41).gives(Refused, [Year(0, 0)]),
             Row::consume("e", "9", 1).currency("EUR").gives(Admitted, [Suspended(false)]),
-            Row::account(Action::Resume).at_days(41).gives(Applied, [Suspended(false), Heard(true)]),
-            Row::account(Action::Resume).at_days(41).again(Applied, [Suspended(false), Heard(false)]),
+            Row::account(Action::Resume).at_days(41).gives(Applied, [Suspended(false), Journaled(true)]),
+            Row::account(Action::Resume).at_days(41).replayed(Applied, [Suspended(false), Journaled(false)]),
             Row::consume("b", "2", 1).at_days(41).gives(Admitted, [Day(1, 1)]),
         ],
     );
-    check("resuming an account that is not there", &[Row::account(Action::Resume).again(Applied, [Version(0)])]);
+    check("resuming an account that is not there", &[Row::account(Action::Resume).replayed(Applied, [Version(0)])]);
     check(
         "suspending an account that is not there",
         &[
@@ -176,19 +180,21 @@ fn suspension(check: &mut Check) {
     );
 }
 
-/// Making an account, and closing windows that are over without a charge.
+/// Creating an account, and closing ended windows without a charge.
 fn upkeep(check: &mut Check) {
     use Code::{Admitted, Applied};
     check(
         "roll",
         &[
-            Row::account(Action::Roll).again(Applied, [Version(0), Heard(false)]),
+            Row::account(Action::Roll).replayed(Applied, [Version(0), Journaled(false)]),
             Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1)]),
-            Row::account(Action::Roll).again(Applied, [Day(60, 1), Version(1), Heard(false)]),
-            Row::account(Action::Roll).at_days(1).gives(Applied, [Day(0, 0), Month(60, 1), Version(2), Heard(true)]),
-            Row::account(Action::Roll).at_days(1).again(Applied, [Version(2), Heard(false)]),
-            // A server whose clock lags neither rolls back nor opens what is closed.
-            Row::account(Action::Roll).again(Applied, [Day(0, 0), Version(2)]),
+            Row::account(Action::Roll).replayed(Applied, [Day(60, 1), Version(1), Journaled(false)]),
+            Row::account(Action::Roll)
+                .at_days(1)
+                .gives(Applied, [Day(0, 0), Month(60, 1), Version(2), Journaled(true)]),
+            Row::account(Action::Roll).at_days(1).replayed(Applied, [Version(2), Journaled(false)]),
+            // A server with a lagging clock neither rolls back nor opens a closed window.
+            Row::account(Action::Roll).replayed(Applied, [Day(0, 0), Version(2)]),
             Row::void_attempt("a", "1").gives(Code::Voided, [Day(0, 0), Month(0, 0)]),
             Row::account(Action::Roll).at_days(41).gives(Applied, [Year(0, 0)]),
         ],
@@ -198,27 +204,28 @@ fn upkeep(check: &mut Check) {
 /// A dry run is answered as the real one would be, and changes nothing.
 fn dry_runs(check: &mut Check) {
     use Code::{Admitted, Applied, DailyAmount};
-    let silent = |row: Row| row.dry(Dry::Silent);
-    let noted = |row: Row| row.dry(Dry::Noted);
+    let dry_run = |row: Row| row.effect(Effect::DryRun);
+    let dry_run_journaled = |row: Row| row.effect(Effect::DryRunJournaled);
     check(
         "dry runs",
         &[
-            silent(Row::consume("a", "1", 60)).gives(Admitted, [Day(60, 1), Heard(false)]),
-            noted(Row::consume("a", "1", 60)).gives(Admitted, [Day(60, 1), Heard(false)]),
-            silent(Row::consume("a", "1", 101)).gives(DailyAmount, [Day(0, 0), Heard(false)]),
-            // Somebody was refused because of it.
-            noted(Row::consume("a", "1", 101)).gives(DailyAmount, [Day(0, 0), Heard(true)]),
-            silent(Row::void_attempt("a", "1")).gives(Code::Tombstoned, [Heard(false)]),
-            Row::hold("a", "1", 60).gives(Admitted, [Day(60, 1), Pending(60), Version(1), Told(5)]),
-            silent(Row::settle("a", "c1", 20)).gives(Applied, [Pending(40)]),
-            silent(Row::void("a")).gives(Code::Voided, [Day(0, 0), Pending(0)]),
-            // What would be is told with the version that is: a change may be decided on it.
-            silent(Row::reset(&Period::ALL)).gives(Applied, [Day(0, 0), Version(1)]),
-            silent(Row::account(Action::Suspend)).gives(Applied, [Suspended(true)]),
-            silent(Row::account(Action::Roll)).at_days(1).gives(Applied, [Day(0, 0)]),
-            noted(Row::refund("a", "r1", 1)).gives(Code::RefundExceedsOrder, [Heard(true)]),
-            // As it was.
-            Row::hold("a", "1", 60).again(Admitted, [Day(60, 1), Pending(60), Version(1), Told(5), Suspended(false)]),
+            dry_run(Row::consume("a", "1", 60)).gives(Admitted, [Day(60, 1), Journaled(false)]),
+            dry_run_journaled(Row::consume("a", "1", 60)).gives(Admitted, [Day(60, 1), Journaled(false)]),
+            dry_run(Row::consume("a", "1", 101)).gives(DailyAmount, [Day(0, 0), Journaled(false)]),
+            // A caller was refused because of it.
+            dry_run_journaled(Row::consume("a", "1", 101)).gives(DailyAmount, [Day(0, 0), Journaled(true)]),
+            dry_run(Row::void_attempt("a", "1")).gives(Code::Tombstoned, [Journaled(false)]),
+            Row::hold("a", "1", 60).gives(Admitted, [Day(60, 1), Pending(60), Version(1), DecisionId(5)]),
+            dry_run(Row::settle("a", "c1", 20)).gives(Applied, [Pending(40)]),
+            dry_run(Row::void("a")).gives(Code::Voided, [Day(0, 0), Pending(0)]),
+            // The simulated result has the current version: a change may be based on it.
+            dry_run(Row::reset(&Period::ALL)).gives(Applied, [Day(0, 0), Version(1)]),
+            dry_run(Row::account(Action::Suspend)).gives(Applied, [Suspended(true)]),
+            dry_run(Row::account(Action::Roll)).at_days(1).gives(Applied, [Day(0, 0)]),
+            dry_run_journaled(Row::refund("a", "r1", 1)).gives(Code::RefundExceedsOrder, [Journaled(true)]),
+            // Unchanged.
+            Row::hold("a", "1", 60)
+                .replayed(Admitted, [Day(60, 1), Pending(60), Version(1), DecisionId(5), Suspended(false)]),
         ],
     );
 }

@@ -1,10 +1,10 @@
-//! Usage that nears and passes limits: which thresholds it has reached after each movement.
+//! Thresholds that usage has reached after each command.
 
 use quota::LimitName::{DailyAmount, DailyCount, MonthlyAmount, PendingAmount, YearlyAmount};
 use quota::{Action, Change, Code, CounterName, Limits, Period, WindowLimits};
 
 use super::Check;
-use super::row::Figure::{Day, Heard, Month, Pending, Reached, Version};
+use super::row::Expected::{Day, Journaled, Month, Pending, Reached, Version};
 use super::row::{LIFETIME_SECS, Row, amount, day_amount};
 
 pub(super) fn each(check: &mut Check) {
@@ -17,7 +17,7 @@ pub(super) fn each(check: &mut Check) {
     every_limit(check);
 }
 
-/// A threshold is reached at it, and is left below it.
+/// A threshold is reached at its value, and left below it.
 fn payments(check: &mut Check) {
     use Code::{Admitted, DailyAmount as Refused};
     check(
@@ -25,7 +25,7 @@ fn payments(check: &mut Check) {
         &[
             Row::consume("a", "1", 79).gives(Admitted, [Day(79, 1), Reached(DailyAmount, 0)]),
             Row::consume("b", "2", 1).gives(Admitted, [Day(80, 2), Reached(DailyAmount, 1)]),
-            Row::consume("b", "2", 1).again(Admitted, [Reached(DailyAmount, 1), Heard(false)]),
+            Row::consume("b", "2", 1).replayed(Admitted, [Reached(DailyAmount, 1), Journaled(false)]),
             Row::consume("c", "3", 19).gives(Admitted, [Day(99, 3), Reached(DailyAmount, 1)]),
             Row::consume("d", "4", 2).gives(Refused, [Day(99, 3), Reached(DailyAmount, 1)]),
             Row::consume("e", "5", 1).gives(Admitted, [Day(100, 4), Reached(DailyAmount, 2)]),
@@ -40,7 +40,7 @@ fn payments(check: &mut Check) {
     );
 }
 
-/// What comes back takes usage below its thresholds.
+/// Returned quota takes usage below its thresholds.
 fn returned(check: &mut Check) {
     use Code::{Admitted, Applied, AttemptReleased, Voided};
     check(
@@ -48,7 +48,7 @@ fn returned(check: &mut Check) {
         &[
             Row::consume("a", "1", 30).gives(Admitted, [Reached(DailyAmount, 0)]),
             Row::consume("b", "2", 70).gives(Admitted, [Reached(DailyAmount, 2)]),
-            Row::consume("b", "3", 70).again(Admitted, [Reached(DailyAmount, 2)]),
+            Row::consume("b", "3", 70).replayed(Admitted, [Reached(DailyAmount, 2)]),
             Row::void_attempt("b", "3").gives(AttemptReleased, [Reached(DailyAmount, 2)]),
             Row::refund("b", "r1", 1).gives(Applied, [Day(99, 2), Reached(DailyAmount, 1)]),
             Row::refund("b", "r2", 20).gives(Applied, [Day(79, 2), Reached(DailyAmount, 0)]),
@@ -81,11 +81,11 @@ fn by_hand(check: &mut Check) {
     );
 }
 
-/// A new window begins with nothing reached, and may reach as much at once.
+/// A new window begins with no threshold reached, and may reach the same ones at once.
 fn windows(check: &mut Check) {
     use Code::{Admitted, Applied, DailyAmount as Refused};
     let month = Limits { month: WindowLimits { amount: amount(200), ..WindowLimits::UNLIMITED }, ..day_amount(100) };
-    let row = |row: Row| row.watched(&month, &[80, 100]);
+    let row = |row: Row| row.with_thresholds(&month, &[80, 100]);
     check(
         "windows that end",
         &[
@@ -93,13 +93,13 @@ fn windows(check: &mut Check) {
             row(Row::consume("b", "2", 90))
                 .at_days(1)
                 .gives(Admitted, [Day(90, 1), Month(190, 2), Reached(DailyAmount, 1), Reached(MonthlyAmount, 1)]),
-            // A refusal in a new day is told of that day, and leaves the stored one as it is.
+            // A refusal in a new day reports that day, and leaves the stored one unchanged.
             row(Row::consume("c", "3", 101))
                 .at_days(2)
                 .gives(Refused, [Reached(DailyAmount, 0), Reached(MonthlyAmount, 1)]),
             row(Row::account(Action::Roll))
                 .at_days(2)
-                .gives(Applied, [Day(0, 0), Reached(DailyAmount, 0), Reached(MonthlyAmount, 1), Heard(true)]),
+                .gives(Applied, [Day(0, 0), Reached(DailyAmount, 0), Reached(MonthlyAmount, 1), Journaled(true)]),
             row(Row::consume("d", "4", 100))
                 .at_days(10)
                 .gives(Admitted, [Month(100, 1), Reached(DailyAmount, 2), Reached(MonthlyAmount, 0)]),
@@ -110,44 +110,46 @@ fn windows(check: &mut Check) {
     );
 }
 
-/// Limits that change without a payment: the next change of the account finds it, or a sweep does.
+/// Limits that change without a payment: the next change of the account or a sweep updates the levels.
 fn limits(check: &mut Check) {
     use Code::{Admitted, Applied};
     let roll = || Row::account(Action::Roll);
-    let under = |row: Row, max: u64| row.watched(&day_amount(max), &[80, 100]);
+    let under = |row: Row, max: u64| row.with_thresholds(&day_amount(max), &[80, 100]);
     check(
         "limits that are raised and lowered",
         &[
             Row::consume("a", "1", 60).gives(Admitted, [Reached(DailyAmount, 0), Version(1)]),
-            roll().again(Applied, [Reached(DailyAmount, 0), Version(1), Heard(false)]),
-            under(roll(), 70).gives(Applied, [Reached(DailyAmount, 1), Version(2), Heard(true)]),
-            under(roll(), 70).again(Applied, [Reached(DailyAmount, 1), Version(2), Heard(false)]),
+            roll().replayed(Applied, [Reached(DailyAmount, 0), Version(1), Journaled(false)]),
+            under(roll(), 70).gives(Applied, [Reached(DailyAmount, 1), Version(2), Journaled(true)]),
+            under(roll(), 70).replayed(Applied, [Reached(DailyAmount, 1), Version(2), Journaled(false)]),
             under(roll(), 60).gives(Applied, [Reached(DailyAmount, 2)]),
             under(Row::consume("b", "2", 1).limits(day_amount(1_000)), 1_000)
                 .gives(Admitted, [Reached(DailyAmount, 0)]),
             under(Row::consume("c", "3", 0).limits(day_amount(61)), 61).gives(Admitted, [Reached(DailyAmount, 2)]),
-            // Without a policy nobody knows better.
-            Row::refund("a", "r", 60).unwatched().gives(Applied, [Day(1, 3), Reached(DailyAmount, 2)]),
-            roll().unwatched().again(Applied, [Reached(DailyAmount, 2), Heard(false)]),
-            roll().watched(&Limits::UNLIMITED, &[80, 100]).gives(Applied, [Reached(DailyAmount, 0), Heard(true)]),
+            // Without a policy the levels stay.
+            Row::refund("a", "r", 60).without_thresholds().gives(Applied, [Day(1, 3), Reached(DailyAmount, 2)]),
+            roll().without_thresholds().replayed(Applied, [Reached(DailyAmount, 2), Journaled(false)]),
+            roll()
+                .with_thresholds(&Limits::UNLIMITED, &[80, 100])
+                .gives(Applied, [Reached(DailyAmount, 0), Journaled(true)]),
         ],
     );
 }
 
-/// Other percentages hold from the next change on, also where as many are reached as before.
+/// Other percentages apply from the next change on, also where the same number is reached as before.
 fn lists(check: &mut Check) {
     use Code::{Admitted, Applied};
-    let roll = |percents: &[u32]| Row::account(Action::Roll).watched(&day_amount(100), percents);
+    let roll = |percents: &[u32]| Row::account(Action::Roll).with_thresholds(&day_amount(100), percents);
     check(
         "lists of percentages",
         &[
             Row::consume("a", "1", 85).gives(Admitted, [Reached(DailyAmount, 1), Version(1)]),
-            roll(&[70, 100]).gives(Applied, [Reached(DailyAmount, 1), Version(2), Heard(true)]),
-            roll(&[70, 100]).again(Applied, [Reached(DailyAmount, 1), Version(2), Heard(false)]),
+            roll(&[70, 100]).gives(Applied, [Reached(DailyAmount, 1), Version(2), Journaled(true)]),
+            roll(&[70, 100]).replayed(Applied, [Reached(DailyAmount, 1), Version(2), Journaled(false)]),
             roll(&[10, 20, 30, 40, 50, 60, 70, 86]).gives(Applied, [Reached(DailyAmount, 7)]),
             roll(&[10, 20, 30, 40, 50, 60, 70, 85]).gives(Applied, [Reached(DailyAmount, 8)]),
-            roll(&[]).gives(Applied, [Reached(DailyAmount, 0), Heard(true)]),
-            roll(&[86, 1_000]).again(Applied, [Reached(DailyAmount, 0), Heard(false)]),
+            roll(&[]).gives(Applied, [Reached(DailyAmount, 0), Journaled(true)]),
+            roll(&[86, 1_000]).replayed(Applied, [Reached(DailyAmount, 0), Journaled(false)]),
         ],
     );
 }
@@ -162,7 +164,7 @@ fn every_limit(check: &mut Check) {
         pending: amount(10),
         ..Limits::UNLIMITED
     };
-    let row = |row: Row| row.limits(Limits::UNLIMITED).watched(&limits, &[50, 100]);
+    let row = |row: Row| row.limits(Limits::UNLIMITED).with_thresholds(&limits, &[50, 100]);
     check(
         "every limit",
         &[
@@ -178,13 +180,13 @@ fn every_limit(check: &mut Check) {
             row(Row::hold("d", "4", 5)).gives(Admitted, [Pending(10), Reached(PendingAmount, 2)]),
         ],
     );
-    // What is pending is told of with any change, also where only the limit has changed since.
+    // The pending amount is evaluated with any change, also where only the limit has changed since.
     let pending = |max: u64| Limits { pending: amount(max), ..Limits::UNLIMITED };
     check(
         "pending",
         &[
-            Row::hold("a", "1", 50).watched(&pending(100), &[80]).gives(Admitted, [Reached(PendingAmount, 0)]),
-            Row::consume("b", "2", 1).watched(&pending(60), &[80]).gives(Admitted, [Reached(PendingAmount, 1)]),
+            Row::hold("a", "1", 50).with_thresholds(&pending(100), &[80]).gives(Admitted, [Reached(PendingAmount, 0)]),
+            Row::consume("b", "2", 1).with_thresholds(&pending(60), &[80]).gives(Admitted, [Reached(PendingAmount, 1)]),
         ],
     );
 }

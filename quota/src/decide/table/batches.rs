@@ -1,11 +1,11 @@
-//! Batches that are applied as a whole or not at all.
+//! Atomic batches: applied as a whole or not at all.
 
 use quota::{Change, Code, CounterName, Period};
 
-use super::row::Figure::{Day, Heard, Month, Pending, Refunded, Told, Version};
+use super::row::Expected::{Day, DecisionId, Journaled, Month, Pending, Refunded, Version};
 use super::row::{Row, amount};
 
-/// Rows of one merchant that are asked for at once, with what was there before and what is there after.
+/// Rows of one merchant that are sent as one batch, with the rows before it and after it.
 #[derive(Clone)]
 pub(crate) struct Batch {
     pub(crate) name: &'static str,
@@ -25,7 +25,7 @@ fn all() -> Batch {
         name: "all of it",
         before: vec![Row::consume("a", "1", 10).gives(Admitted, [])],
         together: vec![
-            Row::consume("b", "2", 20).gives(Admitted, [Day(30, 2), Version(2), Heard(true)]),
+            Row::consume("b", "2", 20).gives(Admitted, [Day(30, 2), Version(2), Journaled(true)]),
             Row::hold("c", "3", 30).gives(Admitted, [Day(60, 3), Pending(30)]),
             Row::refund("a", "r1", 5).gives(Applied, [Day(55, 3), Refunded(5, 5, 5), Version(4)]),
         ],
@@ -39,10 +39,10 @@ fn none() -> Batch {
         name: "none of it",
         before: vec![Row::consume("a", "1", 10).gives(Admitted, [])],
         together: vec![
-            // Before and after the refused one alike: they are told nothing but that it was not they.
-            Row::consume("b", "2", 20).gives(BatchRefused, [Day(0, 0), Version(0), Heard(false), Told(1)]),
-            Row::consume("c", "3", 71).gives(DailyAmount, [Day(30, 2), Heard(true)]),
-            Row::consume("d", "4", 1).gives(BatchRefused, [Day(0, 0), Heard(false)]),
+            // Commands before and after the refused one get the same answer: another command was refused.
+            Row::consume("b", "2", 20).gives(BatchRefused, [Day(0, 0), Version(0), Journaled(false), DecisionId(1)]),
+            Row::consume("c", "3", 71).gives(DailyAmount, [Day(30, 2), Journaled(true)]),
+            Row::consume("d", "4", 1).gives(BatchRefused, [Day(0, 0), Journaled(false)]),
         ],
         after: vec![
             Row::refund("b", "r1", 1).gives(OrderUnknown, [Day(10, 1), Version(1)]),
@@ -81,10 +81,10 @@ fn replays() -> Batch {
             Row::void("b").gives(Voided, [Day(10, 1)]),
         ],
         together: vec![
-            Row::consume("a", "1", 10).again(Admitted, [Day(10, 1), Told(0), Heard(false)]),
-            Row::void("b").again(Voided, [Day(10, 1), Pending(0), Heard(false)]),
+            Row::consume("a", "1", 10).replayed(Admitted, [Day(10, 1), DecisionId(0), Journaled(false)]),
+            Row::void("b").replayed(Voided, [Day(10, 1), Pending(0), Journaled(false)]),
         ],
-        after: vec![Row::consume("a", "3", 10).again(Admitted, [Day(10, 1), Version(3)])],
+        after: vec![Row::consume("a", "3", 10).replayed(Admitted, [Day(10, 1), Version(3)])],
     }
 }
 

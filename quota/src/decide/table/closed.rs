@@ -1,9 +1,9 @@
-//! Orders that take no charge any more: what gave back quota closes them, and rules bound their repetitions.
+//! Orders that accept no more charges: an operation that returns quota closes them, and rules bound their repetitions.
 
-use quota::{Action, Code, Dry, Order as StoredOrder, OrderState, Period};
+use quota::{Action, Code, Effect, Order as StoredOrder, OrderState, Period};
 
 use super::Check;
-use super::row::Figure::{Day, Heard, Order, Pending, Told, Version};
+use super::row::Expected::{Day, DecisionId, Journaled, Order, Pending, Version};
 use super::row::{LIFETIME_SECS, Row, day_amount};
 
 pub(crate) fn each(check: &mut Check) {
@@ -15,8 +15,8 @@ pub(crate) fn each(check: &mut Check) {
     x6_a_repetition_is_counted_by_live_attempts(check);
 }
 
-/// X5: whatever operation gave back whatever part of it, an order takes no charge attempt: not the very one, not another one,
-/// of no amount and of no kind.
+/// X5: once any operation returned any part of it, an order accepts no charge attempt: neither the same attempt nor another,
+/// of any amount and of any kind.
 fn x5_an_order_that_gave_back_takes_no_charge(check: &mut Check) {
     use Code::{Admitted, Applied, Voided};
     let consume = || Row::consume("a", "1", 60).gives(Admitted, []);
@@ -70,9 +70,14 @@ fn x5_an_order_that_gave_back_takes_no_charge(check: &mut Check) {
         let mut rows = before;
         for (number, attempt) in attempts.enumerate() {
             let code = if voided && number < 4 { Code::AttemptVoided } else { Code::OrderClosed };
-            rows.push(attempt.at_secs(at_secs).gives(code, [Heard(true)]));
+            rows.push(attempt.at_secs(at_secs).gives(code, [Journaled(true)]));
         }
-        rows.push(Row::consume("a", "3", 60).at_secs(at_secs).dry(Dry::Noted).gives(Code::OrderClosed, [Heard(true)]));
+        rows.push(
+            Row::consume("a", "3", 60)
+                .at_secs(at_secs)
+                .effect(Effect::DryRunJournaled)
+                .gives(Code::OrderClosed, [Journaled(true)]),
+        );
         check(&format!("X5: no charge after {name}"), &rows);
     }
 }
@@ -82,8 +87,8 @@ fn x5_an_order_that_gave_nothing_back_is_repeated(check: &mut Check) {
     use Code::{Admitted, Applied, Voided};
     let consume = || Row::consume("a", "1", 60).gives(Admitted, []);
     let hold = || Row::hold("a", "1", 60).gives(Admitted, []);
-    let consumes = || Row::consume("a", "2", 60).again(Admitted, [Told(0)]);
-    let holds = || Row::hold("a", "2", 60).again(Admitted, [Told(0)]);
+    let consumes = || Row::consume("a", "2", 60).replayed(Admitted, [DecisionId(0)]);
+    let holds = || Row::hold("a", "2", 60).replayed(Admitted, [DecisionId(0)]);
     let reserve = || Row::reserve("a", "r1", 10).gives(Applied, [Day(60, 1)]);
     let table: [(&str, Vec<Row>); 7] = [
         (
@@ -107,14 +112,14 @@ fn x5_an_order_that_gave_nothing_back_is_repeated(check: &mut Check) {
             "a reserved refund that was not made",
             vec![consume(), reserve(), Row::void_attempt("a", "r1").gives(Applied, []), consumes()],
         ),
-        // What a capture returns is what the payment did not cost: a sale that is tried again is told so again.
+        // A capture returns the part of the hold that the payment did not need: a repeated sale gets the same answer.
         (
             "a capture that returns the rest",
             vec![
                 hold(),
                 Row::settle("a", "c1", 20).last().gives(Applied, [Day(20, 1)]),
                 holds(),
-                Row::settle("a", "c1", 20).last().again(Applied, [Day(20, 1), Told(1)]),
+                Row::settle("a", "c1", 20).last().replayed(Applied, [Day(20, 1), DecisionId(1)]),
             ],
         ),
         (
@@ -132,7 +137,7 @@ fn x5_an_order_that_gave_nothing_back_is_repeated(check: &mut Check) {
     }
 }
 
-/// X5, Q-1: what was paid for is never more than the limit and what was given back.
+/// X5, Q-1: the paid amount never exceeds the limit plus the returned amount.
 fn x5_a_limit_is_not_passed_by_giving_back(check: &mut Check) {
     use Code::{Admitted, Applied, OrderClosed};
     let limit = || day_amount(1_000);
@@ -152,35 +157,35 @@ fn x5_a_limit_is_not_passed_by_giving_back(check: &mut Check) {
             Row::refund("A", "r1", 999).gives(Applied, [Day(1, 1)]),
             Row::consume("A", "2", 1_000).limits(limit()).gives(OrderClosed, [Day(1, 1)]),
             Row::consume("B", "3", 999).limits(limit()).gives(Admitted, [Day(1_000, 2)]),
-            // More refunds go on.
+            // Further refunds are accepted.
             Row::refund("A", "r2", 1).gives(Applied, [Day(999, 2), Order(OrderState::Charged, 0, 1_000)]),
         ],
     );
 }
 
-/// X5: an order that comes back from the journal with a refund is as closed as it was.
+/// X5: an order that is rebuilt from the journal with a refund is still closed.
 fn x5_an_order_of_the_journal_stays_closed(check: &mut Check) {
     use Code::{Admitted, Applied, OrderClosed};
-    let remembered = super::refunds::remembered(OrderState::Charged);
+    let rebuilt = super::refunds::rebuilt(OrderState::Charged);
     check(
-        "X5: a forgotten order that gave back",
+        "X5: an evicted order that returned quota",
         &[
-            Row::reserve("a", "r2", 5).history(remembered.clone()).gives(Applied, [Order(OrderState::Charged, 0, 20)]),
+            Row::reserve("a", "r2", 5).history(rebuilt.clone()).gives(Applied, [Order(OrderState::Charged, 0, 20)]),
             Row::consume("a", "2", 60).gives(OrderClosed, []),
         ],
     );
-    let untouched = StoredOrder { given_back: false, refunded: 0, operations: Vec::new(), pinned: false, ..remembered };
+    let untouched = StoredOrder { given_back: false, refunded: 0, operations: Vec::new(), pinned: false, ..rebuilt };
     check(
-        "X5: a forgotten order that gave nothing back yet",
+        "X5: an evicted order that returned no quota yet",
         &[
             Row::reserve("a", "r2", 5).history(untouched.clone()).gives(Applied, []),
-            Row::consume("a", "2", 60).again(Admitted, []),
+            Row::consume("a", "2", 60).replayed(Admitted, []),
             Row::refund("a", "r2", 5).gives(Applied, []),
             Row::consume("a", "3", 60).gives(OrderClosed, []),
         ],
     );
     check(
-        "X5: a forgotten order that gives back now",
+        "X5: an evicted order that returns quota now",
         &[
             Row::refund("a", "r2", 5).history(untouched).gives(Applied, []),
             Row::consume("a", "2", 60).gives(OrderClosed, []),
@@ -188,61 +193,63 @@ fn x5_an_order_of_the_journal_stays_closed(check: &mut Check) {
     );
 }
 
-/// X6: so many repetitions as the rule says, and the very attempt as often as it is asked for.
+/// X6: as many repetitions as the rule allows, and the same attempt any number of times.
 fn x6_a_rule_bounds_repetitions(check: &mut Check) {
     use Code::{Admitted, ReplayRefused};
     check(
         "X6: none",
         &[
             Row::consume("a", "1", 60).replays(0).gives(Admitted, [Day(60, 1)]),
-            Row::consume("a", "1", 60).replays(0).again(Admitted, [Day(60, 1), Told(0), Heard(false)]),
-            Row::consume("a", "2", 60).replays(0).gives(ReplayRefused, [Day(60, 1), Version(1), Heard(true)]),
+            Row::consume("a", "1", 60).replays(0).replayed(Admitted, [Day(60, 1), DecisionId(0), Journaled(false)]),
+            Row::consume("a", "2", 60).replays(0).gives(ReplayRefused, [Day(60, 1), Version(1), Journaled(true)]),
             Row::consume("a", "2", 61).replays(0).gives(Code::IdempotencyConflict, []),
             Row::hold("b", "3", 40).replays(0).gives(Admitted, []),
             Row::hold("b", "4", 40).replays(0).gives(ReplayRefused, [Pending(40)]),
-            // Another rule may let them through.
-            Row::consume("a", "2", 60).again(Admitted, []),
+            // Another rule may allow them.
+            Row::consume("a", "2", 60).replayed(Admitted, []),
         ],
     );
     let mut rows = vec![Row::consume("a", "0", 60).replays(3).gives(Admitted, [])];
-    rows.extend(["1", "2", "3"].map(|attempt| Row::consume("a", attempt, 60).replays(3).again(Admitted, [])));
+    rows.extend(["1", "2", "3"].map(|attempt| Row::consume("a", attempt, 60).replays(3).replayed(Admitted, [])));
     rows.extend(["4", "5"].map(|attempt| Row::consume("a", attempt, 60).replays(3).gives(ReplayRefused, [])));
-    rows.extend(["0", "3"].map(|attempt| Row::consume("a", attempt, 60).replays(3).again(Admitted, [Heard(false)])));
+    rows.extend(
+        ["0", "3"].map(|attempt| Row::consume("a", attempt, 60).replays(3).replayed(Admitted, [Journaled(false)])),
+    );
     check("X6: three", &rows);
 }
 
-/// X6: an attempt that was voided is not counted, and of an order whose attempts were forgotten there was one at least.
+/// X6: a voided attempt is not counted, and an order whose attempts were evicted had at least one.
 fn x6_a_repetition_is_counted_by_live_attempts(check: &mut Check) {
     use Code::{Admitted, Applied, AttemptReleased, ReplayRefused, Voided};
     check(
         "X6: voided attempts",
         &[
             Row::consume("a", "1", 60).replays(1).gives(Admitted, []),
-            Row::consume("a", "2", 60).replays(1).again(Admitted, []),
+            Row::consume("a", "2", 60).replays(1).replayed(Admitted, []),
             Row::consume("a", "3", 60).replays(1).gives(ReplayRefused, []),
             Row::void_attempt("a", "2").gives(AttemptReleased, []),
-            Row::consume("a", "3", 60).replays(1).again(Admitted, []),
+            Row::consume("a", "3", 60).replays(1).replayed(Admitted, []),
             Row::void_attempt("a", "1").gives(AttemptReleased, []),
             Row::void_attempt("a", "3").gives(Voided, []),
             Row::consume("a", "4", 60).replays(0).gives(Admitted, [Day(60, 1)]),
         ],
     );
-    let remembered = super::refunds::remembered(OrderState::Charged);
-    let untouched = StoredOrder { given_back: false, refunded: 0, operations: Vec::new(), ..remembered };
+    let rebuilt = super::refunds::rebuilt(OrderState::Charged);
+    let untouched = StoredOrder { given_back: false, refunded: 0, operations: Vec::new(), ..rebuilt };
     let reserve = |pinned| {
         let order = StoredOrder { pinned, ..untouched.clone() };
         Row::reserve("a", "r2", 5).history(order).gives(Applied, [])
     };
-    check("X6: forgotten attempts", &[reserve(false), Row::consume("a", "2", 60).replays(0).gives(ReplayRefused, [])]);
+    check("X6: evicted attempts", &[reserve(false), Row::consume("a", "2", 60).replays(0).gives(ReplayRefused, [])]);
     check(
-        "X6: more attempts than are remembered",
+        "X6: more attempts than are stored",
         &[reserve(true), Row::consume("a", "2", 60).replays(31).gives(ReplayRefused, [])],
     );
     check(
-        "X6: a correction by hand is of no order",
+        "X6: a correction by hand concerns no order",
         &[
             Row::consume("a", "1", 60).gives(Admitted, []),
-            Row::account(Action::Roll).again(Applied, []),
+            Row::account(Action::Roll).replayed(Applied, []),
             Row::consume("a", "2", 60).replays(0).gives(ReplayRefused, []),
         ],
     );

@@ -1,9 +1,9 @@
-//! Holds: captures, what ends them, and what they leave.
+//! Holds: captures, how they end, and what remains.
 
 use quota::{AmountMinor, Code, Limits, OrderState};
 
 use super::Check;
-use super::row::Figure::{Day, Heard, Month, Moved, Order, Pending, Told, Version};
+use super::row::Expected::{Day, DecisionId, Journaled, Month, Moved, Order, Pending, Version};
 use super::row::{LIFETIME_SECS, Row, TTL_SECS, amount};
 
 pub(crate) fn each(check: &mut Check) {
@@ -26,12 +26,12 @@ fn a_hold_consumes_and_pends(check: &mut Check) {
         &[
             Row::hold("a", "1", 50).limits(pending).gives(Admitted, [Day(50, 1), Pending(50)]),
             Row::hold("b", "2", 1).limits(pending).gives(PendingAmount, [Day(50, 1), Pending(50), Version(1)]),
-            // The pending limit is one of holds.
+            // The pending limit applies to holds only.
             Row::consume("c", "3", 10).limits(pending).gives(Admitted, [Day(60, 2), Pending(50)]),
             Row::settle("a", "c1", 20).gives(Code::Applied, [Day(60, 2), Pending(30)]),
             Row::hold("b", "4", 21).limits(pending).gives(PendingAmount, [Pending(30)]),
             Row::hold("b", "5", 20).limits(pending).gives(Admitted, [Day(80, 3), Pending(50)]),
-            // It is not one of windows: it stays over the end of the day.
+            // It belongs to no window: it continues beyond the end of the day.
             Row::hold("d", "6", 1).limits(pending).at_days(1).gives(PendingAmount, [Day(0, 0), Pending(50)]),
         ],
     );
@@ -39,19 +39,19 @@ fn a_hold_consumes_and_pends(check: &mut Check) {
         "a hold is charged once",
         &[
             Row::hold("a", "1", 60).gives(Admitted, [Day(60, 1), Pending(60), Order(OrderState::Held, 0, 0)]),
-            Row::hold("a", "1", 60).again(Admitted, [Told(0), Heard(false), Pending(60)]),
-            Row::hold("a", "2", 60).again(Admitted, [Told(0), Heard(true), Day(60, 1), Pending(60)]),
+            Row::hold("a", "1", 60).replayed(Admitted, [DecisionId(0), Journaled(false), Pending(60)]),
+            Row::hold("a", "2", 60).replayed(Admitted, [DecisionId(0), Journaled(true), Day(60, 1), Pending(60)]),
             Row::hold("a", "3", 61).gives(IdempotencyConflict, [Pending(60)]),
             Row::consume("a", "3", 60).gives(IdempotencyConflict, [Day(60, 1)]),
             Row::hold("b", "4", 41).gives(DailyAmount, [Day(60, 1), Pending(60)]),
             Row::settle("a", "c1", None).gives(Code::Applied, [Day(60, 1), Pending(0)]),
-            // A late retry of the hold is told that it was admitted, and holds nothing anew.
-            Row::hold("a", "5", 60).again(Admitted, [Day(60, 1), Pending(0), Order(OrderState::Settled, 60, 0)]),
+            // A late retry of the hold gets `Admitted` again, and holds nothing more.
+            Row::hold("a", "5", 60).replayed(Admitted, [Day(60, 1), Pending(0), Order(OrderState::Settled, 60, 0)]),
         ],
     );
 }
 
-/// Less than, just, and in parts up to what is held.
+/// Captures below the hold, of all of it, and in parts.
 fn captures(check: &mut Check) {
     use Code::{Admitted, Applied, BadAmount, CaptureExceedsHold, OrderClosed, OrderUnknown};
     use OrderState::{Held, Settled};
@@ -63,7 +63,7 @@ fn captures(check: &mut Check) {
             // Without an amount: all of it.
             Row::settle("a", "c1", None).gives(Applied, [Moved(60), Day(60, 1), Pending(0), Order(Settled, 60, 0)]),
             Row::hold("b", "2", 40).gives(Admitted, [Day(100, 2), Pending(40)]),
-            // The last one returns what is left.
+            // The last one returns the rest.
             Row::settle("b", "c1", 30).last().gives(Applied, [Day(90, 2), Pending(0), Order(Settled, 30, 0)]),
             Row::settle("b", "c2", 1).gives(OrderClosed, [Day(90, 2)]),
             Row::void("b").gives(OrderClosed, [Day(90, 2)]),
@@ -105,7 +105,7 @@ fn captures(check: &mut Check) {
     );
 }
 
-/// What was captured is consumed, whatever the limits say, up to what the policy allows beyond the hold.
+/// Captured amounts are consumed regardless of the limits, up to the over-capture that the policy allows.
 fn captures_beyond_the_hold(check: &mut Check) {
     use Code::{Admitted, Applied, CaptureExceedsHold};
     use OrderState::{Held, Settled};
@@ -137,7 +137,7 @@ fn captures_beyond_the_hold(check: &mut Check) {
             Row::settle("a", "c1", 10).last().gives(Applied, [Day(10, 1), Order(Settled, 10, 0)]),
             Row::settle("a", "c2", 20).gives(Code::OrderClosed, [Day(10, 1)]),
             Row::settle("a", "c2", 20).reported().gives(Applied, [Day(30, 1), Pending(0), Order(Settled, 30, 0)]),
-            Row::settle("a", "c2", 20).reported().again(Applied, [Day(30, 1)]),
+            Row::settle("a", "c2", 20).reported().replayed(Applied, [Day(30, 1)]),
             Row::settle("a", "c3", None).reported().gives(Code::OrderClosed, [Day(30, 1)]),
             Row::hold("b", "2", 10).gives(Admitted, [Day(40, 2)]),
             Row::settle("b", "c1", 90).reported().gives(Applied, [Day(120, 2), Pending(0), Order(Settled, 90, 0)]),
@@ -157,7 +157,7 @@ fn captures_beyond_the_hold(check: &mut Check) {
     );
 }
 
-/// a capture is known by its number.
+/// a capture is identified by its number.
 fn captures_are_taken_once(check: &mut Check) {
     use Code::{Admitted, Applied, IdempotencyConflict};
     use OrderState::{Held, Settled};
@@ -165,17 +165,17 @@ fn captures_are_taken_once(check: &mut Check) {
         "captures again",
         &[
             Row::hold("a", "1", 60).gives(Admitted, []),
-            Row::settle("a", "c1", 10).gives(Applied, [Pending(50), Told(1)]),
-            Row::settle("a", "c1", 10).again(Applied, [Pending(50), Told(1), Heard(false), Version(2)]),
-            Row::settle("a", "c1", 10).by("other").again(Applied, [Pending(50), Told(1)]),
-            Row::settle("a", "c1", None).again(Applied, [Moved(10), Pending(50), Told(1)]),
+            Row::settle("a", "c1", 10).gives(Applied, [Pending(50), DecisionId(1)]),
+            Row::settle("a", "c1", 10).replayed(Applied, [Pending(50), DecisionId(1), Journaled(false), Version(2)]),
+            Row::settle("a", "c1", 10).by("other").replayed(Applied, [Pending(50), DecisionId(1)]),
+            Row::settle("a", "c1", None).replayed(Applied, [Moved(10), Pending(50), DecisionId(1)]),
             Row::settle("a", "c1", 11).gives(IdempotencyConflict, [Pending(50)]),
-            // A refund may have the number of a capture: they are two lists.
+            // A refund may have the number of a capture: the numbers are separate.
             Row::refund("a", "c1", 5).gives(Applied, [Order(Held, 10, 5)]),
             Row::settle("a", "c2", 50).gives(Applied, [Order(Settled, 60, 5), Pending(0)]),
-            // Also when the hold has ended.
-            Row::settle("a", "c2", 50).again(Applied, [Told(7), Order(Settled, 60, 5)]),
-            Row::settle("a", "c1", 10).at_days(1).again(Applied, [Told(1)]),
+            // Also after the hold has ended.
+            Row::settle("a", "c2", 50).replayed(Applied, [DecisionId(7), Order(Settled, 60, 5)]),
+            Row::settle("a", "c1", 10).at_days(1).replayed(Applied, [DecisionId(1)]),
         ],
     );
 }
@@ -187,10 +187,10 @@ fn voids(check: &mut Check) {
     check(
         "void",
         &[
-            Row::void("a").gives(OrderUnknown, [Version(0), Heard(true)]),
+            Row::void("a").gives(OrderUnknown, [Version(0), Journaled(true)]),
             Row::hold("a", "1", 60).gives(Admitted, []),
             Row::void("a").gives(Code::Voided, [Day(0, 0), Month(0, 0), Pending(0), Moved(60), Order(Voided, 0, 0)]),
-            Row::void("a").again(Code::Voided, [Day(0, 0), Moved(60), Told(2), Heard(false)]),
+            Row::void("a").replayed(Code::Voided, [Day(0, 0), Moved(60), DecisionId(2), Journaled(false)]),
             Row::settle("a", "c1", 60).gives(OrderClosed, [Day(0, 0)]),
             Row::refund("a", "r1", 60).gives(OrderClosed, [Day(0, 0)]),
             Row::hold("a", "1", 60).gives(OrderClosed, [Day(0, 0), Pending(0)]),
@@ -204,8 +204,8 @@ fn voids(check: &mut Check) {
             Row::hold("a", "1", 60).gives(Admitted, []),
             Row::settle("a", "c1", 25).gives(Applied, []),
             Row::void("a").gives(Code::Voided, [Moved(35), Day(25, 1), Pending(0), Order(Settled, 25, 0)]),
-            Row::void("a").again(Code::Voided, [Moved(35), Day(25, 1), Told(2), Heard(false)]),
-            Row::void("a").by("other").again(Code::Voided, [Day(25, 1), Told(2)]),
+            Row::void("a").replayed(Code::Voided, [Moved(35), Day(25, 1), DecisionId(2), Journaled(false)]),
+            Row::void("a").by("other").replayed(Code::Voided, [Day(25, 1), DecisionId(2)]),
             Row::settle("a", "c2", 10).gives(OrderClosed, [Day(25, 1)]),
             Row::refund("a", "r1", None).gives(Applied, [Moved(25), Day(0, 1), Order(Settled, 25, 25)]),
         ],
@@ -215,14 +215,14 @@ fn voids(check: &mut Check) {
         &[
             Row::consume("a", "1", 60).gives(Admitted, []),
             Row::void("a").gives(OrderClosed, [Day(60, 1)]),
-            Row::expire("a").at_days(1).gives(OrderClosed, [Heard(false)]),
+            Row::expire("a").at_days(1).gives(OrderClosed, [Journaled(false)]),
             Row::void_attempt("a", "1").gives(Code::Voided, [Day(0, 0)]),
             Row::void("a").gives(OrderUnknown, []),
         ],
     );
 }
 
-/// The void of an attempt ends an untouched hold, and none of which something was captured.
+/// The void of an attempt ends an untouched hold, but not a partly captured one.
 fn attempts(check: &mut Check) {
     use Code::{Admitted, Applied, AttemptReleased, Voided};
     use OrderState::{Held, Open};
@@ -230,10 +230,10 @@ fn attempts(check: &mut Check) {
         "attempts at a hold",
         &[
             Row::hold("a", "1", 60).gives(Admitted, []),
-            Row::hold("a", "2", 60).again(Admitted, []),
+            Row::hold("a", "2", 60).replayed(Admitted, []),
             Row::void_attempt("a", "1").gives(AttemptReleased, [Pending(60)]),
             Row::void_attempt("a", "2").gives(Voided, [Day(0, 0), Pending(0), Order(Open, 0, 0)]),
-            // Unlike a hold that was voided as such, it may come again, also as a charge.
+            // Unlike a hold that was voided itself, the order may be charged again, also without a hold.
             Row::consume("a", "3", 50).gives(Admitted, [Day(50, 1), Pending(0)]),
         ],
     );
@@ -243,26 +243,26 @@ fn attempts(check: &mut Check) {
             Row::hold("a", "1", 60).gives(Admitted, []),
             Row::settle("a", "c1", 10).gives(Applied, []),
             Row::void_attempt("a", "1").gives(AttemptReleased, [Day(60, 1), Pending(50), Order(Held, 10, 0)]),
-            Row::void_attempt("a", "1").again(AttemptReleased, [Heard(false)]),
+            Row::void_attempt("a", "1").replayed(AttemptReleased, [Journaled(false)]),
             Row::settle("a", "c2", None).gives(Applied, [Moved(50), Pending(0)]),
         ],
     );
 }
 
-/// A hold whose time is over ends as its policy says, once.
+/// An expired hold ends once, as its policy defines.
 fn expiry(check: &mut Check) {
     use Code::{Admitted, Applied, OrderClosed, OrderUnknown};
     use OrderState::{Held, Settled};
     check(
         "expiry returns",
         &[
-            Row::expire("a").gives(OrderUnknown, [Heard(false)]),
+            Row::expire("a").gives(OrderUnknown, [Journaled(false)]),
             Row::hold("a", "1", 60).gives(Admitted, []),
-            Row::expire("a").at_secs(LIFETIME_SECS - 1).again(Admitted, [Pending(60), Heard(false)]),
+            Row::expire("a").at_secs(LIFETIME_SECS - 1).replayed(Admitted, [Pending(60), Journaled(false)]),
             Row::expire("a").at_secs(LIFETIME_SECS).gives(Code::Voided, [Moved(60), Day(0, 0), Pending(0)]),
-            Row::expire("a").at_secs(LIFETIME_SECS).gives(OrderClosed, [Day(0, 0), Heard(false)]),
+            Row::expire("a").at_secs(LIFETIME_SECS).gives(OrderClosed, [Day(0, 0), Journaled(false)]),
             Row::settle("a", "c1", None).at_secs(LIFETIME_SECS).gives(OrderClosed, [Day(0, 0)]),
-            Row::void("a").again(Code::Voided, [Heard(false)]),
+            Row::void("a").replayed(Code::Voided, [Journaled(false)]),
         ],
     );
     check(
@@ -271,7 +271,7 @@ fn expiry(check: &mut Check) {
             Row::hold_to_settle("a", "1", 60).gives(Admitted, []),
             Row::settle("a", "c1", 15).gives(Applied, []),
             Row::expire("a").at_secs(LIFETIME_SECS).gives(Applied, [Moved(45), Day(60, 1), Order(Settled, 60, 0)]),
-            Row::expire("a").at_secs(LIFETIME_SECS).gives(OrderClosed, [Pending(0), Heard(false)]),
+            Row::expire("a").at_secs(LIFETIME_SECS).gives(OrderClosed, [Pending(0), Journaled(false)]),
             Row::refund("a", "r1", None).at_secs(LIFETIME_SECS).gives(Applied, [Moved(60), Day(0, 1)]),
         ],
     );
@@ -280,7 +280,7 @@ fn expiry(check: &mut Check) {
         &[
             Row::hold("a", "1", 60).gives(Admitted, []),
             Row::settle("a", "c1", 15).gives(Applied, [Order(Held, 15, 0)]),
-            // Due, and not yet ended: until then it can be captured.
+            // Expired but not ended yet: it can still be captured.
             Row::settle("a", "c2", 5).at_secs(LIFETIME_SECS).gives(Applied, [Order(Held, 20, 0)]),
             Row::expire("a").at_secs(LIFETIME_SECS + 1).gives(Code::Voided, [Moved(40), Day(20, 1), Pending(0)]),
             Row::hold("b", "2", 60).gives(Admitted, []),
@@ -289,7 +289,7 @@ fn expiry(check: &mut Check) {
         ],
     );
     check(
-        "an open hold is remembered beyond its own end",
+        "an open hold is kept beyond its own end",
         &[
             Row::hold("a", "1", 60).gives(Admitted, []),
             Row::expire("a").at_secs(TTL_SECS + LIFETIME_SECS - 1).gives(Code::Voided, [Pending(0)]),
@@ -297,7 +297,7 @@ fn expiry(check: &mut Check) {
     );
 }
 
-/// What a hold returns goes into the windows that it came from.
+/// A hold returns quota to the windows that it was consumed in.
 fn windows(check: &mut Check) {
     use Code::{Admitted, Applied};
     let later = |row: Row| row.limits(Limits::UNLIMITED).at_days(1);
@@ -307,7 +307,7 @@ fn windows(check: &mut Check) {
             Row::hold("a", "1", 60).gives(Admitted, [Day(60, 1), Month(60, 1)]),
             later(Row::hold("b", "2", 30)).gives(Admitted, [Day(30, 1), Month(90, 2), Pending(90)]),
             later(Row::settle("a", "c1", 20)).last().gives(Applied, [Day(30, 1), Month(50, 2), Pending(30)]),
-            // More than was held is consumed today.
+            // The amount above the hold is consumed today.
             later(Row::settle("b", "c1", 33))
                 .over_capture_percent(10)
                 .gives(Applied, [Day(33, 1), Month(53, 2), Pending(0)]),

@@ -1,9 +1,9 @@
 //! Mistakes found in other quota services, each as the table that it would break.
 
-use quota::{Action, AmountMinor, Change, Code, CounterName, Dry, Limits, OrderState, Period, WindowLimits};
+use quota::{Action, AmountMinor, Change, Code, CounterName, Effect, Limits, OrderState, Period, WindowLimits};
 
 use super::Check;
-use super::row::Figure::{Day, Heard, Month, Order, Pending, Refunded, Told, Version, Year};
+use super::row::Expected::{Day, DecisionId, Journaled, Month, Order, Pending, Refunded, Version, Year};
 use super::row::{LIFETIME_SECS, Row, amount};
 
 pub(crate) fn each(check: &mut Check) {
@@ -19,8 +19,8 @@ fn charges(check: &mut Check) {
     check(
         "check and consume in two steps: a check promises nothing",
         &[
-            Row::consume("a", "1", 60).dry(Dry::Silent).gives(Admitted, [Day(60, 1)]),
-            Row::consume("b", "2", 60).dry(Dry::Silent).gives(Admitted, [Day(60, 1)]),
+            Row::consume("a", "1", 60).effect(Effect::DryRun).gives(Admitted, [Day(60, 1)]),
+            Row::consume("b", "2", 60).effect(Effect::DryRun).gives(Admitted, [Day(60, 1)]),
             Row::consume("a", "1", 60).gives(Admitted, [Day(60, 1)]),
             Row::consume("b", "2", 60).gives(DailyAmount, [Day(60, 1)]),
         ],
@@ -29,9 +29,9 @@ fn charges(check: &mut Check) {
         "the last order's number stored and never compared: no order consumes twice, the last one or an earlier one",
         &[
             Row::consume("a", "1", 20).gives(Admitted, [Day(20, 1)]),
-            Row::consume("a", "2", 20).again(Admitted, [Day(20, 1)]),
+            Row::consume("a", "2", 20).replayed(Admitted, [Day(20, 1)]),
             Row::consume("b", "3", 20).gives(Admitted, [Day(40, 2)]),
-            Row::consume("a", "4", 20).again(Admitted, [Day(40, 2), Told(0)]),
+            Row::consume("a", "4", 20).replayed(Admitted, [Day(40, 2), DecisionId(0)]),
         ],
     );
     let hundred = AmountMinor::new(100).unwrap_or_default();
@@ -74,7 +74,7 @@ fn releases(check: &mut Check) {
             Row::consume("a", "1", 60).gives(Admitted, []),
             Row::consume("b", "2", 30).gives(Admitted, [Day(90, 2)]),
             Row::release("a", "r1", 60).gives(Applied, [Day(30, 2), Refunded(60, 60, 60)]),
-            Row::release("a", "r1", 60).again(Applied, [Day(30, 2), Refunded(60, 60, 60), Heard(false)]),
+            Row::release("a", "r1", 60).replayed(Applied, [Day(30, 2), Refunded(60, 60, 60), Journaled(false)]),
             Row::release("a", "r2", 60).gives(RefundExceedsOrder, [Day(30, 2), Refunded(60, 60, 60)]),
         ],
     );
@@ -157,10 +157,10 @@ fn accounts(check: &mut Check) {
     check(
         "initialising at once makes duplicates: the second finds the account",
         &[
-            Row::account(Action::Initialize).gives(Applied, [Version(1), Heard(true)]),
-            Row::account(Action::Initialize).again(Applied, [Version(1), Heard(false)]),
+            Row::account(Action::Initialize).gives(Applied, [Version(1), Journaled(true)]),
+            Row::account(Action::Initialize).replayed(Applied, [Version(1), Journaled(false)]),
             Row::consume("a", "1", 60).gives(Admitted, [Version(2)]),
-            Row::account(Action::Initialize).again(Applied, [Day(60, 1), Version(2)]),
+            Row::account(Action::Initialize).replayed(Applied, [Day(60, 1), Version(2)]),
         ],
     );
     check(
@@ -191,7 +191,7 @@ fn holds(check: &mut Check) {
             Row::hold("a", "1", 60).gives(Admitted, []),
             Row::consume("b", "2", 40).gives(Admitted, [Day(100, 2)]),
             Row::settle("a", "c1", 20).last().gives(Applied, [Day(60, 2), Pending(0)]),
-            Row::settle("a", "c1", 20).last().again(Applied, [Day(60, 2), Told(2)]),
+            Row::settle("a", "c1", 20).last().replayed(Applied, [Day(60, 2), DecisionId(2)]),
             Row::void("a").gives(OrderClosed, [Day(60, 2), Pending(0)]),
             Row::expire("a").at_secs(LIFETIME_SECS).gives(OrderClosed, [Day(60, 2), Order(OrderState::Settled, 20, 0)]),
         ],

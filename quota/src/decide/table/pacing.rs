@@ -1,12 +1,12 @@
-//! Charges past a limit that are paced: the burst, the delay, the turn that is too far away, and the ceiling.
+//! Throttled charges above a limit: the burst, the delay, the wait that is too long, and the ceiling.
 
-use quota::{Code, Dry, Limits, Pace, Throttle, WindowLimits};
+use quota::{Code, Effect, Limits, Pace, Throttle, WindowLimits};
 
 use super::Check;
-use super::row::Figure::{Day, Heard, Pending, Version, WaitMs};
+use super::row::Expected::{Day, Journaled, Pending, Version, WaitMs};
 use super::row::{Row, amount, day_amount};
 
-/// A charge a second, two at once, held back for a second and a half at most, up to half as much again as the limits.
+/// One charge a second, two at once, a delay of 1.5 seconds at most, a ceiling of 150 % of the limits.
 const THROTTLE: Throttle = Throttle { per_minute: 60, burst: 2, delay_ms_max: 1_500, ceiling_percent: 150 };
 
 pub(crate) fn each(check: &mut Check) {
@@ -25,21 +25,22 @@ fn turns(check: &mut Check) {
     check(
         "turns",
         &[
-            // Up to the limit nothing is paced, and no turn is taken.
+            // Up to the limit nothing is paced, and no slot is reserved.
             paced(Row::consume("a", "1", 95)).gives(Admitted, [WaitMs(0)]),
             paced(Row::consume("b", "2", 5)).gives(Admitted, [Day(100, 2), WaitMs(0)]),
-            // The burst, then the delay, then the turn that is too far away: that one consumes nothing and takes no turn.
+            // The burst, then the delay, then a wait that is too long: that charge consumes nothing and reserves no slot.
             paced(Row::consume("c", "3", 10)).gives(Admitted, [Day(110, 3), WaitMs(0)]),
             paced(Row::consume("d", "4", 10)).gives(Admitted, [Day(120, 4), WaitMs(0)]),
             paced(Row::consume("e", "5", 10)).gives(Admitted, [Day(130, 5), WaitMs(1_000)]),
-            paced(Row::consume("f", "6", 10)).gives(Throttled, [Day(130, 5), WaitMs(2_000), Version(5), Heard(true)]),
+            paced(Row::consume("f", "6", 10))
+                .gives(Throttled, [Day(130, 5), WaitMs(2_000), Version(5), Journaled(true)]),
             paced(Row::consume("f", "7", 10)).at_ms(499).gives(Throttled, [WaitMs(1_501)]),
-            // A dry run takes no turn.
-            paced(Row::consume("f", "8", 10)).dry(Dry::Silent).at_ms(500).gives(Admitted, [WaitMs(1_500)]),
+            // A dry run reserves no slot.
+            paced(Row::consume("f", "8", 10)).effect(Effect::DryRun).at_ms(500).gives(Admitted, [WaitMs(1_500)]),
             paced(Row::consume("f", "8", 10)).at_ms(500).gives(Admitted, [Day(140, 6), WaitMs(1_500)]),
-            // The very attempt again is told that it was admitted: it has waited already.
-            paced(Row::consume("f", "8", 10)).at_ms(500).again(Admitted, [Day(140, 6), WaitMs(0), Heard(false)]),
-            // Who is within the limits does not wait for those who are past them.
+            // The same attempt again gets `Admitted` without a wait: it has waited already.
+            paced(Row::consume("f", "8", 10)).at_ms(500).replayed(Admitted, [Day(140, 6), WaitMs(0), Journaled(false)]),
+            // A charge within the limits does not wait for charges above them.
             paced(Row::consume("g", "9", 1)).at_ms(500).limits(day_amount(141)).gives(Admitted, [WaitMs(0)]),
             // Without a pace the limit is hard.
             Row::consume("h", "10", 1).gives(DailyAmount, [Day(141, 7)]),
@@ -47,13 +48,13 @@ fn turns(check: &mut Check) {
             paced(Row::consume("h", "11", 1)).at_ms(60_000).gives(Admitted, [WaitMs(0)]),
             paced(Row::consume("i", "12", 1)).at_ms(60_000).gives(Admitted, [WaitMs(0)]),
             paced(Row::consume("j", "13", 1)).at_ms(60_000).gives(Admitted, [Day(144, 10), WaitMs(1_000)]),
-            // A new day is within the limits.
+            // In a new day usage is within the limits.
             paced(Row::consume("k", "14", 100)).at_days(1).gives(Admitted, [Day(100, 1), WaitMs(0)]),
         ],
     );
 }
 
-/// A wait is told in whole milliseconds, never shorter than it is.
+/// A wait is returned in whole milliseconds, rounded up.
 fn rounding(check: &mut Check) {
     use Code::{Admitted, Throttled};
     let seven = |delay_ms_max| {
@@ -74,7 +75,7 @@ fn rounding(check: &mut Check) {
     );
 }
 
-/// Q-1 with a throttle: never beyond the ceiling, of whichever window limit.
+/// Q-1 with a throttle: never above the ceiling of any window limit.
 fn ceilings(check: &mut Check) {
     use Code::{Admitted, DailyAmount, MonthlyCount, PendingAmount, Throttled};
     check(
@@ -114,7 +115,7 @@ fn ceilings(check: &mut Check) {
     );
 }
 
-/// Two servers, one of whose clocks lags: the pace is one.
+/// Two servers, one with a lagging clock, share one pace.
 fn clocks(check: &mut Check) {
     use Code::{Admitted, Throttled};
     check(

@@ -1,4 +1,4 @@
-//! Refunds: of charges and captures, at once or reserved first; releases; orders that only the journal remembers.
+//! Refunds: of charges and captures, at once or reserved first; releases; orders that only the journal has.
 
 use quota::{
     AttemptId, Code, Currency, Hold, Limits, Operation, OperationId, OperationKind, Order as StoredOrder, OrderState,
@@ -6,7 +6,7 @@ use quota::{
 };
 
 use super::Check;
-use super::row::Figure::{Day, Heard, Month, Moved, Order, Pending, Refunded, Told, Version, Year};
+use super::row::Expected::{Day, DecisionId, Journaled, Month, Moved, Order, Pending, Refunded, Version, Year};
 use super::row::{Row, TTL_SECS, amount};
 
 pub(crate) fn each(check: &mut Check) {
@@ -35,7 +35,7 @@ fn parts(check: &mut Check) {
             Row::refund("a", "r2", None).gives(Applied, [Moved(40), Day(0, 1), Refunded(60, 60, 60)]),
             Row::refund("a", "r3", None).gives(RefundExceedsOrder, [Moved(0), Day(0, 1), Order(Charged, 0, 60)]),
             Row::refund("a", "r3", 1).gives(RefundExceedsOrder, [Day(0, 1)]),
-            // What was refunded was paid: its attempt no longer returns it, and its order is not charged again.
+            // A refunded charge was paid: the void of its attempt no longer returns it, and its order is not charged again.
             Row::void_attempt("a", "1").gives(Code::AttemptReleased, [Day(0, 1)]),
             Row::consume("a", "2", 60).gives(Code::OrderClosed, [Day(0, 1)]),
         ],
@@ -71,22 +71,22 @@ fn parts(check: &mut Check) {
     );
 }
 
-/// a refund is known by its number.
+/// a refund is identified by its number.
 fn refunds_are_taken_once(check: &mut Check) {
     use Code::{Admitted, Applied, IdempotencyConflict};
     check(
         "refunds again",
         &[
             Row::consume("a", "1", 60).gives(Admitted, []),
-            Row::refund("a", "r1", 20).gives(Applied, [Day(40, 1), Told(1)]),
-            Row::refund("a", "r1", 20).again(Applied, [Day(40, 1), Told(1), Heard(false), Version(2)]),
-            Row::refund("a", "r1", None).by("other").again(Applied, [Moved(20), Day(40, 1), Told(1)]),
+            Row::refund("a", "r1", 20).gives(Applied, [Day(40, 1), DecisionId(1)]),
+            Row::refund("a", "r1", 20).replayed(Applied, [Day(40, 1), DecisionId(1), Journaled(false), Version(2)]),
+            Row::refund("a", "r1", None).by("other").replayed(Applied, [Moved(20), Day(40, 1), DecisionId(1)]),
             Row::refund("a", "r1", 21).gives(IdempotencyConflict, [Day(40, 1)]),
-            // A reservation of what was refunded already is the same refund.
-            Row::reserve("a", "r1", 20).again(Applied, [Day(40, 1), Told(1)]),
-            // A replay goes before the limits.
-            Row::refund("a", "r1", 20).refund_limits(0, 0).again(Applied, [Refunded(20, 20, 20)]),
-            Row::refund("a", "r1", 20).at_days(1).again(Applied, [Told(1), Refunded(0, 20, 20)]),
+            // A reservation of a refund that was made already is the same refund.
+            Row::reserve("a", "r1", 20).replayed(Applied, [Day(40, 1), DecisionId(1)]),
+            // A replay takes precedence over the limits.
+            Row::refund("a", "r1", 20).refund_limits(0, 0).replayed(Applied, [Refunded(20, 20, 20)]),
+            Row::refund("a", "r1", 20).at_days(1).replayed(Applied, [DecisionId(1), Refunded(0, 20, 20)]),
         ],
     );
 }
@@ -103,7 +103,7 @@ fn limits(check: &mut Check) {
             Row::refund("a", "r2", 1).refund_limits(20, 50).gives(RefundDaily, [Day(80, 1), Version(2)]),
             Row::refund("a", "r2", 20).refund_limits(20, 50).at_days(1).gives(Applied, [Refunded(20, 40, 40)]),
             Row::refund("a", "r3", 11).refund_limits(20, 50).at_days(2).gives(RefundMonthly, [Refunded(0, 40, 40)]),
-            // Both would be broken: the day is named.
+            // Both limits would be exceeded: the answer names the day's.
             Row::refund("a", "r3", 21).refund_limits(20, 50).at_days(2).gives(RefundDaily, [Refunded(0, 40, 40)]),
             Row::refund("a", "r3", 10).refund_limits(20, 50).at_days(2).gives(Applied, [Refunded(10, 50, 50)]),
             Row::refund("a", "r4", 20).refund_limits(20, 50).at_days(10).gives(Applied, [Refunded(20, 20, 70)]),
@@ -132,7 +132,7 @@ fn windows(check: &mut Check) {
         ],
     );
     check(
-        "a reset closes the way back",
+        "nothing is returned to a window that was reset",
         &[
             free(Row::consume("a", "1", 60)).gives(Admitted, [Day(60, 1), Month(60, 1)]),
             Row::reset(&[Period::Day]).gives(Applied, [Day(0, 0), Month(60, 1)]),
@@ -143,7 +143,7 @@ fn windows(check: &mut Check) {
     );
 }
 
-/// A refund that the gateway has yet to make: counted at once, restored when it is made, cancelled when it is not.
+/// A refund that the gateway has not made yet: counted at once, its quota returned when it is made, cancelled when it is not.
 fn reservations(check: &mut Check) {
     use Code::{Admitted, Applied, AttemptVoided, IdempotencyConflict, RefundExceedsOrder, Tombstoned};
     use OrderState::Charged;
@@ -152,14 +152,14 @@ fn reservations(check: &mut Check) {
         &[
             Row::consume("a", "1", 60).gives(Admitted, []),
             Row::reserve("a", "r1", 20).gives(Applied, [Day(60, 1), Refunded(20, 20, 20), Order(Charged, 0, 20)]),
-            Row::reserve("a", "r1", 20).again(Applied, [Told(1), Heard(false)]),
+            Row::reserve("a", "r1", 20).replayed(Applied, [DecisionId(1), Journaled(false)]),
             Row::reserve("a", "r1", 21).gives(IdempotencyConflict, [Day(60, 1)]),
-            // What is reserved is not refunded twice.
+            // A reserved amount is not refunded twice.
             Row::refund("a", "r2", 41).gives(RefundExceedsOrder, []),
             Row::refund("a", "r1", 21).gives(IdempotencyConflict, []),
             Row::refund("a", "r1", 20).gives(Applied, [Moved(20), Day(40, 1), Refunded(20, 20, 20)]),
-            Row::refund("a", "r1", 20).again(Applied, [Told(1), Day(40, 1), Heard(false)]),
-            // Made is made.
+            Row::refund("a", "r1", 20).replayed(Applied, [DecisionId(1), Day(40, 1), Journaled(false)]),
+            // A refund that was made cannot be cancelled.
             Row::void_attempt("a", "r1").gives(Tombstoned, [Day(40, 1), Refunded(20, 20, 20)]),
         ],
     );
@@ -170,15 +170,15 @@ fn reservations(check: &mut Check) {
             Row::reserve("a", "r1", None).gives(Applied, [Moved(60), Day(60, 1), Refunded(60, 60, 60)]),
             Row::void_attempt("a", "r1")
                 .gives(Applied, [Moved(60), Day(60, 1), Refunded(0, 0, 0), Order(Charged, 0, 0)]),
-            Row::void_attempt("a", "r1").again(Code::AttemptReleased, [Day(60, 1), Heard(false)]),
-            // Late, the attempt itself is refused; another one may try again.
+            Row::void_attempt("a", "r1").replayed(Code::AttemptReleased, [Day(60, 1), Journaled(false)]),
+            // The attempt itself is refused when it arrives late; another attempt is accepted.
             Row::reserve("a", "r1", None).gives(AttemptVoided, [Refunded(0, 0, 0)]),
             Row::refund("a", "r1", None).gives(AttemptVoided, [Day(60, 1)]),
             Row::refund("a", "r1", 30).by("second").gives(Applied, [Day(30, 1)]),
         ],
     );
     check(
-        "a cancelled reservation leaves the charge to its attempt",
+        "after a cancelled reservation the void of the attempt returns the charge",
         &[
             Row::consume("a", "1", 60).gives(Admitted, []),
             Row::reserve("a", "r1", 10).gives(Applied, []),
@@ -192,7 +192,9 @@ fn reservations(check: &mut Check) {
         &[
             Row::consume("a", "1", 60).gives(Admitted, []),
             Row::reserve("a", "r1", 10).gives(Applied, []),
-            Row::reserve("a", "r1", 10).by("again").again(Applied, [Told(1), Heard(true), Refunded(10, 10, 10)]),
+            Row::reserve("a", "r1", 10)
+                .by("again")
+                .replayed(Applied, [DecisionId(1), Journaled(true), Refunded(10, 10, 10)]),
             Row::void_attempt("a", "r1").gives(Tombstoned, [Refunded(10, 10, 10)]),
             Row::void_attempt("a", "again").gives(Applied, [Refunded(0, 0, 0)]),
         ],
@@ -211,7 +213,7 @@ fn reservations(check: &mut Check) {
     );
 }
 
-/// Void or refund, whichever the order's state asks for.
+/// Void or refund, depending on the order's state.
 fn releases(check: &mut Check) {
     use Code::{Admitted, Applied, OrderUnknown, RefundExceedsOrder, Voided};
     use OrderState::Settled;
@@ -224,53 +226,53 @@ fn releases(check: &mut Check) {
             // A hold: voided, whatever the amount.
             Row::hold("a", "2", 60).gives(Admitted, []),
             Row::release("a", "r1", 10).gives(Voided, [Moved(60), Day(0, 0), Pending(0)]),
-            Row::release("a", "r1", 10).again(Voided, [Moved(60), Day(0, 0), Told(4), Heard(false)]),
-            Row::release("a", "r2", 10).again(Voided, [Moved(60), Day(0, 0), Told(4), Heard(false)]),
+            Row::release("a", "r1", 10).replayed(Voided, [Moved(60), Day(0, 0), DecisionId(4), Journaled(false)]),
+            Row::release("a", "r2", 10).replayed(Voided, [Moved(60), Day(0, 0), DecisionId(4), Journaled(false)]),
             // A charge: refunded.
             Row::consume("b", "3", 60).gives(Admitted, []),
             Row::release("b", "r1", 10).gives(Applied, [Day(50, 1), Refunded(10, 10, 10)]),
-            Row::release("b", "r1", 10).again(Applied, [Day(50, 1)]),
+            Row::release("b", "r1", 10).replayed(Applied, [Day(50, 1)]),
             Row::release("b", "r2", 51).gives(RefundExceedsOrder, [Day(50, 1)]),
             Row::release("b", "r2", None).gives(Applied, [Moved(50), Day(0, 1)]),
-            // A captured hold: refunded. One that is captured in part: what is held goes first.
+            // A captured hold: refunded. A partly captured one: the rest of the hold is voided first.
             Row::hold("c", "4", 60).gives(Admitted, []),
             Row::settle("c", "c1", 20).gives(Applied, []),
             Row::release("c", "r1", None).gives(Voided, [Moved(40), Day(20, 2), Pending(0), Order(Settled, 20, 0)]),
-            // The same release again ends there, and does not go on to refund; another one does.
-            Row::release("c", "r1", None).again(Voided, [Moved(40), Day(20, 2), Told(14), Heard(false)]),
-            Row::release("c", "r1", 7).by("other").again(Voided, [Day(20, 2), Refunded(60, 60, 60)]),
+            // The same release again does not go on to refund; another one does.
+            Row::release("c", "r1", None).replayed(Voided, [Moved(40), Day(20, 2), DecisionId(14), Journaled(false)]),
+            Row::release("c", "r1", 7).by("other").replayed(Voided, [Day(20, 2), Refunded(60, 60, 60)]),
             Row::release("c", "r1", None).currency("EUR").gives(Code::IdempotencyConflict, []),
             Row::release("c", "r2", None).gives(Applied, [Moved(20), Day(0, 2), Order(Settled, 20, 20)]),
-            Row::release("c", "r2", None).again(Applied, [Moved(20), Day(0, 2), Heard(false)]),
+            Row::release("c", "r2", None).replayed(Applied, [Moved(20), Day(0, 2), Journaled(false)]),
             Row::release("c", "r3", 1).refund_limits(0, 0).gives(RefundExceedsOrder, []),
-            // A refund may have the number of a release: they are two lists.
+            // A refund may have the number of a release: the numbers are separate.
             Row::hold("d", "5", 60).gives(Admitted, []),
             Row::settle("d", "c1", 20).gives(Applied, []),
             Row::release("d", "r1", None).gives(Voided, [Day(20, 3)]),
             Row::refund("d", "r1", 5).gives(Applied, [Day(15, 3), Order(Settled, 20, 5)]),
-            Row::release("d", "r1", None).again(Voided, [Moved(40), Day(15, 3)]),
+            Row::release("d", "r1", None).replayed(Voided, [Moved(40), Day(15, 3)]),
         ],
     );
 }
 
-/// An order that the store has forgotten and the journal has not.
+/// An order that the store has evicted and the journal still has.
 fn history(check: &mut Check) {
     use Code::{Admitted, Applied, IdempotencyConflict, OrderUnknown, RefundExceedsOrder};
     use OrderState::{Charged, Settled};
-    let old = remembered(Charged);
+    let old = rebuilt(Charged);
     check(
         "refund of an old order",
         &[
             Row::refund("a", "r2", 25).gives(OrderUnknown, []),
-            // Fifteen were refunded before it was forgotten; its windows are closed.
+            // 15 were refunded before it was evicted; its windows are closed.
             Row::refund("a", "r2", 50).history(old.clone()).gives(RefundExceedsOrder, [Day(0, 0)]),
-            Row::refund("a", "r1", 15).history(old.clone()).again(Applied, [Told(77), Refunded(0, 0, 0)]),
+            Row::refund("a", "r1", 15).history(old.clone()).replayed(Applied, [DecisionId(77), Refunded(0, 0, 0)]),
             Row::refund("a", "r1", 16).history(old.clone()).gives(IdempotencyConflict, []),
             Row::refund("a", "r2", 25)
                 .history(old.clone())
                 .gives(Applied, [Refunded(25, 25, 25), Order(Charged, 0, 40)]),
-            // From now on the store knows it again, and better than the journal that came with a second request.
-            Row::refund("a", "r2", 25).history(old.clone()).again(Applied, [Told(4), Refunded(25, 25, 25)]),
+            // From now on the store has it again, and its state takes precedence over the history sent with a second request.
+            Row::refund("a", "r2", 25).history(old.clone()).replayed(Applied, [DecisionId(4), Refunded(25, 25, 25)]),
             Row::refund("a", "r3", 21).history(old.clone()).gives(RefundExceedsOrder, []),
             Row::refund("a", "r3", 20).gives(Applied, [Refunded(45, 45, 45), Order(Charged, 0, 60)]),
             Row::consume("a", "1", 60).gives(Code::OrderClosed, [Day(0, 0)]),
@@ -285,27 +287,27 @@ fn history(check: &mut Check) {
         ],
     );
     check(
-        "a tombstone hides no past",
+        "a tombstone does not hide the history",
         &[
             Row::void_attempt("a", "9").gives(Code::Tombstoned, []),
             Row::refund("a", "r2", 25).gives(OrderUnknown, []),
-            Row::refund("a", "r2", 25).by("9").history(remembered(Charged)).gives(Code::AttemptVoided, []),
-            Row::refund("a", "r2", 25).history(remembered(Charged)).gives(Applied, [Order(Charged, 0, 40)]),
+            Row::refund("a", "r2", 25).by("9").history(rebuilt(Charged)).gives(Code::AttemptVoided, []),
+            Row::refund("a", "r2", 25).history(rebuilt(Charged)).gives(Applied, [Order(Charged, 0, 40)]),
         ],
     );
-    let open = StoredOrder { operations: Vec::new(), refunded: 0, ..remembered(OrderState::Held) };
+    let open = StoredOrder { operations: Vec::new(), refunded: 0, ..rebuilt(OrderState::Held) };
     check(
         "settle of an old hold",
         &[
             Row::settle("a", "c1", 60).gives(OrderUnknown, []),
             Row::settle("a", "c1", 40).last().history(open.clone()).gives(Applied, [Day(0, 0), Order(Settled, 40, 0)]),
-            Row::settle("a", "c1", 40).last().history(open).again(Applied, [Told(1), Order(Settled, 40, 0)]),
+            Row::settle("a", "c1", 40).last().history(open).replayed(Applied, [DecisionId(1), Order(Settled, 40, 0)]),
         ],
     );
 }
 
-/// An order of 60 of the year before, as the journal tells it, with a refund of 15.
-pub(super) fn remembered(state: OrderState) -> StoredOrder {
+/// An order of 60 of the year before, as rebuilt from the journal, with a refund of 15.
+pub(super) fn rebuilt(state: OrderState) -> StoredOrder {
     let origin = |id| Origin { id, epoch: 0 };
     let windows = Origins { day: origin(20_251_120), month: origin(202_511), year: origin(2025) };
     let refund = Operation {

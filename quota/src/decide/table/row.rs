@@ -1,11 +1,11 @@
-//! One row of a table: who asks for what, when, and what comes of it.
+//! One row of a table: a command, its time, and the expected answer.
 
 use std::sync::Arc;
 
 use quota::{
-    Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Dry,
+    Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Effect,
     HoldTerms, LimitName, Limits, Mark, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, Period,
-    Refund, Reply, Reset, Resolution, Settle, Subject, Thresholds, Watch, WindowLimits,
+    Refund, Reply, Reset, Resolution, Settle, Subject, ThresholdPolicy, Thresholds, WindowLimits,
 };
 
 /// 21:30 in UTC on 21 November 2026, a Saturday.
@@ -23,9 +23,9 @@ pub(crate) fn day_amount(max: u64) -> Limits {
     Limits { day: WindowLimits { amount: amount(max), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED }
 }
 
-/// A figure of an answer that a row states.
+/// A value that a row expects in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Figure {
+pub(crate) enum Expected {
     /// Amount and count afterwards.
     Day(u64, u64),
     Month(u64, u64),
@@ -33,25 +33,25 @@ pub(crate) enum Figure {
     /// Refunded of the day, the month and the year afterwards.
     Refunded(u64, u64, u64),
     Pending(u64),
-    /// The order: its state, what was captured of a hold, and what was refunded.
+    /// The order: its state, the captured amount of a hold, and the refunded amount.
     Order(OrderState, u64, u64),
-    /// The amount that the command moved, or would have.
+    /// The amount that the command moved, or would have moved.
     Moved(u64),
     WaitMs(u64),
     Version(u64),
     Suspended(bool),
     /// How many thresholds the usage of a limit has reached.
     Reached(LimitName, u8),
-    /// Whether the journal hears of it.
-    Heard(bool),
-    /// The row whose decision the caller is told.
-    Told(usize),
+    /// Whether an event is journaled.
+    Journaled(bool),
+    /// The row whose decision id is returned to the caller.
+    DecisionId(usize),
     /// Whether an outcome of the order was unknown before.
     WasUnknown(bool),
 }
 
-impl Figure {
-    /// The same figure as the answer has it.
+impl Expected {
+    /// The actual value in the answer.
     fn of(self, reply: &Reply) -> Self {
         let record = &reply.record;
         let window = |period| (record.of(period).amount_after, record.of(period).count_after);
@@ -70,33 +70,33 @@ impl Figure {
             Self::Version(_) => Self::Version(record.version),
             Self::Suspended(_) => Self::Suspended(record.suspended_at_ms > 0),
             Self::Reached(limit, _) => {
-                let place = Watch::LIMITS.iter().position(|watched| *watched == limit).unwrap();
-                Self::Reached(limit, record.marks.levels[place])
+                let index = ThresholdPolicy::LIMITS.iter().position(|other| *other == limit).unwrap();
+                Self::Reached(limit, record.levels.by_limit[index])
             }
-            Self::Heard(_) => Self::Heard(reply.event_seq.is_some()),
+            Self::Journaled(_) => Self::Journaled(reply.event_seq.is_some()),
             Self::WasUnknown(_) => Self::WasUnknown(record.was_unknown),
-            Self::Told(_) => Self::Told(usize::try_from(u128::from_be_bytes(reply.decision_id)).unwrap()),
+            Self::DecisionId(_) => Self::DecisionId(usize::try_from(u128::from_be_bytes(reply.decision_id)).unwrap()),
         }
     }
 }
 
-/// One command and what it is answered.
+/// One command and the expected answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     order: Option<&'static str>,
     attempt: &'static str,
     currency: &'static str,
     action: Action,
-    dry: Dry,
+    effect: Effect,
     at_ms: i64,
     history: Option<Box<Order>>,
-    watch: Option<Watch>,
+    threshold_policy: Option<ThresholdPolicy>,
     code: Code,
     replay: bool,
-    figures: Vec<Figure>,
+    expected: Vec<Expected>,
 }
 
-/// Who asks.
+/// The command.
 impl Row {
     fn of(order: Option<&'static str>, attempt: &'static str, action: Action) -> Self {
         Self {
@@ -104,13 +104,13 @@ impl Row {
             attempt,
             currency: "USD",
             action,
-            dry: Dry::No,
+            effect: Effect::Commit,
             at_ms: 0,
             history: None,
-            watch: Some(Watch::new(&day_amount(100), Thresholds::DEFAULT)),
+            threshold_policy: Some(ThresholdPolicy::new(&day_amount(100), Thresholds::DEFAULT)),
             code: Code::Applied,
             replay: false,
-            figures: Vec::new(),
+            expected: Vec::new(),
         }
     }
 
@@ -128,7 +128,7 @@ impl Row {
         Self::of(Some(order), attempt, Action::Hold(Self::charge(minor), terms))
     }
 
-    /// A hold that counts as captured when its time is over.
+    /// A hold that counts as captured when it expires.
     pub(crate) fn hold_to_settle(order: &'static str, attempt: &'static str, minor: u64) -> Self {
         let terms = HoldTerms { lifetime_secs: LIFETIME_SECS, on_expiry: OnExpiry::Settle };
         Self::of(Some(order), attempt, Action::Hold(Self::charge(minor), terms))
@@ -146,7 +146,7 @@ impl Row {
         Self::of(Some(order), "expire", Action::Expire)
     }
 
-    /// The capture `number`; without an amount it takes all that is held.
+    /// The capture `number`; without an amount it captures all that is held.
     pub(crate) fn settle(order: &'static str, number: &'static str, minor: impl Into<Option<u64>>) -> Self {
         let minor = minor.into().map(amount);
         let id = OperationId::of(number);
@@ -157,7 +157,7 @@ impl Row {
         )
     }
 
-    /// The refund `number`, whose attempt has its name; without an amount it takes all that is left.
+    /// The refund `number`, whose attempt has the same name; without an amount it refunds all that is left.
     pub(crate) fn refund(order: &'static str, number: &'static str, minor: impl Into<Option<u64>>) -> Self {
         Self::of(Some(order), number, Action::Refund(Self::refund_of(number, minor.into())))
     }
@@ -181,7 +181,7 @@ impl Row {
         }
     }
 
-    /// What the gateway left open, by this attempt.
+    /// The outcome of this attempt is unknown.
     pub(crate) fn unknown(order: &'static str, attempt: &'static str, subject: Subject) -> Self {
         Self::of(Some(order), attempt, Action::MarkUnknown(Mark { subject, amount: None }))
     }
@@ -202,7 +202,7 @@ impl Row {
 
     /// A command about the merchant as a whole.
     pub(crate) fn merchant(action: Action) -> Self {
-        Self::of(None, "operator", action).unwatched()
+        Self::of(None, "operator", action).without_thresholds()
     }
 
     /// A command about the account alone.
@@ -211,7 +211,7 @@ impl Row {
     }
 }
 
-/// How and when.
+/// Attempt, time and terms.
 impl Row {
     pub(crate) fn currency(self, currency: &'static str) -> Self {
         Self { currency, ..self }
@@ -234,23 +234,23 @@ impl Row {
         self.at_secs(days * 86_400)
     }
 
-    pub(crate) fn dry(self, dry: Dry) -> Self {
-        Self { dry, ..self }
+    pub(crate) fn effect(self, effect: Effect) -> Self {
+        Self { effect, ..self }
     }
 
     pub(crate) fn history(self, order: Order) -> Self {
         Self { history: Some(Box::new(order)), ..self }
     }
 
-    /// Usage is told of under these limits, at these percentages.
-    pub(crate) fn watched(self, limits: &Limits, percents: &[u32]) -> Self {
+    /// Usage is reported for these limits, at these percentages.
+    pub(crate) fn with_thresholds(self, limits: &Limits, percents: &[u32]) -> Self {
         let thresholds = Thresholds::new(percents.iter().copied()).unwrap();
-        Self { watch: Some(Watch::new(limits, thresholds)), ..self }
+        Self { threshold_policy: Some(ThresholdPolicy::new(limits, thresholds)), ..self }
     }
 
-    /// Nobody knows which usage is to be told of.
-    pub(crate) fn unwatched(self) -> Self {
-        Self { watch: None, ..self }
+    /// The thresholds are unknown.
+    pub(crate) fn without_thresholds(self) -> Self {
+        Self { threshold_policy: None, ..self }
     }
 
     fn with_charge(mut self, change: impl FnOnce(&mut Charge)) -> Self {
@@ -268,7 +268,7 @@ impl Row {
         self.with_charge(|charge| charge.refusal = Some(code))
     }
 
-    /// The rule lets so many repetitions through.
+    /// The rule allows `max` repetitions.
     pub(crate) fn replays(self, max: u8) -> Self {
         self.with_charge(|charge| charge.replays_max = Some(max))
     }
@@ -315,17 +315,17 @@ impl Row {
     }
 }
 
-/// What comes of it.
+/// The expected answer.
 impl Row {
-    pub(crate) fn gives<const N: usize>(self, code: Code, figures: [Figure; N]) -> Self {
-        Self { code, figures: figures.to_vec(), ..self }
+    pub(crate) fn gives<const N: usize>(self, code: Code, expected: [Expected; N]) -> Self {
+        Self { code, expected: expected.to_vec(), ..self }
     }
 
-    pub(crate) fn again<const N: usize>(self, code: Code, figures: [Figure; N]) -> Self {
-        Self { replay: true, ..self.gives(code, figures) }
+    pub(crate) fn replayed<const N: usize>(self, code: Code, expected: [Expected; N]) -> Self {
+        Self { replay: true, ..self.gives(code, expected) }
     }
 
-    /// The row's command; `number` tells its decision from the others.
+    /// The row's command; `number` is its decision id.
     pub(crate) fn command(&self, number: usize) -> Command {
         let now_ms = NOW_MS + self.at_ms;
         Command {
@@ -338,13 +338,13 @@ impl Row {
             order_no: self.order.map(|order| OrderNo::parse(order).unwrap()),
             attempt: AttemptId::from_text(self.attempt),
             action: self.action,
-            dry: self.dry,
+            effect: self.effect,
             decision_id: (number as u128).to_be_bytes(),
             now_ms,
             windows: Calendar::UTC.windows_at(now_ms),
             order_ttl_secs: TTL_SECS,
             backlog_max: 1000,
-            watch: self.watch.map(Arc::new),
+            threshold_policy: self.threshold_policy.map(Arc::new),
             history: self.history.clone(),
             payment_no: None,
             operation_no: None,
@@ -352,15 +352,19 @@ impl Row {
         }
     }
 
-    /// Says where an answer is not the row's.
+    /// Compares an answer with the expected one.
     pub(crate) fn check(&self, reply: &Reply) -> Result<(), String> {
         let record = &reply.record;
         if (record.code, record.replay) != (self.code, self.replay) {
             let (code, replay) = (record.code, record.replay);
             return Err(format!("{code:?} (replay {replay}) in place of {:?} (replay {})", self.code, self.replay));
         }
-        let wrong = self.figures.iter().map(|figure| (*figure, figure.of(reply))).find(|(stated, got)| stated != got);
-        wrong.map_or(Ok(()), |(stated, got)| Err(format!("{got:?} in place of {stated:?}")))
+        let wrong = self
+            .expected
+            .iter()
+            .map(|expected| (*expected, expected.of(reply)))
+            .find(|(expected, got)| expected != got);
+        wrong.map_or(Ok(()), |(expected, got)| Err(format!("{got:?} in place of {expected:?}")))
     }
 }
 

@@ -8,15 +8,15 @@ use tokio_rustls::TlsAcceptor;
 /// Long enough on any machine.
 const WITHIN: Duration = Duration::from_secs(20);
 
-fn loopback() -> Reach {
-    Reach::operators(Networks::parse("127.0.0.0/8,::1/128").unwrap())
+fn loopback() -> EgressPolicy {
+    EgressPolicy::operators(Networks::parse("127.0.0.0/8,::1/128").unwrap())
 }
 
 fn post(url: &str) -> Post {
     Post { url: url.to_owned(), headers: Vec::new(), body: b"{}".to_vec(), confidential: false }
 }
 
-/// Answers one request with these bytes, over TLS where it has a certificate. Gives host and port.
+/// Answers one request with these bytes, over TLS where it has a certificate. Returns host and port.
 async fn server(answer: String, tls: Option<TlsAcceptor>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -41,8 +41,8 @@ fn moved(location: &str) -> String {
     format!("HTTP/1.1 307 Moved\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n")
 }
 
-/// A server's certificate, and who trusts it.
-fn certified() -> (TlsAcceptor, Poster) {
+/// A server's certificate, and a client that trusts it.
+fn certified() -> (TlsAcceptor, WebhookClient) {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
     let mut roots = RootCertStore::empty();
@@ -54,7 +54,7 @@ fn certified() -> (TlsAcceptor, Poster) {
         .with_no_client_auth()
         .with_single_cert(vec![own.cert.der().clone()], key)
         .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), Poster::trusting(roots, loopback()).unwrap())
+    (TlsAcceptor::from(Arc::new(config)), WebhookClient::trusting(roots, loopback()).unwrap())
 }
 
 #[tokio::test]
@@ -65,22 +65,22 @@ async fn https_is_spoken_with_trusted_servers_only() {
     let answer = trusting.send(post(&url), WITHIN).await.unwrap();
     assert_eq!((answer.status, answer.beginning.as_str()), (200, "ok"));
     let url = format!("https://{}/", server(ok, Some(tls)).await);
-    let stranger = Poster::trusting(RootCertStore::empty(), loopback()).unwrap();
+    let stranger = WebhookClient::trusting(RootCertStore::empty(), loopback()).unwrap();
     let error = stranger.send(post(&url), WITHIN).await.unwrap_err().to_string();
     assert!(error.contains("certificate"), "{error}");
 }
 
 #[tokio::test]
 async fn a_redirect_never_leaves_tls() {
-    let (tls, poster) = certified();
+    let (tls, client) = certified();
     let plain = server("HTTP/1.1 200 OK\r\n\r\n".to_owned(), None).await;
     let url = format!("https://{}/", server(moved(&format!("http://{plain}/")), Some(tls.clone())).await);
-    let error = poster.send(post(&url), WITHIN).await.unwrap_err();
+    let error = client.send(post(&url), WITHIN).await.unwrap_err();
     assert!(matches!(error, PostError::Redirect { problem: "leads from https to http", .. }), "{error}");
     // The other way is the better one.
     let last = server("HTTP/1.1 204 No\r\n\r\n".to_owned(), Some(tls)).await;
     let url = format!("http://{}/", server(moved(&format!("https://{last}/x")), None).await);
-    assert_eq!(poster.send(post(&url), WITHIN).await.unwrap().status, 204);
+    assert_eq!(client.send(post(&url), WITHIN).await.unwrap().status, 204);
 }
 
 #[test]
@@ -103,25 +103,25 @@ fn what_is_confidential_stays_with_its_server() {
 
 #[tokio::test]
 async fn urls_that_cannot_be_asked_are_refused_without_their_secrets() {
-    let poster = Poster::trusting(RootCertStore::empty(), loopback()).unwrap();
+    let client = WebhookClient::trusting(RootCertStore::empty(), loopback()).unwrap();
     for url in ["", "/path", "ftp://h/", "http://", "http://user:hunter2@h/", "http://user@h/", "file:///etc/passwd"] {
-        let error = poster.send(post(url), WITHIN).await.unwrap_err();
+        let error = client.send(post(url), WITHIN).await.unwrap_err();
         assert!(matches!(error, PostError::Url(_)) && !error.to_string().contains("hunter2"), "{url}: {error}");
     }
-    let error = poster.send(post("http://127.0.0.1:1/hunter2?hunter2"), WITHIN).await.unwrap_err().to_string();
+    let error = client.send(post("http://127.0.0.1:1/hunter2?hunter2"), WITHIN).await.unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:1") && !error.contains("hunter2"), "{error}");
 }
 
 #[test]
 fn waits_that_are_asked_for_are_read() {
-    let asked = |text: &str| {
+    let wait = |text: &str| {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
         retry_after(&headers)
     };
-    assert_eq!(asked("120"), Some(Duration::from_secs(120)));
-    assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
-    assert!(asked("Tue, 31 Dec 2999 23:59:59 GMT").unwrap() > Duration::from_secs(86_400));
+    assert_eq!(wait("120"), Some(Duration::from_secs(120)));
+    assert_eq!(wait("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
+    assert!(wait("Tue, 31 Dec 2999 23:59:59 GMT").unwrap() > Duration::from_secs(86_400));
     for text in ["", "soon", "-1", "1.5"] {
-        assert_eq!(asked(text), None, "{text}");
+        assert_eq!(wait(text), None, "{text}");
     }
 }

@@ -1,5 +1,5 @@
-//! Whether a channel can work at all, asked before it is kept: mail needs a mail server, and a URL a host that messages may go to. A
-//! name that is not found now may be found later, so that is a warning.
+//! Whether a channel can work at all, checked before it is stored: mail needs a mail server, and a URL a host that messages may go
+//! to. A name that is not found now may be found later, so that is only a warning.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::admin::problem::{Answer, Problem};
 use sluice_alerts::Scope;
-use sluice_alerts::address::{AddressError, Reach};
+use sluice_alerts::egress::{AddressError, EgressPolicy};
 use sluice_alerts::settings::{Channel, Settings};
 
 /// How long a name may take to be resolved.
@@ -19,8 +19,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(in crate::admin) struct Deliverable {
     mail: bool,
-    operators: Reach,
-    merchants: Reach,
+    operators: EgressPolicy,
+    merchants: EgressPolicy,
 }
 
 /// What is wrong with a channel.
@@ -33,8 +33,8 @@ impl Deliverable {
     pub(in crate::admin) fn new(settings: &sluice_settings::Settings) -> Self {
         Self {
             mail: settings.smtp_url.is_some(),
-            operators: Reach::operators(settings.alert_allow_networks.clone()),
-            merchants: Reach::merchants(settings.alert_merchant_networks.clone()),
+            operators: EgressPolicy::operators(settings.alert_allow_networks.clone()),
+            merchants: EgressPolicy::merchants(settings.alert_merchant_networks.clone()),
         }
     }
 
@@ -61,7 +61,7 @@ impl Deliverable {
         Ok(warnings)
     }
 
-    async fn fault(&self, reach: &Reach, channel: &Channel) -> Option<(&'static str, Fault)> {
+    async fn fault(&self, reach: &EgressPolicy, channel: &Channel) -> Option<(&'static str, Fault)> {
         let url = match channel {
             Channel::Email(_) if self.mail => return None,
             Channel::Email(_) => {

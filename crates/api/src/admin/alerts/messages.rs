@@ -1,4 +1,4 @@
-//! `/alerts/messages`: what was told on which channel, and telling it again.
+//! `/alerts/messages`: the messages sent on each channel, and sending them again.
 
 use axum::extract::State;
 use serde::Deserialize;
@@ -8,8 +8,8 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::place;
+use crate::admin::execute::parse_merchant;
 use crate::admin::openapi::{BodyProblems, NotFound, Problems};
-use crate::admin::operate::parse_merchant;
 use crate::admin::page::{self, Page, TimeId};
 use crate::admin::problem::{Answer, Kind, Problem};
 use crate::admin::{Admin, Caller, Json, Path, Permission, Query};
@@ -18,7 +18,7 @@ use sluice_alerts::{Scope, settings};
 
 /// Most messages of one alert: two on each channel of two settings.
 const OF_ALERT_MAX: i64 = 100;
-/// When to ask again after too much by hand.
+/// `Retry-After` for too many redeliveries by hand.
 const BY_HAND_RETRY_SECS: u64 = 60;
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
@@ -57,7 +57,7 @@ struct MessageQuery {
     limit: Option<u64>,
 }
 
-/// What was told, or is to be; a merchant sees what its own channels are told.
+/// Messages that were sent, or are to be; a merchant sees those of its own channels.
 #[utoipa::path(get, path = "/alerts/messages", tag = "alerts", operation_id = "list_alert_messages",
     params(MessageQuery), responses((status = OK, body = Page<Message>), Problems))]
 async fn list(

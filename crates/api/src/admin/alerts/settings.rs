@@ -1,4 +1,4 @@
-//! `/merchants/{merchant_id}/settings` and `/operators/settings`: who is told of which alerts, and a test of it.
+//! `/merchants/{merchant_id}/settings` and `/operators/settings`: who is notified of which alerts, and a test of it.
 
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::now;
+use crate::admin::execute::parse_merchant;
 use crate::admin::openapi::{BodyProblems, Problems};
-use crate::admin::operate::parse_merchant;
 use crate::admin::problem::{Answer, Kind, Problem};
 use crate::admin::tiers::RevisionQuery;
 use crate::admin::{API, Admin, Caller, Json, Path, Permission, Query};
@@ -21,7 +21,7 @@ use sluice_alerts::read::messages::{self, Message, Test};
 use sluice_alerts::settings::{self, SaveError, Settings, Stored};
 use sluice_kit::clock;
 
-/// How long a test is tried at most: somebody waits for it.
+/// How long a test is tried at most: a person waits for it.
 const TEST_SECS_MAX: u64 = 600;
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
@@ -48,7 +48,7 @@ impl From<SaveError> for Problem {
 struct Shown {
     /// Whose: `operators`, or `merchant:` and the id.
     scope: String,
-    /// The number of changes; 0 where nobody has set anything.
+    /// The number of changes; 0 where nothing has been set.
     revision: i64,
     updated_at: Option<DateTime<Utc>>,
     updated_by: Option<String>,
@@ -71,7 +71,7 @@ struct TestRequest {
 /// What a test is answered with.
 type Sent = (StatusCode, [(HeaderName, String); 1], Json<Message>);
 
-/// Who is told of a merchant's alerts, beside the operators.
+/// Who is notified of a merchant's alerts, beside the operators.
 #[utoipa::path(get, path = "/merchants/{merchant_id}/settings", tag = "alert settings",
     operation_id = "get_merchant_settings", params(("merchant_id" = String, Path)),
     responses((status = OK, body = Shown), Problems))]
@@ -80,7 +80,7 @@ async fn of_merchant(State(admin): State<Admin>, caller: Caller, Path(merchant):
     show(&admin, scope).await
 }
 
-/// Set who is told of a merchant's alerts, all of it at once.
+/// Set who is notified of a merchant's alerts, all of it at once.
 #[utoipa::path(put, path = "/merchants/{merchant_id}/settings", tag = "alert settings",
     operation_id = "set_merchant_settings", params(("merchant_id" = String, Path), RevisionQuery),
     request_body = Settings, responses((status = OK, body = Shown), Problems, BodyProblems))]
@@ -109,7 +109,7 @@ async fn test_of_merchant(
     test(&admin, &caller, &scope, &body.channel_id).await
 }
 
-/// Which operators are told of which alerts, of all merchants and their own.
+/// Which operators are notified of which alerts, of all merchants and their own.
 #[utoipa::path(get, path = "/operators/settings", tag = "alert settings", operation_id = "get_operators_settings",
     responses((status = OK, body = Shown), Problems))]
 async fn of_operators(State(admin): State<Admin>, caller: Caller) -> Answer<Json<Shown>> {
@@ -117,7 +117,7 @@ async fn of_operators(State(admin): State<Admin>, caller: Caller) -> Answer<Json
     show(&admin, scope).await
 }
 
-/// Set which operators are told of which alerts, all of it at once.
+/// Set which operators are notified of which alerts, all of it at once.
 #[utoipa::path(put, path = "/operators/settings", tag = "alert settings", operation_id = "set_operators_settings",
     params(RevisionQuery), request_body = Settings,
     responses((status = OK, body = Shown), Problems, BodyProblems))]

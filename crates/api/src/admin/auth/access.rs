@@ -1,5 +1,5 @@
-//! Who holds an access token: looked up in Postgres, remembered for a moment, its use recorded. A revoked token is refused
-//! at once by the server that revoked it, and by the others when their memory of it ends.
+//! The caller of an access token: looked up in Postgres, cached for a moment, its use recorded. A revoked token is refused at once
+//! by the server that revoked it, and by the others when their cache entry ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,20 +20,20 @@ use super::token::{self, Hash};
 use crate::admin::problem::{Answer, Kind, Problem};
 use sluice_kit::clock;
 
-/// How long a token is remembered without asking Postgres: what a revocation takes to reach every server.
+/// How long a token is cached without a query to Postgres: the time that a revocation takes to reach every server.
 const REMEMBERED: Duration = Duration::from_millis(500);
-/// Most tokens that are remembered; beyond it all are forgotten and looked up again.
+/// Most cached tokens; beyond it the cache is cleared and all are looked up again.
 const REMEMBERED_MAX: usize = 10_000;
 /// A token's use is recorded once in this time.
 const USE_RECORDED_MS: i64 = 60_000;
-/// Most recordings of a use under way.
+/// Most recordings of a use in progress.
 const RECORDINGS_MAX: usize = 4;
-/// Most look-ups under way. They come before the callers' rates, since nobody knows yet who asks: texts that somebody makes up
-/// must not take every connection.
+/// Most look-ups in progress. They come before the callers' rates, since the caller is not known yet: made-up tokens must not take
+/// every connection.
 const LOOK_UPS_MAX: usize = 4;
-/// How long one waits for its turn.
+/// How long a look-up waits for its turn.
 const LOOK_UP_WAIT: Duration = Duration::from_secs(2);
-/// When to ask again after that.
+/// `Retry-After` after that.
 const LOOK_UP_RETRY_SECS: u64 = 1;
 
 const LOOK_UP: &str = "SELECT id, role, merchant_id, permissions, expires_at, last_used_at \
@@ -52,7 +52,7 @@ struct Row {
     last_used_at: Option<DateTime<Utc>>,
 }
 
-/// A token as it is remembered.
+/// A cached token.
 #[derive(Clone, Debug)]
 struct Known {
     id: Uuid,
@@ -65,7 +65,7 @@ struct Known {
 #[derive(Debug, Default)]
 struct Memory {
     known: HashMap<Hash, Known>,
-    /// How often all was forgotten: what was read before is not remembered after.
+    /// How often the cache was cleared: what was read before is not cached after.
     generation: u64,
 }
 
@@ -87,7 +87,7 @@ impl Access {
     /// The caller that holds the token.
     pub(super) async fn verify(&self, text: &str) -> Answer<Caller> {
         if !token::is_well_formed(text) {
-            return Err(invalid("it is no access token"));
+            return Err(invalid("it is not an access token"));
         }
         let hash = token::hash(text);
         let now_ms = clock::now_ms();
@@ -102,7 +102,7 @@ impl Access {
         Ok(known.caller)
     }
 
-    /// Forgets every token, so that a revocation holds at once.
+    /// Clears the cache, so that a revocation takes effect at once.
     pub(super) fn forget(&self) {
         let mut memory = self.memory();
         memory.known.clear();
@@ -130,7 +130,7 @@ impl Access {
 
     async fn look_up(&self, hash: Hash) -> Answer<Known> {
         let generation = self.memory().generation;
-        // Counted from before the question, so that the answer is never older than it says.
+        // Counted from before the query, so that the answer is never older than its time.
         let until = Instant::now() + REMEMBERED;
         let row: Option<Row> = sqlx::query_as(LOOK_UP).bind(hash.as_slice()).fetch_optional(&self.pool).await?;
         let known = row.ok_or_else(|| invalid("it is not known, or was revoked"))?.known(until)?;
@@ -144,7 +144,7 @@ impl Access {
         Ok(known)
     }
 
-    /// Writes down that the token was used, beside the request and not too often.
+    /// Records that the token was used, in parallel to the request and not too often.
     fn record_use(&self, hash: &Hash, known: &Known, now_ms: i64) {
         if known.used_at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < USE_RECORDED_MS) {
             return;
@@ -156,7 +156,7 @@ impl Access {
         let (pool, id) = (self.pool.clone(), known.id);
         tokio::spawn(async move {
             if let Err(error) = sqlx::query(RECORD_USE).bind(id).execute(&pool).await {
-                warn!(%error, token_id = %id, "the use of an access token could not be recorded");
+                warn!(%error, token_id = %id, "use of an access token could not be recorded");
             }
             drop(permit);
         });
@@ -171,7 +171,7 @@ impl Row {
         Ok(Known { id: self.id, caller, expires_at_ms, used_at_ms, until })
     }
 
-    /// `None` for a row that we would not have written: then nobody is let in.
+    /// `None` for a row that we would not have written: then the token is refused.
     fn caller(&self) -> Option<Caller> {
         let role = Role::parse(&self.role)?;
         let merchant = self.merchant_id.as_deref().map(MerchantId::parse).transpose().ok()?;

@@ -1,4 +1,4 @@
-//! Who asks, as the token said; handlers take it as an argument and ask it what is allowed.
+//! The caller, from its token; handlers take it as an argument and check its permissions.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -7,12 +7,12 @@ use quota::{ActorId, MerchantId};
 use super::role::{Permission, Permissions, Role};
 use crate::admin::problem::{Answer, Kind, Problem};
 
-/// What the caller showed.
+/// The kind of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// A signed token.
     Jwt,
-    /// An access token of ours.
+    /// An access token made by this API.
     Token,
 }
 
@@ -27,12 +27,12 @@ pub struct Caller {
     pub merchant: Option<MerchantId>,
     /// What the caller may do: what the roles grant, narrowed by the token's own scopes.
     pub scopes: Permissions,
-    /// What the caller showed.
+    /// The kind of credentials.
     pub via: Via,
 }
 
 impl Caller {
-    /// Goes on only if the caller has the permission.
+    /// Checks that the caller has the permission.
     ///
     /// # Errors
     /// A 403 problem that names the permission.
@@ -43,7 +43,7 @@ impl Caller {
         Err(Problem::new(Kind::Forbidden).detail(format!("the caller lacks {}", permission.as_str())))
     }
 
-    /// Goes on only if the merchant's data are the caller's to see.
+    /// Checks that the caller may see the merchant's data.
     ///
     /// # Errors
     /// A 403 problem, the same whether there is such a merchant or not.
@@ -56,18 +56,18 @@ impl Caller {
         }
     }
 
-    /// The merchant that a list is narrowed to: the one asked for, if the caller may see it, else the caller's own.
+    /// The merchant that a list is narrowed to: the requested one, if the caller may see it, else the caller's own.
     ///
     /// # Errors
     /// As [`Caller::may_see`].
-    pub fn narrow(&self, asked: Option<MerchantId>) -> Answer<Option<MerchantId>> {
-        match asked {
+    pub fn narrow(&self, requested: Option<MerchantId>) -> Answer<Option<MerchantId>> {
+        match requested {
             Some(merchant) => self.may_see(&merchant).map(|()| Some(merchant)),
             None => Ok(self.merchant.clone()),
         }
     }
 
-    /// Goes on only if the caller sees all merchants: for what belongs to none of them.
+    /// Checks that the caller sees all merchants: for data of no single merchant.
     ///
     /// # Errors
     /// A 403 problem.
@@ -78,7 +78,7 @@ impl Caller {
         }
     }
 
-    /// The usage log's word for the kind of actor: `admin` for a person, `api` for a program.
+    /// The kind of actor in the usage log: `admin` for a person, `api` for a program.
     #[must_use]
     pub const fn operator_type(&self) -> &'static str {
         match self.via {
@@ -91,7 +91,7 @@ impl Caller {
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
-    /// The caller that the layer around the API put there; without it nobody is let in.
+    /// The caller that the authentication middleware set; without it the request is refused.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| Problem::new(Kind::Unauthenticated))
     }

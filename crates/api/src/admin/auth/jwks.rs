@@ -1,5 +1,5 @@
-//! The public keys that signed tokens are checked with: a JSON Web Key Set (RFC 7517) from a file or a URL, read again from
-//! time to time and when a token names a key that is not known yet. What was good last is kept while the source fails.
+//! The public keys that signed tokens are verified with: a JSON Web Key Set (RFC 7517) from a file or a URL, refreshed from time to
+//! time and when a token names an unknown key. The last good set is kept while the source fails.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,11 +20,11 @@ use tracing::{info, warn};
 
 use sluice_kit::http;
 
-/// How often the source is read again.
+/// How often the source is refreshed.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
-/// How often, while no keys could be had at all.
+/// How often, while there are no keys at all.
 const FIRST_INTERVAL: Duration = Duration::from_secs(5);
-/// Tokens that name unknown keys make the source be read again once in this time at most: anyone can write such a token.
+/// Tokens that name unknown keys refresh the source at most once in this time: anyone can write such a token.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(60);
 /// How long one read of a URL may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -59,7 +59,7 @@ enum Source {
     Url(String, Box<http::Client>),
 }
 
-/// What a look-up found.
+/// The result of a look-up.
 #[derive(Debug)]
 pub(super) enum Found {
     Key(Arc<DecodingKey>),
@@ -75,8 +75,8 @@ pub(super) struct Keys {
     source: Source,
     algorithm: Algorithm,
     set: RwLock<Option<Arc<KeySet>>>,
-    /// When a token last made the source be read. The lock also lets one task at a time read it.
-    asked: Mutex<Option<Instant>>,
+    /// When a token last caused a refresh. The lock also lets one task at a time read the source.
+    refreshed: Mutex<Option<Instant>>,
 }
 
 /// The usable keys of a set by their ids; one without an id has the empty one.
@@ -89,22 +89,22 @@ struct Document {
 }
 
 impl Keys {
-    /// Takes the place, a URL or a file. A file is read at once; a URL when `watch` runs.
+    /// Opens the source, a URL or a file. A file is read at once; a URL when `watch` runs.
     ///
     /// # Errors
-    /// [`JwksError`] for a file that holds no usable key, and where the HTTP client cannot be made.
-    pub(super) fn open(place: &str, algorithm: Algorithm) -> Result<Self, JwksError> {
-        let new = |source| Self { source, algorithm, set: RwLock::new(None), asked: Mutex::new(None) };
-        if place.starts_with("http://") || place.starts_with("https://") {
-            return Ok(new(Source::Url(place.to_owned(), Box::new(http::Client::new(FETCH_TIMEOUT)?))));
+    /// [`JwksError`] for a file that holds no usable key, and if the HTTP client cannot be built.
+    pub(super) fn open(location: &str, algorithm: Algorithm) -> Result<Self, JwksError> {
+        let new = |source| Self { source, algorithm, set: RwLock::new(None), refreshed: Mutex::new(None) };
+        if location.starts_with("http://") || location.starts_with("https://") {
+            return Ok(new(Source::Url(location.to_owned(), Box::new(http::Client::new(FETCH_TIMEOUT)?))));
         }
-        let path = PathBuf::from(place);
+        let path = PathBuf::from(location);
         let keys = new(Source::File(path.clone()));
         keys.take(&read_file(path)?)?;
         Ok(keys)
     }
 
-    /// Reads the source again and again until the stop.
+    /// Refreshes the source periodically until the stop.
     pub(super) async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         loop {
             self.refresh().await;
@@ -116,8 +116,8 @@ impl Keys {
         }
     }
 
-    /// The key with the id, or without one the only key. An unknown id makes the source be read, if that was not just done.
-    /// While there are no keys at all, `watch` is after them, and tokens do not make it any faster.
+    /// The key with the id, or without one the only key. An unknown id refreshes the source, unless that was just done. While there
+    /// are no keys at all, `watch` retries, and tokens do not make it faster.
     pub(super) async fn find(&self, id: Option<&str>) -> Found {
         if self.current().is_none() {
             return Found::NoKeys;
@@ -125,11 +125,11 @@ impl Keys {
         if let Some(key) = self.look_up(id) {
             return Found::Key(key);
         }
-        let mut asked = self.asked.lock().await;
+        let mut refreshed = self.refreshed.lock().await;
         let now = Instant::now();
-        // Whoever held the lock may have brought the key.
-        if self.look_up(id).is_none() && asked.is_none_or(|at| now.duration_since(at) >= UNKNOWN_KEY_INTERVAL) {
-            *asked = Some(now);
+        // The task that held the lock may have read the key.
+        if self.look_up(id).is_none() && refreshed.is_none_or(|at| now.duration_since(at) >= UNKNOWN_KEY_INTERVAL) {
+            *refreshed = Some(now);
             self.refresh().await;
         }
         self.look_up(id).map_or(Found::Unknown, Found::Key)
@@ -159,7 +159,7 @@ impl Keys {
         };
         if let Err(error) = text.and_then(|text: Vec<u8>| self.take(&text)) {
             let kept = self.current().is_some();
-            warn!(%error, kept, "the keys that tokens are checked with could not be read again");
+            warn!(%error, kept, "token verification keys could not be refreshed");
         }
     }
 
@@ -168,7 +168,7 @@ impl Keys {
         let ids: Vec<&str> = set.0.keys().map(String::as_str).collect();
         let known = self.current().is_some_and(|old| old.0.keys().map(String::as_str).eq(ids.iter().copied()));
         if !known {
-            info!(?ids, "keys that tokens are checked with");
+            info!(?ids, "token verification keys loaded");
         }
         *self.set.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
         Ok(())
@@ -197,14 +197,14 @@ impl KeySet {
     fn find(&self, id: Option<&str>) -> Option<Arc<DecodingKey>> {
         match id {
             Some(id) => self.0.get(id).cloned(),
-            // Without an id nothing may be guessed.
+            // Without an id the key must be unambiguous.
             None if self.0.len() == 1 => self.0.values().next().cloned(),
             None => None,
         }
     }
 }
 
-/// Whether the key is one that signs by the algorithm, by its kind, its size and its own word.
+/// Whether the key fits the algorithm, by its kind, its size and its own members.
 fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
     let (kind, own) = match (&jwk.algorithm, algorithm) {
         (AlgorithmParameters::RSA(rsa), Algorithm::RS256) => {
@@ -237,7 +237,7 @@ fn read_file(path: PathBuf) -> Result<Vec<u8>, JwksError> {
 mod tests {
     use super::*;
 
-    /// The P-256 example key of RFC 7517, appendix A.1, and an RSA modulus of 2048 bits that is none: its form is enough.
+    /// The P-256 example key of RFC 7517, appendix A.1, and a made-up RSA modulus of 2048 bits: its form is enough.
     fn set(keys: &[&str]) -> String {
         let ec = r#""kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM""#;
         let modulus = BASE64_URL_SAFE_NO_PAD.encode([0xab; 256]);
@@ -290,7 +290,7 @@ mod tests {
         assert!(two.find(None).is_none() && two.find(Some("b")).is_some() && two.find(Some("c")).is_none());
     }
 
-    /// A source that failed is not asked again by every token that names an unknown key.
+    /// A source that failed is not read again by every token that names an unknown key.
     #[tokio::test]
     async fn unknown_keys_cost_one_read_a_minute() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -311,7 +311,7 @@ mod tests {
             assert!(matches!(keys.find(Some("b")).await, Found::Unknown));
         }
         assert_eq!(*count.borrow(), 1);
-        // A failed read leaves what was good.
+        // A failed read keeps the last good keys.
         keys.refresh().await;
         assert!(keys.take(b"{}").is_err());
         assert!(matches!(keys.find(Some("a")).await, Found::Key(_)));

@@ -1,5 +1,5 @@
-//! Signed bearer tokens (RFC 7519): the signature by the one configured algorithm, the times, the audience and issuer, and
-//! from the claims the caller.
+//! Signed bearer tokens (RFC 7519): the signature by the one configured algorithm, the times, the audience and issuer, and the
+//! caller from the claims.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ struct Claims {
     merchant_id: Option<String>,
 }
 
-/// One word or several.
+/// One value or several.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Words {
@@ -89,7 +89,7 @@ impl Verifier {
         let mut required = vec!["exp", "sub"];
         validation.leeway = LEEWAY_SECS;
         validation.validate_nbf = true;
-        // Without a configured audience a token's own is nobody's business.
+        // Without a configured audience a token's own is ignored.
         validation.validate_aud = audience.is_some();
         if let Some(audience) = audience {
             validation.set_audience(&[audience]);
@@ -109,7 +109,7 @@ impl Verifier {
         if header.alg != self.algorithm {
             return Err(invalid(format!("it must be signed by {:?}", self.algorithm)));
         }
-        // RFC 7515, section 4.1.11: extensions that must be understood, and none is.
+        // RFC 7515, section 4.1.11: extensions that must be understood; none is supported.
         if header.crit.is_some() {
             return Err(invalid("it has critical header parameters"));
         }
@@ -170,7 +170,7 @@ fn refusal(kind: &ErrorKind) -> Problem {
     }
 }
 
-/// A token that is refused, and why; nothing here tells more than its holder can see in it.
+/// A refused token, and why; the reason reveals only what its holder can see in it.
 pub(super) fn invalid(why: impl Into<String>) -> Problem {
     Problem::new(Kind::InvalidToken).detail(why)
 }

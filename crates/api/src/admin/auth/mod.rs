@@ -1,4 +1,4 @@
-//! Authentication: who asks, by a signed token (JWT) or an access token of ours, and what they may do.
+//! Authentication: the caller of a request, by a signed token (JWT) or an access token of this API, and its permissions.
 
 mod access;
 mod caller;
@@ -30,13 +30,13 @@ pub use caller::{Caller, Via};
 pub use jwks::JwksError;
 pub use role::{Permission, Permissions, Role};
 
-/// Longest bearer token that is looked at, in bytes.
+/// Longest bearer token that is read, in bytes.
 const TOKEN_LEN_MAX: usize = 8 * 1024;
 
-/// Tells who asks.
+/// Authenticates callers.
 #[derive(Debug)]
 pub struct Auth {
-    /// Without one nobody is let in, access tokens neither.
+    /// Without one every caller is refused, access tokens too.
     verifier: Option<Verifier>,
     keys: Option<Arc<Keys>>,
     access: Access,
@@ -46,7 +46,7 @@ impl Auth {
     /// Reads how tokens are checked. With neither a secret nor keys the API refuses every request.
     ///
     /// # Errors
-    /// [`JwksError`] for a key file that cannot be used. A URL may be away: its keys are asked for when it is back.
+    /// [`JwksError`] for a key file that cannot be used. A URL may be unavailable: its keys are fetched when it is back.
     pub fn new(settings: &Settings, pool: PgPool) -> Result<Self, JwksError> {
         let (audience, issuer) = (settings.jwt_audience.as_deref(), settings.jwt_issuer.as_deref());
         let algorithm = settings.jwt_algorithm;
@@ -70,15 +70,15 @@ impl Auth {
         }
     }
 
-    /// Makes this server look up every access token anew: a revocation holds at once.
+    /// Makes this server look up every access token anew: a revocation takes effect at once.
     pub fn forget_tokens(&self) {
         self.access.forget();
     }
 
-    /// Who asks.
+    /// The caller of a request.
     ///
     /// # Errors
-    /// 401 for no or bad credentials, 403 for a role that we do not know, 503 where nobody can tell.
+    /// 401 for no or bad credentials, 403 for an unknown role, 503 if the credentials cannot be checked now.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Answer<Caller> {
         let verifier = self.verifier.as_ref().ok_or_else(|| Problem::new(Kind::AuthNotConfigured))?;
         let text = bearer(headers)?;
@@ -86,8 +86,8 @@ impl Auth {
     }
 }
 
-/// The gate around the API: lets in whoever can be told, and puts the [`Caller`] into the request.
-pub(super) async fn gate(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
+/// The middleware around the API: admits authenticated callers, and puts the [`Caller`] into the request.
+pub(super) async fn middleware(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
     match admin.auth.authenticate(request.headers()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);

@@ -11,12 +11,12 @@ pub enum Role {
     Admin,
     /// Operations on quota, alerts, and reading everything but tokens.
     Operator,
-    /// Reads and checks of one merchant's own data, and who is told of its alerts.
+    /// Reads and checks of one merchant's own data, and who is notified of its alerts.
     Merchant,
 }
 
 impl Role {
-    /// The word in claims, requests and tables.
+    /// The value in claims, requests and tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -26,7 +26,7 @@ impl Role {
         }
     }
 
-    /// Reads the word back; `None` for anything else.
+    /// Parses the value; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Admin, Self::Operator, Self::Merchant].into_iter().find(|role| role.as_str() == text)
@@ -73,13 +73,13 @@ pub enum Permission {
     /// Create, list, rotate and revoke access tokens.
     #[serde(rename = "tokens:manage")]
     TokensManage = 1 << 9,
-    /// Read alerts, and how they were told; settings of alerts without their secrets.
+    /// Read alerts and their messages; settings of alerts without their secrets.
     #[serde(rename = "alerts:read")]
     AlertsRead = 1 << 10,
     /// Acknowledge and resolve alerts.
     #[serde(rename = "alerts:manage")]
     AlertsManage = 1 << 11,
-    /// Set who is told of which alerts, send tests, and send messages again.
+    /// Set who is notified of which alerts, send tests, and send messages again.
     #[serde(rename = "alerts:configure")]
     AlertsConfigure = 1 << 12,
 }
@@ -122,21 +122,21 @@ impl Permission {
         }
     }
 
-    /// Reads the text back; `None` for anything else.
+    /// Parses the text; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|permission| permission.as_str() == text)
     }
 
-    /// Whether an access token may hold it. Drafting and approving are for persons: whoever makes a token could else draft with
-    /// the one and approve with the other, and be two persons. And a leaked token must not be able to make others that outlive
-    /// its revocation.
+    /// Whether an access token may hold it. Drafting and approving are for persons: the maker of two tokens could otherwise draft
+    /// with one and approve with the other, and act as two persons. And a leaked token must not make others that outlive its
+    /// revocation.
     #[must_use]
     pub const fn for_tokens(self) -> bool {
         !matches!(self, Self::PoliciesWrite | Self::PoliciesApprove | Self::TokensManage)
     }
 
-    /// The one table of who may do what.
+    /// The one table of permissions by role.
     const fn granted_to(self, role: Role) -> bool {
         match role {
             Role::Admin => true,

@@ -1,8 +1,8 @@
-//! Who a token may say its holder is. Audit columns name the server's own parts as well, and nobody may be taken for one of them.
+//! The subjects that a token may have. Audit columns also name the server's own parts, and no caller may be mistaken for one.
 
 use quota::ActorId;
 
-/// What stands in audit columns for the server itself and its parts, as [`folded`] has it: `system`, `system:expiry`, `proxy`,
+/// The names of the server itself and its parts in audit columns, as [`folded`] has them: `system`, `system:expiry`, `proxy`,
 /// `config_service`; `token:<id>` for access tokens; `api`, the kind of a program; and the product's own name.
 const RESERVED: [&str; 6] = ["system", "proxy", "configservice", "token", "api", "sluice"];
 /// Digits that are read as letters.
@@ -11,7 +11,7 @@ const LOOKALIKES: [(char, char); 6] = [('0', 'o'), ('1', 'i'), ('3', 'e'), ('4',
 /// Reads a subject.
 ///
 /// # Errors
-/// What it must be like, as the end of a sentence.
+/// The rule that it breaks, as the end of a sentence.
 pub fn parse(text: &str) -> Result<ActorId, String> {
     let actor =
         ActorId::parse(text).map_err(|_| format!("must have 1 to {} visible ASCII characters", ActorId::LEN_MAX))?;
@@ -23,13 +23,13 @@ pub fn parse(text: &str) -> Result<ActorId, String> {
     Ok(actor)
 }
 
-/// Whether the text is such a name, or a part of it (`system:expiry`), or is easily taken for one.
+/// Whether the text is such a name, or a part of it (`system:expiry`), or looks like one.
 fn is_reserved(text: &str) -> bool {
     let head = text.split(':').find(|part| !part.is_empty()).unwrap_or(text);
     [text, head].iter().any(|text| RESERVED.contains(&folded(text).as_str()))
 }
 
-/// Letters in lower case, without signs between, and digits as the letters that they look like.
+/// Letters in lower case, without punctuation, and digits as the letters that they look like.
 fn folded(text: &str) -> String {
     let letters = text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase());
     letters.map(|letter| LOOKALIKES.iter().find(|(digit, _)| *digit == letter).map_or(letter, |(_, it)| *it)).collect()

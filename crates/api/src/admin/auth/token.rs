@@ -1,4 +1,4 @@
-//! The text of an access token and its hash. The text is shown once, to whoever makes it; what is kept is the hash.
+//! The text of an access token and its hash. The text is shown once, to the caller that creates it; only the hash is stored.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -8,11 +8,11 @@ use uuid::Uuid;
 use crate::admin::problem::{Answer, Problem};
 use sluice_settings::Secret;
 
-/// Every access token begins so: people and scanners recognise one that leaked.
+/// The prefix of every access token: people and scanners recognise a leaked one.
 pub const PREFIX: &str = "slc_";
 /// The subject of a caller with an access token is this and the token's id.
 const SUBJECT_PREFIX: &str = "token:";
-/// Random bytes in a token: nobody guesses one, so that a plain hash keeps it.
+/// Random bytes in a token: it cannot be guessed, so a plain hash is enough.
 const RANDOM_BYTES: usize = 32;
 
 /// SHA-256 of a token's text.
@@ -21,26 +21,26 @@ pub(super) type Hash = [u8; 32];
 /// A new token's text.
 ///
 /// # Errors
-/// A 500 problem where the system has no randomness.
+/// A 500 problem if the system has no randomness.
 pub fn generate() -> Answer<Secret> {
     let mut random = [0; RANDOM_BYTES];
     getrandom::fill(&mut random).map_err(|error| Problem::internal("randomness", &error))?;
     Ok(Secret::new(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random))))
 }
 
-/// Whether the text could be one of ours: only such a text is worth a look into the database.
+/// Whether the text has the form of our tokens: only then it is looked up in the database.
 pub(super) fn is_well_formed(text: &str) -> bool {
     let random = text.strip_prefix(PREFIX).and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok());
     random.is_some_and(|random| random.len() == RANDOM_BYTES)
 }
 
-/// What is kept of a token.
+/// What is stored of a token.
 #[must_use]
 pub fn hash(text: &str) -> Hash {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// The actor that the token with the id stands for.
+/// The actor of the token with the id.
 pub(super) fn subject(id: Uuid) -> String {
     format!("{SUBJECT_PREFIX}{id}")
 }

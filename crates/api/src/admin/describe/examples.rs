@@ -1,12 +1,11 @@
-//! An example of every body that callers send, as it can be sent: by the name of the operation. What is Swagger's to fill in would be
-//! random text otherwise.
+//! An example of every request body, as it can be sent: by the name of the operation. Swagger would otherwise fill in random text.
 
 use serde_json::{Value, json};
 
-/// An id of something that is not there; a caller puts its own in its place.
+/// An id that does not exist; a caller replaces it by its own.
 const ID: &str = "0190b0a4-5b5e-7cc3-98c8-2f4c1d7e9a10";
 
-/// The example of an operation's body; none where it needs none.
+/// The example of an operation's body; none if it needs none.
 pub(super) fn of(operation: &str) -> Option<Value> {
     Some(match operation {
         "check" => json!({"merchant_id": "merchant-001", "currency": "USD", "amount": 50_000, "channel": "card"}),

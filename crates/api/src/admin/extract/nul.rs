@@ -1,4 +1,4 @@
-//! The one character that no text of a request may have: Postgres keeps no NUL, neither in text nor in JSON.
+//! The one character that no text of a request may have: Postgres stores no NUL, neither in text nor in JSON.
 
 use serde_json::Value;
 
@@ -6,12 +6,12 @@ use crate::admin::problem::{Answer, Problem};
 
 /// What is wrong with such a field.
 pub(super) const DETAIL: &str = "must have no NUL character";
-/// How JSON writes it; as itself it is no JSON.
+/// How JSON writes it; unescaped it is not valid JSON.
 const ESCAPED: &[u8] = br"\u0000";
 
-/// Refuses a JSON body with a NUL in a text or name. What is no JSON is left to whoever reads it.
+/// Refuses a JSON body with a NUL in a text or name. Invalid JSON is left to the reader of the body.
 pub(super) fn refuse(body: &[u8]) -> Answer<()> {
-    // Nearly every body ends here. Those with a backslash before it (`\\u0000`) are looked at in vain, which costs time only.
+    // Nearly every body ends here. Those with a backslash before it (`\\u0000`) are parsed in vain, which costs time only.
     if !body.windows(ESCAPED.len()).any(|window| window == ESCAPED) {
         return Ok(());
     }
@@ -23,7 +23,7 @@ pub(super) fn refuse(body: &[u8]) -> Answer<()> {
     }
 }
 
-/// Where the first one is; that of a name is its object.
+/// The path of the first one; for a name, that of its object.
 fn find(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => text.contains('\0').then(String::new),

@@ -1,11 +1,11 @@
-//! What the readers of JSON, queries and paths say of bad input, in words that a caller knows: what came, and what is asked for. The one
-//! place where a library's message becomes ours; what it does not know is told without the library's words.
+//! The messages about bad JSON, queries and paths, in a caller's terms: what came, and what is expected. The one place where a
+//! library's message becomes ours; an unknown message is replaced by a general one.
 
 /// How a time is written.
 const TIME: &str = "must be a time, as in 2026-11-29T08:00:00Z (a + is written %2B in a query)";
 /// How an id is written.
 const UUID: &str = "must be a UUID, as in 0190b0a4-5b5e-7cc3-98c8-2f4c1d7e9a10";
-/// Where nothing more is known.
+/// If nothing more is known.
 const UNREADABLE: &str = "cannot be read";
 
 /// Messages of types that read themselves from text, by a part of them.
@@ -26,7 +26,7 @@ const OF_TEXTS: [(&str, &str); 14] = [
     ("number out of range", "is too large"),
 ];
 
-/// Messages about text that is no JSON at all. Their place follows them.
+/// Messages about invalid JSON. The position follows them.
 const OF_SYNTAX: [(&str, &str); 12] = [
     ("EOF while parsing", "the JSON ends too early"),
     ("trailing characters", "there is more after the JSON"),
@@ -48,19 +48,19 @@ pub(super) fn sentence(message: &str) -> String {
         Some((message, place)) => (message, format!(" (line {})", place.replace(" column ", ", column "))),
         None => (message, String::new()),
     };
-    if let Some(said) = of_field(message).or_else(|| of_value(message)) {
-        return said;
+    if let Some(known) = of_field(message).or_else(|| of_value(message)) {
+        return known;
     }
     let find =
         |table: &[(&str, &'static str)]| table.iter().find(|(part, _)| message.contains(part)).map(|(_, it)| *it);
     match (find(&OF_TEXTS), find(&OF_SYNTAX)) {
-        (Some(said), _) => said.to_owned(),
-        (None, Some(said)) => format!("{said}{place}"),
+        (Some(known), _) => known.to_owned(),
+        (None, Some(known)) => format!("{known}{place}"),
         (None, None) => UNREADABLE.to_owned(),
     }
 }
 
-/// What is said of a field or word by its name.
+/// The message about a field or word by its name.
 fn of_field(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("missing field `") {
         return Some(format!("missing field `{}`: it is required", rest.strip_suffix('`')?));
@@ -79,7 +79,7 @@ fn of_field(message: &str) -> Option<String> {
     None
 }
 
-/// What is said of a value that is of another kind, or outside of its range.
+/// The message about a value of another kind, or outside of its range.
 fn of_value(message: &str) -> Option<String> {
     let rest =
         ["invalid type: ", "invalid value: ", "invalid length "].into_iter().find_map(|it| message.strip_prefix(it))?;
@@ -87,7 +87,7 @@ fn of_value(message: &str) -> Option<String> {
     Some(format!("must be {}, not {}", wanted(expected), came(found)))
 }
 
-/// The kind of a value that came. Texts and numbers are the caller's own, and short ones are told.
+/// The kind of a value that came. Texts and numbers are the caller's own, and short ones are shown.
 fn came(found: &str) -> String {
     const SHOWN_MAX: usize = 80;
     let kinds = [
@@ -112,7 +112,7 @@ fn came(found: &str) -> String {
     }
 }
 
-/// The kind of a value that is asked for.
+/// The kind of the expected value.
 fn wanted(expected: &str) -> &'static str {
     match expected {
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn libraries_messages_are_told_in_words_that_callers_know() {
-        for (message, said) in [
+        for (message, expected) in [
             (
                 "invalid type: string \"2\", expected i64 at line 1 column 9",
                 "must be a whole number, not the text \"2\"",
@@ -179,7 +179,7 @@ mod tests {
             ),
             ("Some(Whatever { of: it })", UNREADABLE),
         ] {
-            assert_eq!(sentence(message), said, "{message}");
+            assert_eq!(sentence(message), expected, "{message}");
         }
     }
 }

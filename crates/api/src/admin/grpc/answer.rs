@@ -4,11 +4,11 @@ use chrono::{DateTime, Utc};
 use prost_types::{Duration, Timestamp};
 use proto::quota_v1 as pb;
 use proto::quota_v1::batch_result::Result as Outcome;
-use quota::{Dry, OrderState};
+use quota::{Effect, OrderState};
 
 use super::status;
 use crate::admin::Answer;
-use crate::admin::operate::MerchantAccounts;
+use crate::admin::execute::MerchantAccounts;
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
     AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView,
@@ -68,11 +68,11 @@ pub(super) fn check(done: &Decision) -> pb::CheckResponse {
     }
 }
 
-/// What became of a batch.
+/// The result of a batch.
 pub(super) fn batch(outcomes: Vec<Answer<Decision>>) -> pb::BatchResponse {
     let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
     let result = |outcome: &Answer<Decision>| match outcome {
-        Ok(done) if done.command.dry != Dry::No => Outcome::Check(check(done)),
+        Ok(done) if done.command.effect != Effect::Commit => Outcome::Check(check(done)),
         Ok(done) => Outcome::Operation(operation(done)),
         Err(problem) => Outcome::Refusal(status::refusal(problem)),
     };
@@ -84,7 +84,7 @@ pub(super) fn batch(outcomes: Vec<Answer<Decision>>) -> pb::BatchResponse {
     }
 }
 
-/// An account as it stands.
+/// The state of an account.
 pub(super) fn account(view: AccountView) -> pb::Account {
     pb::Account {
         merchant_id: view.merchant_id,

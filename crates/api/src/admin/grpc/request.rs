@@ -8,8 +8,8 @@ use sluice_decision::operations::{
     RefundRequest, ReleaseRequest, Request, ResetRequest, ResetWindow, SettleRequest, SuspendRequest, VoidRequest,
 };
 
-/// A message that asks for one operation.
-pub(super) trait Asks: Send + 'static {
+/// A message that requests one operation.
+pub(super) trait OperationMessage: Send + 'static {
     /// The operation.
     ///
     /// # Errors
@@ -34,14 +34,14 @@ fn renamed(invalid: Invalid) -> Invalid {
     if invalid.field == "metadata" { Invalid { field: "metadata_json", ..invalid } } else { invalid }
 }
 
-impl Asks for pb::CheckRequest {
+impl OperationMessage for pb::CheckRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, amount, channel } = self;
         CheckRequest { merchant_id, currency, amount, channel }.try_into()
     }
 }
 
-impl Asks for pb::ConsumeRequest {
+impl OperationMessage for pb::ConsumeRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, order_no, amount, payment_no, channel, remarks, metadata_json } = self;
         let metadata = object(metadata_json)?;
@@ -50,7 +50,7 @@ impl Asks for pb::ConsumeRequest {
     }
 }
 
-impl Asks for pb::HoldRequest {
+impl OperationMessage for pb::HoldRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, order_no, amount, payment_no, channel, remarks, metadata_json } = self;
         let metadata = object(metadata_json)?;
@@ -59,7 +59,7 @@ impl Asks for pb::HoldRequest {
     }
 }
 
-impl Asks for pb::SettleRequest {
+impl OperationMessage for pb::SettleRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, order_no, amount, capture_no, r#final, channel, remarks, metadata_json } =
             self;
@@ -70,7 +70,7 @@ impl Asks for pb::SettleRequest {
     }
 }
 
-impl Asks for pb::VoidRequest {
+impl OperationMessage for pb::VoidRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, order_no, channel, remarks, metadata_json } = self;
         let metadata = object(metadata_json)?;
@@ -78,7 +78,7 @@ impl Asks for pb::VoidRequest {
     }
 }
 
-impl Asks for pb::ReleaseRequest {
+impl OperationMessage for pb::ReleaseRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, order_no, amount, refund_no, payment_no, channel, remarks, metadata_json } =
             self;
@@ -98,7 +98,7 @@ impl Asks for pb::ReleaseRequest {
     }
 }
 
-impl Asks for pb::RefundRequest {
+impl OperationMessage for pb::RefundRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, order_no, refund_no, amount, payment_no, channel, remarks, metadata_json } =
             self;
@@ -118,7 +118,7 @@ impl Asks for pb::RefundRequest {
     }
 }
 
-impl Asks for pb::AdjustRequest {
+impl OperationMessage for pb::AdjustRequest {
     fn request(self) -> Result<Request, Invalid> {
         let (counter, operation) = (counter(self.counter())?, adjust_operation(self.operation())?);
         let Self { merchant_id, currency, amount, reason, expected_version, metadata_json, .. } = self;
@@ -130,7 +130,7 @@ impl Asks for pb::AdjustRequest {
     }
 }
 
-impl Asks for pb::ResetRequest {
+impl OperationMessage for pb::ResetRequest {
     fn request(self) -> Result<Request, Invalid> {
         let window = window(self.window())?;
         let Self { merchant_id, currency, reason, expected_version, metadata_json, .. } = self;
@@ -139,28 +139,28 @@ impl Asks for pb::ResetRequest {
     }
 }
 
-impl Asks for pb::SuspendRequest {
+impl OperationMessage for pb::SuspendRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, reason } = self;
         Request::suspend(SuspendRequest { merchant_id, currency, reason })
     }
 }
 
-impl Asks for pb::ResumeRequest {
+impl OperationMessage for pb::ResumeRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency, reason } = self;
         Request::resume(SuspendRequest { merchant_id, currency, reason })
     }
 }
 
-impl Asks for pb::InitializeRequest {
+impl OperationMessage for pb::InitializeRequest {
     fn request(self) -> Result<Request, Invalid> {
         let Self { merchant_id, currency } = self;
         InitializeRequest { merchant_id, currency }.try_into()
     }
 }
 
-impl Asks for pb::BatchOperation {
+impl OperationMessage for pb::BatchOperation {
     fn request(self) -> Result<Request, Invalid> {
         match self.operation.ok_or_else(|| invalid("operation", "must be one that this server knows"))? {
             Operation::Check(message) => message.request(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use proto::LimitFigures;
+use proto::LimitUsage;
 use proto::quota_v1 as pb;
 use quota::Code as Quota;
 use tonic::{Code, Status};
@@ -13,7 +13,7 @@ use super::answer::{duration, number, timestamp};
 use crate::admin::Problem;
 use sluice_store::refusal::{self, DOMAIN};
 
-/// The status that says the same as the problem.
+/// The status of a problem.
 pub(super) fn of(problem: &Problem) -> Status {
     let parts = problem.parts();
     let mut details = ErrorDetails::new();
@@ -41,13 +41,13 @@ pub(super) fn refusal(problem: &Problem) -> pb::Refusal {
     }
 }
 
-fn limit(figures: &LimitFigures) -> pb::Limit {
-    let resets_at = figures.resets_at.as_deref().and_then(|at| chrono::DateTime::parse_from_rfc3339(at).ok());
+fn limit(usage: &LimitUsage) -> pb::Limit {
+    let resets_at = usage.resets_at.as_deref().and_then(|at| chrono::DateTime::parse_from_rfc3339(at).ok());
     pb::Limit {
-        name: figures.name.clone(),
-        max: number(figures.max),
-        used: number(figures.used),
-        remaining: number(figures.remaining),
+        name: usage.name.clone(),
+        max: number(usage.max),
+        used: number(usage.used),
+        remaining: number(usage.remaining),
         resets_at: resets_at.map(|at| timestamp(at.to_utc())),
         exhausted_at: None,
     }
@@ -102,7 +102,7 @@ pub(crate) fn name_of(code: &str, http_status: u16) -> String {
     })
 }
 
-/// The table of quota's codes. Time lifts what is RESOURCE_EXHAUSTED, and nothing but a change does FAILED_PRECONDITION.
+/// The table of quota's codes. Time lifts RESOURCE_EXHAUSTED; only a change lifts FAILED_PRECONDITION.
 const fn of_quota(code: Quota) -> Code {
     match code {
         Quota::Admitted | Quota::Voided | Quota::AttemptReleased | Quota::Tombstoned | Quota::Applied => Code::Ok,
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::admin::Kind;
 
-    /// Every refusal has the status that its HTTP status stands for, and only what succeeds has none.
+    /// Every refusal has the gRPC status of its HTTP status, and only a success has none.
     #[test]
     fn codes_have_the_status_of_their_kind() {
         for quota in Quota::ALL {
@@ -168,7 +168,7 @@ mod tests {
                 409 => &[Code::AlreadyExists, Code::FailedPrecondition, Code::Aborted],
                 429 => &[Code::ResourceExhausted],
                 503 => &[Code::Unavailable],
-                other => panic!("{quota:?} has the new status {other}: say here which gRPC status is right for it"),
+                other => panic!("{quota:?} has the new status {other}: add its gRPC status here"),
             };
             assert!(expected.contains(&of_quota(quota)), "{quota:?}");
         }
@@ -197,14 +197,14 @@ mod tests {
 
     #[test]
     fn details_are_the_standard_ones() {
-        let figures = LimitFigures {
+        let usage = LimitUsage {
             name: "daily_amount".to_owned(),
             max: 100,
             used: 90,
             remaining: 10,
             resets_at: Some("2026-11-23T00:00:00Z".to_owned()),
         };
-        let problem = Problem::quota(Quota::DailyAmount).decision("an-id").limit(figures).retry_after(7);
+        let problem = Problem::quota(Quota::DailyAmount).decision("an-id").limit(usage).retry_after(7);
         let status = of(&problem);
         assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, Quota::DailyAmount.title()));
         let details = status.get_error_details();

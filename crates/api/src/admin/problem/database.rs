@@ -1,4 +1,4 @@
-//! Errors of Postgres as problems: being away is said, and a value that it cannot keep; any other error of it is the server's own fault.
+//! Errors of Postgres as problems: unavailable, and a value that it cannot store; any other error is the server's own fault.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -8,15 +8,15 @@ use tracing::{error, warn};
 
 use super::{Kind, Problem};
 
-/// When to ask again after Postgres gave no answer.
+/// `Retry-After` if Postgres gave no answer.
 const RETRY_SECS: u64 = 5;
-/// A database that stays away is logged so often for each reason, not for each request.
+/// An unavailable database is logged once in this time for each reason, not for each request.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// Reasons that are remembered: SQLSTATE codes, and being away.
+/// Most reasons that are kept: SQLSTATE codes, and no answer.
 const REASONS_MAX: usize = 64;
 
-/// SQLSTATE class of values that are none of their type: times out of range, NUL characters. Fields are checked before;
-/// this is for what a check forgets.
+/// SQLSTATE class of values that are invalid for their type: times out of range, NUL characters. Fields are checked before; this
+/// is for what a check misses.
 const BAD_VALUE: &str = "22";
 
 /// When each reason was logged last.
@@ -32,20 +32,20 @@ impl From<sqlx::Error> for Problem {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed => {
                 if is_news("away") {
-                    error!(%error, "the admin api has no answer from postgres");
+                    error!(%error, "postgres unavailable to the admin api");
                 }
                 unavailable()
             }
             sqlx::Error::Database(refusal) => match refusal.code() {
                 Some(code) if is_unavailable(&code) => {
                     if is_news(&code) {
-                        error!(%error, sqlstate = %code, "postgres refuses the admin api: {}", meaning(&code));
+                        error!(%error, sqlstate = %code, "postgres refused the admin api: {}", meaning(&code));
                     }
                     unavailable().detail(meaning(&code))
                 }
                 Some(code) if code.starts_with(BAD_VALUE) => {
-                    warn!(%error, "an admin request has a value that postgres does not take");
-                    Self::new(Kind::BadRequest).detail("a value is none that the database can keep")
+                    warn!(%error, "postgres refused a value of an admin request");
+                    Self::new(Kind::BadRequest).detail("the database cannot store a value of the request")
                 }
                 Some(_) | None => Self::internal("postgres", &error),
             },
@@ -58,7 +58,7 @@ fn unavailable() -> Problem {
     Problem::new(Kind::DatabaseUnavailable).retry_after(RETRY_SECS)
 }
 
-/// Whether nobody was told of the reason for a while.
+/// Whether the reason was not logged for a while.
 fn is_news(reason: &str) -> bool {
     let now = Instant::now();
     let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ fn is_unavailable(code: &str) -> bool {
     classes.iter().any(|class| code.starts_with(class)) || codes.contains(&code)
 }
 
-/// What the caller may know of it, and its operator can act on.
+/// A description that is safe for the caller, and that an operator can act on.
 fn meaning(code: &str) -> &'static str {
     match code {
         "28P01" | "28000" => "the database refuses the server's user or password",

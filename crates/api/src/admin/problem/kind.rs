@@ -2,9 +2,9 @@
 
 use axum::http::StatusCode;
 
-/// The `WWW-Authenticate` challenge where no credentials came (RFC 6750, section 3).
+/// The `WWW-Authenticate` challenge if there are no credentials (RFC 6750, section 3).
 const CHALLENGE: &str = "Bearer realm=\"sluice\"";
-/// The same where what came is no good.
+/// The same for invalid credentials.
 pub(super) const CHALLENGE_INVALID: &str = "Bearer realm=\"sluice\", error=\"invalid_token\"";
 
 /// The admin API's own kinds of problem. Quota's kinds are [`quota::Code`].
@@ -14,13 +14,13 @@ pub enum Kind {
     BadRequest,
     /// No credentials came.
     Unauthenticated,
-    /// The credentials are no good: malformed, forged, expired, revoked.
+    /// The credentials are invalid: malformed, forged, expired, revoked.
     InvalidToken,
     /// The caller's roles, scopes or merchant do not allow it.
     Forbidden,
     /// There is no such resource.
     NotFound,
-    /// The resource does not take the method.
+    /// The resource does not support the method.
     MethodNotAllowed,
     /// The body did not arrive in time.
     RequestTimeout,
@@ -28,29 +28,29 @@ pub enum Kind {
     Conflict,
     /// The resource changed since the version that the request names.
     VersionConflict,
-    /// A request with this Idempotency-Key is under way.
+    /// A request with this Idempotency-Key is in progress.
     IdempotencyInProgress,
-    /// Nobody knows whether the first request with this Idempotency-Key was done, and it must not be done again.
+    /// It is unknown whether the first request with this Idempotency-Key was executed, and it must not be executed again.
     OutcomeUnknown,
     /// The body is larger than the server reads.
     BodyTooLarge,
-    /// The body is no JSON.
+    /// The body is not JSON.
     UnsupportedMediaType,
     /// The Idempotency-Key was used for another request.
     IdempotencyMismatch,
-    /// The caller asks too often.
+    /// The caller sends too many requests.
     RateLimited,
-    /// The server failed; the log says how.
+    /// The server failed; the log has the error.
     Internal,
     /// Neither a secret nor keys are configured.
     AuthNotConfigured,
-    /// The keys that tokens are checked with could not be had yet.
+    /// The keys that tokens are verified with are not available yet.
     AuthUnavailable,
     /// Postgres gave no answer.
     DatabaseUnavailable,
     /// Something that the request needs gave no answer in time.
     NoAnswer,
-    /// As many requests of this kind as the server takes are under way.
+    /// As many requests of this kind as the server accepts are in progress.
     Busy,
 }
 
@@ -148,11 +148,11 @@ impl Kind {
             Self::Conflict => "The resource's state does not allow this.",
             Self::VersionConflict => "The resource was changed by someone else.",
             Self::IdempotencyInProgress => "A request with this Idempotency-Key is under way.",
-            Self::OutcomeUnknown => "Nobody knows whether the first request with this Idempotency-Key was done.",
+            Self::OutcomeUnknown => "It is not known whether the first request with this Idempotency-Key was done.",
             Self::BodyTooLarge => "The body is too large.",
             Self::UnsupportedMediaType => "The body's media type is not supported.",
             Self::IdempotencyMismatch => "The Idempotency-Key was used for another request.",
-            Self::RateLimited => "The caller asks too often.",
+            Self::RateLimited => "The caller sends too many requests.",
             Self::Internal => "The server failed.",
             Self::AuthNotConfigured => "No authentication is configured: set JWT_SECRET or SLUICE_JWT_JWKS.",
             Self::AuthUnavailable => "The keys that tokens are checked with cannot be had.",

@@ -47,7 +47,7 @@ async fn whoever_sends_no_request_is_not_waited_for() {
         let _ = stream.read_to_end(&mut reply).await;
         assert!(!reply.starts_with(b"HTTP/1.1 200"), "{start:?}");
     }
-    // Silence after an answer ends a connection just so.
+    // Idle time after an answer ends a connection as well.
     let mut stream = request(address, REQUEST).await;
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
     assert_eq!(answer(&mut stream).await, "");
@@ -64,7 +64,7 @@ async fn whoever_reads_no_answer_is_not_waited_for() {
     drop(stream);
 }
 
-/// X10: what is open for nothing makes room; what is in use does not.
+/// X10: an idle connection makes room; one in use does not.
 #[tokio::test]
 async fn x10_so_many_connections_at_a_time_and_no_more() {
     let (address, stop, server) = start(Bounds { room: places(2), head: LONG, write: LONG, ..BOUNDS }).await;
@@ -75,7 +75,7 @@ async fn x10_so_many_connections_at_a_time_and_no_more() {
     let mut third = request(address, REQUEST).await;
     assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
     assert_eq!(answer(&mut open[0]).await, "", "the one that was idle longest");
-    // With an answer under way on each, there is no room.
+    // With an answer in progress on each, there is no room.
     for stream in [&mut open[1], &mut third] {
         stream.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
@@ -87,7 +87,7 @@ async fn x10_so_many_connections_at_a_time_and_no_more() {
     server.await.unwrap();
 }
 
-/// X10: 600 connections that say nothing, or not all of a request, keep no one out.
+/// X10: 600 connections that send nothing, or an incomplete request, block no client.
 #[tokio::test]
 async fn x10_idle_connections_keep_no_one_out() {
     let (address, _stop, _server) = start(Bounds { room: Room { all: 64, per_client: 16 }, ..BOUNDS }).await;
@@ -115,8 +115,8 @@ async fn http2_is_served_beside_http1_and_ends_in_silence() {
     let bounds = Bounds { room: places(8), head: LONG, write: LONG, silent: SHORT };
     let (address, _stop, _server) = start(bounds).await;
     let (mut sender, ended) = http2_client(address).await;
-    let asked = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
-    assert_eq!(sender.send_request(asked).await.unwrap().status(), 200);
+    let http2 = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
+    assert_eq!(sender.send_request(http2).await.unwrap().status(), 200);
     ended.await.unwrap().unwrap();
     let mut http1 = request(address, REQUEST).await;
     assert!(answer(&mut http1).await.starts_with("HTTP/1.1 200"));
@@ -127,23 +127,23 @@ async fn http2_goes_on_while_an_answer_does() {
     let bounds = Bounds { room: places(8), head: LONG, write: LONG, silent: Duration::from_millis(500) };
     let (address, _stop, _server) = start(bounds).await;
     let (mut sender, _ended) = http2_client(address).await;
-    let ask = |path| Request::get(format!("http://{address}{path}")).body(Body::empty()).unwrap();
-    let mut endless = sender.send_request(ask("/endless")).await.unwrap();
+    let request = |path| Request::get(format!("http://{address}{path}")).body(Body::empty()).unwrap();
+    let mut endless = sender.send_request(request("/endless")).await.unwrap();
     let started = tokio::time::Instant::now();
     while started.elapsed() < 3 * bounds.silent {
         endless.body_mut().frame().await.unwrap().unwrap();
     }
-    // A connection that is told to go takes no more requests.
+    // A connection that has to close accepts no more requests.
     sender.ready().await.unwrap();
-    assert_eq!(sender.send_request(ask("/")).await.unwrap().status(), 200);
+    assert_eq!(sender.send_request(request("/")).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
 async fn http2_ends_at_the_stop() {
     let (address, stop, server) = start(Bounds { room: places(8), head: LONG, write: LONG, silent: LONG }).await;
     let (mut sender, ended) = http2_client(address).await;
-    let asked = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
-    assert_eq!(sender.send_request(asked).await.unwrap().status(), 200);
+    let request = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
     stop.send(true).unwrap();
     server.await.unwrap();
     ended.await.unwrap().unwrap();

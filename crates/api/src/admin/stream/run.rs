@@ -1,4 +1,4 @@
-//! One stream: what it sends next, and when it ends.
+//! One stream: its events, and its end.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,37 +12,37 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::seats::Seat;
+use super::permits::StreamPermit;
 use crate::admin::{Admin, Caller};
 use crate::live::{Change, Item, Reader, Wake};
 use sluice_alerts::read::Alert;
 use sluice_kit::telemetry::{self, trace_id};
 
-/// How long a stream that has told everything waits before it looks again: where there was nothing, unless an alert wakes it;
-/// and at least.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a stream that has sent everything waits before it reads again: if there was nothing, unless an alert wakes it; and at
+/// least.
+const READ_INTERVAL: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(250);
-/// How often a stream that has found nothing so far tells how far it has come.
+/// How often a stream that has found nothing so far sends its position.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a client is asked to wait before it connects again.
+/// The reconnection time that is sent to clients.
 const RECONNECT: Duration = Duration::from_secs(2);
 
 /// An open stream.
 pub(super) struct Stream {
     admin: Admin,
     caller: Caller,
-    /// The caller's credentials, which are looked at again with each heartbeat.
+    /// The caller's credentials, which are checked again with each heartbeat.
     credentials: HeaderMap,
     reader: Reader,
     /// Read, and not yet taken by the client.
     items: VecDeque<Item>,
     beat_at: Instant,
-    /// When its client was last told where it stands.
+    /// When the position was last sent to the client.
     stood_at: Instant,
-    /// How long to wait before the next look.
+    /// How long to wait before the next reading.
     rest: Duration,
     state: State,
-    _seat: Seat,
+    _permit: StreamPermit,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,28 +68,34 @@ struct AlertChange<'a> {
 }
 
 impl Stream {
-    pub(super) fn new(admin: &Admin, caller: Caller, headers: &HeaderMap, reader: Reader, seat: Seat) -> Self {
+    pub(super) fn new(
+        admin: &Admin,
+        caller: Caller,
+        headers: &HeaderMap,
+        reader: Reader,
+        permit: StreamPermit,
+    ) -> Self {
         let shown = headers.get(header::AUTHORIZATION).cloned();
         let credentials = shown.map(|value| (header::AUTHORIZATION, value)).into_iter().collect();
         let stood_at = Instant::now();
         let beat_at = stood_at + heartbeat(admin);
         let (admin, items, rest) = (admin.clone(), VecDeque::new(), Duration::ZERO);
-        Self { admin, caller, credentials, reader, items, beat_at, stood_at, rest, state: State::New, _seat: seat }
+        Self { admin, caller, credentials, reader, items, beat_at, stood_at, rest, state: State::New, _permit: permit }
     }
 
-    /// Its events, until the server stops. A task of its own makes them, one ahead of the client: so the stream ends in time
-    /// where a client takes nothing, also one whose connection asks for nothing.
+    /// Its events, until the server stops. A task of its own makes them, one ahead of the client: so the stream ends in time if a
+    /// client reads nothing, also if its connection requests nothing.
     pub(super) fn until(
         self,
         wake: Wake,
         stopping: watch::Receiver<bool>,
     ) -> impl stream::Stream<Item = Result<Event, Infallible>> {
         let (sender, mut receiver) = mpsc::channel(1);
-        tokio::spawn(telemetry::carried(self.tell(sender, wake, stopping)));
+        tokio::spawn(telemetry::carried(self.send_events(sender, wake, stopping)));
         stream::poll_fn(move |context| receiver.poll_recv(context).map(|event| event.map(Ok)))
     }
 
-    async fn tell(mut self, events: mpsc::Sender<Event>, mut wake: Wake, mut stopping: watch::Receiver<bool>) {
+    async fn send_events(mut self, events: mpsc::Sender<Event>, mut wake: Wake, mut stopping: watch::Receiver<bool>) {
         loop {
             let event = tokio::select! {
                 event = self.next(&mut wake, &mut stopping) => event,
@@ -98,7 +104,7 @@ impl Stream {
             let Some(event) = event else { return };
             if let Err(error) = events.send_timeout(event, patience(&self.admin)).await {
                 let trace_id = trace_id(telemetry::current());
-                debug!(%error, trace_id, "the client of a live stream takes nothing");
+                debug!(%error, trace_id, "live stream closed: client does not read");
                 return;
             }
         }
@@ -118,7 +124,7 @@ impl Stream {
                 return Some(self.end("STOPPING", "the server stops: connect again with the last id"));
             }
             if Instant::now() >= self.beat_at {
-                if let Some(end) = self.look_at_credentials().await {
+                if let Some(end) = self.check_credentials().await {
                     return Some(end);
                 }
                 self.beat_at = Instant::now() + heartbeat(&self.admin);
@@ -127,7 +133,7 @@ impl Stream {
                 }
             }
             if let Some(item) = self.items.pop_front() {
-                self.admin.live_figures.stream_events.inc();
+                self.admin.stream_metrics.stream_events.inc();
                 return Some(event(&item));
             }
             if !self.rest.is_zero() {
@@ -142,20 +148,20 @@ impl Stream {
                 }
                 Ok((items, more)) => {
                     if !more {
-                        self.rest = if items.is_empty() { LOOK_INTERVAL } else { REST };
+                        self.rest = if items.is_empty() { READ_INTERVAL } else { REST };
                     }
                     self.items.extend(items);
                 }
                 Err(error) => {
                     let trace_id = trace_id(telemetry::current());
-                    warn!(%error, trace_id, "a live stream cannot be read on");
+                    warn!(%error, trace_id, "live stream cannot be read");
                     return Some(self.end("DATABASE_UNAVAILABLE", "connect again with the last id"));
                 }
             }
         }
     }
 
-    /// Until there may be something to tell, or a heartbeat is due.
+    /// Waits until there may be something to send, or a heartbeat is due.
     async fn wait(&mut self, wake: &mut Wake, stopping: &mut watch::Receiver<bool>) {
         let most = std::mem::take(&mut self.rest).min(self.beat_at.saturating_duration_since(Instant::now()));
         let rest = async {
@@ -168,8 +174,8 @@ impl Stream {
         }
     }
 
-    /// The last event where the token has run out or was revoked, or means somebody else by now.
-    async fn look_at_credentials(&mut self) -> Option<Event> {
+    /// The last event if the token has expired or was revoked, or belongs to another caller by now.
+    async fn check_credentials(&mut self) -> Option<Event> {
         match self.admin.auth.authenticate(&self.credentials).await {
             Ok(caller) if caller == self.caller => None,
             Ok(_) => Some(self.end("FORBIDDEN", "the token's rights have changed: connect again")),
@@ -177,18 +183,18 @@ impl Stream {
         }
     }
 
-    /// With the id of where it stands, unless what was read up to there is not told.
+    /// With the id of its position, unless items up to there are not sent yet.
     fn end(&mut self, code: &'static str, detail: &str) -> Event {
-        debug!(code, trace_id = trace_id(telemetry::current()), "a live stream ended");
+        debug!(code, trace_id = trace_id(telemetry::current()), "live stream ended");
         self.state = State::Ended;
         let event = json("ended", &Ended { code, detail });
-        if self.items.is_empty() { event.id(self.reader.place().encode()) } else { event }
+        if self.items.is_empty() { event.id(self.reader.cursor().encode()) } else { event }
     }
 
-    /// An id alone: clients remember it and tell nobody.
+    /// An id alone: clients store it and fire no event.
     fn standing(&mut self) -> Event {
         self.stood_at = Instant::now();
-        Event::default().id(self.reader.place().encode())
+        Event::default().id(self.reader.cursor().encode())
     }
 }
 
@@ -196,7 +202,7 @@ fn heartbeat(admin: &Admin) -> Duration {
     Duration::from_secs(admin.live.current().stream_heartbeat_secs)
 }
 
-/// How long a client may leave an event untaken, and a stream may send nothing at all.
+/// How long a client may leave an event unread, and a stream may send nothing at all.
 pub(super) fn patience(admin: &Admin) -> Duration {
     2 * heartbeat(admin)
 }

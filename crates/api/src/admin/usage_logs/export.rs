@@ -21,20 +21,20 @@ use crate::admin::page::TimeId;
 use crate::admin::problem::{Answer, Kind, Problem};
 use sluice_journal::usage_log::UsageLog;
 
-/// Exports that one caller may have under way: one that takes its time holds up only its own next ones.
+/// Exports that one caller may have in progress: a slow one blocks only its caller's next ones.
 const EXPORTS_OF_CALLER_MAX: usize = 4;
 /// Exports of all callers, each with its rows in memory.
 const EXPORTS_MAX: usize = 256;
 /// Rows that one export has in memory.
 const ROWS_MAX: i64 = 500;
-/// How long the database may take for them.
+/// Timeout of the database for them.
 const ROWS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a whole export may take, however slowly its client reads.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(900);
-/// When to ask again where too many are under way.
+/// `Retry-After` if too many are in progress.
 const RETRY_SECS: u64 = 10;
 
-/// The exports under way: how many each caller has.
+/// The exports in progress: how many each caller has.
 #[derive(Clone, Debug, Default)]
 pub struct Exports(Arc<Mutex<HashMap<ActorId, usize>>>);
 
@@ -45,7 +45,7 @@ struct UnderWay {
     caller: ActorId,
 }
 
-/// Why an export breaks off. Its client sees a body that does not end as it should.
+/// Why an export is aborted. Its client sees an incomplete body.
 #[derive(Debug, Error)]
 enum Broken {
     #[error(transparent)]
@@ -78,8 +78,8 @@ enum Next {
 }
 
 impl Exports {
-    /// The answer, whose body is made while it is sent. The first rows are read here, so that a database that is away is
-    /// answered as such.
+    /// The answer, whose body is made while it is sent. The first rows are read here, so that an unavailable database is a problem
+    /// of its own.
     pub(super) async fn start(
         &self,
         caller: &ActorId,
@@ -130,7 +130,7 @@ impl Export {
         match self.advance().await {
             Ok(piece) => Ok(piece.map(|piece| (piece, self))),
             Err(error) => {
-                warn!(%error, "an export of the usage log broke off");
+                warn!(%error, "usage log export aborted");
                 Err(error)
             }
         }

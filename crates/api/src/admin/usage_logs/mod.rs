@@ -23,7 +23,7 @@ use sluice_journal::usage_log::UsageLog;
 
 pub use export::Exports;
 
-/// What a command may have asked.
+/// The actions of commands.
 const ACTIONS: [&str; 18] = [
     "consume",
     "hold",
@@ -45,7 +45,7 @@ const ACTIONS: [&str; 18] = [
     "roll",
 ];
 
-/// A row's place in a list.
+/// A row's position in a list.
 const fn place(row: &UsageLog) -> TimeId {
     TimeId(row.at, row.event_id)
 }
@@ -128,7 +128,7 @@ async fn of_merchant(
     answer(&admin, &caller, &query, filter, &headers).await
 }
 
-/// Every decision on an order. Merchants number their orders themselves: `merchant_id` tells equal numbers apart.
+/// Every decision on an order. Merchants number their orders themselves: `merchant_id` distinguishes equal numbers.
 #[utoipa::path(
     get, path = "/usage-logs/order/{order_no}", tag = "usage logs", operation_id = "usage_logs_of_order",
     params(("order_no" = String, Path), LogQuery),
@@ -202,12 +202,12 @@ impl LogQuery {
 }
 
 impl Filter {
-    /// At most `limit` rows, the newest first, from the given place on.
+    /// At most `limit` rows, the newest first, from the given position on.
     async fn rows(&self, pool: &PgPool, after: Option<TimeId>, limit: i64) -> Result<Vec<UsageLog>, sqlx::Error> {
         let mut sql = QueryBuilder::new(format!("SELECT {} FROM usage_log WHERE true", UsageLog::COLUMNS));
         self.push(&mut sql);
         if let Some(TimeId(at, id)) = after {
-            // Said twice: the first lets whole partitions and the index's beginning be left out.
+            // Two conditions: the first lets Postgres skip whole partitions and the index's beginning.
             sql.push(" AND at <= ").push_bind(at);
             sql.push(" AND (at, event_id) < (").push_bind(at).push(", ").push_bind(id).push(")");
         }

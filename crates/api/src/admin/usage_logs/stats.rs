@@ -13,7 +13,7 @@ use crate::admin::problem::{Answer, Problem};
 use crate::admin::{Admin, Caller, Json, Permission, Query};
 use sluice_kit::clock;
 
-/// The time looked at where the caller names none, in hours.
+/// The default time span, in hours.
 const HOURS_DEFAULT: i64 = 24;
 /// Longest time, in days: its rows are counted one by one.
 const DAYS_MAX: i64 = 92;

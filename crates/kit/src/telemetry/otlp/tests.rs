@@ -15,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 enum Manner {
     Takes,
-    /// All of a call but so many.
+    /// All of a call except so many.
     Rejects(i64),
     Fails,
 }
@@ -60,21 +60,21 @@ fn collect(manner: Manner) -> (SocketAddr, Collector) {
     (address, collector)
 }
 
-fn export(address: SocketAddr, spans: usize) -> Figures {
-    let figures = Figures::default();
+fn export(address: SocketAddr, spans: usize) -> TraceMetrics {
+    let metrics = TraceMetrics::default();
     let url = HttpUrl::parse(&format!("http://{address}")).unwrap();
-    let (queue, guard) = start(&url, "sluice", figures.clone()).unwrap();
+    let (queue, guard) = start(&url, "sluice", metrics.clone()).unwrap();
     for number in 0..spans {
         queue.try_send(Span { name: number.to_string(), ..Span::default() }).unwrap();
     }
-    // What waits at the stop is sent, and its end is told.
+    // Pending spans at the stop are sent, and the end is reported.
     guard.stop.cancel();
     assert_eq!(guard.ended.recv_timeout(DEADLINE), Err(sync_mpsc::RecvTimeoutError::Disconnected));
-    figures
+    metrics
 }
 
-fn lost(figures: &Figures) -> [u64; 3] {
-    Lost::ALL.map(|why| figures.lost_spans(why))
+fn lost(metrics: &TraceMetrics) -> [u64; 3] {
+    Lost::ALL.map(|why| metrics.lost_spans(why))
 }
 
 #[test]
@@ -82,14 +82,14 @@ fn every_span_is_taken_or_counted_as_lost() {
     for (manner, exported, expected_lost) in [
         (Manner::Takes, 1_300, [0, 0, 0]),
         (Manner::Rejects(100), 1_000, [0, 0, 300]),
-        // More than were sent, and none at all, as no collector should say.
+        // More than were sent, and none at all, which no collector should report.
         (Manner::Rejects(i64::MAX), 0, [0, 0, 1_300]),
         (Manner::Rejects(-1), 1_300, [0, 0, 0]),
         (Manner::Fails, 0, [0, 1_300, 0]),
     ] {
         let (address, collector) = collect(manner);
-        let figures = export(address, 1_300);
-        assert_eq!((figures.exported_spans(), lost(&figures)), (exported, expected_lost), "{manner:?}");
+        let metrics = export(address, 1_300);
+        assert_eq!((metrics.exported_spans(), lost(&metrics)), (exported, expected_lost), "{manner:?}");
         let calls = collector.calls.lock().unwrap();
         let spans = |call: &ExportTraceServiceRequest| call.resource_spans[0].scope_spans[0].spans.clone();
         assert!(calls.iter().all(|call| spans(call).len() <= CALL_SPANS_MAX), "{manner:?}");
@@ -103,6 +103,6 @@ fn every_span_is_taken_or_counted_as_lost() {
 #[test]
 fn a_collector_that_is_away_loses_spans_only() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let figures = export(address, 10);
-    assert_eq!((figures.exported_spans(), lost(&figures)), (0, [0, 10, 0]));
+    let metrics = export(address, 10);
+    assert_eq!((metrics.exported_spans(), lost(&metrics)), (0, [0, 10, 0]));
 }

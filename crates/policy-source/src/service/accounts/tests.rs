@@ -20,13 +20,13 @@ fn policy(version: &str, single_max: u64) -> Arc<Policy> {
 struct Bench {
     accounts: Accounts,
     queue: mpsc::Sender<Arc<Cell>>,
-    asked: mpsc::Receiver<Arc<Cell>>,
+    queued: mpsc::Receiver<Arc<Cell>>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let (queue, asked) = mpsc::channel(1_000);
-        Self { accounts: Accounts::new(), queue, asked }
+        let (queue, queued) = mpsc::channel(1_000);
+        Self { accounts: Accounts::new(), queue, queued }
     }
 
     fn cells(&mut self, id: &str, channel: Option<&str>, used_at_ms: i64) -> Cells {
@@ -37,13 +37,13 @@ impl Bench {
         cells
     }
 
-    /// The channel's cell, as far as it is remembered.
+    /// The channel's cell, as far as it is cached.
     fn peek(&self, id: &str, channel: &str) -> Option<Arc<Cell>> {
         self.accounts.peek(&merchant(id), usd(), Some(&Channel::parse(channel).unwrap()))?.channel
     }
 
-    fn asked(&mut self) -> usize {
-        std::iter::from_fn(|| self.asked.try_recv().ok()).count()
+    fn queued(&mut self) -> usize {
+        std::iter::from_fn(|| self.queued.try_recv().ok()).count()
     }
 }
 
@@ -54,7 +54,7 @@ fn channels_that_are_made_up_push_out_nobody() {
     let cells = bench.cells("m", Some("card"), 0);
     cells.all.known(policy("all", 500));
     cells.channel.unwrap().known(policy("card", 200));
-    bench.asked();
+    bench.queued();
     for number in 1..=1_000 {
         // Each is answered as the account is, or not at all.
         if let Some(cell) = bench.cells("m", Some(&format!("c{number}")), number).channel {
@@ -79,18 +79,18 @@ fn an_account_has_few_questions_in_the_queue() {
     for number in 0..100 {
         bench.cells("m", Some(&format!("c{number}")), number);
     }
-    assert_eq!(bench.asked(), 1 + CHANNELS_MAX);
-    assert!(bench.cells("m", Some("late"), 200).channel.is_none(), "every place waits for its answer");
+    assert_eq!(bench.queued(), 1 + CHANNELS_MAX);
+    assert!(bench.cells("m", Some("late"), 200).channel.is_none(), "every slot waits for its answer");
 }
 
 #[test]
 fn looking_asks_nobody() {
     let mut bench = Bench::new();
     assert!(bench.peek("m", "card").is_none());
-    assert_eq!((bench.accounts.len(), bench.asked()), (0, 0));
+    assert_eq!((bench.accounts.len(), bench.queued()), (0, 0));
     bench.cells("m", None, 0);
     assert!(bench.peek("m", "card").is_none());
-    assert_eq!((bench.accounts.len(), bench.asked()), (1, 1));
+    assert_eq!((bench.accounts.len(), bench.queued()), (1, 1));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_calendar_outlives_its_account() {
     bench.cells("absent", None, 0).all.absent();
     bench.cells("unknown", None, 0).all.unknown();
     for cell in bench.accounts.all_cells() {
-        bench.accounts.forget(cell.account());
+        bench.accounts.evict(cell.account());
     }
     assert_eq!(bench.accounts.len(), 0);
     let table = [

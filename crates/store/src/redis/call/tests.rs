@@ -1,4 +1,4 @@
-use quota::{AttemptId, Calendar, Dry, MerchantId};
+use quota::{AttemptId, Calendar, Effect, MerchantId};
 
 use super::*;
 
@@ -10,13 +10,13 @@ fn command(number: u8) -> Command {
         order_no: None,
         attempt: AttemptId([number; 16]),
         action: Action::Suspend,
-        dry: Dry::No,
+        effect: Effect::Commit,
         decision_id: [number; 16],
         now_ms,
         windows: Calendar::UTC.windows_at(now_ms),
         order_ttl_secs: 60,
         backlog_max: 1_000,
-        watch: None,
+        threshold_policy: None,
         history: None,
         payment_no: None,
         operation_no: None,
@@ -24,7 +24,7 @@ fn command(number: u8) -> Command {
     }
 }
 
-/// A record of a command that changed nothing, on an account of which nothing is known.
+/// A record of a command that changed nothing, on an unknown account.
 fn record(flags: u8) -> Vec<u8> {
     let mut bytes = vec![5, Code::Applied.number(), flags, 0];
     bytes.extend_from_slice(&[0; 44]);
@@ -34,15 +34,15 @@ fn record(flags: u8) -> Vec<u8> {
 }
 
 fn read(parts: &[&[u8]], commands: u8) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
-    let (commands, notes): (Vec<_>, _) = ((0..commands).map(command).collect(), Notes::default());
-    let batch: Vec<_> = commands.iter().map(|command| (command, &notes)).collect();
+    let (commands, audit): (Vec<_>, _) = ((0..commands).map(command).collect(), AuditContext::default());
+    let batch: Vec<_> = commands.iter().map(|command| (command, &audit)).collect();
     replies(&Value::BulkString(parts.join(&b'\n')), &batch, &StoreClock::default())
 }
 
 #[test]
 fn each_command_has_its_reply() {
-    let told = [record(5), vec![b'\n'; 16]].concat();
-    let parts = [&record(0)[..], b"0-7", b"\0WRONGTYPE of a key", b"", b"\x01", b"", &told, b""];
+    let replayed = [record(5), vec![b'\n'; 16]].concat();
+    let parts = [&record(0)[..], b"0-7", b"\0WRONGTYPE of a key", b"", b"\x01", b"", &replayed, b""];
     let results = read(&parts, 4).unwrap();
     let [Ok(first), Err(StoreError::Corrupt(why)), Ok(refused), Ok(again)] = results.as_slice() else {
         panic!("{results:?}");
@@ -54,7 +54,7 @@ fn each_command_has_its_reply() {
     assert_eq!((again.record.replay, again.decision_id, again.event_id), (true, [b'\n'; 16], [3; 16]));
 }
 
-/// Where a record ends is known whatever it says.
+/// The end of a record is known whatever it contains.
 #[test]
 fn a_record_that_says_what_none_says_is_its_own_commands_error() {
     let with = |at: usize, byte: u8, flags: u8| {
@@ -63,9 +63,9 @@ fn a_record_that_says_what_none_says_is_its_own_commands_error() {
         record
     };
     let half = with(48 + 15 + 7, 0x3f, 0);
-    let told = [with(1, 99, 7), vec![b'\n'; 80 + 16]].concat();
+    let replayed = [with(1, 99, 7), vec![b'\n'; 80 + 16]].concat();
     let plain = vec![4; 119];
-    for foreign in [with(1, 99, 0), with(3, 9, 0), with(48, 9, 0), half, told, plain] {
+    for foreign in [with(1, 99, 0), with(3, 9, 0), with(48, 9, 0), half, replayed, plain] {
         let results = read(&[&record(0), b"0-1", &foreign, b"0-2", &record(0), b"0-3"], 3).unwrap();
         let [Ok(_), Err(StoreError::Corrupt(_)), Ok(third)] = results.as_slice() else { panic!("{results:?}") };
         assert_eq!(third.event_seq, Some(3), "{foreign:?}");

@@ -1,4 +1,4 @@
-//! Metrics of unknown outcomes. No request can make up a label: reasons are counted by their class.
+//! Metrics of unknown outcomes. No request can create a label: reasons are counted by their class.
 
 use std::sync::atomic::AtomicU64;
 
@@ -10,9 +10,9 @@ use prometheus_client::registry::Registry;
 use super::read::Open;
 use sluice_kit::metrics::Part;
 
-/// Operations whose outcomes are open, as the table has them.
+/// Operations with open outcomes, by their value in the table.
 const OPERATIONS: [&str; 5] = ["consume", "hold", "settle", "refund", "void"];
-/// Classes of reasons: of a status its hundred, of the other words themselves.
+/// Classes of reasons: of a status its hundred, else the word itself.
 const REASONS: [&str; 24] = [
     "status_1xx",
     "status_3xx",
@@ -42,13 +42,13 @@ const REASONS: [&str; 24] = [
 
 /// The metrics.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct OutcomeMetrics {
     unknown: Family<[(&'static str, &'static str); 2], Counter>,
     open: Family<[(&'static str, &'static str); 1], Gauge>,
     oldest_seconds: Gauge<f64, AtomicU64>,
 }
 
-impl Part for Figures {
+impl Part for OutcomeMetrics {
     fn register(&self, r: &mut Registry) {
         r.register(
             "sluice_unknown_outcomes",
@@ -68,13 +68,13 @@ impl Part for Figures {
     }
 }
 
-impl Figures {
-    /// An outcome is unknown.
+impl OutcomeMetrics {
+    /// Counts an unknown outcome.
     pub(super) fn unknown(&self, operation: &'static str, reason: &str) {
         self.unknown.get_or_create(&[("operation", operation), ("reason", class(reason))]).inc();
     }
 
-    /// So many outcomes are open now.
+    /// Sets the number of open outcomes.
     pub fn set_open(&self, open: &[Open]) {
         for operation in OPERATIONS {
             let count = open.iter().filter(|open| open.operation == operation).map(|open| open.count).sum();
@@ -83,7 +83,7 @@ impl Figures {
         self.oldest_seconds.set(open.iter().map(|open| open.oldest_secs).fold(0.0, f64::max));
     }
 
-    /// Another server reports what is open.
+    /// Another server reports the open ones.
     pub fn leave_to_another(&self) {
         self.open.clear();
         self.oldest_seconds.set(0.0);

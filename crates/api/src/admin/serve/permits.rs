@@ -1,8 +1,8 @@
-//! Which connections are open: so many in all and so many of one client, and which of them makes room for a new one.
+//! The open connections: so many in all and so many of one client, and which of them makes room for a new one.
 //!
-//! A connection is idle while no request of it is under way: before its first one, between two, and while a head arrives bit by
-//! bit. One too many takes the place of the one that is idle longest, of the same client where the client has its share, so that
-//! connections that are held open for nothing keep no one out.
+//! A connection is idle while no request of it is in progress: before its first one, between two, and while a head arrives slowly.
+//! One too many replaces the one that is idle longest, of the same client if the client has its share, so that unused connections
+//! block no client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Of an IPv6 address the part that one client has for itself (RFC 6177): it may take any address below.
+/// The part of an IPv6 address that belongs to one client (RFC 6177): it may use any address below.
 const CLIENT_V6: u128 = !0 << 64;
 
 /// How many connections there may be.
@@ -24,7 +24,7 @@ pub(super) struct Room {
 
 /// The open connections of one listener.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionPermits {
     room: Room,
     since: Instant,
     taken: Mutex<Taken>,
@@ -37,7 +37,7 @@ struct Taken {
     count: usize,
 }
 
-/// What is known of an open connection.
+/// The state of an open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     id: u64,
@@ -47,30 +47,30 @@ pub(super) struct Connection {
     under_way: AtomicUsize,
     /// Since when it is idle, in milliseconds since the listener began.
     idle_at_ms: AtomicU64,
-    /// Requests and parts of answers so far.
+    /// Activity: requests and parts of answers so far.
     signs: AtomicU64,
     leave: Notify,
 }
 
 /// A connection's place. Free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionPermit {
+    places: Arc<ConnectionPermits>,
     client: IpAddr,
     pub connection: Arc<Connection>,
 }
 
-/// A request under way, until it is dropped.
+/// A request in progress, until it is dropped.
 #[derive(Debug)]
 pub(super) struct UnderWay(Arc<Connection>);
 
-impl Places {
+impl ConnectionPermits {
     pub(super) fn new(room: Room) -> Arc<Self> {
         Arc::new(Self { room, since: Instant::now(), taken: Mutex::default() })
     }
 
-    /// A place for a connection; none where all are taken by requests under way.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    /// A place for a connection; none if all are taken by requests in progress.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let client = client(address);
         let mut taken = self.taken();
         let own = taken.clients.get(&client).map_or(0, Vec::len);
@@ -83,7 +83,7 @@ impl Places {
         let connection = Arc::new(Connection::new(taken.last, address, self.since));
         taken.clients.entry(client).or_default().push(Arc::clone(&connection));
         taken.count += 1;
-        Some(Place { places: Arc::clone(self), client, connection })
+        Some(ConnectionPermit { places: Arc::clone(self), client, connection })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -115,7 +115,7 @@ impl Taken {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.places.taken().remove(self.client, self.connection.id);
     }
@@ -145,7 +145,7 @@ impl Connection {
         self.under_way.load(Ordering::Acquire) == 0
     }
 
-    /// Something was sent or read.
+    /// Records activity: something was sent or read.
     pub(super) fn sign(&self) {
         self.signs.fetch_add(1, Ordering::Relaxed);
     }
@@ -155,7 +155,7 @@ impl Connection {
         self.leave.notified().await;
     }
 
-    /// Ends when there was no sign of life for that long.
+    /// Ends when there was no activity for that long.
     pub(super) async fn silence(&self, silent: Duration) {
         let mut seen = 0;
         loop {
@@ -180,7 +180,7 @@ fn elapsed_ms(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Who is at an address.
+/// The client of an address.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -192,15 +192,15 @@ fn client(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn places(all: usize, per_client: usize) -> Arc<Places> {
-        Places::new(Room { all, per_client })
+    fn places(all: usize, per_client: usize) -> Arc<ConnectionPermits> {
+        ConnectionPermits::new(Room { all, per_client })
     }
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
-    async fn is_displaced(place: &Place) -> bool {
+    async fn is_displaced(place: &ConnectionPermit) -> bool {
         tokio::time::timeout(Duration::ZERO, place.connection.displaced()).await.is_ok()
     }
 
@@ -211,7 +211,7 @@ mod tests {
         let other = places.take(address("192.0.2.2")).unwrap();
         let two = places.take(address("::ffff:192.0.2.1")).unwrap();
         let busy = one.connection.begin();
-        // The first one is older, and has a request under way.
+        // The first one is older, and has a request in progress.
         let three = places.take(address("192.0.2.1")).unwrap();
         let busy_too = three.connection.begin();
         assert!(is_displaced(&two).await && !is_displaced(&one).await && !is_displaced(&other).await);

@@ -25,8 +25,8 @@ use sluice_store::Verified;
 
 /// Connections to Postgres that the admin API may use at a time.
 const ADMIN_CONNECTIONS_MAX: u32 = 8;
-/// The same for orders that Redis has forgotten.
-const RECALL_CONNECTIONS_MAX: u32 = 4;
+/// The same for orders that Redis has evicted.
+const HISTORY_CONNECTIONS_MAX: u32 = 4;
 
 /// What the admin port works with. Its connections belong to the runtime that calls.
 pub(super) fn open(
@@ -38,7 +38,7 @@ pub(super) fn open(
     policies: Arc<Policies>,
 ) -> Result<Admin, RunError> {
     let pool = database::pool(&settings.postgres_url(), ADMIN_CONNECTIONS_MAX)?;
-    let store = open_store(settings, &live, verified, &metrics, RECALL_CONNECTIONS_MAX)?;
+    let store = open_store(settings, &live, verified, &metrics, HISTORY_CONNECTIONS_MAX)?;
     let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics));
     Ok(Admin::new(settings, live, health, metrics, pool, operations)?)
 }
@@ -63,13 +63,13 @@ pub(super) async fn serve(
     tokio::spawn(state.clone().housekeeping(stopped.clone()));
     tokio::select! {
         () = admin::serve(listener, state, stopped.clone()) => {}
-        // A caller that holds its connection open holds up nobody.
+        // A connection that a caller holds open does not delay the stop.
         () = bounded_stop(&mut stopped) => {}
     }
     Ok(())
 }
 
-/// Answers probes on a thread of their own, so that they wait for nothing that the API does.
+/// Answers probes on a thread of their own, so that they never wait for the API.
 pub(super) fn spawn_probes(
     listener: std::net::TcpListener,
     state: Admin,
@@ -97,7 +97,7 @@ impl Deadlines {
         Self(rules.iter().map(|rule| (rule.name.clone(), u64::from(rule.timeout_ms))).collect())
     }
 
-    /// A decision must be told before the proxy has given up on it.
+    /// A decision must be sent before the proxy has given up on it.
     fn warn(&self, check_timeout_ms: u64) {
         for (rule, timeout_ms) in self.0.iter().filter(|(_, timeout_ms)| *timeout_ms <= check_timeout_ms) {
             warn!(rule, timeout_ms, check_timeout_ms, "the rule's timeout must be above SLUICE_CHECK_TIMEOUT_MS");
@@ -105,14 +105,14 @@ impl Deadlines {
     }
 }
 
-/// Hands changed settings to the parts that do not read them at each use.
-pub(super) async fn hand_on(live: Live, deadlines: Deadlines, log: LogControl) {
+/// Applies changed settings to the parts that do not read them at each use.
+pub(super) async fn apply_changes(live: Live, deadlines: Deadlines, log: LogControl) {
     let mut changes = live.subscribe();
     let mut check_timeout_ms = 0;
     loop {
         let now = Arc::clone(&changes.borrow_and_update());
         if let Err(error) = log.set(&now.log) {
-            warn!(%error, "the log goes on as before");
+            warn!(%error, "log settings not applied, the log stays as it was");
         }
         if std::mem::replace(&mut check_timeout_ms, now.check_timeout_ms) != now.check_timeout_ms {
             deadlines.warn(check_timeout_ms);
@@ -128,7 +128,7 @@ pub(super) struct Follow {
     pub settings: Settings,
     pub live: Live,
     pub metrics: Arc<Metrics>,
-    /// Told, or dropped where nothing changes, when the first reading is over.
+    /// Sent, or dropped where nothing changes, when the first read is over.
     pub first_read: oneshot::Sender<()>,
 }
 

@@ -1,6 +1,6 @@
-//! The worker's figures in the proxy's stats. What is counted within a callback is written once at its end: each writing is a
-//! call into the proxy, and one callback may decide many payments. A figure that cannot be written must not stop a payment, nor
-//! let one through.
+//! The worker's metrics in the proxy's stats. What is counted within a callback is written once at its end: each write is a call
+//! into the proxy, and one callback may decide many payments. A metric that cannot be written must not stop a payment, nor let
+//! one through.
 
 use std::cell::{Cell, OnceCell};
 
@@ -10,8 +10,8 @@ use crate::abi;
 use crate::stats::{self, Stat};
 
 #[derive(Default)]
-pub(super) struct Figures {
-    /// The proxy's numbers of the figures.
+pub(super) struct FilterMetrics {
+    /// The proxy's ids of the metrics.
     ids: OnceCell<Ids>,
     /// By [`Stat::ALL`]; what is counted and not written yet.
     counts: [Cell<u32>; Stat::ALL.len()],
@@ -25,8 +25,8 @@ struct Ids {
     batch_checks: Option<u32>,
 }
 
-impl Figures {
-    /// Once per VM. A figure that the proxy does not define is not counted.
+impl FilterMetrics {
+    /// Once per VM. A metric that the proxy does not define is not counted.
     pub(super) fn define(&self) {
         let define = |kind, name| abi::define_metric(kind, name).ok();
         self.ids.get_or_init(|| Ids {
@@ -66,8 +66,8 @@ impl Figures {
         self.record(|ids| ids.rules_enforcing, rules);
     }
 
-    fn record(&self, figure: impl FnOnce(&Ids) -> Option<u32>, value: u64) {
-        if let Some(id) = self.ids.get().and_then(figure) {
+    fn record(&self, metric: impl FnOnce(&Ids) -> Option<u32>, value: u64) {
+        if let Some(id) = self.ids.get().and_then(metric) {
             let _ = abi::record_metric(id, value);
         }
     }

@@ -6,34 +6,39 @@ use quota::{ActorId, MerchantId};
 
 use crate::admin::Caller;
 use crate::admin::problem::{Answer, Kind, Problem};
-use crate::live::Figures;
+use crate::live::StreamMetrics;
 
 /// Streams that one caller may have open on a server, and all callers of one merchant together.
 const OF_CALLER_MAX: usize = 8;
 const OF_MERCHANT_MAX: usize = 16;
-/// The part of a server's seats that is left to those who see all merchants.
+/// The part of a server's permits that is reserved for callers that see all merchants.
 const OPERATORS_PART: u64 = 4;
-/// When to ask again where too many are open.
+/// `Retry-After` if too many are open.
 const RETRY_SECS: u64 = 10;
 
-/// The open streams: whose, and of which merchant.
+/// The open streams, by caller and merchant.
 #[derive(Debug, Default)]
-pub(super) struct Seats(Mutex<Vec<(ActorId, Option<MerchantId>)>>);
+pub(super) struct StreamPermits(Mutex<Vec<(ActorId, Option<MerchantId>)>>);
 
-/// An open stream; its end gives the seat back.
+/// The permit of an open stream; released when dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
-    seats: Arc<Seats>,
+pub(super) struct StreamPermit {
+    permits: Arc<StreamPermits>,
     taker: (ActorId, Option<MerchantId>),
-    figures: Arc<Figures>,
+    metrics: Arc<StreamMetrics>,
 }
 
-impl Seats {
-    /// Takes a seat, where there are fewer than `seats_max`.
+impl StreamPermits {
+    /// Takes a permit, if fewer than `streams_max` are taken.
     ///
     /// # Errors
-    /// 429 where the caller or its merchant has too many, 503 where the server has.
-    pub(super) fn take(self: &Arc<Self>, caller: &Caller, seats_max: u64, figures: &Arc<Figures>) -> Answer<Seat> {
+    /// 429 if the caller or its merchant has too many, 503 if the server has.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        caller: &Caller,
+        streams_max: u64,
+        metrics: &Arc<StreamMetrics>,
+    ) -> Answer<StreamPermit> {
         let taker = (caller.subject.clone(), caller.merchant.clone());
         let mut taken = self.lock();
         let full = |who, max| {
@@ -47,13 +52,13 @@ impl Seats {
             return full("the merchant", OF_MERCHANT_MAX);
         }
         let of_merchants = taken.iter().filter(|other| other.1.is_some()).count() as u64;
-        let is_full_for_merchants = of_merchants >= seats_max - seats_max / OPERATORS_PART;
-        if taken.len() as u64 >= seats_max || (taker.1.is_some() && is_full_for_merchants) {
+        let is_full_for_merchants = of_merchants >= streams_max - streams_max / OPERATORS_PART;
+        if taken.len() as u64 >= streams_max || (taker.1.is_some() && is_full_for_merchants) {
             return Err(Problem::new(Kind::Busy).detail("too many streams are open").retry_after(RETRY_SECS));
         }
         taken.push(taker.clone());
-        figures.streams.inc();
-        Ok(Seat { seats: Arc::clone(self), taker, figures: Arc::clone(figures) })
+        metrics.streams.inc();
+        Ok(StreamPermit { permits: Arc::clone(self), taker, metrics: Arc::clone(metrics) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(ActorId, Option<MerchantId>)>> {
@@ -61,13 +66,13 @@ impl Seats {
     }
 }
 
-impl Drop for Seat {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut taken = self.seats.lock();
+        let mut taken = self.permits.lock();
         if let Some(own) = taken.iter().position(|taker| *taker == self.taker) {
             taken.swap_remove(own);
         }
-        self.figures.streams.dec();
+        self.metrics.streams.dec();
     }
 }
 
@@ -84,25 +89,25 @@ mod tests {
 
     #[test]
     fn seats_are_bounded_and_given_back() {
-        let (seats, figures) = (Arc::new(Seats::default()), Arc::new(Figures::default()));
+        let (permits, metrics) = (Arc::new(StreamPermits::default()), Arc::new(StreamMetrics::default()));
         let take =
-            |name: &str| seats.take(&caller(name, None), 10, &figures).map_err(|problem| problem.status().as_u16());
-        let mut own: Vec<Seat> = (0..OF_CALLER_MAX).map(|_| take("a").unwrap()).collect();
+            |name: &str| permits.take(&caller(name, None), 10, &metrics).map_err(|problem| problem.status().as_u16());
+        let mut own: Vec<StreamPermit> = (0..OF_CALLER_MAX).map(|_| take("a").unwrap()).collect();
         assert_eq!(take("a").unwrap_err(), 429);
         let others = [take("b").unwrap(), take("c").unwrap()];
         assert_eq!(take("d").unwrap_err(), 503);
         own.pop();
         let fourth = take("d").unwrap();
         drop((own, others, fourth));
-        assert!(seats.lock().is_empty());
-        assert_eq!(figures.streams.get(), 0);
+        assert!(permits.lock().is_empty());
+        assert_eq!(metrics.streams.get(), 0);
     }
 
     #[test]
     fn one_merchant_takes_a_part_and_all_of_them_leave_some_to_operators() {
-        let (seats, figures) = (Arc::new(Seats::default()), Arc::new(Figures::default()));
+        let (permits, metrics) = (Arc::new(StreamPermits::default()), Arc::new(StreamMetrics::default()));
         let take = |name: &str, merchant: Option<&str>| {
-            seats.take(&caller(name, merchant), 32, &figures).map_err(|problem| problem.status().as_u16())
+            permits.take(&caller(name, merchant), 32, &metrics).map_err(|problem| problem.status().as_u16())
         };
         let mut open = Vec::new();
         for name in ["a-1", "a-2"] {

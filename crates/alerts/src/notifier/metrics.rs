@@ -1,4 +1,4 @@
-//! The notifier's figures at `/metrics`.
+//! The notifier's metrics at `/metrics`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,14 +20,14 @@ const LATENCY_FACTOR: f64 = 2.0;
 const LATENCY_BUCKETS: u16 = 13;
 /// The kinds of channels; the label takes no other value.
 const CHANNELS: [&str; 5] = ["webhook", "email", "bark", "gotify", "slack"];
-/// What becomes of a try, or of a message before any.
+/// The result of a try, or `held` for a message that was not tried.
 const OUTCOMES: [&str; 3] = ["sent", "failed", "held"];
 
 type Label = (&'static str, &'static str);
 
-/// The figures. Clones share them.
+/// The metrics. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Figures {
+pub struct NotifierMetrics {
     tries: Family<[Label; 2], Counter>,
     seconds: Family<[Label; 1], Histogram, fn() -> Histogram>,
     dead: Family<[Label; 1], Counter>,
@@ -36,11 +36,11 @@ pub struct Figures {
     counted_at: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Default for Figures {
+impl Default for NotifierMetrics {
     fn default() -> Self {
         let seconds: fn() -> Histogram =
             || Histogram::new(exponential_buckets(LATENCY_FIRST_SECS, LATENCY_FACTOR, LATENCY_BUCKETS));
-        let figures = Self {
+        let metrics = Self {
             tries: Family::default(),
             seconds: Family::new_with_constructor(seconds),
             dead: Family::default(),
@@ -48,26 +48,34 @@ impl Default for Figures {
             waiting: Gauge::default(),
             counted_at: Arc::default(),
         };
-        figures.begin();
-        figures
+        metrics.begin();
+        metrics
     }
 }
 
-impl Part for Figures {
+impl Part for NotifierMetrics {
     fn register(&self, r: &mut Registry) {
         let tries = self.tries.clone();
         r.register("sluice_alert_deliveries", "Messages sent, failed tries, and messages held back", tries);
         r.register("sluice_alert_delivery_seconds", "Time of one try to send a message", self.seconds.clone());
         r.register("sluice_alert_messages_dead", "Messages that were given up", self.dead.clone());
         let pending = self.pending.clone();
-        r.register("sluice_alert_messages_pending", "Messages to be sent, by the server that notifies", pending);
+        r.register(
+            "sluice_alert_messages_pending",
+            "Messages to be sent, from the server that delivers alerts",
+            pending,
+        );
         let held = self.waiting.clone();
-        r.register("sluice_alert_messages_held", "Messages that wait for a digest, by the server that notifies", held);
+        r.register(
+            "sluice_alert_messages_held",
+            "Messages that wait for a digest, from the server that delivers alerts",
+            held,
+        );
     }
 }
 
-impl Figures {
-    /// Every series is there from the start: the first of one that was not is no increase.
+impl NotifierMetrics {
+    /// Every series exists from the start: a rate misses the first increment of a new series.
     fn begin(&self) {
         for channel in CHANNELS {
             drop(self.dead.get_or_create(&[("channel", channel)]));
@@ -91,7 +99,7 @@ impl Figures {
         self.dead.get_or_create(&[("channel", known(channel))]).inc();
     }
 
-    /// Counts what waits, every so often.
+    /// Counts waiting messages, every [`COUNT_INTERVAL`].
     pub(super) async fn count(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
         if !self.is_due() {
             return Ok(());
@@ -104,8 +112,8 @@ impl Figures {
         Ok(())
     }
 
-    /// What another server counts now is not shown by this one.
-    pub(super) fn forget(&self) {
+    /// Clears the gauges: another server reports them now.
+    pub(super) fn reset(&self) {
         self.pending.set(0);
         self.waiting.set(0);
     }
@@ -124,7 +132,7 @@ impl Figures {
     }
 }
 
-/// The label's value for a kind that Postgres gave.
+/// The label's value for a kind from Postgres.
 fn known(channel: &str) -> &'static str {
     CHANNELS.into_iter().find(|known| *known == channel).unwrap_or("unknown")
 }

@@ -1,7 +1,7 @@
-//! When usage nears or passes a limit: thresholds, and which of them an account has reached.
+//! Usage thresholds of limits, and which of them an account has reached.
 //!
-//! A threshold is told of when usage reaches it and again when usage falls below it, not while it stays there. What an account
-//! has reached is part of its state ([`Marks`]), so that each crossing is found by exactly one command.
+//! A threshold is reported when usage reaches it and again when usage falls below it, not in between. The reached thresholds
+//! are part of the account's state ([`ThresholdLevels`]), so that exactly one command finds each crossing.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::{Account, AmountMinor, LimitName, Limits, Period};
 
-/// Percentages of a limit at which usage is told of, rising: at most [`Thresholds::COUNT_MAX`], each 1 to
+/// Percentages of a limit at which usage is reported, ascending: at most [`Thresholds::COUNT_MAX`], each 1 to
 /// [`Thresholds::PERCENT_MAX`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
@@ -17,14 +17,14 @@ pub struct Thresholds {
     count: u8,
 }
 
-/// Why a list cannot be thresholds.
+/// Why a list of thresholds is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ThresholdsError {
-    #[error("has {0} percentages, at most {max} are told apart", max = Thresholds::COUNT_MAX)]
+    #[error("has {0} percentages, at most {max} are allowed", max = Thresholds::COUNT_MAX)]
     Many(usize),
     #[error("{0} is not 1 to {max}", max = Thresholds::PERCENT_MAX)]
     Range(u32),
-    #[error("{0} is there twice")]
+    #[error("{0} is listed twice")]
     Twice(u32),
 }
 
@@ -33,7 +33,7 @@ impl Thresholds {
     pub const COUNT_MAX: usize = 8;
     /// Highest percentage: as far as a throttle's ceiling may be above a limit.
     pub const PERCENT_MAX: u32 = 1_000;
-    /// Nothing is told of.
+    /// No thresholds: usage is never reported.
     pub const NONE: Self = Self { percents: [0; Self::COUNT_MAX], count: 0 };
     /// 80 and 100 %.
     pub const DEFAULT: Self = Self { percents: [80, 100, 0, 0, 0, 0, 0, 0], count: 2 };
@@ -50,25 +50,25 @@ impl Thresholds {
         sorted.sort_unstable();
         let mut thresholds = Self::NONE;
         let mut last = None;
-        for (place, percent) in thresholds.percents.iter_mut().zip(sorted) {
+        for (slot, percent) in thresholds.percents.iter_mut().zip(sorted) {
             if last == Some(percent) {
                 return Err(ThresholdsError::Twice(percent));
             }
             let fits = u16::try_from(percent).ok().filter(|_| (1..=Self::PERCENT_MAX).contains(&percent));
-            *place = fits.ok_or(ThresholdsError::Range(percent))?;
+            *slot = fits.ok_or(ThresholdsError::Range(percent))?;
             thresholds.count += 1;
             last = Some(percent);
         }
         Ok(thresholds)
     }
 
-    /// The percentages, rising.
+    /// The percentages, ascending.
     #[must_use]
     pub fn percents(&self) -> &[u16] {
         self.percents.get(..usize::from(self.count)).unwrap_or_default()
     }
 
-    /// Tells lists apart in an account's state; never 0.
+    /// Identifies the list in an account's state; never 0.
     #[must_use]
     pub fn list(&self) -> u16 {
         let bytes: Vec<u8> = self.percents().iter().flat_map(|percent| percent.to_le_bytes()).collect();
@@ -83,15 +83,15 @@ impl fmt::Debug for Thresholds {
     }
 }
 
-/// The limits whose usage is told of, of an account as a whole: channels that have limits of their own share its counters.
+/// The limits whose usage is reported, for an account as a whole: channels with limits of their own share its counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watch {
-    maxima: [AmountMinor; Watch::LIMITS.len()],
+pub struct ThresholdPolicy {
+    maxima: [AmountMinor; ThresholdPolicy::LIMITS.len()],
     thresholds: Thresholds,
 }
 
-impl Watch {
-    /// The limits that are watched; the place is the number in [`Marks`].
+impl ThresholdPolicy {
+    /// The limits that have thresholds; the index is the limit's number in [`ThresholdLevels`].
     pub const LIMITS: [LimitName; 7] = [
         LimitName::DailyCount,
         LimitName::MonthlyCount,
@@ -105,32 +105,32 @@ impl Watch {
     /// Nothing has a limit.
     pub const NOTHING: Self = Self { maxima: [AmountMinor::MAX; Self::LIMITS.len()], thresholds: Thresholds::DEFAULT };
 
-    /// Watches these limits. What is unlimited never reaches a threshold.
+    /// Thresholds for these limits. An unlimited one never reaches a threshold.
     #[must_use]
     pub fn new(limits: &Limits, thresholds: Thresholds) -> Self {
         let max = |limit: LimitName| AmountMinor::new(limit.max(limits)).unwrap_or(AmountMinor::MAX);
         Self { maxima: Self::LIMITS.map(max), thresholds }
     }
 
-    /// The same with maxima in the order of [`Watch::LIMITS`].
+    /// The same with maxima in the order of [`ThresholdPolicy::LIMITS`].
     #[must_use]
     pub const fn of(maxima: [AmountMinor; Self::LIMITS.len()], thresholds: Thresholds) -> Self {
         Self { maxima, thresholds }
     }
 
-    /// The maxima in the order of [`Watch::LIMITS`].
+    /// The maxima in the order of [`ThresholdPolicy::LIMITS`].
     #[must_use]
     pub const fn maxima(&self) -> &[AmountMinor; Self::LIMITS.len()] {
         &self.maxima
     }
 
-    /// When it is told of.
+    /// The percentages at which usage is reported.
     #[must_use]
     pub const fn thresholds(&self) -> &Thresholds {
         &self.thresholds
     }
 
-    /// What counts against each limit, in the order of [`Watch::LIMITS`].
+    /// The usage that counts against each limit, in the order of [`ThresholdPolicy::LIMITS`].
     #[must_use]
     pub fn used(account: &Account) -> [u64; Self::LIMITS.len()] {
         Self::LIMITS.map(|limit| used(account, limit))
@@ -138,19 +138,19 @@ impl Watch {
 
     /// Which thresholds the account has reached.
     #[must_use]
-    pub fn marks(&self, account: &Account) -> Marks {
-        let mut marks = Marks::default();
-        for ((level, limit), max) in marks.levels.iter_mut().zip(Self::LIMITS).zip(self.maxima) {
+    pub fn levels(&self, account: &Account) -> ThresholdLevels {
+        let mut levels = ThresholdLevels::default();
+        for ((level, limit), max) in levels.by_limit.iter_mut().zip(Self::LIMITS).zip(self.maxima) {
             let used = used(account, limit);
             let reached = |percent: &&u16| first_at(max, **percent).is_some_and(|first| used >= first);
             *level = u8::try_from(self.thresholds.percents().iter().take_while(reached).count()).unwrap_or(u8::MAX);
         }
-        marks.list = if marks.is_empty() { 0 } else { self.thresholds.list() };
-        marks
+        levels.list = if levels.is_empty() { 0 } else { self.thresholds.list() };
+        levels
     }
 
     /// The most that each window limit lets an account use without reaching any threshold, in the order of
-    /// [`Watch::LIMITS`].
+    /// [`ThresholdPolicy::LIMITS`].
     #[must_use]
     pub fn quiet_maxima(&self) -> [AmountMinor; Self::LIMITS.len()] {
         let lowest = self.thresholds.percents().first();
@@ -178,44 +178,44 @@ fn used(account: &Account, limit: LimitName) -> u64 {
     }
 }
 
-/// How many thresholds an account has reached, for each of [`Watch::LIMITS`].
+/// How many thresholds an account has reached, for each of [`ThresholdPolicy::LIMITS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
+pub struct ThresholdLevels {
     /// 0 to [`Thresholds::COUNT_MAX`] each.
-    pub levels: [u8; Watch::LIMITS.len()],
-    /// The list that they are counted in, as [`Thresholds::list`]; 0 where none is reached.
+    pub by_limit: [u8; ThresholdPolicy::LIMITS.len()],
+    /// The list of thresholds that they refer to, as [`Thresholds::list`]; 0 where none is reached.
     pub list: u16,
 }
 
-impl Marks {
+impl ThresholdLevels {
     /// Whether no threshold is reached.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.levels == [0; Watch::LIMITS.len()]
+        self.by_limit == [0; ThresholdPolicy::LIMITS.len()]
     }
 
     /// Four bits each, the first limit's lowest.
     #[must_use]
     pub fn packed(&self) -> u32 {
-        self.levels.iter().rev().fold(0, |packed, level| packed << 4 | u32::from(level & 0xf))
+        self.by_limit.iter().rev().fold(0, |packed, level| packed << 4 | u32::from(level & 0xf))
     }
 
-    /// Reads [`Marks::packed`] back.
+    /// Reads [`ThresholdLevels::packed`] back.
     #[must_use]
     pub fn unpacked(packed: u32, list: u16) -> Self {
         let mut rest = packed;
-        let levels = [(); Watch::LIMITS.len()].map(|()| {
+        let by_limit = [(); ThresholdPolicy::LIMITS.len()].map(|()| {
             let [low, ..] = rest.to_le_bytes();
             rest >>= 4;
             low & 0xf
         });
-        Self { levels, list }
+        Self { by_limit, list }
     }
 
-    /// What is left when windows of this kind are over.
+    /// The levels after windows of this kind have ended.
     #[must_use]
     pub(crate) fn without(mut self, period: Period) -> Self {
-        for (level, limit) in self.levels.iter_mut().zip(Watch::LIMITS) {
+        for (level, limit) in self.by_limit.iter_mut().zip(ThresholdPolicy::LIMITS) {
             if limit.period() == Some(period) {
                 *level = 0;
             }
@@ -225,14 +225,14 @@ impl Marks {
     }
 }
 
-/// That a command has made usage cross thresholds, or that other thresholds hold since.
+/// A command made usage cross thresholds, or other thresholds apply now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crossing {
-    /// In the windows of the command.
-    pub before: Marks,
-    pub after: Marks,
-    /// What `after` was counted by.
-    pub watch: Watch,
+    /// Before the command, in the command's windows.
+    pub before: ThresholdLevels,
+    pub after: ThresholdLevels,
+    /// The policy that `after` was computed with.
+    pub threshold_policy: ThresholdPolicy,
 }
 
 #[cfg(test)]
@@ -244,10 +244,10 @@ mod tests {
         AmountMinor::new(amount).unwrap()
     }
 
-    fn daily(max: u64, percents: &[u32]) -> Watch {
+    fn daily(max: u64, percents: &[u32]) -> ThresholdPolicy {
         let day = WindowLimits { amount: minor(max), ..WindowLimits::UNLIMITED };
         let thresholds = Thresholds::new(percents.iter().copied()).unwrap();
-        Watch::new(&Limits { day, ..Limits::UNLIMITED }, thresholds)
+        ThresholdPolicy::new(&Limits { day, ..Limits::UNLIMITED }, thresholds)
     }
 
     fn used(amount: u64) -> Account {
@@ -276,11 +276,11 @@ mod tests {
             (max - 1, &[99, 100], max - 1, 2),
             (max - 1, &[100, 101, 1_000], max, 1),
         ] {
-            let watch = daily(limit, percents);
-            let marks = watch.marks(&used(usage));
-            assert_eq!(marks.levels, [0, 0, 0, level, 0, 0, 0], "{usage} of {limit} at {percents:?}");
-            assert_eq!(marks.list != 0, level > 0);
-            assert_eq!(usage <= watch.quiet_maxima()[3].get(), level == 0 && usage <= limit, "{usage} of {limit}");
+            let policy = daily(limit, percents);
+            let levels = policy.levels(&used(usage));
+            assert_eq!(levels.by_limit, [0, 0, 0, level, 0, 0, 0], "{usage} of {limit} at {percents:?}");
+            assert_eq!(levels.list != 0, level > 0);
+            assert_eq!(usage <= policy.quiet_maxima()[3].get(), level == 0 && usage <= limit, "{usage} of {limit}");
         }
     }
 
@@ -300,11 +300,14 @@ mod tests {
     }
 
     #[test]
-    fn marks_come_back_from_their_packed_form() {
-        let marks = Marks { levels: [1, 2, 3, 4, 5, 6, 8], list: 7 };
-        assert_eq!(Marks::unpacked(marks.packed(), 7), marks);
-        let left = marks.without(Period::Day).without(Period::Month);
-        assert_eq!((left.levels, left.list), ([0, 0, 3, 0, 0, 6, 8], 7));
-        assert_eq!(Marks { levels: [1, 0, 0, 1, 0, 0, 0], list: 7 }.without(Period::Day), Marks::default());
+    fn levels_come_back_from_their_packed_form() {
+        let levels = ThresholdLevels { by_limit: [1, 2, 3, 4, 5, 6, 8], list: 7 };
+        assert_eq!(ThresholdLevels::unpacked(levels.packed(), 7), levels);
+        let left = levels.without(Period::Day).without(Period::Month);
+        assert_eq!((left.by_limit, left.list), ([0, 0, 3, 0, 0, 6, 8], 7));
+        assert_eq!(
+            ThresholdLevels { by_limit: [1, 0, 0, 1, 0, 0, 0], list: 7 }.without(Period::Day),
+            ThresholdLevels::default()
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The gates of gRPC on the admin port: those of REST in the same order, authentication, the caller's rate and the body's
-//! bound. Who is not let in gets a gRPC status.
+//! The middleware of gRPC on the admin port: as for REST and in the same order, authentication, the caller's rate and the body's
+//! bound. A refused caller gets a gRPC status.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -16,7 +16,7 @@ const GRPC: &str = "application/grpc";
 /// A message begins with its compression flag and its length.
 const FRAME_HEAD_BYTES: usize = 5;
 
-/// Lets in calls of one message each.
+/// Admits calls of one message each.
 pub(super) async fn unary(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     if !is_grpc(&request) {
         return no_grpc();
@@ -28,14 +28,14 @@ pub(super) async fn unary(State(admin): State<Admin>, request: Request, next: Ne
         let body = read_body(body, bytes_max, BODY_TIMEOUT).await?;
         Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
     };
-    // A dependency that hangs must not hold a call for ever.
+    // A dependency that hangs must not block a call for ever.
     match timeout(REQUEST_TIMEOUT, pass).await {
         Ok(answer) => answer.unwrap_or_else(|problem: Problem| refused(&problem)),
         Err(_) => refused(&Problem::new(Kind::NoAnswer)),
     }
 }
 
-/// Lets in calls whose messages come as they like.
+/// Admits streaming calls.
 pub(super) async fn streaming(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     if !is_grpc(&request) {
         return no_grpc();
@@ -63,7 +63,7 @@ fn is_grpc(request: &Request) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
-/// What is no gRPC is answered by HTTP itself.
+/// A request that is not gRPC gets an HTTP answer.
 fn no_grpc() -> Response {
     let problem = Problem::new(Kind::UnsupportedMediaType);
     problem.detail(format!("this is a gRPC method: send {GRPC} over HTTP/2")).into_response()

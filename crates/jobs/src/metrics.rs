@@ -1,4 +1,4 @@
-//! The sweeps' figures at `/metrics`. Labels take their values from our own enums only.
+//! The sweeps' metrics at `/metrics`. Labels take their values from our own enums only.
 
 use std::sync::atomic::AtomicU64;
 
@@ -31,23 +31,23 @@ impl Sweep {
 
 type Label = (&'static str, &'static str);
 
-/// The figures. Clones share them.
+/// The metrics. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Figures {
+pub struct JobMetrics {
     holds_ended: Family<[Label; 1], Counter>,
     accounts_closed: Counter,
-    accounts_marked: Counter,
+    accounts_updated: Counter,
     hold_lag_secs: Gauge,
     finished: Family<[Label; 1], Gauge<f64, AtomicU64>>,
     errors: Family<[Label; 1], Counter>,
 }
 
-impl Part for Figures {
+impl Part for JobMetrics {
     fn register(&self, r: &mut Registry) {
-        r.register("sluice_holds_expired", "Holds that this server ended with their time", self.holds_ended.clone());
+        r.register("sluice_holds_expired", "Expired holds that this server ended", self.holds_ended.clone());
         let accounts = self.accounts_closed.clone();
         r.register("sluice_windows_closed", "Accounts without traffic whose windows this server closed", accounts);
-        let accounts = self.accounts_marked.clone();
+        let accounts = self.accounts_updated.clone();
         r.register(
             "sluice_thresholds_swept",
             "Accounts that this server found across a threshold without a payment",
@@ -56,39 +56,39 @@ impl Part for Figures {
         let lag = self.hold_lag_secs.clone();
         r.register("sluice_hold_sweep_lag_seconds", "How late the oldest hold was at the last sweep", lag);
         let finished = self.finished.clone();
-        r.register("sluice_sweep_finished_timestamp_seconds", "When a sweep last came to its end", finished);
-        r.register("sluice_sweep_errors", "Sweeps that broke off", self.errors.clone());
+        r.register("sluice_sweep_finished_timestamp_seconds", "When a sweep last finished", finished);
+        r.register("sluice_sweep_errors", "Sweeps that failed", self.errors.clone());
     }
 }
 
-impl Figures {
-    /// A hold's time was over.
+impl JobMetrics {
+    /// Counts an expired hold.
     pub(super) fn hold_ended(&self, settled: bool) {
         let how = if settled { "settled" } else { "voided" };
         self.holds_ended.get_or_create(&[("how", how)]).inc();
     }
 
-    /// So many accounts' windows were closed.
+    /// Counts accounts whose windows were closed.
     pub(super) fn accounts_closed(&self, accounts: u64) {
         self.accounts_closed.inc_by(accounts);
     }
 
-    /// So many accounts' thresholds were brought in line with their limits.
-    pub(super) fn accounts_marked(&self, accounts: u64) {
-        self.accounts_marked.inc_by(accounts);
+    /// Counts accounts whose thresholds were updated to their limits.
+    pub(super) fn accounts_updated(&self, accounts: u64) {
+        self.accounts_updated.inc_by(accounts);
     }
 
-    /// How late the oldest hold was.
+    /// Sets how late the oldest hold was.
     pub(super) fn set_hold_lag(&self, secs: u64) {
         self.hold_lag_secs.set(i64::try_from(secs).unwrap_or(i64::MAX));
     }
 
-    /// A sweep came to its end.
+    /// Records that a sweep finished.
     pub(super) fn finished(&self, sweep: Sweep, now_ms: i64) {
         self.finished.get_or_create(&[("sweep", sweep.as_str())]).set(now_ms as f64 / 1000.0);
     }
 
-    /// A sweep broke off.
+    /// Counts a failed sweep.
     pub(super) fn failed(&self, sweep: Sweep) {
         self.errors.get_or_create(&[("sweep", sweep.as_str())]).inc();
     }

@@ -1,4 +1,4 @@
-//! The API's own figures: its requests by route and status, and how long they took.
+//! The API's own metrics: its requests by route and status, and their duration.
 
 use std::time::Instant;
 
@@ -24,34 +24,34 @@ const BUCKETS: u16 = 16;
 
 /// Counts requests.
 #[derive(Clone, Debug)]
-pub struct Figures {
+pub struct ApiMetrics {
     requests: Family<[(&'static str, String); 3], Counter>,
     seconds: Histogram,
 }
 
-impl Default for Figures {
+impl Default for ApiMetrics {
     fn default() -> Self {
         Self { requests: Family::default(), seconds: Histogram::new(exponential_buckets(FIRST_SECS, FACTOR, BUCKETS)) }
     }
 }
 
-impl Part for Figures {
+impl Part for ApiMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register("sluice_admin_requests", "Requests to the API by route and status", self.requests.clone());
-        registry.register("sluice_admin_request_seconds", "How long requests to the API took", self.seconds.clone());
+        registry.register("sluice_admin_request_seconds", "Duration of requests to the API", self.seconds.clone());
     }
 }
 
 /// Counts a request when its answer begins.
-pub(super) async fn gate(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+pub(super) async fn middleware(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
     let method = METHODS.into_iter().find(|method| *method == request.method().as_str()).unwrap_or("other");
     let response = next.run(request).await;
-    let figures = &admin.figures;
+    let metrics = &admin.api_metrics;
     let status = response.status().as_u16().to_string();
-    figures.requests.get_or_create(&[("method", method.to_owned()), ("route", route), ("status", status)]).inc();
-    figures.seconds.observe(started.elapsed().as_secs_f64());
+    metrics.requests.get_or_create(&[("method", method.to_owned()), ("route", route), ("status", status)]).inc();
+    metrics.seconds.observe(started.elapsed().as_secs_f64());
     response
 }
 
@@ -61,10 +61,10 @@ mod tests {
 
     #[test]
     fn requests_are_shown() {
-        let (figures, mut registry) = (Figures::default(), Registry::default());
-        figures.register(&mut registry);
+        let (metrics, mut registry) = (ApiMetrics::default(), Registry::default());
+        metrics.register(&mut registry);
         let labels = [("method", "GET".to_owned()), ("route", NO_ROUTE.to_owned()), ("status", "404".to_owned())];
-        figures.requests.get_or_create(&labels).inc();
+        metrics.requests.get_or_create(&labels).inc();
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         assert!(text.contains(r#"sluice_admin_requests_total{method="GET",route="none",status="404"} 1"#), "{text}");

@@ -1,5 +1,5 @@
-//! Questions as bytes: [`proto::envoy::CheckRequest`] with `context_extensions` and nothing else, written straight into one
-//! buffer. The order of the fields is fixed, so that what is sent again is the very same.
+//! Requests as bytes: [`proto::envoy::CheckRequest`] with `context_extensions` and nothing else, written straight into one
+//! buffer. The order of the fields is fixed, so that a repetition is identical.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,10 @@ use super::Attempt;
 use crate::follow_up::Kind;
 use crate::outcome::Reason;
 
-/// Asks what the rule's action has to know before the gateway is asked: a charge and a refund are counted now; a capture, a
-/// void and a check are only tried. Its rule says how many repetitions of a charge are let through.
+/// The check before the gateway is called: a charge and a refund are counted now; a capture, a void and a check are only tried.
+/// The rule limits how many repetitions of a charge are admitted.
 #[must_use]
-pub fn ask(action: Action, replays_max: Option<u8>, attempt: &Attempt) -> Vec<u8> {
+pub fn check(action: Action, replays_max: Option<u8>, attempt: &Attempt) -> Vec<u8> {
     let (word, how) = match action {
         Action::Consume => (extension::ACTION_CONSUME, None),
         Action::Hold => (extension::ACTION_HOLD, None),
@@ -41,7 +41,7 @@ pub fn attempt_id(id: u128) -> String {
     text
 }
 
-/// Says what the gateway has done. Without an amount it is all that is left.
+/// Reports what the gateway has done. Without an amount: all that is left.
 #[must_use]
 pub fn confirm(kind: Kind, attempt: &Attempt, amount: Option<AmountMinor>) -> Vec<u8> {
     let mut fields = fields(attempt, kind.as_str());
@@ -49,7 +49,7 @@ pub fn confirm(kind: Kind, attempt: &Attempt, amount: Option<AmountMinor>) -> Ve
     encode(&fields)
 }
 
-/// Says that it is unknown what became of an attempt.
+/// Reports that the outcome of an attempt is unknown.
 #[must_use]
 pub fn unknown(action: Action, attempt: &Attempt, reason: &str) -> Vec<u8> {
     let of = match action {
@@ -65,13 +65,13 @@ pub fn unknown(action: Action, attempt: &Attempt, reason: &str) -> Vec<u8> {
     encode(&fields)
 }
 
-/// Says that the gateway has made the order's charge.
+/// Reports that the gateway has made the order's charge.
 #[must_use]
 pub fn made(attempt: &Attempt) -> Vec<u8> {
     encode(&fields(attempt, Kind::Made.as_str()))
 }
 
-/// Asks to take an attempt back.
+/// Requests the void of an attempt.
 #[must_use]
 pub fn void(attempt: &Attempt, reason: Reason) -> Vec<u8> {
     let mut fields = fields(attempt, Kind::Void.as_str());
@@ -81,7 +81,7 @@ pub fn void(attempt: &Attempt, reason: Reason) -> Vec<u8> {
 
 type Fields<'a> = Vec<(&'static str, Cow<'a, str>)>;
 
-/// Most fields of one question.
+/// Most fields of one request.
 const FIELDS_MAX: usize = 17;
 
 fn fields<'a>(attempt: &'a Attempt, action: &'static str) -> Fields<'a> {

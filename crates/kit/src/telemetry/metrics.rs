@@ -1,4 +1,4 @@
-//! The tracing's figures at `/metrics`.
+//! The metrics of tracing at `/metrics`.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,7 +13,7 @@ pub(super) enum Lost {
     QueueFull,
     /// The collector could not be reached, or gave no answer in time.
     Unsent,
-    /// The collector did not take it.
+    /// The collector rejected it.
     Rejected,
 }
 
@@ -29,30 +29,30 @@ impl Lost {
     }
 }
 
-/// The figures. Clones share them.
+/// The metrics. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Figures {
+pub struct TraceMetrics {
     exported: Counter,
     lost: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
-impl Default for Figures {
-    /// All at zero, and there: whoever watches a series sees the first loss of it.
+impl Default for TraceMetrics {
+    /// All at zero, and present: a rate sees the first loss.
     fn default() -> Self {
-        let figures = Self { exported: Counter::default(), lost: Family::default() };
-        Lost::ALL.into_iter().for_each(|why| figures.lost(why, 0));
-        figures
+        let metrics = Self { exported: Counter::default(), lost: Family::default() };
+        Lost::ALL.into_iter().for_each(|why| metrics.lost(why, 0));
+        metrics
     }
 }
 
-impl Part for Figures {
+impl Part for TraceMetrics {
     fn register(&self, r: &mut Registry) {
         r.register("sluice_spans_exported", "Spans that the collector has taken", self.exported.clone());
         r.register("sluice_spans_dropped", "Spans that did not reach the collector", self.lost.clone());
     }
 }
 
-impl Figures {
+impl TraceMetrics {
     pub(super) fn exported(&self, spans: u64) {
         self.exported.inc_by(spans);
     }

@@ -1,4 +1,4 @@
-//! The policy sources' figures at `/metrics`. Labels take their values from our own enums only.
+//! The policy sources' metrics at `/metrics`. Labels take their values from our own enums only.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -27,14 +27,14 @@ impl Source {
     }
 }
 
-/// What takes the place of an answer of the policy service, the nearest to it first.
+/// The fallbacks for an answer of the policy service, the nearest to it first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
     /// The account's last answer that could be used.
     LastKnown,
     /// The policies of Postgres and the file.
     Configured,
-    /// The limits for when no policy can be had.
+    /// The limits where no policy is available.
     Defaults,
 }
 
@@ -52,45 +52,45 @@ impl Step {
 
 type Label = (&'static str, &'static str);
 
-/// The figures. Clones share them.
+/// The metrics. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Figures {
+pub struct PolicyMetrics {
     source_up: Family<[Label; 1], Gauge>,
     reads: Family<[Label; 2], Counter>,
     step_downs: Family<[Label; 1], Counter>,
     accounts: Gauge,
 }
 
-impl Part for Figures {
+impl Part for PolicyMetrics {
     fn register(&self, r: &mut Registry) {
         r.register(
             "sluice_policy_source_up",
-            "1 while the last reading of the source is in force",
+            "1 while the last read of the source is in force",
             self.source_up.clone(),
         );
         r.register(
             "sluice_policy_reads",
-            "Readings of policies by source and whether they could be used",
+            "Reads of policies by source and whether they could be used",
             self.reads.clone(),
         );
         r.register(
             "sluice_policy_step_downs",
-            "Decisions that took something else than the policy service's present answer",
+            "Decisions that used a fallback for the policy service's current answer",
             self.step_downs.clone(),
         );
-        // Series that are there from the start: a rate sees no first increment of one that was not.
+        // The series exist from the start: a rate misses the first increment of a new series.
         for step in [Step::LastKnown, Step::Configured, Step::Defaults] {
             drop(self.step_downs.get_or_create(&[("to", step.as_str())]));
         }
         r.register(
             "sluice_policy_service_accounts",
-            "Accounts whose answer of the policy service is kept",
+            "Accounts whose answer of the policy service is cached",
             self.accounts.clone(),
         );
     }
 }
 
-impl Figures {
+impl PolicyMetrics {
     /// A source was read.
     pub fn read(&self, source: Source, usable: bool) {
         let source = ("source", source.as_str());
@@ -98,12 +98,12 @@ impl Figures {
         self.reads.get_or_create(&[source, ("usable", if usable { "true" } else { "false" })]).inc();
     }
 
-    /// A decision took something else than the policy service's present answer.
+    /// A decision used a fallback for the policy service's current answer.
     pub fn stepped_down(&self, step: Step) {
         self.step_downs.get_or_create(&[("to", step.as_str())]).inc();
     }
 
-    /// So many accounts' answers are kept.
+    /// Sets the number of accounts whose answers are cached.
     pub fn set_accounts(&self, accounts: usize) {
         self.accounts.set(i64::try_from(accounts).unwrap_or(i64::MAX));
     }

@@ -1,4 +1,4 @@
-//! Asks the policy service: for new accounts at once, for those in use again and again.
+//! Queries the policy service: for new accounts at once, for those in use at an interval.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use tracing::error;
 
 use super::answer::{Answer, AnswerError};
 use super::{Account, Cell, PolicyService};
-use crate::figures::Source;
+use crate::metrics::Source;
 use sluice_kit::clock;
 use sluice_kit::health::Health;
 use sluice_kit::http::{Client, HttpError};
@@ -22,16 +22,16 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Requests under way for new accounts, and as many for those in use.
 const REQUESTS_MAX: usize = 16;
-/// An account that was not used for so long is not asked for any more, and forgotten.
+/// An account that was not used for so long is not queried any more, and evicted.
 const IDLE_MAX: Duration = Duration::from_secs(900);
-/// The status that says that the service has no policy for the account.
+/// The status for an account without a policy.
 const NOT_FOUND: u16 = 404;
 /// The service's path, the same as our own.
 const PATH: &str = "/api/v1/limit-policies/effective";
 
-/// What asks the service. It runs beside the decisions, on another thread.
+/// Queries the service, beside the decisions, on another thread.
 #[derive(Clone, Debug)]
-pub struct Asker {
+pub struct PolicyFetcher {
     service: Arc<PolicyService>,
     client: Client,
     url: Arc<str>,
@@ -39,11 +39,11 @@ pub struct Asker {
     health: Option<Arc<Health>>,
 }
 
-impl Asker {
-    /// Asks at `base_url`, as in `http://policies:8080`.
+impl PolicyFetcher {
+    /// Queries `base_url`, as in `http://policies:8080`.
     ///
     /// # Errors
-    /// [`HttpError`] for a URL that cannot be asked.
+    /// [`HttpError`] for a URL that cannot be used.
     pub fn new(service: Arc<PolicyService>, base_url: &str) -> Result<Self, HttpError> {
         let url: Arc<str> = format!("{}{PATH}", base_url.trim_end_matches('/')).into();
         if let Err(problem) = sluice_kit::http::check_url(&url) {
@@ -52,14 +52,14 @@ impl Asker {
         Ok(Self { service, client: Client::new(REQUEST_TIMEOUT)?, url, health: None })
     }
 
-    /// Reports whether the service gives answers.
+    /// Reports whether the service answers.
     #[must_use]
     pub fn reporting(mut self, health: Arc<Health>) -> Self {
         self.health = Some(health);
         self
     }
 
-    /// Serves until `shutdown` says `true`. `interval` says each time how long to wait before accounts are asked for again.
+    /// Serves until `shutdown` is `true`. `interval` returns how long to wait before the accounts are queried again.
     pub async fn run(
         self,
         new: mpsc::Receiver<Arc<Cell>>,
@@ -81,9 +81,9 @@ impl Asker {
             // Never closed, so there is a permit in the end.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             while requests.try_join_next().is_some() {}
-            let asker = self.clone();
+            let fetcher = self.clone();
             requests.spawn(async move {
-                asker.ask(&cell).await;
+                fetcher.fetch(&cell).await;
                 drop(permit);
             });
         }
@@ -96,7 +96,7 @@ impl Asker {
         }
     }
 
-    /// Asks for every account in use, and forgets the others.
+    /// Queries every account in use, and evicts the others.
     pub async fn refresh_all(&self) {
         let idle_ms = i64::try_from(IDLE_MAX.as_millis()).unwrap_or(i64::MAX);
         let idle_before_ms = clock::now_ms().saturating_sub(idle_ms);
@@ -104,53 +104,53 @@ impl Asker {
         let mut requests = JoinSet::new();
         let cells = self.service.lock().all_cells();
         for cell in cells {
-            // What is idle is better kept than forgotten while nobody could be asked for it anew.
+            // While the service does not answer, idle accounts are kept: they could not be queried again.
             if cell.used_at_ms() < idle_before_ms && !self.service.failing.load(Ordering::Relaxed) {
-                self.service.forget(cell.account());
+                self.service.evict(cell.account());
                 continue;
             }
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             while requests.try_join_next().is_some() {}
-            let asker = self.clone();
+            let fetcher = self.clone();
             requests.spawn(async move {
-                asker.ask(&cell).await;
+                fetcher.fetch(&cell).await;
                 drop(permit);
             });
         }
         while requests.join_next().await.is_some() {}
     }
 
-    async fn ask(&self, cell: &Cell) {
+    async fn fetch(&self, cell: &Cell) {
         let url = self.url_of(cell.account());
         let read = self.client.get_bytes(&url, ANSWER_BYTES_MAX).await;
-        let figures = &self.service.figures;
+        let metrics = &self.service.metrics;
         match read {
             Ok(body) => {
                 self.turn(None);
                 match Answer::read(&body).and_then(|answer| answer.policy(cell.account(), &body, &*self.service.zones))
                 {
                     Ok(policy) => {
-                        figures.read(Source::Service, true);
+                        metrics.read(Source::Service, true);
                         cell.known(Arc::new(policy));
                     }
                     Err(error) => {
-                        figures.read(Source::Service, false);
+                        metrics.read(Source::Service, false);
                         self.refused(cell, &error);
                     }
                 }
             }
-            // A 404 that is no JSON is a proxy's that does not know the path, or another program's.
+            // A 404 without JSON is from a proxy that does not know the path, or from another program.
             Err(HttpError::Status { status: NOT_FOUND, is_json: true, .. }) => {
                 self.turn(None);
-                figures.read(Source::Service, true);
+                metrics.read(Source::Service, true);
                 cell.absent();
             }
             Err(error) => {
-                // Who pays chooses the channel: what the service makes of one says nothing of the others.
+                // The payer chooses the channel: an error status for one channel is no outage.
                 if cell.account().channel.is_none() || !matches!(error, HttpError::Status { .. }) {
                     self.turn(Some(&error));
                 }
-                figures.read(Source::Service, false);
+                metrics.read(Source::Service, false);
                 cell.unknown();
             }
         }
@@ -158,11 +158,11 @@ impl Asker {
 
     fn refused(&self, cell: &Cell, problem: &AnswerError) {
         let Account { merchant, currency, .. } = cell.account();
-        error!(%merchant, %currency, %problem, "an answer of the policy service is refused");
+        error!(%merchant, %currency, %problem, "policy service answer refused");
         cell.unknown();
     }
 
-    /// Notes whether the service gives answers.
+    /// Records whether the service answers.
     fn turn(&self, error: Option<&HttpError>) {
         self.service.failing.store(error.is_some(), Ordering::Relaxed);
         if let Some(health) = &self.health {

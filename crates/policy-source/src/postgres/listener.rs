@@ -1,5 +1,4 @@
-//! Takes every change of the policies in Postgres over: told by a notification, and read again every so often in case one
-//! was missed.
+//! Applies every change of the policies in Postgres: after a notification, and by reading again in case one was missed.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,8 +11,8 @@ use tokio::time::timeout;
 use tracing::{debug, error, info};
 
 use super::load::{LoadError, Rows};
-use crate::figures::Source;
-use crate::{Policies, aside};
+use crate::metrics::Source;
+use crate::{Policies, compile_off_thread};
 use sluice_kit::database;
 use sluice_kit::health::warn_unless_away;
 use sluice_settings::Secret;
@@ -22,27 +21,27 @@ use sluice_settings::Secret;
 const CHANNEL: &str = "sluice_policy";
 /// How long a reading may take, its connection included.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the tables are read again although nobody said that they changed.
+/// How often the tables are read again without a notification.
 const READ_INTERVAL: Duration = Duration::from_secs(30);
 /// How long after a failure Postgres is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Postgres gives up a statement before we give up the connection.
+/// Postgres cancels a statement before we drop the connection.
 const SESSION: [(&str, &str); 1] = [("statement_timeout", "8s")];
 
 /// The policies in Postgres.
 #[derive(Debug)]
-pub struct Watch {
+pub struct PolicyListener {
     options: PgConnectOptions,
     /// For the listener alone, which needs a pool to connect again by.
     pool: PgPool,
     connection: Option<PgConnection>,
-    /// By the last look: whether Postgres could be read, and its rows used. Only a turn is logged.
+    /// By the last read: whether Postgres could be read, and its rows used. Only a change is logged.
     well: bool,
-    /// What was found at the last look.
+    /// The digest of the last read.
     digest: Option<u64>,
 }
 
-impl Watch {
+impl PolicyListener {
     /// Takes the address; connects when first used.
     ///
     /// # Errors
@@ -78,14 +77,14 @@ impl Watch {
         }
     }
 
-    /// Keeps `policies` at what Postgres says until `shutdown` says `true`. A set with an error changes nothing.
+    /// Keeps `policies` equal to Postgres until `shutdown` is `true`. A set with an error changes nothing.
     pub async fn run(mut self, policies: Arc<Policies>, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => {}
             () = self.follow(&policies) => {}
         }
         if let Some(connection) = self.connection.take() {
-            // The stop waits for nobody: a connection that cannot be closed in order is dropped.
+            // The stop does not wait: a connection that cannot be closed in time is dropped.
             let _ = timeout(RETRY_INTERVAL, connection.close()).await;
         }
     }
@@ -93,10 +92,10 @@ impl Watch {
     async fn follow(&mut self, policies: &Arc<Policies>) {
         loop {
             let listener = self.listen().await;
-            // Whatever happened before the listener was there was told to nobody.
+            // Changes before the listener existed were not notified.
             let taken = self.take_over(policies).await;
             match listener {
-                Ok(listener) if taken => self.hear(listener, policies).await,
+                Ok(listener) if taken => self.follow_notifications(listener, policies).await,
                 Ok(_) => {}
                 Err(error) => self.turn(Err(LoadError::Sql(error)), policies).await,
             }
@@ -111,21 +110,21 @@ impl Watch {
     }
 
     /// Reads after every notification, until Postgres is gone.
-    async fn hear(&mut self, mut listener: PgListener, policies: &Arc<Policies>) {
+    async fn follow_notifications(&mut self, mut listener: PgListener, policies: &Arc<Policies>) {
         loop {
             match timeout(READ_INTERVAL, listener.try_recv()).await {
                 Ok(Ok(Some(_))) => {
-                    // What else was told by now is in the same reading.
+                    // Notifications that are buffered by now are covered by the same read.
                     while listener.next_buffered().is_some() {}
                 }
                 Ok(Ok(None) | Err(_)) => return,
-                // A connection whose other end is gone without a word stays silent too: only a question shows it.
+                // A connection whose other end vanished is silent too: only a query shows it.
                 Err(_) => match timeout(READ_TIMEOUT, listener.execute("SELECT 1")).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => {
-                        return warn_unless_away!(error, "the notifications of postgres ended, listening anew");
+                        return warn_unless_away!(error, "postgres notifications ended, listening again");
                     }
-                    Err(_) => return debug!("postgres does not answer its listener, listening anew"),
+                    Err(_) => return debug!("postgres does not answer its listener, listening again"),
                 },
             }
             if !self.take_over(policies).await {
@@ -134,7 +133,7 @@ impl Watch {
         }
     }
 
-    /// Reads and takes over; false where Postgres could not be read.
+    /// Reads and applies; false where Postgres could not be read.
     async fn take_over(&mut self, policies: &Arc<Policies>) -> bool {
         let read = self.read().await;
         let reached = !matches!(read, Err(LoadError::Sql(_)));
@@ -154,7 +153,7 @@ impl Watch {
         let taken = match read {
             Ok(rows) => {
                 let policies = Arc::clone(policies);
-                aside(move || policies.replace_rows(rows)).await.map_err(LoadError::Policy)
+                compile_off_thread(move || policies.replace_rows(rows)).await.map_err(LoadError::Policy)
             }
             Err(error) => Err(error),
         };

@@ -1,4 +1,4 @@
-//! One try to send one message: by the settings of now, within the rate limit, and recorded whatever came of it.
+//! One try to send one message: by the current settings, within the rate limit, and recorded whatever its result.
 
 use chrono::DateTime;
 use tracing::debug;
@@ -7,14 +7,14 @@ use uuid::Uuid;
 use super::Tools;
 use super::claim::Message;
 use super::outcome::{self, Ended};
-use crate::channel::{Outcome, Parcel, Report};
+use crate::channel::{Delivery, Outcome, Report};
 use crate::notice::{Alert, Change, Content, Notice};
-use crate::rate::{Allowance, Bound, Counted, Telling};
+use crate::rate::{Allowance, Bound, Counted, Notification};
 use crate::settings::{self, Channel};
 use crate::{Level, Scope};
 use sluice_kit::clock;
 use sluice_kit::health::warn_unless_away;
-use sluice_kit::telemetry::{Delivered, Delivery};
+use sluice_kit::telemetry::{self, Delivered};
 
 /// Tries the message. Where Postgres does not answer, it is due again by itself.
 pub(super) async fn run(tools: &Tools, message: Message) {
@@ -25,7 +25,7 @@ pub(super) async fn run(tools: &Tools, message: Message) {
             %message_id,
             event_id,
             trace_id,
-            "what came of a message cannot be recorded, it is tried again"
+            "the result of an alert message cannot be recorded, it is tried again"
         );
     }
 }
@@ -55,17 +55,19 @@ async fn attempt(tools: &Tools, message: &Message) -> Result<(), sqlx::Error> {
         return outcome::hold(tools, message, until).await;
     }
     let about = notice.alert();
-    let span =
-        Delivery::begin(about.and_then(|alert| alert.trace_id.as_deref()), about.and_then(|alert| alert.event_id));
+    let span = telemetry::Delivery::begin(
+        about.and_then(|alert| alert.trace_id.as_deref()),
+        about.and_then(|alert| alert.event_id),
+    );
     let traceparent = span.traceparent();
-    let parcel = Parcel {
+    let delivery = Delivery {
         id: message.message_id,
         notice: &notice,
         now_secs: clock::now().timestamp(),
         traceparent: traceparent.as_deref(),
-        told: &message.told,
+        delivered_to: &message.delivered_to,
     };
-    let report = tools.sender.send(&scope, &channel, parcel, tools.live.current().alert_timeout()).await;
+    let report = tools.sender.send(&scope, &channel, delivery, tools.live.current().alert_timeout()).await;
     span.end(&Delivered {
         channel_kind: &message.channel_kind,
         message_id: message.message_id,
@@ -81,14 +83,14 @@ async fn attempt(tools: &Tools, message: &Message) -> Result<(), sqlx::Error> {
     outcome::record(tools, message, ended(report)).await
 }
 
-/// The channel as its settings have it now, and whose they are; or how the try ends where they have none of that name and kind.
+/// The channel in the current settings, and their scope; or the try's report where they have none of that id and kind.
 async fn channel(tools: &Tools, message: &Message) -> Result<Result<(Scope, Channel), Report>, sqlx::Error> {
-    let gone = || Report::refused("the settings have no such channel any more: name it again, and redeliver");
+    let gone = || Report::refused("the channel is no longer in the settings: add it again, and redeliver");
     let Some(scope) = Scope::parse(&message.scope) else { return Ok(Err(gone())) };
     let stored = match settings::load(&tools.pool, &scope).await {
         Ok(stored) => stored,
-        // They may be mended before its time is over.
-        Err(sqlx::Error::Decode(_)) => return Ok(Err(Report::failed("the settings cannot be read: set them anew"))),
+        // They may be repaired before the message is given up.
+        Err(sqlx::Error::Decode(_)) => return Ok(Err(Report::failed("the settings cannot be read: save them again"))),
         Err(error) => return Err(error),
     };
     let channel = stored.settings.channel(&message.channel_id).cloned();
@@ -96,8 +98,8 @@ async fn channel(tools: &Tools, message: &Message) -> Result<Result<(Scope, Chan
     Ok(channel.map(|channel| (scope, channel)).ok_or_else(gone))
 }
 
-/// The alert by which the message counts against the limit; none where it passes: critical ones, digests, and whatever somebody
-/// asked for.
+/// The alert by which the message counts against the limit; `None` where it is exempt: critical alerts, digests, and messages
+/// by hand.
 fn limited<'a>(message: &Message, notice: &'a Notice) -> Option<(&'a Alert, Change)> {
     let (alert, change) = match &notice.content {
         Content::Raised(alert) => (alert, Change::Raised),
@@ -109,21 +111,21 @@ fn limited<'a>(message: &Message, notice: &'a Notice) -> Option<(&'a Alert, Chan
 
 async fn allowance(tools: &Tools, message: &Message, alert: &Alert, change: Change) -> Allowance {
     let live = tools.live.current();
-    let bound = Bound { tellings_max: live.alert_rate_messages, period: live.alert_rate_period() };
-    let asked =
-        tools.rate.take(counted(message, alert), telling(message, alert.alert_id, change), bound, clock::now_ms());
-    match asked.await {
+    let bound = Bound { notifications_max: live.alert_rate_messages, period: live.alert_rate_period() };
+    let taken =
+        tools.rate.take(counted(message, alert), notification(message, alert.alert_id, change), bound, clock::now_ms());
+    match taken.await {
         Ok(allowance) => allowance,
         // Rather too many messages than none.
         Err(error) => {
-            warn_unless_away!(error, "the rate limit of alerts cannot be asked, a message passes without it");
+            warn_unless_away!(error, "alert rate limit unavailable, the message passes without it");
             Allowance::Granted
         }
     }
 }
 
 async fn give_back(tools: &Tools, message: &Message, alert: &Alert, change: Change) {
-    let given = tools.rate.give_back(counted(message, alert), telling(message, alert.alert_id, change)).await;
+    let given = tools.rate.give_back(counted(message, alert), notification(message, alert.alert_id, change)).await;
     if let Err(error) = given {
         debug!(%error, "a failed message counts against the rate limit of alerts");
     }
@@ -134,6 +136,6 @@ fn counted<'a>(message: &'a Message, alert: &'a Alert) -> Counted<'a> {
     Counted { scope: &message.scope, merchant, alert_type: &alert.alert_type }
 }
 
-fn telling(message: &Message, alert: Uuid, change: Change) -> Telling<'_> {
-    Telling { alert, change, channel: &message.channel_id }
+fn notification(message: &Message, alert: Uuid, change: Change) -> Notification<'_> {
+    Notification { alert, change, channel: &message.channel_id }
 }

@@ -1,12 +1,12 @@
-//! Which requests must not run a second time when nobody knows what became of the first: corrections by hand that name no
-//! `expected_version`. Every other operation is known by its numbers, or leaves things as they are when it comes again.
+//! Which requests must not run a second time when the outcome of the first is unknown: corrections by hand that name no
+//! `expected_version`. Every other operation is identified by its numbers, or changes nothing when it comes again.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::API;
 
-/// What a correction has to say here. Its other fields are the handler's to read.
+/// The fields of a correction that matter here. The handler reads the others.
 #[derive(Deserialize)]
 struct Correction {
     expected_version: Option<IgnoredAny>,

@@ -1,4 +1,4 @@
-//! What REST and gRPC share: who may ask for which operation, operations in a caller's name, and refusals as problems. The
+//! What REST and gRPC share: who may request which operation, operations in a caller's name, and refusals as problems. The
 //! transports read bodies and write answers.
 
 use std::collections::HashMap;
@@ -26,10 +26,10 @@ use sluice_kit::telemetry;
 use sluice_store::StoreError;
 use sluice_store::refusal;
 
-/// When to ask again after the store gave no answer.
+/// `Retry-After` if the store gave no answer.
 const STORE_RETRY_SECS: u64 = 1;
-/// How long the answer to an operation or a batch is waited for: shorter than a request may take, so that what is said then
-/// fits the operation. The operation goes on.
+/// Timeout of the answer to an operation or a batch: shorter than that of a request, so that the problem fits the operation. The
+/// operation continues.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Ends an unknown outcome in the caller's name.
@@ -42,7 +42,7 @@ pub(super) async fn resolve(
 ) -> Answer<Resolved> {
     caller.require(Permission::QuotasManage)?;
     if caller.merchant.is_some() {
-        // Nobody says of their own payments that they were not made.
+        // A merchant may not declare that its own payments were not made.
         return Err(Problem::new(Kind::Forbidden));
     }
     let (pool, operations, actor) = (admin.pool.clone(), admin.operations.clone(), actor(caller));
@@ -57,7 +57,7 @@ pub(super) async fn resolve(
     })
 }
 
-/// Does one operation in the caller's name; a dry one is done also where it says no.
+/// Executes one operation in the caller's name; a refused dry run is an answer as well.
 pub(crate) async fn execute(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Answer<Decision> {
     let request = request.map_err(|invalid| invalid_field(&invalid, invalid.field))?;
     allow(caller, &request)?;
@@ -67,7 +67,7 @@ pub(crate) async fn execute(admin: &Admin, caller: &Caller, request: Result<Requ
     outcome(done.map_err(|error| repeat.no_decision(&error))?)
 }
 
-/// What became of each operation of a batch, in its order.
+/// The result of each operation of a batch, in its order.
 pub(crate) async fn batch(
     admin: &Admin,
     caller: &Caller,
@@ -87,14 +87,14 @@ pub(crate) async fn batch(
     }
     let outcomes =
         to_the_end(whole, OPERATION_TIMEOUT, async move { operations.execute_each(&actor, requests).await }).await?;
-    let told = |(done, repeat): (Result<Decision, StoreError>, Repeat)| {
+    let answer = |(done, repeat): (Result<Decision, StoreError>, Repeat)| {
         done.map_err(|error| repeat.no_decision(&error)).and_then(outcome)
     };
-    Ok(outcomes.into_iter().zip(repeats).map(told).collect())
+    Ok(outcomes.into_iter().zip(repeats).map(answer).collect())
 }
 
-/// Whether a batch's answer is kept for its idempotency key, where its status does not tell: not with items that ask for
-/// another try, and yet where something was done, or may have been, that another try would do twice.
+/// Whether a batch's answer is kept for its idempotency key, if its status does not decide that: not with items that may be
+/// retried, but always if something was done, or may have been, that a retry would do twice.
 pub(super) fn keep(outcomes: &[Answer<Decision>]) -> Option<Keep> {
     let once = |outcome: &Answer<Decision>| match outcome {
         Ok(done) => matches!(
@@ -104,7 +104,7 @@ pub(super) fn keep(outcomes: &[Answer<Decision>]) -> Option<Keep> {
         Err(problem) => problem.is_outcome_unknown(),
     };
     let again = |outcome: &Answer<Decision>| {
-        outcome.as_ref().is_err_and(|problem| idempotency::asks_for_another_try(problem.status()))
+        outcome.as_ref().is_err_and(|problem| idempotency::may_be_retried(problem.status()))
     };
     if outcomes.iter().any(once) {
         Some(Keep::Always)
@@ -115,10 +115,10 @@ pub(super) fn keep(outcomes: &[Answer<Decision>]) -> Option<Keep> {
     }
 }
 
-/// Whether an operation may be asked for again when nobody knows what became of it.
+/// Whether an operation may be requested again when its outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repeat {
-    /// Its numbers make it one operation, however often it comes.
+    /// Its numbers identify it as one operation, however often it comes.
     Safe,
     /// A correction that names no version counts as often as it is done.
     Unsafe,
@@ -158,7 +158,7 @@ impl Repeat {
         }
     }
 
-    /// Says of a failure that came without the store's word what is known of the operation.
+    /// Adds to a failure without an answer of the store what is known of the operation.
     fn failed(self, problem: Problem) -> Problem {
         match self {
             Self::Safe => problem,
@@ -167,7 +167,7 @@ impl Repeat {
     }
 }
 
-/// A caller that leaves must not end its operation half way: what was asked of the store is waited for, logged and counted.
+/// A caller that leaves must not end its operation half way: the store's answer is awaited, logged and counted.
 async fn to_the_end<T: Send + 'static>(
     repeat: Repeat,
     within: Duration,
@@ -180,7 +180,7 @@ async fn to_the_end<T: Send + 'static>(
     }
 }
 
-/// One account as it stands.
+/// The state of one account.
 pub(crate) async fn account(admin: &Admin, caller: &Caller, merchant_id: &str, currency: &str) -> Answer<AccountView> {
     let merchant = readable(caller, merchant_id)?;
     let currency = parse_currency(currency)?;
@@ -189,7 +189,7 @@ pub(crate) async fn account(admin: &Admin, caller: &Caller, merchant_id: &str, c
     account.map_err(|error| no_decision(&error))?.ok_or_else(no_account)
 }
 
-/// Every account of a merchant as it stands, and whether the merchant is suspended as a whole; no accounts where nothing was ever
+/// The state of every account of a merchant, and whether the merchant is suspended as a whole; no accounts if nothing was ever
 /// done with them.
 pub(crate) async fn accounts(admin: &Admin, caller: &Caller, merchant_id: &str) -> Answer<MerchantAccounts> {
     let merchant = readable(caller, merchant_id)?;
@@ -225,15 +225,15 @@ async fn suspension(pool: &PgPool, merchant: &MerchantId) -> Option<(Option<Stri
     let statement = "SELECT suspended_reason, suspended_by FROM quota_merchant WHERE merchant_id = $1";
     let found = sqlx::query_as(statement).bind(merchant.as_str()).fetch_optional(pool).await;
     found.unwrap_or_else(|error| {
-        warn!(%merchant, %error, "the reason of a merchant's suspension cannot be read");
+        warn!(%merchant, %error, "suspension reason of a merchant cannot be read");
         None
     })
 }
 
-/// The one place that says who may ask for which operation on whose quota.
+/// The one place that decides who may request which operation on whose quota.
 fn allow(caller: &Caller, request: &Request) -> Answer<()> {
     let permission = match request.operation {
-        _ if request.dry != quota::Dry::No => Permission::QuotasCheck,
+        _ if request.effect != quota::Effect::Commit => Permission::QuotasCheck,
         Operation::Consume(_)
         | Operation::Hold(_)
         | Operation::Settle { reported: false, .. }
@@ -264,7 +264,7 @@ fn actor(caller: &Caller) -> Actor {
 
 /// A refusal is a problem, except that of a dry run, which is its answer.
 fn outcome(done: Decision) -> Answer<Decision> {
-    if done.is_refused() && done.command.dry == quota::Dry::No { Err(refused(&done)) } else { Ok(done) }
+    if done.is_refused() && done.command.effect == quota::Effect::Commit { Err(refused(&done)) } else { Ok(done) }
 }
 
 fn batch_of(
@@ -326,16 +326,16 @@ fn refused(done: &Decision) -> Problem {
     }
 }
 
-/// Nobody can say what became of the operation, or what the order was. Most errors name addresses of ours, for the log alone.
+/// The outcome of the operation, or the state of the order, is unknown. Most errors name internal addresses, for the log alone.
 pub(super) fn no_decision(error: &StoreError) -> Problem {
     let detail = match error {
         StoreError::History(why) | StoreError::Clock(why) => why.as_str(),
-        StoreError::NotBegun => "the day that the operation is of has not begun by the store's clock; ask again",
+        StoreError::NotBegun => "the day that the operation is of has not begun by the store's clock; send it again",
         StoreError::Timeout { .. }
         | StoreError::Unavailable(_)
         | StoreError::Shards { .. }
-        | StoreError::NeedsPast
-        | StoreError::Corrupt(_) => "the operation may or may not have been done; ask again with the same numbers",
+        | StoreError::NeedsHistory
+        | StoreError::Corrupt(_) => "the operation may or may not have been done; send it again with the same numbers",
     };
     Problem::quota(Code::StoreUnavailable).detail(detail).retry_after(STORE_RETRY_SECS)
 }
@@ -359,7 +359,7 @@ pub(super) fn no_account() -> Problem {
     Problem::new(Kind::NotFound).detail("the merchant has no such account: nothing was ever consumed or initialized")
 }
 
-/// What the journal knows of an account.
+/// The journal's data of an account.
 #[derive(FromRow)]
 pub(super) struct KnownAccount {
     pub(super) currency: String,
@@ -378,7 +378,7 @@ pub(super) const KNOWN_ACCOUNT: &str = "account.currency, account.suspended_reas
     last_order_no, last_payment_no, account.last_updated_by \
     FROM quota_account AS account LEFT JOIN quota_merchant AS merchant USING (merchant_id)";
 
-/// What the journal knows of a merchant's accounts, by currency. The counters do not wait for it: without Postgres it is empty.
+/// The journal's data of a merchant's accounts, by currency. The counters do not wait for it: without Postgres it is empty.
 async fn provenances(pool: &PgPool, merchant: &MerchantId) -> HashMap<String, Provenance> {
     let statement = format!("SELECT {KNOWN_ACCOUNT} WHERE merchant_id = $1");
     let rows =
@@ -386,7 +386,7 @@ async fn provenances(pool: &PgPool, merchant: &MerchantId) -> HashMap<String, Pr
     match rows {
         Ok(rows) => rows.into_iter().map(|row| (row.currency.clone(), row.into())).collect(),
         Err(error) => {
-            warn!(%merchant, %error, "an account is told without what the journal knows of it");
+            warn!(%merchant, %error, "account returned without its journal data");
             HashMap::new()
         }
     }
@@ -414,13 +414,13 @@ mod tests {
 
     #[tokio::test]
     async fn an_operation_goes_on_without_its_caller() {
-        let (go_on, told) = oneshot::channel::<()>();
+        let (go_on, released) = oneshot::channel::<()>();
         let (done, ended) = oneshot::channel();
         let caller = to_the_end(Repeat::Safe, OPERATION_TIMEOUT, async move {
-            told.await.unwrap();
+            released.await.unwrap();
             done.send(()).unwrap();
         });
-        // Asked once, and left.
+        // The caller polls once, and leaves.
         assert!(timeout(Duration::ZERO, caller).await.is_err());
         go_on.send(()).unwrap();
         ended.await.unwrap();

@@ -1,5 +1,5 @@
-//! Makes messages of what happened to alerts, by the settings of now. An alert's change is marked as seen in the transaction
-//! that makes its messages; where somebody's settings cannot be read it stays unseen, so that they are told when they are mended.
+//! Creates messages for changes of alerts, by the current settings. A change is marked as seen in the transaction that creates
+//! its messages. Where settings cannot be read it stays unseen, so that its messages follow when the settings are repaired.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,16 +10,16 @@ use uuid::Uuid;
 
 use super::Tools;
 use crate::notice::{Alert, Change, Notice};
-use crate::settings::{Delivery, Told};
+use crate::settings::{AlertAttributes, Delivery};
 use crate::{Level, Settings, Subject};
 use sluice_kit::clock;
 
 /// Alerts of one transaction.
 const ALERTS_MAX: i64 = 500;
-/// Whose settings operators' are.
+/// The operators' scope.
 const OPERATORS: &str = "operators";
 
-/// What the journal is busy with now is looked at next time: it waits for nobody here.
+/// Rows that the journal has locked are left for the next run: the notifier does not wait for them.
 const SEE: &str = "SELECT alert_id, merchant_id, currency::text, subject, alert_type, alert_level, threshold, message, window_id, \
         current_used, max, trim_scale(trunc(usage_percent, 2))::text AS usage_percent, policy_version, event_id, \
         trace_id, raised_at, resolved_at, resolved_by, resolve_reason, resolve_notes, raise_seen_at IS NULL AS is_raised, \
@@ -30,18 +30,18 @@ const MARK: &str = "UPDATE quota_alert SET raise_seen_at = coalesce(raise_seen_a
         resolve_seen_at = CASE WHEN resolved_at IS NOT NULL THEN coalesce(resolve_seen_at, now()) END \
     WHERE alert_id = ANY($1)";
 
-/// What was made before of an alert that stayed unseen is there already. All that a route holds for a digest of one channel becomes
-/// due with the first of it.
+/// Messages that were created before for an alert that stayed unseen exist already. All messages that a route holds for a digest
+/// of one channel are due with the first of them.
 const MAKE: &str = "INSERT INTO alert_message (message_id, alert_id, kind, scope, channel_id, channel_kind, alert_type, \
         alert_level, body, state, held_by, next_try_at, give_up_at) \
-    SELECT id, alert, kind, of, channel, way, type, level, said::jsonb, \
+    SELECT id, alert, kind, of, channel, way, type, level, payload::jsonb, \
         CASE WHEN minutes IS NULL THEN 'pending' ELSE 'held' END, CASE WHEN minutes IS NOT NULL THEN 'route' END, \
         CASE WHEN minutes IS NULL THEN now() ELSE coalesce((SELECT min(next_try_at) FROM alert_message AS held \
             WHERE held.state = 'held' AND held.held_by = 'route' AND held.digest_id IS NULL AND held.scope = of \
             AND held.channel_id = channel), now() + make_interval(mins => minutes)) END, \
         now() + make_interval(secs => $11) \
     FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
-        $9::text[], $10::int[]) AS made (id, alert, kind, of, channel, way, type, level, said, minutes) \
+        $9::text[], $10::int[]) AS made (id, alert, kind, of, channel, way, type, level, payload, minutes) \
     ON CONFLICT DO NOTHING";
 
 #[derive(sqlx::FromRow)]
@@ -88,7 +88,7 @@ struct Made {
 /// The scopes whose settings cannot be read. Only a change is logged.
 pub(super) type Unreadable = BTreeSet<String>;
 
-/// Makes the messages of all alerts, some at a time.
+/// Creates the messages of all alerts, in batches.
 pub(super) async fn all(tools: &Tools, unreadable: &mut Unreadable) -> Result<(), sqlx::Error> {
     let mut next = Some(Uuid::nil());
     while let Some(after) = next {
@@ -97,7 +97,7 @@ pub(super) async fn all(tools: &Tools, unreadable: &mut Unreadable) -> Result<()
     Ok(())
 }
 
-/// Makes the messages of some alerts after one; the last of them where there may be more.
+/// Creates the messages of one batch of alerts, after an id; returns the last id where there may be more.
 async fn some(tools: &Tools, unreadable: &mut Unreadable, after: Uuid) -> Result<Option<Uuid>, sqlx::Error> {
     let mut transaction = tools.pool.begin().await?;
     let mut seen: Vec<Seen> = sqlx::query_as(SEE).bind(after).bind(ALERTS_MAX).fetch_all(&mut *transaction).await?;
@@ -114,7 +114,7 @@ async fn some(tools: &Tools, unreadable: &mut Unreadable, after: Uuid) -> Result
         let scopes = alert.scopes();
         for scope in &scopes {
             if let Some(settings) = settings.get(scope) {
-                made.tell(alert, scope, settings);
+                made.add(alert, scope, settings);
             }
         }
         if !scopes.iter().any(|scope| unreadable.contains(scope)) {
@@ -128,7 +128,7 @@ async fn some(tools: &Tools, unreadable: &mut Unreadable, after: Uuid) -> Result
     Ok(last)
 }
 
-/// A document that cannot be read holds up no other: nobody is told by it until it is mended.
+/// A document that cannot be read delays no other: no alert is sent by it until it is repaired.
 async fn settings_of(
     connection: &mut PgConnection,
     seen: &[Seen],
@@ -148,7 +148,10 @@ async fn settings_of(
         Ok(settings) => Some((scope, settings)),
         Err(_) => {
             if !before.contains(&scope) {
-                error!(scope, "alert settings in the database cannot be read, no alert is sent by them: set them anew");
+                error!(
+                    scope,
+                    "alert settings in the database cannot be read, no alert is sent by them: save them again"
+                );
             }
             unreadable.insert(scope);
             None
@@ -158,7 +161,7 @@ async fn settings_of(
 }
 
 impl Seen {
-    /// Whose settings may name it: the operators', and the merchant's own.
+    /// The scopes whose settings may route it: the operators', and the merchant's own.
     fn scopes(&self) -> Vec<String> {
         let merchant = self.merchant_id.as_ref().map(|merchant| format!("merchant:{merchant}"));
         std::iter::once(OPERATORS.to_owned()).chain(merchant).collect()
@@ -204,14 +207,15 @@ impl Seen {
 }
 
 impl Made {
-    fn tell(&mut self, seen: &Seen, scope: &str, settings: &Settings) {
+    fn add(&mut self, seen: &Seen, scope: &str, settings: &Settings) {
         let Some(subject) = Subject::from_column(&seen.subject) else {
             return error!(subject = seen.subject, "alert of an unknown subject, no message is sent");
         };
         let threshold = seen.threshold.and_then(|threshold| u32::try_from(threshold).ok());
         for change in seen.changes() {
-            let told = Told { subject, level: seen.level(), threshold, resolved: change == Change::Resolved };
-            for (channel, delivery) in settings.routes_for(&told) {
+            let resolved = change == Change::Resolved;
+            let alert = AlertAttributes { subject, level: seen.level(), threshold, resolved };
+            for (channel, delivery) in settings.routes_for(&alert) {
                 let minutes = match delivery {
                     Delivery::Immediate => None,
                     Delivery::Digest => Some(i32::try_from(settings.digest_minutes).unwrap_or(i32::MAX)),
