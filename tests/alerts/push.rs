@@ -1,4 +1,4 @@
-//! Gotify, Bark and Slack, by servers that ask of a message what the real ones ask, and answer as they do.
+//! Gotify, Bark, Slack and Teams, by servers that ask of a message what the real ones ask, and answer as they do.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,8 @@ use crate::receiver::{Got, Receiver, Reply, redirect, status};
 
 const TOKEN: &str = "AKr9vbJ.pYCXsmx";
 const DEVICE_KEY: &str = "nysrshcqielvoxsa";
+/// Teams takes messages of 28 KB.
+const TEAMS_BYTES_MAX: usize = 28 * 1024;
 /// Slack's bounds of the texts in blocks.
 const HEADER_CHARS_MAX: usize = 150;
 const SECTION_CHARS_MAX: usize = 3000;
@@ -100,12 +102,42 @@ fn slack(got: &Got) -> Reply {
     if blocks.is_empty() || !blocks.iter().all(fits) { answer(400, "invalid_blocks") } else { answer(200, "ok") }
 }
 
+/// The trigger of a Teams workflow: a message with one Adaptive Card, accepted with an empty answer.
+fn teams(got: &Got) -> Reply {
+    let answer =
+        |status, words: &str| Reply::Whole(status, "content-type: application/json\r\n".to_owned(), words.to_owned());
+    if !got
+        .line
+        .starts_with("POST /workflows/0123456789abcdef/triggers/manual/paths/invoke?sig=teams-signature HTTP/1.1")
+    {
+        let words = json!({"error": {"code": "DirectApiAuthorizationRequired", "message": format!("not signed: {}", got.line)}});
+        return answer(401, &words.to_string());
+    }
+    let body = got.json();
+    let attachments = body["attachments"].as_array().cloned().unwrap_or_default();
+    let card = |attachment: &Value| {
+        let blocks = attachment["content"]["body"].as_array().cloned().unwrap_or_default();
+        let is_block =
+            |block: &Value| block["type"] == "TextBlock" && block["text"].as_str().is_some_and(|text| !text.is_empty());
+        attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
+            && attachment["content"]["type"] == "AdaptiveCard"
+            && !blocks.is_empty()
+            && blocks.iter().all(is_block)
+    };
+    let is_card = is_json(got) && body["type"] == "message" && attachments.len() == 1 && attachments.iter().all(card);
+    if is_card && got.body.len() <= TEAMS_BYTES_MAX { answer(202, "") } else { answer(400, "{}") }
+}
+
 #[tokio::test]
 async fn each_takes_what_it_is_sent() -> Result<()> {
     let gotify = Receiver::start(|_, got| gotify(got)).await?;
     let bark = Receiver::start(|_, got| bark(got)).await?;
     let slack = Receiver::start(|_, got| slack(got)).await?;
+    let teams = Receiver::start(|_, got| teams(got)).await?;
+    let workflow = format!("{}/workflows/0123456789abcdef/triggers/manual/paths/invoke?sig=", teams.base());
     let channels = [
+        json!({"kind": "teams", "id": "teams", "url": format!("{workflow}teams-signature")}),
+        json!({"kind": "teams", "id": "wrong-teams", "url": format!("{workflow}wrong-signature")}),
         json!({"kind": "gotify", "id": "gotify", "url": gotify.base(), "token": TOKEN}),
         json!({"kind": "bark", "id": "bark", "url": format!("{}/", bark.base()), "device_key": DEVICE_KEY}),
         json!({"kind": "slack", "id": "slack", "url": format!("{}/services/T000/B000/secret", slack.base())}),
@@ -116,7 +148,7 @@ async fn each_takes_what_it_is_sent() -> Result<()> {
     let bench = Bench::start(all_to(&channels), &[("SLUICE_ALERT_RETRY_MS", "600000")]).await?;
     bench.raise(DAILY_100).await?;
     bench.raise(DAILY_80).await?;
-    bench.wait_for("SELECT count(*) FROM alert_delivery", 12).await?;
+    bench.wait_for("SELECT count(*) FROM alert_delivery", 16).await?;
     let rows = bench
         .rows(
             "SELECT channel_id, state, status, response FROM alert_message JOIN alert_delivery USING (message_id) \
@@ -132,6 +164,8 @@ async fn each_takes_what_it_is_sent() -> Result<()> {
         ("gotify", "sent", 200, "\"appid\":5"),
         ("bark", "sent", 200, "\"message\":\"success\""),
         ("slack", "sent", 200, "ok"),
+        ("teams", "sent", 202, ""),
+        ("wrong-teams", "pending", 401, "not signed"),
         ("wrong-gotify", "pending", 401, "valid access token"),
         ("wrong-bark", "pending", 400, "failed to get device token"),
         ("wrong-slack", "pending", 404, "no_service"),
@@ -145,6 +179,9 @@ async fn each_takes_what_it_is_sent() -> Result<()> {
             "{channel}: {response}"
         );
     }
+    let card = teams.got()[0].json();
+    let title = &card["attachments"][0]["content"]["body"][0]["text"];
+    ensure!(title.as_str().is_some_and(|text| text.contains("daily\\_")), "{card}");
     let of = |receiver: &Receiver, name: &str| -> Vec<Value> {
         let mut values: Vec<Value> = receiver.got().iter().map(|got| got.json()[name].clone()).collect();
         values.sort_by_key(Value::to_string);

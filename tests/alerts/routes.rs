@@ -52,7 +52,7 @@ async fn new_settings_tell_nothing_old_and_a_channel_that_is_gone_ends_its_messa
     receiver.wait(1).await?;
     bench.set("operators", all_to(&[webhook("second", &late.url())])).await?;
     bench.wait_for("SELECT count(*) FROM alert_message WHERE state = 'dead'", 1).await?;
-    let errors = "SELECT count(*) FROM alert_delivery WHERE error LIKE 'the settings have no such channel%'";
+    let errors = "SELECT count(*) FROM alert_delivery WHERE error LIKE 'the channel is no longer in the settings%'";
     ensure_eq!(bench.count(errors).await?, 1);
     bench.raise(OTHER_MERCHANT).await?;
     let got = late.wait(1).await?;

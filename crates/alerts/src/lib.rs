@@ -16,11 +16,14 @@ pub mod raise;
 pub mod rate;
 pub mod read;
 mod retry;
+mod scope;
 pub mod settings;
 pub mod subject;
+mod validation;
 mod words;
 
 pub use metrics::AlertMetrics;
 pub use projection::AlertProjection;
-pub use settings::{Scope, Settings};
+pub use scope::Scope;
+pub use settings::Settings;
 pub use subject::{Level, Subject};

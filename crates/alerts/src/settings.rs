@@ -3,47 +3,19 @@
 //! A document is checked ([`Settings::check`]) before it is stored. It is shown without secrets (`Serialize`) and stored with
 //! them ([`Settings::stored`]).
 
-mod channel;
 mod check;
 mod store;
 #[cfg(test)]
 mod tests;
 
-use quota::MerchantId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use super::channel::{Bark, Channel, ChannelSecret, Email, Gotify, Slack, Teams, Webhook};
+pub use super::scope::Scope;
 use super::subject::{Level, Subject};
-pub use channel::{Bark, Channel, ChannelSecret, Email, Gotify, Slack, Webhook};
-pub use check::Invalid;
+pub use super::validation::Invalid;
 pub use store::{Revision, SaveError, Stored, load, load_all, save};
-
-/// Whose settings.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Scope {
-    Operators,
-    Merchant(MerchantId),
-}
-
-impl Scope {
-    /// As in the column `scope`: `operators`, or `merchant:` and the id.
-    #[must_use]
-    pub fn text(&self) -> String {
-        match self {
-            Self::Operators => "operators".to_owned(),
-            Self::Merchant(merchant) => format!("merchant:{}", merchant.as_str()),
-        }
-    }
-
-    /// Reads [`Scope::text`] back; `None` for anything else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix("merchant:") {
-            Some(merchant) => MerchantId::parse(merchant).ok().map(Self::Merchant),
-            None => (text == "operators").then_some(Self::Operators),
-        }
-    }
-}
 
 /// Channels, and which alerts go to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -97,7 +69,7 @@ pub struct Route {
     /// The channels' ids.
     #[schema(min_items = 1, max_items = 20)]
     pub channels: Vec<String>,
-    /// When it is alert.
+    /// When it is sent.
     #[serde(default)]
     #[schema(inline)]
     pub delivery: Delivery,
@@ -107,7 +79,7 @@ fn resolved_default() -> bool {
     true
 }
 
-/// When an alert is alert.
+/// When an alert is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AlertDeliveryTime)]

@@ -11,9 +11,13 @@ use lettre::transport::smtp::response::Response;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use tokio::time::{Instant, timeout_at};
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::secret::ChannelSecret;
 use super::text::Text;
-use super::{Delivery, Outcome, Report};
-use crate::settings::Email;
+use super::{Delivery, Kind, Outcome, Prepared, Report};
+use crate::validation::{Check, LIST_MAX, check_mail, filled};
 use sluice_settings::{Mail, MailError};
 
 /// Recipients that are sent to at a time: all of it goes to one mail server.
@@ -96,4 +100,46 @@ fn report(results: Vec<(&str, Result<Response, Refusal>)>) -> Report {
     };
     let words = refused.iter().map(|((_, words), to)| format!("{}: {words}", to.join(", ")));
     Report { status: *status, delivered_to, ..Report::failed(words.collect::<Vec<_>>().join("; ")) }
+}
+
+/// Mail, as text and HTML, by the server's SMTP settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = EmailChannel)]
+pub struct Email {
+    /// The channel's own name, for routes: lower-case letters, digits, `-` and `_`.
+    #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
+    pub id: String,
+    #[schema(min_items = 1, max_items = 20)]
+    pub to: Vec<String>,
+}
+
+impl Kind for Email {
+    const NAME: &'static str = "email";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn url(&self) -> Option<&str> {
+        None
+    }
+
+    fn secrets(&self) -> Vec<(String, &ChannelSecret)> {
+        Vec::new()
+    }
+
+    fn keep(&mut self, _at: &str, _stored: Option<&Self>) -> Check {
+        Ok(())
+    }
+
+    fn check(&self, at: &str) -> Check {
+        filled(&format!("{at}.to"), self.to.len(), LIST_MAX)?;
+        let mut to = self.to.iter().enumerate();
+        to.try_for_each(|(index, address)| check_mail(&format!("{at}.to[{index}]"), address))
+    }
+
+    fn prepare<'a>(&'a self, _delivery: Delivery<'_>) -> Result<Prepared<'a>, &'static str> {
+        Ok(Prepared::Mail(self))
+    }
 }

@@ -1,5 +1,5 @@
-//! The delivery channels: webhook, email, Bark, Gotify and Slack. Each writes a [`Notice`] in its receiver's form and sends it
-//! once; retries are decided elsewhere.
+//! The delivery channels. Each has a file of its own with its settings, and is listed in [`channels!`]. It writes a [`Notice`] in its
+//! receiver's form; it is sent once, retries are decided elsewhere.
 
 mod bark;
 mod email;
@@ -7,28 +7,178 @@ mod gotify;
 mod post;
 #[cfg(test)]
 pub(crate) mod sample;
+mod secret;
 mod slack;
+mod teams;
 mod text;
 mod webhook;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::egress::EgressPolicy;
 use super::notice::Notice;
-use super::settings::{Channel, Scope};
+use super::scope::Scope;
+use super::validation::Check;
 use sluice_kit::http::HttpError;
 use sluice_settings::Mail;
 
-pub use email::Mailer;
+use secret::MASK;
+
+pub use bark::Bark;
+pub use email::{Email, Mailer};
+pub use gotify::Gotify;
 pub use post::{Answer, Post, PostError, WebhookClient};
+pub use secret::ChannelSecret;
+pub use slack::Slack;
+pub use teams::Teams;
 pub use text::Text;
+pub use webhook::Webhook;
 
 /// Characters of an answer that are kept.
 const RESPONSE_CHARS_MAX: usize = 1024;
+
+/// A part of a secret URL that is shorter is a word like `services`, not a secret by itself.
+const SECRET_PART_LEN_MIN: usize = 9;
+
+/// A kind of channel: its settings, and how it is sent to.
+trait Kind {
+    /// As in `kind`, in `alert_message.channel_kind` and in metrics.
+    const NAME: &'static str;
+
+    /// The channel's own name.
+    fn id(&self) -> &str;
+
+    /// The URL that is called; `None` for mail.
+    fn url(&self) -> Option<&str>;
+
+    /// The secrets, each with its JSON pointer in the channel.
+    fn secrets(&self) -> Vec<(String, &ChannelSecret)>;
+
+    /// The URL, where all of it is a secret.
+    fn secret_url(&self) -> Option<&str> {
+        None
+    }
+
+    /// Replaces masks by the secrets of the stored channel of the same id. `at` names the channel, as in `channels[0]`.
+    fn keep(&mut self, at: &str, stored: Option<&Self>) -> Check;
+
+    /// Checks the fields.
+    fn check(&self, at: &str) -> Check;
+
+    /// What is to be sent; the error is a problem of the channel's settings.
+    fn prepare<'a>(&'a self, delivery: Delivery<'_>) -> Result<Prepared<'a>, &'static str>;
+}
+
+/// What is to be sent.
+#[derive(Debug)]
+enum Prepared<'a> {
+    Post(Post),
+    Mail(&'a Email),
+}
+
+/// The kinds of channels, by the names of their types in lower case.
+macro_rules! channels {
+    ($($kind:ident),+ $(,)?) => {
+        /// Where messages can go.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[serde(tag = "kind", rename_all = "lowercase")]
+        #[schema(as = AlertChannel)]
+        pub enum Channel {
+            $($kind($kind),)+
+        }
+
+        impl Channel {
+            /// The names of all kinds.
+            pub const KINDS: &[&str] = &[$($kind::NAME),+];
+
+            /// As in `alert_message.channel_kind`.
+            #[must_use]
+            pub const fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$kind(_) => $kind::NAME,)+
+                }
+            }
+
+            /// Its own name.
+            #[must_use]
+            pub fn id(&self) -> &str {
+                match self {
+                    $(Self::$kind(channel) => channel.id(),)+
+                }
+            }
+
+            /// The URL that is called; `None` for mail.
+            #[must_use]
+            pub fn url(&self) -> Option<&str> {
+                match self {
+                    $(Self::$kind(channel) => channel.url(),)+
+                }
+            }
+
+            /// The secrets, each with its JSON pointer in the channel.
+            pub(crate) fn secrets(&self) -> Vec<(String, &ChannelSecret)> {
+                match self {
+                    $(Self::$kind(channel) => channel.secrets(),)+
+                }
+            }
+
+            fn secret_url(&self) -> Option<&str> {
+                match self {
+                    $(Self::$kind(channel) => channel.secret_url(),)+
+                }
+            }
+
+            /// Replaces masks by the secrets of the stored channel, where it is of the same kind.
+            pub(crate) fn keep(&mut self, at: &str, stored: Option<&Self>) -> Check {
+                match self {
+                    $(Self::$kind(channel) => {
+                        let stored = stored.and_then(|stored| if let Self::$kind(own) = stored { Some(own) } else { None });
+                        channel.keep(at, stored)
+                    })+
+                }
+            }
+
+            /// Checks the fields.
+            pub(crate) fn check(&self, at: &str) -> Check {
+                match self {
+                    $(Self::$kind(channel) => channel.check(at),)+
+                }
+            }
+
+            fn prepare<'a>(&'a self, delivery: Delivery<'_>) -> Result<Prepared<'a>, &'static str> {
+                match self {
+                    $(Self::$kind(channel) => channel.prepare(delivery),)+
+                }
+            }
+        }
+    };
+}
+
+channels!(Webhook, Email, Bark, Gotify, Slack, Teams);
+
+impl Channel {
+    /// A receiver's text without the channel's secrets. Of a secret URL, the path and its long parts are secrets too.
+    #[must_use]
+    pub fn masked(&self, text: &str) -> String {
+        let mut secrets: Vec<String> = self.secrets().iter().map(|(_, secret)| secret.expose().to_owned()).collect();
+        let path = self.secret_url().and_then(|url| url.split_once("://")?.1.split_once('/'));
+        if let Some((_, path)) = path {
+            let parts = path.split(['/', '?', '&', '=']).filter(|part| part.len() >= SECRET_PART_LEN_MIN);
+            secrets.extend(parts.chain((!path.is_empty()).then_some(path)).map(str::to_owned));
+        }
+        // Some JSON has its slashes escaped.
+        secrets.extend(secrets.clone().iter().map(|secret| secret.replace('/', "\\/")));
+        secrets.sort_by_key(|secret| Reverse(secret.len()));
+        secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+    }
+}
 
 /// A message to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -102,20 +252,12 @@ impl Sender {
             Scope::Operators => &self.operators,
             Scope::Merchant(_) => &self.merchants,
         };
-        let prepared = match channel {
-            Channel::Webhook(webhook) => webhook::write(webhook, delivery),
-            Channel::Bark(bark) => Ok(bark::write(bark, delivery)),
-            Channel::Gotify(gotify) => Ok(gotify::write(gotify, delivery)),
-            Channel::Slack(slack) => Ok(slack::write(slack, delivery)),
-            Channel::Email(email) => {
-                return match &self.mail {
-                    Some(mail) => mail.send(email, delivery, timeout).await,
-                    None => Report::failed("no mail can be sent: set SLUICE_SMTP_URL and SLUICE_SMTP_FROM"),
-                };
-            }
-        };
-        match prepared {
-            Ok(prepared) => Report::of(post.send(prepared, timeout).await),
+        match channel.prepare(delivery) {
+            Ok(Prepared::Post(prepared)) => Report::of(post.send(prepared, timeout).await),
+            Ok(Prepared::Mail(email)) => match &self.mail {
+                Some(mail) => mail.send(email, delivery, timeout).await,
+                None => Report::failed("no mail can be sent: set SLUICE_SMTP_URL and SLUICE_SMTP_FROM"),
+            },
             Err(problem) => Report::failed(problem),
         }
     }

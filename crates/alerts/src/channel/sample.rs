@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::Delivery;
 use crate::Level;
+use crate::channel::{ChannelSecret, Webhook};
 use crate::notice::{Alert, Change, Notice};
-use crate::settings::{ChannelSecret, Webhook};
 
 pub(crate) fn alert() -> Alert {
     Alert {

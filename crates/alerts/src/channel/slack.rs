@@ -2,10 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::Delivery;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use super::post::Post;
+use super::secret::{ChannelSecret, check_secret_url, server_only};
 use super::text::{Text, cut};
-use crate::settings::Slack;
+use super::{Delivery, Kind, Prepared};
+use crate::validation::Check;
 
 /// Longest text of a header block and of a section, in characters.
 const HEADER_CHARS_MAX: usize = 150;
@@ -13,7 +17,7 @@ const SECTION_CHARS_MAX: usize = 3000;
 /// Bytes of the lines that are sent: Mattermost takes 16383 characters, and about five sections are enough to read.
 const LINES_BYTES_MAX: usize = 12_000;
 
-pub(super) fn write(slack: &Slack, delivery: Delivery<'_>) -> Post {
+fn write(slack: &Slack, delivery: Delivery<'_>) -> Post {
     let text = Text::of(delivery.notice);
     let lines = text.fitting(LINES_BYTES_MAX, escape);
     let header = json!({"type": "header", "text": {"type": "plain_text", "text": cut(&text.title, HEADER_CHARS_MAX)}});
@@ -44,6 +48,53 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
+/// An incoming webhook of Slack, or of what takes the same messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SlackChannel)]
+pub struct Slack {
+    /// The channel's own name, for routes: lower-case letters, digits, `-` and `_`.
+    #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
+    pub id: String,
+    /// Anyone who has it can write. Shown as the server and a mask, which keeps it where it is sent.
+    #[serde(serialize_with = "server_only")]
+    #[schema(value_type = String, max_length = 2048)]
+    pub url: ChannelSecret,
+}
+
+impl Kind for Slack {
+    const NAME: &'static str = "slack";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn url(&self) -> Option<&str> {
+        Some(self.url.expose())
+    }
+
+    fn secrets(&self) -> Vec<(String, &ChannelSecret)> {
+        vec![("/url".to_owned(), &self.url)]
+    }
+
+    fn secret_url(&self) -> Option<&str> {
+        Some(self.url.expose())
+    }
+
+    fn keep(&mut self, _at: &str, stored: Option<&Self>) -> Check {
+        self.url.keep_url(stored.map(|stored| &stored.url));
+        Ok(())
+    }
+
+    fn check(&self, at: &str) -> Check {
+        check_secret_url(&format!("{at}.url"), &self.url)
+    }
+
+    fn prepare<'a>(&'a self, delivery: Delivery<'_>) -> Result<Prepared<'a>, &'static str> {
+        Ok(Prepared::Post(write(self, delivery)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_long_digest_is_told_whole_or_counted() {
-        let slack = Slack { id: "chat".to_owned(), url: crate::settings::ChannelSecret::new("https://h/x") };
+        let slack = Slack { id: "chat".to_owned(), url: ChannelSecret::new("https://h/x") };
         let body: Value = serde_json::from_slice(&write(&slack, sample::delivery(&sample::digest())).body).unwrap();
         let texts: Vec<&str> =
             body["blocks"].as_array().unwrap().iter().map(|block| block["text"]["text"].as_str().unwrap()).collect();

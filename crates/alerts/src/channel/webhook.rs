@@ -6,15 +6,19 @@ use hmac::{Hmac, KeyInit, Mac};
 use hyper::header::{HeaderName, HeaderValue};
 use sha2::Sha256;
 
-use super::Delivery;
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
+
 use super::post::Post;
-use crate::settings::{ChannelSecret, Webhook};
+use super::secret::{ChannelSecret, MASK};
+use super::{Delivery, Kind, Prepared};
+use crate::validation::{Check, check_url, filled, invalid};
 
 /// The prefix of a secret.
 const PREFIX: &str = "whsec_";
 
 /// The request; the error is the channel's problem.
-pub(super) fn write(webhook: &Webhook, delivery: Delivery<'_>) -> Result<Post, &'static str> {
+fn write(webhook: &Webhook, delivery: Delivery<'_>) -> Result<Post, &'static str> {
     let body = delivery.notice.json().into_bytes();
     let (id, timestamp) = (delivery.id.to_string(), delivery.now_secs.to_string());
     let signatures = webhook.secrets.iter().map(|secret| sign(secret, &id, &timestamp, &body));
@@ -38,6 +42,87 @@ fn sign(secret: &ChannelSecret, id: &str, timestamp: &str, body: &[u8]) -> Optio
     mac.update(format!("{id}.{timestamp}.").as_bytes());
     mac.update(body);
     Some(format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes())))
+}
+
+/// Most secrets that sign one message.
+const SECRETS_MAX: usize = 4;
+/// Bytes of a webhook's secret (Standard Webhooks).
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// A POST of JSON, signed as Standard Webhooks has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = WebhookChannel)]
+pub struct Webhook {
+    /// The channel's own name, for routes: lower-case letters, digits, `-` and `_`.
+    #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
+    pub id: String,
+    #[schema(max_length = 2048)]
+    pub url: String,
+    /// Each signs every message; the first is the newest. Base64 of 24 to 64 bytes after `whsec_`. Shown as a mask and its
+    /// number; a mask that is sent keeps the secret of that number.
+    #[serde(serialize_with = "numbered")]
+    #[schema(value_type = Vec<String>, min_items = 1, max_items = 4)]
+    pub secrets: Vec<ChannelSecret>,
+}
+
+impl Kind for Webhook {
+    const NAME: &'static str = "webhook";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn url(&self) -> Option<&str> {
+        Some(&self.url)
+    }
+
+    fn secrets(&self) -> Vec<(String, &ChannelSecret)> {
+        self.secrets.iter().enumerate().map(|(index, secret)| (format!("/secrets/{index}"), secret)).collect()
+    }
+
+    fn keep(&mut self, at: &str, stored: Option<&Self>) -> Check {
+        let kept = stored.map(|stored| stored.secrets.as_slice()).unwrap_or_default();
+        for (index, secret) in self.secrets.iter_mut().enumerate() {
+            if secret.expose().starts_with(MASK) {
+                let found = kept.iter().enumerate().find(|(number, _)| mask_of(number + 1) == secret.expose());
+                let (_, found) = found.ok_or_else(|| {
+                    invalid(format!("{at}.secrets[{index}]"), "is a mask without a stored secret: give the secret")
+                })?;
+                *secret = found.clone();
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, at: &str) -> Check {
+        check_url(&format!("{at}.url"), &self.url)?;
+        filled(&format!("{at}.secrets"), self.secrets.len(), SECRETS_MAX)?;
+        let mut secrets = self.secrets.iter().enumerate();
+        secrets.try_for_each(|(index, secret)| check_secret(&format!("{at}.secrets[{index}]"), secret))
+    }
+
+    fn prepare<'a>(&'a self, delivery: Delivery<'_>) -> Result<Prepared<'a>, &'static str> {
+        write(self, delivery).map(Prepared::Post)
+    }
+}
+
+/// The mask of the secret with a number, from 1.
+fn mask_of(number: usize) -> String {
+    format!("{MASK}{number}")
+}
+
+fn numbered<S: Serializer>(secrets: &[ChannelSecret], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq((1..=secrets.len()).map(mask_of))
+}
+
+fn check_secret(field: &str, secret: &ChannelSecret) -> Check {
+    let bytes = secret.expose().strip_prefix(PREFIX).and_then(|text| BASE64_STANDARD.decode(text).ok());
+    if bytes.is_some_and(|bytes| SECRET_BYTES.contains(&bytes.len())) {
+        return Ok(());
+    }
+    let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
+    Err(invalid(field, format!("must be {PREFIX} and base64 of {least} to {most} random bytes")))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 
+use crate::channel::Channel;
 use sluice_kit::metrics::Part;
 
 /// How often messages are counted.
@@ -18,8 +19,6 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 const LATENCY_FIRST_SECS: f64 = 0.005;
 const LATENCY_FACTOR: f64 = 2.0;
 const LATENCY_BUCKETS: u16 = 13;
-/// The kinds of channels; the label takes no other value.
-const CHANNELS: [&str; 5] = ["webhook", "email", "bark", "gotify", "slack"];
 /// The result of a try, or `held` for a message that was not tried.
 const OUTCOMES: [&str; 3] = ["sent", "failed", "held"];
 
@@ -77,7 +76,7 @@ impl Part for NotifierMetrics {
 impl NotifierMetrics {
     /// Every series exists from the start: a rate misses the first increment of a new series.
     fn begin(&self) {
-        for channel in CHANNELS {
+        for channel in Channel::KINDS {
             drop(self.dead.get_or_create(&[("channel", channel)]));
             drop(self.seconds.get_or_create(&[("channel", channel)]));
             for outcome in OUTCOMES {
@@ -134,5 +133,5 @@ impl NotifierMetrics {
 
 /// The label's value for a kind from Postgres.
 fn known(channel: &str) -> &'static str {
-    CHANNELS.into_iter().find(|known| *known == channel).unwrap_or("unknown")
+    Channel::KINDS.iter().find(|known| **known == channel).unwrap_or(&"unknown")
 }

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use quota::MerchantId;
 
 /// Base64 of 24 bytes.
 const OLD: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz";

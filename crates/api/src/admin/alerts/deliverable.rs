@@ -62,16 +62,9 @@ impl Deliverable {
     }
 
     async fn fault(&self, reach: &EgressPolicy, channel: &Channel) -> Option<(&'static str, Fault)> {
-        let url = match channel {
-            Channel::Email(_) if self.mail => return None,
-            Channel::Email(_) => {
-                let why = "needs a mail server: the server's SLUICE_SMTP_URL and SLUICE_SMTP_FROM are not set";
-                return Some(("kind", Fault::Refused(why.to_owned())));
-            }
-            Channel::Webhook(webhook) => webhook.url.as_str(),
-            Channel::Bark(bark) => bark.url.as_str(),
-            Channel::Gotify(gotify) => gotify.url.as_str(),
-            Channel::Slack(slack) => slack.url.expose(),
+        let Some(url) = channel.url() else {
+            let why = "needs a mail server: the server's SLUICE_SMTP_URL and SLUICE_SMTP_FROM are not set";
+            return (!self.mail).then(|| ("kind", Fault::Refused(why.to_owned())));
         };
         // What is no URL is refused by its own check.
         let url = Url::parse(url).ok()?;
