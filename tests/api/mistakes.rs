@@ -304,7 +304,7 @@ async fn a_policy_service_that_hangs_opens_nothing() -> Result<()> {
 /// The server is killed with a hold open, and another one goes on: nothing was in its memory alone.
 async fn a_killed_server_leaks_no_hold() -> Result<()> {
     // What the killed one had read and not stored is taken over at once, not after half a minute.
-    let mut api = Api::start(&policies::document(), &[("SLUICE_JOURNAL_CLAIM_IDLE_MS", "1000")])?;
+    let mut api = Api::start(&policies::document(), &[("SLUICE_JOURNAL_LEASE_MS", "1000")])?;
     let ana = api.admin()?;
     let m = "survivor";
     expect(&ana.post("/quotas/consume", &charge(m, "charged", 700)).await?, 200, &json!({"daily_used": 700}));

@@ -49,7 +49,7 @@ pub(crate) fn roomy(options: StackOptions) -> StackOptions {
     let merchants: Vec<String> =
         (0..MERCHANTS).map(|number| format!("{}: {{tier: roomy}}", merchant(number))).collect();
     let mut options = StackOptions { policies: Some(policies::with("roomy", &merchants.join("\n"))), ..options };
-    options.server_env.insert("SLUICE_JOURNAL_CLAIM_IDLE_MS".to_owned(), "1000".to_owned());
+    options.server_env.insert("SLUICE_JOURNAL_LEASE_MS".to_owned(), "1000".to_owned());
     options
 }
 

@@ -86,7 +86,7 @@ impl Config {
     fn take(&mut self, live: &LiveSettings) {
         self.batch_rows_max = usize::try_from(live.journal_batch_rows_max).unwrap_or(usize::MAX);
         self.backlog_events_max = live.backlog_events_max;
-        self.lease = live.journal_claim_idle();
+        self.lease = live.journal_lease();
     }
 }
 

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::error::SettingsError;
 use super::source::{self, Found, Origin};
-use super::table::{LiveSettings, SPECS, Settings, Spec};
+use super::table::{LiveSettings, SPECS, Settings, Spec, present_name};
 
 /// The handle to the settings in force. Clones share them.
 #[derive(Clone)]
@@ -190,7 +190,7 @@ impl Live {
         let new = self.merged(after)?;
         // A stored value may be invalid, if written manually; then the settings in force are those from before it.
         let old = self.merged(before).unwrap_or_else(|_| self.state().settings.clone());
-        let named = SPECS.iter().filter(|spec| keys.iter().any(|key| key == spec.key));
+        let named = SPECS.iter().filter(|spec| keys.iter().any(|key| present_name(key) == spec.key));
         Ok(named.map(|spec| Changed { key: spec.key, old: old.show(spec), new: new.show(spec) }).collect())
     }
 
@@ -248,8 +248,8 @@ impl LiveSettings {
 
     /// How long the lease of the server whose journal reads lasts after its last sign of life.
     #[must_use]
-    pub const fn journal_claim_idle(&self) -> Duration {
-        Duration::from_millis(self.journal_claim_idle_ms)
+    pub const fn journal_lease(&self) -> Duration {
+        Duration::from_millis(self.journal_lease_ms)
     }
 
     /// How long one try to send a message may take.
@@ -267,7 +267,7 @@ impl LiveSettings {
 
 /// The live setting of a key; the error has `name`, which may contain where the key was found.
 fn find_live(key: &str, name: &str) -> Result<&'static Spec, SettingsError> {
-    let Some(spec) = SPECS.iter().find(|spec| spec.key == key) else {
+    let Some(spec) = SPECS.iter().find(|spec| spec.key == present_name(key)) else {
         let known = SPECS.iter().filter(|spec| spec.live).map(|spec| spec.key);
         return Err(SettingsError::Unknown { name: name.to_owned(), nearest: source::nearest(key, known) });
     };

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::CONFIG_FILE_ENV;
 use super::error::SettingsError;
-use super::table::{SPECS, Spec};
+use super::table::{SPECS, Spec, present_name};
 
 /// Variables with this prefix are ours: one without a setting is a typing error.
 const PREFIX: &str = "SLUICE_";
@@ -72,8 +72,12 @@ impl Sources {
     ) -> Result<Self, SettingsError> {
         let mut found = file.map_or_else(|| Ok(HashMap::new()), read_file)?;
         for (name, text) in env {
-            if let Some(spec) = SPECS.iter().find(|spec| spec.env == name) {
-                found.insert(spec.env, Found { name, text, origin: Origin::Environment });
+            if let Some(spec) = SPECS.iter().find(|spec| spec.env == present_name(&name)) {
+                // Where a setting is given by its former name too, the present one counts.
+                let is_given = found.get(spec.env).is_some_and(|found| found.origin == Origin::Environment);
+                if spec.env == name || !is_given {
+                    found.insert(spec.env, Found { name, text, origin: Origin::Environment });
+                }
             } else if is_ours(&name) && name != CONFIG_FILE_ENV && !TOLERATED.contains(&name.as_str()) {
                 let known = SPECS.iter().map(|spec| spec.env).chain([CONFIG_FILE_ENV]);
                 return Err(SettingsError::Unknown { nearest: nearest(&name, known), name });
@@ -97,7 +101,7 @@ impl Sources {
 
 /// Whether the variable belongs to this server: it has a setting, or the prefix.
 pub(super) fn is_ours(name: &str) -> bool {
-    name.starts_with(PREFIX) || SPECS.iter().any(|spec| spec.env == name)
+    name.starts_with(PREFIX) || SPECS.iter().any(|spec| spec.env == present_name(name))
 }
 
 fn read_file(file: ConfigFile) -> Result<HashMap<&'static str, Found>, SettingsError> {
@@ -117,7 +121,7 @@ fn read_file(file: ConfigFile) -> Result<HashMap<&'static str, Found>, SettingsE
 }
 
 fn find_key(key: &str, path: &str) -> Result<&'static Spec, SettingsError> {
-    SPECS.iter().find(|spec| spec.key == key).ok_or_else(|| SettingsError::Unknown {
+    SPECS.iter().find(|spec| spec.key == present_name(key)).ok_or_else(|| SettingsError::Unknown {
         name: format!("{key} in {path}"),
         nearest: nearest(key, SPECS.iter().map(|spec| spec.key)),
     })

@@ -33,6 +33,16 @@ pub(super) struct Spec {
     pub doc: &'static str,
 }
 
+/// Settings that have another name now: each with the variable and the key of before and of now. Those of before are read for one
+/// more release.
+const RENAMED: [[(&str, &str); 2]; 1] =
+    [[("SLUICE_JOURNAL_CLAIM_IDLE_MS", "SLUICE_JOURNAL_LEASE_MS"), ("journal_claim_idle_ms", "journal_lease_ms")]];
+
+/// The present name of a setting's variable or key.
+pub(super) fn present_name(name: &str) -> &str {
+    RENAMED.iter().flatten().find(|(former, _)| *former == name).map_or(name, |(_, present)| present)
+}
+
 macro_rules! settings {
     ($(
         $(#[doc = $doc:literal])+
@@ -189,7 +199,7 @@ settings! {
     /// Most journal rows that go to Postgres in one transaction.
     journal_batch_rows_max: u64 = "2000", range 1 to 10000, env "SLUICE_JOURNAL_BATCH_ROWS_MAX", live;
     /// After how many milliseconds without a sign of life from the server whose journal reads another one's takes over.
-    journal_claim_idle_ms: u64 = "5000", range 1000 to 3600000, env "SLUICE_JOURNAL_CLAIM_IDLE_MS", live;
+    journal_lease_ms: u64 = "5000", range 1000 to 3600000, env "SLUICE_JOURNAL_LEASE_MS", live;
     /// How often holds that have run out are looked for, in milliseconds.
     hold_sweep_ms: u64 = "1000", range 100 to 60000, env "SLUICE_HOLD_SWEEP_MS", live;
     /// How often windows that are over are looked for, in seconds, so that the last figures of a merchant without further

@@ -197,6 +197,23 @@ fn every_default_is_within_its_range_and_every_name_is_used_once() {
 }
 
 /// `authz-server settings > docs/settings.md` writes the file anew.
+/// For one more release after a setting was renamed.
+#[test]
+fn a_setting_is_also_known_by_its_former_name() {
+    let lease = |env: &[(&str, &str)], file| {
+        load(&[&[("SLUICE_POLICY_FILE", "p")], env].concat(), file).map(|settings| settings.journal_lease_ms)
+    };
+    let (former, present) = ("SLUICE_JOURNAL_CLAIM_IDLE_MS", "SLUICE_JOURNAL_LEASE_MS");
+    assert_eq!(lease(&[(former, "2000")], None).unwrap(), 2_000);
+    for env in [[(former, "2000"), (present, "3000")], [(present, "3000"), (former, "2000")]] {
+        assert_eq!(lease(&env, None).unwrap(), 3_000);
+    }
+    assert_eq!(lease(&[], Some("journal_claim_idle_ms: 4000")).unwrap(), 4_000);
+    assert_eq!(lease(&[(former, "2000")], Some("journal_lease_ms: 4000")).unwrap(), 2_000);
+    let error = lease(&[(former, "1")], None).unwrap_err().to_string();
+    assert!(error.contains(former), "the name that was given: {error}");
+}
+
 #[test]
 fn the_reference_is_the_committed_file() {
     let committed = include_str!("../../../docs/settings.md");
