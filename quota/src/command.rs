@@ -178,6 +178,30 @@ impl Action {
         }
     }
 
+    /// The charge, where it is one.
+    #[must_use]
+    pub const fn charge(&self) -> Option<&Charge> {
+        match self {
+            Self::Consume(charge) | Self::Hold(charge, _) => Some(charge),
+            Self::VoidAttempt
+            | Self::Void
+            | Self::Settle(_)
+            | Self::Refund(_)
+            | Self::MarkUnknown(_)
+            | Self::Resolve(_)
+            | Self::Release(_)
+            | Self::Expire
+            | Self::Adjust(_)
+            | Self::Reset(_)
+            | Self::Suspend
+            | Self::Resume
+            | Self::SuspendMerchant
+            | Self::ResumeMerchant
+            | Self::Initialize
+            | Self::Roll => None,
+        }
+    }
+
     /// Whether it concerns the merchant as a whole, and so no account.
     #[must_use]
     pub const fn is_of_merchant(&self) -> bool {

@@ -4,6 +4,8 @@
 //! server both build on it; the differential suite compares the Redis script with it.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+// An arm for all others would take a new variant in silently.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 #[cfg(test)]
 extern crate self as quota;

@@ -69,8 +69,10 @@ impl Prediction {
 const fn fits(limit: LimitName, remaining: u64, amount: AmountMinor) -> Option<u64> {
     match limit {
         LimitName::PendingAmount | LimitName::RefundDaily | LimitName::RefundMonthly => None,
-        _ if limit.is_count() => Some(remaining),
-        _ => remaining.checked_div(amount.get()),
+        LimitName::DailyCount | LimitName::MonthlyCount | LimitName::YearlyCount => Some(remaining),
+        LimitName::DailyAmount | LimitName::MonthlyAmount | LimitName::YearlyAmount => {
+            remaining.checked_div(amount.get())
+        }
     }
 }
 

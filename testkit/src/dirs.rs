@@ -13,7 +13,7 @@ use crate::failure::{Context, Failure, Result};
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Set to anything, this environment variable keeps every run folder: for a test that failed without a panic.
 const KEEP_VARIABLE: &str = "E2E_KEEP";
-/// ThresholdLevels a folder that a failed test leaves for its reader.
+/// Marks a folder that a failed test leaves for its reader.
 const KEEP_MARK: &str = "KEPT";
 
 /// The workspace's root.

@@ -155,7 +155,7 @@ async fn the_rest_of_what_was_read_of_another_stream_removes_nothing() -> Result
     Ok(())
 }
 
-/// Reads again and again, and audit as many as given of what each read brings.
+/// Reads again and again, and notes as many as given of what each read brings.
 async fn store(stream: &mut EventStream, counts: &[usize]) -> Result<()> {
     for count in counts {
         let entries = stream.read(100, SOON).await?;

@@ -95,10 +95,15 @@ impl Drop for LogGuard {
     }
 }
 
-/// The filter, with the lines that no general level switches off: only a directive that names them does.
+/// A library's target whose warnings say that a connection to Postgres is gone: [`crate::health`] logs an outage once.
+const POOL: &str = "sqlx_core::pool";
+
+/// The filter, with the levels of targets that no level for all changes: only a directive that names them does.
 fn env_filter(filter: &LogFilter) -> Result<EnvFilter, TelemetryError> {
-    let kept = [DECISION, AUDIT].into_iter().filter(|target| !filter.names(target));
-    let directives = kept.map(|target| format!("{target}=info"));
+    let is_off = filter.as_str().split(',').any(|directive| directive.eq_ignore_ascii_case("off"));
+    let fixed = [(DECISION, "info"), (AUDIT, "info"), (POOL, if is_off { "off" } else { "error" })];
+    let fixed = fixed.into_iter().filter(|(target, _)| !filter.names(target));
+    let directives = fixed.map(|(target, level)| format!("{target}={level}"));
     let all: Vec<String> = filter.directives().into_iter().chain(directives).collect();
     Ok(EnvFilter::try_new(all.join(","))?)
 }

@@ -1,6 +1,8 @@
 //! Where accounts and orders live: one atomic step per command, in Redis or in memory.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+// An arm for all others would take a new variant in silently.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod refusal;
 

@@ -348,11 +348,8 @@ proptest! {
             let reply = ledger.apply(&command);
             let order = command.order_no.as_ref().and_then(|order_no| ledger.order(&command.merchant, order_no));
             let gave = before.day.amount > account(&ledger).day.amount && command.effect == Effect::Commit;
-            let by_operation = match command.action {
-                Action::Refund(_) | Action::Release(_) | Action::Void | Action::Expire => true,
-                Action::Settle(_) | Action::VoidAttempt => false,
-                _ => false,
-            };
+            let by_operation =
+                matches!(command.action, Action::Refund(_) | Action::Release(_) | Action::Void | Action::Expire);
             if gave && by_operation {
                 prop_assert!(order.is_some_and(Order::is_closed), "{:?}: {:?}", &command, &reply);
             }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use proto::LimitUsage;
 use quota::{
-    Account, Action, Currency, LimitName, LimitState, Limits, Merchant, Outlook, Period, Policy, Prediction, Record,
+    Account, Charge, Currency, LimitName, LimitState, Limits, Merchant, Outlook, Period, Policy, Prediction, Record,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -248,10 +248,7 @@ impl CheckAnswer {
     pub fn of(done: &Decision) -> Self {
         let record = &done.reply.record;
         let amount = done.command.action.amount().unwrap_or_default();
-        let hard = match &done.command.action {
-            Action::Consume(charge) => charge.hard_limits(),
-            _ => Limits::UNLIMITED,
-        };
+        let hard = done.command.action.charge().map_or(Limits::UNLIMITED, Charge::hard_limits);
         let prediction = done
             .policy
             .as_ref()

@@ -58,6 +58,7 @@ fn directives_name_crates_and_the_modules_that_they_were() {
         tracing::debug!(target: "sluice_store::redis", "store");
         tracing::debug!(target: "sluice_journal::drain", "journal");
         tracing::debug!(target: "other", "other");
+        tracing::warn!(target: "sqlx_core::pool::connection", "pool");
     };
     for (filter, expected) in [
         ("info,sluice=debug", &["store", "journal"][..]),
@@ -67,6 +68,7 @@ fn directives_name_crates_and_the_modules_that_they_were() {
         ("info,authz_server::journal::drain=debug", &["journal"]),
         ("info,authz_server=debug,authz_server::store=info", &["journal"]),
         ("info,authz_server::storehouse=debug", &[]),
+        ("off,sqlx_core::pool=warn", &["pool"]),
         ("debug,authz_server=info", &["other"]),
     ] {
         let lines = filtered(filter, log);

@@ -2,8 +2,8 @@
 
 use quota::{
     Action, Adjust, AmountMinor, Change, Charge, Code, Command, Effect, HoldTerms, Limits, NOW_MS_MAX, OnExpiry,
-    OperationId, OperationKind, OrderState, Origin, Origins, Pace, Refund, Reset, Resolution, Settle, Subject,
-    ThresholdPolicy, WindowIds,
+    OperationId, OperationKind, OrderState, Origin, Origins, Pace, Reset, Resolution, Settle, Subject, ThresholdPolicy,
+    WindowIds,
 };
 
 use super::{FORMAT, Writer};
@@ -99,43 +99,51 @@ const fn op(action: &Action) -> u8 {
     }
 }
 
-const fn flags(command: &Command) -> u8 {
+fn flags(command: &Command) -> u8 {
     let effect = match command.effect {
         Effect::Commit => 0,
         Effect::DryRun => DRY,
         Effect::DryRunJournaled => DRY + JOURNALED,
     };
-    let more = match &command.action {
-        Action::Consume(charge) | Action::Hold(charge, _) if charge.pace.is_some() => PACED,
-        Action::Settle(settle) if settle.last => LAST_OR_RESERVED,
-        Action::Refund(Refund { reserve: true, .. }) | Action::Release(Refund { reserve: true, .. }) => {
-            LAST_OR_RESERVED
-        }
-        _ => 0,
-    };
-    effect + more
+    let is_paced = command.action.charge().is_some_and(|charge| charge.pace.is_some());
+    effect + if is_paced { PACED } else { 0 } + if is_last_or_reserved(&command.action) { LAST_OR_RESERVED } else { 0 }
+}
+
+const fn is_last_or_reserved(action: &Action) -> bool {
+    match action {
+        Action::Settle(settle) => settle.last,
+        Action::Refund(refund) | Action::Release(refund) => refund.reserve,
+        Action::Consume(_)
+        | Action::Hold(..)
+        | Action::VoidAttempt
+        | Action::Void
+        | Action::MarkUnknown(_)
+        | Action::Resolve(_)
+        | Action::Expire
+        | Action::Adjust(_)
+        | Action::Reset(_)
+        | Action::Suspend
+        | Action::Resume
+        | Action::SuspendMerchant
+        | Action::ResumeMerchant
+        | Action::Initialize
+        | Action::Roll => false,
+    }
 }
 
 fn refusal(action: &Action) -> u8 {
-    match action {
-        Action::Consume(charge) | Action::Hold(charge, _) => charge.refusal.map_or(0, Code::number),
-        _ => 0,
-    }
+    action.charge().and_then(|charge| charge.refusal).map_or(0, Code::number)
 }
 
-const fn replays_max(action: &Action) -> u8 {
-    match action {
-        Action::Consume(Charge { replays_max: Some(max), .. })
-        | Action::Hold(Charge { replays_max: Some(max), .. }, _) => *max,
-        _ => ANY_REPLAYS,
-    }
+fn replays_max(action: &Action) -> u8 {
+    action.charge().and_then(|charge| charge.replays_max).unwrap_or(ANY_REPLAYS)
 }
 
 impl Writer<'_> {
     fn maxima(&mut self, action: &Action) {
-        match action {
-            Action::Consume(charge) | Action::Hold(charge, _) => self.windows(&charge.limits),
-            _ => self.bytes(&[0; 48]),
+        match action.charge() {
+            Some(charge) => self.windows(&charge.limits),
+            None => self.bytes(&[0; 48]),
         }
     }
 
