@@ -76,6 +76,48 @@ trait Kind {
     fn prepare<'a>(&'a self, delivery: Delivery<'_>) -> Result<Prepared<'a>, &'static str>;
 }
 
+/// A kind that is a URL, which is a secret as a whole, and an `id`; the file has a function `write` for the request.
+macro_rules! secret_url_kind {
+    ($kind:ident, $name:literal) => {
+        impl $crate::channel::Kind for $kind {
+            const NAME: &'static str = $name;
+
+            fn id(&self) -> &str {
+                &self.id
+            }
+
+            fn url(&self) -> Option<&str> {
+                Some(self.url.expose())
+            }
+
+            fn secrets(&self) -> Vec<(String, &$crate::channel::ChannelSecret)> {
+                vec![("/url".to_owned(), &self.url)]
+            }
+
+            fn secret_url(&self) -> Option<&str> {
+                Some(self.url.expose())
+            }
+
+            fn keep(&mut self, _at: &str, stored: Option<&Self>) -> $crate::validation::Check {
+                self.url.keep_url(stored.map(|stored| &stored.url));
+                Ok(())
+            }
+
+            fn check(&self, at: &str) -> $crate::validation::Check {
+                $crate::channel::secret::check_secret_url(&format!("{at}.url"), &self.url)
+            }
+
+            fn prepare<'a>(
+                &'a self,
+                delivery: $crate::channel::Delivery<'_>,
+            ) -> Result<$crate::channel::Prepared<'a>, &'static str> {
+                Ok($crate::channel::Prepared::Post(write(self, delivery)))
+            }
+        }
+    };
+}
+use secret_url_kind;
+
 /// What is to be sent.
 #[derive(Debug)]
 enum Prepared<'a> {

@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::post::Post;
-use super::secret::{ChannelSecret, check_secret_url, server_only};
+use super::secret::{ChannelSecret, server_only};
 use super::text::{Text, cut};
-use super::{Delivery, Kind, Prepared};
-use crate::validation::Check;
+use super::{Delivery, secret_url_kind};
 
 /// Longest text of a header block and of a section, in characters.
 const HEADER_CHARS_MAX: usize = 150;
@@ -62,38 +61,7 @@ pub struct Slack {
     pub url: ChannelSecret,
 }
 
-impl Kind for Slack {
-    const NAME: &'static str = "slack";
-
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn url(&self) -> Option<&str> {
-        Some(self.url.expose())
-    }
-
-    fn secrets(&self) -> Vec<(String, &ChannelSecret)> {
-        vec![("/url".to_owned(), &self.url)]
-    }
-
-    fn secret_url(&self) -> Option<&str> {
-        Some(self.url.expose())
-    }
-
-    fn keep(&mut self, _at: &str, stored: Option<&Self>) -> Check {
-        self.url.keep_url(stored.map(|stored| &stored.url));
-        Ok(())
-    }
-
-    fn check(&self, at: &str) -> Check {
-        check_secret_url(&format!("{at}.url"), &self.url)
-    }
-
-    fn prepare<'a>(&'a self, delivery: Delivery<'_>) -> Result<Prepared<'a>, &'static str> {
-        Ok(Prepared::Post(write(self, delivery)))
-    }
-}
+secret_url_kind!(Slack, "slack");
 
 #[cfg(test)]
 mod tests {

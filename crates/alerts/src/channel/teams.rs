@@ -6,11 +6,10 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::post::Post;
-use super::secret::{ChannelSecret, check_secret_url, server_only};
+use super::secret::{ChannelSecret, server_only};
 use super::text::{Text, cut};
-use super::{Delivery, Kind, Prepared};
+use super::{Delivery, secret_url_kind};
 use crate::Level;
-use crate::validation::Check;
 
 /// Longest title, in characters.
 const TITLE_CHARS_MAX: usize = 150;
@@ -31,38 +30,7 @@ pub struct Teams {
     pub url: ChannelSecret,
 }
 
-impl Kind for Teams {
-    const NAME: &'static str = "teams";
-
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn url(&self) -> Option<&str> {
-        Some(self.url.expose())
-    }
-
-    fn secrets(&self) -> Vec<(String, &ChannelSecret)> {
-        vec![("/url".to_owned(), &self.url)]
-    }
-
-    fn secret_url(&self) -> Option<&str> {
-        Some(self.url.expose())
-    }
-
-    fn keep(&mut self, _at: &str, stored: Option<&Self>) -> Check {
-        self.url.keep_url(stored.map(|stored| &stored.url));
-        Ok(())
-    }
-
-    fn check(&self, at: &str) -> Check {
-        check_secret_url(&format!("{at}.url"), &self.url)
-    }
-
-    fn prepare<'a>(&'a self, delivery: Delivery<'_>) -> Result<Prepared<'a>, &'static str> {
-        Ok(Prepared::Post(write(self, delivery)))
-    }
-}
+secret_url_kind!(Teams, "teams");
 
 fn write(teams: &Teams, delivery: Delivery<'_>) -> Post {
     let text = Text::of(delivery.notice);
