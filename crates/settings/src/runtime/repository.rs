@@ -15,6 +15,7 @@ use super::service::scalar;
 use super::table::{self, AuditRow, By, TableError};
 use super::{ChangedIn, follow};
 use crate::live::{Layer, Live, Setting};
+use crate::table::present_name;
 use crate::{Settings, SettingsError};
 use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::AUDIT;
@@ -259,7 +260,7 @@ impl Repository {
                 })?),
             };
             self.live.check_one(key, text.as_deref())?;
-            wanted.insert(key.clone(), text);
+            wanted.insert(present_name(key).to_owned(), text);
         }
         Ok(wanted)
     }
@@ -278,17 +279,28 @@ impl Repository {
         if let Some(expected) = expected_version.filter(|expected| *expected != before.version) {
             return Err(ChangeError::Version { expected, actual: before.version });
         }
+        let former: Vec<String> = before.values.keys().filter(|key| present_name(key) != *key).cloned().collect();
+        let before = Layer { values: before.values.into_iter().map(present).collect(), ..before };
         let (after, keys) = next_layer(&before, wanted);
         let changed = self.live.compare(&before, &after, &keys)?;
         let mut rows = Vec::with_capacity(changed.len());
         for one in &changed {
             let value = after.values.get(one.key).map(String::as_str);
             table::write(&mut transaction, one.key, value, after.version, by.actor).await?;
+            // A row under the setting's former name goes with it: it would count again after a reset.
+            for key in former.iter().filter(|key| present_name(key) == one.key) {
+                table::write(&mut transaction, key, None, after.version, by.actor).await?;
+            }
             rows.push(table::audit(&mut transaction, after.version, one, value.is_none(), by).await?);
         }
         transaction.commit().await?;
         Ok((after, rows))
     }
+}
+
+/// A stored value under the setting's present name. Former names sort first, so that the present one's value counts.
+fn present((key, text): (String, String)) -> (String, String) {
+    (present_name(&key).to_owned(), text)
 }
 
 /// The resulting values, and the keys whose row changes. Without any the version stays.

@@ -17,6 +17,23 @@ async fn recorded(node: &Node) -> Result<Vec<(u64, String, Option<String>, Optio
     Ok(rows.into_iter().map(|row| (row.version, row.key, row.old_value, row.new_value)).collect())
 }
 
+/// A row that a server of before wrote under a setting's former name is read, replaced and reset under the present one.
+#[tokio::test]
+async fn a_setting_that_was_renamed_leaves_no_row_behind() -> Result<()> {
+    let postgres = postgres().await?;
+    let node = Node::start(&postgres, NEVER, &[]).await?;
+    let lease = || node.live.current().journal_lease_ms;
+    let former = "INSERT INTO runtime_setting (key, value, version, changed_by) VALUES ('journal_claim_idle_ms', '2000', 1, 'ana')";
+    sqlx::query(former).execute(&postgres.pool().await?).await?;
+    node.change("ana", json!({"journal_lease_ms": 3000})).await?;
+    assert_eq!(lease(), 3_000);
+    node.change("ana", json!({"journal_lease_ms": null})).await?;
+    assert_eq!(lease(), 5_000, "the default, not the former name's value");
+    node.change("ana", json!({"journal_claim_idle_ms": 4000})).await?;
+    assert_eq!(Node::start(&postgres, NEVER, &[]).await?.live.current().journal_lease_ms, 4_000);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_change_in_one_server_reaches_the_others_and_is_recorded() -> Result<()> {
     let postgres = postgres().await?;
