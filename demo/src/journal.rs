@@ -43,7 +43,8 @@ struct Entry {
 pub(crate) async fn show(stack: &Stack) -> Result<usize> {
     let account = stack.account(MERCHANT, "USD").await?.ok_or_else(|| Failure::new("the account was never charged"))?;
     println!("\nCounters of {MERCHANT} in USD, as Redis has them");
-    for (name, window) in [("day", account.day), ("month", account.month), ("year", account.year)] {
+    for (period, window) in account.windows.iter() {
+        let name = period.as_str();
         println!(
             "  {name:<6} {:<9} amount {:>6}  payments {}  refunded {:>5}",
             window.id, window.amount, window.count, window.refunded
@@ -62,11 +63,15 @@ pub(crate) async fn show(stack: &Stack) -> Result<usize> {
         println!("  {seq:<4} {order_no:<8} {action:<14} {code:<21} {mode:<8} {amount:>7} {day:>18}");
     }
     let found: Vec<_> = entries.iter().map(|entry| (&*entry.order_no, &*entry.action, &*entry.code)).collect();
-    let agrees = entries.last().and_then(|entry| u64::try_from(entry.used_after).ok()) == Some(account.day.amount);
+    let agrees =
+        entries.last().and_then(|entry| u64::try_from(entry.used_after).ok()) == Some(account.windows.day.amount);
     if found == ROWS && agrees {
         return Ok(0);
     }
-    println!("    NOT AS ANNOUNCED: the rows should be {ROWS:?} and end at the counter's {}", account.day.amount);
+    println!(
+        "    NOT AS ANNOUNCED: the rows should be {ROWS:?} and end at the counter's {}",
+        account.windows.day.amount
+    );
     Ok(1)
 }
 

@@ -150,7 +150,7 @@ fn print_row(
 
 /// The day's amount, after waiting for what follows the answer where the announced amount is not there at once.
 async fn settled_day(stack: &Stack, announced: u64) -> Result<u64> {
-    let day = async || Ok(stack.account(MERCHANT, "USD").await?.map_or(0, |account| account.day.amount));
+    let day = async || Ok(stack.account(MERCHANT, "USD").await?.map_or(0, |account| account.windows.day.amount));
     let settled = wait::until_async("the day's amount", VOID_WITHIN, || async {
         Ok(Some(day().await?).filter(|day| *day == announced))
     });

@@ -1,6 +1,8 @@
 //! The state of one (merchant, currency): its windows, what is pending, its pace and whether it is suspended.
 
-use crate::{AmountMinor, Code, Limits, Period, ThresholdLevels, WindowIds, WindowUsage};
+use crate::{
+    AmountMinor, Code, LimitKind, LimitName, Limits, PerPeriod, Period, ThresholdLevels, WindowIds, WindowUsage,
+};
 
 /// First epoch of a window that an account was moved back into. The account's version selects the epoch from here on, so that it
 /// differs from the one the window had before, unless the window was reset as often.
@@ -56,22 +58,7 @@ pub struct Origin {
 }
 
 /// The windows that a charge or refund was counted in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Origins {
-    pub day: Origin,
-    pub month: Origin,
-    pub year: Origin,
-}
-
-impl Origins {
-    const fn of(&self, period: Period) -> Origin {
-        match period {
-            Period::Day => self.day,
-            Period::Month => self.month,
-            Period::Year => self.year,
-        }
-    }
-}
+pub type Origins = PerPeriod<Origin>;
 
 /// The final counters of a closed window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +70,7 @@ pub struct ClosedWindow {
 /// The state of one (merchant, currency).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    pub day: Counter,
-    pub month: Counter,
-    pub year: Counter,
+    pub windows: PerPeriod<Counter>,
     /// The amount of open holds that is not settled yet; part of the consumed amounts.
     pub pending: u64,
     /// The pace's theoretical arrival time, microseconds since the epoch.
@@ -102,26 +87,18 @@ impl Account {
     /// The counter of one kind of window.
     #[must_use]
     pub const fn of(&self, period: Period) -> &Counter {
-        match period {
-            Period::Day => &self.day,
-            Period::Month => &self.month,
-            Period::Year => &self.year,
-        }
+        self.windows.of(period)
     }
 
     pub(crate) const fn of_mut(&mut self, period: Period) -> &mut Counter {
-        match period {
-            Period::Day => &mut self.day,
-            Period::Month => &mut self.month,
-            Period::Year => &mut self.year,
-        }
+        self.windows.of_mut(period)
     }
 
     /// The account as of the given windows.
     #[must_use]
     pub fn rolled(self, ids: WindowIds) -> Self {
-        let (day, month, year) = (self.day.rolled(ids.day), self.month.rolled(ids.month), self.year.rolled(ids.year));
-        let mut rolled = Self { day, month, year, ..self };
+        let windows = PerPeriod::from_fn(|period| self.of(period).rolled(*ids.ids.of(period)));
+        let mut rolled = Self { windows, ..self };
         for period in Period::ALL {
             if rolled.of(period).id != self.of(period).id {
                 rolled.levels = rolled.levels.without(period);
@@ -135,8 +112,7 @@ impl Account {
     pub(crate) fn brought_back(self, ids: WindowIds) -> Self {
         let epoch = u8::try_from(self.version % BROUGHT_BACK_EPOCHS).unwrap_or_default() + BROUGHT_BACK_EPOCH;
         let back = |counter: Counter, id| if counter.id > id { Counter { id, epoch, ..counter } } else { counter };
-        let (day, month, year) = (back(self.day, ids.day), back(self.month, ids.month), back(self.year, ids.year));
-        Self { day, month, year, ..self }
+        Self { windows: PerPeriod::from_fn(|period| back(*self.of(period), *ids.ids.of(period))), ..self }
     }
 
     /// The windows of `stored` that are closed in `self`, with their final counters.
@@ -147,23 +123,17 @@ impl Account {
     }
 
     pub(crate) fn origins(&self) -> Origins {
-        let origin = |period| Origin { id: self.of(period).id, epoch: self.of(period).epoch };
-        Origins { day: origin(Period::Day), month: origin(Period::Month), year: origin(Period::Year) }
+        self.windows.map(|counter| Origin { id: counter.id, epoch: counter.epoch })
     }
 
     /// The first window limit that a charge would break, in the order of codes.
     pub(crate) fn breaks(&self, amount: AmountMinor, limits: &Limits) -> Option<Code> {
-        let count = |period| over(self.of(period).count, 1, limits.of(period).count);
-        let sum = |period| over(self.of(period).amount, amount.get(), limits.of(period).amount);
-        let checks: [(bool, Code); 6] = [
-            (count(Period::Day), Code::DailyCount),
-            (count(Period::Month), Code::MonthlyCount),
-            (count(Period::Year), Code::YearlyCount),
-            (sum(Period::Day), Code::DailyAmount),
-            (sum(Period::Month), Code::MonthlyAmount),
-            (sum(Period::Year), Code::YearlyAmount),
-        ];
-        checks.into_iter().find_map(|(broken, code)| broken.then_some(code))
+        let broken = |limit: &LimitName| match limit.kind() {
+            LimitKind::Count(period) => over(self.of(period).count, 1, limits.of(period).count),
+            LimitKind::Amount(period) => over(self.of(period).amount, amount.get(), limits.of(period).amount),
+            LimitKind::Pending | LimitKind::Refunded(_) => false,
+        };
+        LimitName::ALL.into_iter().find(broken).map(LimitName::code)
     }
 
     /// Counts a charge in every window.
@@ -186,7 +156,7 @@ impl Account {
     pub(crate) fn give_back(&mut self, amount: u64, charge: bool, counted: &Origins) {
         for period in Period::ALL {
             let counter = self.of_mut(period);
-            if counter.is(counted.of(period)) {
+            if counter.is(*counted.of(period)) {
                 counter.amount = counter.amount.saturating_sub(amount);
                 counter.count = counter.count.saturating_sub(u64::from(charge));
             }
@@ -202,14 +172,14 @@ impl Account {
     pub(crate) fn unrefund(&mut self, amount: u64, counted: &Origins) {
         for period in Period::ALL {
             let counter = self.of_mut(period);
-            if counter.is(counted.of(period)) {
+            if counter.is(*counted.of(period)) {
                 counter.refunded = counter.refunded.saturating_sub(amount);
             }
         }
     }
 
-    pub(crate) const fn usage(&self, after: &Self) -> (WindowUsage, WindowUsage, WindowUsage) {
-        (self.day.usage(after.day), self.month.usage(after.month), self.year.usage(after.year))
+    pub(crate) fn usage(&self, after: &Self) -> PerPeriod<WindowUsage> {
+        PerPeriod::from_fn(|period| self.of(period).usage(*after.of(period)))
     }
 }
 

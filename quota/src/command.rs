@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    AmountMinor, AttemptId, Breach, Channel, ClosedWindow, Code, Crossing, Currency, HoldTerms, Limits, MerchantId,
-    OperationId, OperationNo, Order, OrderNo, PaymentNo, Period, Policy, Record, ThresholdPolicy, Throttle, WindowIds,
-    WindowLimits,
+    AmountMinor, AttemptId, Breach, Channel, ClosedWindow, Code, CounterName, Crossing, Currency, HoldTerms, Limits,
+    MerchantId, OperationId, OperationNo, Order, OrderNo, PaymentNo, PerPeriod, Policy, Record, ThresholdPolicy,
+    Throttle, WindowIds, WindowLimits,
 };
 
 /// Later times (after the year 2223) are treated as this one, so that their microseconds stay exact in a double.
@@ -277,17 +277,16 @@ impl Pace {
             let raised = u128::from(max.get()) * u128::from(throttle.ceiling_percent.max(100)) / 100;
             u64::try_from(raised).ok().and_then(AmountMinor::new).unwrap_or(AmountMinor::MAX)
         };
-        let window = |window: WindowLimits| WindowLimits { amount: raised(window.amount), count: raised(window.count) };
+        let window = |window: &WindowLimits| WindowLimits {
+            amount: raised(window.amount),
+            count: raised(window.count),
+            ..WindowLimits::UNLIMITED
+        };
         Self {
             interval_us,
             tolerance_us: u64::from(interval_us) * u64::from(throttle.burst.saturating_sub(1)),
             delay_ms_max: throttle.delay_ms_max,
-            ceiling: Limits {
-                day: window(limits.day),
-                month: window(limits.month),
-                year: window(limits.year),
-                ..Limits::UNLIMITED
-            },
+            ceiling: Limits { windows: limits.windows.map(window), ..Limits::UNLIMITED },
         }
     }
 }
@@ -325,7 +324,7 @@ impl Refund {
     #[must_use]
     pub fn under(policy: Option<&Policy>, amount: Option<AmountMinor>, id: OperationId, reserve: bool) -> Self {
         let limits = policy.map_or(Limits::UNLIMITED, |policy| policy.limits);
-        Self { amount, id, daily_max: limits.refund_daily, monthly_max: limits.refund_monthly, reserve }
+        Self { amount, id, daily_max: limits.windows.day.refunded, monthly_max: limits.windows.month.refunded, reserve }
     }
 }
 
@@ -355,61 +354,6 @@ pub enum Resolution {
     Made,
     /// The gateway made it by none of its attempts: its quota is returned, and the order may be charged again.
     NotMade,
-}
-
-/// A counter that can be corrected by hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CounterName {
-    Amount(Period),
-    Count(Period),
-    Refunded(Period),
-    Pending,
-}
-
-impl CounterName {
-    /// Every counter; the index is its number in packed commands.
-    pub const ALL: [Self; 10] = [
-        Self::Amount(Period::Day),
-        Self::Amount(Period::Month),
-        Self::Amount(Period::Year),
-        Self::Count(Period::Day),
-        Self::Count(Period::Month),
-        Self::Count(Period::Year),
-        Self::Refunded(Period::Day),
-        Self::Refunded(Period::Month),
-        Self::Refunded(Period::Year),
-        Self::Pending,
-    ];
-
-    /// The counter's name in answers.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Amount(Period::Day) => "daily_used",
-            Self::Amount(Period::Month) => "monthly_used",
-            Self::Amount(Period::Year) => "yearly_used",
-            Self::Count(Period::Day) => "transactions_today",
-            Self::Count(Period::Month) => "transactions_month",
-            Self::Count(Period::Year) => "transactions_year",
-            Self::Refunded(Period::Day) => "refunded_today",
-            Self::Refunded(Period::Month) => "refunded_month",
-            Self::Refunded(Period::Year) => "refunded_year",
-            Self::Pending => "pending_amount",
-        }
-    }
-
-    /// Reads the name back; `None` for anything else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|counter| counter.as_str() == text)
-    }
-
-    /// The number in packed commands: the index in [`CounterName::ALL`].
-    #[must_use]
-    pub fn number(self) -> u8 {
-        let index = Self::ALL.into_iter().position(|counter| counter == self).unwrap_or_default();
-        u8::try_from(index).unwrap_or_default()
-    }
 }
 
 /// How a counter is corrected.
@@ -442,21 +386,9 @@ pub struct Adjust {
 /// Windows to empty: consumed amount, number of charges and refunded amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset {
-    pub day: bool,
-    pub month: bool,
-    pub year: bool,
+    pub windows: PerPeriod<bool>,
     /// As for [`Adjust::expected_version`].
     pub expected_version: Option<u64>,
-}
-
-impl Reset {
-    pub(crate) const fn of(&self, period: Period) -> bool {
-        match period {
-            Period::Day => self.day,
-            Period::Month => self.month,
-            Period::Year => self.year,
-        }
-    }
 }
 
 /// A store's answer to a command.

@@ -211,13 +211,10 @@ impl<'a> Case<'a> {
         });
         let order = order.map(|order| Order { expires_at_secs: self.expires_at_secs(&order), ..order });
         let after = account.unwrap_or(self.account);
-        let (day, month, year) = self.account.usage(&after);
         let record = Record {
             code,
             replay,
-            day,
-            month,
-            year,
+            windows: self.account.usage(&after),
             pending_before: self.account.pending,
             pending_after: after.pending,
             amount,

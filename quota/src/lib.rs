@@ -13,6 +13,7 @@ extern crate self as quota;
 mod account;
 mod code;
 mod command;
+mod counter;
 mod decide;
 mod ids;
 mod ledger;
@@ -20,6 +21,7 @@ mod limits;
 mod merchant;
 mod money;
 mod order;
+mod period;
 mod policy;
 mod predict;
 mod record;
@@ -32,24 +34,28 @@ mod zones;
 pub use account::{Account, ClosedWindow, Counter, Origin, Origins};
 pub use code::Code;
 pub use command::{
-    Action, Adjust, Change, Charge, Command, CounterName, Effect, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund,
-    Reply, Reset, Resolution, Settle, Subject,
+    Action, Adjust, Change, Charge, Command, Effect, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund, Reply, Reset,
+    Resolution, Settle, Subject,
 };
+pub use counter::CounterName;
 pub use decide::{Stored, decide};
 pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo};
+pub use jiff::civil::Weekday;
 pub use ledger::{Event, Ledger, NotBegun, shard_of};
-pub use limits::{LimitName, LimitState};
+pub use limits::{LimitKind, LimitName, LimitState};
 pub use merchant::Merchant;
 pub use money::{AmountError, AmountMinor, Currency, CurrencyError, Unit};
 pub use order::{
     ATTEMPTS_MAX, Hold, OPERATIONS_MAX, Operation, OperationId, OperationKind, Order, OrderState, REPLAYS_MAX,
+    REPORTED_OPERATIONS_MAX,
 };
+pub use period::{PerPeriod, Period};
 pub use policy::{Breach, HoldTerms, Limits, OnExpiry, Policy, Throttle, WindowLimits};
 pub use predict::{Outlook, Prediction};
 pub use record::{First, OrderSummary, Record, WindowUsage};
 pub use text::{TextError, document_text};
 pub use thresholds::{Crossing, ThresholdLevels, ThresholdPolicy, Thresholds, ThresholdsError};
-pub use window::{Calendar, Period, WindowIds};
+pub use window::{Calendar, WindowIds};
 
 use serde::{Deserialize, Serialize};
 

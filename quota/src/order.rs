@@ -16,7 +16,7 @@ const _: () = assert!(REPLAYS_MAX as usize + 1 == ATTEMPTS_MAX);
 pub const OPERATIONS_MAX: usize = 32;
 
 /// The same for captures that the gateway has already made and reports.
-pub(crate) const REPORTED_OPERATIONS_MAX: usize = 64;
+pub const REPORTED_OPERATIONS_MAX: usize = 64;
 
 /// The state of an order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -179,11 +179,7 @@ impl Order {
         Self {
             currency,
             amount: AmountMinor::ZERO,
-            charged_in: Origins {
-                day: crate::Origin { id: 0, epoch: 0 },
-                month: crate::Origin { id: 0, epoch: 0 },
-                year: crate::Origin { id: 0, epoch: 0 },
-            },
+            charged_in: Origins::all(crate::Origin { id: 0, epoch: 0 }),
             state: OrderState::Open,
             pinned: false,
             given_back: false,

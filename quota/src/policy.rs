@@ -5,32 +5,30 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AmountMinor, Calendar, Channel, Code, Currency, Period, ThresholdPolicy, WindowIds};
+use crate::{AmountMinor, Calendar, Channel, Code, Currency, PerPeriod, Period, ThresholdPolicy, WindowIds};
 
-/// Maximum amount and number of charges of one window; [`AmountMinor::MAX`] where there is no limit.
+/// The limits of one window; [`AmountMinor::MAX`] where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowLimits {
+    /// Amount of charges.
     pub amount: AmountMinor,
+    /// Number of charges.
     pub count: AmountMinor,
+    /// Amount of refunds made in the window, whenever their charges were made.
+    pub refunded: AmountMinor,
 }
 
 impl WindowLimits {
     /// Bounded only by what a counter can hold.
-    pub const UNLIMITED: Self = Self { amount: AmountMinor::MAX, count: AmountMinor::MAX };
+    pub const UNLIMITED: Self = Self { amount: AmountMinor::MAX, count: AmountMinor::MAX, refunded: AmountMinor::MAX };
 }
 
 /// The limits that depend on usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    pub day: WindowLimits,
-    pub month: WindowLimits,
-    pub year: WindowLimits,
+    pub windows: PerPeriod<WindowLimits>,
     /// Sum of the unsettled amounts of open holds.
     pub pending: AmountMinor,
-    /// Sum of refunds made in a day, whenever their charges were made.
-    pub refund_daily: AmountMinor,
-    /// Sum of refunds made in a month.
-    pub refund_monthly: AmountMinor,
 }
 
 /// What happens to a charge that would break an amount or count limit of a window.
@@ -96,23 +94,19 @@ impl HoldTerms {
 
 impl Limits {
     /// No limits at all.
-    pub const UNLIMITED: Self = Self {
-        day: WindowLimits::UNLIMITED,
-        month: WindowLimits::UNLIMITED,
-        year: WindowLimits::UNLIMITED,
-        pending: AmountMinor::MAX,
-        refund_daily: AmountMinor::MAX,
-        refund_monthly: AmountMinor::MAX,
-    };
+    pub const UNLIMITED: Self = Self { windows: PerPeriod::all(WindowLimits::UNLIMITED), pending: AmountMinor::MAX };
 
     /// The limits of one kind of window.
     #[must_use]
     pub const fn of(&self, period: Period) -> WindowLimits {
-        match period {
-            Period::Day => self.day,
-            Period::Month => self.month,
-            Period::Year => self.year,
-        }
+        *self.windows.of(period)
+    }
+
+    /// These limits, with others for one kind of window.
+    #[must_use]
+    pub const fn with(mut self, period: Period, limits: WindowLimits) -> Self {
+        *self.windows.of_mut(period) = limits;
+        self
     }
 }
 

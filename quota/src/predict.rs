@@ -3,7 +3,7 @@
 //! The burn rate of a limit is the usage of its window divided by the time since the window began; the projection assumes that
 //! rate. There is no projection where the window resets first. Early in a window one payment has much weight.
 
-use crate::{AmountMinor, Calendar, LimitName, Limits, Period, Record};
+use crate::{AmountMinor, Calendar, LimitKind, LimitName, Limits, Period, Record};
 
 /// The shortest time that a burn rate is computed over.
 const ELAPSED_MS_MIN: i64 = 1000;
@@ -67,12 +67,10 @@ impl Prediction {
 
 /// How many payments fit into the remaining quota; `None` for limits that payments do not count against.
 const fn fits(limit: LimitName, remaining: u64, amount: AmountMinor) -> Option<u64> {
-    match limit {
-        LimitName::PendingAmount | LimitName::RefundDaily | LimitName::RefundMonthly => None,
-        LimitName::DailyCount | LimitName::MonthlyCount | LimitName::YearlyCount => Some(remaining),
-        LimitName::DailyAmount | LimitName::MonthlyAmount | LimitName::YearlyAmount => {
-            remaining.checked_div(amount.get())
-        }
+    match limit.kind() {
+        LimitKind::Pending | LimitKind::Refunded(_) => None,
+        LimitKind::Count(_) => Some(remaining),
+        LimitKind::Amount(_) => remaining.checked_div(amount.get()),
     }
 }
 
@@ -116,21 +114,18 @@ mod tests {
             count_after: count + u64::from(more > 0),
             ..WindowUsage::default()
         };
-        Record {
-            day: window(ids.day),
-            month: window(ids.month),
-            year: window(ids.year),
-            ..Record::bare(Code::Admitted)
-        }
+        Record { windows: ids.ids.map(|id| window(*id)), ..Record::bare(Code::Admitted) }
     }
 
     #[test]
     fn the_smallest_limit_binds_and_the_burn_rate_goes_on() {
         let day = Calendar::UTC.begins_at_ms(Period::Day, 20_261_121).unwrap();
-        let limits = |amount_max, count_max| Limits {
-            day: WindowLimits { amount: amount(amount_max), count: amount(count_max) },
-            ..Limits::UNLIMITED
+        let window = |amount_max, count_max| WindowLimits {
+            amount: amount(amount_max),
+            count: amount(count_max),
+            ..WindowLimits::UNLIMITED
         };
+        let limits = |amount_max, count_max| Limits::UNLIMITED.with(Period::Day, window(amount_max, count_max));
         let max = AmountMinor::MAX.get();
         // (limits, used, count, size, hours into the day) → (fits, binding, hours until exhaustion)
         let table = [

@@ -1,11 +1,12 @@
 //! The record of one decision: each counter before and after it, and the state of the order.
 
-use crate::{Code, Currency, OrderState, Period, ThresholdLevels};
+use crate::{Code, Currency, OrderState, PerPeriod, Period, ThresholdLevels};
 
 /// One window of an account, before and after a command. Amounts in minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WindowUsage {
-    /// The window's id: `YYYYMMDD` for a day, `YYYYMM` for a month, `YYYY` for a year.
+    /// The window's id: `YYYYMMDD` for a day, that of the first day for a week, `YYYYMM` for a month, `YYYY` for a year. 0 for the
+    /// week of an account that was stored before weeks were counted.
     pub id: u32,
     /// Number of resets of the window, modulo 256; after the command.
     pub epoch: u8,
@@ -47,9 +48,7 @@ pub struct Record {
     pub code: Code,
     /// A repetition of an earlier command; this one changed no counter.
     pub replay: bool,
-    pub day: WindowUsage,
-    pub month: WindowUsage,
-    pub year: WindowUsage,
+    pub windows: PerPeriod<WindowUsage>,
     /// The unsettled amount of open holds.
     pub pending_before: u64,
     pub pending_after: u64,
@@ -81,9 +80,7 @@ impl Record {
         Self {
             code,
             replay: false,
-            day: WindowUsage::default(),
-            month: WindowUsage::default(),
-            year: WindowUsage::default(),
+            windows: PerPeriod::default(),
             pending_before: 0,
             pending_after: 0,
             amount: 0,
@@ -107,10 +104,6 @@ impl Record {
     /// The usage of one kind of window.
     #[must_use]
     pub const fn of(&self, period: Period) -> WindowUsage {
-        match period {
-            Period::Day => self.day,
-            Period::Month => self.month,
-            Period::Year => self.year,
-        }
+        *self.windows.of(period)
     }
 }

@@ -91,16 +91,8 @@ pub struct ThresholdPolicy {
 }
 
 impl ThresholdPolicy {
-    /// The limits that have thresholds; the index is the limit's number in [`ThresholdLevels`].
-    pub const LIMITS: [LimitName; 7] = [
-        LimitName::DailyCount,
-        LimitName::MonthlyCount,
-        LimitName::YearlyCount,
-        LimitName::DailyAmount,
-        LimitName::MonthlyAmount,
-        LimitName::YearlyAmount,
-        LimitName::PendingAmount,
-    ];
+    /// The limits that have thresholds, each at its place in [`ThresholdLevels`].
+    pub const LIMITS: [LimitName; 9] = by_place();
 
     /// Nothing has a limit.
     pub const NOTHING: Self = Self { maxima: [AmountMinor::MAX; Self::LIMITS.len()], thresholds: Thresholds::DEFAULT };
@@ -133,7 +125,7 @@ impl ThresholdPolicy {
     /// The usage that counts against each limit, in the order of [`ThresholdPolicy::LIMITS`].
     #[must_use]
     pub fn used(account: &Account) -> [u64; Self::LIMITS.len()] {
-        Self::LIMITS.map(|limit| used(account, limit))
+        Self::LIMITS.map(|limit| limit.used_of(account))
     }
 
     /// Which thresholds the account has reached.
@@ -141,7 +133,7 @@ impl ThresholdPolicy {
     pub fn levels(&self, account: &Account) -> ThresholdLevels {
         let mut levels = ThresholdLevels::default();
         for ((level, limit), max) in levels.by_limit.iter_mut().zip(Self::LIMITS).zip(self.maxima) {
-            let used = used(account, limit);
+            let used = limit.used_of(account);
             let reached = |percent: &&u16| first_at(max, **percent).is_some_and(|first| used >= first);
             *level = u8::try_from(self.thresholds.percents().iter().take_while(reached).count()).unwrap_or(u8::MAX);
         }
@@ -170,13 +162,23 @@ fn first_at(max: AmountMinor, percent: u16) -> Option<u64> {
     Some(u64::try_from(first).unwrap_or(u64::MAX).max(1))
 }
 
-fn used(account: &Account, limit: LimitName) -> u64 {
-    match (limit.period(), limit.is_count()) {
-        (Some(period), true) => account.of(period).count,
-        (Some(period), false) => account.of(period).amount,
-        (None, _) => account.pending,
+/// The limits that have thresholds, at their places; does not compile where the places are not 0, 1, 2 and so on.
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
+const fn by_place<const N: usize>() -> [LimitName; N] {
+    let mut limits = [LimitName::ALL[0]; N];
+    let (mut index, mut placed) = (0, 0);
+    while index < LimitName::ALL.len() {
+        if let Some(place) = LimitName::ALL[index].place() {
+            limits[place] = LimitName::ALL[index];
+            placed += 1;
+        }
+        index += 1;
     }
+    assert!(placed == N);
+    limits
 }
+
+const _: () = assert!(4 * ThresholdPolicy::LIMITS.len() <= 52, "the levels of all limits fit into a double");
 
 /// How many thresholds an account has reached, for each of [`ThresholdPolicy::LIMITS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,15 +196,15 @@ impl ThresholdLevels {
         self.by_limit == [0; ThresholdPolicy::LIMITS.len()]
     }
 
-    /// Four bits each, the first limit's lowest.
+    /// Four bits each, the first limit's lowest; below 2^53, so that a double holds it exactly.
     #[must_use]
-    pub fn packed(&self) -> u32 {
-        self.by_limit.iter().rev().fold(0, |packed, level| packed << 4 | u32::from(level & 0xf))
+    pub fn packed(&self) -> u64 {
+        self.by_limit.iter().rev().fold(0, |packed, level| packed << 4 | u64::from(level & 0xf))
     }
 
     /// Reads [`ThresholdLevels::packed`] back.
     #[must_use]
-    pub fn unpacked(packed: u32, list: u16) -> Self {
+    pub fn unpacked(packed: u64, list: u16) -> Self {
         let mut rest = packed;
         let by_limit = [(); ThresholdPolicy::LIMITS.len()].map(|()| {
             let [low, ..] = rest.to_le_bytes();
@@ -238,7 +240,7 @@ pub struct Crossing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Counter, WindowLimits};
+    use crate::{Counter, PerPeriod, WindowLimits};
 
     fn minor(amount: u64) -> AmountMinor {
         AmountMinor::new(amount).unwrap()
@@ -247,11 +249,14 @@ mod tests {
     fn daily(max: u64, percents: &[u32]) -> ThresholdPolicy {
         let day = WindowLimits { amount: minor(max), ..WindowLimits::UNLIMITED };
         let thresholds = Thresholds::new(percents.iter().copied()).unwrap();
-        ThresholdPolicy::new(&Limits { day, ..Limits::UNLIMITED }, thresholds)
+        ThresholdPolicy::new(&Limits::UNLIMITED.with(Period::Day, day), thresholds)
     }
 
     fn used(amount: u64) -> Account {
-        Account { day: Counter { amount, ..Counter::default() }, ..Account::default() }
+        Account {
+            windows: PerPeriod { day: Counter { amount, ..Counter::default() }, ..PerPeriod::default() },
+            ..Account::default()
+        }
     }
 
     #[test]
@@ -278,7 +283,7 @@ mod tests {
         ] {
             let policy = daily(limit, percents);
             let levels = policy.levels(&used(usage));
-            assert_eq!(levels.by_limit, [0, 0, 0, level, 0, 0, 0], "{usage} of {limit} at {percents:?}");
+            assert_eq!(levels.by_limit, [0, 0, 0, level, 0, 0, 0, 0, 0], "{usage} of {limit} at {percents:?}");
             assert_eq!(levels.list != 0, level > 0);
             assert_eq!(usage <= policy.quiet_maxima()[3].get(), level == 0 && usage <= limit, "{usage} of {limit}");
         }
@@ -301,12 +306,12 @@ mod tests {
 
     #[test]
     fn levels_come_back_from_their_packed_form() {
-        let levels = ThresholdLevels { by_limit: [1, 2, 3, 4, 5, 6, 8], list: 7 };
+        let levels = ThresholdLevels { by_limit: [1, 2, 3, 4, 5, 6, 8, 7, 6], list: 7 };
         assert_eq!(ThresholdLevels::unpacked(levels.packed(), 7), levels);
         let left = levels.without(Period::Day).without(Period::Month);
-        assert_eq!((left.by_limit, left.list), ([0, 0, 3, 0, 0, 6, 8], 7));
+        assert_eq!((left.by_limit, left.list), ([0, 0, 3, 0, 0, 6, 8, 7, 6], 7));
         assert_eq!(
-            ThresholdLevels { by_limit: [1, 0, 0, 1, 0, 0, 0], list: 7 }.without(Period::Day),
+            ThresholdLevels { by_limit: [1, 0, 0, 1, 0, 0, 0, 0, 0], list: 7 }.without(Period::Day),
             ThresholdLevels::default()
         );
     }

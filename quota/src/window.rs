@@ -1,52 +1,31 @@
-//! Calendar windows in a merchant's own time zone: which day, month and year an instant falls into, and when they end. The zone
-//! is a parameter: its data can be updated without a new build.
+//! Calendar windows in a merchant's own time zone: which day, week, month and year an instant falls into, and when they end. The
+//! zone is a parameter: its data can be updated without a new build.
 
 use std::fmt;
 
-use jiff::civil::{Date, DateTime, Time};
+use jiff::civil::{Date, DateTime, Time, Weekday};
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
-/// A kind of window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Period {
-    Day,
-    Month,
-    Year,
-}
+use crate::{PerPeriod, Period};
 
-impl Period {
-    /// All kinds, shortest first.
-    pub const ALL: [Self; 3] = [Self::Day, Self::Month, Self::Year];
-
-    /// Nominal length in seconds, for `RateLimit-Policy` headers; calendar windows differ from it by days or an hour.
-    #[must_use]
-    pub const fn nominal_secs(self) -> u64 {
-        match self {
-            Self::Day => 86_400,
-            Self::Month => 30 * 86_400,
-            Self::Year => 365 * 86_400,
-        }
-    }
-}
-
-/// The windows of one instant: `YYYYMMDD`, `YYYYMM` and `YYYY` of the business date. A later window has a larger id.
+/// The windows of one instant: `YYYYMMDD` of the business date and of its week's first date, `YYYYMM` and `YYYY`. A later window
+/// has a larger id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct WindowIds {
-    pub day: u32,
-    pub month: u32,
-    pub year: u32,
-    /// When the day begins, and with its first day the month and the year: milliseconds since the epoch.
+    pub ids: PerPeriod<u32>,
+    /// When the day begins, and with their first days the week, the month and the year: milliseconds since the epoch.
     pub since_ms: i64,
     /// When the day ends, milliseconds since the epoch.
     pub until_ms: i64,
 }
 
-/// A time zone and the hour at which its business day begins.
+/// A time zone, the hour at which its business day begins, and the day on which its week begins.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Calendar {
     zone: TimeZone,
     cutoff: Time,
+    week_start: Weekday,
 }
 
 /// No zone is further ahead of UTC.
@@ -56,20 +35,26 @@ const FIRST_MS: i64 = 31_536_000_000;
 const LAST_MS: i64 = 221_845_392_000_000;
 
 impl Calendar {
-    /// A calendar whose days begin at midnight UTC.
-    pub const UTC: Self = Self { zone: TimeZone::UTC, cutoff: Time::midnight() };
+    /// A calendar whose days begin at midnight UTC, and its weeks on Mondays (ISO 8601).
+    pub const UTC: Self = Self { zone: TimeZone::UTC, cutoff: Time::midnight(), week_start: Weekday::Monday };
 
-    /// `None` for an hour past 23.
+    /// Weeks begin on Mondays (ISO 8601). `None` for an hour past 23.
     #[must_use]
     pub fn new(zone: TimeZone, cutoff_hour: u32) -> Option<Self> {
         let cutoff = Time::new(i8::try_from(cutoff_hour).ok()?, 0, 0, 0).ok()?;
-        Some(Self { zone, cutoff })
+        Some(Self { zone, cutoff, week_start: Weekday::Monday })
+    }
+
+    /// The same calendar with weeks that begin on another day.
+    #[must_use]
+    pub fn with_week_start(self, week_start: Weekday) -> Self {
+        Self { week_start, ..self }
     }
 
     /// The same calendar with other data of its zone.
     #[must_use]
     pub const fn with_zone(&self, zone: TimeZone) -> Self {
-        Self { zone, cutoff: self.cutoff }
+        Self { zone, cutoff: self.cutoff, week_start: self.week_start }
     }
 
     /// The zone's IANA name.
@@ -82,6 +67,12 @@ impl Calendar {
     #[must_use]
     pub fn cutoff_hour(&self) -> u32 {
         u32::from(self.cutoff.hour().unsigned_abs())
+    }
+
+    /// The day on which a week begins.
+    #[must_use]
+    pub const fn week_start(&self) -> Weekday {
+        self.week_start
     }
 
     /// The windows that `now_ms` (milliseconds since the epoch) falls into.
@@ -97,12 +88,15 @@ impl Calendar {
             date = date.saturating_add(1.day());
             (since, until) = (until, self.starts_at(date.saturating_add(1.day())));
         }
-        let year = u32::from(date.year().unsigned_abs());
-        let [month, day] = [date.month(), date.day()].map(|part| u32::from(part.unsigned_abs()));
+        let into_week = date.weekday().since(self.week_start);
+        let day = number(date);
         WindowIds {
-            day: (year * 100 + month) * 100 + day,
-            month: year * 100 + month,
-            year,
+            ids: PerPeriod {
+                day,
+                week: number(date.saturating_sub(i32::from(into_week).days())),
+                month: day / 100,
+                year: day / 10_000,
+            },
             since_ms: since.map_or(FIRST_MS, Timestamp::as_millisecond),
             until_ms: until.map_or(LAST_MS, Timestamp::as_millisecond),
         }
@@ -112,7 +106,7 @@ impl Calendar {
     /// yet.
     #[must_use]
     pub fn latest_day_at(now_ms: i64) -> u32 {
-        Self::UTC.windows_at(now_ms.saturating_add(AHEAD_MAX_MS)).day
+        Self::UTC.windows_at(now_ms.saturating_add(AHEAD_MAX_MS)).ids.day
     }
 
     /// The first instant of the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
@@ -126,6 +120,7 @@ impl Calendar {
     pub fn ends_at_ms(&self, period: Period, id: u32) -> Option<i64> {
         let length = match period {
             Period::Day => 1.day(),
+            Period::Week => 1.week(),
             Period::Month => 1.month(),
             Period::Year => 1.year(),
         };
@@ -161,10 +156,16 @@ impl Calendar {
     }
 }
 
+/// A date as `YYYYMMDD`.
+fn number(date: Date) -> u32 {
+    let [month, day] = [date.month(), date.day()].map(|part| u32::from(part.unsigned_abs()));
+    (u32::from(date.year().unsigned_abs()) * 100 + month) * 100 + day
+}
+
 /// The first date of a window.
 fn first_date(period: Period, id: u32) -> Option<Date> {
     let (year, month, day) = match period {
-        Period::Day => (id / 10_000, id / 100 % 100, id % 100),
+        Period::Day | Period::Week => (id / 10_000, id / 100 % 100, id % 100),
         Period::Month => (id / 100, id % 100, 1),
         Period::Year => (id, 1, 1),
     };
@@ -173,7 +174,7 @@ fn first_date(period: Period, id: u32) -> Option<Date> {
 
 impl fmt::Debug for Calendar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{:02}:00", self.zone_name(), self.cutoff_hour())
+        write!(f, "{}+{:02}:00 {:?}", self.zone_name(), self.cutoff_hour(), self.week_start)
     }
 }
 
@@ -248,7 +249,7 @@ mod tests {
             ("America/New_York", 23, "2027-01-02T04:00:00Z", 20270101),
         ];
         for (zone, cutoff, at, day) in table {
-            let ids = calendar(zone, cutoff).windows_at(ms(at));
+            let ids = calendar(zone, cutoff).windows_at(ms(at)).ids;
             assert_eq!((ids.day, ids.month, ids.year), (day, day / 100, day / 10_000), "{zone} {cutoff} {at}");
         }
     }
@@ -268,6 +269,37 @@ mod tests {
             assert_eq!(calendar(zone, cutoff).ends_at_ms(period, id), Some(ms(end)), "{zone} {period:?} {id}");
         }
         assert_eq!(Calendar::UTC.ends_at_ms(Period::Day, 20261301), None);
+    }
+
+    /// Weeks are those of ISO 8601 unless the calendar says otherwise; they run through the ends of months and years.
+    #[test]
+    fn q5_weeks_begin_on_the_calendars_day() {
+        use Weekday::{Friday, Monday, Saturday, Sunday};
+        let table = [
+            // zone, cut-off, first day, instant, week, its end
+            ("UTC", 0, Monday, "2026-11-22T23:59:59.999Z", 20261116, "2026-11-23T00:00:00Z"),
+            ("UTC", 0, Monday, "2026-11-23T00:00:00Z", 20261123, "2026-11-30T00:00:00Z"),
+            ("UTC", 0, Sunday, "2026-11-22T00:00:00Z", 20261122, "2026-11-29T00:00:00Z"),
+            ("UTC", 0, Sunday, "2026-11-21T23:59:59Z", 20261115, "2026-11-22T00:00:00Z"),
+            ("UTC", 0, Saturday, "2026-11-21T00:00:00Z", 20261121, "2026-11-28T00:00:00Z"),
+            ("UTC", 0, Friday, "2026-11-21T00:00:00Z", 20261120, "2026-11-27T00:00:00Z"),
+            // The last week of a year, and its only week of 53, by the year's last days.
+            ("UTC", 0, Monday, "2027-01-01T12:00:00Z", 20261228, "2027-01-04T00:00:00Z"),
+            ("UTC", 6, Monday, "2027-01-04T05:59:59Z", 20261228, "2027-01-04T06:00:00Z"),
+            // A week with a leap day, one of 167 hours and one of 169.
+            ("UTC", 0, Monday, "2028-03-01T00:00:00Z", 20280228, "2028-03-06T00:00:00Z"),
+            ("America/New_York", 0, Monday, "2026-03-08T12:00:00Z", 20260302, "2026-03-09T04:00:00Z"),
+            ("America/New_York", 0, Monday, "2026-11-01T12:00:00Z", 20261026, "2026-11-02T05:00:00Z"),
+            ("Asia/Shanghai", 4, Sunday, "2026-11-21T20:00:00Z", 20261122, "2026-11-28T20:00:00Z"),
+            // The date that never was falls into a week as any other.
+            ("Pacific/Apia", 0, Monday, "2011-12-30T10:00:00Z", 20111226, "2012-01-01T10:00:00Z"),
+        ];
+        for (zone, cutoff, first, at, week, end) in table {
+            let calendar = calendar(zone, cutoff).with_week_start(first);
+            assert_eq!(calendar.windows_at(ms(at)).ids.week, week, "{zone} {cutoff} {first:?} {at}");
+            assert_eq!(calendar.ends_at_ms(Period::Week, week), Some(ms(end)), "{zone} {cutoff} {first:?} {at}");
+            assert!(calendar.begins_at_ms(Period::Week, week).unwrap() <= ms(at), "{zone} {cutoff} {first:?} {at}");
+        }
     }
 
     /// F6: zone data of 2025 had these days begin an hour off.
@@ -318,8 +350,8 @@ mod tests {
             let calendar = calendar(zone, cutoff);
             let end = |id| calendar.ends_at_ms(Period::Day, id).unwrap();
             assert_eq!((end(day) - end(before)) as f64 / 3_600_000.0, hours, "{zone} {cutoff} {day}");
-            assert_eq!(calendar.windows_at(end(before)).day, day, "{zone} {cutoff} {day}");
-            assert_eq!(calendar.windows_at(end(day) - 1).day, day, "{zone} {cutoff} {day}");
+            assert_eq!(calendar.windows_at(end(before)).ids.day, day, "{zone} {cutoff} {day}");
+            assert_eq!(calendar.windows_at(end(day) - 1).ids.day, day, "{zone} {cutoff} {day}");
         }
     }
 
@@ -344,7 +376,7 @@ mod tests {
     #[test]
     fn every_instant_has_windows() {
         for at in [i64::MIN, 0, i64::MAX] {
-            assert!(Calendar::UTC.windows_at(at).day > 0, "{at}");
+            assert!(Calendar::UTC.windows_at(at).ids.day > 0, "{at}");
         }
     }
 
@@ -364,14 +396,14 @@ mod tests {
                 for step in 1..(366 * 48) {
                     let at = start + step * 1_800_000;
                     let ids = calendar.windows_at(at);
-                    assert!(ids.day >= last.day, "{zone} {cutoff} {at}");
                     assert!((ids.since_ms..ids.until_ms).contains(&at), "{zone} {cutoff} {at}: {ids:?}");
-                    assert!(ids.day == last.day || last.until_ms <= ids.since_ms, "{zone} {cutoff} {at}");
-                    assert_eq!(
-                        ids.day > last.day,
-                        calendar.ends_at_ms(Period::Day, last.day).unwrap() <= at,
-                        "{zone} {cutoff} {at}"
-                    );
+                    assert!(ids.ids.day == last.ids.day || last.until_ms <= ids.since_ms, "{zone} {cutoff} {at}");
+                    for period in Period::ALL {
+                        let (id, before) = (*ids.ids.of(period), *last.ids.of(period));
+                        assert!(id >= before, "{zone} {cutoff} {at} {period:?}");
+                        let ended = calendar.ends_at_ms(period, before).unwrap() <= at;
+                        assert_eq!(id > before, ended, "{zone} {cutoff} {at} {period:?}");
+                    }
                     last = ids;
                 }
             }

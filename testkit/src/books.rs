@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota::{Account, Counter, MerchantId, shard_of};
+use quota::{MerchantId, Period, shard_of};
 use sluice_store::keys;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -31,7 +31,7 @@ pub struct Entry {
     pub event_id: String,
     /// Why an attempt was voided.
     pub reason: Option<String>,
-    windows: [Step; 3],
+    windows: [Step; 4],
 }
 
 /// What a row did to one window.
@@ -81,7 +81,7 @@ impl Entry {
             replay: row.try_get("replay")?,
             event_id: row.try_get("event_text")?,
             reason: row.try_get("reason")?,
-            windows: [step("daily")?, step("monthly")?, step("yearly")?],
+            windows: [step("daily")?, step("weekly")?, step("monthly")?, step("yearly")?],
         })
     }
 }
@@ -104,7 +104,7 @@ pub async fn journal(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
 /// Those of Redis.
 pub async fn day(stack: &Stack, merchant: &str) -> Result<(u64, u64)> {
     let account = stack.account(merchant, "USD").await?;
-    Ok(account.map_or((0, 0), |account| (account.day.amount, account.day.count)))
+    Ok(account.map_or((0, 0), |account| (account.windows.day.amount, account.windows.day.count)))
 }
 
 /// What the gateway received of a merchant, whose name is no part of another's.
@@ -162,7 +162,7 @@ pub async fn books_agree(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
     let entries = journal(stack, merchant).await?;
     let account = stack.account(merchant, "USD").await?;
     let sums = sums(merchant, &entries)?;
-    let counters = account.as_ref().map_or([None; 3], |account| counters(account).map(Some));
+    let counters = account.as_ref().map_or([None; 4], |account| Period::ALL.map(|period| Some(*account.of(period))));
     for (counter, sum) in counters.into_iter().zip(sums) {
         // A merchant whose payments were all refused has rows that end at zero, and no account.
         let counter = counter.map_or((0, 0, 0), |counter| (counter.id, counter.amount, counter.count));
@@ -174,13 +174,9 @@ pub async fn books_agree(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-fn counters(account: &Account) -> [Counter; 3] {
-    [account.day, account.month, account.year]
-}
-
 /// The last step of each window, after comparing every step with the one before.
-fn sums(merchant: &str, entries: &[Entry]) -> Result<[Option<Step>; 3]> {
-    let mut last: [Option<Step>; 3] = [None; 3];
+fn sums(merchant: &str, entries: &[Entry]) -> Result<[Option<Step>; 4]> {
+    let mut last: [Option<Step>; 4] = [None; 4];
     for entry in entries {
         for (last, step) in last.iter_mut().zip(entry.windows) {
             let before = last.filter(|last| last.window == step.window);

@@ -79,14 +79,24 @@ async fn a_key_is_one_callers_for_one_request() -> Result<()> {
     Ok(())
 }
 
+/// Tokens are inserted when nobody holds the advisory lock 1. The wait outlasts the session's lock and statement
+/// timeouts, so that a slow machine changes nothing.
+const INSERTS_WAIT: &str = "CREATE FUNCTION wait_for_lock() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+        SET LOCAL lock_timeout = 0; \
+        BEGIN PERFORM pg_advisory_xact_lock(1); \
+        EXCEPTION WHEN query_canceled THEN PERFORM pg_advisory_xact_lock(1); END; \
+        RETURN NEW; END $$; \
+    CREATE TRIGGER wait_for_lock BEFORE INSERT ON access_token FOR EACH ROW EXECUTE FUNCTION wait_for_lock()";
+
 /// The first request waits at a lock. Meanwhile its key is in use; and its caller leaves, which stops nothing.
 #[tokio::test]
 async fn a_request_under_way_is_not_done_twice_nor_left_half_way() -> Result<()> {
     let bench = Bench::start()?;
     let (admin, server) = (token("admin")?, &bench.server);
     let pool = bench.pool().await?;
+    sqlx::raw_sql(INSERTS_WAIT).execute(&pool).await?;
     let mut lock = pool.begin().await?;
-    sqlx::query("LOCK TABLE access_token IN EXCLUSIVE MODE").execute(&mut *lock).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *lock).await?;
     let call = make("a", "k-1").header("authorization", &format!("Bearer {admin}"));
     let mut leaving = Client::connect(server.admin_address(), Protocol::Http1).await?;
     {

@@ -263,7 +263,9 @@ fn call(step: &Step, merchant: &str, order: &str) -> Call {
 
 async fn figures(stack: &Stack, merchant: &str) -> Result<Figures> {
     let account = stack.account(merchant, "USD").await?;
-    let figures = account.map(|account| (account.day.amount, account.day.count, account.pending, account.day.refunded));
+    let figures = account.map(|account| {
+        (account.windows.day.amount, account.windows.day.count, account.pending, account.windows.day.refunded)
+    });
     Ok(figures.unwrap_or_default())
 }
 

@@ -108,7 +108,7 @@ async fn an_account_is_as_its_last_change_left_it() -> Result<()> {
 /// An event that left the account's day at `used`.
 fn change(seq: u64, at_ms: i64, used: u64) -> Entry {
     let mut record = first_charge(50);
-    record.day.amount_after = used;
+    record.windows.day.amount_after = used;
     entry(EventContext { at_ms, ..event(seq * 1000 + used) }, seq, &record)
 }
 
@@ -196,7 +196,7 @@ async fn servers_store_the_same_accounts_side_by_side() -> Result<()> {
         let stored = engine.account(&format!("m-{number}")).await?;
         let row = "SELECT count(*) FROM quota_account WHERE yearly_used = yearly_count AND version = yearly_count";
         assert_eq!(bench.count(row).await?, 7);
-        assert_eq!(stored.year.amount, stored.version);
+        assert_eq!(stored.windows.year.amount, stored.version);
     }
     assert_eq!(bench.count("SELECT sum(yearly_used)::bigint FROM quota_account").await?, 600);
     one.stop()?;

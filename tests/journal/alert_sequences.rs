@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quota::{
-    Account, Action, Adjust, AttemptId, Calendar, Change, Command, CounterName, LimitName, Limits, OnExpiry, Period,
-    Reset, ThresholdPolicy, WindowLimits,
+    Account, Action, Adjust, AttemptId, Calendar, Change, Command, CounterName, LimitName, Limits, OnExpiry, PerPeriod,
+    Period, Reset, ThresholdPolicy, WindowLimits,
 };
 use sluice_store::Store;
 use testkit::Result;
@@ -56,9 +56,10 @@ impl Sequence {
         let mut window = |scale: u64| WindowLimits {
             amount: minor(scale * (50 + self.random.below(100))),
             count: minor(scale * (2 + self.random.below(8))),
+            ..WindowLimits::UNLIMITED
         };
-        let (day, month, year) = (window(1), window(3), window(9));
-        self.limits = Limits { day, month, year, pending: minor(self.random.below(90)), ..Limits::UNLIMITED };
+        let windows = PerPeriod { day: window(1), week: window(2), month: window(3), year: window(9) };
+        self.limits = Limits { windows, pending: minor(self.random.below(90)) };
         self.percents = LISTS[self.random.below(LISTS.len() as u64) as usize];
         self.threshold_policy = watch(&self.limits, self.percents)?;
         Ok(())
@@ -82,9 +83,12 @@ impl Sequence {
         let counter = counter[random.below(3) as usize];
         let number = self.number.to_string();
         let reset = Reset {
-            day: amount.is_multiple_of(2),
-            month: amount.is_multiple_of(3),
-            year: amount.is_multiple_of(5),
+            windows: PerPeriod {
+                day: amount.is_multiple_of(2),
+                week: amount.is_multiple_of(7),
+                month: amount.is_multiple_of(3),
+                year: amount.is_multiple_of(5),
+            },
             expected_version: None,
         };
         let (order, action) = match random.below(20) {
@@ -171,7 +175,7 @@ async fn run(bench: &Bench, seed: u64) -> Result<usize> {
         for merchant in MERCHANTS {
             let id = quota::MerchantId::parse(merchant)?;
             let Some(account) = engine.store.account(&id, crate::engine::usd()?).await? else { continue };
-            assert_eq!(account.day.id, Calendar::UTC.windows_at(sequence.now_ms).day);
+            assert_eq!(account.windows.day.id, Calendar::UTC.windows_at(sequence.now_ms).ids.day);
             let expected = reached(&account, &sequence.limits, sequence.percents);
             assert_eq!(open(bench, merchant).await?, expected, "seed {seed}, {merchant} after {number}");
             seen += expected.len();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use quota::{
-    Action, Adjust, AmountMinor, AttemptId, Change, CounterName, Limits, OnExpiry, Period, Reset, Settle,
+    Action, Adjust, AmountMinor, AttemptId, Change, CounterName, Limits, OnExpiry, PerPeriod, Period, Reset, Settle,
     ThresholdPolicy, Thresholds, WindowLimits,
 };
 use sluice_alerts::AlertProjection;
@@ -75,7 +75,7 @@ pub(crate) fn minor(amount: u64) -> AmountMinor {
 }
 
 pub(crate) fn day(amount: u64) -> Limits {
-    Limits { day: WindowLimits { amount: minor(amount), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED }
+    Limits::UNLIMITED.with(Period::Day, WindowLimits { amount: minor(amount), ..WindowLimits::UNLIMITED })
 }
 
 /// One step of a table: some time after the beginning, under limits, something is done to an order, and these alerts are new or have ended since.
@@ -159,6 +159,11 @@ async fn payments_and_what_comes_back() -> Result<()> {
     .await
 }
 
+/// The windows of one kind.
+fn of(period: Period) -> PerPeriod<bool> {
+    PerPeriod::from_fn(|one| one == period)
+}
+
 fn refund_of(amount: u64) -> quota::Refund {
     refund(amount, "released")
 }
@@ -199,7 +204,7 @@ async fn holds_and_captures() -> Result<()> {
 async fn corrections_and_suspensions() -> Result<()> {
     let adjust =
         |change| Action::Adjust(Adjust { counter: CounterName::Amount(Period::Day), change, expected_version: None });
-    let reset = Action::Reset(Reset { day: true, month: false, year: false, expected_version: None });
+    let reset = Action::Reset(Reset { windows: of(Period::Day), expected_version: None });
     check(
         "by hand",
         &[
@@ -223,9 +228,10 @@ async fn corrections_and_suspensions() -> Result<()> {
 
 #[tokio::test]
 async fn windows_that_end() -> Result<()> {
-    let limits = Limits { month: WindowLimits { amount: minor(200), count: minor(3) }, ..day(100) };
+    let limits =
+        day(100).with(Period::Month, WindowLimits { amount: minor(200), count: minor(3), ..WindowLimits::UNLIMITED });
     let under = |step: Step| step.under(limits);
-    let month = Reset { day: false, month: true, year: false, expected_version: None };
+    let month = Reset { windows: of(Period::Month), expected_version: None };
     check(
         "windows",
         &[

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Code, OrderState, OrderSummary, Period, Record, WindowUsage};
+use quota::{Code, OrderState, OrderSummary, PerPeriod, Period, Record, WindowUsage};
 use redis::aio::MultiplexedConnection;
 use sluice_alerts::AlertProjection;
 use sluice_journal::Config;
@@ -224,9 +224,12 @@ pub(crate) fn admitted(amount: u64) -> Vec<u8> {
 pub(crate) fn first_charge(amount: u64) -> Record {
     let window = |id| WindowUsage { id, amount_after: amount, count_after: 1, ..WindowUsage::default() };
     Record {
-        day: window(20_261_120),
-        month: window(202_611),
-        year: window(2026),
+        windows: PerPeriod {
+            day: window(20_261_120),
+            week: window(20_261_116),
+            month: window(202_611),
+            year: window(2026),
+        },
         amount,
         order: OrderSummary { state: OrderState::Charged, amount, ..OrderSummary::default() },
         version: 1,
@@ -234,22 +237,23 @@ pub(crate) fn first_charge(amount: u64) -> Record {
     }
 }
 
-/// A record told in full, as the script packs it; the head of `decide.lua` has the layout.
+/// A record told in full, as the script packs it; the head of `lua/call.lua` has the layout.
 pub(crate) fn pack(record: &Record) -> Vec<u8> {
     let windows = Period::ALL.map(|period| record.of(period));
     // The figures of before stand there.
     let flags = u8::from(record.replay) + 2;
-    let mut bytes = vec![5, record.code.number(), flags, record.order.state.number()];
+    let mut bytes = vec![7, record.code.number(), flags, record.order.state.number()];
     bytes.extend_from_slice(&record.order.hold_until_secs.to_le_bytes());
     let order = [record.order.amount, record.order.settled, record.order.refunded];
     figures(&mut bytes, &[record.amount, record.wait_ms]);
     figures(&mut bytes, &order);
-    bytes.push(4);
+    bytes.push(6);
     // Month and year are those of the day.
-    bytes.extend_from_slice(&record.day.id.to_le_bytes());
+    bytes.extend_from_slice(&record.windows.day.id.to_le_bytes());
+    bytes.extend_from_slice(&record.windows.week.id.to_le_bytes());
     windows.iter().for_each(|window| bytes.push(window.epoch));
     bytes.push(u8::from(record.suspended_at_ms > 0) + 2 * u8::from(record.pending_after > 0));
-    bytes.extend_from_slice(&record.levels.packed().to_le_bytes());
+    figures(&mut bytes, &[record.levels.packed()]);
     bytes.extend_from_slice(&record.levels.list.to_le_bytes());
     windows.iter().for_each(|window| figures(&mut bytes, &[window.amount_after, window.count_after]));
     figures(&mut bytes, &[record.version]);

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Code, OrderState, OrderSummary, Record, WindowUsage};
+use quota::{Code, OrderState, OrderSummary, PerPeriod, Record, WindowUsage};
 use sluice_journal::event::Batch;
 use sluice_journal::postgres::UsageLog;
 use sluice_journal::reply::{Entry, StreamId};
@@ -25,9 +25,12 @@ fn full(number: u64) -> Entry {
     };
     let record = Record {
         replay: true,
-        day: window(20_261_120, 100),
-        month: window(202_611, 200),
-        year: window(2026, 300),
+        windows: PerPeriod {
+            day: window(20_261_120, 100),
+            week: window(20_261_116, 150),
+            month: window(202_611, 200),
+            year: window(2026, 300),
+        },
         pending_before: 400,
         pending_after: 401,
         amount: 402,

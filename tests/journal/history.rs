@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use quota::{Action, AttemptId, Code, MerchantId, OnExpiry, Order, OrderNo, OrderState, Origins, Refund, Reset};
+use quota::{
+    Action, AttemptId, Code, MerchantId, OnExpiry, Order, OrderNo, OrderState, Origins, PerPeriod, Refund, Reset,
+};
 use sluice_journal::HistoryStore;
 use sluice_journal::history::{self, HistoryError};
 use sluice_kit::database;
@@ -60,7 +62,11 @@ async fn a_forgotten_order_is_refunded_once() -> Result<()> {
         let reply = engine.apply(&command).await?;
         assert_eq!(reply.record.code, code, "{number}");
         let account = engine.account("m-1").await?;
-        assert_eq!((account.day.amount, account.month.amount, account.year.amount), (used, used, used), "{number}");
+        assert_eq!(
+            (account.windows.day.amount, account.windows.month.amount, account.windows.year.amount),
+            (used, used, used),
+            "{number}"
+        );
         bench.wait_until_drained(SHARDS).await?;
     }
     journal.stop()
@@ -205,7 +211,10 @@ fn any_action(random: &mut Random) -> Action {
         15..=16 => Action::Refund(reserve),
         17 => Action::Release(refund(value, number)),
         18 => Action::Expire,
-        _ => Action::Reset(Reset { day: true, month: random.below(2) == 0, year: false, expected_version: None }),
+        _ => Action::Reset(Reset {
+            windows: PerPeriod { day: true, week: false, month: random.below(2) == 0, year: false },
+            expected_version: None,
+        }),
     }
 }
 

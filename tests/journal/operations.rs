@@ -1,7 +1,8 @@
 //! What the usage log says of each operation: what was asked, by whom and why, and what it made of account and order.
 
 use quota::{
-    Action, Adjust, AmountMinor, AttemptId, Change, Command, CounterName, OnExpiry, OperationNo, Period, Refund, Reset,
+    Action, Adjust, AmountMinor, AttemptId, Change, Command, CounterName, OnExpiry, OperationNo, PerPeriod, Period,
+    Refund, Reset,
 };
 use serde_json::{Value, json};
 use sluice_store::{AuditContext, Store};
@@ -81,7 +82,8 @@ async fn each_operation_is_told_in_full() -> Result<()> {
     let reserve = |value, number| Action::Refund(Refund { reserve: true, ..refund(value, number) });
     let add = Change::Add(AmountMinor::new(3).unwrap_or_default());
     let adjust = Adjust { counter: CounterName::Amount(Period::Day), change: add, expected_version: None };
-    let reset = Reset { day: true, month: true, year: false, expected_version: Some(99) };
+    let windows = PerPeriod { day: true, week: false, month: true, year: false };
+    let reset = Reset { windows, expected_version: Some(99) };
     script.run("o-1", consume(100), "a", "").await?;
     script.run("o-1", reserve(20, "r-1"), "b", "r-1").await?;
     script.run("o-1", Action::Refund(refund(20, "r-1")), "c", "r-1").await?;

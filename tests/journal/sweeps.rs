@@ -99,7 +99,7 @@ async fn a_hold_ends_with_its_time_in_its_own_way() -> Result<()> {
     assert_eq!(sweeper.holds(AT_MS + 60_000).await?, Ended { voided: 2, settled: 1 });
     assert_eq!(sweeper.holds(AT_MS + 60_000).await?, Ended::default());
     let account = engine.account("m-1").await?;
-    assert_eq!((account.day.amount, account.day.count, account.pending), (45, 3, 1));
+    assert_eq!((account.windows.day.amount, account.windows.day.count, account.pending), (45, 3, 1));
     assert_eq!(open_holds(&bench).await?, 1);
     bench.wait_until_drained(SHARDS).await?;
     let rows = "SELECT count(*) FROM usage_log WHERE action_type = 'expire' AND attempt IS NULL AND operator_type = 'system' \
@@ -165,7 +165,7 @@ async fn expiry_capture_and_void_race_and_one_wins() -> Result<()> {
             FROM usage_log WHERE merchant_id = $1";
         let sums: (i64, i64, i64) = sqlx::query_as(sums).bind(format!("m-{number}")).fetch_one(&pool).await?;
         pool.close().await;
-        let counters = (account.year.amount, account.year.count, account.pending);
+        let counters = (account.windows.year.amount, account.windows.year.count, account.pending);
         assert_eq!((sums.0.unsigned_abs(), sums.1.unsigned_abs(), sums.2.unsigned_abs()), counters);
         assert_eq!(account.pending, 0);
     }
@@ -201,7 +201,7 @@ async fn a_forgotten_hold_is_ended_from_the_journal() -> Result<()> {
     bench.wait_until_drained(SHARDS).await?;
     assert_eq!(sweeper.holds(after).await?, Ended { voided: 1, settled: 0 });
     let account = engine.account("m-1").await?;
-    assert_eq!((account.day.amount, account.pending, open_holds(&bench).await?), (30, 0, 0));
+    assert_eq!((account.windows.day.amount, account.pending, open_holds(&bench).await?), (30, 0, 0));
     // A member of the set whose order nobody knows is taken out.
     let shard = quota::shard_of(&quota::MerchantId::parse("m-9")?, SHARDS);
     let member = redis::cmd("ZADD").arg(keys::expiry(shard)).arg(1).arg("m-9:USD:nobody-knows").to_owned();

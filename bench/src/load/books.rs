@@ -107,7 +107,9 @@ async fn counters_wrong(rig: &Rig, expected: &HashMap<String, u64>) -> Result<u6
             let account = store.account(&MerchantId::parse(name)?, usd).await?;
             let account = account.ok_or_else(|| Failure::new(format!("{name} was charged and has no account")))?;
             // The year outlasts a run that begins before midnight; on New Year's Eve run it again.
-            Ok::<_, Failure>(account.year.count == **charges && account.year.amount == **charges * AMOUNT_MINOR)
+            Ok::<_, Failure>(
+                account.windows.year.count == **charges && account.windows.year.amount == **charges * AMOUNT_MINOR,
+            )
         });
         let exact = futures_util::future::try_join_all(looks).await?;
         wrong += exact.into_iter().filter(|exact| !exact).count() as u64;

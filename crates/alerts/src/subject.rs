@@ -1,5 +1,6 @@
 //! Subjects and severities of alerts.
 
+use quota::LimitName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,6 +13,10 @@ pub enum Subject {
     Daily,
     /// The number of charges of a day.
     DailyCount,
+    /// The amount of a week.
+    Weekly,
+    /// The number of charges of a week.
+    WeeklyCount,
     /// The amount of a month.
     Monthly,
     /// The number of charges of a month.
@@ -38,9 +43,11 @@ pub enum Subject {
 
 impl Subject {
     /// Every subject.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Daily,
         Self::DailyCount,
+        Self::Weekly,
+        Self::WeeklyCount,
         Self::Monthly,
         Self::MonthlyCount,
         Self::Yearly,
@@ -54,17 +61,25 @@ impl Subject {
         Self::ClockSkew,
     ];
 
+    /// The limit whose thresholds it is about; `None` for other subjects.
+    #[must_use]
+    pub fn limit(self) -> Option<LimitName> {
+        LimitName::ALL.into_iter().find(|limit| limit.alert() == self.word())
+    }
+
     /// The API's name, which begins an alert's type.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Daily => "daily",
-            Self::DailyCount => "daily_count",
-            Self::Monthly => "monthly",
-            Self::MonthlyCount => "monthly_count",
-            Self::Yearly => "yearly",
-            Self::YearlyCount => "yearly_count",
-            Self::Pending => "pending",
+            Self::Daily => LimitName::DailyAmount.alert(),
+            Self::DailyCount => LimitName::DailyCount.alert(),
+            Self::Weekly => LimitName::WeeklyAmount.alert(),
+            Self::WeeklyCount => LimitName::WeeklyCount.alert(),
+            Self::Monthly => LimitName::MonthlyAmount.alert(),
+            Self::MonthlyCount => LimitName::MonthlyCount.alert(),
+            Self::Yearly => LimitName::YearlyAmount.alert(),
+            Self::YearlyCount => LimitName::YearlyCount.alert(),
+            Self::Pending => LimitName::PendingAmount.alert(),
             Self::Suspended => "suspended",
             Self::OverCapture => "over_capture",
             Self::DegradedStore => "degraded_store",
@@ -76,22 +91,8 @@ impl Subject {
 
     /// The value of `quota_alert.subject`.
     #[must_use]
-    pub const fn column(self) -> &'static str {
-        match self {
-            Self::Daily => "daily_amount",
-            Self::Monthly => "monthly_amount",
-            Self::Yearly => "yearly_amount",
-            Self::Pending => "pending_amount",
-            Self::DailyCount
-            | Self::MonthlyCount
-            | Self::YearlyCount
-            | Self::Suspended
-            | Self::OverCapture
-            | Self::DegradedStore
-            | Self::JournalBacklog
-            | Self::Drift
-            | Self::ClockSkew => self.word(),
-        }
+    pub fn column(self) -> &'static str {
+        self.limit().map_or(self.word(), LimitName::as_str)
     }
 
     /// Reads [`Subject::word`] back; `None` for anything else.
@@ -114,22 +115,8 @@ impl Subject {
 
     /// Whether it is a limit, whose thresholds have alerts of their own.
     #[must_use]
-    pub const fn is_limit(self) -> bool {
-        match self {
-            Self::Daily
-            | Self::DailyCount
-            | Self::Monthly
-            | Self::MonthlyCount
-            | Self::Yearly
-            | Self::YearlyCount
-            | Self::Pending => true,
-            Self::Suspended
-            | Self::OverCapture
-            | Self::DegradedStore
-            | Self::JournalBacklog
-            | Self::Drift
-            | Self::ClockSkew => false,
-        }
+    pub fn is_limit(self) -> bool {
+        self.limit().is_some()
     }
 }
 

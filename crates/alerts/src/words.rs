@@ -11,20 +11,9 @@ pub(super) fn percent(used: u64, max: u64) -> Option<String> {
 
 /// Usage of a limit has reached a threshold.
 pub(super) fn reached(limit: LimitName, currency: &str, threshold: u16, used: u64, max: u64) -> String {
-    let name = match limit {
-        LimitName::DailyCount => "The day's number of payments",
-        LimitName::MonthlyCount => "The month's number of payments",
-        LimitName::YearlyCount => "The year's number of payments",
-        LimitName::DailyAmount => "The day's amount",
-        LimitName::MonthlyAmount => "The month's amount",
-        LimitName::YearlyAmount => "The year's amount",
-        LimitName::PendingAmount => "The pending amount",
-        LimitName::RefundDaily => "The day's refunds",
-        LimitName::RefundMonthly => "The month's refunds",
-    };
     let shown = |value| if limit.is_count() { u64::to_string(&value) } else { amount(value, currency) };
     let share = percent(used, max).map_or_else(String::new, |percent| format!(", {percent} %"));
-    format!("{name} has reached {threshold} % of its limit: {} of {}{share}", shown(used), shown(max))
+    format!("{} has reached {threshold} % of its limit: {} of {}{share}", limit.title(), shown(used), shown(max))
 }
 
 /// An account takes no more charges; without a currency the merchant as a whole.

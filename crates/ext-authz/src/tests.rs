@@ -99,7 +99,7 @@ impl AnswerLost {
     /// The day's amount of the one account.
     fn used(&self) -> u64 {
         let (merchant, currency) = (MerchantId::parse("m").unwrap(), Currency::parse("USD").unwrap());
-        self.ledger.ledger().account(&merchant, currency).unwrap().day.amount
+        self.ledger.ledger().account(&merchant, currency).unwrap().windows.day.amount
     }
 }
 

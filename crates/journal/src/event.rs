@@ -102,11 +102,12 @@ fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     let seq = id.sequence().and_then(|seq| i64::try_from(seq).ok()).ok_or("id: not of the form 0-<seq>")?;
     let context = required(fields, CONTEXT_FIELD)?;
     let context = EventContext::decode(context).map_err(|error| format!("field c: {error}"))?;
-    let record = packed::record(required(fields, RECORD_FIELD)?, context.amount_minor)
-        .map_err(|error| format!("field d: {error}"))?;
+    let packed_record = required(fields, RECORD_FIELD)?;
+    let record = packed::record(packed_record, context.amount_minor).map_err(|error| format!("field d: {error}"))?;
     let closed = packed::closed(field(fields, CLOSED_FIELD).unwrap_or_default());
     let closed = closed.map_err(|error| format!("field w: {error}"))?;
-    let crossing = field(fields, CROSSING_FIELD).filter(|bytes| !bytes.is_empty()).map(packed::crossing).transpose();
+    let crossing = field(fields, CROSSING_FIELD).filter(|bytes| !bytes.is_empty());
+    let crossing = crossing.map(|bytes| packed::crossing(bytes, packed_record)).transpose();
     let crossing = crossing.map_err(|error| format!("field a: {error}"))?;
     Ok((row::of(*shard, seq, context, &record)?, record, closed, crossing))
 }

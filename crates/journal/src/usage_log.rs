@@ -71,6 +71,8 @@ row! {
         channel: Option<String>;
         daily_before: i64 = "daily_used_before";
         daily_after: i64 = "daily_used_after";
+        weekly_before: i64 = "weekly_used_before";
+        weekly_after: i64 = "weekly_used_after";
         monthly_before: i64 = "monthly_used_before";
         monthly_after: i64 = "monthly_used_after";
         yearly_before: i64 = "yearly_used_before";
@@ -79,18 +81,24 @@ row! {
         pending_after: i64;
         daily_refunded_before: i64;
         daily_refunded_after: i64;
+        weekly_refunded_before: i64;
+        weekly_refunded_after: i64;
         monthly_refunded_before: i64;
         monthly_refunded_after: i64;
         yearly_refunded_before: i64;
         yearly_refunded_after: i64;
         daily_count_before: i64;
         daily_count_after: i64;
+        weekly_count_before: i64;
+        weekly_count_after: i64;
         monthly_count_before: i64;
         monthly_count_after: i64;
         yearly_count_before: i64;
         yearly_count_after: i64;
         /// The day counted against, YYYYMMDD in the merchant's time zone.
         daily_window: i32;
+        /// The first day of the week counted against, YYYYMMDD; 0 in rows of before weeks were counted.
+        weekly_window: i32;
         monthly_window: i32;
         yearly_window: i32;
         /// Who asked, from the caller's identity.

@@ -1,11 +1,34 @@
 //! The policy in force for an account as callers of the merchant-quota API read it.
 
 use chrono::Utc;
-use quota::{AmountMinor, Breach, Channel, Currency, MerchantId, OnExpiry, Policy};
+use quota::{AmountMinor, Breach, Channel, Currency, LimitName, Limits, MerchantId, OnExpiry, Policy};
 use serde::Serialize;
+use sluice_policy::WeekStart;
 use utoipa::ToSchema;
 
 use super::postgres::model::{ALL_CHANNELS, BreachAction, HoldExpiry};
+
+/// Declares the limits, from the table of limits.
+macro_rules! effective_limits {
+    ([$({
+        $limit:ident, $key:ident, $column:ident, $kind:ident $(($period:ident))?, $level:ident $($place:literal)?,
+        $alert:literal, $title:literal
+    })+]) => {
+        /// The limits of a policy in force.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+        pub struct EffectiveLimits {
+            $(#[doc = concat!("Limit: ", $title, ".")] pub $column: Option<u64>,)+
+        }
+
+        impl From<&Limits> for EffectiveLimits {
+            fn from(limits: &Limits) -> Self {
+                Self { $($column: limit(LimitName::$limit.max(limits)),)+ }
+            }
+        }
+    };
+}
+
+quota::for_each_limit!(effective_limits!());
 
 /// The answer to `GET /api/v1/limit-policies/effective`. A limit that is absent does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -18,21 +41,17 @@ pub struct EffectivePolicy {
     pub version: String,
     pub timezone: String,
     pub cutoff_hour: u32,
+    /// The day on which a week begins.
+    #[schema(value_type = String, example = "monday")]
+    pub week_starts_on: WeekStart,
     pub single_min: u64,
     pub single_max: Option<u64>,
     /// The same as `single_min`.
     pub single_trans_min: u64,
     /// The same as `single_max`.
     pub single_trans_max: Option<u64>,
-    pub daily_limit: Option<u64>,
-    pub monthly_limit: Option<u64>,
-    pub yearly_limit: Option<u64>,
-    pub max_transactions_daily: Option<u64>,
-    pub max_transactions_monthly: Option<u64>,
-    pub max_transactions_yearly: Option<u64>,
-    pub max_pending_amount: Option<u64>,
-    pub max_refund_daily: Option<u64>,
-    pub max_refund_monthly: Option<u64>,
+    #[serde(flatten)]
+    pub limits: EffectiveLimits,
     pub allowed_channels: Option<Vec<String>>,
     pub allowed_currencies: Option<Vec<String>>,
     pub breach: BreachAction,
@@ -65,7 +84,6 @@ impl EffectivePolicy {
         policy: &Policy,
         at: chrono::DateTime<Utc>,
     ) -> Self {
-        let limits = &policy.limits;
         let throttle = match policy.breach {
             Breach::Reject => None,
             Breach::Throttle(throttle) => Some(throttle),
@@ -78,19 +96,12 @@ impl EffectivePolicy {
             version: policy.version.to_string(),
             timezone: policy.calendar.zone_name().to_owned(),
             cutoff_hour: policy.calendar.cutoff_hour(),
+            week_starts_on: WeekStart::of(&policy.calendar),
             single_min: policy.single_min.get(),
-            single_max: limit(policy.single_max),
+            single_max: limit(policy.single_max.get()),
             single_trans_min: policy.single_min.get(),
-            single_trans_max: limit(policy.single_max),
-            daily_limit: limit(limits.day.amount),
-            monthly_limit: limit(limits.month.amount),
-            yearly_limit: limit(limits.year.amount),
-            max_transactions_daily: limit(limits.day.count),
-            max_transactions_monthly: limit(limits.month.count),
-            max_transactions_yearly: limit(limits.year.count),
-            max_pending_amount: limit(limits.pending),
-            max_refund_daily: limit(limits.refund_daily),
-            max_refund_monthly: limit(limits.refund_monthly),
+            single_trans_max: limit(policy.single_max.get()),
+            limits: EffectiveLimits::from(&policy.limits),
             allowed_channels: policy.allowed_channels.as_ref().map(|_| names(&policy.allowed_channels)),
             allowed_currencies: policy.allowed_currencies.as_ref().map(|_| names(&policy.allowed_currencies)),
             breach: if throttle.is_some() { BreachAction::Throttle } else { BreachAction::Reject },
@@ -115,6 +126,6 @@ impl EffectivePolicy {
     }
 }
 
-fn limit(max: AmountMinor) -> Option<u64> {
-    (max != AmountMinor::MAX).then(|| max.get())
+fn limit(max: u64) -> Option<u64> {
+    (max != AmountMinor::MAX.get()).then_some(max)
 }

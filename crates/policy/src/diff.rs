@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::DateTime;
 
 use super::book::{Entry, PolicyBook, Timeline};
-use quota::{AmountMinor, Breach, OnExpiry, Policy};
+use quota::{AmountMinor, Breach, LimitName, OnExpiry, Policy};
 
 /// The differences, one line for each field of each policy that changes; none where both books decide alike. A merchant with
 /// only a tier is covered by the tier's lines.
@@ -142,22 +142,14 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         OnExpiry::Void => "void",
         OnExpiry::Settle => "settle",
     };
-    vec![
+    let set = |name: LimitName| (name.as_str(), limit(AmountMinor::new(name.max(limits)).unwrap_or(AmountMinor::MAX)));
+    let mut fields = vec![
         ("charges", if *merchant_unknown { "refused, the merchant is unknown" } else { "allowed" }.to_owned()),
         ("calendar", format!("{calendar:?}")),
         ("allowed_channels", names(allowed_channels)),
         ("allowed_currencies", names(allowed_currencies)),
         ("single_min", single_min.to_string()),
         ("single_max", limit(*single_max)),
-        ("daily_count", limit(limits.day.count)),
-        ("monthly_count", limit(limits.month.count)),
-        ("yearly_count", limit(limits.year.count)),
-        ("daily_amount", limit(limits.day.amount)),
-        ("monthly_amount", limit(limits.month.amount)),
-        ("yearly_amount", limit(limits.year.amount)),
-        ("pending_amount", limit(limits.pending)),
-        ("refund_daily_amount", limit(limits.refund_daily)),
-        ("refund_monthly_amount", limit(limits.refund_monthly)),
         ("breach", breach),
         ("hold.lifetime_secs", hold.lifetime_secs.to_string()),
         ("hold.on_expiry", on_expiry.to_owned()),
@@ -166,7 +158,9 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
             "thresholds",
             threshold_policy.as_ref().map_or_else(String::new, |policy| format!("{:?}", policy.thresholds())),
         ),
-    ]
+    ];
+    fields.extend(LimitName::ALL.map(set));
+    fields
 }
 
 fn limit(max: AmountMinor) -> String {

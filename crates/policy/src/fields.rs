@@ -1,37 +1,32 @@
 //! The fields of one policy: each is optional, and overrides that of the policy below.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use super::{PolicyError, UnknownMerchants};
+use super::{PolicyError, UnknownMerchants, WeekStart};
 use crate::zone::{ZoneError, ZoneSource, check_zone_name};
 use quota::{
-    AmountMinor, Breach, Calendar, Channel, Currency, HoldTerms, OnExpiry, Policy, ThresholdPolicy, Thresholds,
-    Throttle,
+    AmountMinor, Breach, Calendar, Channel, Currency, HoldTerms, LimitName, OnExpiry, Policy, ThresholdPolicy,
+    Thresholds, Throttle,
 };
 
 /// The fields of one policy. `None` is inherited; [`AmountMinor::MAX`] removes an inherited limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyFields {
-    /// IANA name of the zone of days, months and years.
+    /// IANA name of the zone of days, weeks, months and years.
     pub timezone: Option<String>,
     /// Hour at which the business day begins.
     pub cutoff_hour: Option<u32>,
+    /// The day on which a week begins.
+    pub week_starts_on: Option<WeekStart>,
     pub allowed_channels: Option<BTreeSet<String>>,
     pub allowed_currencies: Option<BTreeSet<String>>,
     pub single_min: Option<AmountMinor>,
     pub single_max: Option<AmountMinor>,
-    pub daily_amount: Option<AmountMinor>,
-    pub monthly_amount: Option<AmountMinor>,
-    pub yearly_amount: Option<AmountMinor>,
-    pub daily_count: Option<AmountMinor>,
-    pub monthly_count: Option<AmountMinor>,
-    pub yearly_count: Option<AmountMinor>,
-    pub pending_amount: Option<AmountMinor>,
-    pub refund_daily_amount: Option<AmountMinor>,
-    pub refund_monthly_amount: Option<AmountMinor>,
+    /// The limits on usage that are set.
+    pub limits: HashMap<LimitName, AmountMinor>,
     pub breach: Option<Breach>,
     pub hold_lifetime_secs: Option<u32>,
     pub hold_on_expiry: Option<OnExpiry>,
@@ -113,6 +108,7 @@ impl PolicyFields {
         let refused = [
             ("timezone", self.timezone.is_some()),
             ("cutoff_hour", self.cutoff_hour.is_some()),
+            ("week_starts_on", self.week_starts_on.is_some()),
             ("allowed_channels", self.allowed_channels.is_some()),
             ("thresholds", self.thresholds.is_some()),
             ("unknown_merchants", self.unknown_merchants.is_some()),
@@ -132,6 +128,7 @@ impl PolicyFields {
 pub(super) struct Fold {
     zone: TimeZone,
     cutoff_hour: u32,
+    week_starts_on: WeekStart,
     thresholds: Thresholds,
     unknown_merchants: UnknownMerchants,
     policy: Policy,
@@ -143,6 +140,7 @@ impl Fold {
         Self {
             zone: TimeZone::UTC,
             cutoff_hour: 0,
+            week_starts_on: WeekStart::default(),
             thresholds: Thresholds::DEFAULT,
             unknown_merchants: UnknownMerchants::Default,
             policy: Policy::unlimited(version),
@@ -159,7 +157,8 @@ impl Fold {
         if let Some(zone) = &fields.timezone {
             self.zone = zones.zone(zone).map_err(|error| of_zone(path, &error))?;
         }
-        self.cutoff_hour = fields.cutoff_hour.unwrap_or(self.cutoff_hour);
+        put(&mut self.cutoff_hour, fields.cutoff_hour);
+        put(&mut self.week_starts_on, fields.week_starts_on);
         put(&mut self.thresholds, fields.thresholds);
         put(&mut self.unknown_merchants, fields.unknown_merchants);
         let policy = &mut self.policy;
@@ -168,15 +167,9 @@ impl Fold {
         put(&mut policy.single_min, fields.single_min);
         put(&mut policy.single_max, fields.single_max);
         let limits = &mut policy.limits;
-        put(&mut limits.day.amount, fields.daily_amount);
-        put(&mut limits.day.count, fields.daily_count);
-        put(&mut limits.month.amount, fields.monthly_amount);
-        put(&mut limits.month.count, fields.monthly_count);
-        put(&mut limits.year.amount, fields.yearly_amount);
-        put(&mut limits.year.count, fields.yearly_count);
-        put(&mut limits.pending, fields.pending_amount);
-        put(&mut limits.refund_daily, fields.refund_daily_amount);
-        put(&mut limits.refund_monthly, fields.refund_monthly_amount);
+        for (limit, max) in &fields.limits {
+            *limit.max_mut(limits) = *max;
+        }
         put(&mut policy.breach, fields.breach);
         put(&mut policy.hold.lifetime_secs, fields.hold_lifetime_secs);
         put(&mut policy.hold.on_expiry, fields.hold_on_expiry);
@@ -193,7 +186,8 @@ impl Fold {
     pub(super) fn finish(mut self, path: &str, version: Arc<str>) -> Result<Policy, PolicyError> {
         check_single(path, self.policy.single_min, self.policy.single_max)?;
         let cutoff = || PolicyError::field(path, "cutoff_hour", format!("{} is not 0 to 23", self.cutoff_hour));
-        self.policy.calendar = Calendar::new(self.zone, self.cutoff_hour).ok_or_else(cutoff)?;
+        let calendar = Calendar::new(self.zone, self.cutoff_hour).ok_or_else(cutoff)?;
+        self.policy.calendar = calendar.with_week_start(self.week_starts_on.weekday());
         self.policy.threshold_policy = Some(Arc::new(ThresholdPolicy::new(&self.policy.limits, self.thresholds)));
         self.policy.version = version;
         Ok(self.policy)

@@ -17,6 +17,7 @@ mod zone;
 #[cfg(test)]
 mod tests;
 
+use quota::{Calendar, Weekday};
 use serde::{Deserialize, Serialize};
 
 pub use book::PolicyBook;
@@ -26,6 +27,47 @@ pub use error::PolicyError;
 pub use fields::PolicyFields;
 pub use set::{PolicyOverride, PolicyRule, PolicySet, Scope, Span, TierBinding};
 pub use zone::{ZoneError, ZoneSource, check_zone_name};
+
+/// The day on which a week begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeekStart {
+    /// As in ISO 8601.
+    #[default]
+    Monday,
+    Tuesday,
+    Wednesday,
+    Thursday,
+    Friday,
+    Saturday,
+    Sunday,
+}
+
+impl WeekStart {
+    /// Every day.
+    pub const ALL: [Self; 7] =
+        [Self::Monday, Self::Tuesday, Self::Wednesday, Self::Thursday, Self::Friday, Self::Saturday, Self::Sunday];
+
+    /// The day in calendars.
+    #[must_use]
+    pub const fn weekday(self) -> Weekday {
+        match self {
+            Self::Monday => Weekday::Monday,
+            Self::Tuesday => Weekday::Tuesday,
+            Self::Wednesday => Weekday::Wednesday,
+            Self::Thursday => Weekday::Thursday,
+            Self::Friday => Weekday::Friday,
+            Self::Saturday => Weekday::Saturday,
+            Self::Sunday => Weekday::Sunday,
+        }
+    }
+
+    /// The day on which a calendar's weeks begin.
+    #[must_use]
+    pub fn of(calendar: &Calendar) -> Self {
+        Self::ALL.into_iter().find(|day| day.weekday() == calendar.week_start()).unwrap_or_default()
+    }
+}
 
 /// How charges of a merchant that no policy names are decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,15 @@
 use super::*;
 use crate::zone::Bundled;
 use quota::{
-    AmountMinor, Breach, Channel, Code, Currency, HoldTerms, Limits, MerchantId, OnExpiry, Policy, ThresholdPolicy,
-    Thresholds, Throttle, WindowIds, WindowLimits,
+    AmountMinor, Breach, Channel, Code, Currency, HoldTerms, LimitName, Limits, MerchantId, OnExpiry, Period, Policy,
+    ThresholdPolicy, Thresholds, Throttle, WindowIds, WindowLimits,
 };
+
+/// A policy that sets one limit.
+fn limit(limit: LimitName, max: u64) -> PolicyFields {
+    let max = AmountMinor::new(max).unwrap();
+    PolicyFields { limits: [(limit, max)].into(), ..PolicyFields::default() }
+}
 
 fn merchant(id: &str) -> MerchantId {
     MerchantId::parse(id).unwrap()
@@ -51,8 +57,8 @@ fn each_level_lies_over_the_one_it_inherits() {
         let got = (
             policy.single_min.get(),
             policy.single_max.get(),
-            policy.limits.day.amount.get(),
-            policy.limits.month.count.get(),
+            policy.limits.windows.day.amount.get(),
+            policy.limits.windows.month.count.get(),
         );
         assert_eq!(got, (single_min, single_max, daily, monthly_count), "{id} {code}");
         assert!(policy.version.starts_with("7#"), "{}", policy.version);
@@ -60,7 +66,7 @@ fn each_level_lies_over_the_one_it_inherits() {
     let special = book.effective(&merchant("special"), currency("USD"), None, NOW_MS).unwrap();
     // 2026-11-21T21:30Z is 05:30 of the 22nd in Shanghai, before the cut-off at 6.
     let ids = special.calendar.windows_at(1_795_296_600_000);
-    assert_eq!((ids.day, ids.month, ids.year), (20261121, 202611, 2026));
+    assert_eq!((ids.ids.day, ids.ids.month, ids.ids.year), (20261121, 202611, 2026));
 }
 
 /// a policy without the account's calendar leaves its windows as they are stored.
@@ -68,7 +74,7 @@ fn each_level_lies_over_the_one_it_inherits() {
 fn q5_a_policy_without_the_accounts_calendar_moves_no_window() {
     let mut policy = Policy::unlimited("stand-in".into());
     let ids = policy.windows_at(NOW_MS);
-    assert_eq!((ids.day, ids.month, ids.year), (20261121, 202611, 2026));
+    assert_eq!((ids.ids.day, ids.ids.month, ids.ids.year), (20261121, 202611, 2026));
     policy.calendar_known = false;
     assert_eq!(policy.windows_at(NOW_MS), WindowIds::default());
 }
@@ -283,7 +289,7 @@ fn scope_channel_currency_priority_and_time_decide_which_policy_holds() {
         let at_ms = parse_moment(moment).unwrap();
         let channel = channel.map(|name| Channel::parse(name).unwrap());
         let policy = book.effective(&merchant(id), currency(code), channel.as_ref(), at_ms).unwrap();
-        assert_eq!(policy.limits.day.amount.get(), daily, "{id} {code} {channel:?} {moment}");
+        assert_eq!(policy.limits.windows.day.amount.get(), daily, "{id} {code} {channel:?} {moment}");
         let named = if daily > 900 { "override:" } else { "8#" };
         assert!(policy.version.starts_with(named), "{id} {moment}: {}", policy.version);
     }
@@ -313,7 +319,7 @@ merchants:
     let book = PolicyBook::from_yaml(text, &Bundled).unwrap();
     let policy = book.effective(&merchant("m"), currency("USD"), None, NOW_MS).unwrap();
     assert_eq!(policy.hold, HoldTerms { lifetime_secs: 70, on_expiry: OnExpiry::Settle });
-    let limits = [policy.limits.pending, policy.limits.refund_daily, policy.limits.refund_monthly];
+    let limits = [policy.limits.pending, policy.limits.windows.day.refunded, policy.limits.windows.month.refunded];
     assert_eq!((limits.map(AmountMinor::get), policy.over_capture_percent), ([5, 6, 7], 15));
     let throttle = Throttle { per_minute: 60, burst: 2, delay_ms_max: 500, ceiling_percent: 120 };
     assert_eq!(policy.breach, Breach::Throttle(throttle));
@@ -339,7 +345,7 @@ merchants:
             currency: None,
             priority: 0,
             span: Span::ALWAYS,
-            fields: PolicyFields { daily_amount: AmountMinor::new(100), ..PolicyFields::default() },
+            fields: limit(LimitName::DailyAmount, 100),
         };
         set.add(&Scope::Merchant(merchant("by-channel")), rule).unwrap();
     }
@@ -363,7 +369,7 @@ merchants:
 
 fn day(amount: u64) -> Limits {
     let day = WindowLimits { amount: AmountMinor::new(amount).unwrap(), ..WindowLimits::UNLIMITED };
-    Limits { day, ..Limits::UNLIMITED }
+    Limits::UNLIMITED.with(Period::Day, day)
 }
 
 #[test]
@@ -382,13 +388,13 @@ fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
         span: Span::ALWAYS,
         fields,
     };
-    let fields = |count| PolicyFields { daily_count: AmountMinor::new(count), ..PolicyFields::default() };
+    let fields = |count| limit(LimitName::DailyCount, count);
     set.add(&Scope::Merchant(merchant("m")), rule("r1", fields(4))).unwrap();
     set.add(&Scope::Merchant(merchant("n")), rule("r2", fields(6))).unwrap();
     let book = set.compile(&Bundled).unwrap();
     let of = |id| {
         let policy = book.effective(&merchant(id), currency("USD"), None, NOW_MS).unwrap();
-        (policy.limits.day.count.get(), policy.limits.day.amount.get())
+        (policy.limits.windows.day.count.get(), policy.limits.windows.day.amount.get())
     };
     assert_eq!((of("m"), of("n"), of("o")), ((4, 5), (6, 5), (1, 5)));
     assert!(book.version().ends_with("+rows"), "{}", book.version());
@@ -396,7 +402,7 @@ fn a_later_source_wins_for_the_same_scope_and_inherits_from_the_earlier_one() {
     set.add(&Scope::Default, rule("r4", fields(2))).unwrap();
     let book = set.compile(&Bundled).unwrap();
     let policy = book.effective(&merchant("o"), currency("USD"), None, NOW_MS).unwrap();
-    assert_eq!((policy.limits.day.count.get(), policy.limits.day.amount.get()), (2, 5));
+    assert_eq!((policy.limits.windows.day.count.get(), policy.limits.windows.day.amount.get()), (2, 5));
     let bad = rule("r3", PolicyFields { cutoff_hour: Some(24), ..PolicyFields::default() });
     assert!(set.add(&Scope::Default, bad).unwrap_err().to_string().contains("`cutoff_hour`"));
 }
@@ -469,7 +475,7 @@ fn x8_sources_say_together_who_is_known() {
         currency: None,
         priority: 0,
         span: Span::ALWAYS,
-        fields: PolicyFields { unknown_merchants: word, daily_count: AmountMinor::new(9), ..PolicyFields::default() },
+        fields: PolicyFields { unknown_merchants: word, ..limit(LimitName::DailyCount, 9) },
     };
     let file = "{version: a, unknown_merchants: refuse, default: {daily_count: 5}, merchants: {filed: {}}}";
     for (word, unknown) in
@@ -555,5 +561,5 @@ fn the_documents_that_people_start_from_are_valid() {
     let book = PolicyBook::from_yaml(example, &Bundled).unwrap();
     let at_ms = parse_moment("2026-11-27T12:00:00+08:00").unwrap();
     let policy = book.effective(&merchant("merchant-001"), currency("USD"), None, at_ms).unwrap();
-    assert_eq!(policy.limits.day.amount.get(), 20_000_000);
+    assert_eq!(policy.limits.windows.day.amount.get(), 20_000_000);
 }

@@ -213,6 +213,9 @@ settings! {
     /// For how many milliseconds a server that is asked to stop (SIGTERM) still takes payments after it has reported in gRPC health and
     /// `/ready/payments` that it will not: longer than proxies and load balancers take to notice.
     drain_ms: u64 = "5000", range 0 to 60000, env "SLUICE_DRAIN_MS";
+    /// True while servers of the release before are running beside this one: values in Redis that have their format keep it, so that
+    /// they can read them. Set it before a rolling upgrade, and to false when the last of them has stopped.
+    rolling_upgrade: bool = "false", env "SLUICE_ROLLING_UPGRADE", live;
     /// By how many milliseconds this server's clock may differ from Redis', in either direction. Beyond it the server neither
     /// decides nor sweeps, and `/ready` says so: `clock`.
     clock_skew_ms_max: u64 = "5000", range 100 to 60000, env "SLUICE_CLOCK_SKEW_MS_MAX", live;

@@ -141,8 +141,8 @@ impl ByHand {
 }
 
 fn reset_windows(reset: &Reset) -> String {
-    let windows = [(reset.day, "day"), (reset.month, "month"), (reset.year, "year")];
-    windows.into_iter().filter_map(|(reset, name)| reset.then_some(name)).collect::<Vec<_>>().join(",")
+    let windows = reset.windows.iter().filter(|(_, reset)| **reset).map(|(period, _)| period.as_str());
+    windows.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod metrics;
 mod outcome;
 pub mod packed;
 mod redis;
+mod script;
 
 use std::future::Future;
 use std::time::Duration;
@@ -32,7 +33,8 @@ pub use memory::MemoryStore;
 pub use metrics::{RedisMetrics, Use};
 pub use outcome::{operation_word, resolution_word};
 pub use redis::is_wrong_server;
-pub use redis::{DueHold, DueHolds, Failovers, RedisLink, RedisStore, RedisStoreConfig, SCRIPT, Verified};
+pub use redis::{DueHold, DueHolds, Failovers, RedisLink, RedisStore, RedisStoreConfig, Verified};
+pub use script::SCRIPT;
 
 /// What the journal records besides the command itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

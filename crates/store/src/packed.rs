@@ -1,30 +1,24 @@
-//! The packed values that the Redis script reads and writes; their layout is stated at the head of `lua/decide.lua`.
+//! The packed values that the Redis script reads and writes. What their fields mean is stated at the head of `lua/call.lua`.
 
 mod command;
+pub(crate) mod layout;
+pub(crate) mod op;
 
 use quota::{
     Account, AmountMinor, AttemptId, ClosedWindow, Code, Counter, Crossing, Currency, First, Hold, Merchant, OnExpiry,
-    Operation, OperationId, OperationKind, Order, OrderState, OrderSummary, Origin, Origins, Period, Record,
+    Operation, OperationId, OperationKind, Order, OrderState, OrderSummary, Origin, Origins, PerPeriod, Period, Record,
     ThresholdLevels, ThresholdPolicy, Thresholds, WindowUsage,
 };
 use thiserror::Error;
 
 pub use command::{KeyIndexes, command, is_plain};
+use layout::{
+    ACCOUNT, BEFORE, FIRST, FORMAT, MERCHANT_FORMAT, PREVIOUS_ACCOUNT, PREVIOUS_BEFORE, PREVIOUS_FORMAT,
+    PREVIOUS_RECORD_FORMAT, RECORD, RECORD_FORMAT, len,
+};
 
-/// The format of accounts and orders.
-const FORMAT: u8 = 4;
-/// The format of merchants.
-const MERCHANT_FORMAT: u8 = 1;
-/// The format of full records.
-const RECORD_FORMAT: u8 = 5;
-/// Length of an account.
-const ACCOUNT_LEN: usize = 119;
-/// Length of a full record, up to its account.
-const RECORD_HEAD_LEN: usize = 48;
-/// Length of a record's usage before.
-const BEFORE_LEN: usize = 80;
-/// Length of the first values that a record's command conflicts with.
-const FIRST_LEN: usize = 11;
+/// The limits that had thresholds in the previous format.
+const PREVIOUS_LIMITS: usize = 7;
 /// Length of a decision id.
 const DECISION_ID_LEN: usize = 16;
 /// Flags of an order.
@@ -131,15 +125,20 @@ pub fn record_and_decision(bytes: &[u8], amount: u64) -> Result<(Record, Option<
 /// # Errors
 /// [`PackedError`] where the bytes are too few, or of another format.
 pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], PackedError> {
+    let full = |flags: u8, account: &str, before: &str| {
+        let before = if flags & CHANGED == 0 { 0 } else { len(before) };
+        let decision_id = if flags & OTHER_DECISION == 0 { 0 } else { DECISION_ID_LEN };
+        let first = if flags & CONFLICTS == 0 { 0 } else { len(FIRST) };
+        len(RECORD) + len(account) + before + decision_id + first
+    };
     let len = match **bytes {
-        [FORMAT, ..] => ACCOUNT_LEN,
-        [RECORD_FORMAT, _, flags, ..] => {
-            let before = if flags & CHANGED == 0 { 0 } else { BEFORE_LEN };
-            let decision_id = if flags & OTHER_DECISION == 0 { 0 } else { DECISION_ID_LEN };
-            let first = if flags & CONFLICTS == 0 { 0 } else { FIRST_LEN };
-            RECORD_HEAD_LEN + ACCOUNT_LEN + before + decision_id + first
+        [FORMAT, ..] => len(ACCOUNT),
+        [PREVIOUS_FORMAT, ..] => len(PREVIOUS_ACCOUNT),
+        [RECORD_FORMAT, _, flags, ..] => full(flags, ACCOUNT, BEFORE),
+        [PREVIOUS_RECORD_FORMAT, _, flags, ..] => full(flags, PREVIOUS_ACCOUNT, PREVIOUS_BEFORE),
+        [] | [RECORD_FORMAT | PREVIOUS_RECORD_FORMAT] | [RECORD_FORMAT | PREVIOUS_RECORD_FORMAT, _] => {
+            return Err(PackedError::Short);
         }
-        [] | [RECORD_FORMAT] | [RECORD_FORMAT, _] => return Err(PackedError::Short),
         [other, ..] => return Err(PackedError::Format(other)),
     };
     let (record, rest) = bytes.split_at_checked(len).ok_or(PackedError::Short)?;
@@ -147,17 +146,21 @@ pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], PackedError> {
     Ok(record)
 }
 
-/// The record of a plain charge of `amount` that left the account so.
-fn plain(after: &Account, amount: u64) -> Result<Record, PackedError> {
+/// The record of a plain charge of `amount` that left the account so; an account of the previous format has no week.
+fn plain(after: &Account, amount: u64, has_week: bool) -> Result<Record, PackedError> {
     let charged = |counter: &Counter| {
         let before = counter.amount.checked_sub(amount).zip(counter.count.checked_sub(1));
         let (amount, count) = before.ok_or(PackedError::Number)?;
         Ok(window(&Counter { amount, count, ..*counter }, counter))
     };
+    let windows = PerPeriod {
+        day: charged(&after.windows.day)?,
+        week: if has_week { charged(&after.windows.week)? } else { WindowUsage::default() },
+        month: charged(&after.windows.month)?,
+        year: charged(&after.windows.year)?,
+    };
     Ok(Record {
-        day: charged(&after.day)?,
-        month: charged(&after.month)?,
-        year: charged(&after.year)?,
+        windows,
         pending_before: after.pending,
         pending_after: after.pending,
         amount,
@@ -191,24 +194,32 @@ pub fn closed(bytes: &[u8]) -> Result<Vec<ClosedWindow>, PackedError> {
     let mut windows = Vec::with_capacity(Period::ALL.len());
     while !reader.0.is_empty() {
         let number = reader.u8()?;
-        let period = Period::ALL.get(usize::from(number)).copied().ok_or(PackedError::Period(number))?;
+        let period = Period::from_number(number).ok_or(PackedError::Period(number))?;
         let (id, epoch) = (reader.u32()?, reader.u8()?);
-        let counter = reader.counter(Origin { id, epoch })?;
-        windows.push(ClosedWindow { period, counter: Counter { refunded: reader.number()?, ..counter } });
+        let (amount, count, refunded) = (reader.number()?, reader.number()?, reader.number()?);
+        windows.push(ClosedWindow { period, counter: Counter { id, epoch, amount, count, refunded } });
     }
     Ok(windows)
 }
 
-/// Reads how an event crossed thresholds.
+/// Reads how an event crossed thresholds; `record` is the event's record, whose format it has.
 ///
 /// # Errors
 /// [`PackedError`] where the bytes are not that.
-pub fn crossing(bytes: &[u8]) -> Result<Crossing, PackedError> {
+pub fn crossing(bytes: &[u8], record: &[u8]) -> Result<Crossing, PackedError> {
+    let format = match record.first() {
+        Some(&(PREVIOUS_FORMAT | PREVIOUS_RECORD_FORMAT)) => Format::Previous,
+        Some(_) | None => Format::Present,
+    };
     let mut reader = Reader(bytes);
-    let (before, after) = (reader.levels()?, reader.levels()?);
+    let (before, after) = (reader.levels(format)?, reader.levels(format)?);
     let list = reader.u16()?;
     let mut maxima = [AmountMinor::MAX; ThresholdPolicy::LIMITS.len()];
-    for max in &mut maxima {
+    let limits = match format {
+        Format::Present => maxima.len(),
+        Format::Previous => PREVIOUS_LIMITS,
+    };
+    for max in maxima.iter_mut().take(limits) {
         *max = reader.amount()?;
     }
     let count = reader.u8()?;
@@ -255,8 +266,9 @@ pub fn merchant(bytes: &[u8]) -> Result<Merchant, PackedError> {
 /// # Errors
 /// [`PackedError`] where the bytes are not one.
 pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
-    let mut reader = Reader::new(bytes, FORMAT)?;
-    let charged_in = reader.charged_in()?;
+    let mut reader = Reader(bytes);
+    let format = reader.format()?;
+    let charged_in = reader.charged_in(format)?;
     let state = reader.state()?;
     let flags = reader.u8()?;
     let currency = reader.currency()?;
@@ -291,7 +303,7 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
         order.hold = Hold { until_secs, on_expiry };
         order.settled = reader.number()?;
         order.refunded = reader.number()?;
-        order.operations = (0..operations).map(|_| reader.operation()).collect::<Result<_, _>>()?;
+        order.operations = (0..operations).map(|_| reader.operation(format)).collect::<Result<_, _>>()?;
     }
     reader.finish(order)
 }
@@ -329,9 +341,24 @@ impl Writer<'_> {
 
     /// The day determines month and year, see [`Reader::charged_in`].
     fn charged_in(&mut self, origins: &Origins) {
-        let Origins { day, month, year } = origins;
+        let Origins { day, week, month, year } = origins;
         self.u32(day.id);
-        self.bytes(&[day.epoch, month.epoch, year.epoch]);
+        self.u32(week.id);
+        self.bytes(&[day.epoch, week.epoch, month.epoch, year.epoch]);
+    }
+}
+
+/// The format of a value: the present one, or the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Present,
+    Previous,
+}
+
+impl Format {
+    /// The windows that an account of this format has, in their order.
+    fn periods(self) -> impl Iterator<Item = Period> {
+        Period::ALL.into_iter().filter(move |period| self == Self::Present || *period != Period::Week)
     }
 }
 
@@ -363,8 +390,12 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn levels(&mut self) -> Result<ThresholdLevels, PackedError> {
-        Ok(ThresholdLevels::unpacked(self.u32()?, self.u16()?))
+    fn levels(&mut self, format: Format) -> Result<ThresholdLevels, PackedError> {
+        let packed = match format {
+            Format::Present => self.number()?,
+            Format::Previous => self.u32()?.into(),
+        };
+        Ok(ThresholdLevels::unpacked(packed, self.u16()?))
     }
 
     /// A double that holds a whole number.
@@ -386,32 +417,50 @@ impl<'a> Reader<'a> {
         OrderState::from_number(number).ok_or(PackedError::State(number))
     }
 
-    /// Windows move forward together, so that the month and year of a charge are those of its day.
-    fn charged_in(&mut self) -> Result<Origins, PackedError> {
+    /// The month and year of a charge are those of its day. In the previous format it has no week.
+    fn charged_in(&mut self, format: Format) -> Result<Origins, PackedError> {
         let day = self.u32()?;
-        let [first, second, third] = self.array()?;
+        let week = match format {
+            Format::Present => self.u32()?,
+            Format::Previous => 0,
+        };
+        let [of_day, of_week, of_month, of_year] = match format {
+            Format::Present => self.array()?,
+            Format::Previous => {
+                let [of_day, of_month, of_year] = self.array()?;
+                [of_day, 0, of_month, of_year]
+            }
+        };
         Ok(Origins {
-            day: Origin { id: day, epoch: first },
-            month: Origin { id: day / 100, epoch: second },
-            year: Origin { id: day / 10_000, epoch: third },
+            day: Origin { id: day, epoch: of_day },
+            week: Origin { id: week, epoch: of_week },
+            month: Origin { id: day / 100, epoch: of_month },
+            year: Origin { id: day / 10_000, epoch: of_year },
         })
     }
 
-    fn counter(&mut self, Origin { id, epoch }: Origin) -> Result<Counter, PackedError> {
-        Ok(Counter { id, epoch, amount: self.number()?, count: self.number()?, refunded: 0 })
+    /// The version byte of an account or order.
+    fn format(&mut self) -> Result<Format, PackedError> {
+        match self.u8()? {
+            FORMAT => Ok(Format::Present),
+            PREVIOUS_FORMAT => Ok(Format::Previous),
+            other => Err(PackedError::Format(other)),
+        }
     }
 
     fn record(&mut self, amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
         match self.0.first() {
-            Some(&FORMAT) => Ok((plain(&self.account()?, amount)?, None)),
-            Some(&RECORD_FORMAT) => self.full_record(),
+            Some(&FORMAT) => Ok((plain(&self.account()?, amount, true)?, None)),
+            Some(&PREVIOUS_FORMAT) => Ok((plain(&self.account()?, amount, false)?, None)),
+            Some(&RECORD_FORMAT) => self.full_record(Format::Present),
+            Some(&PREVIOUS_RECORD_FORMAT) => self.full_record(Format::Previous),
             Some(&other) => Err(PackedError::Format(other)),
             None => Err(PackedError::Short),
         }
     }
 
-    fn full_record(&mut self) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
-        *self = Self::new(self.0, RECORD_FORMAT)?;
+    fn full_record(&mut self, format: Format) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
+        self.u8()?;
         let number = self.u8()?;
         let code = Code::from_number(number).ok_or(PackedError::Code(number))?;
         let flags = self.u8()?;
@@ -420,15 +469,13 @@ impl<'a> Reader<'a> {
         let (amount, wait_ms) = (self.number()?, self.number()?);
         let (order_amount, settled, refunded) = (self.number()?, self.number()?, self.number()?);
         let after = self.account()?;
-        let before = if flags & CHANGED == 0 { after } else { self.before(after)? };
+        let before = if flags & CHANGED == 0 { after } else { self.before(after, format)? };
         let decision_id = if flags & OTHER_DECISION == 0 { None } else { Some(self.array()?) };
         let first = if flags & CONFLICTS == 0 { None } else { Some(self.first()?) };
         let record = Record {
             code,
             replay: flags & REPLAY != 0,
-            day: window(&before.day, &after.day),
-            month: window(&before.month, &after.month),
-            year: window(&before.year, &after.year),
+            windows: PerPeriod::from_fn(|period| window(before.of(period), after.of(period))),
             pending_before: before.pending,
             pending_after: after.pending,
             amount,
@@ -455,20 +502,21 @@ impl<'a> Reader<'a> {
     }
 
     fn account(&mut self) -> Result<Account, PackedError> {
-        *self = Self::new(self.0, FORMAT)?;
-        let Origins { day, month, year } = self.charged_in()?;
+        let format = self.format()?;
+        let origins = self.charged_in(format)?;
         // Whether it is suspended, and whether anything is pending, is at the head, for the script.
         self.u8()?;
-        let levels = self.levels()?;
-        let mut account = Account {
-            levels,
-            day: self.counter(day)?,
-            month: self.counter(month)?,
-            year: self.counter(year)?,
-            version: self.number()?,
-            ..Account::default()
-        };
-        for counter in [&mut account.day, &mut account.month, &mut account.year] {
+        let levels = self.levels(format)?;
+        let windows = origins.map(|Origin { id, epoch }| Counter { id: *id, epoch: *epoch, ..Counter::default() });
+        let mut account = Account { windows, levels, ..Account::default() };
+        for period in format.periods() {
+            let counter = account.windows.of_mut(period);
+            counter.amount = self.number()?;
+            counter.count = self.number()?;
+        }
+        account.version = self.number()?;
+        for period in format.periods() {
+            let counter = account.windows.of_mut(period);
             counter.refunded = self.number()?;
         }
         account.pending = self.number()?;
@@ -478,9 +526,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The usage before, in an account that is otherwise as it was after.
-    fn before(&mut self, after: Account) -> Result<Account, PackedError> {
+    fn before(&mut self, after: Account, format: Format) -> Result<Account, PackedError> {
         let mut before = after;
-        for counter in [&mut before.day, &mut before.month, &mut before.year] {
+        for period in format.periods() {
+            let counter = before.windows.of_mut(period);
             counter.amount = self.number()?;
             counter.count = self.number()?;
             counter.refunded = self.number()?;
@@ -489,14 +538,14 @@ impl<'a> Reader<'a> {
         Ok(before)
     }
 
-    fn operation(&mut self) -> Result<Operation, PackedError> {
+    fn operation(&mut self, format: Format) -> Result<Operation, PackedError> {
         let number = self.u8()?;
         Ok(Operation {
             kind: OperationKind::from_number(number).ok_or(PackedError::Operation(number))?,
             id: OperationId(self.array()?),
             attempt: AttemptId(self.array()?),
             amount: self.amount()?,
-            counted: self.charged_in()?,
+            counted: self.charged_in(format)?,
             decision_id: self.array()?,
         })
     }
@@ -515,8 +564,8 @@ mod tests {
         let number = |value: f64| value.to_le_bytes();
         let account_with = |value: f64| {
             let mut bytes = vec![FORMAT];
-            bytes.extend_from_slice(&[0; 14]);
-            (0..13).for_each(|_| bytes.extend_from_slice(&number(value)));
+            bytes.extend_from_slice(&[0; 23]);
+            (0..16).for_each(|_| bytes.extend_from_slice(&number(value)));
             bytes
         };
         assert!(account(&account_with(9_007_199_254_740_991.0)).is_ok());

@@ -18,17 +18,15 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind,
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use self::call::{COMMANDS_MAX, CommandWithContext, Results};
+use self::call::{COMMANDS_MAX, CommandWithContext, Mode, Results};
 pub use self::link::is_wrong_server;
 pub use self::link::{Failovers, RedisLink};
 use super::packed::{self, PackedError};
+use super::script::{self, SCRIPT};
 use super::{AuditContext, RedisMetrics, Store, StoreClock, StoreError, StoreTime, Use, keys};
 use sluice_kit::clock;
 use sluice_kit::telemetry::spans::{self, ScriptCall};
 use sluice_settings::{Live, Secret};
-
-/// The decision rule as Redis runs it.
-pub const SCRIPT: &str = include_str!("lua/decide.lua");
 
 /// The address of Redis and the bound of its calls.
 #[derive(Clone, Debug)]
@@ -49,6 +47,8 @@ pub struct RedisStore {
     timeout: Duration,
     /// The settings that give the bound instead, where it may change.
     live: Option<Live>,
+    /// Whether values of the previous format keep it; see [`RedisStore::in_rolling_upgrade`].
+    rolling_upgrade: bool,
     verified: Verified,
     warned: Warned,
     time: StoreTime,
@@ -140,10 +140,11 @@ impl RedisStore {
             .map_err(|error| StoreError::Unavailable(format!("the address of redis cannot be used: {error}")))?;
         Ok(Self {
             link,
-            script: Script::new(script),
+            script: Script::new(&script::complete(script)),
             shards: config.shards,
             timeout: config.timeout,
             live: None,
+            rolling_upgrade: false,
             verified,
             warned: Warned::default(),
             time: StoreTime::Own,
@@ -155,6 +156,14 @@ impl RedisStore {
     #[must_use]
     pub fn following(mut self, live: Live) -> Self {
         self.live = Some(live);
+        self
+    }
+
+    /// As if servers of the release before were running beside this one: values that have their format keep it. The settings say
+    /// the same while the server runs.
+    #[must_use]
+    pub fn in_rolling_upgrade(mut self) -> Self {
+        self.rolling_upgrade = true;
         self
     }
 
@@ -532,7 +541,10 @@ impl RedisStore {
     /// Calls the script on the primary. A server that is not the primary any more has applied nothing, so all commands are sent
     /// again on a new connection.
     async fn invoke(&self, batch: &[CommandWithContext<'_>], all_or_none: bool) -> Result<Results, RedisError> {
-        let call = &call::call(self.script.get_hash(), self.shards, &self.time, batch, all_or_none);
+        let rolling_upgrade =
+            self.rolling_upgrade || self.live.as_ref().is_some_and(|live| live.current().rolling_upgrade);
+        let mode = Mode { all_or_none, rolling_upgrade };
+        let call = &call::call(self.script.get_hash(), self.shards, &self.time, batch, mode);
         let invoke = |mut connection: ConnectionManager| async move {
             let value = match call.query_async(&mut connection).await {
                 // Redis was restarted, or does not have the script yet.

@@ -2,7 +2,7 @@
 
 use super::{Case, Verdict};
 use crate::command::storable;
-use crate::{Account, Adjust, AmountMinor, Change, Code, Counter, CounterName, Period, Reset, WindowIds};
+use crate::{Adjust, AmountMinor, Change, Code, Counter, Period, Reset, WindowIds};
 
 impl Case<'_> {
     pub(super) fn adjust(&self, adjust: &Adjust) -> Verdict {
@@ -10,7 +10,7 @@ impl Case<'_> {
             return self.answer(Code::VersionConflict);
         }
         let mut after = self.account;
-        let counter = counter(&mut after, adjust.counter);
+        let counter = adjust.counter.of_mut(&mut after);
         let changed = match adjust.change {
             Change::Add(more) => AmountMinor::new(*counter + more.get()),
             Change::Subtract(less) => counter.checked_sub(less.get()).and_then(AmountMinor::new),
@@ -34,7 +34,7 @@ impl Case<'_> {
             after = after.brought_back(self.command.windows);
             after.paced_until_us = after.paced_until_us.min(self.now_ms * 1000);
         }
-        for period in Period::ALL.into_iter().filter(|period| reset.of(*period)) {
+        for period in Period::ALL.into_iter().filter(|period| *reset.windows.of(*period)) {
             let counter = after.of_mut(period);
             *counter = Counter { id: counter.id, epoch: counter.epoch.wrapping_add(1), ..Counter::default() };
         }
@@ -44,8 +44,8 @@ impl Case<'_> {
     /// Whether the account is in windows that the store's time has not reached, and the command has the current ones: it does
     /// not where its day has ended by the store's time.
     fn is_ahead(&self) -> bool {
-        let WindowIds { day, until_ms, .. } = self.command.windows;
-        self.stored.day.id > day && storable(self.store_ms) < storable(until_ms)
+        let WindowIds { ids, until_ms, .. } = &self.command.windows;
+        self.stored.windows.day.id > ids.day && storable(self.store_ms) < storable(*until_ms)
     }
 
     fn is_another_version(&self, expected: Option<u64>) -> bool {
@@ -73,14 +73,5 @@ impl Case<'_> {
             return self.answer(Code::Applied).replayed().unjournaled();
         }
         self.answer(Code::Applied).account(self.account)
-    }
-}
-
-fn counter(account: &mut Account, name: CounterName) -> &mut u64 {
-    match name {
-        CounterName::Amount(period) => &mut account.of_mut(period).amount,
-        CounterName::Count(period) => &mut account.of_mut(period).count,
-        CounterName::Refunded(period) => &mut account.of_mut(period).refunded,
-        CounterName::Pending => &mut account.pending,
     }
 }

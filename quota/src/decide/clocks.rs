@@ -66,8 +66,8 @@ fn f1_what_the_stores_time_allows() {
         let (command, store_ms) = lying(row.clone(), 3, lie_ms);
         let reply = ledger.apply_at(&command, store_ms);
         assert_eq!(reply.map(|reply| reply.record.code), expected, "{number}: {row} by {lie_ms} ms");
-        let day = Calendar::UTC.windows_at(store_ms).day;
-        assert!(account(&ledger).day.id <= day, "{number}: {row}");
+        let day = Calendar::UTC.windows_at(store_ms).ids.day;
+        assert!(account(&ledger).windows.day.id <= day, "{number}: {row}");
         if expected.is_err() {
             assert_eq!((account(&ledger), ledger.drain().len()), (before.0, 0), "{number}: {row}");
         }
@@ -114,20 +114,32 @@ fn f1_a_reset_brings_an_account_back_that_is_ahead() {
         let _frozen = done(Row::consume("frozen", "2", 20).at_days(days), 2);
         let since = done(Row::consume("since", "3", 5), 3);
         let ahead = Calendar::UTC.windows_at(now_ms() + i64::from(days) * DAY_MS);
-        assert_eq!((since.day.id, since.day.amount_after), (ahead.day, 25), "{days}");
+        assert_eq!((since.windows.day.id, since.windows.day.amount_after), (ahead.ids.day, 25), "{days}");
         let back = done(Row::reset(&[Period::Day]), 4);
         let now = Calendar::UTC.windows_at(now_ms());
-        assert_eq!((back.day.id, back.month.id, back.year.id), (now.day, now.month, now.year), "{days}");
-        assert_eq!((back.day.amount_before, back.day.amount_after, back.day.count_after), (25, 0, 0), "{days}");
-        let kept_year = if ahead.year > now.year { 25 } else { 55 };
-        assert_eq!((back.year.amount_after, back.year.epoch >= 128), (kept_year, ahead.year > now.year), "{days}");
-        assert!(back.day.epoch > 128, "{days}: {back:?}");
+        assert_eq!(
+            (back.windows.day.id, back.windows.month.id, back.windows.year.id),
+            (now.ids.day, now.ids.month, now.ids.year),
+            "{days}"
+        );
+        assert_eq!(
+            (back.windows.day.amount_before, back.windows.day.amount_after, back.windows.day.count_after),
+            (25, 0, 0),
+            "{days}"
+        );
+        let kept_year = if ahead.ids.year > now.ids.year { 25 } else { 55 };
+        assert_eq!(
+            (back.windows.year.amount_after, back.windows.year.epoch >= 128),
+            (kept_year, ahead.ids.year > now.ids.year),
+            "{days}"
+        );
+        assert!(back.windows.day.epoch > 128, "{days}: {back:?}");
         let _after = done(Row::consume("after", "5", 7), 5);
         for (order, number) in [("before", "r1"), ("frozen", "r2"), ("since", "r3")] {
             let refunded = done(Row::refund(order, number, None), 6);
-            assert_eq!((refunded.code, refunded.day.amount_after), (Code::Applied, 7), "{days} {order}");
+            assert_eq!((refunded.code, refunded.windows.day.amount_after), (Code::Applied, 7), "{days} {order}");
         }
-        assert_eq!(done(Row::refund("after", "r4", None), 7).day.amount_after, 0, "{days}");
+        assert_eq!(done(Row::refund("after", "r4", None), 7).windows.day.amount_after, 0, "{days}");
     }
 }
 
@@ -136,10 +148,10 @@ fn f1_a_reset_brings_an_account_back_that_is_ahead() {
 fn f1_a_reset_that_is_late_takes_no_account_into_a_closed_window() {
     let mut ledger = Ledger::new(1);
     let _today = ledger.apply(&Row::consume("a", "1", 30).at_days(1).command(1));
-    let stored = account(&ledger).day.id;
+    let stored = account(&ledger).windows.day.id;
     let (reset, store_ms) = lying(Row::reset(&Period::ALL).at_days(1), 2, -DAY_MS);
     let record = ledger.apply_at(&reset, store_ms).unwrap().record;
-    assert_eq!((record.day.id, record.day.epoch, record.day.amount_after), (stored, 1, 0));
+    assert_eq!((record.windows.day.id, record.windows.day.epoch, record.windows.day.amount_after), (stored, 1, 0));
 }
 
 /// A step: kind of command, order, amount, error of its clock in ms, and seconds that pass before it.
@@ -185,7 +197,7 @@ proptest! {
             let before = command.order_no.as_ref().and_then(|order_no| order(&ledger, order_no));
             let reply = ledger.apply_at(&command, store_ms);
             prop_assert_eq!(reply.is_err(), windows.since_ms > store_ms);
-            prop_assert!(account(&ledger).day.id <= Calendar::UTC.windows_at(store_ms).day);
+            prop_assert!(account(&ledger).windows.day.id <= Calendar::UTC.windows_at(store_ms).ids.day);
             let done = |reply: &Reply| !reply.record.replay && reply.record.code.http_status() == 200;
             let Some(reply) = reply.ok().filter(done) else { continue };
             if let Some(before) = before.filter(|order| order.state != OrderState::Open) {

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use crate::{
     Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, Currency, Effect,
     Event, HoldTerms, Ledger, Limits, Mark, MerchantId, OnExpiry, Operation, OperationId, OperationKind, Order,
-    OrderNo, OrderState, Pace, Period, Refund, Reset, Resolution, Settle, Subject, ThresholdLevels, ThresholdPolicy,
-    Thresholds, Throttle, WindowLimits,
+    OrderNo, OrderState, Pace, PerPeriod, Period, Refund, Reset, Resolution, Settle, Subject, ThresholdLevels,
+    ThresholdPolicy, Thresholds, Throttle, WindowLimits,
 };
 
 const NOW_MS: i64 = 1_795_296_600_000;
@@ -19,15 +19,15 @@ const THROTTLE: Throttle = Throttle { per_minute: 600, burst: 2, delay_ms_max: 5
 
 /// The limits of every charge and refund.
 fn limits() -> Limits {
-    let window = |amount, count| WindowLimits { amount: minor(amount), count: minor(count) };
-    Limits {
-        day: window(100, 8),
-        month: window(170, 12),
+    let window = |amount, count| WindowLimits { amount: minor(amount), count: minor(count), ..WindowLimits::UNLIMITED };
+    let refunds = |window, amount| WindowLimits { refunded: minor(amount), ..window };
+    let windows = PerPeriod {
+        day: refunds(window(100, 8), 40),
+        week: window(140, 10),
+        month: refunds(window(170, 12), 70),
         year: window(230, 15),
-        pending: minor(60),
-        refund_daily: minor(40),
-        refund_monthly: minor(70),
-    }
+    };
+    Limits { windows, pending: minor(60) }
 }
 
 fn minor(amount: u64) -> AmountMinor {
@@ -53,8 +53,8 @@ fn action((letter, order, name, amount, flags, _): Step, paced: bool) -> Action 
     let refund = Refund {
         amount: some,
         id,
-        daily_max: limits().refund_daily,
-        monthly_max: limits().refund_monthly,
+        daily_max: limits().windows.day.refunded,
+        monthly_max: limits().windows.month.refunded,
         reserve: flags & 16 == 16,
     };
     let on_expiry = if flags & 32 == 32 { OnExpiry::Settle } else { OnExpiry::Void };
@@ -97,7 +97,7 @@ fn command(step: Step, action: Action, now_ms: i64, number: usize) -> Command {
 
 /// Thresholds of the limits; sometimes of lower limits, or with another list.
 fn threshold_policy(name: u8) -> ThresholdPolicy {
-    let lowered = Limits { day: WindowLimits { amount: minor(50), ..limits().day }, ..limits() };
+    let lowered = limits().with(Period::Day, WindowLimits { amount: minor(50), ..limits().windows.day });
     let watched = if name == 3 { lowered } else { limits() };
     let percents: &[u32] = if name == 2 { &[50, 80, 100] } else { &[80, 100] };
     ThresholdPolicy::new(&watched, Thresholds::new(percents.iter().copied()).unwrap())
@@ -126,8 +126,13 @@ fn commands_by_hand(steps: &[Step]) -> Vec<Command> {
         match flags % 16 {
             1 => command.action = Action::Adjust(Adjust { counter, change, expected_version: None }),
             2 => {
-                let (day, month, year) = (flags & 32 == 32, flags & 64 == 64, name % 2 == 0);
-                command.action = Action::Reset(Reset { day, month, year, expected_version: None });
+                let windows = PerPeriod {
+                    day: flags & 32 == 32,
+                    week: flags & 128 == 128,
+                    month: flags & 64 == 64,
+                    year: name % 2 == 0,
+                };
+                command.action = Action::Reset(Reset { windows, expected_version: None });
             }
             3 => command.action = Action::Suspend,
             4 | 5 => command.action = Action::Resume,
@@ -159,12 +164,10 @@ fn within(account: &Account, windows: &Limits) -> bool {
     let inside = |period| {
         let counter = account.of(period);
         let max = windows.of(period);
-        counter.amount <= max.amount.get() && counter.count <= max.count.get()
+        let refunds = limits().of(period).refunded;
+        counter.amount <= max.amount.get() && counter.count <= max.count.get() && counter.refunded <= refunds.get()
     };
-    Period::ALL.into_iter().all(inside)
-        && account.pending <= limits().pending.get()
-        && account.day.refunded <= limits().refund_daily.get()
-        && account.month.refunded <= limits().refund_monthly.get()
+    Period::ALL.into_iter().all(inside) && account.pending <= limits().pending.get()
 }
 
 /// The amount that an order has consumed and not returned, and whether it counts as a charge.
@@ -180,16 +183,16 @@ fn consumed(order: &Order) -> (u64, u64) {
 
 /// sums of the amounts that the events moved, window by window; each window closes with its sum.
 fn check_events(events: &[Event], account: &Account) {
-    let mut windows = BTreeMap::<u32, [i128; 3]>::new();
+    let mut windows = BTreeMap::<(Period, u32), [i128; 3]>::new();
     let mut pending = 0;
     for event in events.iter().filter(|event| !event.command.action.is_of_merchant()) {
         for closed in &event.closed {
             let counter = closed.counter;
             let reported = [counter.amount, counter.count, counter.refunded].map(i128::from);
-            assert_eq!(windows.get(&counter.id).copied().unwrap_or_default(), reported, "{event:?}");
+            assert_eq!(windows.get(&(closed.period, counter.id)).copied().unwrap_or_default(), reported, "{event:?}");
         }
-        for window in Period::ALL.map(|period| event.record.of(period)) {
-            let sums = windows.entry(window.id).or_default();
+        for (period, window) in event.record.windows.iter() {
+            let sums = windows.entry((period, window.id)).or_default();
             let before = [window.amount_before, window.count_before, window.refunded_before].map(i128::from);
             let after = [window.amount_after, window.count_after, window.refunded_after].map(i128::from);
             // Each begins with the values after the one before it.
@@ -199,8 +202,8 @@ fn check_events(events: &[Event], account: &Account) {
         assert_eq!(pending, event.record.pending_before, "{event:?}");
         pending = event.record.pending_after;
     }
-    for counter in Period::ALL.map(|period| *account.of(period)) {
-        let sums = windows.get(&counter.id).copied().unwrap_or_default();
+    for (period, counter) in account.windows.iter() {
+        let sums = windows.get(&(period, counter.id)).copied().unwrap_or_default();
         assert_eq!(sums, [counter.amount, counter.count, counter.refunded].map(i128::from));
     }
     assert_eq!(pending, account.pending);
@@ -347,7 +350,7 @@ proptest! {
             let before = account(&ledger).rolled(command.windows);
             let reply = ledger.apply(&command);
             let order = command.order_no.as_ref().and_then(|order_no| ledger.order(&command.merchant, order_no));
-            let gave = before.day.amount > account(&ledger).day.amount && command.effect == Effect::Commit;
+            let gave = before.windows.day.amount > account(&ledger).windows.day.amount && command.effect == Effect::Commit;
             let by_operation =
                 matches!(command.action, Action::Refund(_) | Action::Release(_) | Action::Void | Action::Expire);
             if gave && by_operation {

@@ -82,7 +82,8 @@ impl Case<'_> {
         if breaks(Period::Day, refund.daily_max) {
             return answer(Code::RefundDaily);
         }
-        if breaks(Period::Month, refund.monthly_max) || breaks(Period::Year, AmountMinor::MAX) {
+        let holds = |period| !breaks(period, AmountMinor::MAX);
+        if breaks(Period::Month, refund.monthly_max) || !holds(Period::Week) || !holds(Period::Year) {
             return answer(Code::RefundMonthly);
         }
         let mut next = order.clone();

@@ -25,8 +25,8 @@ pub(crate) mod row;
 #[path = "table/suspension.rs"]
 mod suspension;
 
-use quota::{AmountMinor, Code, Limits, WindowLimits};
-use row::Expected::{Day, DecisionId, Journaled, Month, Moved, Version, Year};
+use quota::{AmountMinor, Code, LimitName, Limits, PerPeriod, Period, WindowLimits};
+use row::Expected::{Day, DecisionId, Journaled, Month, Moved, Version, Week, Year};
 use row::{TTL_SECS, amount, day_amount};
 
 pub(crate) use batches::{Batch, batches};
@@ -68,9 +68,11 @@ fn q1_q2_limits_hold_to_the_unit(check: &mut Check) {
             Row::consume("e", "7", 50).limits(day_amount(150)).gives(Admitted, [Day(150, 4)]),
         ],
     );
-    let two_a_day = Limits { day: WindowLimits { count: amount(2), ..WindowLimits::UNLIMITED }, ..day_amount(0) };
-    let month = Limits { month: WindowLimits { amount: amount(5), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
-    let year = Limits { year: WindowLimits { count: amount(3), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
+    let two_a_day = day_amount(0).with(Period::Day, WindowLimits { count: amount(2), ..WindowLimits::UNLIMITED });
+    let month = Limits::UNLIMITED.with(Period::Month, WindowLimits { amount: amount(5), ..WindowLimits::UNLIMITED });
+    let week = Limits::UNLIMITED.with(Period::Week, WindowLimits { amount: amount(8), ..WindowLimits::UNLIMITED });
+    let one_a_week = Limits::UNLIMITED.with(Period::Week, WindowLimits { count: amount(1), ..WindowLimits::UNLIMITED });
+    let year = Limits::UNLIMITED.with(Period::Year, WindowLimits { count: amount(3), ..WindowLimits::UNLIMITED });
     check(
         "others",
         &[
@@ -80,9 +82,14 @@ fn q1_q2_limits_hold_to_the_unit(check: &mut Check) {
             Row::consume("c", "4", 2).limits(two_a_day).gives(DailyCount, [Day(5, 2)]),
             Row::consume("c", "5", 2).limits(year).gives(Admitted, [Day(7, 3)]),
             Row::consume("d", "6", 2).limits(year).gives(YearlyCount, [Day(7, 3)]),
+            // The next day begins at 0, and on Monday the week.
+            Row::consume("g", "w1", 1).at_days(1).limits(week).gives(Admitted, [Day(1, 1), Week(8, 4)]),
+            Row::consume("h", "w2", 1).at_days(1).limits(week).gives(Code::WeeklyAmount, [Day(1, 1), Week(8, 4)]),
+            Row::consume("h", "w3", 1).at_days(2).limits(week).gives(Admitted, [Week(1, 1), Month(9, 5)]),
+            Row::consume("i", "w4", 1).at_days(2).limits(one_a_week).gives(Code::WeeklyCount, [Week(1, 1)]),
             // The next day and the next month begin at 0, the year continues.
-            Row::consume("e", "7", 1).at_days(10).limits(month).gives(Admitted, [Day(1, 1), Month(1, 1), Year(8, 4)]),
-            Row::consume("f", "8", 1).at_days(10).limits(year).gives(YearlyCount, [Year(8, 4)]),
+            Row::consume("e", "7", 1).at_days(10).limits(month).gives(Admitted, [Day(1, 1), Month(1, 1), Year(10, 6)]),
+            Row::consume("f", "8", 1).at_days(10).limits(year).gives(YearlyCount, [Year(10, 6)]),
         ],
     );
     let max = AmountMinor::MAX.get();
@@ -91,7 +98,8 @@ fn q1_q2_limits_hold_to_the_unit(check: &mut Check) {
         &[
             Row::consume("a", "1", max).limits(Limits::UNLIMITED).gives(Admitted, [Day(max, 1), Year(max, 1)]),
             Row::consume("b", "2", 1).limits(Limits::UNLIMITED).gives(DailyAmount, [Day(max, 1)]),
-            Row::consume("b", "3", 1).at_days(1).limits(Limits::UNLIMITED).gives(Code::MonthlyAmount, [Day(0, 0)]),
+            Row::consume("b", "3", 1).at_days(1).limits(Limits::UNLIMITED).gives(Code::WeeklyAmount, [Day(0, 0)]),
+            Row::consume("b", "3", 1).at_days(2).limits(Limits::UNLIMITED).gives(Code::MonthlyAmount, [Week(0, 0)]),
             Row::consume("b", "4", 1).at_days(10).limits(Limits::UNLIMITED).gives(Code::YearlyAmount, [Month(0, 0)]),
             Row::consume("b", "5", 1).at_days(41).limits(Limits::UNLIMITED).gives(Admitted, [Year(1, 1)]),
         ],
@@ -102,30 +110,33 @@ fn q1_q2_limits_hold_to_the_unit(check: &mut Check) {
 fn q1_q2_every_limit_is_checked_in_the_order_of_codes(check: &mut Check) {
     let none = |window: WindowLimits| WindowLimits { count: AmountMinor::ZERO, ..window };
     let small = WindowLimits { amount: amount(4), ..WindowLimits::UNLIMITED };
-    let mut limits =
-        Limits { day: none(small), month: none(small), year: none(small), pending: amount(4), ..Limits::UNLIMITED };
+    let mut limits = Limits { windows: PerPeriod::all(none(small)), pending: amount(4) };
     let open = AmountMinor::MAX;
     let mut rows = Vec::new();
     let mut refuses = |limits, code| {
         rows.push(Row::hold("a", "1", 5).limits(limits).gives(code, [Day(0, 0), Month(0, 0), Year(0, 0), Version(0)]));
     };
     refuses(limits, Code::DailyCount);
-    limits.day.count = open;
+    *LimitName::DailyCount.max_mut(&mut limits) = open;
+    refuses(limits, Code::WeeklyCount);
+    *LimitName::WeeklyCount.max_mut(&mut limits) = open;
     refuses(limits, Code::MonthlyCount);
-    limits.month.count = open;
+    *LimitName::MonthlyCount.max_mut(&mut limits) = open;
     refuses(limits, Code::YearlyCount);
-    limits.year.count = open;
+    *LimitName::YearlyCount.max_mut(&mut limits) = open;
     refuses(limits, Code::DailyAmount);
-    limits.day.amount = open;
+    *LimitName::DailyAmount.max_mut(&mut limits) = open;
+    refuses(limits, Code::WeeklyAmount);
+    *LimitName::WeeklyAmount.max_mut(&mut limits) = open;
     refuses(limits, Code::MonthlyAmount);
-    limits.month.amount = open;
+    *LimitName::MonthlyAmount.max_mut(&mut limits) = open;
     refuses(limits, Code::YearlyAmount);
-    limits.year.amount = open;
+    *LimitName::YearlyAmount.max_mut(&mut limits) = open;
     refuses(limits, Code::PendingAmount);
     limits.pending = open;
     refuses(limits, Code::Admitted);
     rows.pop();
-    let by_policy = Row::hold("a", "1", 5).limits(Limits { day: none(small), ..limits });
+    let by_policy = Row::hold("a", "1", 5).limits(limits.with(Period::Day, none(small)));
     for code in [
         Code::PolicyMissing,
         Code::MerchantUnknown,

@@ -138,7 +138,7 @@ async fn f1_a_server_whose_clock_is_off_neither_decides_nor_sweeps() -> Result<(
     assert_eq!(ask_alone(&bad, &check(ACTION_CONSUME, "other")).await?, "ADMITTED");
     assert_eq!(ask_alone(&good, &check(ACTION_SETTLE, "held")).await?, "APPLIED");
     let after = account(&api).await?;
-    assert_eq!((after.day.id, after.day.amount, after.pending), (before.day.id, 300, 0));
+    assert_eq!((after.windows.day.id, after.windows.day.amount, after.pending), (before.windows.day.id, 300, 0));
     Ok(())
 }
 
@@ -152,18 +152,21 @@ async fn f1_a_reset_brings_a_frozen_account_back() -> Result<()> {
     let store = redis(&api)?.with_time(StoreTime::OfCommands);
     let _frozen = store.apply(&payment(future_ms)?, &AuditContext::default()).await?;
     let frozen = account(&api).await?;
-    assert_eq!(frozen.day.id, Calendar::UTC.windows_at(future_ms).day);
+    assert_eq!(frozen.windows.day.id, Calendar::UTC.windows_at(future_ms).ids.day);
     let of = |order_no: &str| json!({"merchant_id": "m", "currency": "USD", "order_no": order_no, "amount": 400});
     expect(&caller.post("/quotas/consume", &of("meanwhile")).await?, 200, &json!({"daily_used": 500}));
-    assert_eq!(account(&api).await?.day.id, frozen.day.id, "a payment leaves it there");
+    assert_eq!(account(&api).await?.windows.day.id, frozen.windows.day.id, "a payment leaves it there");
 
     let reset = json!({"merchant_id": "m", "currency": "USD", "window": "daily", "reason": "a clock in 2036"});
     expect(&caller.post("/quotas/reset", &reset).await?, 200, &json!({"daily_used": 0, "monthly_used": 500}));
     let windows = Calendar::UTC.windows_at(clock::now_ms());
     let back = account(&api).await?;
-    assert_eq!((back.day.id, back.month.id, back.year.id), (windows.day, windows.month, windows.year));
-    assert_eq!((back.day.amount, back.month.amount, back.year.amount), (0, 500, 500));
-    assert!(back.day.epoch >= 128 && back.month.epoch >= 128, "{back:?}");
+    assert_eq!(
+        (back.windows.day.id, back.windows.month.id, back.windows.year.id),
+        (windows.ids.day, windows.ids.month, windows.ids.year)
+    );
+    assert_eq!((back.windows.day.amount, back.windows.month.amount, back.windows.year.amount), (0, 500, 500));
+    assert!(back.windows.day.epoch >= 128 && back.windows.month.epoch >= 128, "{back:?}");
     // What was paid before is refunded, and nothing given back of what was not counted since.
     expect(&caller.post("/quotas/consume", &of("after")).await?, 200, &json!({"daily_used": 400}));
     let mut refund = of("meanwhile");
@@ -175,7 +178,7 @@ async fn f1_a_reset_brings_a_frozen_account_back() -> Result<()> {
             WHERE action_type = 'reset'";
         Ok(sqlx::query_as::<_, (i32, i64, i64, i64)>(statement).fetch_optional(&pool).await?)
     });
-    assert_eq!(row.await?, (i32::try_from(windows.day)?, 500, 0, 500));
+    assert_eq!(row.await?, (i32::try_from(windows.ids.day)?, 500, 0, 500));
     pool.close().await;
     Ok(())
 }

@@ -165,7 +165,7 @@ async fn what_happened_can_be_read_in_logs_metrics_and_stores() -> Outcome {
     }
     assert!(stack.gateway.seen_order("left").is_empty());
     let account = stack.account("m", "USD").await?.ok_or("the account was never charged")?;
-    assert_eq!((account.day.amount, account.day.count), (1_400, 2));
+    assert_eq!((account.windows.day.amount, account.windows.day.count), (1_400, 2));
     assert!((stack.envoy.metric("sluice_admitted")? - 2.0).abs() < f64::EPSILON);
     let admitted = stack.server.metric("quota_operations_total", &["code=\"ADMITTED\""])?;
     assert!((admitted - 2.0).abs() < f64::EPSILON, "{admitted}");
@@ -296,7 +296,10 @@ async fn a_payment_that_waits_at_its_headers_keeps_its_body() -> Outcome {
         }
     }
     wait::until_async("three charges", Duration::from_secs(5), || async {
-        Ok(stack.account("m", "USD").await?.filter(|account| (account.day.amount, account.day.count) == (300, 3)))
+        Ok(stack
+            .account("m", "USD")
+            .await?
+            .filter(|account| (account.windows.day.amount, account.windows.day.count) == (300, 3)))
     })
     .await?;
     Ok(())

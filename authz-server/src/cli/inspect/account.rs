@@ -33,6 +33,7 @@ impl CounterShown {
 #[derive(Debug, Serialize)]
 struct WindowsShown {
     day: CounterShown,
+    week: CounterShown,
     month: CounterShown,
     year: CounterShown,
 }
@@ -67,11 +68,12 @@ impl AccountShown {
             currency: currency.code(),
             version: account.version,
             windows: WindowsShown {
-                day: CounterShown::of(&account.day),
-                month: CounterShown::of(&account.month),
-                year: CounterShown::of(&account.year),
+                day: CounterShown::of(&account.windows.day),
+                week: CounterShown::of(&account.windows.week),
+                month: CounterShown::of(&account.windows.month),
+                year: CounterShown::of(&account.windows.year),
             },
-            in_future_window: account.day.id > Calendar::latest_day_at(now_ms),
+            in_future_window: account.windows.day.id > Calendar::latest_day_at(now_ms),
             pending_amount: account.pending,
             suspended_at: moment_ms(account.suspended_at_ms),
             merchant_suspended_at: moment_ms(state.suspended_at_ms),
@@ -85,6 +87,7 @@ impl Shown for AccountShown {
         let mut rows = vec![
             ("account", format!("{} {}, amounts in minor units", self.merchant_id, self.currency)),
             ("day", self.windows.day.text()),
+            ("week", self.windows.week.text()),
             ("month", self.windows.month.text()),
             ("year", self.windows.year.text()),
             ("pending", self.pending_amount.to_string()),

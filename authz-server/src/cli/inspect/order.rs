@@ -22,6 +22,7 @@ impl OriginShown {
 #[derive(Debug, Serialize)]
 struct OriginsShown {
     day: OriginShown,
+    week: OriginShown,
     month: OriginShown,
     year: OriginShown,
 }
@@ -90,6 +91,7 @@ impl OrderShown {
             }),
             charged_in: OriginsShown {
                 day: OriginShown::of(order.charged_in.day),
+                week: OriginShown::of(order.charged_in.week),
                 month: OriginShown::of(order.charged_in.month),
                 year: OriginShown::of(order.charged_in.year),
             },
@@ -108,7 +110,7 @@ impl OrderShown {
 
 impl Shown for OrderShown {
     fn rows(&self) -> Vec<(&'static str, String)> {
-        let OriginsShown { day, month, year } = &self.charged_in;
+        let OriginsShown { day, week, month, year } = &self.charged_in;
         let expires_at = self.expires_at.as_deref().unwrap_or("never");
         let mut rows = vec![
             (
@@ -120,7 +122,10 @@ impl Shown for OrderShown {
             ("captured", self.captured.to_string()),
             ("held", self.held.to_string()),
             ("refunded", self.refunded.to_string()),
-            ("charged in", format!("day {}, month {}, year {}", day.window, month.window, year.window)),
+            (
+                "charged in",
+                format!("day {}, week {}, month {}, year {}", day.window, week.window, month.window, year.window),
+            ),
             ("decision", self.decision_id.to_string()),
             ("kept until", format!("{expires_at}{}", if self.expired { ", so it counts as unknown" } else { "" })),
         ];

@@ -200,7 +200,7 @@ async fn within<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quota::{Counter, Limits, Thresholds, WindowIds, WindowLimits};
+    use quota::{Counter, Limits, PerPeriod, Period, Thresholds, WindowIds, WindowLimits};
 
     fn minor(amount: u64) -> AmountMinor {
         AmountMinor::new(amount).unwrap()
@@ -208,17 +208,19 @@ mod tests {
 
     #[test]
     fn the_limit_that_is_used_up_most_counts_and_closed_windows_do_not() {
-        let limits = Limits {
-            day: WindowLimits { amount: minor(1_000), count: minor(10) },
-            month: WindowLimits { amount: minor(2_000), ..WindowLimits::UNLIMITED },
-            pending: minor(500),
-            ..Limits::UNLIMITED
-        };
+        let day = WindowLimits { amount: minor(1_000), count: minor(10), ..WindowLimits::UNLIMITED };
+        let month = WindowLimits { amount: minor(2_000), ..WindowLimits::UNLIMITED };
+        let limits = Limits { pending: minor(500), ..Limits::UNLIMITED };
+        let limits = limits.with(Period::Day, day).with(Period::Month, month);
         let policy = ThresholdPolicy::new(&limits, Thresholds::NONE);
-        let now = WindowIds { day: 20_261_122, month: 202_611, year: 2026, ..WindowIds::default() };
+        let ids = PerPeriod { day: 20_261_122, week: 20_261_116, month: 202_611, year: 2026 };
+        let now = WindowIds { ids, ..WindowIds::default() };
         let account = |day, amount, count, of_month, pending| Account {
-            day: Counter { id: day, amount, count, ..Counter::default() },
-            month: Counter { id: 202_611, amount: of_month, ..Counter::default() },
+            windows: PerPeriod {
+                day: Counter { id: day, amount, count, ..Counter::default() },
+                month: Counter { id: 202_611, amount: of_month, ..Counter::default() },
+                ..PerPeriod::default()
+            },
             pending,
             ..Account::default()
         };

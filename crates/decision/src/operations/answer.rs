@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use proto::LimitUsage;
 use quota::{
-    Account, Charge, Currency, LimitName, LimitState, Limits, Merchant, Outlook, Period, Policy, Prediction, Record,
+    Account, Charge, Counter, CounterName, Currency, LimitName, LimitState, Limits, Merchant, Outlook, Period, Policy,
+    Prediction, Record, WindowUsage,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,54 +12,35 @@ use uuid::Uuid;
 
 use crate::decider::Decision;
 
-/// An account's counters.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub struct Counters {
-    pub daily_used: u64,
-    pub monthly_used: u64,
-    pub yearly_used: u64,
-    /// What open holds have not settled; part of what is used.
-    pub pending_amount: u64,
-    pub refunded_today: u64,
-    pub refunded_month: u64,
-    pub refunded_year: u64,
-    pub transactions_today: u64,
-    pub transactions_month: u64,
-    pub transactions_year: u64,
+/// Declares the counters of answers, from the table of counters.
+macro_rules! counters {
+    ([$({ $name:ident, $variant:ident, $kind:ident $(($period:ident))?, $number:literal, $doc:literal })+]) => {
+        /// An account's counters.
+        #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+        pub struct Counters {
+            $(#[doc = $doc] pub $name: u64,)+
+        }
+
+        impl From<&Account> for Counters {
+            fn from(account: &Account) -> Self {
+                Self { $($name: CounterName::$kind $((Period::$period))?.of(account),)+ }
+            }
+        }
+    };
 }
 
-impl Counters {
-    fn after(record: &Record) -> Self {
-        let Record { day, month, year, .. } = record;
-        Self {
-            daily_used: day.amount_after,
-            monthly_used: month.amount_after,
-            yearly_used: year.amount_after,
-            pending_amount: record.pending_after,
-            refunded_today: day.refunded_after,
-            refunded_month: month.refunded_after,
-            refunded_year: year.refunded_after,
-            transactions_today: day.count_after,
-            transactions_month: month.count_after,
-            transactions_year: year.count_after,
-        }
-    }
+quota::for_each_counter!(counters!());
 
-    fn of(account: &Account) -> Self {
-        let Account { day, month, year, .. } = account;
-        Self {
-            daily_used: day.amount,
-            monthly_used: month.amount,
-            yearly_used: year.amount,
-            pending_amount: account.pending,
-            refunded_today: day.refunded,
-            refunded_month: month.refunded,
-            refunded_year: year.refunded,
-            transactions_today: day.count,
-            transactions_month: month.count,
-            transactions_year: year.count,
-        }
-    }
+/// The counters after a decision.
+fn counters_after(record: &Record) -> Counters {
+    let counter = |window: &WindowUsage| Counter {
+        amount: window.amount_after,
+        count: window.count_after,
+        refunded: window.refunded_after,
+        ..Counter::default()
+    };
+    let windows = record.windows.map(counter);
+    Counters::from(&Account { windows, pending: record.pending_after, ..Account::default() })
 }
 
 /// How an order stands.
@@ -122,7 +104,7 @@ impl OperationAnswer {
             merchant_id: done.command.merchant.to_string(),
             currency: done.command.currency.to_string(),
             amount: record.amount,
-            counters: Counters::after(record),
+            counters: counters_after(record),
             order: order_view(done),
             is_suspended: record.suspended_at_ms > 0 || record.merchant_suspended,
             version: record.version,
@@ -223,6 +205,7 @@ pub struct CheckAnswer {
     pub code: &'static str,
     /// What would remain of the day's amount after the payment; what remains now where it is refused. Null without a limit.
     pub remaining_daily: Option<u64>,
+    pub remaining_weekly: Option<u64>,
     pub remaining_monthly: Option<u64>,
     pub remaining_yearly: Option<u64>,
     /// Every limit that the policy sets.
@@ -267,6 +250,7 @@ impl CheckAnswer {
             allowed,
             code: record.code.as_str(),
             remaining_daily: remaining(LimitName::DailyAmount),
+            remaining_weekly: remaining(LimitName::WeeklyAmount),
             remaining_monthly: remaining(LimitName::MonthlyAmount),
             remaining_yearly: remaining(LimitName::YearlyAmount),
             binding_limit: binding.map(LimitName::as_str),
@@ -328,8 +312,9 @@ pub struct AccountView {
     pub currency: String,
     #[serde(flatten)]
     pub counters: Counters,
-    /// When the day, month and year of the account end; null without a policy.
+    /// When the day, week, month and year of the account end; null without a policy.
     pub daily_reset_at: Option<DateTime<Utc>>,
+    pub weekly_reset_at: Option<DateTime<Utc>>,
     pub monthly_reset_at: Option<DateTime<Utc>>,
     pub yearly_reset_at: Option<DateTime<Utc>>,
     /// Whether charges are refused: the account is suspended, or its merchant as a whole.
@@ -367,8 +352,9 @@ impl AccountView {
         Self {
             merchant_id,
             currency: currency.to_string(),
-            counters: Counters::of(account),
+            counters: Counters::from(account),
             daily_reset_at: resets(Period::Day),
+            weekly_reset_at: resets(Period::Week),
             monthly_reset_at: resets(Period::Month),
             yearly_reset_at: resets(Period::Year),
             is_suspended: suspended_at.is_some(),
@@ -415,23 +401,18 @@ fn limits(account: &Account, policy: &Policy, now_ms: i64) -> Vec<LimitView> {
 
 /// The record of a decision that changes nothing.
 fn standing(account: &Account) -> Record {
-    let window = |period| {
-        let counter = account.of(period);
-        quota::WindowUsage {
-            id: counter.id,
-            epoch: counter.epoch,
-            amount_before: counter.amount,
-            amount_after: counter.amount,
-            count_before: counter.count,
-            count_after: counter.count,
-            refunded_before: counter.refunded,
-            refunded_after: counter.refunded,
-        }
+    let window = |counter: &Counter| WindowUsage {
+        id: counter.id,
+        epoch: counter.epoch,
+        amount_before: counter.amount,
+        amount_after: counter.amount,
+        count_before: counter.count,
+        count_after: counter.count,
+        refunded_before: counter.refunded,
+        refunded_after: counter.refunded,
     };
     Record {
-        day: window(Period::Day),
-        month: window(Period::Month),
-        year: window(Period::Year),
+        windows: account.windows.map(window),
         pending_before: account.pending,
         pending_after: account.pending,
         ..Record::bare(quota::Code::Admitted)

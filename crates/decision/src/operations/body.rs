@@ -1,5 +1,6 @@
 //! What callers send: one type for each operation, shared by REST, batches and gRPC. Amounts are whole minor units.
 
+use quota::{CounterName, Period};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -163,21 +164,25 @@ pub enum AdjustOperation {
     Set,
 }
 
-/// A counter of an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CounterField {
-    DailyUsed,
-    MonthlyUsed,
-    YearlyUsed,
-    TransactionsToday,
-    TransactionsMonth,
-    TransactionsYear,
-    RefundedToday,
-    RefundedMonth,
-    RefundedYear,
-    PendingAmount,
+/// Declares the counters of requests, from the table of counters.
+macro_rules! counter_fields {
+    ([$({ $name:ident, $variant:ident, $kind:ident $(($period:ident))?, $number:literal, $doc:literal })+]) => {
+        /// A counter of an account.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum CounterField {
+            $($variant,)+
+        }
+
+        impl From<CounterField> for CounterName {
+            fn from(field: CounterField) -> Self {
+                match field { $(CounterField::$variant => Self::$kind $((Period::$period))?,)+ }
+            }
+        }
+    };
 }
+
+quota::for_each_counter!(counter_fields!());
 
 /// Correct one counter by hand.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -208,9 +213,24 @@ pub struct AdjustRequest {
 #[serde(rename_all = "lowercase")]
 pub enum ResetWindow {
     Daily,
+    Weekly,
     Monthly,
     Yearly,
     All,
+}
+
+impl ResetWindow {
+    /// Whether windows of this kind are emptied.
+    #[must_use]
+    pub fn has(self, period: Period) -> bool {
+        match self {
+            Self::Daily => period == Period::Day,
+            Self::Weekly => period == Period::Week,
+            Self::Monthly => period == Period::Month,
+            Self::Yearly => period == Period::Year,
+            Self::All => true,
+        }
+    }
 }
 
 /// Empty windows: consumed amount, number of transactions and refunds.

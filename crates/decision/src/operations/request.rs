@@ -1,14 +1,14 @@
 //! Validates a caller's body: identifiers, amounts and the operation.
 
 use quota::{
-    Adjust, AmountMinor, AttemptId, Change, Channel, CounterName, Currency, Effect, MerchantId, OperationId,
-    OperationNo, OrderNo, PaymentNo, Period, Reset,
+    Adjust, AmountMinor, AttemptId, Change, Channel, Currency, Effect, MerchantId, OperationId, OperationNo, OrderNo,
+    PaymentNo, PerPeriod, Reset,
 };
 use thiserror::Error;
 
 use super::body::{
-    AdjustOperation, AdjustRequest, BatchOperation, ChargeRequest, CheckRequest, CounterField, InitializeRequest,
-    RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest, VoidRequest,
+    AdjustOperation, AdjustRequest, BatchOperation, ChargeRequest, CheckRequest, InitializeRequest, RefundRequest,
+    ReleaseRequest, ResetRequest, SettleRequest, SuspendRequest, VoidRequest,
 };
 use crate::request::{Operation, Request, capture_id};
 use sluice_store::{METADATA_BYTES_MAX, REMARKS_BYTES_MAX};
@@ -194,23 +194,6 @@ impl TryFrom<ReleaseRequest> for Request {
     }
 }
 
-impl From<CounterField> for CounterName {
-    fn from(field: CounterField) -> Self {
-        match field {
-            CounterField::DailyUsed => Self::Amount(Period::Day),
-            CounterField::MonthlyUsed => Self::Amount(Period::Month),
-            CounterField::YearlyUsed => Self::Amount(Period::Year),
-            CounterField::TransactionsToday => Self::Count(Period::Day),
-            CounterField::TransactionsMonth => Self::Count(Period::Month),
-            CounterField::TransactionsYear => Self::Count(Period::Year),
-            CounterField::RefundedToday => Self::Refunded(Period::Day),
-            CounterField::RefundedMonth => Self::Refunded(Period::Month),
-            CounterField::RefundedYear => Self::Refunded(Period::Year),
-            CounterField::PendingAmount => Self::Pending,
-        }
-    }
-}
-
 impl TryFrom<AdjustRequest> for Request {
     type Error = Invalid;
 
@@ -241,11 +224,8 @@ impl TryFrom<ResetRequest> for Request {
     type Error = Invalid;
 
     fn try_from(body: ResetRequest) -> Result<Self, Invalid> {
-        let all = body.window == ResetWindow::All;
         let operation = Operation::Reset(Reset {
-            day: all || body.window == ResetWindow::Daily,
-            month: all || body.window == ResetWindow::Monthly,
-            year: all || body.window == ResetWindow::Yearly,
+            windows: PerPeriod::from_fn(|period| body.window.has(period)),
             expected_version: version(body.expected_version)?,
         });
         Self::parsed(&body.merchant_id, &body.currency, operation)?.reason(body.reason)?.notes(None, body.metadata)

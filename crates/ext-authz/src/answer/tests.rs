@@ -1,15 +1,15 @@
 use super::*;
 use prost::Message;
 use proto::envoy;
-use quota::{AmountMinor, WindowLimits, WindowUsage};
+use quota::{AmountMinor, PerPeriod, Period, WindowLimits, WindowUsage};
 
 const NOW_MS: i64 = 1_795_296_600_000;
 
 fn refused() -> Answer {
     let amount = AmountMinor::new(500).unwrap();
-    let limits = Limits { day: WindowLimits { amount, ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
+    let limits = Limits::UNLIMITED.with(Period::Day, WindowLimits { amount, ..WindowLimits::UNLIMITED });
     let day = WindowUsage { id: 20_261_121, amount_before: 450, amount_after: 450, ..WindowUsage::default() };
-    let record = Record { day, ..Record::bare(Code::DailyAmount) };
+    let record = Record { windows: PerPeriod { day, ..PerPeriod::default() }, ..Record::bare(Code::DailyAmount) };
     let binding = Binding::of(&record, &limits, &Calendar::UTC, NOW_MS);
     Answer { decision_id: Some(Uuid::from_u128(7)), binding, ..Answer::bare(record.code, Mode::Enforce) }
 }
@@ -172,9 +172,11 @@ fn a_turn_that_is_near_is_a_delay_and_one_that_is_far_a_refusal() {
 #[test]
 fn limits_of_refunds_and_holds_are_shown_like_the_others() {
     let hundred = AmountMinor::new(100).unwrap();
-    let limits = Limits { pending: hundred, refund_daily: hundred, ..Limits::UNLIMITED };
+    let limits = Limits { pending: hundred, ..Limits::UNLIMITED };
+    let limits = limits.with(Period::Day, WindowLimits { refunded: hundred, ..WindowLimits::UNLIMITED });
     let day = WindowUsage { id: 20_261_121, refunded_before: 80, refunded_after: 80, ..WindowUsage::default() };
-    let record = |code| Record { day, pending_before: 90, pending_after: 90, ..Record::bare(code) };
+    let windows = PerPeriod { day, ..PerPeriod::default() };
+    let record = |code| Record { windows, pending_before: 90, pending_after: 90, ..Record::bare(code) };
     let table: [(Code, &[(&str, &str)], &str); 2] = [
         (
             Code::RefundDaily,

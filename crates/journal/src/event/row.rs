@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeZone, Utc};
 use proto::journal::EventContext;
-use quota::{AmountMinor, Change, CounterName, OrderSummary, Record, WindowUsage};
+use quota::{AmountMinor, Change, CounterName, OrderSummary, PerPeriod, Record, WindowUsage};
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
@@ -17,7 +17,8 @@ const AT_END_MS: i64 = 7_258_118_400_000;
 /// Makes the row; the error names the field that does not fit.
 pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -> Result<Row, String> {
     refuse_nul(&context)?;
-    let (daily, monthly, yearly) = (window(&record.day)?, window(&record.month)?, window(&record.year)?);
+    let PerPeriod { day, week, month, year } = &record.windows;
+    let (daily, weekly, monthly, yearly) = (window(day)?, window(week)?, window(month)?, window(year)?);
     // An order that is unknown has no amounts.
     let order = Some(record.order).filter(|order| *order != OrderSummary::default());
     let order_value = |of: fn(&OrderSummary) -> u64| order.as_ref().map(|order| signed(of(order), "order")).transpose();
@@ -74,6 +75,14 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
         monthly_refunded_after: monthly.refunded.1,
         yearly_refunded_before: yearly.refunded.0,
         yearly_refunded_after: yearly.refunded.1,
+        weekly_window: weekly.id,
+        weekly_used_before: weekly.used.0,
+        weekly_used_after: weekly.used.1,
+        weekly_count_before: weekly.count.0,
+        weekly_count_after: weekly.count.1,
+        weekly_epoch: weekly.epoch,
+        weekly_refunded_before: weekly.refunded.0,
+        weekly_refunded_after: weekly.refunded.1,
         pending_before: signed(record.pending_before, "pending_before")?,
         pending_after: signed(record.pending_after, "pending_after")?,
         order_state: order.map(|order| order.state.as_str()),

@@ -22,13 +22,22 @@ fn context() -> EventContext {
 
 /// An admitted hold of 50 as the first of its windows, of which the month was reset twice.
 fn record() -> Vec<u8> {
-    let mut bytes = vec![5, 0, CHANGED, 2];
+    record_with(7, 4, account)
+}
+
+/// The same as a server of the release before made it, which counted no weeks.
+fn previous_record() -> Vec<u8> {
+    record_with(5, 3, previous_account)
+}
+
+fn record_with(format: u8, windows: usize, account: fn(&mut Vec<u8>, f64)) -> Vec<u8> {
+    let mut bytes = vec![format, 0, CHANGED, 2];
     bytes.extend_from_slice(&1_795_003_600_u32.to_le_bytes());
     let order = [50.0, 0.0, 0.0];
     numbers(&mut bytes, &[50.0, 120.0]);
     numbers(&mut bytes, &order);
     account(&mut bytes, 50.0);
-    for before in [0.0, 0.0, 7.0].repeat(3) {
+    for before in [0.0, 0.0, 7.0].repeat(windows) {
         numbers(&mut bytes, &[before]);
     }
     numbers(&mut bytes, &[0.0]);
@@ -40,6 +49,18 @@ const CHANGED: u8 = 2;
 
 /// An account whose one charge was of 50, with so much pending.
 fn account(bytes: &mut Vec<u8>, pending: f64) {
+    bytes.push(6);
+    bytes.extend_from_slice(&20_261_121_u32.to_le_bytes());
+    bytes.extend_from_slice(&20_261_116_u32.to_le_bytes());
+    bytes.extend_from_slice(&[0, 1, 2, 0, 0]);
+    // One threshold of the day's amount is reached.
+    numbers(bytes, &[f64::from(0x1000)]);
+    bytes.extend_from_slice(&7_u16.to_le_bytes());
+    numbers(bytes, &[50.0, 1.0].repeat(4));
+    numbers(bytes, &[3.0, 7.0, 7.0, 7.0, 7.0, pending, 0.0, 0.0]);
+}
+
+fn previous_account(bytes: &mut Vec<u8>, pending: f64) {
     bytes.push(4);
     bytes.extend_from_slice(&20_261_121_u32.to_le_bytes());
     bytes.extend_from_slice(&[0, 2, 0, 0]);
@@ -70,6 +91,8 @@ fn an_event_becomes_a_row() {
     assert_eq!((row.shard, row.seq, row.code, row.success, row.replay), (5, 12, "ADMITTED", true, false));
     assert_eq!((row.daily_window, row.daily_used_after, row.yearly_count_after), (20_261_121, 50, 1));
     assert_eq!((row.daily_epoch, row.monthly_epoch, row.yearly_refunded_after), (0, 2, 7));
+    assert_eq!((row.weekly_window, row.weekly_epoch), (20_261_116, 1));
+    assert_eq!((row.weekly_used_after, row.weekly_count_after, row.weekly_refunded_after), (50, 1, 7));
     assert_eq!((row.account_version, row.operator_type, row.payment_no.clone()), (3, "system", None));
     assert_eq!((row.pending_before, row.pending_after, row.amount, row.wait_ms), (0, 50, 50, 120));
     assert_eq!((row.order_state, row.order_amount, row.order_settled), (Some("held"), Some(50), Some(0)));
@@ -77,7 +100,10 @@ fn an_event_becomes_a_row() {
     assert_eq!((row.suspended_at, row.order_ttl_secs), (None, None));
     assert_eq!((row.attempt, row.failure_reason), (Some(Uuid::from_bytes([9; 16])), None));
     assert!(batch.events[0].changes_account && batch.events[0].closed.is_empty());
-    assert_eq!((batch.events[0].record.levels.by_limit, &batch.events[0].crossing), ([0, 0, 0, 1, 0, 0, 0], &None));
+    assert_eq!(
+        (batch.events[0].record.levels.by_limit, &batch.events[0].crossing),
+        ([0, 0, 0, 1, 0, 0, 0, 0, 0], &None)
+    );
     assert_eq!(batch.oldest(), Some(row.at));
 }
 
@@ -159,11 +185,40 @@ fn closed_windows_come_with_their_event() {
     assert_eq!((window.counter.amount, window.counter.count, window.counter.refunded), (900, 9, 40));
 }
 
+/// During a rolling upgrade, and from before it: the row has no week, and everything else.
+#[test]
+fn an_event_of_the_release_before_becomes_a_row() {
+    let with_week = row(&context());
+    let batch = Batch::read(vec![entry(&context(), previous_record())]);
+    let row = &batch.events[0].row;
+    assert_eq!((row.weekly_window, row.weekly_epoch, row.weekly_used_after, row.weekly_count_after), (0, 0, 0, 0));
+    assert_eq!((row.daily_window, row.daily_used_after, row.monthly_epoch), (20_261_121, 50, 2));
+    assert_eq!((row.account_version, row.pending_after), (with_week.account_version, with_week.pending_after));
+    assert_eq!(batch.events[0].record.levels.by_limit, [0, 0, 0, 1, 0, 0, 0, 0, 0]);
+
+    let thresholds = quota::Thresholds::DEFAULT;
+    let mut crossed = Vec::new();
+    for (levels, list) in [(0_u32, 0_u16), (0x1000, thresholds.list())] {
+        crossed.extend_from_slice(&levels.to_le_bytes());
+        crossed.extend_from_slice(&list.to_le_bytes());
+    }
+    crossed.extend_from_slice(&thresholds.list().to_le_bytes());
+    numbers(&mut crossed, &[60.0; 7]);
+    crossed.extend_from_slice(&[2, 80, 0, 100, 0]);
+    let mut crossing = entry(&context(), previous_record());
+    crossing.fields.extend([b"w".to_vec(), Vec::new(), b"a".to_vec(), crossed]);
+    let batch = Batch::read(vec![crossing]);
+    let crossing = batch.events[0].crossing.as_ref().unwrap();
+    assert_eq!(crossing.after.by_limit, [0, 0, 0, 1, 0, 0, 0, 0, 0]);
+    let (seven, none) = (quota::AmountMinor::new(60).unwrap(), quota::AmountMinor::MAX);
+    assert_eq!(crossing.threshold_policy.maxima(), &[seven, seven, seven, seven, seven, seven, seven, none, none]);
+}
+
 #[test]
 fn crossed_thresholds_come_with_their_event() {
-    let policy = quota::ThresholdPolicy::of([quota::AmountMinor::new(60).unwrap(); 7], quota::Thresholds::DEFAULT);
+    let policy = quota::ThresholdPolicy::of([quota::AmountMinor::new(60).unwrap(); 9], quota::Thresholds::DEFAULT);
     let mut crossed = Vec::new();
-    for (levels, list) in [(0_u32, 0_u16), (0x1000, policy.thresholds().list())] {
+    for (levels, list) in [(0.0_f64, 0_u16), (f64::from(0x1000), policy.thresholds().list())] {
         crossed.extend_from_slice(&levels.to_le_bytes());
         crossed.extend_from_slice(&list.to_le_bytes());
     }
@@ -174,7 +229,7 @@ fn crossed_thresholds_come_with_their_event() {
     let crossing = batch.events[0].crossing.as_ref().unwrap();
     assert_eq!(
         (crossing.before.is_empty(), crossing.after.by_limit, crossing.threshold_policy),
-        (true, [0, 0, 0, 1, 0, 0, 0], policy)
+        (true, [0, 0, 0, 1, 0, 0, 0, 0, 0], policy)
     );
 }
 

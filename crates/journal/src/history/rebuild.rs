@@ -25,6 +25,8 @@ pub(super) struct HistoryRow {
     pub(super) operation_id: Option<Uuid>,
     pub(super) daily_window: i32,
     pub(super) daily_epoch: i16,
+    pub(super) weekly_window: i32,
+    pub(super) weekly_epoch: i16,
     pub(super) monthly_window: i32,
     pub(super) monthly_epoch: i16,
     pub(super) yearly_window: i32,
@@ -242,6 +244,7 @@ fn origins(row: &HistoryRow) -> Result<Origins, HistoryError> {
     };
     Ok(Origins {
         day: origin(row.daily_window, row.daily_epoch)?,
+        week: origin(row.weekly_window, row.weekly_epoch)?,
         month: origin(row.monthly_window, row.monthly_epoch)?,
         year: origin(row.yearly_window, row.yearly_epoch)?,
     })
@@ -281,6 +284,8 @@ mod tests {
             operation_id: Some(Uuid::from_u128(1)),
             daily_window: 20_261_120,
             daily_epoch: 0,
+            weekly_window: 20_261_116,
+            weekly_epoch: 0,
             monthly_window: 202_611,
             monthly_epoch: 0,
             yearly_window: 2026,

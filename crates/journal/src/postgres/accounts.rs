@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use quota::ThresholdLevels;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
@@ -43,6 +43,11 @@ table_row! {
         updated_at: DateTime<Utc> => "timestamptz";
         alert_marks: i32 => "int4";
         alert_list: i32 => "int4";
+        weekly_window: i32 => "int4";
+        weekly_used: i64 => "int8";
+        weekly_count: i64 => "int8";
+        weekly_refunded: i64 => "int8";
+        alert_marks_more: i32 => "int4";
     }
 }
 
@@ -243,10 +248,22 @@ fn account(currency: &str, Last { row, levels, order_no, payment_no }: &Last<'_>
         last_payment_no: payment_no.map(str::to_owned),
         last_updated_by: row.operator_id.clone(),
         updated_at: row.at,
-        // 28 bits.
-        alert_marks: i32::try_from(levels.packed()).unwrap_or_default(),
+        alert_marks: marks(levels.packed() & ((1 << MARKS_BITS) - 1)),
+        alert_marks_more: marks(levels.packed() >> MARKS_BITS),
         alert_list: i32::from(levels.list),
+        weekly_window: row.weekly_window,
+        weekly_used: row.weekly_used_after,
+        weekly_count: row.weekly_count_after,
+        weekly_refunded: row.weekly_refunded_after,
     }
+}
+
+/// How many bits of packed threshold levels `alert_marks` has: the first seven limits'. The others' are in `alert_marks_more`, so
+/// that a server of the release before still reads and writes its own.
+pub(super) const MARKS_BITS: u32 = 28;
+
+fn marks(levels: u64) -> i32 {
+    i32::try_from(levels).unwrap_or_default()
 }
 
 /// The last day, `YYYYMMDD`, of the shortest window that has counted anything. A month's or year's last day is the largest
@@ -254,6 +271,10 @@ fn account(currency: &str, Last { row, levels, order_no, payment_no }: &Last<'_>
 fn open_until(row: &Row) -> Option<i32> {
     let windows = [
         (row.daily_window, [row.daily_used_after, row.daily_count_after, row.daily_refunded_after]),
+        (
+            last_day_of_week(row.weekly_window),
+            [row.weekly_used_after, row.weekly_count_after, row.weekly_refunded_after],
+        ),
         (
             row.monthly_window.saturating_mul(100).saturating_add(31),
             [row.monthly_used_after, row.monthly_count_after, row.monthly_refunded_after],
@@ -264,6 +285,13 @@ fn open_until(row: &Row) -> Option<i32> {
         ),
     ];
     windows.into_iter().find(|(_, counters)| counters.iter().any(|counter| *counter > 0)).map(|(last_day, _)| last_day)
+}
+
+/// The last day of a week; its own first day where that is no date.
+fn last_day_of_week(first: i32) -> i32 {
+    let date = NaiveDate::parse_from_str(&first.to_string(), "%Y%m%d").ok();
+    let last = date.and_then(|date| date.checked_add_days(Days::new(6)));
+    last.and_then(|last| last.format("%Y%m%d").to_string().parse().ok()).unwrap_or(first)
 }
 
 async fn store_suspensions(connection: &mut PgConnection, changes: &[&Change]) -> Result<(), sqlx::Error> {

@@ -86,5 +86,13 @@ table_row! {
         /// Sent as text, which Postgres reads.
         metadata: Option<Json> => "text[]::jsonb";
         failure_details: Option<Json> => "text[]::jsonb";
+        weekly_window: i32 => "int4";
+        weekly_epoch: i16 => "int2";
+        weekly_used_before: i64 => "int8";
+        weekly_used_after: i64 => "int8";
+        weekly_count_before: i64 => "int8";
+        weekly_count_after: i64 => "int8";
+        weekly_refunded_before: i64 => "int8";
+        weekly_refunded_after: i64 => "int8";
     }
 }

@@ -1,7 +1,9 @@
 //! Accounts as the journal has stored them, for callers that read all of them.
 
-use quota::{Account, Counter, ThresholdLevels};
+use quota::{Account, Counter, PerPeriod, ThresholdLevels};
 use sqlx::postgres::PgConnection;
+
+use super::accounts::MARKS_BITS;
 
 /// Accounts per page.
 const PER_PAGE: i64 = 1_000;
@@ -23,6 +25,10 @@ pub struct StoredAccount {
     pending_amount: i64,
     alert_marks: i32,
     alert_list: i32,
+    weekly_window: i32,
+    weekly_used: i64,
+    weekly_count: i64,
+    alert_marks_more: i32,
 }
 
 impl StoredAccount {
@@ -47,12 +53,16 @@ impl StoredAccount {
             ..Counter::default()
         };
         Account {
-            day: counter(self.daily_window, self.daily_used, self.daily_count),
-            month: counter(self.monthly_window, self.monthly_used, self.monthly_count),
-            year: counter(self.yearly_window, self.yearly_used, self.yearly_count),
+            windows: PerPeriod {
+                day: counter(self.daily_window, self.daily_used, self.daily_count),
+                week: counter(self.weekly_window, self.weekly_used, self.weekly_count),
+                month: counter(self.monthly_window, self.monthly_used, self.monthly_count),
+                year: counter(self.yearly_window, self.yearly_used, self.yearly_count),
+            },
             pending: self.pending_amount.unsigned_abs(),
             levels: ThresholdLevels::unpacked(
-                self.alert_marks.unsigned_abs(),
+                u64::from(self.alert_marks.unsigned_abs())
+                    | u64::from(self.alert_marks_more.unsigned_abs()) << MARKS_BITS,
                 u16::try_from(self.alert_list).unwrap_or_default(),
             ),
             ..Account::default()

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
-use quota::{ClosedWindow, Period};
+use quota::ClosedWindow;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -52,11 +52,7 @@ fn window(event: &Event, ClosedWindow { period, counter }: &ClosedWindow) -> Opt
     Some(Window {
         merchant_id: event.row.merchant_id.clone(),
         currency: event.row.currency.clone()?,
-        period: match period {
-            Period::Day => "day",
-            Period::Month => "month",
-            Period::Year => "year",
-        },
+        period: period.as_str(),
         window_id: i32::try_from(counter.id).ok()?,
         epoch: i16::from(counter.epoch),
         amount: i64::try_from(counter.amount).ok()?,

@@ -88,20 +88,14 @@ fn api_name(field: &str) -> String {
     let name = match name {
         "single_min" => "single_trans_min",
         "single_max" => "single_trans_max",
-        "daily_amount" => "daily_limit",
-        "monthly_amount" => "monthly_limit",
-        "yearly_amount" => "yearly_limit",
-        "daily_count" => "max_transactions_daily",
-        "monthly_count" => "max_transactions_monthly",
-        "yearly_count" => "max_transactions_yearly",
-        "pending_amount" => "max_pending_amount",
-        "refund_daily_amount" => "max_refund_daily",
-        "refund_monthly_amount" => "max_refund_monthly",
         "hold.lifetime_secs" => "hold_lifetime_secs",
         "hold.on_expiry" => "hold_on_expiry",
         "effective_from" => "effective_date",
         "effective_until" => "expiry_date",
-        name => name,
+        name => match quota::LimitName::parse(name) {
+            Some(limit) => limit.column(),
+            None => name,
+        },
     };
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

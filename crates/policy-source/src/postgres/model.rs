@@ -1,9 +1,11 @@
 //! Policies, tiers, bindings and overrides as in the admin API and the tables, and their conversion to rules.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
-use quota::OnExpiry;
+use quota::{LimitName, OnExpiry};
 use serde::{Deserialize, Serialize};
-use sluice_policy::PolicyFields;
+use sluice_policy::{PolicyFields, WeekStart};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -86,7 +88,20 @@ impl PolicyStatus {
 
 /// Declares types with the limits beside their own fields: `deny_unknown_fields` does not work through `flatten`.
 macro_rules! with_limits {
-    ($($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })+) => {$(
+    ($($(#[$meta:meta])* struct $name:ident $fields:tt)+) => {
+        $(quota::for_each_limit!(with_each_limit!($(#[$meta])* struct $name $fields));)+
+    };
+}
+
+/// Declares one of them, from the table of limits.
+macro_rules! with_each_limit {
+    (
+        [$({
+            $limit:ident, $key:ident, $column:ident, $kind:ident $(($period:ident))?, $level:ident $($place:literal)?,
+            $alert:literal, $title:literal
+        })+]
+        $(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }
+    ) => {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
         $(#[$meta])*
         pub struct $name {
@@ -95,45 +110,26 @@ macro_rules! with_limits {
             pub single_trans_min: Option<u64>,
             /// Largest amount of one payment.
             pub single_trans_max: Option<u64>,
-            /// Sum of a day's payments.
-            pub daily_limit: Option<u64>,
-            /// Sum of a month's payments.
-            pub monthly_limit: Option<u64>,
-            /// Sum of a year's payments.
-            pub yearly_limit: Option<u64>,
-            /// Number of a day's payments.
-            pub max_transactions_daily: Option<u64>,
-            /// Number of a month's payments.
-            pub max_transactions_monthly: Option<u64>,
-            /// Number of a year's payments.
-            pub max_transactions_yearly: Option<u64>,
-            /// Sum of open holds.
-            pub max_pending_amount: Option<u64>,
-            /// Sum of refunds made in a day.
-            pub max_refund_daily: Option<u64>,
-            /// Sum of refunds made in a month.
-            pub max_refund_monthly: Option<u64>,
+            $(#[doc = concat!("Limit: ", $title, ".")] pub $column: Option<u64>,)+
         }
 
         impl $name {
             pub(super) fn limit_fields(&self) -> Result<PolicyFields, RepositoryError> {
+                let mut limits = HashMap::new();
+                for (limit, given) in [$((LimitName::$limit, self.$column)),+] {
+                    if let Some(max) = amount(limit.column(), given)? {
+                        limits.insert(limit, max);
+                    }
+                }
                 Ok(PolicyFields {
                     single_min: amount("single_trans_min", self.single_trans_min)?,
                     single_max: amount("single_trans_max", self.single_trans_max)?,
-                    daily_amount: amount("daily_limit", self.daily_limit)?,
-                    monthly_amount: amount("monthly_limit", self.monthly_limit)?,
-                    yearly_amount: amount("yearly_limit", self.yearly_limit)?,
-                    daily_count: amount("max_transactions_daily", self.max_transactions_daily)?,
-                    monthly_count: amount("max_transactions_monthly", self.max_transactions_monthly)?,
-                    yearly_count: amount("max_transactions_yearly", self.max_transactions_yearly)?,
-                    pending_amount: amount("max_pending_amount", self.max_pending_amount)?,
-                    refund_daily_amount: amount("max_refund_daily", self.max_refund_daily)?,
-                    refund_monthly_amount: amount("max_refund_monthly", self.max_refund_monthly)?,
+                    limits,
                     ..PolicyFields::default()
                 })
             }
         }
-    )+};
+    };
 }
 
 /// The same with all fields of a policy.
@@ -143,10 +139,13 @@ macro_rules! with_policy {
             $(#[$meta])*
             struct $name {
                 $($own)*
-                /// IANA zone of days, months and years. Only in a policy for all channels.
+                /// IANA zone of days, weeks, months and years. Only in a policy for all channels.
                 timezone: Option<String>,
                 /// Hour at which the business day begins, 0 to 23. Only in a policy for all channels.
                 cutoff_hour: Option<u32>,
+                /// The day on which a week begins; Monday where none is given. Only in a policy for all channels.
+                #[schema(value_type = Option<String>, pattern = "^(monday|tuesday|wednesday|thursday|friday|saturday|sunday)$", example = "monday")]
+                week_starts_on: Option<WeekStart>,
                 /// Channels that may be charged. Only in a policy for all channels.
                 allowed_channels: Option<Vec<String>>,
                 /// ISO 4217 codes that may be charged.
@@ -192,6 +191,7 @@ macro_rules! with_policy {
                 let fields = PolicyFields {
                     timezone: self.timezone.clone(),
                     cutoff_hour: self.cutoff_hour,
+                    week_starts_on: self.week_starts_on,
                     allowed_channels: names("allowed_channels", self.allowed_channels.as_deref())?,
                     allowed_currencies: names("allowed_currencies", self.allowed_currencies.as_deref())?,
                     breach: breach(self.breach, throttle)?,

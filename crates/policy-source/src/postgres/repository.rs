@@ -1,13 +1,13 @@
 //! Operations on policies: draft, approve by another person, activate, deactivate; every step is recorded. The tables' own
 //! rules (`0003_limit_policy.sql`) apply to any writer; here they become errors that name the field.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
-use quota::ActorId;
+use quota::{ActorId, LimitName};
 use serde::de::DeserializeOwned;
 use sluice_policy::ZoneSource;
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::checks::required;
@@ -17,14 +17,19 @@ use super::model::{Change, LimitPolicy, PolicyInput, PolicyState, PolicyStatus};
 use crate::Policies;
 
 /// The columns of a policy that a caller gives.
-macro_rules! given {
-    () => {
-        "merchant_id, tier_id, channel, currency, single_trans_min, single_trans_max, daily_limit, monthly_limit, \
-         yearly_limit, max_transactions_daily, max_transactions_monthly, max_transactions_yearly, max_pending_amount, \
-         max_refund_daily, max_refund_monthly, timezone, cutoff_hour, allowed_channels, allowed_currencies, breach, \
-         throttle_per_minute, throttle_burst, throttle_delay_ms_max, throttle_ceiling_percent, hold_lifetime_secs, \
-         hold_on_expiry, over_capture_percent, thresholds, unknown_merchants, effective_date, expiry_date, priority, metadata, remarks"
-    };
+static GIVEN: LazyLock<String> = LazyLock::new(|| {
+    let limits = limit_columns();
+    format!(
+        "merchant_id, tier_id, channel, currency, single_trans_min, single_trans_max, {limits}, timezone, cutoff_hour, \
+         week_starts_on, allowed_channels, allowed_currencies, breach, throttle_per_minute, throttle_burst, \
+         throttle_delay_ms_max, throttle_ceiling_percent, hold_lifetime_secs, hold_on_expiry, over_capture_percent, \
+         thresholds, unknown_merchants, effective_date, expiry_date, priority, metadata, remarks"
+    )
+});
+
+/// The columns of the limits.
+pub(super) fn limit_columns() -> String {
+    LimitName::ALL.map(LimitName::column).join(", ")
 }
 
 /// Most rows of one page, whatever the caller requests.
@@ -90,14 +95,12 @@ impl PolicyRepository {
     pub async fn create(&self, by: By<'_>, input: &PolicyInput) -> Result<LimitPolicy> {
         self.check(input)?;
         let mut transaction = self.begin(by, "create").await?;
-        let statement = concat!(
-            "INSERT INTO limit_policy AS p (created_by, edited_by, ",
-            given!(),
-            ") SELECT $2, ARRAY[$2], ",
-            given!(),
-            " FROM jsonb_populate_record(NULL::limit_policy, $1::jsonb) RETURNING to_jsonb(p)::text"
+        let given = GIVEN.as_str();
+        let statement = format!(
+            "INSERT INTO limit_policy AS p (created_by, edited_by, {given}) SELECT $2, ARRAY[$2], {given} \
+             FROM jsonb_populate_record(NULL::limit_policy, $1::jsonb) RETURNING to_jsonb(p)::text"
         );
-        let query = sqlx::query_scalar(statement).bind(json(input)?).bind(by.actor.as_str());
+        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(input)?).bind(by.actor.as_str());
         let created = read(query.fetch_one(&mut *transaction).await?)?;
         transaction.commit().await?;
         Ok(created)
@@ -120,26 +123,21 @@ impl PolicyRepository {
         let present = latest(&mut transaction, policy).await?;
         expect(&present, expected_revision)?;
         same_scope(&present, input)?;
+        let given = GIVEN.as_str();
         let statement = match present.state {
-            PolicyState::Draft | PolicyState::Approved => concat!(
-                "UPDATE limit_policy p SET (",
-                given!(),
-                ") = (SELECT ",
-                given!(),
-                " FROM jsonb_populate_record(NULL::limit_policy, $1::jsonb)), state = 'draft', approved_by = NULL, \
+            PolicyState::Draft | PolicyState::Approved => format!(
+                "UPDATE limit_policy p SET ({given}) = (SELECT {given} \
+                 FROM jsonb_populate_record(NULL::limit_policy, $1::jsonb)), state = 'draft', approved_by = NULL, \
                  approved_at = NULL, updated_at = now(), revision = revision + 1, edited_by = CASE \
                  WHEN $2 = ANY (edited_by) THEN edited_by ELSE edited_by || $2 END \
                  WHERE policy_id = $3 AND version = $4 RETURNING to_jsonb(p)::text"
             ),
-            PolicyState::Active | PolicyState::Inactive => concat!(
-                "INSERT INTO limit_policy AS p (policy_id, version, created_by, edited_by, ",
-                given!(),
-                ") SELECT $3, $4 + 1, $2, ARRAY[$2], ",
-                given!(),
-                " FROM jsonb_populate_record(NULL::limit_policy, $1::jsonb) RETURNING to_jsonb(p)::text"
+            PolicyState::Active | PolicyState::Inactive => format!(
+                "INSERT INTO limit_policy AS p (policy_id, version, created_by, edited_by, {given}) \
+                 SELECT $3, $4 + 1, $2, ARRAY[$2], {given} FROM jsonb_populate_record(NULL::limit_policy, $1::jsonb) RETURNING to_jsonb(p)::text"
             ),
         };
-        let query = sqlx::query_scalar(statement).bind(json(input)?).bind(by.actor.as_str());
+        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(input)?).bind(by.actor.as_str());
         let changed = read(query.bind(policy).bind(present.version).fetch_one(&mut *transaction).await?)?;
         transaction.commit().await?;
         Ok(changed)

@@ -1,22 +1,24 @@
 //! The repository's other half: tiers, bindings and overrides.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::error::RepositoryError;
 use super::model::{Binding, BindingInput, Override, OverrideInput, Tier, TierInput};
-use super::repository::{By, PolicyRepository, ROWS_MAX, json, read, read_all};
+use super::repository::{By, PolicyRepository, ROWS_MAX, json, limit_columns, read, read_all};
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
 /// The columns of an override that a caller gives.
-macro_rules! given {
-    () => {
-        "merchant_id, channel, currency, single_trans_min, single_trans_max, daily_limit, monthly_limit, yearly_limit, \
-         max_transactions_daily, max_transactions_monthly, max_transactions_yearly, max_pending_amount, \
-         max_refund_daily, max_refund_monthly, effective_date, expiry_date, reason"
-    };
-}
+static GIVEN: LazyLock<String> = LazyLock::new(|| {
+    let limits = limit_columns();
+    format!(
+        "merchant_id, channel, currency, single_trans_min, single_trans_max, {limits}, effective_date, expiry_date, reason"
+    )
+});
 
 /// Which bindings or overrides a list has; `None` matches all.
 #[derive(Clone, Debug, Default)]
@@ -194,14 +196,12 @@ impl PolicyRepository {
         input.check()?;
         let by = By { reason: by.reason.or(Some(&input.reason)), ..by };
         let mut transaction = self.begin(by, "create").await?;
-        let statement = concat!(
-            "INSERT INTO policy_override AS o (created_by, ",
-            given!(),
-            ") SELECT $2, ",
-            given!(),
-            " FROM jsonb_populate_record(NULL::policy_override, $1::jsonb) RETURNING to_jsonb(o)::text"
+        let given = GIVEN.as_str();
+        let statement = format!(
+            "INSERT INTO policy_override AS o (created_by, {given}) SELECT $2, {given} \
+             FROM jsonb_populate_record(NULL::policy_override, $1::jsonb) RETURNING to_jsonb(o)::text"
         );
-        let query = sqlx::query_scalar(statement).bind(json(input)?).bind(by.actor.as_str());
+        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(input)?).bind(by.actor.as_str());
         let created = read(query.fetch_one(&mut *transaction).await?)?;
         transaction.commit().await?;
         Ok(created)

@@ -104,6 +104,7 @@ fn check_of_account(fields: &PolicyFields) -> Result<(), AnswerError> {
     let given = [
         ("timezone", fields.timezone.is_some()),
         ("cutoff_hour", fields.cutoff_hour.is_some()),
+        ("week_starts_on", fields.week_starts_on.is_some()),
         ("thresholds", fields.thresholds.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {

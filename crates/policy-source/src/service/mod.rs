@@ -165,8 +165,8 @@ fn default_limits() -> Policy {
     let mut policy = Policy::unlimited(Arc::from("default-limits"));
     policy.single_min = amount(DEFAULT_SINGLE.0);
     policy.single_max = amount(DEFAULT_SINGLE.1);
-    policy.limits.day.amount = amount(DEFAULT_DAILY);
-    policy.limits.month.amount = amount(DEFAULT_MONTHLY);
+    policy.limits.windows.day.amount = amount(DEFAULT_DAILY);
+    policy.limits.windows.month.amount = amount(DEFAULT_MONTHLY);
     policy.threshold_policy = Some(Arc::new(ThresholdPolicy::new(&policy.limits, Thresholds::DEFAULT)));
     policy
 }

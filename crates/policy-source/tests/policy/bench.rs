@@ -80,7 +80,7 @@ impl Node {
 
     /// The merchant's daily amount in USD; none without a policy.
     pub(crate) async fn daily(&self, merchant: &str) -> Result<Option<u64>> {
-        Ok(self.policy(merchant, "USD", None).await?.map(|policy| policy.limits.day.amount.get()))
+        Ok(self.policy(merchant, "USD", None).await?.map(|policy| policy.limits.windows.day.amount.get()))
     }
 
     /// Waits until the merchant's daily amount in USD is this.

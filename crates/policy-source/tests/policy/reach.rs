@@ -100,7 +100,7 @@ async fn a_file_that_contradicts_the_rows_changes_nothing() -> Result<()> {
     node.wait_for_daily("n", 3_000, WITHIN).await?;
     let merged = node.policy("m", "USD", None).await?;
     let merged =
-        merged.map(|policy| (policy.single_min.get(), policy.single_max.get(), policy.limits.day.amount.get()));
+        merged.map(|policy| (policy.single_min.get(), policy.single_max.get(), policy.limits.windows.day.amount.get()));
     assert_eq!(merged, Some((20, 20, 1)));
     Ok(())
 }

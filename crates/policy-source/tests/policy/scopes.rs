@@ -104,12 +104,12 @@ async fn a_channels_own_policy_outranks_the_one_for_all() -> Result<()> {
     node.wait_for_daily("m", 50, WITHIN).await?;
     testkit::wait::until_async("all three policies", WITHIN, || async {
         let yen = node.policy("m", "JPY", None).await?;
-        Ok(yen.is_some_and(|policy| policy.limits.day.amount.get() == 70).then_some(()))
+        Ok(yen.is_some_and(|policy| policy.limits.windows.day.amount.get() == 70).then_some(()))
     })
     .await?;
     for (currency, channel, daily) in table {
         let policy = node.policy("m", currency, channel).await?;
-        assert_eq!(policy.map(|policy| policy.limits.day.amount.get()), Some(daily), "{currency} {channel:?}");
+        assert_eq!(policy.map(|policy| policy.limits.windows.day.amount.get()), Some(daily), "{currency} {channel:?}");
     }
     Ok(())
 }

@@ -121,7 +121,7 @@ async fn its_answer_outranks_the_configured_policies_and_is_kept() -> Result<()>
     let node = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
     put_in_force(&node.repository(&postgres)?, &daily_policy("m", 5)).await?;
     let policy = node.policy("m", "USD", Some("card")).await?;
-    let policy = policy.map(|policy| (policy.limits.day.amount.get(), policy.version.starts_with("service:")));
+    let policy = policy.map(|policy| (policy.limits.windows.day.amount.get(), policy.version.starts_with("service:")));
     assert_eq!(policy, Some((7, true)));
     let mut asked = service.asked();
     asked.sort();
@@ -181,8 +181,8 @@ async fn nonsense_changes_nothing() -> Result<()> {
             (
                 policy.single_min.get(),
                 policy.single_max.get(),
-                policy.limits.day.amount.get(),
-                policy.limits.month.amount.get(),
+                policy.limits.windows.day.amount.get(),
+                policy.limits.windows.month.amount.get(),
             )
         });
         assert_eq!(defaults, Some((100, 100_000_000, 500_000_000, 10_000_000_000)), "{what}");
@@ -315,7 +315,7 @@ async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
     let told = node(&service, &postgres.url(), Some(document)).await?;
     let of = async |node: &Node, merchant: &str, channel: Option<&str>| {
         let policy = node.policy(merchant, "USD", channel).await?;
-        Ok::<_, Failure>(policy.map(|policy| (policy.limits.day.amount.get(), calendar(&policy))))
+        Ok::<_, Failure>(policy.map(|policy| (policy.limits.windows.day.amount.get(), calendar(&policy))))
     };
     // The service's word that it has no policy leaves the account to the configured ones.
     assert_eq!(of(&told, "configured", None).await?, Some((1_000, Some("Asia/Shanghai".to_owned()))));
@@ -371,7 +371,7 @@ async fn q5_a_channel_follows_its_accounts_calendar() -> Result<()> {
     service.behave(daily(5));
     let policy = wait::until_async("the channel's own answer", WITHIN, || async {
         let policy = node.policy("m", "USD", Some("card")).await?;
-        Ok(policy.filter(|policy| policy.limits.day.amount.get() == 5))
+        Ok(policy.filter(|policy| policy.limits.windows.day.amount.get() == 5))
     })
     .await?;
     assert_eq!((policy.calendar.zone_name(), policy.calendar_known), ("Asia/Tokyo", true));
@@ -393,7 +393,7 @@ async fn usage_is_measured_by_the_accounts_own_limits() -> Result<()> {
     let node = node(&service, &postgres.url(), Some(DOCUMENT)).await?;
     let of = async |merchant: &str| {
         let policy = node.policy(merchant, "USD", None).await?;
-        Ok::<_, Failure>(policy.map(|policy| (policy.limits.day.amount.get(), watched(&policy))))
+        Ok::<_, Failure>(policy.map(|policy| (policy.limits.windows.day.amount.get(), watched(&policy))))
     };
     // The service's word that it has none leaves the account to what is configured.
     assert_eq!(of("configured").await?, Some((1_000, Some(1_000))));
@@ -404,7 +404,7 @@ async fn usage_is_measured_by_the_accounts_own_limits() -> Result<()> {
     node.policies.effective(&idle, usd, None, 0).await;
     let forgotten = wait::until_async("the account is forgotten", WITHIN, || async {
         let policy = node.policies.peek(&idle, usd, None, 0);
-        Ok(policy.filter(|policy| policy.limits.day.amount.get() == 1_000))
+        Ok(policy.filter(|policy| policy.limits.windows.day.amount.get() == 1_000))
     })
     .await?;
     assert_eq!((watched(&forgotten), forgotten.calendar_known), (None, true));
@@ -427,7 +427,7 @@ async fn a_channel_that_is_made_up_neither_waits_nor_leaves_the_account() -> Res
     let began = Instant::now();
     for number in 0..100 {
         let policy = node.policy("m", "USD", Some(&format!("made-up-{number}"))).await?;
-        assert_eq!(policy.map(|policy| policy.limits.day.amount.get()), Some(7));
+        assert_eq!(policy.map(|policy| policy.limits.windows.day.amount.get()), Some(7));
     }
     assert!(began.elapsed() < FIRST_ANSWER_MAX * 5, "{:?}", began.elapsed());
     // Only looked at, an account is neither asked for nor remembered.

@@ -48,7 +48,7 @@ async fn a_limit_that_changes_in_mid_window_holds_for_the_next_payment() -> Resu
     replace(&repository, active.policy_id, &of_the_day(5_000)).await?;
     in_force(&stack, &format!("{}@3", active.policy_id)).await?;
     assert_eq!(pay(&stack, "d", 100).await?, 429);
-    let used = stack.account("mid-window", "USD").await?.map(|account| account.day.amount);
+    let used = stack.account("mid-window", "USD").await?.map(|account| account.windows.day.amount);
     assert_eq!(used, Some(12_000));
     Ok(())
 }

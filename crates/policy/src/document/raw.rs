@@ -8,8 +8,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::{PolicyFields, UnknownMerchants};
-use quota::{AmountMinor, Breach, OnExpiry, Thresholds, Throttle};
+use crate::{PolicyFields, UnknownMerchants, WeekStart};
+use quota::{AmountMinor, Breach, LimitName, OnExpiry, Thresholds, Throttle};
 
 /// A limit, or `unlimited`, which removes an inherited one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -85,7 +85,20 @@ pub(super) struct RawHold {
 
 /// Declares structs with the limits beside their own fields: `deny_unknown_fields` does not work through `flatten`.
 macro_rules! with_limits {
-    ($($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })+) => {$(
+    ($($(#[$meta:meta])* struct $name:ident $fields:tt)+) => {
+        $(quota::for_each_limit!(with_each_limit!($(#[$meta])* struct $name $fields));)+
+    };
+}
+
+/// Declares one of them, from the table of limits.
+macro_rules! with_each_limit {
+    (
+        [$({
+            $limit:ident, $key:ident, $column:ident, $kind:ident $(($period:ident))?, $level:ident $($place:literal)?,
+            $alert:literal, $title:literal
+        })+]
+        $(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }
+    ) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -93,37 +106,21 @@ macro_rules! with_limits {
             $($(#[$field_meta])* pub $field: $type,)*
             single_min: Option<AmountMinor>,
             single_max: Option<Limit>,
-            daily_amount: Option<Limit>,
-            monthly_amount: Option<Limit>,
-            yearly_amount: Option<Limit>,
-            daily_count: Option<Limit>,
-            monthly_count: Option<Limit>,
-            yearly_count: Option<Limit>,
-            pending_amount: Option<Limit>,
-            refund_daily_amount: Option<Limit>,
-            refund_monthly_amount: Option<Limit>,
+            $($key: Option<Limit>,)+
         }
 
         impl $name {
             pub(super) fn limits(&self) -> PolicyFields {
-                let max = |limit: Option<Limit>| limit.map(Limit::max);
+                let given = [$((LimitName::$limit, self.$key)),+];
                 PolicyFields {
                     single_min: self.single_min,
-                    single_max: max(self.single_max),
-                    daily_amount: max(self.daily_amount),
-                    monthly_amount: max(self.monthly_amount),
-                    yearly_amount: max(self.yearly_amount),
-                    daily_count: max(self.daily_count),
-                    monthly_count: max(self.monthly_count),
-                    yearly_count: max(self.yearly_count),
-                    pending_amount: max(self.pending_amount),
-                    refund_daily_amount: max(self.refund_daily_amount),
-                    refund_monthly_amount: max(self.refund_monthly_amount),
+                    single_max: self.single_max.map(Limit::max),
+                    limits: given.into_iter().filter_map(|(limit, max)| Some((limit, max?.max()))).collect(),
                     ..PolicyFields::default()
                 }
             }
         }
-    )+};
+    };
 }
 
 with_limits! {
@@ -153,6 +150,7 @@ with_limits! {
         effective_until: Option<String>,
         timezone: Option<String>,
         cutoff_hour: Option<u32>,
+        week_starts_on: Option<WeekStart>,
         allowed_channels: Option<BTreeSet<String>>,
         allowed_currencies: Option<BTreeSet<String>>,
         #[serde(default, deserialize_with = "unique")]
@@ -282,6 +280,7 @@ impl RawPolicy {
         PolicyFields {
             timezone: self.timezone.clone(),
             cutoff_hour: self.cutoff_hour,
+            week_starts_on: self.week_starts_on,
             allowed_channels: self.allowed_channels.clone(),
             allowed_currencies: self.allowed_currencies.clone(),
             breach: self.breach.map(RawBreach::breach),

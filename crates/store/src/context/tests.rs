@@ -138,7 +138,8 @@ fn actions_are_told_apart() {
     let adjusted = read(&command(Action::Adjust(adjust)), &notes());
     assert_eq!((adjusted.counter.as_str(), adjusted.change.as_str()), ("refunded_month", "subtract"));
     assert_eq!(adjusted.expected_version, Some(0));
-    let reset = Reset { day: true, month: false, year: true, expected_version: None };
+    let reset =
+        Reset { windows: quota::PerPeriod { day: true, week: true, month: false, year: true }, expected_version: None };
     let reset = read(&command(Action::Reset(reset)), &notes());
-    assert_eq!((reset.counter.as_str(), reset.expected_version), ("day,year", None));
+    assert_eq!((reset.counter.as_str(), reset.expected_version), ("day,week,year", None));
 }

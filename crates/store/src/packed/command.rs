@@ -3,19 +3,12 @@
 use quota::{
     Action, Adjust, AmountMinor, Change, Charge, Code, Command, Effect, HoldTerms, Limits, NOW_MS_MAX, OnExpiry,
     OperationId, OperationKind, OrderState, Origin, Origins, Pace, Reset, Resolution, Settle, Subject, ThresholdPolicy,
-    WindowIds,
 };
 
-use super::{FORMAT, Writer};
+use super::Writer;
+use super::layout::{FORMAT, MAXIMA, len};
+use super::op::{self, ANY_REPLAYS, REPORTED};
 
-/// A consume without anything out of the ordinary.
-const PLAIN: u8 = 0;
-/// Limits of windows come first in a threshold policy.
-const WINDOW_LIMITS: usize = 6;
-/// In place of a capture's bound: the money has moved.
-const REPORTED: u8 = 255;
-/// In place of the replays that a rule lets through: any number.
-const ANY_REPLAYS: u8 = 255;
 /// Flags of a command.
 const DRY: u8 = 1;
 const JOURNALED: u8 = 2;
@@ -51,7 +44,7 @@ pub fn command(out: &mut Vec<u8>, command: &Command, indexes: KeyIndexes, plain_
     let plain = is_plain(command, plain_ttl_secs);
     let history = command.history.as_deref().map(super::pack_order).unwrap_or_default();
     let mut out = Writer(out);
-    out.bytes(&[if plain { PLAIN } else { op(&command.action) }]);
+    out.bytes(&[if plain { op::PLAIN } else { number(&command.action) }]);
     let KeyIndexes { account, order, merchant, stream, threshold_policy } = indexes;
     [account, order, merchant, stream, threshold_policy].into_iter().for_each(|index| out.u16(index));
     out.u32(command.backlog_max);
@@ -76,26 +69,26 @@ pub fn command(out: &mut Vec<u8>, command: &Command, indexes: KeyIndexes, plain_
     out.bytes(&history);
 }
 
-const fn op(action: &Action) -> u8 {
+const fn number(action: &Action) -> u8 {
     match action {
-        Action::Consume(_) => 1,
-        Action::Hold(..) => 2,
-        Action::VoidAttempt => 3,
-        Action::Void => 4,
-        Action::Settle(_) => 5,
-        Action::Refund(_) => 6,
-        Action::Release(_) => 7,
-        Action::Expire => 8,
-        Action::Adjust(Adjust { .. }) => 9,
-        Action::Reset(_) => 10,
-        Action::Suspend => 11,
-        Action::Resume => 12,
-        Action::Initialize => 13,
-        Action::Roll => 14,
-        Action::MarkUnknown(_) => 15,
-        Action::Resolve(_) => 16,
-        Action::SuspendMerchant => 17,
-        Action::ResumeMerchant => 18,
+        Action::Consume(_) => op::CONSUME,
+        Action::Hold(..) => op::HOLD,
+        Action::VoidAttempt => op::VOID_ATTEMPT,
+        Action::Void => op::VOID,
+        Action::Settle(_) => op::SETTLE,
+        Action::Refund(_) => op::REFUND,
+        Action::Release(_) => op::RELEASE,
+        Action::Expire => op::EXPIRE,
+        Action::Adjust(Adjust { .. }) => op::ADJUST,
+        Action::Reset(_) => op::RESET,
+        Action::Suspend => op::SUSPEND,
+        Action::Resume => op::RESUME,
+        Action::Initialize => op::INITIALIZE,
+        Action::Roll => op::ROLL,
+        Action::MarkUnknown(_) => op::UNKNOWN,
+        Action::Resolve(_) => op::RESOLVE,
+        Action::SuspendMerchant => op::SUSPEND_MERCHANT,
+        Action::ResumeMerchant => op::RESUME_MERCHANT,
     }
 }
 
@@ -143,7 +136,7 @@ impl Writer<'_> {
     fn maxima(&mut self, action: &Action) {
         match action.charge() {
             Some(charge) => self.windows(&charge.limits),
-            None => self.bytes(&[0; 48]),
+            None => self.bytes(&[0; len(MAXIMA)]),
         }
     }
 
@@ -151,27 +144,26 @@ impl Writer<'_> {
     fn quiet_maxima(&mut self, command: &Command) {
         let Action::Consume(charge) = &command.action else { return self.maxima(&command.action) };
         let Some(policy) = &command.threshold_policy else { return self.windows(&charge.limits) };
-        for (limit, quiet) in ThresholdPolicy::LIMITS.into_iter().zip(policy.quiet_maxima()).take(WINDOW_LIMITS) {
-            let max = AmountMinor::new(limit.max(&charge.limits)).unwrap_or(AmountMinor::MAX);
-            self.amount(max.min(quiet));
+        let mut limits = charge.limits;
+        for (limit, quiet) in ThresholdPolicy::LIMITS.into_iter().zip(policy.quiet_maxima()) {
+            let max = limit.max_mut(&mut limits);
+            *max = quiet.min(*max);
         }
+        self.windows(&limits);
     }
 
     fn windows(&mut self, limits: &Limits) {
-        let Limits { day, month, year, .. } = limits;
-        let maxima = [day.count, month.count, year.count, day.amount, month.amount, year.amount];
-        maxima.into_iter().for_each(|max| self.amount(max));
+        limits.windows.iter().for_each(|(_, window)| self.amount(window.count));
+        limits.windows.iter().for_each(|(_, window)| self.amount(window.amount));
     }
 
     /// The account head that a plain charge expects, and the order that it leaves.
     fn expected(&mut self, command: &Command) {
-        let WindowIds { day, month, year, .. } = command.windows;
-        let [day, month, year] = [day, month, year].map(|id| Origin { id, epoch: 0 });
-        let windows = Origins { day, month, year };
+        let windows: Origins = command.windows.ids.map(|id| Origin { id: *id, epoch: 0 });
         self.bytes(&[FORMAT]);
         self.charged_in(&windows);
         // Not suspended, nothing pending, and no threshold level reached.
-        self.bytes(&[0; 7]);
+        self.bytes(&[0; 11]);
         self.bytes(&[FORMAT]);
         self.charged_in(&windows);
         self.bytes(&[OrderState::Charged.number(), 0]);
@@ -208,8 +200,9 @@ impl Writer<'_> {
                 self.bytes(&[0; 16]);
             }
             Action::Adjust(adjust) => self.adjust(adjust),
-            Action::Reset(Reset { day, month, year, expected_version }) => {
-                self.bytes(&[u8::from(*day) + 2 * u8::from(*month) + 4 * u8::from(*year)]);
+            Action::Reset(Reset { windows, expected_version }) => {
+                let bits = windows.iter().filter(|(_, reset)| **reset).map(|(period, _)| 1 << period.number());
+                self.bytes(&[bits.fold(0, |all, bit: u8| all | bit)]);
                 self.number(command.windows.until_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
                 self.optional(*expected_version);
             }

@@ -39,14 +39,23 @@ pub(super) type Results = Result<Vec<Result<Reply, StoreError>>, StoreError>;
 /// A command of a call, with its audit context.
 pub(super) type CommandWithContext<'a> = (&'a Command, &'a AuditContext);
 
+/// How a call decides its commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mode {
+    /// All of them, or none where one is refused.
+    pub all_or_none: bool,
+    /// Values of the previous format keep it.
+    pub rolling_upgrade: bool,
+}
+
+impl Mode {
+    fn number(self) -> u8 {
+        u8::from(self.all_or_none) + 2 * u8::from(self.rolling_upgrade)
+    }
+}
+
 /// Builds the call of the script with this hash.
-pub(super) fn call(
-    hash: &str,
-    shards: u16,
-    time: &StoreTime,
-    batch: &[CommandWithContext<'_>],
-    all_or_none: bool,
-) -> Cmd {
+pub(super) fn call(hash: &str, shards: u16, time: &StoreTime, batch: &[CommandWithContext<'_>], mode: Mode) -> Cmd {
     let keys = Keys::of(shards, batch);
     let parts = 5 + keys.count() + 2 * batch.len() + keys.threshold_policies.len();
     let mut call = Cmd::with_capacity(parts, 64 + COMMAND_BYTES * batch.len());
@@ -55,7 +64,7 @@ pub(super) fn call(
     keys.write(&mut call, &mut part);
     let plain_ttl_secs = batch.first().map_or(0, |(command, _)| command.order_ttl_secs);
     part.clear();
-    part.push(u8::from(all_or_none));
+    part.push(mode.number());
     [keys.orders.len(), keys.accounts.len(), keys.merchants.len(), keys.streams.len(), keys.threshold_policies.len()]
         .into_iter()
         .for_each(|count| part.extend_from_slice(&index(count).to_le_bytes()));

@@ -96,24 +96,24 @@ async fn everything(connection: &mut MultiplexedConnection) -> Vec<(String, Vec<
 
 pub(crate) async fn charged(store: &RedisStore, command: &Command) -> u64 {
     let account = store.account(&command.merchant, command.currency).await.unwrap();
-    account.map_or(0, |account| account.day.amount)
+    account.map_or(0, |account| account.windows.day.amount)
 }
 
 /// An order without attempts that is remembered beyond every test.
 fn order_in_state(state: u8) -> Vec<u8> {
     let mut order = vec![0; 44];
-    (order[0], order[8]) = (4, state);
-    order[10..13].copy_from_slice(b"USD");
-    order[21..25].copy_from_slice(&u32::MAX.to_le_bytes());
+    (order[0], order[13]) = (6, state);
+    order[15..18].copy_from_slice(b"USD");
+    order[26..30].copy_from_slice(&u32::MAX.to_le_bytes());
     order
 }
 
 /// An account of the form of ours whose day has this amount.
 fn account_with(day: u32, amount: f64) -> Vec<u8> {
-    let mut account = vec![0; 119];
-    account[0] = 4;
+    let mut account = vec![0; 152];
+    account[0] = 6;
     account[1..5].copy_from_slice(&day.to_le_bytes());
-    account[15..23].copy_from_slice(&amount.to_le_bytes());
+    account[24..32].copy_from_slice(&amount.to_le_bytes());
     account
 }
 
@@ -126,13 +126,13 @@ async fn a_foreign_number_fails_its_own_command() {
     let mut connection = connect(&redis.url(), 0).await;
     let [one, other, third] = [command("m-1", 1), command("m-2", 2), command("m-1", 3)];
     let now = other.windows;
-    for day in [now.day, now.month * 100] {
+    for day in [now.ids.day, now.ids.month * 100] {
         for amount in [0.5, -1.0, 9_007_199_254_740_992.0, f64::NAN] {
             flush(&redis.url(), 0).await;
             let mut account = account_with(day, amount);
-            if day != now.day {
+            if day != now.ids.day {
                 // The day is over; the month has the number.
-                account.copy_within(15..23, 31);
+                account.copy_within(24..32, 56);
             }
             redis::cmd("SET").arg(account_key(&other)).arg(account).exec_async(&mut connection).await.unwrap();
             let results = each(&store, &[one.clone(), other.clone(), third.clone()]).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quota::{Event, Ledger, MerchantId, Period, WindowUsage};
+use quota::{Event, Ledger, MerchantId, PerPeriod, Period, WindowUsage};
 
 use crate::generate::{CURRENCIES, MERCHANTS, PLAIN_MERCHANTS};
 
@@ -12,10 +12,10 @@ type Account = (String, &'static str);
 #[derive(Default)]
 pub(crate) struct Books {
     /// Amount, count and refunded amount.
-    windows: BTreeMap<(Account, u32), [i128; 3]>,
+    windows: BTreeMap<(Account, Period, u32), [i128; 3]>,
     pending: BTreeMap<Account, i128>,
     /// The version and the windows of each account, as far as events tell.
-    accounts: BTreeMap<Account, (u64, [u32; 3])>,
+    accounts: BTreeMap<Account, (u64, PerPeriod<u32>)>,
 }
 
 impl Books {
@@ -26,15 +26,15 @@ impl Books {
             for closed in &event.closed {
                 let counter = closed.counter;
                 let told = [counter.amount, counter.count, counter.refunded].map(i128::from);
-                let sums = self.windows.get(&(account.clone(), counter.id)).copied().unwrap_or_default();
+                let sums = self.windows.get(&(account.clone(), closed.period, counter.id)).copied().unwrap_or_default();
                 if sums != told {
                     return Err(format!("{account:?}: window {} closed with {told:?}, not {sums:?}", counter.id));
                 }
             }
             self.follow(&account, event);
-            for window in Period::ALL.map(|period| event.record.of(period)) {
-                let sums = self.windows.entry((account.clone(), window.id)).or_default();
-                sums.iter_mut().zip(moved(&window)).for_each(|(sum, moved)| *sum += moved);
+            for (period, window) in event.record.windows.iter() {
+                let sums = self.windows.entry((account.clone(), period, window.id)).or_default();
+                sums.iter_mut().zip(moved(window)).for_each(|(sum, moved)| *sum += moved);
             }
             let record = &event.record;
             *self.pending.entry(account).or_default() += difference(record.pending_before, record.pending_after);
@@ -45,18 +45,16 @@ impl Books {
     /// A reset brings an account back that was in windows which had not begun: what it counted there counts here from now on.
     fn follow(&mut self, account: &Account, event: &Event) {
         let record = &event.record;
-        let windows = Period::ALL.map(|period| record.of(period));
         let (version, left) = self.accounts.get(account).copied().unwrap_or_default();
         if record.code.http_status() != 200 || record.version <= version {
             return;
         }
-        self.accounts.insert(account.clone(), (record.version, windows.map(|window| window.id)));
-        for (window, left) in windows.iter().zip(left).filter(|(window, left)| window.id < *left) {
-            // Later ones of its kind, whose ids have as many digits, begin anew when their time comes.
-            let is_later = |id: u32| id > window.id && id.ilog10() == left.ilog10();
-            self.windows.retain(|(of, id), _| of != account || !is_later(*id));
+        self.accounts.insert(account.clone(), (record.version, record.windows.map(|window| window.id)));
+        for (period, window) in record.windows.iter().filter(|(period, window)| window.id < *left.of(*period)) {
+            // Later ones of its kind begin anew when their time comes.
+            self.windows.retain(|(of, kind, id), _| of != account || *kind != period || *id <= window.id);
             let before = [window.amount_before, window.count_before, window.refunded_before].map(i128::from);
-            self.windows.insert((account.clone(), window.id), before);
+            self.windows.insert((account.clone(), period, window.id), before);
         }
     }
 
@@ -67,9 +65,9 @@ impl Books {
                 let currency = quota::Currency::parse(code).unwrap();
                 let Some(stored) = ledger.account(&MerchantId::parse(merchant).unwrap(), currency) else { continue };
                 let account = (merchant.to_owned(), code);
-                for counter in Period::ALL.map(|period| *stored.of(period)) {
+                for (period, counter) in stored.windows.iter() {
                     let counted = [counter.amount, counter.count, counter.refunded].map(i128::from);
-                    let sums = self.windows.get(&(account.clone(), counter.id)).copied().unwrap_or_default();
+                    let sums = self.windows.get(&(account.clone(), period, counter.id)).copied().unwrap_or_default();
                     if sums != counted {
                         return Err(format!("{account:?}: window {} counts {counted:?}, not {sums:?}", counter.id));
                     }

@@ -1,7 +1,7 @@
 //! Amounts and limits of generated commands, near to what would just fit.
 
 use quota::{
-    Account, Action, Adjust, AmountMinor, Change, CounterName, Limits, Pace, Period, Reset, ThresholdPolicy,
+    Account, Action, Adjust, AmountMinor, Change, CounterName, Limits, Pace, PerPeriod, Period, Reset, ThresholdPolicy,
     Thresholds, WindowLimits,
 };
 
@@ -15,17 +15,11 @@ pub(crate) fn amount(minor: u64) -> AmountMinor {
 }
 
 pub(crate) fn limits(random: &mut Random, scale: u64) -> Limits {
-    Limits {
-        day: window_limits(random, scale),
-        month: window_limits(random, scale),
-        year: window_limits(random, scale),
-        pending: limit(random, scale),
-        ..Limits::UNLIMITED
-    }
+    Limits { windows: PerPeriod::from_fn(|_| window_limits(random, scale)), pending: limit(random, scale) }
 }
 
 fn window_limits(random: &mut Random, scale: u64) -> WindowLimits {
-    WindowLimits { amount: limit(random, scale), count: limit(random, 40) }
+    WindowLimits { amount: limit(random, scale), count: limit(random, 40), ..WindowLimits::UNLIMITED }
 }
 
 fn limit(random: &mut Random, scale: u64) -> AmountMinor {
@@ -38,13 +32,9 @@ fn limit(random: &mut Random, scale: u64) -> AmountMinor {
 }
 
 pub(crate) fn charge_amount(random: &mut Random, account: &Account, limits: &Limits, scale: u64) -> AmountMinor {
-    let left = [
-        limits.day.amount.get().saturating_sub(account.day.amount),
-        limits.month.amount.get().saturating_sub(account.month.amount),
-        limits.year.amount.get().saturating_sub(account.year.amount),
-        limits.pending.get().saturating_sub(account.pending),
-    ];
-    let near = random.pick(&left);
+    let left = |period| limits.of(period).amount.get().saturating_sub(account.of(period).amount);
+    let [day, week, month, year] = Period::ALL.map(left);
+    let near = random.pick(&[day, week, month, year, limits.pending.get().saturating_sub(account.pending)]);
     amount(match random.below(12) {
         0..=2 => random.near(near),
         3..=9 => random.below(scale / 8 + 2),
@@ -70,10 +60,10 @@ pub(crate) fn watch(random: &mut Random, account: &Account, scale: u64) -> Optio
     };
     let mut window = |period| {
         let counter = account.of(period);
-        WindowLimits { amount: max(counter.amount, scale), count: max(counter.count, 40) }
+        WindowLimits { amount: max(counter.amount, scale), count: max(counter.count, 40), ..WindowLimits::UNLIMITED }
     };
-    let [day, month, year] = Period::ALL.map(&mut window);
-    let limits = Limits { day, month, year, pending: max(account.pending, scale), ..Limits::UNLIMITED };
+    let windows = PerPeriod::from_fn(&mut window);
+    let limits = Limits { windows, pending: max(account.pending, scale) };
     let mut maxima = *ThresholdPolicy::new(&limits, thresholds).maxima();
     // Often there is one limit only, so that what it reaches is all that is reached.
     if random.one_in(3) {
@@ -91,9 +81,12 @@ pub(crate) fn pace(random: &mut Random, limits: &Limits, scale: u64) -> Pace {
         1 => amount(max.get() + random.below(scale + 1)),
         _ => AmountMinor::MAX,
     };
-    let mut window = |limits: WindowLimits| WindowLimits { amount: raised(limits.amount), count: raised(limits.count) };
-    let ceiling =
-        Limits { day: window(limits.day), month: window(limits.month), year: window(limits.year), ..Limits::UNLIMITED };
+    let window = |limits: &WindowLimits| WindowLimits {
+        amount: raised(limits.amount),
+        count: raised(limits.count),
+        ..WindowLimits::UNLIMITED
+    };
+    let ceiling = Limits { windows: limits.windows.map(window), ..Limits::UNLIMITED };
     Pace {
         interval_us,
         tolerance_us: u64::from(interval_us) * random.below(4) + random.below(2),
@@ -109,7 +102,7 @@ pub(crate) fn refund_limits(random: &mut Random, account: &Account, minor: u64) 
         1 => random.below(3),
         _ => MAX,
     };
-    (amount(limit(account.day.refunded)), amount(limit(account.month.refunded)))
+    (amount(limit(account.windows.day.refunded)), amount(limit(account.windows.month.refunded)))
 }
 
 pub(crate) fn account_action(random: &mut Random, account: &Account, scale: u64) -> Action {
@@ -128,7 +121,7 @@ pub(crate) fn account_action(random: &mut Random, account: &Account, scale: u64)
 
 fn adjust(random: &mut Random, account: &Account, scale: u64) -> Adjust {
     let counter = random.pick(&CounterName::ALL);
-    let value = value(account, counter);
+    let value = counter.of(account);
     let minor = match random.below(8) {
         0 => random.near(value),
         1 => random.near(MAX - value),
@@ -143,15 +136,6 @@ fn adjust(random: &mut Random, account: &Account, scale: u64) -> Adjust {
     Adjust { counter, change, expected_version: version(random, account) }
 }
 
-fn value(account: &Account, counter: CounterName) -> u64 {
-    match counter {
-        CounterName::Amount(period) => account.of(period).amount,
-        CounterName::Count(period) => account.of(period).count,
-        CounterName::Refunded(period) => account.of(period).refunded,
-        CounterName::Pending => account.pending,
-    }
-}
-
 fn version(random: &mut Random, account: &Account) -> Option<u64> {
     match random.below(4) {
         0 => Some(account.version),
@@ -161,15 +145,12 @@ fn version(random: &mut Random, account: &Account) -> Option<u64> {
 }
 
 fn reset(random: &mut Random, account: &Account) -> Reset {
-    let windows = random.below(8);
-    Reset {
-        day: windows & 1 == 1,
-        month: windows & 2 == 2,
-        year: windows & 4 == 4,
-        expected_version: version(random, account),
-    }
+    let bits = random.below(16);
+    let windows = PerPeriod::from_fn(|period| bits >> period.number() & 1 == 1);
+    Reset { windows, expected_version: version(random, account) }
 }
 
 pub(crate) const fn reset_of_day() -> Action {
-    Action::Reset(Reset { day: true, month: false, year: false, expected_version: None })
+    let windows = PerPeriod { day: true, week: false, month: false, year: false };
+    Action::Reset(Reset { windows, expected_version: None })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use quota::{
     Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Effect, HoldTerms, LAG_MS_MAX, Ledger, Mark,
     MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, REPLAYS_MAX, Refund,
-    Resolution, Settle, Subject, ThresholdPolicy, Thresholds,
+    Resolution, Settle, Subject, ThresholdPolicy, Thresholds, Weekday,
 };
 use sluice_policy::ZoneSource;
 use sluice_policy_source::zones::Zones;
@@ -99,6 +99,7 @@ impl Generator {
         let mut random = Random::new(seed);
         let zone = random.pick(&["UTC", "Asia/Shanghai", "America/New_York", "Pacific/Apia", "America/Sao_Paulo"]);
         let calendar = Calendar::new(Zones::compiled_in().zone(zone).unwrap(), random.pick(&[0, 0, 6, 23])).unwrap();
+        let calendar = calendar.with_week_start(random.pick(&[Weekday::Monday, Weekday::Sunday, Weekday::Saturday]));
         // From an ordinary evening, a year's last hours, a leap day and a day of 23 hours on.
         let now_ms = random.pick(&[1_795_296_600_000, 1_798_754_390_000, 1_835_395_190_000, 1_772_945_990_000]);
         let scale = random.pick(&[1, 100, 10_000, figures::MAX / 2, figures::MAX]);
@@ -133,7 +134,7 @@ impl Generator {
         let mut merchants = if alone { Vec::new() } else { MERCHANTS.to_vec() };
         merchants.push(merchant);
         let store_ms = self.moment(size);
-        let store_day = self.calendar.windows_at(store_ms).day;
+        let store_day = self.calendar.windows_at(store_ms).ids.day;
         Plan { size: size as usize, all_or_none, store_ms, store_day, merchants }
     }
 
@@ -303,14 +304,10 @@ impl Generator {
     }
 
     fn step_to_edge(&mut self) -> i64 {
-        let period = self.random.pick(&[Period::Day, Period::Day, Period::Day, Period::Month, Period::Year]);
+        let period =
+            self.random.pick(&[Period::Day, Period::Day, Period::Day, Period::Week, Period::Month, Period::Year]);
         let ids = self.calendar.windows_at(self.now_ms);
-        let id = match period {
-            Period::Day => ids.day,
-            Period::Month => ids.month,
-            Period::Year => ids.year,
-        };
-        let end = self.calendar.ends_at_ms(period, id).unwrap();
+        let end = self.calendar.ends_at_ms(period, *ids.ids.of(period)).unwrap();
         (end - self.now_ms) + self.random.pick(&[-1_000, -1, 0, 1, 1_000])
     }
 

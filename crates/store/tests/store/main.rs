@@ -10,12 +10,14 @@ mod failover;
 mod figures;
 mod generate;
 mod mutants;
+mod previous;
 mod races;
 mod sequence;
 mod shrink;
 mod support;
 #[path = "../../../../quota/src/decide/table.rs"]
 mod table;
+mod upgrade;
 
 use std::collections::BTreeSet;
 
@@ -338,7 +340,7 @@ async fn q3_q6_a_lost_answer_is_asked_for_again() {
     assert_eq!((reply.record.code, reply.record.replay, reply.event_seq), (Code::Admitted, true, None));
     assert_eq!(reply.decision_id, command.decision_id);
     let after = store.account(&command.merchant, command.currency).await.unwrap().unwrap();
-    assert_eq!(after.day.count, before.day.count + 1);
+    assert_eq!(after.windows.day.count, before.windows.day.count + 1);
 
     line.cut_next_answer();
     command.order_no = Some(OrderNo::parse("refused").unwrap());

@@ -74,7 +74,7 @@ fn endings(order: &str, server: usize, number: u128) -> Vec<Command> {
 /// What the reply took off the hold, where it is the one that ended it.
 fn ended(reply: &Reply) -> Option<u64> {
     let ends = matches!(reply.record.code, Code::Applied | Code::Voided) && !reply.record.replay;
-    ends.then_some(reply.record.day.amount_before - reply.record.day.amount_after)
+    ends.then_some(reply.record.windows.day.amount_before - reply.record.windows.day.amount_after)
 }
 
 async fn race(stores: &[Arc<RedisStore>], order: &str, number: u128) -> Vec<u64> {
@@ -105,7 +105,11 @@ async fn q4_a_hold_ends_once_whatever_ends_it() {
         used += HELD - returned[0];
         let account = stores[0].account(&hold("-", on_expiry, 0).merchant, Currency::parse("USD").unwrap()).await;
         let account = account.unwrap().unwrap();
-        assert_eq!((account.day.amount, account.month.amount, account.pending), (used, used, 0), "{order}");
+        assert_eq!(
+            (account.windows.day.amount, account.windows.month.amount, account.pending),
+            (used, used, 0),
+            "{order}"
+        );
     }
     // A capture returns what it leaves; a void, or an expiry that voids, returns all of it.
     assert!(winners.contains_key(&(HELD - CAPTURED)) && winners.contains_key(&HELD), "{winners:?}");
@@ -149,6 +153,6 @@ async fn q4_holds_expire_once_however_many_servers_sweep() {
     }
     assert_eq!(running.join_all().await.into_iter().sum::<u128>(), holds);
     let account = stores[0].account(&merchant, Currency::parse("USD").unwrap()).await.unwrap().unwrap();
-    assert_eq!((account.day.amount, account.day.count, account.pending), (0, 0, 0));
+    assert_eq!((account.windows.day.amount, account.windows.day.count, account.pending), (0, 0, 0));
     assert_eq!(stores[0].due_holds(shard_of(&merchant), u64::from(u32::MAX), 0..1_000).await.unwrap().holds, []);
 }

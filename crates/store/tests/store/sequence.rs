@@ -301,7 +301,7 @@ impl Sequence {
         for shard in 0..SHARDS {
             for hold in self.store.due_holds(shard, u64::from(u32::MAX), 0..100_000).await.unwrap().holds {
                 let command = expire(&hold);
-                let (store_ms, store_day) = (command.now_ms, command.windows.day);
+                let (store_ms, store_day) = (command.now_ms, command.windows.ids.day);
                 let step = Step { commands: vec![command], all_or_none: false, store_ms, store_day };
                 self.repeat(&step).await?;
             }
@@ -353,7 +353,7 @@ impl Before {
         let known = order.filter(|order| order.state != OrderState::Open);
         let held = order.filter(|order| order.state == OrderState::Held);
         Self {
-            day: account.map_or(0, |account| account.day.id),
+            day: account.map_or(0, |account| account.windows.day.id),
             remembered_until: known.map(|order| i64::from(order.expires_at_secs)),
             hold_until: held.map(|order| i64::from(order.hold.until_secs)),
         }
@@ -367,7 +367,7 @@ impl Before {
         let wrong = |what| Err(format!("{what} before its time, {}: {command:#?}", step.store_ms));
         // Later times count as this one: every window has begun by then.
         let tells_windows = step.store_ms < NOW_MS_MAX && record.code != Code::BatchRefused;
-        if tells_windows && record.day.id > self.day.max(step.store_day) {
+        if tells_windows && record.windows.day.id > self.day.max(step.store_day) {
             return wrong("a window was opened");
         }
         if is_done && command.action == Action::Expire && self.hold_until.is_some_and(|until| until > store_secs) {
@@ -418,13 +418,13 @@ impl Entry {
         let context = EventContext::decode(entry.get::<Vec<u8>>("c").unwrap().as_slice()).unwrap();
         let closed = entry.get::<Vec<u8>>("w").map(|bytes| packed::closed(&bytes)).transpose();
         let crossing = entry.get::<Vec<u8>>("a").filter(|bytes| !bytes.is_empty());
-        let crossing = crossing.map(|bytes| packed::crossing(&bytes)).transpose();
+        let record = entry.get::<Vec<u8>>("d").unwrap();
+        let crossing = crossing.map(|bytes| packed::crossing(&bytes, &record)).transpose();
         Ok(Self {
             id: entry.id.clone(),
             event_id: context.event_id,
             order_no: context.order_no,
-            record: packed::record(&entry.get::<Vec<u8>>("d").unwrap(), context.amount_minor)
-                .map_err(|error| error.to_string())?,
+            record: packed::record(&record, context.amount_minor).map_err(|error| error.to_string())?,
             closed: closed.map_err(|error| error.to_string())?.unwrap_or_default(),
             crossing: crossing.map_err(|error| error.to_string())?,
         })

@@ -4,7 +4,7 @@ use quota::{Action, AmountMinor, Change, Code, CounterName, Effect, OrderState, 
 
 use super::Check;
 use super::row::Expected::{
-    Day, DecisionId, Journaled, Month, Moved, Order, Pending, Refunded, Suspended, Version, Year,
+    Day, DecisionId, Journaled, Month, Moved, Order, Pending, Refunded, RefundedOfWeek, Suspended, Version, Week, Year,
 };
 use super::row::{Row, amount};
 
@@ -32,15 +32,20 @@ fn set(minor: u64) -> Change {
 
 /// Each counter by itself: increased, decreased and set, and no other counter changes.
 fn every_counter_is_adjusted(check: &mut Check) {
-    for (index, counter) in CounterName::ALL.into_iter().enumerate() {
+    for counter in CounterName::ALL {
         let expected = |value: u64| {
-            let only = |this: usize| if this == index { value } else { 0 };
+            let only = |this| if this == counter { value } else { 0 };
+            let amount = |period| only(CounterName::Amount(period));
+            let count = |period| only(CounterName::Count(period));
+            let refunded = |period| only(CounterName::Refunded(period));
             [
-                Day(only(0), only(3)),
-                Month(only(1), only(4)),
-                Year(only(2), only(5)),
-                Refunded(only(6), only(7), only(8)),
-                Pending(only(9)),
+                Day(amount(Period::Day), count(Period::Day)),
+                Week(amount(Period::Week), count(Period::Week)),
+                Month(amount(Period::Month), count(Period::Month)),
+                Year(amount(Period::Year), count(Period::Year)),
+                Refunded(refunded(Period::Day), refunded(Period::Month), refunded(Period::Year)),
+                RefundedOfWeek(refunded(Period::Week)),
+                Pending(only(CounterName::Pending)),
             ]
         };
         check(
@@ -103,6 +108,19 @@ fn resets(check: &mut Check) {
             // The pending amount belongs to no window: only the end of the hold changes it.
             Row::reset(&Period::ALL).gives(Applied, [Pending(60), Version(6)]),
             Row::consume("c", "3", 100).gives(Admitted, [Day(100, 1)]),
+        ],
+    );
+    check(
+        "a reset of the week alone",
+        &[
+            Row::consume("a", "1", 60).gives(Admitted, [Week(60, 1)]),
+            Row::reset(&[Period::Week]).gives(Applied, [Day(60, 1), Week(0, 0), Month(60, 1), Version(2)]),
+            Row::consume("b", "2", 40).gives(Admitted, [Day(100, 2), Week(40, 1)]),
+            // The first charge is of before the reset.
+            Row::void_attempt("a", "1").gives(Code::Voided, [Day(40, 1), Week(40, 1)]),
+            Row::refund("b", "r1", 10).gives(Applied, [Week(30, 1), RefundedOfWeek(10)]),
+            // On Monday the week begins anew: what is returned of the one before changes nothing.
+            Row::refund("b", "r2", 10).at_days(2).gives(Applied, [Week(0, 0), RefundedOfWeek(10), Month(20, 1)]),
         ],
     );
     check(

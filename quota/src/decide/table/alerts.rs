@@ -1,7 +1,9 @@
 //! Thresholds that usage has reached after each command.
 
-use quota::LimitName::{DailyAmount, DailyCount, MonthlyAmount, PendingAmount, YearlyAmount};
-use quota::{Action, Change, Code, CounterName, Limits, Period, WindowLimits};
+use quota::LimitName::{
+    DailyAmount, DailyCount, MonthlyAmount, PendingAmount, WeeklyAmount, WeeklyCount, YearlyAmount,
+};
+use quota::{Action, Change, Code, CounterName, Limits, PerPeriod, Period, WindowLimits};
 
 use super::Check;
 use super::row::Expected::{Day, Journaled, Month, Pending, Reached, Version};
@@ -84,7 +86,7 @@ fn by_hand(check: &mut Check) {
 /// A new window begins with no threshold reached, and may reach the same ones at once.
 fn windows(check: &mut Check) {
     use Code::{Admitted, Applied, DailyAmount as Refused};
-    let month = Limits { month: WindowLimits { amount: amount(200), ..WindowLimits::UNLIMITED }, ..day_amount(100) };
+    let month = day_amount(100).with(Period::Month, WindowLimits { amount: amount(200), ..WindowLimits::UNLIMITED });
     let row = |row: Row| row.with_thresholds(&month, &[80, 100]);
     check(
         "windows that end",
@@ -156,14 +158,13 @@ fn lists(check: &mut Check) {
 
 fn every_limit(check: &mut Check) {
     use Code::Admitted;
-    let window = |amount_max, count_max| WindowLimits { amount: amount(amount_max), count: amount(count_max) };
-    let limits = Limits {
-        day: window(20, 3),
-        month: window(40, 4),
-        year: window(80, 5),
-        pending: amount(10),
-        ..Limits::UNLIMITED
+    let window = |amount_max, count_max| WindowLimits {
+        amount: amount(amount_max),
+        count: amount(count_max),
+        ..WindowLimits::UNLIMITED
     };
+    let windows = PerPeriod { day: window(20, 3), week: window(30, 5), month: window(40, 4), year: window(80, 5) };
+    let limits = Limits { windows, pending: amount(10) };
     let row = |row: Row| row.limits(Limits::UNLIMITED).with_thresholds(&limits, &[50, 100]);
     check(
         "every limit",
@@ -175,7 +176,14 @@ fn every_limit(check: &mut Check) {
             ),
             row(Row::consume("c", "3", 26)).gives(
                 Admitted,
-                [Reached(DailyCount, 2), Reached(DailyAmount, 2), Reached(MonthlyAmount, 2), Reached(YearlyAmount, 1)],
+                [
+                    Reached(DailyCount, 2),
+                    Reached(DailyAmount, 2),
+                    Reached(WeeklyCount, 1),
+                    Reached(WeeklyAmount, 2),
+                    Reached(MonthlyAmount, 2),
+                    Reached(YearlyAmount, 1),
+                ],
             ),
             row(Row::hold("d", "4", 5)).gives(Admitted, [Pending(10), Reached(PendingAmount, 2)]),
         ],

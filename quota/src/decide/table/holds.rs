@@ -1,6 +1,6 @@
 //! Holds: captures, how they end, and what remains.
 
-use quota::{AmountMinor, Code, Limits, OrderState};
+use quota::{AmountMinor, Change, Code, CounterName, Limits, OrderState, Period};
 
 use super::Check;
 use super::row::Expected::{Day, DecisionId, Journaled, Month, Moved, Order, Pending, Version};
@@ -155,6 +155,19 @@ fn captures_beyond_the_hold(check: &mut Check) {
             Row::settle("a", "c2", max - 10).over_capture_percent(100).gives(Applied, [Day(max, 1), Pending(0)]),
         ],
     );
+    // Each window by itself can count no more than a counter holds.
+    for period in Period::ALL {
+        let full = Row::adjust(CounterName::Amount(period), Change::Set(amount(max)));
+        check(
+            "a capture beyond the hold that a window cannot count",
+            &[
+                Row::hold("a", "1", 50).gives(Admitted, []),
+                full.gives(Applied, [Version(2)]),
+                Row::settle("a", "c1", 51).over_capture_percent(100).gives(CaptureExceedsHold, [Version(2)]),
+                Row::settle("a", "c1", 50).over_capture_percent(100).gives(Applied, [Version(3)]),
+            ],
+        );
+    }
 }
 
 /// a capture is identified by its number.

@@ -35,9 +35,11 @@ fn charges(check: &mut Check) {
         ],
     );
     let hundred = AmountMinor::new(100).unwrap_or_default();
-    let all = WindowLimits { amount: hundred, count: hundred };
-    let limits =
-        Limits { day: all, month: all, year: WindowLimits { amount: amount(5), count: hundred }, ..Limits::UNLIMITED };
+    let all = WindowLimits { amount: hundred, count: hundred, ..WindowLimits::UNLIMITED };
+    let limits = Limits::UNLIMITED
+        .with(Period::Day, all)
+        .with(Period::Month, all)
+        .with(Period::Year, WindowLimits { amount: amount(5), count: hundred, ..WindowLimits::UNLIMITED });
     check(
         "a refused charge burns other limits: it changes none",
         &[
@@ -94,12 +96,12 @@ fn limits_that_are_stored_are_checked(check: &mut Check) {
     let counts = |max| WindowLimits { count: amount(max), ..WindowLimits::UNLIMITED };
     let free = Limits::UNLIMITED;
     let limits = [
-        (Limits { day: amounts(15), ..free }, Code::DailyAmount),
-        (Limits { month: amounts(15), ..free }, Code::MonthlyAmount),
-        (Limits { year: amounts(15), ..free }, Code::YearlyAmount),
-        (Limits { day: counts(1), ..free }, Code::DailyCount),
-        (Limits { month: counts(1), ..free }, Code::MonthlyCount),
-        (Limits { year: counts(1), ..free }, Code::YearlyCount),
+        (free.with(Period::Day, amounts(15)), Code::DailyAmount),
+        (free.with(Period::Month, amounts(15)), Code::MonthlyAmount),
+        (free.with(Period::Year, amounts(15)), Code::YearlyAmount),
+        (free.with(Period::Day, counts(1)), Code::DailyCount),
+        (free.with(Period::Month, counts(1)), Code::MonthlyCount),
+        (free.with(Period::Year, counts(1)), Code::YearlyCount),
         (Limits { pending: amount(15), ..free }, Code::PendingAmount),
     ];
     for (limits, code) in limits {

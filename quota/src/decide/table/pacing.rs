@@ -1,6 +1,6 @@
 //! Throttled charges above a limit: the burst, the delay, the wait that is too long, and the ceiling.
 
-use quota::{Code, Effect, Limits, Pace, Throttle, WindowLimits};
+use quota::{Code, Effect, Limits, Pace, Period, Throttle, WindowLimits};
 
 use super::Check;
 use super::row::Expected::{Day, Journaled, Pending, Version, WaitMs};
@@ -87,7 +87,7 @@ fn ceilings(check: &mut Check) {
         ],
     );
     let two_a_month =
-        Limits { month: WindowLimits { count: amount(2), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED };
+        Limits::UNLIMITED.with(Period::Month, WindowLimits { count: amount(2), ..WindowLimits::UNLIMITED });
     let counted = |row: Row| row.limits(two_a_month).pace(Pace::of(&THROTTLE, &two_a_month));
     check(
         "the ceiling of a count",

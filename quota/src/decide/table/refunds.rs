@@ -309,7 +309,8 @@ fn history(check: &mut Check) {
 /// An order of 60 of the year before, as rebuilt from the journal, with a refund of 15.
 pub(super) fn rebuilt(state: OrderState) -> StoredOrder {
     let origin = |id| Origin { id, epoch: 0 };
-    let windows = Origins { day: origin(20_251_120), month: origin(202_511), year: origin(2025) };
+    let windows =
+        Origins { day: origin(20_251_120), week: origin(20_251_117), month: origin(202_511), year: origin(2025) };
     let refund = Operation {
         kind: OperationKind::Refund,
         id: OperationId::of("r1"),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Effect,
-    HoldTerms, LimitName, Limits, Mark, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, Period,
-    Refund, Reply, Reset, Resolution, Settle, Subject, ThresholdPolicy, Thresholds, WindowLimits,
+    HoldTerms, LimitName, Limits, Mark, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, PerPeriod,
+    Period, Refund, Reply, Reset, Resolution, Settle, Subject, ThresholdPolicy, Thresholds, WindowLimits,
 };
 
 /// 21:30 in UTC on 21 November 2026, a Saturday.
@@ -20,7 +20,7 @@ pub(crate) fn amount(minor: u64) -> AmountMinor {
 }
 
 pub(crate) fn day_amount(max: u64) -> Limits {
-    Limits { day: WindowLimits { amount: amount(max), ..WindowLimits::UNLIMITED }, ..Limits::UNLIMITED }
+    Limits::UNLIMITED.with(Period::Day, WindowLimits { amount: amount(max), ..WindowLimits::UNLIMITED })
 }
 
 /// A value that a row expects in an answer.
@@ -28,10 +28,13 @@ pub(crate) fn day_amount(max: u64) -> Limits {
 pub(crate) enum Expected {
     /// Amount and count afterwards.
     Day(u64, u64),
+    Week(u64, u64),
     Month(u64, u64),
     Year(u64, u64),
     /// Refunded of the day, the month and the year afterwards.
     Refunded(u64, u64, u64),
+    /// Refunded of the week afterwards.
+    RefundedOfWeek(u64),
     Pending(u64),
     /// The order: its state, the captured amount of a hold, and the refunded amount.
     Order(OrderState, u64, u64),
@@ -58,11 +61,13 @@ impl Expected {
         let refunded = |period| record.of(period).refunded_after;
         match self {
             Self::Day(..) => Self::Day(window(Period::Day).0, window(Period::Day).1),
+            Self::Week(..) => Self::Week(window(Period::Week).0, window(Period::Week).1),
             Self::Month(..) => Self::Month(window(Period::Month).0, window(Period::Month).1),
             Self::Year(..) => Self::Year(window(Period::Year).0, window(Period::Year).1),
             Self::Refunded(..) => {
                 Self::Refunded(refunded(Period::Day), refunded(Period::Month), refunded(Period::Year))
             }
+            Self::RefundedOfWeek(_) => Self::RefundedOfWeek(refunded(Period::Week)),
             Self::Pending(_) => Self::Pending(record.pending_after),
             Self::Order(..) => Self::Order(record.order.state, record.order.settled, record.order.refunded),
             Self::Moved(_) => Self::Moved(record.amount),
@@ -196,8 +201,8 @@ impl Row {
 
     pub(crate) fn reset(periods: &[Period]) -> Self {
         let has = |period| periods.contains(&period);
-        let (day, month, year) = (has(Period::Day), has(Period::Month), has(Period::Year));
-        Self::of(None, "operator", Action::Reset(Reset { day, month, year, expected_version: None }))
+        let windows = PerPeriod::from_fn(has);
+        Self::of(None, "operator", Action::Reset(Reset { windows, expected_version: None }))
     }
 
     /// A command about the merchant as a whole.

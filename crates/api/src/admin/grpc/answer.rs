@@ -56,6 +56,7 @@ pub(super) fn check(done: &Decision) -> pb::CheckResponse {
         allowed: answer.allowed,
         code: answer.code.to_owned(),
         remaining_daily: answer.remaining_daily.map(number),
+        remaining_weekly: answer.remaining_weekly.map(number),
         remaining_monthly: answer.remaining_monthly.map(number),
         remaining_yearly: answer.remaining_yearly.map(number),
         limits: answer.limits.iter().map(limit).collect(),
@@ -91,6 +92,7 @@ pub(super) fn account(view: AccountView) -> pb::Account {
         currency: view.currency,
         counters: Some(counters(&view.counters)),
         daily_reset_at: view.daily_reset_at.map(timestamp),
+        weekly_reset_at: view.weekly_reset_at.map(timestamp),
         monthly_reset_at: view.monthly_reset_at.map(timestamp),
         yearly_reset_at: view.yearly_reset_at.map(timestamp),
         is_suspended: view.is_suspended,
@@ -121,20 +123,16 @@ pub(super) fn accounts(found: MerchantAccounts) -> pb::ListAccountsResponse {
     }
 }
 
-fn counters(counters: &Counters) -> pb::Counters {
-    pb::Counters {
-        daily_used: number(counters.daily_used),
-        monthly_used: number(counters.monthly_used),
-        yearly_used: number(counters.yearly_used),
-        pending_amount: number(counters.pending_amount),
-        refunded_today: number(counters.refunded_today),
-        refunded_month: number(counters.refunded_month),
-        refunded_year: number(counters.refunded_year),
-        transactions_today: number(counters.transactions_today),
-        transactions_month: number(counters.transactions_month),
-        transactions_year: number(counters.transactions_year),
-    }
+/// Declares the conversion of every counter, from the table of counters.
+macro_rules! counters {
+    ([$({ $name:ident, $variant:ident, $kind:ident $(($period:ident))?, $number:literal, $doc:literal })+]) => {
+        fn counters(counters: &Counters) -> pb::Counters {
+            pb::Counters { $($name: number(counters.$name),)+ }
+        }
+    };
 }
+
+quota::for_each_counter!(counters!());
 
 fn order(view: OrderView) -> pb::Order {
     pb::Order {

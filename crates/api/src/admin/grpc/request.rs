@@ -184,21 +184,19 @@ fn version(expected: Option<i64>) -> Result<Option<u64>, Invalid> {
     parsed.map_err(|_| invalid("expected_version", "must be 0 or more"))
 }
 
-fn counter(counter: pb::Counter) -> Result<CounterField, Invalid> {
-    Ok(match counter {
-        pb::Counter::Unspecified => return Err(invalid("counter", "must be one that this server knows")),
-        pb::Counter::DailyUsed => CounterField::DailyUsed,
-        pb::Counter::MonthlyUsed => CounterField::MonthlyUsed,
-        pb::Counter::YearlyUsed => CounterField::YearlyUsed,
-        pb::Counter::TransactionsToday => CounterField::TransactionsToday,
-        pb::Counter::TransactionsMonth => CounterField::TransactionsMonth,
-        pb::Counter::TransactionsYear => CounterField::TransactionsYear,
-        pb::Counter::RefundedToday => CounterField::RefundedToday,
-        pb::Counter::RefundedMonth => CounterField::RefundedMonth,
-        pb::Counter::RefundedYear => CounterField::RefundedYear,
-        pb::Counter::PendingAmount => CounterField::PendingAmount,
-    })
+/// Declares the conversion of every counter, from the table of counters.
+macro_rules! counter {
+    ([$({ $name:ident, $variant:ident, $kind:ident $(($period:ident))?, $number:literal, $doc:literal })+]) => {
+        fn counter(counter: pb::Counter) -> Result<CounterField, Invalid> {
+            match counter {
+                pb::Counter::Unspecified => Err(invalid("counter", "must be one that this server knows")),
+                $(pb::Counter::$variant => Ok(CounterField::$variant),)+
+            }
+        }
+    };
 }
+
+quota::for_each_counter!(counter!());
 
 fn adjust_operation(operation: pb::AdjustOperation) -> Result<AdjustOperation, Invalid> {
     Ok(match operation {
@@ -211,8 +209,9 @@ fn adjust_operation(operation: pb::AdjustOperation) -> Result<AdjustOperation, I
 
 fn window(window: pb::ResetWindow) -> Result<ResetWindow, Invalid> {
     Ok(match window {
-        pb::ResetWindow::Unspecified => return Err(invalid("window", "must be daily, monthly, yearly or all")),
+        pb::ResetWindow::Unspecified => return Err(invalid("window", "must be daily, weekly, monthly, yearly or all")),
         pb::ResetWindow::Daily => ResetWindow::Daily,
+        pb::ResetWindow::Weekly => ResetWindow::Weekly,
         pb::ResetWindow::Monthly => ResetWindow::Monthly,
         pb::ResetWindow::Yearly => ResetWindow::Yearly,
         pb::ResetWindow::All => ResetWindow::All,

@@ -119,9 +119,11 @@ const fn of_quota(code: Quota) -> Code {
         | Quota::OrderClosed
         | Quota::OrderFull => Code::FailedPrecondition,
         Quota::DailyCount
+        | Quota::WeeklyCount
         | Quota::MonthlyCount
         | Quota::YearlyCount
         | Quota::DailyAmount
+        | Quota::WeeklyAmount
         | Quota::MonthlyAmount
         | Quota::YearlyAmount
         | Quota::PendingAmount

@@ -28,7 +28,7 @@ fn answers_of_callers_form_are_taken() {
     for (body, (min, max, daily)) in table {
         let policy = read(body, &account(Some("card"))).unwrap_or_else(|error| panic!("{body}: {error}"));
         let max = max.min(quota::AmountMinor::MAX.get());
-        let got = (policy.single_min.get(), policy.single_max.get(), policy.limits.day.amount.get());
+        let got = (policy.single_min.get(), policy.single_max.get(), policy.limits.windows.day.amount.get());
         assert_eq!(got, (min, max, daily), "{body}");
         assert!(policy.version.starts_with("service:"), "{}", policy.version);
     }

@@ -1,0 +1,300 @@
+  -- The function `decide`, continued: voids, captures, refunds, outcomes, and operators' commands.
+
+  else
+    -- Returns an amount to the windows that it was counted in, as far as they are still open.
+    local function give_back(less, charge)
+      if o_day == day and o_de == de then da, dc = max(da - less, 0), max(dc - charge, 0) end
+      if o_week == week and o_we == we then wa, wc = max(wa - less, 0), max(wc - charge, 0) end
+      if o_month == month and o_me == me then ma, mc = max(ma - less, 0), max(mc - charge, 0) end
+      if o_year == year and o_ye == ye then ya, yc = max(ya - less, 0), max(yc - charge, 0) end
+    end
+
+    -- The last attempt is gone: the order is open again, and its charge comes back.
+    local function open_again()
+      code, account_changed, order_changed, amount = VOIDED, true, true, o_amount
+      give_back(o_amount, 1)
+      pending = max(pending - (state == HELD and max(o_amount - settled, 0) or 0), 0)
+      state, unknown = OPEN, false
+    end
+
+    local function add_operation(kind, id)
+      operations = operations .. encode(OPERATION, kind, id, attempt, amount, day, week, de, we, me, ye, decision_id)
+    end
+
+    local charged = state == CHARGED or state == HELD or state == SETTLED
+    local held = state == HELD and max(o_amount - settled, 0) or 0
+
+    -- A capture or refund that was taken before: the same amount gets the first answer.
+    local function repeated(place)
+      local _, _, _, taken, _, _, _, _, _, _, first = decode(OPERATION, operations, place)
+      if asked < 0 or asked == taken then
+        code, replay, answer_id, journal, amount = APPLIED, true, first, false, taken
+      else
+        code, first_amount = IDEMPOTENCY_CONFLICT, taken
+      end
+    end
+
+    -- The hold ends; what was captured of it stays.
+    local function end_hold()
+      code, account_changed, order_changed, amount = VOIDED, true, true, held
+      give_back(held, settled == 0 and 1 or 0)
+      pending = max(pending - held, 0)
+      state = settled == 0 and STATE_VOIDED or SETTLED
+      live, given_back = '', true
+    end
+
+    -- What ended the hold gets its answer again; a release does not also refund what was captured.
+    local function released_before(place)
+      local _, _, _, taken, _, _, _, _, _, _, first = decode(OPERATION, operations, place)
+      code, replay, answer_id, journal, amount = VOIDED, true, first, false, taken
+    end
+
+    local end_id = attempt
+    if op == RELEASE then
+      end_id = sub(packed, at, at + 15)
+      local place = operation(operations, { [RELEASED] = true }, 1, end_id)
+      if place and o_currency == currency then
+        released_before(place)
+      end
+      local holds = state == HELD or state == STATE_VOIDED
+      op = holds and o_currency == currency and VOID or REFUND
+    end
+
+    if code then
+      -- Answered already.
+    elseif op == VOID_ATTEMPT then
+      local reservation = operation(operations, { [RESERVATION] = true }, 2, attempt)
+      local live_at = position(live, attempt)
+      if not known then
+        code, order_changed, voided = TOMBSTONED, true, attempt
+      elseif position(voided, attempt) then
+        code, replay, journal = charged and ATTEMPT_RELEASED or VOIDED, true, false
+      elseif charged and o_currency ~= currency and (live_at or reservation) then
+        code = IDEMPOTENCY_CONFLICT
+      else
+        order_changed = true
+        if live_at then
+          live = sub(live, 1, live_at - 1) .. sub(live, live_at + 16)
+        end
+        voided = voided .. attempt
+        if #voided > ATTEMPTS_LEN_MAX then
+          voided = sub(voided, 17)
+        end
+        if reservation then
+          -- The gateway did not refund: removed from the counters that it was counted in, as far as their windows are still open.
+          local _, _, _, taken, d, w, e1, ew, e2, e3 = decode(OPERATION, operations, reservation)
+          local m, y = month_and_year(d)
+          operations = sub(operations, 1, reservation - 1) .. sub(operations, reservation + OPERATION_LEN)
+          code, account_changed, amount, refunded = APPLIED, true, taken, max(refunded - taken, 0)
+          if d == day and e1 == de then dr = max(dr - taken, 0) end
+          if w == week and ew == we then wr = max(wr - taken, 0) end
+          if m == month and e2 == me then mr = max(mr - taken, 0) end
+          if y == year and e3 == ye then yr = max(yr - taken, 0) end
+        elseif not live_at then
+          code = TOMBSTONED
+        elseif live ~= '' or pinned or state == SETTLED or not charged or operations ~= '' then
+          code = ATTEMPT_RELEASED
+        else
+          open_again()
+        end
+      end
+    elseif op == REFUND and voided ~= '' and position(voided, attempt) then
+      code = ATTEMPT_VOIDED
+    elseif op <= EXPIRE and state == OPEN then
+      code, journal = ORDER_UNKNOWN, op ~= EXPIRE
+    elseif op <= EXPIRE and o_currency ~= currency then
+      code, journal = IDEMPOTENCY_CONFLICT, op ~= EXPIRE
+    elseif op == VOID then
+      local place = operation(operations, { [RELEASED] = true })
+      if state == HELD then
+        end_hold()
+        unknown, made = false, true
+        add_operation(RELEASED, end_id)
+      elseif place then
+        released_before(place)
+      elseif state == STATE_VOIDED then
+        code, replay, journal = VOIDED, true, false
+      else
+        code = ORDER_CLOSED
+      end
+    elseif op == EXPIRE then
+      if state ~= HELD then
+        code, journal = ORDER_CLOSED, false
+      elseif until_at > now then
+        code, replay, journal = ADMITTED, true, false
+      elseif settles == 0 then
+        end_hold()
+      else
+        code, account_changed, order_changed, amount = APPLIED, true, true, held
+        pending = max(pending - held, 0)
+        settled, state = o_amount, SETTLED
+      end
+    elseif op == SETTLE then
+      local id, percent = decode('<c16B', packed, at)
+      local place = operation(operations, { [CAPTURE] = true }, 1, id)
+      if place then
+        repeated(place)
+      elseif state ~= HELD and (percent < REPORTED or asked < 0 or state == CHARGED) then
+        code = ORDER_CLOSED
+      else
+        if asked < 0 then amount = held end
+        local more = max(amount - held, 0)
+        -- In two parts, each of them exact.
+        local rest = o_amount % 100
+        local allowed = (o_amount - rest) / 100 * percent + (rest * percent - rest * percent % 100) / 100
+        if amount == 0 then
+          code = BAD_AMOUNT
+        elseif #operations >= (percent < REPORTED and OPERATIONS_LEN_MAX or REPORTED_LEN_MAX)
+          and not (marked and state == HELD) then
+          code = ORDER_FULL
+        elseif (more > allowed and percent < REPORTED) or da > AMOUNT_MAX - more or wa > AMOUNT_MAX - more
+          or ma > AMOUNT_MAX - more or ya > AMOUNT_MAX - more or settled > AMOUNT_MAX - amount then
+          code = CAPTURE_EXCEEDS_HOLD
+        else
+          code, account_changed, order_changed = APPLIED, true, true
+          local left = max(held - amount, 0)
+          local closes = marked or left == 0
+          local returned = closes and left or 0
+          add_operation(CAPTURE, id)
+          unknown, made = false, true
+          settled = settled + amount
+          if closes then state = SETTLED end
+          pending = max(pending - min(held, amount) - returned, 0)
+          give_back(returned, 0)
+          -- Money that was captured beyond the hold is consumed now, whatever the limits are.
+          da, wa, ma, ya = da + more, wa + more, ma + more, ya + more
+        end
+      end
+    elseif op == REFUND then
+      local id, daily_max, monthly_max = decode('<c16dd', packed, at)
+      local place = operation(operations, { [RESERVATION] = true, [REFUNDED] = true }, 1, id)
+      if state == STATE_VOIDED then
+        code = ORDER_CLOSED
+      elseif place then
+        local kind, _, owner, taken, d, w, e1, ew, e2, e3, first = decode(OPERATION, operations, place)
+        if kind == REFUNDED or (asked >= 0 and asked ~= taken) or (marked and owner == attempt) then
+          repeated(place)
+        else
+          -- The latest attempt is the one whose failure cancels the refund: an earlier one's would end this one's too.
+          local next_kind = marked and RESERVATION or REFUNDED
+          operations = sub(operations, 1, place - 1)
+            .. encode(OPERATION, next_kind, id, attempt, taken, d, w, e1, ew, e2, e3, first)
+            .. sub(operations, place + OPERATION_LEN)
+          code, order_changed, amount = APPLIED, true, taken
+          if marked then
+            replay, answer_id = true, first
+          else
+            account_changed, given_back, unknown, made = true, true, false, true
+            give_back(taken, 0)
+          end
+        end
+      else
+        local left = max((state == CHARGED and o_amount or settled) - refunded, 0)
+        if asked < 0 then amount = left end
+        if amount > left or left == 0 then
+          code = REFUND_EXCEEDS_ORDER
+        elseif amount == 0 then
+          code = BAD_AMOUNT
+        elseif #operations >= OPERATIONS_LEN_MAX then
+          code = ORDER_FULL
+        elseif dr > daily_max - amount then
+          code = REFUND_DAILY
+        elseif mr > monthly_max - amount or wr > AMOUNT_MAX - amount or yr > AMOUNT_MAX - amount then
+          code = REFUND_MONTHLY
+        else
+          code, account_changed, order_changed = APPLIED, true, true
+          refunded = refunded + amount
+          add_operation(marked and RESERVATION or REFUNDED, id)
+          dr, wr, mr, yr = dr + amount, wr + amount, mr + amount, yr + amount
+          if not marked then
+            given_back = true
+            give_back(amount, 0)
+            unknown, made = false, true
+          end
+        end
+      end
+    elseif op == UNKNOWN or op == RESOLVE then
+      local what, id = decode('<Bc16', packed, at)
+      local of_charge = op == UNKNOWN and what == 0
+      if op == RESOLVE and what == 0 and known and state == OPEN then
+        code, replay, journal = VOIDED, true, false
+      elseif state == OPEN then
+        code, journal = ORDER_UNKNOWN, op == RESOLVE and what == 0
+      elseif o_currency ~= currency then
+        code, journal = IDEMPOTENCY_CONFLICT, op == RESOLVE and what == 0
+      elseif op == RESOLVE and what == 1 then
+        -- Stored also where nothing was open, so that a late mark-unknown changes nothing.
+        code, order_changed = APPLIED, not made
+        replay, journal = not (unknown and order_changed), unknown and order_changed
+        if order_changed then unknown, made = false, true end
+      elseif op == RESOLVE then
+        if made or operations ~= '' or not charged or state == SETTLED then
+          code = ORDER_CLOSED
+        else
+          voided, live, pinned = sub(voided .. live, -ATTEMPTS_LEN_MAX), '', false
+          open_again()
+        end
+      else
+        if of_charge then amount = o_amount end
+        local done = position(voided, attempt) or (of_charge and (made or unknown))
+          or (what == CAPTURE and operation(operations, { [CAPTURE] = true }, 1, id))
+          or (what == REFUNDED and operation(operations, { [REFUNDED] = true }, 1, id))
+          or (what == RELEASED and (state == STATE_VOIDED or operation(operations, { [RELEASED] = true })))
+        code = APPLIED
+        if done then
+          replay, journal = true, false
+        else
+          order_changed = true
+          if of_charge then unknown = true else doubted = true end
+        end
+      end
+    elseif op == ADJUST then
+      local counter, change, expected = decode('<BBd', packed, at)
+      local figures = { [0] = da, ma, ya, dc, mc, yc, dr, mr, yr, pending, wa, wc, wr }
+      local value = change == 1 and figures[counter] + amount or change == 2 and figures[counter] - amount or amount
+      if expected >= 0 and expected ~= changes then
+        code = VERSION_CONFLICT
+      elseif value < 0 or value > AMOUNT_MAX then
+        code = BAD_AMOUNT
+      else
+        code, account_changed, figures[counter] = APPLIED, true, value
+        da, ma, ya, dc, mc, yc, dr, mr, yr, pending, wa, wc, wr = figures[0], unpack(figures)
+      end
+    elseif op == RESET then
+      local windows, until_ms, expected = decode('<Bdd', packed, at)
+      if expected >= 0 and expected ~= changes then
+        code = VERSION_CONFLICT
+      else
+        code, account_changed = APPLIED, true
+        if day > own_day and store_ms < until_ms then
+          -- The account is in windows that have not begun: it returns to the current ones, with what was counted since.
+          local own_month, own_year = month_and_year(own_day)
+          local epoch = 128 + changes % 100
+          day, de = own_day, epoch
+          if week > own_week then week, we = own_week, epoch end
+          if month > own_month then month, me = own_month, epoch end
+          if year > own_year then year, ye = own_year, epoch end
+          paced_until = min(paced_until, now_ms * 1000)
+        end
+        if windows % 2 == 1 then de, da, dc, dr = (de + 1) % 256, 0, 0, 0 end
+        if windows % 4 >= 2 then me, ma, mc, mr = (me + 1) % 256, 0, 0, 0 end
+        if windows % 8 >= 4 then ye, ya, yc, yr = (ye + 1) % 256, 0, 0, 0 end
+        if windows >= 8 then we, wa, wc, wr = (we + 1) % 256, 0, 0, 0 end
+      end
+    elseif op == SUSPEND or op == RESUME then
+      code = APPLIED
+      if (suspended_at > 0) == (op == SUSPEND) then
+        replay, journal = true, false
+      else
+        account_changed, suspended_at = true, op == SUSPEND and max(now_ms, 1) or 0
+      end
+    elseif op == INITIALIZE then
+      code, account_changed, replay, journal = APPLIED, not account_value, account_value and true, not account_value
+    else
+      local marked, of_list = marks, list
+      if watch then marked, of_list = marked_by(watch, dc, mc, yc, da, ma, ya, pending, wc, wa) end
+      local changed = account_value and (rolled or marked ~= marks or of_list ~= list) or false
+      code, account_changed, replay, journal = APPLIED, changed, not changed, changed
+    end
+  end
+

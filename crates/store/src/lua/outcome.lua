@@ -1,0 +1,92 @@
+  -- The function `decide`, its end: the record, the event, and the new account and order.
+
+  -- When no more events are taken, refusals and tombstones are not journalled either.
+  if journal and (code > APPLIED or code == TOMBSTONED) and waiting[stream] >= backlog_max then
+    journal = false
+    if code > APPLIED then code = BACKLOG_FULL end
+  end
+  if account_changed and not dry then
+    changes = changes + 1
+  end
+  if old then wa, wc, wr = 0, 0, 0 end
+  local crossed
+  if account_changed and watch then
+    local marked, of_list = marked_by(watch, dc, mc, yc, da, ma, ya, pending, wc, wa)
+    if marked ~= marks or of_list ~= list then
+      if old then
+        crossed = encode(PREVIOUS_CROSSING, marks, list, marked, of_list) .. sub(watch, 1, 58) .. sub(watch, 75)
+      else
+        crossed = encode(CROSSING, marks, list, marked, of_list) .. watch
+      end
+      marks, list = marked, of_list
+    end
+  end
+  if dry then crossed = nil end
+  local refused = code > APPLIED
+  if dry then
+    journal = noted and journal and refused
+  end
+  local account = account_value
+  if account_changed or rolled or not account_value then
+    local account_flags = (suspended_at > 0 and 1 or 0) + (pending > 0 and 2 or 0)
+    if old then
+      account = encode(PREVIOUS_ACCOUNT, PREVIOUS_FORMAT, day, de, me, ye, account_flags, marks, list, da, dc, ma, mc, ya, yc,
+        changes, dr, mr, yr, pending, paced_until, suspended_at)
+    else
+      account = encode(ACCOUNT, FORMAT, day, week, de, we, me, ye, account_flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc,
+        changes, dr, wr, mr, yr, pending, paced_until, suspended_at)
+    end
+  end
+  local before = ''
+  if account_changed and old then
+    before = encode(PREVIOUS_BEFORE, da0, dc0, dr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0)
+  elseif account_changed then
+    before = encode(BEFORE, da0, dc0, dr0, wa0, wc0, wr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0)
+  end
+  local another = answer_id ~= decision_id
+  local record_flags = (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0)
+    + (merchant_suspended and 8 or 0) + (code == IDEMPOTENCY_CONFLICT and 16 or 0) + (was_unknown and 32 or 0)
+  local first = code == IDEMPOTENCY_CONFLICT and encode(FIRST, first_amount or o_amount, o_currency) or ''
+  local record = encode(RECORD, old and PREVIOUS_RECORD_FORMAT or RECORD_FORMAT, code, record_flags, state, until_at, amount,
+    wait_ms, o_amount, settled, refunded) .. account .. before .. (another and answer_id or '') .. first
+  replies[2 * number - 1] = record
+  if journal then
+    waiting[stream] = waiting[stream] + 1
+    closing[number] = account_changed and not dry and closed ~= '' and closed or nil
+    crossing[number] = crossed
+  else
+    replies[2 * number] = ''
+  end
+  if account_changed and not dry then
+    values[account_at] = account
+  end
+  if order_changed and not dry then
+    local expires = min((state == HELD and max(now, until_at) or now) + ttl, U32_MAX)
+    local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''
+    local order_flags = (pinned and 1 or 0) + (has_tail and 2 or 0) + (given_back and 4 or 0) + (unknown and 8 or 0)
+      + (made and 16 or 0) + (doubted and 32 or 0)
+    local fixed
+    local count, stored_order = #operations / OPERATION_LEN, values[order_at]
+    if old and not (stored_order and byte(stored_order) == FORMAT) then
+      fixed = encode(PREVIOUS_ORDER, PREVIOUS_FORMAT, o_day, o_de, o_me, o_ye, state, order_flags, o_currency, o_amount,
+        expires, o_decision, #live / 16, #voided / 16, count)
+      operations = downgraded(operations)
+    else
+      fixed = encode(ORDER, FORMAT, o_day, o_week, o_de, o_we, o_me, o_ye, state, order_flags, o_currency, o_amount, expires,
+        o_decision, #live / 16, #voided / 16, count)
+    end
+    local tail = has_tail and encode(TAIL, until_at, settles, settled, refunded) .. operations or ''
+    values[order_at] = fixed .. live .. voided .. tail
+    -- No end after 2106 can be stored: such an order expires at once, and is kept for as long as another.
+    local secs = expires > now and expires - now or ttl
+    lifetimes[order_at] = secs ~= plain_secs and string.format('%.0f', secs) or nil
+  end
+  if not dry and ((order_changed and until_at > 0) or (op == EXPIRE and not order_changed and code ~= ADMITTED)) then
+    -- An order that an expiry finds unknown, ended or of another currency is not one of the holds listed here.
+    local merchant, order_no = string.match(KEYS[order_at], '^[^}]*}:o:([^:]*):(.*)$')
+    local member = merchant .. ':' .. (order_changed and o_currency or currency) .. ':' .. order_no
+    expiring[member], expiry_of[member] = order_changed and state == HELD and until_at or false, expiries + stream
+  end
+  return refused
+end
+

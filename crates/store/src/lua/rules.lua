@@ -1,0 +1,138 @@
+-- Rules and formats that more than one command needs.
+
+-- The position of the id in a list of ids, nil where it is not there.
+local function position(list, id)
+  local at = find(list, id, 1, true)
+  while at and at % 16 ~= 1 do
+    at = find(list, id, at + 1, true)
+  end
+  return at
+end
+
+-- The position of an operation in a list of them: by its id (field 1) or attempt (field 2) where one is given, of a kind for
+-- which `wanted` is true.
+local function operation(list, wanted, field, id)
+  for at = 1, #list, OPERATION_LEN do
+    local from = at + 16 * (field or 1) - 15
+    if wanted[byte(list, at)] and (not id or sub(list, from, from + 15) == id) then
+      return at
+    end
+  end
+end
+
+-- The first window limit that a charge would break. `max - amount` stays exact where `used + amount` would not.
+local function breaks(amount, dc, wc, mc, yc, da, wa, ma, ya, dc_max, wc_max, mc_max, yc_max, da_max, wa_max, ma_max, ya_max)
+  if dc > dc_max - 1 then return DAILY_COUNT end
+  if wc > wc_max - 1 then return WEEKLY_COUNT end
+  if mc > mc_max - 1 then return MONTHLY_COUNT end
+  if yc > yc_max - 1 then return YEARLY_COUNT end
+  if da > da_max - amount then return DAILY_AMOUNT end
+  if wa > wa_max - amount then return WEEKLY_AMOUNT end
+  if ma > ma_max - amount then return MONTHLY_AMOUNT end
+  if ya > ya_max - amount then return YEARLY_AMOUNT end
+end
+
+-- The month and year of a day's id: windows move forward together, so that a charge's are always those of its day.
+local function month_and_year(day)
+  return (day - day % 100) / 100, (day - day % 10000) / 10000
+end
+
+-- Whether an order has its format, or the previous one.
+local function is_order(value)
+  local format, len, operation_len, state_at = byte(value), ORDER_LEN, OPERATION_LEN, 14
+  if format == PREVIOUS_FORMAT then
+    len, operation_len, state_at = PREVIOUS_ORDER_LEN, PREVIOUS_OPERATION_LEN, 9
+  elseif format ~= FORMAT then
+    return false
+  end
+  if #value < len or byte(value, state_at) > STATE_VOIDED then return false end
+  local flags, live, voided, operations = byte(value, state_at + 1), byte(value, len - 2, len)
+  return #value == len + 16 * (live + voided) + (flags % 4 >= 2 and TAIL_LEN + operation_len * operations or 0)
+end
+
+-- Whether an account has its format, or the previous one.
+local function is_account(value)
+  local format = byte(value)
+  return format == FORMAT and #value == ACCOUNT_LEN or format == PREVIOUS_FORMAT and #value == PREVIOUS_ACCOUNT_LEN
+end
+
+-- Operations of the previous format in the present one: their windows have no week.
+local function upgraded(operations)
+  local list = {}
+  for at = 1, #operations, PREVIOUS_OPERATION_LEN do
+    list[#list + 1] = sub(operations, at, at + 44) .. '\0\0\0\0' .. sub(operations, at + 45, at + 45) .. '\0'
+      .. sub(operations, at + 46, at + PREVIOUS_OPERATION_LEN - 1)
+  end
+  return table.concat(list)
+end
+
+-- The other way round: the week is left out.
+local function downgraded(operations)
+  local list = {}
+  for at = 1, #operations, OPERATION_LEN do
+    list[#list + 1] = sub(operations, at, at + 44) .. sub(operations, at + 49, at + 49)
+      .. sub(operations, at + 51, at + OPERATION_LEN - 1)
+  end
+  return table.concat(list)
+end
+
+-- How many thresholds usage has reached, and of which list. An unlimited one has none, and without usage none is reached.
+local function marked_by(watch, ...)
+  local list, m1, m2, m3, m4, m5, m6, m7, m8, m9, count, from = decode(THRESHOLD_POLICY, watch)
+  local maxima, marks = { m1, m2, m3, m4, m5, m6, m7, m8, m9 }, 0
+  for place = LEVELS, 1, -1 do
+    local used, maximum, level = select(place, ...), maxima[place], 0
+    while level < count and used > 0 and maximum < AMOUNT_MAX do
+      local percent = decode('<I2', watch, from + 2 * level)
+      -- The percentage of the maximum, rounded up, in two parts. Where they are not exact, no usage is that high.
+      local rest = maximum % 100
+      local rounded = rest * percent + 99
+      if used < (maximum - rest) / 100 * percent + (rounded - rounded % 100) / 100 then break end
+      level = level + 1
+    end
+    marks = marks * 16 + level
+  end
+  return marks, marks > 0 and list or 0
+end
+
+-- The levels without the one at a place.
+local function without_level(marks, place)
+  local one = 16 ^ place
+  return marks - (marks - marks % one) / one % 16 * one
+end
+
+-- Whether a merchant has its format.
+local function is_merchant(value)
+  return #value == MERCHANT_LEN and byte(value) == MERCHANT_FORMAT
+end
+
+-- Whether a merchant's own state, where there is any, allows charges.
+local function is_quiet(value)
+  return not value or (is_merchant(value) and byte(value, 2) == 0)
+end
+
+-- Says that a value has a format that is neither the present one nor the one before.
+local function unknown_format(what, value)
+  return 'SLUICE ' .. what .. ' has another format (' .. (byte(value) or 'empty') .. '): upgrade by one release at a time'
+end
+
+-- Why a command cannot be decided.
+local function failure(stream, account_at, order_at, merchant_at)
+  local account, order, merchant = values[account_at], values[order_at], values[merchant_at]
+  if broken[stream] then return broken[stream] end
+  if account and not is_account(account) then return unknown_format('account', account) end
+  if order and not is_order(order) then return unknown_format('order', order) end
+  if merchant and not is_merchant(merchant) then return unknown_format('merchant', merchant) end
+  -- MGET returns nil for what is not a string.
+  if account_at == 0 then
+    if not merchant and call('EXISTS', KEYS[merchant_at]) == 1 then return 'SLUICE merchant is no string' end
+  elseif not account and call('EXISTS', KEYS[account_at]) == 1 then
+    return 'SLUICE account is no string'
+  end
+end
+
+-- The time that the rule uses: the command's, within what the store's own allows.
+local function time_of(asked_ms)
+  return min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)
+end
+

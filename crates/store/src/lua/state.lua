@@ -1,0 +1,124 @@
+-- The function `decide`, in four parts. This one reads the account and the order.
+
+-- Decides a command of any kind: its record, its journal entry, and its changes. Returns whether it is refused.
+local function decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max,
+  wc_max, mc_max, yc_max, da_max, wa_max, ma_max, ya_max, asked_ms, head, plain_order)
+  local day, week = decode(WINDOWS, head)
+  local own_day, own_week, month, year = day, week, month_and_year(day)
+  local currency, decision_id, attempt = decode(NAMES, plain_order)
+  local _, ttl, flags, refusal, replays_max, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
+  local now_ms = time_of(asked_ms)
+  local history = history_len > 0 and sub(packed, -history_len) or ''
+  local dry, noted, paced, marked = flags % 2 == 1, flags % 4 >= 2, flags % 8 >= 4, flags >= 8
+  local now = (now_ms - now_ms % 1000) / 1000
+  local amount = max(asked, 0)
+  if op == PLAIN then
+    op = CONSUME
+    dc_max, wc_max, mc_max, yc_max, da_max, wa_max, ma_max, ya_max = decode(MAXIMA, packed, at)
+  end
+  local watch = watch_at > 0 and ARGV[watches_from + watch_at]
+  local account_value, order_value, merchant_value = values[account_at], values[order_at], values[merchant_at]
+
+  -- While servers of the previous format are running, its accounts stay as they are, without a week, until a command concerns
+  -- the week.
+  local old = previous and not (account_value and byte(account_value) == FORMAT)
+  if old then
+    if op == CONSUME or op == HOLD then
+      old = wc_max == AMOUNT_MAX and wa_max == AMOUNT_MAX
+    elseif op == ADJUST then
+      old = byte(packed, at) < FIRST_WEEKLY_COUNTER
+    elseif op == RESET then
+      old = byte(packed, at) < 8
+    end
+  end
+  if old then week = 0 end
+
+  -- The account as of now. A window rolls over when its id moves forward; an earlier id counts as the stored one.
+  local de, we, me, ye = 0, 0, 0, 0
+  local da, dc, dr, wa, wc, wr, ma, mc, mr, ya, yc, yr = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+  local pending, paced_until, suspended_at, changes, marks, list = 0, 0, 0, 0, 0, 0
+  local rolled, closed = false, ''
+  if account_value then
+    local _, sd
+    local sw = 0
+    if byte(account_value) == FORMAT then
+      _, sd, sw, de, we, me, ye, _, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes, dr, wr, mr, yr, pending,
+        paced_until, suspended_at = decode(ACCOUNT, account_value)
+    else
+      _, sd, de, me, ye, _, marks, list, da, dc, ma, mc, ya, yc, changes, dr, mr, yr, pending, paced_until, suspended_at =
+        decode(PREVIOUS_ACCOUNT, account_value)
+    end
+    local sm, sy = month_and_year(sd)
+    rolled = day > sd or week > sw
+    if rolled then
+      if day > sd and sd > 0 then closed = encode(CLOSED, 0, sd, de, da, dc, dr) end
+      if week > sw and sw > 0 then closed = closed .. encode(CLOSED, 3, sw, we, wa, wc, wr) end
+      if month > sm and sm > 0 then closed = closed .. encode(CLOSED, 1, sm, me, ma, mc, mr) end
+      if year > sy and sy > 0 then closed = closed .. encode(CLOSED, 2, sy, ye, ya, yc, yr) end
+    end
+    if day > sd then de, da, dc, dr = 0, 0, 0, 0 else day = sd end
+    if week > sw then we, wa, wc, wr = 0, 0, 0, 0 else week = sw end
+    if month > sm then me, ma, mc, mr = 0, 0, 0, 0 else month = sm end
+    if year > sy then ye, ya, yc, yr = 0, 0, 0, 0 else year = sy end
+    if rolled and marks > 0 then
+      -- Levels reached in windows that are over are reset.
+      if day > sd then marks = without_level(without_level(marks, 0), 3) end
+      if week > sw then marks = without_level(without_level(marks, 7), 8) end
+      if month > sm then marks = without_level(without_level(marks, 1), 4) end
+      if year > sy then marks = without_level(without_level(marks, 2), 5) end
+      if marks == 0 then list = 0 end
+    end
+  end
+  local merchant_suspended = merchant_value and byte(merchant_value, 2) == 1
+  local suspended = suspended_at > 0 or merchant_suspended
+  local da0, dc0, dr0, wa0, wc0, wr0 = da, dc, dr, wa, wc, wr
+  local ma0, mc0, mr0, ya0, yc0, yr0, pending0 = ma, mc, mr, ya, yc, yr, pending
+
+  -- The order, unless it is unknown or has expired.
+  local known, state, pinned, given_back = false, OPEN, false, false
+  local o_currency, o_day, o_week, o_month, o_year, o_de, o_we, o_me, o_ye = currency, 0, 0, 0, 0, 0, 0, 0, 0
+  local o_amount, o_decision, until_at, settles, settled, refunded = 0, decision_id, 0, 0, 0, 0
+  local live, voided, operations = '', '', ''
+  -- Whether the charge's outcome is unknown, whether the gateway is known to have it, whether an operation's was ever unknown.
+  local unknown, made, doubted = false, false, false
+  local any_time = false
+  repeat
+    if order_value then
+      local _, d, w, e1, ew, e2, e3, s, f, c3, a, expires, id, live_n, voided_n, operations_n, from
+      local is_previous = byte(order_value) == PREVIOUS_FORMAT
+      if is_previous then
+        w, ew = 0, 0
+        _, d, e1, e2, e3, s, f, c3, a, expires, id, live_n, voided_n, operations_n, from =
+          decode(PREVIOUS_ORDER, order_value)
+      else
+        _, d, w, e1, ew, e2, e3, s, f, c3, a, expires, id, live_n, voided_n, operations_n, from =
+          decode(ORDER, order_value)
+      end
+      if any_time or expires > now then
+        known, state, pinned, given_back = true, s, f % 2 == 1, f % 8 >= 4
+        unknown, made, doubted = f % 16 >= 8, f % 32 >= 16, f >= 32
+        o_currency, o_day, o_week, o_de, o_we, o_me, o_ye, o_amount, o_decision = c3, d, w, e1, ew, e2, e3, a, id
+        o_month, o_year = month_and_year(d)
+        live = sub(order_value, from, from + 16 * live_n - 1)
+        from = from + 16 * live_n
+        if not any_time or voided == '' then
+          voided = sub(order_value, from, from + 16 * voided_n - 1)
+        end
+        from = from + 16 * voided_n
+        if f % 4 >= 2 then
+          until_at, settles, settled, refunded, from = decode(TAIL, order_value, from)
+          operations = sub(order_value, from)
+          if is_previous then operations = upgraded(operations) end
+        end
+      end
+    end
+    -- An order that was never charged has only the attempts that are to be refused: those stay so.
+    local ask_journal = (not known or (state == OPEN and o_amount == 0)) and not any_time and history ~= ''
+    order_value, any_time = history, true
+  until not ask_journal
+  local was_unknown = unknown or doubted
+
+  -- Deciding: sets these and the usage above.
+  local code, answer_id, wait_ms, first_amount = nil, decision_id, 0, nil
+  local replay, journal, account_changed, order_changed = false, true, false, false
+
