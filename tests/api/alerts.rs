@@ -184,7 +184,7 @@ async fn listed(api: &Api) -> Result<()> {
         assert_eq!(found, expected, "{list}");
     }
     for (query, field) in [
-        ("type=weekly", "type"),
+        ("type=hourly", "type"),
         ("type=suspended_80", "type"),
         ("level=info", "level"),
         ("resolved=1", "resolved"),

@@ -285,7 +285,7 @@ fn slips() -> Vec<Slip> {
         at("/quotas/void", of_order(json!({"amount": 1})), Some("amount")),
         at(
             "/quotas/reset",
-            json!({"merchant_id": "slips", "currency": "USD", "window": "weekly", "reason": "r"}),
+            json!({"merchant_id": "slips", "currency": "USD", "window": "hourly", "reason": "r"}),
             Some("window"),
         ),
         at("/quotas/suspend", json!({"merchant_id": "slips", "currency": "USD", "reason": " "}), Some("reason")),

@@ -195,11 +195,8 @@ pub(crate) fn event(number: u64) -> EventContext {
 
 /// An admitted charge's record, whose account has the event's number for its version: each event is a change.
 fn versioned(event: &EventContext) -> Vec<u8> {
-    const VERSION: std::ops::Range<usize> = 111..119;
-    let number = event.event_id.last_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes));
-    let mut record = admitted(event.amount_minor);
-    record[VERSION].copy_from_slice(&(number as f64).to_le_bytes());
-    record
+    let version = event.event_id.last_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes));
+    pack(&Record { version, ..first_charge(event.amount_minor) })
 }
 
 /// A charge that only Postgres knows to be bad: the order number is too long for an index entry, and random enough not

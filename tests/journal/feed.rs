@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use quota::{Currency, MerchantId};
-use sluice_api::live::{Change, Feed, Filter, Item, Reader};
 use sluice_journal::event::Batch;
 use sluice_journal::postgres::UsageLog;
+use sluice_live::{Change, Feed, Filter, Item, Reader};
 use sluice_settings::Secret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Uuid;
