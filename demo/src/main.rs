@@ -48,7 +48,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    testkit::build::for_program("demo");
+    if testkit::build::is_server() {
+        return authz_server::cli::run();
+    }
+    testkit::build::for_program_with_server();
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,

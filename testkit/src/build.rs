@@ -2,7 +2,7 @@
 //! server's program. Each is built once per process; cargo itself sees to it that several processes do not collide.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -14,8 +14,20 @@ const WASM_TARGET: &str = "wasm32-wasip1";
 /// The profile of the module: small, without unwinding.
 const WASM_PROFILE: &str = "wasm";
 
-/// The package of the program that runs, where it is a program and no suite.
-static PROGRAM: OnceLock<&str> = OnceLock::new();
+/// The program that runs, where it is a program and no suite.
+static PROGRAM: OnceLock<Program> = OnceLock::new();
+/// The name of the server's program.
+const SERVER: &str = "authz-server";
+
+/// A program that starts the stack.
+#[derive(Clone, Copy, Debug)]
+enum Program {
+    /// Of this package; it has the server built.
+    Builds(&'static str),
+    /// It contains the server, and is the server where it is called by that name.
+    ContainsServer,
+}
+
 /// Set to anything, this environment variable makes a program build as the suites do: for suites that run programs.
 pub const WORKSPACE_VARIABLE: &str = "E2E_WORKSPACE";
 
@@ -23,7 +35,19 @@ pub const WORKSPACE_VARIABLE: &str = "E2E_WORKSPACE";
 /// features then, so that none is built twice. Suites say nothing: they are built with the whole workspace, and so is the server
 /// for them; cargo takes the features of suites into account only where one is built too.
 pub fn for_program(package: &'static str) {
-    PROGRAM.get_or_init(|| package);
+    PROGRAM.get_or_init(|| Program::Builds(package));
+}
+
+/// Says that this program contains the server: it starts itself by the server's name, so that nothing but the filter is left to be
+/// built. Its `main` asks [`is_server`] first.
+pub fn for_program_with_server() {
+    PROGRAM.get_or_init(|| Program::ContainsServer);
+}
+
+/// Whether this process was started by the server's name.
+#[must_use]
+pub fn is_server() -> bool {
+    std::env::args_os().next().is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == SERVER))
 }
 
 /// The compiled filter, built if it is not up to date.
@@ -66,13 +90,25 @@ pub fn server_bin(release: bool) -> Result<PathBuf> {
     static RELEASE: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
     let (built, profile, folder) = if release { (&RELEASE, "release", "release") } else { (&DEBUG, "dev", "debug") };
     once(built, || {
-        let selection = match PROGRAM.get() {
-            Some(package) if std::env::var_os(WORKSPACE_VARIABLE).is_none() => ["-p", "authz-server", "-p", *package],
-            _ => ["--workspace", "--test", "cli", "--quiet"],
+        let selection = match PROGRAM.get().filter(|_| std::env::var_os(WORKSPACE_VARIABLE).is_none()) {
+            Some(Program::ContainsServer) => return this_program_as_server(),
+            Some(Program::Builds(package)) => ["-p", SERVER, "-p", *package],
+            None => ["--workspace", "--test", "cli", "--quiet"],
         };
-        cargo("the server", &[&["build"], &selection[..], &["--bin", "authz-server", "--profile", profile]].concat())?;
-        existing(dirs::target().join(folder).join("authz-server"))
+        cargo("the server", &[&["build"], &selection[..], &["--bin", SERVER, "--profile", profile]].concat())?;
+        existing(dirs::target().join(folder).join(SERVER))
     })
+}
+
+/// A link to this program with the server's name.
+fn this_program_as_server() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("looking for this program")?;
+    let folder = dirs::target().join("server-of").join(program.file_name().unwrap_or_default());
+    fs::create_dir_all(&folder)?;
+    let (fresh, link) = (folder.join(format!("{SERVER}.{}", std::process::id())), folder.join(SERVER));
+    std::os::unix::fs::symlink(&program, &fresh)?;
+    fs::rename(&fresh, &link)?;
+    Ok(link)
 }
 
 /// The filter with a feature that is never shipped, in a folder of its own, so that it never lies where the shipped module is

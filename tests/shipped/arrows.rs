@@ -9,7 +9,7 @@ use testkit::dirs;
 use crate::read;
 
 /// Each crate with the crates of the workspace that it needs, each a crate of an earlier row. Suites are free to need any.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("quota", &[]),
     ("proto", &["quota"]),
     ("sluice-policy", &["quota"]),
@@ -38,15 +38,30 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "sluice-store",
         ],
     ),
+    ("sluice-auth", &["proto", "quota", "sluice-kit", "sluice-settings", "sluice-store"]),
+    (
+        "sluice-live",
+        &[
+            "quota",
+            "sluice-alerts",
+            "sluice-journal",
+            "sluice-kit",
+            "sluice-policy-source",
+            "sluice-settings",
+            "sluice-store",
+        ],
+    ),
     (
         "sluice-api",
         &[
             "proto",
             "quota",
             "sluice-alerts",
+            "sluice-auth",
             "sluice-decision",
             "sluice-journal",
             "sluice-kit",
+            "sluice-live",
             "sluice-policy-source",
             "sluice-settings",
             "sluice-store",
@@ -72,11 +87,13 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "quota",
             "sluice-alerts",
             "sluice-api",
+            "sluice-auth",
             "sluice-decision",
             "sluice-ext-authz",
             "sluice-jobs",
             "sluice-journal",
             "sluice-kit",
+            "sluice-live",
             "sluice-policy",
             "sluice-policy-source",
             "sluice-rules",
@@ -86,12 +103,12 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ),
     ("testkit", &["proto", "quota", "sluice-kit", "sluice-store"]),
     ("bench", &["proto", "quota", "sluice-kit", "sluice-rules", "sluice-store", "testkit"]),
-    ("demo", &["testkit"]),
+    ("demo", &["authz-server", "testkit"]),
 ];
 
 /// Libraries that few crates may use, and which these are.
 const LIBRARIES: [(&str, &[&str]); 4] = [
-    ("axum", &["sluice-api"]),
+    ("axum", &["sluice-api", "sluice-auth"]),
     ("redis", &["sluice-store", "sluice-journal", "sluice-alerts", "testkit", "bench"]),
     (
         "sqlx",
@@ -102,6 +119,8 @@ const LIBRARIES: [(&str, &[&str]); 4] = [
             "sluice-journal",
             "sluice-alerts",
             "sluice-decision",
+            "sluice-auth",
+            "sluice-live",
             "sluice-api",
             "sluice-jobs",
             "authz-server",

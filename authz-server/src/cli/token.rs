@@ -10,8 +10,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{CliError, print, print_to_stderr};
-use sluice_api::admin::Role;
-use sluice_api::admin::auth::subject;
+use sluice_auth::{Role, subject};
 use sluice_kit::clock;
 use sluice_settings::{JwtAlgorithm, Settings};
 

@@ -12,12 +12,12 @@ use tracing::{info, warn};
 
 use super::{RunError, bounded_stop, open_store};
 use sluice_api::admin::{self, Admin};
-use sluice_api::live::Usage;
 use sluice_decision::operations::Operations;
 use sluice_kit::database;
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::LogControl;
+use sluice_live::Usage;
 use sluice_policy_source::Policies;
 use sluice_settings::runtime::{self, Source};
 use sluice_settings::{Live, Settings};

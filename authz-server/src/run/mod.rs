@@ -24,7 +24,6 @@ use tracing::{error, info, warn};
 use sluice_alerts::monitor::Monitor;
 use sluice_alerts::{AlertMetrics, AlertProjection, notifier};
 use sluice_api::admin::{self, JwksError};
-use sluice_api::live;
 use sluice_ext_authz::CheckService;
 use sluice_journal::HistoryStore;
 use sluice_journal::outcomes;
@@ -234,7 +233,7 @@ fn load_rules(path: &Path) -> Result<Document, RunError> {
 fn register_parts(metrics: &Metrics) {
     drop(metrics.part::<admin::ApiMetrics>());
     drop(metrics.part::<AlertMetrics>());
-    drop(metrics.part::<live::StreamMetrics>());
+    drop(metrics.part::<sluice_live::StreamMetrics>());
     drop(metrics.part::<notifier::NotifierMetrics>());
     drop(metrics.part::<outcomes::OutcomeMetrics>());
     drop(metrics.part::<sluice_policy_source::metrics::PolicyMetrics>());

@@ -44,13 +44,12 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .merge(settings::routes())
 }
 
-impl From<ChangeError> for Problem {
-    fn from(error: ChangeError) -> Self {
-        match error {
-            ChangeError::NotFound => Self::new(Kind::NotFound),
-            ChangeError::Done { .. } => Self::new(Kind::Conflict).detail(error.to_string()),
-            ChangeError::Database(error) => error.into(),
-        }
+/// The problem that an error is to its caller.
+pub(super) fn change_problem(error: ChangeError) -> Problem {
+    match error {
+        ChangeError::NotFound => Problem::new(Kind::NotFound),
+        ChangeError::Done { .. } => Problem::new(Kind::Conflict).detail(error.to_string()),
+        ChangeError::Database(error) => error.into(),
     }
 }
 
@@ -231,7 +230,7 @@ async fn acknowledge(
     Json(body): Json<Notes>,
 ) -> Answer<Json<Alert>> {
     let by = body.by(&caller)?;
-    Ok(Json(read::acknowledge(&admin.pool, alert_id, by).await?))
+    Ok(Json(read::acknowledge(&admin.pool, alert_id, by).await.map_err(change_problem)?))
 }
 
 /// End an open alert. Usage that stays above the threshold raises no other: the next one comes when it has fallen and risen.
@@ -245,7 +244,7 @@ async fn resolve(
     Json(body): Json<Notes>,
 ) -> Answer<Json<Alert>> {
     let by = body.by(&caller)?;
-    Ok(Json(read::resolve(&admin.pool, alert_id, by).await?))
+    Ok(Json(read::resolve(&admin.pool, alert_id, by).await.map_err(change_problem)?))
 }
 
 async fn page_of(

@@ -13,8 +13,8 @@ use tracing::warn;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::idempotency::{self, Keep};
-use super::problem::{Answer, Kind, Problem};
+use super::idempotency;
+use super::problem::{Answer, Keep, Kind, Problem};
 use super::{Admin, Caller, Permission, rate};
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::resolve::{self, ResolveError, Resolved};

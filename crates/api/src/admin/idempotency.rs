@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use tracing::{error, warn};
 use uuid::Uuid;
 
-use super::problem::{Answer, Kind, Problem};
+use super::problem::{Answer, Keep, Kind, Problem};
 use super::{Admin, Caller, non_idempotent};
 use sluice_kit::clock;
 use sluice_kit::telemetry;
@@ -73,15 +73,6 @@ const SWEEP: &str = "DELETE FROM idempotency_key WHERE ctid IN \
 /// Put into an answer's extensions by a handler whose body must not be kept as it is: what is kept instead.
 #[derive(Clone, Debug)]
 pub struct KeptBody(pub Bytes);
-
-/// Put into an answer's extensions if its status does not decide whether it is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// A retry could do twice what may be done once.
-    Always,
-    /// A part of the request has to be retried.
-    Never,
-}
 
 /// A key that is ours while its request runs.
 #[derive(Clone, Debug)]

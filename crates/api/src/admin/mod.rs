@@ -7,7 +7,7 @@
 
 mod alerts;
 pub(crate) mod audit;
-pub mod auth;
+mod authenticate;
 mod body;
 mod describe;
 pub mod errors;
@@ -22,7 +22,6 @@ mod outcomes;
 pub mod page;
 mod policies;
 mod probes;
-pub mod problem;
 mod protocol;
 mod quotas;
 mod rate;
@@ -50,19 +49,19 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::live;
 use sluice_decision::operations::Operations;
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
 use sluice_settings::runtime::Repository;
 use sluice_settings::{Live, Settings};
 
-pub use auth::{Auth, Caller, JwksError, Permission, Role};
 pub(crate) use body::{BODY_TIMEOUT, read as read_body};
 pub use extract::{Json, Path, Query};
 pub use metrics::ApiMetrics;
-pub use problem::{Answer, Kind, Problem};
 pub use serve::{serve, serve_probes};
+pub use sluice_auth::problem::{self, Answer, Kind, Problem};
+pub use sluice_auth::{self as auth, Auth, Caller, JwksError, Permission, Role};
+use sluice_live::StreamMetrics;
 
 /// Where the API begins.
 const API: &str = "/api/v1";
@@ -88,7 +87,7 @@ pub struct Admin {
     connections_per_client: usize,
     deliverable: alerts::Deliverable,
     api_metrics: Arc<ApiMetrics>,
-    stream_metrics: Arc<live::StreamMetrics>,
+    stream_metrics: Arc<StreamMetrics>,
 }
 
 impl Admin {
@@ -197,7 +196,7 @@ fn api(admin: &Admin) -> Router<Admin> {
         .layer(from_fn_with_state(admin.clone(), idempotency::middleware))
         .layer(from_fn_with_state(admin.clone(), body::middleware))
         .layer(from_fn_with_state(admin.clone(), rate::middleware))
-        .layer(from_fn_with_state(admin.clone(), auth::middleware))
+        .layer(from_fn_with_state(admin.clone(), authenticate::middleware))
         .layer(from_fn(in_time))
         .layer(from_fn(not_kept))
         .layer(from_fn_with_state(admin.clone(), metrics::middleware))

@@ -29,15 +29,14 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(history))
 }
 
-impl From<RepositoryError> for Problem {
-    fn from(error: RepositoryError) -> Self {
-        match error {
-            RepositoryError::NotFound(_) => Self::new(Kind::NotFound).detail(error.to_string()),
-            RepositoryError::Conflict(detail) => Self::new(Kind::Conflict).detail(detail),
-            RepositoryError::Invalid { field, problem } => Self::field(field, problem),
-            RepositoryError::FourEyes => Self::new(Kind::Forbidden).detail(error.to_string()),
-            RepositoryError::Database(error) => error.into(),
-        }
+/// The problem that an error is to its caller.
+pub(super) fn problem_of(error: RepositoryError) -> Problem {
+    match error {
+        RepositoryError::NotFound(_) => Problem::new(Kind::NotFound).detail(error.to_string()),
+        RepositoryError::Conflict(detail) => Problem::new(Kind::Conflict).detail(detail),
+        RepositoryError::Invalid { field, problem } => Problem::field(field, problem),
+        RepositoryError::FourEyes => Problem::new(Kind::Forbidden).detail(error.to_string()),
+        RepositoryError::Database(error) => error.into(),
     }
 }
 
@@ -128,7 +127,7 @@ async fn list(
         status: query.status,
         state: query.state,
     };
-    let rows = repository(&admin).list(&filter, after, page_max + 1).await?;
+    let rows = repository(&admin).list(&filter, after, page_max + 1).await.map_err(problem_of)?;
     Ok(Json(Page::from_rows(rows, page_max, |policy| TimeId(policy.created_at, policy.policy_id))))
 }
 
@@ -151,7 +150,8 @@ async fn create(
     Json(body): Json<PolicyRequest>,
 ) -> Answer<(StatusCode, Json<LimitPolicy>)> {
     writer(&caller, Permission::PoliciesWrite)?;
-    let policy = repository(&admin).create(by(&caller, body.reason.as_deref())?, &body.policy).await?;
+    let policy =
+        repository(&admin).create(by(&caller, body.reason.as_deref())?, &body.policy).await.map_err(problem_of)?;
     Ok((StatusCode::CREATED, Json(policy)))
 }
 
@@ -220,7 +220,7 @@ async fn get(
     Query(query): Query<VersionQuery>,
 ) -> Answer<Json<LimitPolicy>> {
     writer(&caller, Permission::PoliciesRead)?;
-    Ok(Json(repository(&admin).get(policy_id, query.version).await?))
+    Ok(Json(repository(&admin).get(policy_id, query.version).await.map_err(problem_of)?))
 }
 
 /// Change a draft, or draft the next version of a policy. What is active stays until that one is activated.
@@ -235,7 +235,7 @@ async fn update(
 ) -> Answer<Json<LimitPolicy>> {
     writer(&caller, Permission::PoliciesWrite)?;
     let by = by(&caller, body.reason.as_deref())?;
-    Ok(Json(repository(&admin).update(by, policy_id, &body.policy, body.expected_revision).await?))
+    Ok(Json(repository(&admin).update(by, policy_id, &body.policy, body.expected_revision).await.map_err(problem_of)?))
 }
 
 /// Take a policy out of force for good. Its history stays.
@@ -244,7 +244,7 @@ async fn update(
     responses((status = OK, body = LimitPolicy), Problems, NotFound, Refusals))]
 async fn delete(State(admin): State<Admin>, caller: Caller, Path(policy_id): Path<Uuid>) -> Answer<Json<LimitPolicy>> {
     writer(&caller, Permission::PoliciesApprove)?;
-    Ok(Json(repository(&admin).delete(by(&caller, None)?, policy_id).await?))
+    Ok(Json(repository(&admin).delete(by(&caller, None)?, policy_id).await.map_err(problem_of)?))
 }
 
 /// Approve a draft that another person wrote.
@@ -258,7 +258,9 @@ async fn approve(
     Json(body): Json<ChangeRequest>,
 ) -> Answer<Json<LimitPolicy>> {
     writer(&caller, Permission::PoliciesApprove)?;
-    Ok(Json(repository(&admin).approve(body.by(&caller)?, policy_id, body.expected_revision).await?))
+    Ok(Json(
+        repository(&admin).approve(body.by(&caller)?, policy_id, body.expected_revision).await.map_err(problem_of)?,
+    ))
 }
 
 /// Put an approved policy in force. Every server has it within a second.
@@ -272,7 +274,9 @@ async fn activate(
     Json(body): Json<ChangeRequest>,
 ) -> Answer<Json<LimitPolicy>> {
     writer(&caller, Permission::PoliciesApprove)?;
-    Ok(Json(repository(&admin).activate(body.by(&caller)?, policy_id, body.expected_revision).await?))
+    Ok(Json(
+        repository(&admin).activate(body.by(&caller)?, policy_id, body.expected_revision).await.map_err(problem_of)?,
+    ))
 }
 
 /// Take a policy out of force.
@@ -286,7 +290,7 @@ async fn deactivate(
     Json(body): Json<ChangeRequest>,
 ) -> Answer<Json<LimitPolicy>> {
     writer(&caller, Permission::PoliciesApprove)?;
-    Ok(Json(repository(&admin).deactivate(body.by(&caller)?, policy_id).await?))
+    Ok(Json(repository(&admin).deactivate(body.by(&caller)?, policy_id).await.map_err(problem_of)?))
 }
 
 /// The position in a history.
@@ -308,6 +312,6 @@ async fn history(
     writer(&caller, Permission::PoliciesRead)?;
     let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
     let after = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(id)| id);
-    let rows = repository(&admin).history(policy_id, after, page_max + 1).await?;
+    let rows = repository(&admin).history(policy_id, after, page_max + 1).await.map_err(problem_of)?;
     Ok(Json(Page::from_rows(rows, page_max, |change| HistoryPlace(change.history_id))))
 }

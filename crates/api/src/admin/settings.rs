@@ -17,25 +17,23 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(list, change)).routes(routes!(history))
 }
 
-impl From<TableError> for Problem {
-    fn from(error: TableError) -> Self {
-        match error {
-            TableError::Sql(error) => error.into(),
-            error => Self::internal("settings", &error),
-        }
+/// The problem that an error is to its caller.
+pub(super) fn table_problem(error: TableError) -> Problem {
+    match error {
+        TableError::Sql(error) => error.into(),
+        error => Problem::internal("settings", &error),
     }
 }
 
-impl From<ChangeError> for Problem {
-    fn from(error: ChangeError) -> Self {
-        let problem = match error {
-            ChangeError::Database(error) => return error.into(),
-            ChangeError::Invalid { field, problem } => return Self::field(field, problem),
-            ChangeError::Version { .. } => Self::new(Kind::VersionConflict),
-            ChangeError::Fixed | ChangeError::Elsewhere => Self::new(Kind::Conflict),
-        };
-        problem.detail(error.to_string())
-    }
+/// The problem that an error is to its caller.
+pub(super) fn change_problem(error: ChangeError) -> Problem {
+    let problem = match error {
+        ChangeError::Database(error) => return table_problem(error),
+        ChangeError::Invalid { field, problem } => return Problem::field(field, problem),
+        ChangeError::Version { .. } => Problem::new(Kind::VersionConflict),
+        ChangeError::Fixed | ChangeError::Elsewhere => Problem::new(Kind::Conflict),
+    };
+    problem.detail(error.to_string())
 }
 
 /// Every setting with the value in force and where it comes from. Secrets are not shown.
@@ -52,7 +50,7 @@ async fn list(State(admin): State<Admin>, caller: Caller) -> Answer<Json<Listing
     responses((status = OK, body = Changed), Problems, BodyProblems))]
 async fn change(State(admin): State<Admin>, caller: Caller, Json(body): Json<Change>) -> Answer<Json<Changed>> {
     writer(&caller, Permission::SettingsWrite)?;
-    Ok(Json(admin.settings.change(caller.subject.as_str(), body).await?))
+    Ok(Json(admin.settings.change(caller.subject.as_str(), body).await.map_err(change_problem)?))
 }
 
 /// Which changes are listed.
@@ -94,6 +92,6 @@ async fn history(
     let limit = limit(query.limit, admin.live.current().admin_page_max)?;
     let before = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(id)| id);
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-    let found = admin.settings.history(HistoryQuery { key: query.key, before, limit }).await?;
+    let found = admin.settings.history(HistoryQuery { key: query.key, before, limit }).await.map_err(table_problem)?;
     Ok(Json(Page { items: found.items, next_cursor: found.next.map(|id| HistoryPlace(id).encode()) }))
 }

@@ -23,10 +23,10 @@ use utoipa_axum::routes;
 use super::openapi::Problems;
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Permission, Query};
-use crate::live::{Cursor, Feed, Filter, Kind, Wake, Waker};
 use permits::StreamPermits;
 use sluice_kit::clock;
 use sluice_kit::database;
+use sluice_live::{Cursor, Feed, Filter, Kind, Wake, Waker};
 
 /// The header of a client's last id.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -136,7 +136,7 @@ fn last_cursor(headers: &HeaderMap) -> Answer<Option<Cursor>> {
     Cursor::decode(text, clock::now_ms()).map(Some).map_err(|error| bad_id(&error))
 }
 
-fn bad_id(error: &crate::live::CursorError) -> Problem {
+fn bad_id(error: &sluice_live::CursorError) -> Problem {
     Problem::field(LAST_EVENT_ID, error.to_string())
 }
 

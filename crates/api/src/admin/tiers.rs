@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::openapi::{BodyProblems, NotFound, Problems};
 use super::page::{Cursor, Page, PageQuery, TimeId, limit};
-use super::policies::{ChangeRequest, by, check_filter, repository, writer};
+use super::policies::{ChangeRequest, by, check_filter, problem_of, repository, writer};
 use super::problem::Answer;
 use super::{Admin, Caller, Json, Path, Permission, Query};
 use sluice_policy_source::postgres::ScopeFilter;
@@ -39,7 +39,7 @@ async fn list_tiers(
     writer(&caller, Permission::PoliciesRead)?;
     let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
     let after = query.cursor.as_deref().map(TimeId::decode).transpose()?.map(|TimeId(at, id)| (at, id));
-    let rows = repository(&admin).list_tiers(after, page_max + 1).await?;
+    let rows = repository(&admin).list_tiers(after, page_max + 1).await.map_err(problem_of)?;
     Ok(Json(Page::from_rows(rows, page_max, |tier| TimeId(tier.created_at, tier.tier_id))))
 }
 
@@ -52,7 +52,10 @@ async fn create_tier(
     Json(body): Json<TierInput>,
 ) -> Answer<(StatusCode, Json<Tier>)> {
     writer(&caller, Permission::PoliciesWrite)?;
-    Ok((StatusCode::CREATED, Json(repository(&admin).create_tier(by(&caller, None)?, &body).await?)))
+    Ok((
+        StatusCode::CREATED,
+        Json(repository(&admin).create_tier(by(&caller, None)?, &body).await.map_err(problem_of)?),
+    ))
 }
 
 /// One tier.
@@ -60,7 +63,7 @@ async fn create_tier(
     responses((status = OK, body = Tier), Problems, NotFound))]
 async fn get_tier(State(admin): State<Admin>, caller: Caller, Path(tier_id): Path<Uuid>) -> Answer<Json<Tier>> {
     writer(&caller, Permission::PoliciesRead)?;
-    Ok(Json(repository(&admin).get_tier(tier_id).await?))
+    Ok(Json(repository(&admin).get_tier(tier_id).await.map_err(problem_of)?))
 }
 
 /// The `revision` that a change was decided on.
@@ -84,7 +87,7 @@ async fn update_tier(
 ) -> Answer<Json<Tier>> {
     writer(&caller, Permission::PoliciesApprove)?;
     let by = by(&caller, None)?;
-    Ok(Json(repository(&admin).update_tier(by, tier_id, &body, query.expected_revision).await?))
+    Ok(Json(repository(&admin).update_tier(by, tier_id, &body, query.expected_revision).await.map_err(problem_of)?))
 }
 
 /// Remove a tier that no merchant and no policy in force names.
@@ -93,7 +96,7 @@ async fn update_tier(
         (status = CONFLICT, body = super::Problem, content_type = "application/problem+json")))]
 async fn delete_tier(State(admin): State<Admin>, caller: Caller, Path(tier_id): Path<Uuid>) -> Answer<StatusCode> {
     writer(&caller, Permission::PoliciesApprove)?;
-    repository(&admin).delete_tier(by(&caller, None)?, tier_id).await?;
+    repository(&admin).delete_tier(by(&caller, None)?, tier_id).await.map_err(problem_of)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -142,7 +145,7 @@ async fn list_bindings(
 ) -> Answer<Json<Page<Binding>>> {
     writer(&caller, Permission::PoliciesRead)?;
     let (filter, after, page_max) = query.read(&admin)?;
-    let rows = repository(&admin).list_bindings(&filter, after, page_max + 1).await?;
+    let rows = repository(&admin).list_bindings(&filter, after, page_max + 1).await.map_err(problem_of)?;
     Ok(Json(Page::from_rows(rows, page_max, |binding| TimeId(binding.created_at, binding.binding_id))))
 }
 
@@ -155,7 +158,7 @@ async fn bind(
     Json(body): Json<BindingInput>,
 ) -> Answer<(StatusCode, Json<Binding>)> {
     writer(&caller, Permission::PoliciesApprove)?;
-    Ok((StatusCode::CREATED, Json(repository(&admin).bind(by(&caller, None)?, &body).await?)))
+    Ok((StatusCode::CREATED, Json(repository(&admin).bind(by(&caller, None)?, &body).await.map_err(problem_of)?)))
 }
 
 /// Take a merchant out of a tier.
@@ -164,7 +167,7 @@ async fn bind(
         (status = CONFLICT, body = super::Problem, content_type = "application/problem+json")))]
 async fn unbind(State(admin): State<Admin>, caller: Caller, Path(binding_id): Path<Uuid>) -> Answer<Json<Binding>> {
     writer(&caller, Permission::PoliciesApprove)?;
-    Ok(Json(repository(&admin).unbind(by(&caller, None)?, binding_id).await?))
+    Ok(Json(repository(&admin).unbind(by(&caller, None)?, binding_id).await.map_err(problem_of)?))
 }
 
 /// Limits for a time, the newest first.
@@ -177,7 +180,7 @@ async fn list_overrides(
 ) -> Answer<Json<Page<Override>>> {
     writer(&caller, Permission::PoliciesRead)?;
     let (filter, after, page_max) = query.read(&admin)?;
-    let rows = repository(&admin).list_overrides(&filter, after, page_max + 1).await?;
+    let rows = repository(&admin).list_overrides(&filter, after, page_max + 1).await.map_err(problem_of)?;
     Ok(Json(Page::from_rows(rows, page_max, |row| TimeId(row.created_at, row.override_id))))
 }
 
@@ -190,7 +193,10 @@ async fn create_override(
     Json(body): Json<OverrideInput>,
 ) -> Answer<(StatusCode, Json<Override>)> {
     writer(&caller, Permission::PoliciesWrite)?;
-    Ok((StatusCode::CREATED, Json(repository(&admin).create_override(by(&caller, None)?, &body).await?)))
+    Ok((
+        StatusCode::CREATED,
+        Json(repository(&admin).create_override(by(&caller, None)?, &body).await.map_err(problem_of)?),
+    ))
 }
 
 /// One override.
@@ -202,7 +208,7 @@ async fn get_override(
     Path(override_id): Path<Uuid>,
 ) -> Answer<Json<Override>> {
     writer(&caller, Permission::PoliciesRead)?;
-    Ok(Json(repository(&admin).get_override(override_id).await?))
+    Ok(Json(repository(&admin).get_override(override_id).await.map_err(problem_of)?))
 }
 
 /// Approve limits that another person asked for.
@@ -216,7 +222,7 @@ async fn approve_override(
     Json(body): Json<ChangeRequest>,
 ) -> Answer<Json<Override>> {
     writer(&caller, Permission::PoliciesApprove)?;
-    Ok(Json(repository(&admin).approve_override(body.by(&caller)?, override_id).await?))
+    Ok(Json(repository(&admin).approve_override(body.by(&caller)?, override_id).await.map_err(problem_of)?))
 }
 
 /// End limits before their time.
@@ -230,5 +236,5 @@ async fn revoke_override(
     Json(body): Json<ChangeRequest>,
 ) -> Answer<Json<Override>> {
     writer(&caller, Permission::PoliciesApprove)?;
-    Ok(Json(repository(&admin).revoke_override(body.by(&caller)?, override_id).await?))
+    Ok(Json(repository(&admin).revoke_override(body.by(&caller)?, override_id).await.map_err(problem_of)?))
 }

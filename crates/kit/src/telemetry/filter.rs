@@ -7,7 +7,8 @@ const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"]
 
 /// The old targets of when the server was one crate, and their current ones. Directives may name the old ones for one more
 /// release.
-const FORMER_TARGETS: [(&str, &str); 20] = [
+const FORMER_TARGETS: [(&str, &str); 21] = [
+    ("authz_server::admin::auth", "sluice_auth"),
     ("authz_server::admin", "sluice_api::admin"),
     ("authz_server::alert", "sluice_alerts"),
     ("authz_server::check", "sluice_ext_authz"),
@@ -17,7 +18,7 @@ const FORMER_TARGETS: [(&str, &str); 20] = [
     ("authz_server::health", "sluice_kit::health"),
     ("authz_server::http", "sluice_kit::http"),
     ("authz_server::journal", "sluice_journal"),
-    ("authz_server::live", "sluice_api::live"),
+    ("authz_server::live", "sluice_live"),
     ("authz_server::operations", "sluice_decision::operations"),
     ("authz_server::outcomes", "sluice_journal::outcomes"),
     ("authz_server::policy", "sluice_policy_source"),

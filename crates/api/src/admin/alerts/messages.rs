@@ -25,16 +25,13 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(redeliver))
 }
 
-impl From<SendError> for Problem {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::NotFound => Self::new(Kind::NotFound),
-            SendError::Waiting(_) => Self::new(Kind::Conflict).detail(error.to_string()),
-            SendError::TooMany => {
-                Self::new(Kind::RateLimited).detail(error.to_string()).retry_after(BY_HAND_RETRY_SECS)
-            }
-            SendError::Database(error) => error.into(),
-        }
+/// The problem that an error is to its caller.
+pub(super) fn send_problem(error: SendError) -> Problem {
+    match error {
+        SendError::NotFound => Problem::new(Kind::NotFound),
+        SendError::Waiting(_) => Problem::new(Kind::Conflict).detail(error.to_string()),
+        SendError::TooMany => Problem::new(Kind::RateLimited).detail(error.to_string()).retry_after(BY_HAND_RETRY_SECS),
+        SendError::Database(error) => error.into(),
     }
 }
 
@@ -108,7 +105,9 @@ async fn redeliver(
         return Err(Problem::new(Kind::Conflict).detail(detail));
     }
     let give_up_secs = admin.live.current().alert_give_up_secs;
-    let sent = messages::redeliver(&admin.pool, &message, caller.subject.as_str(), give_up_secs).await?;
+    let sent = messages::redeliver(&admin.pool, &message, caller.subject.as_str(), give_up_secs)
+        .await
+        .map_err(send_problem)?;
     Ok((axum::http::StatusCode::ACCEPTED, Json(sent)))
 }
 

@@ -32,13 +32,12 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(test_of_operators))
 }
 
-impl From<SaveError> for Problem {
-    fn from(error: SaveError) -> Self {
-        match error {
-            SaveError::Invalid(invalid) => Self::field(invalid.field, invalid.problem),
-            SaveError::Revision { .. } => Self::new(Kind::VersionConflict).detail(error.to_string()),
-            SaveError::Database(error) => error.into(),
-        }
+/// The problem that an error is to its caller.
+pub(super) fn save_problem(error: SaveError) -> Problem {
+    match error {
+        SaveError::Invalid(invalid) => Problem::field(invalid.field, invalid.problem),
+        SaveError::Revision { .. } => Problem::new(Kind::VersionConflict).detail(error.to_string()),
+        SaveError::Database(error) => error.into(),
     }
 }
 
@@ -166,7 +165,8 @@ async fn set(
     expected: Option<i64>,
 ) -> Answer<Json<Shown>> {
     let warnings = admin.deliverable.check(&scope, &body).await?;
-    let stored = settings::save(&admin.pool, &scope, body, expected, caller.subject.as_str()).await?;
+    let stored =
+        settings::save(&admin.pool, &scope, body, expected, caller.subject.as_str()).await.map_err(save_problem)?;
     Ok(Json(Shown { warnings, ..Shown::of(&scope, stored) }))
 }
 
@@ -186,7 +186,8 @@ async fn test(admin: &Admin, caller: &Caller, scope: &Scope, channel_id: &str) -
             give_up_secs: admin.live.current().alert_give_up_secs.min(TEST_SECS_MAX),
         },
     )
-    .await?;
+    .await
+    .map_err(super::messages::send_problem)?;
     let location = format!("{API}/alerts/messages/{}", made.message_id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(made)))
 }

@@ -6,7 +6,7 @@ use quota::{ActorId, MerchantId};
 
 use crate::admin::Caller;
 use crate::admin::problem::{Answer, Kind, Problem};
-use crate::live::StreamMetrics;
+use sluice_live::StreamMetrics;
 
 /// Streams that one caller may have open on a server, and all callers of one merchant together.
 const OF_CALLER_MAX: usize = 8;

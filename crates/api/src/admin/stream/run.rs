@@ -14,9 +14,9 @@ use tracing::{debug, warn};
 
 use super::permits::StreamPermit;
 use crate::admin::{Admin, Caller};
-use crate::live::{Change, Item, Reader, Wake};
 use sluice_alerts::read::Alert;
 use sluice_kit::telemetry::{self, trace_id};
+use sluice_live::{Change, Item, Reader, Wake};
 
 /// How long a stream that has sent everything waits before it reads again: if there was nothing, unless an alert wakes it; and at
 /// least.

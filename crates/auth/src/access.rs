@@ -17,7 +17,7 @@ use super::caller::{Caller, Via};
 use super::jwt::invalid;
 use super::role::{Permission, Permissions, Role};
 use super::token::{self, Hash};
-use crate::admin::problem::{Answer, Kind, Problem};
+use crate::problem::{Answer, Kind, Problem};
 use sluice_kit::clock;
 
 /// How long a token is cached without a query to Postgres: the time that a revocation takes to reach every server.
@@ -192,7 +192,7 @@ impl Row {
 }
 
 /// What an access token of the role may hold at most.
-pub(in crate::admin) fn grantable(role: Role) -> Permissions {
+pub fn grantable(role: Role) -> Permissions {
     role.permissions().iter().filter(|permission| permission.for_tokens()).collect()
 }
 

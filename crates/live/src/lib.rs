@@ -2,7 +2,9 @@
 //! and metrics of accounts and alerts.
 //!
 //! `cursor` is a stream's position, `feed` reads from there, `wake` shortens the wait for alerts, `usage` keeps the metrics.
-//! [`crate::admin`] serves it.
+//! The API serves it.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod cursor;
 mod feed;

@@ -1,31 +1,31 @@
-//! Authentication: the caller of a request, by a signed token (JWT) or an access token of this API, and its permissions.
+//! Authentication: the caller of a request, by a signed token (JWT) or an access token of this API, and its permissions; and the
+//! problem document that refuses one.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod access;
 mod caller;
 mod jwks;
 mod jwt;
+pub mod problem;
 mod role;
 pub mod subject;
 pub mod token;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::problem::{Answer, Kind, Problem};
-use super::{Admin, audit};
 use access::Access;
 use jwks::Keys;
 use jwt::{Verifier, invalid};
+use problem::{Answer, Kind, Problem};
 use sluice_settings::Settings;
 
-pub(super) use access::grantable;
+pub use access::grantable;
 pub use caller::{Caller, Via};
 pub use jwks::JwksError;
 pub use role::{Permission, Permissions, Role};
@@ -83,21 +83,6 @@ impl Auth {
         let verifier = self.verifier.as_ref().ok_or_else(|| Problem::new(Kind::AuthNotConfigured))?;
         let text = bearer(headers)?;
         if text.starts_with(token::PREFIX) { self.access.verify(text).await } else { verifier.verify(text).await }
-    }
-}
-
-/// The middleware around the API: admits authenticated callers, and puts the [`Caller`] into the request.
-pub(super) async fn middleware(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
-    match admin.auth.authenticate(request.headers()).await {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(problem) => {
-            let client = request.extensions().get().copied();
-            audit::refused(&problem, request.method().as_str(), request.uri().path(), client);
-            problem.into_response()
-        }
     }
 }
 

@@ -15,12 +15,20 @@ use tracing::error;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::idempotency::Keep;
 pub use kind::Kind;
 
 /// What to do if a change may have been made that would count twice if it were made again.
 const OUTCOME_UNKNOWN: &str =
     "it may have been done: read the account, then send it with expected_version and a new key";
+
+/// Put into an answer's extensions if its status does not decide whether it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// A retry could do twice what may be done once.
+    Always,
+    /// A part of the request has to be retried.
+    Never,
+}
 
 /// An answer that is no success. Boxed, so that results stay small.
 #[derive(Clone, Debug, Serialize)]
@@ -124,14 +132,14 @@ struct ProblemDetails {
 
 /// The parts of a [`Problem`] beside its code and status.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Parts<'a> {
-    pub(crate) title: &'static str,
-    pub(crate) detail: Option<&'a str>,
-    pub(crate) field: Option<&'a str>,
-    pub(crate) decision_id: Option<&'a str>,
-    pub(crate) limit: Option<&'a LimitUsage>,
-    pub(crate) details: Option<&'a RefusalDetails>,
-    pub(crate) retry_after_secs: Option<u64>,
+pub struct Parts<'a> {
+    pub title: &'static str,
+    pub detail: Option<&'a str>,
+    pub field: Option<&'a str>,
+    pub decision_id: Option<&'a str>,
+    pub limit: Option<&'a LimitUsage>,
+    pub details: Option<&'a RefusalDetails>,
+    pub retry_after_secs: Option<u64>,
 }
 
 /// What a handler returns: an answer, or a problem.
@@ -218,13 +226,13 @@ impl Problem {
 
     /// Adds that it is unknown whether something was done that must not be done again.
     #[must_use]
-    pub(crate) fn outcome_unknown(mut self) -> Self {
+    pub fn outcome_unknown(mut self) -> Self {
         self.0.outcome_unknown = true;
         self.detail(OUTCOME_UNKNOWN)
     }
 
     /// Whether [`Problem::outcome_unknown`] was set.
-    pub(crate) fn is_outcome_unknown(&self) -> bool {
+    pub fn is_outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
     }
 
@@ -241,7 +249,7 @@ impl Problem {
     }
 
     /// The problem's parts, for answers of another protocol than HTTP.
-    pub(crate) fn parts(&self) -> Parts<'_> {
+    pub fn parts(&self) -> Parts<'_> {
         let retry_after = self.0.headers.iter().find(|(name, _)| name == header::RETRY_AFTER);
         Parts {
             title: self.0.title,

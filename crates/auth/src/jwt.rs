@@ -12,7 +12,7 @@ use super::caller::{Caller, Via};
 use super::jwks::{Found, Keys};
 use super::role::{Permissions, Role};
 use super::subject;
-use crate::admin::problem::{Answer, Kind, Problem};
+use crate::problem::{Answer, Kind, Problem};
 use sluice_settings::{JwtAlgorithm, Secret};
 
 /// How far the clocks of signer and server may differ, in seconds.

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use quota::{ActorId, MerchantId};
 
 use super::role::{Permission, Permissions, Role};
-use crate::admin::problem::{Answer, Kind, Problem};
+use crate::problem::{Answer, Kind, Problem};
 
 /// The kind of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

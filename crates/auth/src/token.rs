@@ -5,7 +5,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::admin::problem::{Answer, Problem};
+use crate::problem::{Answer, Problem};
 use sluice_settings::Secret;
 
 /// The prefix of every access token: people and scanners recognise a leaked one.
