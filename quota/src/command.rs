@@ -111,6 +111,11 @@ pub enum Action {
     Release(Refund),
     /// End an expired hold in the way that its terms define.
     Expire,
+    /// Keep a hold open for longer.
+    ExtendHold {
+        /// Seconds since the epoch. A hold never ends earlier than before.
+        until_secs: u32,
+    },
     /// Correct one counter by hand.
     Adjust(Adjust),
     /// Empty windows.
@@ -144,6 +149,7 @@ impl Action {
             Self::Resolve(_) => "resolve",
             Self::Release(_) => "release",
             Self::Expire => "expire",
+            Self::ExtendHold { .. } => "extend_hold",
             Self::Adjust(_) => "adjust",
             Self::Reset(_) => "reset",
             Self::Suspend => "suspend",
@@ -167,6 +173,7 @@ impl Action {
             Self::VoidAttempt
             | Self::Void
             | Self::Expire
+            | Self::ExtendHold { .. }
             | Self::Resolve(_)
             | Self::Reset(_)
             | Self::Suspend
@@ -191,6 +198,7 @@ impl Action {
             | Self::Resolve(_)
             | Self::Release(_)
             | Self::Expire
+            | Self::ExtendHold { .. }
             | Self::Adjust(_)
             | Self::Reset(_)
             | Self::Suspend

@@ -131,6 +131,7 @@ impl<'a> Case<'a> {
             Action::Resolve(Resolution::NotMade) => self.not_made(),
             Action::Release(refund) => self.release(refund),
             Action::Expire => self.expire(),
+            Action::ExtendHold { until_secs } => self.extend_hold(*until_secs),
             Action::Adjust(adjust) => self.adjust(adjust),
             Action::Reset(reset) => self.reset(reset),
             Action::Suspend => self.suspend(true),

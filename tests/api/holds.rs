@@ -15,6 +15,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("holds::a_release_is_a_void_or_a_refund", releases);
     suite.add("holds::an_order_that_nobody_charged_is_unknown", unknown_orders);
     suite.add("holds::a_hold_that_is_due_ends_by_itself", expiry);
+    suite.add("holds::a_hold_may_be_extended", extension);
 }
 
 /// One operation on an order, with what more it says.
@@ -240,5 +241,49 @@ async fn expiry(api: &Api) -> Result<()> {
     let logged = crate::usage_logs::of_order(&ana, "short-holds", "1", 1).await?;
     let at = chrono::DateTime::parse_from_rfc3339(logged[0]["at"].as_str().unwrap_or_default())?;
     assert_eq!((until - at).num_seconds(), 60 - i64::from(at.timestamp_subsec_millis() > 0), "{held} {logged:?}");
+    Ok(())
+}
+
+/// An extension moves the end of a hold and nothing else; each is one row of the usage log.
+async fn extension(api: &Api) -> Result<()> {
+    let ana = api.operator()?;
+    let m = "extended";
+    let held = expect(&ana.post("/quotas/hold", &charge(m, "1", 5_000)).await?, 200, &json!({"code": "ADMITTED"}));
+    let until = chrono::DateTime::parse_from_rfc3339(held["order"]["hold_until"].as_str().unwrap_or_default())?;
+    let later = (until + chrono::Duration::days(3)).to_rfc3339();
+    let extend = |hold_until: &str| json!({"hold_until": hold_until, "remarks": "delivery is late"});
+    let first = expect(
+        &on(&ana, "extend-hold", m, "1", extend(&later)).await?,
+        200,
+        &json!({"code": "APPLIED", "replay": false, "amount": 5_000, "daily_used": 5_000, "pending_amount": 5_000,
+            "version": held["version"], "order": {"state": "held"}}),
+    );
+    let extended = first["order"]["hold_until"].as_str().unwrap_or_default();
+    assert_eq!(chrono::DateTime::parse_from_rfc3339(extended)?, until + chrono::Duration::days(3));
+    // The same again, and an earlier end, change nothing.
+    for hold_until in [&later, &until.to_rfc3339()] {
+        expect(
+            &on(&ana, "extend-hold", m, "1", extend(hold_until)).await?,
+            200,
+            &json!({"replay": true, "order": {"hold_until": extended}}),
+        );
+    }
+    let logged = crate::usage_logs::of_order(&ana, m, "1", 2).await?;
+    let row = logged.iter().find(|row| row["action_type"] == "extend_hold").unwrap_or(&Value::Null);
+    assert_eq!((&row["code"], &row["remarks"]), (&json!("APPLIED"), &json!("delivery is late")), "{logged:?}");
+
+    let over = (chrono::Utc::now() + chrono::Duration::days(401)).to_rfc3339();
+    for hold_until in ["2020-01-01T00:00:00Z", &over, "tomorrow"] {
+        let problem = on(&ana, "extend-hold", m, "1", extend(hold_until)).await?;
+        expect(&problem, 400, &json!({"code": "BAD_REQUEST", "field": "hold_until"}));
+    }
+    expect(&on(&ana, "void", m, "1", json!({})).await?, 200, &json!({"daily_used": 0}));
+    expect(&on(&ana, "extend-hold", m, "1", extend(&later)).await?, 409, &json!({"code": "ORDER_CLOSED"}));
+    expect(&on(&ana, "extend-hold", m, "2", extend(&later)).await?, 404, &json!({"code": "ORDER_UNKNOWN"}));
+    let atomic = json!({"operations": [
+        {"action": "hold", "merchant_id": m, "currency": "USD", "order_no": "3", "amount": 10},
+        {"action": "extend_hold", "merchant_id": m, "currency": "USD", "order_no": "3", "hold_until": later},
+    ], "atomic": true});
+    expect(&ana.post("/quotas/batch", &atomic).await?, 200, &json!({"succeeded": 2, "failed": 0}));
     Ok(())
 }

@@ -93,6 +93,7 @@ pub(crate) async fn ask(client: &mut Client, operation: Operation) -> std::resul
         Operation::Hold(message) => client.hold(message).await.map(told),
         Operation::Settle(message) => client.settle(message).await.map(told),
         Operation::Void(message) => client.void(message).await.map(told),
+        Operation::ExtendHold(message) => client.extend_hold(message).await.map(told),
         Operation::Release(message) => client.release(message).await.map(told),
         Operation::Refund(message) => client.refund(message).await.map(told),
         Operation::Adjust(message) => client.adjust(message).await.map(told),

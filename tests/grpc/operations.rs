@@ -2,9 +2,9 @@
 
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::{
-    AdjustOperation, AdjustRequest, Counter, GetAccountRequest, InitializeRequest, ListAccountsRequest,
-    OperationResponse, OrderState, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, ResumeRequest,
-    SettleRequest, SuspendRequest, VoidRequest,
+    AdjustOperation, AdjustRequest, Counter, ExtendHoldRequest, GetAccountRequest, InitializeRequest,
+    ListAccountsRequest, OperationResponse, OrderState, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow,
+    ResumeRequest, SettleRequest, SuspendRequest, VoidRequest,
 };
 use testkit::Result;
 
@@ -101,6 +101,24 @@ async fn each_operation_does_what_it_says_and_a_repetition_nothing() -> Result<(
     }
     let order = done(&mut client, hold(MERCHANT, "D", 700)).await?.order.expect("an order");
     assert!(order.hold_until.is_some_and(|until| until.seconds > 1_700_000_000), "{order:?}");
+    let until = order.hold_until.map(|until| until.seconds + 3_600).unwrap_or_default();
+    let extend = |seconds| {
+        Operation::ExtendHold(ExtendHoldRequest {
+            merchant_id: MERCHANT.to_owned(),
+            currency: "USD".to_owned(),
+            order_no: "D".to_owned(),
+            hold_until: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            ..ExtendHoldRequest::default()
+        })
+    };
+    for replay in [false, true] {
+        let extended = done(&mut client, extend(until)).await?;
+        assert_eq!((extended.code.as_str(), extended.replay), ("APPLIED", replay), "{extended:?}");
+        let order = extended.order.expect("an order");
+        assert_eq!((order.state(), order.hold_until.map(|until| until.seconds)), (held, Some(until)));
+    }
+    let refused = bench::ask(&mut client, extend(1)).await.expect_err("a time that is over");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
     done(&mut client, void("D")).await?;
     Ok(())
 }

@@ -49,7 +49,7 @@ pub enum Permission {
     /// Ask what would fit, without consuming.
     #[serde(rename = "quotas:check")]
     QuotasCheck = 1 << 1,
-    /// Consume, hold, settle, void, release, refund, and all of these in batches.
+    /// Consume, hold, settle, void, extend a hold, release, refund, and all of these in batches.
     #[serde(rename = "quotas:operate")]
     QuotasOperate = 1 << 2,
     /// Adjust, reset, suspend, resume, initialise.

@@ -42,6 +42,10 @@ pub enum Operation {
     Initialize,
     /// An expired hold ends.
     Expire,
+    /// A hold stays open until then, seconds since the epoch.
+    ExtendHold {
+        until_secs: u32,
+    },
     /// Windows that are over close, and thresholds are compared with the current limits.
     Roll,
 }
@@ -67,6 +71,7 @@ impl Operation {
             | Self::ResumeMerchant
             | Self::Initialize
             | Self::Expire
+            | Self::ExtendHold { .. }
             | Self::Roll => None,
         }
     }
@@ -145,6 +150,7 @@ impl Request {
             Operation::ResumeMerchant => Action::ResumeMerchant,
             Operation::Initialize => Action::Initialize,
             Operation::Expire => Action::Expire,
+            Operation::ExtendHold { until_secs } => Action::ExtendHold { until_secs },
             Operation::Roll => Action::Roll,
         }
     }

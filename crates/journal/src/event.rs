@@ -118,11 +118,12 @@ fn is_of_merchant(row: &Row) -> bool {
     of_merchant.iter().any(|action| action.as_str() == row.action_type)
 }
 
-/// Whether the decision changed its subject: a granted one that is no repetition did, except voids of single attempts and
-/// reports about outcomes.
+/// Whether the decision changed its subject: a granted one that is no repetition did, except voids of single attempts, reports
+/// about outcomes, and extensions of holds, which change the order alone.
 fn is_change(row: &Row, record: &Record) -> bool {
-    let is_report = matches!((row.action_type.as_str(), record.code), ("unknown" | "resolve", Code::Applied));
-    !record.replay && !is_report && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
+    let is_of_order =
+        matches!((row.action_type.as_str(), record.code), ("unknown" | "resolve" | "extend_hold", Code::Applied));
+    !record.replay && !is_of_order && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
 }
 
 fn field<'a>(fields: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {

@@ -125,7 +125,7 @@ async fn rows(pool: &PgPool, merchant: &MerchantId, order_no: &OrderNo) -> Resul
             order_ttl_secs, hold_until, hold_on_expiry, change \
         FROM usage_log WHERE order_no = $1 AND merchant_id = $2 AND success AND code IN ('ADMITTED', 'APPLIED', 'VOIDED') \
             AND action_type IN ('consume', 'hold', 'void', 'settle', 'reserve_refund', 'refund', 'release', 'expire', \
-                'unknown', 'resolve') \
+                'unknown', 'resolve', 'extend_hold') \
             AND (NOT replay OR action_type = 'reserve_refund') \
         ORDER BY seq, at LIMIT $3";
     let query = sqlx::query_as(statement).bind(order_no.as_str()).bind(merchant.as_str()).bind(ROWS_MAX);

@@ -89,7 +89,7 @@ impl HistoryStore {
 /// Whether a command is decided on its order's history, where Redis does not have the order.
 const fn may_need_history(command: &Command) -> bool {
     match command.action {
-        Action::Settle(_) | Action::Refund(_) | Action::Release(_) | Action::Void => true,
+        Action::Settle(_) | Action::Refund(_) | Action::Release(_) | Action::Void | Action::ExtendHold { .. } => true,
         Action::Resolve(Resolution::NotMade) => true,
         // Marking a charge as unknown, and reporting that it was made, follow its attempt.
         Action::MarkUnknown(Mark { subject, .. }) => !matches!(subject, Subject::Charge),

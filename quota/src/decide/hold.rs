@@ -73,6 +73,24 @@ impl Case<'_> {
         self.answer(Code::Applied).amount(captured).account(after).order(next)
     }
 
+    /// An open hold ends later, or when it would have. The quota that it holds stays as it is.
+    pub(super) fn extend_hold(&self, until_secs: u32) -> Verdict {
+        let order = match self.charged_order() {
+            Ok(order) => order,
+            Err(code) => return self.answer(code),
+        };
+        if order.state != OrderState::Held {
+            return self.answer(Code::OrderClosed);
+        }
+        let answer = self.answer(Code::Applied).amount(order.held());
+        if until_secs <= order.hold.until_secs {
+            return answer.replayed().unjournaled();
+        }
+        let mut next = order.clone();
+        next.hold.until_secs = until_secs;
+        answer.order(next)
+    }
+
     pub(super) fn expire(&self) -> Verdict {
         let order = match self.charged_order() {
             Ok(order) => order,

@@ -66,6 +66,7 @@ fn action((letter, order, name, amount, flags, _): Step, paced: bool) -> Action 
         8 | 9 => Action::Settle(settle),
         10 | 11 => Action::Refund(refund),
         12 => Action::Release(refund),
+        13 if flags & 64 == 64 => Action::ExtendHold { until_secs: 1_795_300_000 + u32::from(flags) * 1_000 },
         13 => Action::Expire,
         14 => Action::MarkUnknown(Mark { subject: Subject::Charge, amount: None }),
         15 => Action::Resolve(Resolution::Made),

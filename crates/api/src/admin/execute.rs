@@ -135,6 +135,7 @@ impl Repeat {
             | Operation::Hold(_)
             | Operation::Settle { .. }
             | Operation::Void
+            | Operation::ExtendHold { .. }
             | Operation::Refund { .. }
             | Operation::Release { .. }
             | Operation::MarkUnknown(_)
@@ -238,6 +239,7 @@ fn allow(caller: &Caller, request: &Request) -> Answer<()> {
         | Operation::Hold(_)
         | Operation::Settle { reported: false, .. }
         | Operation::Void
+        | Operation::ExtendHold { .. }
         | Operation::Refund { .. }
         | Operation::Release { .. } => Permission::QuotasOperate,
         Operation::Settle { reported: true, .. }

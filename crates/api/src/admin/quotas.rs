@@ -20,9 +20,9 @@ use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
-    AccountView, AdjustRequest, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, InitializeRequest, Invalid,
-    MerchantAnswer, OperationAnswer, RefundRequest, ReleaseRequest, Request, ResetRequest, SettleRequest,
-    SuspendRequest, VoidRequest,
+    AccountView, AdjustRequest, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, ExtendHoldRequest,
+    InitializeRequest, Invalid, MerchantAnswer, OperationAnswer, RefundRequest, ReleaseRequest, Request, ResetRequest,
+    SettleRequest, SuspendRequest, VoidRequest,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
@@ -32,6 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(hold))
         .routes(routes!(settle))
         .routes(routes!(void))
+        .routes(routes!(extend_hold))
         .routes(routes!(release))
         .routes(routes!(refund))
         .routes(routes!(adjust))
@@ -83,6 +84,13 @@ async fn settle(State(admin): State<Admin>, caller: Caller, Json(body): Json<Set
 #[utoipa::path(post, path = "/quotas/void", tag = "quotas", request_body = VoidRequest,
     responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
 async fn void(State(admin): State<Admin>, caller: Caller, Json(body): Json<VoidRequest>) -> Operated {
+    execute_operation(&admin, &caller, body.try_into()).await
+}
+
+/// Keep a hold open for longer, as after an extended authorisation. Sent again, it changes nothing.
+#[utoipa::path(post, path = "/quotas/extend-hold", tag = "quotas", request_body = ExtendHoldRequest,
+    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
+async fn extend_hold(State(admin): State<Admin>, caller: Caller, Json(body): Json<ExtendHoldRequest>) -> Operated {
     execute_operation(&admin, &caller, body.try_into()).await
 }
 

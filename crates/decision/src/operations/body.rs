@@ -1,5 +1,6 @@
 //! What callers send: one type for each operation, shared by REST, batches and gRPC. Amounts are whole minor units.
 
+use chrono::{DateTime, Utc};
 use quota::{CounterName, Period};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -90,6 +91,27 @@ pub struct VoidRequest {
     /// The channel that the order was charged under.
     #[schema(max_length = 32)]
     pub channel: Option<String>,
+    /// Why, for the usage log.
+    #[schema(max_length = 1024)]
+    pub remarks: Option<String>,
+    /// Data of the caller for the usage log.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Keep a hold open for longer. Sent again, it changes nothing.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExtendHoldRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    #[schema(example = "ORDER-001", max_length = 128)]
+    pub order_no: String,
+    /// When the hold ends now: later than at present, and within 400 days. A hold never ends earlier than before.
+    #[schema(example = "2027-01-31T12:00:00Z")]
+    pub hold_until: DateTime<Utc>,
     /// Why, for the usage log.
     #[schema(max_length = 1024)]
     pub remarks: Option<String>,
@@ -288,6 +310,8 @@ pub enum BatchOperation {
     Hold(ChargeRequest),
     Settle(SettleRequest),
     Void(VoidRequest),
+    #[serde(rename = "extend_hold")]
+    ExtendHold(ExtendHoldRequest),
     Release(ReleaseRequest),
     Refund(RefundRequest),
     Adjust(AdjustRequest),

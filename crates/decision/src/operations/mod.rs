@@ -30,8 +30,8 @@ pub use answer::{
 };
 pub use body::{
     AdjustOperation, AdjustRequest, BatchOperation, BatchRequest, ChargeRequest, CheckRequest, CounterField,
-    InitializeRequest, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest,
-    VoidRequest,
+    ExtendHoldRequest, InitializeRequest, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest,
+    SuspendRequest, VoidRequest,
 };
 pub use request::Invalid;
 

@@ -1,14 +1,15 @@
 //! Validates a caller's body: identifiers, amounts and the operation.
 
 use quota::{
-    Adjust, AmountMinor, AttemptId, Change, Channel, Currency, Effect, MerchantId, OperationId, OperationNo, OrderNo,
-    PaymentNo, PerPeriod, Reset,
+    Adjust, AmountMinor, AttemptId, Change, Channel, Currency, Effect, HoldTerms, MerchantId, OperationId, OperationNo,
+    OrderNo, PaymentNo, PerPeriod, Reset,
 };
+use sluice_kit::clock;
 use thiserror::Error;
 
 use super::body::{
-    AdjustOperation, AdjustRequest, BatchOperation, ChargeRequest, CheckRequest, InitializeRequest, RefundRequest,
-    ReleaseRequest, ResetRequest, SettleRequest, SuspendRequest, VoidRequest,
+    AdjustOperation, AdjustRequest, BatchOperation, ChargeRequest, CheckRequest, ExtendHoldRequest, InitializeRequest,
+    RefundRequest, ReleaseRequest, ResetRequest, SettleRequest, SuspendRequest, VoidRequest,
 };
 use crate::request::{Operation, Request, capture_id};
 use sluice_store::{METADATA_BYTES_MAX, REMARKS_BYTES_MAX};
@@ -157,6 +158,22 @@ impl TryFrom<VoidRequest> for Request {
     }
 }
 
+impl TryFrom<ExtendHoldRequest> for Request {
+    type Error = Invalid;
+
+    fn try_from(body: ExtendHoldRequest) -> Result<Self, Invalid> {
+        let now_secs = clock::now_ms() / 1000;
+        let latest = now_secs + i64::from(HoldTerms::LIFETIME_SECS_MAX);
+        let until_secs = body.hold_until.timestamp();
+        let until_secs = u32::try_from(until_secs).ok().filter(|_| until_secs > now_secs && until_secs <= latest);
+        let problem = || Invalid::new("hold_until", "must be later than now, and within 400 days");
+        let operation = Operation::ExtendHold { until_secs: until_secs.ok_or_else(problem)? };
+        Self::parsed(&body.merchant_id, &body.currency, operation)?
+            .order(&body.order_no)?
+            .notes(body.remarks, body.metadata)
+    }
+}
+
 impl TryFrom<RefundRequest> for Request {
     type Error = Invalid;
 
@@ -300,6 +317,7 @@ impl TryFrom<BatchOperation> for Request {
             BatchOperation::Hold(body) => Self::hold(body),
             BatchOperation::Settle(body) => body.try_into(),
             BatchOperation::Void(body) => body.try_into(),
+            BatchOperation::ExtendHold(body) => body.try_into(),
             BatchOperation::Release(body) => body.try_into(),
             BatchOperation::Refund(body) => body.try_into(),
             BatchOperation::Adjust(body) => body.try_into(),

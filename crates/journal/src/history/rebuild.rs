@@ -139,6 +139,10 @@ fn apply(order: &mut Order, row: &HistoryRow) -> Result<(), HistoryError> {
             Ok(())
         }
         "expire" => Ok(()),
+        "extend_hold" => {
+            order.hold = Hold { on_expiry: order.hold.on_expiry, ..hold(row)? };
+            Ok(())
+        }
         _ => Err(corrupt(row, "an action that applies to no order")),
     }
 }

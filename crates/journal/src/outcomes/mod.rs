@@ -55,6 +55,7 @@ pub fn report(metrics: &OutcomeMetrics, command: &Command, audit: &AuditContext,
         | Action::Refund(_)
         | Action::Release(_)
         | Action::Expire
+        | Action::ExtendHold { .. }
         | Action::Adjust(_)
         | Action::Reset(_)
         | Action::Suspend

@@ -31,6 +31,7 @@
 --           15 mark unknown: of what u8 (0 the charge, 1 a capture, 3 a refund, 4 the void), id 16 bytes
 --           16 resolve: u8 (1 made, 0 not made)
 --           17 suspend the merchant, 18 resume it: nothing
+--           19 extend a hold: until u32 (s)
 --           and the order from the journal, packed like an order
 --       4 event context, passed into the stream untouched; and after all commands the threshold policies, packed: u16 number
 --         of the list of thresholds, maxima f64 of their limits: daily, monthly, yearly count, daily, monthly, yearly amount,

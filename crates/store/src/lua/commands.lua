@@ -37,7 +37,7 @@ for number = 1, commands do
     return redis.error_reply(failed)
   elseif failed then
     replies[2 * number - 1], replies[2 * number] = FAILED .. failed, ''
-  elseif op >= SUSPEND_MERCHANT then
+  elseif op == SUSPEND_MERCHANT or op == RESUME_MERCHANT then
     decide_merchant(number, packed, op == SUSPEND_MERCHANT, merchant_at, stream, asked_ms)
   elseif not plain and decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked,
     dc_max, wc_max, mc_max, yc_max, da_max, wa_max, ma_max, ya_max, asked_ms, head, plain_order) and all_or_none then

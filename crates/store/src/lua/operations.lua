@@ -100,9 +100,9 @@
       end
     elseif op == REFUND and voided ~= '' and position(voided, attempt) then
       code = ATTEMPT_VOIDED
-    elseif op <= EXPIRE and state == OPEN then
+    elseif (op <= EXPIRE or op == EXTEND_HOLD) and state == OPEN then
       code, journal = ORDER_UNKNOWN, op ~= EXPIRE
-    elseif op <= EXPIRE and o_currency ~= currency then
+    elseif (op <= EXPIRE or op == EXTEND_HOLD) and o_currency ~= currency then
       code, journal = IDEMPOTENCY_CONFLICT, op ~= EXPIRE
     elseif op == VOID then
       local place = operation(operations, { [RELEASED] = true })
@@ -128,6 +128,15 @@
         code, account_changed, order_changed, amount = APPLIED, true, true, held
         pending = max(pending - held, 0)
         settled, state = o_amount, SETTLED
+      end
+    elseif op == EXTEND_HOLD then
+      local extended = decode('<I4', packed, at)
+      if state ~= HELD then
+        code = ORDER_CLOSED
+      elseif extended <= until_at then
+        code, replay, journal, amount = APPLIED, true, false, held
+      else
+        code, order_changed, amount, until_at = APPLIED, true, held, extended
       end
     elseif op == SETTLE then
       local id, percent = decode('<c16B', packed, at)

@@ -27,7 +27,7 @@
     journal = noted and journal and refused
   end
   local account = account_value
-  if account_changed or rolled or not account_value then
+  if account_changed or rolled or not account_value or (not old and byte(account_value) ~= FORMAT) then
     local account_flags = (suspended_at > 0 and 1 or 0) + (pending > 0 and 2 or 0)
     if old then
       account = encode(PREVIOUS_ACCOUNT, PREVIOUS_FORMAT, day, de, me, ye, account_flags, marks, list, da, dc, ma, mc, ya, yc,

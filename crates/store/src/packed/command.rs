@@ -79,6 +79,7 @@ const fn number(action: &Action) -> u8 {
         Action::Refund(_) => op::REFUND,
         Action::Release(_) => op::RELEASE,
         Action::Expire => op::EXPIRE,
+        Action::ExtendHold { .. } => op::EXTEND_HOLD,
         Action::Adjust(Adjust { .. }) => op::ADJUST,
         Action::Reset(_) => op::RESET,
         Action::Suspend => op::SUSPEND,
@@ -113,6 +114,7 @@ const fn is_last_or_reserved(action: &Action) -> bool {
         | Action::MarkUnknown(_)
         | Action::Resolve(_)
         | Action::Expire
+        | Action::ExtendHold { .. }
         | Action::Adjust(_)
         | Action::Reset(_)
         | Action::Suspend
@@ -193,6 +195,7 @@ impl Writer<'_> {
                 self.amount(refund.daily_max);
                 self.amount(refund.monthly_max);
             }
+            Action::ExtendHold { until_secs } => self.u32(*until_secs),
             Action::MarkUnknown(mark) => self.subject(mark.subject),
             Action::Resolve(resolution) => {
                 self.bytes(&[u8::from(*resolution == Resolution::Made)]);

@@ -31,6 +31,7 @@ operations! {
     RESOLVE = 16;
     SUSPEND_MERCHANT = 17;
     RESUME_MERCHANT = 18;
+    EXTEND_HOLD = 19;
 }
 
 /// In place of a capture's bound: the money has moved.

@@ -361,6 +361,13 @@ impl Generator {
             b'u' => Action::MarkUnknown(self.mark(target)),
             b'm' => Action::Resolve(Resolution::Made),
             b'n' => Action::Resolve(Resolution::NotMade),
+            // Sometimes for longer, sometimes not beyond what it is already.
+            _ if self.number % 4 == 3 => {
+                let until_secs = target.order.map_or(0, |order| order.hold.until_secs);
+                Action::ExtendHold {
+                    until_secs: until_secs.saturating_add(self.number as u32 % 7 * 40).saturating_sub(40),
+                }
+            }
             _ => Action::Expire,
         }
     }

@@ -185,6 +185,10 @@ const MUTANTS: &[(&str, &str)] = &[
     ("local returned = closes and left or 0", "local returned = 0"),
     ("pending - min(held, amount) - returned", "pending - min(held, amount)"),
     ("wa + more, ma + more, ya + more", "wa + more, ma + more, ya"),
+    // Extensions.
+    ("elseif extended <= until_at then", "elseif extended < until_at then"),
+    ("held, extended\n", "held, until_at\n"),
+    ("(op <= EXPIRE or op == EXTEND_HOLD) and o_currency ~= currency", "op <= EXPIRE and o_currency ~= currency"),
     // Refunds.
     ("elseif op == REFUND and voided ~= '' and position(voided, attempt) then", "elseif false then"),
     ("(marked and owner == attempt)", "marked"),

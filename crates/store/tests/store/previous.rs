@@ -162,6 +162,7 @@ const fn op(action: &Action) -> u8 {
         Action::Resolve(_) => 16,
         Action::SuspendMerchant => 17,
         Action::ResumeMerchant => 18,
+        Action::ExtendHold { .. } => panic!("it had no extensions"),
     }
 }
 
@@ -300,6 +301,7 @@ impl Packed {
             | Action::Resume
             | Action::SuspendMerchant
             | Action::ResumeMerchant
+            | Action::ExtendHold { .. }
             | Action::Initialize
             | Action::Roll => {}
         }

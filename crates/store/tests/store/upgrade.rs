@@ -70,6 +70,7 @@ fn forget_week(command: &mut Command) {
         }
         Action::Settle(settle) => settle.amount = settle.amount.map(small),
         Action::Reset(reset) => reset.windows.week = false,
+        Action::ExtendHold { .. } => command.action = Action::Expire,
         _ => {}
     }
     if let Some(policy) = &command.threshold_policy {
@@ -247,6 +248,31 @@ async fn a_weekly_limit_upgrades_its_account() {
     }
     use quota::Code::{Admitted, WeeklyAmount};
     assert_eq!(steps, [(4, Admitted, 0), (6, Admitted, 40), (6, Admitted, 80), (6, WeeklyAmount, 80)]);
+}
+
+/// Where the calendar is unknown, no window moves; the record has the present format all the same, and so has the account then.
+#[tokio::test]
+async fn an_account_is_upgraded_without_a_calendar() {
+    let redis = Redis::start().unwrap();
+    let mut servers = Both::open(&redis.url(), 0).await;
+    let charge = |number, order| {
+        let row = crate::table::Row::consume(order, "1", 40).limits(Limits::UNLIMITED);
+        let command = row.without_thresholds().command(number);
+        Command { windows: quota::WindowIds::default(), ..command }
+    };
+    let first = Command { windows: crate::table::Row::consume("a", "1", 40).command(1).windows, ..charge(1, "a") };
+    servers.previous.apply(&first, first.now_ms).await.unwrap().unwrap();
+    // A refusal changes nothing, a charge does.
+    let refused = Command {
+        action: Action::Refund(quota::Refund::under(None, None, quota::OperationId::of("r"), false)),
+        ..charge(2, "b")
+    };
+    for (command, code) in [(refused, quota::Code::OrderUnknown), (charge(3, "c"), quota::Code::Admitted)] {
+        let reply = servers.by_present(&command, command.now_ms).await.unwrap().unwrap();
+        assert_eq!((reply.record.code, reply.record.windows.day.id), (code, 20_261_121));
+    }
+    let account = servers.present.account(&first.merchant, first.currency).await.unwrap().unwrap();
+    assert_eq!((account.windows.day.amount, account.windows.week.id, account.windows.week.amount), (80, 0, 40));
 }
 
 /// Values of every format that was ever in use: the previous one is read and rewritten, older ones are refused with what to do, and

@@ -1,9 +1,9 @@
 //! Holds: captures, how they end, and what remains.
 
-use quota::{AmountMinor, Change, Code, CounterName, Limits, OrderState, Period};
+use quota::{AmountMinor, Change, Code, CounterName, Effect, Limits, OrderState, Period};
 
 use super::Check;
-use super::row::Expected::{Day, DecisionId, Journaled, Month, Moved, Order, Pending, Version};
+use super::row::Expected::{Day, DecisionId, HoldUntil, Journaled, Month, Moved, Order, Pending, Version};
 use super::row::{LIFETIME_SECS, Row, TTL_SECS, amount};
 
 pub(crate) fn each(check: &mut Check) {
@@ -14,6 +14,7 @@ pub(crate) fn each(check: &mut Check) {
     voids(check);
     attempts(check);
     expiry(check);
+    extensions(check);
     windows(check);
 }
 
@@ -331,6 +332,39 @@ fn windows(check: &mut Check) {
         &[
             Row::hold("a", "1", 60).gives(Admitted, []),
             Row::void("a").at_days(10).gives(Code::Voided, [Day(0, 0), Month(0, 0), Pending(0)]),
+        ],
+    );
+}
+
+/// An extension changes when a hold ends, and nothing else; sent again, it changes nothing.
+fn extensions(check: &mut Check) {
+    use Code::{Admitted, Applied, IdempotencyConflict, OrderClosed, OrderUnknown, Voided};
+    use OrderState::Held;
+    let later = 2 * LIFETIME_SECS;
+    check(
+        "extensions of a hold",
+        &[
+            Row::extend("a", later).gives(OrderUnknown, []),
+            Row::hold("a", "1", 60).gives(Admitted, [Day(60, 1), Pending(60)]),
+            Row::extend("a", later).currency("EUR").gives(IdempotencyConflict, []),
+            Row::extend("a", later)
+                .gives(Applied, [Pending(60), Moved(60), Version(1), HoldUntil(later), Journaled(true)]),
+            Row::extend("a", later).replayed(Applied, [HoldUntil(later), Journaled(false)]),
+            // Never earlier than before.
+            Row::extend("a", LIFETIME_SECS).replayed(Applied, [HoldUntil(later), Journaled(false)]),
+            Row::extend("a", later + 1).effect(Effect::DryRun).gives(Applied, [Journaled(false)]),
+            // Its first end does not end it.
+            Row::expire("a").at_secs(LIFETIME_SECS).replayed(Admitted, [Pending(60), Order(Held, 0, 0)]),
+            // What was captured is not held any more.
+            Row::settle("a", "c1", 20).gives(Applied, [Pending(40)]),
+            Row::extend("a", later + 2).gives(Applied, [Moved(40), Order(Held, 20, 0), HoldUntil(later + 2)]),
+            Row::expire("a").at_secs(later + 1).replayed(Admitted, [Pending(40)]),
+            // Its time is over, and no job has ended it yet.
+            Row::extend("a", 2 * later).at_secs(later + 5).gives(Applied, [HoldUntil(2 * later)]),
+            Row::expire("a").at_secs(2 * later).gives(Voided, [Day(20, 1), Pending(0)]),
+            Row::extend("a", 3 * later).at_secs(2 * later).gives(OrderClosed, [Pending(0)]),
+            Row::consume("b", "2", 10).gives(Admitted, [Day(30, 2)]),
+            Row::extend("b", later).gives(OrderClosed, [Day(30, 2)]),
         ],
     );
 }

@@ -10,6 +10,7 @@ use quota::{
 
 /// 21:30 in UTC on 21 November 2026, a Saturday.
 const NOW_MS: i64 = 1_795_296_600_000;
+const NOW_SECS: u32 = 1_795_296_600;
 /// Longer than from then to the end of the year.
 pub(crate) const TTL_SECS: u32 = 60 * 86_400;
 /// How long a row's hold stays open.
@@ -38,6 +39,8 @@ pub(crate) enum Expected {
     Pending(u64),
     /// The order: its state, the captured amount of a hold, and the refunded amount.
     Order(OrderState, u64, u64),
+    /// When the hold ends, seconds after the table's time.
+    HoldUntil(u32),
     /// The amount that the command moved, or would have moved.
     Moved(u64),
     WaitMs(u64),
@@ -70,6 +73,7 @@ impl Expected {
             Self::RefundedOfWeek(_) => Self::RefundedOfWeek(refunded(Period::Week)),
             Self::Pending(_) => Self::Pending(record.pending_after),
             Self::Order(..) => Self::Order(record.order.state, record.order.settled, record.order.refunded),
+            Self::HoldUntil(_) => Self::HoldUntil(record.order.hold_until_secs - NOW_SECS),
             Self::Moved(_) => Self::Moved(record.amount),
             Self::WaitMs(_) => Self::WaitMs(record.wait_ms),
             Self::Version(_) => Self::Version(record.version),
@@ -149,6 +153,11 @@ impl Row {
 
     pub(crate) fn expire(order: &'static str) -> Self {
         Self::of(Some(order), "expire", Action::Expire)
+    }
+
+    /// The hold ends so many seconds after the table's time.
+    pub(crate) fn extend(order: &'static str, secs: u32) -> Self {
+        Self::of(Some(order), "operator", Action::ExtendHold { until_secs: NOW_SECS + secs })
     }
 
     /// The capture `number`; without an amount it captures all that is held.

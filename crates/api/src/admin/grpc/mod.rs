@@ -98,6 +98,10 @@ impl QuotaService for Quotas {
         self.execute_operation(request).await
     }
 
+    async fn extend_hold(&self, request: Request<pb::ExtendHoldRequest>) -> GrpcResult<pb::OperationResponse> {
+        self.execute_operation(request).await
+    }
+
     async fn release(&self, request: Request<pb::ReleaseRequest>) -> GrpcResult<pb::OperationResponse> {
         self.execute_operation(request).await
     }

@@ -1,11 +1,13 @@
 //! Messages as valid operations, by the bodies of REST: what REST refuses is refused here for the same reason.
 
+use chrono::DateTime;
 use proto::quota_v1 as pb;
 use proto::quota_v1::batch_operation::Operation;
 
 use sluice_decision::operations::{
-    AdjustOperation, AdjustRequest, ChargeRequest, CheckRequest, CounterField, InitializeRequest, Invalid,
-    RefundRequest, ReleaseRequest, Request, ResetRequest, ResetWindow, SettleRequest, SuspendRequest, VoidRequest,
+    AdjustOperation, AdjustRequest, ChargeRequest, CheckRequest, CounterField, ExtendHoldRequest, InitializeRequest,
+    Invalid, RefundRequest, ReleaseRequest, Request, ResetRequest, ResetWindow, SettleRequest, SuspendRequest,
+    VoidRequest,
 };
 
 /// A message that requests one operation.
@@ -75,6 +77,18 @@ impl OperationMessage for pb::VoidRequest {
         let Self { merchant_id, currency, order_no, channel, remarks, metadata_json } = self;
         let metadata = object(metadata_json)?;
         VoidRequest { merchant_id, currency, order_no, channel, remarks, metadata }.try_into().map_err(renamed)
+    }
+}
+
+impl OperationMessage for pb::ExtendHoldRequest {
+    fn request(self) -> Result<Request, Invalid> {
+        let Self { merchant_id, currency, order_no, hold_until, remarks, metadata_json } = self;
+        let metadata = object(metadata_json)?;
+        let hold_until = hold_until.ok_or_else(|| invalid("hold_until", "must be set"))?;
+        let seconds = DateTime::from_timestamp(hold_until.seconds, 0);
+        let hold_until = seconds.ok_or_else(|| invalid("hold_until", "must be a time"))?;
+        let body = ExtendHoldRequest { merchant_id, currency, order_no, hold_until, remarks, metadata };
+        body.try_into().map_err(renamed)
     }
 }
 
@@ -168,6 +182,7 @@ impl OperationMessage for pb::BatchOperation {
             Operation::Hold(message) => message.request(),
             Operation::Settle(message) => message.request(),
             Operation::Void(message) => message.request(),
+            Operation::ExtendHold(message) => message.request(),
             Operation::Release(message) => message.request(),
             Operation::Refund(message) => message.request(),
             Operation::Adjust(message) => message.request(),

@@ -24,7 +24,7 @@ use sluice_journal::usage_log::UsageLog;
 pub use export::Exports;
 
 /// The actions of commands.
-const ACTIONS: [&str; 18] = [
+const ACTIONS: [&str; 19] = [
     "consume",
     "hold",
     "void",
@@ -35,6 +35,7 @@ const ACTIONS: [&str; 18] = [
     "unknown",
     "resolve",
     "expire",
+    "extend_hold",
     "adjust",
     "reset",
     "suspend",
