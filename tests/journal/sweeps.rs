@@ -343,10 +343,12 @@ async fn windows_of_idle_accounts_are_closed() -> Result<()> {
     let days = [
         (1_795_219_199_999, 0, 0, "the day is not over"),
         (1_795_219_200_000, 2, 2, "the day is over"),
-        (1_795_219_200_000 + 5 * DAY_MS, 0, 2, "nothing was counted since"),
-        (1_796_083_200_000, 2, 6, "the month is over, and the day that was opened then"),
-        (1_798_761_600_000, 2, 12, "the year is over, with all that was opened then"),
-        (1_798_761_600_000 + 400 * DAY_MS, 0, 12, "nothing is open"),
+        (1_795_219_200_000 + DAY_MS, 0, 2, "nothing was counted since"),
+        (1_795_219_200_000 + 2 * DAY_MS, 2, 6, "the week is over, and the day that was opened then"),
+        (1_795_219_200_000 + 5 * DAY_MS, 0, 6, "nothing was counted since"),
+        (1_796_083_200_000, 2, 12, "the month is over, and the day and the week that were opened then"),
+        (1_798_761_600_000, 2, 20, "the year is over, with all that was opened then"),
+        (1_798_761_600_000 + 400 * DAY_MS, 0, 20, "nothing is open"),
     ];
     for (now_ms, accounts, rows, why) in days {
         assert_eq!(sweeper.windows(now_ms).await?, Rolled::Accounts(accounts), "{why}");
@@ -354,12 +356,12 @@ async fn windows_of_idle_accounts_are_closed() -> Result<()> {
         assert_eq!(bench.count("SELECT count(*) FROM quota_window").await?, rows, "{why}");
     }
     let figures = "SELECT count(*) FROM quota_window WHERE (merchant_id, period, window_id, amount, count) IN \
-        (('m-1', 'day', 20261120, 100, 1), ('m-1', 'month', 202611, 100, 1), ('m-1', 'year', 2026, 100, 1))";
-    assert_eq!(bench.count(figures).await?, 3);
+        (('m-1', 'day', 20261120, 100, 1), ('m-1', 'week', 20261116, 100, 1), ('m-1', 'month', 202611, 100, 1), ('m-1', 'year', 2026, 100, 1))";
+    assert_eq!(bench.count(figures).await?, 4);
     let events = "SELECT count(*) FROM usage_log WHERE action_type = 'roll' AND code = 'APPLIED' AND order_no IS NULL \
         AND (operator_id, operator_type, reason) = ('system:window', 'system', 'window_closed')";
-    assert_eq!(bench.count(events).await?, 6);
-    assert!(sweeper.metrics.encode().contains("sluice_windows_closed_total 6"));
+    assert_eq!(bench.count(events).await?, 8);
+    assert!(sweeper.metrics.encode().contains("sluice_windows_closed_total 8"));
     journal.stop()
 }
 

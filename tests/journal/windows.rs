@@ -41,6 +41,7 @@ async fn a_window_that_is_over_is_stored_once() -> Result<()> {
     let expected = [
         row("year", 2026, 77, 2, 30),
         row("month", 202_611, 77, 2, 30),
+        row("week", 20_261_116, 77, 2, 30),
         row("day", 20_261_120, 70, 1, 30),
         row("day", 20_261_121, 7, 1, 0),
     ];
