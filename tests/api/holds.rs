@@ -281,7 +281,7 @@ async fn extension(api: &Api) -> Result<()> {
     expect(&on(&ana, "extend-hold", m, "1", extend(&later)).await?, 409, &json!({"code": "ORDER_CLOSED"}));
     expect(&on(&ana, "extend-hold", m, "2", extend(&later)).await?, 404, &json!({"code": "ORDER_UNKNOWN"}));
     let atomic = json!({"operations": [
-        {"action": "hold", "merchant_id": m, "currency": "USD", "order_no": "3", "amount": 10},
+        {"action": "hold", "merchant_id": m, "currency": "USD", "order_no": "3", "amount": 1_000},
         {"action": "extend_hold", "merchant_id": m, "currency": "USD", "order_no": "3", "hold_until": later},
     ], "atomic": true});
     expect(&ana.post("/quotas/batch", &atomic).await?, 200, &json!({"succeeded": 2, "failed": 0}));

@@ -182,6 +182,8 @@ async fn quotas(walk: &mut Walk) -> Result<()> {
     }
     walk.post("/quotas/settle", of(json!({"order_no": "2", "amount": 300, "capture_no": "c1", "final": false})))
         .await?;
+    let later = (chrono::Utc::now() + chrono::Duration::days(30)).to_rfc3339();
+    walk.post("/quotas/extend-hold", of(json!({"order_no": "3", "hold_until": later}))).await?;
     walk.post("/quotas/void", of(json!({"order_no": "3"}))).await?;
     let adjust = json!({"counter": "daily_used", "operation": "add", "amount": 7, "reason": "found"});
     walk.post("/quotas/adjust", of(adjust)).await?;

@@ -25,7 +25,7 @@ const ALLOWED: [(&str, &str); 4] = [
     ("crates/alerts/src/notifier/claim.rs", "told"),
     ("crates/alerts/src/notifier/outcome.rs", "told"),
     ("crates/alerts/src/read/messages.rs", "told"),
-    ("crates/api/src/live/cursor.rs", "told"),
+    ("crates/live/src/cursor.rs", "told"),
 ];
 
 /// What strangers read first.
