@@ -2,10 +2,10 @@
 //! of which a part waits for another try.
 
 use serde_json::{Value, json};
+use sluice_kit::shutdown;
 use testkit::api::secret;
 use testkit::client::{Answer, Call};
 use testkit::{Result, Service, wait};
-use tokio::sync::watch;
 
 use crate::bench::{Bench, WITHIN, ask, field, token};
 
@@ -186,7 +186,7 @@ async fn all_keys_that_are_over_are_removed() -> Result<()> {
         SELECT 's', '/p', n::text, sha256('x'), gen_random_uuid(), now() - n * interval '1 day' + interval '1 hour' \
         FROM generate_series(1, 20001) AS n";
     sqlx::query(insert).execute(&pool).await?;
-    let (_stop, stopped) = watch::channel(false);
+    let (_stop, stopped) = shutdown::channel();
     sluice_api::admin::idempotency::remove_what_is_over(&pool, &stopped).await?;
     assert_eq!(bench.count(KEYS).await?, 1);
     Ok(())

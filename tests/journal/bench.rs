@@ -14,13 +14,13 @@ use sluice_journal::Config;
 use sluice_journal::reply::{Entry, StreamId};
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
+use sluice_kit::shutdown::{self, Stop};
 use sluice_settings::Secret;
 use sluice_store::keys;
 use sqlx::types::Uuid;
 use testkit::postgres::Postgres;
 use testkit::redis::Redis;
 use testkit::{Failure, Result, wait};
-use tokio::sync::watch;
 
 /// How long anything may take to come true.
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
@@ -128,7 +128,7 @@ pub(crate) async fn waiting(connection: &mut MultiplexedConnection, shards: u16)
 pub(crate) struct Journal {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
-    shutdown: watch::Sender<bool>,
+    shutdown: Stop,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -136,7 +136,7 @@ impl Journal {
     pub(crate) fn start(config: Config) -> Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
-        let (shutdown, receiver) = watch::channel(false);
+        let (shutdown, receiver) = shutdown::channel();
         let config = Config { projections: vec![Arc::new(AlertProjection::new(metrics.part()))], ..config };
         let thread = sluice_journal::spawn(config, Arc::clone(&metrics), Arc::clone(&health), receiver)?;
         Ok(Self { metrics, health, shutdown, thread: Some(thread) })
@@ -144,7 +144,7 @@ impl Journal {
 
     /// Shuts down as the server does, and waits for the end.
     pub(crate) fn stop(mut self) -> Result<()> {
-        self.shutdown.send(true)?;
+        self.shutdown.request();
         let thread = self.thread.take().ok_or_else(|| Failure::new("stopped before"))?;
         thread.join().map_err(|_| Failure::new("the journal panicked"))
     }

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use quota::{Action, Code, OnExpiry};
-use sluice_jobs::{Config, Ended, HoldSweep, Rolled, Shutdown, ThresholdSweep, Tools, WindowSweep};
+use sluice_jobs::{Config, Ended, HoldSweep, Rolled, ThresholdSweep, Tools, WindowSweep};
 use sluice_kit::clock;
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
+use sluice_kit::shutdown::{self, Shutdown, Stop};
 use sluice_policy::PolicyBook;
 use sluice_policy_source::Policies;
 use sluice_policy_source::zones::Zones;
 use sluice_settings::{Live, Secret, Settings};
 use sluice_store::{StoreTime, Verified, keys};
 use testkit::{Failure, Result, wait};
-use tokio::sync::watch;
 
 use crate::bench::{AT_MS, Bench, SHARDS, WITHIN};
 use crate::engine::{Engine, ORDER_TTL_SECS, consume, hold, settle};
@@ -28,15 +28,15 @@ pub(crate) struct Sweeper {
     tools: Tools,
     pub(crate) metrics: Arc<Metrics>,
     shutdown: Shutdown,
-    _running: watch::Sender<bool>,
+    _running: Stop,
 }
 
 impl Sweeper {
     pub(crate) fn open(bench: &Bench, policies: &str) -> Result<Self> {
         let (config, policies, metrics) = parts(bench, policies)?;
-        let (running, shutdown) = watch::channel(false);
+        let (running, shutdown) = shutdown::channel();
         let tools = Tools::open(&config, policies, Arc::clone(&metrics))?;
-        Ok(Self { tools, metrics, shutdown: Shutdown(shutdown), _running: running })
+        Ok(Self { tools, metrics, shutdown, _running: running })
     }
 
     async fn holds(&self, now_ms: i64) -> Result<Ended> {
@@ -426,7 +426,7 @@ async fn the_sweeps_run_until_they_are_stopped() -> Result<()> {
     engine.grant("m-1", "o-1", hold(5, 60, OnExpiry::Void), now_ms - 3 * DAY_MS).await?;
     bench.wait_until_drained(SHARDS).await?;
     let (config, policies, metrics) = parts(&bench, POLICIES)?;
-    let (stop, shutdown) = watch::channel(false);
+    let (stop, shutdown) = shutdown::channel();
     let thread = sluice_jobs::spawn(&config, policies, Arc::clone(&metrics), shutdown)?;
     bench.wait_for("SELECT count(*) FROM usage_log WHERE action_type = 'expire'", 1).await?;
     bench.wait_for("SELECT count(*) FROM quota_window WHERE period = 'day' AND merchant_id = 'm-1'", 1).await?;
@@ -441,7 +441,7 @@ async fn the_sweeps_run_until_they_are_stopped() -> Result<()> {
     bench.wait_until_drained(SHARDS).await?;
     engine.grant("m-1", "o-2", hold(5, 60, OnExpiry::Void), clock::now_ms() - DAY_MS / 2).await?;
     bench.wait_for("SELECT count(*) FROM usage_log WHERE action_type = 'expire'", 2).await?;
-    stop.send(true)?;
+    stop.request();
     thread.join().map_err(|_| Failure::new("the sweeps panicked"))?;
     journal.stop()
 }

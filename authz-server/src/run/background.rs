@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use sluice_kit::shutdown::Shutdown;
 use sluice_rules::Document;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::{RunError, bounded_stop, open_store};
@@ -50,7 +51,7 @@ pub(super) async fn serve(
     sources: sluice_policy_source::Sources,
     policies: Arc<Policies>,
     follow: Follow,
-    mut stopped: watch::Receiver<bool>,
+    mut stopped: Shutdown,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     follow.start(stopped.clone())?;
@@ -73,7 +74,7 @@ pub(super) async fn serve(
 pub(super) fn spawn_probes(
     listener: std::net::TcpListener,
     state: Admin,
-    mut stopped: watch::Receiver<bool>,
+    mut stopped: Shutdown,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
     let runtime = super::runtime()?;
     let serve = async move {
@@ -133,7 +134,7 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    fn start(self, stopped: watch::Receiver<bool>) -> io::Result<()> {
+    fn start(self, stopped: Shutdown) -> io::Result<()> {
         let Self { settings, live, metrics, first_read } = self;
         let refresh = Duration::from_secs(settings.config_refresh_secs);
         match Source::of(&settings).map_err(io::Error::other)? {

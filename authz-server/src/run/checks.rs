@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use proto::batch::batch_authorization_server::BatchAuthorizationServer;
+use sluice_kit::shutdown::{Shutdown, Stop};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -46,7 +46,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Decides until the stop, and some time longer what is under way then.
-    fn run(self, routes: Routes, mut stopped: watch::Receiver<bool>) -> Result<(), RunError> {
+    fn run(self, routes: Routes, mut stopped: Shutdown) -> Result<(), RunError> {
         let Self { runtime, listener, service, .. } = self;
         let tasks = service.tasks();
         runtime.block_on(async {
@@ -59,7 +59,7 @@ impl Worker {
                 .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
                 .add_routes(routes.add_service(checks).add_service(batches))
                 .serve_with_incoming_shutdown(incoming, async move {
-                    let _ = stop_requested.wait_for(|stop| *stop).await;
+                    stop_requested.requested().await;
                 });
             tokio::select! {
                 result = served => result?,
@@ -82,8 +82,8 @@ pub(super) fn serve(
     others: Vec<Worker>,
     health: Arc<Health>,
     settings: &Settings,
-    stop: &watch::Sender<bool>,
-    stopped: &watch::Receiver<bool>,
+    stop: &Stop,
+    stopped: &Shutdown,
 ) -> Result<(), RunError> {
     let (drain, allow_eviction) = (settings.drain(), settings.redis_allow_eviction);
     let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -110,7 +110,7 @@ pub(super) fn serve(
 fn together<F: FnOnce() -> Result<(), RunError> + Send + 'static>(
     first: impl FnOnce() -> Result<(), RunError>,
     others: impl Iterator<Item = F>,
-    stop: &watch::Sender<bool>,
+    stop: &Stop,
 ) -> Result<(), RunError> {
     let mut guards = Vec::new();
     let started = others.zip(2..).try_for_each(|(run, number)| {
@@ -120,7 +120,7 @@ fn together<F: FnOnce() -> Result<(), RunError> + Send + 'static>(
         Ok(())
     });
     let result = started.and_then(|()| first());
-    stop.send_replace(true);
+    stop.request();
     let ended: Vec<bool> = guards.into_iter().map(|guard| guard.join().unwrap_or(false)).collect();
     result?;
     if ended.into_iter().all(|well| well) { Ok(()) } else { Err(RunError::ThreadExited("decisions")) }
@@ -133,7 +133,7 @@ async fn stop_at_signal(
     mut interrupted: Signal,
     drain: Duration,
     health: Arc<Health>,
-    stop: watch::Sender<bool>,
+    stop: Stop,
 ) {
     let is_to_drain = tokio::select! {
         _ = terminated.recv() => !drain.is_zero(),
@@ -149,7 +149,7 @@ async fn stop_at_signal(
         }
     }
     info!("stopping");
-    stop.send_replace(true);
+    stop.request();
 }
 
 /// Probes Redis every second, and reports the result in `/ready` and in gRPC health.
@@ -158,13 +158,13 @@ async fn probe(
     allow_eviction: bool,
     health: Arc<Health>,
     reporter: HealthReporter,
-    mut stopped: watch::Receiver<bool>,
+    mut stopped: Shutdown,
 ) {
     let mut ticks = tokio::time::interval(PROBE_INTERVAL);
     let mut drained = false;
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => return,
+            () = stopped.requested() => return,
             _ = ticks.tick() => {}
             () = health.until_draining(), if !drained => {}
         }
@@ -212,14 +212,14 @@ mod tests {
     #[test]
     fn the_end_of_one_stops_all_and_is_waited_for() {
         for failing in 0..3 {
-            let (stop, stopped) = watch::channel(false);
+            let (stop, stopped) = sluice_kit::shutdown::channel();
             let ended = Arc::new(AtomicUsize::new(0));
             let run = |number| {
                 let (mut stopped, ended) = (stopped.clone(), Arc::clone(&ended));
                 move || {
                     if number != failing {
                         let runtime = super::super::runtime()?;
-                        runtime.block_on(async { stopped.wait_for(|stop| *stop).await.map(drop) }).unwrap();
+                        runtime.block_on(async { stopped.requested().await });
                     }
                     ended.fetch_add(1, Ordering::SeqCst);
                     if number == failing { Err(RunError::ThreadExited("one")) } else { Ok(()) }

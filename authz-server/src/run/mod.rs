@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use sluice_kit::shutdown::{self, Shutdown, Stop};
 use sluice_rules::{Document, RuleError};
 use thiserror::Error;
 use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -116,8 +117,8 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let workers = more.into_iter().map(worker).collect::<Result<Vec<_>, _>>()?;
 
     // First no more decisions are taken, then the journal stores what it holds and the admin port closes.
-    let (stop_checks, checks_stopped) = watch::channel(false);
-    let (stop, stopped) = watch::channel(false);
+    let (stop_checks, checks_stopped) = shutdown::channel();
+    let (stop, stopped) = shutdown::channel();
     let journal = sluice_journal::spawn(
         sluice_journal::Config {
             projections: vec![Arc::new(AlertProjection::new(metrics.part()))],
@@ -160,7 +161,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     first.runtime.spawn(background::apply_changes(live, deadlines, log));
     log_start(settings, admin_address, grpc_address, workers.len() + 1);
     let served = checks::serve(first, workers, health, settings, &stop_checks, &checks_stopped);
-    let _ = stop.send(true);
+    stop.request();
     let guards = [("journal", journal), ("sweep", sweep), ("notifier", notifier), ("admin", admin)];
     let guards = guards.into_iter().chain(probes.map(|probes| ("probes", probes)));
     let ended: Vec<_> = guards.map(|(name, guard)| (name, guard.join().unwrap_or(false))).collect();
@@ -206,13 +207,13 @@ fn log_start(settings: &Settings, admin: SocketAddr, grpc: SocketAddr, threads: 
 /// supervisor is better than refusing or losing something unnoticed.
 fn guarded(
     name: &'static str,
-    stop: &watch::Sender<bool>,
+    stop: &Stop,
     join: impl FnOnce() -> bool + Send + 'static,
 ) -> io::Result<JoinHandle<bool>> {
     let stop = stop.clone();
     thread::Builder::new().name(format!("{name}-guard")).spawn(move || {
         let well = join();
-        if !stop.send_replace(true) || !well {
+        if !stop.request() || !well {
             error!(thread = name, "worker thread exited unexpectedly");
             return false;
         }
@@ -310,7 +311,7 @@ fn bind(address: SocketAddr, shared: bool) -> Result<TcpListener, RunError> {
 }
 
 /// Ends some time after the stop was requested.
-async fn bounded_stop(stopped: &mut watch::Receiver<bool>) {
-    let _ = stopped.wait_for(|stop| *stop).await;
+async fn bounded_stop(stopped: &mut Shutdown) {
+    stopped.requested().await;
     tokio::time::sleep(STOP_MAX).await;
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sluice_kit::shutdown::Shutdown;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, PgPool};
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::metrics::AlertMetrics;
@@ -109,11 +109,11 @@ impl Monitor {
     }
 
     /// Checks every second, until shutdown.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+    pub async fn run(mut self, mut shutdown: Shutdown) {
         let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         loop {
             tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => return,
+                () = shutdown.requested() => return,
                 _ = ticks.tick() => {}
             }
             match self.round(self.clock.now_ms()).await {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::BackoffBuilder;
+use sluice_kit::retry;
 
 /// Longest wait before jitter, which may double it; also the longest `Retry-After` that is honoured.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -13,13 +14,7 @@ const STEPS_MAX: usize = 24;
 /// that failed together are not retried together. Not shorter than the receiver's `Retry-After`, of which an hour is honoured.
 pub(super) fn wait(attempt: i32, first: Duration, retry_after: Option<Duration>) -> Duration {
     let step = usize::try_from(attempt.saturating_sub(1)).unwrap_or_default().min(STEPS_MAX);
-    let waits = ExponentialBuilder::new()
-        .with_min_delay(first)
-        .with_max_delay(LONGEST)
-        .with_factor(2.0)
-        .with_max_times(STEPS_MAX + 1)
-        .with_jitter();
-    let own = waits.build().nth(step).unwrap_or(LONGEST);
+    let own = retry::waits(first, LONGEST).build().nth(step).unwrap_or(LONGEST);
     retry_after.map_or(own, |retry_after| own.max(retry_after.min(LONGEST)))
 }
 

@@ -1,6 +1,7 @@
 //! The public keys that signed tokens are verified with: a JSON Web Key Set (RFC 7517) from a file or a URL, refreshed from time to
 //! time and when a token names an unknown key. The last good set is kept while the source fails.
 
+use sluice_kit::shutdown::Shutdown;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -14,7 +15,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, K
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -105,12 +106,12 @@ impl Keys {
     }
 
     /// Refreshes the source periodically until the stop.
-    pub(super) async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn watch(self: Arc<Self>, mut stopped: Shutdown) {
         loop {
             self.refresh().await;
             let pause = if self.current().is_some() { REFRESH_INTERVAL } else { FIRST_INTERVAL };
             tokio::select! {
-                _ = stopped.wait_for(|stop| *stop) => return,
+                () = stopped.requested() => return,
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -236,6 +237,7 @@ fn read_file(path: PathBuf) -> Result<Vec<u8>, JwksError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::sync::watch;
 
     /// The P-256 example key of RFC 7517, appendix A.1, and a made-up RSA modulus of 2048 bits: its form is enough.
     fn set(keys: &[&str]) -> String {

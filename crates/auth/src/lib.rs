@@ -15,8 +15,8 @@ pub mod token;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use sluice_kit::shutdown::Shutdown;
 use sqlx::PgPool;
-use tokio::sync::watch;
 use tracing::warn;
 
 use access::Access;
@@ -64,7 +64,7 @@ impl Auth {
     }
 
     /// Keeps the keys fresh until the stop.
-    pub async fn watch(&self, stopped: watch::Receiver<bool>) {
+    pub async fn watch(&self, stopped: Shutdown) {
         if let Some(keys) = &self.keys {
             Arc::clone(keys).watch(stopped).await;
         }

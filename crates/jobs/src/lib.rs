@@ -21,9 +21,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quota::{Currency, MerchantId, Mode, Policy};
+use sluice_kit::shutdown::Shutdown;
 use sqlx::PgPool;
 use thiserror::Error;
-use tokio::sync::watch;
 
 use sluice_decision::decider::{Decider, Prepared};
 use sluice_decision::request::{Caller, Operation, Request, Source};
@@ -170,14 +170,14 @@ pub fn spawn(
     config: &Config,
     policies: Arc<Policies>,
     metrics: Arc<Metrics>,
-    shutdown: watch::Receiver<bool>,
+    shutdown: Shutdown,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tools = {
         let _context = runtime.enter();
         Tools::open(config, policies, metrics)?
     };
-    std::thread::Builder::new().name("sweep".to_owned()).spawn(move || runtime.block_on(run(tools, Shutdown(shutdown))))
+    std::thread::Builder::new().name("sweep".to_owned()).spawn(move || runtime.block_on(run(tools, shutdown)))
 }
 
 async fn run(tools: Tools, shutdown: Shutdown) {
@@ -193,7 +193,7 @@ async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
             let swept = sweep.round(now_ms, &shutdown).await;
             report(&tools.job_metrics, Sweep::Holds, swept.map(drop));
         }
-        shutdown.pause(tools.decider.live().elapse(|now| Duration::from_millis(now.hold_sweep_ms))).await;
+        let _ = shutdown.until(tools.decider.live().elapse(|now| Duration::from_millis(now.hold_sweep_ms))).await;
     }
 }
 
@@ -204,7 +204,7 @@ async fn run_windows(tools: Tools, mut shutdown: Shutdown) {
             let swept = sweep.round(now_ms, &shutdown).await;
             report(&tools.job_metrics, Sweep::Windows, swept.map(drop));
         }
-        shutdown.pause(tools.decider.live().elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
+        let _ = shutdown.until(tools.decider.live().elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
     }
 }
 
@@ -215,7 +215,7 @@ async fn run_thresholds(tools: Tools, mut shutdown: Shutdown) {
             let swept = sweep.round(now_ms, &shutdown).await;
             report(&tools.job_metrics, Sweep::Thresholds, swept.map(drop));
         }
-        shutdown.pause(tools.decider.live().elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
+        let _ = shutdown.until(tools.decider.live().elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
     }
 }
 
@@ -225,26 +225,6 @@ fn report(job_metrics: &JobMetrics, sweep: Sweep, swept: Result<(), SweepError>)
         Err(error) => {
             job_metrics.failed(sweep);
             warn_unless_away!(error, sweep = sweep.as_str(), "sweep failed, trying again with the next");
-        }
-    }
-}
-
-/// Whether the sweeps have to end.
-#[derive(Clone, Debug)]
-pub struct Shutdown(pub watch::Receiver<bool>);
-
-impl Shutdown {
-    fn is_requested(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
-    }
-
-    /// Waits for the time, but ends at shutdown.
-    async fn pause(&mut self, time: impl Future<Output = ()>) {
-        if !self.is_requested() {
-            tokio::select! {
-                () = time => {}
-                _ = self.0.changed() => {}
-            }
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use quota::{Currency, MerchantId, shard_of};
-use sqlx::postgres::PgConnection;
 
 use super::apply::Failures;
 use super::{COMMANDS_PER_CALL, SweepError, Task, Tools, request};
@@ -22,29 +21,7 @@ pub enum Rolled {
     ByAnother,
 }
 
-/// The lock of the one server that sweeps: it ends with its connection, where the round breaks off.
-pub(super) struct Turn {
-    pub(super) connection: PgConnection,
-    lock: i64,
-}
-
-impl Turn {
-    /// Releases the lock. Postgres notices the end of a connection some time after it: a round that began at once would find
-    /// the lock taken.
-    pub(super) async fn end(mut self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT pg_advisory_unlock($1)").bind(self.lock).execute(&mut self.connection).await?;
-        sqlx::Connection::close(self.connection).await
-    }
-}
-
 impl Tools {
-    /// `None` while another server has the lock.
-    pub(super) async fn turn(&self, lock: i64) -> Result<Option<Turn>, sqlx::Error> {
-        let mut connection = self.pool.acquire().await?.detach();
-        let taken = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(lock);
-        Ok(if taken.fetch_one(&mut connection).await? { Some(Turn { connection, lock }) } else { None })
-    }
-
     /// The command that rolls an account; `None` for an invalid account.
     pub(super) fn roll(&self, merchant_id: &str, currency: &str, task: Task, now_ms: i64) -> Option<Prepared> {
         let (merchant, currency) = (MerchantId::parse(merchant_id).ok()?, Currency::parse(currency).ok()?);

@@ -10,6 +10,7 @@ use super::roll::Rolled;
 use super::{Shutdown, SweepError, Task, Tools};
 use sluice_decision::decider::Prepared;
 use sluice_journal::postgres::StoredAccount;
+use sluice_kit::database::leader::Leader;
 
 /// Lets one server sweep at a time; any number that nothing else uses.
 const SWEEP_LOCK: i64 = 0x51_75_6f_74_61_06;
@@ -33,12 +34,12 @@ impl ThresholdSweep {
     /// [`SweepError`] where Postgres or the store gives no answer, or contains an unexpected value for an account; the other
     /// accounts are done.
     pub async fn round(&self, now_ms: i64, shutdown: &Shutdown) -> Result<Rolled, SweepError> {
-        let Some(mut turn) = self.0.turn(SWEEP_LOCK).await? else { return Ok(Rolled::ByAnother) };
+        let Some(mut leader) = Leader::elect(&self.0.pool, SWEEP_LOCK).await? else { return Ok(Rolled::ByAnother) };
         let mut updated = 0;
         let mut failures = Failures::default();
         let mut after = StoredAccount::default();
         while !shutdown.is_requested() && !failures.are_too_many() {
-            let page = StoredAccount::page(&mut turn.connection, &after).await?;
+            let page = StoredAccount::page(&mut leader.connection, &after).await?;
             let Some(last) = page.last() else { break };
             after = last.clone();
             let commands = page.iter().filter_map(|stored| self.roll(stored, now_ms)).collect();
@@ -47,9 +48,9 @@ impl ThresholdSweep {
             updated += rolled;
         }
         if !shutdown.is_requested() {
-            self.0.end_orphans(&mut turn.connection, now_ms).await?;
+            self.0.end_orphans(&mut leader.connection, now_ms).await?;
         }
-        turn.end().await?;
+        leader.resign().await?;
         if updated > 0 {
             tracing::info!(accounts = updated, "accounts crossed a threshold without a payment");
         }

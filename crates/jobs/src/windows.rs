@@ -7,6 +7,7 @@ use super::apply::Failures;
 use super::roll::{ACCOUNTS_PER_PAGE, Rolled};
 use super::{Shutdown, SweepError, Task, Tools};
 use sluice_decision::decider::Prepared;
+use sluice_kit::database::leader::Leader;
 
 /// Lets one server sweep at a time; any number that nothing else uses.
 const SWEEP_LOCK: i64 = 0x51_75_6f_74_61_03;
@@ -38,12 +39,12 @@ impl WindowSweep {
     /// [`SweepError`] where Postgres or the store gives no answer, or contains an unexpected value for an account; the other
     /// windows are closed.
     pub async fn round(&self, now_ms: i64, shutdown: &Shutdown) -> Result<Rolled, SweepError> {
-        let Some(mut turn) = self.0.turn(SWEEP_LOCK).await? else { return Ok(Rolled::ByAnother) };
+        let Some(mut leader) = Leader::elect(&self.0.pool, SWEEP_LOCK).await? else { return Ok(Rolled::ByAnother) };
         let mut closed = 0;
         let mut failures = Failures::default();
         let mut after = Candidate { open_until: 0, merchant_id: String::new(), currency: String::new() };
         while !shutdown.is_requested() && !failures.are_too_many() {
-            let page = page(&mut turn.connection, &after, now_ms).await?;
+            let page = page(&mut leader.connection, &after, now_ms).await?;
             let Some(last) = page.last() else { break };
             after = last.clone();
             let commands = page.iter().filter_map(|candidate| self.roll(candidate, now_ms)).collect();
@@ -51,9 +52,9 @@ impl WindowSweep {
             self.0.job_metrics.accounts_closed(rolled);
             closed += rolled;
         }
-        let ahead = ahead(&mut turn.connection, now_ms).await?;
+        let ahead = ahead(&mut leader.connection, now_ms).await?;
         self.tell_ahead(&ahead);
-        turn.end().await?;
+        leader.resign().await?;
         if closed > 0 {
             tracing::info!(accounts = closed, "windows of accounts without traffic were closed");
         }

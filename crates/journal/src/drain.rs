@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use sluice_kit::shutdown::Shutdown;
+use tokio::time::Instant;
 
 use super::Config;
 use super::backlog::{Alarm, Backlog, Turn};
-use super::backoff::Backoff;
 use super::event::Batch;
 use super::postgres::{LostAccount, PostgresError, Stored, UsageLog};
 use super::reply::Entry;
@@ -23,6 +22,7 @@ use super::stream::{self, EventStream, Lease, StreamError};
 use sluice_kit::clock;
 use sluice_kit::health::{Health, warn_unless_away};
 use sluice_kit::metrics::{Dependency, Metrics};
+use sluice_kit::retry::Backoff;
 use sluice_kit::telemetry::spans::JournalStore;
 use sluice_settings::Live;
 
@@ -43,6 +43,9 @@ const ACCOUNTS_EVENTS_MAX: usize = 20_000;
 const ACCOUNTS_EVENTS_PER_BACKLOG: u64 = 10;
 /// How often a journal without the lease tries to take it, unless leases are very short.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+/// The waits after failures.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
 /// How often Postgres is probed and the backlog is counted. While Postgres hangs, the backlog is counted between two tries
 /// only.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,7 +65,7 @@ pub(super) struct Drain {
     log: UsageLog,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    shutdown: watch::Receiver<bool>,
+    shutdown: Shutdown,
     alarm: Alarm,
     count: Timer,
     probe: Timer,
@@ -83,7 +86,7 @@ impl Drain {
         log: UsageLog,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
-        shutdown: watch::Receiver<bool>,
+        shutdown: Shutdown,
     ) -> Self {
         Self {
             alarm: Alarm::new(config.backlog_events_max),
@@ -105,12 +108,12 @@ impl Drain {
     /// Runs until shutdown.
     pub(super) async fn run(mut self) {
         tracing::info!(reader = self.config.reader, shards = self.config.shards, "journal started");
-        let mut backoff = Backoff::new();
-        while !self.stopping() {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        while !self.shutdown.is_requested() {
             if let Err(error) = self.session(&mut backoff).await {
                 self.metrics.journal_retry(Dependency::Redis);
                 warn_unless_away!(error, "journal cannot read the event streams, trying again");
-                self.pause(backoff.next()).await;
+                self.shutdown.pause(backoff.next_wait()).await;
             }
             self.probe_postgres().await;
         }
@@ -124,7 +127,7 @@ impl Drain {
         self.forget_stored(&mut stream);
         self.leads_until = None;
         self.spare = None;
-        while !self.stopping() {
+        while !self.shutdown.is_requested() {
             self.step(&mut stream).await?;
             backoff.reset();
         }
@@ -151,7 +154,7 @@ impl Drain {
             // The reading journal reports how old events are.
             self.metrics.set_journal_lag(Duration::ZERO);
             self.report(stream).await?;
-            self.pause(STANDBY_INTERVAL.min(stream::renewal(self.config.lease))).await;
+            self.shutdown.pause(STANDBY_INTERVAL.min(stream::renewal(self.config.lease))).await;
             return Ok(());
         }
         // Events that wait for their accounts wait no longer than for the next ones.
@@ -166,7 +169,7 @@ impl Drain {
         }
         self.report(stream).await?;
         if events > 0 && events < self.config.batch_rows_max {
-            self.pause(linger(events)).await;
+            self.shutdown.pause(linger(events)).await;
         }
         Ok(())
     }
@@ -221,7 +224,7 @@ impl Drain {
         if stream.stored() == 0 && !self.log.has_accounts() {
             return Ok(Next::Continue);
         }
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         loop {
             if !self.leads(stream).await? {
                 self.forget_stored(stream);
@@ -232,7 +235,7 @@ impl Drain {
                 Err(error) => self.postgres_failed(&error),
             }
             // At shutdown one try is enough: their events stay in Redis.
-            if self.wait_for_postgres(stream, backoff.next()).await == Next::Stop {
+            if self.wait_for_postgres(stream, backoff.next_wait()).await == Next::Stop {
                 return Ok(Next::Stop);
             }
         }
@@ -248,7 +251,7 @@ impl Drain {
     /// Stores one batch, however often it must be tried. Stops only at shutdown. The batch is not given up where Redis
     /// fails meanwhile: if Redis has lost its events, this is their only copy.
     async fn store(&mut self, stream: &mut EventStream, batch: &Batch) -> Next {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         self.log_trouble(batch);
         loop {
             self.report_lag(batch);
@@ -266,7 +269,7 @@ impl Drain {
                 }
                 Err(error) => self.postgres_failed(&error),
             }
-            if self.wait_for_postgres(stream, backoff.next()).await == Next::Stop {
+            if self.wait_for_postgres(stream, backoff.next_wait()).await == Next::Stop {
                 return Next::Stop;
             }
         }
@@ -295,7 +298,7 @@ impl Drain {
             tracing::debug!("journal lease cannot be released, it expires by itself");
         }
         let end = Instant::now() + duration;
-        while !self.stopping() {
+        while !self.shutdown.is_requested() {
             if let Err(error) = self.count_backlog(stream).await {
                 self.metrics.journal_retry(Dependency::Redis);
                 warn_unless_away!(error, "journal cannot count the backlog, trying again");
@@ -308,9 +311,9 @@ impl Drain {
             if left.is_zero() {
                 break;
             }
-            self.pause(left.min(PROBE_INTERVAL)).await;
+            self.shutdown.pause(left.min(PROBE_INTERVAL)).await;
         }
-        if self.stopping() { Next::Stop } else { Next::Continue }
+        if self.shutdown.is_requested() { Next::Stop } else { Next::Continue }
     }
 
     /// Counts the backlog, probes Postgres, makes partitions ahead and checks the sequences, each when it is due.
@@ -431,20 +434,6 @@ impl Drain {
         if let Some(oldest) = batch.oldest() {
             let lag_ms = u64::try_from(clock::now_ms() - oldest.timestamp_millis()).unwrap_or_default();
             self.metrics.set_journal_lag(Duration::from_millis(lag_ms));
-        }
-    }
-
-    fn stopping(&self) -> bool {
-        *self.shutdown.borrow() || self.shutdown.has_changed().is_err()
-    }
-
-    /// Waits, but ends at shutdown.
-    async fn pause(&mut self, duration: Duration) {
-        if !self.stopping() {
-            tokio::select! {
-                () = sleep(duration) => {}
-                _ = self.shutdown.changed() => {}
-            }
         }
     }
 }

@@ -9,7 +9,6 @@
 pub mod outcomes;
 
 mod backlog;
-mod backoff;
 mod drain;
 pub mod event;
 pub mod history;
@@ -25,7 +24,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use sluice_kit::shutdown::Shutdown;
 
 use sluice_kit::clock;
 use sluice_kit::health::Health;
@@ -99,7 +98,7 @@ pub fn spawn(
     config: Config,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    shutdown: watch::Receiver<bool>,
+    shutdown: Shutdown,
 ) -> io::Result<JoinHandle<()>> {
     let log = postgres::UsageLog::new(&config.postgres_url).map_err(io::Error::other)?;
     let log = log.with_projections(config.projections.clone());
@@ -119,13 +118,12 @@ fn start(guard: ThreadExitGuard, work: impl FnOnce() + Send + 'static) -> io::Re
 /// Reports when the journal's thread exits without a shutdown.
 struct ThreadExitGuard {
     health: Arc<Health>,
-    shutdown: watch::Receiver<bool>,
+    shutdown: Shutdown,
 }
 
 impl Drop for ThreadExitGuard {
     fn drop(&mut self) {
-        let is_shutdown = *self.shutdown.borrow() || self.shutdown.has_changed().is_err();
-        if !is_shutdown {
+        if !self.shutdown.is_requested() {
             tracing::error!(
                 "journal thread exited unexpectedly, events wait in redis until a server with a journal reads them"
             );
@@ -138,10 +136,10 @@ impl Drop for ThreadExitGuard {
 mod tests {
     use super::*;
 
-    fn guard() -> (ThreadExitGuard, watch::Sender<bool>) {
+    fn guard() -> (ThreadExitGuard, sluice_kit::shutdown::Stop) {
         let health = Arc::new(Health::new(Arc::new(Metrics::new())));
         health.postgres_up();
-        let (sender, shutdown) = watch::channel(false);
+        let (sender, shutdown) = sluice_kit::shutdown::channel();
         (ThreadExitGuard { health, shutdown }, sender)
     }
 
@@ -159,7 +157,7 @@ mod tests {
     fn an_end_that_was_asked_for_is_no_alarm() {
         let (guard, sender) = guard();
         let health = Arc::clone(&guard.health);
-        sender.send(true).unwrap();
+        sender.request();
         start(guard, || {}).unwrap().join().unwrap();
         assert!(health.states().postgres.up);
 

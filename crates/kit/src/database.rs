@@ -2,6 +2,8 @@
 
 pub mod copy;
 pub mod fitness;
+pub mod leader;
+pub mod notifications;
 pub mod row;
 
 use std::str::FromStr;
@@ -44,6 +46,14 @@ impl Away for sqlx::Error {
             _ => false,
         }
     }
+}
+
+/// Bounds a wait for Postgres.
+///
+/// # Errors
+/// Those of the work, and [`sqlx::Error::PoolTimedOut`] where it takes longer.
+pub async fn within<T>(time: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(time, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// A pool that connects when it is first used, so that a server starts with Postgres away.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::{Account, AmountMinor, Currency, MerchantId, ThresholdPolicy};
-use sqlx::postgres::PgConnection;
-use sqlx::{Connection, PgPool};
+use sluice_kit::database::leader::Leader;
+use sluice_kit::shutdown::Shutdown;
+use sqlx::PgPool;
 use thiserror::Error;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::metrics::{AccountUsage, StreamMetrics};
@@ -60,7 +60,7 @@ pub struct Usage {
     live: Live,
     clock: StoreClock,
     /// Holds the lock.
-    leading: Option<PgConnection>,
+    leading: Option<Leader>,
 }
 
 /// The accounts nearest to their limits, so many at most.
@@ -80,7 +80,7 @@ impl Usage {
     }
 
     /// Keeps them until the stop.
-    pub async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+    pub async fn run(mut self, mut stopped: Shutdown) {
         let live = self.live.clone();
         let rounds = async {
             let mut well = true;
@@ -104,7 +104,7 @@ impl Usage {
             }
         };
         tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => {}
+            () = stopped.requested() => {}
             () = rounds => {}
         }
     }
@@ -114,19 +114,20 @@ impl Usage {
     /// # Errors
     /// [`UsageError`] where Postgres gives no answer.
     pub async fn round(&mut self, now_ms: i64) -> Result<(), UsageError> {
-        let Some(mut connection) = self.lead().await? else {
+        let Some(mut leader) = self.lead().await? else {
             self.stream_metrics.leave_to_another();
             self.outcomes.leave_to_another();
             return Ok(());
         };
-        let (warning, critical) = within(sqlx::query_as(ACTIVE).fetch_one(&mut connection)).await?;
+        let connection = &mut leader.connection;
+        let (warning, critical) = within(sqlx::query_as(ACTIVE).fetch_one(&mut *connection)).await?;
         self.stream_metrics.set_alerts_active(warning, critical);
-        self.outcomes.set_open(&within(outcomes::read::open(&mut connection)).await?);
+        self.outcomes.set_open(&within(outcomes::read::open(&mut *connection)).await?);
         let accounts_max = usize::try_from(self.live.current().usage_rate_accounts).unwrap_or(usize::MAX);
         let mut nearest = Nearest { accounts_max, heap: BinaryHeap::new(), left_out: 0 };
         let mut after = StoredAccount::default();
         loop {
-            let page = within(StoredAccount::page(&mut connection, &after)).await?;
+            let page = within(StoredAccount::page(&mut *connection, &after)).await?;
             let Some(last) = page.last() else { break };
             after = last.clone();
             for stored in page {
@@ -141,23 +142,16 @@ impl Usage {
         }
         let (accounts, left_out) = nearest.finish();
         self.stream_metrics.set_usage(&accounts, left_out);
-        self.leading = Some(connection);
+        self.leading = Some(leader);
         Ok(())
     }
 
-    /// The connection that holds the lock; `None` if another server holds it.
-    async fn lead(&mut self) -> Result<Option<PgConnection>, UsageError> {
-        if let Some(connection) = self.leading.take() {
-            return Ok(Some(connection));
+    /// This server as the one that publishes; `None` if another one does.
+    async fn lead(&mut self) -> Result<Option<Leader>, UsageError> {
+        match self.leading.take() {
+            Some(leader) => Ok(Some(leader)),
+            None => within(Leader::elect(&self.pool, LOCK)).await,
         }
-        // The lock goes with the connection.
-        let mut connection = within(self.pool.acquire()).await?.detach();
-        let lock = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
-        if within(lock.fetch_one(&mut connection)).await? {
-            return Ok(Some(connection));
-        }
-        within(connection.close()).await?;
-        Ok(None)
     }
 
     /// The account's usage by the current policy; `None` if no policy is known, so that its limits are unknown.

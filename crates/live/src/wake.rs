@@ -1,9 +1,10 @@
 //! Wakes open streams when an alert may have changed, so that an alert need not wait for the next reading.
 
+use sluice_kit::shutdown::Shutdown;
 use std::time::Duration;
 
+use sluice_kit::database::notifications::Notifications;
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -13,7 +14,6 @@ use sluice_kit::health::warn_unless_away;
 const CHANNEL: &str = "sluice_alert";
 /// How often an idle connection is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failure Postgres is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -44,11 +44,8 @@ impl Wake {
 
 impl Waker {
     /// Listens until the stop. Without Postgres streams poll.
-    pub async fn run(self, pool: PgPool, mut stopped: watch::Receiver<bool>) {
-        tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => {}
-            () = self.follow(pool) => {}
-        }
+    pub async fn run(self, pool: PgPool, mut stopped: Shutdown) {
+        let _ = stopped.until(self.follow(pool)).await;
     }
 
     async fn follow(&self, pool: PgPool) {
@@ -64,21 +61,11 @@ impl Waker {
     }
 
     async fn listen(&self, pool: &PgPool, well: &mut bool) -> Result<(), sqlx::Error> {
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen(CHANNEL).await?;
+        let mut notifications = Notifications::listen(pool, CHANNEL).await?;
         *well = true;
         loop {
-            match timeout(PROBE_INTERVAL, listener.try_recv()).await {
-                Ok(Ok(Some(_))) => {
-                    while listener.next_buffered().is_some() {}
-                    self.0.send_modify(|count| *count = count.wrapping_add(1));
-                }
-                Ok(Ok(None)) => return Ok(()),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => {
-                    let probe = sqlx::Executor::execute(&mut listener, "SELECT 1");
-                    timeout(PROBE_TIMEOUT, probe).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-                }
+            if notifications.within(PROBE_INTERVAL).await? {
+                self.0.send_modify(|count| *count = count.wrapping_add(1));
             }
         }
     }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::{TextError, document_text};
+use sluice_kit::shutdown::Shutdown;
 use sluice_policy::{PolicyError, PolicySet};
 use thiserror::Error;
-use tokio::sync::watch;
 use tracing::error;
 
 use super::Policies;
@@ -91,12 +91,12 @@ impl FileSource {
     /// Applies every change of the file until `shutdown` is `true`. A document with an error changes nothing.
     ///
     /// A text counts once two reads in a row have returned it, see [`Reads`].
-    pub async fn watch(self, text: String, policies: Arc<Policies>, mut shutdown: watch::Receiver<bool>) {
+    pub async fn watch(self, text: String, policies: Arc<Policies>, mut shutdown: Shutdown) {
         let mut reads = Reads::new(text);
         let mut ticks = tokio::time::interval(Duration::from_millis(POLL_MS));
         loop {
             tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => return,
+                () = shutdown.requested() => return,
                 _ = ticks.tick() => {}
             }
             let found = self.read();

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_kit::shutdown::Shutdown;
 use sluice_policy::PolicyError;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
@@ -118,7 +119,7 @@ pub async fn open(
 
 impl Sources {
     /// Follows every source's changes until `stopped` is `true`.
-    pub fn spawn(self, policies: &Arc<Policies>, stopped: &watch::Receiver<bool>) {
+    pub fn spawn(self, policies: &Arc<Policies>, stopped: &Shutdown) {
         let Self { file, listener, service, live } = self;
         if let Some((file, text)) = file {
             tokio::spawn(file.watch(text, Arc::clone(policies), stopped.clone()));
@@ -133,11 +134,11 @@ impl Sources {
 }
 
 /// Applies renewed zone data until `stopped` is `true`.
-async fn follow_zones(policies: Arc<Policies>, mut stopped: watch::Receiver<bool>) {
+async fn follow_zones(policies: Arc<Policies>, mut stopped: Shutdown) {
     let mut ticks = tokio::time::interval(ZONES_INTERVAL);
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => return,
+            () = stopped.requested() => return,
             _ = ticks.tick() => {}
         }
         let policies = Arc::clone(&policies);

@@ -15,9 +15,9 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sluice_kit::shutdown::Shutdown;
 use sqlx::postgres::PgListener;
 use sqlx::{Executor, PgPool};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -25,7 +25,7 @@ use tracing::{debug, info};
 use super::channel::Sender;
 use super::egress::EgressPolicy;
 use super::rate::Rate;
-use sluice_kit::database;
+use sluice_kit::database::{self, leader};
 use sluice_kit::health::warn_unless_away;
 use sluice_kit::metrics::Metrics;
 use sluice_settings::{Live, Mail, Secret, Settings};
@@ -76,7 +76,7 @@ impl Config {
 
 /// A session that does not answer counts as lost.
 async fn answer<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    timeout(ANSWER_TIMEOUT, work).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    database::within(ANSWER_TIMEOUT, work).await
 }
 
 /// What the notifier's parts share. Its connections belong to the runtime that it was opened in.
@@ -106,7 +106,7 @@ impl Tools {
 ///
 /// # Errors
 /// An [`io::Error`] where the thread or its runtime cannot be made, or an address cannot be used.
-pub fn spawn(config: Config, metrics: &Metrics, mut shutdown: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
+pub fn spawn(config: Config, metrics: &Metrics, mut shutdown: Shutdown) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let postgres_url = config.postgres_url.clone();
     let tools = {
@@ -119,7 +119,7 @@ pub fn spawn(config: Config, metrics: &Metrics, mut shutdown: watch::Receiver<bo
             let (unreadable, retention) = (enqueue::Unreadable::default(), retention::Retention::default());
             let mut notifier = Notifier { tools, postgres_url, tries, busy, unreadable, retention, well: true };
             tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => {}
+                () = shutdown.requested() => {}
                 () = notifier.run() => {}
             }
             // Tries that are not over by then are repeated, under the same id.
@@ -168,7 +168,7 @@ impl Notifier {
         let mut session = answer(PgListener::connect_with(pool)).await?;
         // The lock ends with the connection: a new one does not have it.
         session.eager_reconnect(false);
-        while !answer(sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut session)).await? {
+        while !answer(leader::try_lock(&mut session, LOCK)).await? {
             self.answers();
             tokio::time::sleep(POLL_INTERVAL).await;
         }

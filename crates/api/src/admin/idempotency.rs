@@ -21,8 +21,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use sluice_kit::shutdown::Shutdown;
 use sqlx::PgPool;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -279,10 +279,10 @@ impl Row {
 }
 
 /// Removes expired keys, until the stop.
-pub(super) async fn sweep(pool: PgPool, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn sweep(pool: PgPool, mut stopped: Shutdown) {
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => return,
+            () = stopped.requested() => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
         if let Err(error) = remove_what_is_over(&pool, &stopped).await {
@@ -295,10 +295,10 @@ pub(super) async fn sweep(pool: PgPool, mut stopped: watch::Receiver<bool>) {
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn remove_what_is_over(pool: &PgPool, stopped: &watch::Receiver<bool>) -> Result<(), sqlx::Error> {
+pub async fn remove_what_is_over(pool: &PgPool, stopped: &Shutdown) -> Result<(), sqlx::Error> {
     loop {
         let removed = sqlx::query(SWEEP).bind(SWEEP_ROWS_MAX).execute(pool).await?.rows_affected();
-        if removed < SWEEP_ROWS_MAX.unsigned_abs() || *stopped.borrow() {
+        if removed < SWEEP_ROWS_MAX.unsigned_abs() || stopped.is_requested() {
             return Ok(());
         }
     }

@@ -43,8 +43,8 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use sluice_kit::shutdown::Shutdown;
 use sqlx::PgPool;
-use tokio::sync::watch;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
@@ -145,7 +145,7 @@ impl Admin {
     }
 
     /// Keeps the tokens' keys fresh and the table of idempotency keys small, until the stop.
-    pub async fn housekeeping(self, stopped: watch::Receiver<bool>) {
+    pub async fn housekeeping(self, stopped: Shutdown) {
         tokio::join!(
             self.auth.watch(stopped.clone()),
             idempotency::sweep(self.pool.clone(), stopped.clone()),

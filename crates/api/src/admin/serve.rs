@@ -23,8 +23,8 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use sluice_kit::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::task::TaskTracker;
@@ -96,7 +96,7 @@ impl Service {
 }
 
 /// Serves the API and probes until the stop. Requests in progress are finished; the caller of this function bounds the time.
-pub async fn serve(listener: TcpListener, admin: Admin, stopped: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, admin: Admin, stopped: Shutdown) {
     let room = Room { per_client: admin.connections_per_client, ..BOUNDS.room };
     let reserve = Service::new(RESERVE_BOUNDS, probes::reserve(admin.clone()));
     let api = Service::new(Bounds { room, ..BOUNDS }, router(admin));
@@ -104,12 +104,12 @@ pub async fn serve(listener: TcpListener, admin: Admin, stopped: watch::Receiver
 }
 
 /// Serves probes and metrics only, until the stop.
-pub async fn serve_probes(listener: TcpListener, admin: Admin, stopped: watch::Receiver<bool>) {
+pub async fn serve_probes(listener: TcpListener, admin: Admin, stopped: Shutdown) {
     serve_all(listener, &[Service::new(PROBE_BOUNDS, probes::router(admin))], stopped).await;
 }
 
 /// Serves each connection by the first of the services that has a place for it.
-async fn serve_all(listener: TcpListener, services: &[Service], mut stopped: watch::Receiver<bool>) {
+async fn serve_all(listener: TcpListener, services: &[Service], mut stopped: Shutdown) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -140,18 +140,13 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
     Ok((stream, address.ip()))
 }
 
-async fn stop_requested(stopped: &mut watch::Receiver<bool>) {
+async fn stop_requested(stopped: &mut Shutdown) {
     // An error means that the sender is gone, which is a stop as well.
-    let _ = stopped.wait_for(|stop| *stop).await;
+    stopped.requested().await;
 }
 
 /// Answers one connection's requests.
-async fn serve_connection(
-    service: Service,
-    stream: TcpStream,
-    place: ConnectionPermit,
-    stopped: watch::Receiver<bool>,
-) {
+async fn serve_connection(service: Service, stream: TcpStream, place: ConnectionPermit, stopped: Shutdown) {
     let (bounds, connection) = (service.bounds, &place.connection);
     let opened = tokio::select! {
         opened = timeout(bounds.head, protocol::open(stream)) => opened,
@@ -173,7 +168,7 @@ async fn http1(
     service: &Service,
     stream: Opened,
     place: &Arc<Connection>,
-    mut stopped: watch::Receiver<bool>,
+    mut stopped: Shutdown,
 ) -> Result<(), BoxError> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -194,7 +189,7 @@ async fn http2(
     service: &Service,
     stream: Opened,
     place: &Arc<Connection>,
-    mut stopped: watch::Receiver<bool>,
+    mut stopped: Shutdown,
 ) -> Result<(), BoxError> {
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

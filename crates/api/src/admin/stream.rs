@@ -14,8 +14,8 @@ use axum::response::sse::KeepAlive;
 use axum::response::{IntoResponse, Response, Sse};
 use quota::{Code, Currency, MerchantId};
 use serde::Deserialize;
+use sluice_kit::shutdown::{self, Shutdown, Stop};
 use sqlx::PgPool;
-use tokio::sync::watch;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -41,30 +41,34 @@ pub(super) struct Streams {
     permits: Arc<StreamPermits>,
     wake: Wake,
     waker: std::sync::Mutex<Option<Waker>>,
-    stopping: watch::Sender<bool>,
+    /// Ends the streams.
+    stop: Stop,
+    stopping: Shutdown,
 }
 
 impl Streams {
     /// With connections of their own beside those of the pool.
     pub(super) fn new(pool: &PgPool) -> Self {
         let (waker, wake) = Wake::new();
+        let (stop, stopping) = shutdown::channel();
         Self {
             feed: Feed::new(database::beside(pool, Feed::CONNECTIONS)),
             permits: Arc::default(),
             wake,
             waker: std::sync::Mutex::new(Some(waker)),
-            stopping: watch::Sender::new(false),
+            stop,
+            stopping,
         }
     }
 
     /// Wakes the streams for alerts until the stop, which ends them.
-    pub(super) async fn run(&self, pool: PgPool, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn run(&self, pool: PgPool, mut stopped: Shutdown) {
         let waker = self.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(waker) = waker {
             waker.run(pool, stopped.clone()).await;
         }
-        let _ = stopped.wait_for(|stop| *stop).await;
-        self.stopping.send_replace(true);
+        stopped.requested().await;
+        self.stop.request();
     }
 }
 
@@ -114,7 +118,7 @@ async fn live_stream(
         Some(cursor) => streams.feed.resume(filter, cursor).await?.map_err(|error| bad_id(&error))?,
         None => streams.feed.begin(filter).await?,
     };
-    let (wake, stopping) = (streams.wake.clone(), streams.stopping.subscribe());
+    let (wake, stopping) = (streams.wake.clone(), streams.stopping.clone());
     let stream = run::Stream::new(&admin, caller, &headers, reader, permit).until(wake, stopping);
     let (name, value) = UNBUFFERED;
     // A stream that waits for its turn to read sends comments, too.

@@ -2,6 +2,7 @@
 
 use super::*;
 use sluice_journal::HistoryStore;
+use sluice_kit::shutdown;
 use sluice_policy::PolicyBook;
 use sluice_policy_source::Policies;
 use sluice_settings::Secret;
@@ -13,14 +14,14 @@ use tokio::net::{TcpListener, TcpStream};
 async fn get(admin: &Admin, request: &str) -> (u16, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = shutdown::channel();
     let server = tokio::spawn(serve(listener, admin.clone(), stopped));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{request} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await.unwrap();
-    stop.send(true).unwrap();
+    stop.request();
     server.await.unwrap();
     let status = reply.split(' ').nth(1).unwrap().parse().unwrap();
     (status, reply)

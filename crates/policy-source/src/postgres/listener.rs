@@ -4,16 +4,16 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgListener};
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
-use tokio::sync::watch;
+use sluice_kit::shutdown::Shutdown;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::time::timeout;
 use tracing::{debug, error, info};
 
 use super::load::{LoadError, Rows};
 use crate::metrics::Source;
 use crate::{Policies, compile_off_thread};
-use sluice_kit::database;
+use sluice_kit::database::{self, notifications::Notifications};
 use sluice_kit::health::warn_unless_away;
 use sluice_settings::Secret;
 
@@ -78,11 +78,8 @@ impl PolicyListener {
     }
 
     /// Keeps `policies` equal to Postgres until `shutdown` is `true`. A set with an error changes nothing.
-    pub async fn run(mut self, policies: Arc<Policies>, mut shutdown: watch::Receiver<bool>) {
-        tokio::select! {
-            _ = shutdown.wait_for(|stop| *stop) => {}
-            () = self.follow(&policies) => {}
-        }
+    pub async fn run(mut self, policies: Arc<Policies>, mut shutdown: Shutdown) {
+        let _ = shutdown.until(self.follow(&policies)).await;
         if let Some(connection) = self.connection.take() {
             // The stop does not wait: a connection that cannot be closed in time is dropped.
             let _ = timeout(RETRY_INTERVAL, connection.close()).await;
@@ -91,11 +88,11 @@ impl PolicyListener {
 
     async fn follow(&mut self, policies: &Arc<Policies>) {
         loop {
-            let listener = self.listen().await;
+            let notifications = Notifications::listen(&self.pool, CHANNEL).await;
             // Changes before the listener existed were not notified.
             let taken = self.take_over(policies).await;
-            match listener {
-                Ok(listener) if taken => self.follow_notifications(listener, policies).await,
+            match notifications {
+                Ok(notifications) if taken => self.follow_notifications(notifications, policies).await,
                 Ok(_) => {}
                 Err(error) => self.turn(Err(LoadError::Sql(error)), policies).await,
             }
@@ -103,29 +100,12 @@ impl PolicyListener {
         }
     }
 
-    async fn listen(&self) -> Result<PgListener, sqlx::Error> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen(CHANNEL).await?;
-        Ok(listener)
-    }
-
     /// Reads after every notification, until Postgres is gone.
-    async fn follow_notifications(&mut self, mut listener: PgListener, policies: &Arc<Policies>) {
+    async fn follow_notifications(&mut self, mut notifications: Notifications, policies: &Arc<Policies>) {
         loop {
-            match timeout(READ_INTERVAL, listener.try_recv()).await {
-                Ok(Ok(Some(_))) => {
-                    // Notifications that are buffered by now are covered by the same read.
-                    while listener.next_buffered().is_some() {}
-                }
-                Ok(Ok(None) | Err(_)) => return,
-                // A connection whose other end vanished is silent too: only a query shows it.
-                Err(_) => match timeout(READ_TIMEOUT, listener.execute("SELECT 1")).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => {
-                        return warn_unless_away!(error, "postgres notifications ended, listening again");
-                    }
-                    Err(_) => return debug!("postgres does not answer its listener, listening again"),
-                },
+            // Read also where none came: in case one was missed.
+            if let Err(error) = notifications.within(READ_INTERVAL).await {
+                return debug!(%error, "postgres notifications ended, listening again");
             }
             if !self.take_over(policies).await {
                 return;

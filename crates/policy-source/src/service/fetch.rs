@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quota::Channel;
-use tokio::sync::{Semaphore, mpsc, watch};
+use sluice_kit::shutdown::Shutdown;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::error;
 
@@ -64,10 +65,10 @@ impl PolicyFetcher {
         self,
         new: mpsc::Receiver<Arc<Cell>>,
         interval: impl Fn() -> Duration + Send,
-        mut shutdown: watch::Receiver<bool>,
+        mut shutdown: Shutdown,
     ) {
         tokio::select! {
-            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = shutdown.requested() => {}
             () = self.serve(new) => {}
             () = self.refresh(interval) => {}
         }

@@ -9,6 +9,7 @@ use quota::{ActorId, Channel, Currency, MerchantId, Policy};
 use sluice_journal::postgres::UsageLog;
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
+use sluice_kit::shutdown::{self, Stop};
 use sluice_kit::{clock, database};
 use sluice_policy_source::Policies;
 use sluice_policy_source::postgres::model::{LimitPolicy, PolicyInput};
@@ -18,7 +19,6 @@ use sqlx::types::Uuid;
 use testkit::dirs::RunDir;
 use testkit::postgres::Postgres;
 use testkit::{Failure, Result, wait};
-use tokio::sync::watch;
 
 /// How long anything may take to come true.
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ pub(crate) struct Node {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) dir: Arc<RunDir>,
-    stop: watch::Sender<bool>,
+    stop: Stop,
 }
 
 impl Node {
@@ -56,7 +56,7 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let (policies, sources) = sluice_policy_source::open(&settings, &Live::fixed(&settings), &health).await?;
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = shutdown::channel();
         sources.spawn(&policies, &stopped);
         Ok(Self { policies, health, metrics, dir, stop })
     }
@@ -105,7 +105,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
+        self.stop.request();
     }
 }
 

@@ -4,18 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_kit::shutdown::Shutdown;
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
 use thiserror::Error;
-use tokio::sync::{oneshot, watch};
-use tokio::time::sleep;
+use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use super::service;
 use super::table::{self, By, TableError};
 use crate::live::{Changed, Layer, Live};
 use crate::{HttpUrl, Settings, SettingsError};
-use sluice_kit::database;
+use sluice_kit::database::{self, notifications::Notifications};
 use sluice_kit::http::{Client, HttpError};
 use sluice_kit::metrics::{Metrics, SettingsFailure};
 
@@ -78,7 +77,7 @@ pub async fn follow(
     refresh: Duration,
     live: Live,
     metrics: Arc<Metrics>,
-    stopped: watch::Receiver<bool>,
+    stopped: Shutdown,
     first: oneshot::Sender<()>,
 ) {
     let name = source.name();
@@ -124,7 +123,7 @@ struct Follower {
     refresh: Duration,
     live: Live,
     metrics: Arc<Metrics>,
-    stopped: watch::Receiver<bool>,
+    stopped: Shutdown,
     first: Option<oneshot::Sender<()>>,
     /// The failure that is logged already.
     logged: Option<String>,
@@ -132,7 +131,7 @@ struct Follower {
 
 impl Follower {
     async fn service(&mut self, client: &Client, url: &HttpUrl, audit: &PgPool) {
-        while !self.stopping() {
+        while !self.stopped.is_requested() {
             match service::fetch(client, url).await {
                 Ok(layer) => {
                     let changed = self.apply(layer);
@@ -140,35 +139,28 @@ impl Follower {
                 }
                 Err(error) => self.failed(&error.into()),
             }
-            self.pause(self.refresh).await;
+            self.stopped.pause(self.refresh).await;
         }
     }
 
     async fn database(&mut self, pool: &PgPool) {
-        while !self.stopping() {
+        while !self.stopped.is_requested() {
             if let Err(error) = self.listen(pool).await {
                 self.failed(&error);
             }
-            self.pause(RETRY_INTERVAL.min(self.refresh)).await;
+            self.stopped.pause(RETRY_INTERVAL.min(self.refresh)).await;
         }
     }
 
     /// Works on one listening connection until the stop or until it fails.
     async fn listen(&mut self, pool: &PgPool) -> Result<(), ReadError> {
-        let mut listener = table::within(PgListener::connect_with(pool)).await?;
-        listener.eager_reconnect(false);
         // First listen, then read: otherwise a change in between would be seen at the next interval only.
-        table::within(listener.listen(table::CHANNEL)).await?;
+        let mut notifications = table::within(Notifications::listen(pool, table::CHANNEL)).await?;
         loop {
             self.read(pool).await?;
-            tokio::select! {
-                _ = self.stopped.wait_for(|stop| *stop) => return Ok(()),
-                notice = listener.try_recv() => match notice.map_err(TableError::from)? {
-                    // One reading serves all that was announced so far.
-                    Some(_) => while listener.next_buffered().is_some() {},
-                    None => return Err(ReadError::Lost),
-                },
-                () = sleep(self.refresh) => {}
+            match self.stopped.until(notifications.within(self.refresh)).await {
+                None => return Ok(()),
+                Some(notified) => notified.map(drop).map_err(|_| ReadError::Lost)?,
             }
         }
     }
@@ -244,18 +236,6 @@ impl Follower {
         if let Some(first) = self.first.take() {
             // The receiver may be gone.
             let _ = first.send(());
-        }
-    }
-
-    fn stopping(&self) -> bool {
-        *self.stopped.borrow() || self.stopped.has_changed().is_err()
-    }
-
-    /// Waits, but ends at a stop.
-    async fn pause(&mut self, duration: Duration) {
-        tokio::select! {
-            _ = self.stopped.wait_for(|stop| *stop) => {}
-            () = sleep(duration) => {}
         }
     }
 }

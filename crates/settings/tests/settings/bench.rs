@@ -13,12 +13,13 @@ use serde_json::Value;
 use sluice_journal::postgres::UsageLog;
 use sluice_kit::database;
 use sluice_kit::metrics::Metrics;
+use sluice_kit::shutdown::{self, Stop};
 use sluice_settings::runtime::{self, AuditEntry, Change, ChangeError, Changed, HistoryQuery, Repository, Source};
 use sluice_settings::{Live, Secret, Setting, Settings};
 use testkit::ports::{self, loopback};
 use testkit::postgres::Postgres;
 use testkit::{Failure, Result, wait};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle as Task;
 
 /// How long anything may take to come true.
@@ -40,7 +41,7 @@ pub(crate) struct Node {
     pub(crate) live: Live,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) repository: Repository,
-    stop: watch::Sender<bool>,
+    stop: Stop,
     task: Task<()>,
 }
 
@@ -53,7 +54,7 @@ impl Node {
         let pool = database::pool(&settings.postgres_url(), 4)?;
         let repository = Repository::new(&settings, live.clone(), pool, Arc::clone(&metrics));
         let source = Source::of(&settings)?.ok_or_else(|| Failure::new("these settings have no source"))?;
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = shutdown::channel();
         let (first, first_read) = oneshot::channel();
         let follow = runtime::follow(source, refresh, live.clone(), Arc::clone(&metrics), stopped, first);
         let task = tokio::spawn(follow);
@@ -119,7 +120,7 @@ impl Node {
 
     /// Stops as the server does.
     pub(crate) async fn stop(self) -> Result<()> {
-        self.stop.send(true)?;
+        self.stop.request();
         Ok(self.task.await?)
     }
 }

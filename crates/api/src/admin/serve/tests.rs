@@ -2,6 +2,7 @@ use super::*;
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::stream;
+use sluice_kit::shutdown::{self, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -13,14 +14,14 @@ const fn places(all: usize) -> Room {
 }
 
 /// A server that answers `/`, and without end `/endless`.
-async fn start(bounds: Bounds) -> (std::net::SocketAddr, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+async fn start(bounds: Bounds) -> (std::net::SocketAddr, Stop, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let endless = || async {
         Body::from_stream(stream::repeat_with(|| Ok::<_, io::Error>(Bytes::from_static(&[b'x'; 64 * 1024]))))
     };
     let router = Router::new().route("/", get(|| async { "ok" })).route("/endless", get(endless));
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = shutdown::channel();
     let services = [Service::new(bounds, router)];
     (address, stop, tokio::spawn(async move { serve_all(listener, &services, stopped).await }))
 }
@@ -58,7 +59,7 @@ async fn whoever_reads_no_answer_is_not_waited_for() {
     let (address, stop, server) = start(Bounds { room: places(8), head: LONG, write: SHORT, ..BOUNDS }).await;
     let mut stream = request(address, b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
-    stop.send(true).unwrap();
+    stop.request();
     // The answer has no end, so that only the unread bytes end it.
     server.await.unwrap();
     drop(stream);
@@ -83,7 +84,7 @@ async fn x10_so_many_connections_at_a_time_and_no_more() {
     let mut fourth = TcpStream::connect(address).await.unwrap();
     assert_eq!(fourth.read(&mut [0]).await.unwrap_or(0), 0, "it was answered");
     drop((open, third));
-    stop.send(true).unwrap();
+    stop.request();
     server.await.unwrap();
 }
 
@@ -144,7 +145,7 @@ async fn http2_ends_at_the_stop() {
     let (mut sender, ended) = http2_client(address).await;
     let request = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
-    stop.send(true).unwrap();
+    stop.request();
     server.await.unwrap();
     ended.await.unwrap().unwrap();
 }

@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, header};
 use axum::response::sse::Event;
 use futures_util::stream;
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use sluice_kit::shutdown::Shutdown;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -85,17 +86,13 @@ impl Stream {
 
     /// Its events, until the server stops. A task of its own makes them, one ahead of the client: so the stream ends in time if a
     /// client reads nothing, also if its connection requests nothing.
-    pub(super) fn until(
-        self,
-        wake: Wake,
-        stopping: watch::Receiver<bool>,
-    ) -> impl stream::Stream<Item = Result<Event, Infallible>> {
+    pub(super) fn until(self, wake: Wake, stopping: Shutdown) -> impl stream::Stream<Item = Result<Event, Infallible>> {
         let (sender, mut receiver) = mpsc::channel(1);
         tokio::spawn(telemetry::carried(self.send_events(sender, wake, stopping)));
         stream::poll_fn(move |context| receiver.poll_recv(context).map(|event| event.map(Ok)))
     }
 
-    async fn send_events(mut self, events: mpsc::Sender<Event>, mut wake: Wake, mut stopping: watch::Receiver<bool>) {
+    async fn send_events(mut self, events: mpsc::Sender<Event>, mut wake: Wake, mut stopping: Shutdown) {
         loop {
             let event = tokio::select! {
                 event = self.next(&mut wake, &mut stopping) => event,
@@ -110,7 +107,7 @@ impl Stream {
         }
     }
 
-    async fn next(&mut self, wake: &mut Wake, stopping: &mut watch::Receiver<bool>) -> Option<Event> {
+    async fn next(&mut self, wake: &mut Wake, stopping: &mut Shutdown) -> Option<Event> {
         match self.state {
             State::New => {
                 self.state = State::Open;
@@ -120,7 +117,7 @@ impl Stream {
             State::Ended => return None,
         }
         loop {
-            if *stopping.borrow() {
+            if stopping.is_requested() {
                 return Some(self.end("STOPPING", "the server stops: connect again with the last id"));
             }
             if Instant::now() >= self.beat_at {
@@ -162,7 +159,7 @@ impl Stream {
     }
 
     /// Waits until there may be something to send, or a heartbeat is due.
-    async fn wait(&mut self, wake: &mut Wake, stopping: &mut watch::Receiver<bool>) {
+    async fn wait(&mut self, wake: &mut Wake, stopping: &mut Shutdown) {
         let most = std::mem::take(&mut self.rest).min(self.beat_at.saturating_duration_since(Instant::now()));
         let rest = async {
             tokio::time::sleep(REST).await;
@@ -170,7 +167,7 @@ impl Stream {
         };
         tokio::select! {
             () = rest => {}
-            _ = stopping.wait_for(|stop| *stop) => {}
+            () = stopping.requested() => {}
         }
     }
 
