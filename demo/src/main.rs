@@ -85,7 +85,7 @@ enum Ended {
     Interrupted,
 }
 
-/// Returns when somebody asks the demo to end.
+/// Returns when a signal asks the demo to end.
 async fn ask_to_end() -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {

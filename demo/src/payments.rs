@@ -14,7 +14,7 @@ const VOID_WITHIN: Duration = Duration::from_secs(5);
 /// What a payment is expected to come to.
 struct Announced {
     status: u16,
-    /// `None` where nobody is asked.
+    /// `None` where no server is asked.
     code: Option<&'static str>,
     reaches_gateway: bool,
     /// A header of the answer, or of the request as the gateway saw it.

@@ -30,6 +30,8 @@ pub struct Calendar {
 
 /// No zone is further ahead of UTC.
 const AHEAD_MAX_MS: i64 = 14 * 3_600_000;
+/// After this time a window that was over in UTC is over in every calendar.
+const OVER_EVERYWHERE_MS: i64 = 72 * 3_600_000;
 /// Instants outside of 1971 to 9000 are treated as the nearest one inside, so that every instant has windows.
 const FIRST_MS: i64 = 31_536_000_000;
 const LAST_MS: i64 = 221_845_392_000_000;
@@ -107,6 +109,15 @@ impl Calendar {
     #[must_use]
     pub fn latest_day_at(now_ms: i64) -> u32 {
         Self::UTC.windows_at(now_ms.saturating_add(AHEAD_MAX_MS)).ids.day
+    }
+
+    /// The windows before which every window is over at `now_ms` (milliseconds since the epoch), in whatever calendar: a window that
+    /// was over in UTC three days ago is over in every zone and with every cut-off, and a week may have begun on any of seven days.
+    #[must_use]
+    pub fn oldest_open_at(now_ms: i64) -> PerPeriod<u32> {
+        let then_ms = now_ms.saturating_sub(OVER_EVERYWHERE_MS);
+        let week = Self::UTC.windows_at(then_ms.saturating_sub(6 * 86_400_000)).ids.day;
+        PerPeriod { week, ..Self::UTC.windows_at(then_ms).ids }
     }
 
     /// The first instant of the window `id`, in milliseconds since the epoch; `None` for an id that names no date.
@@ -369,6 +380,27 @@ mod tests {
                 }
                 let end = calendar.ends_at_ms(Period::Year, year);
                 assert_eq!(end, calendar.ends_at_ms(Period::Month, year * 100 + 12), "{zone} {cutoff} {year}");
+            }
+        }
+    }
+
+    /// No open window of any calendar is older than the oldest open one, and soon every one that is over is.
+    #[test]
+    fn windows_that_are_over_everywhere_are_over() {
+        let starts = [Weekday::Monday, Weekday::Wednesday, Weekday::Saturday, Weekday::Sunday];
+        for (zone, cutoff) in [("UTC", 0), ("Pacific/Kiritimati", 0), ("Pacific/Pago_Pago", 23)] {
+            for start in starts {
+                let calendar = calendar(zone, cutoff).with_week_start(start);
+                for day in 0..40 {
+                    let now = ms("2026-11-20T07:00:00Z") + day * 86_400_000;
+                    let oldest = Calendar::oldest_open_at(now);
+                    for (period, id) in calendar.windows_at(now).ids.iter() {
+                        assert!(*oldest.of(period) <= *id, "{zone} {cutoff} {start:?} {period:?} {day}");
+                    }
+                    let later = Calendar::oldest_open_at(now + 12 * 86_400_000);
+                    let ids = calendar.windows_at(now).ids;
+                    assert!(later.day > ids.day && later.week > ids.week || start != Weekday::Monday, "{zone} {day}");
+                }
             }
         }
     }

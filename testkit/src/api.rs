@@ -125,7 +125,7 @@ impl Api {
 
     /// A caller without credentials.
     #[must_use]
-    pub fn nobody(&self) -> Caller {
+    pub fn anonymous(&self) -> Caller {
         Caller { address: self.server.admin_address(), token: None }
     }
 }

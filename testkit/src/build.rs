@@ -63,7 +63,7 @@ pub fn filter_wasm() -> Result<PathBuf> {
     })
 }
 
-/// The filter that reads each charge and asks nobody, for the load rig; never what is shipped.
+/// The filter that reads each charge and asks no server, for the load rig; never what is shipped.
 ///
 /// # Errors
 /// As [`filter_wasm`].
@@ -72,7 +72,7 @@ pub fn filter_wasm_parse_only() -> Result<PathBuf> {
     once(&BUILT, || filter_with("parse_only", "the parse-only filter"))
 }
 
-/// The filter that traps where a request's header tells it to, for tests of what a trap costs; never what is shipped.
+/// The filter that traps where a request's header asks for it, for tests of what a trap costs; never what is shipped.
 ///
 /// # Errors
 /// As [`filter_wasm`].

@@ -84,7 +84,7 @@ impl Client {
     /// Opens a connection.
     ///
     /// # Errors
-    /// When nobody listens, or speaks something else.
+    /// When no server listens, or it speaks something else.
     pub async fn connect(address: SocketAddr, protocol: Protocol) -> Result<Self> {
         let (sender, driver) = open(address, protocol).await.context(format!("connecting to {address}"))?;
         Ok(Self { address, protocol, sender, driver })

@@ -54,7 +54,7 @@ fn base(name: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Programs are run from this folder, so nobody else may have put it into the shared temp folder.
+/// Programs are run from this folder, so no other user may have put it into the shared temp folder.
 fn ensure_ours(dir: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs::symlink_metadata(dir)?;
@@ -109,7 +109,7 @@ impl RunDir {
         self.path.join(name)
     }
 
-    /// Leaves the folder behind for whoever looks into a failure.
+    /// Leaves the folder behind for a person who looks into a failure.
     pub fn keep(&self) {
         if !self.kept.swap(true, Ordering::Relaxed) && fs::write(self.join(KEEP_MARK), "").is_ok() {
             eprintln!("the logs are kept in {}", self.path.display());

@@ -76,7 +76,7 @@ pub enum Reply {
     NoGrpc,
     /// The connection ends instead.
     HangUp,
-    /// The connection is told to end with what is under way, and the call is answered so.
+    /// The connection is asked to end with what is under way, and the call is answered so.
     GoAway(Vec<Verdict>),
 }
 
@@ -116,7 +116,7 @@ impl<S: Script> FakeServer<S> {
         let address = listener.local_addr()?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (script, speaks) = (Arc::new(script), watch::Sender::new(Speaks::Http2));
-        let (calls, served, told) = (Arc::<AtomicU64>::default(), Arc::clone(&script), speaks.clone());
+        let (calls, served, protocol) = (Arc::<AtomicU64>::default(), Arc::clone(&script), speaks.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
@@ -126,7 +126,7 @@ impl<S: Script> FakeServer<S> {
                     hang_up: Notify::new(),
                     go_away: Notify::new(),
                 };
-                tokio::spawn(Arc::new(connection).serve(TokioIo::new(stream), told.subscribe()));
+                tokio::spawn(Arc::new(connection).serve(TokioIo::new(stream), protocol.subscribe()));
             }
         });
         Ok(Self { address, script, speaks, accepting })

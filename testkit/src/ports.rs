@@ -1,4 +1,4 @@
-//! Loopback ports for servers that must be told theirs.
+//! Loopback ports for servers that must be given theirs.
 //!
 //! They lie below the range from which the kernel takes ports for outgoing connections, so that a port stays free while
 //! its server is down for a moment in a restart test.

@@ -1,4 +1,4 @@
-//! What Linux tells about processes in `/proc`: who belongs to whom, and processor time.
+//! What Linux reports about processes in `/proc`: who belongs to whom, and processor time.
 
 use std::collections::BTreeMap;
 use std::fs;

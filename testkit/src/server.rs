@@ -16,7 +16,7 @@ use crate::wait;
 
 /// Migrations run in the meantime.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// A line of the log may come so much later than what it tells of, on a machine that is busy.
+/// A line of the log may come so much later than what it reports, on a machine that is busy.
 const LOGGED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What "started" means to a test.
@@ -129,7 +129,7 @@ impl Server {
     }
 
     /// The first such line of the log. Lines are written by a thread of the server's own, so one may come a little later than what it
-    /// tells of.
+    /// reports.
     ///
     /// # Errors
     /// When none comes.

@@ -1,4 +1,4 @@
-//! A client of server-sent events, as browsers have one: it reads when it is told to, and remembers the last id.
+//! A client of server-sent events, as browsers have one: it reads when it is asked to, and remembers the last id.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use crate::keys::sha256;
 const TOKENS: &str = "/api/v1/access-tokens";
 const STATS: &str = "/api/v1/usage-logs/stats";
 
-/// What may be posted there, for whoever may.
+/// What may be posted there, by a caller that may post it.
 fn body(path: &str) -> Value {
     match path {
         "/api/v1/limit-policies" => json!({"policy": {"daily_limit": 5_000}}),

@@ -129,7 +129,7 @@ async fn a_batch_counts_as_its_operations() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_caller_that_asks_too_often_is_told_when_to_come_back() -> Result<()> {
+async fn the_answer_to_a_caller_that_asks_too_often_states_when_to_come_back() -> Result<()> {
     let bench = Bench::with(&[("JWT_SECRET", secret()), ("SLUICE_ADMIN_RATE_PER_MINUTE", "3")])?;
     let admin = token("admin")?;
     for _ in 0..3 {

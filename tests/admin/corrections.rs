@@ -44,7 +44,7 @@ async fn daily_used(bench: &Bench, admin: &str) -> Result<String> {
     Ok(field(&bench.get(ACCOUNT, admin).await?, "/daily_used"))
 }
 
-/// The store hangs, does the correction when it goes on, and nobody hears of it: the key does not do it a second time.
+/// The store hangs, does the correction when it goes on, and its answer is lost: the key does not do it a second time.
 #[tokio::test]
 async fn a_correction_whose_answer_was_lost_is_not_done_twice() -> Result<()> {
     let mut bench = prompt()?;

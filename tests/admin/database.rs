@@ -128,9 +128,10 @@ async fn f10_a_pooler_in_transaction_mode_is_found_out() -> Result<()> {
     Ok(())
 }
 
-/// F9: an event that Postgres refuses for its content is set aside, and that is logged, counted and told to operators.
+/// F9: an event that Postgres refuses for its content is set aside, and that is logged, counted and reported to
+/// operators.
 #[tokio::test]
-async fn f9_an_event_that_is_set_aside_is_logged_counted_and_told() -> Result<()> {
+async fn f9_an_event_that_is_set_aside_is_logged_counted_and_reported() -> Result<()> {
     const REFUSE: [&str; 2] = [
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
             IF NEW.remarks = 'refused' THEN RAISE EXCEPTION 'no such remarks' USING ERRCODE = '22000'; END IF; \

@@ -79,7 +79,7 @@ async fn a_key_is_one_callers_for_one_request() -> Result<()> {
     Ok(())
 }
 
-/// Tokens are inserted when nobody holds the advisory lock 1. The wait outlasts the session's lock and statement
+/// Tokens are inserted when no session holds the advisory lock 1. The wait outlasts the session's lock and statement
 /// timeouts, so that a slow machine changes nothing.
 const INSERTS_WAIT: &str = "CREATE FUNCTION wait_for_lock() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
         SET LOCAL lock_timeout = 0; \
@@ -160,7 +160,7 @@ async fn keys_end() -> Result<()> {
     Ok(())
 }
 
-/// Without Postgres nobody can tell whether a key was used: the request is refused, not risked.
+/// Without Postgres it is unknown whether a key was used: the request is refused, not risked.
 #[tokio::test]
 async fn without_the_database_a_key_cannot_be_honoured() -> Result<()> {
     use testkit::Service;

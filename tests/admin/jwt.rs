@@ -140,7 +140,7 @@ async fn tokens_of_a_published_key() -> Result<()> {
     let keys = [("SLUICE_JWT_ALGORITHM", "ES256"), ("SLUICE_JWT_JWKS", url.as_str())];
     let bench = Bench::with(&[&keys[..], &ADDRESSED].concat())?;
 
-    // Nothing is published yet: nobody can tell, and nobody is let in.
+    // Nothing is published yet: no token can be checked, and no caller is let in.
     let token = first.sign(&addressed("admin"))?;
     let answer = bench.get(STATS, &token).await?;
     assert_eq!((answer.status, answer.code().as_str()), (503, "AUTH_UNAVAILABLE"), "{}", answer.json());

@@ -80,7 +80,7 @@ async fn payments_are_found_by_merchant_and_order() -> Result<()> {
 
     let order = get("/api/v1/usage-logs/order/o%2Fpaid", operator.clone()).await?;
     assert_eq!(texts(&items(&order), "order_no"), ["o/paid", "o/paid"]);
-    // Another merchant does not see it, whoever has the order's number.
+    // Another merchant does not see it, even with the order's number.
     let other = Signer::secret(secret()).sign(&with(claims("merchant"), json!({"merchant_id": "m-2"})))?;
     let order = get("/api/v1/usage-logs/order/o%2Fpaid", other).await?;
     assert_eq!((order.status, items(&order).len()), (200, 0));
@@ -192,7 +192,8 @@ async fn an_export_has_every_row() -> Result<()> {
     Ok(())
 }
 
-/// X11: a client that does not read holds up its own next exports, and nobody else's; when it leaves, there is room again.
+/// X11: a client that does not read holds up its own next exports, and no other client's; when it leaves, there is room
+/// again.
 #[tokio::test]
 async fn x11_a_slow_reader_holds_up_its_own_exports_only() -> Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -218,7 +219,7 @@ async fn x11_a_slow_reader_holds_up_its_own_exports_only() -> Result<()> {
     let answer = bench.get(path, &operator).await?;
     assert_eq!((answer.status, answer.code().as_str()), (429, "RATE_LIMITED"), "{}", answer.json());
     assert!(answer.header("retry-after").is_some());
-    let other = Signer::secret(secret()).sign(&with(claims("operator"), json!({"sub": "somebody-else"})))?;
+    let other = Signer::secret(secret()).sign(&with(claims("operator"), json!({"sub": "another-operator"})))?;
     drop(begin(&other).await?);
     // What is not an export goes on.
     assert_eq!(bench.get("/api/v1/usage-logs/merchant/m-made", &operator).await?.status, 200);

@@ -1,5 +1,5 @@
-//! What callers are told, operation by operation of the API's own description: examples can be sent as they stand, and whatever is wrong
-//! with a request is said in words, never in those of the language that the server is written in.
+//! What callers are answered, operation by operation of the API's own description: examples can be sent as they stand,
+//! and whatever is wrong with a request is said in words, never in those of the language that the server is written in.
 
 use serde_json::{Value, json};
 use sluice_api::admin::openapi;

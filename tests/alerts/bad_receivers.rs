@@ -53,7 +53,7 @@ async fn a_message_is_tried_until_it_is_taken_under_one_id() -> Result<()> {
 }
 
 #[tokio::test]
-async fn one_that_hangs_holds_up_nobody_else() -> Result<()> {
+async fn one_that_hangs_holds_up_no_other() -> Result<()> {
     let hangs = Receiver::start(|_, _| Reply::Hang).await?;
     let takes = Receiver::start(|_, _| status(200)).await?;
     let channels = [webhook("hangs", &hangs.url()), webhook("takes", &takes.url())];
@@ -102,7 +102,7 @@ async fn who_names_a_time_is_not_asked_before() -> Result<()> {
     let bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[]).await?;
     bench.raise(DAILY_100).await?;
     let put_off = [
-        // An hour of it is heeded, so that nobody has only one try.
+        // An hour of it is heeded, so that no message has only one try.
         "SELECT count(*) FROM alert_message \
             WHERE attempts = 1 AND next_try_at BETWEEN now() + interval '50 minutes' AND now() + interval '61 minutes'",
         "SELECT count(*) FROM alert_message \
@@ -118,7 +118,7 @@ async fn who_names_a_time_is_not_asked_before() -> Result<()> {
 }
 
 #[tokio::test]
-async fn after_its_time_a_message_is_dead_until_somebody_asks_for_it() -> Result<()> {
+async fn after_its_time_a_message_is_dead_until_a_caller_asks_for_it() -> Result<()> {
     let receiver = Receiver::start(|number, _| status(if number < 3 { 500 } else { 200 })).await?;
     let bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[("SLUICE_ALERT_RETRY_MS", "1000")]).await?;
     let alert = bench.raise(DAILY_100).await?;

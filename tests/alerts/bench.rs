@@ -20,7 +20,7 @@ use uuid::Uuid;
 pub(crate) const WITHIN: Duration = Duration::from_secs(40);
 /// A secret of a webhook.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-/// Waits are short and deadlines are not long, so that nobody waits for them.
+/// Waits are short and deadlines are not long, so that no test waits for them.
 const ENV: [(&str, &str); 4] = [
     ("SLUICE_ALERT_ALLOW_NETWORKS", "127.0.0.1/32"),
     ("SLUICE_ALERT_MERCHANT_NETWORKS", "127.0.0.1/32"),

@@ -1,4 +1,5 @@
-//! Servers that die, and several of them: everybody hears of everything, and twice only where nobody can know.
+//! Servers that die, and several of them: each receiver is notified of everything, and twice only where no server can
+//! know.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,7 +49,7 @@ async fn killed_between_sending_and_recording_it_sends_again_under_the_same_id()
 }
 
 #[tokio::test]
-async fn of_two_servers_one_tells_and_the_other_takes_over() -> Result<()> {
+async fn of_two_servers_one_notifies_and_the_other_takes_over() -> Result<()> {
     const ALERTS: usize = 20;
     let receiver = Receiver::start(|_, _| status(200)).await?;
     let mut bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[]).await?;
@@ -79,7 +80,7 @@ async fn of_two_servers_one_tells_and_the_other_takes_over() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_happened_while_nobody_was_there_is_told_later() -> Result<()> {
+async fn what_happened_while_no_server_was_there_is_sent_later() -> Result<()> {
     let receiver = Receiver::start(|_, _| status(200)).await?;
     let mut bench = Bench::start(all_to(&[webhook("hook", &receiver.url())]), &[]).await?;
     bench.server.stop()?;
@@ -118,8 +119,8 @@ async fn a_lost_notification_and_a_lost_session_lose_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Postgres lets nobody in for so long: more than the notifier waits before it looks whether its session is well.
-const NOBODY_IN: Duration = Duration::from_millis(1500);
+/// Postgres lets no session in for so long: more than the notifier waits before it looks whether its session is well.
+const NO_SESSION_IN: Duration = Duration::from_millis(1500);
 
 #[tokio::test]
 async fn who_loses_the_session_in_its_sleep_leads_no_more() -> Result<()> {
@@ -135,7 +136,7 @@ async fn who_loses_the_session_in_its_sleep_leads_no_more() -> Result<()> {
     // The session that has the lock ends, and a new one cannot be had at once.
     kill_process(postmaster, Signal::STOP)?;
     let ended = bench.sql(concat!("SELECT pg_terminate_backend(pid) FROM ", leader!())).await?;
-    tokio::time::sleep(NOBODY_IN).await;
+    tokio::time::sleep(NO_SESSION_IN).await;
     kill_process(postmaster, Signal::CONT)?;
     ensure_eq!(ended, 1);
     testkit::wait::until("the end of its lead", crate::bench::WITHIN, || {
@@ -154,7 +155,8 @@ async fn of_two_that_lead_one_takes_a_message() -> Result<()> {
     let _another = bench.another(&env)?;
     bench.raise(DAILY_100).await?;
     bench.wait_for("SELECT count(*) FROM alert_delivery", 1).await?;
-    // Nobody can claim it although it is due; the session of the one who tries ends meanwhile, and the other tries as well.
+    // No server can claim it although it is due; the session of the one that tries ends meanwhile, and the other tries
+    // as well.
     bench.sql("UPDATE alert_message SET next_try_at = now() + interval '300 milliseconds'").await?;
     let mut holding = bench.pool.begin().await?;
     sqlx::query("SELECT 1 FROM alert_message FOR UPDATE").execute(&mut *holding).await?;

@@ -87,7 +87,7 @@ async fn what_is_too_much_is_summed_up_and_critical_ones_pass() -> Result<()> {
         bench.raise(passing).await?;
     }
     receiver.wait(7).await?;
-    // The end of an alert that nobody was told of is held with it.
+    // The end of an alert that was not sent is held with it.
     let held: Uuid = sqlx::query_scalar("SELECT alert_id FROM alert_message WHERE state = 'held' LIMIT 1")
         .fetch_one(&bench.pool)
         .await?;
@@ -227,7 +227,7 @@ async fn an_end_waits_for_the_digest_that_has_its_beginning() -> Result<()> {
     bench.set("operators", at_once).await?;
     bench.resolve(id).await?;
     bench.wait_for("SELECT count(*) FROM alert_message WHERE kind = 'resolved'", 1).await?;
-    // What comes after it is told, so the end has had its turn.
+    // What comes after it is sent, so the end has had its turn.
     bench.raise(OTHER_MERCHANT).await?;
     let got = receiver.wait(2).await?;
     ensure_eq!(types(&got), ["quota_alert.digest", "quota_alert.raised"]);

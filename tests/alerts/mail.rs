@@ -78,7 +78,7 @@ async fn mail_has_text_and_html_and_one_id_at_every_try() -> Result<()> {
     let text = |part: &Value| part["text"].as_str().unwrap_or_default().to_owned();
     ensure!(text(&parts[0]).contains("Today's amount has reached 100 % of its limit"), "{mail:#}");
     ensure!(text(&parts[1]).contains("<p>Today&#39;s amount has reached 100 % of its limit</p>"), "{mail:#}");
-    // Nobody knows whether the first came: it goes again as the same mail.
+    // It is unknown whether the first came: it goes again as the same mail.
     bench.sql("UPDATE alert_message SET state = 'pending', told = '{}', next_try_at = now(), ended_at = NULL").await?;
     bench.wake().await?;
     ensure_eq!(mails.wait(4).await?[3]["id"], mail["id"]);
@@ -86,7 +86,7 @@ async fn mail_has_text_and_html_and_one_id_at_every_try() -> Result<()> {
 }
 
 #[tokio::test]
-async fn who_is_refused_keeps_a_mail_from_nobody_else_and_is_tried_again() -> Result<()> {
+async fn who_is_refused_keeps_a_mail_from_no_one_else_and_is_tried_again() -> Result<()> {
     let dir = dirs::RunDir::new("mails")?;
     let mails = Mails::start(dir.path())?;
     let url = format!("smtp://127.0.0.1:{}", mails.port);
@@ -107,7 +107,7 @@ async fn who_is_refused_keeps_a_mail_from_nobody_else_and_is_tried_again() -> Re
     ensure_eq!(tries[1]["status"], 550);
     let message = bench.rows("SELECT state, told FROM alert_message").await?;
     ensure_eq!(message, json!([{"state": "pending", "told": ["risk@example.com", "later@example.com"]}]));
-    // Nobody is left who has not taken it.
+    // No address is left that has not taken it.
     bench.set("operators", to(&["later@example.com", "risk@example.com"])).await?;
     bench.sql("UPDATE alert_message SET next_try_at = now()").await?;
     bench.wake().await?;

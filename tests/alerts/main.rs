@@ -1,5 +1,5 @@
-//! Notification people of alerts, with a real server, Redis and Postgres: who is told what over which channel, how often, and once
-//! however much breaks in between.
+//! Notifications of alerts, with a real server, Redis and Postgres: who is notified of what over which channel, how
+//! often, and once however much breaks in between.
 
 mod bad_receivers;
 mod bench;

@@ -1,4 +1,4 @@
-//! Who is told of what: the operators' settings and each merchant's, as they are when it happens.
+//! Who is notified of what: the operators' settings and each merchant's, as they are when it happens.
 
 use serde_json::{Value, json};
 use testkit::{Result, ensure_eq};
@@ -8,16 +8,16 @@ use crate::receiver::{Got, Receiver, status};
 
 const OTHER_MERCHANT: Raise = Raise { merchant: "M-2", ..DAILY_100 };
 
-fn told(got: &[Got]) -> Vec<(String, String)> {
+fn notified(got: &[Got]) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let one = |got: &Got| (text(&got.json()["data"]["merchant_id"]), text(&got.json()["data"]["alert_type"]));
-    let mut told: Vec<_> = got.iter().map(one).collect();
-    told.sort();
-    told
+    let mut pairs: Vec<_> = got.iter().map(one).collect();
+    pairs.sort();
+    pairs
 }
 
 #[tokio::test]
-async fn each_scope_is_told_what_its_routes_take() -> Result<()> {
+async fn each_scope_is_notified_of_what_its_routes_take() -> Result<()> {
     let operators = Receiver::start(|_, _| status(200)).await?;
     let merchant = Receiver::start(|_, _| status(200)).await?;
     let settings = json!({"channels": [webhook("ops", &operators.url())],
@@ -32,10 +32,10 @@ async fn each_scope_is_told_what_its_routes_take() -> Result<()> {
     bench.resolve(ended).await?;
     merchant.wait(3).await?;
     let pair = |merchant: &str, alert_type: &str| (merchant.to_owned(), alert_type.to_owned());
-    ensure_eq!(told(&operators.got()), [pair("M-1", "daily_100"), pair("M-2", "daily_100")]);
+    ensure_eq!(notified(&operators.got()), [pair("M-1", "daily_100"), pair("M-2", "daily_100")]);
     let own = [pair("M-1", "daily_100"), pair("M-1", "daily_100"), pair("M-1", "daily_80")];
-    ensure_eq!(told(&merchant.got()), own);
-    // Each change of each alert was looked at once, whoever was told.
+    ensure_eq!(notified(&merchant.got()), own);
+    // Each change of each alert was looked at once, whichever scopes were notified.
     ensure_eq!(bench.count("SELECT count(*) FROM alert_message").await?, 5);
     let unseen = "SELECT count(*) FROM quota_alert \
         WHERE raise_seen_at IS NULL OR (resolved_at IS NOT NULL AND resolve_seen_at IS NULL)";
@@ -44,7 +44,7 @@ async fn each_scope_is_told_what_its_routes_take() -> Result<()> {
 }
 
 #[tokio::test]
-async fn new_settings_tell_nothing_old_and_a_channel_that_is_gone_ends_its_messages() -> Result<()> {
+async fn new_settings_send_nothing_old_and_a_channel_that_is_gone_ends_its_messages() -> Result<()> {
     let receiver = Receiver::start(|_, _| status(500)).await?;
     let late = Receiver::start(|_, _| status(200)).await?;
     let bench = Bench::start(all_to(&[webhook("first", &receiver.url())]), &[]).await?;
@@ -56,12 +56,12 @@ async fn new_settings_tell_nothing_old_and_a_channel_that_is_gone_ends_its_messa
     ensure_eq!(bench.count(errors).await?, 1);
     bench.raise(OTHER_MERCHANT).await?;
     let got = late.wait(1).await?;
-    ensure_eq!(told(&got), [("M-2".to_owned(), "daily_100".to_owned())]);
+    ensure_eq!(notified(&got), [("M-2".to_owned(), "daily_100".to_owned())]);
     Ok(())
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_read_hold_up_nobody_else_and_tell_when_they_are_mended() -> Result<()> {
+async fn settings_that_cannot_be_read_hold_up_no_other_scope_and_send_when_they_are_mended() -> Result<()> {
     let operators = Receiver::start(|_, _| status(200)).await?;
     let merchant = Receiver::start(|number, _| status(if number == 0 { 500 } else { 200 })).await?;
     let env = [("SLUICE_ALERT_RETRY_MS", "1000")];
@@ -90,9 +90,9 @@ async fn settings_that_cannot_be_read_hold_up_nobody_else_and_tell_when_they_are
     Ok(())
 }
 
-/// The whole way: a payment crosses its limit, and a person hears of it, once, and of its end.
+/// The whole way: a payment crosses its limit, and a person is notified of it, once, and of its end.
 #[tokio::test]
-async fn a_payment_that_crosses_is_told_and_so_is_its_refund() -> Result<()> {
+async fn a_payment_that_crosses_is_reported_and_so_is_its_refund() -> Result<()> {
     let receiver = Receiver::start(|_, _| status(200)).await?;
     let api = testkit::api::Api::start(
         &testkit::policies::document(),

@@ -1,4 +1,4 @@
-//! What is old goes, and nothing that somebody waits for.
+//! What is old goes, and nothing that is still waited for.
 
 use serde_json::json;
 use testkit::{Result, Service, ensure_eq};

@@ -11,7 +11,7 @@ use crate::receiver::{Got, Receiver, status};
 
 /// The secret that a rotation brings.
 const NEW_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-/// A secret that nobody gave to anybody.
+/// A secret that was given to no one.
 const FOREIGN_SECRET: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// What the library says to each message with a secret: whether it is from who has it.

@@ -16,7 +16,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("access::a_merchant_sees_and_checks_its_own_data_only", own_data_only);
     suite.add("access::an_operator_operates_and_manages_quotas", operators);
     suite.add("access::the_actor_is_the_tokens_subject", actor);
-    suite.add("access::what_is_open_tells_nothing_of_merchants", open_paths);
+    suite.add("access::what_is_open_shows_nothing_of_merchants", open_paths);
 }
 
 /// Method and path of every documented operation, with something in the place of each parameter.
@@ -30,7 +30,7 @@ pub(crate) fn operations() -> Result<Vec<(String, String)>> {
             part if part.starts_with('{') && part.ends_with("id}") && !part.contains("merchant") => {
                 "0190a1b2-0000-7000-8000-000000000000"
             }
-            part if part.starts_with('{') => "somebody",
+            part if part.starts_with('{') => "unknown",
             part => part,
         });
         let path = parts.collect::<Vec<_>>().join("/");
@@ -45,7 +45,7 @@ async fn nothing_without_a_token(api: &Api) -> Result<()> {
     assert!(operations.len() >= 20, "{operations:?}");
     let long_ago = api.caller(json!({"sub": "ana", "role": "admin", "exp": 1_000_000_000}))?;
     let callers = [
-        ("nobody", api.nobody(), "UNAUTHENTICATED"),
+        ("no token", api.anonymous(), "UNAUTHENTICATED"),
         ("nonsense", api.bearer("nonsense"), "INVALID_TOKEN"),
         ("an unknown access token", api.bearer(&format!("slc_{}", "A".repeat(43))), "INVALID_TOKEN"),
         ("yesterday's token", long_ago, "INVALID_TOKEN"),
@@ -74,7 +74,7 @@ async fn own_data_only(api: &Api) -> Result<()> {
     let forbidden = json!({"code": "FORBIDDEN"});
     expect(&shop.post("/quotas/check", &question("mine", 500)).await?, 200, &json!({"allowed": true}));
     expect(&shop.post("/quotas/check", &question("theirs", 500)).await?, 403, &forbidden);
-    expect(&shop.post("/quotas/check", &question("nobody", 500)).await?, 403, &forbidden);
+    expect(&shop.post("/quotas/check", &question("unknown", 500)).await?, 403, &forbidden);
     let check = |m: &str| json!({"action": "check", "merchant_id": m, "currency": "USD", "amount": 500});
     let batch = |operations: Value| json!({"operations": operations});
     expect(&shop.post("/quotas/batch", &batch(json!([check("mine")]))).await?, 200, &json!({"failed": 0}));
@@ -91,7 +91,7 @@ async fn own_data_only(api: &Api) -> Result<()> {
         expect(&shop.get(&path.replace("{}", "mine")).await?, 200, &json!({}));
         expect(&shop.get(&path.replace("{}", "theirs")).await?, 403, &forbidden);
     }
-    // Where nobody is named, only the own data are there.
+    // Where no merchant is named, only the own data are there.
     for path in ["/quotas/list", "/usage-logs/order/1"] {
         let page = expect(&shop.get(path).await?, 200, &json!({}));
         let items = page["items"].as_array().cloned().unwrap_or_default();
@@ -159,7 +159,7 @@ async fn actor(api: &Api) -> Result<()> {
     let m = "acted-on";
     expect(&ana.post("/quotas/consume", &charge(m, "1", 500)).await?, 200, &json!({"success": true}));
     expect(&oleg.post("/quotas/release", &charge(m, "1", 500)).await?, 200, &json!({"success": true}));
-    // Whoever names somebody else in the body is refused, and nothing is done in that name.
+    // A caller that names another actor in the body is refused, and nothing is done in that name.
     for field in ["operator_id", "operator_type", "actor", "last_updated_by", "suspended_by"] {
         let mut body = charge(m, "2", 500);
         body[field] = "boss".into();

@@ -9,8 +9,8 @@ use testkit::{Result, wait};
 use crate::charges::{account, charge, question};
 use crate::suite::Suite;
 
-/// How long the journal may take to tell what it knows.
-pub(crate) const TOLD_WITHIN: Duration = Duration::from_secs(30);
+/// How long the journal may take to report what it knows.
+pub(crate) const REPORTED_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.add("accounts::every_counter_is_adjusted_with_a_reason_and_a_version", adjusted);
@@ -72,9 +72,9 @@ async fn adjusted(api: &Api) -> Result<()> {
     expect(&ana.post("/quotas/adjust", &body).await?, 409, &json!({"code": "VERSION_CONFLICT"}));
     account(&ana, m, &json!({"daily_used": 5, "version": 31})).await?;
     let row = crate::usage_logs::of_merchant(&ana, m, "?code=VERSION_CONFLICT", 1).await?.remove(0);
-    let told = json!({"action_type": "adjust", "success": false, "code": "VERSION_CONFLICT", "operator_id": "ana",
+    let expected = json!({"action_type": "adjust", "success": false, "code": "VERSION_CONFLICT", "operator_id": "ana",
         "operator_type": "admin", "reason": "found by a count", "counter": "daily_used", "expected_version": 30});
-    assert_eq!(testkit::api::differences("", &row, &told), [""; 0]);
+    assert_eq!(testkit::api::differences("", &row, &expected), [""; 0]);
     Ok(())
 }
 
@@ -125,7 +125,7 @@ async fn suspended(api: &Api) -> Result<()> {
     let settle = of(m, &json!({"order_no": "2"}));
     expect(&ana.post("/quotas/settle", &settle).await?, 200, &json!({"pending_amount": 0}));
     expect(&ana.post("/quotas/release", &charge(m, "1", 5_000)).await?, 200, &json!({"daily_used": 3_000}));
-    let shown = told(&ana, m, |account| account["suspended_by"] == "ana").await?;
+    let shown = reported(&ana, m, |account| account["suspended_by"] == "ana").await?;
     let members = json!({"is_suspended": true, "suspended_reason": "chargebacks", "suspended_by": "ana", "last_updated_by": "ana"});
     assert_eq!(testkit::api::differences("", &shown, &members), [""; 0]);
     assert!(shown["suspended_at"].is_string(), "{shown}");
@@ -203,10 +203,10 @@ async fn b7_a_merchant_is_suspended_as_a_whole(api: &Api) -> Result<()> {
 async fn b7_both_are_shown(ana: &Caller, m: &str) -> Result<()> {
     let whole = json!({"is_suspended": true, "is_merchant_suspended": true, "suspended_at": null, "suspended_by": null,
         "merchant_suspended_reason": "stolen cards", "merchant_suspended_by": "ana"});
-    let shown = told(ana, m, |account| account["merchant_suspended_by"] == "ana").await?;
+    let shown = reported(ana, m, |account| account["merchant_suspended_by"] == "ana").await?;
     assert_eq!(testkit::api::differences("", &shown, &whole), [""; 0]);
     assert!(shown["merchant_suspended_at"].is_string(), "{shown}");
-    let both = wait::until_async("both suspensions of an account", TOLD_WITHIN, || async {
+    let both = wait::until_async("both suspensions of an account", REPORTED_WITHIN, || async {
         let account = ana.get(&format!("/quotas/merchant/{m}/currency/EUR")).await?.json();
         Ok(Some(account).filter(|account| account["suspended_by"] == "ana"))
     })
@@ -221,7 +221,7 @@ async fn b7_both_are_shown(ana: &Caller, m: &str) -> Result<()> {
     }
     let stats = expect(&ana.get("/quotas/stats").await?, 200, &json!({}));
     assert!(stats["suspended_merchants"].as_u64() >= Some(1), "{stats}");
-    let alerts = wait::until_async("the alert of a merchant", TOLD_WITHIN, || async {
+    let alerts = wait::until_async("the alert of a merchant", REPORTED_WITHIN, || async {
         let alerts = expect(&ana.get(&format!("/alerts/merchant/{m}")).await?, 200, &json!({}));
         let items = alerts["items"].as_array().cloned().unwrap_or_default();
         Ok(Some(items).filter(|items| items.len() == 2))
@@ -238,9 +238,9 @@ async fn b7_both_are_shown(ana: &Caller, m: &str) -> Result<()> {
     Ok(())
 }
 
-/// An account when the journal has told enough of it.
-async fn told(caller: &Caller, merchant: &str, enough: impl Fn(&Value) -> bool) -> Result<Value> {
-    wait::until_async("what the journal knows of an account", TOLD_WITHIN, || async {
+/// An account when the journal has reported enough of it.
+async fn reported(caller: &Caller, merchant: &str, enough: impl Fn(&Value) -> bool) -> Result<Value> {
+    wait::until_async("what the journal knows of an account", REPORTED_WITHIN, || async {
         let account = caller.get(&format!("/quotas/merchant/{merchant}/currency/USD")).await?.json();
         Ok(Some(account).filter(|account| enough(account)))
     })
@@ -278,7 +278,7 @@ async fn currencies(api: &Api) -> Result<()> {
     }
     accounts.sort_unstable();
     assert_eq!(accounts, [("EUR", 600), ("JPY", 700), ("USD", 500)]);
-    let account = told(&ana, m, |account| account["last_order_no"].is_string()).await?;
+    let account = reported(&ana, m, |account| account["last_order_no"].is_string()).await?;
     let members =
         json!({"last_order_no": "USD", "last_payment_no": "P-USD", "last_updated_by": "ana", "is_suspended": false});
     assert_eq!(testkit::api::differences("", &account, &members), [""; 0]);
@@ -292,7 +292,7 @@ async fn currencies(api: &Api) -> Result<()> {
 
 /// A list when it has so many items: the journal stores accounts some time after their events.
 pub(crate) async fn wait_for_list(caller: &Caller, query: &str, items: usize) -> Result<Vec<Value>> {
-    wait::until_async("a list of accounts", TOLD_WITHIN, || async {
+    wait::until_async("a list of accounts", REPORTED_WITHIN, || async {
         let page = expect(&caller.get(&format!("/quotas/list{query}")).await?, 200, &json!({}));
         let listed = page["items"].as_array().cloned().unwrap_or_default();
         Ok(Some(listed).filter(|listed| listed.len() == items))
@@ -357,7 +357,7 @@ async fn stats(api: &Api) -> Result<()> {
     let of_currency = |stats: &Value, list: &str| {
         stats[list].as_array().into_iter().flatten().find(|row| row["currency"] == "NOK").cloned().unwrap_or_default()
     };
-    let stats = wait::until_async("stats of two accounts", TOLD_WITHIN, || async {
+    let stats = wait::until_async("stats of two accounts", REPORTED_WITHIN, || async {
         let stats = expect(&ana.get("/quotas/stats").await?, 200, &json!({}));
         let accounts = &of_currency(&stats, "currencies")["accounts"];
         Ok((accounts == 2).then_some(stats))

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use testkit::api::{Api, Caller, expect};
 use testkit::{Result, wait};
 
-use crate::accounts::TOLD_WITHIN;
+use crate::accounts::REPORTED_WITHIN;
 use crate::charges::charge;
 use crate::suite::Suite;
 
@@ -57,7 +57,7 @@ pub(crate) async fn raise(pool: &PgPool, raised: Raised<'_>) -> Result<String> {
     let statement = "INSERT INTO quota_alert (alert_id, merchant_id, currency, subject, threshold, alert_type, alert_level, \
             window_id, current_used, max, usage_percent, message, policy_version, raised_at, resolved_at, resolved_by, resolve_reason) \
         SELECT gen_random_uuid(), $1, CASE WHEN $1 IS NULL THEN NULL ELSE 'USD' END, $2, $3, $4, $5, $6, 4003, 5000, 80.0699, \
-            'told in words', 'p-1', $7::timestamptz, CASE WHEN $8 IS NULL THEN NULL ELSE $7::timestamptz + interval '1 hour' END, $8, \
+            'put in words', 'p-1', $7::timestamptz, CASE WHEN $8 IS NULL THEN NULL ELSE $7::timestamptz + interval '1 hour' END, $8, \
             CASE WHEN $8 IS NULL THEN NULL ELSE 'refund' END \
         RETURNING alert_id::text";
     let query = sqlx::query_scalar(statement).bind(raised.merchant).bind(raised.subject).bind(raised.threshold);
@@ -90,7 +90,7 @@ async fn payments(api: &Api) -> Result<()> {
         expect(&alba.post("/quotas/consume", &body).await?, 200, &json!({"success": true}));
     }
     let path = format!("/alerts/merchant/{m}?type=daily");
-    let told = wait::until_async("both alerts", TOLD_WITHIN, || async {
+    let raised = wait::until_async("both alerts", REPORTED_WITHIN, || async {
         Ok(Some(items(&alba, &path).await?).filter(|items| items.len() == 2))
     })
     .await?;
@@ -100,15 +100,15 @@ async fn payments(api: &Api) -> Result<()> {
         "notification_sent": false, "notification_sent_at": null});
     let near = json!({"alert_type": "daily_80", "alert_level": "warning", "threshold": 80, "current_used": 4_000_000,
         "usage_percent": 80});
-    assert_eq!(testkit::api::differences("", &told[0], &full), [""; 0], "{}", told[0]);
-    assert_eq!(testkit::api::differences("", &told[1], &near), [""; 0], "{}", told[1]);
+    assert_eq!(testkit::api::differences("", &raised[0], &full), [""; 0], "{}", raised[0]);
+    assert_eq!(testkit::api::differences("", &raised[1], &near), [""; 0], "{}", raised[1]);
     expect(&alba.post("/quotas/release", &charge(m, "5", 1_000_000)).await?, 200, &json!({"success": true}));
-    let ended = wait::until_async("the end of one", TOLD_WITHIN, || async {
+    let ended = wait::until_async("the end of one", REPORTED_WITHIN, || async {
         Ok(Some(items(&alba, &format!("{path}&resolved=true")).await?).filter(|items| !items.is_empty()))
     })
     .await?;
     assert_eq!(ended.len(), 1, "{ended:?}");
-    let expected = json!({"alert_id": told[0]["alert_id"], "is_resolved": true, "resolved_by": "system"});
+    let expected = json!({"alert_id": raised[0]["alert_id"], "is_resolved": true, "resolved_by": "system"});
     assert_eq!(testkit::api::differences("", &ended[0], &expected), [""; 0], "{}", ended[0]);
     Ok(())
 }
@@ -199,7 +199,7 @@ async fn listed(api: &Api) -> Result<()> {
     }
     let first = items(&alan, &format!("{base}?to=2030-01-02T00:00:00Z")).await?.remove(0);
     let expected = json!({"usage_percent": 80.06, "current_used": 4003, "limit": 5000, "window_id": 20_300_101,
-        "message": "told in words", "policy_version": "p-1"});
+        "message": "put in words", "policy_version": "p-1"});
     assert_eq!(testkit::api::differences("", &first, &expected), [""; 0], "{first}");
     Ok(())
 }
@@ -224,9 +224,9 @@ async fn by_hand(api: &Api) -> Result<()> {
     let problem = expect(&oleg.post(&acknowledge, &json!({})).await?, 409, &json!({"code": "CONFLICT"}));
     says(&problem, "resolved by alma", &answer["resolved_at"]);
     expect(&alma.get(&format!("/alerts/{id}")).await?, 200, &done);
-    let nobody = "0190a1b2-0000-7000-8000-000000000000";
+    let unknown = "0190a1b2-0000-7000-8000-000000000000";
     for action in ["acknowledge", "resolve"] {
-        let path = format!("/alerts/{nobody}/{action}");
+        let path = format!("/alerts/{unknown}/{action}");
         expect(&alma.post(&path, &json!({})).await?, 404, &json!({"code": "NOT_FOUND"}));
         let path = format!("/alerts/{id}/{action}");
         expect(&alma.post(&path, &json!({"notes": "n".repeat(2001)})).await?, 400, &json!({"field": "notes"}));

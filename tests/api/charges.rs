@@ -5,15 +5,15 @@ use testkit::api::{Api, Caller, expect};
 use testkit::client::{Call, Part};
 use testkit::{Result, wait};
 
-use crate::accounts::TOLD_WITHIN;
+use crate::accounts::REPORTED_WITHIN;
 use crate::suite::Suite;
 
 pub(crate) fn add(suite: &mut Suite) {
-    suite.add("charges::a_check_consumes_nothing_and_tells_what_is_left", a_check_consumes_nothing);
+    suite.add("charges::a_check_consumes_nothing_and_states_what_is_left", a_check_consumes_nothing);
     suite.add("charges::an_order_is_consumed_once", an_order_is_consumed_once);
     suite.add("charges::refusals_have_the_status_code_and_figures_of_the_proxy", refusals);
-    suite.add("charges::a_refusal_tells_what_stands_in_the_way", a_refusal_tells_what_stands_in_the_way);
-    suite.add("charges::a_paced_payment_is_told_when_to_come_again", pacing);
+    suite.add("charges::a_refusal_states_what_stands_in_the_way", a_refusal_states_what_stands_in_the_way);
+    suite.add("charges::the_answer_to_a_paced_payment_states_when_to_come_again", pacing);
     suite.add("charges::what_is_no_request_is_refused_and_consumes_nothing", no_requests);
     suite.add("charges::an_idempotency_key_repeats_the_first_answer", idempotency_key);
 }
@@ -60,9 +60,9 @@ async fn an_order_is_consumed_once(api: &Api) -> Result<()> {
     let counters = json!({"daily_used": 50_000, "monthly_used": 50_000, "yearly_used": 50_000, "pending_amount": 0,
         "transactions_today": 1, "transactions_month": 1, "transactions_year": 1, "refunded_today": 0, "version": 1});
     let first = expect(&ana.post("/quotas/consume", &body).await?, 200, &counters);
-    let told = json!({"success": true, "code": "ADMITTED", "replay": false, "merchant_id": "once", "currency": "USD",
+    let members = json!({"success": true, "code": "ADMITTED", "replay": false, "merchant_id": "once", "currency": "USD",
         "amount": 50_000, "is_suspended": false, "order": {"order_no": "1", "state": "charged", "amount": 50_000}});
-    assert_eq!(testkit::api::differences("", &first, &told), [""; 0]);
+    assert_eq!(testkit::api::differences("", &first, &members), [""; 0]);
     assert!(first["policy_version"].as_str().is_some_and(|version| version.starts_with("api#")), "{first}");
 
     let again = expect(&ana.post("/quotas/consume", &charge("once", "1", 50_000)).await?, 200, &counters);
@@ -128,7 +128,7 @@ async fn refusals(api: &Api) -> Result<()> {
 }
 
 /// The bound that was passed, what is allowed, and the first amount of the order: in the problem and in the usage log.
-async fn a_refusal_tells_what_stands_in_the_way(api: &Api) -> Result<()> {
+async fn a_refusal_states_what_stands_in_the_way(api: &Api) -> Result<()> {
     let ana = api.admin()?;
     let m = "telling";
     expect(&ana.post("/quotas/consume", &charge(m, "1", 1_000)).await?, 200, &json!({}));
@@ -215,7 +215,7 @@ async fn a_refusal_tells_what_stands_in_the_way(api: &Api) -> Result<()> {
         let answer = ana.post(&format!("/quotas/{operation}"), &body).await?;
         let problem = expect(&answer, answer.status, &json!({"code": code, "details": details, "detail": detail}));
         let id = problem["decision_id"].as_str().unwrap_or_default().to_owned();
-        wait::until_async("the refusal in the usage log", TOLD_WITHIN, || async {
+        wait::until_async("the refusal in the usage log", REPORTED_WITHIN, || async {
             let merchant = body["merchant_id"].as_str().unwrap_or_default();
             let rows = ana.get(&format!("/usage-logs/merchant/{merchant}?success=false")).await?.json();
             let rows = rows["items"].as_array().cloned().unwrap_or_default();

@@ -13,7 +13,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("holds::an_operation_on_an_order_is_under_its_channels_policy", under_the_channels_policy);
     suite.add("holds::a_void_returns_what_is_held", voids);
     suite.add("holds::a_release_is_a_void_or_a_refund", releases);
-    suite.add("holds::an_order_that_nobody_charged_is_unknown", unknown_orders);
+    suite.add("holds::an_order_that_was_never_charged_is_unknown", unknown_orders);
     suite.add("holds::a_hold_that_is_due_ends_by_itself", expiry);
     suite.add("holds::a_hold_may_be_extended", extension);
 }
@@ -187,7 +187,7 @@ async fn releases(api: &Api) -> Result<()> {
     for order_no in ["charged", "held"] {
         expect(&on(&ana, "release", m, order_no, json!({})).await?, 200, &json!({"replay": true, "daily_used": 0}));
     }
-    // In parts, told apart by their numbers.
+    // In parts, distinguished by their numbers.
     expect(&ana.post("/quotas/consume", &charge(m, "parts", 5_000)).await?, 200, &json!({"daily_used": 5_000}));
     for (number, amount, used) in [("r1", 2_000, 3_000), ("r2", 3_000, 0)] {
         let part = json!({"refund_no": number, "amount": amount});
@@ -230,8 +230,8 @@ async fn unknown_orders(api: &Api) -> Result<()> {
     account(&ana, m, &json!({"daily_used": 5_000, "version": 1})).await
 }
 
-/// The policy gives holds their time, and the order tells when it is over. What happens then is decided by tables that have
-/// time as a parameter, and swept in real servers by the journal's tests.
+/// The policy gives holds their time, and the order states when it is over. What happens then is decided by tables that
+/// have time as a parameter, and swept in real servers by the journal's tests.
 async fn expiry(api: &Api) -> Result<()> {
     let ana = api.admin()?;
     let held =

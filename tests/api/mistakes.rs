@@ -107,7 +107,7 @@ async fn race(api: &Api, merchant: &str) -> Result<Vec<Answer>> {
 
 async fn sixty_four_clients_race_for_a_limit(api: &Api) -> Result<()> {
     let answers = race(api, "race").await?;
-    // Each admitted one was told a state of its own: no two decided on the same figures.
+    // Each admitted one was answered with a state of its own: no two decided on the same figures.
     let mut used: Vec<u64> = answers.iter().filter_map(|answer| answer.json()["daily_used"].as_u64()).collect();
     used.sort_unstable();
     assert_eq!(used, (1..=50).map(|n| n * 20_000).collect::<Vec<_>>());
@@ -277,11 +277,11 @@ async fn policy_changes_keep_their_history(api: &Api) -> Result<()> {
         &json!({"code": "ABOVE_SINGLE_MAX"}),
     );
     let history = expect(&ana.get(&format!("{path}/history")).await?, 200, &json!({}));
-    let told: Vec<_> =
+    let changes: Vec<_> =
         history["items"].as_array().into_iter().flatten().map(|change| (&change["actor"], &change["reason"])).collect();
     let (boss, ana) = (json!("boss"), json!("ana"));
     let (agreed, contract) = (json!("as agreed"), json!("a new contract"));
-    assert_eq!(told, [(&boss, &agreed), (&boss, &agreed), (&ana, &contract)], "{history}");
+    assert_eq!(changes, [(&boss, &agreed), (&boss, &agreed), (&ana, &contract)], "{history}");
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use testkit::{Context, Failure, Result, wait};
 
 /// The section with the examples.
 const HEADING: &str = "\n## Examples\n";
-/// How long what the journal tells may take.
+/// How long what the journal reports may take.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// A request as the document has it, and the status and the members of its answer.
@@ -47,7 +47,7 @@ pub(crate) async fn send(caller: &Caller, examples: Vec<Example>) -> Result<()> 
     Ok(())
 }
 
-/// Changes are answered at once as the document says; what the journal tells may take its time.
+/// Changes are answered at once as the document says; what the journal reports may take its time.
 async fn ask(caller: &Caller, example: Example) -> Result<()> {
     let Example { call, status, answer } = example;
     if call.method == "POST" {

@@ -1,4 +1,4 @@
-//! The live stream: who hears what, going on with the last id, and its bounds.
+//! The live stream: who receives what, going on with the last id, and its bounds.
 
 use std::collections::BTreeSet;
 
@@ -23,12 +23,12 @@ use crate::suite::Suite;
 use crate::usage_logs;
 
 pub(crate) fn add(suite: &mut Suite) {
-    suite.add("stream::everybody_hears_what_they_may_and_asked_for", roles);
-    suite.add("stream::alerts_are_told_change_by_change", alerts);
+    suite.add("stream::everybody_receives_what_they_may_and_asked_for", roles);
+    suite.add("stream::alerts_are_sent_change_by_change", alerts);
     suite.add("stream::what_is_no_place_or_question_is_refused", refusals);
     suite.add("stream::a_caller_has_so_many_streams_and_no_more", seats);
     suite.alone("stream::goes_on_across_a_restart_without_loss_or_repetition", restart);
-    suite.alone("stream::rows_are_told_when_they_become_visible_and_once", visibility);
+    suite.alone("stream::rows_are_sent_when_they_become_visible_and_once", visibility);
     suite.alone("stream::it_ends_with_its_place_where_postgres_goes", without_postgres);
     suite.alone("stream::a_client_that_takes_nothing_gives_its_seat_back", no_window);
     suite.alone("stream::heartbeats_come_and_a_token_that_ends_ends_it", heartbeats);
@@ -72,24 +72,24 @@ fn short((name, data): &(String, Value)) -> String {
 }
 
 async fn roles(api: &Api) -> Result<()> {
-    let (ana, oleg, shop) = (api.admin()?, api.operator()?, api.merchant("heard-1")?);
+    let (ana, oleg, shop) = (api.admin()?, api.operator()?, api.merchant("roles-1")?);
     let pool = api.postgres.pool().await?;
     let table: [(&Caller, &str, &[&str]); 8] = [
-        (&shop, "", &["heard-1/1 ADMITTED", "heard-1/2 BELOW_SINGLE_MIN", "raised heard-1", "heard-1/end ADMITTED"]),
+        (&shop, "", &["roles-1/1 ADMITTED", "roles-1/2 BELOW_SINGLE_MIN", "raised roles-1", "roles-1/end ADMITTED"]),
         (
             &shop,
-            "?kinds=decisions&merchant_id=heard-1",
-            &["heard-1/1 ADMITTED", "heard-1/2 BELOW_SINGLE_MIN", "heard-1/end ADMITTED"],
+            "?kinds=decisions&merchant_id=roles-1",
+            &["roles-1/1 ADMITTED", "roles-1/2 BELOW_SINGLE_MIN", "roles-1/end ADMITTED"],
         ),
-        (&shop, "?code=BELOW_SINGLE_MIN&kinds=decisions", &["heard-1/2 BELOW_SINGLE_MIN"]),
-        (&shop, "?kinds=alerts", &["raised heard-1"]),
-        (&oleg, "?merchant_id=heard-2", &["heard-2/1 ADMITTED", "raised heard-2", "heard-2/end ADMITTED"]),
-        (&oleg, "?merchant_id=heard-2&currency=EUR", &["raised heard-2"]),
-        (&ana, "?kinds=alerts&currency=EUR", &["raised heard-2"]),
+        (&shop, "?code=BELOW_SINGLE_MIN&kinds=decisions", &["roles-1/2 BELOW_SINGLE_MIN"]),
+        (&shop, "?kinds=alerts", &["raised roles-1"]),
+        (&oleg, "?merchant_id=roles-2", &["roles-2/1 ADMITTED", "raised roles-2", "roles-2/end ADMITTED"]),
+        (&oleg, "?merchant_id=roles-2&currency=EUR", &["raised roles-2"]),
+        (&ana, "?kinds=alerts&currency=EUR", &["raised roles-2"]),
         (
             &ana,
-            "?merchant_id=heard-1&kinds=decisions,alerts",
-            &["heard-1/1 ADMITTED", "heard-1/2 BELOW_SINGLE_MIN", "raised heard-1", "heard-1/end ADMITTED"],
+            "?merchant_id=roles-1&kinds=decisions,alerts",
+            &["roles-1/1 ADMITTED", "roles-1/2 BELOW_SINGLE_MIN", "raised roles-1", "roles-1/end ADMITTED"],
         ),
     ];
     let mut streams = Vec::new();
@@ -100,27 +100,27 @@ async fn roles(api: &Api) -> Result<()> {
         streams.push((stream, query, expected));
     }
     let mut all = open(api, &oleg, "").await?;
-    for (merchant, order, amount) in [("heard-1", "1", 500), ("heard-1", "2", 99), ("heard-2", "1", 500)] {
+    for (merchant, order, amount) in [("roles-1", "1", 500), ("roles-1", "2", 99), ("roles-2", "1", 500)] {
         ana.post("/quotas/consume", &charge(merchant, order, amount)).await?;
     }
-    raise(&pool, Some("heard-1"), Some("USD")).await?;
-    raise(&pool, Some("heard-2"), Some("EUR")).await?;
+    raise(&pool, Some("roles-1"), Some("USD")).await?;
+    raise(&pool, Some("roles-2"), Some("EUR")).await?;
     raise(&pool, None, None).await?;
-    for merchant in ["heard-1", "heard-2"] {
+    for merchant in ["roles-1", "roles-2"] {
         ana.post("/quotas/consume", &charge(merchant, "end", 500)).await?;
     }
     for (stream, query, expected) in &mut streams {
         // Alerts and decisions of one moment come in either order.
-        let heard: BTreeSet<String> = stream.events(expected.len()).await?.iter().map(short).collect();
+        let received: BTreeSet<String> = stream.events(expected.len()).await?.iter().map(short).collect();
         let expected: BTreeSet<String> = expected.iter().map(|&text| text.to_owned()).collect();
-        assert_eq!(heard, expected, "{query}");
+        assert_eq!(received, expected, "{query}");
     }
-    // Who sees all merchants hears what concerns none of them, too.
-    let mut heard = BTreeSet::new();
-    while !(heard.contains("raised -") && heard.contains("heard-2/end ADMITTED")) {
-        heard.extend(all.events(1).await?.iter().map(short));
+    // Who sees all merchants receives what concerns none of them, too.
+    let mut received = BTreeSet::new();
+    while !(received.contains("raised -") && received.contains("roles-2/end ADMITTED")) {
+        received.extend(all.events(1).await?.iter().map(short));
     }
-    expect(&refused(api, &shop, "?merchant_id=heard-2", None).await?, 403, &json!({"code": "FORBIDDEN"}));
+    expect(&refused(api, &shop, "?merchant_id=roles-2", None).await?, 403, &json!({"code": "FORBIDDEN"}));
     Ok(())
 }
 
@@ -166,7 +166,7 @@ async fn alerts(api: &Api) -> Result<()> {
         (&changes[1].1["alert"]["resolved_by"], &changes[1].1["alert"]["is_resolved"]),
         (&json!("ana"), &json!(true))
     );
-    // What changes nothing that is told of is no change.
+    // What changes nothing that is sent is no change.
     sqlx::query("UPDATE quota_alert SET message = 'other words' WHERE alert_id = $1").bind(id).execute(&pool).await?;
     raise(&pool, Some("alarmed"), Some("EUR")).await?;
     let next = stream.events(1).await?;
@@ -239,12 +239,13 @@ async fn seats(api: &Api) -> Result<()> {
     .map(drop)
 }
 
-/// Payments go on while one reader comes and goes and its server is stopped: together its streams tell each decision once.
+/// Payments go on while one reader comes and goes and its server is stopped: together its streams send each decision
+/// once.
 async fn restart() -> Result<()> {
     let mut api = Api::start(&policies::document(), &[])?;
     let ana = api.admin()?;
     let pool = api.postgres.pool().await?;
-    let mut heard: Vec<String> = Vec::new();
+    let mut received: Vec<String> = Vec::new();
     let mut last_id = open_at_once(&api, &ana).await?;
     let mut orders = 0;
     for round in 0..6 {
@@ -257,7 +258,7 @@ async fn restart() -> Result<()> {
         // A part of them, so that the next stream begins in the middle of what was read at once.
         let mut stream = resume(&api, &ana, "", &last_id).await?;
         let events = stream.events(23 + round).await?;
-        heard.extend(events.iter().map(|(_, row)| row["event_id"].as_str().unwrap_or_default().to_owned()));
+        received.extend(events.iter().map(|(_, row)| row["event_id"].as_str().unwrap_or_default().to_owned()));
         last_id = stream.last_id().unwrap_or_default().to_owned();
         drop(stream);
         if round % 2 == 0 {
@@ -265,12 +266,12 @@ async fn restart() -> Result<()> {
         }
     }
     let mut stream = resume(&api, &ana, "", &last_id).await?;
-    let rest = stream.events(orders - heard.len()).await?;
-    heard.extend(rest.iter().map(|(_, row)| row["event_id"].as_str().unwrap_or_default().to_owned()));
+    let rest = stream.events(orders - received.len()).await?;
+    received.extend(rest.iter().map(|(_, row)| row["event_id"].as_str().unwrap_or_default().to_owned()));
     let stored: Vec<(Uuid,)> = sqlx::query_as("SELECT event_id FROM usage_log").fetch_all(&pool).await?;
     let stored: BTreeSet<String> = stored.iter().map(|(id,)| id.to_string()).collect();
-    let once: BTreeSet<String> = heard.iter().cloned().collect();
-    assert_eq!((heard.len(), once.len()), (orders, orders), "some were told twice");
+    let once: BTreeSet<String> = received.iter().cloned().collect();
+    assert_eq!((received.len(), once.len()), (orders, orders), "some were sent twice");
     assert_eq!(once, stored);
     // The stop of a server ends a stream with a word.
     api.server.stop()?;
@@ -288,8 +289,8 @@ async fn copy(connection: &mut sqlx::PgConnection, of: Uuid, seq: i64) -> Result
     Ok(id)
 }
 
-/// Transactions that end in another order than they began, numbers that come again and later than higher ones: each row is
-/// told when it is there, whoever read on meanwhile.
+/// Transactions that end in another order than they began, numbers that come again and later than higher ones: each row
+/// is sent when it is there, whichever reader read on meanwhile.
 async fn visibility() -> Result<()> {
     let api = Api::start(&policies::document(), &[])?;
     let ana = api.admin()?;
@@ -313,7 +314,7 @@ async fn visibility() -> Result<()> {
     let first = copy(&mut own, of, 20).await?;
     assert_eq!(ids(&stream.events(1).await?), [first]);
     let middle = stream.last_id().unwrap_or_default().to_owned();
-    // A number below those told and one that stands for two events.
+    // A number below those sent and one that stands for two events.
     let second = copy(&mut own, of, 5).await?;
     assert_eq!(ids(&stream.events(1).await?), [second]);
     let third = copy(&mut own, of, 5).await?;
@@ -330,8 +331,8 @@ async fn visibility() -> Result<()> {
         (&fresh, BTreeSet::from([late, fourth])),
     ] {
         let mut again = resume(&api, &ana, "?kinds=decisions", place).await?;
-        let told = ids(&again.events(expected.len()).await?);
-        assert_eq!(told.iter().copied().collect::<BTreeSet<_>>(), expected);
+        let received = ids(&again.events(expected.len()).await?);
+        assert_eq!(received.iter().copied().collect::<BTreeSet<_>>(), expected);
         // Nothing of it comes again before what is new.
         let last = copy(&mut own, of, 40).await?;
         assert_eq!(ids(&again.events(1).await?), [last]);

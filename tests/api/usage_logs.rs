@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::api::{Api, Caller, expect};
 use testkit::{Result, wait};
 
-use crate::accounts::TOLD_WITHIN;
+use crate::accounts::REPORTED_WITHIN;
 use crate::charges::charge;
 use crate::suite::Suite;
 
@@ -25,7 +25,7 @@ pub(crate) async fn of_order(caller: &Caller, merchant: &str, order_no: &str, ro
 }
 
 async fn rows_at(caller: &Caller, path: &str, rows: usize) -> Result<Vec<Value>> {
-    wait::until_async(&format!("{rows} rows of {path}"), TOLD_WITHIN, || async {
+    wait::until_async(&format!("{rows} rows of {path}"), REPORTED_WITHIN, || async {
         let page = expect(&caller.get(path).await?, 200, &json!({}));
         let items = page["items"].as_array().cloned().unwrap_or_default();
         Ok(Some(items).filter(|items| items.len() == rows))
@@ -115,7 +115,7 @@ async fn filters(api: &Api) -> Result<()> {
     assert_eq!(actions, ["release", "consume"]);
     // A merchant finds its own order, and not another merchant's of the same number.
     assert_eq!(rows_at(&api.merchant(m)?, "/usage-logs/order/F-1", 2).await?.len(), 2);
-    assert_eq!(rows_at(&api.merchant("somebody")?, "/usage-logs/order/F-1", 0).await?.len(), 0);
+    assert_eq!(rows_at(&api.merchant("another")?, "/usage-logs/order/F-1", 0).await?.len(), 0);
     for query in
         ["?action=nonsense", "?code=NONSENSE", "?from=yesterday", "?success=1", "?merchant_id=filtered", "?x=1"]
     {

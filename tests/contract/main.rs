@@ -19,7 +19,8 @@ const EXAMPLES_MAX: &str = "5";
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
     response_schema_conformance,negative_data_rejection,positive_data_acceptance,unsupported_method,ignored_auth";
 
-/// Whoever works through the whole API is not to be slowed down, settings may change, and the receiver of alerts is near.
+/// A caller that works through the whole API is not to be slowed down, settings may change, and the receiver of alerts
+/// is near.
 const ENV: [(&str, &str); 6] = [
     ("SLUICE_ADMIN_RATE_PER_MINUTE", "1000000"),
     ("ENABLE_CONFIG_CLIENT", "true"),

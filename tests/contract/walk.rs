@@ -15,7 +15,7 @@ use testkit::{Result, wait};
 
 /// Whose quota the walk is about.
 const MERCHANT: &str = "walked";
-/// What answers a merchant that asks for nobody in particular: its own data.
+/// What answers a merchant that names no merchant: its own data.
 const NARROWED: [&str; 9] = [
     "/quotas/list",
     "/quotas/stats",
@@ -30,8 +30,8 @@ const NARROWED: [&str; 9] = [
 /// What an id alone names: another's is answered as one that nothing has.
 const HIDDEN: [&str; 3] =
     ["/alerts/{alert_id}", "/alerts/messages/{message_id}", "/alerts/messages/{message_id}/redeliver"];
-/// How long the journal may take to raise an alert, and the notifier to tell it.
-const TOLD_WITHIN: Duration = Duration::from_secs(30);
+/// How long the journal may take to raise an alert, and the notifier to send it.
+const NOTIFIED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Never answered to the end: tests/api/stream.rs reads it.
 pub(crate) const ENDLESS: &str = "/stream";
@@ -272,7 +272,7 @@ async fn alerts(walk: &mut Walk) -> Result<()> {
 
 /// Asks, beside the walk, until the answer has what is waited for.
 async fn until<T>(caller: &Caller, path: &str, found: impl Fn(&Value) -> Option<T>) -> Result<T> {
-    wait::until_async(path, TOLD_WITHIN, || async { Ok(found(&caller.get(path).await?.json())) }).await
+    wait::until_async(path, NOTIFIED_WITHIN, || async { Ok(found(&caller.get(path).await?.json())) }).await
 }
 
 async fn logs_and_settings(walk: &mut Walk) -> Result<()> {

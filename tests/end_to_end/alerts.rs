@@ -1,5 +1,5 @@
-//! Alerts end to end: payments through Envoy cross thresholds, each told once, whichever part dies; and operators hear of parts
-//! that are away.
+//! Alerts end to end: payments through Envoy cross thresholds, each reported once, whichever part dies; and operators
+//! are notified of parts that are away.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const BACKLOG: u64 = 1_000;
 pub(crate) fn add(suite: &mut Suite) {
     suite.owned("alerts::a_crowd_crosses_each_threshold_once", crossed(), a_crowd_crosses);
     suite.owned("alerts::they_outlive_a_server_that_is_killed", crossed(), the_server_is_killed);
-    suite.owned("alerts::operators_hear_of_parts_that_are_away", watched(), parts_are_away);
+    suite.owned("alerts::operators_are_notified_of_parts_that_are_away", watched(), parts_are_away);
 }
 
 /// Merchants whose day has room for so many payments.
@@ -55,7 +55,7 @@ async fn alerts(stack: &Stack, merchant: Option<&str>) -> Result<Vec<(String, St
     Ok(found?)
 }
 
-async fn told(stack: &Stack, merchant: Option<&str>, expected: &[(&str, &str, Option<&str>)]) -> Result<()> {
+async fn reported(stack: &Stack, merchant: Option<&str>, expected: &[(&str, &str, Option<&str>)]) -> Result<()> {
     let owned = |text: &str| text.to_owned();
     let expected: Vec<_> =
         expected.iter().map(|(kind, level, end)| (owned(kind), owned(level), end.map(owned))).collect();
@@ -88,14 +88,14 @@ async fn pay_at_once(stack: &Stack, protocol: Protocol, merchant: &str) -> Resul
     Ok(admitted)
 }
 
-/// Sixty-four payments at once cross 80 and 100 %: each is told of once, and ends once when the limits are raised.
+/// Sixty-four payments at once cross 80 and 100 %: each is reported once, and ends once when the limits are raised.
 async fn a_crowd_crosses(stack: &mut Stack) -> Result<()> {
     for protocol in Protocol::BOTH {
         for round in 0..3 {
             let merchant = format!("crowd-{protocol:?}-{round}");
             ensure_eq!(pay_at_once(stack, protocol, &merchant).await?, 60);
             settles_at(stack, &merchant, (60 * AMOUNT, 60)).await?;
-            told(stack, Some(&merchant), &BOTH).await?;
+            reported(stack, Some(&merchant), &BOTH).await?;
         }
     }
     let pool = stack.postgres.pool().await?;
@@ -104,20 +104,20 @@ async fn a_crowd_crosses(stack: &mut Stack) -> Result<()> {
         AND event_id IN (SELECT event_id FROM usage_log WHERE code = 'ADMITTED')";
     let exact: i64 = sqlx::query_scalar(exact).fetch_one(&pool).await?;
     pool.close().await;
-    ensure_eq!(exact, 12, "each is told at the payment that reached it");
+    ensure_eq!(exact, 12, "each is reported at the payment that reached it");
 
-    // No payment tells that the limits are raised: the sweep does.
+    // No payment shows that the limits are raised: the sweep does.
     stack.replace_policies(&document("v2", 600))?;
     for protocol in Protocol::BOTH {
         for round in 0..3 {
             let ended = BOTH.map(|(kind, level, _)| (kind, level, Some("limit_raised")));
-            told(stack, Some(&format!("crowd-{protocol:?}-{round}")), &ended).await?;
+            reported(stack, Some(&format!("crowd-{protocol:?}-{round}")), &ended).await?;
         }
     }
     Ok(())
 }
 
-/// The server dies between payments and their journal, again and again: what was crossed is told once all the same.
+/// The server dies between payments and their journal, again and again: what was crossed is reported once all the same.
 async fn the_server_is_killed(stack: &mut Stack) -> Result<()> {
     for round in 0..3 {
         let merchant = format!("crowd-Http1-{round}");
@@ -129,7 +129,7 @@ async fn the_server_is_killed(stack: &mut Stack) -> Result<()> {
                 stack.server.restart()?;
             }
         }
-        told(stack, Some(&merchant), &BOTH).await?;
+        reported(stack, Some(&merchant), &BOTH).await?;
     }
     Ok(())
 }
@@ -138,10 +138,10 @@ async fn the_server_is_killed(stack: &mut Stack) -> Result<()> {
 async fn parts_are_away(stack: &mut Stack) -> Result<()> {
     const STORE: (&str, &str) = ("degraded_store", "critical");
     stack.redis.kill()?;
-    told(stack, None, &[(STORE.0, STORE.1, None)]).await?;
+    reported(stack, None, &[(STORE.0, STORE.1, None)]).await?;
     stack.redis.restart()?;
     let over = (STORE.0, STORE.1, Some("recovered"));
-    told(stack, None, &[over]).await?;
+    reported(stack, None, &[over]).await?;
 
     stack.postgres.kill()?;
     let mut client = stack.client(Protocol::Http1).await?;
@@ -154,5 +154,5 @@ async fn parts_are_away(stack: &mut Stack) -> Result<()> {
     })
     .await?;
     stack.postgres.restart()?;
-    told(stack, None, &[over, ("journal_backlog", "critical", Some("recovered"))]).await
+    reported(stack, None, &[over, ("journal_backlog", "critical", Some("recovered"))]).await
 }

@@ -154,7 +154,7 @@ async fn a_hung_server() -> Result<()> {
     Ok(())
 }
 
-/// One of two servers hangs: what is lost costs its own payments their deadlines, and nobody waits in vain for his turn.
+/// One of two servers hangs: what is lost costs its own payments their deadlines, and none waits in vain for its turn.
 async fn every_second_call() -> Result<()> {
     let orders = 5 * u64::from(MANY);
     let calm = Mix { refused: 0, failing: 0, ..Mix::CALM };

@@ -1,4 +1,5 @@
-//! An Envoy that asks a decision server which answers wrongly, late or never, as it is told, and remembers what it was asked.
+//! An Envoy that asks a decision server which answers wrongly, late or never, as it is set, and remembers what it was
+//! asked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,7 +53,7 @@ pub(crate) enum Says {
     Http1,
 }
 
-/// Says the same to everybody until it is told otherwise, and remembers what it was asked.
+/// Says the same to everybody until it is set otherwise, and remembers what it was asked.
 pub(crate) struct Saying {
     says: watch::Sender<Says>,
     asked: Mutex<Vec<Vec<Asked>>>,

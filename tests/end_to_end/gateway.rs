@@ -1,5 +1,5 @@
-//! What becomes of an admitted payment's charge by what becomes of the payment at the gateway: made, failed, or nobody can
-//! tell.
+//! What becomes of an admitted payment's charge by what becomes of the payment at the gateway: made, failed, or
+//! unknown.
 
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ async fn try_row(stack: &Stack, protocol: Protocol, merchant: &str, row: &Row) -
     }
 }
 
-/// The gateway works on the payment when its client goes: nobody can tell the outcome, so the charge stays, and the client's
+/// The gateway works on the payment when its client goes: the outcome is unknown, so the charge stays, and the client's
 /// retry is admitted as the same payment.
 async fn the_client_leaves_while_it_works(stack: &Stack, protocol: Protocol) -> Result<()> {
     let merchant = format!("leaver-{protocol:?}");

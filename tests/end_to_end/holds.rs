@@ -17,7 +17,7 @@ use crate::logs::outcome;
 use crate::suite::{Suite, patient};
 
 /// A confirmation follows the answer to its request, and is sent again where it got no answer.
-const TOLD_WITHIN: Duration = Duration::from_secs(60);
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The day's amount and count, what is pending, and what was refunded today.
 type Figures = (u64, u64, u64, u64);
@@ -100,7 +100,7 @@ fn captured_and_refunded() -> Vec<Step> {
             .gateway("fail-422", 422),
         done("fails at the gateway", CAPTURE, capture("c-2", 1_000, true), "unknown", (6_000, 1, 4_000, 0))
             .gateway("fail-500", 500),
-        done("nobody can tell", CAPTURE, capture("c-2", 1_000, true), "unknown", (6_000, 1, 4_000, 0))
+        done("without a known outcome", CAPTURE, capture("c-2", 1_000, true), "unknown", (6_000, 1, 4_000, 0))
             .gateway("status-504", 504),
         done("a conflict is no capture", CAPTURE, capture("c-2", 1_000, true), "unknown", (6_000, 1, 4_000, 0))
             .gateway("conflict-409", 409),
@@ -121,7 +121,7 @@ fn captured_and_refunded() -> Vec<Step> {
         refused("without a number", REFUND, json!({"amount": 1}), 400, "BAD_REQUEST", (2_500, 1, 0, 1_000)),
         done("refused by the gateway", REFUND, refund("r-2", 500), "voided", (2_500, 1, 0, 1_000))
             .gateway("fail-402", 402),
-        done("nobody can tell: it stays reserved", REFUND, refund("r-2", 500), "unknown", (2_500, 1, 0, 1_500))
+        done("without a known outcome it stays reserved", REFUND, refund("r-2", 500), "unknown", (2_500, 1, 0, 1_500))
             .gateway("status-504", 504),
         done(
             "declined with a conflict, it gives nothing back",
@@ -215,7 +215,7 @@ pub(crate) fn add(suite: &mut Suite) {
             });
         }
         suite.shared(format!("holds::journal::{protocol:?}"), async move |stack: &Stack| {
-            the_journal_tells_it(stack, protocol).await
+            the_journal_records_it(stack, protocol).await
         });
     }
 }
@@ -269,10 +269,10 @@ async fn figures(stack: &Stack, merchant: &str) -> Result<Figures> {
     Ok(figures.unwrap_or_default())
 }
 
-/// Waits for what is told after the answer. A step that changes nothing is seen to have changed nothing by the step after it,
-/// and by the books.
+/// Waits for what is confirmed after the answer. A step that changes nothing is seen to have changed nothing by the
+/// step after it, and by the books.
 async fn figures_become(stack: &Stack, merchant: &str, expected: Figures) -> Result<()> {
-    let become_so = wait::until_async("the figures", TOLD_WITHIN, || async {
+    let become_so = wait::until_async("the figures", CONFIRMED_WITHIN, || async {
         Ok((figures(stack, merchant).await? == expected).then_some(()))
     });
     match become_so.await {
@@ -284,8 +284,8 @@ async fn figures_become(stack: &Stack, merchant: &str, expected: Figures) -> Res
     }
 }
 
-/// The gateway answers a sale that comes again as it did the first time, and so does the server what it is told of it: nobody
-/// has to look at an order that is in order.
+/// The gateway answers a sale that comes again as it did the first time, and so does the server the sale's
+/// confirmation: no one has to look at an order that is in order.
 async fn a_sale_is_tried_again(stack: &mut Stack) -> Result<()> {
     for (number, protocol) in (1_u32..).zip(Protocol::BOTH) {
         let merchant = format!("sale-{protocol:?}");
@@ -299,10 +299,10 @@ async fn a_sale_is_tried_again(stack: &mut Stack) -> Result<()> {
             figures_become(stack, &merchant, step.after).await?;
         }
         // All but the first one of each four repeat it.
-        let told = 4.0 * f64::from(number);
-        wait::until("what was told of the sale", TOLD_WITHIN, || {
+        let confirmed = 4.0 * f64::from(number);
+        wait::until("the confirmations of the sale", CONFIRMED_WITHIN, || {
             let applied = stack.server.metric("quota_operations_total", &["action=\"settle\"", "code=\"APPLIED\""])?;
-            Ok((applied >= told).then_some(()))
+            Ok((applied >= confirmed).then_some(()))
         })?;
         books_agree(stack, &merchant).await?;
     }
@@ -323,7 +323,7 @@ async fn a_client_leaves_during_the_answer(stack: &Stack) -> Result<()> {
     connection.write_all((head + &body).as_bytes()).await?;
     let mut answer = Vec::new();
     while !answer.starts_with(b"HTTP/1.1 200") {
-        let read = timeout(TOLD_WITHIN, connection.read_buf(&mut answer)).await;
+        let read = timeout(CONFIRMED_WITHIN, connection.read_buf(&mut answer)).await;
         let read = read.map_err(|_| Failure::new(format!("no success in {:?}", String::from_utf8_lossy(&answer))))?;
         ensure!(read? > 0, "no success in {:?}", String::from_utf8_lossy(&answer));
     }
@@ -336,8 +336,8 @@ async fn a_client_leaves_during_the_answer(stack: &Stack) -> Result<()> {
 }
 
 /// Every step that changed something, and every refusal, is a row; what was only tried is none.
-async fn the_journal_tells_it(stack: &Stack, protocol: Protocol) -> Result<()> {
-    let merchant = format!("holds-told-{protocol:?}");
+async fn the_journal_records_it(stack: &Stack, protocol: Protocol) -> Result<()> {
+    let merchant = format!("holds-recorded-{protocol:?}");
     let steps = [
         done("authorised", AUTHORIZE, json!({"amount": 6_000}), "kept", (6_000, 1, 6_000, 0)),
         done("captured", CAPTURE, capture("c-1", 2_000, true), "settled", (2_000, 1, 0, 0)),

@@ -53,10 +53,10 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let way = watch::Sender::new(Way::Open);
-        let told = way.clone();
+        let changes = way.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let way = told.subscribe();
+                let way = changes.subscribe();
                 tokio::spawn(async move {
                     // A connection that ends in an error has ended.
                     drop(relay(stream, server, way).await);

@@ -70,8 +70,8 @@ pub(crate) fn add(suite: &mut Suite) {
         plugin["cluster"] = "nowhere".into();
         let rig = Rig::start(|config| config.set_plugin(&plugin))?;
         try_all(&rig, "nowhere").await.inspect_err(|_| rig.keep())?;
-        // Nobody was asked, so there is nothing to take back.
-        ensure!(rig.envoy.metric("sluice_void_sent")?.abs() < 0.5, "a void was sent to nobody");
+        // No server was asked, so there is nothing to take back.
+        ensure!(rig.envoy.metric("sluice_void_sent")?.abs() < 0.5, "a void was sent, and no server had been asked");
         Ok(())
     });
 }

@@ -79,8 +79,8 @@ async fn unreadable_payments_are_found(stack: &Stack) -> Result<()> {
 fn decision_id(stack: &Stack, answer: &Answer, order: &str) -> Result<String> {
     let seen = stack.gateway.seen_order(order);
     let at_gateway = seen.first().and_then(|request| request.headers.get(header::DECISION_ID)?.to_str().ok());
-    let told = answer.header(header::DECISION_ID).or(at_gateway);
-    told.map(str::to_owned).ok_or_else(|| Failure::new(format!("{order} has no decision id")))
+    let id = answer.header(header::DECISION_ID).or(at_gateway);
+    id.map(str::to_owned).ok_or_else(|| Failure::new(format!("{order} has no decision id")))
 }
 
 /// The server's one line about a decision.

@@ -1,5 +1,5 @@
-//! Outcomes that a single answer does not tell: retries and redirects that Envoy follows, tries that it hedges, and a gateway
-//! that says the outcome itself.
+//! Outcomes that a single answer does not show: retries and redirects that Envoy follows, tries that it hedges, and a
+//! gateway that says the outcome itself.
 
 use std::time::Duration;
 
@@ -114,8 +114,8 @@ async fn try_row(stack: &Stack, protocol: Protocol, merchant: &str, row: &Row) -
     books_agree(stack, merchant).await.map(drop)
 }
 
-/// Envoy follows the gateway's redirect by itself: to a path that no rule matches. What was charged stays, although nothing is
-/// heard of the payment any more.
+/// Envoy follows the gateway's redirect by itself: to a path that no rule matches. What was charged stays, although
+/// nothing is known of the payment any more.
 async fn redirected(stack: &Stack, protocol: Protocol) -> Result<()> {
     let merchant = format!("redirected-{protocol:?}");
     let order = format!("{merchant}-1");

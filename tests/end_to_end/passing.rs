@@ -33,7 +33,7 @@ async fn status_of(stack: &Stack, request: &[u8]) -> Result<(u16, String)> {
     Ok((status, answer))
 }
 
-/// F5: nginx speaks HTTP/1.0 to its upstreams unless it is told otherwise.
+/// F5: nginx speaks HTTP/1.0 to its upstreams unless it is configured otherwise.
 async fn http_1_0(stack: &Stack) -> Result<()> {
     let over = SINGLE_MAX + 1;
     for (number, (path, cents, host, expected)) in [

@@ -22,7 +22,7 @@ struct Line {
     path: &'static str,
     gateway: Option<&'static str>,
     status: u16,
-    /// The decision's code, in the refusal or in what the gateway saw. `None` where nobody was asked.
+    /// The decision's code, in the refusal or in what the gateway saw. `None` where no server was asked.
     code: Option<&'static str>,
     reaches_gateway: bool,
     replay: bool,
@@ -167,7 +167,7 @@ const DAY: &[Line] = &[
         ..ADMITTED
     },
     Line {
-        what: "a route that is off asks nobody",
+        what: "a route that is off asks no server",
         order: 11,
         cents: 10_001,
         path: "/v1/open/payments",
@@ -177,7 +177,7 @@ const DAY: &[Line] = &[
         ..ADMITTED
     },
     Line {
-        what: "a path that no rule covers asks nobody",
+        what: "a path that no rule covers asks no server",
         order: 12,
         cents: 10_001,
         path: "/v1/statements",
@@ -196,7 +196,7 @@ const DAY: &[Line] = &[
     },
 ];
 
-/// The same server asked by Envoy's own ext_authz: the same answers, but nobody to void what fails at the gateway.
+/// The same server asked by Envoy's own ext_authz: the same answers, but nothing voids what fails at the gateway.
 const NATIVE_DAY: &[Line] = &[
     Line { path: NATIVE, ..ADMITTED },
     Line {
@@ -228,14 +228,14 @@ pub(crate) fn add(suite: &mut Suite) {
     for protocol in Protocol::BOTH {
         for (name, lines) in [("a_merchants_day", DAY), ("a_merchants_day_natively", NATIVE_DAY)] {
             suite.shared(format!("payments::{name}::{protocol:?}"), async move |stack: &Stack| {
-                tell(stack, &format!("{name}-{protocol:?}"), protocol, lines).await
+                send_all(stack, &format!("{name}-{protocol:?}"), protocol, lines).await
             });
         }
     }
 }
 
 /// Sends the lines over one connection, and compares the journal with all of them at the end.
-async fn tell(stack: &Stack, merchant: &str, protocol: Protocol, lines: &[Line]) -> Result<()> {
+async fn send_all(stack: &Stack, merchant: &str, protocol: Protocol, lines: &[Line]) -> Result<()> {
     let mut client = stack.client(protocol).await?;
     for line in lines {
         send(stack, merchant, &mut client, line).await.context(format!("{merchant}, {}", line.what))?;
@@ -292,7 +292,7 @@ fn forwarded(request: &Seen, line: &Line) -> Result<()> {
     Ok(())
 }
 
-/// What the client must have been told.
+/// What the client must have been answered.
 fn answered(answer: &Answer, line: &Line) -> Result<()> {
     let problem = answer.json();
     let text = |name: &str| problem.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();

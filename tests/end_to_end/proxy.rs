@@ -18,8 +18,8 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.owned("proxy::books_that_do_not_agree_are_noticed", patient(), wrong_books_are_noticed);
 }
 
-/// The charge of a payment whose proxy died stays, since nobody can tell whether it was made; the client's retry is the same
-/// payment and counts once.
+/// The charge of a payment whose proxy died stays, since it is unknown whether it was made; the client's retry is the
+/// same payment and counts once.
 async fn is_killed(stack: &mut Stack) -> Result<()> {
     let slow = Payment::new("killed", "killed-1", 6_000).gateway("slow-20000");
     let sending = tokio::spawn(send_once(stack.envoy.address(), Protocol::Http1, slow.call()));

@@ -86,7 +86,7 @@ async fn pipelined_payments(stack: &Stack) -> Result<()> {
     books_agree(stack, merchant).await.map(drop)
 }
 
-/// A client that sends its body only when it is told to go on: the filter must not wait for the body before that.
+/// A client that sends its body only when it is asked to go on: the filter must not wait for the body before that.
 async fn a_body_that_is_asked_for(stack: &Stack) -> Result<()> {
     for (number, cents, status) in [(1, 6_000, "HTTP/1.1 200"), (2, SINGLE_MAX + 1, "HTTP/1.1 403")] {
         let merchant = format!("asked{number}");

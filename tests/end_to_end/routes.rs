@@ -72,7 +72,7 @@ async fn are_switched_under_traffic(stack: &mut Stack) -> Result<()> {
     books_agree(stack, "roomy").await.map(drop)
 }
 
-/// One payment after the other within all limits, until told to stop; every one must get through.
+/// One payment after the other within all limits, until it is stopped; every one must get through.
 fn pay_on(address: SocketAddr, protocol: Protocol, stop: Arc<AtomicBool>) -> JoinHandle<Result<u64>> {
     tokio::spawn(async move {
         let mut client = Client::connect(address, protocol).await?;

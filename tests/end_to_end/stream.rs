@@ -1,4 +1,4 @@
-//! The live stream beside payments: readers that do not read hold up nobody, fill nothing, and lose nothing.
+//! The live stream beside payments: readers that do not read hold up no one, fill nothing, and lose nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -59,14 +59,15 @@ async fn slow_readers(stack: &mut Stack) -> Result<()> {
     let grown_kib = memory_kib(stack)?.saturating_sub(before_kib);
     ensure!(grown_kib < GROWTH_MAX_KIB, "the server grew by {grown_kib} KiB");
 
-    // Whoever reads after all hears everything, on the same connection or, where the server gave it up, on the next.
+    // A reader that reads after all receives everything, on the same connection or, where the server gave it up, on the
+    // next.
     let (mut reader, events) = readers.swap_remove(0);
     drop(readers);
     let id = |event: &(String, serde_json::Value)| event.1["event_id"].as_str().unwrap_or_default().to_owned();
-    let mut heard: Vec<String> = events.iter().map(id).collect();
-    while heard.len() < usize::try_from(all)? - 1 {
+    let mut received: Vec<String> = events.iter().map(id).collect();
+    while received.len() < usize::try_from(all)? - 1 {
         match reader.event().await? {
-            Some(event) if event.0 == "decision" => heard.push(id(&event)),
+            Some(event) if event.0 == "decision" => received.push(id(&event)),
             Some(event) => return Err(Failure::new(format!("{event:?}"))),
             None => {
                 let last_id = reader.last_id().unwrap_or_default().to_owned();
@@ -75,8 +76,8 @@ async fn slow_readers(stack: &mut Stack) -> Result<()> {
             }
         }
     }
-    let once: BTreeSet<&String> = heard.iter().collect();
-    ensure_eq!(once.len(), heard.len());
+    let once: BTreeSet<&String> = received.iter().collect();
+    ensure_eq!(once.len(), received.len());
     Ok(())
 }
 

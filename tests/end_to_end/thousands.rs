@@ -1,5 +1,5 @@
-//! Orders by the thousand whose answers can be told apart, each scenario for a moment; `cargo soak` runs the same ones for as long
-//! as it is told. And that they notice what they are there for.
+//! Orders by the thousand whose answers can be distinguished, each scenario for a moment; `cargo soak` runs the same
+//! ones for as long as it is asked to. And that they notice what they are there for.
 
 use bench::traffic::{SCENARIOS, Scale, misdelivered_answers_are_noticed};
 

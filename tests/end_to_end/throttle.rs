@@ -54,14 +54,14 @@ async fn timed(stack: &Stack, protocol: Protocol, payment: &Payment) -> Result<(
     Ok((answer, began.elapsed()))
 }
 
-/// The delay that the gateway was told of.
+/// The delay that the gateway was sent.
 fn delay_of(stack: &Stack, order: &str) -> Result<Option<u64>> {
     let seen = stack.gateway.seen_order(order);
     ensure_eq!(seen.len(), 1, "requests of {order} at the gateway");
     Ok(seen[0].headers.get(header::DELAY_MS).and_then(|value| value.to_str().ok()?.parse().ok()))
 }
 
-/// Three payments at once past the limit: each takes at least as long as it was told to, and they go on in their turns.
+/// Three payments at once past the limit: each takes at least as long as its delay, and they go on in their turns.
 async fn wait_for_their_turn(stack: &mut Stack) -> Result<()> {
     let stack = &*stack;
     for protocol in Protocol::BOTH {
@@ -79,10 +79,7 @@ async fn wait_for_their_turn(stack: &mut Stack) -> Result<()> {
             ensure_eq!(answer.status, 200, "{}", answer.json());
             let order = format!("{merchant}-{number}");
             let delay_ms = delay_of(stack, &order)?.unwrap_or_default();
-            ensure!(
-                took >= Duration::from_millis(delay_ms),
-                "{order} took {took:?}, it was told to wait {delay_ms} ms"
-            );
+            ensure!(took >= Duration::from_millis(delay_ms), "{order} took {took:?}, its delay was {delay_ms} ms");
             ensure_eq!(lines_of(&stack.envoy, &order, 1)?[0]["sluice"]["outcome"], "kept");
             if delay_ms > 0 {
                 ensure_eq!(lines_of(&stack.envoy, &order, 1)?[0]["sluice"]["delay_ms"], delay_ms);
@@ -133,7 +130,8 @@ async fn a_client_leaves(stack: &mut Stack) -> Result<()> {
     Ok(())
 }
 
-/// Where nobody may wait, the next payment is refused and told when to come again; nothing is charged for it.
+/// Where no payment may wait, the next one is refused, and its answer states when to come again; nothing is charged for
+/// it.
 async fn too_far_away(stack: &mut Stack) -> Result<()> {
     for protocol in Protocol::BOTH {
         let merchant = format!("prompt-{protocol:?}");

@@ -46,7 +46,7 @@ async fn one_trace() -> Result<()> {
     let stack = Stack::start(&traced(&collector.url(), patient()))?;
     for (protocol, trace) in Protocol::BOTH.into_iter().zip(["a", "b"].map(|digit| digit.repeat(32))) {
         let merchant = format!("traced-{protocol:?}");
-        tell(&stack, &merchant, &receiver).await?;
+        notify(&stack, &merchant, &receiver).await?;
         // The second payment takes the day's usage above 80 percent.
         for (number, trace) in [(1, "c".repeat(32)), (2, trace.clone())] {
             let payment = Payment::new(&merchant, &format!("{merchant}-{number}"), 6_500);
@@ -58,8 +58,8 @@ async fn one_trace() -> Result<()> {
 
         let check = collector.span(&trace, "decide consume")?;
         ensure_eq!((check.kind, hex(&check.parent_span_id).as_str()), (SpanKind::Server as i32, CLIENT));
-        let told = ["sluice.decision_id", "sluice.merchant", "sluice.order_no", "sluice.code"];
-        ensure_eq!(told.map(|key| attribute(&check, key)), [id.as_str(), &merchant, &order, "ADMITTED"]);
+        let keys = ["sluice.decision_id", "sluice.merchant", "sluice.order_no", "sluice.code"];
+        ensure_eq!(keys.map(|key| attribute(&check, key)), [id.as_str(), &merchant, &order, "ADMITTED"]);
         let script = collector.span(&trace, "EVALSHA")?;
         ensure_eq!((script.kind, &script.parent_span_id), (SpanKind::Client as i32, &check.span_id));
         ensure!(attribute(&script, "sluice.batch_size").parse().is_ok_and(|commands: u64| commands >= 1), "{script:?}");
@@ -83,14 +83,14 @@ async fn one_trace() -> Result<()> {
         })?;
         let seen = of_merchant(&receiver, &merchant);
         ensure_eq!(seen.len(), 1, "{seen:#?}");
-        let told = seen[0].headers.get("traceparent").and_then(|value| value.to_str().ok());
-        ensure_eq!(told, Some(format!("00-{trace}-{}-01", hex(&delivery.span_id)).as_str()));
+        let parent = seen[0].headers.get("traceparent").and_then(|value| value.to_str().ok());
+        ensure_eq!(parent, Some(format!("00-{trace}-{}-01", hex(&delivery.span_id)).as_str()));
     }
     Ok(())
 }
 
 /// Sends the merchant's alerts to the receiver.
-async fn tell(stack: &Stack, merchant: &str, receiver: &Gateway) -> Result<()> {
+async fn notify(stack: &Stack, merchant: &str, receiver: &Gateway) -> Result<()> {
     let url = format!("http://{}/hook/{merchant}", receiver.address());
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let settings = json!({

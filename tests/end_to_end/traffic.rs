@@ -18,7 +18,7 @@ const CENTS: u64 = 100;
 const MERCHANTS: usize = 6;
 /// Connections, half of them of each protocol.
 const CLIENTS: usize = 8;
-/// A client that is told to come back later does.
+/// A client that is asked to come back later does.
 const BACK_OFF: Duration = Duration::from_millis(40);
 /// How long payments may take to be answered in the numbers that a scenario waits for.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
@@ -111,8 +111,9 @@ impl Traffic {
         .await
     }
 
-    /// Stops the clients and judges: every order whose client was told 200 is charged exactly once, every other one is not
-    /// charged; counters and journal agree; no event is missing and no payment took longer than `longest`. Gives the number of 503.
+    /// Stops the clients and judges: every order whose client received 200 is charged exactly once, every other one is
+    /// not charged; counters and journal agree; no event is missing and no payment took longer than `longest`. Gives
+    /// the number of 503.
     pub(crate) async fn judge(self, stack: &Stack, longest: Duration) -> Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
         let mut paid = Vec::new();
@@ -126,14 +127,14 @@ impl Traffic {
             let paid: Vec<&Paid> = paid.iter().filter(|paid| paid.merchant == merchant).collect();
             let slow = paid.iter().find(|paid| paid.took > longest);
             ensure!(slow.is_none(), "{:?} took {:?}", slow.map(|paid| &paid.order), slow.map(|paid| paid.took));
-            orders_are_charged_as_told(stack, &merchant, &paid).await.context(merchant)?;
+            orders_are_charged_as_answered(stack, &merchant, &paid).await.context(merchant)?;
         }
         journal_is_whole(stack).await?;
         Ok(self.refused.load(Ordering::Relaxed))
     }
 }
 
-async fn orders_are_charged_as_told(stack: &Stack, merchant: &str, paid: &[&Paid]) -> Result<()> {
+async fn orders_are_charged_as_answered(stack: &Stack, merchant: &str, paid: &[&Paid]) -> Result<()> {
     let mut charged: BTreeMap<String, (i128, i128)> = BTreeMap::new();
     for entry in books_agree(stack, merchant).await? {
         let (amount, count) = entry.day_change();
@@ -149,7 +150,7 @@ async fn orders_are_charged_as_told(stack: &Stack, merchant: &str, paid: &[&Paid
         ensure!(*status == 503 || seen.contains(order), "{order} was answered {status} and the gateway never saw it");
         ensure!(*status != 503 || !seen.contains(order), "{order} was answered 503 and went to the gateway");
     }
-    ensure!(charged.is_empty(), "orders that nobody paid: {charged:?}");
+    ensure!(charged.is_empty(), "orders that no client paid: {charged:?}");
     Ok(())
 }
 

@@ -26,7 +26,7 @@ async fn only_known_callers_are_let_in_and_only_to_what_is_theirs() -> Result<()
     let expired = api.caller(json!({"sub": "ana", "role": "admin", "exp": 1_600_000_000}))?;
     let roleless = api.caller(json!({"sub": "ana", "role": "guest"}))?;
     let (operator, shop) = (api.operator()?, api.merchant("shop")?);
-    // What a token that is not there, or is no good, is told does not depend on what is asked for.
+    // The answer to a token that is not there, or is no good, does not depend on what is asked for.
     let table = [
         (None, Code::Unauthenticated, "UNAUTHENTICATED"),
         (Some("nonsense"), Code::Unauthenticated, "INVALID_TOKEN"),
@@ -61,7 +61,7 @@ async fn only_known_callers_are_let_in_and_only_to_what_is_theirs() -> Result<()
         client.get_account(account("other")).await.err(),
         client.list_accounts(list("other")).await.err(),
         // The same whether there is such a merchant or not.
-        client.get_account(account("nobody")).await.err(),
+        client.get_account(account("unknown")).await.err(),
     ] {
         let status = denied.ok_or_else(|| Failure::new("it was allowed"))?;
         assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "FORBIDDEN"), "{status:?}");
@@ -119,7 +119,7 @@ async fn the_port_speaks_both_versions_and_describes_itself() -> Result<()> {
         request
     };
     let mut reflection = ServerReflectionClient::new(channel(&api).await?);
-    let refused = reflection.server_reflection_info(list(None)).await.expect_err("nobody asks");
+    let refused = reflection.server_reflection_info(list(None)).await.expect_err("no token");
     assert_eq!(refused.code(), Code::Unauthenticated);
     let answers = reflection.server_reflection_info(list(Some(operator.token()))).await?;
     let answer = answers.into_inner().message().await?.and_then(|answer| answer.message_response);

@@ -82,7 +82,7 @@ async fn a_batch_that_cannot_be_accepted_does_nothing() -> Result<()> {
     let asked = BatchRequest { operations: vec![BatchOperation { operation: None }], atomic: false };
     let status = client.batch(asked).await.expect_err("no operation");
     assert!(status.message().contains("operations[0].operation"), "{status:?}");
-    // One that may be asked for beside one that may not: nothing is done, and the caller is told so.
+    // One that may be asked for beside one that may not: nothing is done, and the call is refused.
     let mut merchant = bench::client(&api, &api.merchant("shop")?).await?;
     let asked = vec![check("shop", 100), consume("shop", "A", 100)];
     let status = batch(&mut merchant, asked, false).await.expect_err("a merchant may not consume");

@@ -79,28 +79,28 @@ pub(crate) fn client_on(channel: Channel, token: Option<&str>) -> Result<Client>
 
 /// An answer of either kind.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Told {
+pub(crate) enum Answer {
     Operation(OperationResponse),
     Check(CheckResponse),
 }
 
 /// Asks for an operation by its own method.
-pub(crate) async fn ask(client: &mut Client, operation: Operation) -> std::result::Result<Told, Status> {
-    let told = |response: tonic::Response<OperationResponse>| Told::Operation(response.into_inner());
+pub(crate) async fn ask(client: &mut Client, operation: Operation) -> std::result::Result<Answer, Status> {
+    let operated = |response: tonic::Response<OperationResponse>| Answer::Operation(response.into_inner());
     match operation {
-        Operation::Check(message) => client.check(message).await.map(|response| Told::Check(response.into_inner())),
-        Operation::Consume(message) => client.consume(message).await.map(told),
-        Operation::Hold(message) => client.hold(message).await.map(told),
-        Operation::Settle(message) => client.settle(message).await.map(told),
-        Operation::Void(message) => client.void(message).await.map(told),
-        Operation::ExtendHold(message) => client.extend_hold(message).await.map(told),
-        Operation::Release(message) => client.release(message).await.map(told),
-        Operation::Refund(message) => client.refund(message).await.map(told),
-        Operation::Adjust(message) => client.adjust(message).await.map(told),
-        Operation::Reset(message) => client.reset(message).await.map(told),
-        Operation::Suspend(message) => client.suspend(message).await.map(told),
-        Operation::Resume(message) => client.resume(message).await.map(told),
-        Operation::Initialize(message) => client.initialize(message).await.map(told),
+        Operation::Check(message) => client.check(message).await.map(|response| Answer::Check(response.into_inner())),
+        Operation::Consume(message) => client.consume(message).await.map(operated),
+        Operation::Hold(message) => client.hold(message).await.map(operated),
+        Operation::Settle(message) => client.settle(message).await.map(operated),
+        Operation::Void(message) => client.void(message).await.map(operated),
+        Operation::ExtendHold(message) => client.extend_hold(message).await.map(operated),
+        Operation::Release(message) => client.release(message).await.map(operated),
+        Operation::Refund(message) => client.refund(message).await.map(operated),
+        Operation::Adjust(message) => client.adjust(message).await.map(operated),
+        Operation::Reset(message) => client.reset(message).await.map(operated),
+        Operation::Suspend(message) => client.suspend(message).await.map(operated),
+        Operation::Resume(message) => client.resume(message).await.map(operated),
+        Operation::Initialize(message) => client.initialize(message).await.map(operated),
     }
 }
 
@@ -108,8 +108,8 @@ pub(crate) async fn ask(client: &mut Client, operation: Operation) -> std::resul
 pub(crate) async fn done(client: &mut Client, operation: Operation) -> Result<OperationResponse> {
     let what = format!("{operation:?}");
     match ask(client, operation).await.map_err(|status| Failure::new(format!("{what}: {status:?}")))? {
-        Told::Operation(response) => Ok(response),
-        Told::Check(response) => Err(Failure::new(format!("{what}: {response:?}"))),
+        Answer::Operation(response) => Ok(response),
+        Answer::Check(response) => Err(Failure::new(format!("{what}: {response:?}"))),
     }
 }
 

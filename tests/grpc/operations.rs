@@ -1,4 +1,4 @@
-//! Every operation once, and the account that they leave, as gRPC and as REST tell it.
+//! Every operation once, and the account that they leave, as gRPC and as REST report it.
 
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::{
@@ -8,7 +8,7 @@ use proto::quota_v1::{
 };
 use testkit::Result;
 
-use crate::bench::{self, Told, ask, check, consume, done, hold, usd};
+use crate::bench::{self, Answer, ask, check, consume, done, hold, usd};
 use crate::refusals::reason;
 
 const MERCHANT: &str = "shop";
@@ -69,11 +69,11 @@ fn figures(answer: &OperationResponse) -> ([i64; 4], OrderState) {
 async fn each_operation_does_what_it_says_and_a_repetition_nothing() -> Result<()> {
     let api = bench::start(&[])?;
     let mut client = bench::client(&api, &api.operator()?).await?;
-    let Ok(Told::Check(before)) = ask(&mut client, check(MERCHANT, 5000)).await else { panic!("no check") };
+    let Ok(Answer::Check(before)) = ask(&mut client, check(MERCHANT, 5000)).await else { panic!("no check") };
     assert!(before.allowed);
     assert_eq!((before.remaining_daily, before.fits, before.code.as_str()), (Some(4_995_000), Some(1000), "ADMITTED"));
     assert_eq!(before.binding_limit.as_deref(), Some("daily_amount"));
-    let limit = before.limits.iter().find(|limit| limit.name == "daily_amount").expect("the limit is told");
+    let limit = before.limits.iter().find(|limit| limit.name == "daily_amount").expect("the limit is reported");
     assert_eq!((limit.max, limit.used, limit.remaining), (5_000_000, 5000, 4_995_000));
     assert_eq!(limit.resets_at, before.resets_at);
 
@@ -123,7 +123,7 @@ async fn each_operation_does_what_it_says_and_a_repetition_nothing() -> Result<(
     Ok(())
 }
 
-/// The policy of the channel that is told, as its bounds on captures and refunds, holds for what is done with its orders.
+/// The policy of the stated channel, as its bounds on captures and refunds, holds for what is done with its orders.
 #[tokio::test]
 async fn operations_on_orders_are_under_their_channels_policy() -> Result<()> {
     let api = bench::start(&[])?;
@@ -159,7 +159,7 @@ async fn operations_on_orders_are_under_their_channels_policy() -> Result<()> {
 }
 
 #[tokio::test]
-async fn accounts_are_changed_by_hand_and_told_as_rest_tells_them() -> Result<()> {
+async fn accounts_are_changed_by_hand_and_reported_as_rest_reports_them() -> Result<()> {
     let api = bench::start(&[])?;
     let operator = api.operator()?;
     let mut client = bench::client(&api, &operator).await?;
@@ -211,7 +211,7 @@ async fn accounts_are_changed_by_hand_and_told_as_rest_tells_them() -> Result<()
     let mut currencies: Vec<_> = list.iter().map(|account| account.currency.as_str()).collect();
     currencies.sort_unstable();
     assert_eq!(currencies, ["JPY", "USD"]);
-    let none = client.list_accounts(ListAccountsRequest { merchant_id: "nobody".to_owned() }).await?.into_inner();
+    let none = client.list_accounts(ListAccountsRequest { merchant_id: "unknown".to_owned() }).await?.into_inner();
     assert!(none.accounts.is_empty());
 
     let reset = ResetRequest {

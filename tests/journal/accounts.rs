@@ -143,13 +143,13 @@ async fn an_older_state_never_overwrites_a_newer_one() -> Result<()> {
     Ok(())
 }
 
-/// Who suspended an account is told by one event; it counts whenever it is stored, for that suspension only.
+/// Who suspended an account is stated by one event; it counts whenever it is stored, for that suspension only.
 #[tokio::test]
 async fn a_suspension_that_is_stored_late_still_has_its_reason() -> Result<()> {
     let bench = Bench::start()?;
     let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?;
     let suspended = |at_ms| Record { suspended_at_ms: at_ms, code: Code::Applied, ..first_charge(50) };
-    let told = |number, reason: &str| EventContext {
+    let context = |number, reason: &str| EventContext {
         action: "suspend".to_owned(),
         reason: reason.to_owned(),
         actor: "ada".to_owned(),
@@ -159,8 +159,8 @@ async fn a_suspension_that_is_stored_late_still_has_its_reason() -> Result<()> {
     let by = ["seq", "suspended_reason", "suspended_by"];
     for (entry, expected) in [
         (entry(event(3), 3, &suspended(second)), [json!(3), Value::Null, Value::Null]),
-        (entry(told(1, "an older one"), 1, &suspended(first)), [json!(3), Value::Null, Value::Null]),
-        (entry(told(2, "late"), 2, &suspended(second)), [json!(3), json!("late"), json!("ada")]),
+        (entry(context(1, "an older one"), 1, &suspended(first)), [json!(3), Value::Null, Value::Null]),
+        (entry(context(2, "late"), 2, &suspended(second)), [json!(3), json!("late"), json!("ada")]),
         (entry(event(4), 4, &suspended(second)), [json!(4), json!("late"), json!("ada")]),
         (entry(event(5), 5, &suspended(0)), [json!(5), Value::Null, Value::Null]),
     ] {
@@ -170,7 +170,7 @@ async fn a_suspension_that_is_stored_late_still_has_its_reason() -> Result<()> {
     Ok(())
 }
 
-/// Refusals of merchants that nobody knows make no accounts.
+/// Refusals of unknown merchants make no accounts.
 #[tokio::test]
 async fn an_account_that_was_never_changed_has_no_row() -> Result<()> {
     let bench = Bench::start()?;

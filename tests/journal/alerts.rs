@@ -110,7 +110,7 @@ impl Step {
     }
 }
 
-/// Does the steps one after the other; what an alert is told as replaces what it was told as before.
+/// Does the steps one after the other; what an alert is reported as replaces what it was reported as before.
 async fn check(name: &str, steps: &[Step]) -> Result<()> {
     let bench = Bench::start()?;
     let (engine, mut hand) = (Engine::open(&bench)?, Hand::open(&bench).await?);
@@ -191,7 +191,7 @@ async fn holds_and_captures() -> Result<()> {
             under(step("a", Action::Void, &["pending_80: void"])),
             under(step("c", hold(50, 60, OnExpiry::Settle), &["pending_80", "pending_100"])),
             under(step("c", Action::Expire, &["pending_80: expire", "pending_100: expire"])).after(120_000),
-            // A hold that is captured above itself is told of each time, and ended by hand.
+            // A hold that is captured above itself is reported each time, and ended by hand.
             under(step("d", hold(20, 60, OnExpiry::Void), &[])).after(120_000),
             under(step("d", capture(24), &["over_capture"])).after(120_000),
             under(step("d", capture(24), &[])).after(120_000),
@@ -307,13 +307,13 @@ async fn an_alert_says_what_has_happened() -> Result<()> {
     let suspend = engine.command(MERCHANT, "", Action::Suspend, AT_MS + 1)?;
     engine.store.apply(&suspend, &audit("admin:ann", "fraud")).await?;
     hand.drain().await?;
-    let told = "SELECT count(*) FROM quota_alert JOIN usage_log USING (event_id) WHERE \
+    let raised = "SELECT count(*) FROM quota_alert JOIN usage_log USING (event_id) WHERE \
         (quota_alert.merchant_id, quota_alert.currency, subject, threshold, alert_type, alert_level, window_id, current_used, max, \
             usage_percent, quota_alert.policy_version, raised_seq) = \
         ('m-1', 'USD', 'daily_amount', 120, 'daily_120', 'critical', 20261120, 100000, 75000, 133.3333, 'v7', 1) \
         AND message = 'The day''s amount has reached 120 % of its limit: 1000.00 USD of 750.00 USD, 133.3333 %' \
         AND raised_at = at AND quota_alert.shard = usage_log.shard AND resolved_at IS NULL";
-    assert_eq!(bench.count(told).await?, 1);
+    assert_eq!(bench.count(raised).await?, 1);
     let others = "SELECT count(*) FROM quota_alert WHERE (alert_type, alert_level) = ('daily_80', 'warning') \
         OR ((alert_type, alert_level, message) = ('suspended', 'critical', 'The USD account was suspended by admin:ann: fraud') \
             AND num_nulls(threshold, window_id, current_used, max, usage_percent) = 5)";
@@ -408,7 +408,7 @@ async fn a_bad_event_among_them_does_not_change_their_order() -> Result<()> {
     Ok(())
 }
 
-/// An alert that somebody has ended by hand is not raised again while usage stays, nor ended twice.
+/// An alert that a person has ended by hand is not raised again while usage stays, nor ended twice.
 #[tokio::test]
 async fn an_end_by_hand_stays() -> Result<()> {
     let bench = Bench::start()?;
@@ -434,7 +434,7 @@ async fn an_end_by_hand_stays() -> Result<()> {
     Ok(())
 }
 
-/// Nor with another list of thresholds, unless that tells of something else.
+/// Nor with another list of thresholds, unless that reports something else.
 #[tokio::test]
 async fn an_end_by_hand_outlives_the_list_of_thresholds() -> Result<()> {
     let bench = Bench::start()?;
@@ -455,7 +455,7 @@ async fn an_end_by_hand_outlives_the_list_of_thresholds() -> Result<()> {
     run("a", Action::Refund(refund(85, "1")), &[50, 80, 90], AT_MS + 2).await?;
     run("c", consume(84), &[50, 80, 90], AT_MS + 3).await?;
     assert_eq!(alerts(&bench).await?, ["daily_80: by_hand", "daily_50: refund", "daily_50", "daily_80"]);
-    // The one that somebody ended has been told of again since.
+    // The one that a person ended has been reported again since.
     run("d", consume(1), &[80, 100], AT_MS + 4).await?;
     let expected = ["daily_80: by_hand", "daily_50: refund", "daily_50: thresholds_changed", "daily_80"];
     assert_eq!(alerts(&bench).await?, expected);

@@ -234,7 +234,7 @@ pub(crate) fn first_charge(amount: u64) -> Record {
     }
 }
 
-/// A record told in full, as the script packs it; the head of `lua/call.lua` has the layout.
+/// A record in full, as the script packs it; the head of `lua/call.lua` has the layout.
 pub(crate) fn pack(record: &Record) -> Vec<u8> {
     let windows = Period::ALL.map(|period| record.of(period));
     // The figures of before stand there.

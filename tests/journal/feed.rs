@@ -59,13 +59,13 @@ fn ids(items: &[Item]) -> Vec<Uuid> {
 
 /// All that there is, and in how many pieces.
 async fn all(reader: &mut Reader) -> Result<(Vec<Uuid>, usize)> {
-    let (mut told, mut pieces) = (Vec::new(), 0);
+    let (mut read, mut pieces) = (Vec::new(), 0);
     loop {
         let (items, more) = reader.read().await?;
-        told.extend(ids(&items));
+        read.extend(ids(&items));
         pieces += 1;
         if !more {
-            return Ok((told, pieces));
+            return Ok((read, pieces));
         }
     }
 }
@@ -96,8 +96,8 @@ async fn decisions_are_found_by_their_index_once_a_piece() -> Result<()> {
         transaction.commit().await?;
     }
     stored.extend(store(&mut *pool.acquire().await?, 3).await?);
-    let (told, pieces) = all(&mut reader).await?;
-    assert_eq!((told.len(), told.into_iter().collect::<BTreeSet<_>>(), pieces), (9, stored, 1));
+    let (read, pieces) = all(&mut reader).await?;
+    assert_eq!((read.len(), read.into_iter().collect::<BTreeSet<_>>(), pieces), (9, stored, 1));
     // What a connection has done is counted when it ends.
     connections.close().await;
     let scans = "SELECT sum(idx_scan)::bigint FROM pg_stat_user_indexes WHERE relname = to_char(now(), '\"usage_log_\"YYYY_MM') \
@@ -114,7 +114,7 @@ async fn decisions_are_found_by_their_index_once_a_piece() -> Result<()> {
 #[tokio::test]
 async fn what_takes_too_long_is_read_in_smaller_pieces() -> Result<()> {
     let (bench, pool) = with_decision().await?;
-    // Whoever reads as this user waits for each row.
+    // A session of this user waits for each row.
     sqlx::raw_sql(
         "CREATE ROLE slow LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO slow; \
         ALTER TABLE usage_log ENABLE ROW LEVEL SECURITY; \
@@ -129,8 +129,8 @@ async fn what_takes_too_long_is_read_in_smaller_pieces() -> Result<()> {
     for _ in 0..56 {
         stored.extend(store(&mut *pool.acquire().await?, 1).await?);
     }
-    let (told, pieces) = all(&mut reader).await?;
-    assert_eq!((told.len(), told.into_iter().collect::<BTreeSet<_>>()), (56, stored));
+    let (read, pieces) = all(&mut reader).await?;
+    assert_eq!((read.len(), read.into_iter().collect::<BTreeSet<_>>()), (56, stored));
     assert!(pieces > 2, "{pieces} pieces");
     Ok(())
 }
@@ -145,15 +145,15 @@ async fn rare_alerts_are_found_in_small_pieces() -> Result<()> {
     raise(&pool, "often", 450).await?;
     let found = raise(&pool, "rare", 3).await?;
     sqlx::query("DELETE FROM alert_change WHERE alert_id = $1").bind(found[1]).execute(&pool).await?;
-    let (told, pieces) = all(&mut reader).await?;
-    assert_eq!(told, [found[0], found[2]]);
+    let (read, pieces) = all(&mut reader).await?;
+    assert_eq!(read, [found[0], found[2]]);
     assert!(pieces >= 3, "{pieces} pieces");
     Ok(())
 }
 
-/// A stream that tells of more than the one whose id it goes on from leaves nothing of it out.
+/// A stream that sends more than the one whose id it goes on from leaves nothing of it out.
 #[tokio::test]
-async fn another_filter_begins_where_both_had_told_all() -> Result<()> {
+async fn another_filter_begins_where_both_had_sent_all() -> Result<()> {
     let (bench, pool) = with_decision().await?;
     let (feed, _) = feed_as(&bench, "sluice")?;
     let dollars = Filter { currency: Some(Currency::parse("USD")?), ..DECISIONS };
@@ -165,9 +165,9 @@ async fn another_filter_begins_where_both_had_told_all() -> Result<()> {
     let middle = &items.get(2).ok_or_else(|| Failure::new("no decisions"))?.place;
     for (filter, expected) in [(dollars, 2), (DECISIONS, 5), (BOTH, 6)] {
         let mut reader = feed.resume(filter, middle.clone()).await?.map_err(|error| Failure::new(error.to_string()))?;
-        let told = all(&mut reader).await?.0;
-        assert_eq!(told.len(), expected);
-        assert!(told.iter().all(|id| stored.contains(id) || raised.contains(id)));
+        let read = all(&mut reader).await?.0;
+        assert_eq!(read.len(), expected);
+        assert!(read.iter().all(|id| stored.contains(id) || raised.contains(id)));
     }
     Ok(())
 }

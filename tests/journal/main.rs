@@ -77,8 +77,8 @@ async fn an_event_is_stored_with_all_its_figures() -> Result<()> {
     journal.stop()
 }
 
-/// A reader that dies after its commit leaves stored events that are not removed; one that dies before it, events that nobody
-/// has stored. Another takes over both, and each event is there once.
+/// A reader that dies after its commit leaves stored events that are not removed; one that dies before it, events that
+/// no reader has stored. Another takes over both, and each event is there once.
 #[tokio::test]
 async fn events_of_a_dead_consumer_are_taken_over_and_stored_once() -> Result<()> {
     let bench = Bench::start()?;
@@ -237,7 +237,7 @@ async fn numbers_given_twice_are_noticed_when_stored() -> Result<()> {
     bench.wait_for("SELECT coalesce(max(contiguous_seq), 0) FROM journal_shard", 10).await?;
     journal.stop()?;
     bench.redis.restart_empty()?;
-    // Twelve new events: the stream is ahead of the check again, so only the repeated numbers can tell.
+    // Twelve new events: the stream is ahead of the check again, so only the repeated numbers can show it.
     bench.append(2, (11..=22).map(event)).await?;
     let journal = bench.journal("b")?;
     bench.wait_for_rows(22).await?;

@@ -1,4 +1,4 @@
-//! Alerts for operators: one for each trouble, however many servers see it, told when Postgres is there.
+//! Alerts for operators: one for each trouble, however many servers see it, raised when Postgres is there.
 
 use std::sync::Arc;
 
@@ -61,14 +61,14 @@ async fn postgres() -> Result<Postgres> {
 }
 
 #[tokio::test]
-async fn a_store_that_stays_away_is_told_of_once() -> Result<()> {
+async fn a_store_that_stays_away_is_reported_once() -> Result<()> {
     let postgres = postgres().await?;
     let (mut one, mut two) = (Server::start(&postgres)?, Server::start(&postgres)?);
     one.health.redis_down("gave no answer within 150 ms");
     for secs in [0, 9] {
         one.at(secs).await?;
     }
-    // Shorter than operators are told of.
+    // Too short to be reported to operators.
     one.health.redis_up();
     one.at(10).await?;
     one.health.redis_down("gave no answer within 150 ms");
@@ -83,11 +83,11 @@ async fn a_store_that_stays_away_is_told_of_once() -> Result<()> {
         two.at(secs).await?;
         assert_eq!(alerts(&postgres).await?, ["degraded_store"], "after {secs} s");
     }
-    let told = "SELECT count(*) FROM quota_alert WHERE subject = 'degraded_store' \
+    let raised = "SELECT count(*) FROM quota_alert WHERE subject = 'degraded_store' \
         AND message LIKE 'Redis does not answer: % (gave no answer within 150 ms)' \
         AND extract(epoch FROM raised_at) * 1000 = 1795139200000 + 11000";
     let pool = postgres.pool().await?;
-    assert_eq!(sqlx::query_scalar::<_, i64>(told).fetch_one(&pool).await?, 1);
+    assert_eq!(sqlx::query_scalar::<_, i64>(raised).fetch_one(&pool).await?, 1);
     pool.close().await;
 
     // It is over when the last server says so.
@@ -166,7 +166,7 @@ async fn a_lost_session_does_not_end_an_alert() -> Result<()> {
     Ok(())
 }
 
-/// What happened while Postgres was away is told when it is back, with the times at which it was so.
+/// What happened while Postgres was away is reported when it is back, with the times at which it was so.
 #[tokio::test]
 async fn alerts_wait_for_postgres() -> Result<()> {
     let mut postgres = postgres().await?;
@@ -195,7 +195,7 @@ async fn alerts_wait_for_postgres() -> Result<()> {
     Ok(())
 }
 
-/// What somebody has ended by hand does not come again while the same trouble lasts.
+/// What a person has ended by hand does not come again while the same trouble lasts.
 #[tokio::test]
 async fn an_end_by_hand_stays() -> Result<()> {
     const BY_HAND: &str = "UPDATE quota_alert SET resolved_at = greatest(now(), raised_at), resolved_by = 'ann', \
@@ -243,7 +243,7 @@ async fn an_end_by_hand_stays() -> Result<()> {
 
 /// The journal finds a gap, and closes it when its events arrive: so do the operators' alerts.
 #[tokio::test]
-async fn books_that_do_not_agree_are_told_of_until_they_do() -> Result<()> {
+async fn books_that_do_not_agree_are_reported_until_they_do() -> Result<()> {
     let bench = Bench::start()?;
     bench.append(0, (1..=3).map(event)).await?;
     let mut connection = bench.connection().await?;
@@ -254,9 +254,9 @@ async fn books_that_do_not_agree_are_told_of_until_they_do() -> Result<()> {
     one.at(0).await?;
     two.at(0).await?;
     assert_eq!(alerts(&bench.postgres).await?, ["drift"]);
-    let told = "SELECT count(*) FROM quota_alert WHERE message = \
+    let raised = "SELECT count(*) FROM quota_alert WHERE message = \
         'The journal is incomplete: 1 events are missing, Redis reused sequence numbers 0 times (journal_anomaly)'";
-    assert_eq!(bench.count(told).await?, 1);
+    assert_eq!(bench.count(raised).await?, 1);
     execute(&bench.postgres, "UPDATE journal_anomaly SET resolved_at = now()").await?;
     one.at(20).await?;
     assert_eq!(alerts(&bench.postgres).await?, ["drift: recovered"]);

@@ -11,7 +11,7 @@ use testkit::Result;
 use crate::bench::{AT_MS, Bench, SHARDS};
 use crate::engine::{Engine, consume, hold, refund, settle};
 
-/// The columns that tell the operations apart; null ones are left out.
+/// The columns that distinguish the operations; null ones are left out.
 const ROWS: &str = "SELECT jsonb_strip_nulls(jsonb_build_object('action', action_type, 'code', code, 'order', order_no, \
         'amount', amount, 'capture', capture_no, 'refund', refund_no, 'id', operation_id IS NOT NULL, 'used', daily_used_after, \
         'refunded', daily_refunded_after, 'epoch', daily_epoch, 'pending', pending_after, 'ttl', order_ttl_secs, \
@@ -75,7 +75,7 @@ fn on(order: &str, stands: &str, mut more: Value) -> Value {
 }
 
 #[tokio::test]
-async fn each_operation_is_told_in_full() -> Result<()> {
+async fn each_operation_is_recorded_in_full() -> Result<()> {
     let bench = Bench::start()?;
     let (engine, journal) = (Engine::open(&bench)?, bench.journal("a")?);
     let mut script = Script { engine: &engine, at_ms: AT_MS };
@@ -99,13 +99,13 @@ async fn each_operation_is_told_in_full() -> Result<()> {
     bench.wait_until_drained(SHARDS).await?;
 
     let by_hand = |more: Value| {
-        let mut told = json!({
+        let mut members = json!({
             "operator": "admin ada", "reason": "by hand", "remarks": "as agreed", "metadata": {"ticket": [7, "é"]},
         });
-        if let (Some(told), Value::Object(more)) = (told.as_object_mut(), more) {
-            told.extend(more);
+        if let (Some(members), Value::Object(more)) = (members.as_object_mut(), more) {
+            members.extend(more);
         }
-        told
+        members
     };
     let held = |more: Value| {
         let mut more = more;

@@ -111,7 +111,8 @@ async fn other_events_under_the_same_numbers_stay() -> Result<()> {
     Ok(())
 }
 
-/// Redis was emptied between two reads: the second goes on in the middle of the new stream, whose beginning nobody has read.
+/// Redis was emptied between two reads: the second goes on in the middle of the new stream, whose beginning no reader
+/// has read.
 #[tokio::test]
 async fn what_was_read_of_two_streams_removes_nothing() -> Result<()> {
     // How many were stored after each read: of the old stream, then of the new one.

@@ -185,7 +185,7 @@ async fn a_crowd_of_holds_is_ended_in_one_round() -> Result<()> {
     Ok(())
 }
 
-/// Nobody swept for longer than orders are remembered: the hold's quota is returned from what the journal knows.
+/// No server swept for longer than orders are remembered: the hold's quota is returned from what the journal knows.
 #[tokio::test]
 async fn a_forgotten_hold_is_ended_from_the_journal() -> Result<()> {
     let bench = Bench::start()?;
@@ -202,9 +202,9 @@ async fn a_forgotten_hold_is_ended_from_the_journal() -> Result<()> {
     assert_eq!(sweeper.holds(after).await?, Ended { voided: 1, settled: 0 });
     let account = engine.account("m-1").await?;
     assert_eq!((account.windows.day.amount, account.pending, open_holds(&bench).await?), (30, 0, 0));
-    // A member of the set whose order nobody knows is taken out.
+    // A member of the set whose order is unknown is taken out.
     let shard = quota::shard_of(&quota::MerchantId::parse("m-9")?, SHARDS);
-    let member = redis::cmd("ZADD").arg(keys::expiry(shard)).arg(1).arg("m-9:USD:nobody-knows").to_owned();
+    let member = redis::cmd("ZADD").arg(keys::expiry(shard)).arg(1).arg("m-9:USD:unknown").to_owned();
     member.query_async::<()>(&mut bench.connection().await?).await?;
     assert_eq!(sweeper.holds(after).await?, Ended::default());
     assert_eq!(open_holds(&bench).await?, 0);
@@ -238,7 +238,7 @@ async fn holds_that_cannot_be_ended_do_not_hold_up_the_others() -> Result<()> {
     let elsewhere =
         elsewhere.take(100).find(is_elsewhere).ok_or_else(|| Failure::new("all merchants are of one shard"))?;
     let mut foreign = redis::cmd("ZADD");
-    foreign.arg(keys::expiry(shard)).arg(1).arg(&[0xff_u8, 0xfe]).arg(2).arg("nobody").arg(3);
+    foreign.arg(keys::expiry(shard)).arg(1).arg(&[0xff_u8, 0xfe]).arg(2).arg("malformed").arg(3);
     foreign.arg(format!("{elsewhere}:USD:o-1")).arg("4.5").arg("m-1:USD:o-1");
     foreign.query_async::<()>(&mut bench.connection().await?).await?;
     for number in 0..3 {
@@ -304,7 +304,7 @@ async fn spoilt_accounts_do_not_hold_up_the_others_holds() -> Result<()> {
     }
     spoil_accounts(&bench, &["m-0", "m-1", "m-2", "m-3", "m-4", "m-5"]).await?;
     for _ in 0..2 {
-        let Err(failure) = sweeper.holds(AT_MS + 100_000).await else { panic!("the failures are told") };
+        let Err(failure) = sweeper.holds(AT_MS + 100_000).await else { panic!("the failures are reported") };
         assert!(failure.to_string().contains("an unexpected value"), "{failure}");
         assert_eq!(open_holds(&bench).await?, 6);
     }
@@ -323,7 +323,7 @@ async fn spoilt_accounts_do_not_hold_up_the_others_windows() -> Result<()> {
     bench.wait_until_drained(SHARDS).await?;
     spoil_accounts(&bench, &["m-0", "m-1", "m-2", "m-3", "m-4", "m-5"]).await?;
     for _ in 0..2 {
-        let Err(failure) = sweeper.windows(AT_MS + DAY_MS).await else { panic!("the failures are told") };
+        let Err(failure) = sweeper.windows(AT_MS + DAY_MS).await else { panic!("the failures are reported") };
         assert!(failure.to_string().contains("an unexpected value"), "{failure}");
         bench.wait_until_drained(SHARDS).await?;
         assert_eq!(bench.count("SELECT count(*) FROM quota_window").await?, 34);
@@ -412,12 +412,12 @@ async fn one_server_closes_windows_at_a_time() -> Result<()> {
     // Without a policy there is no calendar by which a day could be over.
     engine.grant("m-1", "o-2", consume(1), next_day).await?;
     bench.wait_until_drained(SHARDS).await?;
-    let nobody = Sweeper::open(&bench, "version: \"1\"\nmerchants:\n  m-x: {timezone: UTC, daily_amount: 1}\n")?;
-    assert_eq!(nobody.windows(next_day + 9 * DAY_MS).await?, Rolled::Accounts(0));
+    let other = Sweeper::open(&bench, "version: \"1\"\nmerchants:\n  m-x: {timezone: UTC, daily_amount: 1}\n")?;
+    assert_eq!(other.windows(next_day + 9 * DAY_MS).await?, Rolled::Accounts(0));
     journal.stop()
 }
 
-/// As the server runs them: on their thread, by the clock, from the start until they are told to stop.
+/// As the server runs them: on their thread, by the clock, from the start until they are stopped.
 #[tokio::test]
 async fn the_sweeps_run_until_they_are_stopped() -> Result<()> {
     let mut bench = Bench::start()?;

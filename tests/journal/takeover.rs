@@ -78,7 +78,7 @@ async fn a_journal_that_goes_on_after_another_took_over_removes_nothing_unread()
 
 /// A journal that has lost its lease says no more how old events are, although some wait: for another journal.
 #[tokio::test]
-async fn only_who_reads_tells_how_old_events_are() -> Result<()> {
+async fn only_who_reads_reports_how_old_events_are() -> Result<()> {
     let bench = Bench::start()?;
     let postgres = Line::to(&bench.postgres.url()).await?;
     let mut config = bench.config("left");

@@ -65,7 +65,7 @@ async fn the_sweep_finds_what_no_payment_has() -> Result<()> {
     journal.stop()
 }
 
-const NOBODY: &str = "version: \"1\"\nmerchants:\n  m-x: {timezone: UTC, daily_amount: 1}\n";
+const OTHER_MERCHANT: &str = "version: \"1\"\nmerchants:\n  m-x: {timezone: UTC, daily_amount: 1}\n";
 
 /// An account whose policy is gone has no limit that it could be near.
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn without_a_policy_alerts_end() -> Result<()> {
     engine.apply(&command).await?;
     hand.drain().await?;
     assert_eq!(alerts(&bench).await?, ["daily_80"]);
-    let sweeper = Sweeper::open(&bench, NOBODY)?;
+    let sweeper = Sweeper::open(&bench, OTHER_MERCHANT)?;
     for accounts in [1, 0] {
         assert_eq!(sweeper.thresholds(AT_MS + 1_000).await?, Rolled::Accounts(accounts));
         hand.drain().await?;
@@ -86,8 +86,8 @@ async fn without_a_policy_alerts_end() -> Result<()> {
     Ok(())
 }
 
-/// Redis comes back empty: what is open ends with the sweep where the account has moved on, and is told of anew where usage
-/// crosses again.
+/// Redis comes back empty: what is open ends with the sweep where the account has moved on, and is raised anew where
+/// usage crosses again.
 #[tokio::test]
 async fn alerts_do_not_outlive_lost_counters() -> Result<()> {
     let mut bench = Bench::start()?;
@@ -140,7 +140,7 @@ async fn alerts_do_not_outlive_lost_counters() -> Result<()> {
     let lost = ["daily_80", "daily_100", "pending_80", "pending_100"].map(|alert| format!("{alert}: counters_lost"));
     assert_eq!(of(&bench, "m-3").await?, lost);
     assert_eq!(of(&bench, "m-4").await?, ["daily_80: counters_lost", "suspended: counters_lost"]);
-    // Nobody comes to close the day of m-2.
+    // No operation comes to close the day of m-2.
     sweep(&bench, AT_MS + 3 * DAY_MS).await?;
     assert_eq!(of(&bench, "m-2").await?, ["daily_80"]);
     sweep(&bench, AT_MS + 4 * DAY_MS).await?;
@@ -148,7 +148,7 @@ async fn alerts_do_not_outlive_lost_counters() -> Result<()> {
     Ok(())
 }
 
-/// While one server sweeps another one leaves it alone; what is across a threshold is told of once.
+/// While one server sweeps another one leaves it alone; what is across a threshold is reported once.
 #[tokio::test]
 async fn one_server_sweeps_thresholds_at_a_time() -> Result<()> {
     const ACCOUNTS: u64 = 1_200;

@@ -208,14 +208,14 @@ fn scrapes(stack: &Stack) -> Vec<Scrape> {
         let address = match target.split_once(':') {
             Some(("authz-server", port)) if port == probe_port => stack.server.probe_address(),
             Some(("envoy", port)) if listener(port) == "stats" => stack.envoy.stats_address(),
-            _ => panic!("nobody listens on {target}"),
+            _ => panic!("nothing listens on {target}"),
         };
         Scrape { address, path }
     };
     list(&yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]).iter().map(scrape).collect()
 }
 
-/// Of Envoy's admin interface others reach the figures, and nothing that changes or tells more.
+/// Of Envoy's admin interface others reach the figures, and nothing that changes or shows more.
 #[tokio::test]
 async fn the_listener_of_figures_has_nothing_else() -> Result<()> {
     let stack = Stack::start(&StackOptions::default())?;
@@ -242,7 +242,7 @@ async fn the_listener_of_figures_has_nothing_else() -> Result<()> {
 
 /// A rule whose figure cannot come so far would never fire.
 #[test]
-fn slow_checks_are_told_of_before_they_are_given_up() {
+fn slow_checks_are_reported_before_they_are_given_up() {
     let (_, rule) = rules().into_iter().find(|(name, _)| name == "SluiceChecksSlow").expect("the rule");
     let expr = text(&rule["expr"]);
     let at_secs: f64 = expr.rsplit("> ").next().and_then(|text| text.trim().parse().ok()).expect("a bound");

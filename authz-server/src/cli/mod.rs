@@ -132,7 +132,7 @@ enum CliError {
     #[error(transparent)]
     PolicyStart(#[from] PolicyStartError),
     #[error("postgres: {0}")]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] sluice_kit::database::Error),
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     #[error("the answer cannot be written: {0}")]

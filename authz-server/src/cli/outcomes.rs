@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
 use quota::{ActorId, Currency, MerchantId};
-use sqlx::PgPool;
+use sluice_kit::database::PgPool;
 use uuid::Uuid;
 
 use super::{CliError, Outcome, print, print_to_stderr};

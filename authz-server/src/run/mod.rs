@@ -67,7 +67,7 @@ pub enum RunError {
     #[error("SLUICE_JWT_JWKS: {0}")]
     Jwks(#[from] JwksError),
     #[error("the address of postgres cannot be read: {0}")]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] sluice_kit::database::Error),
     #[error("{address} cannot be bound: {error}")]
     Bind { address: SocketAddr, error: io::Error },
     #[error("gRPC server failed: {0}")]

@@ -32,10 +32,10 @@ async fn the_server_lets_its_tokens_in() -> Result<()> {
     assert_eq!(api.bearer(&merchant).get("/quotas/merchant/other").await?.status, 403);
     assert_eq!(api.bearer(&merchant).post("/quotas/consume", &body).await?.status, 403);
     let other = format!("another-{}", api::secret());
-    // Signed with another secret, or for somebody else, it is not let in.
+    // Signed with another secret, or for another audience, it is not let in.
     for env in [
         [("JWT_SECRET", other.as_str()), audience, issuer],
-        [shared(), ("SLUICE_JWT_AUDIENCE", "somebody-else"), issuer],
+        [shared(), ("SLUICE_JWT_AUDIENCE", "another-audience"), issuer],
     ] {
         let foreign = run(&env, &["token", "--subject", "ana", "--role", "admin"])?.succeeded();
         assert_eq!(api.bearer(foreign.trim_end()).get("/quotas/merchant/shop").await?.status, 401);

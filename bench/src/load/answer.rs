@@ -100,7 +100,7 @@ pub(super) fn judge(answer: &Answer<'_>, expect: Expect, order: &[u8], payer: u6
     }
 }
 
-/// Merchants that are refused have a limit of their own each, so that a refusal tells whose it is.
+/// Merchants that are refused have a limit of their own each, so that a refusal shows whose it is.
 fn names_limit(answer: &Answer<'_>, code: &str, max: u64) -> bool {
     let contains = |text: String| memmem::find(answer.body, text.as_bytes()).is_some();
     answer.status == 429 && contains(format!("\"code\":\"{code}\"")) && contains(format!("\"max\":{max},"))

@@ -185,7 +185,7 @@ impl Connection {
         self.began.is_none()
     }
 
-    /// Begins the next payment where it is due. Tells whether it did.
+    /// Begins the next payment where it is due. Returns whether it did.
     fn next(&mut self, plan: &Plan, schedule: &Schedule, poll: &Poll, now: Instant) -> Result<bool> {
         let begin = schedule.begin_of(self.number, self.sent, now).filter(|begin| *begin <= now);
         let Some(begin) = begin else { return Ok(false) };
@@ -218,7 +218,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes and reads what the socket is ready for. Tells whether the payment is answered; it is booked then.
+    /// Writes and reads what the socket is ready for. Returns whether the payment is answered; it is booked then.
     fn go_on(&mut self, plan: &Plan, poll: &Poll, tally: &mut Tally) -> Result<bool> {
         if self.waits_to_write {
             self.write(poll)?;
@@ -230,7 +230,7 @@ impl Connection {
             Err(error) => return Err(error.into()),
         }
         let Some(answer) = self.reply.whole()? else { return Ok(false) };
-        let began = self.began.take().ok_or_else(|| Failure::new("an answer that nobody asked for"))?;
+        let began = self.began.take().ok_or_else(|| Failure::new("an answer without a request"))?;
         let order = (self.sent - 1) / plan.repeats.max(1);
         let payer = plan.payer(self.number, order);
         let judged = answer::judge(&answer, plan.expect, self.template.order(), payer as u64);

@@ -40,7 +40,8 @@ impl fmt::Display for Spread {
     }
 }
 
-/// The processes whose processor time is counted. `server` is whoever decides: Sluice's, the one that always allows, a peer.
+/// The processes whose processor time is counted. `server` is the process that decides: Sluice's, the one that always
+/// allows, a peer.
 pub(super) const PROCESSES: [&str; 6] = ["envoy", "server", "redis", "postgres", "generator", "gateway"];
 /// The parts of Sluice's server. What is none of these decides.
 pub(super) const SERVER_PARTS: [&str; 4] = ["decisions", "journal", "log", "other"];

@@ -251,7 +251,7 @@ impl Bench {
         })
     }
 
-    /// What an event costs Redis while nobody reads it.
+    /// What an event costs Redis while no server reads it.
     async fn redis_alone(&mut self, rate: u32, duration: Duration) -> Result<f64> {
         self.server.stop()?;
         let (first, from) = (self.feeder.made, self.redis.cpu_time()?);
@@ -293,7 +293,7 @@ impl Bench {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
-        kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| Failure::new("the server's memory is not told"))
+        kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| Failure::new("the server's memory is not reported"))
     }
 
     async fn wal_bytes(&self) -> Result<f64> {

@@ -74,7 +74,7 @@ pub struct LoadOptions {
     pub program: PathBuf,
 }
 
-/// Runs everything and tells what it measured; progress goes to standard error.
+/// Runs everything and reports what it measured; progress goes to standard error.
 ///
 /// # Errors
 /// When a part does not start or an answer does not come. Wrong answers are no error here: see [`Report::is_clean`].

@@ -11,7 +11,7 @@ use testkit::{Failure, Result};
 pub(super) const BODY_BYTES: usize = 250;
 /// Amount of every payment, in cents.
 pub(super) const AMOUNT_MINOR: u64 = 1_050;
-/// Longest latency that is told apart, in microseconds.
+/// Longest latency that is distinguished, in microseconds.
 const LATENCY_MAX_US: u64 = 60_000_000;
 
 /// Merchants with one prefix, numbered from 0.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use testkit::Result;
 
-/// Sockets told about by one system call.
+/// Most sockets that one system call reports.
 const EVENTS_MAX: usize = 256;
 /// The kernel may wake this thread so much late, in nanoseconds; its default is fifty times as much.
 const TIMER_SLACK_NS: u64 = 1_000;

@@ -1,4 +1,4 @@
-//! Everything that a run tells, as a table and as JSON.
+//! Everything that a run reports, as a table and as JSON.
 
 use std::fmt;
 

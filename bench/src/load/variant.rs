@@ -17,7 +17,7 @@ const BODY_BYTES_MAX: u32 = 512 * 1024;
 pub enum Variant {
     /// Envoy without a filter.
     Envoy,
-    /// The filter reads the charge and asks nobody.
+    /// The filter reads the charge and asks no server.
     ParseOnly,
     /// Envoy's own ext_authz filter and a server that always allows.
     NativeAllow,

@@ -6,7 +6,7 @@ use testkit::ensure;
 
 use super::client::Exchanged;
 use super::ledger::Ended;
-use super::order::{AtGateway, Decision, Order, Route, ToldGateway, Unusable};
+use super::order::{AtGateway, Decision, DecisionHeaders, Order, Route, Unusable};
 use testkit::{Context, Failure, Result};
 
 /// How a request ended, and the decision's id where its order's number does not say it.
@@ -68,21 +68,23 @@ fn passed(order: &Order, status: u16, body: &str) -> Result<Judged> {
         return Ok((Ended::Passed { status, decided: true }, None));
     };
     let id = if order.real { Some(decision_id(body)?) } else { None };
-    let told = told(order, id.as_deref()).into_iter().find(|told| order.gateway_body(told) == body);
-    let told = told.filter(|_| status == own).ok_or_else(|| Failure::new(format!("answered {status}: {body}")))?;
-    Ok((Ended::Passed { status, decided: told.decision_id.is_some() }, id))
+    let received = possible_headers(order, id.as_deref()).into_iter().find(|sent| order.gateway_body(sent) == body);
+    let received =
+        received.filter(|_| status == own).ok_or_else(|| Failure::new(format!("answered {status}: {body}")))?;
+    Ok((Ended::Passed { status, decided: received.decision_id.is_some() }, id))
 }
 
-/// The id that the gateway was told.
+/// The decision's id that the gateway received.
 fn decision_id(body: &str) -> Result<String> {
     let echoed: serde_json::Value = serde_json::from_str(body).context(body)?;
     let id = echoed["decision_id"].as_str().filter(|id| !id.is_empty());
-    id.map(str::to_owned).ok_or_else(|| Failure::new(format!("the gateway was told no decision: {body}")))
+    id.map(str::to_owned).ok_or_else(|| Failure::new(format!("the gateway received no decision: {body}")))
 }
 
-/// All that the gateway may have been told: of the decision, and where it goes on without one, of that.
-fn told(order: &Order, id: Option<&str>) -> Vec<ToldGateway> {
-    let of = |code: Code, replay| ToldGateway {
+/// All headers that the gateway may have received: those of the decision, and where the payment goes on without one,
+/// those of that.
+fn possible_headers(order: &Order, id: Option<&str>) -> Vec<DecisionHeaders> {
+    let of = |code: Code, replay| DecisionHeaders {
         code: Some(code.as_str().to_owned()),
         decision_id: Some(id.map_or_else(|| order.decision_id(), str::to_owned)),
         replay,
@@ -101,7 +103,7 @@ fn told(order: &Order, id: Option<&str>) -> Vec<ToldGateway> {
         _ => Code::AuthzUnavailable,
     };
     let undecided = [Code::AuthzUnavailable, code]
-        .map(|code| ToldGateway { code: Some(code.as_str().to_owned()), ..ToldGateway::default() });
+        .map(|code| DecisionHeaders { code: Some(code.as_str().to_owned()), ..DecisionHeaders::default() });
     decided.into_iter().chain(undecided.into_iter().filter(|_| order.route.goes_on())).collect()
 }
 

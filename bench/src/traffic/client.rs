@@ -98,7 +98,7 @@ impl Clients {
     fn take(&self) -> Option<Order> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if number >= self.end.load(Ordering::Relaxed) {
-            // Taken by nobody, so that a later call goes on here.
+            // Taken by no client, so that a later call goes on here.
             self.next.fetch_sub(1, Ordering::Relaxed);
             return None;
         }

@@ -1,4 +1,4 @@
-//! The gateway of a run: it does with each order what its number says, and answers with what it was told of the decision.
+//! The gateway of a run: it does with each order what its number says, and answers with what it received of the decision.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use super::ledger::Ledger;
-use super::order::{AtGateway, Order, ToldGateway};
+use super::order::{AtGateway, DecisionHeaders, Order};
 use super::orders::Orders;
 use testkit::Result;
 use testkit::client::{Aborted, CallBody, Part};
@@ -75,23 +75,23 @@ async fn answer(
         ledger.strange(format!("the gateway was sent {}", String::from_utf8_lossy(&body)));
         return Err(Aborted);
     };
-    let told = told(&head.headers);
+    let received = decision_headers(&head.headers);
     let made = matches!(order.at_gateway.status(), Some(200..=299));
     ledger.with(order.number, |page| {
         page.at_gateway += 1;
         page.made |= made;
     });
-    act(&order, &told).await
+    act(&order, &received).await
 }
 
-fn told(headers: &HeaderMap) -> ToldGateway {
+fn decision_headers(headers: &HeaderMap) -> DecisionHeaders {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let replay = text(header::REPLAY).as_deref() == Some("true");
-    ToldGateway { code: text(header::CODE), decision_id: text(header::DECISION_ID), replay }
+    DecisionHeaders { code: text(header::CODE), decision_id: text(header::DECISION_ID), replay }
 }
 
-async fn act(order: &Order, told: &ToldGateway) -> std::result::Result<Response<CallBody>, Aborted> {
-    let body = Bytes::from(order.gateway_body(told));
+async fn act(order: &Order, received: &DecisionHeaders) -> std::result::Result<Response<CallBody>, Aborted> {
+    let body = Bytes::from(order.gateway_body(received));
     let half = body.slice(..body.len() / 2);
     let rest = body.slice(body.len() / 2..);
     let (status, parts) = match order.at_gateway {

@@ -28,14 +28,14 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// What Envoy logs of a VM that has trapped, and of itself.
 const TRAPPED: [&str; 3] = ["Function: proxy_on", "Proxy-Wasm plugin in-VM backtrace", "[critical]"];
 
-/// Whether something was to be told to the server about an attempt.
+/// Whether a void or a capture of an attempt was to be sent to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Must,
     /// And once: nothing on the way could have failed.
     Once,
     MustNot,
-    /// It is sound either way: the order of events decides, and nobody here sees it.
+    /// It is sound either way: the order of events decides, and no part of the run sees it.
     May,
 }
 
@@ -44,7 +44,7 @@ enum Due {
 pub(super) struct Rigour {
     /// No question may have gone without its answer for want of time.
     pub patient: bool,
-    /// What was to be told was told once.
+    /// What was to be sent was sent once.
     pub once: bool,
 }
 
@@ -66,7 +66,7 @@ impl Due {
     }
 }
 
-/// Waits until the server has heard all that it must hear, and compares.
+/// Waits until the server has received all that it must receive, and compares.
 pub(super) async fn judge(orders: Orders, ledger: &Ledger, log: &Path, rigour: Rigour) -> Result<Tally> {
     // A run with oddities has failed, and may wait in vain. What is still open after the waiting is named below.
     if ledger.all_strange().is_empty() {
@@ -162,7 +162,7 @@ fn page_is_sound(order: &Order, page: &Page, lines: &Lines, rigour: Rigour) -> R
     // Nothing goes on that was not decided, but where the rule or the route says so.
     let may_go_on = page.given == Given::Admission || order.route.goes_on();
     ensure!(may_go_on || page.at_gateway == 0, "it reached the gateway without being admitted");
-    ensure!(page.given == Given::Refusal || *ended != Ended::Refused, "it was refused by nobody");
+    ensure!(page.given == Given::Refusal || *ended != Ended::Refused, "the server did not refuse it");
     let meant = matches!(order.decision, Decision::Unusable(_));
     let for_want_of_time = matches!(ended, Ended::Unanswered(_)) && !meant;
     ensure!(!rigour.patient || !for_want_of_time, "it was given no answer");
@@ -180,7 +180,7 @@ fn page_is_sound(order: &Order, page: &Page, lines: &Lines, rigour: Rigour) -> R
 fn is_charged(page: &Page) -> bool {
     match (&page.ended, page.given) {
         (_, Given::Unasked) => false,
-        // The answer was not heard.
+        // The answer was not received.
         (Some(Ended::Passed { decided: false, .. }), _) => true,
         (_, Given::Admission | Given::Nothing) => true,
         (_, Given::Refusal) => false,
@@ -195,7 +195,7 @@ fn void_due(order: &Order, page: &Page, unknown: bool) -> Due {
         Ended::Unanswered(_) => Due::Must,
         Ended::Refused | Ended::BrokeOff => Due::MustNot,
         Ended::Passed { .. } if !is_charged(page) => Due::MustNot,
-        // Broken off by the gateway: nobody can tell whether it was made.
+        // Broken off by the gateway: whether it was made is unknown.
         Ended::Passed { .. } if order.at_gateway.status().is_none() => Due::MustNot,
         Ended::Passed { status, .. } if VoidOn::REFUSALS.contains(status) => Due::Must,
         Ended::Passed { .. } => Due::MustNot,
@@ -207,7 +207,7 @@ fn void_due(order: &Order, page: &Page, unknown: bool) -> Due {
 
 fn settle_due(order: &Order, page: &Page) -> Due {
     let sold = order.route == Route::Sale && is_charged(page);
-    // Its answer begins like that of a payment that was made; where the client leaves first, nobody sees it break off.
+    // Its answer begins like that of a payment that was made; where the client leaves first, no one sees it break off.
     let began_well = page.made || (page.at_gateway > 0 && order.at_gateway == AtGateway::ResetsAfterHead);
     match page.ended {
         Some(Ended::Passed { status: 200..=299, .. }) if sold => Due::Must,

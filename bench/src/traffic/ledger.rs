@@ -19,7 +19,7 @@ pub(super) enum Given {
 /// How a request ended for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// With the gateway's answer; `decided` says that the gateway was told a decision.
+    /// With the gateway's answer; `decided` says that the gateway received a decision.
     Passed { status: u16, decided: bool },
     /// The gateway's answer broke off, as it should.
     BrokeOff,
@@ -38,7 +38,7 @@ pub(super) struct Page {
     /// How long that took.
     pub took: Duration,
     pub given: Given,
-    /// The id of the decision as the client or the gateway was told of it, where a number does not say it.
+    /// The id of the decision as the client or the gateway received it, where a number does not say it.
     pub decision_id: Option<String>,
     /// The attempt that the server was asked about.
     pub attempt: String,
@@ -115,7 +115,7 @@ pub struct Tally {
     pub voided: u64,
     /// Never asked about: the client left before, or the time for an answer was over.
     pub unasked: u64,
-    /// Taken back although nobody was asked about them.
+    /// Taken back although the server was not asked about them.
     pub voided_unasked: u64,
     /// The longest that a client waited for a whole answer.
     pub longest: Duration,

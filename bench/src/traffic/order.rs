@@ -160,7 +160,7 @@ impl Order {
         format!("{}{:x}", prefix(self.seed), self.number)
     }
 
-    /// Merchants are few, so that their names alone tell no answers apart.
+    /// Merchants are few, so that their names alone distinguish no answers.
     pub(super) fn merchant(&self) -> String {
         merchant(self.number % MERCHANTS)
     }
@@ -206,9 +206,9 @@ impl Order {
         }
     }
 
-    /// What the gateway answers, by what it was told: code, decision id, and whether it repeats an answer.
-    pub(super) fn gateway_body(&self, told: &ToldGateway) -> String {
-        let ToldGateway { code, decision_id, replay } = told;
+    /// What the gateway answers, by the headers that it received: code, decision id, and whether it repeats an answer.
+    pub(super) fn gateway_body(&self, received: &DecisionHeaders) -> String {
+        let DecisionHeaders { code, decision_id, replay } = received;
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         serde_json::json!({"order_no": self.name(), "amount": self.amount, "code": text(code), "decision_id": text(decision_id),
             "replay": replay})
@@ -226,7 +226,7 @@ impl Order {
 
 /// What the gateway reads of the decision in the request's headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ToldGateway {
+pub(super) struct DecisionHeaders {
     pub code: Option<String>,
     pub decision_id: Option<String>,
     pub replay: bool,

@@ -82,7 +82,7 @@ async fn fill(stack: &Stack, orders: Orders, ledger: &Ledger, count: u64) -> Res
         let merchant = merchant(number);
         for entry in books_agree(stack, &merchant).await.context(&merchant)? {
             let number = orders.number_of(&entry.order_no);
-            let number = number.ok_or_else(|| Failure::new(format!("nobody ordered {entry:?}")))?;
+            let number = number.ok_or_else(|| Failure::new(format!("no client ordered {entry:?}")))?;
             let entered = ledger.with(number, |page| enter(page, &entry)).unwrap_or(Ok(()));
             entered.context(orders.order(number))?;
             *consumed.entry(number).or_default() += entry.day_change().1;
@@ -103,13 +103,13 @@ fn enter(page: &mut super::ledger::Page, entry: &Entry) -> Result<()> {
         "consume" | "hold" => {
             ensure!(page.given == Given::Unasked, "decided twice: {entry:?}");
             page.given = if entry.code == "ADMITTED" { Given::Admission } else { Given::Refusal };
-            let told = page.decision_id.as_ref();
-            ensure!(told.is_none_or(|id| *id == entry.event_id), "MISDELIVERED: told {told:?}, decided {entry:?}");
+            let sent = page.decision_id.as_ref();
+            ensure!(sent.is_none_or(|id| *id == entry.event_id), "MISDELIVERED: sent {sent:?}, decided {entry:?}");
         }
         "void" => page.voids += 1,
         "settle" => page.settles += 1,
         "unknown" => ensure!(page.given == Given::Admission, "nothing was charged: {entry:?}"),
-        _ => return Err(Failure::new(format!("nobody asked for {entry:?}"))),
+        _ => return Err(Failure::new(format!("no client asked for {entry:?}"))),
     }
     Ok(())
 }

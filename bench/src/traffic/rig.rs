@@ -48,7 +48,7 @@ pub struct RigOptions {
     pub swap: Option<Swap>,
     /// A last change to Envoy's configuration.
     pub change: Option<fn(&mut EnvoyConfig) -> Result<()>>,
-    /// The module that traps when it is told to, instead of the shipped one.
+    /// The module that traps where a request asks for it, instead of the shipped one.
     pub traps: bool,
 }
 
@@ -130,7 +130,7 @@ impl Rig {
     /// Sends so many orders more, and runs `with` meanwhile.
     ///
     /// # Errors
-    /// That of `with`. What goes wrong with an order is told by [`Rig::judge`].
+    /// That of `with`. What goes wrong with an order is reported by [`Rig::judge`].
     pub async fn send<F>(&self, lanes: Lanes, orders: u64, with: F) -> Result<()>
     where
         F: Future<Output = Result<()>>,
@@ -206,7 +206,8 @@ impl Rig {
     pub(super) async fn compare(&self) -> Result<Tally> {
         let log = self.dir.join("access.log");
         let patient = !self.options.prompt;
-        // A follow-up whose call is held, or whose root goes with its configuration, is told again though the server has heard it.
+        // A follow-up whose call is held, or whose root goes with its configuration, is sent again though the server
+        // has received it.
         let once = patient && self.options.swap.is_none() && !self.held.load(Ordering::Relaxed);
         judge::judge(self.orders, &self.ledger, &log, Rigour { patient, once }).await
     }

@@ -1,4 +1,5 @@
-//! What is tried with orders by the thousand. The suite runs each for a moment, `cargo soak` for as long as it is told.
+//! What is tried with orders by the thousand. The suite runs each for a moment, `cargo soak` for as many orders as it is
+//! given.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -86,7 +87,7 @@ async fn failing(scale: Scale) -> Result<Tally> {
     let mut rig = Rig::start(RigOptions { prompt: true, ..patient })?;
     rig.server.script().set_faulty(true);
     rig.send(LANES, scale.orders, async { Ok(()) }).await?;
-    // What is still to be told is heard now.
+    // Every void and capture that is still due reaches the server now.
     rig.server.script().set_faulty(false);
     let tally = rig.judge().await?;
     let prompt = tally.longest < ANSWERED_MAX && tally.longest_unanswered < UNANSWERED_MAX;
@@ -131,7 +132,7 @@ pub async fn misdelivered_answers_are_noticed() -> Result<()> {
     rig.send(LANES, ORDERS, async { Ok(()) }).await?;
     match rig.compare().await {
         Err(failure) if failure.to_string().contains("MISDELIVERED") => Ok(()),
-        Err(failure) => Err(failure.while_doing("nobody noticed that answers were misdelivered")),
-        Ok(tally) => Err(Failure::new(format!("nobody noticed that answers were misdelivered: {}", tally.line()))),
+        Err(failure) => Err(failure.while_doing("the run noticed no misdelivered answer")),
+        Ok(tally) => Err(Failure::new(format!("the run noticed no misdelivered answer: {}", tally.line()))),
     }
 }

@@ -1,5 +1,5 @@
 //! The decision server of a run: it decides each order by its number, checks what it is asked against it, and fails whole calls
-//! as it is told.
+//! where it is set to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +84,7 @@ impl Fault {
     }
 
     /// Whether the proxy gets what the server means to say. A lone question cannot be answered too much.
-    fn is_heard(self, method: Method) -> bool {
+    fn is_delivered(self, method: Method) -> bool {
         match self {
             Self::None | Self::Slow | Self::GoAway => true,
             Self::TooMany => method == Method::Check,
@@ -179,18 +179,18 @@ impl Decider {
         if order.alone && method == Method::BatchCheck {
             return Verdict::Status(ALONE);
         }
-        let heard = fault.is_heard(method);
+        let delivered = fault.is_delivered(method);
         // No payment waits for these, so they are waited for longer.
-        let heard_later = heard || fault == Fault::Late;
+        let delivered_later = delivered || fault == Fault::Late;
         match field(extension::ACTION) {
-            extension::ACTION_VOID => self.follow_up(&order, asked, heard_later, Code::Voided),
-            extension::ACTION_SETTLE => self.follow_up(&order, asked, heard_later, Code::Applied),
+            extension::ACTION_VOID => self.follow_up(&order, asked, delivered_later, Code::Voided),
+            extension::ACTION_SETTLE => self.follow_up(&order, asked, delivered_later, Code::Applied),
             extension::ACTION_UNKNOWN | extension::ACTION_MADE => self.report(&order, asked),
-            _ => self.decide(&order, asked, heard),
+            _ => self.decide(&order, asked, delivered),
         }
     }
 
-    fn decide(&self, order: &Order, asked: &Asked, heard: bool) -> Verdict {
+    fn decide(&self, order: &Order, asked: &Asked, delivered: bool) -> Verdict {
         let field = |name: &str| asked.get(name).map(String::as_str).unwrap_or_default();
         let amount = order.amount.to_string();
         let fields = [extension::MERCHANT, extension::AMOUNT_MINOR, extension::ACTION, extension::MODE].map(field);
@@ -198,8 +198,8 @@ impl Decider {
             self.ledger.strange(format!("{order}: the server was asked {asked:?}"));
         }
         let given = match order.decision {
-            Decision::Refused(_) if heard => Given::Refusal,
-            Decision::Admitted | Decision::Replayed | Decision::Delayed(_) | Decision::Contested if heard => {
+            Decision::Refused(_) if delivered => Given::Refusal,
+            Decision::Admitted | Decision::Replayed | Decision::Delayed(_) | Decision::Contested if delivered => {
                 Given::Admission
             }
             _ => Given::Nothing,
@@ -224,20 +224,20 @@ impl Decider {
         let attempt = asked.get(extension::ATTEMPT).map(String::as_str).unwrap_or_default();
         let known = self.ledger.with(order.number, |page| page.attempt.is_empty() || page.attempt == attempt);
         if known != Some(true) {
-            self.ledger.strange(format!("{order}: the server was told {asked:?}"));
+            self.ledger.strange(format!("{order}: the server was sent {asked:?}"));
         }
         Verdict::Response(allowing(&[(header::CODE, Code::Applied.as_str())]))
     }
 
-    fn follow_up(&self, order: &Order, asked: &Asked, heard: bool, code: Code) -> Verdict {
+    fn follow_up(&self, order: &Order, asked: &Asked, delivered: bool, code: Code) -> Verdict {
         let attempt = asked.get(extension::ATTEMPT).map(String::as_str).unwrap_or_default();
         let strange = self.ledger.with(order.number, |page| {
-            // Where the server was never asked about the attempt, it hears of it for the first time.
+            // Where the server was never asked about the attempt, it receives it for the first time.
             if page.attempt.is_empty() {
                 attempt.clone_into(&mut page.attempt);
             }
             match code {
-                _ if !heard => {}
+                _ if !delivered => {}
                 Code::Voided => page.voids += 1,
                 _ => page.settles += 1,
             }
@@ -245,7 +245,7 @@ impl Decider {
             page.attempt != attempt || (code == Code::Applied && amount != Some(&order.amount.to_string()))
         });
         if strange != Some(false) {
-            self.ledger.strange(format!("{order}: the server was told {asked:?}"));
+            self.ledger.strange(format!("{order}: the server was sent {asked:?}"));
         }
         Verdict::Response(allowing(&[(header::CODE, code.as_str())]))
     }
@@ -325,7 +325,7 @@ fn answer(order: &Order) -> Verdict {
         Decision::Admitted | Decision::Contested => admitting(&[]),
         Decision::Replayed => admitting(&[(header::REPLAY, "true")]),
         Decision::Delayed(millis) => admitting(&[(header::DELAY_MS, &millis.to_string())]),
-        // Shadow routes are told of a refusal by an answer that allows.
+        // Shadow routes are notified of a refusal by an answer that allows.
         Decision::Refused(code) if order.route.mode() == "shadow" => {
             Verdict::Response(allowing(&[(header::CODE, code.as_str()), (header::DECISION_ID, &id)]))
         }

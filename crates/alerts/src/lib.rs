@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod notice;
 pub mod notifier;
+pub mod orphans;
 pub mod projection;
 pub mod raise;
 pub mod rate;

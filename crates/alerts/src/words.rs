@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_are_told_in_words() {
+    fn alerts_are_put_in_words() {
         let texts = [
             reached(LimitName::DailyAmount, "USD", 80, 85_000, 100_000),
             reached(LimitName::MonthlyCount, "USD", 100, 12, 12),

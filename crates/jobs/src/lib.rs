@@ -21,8 +21,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quota::{Currency, MerchantId, Mode, Policy};
+use sluice_kit::database::PgPool;
 use sluice_kit::shutdown::Shutdown;
-use sqlx::PgPool;
 use thiserror::Error;
 
 use sluice_decision::decider::{Decider, Prepared};
@@ -54,7 +54,7 @@ pub enum SweepError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("postgres gave no answer: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] sluice_kit::database::Error),
 }
 
 impl Away for SweepError {

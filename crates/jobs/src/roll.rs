@@ -9,9 +9,6 @@ use super::{COMMANDS_PER_CALL, SweepError, Task, Tools, request};
 use sluice_decision::decider::{Decision, Prepared};
 use sluice_decision::request::Operation;
 
-/// Accounts per page.
-pub(super) const ACCOUNTS_PER_PAGE: i64 = 1_000;
-
 /// The result of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rolled {

@@ -9,8 +9,12 @@ pub mod row;
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool};
+
+pub use sqlx::Error;
+/// For crates that pass connections on and have no SQL of their own.
+pub use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::health::Away;
 use crate::secret::Secret;

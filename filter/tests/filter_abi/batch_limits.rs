@@ -40,12 +40,12 @@ fn every_question_keeps_its_own_deadline() {
     assert_eq!((status(&mut proxy, early), status(&mut proxy, late)), (Some(503), None));
     proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
     assert!(!proxy.reached_gateway(early) && proxy.reached_gateway(late));
-    let mut told = settle(&mut proxy);
-    told.sort();
-    assert_eq!(told, ["void early", "void hangs"]);
+    let mut sent = settle(&mut proxy);
+    sent.sort();
+    assert_eq!(sent, ["void early", "void hangs"]);
 }
 
-/// Nothing but the timer wakes the filter: whoever waits behind a call that is lost is asked for all the same.
+/// Nothing but the timer wakes the filter: a payment that waits behind a lost call is asked for all the same.
 #[test]
 fn a_payment_behind_a_lost_call_is_asked_for_in_time() {
     for timeout_ms in [100, 500, 30_000] {
@@ -161,7 +161,7 @@ fn a_busy_worker_seldom_sets_its_timer() {
 
 /// What a server that hangs costs: every payment is answered at its own deadline, by its rule, and never asked for again.
 #[test]
-fn a_server_that_hangs_holds_nobody_longer_than_its_deadline() {
+fn a_server_that_hangs_holds_no_payment_longer_than_its_deadline() {
     for (on_error, timeout_ms) in [("deny", 500), ("allow", 500), ("deny", 100), ("allow", 1)] {
         let mut configuration = configuration(&json!({}));
         configuration["rules"][1]["on_error"] = json!(on_error);
@@ -226,7 +226,7 @@ fn the_queue_is_bounded() {
         assert_eq!(proxy.headers(context, true), if reached { CONTINUE } else { PAUSE });
         assert_eq!(status(&mut proxy, context), (!reached).then_some(503));
         assert_eq!(proxy.metric("sluice_queue_full"), 1);
-        // Whoever leaves makes room at once.
+        // A client that leaves makes room at once.
         proxy.close(streams[0], GONE.0, GONE.1);
         proxy.close(streams[40], GONE.0, GONE.1);
         for (next, fits) in [("next", true), ("last", true), ("more", false)] {
@@ -245,7 +245,8 @@ fn the_queue_is_bounded() {
     }
 }
 
-/// A call that the proxy does not take: who asks is told at once, who waited at the next tick, and nothing is voided.
+/// A call that the proxy does not take: the payment that asks is answered at once, those that waited at the next tick,
+/// and nothing is voided.
 #[test]
 fn questions_that_cannot_be_sent_are_answered_by_their_rules() {
     for (on_error, reached, reply) in [("deny", false, Some(503)), ("allow", true, None)] {
@@ -305,7 +306,7 @@ fn a_configuration_is_swapped_while_a_batch_is_in_flight() {
 
 /// A root that is configured anew is not asked for its old calls any more: what was sent is void, what waited was never asked.
 #[test]
-fn a_root_that_is_configured_anew_leaves_nobody_waiting() {
+fn a_root_that_is_configured_anew_leaves_no_stream_waiting() {
     for (on_error, reached, voids) in [("deny", false, &["void o-0", "void o-1"][..]), ("allow", true, &[])] {
         let mut configuration = configuration(&json!({}));
         configuration["rules"][1]["on_error"] = json!(on_error);
@@ -320,7 +321,7 @@ fn a_root_that_is_configured_anew_leaves_nobody_waiting() {
         }
         let mark = proxy.host().calls.len();
         proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
-        assert_eq!(proxy.host().calls[mark..], ["effective 1"], "its answer is nobody's any more");
+        assert_eq!(proxy.host().calls[mark..], ["effective 1"], "no stream takes its answer any more");
         assert_eq!(settle(&mut proxy), voids, "{on_error}");
         assert!(proxy.ended(queued)["detail"].as_str().unwrap().contains("could not be sent"));
         // A payment that goes on without an answer, and fails, is taken back where the server may have consumed.
@@ -331,9 +332,9 @@ fn a_root_that_is_configured_anew_leaves_nobody_waiting() {
     }
 }
 
-/// No proxy takes a root from its streams. If one did, nobody would hang: another root's tick answers them.
+/// No proxy takes a root from its streams. If one did, no stream would hang: another root's tick answers them.
 #[test]
-fn a_root_that_goes_before_its_streams_leaves_nobody_waiting() {
+fn a_root_that_goes_before_its_streams_leaves_none_waiting() {
     let mut proxy = proxy(&json!({}));
     let (streams, call) = waiting(&mut proxy, 2);
     let queued = pay(&mut proxy, "queued");
@@ -344,7 +345,7 @@ fn a_root_that_goes_before_its_streams_leaves_nobody_waiting() {
     proxy.call::<_, u32>(ROOT, "proxy_on_done", (ROOT,));
     proxy.call::<_, ()>(ROOT, "proxy_on_delete", (ROOT,));
     proxy.body(body, BODY, true);
-    assert_eq!(status(&mut proxy, body), Some(503), "nobody can ask for it any more");
+    assert_eq!(status(&mut proxy, body), Some(503), "no root can ask for it any more");
     proxy.host_mut().monotonic_ms += 250;
     proxy.call::<_, ()>(newer, "proxy_on_tick", (newer,));
     for stream in [streams[0], streams[1], queued] {
@@ -355,7 +356,7 @@ fn a_root_that_goes_before_its_streams_leaves_nobody_waiting() {
     assert_eq!(orders(&asked), ["o-0", "o-1"], "what was sent is taken back");
     let calls = proxy.host().calls.len();
     proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
-    assert_eq!(proxy.host().calls.len(), calls, "its answer is nobody's any more");
+    assert_eq!(proxy.host().calls.len(), calls, "no stream takes its answer any more");
 }
 
 /// Everything at once, by chance: whatever happens, each stream gets the answer that was meant for it, or is void.

@@ -49,11 +49,11 @@ pub(crate) fn status(proxy: &mut Proxy, context: u32) -> Option<u32> {
 
 /// Answers every call until none is under way, voids with success; what was asked of each action.
 pub(crate) fn settle(proxy: &mut Proxy) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut sent = Vec::new();
     loop {
         let calls = proxy.new_calls();
         if calls.is_empty() {
-            return told;
+            return sent;
         }
         for call in calls {
             let asked = if call.path.ends_with("BatchCheck") { questions(&call) } else { vec![question(&call)] };
@@ -61,7 +61,7 @@ pub(crate) fn settle(proxy: &mut Proxy) -> Vec<String> {
                 .iter()
                 .map(|asked| passes(if asked["action"] == "void" { "VOIDED" } else { "ADMITTED" }))
                 .collect();
-            told.extend(asked.iter().map(|asked| format!("{} {}", asked["action"], asked["order_no"])));
+            sent.extend(asked.iter().map(|asked| format!("{} {}", asked["action"], asked["order_no"])));
             let answer = if let [one] = &answers[..] { one.clone() } else { batch(&answers) };
             proxy.answer(call.token, &answer);
         }
@@ -95,7 +95,7 @@ fn a_lone_payment_goes_at_once_and_those_that_come_meanwhile_go_together() {
     assert_eq!(question(&proxy.one_call())["order_no"], "c");
 }
 
-/// Calls into the proxy for a batch, in their order: the next call goes out before anybody hears of this one.
+/// Calls into the proxy for a batch, in their order: the next call goes out before any stream receives its answer.
 #[test]
 fn a_batch_call_by_call() {
     let mut proxy = proxy(&json!({}));
@@ -106,8 +106,8 @@ fn a_batch_call_by_call() {
     proxy.answer(call.token, &batch(&[passes("ADMITTED"), refuses(), passes("ADMITTED")]));
     let calls: Vec<&str> = proxy.host().calls[mark..].iter().map(String::as_str).collect();
     let effective: Vec<String> = streams.iter().map(|stream| format!("effective {stream}")).collect();
-    let told = ["set 0 x-sluice-code: ADMITTED", "set 0 x-sluice-decision-id: d-1", "set 0 x-sluice-replay: false"];
-    let admitted = [&["record sluice_check_ms 4"], &told[..], &["resume 0"]].concat();
+    let headers = ["set 0 x-sluice-code: ADMITTED", "set 0 x-sluice-decision-id: d-1", "set 0 x-sluice-replay: false"];
+    let admitted = [&["record sluice_check_ms 4"], &headers[..], &["resume 0"]].concat();
     let expected = [
         &["effective 1", "buffer 5", "clock 1", "grpc sluice_authz Check 496", "record sluice_batch_checks 1"][..],
         &[effective[0].as_str()][..],
@@ -164,10 +164,10 @@ fn each_stream_gets_its_own_answer() {
                     assert!(proxy.stream(*stream).reply.as_ref().unwrap().body.contains("DAILY_AMOUNT"), "{what}");
                 }
             }
-            let mut told = settle(&mut proxy);
-            told.sort();
+            let mut sent = settle(&mut proxy);
+            sent.sort();
             voids.sort();
-            assert_eq!(told, voids, "{on_error} {shift}");
+            assert_eq!(sent, voids, "{on_error} {shift}");
         }
     }
 }
@@ -195,9 +195,9 @@ fn an_answer_that_does_not_fit_its_batch_is_none_for_anybody() {
             assert!(!proxy.reached_gateway(*stream), "{answer:?}");
             assert_eq!(status(&mut proxy, *stream), Some(503), "{answer:?}");
         }
-        let mut told = settle(&mut proxy);
-        told.sort();
-        assert_eq!(told, ["void o-0", "void o-1", "void o-2", "void o-3", "void o-4"], "{answer:?}");
+        let mut sent = settle(&mut proxy);
+        sent.sort();
+        assert_eq!(sent, ["void o-0", "void o-1", "void o-2", "void o-3", "void o-4"], "{answer:?}");
     }
 }
 
@@ -275,7 +275,7 @@ fn clients_that_leave_before_sending_are_dropped_and_after_it_voided() {
     assert_eq!((status(&mut proxy, streams[2]), status(&mut proxy, streams[4])), (None, Some(429)));
     assert_eq!(settle(&mut proxy), ["void o-2"]);
     assert_eq!(proxy.metric("sluice_client_gone"), 4);
-    // All of them: the call that is under way is answered into the void, and holds nobody up meanwhile.
+    // All of them: the call that is under way is answered into the void, and holds no payment up meanwhile.
     let (streams, call) = waiting(&mut proxy, 3);
     let late = pay(&mut proxy, "late");
     proxy.close(late, GONE.0, GONE.1);
@@ -311,7 +311,7 @@ fn follow_ups_ride_in_the_calls_of_payments() {
     let asked = questions(&call);
     assert_eq!(orders(&asked), ["next", "o-0", "o-1", "o-2"], "payments first");
     assert!(asked[1..].iter().all(|void| void["action"] == "void" && void["reason"] == "upstream_4xx"));
-    // One is heard, one is to be told again, one will never be taken.
+    // One is taken, one is to be sent again, one will never be taken.
     let never = crate::proxy::encoded(Some(3), crate::proxy::denied(400, &[("x-sluice-code", "BAD_REQUEST")], "{}"));
     proxy.answer(call.token, &batch(&[refuses(), passes("VOIDED"), Answer::Failed(14), never]));
     assert_eq!(proxy.metric("sluice_void_lost"), 1);
@@ -375,13 +375,14 @@ fn one_that_would_hold_up_its_batch_is_asked_alone() {
     proxy.answer(call.token, &batch(&[ALONE, passes("ADMITTED"), ALONE, refuses(), ALONE, ALONE]));
     assert!(proxy.reached_gateway(streams[1]));
     assert_eq!(status(&mut proxy, streams[3]), Some(429));
-    // What is asked alone has what is left of its time, and several may be. Whoever left meanwhile is taken back instead.
+    // What is asked alone has what is left of its time, and several may be. One whose client left
+    // meanwhile is taken back instead.
     let alone = proxy.new_calls();
     let asked: Vec<_> = alone.iter().map(question).collect();
     let own: Vec<_> = asked.iter().map(|asked| (asked["action"].as_str(), asked["order_no"].as_str())).collect();
     assert_eq!(own, [("void", "o-5"), ("consume", "o-1"), ("consume", "o-3"), ("void", "o-0")]);
     assert_eq!(alone.iter().map(|call| call.timeout_ms).collect::<Vec<_>>(), [2_000, 400, 400, 2_000]);
-    // They hold nobody up.
+    // They hold no payment up.
     let next = pay(&mut proxy, "next");
     let call = proxy.one_call();
     proxy.answer(call.token, &passes("ADMITTED"));

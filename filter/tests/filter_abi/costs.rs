@@ -21,7 +21,7 @@ const INSTRUCTIONS_MAX: u64 = 95_000;
 /// Most bytes of the module's memory for a stream whose body is awaited, and for one whose question waits.
 const STREAM_BYTES_MAX: [usize; 2] = [1_000, 2_500];
 
-/// A request that is read, and waits for its answer. HTTP/1 tells of a body twice.
+/// A request that is read, and waits for its answer. With HTTP/1 the proxy reports a body twice.
 fn asked(proxy: &mut Proxy) -> u32 {
     let context = proxy.open(PAYMENT);
     assert_eq!(proxy.headers(context, false), PAUSE);
@@ -123,7 +123,7 @@ fn all_are_answered(proxy: &mut Proxy, streams: &[u32], expected: Option<u32>) {
     assert!(streams.iter().all(|stream| status(proxy, *stream) == expected), "{expected:?}");
 }
 
-/// Tells the server what there is to tell, and ends all streams.
+/// Sends the server what there is to send, and ends all streams.
 fn end_all(proxy: &mut Proxy) {
     for _ in 0..8 {
         settle(proxy);
@@ -131,12 +131,12 @@ fn end_all(proxy: &mut Proxy) {
     }
     let streams: Vec<u32> = proxy.host().streams.keys().copied().collect();
     for stream in streams {
-        assert!(proxy.reached_gateway(stream) || status(proxy, stream).is_some(), "nobody waits");
+        assert!(proxy.reached_gateway(stream) || status(proxy, stream).is_some(), "no stream waits");
         proxy.ended(stream);
         proxy.host_mut().streams.remove(&stream);
     }
     proxy.host_mut().calls.clear();
-    assert!(proxy.new_calls().is_empty(), "nothing is left to tell");
+    assert!(proxy.new_calls().is_empty(), "nothing is left to send");
 }
 
 /// Ways in which payments end without their own answer.
@@ -145,7 +145,7 @@ const ENDINGS: [(&str, usize, fn(&mut Proxy)); 8] = [
         let (call, streams) = held_up(proxy, 40);
         leave(proxy, &streams[1..]);
         proxy.answer(call.token, &passes("ADMITTED"));
-        assert!(proxy.new_calls().is_empty(), "nobody is asked for");
+        assert!(proxy.new_calls().is_empty(), "no payment is asked for");
     }),
     ("clients leave after their questions are sent", 60, |proxy| {
         let (call, streams) = under_way(proxy);

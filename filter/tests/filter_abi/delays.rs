@@ -92,7 +92,7 @@ fn each_stream_goes_on_at_its_own_time() {
 }
 
 #[test]
-fn a_timer_that_is_late_or_early_loses_nobody() {
+fn a_timer_that_is_late_or_early_loses_no_payment() {
     let mut proxy = proxy(&json!({}));
     let (stream, _) = delayed(&mut proxy, 100);
     // Early: the proxy's timers have a clock of their own.
@@ -153,7 +153,7 @@ fn too_many_are_refused_and_charged_nothing() {
     let void = question(&call);
     assert_eq!((void["attempt"].as_str(), void["reason"].as_str()), (attempt.as_str(), "not_delayed"));
     proxy.answer(call.token, &passes("VOIDED"));
-    // Whoever leaves makes room.
+    // A client that leaves makes room.
     proxy.close(first, GONE.0, GONE.1);
     let call = proxy.one_call();
     proxy.answer(call.token, &passes("VOIDED"));
@@ -176,7 +176,7 @@ fn streams_of_an_older_configuration_go_on_by_the_newer_ones_timer() {
 }
 
 #[test]
-fn nobody_waits_on_a_shadow_route() {
+fn no_payment_waits_on_a_shadow_route() {
     let mut proxy = proxy(&json!({}));
     let context = proxy.open(HEAD_PAYMENT);
     proxy.set_mode(context, "shadow");

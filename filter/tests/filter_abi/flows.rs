@@ -236,8 +236,8 @@ fn a_store_without_an_answer_is_no_answer_and_says_so() {
             proxy.answer(call.token, &answer);
             assert_eq!(proxy.reached_gateway(context), reached, "{on_error} {mode:?}");
             if reached {
-                let told = ("x-sluice-code".to_owned(), b"STORE_UNAVAILABLE".to_vec());
-                assert!(proxy.stream(context).request_headers.contains(&told));
+                let header = ("x-sluice-code".to_owned(), b"STORE_UNAVAILABLE".to_vec());
+                assert!(proxy.stream(context).request_headers.contains(&header));
                 assert!(proxy.new_calls().is_empty());
                 // The server may have consumed: a payment that fails returns it.
                 proxy.response_headers(context, 422, 0);
@@ -275,8 +275,8 @@ fn a_full_backlog_is_a_refusal() {
     assert_eq!(proxy.metric("sluice_refused"), 1);
 }
 
-/// The action of what the server is told, if anything; it takes it.
-fn told(proxy: &mut Proxy) -> Option<String> {
+/// The action of what the server is sent, if anything; it takes it.
+fn sent_action(proxy: &mut Proxy) -> Option<String> {
     let calls = proxy.new_calls();
     assert!(calls.len() <= 1, "{calls:?}");
     let call = calls.first()?;
@@ -300,15 +300,15 @@ fn no_answer_on_a_route_that_allows_lets_the_payment_on() {
         // The server may have consumed, and the payment is made: only the gateway's refusal returns the charge.
         assert!(proxy.new_calls().is_empty());
         proxy.response_headers(context, status, 0);
-        assert_eq!(told(&mut proxy).as_deref(), at_once, "{status}");
+        assert_eq!(sent_action(&mut proxy).as_deref(), at_once, "{status}");
         proxy.close(context, Some(status), 0);
-        assert_eq!(told(&mut proxy).as_deref(), at_the_end, "{status}");
+        assert_eq!(sent_action(&mut proxy).as_deref(), at_the_end, "{status}");
     }
     assert_eq!(proxy.metric("sluice_no_answer_allowed"), 3);
 }
 
 #[test]
-fn an_answer_for_nobody_does_nothing() {
+fn an_answer_to_no_call_does_nothing() {
     let mut proxy = proxy(&json!({}));
     let calls = proxy.host().calls.len();
     proxy.answer(99, &passes("ADMITTED"));

@@ -1,4 +1,4 @@
-//! What the server is told after the gateway has captured, refunded or voided; and again until it has heard.
+//! What the server is sent after the gateway has captured, refunded or voided; and again until it acknowledges.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ fn own(question: &std::collections::BTreeMap<String, String>) -> String {
 }
 
 #[test]
-fn each_deed_is_tried_before_and_told_after() {
+fn each_deed_is_tried_before_and_reported_after() {
     let hold = json!({"settle_amount_header": "X-Captured"});
     type Row<'a> = (Value, &'a str, &'a str, &'a [(&'a str, &'a str)], [&'a str; 3]);
     let table: &[Row<'_>] = &[
@@ -85,11 +85,11 @@ fn each_deed_is_tried_before_and_told_after() {
             ["action=void_order dry=1", "order_voided", "action=void_order"],
         ),
     ];
-    for (change, body, code, headers, [asked, outcome, told]) in table {
+    for (change, body, code, headers, [asked, outcome, reported]) in table {
         let mut proxy = configured(change);
         assert_eq!(done(&mut proxy, body, code, headers), [*asked, *outcome], "{change}");
         let call = proxy.one_call();
-        assert_eq!(own(&question(&call)), *told, "{change}");
+        assert_eq!(own(&question(&call)), *reported, "{change}");
         assert_eq!(call.timeout_ms, filter::follow_up::TIMEOUT_MS);
         proxy.answer(call.token, &passes("APPLIED"));
         for _ in 0..10 {
@@ -108,7 +108,7 @@ fn capturing() -> Proxy {
 }
 
 #[test]
-fn a_capture_is_told_again_until_the_server_has_heard() {
+fn a_capture_is_sent_again_until_the_server_acknowledges_it() {
     let mut proxy = capturing();
     done(&mut proxy, CAPTURE, "APPLIED", &[]);
     let full = encoded(Some(14), denied(503, &[("x-sluice-code", "BACKLOG_FULL")], "{}"));
@@ -187,7 +187,7 @@ fn an_amount_that_cannot_be_read_settles_nothing() {
     assert_eq!(question(&proxy.one_call())["action"], "unknown");
 }
 
-/// A body of these fields, admitted, with the gateway's answer and the log's flags: the outcome, and what is told.
+/// A body of these fields, admitted, with the gateway's answer and the log's flags: the outcome, and what is reported.
 fn ended(change: &Value, body: &str, code: &str, status: u16, flags: u64) -> (String, Vec<String>) {
     let mut proxy = configured(change);
     let context = proxy.open(PAYMENT);
@@ -197,17 +197,18 @@ fn ended(change: &Value, body: &str, code: &str, status: u16, flags: u64) -> (St
     proxy.answer(call.token, &passes(code));
     proxy.response_headers(context, status, 0);
     proxy.close(context, Some(status), flags);
-    let told: Vec<String> = proxy.new_calls().iter().map(|call| own(&question(call))).collect();
+    let reported: Vec<String> = proxy.new_calls().iter().map(|call| own(&question(call))).collect();
     let outcome = proxy.state(context)["outcome"].as_str().unwrap().to_owned();
-    let (marks, told): (Vec<_>, Vec<_>) = told.into_iter().partition(|told| told.starts_with("action=unknown"));
+    let (marks, reported): (Vec<_>, Vec<_>) =
+        reported.into_iter().partition(|asked| asked.starts_with("action=unknown"));
     assert_eq!(marks.len(), usize::from(outcome == "unknown"), "{marks:?}");
     assert_eq!(proxy.metric("sluice_unknown"), u64::from(outcome == "unknown"));
-    (outcome, told)
+    (outcome, reported)
 }
 
 /// The gateway's own word goes before what the client does during the answer, and only a success is a deed.
 #[test]
-fn a_conflict_tells_nothing_and_a_client_that_leaves_undoes_no_capture() {
+fn a_conflict_reports_nothing_and_a_client_that_leaves_undoes_no_capture() {
     const LEFT: u64 = 1 << 14;
     const RESET: u64 = 1 << 6;
     let body = r#"{"order_no": "o", "currency": "USD", "amount": 200, "operation_no": "n"}"#;
@@ -222,10 +223,10 @@ fn a_conflict_tells_nothing_and_a_client_that_leaves_undoes_no_capture() {
         (rule("refund", &["amount", "operation_no"], &no_header), "APPLIED", ""),
         (rule("void", &[], &no_header), "APPLIED", ""),
     ];
-    for (change, code, told) in table {
+    for (change, code, reported) in table {
         let (outcome, seen) = ended(change, body, code, 200, LEFT);
-        assert_eq!(seen.join(" + "), *told, "{change}");
-        assert_eq!(outcome, if told.is_empty() { "unknown" } else { "settled" }, "{change}");
+        assert_eq!(seen.join(" + "), *reported, "{change}");
+        assert_eq!(outcome, if reported.is_empty() { "unknown" } else { "settled" }, "{change}");
         for (status, flags) in
             [(406, 0), (408, 0), (409, 0), (409, LEFT), (302, 0), (500, 0), (502, 0), (200, RESET), (200, RESET | LEFT)]
         {

@@ -1,4 +1,5 @@
-//! Attempts taken back: after the gateway's answer, when clients leave in each phase, and again until the server has heard.
+//! Attempts taken back: after the gateway's answer, when clients leave in each phase, and again until the server
+//! acknowledges.
 
 use serde_json::json;
 
@@ -146,13 +147,13 @@ fn x2_the_gateway_says_the_outcome_in_a_header() {
         proxy.response_headers(context, status, 0);
         proxy.close(context, Some(status), flags);
         assert_eq!(proxy.state(context)["outcome"], outcome, "{status} {said:?}");
-        let told: Vec<String> = proxy.new_calls().iter().map(|call| question(call)["action"].clone()).collect();
+        let sent: Vec<String> = proxy.new_calls().iter().map(|call| question(call)["action"].clone()).collect();
         let expected: &[&str] = match outcome {
             "voided" => &["void"],
             "unknown" => &["unknown"],
             _ => &[],
         };
-        assert_eq!(told, expected, "{status} {said:?}");
+        assert_eq!(sent, expected, "{status} {said:?}");
         let unreadable = matches!(said, ["maybe"] | ["made", "not_made"]);
         assert_eq!(proxy.metric("sluice_outcome_unreadable"), u64::from(unreadable), "{status} {said:?}");
     }
@@ -180,7 +181,8 @@ fn a_client_may_leave_in_any_phase() {
     proxy.close(context, GONE.0, GONE.1);
     assert_eq!(proxy.state(context)["outcome"], "client_gone");
     assert!(proxy.new_calls().is_empty());
-    // While the answer is pending: the attempt is voided when the answer is there. Whatever it says, nobody is there to take it.
+    // While the answer is pending: the attempt is voided when the answer is there. Whatever it says, no client is
+    // there to take it.
     for late in [passes("ADMITTED"), crate::proxy::refuses(), Answer::Failed(4)] {
         let context = proxy.open(PAYMENT);
         proxy.headers(context, false);
@@ -207,7 +209,7 @@ fn a_client_may_leave_in_any_phase() {
 
 /// A payment that is not batched has a void that may overtake it.
 #[test]
-fn without_batches_a_void_waits_for_nobody() {
+fn without_batches_a_void_waits_for_no_answer() {
     let mut configuration = configuration(&json!({}));
     configuration["batch_max"] = json!(1);
     let mut proxy = Proxy::configured(&configuration);
@@ -230,7 +232,7 @@ fn without_batches_a_void_waits_for_nobody() {
 }
 
 #[test]
-fn a_void_is_sent_again_until_the_server_has_heard() {
+fn a_void_is_sent_again_until_the_server_acknowledges_it() {
     for failing in [
         Answer::Failed(4),
         Answer::Bytes(vec![0xff]),
@@ -268,7 +270,7 @@ fn a_void_is_sent_again_until_the_server_has_heard() {
 }
 
 #[test]
-fn a_void_that_nobody_ever_hears_is_given_up_counted_and_named() {
+fn a_void_that_is_never_acknowledged_is_given_up_counted_and_named() {
     let mut proxy = proxy(&json!({}));
     let (context, attempt) = admitted(&mut proxy);
     proxy.close(context, Some(422), 0);

@@ -1,4 +1,4 @@
-//! Checks as the proxy filter sends them, several in a call or alone, and what they are told.
+//! Checks as the proxy filter sends them, several in a call or alone, and what they are answered.
 
 use std::collections::HashMap;
 

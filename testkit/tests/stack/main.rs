@@ -20,7 +20,7 @@ use testkit::{Service, wait};
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 #[tokio::test]
-async fn redis_keeps_its_data_through_a_restart_and_loses_them_when_told() -> Outcome {
+async fn redis_keeps_its_data_through_a_restart_and_loses_them_when_asked() -> Outcome {
     let mut server = Redis::start()?;
     let mut connection = server.connection().await?;
     let () = redis::cmd("SET").arg("k").arg("v").query_async(&mut connection).await?;

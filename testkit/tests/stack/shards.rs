@@ -35,7 +35,7 @@ async fn health_is(channel: &Channel, expected: ServingStatus) -> Result<()> {
 }
 
 /// Every connection charges an order of its own.
-async fn all_are_told(channels: &[Channel], round: &str, code: &str) -> Result<()> {
+async fn all_receive(channels: &[Channel], round: &str, code: &str) -> Result<()> {
     for (number, channel) in channels.iter().enumerate() {
         let charge = check(ACTION_CONSUME, &format!("{round}-{number}"));
         assert_eq!(codes(channel, vec![charge]).await?, [code], "{round}, connection {number}");
@@ -53,7 +53,7 @@ async fn no_thread_decides_on_another_number_of_shards() -> Result<()> {
     }
     let health = connect(&address).await?;
     health_is(&health, ServingStatus::Serving).await?;
-    all_are_told(&channels, "before", "ADMITTED").await?;
+    all_receive(&channels, "before", "ADMITTED").await?;
     let caller = api.operator()?;
     let charge = |order_no: &str| json!({"merchant_id": "m", "order_no": order_no, "amount": 100, "currency": "USD"});
     expect(&caller.post("/quotas/consume", &charge("api-before")).await?, 200, &json!({"code": "ADMITTED"}));
@@ -63,7 +63,7 @@ async fn no_thread_decides_on_another_number_of_shards() -> Result<()> {
     emptied.atomic().cmd("FLUSHALL").ignore().cmd("SET").arg(keys::SHARDS).arg(32).ignore();
     let () = emptied.query_async(&mut redis).await?;
     health_is(&health, ServingStatus::NotServing).await?;
-    all_are_told(&channels, "meanwhile", "STORE_UNAVAILABLE").await?;
+    all_receive(&channels, "meanwhile", "STORE_UNAVAILABLE").await?;
     let refused = caller.post("/quotas/consume", &charge("api-meanwhile")).await?;
     expect(&refused, 503, &json!({"code": "STORE_UNAVAILABLE"}));
     let found: Vec<String> = redis::cmd("KEYS").arg("sluice:{*").query_async(&mut redis).await?;
@@ -71,7 +71,7 @@ async fn no_thread_decides_on_another_number_of_shards() -> Result<()> {
 
     let () = redis::cmd("SET").arg(keys::SHARDS).arg(64).query_async(&mut redis).await?;
     health_is(&health, ServingStatus::Serving).await?;
-    all_are_told(&channels, "after", "ADMITTED").await?;
+    all_receive(&channels, "after", "ADMITTED").await?;
     expect(&caller.post("/quotas/consume", &charge("api-after")).await?, 200, &json!({"code": "ADMITTED"}));
     Ok(())
 }

@@ -23,26 +23,26 @@ use super::Outcome;
 /// A client's own trailer, and two that only Sluice may set.
 const SENT: [&str; 3] = ["x-checksum", "x-sluice-code", "x-sluice-of-tomorrow"];
 
-/// Tells the trailers of each request.
+/// Sends the trailers of each request to the receiver.
 async fn gateway() -> std::io::Result<(SocketAddr, mpsc::UnboundedReceiver<HeaderMap>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    let (tell, told) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let tell = tell.clone();
+            let sender = sender.clone();
             let answer = service_fn(move |request: Request<Incoming>| {
-                let tell = tell.clone();
+                let sender = sender.clone();
                 async move {
                     let trailers = request.collect().await.ok().and_then(|body| body.trailers().cloned());
-                    let _ = tell.send(trailers.unwrap_or_default());
+                    let _ = sender.send(trailers.unwrap_or_default());
                     Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
                 }
             });
             tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer));
         }
     });
-    Ok((address, told))
+    Ok((address, receiver))
 }
 
 /// The shipped configuration with an HTTP/2 gateway, and no server to ask: payments on a shadow route go on.
@@ -62,7 +62,7 @@ fn configuration(gateway: SocketAddr) -> testkit::Result<EnvoyConfig> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trailers_that_only_sluice_may_set_are_never_a_clients() -> Outcome {
-    let (address, mut told) = gateway().await?;
+    let (address, mut receiver) = gateway().await?;
     let dir = RunDir::new("trailers")?;
     let envoy = Envoy::start_in(Arc::clone(&dir), configuration(address)?).inspect_err(|_| dir.keep())?;
     let trailers = SENT.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("forged")));
@@ -72,7 +72,7 @@ async fn trailers_that_only_sluice_may_set_are_never_a_clients() -> Outcome {
         let call = call.part(Part::Trailers(HeaderMap::from_iter(trailers.clone())));
         let answer = send_once(envoy.address(), Protocol::Http2, call).await?;
         assert_eq!(answer.status, 200, "{path}: {:?}", answer.json());
-        let got = tokio::time::timeout(Duration::from_secs(5), told.recv()).await?.ok_or("the gateway is gone")?;
+        let got = tokio::time::timeout(Duration::from_secs(5), receiver.recv()).await?.ok_or("the gateway is gone")?;
         assert_eq!(got.keys().map(HeaderName::as_str).collect::<Vec<_>>(), SENT[..1], "{path}");
     }
     Ok(())

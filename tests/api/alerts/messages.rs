@@ -1,4 +1,4 @@
-//! What was told of alerts and how it arrived; tests, and notification it again.
+//! What was sent of alerts and how it arrived; tests, and sending it again.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::suite::Suite;
 
 /// How long the notifier may take to try what is due.
 const TRIED_WITHIN: Duration = Duration::from_secs(30);
-/// Nobody is there, and it is no address that alerts may go to.
+/// Nothing listens there, and it is no address that alerts may go to.
 const NOWHERE: &str = "http://127.0.0.1:9/";
 
 pub(crate) fn add(suite: &mut Suite) {
@@ -32,7 +32,7 @@ async fn message(pool: &PgPool, alert: &str, kind: &str, scope: &str, state: &st
             body, state, attempts, give_up_at, ended_at) \
         SELECT gen_random_uuid(), alert_id, $2, $3, 'hook', 'webhook', alert_type, alert_level, \
             '{\"type\": \"quota_alert.test\", \"timestamp\": \"2030-01-01T00:00:00Z\", \
-              \"data\": {\"channel_id\": \"hook\", \"requested_by\": \"somebody\", \"message\": \"m\"}}', $4, 2, now(), \
+              \"data\": {\"channel_id\": \"hook\", \"requested_by\": \"an-operator\", \"message\": \"m\"}}', $4, 2, now(), \
             CASE WHEN $4 IN ('sent', 'dead') THEN '2030-01-01T12:00:00Z'::timestamptz END \
         FROM quota_alert WHERE alert_id = $1::uuid RETURNING message_id::text";
     let query = sqlx::query_scalar(statement).bind(alert).bind(kind).bind(scope).bind(state);
@@ -57,9 +57,9 @@ async fn when_tried(caller: &Caller, id: &str, tries: usize) -> Result<Value> {
 
 async fn shown(api: &Api) -> Result<()> {
     let (mara, pool) = (admin(api, "mara")?, api.postgres.pool().await?);
-    let m = "told";
+    let m = "shown";
     let alert = raise(&pool, daily(m)).await?;
-    let own = message(&pool, &alert, "raised", "merchant:told", "dead").await?;
+    let own = message(&pool, &alert, "raised", "merchant:shown", "dead").await?;
     for attempt in 1..=2 {
         tried(&pool, &own, attempt, "failed").await?;
     }
@@ -68,12 +68,13 @@ async fn shown(api: &Api) -> Result<()> {
     let theirs = message(&pool, &alert, "raised", "operators", "sent").await?;
     tried(&pool, &theirs, 1, "sent").await?;
     let sent_at = "2030-01-01T12:00:00Z";
-    let told = json!({"alert_id": alert, "notification_sent": true, "notification_sent_at": sent_at});
-    let all = expect(&mara.get(&path).await?, 200, &told);
+    let notified = json!({"alert_id": alert, "notification_sent": true, "notification_sent_at": sent_at});
+    let all = expect(&mara.get(&path).await?, 200, &notified);
     assert_eq!(all["messages"].as_array().map(Vec::len), Some(2), "{all}");
-    // A merchant does not learn where operators are told.
-    let of_shop = json!({"notification_sent": false, "messages": [{"message_id": own, "scope": "merchant:told", "state": "dead",
-        "kind": "raised", "channel_id": "hook", "channel_kind": "webhook", "alert_type": "daily_80", "attempts": 2,
+    // A merchant does not learn where operators are notified.
+    let of_shop = json!({"notification_sent": false, "messages": [{"message_id": own, "scope": "merchant:shown",
+        "state": "dead", "kind": "raised", "channel_id": "hook", "channel_kind": "webhook", "alert_type": "daily_80",
+        "attempts": 2,
         "deliveries": [{"attempt": 2, "outcome": "failed", "status": 503, "response": "busy", "took_ms": 12}, {"attempt": 1}]}]});
     let shop = api.merchant(m)?;
     expect(&shop.get(&path).await?, 200, &of_shop);
@@ -86,10 +87,10 @@ async fn shown(api: &Api) -> Result<()> {
 
 async fn again(api: &Api) -> Result<()> {
     let (mina, pool) = (admin(api, "mina")?, api.postgres.pool().await?);
-    let m = "told-again";
+    let m = "sent-again";
     let alert = raise(&pool, daily(m)).await?;
-    let dead = message(&pool, &alert, "raised", "merchant:told-again", "dead").await?;
-    let sent = message(&pool, &alert, "resolved", "merchant:told-again", "sent").await?;
+    let dead = message(&pool, &alert, "raised", "merchant:sent-again", "dead").await?;
+    let sent = message(&pool, &alert, "resolved", "merchant:sent-again", "sent").await?;
     let list = |query: &str| format!("/alerts/messages?merchant_id={m}&{query}");
     for (query, expected) in [("state=dead", &dead), ("state=sent", &sent)] {
         let found = items(&mina, &list(query)).await?;
@@ -120,14 +121,14 @@ async fn again(api: &Api) -> Result<()> {
     let shop = api.merchant(m)?;
     let path = format!("/alerts/messages/{sent}/redeliver");
     expect(&shop.post(&path, &json!({})).await?, 202, &json!({"by_hand": format!("{m}-shop")}));
-    let nobody = "/alerts/messages/0190a1b2-0000-7000-8000-000000000000/redeliver";
-    expect(&mina.post(nobody, &json!({})).await?, 404, &json!({"code": "NOT_FOUND"}));
+    let unknown = "/alerts/messages/0190a1b2-0000-7000-8000-000000000000/redeliver";
+    expect(&mina.post(unknown, &json!({})).await?, 404, &json!({"code": "NOT_FOUND"}));
     Ok(())
 }
 
 async fn test_send(api: &Api) -> Result<()> {
-    let shop = api.merchant("told-tests")?;
-    let path = "/merchants/told-tests/settings";
+    let shop = api.merchant("sent-tests")?;
+    let path = "/merchants/sent-tests/settings";
     let none = shop.post(&format!("{path}/test"), &json!({"channel_id": "hook"})).await?;
     expect(&none, 400, &json!({"field": "channel_id"}));
     expect(&put(&shop, path, &hook(NOWHERE, &[OLD])).await?, 200, &json!({"revision": 1}));
@@ -135,13 +136,14 @@ async fn test_send(api: &Api) -> Result<()> {
     let made = expect(
         &answer,
         202,
-        &json!({"kind": "test", "alert_id": null, "scope": "merchant:told-tests",
-        "channel_id": "hook", "channel_kind": "webhook", "state": "pending", "attempts": 0, "by_hand": "told-tests-shop"}),
+        &json!({"kind": "test", "alert_id": null, "scope": "merchant:sent-tests",
+        "channel_id": "hook", "channel_kind": "webhook", "state": "pending", "attempts": 0,
+        "by_hand": "sent-tests-shop"}),
     );
     let id = made["message_id"].as_str().unwrap_or_default();
     assert_eq!(answer.header("location"), Some(format!("/api/v1/alerts/messages/{id}").as_str()));
     let tried = when_tried(&shop, id, 1).await?;
-    let refused = json!({"deliveries": [{"outcome": "failed", "by_hand": "told-tests-shop"}]});
+    let refused = json!({"deliveries": [{"outcome": "failed", "by_hand": "sent-tests-shop"}]});
     let latest = json!({"deliveries": [tried["deliveries"][0]]});
     assert_eq!(testkit::api::differences("", &latest, &refused), [""; 0], "{tried}");
     Ok(())
@@ -149,7 +151,7 @@ async fn test_send(api: &Api) -> Result<()> {
 
 async fn bounded(api: &Api) -> Result<()> {
     let maya = admin(api, "maya")?;
-    let path = "/merchants/told-often/settings";
+    let path = "/merchants/sent-often/settings";
     let mut quiet = hook(NOWHERE, &[OLD]);
     quiet["routes"] = json!([]);
     expect(&put(&maya, path, &quiet).await?, 200, &json!({"revision": 1}));
@@ -162,12 +164,12 @@ async fn bounded(api: &Api) -> Result<()> {
     }
     // What was asked for counts when it was tried as well as before.
     when_tried(&maya, last.as_str().unwrap_or_default(), 1).await?;
-    let alert = raise(&pool, Raised { resolved_by: Some("system"), ..daily("told-often") }).await?;
-    let (mut redelivered, scope) = (Vec::new(), "merchant:told-often");
-    for (kind, of) in [("raised", scope), ("resolved", scope), ("raised", "merchant:told-else")] {
+    let alert = raise(&pool, Raised { resolved_by: Some("system"), ..daily("sent-often") }).await?;
+    let (mut redelivered, scope) = (Vec::new(), "merchant:sent-often");
+    for (kind, of) in [("raised", scope), ("resolved", scope), ("raised", "merchant:sent-else")] {
         redelivered.push(format!("/alerts/messages/{}/redeliver", message(&pool, &alert, kind, of, "sent").await?));
     }
-    let sent = "UPDATE alert_message SET state = 'sent', by_hand = NULL WHERE scope = 'merchant:told-often'";
+    let sent = "UPDATE alert_message SET state = 'sent', by_hand = NULL WHERE scope = 'merchant:sent-often'";
     for number in 0..5 {
         expect(&maya.post(&redelivered[number % 2], &json!({})).await?, 202, &json!({"state": "pending"}));
         when_tried(&maya, redelivered[number % 2].split('/').nth(3).unwrap_or_default(), number / 2 + 1).await?;
@@ -179,7 +181,7 @@ async fn bounded(api: &Api) -> Result<()> {
         assert!(answer.header("retry-after").is_some());
     }
     // Others have their own ten.
-    expect(&put(&maya, "/merchants/told-else/settings", &quiet).await?, 200, &json!({"revision": 1}));
+    expect(&put(&maya, "/merchants/sent-else/settings", &quiet).await?, 200, &json!({"revision": 1}));
     expect(&maya.post(&redelivered[2], &json!({})).await?, 202, &json!({"state": "pending"}));
     Ok(())
 }
@@ -198,10 +200,10 @@ async fn arrived() -> Result<()> {
     let sent =
         json!({"state": "sent", "attempts": 1, "deliveries": [{"outcome": "sent", "status": 200, "by_hand": "oleg"}]});
     assert_eq!(testkit::api::differences("", &test, &sent), [""; 0], "{test}");
-    let body = json!({"merchant_id": "told-for-real", "currency": "USD", "reason": "chargebacks"});
+    let body = json!({"merchant_id": "sent-for-real", "currency": "USD", "reason": "chargebacks"});
     expect(&ana.post("/quotas/suspend", &body).await?, 200, &json!({"is_suspended": true}));
-    let alert = wait::until_async("an alert that was told", TRIED_WITHIN, || async {
-        let open = items(&ana, "/alerts/merchant/told-for-real").await?;
+    let alert = wait::until_async("an alert that was sent", TRIED_WITHIN, || async {
+        let open = items(&ana, "/alerts/merchant/sent-for-real").await?;
         Ok(open.into_iter().find(|alert| alert["notification_sent"] == true))
     })
     .await?;

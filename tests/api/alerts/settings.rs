@@ -1,4 +1,4 @@
-//! Who is told of which alerts: settings as they are set, shown and kept.
+//! Who is notified of which alerts: settings as they are set, shown and kept.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ pub(super) const OLD: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz";
 pub(super) const NEW: &str = "whsec_bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3";
 
 pub(crate) fn add(suite: &mut Suite) {
-    suite.add("alerts::settings::nobody_is_told_until_somebody_sets_it", defaults);
+    suite.add("alerts::settings::no_one_is_notified_until_a_caller_sets_it", defaults);
     suite.add("alerts::settings::secrets_are_never_shown_and_rotate", secrets);
     suite.add("alerts::settings::of_changes_of_one_revision_one_is_made", revisions);
     suite.add("alerts::settings::what_cannot_be_read_can_be_replaced", unreadable);
@@ -28,15 +28,15 @@ pub(super) async fn put(caller: &Caller, path: &str, body: &Value) -> Result<Ans
     caller.send(call).await
 }
 
-/// Settings with one webhook, which is told of everything.
+/// Settings with one webhook, which is notified of everything.
 pub(super) fn hook(url: &str, secrets: &[&str]) -> Value {
     json!({"channels": [{"id": "hook", "kind": "webhook", "url": url, "secrets": secrets}], "routes": [{"channels": ["hook"]}]})
 }
 
 async fn defaults(api: &Api) -> Result<()> {
-    let nothing = json!({"scope": "merchant:told-nothing", "revision": 0, "updated_at": null, "updated_by": null,
+    let nothing = json!({"scope": "merchant:notified-nothing", "revision": 0, "updated_at": null, "updated_by": null,
         "settings": {"channels": [], "routes": [], "digest_minutes": 60}});
-    expect(&admin(api, "sara")?.get("/merchants/told-nothing/settings").await?, 200, &nothing);
+    expect(&admin(api, "sara")?.get("/merchants/notified-nothing/settings").await?, 200, &nothing);
     Ok(())
 }
 
@@ -90,7 +90,7 @@ async fn secrets(api: &Api) -> Result<()> {
     expect(&put(&shop, path, &shown).await?, 200, &json!({"revision": 3}));
     let document: String = sqlx::query_scalar(kept).fetch_one(&pool).await?;
     assert_eq!(serde_json::from_str::<Value>(&document)?["channels"][0]["secrets"], json!([NEW]));
-    // Nobody learns a token by sending it to a server of their own.
+    // No caller learns a token by sending it to a server of its own.
     shown["channels"][3]["url"] = "https://elsewhere.example.com".into();
     expect(&put(&shop, path, &shown).await?, 400, &json!({"field": "channels[3].token"}));
     for line in api.server.log_lines() {

@@ -351,6 +351,7 @@ mod tests {
         for (text, expected) in [
             ("daily", Some((Subject::Daily, None))),
             ("daily_80", Some((Subject::Daily, Some(80)))),
+            ("weekly_80", Some((Subject::Weekly, Some(80)))),
             ("daily_count", Some((Subject::DailyCount, None))),
             ("daily_count_100", Some((Subject::DailyCount, Some(100)))),
             ("pending_150", Some((Subject::Pending, Some(150)))),
@@ -360,7 +361,7 @@ mod tests {
             ("daily_x", None),
             ("daily_99999999999", None),
             ("", None),
-            ("weekly_80", None),
+            ("hourly_80", None),
         ] {
             assert_eq!(kind(text).ok(), expected, "{text}");
         }

@@ -187,7 +187,7 @@ mod tests {
     fn operations_of_a_batch_are_one_object_each() {
         let document = document();
         let operations = document["components"]["schemas"]["BatchOperation"]["oneOf"].as_array().unwrap();
-        assert_eq!(operations.len(), 12);
+        assert_eq!(operations.len(), 13);
         for operation in operations {
             assert_eq!(operation["additionalProperties"], false, "{operation}");
             assert_eq!(operation["properties"]["action"]["enum"].as_array().unwrap().len(), 1, "{operation}");

@@ -2,7 +2,7 @@
 //! the gateway's own report would have caused, and its row is closed.
 
 use quota::{AmountMinor, AttemptId, Code, Currency, MerchantId, OperationId, OperationKind, OperationNo, OrderNo};
-use sqlx::PgPool;
+use sluice_kit::database::PgPool;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -36,7 +36,7 @@ pub enum ResolveError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the database gave no answer: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] sluice_kit::database::Error),
 }
 
 /// Resolves an outcome. A repeated request gets the same answer and changes nothing.

@@ -42,7 +42,7 @@ pub use columns::Row;
 use continuity::Continuity;
 pub use continuity::LostAccount;
 pub use sequence::Anomalies;
-pub use stored::StoredAccount;
+pub use stored::{AccountsAhead, OpenAccount, StoredAccount};
 
 /// The migrations that make and change the tables, in order. A database that a newer server has migrated already is served too:
 /// in a rolling deployment the older servers must not stop.

@@ -8,6 +8,53 @@ use super::accounts::MARKS_BITS;
 /// Accounts per page.
 const PER_PAGE: i64 = 1_000;
 
+/// An account whose windows may be over.
+#[derive(Clone, Debug, Default, sqlx::FromRow)]
+pub struct OpenAccount {
+    /// The last day, `YYYYMMDD`, of its shortest window that has counted anything.
+    pub open_until: i32,
+    pub merchant_id: String,
+    pub currency: String,
+}
+
+impl OpenAccount {
+    /// Most accounts of a page.
+    pub const PER_PAGE: i64 = PER_PAGE;
+
+    /// The next accounts after one that have counted something in a window that is over by `latest_day` (`YYYYMMDD`).
+    ///
+    /// # Errors
+    /// [`sqlx::Error`] where Postgres gives no answer.
+    pub async fn page(connection: &mut PgConnection, after: &Self, latest_day: i32) -> Result<Vec<Self>, sqlx::Error> {
+        let statement = "SELECT open_until, merchant_id, currency::text AS currency FROM quota_account \
+            WHERE open_until < $1 AND (open_until, merchant_id, currency) > ($2, $3, $4::text::char(3)) \
+            ORDER BY open_until, merchant_id, currency LIMIT $5";
+        let query = sqlx::query_as(statement).bind(latest_day).bind(after.open_until);
+        query.bind(&after.merchant_id).bind(&after.currency).bind(PER_PAGE).fetch_all(connection).await
+    }
+}
+
+/// Accounts in a day that has begun nowhere.
+#[derive(Debug, sqlx::FromRow)]
+pub struct AccountsAhead {
+    pub accounts: i64,
+    /// One of them, and the latest day.
+    pub merchant_id: Option<String>,
+    pub day: Option<i32>,
+}
+
+impl AccountsAhead {
+    /// Those in a day after `latest_day` (`YYYYMMDD`).
+    ///
+    /// # Errors
+    /// [`sqlx::Error`] where Postgres gives no answer.
+    pub async fn of(connection: &mut PgConnection, latest_day: i32) -> Result<Self, sqlx::Error> {
+        let statement = "SELECT count(*) AS accounts, min(merchant_id) AS merchant_id, max(daily_window) AS day \
+            FROM quota_account WHERE daily_window > $1";
+        sqlx::query_as(statement).bind(latest_day).fetch_one(connection).await
+    }
+}
+
 /// An account, as far as alerts concern it.
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
 pub struct StoredAccount {

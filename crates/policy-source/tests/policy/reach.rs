@@ -52,7 +52,7 @@ async fn while_postgres_is_away_the_last_policies_hold() -> Result<()> {
     postgres.restart()?;
     late.wait_for_daily("m", 1, WITHIN).await?;
     node.wait_for_metric("sluice_policy_source_up{source=\"postgres\"} 1").await?;
-    // Told again as before.
+    // Both are notified again as before.
     replace(&repository, active.policy_id, &daily_policy("m", 2)).await?;
     node.wait_for_daily("m", 2, ONE_SECOND).await?;
     late.wait_for_daily("m", 2, ONE_SECOND).await
@@ -120,7 +120,7 @@ async fn a_server_without_any_policy_does_not_start() -> Result<()> {
     let alone = Node::start(&postgres.url(), None, &[]).await?;
     assert_eq!((alone.daily("m").await?, alone.daily("n").await?), (Some(1), None));
     assert!(alone.health.states().policy.up);
-    // When the last one ends, payments are refused rather than passed, and operators are told.
+    // When the last one ends, payments are refused rather than passed, and operators are notified.
     repository.deactivate(crate::bench::Person::new("ann")?.by(), active.policy_id).await?;
     alone.wait_for_metric("sluice_enforcement_active 0").await?;
     assert_eq!(alone.daily("m").await?, None);

@@ -203,8 +203,8 @@ async fn x8_unknown_merchants_are_refused_by_a_policy_for_everybody() -> Result<
     }
     let policy = put_in_force(&repository, &PolicyInput { unknown_merchants: refuse, ..everybody() }).await?;
     assert_eq!(policy.unknown_merchants, refuse);
-    node.wait_for_daily("nobody", 2_000, WITHIN).await?;
-    for (merchant, unknown) in [("nobody", true), ("bound", false), ("named", false)] {
+    node.wait_for_daily("unknown", 2_000, WITHIN).await?;
+    for (merchant, unknown) in [("unknown", true), ("bound", false), ("named", false)] {
         let policy = node.policy(merchant, "USD", None).await?;
         assert_eq!(policy.map(|policy| policy.merchant_unknown), Some(unknown), "{merchant}");
     }
@@ -215,7 +215,7 @@ fn everybody() -> PolicyInput {
     PolicyInput { merchant_id: None, ..daily_policy("", 2_000) }
 }
 
-/// The percentages at which usage is told of lie over those of the wider policy, as any other field.
+/// The percentages at which usage is reported lie over those of the wider policy, as any other field.
 #[tokio::test]
 async fn thresholds_are_inherited_and_replaced() -> Result<()> {
     let postgres = postgres().await?;

@@ -151,7 +151,7 @@ async fn nonsense_changes_nothing() -> Result<()> {
         ("nothing", ok("")),
         ("no limit", ok("{}")),
         ("below zero", ok("{\"daily_limit\": -1}")),
-        ("another merchant's", ok("{\"merchant_id\": \"somebody\", \"daily_limit\": 1}")),
+        ("another merchant's", ok("{\"merchant_id\": \"other\", \"daily_limit\": 1}")),
         ("another currency's", ok("{\"currency\": \"EUR\", \"daily_limit\": 1}")),
         ("not in force", ok("{\"status\": \"pending\", \"daily_limit\": 1}")),
         ("huge", ok(&huge)),
@@ -245,7 +245,7 @@ async fn a_service_that_hangs_or_is_down_holds_up_one_payment_at_most() -> Resul
     service.behave(daily(7));
     node.wait_for_daily("m", 7, WITHIN).await?;
 
-    // Once a policy is known nobody waits, whatever the service does.
+    // Once a policy is known no payment waits, whatever the service does.
     service.behave(Behaviour::Hang);
     let seen = service.asked().len();
     wait::until_async("a request that hangs", WITHIN, || async { Ok((service.asked().len() > seen).then_some(())) })
@@ -256,7 +256,7 @@ async fn a_service_that_hangs_or_is_down_holds_up_one_payment_at_most() -> Resul
     }
     assert!(began.elapsed() < FIRST_ANSWER_MAX, "{:?}", began.elapsed());
 
-    // Down: known accounts keep their policy, and nobody waits for a service that is known to be away.
+    // Down: known accounts keep their policy, and no payment waits for a service that is known to be away.
     service.down().await;
     node.wait_for_metric("sluice_policy_source_up{source=\"service\"} 0").await?;
     // `/ready` says so, and that payments are decided all the same.
@@ -304,7 +304,8 @@ async fn an_account_is_asked_for_once() -> Result<()> {
     Ok(())
 }
 
-/// an account's windows follow its own calendar or stay as they are; nobody who stands in for the service moves them.
+/// an account's windows follow its own calendar or stay as they are. No source that stands in for the service
+/// moves them.
 #[tokio::test]
 async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
     let calendar = |policy: &Policy| policy.calendar_known.then(|| policy.calendar.zone_name().to_owned());
@@ -312,20 +313,20 @@ async fn q5_a_step_down_keeps_the_calendar() -> Result<()> {
     let document = "{version: file, default: {daily_amount: 1000, timezone: Asia/Shanghai}}";
     let postgres = postgres().await?;
     let mut service = PolicyService::start(none()).await?;
-    let told = node(&service, &postgres.url(), Some(document)).await?;
+    let answered = node(&service, &postgres.url(), Some(document)).await?;
     let of = async |node: &Node, merchant: &str, channel: Option<&str>| {
         let policy = node.policy(merchant, "USD", channel).await?;
         Ok::<_, Failure>(policy.map(|policy| (policy.limits.windows.day.amount.get(), calendar(&policy))))
     };
     // The service's word that it has no policy leaves the account to the configured ones.
-    assert_eq!(of(&told, "configured", None).await?, Some((1_000, Some("Asia/Shanghai".to_owned()))));
+    assert_eq!(of(&answered, "configured", None).await?, Some((1_000, Some("Asia/Shanghai".to_owned()))));
     service.behave(ok(los_angeles));
-    assert_eq!(of(&told, "m", None).await?, Some((7, Some("America/Los_Angeles".to_owned()))));
+    assert_eq!(of(&answered, "m", None).await?, Some((7, Some("America/Los_Angeles".to_owned()))));
 
-    // Away: who was told keeps the calendar; a server that starts now knows the limits, and no calendar.
+    // Away: the node that was answered keeps the calendar; a server that starts now knows the limits, and no calendar.
     service.down().await;
-    told.wait_for_metric("sluice_policy_source_up{source=\"service\"} 0").await?;
-    assert_eq!(of(&told, "m", Some("card")).await?, Some((7, Some("America/Los_Angeles".to_owned()))));
+    answered.wait_for_metric("sluice_policy_source_up{source=\"service\"} 0").await?;
+    assert_eq!(of(&answered, "m", Some("card")).await?, Some((7, Some("America/Los_Angeles".to_owned()))));
     let configured = node(&service, &postgres.url(), Some(document)).await?;
     let alone = node(&service, &postgres.url(), None).await?;
     assert_eq!(of(&configured, "m", None).await?, Some((1_000, None)));
@@ -385,7 +386,7 @@ fn watched(policy: &Policy) -> Option<u64> {
     policy.threshold_policy.as_ref().map(|watch| watch.maxima()[place].get())
 }
 
-/// Usage is told of by the account's own limits, not by those that stand in for them.
+/// Usage is reported by the account's own limits, not by those that stand in for them.
 #[tokio::test]
 async fn usage_is_measured_by_the_accounts_own_limits() -> Result<()> {
     let postgres = postgres().await?;

@@ -19,7 +19,7 @@ async fn a_policy_is_drafted_approved_by_another_and_activated() -> Result<()> {
     assert_eq!((drafted.version, drafted.state, drafted.status), (1, PolicyState::Draft, PolicyStatus::Pending));
     assert_eq!(code_of(repository.activate(bob.by(), id, None).await), "conflict");
     assert_eq!(code_of(repository.approve(ann.by(), id, None).await), "four_eyes");
-    // Whoever changed the draft wrote it, too.
+    // Each person who changed the draft is an author of it.
     let changed = repository.update(bob.by(), id, &daily_policy("m", 600), Some(1)).await?;
     assert_eq!(
         (changed.version, changed.revision, changed.edited_by),
@@ -154,7 +154,7 @@ async fn what_is_invalid_is_refused_with_its_field() -> Result<()> {
     Ok(())
 }
 
-/// Whoever writes past the server meets the same rules.
+/// A client that writes past the server meets the same rules.
 #[tokio::test]
 async fn the_tables_keep_the_rules_by_themselves() -> Result<()> {
     let postgres = postgres().await?;
@@ -168,7 +168,7 @@ async fn the_tables_keep_the_rules_by_themselves() -> Result<()> {
         ("UPDATE limit_policy SET state = 'draft' WHERE policy_id = $1", active.policy_id),
         ("DELETE FROM limit_policy WHERE policy_id = $1", active.policy_id),
         ("DELETE FROM limit_policy_history WHERE object_id = $1", active.policy_id),
-        ("UPDATE limit_policy_history SET actor = 'nobody' WHERE object_id = $1", active.policy_id),
+        ("UPDATE limit_policy_history SET actor = 'mallory' WHERE object_id = $1", active.policy_id),
         (
             "UPDATE limit_policy SET state = 'active', approved_by = 'bob', approved_at = now() WHERE policy_id = $1",
             drafted.policy_id,

@@ -26,7 +26,7 @@ use tokio::task::JoinHandle as Task;
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks, where a test is about what is found by looking.
 pub(crate) const OFTEN: Duration = Duration::from_millis(20);
-/// Where a test is about what is told: no look comes in time.
+/// Where a test is about notifications: no look comes in time.
 pub(crate) const NEVER: Duration = Duration::from_secs(86_400);
 
 /// A Postgres with the server's tables.
@@ -106,8 +106,8 @@ impl Node {
     /// Waits until the last reading is in force, or is not.
     pub(crate) async fn wait_until_current(&self, current: bool) -> Result<()> {
         let waited = wait::until_async("whether the settings are up to date", WITHIN, || async {
-            let told = self.metric("sluice_settings_current") == u64::from(current);
-            Ok((told && self.repository.list().up_to_date == current).then_some(()))
+            let reported = self.metric("sluice_settings_current") == u64::from(current);
+            Ok((reported && self.repository.list().up_to_date == current).then_some(()))
         });
         waited.await
     }

@@ -41,7 +41,7 @@ async fn a_change_in_one_server_reaches_the_others_and_is_recorded() -> Result<(
     let b = Node::start(&postgres, NEVER, &[]).await?;
     let changed = a.change("ana", json!({"redis_timeout_ms": 120, "log": "info,sluice_store=debug"})).await?;
     assert_eq!((changed.version, changed.changes.len()), (1, 2));
-    // At once here, as soon as it is told there: nobody looks in this test.
+    // At once here, as soon as it is notified there: no server looks in this test.
     assert_eq!(a.live.current().redis_timeout_ms, 120);
     b.wait_for("redis_timeout_ms", "120").await?;
     assert_eq!(b.live.current().log.as_str(), "info,sluice_store=debug");
@@ -210,7 +210,7 @@ async fn a_change_that_does_not_fit_another_server_leaves_that_one_as_it_was() -
 }
 
 #[tokio::test]
-async fn what_is_written_by_hand_is_told_and_checked_too() -> Result<()> {
+async fn what_is_written_by_hand_is_notified_and_checked_too() -> Result<()> {
     let postgres = postgres().await?;
     let pool = postgres.pool().await?;
     let node = Node::start(&postgres, NEVER, &[]).await?;
@@ -235,7 +235,7 @@ async fn what_is_written_by_hand_is_told_and_checked_too() -> Result<()> {
     assert_eq!(recorded(&node).await?.len(), 2);
     for sql in [
         "DELETE FROM runtime_setting_audit",
-        "UPDATE runtime_setting_audit SET actor = 'nobody'",
+        "UPDATE runtime_setting_audit SET actor = 'mallory'",
         "TRUNCATE runtime_setting_audit",
     ] {
         assert!(sqlx::query(sql).execute(&pool).await.is_err(), "{sql}");
@@ -276,7 +276,7 @@ async fn a_database_that_is_away_changes_nothing_and_is_found_again() -> Result<
     b.stop().await
 }
 
-/// The connection that listens dies, and nobody looks for a day: it is made again, and what was missed is read.
+/// The connection that listens dies, and no server looks for a day: it is made again, and what was missed is read.
 #[tokio::test]
 async fn a_lost_connection_is_made_again_and_nothing_missed() -> Result<()> {
     let postgres = postgres().await?;

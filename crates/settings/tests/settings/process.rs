@@ -87,7 +87,7 @@ async fn remembered_secs(redis: &Redis, order_no: &str) -> Result<i64> {
 #[tokio::test]
 async fn a_change_is_in_force_in_every_process_at_once() -> Result<()> {
     let servers = Servers::start()?;
-    // Nobody looks within the time of this test: what they learn they are told.
+    // No server looks within the time of this test: what they learn comes by notification.
     let env = [("SLUICE_CONFIG_REFRESH_SECS", "3600"), ("SLUICE_LOG", "error,sluice::decision=off")];
     let both = [("a", servers.server("a", &env)?), ("b", servers.server("b", &env)?)];
     for (name, server) in &both {
@@ -162,17 +162,17 @@ async fn a_server_reads_the_changes_before_it_decides() -> Result<()> {
     Ok(())
 }
 
-/// A service that is down holds nobody up.
+/// A service that is down holds no server up.
 #[tokio::test]
 async fn a_server_starts_without_its_configuration_service() -> Result<()> {
     let servers = Servers::start()?;
     let service = bench::Service::down()?;
     let server = servers.server("a", &[("CONFIG_SERVICE_URL", &service.url())])?;
     assert!(server.metric("sluice_settings_failures_total", &["away"])? > 0.5);
-    let told = wait::until("the log of the start", WITHIN, || {
+    let logged = wait::until("the log of the start", WITHIN, || {
         let failed = |line: &serde_json::Value| line["message"] == "settings cannot be read, the last good values stay";
         Ok(server.log_lines().into_iter().find(failed))
     })?;
-    assert!(told["reason"].to_string().contains(&service.url()), "{told}");
+    assert!(logged["reason"].to_string().contains(&service.url()), "{logged}");
     Ok(())
 }

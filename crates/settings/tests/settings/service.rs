@@ -92,7 +92,7 @@ async fn garbage_and_the_half_good_are_refused_whole() -> Result<()> {
     node.stop().await
 }
 
-/// Every server is told the same: the record has it once, with old and new.
+/// Every server receives the same: the record has it once, with old and new.
 #[tokio::test]
 async fn what_the_service_changes_is_recorded_once() -> Result<()> {
     let postgres = postgres().await?;

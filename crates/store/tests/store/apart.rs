@@ -117,8 +117,8 @@ fn account_with(day: u32, amount: f64) -> Vec<u8> {
     account
 }
 
-/// A number that the script does not look at and nobody else takes is an error of the command that meets it, whether the account is
-/// of these windows, where a charge is a plain one, or of older ones.
+/// A number that the script does not look at and no other reader takes is an error of the command that meets it,
+/// whether the account is of these windows, where a charge is a plain one, or of older ones.
 #[tokio::test]
 async fn a_foreign_number_fails_its_own_command() {
     let redis = Redis::start().unwrap();
@@ -246,9 +246,9 @@ async fn a_shard_that_cannot_be_written_fails_its_own_commands() {
     }
 }
 
-/// With a full memory nothing is charged, and the caller is told that the store is not to be had.
+/// With a full memory nothing is charged, and the answer states that the store is unavailable.
 #[tokio::test]
-async fn a_full_memory_charges_nobody() {
+async fn a_full_memory_charges_nothing() {
     let redis = Redis::start().unwrap();
     let store = open(&redis.url(), 0);
     let mut connection = connect(&redis.url(), 0).await;
@@ -286,8 +286,8 @@ async fn orders_are_freed_when_they_are_forgotten() {
     assert_eq!(ttl, -1, "accounts stay");
 }
 
-/// where a call's answer is lost, what is known by its attempt is asked for again. A correction is not: nobody knows whether
-/// it was done, and done twice it would be wrong.
+/// where a call's answer is lost, what is known by its attempt is asked for again. A correction is not: it
+/// is not known whether it was done, and done twice it would be wrong.
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_where_that_is_safe() {
     let redis = Redis::start().unwrap();

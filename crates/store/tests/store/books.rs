@@ -14,7 +14,7 @@ pub(crate) struct Books {
     /// Amount, count and refunded amount.
     windows: BTreeMap<(Account, Period, u32), [i128; 3]>,
     pending: BTreeMap<Account, i128>,
-    /// The version and the windows of each account, as far as events tell.
+    /// The version and the windows of each account, as far as events show.
     accounts: BTreeMap<Account, (u64, PerPeriod<u32>)>,
 }
 
@@ -25,10 +25,10 @@ impl Books {
             let account = (event.command.merchant.to_string(), event.command.currency.code());
             for closed in &event.closed {
                 let counter = closed.counter;
-                let told = [counter.amount, counter.count, counter.refunded].map(i128::from);
+                let stated = [counter.amount, counter.count, counter.refunded].map(i128::from);
                 let sums = self.windows.get(&(account.clone(), closed.period, counter.id)).copied().unwrap_or_default();
-                if sums != told {
-                    return Err(format!("{account:?}: window {} closed with {told:?}, not {sums:?}", counter.id));
+                if sums != stated {
+                    return Err(format!("{account:?}: window {} closed with {stated:?}, not {sums:?}", counter.id));
                 }
             }
             self.follow(&account, event);

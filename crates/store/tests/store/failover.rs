@@ -100,7 +100,7 @@ async fn f2_every_reply_that_means_another_server() {
         for words in into {
             configure(&pair.old, words).await;
         }
-        // No other server yet: nothing is done, and the caller is told that the store is not to be had.
+        // No other server yet: nothing is done, and the answer states that the store is unavailable.
         let result = store.apply(&command("m-1", number), &AuditContext::default()).await;
         assert!(
             matches!(&result, Err(StoreError::Unavailable(why)) if why.to_uppercase().contains(name)),

@@ -20,7 +20,7 @@ use testkit::random::Random;
 const STRETCH: u64 = 300;
 /// An ordinary capture or refund takes no more than one of so many parts of what is left.
 const PART: u64 = 24;
-/// Orders of which the journal may tell later.
+/// Orders that the journal may return later.
 const REMEMBERED: usize = 24;
 pub(crate) const MERCHANTS: [&str; 4] = ["m-1", "m-2", "m-3", "m-4"];
 /// Of these accounts nothing else is asked than new charges, so that most are decided without anything out of the ordinary.
@@ -35,7 +35,7 @@ enum Traffic {
     Crowd,
     /// Many captures and refunds of one order, more than it takes.
     Parts,
-    /// More resets of one window than are told apart.
+    /// More resets of one window than are distinguished.
     Resets,
     /// New orders with nothing to them but an amount.
     Plain,
@@ -150,7 +150,7 @@ impl Generator {
         }
     }
 
-    /// `waiting` tells how many events wait in the shard of a merchant.
+    /// `waiting` returns how many events wait in the shard of a merchant.
     pub(crate) fn command(&mut self, plan: &Plan, ledger: &Ledger, waiting: impl Fn(&MerchantId) -> u64) -> Command {
         let traffic = self.traffic();
         self.number += 1;

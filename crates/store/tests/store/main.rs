@@ -136,8 +136,8 @@ async fn run_sequence(url: &str, database: usize, seed: u64, script: &str) -> Re
     }
 }
 
-/// A sequence that fails is made as short as it still fails, and told with its seed.
-async fn tell(redis: &Redis, seed: u64, steps: Vec<Step>, wrong: String) -> String {
+/// A sequence that fails is made as short as it still fails, and reported with its seed.
+async fn report(redis: &Redis, seed: u64, steps: Vec<Step>, wrong: String) -> String {
     match Shrinker::new(redis.url(), SCRIPT).shrink(steps).await {
         Some((steps, wrong)) => format!("seed {seed}, {} calls: {steps:#?}\n{wrong}", steps.len()),
         None => format!("seed {seed}, and not when played again: {wrong}"),
@@ -158,7 +158,7 @@ async fn check_differential(redis: &Redis) {
         while let Some(sequence) = running.join_next().await {
             match sequence.unwrap() {
                 (_, Ok(codes)) => codes.into_iter().for_each(|(key, count)| *seen.entry(key).or_default() += count),
-                (seed, Err((steps, wrong))) => panic!("{}", tell(redis, seed, steps, wrong).await),
+                (seed, Err((steps, wrong))) => panic!("{}", report(redis, seed, steps, wrong).await),
             }
         }
     }
@@ -245,7 +245,7 @@ async fn every_mutant_of_the_script_is_noticed() {
     mutants::check(&Redis::start().unwrap()).await;
 }
 
-/// A failing sequence is told by what it needs to fail: two charges of one order in two currencies.
+/// A failing sequence is reported by what it needs to fail: two charges of one order in two currencies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_is_made_short() {
     let redis = Redis::start().unwrap();

@@ -175,7 +175,7 @@ const MUTANTS: &[(&str, &str)] = &[
     // What the gateway has captured already.
     ("(more > allowed and percent < REPORTED)", "more > allowed"),
     ("(percent < REPORTED or asked < 0 or state == CHARGED)", "true"),
-    // What is not known of an order, and what is not heard.
+    // Orders that are unknown to the store, and a full backlog.
     ("(not known or (state == OPEN and o_amount == 0))", "not known"),
     ("if not any_time or voided == '' then", "if true then"),
     ("(code > APPLIED or code == TOMBSTONED) and waiting", "code > APPLIED and waiting"),

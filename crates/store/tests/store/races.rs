@@ -122,7 +122,7 @@ async fn journalled(redis: &Redis) -> i128 {
     let mut connection = connect(&redis.url(), 0).await;
     let entries: redis::streams::StreamRangeReply =
         redis::cmd("XRANGE").arg(keys::stream(shard)).arg("-").arg("+").query_async(&mut connection).await.unwrap();
-    // Holds are told in full: the amount that was asked for is not needed.
+    // Holds are stated in full: the amount that was asked for is not needed.
     let records = entries.ids.iter().map(|entry| packed::record(&entry.get::<Vec<u8>>("d").unwrap(), 0).unwrap());
     let days = records.map(|record| record.of(Period::Day));
     days.map(|day| i128::from(day.amount_after) - i128::from(day.amount_before)).sum()

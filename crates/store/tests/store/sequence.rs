@@ -366,8 +366,8 @@ impl Before {
         let is_done = record.code.http_status() == 200 && !record.replay && command.effect == Effect::Commit;
         let wrong = |what| Err(format!("{what} before its time, {}: {command:#?}", step.store_ms));
         // Later times count as this one: every window has begun by then.
-        let tells_windows = step.store_ms < NOW_MS_MAX && record.code != Code::BatchRefused;
-        if tells_windows && record.windows.day.id > self.day.max(step.store_day) {
+        let shows_windows = step.store_ms < NOW_MS_MAX && record.code != Code::BatchRefused;
+        if shows_windows && record.windows.day.id > self.day.max(step.store_day) {
             return wrong("a window was opened");
         }
         if is_done && command.action == Action::Expire && self.hold_until.is_some_and(|until| until > store_secs) {

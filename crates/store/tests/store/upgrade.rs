@@ -159,7 +159,7 @@ impl Both {
 }
 
 /// One database has servers of both releases, in any order; the other one only the release before. Every answer and every value
-/// is the same, to the byte: no release can tell whether the other one is there.
+/// is the same, to the byte: neither release can detect the other one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_rolling_upgrade_both_releases_work_beside_each_other() {
     let redis = Redis::start().unwrap();

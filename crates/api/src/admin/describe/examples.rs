@@ -13,6 +13,7 @@ pub(super) fn of(operation: &str) -> Option<Value> {
         "hold" => charge("ORDER-002"),
         "settle" => with(order("ORDER-002"), json!({"amount": 45_000})),
         "void" => order("ORDER-002"),
+        "extend_hold" => with(order("ORDER-002"), json!({"hold_until": "2026-12-31T12:00:00Z"})),
         "release" => order("ORDER-001"),
         "refund" => with(order("ORDER-001"), json!({"refund_no": "REFUND-001", "amount": 20_000})),
         "adjust" => with(
