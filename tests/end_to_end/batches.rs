@@ -67,6 +67,13 @@ fn idle(config: &mut EnvoyConfig) -> Result<()> {
     Ok(())
 }
 
+/// Envoy closes a connection with 250 early resets of its first 500 streams, as a guard against rapid resets.
+fn unguarded(config: &mut EnvoyConfig) -> Result<()> {
+    let layer = "layers: [{name: unguarded, static_layer: {overload.premature_reset_total_stream_count: 1000000}}]";
+    config.bootstrap()["layered_runtime"] = serde_yaml_ng::from_str(layer)?;
+    Ok(())
+}
+
 /// Lua, header mutations, compressors and more, before and behind the filter.
 fn long_chain(config: &mut EnvoyConfig) -> Result<()> {
     const LUA: &str = "
@@ -115,7 +122,8 @@ fn manager(config: &mut EnvoyConfig) -> &mut Value {
 /// whose questions are under way are taken back once.
 async fn clients_leave() -> Result<()> {
     let orders = 2 * u64::from(MANY);
-    let mut rig = Rig::start(options(Mix { left: 100, ..Mix::CALM }, 2 * orders))?;
+    let mix = Mix { left: 100, ..Mix::CALM };
+    let mut rig = Rig::start(RigOptions { change: Some(unguarded), ..options(mix, 2 * orders) })?;
     for (protocol, lanes) in LANES {
         rig.hold(true);
         let release = async {
