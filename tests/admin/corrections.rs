@@ -187,7 +187,7 @@ async fn all_keys_that_are_over_are_removed() -> Result<()> {
         FROM generate_series(1, 20001) AS n";
     sqlx::query(insert).execute(&pool).await?;
     let (_stop, stopped) = shutdown::channel();
-    sluice_api::admin::idempotency::remove_what_is_over(&pool, &stopped).await?;
+    sluice_api::store::idempotency_keys::remove_expired(&pool, &stopped).await?;
     assert_eq!(bench.count(KEYS).await?, 1);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Which crates may need which: the table of ARCHITECTURE.md, held against `cargo metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -174,6 +175,21 @@ fn libraries_are_used_where_they_belong() {
             needs.iter().filter(|(_, needed)| needed.contains(library)).map(|(package, _)| package.as_str()).collect();
         assert_eq!(users, allowed.iter().copied().collect(), "users of {library}");
     }
+}
+
+/// Handlers call functions of `store`, which has the API's SQL.
+#[test]
+fn handlers_of_the_api_have_no_sql() {
+    fn check(path: &Path) -> usize {
+        if path.is_dir() {
+            return std::fs::read_dir(path).unwrap().map(|entry| check(&entry.unwrap().path())).sum();
+        }
+        let text = std::fs::read_to_string(path).unwrap();
+        let found = ["sqlx::query", "QueryBuilder", "FromRow"].into_iter().find(|name| text.contains(name));
+        assert_eq!(found, None, "{}", path.display());
+        1
+    }
+    assert!(check(&dirs::workspace().join("crates/api/src/admin")) > 30);
 }
 
 /// ARCHITECTURE.md draws the same: a row for each crate.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use quota::{Action, Adjust, Code, Currency, MerchantId, Reset};
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, FromRow, PgPool};
+use sqlx::PgPool;
 use tokio::time::timeout;
 use tracing::warn;
 use utoipa::ToSchema;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::idempotency;
 use super::problem::{Answer, Keep, Kind, Problem};
 use super::{Admin, Caller, Permission, rate};
+use crate::store::accounts as store;
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::resolve::{self, ResolveError, Resolved};
 use sluice_decision::operations::{
@@ -223,9 +224,7 @@ pub(crate) struct MerchantAccounts {
 
 /// Why a merchant is suspended as a whole, and by whom, as far as the journal knows.
 async fn suspension(pool: &PgPool, merchant: &MerchantId) -> Option<(Option<String>, Option<String>)> {
-    let statement = "SELECT suspended_reason, suspended_by FROM quota_merchant WHERE merchant_id = $1";
-    let found = sqlx::query_as(statement).bind(merchant.as_str()).fetch_optional(pool).await;
-    found.unwrap_or_else(|error| {
+    store::suspension(pool, merchant).await.unwrap_or_else(|error| {
         warn!(%merchant, %error, "suspension reason of a merchant cannot be read");
         None
     })
@@ -361,49 +360,13 @@ pub(super) fn no_account() -> Problem {
     Problem::new(Kind::NotFound).detail("the merchant has no such account: nothing was ever consumed or initialized")
 }
 
-/// The journal's data of an account.
-#[derive(FromRow)]
-pub(super) struct KnownAccount {
-    pub(super) currency: String,
-    suspended_reason: Option<String>,
-    suspended_by: Option<String>,
-    merchant_suspended_reason: Option<String>,
-    merchant_suspended_by: Option<String>,
-    last_order_no: Option<String>,
-    last_payment_no: Option<String>,
-    last_updated_by: String,
-}
-
-/// The columns of [`KnownAccount`].
-pub(super) const KNOWN_ACCOUNT: &str = "account.currency, account.suspended_reason, account.suspended_by, \
-    merchant.suspended_reason AS merchant_suspended_reason, merchant.suspended_by AS merchant_suspended_by, \
-    last_order_no, last_payment_no, account.last_updated_by \
-    FROM quota_account AS account LEFT JOIN quota_merchant AS merchant USING (merchant_id)";
-
 /// The journal's data of a merchant's accounts, by currency. The counters do not wait for it: without Postgres it is empty.
 async fn provenances(pool: &PgPool, merchant: &MerchantId) -> HashMap<String, Provenance> {
-    let statement = format!("SELECT {KNOWN_ACCOUNT} WHERE merchant_id = $1");
-    let rows =
-        sqlx::query_as::<_, KnownAccount>(AssertSqlSafe(statement)).bind(merchant.as_str()).fetch_all(pool).await;
-    match rows {
+    match store::of_merchant(pool, merchant).await {
         Ok(rows) => rows.into_iter().map(|row| (row.currency.clone(), row.into())).collect(),
         Err(error) => {
             warn!(%merchant, %error, "account returned without its journal data");
             HashMap::new()
-        }
-    }
-}
-
-impl From<KnownAccount> for Provenance {
-    fn from(row: KnownAccount) -> Self {
-        Self {
-            suspended_reason: row.suspended_reason,
-            suspended_by: row.suspended_by,
-            merchant_suspended_reason: row.merchant_suspended_reason,
-            merchant_suspended_by: row.merchant_suspended_by,
-            last_order_no: row.last_order_no,
-            last_payment_no: row.last_payment_no,
-            last_updated_by: Some(row.last_updated_by),
         }
     }
 }

@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use super::problem::{Answer, Keep, Kind, Problem};
 use super::{Admin, Caller, non_idempotent};
+use crate::store::idempotency_keys::{Claim, StoredKey, remove_expired};
 use sluice_kit::clock;
 use sluice_kit::telemetry;
 
@@ -47,54 +48,12 @@ const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often expired keys are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
-/// Most keys removed by one statement.
-const SWEEP_ROWS_MAX: i64 = 10_000;
 /// Headers that are kept with an answer.
-const KEPT_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::LOCATION];
-
-/// Claims the key, or takes it over if it is older than a day or if its request ended without an answer: that is after a
-/// minute, longer than any request may run, and only if the request may run twice. Returns a row if the key is ours now.
-const CLAIM: &str = "INSERT INTO idempotency_key AS k (subject, path, key, fingerprint, claim) VALUES ($1, $2, $3, $4, $5) \
-    ON CONFLICT (subject, path, key) DO UPDATE SET fingerprint = excluded.fingerprint, claim = excluded.claim, \
-        claimed_at = now(), status = NULL, headers = NULL, body = NULL \
-    WHERE k.claimed_at < now() - interval '24 hours' \
-        OR ($6 AND k.status IS NULL AND k.fingerprint = excluded.fingerprint \
-            AND k.claimed_at < now() - interval '1 minute') \
-    RETURNING true";
-const LOOK_UP: &str = "SELECT fingerprint, status, headers, body, \
-        status IS NULL AND claimed_at < now() - interval '1 minute' AS is_abandoned \
-    FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3";
-const KEEP: &str = "UPDATE idempotency_key SET status = $5, headers = $6, body = $7 \
-    WHERE subject = $1 AND path = $2 AND key = $3 AND claim = $4";
-const RELEASE: &str = "DELETE FROM idempotency_key WHERE subject = $1 AND path = $2 AND key = $3 AND claim = $4";
-const SWEEP: &str = "DELETE FROM idempotency_key WHERE ctid IN \
-    (SELECT ctid FROM idempotency_key WHERE claimed_at < now() - interval '24 hours' LIMIT $1)";
+static KEPT_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::LOCATION];
 
 /// Put into an answer's extensions by a handler whose body must not be kept as it is: what is kept instead.
 #[derive(Clone, Debug)]
 pub struct KeptBody(pub Bytes);
-
-/// A key that is ours while its request runs.
-#[derive(Clone, Debug)]
-struct Claim {
-    subject: String,
-    path: String,
-    key: String,
-    fingerprint: [u8; 32],
-    /// Whether the request may run twice if its outcome is unknown.
-    repeatable: bool,
-    id: Uuid,
-}
-
-/// A key as Postgres has it.
-#[derive(Debug, sqlx::FromRow)]
-struct Row {
-    fingerprint: Vec<u8>,
-    status: Option<i16>,
-    headers: Option<Vec<String>>,
-    body: Option<Vec<u8>>,
-    is_abandoned: bool,
-}
 
 /// The middleware: runs a POST with a new key and keeps its answer; answers one with a known key.
 pub(super) async fn middleware(
@@ -152,130 +111,86 @@ async fn claim(
     if claim.take(pool).await? {
         return Ok(Claimed::Ours(claim, Box::new(Request::from_parts(parts, Body::from(body)))));
     }
-    claim.answer(pool).await.map(Claimed::Answered)
+    first_answer(pool, &claim).await.map(Claimed::Answered)
 }
 
 /// Runs the request to its end, whether the caller waits or not, and keeps the answer.
 async fn detached(pool: PgPool, claim: Claim, request: Request, next: Next) -> Response {
     let task = tokio::spawn(telemetry::carried(async move {
         let response = next.run(request).await;
-        claim.finish(&pool, response).await
+        finish(&pool, claim, response).await
     }));
     task.await.unwrap_or_else(|error| Problem::internal("an admin request's task", &error).into_response())
 }
 
-impl Claim {
-    /// Whether the key is ours now.
-    async fn take(&self, pool: &PgPool) -> Answer<bool> {
-        let taken: Option<bool> = sqlx::query_scalar(CLAIM)
-            .bind(&self.subject)
-            .bind(&self.path)
-            .bind(&self.key)
-            .bind(self.fingerprint.as_slice())
-            .bind(self.id)
-            .bind(self.repeatable)
-            .fetch_optional(pool)
-            .await?;
-        Ok(taken.is_some())
+/// The answer to the key's first request.
+async fn first_answer(pool: &PgPool, claim: &Claim) -> Answer<Response> {
+    // No row: the first request has just been refused and has released the key.
+    let Some(stored) = claim.look_up(pool).await? else { return Err(in_progress()) };
+    if stored.fingerprint != claim.fingerprint {
+        return Err(Problem::new(Kind::IdempotencyMismatch).detail("use a new key for another request"));
     }
+    if stored.is_abandoned && !claim.repeatable {
+        return Err(Problem::new(Kind::OutcomeUnknown).outcome_unknown());
+    }
+    replay(stored).ok_or_else(in_progress)
+}
 
-    /// The answer to the key's first request.
-    async fn answer(&self, pool: &PgPool) -> Answer<Response> {
-        let row: Option<Row> =
-            sqlx::query_as(LOOK_UP).bind(&self.subject).bind(&self.path).bind(&self.key).fetch_optional(pool).await?;
-        // No row: the first request has just been refused and has released the key.
-        let Some(row) = row else { return Err(in_progress()) };
-        if row.fingerprint != self.fingerprint {
-            return Err(Problem::new(Kind::IdempotencyMismatch).detail("use a new key for another request"));
+/// Keeps the answer, or releases the key if the request may be retried.
+async fn finish(pool: &PgPool, claim: Claim, response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    let body = match to_bytes(body, ANSWER_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(error) => return Problem::internal("an answer with an idempotency key", &error).into_response(),
+    };
+    let kept = parts.extensions.get::<KeptBody>().map_or_else(|| body.clone(), |kept| kept.0.clone());
+    let stored = async {
+        if is_kept(claim.repeatable, &parts) {
+            claim.keep(pool, parts.status.as_u16(), &kept_headers(&parts.headers), &kept).await
+        } else {
+            claim.release(pool).await
         }
-        if row.is_abandoned && !self.repeatable {
-            return Err(Problem::new(Kind::OutcomeUnknown).outcome_unknown());
-        }
-        row.replay().ok_or_else(in_progress)
+    };
+    match timeout(STORE_TIMEOUT, stored).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => error!(%error, path = claim.path, "answer could not be stored for its idempotency key"),
+        Err(_) => error!(path = claim.path, "answer could not be stored for its idempotency key in time"),
     }
+    Response::from_parts(parts, Body::from(body))
+}
 
-    /// Keeps the answer, or releases the key if the request may be retried.
-    async fn finish(&self, pool: &PgPool, response: Response) -> Response {
-        let (parts, body) = response.into_parts();
-        let body = match to_bytes(body, ANSWER_BYTES_MAX).await {
-            Ok(body) => body,
-            Err(error) => return Problem::internal("an answer with an idempotency key", &error).into_response(),
-        };
-        let kept = parts.extensions.get::<KeptBody>().map_or_else(|| body.clone(), |kept| kept.0.clone());
-        let stored = async {
-            if self.is_kept(&parts) {
-                self.keep(pool, parts.status, &parts.headers, &kept).await
-            } else {
-                self.release(pool).await
-            }
-        };
-        match timeout(STORE_TIMEOUT, stored).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => error!(%error, path = self.path, "answer could not be stored for its idempotency key"),
-            Err(_) => error!(path = self.path, "answer could not be stored for its idempotency key in time"),
-        }
-        Response::from_parts(parts, Body::from(body))
-    }
-
-    fn is_kept(&self, answer: &Parts) -> bool {
-        match answer.extensions.get::<Keep>() {
-            Some(Keep::Always) => true,
-            Some(Keep::Never) => false,
-            None if self.repeatable => !may_be_retried(answer.status),
-            // A failure that leaves open whether anything was done.
-            None => answer.status != StatusCode::TOO_MANY_REQUESTS,
-        }
-    }
-
-    async fn keep(
-        &self,
-        pool: &PgPool,
-        status: StatusCode,
-        headers: &HeaderMap,
-        body: &[u8],
-    ) -> Result<(), sqlx::Error> {
-        let headers: Vec<&str> = KEPT_HEADERS
-            .iter()
-            .filter_map(|name| Some([name.as_str(), headers.get(name)?.to_str().ok()?]))
-            .flatten()
-            .collect();
-        sqlx::query(KEEP)
-            .bind(&self.subject)
-            .bind(&self.path)
-            .bind(&self.key)
-            .bind(self.id)
-            .bind(i16::try_from(status.as_u16()).unwrap_or_default())
-            .bind(headers)
-            .bind(body)
-            .execute(pool)
-            .await
-            .map(drop)
-    }
-
-    async fn release(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let query = sqlx::query(RELEASE).bind(&self.subject).bind(&self.path).bind(&self.key).bind(self.id);
-        query.execute(pool).await.map(drop)
+fn is_kept(repeatable: bool, answer: &Parts) -> bool {
+    match answer.extensions.get::<Keep>() {
+        Some(Keep::Always) => true,
+        Some(Keep::Never) => false,
+        None if repeatable => !may_be_retried(answer.status),
+        // A failure that leaves open whether anything was done.
+        None => answer.status != StatusCode::TOO_MANY_REQUESTS,
     }
 }
 
-impl Row {
-    /// The first answer again; `None` while there is none.
-    fn replay(self) -> Option<Response> {
-        let status = StatusCode::from_u16(u16::try_from(self.status?).ok()?).ok()?;
-        let mut response = (status, self.body.unwrap_or_default()).into_response();
-        let headers = response.headers_mut();
-        // The default of a body of bytes; the answer's own follows.
-        headers.remove(header::CONTENT_TYPE);
-        for pair in self.headers.unwrap_or_default().chunks_exact(2) {
-            if let [name, value] = pair
-                && let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
-            {
-                headers.insert(name, value);
-            }
+/// Name and value in turn.
+fn kept_headers(headers: &HeaderMap) -> Vec<&str> {
+    let pairs = KEPT_HEADERS.iter().filter_map(|name| Some([name.as_str(), headers.get(name)?.to_str().ok()?]));
+    pairs.flatten().collect()
+}
+
+/// The first answer again; `None` while there is none.
+fn replay(stored: StoredKey) -> Option<Response> {
+    let status = StatusCode::from_u16(u16::try_from(stored.status?).ok()?).ok()?;
+    let mut response = (status, stored.body.unwrap_or_default()).into_response();
+    let headers = response.headers_mut();
+    // The default of a body of bytes; the answer's own follows.
+    headers.remove(header::CONTENT_TYPE);
+    for pair in stored.headers.unwrap_or_default().chunks_exact(2) {
+        if let [name, value] = pair
+            && let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
+        {
+            headers.insert(name, value);
         }
-        headers.insert(REPLAYED, HeaderValue::from_static("true"));
-        Some(response)
     }
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    Some(response)
 }
 
 /// Removes expired keys, until the stop.
@@ -285,21 +200,8 @@ pub(super) async fn sweep(pool: PgPool, mut stopped: Shutdown) {
             () = stopped.requested() => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
-        if let Err(error) = remove_what_is_over(&pool, &stopped).await {
+        if let Err(error) = remove_expired(&pool, &stopped).await {
             warn!(%error, "expired idempotency keys could not be removed");
-        }
-    }
-}
-
-/// Removes expired keys: as many statements as it takes, each short.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn remove_what_is_over(pool: &PgPool, stopped: &Shutdown) -> Result<(), sqlx::Error> {
-    loop {
-        let removed = sqlx::query(SWEEP).bind(SWEEP_ROWS_MAX).execute(pool).await?.rows_affected();
-        if removed < SWEEP_ROWS_MAX.unsigned_abs() || stopped.is_requested() {
-            return Ok(());
         }
     }
 }

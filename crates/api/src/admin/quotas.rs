@@ -6,18 +6,16 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use quota::{Currency, MerchantId};
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, FromRow};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::execute::{
-    self, KNOWN_ACCOUNT, KnownAccount, MerchantAccounts, no_account, no_decision, parse_currency, parse_merchant,
-};
+use super::execute::{self, MerchantAccounts, no_account, no_decision, parse_currency, parse_merchant};
 use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use super::page::{Cursor, Page, limit};
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
+use crate::store::accounts::{self, AccountFilter, CurrencyStats, DayStats};
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
     AccountView, AdjustRequest, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, ExtendHoldRequest,
@@ -316,32 +314,18 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> Answer<Json<Page<AccountView>>> {
     caller.require(Permission::QuotasRead)?;
-    let merchant = caller.narrow(query.merchant_id.as_deref().map(parse_merchant).transpose()?)?;
-    let currency = query.currency.as_deref().map(parse_currency).transpose()?;
+    let filter = AccountFilter {
+        merchant: caller.narrow(query.merchant_id.as_deref().map(parse_merchant).transpose()?)?,
+        currency: query.currency.as_deref().map(parse_currency).transpose()?,
+        is_suspended: query.is_suspended,
+        is_merchant_suspended: query.is_merchant_suspended,
+    };
     let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
-    let AccountPlace(after_merchant, after_currency) = match &query.cursor {
+    let AccountPlace(merchant, currency) = match &query.cursor {
         Some(cursor) => AccountPlace::decode(cursor)?,
         None => AccountPlace(String::new(), String::new()),
     };
-    let statement = format!(
-        "SELECT merchant_id, {KNOWN_ACCOUNT}
-         WHERE (merchant_id, currency) > ($1, $2::char(3))
-           AND ($3::text IS NULL OR merchant_id = $3)
-           AND ($4::text IS NULL OR currency = $4::char(3))
-           AND ($5::boolean IS NULL OR (coalesce(account.suspended_at, merchant.suspended_at) IS NOT NULL) = $5)
-           AND ($7::boolean IS NULL OR (merchant.suspended_at IS NOT NULL) = $7)
-         ORDER BY merchant_id, currency LIMIT $6"
-    );
-    let rows = sqlx::query_as::<_, ListedAccount>(AssertSqlSafe(statement))
-        .bind(after_merchant)
-        .bind(after_currency)
-        .bind(merchant.as_ref().map(MerchantId::as_str))
-        .bind(currency.map(Currency::code))
-        .bind(query.is_suspended)
-        .bind(page_max + 1)
-        .bind(query.is_merchant_suspended)
-        .fetch_all(&admin.pool)
-        .await?;
+    let rows = filter.page(&admin.pool, (&merchant, &currency), page_max + 1).await?;
     let page = Page::from_rows(rows, page_max, |row| AccountPlace(row.merchant_id.clone(), row.known.currency.clone()));
     let mut items = Vec::with_capacity(page.items.len());
     for row in page.items {
@@ -352,39 +336,6 @@ async fn list(
         items.extend(account.map_err(|error| no_decision(&error))?);
     }
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
-}
-
-#[derive(FromRow)]
-struct ListedAccount {
-    merchant_id: String,
-    #[sqlx(flatten)]
-    known: KnownAccount,
-}
-
-/// The accounts of one currency together. Sums that do not fit 63 bits show the largest number that does.
-#[derive(Debug, Serialize, ToSchema, FromRow)]
-struct CurrencyStats {
-    #[schema(example = "USD")]
-    currency: String,
-    accounts: i64,
-    /// Whose charges are refused: suspended themselves, or with their merchant.
-    suspended_accounts: i64,
-    /// What open holds have not settled.
-    pending_amount: i64,
-}
-
-/// The accounts of one currency whose latest business day is this one.
-#[derive(Debug, Serialize, ToSchema, FromRow)]
-struct DayStats {
-    #[schema(example = "USD")]
-    currency: String,
-    /// YYYYMMDD, in each merchant's own time zone.
-    #[schema(example = 20_261_121)]
-    day: i32,
-    accounts: i64,
-    daily_used: i64,
-    transactions_today: i64,
-    refunded_today: i64,
 }
 
 /// All accounts together.
@@ -399,45 +350,15 @@ struct QuotaStats {
     at: DateTime<Utc>,
 }
 
-/// How many latest days are returned.
-const STATS_DAYS_MAX: i64 = 100;
-
 /// Sums over all accounts that the caller may see.
 #[utoipa::path(get, path = "/quotas/stats", tag = "quotas",
     operation_id = "quota_stats", responses((status = OK, body = QuotaStats), Problems))]
 async fn stats(State(admin): State<Admin>, caller: Caller) -> Answer<Json<QuotaStats>> {
     caller.require(Permission::QuotasRead)?;
     let merchant = caller.narrow(None)?;
-    let merchant = merchant.as_ref().map(MerchantId::as_str);
-    let currencies = sqlx::query_as(
-        "SELECT currency, count(*) AS accounts,
-                count(coalesce(account.suspended_at, merchant.suspended_at)) AS suspended_accounts,
-                least(sum(pending_amount), 9223372036854775807)::bigint AS pending_amount
-         FROM quota_account AS account LEFT JOIN quota_merchant AS merchant USING (merchant_id)
-         WHERE $1::text IS NULL OR merchant_id = $1
-         GROUP BY currency ORDER BY currency",
-    )
-    .bind(merchant)
-    .fetch_all(&admin.pool)
-    .await?;
-    let days = sqlx::query_as(
-        "SELECT currency, daily_window AS day, count(*) AS accounts,
-                least(sum(daily_used), 9223372036854775807)::bigint AS daily_used,
-                least(sum(daily_count), 9223372036854775807)::bigint AS transactions_today,
-                least(sum(daily_refunded), 9223372036854775807)::bigint AS refunded_today
-         FROM quota_account WHERE ($1::text IS NULL OR merchant_id = $1) AND daily_window > 0
-         GROUP BY daily_window, currency ORDER BY daily_window DESC, currency LIMIT $2",
-    )
-    .bind(merchant)
-    .bind(STATS_DAYS_MAX)
-    .fetch_all(&admin.pool)
-    .await?;
-    let suspended_merchants = sqlx::query_scalar(
-        "SELECT count(*) FROM quota_merchant WHERE suspended_at IS NOT NULL AND ($1::text IS NULL OR merchant_id = $1)",
-    )
-    .bind(merchant)
-    .fetch_one(&admin.pool)
-    .await?;
+    let currencies = accounts::by_currency(&admin.pool, merchant.as_ref()).await?;
+    let days = accounts::by_day(&admin.pool, merchant.as_ref()).await?;
+    let suspended_merchants = accounts::suspended_merchants(&admin.pool, merchant.as_ref()).await?;
     let at = DateTime::from_timestamp_millis(sluice_kit::clock::now_ms()).unwrap_or_default();
     Ok(Json(QuotaStats { currencies, suspended_merchants, days, at }))
 }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use quota::MerchantId;
 use serde::{Deserialize, Serialize};
-use sqlx::{PgPool, QueryBuilder};
 use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -22,15 +21,13 @@ use super::openapi::{BodyProblems, NotFound, Problems};
 use super::page::{self, Cursor, Page, TimeId};
 use super::problem::{Answer, Kind, Problem};
 use super::{API, Admin, Caller, Json, Path, Permission, Query, Role};
+use crate::store::access_tokens::{self, AccessToken, Grant, NewId, Visible};
 use sluice_kit::clock;
 use sluice_kit::telemetry::AUDIT;
 use sluice_settings::Secret;
 
 /// Longest name, in characters.
 const NAME_LEN_MAX: usize = 100;
-/// What the API shows of a token.
-const COLUMNS: &str = "id, name, role, merchant_id, permissions, created_at, created_by, expires_at, last_used_at, replaces, \
-    revoked_at, revoked_by";
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(revoke)).routes(routes!(rotate))
@@ -50,28 +47,6 @@ pub struct NewToken {
     pub permissions: Option<Vec<Permission>>,
     /// From when on it is refused; absent for a token that only a revocation ends.
     pub expires_at: Option<DateTime<Utc>>,
-}
-
-/// An access token without its text.
-#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
-pub struct AccessToken {
-    pub id: Uuid,
-    pub name: String,
-    #[schema(value_type = Role)]
-    pub role: String,
-    pub merchant_id: Option<String>,
-    /// Absent where it has all that its role grants.
-    #[schema(value_type = Option<Vec<Permission>>)]
-    pub permissions: Option<Vec<String>>,
-    pub created_at: DateTime<Utc>,
-    pub created_by: String,
-    pub expires_at: Option<DateTime<Utc>>,
-    /// To the minute.
-    pub last_used_at: Option<DateTime<Utc>>,
-    /// The token that was rotated into this one.
-    pub replaces: Option<Uuid>,
-    pub revoked_at: Option<DateTime<Utc>>,
-    pub revoked_by: Option<String>,
 }
 
 /// A new access token.
@@ -106,7 +81,10 @@ struct ListQuery {
 async fn create(State(admin): State<Admin>, caller: Caller, Json(new): Json<NewToken>) -> Answer<Response> {
     caller.require(Permission::TokensManage)?;
     let new = new.check(&caller, clock::now_ms())?;
-    let (text, made) = insert(&admin.pool, &new, caller.subject.as_str()).await?;
+    let text = token::generate()?;
+    let id = Uuid::from_bytes(clock::decision_id());
+    let id = NewId { id, secret_hash: &token::hash(text.expose()) };
+    let made = access_tokens::insert(&admin.pool, id, &new, caller.subject.as_str()).await?;
     info!(target: AUDIT, token_id = %made.id, actor = %caller.subject, role = made.role, "access token created");
     created(&text, made)
 }
@@ -124,19 +102,8 @@ async fn list(
     caller.require(Permission::TokensManage)?;
     let limit = page::limit(query.limit, admin.live.current().admin_page_max)?;
     let after = query.cursor.as_deref().map(TimeId::decode).transpose()?;
-    let mut sql = QueryBuilder::new(format!("SELECT {COLUMNS} FROM access_token WHERE true"));
-    if let Some(merchant) = &caller.merchant {
-        sql.push(" AND merchant_id = ").push_bind(merchant.as_str());
-    }
-    if let Some(active) = query.active {
-        let in_force = " AND (revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())) = ";
-        sql.push(in_force).push_bind(active);
-    }
-    if let Some(TimeId(at, id)) = after {
-        sql.push(" AND (created_at, id) < (").push_bind(at).push(", ").push_bind(id).push(")");
-    }
-    sql.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(limit.saturating_add(1));
-    let tokens = sql.build_query_as::<AccessToken>().fetch_all(&admin.pool).await?;
+    let (merchant, limit_and_one) = (caller.merchant.as_ref(), limit.saturating_add(1));
+    let tokens = access_tokens::list(&admin.pool, merchant, query.active, after, limit_and_one).await?;
     Ok(Json(Page::from_rows(tokens, limit, |last| TimeId(last.created_at, last.id))))
 }
 
@@ -147,17 +114,10 @@ async fn list(
 )]
 async fn revoke(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>) -> Answer<StatusCode> {
     caller.require(Permission::TokensManage)?;
-    // Revoking again changes nothing, and the first one stays on record.
-    let known: Option<bool> = sqlx::query_scalar(
-        "UPDATE access_token SET revoked_at = coalesce(revoked_at, now()), revoked_by = coalesce(revoked_by, $2) \
-         WHERE id = $1 AND ($3::text IS NULL OR merchant_id = $3) RETURNING true",
-    )
-    .bind(id)
-    .bind(caller.subject.as_str())
-    .bind(caller.merchant.as_ref().map(MerchantId::as_str))
-    .fetch_optional(&admin.pool)
-    .await?;
-    known.ok_or_else(|| Problem::new(Kind::NotFound))?;
+    let token = Visible { id, merchant: caller.merchant.as_ref() };
+    if !access_tokens::revoke(&admin.pool, token, caller.subject.as_str()).await? {
+        return Err(Problem::new(Kind::NotFound));
+    }
     admin.auth.forget_tokens();
     info!(target: AUDIT, token_id = %id, actor = %caller.subject, "access token revoked");
     Ok(StatusCode::NO_CONTENT)
@@ -170,8 +130,16 @@ async fn revoke(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>
 )]
 async fn rotate(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>) -> Answer<Response> {
     caller.require(Permission::TokensManage)?;
-    let merchant = caller.merchant.as_ref().map(MerchantId::as_str);
-    let (text, made) = replace(&admin.pool, id, merchant, caller.subject.as_str()).await?;
+    let old = Visible { id, merchant: caller.merchant.as_ref() };
+    let text = token::generate()?;
+    let new = Uuid::from_bytes(clock::decision_id());
+    let new = NewId { id: new, secret_hash: &token::hash(text.expose()) };
+    let Some(made) = access_tokens::replace(&admin.pool, old, new, caller.subject.as_str()).await? else {
+        return Err(match access_tokens::exists(&admin.pool, old).await? {
+            true => Problem::new(Kind::Conflict).detail("the token is revoked or expired; make a new one"),
+            false => Problem::new(Kind::NotFound),
+        });
+    };
     admin.auth.forget_tokens();
     info!(target: AUDIT, token_id = %made.id, replaces = %id, actor = %caller.subject, "access token rotated");
     created(&text, made)
@@ -188,16 +156,6 @@ fn created(text: &Secret, access_token: AccessToken) -> Answer<Response> {
     let mut response = (StatusCode::CREATED, headers, Body::from(json(&body)?)).into_response();
     response.extensions_mut().insert(KeptBody(Bytes::from(kept)));
     Ok(response)
-}
-
-/// A token that may be made.
-#[derive(Clone, Debug)]
-pub struct Grant {
-    name: String,
-    role: Role,
-    merchant: Option<MerchantId>,
-    permissions: Option<Vec<Permission>>,
-    expires_at: Option<DateTime<Utc>>,
 }
 
 impl NewToken {
@@ -234,72 +192,6 @@ impl NewToken {
         let (role, permissions, expires_at) = (self.role, self.permissions, self.expires_at);
         Ok(Grant { name: name.to_owned(), role, merchant, permissions, expires_at })
     }
-}
-
-/// Stores a new token and returns its text.
-async fn insert(pool: &PgPool, grant: &Grant, actor: &str) -> Answer<(Secret, AccessToken)> {
-    let text = token::generate()?;
-    let permissions = grant.permissions.as_ref().map(|permissions| {
-        let mut names: Vec<&str> = permissions.iter().map(|permission| permission.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    });
-    let sql = format!(
-        "INSERT INTO access_token (id, name, secret_hash, role, merchant_id, permissions, created_by, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {COLUMNS}"
-    );
-    let made = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(Uuid::from_bytes(clock::decision_id()))
-        .bind(&grant.name)
-        .bind(token::hash(text.expose()).as_slice())
-        .bind(grant.role.as_str())
-        .bind(grant.merchant.as_ref().map(MerchantId::as_str))
-        .bind(permissions)
-        .bind(actor)
-        .bind(grant.expires_at)
-        .fetch_one(pool)
-        .await?;
-    Ok((text, made))
-}
-
-/// Revokes a token that is in force and stores its replacement, both or none.
-async fn replace(pool: &PgPool, id: Uuid, merchant: Option<&str>, actor: &str) -> Answer<(Secret, AccessToken)> {
-    let text = token::generate()?;
-    let sql = format!(
-        "WITH old AS ( \
-            UPDATE access_token SET revoked_at = now(), revoked_by = $3 \
-            WHERE id = $1 AND ($2::text IS NULL OR merchant_id = $2) AND revoked_at IS NULL \
-                AND (expires_at IS NULL OR expires_at > now()) \
-            RETURNING id, name, role, merchant_id, permissions, expires_at) \
-         INSERT INTO access_token (id, name, secret_hash, role, merchant_id, permissions, expires_at, created_by, replaces) \
-         SELECT $4, name, $5, role, merchant_id, permissions, expires_at, $3, id FROM old RETURNING {COLUMNS}"
-    );
-    let made = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(id)
-        .bind(merchant)
-        .bind(actor)
-        .bind(Uuid::from_bytes(clock::decision_id()))
-        .bind(token::hash(text.expose()).as_slice())
-        .fetch_optional(pool)
-        .await?;
-    match made {
-        Some(made) => Ok((text, made)),
-        None => Err(why_not(pool, id, merchant).await?),
-    }
-}
-
-async fn why_not(pool: &PgPool, id: Uuid, merchant: Option<&str>) -> Answer<Problem> {
-    let known: Option<bool> =
-        sqlx::query_scalar("SELECT true FROM access_token WHERE id = $1 AND ($2::text IS NULL OR merchant_id = $2)")
-            .bind(id)
-            .bind(merchant)
-            .fetch_optional(pool)
-            .await?;
-    Ok(match known {
-        Some(_) => Problem::new(Kind::Conflict).detail("the token is revoked or expired; make a new one"),
-        None => Problem::new(Kind::NotFound),
-    })
 }
 
 #[cfg(test)]

@@ -16,9 +16,10 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::{Filter, place};
+use super::place;
 use crate::admin::page::TimeId;
 use crate::admin::problem::{Answer, Kind, Problem};
+use crate::store::usage_log::UsageFilter;
 use sluice_journal::usage_log::UsageLog;
 
 /// Exports that one caller may have in progress: a slow one blocks only its caller's next ones.
@@ -63,7 +64,7 @@ enum Broken {
 /// An export between two pages.
 struct Export {
     pool: PgPool,
-    filter: Filter,
+    filter: UsageFilter,
     /// Ends when the export does.
     _under_way: UnderWay,
     until: Instant,
@@ -84,7 +85,7 @@ impl Exports {
         &self,
         caller: &ActorId,
         pool: &PgPool,
-        filter: Filter,
+        filter: UsageFilter,
         after: Option<TimeId>,
     ) -> Answer<Response> {
         let under_way = self.begin(caller)?;

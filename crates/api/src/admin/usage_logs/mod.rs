@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use quota::{Code, Currency, MerchantId, OrderNo};
 use serde::Deserialize;
-use sqlx::{PgPool, Postgres, QueryBuilder};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -19,6 +18,7 @@ use super::openapi::Problems;
 use super::page::{self, Cursor, Page, TimeId};
 use super::problem::{Answer, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
+use crate::store::usage_log::UsageFilter;
 use sluice_journal::usage_log::UsageLog;
 
 pub use export::Exports;
@@ -93,19 +93,6 @@ struct LogQuery {
     limit: Option<u64>,
 }
 
-/// Checked conditions on rows.
-#[derive(Clone, Debug, Default)]
-struct Filter {
-    merchant: Option<MerchantId>,
-    order: Option<OrderNo>,
-    from: Option<DateTime<Utc>>,
-    to: Option<DateTime<Utc>>,
-    action: Option<&'static str>,
-    code: Option<Code>,
-    currency: Option<Currency>,
-    success: Option<bool>,
-}
-
 /// Every decision on a merchant's quota.
 #[utoipa::path(
     get, path = "/usage-logs/merchant/{merchant_id}", tag = "usage logs", operation_id = "usage_logs_of_merchant",
@@ -154,7 +141,7 @@ async fn answer(
     admin: &Admin,
     caller: &Caller,
     query: &LogQuery,
-    filter: Filter,
+    filter: UsageFilter,
     headers: &HeaderMap,
 ) -> Answer<Response> {
     let after = query.cursor.as_deref().map(TimeId::decode).transpose()?;
@@ -178,7 +165,7 @@ fn accepted(headers: &HeaderMap) -> Format {
 
 impl LogQuery {
     /// Checks every condition, and narrows to what the caller may see.
-    fn filter(&self, caller: &Caller) -> Answer<Filter> {
+    fn filter(&self, caller: &Caller) -> Answer<UsageFilter> {
         caller.require(Permission::QuotasRead)?;
         let merchant = self.merchant_id.as_deref().map(|id| merchant_id("merchant_id", id)).transpose()?;
         page::check_time("from", self.from)?;
@@ -189,7 +176,7 @@ impl LogQuery {
             return Err(Problem::field("from", "must be before to"));
         }
         let code = |text: &str| Code::parse(text).ok_or_else(|| Problem::field("code", "is no code of an answer"));
-        Ok(Filter {
+        Ok(UsageFilter {
             merchant: caller.narrow(merchant)?,
             order: self.order_no.as_deref().map(order_no).transpose()?,
             from: self.from,
@@ -199,49 +186,6 @@ impl LogQuery {
             currency: self.currency.as_deref().map(currency).transpose()?,
             success: self.success,
         })
-    }
-}
-
-impl Filter {
-    /// At most `limit` rows, the newest first, from the given position on.
-    async fn rows(&self, pool: &PgPool, after: Option<TimeId>, limit: i64) -> Result<Vec<UsageLog>, sqlx::Error> {
-        let mut sql = QueryBuilder::new(format!("SELECT {} FROM usage_log WHERE true", UsageLog::COLUMNS));
-        self.push(&mut sql);
-        if let Some(TimeId(at, id)) = after {
-            // Two conditions: the first lets Postgres skip whole partitions and the index's beginning.
-            sql.push(" AND at <= ").push_bind(at);
-            sql.push(" AND (at, event_id) < (").push_bind(at).push(", ").push_bind(id).push(")");
-        }
-        sql.push(" ORDER BY at DESC, event_id DESC LIMIT ").push_bind(limit);
-        sql.build_query_as().fetch_all(pool).await
-    }
-
-    /// Adds the conditions. Only those that there are, so that Postgres plans for just them.
-    fn push(&self, sql: &mut QueryBuilder<Postgres>) {
-        if let Some(merchant) = &self.merchant {
-            sql.push(" AND merchant_id = ").push_bind(merchant.as_str().to_owned());
-        }
-        if let Some(order) = &self.order {
-            sql.push(" AND order_no = ").push_bind(order.as_str().to_owned());
-        }
-        if let Some(from) = self.from {
-            sql.push(" AND at >= ").push_bind(from);
-        }
-        if let Some(to) = self.to {
-            sql.push(" AND at < ").push_bind(to);
-        }
-        if let Some(action) = self.action {
-            sql.push(" AND action_type = ").push_bind(action);
-        }
-        if let Some(code) = self.code {
-            sql.push(" AND code = ").push_bind(code.as_str());
-        }
-        if let Some(currency) = self.currency {
-            sql.push(" AND currency = ").push_bind(currency.code().to_owned());
-        }
-        if let Some(success) = self.success {
-            sql.push(" AND success = ").push_bind(success);
-        }
     }
 }
 

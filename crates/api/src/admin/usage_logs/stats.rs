@@ -3,28 +3,20 @@
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::QueryBuilder;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Filter, action, currency, merchant_id};
+use super::{action, currency, merchant_id};
 use crate::admin::openapi::Problems;
 use crate::admin::page::check_time;
 use crate::admin::problem::{Answer, Problem};
 use crate::admin::{Admin, Caller, Json, Permission, Query};
+use crate::store::usage_log::{UsageFilter, UsageTotal};
 use sluice_kit::clock;
 
 /// The default time span, in hours.
 const HOURS_DEFAULT: i64 = 24;
 /// Longest time, in days: its rows are counted one by one.
 const DAYS_MAX: i64 = 92;
-/// Most groups; currencies times actions times codes stay far below.
-const GROUPS_MAX: i64 = 10_000;
-
-/// Amounts are added up as far as they fit into 64 bits.
-const SELECT: &str = "SELECT currency, action_type, code, success, count(*) AS count, count(*) FILTER (WHERE replay) AS replays, \
-    least(coalesce(sum(amount) FILTER (WHERE NOT replay), 0), 9223372036854775807)::bigint AS amount \
-    FROM usage_log WHERE true";
-
 /// Which rows to add up.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -37,21 +29,6 @@ pub(super) struct StatsQuery {
     merchant_id: Option<String>,
     currency: Option<String>,
     action: Option<String>,
-}
-
-/// The totals of one kind of answer.
-#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
-pub(super) struct UsageTotal {
-    currency: Option<String>,
-    action_type: String,
-    code: String,
-    success: bool,
-    /// Commands, repetitions included.
-    count: i64,
-    /// Of these, repetitions, which changed nothing.
-    replays: i64,
-    /// What the commands named, without repetitions, in minor units; at most 2^63 - 1.
-    amount: i64,
 }
 
 /// The totals over a time.
@@ -82,10 +59,7 @@ pub(super) async fn usage_log_stats(
     Query(query): Query<StatsQuery>,
 ) -> Answer<Json<UsageStats>> {
     let (filter, from, to) = query.filter(&caller, clock::now_ms())?;
-    let mut sql = QueryBuilder::new(SELECT);
-    filter.push(&mut sql);
-    sql.push(" GROUP BY currency, action_type, code, success ORDER BY count DESC, currency, action_type, code LIMIT ");
-    let items: Vec<UsageTotal> = sql.push_bind(GROUPS_MAX).build_query_as().fetch_all(&admin.pool).await?;
+    let items = filter.totals(&admin.pool).await?;
     let count = |success: bool| items.iter().filter(|item| item.success == success).map(|item| item.count).sum::<i64>();
     let (succeeded, failed) = (count(true), count(false));
     let merchant_id = filter.merchant.map(|merchant| merchant.as_str().to_owned());
@@ -93,7 +67,7 @@ pub(super) async fn usage_log_stats(
 }
 
 impl StatsQuery {
-    fn filter(&self, caller: &Caller, now_ms: i64) -> Answer<(Filter, DateTime<Utc>, DateTime<Utc>)> {
+    fn filter(&self, caller: &Caller, now_ms: i64) -> Answer<(UsageFilter, DateTime<Utc>, DateTime<Utc>)> {
         caller.require(Permission::QuotasRead)?;
         let merchant = self.merchant_id.as_deref().map(|id| merchant_id("merchant_id", id)).transpose()?;
         check_time("from", self.from)?;
@@ -107,13 +81,13 @@ impl StatsQuery {
         if earlier(DAYS_MAX * 24).is_none_or(|first| from < first) {
             return Err(Problem::field("from", format!("must be at most {DAYS_MAX} days before to")));
         }
-        let filter = Filter {
+        let filter = UsageFilter {
             merchant: caller.narrow(merchant)?,
             from: Some(from),
             to: Some(to),
             currency: self.currency.as_deref().map(currency).transpose()?,
             action: self.action.as_deref().map(action).transpose()?,
-            ..Filter::default()
+            ..UsageFilter::default()
         };
         Ok((filter, from, to))
     }
