@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use quota::{Action, Adjust, Code, Currency, MerchantId, Reset};
+use quota::{Code, Currency, MerchantId};
 use serde::Serialize;
 use sqlx::PgPool;
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ use crate::store::accounts as store;
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::resolve::{self, ResolveError, Resolved};
 use sluice_decision::operations::{
-    AccountView, Actor, BATCH_MAX, Invalid, Operation, Provenance, Request, moment, refusing_limit,
+    AccountView, Actor, BATCH_MAX, Invalid, OperationRequest, Provenance, Request, moment, refusing_limit,
 };
 use sluice_journal::outcomes::read::Verdict;
 use sluice_kit::telemetry;
@@ -58,58 +58,91 @@ pub(super) async fn resolve(
     })
 }
 
+/// A valid operation, with what its row in the table says of it.
+#[derive(Debug)]
+pub(crate) struct Requested {
+    request: Request,
+    permission: Permission,
+    repeat: Repeat,
+}
+
+impl TryFrom<OperationRequest> for Requested {
+    type Error = Invalid;
+
+    fn try_from(operation: OperationRequest) -> Result<Self, Invalid> {
+        let permission = permission(&operation);
+        let repeat = if operation.is_idempotent() { Repeat::Safe } else { Repeat::Unsafe };
+        Ok(Self { request: operation.try_into()?, permission, repeat })
+    }
+}
+
+/// Declares the permissions from the table of operations.
+macro_rules! permission {
+    ([$({
+        $(#$doc:tt)+
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident, rest$rest:tt, grpc$grpc:tt
+    })+]) => {
+        const fn permission(operation: &OperationRequest) -> Permission {
+            match operation { $(OperationRequest::$variant(_) => Permission::$permission,)+ }
+        }
+    };
+}
+
+sluice_decision::for_each_operation!(permission!());
+
 /// Executes one operation in the caller's name; a refused dry run is an answer as well.
-pub(crate) async fn execute(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Answer<Decision> {
-    let request = request.map_err(|invalid| invalid_field(&invalid, invalid.field))?;
-    allow(caller, &request)?;
-    let repeat = Repeat::of(&request.operation);
+pub(crate) async fn execute(admin: &Admin, caller: &Caller, requested: Result<Requested, Invalid>) -> Answer<Decision> {
+    let requested = requested.map_err(|invalid| invalid_field(&invalid, invalid.field))?;
+    allow(caller, &requested)?;
+    let Requested { request, repeat, .. } = requested;
     let (operations, actor) = (admin.operations.clone(), actor(caller));
     let done = to_the_end(repeat, OPERATION_TIMEOUT, async move { operations.execute(&actor, request).await }).await?;
     outcome(done.map_err(|error| repeat.no_decision(&error))?)
 }
 
-/// The result of each operation of a batch, in its order.
+/// What became of a batch.
+#[derive(Debug)]
+pub(crate) struct BatchOutcome {
+    /// The result of each operation, in its order.
+    pub results: Vec<Answer<Decision>>,
+    /// Whether the answer is kept for its idempotency key, if its status does not decide that.
+    pub keep: Option<Keep>,
+}
+
+/// Executes the operations of a batch, each by itself or all or none.
 pub(crate) async fn batch(
     admin: &Admin,
     caller: &Caller,
-    operations: impl ExactSizeIterator<Item = Result<Request, Invalid>>,
+    operations: impl ExactSizeIterator<Item = Result<Requested, Invalid>>,
     atomic: bool,
-) -> Answer<Vec<Answer<Decision>>> {
-    let requests = batch_of(admin, caller, operations)?;
-    let repeats: Vec<Repeat> = requests.iter().map(|request| Repeat::of(&request.operation)).collect();
+) -> Answer<BatchOutcome> {
+    let (requests, repeats) = batch_of(admin, caller, operations)?;
     let whole = if repeats.contains(&Repeat::Unsafe) { Repeat::Unsafe } else { Repeat::Safe };
     let (operations, actor) = (admin.operations.clone(), actor(caller));
-    if atomic {
+    let results: Vec<Answer<Decision>> = if atomic {
         one_merchant(&requests)?;
-        let done =
-            to_the_end(whole, OPERATION_TIMEOUT, async move { operations.execute_all_or_none(&actor, requests).await })
-                .await?;
-        return Ok(done.map_err(|error| whole.no_decision(&error))?.into_iter().map(outcome).collect());
-    }
-    let outcomes =
-        to_the_end(whole, OPERATION_TIMEOUT, async move { operations.execute_each(&actor, requests).await }).await?;
-    let answer = |(done, repeat): (Result<Decision, StoreError>, Repeat)| {
-        done.map_err(|error| repeat.no_decision(&error)).and_then(outcome)
+        let work = async move { operations.execute_all_or_none(&actor, requests).await };
+        let done = to_the_end(whole, OPERATION_TIMEOUT, work).await?;
+        done.map_err(|error| whole.no_decision(&error))?.into_iter().map(outcome).collect()
+    } else {
+        let work = async move { operations.execute_each(&actor, requests).await };
+        let done = to_the_end(whole, OPERATION_TIMEOUT, work).await?.into_iter().zip(&repeats);
+        done.map(|(done, repeat)| done.map_err(|error| repeat.no_decision(&error)).and_then(outcome)).collect()
     };
-    Ok(outcomes.into_iter().zip(repeats).map(answer).collect())
+    Ok(BatchOutcome { keep: keep(&results, &repeats), results })
 }
 
-/// Whether a batch's answer is kept for its idempotency key, if its status does not decide that: not with items that may be
-/// retried, but always if something was done, or may have been, that a retry would do twice.
-pub(super) fn keep(outcomes: &[Answer<Decision>]) -> Option<Keep> {
-    let once = |outcome: &Answer<Decision>| match outcome {
-        Ok(done) => matches!(
-            &done.command.action,
-            Action::Adjust(Adjust { expected_version: None, .. }) | Action::Reset(Reset { expected_version: None, .. })
-        ),
+/// Not with items that may be retried, but always if something was done, or may have been, that a retry would do twice.
+fn keep(results: &[Answer<Decision>], repeats: &[Repeat]) -> Option<Keep> {
+    let once = |(result, repeat): (&Answer<Decision>, &Repeat)| match result {
+        Ok(_) => *repeat == Repeat::Unsafe,
         Err(problem) => problem.is_outcome_unknown(),
     };
-    let again = |outcome: &Answer<Decision>| {
-        outcome.as_ref().is_err_and(|problem| idempotency::may_be_retried(problem.status()))
-    };
-    if outcomes.iter().any(once) {
+    let again =
+        |result: &Answer<Decision>| result.as_ref().is_err_and(|problem| idempotency::may_be_retried(problem.status()));
+    if results.iter().zip(repeats).any(once) {
         Some(Keep::Always)
-    } else if outcomes.iter().any(again) {
+    } else if results.iter().any(again) {
         Some(Keep::Never)
     } else {
         None
@@ -126,32 +159,6 @@ enum Repeat {
 }
 
 impl Repeat {
-    const fn of(operation: &Operation) -> Self {
-        match operation {
-            Operation::Adjust(Adjust { expected_version: None, .. })
-            | Operation::Reset(Reset { expected_version: None, .. }) => Self::Unsafe,
-            Operation::Adjust(_)
-            | Operation::Reset(_)
-            | Operation::Consume(_)
-            | Operation::Hold(_)
-            | Operation::Settle { .. }
-            | Operation::Void
-            | Operation::ExtendHold { .. }
-            | Operation::Refund { .. }
-            | Operation::Release { .. }
-            | Operation::MarkUnknown(_)
-            | Operation::VoidAttempt
-            | Operation::Resolve(_)
-            | Operation::Suspend
-            | Operation::Resume
-            | Operation::SuspendMerchant
-            | Operation::ResumeMerchant
-            | Operation::Initialize
-            | Operation::Expire
-            | Operation::Roll => Self::Safe,
-        }
-    }
-
     fn no_decision(self, error: &StoreError) -> Problem {
         match self {
             Self::Safe => no_decision(error),
@@ -230,33 +237,9 @@ async fn suspension(pool: &PgPool, merchant: &MerchantId) -> Option<(Option<Stri
     })
 }
 
-/// The one place that decides who may request which operation on whose quota.
-fn allow(caller: &Caller, request: &Request) -> Answer<()> {
-    let permission = match request.operation {
-        _ if request.effect != quota::Effect::Commit => Permission::QuotasCheck,
-        Operation::Consume(_)
-        | Operation::Hold(_)
-        | Operation::Settle { reported: false, .. }
-        | Operation::Void
-        | Operation::ExtendHold { .. }
-        | Operation::Refund { .. }
-        | Operation::Release { .. } => Permission::QuotasOperate,
-        Operation::Settle { reported: true, .. }
-        | Operation::VoidAttempt
-        | Operation::MarkUnknown(_)
-        | Operation::Resolve(_)
-        | Operation::Adjust(_)
-        | Operation::Reset(_)
-        | Operation::Suspend
-        | Operation::Resume
-        | Operation::SuspendMerchant
-        | Operation::ResumeMerchant
-        | Operation::Initialize
-        | Operation::Expire
-        | Operation::Roll => Permission::QuotasManage,
-    };
-    caller.require(permission)?;
-    caller.may_see(&request.merchant)
+fn allow(caller: &Caller, requested: &Requested) -> Answer<()> {
+    caller.require(requested.permission)?;
+    caller.may_see(&requested.request.merchant)
 }
 
 fn actor(caller: &Caller) -> Actor {
@@ -271,22 +254,21 @@ fn outcome(done: Decision) -> Answer<Decision> {
 fn batch_of(
     admin: &Admin,
     caller: &Caller,
-    operations: impl ExactSizeIterator<Item = Result<Request, Invalid>>,
-) -> Answer<Vec<Request>> {
+    operations: impl ExactSizeIterator<Item = Result<Requested, Invalid>>,
+) -> Answer<(Vec<Request>, Vec<Repeat>)> {
     let count = operations.len();
     if count == 0 || count > BATCH_MAX {
         let detail = format!("must hold 1 to {BATCH_MAX} operations, it has {count}");
         return Err(Problem::field("operations", detail));
     }
     rate::take_batch(admin, caller, count)?;
-    let mut requests = Vec::with_capacity(count);
-    for (place, request) in operations.enumerate() {
-        let request =
-            request.map_err(|invalid| invalid_field(&invalid, format!("operations[{place}].{}", invalid.field)))?;
-        allow(caller, &request)?;
-        requests.push(request);
-    }
-    Ok(requests)
+    let parsed = |(place, requested): (usize, Result<Requested, Invalid>)| {
+        let requested =
+            requested.map_err(|invalid| invalid_field(&invalid, format!("operations[{place}].{}", invalid.field)))?;
+        allow(caller, &requested)?;
+        Ok((requested.request, requested.repeat))
+    };
+    operations.enumerate().map(parsed).collect()
 }
 
 fn one_merchant(requests: &[Request]) -> Answer<()> {

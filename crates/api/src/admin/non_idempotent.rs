@@ -5,6 +5,21 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::API;
+use sluice_decision::operations::Repetition;
+
+/// Declares how often operations take effect, from the table of operations.
+macro_rules! repetitions {
+    ([$({
+        $(#$doc:tt)+
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident,
+        rest[$path:literal $($answer:tt)+], grpc$grpc:tt
+    })+]) => {
+        /// The path of each operation, and its action in a batch.
+        const OPERATIONS: &[(&str, &str, Repetition)] = &[$(($path, stringify!($name), Repetition::$repetition)),+];
+    };
+}
+
+sluice_decision::for_each_operation!(repetitions!());
 
 /// The fields of a correction that matter here. The handler reads the others.
 #[derive(Deserialize)]
@@ -26,16 +41,21 @@ struct Operation {
 /// Whether a POST of the body to the path is such a request. One that cannot be read is none: it is refused.
 pub(super) fn is(path: &str, body: &[u8]) -> bool {
     match path.strip_prefix(API) {
-        Some("/quotas/adjust" | "/quotas/reset") => {
+        Some("/quotas/batch") => serde_json::from_slice::<Batch>(body).is_ok_and(|batch| {
+            let mut operations = batch.operations.iter();
+            operations.any(|operation| needs_version(&operation.action) && operation.expected_version.is_none())
+        }),
+        Some(path) if needs_version(path) => {
             serde_json::from_slice::<Correction>(body).is_ok_and(|correction| correction.expected_version.is_none())
         }
-        Some("/quotas/batch") => serde_json::from_slice::<Batch>(body).is_ok_and(|batch| {
-            batch.operations.iter().any(|operation| {
-                matches!(operation.action.as_str(), "adjust" | "reset") && operation.expected_version.is_none()
-            })
-        }),
         Some(_) | None => false,
     }
+}
+
+/// Whether an operation, named by its path or its action, takes effect once only with a version.
+fn needs_version(operation: &str) -> bool {
+    let named = OPERATIONS.iter().find(|(path, action, _)| [*path, *action].contains(&operation));
+    named.is_some_and(|(_, _, repetition)| *repetition == Repetition::OnceWithVersion)
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::execute::{self, MerchantAccounts, no_account, no_decision, parse_currency, parse_merchant};
+use super::execute::{
+    self, BatchOutcome, MerchantAccounts, Requested, no_account, no_decision, parse_currency, parse_merchant,
+};
 use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use super::page::{Cursor, Page, limit};
 use super::problem::{Answer, Problem};
@@ -19,25 +21,12 @@ use crate::store::accounts::{self, AccountFilter, CurrencyStats, DayStats};
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
     AccountView, AdjustRequest, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, ExtendHoldRequest,
-    InitializeRequest, Invalid, MerchantAnswer, OperationAnswer, RefundRequest, ReleaseRequest, Request, ResetRequest,
+    InitializeRequest, MerchantAnswer, OperationAnswer, OperationRequest, RefundRequest, ReleaseRequest, ResetRequest,
     SettleRequest, SuspendRequest, VoidRequest,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new()
-        .routes(routes!(check))
-        .routes(routes!(consume))
-        .routes(routes!(hold))
-        .routes(routes!(settle))
-        .routes(routes!(void))
-        .routes(routes!(extend_hold))
-        .routes(routes!(release))
-        .routes(routes!(refund))
-        .routes(routes!(adjust))
-        .routes(routes!(reset))
-        .routes(routes!(suspend))
-        .routes(routes!(resume))
-        .routes(routes!(initialize))
+    operations()
         .routes(routes!(batch))
         .routes(routes!(by_merchant))
         .routes(routes!(by_currency))
@@ -45,107 +34,31 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(stats))
 }
 
-/// Would a payment be admitted, and what do its limits leave? Consumes nothing, and answers 200 also where it would be refused.
-#[utoipa::path(post, path = "/quotas/check", tag = "quotas", request_body = CheckRequest,
-    responses((status = OK, body = CheckAnswer), Problems, BodyProblems))]
-async fn check(
-    State(admin): State<Admin>,
-    caller: Caller,
-    Json(body): Json<CheckRequest>,
-) -> Answer<Json<CheckAnswer>> {
-    let done = execute::execute(&admin, &caller, body.try_into()).await?;
-    Ok(Json(CheckAnswer::of(&done)))
+/// Declares the handler of each operation, with its description, from the table of operations.
+macro_rules! operations {
+    ([$({
+        $(#[doc = $summary:literal])+
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident,
+        rest[$path:literal -> $answer:ident $(, $problems:ident)*], grpc$grpc:tt
+    })+]) => {
+        $(
+            $(#[doc = $summary])+
+            #[utoipa::path(post, path = $path, tag = "quotas", request_body = $body,
+                responses((status = OK, body = $answer), Problems, BodyProblems $(, $problems)*))]
+            async fn $name(State(admin): State<Admin>, caller: Caller, Json(body): Json<$body>) -> Answer<Json<$answer>> {
+                let requested = OperationRequest::$variant(body).try_into();
+                let done = execute::execute(&admin, &caller, requested).await?;
+                Ok(Json($answer::of(&done)))
+            }
+        )+
+
+        fn operations() -> OpenApiRouter<Admin> {
+            OpenApiRouter::new()$(.routes(routes!($name)))+
+        }
+    };
 }
 
-/// Consume quota for an order, once.
-#[utoipa::path(post, path = "/quotas/consume", tag = "quotas", request_body = ChargeRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
-async fn consume(State(admin): State<Admin>, caller: Caller, Json(body): Json<ChargeRequest>) -> Operated {
-    execute_operation(&admin, &caller, Request::consume(body)).await
-}
-
-/// Consume quota whose final amount is open, until it is settled, voided or expires.
-#[utoipa::path(post, path = "/quotas/hold", tag = "quotas", request_body = ChargeRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
-async fn hold(State(admin): State<Admin>, caller: Caller, Json(body): Json<ChargeRequest>) -> Operated {
-    execute_operation(&admin, &caller, Request::hold(body)).await
-}
-
-/// Capture from a hold: a part, all of it, or within the policy's bound more than it.
-#[utoipa::path(post, path = "/quotas/settle", tag = "quotas", request_body = SettleRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
-async fn settle(State(admin): State<Admin>, caller: Caller, Json(body): Json<SettleRequest>) -> Operated {
-    execute_operation(&admin, &caller, body.try_into()).await
-}
-
-/// End a hold; what it still holds is returned.
-#[utoipa::path(post, path = "/quotas/void", tag = "quotas", request_body = VoidRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
-async fn void(State(admin): State<Admin>, caller: Caller, Json(body): Json<VoidRequest>) -> Operated {
-    execute_operation(&admin, &caller, body.try_into()).await
-}
-
-/// Keep a hold open for longer, as after an extended authorisation. Sent again, it changes nothing.
-#[utoipa::path(post, path = "/quotas/extend-hold", tag = "quotas", request_body = ExtendHoldRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
-async fn extend_hold(State(admin): State<Admin>, caller: Caller, Json(body): Json<ExtendHoldRequest>) -> Operated {
-    execute_operation(&admin, &caller, body.try_into()).await
-}
-
-/// Give back what an order has consumed: a hold is voided, what was captured is refunded.
-#[utoipa::path(post, path = "/quotas/release", tag = "quotas", request_body = ReleaseRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
-async fn release(State(admin): State<Admin>, caller: Caller, Json(body): Json<ReleaseRequest>) -> Operated {
-    execute_operation(&admin, &caller, body.try_into()).await
-}
-
-/// Return captured quota: into the windows it came from as far as they are open, and into today's figures of refunds.
-#[utoipa::path(post, path = "/quotas/refund", tag = "quotas", request_body = RefundRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals, NotFound))]
-async fn refund(State(admin): State<Admin>, caller: Caller, Json(body): Json<RefundRequest>) -> Operated {
-    execute_operation(&admin, &caller, body.try_into()).await
-}
-
-/// Correct one counter by hand. With `expected_version` it is done once, however often it is sent.
-#[utoipa::path(post, path = "/quotas/adjust", tag = "quotas", request_body = AdjustRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
-async fn adjust(State(admin): State<Admin>, caller: Caller, Json(body): Json<AdjustRequest>) -> Operated {
-    execute_operation(&admin, &caller, body.try_into()).await
-}
-
-/// Empty an account's windows. Orders of before are no longer returned into them. With `expected_version` it is done once.
-#[utoipa::path(post, path = "/quotas/reset", tag = "quotas", request_body = ResetRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
-async fn reset(State(admin): State<Admin>, caller: Caller, Json(body): Json<ResetRequest>) -> Operated {
-    execute_operation(&admin, &caller, body.try_into()).await
-}
-
-/// Refuse an account's charges from now on, repetitions of admitted orders too; without a currency those of the merchant as a
-/// whole, in every currency. Captures, voids and refunds go on.
-#[utoipa::path(post, path = "/quotas/suspend", tag = "quotas", request_body = SuspendRequest,
-    responses((status = OK, body = SuspensionAnswer), Problems, BodyProblems, Refusals))]
-async fn suspend(State(admin): State<Admin>, caller: Caller, Json(body): Json<SuspendRequest>) -> Suspended {
-    let done = execute::execute(&admin, &caller, Request::suspend(body)).await?;
-    Ok(Json(SuspensionAnswer::of(&done)))
-}
-
-/// Take an account's charges again; without a currency those of the merchant, but for accounts that are suspended themselves.
-#[utoipa::path(post, path = "/quotas/resume", tag = "quotas", request_body = SuspendRequest,
-    responses((status = OK, body = SuspensionAnswer), Problems, BodyProblems, Refusals))]
-async fn resume(State(admin): State<Admin>, caller: Caller, Json(body): Json<SuspendRequest>) -> Suspended {
-    let done = execute::execute(&admin, &caller, Request::resume(body)).await?;
-    Ok(Json(SuspensionAnswer::of(&done)))
-}
-
-/// Make an account, so that it is listed before its first payment. One that is there stays as it is.
-#[utoipa::path(post, path = "/quotas/initialize", tag = "quotas", request_body = InitializeRequest,
-    responses((status = OK, body = OperationAnswer), Problems, BodyProblems, Refusals))]
-async fn initialize(State(admin): State<Admin>, caller: Caller, Json(body): Json<InitializeRequest>) -> Operated {
-    execute_operation(&admin, &caller, body.try_into()).await
-}
-
-type Operated = Answer<Json<OperationAnswer>>;
-type Suspended = Answer<Json<SuspensionAnswer>>;
+sluice_decision::for_each_operation!(operations!());
 
 /// A suspension, or its end: of an account, or of a merchant as a whole.
 #[derive(Debug, Serialize, ToSchema)]
@@ -162,11 +75,6 @@ impl SuspensionAnswer {
             None => Self::Account(Box::new(OperationAnswer::of(done))),
         }
     }
-}
-
-async fn execute_operation(admin: &Admin, caller: &Caller, request: Result<Request, Invalid>) -> Operated {
-    let done = execute::execute(admin, caller, request).await?;
-    Ok(Json(OperationAnswer::of(&done)))
 }
 
 /// What became of one operation of a batch.
@@ -226,10 +134,9 @@ struct BatchAnswer {
         (status = CONFLICT, body = BatchAnswer, description = "an atomic batch of which one operation was refused"),
         Problems, BodyProblems, Refusals))]
 async fn batch(State(admin): State<Admin>, caller: Caller, Json(body): Json<BatchRequest>) -> Answer<Response> {
-    let operations = body.operations.into_iter().map(Request::try_from);
-    let outcomes = execute::batch(&admin, &caller, operations, body.atomic).await?;
-    let keep = execute::keep(&outcomes);
-    let results: Vec<BatchItem> = outcomes.into_iter().map(BatchItem::from).collect();
+    let operations = body.operations.into_iter().map(Requested::try_from);
+    let BatchOutcome { results, keep } = execute::batch(&admin, &caller, operations, body.atomic).await?;
+    let results: Vec<BatchItem> = results.into_iter().map(BatchItem::from).collect();
     let failed = results.iter().filter(|item| item.status != 200).count();
     let status = match (failed, body.atomic) {
         (0, _) => StatusCode::OK,

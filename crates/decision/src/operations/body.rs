@@ -5,6 +5,8 @@ use quota::{CounterName, Period};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::table::OperationRequest;
+
 /// Would a payment be admitted?
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -301,33 +303,13 @@ pub struct InitializeRequest {
     pub currency: String,
 }
 
-/// One operation of a batch.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(tag = "action", rename_all = "lowercase")]
-pub enum BatchOperation {
-    Check(CheckRequest),
-    Consume(ChargeRequest),
-    Hold(ChargeRequest),
-    Settle(SettleRequest),
-    Void(VoidRequest),
-    #[serde(rename = "extend_hold")]
-    ExtendHold(ExtendHoldRequest),
-    Release(ReleaseRequest),
-    Refund(RefundRequest),
-    Adjust(AdjustRequest),
-    Reset(ResetRequest),
-    Suspend(SuspendRequest),
-    Resume(SuspendRequest),
-    Initialize(InitializeRequest),
-}
-
 /// Many operations at once.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchRequest {
     /// 1 to 1000 operations. Those of one merchant are done in their order.
     #[schema(min_items = 1, max_items = 1000)]
-    pub operations: Vec<BatchOperation>,
+    pub operations: Vec<OperationRequest>,
     /// All or none, for operations of one merchant.
     #[serde(default)]
     pub atomic: bool,

@@ -6,6 +6,7 @@ mod answer;
 mod body;
 mod request;
 pub mod resolve;
+mod table;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,11 +30,12 @@ pub use answer::{
     refusing_limit,
 };
 pub use body::{
-    AdjustOperation, AdjustRequest, BatchOperation, BatchRequest, ChargeRequest, CheckRequest, CounterField,
-    ExtendHoldRequest, InitializeRequest, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest,
-    SuspendRequest, VoidRequest,
+    AdjustOperation, AdjustRequest, BatchRequest, ChargeRequest, CheckRequest, CounterField, ExtendHoldRequest,
+    InitializeRequest, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest,
+    VoidRequest,
 };
 pub use request::Invalid;
+pub use table::{OperationRequest, Repetition};
 
 /// Most operations of a batch.
 pub const BATCH_MAX: usize = 1000;

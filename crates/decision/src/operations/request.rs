@@ -8,8 +8,8 @@ use sluice_kit::clock;
 use thiserror::Error;
 
 use super::body::{
-    AdjustOperation, AdjustRequest, BatchOperation, ChargeRequest, CheckRequest, ExtendHoldRequest, InitializeRequest,
-    RefundRequest, ReleaseRequest, ResetRequest, SettleRequest, SuspendRequest, VoidRequest,
+    AdjustOperation, AdjustRequest, ChargeRequest, CheckRequest, ExtendHoldRequest, InitializeRequest, RefundRequest,
+    ReleaseRequest, ResetRequest, SettleRequest, SuspendRequest, VoidRequest,
 };
 use crate::request::{Operation, Request, capture_id};
 use sluice_store::{METADATA_BYTES_MAX, REMARKS_BYTES_MAX};
@@ -119,20 +119,41 @@ fn count(minor: i64) -> Result<AmountMinor, Invalid> {
     })
 }
 
-impl TryFrom<CheckRequest> for Request {
-    type Error = Invalid;
+/// A version is counted by the store, where numbers are exact up to 2^53 − 1.
+fn version(expected: Option<u64>) -> Result<Option<u64>, Invalid> {
+    match expected {
+        Some(version) if AmountMinor::new(version).is_none() => {
+            Err(Invalid::new("expected_version", format!("must be from 0 to {}", AmountMinor::MAX)))
+        }
+        expected => Ok(expected),
+    }
+}
 
-    fn try_from(body: CheckRequest) -> Result<Self, Invalid> {
+/// The operations, by their names in the table.
+impl Request {
+    pub(super) fn check(body: CheckRequest) -> Result<Self, Invalid> {
         let operation = Operation::Consume(amount(body.amount)?);
         let request = Self::parsed(&body.merchant_id, &body.currency, operation)?.channel(body.channel.as_deref())?;
         Ok(Self { effect: Effect::DryRun, ..request })
     }
-}
 
-impl TryFrom<SettleRequest> for Request {
-    type Error = Invalid;
+    pub(super) fn consume(body: ChargeRequest) -> Result<Self, Invalid> {
+        Self::of_charge(Operation::Consume(amount(body.amount)?), body)
+    }
 
-    fn try_from(body: SettleRequest) -> Result<Self, Invalid> {
+    pub(super) fn hold(body: ChargeRequest) -> Result<Self, Invalid> {
+        Self::of_charge(Operation::Hold(amount(body.amount)?), body)
+    }
+
+    fn of_charge(operation: Operation, body: ChargeRequest) -> Result<Self, Invalid> {
+        Self::parsed(&body.merchant_id, &body.currency, operation)?
+            .order(&body.order_no)?
+            .payment(body.payment_no.as_deref())?
+            .channel(body.channel.as_deref())?
+            .notes(body.remarks, body.metadata)
+    }
+
+    pub(super) fn settle(body: SettleRequest) -> Result<Self, Invalid> {
         let last = body.r#final.unwrap_or(true);
         if !last && body.capture_no.is_none() {
             return Err(Invalid::new("capture_no", "is required where final is false, to distinguish captures"));
@@ -145,23 +166,15 @@ impl TryFrom<SettleRequest> for Request {
             .channel(body.channel.as_deref())?
             .notes(body.remarks, body.metadata)
     }
-}
 
-impl TryFrom<VoidRequest> for Request {
-    type Error = Invalid;
-
-    fn try_from(body: VoidRequest) -> Result<Self, Invalid> {
+    pub(super) fn void(body: VoidRequest) -> Result<Self, Invalid> {
         Self::parsed(&body.merchant_id, &body.currency, Operation::Void)?
             .order(&body.order_no)?
             .channel(body.channel.as_deref())?
             .notes(body.remarks, body.metadata)
     }
-}
 
-impl TryFrom<ExtendHoldRequest> for Request {
-    type Error = Invalid;
-
-    fn try_from(body: ExtendHoldRequest) -> Result<Self, Invalid> {
+    pub(super) fn extend_hold(body: ExtendHoldRequest) -> Result<Self, Invalid> {
         let now_secs = clock::now_ms() / 1000;
         let latest = now_secs + i64::from(HoldTerms::LIFETIME_SECS_MAX);
         let until_secs = body.hold_until.timestamp();
@@ -172,12 +185,8 @@ impl TryFrom<ExtendHoldRequest> for Request {
             .order(&body.order_no)?
             .notes(body.remarks, body.metadata)
     }
-}
 
-impl TryFrom<RefundRequest> for Request {
-    type Error = Invalid;
-
-    fn try_from(body: RefundRequest) -> Result<Self, Invalid> {
+    pub(super) fn refund(body: RefundRequest) -> Result<Self, Invalid> {
         let operation = Operation::Refund {
             amount: body.amount.map(amount).transpose()?,
             id: OperationId::of(&body.refund_no),
@@ -190,12 +199,8 @@ impl TryFrom<RefundRequest> for Request {
             .channel(body.channel.as_deref())?
             .notes(body.remarks, body.metadata)
     }
-}
 
-impl TryFrom<ReleaseRequest> for Request {
-    type Error = Invalid;
-
-    fn try_from(body: ReleaseRequest) -> Result<Self, Invalid> {
+    pub(super) fn release(body: ReleaseRequest) -> Result<Self, Invalid> {
         // Without a number the order is released once: the empty number belongs to no other release.
         let id = OperationId::of(body.refund_no.as_deref().unwrap_or_default());
         Self::parsed(
@@ -209,12 +214,8 @@ impl TryFrom<ReleaseRequest> for Request {
         .channel(body.channel.as_deref())?
         .notes(body.remarks, body.metadata)
     }
-}
 
-impl TryFrom<AdjustRequest> for Request {
-    type Error = Invalid;
-
-    fn try_from(body: AdjustRequest) -> Result<Self, Invalid> {
+    pub(super) fn adjust(body: AdjustRequest) -> Result<Self, Invalid> {
         let amount = count(body.amount)?;
         let change = match body.operation {
             AdjustOperation::Add => Change::Add(amount),
@@ -225,68 +226,20 @@ impl TryFrom<AdjustRequest> for Request {
         let operation = Operation::Adjust(Adjust { counter: body.counter.into(), change, expected_version });
         Self::parsed(&body.merchant_id, &body.currency, operation)?.reason(body.reason)?.notes(None, body.metadata)
     }
-}
 
-/// A version is counted by the store, where numbers are exact up to 2^53 − 1.
-fn version(expected: Option<u64>) -> Result<Option<u64>, Invalid> {
-    match expected {
-        Some(version) if AmountMinor::new(version).is_none() => {
-            Err(Invalid::new("expected_version", format!("must be from 0 to {}", AmountMinor::MAX)))
-        }
-        expected => Ok(expected),
-    }
-}
-
-impl TryFrom<ResetRequest> for Request {
-    type Error = Invalid;
-
-    fn try_from(body: ResetRequest) -> Result<Self, Invalid> {
+    pub(super) fn reset(body: ResetRequest) -> Result<Self, Invalid> {
         let operation = Operation::Reset(Reset {
             windows: PerPeriod::from_fn(|period| body.window.has(period)),
             expected_version: version(body.expected_version)?,
         });
         Self::parsed(&body.merchant_id, &body.currency, operation)?.reason(body.reason)?.notes(None, body.metadata)
     }
-}
 
-impl Request {
-    /// Consumes quota for good.
-    ///
-    /// # Errors
-    /// [`Invalid`] names the field.
-    pub fn consume(body: ChargeRequest) -> Result<Self, Invalid> {
-        Self::of_charge(Operation::Consume(amount(body.amount)?), body)
-    }
-
-    /// Consumes quota whose final amount is open.
-    ///
-    /// # Errors
-    /// [`Invalid`] names the field.
-    pub fn hold(body: ChargeRequest) -> Result<Self, Invalid> {
-        Self::of_charge(Operation::Hold(amount(body.amount)?), body)
-    }
-
-    fn of_charge(operation: Operation, body: ChargeRequest) -> Result<Self, Invalid> {
-        Self::parsed(&body.merchant_id, &body.currency, operation)?
-            .order(&body.order_no)?
-            .payment(body.payment_no.as_deref())?
-            .channel(body.channel.as_deref())?
-            .notes(body.remarks, body.metadata)
-    }
-
-    /// Refuses charges of an account, or of the merchant as a whole where the body names no currency.
-    ///
-    /// # Errors
-    /// [`Invalid`] names the field.
-    pub fn suspend(body: SuspendRequest) -> Result<Self, Invalid> {
+    pub(super) fn suspend(body: SuspendRequest) -> Result<Self, Invalid> {
         Self::suspension(body, Operation::Suspend, Operation::SuspendMerchant)
     }
 
-    /// Takes charges again.
-    ///
-    /// # Errors
-    /// [`Invalid`] names the field.
-    pub fn resume(body: SuspendRequest) -> Result<Self, Invalid> {
+    pub(super) fn resume(body: SuspendRequest) -> Result<Self, Invalid> {
         Self::suspension(body, Operation::Resume, Operation::ResumeMerchant)
     }
 
@@ -297,34 +250,8 @@ impl Request {
         }?
         .reason(body.reason)
     }
-}
 
-impl TryFrom<InitializeRequest> for Request {
-    type Error = Invalid;
-
-    fn try_from(body: InitializeRequest) -> Result<Self, Invalid> {
+    pub(super) fn initialize(body: InitializeRequest) -> Result<Self, Invalid> {
         Self::parsed(&body.merchant_id, &body.currency, Operation::Initialize)
-    }
-}
-
-impl TryFrom<BatchOperation> for Request {
-    type Error = Invalid;
-
-    fn try_from(operation: BatchOperation) -> Result<Self, Invalid> {
-        match operation {
-            BatchOperation::Check(body) => body.try_into(),
-            BatchOperation::Consume(body) => Self::consume(body),
-            BatchOperation::Hold(body) => Self::hold(body),
-            BatchOperation::Settle(body) => body.try_into(),
-            BatchOperation::Void(body) => body.try_into(),
-            BatchOperation::ExtendHold(body) => body.try_into(),
-            BatchOperation::Release(body) => body.try_into(),
-            BatchOperation::Refund(body) => body.try_into(),
-            BatchOperation::Adjust(body) => body.try_into(),
-            BatchOperation::Reset(body) => body.try_into(),
-            BatchOperation::Suspend(body) => Self::suspend(body),
-            BatchOperation::Resume(body) => Self::resume(body),
-            BatchOperation::Initialize(body) => body.try_into(),
-        }
     }
 }

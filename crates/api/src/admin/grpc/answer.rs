@@ -14,12 +14,20 @@ use sluice_decision::operations::{
     AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView,
 };
 
+/// A message that answers an operation.
+pub(super) trait AnswerMessage {
+    /// The answer of a decision.
+    fn of(done: &Decision) -> Self;
+}
+
 /// What an operation did.
-pub(super) fn operation(done: &Decision) -> pb::OperationResponse {
-    if let Some(answer) = MerchantAnswer::of(done) {
-        return merchant(answer);
+impl AnswerMessage for pb::OperationResponse {
+    fn of(done: &Decision) -> Self {
+        MerchantAnswer::of(done).map_or_else(|| account_changed(OperationAnswer::of(done)), merchant)
     }
-    let answer = OperationAnswer::of(done);
+}
+
+fn account_changed(answer: OperationAnswer) -> pb::OperationResponse {
     pb::OperationResponse {
         code: answer.code.to_owned(),
         replay: answer.replay,
@@ -50,8 +58,13 @@ fn merchant(answer: MerchantAnswer) -> pb::OperationResponse {
 }
 
 /// What a dry run found.
-pub(super) fn check(done: &Decision) -> pb::CheckResponse {
-    let answer = CheckAnswer::of(done);
+impl AnswerMessage for pb::CheckResponse {
+    fn of(done: &Decision) -> Self {
+        checked(CheckAnswer::of(done))
+    }
+}
+
+fn checked(answer: CheckAnswer) -> pb::CheckResponse {
     pb::CheckResponse {
         allowed: answer.allowed,
         code: answer.code.to_owned(),
@@ -70,11 +83,11 @@ pub(super) fn check(done: &Decision) -> pb::CheckResponse {
 }
 
 /// The result of a batch.
-pub(super) fn batch(outcomes: Vec<Answer<Decision>>) -> pb::BatchResponse {
+pub(super) fn batch(outcomes: &[Answer<Decision>]) -> pb::BatchResponse {
     let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
     let result = |outcome: &Answer<Decision>| match outcome {
-        Ok(done) if done.command.effect != Effect::Commit => Outcome::Check(check(done)),
-        Ok(done) => Outcome::Operation(operation(done)),
+        Ok(done) if done.command.effect != Effect::Commit => Outcome::Check(AnswerMessage::of(done)),
+        Ok(done) => Outcome::Operation(AnswerMessage::of(done)),
         Err(problem) => Outcome::Refusal(status::refusal(problem)),
     };
     let counted = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);

@@ -15,9 +15,8 @@ use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 
 use crate::admin::{Admin, Caller, Kind, Problem, execute};
+use answer::AnswerMessage;
 use request::OperationMessage;
-use sluice_decision::decider::Decision;
-use sluice_decision::operations::{self, Invalid};
 pub(super) use status::name_of as status_of;
 
 /// The gRPC reflection service, in the version that clients request first.
@@ -54,19 +53,6 @@ struct Quotas {
 
 type GrpcResult<T> = Result<Response<T>, Status>;
 
-impl Quotas {
-    async fn execute<M: OperationMessage>(&self, request: Request<M>) -> Result<Decision, Status> {
-        let (caller, message) = opened(request)?;
-        let done = execute::execute(&self.admin, &caller, message.request()).await;
-        done.map_err(|problem| status::of(&problem))
-    }
-
-    async fn execute_operation<M: OperationMessage>(&self, request: Request<M>) -> GrpcResult<pb::OperationResponse> {
-        let done = self.execute(request).await?;
-        Ok(Response::new(answer::operation(&done)))
-    }
-}
-
 /// The message and who sent it.
 fn opened<M>(request: Request<M>) -> Result<(Caller, M), Status> {
     let (_, extensions, message) = request.into_parts();
@@ -75,79 +61,52 @@ fn opened<M>(request: Request<M>) -> Result<(Caller, M), Status> {
     Ok((caller, message))
 }
 
-#[tonic::async_trait]
-impl QuotaService for Quotas {
-    async fn check(&self, request: Request<pb::CheckRequest>) -> GrpcResult<pb::CheckResponse> {
-        let done = self.execute(request).await?;
-        Ok(Response::new(answer::check(&done)))
-    }
-
-    async fn consume(&self, request: Request<pb::ConsumeRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn hold(&self, request: Request<pb::HoldRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn settle(&self, request: Request<pb::SettleRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn void(&self, request: Request<pb::VoidRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn extend_hold(&self, request: Request<pb::ExtendHoldRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn release(&self, request: Request<pb::ReleaseRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn refund(&self, request: Request<pb::RefundRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn adjust(&self, request: Request<pb::AdjustRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn reset(&self, request: Request<pb::ResetRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn suspend(&self, request: Request<pb::SuspendRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn resume(&self, request: Request<pb::ResumeRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn initialize(&self, request: Request<pb::InitializeRequest>) -> GrpcResult<pb::OperationResponse> {
-        self.execute_operation(request).await
-    }
-
-    async fn batch(&self, request: Request<pb::BatchRequest>) -> GrpcResult<pb::BatchResponse> {
-        let (caller, pb::BatchRequest { operations, atomic }) = opened(request)?;
-        let requests =
-            operations.into_iter().map(|operation| -> Result<operations::Request, Invalid> { operation.request() });
-        let outcomes = execute::batch(&self.admin, &caller, requests, atomic).await;
-        let outcomes = outcomes.map_err(|problem| status::of(&problem))?;
-        Ok(Response::new(answer::batch(outcomes)))
-    }
-
-    async fn get_account(&self, request: Request<pb::GetAccountRequest>) -> GrpcResult<pb::Account> {
+impl Quotas {
+    async fn execute<M: OperationMessage, A: AnswerMessage>(&self, request: Request<M>) -> GrpcResult<A> {
         let (caller, message) = opened(request)?;
-        let account = execute::account(&self.admin, &caller, &message.merchant_id, &message.currency).await;
-        Ok(Response::new(answer::account(account.map_err(|problem| status::of(&problem))?)))
-    }
-
-    async fn list_accounts(&self, request: Request<pb::ListAccountsRequest>) -> GrpcResult<pb::ListAccountsResponse> {
-        let (caller, message) = opened(request)?;
-        let accounts = execute::accounts(&self.admin, &caller, &message.merchant_id).await;
-        Ok(Response::new(answer::accounts(accounts.map_err(|problem| status::of(&problem))?)))
+        let done = execute::execute(&self.admin, &caller, message.requested()).await;
+        Ok(Response::new(A::of(&done.map_err(|problem| status::of(&problem))?)))
     }
 }
+
+/// Declares the service from the table of operations: a method for each, and those that are not one operation.
+macro_rules! quota_service {
+    ([$({
+        $(#$doc:tt)+
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident,
+        rest$rest:tt, grpc[$message:ident -> $response:ident]
+    })+]) => {
+        #[tonic::async_trait]
+        impl QuotaService for Quotas {
+            $(
+                async fn $name(&self, request: Request<pb::$message>) -> GrpcResult<pb::$response> {
+                    self.execute(request).await
+                }
+            )+
+
+            async fn batch(&self, request: Request<pb::BatchRequest>) -> GrpcResult<pb::BatchResponse> {
+                let (caller, pb::BatchRequest { operations, atomic }) = opened(request)?;
+                let operations = operations.into_iter().map(OperationMessage::requested);
+                let outcome = execute::batch(&self.admin, &caller, operations, atomic).await;
+                Ok(Response::new(answer::batch(&outcome.map_err(|problem| status::of(&problem))?.results)))
+            }
+
+            async fn get_account(&self, request: Request<pb::GetAccountRequest>) -> GrpcResult<pb::Account> {
+                let (caller, message) = opened(request)?;
+                let account = execute::account(&self.admin, &caller, &message.merchant_id, &message.currency).await;
+                Ok(Response::new(answer::account(account.map_err(|problem| status::of(&problem))?)))
+            }
+
+            async fn list_accounts(
+                &self,
+                request: Request<pb::ListAccountsRequest>,
+            ) -> GrpcResult<pb::ListAccountsResponse> {
+                let (caller, message) = opened(request)?;
+                let accounts = execute::accounts(&self.admin, &caller, &message.merchant_id).await;
+                Ok(Response::new(answer::accounts(accounts.map_err(|problem| status::of(&problem))?)))
+            }
+        }
+    };
+}
+
+sluice_decision::for_each_operation!(quota_service!());

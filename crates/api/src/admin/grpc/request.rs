@@ -4,19 +4,28 @@ use chrono::DateTime;
 use proto::quota_v1 as pb;
 use proto::quota_v1::batch_operation::Operation;
 
+use crate::admin::execute::Requested;
 use sluice_decision::operations::{
     AdjustOperation, AdjustRequest, ChargeRequest, CheckRequest, CounterField, ExtendHoldRequest, InitializeRequest,
-    Invalid, RefundRequest, ReleaseRequest, Request, ResetRequest, ResetWindow, SettleRequest, SuspendRequest,
+    Invalid, OperationRequest, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest,
     VoidRequest,
 };
 
 /// A message that requests one operation.
-pub(super) trait OperationMessage: Send + 'static {
-    /// The operation.
+pub(super) trait OperationMessage: Sized + Send + 'static {
+    /// The operation with the body of REST.
     ///
     /// # Errors
     /// [`Invalid`] names the message's field.
-    fn request(self) -> Result<Request, Invalid>;
+    fn into_operation(self) -> Result<OperationRequest, Invalid>;
+
+    /// The valid operation.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the message's field.
+    fn requested(self) -> Result<Requested, Invalid> {
+        self.into_operation().and_then(Requested::try_from).map_err(renamed)
+    }
 }
 
 fn invalid(field: &'static str, problem: &str) -> Invalid {
@@ -36,163 +45,92 @@ fn renamed(invalid: Invalid) -> Invalid {
     if invalid.field == "metadata" { Invalid { field: "metadata_json", ..invalid } } else { invalid }
 }
 
-impl OperationMessage for pb::CheckRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, amount, channel } = self;
-        CheckRequest { merchant_id, currency, amount, channel }.try_into()
-    }
+/// Declares the operation of a message whose fields are those of the body, by name and type; its metadata is text.
+macro_rules! message {
+    ($message:ident => $variant:ident($body:ident { $($field:ident),+ $(; $metadata:ident: $text:ident)? })) => {
+        impl OperationMessage for pb::$message {
+            fn into_operation(self) -> Result<OperationRequest, Invalid> {
+                let Self { $($field,)+ $($text)? } = self;
+                Ok(OperationRequest::$variant($body { $($field,)+ $($metadata: object($text)?)? }))
+            }
+        }
+    };
 }
 
-impl OperationMessage for pb::ConsumeRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, amount, payment_no, channel, remarks, metadata_json } = self;
-        let metadata = object(metadata_json)?;
-        let body = ChargeRequest { merchant_id, currency, order_no, amount, payment_no, channel, remarks, metadata };
-        Request::consume(body).map_err(renamed)
-    }
-}
-
-impl OperationMessage for pb::HoldRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, amount, payment_no, channel, remarks, metadata_json } = self;
-        let metadata = object(metadata_json)?;
-        let body = ChargeRequest { merchant_id, currency, order_no, amount, payment_no, channel, remarks, metadata };
-        Request::hold(body).map_err(renamed)
-    }
-}
-
-impl OperationMessage for pb::SettleRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, amount, capture_no, r#final, channel, remarks, metadata_json } =
-            self;
-        let metadata = object(metadata_json)?;
-        let body =
-            SettleRequest { merchant_id, currency, order_no, amount, capture_no, r#final, channel, remarks, metadata };
-        body.try_into().map_err(renamed)
-    }
-}
-
-impl OperationMessage for pb::VoidRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, channel, remarks, metadata_json } = self;
-        let metadata = object(metadata_json)?;
-        VoidRequest { merchant_id, currency, order_no, channel, remarks, metadata }.try_into().map_err(renamed)
-    }
-}
+message!(CheckRequest => Check(CheckRequest { merchant_id, currency, amount, channel }));
+message!(ConsumeRequest => Consume(ChargeRequest {
+    merchant_id, currency, order_no, amount, payment_no, channel, remarks; metadata: metadata_json
+}));
+message!(HoldRequest => Hold(ChargeRequest {
+    merchant_id, currency, order_no, amount, payment_no, channel, remarks; metadata: metadata_json
+}));
+message!(SettleRequest => Settle(SettleRequest {
+    merchant_id, currency, order_no, amount, capture_no, r#final, channel, remarks; metadata: metadata_json
+}));
+message!(VoidRequest => Void(VoidRequest {
+    merchant_id, currency, order_no, channel, remarks; metadata: metadata_json
+}));
+message!(ReleaseRequest => Release(ReleaseRequest {
+    merchant_id, currency, order_no, amount, refund_no, payment_no, channel, remarks; metadata: metadata_json
+}));
+message!(RefundRequest => Refund(RefundRequest {
+    merchant_id, currency, order_no, refund_no, amount, payment_no, channel, remarks; metadata: metadata_json
+}));
+message!(SuspendRequest => Suspend(SuspendRequest { merchant_id, currency, reason }));
+message!(ResumeRequest => Resume(SuspendRequest { merchant_id, currency, reason }));
+message!(InitializeRequest => Initialize(InitializeRequest { merchant_id, currency }));
 
 impl OperationMessage for pb::ExtendHoldRequest {
-    fn request(self) -> Result<Request, Invalid> {
+    fn into_operation(self) -> Result<OperationRequest, Invalid> {
         let Self { merchant_id, currency, order_no, hold_until, remarks, metadata_json } = self;
         let metadata = object(metadata_json)?;
         let hold_until = hold_until.ok_or_else(|| invalid("hold_until", "must be set"))?;
         let seconds = DateTime::from_timestamp(hold_until.seconds, 0);
         let hold_until = seconds.ok_or_else(|| invalid("hold_until", "must be a time"))?;
         let body = ExtendHoldRequest { merchant_id, currency, order_no, hold_until, remarks, metadata };
-        body.try_into().map_err(renamed)
-    }
-}
-
-impl OperationMessage for pb::ReleaseRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, amount, refund_no, payment_no, channel, remarks, metadata_json } =
-            self;
-        let metadata = object(metadata_json)?;
-        let body = ReleaseRequest {
-            merchant_id,
-            currency,
-            order_no,
-            amount,
-            refund_no,
-            payment_no,
-            channel,
-            remarks,
-            metadata,
-        };
-        body.try_into().map_err(renamed)
-    }
-}
-
-impl OperationMessage for pb::RefundRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, order_no, refund_no, amount, payment_no, channel, remarks, metadata_json } =
-            self;
-        let metadata = object(metadata_json)?;
-        let body = RefundRequest {
-            merchant_id,
-            currency,
-            order_no,
-            refund_no,
-            amount,
-            payment_no,
-            channel,
-            remarks,
-            metadata,
-        };
-        body.try_into().map_err(renamed)
+        Ok(OperationRequest::ExtendHold(body))
     }
 }
 
 impl OperationMessage for pb::AdjustRequest {
-    fn request(self) -> Result<Request, Invalid> {
+    fn into_operation(self) -> Result<OperationRequest, Invalid> {
         let (counter, operation) = (counter(self.counter())?, adjust_operation(self.operation())?);
         let Self { merchant_id, currency, amount, reason, expected_version, metadata_json, .. } = self;
         let amount = amount.ok_or_else(|| invalid("amount", "is required"))?;
         let (expected_version, metadata) = (version(expected_version)?, object(metadata_json)?);
         let body =
             AdjustRequest { merchant_id, currency, counter, operation, amount, reason, expected_version, metadata };
-        body.try_into().map_err(renamed)
+        Ok(OperationRequest::Adjust(body))
     }
 }
 
 impl OperationMessage for pb::ResetRequest {
-    fn request(self) -> Result<Request, Invalid> {
+    fn into_operation(self) -> Result<OperationRequest, Invalid> {
         let window = window(self.window())?;
         let Self { merchant_id, currency, reason, expected_version, metadata_json, .. } = self;
         let (expected_version, metadata) = (version(expected_version)?, object(metadata_json)?);
-        ResetRequest { merchant_id, currency, window, reason, expected_version, metadata }.try_into().map_err(renamed)
+        let body = ResetRequest { merchant_id, currency, window, reason, expected_version, metadata };
+        Ok(OperationRequest::Reset(body))
     }
 }
 
-impl OperationMessage for pb::SuspendRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, reason } = self;
-        Request::suspend(SuspendRequest { merchant_id, currency, reason })
-    }
-}
-
-impl OperationMessage for pb::ResumeRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency, reason } = self;
-        Request::resume(SuspendRequest { merchant_id, currency, reason })
-    }
-}
-
-impl OperationMessage for pb::InitializeRequest {
-    fn request(self) -> Result<Request, Invalid> {
-        let Self { merchant_id, currency } = self;
-        InitializeRequest { merchant_id, currency }.try_into()
-    }
-}
-
-impl OperationMessage for pb::BatchOperation {
-    fn request(self) -> Result<Request, Invalid> {
-        match self.operation.ok_or_else(|| invalid("operation", "must be one that this server knows"))? {
-            Operation::Check(message) => message.request(),
-            Operation::Consume(message) => message.request(),
-            Operation::Hold(message) => message.request(),
-            Operation::Settle(message) => message.request(),
-            Operation::Void(message) => message.request(),
-            Operation::ExtendHold(message) => message.request(),
-            Operation::Release(message) => message.request(),
-            Operation::Refund(message) => message.request(),
-            Operation::Adjust(message) => message.request(),
-            Operation::Reset(message) => message.request(),
-            Operation::Suspend(message) => message.request(),
-            Operation::Resume(message) => message.request(),
-            Operation::Initialize(message) => message.request(),
+/// Declares the operations of a batch, from the table of operations.
+macro_rules! batch {
+    ([$({
+        $(#$doc:tt)+
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident, rest$rest:tt, grpc$grpc:tt
+    })+]) => {
+        impl OperationMessage for pb::BatchOperation {
+            fn into_operation(self) -> Result<OperationRequest, Invalid> {
+                match self.operation.ok_or_else(|| invalid("operation", "must be one that this server knows"))? {
+                    $(Operation::$variant(message) => message.into_operation(),)+
+                }
+            }
         }
-    }
+    };
 }
+
+sluice_decision::for_each_operation!(batch!());
 
 fn version(expected: Option<i64>) -> Result<Option<u64>, Invalid> {
     let parsed = expected.map(u64::try_from).transpose();
