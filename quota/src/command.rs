@@ -135,6 +135,29 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every name that [`Action::as_str`] has.
+    pub const NAMES: [&str; 19] = [
+        "consume",
+        "hold",
+        "void",
+        "settle",
+        "reserve_refund",
+        "refund",
+        "release",
+        "unknown",
+        "resolve",
+        "expire",
+        "extend_hold",
+        "adjust",
+        "reset",
+        "suspend",
+        "resume",
+        "suspend_merchant",
+        "resume_merchant",
+        "initialize",
+        "roll",
+    ];
+
     /// The name used in the journal, logs and metrics.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {

@@ -79,8 +79,8 @@ impl TryFrom<OperationRequest> for Requested {
 /// Declares the permissions from the table of operations.
 macro_rules! permission {
     ([$({
-        $(#$doc:tt)+
-        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident, rest$rest:tt, grpc$grpc:tt
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident, $summary:literal,
+        rest$rest:tt, grpc$grpc:tt
     })+]) => {
         const fn permission(operation: &OperationRequest) -> Permission {
             match operation { $(OperationRequest::$variant(_) => Permission::$permission,)+ }
@@ -105,7 +105,7 @@ pub(crate) async fn execute(admin: &Admin, caller: &Caller, requested: Result<Re
 pub(crate) struct BatchOutcome {
     /// The result of each operation, in its order.
     pub results: Vec<Answer<Decision>>,
-    /// Whether the answer is kept for its idempotency key, if its status does not decide that.
+    /// Whether the answer is kept for its idempotency key; `None` where its status decides that.
     pub keep: Option<Keep>,
 }
 
@@ -132,7 +132,8 @@ pub(crate) async fn batch(
     Ok(BatchOutcome { keep: keep(&results, &repeats), results })
 }
 
-/// Not with items that may be retried, but always if something was done, or may have been, that a retry would do twice.
+/// Whether a batch's answer is kept for its idempotency key, if its status does not decide that: not with items that may be
+/// retried, but always if something was done, or may have been, that a retry would do twice.
 fn keep(results: &[Answer<Decision>], repeats: &[Repeat]) -> Option<Keep> {
     let once = |(result, repeat): (&Answer<Decision>, &Repeat)| match result {
         Ok(_) => *repeat == Repeat::Unsafe,

@@ -10,8 +10,7 @@ use sluice_decision::operations::Repetition;
 /// Declares how often operations take effect, from the table of operations.
 macro_rules! repetitions {
     ([$({
-        $(#$doc:tt)+
-        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident,
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident, $summary:literal,
         rest[$path:literal $($answer:tt)+], grpc$grpc:tt
     })+]) => {
         /// The path of each operation, and its action in a batch.

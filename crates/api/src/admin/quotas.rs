@@ -20,9 +20,7 @@ use super::{Admin, Caller, Json, Path, Permission, Query};
 use crate::store::accounts::{self, AccountFilter, CurrencyStats, DayStats};
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
-    AccountView, AdjustRequest, BatchRequest, ChargeRequest, CheckAnswer, CheckRequest, ExtendHoldRequest,
-    InitializeRequest, MerchantAnswer, OperationAnswer, OperationRequest, RefundRequest, ReleaseRequest, ResetRequest,
-    SettleRequest, SuspendRequest, VoidRequest,
+    AccountView, CheckAnswer, MerchantAnswer, OperationAnswer, OperationRequest, body, body::BatchRequest,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
@@ -37,15 +35,18 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
 /// Declares the handler of each operation, with its description, from the table of operations.
 macro_rules! operations {
     ([$({
-        $(#[doc = $summary:literal])+
-        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident,
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident, $summary:literal,
         rest[$path:literal -> $answer:ident $(, $problems:ident)*], grpc$grpc:tt
     })+]) => {
         $(
-            $(#[doc = $summary])+
-            #[utoipa::path(post, path = $path, tag = "quotas", request_body = $body,
+            #[doc = $summary]
+            #[utoipa::path(post, path = $path, tag = "quotas", request_body = body::$body,
                 responses((status = OK, body = $answer), Problems, BodyProblems $(, $problems)*))]
-            async fn $name(State(admin): State<Admin>, caller: Caller, Json(body): Json<$body>) -> Answer<Json<$answer>> {
+            async fn $name(
+                State(admin): State<Admin>,
+                caller: Caller,
+                Json(body): Json<body::$body>,
+            ) -> Answer<Json<$answer>> {
                 let requested = OperationRequest::$variant(body).try_into();
                 let done = execute::execute(&admin, &caller, requested).await?;
                 Ok(Json($answer::of(&done)))

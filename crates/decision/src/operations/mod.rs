@@ -3,7 +3,7 @@
 //! The decision is the store's; the form of the answer is the transport's.
 
 mod answer;
-mod body;
+pub mod body;
 mod request;
 pub mod resolve;
 mod table;
@@ -28,11 +28,6 @@ pub use crate::request::{Operation, Request};
 pub use answer::{
     AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView, Provenance, moment,
     refusing_limit,
-};
-pub use body::{
-    AdjustOperation, AdjustRequest, BatchRequest, ChargeRequest, CheckRequest, CounterField, ExtendHoldRequest,
-    InitializeRequest, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest,
-    VoidRequest,
 };
 pub use request::Invalid;
 pub use table::{OperationRequest, Repetition};

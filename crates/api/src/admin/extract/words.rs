@@ -157,7 +157,10 @@ mod tests {
             ("invalid type: boolean `true`, expected a string", "must be a text, not true"),
             ("invalid type: map, expected a sequence", "must be a list, not an object"),
             ("invalid type: string \"x\", expected struct NewToken", "must be an object, not the text \"x\""),
-            ("invalid type: sequence, expected internally tagged enum BatchOperation", "must be an object, not a list"),
+            (
+                "invalid type: sequence, expected internally tagged enum OperationRequest",
+                "must be an object, not a list",
+            ),
             ("invalid length 1, expected struct NewToken with 5 elements", "must be an object, not a list of 1"),
             ("missing field `amount` at line 1 column 2", "missing field `amount`: it is required"),
             ("duplicate field `amount`", "duplicate field `amount`: it must come once"),

@@ -72,8 +72,7 @@ impl Quotas {
 /// Declares the service from the table of operations: a method for each, and those that are not one operation.
 macro_rules! quota_service {
     ([$({
-        $(#$doc:tt)+
-        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident,
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident, $summary:literal,
         rest$rest:tt, grpc[$message:ident -> $response:ident]
     })+]) => {
         #[tonic::async_trait]

@@ -5,11 +5,10 @@ use proto::quota_v1 as pb;
 use proto::quota_v1::batch_operation::Operation;
 
 use crate::admin::execute::Requested;
-use sluice_decision::operations::{
-    AdjustOperation, AdjustRequest, ChargeRequest, CheckRequest, CounterField, ExtendHoldRequest, InitializeRequest,
-    Invalid, OperationRequest, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow, SettleRequest, SuspendRequest,
-    VoidRequest,
+use sluice_decision::operations::body::{
+    self, AdjustOperation, AdjustRequest, CounterField, ExtendHoldRequest, ResetRequest, ResetWindow,
 };
+use sluice_decision::operations::{Invalid, OperationRequest};
 
 /// A message that requests one operation.
 pub(super) trait OperationMessage: Sized + Send + 'static {
@@ -51,7 +50,7 @@ macro_rules! message {
         impl OperationMessage for pb::$message {
             fn into_operation(self) -> Result<OperationRequest, Invalid> {
                 let Self { $($field,)+ $($text)? } = self;
-                Ok(OperationRequest::$variant($body { $($field,)+ $($metadata: object($text)?)? }))
+                Ok(OperationRequest::$variant(body::$body { $($field,)+ $($metadata: object($text)?)? }))
             }
         }
     };
@@ -117,8 +116,8 @@ impl OperationMessage for pb::ResetRequest {
 /// Declares the operations of a batch, from the table of operations.
 macro_rules! batch {
     ([$({
-        $(#$doc:tt)+
-        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident, rest$rest:tt, grpc$grpc:tt
+        $name:ident, $variant:ident($body:ident), $permission:ident, $repetition:ident, $summary:literal,
+        rest$rest:tt, grpc$grpc:tt
     })+]) => {
         impl OperationMessage for pb::BatchOperation {
             fn into_operation(self) -> Result<OperationRequest, Invalid> {

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use quota::{Code, Currency, MerchantId, OrderNo};
+use quota::{Action, Code, Currency, MerchantId, OrderNo};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -22,29 +22,6 @@ use crate::store::usage_log::UsageFilter;
 use sluice_journal::usage_log::UsageLog;
 
 pub use export::Exports;
-
-/// The actions of commands.
-const ACTIONS: [&str; 19] = [
-    "consume",
-    "hold",
-    "void",
-    "settle",
-    "reserve_refund",
-    "refund",
-    "release",
-    "unknown",
-    "resolve",
-    "expire",
-    "extend_hold",
-    "adjust",
-    "reset",
-    "suspend",
-    "resume",
-    "suspend_merchant",
-    "resume_merchant",
-    "initialize",
-    "roll",
-];
 
 /// A row's position in a list.
 const fn place(row: &UsageLog) -> TimeId {
@@ -202,8 +179,8 @@ fn currency(text: &str) -> Answer<Currency> {
 }
 
 fn action(text: &str) -> Answer<&'static str> {
-    let known = ACTIONS.into_iter().find(|action| *action == text);
-    known.ok_or_else(|| Problem::field("action", format!("must be one of {}", ACTIONS.join(", "))))
+    let known = Action::NAMES.into_iter().find(|action| *action == text);
+    known.ok_or_else(|| Problem::field("action", format!("must be one of {}", Action::NAMES.join(", "))))
 }
 
 #[cfg(test)]
