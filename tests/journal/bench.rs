@@ -138,7 +138,7 @@ impl Journal {
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let (shutdown, receiver) = shutdown::channel();
         let config = Config { projections: vec![Arc::new(AlertProjection::new(metrics.part()))], ..config };
-        let thread = sluice_journal::spawn(config, Arc::clone(&metrics), Arc::clone(&health), receiver)?;
+        let thread = sluice_journal::spawn(config, &metrics, Arc::clone(&health), receiver)?;
         Ok(Self { metrics, health, shutdown, thread: Some(thread) })
     }
 

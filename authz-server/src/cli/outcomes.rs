@@ -152,7 +152,7 @@ async fn operations(settings: &Settings, pool: &PgPool) -> Result<Operations, Cl
         return Err(StoreError::Shards { stored, configured }.into());
     }
     let store = Arc::new(HistoryStore::new(Arc::new(store), pool.clone()));
-    Ok(Operations::new(store, policies, live, metrics))
+    Ok(Operations::new(store, policies, live, &metrics))
 }
 
 fn show(outcomes: &[UnknownOutcome], json: bool) -> Result<Outcome, CliError> {

@@ -80,7 +80,7 @@ pub(super) fn execute(arguments: &TokenArguments, settings: &Settings) -> Result
 fn sign(arguments: &TokenArguments, settings: &Settings, iat: i64, exp: i64) -> Result<String, TokenError> {
     match settings.jwt_algorithm {
         JwtAlgorithm::Hs256 => {}
-        other @ (JwtAlgorithm::Rs256 | JwtAlgorithm::Es256) => return Err(TokenError::Algorithm(other.as_str())),
+        other @ (JwtAlgorithm::Rs256 | JwtAlgorithm::Es256) => return Err(TokenError::Algorithm(other.into_str())),
     }
     let secret = settings.jwt_secret.as_ref().ok_or(TokenError::NoSecret)?;
     if arguments.role == Role::Merchant && arguments.merchant.is_none() {
@@ -88,7 +88,7 @@ fn sign(arguments: &TokenArguments, settings: &Settings, iat: i64, exp: i64) -> 
     }
     let claims = Claims {
         sub: arguments.subject.as_str(),
-        role: arguments.role.as_str(),
+        role: arguments.role.into_str(),
         merchant_id: arguments.merchant.as_ref().map(MerchantId::as_str),
         aud: settings.jwt_audience.as_deref(),
         iss: settings.jwt_issuer.as_deref(),
@@ -100,7 +100,7 @@ fn sign(arguments: &TokenArguments, settings: &Settings, iat: i64, exp: i64) -> 
 }
 
 fn role(text: &str) -> Result<Role, &'static str> {
-    Role::parse(text).ok_or("must be admin, operator or merchant")
+    text.parse().map_err(|_| "must be admin, operator or merchant")
 }
 
 fn merchant(text: &str) -> Result<MerchantId, String> {

@@ -20,7 +20,7 @@ use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::LogControl;
 use sluice_live::Usage;
 use sluice_policy_source::Policies;
-use sluice_settings::runtime::{self, Source};
+use sluice_settings::runtime::{self, SettingsMetrics, Source};
 use sluice_settings::{Live, Settings};
 use sluice_store::Verified;
 
@@ -40,7 +40,7 @@ pub(super) fn open(
 ) -> Result<Admin, RunError> {
     let pool = database::pool(&settings.postgres_url(), ADMIN_CONNECTIONS_MAX)?;
     let store = open_store(settings, &live, verified, &metrics, HISTORY_CONNECTIONS_MAX)?;
-    let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics));
+    let operations = Operations::new(store, policies, live.clone(), &metrics);
     Ok(Admin::new(settings, live, health, metrics, pool, operations)?)
 }
 
@@ -138,9 +138,11 @@ impl Follow {
         let Self { settings, live, metrics, first_read } = self;
         let refresh = Duration::from_secs(settings.config_refresh_secs);
         match Source::of(&settings).map_err(io::Error::other)? {
-            Some(source) => drop(tokio::spawn(runtime::follow(source, refresh, live, metrics, stopped, first_read))),
+            Some(source) => {
+                drop(tokio::spawn(runtime::follow(source, refresh, live, metrics.part(), stopped, first_read)))
+            }
             // What never changes is never out of date.
-            None => metrics.settings_read(0, 0),
+            None => metrics.part::<SettingsMetrics>().read(0, 0),
         }
         Ok(())
     }

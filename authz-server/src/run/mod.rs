@@ -86,7 +86,7 @@ pub enum RunError {
 /// [`RunError`] names what to fix. An unavailable Redis or Postgres is none: the server starts, and `/ready` reports it.
 pub fn run(settings: &Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
-    let (_log, log) = telemetry::start(&settings.log, Arc::clone(&metrics))?;
+    let (_log, log) = telemetry::start(&settings.log, &metrics)?;
     register_parts(&metrics);
     let spans = settings.otlp_endpoint.as_ref().map(|collector| {
         let (service_name, sampler) = (settings.otel_service_name.as_str(), settings.sampler());
@@ -109,8 +109,8 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
         let runtime = runtime()?;
         let store = runtime
             .block_on(async { open_store(settings, &live, verified.clone(), &metrics, CHECK_CONNECTIONS_MAX) })?;
-        let (policies, metrics) = (Arc::clone(&policies), Arc::clone(&metrics));
-        let service = CheckService::new(Arc::clone(&store), policies, rules.clone(), metrics, live.clone());
+        let policies = Arc::clone(&policies);
+        let service = CheckService::new(Arc::clone(&store), policies, rules.clone(), &metrics, live.clone());
         Ok::<_, RunError>(checks::Worker { runtime, listener, store, service })
     };
     let first = worker(listener)?;
@@ -124,12 +124,12 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
             projections: vec![Arc::new(AlertProjection::new(metrics.part()))],
             ..sluice_journal::Config::new(settings, live.clone())
         },
-        Arc::clone(&metrics),
+        &metrics,
         Arc::clone(&health),
         stopped.clone(),
     )?;
     let sweep = sluice_jobs::Config::new(settings, live.clone(), verified.clone());
-    let sweep = sluice_jobs::spawn(&sweep, Arc::clone(&policies), Arc::clone(&metrics), stopped.clone())?;
+    let sweep = sluice_jobs::spawn(&sweep, Arc::clone(&policies), &metrics, stopped.clone())?;
     let notifier = notifier::spawn(notifier::Config::new(settings, live.clone()), &metrics, stopped.clone())?;
     let clock = verified.clock().clone();
     let monitor = background_runtime
@@ -234,11 +234,14 @@ fn load_rules(path: &Path) -> Result<Document, RunError> {
 fn register_parts(metrics: &Metrics) {
     drop(metrics.part::<admin::ApiMetrics>());
     drop(metrics.part::<AlertMetrics>());
+    drop(metrics.part::<sluice_decision::DecisionMetrics>());
+    drop(metrics.part::<sluice_journal::JournalMetrics>());
     drop(metrics.part::<sluice_live::StreamMetrics>());
     drop(metrics.part::<notifier::NotifierMetrics>());
     drop(metrics.part::<outcomes::OutcomeMetrics>());
     drop(metrics.part::<sluice_policy_source::metrics::PolicyMetrics>());
     drop(metrics.part::<RedisMetrics>());
+    drop(metrics.part::<sluice_settings::runtime::SettingsMetrics>());
     drop(metrics.part::<sluice_jobs::JobMetrics>());
     drop(metrics.part::<telemetry::TraceMetrics>());
     drop(metrics.part::<ZoneMetrics>());
@@ -256,7 +259,7 @@ fn open_store(
     let redis = RedisStoreConfig { url: settings.redis_url(), shards, timeout };
     let redis = RedisStore::open_shared(&redis, verified)?;
     let pool = database::pool(&settings.postgres_url(), connections_max)?;
-    let redis = redis.following(live.clone()).measured(RedisMetrics::clone(&metrics.part()));
+    let redis = redis.following(live.clone()).measured(metrics.part());
     Ok(Arc::new(HistoryStore::new(Arc::new(redis), pool)))
 }
 

@@ -196,7 +196,7 @@ impl Monitor {
         raised.extend(drift(&mut transaction, now_ms).await?);
         transaction.commit().await?;
         for subject in raised {
-            self.health.metrics().part::<AlertMetrics>().raised(subject.word(), Level::Critical.as_str());
+            self.health.metrics().part::<AlertMetrics>().raised(subject.word(), Level::Critical.into_str());
         }
         self.ended.clear();
         self.connection = Some(connection);
@@ -285,7 +285,7 @@ async fn raise(
     let raised = sqlx::query(statement)
         .bind(Uuid::from_bytes(clock::decision_id()))
         .bind(subject.column())
-        .bind(Level::Critical.as_str())
+        .bind(Level::Critical.into_str())
         .bind(message)
         .bind(since)
         .bind(until)

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
+use strum::IntoStaticStr;
 use uuid::Uuid;
 
 use super::Level;
@@ -87,8 +88,9 @@ pub struct DigestAlert {
     pub alert: Alert,
 }
 
-/// What happened to an alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What happened to an alert. Its word is the one of `alert_message.kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     Raised,
@@ -101,17 +103,6 @@ pub struct Test {
     pub channel_id: String,
     pub requested_by: String,
     pub message: String,
-}
-
-impl Change {
-    /// As in `alert_message.kind`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Raised => "raised",
-            Self::Resolved => "resolved",
-        }
-    }
 }
 
 impl Notice {

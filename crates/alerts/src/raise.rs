@@ -304,7 +304,7 @@ fn alert(event: &Event, subject: Subject, level: Level, message: String) -> Aler
         subject: subject.column(),
         threshold: None,
         alert_type: subject.word().to_owned(),
-        alert_level: level.as_str(),
+        alert_level: level.into_str(),
         window_id: None,
         current_used: None,
         max: None,

@@ -136,7 +136,7 @@ impl Counted<'_> {
 
 impl Notification<'_> {
     fn name(&self) -> String {
-        format!("{}:{}", self.alert, self.change.as_str())
+        format!("{}:{}", self.alert, self.change.into_str())
     }
 }
 

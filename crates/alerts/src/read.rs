@@ -104,7 +104,7 @@ impl TryFrom<String> for Level {
     type Error = UnknownWord;
 
     fn try_from(text: String) -> Result<Self, UnknownWord> {
-        Self::parse(&text).ok_or(UnknownWord(text))
+        text.parse().map_err(|_| UnknownWord(text))
     }
 }
 
@@ -139,7 +139,7 @@ impl Filter {
             }
         }
         if let Some(level) = self.level {
-            sql.push(" AND a.alert_level = ").push_bind(level.as_str());
+            sql.push(" AND a.alert_level = ").push_bind(level.into_str());
         }
         if let Some(resolved) = self.resolved {
             // Plain conditions: only these use the index of open alerts.

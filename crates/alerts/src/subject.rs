@@ -2,10 +2,11 @@
 
 use quota::LimitName;
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 /// What an alert is about. Its word here begins the alert's type: `daily` is the one of `daily_80` and `daily_100`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema, VariantArray)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = AlertSubject)]
 pub enum Subject {
@@ -42,25 +43,6 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Every subject.
-    pub const ALL: [Self; 15] = [
-        Self::Daily,
-        Self::DailyCount,
-        Self::Weekly,
-        Self::WeeklyCount,
-        Self::Monthly,
-        Self::MonthlyCount,
-        Self::Yearly,
-        Self::YearlyCount,
-        Self::Pending,
-        Self::Suspended,
-        Self::OverCapture,
-        Self::DegradedStore,
-        Self::JournalBacklog,
-        Self::Drift,
-        Self::ClockSkew,
-    ];
-
     /// The limit whose thresholds it is about; `None` for other subjects.
     #[must_use]
     pub fn limit(self) -> Option<LimitName> {
@@ -98,13 +80,13 @@ impl Subject {
     /// Reads [`Subject::word`] back; `None` for anything else.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|subject| subject.word() == word)
+        Self::VARIANTS.iter().copied().find(|subject| subject.word() == word)
     }
 
     /// Reads [`Subject::column`] back; `None` for anything else.
     #[must_use]
     pub fn from_column(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|subject| subject.column() == text)
+        Self::VARIANTS.iter().copied().find(|subject| subject.column() == text)
     }
 
     /// Whether it concerns no merchant's account.
@@ -120,8 +102,23 @@ impl Subject {
     }
 }
 
-/// How grave an alert is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+/// How grave an alert is. Its word is the one in tables and answers.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumString,
+    IntoStaticStr,
+)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AlertLevel)]
 pub enum Level {
@@ -131,45 +128,28 @@ pub enum Level {
     Critical,
 }
 
-impl Level {
-    /// The word in tables and answers.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
-    }
-
-    /// Reads the word back; `None` for anything else.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Warning, Self::Critical].into_iter().find(|level| level.as_str() == word)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn words_are_read_back() {
-        for subject in Subject::ALL {
+        for subject in Subject::VARIANTS.iter().copied() {
             assert_eq!(Subject::parse(subject.word()), Some(subject));
             assert_eq!(Subject::from_column(subject.column()), Some(subject));
             assert_eq!(serde_json::to_value(subject).unwrap(), subject.word());
         }
         for level in [Level::Warning, Level::Critical] {
-            assert_eq!(Level::parse(level.as_str()), Some(level));
-            assert_eq!(serde_json::to_value(level).unwrap(), level.as_str());
+            assert_eq!(level.into_str().parse(), Ok(level));
+            assert_eq!(serde_json::to_value(level).unwrap(), level.into_str());
         }
-        assert_eq!((Subject::parse("daily_amount"), Level::parse("info")), (None, None));
+        assert_eq!((Subject::parse("daily_amount"), "info".parse::<Level>().ok()), (None, None));
     }
 
     #[test]
     fn limits_are_those_that_accounts_are_watched_by() {
         let watched: Vec<_> = quota::ThresholdPolicy::LIMITS.iter().map(|limit| limit.as_str()).collect();
-        for subject in Subject::ALL {
+        for subject in Subject::VARIANTS.iter().copied() {
             assert_eq!(watched.contains(&subject.column()), subject.is_limit(), "{}", subject.column());
         }
     }

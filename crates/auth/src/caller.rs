@@ -40,7 +40,7 @@ impl Caller {
         if self.scopes.has(permission) {
             return Ok(());
         }
-        Err(Problem::new(Kind::Forbidden).detail(format!("the caller lacks {}", permission.as_str())))
+        Err(Problem::new(Kind::Forbidden).detail(format!("the caller lacks {}", permission.into_str())))
     }
 
     /// Checks that the caller may see the merchant's data.

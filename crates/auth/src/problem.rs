@@ -149,7 +149,7 @@ impl Problem {
     /// A problem of the API's own kinds.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        let problem = Self::build(kind.as_str(), kind.title(), kind.status());
+        let problem = Self::build(kind.into_str(), kind.title(), kind.status());
         match kind.challenge() {
             Some(challenge) => problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)),
             None => problem,

@@ -1,10 +1,26 @@
 //! Who may do what: roles, the permissions that each grants, and sets of permissions.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
-/// What a caller is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+/// What a caller is. Its word is the value in claims, requests and tables.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumString,
+    IntoStaticStr,
+)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Everything.
@@ -16,118 +32,88 @@ pub enum Role {
 }
 
 impl Role {
-    /// The value in claims, requests and tables.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Operator => "operator",
-            Self::Merchant => "merchant",
-        }
-    }
-
-    /// Parses the value; `None` for anything else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Admin, Self::Operator, Self::Merchant].into_iter().find(|role| role.as_str() == text)
-    }
-
     /// What the role may do.
     #[must_use]
     pub fn permissions(self) -> Permissions {
-        Permission::ALL.into_iter().filter(|permission| permission.granted_to(self)).collect()
+        Permission::VARIANTS.iter().copied().filter(|permission| permission.granted_to(self)).collect()
     }
 }
 
 /// One thing that a caller may do. The text form is a token's scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(const_into_str)]
 #[repr(u16)]
 pub enum Permission {
     /// Read accounts, usage logs and their figures.
     #[serde(rename = "quotas:read")]
+    #[strum(serialize = "quotas:read")]
     QuotasRead = 1,
     /// Ask what would fit, without consuming.
     #[serde(rename = "quotas:check")]
+    #[strum(serialize = "quotas:check")]
     QuotasCheck = 1 << 1,
     /// Consume, hold, settle, void, extend a hold, release, refund, and all of these in batches.
     #[serde(rename = "quotas:operate")]
+    #[strum(serialize = "quotas:operate")]
     QuotasOperate = 1 << 2,
     /// Adjust, reset, suspend, resume, initialise.
     #[serde(rename = "quotas:manage")]
+    #[strum(serialize = "quotas:manage")]
     QuotasManage = 1 << 3,
     /// Read limit policies, tiers and history.
     #[serde(rename = "policies:read")]
+    #[strum(serialize = "policies:read")]
     PoliciesRead = 1 << 4,
     /// Draft and change limit policies, tiers, bindings and overrides.
     #[serde(rename = "policies:write")]
+    #[strum(serialize = "policies:write")]
     PoliciesWrite = 1 << 5,
     /// Approve and activate what another person drafted.
     #[serde(rename = "policies:approve")]
+    #[strum(serialize = "policies:approve")]
     PoliciesApprove = 1 << 6,
     /// Read settings and their history; secrets are never shown.
     #[serde(rename = "settings:read")]
+    #[strum(serialize = "settings:read")]
     SettingsRead = 1 << 7,
     /// Change settings at run time.
     #[serde(rename = "settings:write")]
+    #[strum(serialize = "settings:write")]
     SettingsWrite = 1 << 8,
     /// Create, list, rotate and revoke access tokens.
     #[serde(rename = "tokens:manage")]
+    #[strum(serialize = "tokens:manage")]
     TokensManage = 1 << 9,
     /// Read alerts and their messages; settings of alerts without their secrets.
     #[serde(rename = "alerts:read")]
+    #[strum(serialize = "alerts:read")]
     AlertsRead = 1 << 10,
     /// Acknowledge and resolve alerts.
     #[serde(rename = "alerts:manage")]
+    #[strum(serialize = "alerts:manage")]
     AlertsManage = 1 << 11,
     /// Set who is notified of which alerts, send tests, and send messages again.
     #[serde(rename = "alerts:configure")]
+    #[strum(serialize = "alerts:configure")]
     AlertsConfigure = 1 << 12,
 }
 
 impl Permission {
-    /// Every permission.
-    pub const ALL: [Self; 13] = [
-        Self::QuotasRead,
-        Self::QuotasCheck,
-        Self::QuotasOperate,
-        Self::QuotasManage,
-        Self::PoliciesRead,
-        Self::PoliciesWrite,
-        Self::PoliciesApprove,
-        Self::SettingsRead,
-        Self::SettingsWrite,
-        Self::TokensManage,
-        Self::AlertsRead,
-        Self::AlertsManage,
-        Self::AlertsConfigure,
-    ];
-
-    /// The scope's text.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::QuotasRead => "quotas:read",
-            Self::QuotasCheck => "quotas:check",
-            Self::QuotasOperate => "quotas:operate",
-            Self::QuotasManage => "quotas:manage",
-            Self::PoliciesRead => "policies:read",
-            Self::PoliciesWrite => "policies:write",
-            Self::PoliciesApprove => "policies:approve",
-            Self::SettingsRead => "settings:read",
-            Self::SettingsWrite => "settings:write",
-            Self::TokensManage => "tokens:manage",
-            Self::AlertsRead => "alerts:read",
-            Self::AlertsManage => "alerts:manage",
-            Self::AlertsConfigure => "alerts:configure",
-        }
-    }
-
-    /// Parses the text; `None` for anything else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|permission| permission.as_str() == text)
-    }
-
     /// Whether an access token may hold it. Drafting and approving are for persons: the maker of two tokens could otherwise draft
     /// with one and approve with the other, and act as two persons. And a leaked token must not make others that outlive its
     /// revocation.
@@ -192,7 +178,7 @@ impl Permissions {
 
     /// Each of them.
     pub fn iter(self) -> impl Iterator<Item = Permission> {
-        Permission::ALL.into_iter().filter(move |permission| self.has(*permission))
+        Permission::VARIANTS.iter().copied().filter(move |permission| self.has(*permission))
     }
 }
 
@@ -223,23 +209,23 @@ mod tests {
             (Permission::AlertsManage, [true, true, false]),
             (Permission::AlertsConfigure, [true, true, true]),
         ];
-        assert_eq!(table.len(), Permission::ALL.len());
+        assert_eq!(table.len(), Permission::VARIANTS.len());
         for (permission, granted) in table {
             let roles = [Role::Admin, Role::Operator, Role::Merchant];
-            assert_eq!(roles.map(|role| role.permissions().has(permission)), granted, "{}", permission.as_str());
+            assert_eq!(roles.map(|role| role.permissions().has(permission)), granted, "{}", permission.into_str());
         }
     }
 
     #[test]
     fn words_are_read_back() {
-        for permission in Permission::ALL {
-            assert_eq!(Permission::parse(permission.as_str()), Some(permission));
-            assert_eq!(serde_json::to_value(permission).unwrap(), permission.as_str());
+        for permission in Permission::VARIANTS.iter().copied() {
+            assert_eq!(permission.into_str().parse(), Ok(permission));
+            assert_eq!(serde_json::to_value(permission).unwrap(), permission.into_str());
         }
         for role in [Role::Admin, Role::Operator, Role::Merchant] {
-            assert_eq!(Role::parse(role.as_str()), Some(role));
-            assert_eq!(serde_json::to_value(role).unwrap(), role.as_str());
+            assert_eq!(role.into_str().parse(), Ok(role));
+            assert_eq!(serde_json::to_value(role).unwrap(), role.into_str());
         }
-        assert_eq!((Role::parse("root"), Permission::parse("*")), (None, None));
+        assert_eq!(("root".parse::<Role>().ok(), "*".parse::<Permission>().ok()), (None, None));
     }
 }

@@ -9,12 +9,13 @@ use quota::{Action, Code, Command, Effect, LimitName, OperationNo, OrderNo, Poli
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::metrics::DecisionMetrics;
 use crate::request::{Caller, Request, Source};
 use crate::spans;
 use sluice_journal::outcomes;
 use sluice_kit::clock;
 use sluice_kit::health::warn_unless_away;
-use sluice_kit::metrics::{Failure, Metrics};
+use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::{DECISION, trace_id};
 use sluice_policy_source::Policies;
 use sluice_settings::Live;
@@ -27,7 +28,7 @@ pub struct Decider<S> {
     store: Arc<S>,
     policies: Arc<Policies>,
     live: Live,
-    metrics: Arc<Metrics>,
+    metrics: Arc<DecisionMetrics>,
     outcomes: Arc<outcomes::OutcomeMetrics>,
 }
 
@@ -89,9 +90,8 @@ pub struct Undecided {
 impl<S: Store> Decider<S> {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(store: Arc<S>, policies: Arc<Policies>, live: Live, metrics: Arc<Metrics>) -> Self {
-        let outcomes = metrics.part();
-        Self { store, policies, live, metrics, outcomes }
+    pub fn new(store: Arc<S>, policies: Arc<Policies>, live: Live, metrics: &Metrics) -> Self {
+        Self { store, policies, live, metrics: metrics.part(), outcomes: metrics.part() }
     }
 
     /// The store that decides.
@@ -112,9 +112,9 @@ impl<S: Store> Decider<S> {
         &self.live
     }
 
-    /// The server's metrics.
+    /// The metrics of decisions.
     #[must_use]
-    pub const fn metrics(&self) -> &Arc<Metrics> {
+    pub const fn metrics(&self) -> &Arc<DecisionMetrics> {
         &self.metrics
     }
 
@@ -253,7 +253,7 @@ impl<S: Store> Decider<S> {
         let dry = command.effect != Effect::Commit;
         self.metrics.decision(if dry { "check" } else { command.action.as_str() }, record.code, record.replay);
         if *source == Source::Proxy {
-            self.metrics.check_took(latency);
+            self.metrics.check_seconds.observe(latency.as_secs_f64());
         }
         spans::decision(*source, command, audit, Ok(reply), latency);
         outcomes::report(&self.outcomes, command, audit, reply);
@@ -262,7 +262,7 @@ impl<S: Store> Decider<S> {
             decision_id = %Uuid::from_bytes(reply.decision_id),
             // Another one than the decision's where an earlier answer is repeated; the journal's row has it.
             event_id = %Uuid::from_bytes(reply.event_id),
-            caller = source.as_str(),
+            caller = source.into_str(),
             actor = audit.actor,
             action = command.action.as_str(),
             dry,
@@ -297,15 +297,15 @@ impl<S: Store> Decider<S> {
         error: &StoreError,
         latency: Duration,
     ) {
-        self.metrics.store_error(failure(error));
+        self.metrics.store_error(error);
         if source == Source::Proxy {
-            self.metrics.check_took(latency);
+            self.metrics.check_seconds.observe(latency.as_secs_f64());
         }
         spans::decision(source, command, audit, Err(error), latency);
         warn_unless_away!(
             error,
             decision_id = %Uuid::from_bytes(command.decision_id),
-            caller = source.as_str(),
+            caller = source.into_str(),
             actor = audit.actor,
             action = command.action.as_str(),
             merchant = %command.merchant,
@@ -326,7 +326,7 @@ impl<S: Store> Decider<S> {
             && command.effect == Effect::Commit
             && record.code == Code::Applied;
         if captured && !record.replay && record.is_over_captured() {
-            self.metrics.over_capture();
+            self.metrics.over_captures.inc();
             warn!(
                 decision_id = %Uuid::from_bytes(reply.decision_id),
                 event_id = %Uuid::from_bytes(reply.event_id),
@@ -350,17 +350,6 @@ fn unzip(batch: Vec<Prepared>) -> (Vec<(Command, AuditContext)>, Vec<(Option<Arc
 /// The settings' own bounds are far below.
 fn bounded(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-const fn failure(error: &StoreError) -> Failure {
-    match error {
-        StoreError::Timeout { .. } => Failure::Timeout,
-        StoreError::Unavailable(_) => Failure::Connection,
-        StoreError::Clock(_) | StoreError::NotBegun => Failure::Clock,
-        StoreError::Shards { .. } | StoreError::Corrupt(_) | StoreError::History(_) | StoreError::NeedsHistory => {
-            Failure::Reply
-        }
-    }
 }
 
 fn micros(latency: Duration) -> u64 {

@@ -4,6 +4,9 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod decider;
+mod metrics;
 pub mod operations;
 pub mod request;
 mod spans;
+
+pub use metrics::DecisionMetrics;

@@ -5,6 +5,7 @@ use quota::{
     OperationId, OperationNo, OrderNo, PaymentNo, Policy, Refund, Reset, Resolution, Settle,
 };
 use sluice_kit::telemetry::Trace;
+use strum::IntoStaticStr;
 
 /// What is requested. An absent amount means all that is held, or all that is left to refund.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,8 +166,9 @@ impl Request {
     }
 }
 
-/// Where a request comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a request comes from. Its word is the one in logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "snake_case")]
 pub enum Source {
     /// A payment or a follow-up at the proxy.
     Proxy,
@@ -174,18 +176,6 @@ pub enum Source {
     Api,
     /// A periodic job.
     Job,
-}
-
-impl Source {
-    /// The word in logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Proxy => "proxy",
-            Self::Api => "api",
-            Self::Job => "job",
-        }
-    }
 }
 
 /// The caller, and how it calls.

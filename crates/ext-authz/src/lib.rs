@@ -56,13 +56,7 @@ struct Checks<S> {
 impl<S: Store> CheckService<S> {
     /// Builds the service. `rules` serve Envoy's native filter; the proxy filter has its own.
     #[must_use]
-    pub fn new(
-        store: Arc<S>,
-        policies: Arc<Policies>,
-        rules: Option<Document>,
-        metrics: Arc<Metrics>,
-        live: Live,
-    ) -> Self {
+    pub fn new(store: Arc<S>, policies: Arc<Policies>, rules: Option<Document>, metrics: &Metrics, live: Live) -> Self {
         let tasks = TaskTracker::new();
         let voids = CompensatingVoids::new(tasks.clone());
         let decider = Decider::new(store, policies, live, metrics);

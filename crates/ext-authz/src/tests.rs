@@ -65,7 +65,7 @@ fn service<S: Store>(store: Arc<S>) -> CheckService<S> {
     let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     let live = Live::fixed(&Settings::load(env, None).unwrap());
     let rules = Document::from_json(RULES.as_bytes()).unwrap();
-    CheckService::new(store, Arc::new(Policies::new(book, health)), Some(rules), metrics, live)
+    CheckService::new(store, Arc::new(Policies::new(book, health)), Some(rules), &metrics, live)
 }
 
 fn from_filter(action: &str, mode: &str) -> CheckRequest {

@@ -10,6 +10,7 @@ use sluice_decision::decider::{Decision, Prepared};
 use sluice_decision::request::{Operation, Request};
 use sluice_journal::history::{self, HistoryError};
 use sluice_kit::clock;
+use sluice_kit::metrics::signed;
 use sluice_store::{DueHold, StoreError};
 
 /// Script calls that one round makes for a shard; what is left then waits for the next round.
@@ -77,7 +78,7 @@ impl HoldSweep {
                 break;
             }
         }
-        self.tools.job_metrics.set_hold_lag(round.late_secs);
+        self.tools.job_metrics.hold_lag_secs.set(signed(round.late_secs));
         round.failures.after(round.ended)
     }
 

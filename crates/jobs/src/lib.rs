@@ -33,7 +33,7 @@ use sluice_kit::health::{Away, warn_unless_away};
 use sluice_kit::metrics::Metrics;
 use sluice_policy_source::Policies;
 use sluice_settings::{Live, Secret, Settings};
-use sluice_store::{NO_ATTEMPT, RedisMetrics, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified};
+use sluice_store::{NO_ATTEMPT, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified};
 
 pub use holds::{Ended, HoldSweep};
 pub use metrics::{JobMetrics, Sweep};
@@ -102,13 +102,12 @@ impl Tools {
     ///
     /// # Errors
     /// An [`io::Error`] for an address that cannot be used.
-    pub fn open(config: &Config, policies: Arc<Policies>, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub fn open(config: &Config, policies: Arc<Policies>, metrics: &Metrics) -> io::Result<Self> {
         let Config { redis_url, postgres_url, shards, live, verified, time } = config;
         let timeout = live.current().redis_timeout();
         let redis = RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout };
         let store = RedisStore::open_shared(&redis, verified.clone()).map_err(io::Error::other)?;
-        let store =
-            store.following(live.clone()).with_time(time.clone()).measured(RedisMetrics::clone(&metrics.part()));
+        let store = store.following(live.clone()).with_time(time.clone()).measured(metrics.part());
         Ok(Self {
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             job_metrics: metrics.part(),
@@ -169,7 +168,7 @@ fn request(merchant: MerchantId, currency: Currency, operation: Operation) -> Re
 pub fn spawn(
     config: &Config,
     policies: Arc<Policies>,
-    metrics: Arc<Metrics>,
+    metrics: &Metrics,
     shutdown: Shutdown,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -224,7 +223,7 @@ fn report(job_metrics: &JobMetrics, sweep: Sweep, swept: Result<(), SweepError>)
         Ok(()) => job_metrics.finished(sweep, clock::now_ms()),
         Err(error) => {
             job_metrics.failed(sweep);
-            warn_unless_away!(error, sweep = sweep.as_str(), "sweep failed, trying again with the next");
+            warn_unless_away!(error, sweep = sweep.into_str(), "sweep failed, trying again with the next");
         }
     }
 }

@@ -44,7 +44,7 @@ impl ThresholdSweep {
             after = last.clone();
             let commands = page.iter().filter_map(|stored| self.roll(stored, now_ms)).collect();
             let rolled = self.0.roll_each(commands, &mut failures).await;
-            self.0.job_metrics.accounts_updated(rolled);
+            self.0.job_metrics.accounts_updated.inc_by(rolled);
             updated += rolled;
         }
         if !shutdown.is_requested() {

@@ -41,7 +41,7 @@ impl WindowSweep {
             after = last.clone();
             let commands = page.iter().filter_map(|candidate| self.roll(candidate, now_ms)).collect();
             let rolled = self.0.roll_each(commands, &mut failures).await;
-            self.0.job_metrics.accounts_closed(rolled);
+            self.0.job_metrics.accounts_closed.inc_by(rolled);
             closed += rolled;
         }
         let ahead = AccountsAhead::of(&mut leader.connection, latest_day(now_ms)).await?;
@@ -55,7 +55,7 @@ impl WindowSweep {
 
     /// Logs that accounts are in windows that have not begun, once for each number of them.
     fn log_ahead(&self, ahead: &AccountsAhead) {
-        let is_news = self.0.decider.metrics().set_accounts_ahead(ahead.accounts.unsigned_abs());
+        let is_news = self.0.job_metrics.set_accounts_ahead(ahead.accounts.unsigned_abs());
         if is_news && ahead.accounts > 0 {
             let AccountsAhead { accounts, merchant_id, day } = ahead;
             tracing::warn!(

@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use super::Config;
 use super::backlog::{Alarm, Backlog, Turn};
 use super::event::Batch;
+use super::metrics::JournalMetrics;
 use super::postgres::{LostAccount, PostgresError, Stored, UsageLog};
 use super::reply::Entry;
 use super::stream::{self, EventStream, Lease, StreamError};
 use sluice_kit::clock;
-use sluice_kit::health::{Health, warn_unless_away};
-use sluice_kit::metrics::{Dependency, Metrics};
+use sluice_kit::health::{Dependency, Health, warn_unless_away};
 use sluice_kit::retry::Backoff;
 use sluice_kit::telemetry::spans::JournalStore;
 use sluice_settings::Live;
@@ -63,7 +63,7 @@ enum Next {
 pub(super) struct Drain {
     config: Config,
     log: UsageLog,
-    metrics: Arc<Metrics>,
+    metrics: Arc<JournalMetrics>,
     health: Arc<Health>,
     shutdown: Shutdown,
     alarm: Alarm,
@@ -84,7 +84,7 @@ impl Drain {
     pub(super) fn new(
         config: Config,
         log: UsageLog,
-        metrics: Arc<Metrics>,
+        metrics: Arc<JournalMetrics>,
         health: Arc<Health>,
         shutdown: Shutdown,
     ) -> Self {
@@ -111,7 +111,7 @@ impl Drain {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         while !self.shutdown.is_requested() {
             if let Err(error) = self.session(&mut backoff).await {
-                self.metrics.journal_retry(Dependency::Redis);
+                self.metrics.retry(Dependency::Redis);
                 warn_unless_away!(error, "journal cannot read the event streams, trying again");
                 self.shutdown.pause(backoff.next_wait()).await;
             }
@@ -152,7 +152,7 @@ impl Drain {
         if !self.leads(stream).await? {
             self.forget_stored(stream);
             // The reading journal reports how old events are.
-            self.metrics.set_journal_lag(Duration::ZERO);
+            self.metrics.set_lag(Duration::ZERO);
             self.report(stream).await?;
             self.shutdown.pause(STANDBY_INTERVAL.min(stream::renewal(self.config.lease))).await;
             return Ok(());
@@ -183,7 +183,7 @@ impl Drain {
         let lease = stream.lead(self.config.lease).await?;
         if lease == Lease::Taken && self.leads_until.is_none() {
             tracing::info!(reader = self.config.reader, "journal lease acquired, reading the event streams");
-            self.metrics.journal_taken_over();
+            self.metrics.taken_over.inc();
         }
         self.leads_until = (lease != Lease::Others).then(|| now + stream::renewal(self.config.lease));
         Ok(self.leads_until.is_some())
@@ -300,7 +300,7 @@ impl Drain {
         let end = Instant::now() + duration;
         while !self.shutdown.is_requested() {
             if let Err(error) = self.count_backlog(stream).await {
-                self.metrics.journal_retry(Dependency::Redis);
+                self.metrics.retry(Dependency::Redis);
                 warn_unless_away!(error, "journal cannot count the backlog, trying again");
                 match self.connect().await {
                     Ok(spare) => self.spare = Some(spare),
@@ -327,11 +327,7 @@ impl Drain {
             let positions = stream.positions().await?;
             match self.log.check_sequences(&positions).await {
                 Ok(anomalies) => {
-                    self.metrics.set_journal_anomalies(
-                        anomalies.missing_events,
-                        anomalies.rewound_ranges,
-                        anomalies.lost_accounts,
-                    );
+                    self.metrics.set_anomalies(&anomalies);
                     for (shard, kind, first_seq, last_seq) in anomalies.found {
                         tracing::error!(shard, kind, first_seq, last_seq, "journal sequence is broken");
                     }
@@ -349,10 +345,9 @@ impl Drain {
             return Ok(());
         }
         let backlog = Backlog::of(&self.spare.as_mut().unwrap_or(stream).backlog().await?);
-        let bound = self.config.backlog_events_max;
-        self.metrics.set_journal_backlog(backlog.events, backlog.fullest_events, bound);
+        self.metrics.set_backlog(&backlog, self.config.backlog_events_max);
         if backlog.events == 0 {
-            self.metrics.set_journal_lag(Duration::ZERO);
+            self.metrics.set_lag(Duration::ZERO);
         }
         let Backlog { fullest_shard: shard, fullest_events: backlog_events, .. } = backlog;
         let backlog_events_max = self.config.backlog_events_max;
@@ -388,16 +383,16 @@ impl Drain {
             return;
         };
         if let Err(error) = self.log.prepare(now.date_naive()).await {
-            self.metrics.journal_retry(Dependency::Postgres);
+            self.metrics.retry(Dependency::Postgres);
             warn_unless_away!(error, "journal cannot make partitions ahead, trying again later");
         }
     }
 
-    fn stored(&mut self, Stored { rows, duplicates, rejected }: Stored) {
+    fn stored(&mut self, stored: Stored) {
         self.health.postgres_up();
         for lost in self.log.take_lost() {
             let LostAccount { merchant_id, currency, shard, seq, expected_version, found_version } = lost;
-            self.metrics.journal_account_lost();
+            self.metrics.accounts_lost.inc();
             tracing::error!(
                 merchant_id,
                 currency,
@@ -408,12 +403,13 @@ impl Drain {
                 "redis has lost an account, its counters and limits began anew"
             );
         }
-        self.metrics.journal_stored(rows, duplicates, rejected);
+        self.metrics.stored(stored);
+        let Stored { rows, duplicates, rejected } = stored;
         tracing::debug!(rows, duplicates, rejected, "journal batch stored");
     }
 
     fn postgres_failed(&self, error: &PostgresError) {
-        self.metrics.journal_retry(Dependency::Postgres);
+        self.metrics.retry(Dependency::Postgres);
         self.health.postgres_down(error.to_string());
         // Health has logged it, with the reason.
         tracing::debug!(%error, "journal cannot use postgres, trying again");
@@ -433,7 +429,7 @@ impl Drain {
     fn report_lag(&self, batch: &Batch) {
         if let Some(oldest) = batch.oldest() {
             let lag_ms = u64::try_from(clock::now_ms() - oldest.timestamp_millis()).unwrap_or_default();
-            self.metrics.set_journal_lag(Duration::from_millis(lag_ms));
+            self.metrics.set_lag(Duration::from_millis(lag_ms));
         }
     }
 }

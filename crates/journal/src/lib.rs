@@ -13,6 +13,7 @@ mod drain;
 pub mod event;
 pub mod history;
 mod history_store;
+mod metrics;
 pub mod postgres;
 mod projection;
 pub mod reply;
@@ -32,6 +33,7 @@ use sluice_kit::metrics::Metrics;
 use sluice_settings::{Live, LiveSettings, Secret, Settings};
 
 pub use history_store::HistoryStore;
+pub use metrics::JournalMetrics;
 pub use projection::{AfterCommit, Projection};
 
 /// How often the sequences are checked for gaps.
@@ -94,17 +96,12 @@ impl Config {
 ///
 /// # Errors
 /// An [`io::Error`] where the thread or its runtime cannot be made, or the Postgres URL cannot be read.
-pub fn spawn(
-    config: Config,
-    metrics: Arc<Metrics>,
-    health: Arc<Health>,
-    shutdown: Shutdown,
-) -> io::Result<JoinHandle<()>> {
+pub fn spawn(config: Config, metrics: &Metrics, health: Arc<Health>, shutdown: Shutdown) -> io::Result<JoinHandle<()>> {
     let log = postgres::UsageLog::new(&config.postgres_url).map_err(io::Error::other)?;
     let log = log.with_projections(config.projections.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let guard = ThreadExitGuard { health: Arc::clone(&health), shutdown: shutdown.clone() };
-    let drain = drain::Drain::new(config, log, metrics, health, shutdown);
+    let drain = drain::Drain::new(config, log, metrics.part(), health, shutdown);
     start(guard, move || runtime.block_on(drain.run()))
 }
 

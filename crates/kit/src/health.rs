@@ -4,9 +4,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use strum::IntoStaticStr;
 use tokio::sync::watch;
 
-use crate::metrics::{Dependency, Metrics};
+use crate::metrics::Metrics;
+
+mod metrics;
+
+pub use metrics::HealthMetrics;
+
+/// A dependency whose state is a gauge. Its word is a label's value, and the name in `/ready`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "snake_case")]
+pub enum Dependency {
+    Redis,
+    Postgres,
+}
 
 /// Whether something works, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -109,6 +122,7 @@ pub struct Health {
     draining: watch::Sender<bool>,
     clock: Mutex<Option<State>>,
     metrics: Arc<Metrics>,
+    health_metrics: Arc<HealthMetrics>,
 }
 
 impl Health {
@@ -132,11 +146,12 @@ impl Health {
             backlog: Mutex::new(None),
             clock: Mutex::new(None),
             draining: watch::Sender::new(false),
+            health_metrics: metrics.part(),
             metrics,
         }
     }
 
-    /// The metrics of the states.
+    /// The server's metrics.
     #[must_use]
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -183,15 +198,13 @@ impl Health {
     }
 
     /// A policy document (and rules, where configured) is in force.
-    pub fn policy_active(&self, version: &str) {
+    pub fn policy_active(&self) {
         self.policy.set(None);
-        self.metrics.set_policy(Some(version));
     }
 
     /// There is no policy: every decision is a refusal.
     pub fn policy_missing(&self, detail: &str) {
         self.policy.set(Some(detail.to_owned()));
-        self.metrics.set_policy(None);
     }
 
     /// The events that wait for Postgres were counted; `near_bound` describes a shard that is almost full.
@@ -225,7 +238,7 @@ impl Health {
 
     /// This server's clock was compared with Redis'; `trouble` describes what is wrong with it, with both times.
     pub fn clock_compared(&self, ahead_ms: i64, trouble: Option<String>) {
-        self.metrics.set_clock_offset_ms(ahead_ms);
+        self.health_metrics.set_clock_offset_ms(ahead_ms);
         let state = State { up: trouble.is_none(), detail: trouble };
         let was_up = self.clock().is_none_or(|before| before.up);
         let reason = state.detail.as_deref().unwrap_or_default();
@@ -264,9 +277,9 @@ impl Health {
         };
         let turn = handle.set(detail.clone());
         if turn.is_some() {
-            self.metrics.set_up(dependency, detail.is_none());
+            self.health_metrics.set_up(dependency, detail.is_none());
         }
-        log(turn, dependency.as_str(), address, &detail.unwrap_or_default());
+        log(turn, dependency.into_str(), address, &detail.unwrap_or_default());
     }
 }
 

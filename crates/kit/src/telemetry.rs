@@ -32,7 +32,7 @@ use line::JsonLine;
 use tracer::Tracer;
 
 pub use filter::LogFilter;
-pub use metrics::TraceMetrics;
+pub use metrics::{LogMetrics, TraceMetrics};
 pub use request::{carried, current, within};
 pub use sampler::Sampler;
 pub use spans::{Delivered, Delivery};
@@ -112,12 +112,12 @@ fn env_filter(filter: &LogFilter) -> Result<EnvFilter, TelemetryError> {
 ///
 /// # Errors
 /// [`TelemetryError`] where the filter, the thread or the installation fails.
-pub fn start(filter: &LogFilter, metrics: Arc<Metrics>) -> Result<(LogGuard, LogControl), TelemetryError> {
+pub fn start(filter: &LogFilter, metrics: &Metrics) -> Result<(LogGuard, LogControl), TelemetryError> {
     let buffer = buffer::start(io::stdout())?;
     let builder = tracing_subscriber::fmt()
         .event_format(JsonLine)
         .with_env_filter(env_filter(filter)?)
-        .with_writer(Lines { buffer: Arc::clone(&buffer), metrics })
+        .with_writer(Lines { buffer: Arc::clone(&buffer), metrics: metrics.part() })
         .with_filter_reloading();
     let control = LogControl(builder.reload_handle());
     tracing::subscriber::set_global_default(builder.finish())?;
@@ -143,9 +143,8 @@ pub struct Export<'a> {
 pub fn export_spans(export: &Export<'_>, metrics: &Metrics) -> Result<SpansGuard, TelemetryError> {
     let Export { collector, service_name, sampler } = *export;
     let metrics: Arc<TraceMetrics> = metrics.part();
-    let (queue, guard) =
-        otlp::start(collector, service_name, TraceMetrics::clone(&metrics)).map_err(TelemetryError::Export)?;
-    if !tracer::install(Tracer::new(sampler, queue, TraceMetrics::clone(&metrics))) {
+    let (queue, guard) = otlp::start(collector, service_name, Arc::clone(&metrics)).map_err(TelemetryError::Export)?;
+    if !tracer::install(Tracer::new(sampler, queue, metrics)) {
         return Err(TelemetryError::Exported);
     }
     Ok(SpansGuard(guard))
@@ -155,13 +154,13 @@ pub fn export_spans(export: &Export<'_>, metrics: &Metrics) -> Result<SpansGuard
 #[derive(Clone, Debug)]
 struct Lines {
     buffer: Arc<Buffer>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<LogMetrics>,
 }
 
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !self.buffer.put(line) {
-            self.metrics.log_line_dropped();
+            self.metrics.lines_dropped.inc();
         }
         Ok(line.len())
     }

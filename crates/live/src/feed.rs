@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use quota::{Code, Currency, MerchantId};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgPool, Postgres, QueryBuilder};
+use strum::{EnumString, IntoStaticStr};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -41,28 +42,12 @@ const HELD_SECS: i64 = 10 * 86_400;
 const SNAPSHOT: &str = "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8), \
     txid_current_snapshot()::text FROM pg_control_system()";
 
-/// The kinds of events of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The kinds of events of a stream. Their words are values in requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 pub enum Kind {
     Alerts,
     Decisions,
-}
-
-impl Kind {
-    /// The value in requests.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Alerts => "alerts",
-            Self::Decisions => "decisions",
-        }
-    }
-
-    /// Parses the value; `None` for anything else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Alerts, Self::Decisions].into_iter().find(|kind| kind.as_str() == text)
-    }
 }
 
 /// The filter of a stream.

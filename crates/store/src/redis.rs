@@ -52,7 +52,7 @@ pub struct RedisStore {
     verified: Verified,
     warned: Warned,
     time: StoreTime,
-    metrics: RedisMetrics,
+    metrics: Arc<RedisMetrics>,
 }
 
 /// Warnings that were logged: each once.
@@ -148,7 +148,7 @@ impl RedisStore {
             verified,
             warned: Warned::default(),
             time: StoreTime::Own,
-            metrics: RedisMetrics::default(),
+            metrics: Arc::default(),
         })
     }
 
@@ -176,7 +176,7 @@ impl RedisStore {
 
     /// Counts calls with those of other stores.
     #[must_use]
-    pub fn measured(mut self, metrics: RedisMetrics) -> Self {
+    pub fn measured(mut self, metrics: Arc<RedisMetrics>) -> Self {
         self.metrics = metrics;
         self
     }

@@ -84,7 +84,7 @@ fn more(left_out: usize) -> Option<String> {
 
 fn title(change: Change, alert: &Alert) -> String {
     let state = match change {
-        Change::Raised => alert.alert_level.as_str(),
+        Change::Raised => alert.alert_level.into_str(),
         Change::Resolved => "resolved",
     };
     format!("[{state}] {}{}", alert.alert_type, about(alert))

@@ -62,7 +62,7 @@ async fn sum_up(pool: &PgPool, scope: &str, channel: &str, give_up_secs: f64) ->
         .bind(channel)
         .bind(&last.channel_kind)
         .bind(DIGEST)
-        .bind(digest.level().as_str())
+        .bind(digest.level().into_str())
         .bind(digest.json())
         .bind(give_up_secs)
         .execute(&mut *transaction)

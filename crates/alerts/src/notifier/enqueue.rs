@@ -173,7 +173,7 @@ impl Seen {
     }
 
     fn level(&self) -> Level {
-        Level::parse(&self.alert_level).unwrap_or(Level::Critical)
+        self.alert_level.parse().unwrap_or(Level::Critical)
     }
 
     /// As it stood at the change.
@@ -222,12 +222,12 @@ impl Made {
                 };
                 self.ids.push(Uuid::from_bytes(clock::decision_id()));
                 self.alerts.push(seen.alert_id);
-                self.kinds.push(change.as_str());
+                self.kinds.push(change.into_str());
                 self.scopes.push(scope.to_owned());
                 self.channels.push(channel.id().to_owned());
                 self.ways.push(channel.kind());
                 self.types.push(seen.alert_type.clone());
-                self.levels.push(seen.level().as_str());
+                self.levels.push(seen.level().into_str());
                 self.bodies.push(Notice::of(change, seen.alert(change)).json());
                 self.digest_minutes.push(minutes);
             }

@@ -12,8 +12,9 @@ mod outcome;
 mod retention;
 
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_kit::shutdown::Shutdown;
 use sqlx::postgres::PgListener;
@@ -38,6 +39,8 @@ pub const NOTIFIED: &str = "sluice_alert";
 const LOCK: i64 = 0x51_75_6f_74_61_05;
 /// How often the notifier looks for work without a notification.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often waiting messages are counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a session may take to answer before it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stop waits for tries under way.
@@ -86,11 +89,11 @@ struct Tools {
     rate: Rate,
     sender: Sender,
     live: Live,
-    metrics: NotifierMetrics,
+    metrics: Arc<NotifierMetrics>,
 }
 
 impl Tools {
-    fn open(config: Config, metrics: NotifierMetrics) -> io::Result<Self> {
+    fn open(config: Config, metrics: Arc<NotifierMetrics>) -> io::Result<Self> {
         let Config { redis_url, postgres_url, live, operators, merchants, mail } = config;
         Ok(Self {
             pool: database::pool(&postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
@@ -111,13 +114,14 @@ pub fn spawn(config: Config, metrics: &Metrics, mut shutdown: Shutdown) -> io::R
     let postgres_url = config.postgres_url.clone();
     let tools = {
         let _context = runtime.enter();
-        Tools::open(config, NotifierMetrics::clone(&metrics.part()))?
+        Tools::open(config, metrics.part())?
     };
     std::thread::Builder::new().name("notifier".to_owned()).spawn(move || {
         runtime.block_on(async {
             let (tries, busy) = (JoinSet::new(), claim::Busy::default());
             let (unreadable, retention) = (enqueue::Unreadable::default(), retention::Retention::default());
-            let mut notifier = Notifier { tools, postgres_url, tries, busy, unreadable, retention, well: true };
+            let mut notifier =
+                Notifier { tools, postgres_url, tries, busy, unreadable, retention, counted_at: None, well: true };
             tokio::select! {
                 () = shutdown.requested() => {}
                 () = notifier.run() => {}
@@ -138,6 +142,8 @@ struct Notifier {
     busy: claim::Busy,
     unreadable: enqueue::Unreadable,
     retention: retention::Retention,
+    /// When waiting messages were counted last.
+    counted_at: Option<Instant>,
     /// By the last turn: whether Postgres answers. Only a change is logged.
     well: bool,
 }
@@ -207,7 +213,11 @@ impl Notifier {
                 self.busy.add(task.id(), channel);
             }
         }
-        self.tools.metrics.count(&self.tools.pool).await
+        if self.counted_at.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL) {
+            self.counted_at = Some(Instant::now());
+            self.tools.metrics.count(&self.tools.pool).await?;
+        }
+        Ok(())
     }
 
     /// Waits for something to do; false where the session is lost.

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgExecutor, PgPool, QueryBuilder};
+use strum::{EnumString, IntoStaticStr};
 use thiserror::Error;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -48,7 +49,8 @@ const REDELIVER: &str = concat!(
 );
 
 /// How far a message has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AlertMessageState)]
 pub enum State {
@@ -62,24 +64,11 @@ pub enum State {
     Dead,
 }
 
-impl State {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Held => "held",
-            Self::Sent => "sent",
-            Self::Dead => "dead",
-        }
-    }
-}
-
 impl TryFrom<String> for State {
     type Error = UnknownWord;
 
     fn try_from(text: String) -> Result<Self, UnknownWord> {
-        let known =
-            [Self::Pending, Self::Held, Self::Sent, Self::Dead].into_iter().find(|state| state.as_str() == text);
-        known.ok_or(UnknownWord(text))
+        text.parse().map_err(|_| UnknownWord(text))
     }
 }
 
@@ -177,7 +166,7 @@ pub async fn list(
     }
     if let Some(state) = filter.state {
         // Part of the statement, not a bound value: only then is the index of dead messages used.
-        sql.push(" AND state = '").push(state.as_str()).push("'");
+        sql.push(" AND state = '").push(state.into_str()).push("'");
     }
     if let Some(channel) = &filter.channel_id {
         sql.push(" AND channel_id = ").push_bind(channel);
@@ -218,7 +207,7 @@ pub async fn details(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<D
 pub enum SendError {
     #[error("there is no such message")]
     NotFound,
-    #[error("the message is {} and will be sent in turn", .0.as_str())]
+    #[error("the message is {} and will be sent in turn", .0.into_str())]
     Waiting(State),
     #[error("{BY_HAND_PER_MINUTE_MAX} messages of these settings were sent by hand in a minute")]
     TooMany,

@@ -53,7 +53,7 @@ pub(super) async fn middleware(
     };
     let logged = shown(&body);
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    let roles = caller.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(",");
+    let roles = caller.roles.iter().map(|role| role.into_str()).collect::<Vec<_>>().join(",");
     info!(
         target: AUDIT,
         actor = %caller.subject,

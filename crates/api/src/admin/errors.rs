@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use quota::Code;
+use strum::VariantArray;
 
 use super::grpc::status_of;
 use super::problem::Kind;
@@ -29,7 +30,7 @@ const HEAD: &str = "| code | HTTP | gRPC | meaning | retry |\n|---|---|---|---|-
 pub fn reference() -> String {
     let refusals = Code::ALL.into_iter().filter(|code| code.http_status() >= 400);
     let quota: Vec<Row> = refusals.map(|code| Row::new(code.as_str(), code.http_status(), code.title())).collect();
-    let api = Kind::ALL.into_iter().map(|kind| Row::new(kind.as_str(), kind.status().as_u16(), kind.title()));
+    let api = Kind::VARIANTS.iter().map(|kind| Row::new(kind.into_str(), kind.status().as_u16(), kind.title()));
     let api: Vec<Row> = api.filter(|row| quota.iter().all(|other| other.code != row.code)).collect();
     let mut text = INTRODUCTION.to_owned();
     for (title, rows) in [("Payments and operations on quota", quota), ("The API", api)] {
@@ -96,7 +97,7 @@ mod tests {
     fn every_code_is_there_once() {
         let text = reference();
         let refusals = Code::ALL.into_iter().filter(|code| code.http_status() >= 400).map(Code::as_str);
-        for code in refusals.chain(Kind::ALL.into_iter().map(Kind::as_str)) {
+        for code in refusals.chain(Kind::VARIANTS.iter().map(Kind::into_str)) {
             assert_eq!(text.matches(&format!("| `{code}` |")).count(), 1, "{code}");
         }
     }

@@ -209,7 +209,7 @@ pub(super) async fn sweep(pool: PgPool, mut stopped: Shutdown) {
 /// The owner of a key: the caller's name, roles and merchant. None of them contains a blank, so that no two owners have the same
 /// text.
 fn owner(caller: &Caller) -> String {
-    let mut roles: Vec<&str> = caller.roles.iter().map(|role| role.as_str()).collect();
+    let mut roles: Vec<&str> = caller.roles.iter().map(|role| role.into_str()).collect();
     roles.sort_unstable();
     roles.dedup();
     let merchant = caller.merchant.as_ref().map_or("", quota::MerchantId::as_str);

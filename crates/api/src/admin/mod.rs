@@ -108,7 +108,7 @@ impl Admin {
         let connections_per_client = usize::try_from(settings.admin_connections_per_client).unwrap_or(usize::MAX);
         let deliverable = alerts::Deliverable::new(settings);
         let streams = Arc::new(stream::Streams::new(&pool));
-        let settings = Repository::new(settings, live.clone(), pool.clone(), Arc::clone(&metrics));
+        let settings = Repository::new(settings, live.clone(), pool.clone(), &metrics);
         let (api_metrics, stream_metrics) = (metrics.part(), metrics.part());
         Ok(Self {
             health,

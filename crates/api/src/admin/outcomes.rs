@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -48,7 +49,8 @@ struct OutcomeQuery {
 }
 
 /// What the gateway was asked for.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 enum Operation {
     Consume,
@@ -56,18 +58,6 @@ enum Operation {
     Settle,
     Refund,
     Void,
-}
-
-impl Operation {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Consume => "consume",
-            Self::Hold => "hold",
-            Self::Settle => "settle",
-            Self::Refund => "refund",
-            Self::Void => "void",
-        }
-    }
 }
 
 /// What became of an outcome.
@@ -108,7 +98,7 @@ async fn unknown(
     let filter = Filter {
         merchant: caller.narrow(query.merchant_id.as_deref().map(parse_merchant).transpose()?)?,
         currency: query.currency.as_deref().map(parse_currency).transpose()?,
-        operation: query.operation.map(|operation| operation.as_str().to_owned()),
+        operation: query.operation.map(|operation| operation.into_str().to_owned()),
         older_than_secs,
         with_resolved: query.resolved.unwrap_or(false),
     };

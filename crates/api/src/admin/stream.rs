@@ -182,5 +182,5 @@ impl StreamQuery {
 
 fn kind(text: &str) -> Answer<Kind> {
     let detail = || Problem::field("kinds", "must be alerts, decisions, or both with a comma between them");
-    Kind::parse(text).ok_or_else(detail)
+    text.parse().map_err(|_| detail())
 }

@@ -39,7 +39,7 @@ fn admin_with(env: &[(&str, &str)]) -> Admin {
     let redis = Arc::new(RedisStore::open(&config).unwrap());
     let store = Arc::new(HistoryStore::new(redis, pool.clone()));
     let policies = Arc::new(Policies::new(PolicyBook::empty(), Arc::clone(&health)));
-    let operations = Operations::new(store, policies, live.clone(), Arc::clone(&metrics));
+    let operations = Operations::new(store, policies, live.clone(), &metrics);
     Admin::new(&settings, live, health, metrics, pool, operations).unwrap()
 }
 
@@ -60,7 +60,7 @@ async fn readiness_names_what_is_missing() {
         ),
         (|health| health.redis_up(), 503, 503, &["\"redis\":{\"up\":true}"]),
         (|health| health.clock_compared(0, None), 503, 503, &["\"clock\":{\"up\":true}"]),
-        (|health| health.policy_active("v1"), 503, 200, &["\"payments\":\"decided\"", "\"postgres\":{\"up\":false"]),
+        (|health| health.policy_active(), 503, 200, &["\"payments\":\"decided\"", "\"postgres\":{\"up\":false"]),
         (|health| health.postgres_up(), 200, 200, &["\"status\":\"ready\""]),
         (|health| health.postgres_down("refused"), 503, 200, &["\"detail\":\"refused\""]),
         (|health| health.redis_down("timeout"), 503, 503, &["\"detail\":\"timeout\""]),

@@ -181,7 +181,7 @@ impl NewToken {
                 return Err(Problem::field("permissions", "must name one at least, or be absent for all of the role"));
             }
             if let Some(other) = permissions.iter().find(|permission| !granted.has(**permission)) {
-                let detail = format!("a token of the role {} cannot hold {}", self.role.as_str(), other.as_str());
+                let detail = format!("a token of the role {} cannot hold {}", self.role.into_str(), other.into_str());
                 return Err(Problem::field("permissions", detail));
             }
         }

@@ -98,7 +98,7 @@ pub(crate) async fn insert(
     actor: &str,
 ) -> Result<AccessToken, sqlx::Error> {
     let permissions = grant.permissions.as_ref().map(|permissions| {
-        let mut names: Vec<&str> = permissions.iter().map(|permission| permission.as_str()).collect();
+        let mut names: Vec<&str> = permissions.iter().map(|permission| permission.into_str()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -111,7 +111,7 @@ pub(crate) async fn insert(
         .bind(new.id)
         .bind(&grant.name)
         .bind(new.secret_hash)
-        .bind(grant.role.as_str())
+        .bind(grant.role.into_str())
         .bind(grant.merchant.as_ref().map(MerchantId::as_str))
         .bind(permissions)
         .bind(actor)

@@ -1,14 +1,16 @@
 //! The admin API's own kinds of problem: one table to the stable code, the status and the title.
 
 use axum::http::StatusCode;
+use strum::{IntoStaticStr, VariantArray};
 
 /// The `WWW-Authenticate` challenge if there are no credentials (RFC 6750, section 3).
 const CHALLENGE: &str = "Bearer realm=\"sluice\"";
 /// The same for invalid credentials.
 pub(super) const CHALLENGE_INVALID: &str = "Bearer realm=\"sluice\", error=\"invalid_token\"";
 
-/// The admin API's own kinds of problem. Quota's kinds are [`quota::Code`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The admin API's own kinds of problem, by their status. Their words are stable codes. Quota's kinds are [`quota::Code`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum Kind {
     /// The request cannot be read: its syntax, a field, a parameter.
     BadRequest,
@@ -29,14 +31,17 @@ pub enum Kind {
     /// The resource changed since the version that the request names.
     VersionConflict,
     /// A request with this Idempotency-Key is in progress.
+    #[strum(serialize = "IDEMPOTENCY_KEY_IN_USE")]
     IdempotencyInProgress,
     /// It is unknown whether the first request with this Idempotency-Key was executed, and it must not be executed again.
     OutcomeUnknown,
     /// The body is larger than the server reads.
     BodyTooLarge,
     /// The body is not JSON.
+    #[strum(serialize = "UNSUPPORTED_CONTENT")]
     UnsupportedMediaType,
     /// The Idempotency-Key was used for another request.
+    #[strum(serialize = "IDEMPOTENCY_KEY_REUSED")]
     IdempotencyMismatch,
     /// The caller sends too many requests.
     RateLimited,
@@ -55,59 +60,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, by its status.
-    pub const ALL: [Self; 21] = [
-        Self::BadRequest,
-        Self::Unauthenticated,
-        Self::InvalidToken,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::RequestTimeout,
-        Self::Conflict,
-        Self::VersionConflict,
-        Self::IdempotencyInProgress,
-        Self::OutcomeUnknown,
-        Self::BodyTooLarge,
-        Self::UnsupportedMediaType,
-        Self::IdempotencyMismatch,
-        Self::RateLimited,
-        Self::Internal,
-        Self::AuthNotConfigured,
-        Self::AuthUnavailable,
-        Self::DatabaseUnavailable,
-        Self::NoAnswer,
-        Self::Busy,
-    ];
-
-    /// The stable code.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRequest => "BAD_REQUEST",
-            Self::Unauthenticated => "UNAUTHENTICATED",
-            Self::InvalidToken => "INVALID_TOKEN",
-            Self::Forbidden => "FORBIDDEN",
-            Self::NotFound => "NOT_FOUND",
-            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
-            Self::RequestTimeout => "REQUEST_TIMEOUT",
-            Self::Conflict => "CONFLICT",
-            Self::VersionConflict => "VERSION_CONFLICT",
-            Self::IdempotencyInProgress => "IDEMPOTENCY_KEY_IN_USE",
-            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
-            Self::BodyTooLarge => "BODY_TOO_LARGE",
-            Self::UnsupportedMediaType => "UNSUPPORTED_CONTENT",
-            Self::IdempotencyMismatch => "IDEMPOTENCY_KEY_REUSED",
-            Self::RateLimited => "RATE_LIMITED",
-            Self::Internal => "INTERNAL",
-            Self::AuthNotConfigured => "AUTH_NOT_CONFIGURED",
-            Self::AuthUnavailable => "AUTH_UNAVAILABLE",
-            Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
-            Self::NoAnswer => "NO_ANSWER",
-            Self::Busy => "BUSY",
-        }
-    }
-
     /// The HTTP status.
     #[must_use]
     pub const fn status(self) -> StatusCode {

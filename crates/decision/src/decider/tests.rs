@@ -59,7 +59,7 @@ fn decider() -> Decider<MemoryStore> {
     let book = PolicyBook::from_yaml(text, &Zones::compiled_in()).unwrap();
     let env = [("SLUICE_POLICY_FILE".to_owned(), "p".to_owned())];
     let live = Live::fixed(&Settings::load(env.into_iter(), None).unwrap());
-    Decider::new(Arc::new(MemoryStore::new(4)), Arc::new(Policies::new(book, health)), live, metrics)
+    Decider::new(Arc::new(MemoryStore::new(4)), Arc::new(Policies::new(book, health)), live, &metrics)
 }
 
 /// The lines of a charge above its limit, of one that fits, of its void and of a roll, for one caller.
@@ -98,7 +98,7 @@ async fn every_caller_gets_the_same_line() {
             |line: usize, name: &str| lines[line].iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str());
         // A job's command that is done already leaves no event, and no line.
         assert_eq!(lines.len(), if source == Source::Job { 3 } else { 4 }, "{lines:?}");
-        let caller = format!("{:?}", source.as_str());
+        let caller = format!("{:?}", source.into_str());
         for (line, code, action, binding) in [
             (0, "\"DAILY_AMOUNT\"", "\"consume\"", Some("\"daily_amount\"")),
             (1, "\"ADMITTED\"", "\"consume\"", None),

@@ -55,7 +55,7 @@ type Scope = (MerchantId, Currency, Option<quota::Channel>);
 impl Operations {
     /// Puts the parts together. The store's connections belong to the runtime that calls.
     #[must_use]
-    pub fn new(store: Arc<HistoryStore>, policies: Arc<Policies>, live: Live, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: Arc<HistoryStore>, policies: Arc<Policies>, live: Live, metrics: &Metrics) -> Self {
         Self(Decider::new(store, policies, live, metrics))
     }
 

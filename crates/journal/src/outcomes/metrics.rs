@@ -1,14 +1,6 @@
 //! Metrics of unknown outcomes. No request can create a label: reasons are counted by their class.
 
-use std::sync::atomic::AtomicU64;
-
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-
 use super::read::Open;
-use sluice_kit::metrics::Part;
 
 /// Operations with open outcomes, by their value in the table.
 const OPERATIONS: [&str; 5] = ["consume", "hold", "settle", "refund", "void"];
@@ -40,45 +32,29 @@ const REASONS: [&str; 24] = [
     "other",
 ];
 
-/// The metrics.
-#[derive(Debug, Default)]
-pub struct OutcomeMetrics {
-    unknown: Family<[(&'static str, &'static str); 2], Counter>,
-    open: Family<[(&'static str, &'static str); 1], Gauge>,
-    oldest_seconds: Gauge<f64, AtomicU64>,
-}
-
-impl Part for OutcomeMetrics {
-    fn register(&self, r: &mut Registry) {
-        r.register(
-            "sluice_unknown_outcomes",
-            "Operations whose outcome at the gateway is unknown, by operation (charge, capture, refund, void) and reason",
-            self.unknown.clone(),
-        );
-        r.register(
-            "sluice_unknown_outcomes_open",
-            "Unknown outcomes that are not resolved yet, by operation; set by one server",
-            self.open.clone(),
-        );
-        r.register(
-            "sluice_unknown_outcomes_oldest_seconds",
-            "Age of the oldest unknown outcome that is not resolved, 0 where there is none; set by one server",
-            self.oldest_seconds.clone(),
-        );
+sluice_kit::metrics! {
+    /// Metrics of unknown outcomes.
+    pub struct OutcomeMetrics {
+        unknown: Counter["operation", "reason"] = "sluice_unknown_outcomes",
+            "Operations whose outcome at the gateway is unknown, by operation (charge, capture, refund, void) and reason";
+        open: Gauge["operation"] = "sluice_unknown_outcomes_open",
+            "Unknown outcomes that are not resolved yet, by operation; set by one server";
+        oldest_seconds: FloatGauge = "sluice_unknown_outcomes_oldest_seconds",
+            "Age of the oldest unknown outcome that is not resolved, 0 where there is none; set by one server";
     }
 }
 
 impl OutcomeMetrics {
     /// Counts an unknown outcome.
     pub(super) fn unknown(&self, operation: &'static str, reason: &str) {
-        self.unknown.get_or_create(&[("operation", operation), ("reason", class(reason))]).inc();
+        self.unknown.of([operation, class(reason)]).inc();
     }
 
     /// Sets the number of open outcomes.
     pub fn set_open(&self, open: &[Open]) {
         for operation in OPERATIONS {
             let count = open.iter().filter(|open| open.operation == operation).map(|open| open.count).sum();
-            self.open.get_or_create(&[("operation", operation)]).set(count);
+            self.open.of([operation]).set(count);
         }
         self.oldest_seconds.set(open.iter().map(|open| open.oldest_secs).fold(0.0, f64::max));
     }

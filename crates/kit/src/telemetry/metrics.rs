@@ -1,13 +1,10 @@
-//! The metrics of tracing at `/metrics`.
+//! The metrics of log and tracing.
 
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
-
-use crate::metrics::Part;
+use strum::{IntoStaticStr, VariantNames};
 
 /// Why a span did not reach the collector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(const_into_str, serialize_all = "snake_case")]
 pub(super) enum Lost {
     /// More spans waited than the queue holds.
     QueueFull,
@@ -17,57 +14,29 @@ pub(super) enum Lost {
     Rejected,
 }
 
-impl Lost {
-    pub(super) const ALL: [Self; 3] = [Self::QueueFull, Self::Unsent, Self::Rejected];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::QueueFull => "queue_full",
-            Self::Unsent => "unsent",
-            Self::Rejected => "rejected",
-        }
+crate::metrics! {
+    /// The log's metrics.
+    pub struct LogMetrics {
+        pub(super) lines_dropped: Counter = "sluice_log_lines_dropped", "Log lines lost to a full queue";
     }
 }
 
-/// The metrics. Clones share them.
-#[derive(Clone, Debug)]
-pub struct TraceMetrics {
-    exported: Counter,
-    lost: Family<[(&'static str, &'static str); 1], Counter>,
-}
-
-impl Default for TraceMetrics {
-    /// All at zero, and present: a rate sees the first loss.
-    fn default() -> Self {
-        let metrics = Self { exported: Counter::default(), lost: Family::default() };
-        Lost::ALL.into_iter().for_each(|why| metrics.lost(why, 0));
-        metrics
-    }
-}
-
-impl Part for TraceMetrics {
-    fn register(&self, r: &mut Registry) {
-        r.register("sluice_spans_exported", "Spans that the collector has taken", self.exported.clone());
-        r.register("sluice_spans_dropped", "Spans that did not reach the collector", self.lost.clone());
+crate::metrics! {
+    /// The metrics of tracing.
+    pub struct TraceMetrics {
+        pub(super) exported: Counter = "sluice_spans_exported", "Spans that the collector has taken";
+        lost: Counter["why"] = "sluice_spans_dropped", "Spans that did not reach the collector",
+            Lost::VARIANTS.iter().map(|why| [*why]);
     }
 }
 
 impl TraceMetrics {
-    pub(super) fn exported(&self, spans: u64) {
-        self.exported.inc_by(spans);
-    }
-
     pub(super) fn lost(&self, why: Lost, spans: u64) {
-        self.lost.get_or_create(&[("why", why.as_str())]).inc_by(spans);
+        self.lost.of([why.into_str()]).inc_by(spans);
     }
 
     #[cfg(test)]
-    pub(super) fn lost_spans(&self, why: Lost) -> u64 {
-        self.lost.get_or_create(&[("why", why.as_str())]).get()
-    }
-
-    #[cfg(test)]
-    pub(super) fn exported_spans(&self) -> u64 {
-        self.exported.get()
+    pub(super) fn lost_spans(&self) -> Vec<u64> {
+        Lost::VARIANTS.iter().map(|why| self.lost.of([*why]).get()).collect()
     }
 }

@@ -2,7 +2,7 @@
 //! collector does not take in time is lost and counted: no caller waits for it, and nothing is kept for later.
 
 use std::io;
-use std::sync::mpsc as sync_mpsc;
+use std::sync::{Arc, mpsc as sync_mpsc};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -55,7 +55,7 @@ impl Drop for Guard {
 pub(super) fn start(
     collector: &HttpUrl,
     service_name: &str,
-    metrics: TraceMetrics,
+    metrics: Arc<TraceMetrics>,
 ) -> Result<(mpsc::Sender<Span>, Guard), io::Error> {
     let endpoint = endpoint(collector).map_err(io::Error::other)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -97,7 +97,7 @@ struct Exporter {
     client: TraceServiceClient<Channel>,
     resource: Resource,
     waiting: mpsc::Receiver<Span>,
-    metrics: TraceMetrics,
+    metrics: Arc<TraceMetrics>,
     /// The last call failed.
     fails: bool,
 }
@@ -143,7 +143,7 @@ impl Exporter {
             Ok(Ok(answer)) => {
                 let rejected = answer.into_inner().partial_success.map_or(0, |partial| partial.rejected_spans);
                 let rejected = u64::try_from(rejected).unwrap_or(0).min(count);
-                self.metrics.exported(count - rejected);
+                self.metrics.exported.inc_by(count - rejected);
                 self.metrics.lost(Lost::Rejected, rejected);
                 None
             }

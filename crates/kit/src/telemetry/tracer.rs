@@ -1,7 +1,7 @@
 //! Spans from their begin to the queue of the exporter. Without an exporter nothing is made here: disabled tracing costs one
 //! read of an empty cell.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -25,7 +25,7 @@ static TRACER: OnceLock<Tracer> = OnceLock::new();
 pub struct Tracer {
     sampler: Sampler,
     queue: mpsc::Sender<Span>,
-    metrics: TraceMetrics,
+    metrics: Arc<TraceMetrics>,
 }
 
 /// A span under way.
@@ -86,7 +86,7 @@ impl Open {
 }
 
 impl Tracer {
-    pub(super) fn new(sampler: Sampler, queue: mpsc::Sender<Span>, metrics: TraceMetrics) -> Self {
+    pub(super) fn new(sampler: Sampler, queue: mpsc::Sender<Span>, metrics: Arc<TraceMetrics>) -> Self {
         Self { sampler, queue, metrics }
     }
 
@@ -180,13 +180,13 @@ mod tests {
     #[test]
     fn a_full_queue_loses_spans_and_counts_them() {
         let (queue, mut taken) = mpsc::channel(2);
-        let metrics = TraceMetrics::default();
-        let tracer = Tracer::new(Sampler::of("always_on", 1.0).unwrap(), queue, metrics.clone());
+        let metrics = Arc::<TraceMetrics>::default();
+        let tracer = Tracer::new(Sampler::of("always_on", 1.0).unwrap(), queue, Arc::clone(&metrics));
         let trace = tracer.place(None, span_id().unwrap()).unwrap();
         for name in ["first", "second", "third", "fourth"] {
             tracer.end(trace, Duration::from_millis(3), data(name));
         }
-        assert_eq!(metrics.lost_spans(Lost::QueueFull), 2);
+        assert_eq!(metrics.lost_spans(), [2, 0, 0]);
         let first = taken.try_recv().unwrap();
         assert_eq!(first.end_time_unix_nano - first.start_time_unix_nano, 3_000_000);
         assert_eq!((first.name.as_str(), taken.try_recv().unwrap().name.as_str()), ("first", "second"));
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_span_stands_below_its_caller_or_begins_a_trace() {
         let (queue, _taken) = mpsc::channel(1);
-        let tracer = Tracer::new(Sampler::of("parentbased_always_on", 1.0).unwrap(), queue, TraceMetrics::default());
+        let tracer = Tracer::new(Sampler::of("parentbased_always_on", 1.0).unwrap(), queue, Arc::default());
         let caller = Trace::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00").unwrap();
         let own = span_id().unwrap();
         let below = tracer.place(Some(caller), own).unwrap();

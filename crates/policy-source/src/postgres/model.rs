@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use quota::{LimitName, OnExpiry};
 use serde::{Deserialize, Serialize};
 use sluice_policy::{PolicyFields, WeekStart};
+use strum::IntoStaticStr;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -43,7 +44,8 @@ pub enum UnknownMerchants {
 }
 
 /// Where a policy is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyState {
     Draft,
@@ -52,38 +54,14 @@ pub enum PolicyState {
     Inactive,
 }
 
-impl PolicyState {
-    /// The word in the table.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Draft => "draft",
-            Self::Approved => "approved",
-            Self::Active => "active",
-            Self::Inactive => "inactive",
-        }
-    }
-}
-
 /// The state in the words of the merchant-quota API: drafts and approved policies are pending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyStatus {
     Pending,
     Active,
     Inactive,
-}
-
-impl PolicyStatus {
-    /// The word in the table.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Active => "active",
-            Self::Inactive => "inactive",
-        }
-    }
 }
 
 /// Declares types with the limits beside their own fields: `deny_unknown_fields` does not work through `flatten`.

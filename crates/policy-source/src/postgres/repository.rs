@@ -250,7 +250,7 @@ impl PolicyRepository {
             ORDER BY created_at DESC, policy_id DESC LIMIT $10";
         let query = sqlx::query_scalar(statement).bind(filter.policy_id).bind(&filter.merchant_id);
         let query = query.bind(filter.tier_id).bind(&filter.channel).bind(&filter.currency);
-        let query = query.bind(filter.status.map(PolicyStatus::as_str)).bind(filter.state.map(PolicyState::as_str));
+        let query = query.bind(filter.status.map(<&str>::from)).bind(filter.state.map(<&str>::from));
         let query = query.bind(after.map(|(at, _)| at)).bind(after.map(|(_, id)| id)).bind(limit.clamp(1, ROWS_MAX));
         read_all(query.fetch_all(&self.pool).await?)
     }
@@ -311,7 +311,7 @@ async fn set_state(
 ) -> Result<LimitPolicy> {
     let statement = "UPDATE limit_policy p SET state = $3, updated_at = now(), revision = revision + 1 \
                      WHERE policy_id = $1 AND version = $2 RETURNING to_jsonb(p)::text";
-    let query = sqlx::query_scalar(statement).bind(present.policy_id).bind(present.version).bind(state.as_str());
+    let query = sqlx::query_scalar(statement).bind(present.policy_id).bind(present.version).bind(state.into_str());
     read(query.fetch_one(&mut **transaction).await?)
 }
 
@@ -329,7 +329,7 @@ fn in_state(present: &LimitPolicy, state: PolicyState, done: &str) -> Result<()>
     if present.state == state {
         return Ok(());
     }
-    let (expected, found) = (state.as_str(), present.state.as_str());
+    let (expected, found) = (state.into_str(), present.state.into_str());
     Err(RepositoryError::Conflict(format!("only a policy in state {expected} can be {done}; this one is {found}")))
 }
 

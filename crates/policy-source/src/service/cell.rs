@@ -148,7 +148,7 @@ impl Cell {
             return;
         }
         let Account { merchant, currency, channel } = &self.account;
-        let (step, channel) = (step.as_str(), channel.as_ref().map(Channel::as_str));
+        let (step, channel) = (step.into_str(), channel.as_ref().map(Channel::as_str));
         if number > Step::Configured as u8 + 1 {
             error!(%merchant, %currency, channel, step, "no policy available, the default limits hold for the account");
         } else {

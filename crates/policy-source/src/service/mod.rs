@@ -25,7 +25,7 @@ use crate::metrics::PolicyMetrics;
 use crate::zones::Zones;
 use accounts::{Accounts, Cells};
 use cell::State;
-use sluice_kit::metrics::Metrics;
+use sluice_kit::metrics::{Metrics, signed};
 
 pub use accounts::AccountCalendar;
 pub use cell::{Account, Cell};
@@ -138,7 +138,7 @@ impl PolicyService {
         let before = accounts.len();
         let cells = accounts.cells(merchant, currency, channel, &self.queue);
         if accounts.len() != before {
-            self.metrics.set_accounts(accounts.len());
+            self.metrics.accounts.set(signed(accounts.len()));
         }
         cells
     }
@@ -152,7 +152,7 @@ impl PolicyService {
     fn evict(&self, account: &Account) {
         let mut accounts = self.lock();
         accounts.evict(account);
-        self.metrics.set_accounts(accounts.len());
+        self.metrics.accounts.set(signed(accounts.len()));
     }
 
     fn lock(&self) -> MutexGuard<'_, Accounts> {

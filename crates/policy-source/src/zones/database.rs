@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
+use strum::IntoStaticStr;
 
 /// Where systems keep the database, in the order in which they are tried.
 pub(super) const USUAL_DIRECTORIES: &[&str] = &["/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/etc/zoneinfo"];
@@ -17,19 +18,11 @@ const VERSION_FILES: [&str; 2] = ["tzdata.zi", "+VERSION"];
 const VERSION_BYTES_MAX: u64 = 64;
 
 /// Which database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "kebab-case")]
 pub(super) enum Origin {
     System,
     CompiledIn,
-}
-
-impl Origin {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::CompiledIn => "compiled-in",
-        }
-    }
 }
 
 /// A directory of zones.

@@ -10,13 +10,13 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
+use super::metrics::{SettingsFailure, SettingsMetrics};
 use super::service;
 use super::table::{self, By, TableError};
 use crate::live::{Changed, Layer, Live};
 use crate::{HttpUrl, Settings, SettingsError};
 use sluice_kit::database::{self, notifications::Notifications};
 use sluice_kit::http::{Client, HttpError};
-use sluice_kit::metrics::{Metrics, SettingsFailure};
 
 /// How long the configuration service may take.
 const SERVICE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -76,7 +76,7 @@ pub async fn follow(
     source: Source,
     refresh: Duration,
     live: Live,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SettingsMetrics>,
     stopped: Shutdown,
     first: oneshot::Sender<()>,
 ) {
@@ -89,9 +89,9 @@ pub async fn follow(
 }
 
 /// Counts a change, and records that the settings are up to date.
-pub(super) fn report_applied(live: &Live, metrics: &Metrics, changed: &[Changed]) {
+pub(super) fn report_applied(live: &Live, metrics: &SettingsMetrics, changed: &[Changed]) {
     live.set_good(true);
-    metrics.settings_read(changed.len() as u64, live.version());
+    metrics.read(changed.len() as u64, live.version());
 }
 
 /// Why a reading failed.
@@ -122,7 +122,7 @@ struct Follower {
     name: &'static str,
     refresh: Duration,
     live: Live,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SettingsMetrics>,
     stopped: Shutdown,
     first: Option<oneshot::Sender<()>>,
     /// The failure that is logged already.
@@ -202,7 +202,7 @@ impl Follower {
     fn failed(&mut self, error: &ReadError) {
         self.live.set_good(false);
         let kind = error.kind();
-        self.metrics.settings_failed(kind);
+        self.metrics.failed(kind);
         let reason = error.to_string();
         let source = self.name;
         if self.logged.as_ref() == Some(&reason) {

@@ -2,6 +2,7 @@
 //! database with an audit ([`Repository`]). The settings of the start select one of the two.
 
 mod follow;
+mod metrics;
 mod repository;
 mod service;
 mod table;
@@ -12,6 +13,7 @@ use utoipa::ToSchema;
 use super::Settings;
 
 pub use follow::{Source, SourceError, follow};
+pub use metrics::SettingsMetrics;
 pub use repository::{
     AuditEntry, Change, ChangeError, Changed, History, HistoryQuery, Listing, Repository, SETTINGS_FIXED,
 };

@@ -11,6 +11,7 @@ use thiserror::Error;
 use tracing::info;
 use utoipa::ToSchema;
 
+use super::metrics::SettingsMetrics;
 use super::service::scalar;
 use super::table::{self, AuditRow, By, TableError};
 use super::{ChangedIn, follow};
@@ -169,14 +170,14 @@ pub struct Repository {
     live: Live,
     pool: PgPool,
     changed_in: ChangedIn,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SettingsMetrics>,
 }
 
 impl Repository {
     /// For the settings in force; `settings` select where changes are made.
     #[must_use]
-    pub fn new(settings: &Settings, live: Live, pool: PgPool, metrics: Arc<Metrics>) -> Self {
-        Self { live, pool, changed_in: ChangedIn::of(settings), metrics }
+    pub fn new(settings: &Settings, live: Live, pool: PgPool, metrics: &Metrics) -> Self {
+        Self { live, pool, changed_in: ChangedIn::of(settings), metrics: metrics.part() }
     }
 
     /// Every setting with its value in force on this server. Secrets show as such.

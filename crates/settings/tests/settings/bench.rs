@@ -52,11 +52,11 @@ impl Node {
         let live = Live::fixed(&settings);
         let metrics = Arc::new(Metrics::new());
         let pool = database::pool(&settings.postgres_url(), 4)?;
-        let repository = Repository::new(&settings, live.clone(), pool, Arc::clone(&metrics));
+        let repository = Repository::new(&settings, live.clone(), pool, &metrics);
         let source = Source::of(&settings)?.ok_or_else(|| Failure::new("these settings have no source"))?;
         let (stop, stopped) = shutdown::channel();
         let (first, first_read) = oneshot::channel();
-        let follow = runtime::follow(source, refresh, live.clone(), Arc::clone(&metrics), stopped, first);
+        let follow = runtime::follow(source, refresh, live.clone(), metrics.part(), stopped, first);
         let task = tokio::spawn(follow);
         first_read.await?;
         Ok(Self { live, metrics, repository, stop, task })

@@ -337,8 +337,8 @@ async fn where_nothing_may_change_a_change_says_so() -> Result<()> {
     assert!(sluice_settings::runtime::Source::of(&settings)?.is_none());
     let pool = sluice_kit::database::pool(&settings.postgres_url(), 1)?;
     let live = sluice_settings::Live::fixed(&settings);
-    let metrics = std::sync::Arc::default();
-    let repository = sluice_settings::runtime::Repository::new(&settings, live, pool, metrics);
+    let metrics = sluice_kit::metrics::Metrics::new();
+    let repository = sluice_settings::runtime::Repository::new(&settings, live, pool, &metrics);
     let changes = [("hold_sweep_ms".to_owned(), json!(700))].into();
     let change = Change { changes, reason: "a test".to_owned(), expected_version: None };
     let error = repository.change("ana", change).await.expect_err("fixed");

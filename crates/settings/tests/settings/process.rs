@@ -1,7 +1,6 @@
 //! Real servers: what a change does in them, and that they begin with what is in force.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
@@ -50,7 +49,7 @@ impl Servers {
     fn repository(&self) -> Result<Repository> {
         let settings: Settings = bench::settings(&self.postgres, &[])?;
         let pool = database::pool(&settings.postgres_url(), 2)?;
-        Ok(Repository::new(&settings, Live::fixed(&settings), pool, Arc::new(Metrics::new())))
+        Ok(Repository::new(&settings, Live::fixed(&settings), pool, &Metrics::new()))
     }
 }
 
