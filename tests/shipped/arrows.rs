@@ -108,8 +108,9 @@ const ARROWS: [(&str, &[&str]); 21] = [
 ];
 
 /// Libraries that few crates may use, and which these are.
-const LIBRARIES: [(&str, &[&str]); 4] = [
+const LIBRARIES: [(&str, &[&str]); 5] = [
     ("axum", &["sluice-api", "sluice-auth"]),
+    ("prometheus-client", &["sluice-kit"]),
     ("redis", &["sluice-store", "sluice-journal", "sluice-alerts", "testkit", "bench"]),
     (
         "sqlx",
