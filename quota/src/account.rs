@@ -6,9 +6,9 @@ use crate::{
 
 /// First epoch of a window that an account was moved back into. The account's version selects the epoch from here on, so that it
 /// differs from the one the window had before, unless the window was reset as often.
-const BROUGHT_BACK_EPOCH: u8 = 128;
+pub const BROUGHT_BACK_EPOCH: u8 = 128;
 /// Number of such epochs.
-const BROUGHT_BACK_EPOCHS: u64 = 100;
+pub const BROUGHT_BACK_EPOCHS: u64 = 100;
 
 /// What a window has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

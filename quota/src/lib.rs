@@ -31,7 +31,7 @@ mod window;
 #[cfg(test)]
 mod zones;
 
-pub use account::{Account, ClosedWindow, Counter, Origin, Origins};
+pub use account::{Account, BROUGHT_BACK_EPOCH, BROUGHT_BACK_EPOCHS, ClosedWindow, Counter, Origin, Origins};
 pub use code::Code;
 pub use command::{
     Action, Adjust, Change, Charge, Command, Effect, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund, Reply, Reset,

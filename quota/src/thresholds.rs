@@ -178,7 +178,10 @@ const fn by_place<const N: usize>() -> [LimitName; N] {
     limits
 }
 
-const _: () = assert!(4 * ThresholdPolicy::LIMITS.len() <= 52, "the levels of all limits fit into a double");
+const _: () = assert!(
+    ThresholdLevels::BITS as usize * ThresholdPolicy::LIMITS.len() <= 52,
+    "the levels of all limits fit into a double"
+);
 
 /// How many thresholds an account has reached, for each of [`ThresholdPolicy::LIMITS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -190,16 +193,21 @@ pub struct ThresholdLevels {
 }
 
 impl ThresholdLevels {
+    /// Bits of a limit's level in [`ThresholdLevels::packed`].
+    pub const BITS: u32 = 4;
+    /// The lowest level's bits.
+    const LEVEL: u8 = (1 << Self::BITS) - 1;
+
     /// Whether no threshold is reached.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_limit == [0; ThresholdPolicy::LIMITS.len()]
     }
 
-    /// Four bits each, the first limit's lowest; below 2^53, so that a double holds it exactly.
+    /// [`ThresholdLevels::BITS`] each, the first limit's lowest; below 2^53, so that a double holds it exactly.
     #[must_use]
     pub fn packed(&self) -> u64 {
-        self.by_limit.iter().rev().fold(0, |packed, level| packed << 4 | u64::from(level & 0xf))
+        self.by_limit.iter().rev().fold(0, |packed, level| packed << Self::BITS | u64::from(level & Self::LEVEL))
     }
 
     /// Reads [`ThresholdLevels::packed`] back.
@@ -208,8 +216,8 @@ impl ThresholdLevels {
         let mut rest = packed;
         let by_limit = [(); ThresholdPolicy::LIMITS.len()].map(|()| {
             let [low, ..] = rest.to_le_bytes();
-            rest >>= 4;
-            low & 0xf
+            rest >>= Self::BITS;
+            low & Self::LEVEL
         });
         Self { by_limit, list }
     }

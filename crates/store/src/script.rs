@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use quota::{
-    AmountMinor, Code, CounterName, LAG_MS_MAX, NOW_MS_MAX, OPERATIONS_MAX, OperationKind, OrderState, Period,
-    ThresholdPolicy,
+    AmountMinor, AttemptId, Code, CounterName, LAG_MS_MAX, LimitKind, NOW_MS_MAX, OPERATIONS_MAX, OperationId,
+    OperationKind, OrderState, Period, ThresholdLevels, ThresholdPolicy,
 };
 
-use crate::packed::layout::{self, len};
-use crate::packed::op;
+use crate::packed::layout::{self, len, place};
+use crate::packed::{flags, op};
 
 /// The decision rule as Redis runs it, before [`complete`].
 pub const SCRIPT: &str = concat!(
@@ -59,6 +59,7 @@ fn parts(line: &str) -> impl Iterator<Item = &str> {
 fn constants() -> Vec<(Cow<'static, str>, String)> {
     let number = |name: &'static str, value: u64| (Cow::Borrowed(name), value.to_string());
     let text = |name: &'static str, value: &str| (Cow::Borrowed(name), format!("'{value}'"));
+    let byte = |name: &'static str, value: u8| (Cow::Borrowed(name), format!("'\\{value}'"));
     let mut constants = vec![
         number("FORMAT", layout::FORMAT.into()),
         number("PREVIOUS_FORMAT", layout::PREVIOUS_FORMAT.into()),
@@ -69,26 +70,86 @@ fn constants() -> Vec<(Cow<'static, str>, String)> {
         number("U32_MAX", u32::MAX.into()),
         number("NOW_MS_MAX", NOW_MS_MAX.unsigned_abs()),
         number("LAG_MS_MAX", LAG_MS_MAX),
-        number("ATTEMPTS_LEN_MAX", 16 * quota::ATTEMPTS_MAX as u64),
+        number("BROUGHT_BACK_EPOCH", quota::BROUGHT_BACK_EPOCH.into()),
+        number("BROUGHT_BACK_EPOCHS", quota::BROUGHT_BACK_EPOCHS),
+        number("EPOCHS", u64::from(u8::MAX) + 1),
+        number("ID_LEN", ID_LEN as u64),
+        number("ATTEMPTS_LEN_MAX", (ID_LEN * quota::ATTEMPTS_MAX) as u64),
         number("OPERATIONS_LEN_MAX", (len(layout::OPERATION) * OPERATIONS_MAX) as u64),
         number("REPORTED_LEN_MAX", (len(layout::OPERATION) * quota::REPORTED_OPERATIONS_MAX) as u64),
         number("REPORTED", op::REPORTED.into()),
         number("ANY_REPLAYS", op::ANY_REPLAYS.into()),
+        number("OF_CHARGE", op::OF_CHARGE.into()),
+        number("MADE", op::MADE.into()),
+        number("NOT_MADE", op::NOT_MADE.into()),
+        number("ADD", op::ADD.into()),
+        number("SUBTRACT", op::SUBTRACT.into()),
         number("LEVELS", ThresholdPolicy::LIMITS.len() as u64),
+        number("LEVEL_BASE", 1 << ThresholdLevels::BITS),
         number("FIRST_WEEKLY_COUNTER", CounterName::Amount(Period::Week).number().into()),
-        text("FAILED", r"\0"),
-        text("REFUSED", r"\1"),
-        text("NOT_BEGUN", r"\2"),
+        byte("FAILED", op::FAILED),
+        byte("REFUSED", op::REFUSED),
+        byte("NOT_BEGUN", op::NOT_BEGUN),
+        (Cow::Borrowed("USED_BY_PLACE"), ThresholdPolicy::LIMITS.map(|limit| used(limit.kind())).join(", ")),
     ];
     constants.extend(LAYOUTS.iter().map(|(name, layout)| text(name, layout)));
     let lengths = LAYOUTS.iter().map(|(name, layout)| (Cow::Owned(format!("{name}_LEN")), len(layout).to_string()));
     constants.extend(lengths);
+    constants.extend(PLACES.iter().map(|(name, place)| number(name, *place as u64)));
+    let named = |name: String, value: u8| (Cow::Owned(name), value.to_string());
+    constants.extend(flags::ALL.iter().map(|(name, flag)| named(format!("{name}_FLAG"), *flag)));
+    constants.extend(Period::ALL.iter().flat_map(|period| {
+        let name = period.as_str().to_ascii_uppercase();
+        [named(format!("RESET_{name}"), op::reset_of(*period)), named(name, period.number())]
+    }));
+    let counter = |counter: &CounterName| counter.as_str().to_ascii_uppercase();
+    constants.extend(CounterName::ALL.iter().map(|name| named(format!("{}_COUNTER", counter(name)), name.number())));
+    constants.extend((0..).zip(ThresholdPolicy::LIMITS).map(|(place, limit)| {
+        let name = limit.code().as_str();
+        named(format!("{name}_PLACE"), place)
+    }));
     constants.extend(op::ALL.iter().map(|(name, value)| number(name, (*value).into())));
     constants.extend(Code::ALL.iter().map(|code| number(code.as_str(), code.number().into())));
     constants.extend(STATES.iter().map(|(name, state)| number(name, state.number().into())));
     constants.extend(KINDS.iter().map(|(name, kind)| number(name, kind.number().into())));
     constants
 }
+
+/// Length of the id of an attempt, an operation or a decision.
+const ID_LEN: usize = size_of::<AttemptId>();
+const _: () = assert!(ID_LEN == size_of::<OperationId>());
+
+/// The script's name for the usage that counts against a limit.
+const fn used(limit: LimitKind) -> &'static str {
+    match limit {
+        LimitKind::Count(Period::Day) => "dc",
+        LimitKind::Count(Period::Week) => "wc",
+        LimitKind::Count(Period::Month) => "mc",
+        LimitKind::Count(Period::Year) => "yc",
+        LimitKind::Amount(Period::Day) => "da",
+        LimitKind::Amount(Period::Week) => "wa",
+        LimitKind::Amount(Period::Month) => "ma",
+        LimitKind::Amount(Period::Year) => "ya",
+        LimitKind::Pending => "pending",
+        LimitKind::Refunded(Period::Day) => "dr",
+        LimitKind::Refunded(Period::Week) => "wr",
+        LimitKind::Refunded(Period::Month) => "mr",
+        LimitKind::Refunded(Period::Year) => "yr",
+    }
+}
+
+/// Places of fields that the script takes out of a value without reading all of it.
+const PLACES: [(&str, usize); 8] = [
+    ("REST_FLAGS_AT", place(layout::REST, 2)),
+    ("MERCHANT_FLAGS_AT", place(layout::MERCHANT, 1)),
+    ("ORDER_STATE_AT", place(layout::ORDER, 7)),
+    ("PREVIOUS_ORDER_STATE_AT", place(layout::PREVIOUS_ORDER, 5)),
+    ("OPERATION_ID_AT", place(layout::OPERATION, 1)),
+    ("OPERATION_ATTEMPT_AT", place(layout::OPERATION, 2)),
+    // Behind the list's number, and the maxima of the limits that the previous format has.
+    ("THRESHOLD_POLICY_NEW_LIMITS_AT", place(layout::THRESHOLD_POLICY, 1 + layout::PREVIOUS_LIMITS)),
+    ("THRESHOLD_POLICY_COUNT_AT", place(layout::THRESHOLD_POLICY, 1 + ThresholdPolicy::LIMITS.len())),
+];
 
 /// The layouts; the script has the length of each, too, as in `ACCOUNT_LEN`.
 const LAYOUTS: [(&str, &str); 23] = [
@@ -152,6 +213,58 @@ mod tests {
         let left: BTreeSet<&str> =
             complete.lines().flat_map(parts).filter(|part| is_constant(part) && part.parse::<u64>().is_err()).collect();
         assert_eq!(left, BTreeSet::from(["ARGV", "KEYS"]));
+    }
+
+    /// Numbers that units and rounding have: percentages, milliseconds, a day's id.
+    const UNITS: [&str; 5] = ["99", "100", "999", "1000", "10000"];
+    /// Places in ARGV and in lists of ids, what Redis replies, and a number of charges.
+    const COUNTED: [&str; 4] = ["unpack(ARGV, 3,", "at % ID_LEN ~= 1", "call('EXISTS'", "settled == 0 and 1 or 0"];
+
+    /// The numbers of a line that stand for something which has a name: above 2, compared, of a bit, chosen by a condition, first
+    /// in a packed value, the place of a level or of a field.
+    fn bare_numbers(line: &str) -> Vec<&str> {
+        if COUNTED.iter().any(|counted| line.contains(counted)) {
+            return Vec::new();
+        }
+        let parts: Vec<&str> = parts(line).filter(|part| !part.trim().is_empty()).collect();
+        let part = |at: Option<usize>| at.and_then(|at| parts.get(at).copied()).unwrap_or_default();
+        let is_bare = |at: usize| {
+            let Ok(number) = parts[at].parse::<u64>() else { return false };
+            let before = |count| part(at.checked_sub(count));
+            let (before, after) = ([before(4), before(3), before(2), before(1)], part(Some(at + 1)));
+            match before {
+                [.., "%" | "^"] => !UNITS.contains(&parts[at]),
+                [.., "=" | "~" | "<" | ">", "="] | [.., "<" | ">"] => number > 0,
+                [.., "and"] => number > 0 && after == "or",
+                ["encode", "(", _, ","] => true,
+                [.., "ARGV" | "time", "["] => false,
+                [.., "["] => after == "]",
+                [.., ","] if line.contains("without_level(") => true,
+                _ => number > 2 && !UNITS.contains(&parts[at]),
+            }
+        };
+        (0..parts.len()).filter(|at| is_bare(*at)).map(|at| parts[at]).collect()
+    }
+
+    #[test]
+    fn numbers_with_a_meaning_have_a_name() {
+        for line in SCRIPT.lines() {
+            assert_eq!(bare_numbers(line), Vec::<&str>::new(), "{line}");
+        }
+        let table: [(&str, &[&str]); 9] = [
+            ("local dry = flags % 2 == 1", &["2", "1"]),
+            ("old = byte(packed, at) < 8", &["8"]),
+            ("marks = without_level(without_level(marks, 0), 3)", &["0", "3"]),
+            ("closed = encode(CLOSED, 0, sd, de, 0, dc, dr)", &["0"]),
+            ("flags = (replay and 1 or 0) + (changed and 2 or 0)", &["1", "2"]),
+            ("local list = sub(watch, 1, 58)", &["58"]),
+            ("local used = { [0] = da, ma }", &["0"]),
+            ("local one = 16 ^ place", &["16"]),
+            ("if windows % (2 * RESET_DAY) == RESET_DAY and ARGV[2] > 0 then", &[]),
+        ];
+        for (line, numbers) in table {
+            assert_eq!(bare_numbers(line), numbers, "{line}");
+        }
     }
 
     #[test]

@@ -78,7 +78,8 @@
 -- charges, heads that are compared as one string, and tables that begin as copies of others with the right size.
 
 -- Names in capitals are constants: crates/store/src/script.rs puts their values in place of them (codes, states, operations,
--- layouts, lengths and bounds, all from the Rust code), so that they cost nothing.
+-- layouts, lengths, places of fields, flags and bounds, all from the Rust code), so that they cost nothing. Nor do sums and
+-- products of them in brackets: Lua computes these when it reads the script.
 
 -- A global is looked up by its name whenever it is used, a local is not.
 local KEYS, ARGV, call, pcall, decode, encode = KEYS, ARGV, redis.call, redis.pcall, struct.unpack, struct.pack
@@ -91,7 +92,8 @@ if store_ms < 0 then
   store_ms = time[1] * 1000 + (us - us % 1000) / 1000
 end
 store_ms = min(store_ms, NOW_MS_MAX)
-local all_or_none, previous, plain_lifetime, plain_secs = mode % 2 == 1, mode >= 2, ARGV[2], tonumber(ARGV[2])
+local all_or_none, previous, plain_lifetime, plain_secs = mode % (2 * CALL_ALL_OR_NONE_FLAG) == CALL_ALL_OR_NONE_FLAG,
+  mode >= CALL_ROLLING_UPGRADE_FLAG, ARGV[2], tonumber(ARGV[2])
 local places = orders + accounts + merchants
 local expiries = places + streams
 local watches_from = #ARGV - watches

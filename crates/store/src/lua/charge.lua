@@ -19,7 +19,7 @@
       code, journal = BACKLOG_FULL, false
     elseif barred then
       code = barred
-    elseif same and replays_max < ANY_REPLAYS and (pinned or max(#live / 16, 1) > replays_max) then
+    elseif same and replays_max < ANY_REPLAYS and (pinned or max(#live / ID_LEN, 1) > replays_max) then
       code = REPLAY_REFUSED
     elseif same then
       code, replay, answer_id, order_changed = ADMITTED, true, o_decision, true

@@ -51,8 +51,8 @@
 
     local end_id = attempt
     if op == RELEASE then
-      end_id = sub(packed, at, at + 15)
-      local place = operation(operations, { [RELEASED] = true }, 1, end_id)
+      end_id = sub(packed, at, at + (ID_LEN - 1))
+      local place = operation(operations, { [RELEASED] = true }, OPERATION_ID_AT, end_id)
       if place and o_currency == currency then
         released_before(place)
       end
@@ -63,7 +63,7 @@
     if code then
       -- Answered already.
     elseif op == VOID_ATTEMPT then
-      local reservation = operation(operations, { [RESERVATION] = true }, 2, attempt)
+      local reservation = operation(operations, { [RESERVATION] = true }, OPERATION_ATTEMPT_AT, attempt)
       local live_at = position(live, attempt)
       if not known then
         code, order_changed, voided = TOMBSTONED, true, attempt
@@ -74,11 +74,11 @@
       else
         order_changed = true
         if live_at then
-          live = sub(live, 1, live_at - 1) .. sub(live, live_at + 16)
+          live = sub(live, 1, live_at - 1) .. sub(live, live_at + ID_LEN)
         end
         voided = voided .. attempt
         if #voided > ATTEMPTS_LEN_MAX then
-          voided = sub(voided, 17)
+          voided = sub(voided, (ID_LEN + 1))
         end
         if reservation then
           -- The gateway did not refund: removed from the counters that it was counted in, as far as their windows are still open.
@@ -140,7 +140,7 @@
       end
     elseif op == SETTLE then
       local id, percent = decode('<c16B', packed, at)
-      local place = operation(operations, { [CAPTURE] = true }, 1, id)
+      local place = operation(operations, { [CAPTURE] = true }, OPERATION_ID_AT, id)
       if place then
         repeated(place)
       elseif state ~= HELD and (percent < REPORTED or asked < 0 or state == CHARGED) then
@@ -176,7 +176,7 @@
       end
     elseif op == REFUND then
       local id, daily_max, monthly_max = decode('<c16dd', packed, at)
-      local place = operation(operations, { [RESERVATION] = true, [REFUNDED] = true }, 1, id)
+      local place = operation(operations, { [RESERVATION] = true, [REFUNDED] = true }, OPERATION_ID_AT, id)
       if state == STATE_VOIDED then
         code = ORDER_CLOSED
       elseif place then
@@ -224,14 +224,14 @@
       end
     elseif op == UNKNOWN or op == RESOLVE then
       local what, id = decode('<Bc16', packed, at)
-      local of_charge = op == UNKNOWN and what == 0
-      if op == RESOLVE and what == 0 and known and state == OPEN then
+      local of_charge = op == UNKNOWN and what == OF_CHARGE
+      if op == RESOLVE and what == NOT_MADE and known and state == OPEN then
         code, replay, journal = VOIDED, true, false
       elseif state == OPEN then
-        code, journal = ORDER_UNKNOWN, op == RESOLVE and what == 0
+        code, journal = ORDER_UNKNOWN, op == RESOLVE and what == NOT_MADE
       elseif o_currency ~= currency then
-        code, journal = IDEMPOTENCY_CONFLICT, op == RESOLVE and what == 0
-      elseif op == RESOLVE and what == 1 then
+        code, journal = IDEMPOTENCY_CONFLICT, op == RESOLVE and what == NOT_MADE
+      elseif op == RESOLVE and what == MADE then
         -- Stored also where nothing was open, so that a late mark-unknown changes nothing.
         code, order_changed = APPLIED, not made
         replay, journal = not (unknown and order_changed), unknown and order_changed
@@ -246,8 +246,8 @@
       else
         if of_charge then amount = o_amount end
         local done = position(voided, attempt) or (of_charge and (made or unknown))
-          or (what == CAPTURE and operation(operations, { [CAPTURE] = true }, 1, id))
-          or (what == REFUNDED and operation(operations, { [REFUNDED] = true }, 1, id))
+          or (what == CAPTURE and operation(operations, { [CAPTURE] = true }, OPERATION_ID_AT, id))
+          or (what == REFUNDED and operation(operations, { [REFUNDED] = true }, OPERATION_ID_AT, id))
           or (what == RELEASED and (state == STATE_VOIDED or operation(operations, { [RELEASED] = true })))
         code = APPLIED
         if done then
@@ -259,15 +259,25 @@
       end
     elseif op == ADJUST then
       local counter, change, expected = decode('<BBd', packed, at)
-      local figures = { [0] = da, ma, ya, dc, mc, yc, dr, mr, yr, pending, wa, wc, wr }
-      local value = change == 1 and figures[counter] + amount or change == 2 and figures[counter] - amount or amount
+      local used = {
+        [DAILY_USED_COUNTER] = da, [WEEKLY_USED_COUNTER] = wa, [MONTHLY_USED_COUNTER] = ma, [YEARLY_USED_COUNTER] = ya,
+        [TRANSACTIONS_TODAY_COUNTER] = dc, [TRANSACTIONS_WEEK_COUNTER] = wc, [TRANSACTIONS_MONTH_COUNTER] = mc,
+        [TRANSACTIONS_YEAR_COUNTER] = yc, [REFUNDED_TODAY_COUNTER] = dr, [REFUNDED_WEEK_COUNTER] = wr,
+        [REFUNDED_MONTH_COUNTER] = mr, [REFUNDED_YEAR_COUNTER] = yr, [PENDING_AMOUNT_COUNTER] = pending,
+      }
+      local value = change == ADD and used[counter] + amount or change == SUBTRACT and used[counter] - amount or amount
       if expected >= 0 and expected ~= changes then
         code = VERSION_CONFLICT
       elseif value < 0 or value > AMOUNT_MAX then
         code = BAD_AMOUNT
       else
-        code, account_changed, figures[counter] = APPLIED, true, value
-        da, ma, ya, dc, mc, yc, dr, mr, yr, pending, wa, wc, wr = figures[0], unpack(figures)
+        code, account_changed, used[counter] = APPLIED, true, value
+        da, wa, ma, ya = used[DAILY_USED_COUNTER], used[WEEKLY_USED_COUNTER], used[MONTHLY_USED_COUNTER], used[YEARLY_USED_COUNTER]
+        dc, wc = used[TRANSACTIONS_TODAY_COUNTER], used[TRANSACTIONS_WEEK_COUNTER]
+        mc, yc = used[TRANSACTIONS_MONTH_COUNTER], used[TRANSACTIONS_YEAR_COUNTER]
+        dr, wr = used[REFUNDED_TODAY_COUNTER], used[REFUNDED_WEEK_COUNTER]
+        mr, yr = used[REFUNDED_MONTH_COUNTER], used[REFUNDED_YEAR_COUNTER]
+        pending = used[PENDING_AMOUNT_COUNTER]
       end
     elseif op == RESET then
       local windows, until_ms, expected = decode('<Bdd', packed, at)
@@ -278,17 +288,17 @@
         if day > own_day and store_ms < until_ms then
           -- The account is in windows that have not begun: it returns to the current ones, with what was counted since.
           local own_month, own_year = month_and_year(own_day)
-          local epoch = 128 + changes % 100
+          local epoch = BROUGHT_BACK_EPOCH + changes % BROUGHT_BACK_EPOCHS
           day, de = own_day, epoch
           if week > own_week then week, we = own_week, epoch end
           if month > own_month then month, me = own_month, epoch end
           if year > own_year then year, ye = own_year, epoch end
           paced_until = min(paced_until, now_ms * 1000)
         end
-        if windows % 2 == 1 then de, da, dc, dr = (de + 1) % 256, 0, 0, 0 end
-        if windows % 4 >= 2 then me, ma, mc, mr = (me + 1) % 256, 0, 0, 0 end
-        if windows % 8 >= 4 then ye, ya, yc, yr = (ye + 1) % 256, 0, 0, 0 end
-        if windows >= 8 then we, wa, wc, wr = (we + 1) % 256, 0, 0, 0 end
+        if windows % (2 * RESET_DAY) == RESET_DAY then de, da, dc, dr = (de + 1) % EPOCHS, 0, 0, 0 end
+        if windows % (2 * RESET_MONTH) >= RESET_MONTH then me, ma, mc, mr = (me + 1) % EPOCHS, 0, 0, 0 end
+        if windows % (2 * RESET_YEAR) >= RESET_YEAR then ye, ya, yc, yr = (ye + 1) % EPOCHS, 0, 0, 0 end
+        if windows >= RESET_WEEK then we, wa, wc, wr = (we + 1) % EPOCHS, 0, 0, 0 end
       end
     elseif op == SUSPEND or op == RESUME then
       code = APPLIED
@@ -301,7 +311,7 @@
       code, account_changed, replay, journal = APPLIED, not account_value, account_value and true, not account_value
     else
       local marked, of_list = marks, list
-      if watch then marked, of_list = marked_by(watch, dc, mc, yc, da, ma, ya, pending, wc, wa) end
+      if watch then marked, of_list = marked_by(watch, USED_BY_PLACE) end
       local changed = account_value and (rolled or marked ~= marks or of_list ~= list) or false
       code, account_changed, replay, journal = APPLIED, changed, not changed, changed
     end

@@ -11,10 +11,12 @@
   if old then wa, wc, wr = 0, 0, 0 end
   local crossed
   if account_changed and watch then
-    local marked, of_list = marked_by(watch, dc, mc, yc, da, ma, ya, pending, wc, wa)
+    local marked, of_list = marked_by(watch, USED_BY_PLACE)
     if marked ~= marks or of_list ~= list then
       if old then
-        crossed = encode(PREVIOUS_CROSSING, marks, list, marked, of_list) .. sub(watch, 1, 58) .. sub(watch, 75)
+        -- Without the maxima of the limits that the previous format does not have.
+        crossed = encode(PREVIOUS_CROSSING, marks, list, marked, of_list) .. sub(watch, 1, THRESHOLD_POLICY_NEW_LIMITS_AT - 1)
+          .. sub(watch, THRESHOLD_POLICY_COUNT_AT)
       else
         crossed = encode(CROSSING, marks, list, marked, of_list) .. watch
       end
@@ -28,7 +30,7 @@
   end
   local account = account_value
   if account_changed or rolled or not account_value or (not old and byte(account_value) ~= FORMAT) then
-    local account_flags = (suspended_at > 0 and 1 or 0) + (pending > 0 and 2 or 0)
+    local account_flags = (suspended_at > 0 and ACCOUNT_SUSPENDED_FLAG or 0) + (pending > 0 and ACCOUNT_PENDING_FLAG or 0)
     if old then
       account = encode(PREVIOUS_ACCOUNT, PREVIOUS_FORMAT, day, de, me, ye, account_flags, marks, list, da, dc, ma, mc, ya, yc,
         changes, dr, mr, yr, pending, paced_until, suspended_at)
@@ -44,8 +46,9 @@
     before = encode(BEFORE, da0, dc0, dr0, wa0, wc0, wr0, ma0, mc0, mr0, ya0, yc0, yr0, pending0)
   end
   local another = answer_id ~= decision_id
-  local record_flags = (replay and 1 or 0) + (account_changed and 2 or 0) + (another and 4 or 0)
-    + (merchant_suspended and 8 or 0) + (code == IDEMPOTENCY_CONFLICT and 16 or 0) + (was_unknown and 32 or 0)
+  local record_flags = (replay and RECORD_REPLAY_FLAG or 0) + (account_changed and RECORD_CHANGED_FLAG or 0)
+    + (another and RECORD_OTHER_DECISION_FLAG or 0) + (merchant_suspended and RECORD_MERCHANT_SUSPENDED_FLAG or 0)
+    + (code == IDEMPOTENCY_CONFLICT and RECORD_CONFLICTS_FLAG or 0) + (was_unknown and RECORD_WAS_UNKNOWN_FLAG or 0)
   local first = code == IDEMPOTENCY_CONFLICT and encode(FIRST, first_amount or o_amount, o_currency) or ''
   local record = encode(RECORD, old and PREVIOUS_RECORD_FORMAT or RECORD_FORMAT, code, record_flags, state, until_at, amount,
     wait_ms, o_amount, settled, refunded) .. account .. before .. (another and answer_id or '') .. first
@@ -63,17 +66,18 @@
   if order_changed and not dry then
     local expires = min((state == HELD and max(now, until_at) or now) + ttl, U32_MAX)
     local has_tail = until_at > 0 or settled > 0 or refunded > 0 or operations ~= ''
-    local order_flags = (pinned and 1 or 0) + (has_tail and 2 or 0) + (given_back and 4 or 0) + (unknown and 8 or 0)
-      + (made and 16 or 0) + (doubted and 32 or 0)
+    local order_flags = (pinned and ORDER_PINNED_FLAG or 0) + (has_tail and ORDER_HAS_TAIL_FLAG or 0)
+      + (given_back and ORDER_GIVEN_BACK_FLAG or 0) + (unknown and ORDER_UNKNOWN_FLAG or 0)
+      + (made and ORDER_MADE_FLAG or 0) + (doubted and ORDER_DOUBTED_FLAG or 0)
     local fixed
     local count, stored_order = #operations / OPERATION_LEN, values[order_at]
     if old and not (stored_order and byte(stored_order) == FORMAT) then
       fixed = encode(PREVIOUS_ORDER, PREVIOUS_FORMAT, o_day, o_de, o_me, o_ye, state, order_flags, o_currency, o_amount,
-        expires, o_decision, #live / 16, #voided / 16, count)
+        expires, o_decision, #live / ID_LEN, #voided / ID_LEN, count)
       operations = downgraded(operations)
     else
       fixed = encode(ORDER, FORMAT, o_day, o_week, o_de, o_we, o_me, o_ye, state, order_flags, o_currency, o_amount, expires,
-        o_decision, #live / 16, #voided / 16, count)
+        o_decision, #live / ID_LEN, #voided / ID_LEN, count)
     end
     local tail = has_tail and encode(TAIL, until_at, settles, settled, refunded) .. operations or ''
     values[order_at] = fixed .. live .. voided .. tail

@@ -3,18 +3,18 @@
 -- The position of the id in a list of ids, nil where it is not there.
 local function position(list, id)
   local at = find(list, id, 1, true)
-  while at and at % 16 ~= 1 do
+  while at and at % ID_LEN ~= 1 do
     at = find(list, id, at + 1, true)
   end
   return at
 end
 
--- The position of an operation in a list of them: by its id (field 1) or attempt (field 2) where one is given, of a kind for
--- which `wanted` is true.
-local function operation(list, wanted, field, id)
+-- The position of an operation in a list of them: of a kind for which `wanted` is true, and where an id is given, with that id
+-- at this place of the operation (`OPERATION_ID_AT` or `OPERATION_ATTEMPT_AT`).
+local function operation(list, wanted, place, id)
   for at = 1, #list, OPERATION_LEN do
-    local from = at + 16 * (field or 1) - 15
-    if wanted[byte(list, at)] and (not id or sub(list, from, from + 15) == id) then
+    local from = id and at + place - 1
+    if wanted[byte(list, at)] and (not id or sub(list, from, from + (ID_LEN - 1)) == id) then
       return at
     end
   end
@@ -39,15 +39,16 @@ end
 
 -- Whether an order has its format, or the previous one.
 local function is_order(value)
-  local format, len, operation_len, state_at = byte(value), ORDER_LEN, OPERATION_LEN, 14
+  local format, len, operation_len, state_at = byte(value), ORDER_LEN, OPERATION_LEN, ORDER_STATE_AT
   if format == PREVIOUS_FORMAT then
-    len, operation_len, state_at = PREVIOUS_ORDER_LEN, PREVIOUS_OPERATION_LEN, 9
+    len, operation_len, state_at = PREVIOUS_ORDER_LEN, PREVIOUS_OPERATION_LEN, PREVIOUS_ORDER_STATE_AT
   elseif format ~= FORMAT then
     return false
   end
   if #value < len or byte(value, state_at) > STATE_VOIDED then return false end
   local flags, live, voided, operations = byte(value, state_at + 1), byte(value, len - 2, len)
-  return #value == len + 16 * (live + voided) + (flags % 4 >= 2 and TAIL_LEN + operation_len * operations or 0)
+  local has_tail = flags % (2 * ORDER_HAS_TAIL_FLAG) >= ORDER_HAS_TAIL_FLAG
+  return #value == len + ID_LEN * (live + voided) + (has_tail and TAIL_LEN + operation_len * operations or 0)
 end
 
 -- Whether an account has its format, or the previous one.
@@ -60,8 +61,8 @@ end
 local function upgraded(operations)
   local list = {}
   for at = 1, #operations, PREVIOUS_OPERATION_LEN do
-    list[#list + 1] = sub(operations, at, at + 44) .. '\0\0\0\0' .. sub(operations, at + 45, at + 45) .. '\0'
-      .. sub(operations, at + 46, at + PREVIOUS_OPERATION_LEN - 1)
+    local kind, id, attempt, amount, day, de, me, ye, decision_id = decode(PREVIOUS_OPERATION, operations, at)
+    list[#list + 1] = encode(OPERATION, kind, id, attempt, amount, day, 0, de, 0, me, ye, decision_id)
   end
   return table.concat(list)
 end
@@ -70,13 +71,14 @@ end
 local function downgraded(operations)
   local list = {}
   for at = 1, #operations, OPERATION_LEN do
-    list[#list + 1] = sub(operations, at, at + 44) .. sub(operations, at + 49, at + 49)
-      .. sub(operations, at + 51, at + OPERATION_LEN - 1)
+    local kind, id, attempt, amount, day, _, de, _, me, ye, decision_id = decode(OPERATION, operations, at)
+    list[#list + 1] = encode(PREVIOUS_OPERATION, kind, id, attempt, amount, day, de, me, ye, decision_id)
   end
   return table.concat(list)
 end
 
 -- How many thresholds usage has reached, and of which list. An unlimited one has none, and without usage none is reached.
+-- Usage is given in the order of the limits' places: `USED_BY_PLACE` stands for the variables of `decide` in that order.
 local function marked_by(watch, ...)
   local list, m1, m2, m3, m4, m5, m6, m7, m8, m9, count, from = decode(THRESHOLD_POLICY, watch)
   local maxima, marks = { m1, m2, m3, m4, m5, m6, m7, m8, m9 }, 0
@@ -90,15 +92,15 @@ local function marked_by(watch, ...)
       if used < (maximum - rest) / 100 * percent + (rounded - rounded % 100) / 100 then break end
       level = level + 1
     end
-    marks = marks * 16 + level
+    marks = marks * LEVEL_BASE + level
   end
   return marks, marks > 0 and list or 0
 end
 
 -- The levels without the one at a place.
 local function without_level(marks, place)
-  local one = 16 ^ place
-  return marks - (marks - marks % one) / one % 16 * one
+  local one = LEVEL_BASE ^ place
+  return marks - (marks - marks % one) / one % LEVEL_BASE * one
 end
 
 -- Whether a merchant has its format.
@@ -108,7 +110,7 @@ end
 
 -- Whether a merchant's own state, where there is any, allows charges.
 local function is_quiet(value)
-  return not value or (is_merchant(value) and byte(value, 2) == 0)
+  return not value or (is_merchant(value) and byte(value, MERCHANT_FLAGS_AT) == 0)
 end
 
 -- Says that a value has a format that is neither the present one nor the one before.

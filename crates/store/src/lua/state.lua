@@ -9,7 +9,8 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local _, ttl, flags, refusal, replays_max, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
   local now_ms = time_of(asked_ms)
   local history = history_len > 0 and sub(packed, -history_len) or ''
-  local dry, noted, paced, marked = flags % 2 == 1, flags % 4 >= 2, flags % 8 >= 4, flags >= 8
+  local dry, noted = flags % (2 * COMMAND_DRY_FLAG) == COMMAND_DRY_FLAG, flags % (2 * COMMAND_JOURNALED_FLAG) >= COMMAND_JOURNALED_FLAG
+  local paced, marked = flags % (2 * COMMAND_PACED_FLAG) >= COMMAND_PACED_FLAG, flags >= COMMAND_LAST_OR_RESERVED_FLAG
   local now = (now_ms - now_ms % 1000) / 1000
   local amount = max(asked, 0)
   if op == PLAIN then
@@ -28,7 +29,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
     elseif op == ADJUST then
       old = byte(packed, at) < FIRST_WEEKLY_COUNTER
     elseif op == RESET then
-      old = byte(packed, at) < 8
+      old = byte(packed, at) < RESET_WEEK
     end
   end
   if old then week = 0 end
@@ -51,10 +52,10 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
     local sm, sy = month_and_year(sd)
     rolled = day > sd or week > sw
     if rolled then
-      if day > sd and sd > 0 then closed = encode(CLOSED, 0, sd, de, da, dc, dr) end
-      if week > sw and sw > 0 then closed = closed .. encode(CLOSED, 3, sw, we, wa, wc, wr) end
-      if month > sm and sm > 0 then closed = closed .. encode(CLOSED, 1, sm, me, ma, mc, mr) end
-      if year > sy and sy > 0 then closed = closed .. encode(CLOSED, 2, sy, ye, ya, yc, yr) end
+      if day > sd and sd > 0 then closed = encode(CLOSED, DAY, sd, de, da, dc, dr) end
+      if week > sw and sw > 0 then closed = closed .. encode(CLOSED, WEEK, sw, we, wa, wc, wr) end
+      if month > sm and sm > 0 then closed = closed .. encode(CLOSED, MONTH, sm, me, ma, mc, mr) end
+      if year > sy and sy > 0 then closed = closed .. encode(CLOSED, YEAR, sy, ye, ya, yc, yr) end
     end
     if day > sd then de, da, dc, dr = 0, 0, 0, 0 else day = sd end
     if week > sw then we, wa, wc, wr = 0, 0, 0, 0 else week = sw end
@@ -62,14 +63,14 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
     if year > sy then ye, ya, yc, yr = 0, 0, 0, 0 else year = sy end
     if rolled and marks > 0 then
       -- Levels reached in windows that are over are reset.
-      if day > sd then marks = without_level(without_level(marks, 0), 3) end
-      if week > sw then marks = without_level(without_level(marks, 7), 8) end
-      if month > sm then marks = without_level(without_level(marks, 1), 4) end
-      if year > sy then marks = without_level(without_level(marks, 2), 5) end
+      if day > sd then marks = without_level(without_level(marks, DAILY_COUNT_PLACE), DAILY_AMOUNT_PLACE) end
+      if week > sw then marks = without_level(without_level(marks, WEEKLY_COUNT_PLACE), WEEKLY_AMOUNT_PLACE) end
+      if month > sm then marks = without_level(without_level(marks, MONTHLY_COUNT_PLACE), MONTHLY_AMOUNT_PLACE) end
+      if year > sy then marks = without_level(without_level(marks, YEARLY_COUNT_PLACE), YEARLY_AMOUNT_PLACE) end
       if marks == 0 then list = 0 end
     end
   end
-  local merchant_suspended = merchant_value and byte(merchant_value, 2) == 1
+  local merchant_suspended = merchant_value and byte(merchant_value, MERCHANT_FLAGS_AT) == MERCHANT_SUSPENDED_FLAG
   local suspended = suspended_at > 0 or merchant_suspended
   local da0, dc0, dr0, wa0, wc0, wr0 = da, dc, dr, wa, wc, wr
   local ma0, mc0, mr0, ya0, yc0, yr0, pending0 = ma, mc, mr, ya, yc, yr, pending
@@ -95,17 +96,19 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
           decode(ORDER, order_value)
       end
       if any_time or expires > now then
-        known, state, pinned, given_back = true, s, f % 2 == 1, f % 8 >= 4
-        unknown, made, doubted = f % 16 >= 8, f % 32 >= 16, f >= 32
+        known, state, pinned = true, s, f % (2 * ORDER_PINNED_FLAG) == ORDER_PINNED_FLAG
+        given_back = f % (2 * ORDER_GIVEN_BACK_FLAG) >= ORDER_GIVEN_BACK_FLAG
+        unknown, made = f % (2 * ORDER_UNKNOWN_FLAG) >= ORDER_UNKNOWN_FLAG, f % (2 * ORDER_MADE_FLAG) >= ORDER_MADE_FLAG
+        doubted = f >= ORDER_DOUBTED_FLAG
         o_currency, o_day, o_week, o_de, o_we, o_me, o_ye, o_amount, o_decision = c3, d, w, e1, ew, e2, e3, a, id
         o_month, o_year = month_and_year(d)
-        live = sub(order_value, from, from + 16 * live_n - 1)
-        from = from + 16 * live_n
+        live = sub(order_value, from, from + ID_LEN * live_n - 1)
+        from = from + ID_LEN * live_n
         if not any_time or voided == '' then
-          voided = sub(order_value, from, from + 16 * voided_n - 1)
+          voided = sub(order_value, from, from + ID_LEN * voided_n - 1)
         end
-        from = from + 16 * voided_n
-        if f % 4 >= 2 then
+        from = from + ID_LEN * voided_n
+        if f % (2 * ORDER_HAS_TAIL_FLAG) >= ORDER_HAS_TAIL_FLAG then
           until_at, settles, settled, refunded, from = decode(TAIL, order_value, from)
           operations = sub(order_value, from)
           if is_previous then operations = upgraded(operations) end

@@ -6,14 +6,9 @@ use quota::{
 };
 
 use super::Writer;
+use super::flags::{COMMAND_DRY, COMMAND_JOURNALED, COMMAND_LAST_OR_RESERVED, COMMAND_PACED};
 use super::layout::{FORMAT, MAXIMA, len};
 use super::op::{self, ANY_REPLAYS, REPORTED};
-
-/// Flags of a command.
-const DRY: u8 = 1;
-const JOURNALED: u8 = 2;
-const PACED: u8 = 4;
-const LAST_OR_RESERVED: u8 = 8;
 
 /// The indexes of a command's keys in the call, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +53,7 @@ pub fn command(out: &mut Vec<u8>, command: &Command, indexes: KeyIndexes, plain_
     out.expected(command);
     out.number(command.windows.since_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
     out.u32(command.order_ttl_secs);
-    out.bytes(&[flags(command), refusal(&command.action), replays_max(&command.action)]);
+    out.bytes(&[flags_of(command), refusal(&command.action), replays_max(&command.action)]);
     // The journal rebuilds no longer order: an order's lists are bounded.
     out.u16(u16::try_from(history.len()).unwrap_or(u16::MAX));
     if plain {
@@ -93,14 +88,15 @@ const fn number(action: &Action) -> u8 {
     }
 }
 
-fn flags(command: &Command) -> u8 {
+fn flags_of(command: &Command) -> u8 {
     let effect = match command.effect {
         Effect::Commit => 0,
-        Effect::DryRun => DRY,
-        Effect::DryRunJournaled => DRY + JOURNALED,
+        Effect::DryRun => COMMAND_DRY,
+        Effect::DryRunJournaled => COMMAND_DRY + COMMAND_JOURNALED,
     };
     let is_paced = command.action.charge().is_some_and(|charge| charge.pace.is_some());
-    effect + if is_paced { PACED } else { 0 } + if is_last_or_reserved(&command.action) { LAST_OR_RESERVED } else { 0 }
+    let paced = if is_paced { COMMAND_PACED } else { 0 };
+    effect + paced + if is_last_or_reserved(&command.action) { COMMAND_LAST_OR_RESERVED } else { 0 }
 }
 
 const fn is_last_or_reserved(action: &Action) -> bool {
@@ -198,14 +194,14 @@ impl Writer<'_> {
             Action::ExtendHold { until_secs } => self.u32(*until_secs),
             Action::MarkUnknown(mark) => self.subject(mark.subject),
             Action::Resolve(resolution) => {
-                self.bytes(&[u8::from(*resolution == Resolution::Made)]);
+                self.bytes(&[if *resolution == Resolution::Made { op::MADE } else { op::NOT_MADE }]);
                 // As long as the argument of a mark-unknown command, so that the script reads both alike.
                 self.bytes(&[0; 16]);
             }
             Action::Adjust(adjust) => self.adjust(adjust),
             Action::Reset(Reset { windows, expected_version }) => {
-                let bits = windows.iter().filter(|(_, reset)| **reset).map(|(period, _)| 1 << period.number());
-                self.bytes(&[bits.fold(0, |all, bit: u8| all | bit)]);
+                let bits = windows.iter().filter(|(_, reset)| **reset).map(|(period, _)| op::reset_of(period));
+                self.bytes(&[bits.fold(0, |all, bit| all | bit)]);
                 self.number(command.windows.until_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
                 self.optional(*expected_version);
             }
@@ -223,7 +219,7 @@ impl Writer<'_> {
 
     fn subject(&mut self, subject: Subject) {
         let (kind, id) = match subject {
-            Subject::Charge => (0, OperationId([0; 16])),
+            Subject::Charge => (op::OF_CHARGE, OperationId([0; 16])),
             Subject::Capture(id) => (OperationKind::Capture.number(), id),
             Subject::Refund(id) => (OperationKind::Refund.number(), id),
             Subject::Void => (OperationKind::Release.number(), OperationId([0; 16])),
@@ -248,9 +244,9 @@ impl Writer<'_> {
 
     fn adjust(&mut self, adjust: &Adjust) {
         let change = match adjust.change {
-            Change::Add(_) => 1,
-            Change::Subtract(_) => 2,
-            Change::Set(_) => 3,
+            Change::Add(_) => op::ADD,
+            Change::Subtract(_) => op::SUBTRACT,
+            Change::Set(_) => op::SET,
         };
         self.bytes(&[adjust.counter.number(), change]);
         self.optional(adjust.expected_version);

@@ -11,6 +11,8 @@ pub(crate) const PREVIOUS_FORMAT: u8 = 4;
 pub(crate) const RECORD_FORMAT: u8 = 7;
 /// The version of full records which contain an account of [`PREVIOUS_FORMAT`].
 pub(crate) const PREVIOUS_RECORD_FORMAT: u8 = 5;
+/// The limits that had thresholds in the previous format.
+pub(crate) const PREVIOUS_LIMITS: usize = 7;
 /// The version of merchants.
 pub(crate) const MERCHANT_FORMAT: u8 = 1;
 
@@ -52,11 +54,21 @@ pub(crate) const PREVIOUS_BEFORE: &str = "<dddddddddd";
 pub(crate) const PREVIOUS_CROSSING: &str = "<I4I2I4I2";
 
 /// The length of a layout in bytes.
-#[expect(clippy::indexing_slicing, reason = "the index is below the length")]
 pub(crate) const fn len(layout: &str) -> usize {
+    len_of_first(usize::MAX, layout)
+}
+
+/// The place of a field in a value, from 1 as in Lua, for a layout without padding. Fields are counted from 0.
+pub(crate) const fn place(layout: &str, field: usize) -> usize {
+    len_of_first(field, layout) + 1
+}
+
+/// The length of the first fields of a layout.
+#[expect(clippy::indexing_slicing, reason = "the index is below the length")]
+const fn len_of_first(fields: usize, layout: &str) -> usize {
     let bytes = layout.as_bytes();
-    let (mut at, mut length) = (0, 0);
-    while at < bytes.len() {
+    let (mut at, mut length, mut found) = (0, 0, 0);
+    while at < bytes.len() && found < fields {
         let code = bytes[at];
         at += 1;
         let mut number = 0;
@@ -70,6 +82,7 @@ pub(crate) const fn len(layout: &str) -> usize {
             b'I' | b'c' => number,
             _ => 0,
         };
+        found += matches!(code, b'B' | b'd' | b'I' | b'c') as usize;
     }
     length
 }
@@ -97,6 +110,7 @@ mod tests {
             assert_eq!(len(layout), length, "{layout}");
         }
         // Parts that are parts of the same value.
+        assert_eq!([place(ORDER, 0), place(ORDER, 7), place(OPERATION, 2)], [1, 14, 18]);
         assert_eq!(len(HEADED), len(ACCOUNT));
         assert_eq!(len(NAMES), len(ORDER) + 16);
         assert!(COMMAND.ends_with(&format!("c24c{}", len(NAMES))));

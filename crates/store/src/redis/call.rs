@@ -13,6 +13,8 @@ use redis::{Cmd, RedisError, Value};
 
 use super::link::is_wrong_server;
 use super::{StoreClock, StoreError, StoreTime, corrupt};
+use crate::packed::flags::{CALL_ALL_OR_NONE, CALL_ROLLING_UPGRADE};
+use crate::packed::op::{FAILED, NOT_BEGUN, REFUSED};
 use crate::packed::{self, KeyIndexes};
 use crate::{AuditContext, context, keys};
 
@@ -20,13 +22,7 @@ use crate::{AuditContext, context, keys};
 pub(super) const SCRIPT_ERROR: &str = "SLUICE";
 /// Commands of one call that are decided each by itself: some 4 ms of Redis, which serves no other client meanwhile.
 pub(super) const COMMANDS_MAX: usize = 256;
-/// First byte of a reply, in place of a record, where a command could not be decided.
-const FAILED: u8 = 0;
-/// The same where another command of an all-or-none batch was refused.
-const REFUSED: u8 = 1;
-/// The same, followed by the store's time, where the command's windows have not begun by that time.
-const NOT_BEGUN: u8 = 2;
-/// Length of that time.
+/// Length of the store's time in a reply.
 const TIME_LEN: usize = 8;
 /// Use Redis' own clock.
 const OWN_TIME: f64 = -1.0;
@@ -50,7 +46,8 @@ pub(super) struct Mode {
 
 impl Mode {
     fn number(self) -> u8 {
-        u8::from(self.all_or_none) + 2 * u8::from(self.rolling_upgrade)
+        let all_or_none = if self.all_or_none { CALL_ALL_OR_NONE } else { 0 };
+        all_or_none + if self.rolling_upgrade { CALL_ROLLING_UPGRADE } else { 0 }
     }
 }
 

@@ -1,0 +1,144 @@
+//! Records of decisions: in replies, and the same bytes in events.
+
+use quota::{Account, Code, Counter, First, OrderState, OrderSummary, PerPeriod, Record, WindowUsage};
+
+use super::layout::{
+    ACCOUNT, BEFORE, FIRST, FORMAT, PREVIOUS_ACCOUNT, PREVIOUS_BEFORE, PREVIOUS_FORMAT, PREVIOUS_RECORD_FORMAT, RECORD,
+    RECORD_FORMAT, len,
+};
+use super::{Format, PackedError, Reader, flags};
+
+/// Length of a decision id.
+const DECISION_ID_LEN: usize = 16;
+
+/// Reads a decision record; `amount` is the command's, which a plain charge's record leaves out.
+///
+/// # Errors
+/// [`PackedError`] where the bytes are not one.
+pub fn record(bytes: &[u8], amount: u64) -> Result<Record, PackedError> {
+    record_and_decision(bytes, amount).map(|(record, _)| record)
+}
+
+/// Reads a decision record, and the id of the decision that the caller gets where it is another one; see [`record`].
+///
+/// # Errors
+/// [`PackedError`] where the bytes are not one.
+pub fn record_and_decision(bytes: &[u8], amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
+    let mut reader = Reader(bytes);
+    let record = reader.record(amount)?;
+    reader.finish(record)
+}
+
+/// Takes a decision record off the front, unread: its length depends on its format and flags alone.
+///
+/// # Errors
+/// [`PackedError`] where the bytes are too few, or of another format.
+pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], PackedError> {
+    let full = |set: u8, account: &str, before: &str| {
+        let before = if set & flags::RECORD_CHANGED == 0 { 0 } else { len(before) };
+        let decision_id = if set & flags::RECORD_OTHER_DECISION == 0 { 0 } else { DECISION_ID_LEN };
+        let first = if set & flags::RECORD_CONFLICTS == 0 { 0 } else { len(FIRST) };
+        len(RECORD) + len(account) + before + decision_id + first
+    };
+    let len = match **bytes {
+        [FORMAT, ..] => len(ACCOUNT),
+        [PREVIOUS_FORMAT, ..] => len(PREVIOUS_ACCOUNT),
+        [RECORD_FORMAT, _, set, ..] => full(set, ACCOUNT, BEFORE),
+        [PREVIOUS_RECORD_FORMAT, _, set, ..] => full(set, PREVIOUS_ACCOUNT, PREVIOUS_BEFORE),
+        [] | [RECORD_FORMAT | PREVIOUS_RECORD_FORMAT] | [RECORD_FORMAT | PREVIOUS_RECORD_FORMAT, _] => {
+            return Err(PackedError::Short);
+        }
+        [other, ..] => return Err(PackedError::Format(other)),
+    };
+    let (record, rest) = bytes.split_at_checked(len).ok_or(PackedError::Short)?;
+    *bytes = rest;
+    Ok(record)
+}
+
+/// The record of a plain charge of `amount` that left the account so; an account of the previous format has no week.
+fn plain(after: &Account, amount: u64, has_week: bool) -> Result<Record, PackedError> {
+    let charged = |counter: &Counter| {
+        let before = counter.amount.checked_sub(amount).zip(counter.count.checked_sub(1));
+        let (amount, count) = before.ok_or(PackedError::Number)?;
+        Ok(window(&Counter { amount, count, ..*counter }, counter))
+    };
+    let windows = PerPeriod {
+        day: charged(&after.windows.day)?,
+        week: if has_week { charged(&after.windows.week)? } else { WindowUsage::default() },
+        month: charged(&after.windows.month)?,
+        year: charged(&after.windows.year)?,
+    };
+    Ok(Record {
+        windows,
+        pending_before: after.pending,
+        pending_after: after.pending,
+        amount,
+        order: OrderSummary { state: OrderState::Charged, amount, ..OrderSummary::default() },
+        suspended_at_ms: after.suspended_at_ms,
+        version: after.version,
+        levels: after.levels,
+        ..Record::bare(Code::Admitted)
+    })
+}
+
+const fn window(before: &Counter, after: &Counter) -> WindowUsage {
+    WindowUsage {
+        id: after.id,
+        epoch: after.epoch,
+        amount_before: before.amount,
+        amount_after: after.amount,
+        count_before: before.count,
+        count_after: after.count,
+        refunded_before: before.refunded,
+        refunded_after: after.refunded,
+    }
+}
+
+impl Reader<'_> {
+    fn record(&mut self, amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
+        match self.0.first() {
+            Some(&FORMAT) => Ok((plain(&self.account()?, amount, true)?, None)),
+            Some(&PREVIOUS_FORMAT) => Ok((plain(&self.account()?, amount, false)?, None)),
+            Some(&RECORD_FORMAT) => self.full_record(Format::Present),
+            Some(&PREVIOUS_RECORD_FORMAT) => self.full_record(Format::Previous),
+            Some(&other) => Err(PackedError::Format(other)),
+            None => Err(PackedError::Short),
+        }
+    }
+
+    fn full_record(&mut self, format: Format) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
+        self.u8()?;
+        let number = self.u8()?;
+        let code = Code::from_number(number).ok_or(PackedError::Code(number))?;
+        let set = self.u8()?;
+        let state = self.state()?;
+        let hold_until_secs = self.u32()?;
+        let (amount, wait_ms) = (self.number()?, self.number()?);
+        let (order_amount, settled, refunded) = (self.number()?, self.number()?, self.number()?);
+        let after = self.account()?;
+        let before = if set & flags::RECORD_CHANGED == 0 { after } else { self.before(after, format)? };
+        let decision_id = if set & flags::RECORD_OTHER_DECISION == 0 { None } else { Some(self.array()?) };
+        let first = if set & flags::RECORD_CONFLICTS == 0 { None } else { Some(self.first()?) };
+        let record = Record {
+            code,
+            replay: set & flags::RECORD_REPLAY != 0,
+            windows: PerPeriod::from_fn(|period| window(before.of(period), after.of(period))),
+            pending_before: before.pending,
+            pending_after: after.pending,
+            amount,
+            wait_ms,
+            order: OrderSummary { state, hold_until_secs, amount: order_amount, settled, refunded },
+            first,
+            was_unknown: set & flags::RECORD_WAS_UNKNOWN != 0,
+            suspended_at_ms: after.suspended_at_ms,
+            merchant_suspended: set & flags::RECORD_MERCHANT_SUSPENDED != 0,
+            version: after.version,
+            levels: after.levels,
+        };
+        Ok((record, decision_id))
+    }
+
+    fn first(&mut self) -> Result<First, PackedError> {
+        Ok(First { amount: self.number()?, currency: self.currency()? })
+    }
+}
