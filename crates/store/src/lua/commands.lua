@@ -1,5 +1,7 @@
 -- Deciding the call's commands one after the other, and writing what they changed.
 
+local decide, decide_merchant, failure
+
 for number = 1, commands do
   local packed = replies[2 * number - 1]
   local op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max, wc_max, mc_max, yc_max, da_max,
@@ -23,6 +25,9 @@ for number = 1, commands do
     end
   end
 
+  if not plain and not decide then
+    decide, decide_merchant, failure = rule()
+  end
   local early = not plain and decode('<d', packed, COMMAND_LEN + 1) > store_ms
   local failed = not plain and not early and failure(stream, account_at, order_at, merchant_at)
   if early and all_or_none then

@@ -1,3 +1,31 @@
+-- What a plain charge needs of the rule.
+
+-- The first window limit that a charge would break. `max - amount` stays exact where `used + amount` would not.
+local function breaks(amount, dc, wc, mc, yc, da, wa, ma, ya, dc_max, wc_max, mc_max, yc_max, da_max, wa_max, ma_max, ya_max)
+  if dc > dc_max - 1 then return DAILY_COUNT end
+  if wc > wc_max - 1 then return WEEKLY_COUNT end
+  if mc > mc_max - 1 then return MONTHLY_COUNT end
+  if yc > yc_max - 1 then return YEARLY_COUNT end
+  if da > da_max - amount then return DAILY_AMOUNT end
+  if wa > wa_max - amount then return WEEKLY_AMOUNT end
+  if ma > ma_max - amount then return MONTHLY_AMOUNT end
+  if ya > ya_max - amount then return YEARLY_AMOUNT end
+end
+
+-- Whether a merchant has its format.
+local function is_merchant(value)
+  return #value == MERCHANT_LEN and byte(value) == MERCHANT_FORMAT
+end
+
+-- Whether a merchant's own state, where there is any, allows charges.
+local function is_quiet(value)
+  return not value or (is_merchant(value) and byte(value, MERCHANT_FLAGS_AT) == 0)
+end
+
+-- All that follows is for other commands. The script is run anew by every call, and so each of its functions is made anew: those
+-- that a plain charge does not need are made by the first command that is not one, by this function.
+local function rule()
+
 -- Rules and formats that more than one command needs.
 
 -- The position of the id in a list of ids, nil where it is not there.
@@ -18,18 +46,6 @@ local function operation(list, wanted, place, id)
       return at
     end
   end
-end
-
--- The first window limit that a charge would break. `max - amount` stays exact where `used + amount` would not.
-local function breaks(amount, dc, wc, mc, yc, da, wa, ma, ya, dc_max, wc_max, mc_max, yc_max, da_max, wa_max, ma_max, ya_max)
-  if dc > dc_max - 1 then return DAILY_COUNT end
-  if wc > wc_max - 1 then return WEEKLY_COUNT end
-  if mc > mc_max - 1 then return MONTHLY_COUNT end
-  if yc > yc_max - 1 then return YEARLY_COUNT end
-  if da > da_max - amount then return DAILY_AMOUNT end
-  if wa > wa_max - amount then return WEEKLY_AMOUNT end
-  if ma > ma_max - amount then return MONTHLY_AMOUNT end
-  if ya > ya_max - amount then return YEARLY_AMOUNT end
 end
 
 -- The month and year of a day's id: windows move forward together, so that a charge's are always those of its day.
@@ -103,14 +119,67 @@ local function without_level(marks, place)
   return marks - (marks - marks % one) / one % LEVEL_BASE * one
 end
 
--- Whether a merchant has its format.
-local function is_merchant(value)
-  return #value == MERCHANT_LEN and byte(value) == MERCHANT_FORMAT
+-- The levels without those reached in windows that are over.
+local function open_levels(marks, day_over, week_over, month_over, year_over)
+  if day_over then marks = without_level(without_level(marks, DAILY_COUNT_PLACE), DAILY_AMOUNT_PLACE) end
+  if week_over then marks = without_level(without_level(marks, WEEKLY_COUNT_PLACE), WEEKLY_AMOUNT_PLACE) end
+  if month_over then marks = without_level(without_level(marks, MONTHLY_COUNT_PLACE), MONTHLY_AMOUNT_PLACE) end
+  if year_over then marks = without_level(without_level(marks, YEARLY_COUNT_PLACE), YEARLY_AMOUNT_PLACE) end
+  return marks
 end
 
--- Whether a merchant's own state, where there is any, allows charges.
-local function is_quiet(value)
-  return not value or (is_merchant(value) and byte(value, MERCHANT_FLAGS_AT) == 0)
+-- How a command crosses thresholds: for its event, with the levels before and after and what they were counted by.
+local function crossing_of(old, marks, list, marked, of_list, watch)
+  if old then
+    -- Without the maxima of the limits that the previous format does not have.
+    return encode(PREVIOUS_CROSSING, marks, list, marked, of_list) .. sub(watch, 1, THRESHOLD_POLICY_NEW_LIMITS_AT - 1)
+      .. sub(watch, THRESHOLD_POLICY_COUNT_AT)
+  end
+  return encode(CROSSING, marks, list, marked, of_list) .. watch
+end
+
+-- An account, and the usage before in a record; in a rolling upgrade as the previous format has them, without a week.
+local function packed_account(old, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes, dr, wr,
+  mr, yr, pending, paced_until, suspended_at)
+  if old then
+    return encode(PREVIOUS_ACCOUNT, PREVIOUS_FORMAT, day, de, me, ye, flags, marks, list, da, dc, ma, mc, ya, yc, changes, dr, mr,
+      yr, pending, paced_until, suspended_at)
+  end
+  return encode(ACCOUNT, FORMAT, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes, dr, wr,
+    mr, yr, pending, paced_until, suspended_at)
+end
+
+local function packed_before(old, da, dc, dr, wa, wc, wr, ma, mc, mr, ya, yc, yr, pending)
+  if old then
+    return encode(PREVIOUS_BEFORE, da, dc, dr, ma, mc, mr, ya, yc, yr, pending)
+  end
+  return encode(BEFORE, da, dc, dr, wa, wc, wr, ma, mc, mr, ya, yc, yr, pending)
+end
+
+-- An order with its attempts and, behind its tail, its operations.
+local function packed_order(is_previous, day, week, de, we, me, ye, state, flags, currency, amount, expires, decision_id, live,
+  voided, tail, operations)
+  local count, fixed = #operations / OPERATION_LEN
+  if is_previous then
+    fixed = encode(PREVIOUS_ORDER, PREVIOUS_FORMAT, day, de, me, ye, state, flags, currency, amount, expires, decision_id,
+      #live / ID_LEN, #voided / ID_LEN, count)
+    operations = downgraded(operations)
+  else
+    fixed = encode(ORDER, FORMAT, day, week, de, we, me, ye, state, flags, currency, amount, expires, decision_id, #live / ID_LEN,
+      #voided / ID_LEN, count)
+  end
+  return fixed .. live .. voided .. tail .. operations
+end
+
+-- How a hold is listed by the time it ends.
+local function listed_hold(order_at, currency)
+  local merchant, order_no = string.match(KEYS[order_at], '^[^}]*}:o:([^:]*):(.*)$')
+  return merchant .. ':' .. currency .. ':' .. order_no
+end
+
+-- A stored window for the event that closes it, or '' while the window of now is not a later one.
+local function closed_window(period, now_id, id, epoch, amount, count, refunded)
+  return now_id > id and id > 0 and encode(CLOSED, period, id, epoch, amount, count, refunded) or ''
 end
 
 -- Says that a value has a format that is neither the present one nor the one before.

@@ -1,4 +1,9 @@
 -- The function `decide`, in four parts. This one reads the account and the order.
+--
+-- What computes one value from others is a function of its own, in rules.lua: that costs nothing measurable. The rules of charges
+-- and operations stay in here. They share some hundred variables, and a function that changes those is a closure: one is made for
+-- every command, with every variable that it shares. The few of operations.lua are not free: with a fifth of the variables
+-- outside, the script ran 6 % fewer instructions.
 
 -- Decides a command of any kind: its record, its journal entry, and its changes. Returns whether it is refused.
 local function decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max,
@@ -52,21 +57,15 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
     local sm, sy = month_and_year(sd)
     rolled = day > sd or week > sw
     if rolled then
-      if day > sd and sd > 0 then closed = encode(CLOSED, DAY, sd, de, da, dc, dr) end
-      if week > sw and sw > 0 then closed = closed .. encode(CLOSED, WEEK, sw, we, wa, wc, wr) end
-      if month > sm and sm > 0 then closed = closed .. encode(CLOSED, MONTH, sm, me, ma, mc, mr) end
-      if year > sy and sy > 0 then closed = closed .. encode(CLOSED, YEAR, sy, ye, ya, yc, yr) end
+      closed = closed_window(DAY, day, sd, de, da, dc, dr) .. closed_window(WEEK, week, sw, we, wa, wc, wr)
+        .. closed_window(MONTH, month, sm, me, ma, mc, mr) .. closed_window(YEAR, year, sy, ye, ya, yc, yr)
     end
     if day > sd then de, da, dc, dr = 0, 0, 0, 0 else day = sd end
     if week > sw then we, wa, wc, wr = 0, 0, 0, 0 else week = sw end
     if month > sm then me, ma, mc, mr = 0, 0, 0, 0 else month = sm end
     if year > sy then ye, ya, yc, yr = 0, 0, 0, 0 else year = sy end
     if rolled and marks > 0 then
-      -- Levels reached in windows that are over are reset.
-      if day > sd then marks = without_level(without_level(marks, DAILY_COUNT_PLACE), DAILY_AMOUNT_PLACE) end
-      if week > sw then marks = without_level(without_level(marks, WEEKLY_COUNT_PLACE), WEEKLY_AMOUNT_PLACE) end
-      if month > sm then marks = without_level(without_level(marks, MONTHLY_COUNT_PLACE), MONTHLY_AMOUNT_PLACE) end
-      if year > sy then marks = without_level(without_level(marks, YEARLY_COUNT_PLACE), YEARLY_AMOUNT_PLACE) end
+      marks = open_levels(marks, day > sd, week > sw, month > sm, year > sy)
       if marks == 0 then list = 0 end
     end
   end
