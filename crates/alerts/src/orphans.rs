@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::projection::CHANNEL;
 use crate::raise::SYSTEM;
+use crate::subject::Subject;
 
 /// Alerts per page.
 const ALERTS_PER_PAGE: i64 = 1_000;
@@ -47,16 +48,15 @@ impl OpenAlert {
     /// threshold is reached: the account will get new levels.
     #[must_use]
     pub fn is_justified(&self, policy: Option<&ThresholdPolicy>) -> bool {
-        let index = ThresholdPolicy::LIMITS.into_iter().position(|limit| limit.as_str() == self.subject);
-        let Some((index, limit)) = index.and_then(|index| Some((index, *ThresholdPolicy::LIMITS.get(index)?))) else {
-            return self.is_suspended;
-        };
+        let limit = Subject::from_column(&self.subject).and_then(Subject::limit);
+        let Some(limit) = limit else { return self.is_suspended };
         let account = self.account.account();
         let window = limit.period().map(|period| account.of(period).id);
         if self.window_id.is_some() && self.window_id.map(i32::unsigned_abs) != window {
             return false;
         }
-        let level = account.levels.by_limit.get(index).copied().map_or(0, usize::from);
+        let mut levels = ThresholdPolicy::LIMITS.into_iter().zip(account.levels.by_limit);
+        let level = levels.find(|(other, _)| *other == limit).map_or(0, |(_, level)| usize::from(level));
         match policy.map(ThresholdPolicy::thresholds).filter(|thresholds| thresholds.list() == account.levels.list) {
             Some(thresholds) => {
                 let reached = thresholds.percents().iter().take(level);
