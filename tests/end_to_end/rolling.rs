@@ -1,8 +1,10 @@
 //! B1: two servers behind the shipped Envoy configuration. Stopped and started one after the other under payments none is lost; killed,
-//! no more than are under way.
+//! no more than are under way. Two that become healthy at the same moment are both known to Envoy at that moment.
 
 use std::time::{Duration, Instant};
 
+use testkit::client::{Client, Payment, Protocol};
+use testkit::server::Server;
 use testkit::stack::{Stack, StackOptions};
 use testkit::{Failure, Result, Service, wait};
 
@@ -18,9 +20,20 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 /// Payments that a killed server may cost: those under way on it, one of each client.
 const KILLED_MAX: u64 = 8;
 
+/// Payments after one of two servers was killed: each of both ways meets both servers.
+const AFTERWARDS: usize = 20;
+/// Within this time of each other two servers become healthy together: Envoy's default would hold the second one back for a second.
+const TOGETHER: Duration = Duration::from_millis(600);
+/// Tries until two servers become healthy together.
+const TRIES: usize = 10;
+/// Two health checks of each server, a second apart: then the time is over for which Envoy's default would hold back a change after they
+/// became unhealthy.
+const CHECKS: f64 = 4.0;
+
 pub(crate) fn add(suite: &mut Suite) {
     suite.owned("rolling::b1_a_rolling_restart_loses_no_payment", two_servers(), rolling_restart);
     suite.owned("rolling::b1_a_killed_server_costs_what_is_under_way", two_servers(), one_is_killed);
+    suite.owned("rolling::b1_servers_that_come_back_together_are_both_known", two_servers(), back_together);
     suite.owned("rolling::b1_a_lone_server_decides_while_it_drains", lone(), a_lone_server_drains);
 }
 
@@ -37,10 +50,14 @@ fn two_servers() -> StackOptions {
 /// Waits until Envoy takes so many servers for healthy.
 fn healthy(stack: &Stack, servers: usize) -> Result<()> {
     wait::until(&format!("{servers} healthy servers"), BACK_WITHIN, || {
-        let text = stack.envoy.admin("/clusters")?;
-        let flags = text.lines().filter(|line| line.starts_with("sluice_authz::") && line.contains("::health_flags::"));
-        Ok((flags.filter(|line| line.ends_with("::healthy")).count() == servers).then_some(()))
+        Ok((healthy_now(stack)? == servers).then_some(()))
     })
+}
+
+fn healthy_now(stack: &Stack) -> Result<usize> {
+    let text = stack.envoy.admin("/clusters")?;
+    let flags = text.lines().filter(|line| line.starts_with("sluice_authz::") && line.contains("::health_flags::"));
+    Ok(flags.filter(|line| line.ends_with("::healthy")).count())
 }
 
 async fn rolling_restart(stack: &mut Stack) -> Result<()> {
@@ -72,6 +89,75 @@ async fn one_is_killed(stack: &mut Stack) -> Result<()> {
     traffic.answers(2 * PAYMENTS).await?;
     let refused = traffic.judge(stack, PROMPT).await?;
     ensure!(refused <= KILLED_MAX, "{refused} payments were refused");
+    Ok(())
+}
+
+/// Two servers become healthy together. The one that Envoy calls first is killed at once: payments are decided by the other. If
+/// Envoy collected changes of health, as it does by default, it would not know the other one yet.
+async fn back_together(stack: &mut Stack) -> Result<()> {
+    healthy(stack, 2)?;
+    let mut client = stack.client(Protocol::Http1).await?;
+    for round in 0..TRIES {
+        let since = both_become_healthy(stack)?;
+        let before = calls(stack)?;
+        pay(&mut client, &format!("first-{round}"), false).await?;
+        let called = calls(stack)?.iter().zip(before).position(|(calls, before)| *calls > before);
+        let called = called.ok_or_else(|| Failure::new("the payment was decided by neither server"))?;
+        if since.elapsed() > TOGETHER {
+            continue;
+        }
+        both(stack)?[called].kill()?;
+        for number in 0..AFTERWARDS {
+            pay(&mut client, &format!("after-{number}"), number % 2 == 1).await?;
+        }
+        return Ok(());
+    }
+    Err(Failure::new(format!("two servers did not become healthy together in {TRIES} tries")))
+}
+
+/// Servers that hung until Envoy took none for healthy answer again. Returns when the first one became healthy.
+fn both_become_healthy(stack: &mut Stack) -> Result<Instant> {
+    for server in both(stack)? {
+        server.pause()?;
+    }
+    healthy(stack, 0)?;
+    let checks = "envoy_cluster_health_check_attempt";
+    let so_far = stack.envoy.metric(checks)?;
+    wait::until("more health checks", BACK_WITHIN, || {
+        Ok((stack.envoy.metric(checks)? >= so_far + CHECKS).then_some(()))
+    })?;
+    for server in both(stack)? {
+        server.resume()?;
+    }
+    wait::until("a healthy server", BACK_WITHIN, || Ok((healthy_now(stack)? > 0).then_some(())))?;
+    let since = Instant::now();
+    healthy(stack, 2)?;
+    Ok(since)
+}
+
+fn both(stack: &mut Stack) -> Result<[&mut Server; 2]> {
+    let second = stack.second.as_mut().ok_or_else(|| Failure::new("there is one server only"))?;
+    Ok([&mut stack.server, second])
+}
+
+/// How often Envoy has called the first server, and the second.
+fn calls(stack: &mut Stack) -> Result<[u64; 2]> {
+    let text = stack.envoy.admin("/clusters")?;
+    let of = |server: &mut Server| {
+        let name = format!("sluice_authz::{}::rq_total::", server.grpc_address());
+        let calls = text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok());
+        calls.ok_or_else(|| Failure::new(format!("no {name} in {text}")))
+    };
+    let [first, second] = both(stack)?.map(of);
+    Ok([first?, second?])
+}
+
+/// Pays an order by the filter, or by Envoy's own.
+async fn pay(client: &mut Client, order: &str, native: bool) -> Result<()> {
+    let payment = Payment::new("busy0", order, 100);
+    let payment = if native { payment.path("/native/v1/payments") } else { payment };
+    let answer = client.send(payment.call()).await?;
+    ensure_eq!(answer.status, 200, "{order}: {}", answer.json());
     Ok(())
 }
 
