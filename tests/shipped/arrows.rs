@@ -10,11 +10,12 @@ use testkit::dirs;
 use crate::read;
 
 /// Each crate with the crates of the workspace that it needs, each a crate of an earlier row. Suites are free to need any.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     ("quota", &[]),
     ("proto", &["quota"]),
     ("sluice-policy", &["quota"]),
     ("sluice-rules", &["quota"]),
+    ("sluice-credit", &["quota"]),
     ("filter", &["proto", "quota", "sluice-rules"]),
     ("sluice-kit", &["quota"]),
     ("sluice-settings", &["quota", "sluice-kit"]),

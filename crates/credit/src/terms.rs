@@ -1,0 +1,104 @@
+//! The terms of a credit line: its cycle, when a statement is due, and what follows when it is not paid. A line has a copy of its
+//! terms; a change makes a new version and leaves the statements that were made before as they are.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dunning::Ladder;
+use crate::invalid::within;
+use crate::{AMOUNT_MAX, BasisPoints, Cycle, CycleRule, InvalidMember, StageTable, Statement};
+
+/// From which amount on something past due counts: both thresholds must be exceeded (CRR Art. 178(2)(d), Regulation (EU)
+/// 2018/171).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Materiality {
+    /// In minor units of the line's currency.
+    pub absolute: i64,
+    /// Of what is billed and not paid.
+    pub bp: BasisPoints,
+}
+
+impl Default for Materiality {
+    fn default() -> Self {
+        Self { absolute: 0, bp: BasisPoints(100) }
+    }
+}
+
+impl Materiality {
+    /// Whether an amount past due exceeds both thresholds.
+    #[must_use]
+    pub fn is_exceeded(self, past_due: i64, billed: i64) -> bool {
+        past_due > self.absolute && self.bp.is_exceeded_by(past_due, billed)
+    }
+}
+
+/// The terms of a credit line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Terms {
+    pub cycle: CycleRule,
+    /// Days from the close of a cycle to the due date of its statement.
+    pub due_days: u16,
+    /// Days past due without consequences for the limit. Days past due are counted from the due date all the same.
+    pub grace_days: u16,
+    /// The part of a statement that must be paid by its due date.
+    pub minimum_bp: BasisPoints,
+    pub materiality: Materiality,
+    pub stages: StageTable,
+    pub dunning: Ladder,
+    /// The last day past due before default.
+    pub default_after_days: u16,
+    /// How long a line stays in default after nothing is past due any more (EBA/GL/2016/07, 71).
+    pub probation_days: u16,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            cycle: CycleRule::Monthly { day: 1 },
+            due_days: 14,
+            grace_days: 5,
+            minimum_bp: BasisPoints::FULL,
+            materiality: Materiality::default(),
+            stages: StageTable::default(),
+            dunning: Ladder::default(),
+            default_after_days: 90,
+            probation_days: 90,
+        }
+    }
+}
+
+impl Terms {
+    /// The most days of any period.
+    pub const DAYS_MAX: i64 = 3_650;
+
+    /// Checks every member, and that they fit together.
+    ///
+    /// # Errors
+    /// [`InvalidMember`] names the first one that does not, and says what to give.
+    pub fn validate(&self) -> Result<(), InvalidMember> {
+        self.cycle.validate()?;
+        within("due_days", self.due_days.into(), 0, Self::DAYS_MAX)?;
+        within("minimum_bp", self.minimum_bp.0.into(), 1, 10_000)?;
+        within("materiality.absolute", self.materiality.absolute, 0, AMOUNT_MAX)?;
+        within("materiality.bp", self.materiality.bp.0.into(), 0, 9_999)?;
+        within("default_after_days", self.default_after_days.into(), 1, Self::DAYS_MAX)?;
+        within("probation_days", self.probation_days.into(), 0, Self::DAYS_MAX)?;
+        self.stages.validate(self.grace_days, self.default_after_days)?;
+        self.dunning.validate()
+    }
+
+    /// The statement of a cycle that closed with an amount.
+    #[must_use]
+    pub fn statement(&self, cycle: &Cycle, amount: i64) -> Statement {
+        Statement {
+            number: cycle.number,
+            cycle: cycle.id(),
+            first_day: cycle.first_day,
+            closed_on: cycle.closed_on(),
+            due_on: cycle.due_on(self.due_days),
+            amount,
+            minimum: self.minimum_bp.of_rounded_up(amount),
+        }
+    }
+}
