@@ -237,8 +237,10 @@ impl Life {
         self.compare();
     }
 
-    /// Applies the day's events backwards, except that a repayment comes before its reversal.
+    /// Applies the day's events in another order, except that a repayment comes before its reversal.
     fn shuffle(&mut self, mut today: Vec<Event>) {
+        let turn = self.number % today.len().max(1);
+        today.rotate_left(turn);
         today.reverse();
         today.sort_by_key(|event| matches!(event.change, Change::RepaymentReversed { .. }));
         for event in &today {
@@ -288,7 +290,7 @@ impl Life {
         assert_eq!(got, (model.dpd(today), model.oldest(), model.past_due()), "{today}");
         let unpaid: i64 = model.bills.iter().map(|bill| bill.unpaid()).sum();
         assert_eq!(overdue.ageing.total(), unpaid, "{today}");
-        if today.day() % 5 == 0 {
+        if today.day() % 8 == 0 {
             assert_eq!(overdue.amount_to_cure, model.cure(), "{today}");
         }
         let standing = history.standing(today);
@@ -375,7 +377,7 @@ fn every_day_of_a_life_is_that_of_the_model() {
     let gaps = prop_oneof![2 => Just(0_u8), 3 => 1..6_u8, 2 => 6..40_u8];
     let opened = sample::select(["2026-01-01", "2027-10-31", "2028-02-29", "2026-12-15"].map(day).to_vec());
     let lives = (0..5_usize, opened, collection::vec((gaps, deed()), 1..80));
-    let config = ProptestConfig { failure_persistence: None, cases: 40, ..ProptestConfig::default() };
+    let config = ProptestConfig { failure_persistence: None, cases: 32, ..ProptestConfig::default() };
     let seen = RefCell::new(Seen::default());
     let one = |(number, opened, deeds): (usize, Date, Vec<(u8, Deed)>)| {
         live(number, opened, &deeds, &mut seen.borrow_mut());

@@ -273,7 +273,7 @@ impl Model {
     fn step(&self, state: &mut State, date: Date) {
         let rows = &self.plain.rows;
         state.dpd = self.dpd(date);
-        let row = (0..rows.len()).filter(|row| rows[*row].0 <= state.dpd).next_back().unwrap();
+        let row = (0..rows.len()).rfind(|row| rows[*row].0 <= state.dpd).unwrap();
         state.worst_row = state.worst_row.max(row);
         if row == rows.len() - 1 && state.defaulted.is_none() {
             state.defaulted = Some(date);
@@ -312,7 +312,7 @@ impl Model {
         if state.defaulted.is_some() {
             return (rows.len() - 1, rows[rows.len() - 1].1, state.defaulted, state.left);
         }
-        let row = (0..rows.len()).filter(|row| rows[*row].0 <= state.dpd).next_back().unwrap();
+        let row = (0..rows.len()).rfind(|row| rows[*row].0 <= state.dpd).unwrap();
         (row, rows[state.worst_row].1, None, state.left)
     }
 }
