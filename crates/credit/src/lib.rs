@@ -18,6 +18,7 @@ mod obligation;
 mod overdue;
 mod pause;
 mod ratio;
+mod refusal;
 mod scorecard;
 mod stage_table;
 mod standing;
@@ -37,6 +38,7 @@ pub use obligation::{Allocation, Obligation, Source, Statement};
 pub use overdue::{Ageing, LineHistory, Overdue};
 pub use pause::Pause;
 pub use ratio::{AMOUNT_MAX, BasisPoints};
+pub use refusal::{CreditCheck, CreditRefusal};
 pub use scorecard::{
     Band, Bands, Bin, Characteristic, Evaluation, Feature, FeaturePoints, Grade, GradeMove, GradeOverride, GradeRecord,
     GradeRun, Inputs, Movement, ODDS_AT_ANCHOR, POINTS_TO_DOUBLE, REASONS_MAX, SCORE_ANCHOR, Scorecard, ScorecardRun,

@@ -55,7 +55,7 @@ pub enum StageEffect {
     NoTrust,
     /// An alert goes to risk.
     RiskAlert,
-    /// Charges by the channels that the grade lists, and by no other.
+    /// Charges by the channels that the terms list, and by no other.
     ListedChannelsOnly,
     /// No new charges. Captures and refunds of earlier ones go on.
     NoNewCharges,

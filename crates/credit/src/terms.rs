@@ -1,10 +1,12 @@
 //! The terms of a credit line: its cycle, when a statement is due, and what follows when it is not paid. A line has a copy of its
 //! terms; a change makes a new version and leaves the statements that were made before as they are.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::dunning::Ladder;
-use crate::invalid::within;
+use crate::invalid::{ensure, within};
 use crate::{AMOUNT_MAX, BasisPoints, Cycle, CycleRule, InvalidMember, StageTable, Statement};
 
 /// From which amount on something past due counts: both thresholds must be exceeded (CRR Art. 178(2)(d), Regulation (EU)
@@ -45,6 +47,8 @@ pub struct Terms {
     pub minimum_bp: BasisPoints,
     pub materiality: Materiality,
     pub stages: StageTable,
+    /// The channels that stay open in stages with `listed_channels_only`; none leaves all open.
+    pub listed_channels: Option<BTreeSet<String>>,
     pub dunning: Ladder,
     /// The last day past due before default.
     pub default_after_days: u16,
@@ -61,6 +65,7 @@ impl Default for Terms {
             minimum_bp: BasisPoints::FULL,
             materiality: Materiality::default(),
             stages: StageTable::default(),
+            listed_channels: None,
             dunning: Ladder::default(),
             default_after_days: 90,
             probation_days: 90,
@@ -85,6 +90,9 @@ impl Terms {
         within("default_after_days", self.default_after_days.into(), 1, Self::DAYS_MAX)?;
         within("probation_days", self.probation_days.into(), 0, Self::DAYS_MAX)?;
         self.stages.validate(self.grace_days, self.default_after_days)?;
+        let are_channels = self.listed_channels.iter().flatten().all(|name| quota::Channel::parse(name).is_ok());
+        let problem = "has a name that is no channel: give 1 to 32 visible ASCII characters";
+        ensure(are_channels, "listed_channels", problem)?;
         self.dunning.validate()
     }
 

@@ -64,7 +64,7 @@ pub struct Band {
     pub trust_share_bp: BasisPoints,
     /// Percentages of the limit at which usage is reported.
     pub threshold_percents: Vec<u32>,
-    /// The channels that are allowed, and the only ones where the stage allows listed ones only; none allows all.
+    /// The channels that are allowed; none allows all.
     #[serde(default)]
     pub channels: Option<BTreeSet<String>>,
 }
