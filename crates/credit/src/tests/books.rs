@@ -40,7 +40,7 @@ fn money_goes_to_what_is_due_first() {
     let bounce = |date, name| on(date, Change::RepaymentReversed { repayment_no: no(name) });
     let write_off = |date, amount| on(date, Change::WrittenOff { amount });
     let move_in = |date, amount| on(date, Change::TransferIn { transfer_no: no("t"), amount });
-    let table: [(&str, Vec<Event>, [i64; 2], i64); 14] = [
+    let table: [(&str, Vec<Event>, [i64; 2], i64); 15] = [
         ("in part", vec![repaid("2026-03-02", "a", 30)], [70, 100], 0),
         ("over two", vec![repaid("2026-03-02", "a", 130)], [0, 70], 0),
         ("the rest is unapplied", vec![repaid("2026-03-02", "a", 250)], [0, 0], 50),
@@ -69,6 +69,12 @@ fn money_goes_to_what_is_due_first() {
         ("and beyond it to the oldest", vec![credit("2026-03-02", FEBRUARY, 140)], [60, 0], 0),
         ("or waits", vec![repaid("2026-03-02", "a", 200), credit("2026-03-03", FEBRUARY, 40)], [0, 0], 40),
         ("written off, oldest first", vec![write_off("2026-03-02", 130)], [0, 70], 0),
+        (
+            "and what is written off already is not again",
+            vec![write_off("2026-03-02", 60), write_off("2026-03-03", 60)],
+            [0, 80],
+            0,
+        ),
         (
             "what is written off is recovered before newer debt is paid",
             vec![write_off("2026-03-02", 130), repaid("2026-03-03", "a", 110)],

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use proptest::{collection, sample};
 
 use super::model::{Act, Model, Plain};
@@ -49,7 +49,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => (0..40_usize).prop_map(Deed::RepayAgain),
         1 => (0..40_usize).prop_map(Deed::Bounce),
         1 => (0..40_usize, 0..200_i64).prop_map(|(cycle, amount)| Deed::Credit(cycle, amount)),
-        1 => (0..100_i64).prop_map(Deed::WriteOff),
+        1 => (0..300_i64).prop_map(Deed::WriteOff),
         1 => (0..200_i64).prop_map(Deed::TransferIn),
         1 => (0..200_i64).prop_map(Deed::TransferOut),
         1 => (-10..15_i8, 0..30_u16).prop_map(|(from, days)| Deed::Pause(from, days)),
@@ -376,14 +376,16 @@ fn live(number: usize, opened: Date, deeds: &[(u8, Deed)], seen: &mut Seen) {
 fn every_day_of_a_life_is_that_of_the_model() {
     let gaps = prop_oneof![2 => Just(0_u8), 3 => 1..6_u8, 2 => 6..40_u8];
     let opened = sample::select(["2026-01-01", "2027-10-31", "2028-02-29", "2026-12-15"].map(day).to_vec());
-    let lives = (0..5_usize, opened, collection::vec((gaps, deed()), 1..80));
-    let config = ProptestConfig { failure_persistence: None, cases: 32, ..ProptestConfig::default() };
+    let lives = (0..5_usize, opened, collection::vec((gaps, deed()), 1..60));
+    let config = ProptestConfig { failure_persistence: None, cases: 24, ..ProptestConfig::default() };
     let seen = RefCell::new(Seen::default());
     let one = |(number, opened, deeds): (usize, Date, Vec<(u8, Deed)>)| {
         live(number, opened, &deeds, &mut seen.borrow_mut());
         Ok(())
     };
-    if let Err(failure) = TestRunner::new(config).run(&lives, one) {
+    // The same lives each time, so that what they have seen does not depend on luck.
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    if let Err(failure) = TestRunner::new_with_rng(config, rng).run(&lives, one) {
         panic!("{failure}");
     }
     let seen = seen.into_inner().0;
