@@ -199,25 +199,29 @@ impl LineHistory<'_> {
         let amount = own.minimum_unpaid_on(date);
         let Some(active_from) = state.active_from.filter(|_| amount > 0) else { return Vec::new() };
         let due_on = own.statement.due_on;
-        let reached: Vec<(Date, &DunningStep)> = self
-            .terms
-            .dunning
-            .0
-            .iter()
-            .map(|step| (paused.day_of(due_on, step.day.into()), step))
-            // After the due date what is past due must be material.
-            .filter(|(on, step)| *on <= date && (step.day <= 0 || is_past_due))
-            .collect();
-        let last = reached.last().map(|(_, step)| step.day);
         let first = active_from.max(own.statement.closed_on);
-        reached
-            .into_iter()
-            .filter(|(on, step)| *on >= first && (step.kind != NoticeKind::Reminder || last == Some(step.day)))
-            .map(|(on, step)| {
-                let key = NoticeKey { obligation: own.statement.cycle, step: step.day };
-                Notice { key, on, due_on, amount, step: step.clone() }
-            })
-            .filter(|notice| !state.sent.contains(&notice.key))
-            .collect()
+        let reached = self.reached_steps(due_on, date, is_past_due, paused);
+        let last = reached.last().map(|(_, step)| step.day);
+        let is_sent =
+            |on: Date, step: &DunningStep| on >= first && (step.kind != NoticeKind::Reminder || last == Some(step.day));
+        let notice = |(on, step): (Date, &DunningStep)| {
+            let key = NoticeKey { obligation: own.statement.cycle, step: step.day };
+            Notice { key, on, due_on, amount, step: step.clone() }
+        };
+        let notices = reached.into_iter().filter(|(on, step)| is_sent(*on, step)).map(notice);
+        notices.filter(|notice| !state.sent.contains(&notice.key)).collect()
+    }
+
+    /// The steps that something due on a date has reached, each with its day. After the due date what is past due must be material.
+    fn reached_steps(
+        &self,
+        due_on: Date,
+        date: Date,
+        is_past_due: bool,
+        paused: &PausedDays,
+    ) -> Vec<(Date, &DunningStep)> {
+        let steps = self.terms.dunning.0.iter().filter(|step| step.day <= 0 || is_past_due);
+        let days = steps.map(|step| (paused.day_of(due_on, step.day.into()), step));
+        days.filter(|(on, _)| *on <= date).collect()
     }
 }

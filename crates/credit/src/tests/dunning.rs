@@ -92,6 +92,10 @@ fn each_step_is_sent_once_on_its_day() {
     let expected = DAYS.map(|(date, step)| (day(date), step));
     let mut line = Line::new(Vec::new());
     assert_eq!(line.calendar("2026-02-01"), expected);
+    // What is due and was not sent stands first, on the date itself.
+    let late = line.calendar("2026-03-20");
+    assert_eq!(late.first(), Some(&(day("2026-03-20"), 30)));
+    assert_eq!(late.get(1..), Some(&expected[6..]));
     assert_eq!(line.live("2026-01-01", 400), expected);
     assert_eq!(line.live("2026-01-01", 400), []);
 }
@@ -143,6 +147,24 @@ fn nothing_is_sent_before_activation() {
     line.active_from = Some(day("2026-03-17"));
     assert_eq!(line.due("2026-03-17"), [] as [i16; 0]);
     assert_eq!(line.live("2026-03-17", 400), [6, 7, 8].map(|at: usize| (day(DAYS[at].0), DAYS[at].1)));
+}
+
+/// A step of a day before the close is none: the statement itself comes later.
+#[test]
+fn no_step_is_older_than_its_statement() {
+    let mut line = Line::new(Vec::new());
+    line.terms.due_days = 1;
+    let all: Vec<Event> = billed(&line.terms, "2026-01-01", 1_000).to_vec();
+    line.books = Books::replay(&all).unwrap();
+    assert_eq!((line.due("2026-01-31"), line.due("2026-02-01")), (vec![], vec![0]));
+}
+
+/// Nothing is sent in a pause, also what could have been sent before it.
+#[test]
+fn nothing_is_sent_in_a_pause() {
+    let line = Line::new(Vec::new()).pause("2026-03-20", "2026-03-25");
+    let due = ["2026-03-19", "2026-03-20", "2026-03-25", "2026-03-26"].map(|date| line.due(date));
+    assert_eq!(due, [vec![30], vec![], vec![], vec![30]]);
 }
 
 /// After an outage reminders that a later step has overtaken are left out. Formal and final demands are not.

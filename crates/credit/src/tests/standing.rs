@@ -82,6 +82,10 @@ fn a_pause_delays_the_next_stage() {
     assert_eq!(line.standing("2026-02-27"), (Stage::Grace, 3, 10_000));
     assert_eq!(line.standing("2026-03-02"), (Stage::Watch, 6, 7_500));
     assert_eq!(line.history().next_stage_changes(day("2026-02-17"))[0].on, day("2026-03-02"));
+    // However long it is, what comes after it is foreseen.
+    let line = january(Vec::new()).pause("2026-02-18", "2026-10-31").pause("2026-12-01", "2027-01-31");
+    let last = line.history().next_stage_changes(day("2026-02-17")).last().copied();
+    assert_eq!(last.map(|change| (change.stage, change.days_past_due)), Some((Stage::Defaulted, 91)));
 }
 
 /// Current as soon as it is paid; the cap rises with each cycle that is paid in full by its due date.
@@ -253,6 +257,9 @@ fn a_statement_is_past_due_while_its_minimum_is_unpaid() {
 fn ageing_has_its_buckets() {
     let line = january(billed(&Terms::default(), "2026-02-01", 200).to_vec());
     let table = [
+        // A statement counts from the day on which its cycle closes.
+        ("2026-01-30", [0, 0, 0, 0, 0]),
+        ("2026-01-31", [1_000, 0, 0, 0, 0]),
         ("2026-02-14", [1_000, 0, 0, 0, 0]),
         ("2026-02-15", [0, 1_000, 0, 0, 0]),
         ("2026-03-16", [0, 1_200, 0, 0, 0]),
