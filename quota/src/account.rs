@@ -1,7 +1,8 @@
 //! The state of one (merchant, currency): its windows, what is pending, its pace and whether it is suspended.
 
 use crate::{
-    AmountMinor, Code, LimitKind, LimitName, Limits, PerPeriod, Period, ThresholdLevels, WindowIds, WindowUsage,
+    AmountMinor, ClosedCycle, Code, CreditTerms, CreditUsage, LimitKind, LimitName, Limits, PerPeriod, Period,
+    ThresholdLevels, WindowIds, WindowUsage,
 };
 
 /// First epoch of a window that an account was moved back into. The account's version selects the epoch from here on, so that it
@@ -81,6 +82,8 @@ pub struct Account {
     pub version: u64,
     /// Thresholds that usage had reached at the last change.
     pub levels: ThresholdLevels,
+    /// What it uses of its credit line; `None` where no command has had one.
+    pub credit: Option<CreditUsage>,
 }
 
 impl Account {
@@ -107,6 +110,16 @@ impl Account {
         rolled
     }
 
+    /// The account as of the credit line's billing cycle. With the first command that has a line it begins to keep the exposure.
+    #[must_use]
+    pub(crate) fn with_credit(self, terms: Option<&CreditTerms>) -> Self {
+        let credit = match terms {
+            Some(terms) => Some(self.credit.unwrap_or_default().rolled(terms.cycle)),
+            None => self.credit,
+        };
+        Self { credit, ..self }
+    }
+
     /// Moves an account that is in windows that have not begun yet into the given ones. What was counted since stays counted.
     /// Earlier charges and refunds belong to another epoch or window, so returning them takes nothing out of it.
     pub(crate) fn brought_back(self, ids: WindowIds) -> Self {
@@ -120,6 +133,13 @@ impl Account {
         let over = |period: &Period| stored.of(*period).id != 0 && self.of(*period).id > stored.of(*period).id;
         let closed = |period| ClosedWindow { period, counter: *stored.of(period) };
         Period::ALL.into_iter().filter(over).map(closed).collect()
+    }
+
+    /// The billing cycle of `stored` that is closed in `self`.
+    pub(crate) fn closed_cycle_since(&self, stored: &Self) -> Option<ClosedCycle> {
+        let (before, after) = stored.credit.zip(self.credit)?;
+        let is_closed = before.cycle != 0 && after.cycle > before.cycle;
+        is_closed.then_some(ClosedCycle { cycle: before.cycle, amount: before.unbilled })
     }
 
     pub(crate) fn origins(&self) -> Origins {

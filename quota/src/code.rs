@@ -61,6 +61,13 @@ codes! {
     PolicyMissing = 20, "POLICY_MISSING", 403, "No limit policy applies to this merchant.";
     /// The policies refuse merchants that they do not name, and this one is not named.
     MerchantUnknown = 26, "MERCHANT_UNKNOWN", 403, "No limit policy names this merchant, and unknown merchants are refused.";
+    /// The credit line is overdue, or closed, and takes no charge.
+    CreditFrozen = 27, "CREDIT_FROZEN", 403, "The credit line takes no new payments.";
+    /// The credit line is overdue and takes charges by listed channels only.
+    CreditChannel = 28, "CREDIT_CHANNEL", 403, "The credit line takes no payments by this channel while it is overdue.";
+    /// The server has never read the account's credit line, and the policy refuses such charges; or a posting to an account without
+    /// one.
+    CreditUnknown = 29, "CREDIT_UNKNOWN", 503, "The account's credit line could not be read.";
     /// The policy does not allow the channel.
     ChannelNotAllowed = 21, "CHANNEL_NOT_ALLOWED", 403, "The channel is not allowed for this merchant.";
     /// The policy does not allow the currency.
@@ -91,6 +98,10 @@ codes! {
     PendingAmount = 36, "PENDING_AMOUNT", 429, "The amount of open holds would be exceeded.";
     /// The charge is above a limit, and the wait under the throttle would be too long.
     Throttled = 37, "THROTTLED", 429, "Payments past the limit are paced; this one may come again later.";
+    /// The charge would fit into the credit line, but not into what is left of it while it is overdue.
+    CreditRestricted = 45, "CREDIT_RESTRICTED", 403, "The credit line is restricted until overdue amounts are paid.";
+    /// The charge would exceed the credit line.
+    CreditExhausted = 44, "CREDIT_EXHAUSTED", 403, "The credit line is used up; a repayment frees it.";
     /// More than was captured and is not refunded yet.
     RefundExceedsOrder = 40, "REFUND_EXCEEDS_ORDER", 403, "The refund exceeds what is left of the order's captured amount.";
     /// The day's refunds would be exceeded.

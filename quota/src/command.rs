@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    AmountMinor, AttemptId, Breach, Channel, ClosedWindow, Code, CounterName, Crossing, Currency, HoldTerms, Limits,
-    MerchantId, OperationId, OperationNo, Order, OrderNo, PaymentNo, PerPeriod, Policy, Record, ThresholdPolicy,
-    Throttle, WindowIds, WindowLimits,
+    AmountMinor, AttemptId, Breach, Channel, ClosedCycle, ClosedWindow, Code, CounterName, CreditTerms, Crossing,
+    Currency, HoldTerms, Limits, MerchantId, OperationId, OperationNo, Order, OrderNo, PaymentNo, PerPeriod, Policy,
+    Posting, PostingKind, Record, ThresholdPolicy, Throttle, WindowIds, WindowLimits,
 };
 
 /// Later times (after the year 2223) are treated as this one, so that their microseconds stay exact in a double.
@@ -38,6 +38,8 @@ pub struct Command {
     pub backlog_max: u32,
     /// The thresholds to evaluate; without it the account's levels stay as they are.
     pub threshold_policy: Option<Arc<ThresholdPolicy>>,
+    /// The credit line that the account has. Where the server knows of none, the exposure is kept all the same once it was kept.
+    pub credit: Option<CreditTerms>,
     /// The order rebuilt from the journal, where the store has evicted it.
     pub history: Option<Box<Order>>,
     /// For the journal only.
@@ -130,13 +132,15 @@ pub enum Action {
     ResumeMerchant,
     /// Create the account, if it does not exist yet.
     Initialize,
+    /// Post to the account's credit line. The command's order number is that of the posting, among those of its kind.
+    Post(Posting),
     /// Close the windows that have ended, and update the account's threshold levels to its limits.
     Roll,
 }
 
 impl Action {
     /// Every name that [`Action::as_str`] has.
-    pub const NAMES: [&str; 19] = [
+    pub const NAMES: [&str; 24] = [
         "consume",
         "hold",
         "void",
@@ -155,6 +159,11 @@ impl Action {
         "suspend_merchant",
         "resume_merchant",
         "initialize",
+        PostingKind::Repayment.as_str(),
+        PostingKind::Reversal.as_str(),
+        PostingKind::WriteOff.as_str(),
+        PostingKind::TransferIn.as_str(),
+        PostingKind::TransferOut.as_str(),
         "roll",
     ];
 
@@ -180,6 +189,7 @@ impl Action {
             Self::SuspendMerchant => "suspend_merchant",
             Self::ResumeMerchant => "resume_merchant",
             Self::Initialize => "initialize",
+            Self::Post(posting) => posting.kind.as_str(),
             Self::Roll => "roll",
         }
     }
@@ -193,6 +203,7 @@ impl Action {
             Self::Refund(refund) | Self::Release(refund) => refund.amount,
             Self::MarkUnknown(mark) => mark.amount,
             Self::Adjust(adjust) => Some(adjust.change.amount()),
+            Self::Post(posting) => Some(posting.amount),
             Self::VoidAttempt
             | Self::Void
             | Self::Expire
@@ -214,6 +225,34 @@ impl Action {
         match self {
             Self::Consume(charge) | Self::Hold(charge, _) => Some(charge),
             Self::VoidAttempt
+            | Self::Void
+            | Self::Settle(_)
+            | Self::Refund(_)
+            | Self::MarkUnknown(_)
+            | Self::Resolve(_)
+            | Self::Release(_)
+            | Self::Expire
+            | Self::ExtendHold { .. }
+            | Self::Adjust(_)
+            | Self::Reset(_)
+            | Self::Suspend
+            | Self::Resume
+            | Self::SuspendMerchant
+            | Self::ResumeMerchant
+            | Self::Initialize
+            | Self::Post(_)
+            | Self::Roll => None,
+        }
+    }
+
+    /// The kind of posting, whose numbers are apart from those of orders and of other kinds.
+    #[must_use]
+    pub const fn posting(&self) -> Option<PostingKind> {
+        match self {
+            Self::Post(posting) => Some(posting.kind),
+            Self::Consume(_)
+            | Self::Hold(..)
+            | Self::VoidAttempt
             | Self::Void
             | Self::Settle(_)
             | Self::Refund(_)
@@ -445,6 +484,8 @@ pub struct Outcome {
     pub merchant: Option<crate::Merchant>,
     /// Windows that the change to the account closed.
     pub closed: Vec<ClosedWindow>,
+    /// The billing cycle that it closed.
+    pub closed_cycle: Option<ClosedCycle>,
     /// The thresholds that the change to the account crossed.
     pub crossing: Option<Crossing>,
     pub journal: bool,

@@ -4,6 +4,7 @@
 
 mod account;
 mod charge;
+mod credit;
 mod hold;
 mod merchant;
 mod outcome;
@@ -11,8 +12,8 @@ mod refund;
 mod void;
 
 use crate::{
-    Account, Action, AmountMinor, Code, Command, Crossing, Effect, First, Merchant, Operation, OperationId,
-    OperationKind, Order, OrderState, OrderSummary, Outcome, Record, Resolution, ThresholdLevels,
+    Account, Action, AmountMinor, Code, Command, CreditRecord, Crossing, Effect, First, Merchant, Operation,
+    OperationId, OperationKind, Order, OrderState, OrderSummary, Outcome, Record, Resolution, ThresholdLevels,
 };
 
 /// The stored state that a command concerns; `None` where nothing is stored.
@@ -39,7 +40,7 @@ pub fn decide(stored: Stored<'_>, command: &Command, store_ms: i64) -> Outcome {
         command,
         exists: account.is_some(),
         stored,
-        account: stored.rolled(command.windows),
+        account: stored.rolled(command.windows).with_credit(command.credit.as_ref()),
         merchant,
         order: recalled.as_ref().or(known),
         backlog,
@@ -139,6 +140,7 @@ impl<'a> Case<'a> {
             Action::SuspendMerchant => self.suspend_merchant(true),
             Action::ResumeMerchant => self.suspend_merchant(false),
             Action::Initialize => self.initialize(),
+            Action::Post(posting) => self.post(posting),
             Action::Roll => self.roll(),
         }
     }
@@ -230,6 +232,7 @@ impl<'a> Case<'a> {
             merchant_suspended: self.merchant.suspended_at_ms > 0,
             version: if self.command.effect == Effect::Commit { after.version } else { self.account.version },
             levels: after.levels,
+            credit: CreditRecord::between(&self.account, &after),
         };
         if self.command.effect != Effect::Commit {
             let journal = self.command.effect == Effect::DryRunJournaled && journal && code.http_status() != 200;
@@ -240,13 +243,15 @@ impl<'a> Case<'a> {
                 order: None,
                 merchant: None,
                 closed: Vec::new(),
+                closed_cycle: None,
                 crossing: None,
                 journal,
             };
         }
         let closed = account.map(|account| account.closed_since(&self.stored)).unwrap_or_default();
+        let closed_cycle = account.and_then(|account| account.closed_cycle_since(&self.stored));
         let crossing = account.as_ref().and_then(|account| self.crossing(account));
-        Outcome { record, decision_id, account, order, merchant: None, closed, crossing, journal }
+        Outcome { record, decision_id, account, order, merchant: None, closed, closed_cycle, crossing, journal }
     }
 
     /// The thresholds that the account has reached, if alerts are configured for it.
@@ -283,6 +288,8 @@ const fn summary(order: &Order) -> OrderSummary {
 
 #[cfg(test)]
 mod clocks;
+#[cfg(test)]
+mod exposure;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

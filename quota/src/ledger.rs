@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use thiserror::Error;
 
 use crate::{
-    Account, ClosedWindow, Code, Command, Crossing, Currency, Merchant, MerchantId, Order, OrderNo, OrderState,
-    Outcome, Record, Reply, Stored, decide,
+    Account, ClosedCycle, ClosedWindow, Code, Command, Crossing, Currency, Merchant, MerchantId, Order, OrderNo,
+    OrderState, Outcome, PostingKind, Record, Reply, Stored, decide,
 };
 
 /// The shard that a merchant's keys and events live in: `xxh3(merchant) mod shards`.
@@ -30,6 +30,8 @@ pub struct Event {
     pub record: Record,
     /// Windows that the command closed.
     pub closed: Vec<ClosedWindow>,
+    /// The billing cycle that it closed.
+    pub closed_cycle: Option<ClosedCycle>,
     /// Thresholds that usage crossed by it.
     pub crossing: Option<Crossing>,
 }
@@ -44,7 +46,8 @@ struct Shard {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     accounts: HashMap<(MerchantId, Currency), Account>,
-    orders: HashMap<(MerchantId, OrderNo), Order>,
+    /// Orders, and postings, whose numbers are apart for each kind.
+    orders: HashMap<(MerchantId, Option<PostingKind>, OrderNo), Order>,
     merchants: HashMap<MerchantId, Merchant>,
     shards: Vec<Shard>,
 }
@@ -127,13 +130,17 @@ impl Ledger {
     /// The order's state; an expired one is returned until it is charged anew.
     #[must_use]
     pub fn order(&self, merchant: &MerchantId, order_no: &OrderNo) -> Option<&Order> {
-        self.orders.get(&(merchant.clone(), order_no.clone()))
+        self.numbered(merchant, None, order_no)
+    }
+
+    fn numbered(&self, merchant: &MerchantId, kind: Option<PostingKind>, number: &OrderNo) -> Option<&Order> {
+        self.orders.get(&(merchant.clone(), kind, number.clone()))
     }
 
     /// Expired holds that are still open, in no order.
     pub fn due_holds(&self, now_secs: u32) -> impl Iterator<Item = (&MerchantId, &OrderNo, Currency)> {
         let due = move |order: &&Order| order.state == OrderState::Held && order.hold.until_secs <= now_secs;
-        let orders = self.orders.iter().map(|((merchant, order_no), order)| (merchant, order_no, order));
+        let orders = self.orders.iter().map(|((merchant, _, order_no), order)| (merchant, order_no, order));
         orders
             .filter(move |(.., order)| due(order))
             .map(|(merchant, order_no, order)| (merchant, order_no, order.currency))
@@ -150,13 +157,15 @@ impl Ledger {
 
     fn decide(&self, command: &Command, store_ms: i64) -> Outcome {
         let account = self.account(&command.merchant, command.currency);
-        let order = command.order_no.as_ref().and_then(|order_no| self.order(&command.merchant, order_no));
+        let order = command.order_no.as_ref();
+        let order = order.and_then(|number| self.numbered(&command.merchant, command.action.posting(), number));
         let backlog = self.shards.get(self.shard(&command.merchant)).map_or(0, |shard| shard.waiting.len() as u64);
         decide(Stored { account, merchant: self.merchant(&command.merchant), order, backlog }, command, store_ms)
     }
 
     fn keep(&mut self, command: &Command, outcome: Outcome) -> Reply {
-        let Outcome { record, decision_id, account, order, merchant, closed, crossing, journal } = outcome;
+        let Outcome { record, decision_id, account, order, merchant, closed, closed_cycle, crossing, journal } =
+            outcome;
         if let Some(merchant) = merchant {
             self.merchants.insert(command.merchant.clone(), merchant);
         }
@@ -164,12 +173,13 @@ impl Ledger {
             self.accounts.insert((command.merchant.clone(), command.currency), account);
         }
         if let Some((order, order_no)) = order.zip(command.order_no.clone()) {
-            self.orders.insert((command.merchant.clone(), order_no), order);
+            self.orders.insert((command.merchant.clone(), command.action.posting(), order_no), order);
         }
         let shard = self.shard(&command.merchant);
         let event_seq = self.shards.get_mut(shard).filter(|_| journal).map(|shard| {
             shard.last_seq += 1;
-            shard.waiting.push_back(Event { seq: shard.last_seq, command: command.clone(), record, closed, crossing });
+            let (seq, command) = (shard.last_seq, command.clone());
+            shard.waiting.push_back(Event { seq, command, record, closed, closed_cycle, crossing });
             shard.last_seq
         });
         Reply { record, decision_id, event_id: command.decision_id, event_seq }
@@ -179,7 +189,15 @@ impl Ledger {
     fn refuse(&mut self, command: &Command, outcome: Outcome) -> Reply {
         self.keep(
             command,
-            Outcome { account: None, order: None, merchant: None, closed: Vec::new(), crossing: None, ..outcome },
+            Outcome {
+                account: None,
+                order: None,
+                merchant: None,
+                closed: Vec::new(),
+                closed_cycle: None,
+                crossing: None,
+                ..outcome
+            },
         )
     }
 

@@ -14,6 +14,7 @@ mod account;
 mod code;
 mod command;
 mod counter;
+mod credit;
 mod decide;
 mod ids;
 mod ledger;
@@ -38,6 +39,7 @@ pub use command::{
     Resolution, Settle, Subject,
 };
 pub use counter::CounterName;
+pub use credit::{ClosedCycle, CreditRecord, CreditTerms, CreditUsage, Posting, PostingKind};
 pub use decide::{Stored, decide};
 pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo};
 pub use jiff::civil::Weekday;

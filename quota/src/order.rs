@@ -161,6 +161,9 @@ pub struct Order {
     pub settled: u64,
     /// Refunded, and reserved for refunds.
     pub refunded: u64,
+    /// The billing cycle of its charge or latest capture, see [`CreditUsage::cycle`](crate::CreditUsage); 0 where its charge did
+    /// not raise an exposure.
+    pub credit_cycle: u32,
     /// Admitted and not voided, oldest first.
     pub live: Vec<AttemptId>,
     /// Voided, or to be refused should they still arrive; oldest first.
@@ -189,6 +192,7 @@ impl Order {
             hold: Hold { until_secs: 0, on_expiry: OnExpiry::Void },
             settled: 0,
             refunded: 0,
+            credit_cycle: 0,
             live: Vec::new(),
             voided: Vec::new(),
             operations: Vec::new(),

@@ -1,6 +1,6 @@
 //! The record of one decision: each counter before and after it, and the state of the order.
 
-use crate::{Code, Currency, OrderState, PerPeriod, Period, ThresholdLevels};
+use crate::{Code, CreditRecord, Currency, OrderState, PerPeriod, Period, ThresholdLevels};
 
 /// One window of an account, before and after a command. Amounts in minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct Record {
     pub version: u64,
     /// Thresholds that the account's usage has reached.
     pub levels: ThresholdLevels,
+    /// What the account uses of its credit line; `None` for one without it.
+    pub credit: Option<CreditRecord>,
 }
 
 impl Record {
@@ -92,6 +94,7 @@ impl Record {
             merchant_suspended: false,
             version: 0,
             levels: ThresholdLevels::default(),
+            credit: None,
         }
     }
 

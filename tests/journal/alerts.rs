@@ -8,10 +8,12 @@ use quota::{
     ThresholdPolicy, Thresholds, WindowLimits,
 };
 use sluice_alerts::AlertProjection;
+use sluice_journal::Projection;
 use sluice_journal::event::Batch;
 use sluice_journal::postgres::UsageLog;
 use sluice_journal::reply::Entry;
 use sluice_journal::stream::EventStream;
+use sluice_lines::EntryProjection;
 use sluice_settings::Secret;
 use sluice_store::{AuditContext, Store};
 use sqlx::postgres::PgListener;
@@ -33,7 +35,8 @@ impl Hand {
     pub(crate) async fn open(bench: &Bench) -> Result<Self> {
         let stream = EventStream::connect(&Secret::new(bench.redis.url()), SHARDS, "hand").await?;
         let alerts = AlertProjection::new(Arc::default());
-        let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?.with_projections(vec![Arc::new(alerts)]);
+        let projections: Vec<Arc<dyn Projection>> = vec![Arc::new(alerts), Arc::new(EntryProjection)];
+        let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?.with_projections(projections);
         log.probe().await?;
         Ok(Self { stream, log })
     }

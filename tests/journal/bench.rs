@@ -239,12 +239,12 @@ pub(crate) fn pack(record: &Record) -> Vec<u8> {
     let windows = Period::ALL.map(|period| record.of(period));
     // The figures of before stand there.
     let flags = u8::from(record.replay) + 2;
-    let mut bytes = vec![7, record.code.number(), flags, record.order.state.number()];
+    let mut bytes = vec![12, record.code.number(), flags, record.order.state.number()];
     bytes.extend_from_slice(&record.order.hold_until_secs.to_le_bytes());
     let order = [record.order.amount, record.order.settled, record.order.refunded];
     figures(&mut bytes, &[record.amount, record.wait_ms]);
     figures(&mut bytes, &order);
-    bytes.push(6);
+    bytes.push(if record.credit.is_some() { 11 } else { 9 });
     // Month and year are those of the day.
     bytes.extend_from_slice(&record.windows.day.id.to_le_bytes());
     bytes.extend_from_slice(&record.windows.week.id.to_le_bytes());
@@ -256,10 +256,19 @@ pub(crate) fn pack(record: &Record) -> Vec<u8> {
     figures(&mut bytes, &[record.version]);
     windows.iter().for_each(|window| figures(&mut bytes, &[window.refunded_after]));
     figures(&mut bytes, &[record.pending_after, 0, record.suspended_at_ms]);
+    if let Some(credit) = &record.credit {
+        bytes.extend_from_slice(&credit.cycle.to_le_bytes());
+        bytes.extend_from_slice(&(credit.exposure_after as f64).to_le_bytes());
+        figures(&mut bytes, &[credit.unbilled_after]);
+    }
     for window in windows {
         figures(&mut bytes, &[window.amount_before, window.count_before, window.refunded_before]);
     }
     figures(&mut bytes, &[record.pending_before]);
+    if let Some(credit) = &record.credit {
+        bytes.extend_from_slice(&(credit.exposure_before as f64).to_le_bytes());
+        figures(&mut bytes, &[credit.unbilled_before]);
+    }
     bytes
 }
 

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Code, OrderState, OrderSummary, PerPeriod, Record, WindowUsage};
+use quota::{Code, CreditRecord, OrderState, OrderSummary, PerPeriod, Record, WindowUsage};
 use sluice_journal::event::Batch;
 use sluice_journal::postgres::UsageLog;
 use sluice_journal::reply::{Entry, StreamId};
@@ -44,6 +44,13 @@ fn full(number: u64) -> Entry {
         },
         suspended_at_ms: 1_795_139_111_222,
         version: 407,
+        credit: Some(CreditRecord {
+            cycle: 20_261_101,
+            exposure_before: -500,
+            exposure_after: 501,
+            unbilled_before: 502,
+            unbilled_after: 503,
+        }),
         ..Record::bare(Code::AboveSingleMax)
     };
     let text = |name: &str| format!("{name} «ü\\\"\n\t»");
@@ -110,7 +117,7 @@ async fn a_copied_row_says_what_an_inserted_one_does() -> Result<()> {
     )
     .fetch_all(&pool)
     .await?;
-    assert_eq!(empty, ["capture_no", "shard"], "a column that the full row leaves empty is not compared");
+    assert_eq!(empty, ["capture_no", "posting_no", "shard"], "a column that the full row leaves empty is not compared");
     let moment = "SELECT count(*) FROM usage_log WHERE at = to_timestamp($1::bigint / 1000)";
     let at: i64 = sqlx::query_scalar(moment).bind(AT_MS).fetch_one(&pool).await?;
     assert_eq!(at, 6);

@@ -46,6 +46,7 @@ impl Engine {
             order_ttl_secs: self.order_ttl_secs,
             backlog_max: 1_000_000,
             threshold_policy: None,
+            credit: None,
             history: None,
             payment_no: None,
             operation_no: None,

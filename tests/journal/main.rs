@@ -6,6 +6,7 @@ mod alert_sequences;
 mod alerts;
 mod bench;
 mod copies;
+mod credit;
 mod engine;
 mod feed;
 mod gaps;

@@ -10,7 +10,7 @@ use testkit::dirs;
 use crate::read;
 
 /// Each crate with the crates of the workspace that it needs, each a crate of an earlier row. Suites are free to need any.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     ("quota", &[]),
     ("proto", &["quota"]),
     ("sluice-policy", &["quota"]),
@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("sluice-store", &["proto", "quota", "sluice-kit", "sluice-settings"]),
     ("sluice-policy-source", &["quota", "sluice-kit", "sluice-policy", "sluice-settings"]),
     ("sluice-journal", &["proto", "quota", "sluice-kit", "sluice-settings", "sluice-store"]),
+    ("sluice-lines", &["quota", "sluice-credit", "sluice-journal", "sluice-kit"]),
     ("sluice-alerts", &["quota", "sluice-journal", "sluice-kit", "sluice-settings", "sluice-store"]),
     (
         "sluice-decision",
@@ -95,6 +96,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "sluice-jobs",
             "sluice-journal",
             "sluice-kit",
+            "sluice-lines",
             "sluice-live",
             "sluice-policy",
             "sluice-policy-source",
@@ -120,6 +122,7 @@ const LIBRARIES: [(&str, &[&str]); 5] = [
             "sluice-settings",
             "sluice-policy-source",
             "sluice-journal",
+            "sluice-lines",
             "sluice-alerts",
             "sluice-auth",
             "sluice-live",

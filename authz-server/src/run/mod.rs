@@ -33,6 +33,7 @@ use sluice_kit::database;
 use sluice_kit::health::{Addresses, Health};
 use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::{self, TelemetryError};
+use sluice_lines::EntryProjection;
 use sluice_policy_source::PolicyStartError;
 use sluice_policy_source::zones::metrics::ZoneMetrics;
 use sluice_settings::{HttpUrl, Live, Settings, SettingsError};
@@ -121,7 +122,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let (stop, stopped) = shutdown::channel();
     let journal = sluice_journal::spawn(
         sluice_journal::Config {
-            projections: vec![Arc::new(AlertProjection::new(metrics.part()))],
+            projections: vec![Arc::new(AlertProjection::new(metrics.part())), Arc::new(EntryProjection)],
             ..sluice_journal::Config::new(settings, live.clone())
         },
         &metrics,

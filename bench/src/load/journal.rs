@@ -391,6 +391,7 @@ impl Feeder {
             windows: Calendar::UTC.windows_at(now_ms),
             order_ttl_secs: 604_800,
             backlog_max: u32::MAX,
+            credit: None,
             threshold_policy: None,
             history: None,
             payment_no: None,

@@ -73,7 +73,7 @@ pub fn account(event: &Event) -> Option<Account> {
     }
     let concerns = event.changes_account
         && (event.crossing.is_some()
-            || !event.closed.is_empty()
+            || !event.closed.windows.is_empty()
             || matches!(event.row.action_type.as_str(), "suspend" | "resume")
             || over_captures(event));
     concerns.then(|| key(&event.row)).flatten()
@@ -271,7 +271,7 @@ fn window_of(event: &Event, limit: LimitName) -> Option<i32> {
 /// Whether the event closes the alert's window. The window's id may be a later one: an account that was ahead returns to the
 /// current windows with its usage and its alerts.
 fn closes(event: &Event, limit: LimitName, open: &Open) -> bool {
-    let closed = event.closed.iter().any(|closed| Some(closed.period) == limit.period());
+    let closed = event.closed.windows.iter().any(|closed| Some(closed.period) == limit.period());
     closed && open.raised_seq != Some(event.row.seq)
 }
 

@@ -102,7 +102,7 @@ impl Subject {
     }
 }
 
-/// How grave an alert is. Its word is the one in tables and answers.
+/// How grave an alert is.
 #[derive(
     Clone,
     Copy,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
-/// What a caller is. Its word is the value in claims, requests and tables.
+/// What a caller is.
 #[derive(
     Clone,
     Copy,

@@ -149,6 +149,7 @@ impl<S: Store> Decider<S> {
             order_ttl_secs: bounded(live.order_ttl_secs),
             backlog_max: bounded(live.backlog_events_max),
             threshold_policy: policy.as_ref().and_then(|policy| policy.threshold_policy.clone()),
+            credit: None,
             history: None,
             payment_no: request.payment_no,
             operation_no: request.operation_no,

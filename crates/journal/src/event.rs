@@ -9,11 +9,11 @@ mod tests;
 use chrono::{DateTime, Utc};
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Action, ClosedWindow, Code, Crossing, Record};
+use quota::{Action, Code, Crossing, Record};
 
 use super::postgres::Row;
 use super::reply::Entry;
-use sluice_store::packed;
+use sluice_store::packed::{self, Closed};
 
 /// Stream field that holds the packed context.
 const CONTEXT_FIELD: &[u8] = b"c";
@@ -31,8 +31,8 @@ pub struct Event {
     pub row: Row,
     /// What the row was made from.
     pub record: Record,
-    /// Windows that it closed.
-    pub closed: Vec<ClosedWindow>,
+    /// Windows, and the billing cycle, that it closed.
+    pub closed: Closed,
     /// Thresholds that usage crossed.
     pub crossing: Option<Crossing>,
     /// Unknown outcomes that it reports or resolves.
@@ -96,7 +96,7 @@ fn read(entry: Entry) -> Result<Event, Rejected> {
     }
 }
 
-type Parts = (Row, Record, Vec<ClosedWindow>, Option<Crossing>);
+type Parts = (Row, Record, Closed, Option<Crossing>);
 
 fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     let seq = id.sequence().and_then(|seq| i64::try_from(seq).ok()).ok_or("id: not of the form 0-<seq>")?;
@@ -107,7 +107,7 @@ fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     let closed = packed::closed(field(fields, CLOSED_FIELD).unwrap_or_default());
     let closed = closed.map_err(|error| format!("field w: {error}"))?;
     let crossing = field(fields, CROSSING_FIELD).filter(|bytes| !bytes.is_empty());
-    let crossing = crossing.map(|bytes| packed::crossing(bytes, packed_record)).transpose();
+    let crossing = crossing.map(packed::crossing).transpose();
     let crossing = crossing.map_err(|error| format!("field a: {error}"))?;
     Ok((row::of(*shard, seq, context, &record)?, record, closed, crossing))
 }

@@ -120,6 +120,7 @@ pub async fn is_complete(
 async fn rows(pool: &PgPool, merchant: &MerchantId, order_no: &OrderNo) -> Result<Vec<HistoryRow>, sqlx::Error> {
     let statement = "SELECT event_id, at, shard, seq, action_type, code, currency::text AS currency, amount, attempt, \
             operation_id, daily_window, daily_epoch, weekly_window, weekly_epoch, monthly_window, monthly_epoch, yearly_window, yearly_epoch, \
+            credit_cycle, \
             coalesce(order_state, CASE code WHEN 'VOIDED' THEN 'open' ELSE 'charged' END) AS order_state, \
             coalesce(order_settled, 0) AS order_settled, coalesce(order_refunded, 0) AS order_refunded, \
             order_ttl_secs, hold_until, hold_on_expiry, change \

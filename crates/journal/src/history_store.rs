@@ -105,6 +105,7 @@ const fn may_need_history(command: &Command) -> bool {
         | Action::SuspendMerchant
         | Action::ResumeMerchant
         | Action::Initialize
+        | Action::Post(_)
         | Action::Roll => false,
     }
 }

@@ -53,6 +53,8 @@ row! {
         order_no: Option<String>;
         capture_no: Option<String>;
         refund_no: Option<String>;
+        /// The number of a posting to the credit line, as of a repayment.
+        posting_no: Option<String>;
         amount: Option<i64>;
         /// What was asked, as in `consume`, `refund`, `adjust`.
         action_type: String;
@@ -101,6 +103,14 @@ row! {
         weekly_window: i32;
         monthly_window: i32;
         yearly_window: i32;
+        /// The credit line's billing cycle: its first day, YYYYMMDD; null for an account without a line.
+        credit_cycle: Option<i32>;
+        /// What is held and owed on the credit line; below 0 where more was repaid than is owed.
+        exposure_before: Option<i64>;
+        exposure_after: Option<i64>;
+        /// Charged in the billing cycle and not on a statement yet.
+        unbilled_before: Option<i64>;
+        unbilled_after: Option<i64>;
         /// Who asked, from the caller's identity.
         operator_id: String;
         /// `system`, `admin` or `api`.

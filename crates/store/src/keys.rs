@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use quota::{Currency, MerchantId, OrderNo};
+use quota::{Command, Currency, MerchantId, OrderNo, PostingKind};
 
 /// Holds the number of shards, which never changes in a deployment.
 pub const SHARDS: &str = "sluice:shards";
@@ -44,6 +44,27 @@ pub fn order(shard: u16, merchant: &MerchantId, order_no: Option<&OrderNo>) -> S
 pub fn write_order(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId, order_no: Option<&OrderNo>) {
     let order_no = order_no.map_or("", OrderNo::as_str);
     write_parts(out, shard, [b":o:", merchant.as_str().as_bytes(), b":", order_no.as_bytes()]);
+}
+
+/// Writes the key of a posting to a credit line in place of what `out` held. Numbers are apart for each kind, and from those of
+/// orders.
+pub fn write_posting(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId, kind: PostingKind, number: &OrderNo) {
+    let kind: &[u8] = match kind {
+        PostingKind::Repayment => b":p1:",
+        PostingKind::Reversal => b":p2:",
+        PostingKind::WriteOff => b":p3:",
+        PostingKind::TransferIn => b":p4:",
+        PostingKind::TransferOut => b":p5:",
+    };
+    write_parts(out, shard, [kind, merchant.as_str().as_bytes(), b":", number.as_str().as_bytes()]);
+}
+
+/// Writes the key of what a command's number names: an order, or a posting.
+pub(crate) fn write_numbered(out: &mut Vec<u8>, shard: u16, command: &Command) {
+    match (command.action.posting(), &command.order_no) {
+        (Some(kind), Some(number)) => write_posting(out, shard, &command.merchant, kind, number),
+        (_, number) => write_order(out, shard, &command.merchant, number.as_ref()),
+    }
 }
 
 /// The events of a shard that wait for the journal.

@@ -10,12 +10,11 @@ pub(crate) mod op;
 mod order;
 mod record;
 
-use quota::{AmountMinor, Currency, OrderState, Origin, Origins, Period};
+use quota::{AmountMinor, Currency, OrderState, Origin, Origins};
 use thiserror::Error;
 
-pub use account::{account, closed, crossing, merchant, threshold_policy};
+pub use account::{Closed, account, closed, crossing, merchant, threshold_policy};
 pub use command::{KeyIndexes, command, is_plain};
-use layout::{FORMAT, PREVIOUS_FORMAT};
 pub use order::{order, pack_order};
 pub use record::{record, record_and_decision, take_record};
 
@@ -84,20 +83,6 @@ impl Writer<'_> {
     }
 }
 
-/// The format of a value: the present one, or the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Present,
-    Previous,
-}
-
-impl Format {
-    /// The windows that an account of this format has, in their order.
-    fn periods(self) -> impl Iterator<Item = Period> {
-        Period::ALL.into_iter().filter(move |period| self == Self::Present || *period != Period::Week)
-    }
-}
-
 /// Takes fields off the front, after the format byte.
 struct Reader<'a>(&'a [u8]);
 
@@ -151,35 +136,26 @@ impl<'a> Reader<'a> {
         currency.ok_or(PackedError::Currency)
     }
 
-    /// The month and year of a charge are those of its day. In the previous format it has no week.
-    fn charged_in(&mut self, format: Format) -> Result<Origins, PackedError> {
-        let day = self.u32()?;
-        let week = match format {
-            Format::Present => self.u32()?,
-            Format::Previous => 0,
-        };
-        let [of_day, of_week, of_month, of_year] = match format {
-            Format::Present => self.array()?,
-            Format::Previous => {
-                let [of_day, of_month, of_year] = self.array()?;
-                [of_day, 0, of_month, of_year]
-            }
-        };
+    /// A double that holds a whole number, which may be below zero.
+    fn signed(&mut self) -> Result<i64, PackedError> {
+        let value = self.array().map(f64::from_le_bytes)?;
+        if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 {
+            Ok(value as i64)
+        } else {
+            Err(PackedError::Number)
+        }
+    }
+
+    /// The month and year of a charge are those of its day.
+    fn charged_in(&mut self) -> Result<Origins, PackedError> {
+        let (day, week) = (self.u32()?, self.u32()?);
+        let [of_day, of_week, of_month, of_year] = self.array()?;
         Ok(Origins {
             day: Origin { id: day, epoch: of_day },
             week: Origin { id: week, epoch: of_week },
             month: Origin { id: day / 100, epoch: of_month },
             year: Origin { id: day / 10_000, epoch: of_year },
         })
-    }
-
-    /// The version byte of an account or order.
-    fn format(&mut self) -> Result<Format, PackedError> {
-        match self.u8()? {
-            FORMAT => Ok(Format::Present),
-            PREVIOUS_FORMAT => Ok(Format::Previous),
-            other => Err(PackedError::Format(other)),
-        }
     }
 
     fn finish<T>(self, value: T) -> Result<T, PackedError> {
@@ -189,14 +165,14 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::layout::RECORD_FORMAT;
+    use super::layout::{FULL_FORMAT, RECORD_FORMAT};
     use super::*;
 
     #[test]
     fn what_is_not_packed_is_refused() {
         let number = |value: f64| value.to_le_bytes();
         let account_with = |value: f64| {
-            let mut bytes = vec![FORMAT];
+            let mut bytes = vec![FULL_FORMAT];
             bytes.extend_from_slice(&[0; 23]);
             (0..16).for_each(|_| bytes.extend_from_slice(&number(value)));
             bytes
@@ -211,8 +187,8 @@ mod tests {
         assert_eq!(account(&long[..20]), Err(PackedError::Short));
         assert_eq!(account(&[1]), Err(PackedError::Format(1)));
         assert_eq!(record(&[RECORD_FORMAT, 99, 0, 0], 0), Err(PackedError::Code(99)));
-        assert_eq!(record(&[9, 0, 0, 0], 0), Err(PackedError::Format(9)));
-        assert_eq!([account(&[]), account(&[FORMAT])], [Err(PackedError::Short), Err(PackedError::Short)]);
+        assert_eq!(record(&[5, 0, 0, 0], 0), Err(PackedError::Format(5)));
+        assert_eq!([account(&[]), account(&[FULL_FORMAT])], [Err(PackedError::Short), Err(PackedError::Short)]);
         assert_eq!(record(&[], 0), Err(PackedError::Short));
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use quota::{
     AmountMinor, AttemptId, Code, CounterName, LAG_MS_MAX, LimitKind, NOW_MS_MAX, OPERATIONS_MAX, OperationId,
-    OperationKind, OrderState, Period, ThresholdLevels, ThresholdPolicy,
+    OperationKind, OrderState, Period, PostingKind, ThresholdLevels, ThresholdPolicy,
 };
 
 use crate::packed::layout::{self, len, place};
@@ -61,7 +61,11 @@ fn constants() -> Vec<(Cow<'static, str>, String)> {
     let text = |name: &'static str, value: &str| (Cow::Borrowed(name), format!("'{value}'"));
     let byte = |name: &'static str, value: u8| (Cow::Borrowed(name), format!("'\\{value}'"));
     let mut constants = vec![
-        number("FORMAT", layout::FORMAT.into()),
+        number("ACCOUNT_FORMAT", layout::ACCOUNT_FORMAT.into()),
+        number("FULL_FORMAT", layout::FULL_FORMAT.into()),
+        number("CREDIT_FORMAT", layout::CREDIT_FORMAT.into()),
+        number("FULL_CREDIT_FORMAT", layout::FULL_CREDIT_FORMAT.into()),
+        number("ORDER_FORMAT", layout::ORDER_FORMAT.into()),
         number("PREVIOUS_FORMAT", layout::PREVIOUS_FORMAT.into()),
         number("RECORD_FORMAT", layout::RECORD_FORMAT.into()),
         number("PREVIOUS_RECORD_FORMAT", layout::PREVIOUS_RECORD_FORMAT.into()),
@@ -86,7 +90,9 @@ fn constants() -> Vec<(Cow<'static, str>, String)> {
         number("SUBTRACT", op::SUBTRACT.into()),
         number("LEVELS", ThresholdPolicy::LIMITS.len() as u64),
         number("LEVEL_BASE", 1 << ThresholdLevels::BITS),
-        number("FIRST_WEEKLY_COUNTER", CounterName::Amount(Period::Week).number().into()),
+        number("BILLING_CYCLE", layout::BILLING_CYCLE.into()),
+        number("REVERSAL", PostingKind::Reversal.number().into()),
+        number("TRANSFER_OUT", PostingKind::TransferOut.number().into()),
         byte("FAILED", op::FAILED),
         byte("REFUSED", op::REFUSED),
         byte("NOT_BEGUN", op::NOT_BEGUN),
@@ -139,43 +145,40 @@ const fn used(limit: LimitKind) -> &'static str {
 }
 
 /// Places of fields that the script takes out of a value without reading all of it.
-const PLACES: [(&str, usize); 8] = [
+const PLACES: [(&str, usize); 5] = [
     ("REST_FLAGS_AT", place(layout::REST, 2)),
     ("MERCHANT_FLAGS_AT", place(layout::MERCHANT, 1)),
     ("ORDER_STATE_AT", place(layout::ORDER, 7)),
-    ("PREVIOUS_ORDER_STATE_AT", place(layout::PREVIOUS_ORDER, 5)),
     ("OPERATION_ID_AT", place(layout::OPERATION, 1)),
     ("OPERATION_ATTEMPT_AT", place(layout::OPERATION, 2)),
-    // Behind the list's number, and the maxima of the limits that the previous format has.
-    ("THRESHOLD_POLICY_NEW_LIMITS_AT", place(layout::THRESHOLD_POLICY, 1 + layout::PREVIOUS_LIMITS)),
-    ("THRESHOLD_POLICY_COUNT_AT", place(layout::THRESHOLD_POLICY, 1 + ThresholdPolicy::LIMITS.len())),
 ];
 
 /// The layouts; the script has the length of each, too, as in `ACCOUNT_LEN`.
-const LAYOUTS: [(&str, &str); 23] = [
+const LAYOUTS: [(&str, &str); 24] = [
     ("CALL", layout::CALL),
     ("COMMAND", layout::COMMAND),
     ("REST", layout::REST),
     ("MAXIMA", layout::MAXIMA),
     ("WINDOWS", layout::WINDOWS),
     ("NAMES", layout::NAMES),
+    ("CREDIT_TERMS", layout::CREDIT_TERMS),
+    ("USAGE", layout::USAGE),
+    ("SELDOM", layout::SELDOM),
     ("ACCOUNT", layout::ACCOUNT),
+    ("CREDIT", layout::CREDIT),
     ("HEADED", layout::HEADED),
     ("MERCHANT", layout::MERCHANT),
     ("ORDER", layout::ORDER),
+    ("ORDER_CYCLE", layout::ORDER_CYCLE),
     ("TAIL", layout::TAIL),
     ("OPERATION", layout::OPERATION),
     ("RECORD", layout::RECORD),
     ("BEFORE", layout::BEFORE),
+    ("CREDIT_BEFORE", layout::CREDIT_BEFORE),
     ("FIRST", layout::FIRST),
     ("CLOSED", layout::CLOSED),
     ("CROSSING", layout::CROSSING),
     ("THRESHOLD_POLICY", layout::THRESHOLD_POLICY),
-    ("PREVIOUS_ACCOUNT", layout::PREVIOUS_ACCOUNT),
-    ("PREVIOUS_ORDER", layout::PREVIOUS_ORDER),
-    ("PREVIOUS_OPERATION", layout::PREVIOUS_OPERATION),
-    ("PREVIOUS_BEFORE", layout::PREVIOUS_BEFORE),
-    ("PREVIOUS_CROSSING", layout::PREVIOUS_CROSSING),
 ];
 
 /// States of an order. `VOIDED` and `HOLD` are a code and an operation.

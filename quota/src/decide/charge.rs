@@ -76,6 +76,10 @@ impl Case<'_> {
         if hold.is_some() {
             after.pending += charge.amount.get();
         }
+        if let Some(credit) = &mut after.credit {
+            credit.raise(charge.amount.get());
+            credit.bill(if hold.is_some() { 0 } else { charge.amount.get() });
+        }
         Verdict {
             wait_ms,
             ..self.answer(Code::Admitted).order(self.charged(order, charge, hold, &after)).account(after)
@@ -96,6 +100,7 @@ impl Case<'_> {
                 let broken = hold && over(self.account.pending, charge.amount.get(), charge.limits.pending);
                 broken.then_some(Code::PendingAmount)
             })
+            .or_else(|| self.exceeds_credit(charge.amount))
     }
 
     /// Reserves the next slot of the pace; returns the wait in milliseconds. `Err` with the wait where it is too long: then
@@ -120,6 +125,7 @@ impl Case<'_> {
         Order {
             amount: charge.amount,
             charged_in: after.origins(),
+            credit_cycle: after.credit.map_or(0, |credit| credit.cycle),
             state: if hold.is_some() { OrderState::Held } else { OrderState::Charged },
             hold: hold.map(ends).unwrap_or_default(),
             live: vec![self.command.attempt],

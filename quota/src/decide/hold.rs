@@ -70,6 +70,9 @@ impl Case<'_> {
         after.give_back(returned, false, &order.charged_in);
         // Money that was captured beyond the hold is consumed now, regardless of the limits.
         after.consume(more);
+        next.credit_cycle = after.bill_credit(order, captured);
+        after.release_credit(order, returned, 0);
+        after.raise_credit(order, more);
         self.answer(Code::Applied).amount(captured).account(after).order(next)
     }
 
@@ -111,6 +114,7 @@ impl Case<'_> {
                 next.state = OrderState::Settled;
                 let mut after = self.account;
                 after.pending = after.pending.saturating_sub(held);
+                next.credit_cycle = after.bill_credit(order, held);
                 self.answer(Code::Applied).amount(held).account(after).order(next)
             }
         }

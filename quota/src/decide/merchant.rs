@@ -36,6 +36,7 @@ impl Case<'_> {
             order: None,
             merchant: Some(after).filter(|after| takes_effect && *after != self.merchant),
             closed: Vec::new(),
+            closed_cycle: None,
             crossing: None,
             journal: takes_effect && journal,
         }

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::{
-    Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, Currency, Effect,
-    Event, HoldTerms, Ledger, Limits, Mark, MerchantId, OnExpiry, Operation, OperationId, OperationKind, Order,
-    OrderNo, OrderState, Pace, PerPeriod, Period, Refund, Reset, Resolution, Settle, Subject, ThresholdLevels,
-    ThresholdPolicy, Thresholds, Throttle, WindowLimits,
+    Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, CreditTerms,
+    Currency, Effect, Event, HoldTerms, Ledger, Limits, Mark, MerchantId, OnExpiry, Operation, OperationId,
+    OperationKind, Order, OrderNo, OrderState, Pace, PerPeriod, Period, Refund, Reset, Resolution, Settle, Subject,
+    ThresholdLevels, ThresholdPolicy, Thresholds, Throttle, WindowLimits,
 };
 
 const NOW_MS: i64 = 1_795_296_600_000;
 const ORDERS: u8 = 4;
+/// The credit line; an overdue one is capped below it.
+pub(super) const CREDIT_MAX: u64 = 90;
 const THROTTLE: Throttle = Throttle { per_minute: 600, burst: 2, delay_ms_max: 500, ceiling_percent: 130 };
 
 /// The limits of every charge and refund.
@@ -30,14 +32,14 @@ fn limits() -> Limits {
     Limits { windows, pending: minor(60) }
 }
 
-fn minor(amount: u64) -> AmountMinor {
+pub(super) fn minor(amount: u64) -> AmountMinor {
     AmountMinor::new(amount).unwrap()
 }
 
 /// A step: a letter for the action, an order, an attempt or number, an amount, flags, and the time that passes before.
-type Step = (u8, u8, u8, u64, u8, u32);
+pub(super) type Step = (u8, u8, u8, u64, u8, u32);
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let seconds = prop_oneof![20 => 0..30_u32, 2 => 3_000..4_000_u32, 1 => 80_000..100_000_u32];
     let one = (0..17_u8, 0..ORDERS, 0..4_u8, 0..70_u64, any::<u8>(), seconds);
     proptest::collection::vec(one, 1..120)
@@ -89,11 +91,20 @@ fn command(step: Step, action: Action, now_ms: i64, number: usize) -> Command {
         order_ttl_secs: 400 * 86_400,
         backlog_max: u32::MAX,
         threshold_policy: Some(Arc::new(threshold_policy(name))),
+        credit: credit(name, now_ms),
         history: None,
         payment_no: None,
         operation_no: None,
         channel: None,
     }
+}
+
+/// A credit line in the month's cycle; sometimes it is not known.
+fn credit(name: u8, now_ms: i64) -> Option<CreditTerms> {
+    let month = Calendar::UTC.windows_at(now_ms).ids.month;
+    let terms =
+        CreditTerms { cycle: month * 100 + 1, limit: minor(CREDIT_MAX), uncapped_limit: minor(CREDIT_MAX + 40) };
+    (name != 1).then_some(terms)
 }
 
 /// Thresholds of the limits; sometimes of lower limits, or with another list.
@@ -109,7 +120,7 @@ fn order_no(order: u8) -> OrderNo {
 }
 
 /// The commands of the steps, in the order of time.
-fn commands(steps: &[Step], paced: bool) -> Vec<Command> {
+pub(super) fn commands(steps: &[Step], paced: bool) -> Vec<Command> {
     let mut now_ms = NOW_MS;
     let command = |(number, step): (usize, &Step)| {
         now_ms += i64::from(step.5) * 1000;
@@ -150,12 +161,12 @@ fn threshold_policy_of(command: &Command) -> &ThresholdPolicy {
     command.threshold_policy.as_deref().unwrap()
 }
 
-fn account(ledger: &Ledger) -> Account {
+pub(super) fn account(ledger: &Ledger) -> Account {
     let merchant = MerchantId::parse("m").unwrap();
     ledger.account(&merchant, Currency::parse("USD").unwrap()).copied().unwrap_or_default()
 }
 
-fn orders(ledger: &Ledger) -> Vec<Order> {
+pub(super) fn orders(ledger: &Ledger) -> Vec<Order> {
     let merchant = MerchantId::parse("m").unwrap();
     (0..ORDERS).filter_map(|order| ledger.order(&merchant, &order_no(order)).cloned()).collect()
 }

@@ -62,6 +62,7 @@ impl Case<'_> {
         }
         let mut after = self.account;
         after.give_back(amount, false, &order.charged_in);
+        after.release_credit(order, amount, amount);
         answer.account(after)
     }
 
@@ -98,6 +99,7 @@ impl Case<'_> {
         after.refund(refunded);
         if !refund.reserve {
             after.give_back(refunded, false, &order.charged_in);
+            after.release_credit(order, refunded, refunded);
         }
         answer(Code::Applied).account(after).order(next)
     }

@@ -10,6 +10,8 @@ mod alerts;
 mod batches;
 #[path = "table/closed.rs"]
 mod closed;
+#[path = "table/credit.rs"]
+mod credit;
 #[path = "table/holds.rs"]
 mod holds;
 #[path = "table/mistakes.rs"]
@@ -45,6 +47,7 @@ pub(crate) fn each(check: &mut Check) {
     outcomes::each(check);
     refunds::each(check);
     closed::each(check);
+    credit::each(check);
     suspension::each(check);
     accounts::each(check);
     alerts::each(check);

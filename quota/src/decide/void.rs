@@ -45,6 +45,7 @@ impl Case<'_> {
         let mut after = self.account;
         after.give_back(order.amount.get(), true, &order.charged_in);
         after.pending = after.pending.saturating_sub(order.held());
+        after.release_credit(order, order.amount.get(), order.captured());
         self.answer(Code::Voided).amount(order.amount.get()).account(after).order(next)
     }
 
@@ -110,6 +111,7 @@ impl Case<'_> {
         let mut after = self.account;
         after.give_back(held, untouched, &order.charged_in);
         after.pending = after.pending.saturating_sub(held);
+        after.release_credit(order, held, 0);
         self.answer(Code::Voided).amount(held).account(after).order(next)
     }
 }

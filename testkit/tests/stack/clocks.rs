@@ -205,6 +205,7 @@ fn payment(now_ms: i64) -> Result<Command> {
         order_ttl_secs: 3_600,
         backlog_max: 1_000_000,
         threshold_policy: None,
+        credit: None,
         history: None,
         payment_no: None,
         operation_no: None,

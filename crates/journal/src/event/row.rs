@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, TimeZone, Utc};
 use proto::journal::EventContext;
-use quota::{AmountMinor, Change, CounterName, OrderSummary, PerPeriod, Record, WindowUsage};
+use quota::{
+    AmountMinor, Change, CounterName, CreditRecord, OrderSummary, PerPeriod, PostingKind, Record, WindowUsage,
+};
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
@@ -25,6 +27,9 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
     let (capture_no, refund_no) = operation_numbers(&context);
     let success = record.code.http_status() == 200;
     let failure_details = failure_details(&context, record)?;
+    let credit = record.credit.as_ref();
+    let unbilled = |of: fn(&CreditRecord) -> u64| credit.map(|credit| signed(of(credit), "unbilled")).transpose();
+    let (order_no, posting_no) = numbers(&context);
     Ok(Row {
         event_id: Uuid::from_slice(&context.event_id).map_err(|_| "event_id: not 16 bytes")?,
         at: time(context.at_ms)?,
@@ -38,7 +43,8 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
         merchant_id: required(context.merchant, "merchant")?,
         currency: currency(context.currency)?,
         amount: signed(record.amount, "amount")?,
-        order_no: optional(context.order_no),
+        order_no,
+        posting_no,
         payment_no: optional(context.payment_no),
         channel: optional(context.channel),
         attempt: id(&context.attempt, "attempt")?,
@@ -83,6 +89,14 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
         weekly_epoch: weekly.epoch,
         weekly_refunded_before: weekly.refunded.0,
         weekly_refunded_after: weekly.refunded.1,
+        credit_cycle: credit
+            .map(|credit| i32::try_from(credit.cycle))
+            .transpose()
+            .map_err(|_| "credit_cycle: too large")?,
+        exposure_before: credit.map(|credit| credit.exposure_before),
+        exposure_after: credit.map(|credit| credit.exposure_after),
+        unbilled_before: unbilled(|credit| credit.unbilled_before)?,
+        unbilled_after: unbilled(|credit| credit.unbilled_after)?,
         pending_before: signed(record.pending_before, "pending_before")?,
         pending_after: signed(record.pending_after, "pending_after")?,
         order_state: order.map(|order| order.state.as_str()),
@@ -143,6 +157,13 @@ fn window(usage: &WindowUsage) -> Result<Window, String> {
         count: pair(usage.count_before, usage.count_after, "count")?,
         refunded: pair(usage.refunded_before, usage.refunded_after, "refunded")?,
     })
+}
+
+/// The order's number, and that of a posting.
+fn numbers(context: &EventContext) -> (Option<String>, Option<String>) {
+    let number = optional(context.order_no.clone());
+    let is_posting = PostingKind::ALL.into_iter().any(|kind| kind.as_str() == context.action);
+    if is_posting { (None, number) } else { (number, None) }
 }
 
 /// The caller's number of a capture or of a refund.

@@ -22,22 +22,29 @@ fn context() -> EventContext {
 
 /// An admitted hold of 50 as the first of its windows, of which the month was reset twice.
 fn record() -> Vec<u8> {
-    record_with(7, 4, account)
+    record_with(12, 9)
 }
 
-/// The same as a server of the release before made it, which counted no weeks.
+/// The same as a server of the release before made it.
 fn previous_record() -> Vec<u8> {
-    record_with(5, 3, previous_account)
+    record_with(7, 6)
 }
 
-fn record_with(format: u8, windows: usize, account: fn(&mut Vec<u8>, f64)) -> Vec<u8> {
+/// The same on a credit line that had a balance of 20.
+fn record_on_credit() -> Vec<u8> {
+    let mut bytes = record_with(12, 11);
+    numbers(&mut bytes, &[-20.0, 0.0]);
+    bytes
+}
+
+fn record_with(format: u8, version: u8) -> Vec<u8> {
     let mut bytes = vec![format, 0, CHANGED, 2];
     bytes.extend_from_slice(&1_795_003_600_u32.to_le_bytes());
     let order = [50.0, 0.0, 0.0];
     numbers(&mut bytes, &[50.0, 120.0]);
     numbers(&mut bytes, &order);
-    account(&mut bytes, 50.0);
-    for before in [0.0, 0.0, 7.0].repeat(windows) {
+    account(&mut bytes, version, 50.0);
+    for before in [0.0, 0.0, 7.0].repeat(4) {
         numbers(&mut bytes, &[before]);
     }
     numbers(&mut bytes, &[0.0]);
@@ -47,9 +54,9 @@ fn record_with(format: u8, windows: usize, account: fn(&mut Vec<u8>, f64)) -> Ve
 /// The flag of a record that ends with the usage before.
 const CHANGED: u8 = 2;
 
-/// An account whose one charge was of 50, with so much pending.
-fn account(bytes: &mut Vec<u8>, pending: f64) {
-    bytes.push(6);
+/// An account whose one charge was of 50, with so much pending; of version 11 it has a credit line.
+fn account(bytes: &mut Vec<u8>, version: u8, pending: f64) {
+    bytes.push(version);
     bytes.extend_from_slice(&20_261_121_u32.to_le_bytes());
     bytes.extend_from_slice(&20_261_116_u32.to_le_bytes());
     bytes.extend_from_slice(&[0, 1, 2, 0, 0]);
@@ -58,17 +65,10 @@ fn account(bytes: &mut Vec<u8>, pending: f64) {
     bytes.extend_from_slice(&7_u16.to_le_bytes());
     numbers(bytes, &[50.0, 1.0].repeat(4));
     numbers(bytes, &[3.0, 7.0, 7.0, 7.0, 7.0, pending, 0.0, 0.0]);
-}
-
-fn previous_account(bytes: &mut Vec<u8>, pending: f64) {
-    bytes.push(4);
-    bytes.extend_from_slice(&20_261_121_u32.to_le_bytes());
-    bytes.extend_from_slice(&[0, 2, 0, 0]);
-    // One threshold of the day's amount is reached.
-    bytes.extend_from_slice(&0x1000_u32.to_le_bytes());
-    bytes.extend_from_slice(&7_u16.to_le_bytes());
-    numbers(bytes, &[50.0, 1.0].repeat(3));
-    numbers(bytes, &[3.0, 7.0, 7.0, 7.0, pending, 0.0, 0.0]);
+    if version == 11 {
+        bytes.extend_from_slice(&20_261_101_u32.to_le_bytes());
+        numbers(bytes, &[30.0, 0.0]);
+    }
 }
 
 fn numbers(bytes: &mut Vec<u8>, numbers: &[f64]) {
@@ -99,7 +99,7 @@ fn an_event_becomes_a_row() {
     assert_eq!(row.hold_until.map(|until| until.timestamp()), Some(1_795_003_600));
     assert_eq!((row.suspended_at, row.order_ttl_secs), (None, None));
     assert_eq!((row.attempt, row.failure_reason), (Some(Uuid::from_bytes([9; 16])), None));
-    assert!(batch.events[0].changes_account && batch.events[0].closed.is_empty());
+    assert!(batch.events[0].changes_account && batch.events[0].closed.windows.is_empty());
     assert_eq!(
         (batch.events[0].record.levels.by_limit, &batch.events[0].crossing),
         ([0, 0, 0, 1, 0, 0, 0, 0, 0], &None)
@@ -111,7 +111,7 @@ fn an_event_becomes_a_row() {
 #[test]
 fn a_plain_charge_becomes_a_row() {
     let mut bytes = Vec::new();
-    account(&mut bytes, 20.0);
+    account(&mut bytes, 9, 20.0);
     let batch = Batch::read(vec![entry(&context(), bytes)]);
     let row = &batch.events[0].row;
     assert_eq!((row.code, row.success, row.amount, row.account_version), ("ADMITTED", true, 50, 3));
@@ -180,38 +180,45 @@ fn closed_windows_come_with_their_event() {
     }
     closing.fields.extend([b"w".to_vec(), closed]);
     let batch = Batch::read(vec![closing]);
-    let window = &batch.events[0].closed[0];
+    let window = &batch.events[0].closed.windows[0];
     assert_eq!((window.period, window.counter.id, window.counter.epoch), (quota::Period::Month, 202_610, 3));
     assert_eq!((window.counter.amount, window.counter.count, window.counter.refunded), (900, 9, 40));
 }
 
-/// During a rolling upgrade, and from before it: the row has no week, and everything else.
+/// During a rolling upgrade, and from before it.
 #[test]
-fn an_event_of_the_release_before_becomes_a_row() {
-    let with_week = row(&context());
+fn an_event_of_the_release_before_becomes_the_same_row() {
     let batch = Batch::read(vec![entry(&context(), previous_record())]);
-    let row = &batch.events[0].row;
-    assert_eq!((row.weekly_window, row.weekly_epoch, row.weekly_used_after, row.weekly_count_after), (0, 0, 0, 0));
-    assert_eq!((row.daily_window, row.daily_used_after, row.monthly_epoch), (20_261_121, 50, 2));
-    assert_eq!((row.account_version, row.pending_after), (with_week.account_version, with_week.pending_after));
-    assert_eq!(batch.events[0].record.levels.by_limit, [0, 0, 0, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(format!("{:?}", batch.events[0].row), format!("{:?}", row(&context())));
+}
 
-    let thresholds = quota::Thresholds::DEFAULT;
-    let mut crossed = Vec::new();
-    for (levels, list) in [(0_u32, 0_u16), (0x1000, thresholds.list())] {
-        crossed.extend_from_slice(&levels.to_le_bytes());
-        crossed.extend_from_slice(&list.to_le_bytes());
-    }
-    crossed.extend_from_slice(&thresholds.list().to_le_bytes());
-    numbers(&mut crossed, &[60.0; 7]);
-    crossed.extend_from_slice(&[2, 80, 0, 100, 0]);
-    let mut crossing = entry(&context(), previous_record());
-    crossing.fields.extend([b"w".to_vec(), Vec::new(), b"a".to_vec(), crossed]);
-    let batch = Batch::read(vec![crossing]);
-    let crossing = batch.events[0].crossing.as_ref().unwrap();
-    assert_eq!(crossing.after.by_limit, [0, 0, 0, 1, 0, 0, 0, 0, 0]);
-    let (seven, none) = (quota::AmountMinor::new(60).unwrap(), quota::AmountMinor::MAX);
-    assert_eq!(crossing.threshold_policy.maxima(), &[seven, seven, seven, seven, seven, seven, seven, none, none]);
+/// A row shows what the command did to the exposure; a posting's number is not an order's.
+#[test]
+fn rows_on_a_credit_line_have_its_exposure() {
+    let exposure = |row: &Row| (row.exposure_before, row.exposure_after, row.unbilled_before, row.unbilled_after);
+    let none = row(&context());
+    assert_eq!((none.credit_cycle, exposure(&none)), (None, (None, None, None, None)));
+    let held = Batch::read(vec![entry(&context(), record_on_credit())]).events.remove(0).row;
+    assert_eq!((held.credit_cycle, exposure(&held)), (Some(20_261_101), (Some(-20), Some(30), Some(0), Some(0))));
+    assert_eq!((held.order_no.as_deref(), held.posting_no), (Some("o"), None));
+    let posted = EventContext { action: "repayment".into(), ..context() };
+    let posted = Batch::read(vec![entry(&posted, record_on_credit())]).events.remove(0).row;
+    assert_eq!((posted.order_no, posted.posting_no.as_deref()), (None, Some("o")));
+}
+
+/// A billing cycle closes as windows do.
+#[test]
+fn closed_cycles_come_with_their_event() {
+    let mut closing = entry(&context(), record_on_credit());
+    let mut closed = vec![4];
+    closed.extend_from_slice(&20_261_001_u32.to_le_bytes());
+    closed.push(0);
+    numbers(&mut closed, &[900.0, 0.0, 0.0]);
+    closing.fields.extend([b"w".to_vec(), closed]);
+    let batch = Batch::read(vec![closing]);
+    let cycle = batch.events[0].closed.cycle;
+    assert_eq!(cycle, Some(quota::ClosedCycle { cycle: 20_261_001, amount: 900 }));
+    assert!(batch.events[0].closed.windows.is_empty());
 }
 
 #[test]

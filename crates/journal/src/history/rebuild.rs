@@ -31,6 +31,7 @@ pub(super) struct HistoryRow {
     pub(super) monthly_epoch: i16,
     pub(super) yearly_window: i32,
     pub(super) yearly_epoch: i16,
+    pub(super) credit_cycle: Option<i32>,
     pub(super) order_state: String,
     pub(super) order_settled: i64,
     pub(super) order_refunded: i64,
@@ -60,6 +61,7 @@ impl Rebuilt {
         let mut order = self.order;
         if known_until_ms > now_ms {
             order.charged_in = Origins::default();
+            order.credit_cycle = 0;
             order.operations.iter_mut().for_each(|operation| operation.counted = Origins::default());
         }
         order
@@ -102,6 +104,7 @@ fn charge(row: &HistoryRow) -> Result<Order, HistoryError> {
         hold: hold(row)?,
         settled: 0,
         refunded: 0,
+        credit_cycle: credit_cycle(row)?,
         // Attempts are as old as the order: none of them is still under way.
         live: Vec::new(),
         voided: Vec::new(),
@@ -114,7 +117,10 @@ fn charge(row: &HistoryRow) -> Result<Order, HistoryError> {
 /// Applies the operation of the row to the order's operations.
 fn apply(order: &mut Order, row: &HistoryRow) -> Result<(), HistoryError> {
     match row.action_type.as_str() {
-        "settle" => record(order, row, OperationKind::Capture),
+        "settle" => {
+            billed(order, row)?;
+            record(order, row, OperationKind::Capture)
+        }
         "reserve_refund" => record(order, row, OperationKind::Reservation),
         "refund" | "release" => {
             order.given_back = true;
@@ -138,13 +144,21 @@ fn apply(order: &mut Order, row: &HistoryRow) -> Result<(), HistoryError> {
             order.operations.retain(|operation| !cancels(operation));
             Ok(())
         }
-        "expire" => Ok(()),
+        "expire" => billed(order, row),
         "extend_hold" => {
             order.hold = Hold { on_expiry: order.hold.on_expiry, ..hold(row)? };
             Ok(())
         }
         _ => Err(corrupt(row, "an action that applies to no order")),
     }
+}
+
+/// A capture is billed in the cycle of its row, where the order is on the credit line.
+fn billed(order: &mut Order, row: &HistoryRow) -> Result<(), HistoryError> {
+    if order.credit_cycle > 0 && row.credit_cycle.is_some() {
+        order.credit_cycle = credit_cycle(row)?;
+    }
+    Ok(())
 }
 
 /// A report or an operation of the gateway shows that it has the order.
@@ -254,6 +268,11 @@ fn origins(row: &HistoryRow) -> Result<Origins, HistoryError> {
     })
 }
 
+/// 0 where the account was on no credit line.
+fn credit_cycle(row: &HistoryRow) -> Result<u32, HistoryError> {
+    u32::try_from(row.credit_cycle.unwrap_or_default()).map_err(|_| corrupt(row, "a billing cycle out of range"))
+}
+
 fn attempt(row: &HistoryRow) -> AttemptId {
     AttemptId(row.attempt.unwrap_or_default().into_bytes())
 }
@@ -294,6 +313,7 @@ mod tests {
             monthly_epoch: 0,
             yearly_window: 2026,
             yearly_epoch: 0,
+            credit_cycle: None,
             order_state: "charged".to_owned(),
             order_settled: 0,
             order_refunded: 0,

@@ -63,6 +63,7 @@ pub fn report(metrics: &OutcomeMetrics, command: &Command, audit: &AuditContext,
         | Action::SuspendMerchant
         | Action::ResumeMerchant
         | Action::Initialize
+        | Action::Post(_)
         | Action::Roll => {}
     }
 }

@@ -94,5 +94,11 @@ table_row! {
         weekly_count_after: i64 => "int8";
         weekly_refunded_before: i64 => "int8";
         weekly_refunded_after: i64 => "int8";
+        posting_no: Option<String> => "text";
+        credit_cycle: Option<i32> => "int4";
+        exposure_before: Option<i64> => "int8";
+        exposure_after: Option<i64> => "int8";
+        unbilled_before: Option<i64> => "int8";
+        unbilled_after: Option<i64> => "int8";
     }
 }

@@ -33,7 +33,7 @@ static INSERT: LazyLock<String> =
 
 /// Stores the windows that the events closed; those that are there stay as they are.
 pub(super) async fn store(connection: &mut PgConnection, events: &[Event]) -> Result<(), sqlx::Error> {
-    let closed = events.iter().flat_map(|event| event.closed.iter().filter_map(|closed| window(event, closed)));
+    let closed = events.iter().flat_map(|event| event.closed.windows.iter().filter_map(|closed| window(event, closed)));
     let mut windows: Vec<Window> = closed.collect();
     if windows.is_empty() {
         return Ok(());

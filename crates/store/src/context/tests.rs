@@ -23,6 +23,7 @@ fn command(action: Action) -> Command {
         order_ttl_secs: 604_800,
         backlog_max: 100_000,
         threshold_policy: None,
+        credit: None,
         history: None,
         payment_no: Some(PaymentNo::parse("pay-1").unwrap()),
         operation_no: Some(OperationNo::parse("refund-1").unwrap()),

@@ -69,6 +69,7 @@ fn command(number: u8) -> (Command, AuditContext) {
         order_ttl_secs: 60,
         backlog_max: 1000,
         threshold_policy: None,
+        credit: None,
         history: None,
         payment_no: None,
         operation_no: None,

@@ -12,17 +12,18 @@
 --           op u8, indexes u16 of account (0 for none), order and merchant among the keys, of the stream among the streams and
 --           of the threshold policy (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64
 --           of a charge (else 0): daily, weekly, monthly, yearly count, then the same amounts; now f64 (ms); the head of the
---           account (24 bytes) as it is if nothing is out of the ordinary: the windows of now, never reset, not suspended,
---           nothing pending, no threshold reached; the order (65 bytes) as a plain charge leaves it then; when the day of the
---           windows begins f64 (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are journalled, 4 a pace
---           follows, 8 last capture or reserved refund), refusal u8 (a code by which the policy refuses, else 0), replays u8
---           that are let through (255 for any number), length u16 of the order's history; by op:
+--           account (23 bytes, without its version) as it is if nothing is out of the ordinary: the windows of now, never reset,
+--           not suspended, nothing pending, no threshold reached; the order (65 bytes) as a plain charge leaves it then; when
+--           the day of the windows begins f64 (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are
+--           journalled, 4 a pace follows, 8 last capture or reserved refund, 16 a credit line follows), refusal u8 (a code by
+--           which the policy refuses, else 0), replays u8 that are let through (255 for any number), length u16 of the order's
+--           history; of a credit line: its billing cycle u32, its limit f64, and f64 the limit without the cap of an overdue
+--           line; by op:
 --           0 plain consume: without flags, refusal and history, and of the lifetime above; its maxima are those up to which no
---             threshold is reached: the limits' own maxima f64, in their order
+--             threshold is reached: the limits' own maxima f64, in their order; 20 the same with a credit line
 --           1 consume, 2 hold: for a hold the pending maximum f64, its lifetime u32 (s) and u8 (1 when expiry settles it);
 --             with a pace f64: interval us, tolerance us, longest delay ms, and the eight ceilings in the order of the maxima
---           3 void of an attempt, 4 void of a hold, 8 expiry, 11 suspend, 12 resume, 13 initialize, 14 roll, 15 suspend and
---             16 resume of a merchant as a whole: nothing
+--           3 void of an attempt, 4 void of a hold, 8 expiry, 11 suspend, 12 resume, 13 initialize, 14 roll: nothing
 --           5 settle: id 16 bytes, over-capture percent u8 (255 where the gateway has captured already)
 --           6 refund, 7 release: id 16 bytes, daily f64 and monthly f64 maximum
 --           9 adjust: counter u8, change u8 (1 add, 2 subtract, 3 set), expected version f64 (-1 for any)
@@ -32,6 +33,8 @@
 --           16 resolve: u8 (1 made, 0 not made)
 --           17 suspend the merchant, 18 resume it: nothing
 --           19 extend a hold: until u32 (s)
+--           21 post to the credit line: kind u8 (1 repayment, 2 its reversal, 3 write-off, 4 transfer in, 5 transfer out). Its
+--             order is the posting, under a key of its kind
 --           and the order from the journal, packed like an order
 --       4 event context, passed into the stream untouched; and after all commands the threshold policies, packed: u16 number
 --         of the list of thresholds, maxima f64 of their limits: daily, monthly, yearly count, daily, monthly, yearly amount,
@@ -44,34 +47,36 @@
 -- Time     Holds, lifetimes and pacing use the command's time, within what the store's own allows: no later, and no more than
 --          a minute earlier.
 --
--- Account  version u8 (6), day u32, week u32, epochs u8 of day, week, month and year, flags u8 (1 suspended, 2 something is
---          pending), levels f64 and their list u16; then f64: day, week, month, year each with amount and count; number of
---          changes; refunded of day, week, month, year; pending, paced until (us), suspended at (ms). Month and year are those of
---          the day.
+-- Account  version u8 (8; 9 with the part of what is seldom, 10 with a credit line, 11 with both), day u32, week u32, epochs u8 of
+--          day, week, month and year, flags u8 (1 suspended, 2 something is pending), levels f64 and their list u16; then f64:
+--          day, week, month, year each with amount and count; number of changes. What is seldom, f64: refunded of day, week,
+--          month, year; pending, paced until (us), suspended at (ms). The credit line: billing cycle u32, exposure f64 (below 0
+--          where more was repaid than is owed), unbilled f64. Month and year are those of the day.
 -- Merchant version u8 (1), flags u8 (1 suspended); then f64: suspended at (ms), number of changes. None where it never was
 -- Levels   how many thresholds the usage of each limit has reached, 4 bits each, the first limit's lowest; and the
 --          list that they are counted in, 0 where none is reached
 -- Order    version u8 (6), day u32, week u32, epochs u8 of day, week, month and year, state u8, flags u8 (1 pinned, 2 has a tail,
 --          4 an operation has given back quota, 8 the charge's outcome is unknown, 16 it is known at the gateway, 32 an
---          operation's outcome is or was unknown),
+--          operation's outcome is or was unknown, 64 it is on the credit line),
 --          currency 3 chars, amount f64, expires at u32 (s), decision id 16 bytes, numbers u8 of live attempts, voided
---          attempts and operations, then 16 bytes for each attempt; tail: hold until u32 (s), expiry settles u8, settled
+--          attempts and operations, then 16 bytes for each attempt; on the credit line, the billing cycle u32 of the charge or
+--          the latest capture; tail: hold until u32 (s), expiry settles u8, settled
 --          f64, refunded f64, and for each operation: kind u8, id 16 bytes, attempt 16 bytes, amount f64, day u32, week
 --          u32, epochs u8 of day, week, month and year, decision id 16 bytes
 -- Record   an account: a plain charge was admitted, and left the account so; or
---          version u8 (7), code u8, flags u8 (1 replay, 2 usage changed, 4 another decision is returned, 8 the merchant is
+--          version u8 (12), code u8, flags u8 (1 replay, 2 usage changed, 4 another decision is returned, 8 the merchant is
 --          suspended, 16 it conflicts with what was taken at first, 32 an outcome of the order was unknown before), order
 --          state u8, hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the
 --          command's windows, after it (for a command about a merchant an empty one, with the merchant's suspension and number
 --          of changes); where it changed, the usage before f64: day, week, month, year each with amount, count, refunded;
---          pending; the id of the decision that the caller gets, where it is another one; and what was taken at first,
+--          pending, and with a credit line exposure and unbilled; the id of the decision that the caller gets, where it is another one; and what was taken at first,
 --          where it conflicts: amount f64, currency 3 chars
 -- Crossing levels and list before f64 u16, after f64 u16, and the threshold policy that they were counted by
--- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year, 3 week), id u32, epoch u8, f64 amount, count,
---          refunded
--- Previous The formats before have no week: accounts and orders of version 4, records of version 5, levels and crossings u32 of
---          the first seven limits. They are read always; in their place the present ones are written, unless servers of the
---          previous format are running. An account's week begins with its first command after the upgrade.
+-- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year, 3 week, 4 billing cycle), id u32, epoch u8, f64
+--          amount, count, refunded; of a billing cycle the first day, and the amount that is unbilled
+-- Previous Accounts of version 6 have what is seldom and no credit line, and records of version 7 contain one. They are read always;
+--          in their place the present ones are written, unless servers of the previous format are running. These do not read
+--          accounts and orders on a credit line.
 --
 -- Every amount is a whole number below 2^53, which a Lua number holds exactly; none is ever turned into text. What costs
 -- here is not arithmetic but every string that is made, every field that is packed and every table that grows: hence plain

@@ -49,6 +49,9 @@
       if not code and op == HOLD and pending > pending_max - amount then
         code = PENDING_AMOUNT
       end
+      if not code and on_credit then
+        code = exceeds(exposure, amount, credit_max, uncapped_max)
+      end
       if not code and broken then
         -- The generic cell rate algorithm: a turn is taken, unless it is too far away.
         local now_us = now_ms * 1000
@@ -61,6 +64,8 @@
         code, account_changed, order_changed = ADMITTED, true, true
         da, dc, wa, wc = da + amount, dc + 1, wa + amount, wc + 1
         ma, mc, ya, yc = ma + amount, mc + 1, ya + amount, yc + 1
+        if on_credit then exposure, o_cycle = exposure + amount, cycle else o_cycle = 0 end
+        if on_credit and op == CONSUME then unbilled = min(unbilled + amount, AMOUNT_MAX) end
         known, state, pinned, given_back, live, operations = true, CHARGED, false, false, attempt, ''
         unknown, made, doubted = false, false, false
         o_currency, o_amount, o_decision, until_at, settles, settled, refunded = currency, amount, decision_id, 0, 0, 0, 0

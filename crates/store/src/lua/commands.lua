@@ -10,16 +10,27 @@ for number = 1, commands do
   stream_of[number] = stream
 
   -- A plain charge of a new order on an account without anything out of the ordinary: only the usage is computed.
-  local plain = op == PLAIN and account_value and not order_value and #account_value == ACCOUNT_LEN
-    and waiting[stream] < backlog_max and asked_ms <= store_ms and asked_ms >= store_ms - LAG_MS_MAX
+  local version = (op == PLAIN or op == PLAIN_CREDIT) and account_value and byte(account_value)
+  local plain = version and not order_value and #account_value == account_len(version) and (version >= CREDIT_FORMAT) == (op == PLAIN_CREDIT)
+    and (version ~= PREVIOUS_FORMAT or previous) and waiting[stream] < backlog_max and asked_ms <= store_ms and asked_ms >= store_ms - LAG_MS_MAX
     and is_quiet(values[merchant_at])
   if plain then
-    local own_head, da, dc, wa, wc, ma, mc, ya, yc, changes, rest = decode(HEADED, account_value)
+    local _, own_head, da, dc, wa, wc, ma, mc, ya, yc, changes, from = decode(HEADED, account_value)
     plain = own_head == head and not breaks(asked, dc, wc, mc, yc, da, wa, ma, ya, dc_max, wc_max, mc_max, yc_max, da_max,
       wa_max, ma_max, ya_max)
+    local rest = ''
+    if plain and op == PLAIN_CREDIT then
+      local terms_cycle, credit_max = decode(CREDIT_TERMS, packed, (COMMAND_LEN + REST_LEN + 1))
+      local cycle, exposure, unbilled = decode(CREDIT, account_value, #account_value - (CREDIT_LEN - 1))
+      plain = cycle == terms_cycle and exposure <= credit_max - asked and unbilled <= AMOUNT_MAX - asked
+      rest = sub(account_value, from, -(CREDIT_LEN + 1)) .. encode(CREDIT, cycle, exposure + asked, unbilled + asked)
+      plain_order = plain_order .. encode(ORDER_CYCLE, cycle)
+    elseif plain and from <= #account_value then
+      rest = sub(account_value, from)
+    end
     if plain then
-      account_value = encode(HEADED, head, da + asked, dc + 1, wa + asked, wc + 1, ma + asked, mc + 1, ya + asked, yc + 1,
-        changes + 1, rest)
+      account_value = encode(HEADED, version, head, da + asked, dc + 1, wa + asked, wc + 1, ma + asked, mc + 1, ya + asked, yc + 1,
+        changes + 1) .. rest
       values[account_at], values[order_at], replies[2 * number - 1] = account_value, plain_order, account_value
       waiting[stream] = waiting[stream] + 1
     end

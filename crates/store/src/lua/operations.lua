@@ -9,10 +9,26 @@
       if o_year == year and o_ye == ye then ya, yc = max(ya - less, 0), max(yc - charge, 0) end
     end
 
+    -- Takes an amount out of the exposure that an order has raised, and what is billed of it out of its cycle, if it is open.
+    local function release_credit(less, billed)
+      if on_credit and o_cycle > 0 then
+        exposure = max(exposure - less, -AMOUNT_MAX)
+        if o_cycle == cycle then unbilled = max(unbilled - billed, 0) end
+      end
+    end
+
+    -- Bills a capture in the present cycle.
+    local function bill(captured)
+      if on_credit and o_cycle > 0 then
+        unbilled, o_cycle = min(unbilled + captured, AMOUNT_MAX), cycle
+      end
+    end
+
     -- The last attempt is gone: the order is open again, and its charge comes back.
     local function open_again()
       code, account_changed, order_changed, amount = VOIDED, true, true, o_amount
       give_back(o_amount, 1)
+      release_credit(o_amount, state == CHARGED and o_amount or settled)
       pending = max(pending - (state == HELD and max(o_amount - settled, 0) or 0), 0)
       state, unknown = OPEN, false
     end
@@ -38,6 +54,7 @@
     local function end_hold()
       code, account_changed, order_changed, amount = VOIDED, true, true, held
       give_back(held, settled == 0 and 1 or 0)
+      release_credit(held, 0)
       pending = max(pending - held, 0)
       state = settled == 0 and STATE_VOIDED or SETTLED
       live, given_back = '', true
@@ -62,6 +79,27 @@
 
     if code then
       -- Answered already.
+    elseif op == POST then
+      local kind = byte(packed, at)
+      local raises = kind == REVERSAL or kind == TRANSFER_OUT
+      if known and o_amount == amount and o_currency == currency then
+        code, replay, answer_id, journal = APPLIED, true, o_decision, false
+      elseif known then
+        code = IDEMPOTENCY_CONFLICT
+      elseif not on_credit then
+        code = CREDIT_UNKNOWN
+      elseif amount == 0 or (raises and exposure > AMOUNT_MAX - amount) or (not raises and exposure < amount - AMOUNT_MAX) then
+        code = BAD_AMOUNT
+      elseif kind == TRANSFER_OUT and suspended then
+        code = SUSPENDED
+      else
+        code = kind == TRANSFER_OUT and exceeds(exposure, amount, credit_max, uncapped_max) or APPLIED
+        if code == APPLIED then
+          account_changed, order_changed, exposure = true, true, exposure + (raises and amount or -amount)
+          if kind == TRANSFER_OUT then unbilled = min(unbilled + amount, AMOUNT_MAX) end
+          known, state, o_amount = true, CHARGED, amount
+        end
+      end
     elseif op == VOID_ATTEMPT then
       local reservation = operation(operations, { [RESERVATION] = true }, OPERATION_ATTEMPT_AT, attempt)
       local live_at = position(live, attempt)
@@ -127,6 +165,7 @@
       else
         code, account_changed, order_changed, amount = APPLIED, true, true, held
         pending = max(pending - held, 0)
+        bill(held)
         settled, state = o_amount, SETTLED
       end
     elseif op == EXTEND_HOLD then
@@ -172,6 +211,9 @@
           give_back(returned, 0)
           -- Money that was captured beyond the hold is consumed now, whatever the limits are.
           da, wa, ma, ya = da + more, wa + more, ma + more, ya + more
+          bill(amount)
+          release_credit(returned, 0)
+          if on_credit and o_cycle > 0 then exposure = min(exposure + more, AMOUNT_MAX) end
         end
       end
     elseif op == REFUND then
@@ -195,6 +237,7 @@
           else
             account_changed, given_back, unknown, made = true, true, false, true
             give_back(taken, 0)
+            release_credit(taken, taken)
           end
         end
       else
@@ -218,6 +261,7 @@
           if not marked then
             given_back = true
             give_back(amount, 0)
+            release_credit(amount, amount)
             unknown, made = false, true
           end
         end

@@ -22,6 +22,14 @@ local function is_quiet(value)
   return not value or (is_merchant(value) and byte(value, MERCHANT_FLAGS_AT) == 0)
 end
 
+-- The length of an account by its version, nil for another version.
+local function account_len(version)
+  if version == ACCOUNT_FORMAT then return USAGE_LEN end
+  if version == FULL_FORMAT or version == PREVIOUS_FORMAT then return ACCOUNT_LEN end
+  if version == CREDIT_FORMAT then return USAGE_LEN + CREDIT_LEN end
+  if version == FULL_CREDIT_FORMAT then return ACCOUNT_LEN + CREDIT_LEN end
+end
+
 -- All that follows is for other commands. The script is run anew by every call, and so each of its functions is made anew: those
 -- that a plain charge does not need are made by the first command that is not one, by this function.
 local function rule()
@@ -53,44 +61,18 @@ local function month_and_year(day)
   return (day - day % 100) / 100, (day - day % 10000) / 10000
 end
 
--- Whether an order has its format, or the previous one.
+-- Whether an order has its format.
 local function is_order(value)
-  local format, len, operation_len, state_at = byte(value), ORDER_LEN, OPERATION_LEN, ORDER_STATE_AT
-  if format == PREVIOUS_FORMAT then
-    len, operation_len, state_at = PREVIOUS_ORDER_LEN, PREVIOUS_OPERATION_LEN, PREVIOUS_ORDER_STATE_AT
-  elseif format ~= FORMAT then
-    return false
-  end
-  if #value < len or byte(value, state_at) > STATE_VOIDED then return false end
-  local flags, live, voided, operations = byte(value, state_at + 1), byte(value, len - 2, len)
+  if byte(value) ~= ORDER_FORMAT or #value < ORDER_LEN or byte(value, ORDER_STATE_AT) > STATE_VOIDED then return false end
+  local flags, live, voided, operations = byte(value, ORDER_STATE_AT + 1), byte(value, ORDER_LEN - 2, ORDER_LEN)
   local has_tail = flags % (2 * ORDER_HAS_TAIL_FLAG) >= ORDER_HAS_TAIL_FLAG
-  return #value == len + ID_LEN * (live + voided) + (has_tail and TAIL_LEN + operation_len * operations or 0)
+  return #value == ORDER_LEN + ID_LEN * (live + voided) + (flags >= ORDER_ON_CREDIT_FLAG and ORDER_CYCLE_LEN or 0)
+    + (has_tail and TAIL_LEN + OPERATION_LEN * operations or 0)
 end
 
--- Whether an account has its format, or the previous one.
-local function is_account(value)
-  local format = byte(value)
-  return format == FORMAT and #value == ACCOUNT_LEN or format == PREVIOUS_FORMAT and #value == PREVIOUS_ACCOUNT_LEN
-end
-
--- Operations of the previous format in the present one: their windows have no week.
-local function upgraded(operations)
-  local list = {}
-  for at = 1, #operations, PREVIOUS_OPERATION_LEN do
-    local kind, id, attempt, amount, day, de, me, ye, decision_id = decode(PREVIOUS_OPERATION, operations, at)
-    list[#list + 1] = encode(OPERATION, kind, id, attempt, amount, day, 0, de, 0, me, ye, decision_id)
-  end
-  return table.concat(list)
-end
-
--- The other way round: the week is left out.
-local function downgraded(operations)
-  local list = {}
-  for at = 1, #operations, OPERATION_LEN do
-    local kind, id, attempt, amount, day, _, de, _, me, ye, decision_id = decode(OPERATION, operations, at)
-    list[#list + 1] = encode(PREVIOUS_OPERATION, kind, id, attempt, amount, day, de, me, ye, decision_id)
-  end
-  return table.concat(list)
+-- The code of a charge that would raise the exposure above the limit.
+local function exceeds(exposure, amount, limit, uncapped)
+  if exposure > limit - amount then return exposure > uncapped - amount and CREDIT_EXHAUSTED or CREDIT_RESTRICTED end
 end
 
 -- How many thresholds usage has reached, and of which list. An unlimited one has none, and without usage none is reached.
@@ -128,53 +110,23 @@ local function open_levels(marks, day_over, week_over, month_over, year_over)
   return marks
 end
 
--- How a command crosses thresholds: for its event, with the levels before and after and what they were counted by.
-local function crossing_of(old, marks, list, marked, of_list, watch)
-  if old then
-    -- Without the maxima of the limits that the previous format does not have.
-    return encode(PREVIOUS_CROSSING, marks, list, marked, of_list) .. sub(watch, 1, THRESHOLD_POLICY_NEW_LIMITS_AT - 1)
-      .. sub(watch, THRESHOLD_POLICY_COUNT_AT)
+-- An account up to its credit line; in a rolling upgrade as servers of the previous format have it.
+local function packed_account(old, on_credit, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes,
+  dr, wr, mr, yr, pending, paced_until, suspended_at)
+  if old or dr + wr + mr + yr + pending + paced_until + suspended_at > 0 then
+    local version = old and PREVIOUS_FORMAT or on_credit and FULL_CREDIT_FORMAT or FULL_FORMAT
+    return encode(ACCOUNT, version, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes, dr, wr,
+      mr, yr, pending, paced_until, suspended_at)
   end
-  return encode(CROSSING, marks, list, marked, of_list) .. watch
+  return encode(USAGE, on_credit and CREDIT_FORMAT or ACCOUNT_FORMAT, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc,
+    ma, mc, ya, yc, changes)
 end
 
--- An account, and the usage before in a record; in a rolling upgrade as the previous format has them, without a week.
-local function packed_account(old, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes, dr, wr,
-  mr, yr, pending, paced_until, suspended_at)
-  if old then
-    return encode(PREVIOUS_ACCOUNT, PREVIOUS_FORMAT, day, de, me, ye, flags, marks, list, da, dc, ma, mc, ya, yc, changes, dr, mr,
-      yr, pending, paced_until, suspended_at)
-  end
-  return encode(ACCOUNT, FORMAT, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes, dr, wr,
-    mr, yr, pending, paced_until, suspended_at)
-end
-
-local function packed_before(old, da, dc, dr, wa, wc, wr, ma, mc, mr, ya, yc, yr, pending)
-  if old then
-    return encode(PREVIOUS_BEFORE, da, dc, dr, ma, mc, mr, ya, yc, yr, pending)
-  end
-  return encode(BEFORE, da, dc, dr, wa, wc, wr, ma, mc, mr, ya, yc, yr, pending)
-end
-
--- An order with its attempts and, behind its tail, its operations.
-local function packed_order(is_previous, day, week, de, we, me, ye, state, flags, currency, amount, expires, decision_id, live,
-  voided, tail, operations)
-  local count, fixed = #operations / OPERATION_LEN
-  if is_previous then
-    fixed = encode(PREVIOUS_ORDER, PREVIOUS_FORMAT, day, de, me, ye, state, flags, currency, amount, expires, decision_id,
-      #live / ID_LEN, #voided / ID_LEN, count)
-    operations = downgraded(operations)
-  else
-    fixed = encode(ORDER, FORMAT, day, week, de, we, me, ye, state, flags, currency, amount, expires, decision_id, #live / ID_LEN,
-      #voided / ID_LEN, count)
-  end
-  return fixed .. live .. voided .. tail .. operations
-end
-
--- How a hold is listed by the time it ends.
-local function listed_hold(order_at, currency)
-  local merchant, order_no = string.match(KEYS[order_at], '^[^}]*}:o:([^:]*):(.*)$')
-  return merchant .. ':' .. currency .. ':' .. order_no
+-- An order: its credit line, tail and operations are text already, where it has them.
+local function packed_order(day, week, de, we, me, ye, state, flags, currency, amount, expires, decision_id, live, voided, credit,
+  tail, operations)
+  return encode(ORDER, ORDER_FORMAT, day, week, de, we, me, ye, state, flags, currency, amount, expires, decision_id, #live / ID_LEN,
+    #voided / ID_LEN, #operations / OPERATION_LEN) .. live .. voided .. credit .. tail .. operations
 end
 
 -- A stored window for the event that closes it, or '' while the window of now is not a later one.
@@ -182,7 +134,7 @@ local function closed_window(period, now_id, id, epoch, amount, count, refunded)
   return now_id > id and id > 0 and encode(CLOSED, period, id, epoch, amount, count, refunded) or ''
 end
 
--- Says that a value has a format that is neither the present one nor the one before.
+-- Says that a value has a format that is neither a present one nor the one before.
 local function unknown_format(what, value)
   return 'SLUICE ' .. what .. ' has another format (' .. (byte(value) or 'empty') .. '): upgrade by one release at a time'
 end
@@ -191,7 +143,7 @@ end
 local function failure(stream, account_at, order_at, merchant_at)
   local account, order, merchant = values[account_at], values[order_at], values[merchant_at]
   if broken[stream] then return broken[stream] end
-  if account and not is_account(account) then return unknown_format('account', account) end
+  if account and #account ~= account_len(byte(account)) then return unknown_format('account', account) end
   if order and not is_order(order) then return unknown_format('order', order) end
   if merchant and not is_merchant(merchant) then return unknown_format('merchant', merchant) end
   -- MGET returns nil for what is not a string.

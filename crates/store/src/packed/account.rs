@@ -1,12 +1,14 @@
 //! Accounts, merchants, closed windows and threshold levels.
 
 use quota::{
-    Account, AmountMinor, ClosedWindow, Counter, Crossing, Merchant, Origin, Period, ThresholdLevels, ThresholdPolicy,
-    Thresholds,
+    Account, AmountMinor, ClosedCycle, ClosedWindow, Counter, CreditUsage, Crossing, Merchant, Origin, Period,
+    ThresholdLevels, ThresholdPolicy, Thresholds,
 };
 
-use super::layout::{MERCHANT_FORMAT, PREVIOUS_FORMAT, PREVIOUS_LIMITS, PREVIOUS_RECORD_FORMAT};
-use super::{Format, PackedError, Reader, Writer};
+use super::layout::{
+    ACCOUNT_FORMAT, BILLING_CYCLE, CREDIT_FORMAT, FULL_CREDIT_FORMAT, FULL_FORMAT, MERCHANT_FORMAT, PREVIOUS_FORMAT,
+};
+use super::{PackedError, Reader, Writer};
 
 /// Reads an account.
 ///
@@ -30,41 +32,44 @@ pub fn merchant(bytes: &[u8]) -> Result<Merchant, PackedError> {
     reader.finish(merchant)
 }
 
-/// Reads the windows that an event has closed.
+/// What an event has closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    pub windows: Vec<ClosedWindow>,
+    /// The billing cycle of its credit line.
+    pub cycle: Option<ClosedCycle>,
+}
+
+/// Reads the windows and the billing cycle that an event has closed.
 ///
 /// # Errors
 /// [`PackedError`] where the bytes are not such windows.
-pub fn closed(bytes: &[u8]) -> Result<Vec<ClosedWindow>, PackedError> {
+pub fn closed(bytes: &[u8]) -> Result<Closed, PackedError> {
     let mut reader = Reader(bytes);
-    let mut windows = Vec::with_capacity(Period::ALL.len());
+    let mut closed = Closed { windows: Vec::with_capacity(Period::ALL.len()), cycle: None };
     while !reader.0.is_empty() {
-        let number = reader.u8()?;
-        let period = Period::from_number(number).ok_or(PackedError::Period(number))?;
-        let (id, epoch) = (reader.u32()?, reader.u8()?);
+        let (number, id, epoch) = (reader.u8()?, reader.u32()?, reader.u8()?);
         let (amount, count, refunded) = (reader.number()?, reader.number()?, reader.number()?);
-        windows.push(ClosedWindow { period, counter: Counter { id, epoch, amount, count, refunded } });
+        if number == BILLING_CYCLE {
+            closed.cycle = Some(ClosedCycle { cycle: id, amount });
+            continue;
+        }
+        let period = Period::from_number(number).ok_or(PackedError::Period(number))?;
+        closed.windows.push(ClosedWindow { period, counter: Counter { id, epoch, amount, count, refunded } });
     }
-    Ok(windows)
+    Ok(closed)
 }
 
-/// Reads how an event crossed thresholds; `record` is the event's record, whose format it has.
+/// Reads how an event crossed thresholds.
 ///
 /// # Errors
 /// [`PackedError`] where the bytes are not that.
-pub fn crossing(bytes: &[u8], record: &[u8]) -> Result<Crossing, PackedError> {
-    let format = match record.first() {
-        Some(&(PREVIOUS_FORMAT | PREVIOUS_RECORD_FORMAT)) => Format::Previous,
-        Some(_) | None => Format::Present,
-    };
+pub fn crossing(bytes: &[u8]) -> Result<Crossing, PackedError> {
     let mut reader = Reader(bytes);
-    let (before, after) = (reader.levels(format)?, reader.levels(format)?);
+    let (before, after) = (reader.levels()?, reader.levels()?);
     let list = reader.u16()?;
     let mut maxima = [AmountMinor::MAX; ThresholdPolicy::LIMITS.len()];
-    let limits = match format {
-        Format::Present => maxima.len(),
-        Format::Previous => PREVIOUS_LIMITS,
-    };
-    for max in maxima.iter_mut().take(limits) {
+    for max in &mut maxima {
         *max = reader.amount()?;
     }
     let count = reader.u8()?;
@@ -86,47 +91,67 @@ pub fn threshold_policy(out: &mut Vec<u8>, policy: &ThresholdPolicy) {
 
 impl Reader<'_> {
     pub(super) fn account(&mut self) -> Result<Account, PackedError> {
-        let format = self.format()?;
-        let origins = self.charged_in(format)?;
+        let version = self.u8()?;
+        let (has_seldom, has_credit) = match version {
+            ACCOUNT_FORMAT => (false, false),
+            FULL_FORMAT | PREVIOUS_FORMAT => (true, false),
+            CREDIT_FORMAT => (false, true),
+            FULL_CREDIT_FORMAT => (true, true),
+            other => return Err(PackedError::Format(other)),
+        };
+        let origins = self.charged_in()?;
         // Whether it is suspended, and whether anything is pending, is at the head, for the script.
         self.u8()?;
-        let levels = self.levels(format)?;
+        let levels = self.levels()?;
         let windows = origins.map(|Origin { id, epoch }| Counter { id: *id, epoch: *epoch, ..Counter::default() });
         let mut account = Account { windows, levels, ..Account::default() };
-        for period in format.periods() {
+        for period in Period::ALL {
             let counter = account.windows.of_mut(period);
             counter.amount = self.number()?;
             counter.count = self.number()?;
         }
         account.version = self.number()?;
-        for period in format.periods() {
-            let counter = account.windows.of_mut(period);
-            counter.refunded = self.number()?;
+        if has_seldom {
+            self.seldom(&mut account)?;
+        }
+        if has_credit {
+            account.credit = Some(self.credit()?);
+        }
+        Ok(account)
+    }
+
+    fn seldom(&mut self, account: &mut Account) -> Result<(), PackedError> {
+        for period in Period::ALL {
+            account.windows.of_mut(period).refunded = self.number()?;
         }
         account.pending = self.number()?;
         account.paced_until_us = self.number()?;
         account.suspended_at_ms = self.number()?;
-        Ok(account)
+        Ok(())
+    }
+
+    fn credit(&mut self) -> Result<CreditUsage, PackedError> {
+        Ok(CreditUsage { cycle: self.u32()?, exposure: self.signed()?, unbilled: self.number()? })
     }
 
     /// The usage before, in an account that is otherwise as it was after.
-    pub(super) fn before(&mut self, after: Account, format: Format) -> Result<Account, PackedError> {
+    pub(super) fn before(&mut self, after: Account) -> Result<Account, PackedError> {
         let mut before = after;
-        for period in format.periods() {
+        for period in Period::ALL {
             let counter = before.windows.of_mut(period);
             counter.amount = self.number()?;
             counter.count = self.number()?;
             counter.refunded = self.number()?;
         }
         before.pending = self.number()?;
+        if let Some(credit) = &mut before.credit {
+            credit.exposure = self.signed()?;
+            credit.unbilled = self.number()?;
+        }
         Ok(before)
     }
 
-    fn levels(&mut self, format: Format) -> Result<ThresholdLevels, PackedError> {
-        let packed = match format {
-            Format::Present => self.number()?,
-            Format::Previous => self.u32()?.into(),
-        };
-        Ok(ThresholdLevels::unpacked(packed, self.u16()?))
+    fn levels(&mut self) -> Result<ThresholdLevels, PackedError> {
+        Ok(ThresholdLevels::unpacked(self.number()?, self.u16()?))
     }
 }

@@ -1,13 +1,16 @@
 //! The script's argument for a command.
 
 use quota::{
-    Action, Adjust, AmountMinor, Change, Charge, Code, Command, Effect, HoldTerms, Limits, NOW_MS_MAX, OnExpiry,
-    OperationId, OperationKind, OrderState, Origin, Origins, Pace, Reset, Resolution, Settle, Subject, ThresholdPolicy,
+    Action, Adjust, AmountMinor, Change, Charge, Code, Command, CreditTerms, Effect, HoldTerms, Limits, NOW_MS_MAX,
+    OnExpiry, OperationId, OperationKind, OrderState, Origin, Origins, Pace, Reset, Resolution, Settle, Subject,
+    ThresholdPolicy,
 };
 
 use super::Writer;
-use super::flags::{COMMAND_DRY, COMMAND_JOURNALED, COMMAND_LAST_OR_RESERVED, COMMAND_PACED};
-use super::layout::{FORMAT, MAXIMA, len};
+use super::flags::{
+    COMMAND_CREDIT, COMMAND_DRY, COMMAND_JOURNALED, COMMAND_LAST_OR_RESERVED, COMMAND_PACED, ORDER_ON_CREDIT,
+};
+use super::layout::{MAXIMA, ORDER_FORMAT, len};
 use super::op::{self, ANY_REPLAYS, REPORTED};
 
 /// The indexes of a command's keys in the call, from 1.
@@ -39,7 +42,11 @@ pub fn command(out: &mut Vec<u8>, command: &Command, indexes: KeyIndexes, plain_
     let plain = is_plain(command, plain_ttl_secs);
     let history = command.history.as_deref().map(super::pack_order).unwrap_or_default();
     let mut out = Writer(out);
-    out.bytes(&[if plain { op::PLAIN } else { number(&command.action) }]);
+    out.bytes(&[match (plain, &command.credit) {
+        (true, None) => op::PLAIN,
+        (true, Some(_)) => op::PLAIN_CREDIT,
+        (false, _) => number(&command.action),
+    }]);
     let KeyIndexes { account, order, merchant, stream, threshold_policy } = indexes;
     [account, order, merchant, stream, threshold_policy].into_iter().for_each(|index| out.u16(index));
     out.u32(command.backlog_max);
@@ -56,6 +63,7 @@ pub fn command(out: &mut Vec<u8>, command: &Command, indexes: KeyIndexes, plain_
     out.bytes(&[flags_of(command), refusal(&command.action), replays_max(&command.action)]);
     // The journal rebuilds no longer order: an order's lists are bounded.
     out.u16(u16::try_from(history.len()).unwrap_or(u16::MAX));
+    out.credit(command.credit.as_ref());
     if plain {
         out.maxima(&command.action);
     } else {
@@ -85,6 +93,7 @@ const fn number(action: &Action) -> u8 {
         Action::Resolve(_) => op::RESOLVE,
         Action::SuspendMerchant => op::SUSPEND_MERCHANT,
         Action::ResumeMerchant => op::RESUME_MERCHANT,
+        Action::Post(_) => op::POST,
     }
 }
 
@@ -96,7 +105,8 @@ fn flags_of(command: &Command) -> u8 {
     };
     let is_paced = command.action.charge().is_some_and(|charge| charge.pace.is_some());
     let paced = if is_paced { COMMAND_PACED } else { 0 };
-    effect + paced + if is_last_or_reserved(&command.action) { COMMAND_LAST_OR_RESERVED } else { 0 }
+    let last_or_reserved = if is_last_or_reserved(&command.action) { COMMAND_LAST_OR_RESERVED } else { 0 };
+    effect + paced + last_or_reserved + if command.credit.is_some() { COMMAND_CREDIT } else { 0 }
 }
 
 const fn is_last_or_reserved(action: &Action) -> bool {
@@ -118,6 +128,7 @@ const fn is_last_or_reserved(action: &Action) -> bool {
         | Action::SuspendMerchant
         | Action::ResumeMerchant
         | Action::Initialize
+        | Action::Post(_)
         | Action::Roll => false,
     }
 }
@@ -131,6 +142,14 @@ fn replays_max(action: &Action) -> u8 {
 }
 
 impl Writer<'_> {
+    fn credit(&mut self, terms: Option<&CreditTerms>) {
+        if let Some(CreditTerms { cycle, limit, uncapped_limit }) = terms {
+            self.u32(*cycle);
+            self.amount(*limit);
+            self.amount(*uncapped_limit);
+        }
+    }
+
     fn maxima(&mut self, action: &Action) {
         match action.charge() {
             Some(charge) => self.windows(&charge.limits),
@@ -158,13 +177,13 @@ impl Writer<'_> {
     /// The account head that a plain charge expects, and the order that it leaves.
     fn expected(&mut self, command: &Command) {
         let windows: Origins = command.windows.ids.map(|id| Origin { id: *id, epoch: 0 });
-        self.bytes(&[FORMAT]);
         self.charged_in(&windows);
         // Not suspended, nothing pending, and no threshold level reached.
         self.bytes(&[0; 11]);
-        self.bytes(&[FORMAT]);
+        self.bytes(&[ORDER_FORMAT]);
         self.charged_in(&windows);
-        self.bytes(&[OrderState::Charged.number(), 0]);
+        let flags = if command.credit.is_some() { ORDER_ON_CREDIT } else { 0 };
+        self.bytes(&[OrderState::Charged.number(), flags]);
         self.bytes(command.currency.code().as_bytes());
         self.amount(command.action.amount().unwrap_or(AmountMinor::ZERO));
         let expires = command.time_ms() / 1000 + u64::from(command.order_ttl_secs);
@@ -199,6 +218,7 @@ impl Writer<'_> {
                 self.bytes(&[0; 16]);
             }
             Action::Adjust(adjust) => self.adjust(adjust),
+            Action::Post(posting) => self.bytes(&[posting.kind.number()]),
             Action::Reset(Reset { windows, expected_version }) => {
                 let bits = windows.iter().filter(|(_, reset)| **reset).map(|(period, _)| op::reset_of(period));
                 self.bytes(&[bits.fold(0, |all, bit| all | bit)]);

@@ -22,8 +22,10 @@ flags! {
     COMMAND_JOURNALED = 2;
     /// A pace follows.
     COMMAND_PACED = 4;
-    /// The last capture, or a reserved refund. The script takes it for the highest flag.
+    /// The last capture, or a reserved refund.
     COMMAND_LAST_OR_RESERVED = 8;
+    /// A credit line follows. The script takes it for the highest flag.
+    COMMAND_CREDIT = 16;
 
     /// Of an account: it is suspended.
     ACCOUNT_SUSPENDED = 1;
@@ -42,8 +44,10 @@ flags! {
     ORDER_UNKNOWN = 8;
     /// The gateway is known to have the charge.
     ORDER_MADE = 16;
-    /// An operation's outcome is or was unknown. The script takes it for the highest flag.
+    /// An operation's outcome is or was unknown.
     ORDER_DOUBTED = 32;
+    /// It is on the credit line. The script takes it for the highest flag.
+    ORDER_ON_CREDIT = 64;
 
     /// Of a record: the command is a repetition.
     RECORD_REPLAY = 1;

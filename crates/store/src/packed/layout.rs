@@ -1,45 +1,64 @@
 //! The layouts of packed values, for Rust and for the script. A layout is a format of Lua's `struct` library; what its fields
 //! mean is stated at the head of `lua/call.lua`.
 
-/// The version of accounts and orders. Values of the previous version are read, and written anew in this one.
+/// The versions of accounts say which parts they have: this one only [`USAGE`].
 ///
 /// No version of an account may be one of a record: both begin an event's record.
-pub(crate) const FORMAT: u8 = 6;
-/// The version before, in which windows had no week.
-pub(crate) const PREVIOUS_FORMAT: u8 = 4;
-/// The version of full records, which contain an account of [`FORMAT`].
-pub(crate) const RECORD_FORMAT: u8 = 7;
+pub(crate) const ACCOUNT_FORMAT: u8 = 8;
+/// With [`SELDOM`].
+pub(crate) const FULL_FORMAT: u8 = 9;
+/// With [`CREDIT`]. Versions with a credit line are the highest.
+pub(crate) const CREDIT_FORMAT: u8 = 10;
+/// With [`SELDOM`] and [`CREDIT`].
+pub(crate) const FULL_CREDIT_FORMAT: u8 = 11;
+/// The version of accounts before, as [`FULL_FORMAT`]. It is read, and written anew.
+pub(crate) const PREVIOUS_FORMAT: u8 = 6;
+/// The version of full records, which contain an account of a present version.
+pub(crate) const RECORD_FORMAT: u8 = 12;
 /// The version of full records which contain an account of [`PREVIOUS_FORMAT`].
-pub(crate) const PREVIOUS_RECORD_FORMAT: u8 = 5;
-/// The limits that had thresholds in the previous format.
-pub(crate) const PREVIOUS_LIMITS: usize = 7;
+pub(crate) const PREVIOUS_RECORD_FORMAT: u8 = 7;
+/// The version of orders.
+pub(crate) const ORDER_FORMAT: u8 = 6;
 /// The version of merchants.
 pub(crate) const MERCHANT_FORMAT: u8 = 1;
 
 /// The first argument of a call.
 pub(crate) const CALL: &str = "<BI2I2I2I2I2d";
 /// The part that all commands have, up to the account's head and the order of a plain charge.
-pub(crate) const COMMAND: &str = "<BI2I2I2I2I2I4ddddddddddc24c65";
+pub(crate) const COMMAND: &str = "<BI2I2I2I2I2I4ddddddddddc23c65";
 /// What follows it: the beginning of the windows, the order's lifetime, flags, refusal, replays, and the history's length.
 pub(crate) const REST: &str = "<dI4BBBI2";
 /// The maxima of the windows' limits.
 pub(crate) const MAXIMA: &str = "<dddddddd";
+/// The credit line of a command, behind [`REST`].
+pub(crate) const CREDIT_TERMS: &str = "<I4dd";
 /// The windows in an account's head.
-pub(crate) const WINDOWS: &str = "<xI4I4";
+pub(crate) const WINDOWS: &str = "<I4I4";
 /// Currency, decision and attempt in the order of a plain charge.
 pub(crate) const NAMES: &str = "<xxxxxxxxxxxxxxxc3xxxxxxxxxxxxc16xxxc16";
+/// The part that every account has.
+pub(crate) const USAGE: &str = "<BI4I4BBBBBdI2ddddddddd";
+/// The part of an account that is seldom anything but zero: refunds, what is pending, its pace and its suspension.
+pub(crate) const SELDOM: &str = "<ddddddd";
+/// Both parts.
 pub(crate) const ACCOUNT: &str = "<BI4I4BBBBBdI2dddddddddddddddd";
-/// An account as a plain charge sees it: its head, usage and number of changes, and the rest.
-pub(crate) const HEADED: &str = "<c24dddddddddc56";
+/// The part of an account with a credit line.
+pub(crate) const CREDIT: &str = "<I4dd";
+/// [`USAGE`] as a plain charge sees it: the version, the head, usage and number of changes.
+pub(crate) const HEADED: &str = "<Bc23ddddddddd";
 pub(crate) const MERCHANT: &str = "<BBdd";
 /// An order without its attempts and its tail.
 pub(crate) const ORDER: &str = "<BI4I4BBBBBBc3dI4c16BBB";
+/// The billing cycle of an order on a credit line, between its attempts and its tail.
+pub(crate) const ORDER_CYCLE: &str = "<I4";
 pub(crate) const TAIL: &str = "<I4Bdd";
 pub(crate) const OPERATION: &str = "<Bc16c16dI4I4BBBBc16";
 /// A full record up to its account.
 pub(crate) const RECORD: &str = "<BBBBI4ddddd";
 /// The usage before, in a record.
 pub(crate) const BEFORE: &str = "<ddddddddddddd";
+/// The same of a credit line.
+pub(crate) const CREDIT_BEFORE: &str = "<dd";
 /// What was accepted at first, in a record.
 pub(crate) const FIRST: &str = "<dc3";
 pub(crate) const CLOSED: &str = "<BI4Bddd";
@@ -47,11 +66,8 @@ pub(crate) const CROSSING: &str = "<dI2dI2";
 /// A threshold policy without its percentages.
 pub(crate) const THRESHOLD_POLICY: &str = "<I2dddddddddB";
 
-pub(crate) const PREVIOUS_ACCOUNT: &str = "<BI4BBBBI4I2ddddddddddddd";
-pub(crate) const PREVIOUS_ORDER: &str = "<BI4BBBBBc3dI4c16BBB";
-pub(crate) const PREVIOUS_OPERATION: &str = "<Bc16c16dI4BBBc16";
-pub(crate) const PREVIOUS_BEFORE: &str = "<dddddddddd";
-pub(crate) const PREVIOUS_CROSSING: &str = "<I4I2I4I2";
+/// In place of a period, in a closed window: a billing cycle.
+pub(crate) const BILLING_CYCLE: u8 = 4;
 
 /// The length of a layout in bytes.
 pub(crate) const fn len(layout: &str) -> usize {
@@ -100,10 +116,9 @@ mod tests {
             (TAIL, 21),
             (RECORD, 48),
             (MERCHANT, 18),
-            (COMMAND, 184),
-            (PREVIOUS_ACCOUNT, 119),
-            (PREVIOUS_ORDER, 44),
-            (PREVIOUS_OPERATION, 64),
+            (COMMAND, 183),
+            (USAGE, 96),
+            (CREDIT, 20),
             ("<xxc3", 5),
         ];
         for (layout, length) in table {
@@ -111,8 +126,9 @@ mod tests {
         }
         // Parts that are parts of the same value.
         assert_eq!([place(ORDER, 0), place(ORDER, 7), place(OPERATION, 2)], [1, 14, 18]);
-        assert_eq!(len(HEADED), len(ACCOUNT));
+        assert_eq!(len(HEADED), len(USAGE));
+        assert_eq!(len(USAGE) + len(SELDOM), len(ACCOUNT));
         assert_eq!(len(NAMES), len(ORDER) + 16);
-        assert!(COMMAND.ends_with(&format!("c24c{}", len(NAMES))));
+        assert!(COMMAND.ends_with(&format!("c23c{}", len(NAMES))));
     }
 }

@@ -34,6 +34,9 @@ operations! {
     SUSPEND_MERCHANT = 17;
     RESUME_MERCHANT = 18;
     EXTEND_HOLD = 19;
+    /// As `PLAIN`, with a credit line.
+    PLAIN_CREDIT = 20;
+    POST = 21;
 }
 
 /// The bit of a window in a reset.

@@ -2,8 +2,8 @@
 
 use quota::{AttemptId, Hold, OnExpiry, Operation, OperationId, OperationKind, Order};
 
-use super::layout::FORMAT;
-use super::{Format, PackedError, Reader, Writer, flags};
+use super::layout::ORDER_FORMAT;
+use super::{PackedError, Reader, Writer, flags};
 
 /// An order as the store keeps it.
 #[must_use]
@@ -11,7 +11,7 @@ pub fn pack_order(order: &Order) -> Vec<u8> {
     let mut packed = Vec::with_capacity(128);
     let mut out = Writer(&mut packed);
     let count = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
-    out.bytes(&[FORMAT]);
+    out.bytes(&[ORDER_FORMAT]);
     out.charged_in(&order.charged_in);
     out.bytes(&[order.state.number(), flags_of(order) + flags::ORDER_HAS_TAIL]);
     out.bytes(order.currency.code().as_bytes());
@@ -20,6 +20,9 @@ pub fn pack_order(order: &Order) -> Vec<u8> {
     out.bytes(&order.decision_id);
     out.bytes(&[count(order.live.len()), count(order.voided.len()), count(order.operations.len())]);
     order.live.iter().chain(&order.voided).for_each(|attempt| out.bytes(&attempt.0));
+    if order.credit_cycle > 0 {
+        out.u32(order.credit_cycle);
+    }
     out.u32(order.hold.until_secs);
     out.bytes(&[u8::from(order.hold.on_expiry == OnExpiry::Settle)]);
     out.number(order.settled);
@@ -42,6 +45,7 @@ fn flags_of(order: &Order) -> u8 {
         (order.unknown, flags::ORDER_UNKNOWN),
         (order.made, flags::ORDER_MADE),
         (order.doubted, flags::ORDER_DOUBTED),
+        (order.credit_cycle > 0, flags::ORDER_ON_CREDIT),
     ];
     set.into_iter().filter_map(|(is_set, flag)| is_set.then_some(flag)).sum()
 }
@@ -51,9 +55,8 @@ fn flags_of(order: &Order) -> u8 {
 /// # Errors
 /// [`PackedError`] where the bytes are not one.
 pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
-    let mut reader = Reader(bytes);
-    let format = reader.format()?;
-    let charged_in = reader.charged_in(format)?;
+    let mut reader = Reader::new(bytes, ORDER_FORMAT)?;
+    let charged_in = reader.charged_in()?;
     let state = reader.state()?;
     let set = reader.u8()?;
     let currency = reader.currency()?;
@@ -76,6 +79,7 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
         hold: Hold::default(),
         settled: 0,
         refunded: 0,
+        credit_cycle: if set & flags::ORDER_ON_CREDIT == 0 { 0 } else { reader.u32()? },
         live,
         voided,
         operations: Vec::new(),
@@ -88,20 +92,20 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
         order.hold = Hold { until_secs, on_expiry };
         order.settled = reader.number()?;
         order.refunded = reader.number()?;
-        order.operations = (0..operations).map(|_| reader.operation(format)).collect::<Result<_, _>>()?;
+        order.operations = (0..operations).map(|_| reader.operation()).collect::<Result<_, _>>()?;
     }
     reader.finish(order)
 }
 
 impl Reader<'_> {
-    fn operation(&mut self, format: Format) -> Result<Operation, PackedError> {
+    fn operation(&mut self) -> Result<Operation, PackedError> {
         let number = self.u8()?;
         Ok(Operation {
             kind: OperationKind::from_number(number).ok_or(PackedError::Operation(number))?,
             id: OperationId(self.array()?),
             attempt: AttemptId(self.array()?),
             amount: self.amount()?,
-            counted: self.charged_in(format)?,
+            counted: self.charged_in()?,
             decision_id: self.array()?,
         })
     }

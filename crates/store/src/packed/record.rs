@@ -1,12 +1,12 @@
 //! Records of decisions: in replies, and the same bytes in events.
 
-use quota::{Account, Code, Counter, First, OrderState, OrderSummary, PerPeriod, Record, WindowUsage};
+use quota::{Account, Code, Counter, CreditRecord, First, OrderState, OrderSummary, PerPeriod, Record, WindowUsage};
 
 use super::layout::{
-    ACCOUNT, BEFORE, FIRST, FORMAT, PREVIOUS_ACCOUNT, PREVIOUS_BEFORE, PREVIOUS_FORMAT, PREVIOUS_RECORD_FORMAT, RECORD,
-    RECORD_FORMAT, len,
+    ACCOUNT, ACCOUNT_FORMAT, BEFORE, CREDIT, CREDIT_BEFORE, CREDIT_FORMAT, FIRST, FULL_CREDIT_FORMAT, FULL_FORMAT,
+    PREVIOUS_FORMAT, PREVIOUS_RECORD_FORMAT, RECORD, RECORD_FORMAT, USAGE, len,
 };
-use super::{Format, PackedError, Reader, flags};
+use super::{PackedError, Reader, flags};
 
 /// Length of a decision id.
 const DECISION_ID_LEN: usize = 16;
@@ -34,29 +34,42 @@ pub fn record_and_decision(bytes: &[u8], amount: u64) -> Result<(Record, Option<
 /// # Errors
 /// [`PackedError`] where the bytes are too few, or of another format.
 pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], PackedError> {
-    let full = |set: u8, account: &str, before: &str| {
-        let before = if set & flags::RECORD_CHANGED == 0 { 0 } else { len(before) };
-        let decision_id = if set & flags::RECORD_OTHER_DECISION == 0 { 0 } else { DECISION_ID_LEN };
-        let first = if set & flags::RECORD_CONFLICTS == 0 { 0 } else { len(FIRST) };
-        len(RECORD) + len(account) + before + decision_id + first
-    };
     let len = match **bytes {
-        [FORMAT, ..] => len(ACCOUNT),
-        [PREVIOUS_FORMAT, ..] => len(PREVIOUS_ACCOUNT),
-        [RECORD_FORMAT, _, set, ..] => full(set, ACCOUNT, BEFORE),
-        [PREVIOUS_RECORD_FORMAT, _, set, ..] => full(set, PREVIOUS_ACCOUNT, PREVIOUS_BEFORE),
+        [RECORD_FORMAT | PREVIOUS_RECORD_FORMAT, _, set, ..] => {
+            let version = *bytes.get(len(RECORD)).ok_or(PackedError::Short)?;
+            let when = |flag: u8, len: usize| if set & flag == 0 { 0 } else { len };
+            let credit = if is_on_credit(version) { len(CREDIT_BEFORE) } else { 0 };
+            let others =
+                when(flags::RECORD_OTHER_DECISION, DECISION_ID_LEN) + when(flags::RECORD_CONFLICTS, len(FIRST));
+            len(RECORD) + account_len(version)? + when(flags::RECORD_CHANGED, len(BEFORE) + credit) + others
+        }
         [] | [RECORD_FORMAT | PREVIOUS_RECORD_FORMAT] | [RECORD_FORMAT | PREVIOUS_RECORD_FORMAT, _] => {
             return Err(PackedError::Short);
         }
-        [other, ..] => return Err(PackedError::Format(other)),
+        [version, ..] => account_len(version)?,
     };
     let (record, rest) = bytes.split_at_checked(len).ok_or(PackedError::Short)?;
     *bytes = rest;
     Ok(record)
 }
 
-/// The record of a plain charge of `amount` that left the account so; an account of the previous format has no week.
-fn plain(after: &Account, amount: u64, has_week: bool) -> Result<Record, PackedError> {
+const fn is_on_credit(version: u8) -> bool {
+    matches!(version, CREDIT_FORMAT | FULL_CREDIT_FORMAT)
+}
+
+/// The length of an account by its version.
+const fn account_len(version: u8) -> Result<usize, PackedError> {
+    match version {
+        ACCOUNT_FORMAT => Ok(len(USAGE)),
+        FULL_FORMAT | PREVIOUS_FORMAT => Ok(len(ACCOUNT)),
+        CREDIT_FORMAT => Ok(len(USAGE) + len(CREDIT)),
+        FULL_CREDIT_FORMAT => Ok(len(ACCOUNT) + len(CREDIT)),
+        other => Err(PackedError::Format(other)),
+    }
+}
+
+/// The record of a plain charge of `amount` that left the account so.
+fn plain(after: &Account, amount: u64) -> Result<Record, PackedError> {
     let charged = |counter: &Counter| {
         let before = counter.amount.checked_sub(amount).zip(counter.count.checked_sub(1));
         let (amount, count) = before.ok_or(PackedError::Number)?;
@@ -64,12 +77,18 @@ fn plain(after: &Account, amount: u64, has_week: bool) -> Result<Record, PackedE
     };
     let windows = PerPeriod {
         day: charged(&after.windows.day)?,
-        week: if has_week { charged(&after.windows.week)? } else { WindowUsage::default() },
+        week: charged(&after.windows.week)?,
         month: charged(&after.windows.month)?,
         year: charged(&after.windows.year)?,
     };
+    let mut before = *after;
+    if let Some(credit) = &mut before.credit {
+        credit.exposure = credit.exposure.saturating_sub_unsigned(amount);
+        credit.unbilled = credit.unbilled.checked_sub(amount).ok_or(PackedError::Number)?;
+    }
     Ok(Record {
         windows,
+        credit: CreditRecord::between(&before, after),
         pending_before: after.pending,
         pending_after: after.pending,
         amount,
@@ -97,16 +116,13 @@ const fn window(before: &Counter, after: &Counter) -> WindowUsage {
 impl Reader<'_> {
     fn record(&mut self, amount: u64) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
         match self.0.first() {
-            Some(&FORMAT) => Ok((plain(&self.account()?, amount, true)?, None)),
-            Some(&PREVIOUS_FORMAT) => Ok((plain(&self.account()?, amount, false)?, None)),
-            Some(&RECORD_FORMAT) => self.full_record(Format::Present),
-            Some(&PREVIOUS_RECORD_FORMAT) => self.full_record(Format::Previous),
-            Some(&other) => Err(PackedError::Format(other)),
+            Some(&(RECORD_FORMAT | PREVIOUS_RECORD_FORMAT)) => self.full_record(),
+            Some(_) => Ok((plain(&self.account()?, amount)?, None)),
             None => Err(PackedError::Short),
         }
     }
 
-    fn full_record(&mut self, format: Format) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
+    fn full_record(&mut self) -> Result<(Record, Option<[u8; DECISION_ID_LEN]>), PackedError> {
         self.u8()?;
         let number = self.u8()?;
         let code = Code::from_number(number).ok_or(PackedError::Code(number))?;
@@ -116,7 +132,7 @@ impl Reader<'_> {
         let (amount, wait_ms) = (self.number()?, self.number()?);
         let (order_amount, settled, refunded) = (self.number()?, self.number()?, self.number()?);
         let after = self.account()?;
-        let before = if set & flags::RECORD_CHANGED == 0 { after } else { self.before(after, format)? };
+        let before = if set & flags::RECORD_CHANGED == 0 { after } else { self.before(after)? };
         let decision_id = if set & flags::RECORD_OTHER_DECISION == 0 { None } else { Some(self.array()?) };
         let first = if set & flags::RECORD_CONFLICTS == 0 { None } else { Some(self.first()?) };
         let record = Record {
@@ -134,6 +150,7 @@ impl Reader<'_> {
             merchant_suspended: set & flags::RECORD_MERCHANT_SUSPENDED != 0,
             version: after.version,
             levels: after.levels,
+            credit: CreditRecord::between(&before, &after),
         };
         Ok((record, decision_id))
     }

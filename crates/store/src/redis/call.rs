@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::atomic::Ordering;
 
-use quota::{Action, AmountMinor, Code, Command, Currency, Record, Reply, ThresholdPolicy, shard_of};
+use quota::{Action, AmountMinor, Code, Command, Currency, PostingKind, Record, Reply, ThresholdPolicy, shard_of};
 use redis::{Cmd, RedisError, Value};
 
 use super::link::is_wrong_server;
@@ -127,7 +127,8 @@ impl<'a> Keys<'a> {
         for (command, _) in batch {
             let shard = shard_of(&command.merchant, shards);
             let merchant = command.merchant.as_str();
-            let order = (merchant, command.order_no.as_ref().map_or("", quota::OrderNo::as_str));
+            let number = command.order_no.as_ref().map_or("", quota::OrderNo::as_str);
+            let order = (merchant, command.action.posting(), number);
             keys.indexes.push(KeyIndexes {
                 account: if command.action.is_of_merchant() {
                     0
@@ -166,7 +167,7 @@ impl<'a> Keys<'a> {
 
     fn write(&self, call: &mut Cmd, part: &mut Vec<u8>) {
         for (shard, command) in &self.orders {
-            keys::write_order(part, *shard, &command.merchant, command.order_no.as_ref());
+            keys::write_numbered(part, *shard, command);
             call.arg(part.as_slice());
         }
         for (shard, command) in &self.accounts {
@@ -190,7 +191,7 @@ impl<'a> Keys<'a> {
 
 /// The index of each key, by what it is the key of.
 struct Known<'a> {
-    orders: HashMap<(&'a str, &'a str), u16>,
+    orders: HashMap<(&'a str, Option<PostingKind>, &'a str), u16>,
     accounts: HashMap<(&'a str, Currency), u16>,
     merchants: HashMap<&'a str, u16>,
     streams: HashMap<u16, u16>,

@@ -38,6 +38,7 @@ pub(crate) fn command(merchant: &str, number: u8) -> Command {
         order_ttl_secs: TTL_SECS,
         backlog_max: 1_000,
         threshold_policy: None,
+        credit: None,
         history: None,
         payment_no: None,
         operation_no: None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quota::{Event, Ledger, MerchantId, PerPeriod, Period, WindowUsage};
+use quota::{ClosedCycle, CreditUsage, Event, Ledger, MerchantId, PerPeriod, Period, WindowUsage};
 
 use crate::generate::{CURRENCIES, MERCHANTS, PLAIN_MERCHANTS};
 
@@ -14,6 +14,8 @@ pub(crate) struct Books {
     /// Amount, count and refunded amount.
     windows: BTreeMap<(Account, Period, u32), [i128; 3]>,
     pending: BTreeMap<Account, i128>,
+    /// The usage of each credit line after its last change.
+    credit: BTreeMap<Account, CreditUsage>,
     /// The version and the windows of each account, as far as events show.
     accounts: BTreeMap<Account, (u64, PerPeriod<u32>)>,
 }
@@ -31,11 +33,12 @@ impl Books {
                     return Err(format!("{account:?}: window {} closed with {stated:?}, not {sums:?}", counter.id));
                 }
             }
-            self.follow(&account, event);
+            let is_change = self.follow(&account, event);
             for (period, window) in event.record.windows.iter() {
                 let sums = self.windows.entry((account.clone(), period, window.id)).or_default();
                 sums.iter_mut().zip(moved(window)).for_each(|(sum, moved)| *sum += moved);
             }
+            self.follow_credit(&account, event, is_change)?;
             let record = &event.record;
             *self.pending.entry(account).or_default() += difference(record.pending_before, record.pending_after);
         }
@@ -43,11 +46,11 @@ impl Books {
     }
 
     /// A reset brings an account back that was in windows which had not begun: what it counted there counts here from now on.
-    fn follow(&mut self, account: &Account, event: &Event) {
+    fn follow(&mut self, account: &Account, event: &Event) -> bool {
         let record = &event.record;
         let (version, left) = self.accounts.get(account).copied().unwrap_or_default();
         if record.code.http_status() != 200 || record.version <= version {
-            return;
+            return false;
         }
         self.accounts.insert(account.clone(), (record.version, record.windows.map(|window| window.id)));
         for (period, window) in record.windows.iter().filter(|(period, window)| window.id < *left.of(*period)) {
@@ -56,6 +59,24 @@ impl Books {
             let before = [window.amount_before, window.count_before, window.refunded_before].map(i128::from);
             self.windows.insert((account.clone(), period, window.id), before);
         }
+        true
+    }
+
+    /// Each event begins with the exposure that the one before it left, and a cycle closes with what it has billed.
+    fn follow_credit(&mut self, account: &Account, event: &Event, is_change: bool) -> Result<(), String> {
+        // A refused command of a batch was decided after those before it, which were taken back.
+        let Some(record) = event.record.credit.filter(|_| is_change) else { return Ok(()) };
+        let known = self.credit.entry(account.clone()).or_default();
+        let closes = record.cycle > known.cycle && known.cycle > 0;
+        let closed = closes.then_some(ClosedCycle { cycle: known.cycle, amount: known.unbilled });
+        let unbilled = if record.cycle == known.cycle { known.unbilled } else { 0 };
+        let expected = (known.exposure, unbilled, closed);
+        let got = (record.exposure_before, record.unbilled_before, event.closed_cycle);
+        if got != expected {
+            return Err(format!("{account:?}: an event begins with {got:?}, not {expected:?}"));
+        }
+        *known = record.after();
+        Ok(())
     }
 
     /// Compares every account with the sums of its open windows.
@@ -73,6 +94,10 @@ impl Books {
                     }
                 }
                 let pending = self.pending.get(&account).copied().unwrap_or_default();
+                let credit = self.credit.get(&account).copied();
+                if credit.unwrap_or_default() != stored.credit.unwrap_or_default() {
+                    return Err(format!("{account:?}: the credit line has {:?}, not {credit:?}", stored.credit));
+                }
                 if pending != i128::from(stored.pending) {
                     return Err(format!("{account:?}: {} are pending, not {pending}", stored.pending));
                 }

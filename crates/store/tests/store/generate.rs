@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use quota::{
-    Account, Action, AttemptId, Calendar, Charge, Code, Command, Currency, Effect, HoldTerms, LAG_MS_MAX, Ledger, Mark,
-    MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, REPLAYS_MAX, Refund,
-    Resolution, Settle, Subject, ThresholdPolicy, Thresholds, Weekday,
+    Account, Action, AttemptId, Calendar, Charge, Code, Command, CreditTerms, Currency, Effect, HoldTerms, LAG_MS_MAX,
+    Ledger, Mark, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, Posting,
+    PostingKind, REPLAYS_MAX, Refund, Resolution, Settle, Subject, ThresholdPolicy, Thresholds, Weekday,
 };
 use sluice_policy::ZoneSource;
 use sluice_policy_source::zones::Zones;
@@ -25,6 +25,8 @@ const REMEMBERED: usize = 24;
 pub(crate) const MERCHANTS: [&str; 4] = ["m-1", "m-2", "m-3", "m-4"];
 /// Of these accounts nothing else is asked than new charges, so that most are decided without anything out of the ordinary.
 pub(crate) const PLAIN_MERCHANTS: [&str; 2] = ["p-1", "p-2"];
+/// Their accounts have credit lines.
+const CREDIT_MERCHANTS: [&str; 3] = ["m-2", "m-3", "p-2"];
 pub(crate) const CURRENCIES: [&str; 2] = ["USD", "JPY"];
 
 /// What a stretch of commands is like.
@@ -81,6 +83,7 @@ struct Target<'a> {
     order: Option<&'a Order>,
     account: Account,
     is_merchant_suspended: bool,
+    has_credit: bool,
     traffic: Traffic,
 }
 
@@ -180,7 +183,8 @@ impl Generator {
         let account = ledger.account(&merchant, currency).copied().unwrap_or_default().rolled(windows);
         let known = stored.filter(|order| i64::from(order.expires_at_secs) > now_ms / 1000);
         let is_merchant_suspended = ledger.merchant(&merchant).is_some_and(|merchant| merchant.suspended_at_ms > 0);
-        let target = Target { name, order: known, account, is_merchant_suspended, traffic };
+        let has_credit = CREDIT_MERCHANTS.contains(&merchant.as_str());
+        let target = Target { name, order: known, account, is_merchant_suspended, has_credit, traffic };
         let is_of_another_currency = known.is_some_and(|order| order.currency != currency);
         let action = match traffic {
             Traffic::Ordinary if self.relist() => Action::Roll,
@@ -203,6 +207,7 @@ impl Generator {
         let backlog_max = if self.random.one_in(16) { waiting(&merchant) + self.random.below(3) } else { 1_000_000 };
         let nameless =
             is_of_account(&action) || (is_charge(&action) && effect != Effect::Commit && self.random.one_in(2));
+        let credit = self.credit(&target, &action, &windows);
         Command {
             merchant,
             currency,
@@ -220,11 +225,45 @@ impl Generator {
             },
             backlog_max: u32::try_from(backlog_max).unwrap(),
             threshold_policy,
+            credit,
             history: history.filter(|_| !nameless).map(Box::new),
             payment_no: None,
             operation_no: None,
             channel: None,
         }
+    }
+
+    /// The credit line in a cycle of a month, or of a day; sometimes it is not known, or capped. Its limit is mostly one that the
+    /// command just fits into, or just does not.
+    fn credit(&mut self, target: &Target, action: &Action, windows: &quota::WindowIds) -> Option<CreditTerms> {
+        if !target.has_credit || action.is_of_merchant() || self.random.one_in(20) {
+            return None;
+        }
+        let exposure = target.account.credit.map_or(0, |credit| credit.exposure);
+        let asked = action.amount().map_or(0, |amount| amount.get().cast_signed());
+        let edge = u64::try_from(exposure.saturating_add(asked)).unwrap_or_default();
+        let random = &mut self.random;
+        let limit = match random.below(8) {
+            0 => 0,
+            1 | 2 => random.near(edge.min(figures::MAX)),
+            _ => figures::MAX,
+        };
+        let limit = amount(limit.min(figures::MAX));
+        let uncapped_limit =
+            if random.one_in(2) { limit } else { amount(random.near(edge.min(figures::MAX))).max(limit) };
+        let cycle = if self.seed.is_multiple_of(2) { windows.ids.day } else { windows.ids.month * 100 + 1 };
+        Some(CreditTerms { cycle, limit, uncapped_limit })
+    }
+
+    /// A posting whose amount its number determines, or one about what is owed.
+    fn posting(&mut self, target: &Target) -> Posting {
+        let owed = target.account.credit.map_or(0, |credit| credit.exposure.unsigned_abs());
+        let minor = match self.random.below(6) {
+            0 => self.random.near(owed),
+            1 => self.random.below(2),
+            _ => 1 + target.name.len() as u64 * 7 % self.scale.max(2),
+        };
+        Posting { kind: self.random.pick(&PostingKind::ALL), amount: amount(minor.min(figures::MAX)) }
     }
 
     /// Mostly the same for many commands, as under a policy that seldom changes. Every third sequence has none, and so more
@@ -332,6 +371,9 @@ impl Generator {
             Traffic::Crowd => return self.crowd(target),
             Traffic::Parts => return self.part(target),
             Traffic::Ordinary | Traffic::Resets | Traffic::Plain => {}
+        }
+        if target.has_credit && self.random.one_in(10) {
+            return Action::Post(self.posting(target));
         }
         if self.random.one_in(12) {
             return figures::account_action(&mut self.random, &target.account, self.scale);

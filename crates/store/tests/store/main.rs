@@ -252,7 +252,7 @@ async fn a_failure_is_made_short() {
     let right = "o_amount == amount and o_currency == currency and";
     let script = SCRIPT.replace(right, "o_amount == amount and");
     assert_ne!(script, SCRIPT);
-    let (steps, _) = run_sequence(&redis.url(), 0, seeds()[0], &script).await.unwrap_err();
+    let (steps, _) = run_sequence(&redis.url(), 0, seeds()[1], &script).await.unwrap_err();
     let before = steps.len();
     let (steps, _) = Shrinker::new(redis.url(), &script).shrink(steps).await.unwrap();
     let commands: Vec<_> = steps.iter().flat_map(|step| &step.commands).collect();

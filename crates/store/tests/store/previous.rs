@@ -1,20 +1,17 @@
-//! A server of the release before weeks were counted, as far as the store sees it: its script (`formats/decide-4.lua`) and its
-//! packing of commands, kept as they were.
+//! A server of the release before credit lines, as far as the store sees it: its script (`formats/decide-6.lua`) and its packing
+//! of commands, kept as they were.
 
 use quota::{
-    Action, AmountMinor, Change, Charge, Code, Command, CounterName, Effect, Limits, NOW_MS_MAX, OnExpiry, OperationId,
-    OperationKind, Order, OrderState, Origins, Period, Reply, Reset, Resolution, Settle, Subject, ThresholdPolicy,
-    shard_of,
+    Action, AmountMinor, Change, Charge, Code, Command, Effect, Limits, NOW_MS_MAX, OnExpiry, OperationId,
+    OperationKind, Order, OrderState, Origins, Reply, Reset, Resolution, Settle, Subject, ThresholdPolicy, shard_of,
 };
 use redis::Script;
 use sluice_store::{keys, packed};
 
 use crate::support::{SHARDS, connect};
 
-const SCRIPT: &str = include_str!("formats/decide-4.lua");
-const FORMAT: u8 = 4;
-/// In the order of its values.
-const PERIODS: [Period; 3] = [Period::Day, Period::Month, Period::Year];
+const SCRIPT: &str = include_str!("formats/decide-6.lua");
+const FORMAT: u8 = 6;
 
 /// A connection of such a server.
 pub(crate) struct Previous {
@@ -100,7 +97,7 @@ fn pack(command: &Command) -> Vec<u8> {
 fn pack_policy(policy: &ThresholdPolicy) -> Vec<u8> {
     let mut out = Packed(Vec::new());
     out.u16(policy.thresholds().list());
-    policy.maxima().iter().take(7).for_each(|max| out.number(max.get()));
+    policy.maxima().iter().for_each(|max| out.number(max.get()));
     let percents = policy.thresholds().percents();
     out.0.push(u8::try_from(percents.len()).unwrap());
     percents.iter().for_each(|percent| out.u16(*percent));
@@ -162,7 +159,8 @@ const fn op(action: &Action) -> u8 {
         Action::Resolve(_) => 16,
         Action::SuspendMerchant => 17,
         Action::ResumeMerchant => 18,
-        Action::ExtendHold { .. } => panic!("it had no extensions"),
+        Action::ExtendHold { .. } => 19,
+        Action::Post(_) => panic!("it had no credit lines"),
     }
 }
 
@@ -204,13 +202,14 @@ impl Packed {
 
     fn charged_in(&mut self, origins: &Origins) {
         self.u32(origins.day.id);
-        self.0.extend(PERIODS.map(|period| origins.of(period).epoch));
+        self.u32(origins.week.id);
+        origins.iter().for_each(|(_, origin)| self.0.push(origin.epoch));
     }
 
     fn maxima(&mut self, action: &Action) {
         match action.charge() {
             Some(charge) => self.windows(&charge.limits),
-            None => self.0.extend_from_slice(&[0; 48]),
+            None => self.0.extend_from_slice(&[0; 64]),
         }
     }
 
@@ -226,15 +225,15 @@ impl Packed {
     }
 
     fn windows(&mut self, limits: &Limits) {
-        PERIODS.into_iter().for_each(|period| self.number(limits.of(period).count.get()));
-        PERIODS.into_iter().for_each(|period| self.number(limits.of(period).amount.get()));
+        limits.windows.iter().for_each(|(_, window)| self.number(window.count.get()));
+        limits.windows.iter().for_each(|(_, window)| self.number(window.amount.get()));
     }
 
     fn expected(&mut self, command: &Command) {
         let windows = command.windows.ids.map(|id| quota::Origin { id: *id, epoch: 0 });
         self.0.push(FORMAT);
         self.charged_in(&windows);
-        self.0.extend_from_slice(&[0; 7]);
+        self.0.extend_from_slice(&[0; 11]);
         self.0.push(FORMAT);
         self.charged_in(&windows);
         self.0.extend_from_slice(&[OrderState::Charged.number(), 0]);
@@ -265,6 +264,7 @@ impl Packed {
                 self.number(refund.daily_max.get());
                 self.number(refund.monthly_max.get());
             }
+            Action::ExtendHold { until_secs } => self.u32(*until_secs),
             Action::MarkUnknown(mark) => {
                 let none = OperationId([0; 16]);
                 let (kind, id) = match mark.subject {
@@ -286,11 +286,12 @@ impl Packed {
                     Change::Subtract(_) => 2,
                     Change::Set(_) => 3,
                 };
-                self.0.extend_from_slice(&[counter(adjust.counter), change]);
+                self.0.extend_from_slice(&[adjust.counter.number(), change]);
                 self.optional(adjust.expected_version);
             }
             Action::Reset(Reset { windows, expected_version }) => {
-                self.0.push(u8::from(windows.day) + 2 * u8::from(windows.month) + 4 * u8::from(windows.year));
+                let bits = windows.iter().filter(|(_, reset)| **reset).map(|(period, _)| 1 << period.number());
+                self.0.push(bits.sum());
                 self.number(command.windows.until_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
                 self.optional(*expected_version);
             }
@@ -301,7 +302,7 @@ impl Packed {
             | Action::Resume
             | Action::SuspendMerchant
             | Action::ResumeMerchant
-            | Action::ExtendHold { .. }
+            | Action::Post(_)
             | Action::Initialize
             | Action::Roll => {}
         }
@@ -315,11 +316,4 @@ impl Packed {
             self.windows(&pace.ceiling);
         }
     }
-}
-
-/// The counters that it knew kept their numbers.
-fn counter(counter: CounterName) -> u8 {
-    let number = counter.number();
-    assert!(number < 10, "{counter:?} is none of its counters");
-    number
 }

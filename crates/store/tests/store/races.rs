@@ -36,6 +36,7 @@ fn command(order: &str, name: &str, action: Action, number: u128) -> Command {
         order_ttl_secs: 3_600,
         backlog_max: 1_000_000,
         threshold_policy: None,
+        credit: None,
         history: None,
         payment_no: None,
         operation_no: None,

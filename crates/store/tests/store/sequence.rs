@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{
-    Action, ClosedWindow, Code, Command, Crossing, Effect, MerchantId, NOW_MS_MAX, OrderNo, OrderState, Record, Reply,
-};
+use quota::{Action, Code, Command, Crossing, Effect, MerchantId, NOW_MS_MAX, OrderNo, OrderState, Record, Reply};
 use sluice_store::{AuditContext, MemoryStore, RedisStore, Store, StoreError, StoreTime, keys, packed};
 
 use crate::books::Books;
@@ -154,14 +152,14 @@ impl Sequence {
         if reply.event_seq.is_some() {
             *self.waiting.entry(shard_of(&command.merchant)).or_default() += 1;
         }
-        if let Some(order_no) = &command.order_no {
+        if let Some(order_no) = command.order_no.as_ref().filter(|_| command.action.posting().is_none()) {
             self.orders.insert((command.merchant.clone(), order_no.clone()));
         }
     }
 
     /// An open hold whose order is not known any more by the time of this command.
     fn note_forgotten(&mut self, command: &Command, store_ms: i64) {
-        let Some(order_no) = &command.order_no else { return };
+        let Some(order_no) = command.order_no.as_ref().filter(|_| command.action.posting().is_none()) else { return };
         let ledger = self.reference.ledger();
         let Some(order) = ledger.order(&command.merchant, order_no) else { return };
         if order.state == OrderState::Held && u64::from(order.expires_at_secs) <= command.time_at(store_ms) / 1000 {
@@ -327,6 +325,7 @@ pub(crate) fn expire(hold: &sluice_store::DueHold) -> Command {
         order_ttl_secs: 3_600,
         backlog_max: 1_000_000,
         threshold_policy: None,
+        credit: None,
         history: None,
         payment_no: None,
         operation_no: None,
@@ -397,7 +396,7 @@ struct Entry {
     event_id: Vec<u8>,
     order_no: String,
     record: Record,
-    closed: Vec<ClosedWindow>,
+    closed: packed::Closed,
     crossing: Option<Crossing>,
 }
 
@@ -409,7 +408,7 @@ impl Entry {
             event_id: command.decision_id.to_vec(),
             order_no: command.order_no.as_ref().map(ToString::to_string).unwrap_or_default(),
             record: event.record,
-            closed: event.closed.clone(),
+            closed: packed::Closed { windows: event.closed.clone(), cycle: event.closed_cycle },
             crossing: event.crossing.clone(),
         }
     }
@@ -419,7 +418,7 @@ impl Entry {
         let closed = entry.get::<Vec<u8>>("w").map(|bytes| packed::closed(&bytes)).transpose();
         let crossing = entry.get::<Vec<u8>>("a").filter(|bytes| !bytes.is_empty());
         let record = entry.get::<Vec<u8>>("d").unwrap();
-        let crossing = crossing.map(|bytes| packed::crossing(&bytes, &record)).transpose();
+        let crossing = crossing.map(|bytes| packed::crossing(&bytes)).transpose();
         Ok(Self {
             id: entry.id.clone(),
             event_id: context.event_id,

@@ -332,6 +332,7 @@ pub(super) fn rebuilt(state: OrderState) -> StoredOrder {
         hold: Hold::default(),
         settled: 0,
         refunded: 15,
+        credit_cycle: 0,
         live: Vec::new(),
         voided: Vec::new(),
         operations: vec![refund],

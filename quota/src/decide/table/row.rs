@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use quota::{
-    Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Effect,
-    HoldTerms, LimitName, Limits, Mark, MerchantId, OnExpiry, OperationId, Order, OrderNo, OrderState, Pace, PerPeriod,
-    Period, Refund, Reply, Reset, Resolution, Settle, Subject, ThresholdPolicy, Thresholds, WindowLimits,
+    Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, CreditTerms,
+    Currency, Effect, HoldTerms, LimitName, Limits, Mark, MerchantId, OnExpiry, OperationId, Order, OrderNo,
+    OrderState, Pace, PerPeriod, Period, Posting, PostingKind, Refund, Reply, Reset, Resolution, Settle, Subject,
+    ThresholdPolicy, Thresholds, WindowLimits,
 };
 
 /// 21:30 in UTC on 21 November 2026, a Saturday.
@@ -37,6 +38,10 @@ pub(crate) enum Expected {
     /// Refunded of the week afterwards.
     RefundedOfWeek(u64),
     Pending(u64),
+    /// Exposure and unbilled amount of the credit line afterwards.
+    Credit(i64, u64),
+    /// The account keeps no exposure.
+    NoCredit,
     /// The order: its state, the captured amount of a hold, and the refunded amount.
     Order(OrderState, u64, u64),
     /// When the hold ends, seconds after the table's time.
@@ -72,6 +77,10 @@ impl Expected {
             }
             Self::RefundedOfWeek(_) => Self::RefundedOfWeek(refunded(Period::Week)),
             Self::Pending(_) => Self::Pending(record.pending_after),
+            Self::Credit(..) | Self::NoCredit => match record.credit {
+                Some(credit) => Self::Credit(credit.exposure_after, credit.unbilled_after),
+                None => Self::NoCredit,
+            },
             Self::Order(..) => Self::Order(record.order.state, record.order.settled, record.order.refunded),
             Self::HoldUntil(_) => Self::HoldUntil(record.order.hold_until_secs - NOW_SECS),
             Self::Moved(_) => Self::Moved(record.amount),
@@ -100,6 +109,7 @@ pub(crate) struct Row {
     at_ms: i64,
     history: Option<Box<Order>>,
     threshold_policy: Option<ThresholdPolicy>,
+    credit: Option<CreditTerms>,
     code: Code,
     replay: bool,
     expected: Vec<Expected>,
@@ -117,6 +127,7 @@ impl Row {
             at_ms: 0,
             history: None,
             threshold_policy: Some(ThresholdPolicy::new(&day_amount(100), Thresholds::DEFAULT)),
+            credit: None,
             code: Code::Applied,
             replay: false,
             expected: Vec::new(),
@@ -204,6 +215,11 @@ impl Row {
         Self::of(Some(order), "operator", Action::Resolve(resolution))
     }
 
+    /// A posting under a number of its kind.
+    pub(crate) fn post(kind: PostingKind, number: &'static str, minor: u64) -> Self {
+        Self::of(Some(number), "operator", Action::Post(Posting { kind, amount: amount(minor) }))
+    }
+
     pub(crate) fn adjust(counter: CounterName, change: Change) -> Self {
         Self::of(None, "operator", Action::Adjust(Adjust { counter, change, expected_version: None }))
     }
@@ -260,6 +276,16 @@ impl Row {
     pub(crate) fn with_thresholds(self, limits: &Limits, percents: &[u32]) -> Self {
         let thresholds = Thresholds::new(percents.iter().copied()).unwrap();
         Self { threshold_policy: Some(ThresholdPolicy::new(limits, thresholds)), ..self }
+    }
+
+    /// The account has a credit line of so much, in the billing cycle that begins on this day.
+    pub(crate) fn credit(self, limit: u64, cycle: u32) -> Self {
+        self.capped_credit(limit, limit, cycle)
+    }
+
+    /// The same where an overdue line is capped.
+    pub(crate) fn capped_credit(self, limit: u64, uncapped: u64, cycle: u32) -> Self {
+        Self { credit: Some(CreditTerms { cycle, limit: amount(limit), uncapped_limit: amount(uncapped) }), ..self }
     }
 
     /// The thresholds are unknown.
@@ -359,6 +385,7 @@ impl Row {
             order_ttl_secs: TTL_SECS,
             backlog_max: 1000,
             threshold_policy: self.threshold_policy.map(Arc::new),
+            credit: self.credit,
             history: self.history.clone(),
             payment_no: None,
             operation_no: None,

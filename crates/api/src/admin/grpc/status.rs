@@ -113,6 +113,10 @@ const fn of_quota(code: Quota) -> Code {
         | Quota::CurrencyNotAllowed
         | Quota::BelowSingleMin
         | Quota::AboveSingleMax
+        | Quota::CreditFrozen
+        | Quota::CreditChannel
+        | Quota::CreditRestricted
+        | Quota::CreditExhausted
         | Quota::Suspended
         | Quota::RefundExceedsOrder
         | Quota::CaptureExceedsHold
@@ -133,7 +137,9 @@ const fn of_quota(code: Quota) -> Code {
         Quota::OrderUnknown => Code::NotFound,
         Quota::IdempotencyConflict | Quota::ReplayRefused => Code::AlreadyExists,
         Quota::AttemptVoided | Quota::VersionConflict | Quota::BatchRefused => Code::Aborted,
-        Quota::StoreUnavailable | Quota::BacklogFull | Quota::AuthzUnavailable => Code::Unavailable,
+        Quota::StoreUnavailable | Quota::BacklogFull | Quota::AuthzUnavailable | Quota::CreditUnknown => {
+            Code::Unavailable
+        }
     }
 }
 

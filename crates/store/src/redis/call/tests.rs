@@ -17,6 +17,7 @@ fn command(number: u8) -> Command {
         order_ttl_secs: 60,
         backlog_max: 1_000,
         threshold_policy: None,
+        credit: None,
         history: None,
         payment_no: None,
         operation_no: None,
@@ -26,10 +27,10 @@ fn command(number: u8) -> Command {
 
 /// A record of a command that changed nothing, on an unknown account.
 fn record(flags: u8) -> Vec<u8> {
-    let mut bytes = vec![5, Code::Applied.number(), flags, 0];
+    let mut bytes = vec![12, Code::Applied.number(), flags, 0];
     bytes.extend_from_slice(&[0; 44]);
-    bytes.push(4);
-    bytes.extend_from_slice(&[0; 118]);
+    bytes.push(8);
+    bytes.extend_from_slice(&[0; 95]);
     bytes
 }
 
@@ -62,10 +63,10 @@ fn a_record_that_says_what_none_says_is_its_own_commands_error() {
         record[at] = byte;
         record
     };
-    let half = with(48 + 15 + 7, 0x3f, 0);
-    let replayed = [with(1, 99, 7), vec![b'\n'; 80 + 16]].concat();
-    let plain = vec![4; 119];
-    for foreign in [with(1, 99, 0), with(3, 9, 0), with(48, 9, 0), half, replayed, plain] {
+    let half = with(48 + 24 + 7, 0x3f, 0);
+    let replayed = [with(1, 99, 7), vec![b'\n'; 104 + 16]].concat();
+    let plain = vec![6; 152];
+    for foreign in [with(1, 99, 0), with(3, 9, 0), half, replayed, plain] {
         let results = read(&[&record(0), b"0-1", &foreign, b"0-2", &record(0), b"0-3"], 3).unwrap();
         let [Ok(_), Err(StoreError::Corrupt(_)), Ok(third)] = results.as_slice() else { panic!("{results:?}") };
         assert_eq!(third.event_seq, Some(3), "{foreign:?}");
@@ -75,13 +76,13 @@ fn a_record_that_says_what_none_says_is_its_own_commands_error() {
 #[test]
 fn what_is_no_reply_is_refused() {
     let long = [record(0), vec![0]].concat();
-    let (short, whole) = (&record(0)[..166], &record(0)[..]);
+    let (short, whole) = (&record(0)[..143], &record(0)[..]);
     let foreign: [(&[&[u8]], u8); 8] = [
         (&[whole, b"0-1"], 2),
         (&[whole, b"0-1", whole, b""], 1),
         (&[&long, b""], 1),
         (&[short, b""], 1),
-        (&[&[9; 169], b""], 1),
+        (&[&[5; 169], b""], 1),
         (&[b"", b""], 1),
         (&[whole, b"1-1"], 1),
         (&[b"\x01x", b""], 1),

@@ -1,0 +1,91 @@
+//! Credit lines: what a charge may add to the exposure, and postings.
+
+use super::{Case, Verdict};
+use crate::{Account, AmountMinor, Code, CreditUsage, Order, OrderState, Posting, PostingKind};
+
+impl Case<'_> {
+    /// Why the credit line does not admit a charge; a line that is unknown to the server bounds nothing.
+    pub(super) fn exceeds_credit(&self, amount: AmountMinor) -> Option<Code> {
+        let credit = self.account.credit?;
+        let maxima = self.command.credit.map(|terms| (terms.limit, terms.uncapped_limit));
+        let (limit, uncapped) = maxima.unwrap_or((AmountMinor::MAX, AmountMinor::MAX));
+        if credit.allows(amount.get(), limit) {
+            None
+        } else if credit.allows(amount.get(), uncapped) {
+            Some(Code::CreditRestricted)
+        } else {
+            Some(Code::CreditExhausted)
+        }
+    }
+
+    /// Posts once under the posting's number, where there is a line. The limit bounds only what is given away.
+    pub(super) fn post(&self, posting: &Posting) -> Verdict {
+        match self.order {
+            Some(order) if order.amount == posting.amount && order.currency == self.command.currency => {
+                return self.answer(Code::Applied).replayed().with_decision_id(order.decision_id).unjournaled();
+            }
+            Some(_) => return self.answer(Code::IdempotencyConflict),
+            None => {}
+        }
+        let Some(mut credit) = self.account.credit else { return self.answer(Code::CreditUnknown) };
+        if let Some(code) = self.refuses_posting(posting, &credit) {
+            return self.answer(code);
+        }
+        if posting.kind.raises() {
+            credit.raise(posting.amount.get());
+            // What is given to another account is on the next statement; a reversed repayment opens the ones that it had paid.
+            credit.bill(if posting.kind == PostingKind::TransferOut { posting.amount.get() } else { 0 });
+        } else {
+            credit.lower(posting.amount.get());
+        }
+        let order = Order {
+            amount: posting.amount,
+            state: OrderState::Charged,
+            ..Order::open(self.command.currency, self.command.decision_id)
+        };
+        self.answer(Code::Applied).account(Account { credit: Some(credit), ..self.account }).order(order)
+    }
+
+    fn refuses_posting(&self, posting: &Posting, credit: &CreditUsage) -> Option<Code> {
+        let amount = posting.amount.get();
+        let possible =
+            if posting.kind.raises() { credit.allows(amount, AmountMinor::MAX) } else { credit.takes(amount) };
+        if !possible || amount == 0 {
+            return Some(Code::BadAmount);
+        }
+        match posting.kind {
+            PostingKind::TransferOut if self.is_suspended() => Some(Code::Suspended),
+            PostingKind::TransferOut => self.exceeds_credit(posting.amount),
+            PostingKind::Repayment | PostingKind::Reversal | PostingKind::WriteOff | PostingKind::TransferIn => None,
+        }
+    }
+}
+
+/// The exposure follows orders that have raised it.
+impl Account {
+    /// Bills a capture in the present cycle, and returns that cycle for the order; 0 where the order is on no credit line.
+    pub(super) fn bill_credit(&mut self, order: &Order, captured: u64) -> u32 {
+        match &mut self.credit {
+            Some(credit) if order.credit_cycle != 0 => {
+                credit.bill(captured);
+                credit.cycle
+            }
+            Some(_) | None => order.credit_cycle,
+        }
+    }
+
+    /// Raises the exposure by what an order has charged beyond its hold.
+    pub(super) fn raise_credit(&mut self, order: &Order, more: u64) {
+        if let Some(credit) = self.credit.as_mut().filter(|_| order.credit_cycle != 0) {
+            credit.raise(more);
+        }
+    }
+
+    /// Lowers the exposure by what an order gives back, of which a part is billed.
+    pub(super) fn release_credit(&mut self, order: &Order, amount: u64, billed: u64) {
+        if let Some(credit) = self.credit.as_mut().filter(|_| order.credit_cycle != 0) {
+            credit.lower(amount);
+            credit.unbill(billed, order.credit_cycle);
+        }
+    }
+}
