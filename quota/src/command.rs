@@ -248,28 +248,7 @@ impl Action {
     /// The kind of posting, whose numbers are apart from those of orders and of other kinds.
     #[must_use]
     pub const fn posting(&self) -> Option<PostingKind> {
-        match self {
-            Self::Post(posting) => Some(posting.kind),
-            Self::Consume(_)
-            | Self::Hold(..)
-            | Self::VoidAttempt
-            | Self::Void
-            | Self::Settle(_)
-            | Self::Refund(_)
-            | Self::MarkUnknown(_)
-            | Self::Resolve(_)
-            | Self::Release(_)
-            | Self::Expire
-            | Self::ExtendHold { .. }
-            | Self::Adjust(_)
-            | Self::Reset(_)
-            | Self::Suspend
-            | Self::Resume
-            | Self::SuspendMerchant
-            | Self::ResumeMerchant
-            | Self::Initialize
-            | Self::Roll => None,
-        }
+        if let Self::Post(posting) = self { Some(posting.kind) } else { None }
     }
 
     /// Whether it concerns the merchant as a whole, and so no account.

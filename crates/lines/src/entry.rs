@@ -55,7 +55,7 @@ table_row! {
 }
 
 /// The entries of an event, in their order: a cycle closes before anything else of the event. The cycle of a credit is not known
-/// yet; [`order_of_credit`] has the order that it was billed for.
+/// yet: the usage log has the one in which its order was billed.
 pub(crate) fn of(event: &Event) -> Vec<Entry> {
     let Some(credit) = event.record.credit.filter(|_| event.changes_account) else { return Vec::new() };
     let Some(currency) = event.row.currency.clone() else { return Vec::new() };

@@ -11,8 +11,9 @@ for number = 1, commands do
 
   -- A plain charge of a new order on an account without anything out of the ordinary: only the usage is computed.
   local version = (op == PLAIN or op == PLAIN_CREDIT) and account_value and byte(account_value)
-  local plain = version and not order_value and #account_value == account_len(version) and (version >= CREDIT_FORMAT) == (op == PLAIN_CREDIT)
-    and (version ~= PREVIOUS_FORMAT or previous) and waiting[stream] < backlog_max and asked_ms <= store_ms and asked_ms >= store_ms - LAG_MS_MAX
+  local plain = version and not order_value and #account_value == account_len(version)
+    and (version ~= PREVIOUS_FORMAT or previous) and (version >= CREDIT_FORMAT) == (op == PLAIN_CREDIT)
+    and waiting[stream] < backlog_max and asked_ms <= store_ms and asked_ms >= store_ms - LAG_MS_MAX
     and is_quiet(values[merchant_at])
   if plain then
     local _, own_head, da, dc, wa, wc, ma, mc, ya, yc, changes, from = decode(HEADED, account_value)

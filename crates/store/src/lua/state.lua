@@ -14,8 +14,10 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local _, ttl, flags, refusal, replays_max, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
   local now_ms = time_of(asked_ms)
   local history = history_len > 0 and sub(packed, -history_len) or ''
-  local dry, noted = flags % (2 * COMMAND_DRY_FLAG) == COMMAND_DRY_FLAG, flags % (2 * COMMAND_JOURNALED_FLAG) >= COMMAND_JOURNALED_FLAG
-  local paced, marked = flags % (2 * COMMAND_PACED_FLAG) >= COMMAND_PACED_FLAG, flags % (2 * COMMAND_LAST_OR_RESERVED_FLAG) >= COMMAND_LAST_OR_RESERVED_FLAG
+  local dry = flags % (2 * COMMAND_DRY_FLAG) == COMMAND_DRY_FLAG
+  local noted = flags % (2 * COMMAND_JOURNALED_FLAG) >= COMMAND_JOURNALED_FLAG
+  local paced = flags % (2 * COMMAND_PACED_FLAG) >= COMMAND_PACED_FLAG
+  local marked = flags % (2 * COMMAND_LAST_OR_RESERVED_FLAG) >= COMMAND_LAST_OR_RESERVED_FLAG
   local now = (now_ms - now_ms % 1000) / 1000
   local amount = max(asked, 0)
   local terms_cycle, credit_max, uncapped_max = nil, AMOUNT_MAX, AMOUNT_MAX
