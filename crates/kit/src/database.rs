@@ -1,5 +1,6 @@
 //! Connections to Postgres for everything but the journal, which has one of its own.
 
+pub mod change;
 pub mod copy;
 pub mod fitness;
 pub mod leader;

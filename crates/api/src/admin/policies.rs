@@ -14,9 +14,10 @@ use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use super::page::{Cursor, Page, TimeId, limit};
 use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
+use sluice_kit::database::change::{By, ChangeError};
 use sluice_policy_source::EffectivePolicy;
 use sluice_policy_source::postgres::model::{Change, LimitPolicy, PolicyInput, PolicyState, PolicyStatus};
-use sluice_policy_source::postgres::{By, PolicyFilter, PolicyRepository, RepositoryError};
+use sluice_policy_source::postgres::{PolicyFilter, PolicyRepository};
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
@@ -30,13 +31,13 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
 }
 
 /// The problem that an error is to its caller.
-pub(super) fn problem_of(error: RepositoryError) -> Problem {
+pub(super) fn problem_of(error: ChangeError) -> Problem {
     match error {
-        RepositoryError::NotFound(_) => Problem::new(Kind::NotFound).detail(error.to_string()),
-        RepositoryError::Conflict(detail) => Problem::new(Kind::Conflict).detail(detail),
-        RepositoryError::Invalid { field, problem } => Problem::field(field, problem),
-        RepositoryError::FourEyes => Problem::new(Kind::Forbidden).detail(error.to_string()),
-        RepositoryError::Database(error) => error.into(),
+        ChangeError::NotFound(_) => Problem::new(Kind::NotFound).detail(error.to_string()),
+        ChangeError::Conflict(detail) => Problem::new(Kind::Conflict).detail(detail),
+        ChangeError::Invalid { field, problem } => Problem::field(field, problem),
+        ChangeError::FourEyes => Problem::new(Kind::Forbidden).detail(error.to_string()),
+        ChangeError::Database(error) => error.into(),
     }
 }
 

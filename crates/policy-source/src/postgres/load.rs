@@ -11,9 +11,9 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use sluice_kit::clock;
+use sluice_kit::database::change::ChangeError;
 
 use super::checks;
-use super::error::RepositoryError;
 use super::model::{Binding, LimitPolicy, Override, Tier};
 
 /// One statement sees one state of all tables.
@@ -122,7 +122,7 @@ impl Rows {
 
     fn add_binding(&self, set: &mut PolicySet, row: &Binding, codes: &HashMap<Uuid, &str>) -> Result<(), PolicyError> {
         let path = format!("merchant_tier {}", row.binding_id);
-        let read = || -> Result<(MerchantId, TierBinding), RepositoryError> {
+        let read = || -> Result<(MerchantId, TierBinding), ChangeError> {
             let tier = tier_code(codes, row.tier_id)?.to_owned();
             let mut span = checks::span(Some(row.effective_date), row.expiry_date)?;
             // The time before is never queried; merchants that are bound without an end share their tier's policies.
@@ -162,7 +162,7 @@ fn add_tier(set: &mut PolicySet, tier: &Tier) -> Result<(), PolicyError> {
 
 fn add_policy(set: &mut PolicySet, row: &LimitPolicy, codes: &HashMap<Uuid, &str>) -> Result<(), PolicyError> {
     let path = format!("limit_policy {} version {}", row.policy_id, row.version);
-    let read = || -> Result<(Scope, PolicyRule), RepositoryError> {
+    let read = || -> Result<(Scope, PolicyRule), ChangeError> {
         let scope = match (&row.merchant_id, row.tier_id) {
             (Some(merchant), _) => Scope::Merchant(checks::merchant(merchant)?),
             (None, Some(tier)) => Scope::Tier(tier_code(codes, tier)?.to_owned()),
@@ -185,7 +185,7 @@ fn add_policy(set: &mut PolicySet, row: &LimitPolicy, codes: &HashMap<Uuid, &str
 
 fn add_override(set: &mut PolicySet, row: &Override) -> Result<(), PolicyError> {
     let path = format!("policy_override {}", row.override_id);
-    let read = || -> Result<PolicyOverride, RepositoryError> {
+    let read = || -> Result<PolicyOverride, ChangeError> {
         let channel: Option<Channel> = checks::channel(&row.channel)?;
         let fields: PolicyFields = row.fields()?;
         Ok(PolicyOverride {
@@ -201,17 +201,17 @@ fn add_override(set: &mut PolicySet, row: &Override) -> Result<(), PolicyError> 
     set.add_override(read().map_err(|error| located(&path, error))?)
 }
 
-fn tier_code<'a>(codes: &HashMap<Uuid, &'a str>, tier: Uuid) -> Result<&'a str, RepositoryError> {
-    codes.get(&tier).copied().ok_or_else(|| RepositoryError::invalid("tier_id", "there is no such tier"))
+fn tier_code<'a>(codes: &HashMap<Uuid, &'a str>, tier: Uuid) -> Result<&'a str, ChangeError> {
+    codes.get(&tier).copied().ok_or_else(|| ChangeError::invalid("tier_id", "there is no such tier"))
 }
 
 /// A row's problem as one of the set.
-fn located(path: &str, error: RepositoryError) -> PolicyError {
+fn located(path: &str, error: ChangeError) -> PolicyError {
     match error {
-        RepositoryError::Invalid { field, problem } => PolicyError::Field { field: format!("{path}.{field}"), problem },
-        other @ (RepositoryError::NotFound(_)
-        | RepositoryError::Conflict(_)
-        | RepositoryError::FourEyes
-        | RepositoryError::Database(_)) => PolicyError::Field { field: path.to_owned(), problem: other.to_string() },
+        ChangeError::Invalid { field, problem } => PolicyError::Field { field: format!("{path}.{field}"), problem },
+        other @ (ChangeError::NotFound(_)
+        | ChangeError::Conflict(_)
+        | ChangeError::FourEyes
+        | ChangeError::Database(_)) => PolicyError::Field { field: path.to_owned(), problem: other.to_string() },
     }
 }

@@ -8,8 +8,8 @@ pub mod model;
 mod repository;
 mod scopes;
 
-pub use error::RepositoryError;
+pub(crate) use error::of_policy;
 pub use listener::PolicyListener;
 pub use load::{LoadError, Rows};
-pub use repository::{By, PolicyFilter, PolicyRepository};
+pub use repository::{PolicyFilter, PolicyRepository};
 pub use scopes::ScopeFilter;

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use quota::{LimitName, OnExpiry};
 use serde::{Deserialize, Serialize};
+use sluice_kit::database::change::ChangeError;
 use sluice_policy::{PolicyFields, WeekStart};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::checks::{amount, breach, names, percent, thresholds};
-use super::error::RepositoryError;
+use super::error::of_policy;
 
 /// The word for every channel.
 pub const ALL_CHANNELS: &str = "all";
@@ -92,7 +93,7 @@ macro_rules! with_each_limit {
         }
 
         impl $name {
-            pub(super) fn limit_fields(&self) -> Result<PolicyFields, RepositoryError> {
+            pub(super) fn limit_fields(&self) -> Result<PolicyFields, ChangeError> {
                 let mut limits = HashMap::new();
                 for (limit, given) in [$((LimitName::$limit, self.$column)),+] {
                     if let Some(max) = amount(limit.column(), given)? {
@@ -158,8 +159,8 @@ macro_rules! with_policy {
             /// The policy's fields, each checked by itself.
             ///
             /// # Errors
-            /// [`RepositoryError::Invalid`] names the field.
-            pub fn fields(&self) -> Result<PolicyFields, RepositoryError> {
+            /// [`ChangeError::Invalid`] names the field.
+            pub fn fields(&self) -> Result<PolicyFields, ChangeError> {
                 let throttle = [
                     self.throttle_per_minute,
                     self.throttle_burst,
@@ -180,7 +181,7 @@ macro_rules! with_policy {
                     unknown_merchants: self.unknown_merchants.map(UnknownMerchants::rule),
                     ..self.limit_fields()?
                 };
-                fields.check("").map_err(RepositoryError::of_policy)?;
+                fields.check("").map_err(of_policy)?;
                 Ok(fields)
             }
         })+
@@ -360,8 +361,8 @@ impl Override {
     /// The override's limits.
     ///
     /// # Errors
-    /// [`RepositoryError::Invalid`] names the field.
-    pub fn fields(&self) -> Result<PolicyFields, RepositoryError> {
+    /// [`ChangeError::Invalid`] names the field.
+    pub fn fields(&self) -> Result<PolicyFields, ChangeError> {
         self.limit_fields()
     }
 }

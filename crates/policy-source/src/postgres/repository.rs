@@ -4,14 +4,14 @@
 use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
-use quota::{ActorId, LimitName};
-use serde::de::DeserializeOwned;
+use quota::LimitName;
+use sluice_kit::database::change::{By, ChangeError, json, read, read_all};
 use sluice_policy::ZoneSource;
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::checks::required;
-use super::error::RepositoryError;
+use super::error::of_policy;
 use super::load::{LoadError, Rows};
 use super::model::{Change, LimitPolicy, PolicyInput, PolicyState, PolicyStatus};
 use crate::Policies;
@@ -38,14 +38,6 @@ pub(super) const ROWS_MAX: i64 = 1_001;
 /// Serializes changes and their checks; any number that nothing else uses.
 const CHANGE_LOCK: i64 = 0x51_75_6f_74_61_04;
 
-/// Who changes something, and why. Both are recorded.
-#[derive(Clone, Copy, Debug)]
-pub struct By<'a> {
-    /// The caller's own identity, never a name from a request's body.
-    pub actor: &'a ActorId,
-    pub reason: Option<&'a str>,
-}
-
 /// Which versions of policies a list has; `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyFilter {
@@ -65,7 +57,7 @@ pub struct PolicyRepository {
     policies: Arc<Policies>,
 }
 
-type Result<T> = std::result::Result<T, RepositoryError>;
+type Result<T> = std::result::Result<T, ChangeError>;
 
 impl PolicyRepository {
     /// Works in the pool's database. A change must be consistent with what else is in force in `policies`.
@@ -78,12 +70,12 @@ impl PolicyRepository {
     fn check(&self, input: &PolicyInput) -> Result<()> {
         input.check()?;
         match &input.timezone {
-            Some(zone) => {
-                self.policies.zones().zone(zone).map(drop).map_err(|error| RepositoryError::Invalid {
-                    field: "timezone".to_owned(),
-                    problem: error.to_string(),
-                })
-            }
+            Some(zone) => self
+                .policies
+                .zones()
+                .zone(zone)
+                .map(drop)
+                .map_err(|error| ChangeError::Invalid { field: "timezone".to_owned(), problem: error.to_string() }),
             None => Ok(()),
         }
     }
@@ -91,7 +83,7 @@ impl PolicyRepository {
     /// A new policy, as a draft.
     ///
     /// # Errors
-    /// [`RepositoryError::Invalid`] names the field.
+    /// [`ChangeError::Invalid`] names the field.
     pub async fn create(&self, by: By<'_>, input: &PolicyInput) -> Result<LimitPolicy> {
         self.check(input)?;
         let mut transaction = self.begin(by, "create").await?;
@@ -109,7 +101,7 @@ impl PolicyRepository {
     /// Changes a policy that is pending, which voids its approval; of one that is active or inactive, drafts the next version.
     ///
     /// # Errors
-    /// [`RepositoryError::Invalid`] names the field; [`RepositoryError::Conflict`] where `expected_revision` is not the
+    /// [`ChangeError::Invalid`] names the field; [`ChangeError::Conflict`] where `expected_revision` is not the
     /// present one.
     pub async fn update(
         &self,
@@ -121,7 +113,7 @@ impl PolicyRepository {
         self.check(input)?;
         let mut transaction = self.begin(by, "update").await?;
         let present = latest(&mut transaction, policy).await?;
-        expect(&present, expected_revision)?;
+        ChangeError::expect_revision("policy", present.revision, expected_revision)?;
         same_scope(&present, input)?;
         let given = GIVEN.as_str();
         let statement = match present.state {
@@ -146,16 +138,16 @@ impl PolicyRepository {
     /// Approves the draft; its authors cannot.
     ///
     /// # Errors
-    /// [`RepositoryError::FourEyes`], and [`RepositoryError::Conflict`] where there is no draft, or another one than
+    /// [`ChangeError::FourEyes`], and [`ChangeError::Conflict`] where there is no draft, or another one than
     /// `expected_revision`.
     pub async fn approve(&self, by: By<'_>, policy: Uuid, expected_revision: Option<i64>) -> Result<LimitPolicy> {
         let mut transaction = self.begin(by, "approve").await?;
         let present = latest(&mut transaction, policy).await?;
-        expect(&present, expected_revision)?;
+        ChangeError::expect_revision("policy", present.revision, expected_revision)?;
         in_state(&present, PolicyState::Draft, "approved")?;
         let actor = by.actor.as_str();
         if present.created_by == actor || present.edited_by.iter().any(|name| name == actor) {
-            return Err(RepositoryError::FourEyes);
+            return Err(ChangeError::FourEyes);
         }
         let statement = "UPDATE limit_policy p SET state = 'approved', approved_by = $3, approved_at = now(), \
                          updated_at = now(), revision = revision + 1 \
@@ -170,11 +162,11 @@ impl PolicyRepository {
     /// first: what contradicts it is refused.
     ///
     /// # Errors
-    /// [`RepositoryError::Conflict`] where there is no approved version; [`RepositoryError::Invalid`] for a contradiction.
+    /// [`ChangeError::Conflict`] where there is no approved version; [`ChangeError::Invalid`] for a contradiction.
     pub async fn activate(&self, by: By<'_>, policy: Uuid, expected_revision: Option<i64>) -> Result<LimitPolicy> {
         let mut transaction = self.begin(by, "activate").await?;
         let present = latest(&mut transaction, policy).await?;
-        expect(&present, expected_revision)?;
+        ChangeError::expect_revision("policy", present.revision, expected_revision)?;
         in_state(&present, PolicyState::Approved, "activated")?;
         let replaced = "UPDATE limit_policy SET state = 'inactive', updated_at = now(), revision = revision + 1 \
                         WHERE policy_id = $1 AND state = 'active'";
@@ -188,7 +180,7 @@ impl PolicyRepository {
     /// Takes the active version out of force.
     ///
     /// # Errors
-    /// [`RepositoryError::Conflict`] where no version is active.
+    /// [`ChangeError::Conflict`] where no version is active.
     pub async fn deactivate(&self, by: By<'_>, policy: Uuid) -> Result<LimitPolicy> {
         let mut transaction = self.begin(by, "deactivate").await?;
         latest(&mut transaction, policy).await?;
@@ -196,8 +188,7 @@ impl PolicyRepository {
             "SELECT to_jsonb(p)::text FROM limit_policy p WHERE policy_id = $1 AND state = 'active' FOR UPDATE";
         let active: Option<String> =
             sqlx::query_scalar(statement).bind(policy).fetch_optional(&mut *transaction).await?;
-        let active =
-            active.ok_or_else(|| RepositoryError::Conflict("no version of the policy is active".to_owned()))?;
+        let active = active.ok_or_else(|| ChangeError::Conflict("no version of the policy is active".to_owned()))?;
         let ended = set_state(&mut transaction, &read(active)?, PolicyState::Inactive).await?;
         self.check_whole(&mut transaction).await?;
         transaction.commit().await?;
@@ -207,7 +198,7 @@ impl PolicyRepository {
     /// Makes every version inactive; nothing is removed.
     ///
     /// # Errors
-    /// [`RepositoryError::NotFound`] for a policy that does not exist.
+    /// [`ChangeError::NotFound`] for a policy that does not exist.
     pub async fn delete(&self, by: By<'_>, policy: Uuid) -> Result<LimitPolicy> {
         let mut transaction = self.begin(by, "delete").await?;
         latest(&mut transaction, policy).await?;
@@ -223,19 +214,19 @@ impl PolicyRepository {
     /// One version of a policy; the latest where none is named.
     ///
     /// # Errors
-    /// [`RepositoryError::NotFound`].
+    /// [`ChangeError::NotFound`].
     pub async fn get(&self, policy: Uuid, version: Option<i32>) -> Result<LimitPolicy> {
         let statement = "SELECT to_jsonb(p)::text FROM limit_policy p \
                          WHERE policy_id = $1 AND ($2::integer IS NULL OR version = $2) ORDER BY version DESC LIMIT 1";
         let found: Option<String> =
             sqlx::query_scalar(statement).bind(policy).bind(version).fetch_optional(&self.pool).await?;
-        found.ok_or(RepositoryError::NotFound("policy")).and_then(read)
+        found.ok_or(ChangeError::NotFound("policy")).and_then(read)
     }
 
     /// Versions of policies, the newest first, those made before `after` (time and id of the last one of the page before).
     ///
     /// # Errors
-    /// [`RepositoryError::Database`].
+    /// [`ChangeError::Database`].
     pub async fn list(
         &self,
         filter: &PolicyFilter,
@@ -258,7 +249,7 @@ impl PolicyRepository {
     /// The changes of a policy, tier, binding or override, the latest first, those before `after`.
     ///
     /// # Errors
-    /// [`RepositoryError::Database`].
+    /// [`ChangeError::Database`].
     pub async fn history(&self, object: Uuid, after: Option<i64>, limit: i64) -> Result<Vec<Change>> {
         let statement = "SELECT to_jsonb(h)::text FROM limit_policy_history h WHERE object_id = $1 \
                          AND ($2::bigint IS NULL OR history_id < $2) ORDER BY history_id DESC LIMIT $3";
@@ -274,10 +265,7 @@ impl PolicyRepository {
         let mut transaction = self.pool.begin().await?;
         // Before anything is read: two changes may each be consistent with the rest, and contradict each other.
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CHANGE_LOCK).execute(&mut *transaction).await?;
-        let statement = "SELECT set_config('sluice.actor', $1, true), set_config('sluice.action', $2, true), \
-                         set_config('sluice.reason', $3, true)";
-        let query = sqlx::query(statement).bind(by.actor.as_str()).bind(action).bind(by.reason.unwrap_or_default());
-        query.execute(&mut *transaction).await?;
+        by.record(&mut transaction, action).await?;
         Ok(transaction)
     }
 
@@ -287,12 +275,10 @@ impl PolicyRepository {
             Ok(rows) => rows,
             Err(LoadError::Sql(error)) => return Err(error.into()),
             Err(error @ (LoadError::Row { .. } | LoadError::Policy(_))) => {
-                return Err(RepositoryError::Conflict(format!(
-                    "policies in the database must be fixed first: {error}"
-                )));
+                return Err(ChangeError::Conflict(format!("policies in the database must be fixed first: {error}")));
             }
         };
-        self.policies.try_rows(rows).await.map_err(RepositoryError::of_policy)
+        self.policies.try_rows(rows).await.map_err(of_policy)
     }
 }
 
@@ -301,7 +287,7 @@ async fn latest(transaction: &mut Transaction<'static, Postgres>, policy: Uuid) 
     let statement = "SELECT to_jsonb(p)::text FROM limit_policy p WHERE policy_id = $1 \
                      ORDER BY version DESC LIMIT 1 FOR UPDATE";
     let found: Option<String> = sqlx::query_scalar(statement).bind(policy).fetch_optional(&mut **transaction).await?;
-    found.ok_or(RepositoryError::NotFound("policy")).and_then(read)
+    found.ok_or(ChangeError::NotFound("policy")).and_then(read)
 }
 
 async fn set_state(
@@ -315,22 +301,12 @@ async fn set_state(
     read(query.fetch_one(&mut **transaction).await?)
 }
 
-fn expect(present: &LimitPolicy, revision: Option<i64>) -> Result<()> {
-    match revision {
-        Some(expected) if expected != present.revision => {
-            let found = present.revision;
-            Err(RepositoryError::Conflict(format!("the policy is at revision {found}, not {expected}: read it again")))
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
 fn in_state(present: &LimitPolicy, state: PolicyState, done: &str) -> Result<()> {
     if present.state == state {
         return Ok(());
     }
     let (expected, found) = (state.into_str(), present.state.into_str());
-    Err(RepositoryError::Conflict(format!("only a policy in state {expected} can be {done}; this one is {found}")))
+    Err(ChangeError::Conflict(format!("only a policy in state {expected} can be {done}; this one is {found}")))
 }
 
 /// A policy keeps its scope: decisions and history name it.
@@ -342,21 +318,7 @@ fn same_scope(present: &LimitPolicy, input: &PolicyInput) -> Result<()> {
         ("currency", present.currency != input.currency),
     ];
     match changed.into_iter().find(|(_, changed)| *changed) {
-        Some((field, _)) => Err(RepositoryError::invalid(field, "cannot change; create another policy")),
+        Some((field, _)) => Err(ChangeError::invalid(field, "cannot change; create another policy")),
         None => Ok(()),
     }
-}
-
-/// A value as the text that Postgres reads a row from.
-pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| RepositoryError::Database(sqlx::Error::Encode(error.into())))
-}
-
-/// A row from the text that Postgres makes of it.
-pub(super) fn read<T: DeserializeOwned>(text: String) -> Result<T> {
-    serde_json::from_str(&text).map_err(|error| RepositoryError::Database(sqlx::Error::Decode(error.into())))
-}
-
-pub(super) fn read_all<T: DeserializeOwned>(rows: Vec<String>) -> Result<Vec<T>> {
-    rows.into_iter().map(read).collect()
 }

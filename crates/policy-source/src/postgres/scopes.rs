@@ -3,14 +3,14 @@
 use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
+use sluice_kit::database::change::{By, ChangeError, json, read, read_all};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::error::RepositoryError;
 use super::model::{Binding, BindingInput, Override, OverrideInput, Tier, TierInput};
-use super::repository::{By, PolicyRepository, ROWS_MAX, json, limit_columns, read, read_all};
+use super::repository::{PolicyRepository, ROWS_MAX, limit_columns};
 
-type Result<T> = std::result::Result<T, RepositoryError>;
+type Result<T> = std::result::Result<T, ChangeError>;
 
 /// The columns of an override that a caller gives.
 static GIVEN: LazyLock<String> = LazyLock::new(|| {
@@ -34,7 +34,7 @@ impl PolicyRepository {
     /// A new tier.
     ///
     /// # Errors
-    /// [`RepositoryError::Invalid`] names the field; [`RepositoryError::Conflict`] where the code is taken.
+    /// [`ChangeError::Invalid`] names the field; [`ChangeError::Conflict`] where the code is taken.
     pub async fn create_tier(&self, by: By<'_>, input: &TierInput) -> Result<Tier> {
         input.check()?;
         let mut transaction = self.begin(by, "create").await?;
@@ -51,7 +51,7 @@ impl PolicyRepository {
     /// Changes a tier; it holds for its merchants at once. Its code stays.
     ///
     /// # Errors
-    /// [`RepositoryError::Invalid`] names the field; [`RepositoryError::Conflict`] where `expected_revision` is not the
+    /// [`ChangeError::Invalid`] names the field; [`ChangeError::Conflict`] where `expected_revision` is not the
     /// present one.
     pub async fn update_tier(
         &self,
@@ -65,13 +65,13 @@ impl PolicyRepository {
         let statement = "SELECT to_jsonb(t)::text FROM tier t WHERE tier_id = $1 AND deleted_at IS NULL FOR UPDATE";
         let present: Option<String> =
             sqlx::query_scalar(statement).bind(tier).fetch_optional(&mut *transaction).await?;
-        let present: Tier = present.ok_or(RepositoryError::NotFound("tier")).and_then(read)?;
+        let present: Tier = present.ok_or(ChangeError::NotFound("tier")).and_then(read)?;
         if expected_revision.is_some_and(|expected| expected != present.revision) {
             let found = present.revision;
-            return Err(RepositoryError::Conflict(format!("the tier is at revision {found}: read it again")));
+            return Err(ChangeError::Conflict(format!("the tier is at revision {found}: read it again")));
         }
         if present.tier_code != input.tier_code {
-            return Err(RepositoryError::invalid("tier_code", "cannot change; create another tier"));
+            return Err(ChangeError::invalid("tier_code", "cannot change; create another tier"));
         }
         let statement = "UPDATE tier t SET (tier_level, allowed_channels, allowed_currencies, remarks) = \
             (SELECT tier_level, allowed_channels, allowed_currencies, remarks \
@@ -87,7 +87,7 @@ impl PolicyRepository {
     /// Deletes a tier that no binding and no active policy names any more.
     ///
     /// # Errors
-    /// [`RepositoryError::Conflict`] where one does.
+    /// [`ChangeError::Conflict`] where one does.
     pub async fn delete_tier(&self, by: By<'_>, tier: Uuid) -> Result<()> {
         let mut transaction = self.begin(by, "delete").await?;
         let statement = "SELECT EXISTS (SELECT FROM merchant_tier WHERE tier_id = $1 AND ended_at IS NULL \
@@ -95,13 +95,13 @@ impl PolicyRepository {
             OR EXISTS (SELECT FROM limit_policy WHERE tier_id = $1 AND state <> 'inactive')";
         if sqlx::query_scalar::<_, bool>(statement).bind(tier).fetch_one(&mut *transaction).await? {
             let problem = "the tier has merchants, or policies that are not inactive: end them first";
-            return Err(RepositoryError::Conflict(problem.to_owned()));
+            return Err(ChangeError::Conflict(problem.to_owned()));
         }
         let statement = "UPDATE tier SET deleted_at = now(), updated_at = now(), revision = revision + 1 \
                          WHERE tier_id = $1 AND deleted_at IS NULL";
         let deleted = sqlx::query(statement).bind(tier).execute(&mut *transaction).await?;
         if deleted.rows_affected() == 0 {
-            return Err(RepositoryError::NotFound("tier"));
+            return Err(ChangeError::NotFound("tier"));
         }
         self.check_whole(&mut transaction).await?;
         transaction.commit().await?;
@@ -111,17 +111,17 @@ impl PolicyRepository {
     /// One tier.
     ///
     /// # Errors
-    /// [`RepositoryError::NotFound`].
+    /// [`ChangeError::NotFound`].
     pub async fn get_tier(&self, tier: Uuid) -> Result<Tier> {
         let statement = "SELECT to_jsonb(t)::text FROM tier t WHERE tier_id = $1 AND deleted_at IS NULL";
         let found: Option<String> = sqlx::query_scalar(statement).bind(tier).fetch_optional(&self.pool).await?;
-        found.ok_or(RepositoryError::NotFound("tier")).and_then(read)
+        found.ok_or(ChangeError::NotFound("tier")).and_then(read)
     }
 
     /// Tiers, the newest first.
     ///
     /// # Errors
-    /// [`RepositoryError::Database`].
+    /// [`ChangeError::Database`].
     pub async fn list_tiers(&self, after: Option<(DateTime<Utc>, Uuid)>, limit: i64) -> Result<Vec<Tier>> {
         let statement = "SELECT to_jsonb(t)::text FROM tier t WHERE deleted_at IS NULL \
             AND ($1::timestamptz IS NULL OR (created_at, tier_id) < ($1, $2)) \
@@ -133,12 +133,12 @@ impl PolicyRepository {
     /// Binds a merchant to a tier.
     ///
     /// # Errors
-    /// [`RepositoryError::Invalid`] names the field.
+    /// [`ChangeError::Invalid`] names the field.
     pub async fn bind(&self, by: By<'_>, input: &BindingInput) -> Result<Binding> {
         input.check()?;
         let by = By { reason: by.reason.or(Some(&input.change_reason)), ..by };
         self.get_tier(input.tier_id).await.map_err(|error| match error {
-            RepositoryError::NotFound(_) => RepositoryError::invalid("tier_id", "there is no such tier"),
+            ChangeError::NotFound(_) => ChangeError::invalid("tier_id", "there is no such tier"),
             other => other,
         })?;
         let mut transaction = self.begin(by, "bind").await?;
@@ -155,14 +155,14 @@ impl PolicyRepository {
     /// Ends a binding before its time.
     ///
     /// # Errors
-    /// [`RepositoryError::NotFound`] where it has ended already or never was.
+    /// [`ChangeError::NotFound`] where it has ended already or never was.
     pub async fn unbind(&self, by: By<'_>, binding: Uuid) -> Result<Binding> {
         let mut transaction = self.begin(by, "unbind").await?;
         let statement = "UPDATE merchant_tier b SET ended_by = $2, ended_at = now() \
                          WHERE binding_id = $1 AND ended_at IS NULL RETURNING to_jsonb(b)::text";
         let query = sqlx::query_scalar(statement).bind(binding).bind(by.actor.as_str());
         let ended: Option<String> = query.fetch_optional(&mut *transaction).await?;
-        let ended = ended.ok_or(RepositoryError::NotFound("binding")).and_then(read)?;
+        let ended = ended.ok_or(ChangeError::NotFound("binding")).and_then(read)?;
         self.check_whole(&mut transaction).await?;
         transaction.commit().await?;
         Ok(ended)
@@ -171,7 +171,7 @@ impl PolicyRepository {
     /// Bindings, the newest first.
     ///
     /// # Errors
-    /// [`RepositoryError::Database`].
+    /// [`ChangeError::Database`].
     pub async fn list_bindings(
         &self,
         filter: &ScopeFilter,
@@ -191,7 +191,7 @@ impl PolicyRepository {
     /// Creates an override; it is in force once another person approves it.
     ///
     /// # Errors
-    /// [`RepositoryError::Invalid`] names the field.
+    /// [`ChangeError::Invalid`] names the field.
     pub async fn create_override(&self, by: By<'_>, input: &OverrideInput) -> Result<Override> {
         input.check()?;
         let by = By { reason: by.reason.or(Some(&input.reason)), ..by };
@@ -210,18 +210,18 @@ impl PolicyRepository {
     /// Approves an override, which puts it in force for its time; its author cannot.
     ///
     /// # Errors
-    /// [`RepositoryError::FourEyes`]; [`RepositoryError::Conflict`] where it is approved or revoked already;
-    /// [`RepositoryError::Invalid`] where it contradicts what it would lie over.
+    /// [`ChangeError::FourEyes`]; [`ChangeError::Conflict`] where it is approved or revoked already;
+    /// [`ChangeError::Invalid`] where it contradicts what it would lie over.
     pub async fn approve_override(&self, by: By<'_>, id: Uuid) -> Result<Override> {
         let mut transaction = self.begin(by, "approve").await?;
         let statement = "SELECT to_jsonb(o)::text FROM policy_override o WHERE override_id = $1 FOR UPDATE";
         let present: Option<String> = sqlx::query_scalar(statement).bind(id).fetch_optional(&mut *transaction).await?;
-        let present: Override = present.ok_or(RepositoryError::NotFound("override")).and_then(read)?;
+        let present: Override = present.ok_or(ChangeError::NotFound("override")).and_then(read)?;
         if present.approved_at.is_some() || present.revoked_at.is_some() {
-            return Err(RepositoryError::Conflict("the override is approved or revoked already".to_owned()));
+            return Err(ChangeError::Conflict("the override is approved or revoked already".to_owned()));
         }
         if present.created_by == by.actor.as_str() {
-            return Err(RepositoryError::FourEyes);
+            return Err(ChangeError::FourEyes);
         }
         let statement = "UPDATE policy_override o SET approved_by = $2, approved_at = now() \
                          WHERE override_id = $1 RETURNING to_jsonb(o)::text";
@@ -235,14 +235,14 @@ impl PolicyRepository {
     /// Ends an override before its time, approved or not.
     ///
     /// # Errors
-    /// [`RepositoryError::NotFound`] where it never was or is revoked already.
+    /// [`ChangeError::NotFound`] where it never was or is revoked already.
     pub async fn revoke_override(&self, by: By<'_>, id: Uuid) -> Result<Override> {
         let mut transaction = self.begin(by, "revoke").await?;
         let statement = "UPDATE policy_override o SET revoked_by = $2, revoked_at = now() \
                          WHERE override_id = $1 AND revoked_at IS NULL RETURNING to_jsonb(o)::text";
         let query = sqlx::query_scalar(statement).bind(id).bind(by.actor.as_str());
         let revoked: Option<String> = query.fetch_optional(&mut *transaction).await?;
-        let revoked = revoked.ok_or(RepositoryError::NotFound("override")).and_then(read)?;
+        let revoked = revoked.ok_or(ChangeError::NotFound("override")).and_then(read)?;
         self.check_whole(&mut transaction).await?;
         transaction.commit().await?;
         Ok(revoked)
@@ -251,17 +251,17 @@ impl PolicyRepository {
     /// One override.
     ///
     /// # Errors
-    /// [`RepositoryError::NotFound`].
+    /// [`ChangeError::NotFound`].
     pub async fn get_override(&self, id: Uuid) -> Result<Override> {
         let statement = "SELECT to_jsonb(o)::text FROM policy_override o WHERE override_id = $1";
         let found: Option<String> = sqlx::query_scalar(statement).bind(id).fetch_optional(&self.pool).await?;
-        found.ok_or(RepositoryError::NotFound("override")).and_then(read)
+        found.ok_or(ChangeError::NotFound("override")).and_then(read)
     }
 
     /// Overrides, the newest first.
     ///
     /// # Errors
-    /// [`RepositoryError::Database`].
+    /// [`ChangeError::Database`].
     pub async fn list_overrides(
         &self,
         filter: &ScopeFilter,

@@ -7,10 +7,11 @@ use sluice_policy::{PolicyFields, Span, ZoneSource};
 use thiserror::Error;
 
 use super::Account;
-use crate::postgres::RepositoryError;
 use crate::postgres::checks::span;
 use crate::postgres::model::{ALL_CHANNELS, LimitsAnswer, PolicyStatus};
+use crate::postgres::of_policy;
 use sluice_kit::clock;
+use sluice_kit::database::change::ChangeError;
 
 /// Why an answer is not used.
 #[derive(Debug, Error)]
@@ -22,7 +23,7 @@ pub(super) enum AnswerError {
     #[error("it is for another account: `{field}` is '{found}'")]
     Foreign { field: &'static str, found: String },
     #[error("its {0}")]
-    Field(RepositoryError),
+    Field(ChangeError),
     #[error("it is not in force")]
     NotInForce,
     #[error("it names no limit")]
@@ -68,13 +69,12 @@ impl Answer {
         self.limits.single_trans_max = self.limits.single_trans_max.or(self.single_max);
         let fields: PolicyFields = self.limits.fields().map_err(AnswerError::Field)?;
         // It is about one merchant.
-        fields.check_for_some("").map_err(|error| AnswerError::Field(RepositoryError::of_policy(error)))?;
+        fields.check_for_some("").map_err(|error| AnswerError::Field(of_policy(error)))?;
         if account.channel.is_some() && self.channel.as_deref() != Some(ALL_CHANNELS) {
             check_of_account(&fields)?;
         }
         let version = format!("service:{:08x}", xxhash_rust::xxh3::xxh3_64(body) >> 32);
-        let policy =
-            fields.alone(&version, zones).map_err(|error| AnswerError::Field(RepositoryError::of_policy(error)))?;
+        let policy = fields.alone(&version, zones).map_err(|error| AnswerError::Field(of_policy(error)))?;
         if policy.enforces() { Ok(policy) } else { Err(AnswerError::EnforcesNothing) }
     }
 
@@ -110,7 +110,7 @@ fn check_of_account(fields: &PolicyFields) -> Result<(), AnswerError> {
     match given.into_iter().find(|(_, given)| *given) {
         Some((field, _)) => {
             let problem = "cannot differ by channel; give it in the answer for all channels";
-            Err(AnswerError::Field(RepositoryError::Invalid { field: field.to_owned(), problem: problem.to_owned() }))
+            Err(AnswerError::Field(ChangeError::Invalid { field: field.to_owned(), problem: problem.to_owned() }))
         }
         None => Ok(()),
     }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use quota::{ActorId, Channel, Currency, MerchantId, Policy};
 use sluice_journal::postgres::UsageLog;
+use sluice_kit::database::change::{By, ChangeError};
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::shutdown::{self, Stop};
 use sluice_kit::{clock, database};
 use sluice_policy_source::Policies;
+use sluice_policy_source::postgres::PolicyRepository;
 use sluice_policy_source::postgres::model::{LimitPolicy, PolicyInput};
-use sluice_policy_source::postgres::{By, PolicyRepository, RepositoryError};
 use sluice_settings::{Live, Secret, Settings};
 use sqlx::types::Uuid;
 use testkit::dirs::RunDir;
@@ -153,15 +154,15 @@ pub(crate) async fn replace(repository: &PolicyRepository, policy: Uuid, input: 
 }
 
 /// The field that a refusal names.
-pub(crate) fn field_of<T>(result: std::result::Result<T, RepositoryError>) -> Result<String> {
+pub(crate) fn field_of<T>(result: std::result::Result<T, ChangeError>) -> Result<String> {
     match result {
-        Err(RepositoryError::Invalid { field, .. }) => Ok(field),
+        Err(ChangeError::Invalid { field, .. }) => Ok(field),
         Err(other) => Err(Failure::new(format!("refused otherwise: {other}"))),
         Ok(_) => Err(Failure::new("accepted")),
     }
 }
 
 /// The code of a refusal.
-pub(crate) fn code_of<T>(result: std::result::Result<T, RepositoryError>) -> &'static str {
+pub(crate) fn code_of<T>(result: std::result::Result<T, ChangeError>) -> &'static str {
     result.map_or_else(|error| error.code(), |_| "accepted")
 }
