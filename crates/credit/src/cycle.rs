@@ -2,13 +2,14 @@
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::day::{days_between, plus_days};
 use crate::invalid::within;
 use crate::{CycleId, InvalidMember};
 
 /// How long a cycle lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum CycleRule {
     /// Cycles begin on this day of each month, 1 to 28. The first one begins when the line is opened, and may be short.

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::invalid::{ensure, within};
 use crate::pause::PausedDays;
 use crate::{CycleId, InvalidMember, LineHistory, Obligation};
 
 /// How much weight a notice has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NoticeKind {
     /// It is left out where a later step is reached before it could be sent.
@@ -24,7 +25,7 @@ pub enum NoticeKind {
 }
 
 /// Who receives a notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Recipient {
     Merchant,
@@ -32,7 +33,7 @@ pub enum Recipient {
 }
 
 /// One step of the ladder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DunningStep {
     /// Days past due; 0 or less is before or on the due date. No two steps have the same day.
@@ -47,7 +48,7 @@ pub struct DunningStep {
 }
 
 /// The steps of dunning, by day.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Ladder(pub Vec<DunningStep>);
 
@@ -119,7 +120,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// What makes a notice the same one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoticeKey {
     /// The cycle of the obligation.
@@ -137,11 +138,13 @@ pub struct DunningState<'a> {
 }
 
 /// A notice to be sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Notice {
     pub key: NoticeKey,
     /// When the step is reached.
+    #[schema(value_type = String, format = Date)]
     pub on: Date,
+    #[schema(value_type = String, format = Date)]
     pub due_on: Date,
     /// What is unpaid of the minimum.
     pub amount: i64,

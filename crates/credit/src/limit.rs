@@ -2,17 +2,19 @@
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::invalid::{ensure, within};
 use crate::{AMOUNT_MAX, BasisPoints, InvalidMember};
 
 /// A limit that a person has set, up to and with a day.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitOverride {
     /// In minor units.
     pub limit: i64,
     /// The last day on which it is in force.
+    #[schema(value_type = String, format = Date)]
     pub expires_on: Date,
 }
 
@@ -40,7 +42,7 @@ pub struct LimitFactors {
 }
 
 /// The limit in force on a date, in minor units.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct EffectiveLimit {
     pub limit: i64,
     /// The same without the stage's cap: a charge that exceeds `limit` and not this is refused by the stage.

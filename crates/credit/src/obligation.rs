@@ -3,19 +3,23 @@
 use jiff::civil::Date;
 use quota::OperationNo;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::CycleId;
 
 /// What a cycle came to when it closed. It keeps its due date and minimum whatever becomes of the terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Statement {
     /// 1 for the first cycle of the line.
     pub number: u32,
     pub cycle: CycleId,
+    #[schema(value_type = String, format = Date)]
     pub first_day: Date,
     /// The last day of the cycle.
+    #[schema(value_type = String, format = Date)]
     pub closed_on: Date,
+    #[schema(value_type = String, format = Date)]
     pub due_on: Date,
     /// In minor units, as the next member.
     pub amount: i64,

@@ -5,6 +5,7 @@
 
 use jiff::civil::Date;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::pause::PausedDays;
 use crate::{Obligation, Pause, Terms};
@@ -18,11 +19,12 @@ pub struct LineHistory<'a> {
 }
 
 /// What is past due on a date.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Overdue {
     /// 0 where nothing material is past due.
     pub days_past_due: i64,
     /// The due date of the oldest obligation that is past due, material or not.
+    #[schema(value_type = Option<String>, format = Date)]
     pub oldest_due_on: Option<Date>,
     /// What is past due, material or not.
     pub past_due: i64,
@@ -32,7 +34,7 @@ pub struct Overdue {
 }
 
 /// What is billed and not paid, by days past due.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Ageing {
     /// Not due, or beyond the minimum.
     pub not_past_due: i64,

@@ -2,18 +2,21 @@
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::InvalidMember;
 use crate::day::{days_between, plus_days};
 use crate::invalid::ensure;
 
 /// A promise to pay that a person accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pause {
     /// The first day that is not counted.
+    #[schema(value_type = String, format = Date)]
     pub from: Date,
     /// The last day that is not counted.
+    #[schema(value_type = String, format = Date)]
     pub to: Date,
     pub reason: String,
     /// Who accepted it.

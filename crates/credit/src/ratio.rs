@@ -1,12 +1,13 @@
 //! Ratios in basis points, and amounts in minor units.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The largest amount in minor units, 2^53 − 1, as in [`quota::AmountMinor`]: amounts of credit meet the numbers of the store.
 pub const AMOUNT_MAX: i64 = (1 << 53) - 1;
 
 /// A ratio in hundredths of a percent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct BasisPoints(pub u32);
 

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{Band, EffectiveLimit, StageEffect, Standing, Terms};
 
 /// Why the credit line admits no charge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CreditRefusal {
     /// The stage admits no new charges.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::day::{days_between, plus_days};
 use crate::pause::PausedDays;
@@ -18,7 +19,7 @@ use crate::{BasisPoints, LineHistory, Stage, StageEffect, Terms};
 pub const PROBATION_DPD_MAX: i64 = 30;
 
 /// The standing of a line at the end of a day.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Standing {
     pub stage: Stage,
     /// 0 where nothing material is past due.
@@ -28,16 +29,20 @@ pub struct Standing {
     /// What the stage does besides.
     pub effects: BTreeSet<StageEffect>,
     /// Where the line is in default, since when.
+    #[schema(value_type = Option<String>, format = Date)]
     pub in_default_since: Option<Date>,
     /// Where the probation has begun, the first day on which it can be over.
+    #[schema(value_type = Option<String>, format = Date)]
     pub probation_until: Option<Date>,
     /// When the line last left default.
+    #[schema(value_type = Option<String>, format = Date)]
     pub left_default_on: Option<Date>,
 }
 
 /// A day on which the stage or the cap becomes another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StageChange {
+    #[schema(value_type = String, format = Date)]
     pub on: Date,
     pub stage: Stage,
     pub days_past_due: i64,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::civil::Date;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::day::{days_between, plus_days};
 use crate::{Books, Feature, Inputs, LineHistory, Obligation, Overdue, Source, Standing};
@@ -16,7 +17,7 @@ const LOOK_BACK_CYCLES: usize = 3;
 const LATE_DPD: i64 = 30;
 
 /// What a line comes to. Amounts are minor units.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LineSummary {
     pub held: i64,
     pub unbilled: i64,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::dunning::Ladder;
 use crate::invalid::{ensure, within};
@@ -11,7 +12,7 @@ use crate::{AMOUNT_MAX, BasisPoints, Cycle, CycleRule, InvalidMember, StageTable
 
 /// From which amount on something past due counts: both thresholds must be exceeded (CRR Art. 178(2)(d), Regulation (EU)
 /// 2018/171).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Materiality {
     /// In minor units of the line's currency.
@@ -35,7 +36,7 @@ impl Materiality {
 }
 
 /// The terms of a credit line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Terms {
     pub cycle: CycleRule,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::odds::{default_probability_bp, odds_milli};
 use super::{Bands, Feature, Grade, Inputs, Movement};
@@ -15,7 +16,7 @@ pub const REASONS_MAX: usize = 4;
 const POINTS_MAX: i64 = 10_000;
 
 /// A range of values and its points.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bin {
     /// The first value; none in the first bin.
@@ -26,7 +27,7 @@ pub struct Bin {
 }
 
 /// The points of one feature.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Characteristic {
     pub feature: Feature,
@@ -37,7 +38,7 @@ pub struct Characteristic {
 }
 
 /// A scorecard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scorecard {
     /// Names this card in every evaluation.
@@ -51,7 +52,7 @@ pub struct Scorecard {
 }
 
 /// What one feature contributed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FeaturePoints {
     pub feature: Feature,
@@ -62,7 +63,7 @@ pub struct FeaturePoints {
 }
 
 /// What a scorecard makes of an account: kept with its inputs, so that a grade can be explained.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
     pub version: String,
@@ -79,7 +80,7 @@ pub struct Evaluation {
 }
 
 /// The evaluations of a run. The challenger's has no effect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScorecardRun {
     pub champion: Evaluation,

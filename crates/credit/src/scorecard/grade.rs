@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::day::days_between;
 use crate::invalid::{ensure, within};
 use crate::{BasisPoints, InvalidMember, Stage, StageEffect, Standing};
 
 /// How good the risk of an account is, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Grade {
     A,
     B,
@@ -52,7 +53,7 @@ impl Grade {
 }
 
 /// A range of scores, and what its grade decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Band {
     pub grade: Grade,
@@ -70,7 +71,7 @@ pub struct Band {
 }
 
 /// How a grade moves. Down it moves at once and any number of notches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Movement {
     /// Points above the better band's least score that two closes in a row must reach.
@@ -86,10 +87,11 @@ impl Default for Movement {
 }
 
 /// The grade of an account as it was last decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GradeRecord {
     pub grade: Grade,
+    #[schema(value_type = String, format = Date)]
     pub changed_on: Date,
 }
 
@@ -106,7 +108,7 @@ pub struct GradeRun<'a> {
 }
 
 /// What a run makes of a grade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GradeMove {
     Unchanged,
@@ -115,7 +117,7 @@ pub enum GradeMove {
 }
 
 /// Bands from the best grade to the last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Bands(pub Vec<Band>);
 
@@ -232,12 +234,13 @@ impl Bands {
 }
 
 /// A grade that a person has set. It is ignored until a second person approves it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GradeOverride {
     pub grade: Grade,
     pub reason: String,
     /// The last day on which it is in force.
+    #[schema(value_type = String, format = Date)]
     pub expires_on: Date,
     pub requested_by: String,
     #[serde(default)]
