@@ -4,7 +4,7 @@ pub mod extension;
 pub mod header;
 mod problem;
 
-pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, LimitUsage, Problem, RefusalDetails};
+pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, CreditStanding, LimitUsage, Problem, RefusalDetails};
 
 /// The filter's part of Envoy's external authorization protocol.
 #[allow(clippy::allow_attributes, clippy::derive_partial_eq_without_eq, unreachable_pub, reason = "generated code")]

@@ -27,6 +27,9 @@ pub struct Problem {
     /// The binding limit, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<LimitUsage>,
+    /// The credit line that refused, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credit: Option<CreditStanding>,
     /// The reason of the refusal, for programs, where it is not a limit with usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<RefusalDetails>,
@@ -68,6 +71,31 @@ pub struct RefusalDetails {
     /// `SUSPENDED`: `account`, or `merchant` where the merchant is suspended as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<String>,
+    /// `CREDIT_…`: how the credit line stands. A problem has it as a member of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<CreditStanding>,
+}
+
+/// How a credit line stands that refused a charge. Amounts are in minor units.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreditStanding {
+    /// The limit in force.
+    pub limit: u64,
+    /// Held + unbilled + open statements − repayments that are not applied: below zero where more was repaid than is owed.
+    pub exposure: i64,
+    /// What the line still takes.
+    pub available: u64,
+    /// `current`, `grace`, `watch`, `restricted`, `frozen` or `defaulted`.
+    pub stage: String,
+    pub days_past_due: u32,
+    /// The due date of the oldest statement that is past due, `YYYY-MM-DD`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_due_on: Option<String>,
+    /// The least repayment after which nothing material is past due, and the refused payment is within the limit.
+    pub amount_to_cure: u64,
+    /// When the line was last read, RFC 3339 in UTC, where the server cannot read it at present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_at: Option<String>,
 }
 
 /// The binding limit and its usage. Amounts are in minor units.
@@ -95,8 +123,17 @@ impl Problem {
             detail,
             decision_id: None,
             limit: None,
+            credit: None,
             details: None,
         }
+    }
+
+    /// The problem with the details of the refusal: a credit line becomes a member of its own.
+    #[must_use]
+    pub fn with_details(mut self, mut details: RefusalDetails) -> Self {
+        self.credit = details.credit.take();
+        self.details = Some(details).filter(|details| *details != RefusalDetails::default());
+        self
     }
 
     /// The body's text.

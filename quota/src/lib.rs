@@ -52,7 +52,7 @@ pub use order::{
     REPORTED_OPERATIONS_MAX,
 };
 pub use period::{PerPeriod, Period};
-pub use policy::{Breach, HoldTerms, Limits, OnExpiry, Policy, Throttle, WindowLimits};
+pub use policy::{Breach, HoldTerms, Limits, OnExpiry, OnUnknownCredit, Policy, Throttle, WindowLimits};
 pub use predict::{Outlook, Prediction};
 pub use record::{First, OrderSummary, Record, WindowUsage};
 pub use text::{TextError, document_text};

@@ -178,7 +178,8 @@ pub struct Order {
 
 impl Order {
     /// An order that was never charged.
-    pub(crate) const fn open(currency: Currency, decision_id: [u8; 16]) -> Self {
+    #[must_use]
+    pub const fn open(currency: Currency, decision_id: [u8; 16]) -> Self {
         Self {
             currency,
             amount: AmountMinor::ZERO,

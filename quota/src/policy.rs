@@ -66,6 +66,28 @@ impl Throttle {
     pub const CEILING_PERCENT_MAX: u32 = 1_000;
 }
 
+/// What happens to a charge on a credit line that the server has never read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknownCredit {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// The line does not bound it.
+    Allow,
+}
+
+impl OnUnknownCredit {
+    /// The word in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 /// What happens when a hold expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -126,6 +148,8 @@ pub struct Policy {
     pub hold: HoldTerms,
     /// By how many percent of a hold its captures may exceed it; 0 to 100.
     pub over_capture_percent: u8,
+    /// What happens to a charge on a credit line that the server has never read.
+    pub on_unknown_credit: OnUnknownCredit,
     /// The thresholds of the account's usage, over all channels. `None` where they are unknown: the limits of a substitute for an
     /// unavailable policy are not the account's.
     pub threshold_policy: Option<Arc<ThresholdPolicy>>,
@@ -151,6 +175,7 @@ impl Policy {
             breach: Breach::Reject,
             hold: HoldTerms::DEFAULT,
             over_capture_percent: 0,
+            on_unknown_credit: OnUnknownCredit::Deny,
             threshold_policy: Some(Arc::new(ThresholdPolicy::NOTHING)),
             merchant_unknown: false,
             allowed_channels: None,

@@ -13,11 +13,13 @@ use tracing::{info, warn};
 
 use super::{RunError, bounded_stop, open_store};
 use sluice_api::admin::{self, Admin};
+use sluice_decision::decider::Decider;
 use sluice_decision::operations::Operations;
 use sluice_kit::database;
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::LogControl;
+use sluice_lines::{CreditLines, Follower};
 use sluice_live::Usage;
 use sluice_policy_source::Policies;
 use sluice_settings::runtime::{self, SettingsMetrics, Source};
@@ -29,6 +31,12 @@ const ADMIN_CONNECTIONS_MAX: u32 = 8;
 /// The same for orders that Redis has evicted.
 const HISTORY_CONNECTIONS_MAX: u32 = 4;
 
+/// What is in force, by the sources.
+pub(super) struct Known {
+    pub policies: Arc<Policies>,
+    pub lines: Arc<CreditLines>,
+}
+
 /// What the admin port works with. Its connections belong to the runtime that calls.
 pub(super) fn open(
     settings: &Settings,
@@ -36,11 +44,11 @@ pub(super) fn open(
     verified: Verified,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    policies: Arc<Policies>,
+    Known { policies, lines }: Known,
 ) -> Result<Admin, RunError> {
     let pool = database::pool(&settings.postgres_url(), ADMIN_CONNECTIONS_MAX)?;
     let store = open_store(settings, &live, verified, &metrics, HISTORY_CONNECTIONS_MAX)?;
-    let operations = Operations::new(store, policies, live.clone(), &metrics);
+    let operations = Operations::new(Decider::new(store, policies, lines, live.clone(), &metrics));
     Ok(Admin::new(settings, live, health, metrics, pool, operations)?)
 }
 
@@ -48,7 +56,7 @@ pub(super) fn open(
 pub(super) async fn serve(
     listener: std::net::TcpListener,
     state: Admin,
-    sources: sluice_policy_source::Sources,
+    (sources, follower): (sluice_policy_source::Sources, Follower),
     policies: Arc<Policies>,
     follow: Follow,
     mut stopped: Shutdown,
@@ -57,6 +65,7 @@ pub(super) async fn serve(
     follow.start(stopped.clone())?;
     info!(address = %listener.local_addr()?, "admin port is open");
     sources.spawn(&policies, &stopped);
+    tokio::spawn(follower.run(stopped.clone()));
     let (pool, live) = (state.pool.clone(), state.live.clone());
     let clock = state.operations.clock().clone();
     let usage = Usage::new(pool, Arc::clone(&policies), &state.metrics, live, clock);

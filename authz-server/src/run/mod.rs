@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 use sluice_alerts::monitor::Monitor;
 use sluice_alerts::{AlertMetrics, AlertProjection, notifier};
 use sluice_api::admin::{self, JwksError};
+use sluice_decision::decider::Decider;
 use sluice_ext_authz::CheckService;
 use sluice_journal::HistoryStore;
 use sluice_journal::outcomes;
@@ -33,7 +34,7 @@ use sluice_kit::database;
 use sluice_kit::health::{Addresses, Health};
 use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::{self, TelemetryError};
-use sluice_lines::EntryProjection;
+use sluice_lines::{EntryProjection, Follower};
 use sluice_policy_source::PolicyStartError;
 use sluice_policy_source::zones::metrics::ZoneMetrics;
 use sluice_settings::{HttpUrl, Live, Settings, SettingsError};
@@ -43,6 +44,8 @@ use sluice_store::{RedisMetrics, RedisStore, RedisStoreConfig, StoreError, Verif
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// How long the start waits for the first read of changed settings; without it those of file and environment count.
 const FIRST_SETTINGS_MAX: Duration = Duration::from_secs(2);
+/// How long the start waits for the credit lines; a server starts without Postgres.
+const FIRST_LINES_MAX: Duration = Duration::from_secs(3);
 /// How long the start waits for the migrations; longer ones are the journal's.
 const FIRST_MIGRATION_MAX: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted.
@@ -99,6 +102,8 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let background_runtime = runtime()?;
     background_runtime.block_on(migrate(settings, &health));
     let (policies, sources) = background_runtime.block_on(sluice_policy_source::open(settings, &live, &health))?;
+    let (lines, follower) = Follower::open(&settings.postgres_url(), &metrics)?;
+    background_runtime.block_on(follower.first_reading(FIRST_LINES_MAX));
     let rules = settings.rules_file.as_deref().map(load_rules).transpose()?;
     let deadlines = background::Deadlines::of(rules.as_ref());
     rules.iter().for_each(sluice_ext_authz::warn_of_actions);
@@ -110,8 +115,9 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
         let runtime = runtime()?;
         let store = runtime
             .block_on(async { open_store(settings, &live, verified.clone(), &metrics, CHECK_CONNECTIONS_MAX) })?;
-        let policies = Arc::clone(&policies);
-        let service = CheckService::new(Arc::clone(&store), policies, rules.clone(), &metrics, live.clone());
+        let (policies, lines) = (Arc::clone(&policies), Arc::clone(&lines));
+        let decider = Decider::new(Arc::clone(&store), policies, lines, live.clone(), &metrics);
+        let service = CheckService::new(decider, rules.clone());
         Ok::<_, RunError>(checks::Worker { runtime, listener, store, service })
     };
     let first = worker(listener)?;
@@ -130,7 +136,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
         stopped.clone(),
     )?;
     let sweep = sluice_jobs::Config::new(settings, live.clone(), verified.clone());
-    let sweep = sluice_jobs::spawn(&sweep, Arc::clone(&policies), &metrics, stopped.clone())?;
+    let sweep = sluice_jobs::spawn(&sweep, Arc::clone(&policies), Arc::clone(&lines), &metrics, stopped.clone())?;
     let notifier = notifier::spawn(notifier::Config::new(settings, live.clone()), &metrics, stopped.clone())?;
     let clock = verified.clock().clone();
     let monitor = background_runtime
@@ -144,12 +150,13 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
         first_read,
     };
     let state = background_runtime.block_on(async {
-        background::open(settings, live.clone(), verified.clone(), Arc::clone(&health), metrics, Arc::clone(&policies))
+        let known = background::Known { policies: Arc::clone(&policies), lines };
+        background::open(settings, live.clone(), verified.clone(), Arc::clone(&health), metrics, known)
     })?;
     let probes =
         probes.map(|listener| background::spawn_probes(listener, state.clone(), stopped.clone())).transpose()?;
     let admin = thread::Builder::new().name("admin".to_owned()).spawn(move || {
-        background_runtime.block_on(background::serve(admin, state, sources, policies, follow, stopped))
+        background_runtime.block_on(background::serve(admin, state, (sources, follower), policies, follow, stopped))
     })?;
     let journal = guarded("journal", &stop_checks, move || journal.join().is_ok())?;
     let notifier = guarded("notifier", &stop_checks, move || notifier.join().is_ok())?;
@@ -244,6 +251,7 @@ fn register_parts(metrics: &Metrics) {
     drop(metrics.part::<RedisMetrics>());
     drop(metrics.part::<sluice_settings::runtime::SettingsMetrics>());
     drop(metrics.part::<sluice_jobs::JobMetrics>());
+    drop(metrics.part::<sluice_lines::LineMetrics>());
     drop(metrics.part::<telemetry::TraceMetrics>());
     drop(metrics.part::<ZoneMetrics>());
 }

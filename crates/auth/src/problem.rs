@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use proto::{LimitUsage, RefusalDetails};
+use proto::{CreditStanding, LimitUsage, RefusalDetails};
 use quota::Code;
 use serde::Serialize;
 use tracing::error;
@@ -80,10 +80,17 @@ struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ProblemLimit>)]
     limit: Option<LimitUsage>,
+    /// The credit line that refused, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ProblemCredit>)]
+    credit: Option<CreditStanding>,
     /// What stands in the way, where it is no limit with figures; each code has its own members.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ProblemDetails>)]
     details: Option<RefusalDetails>,
+    /// Credit line and details together.
+    #[serde(skip)]
+    refusal: Option<RefusalDetails>,
     #[serde(skip)]
     headers: Vec<(HeaderName, HeaderValue)>,
     #[serde(skip)]
@@ -101,6 +108,27 @@ struct ProblemLimit {
     remaining: u64,
     /// RFC 3339 in UTC; absent for a limit that time does not lift.
     resets_at: Option<String>,
+}
+
+/// How a credit line stands that refused. Amounts are in minor units.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes proto::CreditStanding, a type of another crate, to the document")]
+struct ProblemCredit {
+    /// The limit in force.
+    limit: u64,
+    /// Held + unbilled + open statements - repayments that are not applied; below zero where more was repaid than is owed.
+    exposure: i64,
+    available: u64,
+    #[schema(example = "watch")]
+    stage: String,
+    days_past_due: u32,
+    /// The due date of the oldest statement that is past due.
+    #[schema(format = Date)]
+    oldest_due_on: Option<String>,
+    /// The least repayment after which nothing material is past due, and the refused payment is within the limit.
+    amount_to_cure: u64,
+    /// When the line was last read, where the server cannot read it at present.
+    read_at: Option<String>,
 }
 
 /// Details of a refusal beside its code. Amounts are in minor units.
@@ -207,7 +235,10 @@ impl Problem {
     /// Adds the details of the refusal.
     #[must_use]
     pub fn refusal(mut self, details: RefusalDetails) -> Self {
-        self.0.details = Some(details);
+        let mut rest = details.clone();
+        self.0.credit = rest.credit.take();
+        self.0.details = Some(rest).filter(|rest| *rest != RefusalDetails::default());
+        self.0.refusal = Some(details);
         self
     }
 
@@ -257,7 +288,7 @@ impl Problem {
             field: self.0.field.as_deref(),
             decision_id: self.0.decision_id.as_deref(),
             limit: self.0.limit.as_ref(),
-            details: self.0.details.as_ref(),
+            details: self.0.refusal.as_ref(),
             retry_after_secs: retry_after.and_then(|(_, secs)| secs.to_str().ok()?.parse().ok()),
         }
     }
@@ -272,7 +303,9 @@ impl Problem {
             field: None,
             decision_id: None,
             limit: None,
+            credit: None,
             details: None,
+            refusal: None,
             headers: Vec::new(),
             outcome_unknown: false,
         }))

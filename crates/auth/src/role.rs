@@ -57,7 +57,7 @@ impl Role {
     VariantArray,
 )]
 #[strum(const_into_str)]
-#[repr(u16)]
+#[repr(u32)]
 pub enum Permission {
     /// Read accounts, usage logs and their figures.
     #[serde(rename = "quotas:read")]
@@ -111,6 +111,22 @@ pub enum Permission {
     #[serde(rename = "alerts:configure")]
     #[strum(serialize = "alerts:configure")]
     AlertsConfigure = 1 << 12,
+    /// Read credit lines, their statements, repayments, grades and dunning.
+    #[serde(rename = "credit:read")]
+    #[strum(serialize = "credit:read")]
+    CreditRead = 1 << 13,
+    /// Record repayments, their reversals, recoveries and transfers.
+    #[serde(rename = "credit:post")]
+    #[strum(serialize = "credit:post")]
+    CreditPost = 1 << 14,
+    /// Draft and change credit lines, and ask for other grades.
+    #[serde(rename = "credit:write")]
+    #[strum(serialize = "credit:write")]
+    CreditWrite = 1 << 15,
+    /// Approve, activate and close credit lines, approve grades, accept promises to pay, write off.
+    #[serde(rename = "credit:approve")]
+    #[strum(serialize = "credit:approve")]
+    CreditApprove = 1 << 16,
 }
 
 impl Permission {
@@ -119,7 +135,10 @@ impl Permission {
     /// revocation.
     #[must_use]
     pub const fn for_tokens(self) -> bool {
-        !matches!(self, Self::PoliciesWrite | Self::PoliciesApprove | Self::TokensManage)
+        !matches!(
+            self,
+            Self::PoliciesWrite | Self::PoliciesApprove | Self::TokensManage | Self::CreditWrite | Self::CreditApprove
+        )
     }
 
     /// The one table of permissions by role.
@@ -136,8 +155,11 @@ impl Permission {
                 | Self::SettingsRead
                 | Self::AlertsRead
                 | Self::AlertsManage
-                | Self::AlertsConfigure => true,
-                Self::PoliciesApprove | Self::SettingsWrite | Self::TokensManage => false,
+                | Self::AlertsConfigure
+                | Self::CreditRead
+                | Self::CreditPost
+                | Self::CreditWrite => true,
+                Self::PoliciesApprove | Self::SettingsWrite | Self::TokensManage | Self::CreditApprove => false,
             },
             Role::Merchant => {
                 matches!(
@@ -147,6 +169,7 @@ impl Permission {
                         | Self::PoliciesRead
                         | Self::AlertsRead
                         | Self::AlertsConfigure
+                        | Self::CreditRead
                 )
             }
         }
@@ -155,13 +178,13 @@ impl Permission {
 
 /// A set of permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Permissions(u16);
+pub struct Permissions(u32);
 
 impl Permissions {
     /// Whether the permission is among them.
     #[must_use]
     pub const fn has(self, permission: Permission) -> bool {
-        self.0 & permission as u16 != 0
+        self.0 & permission as u32 != 0
     }
 
     /// Those of both.
@@ -184,7 +207,7 @@ impl Permissions {
 
 impl FromIterator<Permission> for Permissions {
     fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
-        permissions.into_iter().fold(Self::default(), |set, permission| Self(set.0 | permission as u16))
+        permissions.into_iter().fold(Self::default(), |set, permission| Self(set.0 | permission as u32))
     }
 }
 
@@ -208,6 +231,10 @@ mod tests {
             (Permission::AlertsRead, [true, true, true]),
             (Permission::AlertsManage, [true, true, false]),
             (Permission::AlertsConfigure, [true, true, true]),
+            (Permission::CreditRead, [true, true, true]),
+            (Permission::CreditPost, [true, true, false]),
+            (Permission::CreditWrite, [true, true, false]),
+            (Permission::CreditApprove, [true, false, false]),
         ];
         assert_eq!(table.len(), Permission::VARIANTS.len());
         for (permission, granted) in table {

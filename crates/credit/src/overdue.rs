@@ -64,6 +64,17 @@ impl Ageing {
     }
 }
 
+impl std::ops::AddAssign for Ageing {
+    fn add_assign(&mut self, other: Self) {
+        let Self { not_past_due, days_1_to_30, days_31_to_60, days_61_to_90, days_over_90 } = other;
+        self.not_past_due = self.not_past_due.saturating_add(not_past_due);
+        self.days_1_to_30 = self.days_1_to_30.saturating_add(days_1_to_30);
+        self.days_31_to_60 = self.days_31_to_60.saturating_add(days_31_to_60);
+        self.days_61_to_90 = self.days_61_to_90.saturating_add(days_61_to_90);
+        self.days_over_90 = self.days_over_90.saturating_add(days_over_90);
+    }
+}
+
 /// One obligation at the end of a day.
 #[derive(Clone, Copy, Debug)]
 struct Due {

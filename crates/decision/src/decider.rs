@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::RefusalDetails;
-use quota::{Action, Code, Command, Effect, LimitName, OperationNo, OrderNo, Policy, Reply};
+use quota::{
+    Action, Channel, Code, Command, Currency, Effect, LimitName, MerchantId, OperationNo, OrderNo, Policy, Reply,
+};
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::credit;
 use crate::metrics::DecisionMetrics;
 use crate::request::{Caller, Request, Source};
 use crate::spans;
@@ -17,6 +20,7 @@ use sluice_kit::clock;
 use sluice_kit::health::warn_unless_away;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::{DECISION, trace_id};
+use sluice_lines::{Credit, CreditLines};
 use sluice_policy_source::Policies;
 use sluice_settings::Live;
 use sluice_store::refusal::{self, RefusalContext};
@@ -27,9 +31,23 @@ use sluice_store::{AuditContext, Store, StoreError};
 pub struct Decider<S> {
     store: Arc<S>,
     policies: Arc<Policies>,
+    lines: Arc<CreditLines>,
     live: Live,
     metrics: Arc<DecisionMetrics>,
     outcomes: Arc<outcomes::OutcomeMetrics>,
+}
+
+/// What is in force for an account: its policy, and its credit line on the day by that policy's calendar.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// `None` where there is none.
+    pub policy: Option<Arc<Policy>>,
+    pub credit: Credit,
+}
+
+impl InForce {
+    /// For what concerns no account: no policy and no credit line.
+    pub const NOTHING: Self = Self { policy: None, credit: Credit::NoLine };
 }
 
 impl<S> Clone for Decider<S> {
@@ -37,6 +55,7 @@ impl<S> Clone for Decider<S> {
         Self {
             store: Arc::clone(&self.store),
             policies: Arc::clone(&self.policies),
+            lines: Arc::clone(&self.lines),
             live: self.live.clone(),
             metrics: Arc::clone(&self.metrics),
             outcomes: Arc::clone(&self.outcomes),
@@ -49,8 +68,7 @@ impl<S> Clone for Decider<S> {
 pub struct Prepared {
     pub command: Command,
     pub audit: AuditContext,
-    /// The policy in force; `None` where there is none.
-    pub policy: Option<Arc<Policy>>,
+    pub in_force: InForce,
     pub source: Source,
 }
 
@@ -59,7 +77,7 @@ pub struct Prepared {
 pub struct Decision {
     pub command: Command,
     pub audit: AuditContext,
-    pub policy: Option<Arc<Policy>>,
+    pub in_force: InForce,
     pub source: Source,
     pub reply: Reply,
     /// The refusal's details besides its code.
@@ -76,7 +94,7 @@ impl Decision {
     /// The command as it was prepared.
     #[must_use]
     pub fn into_prepared(self) -> Prepared {
-        Prepared { command: self.command, audit: self.audit, policy: self.policy, source: self.source }
+        Prepared { command: self.command, audit: self.audit, in_force: self.in_force, source: self.source }
     }
 }
 
@@ -90,8 +108,8 @@ pub struct Undecided {
 impl<S: Store> Decider<S> {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(store: Arc<S>, policies: Arc<Policies>, live: Live, metrics: &Metrics) -> Self {
-        Self { store, policies, live, metrics: metrics.part(), outcomes: metrics.part() }
+    pub fn new(store: Arc<S>, policies: Arc<Policies>, lines: Arc<CreditLines>, live: Live, metrics: &Metrics) -> Self {
+        Self { store, policies, lines, live, metrics: metrics.part(), outcomes: metrics.part() }
     }
 
     /// The store that decides.
@@ -106,6 +124,38 @@ impl<S: Store> Decider<S> {
         &self.policies
     }
 
+    /// The credit lines that are known.
+    #[must_use]
+    pub const fn lines(&self) -> &Arc<CreditLines> {
+        &self.lines
+    }
+
+    /// What is in force for a charge. It waits only at the first query for an account: for the policy service, and for the
+    /// account's credit line.
+    pub async fn in_force(
+        &self,
+        merchant: &MerchantId,
+        currency: Currency,
+        channel: Option<&Channel>,
+        now_ms: i64,
+    ) -> InForce {
+        let policy = self.policies.effective(merchant, currency, channel, now_ms).await;
+        let credit = match &policy {
+            Some(policy) => self.lines.on(merchant, currency, policy.windows_at(now_ms).ids.day).await,
+            // Without a policy there is no calendar.
+            None => Credit::NoLine,
+        };
+        InForce { policy, credit }
+    }
+
+    /// The same by what is known now, for callers that go through many accounts.
+    #[must_use]
+    pub fn peek(&self, merchant: &MerchantId, currency: Currency, now_ms: i64) -> InForce {
+        let policy = self.policies.peek(merchant, currency, None, now_ms);
+        let day = policy.as_ref().map(|policy| policy.windows_at(now_ms).ids.day);
+        InForce { credit: day.map_or(Credit::NoLine, |day| self.lines.peek(merchant, currency, day)), policy }
+    }
+
     /// The settings that change while the server runs.
     #[must_use]
     pub const fn live(&self) -> &Live {
@@ -118,11 +168,15 @@ impl<S: Store> Decider<S> {
         &self.metrics
     }
 
-    /// The command that decides a request under a policy, where there is one.
+    /// The command that decides a request under what is in force.
     #[must_use]
-    pub fn prepare(&self, request: Request, caller: Caller, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
+    pub fn prepare(&self, request: Request, caller: Caller, in_force: InForce, now_ms: i64) -> Prepared {
         let decision_id = clock::decision_id();
-        let action = request.action(policy.as_deref());
+        let InForce { policy, credit } = &in_force;
+        let mut action = request.action(policy.as_deref());
+        if let Action::Consume(charge) | Action::Hold(charge, _) = &mut action {
+            credit::refuse(charge, credit, policy.as_deref(), request.channel.as_ref());
+        }
         let audit = AuditContext {
             actor: caller.actor,
             mode: caller.mode.as_str(),
@@ -133,6 +187,8 @@ impl<S: Store> Decider<S> {
             remarks: request.remarks,
             metadata: request.metadata,
             refusal: refusal::by_policy(&action, policy.as_deref()),
+            credit: credit::context(&action, credit, self.lines.outdated_since_ms()),
+            value_day: request.value_day,
         };
         let live = self.live.current();
         let command = Command {
@@ -149,13 +205,13 @@ impl<S: Store> Decider<S> {
             order_ttl_secs: bounded(live.order_ttl_secs),
             backlog_max: bounded(live.backlog_events_max),
             threshold_policy: policy.as_ref().and_then(|policy| policy.threshold_policy.clone()),
-            credit: None,
+            credit: credit::terms(credit),
             history: None,
             payment_no: request.payment_no,
             operation_no: request.operation_no,
             channel: request.channel,
         };
-        Prepared { command, audit, policy, source: caller.source }
+        Prepared { command, audit, in_force, source: caller.source }
     }
 
     /// The command that takes an attempt back. It has an id and a span of its own.
@@ -174,12 +230,12 @@ impl<S: Store> Decider<S> {
     /// # Errors
     /// [`Undecided`] where there is no decision; the command may be applied all the same, see [`StoreError::is_undone`].
     pub async fn decide(&self, prepared: Prepared, started: Instant) -> Result<Decision, Box<Undecided>> {
-        let Prepared { command, audit, policy, source } = prepared;
+        let Prepared { command, audit, in_force, source } = prepared;
         match self.store.apply(&command, &audit).await {
-            Ok(reply) => Ok(self.decided((command, audit), (policy, source), reply, started.elapsed())),
+            Ok(reply) => Ok(self.decided((command, audit), (in_force, source), reply, started.elapsed())),
             Err(error) => {
                 self.report_failure(&command, &audit, source, &error, started.elapsed());
-                Err(Box::new(Undecided { prepared: Prepared { command, audit, policy, source }, error }))
+                Err(Box::new(Undecided { prepared: Prepared { command, audit, in_force, source }, error }))
             }
         }
     }
@@ -215,31 +271,30 @@ impl<S: Store> Decider<S> {
     fn each_decided(
         &self,
         calls: Vec<(Command, AuditContext)>,
-        rest: Vec<(Option<Arc<Policy>>, Source)>,
+        rest: Vec<(InForce, Source)>,
         results: Vec<Result<Reply, StoreError>>,
         latency: Duration,
     ) -> Vec<Result<Decision, StoreError>> {
-        let decided =
-            |((call, rest), result): (((Command, AuditContext), (Option<Arc<Policy>>, Source)), _)| match result {
-                Ok(reply) => Ok(self.decided(call, rest, reply, latency)),
-                Err(StoreError::NeedsHistory) => Err(StoreError::NeedsHistory),
-                Err(error) => {
-                    self.report_failure(&call.0, &call.1, rest.1, &error, latency);
-                    Err(error)
-                }
-            };
+        let decided = |((call, rest), result): (((Command, AuditContext), (InForce, Source)), _)| match result {
+            Ok(reply) => Ok(self.decided(call, rest, reply, latency)),
+            Err(StoreError::NeedsHistory) => Err(StoreError::NeedsHistory),
+            Err(error) => {
+                self.report_failure(&call.0, &call.1, rest.1, &error, latency);
+                Err(error)
+            }
+        };
         calls.into_iter().zip(rest).zip(results).map(decided).collect()
     }
 
     fn decided(
         &self,
         (command, audit): (Command, AuditContext),
-        (policy, source): (Option<Arc<Policy>>, Source),
+        (in_force, source): (InForce, Source),
         reply: Reply,
         latency: Duration,
     ) -> Decision {
         let refusal = refusal::details(&reply.record, &RefusalContext::of(&command, &audit));
-        let decision = Decision { command, audit, policy, source, reply, refusal };
+        let decision = Decision { command, audit, in_force, source, reply, refusal };
         // A job's command that was not needed leaves no event and is not logged.
         if source != Source::Job || decision.reply.event_seq.is_some() {
             self.report(&decision, latency);
@@ -344,8 +399,11 @@ impl<S: Store> Decider<S> {
 }
 
 /// What the store takes, and what it does not need.
-fn unzip(batch: Vec<Prepared>) -> (Vec<(Command, AuditContext)>, Vec<(Option<Arc<Policy>>, Source)>) {
-    batch.into_iter().map(|Prepared { command, audit, policy, source }| ((command, audit), (policy, source))).unzip()
+fn unzip(batch: Vec<Prepared>) -> (Vec<(Command, AuditContext)>, Vec<(InForce, Source)>) {
+    batch
+        .into_iter()
+        .map(|Prepared { command, audit, in_force, source }| ((command, audit), (in_force, source)))
+        .unzip()
 }
 
 /// The settings' own bounds are far below.

@@ -2,9 +2,10 @@
 
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Currency, Effect, HoldTerms, Mark, MerchantId, Mode,
-    OperationId, OperationNo, OrderNo, PaymentNo, Policy, Refund, Reset, Resolution, Settle,
+    OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, Refund, Reset, Resolution, Settle,
 };
 use sluice_kit::telemetry::Trace;
+use sluice_store::NO_ATTEMPT;
 use strum::IntoStaticStr;
 
 /// What is requested. An absent amount means all that is held, or all that is left to refund.
@@ -47,6 +48,8 @@ pub enum Operation {
     ExtendHold {
         until_secs: u32,
     },
+    /// A posting to the credit line. Its number is the request's `order_no`.
+    Post(Posting),
     /// Windows that are over close, and thresholds are compared with the current limits.
     Roll,
 }
@@ -61,6 +64,7 @@ impl Operation {
             | Self::Refund { amount, .. }
             | Self::Release { amount, .. }
             | Self::MarkUnknown(Mark { amount, .. }) => *amount,
+            Self::Post(posting) => Some(posting.amount),
             Self::Void
             | Self::VoidAttempt
             | Self::Resolve(_)
@@ -101,6 +105,8 @@ pub struct Request {
     pub remarks: String,
     /// A JSON object, or empty.
     pub metadata: String,
+    /// The day on which money was received, `YYYYMMDD`, where it is not the business day.
+    pub value_day: Option<u32>,
 }
 
 impl Request {
@@ -122,7 +128,15 @@ impl Request {
             reason: String::new(),
             remarks: String::new(),
             metadata: String::new(),
+            value_day: None,
         }
+    }
+
+    /// A posting to a credit line under a number, which is its own among those of its kind.
+    #[must_use]
+    pub fn posting(merchant: MerchantId, currency: Currency, number: OrderNo, posting: Posting) -> Self {
+        let request = Self::new(merchant, currency, NO_ATTEMPT, Operation::Post(posting));
+        Self { order_no: Some(number), ..request }
     }
 
     /// The action of the command: the operation with the terms of the policy.
@@ -152,6 +166,7 @@ impl Request {
             Operation::Initialize => Action::Initialize,
             Operation::Expire => Action::Expire,
             Operation::ExtendHold { until_secs } => Action::ExtendHold { until_secs },
+            Operation::Post(posting) => Action::Post(posting),
             Operation::Roll => Action::Roll,
         }
     }

@@ -206,7 +206,9 @@ impl Answer {
     fn problem(&self) -> Problem {
         let mut problem = Problem::new(self.code, self.detail.clone());
         problem.decision_id = self.decision_id.map(|id| id.to_string());
-        problem.details.clone_from(&self.refusal);
+        if let Some(details) = &self.refusal {
+            problem = problem.with_details(details.clone());
+        }
         problem.limit = self.binding.map(|Binding { state, resets_at_ms, .. }| LimitUsage {
             name: state.limit.as_str().to_owned(),
             max: state.max,

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use proto::batch::batch_authorization_server::BatchAuthorization;
 use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CHECKS_MAX};
 use proto::envoy::CheckRequest;
-use quota::{Mode, Policy};
+use quota::Mode;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
@@ -16,6 +16,7 @@ use tracing::debug;
 use super::answer::Answer;
 use super::parse::{self, Parsed, ParsedCheck};
 use super::{CheckService, Checks, answer, word};
+use sluice_decision::decider::InForce;
 use sluice_store::{Store, StoreError};
 
 #[tonic::async_trait]
@@ -54,9 +55,9 @@ impl<S: Store> Checks<S> {
         for check in checks {
             match self.read_one(check, now_ms) {
                 One::Answered(result) => results.push(Some(result)),
-                One::Undecided(check, policy) => {
+                One::Undecided(check, in_force) => {
                     results.push(None);
-                    batch.push(self.prepare(*check, policy, now_ms));
+                    batch.push(self.prepare(*check, in_force, now_ms));
                 }
             }
         }
@@ -73,12 +74,12 @@ impl<S: Store> Checks<S> {
         match Parsed::of_filter(&extensions) {
             Parsed::Decide(check) => {
                 let request = &check.request;
-                let policies = self.decider.policies();
-                let policy = policies
-                    .effective(&request.merchant, request.currency, request.channel.as_ref(), now_ms)
+                let in_force = self
+                    .decider
+                    .in_force(&request.merchant, request.currency, request.channel.as_ref(), now_ms)
                     .now_or_never();
-                // A policy that still has to be requested from the policy service is requested now.
-                policy.map_or_else(|| One::Answered(alone()), |policy| One::Undecided(check, policy))
+                // What still has to be requested, a policy or a credit line, is requested now.
+                in_force.map_or_else(|| One::Answered(alone()), |in_force| One::Undecided(check, in_force))
             }
             Parsed::Refuse(refused) => {
                 let caller = parse::filter_caller(&extensions);
@@ -92,7 +93,7 @@ impl<S: Store> Checks<S> {
 /// One check of a call.
 enum One {
     Answered(BatchCheckResult),
-    Undecided(Box<ParsedCheck>, Option<Arc<Policy>>),
+    Undecided(Box<ParsedCheck>, InForce),
 }
 
 fn result_of(answer: &Answer) -> BatchCheckResult {

@@ -26,12 +26,9 @@ use uuid::Uuid;
 
 use answer::{Answer, Binding, Subject};
 use parse::{Parsed, ParsedCheck, Refused};
-use sluice_decision::decider::{Decider, Decision, Prepared};
+use sluice_decision::decider::{Decider, Decision, InForce, Prepared};
 use sluice_decision::request::{Caller, Source};
-use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::{Trace, trace_id};
-use sluice_policy_source::Policies;
-use sluice_settings::Live;
 use sluice_store::{Store, refusal};
 use void::CompensatingVoids;
 
@@ -56,10 +53,9 @@ struct Checks<S> {
 impl<S: Store> CheckService<S> {
     /// Builds the service. `rules` serve Envoy's native filter; the proxy filter has its own.
     #[must_use]
-    pub fn new(store: Arc<S>, policies: Arc<Policies>, rules: Option<Document>, metrics: &Metrics, live: Live) -> Self {
+    pub fn new(decider: Decider<S>, rules: Option<Document>) -> Self {
         let tasks = TaskTracker::new();
         let voids = CompensatingVoids::new(tasks.clone());
-        let decider = Decider::new(store, policies, live, metrics);
         Self { checks: Arc::new(Checks { decider, rules, voids }), tasks }
     }
 
@@ -150,10 +146,10 @@ impl<S: Store> Checks<S> {
         let started = Instant::now();
         let now_ms = self.decider.store().now_ms();
         let request = &check.request;
-        let policies = self.decider.policies();
-        let policy = policies.effective(&request.merchant, request.currency, request.channel.as_ref(), now_ms).await;
+        let in_force =
+            self.decider.in_force(&request.merchant, request.currency, request.channel.as_ref(), now_ms).await;
         let (mode, subject) = (check.mode, check.subject());
-        let prepared = self.prepare(check, policy, now_ms);
+        let prepared = self.prepare(check, in_force, now_ms);
         let (answer, prepared, may_be_charged) = match self.decider.decide(prepared, started).await {
             Ok(decision) => {
                 let answer = Answer { subject, ..answer(&decision) };
@@ -170,16 +166,16 @@ impl<S: Store> Checks<S> {
         Outcome { answer, charge: is_to_be_voided.then_some(prepared) }
     }
 
-    fn prepare(&self, check: ParsedCheck, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
+    fn prepare(&self, check: ParsedCheck, in_force: InForce, now_ms: i64) -> Prepared {
         let ParsedCheck { request, mode, trace, .. } = check;
         let caller = Caller { source: Source::Proxy, actor: ACTOR.to_owned(), operator_type: "", mode, trace };
-        self.decider.prepare(request, caller, policy, now_ms)
+        self.decider.prepare(request, caller, in_force, now_ms)
     }
 }
 
 /// The answer of a decision.
 fn answer(decision: &Decision) -> Answer {
-    let Decision { command, audit, policy, reply, refusal, .. } = decision;
+    let Decision { command, audit, in_force, reply, refusal, .. } = decision;
     let record = &reply.record;
     let binding = |policy: &Arc<Policy>| Binding::of(record, &policy.limits, &policy.calendar, command.now_ms);
     Answer {
@@ -190,7 +186,7 @@ fn answer(decision: &Decision) -> Answer {
         detail: refusal.as_ref().and_then(|details| refusal::sentence(details, command.currency.code())),
         refusal: refusal.clone(),
         wait_ms: record.wait_ms,
-        binding: policy.as_ref().and_then(binding),
+        binding: in_force.policy.as_ref().and_then(binding),
         policy_version: audit.policy_version.clone(),
         subject: Subject::default(),
     }

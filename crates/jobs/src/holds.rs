@@ -130,9 +130,9 @@ impl HoldSweep {
     /// The command that ends a hold; `None` where that cannot be yet.
     async fn expiry(&self, hold: DueHold, round: &mut Round) -> Result<Option<Prepared>, SweepError> {
         let DueHold { merchant, currency, order_no, .. } = hold;
-        let policy = self.tools.policy(&merchant, currency, round.now_ms);
+        let in_force = self.tools.in_force(&merchant, currency, round.now_ms);
         let expire = Request { order_no: Some(order_no.clone()), ..request(merchant, currency, Operation::Expire) };
-        let mut prepared = self.tools.prepare(expire, TASK, policy, round.now_ms);
+        let mut prepared = self.tools.prepare(expire, TASK, in_force, round.now_ms);
         match self.order_source(&prepared.command, &order_no, round.is_journal_away).await {
             Ok(OrderSource::Store) => {}
             Ok(OrderSource::Journal(history)) => prepared.command.history = history.map(Box::new),

@@ -20,17 +20,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use quota::{Currency, MerchantId, Mode, Policy};
+use quota::{Currency, MerchantId, Mode};
 use sluice_kit::database::PgPool;
 use sluice_kit::shutdown::Shutdown;
 use thiserror::Error;
 
-use sluice_decision::decider::{Decider, Prepared};
+use sluice_decision::decider::{Decider, InForce, Prepared};
 use sluice_decision::request::{Caller, Operation, Request, Source};
 use sluice_kit::clock;
 use sluice_kit::database;
 use sluice_kit::health::{Away, warn_unless_away};
 use sluice_kit::metrics::Metrics;
+use sluice_lines::CreditLines;
 use sluice_policy_source::Policies;
 use sluice_settings::{Live, Secret, Settings};
 use sluice_store::{NO_ATTEMPT, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified};
@@ -102,7 +103,12 @@ impl Tools {
     ///
     /// # Errors
     /// An [`io::Error`] for an address that cannot be used.
-    pub fn open(config: &Config, policies: Arc<Policies>, metrics: &Metrics) -> io::Result<Self> {
+    pub fn open(
+        config: &Config,
+        policies: Arc<Policies>,
+        lines: Arc<CreditLines>,
+        metrics: &Metrics,
+    ) -> io::Result<Self> {
         let Config { redis_url, postgres_url, shards, live, verified, time } = config;
         let timeout = live.current().redis_timeout();
         let redis = RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout };
@@ -111,7 +117,7 @@ impl Tools {
         Ok(Self {
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             job_metrics: metrics.part(),
-            decider: Decider::new(Arc::new(store), policies, live.clone(), metrics),
+            decider: Decider::new(Arc::new(store), policies, lines, live.clone(), metrics),
             shards: *shards,
         })
     }
@@ -132,12 +138,12 @@ impl Tools {
         self.store().clock_trouble().is_none().then(|| self.store().now_ms())
     }
 
-    fn policy(&self, merchant: &MerchantId, currency: Currency, now_ms: i64) -> Option<Arc<Policy>> {
-        self.decider.policies().peek(merchant, currency, None, now_ms)
+    fn in_force(&self, merchant: &MerchantId, currency: Currency, now_ms: i64) -> InForce {
+        self.decider.peek(merchant, currency, now_ms)
     }
 
     /// A command without a request.
-    fn prepare(&self, request: Request, task: Task, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
+    fn prepare(&self, request: Request, task: Task, in_force: InForce, now_ms: i64) -> Prepared {
         let caller = Caller {
             source: Source::Job,
             actor: task.actor.to_owned(),
@@ -145,7 +151,7 @@ impl Tools {
             mode: Mode::Enforce,
             trace: None,
         };
-        self.decider.prepare(Request { reason: task.reason.to_owned(), ..request }, caller, policy, now_ms)
+        self.decider.prepare(Request { reason: task.reason.to_owned(), ..request }, caller, in_force, now_ms)
     }
 }
 
@@ -168,13 +174,14 @@ fn request(merchant: MerchantId, currency: Currency, operation: Operation) -> Re
 pub fn spawn(
     config: &Config,
     policies: Arc<Policies>,
+    lines: Arc<CreditLines>,
     metrics: &Metrics,
     shutdown: Shutdown,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tools = {
         let _context = runtime.enter();
-        Tools::open(config, policies, metrics)?
+        Tools::open(config, policies, lines, metrics)?
     };
     std::thread::Builder::new().name("sweep".to_owned()).spawn(move || runtime.block_on(run(tools, shutdown)))
 }

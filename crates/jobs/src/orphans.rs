@@ -40,6 +40,6 @@ impl Tools {
     fn threshold_policy(&self, account: &StoredAccount, now_ms: i64) -> Option<Arc<ThresholdPolicy>> {
         let (merchant, currency) =
             (MerchantId::parse(&account.merchant_id).ok()?, Currency::parse(&account.currency).ok()?);
-        self.policy(&merchant, currency, now_ms)?.threshold_policy.clone()
+        self.in_force(&merchant, currency, now_ms).policy?.threshold_policy.clone()
     }
 }

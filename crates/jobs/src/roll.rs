@@ -22,8 +22,8 @@ impl Tools {
     /// The command that rolls an account; `None` for an invalid account.
     pub(super) fn roll(&self, merchant_id: &str, currency: &str, task: Task, now_ms: i64) -> Option<Prepared> {
         let (merchant, currency) = (MerchantId::parse(merchant_id).ok()?, Currency::parse(currency).ok()?);
-        let policy = self.policy(&merchant, currency, now_ms);
-        Some(self.prepare(request(merchant, currency, Operation::Roll), task, policy, now_ms))
+        let in_force = self.in_force(&merchant, currency, now_ms);
+        Some(self.prepare(request(merchant, currency, Operation::Roll), task, in_force, now_ms))
     }
 
     /// Decides the commands; returns how many changed their account.

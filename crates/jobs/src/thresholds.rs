@@ -61,7 +61,7 @@ impl ThresholdSweep {
     fn roll(&self, stored: &StoredAccount, now_ms: i64) -> Option<Prepared> {
         let mut prepared = self.0.roll(&stored.merchant_id, &stored.currency, TASK, now_ms)?;
         let command = &mut prepared.command;
-        if prepared.policy.is_none() && self.0.decider.policies().any() {
+        if prepared.in_force.policy.is_none() && self.0.decider.policies().any() {
             // An account that has no policy any more has no limit to be near.
             command.threshold_policy = Some(Arc::new(ThresholdPolicy::NOTHING));
         }

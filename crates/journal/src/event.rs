@@ -31,6 +31,8 @@ pub struct Event {
     pub row: Row,
     /// What the row was made from.
     pub record: Record,
+    /// The day on which money was received, `YYYYMMDD`, where it is not the business day.
+    pub value_day: Option<i32>,
     /// Windows, and the billing cycle, that it closed.
     pub closed: Closed,
     /// Thresholds that usage crossed.
@@ -86,17 +88,24 @@ impl Batch {
 
 fn read(entry: Entry) -> Result<Event, Rejected> {
     match parts(&entry) {
-        Ok((row, record, closed, crossing)) => {
+        Ok(Parts { row, record, value_day, closed, crossing }) => {
             let (granted, of_merchant) = (is_change(&row, &record), is_of_merchant(&row));
             let (changes_account, changes_merchant) = (granted && !of_merchant, granted && of_merchant);
             let outcomes = outcome::changes(&row, &record);
-            Ok(Event { entry, row, record, closed, crossing, outcomes, changes_account, changes_merchant })
+            Ok(Event { entry, row, record, value_day, closed, crossing, outcomes, changes_account, changes_merchant })
         }
         Err(reason) => Err(Rejected { entry, reason }),
     }
 }
 
-type Parts = (Row, Record, Closed, Option<Crossing>);
+/// What an entry's fields contain.
+struct Parts {
+    row: Row,
+    record: Record,
+    value_day: Option<i32>,
+    closed: Closed,
+    crossing: Option<Crossing>,
+}
 
 fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     let seq = id.sequence().and_then(|seq| i64::try_from(seq).ok()).ok_or("id: not of the form 0-<seq>")?;
@@ -109,7 +118,8 @@ fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     let crossing = field(fields, CROSSING_FIELD).filter(|bytes| !bytes.is_empty());
     let crossing = crossing.map(packed::crossing).transpose();
     let crossing = crossing.map_err(|error| format!("field a: {error}"))?;
-    Ok((row::of(*shard, seq, context, &record)?, record, closed, crossing))
+    let value_day = i32::try_from(context.value_day).ok().filter(|day| *day > 0);
+    Ok(Parts { row: row::of(*shard, seq, context, &record)?, record, value_day, closed, crossing })
 }
 
 /// Whether a row is about a merchant as a whole.

@@ -7,9 +7,10 @@ mod rebuild;
 
 use std::time::Duration;
 
-use quota::{MerchantId, Order, OrderNo};
+use quota::{AmountMinor, Currency, MerchantId, Order, OrderNo, OrderState, PostingKind};
 use sqlx::PgPool;
 use thiserror::Error;
+use uuid::Uuid;
 
 use sluice_kit::health::Away;
 use sluice_store::{RedisStore, Store, StoreError};
@@ -93,6 +94,29 @@ pub async fn find_at(
         return Err(HistoryError::Gap);
     }
     Ok(Some(rebuilt.evicted_at(now_ms.saturating_add(millis(CLOCKS_APART_MAX)), order_ttl_secs)))
+}
+
+/// A posting to a credit line, as the order that the store keeps for it; `None` where there is none under this number. For
+/// postings that the store may have evicted.
+///
+/// # Errors
+/// As for [`find`].
+pub async fn posting(
+    pool: &PgPool,
+    store: &RedisStore,
+    merchant: &MerchantId,
+    (kind, number): (PostingKind, &OrderNo),
+    order_ttl_secs: u32,
+) -> Result<Option<Order>, HistoryError> {
+    is_complete(store, merchant, order_ttl_secs, store.now_ms()).await?;
+    let statement = "SELECT event_id, currency::text, amount FROM credit_entry \
+        WHERE merchant_id = $1 AND kind = $2 AND posting_no = $3 ORDER BY entry_id LIMIT 1";
+    let query = sqlx::query_as(statement).bind(merchant.as_str()).bind(kind.as_str()).bind(number.as_str());
+    let found: Option<(Uuid, String, i64)> = query.fetch_optional(pool).await?;
+    let Some((event_id, currency, amount)) = found else { return Ok(None) };
+    let parsed = Currency::parse(&currency).ok().zip(AmountMinor::new(amount.unsigned_abs()));
+    let (currency, amount) = parsed.ok_or_else(|| HistoryError::Corrupt(format!("posting {number}")))?;
+    Ok(Some(Order { amount, state: OrderState::Charged, ..Order::open(currency, event_id.into_bytes()) }))
 }
 
 /// Whether every event of an order that the store has evicted is in Postgres: it was evicted `order_ttl_secs` after its last

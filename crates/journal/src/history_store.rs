@@ -52,10 +52,17 @@ impl HistoryStore {
 
     async fn history_of(&self, command: &Command, audit: &AuditContext) -> Result<Option<Order>, StoreError> {
         let Command { merchant, order_no: Some(order_no), .. } = command else { return Ok(None) };
-        if !self.is_evicted(command).await? {
-            return Ok(None);
-        }
-        let found = history::find(&self.pool, &self.redis, merchant, order_no, command.order_ttl_secs).await;
+        let found = match command.action.posting() {
+            // Redis forgets a posting as it does an order; its entry is never removed.
+            Some(kind) => {
+                let ttl_secs = command.order_ttl_secs;
+                history::posting(&self.pool, &self.redis, merchant, (kind, order_no), ttl_secs).await
+            }
+            None if self.is_evicted(command).await? => {
+                history::find(&self.pool, &self.redis, merchant, order_no, command.order_ttl_secs).await
+            }
+            None => return Ok(None),
+        };
         found.map_err(|error| {
             let decision_id = Uuid::from_bytes(command.decision_id);
             let trace_id = trace_id(audit.trace);
@@ -105,6 +112,7 @@ const fn may_need_history(command: &Command) -> bool {
         | Action::SuspendMerchant
         | Action::ResumeMerchant
         | Action::Initialize
+        // Its entry is looked for whatever the store has.
         | Action::Post(_)
         | Action::Roll => false,
     }

@@ -3,6 +3,8 @@
 
 use chrono::{DateTime, Utc};
 use quota::{Code, CreditRecord, OrderState, PostingKind};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sluice_journal::event::Event;
 use sluice_kit::database::row::table_row;
 use uuid::Uuid;
@@ -37,6 +39,19 @@ impl EntryKind {
     }
 }
 
+impl<'de> Deserialize<'de> for EntryKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::parse(&name).ok_or_else(|| D::Error::custom(format!("unknown kind `{name}`")))
+    }
+}
+
+impl Serialize for EntryKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 table_row! {
     /// One entry, as `credit_entry` stores it. Amounts in minor units.
     pub(crate) struct Entry {
@@ -51,6 +66,7 @@ table_row! {
         cycle: i32 => "int4";
         amount: i64 => "int8";
         posting_no: Option<String> => "text";
+        value_day: Option<i32> => "int4";
     }
 }
 
@@ -71,6 +87,7 @@ pub(crate) fn of(event: &Event) -> Vec<Entry> {
         cycle,
         amount,
         posting_no: event.row.posting_no.clone(),
+        value_day: event.value_day,
     };
     let closed = event.closed.cycle.map(|closed| {
         let amount = i64::try_from(closed.amount).unwrap_or(i64::MAX);

@@ -1,15 +1,28 @@
-//! Credit lines in Postgres: the entries of their books, in step with the journal, and the books that follow from them. The
-//! arithmetic is that of `sluice-credit`.
+//! Credit lines in Postgres: their terms, the entries and statements of their books in step with the journal, and what a server
+//! knows of each on a day. The arithmetic is that of `sluice-credit`.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![warn(clippy::wildcard_enum_match_arm)]
 
-mod books;
+mod day;
 mod entry;
+mod follow;
+mod grade;
+mod known;
+mod line;
+mod metrics;
 mod projection;
-mod read;
+mod record;
+mod repository;
+mod statement;
 
-pub use books::{Unreadable, books};
+pub use day::{CreditDay, day_of, id_of};
 pub use entry::EntryKind;
+pub use follow::Follower;
+pub use grade::{GradeKind, GradeRow};
+pub use known::{Credit, CreditLines};
+pub use line::{CreditLine, LineInput, LineState};
+pub use metrics::LineMetrics;
 pub use projection::EntryProjection;
-pub use read::{StoredEntry, entries};
+pub use record::{LineKey, LineRecord, StoredEntry, Unreadable, read};
+pub use repository::{LineFilter, LineRepository, PauseRow};

@@ -1,4 +1,4 @@
-//! Stores entries in the transaction of the events that they come from, with two statements however many there are.
+//! Stores entries and statements in the transaction of the events that they come from, with as many queries however many there are.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -12,8 +12,8 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use crate::EntryKind;
 use crate::entry::{self, Entry};
+use crate::{EntryKind, statement};
 
 static INSERT: LazyLock<String> =
     LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", insert("credit_entry", Entry::COLUMNS)));
@@ -69,8 +69,9 @@ async fn store(
         });
     }
     entries.sort_by_key(|entry| (entry.shard, entry.seq));
-    let statement = Entry::bind(sqlx::query(AssertSqlSafe(INSERT.as_str())), entries.iter());
-    statement.execute(connection).await.map(drop)
+    let insert = Entry::bind(sqlx::query(AssertSqlSafe(INSERT.as_str())), entries.iter());
+    insert.execute(&mut *connection).await?;
+    statement::store(connection, &entries).await
 }
 
 async fn billed_in(connection: &mut PgConnection, events: &[&Event]) -> Result<HashMap<Uuid, i32>, sqlx::Error> {

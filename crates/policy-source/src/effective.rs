@@ -66,6 +66,9 @@ pub struct EffectivePolicy {
     pub hold_lifetime_secs: u32,
     pub hold_on_expiry: HoldExpiry,
     pub over_capture_percent: u8,
+    /// What happens to a charge on a credit line that the server has never read: `deny` or `allow`.
+    #[schema(value_type = String, example = "deny")]
+    pub on_unknown_credit: &'static str,
     /// Percentages of the limits at which usage raises an alert, rising.
     pub thresholds: Vec<u16>,
     /// No policy names the merchant, and such merchants are refused: every charge is.
@@ -115,6 +118,7 @@ impl EffectivePolicy {
                 OnExpiry::Settle => HoldExpiry::Settle,
             },
             over_capture_percent: policy.over_capture_percent,
+            on_unknown_credit: policy.on_unknown_credit.as_str(),
             thresholds: policy
                 .threshold_policy
                 .as_ref()

@@ -122,6 +122,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         breach,
         hold,
         over_capture_percent,
+        on_unknown_credit,
         threshold_policy,
         merchant_unknown,
         allowed_channels,
@@ -154,6 +155,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         ("hold.lifetime_secs", hold.lifetime_secs.to_string()),
         ("hold.on_expiry", on_expiry.to_owned()),
         ("over_capture_percent", over_capture_percent.to_string()),
+        ("on_unknown_credit", on_unknown_credit.as_str().to_owned()),
         (
             "thresholds",
             threshold_policy.as_ref().map_or_else(String::new, |policy| format!("{:?}", policy.thresholds())),

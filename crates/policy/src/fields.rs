@@ -8,8 +8,8 @@ use jiff::tz::TimeZone;
 use super::{PolicyError, UnknownMerchants, WeekStart};
 use crate::zone::{ZoneError, ZoneSource, check_zone_name};
 use quota::{
-    AmountMinor, Breach, Calendar, Channel, Currency, HoldTerms, LimitName, OnExpiry, Policy, ThresholdPolicy,
-    Thresholds, Throttle,
+    AmountMinor, Breach, Calendar, Channel, Currency, HoldTerms, LimitName, OnExpiry, OnUnknownCredit, Policy,
+    ThresholdPolicy, Thresholds, Throttle,
 };
 
 /// The fields of one policy. `None` is inherited; [`AmountMinor::MAX`] removes an inherited limit.
@@ -31,6 +31,7 @@ pub struct PolicyFields {
     pub hold_lifetime_secs: Option<u32>,
     pub hold_on_expiry: Option<OnExpiry>,
     pub over_capture_percent: Option<u8>,
+    pub on_unknown_credit: Option<OnUnknownCredit>,
     /// Percentages of the limits at which usage is reported.
     pub thresholds: Option<Thresholds>,
     /// Whether merchants that no policy names are refused; only set in the default policy.
@@ -111,6 +112,7 @@ impl PolicyFields {
             ("week_starts_on", self.week_starts_on.is_some()),
             ("allowed_channels", self.allowed_channels.is_some()),
             ("thresholds", self.thresholds.is_some()),
+            ("on_unknown_credit", self.on_unknown_credit.is_some()),
             ("unknown_merchants", self.unknown_merchants.is_some()),
         ];
         match refused.into_iter().find(|(_, given)| *given) {
@@ -174,6 +176,7 @@ impl Fold {
         put(&mut policy.hold.lifetime_secs, fields.hold_lifetime_secs);
         put(&mut policy.hold.on_expiry, fields.hold_on_expiry);
         put(&mut policy.over_capture_percent, fields.over_capture_percent);
+        put(&mut policy.on_unknown_credit, fields.on_unknown_credit);
         Ok(())
     }
 

@@ -8,7 +8,10 @@ use quota::{
 };
 
 use super::outcome::{operation_word, resolution_word};
-use super::{AuditContext, NO_ATTEMPT};
+use super::{AuditContext, CreditContext, NO_ATTEMPT};
+
+/// About the bytes that a credit line takes.
+const CREDIT_BYTES: usize = 48;
 
 /// Appends the context of a command's event, as protobuf.
 pub(super) fn encode(out: &mut Vec<u8>, command: &Command, audit: &AuditContext) {
@@ -45,12 +48,35 @@ pub(super) fn encode(out: &mut Vec<u8>, command: &Command, audit: &AuditContext)
     message.number(25, order_no.map_or(0, |_| u64::from(command.order_ttl_secs)));
     let refusal = audit.refusal.as_ref().and_then(|details| serde_json::to_string(details).ok());
     message.text(30, &refusal.unwrap_or_default());
+    if let Some(credit) = &audit.credit {
+        let mut inner = Vec::with_capacity(CREDIT_BYTES);
+        Message(&mut inner).credit(credit);
+        message.message(31, &inner);
+    }
+    message.number(32, audit.value_day.map_or(0, u64::from));
 }
 
 /// Writes fields of a protobuf message one after the other. Empty and zero fields are left out, as in proto3.
 struct Message<'a>(&'a mut Vec<u8>);
 
 impl Message<'_> {
+    fn credit(&mut self, credit: &CreditContext) {
+        let CreditContext { limit, stage, days_past_due, oldest_due_day, amount_to_cure, read_at_ms } = credit;
+        self.number(1, *limit);
+        self.text(2, if stage == CreditContext::CURRENT { "" } else { stage });
+        self.number(3, u64::from(*days_past_due));
+        self.number(4, oldest_due_day.map_or(0, u64::from));
+        self.number(5, *amount_to_cure);
+        self.number(6, read_at_ms.unwrap_or_default().cast_unsigned());
+    }
+
+    /// A message within the message. It is there even where it is empty.
+    fn message(&mut self, tag: u32, inner: &[u8]) {
+        encode_key(tag, WireType::LengthDelimited, self.0);
+        encode_varint(inner.len() as u64, self.0);
+        self.0.extend_from_slice(inner);
+    }
+
     fn bytes(&mut self, tag: u32, bytes: &[u8]) {
         if !bytes.is_empty() {
             encode_key(tag, WireType::LengthDelimited, self.0);

@@ -17,6 +17,7 @@ pub mod packed;
 mod redis;
 mod script;
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
@@ -57,6 +58,31 @@ pub struct AuditContext {
     pub metadata: String,
     /// The policy's details for a charge that it refuses regardless of usage.
     pub refusal: Option<Box<RefusalDetails>>,
+    /// The account's credit line, for a charge or a posting.
+    pub credit: Option<CreditContext>,
+    /// The day on which money was received, `YYYYMMDD`, where it is not the business day.
+    pub value_day: Option<u32>,
+}
+
+/// A credit line on the day of a command, by the server's knowledge. Amounts in minor units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreditContext {
+    /// The limit in force.
+    pub limit: u64,
+    /// The stage's name.
+    pub stage: Cow<'static, str>,
+    pub days_past_due: u32,
+    /// The due date of the oldest statement that is past due, `YYYYMMDD`.
+    pub oldest_due_day: Option<u32>,
+    /// The least repayment after which nothing material is past due.
+    pub amount_to_cure: u64,
+    /// When the line was last read, milliseconds since the epoch, where Postgres could not be read since.
+    pub read_at_ms: Option<i64>,
+}
+
+impl CreditContext {
+    /// The stage that events leave out.
+    pub const CURRENT: &'static str = "current";
 }
 
 /// The attempt of commands without a request, such as the end of a hold; the journal shows none.

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use proto::RefusalDetails;
+use chrono::{DateTime, SecondsFormat};
+use proto::{CreditStanding, RefusalDetails};
 use quota::{Action, Adjust, AmountMinor, Change, Code, Command, CounterName, Policy, Record};
 use serde_json::Value;
 
-use crate::AuditContext;
+use crate::{AuditContext, CreditContext};
 
 /// The domain of gRPC's `ErrorInfo`.
 pub const DOMAIN: &str = "sluice";
@@ -22,6 +23,7 @@ pub struct RefusalContext<'a> {
     pub correction: Option<(CounterName, Change)>,
     /// The policy's details where it refuses the charge; see [`by_policy`].
     pub by_policy: Option<&'a RefusalDetails>,
+    pub credit: Option<&'a CreditContext>,
 }
 
 impl<'a> RefusalContext<'a> {
@@ -33,7 +35,7 @@ impl<'a> RefusalContext<'a> {
         } else {
             None
         };
-        Self { correction, by_policy: audit.refusal.as_deref() }
+        Self { correction, by_policy: audit.refusal.as_deref(), credit: audit.credit.as_ref() }
     }
 }
 
@@ -77,6 +79,11 @@ pub fn details(record: &Record, context: &RefusalContext<'_>) -> Option<RefusalD
         let suspended = if record.merchant_suspended { "merchant" } else { "account" };
         return Some(RefusalDetails { suspended: Some(suspended.to_owned()), ..none });
     }
+    let by_credit = [Code::CreditFrozen, Code::CreditChannel, Code::CreditRestricted, Code::CreditExhausted];
+    if by_credit.contains(&record.code) {
+        let credit = context.credit.map(|credit| standing(credit, record))?;
+        return Some(RefusalDetails { credit: Some(credit), ..none });
+    }
     if record.code == Code::BadAmount {
         let (counter, change) = context.correction?;
         let value = before(record, counter);
@@ -85,6 +92,31 @@ pub fn details(record: &Record, context: &RefusalContext<'_>) -> Option<RefusalD
     }
     let by_policy = [Code::AboveSingleMax, Code::BelowSingleMin, Code::ChannelNotAllowed, Code::CurrencyNotAllowed];
     context.by_policy.filter(|_| by_policy.contains(&record.code)).cloned()
+}
+
+/// The credit line as the refused command found it.
+fn standing(credit: &CreditContext, record: &Record) -> CreditStanding {
+    let exposure = record.credit.map_or(0, |credit| credit.exposure_after);
+    let limit = i64::try_from(credit.limit).unwrap_or(i64::MAX);
+    let exceeds = exposure.saturating_add_unsigned(record.amount).saturating_sub(limit);
+    CreditStanding {
+        limit: credit.limit,
+        exposure,
+        available: limit.saturating_sub(exposure).max(0).unsigned_abs(),
+        stage: credit.stage.to_string(),
+        days_past_due: credit.days_past_due,
+        oldest_due_on: credit.oldest_due_day.map(date_text),
+        amount_to_cure: credit.amount_to_cure.max(exceeds.max(0).unsigned_abs()),
+        read_at: credit
+            .read_at_ms
+            .and_then(DateTime::from_timestamp_millis)
+            .map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true)),
+    }
+}
+
+/// `YYYYMMDD` as `YYYY-MM-DD`.
+fn date_text(day: u32) -> String {
+    format!("{:04}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100)
 }
 
 /// The same in a sentence; `currency` is the command's.
@@ -107,6 +139,17 @@ pub fn sentence(details: &RefusalDetails, currency: &str) -> Option<String> {
     if let Some((amount, first)) = details.first_amount.zip(details.first_currency.as_deref()) {
         return Some(format!("The first request was for {}.", minor(amount, first)));
     }
+    if let Some(credit) = &details.credit {
+        let past_due = match (&credit.oldest_due_on, credit.days_past_due) {
+            (Some(due_on), days) if days > 0 => format!(" The oldest statement was due on {due_on}, {days} days ago."),
+            _ => String::new(),
+        };
+        let (limit, cure) = (minor(credit.limit, currency), minor(credit.amount_to_cure, currency));
+        let exposure = credit.exposure;
+        return Some(format!(
+            "The credit limit is {limit}, and {exposure} are used.{past_due} A repayment of {cure} makes room for this payment."
+        ));
+    }
     if let Some((counter, value)) = details.counter.as_ref().zip(details.value) {
         let would_be = details.would_be.unwrap_or_default();
         let (max, now) = (AmountMinor::MAX, format!("{counter} is {value}"));
@@ -115,11 +158,16 @@ pub fn sentence(details: &RefusalDetails, currency: &str) -> Option<String> {
     details.suspended.as_ref().map(|who| format!("The {who} is suspended."))
 }
 
-/// The same as the metadata of gRPC's `ErrorInfo`: lists are joined with commas.
+/// The same as the metadata of gRPC's `ErrorInfo`: lists are joined with commas, and a credit line's members have its name before
+/// theirs.
 #[must_use]
 pub fn members(details: &RefusalDetails) -> HashMap<String, String> {
     let Ok(Value::Object(members)) = serde_json::to_value(details) else { return HashMap::new() };
-    members.into_iter().map(|(name, value)| (name, plain(value))).collect()
+    let flat = |(name, value): (String, Value)| match value {
+        Value::Object(inner) => inner.into_iter().map(|(own, value)| (format!("{name}_{own}"), plain(value))).collect(),
+        other => vec![(name, plain(other))],
+    };
+    members.into_iter().flat_map(flat).collect()
 }
 
 fn plain(value: Value) -> String {

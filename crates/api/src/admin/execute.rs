@@ -66,6 +66,13 @@ pub(crate) struct Requested {
     repeat: Repeat,
 }
 
+impl Requested {
+    /// A request that is no row of the table of operations. Its numbers identify it, however often it comes.
+    pub(crate) const fn numbered(request: Request, permission: Permission) -> Self {
+        Self { request, permission, repeat: Repeat::Safe }
+    }
+}
+
 impl TryFrom<OperationRequest> for Requested {
     type Error = Invalid;
 
@@ -243,7 +250,7 @@ fn allow(caller: &Caller, requested: &Requested) -> Answer<()> {
     caller.may_see(&requested.request.merchant)
 }
 
-fn actor(caller: &Caller) -> Actor {
+pub(super) fn actor(caller: &Caller) -> Actor {
     Actor { id: caller.subject.clone(), operator_type: caller.operator_type() }
 }
 

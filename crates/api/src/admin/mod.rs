@@ -9,6 +9,7 @@ mod alerts;
 pub(crate) mod audit;
 mod authenticate;
 mod body;
+mod credit;
 mod describe;
 pub mod errors;
 pub(crate) mod execute;
@@ -166,6 +167,7 @@ fn operations() -> OpenApiRouter<Admin> {
         .merge(stream::routes())
         .merge(alerts::routes())
         .merge(outcomes::routes())
+        .merge(credit::routes())
 }
 
 /// The document of the whole API.

@@ -3,14 +3,15 @@
 use chrono::{DateTime, Utc};
 use proto::LimitUsage;
 use quota::{
-    Account, Charge, Counter, CounterName, Currency, LimitName, LimitState, Limits, Merchant, Outlook, Period, Policy,
-    Prediction, Record, WindowUsage,
+    Account, Charge, Counter, CounterName, CreditUsage, Currency, LimitName, LimitState, Limits, Merchant, Outlook,
+    Period, Policy, Prediction, Record, WindowUsage,
 };
 use serde::Serialize;
+use sluice_lines::Credit;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::decider::Decision;
+use crate::decider::{Decision, InForce};
 
 /// Declares the counters of answers, from the table of counters.
 macro_rules! counters {
@@ -84,11 +85,55 @@ pub struct OperationAnswer {
     pub is_suspended: bool,
     /// Number of changes of the account so far.
     pub version: u64,
+    /// What the account uses of its credit line, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credit: Option<CreditView>,
     /// How long the payment is to be held back, where the policy throttles; milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_version: Option<String>,
+}
+
+/// What an account uses of its credit line. Amounts are minor units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CreditView {
+    /// The limit in force; absent where the line is not known at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Held + unbilled + open statements - repayments that are not applied; below zero where more was repaid than is owed.
+    pub exposure: i64,
+    /// What the line still takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available: Option<u64>,
+    /// Charged and captured in the billing cycle, less what was returned of it.
+    pub unbilled: u64,
+}
+
+impl CreditView {
+    /// The usage after a decision; `None` for an account without a line.
+    #[must_use]
+    pub fn of(done: &Decision) -> Option<Self> {
+        let usage = done.reply.record.credit?.after();
+        Some(Self::from_usage(usage, &done.in_force.credit))
+    }
+
+    /// The usage of an account.
+    #[must_use]
+    pub fn from_usage(usage: CreditUsage, credit: &Credit) -> Self {
+        let day = match credit {
+            Credit::Line(day) => Some(day),
+            Credit::NoLine | Credit::Unread | Credit::Unknown => None,
+        };
+        let limit = day.map(|day| day.limit);
+        let is_closed = day.is_some_and(|day| usage.cycle < day.cycle.id().0);
+        Self {
+            limit: limit.map(|limit| limit.limit.max(0).unsigned_abs()),
+            exposure: usage.exposure,
+            available: limit.map(|limit| limit.available(usage.exposure).unsigned_abs()),
+            unbilled: if is_closed { 0 } else { usage.unbilled },
+        }
+    }
 }
 
 impl OperationAnswer {
@@ -108,8 +153,9 @@ impl OperationAnswer {
             order: order_view(done),
             is_suspended: record.suspended_at_ms > 0 || record.merchant_suspended,
             version: record.version,
+            credit: CreditView::of(done),
             delay_ms: (record.wait_ms > 0).then_some(record.wait_ms),
-            policy_version: done.policy.as_ref().map(|policy| policy.version.to_string()),
+            policy_version: done.in_force.policy.as_ref().map(|policy| policy.version.to_string()),
         }
     }
 }
@@ -232,9 +278,8 @@ impl CheckAnswer {
         let record = &done.reply.record;
         let amount = done.command.action.amount().unwrap_or_default();
         let hard = done.command.action.charge().map_or(Limits::UNLIMITED, Charge::hard_limits);
-        let prediction = done
-            .policy
-            .as_ref()
+        let policy = done.in_force.policy.as_ref();
+        let prediction = policy
             .map(|policy| Prediction::of(record, amount, &policy.limits, &hard, &policy.calendar, done.command.now_ms));
         let limits: Vec<LimitView> =
             prediction.iter().flat_map(|prediction| &prediction.limits).map(LimitView::from).collect();
@@ -261,7 +306,7 @@ impl CheckAnswer {
                 .and_then(|prediction| prediction.exhausted_at_ms)
                 .and_then(DateTime::from_timestamp_millis),
             wait_ms: (record.wait_ms > 0).then_some(record.wait_ms),
-            policy_version: done.policy.as_ref().map(|policy| policy.version.to_string()),
+            policy_version: done.in_force.policy.as_ref().map(|policy| policy.version.to_string()),
             limits,
         }
     }
@@ -272,7 +317,7 @@ impl CheckAnswer {
 pub fn refusing_limit(done: &Decision) -> (Option<LimitUsage>, Option<u64>) {
     let record = &done.reply.record;
     let wait_secs = (record.wait_ms > 0).then(|| record.wait_ms.div_ceil(1000));
-    let Some((limit, policy)) = LimitName::of_code(record.code).zip(done.policy.as_ref()) else {
+    let Some((limit, policy)) = LimitName::of_code(record.code).zip(done.in_force.policy.as_ref()) else {
         return (None, wait_secs);
     };
     let state = LimitState::of(limit, &policy.limits, record);
@@ -331,6 +376,9 @@ pub struct AccountView {
     pub version: u64,
     /// Every limit that the policy sets.
     pub limits: Vec<LimitView>,
+    /// What the account uses of its credit line, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credit: Option<CreditView>,
     pub policy_version: Option<String>,
 }
 
@@ -340,10 +388,11 @@ impl AccountView {
         merchant_id: String,
         currency: Currency,
         account: &Account,
-        policy: Option<&Policy>,
+        in_force: &InForce,
         provenance: Provenance,
         now_ms: i64,
     ) -> Self {
+        let policy = in_force.policy.as_deref();
         let resets = |period| {
             let at = policy.and_then(|policy| policy.calendar.ends_at_ms(period, account.of(period).id));
             at.and_then(DateTime::from_timestamp_millis)
@@ -368,6 +417,7 @@ impl AccountView {
             },
             version: account.version,
             limits: policy.map(|policy| limits(account, policy, now_ms)).unwrap_or_default(),
+            credit: account.credit.map(|usage| CreditView::from_usage(usage, &in_force.credit)),
             policy_version: policy.map(|policy| policy.version.to_string()),
         }
     }

@@ -13,21 +13,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
-use quota::{Account, ActorId, Currency, Merchant, MerchantId, Mode, Policy};
+use quota::{Account, ActorId, Calendar, Currency, Merchant, MerchantId, Mode};
 
-use crate::decider::{Decider, Decision, Prepared};
+use crate::decider::{Decider, Decision, InForce, Prepared};
 use crate::request::{Caller, Source};
 use sluice_journal::HistoryStore;
-use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry;
+use sluice_lines::{Credit, CreditDay, CreditLines};
 use sluice_policy_source::Policies;
-use sluice_settings::Live;
-use sluice_store::{Store, StoreClock, StoreError};
+use sluice_store::{NO_ATTEMPT, Store, StoreClock, StoreError};
 
 pub use crate::request::{Operation, Request};
 pub use answer::{
-    AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView, Provenance, moment,
-    refusing_limit,
+    AccountView, CheckAnswer, Counters, CreditView, LimitView, MerchantAnswer, OperationAnswer, OrderView, Provenance,
+    moment, refusing_limit,
 };
 pub use request::Invalid;
 pub use table::{OperationRequest, Repetition};
@@ -55,8 +54,8 @@ type Scope = (MerchantId, Currency, Option<quota::Channel>);
 impl Operations {
     /// Puts the parts together. The store's connections belong to the runtime that calls.
     #[must_use]
-    pub fn new(store: Arc<HistoryStore>, policies: Arc<Policies>, live: Live, metrics: &Metrics) -> Self {
-        Self(Decider::new(store, policies, live, metrics))
+    pub const fn new(decider: Decider<HistoryStore>) -> Self {
+        Self(decider)
     }
 
     /// The store that operations are done in.
@@ -71,6 +70,38 @@ impl Operations {
         Arc::clone(self.0.policies())
     }
 
+    /// The credit lines that are known.
+    #[must_use]
+    pub fn lines(&self) -> Arc<CreditLines> {
+        Arc::clone(self.0.lines())
+    }
+
+    /// The account's business day, `YYYYMMDD`, by its policy's calendar; that of UTC where no policy applies.
+    pub async fn business_day(&self, merchant: &MerchantId, currency: Currency) -> u32 {
+        let now_ms = self.0.store().now_ms();
+        let policy = self.0.policies().effective(merchant, currency, None, now_ms).await;
+        policy.map_or_else(|| Calendar::UTC.windows_at(now_ms), |policy| policy.windows_at(now_ms)).ids.day
+    }
+
+    /// Tells the store that an account has a line, so that its exposure is kept from now on and not from the next payment on.
+    ///
+    /// # Errors
+    /// [`StoreError`] where there is no answer; the next payment does it then.
+    pub async fn open_line(
+        &self,
+        actor: &Actor,
+        merchant: &MerchantId,
+        currency: Currency,
+        day: CreditDay,
+    ) -> Result<(), StoreError> {
+        let now_ms = self.0.store().now_ms();
+        let policy = self.0.policies().effective(merchant, currency, None, now_ms).await;
+        let in_force = InForce { policy, credit: Credit::Line(Arc::new(day)) };
+        let request = Request::new(merchant.clone(), currency, NO_ATTEMPT, Operation::Roll);
+        let prepared = self.prepare(actor, request, in_force, now_ms);
+        self.0.decide(prepared, Instant::now()).await.map(drop).map_err(|undecided| undecided.error)
+    }
+
     /// The known state of the store's clock.
     #[must_use]
     pub fn clock(&self) -> &StoreClock {
@@ -82,8 +113,8 @@ impl Operations {
     /// # Errors
     /// [`StoreError`] where there is no decision; the operation may have been done then.
     pub async fn execute(&self, actor: &Actor, request: Request) -> Result<Decision, StoreError> {
-        let (_, policy) = self.policy_of(scope(&request), self.0.store().now_ms()).await;
-        let prepared = self.prepare(actor, request, policy, self.0.store().now_ms());
+        let (_, in_force) = self.in_force(scope(&request), self.0.store().now_ms()).await;
+        let prepared = self.prepare(actor, request, in_force, self.0.store().now_ms());
         self.0.decide(prepared, Instant::now()).await.map_err(|undecided| undecided.error)
     }
 
@@ -150,10 +181,10 @@ impl Operations {
         provenance: Provenance,
     ) -> AccountView {
         let now_ms = self.0.store().now_ms();
-        let policy = self.0.policies().effective(merchant, currency, None, now_ms).await;
-        let windows = policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default();
+        let in_force = self.0.in_force(merchant, currency, None, now_ms).await;
+        let windows = in_force.policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default();
         let account = account.rolled(windows);
-        let view = AccountView::of(merchant.to_string(), currency, &account, policy.as_deref(), provenance, now_ms);
+        let view = AccountView::of(merchant.to_string(), currency, &account, &in_force, provenance, now_ms);
         view.of_merchant(suspension)
     }
 
@@ -162,27 +193,27 @@ impl Operations {
     async fn prepare_all(&self, actor: &Actor, requests: Vec<Request>) -> Vec<Prepared> {
         let queried_at_ms = self.0.store().now_ms();
         let distinct: HashSet<Scope> = requests.iter().map(scope).collect();
-        let queries: Vec<_> = distinct.into_iter().map(|scope| self.policy_of(scope, queried_at_ms)).collect();
-        let policies: HashMap<Scope, _> = stream::iter(queries).buffer_unordered(POLICIES_AT_ONCE).collect().await;
-        let policies: Vec<_> =
-            requests.iter().map(|request| policies.get(&scope(request)).cloned().flatten()).collect();
+        let queries: Vec<_> = distinct.into_iter().map(|scope| self.in_force(scope, queried_at_ms)).collect();
+        let found: HashMap<Scope, _> = stream::iter(queries).buffer_unordered(POLICIES_AT_ONCE).collect().await;
+        let of_scope = |request: &Request| found.get(&scope(request)).cloned().unwrap_or(InForce::NOTHING);
+        let in_force: Vec<_> = requests.iter().map(of_scope).collect();
         let now_ms = self.0.store().now_ms();
-        let prepare = |(request, policy)| self.prepare(actor, request, policy, now_ms);
-        requests.into_iter().zip(policies).map(prepare).collect()
+        let prepare = |(request, in_force)| self.prepare(actor, request, in_force, now_ms);
+        requests.into_iter().zip(in_force).map(prepare).collect()
     }
 
-    async fn policy_of(&self, scope: Scope, now_ms: i64) -> (Scope, Option<Arc<Policy>>) {
+    async fn in_force(&self, scope: Scope, now_ms: i64) -> (Scope, InForce) {
         let (merchant, currency, channel) = &scope;
         // What concerns the merchant as a whole is under no policy.
-        let policy = if *currency == Currency::NONE {
-            None
+        let in_force = if *currency == Currency::NONE {
+            InForce::NOTHING
         } else {
-            self.0.policies().effective(merchant, *currency, channel.as_ref(), now_ms).await
+            self.0.in_force(merchant, *currency, channel.as_ref(), now_ms).await
         };
-        (scope, policy)
+        (scope, in_force)
     }
 
-    fn prepare(&self, actor: &Actor, request: Request, policy: Option<Arc<Policy>>, now_ms: i64) -> Prepared {
+    fn prepare(&self, actor: &Actor, request: Request, in_force: InForce, now_ms: i64) -> Prepared {
         let caller = Caller {
             source: Source::Api,
             actor: actor.id.to_string(),
@@ -190,7 +221,7 @@ impl Operations {
             mode: Mode::Enforce,
             trace: telemetry::current(),
         };
-        self.0.prepare(request, caller, policy, now_ms)
+        self.0.prepare(request, caller, in_force, now_ms)
     }
 }
 

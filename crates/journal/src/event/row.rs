@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::postgres::Row;
 use sluice_kit::database::row::Json;
+use sluice_store::CreditContext;
 use sluice_store::refusal::{self, RefusalContext};
 
 /// Times before 2020 or from 2200 on come from no working clock, and would each make a partition.
@@ -124,8 +125,22 @@ fn failure_details(context: &EventContext, record: &Record) -> Result<Option<Jso
         "" => None,
         text => Some(serde_json::from_str(text).map_err(|error| format!("policy_refusal: {error}"))?),
     };
-    let refusal_context = RefusalContext { correction: correction(context), by_policy: by_policy.as_ref() };
+    let credit = context.credit.as_ref().map(credit_context);
+    let refusal_context =
+        RefusalContext { correction: correction(context), by_policy: by_policy.as_ref(), credit: credit.as_ref() };
     Ok(refusal::details(record, &refusal_context).map(|details| Json(refusal::text(&details))))
+}
+
+fn credit_context(credit: &proto::journal::CreditContext) -> CreditContext {
+    let stage = if credit.stage.is_empty() { CreditContext::CURRENT.into() } else { credit.stage.clone().into() };
+    CreditContext {
+        limit: credit.limit,
+        stage,
+        days_past_due: credit.days_past_due,
+        oldest_due_day: Some(credit.oldest_due_day).filter(|day| *day > 0),
+        amount_to_cure: credit.amount_to_cure,
+        read_at_ms: Some(credit.read_at_ms).filter(|at| *at > 0),
+    }
 }
 
 fn correction(context: &EventContext) -> Option<(CounterName, Change)> {

@@ -33,16 +33,25 @@ impl Notifications {
     /// # Errors
     /// [`sqlx::Error`] where the session is lost.
     pub async fn within(&mut self, time: Duration) -> Result<bool, sqlx::Error> {
+        Ok(!self.payloads_within(time).await?.is_empty())
+    }
+
+    /// The same, with the payloads of the notifications; none where none came.
+    ///
+    /// # Errors
+    /// As [`Notifications::within`].
+    pub async fn payloads_within(&mut self, time: Duration) -> Result<Vec<String>, sqlx::Error> {
         match timeout(time, self.0.try_recv()).await {
-            Ok(Ok(Some(_))) => {
-                while self.0.next_buffered().is_some() {}
-                Ok(true)
+            Ok(Ok(Some(first))) => {
+                let mut payloads = vec![first.payload().to_owned()];
+                payloads.extend(std::iter::from_fn(|| self.0.next_buffered()).map(|next| next.payload().to_owned()));
+                Ok(payloads)
             }
             Ok(Ok(None)) => Err(sqlx::Error::PoolClosed),
             Ok(Err(error)) => Err(error),
             Err(_) => {
                 super::within(PROBE_TIMEOUT, self.0.execute("SELECT 1")).await?;
-                Ok(false)
+                Ok(Vec::new())
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use quota::{LimitName, OnExpiry};
+use quota::{LimitName, OnExpiry, OnUnknownCredit};
 use serde::{Deserialize, Serialize};
 use sluice_kit::database::change::ChangeError;
 use sluice_policy::{PolicyFields, WeekStart};
@@ -145,6 +145,10 @@ macro_rules! with_policy {
                 hold_on_expiry: Option<HoldExpiry>,
                 /// By how many percent captures may exceed their hold, 0 to 100.
                 over_capture_percent: Option<u32>,
+                /// What happens to a charge on a credit line that the server has never read, as where it was started without
+                /// Postgres: `deny` (where none is given) or `allow`. Only in a policy for all channels.
+                #[schema(value_type = Option<String>, pattern = "^(deny|allow)$", example = "deny")]
+                on_unknown_credit: Option<OnUnknownCredit>,
                 /// Percentages of the account's limits at which usage raises an alert, each 1 to 1000: at most eight, none for nothing.
                 /// 80 and 100 where none are given. Only in a policy for all channels.
                 #[schema(max_items = 8, example = json!([80, 100]))]
@@ -177,6 +181,7 @@ macro_rules! with_policy {
                     hold_lifetime_secs: self.hold_lifetime_secs,
                     hold_on_expiry: self.hold_on_expiry.map(HoldExpiry::rule),
                     over_capture_percent: percent(self.over_capture_percent)?,
+                    on_unknown_credit: self.on_unknown_credit,
                     thresholds: thresholds(self.thresholds.as_deref())?,
                     unknown_merchants: self.unknown_merchants.map(UnknownMerchants::rule),
                     ..self.limit_fields()?

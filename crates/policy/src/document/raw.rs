@@ -9,7 +9,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::{PolicyFields, UnknownMerchants, WeekStart};
-use quota::{AmountMinor, Breach, LimitName, OnExpiry, Thresholds, Throttle};
+use quota::{AmountMinor, Breach, LimitName, OnExpiry, OnUnknownCredit, Thresholds, Throttle};
 
 /// A limit, or `unlimited`, which removes an inherited one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -161,6 +161,7 @@ with_limits! {
         #[serde(default)]
         hold: RawHold,
         over_capture_percent: Option<u8>,
+        on_unknown_credit: Option<OnUnknownCredit>,
         thresholds: Option<Percents>,
     }
 
@@ -179,6 +180,7 @@ with_limits! {
         #[serde(default)]
         hold: RawHold,
         over_capture_percent: Option<u8>,
+        on_unknown_credit: Option<OnUnknownCredit>,
         thresholds: Option<Percents>,
     }
 }
@@ -287,6 +289,7 @@ impl RawPolicy {
             hold_lifetime_secs: self.hold.lifetime_secs,
             hold_on_expiry: self.hold.on_expiry,
             over_capture_percent: self.over_capture_percent,
+            on_unknown_credit: self.on_unknown_credit,
             thresholds: self.thresholds.map(|Percents(thresholds)| thresholds),
             ..self.limits()
         }
@@ -315,6 +318,7 @@ impl RawOverride {
             hold_lifetime_secs: self.hold.lifetime_secs,
             hold_on_expiry: self.hold.on_expiry,
             over_capture_percent: self.over_capture_percent,
+            on_unknown_credit: self.on_unknown_credit,
             thresholds: self.thresholds.map(|Percents(thresholds)| thresholds),
             ..self.limits()
         }

@@ -53,6 +53,15 @@ fn notes() -> AuditContext {
         remarks: "ünïcode".to_owned(),
         metadata: "x".repeat(300),
         refusal: Some(Box::new(RefusalDetails { single_max: Some(7), ..RefusalDetails::default() })),
+        credit: Some(CreditContext {
+            limit: 9_000,
+            stage: "watch".into(),
+            days_past_due: 7,
+            oldest_due_day: Some(20_261_114),
+            amount_to_cure: 400,
+            read_at_ms: None,
+        }),
+        value_day: Some(20_261_129),
     }
 }
 
@@ -89,7 +98,15 @@ fn a_payment_is_told_in_full() {
         metadata: "x".repeat(300),
         order_ttl_secs: 604_800,
         policy_refusal: "{\"single_max\":7}".to_owned(),
-        ..EventContext::default()
+        credit: Some(proto::journal::CreditContext {
+            limit: 9_000,
+            stage: "watch".to_owned(),
+            days_past_due: 7,
+            oldest_due_day: 20_261_114,
+            amount_to_cure: 400,
+            read_at_ms: 0,
+        }),
+        value_day: 20_261_129,
     };
     assert_eq!(read(&command(Action::Consume(charge())), &notes()), expected);
 }

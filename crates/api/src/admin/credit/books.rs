@@ -1,0 +1,660 @@
+//! What is owed and paid: statements, repayments, pauses, write-offs, and the ageing of all lines.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use jiff::civil::Date;
+use quota::{AmountMinor, Code, OperationNo, OrderNo, Posting, PostingKind};
+use serde::{Deserialize, Serialize};
+use sluice_credit::{Ageing, LineHistory, Obligation, Source, Stage, Statement};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{LinePath, record, repository, today};
+use crate::admin::execute::{self, Requested};
+use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
+use crate::admin::page::{Cursor, Page, PageQuery, limit};
+use crate::admin::policies::{HistoryPlace, by, problem_of, writer};
+use crate::admin::problem::{Answer, Kind, Problem};
+use crate::admin::{Admin, Caller, Json, Path, Permission, Query};
+use sluice_decision::decider::Decision;
+use sluice_decision::operations::{CreditView, Request};
+use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRow, day_of, id_of};
+use sluice_store::REMARKS_BYTES_MAX;
+
+pub(super) fn routes() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
+        .routes(routes!(statements))
+        .routes(routes!(statement))
+        .routes(routes!(repayments, repay))
+        .routes(routes!(reverse))
+        .routes(routes!(write_off))
+        .routes(routes!(pauses, pause))
+        .routes(routes!(ageing))
+        .routes(routes!(stats))
+}
+
+/// What a statement says about its payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum StatementStatus {
+    /// Not due yet, and not paid.
+    Open,
+    /// Nothing is unpaid.
+    Paid,
+    /// The due date is over, and something of the minimum is unpaid.
+    PastDue,
+    /// What is unpaid is written off.
+    WrittenOff,
+}
+
+/// A statement, and how far it is paid. Amounts are minor units.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct StatementView {
+    #[serde(flatten)]
+    statement: Statement,
+    status: StatementStatus,
+    /// By repayments, transfers, and refunds that came after the close.
+    paid: i64,
+    /// The part of `paid` that voids and refunds settled.
+    credited: i64,
+    /// Written off, and not recovered.
+    written_off: i64,
+    /// Neither paid nor written off.
+    open: i64,
+    #[schema(value_type = Option<String>, format = Date)]
+    paid_in_full_on: Option<Date>,
+    /// What paid it, in the order in which it was allocated.
+    allocations: Vec<AllocationView>,
+}
+
+/// A part of a payment that counts towards a statement.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct AllocationView {
+    /// `repayment`, `recovery`, `transfer_in`, `credit` (a void or refund after the close) or `write_off`.
+    #[schema(value_type = String, example = "repayment")]
+    kind: &'static str,
+    /// The number of the repayment or transfer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<String>,
+    amount: i64,
+    /// When the money was received.
+    #[schema(value_type = String, format = Date)]
+    value_on: Date,
+}
+
+impl StatementView {
+    fn of(own: &Obligation, date: Date) -> Self {
+        let status = if own.unpaid() == 0 {
+            StatementStatus::Paid
+        } else if own.open() == 0 {
+            StatementStatus::WrittenOff
+        } else if own.statement.due_on < date && own.minimum_unpaid_on(date) > 0 {
+            StatementStatus::PastDue
+        } else {
+            StatementStatus::Open
+        };
+        let allocations = own.allocations().iter().map(|allocation| {
+            let (kind, number) = source(&allocation.source);
+            AllocationView { kind, number, amount: allocation.amount, value_on: allocation.value_on }
+        });
+        Self {
+            statement: own.statement,
+            status,
+            paid: own.paid(),
+            credited: own.credited(),
+            written_off: own.written_off(),
+            open: own.open(),
+            paid_in_full_on: own.paid_in_full_on(),
+            allocations: allocations.collect(),
+        }
+    }
+}
+
+fn source(source: &Source) -> (&'static str, Option<String>) {
+    match source {
+        Source::Credit { .. } => (EntryKind::Credit.as_str(), None),
+        Source::Repayment(number) => (PostingKind::Repayment.as_str(), Some(number.to_string())),
+        Source::Transfer(number) => (PostingKind::TransferIn.as_str(), Some(number.to_string())),
+        Source::WriteOff { .. } => (PostingKind::WriteOff.as_str(), None),
+    }
+}
+
+/// The statements of a line, the newest first.
+#[utoipa::path(get, path = "/credit-lines/{merchant_id}/{currency}/statements", tag = "credit",
+    operation_id = "list_statements", params(LinePath, PageQuery),
+    responses((status = OK, body = Page<StatementView>), Problems, NotFound))]
+async fn statements(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path(path): Path<LinePath>,
+    Query(query): Query<PageQuery>,
+) -> Answer<Json<Page<StatementView>>> {
+    let key = path.allowed(&caller, Permission::CreditRead)?;
+    let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
+    let before = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(number)| number);
+    let (books, _) = record(&admin, &key).await?.into_books();
+    let date = today(&admin, (&key.0, key.1)).await?;
+    let number = |own: &Obligation| i64::from(own.statement.number);
+    let mut found: Vec<&Obligation> =
+        books.obligations().iter().filter(|own| before.is_none_or(|before| number(own) < before)).collect();
+    found.sort_by_key(|own| std::cmp::Reverse(own.statement.number));
+    let rows = found.into_iter().take(usize::try_from(page_max + 1).unwrap_or(usize::MAX));
+    let rows = rows.map(|own| StatementView::of(own, date)).collect();
+    Ok(Json(Page::from_rows(rows, page_max, |view: &StatementView| HistoryPlace(view.statement.number.into()))))
+}
+
+/// Which statement.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct StatementPath {
+    #[param(max_length = 64, example = "merchant-001")]
+    merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[param(example = "USD")]
+    currency: String,
+    /// 1 for the first one.
+    #[param(minimum = 1)]
+    number: u32,
+}
+
+/// One statement, with what paid it.
+#[utoipa::path(get, path = "/credit-lines/{merchant_id}/{currency}/statements/{number}", tag = "credit",
+    operation_id = "get_statement", params(StatementPath),
+    responses((status = OK, body = StatementView), Problems, NotFound))]
+async fn statement(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path(path): Path<StatementPath>,
+) -> Answer<Json<StatementView>> {
+    let StatementPath { merchant_id, currency, number } = path;
+    let key = LinePath { merchant_id, currency }.allowed(&caller, Permission::CreditRead)?;
+    let (books, _) = record(&admin, &key).await?.into_books();
+    let date = today(&admin, (&key.0, key.1)).await?;
+    let found = books.obligations().iter().find(|own| own.statement.number == number);
+    let found = found.ok_or_else(|| Problem::new(Kind::NotFound).detail("there is no such statement"))?;
+    Ok(Json(StatementView::of(found, date)))
+}
+
+/// A repayment that arrived.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RepaymentRequest {
+    /// The idempotency key: the same number with the same amount is recorded once.
+    #[schema(example = "REPAYMENT-001", max_length = 128)]
+    repayment_no: String,
+    /// Minor units, more than 0.
+    #[schema(example = 250_000, minimum = 1)]
+    amount: i64,
+    /// The business day on which the money was received; today where none is given.
+    #[schema(value_type = Option<String>, format = Date)]
+    received_on: Option<Date>,
+    /// A note for the usage log.
+    #[schema(max_length = 1024)]
+    remarks: Option<String>,
+}
+
+/// A posting to a credit line took effect.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct PostingAnswer {
+    /// Always true: a refusal is a problem with its own status.
+    success: bool,
+    #[schema(value_type = String, example = "APPLIED")]
+    code: &'static str,
+    /// The posting had been made by an earlier request; this one changed nothing.
+    replay: bool,
+    /// The decision; its usage log row has the same id.
+    decision_id: uuid::Uuid,
+    merchant_id: String,
+    #[schema(example = "USD")]
+    currency: String,
+    /// `repayment`, `repayment_reversal`, `recovery`, `write_off`, `transfer_in` or `transfer_out`.
+    #[schema(value_type = String, example = "repayment")]
+    kind: &'static str,
+    number: String,
+    /// Minor units.
+    amount: u64,
+    /// The line after it.
+    credit: Option<CreditView>,
+}
+
+impl PostingAnswer {
+    fn of(done: &Decision) -> Self {
+        let record = &done.reply.record;
+        Self {
+            success: true,
+            code: record.code.as_str(),
+            replay: record.replay,
+            decision_id: uuid::Uuid::from_bytes(done.reply.decision_id),
+            merchant_id: done.command.merchant.to_string(),
+            currency: done.command.currency.to_string(),
+            kind: done.command.action.as_str(),
+            number: done.command.order_no.as_ref().map(ToString::to_string).unwrap_or_default(),
+            amount: record.amount,
+            credit: CreditView::of(done),
+        }
+    }
+}
+
+/// A posting, as a caller asks for it.
+struct Asked<'a> {
+    kind: PostingKind,
+    /// The field of its number, for errors.
+    field: &'static str,
+    number: &'a str,
+    amount: i64,
+    received_on: Option<Date>,
+    reason: Option<String>,
+    remarks: Option<String>,
+}
+
+/// Makes a posting in the caller's name.
+async fn post(
+    admin: &Admin,
+    caller: &Caller,
+    key: &LineKey,
+    permission: Permission,
+    asked: Asked<'_>,
+) -> Answer<Decision> {
+    let Asked { kind, field, number, amount, received_on, reason, remarks } = asked;
+    OperationNo::parse(number).map_err(|error| Problem::field(field, error.to_string()))?;
+    let number = OrderNo::parse(number).map_err(|error| Problem::field(field, error.to_string()))?;
+    let minor = u64::try_from(amount).ok().filter(|minor| *minor > 0).and_then(AmountMinor::new);
+    let problem = || {
+        let detail = format!("must be 1 to {} minor units", AmountMinor::MAX);
+        Problem::quota(Code::BadAmount).detail(detail).at("amount")
+    };
+    let posting = Posting { kind, amount: minor.ok_or_else(problem)? };
+    let mut request = Request::posting(key.0.clone(), key.1, number, posting);
+    if let Some(received_on) = received_on {
+        let today = today(admin, (&key.0, key.1)).await?;
+        if received_on > today {
+            return Err(Problem::field("received_on", format!("is in the future: the business day is {today}")));
+        }
+        request.value_day = Some(id_of(received_on)).filter(|_| received_on < today);
+    }
+    request.reason = note("reason", reason)?;
+    request.remarks = note("remarks", remarks)?;
+    execute::execute(admin, caller, Ok(Requested::numbered(request, permission))).await
+}
+
+fn note(field: &'static str, text: Option<String>) -> Answer<String> {
+    match text {
+        Some(text) if text.len() > REMARKS_BYTES_MAX || text.contains('\0') => {
+            Err(Problem::field(field, format!("must have at most {REMARKS_BYTES_MAX} bytes, and no NUL character")))
+        }
+        text => Ok(text.unwrap_or_default()),
+    }
+}
+
+/// Record a repayment. It makes room for the next payment at once, pays the oldest statement first, and what is beyond them waits
+/// for the next one.
+#[utoipa::path(post, path = "/credit-lines/{merchant_id}/{currency}/repayments", tag = "credit", operation_id = "repay",
+    params(LinePath), request_body = RepaymentRequest,
+    responses((status = OK, body = PostingAnswer), Problems, BodyProblems, NotFound, Refusals))]
+async fn repay(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path(path): Path<LinePath>,
+    Json(body): Json<RepaymentRequest>,
+) -> Answer<Json<PostingAnswer>> {
+    let key = path.allowed(&caller, Permission::CreditPost)?;
+    let RepaymentRequest { repayment_no, amount, received_on, remarks } = body;
+    let asked = Asked {
+        kind: PostingKind::Repayment,
+        field: "repayment_no",
+        number: &repayment_no,
+        amount,
+        received_on,
+        reason: None,
+        remarks,
+    };
+    Ok(Json(PostingAnswer::of(&post(&admin, &caller, &key, Permission::CreditPost, asked).await?)))
+}
+
+/// A repayment, and what it paid. Amounts are minor units.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct RepaymentView {
+    repayment_no: String,
+    amount: i64,
+    #[schema(value_type = String, format = Date)]
+    received_on: Date,
+    recorded_at: DateTime<Utc>,
+    /// It was returned: what it had paid is open again.
+    is_reversed: bool,
+    /// The statements that it paid.
+    applied: Vec<AppliedView>,
+    /// What no statement has taken yet.
+    unapplied: i64,
+}
+
+/// A statement that a repayment paid, in part or whole.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct AppliedView {
+    /// The number of the statement.
+    statement: u32,
+    amount: i64,
+}
+
+fn repayment_views(record: &LineRecord) -> Vec<(i64, RepaymentView)> {
+    let (books, _) = record.books();
+    let of_kind = |kind| record.entries.iter().filter(move |entry| entry.kind == EntryKind::Posting(kind));
+    let reversed: std::collections::BTreeSet<&str> =
+        of_kind(PostingKind::Reversal).filter_map(|entry| entry.posting_no.as_deref()).collect();
+    let mut applied: BTreeMap<String, Vec<AppliedView>> = BTreeMap::new();
+    for own in books.obligations() {
+        for allocation in own.allocations() {
+            if let (_, Some(number)) = source(&allocation.source)
+                && matches!(allocation.source, Source::Repayment(_))
+            {
+                let view = AppliedView { statement: own.statement.number, amount: allocation.amount };
+                applied.entry(number).or_default().push(view);
+            }
+        }
+    }
+    let view = |entry: &sluice_lines::StoredEntry| {
+        let number = entry.posting_no.clone()?;
+        let applied = applied.get(&number).cloned().unwrap_or_default();
+        let is_reversed = reversed.contains(number.as_str());
+        let taken: i64 = applied.iter().map(|own| own.amount).sum();
+        Some((
+            entry.entry_id,
+            RepaymentView {
+                received_on: day_of(entry.value_day.unwrap_or(entry.business_day))?,
+                repayment_no: number,
+                amount: entry.amount,
+                recorded_at: entry.at,
+                is_reversed,
+                unapplied: if is_reversed { 0 } else { entry.amount - taken },
+                applied,
+            },
+        ))
+    };
+    of_kind(PostingKind::Repayment).filter_map(view).collect()
+}
+
+/// The repayments of a line, the latest first. The journal's knowledge, about a second behind.
+#[utoipa::path(get, path = "/credit-lines/{merchant_id}/{currency}/repayments", tag = "credit",
+    operation_id = "list_repayments", params(LinePath, PageQuery),
+    responses((status = OK, body = Page<RepaymentView>), Problems, NotFound))]
+async fn repayments(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path(path): Path<LinePath>,
+    Query(query): Query<PageQuery>,
+) -> Answer<Json<Page<RepaymentView>>> {
+    let key = path.allowed(&caller, Permission::CreditRead)?;
+    let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
+    let before = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(id)| id);
+    let views = repayment_views(&record(&admin, &key).await?);
+    let rows = views.into_iter().rev().filter(|(id, _)| before.is_none_or(|before| *id < before));
+    let rows = rows.take(usize::try_from(page_max + 1).unwrap_or(usize::MAX)).collect();
+    let page = Page::from_rows(rows, page_max, |(id, _): &(i64, RepaymentView)| HistoryPlace(*id));
+    let items = page.items.into_iter().map(|(_, view)| view).collect();
+    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+}
+
+/// Which repayment.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct RepaymentPath {
+    #[param(max_length = 64, example = "merchant-001")]
+    merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[param(example = "USD")]
+    currency: String,
+    #[param(max_length = 128, example = "REPAYMENT-001")]
+    repayment_no: String,
+}
+
+/// Why something is done by hand.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReasonRequest {
+    /// For the usage log.
+    #[schema(example = "the bank returned the debit", max_length = 1024)]
+    reason: String,
+}
+
+/// Take back a repayment that was returned, as a debit that bounced: what it had paid is open again.
+#[utoipa::path(post, path = "/credit-lines/{merchant_id}/{currency}/repayments/{repayment_no}/reverse", tag = "credit",
+    operation_id = "reverse_repayment", params(RepaymentPath), request_body = ReasonRequest,
+    responses((status = OK, body = PostingAnswer), Problems, BodyProblems, NotFound, Refusals))]
+async fn reverse(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path(path): Path<RepaymentPath>,
+    Json(body): Json<ReasonRequest>,
+) -> Answer<Json<PostingAnswer>> {
+    let RepaymentPath { merchant_id, currency, repayment_no } = path;
+    let key = LinePath { merchant_id, currency }.allowed(&caller, Permission::CreditPost)?;
+    let views = repayment_views(&record(&admin, &key).await?);
+    let found = views.iter().find(|(_, view)| view.repayment_no == repayment_no);
+    let unknown = "there is no such repayment, or it was recorded just now: try again in a second";
+    let (_, found) = found.ok_or_else(|| Problem::new(Kind::NotFound).detail(unknown))?;
+    let asked = Asked {
+        kind: PostingKind::Reversal,
+        field: "repayment_no",
+        number: &repayment_no,
+        amount: found.amount,
+        received_on: None,
+        reason: Some(reason(body.reason)?),
+        remarks: None,
+    };
+    Ok(Json(PostingAnswer::of(&post(&admin, &caller, &key, Permission::CreditPost, asked).await?)))
+}
+
+fn reason(text: String) -> Answer<String> {
+    if text.trim().is_empty() { Err(Problem::field("reason", "must say why")) } else { Ok(text) }
+}
+
+/// A claim to be given up.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WriteOffRequest {
+    /// The idempotency key.
+    #[schema(example = "WRITE-OFF-001", max_length = 128)]
+    write_off_no: String,
+    /// Minor units: at most what is billed and open.
+    #[schema(example = 5_000, minimum = 1)]
+    amount: i64,
+    /// For the usage log.
+    #[schema(max_length = 1024)]
+    reason: String,
+}
+
+/// Write off an amount of what is open, oldest statement first. The claim itself goes on: a recovery still pays it.
+#[utoipa::path(post, path = "/credit-lines/{merchant_id}/{currency}/write-off", tag = "credit", operation_id = "write_off",
+    params(LinePath), request_body = WriteOffRequest,
+    responses((status = OK, body = PostingAnswer), Problems, BodyProblems, NotFound, Refusals))]
+async fn write_off(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path(path): Path<LinePath>,
+    Json(body): Json<WriteOffRequest>,
+) -> Answer<Json<PostingAnswer>> {
+    writer(&caller, Permission::CreditApprove)?;
+    let key = path.allowed(&caller, Permission::CreditApprove)?;
+    let record = record(&admin, &key).await?;
+    let is_known = record.entries.iter().any(|entry| {
+        entry.kind == EntryKind::Posting(PostingKind::WriteOff)
+            && entry.posting_no.as_deref() == Some(body.write_off_no.as_str())
+    });
+    let open = record.books().0.billed();
+    if !is_known && body.amount > open {
+        let detail = format!("is more than what is billed and open: give at most {open}");
+        return Err(Problem::field("amount", detail));
+    }
+    let asked = Asked {
+        kind: PostingKind::WriteOff,
+        field: "write_off_no",
+        number: &body.write_off_no,
+        amount: body.amount,
+        received_on: None,
+        reason: Some(reason(body.reason)?),
+        remarks: None,
+    };
+    Ok(Json(PostingAnswer::of(&post(&admin, &caller, &key, Permission::CreditApprove, asked).await?)))
+}
+
+/// A promise to pay.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PauseRequest {
+    /// The first day on which days past due are not counted.
+    #[schema(value_type = String, format = Date)]
+    from: Date,
+    /// The last one.
+    #[schema(value_type = String, format = Date)]
+    to: Date,
+    /// What was promised.
+    #[schema(example = "pays in two parts", max_length = 500)]
+    reason: String,
+}
+
+/// Accept a promise to pay: on its days, days past due are not counted and no notices are sent. Pauses are only added.
+#[utoipa::path(post, path = "/credit-lines/{merchant_id}/{currency}/pauses", tag = "credit", operation_id = "pause",
+    params(LinePath), request_body = PauseRequest,
+    responses((status = CREATED, body = PauseRow), Problems, BodyProblems, NotFound))]
+async fn pause(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path(path): Path<LinePath>,
+    Json(body): Json<PauseRequest>,
+) -> Answer<(StatusCode, Json<PauseRow>)> {
+    writer(&caller, Permission::CreditApprove)?;
+    let key = path.allowed(&caller, Permission::CreditApprove)?;
+    let PauseRequest { from, to, reason } = body;
+    let stored = repository(&admin).pause(by(&caller, None)?, &key, from, to, &reason).await.map_err(problem_of)?;
+    Ok((StatusCode::CREATED, Json(stored)))
+}
+
+/// The pauses of a line, the latest first.
+#[utoipa::path(get, path = "/credit-lines/{merchant_id}/{currency}/pauses", tag = "credit", operation_id = "list_pauses",
+    params(LinePath, PageQuery), responses((status = OK, body = Page<PauseRow>), Problems))]
+async fn pauses(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path(path): Path<LinePath>,
+    Query(query): Query<PageQuery>,
+) -> Answer<Json<Page<PauseRow>>> {
+    let key = path.allowed(&caller, Permission::CreditRead)?;
+    let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
+    let after = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(id)| id);
+    let rows = repository(&admin).pauses(&key, after, page_max + 1).await.map_err(problem_of)?;
+    Ok(Json(Page::from_rows(rows, page_max, |row| HistoryPlace(row.pause_id))))
+}
+
+/// What is billed and not paid, of all lines of a currency. Amounts are minor units.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct CurrencyAgeing {
+    currency: String,
+    lines: u64,
+    #[serde(flatten)]
+    ageing: Ageing,
+}
+
+/// What is billed and not paid, by days past due.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct AgeingAnswer {
+    currencies: Vec<CurrencyAgeing>,
+}
+
+/// What all lines owe, by days past due and currency.
+#[utoipa::path(get, path = "/credit/ageing", tag = "credit", operation_id = "credit_ageing",
+    responses((status = OK, body = AgeingAnswer), Problems))]
+async fn ageing(State(admin): State<Admin>, caller: Caller) -> Answer<Json<AgeingAnswer>> {
+    let mut sums: BTreeMap<&'static str, CurrencyAgeing> = BTreeMap::new();
+    each_line(&admin, &caller, |key, record, date| {
+        let Some(line) = record.line() else { return };
+        let (books, _) = record.books();
+        let history = LineHistory { terms: &line.terms, obligations: books.obligations(), pauses: &record.pauses };
+        let currency = key.1.code();
+        let sum = sums.entry(currency).or_insert_with(|| CurrencyAgeing {
+            currency: currency.to_owned(),
+            lines: 0,
+            ageing: Ageing::default(),
+        });
+        sum.lines += 1;
+        sum.ageing += history.overdue(date).ageing;
+    })
+    .await?;
+    Ok(Json(AgeingAnswer { currencies: sums.into_values().collect() }))
+}
+
+/// All lines of a currency together. Amounts are minor units.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+struct CurrencyCredit {
+    currency: String,
+    lines: u64,
+    /// The sum of the limits in force.
+    limit: i64,
+    /// Of statements, neither paid nor written off.
+    billed: i64,
+    unapplied: i64,
+    written_off: i64,
+    past_due: i64,
+    /// Lines in each stage.
+    stages: BTreeMap<String, u64>,
+    /// Lines of each grade.
+    grades: BTreeMap<String, u64>,
+}
+
+/// Credit lines together, by currency.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct CreditStats {
+    currencies: Vec<CurrencyCredit>,
+}
+
+/// Sums over all lines that the caller may see.
+#[utoipa::path(get, path = "/credit/stats", tag = "credit", operation_id = "credit_stats",
+    responses((status = OK, body = CreditStats), Problems))]
+async fn stats(State(admin): State<Admin>, caller: Caller) -> Answer<Json<CreditStats>> {
+    let mut sums: BTreeMap<&'static str, CurrencyCredit> = BTreeMap::new();
+    let bands = admin.operations.lines().bands();
+    each_line(&admin, &caller, |key, record, date| {
+        let (books, _) = record.books();
+        let Some(day) = record.on(&books, &bands, date) else { return };
+        let currency = key.1.code();
+        let sum = sums
+            .entry(currency)
+            .or_insert_with(|| CurrencyCredit { currency: currency.to_owned(), ..CurrencyCredit::default() });
+        sum.lines += 1;
+        sum.limit = sum.limit.saturating_add(day.limit.limit);
+        sum.billed = sum.billed.saturating_add(books.billed());
+        sum.unapplied = sum.unapplied.saturating_add(books.unapplied());
+        sum.written_off += books.obligations().iter().map(Obligation::written_off).sum::<i64>();
+        sum.past_due = sum.past_due.saturating_add(day.overdue.past_due);
+        *sum.stages.entry(Stage::as_str(day.standing.stage).to_owned()).or_default() += 1;
+        *sum.grades.entry(day.grade.as_str().to_owned()).or_default() += 1;
+    })
+    .await?;
+    Ok(Json(CreditStats { currencies: sums.into_values().collect() }))
+}
+
+/// Lines that are read at a time.
+const LINES_PER_READ: i64 = 200;
+
+/// Goes through every line that the caller may see, each with its business day.
+async fn each_line(
+    admin: &Admin,
+    caller: &Caller,
+    mut take: impl FnMut(&LineKey, &LineRecord, Date) + Send,
+) -> Answer<()> {
+    caller.require(Permission::CreditRead)?;
+    let own = caller.narrow(None)?;
+    let lines = repository(admin);
+    let mut after: Option<LineKey> = None;
+    loop {
+        let keys = lines.keys(own.as_ref(), after.as_ref(), LINES_PER_READ).await.map_err(problem_of)?;
+        let Some(last) = keys.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for (key, record) in lines.records(&keys).await.map_err(problem_of)? {
+            let date = today(admin, (&key.0, key.1)).await?;
+            take(&key, &record, date);
+        }
+    }
+}

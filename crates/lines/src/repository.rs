@@ -1,0 +1,476 @@
+//! Changes of credit lines: draft, approve by another person, activate, close; pauses and overrides of grades. Every step is
+//! recorded. The tables' own rules (`0016_credit_line.sql`) apply to any writer; here they become errors that name the field.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use jiff::civil::Date;
+use quota::{Currency, MerchantId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sluice_credit::{Bands, Grade, GradeOverride, Pause, StageEffect};
+use sluice_kit::database::change::{By, ChangeError, json, read, read_all};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+use utoipa::ToSchema;
+
+use crate::record::{self, LineKey, LineRecord};
+use crate::{CreditLine, GradeRow, LineInput, LineState};
+
+/// Most rows of one page, whatever the caller requests.
+const ROWS_MAX: i64 = 1_001;
+/// The columns of a line that a caller gives.
+const GIVEN: &str =
+    "merchant_id, currency, limit_base, grade, terms, override_limit, override_until, expires_on, metadata, remarks";
+
+type Result<T> = std::result::Result<T, ChangeError>;
+
+/// Which lines a list has; `None` matches all.
+#[derive(Clone, Debug, Default)]
+pub struct LineFilter {
+    pub merchant_id: Option<String>,
+    pub currency: Option<String>,
+    pub state: Option<LineState>,
+}
+
+/// A pause as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PauseRow {
+    pub pause_id: i64,
+    /// The first day on which days past due are not counted.
+    #[schema(value_type = String, format = Date)]
+    pub from_day: Date,
+    /// The last one.
+    #[schema(value_type = String, format = Date)]
+    pub to_day: Date,
+    /// What was promised.
+    pub reason: String,
+    pub approved_by: String,
+    pub created_at: DateTime<Utc>,
+}
+
+/// Credit lines in Postgres.
+#[derive(Clone, Debug)]
+pub struct LineRepository {
+    pool: PgPool,
+}
+
+impl LineRepository {
+    /// Works in the pool's database.
+    #[must_use]
+    pub const fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// A new line, as a draft. `today` is the account's business day, as in every change.
+    ///
+    /// # Errors
+    /// [`ChangeError::Invalid`] names the field; [`ChangeError::Conflict`] where the account has a draft, or a line that is not
+    /// closed: that is changed.
+    pub async fn create(&self, by: By<'_>, input: &LineInput, today: Date) -> Result<CreditLine> {
+        input.check(today)?;
+        let mut transaction = self.begin(by, "create").await?;
+        if let Some(present) = latest(&mut transaction, &input.merchant_id, &input.currency).await?
+            && present.state != LineState::Closed
+        {
+            let state = present.state.into_str();
+            return Err(ChangeError::Conflict(format!(
+                "the account has a credit line in state {state}: change that one"
+            )));
+        }
+        let statement = format!(
+            "INSERT INTO credit_line AS l (created_by, edited_by, {GIVEN}) SELECT $2, ARRAY[$2], {GIVEN} \
+             FROM jsonb_populate_record(NULL::credit_line, $1::jsonb) RETURNING to_jsonb(l)::text"
+        );
+        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(input)?).bind(by.actor.as_str());
+        let created = read(query.fetch_one(&mut *transaction).await?)?;
+        transaction.commit().await?;
+        Ok(created)
+    }
+
+    /// Changes the members that are given, and no others (RFC 7396: null removes one, an object changes its own members). A
+    /// pending version is changed, which voids its approval; of an active one the next version is drafted.
+    ///
+    /// # Errors
+    /// [`ChangeError::Invalid`] names the field; [`ChangeError::Conflict`] where `expected_revision` is not the present one.
+    pub async fn update(
+        &self,
+        by: By<'_>,
+        key: &LineKey,
+        patch: Map<String, Value>,
+        expected_revision: Option<i64>,
+        today: Date,
+    ) -> Result<CreditLine> {
+        let mut transaction = self.begin(by, "update").await?;
+        let present = of_key(&mut transaction, key).await?;
+        ChangeError::expect_revision("credit line", present.revision, expected_revision)?;
+        if present.state == LineState::Closed {
+            return Err(ChangeError::Conflict("the credit line is closed: create another one".to_owned()));
+        }
+        let input = patched(&present, patch)?;
+        input.check(today)?;
+        let statement = match present.state {
+            LineState::Draft | LineState::Approved => format!(
+                "UPDATE credit_line l SET ({GIVEN}) = (SELECT {GIVEN} \
+                 FROM jsonb_populate_record(NULL::credit_line, $1::jsonb)), state = 'draft', approved_by = NULL, \
+                 approved_at = NULL, updated_at = now(), revision = revision + 1, edited_by = CASE \
+                 WHEN $2 = ANY (edited_by) THEN edited_by ELSE edited_by || $2 END \
+                 WHERE line_id = $3 AND version = $4 RETURNING to_jsonb(l)::text"
+            ),
+            LineState::Active | LineState::Replaced | LineState::Closed => format!(
+                "INSERT INTO credit_line AS l (line_id, version, created_by, edited_by, opened_on, {GIVEN}) \
+                 SELECT $3, $4 + 1, $2, ARRAY[$2], (SELECT min(opened_on) FROM credit_line WHERE line_id = $3), {GIVEN} \
+                 FROM jsonb_populate_record(NULL::credit_line, $1::jsonb) RETURNING to_jsonb(l)::text"
+            ),
+        };
+        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(&input)?).bind(by.actor.as_str());
+        let changed = read(query.bind(present.line_id).bind(present.version).fetch_one(&mut *transaction).await?)?;
+        transaction.commit().await?;
+        Ok(changed)
+    }
+
+    /// Approves the draft; its authors cannot.
+    ///
+    /// # Errors
+    /// [`ChangeError::FourEyes`], and [`ChangeError::Conflict`] where there is no draft, or another one than
+    /// `expected_revision`.
+    pub async fn approve(&self, by: By<'_>, key: &LineKey, expected_revision: Option<i64>) -> Result<CreditLine> {
+        let mut transaction = self.begin(by, "approve").await?;
+        let present = of_key(&mut transaction, key).await?;
+        ChangeError::expect_revision("credit line", present.revision, expected_revision)?;
+        in_state(&present, LineState::Draft, "approved")?;
+        let actor = by.actor.as_str();
+        if present.created_by == actor || present.edited_by.iter().any(|name| name == actor) {
+            return Err(ChangeError::FourEyes);
+        }
+        let statement = "UPDATE credit_line l SET state = 'approved', approved_by = $3, approved_at = now(), \
+            updated_at = now(), revision = revision + 1 WHERE line_id = $1 AND version = $2 RETURNING to_jsonb(l)::text";
+        let query = sqlx::query_scalar(statement).bind(present.line_id).bind(present.version).bind(actor);
+        let approved = read(query.fetch_one(&mut *transaction).await?)?;
+        transaction.commit().await?;
+        Ok(approved)
+    }
+
+    /// Puts the approved version in force, in the place of the active one. While the line is past due no limit rises.
+    ///
+    /// # Errors
+    /// [`ChangeError::Conflict`] where there is no approved version, or the line's stage admits no increase.
+    pub async fn activate(
+        &self,
+        by: By<'_>,
+        key: &LineKey,
+        expected_revision: Option<i64>,
+        bands: &Bands,
+        today: Date,
+    ) -> Result<CreditLine> {
+        let mut transaction = self.begin(by, "activate").await?;
+        let present = of_key(&mut transaction, key).await?;
+        ChangeError::expect_revision("credit line", present.revision, expected_revision)?;
+        in_state(&present, LineState::Approved, "activated")?;
+        let record = record::read(&mut transaction, std::slice::from_ref(key)).await?.remove(key).unwrap_or_default();
+        refuse_increase(&record, &present, bands, today)?;
+        let replaced = "UPDATE credit_line SET state = 'replaced', updated_at = now(), revision = revision + 1 \
+            WHERE line_id = $1 AND state = 'active'";
+        sqlx::query(replaced).bind(present.line_id).execute(&mut *transaction).await?;
+        let statement = "UPDATE credit_line l SET state = 'active', opened_on = coalesce(opened_on, $3::date), \
+            activated_on = $3::date, updated_at = now(), revision = revision + 1 \
+            WHERE line_id = $1 AND version = $2 RETURNING to_jsonb(l)::text";
+        let query = sqlx::query_scalar(statement).bind(present.line_id).bind(present.version).bind(today.to_string());
+        let activated: CreditLine = read(query.fetch_one(&mut *transaction).await?)?;
+        if present.version == 1 {
+            let statement = "INSERT INTO credit_grade (merchant_id, currency, kind, grade, on_day, changed_on, requested_by) \
+                VALUES ($1, $2, 'opening', $3, $4::date, $4::date, $5)";
+            let query = sqlx::query(statement).bind(&activated.merchant_id).bind(&activated.currency);
+            let query = query.bind(activated.grade.as_str()).bind(today.to_string()).bind(by.actor.as_str());
+            query.execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(activated)
+    }
+
+    /// Ends the line: it takes no new charges, and what is owed stays owed. A draft is withdrawn.
+    ///
+    /// # Errors
+    /// [`ChangeError::Conflict`] where it is closed.
+    pub async fn close(
+        &self,
+        by: By<'_>,
+        key: &LineKey,
+        expected_revision: Option<i64>,
+        today: Date,
+    ) -> Result<CreditLine> {
+        let mut transaction = self.begin(by, "close").await?;
+        let present = of_key(&mut transaction, key).await?;
+        ChangeError::expect_revision("credit line", present.revision, expected_revision)?;
+        if present.state == LineState::Closed {
+            return Err(ChangeError::Conflict("the credit line is closed".to_owned()));
+        }
+        let statement = "UPDATE credit_line l SET state = 'closed', closed_on = $2::date, updated_at = now(), \
+            revision = revision + 1 WHERE line_id = $1 AND state IN ('draft', 'approved', 'active')";
+        let query = sqlx::query(statement).bind(present.line_id).bind(today.to_string());
+        query.execute(&mut *transaction).await?;
+        let closed = of_key(&mut transaction, key).await?;
+        transaction.commit().await?;
+        Ok(closed)
+    }
+
+    /// The latest version of an account's line.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotFound`].
+    pub async fn get(&self, key: &LineKey) -> Result<CreditLine> {
+        let mut transaction = self.pool.begin().await?;
+        of_key(&mut transaction, key).await
+    }
+
+    /// Everything that Postgres has of the line of an account; without versions where none was ever in force.
+    ///
+    /// # Errors
+    /// [`ChangeError::Database`].
+    pub async fn record(&self, key: &LineKey) -> Result<LineRecord> {
+        Ok(self.records(std::slice::from_ref(key)).await?.remove(key).unwrap_or_default())
+    }
+
+    /// The same of several accounts.
+    ///
+    /// # Errors
+    /// [`ChangeError::Database`].
+    pub async fn records(&self, keys: &[LineKey]) -> Result<HashMap<LineKey, LineRecord>> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(record::read(&mut connection, keys).await?)
+    }
+
+    /// The latest version of each line, the newest first, those made before `after` (time and id of the last one of the page
+    /// before).
+    ///
+    /// # Errors
+    /// [`ChangeError::Database`].
+    pub async fn list(
+        &self,
+        filter: &LineFilter,
+        after: Option<(DateTime<Utc>, uuid::Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<CreditLine>> {
+        let statement = "SELECT to_jsonb(l)::text FROM credit_line l \
+            WHERE version = (SELECT max(version) FROM credit_line AS last WHERE last.line_id = l.line_id) \
+            AND ($1::text IS NULL OR merchant_id = $1) AND ($2::text IS NULL OR currency = $2) \
+            AND ($3::text IS NULL OR state = $3) AND ($4::timestamptz IS NULL OR (created_at, line_id) < ($4, $5)) \
+            ORDER BY created_at DESC, line_id DESC LIMIT $6";
+        let query = sqlx::query_scalar(statement).bind(&filter.merchant_id).bind(&filter.currency);
+        let query = query.bind(filter.state.map(|state| state.into_str())).bind(after.map(|(at, _)| at));
+        read_all(query.bind(after.map(|(_, id)| id)).bind(limit.clamp(1, ROWS_MAX)).fetch_all(&self.pool).await?)
+    }
+
+    /// The accounts whose line was ever in force, of one merchant or of all, in their order, after `after`.
+    ///
+    /// # Errors
+    /// [`ChangeError::Database`].
+    pub async fn keys(
+        &self,
+        merchant: Option<&MerchantId>,
+        after: Option<&LineKey>,
+        limit: i64,
+    ) -> Result<Vec<LineKey>> {
+        let statement = "SELECT DISTINCT merchant_id, currency::text FROM credit_line WHERE activated_on IS NOT NULL \
+            AND ($1::text IS NULL OR merchant_id = $1) AND (merchant_id, currency::text) > ($2, $3) \
+            ORDER BY merchant_id, currency::text LIMIT $4";
+        let query = sqlx::query_as(statement).bind(merchant.map(MerchantId::as_str));
+        let (last, currency) = after.map_or(("", ""), |(merchant, currency)| (merchant.as_str(), currency.code()));
+        let query = query.bind(last).bind(currency).bind(limit);
+        let rows: Vec<(String, String)> = query.fetch_all(&self.pool).await?;
+        let key = |(merchant, currency): (String, String)| {
+            MerchantId::parse(&merchant).ok().zip(Currency::parse(&currency).ok())
+        };
+        Ok(rows.into_iter().filter_map(key).collect())
+    }
+
+    /// Accepts a promise to pay.
+    ///
+    /// # Errors
+    /// [`ChangeError::Invalid`] names the field.
+    pub async fn pause(&self, by: By<'_>, key: &LineKey, from: Date, to: Date, reason: &str) -> Result<PauseRow> {
+        let pause = Pause { from, to, reason: reason.to_owned(), approved_by: by.actor.to_string() };
+        pause.validate().map_err(|invalid| ChangeError::invalid(&invalid.member, invalid.problem))?;
+        if reason.contains('\0') {
+            return Err(ChangeError::invalid("reason", "must have no NUL character"));
+        }
+        let mut transaction = self.begin(by, "pause").await?;
+        of_key(&mut transaction, key).await?;
+        let statement = "INSERT INTO credit_pause AS p (merchant_id, currency, from_day, to_day, reason, approved_by) \
+            VALUES ($1, $2, $3::date, $4::date, $5, $6) RETURNING to_jsonb(p)::text";
+        let query = sqlx::query_scalar(statement).bind(key.0.as_str()).bind(key.1.code()).bind(from.to_string());
+        let query = query.bind(to.to_string()).bind(reason).bind(by.actor.as_str());
+        let stored = read(query.fetch_one(&mut *transaction).await?)?;
+        transaction.commit().await?;
+        Ok(stored)
+    }
+
+    /// The pauses of a line, the latest first, those before `after`.
+    ///
+    /// # Errors
+    /// [`ChangeError::Database`].
+    pub async fn pauses(&self, key: &LineKey, after: Option<i64>, limit: i64) -> Result<Vec<PauseRow>> {
+        let statement = "SELECT to_jsonb(p)::text FROM credit_pause p WHERE merchant_id = $1 AND currency = $2 \
+            AND ($3::bigint IS NULL OR pause_id < $3) ORDER BY pause_id DESC LIMIT $4";
+        let query = sqlx::query_scalar(statement).bind(key.0.as_str()).bind(key.1.code()).bind(after);
+        read_all(query.bind(limit.clamp(1, ROWS_MAX)).fetch_all(&self.pool).await?)
+    }
+
+    /// Asks for another grade until a day. It is in force once another person has approved it.
+    ///
+    /// # Errors
+    /// [`ChangeError::Invalid`] names the field.
+    pub async fn request_grade(
+        &self,
+        by: By<'_>,
+        key: &LineKey,
+        grade: Grade,
+        expires_on: Date,
+        today: Date,
+    ) -> Result<GradeRow> {
+        let reason = by.reason.unwrap_or_default().to_owned();
+        let by_hand =
+            GradeOverride { grade, reason, expires_on, requested_by: by.actor.to_string(), approved_by: None };
+        by_hand.validate(today).map_err(|invalid| ChangeError::invalid(&invalid.member, invalid.problem))?;
+        let mut transaction = self.begin(by, "grade").await?;
+        of_key(&mut transaction, key).await?;
+        let statement = "INSERT INTO credit_grade AS g (merchant_id, currency, kind, grade, on_day, changed_on, reason, \
+                expires_on, requested_by) \
+            VALUES ($1, $2, 'override', $3, $4::date, $4::date, $5, $6::date, $7) RETURNING to_jsonb(g)::text";
+        let query = sqlx::query_scalar(statement).bind(key.0.as_str()).bind(key.1.code()).bind(grade.as_str());
+        let query = query.bind(today.to_string()).bind(by_hand.reason).bind(expires_on.to_string());
+        let stored = read(query.bind(by.actor.as_str()).fetch_one(&mut *transaction).await?)?;
+        transaction.commit().await?;
+        Ok(stored)
+    }
+
+    /// Approves the override of a grade that another person asked for.
+    ///
+    /// # Errors
+    /// [`ChangeError::FourEyes`]; [`ChangeError::Conflict`] where it is approved already, or over.
+    pub async fn approve_grade(&self, by: By<'_>, key: &LineKey, grade_id: i64, today: Date) -> Result<GradeRow> {
+        let mut transaction = self.begin(by, "grade").await?;
+        let statement = "SELECT to_jsonb(g)::text FROM credit_grade g \
+            WHERE grade_id = $1 AND merchant_id = $2 AND currency = $3 AND kind = 'override' FOR UPDATE";
+        let query = sqlx::query_scalar(statement).bind(grade_id).bind(key.0.as_str()).bind(key.1.code());
+        let found: Option<String> = query.fetch_optional(&mut *transaction).await?;
+        let present: GradeRow = read(found.ok_or(ChangeError::NotFound("override of a grade"))?)?;
+        if present.approved_by.is_some() {
+            return Err(ChangeError::Conflict("the override is approved already".to_owned()));
+        }
+        if present.expires_on.is_some_and(|last| last < today) {
+            return Err(ChangeError::Conflict("the override is over: ask for another one".to_owned()));
+        }
+        if present.requested_by == by.actor.as_str() {
+            return Err(ChangeError::FourEyes);
+        }
+        let statement = "UPDATE credit_grade g SET approved_by = $2, approved_at = now() WHERE grade_id = $1 \
+            RETURNING to_jsonb(g)::text";
+        let query = sqlx::query_scalar(statement).bind(grade_id).bind(by.actor.as_str());
+        let approved = read(query.fetch_one(&mut *transaction).await?)?;
+        transaction.commit().await?;
+        Ok(approved)
+    }
+
+    async fn begin(&self, by: By<'_>, action: &str) -> Result<Transaction<'static, Postgres>> {
+        let mut transaction = self.pool.begin().await?;
+        by.record(&mut transaction, action).await?;
+        Ok(transaction)
+    }
+}
+
+/// The latest version of the account's latest line, locked until the end of the transaction.
+async fn latest(
+    transaction: &mut Transaction<'static, Postgres>,
+    merchant_id: &str,
+    currency: &str,
+) -> Result<Option<CreditLine>> {
+    let statement = "SELECT to_jsonb(l)::text FROM credit_line l WHERE merchant_id = $1 AND currency = $2 \
+        ORDER BY created_at DESC, version DESC LIMIT 1 FOR UPDATE";
+    let query = sqlx::query_scalar(statement).bind(merchant_id).bind(currency);
+    let found: Option<String> = query.fetch_optional(&mut **transaction).await?;
+    found.map(read).transpose()
+}
+
+async fn of_key(transaction: &mut Transaction<'static, Postgres>, key: &LineKey) -> Result<CreditLine> {
+    latest(transaction, key.0.as_str(), key.1.code()).await?.ok_or(ChangeError::NotFound("credit line"))
+}
+
+fn in_state(present: &CreditLine, state: LineState, done: &str) -> Result<()> {
+    if present.state == state {
+        return Ok(());
+    }
+    let (expected, found) = (state.into_str(), present.state.into_str());
+    Err(ChangeError::Conflict(format!("only a credit line in state {expected} can be {done}; this one is {found}")))
+}
+
+/// The line with the members of a patch.
+fn patched(present: &CreditLine, patch: Map<String, Value>) -> Result<LineInput> {
+    let unreadable = |error: serde_json::Error| ChangeError::Database(sqlx::Error::Decode(error.into()));
+    let mut document = serde_json::to_value(present).map_err(unreadable)?;
+    if let Value::Object(members) = &mut document {
+        members.retain(|name, _| GIVEN.split(", ").any(|given| given == name));
+    }
+    for fixed in ["merchant_id", "currency", "grade"] {
+        if patch.get(fixed).is_some_and(|given| document.get(fixed) != Some(given)) && present.activated_on.is_some() {
+            return Err(ChangeError::invalid(fixed, "cannot change once the line was in force"));
+        }
+    }
+    merge(&mut document, Value::Object(patch));
+    serde_json::from_value(document).map_err(|error| ChangeError::invalid("line", error.to_string()))
+}
+
+/// RFC 7396.
+fn merge(document: &mut Value, patch: Value) {
+    match (document, patch) {
+        (Value::Object(members), Value::Object(patch)) => {
+            for (name, value) in patch {
+                if value.is_null() {
+                    members.remove(&name);
+                } else {
+                    merge(members.entry(name).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (document, patch) => *document = patch,
+    }
+}
+
+/// Where the stage admits no increase, neither the limit nor an override may be above what is in force.
+fn refuse_increase(record: &LineRecord, next: &CreditLine, bands: &Bands, today: Date) -> Result<()> {
+    let (books, _) = record.books();
+    let Some((line, day)) = record.line().zip(record.on(&books, bands, today)) else { return Ok(()) };
+    if line.state != LineState::Active || !day.standing.effects.contains(&StageEffect::NoIncrease) {
+        return Ok(());
+    }
+    let by_hand = next.overridden().map_or(0, |by_hand| by_hand.limit);
+    let field = if next.limit_base > line.limit_base {
+        "limit_base"
+    } else if by_hand > day.limit.limit && line.overridden() != next.overridden() && !lifts(&day) {
+        "override_limit"
+    } else {
+        return Ok(());
+    };
+    let stage = day.standing.stage.as_str();
+    let cure = day.overdue.amount_to_cure;
+    let problem = format!("`{field}` cannot rise while the line is in stage {stage}: a repayment of {cure} cures it");
+    Err(ChangeError::Conflict(problem))
+}
+
+/// Whether persons may lift the stage's restrictions: two of them, as every version needs.
+fn lifts(day: &crate::CreditDay) -> bool {
+    day.standing.effects.contains(&StageEffect::TwoPersonsToLift)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_changes_what_it_names() {
+        let mut document = json!({"a": 1, "b": {"c": 2, "d": [1]}, "e": 3});
+        merge(&mut document, json!({"a": null, "b": {"c": 5, "d": [2, 3]}, "f": {"g": 1}}));
+        assert_eq!(document, json!({"b": {"c": 5, "d": [2, 3]}, "e": 3, "f": {"g": 1}}));
+    }
+}

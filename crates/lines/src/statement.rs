@@ -1,0 +1,119 @@
+//! The statements of cycles that close, in the transaction of their events.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
+
+use jiff::civil::Date;
+use sluice_credit::{Schedule, Statement, Terms};
+use sluice_kit::database::row::{insert, table_row};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use crate::EntryKind;
+use crate::day::day_of;
+use crate::entry::Entry;
+use crate::line::{CreditLine, schedule};
+
+static INSERT: LazyLock<String> =
+    LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", insert("credit_statement", StatementRow::COLUMNS)));
+/// The versions that were ever in force of the accounts given, and the number of each account's last statement.
+const VERSIONS: &str = "\
+    SELECT to_jsonb(line)::text FROM credit_line AS line \
+    NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM UNNEST($1::text[], $2::text[]) AS given (merchant_id, currency)) AS given \
+    WHERE activated_on IS NOT NULL ORDER BY opened_on, created_at, version";
+const NUMBERS: &str = "\
+    SELECT merchant_id, currency::text, max(number) FROM credit_statement \
+    NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM UNNEST($1::text[], $2::text[]) AS given (merchant_id, currency)) AS given \
+    GROUP BY merchant_id, currency";
+
+table_row! {
+    /// One statement, as `credit_statement` stores it.
+    struct StatementRow {
+        merchant_id: String => "text";
+        currency: String => "text";
+        number: i32 => "int4";
+        cycle: i32 => "int4";
+        first_day: String => "date";
+        closed_on: String => "date";
+        due_on: String => "date";
+        amount: i64 => "int8";
+        minimum: i64 => "int8";
+        event_id: Uuid => "uuid";
+    }
+}
+
+/// An account, as rows name it.
+type Account = (String, String);
+
+/// Stores a statement for each cycle that closed. A cycle has one, whatever comes twice.
+pub(crate) async fn store(connection: &mut PgConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
+    let closes: Vec<&Entry> = entries.iter().filter(|entry| entry.kind == EntryKind::CycleClosed.as_str()).collect();
+    if closes.is_empty() {
+        return Ok(());
+    }
+    let merchants: Vec<&str> = closes.iter().map(|entry| entry.merchant_id.as_str()).collect();
+    let currencies: Vec<&str> = closes.iter().map(|entry| entry.currency.as_str()).collect();
+    let lines: Vec<String> =
+        sqlx::query_scalar(VERSIONS).bind(&merchants).bind(&currencies).fetch_all(&mut *connection).await?;
+    let numbers: Vec<(String, String, i32)> =
+        sqlx::query_as(NUMBERS).bind(&merchants).bind(&currencies).fetch_all(&mut *connection).await?;
+    let schedules = schedules(&lines)?;
+    let mut numbers: HashMap<Account, i32> =
+        numbers.into_iter().map(|(merchant, currency, number)| ((merchant, currency), number)).collect();
+    let mut rows = Vec::with_capacity(closes.len());
+    for close in closes {
+        let account = (close.merchant_id.clone(), close.currency.clone());
+        let statement = statement(schedules.get(&account).map_or(&[], Vec::as_slice), close);
+        let number = numbers.entry(account).or_default();
+        *number += 1;
+        rows.extend(statement.map(|statement| row(close, *number, &statement)));
+    }
+    StatementRow::bind(sqlx::query(AssertSqlSafe(INSERT.as_str())), rows.iter()).execute(connection).await.map(drop)
+}
+
+/// The schedules of each account's lines, the one that was opened last at the end.
+fn schedules(lines: &[String]) -> Result<HashMap<Account, Vec<(Date, Schedule)>>, sqlx::Error> {
+    let mut versions: BTreeMap<(Account, Date, Uuid), Vec<CreditLine>> = BTreeMap::new();
+    for body in lines {
+        let line: CreditLine = serde_json::from_str(body).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        if let Some(opened_on) = line.opened_on {
+            let account = (line.merchant_id.clone(), line.currency.clone());
+            versions.entry((account, opened_on, line.line_id)).or_default().push(line);
+        }
+    }
+    let mut schedules: HashMap<Account, Vec<(Date, Schedule)>> = HashMap::new();
+    for ((account, opened_on, _), versions) in versions {
+        schedules.entry(account).or_default().extend(schedule(versions.iter()).map(|own| (opened_on, own)));
+    }
+    Ok(schedules)
+}
+
+/// The statement by the terms of the line that was open. A cycle that no line has is dated by the default terms: its amount is
+/// owed all the same.
+fn statement(schedules: &[(Date, Schedule)], close: &Entry) -> Option<Statement> {
+    let first_day = day_of(close.cycle.unsigned_abs())?;
+    let schedule = schedules.iter().rev().find(|(opened_on, _)| *opened_on <= first_day);
+    let found = schedule.and_then(|(_, schedule)| schedule.cycle_from(first_day));
+    let standard = Terms::default();
+    let (cycle, terms) = match found {
+        Some(found) => found,
+        None => (standard.cycle.cycle_at(first_day, first_day)?, &standard),
+    };
+    Some(terms.statement(&cycle, close.amount))
+}
+
+fn row(close: &Entry, number: i32, statement: &Statement) -> StatementRow {
+    StatementRow {
+        merchant_id: close.merchant_id.clone(),
+        currency: close.currency.clone(),
+        number,
+        cycle: close.cycle,
+        first_day: statement.first_day.to_string(),
+        closed_on: statement.closed_on.to_string(),
+        due_on: statement.due_on.to_string(),
+        amount: statement.amount,
+        minimum: statement.minimum,
+        event_id: close.event_id,
+    }
+}
