@@ -65,9 +65,6 @@ codes! {
     CreditFrozen = 27, "CREDIT_FROZEN", 403, "The credit line takes no new payments.";
     /// The credit line is overdue and takes charges by listed channels only.
     CreditChannel = 28, "CREDIT_CHANNEL", 403, "The credit line takes no payments by this channel while it is overdue.";
-    /// The server has never read the account's credit line, and the policy refuses such charges; or a posting to an account without
-    /// one.
-    CreditUnknown = 29, "CREDIT_UNKNOWN", 503, "The account's credit line could not be read.";
     /// The policy does not allow the channel.
     ChannelNotAllowed = 21, "CHANNEL_NOT_ALLOWED", 403, "The channel is not allowed for this merchant.";
     /// The policy does not allow the currency.
@@ -78,6 +75,9 @@ codes! {
     AboveSingleMax = 24, "ABOVE_SINGLE_MAX", 403, "The amount is above the maximum for one payment.";
     /// The account is suspended, or its merchant as a whole.
     Suspended = 25, "SUSPENDED", 403, "The account or its merchant is suspended.";
+    /// The account is on a credit line that the server has never read, and such charges are refused; or a posting to an account
+    /// without one.
+    CreditUnknown = 29, "CREDIT_UNKNOWN", 503, "The account's credit line could not be read.";
     /// The day's number of charges is used up.
     DailyCount = 30, "DAILY_COUNT", 429, "The day's number of payments is used up.";
     /// The week's number of charges is used up.

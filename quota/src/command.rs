@@ -38,7 +38,8 @@ pub struct Command {
     pub backlog_max: u32,
     /// The thresholds to evaluate; without it the account's levels stay as they are.
     pub threshold_policy: Option<Arc<ThresholdPolicy>>,
-    /// The credit line that the account has. Where the server knows of none, the exposure is kept all the same once it was kept.
+    /// The credit line that the account has. Where the server knows of none, the exposure is kept all the same once it was kept,
+    /// and [`Charge::refuse_unknown_credit`] says whether charges are refused.
     pub credit: Option<CreditTerms>,
     /// The order rebuilt from the journal, where the store has evicted it.
     pub history: Option<Box<Order>>,
@@ -270,6 +271,8 @@ pub struct Charge {
     /// How many repetitions of an admitted charge are allowed, by other attempts than its own; at most
     /// [`crate::REPLAYS_MAX`], and `None` for any number.
     pub replays_max: Option<u8>,
+    /// Refuse the charge with [`Code::CreditUnknown`] where the account is on a credit line and the command has no terms of it.
+    pub refuse_unknown_credit: bool,
 }
 
 impl Charge {
@@ -292,6 +295,7 @@ impl Charge {
                     Breach::Throttle(throttle) => Some(Pace::of(&throttle, &policy.limits)),
                 },
                 replays_max: None,
+                refuse_unknown_credit: false,
             },
             None => Self {
                 amount,
@@ -299,6 +303,7 @@ impl Charge {
                 refusal: Some(Code::PolicyMissing),
                 pace: None,
                 replays_max: None,
+                refuse_unknown_credit: false,
             },
         }
     }

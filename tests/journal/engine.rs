@@ -102,7 +102,14 @@ fn amount(value: u64) -> AmountMinor {
 }
 
 fn charge(value: u64) -> Charge {
-    Charge { amount: amount(value), limits: Limits::UNLIMITED, refusal: None, pace: None, replays_max: None }
+    Charge {
+        amount: amount(value),
+        limits: Limits::UNLIMITED,
+        refusal: None,
+        pace: None,
+        replays_max: None,
+        refuse_unknown_credit: false,
+    }
 }
 
 pub(crate) fn consume(value: u64) -> Action {

@@ -384,6 +384,7 @@ impl Feeder {
                 refusal: None,
                 pace: None,
                 replays_max: None,
+                refuse_unknown_credit: false,
             }),
             effect: Effect::Commit,
             decision_id: clock::decision_id(),

@@ -95,6 +95,7 @@ impl Case<'_> {
             .filter(|code| *code == Code::PolicyMissing)
             .or(suspended)
             .or(charge.refusal)
+            .or_else(|| self.lacks_credit_terms(charge))
             .or_else(|| self.account.breaks(charge.amount, &hard))
             .or_else(|| {
                 let broken = hold && over(self.account.pending, charge.amount.get(), charge.limits.pending);

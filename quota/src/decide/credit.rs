@@ -1,9 +1,15 @@
 //! Credit lines: what a charge may add to the exposure, and postings.
 
 use super::{Case, Verdict};
-use crate::{Account, AmountMinor, Code, CreditUsage, Order, OrderState, Posting, PostingKind};
+use crate::{Account, AmountMinor, Charge, Code, CreditUsage, Order, OrderState, Posting, PostingKind};
 
 impl Case<'_> {
+    /// Refuses a charge on a credit line of which the command has no terms, where the charge asks for that.
+    pub(super) fn lacks_credit_terms(&self, charge: &Charge) -> Option<Code> {
+        let is_unknown = self.account.credit.is_some() && self.command.credit.is_none();
+        (is_unknown && charge.refuse_unknown_credit).then_some(Code::CreditUnknown)
+    }
+
     /// Why the credit line does not admit a charge; a line that is unknown to the server bounds nothing.
     pub(super) fn exceeds_credit(&self, amount: AmountMinor) -> Option<Code> {
         let credit = self.account.credit?;

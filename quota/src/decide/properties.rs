@@ -48,7 +48,9 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn action((letter, order, name, amount, flags, _): Step, paced: bool) -> Action {
     let pace = paced.then(|| Pace::of(&THROTTLE, &limits()));
     let replays_max = [None, None, Some(0), Some(1)][usize::from(flags >> 1) % 4];
-    let charge = Charge { amount: minor(amount), limits: limits(), refusal: None, pace, replays_max };
+    let refuse_unknown_credit = flags & 4 == 4;
+    let charge =
+        Charge { amount: minor(amount), limits: limits(), refusal: None, pace, replays_max, refuse_unknown_credit };
     let id = OperationId::of(&format!("{order} {name}"));
     let some = (flags % 4 != 0).then(|| minor(amount / 2));
     let settle = Settle { amount: some, id, last: flags & 8 == 8, over_capture_percent: 0, reported: false };

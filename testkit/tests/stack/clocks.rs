@@ -197,6 +197,7 @@ fn payment(now_ms: i64) -> Result<Command> {
             refusal: None,
             pace: None,
             replays_max: None,
+            refuse_unknown_credit: false,
         }),
         effect: Effect::Commit,
         decision_id: clock::decision_id(),

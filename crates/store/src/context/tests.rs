@@ -38,6 +38,7 @@ fn charge() -> Charge {
         refusal: None,
         pace: None,
         replays_max: None,
+        refuse_unknown_credit: false,
     }
 }
 

@@ -15,12 +15,12 @@
 --           account (23 bytes, without its version) as it is if nothing is out of the ordinary: the windows of now, never reset,
 --           not suspended, nothing pending, no threshold reached; the order (65 bytes) as a plain charge leaves it then; when
 --           the day of the windows begins f64 (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are
---           journalled, 4 a pace follows, 8 last capture or reserved refund, 16 a credit line follows), refusal u8 (a code by
---           which the policy refuses, else 0), replays u8 that are let through (255 for any number), length u16 of the order's
---           history; of a credit line: its billing cycle u32, its limit f64, and f64 the limit without the cap of an overdue
---           line; by op:
---           0 plain consume: without flags, refusal and history, and of the lifetime above; its maxima are those up to which no
---             threshold is reached: the limits' own maxima f64, in their order; 20 the same with a credit line
+--           journalled, 4 a pace follows, 8 last capture or reserved refund, 16 a credit line follows, 32 a charge on a credit line
+--           is refused where none follows), refusal u8 (a code by which the policy refuses, else 0), replays u8 that are let
+--           through (255 for any number), length u16 of the order's history; of a credit line: its billing cycle u32, its limit
+--           f64, and f64 the limit without the cap of an overdue line; by op:
+--           0 plain consume: with no flag but 32, without refusal and history, and of the lifetime above; its maxima are those up
+--             to which no threshold is reached: the limits' own maxima f64, in their order; 20 the same with a credit line
 --           1 consume, 2 hold: for a hold the pending maximum f64, its lifetime u32 (s) and u8 (1 when expiry settles it);
 --             with a pace f64: interval us, tolerance us, longest delay ms, and the eight ceilings in the order of the maxima
 --           3 void of an attempt, 4 void of a hold, 8 expiry, 11 suspend, 12 resume, 13 initialize, 14 roll: nothing

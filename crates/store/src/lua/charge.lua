@@ -32,6 +32,8 @@
       code = SUSPENDED
     elseif refusal ~= 0 then
       code = refusal
+    elseif on_credit and not terms_cycle and flags >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then
+      code = CREDIT_UNKNOWN
     else
       local pending_max, lifetime_secs, on_expiry
       if op == HOLD then

@@ -21,7 +21,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local now = (now_ms - now_ms % 1000) / 1000
   local amount = max(asked, 0)
   local terms_cycle, credit_max, uncapped_max = nil, AMOUNT_MAX, AMOUNT_MAX
-  if flags >= COMMAND_CREDIT_FLAG then
+  if flags % (2 * COMMAND_CREDIT_FLAG) >= COMMAND_CREDIT_FLAG then
     terms_cycle, credit_max, uncapped_max, at = decode(CREDIT_TERMS, packed, at)
   end
   if op == PLAIN or op == PLAIN_CREDIT then

@@ -8,7 +8,8 @@ use quota::{
 
 use super::Writer;
 use super::flags::{
-    COMMAND_CREDIT, COMMAND_DRY, COMMAND_JOURNALED, COMMAND_LAST_OR_RESERVED, COMMAND_PACED, ORDER_ON_CREDIT,
+    COMMAND_CREDIT, COMMAND_DRY, COMMAND_JOURNALED, COMMAND_LAST_OR_RESERVED, COMMAND_PACED,
+    COMMAND_REFUSE_UNKNOWN_CREDIT, ORDER_ON_CREDIT,
 };
 use super::layout::{MAXIMA, ORDER_FORMAT, len};
 use super::op::{self, ANY_REPLAYS, REPORTED};
@@ -103,10 +104,14 @@ fn flags_of(command: &Command) -> u8 {
         Effect::DryRun => COMMAND_DRY,
         Effect::DryRunJournaled => COMMAND_DRY + COMMAND_JOURNALED,
     };
-    let is_paced = command.action.charge().is_some_and(|charge| charge.pace.is_some());
-    let paced = if is_paced { COMMAND_PACED } else { 0 };
-    let last_or_reserved = if is_last_or_reserved(&command.action) { COMMAND_LAST_OR_RESERVED } else { 0 };
-    effect + paced + last_or_reserved + if command.credit.is_some() { COMMAND_CREDIT } else { 0 }
+    let charge = command.action.charge();
+    let flags = [
+        (charge.is_some_and(|charge| charge.pace.is_some()), COMMAND_PACED),
+        (is_last_or_reserved(&command.action), COMMAND_LAST_OR_RESERVED),
+        (command.credit.is_some(), COMMAND_CREDIT),
+        (charge.is_some_and(|charge| charge.refuse_unknown_credit), COMMAND_REFUSE_UNKNOWN_CREDIT),
+    ];
+    flags.into_iter().fold(effect, |all, (is_set, flag)| if is_set { all | flag } else { all })
 }
 
 const fn is_last_or_reserved(action: &Action) -> bool {

@@ -24,6 +24,7 @@ pub(crate) fn command(merchant: &str, number: u8) -> Command {
         refusal: None,
         pace: None,
         replays_max: None,
+        refuse_unknown_credit: false,
     };
     Command {
         merchant: MerchantId::parse(merchant).unwrap(),

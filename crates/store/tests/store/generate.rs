@@ -503,7 +503,9 @@ impl Generator {
         // Few, so that repetitions come to their end; in a crowd sometimes more than attempts are remembered.
         let most = if target.traffic == Traffic::Crowd { u64::from(REPLAYS_MAX) + 1 } else { 3 };
         let replays_max = random.one_in(3).then(|| random.below(most) as u8);
-        Charge { amount: minor, limits, refusal, pace, replays_max }
+        // In some sequences only, and often enough: seldom is a line not known.
+        let refuse_unknown_credit = self.seed % 4 == 3 && self.number.is_multiple_of(2);
+        Charge { amount: minor, limits, refusal, pace, replays_max, refuse_unknown_credit }
     }
 
     fn terms(&mut self) -> HoldTerms {

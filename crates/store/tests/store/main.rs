@@ -184,6 +184,7 @@ const ANSWERS: &[(Code, bool)] = &[
     (Code::ChannelNotAllowed, false),
     (Code::MerchantUnknown, false),
     (Code::Suspended, false),
+    (Code::CreditUnknown, false),
     (Code::DailyCount, false),
     (Code::MonthlyCount, false),
     (Code::YearlyCount, false),

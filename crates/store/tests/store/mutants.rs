@@ -34,6 +34,10 @@ const MUTANTS: &[(&str, &str)] = &[
         "on_credit, cycle, unbilled = true, terms_cycle, 0",
     ),
     ("if not code and on_credit then", "if not code and on_credit and op == CONSUME then"),
+    ("elseif on_credit and not terms_cycle and flags >=", "elseif not terms_cycle and flags >="),
+    ("elseif on_credit and not terms_cycle and flags >=", "elseif on_credit and flags >="),
+    ("not terms_cycle and flags >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then", "not terms_cycle then"),
+    ("if flags % (2 * COMMAND_CREDIT_FLAG) >= COMMAND_CREDIT_FLAG then", "if flags >= COMMAND_CREDIT_FLAG then"),
     (
         "exposure, o_cycle = exposure + amount, cycle else o_cycle = 0 end",
         "exposure, o_cycle = exposure + amount, cycle end",

@@ -51,6 +51,7 @@ fn hold(order: &str, on_expiry: OnExpiry, number: u128) -> Command {
         refusal: None,
         pace: None,
         replays_max: None,
+        refuse_unknown_credit: false,
     };
     let terms = HoldTerms { lifetime_secs: LIFETIME_SECS, on_expiry };
     command(order, "hold", Action::Hold(charge, terms), number)

@@ -4,7 +4,7 @@ use quota::{Action, Code, Effect, OrderState, PostingKind, Resolution};
 
 use super::Check;
 use super::row::Expected::{Credit, Day, DecisionId, Journaled, Moved, NoCredit, Order, Pending, Version};
-use super::row::{LIFETIME_SECS, Row};
+use super::row::{LIFETIME_SECS, Row, day_amount};
 
 /// The billing cycle of the tables' time, and the one after it.
 const NOVEMBER: u32 = 20_261_101;
@@ -20,6 +20,7 @@ pub(crate) fn each(check: &mut Check) {
     orders_without_credit_do_not_concern_it(check);
     q3_postings_count_once(check);
     transfers_are_bounded(check);
+    a_line_that_is_not_known_refuses_where_it_is_to(check);
     restrictions_come_before_limits(check);
 }
 
@@ -307,6 +308,33 @@ fn transfers_are_bounded(check: &mut Check) {
             Row::account(Action::Suspend).gives(Applied, []),
             give("t3", 1).gives(Suspended, [Credit(40, 90)]),
             repay("r1", 40).gives(Applied, [Credit(0, 90)]),
+        ],
+    );
+}
+
+/// Where the server has not read the line, new charges on it are refused if their rule says so. What was admitted is repeated.
+fn a_line_that_is_not_known_refuses_where_it_is_to(check: &mut Check) {
+    use Code::{Admitted, Applied, CreditUnknown, Voided};
+    let unread = |row: Row| row.limits(quota::Limits::UNLIMITED).refusing_unknown_credit();
+    check(
+        "not read yet",
+        &[
+            unread(Row::consume("a", "1", 10)).gives(Admitted, [NoCredit]),
+            consume("b", "2", 10).refusing_unknown_credit().gives(Admitted, [Credit(10, 10), Version(2)]),
+            unread(Row::consume("c", "3", 1)).gives(CreditUnknown, [Credit(10, 10), Day(20, 2), Journaled(true)]),
+            unread(Row::consume("c", "4", 0)).gives(CreditUnknown, [Moved(0)]),
+            unread(Row::hold("c", "5", 1)).gives(CreditUnknown, [Credit(10, 10), Pending(0), Version(2)]),
+            unread(Row::consume("c", "6", 1)).effect(Effect::DryRun).gives(CreditUnknown, [Journaled(false)]),
+            unread(Row::consume("b", "2", 10)).replayed(Admitted, [Credit(10, 10)]),
+            unread(Row::consume("b", "7", 10)).replayed(Admitted, [Credit(10, 10)]),
+            unread(Row::consume("d", "8", 1)).currency("EUR").gives(Admitted, [NoCredit]),
+            Row::consume("c", "9", 1).limits(quota::Limits::UNLIMITED).gives(Admitted, [Credit(11, 11)]),
+            Row::refund("b", "f1", 10).gives(Applied, [Credit(1, 1)]),
+            Row::void_attempt("c", "9").gives(Voided, [Credit(0, 0)]),
+            unread(Row::consume("e", "10", 1)).refused_by_policy(Code::CreditFrozen).gives(Code::CreditFrozen, []),
+            unread(Row::consume("e", "11", 1)).limits(day_amount(0)).gives(CreditUnknown, []),
+            Row::account(Action::Suspend).gives(Applied, []),
+            unread(Row::consume("e", "12", 1)).gives(Code::Suspended, []),
         ],
     );
 }

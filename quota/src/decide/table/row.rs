@@ -136,7 +136,14 @@ impl Row {
 
     /// A charge under a limit of 100 a day.
     fn charge(minor: u64) -> Charge {
-        Charge { amount: amount(minor), limits: day_amount(100), refusal: None, pace: None, replays_max: None }
+        Charge {
+            amount: amount(minor),
+            limits: day_amount(100),
+            refusal: None,
+            pace: None,
+            replays_max: None,
+            refuse_unknown_credit: false,
+        }
     }
 
     pub(crate) fn consume(order: &'static str, attempt: &'static str, minor: u64) -> Self {
@@ -311,6 +318,11 @@ impl Row {
     /// The rule allows `max` repetitions.
     pub(crate) fn replays(self, max: u8) -> Self {
         self.with_charge(|charge| charge.replays_max = Some(max))
+    }
+
+    /// The charge is refused where the server does not know the account's credit line.
+    pub(crate) fn refusing_unknown_credit(self) -> Self {
+        self.with_charge(|charge| charge.refuse_unknown_credit = true)
     }
 
     pub(crate) fn pace(self, pace: Pace) -> Self {
