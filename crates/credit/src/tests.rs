@@ -30,6 +30,10 @@ fn repaid(date: &str, repayment_no: &str, amount: i64) -> Event {
     on(date, Change::Repaid { repayment_no: no(repayment_no), amount, received_on: day(date) })
 }
 
+fn recovered(date: &str, recovery_no: &str, amount: i64) -> Event {
+    on(date, Change::Recovered { recovery_no: no(recovery_no), amount, received_on: day(date) })
+}
+
 /// What the line opened on 2026-01-01 uses in a cycle, and the close of that cycle on the day after it.
 fn billed(terms: &Terms, first_day: &str, amount: i64) -> [Event; 2] {
     let cycle = terms.cycle.cycle_at(day("2026-01-01"), day(first_day)).unwrap();
