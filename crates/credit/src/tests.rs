@@ -4,6 +4,7 @@ mod books;
 mod dunning;
 mod life;
 mod model;
+mod schedule;
 mod scorecard;
 mod standing;
 mod tables;
