@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::properties::{Step, account, commands, minor, orders, steps};
-use crate::{
+use crate::properties::{Step, account, commands, minor, orders, steps};
+use quota::{
     Action, Code, Command, CreditUsage, Ledger, OperationKind, Order, OrderNo, OrderState, Posting, PostingKind,
 };
 
