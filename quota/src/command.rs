@@ -141,7 +141,7 @@ pub enum Action {
 
 impl Action {
     /// Every name that [`Action::as_str`] has.
-    pub const NAMES: [&str; 24] = [
+    pub const NAMES: [&str; 25] = [
         "consume",
         "hold",
         "void",
@@ -165,6 +165,7 @@ impl Action {
         PostingKind::WriteOff.as_str(),
         PostingKind::TransferIn.as_str(),
         PostingKind::TransferOut.as_str(),
+        PostingKind::Recovery.as_str(),
         "roll",
     ];
 

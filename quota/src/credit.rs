@@ -65,9 +65,10 @@ impl CreditUsage {
         self.exposure.saturating_add_unsigned(more) <= limit.get().cast_signed()
     }
 
-    /// Whether the exposure can be this much lower.
-    pub(crate) const fn takes(&self, less: u64) -> bool {
-        self.exposure.saturating_sub_unsigned(less) >= -EXPOSURE_MAX
+    /// The exposure after a posting; `None` where it would be beyond what can be counted.
+    pub(crate) fn exposure_with(&self, posting: &Posting) -> Option<i64> {
+        let exposure = self.exposure.saturating_add(posting.exposure_change());
+        (-EXPOSURE_MAX..=EXPOSURE_MAX).contains(&exposure).then_some(exposure)
     }
 }
 
@@ -130,11 +131,14 @@ pub enum PostingKind {
     TransferIn = 4,
     /// Quota is given to another account: raises it, within the limit.
     TransferOut = 5,
+    /// Money for a claim that was written off: the exposure stays.
+    Recovery = 6,
 }
 
 impl PostingKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Repayment, Self::Reversal, Self::WriteOff, Self::TransferIn, Self::TransferOut];
+    pub const ALL: [Self; 6] =
+        [Self::Repayment, Self::Reversal, Self::WriteOff, Self::TransferIn, Self::TransferOut, Self::Recovery];
 
     /// The name in journal rows, answers and logs.
     #[must_use]
@@ -145,6 +149,7 @@ impl PostingKind {
             Self::WriteOff => "write_off",
             Self::TransferIn => "transfer_in",
             Self::TransferOut => "transfer_out",
+            Self::Recovery => "recovery",
         }
     }
 
@@ -153,15 +158,6 @@ impl PostingKind {
     pub const fn number(self) -> u8 {
         self as u8
     }
-
-    /// Whether it raises the exposure.
-    #[must_use]
-    pub const fn raises(self) -> bool {
-        match self {
-            Self::Reversal | Self::TransferOut => true,
-            Self::Repayment | Self::WriteOff | Self::TransferIn => false,
-        }
-    }
 }
 
 /// A posting to a credit line, under a number of its own.
@@ -169,4 +165,17 @@ impl PostingKind {
 pub struct Posting {
     pub kind: PostingKind,
     pub amount: AmountMinor,
+}
+
+impl Posting {
+    /// What it adds to the exposure, minor units; below zero where it lowers the exposure.
+    #[must_use]
+    pub const fn exposure_change(&self) -> i64 {
+        let amount = self.amount.get().cast_signed();
+        match self.kind {
+            PostingKind::Reversal | PostingKind::TransferOut => amount,
+            PostingKind::Repayment | PostingKind::WriteOff | PostingKind::TransferIn => amount.saturating_neg(),
+            PostingKind::Recovery => 0,
+        }
+    }
 }

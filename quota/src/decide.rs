@@ -285,14 +285,3 @@ const fn summary(order: &Order) -> OrderSummary {
         refunded: order.refunded,
     }
 }
-
-#[cfg(test)]
-mod clocks;
-#[cfg(test)]
-mod exposure;
-#[cfg(test)]
-mod properties;
-#[cfg(test)]
-mod table;
-#[cfg(test)]
-mod tests;

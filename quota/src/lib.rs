@@ -7,9 +7,6 @@
 // An arm for all others would take a new variant in silently.
 #![warn(clippy::wildcard_enum_match_arm)]
 
-#[cfg(test)]
-extern crate self as quota;
-
 mod account;
 mod code;
 mod command;

@@ -224,7 +224,7 @@ impl ThresholdLevels {
 
     /// The levels after windows of this kind have ended.
     #[must_use]
-    pub(crate) fn without(mut self, period: Period) -> Self {
+    pub fn without(mut self, period: Period) -> Self {
         for (level, limit) in self.by_limit.iter_mut().zip(ThresholdPolicy::LIMITS) {
             if limit.period() == Some(period) {
                 *level = 0;

@@ -3,7 +3,7 @@
 //!
 //! | mistake | tests |
 //! |---|---|
-//! | check and consume in two steps: overdraft under concurrency | `tests/api/mistakes.rs` `sixty_four_clients_race_for_a_limit`; `quota/src/decide/table/mistakes.rs` `charges` |
+//! | check and consume in two steps: overdraft under concurrency | `tests/api/mistakes.rs` `sixty_four_clients_race_for_a_limit`; `quota/tests/rule/table/mistakes.rs` `charges` |
 //! | a version column without a version predicate | `tests/api/mistakes.rs` `of_changes_on_one_version_one_wins`; `tests/api/accounts.rs` `adjusted` |
 //! | the last order's number stored, never compared: a retry consumes twice | `tests/api/mistakes.rs` `a_retry_consumes_once`; `tests/api/charges.rs` `an_order_is_consumed_once` |
 //! | the policy client retries inside the payment, then fails open | `tests/api/mistakes.rs` `a_policy_service_that_hangs_opens_nothing`; `crates/policy-source/tests/policy/service.rs` `a_service_that_hangs_or_is_down_holds_up_one_payment_at_most` |
@@ -11,8 +11,8 @@
 //! | release lowers only what is pending | `tests/api/holds.rs` `releases` |
 //! | release needs no earlier consume | `tests/api/holds.rs` `unknown_orders` |
 //! | release can be repeated below zero | `tests/api/mistakes.rs` `returns_race_and_nothing_is_returned_twice`; `tests/api/holds.rs` `releases` |
-//! | a refund taken from today's window though the charge was yesterday's | `quota/src/decide/table/refunds.rs` `windows`; `quota/src/decide/table/mistakes.rs` `releases` |
-//! | reset jobs: no leader, local time, tick missed, counters forgotten, next reset set to now | `tests/api/accounts.rs` `reset`; `quota/src/decide/table/mistakes.rs` `accounts`; `quota/src/window.rs` `q5_windows_end_where_the_next_begins`; `tests/journal/sweeps.rs` `one_server_closes_windows_at_a_time` |
+//! | a refund taken from today's window though the charge was yesterday's | `quota/tests/rule/table/refunds.rs` `windows`; `quota/tests/rule/table/mistakes.rs` `releases` |
+//! | reset jobs: no leader, local time, tick missed, counters forgotten, next reset set to now | `tests/api/accounts.rs` `reset`; `quota/tests/rule/table/mistakes.rs` `accounts`; `quota/src/window.rs` `q5_windows_end_where_the_next_begins`; `tests/journal/sweeps.rs` `one_server_closes_windows_at_a_time` |
 //! | the usage log written after the fact from an unsynchronised read | `tests/api/mistakes.rs` `the_log_of_a_race_is_gapless_and_sums_up`; `crates/store/tests/store/main.rs` `no_event_no_charge` |
 //! | the usage log's failure swallowed | `tests/end_to_end/outages.rs` `the_backlog_is_full`, `postgres_is_killed_and_comes_back` |
 //! | the actor taken from the request body | `tests/api/access.rs` `actor` |
@@ -23,7 +23,7 @@
 //! | policy changes overwrite without history | `tests/api/mistakes.rs` `policy_changes_keep_their_history`; `crates/policy-source/tests/policy/states.rs` `a_policy_is_drafted_approved_by_another_and_activated` |
 //! | returns are asynchronous and not idempotent | `tests/api/mistakes.rs` `returns_race_and_nothing_is_returned_twice` |
 //! | holds leak when the process dies | `tests/api/mistakes.rs` `a_killed_server_leaks_no_hold`; `tests/journal/sweeps.rs` `expiry_capture_and_void_race_and_one_wins` |
-//! | balances go negative because decrements are unconditional | `tests/api/accounts.rs` `adjusted`; `quota/src/decide/table/mistakes.rs` `accounts` |
+//! | balances go negative because decrements are unconditional | `tests/api/accounts.rs` `adjusted`; `quota/tests/rule/table/mistakes.rs` `accounts` |
 //! | batches of updates in memory are lost in a crash | `tests/api/mistakes.rs` `a_killed_server_leaks_no_hold` |
 
 use std::net::TcpListener;

@@ -157,6 +157,12 @@ async fn q4_statements_follow_from_events() -> Result<()> {
     ledger.post(PostingKind::WriteOff, "w-1", 120).await?;
     ledger.store().await?;
     assert_eq!(ledger.statements().await?, [(1, 650, 530, 30, 120)]);
+    ledger.check_exposure().await?;
+
+    // More than is open waits for the next statement.
+    ledger.post(PostingKind::WriteOff, "w-2", 90).await?;
+    ledger.store().await?;
+    assert_eq!((ledger.statements().await?, ledger.books().await?.unapplied()), (vec![(1, 650, 530, 30, 120)], 90));
     ledger.check_exposure().await
 }
 

@@ -2,6 +2,7 @@
 //! others, and answers on standard output; errors go to standard error.
 
 mod inspect;
+mod operations;
 mod outcomes;
 mod policy;
 mod reference;

@@ -1,27 +1,18 @@
 //! `outcomes`: lists unknown outcomes from Postgres, and resolves them by hand, as the API does.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
 use quota::{ActorId, Currency, MerchantId};
 use sluice_kit::database::PgPool;
 use uuid::Uuid;
 
-use super::{CliError, Outcome, print, print_to_stderr};
+use super::{CliError, Outcome, operations, print, print_to_stderr};
+use sluice_decision::operations::Actor;
 use sluice_decision::operations::resolve::{Resolved, resolve};
-use sluice_decision::operations::{Actor, Operations};
-use sluice_journal::HistoryStore;
 use sluice_journal::outcomes::read::{self, Filter, UnknownOutcome, Verdict};
 use sluice_kit::database;
-use sluice_kit::health::Health;
-use sluice_kit::metrics::Metrics;
-use sluice_settings::{Live, Settings};
-use sluice_store::{RedisStore, RedisStoreConfig, StoreError};
+use sluice_settings::Settings;
 
-/// How long a person waits for Redis; payments wait much less.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections to Postgres that one command uses.
 const CONNECTIONS_MAX: u32 = 2;
 /// Most outcomes that one page reads.
@@ -115,7 +106,7 @@ pub(super) fn execute(command: &OutcomesCommand, settings: &Settings) -> Result<
                 show(&list(&pool, &filter, i64::from(*limit)).await?, *json)
             }
             OutcomesCommand::Resolve { id, verdict, reason, actor, json } => {
-                let operations = operations(settings, &pool).await?;
+                let (operations, _stop) = operations::open(settings, &pool).await?;
                 let actor = Actor { id: actor.clone(), operator_type: "admin" };
                 let Resolved { outcome, .. } = resolve(&pool, &operations, &actor, *id, *verdict, reason).await?;
                 show(&[outcome], *json)
@@ -136,23 +127,6 @@ async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<UnknownO
             return Ok(all);
         }
     }
-}
-
-/// What a server's operations work with, for one command.
-async fn operations(settings: &Settings, pool: &PgPool) -> Result<Operations, CliError> {
-    let metrics = Arc::new(Metrics::new());
-    let live = Live::fixed(settings);
-    let health = Arc::new(Health::new(Arc::clone(&metrics)));
-    let (policies, _sources) = sluice_policy_source::open(settings, &live, &health).await?;
-    let config = RedisStoreConfig { url: settings.redis_url(), shards: settings.shards, timeout: TIMEOUT };
-    let store = RedisStore::open(&config)?;
-    // Keys would be looked for in the wrong place.
-    let (configured, recorded) = (settings.shards, store.recorded_shards().await?);
-    if let Some(stored) = recorded.filter(|stored| *stored != configured) {
-        return Err(StoreError::Shards { stored, configured }.into());
-    }
-    let store = Arc::new(HistoryStore::new(Arc::new(store), pool.clone()));
-    Ok(Operations::new(store, policies, live, &metrics))
 }
 
 fn show(outcomes: &[UnknownOutcome], json: bool) -> Result<Outcome, CliError> {

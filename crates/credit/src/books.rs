@@ -1,6 +1,6 @@
 //! The books of one credit line: what is held, unbilled, billed and prepaid, and which money settled which obligation. They are a
-//! function of the events. The order of events within one day does not matter: what was allocated on that day is allocated again
-//! with each of them.
+//! function of the events. The order of events within one day does not matter, where each of them is accepted: what was allocated
+//! on that day is allocated again with each of them.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,24 @@ impl Funds {
     }
 }
 
+/// The order in which kinds of sources take obligations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Money,
+    WriteOff,
+    Recovery,
+}
+
+impl Turn {
+    const fn of(source: &Source) -> Self {
+        match source {
+            Source::Credit { .. } | Source::Repayment(_) | Source::Transfer(_) => Self::Money,
+            Source::WriteOff { .. } => Self::WriteOff,
+            Source::Recovery(_) => Self::Recovery,
+        }
+    }
+}
+
 /// The books of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Books {
@@ -43,6 +61,8 @@ pub struct Books {
     payments: i64,
     cash: i64,
     transfers: i64,
+    /// Less what is recovered.
+    written_off: i64,
     turnover: i64,
     as_of: Date,
 }
@@ -58,6 +78,7 @@ impl Default for Books {
             payments: 0,
             cash: 0,
             transfers: 0,
+            written_off: 0,
             turnover: 0,
             as_of: Date::MIN,
         }
@@ -126,7 +147,14 @@ impl Books {
                 self.payments += amount;
                 Ok(true)
             }
-            Change::WrittenOff { amount } => self.add(Source::WriteOff { on: today }, *amount, today),
+            Change::WrittenOff { amount } => {
+                self.add(Source::WriteOff { on: today }, *amount, today)?;
+                self.written_off += amount;
+                Ok(true)
+            }
+            Change::Recovered { recovery_no, amount, received_on } => {
+                self.receive(Source::Recovery(recovery_no.clone()), *amount, *received_on)
+            }
             Change::TransferIn { transfer_no, amount } => {
                 self.receive(Source::Transfer(transfer_no.clone()), *amount, today)
             }
@@ -153,17 +181,26 @@ impl Books {
         if let Some(known) = self.funds.get(&source) {
             return match source {
                 Source::Repayment(_) if (known.amount, known.value_on) == (received, value_on) => Ok(false),
+                Source::Recovery(_) if (known.amount, known.value_on) == (received, value_on) => Ok(false),
                 Source::Transfer(_) if known.amount == received => Ok(false),
                 Source::Repayment(no) => Err(BooksError::RepaymentConflict(no)),
+                Source::Recovery(no) => Err(BooksError::RecoveryConflict(no)),
                 Source::Transfer(no) => Err(BooksError::TransferConflict(no)),
                 // These have no number, and are added up.
                 Source::Credit { .. } | Source::WriteOff { .. } => Ok(false),
             };
         }
         amount(received)?;
+        if source.is_recovery() && received > self.written_off {
+            return Err(BooksError::RecoveryTooLarge { amount: received, written_off: self.written_off });
+        }
         self.turn_over(received)?;
         match source {
             Source::Repayment(_) => self.cash += received,
+            Source::Recovery(_) => {
+                self.cash += received;
+                self.written_off -= received;
+            }
             Source::Transfer(_) => self.transfers += received,
             Source::Credit { .. } | Source::WriteOff { .. } => {}
         }
@@ -212,37 +249,28 @@ impl Books {
     }
 
     /// Allocates what is left of each source: a credit of the day first to its own obligation, then all money, the earliest
-    /// first, to the obligations, the oldest due first, and last what is written off on the day.
+    /// first, to the obligations, the oldest due first, then what is written off, and last what is recovered of that.
     fn allocate(&mut self, today: Date) {
         self.release(|allocation| allocation.allocated_on == today);
-        let mut money: Vec<(Date, Source)> = Vec::new();
-        let mut write_offs: Vec<Source> = Vec::new();
+        let mut waiting: Vec<(Turn, Date, Source)> = Vec::new();
         for (source, funds) in self.funds.iter().filter(|(_, funds)| funds.left() > 0) {
-            match source {
-                Source::WriteOff { on } if *on == today => write_offs.push(source.clone()),
-                // It was of an earlier day, and more than was open.
-                Source::WriteOff { .. } => {}
-                Source::Credit { .. } | Source::Repayment(_) | Source::Transfer(_) => {
-                    money.push((funds.value_on, source.clone()));
-                }
-            }
+            waiting.push((Turn::of(source), funds.value_on, source.clone()));
         }
-        money.sort();
-        for (_, source) in &money {
+        waiting.sort();
+        for (_, _, source) in &waiting {
             if let Source::Credit { cycle, on } = source
                 && *on == today
             {
                 self.allocate_from(source, today, |statement| statement.cycle == *cycle);
             }
         }
-        money.iter().for_each(|(_, source)| self.allocate_from(source, today, |_| true));
-        write_offs.iter().for_each(|source| self.allocate_from(source, today, |_| true));
+        waiting.iter().for_each(|(_, _, source)| self.allocate_from(source, today, |_| true));
     }
 
     fn allocate_from(&mut self, source: &Source, today: Date, to: impl Fn(&Statement) -> bool) {
         let Some(funds) = self.funds.get_mut(source) else { return };
         for obligation in self.obligations.iter_mut().filter(|obligation| to(&obligation.statement)) {
-            let room = if source.is_write_off() { obligation.open() } else { obligation.unpaid() };
+            let room = if source.is_recovery() { obligation.written_off() } else { obligation.open() };
             let amount = funds.left().min(room);
             funds.applied += amount;
             let source = source.clone();
@@ -288,10 +316,16 @@ impl Books {
         self.obligations.iter().map(Obligation::open).sum()
     }
 
-    /// Money that no obligation has taken yet.
+    /// Money and write-offs that no obligation has taken yet.
     #[must_use]
     pub fn unapplied(&self) -> i64 {
-        self.funds.iter().filter(|(source, _)| !source.is_write_off()).map(|(_, funds)| funds.left()).sum()
+        self.funds.iter().filter(|(source, _)| !source.is_recovery()).map(|(_, funds)| funds.left()).sum()
+    }
+
+    /// What is written off and not recovered, also where no obligation has taken it yet: the most that can be recovered.
+    #[must_use]
+    pub const fn recoverable(&self) -> i64 {
+        self.written_off
     }
 
     /// Exposure as one signed number: held + unbilled + open obligations − unapplied.
@@ -322,7 +356,7 @@ impl Books {
             (BookAccount::Payments, self.payments),
             (BookAccount::Cash, self.cash),
             (BookAccount::Transfers, self.transfers),
-            (BookAccount::WriteOffs, self.obligations.iter().map(Obligation::written_off).sum()),
+            (BookAccount::WriteOffs, self.written_off),
         ];
         let of_cycle = |own: &Obligation| (BookAccount::Obligation(own.statement.cycle), own.open());
         own.into_iter().chain(self.obligations.iter().map(of_cycle)).collect()

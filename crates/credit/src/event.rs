@@ -27,8 +27,10 @@ pub enum Change {
     RepaymentReversed { repayment_no: OperationNo },
     /// A void or refund of a charge whose cycle has closed.
     Credited { cycle: CycleId, amount: i64 },
-    /// The lender gives up an amount of what is open.
+    /// The lender gives up an amount. What exceeds what is open takes later statements.
     WrittenOff { amount: i64 },
+    /// Money arrived for what is written off. The exposure does not fall again.
+    Recovered { recovery_no: OperationNo, amount: i64, received_on: Date },
     /// Another account transferred an amount to this one.
     TransferIn { transfer_no: OperationNo, amount: i64 },
     /// This account transferred an amount to another one. It is billed with the cycle.
@@ -44,11 +46,11 @@ pub enum BookAccount {
     Unbilled,
     /// The statement of one cycle.
     Obligation(CycleId),
-    /// Money that no obligation has taken yet. Its balance is negative or 0.
+    /// Money and write-offs that no obligation has taken yet. Its balance is negative or 0.
     Unapplied,
     /// The other side of charges, voids and refunds.
     Payments,
-    /// The other side of repayments.
+    /// The other side of repayments and recoveries.
     Cash,
     /// The other side of transfers.
     Transfers,
@@ -74,6 +76,10 @@ pub enum BooksError {
     RepaymentConflict(OperationNo),
     #[error("there is no repayment `{0}`")]
     RepaymentUnknown(OperationNo),
+    #[error("recovery `{0}` was recorded with another amount or another day of receipt")]
+    RecoveryConflict(OperationNo),
+    #[error("the recovery of {amount} exceeds the {written_off} minor units that are written off and not recovered")]
+    RecoveryTooLarge { amount: i64, written_off: i64 },
     #[error("transfer `{0}` was recorded with another amount")]
     TransferConflict(OperationNo),
     #[error("cycle {} was closed with other figures", .0.0)]

@@ -19,6 +19,7 @@ mod overdue;
 mod pause;
 mod ratio;
 mod refusal;
+mod schedule;
 mod scorecard;
 mod stage_table;
 mod standing;
@@ -39,6 +40,7 @@ pub use overdue::{Ageing, LineHistory, Overdue};
 pub use pause::Pause;
 pub use ratio::{AMOUNT_MAX, BasisPoints};
 pub use refusal::{CreditCheck, CreditRefusal};
+pub use schedule::{Schedule, TermsVersion};
 pub use scorecard::{
     Band, Bands, Bin, Characteristic, Evaluation, Feature, FeaturePoints, Grade, GradeMove, GradeOverride, GradeRecord,
     GradeRun, Inputs, Movement, ODDS_AT_ANCHOR, POINTS_TO_DOUBLE, REASONS_MAX, SCORE_ANCHOR, Scorecard, ScorecardRun,

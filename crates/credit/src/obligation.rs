@@ -36,22 +36,31 @@ pub enum Source {
     Repayment(OperationNo),
     /// A transfer from another account, by its `transfer_no`.
     Transfer(OperationNo),
-    /// What the lender gave up on a day. It is no money: the claim goes on, and repayments recover it.
+    /// What the lender gave up on a day. It is no money: the claim goes on.
     WriteOff { on: Date },
+    /// Money for a claim that is written off, by its `recovery_no`.
+    Recovery(OperationNo),
 }
 
 impl Source {
     pub(crate) const fn is_write_off(&self) -> bool {
         match self {
             Self::WriteOff { .. } => true,
-            Self::Credit { .. } | Self::Repayment(_) | Self::Transfer(_) => false,
+            Self::Credit { .. } | Self::Repayment(_) | Self::Transfer(_) | Self::Recovery(_) => false,
+        }
+    }
+
+    pub(crate) const fn is_recovery(&self) -> bool {
+        match self {
+            Self::Recovery(_) => true,
+            Self::Credit { .. } | Self::Repayment(_) | Self::Transfer(_) | Self::WriteOff { .. } => false,
         }
     }
 
     const fn is_credit(&self) -> bool {
         match self {
             Self::Credit { .. } => true,
-            Self::WriteOff { .. } | Self::Repayment(_) | Self::Transfer(_) => false,
+            Self::WriteOff { .. } | Self::Repayment(_) | Self::Transfer(_) | Self::Recovery(_) => false,
         }
     }
 }
@@ -97,7 +106,7 @@ impl Obligation {
         self.allocations.iter().filter(|allocation| of(allocation)).fold(0, |sum, one| sum.saturating_add(one.amount))
     }
 
-    /// What repayments, transfers and credits have settled.
+    /// What repayments, transfers, credits and recoveries have settled.
     #[must_use]
     pub fn paid(&self) -> i64 {
         self.sum(|allocation| !allocation.source.is_write_off())
@@ -118,7 +127,8 @@ impl Obligation {
     /// What is written off and not recovered.
     #[must_use]
     pub fn written_off(&self) -> i64 {
-        self.sum(|allocation| allocation.source.is_write_off()).min(self.unpaid())
+        let recovered = self.sum(|allocation| allocation.source.is_recovery());
+        self.sum(|allocation| allocation.source.is_write_off()).saturating_sub(recovered)
     }
 
     /// What is in the books: neither paid nor written off.

@@ -28,7 +28,8 @@ pub struct Overdue {
     pub oldest_due_on: Option<Date>,
     /// What is past due, material or not.
     pub past_due: i64,
-    /// The least repayment after which nothing material is past due.
+    /// The least to be paid, the oldest due first, until nothing material is past due: by recoveries what is written off of it,
+    /// by a repayment the rest.
     pub amount_to_cure: i64,
     pub ageing: Ageing,
 }
@@ -132,7 +133,7 @@ impl LineHistory<'_> {
         0
     }
 
-    /// Pays obligation by obligation, as repayments are allocated, until what is left is not material.
+    /// Pays obligation by obligation, the oldest due first, until what is left is not material.
     fn amount_to_cure(&self, dues: &[Due]) -> i64 {
         let mut paid = 0_i64;
         let mut left =

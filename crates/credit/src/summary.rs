@@ -24,6 +24,7 @@ pub struct LineSummary {
     /// Billed, and neither paid nor written off.
     pub billed: i64,
     pub unapplied: i64,
+    /// Of what is billed, and not recovered.
     pub written_off: i64,
     pub exposure: i64,
     pub prepaid: i64,

@@ -4,6 +4,7 @@ mod books;
 mod dunning;
 mod life;
 mod model;
+mod schedule;
 mod scorecard;
 mod standing;
 mod tables;
@@ -28,6 +29,10 @@ fn on(date: &str, change: Change) -> Event {
 
 fn repaid(date: &str, repayment_no: &str, amount: i64) -> Event {
     on(date, Change::Repaid { repayment_no: no(repayment_no), amount, received_on: day(date) })
+}
+
+fn recovered(date: &str, recovery_no: &str, amount: i64) -> Event {
+    on(date, Change::Recovered { recovery_no: no(recovery_no), amount, received_on: day(date) })
 }
 
 /// What the line opened on 2026-01-01 uses in a cycle, and the close of that cycle on the day after it.

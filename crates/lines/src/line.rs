@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use jiff::civil::Date;
 use quota::{Currency, MerchantId};
 use serde::{Deserialize, Serialize};
-use sluice_credit::{AMOUNT_MAX, Grade, LimitOverride, Schedule, Terms};
+use sluice_credit::{AMOUNT_MAX, Grade, LimitOverride, Schedule, Terms, TermsVersion};
 use sluice_kit::database::change::ChangeError;
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
@@ -184,7 +184,7 @@ pub(crate) fn schedule<'a>(versions: impl Iterator<Item = &'a CreditLine>) -> Op
     for version in versions {
         if let (Some(opened), Some(activated)) = (version.opened_on, version.activated_on) {
             opened_on.get_or_insert(opened);
-            terms.push((activated, version.terms.clone()));
+            terms.push(TermsVersion { activated_on: activated, terms: version.terms.clone() });
         }
     }
     opened_on.map(|opened_on| Schedule::new(opened_on, terms))

@@ -201,6 +201,9 @@ impl LineRecord {
             EntryKind::Posting(PostingKind::Reversal) => Change::RepaymentReversed { repayment_no: number(entry)? },
             EntryKind::Posting(PostingKind::WriteOff) => Change::WrittenOff { amount },
             EntryKind::Posting(PostingKind::TransferIn) => Change::TransferIn { transfer_no: number(entry)?, amount },
+            EntryKind::Posting(PostingKind::Recovery) => {
+                Change::Recovered { recovery_no: number(entry)?, amount, received_on }
+            }
             EntryKind::Posting(PostingKind::TransferOut) => Change::TransferOut { transfer_no: number(entry)?, amount },
         };
         Ok(Event { on, change })
@@ -284,7 +287,8 @@ mod tests {
     /// What contradicts the entries before it is left out; what follows still counts.
     #[test]
     fn contradictions_are_left_out() {
-        let repayment = EntryKind::Posting(PostingKind::Repayment);
+        let [repayment, write_off, recovery] =
+            [PostingKind::Repayment, PostingKind::WriteOff, PostingKind::Recovery].map(EntryKind::Posting);
         let statement = Statement {
             number: 1,
             cycle: CycleId(20_261_101),
@@ -301,6 +305,9 @@ mod tests {
             entry(repayment, 0, 40, "p-1"),
             entry(repayment, 0, 41, "p-1"),
             entry(repayment, 0, 10, "p-2"),
+            entry(write_off, 0, 20, "w-1"),
+            entry(recovery, 0, 15, "v-1"),
+            entry(recovery, 0, 6, "v-2"),
         ];
         let record = LineRecord { statements: vec![statement], entries, ..LineRecord::default() };
         let (books, left_out) = record.books();
@@ -312,8 +319,10 @@ mod tests {
                 Unreadable::Books(BooksError::RepaymentUnknown(number("p-9"))),
                 Unreadable::Entry("its cycle has no statement"),
                 Unreadable::Books(BooksError::RepaymentConflict(number("p-1"))),
+                Unreadable::Books(BooksError::RecoveryTooLarge { amount: 6, written_off: 5 }),
             ]
         );
-        assert_eq!((books.billed(), books.obligations()[0].paid()), (50, 50));
+        let own = &books.obligations()[0];
+        assert_eq!((books.billed(), own.paid(), own.written_off()), (30, 65, 5));
     }
 }

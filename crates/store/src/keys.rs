@@ -49,14 +49,8 @@ pub fn write_order(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId, order_n
 /// Writes the key of a posting to a credit line in place of what `out` held. Numbers are apart for each kind, and from those of
 /// orders.
 pub fn write_posting(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId, kind: PostingKind, number: &OrderNo) {
-    let kind: &[u8] = match kind {
-        PostingKind::Repayment => b":p1:",
-        PostingKind::Reversal => b":p2:",
-        PostingKind::WriteOff => b":p3:",
-        PostingKind::TransferIn => b":p4:",
-        PostingKind::TransferOut => b":p5:",
-    };
-    write_parts(out, shard, [kind, merchant.as_str().as_bytes(), b":", number.as_str().as_bytes()]);
+    let kind = format!(":p{}:", kind.number());
+    write_parts(out, shard, [kind.as_bytes(), merchant.as_str().as_bytes(), b":", number.as_str().as_bytes()]);
 }
 
 /// Writes the key of what a command's number names: an order, or a posting.
@@ -106,6 +100,10 @@ mod tests {
         assert_eq!(super::merchant(7, &merchant), "sluice:{07}:m:m-1");
         assert_eq!(order(63, &merchant, Some(&order_no)), "sluice:{63}:o:m-1:a:b");
         assert_eq!(order(1_024, &merchant, None), "sluice:{1024}:o:m-1:");
+        for (kind, key) in PostingKind::ALL.into_iter().zip(["p1", "p2", "p3", "p4", "p5", "p6"]) {
+            let written = written(|out| write_posting(out, 7, &merchant, kind, &order_no));
+            assert_eq!(written, format!("sluice:{{07}}:{key}:m-1:a:b"));
+        }
         assert_eq!([stream(0), expiry(10)], ["sluice:{00}:ev", "sluice:{10}:x"]);
     }
 }

@@ -93,6 +93,7 @@ fn constants() -> Vec<(Cow<'static, str>, String)> {
         number("BILLING_CYCLE", layout::BILLING_CYCLE.into()),
         number("REVERSAL", PostingKind::Reversal.number().into()),
         number("TRANSFER_OUT", PostingKind::TransferOut.number().into()),
+        number("RECOVERY", PostingKind::Recovery.number().into()),
         byte("FAILED", op::FAILED),
         byte("REFUSED", op::REFUSED),
         byte("NOT_BEGUN", op::NOT_BEGUN),

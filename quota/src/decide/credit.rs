@@ -1,7 +1,7 @@
 //! Credit lines: what a charge may add to the exposure, and postings.
 
 use super::{Case, Verdict};
-use crate::{Account, AmountMinor, Charge, Code, CreditUsage, Order, OrderState, Posting, PostingKind};
+use crate::{Account, AmountMinor, Charge, Code, Order, OrderState, Posting, PostingKind};
 
 impl Case<'_> {
     /// Refuses a charge on a credit line of which the command has no terms, where the charge asks for that.
@@ -34,16 +34,14 @@ impl Case<'_> {
             None => {}
         }
         let Some(mut credit) = self.account.credit else { return self.answer(Code::CreditUnknown) };
-        if let Some(code) = self.refuses_posting(posting, &credit) {
+        let exposure = credit.exposure_with(posting).filter(|_| posting.amount != AmountMinor::ZERO);
+        let Some(exposure) = exposure else { return self.answer(Code::BadAmount) };
+        if let Some(code) = self.refuses_posting(posting) {
             return self.answer(code);
         }
-        if posting.kind.raises() {
-            credit.raise(posting.amount.get());
-            // What is given to another account is on the next statement; a reversed repayment opens the ones that it had paid.
-            credit.bill(if posting.kind == PostingKind::TransferOut { posting.amount.get() } else { 0 });
-        } else {
-            credit.lower(posting.amount.get());
-        }
+        credit.exposure = exposure;
+        // What is given to another account is on the next statement; a reversed repayment opens the ones that it had paid.
+        credit.bill(if posting.kind == PostingKind::TransferOut { posting.amount.get() } else { 0 });
         let order = Order {
             amount: posting.amount,
             state: OrderState::Charged,
@@ -52,17 +50,15 @@ impl Case<'_> {
         self.answer(Code::Applied).account(Account { credit: Some(credit), ..self.account }).order(order)
     }
 
-    fn refuses_posting(&self, posting: &Posting, credit: &CreditUsage) -> Option<Code> {
-        let amount = posting.amount.get();
-        let possible =
-            if posting.kind.raises() { credit.allows(amount, AmountMinor::MAX) } else { credit.takes(amount) };
-        if !possible || amount == 0 {
-            return Some(Code::BadAmount);
-        }
+    fn refuses_posting(&self, posting: &Posting) -> Option<Code> {
         match posting.kind {
             PostingKind::TransferOut if self.is_suspended() => Some(Code::Suspended),
             PostingKind::TransferOut => self.exceeds_credit(posting.amount),
-            PostingKind::Repayment | PostingKind::Reversal | PostingKind::WriteOff | PostingKind::TransferIn => None,
+            PostingKind::Repayment
+            | PostingKind::Reversal
+            | PostingKind::WriteOff
+            | PostingKind::TransferIn
+            | PostingKind::Recovery => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What single events do to the books.
 
-use super::{billed, day, no, on, repaid};
+use super::{billed, day, no, on, recovered, repaid};
 use crate::{AMOUNT_MAX, BookAccount, Books, BooksError, Change, CycleId, CycleRule, Event, Posting, Terms};
 
 const FEBRUARY: CycleId = CycleId(20_260_201);
@@ -40,7 +40,8 @@ fn money_goes_to_what_is_due_first() {
     let bounce = |date, name| on(date, Change::RepaymentReversed { repayment_no: no(name) });
     let write_off = |date, amount| on(date, Change::WrittenOff { amount });
     let move_in = |date, amount| on(date, Change::TransferIn { transfer_no: no("t"), amount });
-    let table: [(&str, Vec<Event>, [i64; 2], i64); 15] = [
+    let recover = |date, amount| recovered(date, "v", amount);
+    let table: [(&str, Vec<Event>, [i64; 2], i64); 19] = [
         ("in part", vec![repaid("2026-03-02", "a", 30)], [70, 100], 0),
         ("over two", vec![repaid("2026-03-02", "a", 130)], [0, 70], 0),
         ("the rest is unapplied", vec![repaid("2026-03-02", "a", 250)], [0, 0], 50),
@@ -76,10 +77,29 @@ fn money_goes_to_what_is_due_first() {
             0,
         ),
         (
-            "what is written off is recovered before newer debt is paid",
+            "a repayment goes to what is open",
             vec![write_off("2026-03-02", 130), repaid("2026-03-03", "a", 110)],
-            [0, 60],
+            [0, 0],
+            40,
+        ),
+        (
+            "a recovery changes nothing that is open",
+            vec![write_off("2026-03-02", 130), recover("2026-03-03", 110)],
+            [0, 70],
             0,
+        ),
+        ("a write-off of more waits", vec![write_off("2026-03-02", 250)], [0, 0], 50),
+        (
+            "and takes what is open again",
+            vec![repaid("2026-03-02", "a", 60), write_off("2026-03-03", 250), bounce("2026-03-04", "a")],
+            [0, 0],
+            50,
+        ),
+        (
+            "money pays before it on the same day",
+            vec![write_off("2026-03-02", 150), repaid("2026-03-02", "a", 100)],
+            [0, 0],
+            50,
         ),
     ];
     for (name, events, amounts, unapplied) in table {
@@ -99,15 +119,29 @@ fn a_write_off_is_no_payment() {
     let january = &books.obligations()[0];
     assert_eq!((january.open(), january.unpaid(), january.written_off(), january.paid()), (0, 100, 100, 0));
     assert_eq!(january.paid_in_full_on(), None);
-    events.push(repaid("2026-03-03", "a", 100));
+    // A repayment is for what is open; a recovery pays the claim.
+    events.push(repaid("2026-03-03", "a", 70));
+    let books = Books::replay(&events).unwrap();
+    assert_eq!((open(&books), books.obligations()[0].unpaid()), ((vec![0, 0], 0), 100));
+    events.push(recovered("2026-03-04", "v", 100));
     let books = Books::replay(&events).unwrap();
     let january = &books.obligations()[0];
-    assert_eq!((january.unpaid(), january.written_off(), january.paid_in_full_on()), (0, 0, Some(day("2026-03-03"))));
-    // More than is open lapses: it is no balance, and pays no later statement.
-    events.push(on("2026-03-04", Change::WrittenOff { amount: 1_000 }));
+    assert_eq!((january.unpaid(), january.written_off(), january.paid_in_full_on()), (0, 0, Some(day("2026-03-04"))));
+    assert_eq!((january.paid(), books.recoverable(), open(&books)), (100, 30, (vec![0, 0], 0)));
+}
+
+/// What is written off beyond what is open takes the next statement, and what was recovered of it pays that.
+#[test]
+fn a_write_off_takes_later_statements() {
+    let mut events = two_months();
+    events.push(on("2026-03-02", Change::WrittenOff { amount: 1_000 }));
+    events.push(recovered("2026-03-03", "v", 204));
+    let books = Books::replay(&events).unwrap();
+    assert_eq!((open(&books), books.recoverable(), books.prepaid()), ((vec![0, 0], 800), 796, 800));
     events.extend(billed(&Terms::default(), "2026-03-01", 10).map(|event| Event { on: day("2026-04-01"), ..event }));
     let books = Books::replay(&events).unwrap();
-    assert_eq!(open(&books), (vec![0, 0, 10], 0));
+    let march = &books.obligations()[2];
+    assert_eq!((open(&books), march.paid(), march.written_off(), march.unpaid()), ((vec![0, 0, 0], 790), 4, 6, 6));
 }
 
 /// A prepaid balance is applied at once to what becomes an obligation, which is then paid in time.
@@ -159,7 +193,9 @@ fn postings_name_both_sides() {
         [(Obligation(january), -90), (WriteOffs, 90)]
     );
     let credit = on("2026-02-05", Change::Credited { cycle: january, amount: 20 });
-    assert_eq!(post(&credit), [(Payments, 20), (WriteOffs, -20)]);
+    assert_eq!(post(&credit), [(Unapplied, -20), (Payments, 20)]);
+    assert_eq!(post(&recovered("2026-02-06", "v", 50)), [(Cash, 50), (WriteOffs, -50)]);
+    assert_eq!(post(&recovered("2026-02-06", "v", 50)), []);
 }
 
 #[test]
@@ -168,12 +204,18 @@ fn what_contradicts_the_books_is_refused_and_changes_nothing() {
     books.apply(&repaid("2026-03-02", "a", 10)).unwrap();
     books.apply(&on("2026-03-02", Change::TransferIn { transfer_no: no("t"), amount: 5 })).unwrap();
     books.apply(&on("2026-03-02", Change::TransferOut { transfer_no: no("t"), amount: 5 })).unwrap();
+    books.apply(&on("2026-03-02", Change::WrittenOff { amount: 5 })).unwrap();
+    books.apply(&recovered("2026-03-02", "v", 3)).unwrap();
     let [_, other] = billed(&Terms::default(), "2026-02-01", 101);
     let table = [
         (repaid("2026-03-02", "a", 11), BooksError::RepaymentConflict(no("a"))),
         (repaid("2026-03-03", "a", 10), BooksError::RepaymentConflict(no("a"))),
         (repaid("2026-03-02", "b", -1), BooksError::Amount(-1)),
         (repaid("2026-03-02", "b", AMOUNT_MAX + 1), BooksError::Amount(AMOUNT_MAX + 1)),
+        (recovered("2026-03-02", "v", 2), BooksError::RecoveryConflict(no("v"))),
+        (recovered("2026-03-03", "v", 3), BooksError::RecoveryConflict(no("v"))),
+        (recovered("2026-03-03", "w", 3), BooksError::RecoveryTooLarge { amount: 3, written_off: 2 }),
+        (recovered("2026-03-03", "w", -1), BooksError::Amount(-1)),
         (on("2026-03-02", Change::RepaymentReversed { repayment_no: no("t") }), BooksError::RepaymentUnknown(no("t"))),
         (
             on("2026-03-02", Change::TransferIn { transfer_no: no("t"), amount: 6 }),

@@ -1,5 +1,5 @@
-//! Generated lives of years: charges, missed dues, pauses, partial and bounced repayments, refunds across cycles, transfers and
-//! write-offs. Each day is compared with the model, and each day's events are applied in another order too.
+//! Generated lives of years: charges, missed dues, pauses, partial and bounced repayments, refunds across cycles, transfers,
+//! write-offs and recoveries. Each day is compared with the model, and each day's events are applied in another order too.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +12,8 @@ use proptest::{collection, sample};
 use super::model::{Act, Model, Plain};
 use super::{day, no};
 use crate::{
-    BasisPoints, BookAccount, Books, Change, CycleRule, Event, LineHistory, Materiality, Pause, Posting, Stage,
-    StageTable, Terms,
+    BasisPoints, BookAccount, Books, BooksError, Change, CycleRule, Event, LineHistory, Materiality, Obligation, Pause,
+    Posting, Stage, StageTable, Terms,
 };
 
 /// Sums of amounts, by account.
@@ -32,6 +32,8 @@ enum Deed {
     Bounce(usize),
     Credit(usize, i64),
     WriteOff(i64),
+    Recover(i64, u8),
+    RecoverAll(u8),
     TransferIn(i64),
     TransferOut(i64),
     Pause(i8, u16),
@@ -49,7 +51,9 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => (0..40_usize).prop_map(Deed::RepayAgain),
         1 => (0..40_usize).prop_map(Deed::Bounce),
         1 => (0..40_usize, 0..200_i64).prop_map(|(cycle, amount)| Deed::Credit(cycle, amount)),
-        1 => (0..300_i64).prop_map(Deed::WriteOff),
+        2 => (0..300_i64).prop_map(Deed::WriteOff),
+        1 => (0..300_i64, 0..6_u8).prop_map(|(amount, back)| Deed::Recover(amount, back)),
+        1 => (0..3_u8).prop_map(Deed::RecoverAll),
         1 => (0..200_i64).prop_map(Deed::TransferIn),
         1 => (0..200_i64).prop_map(Deed::TransferOut),
         1 => (-10..15_i8, 0..30_u16).prop_map(|(from, days)| Deed::Pause(from, days)),
@@ -110,6 +114,7 @@ struct Life {
     posted: Balances,
     pauses: Vec<Pause>,
     repayments: Vec<(String, i64, Date, bool)>,
+    recoverable: i64,
     number: usize,
 }
 
@@ -126,6 +131,7 @@ impl Life {
             posted: Balances::new(),
             pauses: Vec::new(),
             repayments: Vec::new(),
+            recoverable: 0,
             number: 0,
         }
     }
@@ -165,10 +171,10 @@ impl Life {
                 (Some(Change::Repaid { repayment_no, amount, received_on }), None, false)
             }
             Deed::Bounce(number) => {
-                let Some((name, ..)) = self.known(number) else { return (None, None, false) };
+                let Some((name, amount, ..)) = self.known(number) else { return (None, None, false) };
                 let own = self.repayments.iter_mut().find(|own| own.0 == name).unwrap();
                 let is_repeated = std::mem::replace(&mut own.3, true);
-                let act = (!is_repeated).then(|| Act::Bounce { name: name.clone() });
+                let act = (!is_repeated).then(|| Act::Bounce { name: name.clone(), amount });
                 (Some(Change::RepaymentReversed { repayment_no: no(&name) }), act, true)
             }
             Deed::Credit(number, amount) => {
@@ -177,7 +183,12 @@ impl Life {
                 let (cycle, cycle_first_day) = (own.statement.cycle, own.statement.first_day);
                 (Some(Change::Credited { cycle, amount }), Some(Act::Credit { cycle_first_day, amount }), false)
             }
-            Deed::WriteOff(amount) => (Some(Change::WrittenOff { amount }), Some(Act::WriteOff { amount }), false),
+            Deed::WriteOff(amount) => {
+                self.recoverable += amount;
+                (Some(Change::WrittenOff { amount }), Some(Act::WriteOff { amount }), false)
+            }
+            Deed::Recover(amount, back) => self.recover(amount, back),
+            Deed::RecoverAll(back) => self.recover(self.recoverable, back),
             Deed::TransferIn(amount) => {
                 let name = self.name();
                 (Some(Change::TransferIn { transfer_no: no(&name), amount }), Some(Act::In { name, amount }), false)
@@ -206,6 +217,22 @@ impl Life {
         self.repayments.push((name.clone(), amount, received_on, false));
         let change = Change::Repaid { repayment_no: no(&name), amount, received_on };
         (Some(change), Some(Act::Repay { name, amount, received: received_on }), back > 0)
+    }
+
+    /// More than was written off is refused.
+    fn recover(&mut self, amount: i64, back: u8) -> (Option<Change>, Option<Act>, bool) {
+        let name = self.name();
+        let received_on = crate::day::plus_days(self.model.today, -i64::from(back));
+        let change = Change::Recovered { recovery_no: no(&name), amount, received_on };
+        assert_eq!(self.books.recoverable(), self.recoverable, "{}", self.model.today);
+        if amount > self.recoverable {
+            let written_off = self.recoverable;
+            let refused = self.books.clone().apply(&Event { on: self.model.today, change });
+            assert_eq!(refused, Err(BooksError::RecoveryTooLarge { amount, written_off }));
+            return (None, None, false);
+        }
+        self.recoverable -= amount;
+        (Some(change), Some(Act::Recover { name, amount, received: received_on }), back > 0)
     }
 
     /// One day: its close, its deeds, and the comparison.
@@ -237,12 +264,13 @@ impl Life {
         self.compare();
     }
 
-    /// Applies the day's events in another order, except that a repayment comes before its reversal.
+    /// Applies the day's events in another order, except that a repayment comes before its reversal, and a write-off before its
+    /// recovery.
     fn shuffle(&mut self, mut today: Vec<Event>) {
         let turn = self.number % today.len().max(1);
         today.rotate_left(turn);
         today.reverse();
-        today.sort_by_key(|event| matches!(event.change, Change::RepaymentReversed { .. }));
+        today.sort_by_key(|event| matches!(event.change, Change::RepaymentReversed { .. } | Change::Recovered { .. }));
         for event in &today {
             self.shuffled.apply(event).unwrap();
         }
@@ -278,6 +306,7 @@ impl Life {
         );
         let net = model.held + model.unbilled - model.unapplied() + bills.iter().map(|bill| bill.3).sum::<i64>();
         assert_eq!((books.net(), books.exposure() - books.prepaid()), (net, net), "{today}");
+        assert_eq!(books.net(), model.counted, "the store counts another exposure, {today}");
         assert!(books.exposure() == 0 || books.prepaid() == 0, "{today}");
         self.compare_standing();
     }
@@ -306,6 +335,7 @@ impl Life {
         let mut again = self.books.clone();
         let numbered = |event: &&Event| match event.change {
             Change::Repaid { .. } | Change::RepaymentReversed { .. } | Change::CycleClosed(_) => true,
+            Change::Recovered { .. } => true,
             Change::TransferIn { .. } | Change::TransferOut { .. } => true,
             Change::Usage { .. } | Change::Credited { .. } | Change::WrittenOff { .. } => false,
         };
@@ -342,6 +372,8 @@ impl Seen {
             ("a prepaid line", life.books.prepaid() > 0),
             ("money that waits", life.books.unapplied() > 0),
             ("a write-off", own.iter().any(|own| own.written_off() > 0)),
+            ("a write-off that waits", life.model.given_up > 0),
+            ("a recovery", own.iter().flat_map(Obligation::allocations).any(|own| own.source.is_recovery())),
             ("a credit to an obligation", own.iter().any(|own| own.credited() > 0)),
             ("past due and not material", {
                 let overdue = history.overdue(life.model.today);
@@ -389,5 +421,5 @@ fn every_day_of_a_life_is_that_of_the_model() {
         panic!("{failure}");
     }
     let seen = seen.into_inner().0;
-    assert_eq!(seen.len(), Stage::ALL.len() + 8, "{seen:?}");
+    assert_eq!(seen.len(), Stage::ALL.len() + 10, "{seen:?}");
 }

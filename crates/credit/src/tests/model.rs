@@ -25,9 +25,10 @@ pub(super) struct Plain {
 pub(super) enum Act {
     Use { held: i64, unbilled: i64 },
     Repay { name: String, amount: i64, received: Date },
-    Bounce { name: String },
+    Bounce { name: String, amount: i64 },
     Credit { cycle_first_day: Date, amount: i64 },
     WriteOff { amount: i64 },
+    Recover { name: String, amount: i64, received: Date },
     In { name: String, amount: i64 },
     Out { amount: i64 },
 }
@@ -40,7 +41,9 @@ pub(super) struct Bill {
     pub(super) amount: i64,
     minimum: i64,
     paid: Vec<(Key, i64)>,
+    /// What was given up of it, and what came back of that, with the day of receipt.
     written: i64,
+    back: Vec<(Date, i64)>,
 }
 
 /// Day of receipt, kind and name: in the order in which money is used.
@@ -55,6 +58,11 @@ pub(super) struct Model {
     pub(super) unbilled: i64,
     pub(super) bills: Vec<Bill>,
     pots: Vec<(Key, i64)>,
+    /// What is given up beyond every bill, and what came back beyond what was given up of the bills.
+    pub(super) given_up: i64,
+    returned: Vec<(Date, String, i64)>,
+    /// What the store counts: each act by itself, without bills.
+    pub(super) counted: i64,
     paused: BTreeSet<Date>,
     state: State,
 }
@@ -74,19 +82,20 @@ fn ahead(date: Date, days: u16) -> Date {
 
 impl Bill {
     pub(super) fn unpaid(&self) -> i64 {
-        self.amount - self.paid.iter().map(|(_, amount)| amount).sum::<i64>()
+        self.unpaid_at(Date::MAX)
     }
 
     pub(super) fn written(&self) -> i64 {
-        self.written.min(self.unpaid())
+        self.written - self.back.iter().map(|(_, amount)| amount).sum::<i64>()
     }
 
     pub(super) fn open(&self) -> i64 {
-        self.unpaid() - self.written()
+        self.amount - self.paid.iter().map(|(_, amount)| amount).sum::<i64>() - self.written
     }
 
     fn unpaid_at(&self, date: Date) -> i64 {
-        let until = self.paid.iter().filter(|(key, _)| key.0 <= date);
+        let paid = self.paid.iter().map(|(key, amount)| (key.0, *amount));
+        let until = paid.chain(self.back.iter().copied()).filter(|(received, _)| *received <= date);
         self.amount - until.map(|(_, amount)| amount).sum::<i64>()
     }
 
@@ -100,9 +109,9 @@ impl Bill {
             return None;
         }
         let mut last = self.closed;
-        for (key, _) in &self.paid {
-            if key.0 > last {
-                last = key.0;
+        for received in self.paid.iter().map(|(key, _)| key.0).chain(self.back.iter().map(|own| own.0)) {
+            if received > last {
+                last = received;
             }
         }
         if last <= self.due { Some(last) } else { None }
@@ -119,6 +128,9 @@ impl Model {
             unbilled: 0,
             bills: Vec::new(),
             pots: Vec::new(),
+            given_up: 0,
+            returned: Vec::new(),
+            counted: 0,
             paused: BTreeSet::new(),
             state: State::default(),
         }
@@ -135,7 +147,8 @@ impl Model {
             let amount = self.unbilled;
             let minimum = (amount * minimum_bp + 9_999) / 10_000;
             let due = ahead(closed, due_days);
-            self.bills.push(Bill { first: self.cycle_first, closed, due, amount, minimum, paid: vec![], written: 0 });
+            let (first, paid, back) = (self.cycle_first, Vec::new(), Vec::new());
+            self.bills.push(Bill { first, closed, due, amount, minimum, paid, written: 0, back });
             self.unbilled = 0;
             self.cycle_first = self.today;
         }
@@ -166,11 +179,14 @@ impl Model {
                 Act::Credit { cycle_first_day, amount } => {
                     self.pots.push(((self.today, 0, String::new(), *cycle_first_day), *amount));
                 }
-                Act::Bounce { .. } | Act::WriteOff { .. } => {}
+                Act::WriteOff { amount } => self.given_up += amount,
+                Act::Recover { name, amount, received } => self.returned.push((*received, name.clone(), *amount)),
+                Act::Bounce { .. } => {}
             }
+            self.counted += counted(act);
         }
         for act in acts {
-            if let Act::Bounce { name } = act {
+            if let Act::Bounce { name, .. } = act {
                 self.pots.retain(|(key, _)| !(key.1 == 1 && key.2 == *name));
                 self.bills.iter_mut().for_each(|bill| bill.paid.retain(|(key, _)| !(key.1 == 1 && key.2 == *name)));
             }
@@ -183,21 +199,26 @@ impl Model {
         }
         self.pots.iter_mut().for_each(|(key, left)| pay(self.bills.iter_mut(), key, left));
         self.pots.retain(|(_, left)| *left > 0);
-        for act in acts {
-            if let Act::WriteOff { amount } = act {
-                let mut left = *amount;
-                for bill in &mut self.bills {
-                    let part = left.min(bill.open());
-                    // What was recovered before does not come back.
-                    bill.written += part;
-                    left -= part;
+        for bill in &mut self.bills {
+            let part = self.given_up.min(bill.open());
+            bill.written += part;
+            self.given_up -= part;
+        }
+        self.returned.sort();
+        for bill in &mut self.bills {
+            for (received, _, left) in &mut self.returned {
+                let part = (*left).min(bill.written());
+                if part > 0 {
+                    bill.back.push((*received, part));
+                    *left -= part;
                 }
             }
         }
+        self.returned.retain(|own| own.2 > 0);
     }
 
     pub(super) fn unapplied(&self) -> i64 {
-        self.pots.iter().map(|(_, left)| left).sum()
+        self.pots.iter().map(|(_, left)| left).sum::<i64>() + self.given_up
     }
 
     /// How many days a bill is late, counted one by one.
@@ -248,7 +269,11 @@ impl Model {
     fn after_paying(&self, amount: i64) -> Self {
         let mut after = self.clone();
         let mut left = amount;
-        pay(after.bills.iter_mut(), &(self.today, 9, String::new(), self.today), &mut left);
+        for bill in &mut after.bills {
+            let part = left.min(bill.unpaid());
+            bill.back.push((self.today, part));
+            left -= part;
+        }
         after
     }
 
@@ -317,9 +342,21 @@ impl Model {
     }
 }
 
+/// What an act adds to what the store counts. Money for what was given up adds nothing: giving it up has lowered it already.
+fn counted(act: &Act) -> i64 {
+    match act {
+        Act::Use { held, unbilled } => held + unbilled,
+        Act::Out { amount } | Act::Bounce { amount, .. } => *amount,
+        Act::Repay { amount, .. } | Act::Credit { amount, .. } | Act::WriteOff { amount } | Act::In { amount, .. } => {
+            -amount
+        }
+        Act::Recover { .. } => 0,
+    }
+}
+
 fn pay<'a>(bills: impl Iterator<Item = &'a mut Bill>, key: &Key, left: &mut i64) {
     for bill in bills {
-        let part = (*left).min(bill.unpaid());
+        let part = (*left).min(bill.open());
         if part > 0 {
             bill.paid.push((key.clone(), part));
             *left -= part;

@@ -1,6 +1,6 @@
 //! Stages by date, cures, probation, and what is to be paid.
 
-use super::{billed, day, no, on, repaid};
+use super::{billed, day, no, on, recovered, repaid};
 use crate::{
     Ageing, BasisPoints, Books, Change, Event, LineHistory, Materiality, Pause, Stage, StageChange, StageEffect, Terms,
 };
@@ -186,6 +186,12 @@ fn a_write_off_does_not_cure() {
     let line = january(vec![on("2026-06-01", Change::WrittenOff { amount: 1_000 })]);
     assert_eq!(line.standing("2026-06-02"), (Stage::Defaulted, 108, 0));
     assert_eq!(line.books.exposure(), 0);
+    // A repayment waits for the next statement; a recovery is for what is written off.
+    let written_off = || on("2026-06-01", Change::WrittenOff { amount: 1_000 });
+    let line = january(vec![written_off(), repaid("2026-06-02", "a", 1_000)]);
+    assert_eq!((line.standing("2026-06-03").1, line.books.exposure(), line.books.prepaid()), (109, 0, 1_000));
+    let line = january(vec![written_off(), recovered("2026-06-02", "v", 1_000)]);
+    assert_eq!((line.standing("2026-06-02").1, line.books.exposure(), line.books.prepaid()), (0, 0, 0));
 }
 
 /// Days past due by amounts and due dates: the most for which what is late so long is material.

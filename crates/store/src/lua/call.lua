@@ -33,8 +33,8 @@
 --           16 resolve: u8 (1 made, 0 not made)
 --           17 suspend the merchant, 18 resume it: nothing
 --           19 extend a hold: until u32 (s)
---           21 post to the credit line: kind u8 (1 repayment, 2 its reversal, 3 write-off, 4 transfer in, 5 transfer out). Its
---             order is the posting, under a key of its kind
+--           21 post to the credit line: kind u8 (1 repayment, 2 its reversal, 3 write-off, 4 transfer in, 5 transfer out, 6 recovery
+--             of what was written off). Its order is the posting, under a key of its kind
 --           and the order from the journal, packed like an order
 --       4 event context, passed into the stream untouched; and after all commands the threshold policies, packed: u16 number
 --         of the list of thresholds, maxima f64 of their limits: daily, monthly, yearly count, daily, monthly, yearly amount,

@@ -82,20 +82,22 @@
     elseif op == POST then
       local kind = byte(packed, at)
       local raises = kind == REVERSAL or kind == TRANSFER_OUT
+      -- A recovery is for what a write-off has taken out of the exposure.
+      local change = raises and amount or kind ~= RECOVERY and -amount or 0
       if known and o_amount == amount and o_currency == currency then
         code, replay, answer_id, journal = APPLIED, true, o_decision, false
       elseif known then
         code = IDEMPOTENCY_CONFLICT
       elseif not on_credit then
         code = CREDIT_UNKNOWN
-      elseif amount == 0 or (raises and exposure > AMOUNT_MAX - amount) or (not raises and exposure < amount - AMOUNT_MAX) then
+      elseif amount == 0 or exposure > AMOUNT_MAX - change or exposure < -AMOUNT_MAX - change then
         code = BAD_AMOUNT
       elseif kind == TRANSFER_OUT and suspended then
         code = SUSPENDED
       else
         code = kind == TRANSFER_OUT and exceeds(exposure, amount, credit_max, uncapped_max) or APPLIED
         if code == APPLIED then
-          account_changed, order_changed, exposure = true, true, exposure + (raises and amount or -amount)
+          account_changed, order_changed, exposure = true, true, exposure + change
           if kind == TRANSFER_OUT then unbilled = min(unbilled + amount, AMOUNT_MAX) end
           known, state, o_amount = true, CHARGED, amount
         end

@@ -15,7 +15,7 @@ mod races;
 mod sequence;
 mod shrink;
 mod support;
-#[path = "../../../../quota/src/decide/table.rs"]
+#[path = "../../../../quota/tests/rule/table.rs"]
 mod table;
 mod upgrade;
 

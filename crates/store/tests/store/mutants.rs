@@ -62,7 +62,8 @@ const MUTANTS: &[(&str, &str)] = &[
     ("local raises = kind == REVERSAL or kind == TRANSFER_OUT", "local raises = kind == TRANSFER_OUT"),
     ("if known and o_amount == amount and o_currency == currency then", "if known and o_amount == amount then"),
     ("elseif not on_credit then\n        code = CREDIT_UNKNOWN", "elseif false then\n        code = CREDIT_UNKNOWN"),
-    ("if amount == 0 or (raises", "if (raises"),
+    ("if amount == 0 or exposure", "if exposure"),
+    ("kind ~= RECOVERY and -amount or 0", "-amount"),
     ("elseif kind == TRANSFER_OUT and suspended then", "elseif suspended then"),
     (
         "code = kind == TRANSFER_OUT and exceeds(exposure, amount, credit_max, uncapped_max) or APPLIED",

@@ -1,6 +1,6 @@
 //! What is owed and paid: statements, repayments, pauses, write-offs, and the ageing of all lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,7 +22,7 @@ use crate::admin::problem::{Answer, Kind, Problem};
 use crate::admin::{Admin, Caller, Json, Path, Permission, Query};
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{CreditView, Request};
-use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRow, day_of, id_of};
+use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRow, StoredEntry, day_of, id_of};
 use sluice_store::REMARKS_BYTES_MAX;
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
@@ -120,6 +120,7 @@ fn source(source: &Source) -> (&'static str, Option<String>) {
         Source::Repayment(number) => (PostingKind::Repayment.as_str(), Some(number.to_string())),
         Source::Transfer(number) => (PostingKind::TransferIn.as_str(), Some(number.to_string())),
         Source::WriteOff { .. } => (PostingKind::WriteOff.as_str(), None),
+        Source::Recovery(number) => (PostingKind::Recovery.as_str(), Some(number.to_string())),
     }
 }
 
@@ -192,6 +193,9 @@ struct RepaymentRequest {
     /// The business day on which the money was received; today where none is given.
     #[schema(value_type = Option<String>, format = Date)]
     received_on: Option<Date>,
+    /// It is money for what was written off: it pays that claim, and makes no room, because the write-off has done so.
+    #[serde(default)]
+    is_recovery: bool,
     /// A note for the usage log.
     #[schema(max_length = 1024)]
     remarks: Option<String>,
@@ -302,9 +306,12 @@ async fn repay(
     Json(body): Json<RepaymentRequest>,
 ) -> Answer<Json<PostingAnswer>> {
     let key = path.allowed(&caller, Permission::CreditPost)?;
-    let RepaymentRequest { repayment_no, amount, received_on, remarks } = body;
+    let RepaymentRequest { repayment_no, amount, received_on, is_recovery, remarks } = body;
+    if is_recovery {
+        refuse_recovery(&record(&admin, &key).await?, &repayment_no, amount)?;
+    }
     let asked = Asked {
-        kind: PostingKind::Repayment,
+        kind: if is_recovery { PostingKind::Recovery } else { PostingKind::Repayment },
         field: "repayment_no",
         number: &repayment_no,
         amount,
@@ -315,11 +322,32 @@ async fn repay(
     Ok(Json(PostingAnswer::of(&post(&admin, &caller, &key, Permission::CreditPost, asked).await?)))
 }
 
+/// Refuses a recovery of more than what is written off; one that is recorded already is repeated.
+fn refuse_recovery(record: &LineRecord, number: &str, amount: i64) -> Answer<()> {
+    let written_off: i64 = record.books().0.obligations().iter().map(Obligation::written_off).sum();
+    if is_recorded(record, PostingKind::Recovery, number) || amount <= written_off {
+        return Ok(());
+    }
+    Err(Problem::field(
+        "amount",
+        format!("is more than what is written off and not recovered: give at most {written_off}"),
+    ))
+}
+
+/// Whether a posting is in the books.
+fn is_recorded(record: &LineRecord, kind: PostingKind, number: &str) -> bool {
+    let is_it =
+        |entry: &StoredEntry| entry.kind == EntryKind::Posting(kind) && entry.posting_no.as_deref() == Some(number);
+    record.entries.iter().any(is_it)
+}
+
 /// A repayment, and what it paid. Amounts are minor units.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 struct RepaymentView {
     repayment_no: String,
     amount: i64,
+    /// It is money for what was written off.
+    is_recovery: bool,
     #[schema(value_type = String, format = Date)]
     received_on: Date,
     recorded_at: DateTime<Utc>,
@@ -341,39 +369,39 @@ struct AppliedView {
 
 fn repayment_views(record: &LineRecord) -> Vec<(i64, RepaymentView)> {
     let (books, _) = record.books();
-    let of_kind = |kind| record.entries.iter().filter(move |entry| entry.kind == EntryKind::Posting(kind));
-    let reversed: std::collections::BTreeSet<&str> =
-        of_kind(PostingKind::Reversal).filter_map(|entry| entry.posting_no.as_deref()).collect();
-    let mut applied: BTreeMap<String, Vec<AppliedView>> = BTreeMap::new();
+    let is_reversal = |entry: &&StoredEntry| entry.kind == EntryKind::Posting(PostingKind::Reversal);
+    let reversed: BTreeSet<&str> =
+        record.entries.iter().filter(is_reversal).filter_map(|entry| entry.posting_no.as_deref()).collect();
+    let mut applied: BTreeMap<Source, Vec<AppliedView>> = BTreeMap::new();
     for own in books.obligations() {
         for allocation in own.allocations() {
-            if let (_, Some(number)) = source(&allocation.source)
-                && matches!(allocation.source, Source::Repayment(_))
-            {
-                let view = AppliedView { statement: own.statement.number, amount: allocation.amount };
-                applied.entry(number).or_default().push(view);
-            }
+            let view = AppliedView { statement: own.statement.number, amount: allocation.amount };
+            applied.entry(allocation.source.clone()).or_default().push(view);
         }
     }
-    let view = |entry: &sluice_lines::StoredEntry| {
-        let number = entry.posting_no.clone()?;
-        let applied = applied.get(&number).cloned().unwrap_or_default();
-        let is_reversed = reversed.contains(number.as_str());
+    let view = |entry: &StoredEntry| {
+        let number = OperationNo::parse(entry.posting_no.as_deref()?).ok()?;
+        let (source, is_recovery) = match entry.kind {
+            EntryKind::Posting(PostingKind::Repayment) => (Source::Repayment(number.clone()), false),
+            EntryKind::Posting(PostingKind::Recovery) => (Source::Recovery(number.clone()), true),
+            EntryKind::CycleClosed | EntryKind::Credit | EntryKind::Posting(_) => return None,
+        };
+        let applied = applied.get(&source).cloned().unwrap_or_default();
+        let is_reversed = !is_recovery && reversed.contains(number.as_str());
         let taken: i64 = applied.iter().map(|own| own.amount).sum();
-        Some((
-            entry.entry_id,
-            RepaymentView {
-                received_on: day_of(entry.value_day.unwrap_or(entry.business_day))?,
-                repayment_no: number,
-                amount: entry.amount,
-                recorded_at: entry.at,
-                is_reversed,
-                unapplied: if is_reversed { 0 } else { entry.amount - taken },
-                applied,
-            },
-        ))
+        let repayment = RepaymentView {
+            received_on: day_of(entry.value_day.unwrap_or(entry.business_day))?,
+            repayment_no: number.to_string(),
+            amount: entry.amount,
+            is_recovery,
+            recorded_at: entry.at,
+            is_reversed,
+            unapplied: if is_reversed { 0 } else { entry.amount - taken },
+            applied,
+        };
+        Some((entry.entry_id, repayment))
     };
-    of_kind(PostingKind::Repayment).filter_map(view).collect()
+    record.entries.iter().filter_map(view).collect()
 }
 
 /// The repayments of a line, the latest first. The journal's knowledge, about a second behind.
@@ -432,7 +460,7 @@ async fn reverse(
     let RepaymentPath { merchant_id, currency, repayment_no } = path;
     let key = LinePath { merchant_id, currency }.allowed(&caller, Permission::CreditPost)?;
     let views = repayment_views(&record(&admin, &key).await?);
-    let found = views.iter().find(|(_, view)| view.repayment_no == repayment_no);
+    let found = views.iter().find(|(_, view)| view.repayment_no == repayment_no && !view.is_recovery);
     let unknown = "there is no such repayment, or it was recorded just now: try again in a second";
     let (_, found) = found.ok_or_else(|| Problem::new(Kind::NotFound).detail(unknown))?;
     let asked = Asked {
@@ -479,12 +507,8 @@ async fn write_off(
     writer(&caller, Permission::CreditApprove)?;
     let key = path.allowed(&caller, Permission::CreditApprove)?;
     let record = record(&admin, &key).await?;
-    let is_known = record.entries.iter().any(|entry| {
-        entry.kind == EntryKind::Posting(PostingKind::WriteOff)
-            && entry.posting_no.as_deref() == Some(body.write_off_no.as_str())
-    });
     let open = record.books().0.billed();
-    if !is_known && body.amount > open {
+    if !is_recorded(&record, PostingKind::WriteOff, &body.write_off_no) && body.amount > open {
         let detail = format!("is more than what is billed and open: give at most {open}");
         return Err(Problem::field("amount", detail));
     }

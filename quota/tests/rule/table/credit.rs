@@ -92,6 +92,8 @@ fn q1_q2_the_exposure_holds_to_the_unit(check: &mut Check) {
             repay("r2", max).gives(Applied, [Credit(-max.cast_signed(), max)]),
             repay("r3", 1).gives(Code::BadAmount, [Credit(-max.cast_signed(), max)]),
             repay("r4", 0).gives(Code::BadAmount, [Credit(-max.cast_signed(), max)]),
+            Row::post(PostingKind::Recovery, "v", 0).gives(Code::BadAmount, []),
+            Row::post(PostingKind::Recovery, "v", max).gives(Applied, [Credit(-max.cast_signed(), max)]),
         ],
     );
 }
@@ -278,6 +280,10 @@ fn q3_postings_count_once(check: &mut Check) {
             Row::post(PostingKind::Reversal, "n", 10).gives(Applied, [Credit(60, 60)]),
             Row::post(PostingKind::Reversal, "n", 10).replayed(Applied, [Credit(60, 60)]),
             Row::post(PostingKind::WriteOff, "n", 60).gives(Applied, [Credit(0, 60)]),
+            // It is for what was written off, and has left the exposure already.
+            Row::post(PostingKind::Recovery, "n", 60).gives(Applied, [Credit(0, 60), Moved(60), Journaled(true)]),
+            Row::post(PostingKind::Recovery, "n", 60).replayed(Applied, [Credit(0, 60), Journaled(false)]),
+            Row::post(PostingKind::Recovery, "n", 61).gives(IdempotencyConflict, []),
             repay("m", 10).effect(Effect::DryRun).gives(Applied, [Credit(-10, 60), Journaled(false)]),
             consume("n", "1", 60).replayed(Admitted, [Credit(0, 60)]),
             Row::settle("n", "c", None).gives(Code::OrderClosed, []),
@@ -287,6 +293,7 @@ fn q3_postings_count_once(check: &mut Check) {
         "before any other command",
         &[
             Row::post(PostingKind::Repayment, "r1", 10).gives(Code::CreditUnknown, [NoCredit]),
+            Row::post(PostingKind::Recovery, "r1", 10).gives(Code::CreditUnknown, [NoCredit]),
             repay("r1", 10).gives(Applied, [Credit(-10, 0), Version(1)]),
             consume("a", "1", 110).gives(Admitted, []),
         ],

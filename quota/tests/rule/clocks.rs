@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::table::Row;
-use super::table::row::{LIFETIME_SECS, TTL_SECS};
-use crate::{
-    Account, Action, Calendar, Code, Command, LAG_MS_MAX, Ledger, MerchantId, NotBegun, OrderNo, OrderState, Period,
-    Reply,
+use crate::table::Row;
+use crate::table::row::{LIFETIME_SECS, TTL_SECS};
+use quota::{
+    Account, Action, Calendar, Code, Command, LAG_MS_MAX, Ledger, MerchantId, NotBegun, Order, OrderNo, OrderState,
+    Period, Reply,
 };
 
 const DAY_MS: i64 = 86_400_000;
@@ -213,6 +213,6 @@ proptest! {
     }
 }
 
-fn order(ledger: &Ledger, order_no: &OrderNo) -> Option<crate::Order> {
+fn order(ledger: &Ledger, order_no: &OrderNo) -> Option<Order> {
     ledger.order(&MerchantId::parse("m").unwrap(), order_no).cloned()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::{
+use quota::{
     Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, CreditTerms,
     Currency, Effect, Event, HoldTerms, Ledger, Limits, Mark, MerchantId, OnExpiry, Operation, OperationId,
     OperationKind, Order, OrderNo, OrderState, Pace, PerPeriod, Period, Refund, Reset, Resolution, Settle, Subject,
@@ -16,7 +16,7 @@ use crate::{
 const NOW_MS: i64 = 1_795_296_600_000;
 const ORDERS: u8 = 4;
 /// The credit line; an overdue one is capped below it.
-pub(super) const CREDIT_MAX: u64 = 90;
+pub(crate) const CREDIT_MAX: u64 = 90;
 const THROTTLE: Throttle = Throttle { per_minute: 600, burst: 2, delay_ms_max: 500, ceiling_percent: 130 };
 
 /// The limits of every charge and refund.
@@ -32,14 +32,14 @@ fn limits() -> Limits {
     Limits { windows, pending: minor(60) }
 }
 
-pub(super) fn minor(amount: u64) -> AmountMinor {
+pub(crate) fn minor(amount: u64) -> AmountMinor {
     AmountMinor::new(amount).unwrap()
 }
 
 /// A step: a letter for the action, an order, an attempt or number, an amount, flags, and the time that passes before.
-pub(super) type Step = (u8, u8, u8, u64, u8, u32);
+pub(crate) type Step = (u8, u8, u8, u64, u8, u32);
 
-pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let seconds = prop_oneof![20 => 0..30_u32, 2 => 3_000..4_000_u32, 1 => 80_000..100_000_u32];
     let one = (0..17_u8, 0..ORDERS, 0..4_u8, 0..70_u64, any::<u8>(), seconds);
     proptest::collection::vec(one, 1..120)
@@ -122,7 +122,7 @@ fn order_no(order: u8) -> OrderNo {
 }
 
 /// The commands of the steps, in the order of time.
-pub(super) fn commands(steps: &[Step], paced: bool) -> Vec<Command> {
+pub(crate) fn commands(steps: &[Step], paced: bool) -> Vec<Command> {
     let mut now_ms = NOW_MS;
     let command = |(number, step): (usize, &Step)| {
         now_ms += i64::from(step.5) * 1000;
@@ -163,12 +163,12 @@ fn threshold_policy_of(command: &Command) -> &ThresholdPolicy {
     command.threshold_policy.as_deref().unwrap()
 }
 
-pub(super) fn account(ledger: &Ledger) -> Account {
+pub(crate) fn account(ledger: &Ledger) -> Account {
     let merchant = MerchantId::parse("m").unwrap();
     ledger.account(&merchant, Currency::parse("USD").unwrap()).copied().unwrap_or_default()
 }
 
-pub(super) fn orders(ledger: &Ledger) -> Vec<Order> {
+pub(crate) fn orders(ledger: &Ledger) -> Vec<Order> {
     let merchant = MerchantId::parse("m").unwrap();
     (0..ORDERS).filter_map(|order| ledger.order(&merchant, &order_no(order)).cloned()).collect()
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::properties::{Step, account, commands, minor, orders, steps};
-use crate::{
+use crate::properties::{Step, account, commands, minor, orders, steps};
+use quota::{
     Action, Code, Command, CreditUsage, Ledger, OperationKind, Order, OrderNo, OrderState, Posting, PostingKind,
 };
 
@@ -74,7 +74,11 @@ proptest! {
             let reply = ledger.apply(&command);
             if let (Action::Post(posting), Some(_)) = (command.action, reply.event_seq.filter(|_| reply.record.code == Code::Applied)) {
                 let amount = posting.amount.get().cast_signed();
-                posted += if posting.kind.raises() { amount } else { -amount };
+                posted += match posting.kind {
+                    PostingKind::Reversal | PostingKind::TransferOut => amount,
+                    PostingKind::Repayment | PostingKind::WriteOff | PostingKind::TransferIn => -amount,
+                    PostingKind::Recovery => 0,
+                };
             }
             let owed: i64 = orders(&ledger).iter().map(owed).sum();
             prop_assert_eq!(credit(&ledger).exposure, owed + posted, "{:?}", &command);

@@ -1,8 +1,10 @@
+//! The tables and batches in the ledger, and what it keeps of orders, windows and events.
+
 use std::collections::BTreeMap;
 
-use super::table::{self, Batch, Row};
+use crate::table::{self, Batch, Row};
 use crate::zones::zone;
-use crate::{
+use quota::{
     ATTEMPTS_MAX, Action, Calendar, ClosedWindow, Code, Command, Counter, Effect, Ledger, MerchantId, OPERATIONS_MAX,
     Order, OrderNo, OrderState, Period, Reply,
 };

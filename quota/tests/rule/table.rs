@@ -1,4 +1,4 @@
-//! Tables of commands and their answers, for every implementation of the rule: the ledger's own tests and the store suite
+//! Tables of commands and their answers, for every implementation of the rule: the ledger's tests and the store suite
 //! run the same rows. This file has the charges; the other operations have files of their own.
 
 // Named by path, because the store suite includes this file from elsewhere.
