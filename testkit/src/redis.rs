@@ -116,6 +116,8 @@ fn launch(program: &PathBuf, port: u16, data: &PathBuf, dir: &RunDir) -> Result<
     command.env_clear().current_dir(data);
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--daemonize", "no"]);
     command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]).arg("--dir").arg(data);
+    // A replica's copy is sent at once: by default Redis waits five seconds for more replicas to come.
+    command.args(["--repl-diskless-sync-delay", "0"]);
     let mut process = Process::start("redis", command, &dir.join("redis.log"))?;
     let own_id = format!("process_id:{}\r\n", process.pid());
     // Asking for the process id as well: another server may have taken the port just before.

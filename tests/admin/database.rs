@@ -31,13 +31,16 @@ const ROWS: [Row; 6] = [
         said: "must be UTF8",
     },
     Row {
-        sql: &["CREATE DATABASE standby", "ALTER DATABASE standby SET default_transaction_read_only = on"],
+        sql: &[
+            "CREATE DATABASE standby TEMPLATE template0",
+            "ALTER DATABASE standby SET default_transaction_read_only = on",
+        ],
         user: "",
         database: "standby",
         said: "name the primary",
     },
     Row {
-        sql: &["CREATE DATABASE rights", "CREATE ROLE reader LOGIN"],
+        sql: &["CREATE DATABASE rights TEMPLATE template0", "CREATE ROLE reader LOGIN"],
         user: "reader",
         database: "rights",
         said: "GRANT USAGE, CREATE ON SCHEMA public TO reader",

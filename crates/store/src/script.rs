@@ -1,6 +1,7 @@
 //! The text of the script: its sources, in which names in capitals stand for constants of the Rust code.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use quota::{
     AmountMinor, AttemptId, Code, CounterName, LAG_MS_MAX, LimitKind, NOW_MS_MAX, OPERATIONS_MAX, OperationId,
@@ -24,12 +25,11 @@ pub const SCRIPT: &str = concat!(
 
 /// The script with every constant's value in place of its name.
 pub(crate) fn complete(source: &str) -> String {
-    let constants = constants();
+    let constants: HashMap<_, _> = constants().into_iter().collect();
     let mut complete = String::with_capacity(source.len());
     for line in source.lines() {
         for part in parts(line) {
-            let constant = constants.iter().find(|(name, _)| *name == part);
-            complete.push_str(constant.map_or(part, |(_, value)| value));
+            complete.push_str(constants.get(part).map_or(part, String::as_str));
         }
         complete.push('\n');
     }

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use prost::Message;
 use proto::journal::EventContext;
 use quota::{Action, Code, Command, Crossing, Effect, MerchantId, NOW_MS_MAX, OrderNo, OrderState, Record, Reply};
+use redis::aio::MultiplexedConnection;
 use sluice_store::{AuditContext, MemoryStore, RedisStore, Store, StoreError, StoreTime, keys, packed};
 
 use crate::books::Books;
 use crate::generate::Generator;
-use crate::support::{SHARDS, connect, flush, open_with_script};
+use crate::support::{SHARDS, connect, open_with_script};
 
 /// Between so many commands the events are compared, and taken out of both as the journal does.
 const EVENTS_COMPARED_EVERY: usize = 500;
@@ -38,9 +39,9 @@ pub(crate) type Seen = BTreeMap<(&'static str, bool), usize>;
 
 /// A sequence on its way.
 pub(crate) struct Sequence {
-    url: String,
-    database: usize,
     store: RedisStore,
+    /// To the store's database, for what is compared beside it.
+    connection: MultiplexedConnection,
     /// What the store's clock shows.
     time: Arc<AtomicI64>,
     reference: MemoryStore,
@@ -62,12 +63,12 @@ pub(crate) fn agree<T: PartialEq + Debug>(got: &T, expected: &T, what: impl Disp
 impl Sequence {
     /// An empty store, in a database of its own.
     pub(crate) async fn begin(url: &str, database: usize, script: &str) -> Self {
-        flush(url, database).await;
+        let mut connection = connect(url, database).await;
+        redis::cmd("FLUSHDB").exec_async(&mut connection).await.unwrap();
         let time = Arc::new(AtomicI64::new(0));
         Self {
-            url: url.to_owned(),
-            database,
             store: open_with_script(url, database, script).with_time(StoreTime::At(Arc::clone(&time))),
+            connection,
             time,
             reference: MemoryStore::new(SHARDS),
             books: Books::default(),
@@ -241,17 +242,20 @@ impl Sequence {
     /// the streams hold just the reference's events, in order, numbered without gaps.
     async fn compare_events(&mut self) -> Result<(), String> {
         self.since_events = 0;
-        let mut connection = connect(&self.url, self.database).await;
         let events = self.reference.ledger().drain();
         for shard in 0..SHARDS {
             let expected = events.iter().filter(|event| shard_of(&event.command.merchant) == shard);
             let expected = expected.map(Entry::expected).collect::<Vec<_>>();
-            agree(&read_events(&mut connection, shard).await?, &expected, format_args!("events of shard {shard}"))?;
+            agree(
+                &read_events(&mut self.connection, shard).await?,
+                &expected,
+                format_args!("events of shard {shard}"),
+            )?;
             redis::cmd("XTRIM")
                 .arg(keys::stream(shard))
                 .arg("MAXLEN")
                 .arg(0)
-                .exec_async(&mut connection)
+                .exec_async(&mut self.connection)
                 .await
                 .unwrap();
         }
@@ -278,7 +282,7 @@ impl Sequence {
     }
 
     async fn expiry(&self) -> BTreeMap<(u16, String), u32> {
-        let mut connection = connect(&self.url, self.database).await;
+        let mut connection = self.connection.clone();
         let mut all = BTreeMap::new();
         for shard in 0..SHARDS {
             let members: Vec<(String, u32)> = redis::cmd("ZRANGE")
@@ -430,7 +434,7 @@ impl Entry {
     }
 }
 
-async fn read_events(connection: &mut redis::aio::MultiplexedConnection, shard: u16) -> Result<Vec<Entry>, String> {
+async fn read_events(connection: &mut MultiplexedConnection, shard: u16) -> Result<Vec<Entry>, String> {
     let entries: redis::streams::StreamRangeReply =
         redis::cmd("XRANGE").arg(keys::stream(shard)).arg("-").arg("+").query_async(connection).await.unwrap();
     entries.ids.iter().map(Entry::read).collect()
