@@ -8,6 +8,7 @@ mod accounts;
 mod alerts;
 mod batches;
 mod charges;
+mod credit;
 mod document;
 mod example;
 mod holds;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     mistakes::add(&mut suite);
     outcomes::add(&mut suite);
     example::add(&mut suite);
+    credit::add(&mut suite);
     document::add(&mut suite);
     suite.run()
 }
