@@ -89,7 +89,11 @@ async fn two_persons(api: &Api) -> Result<()> {
     expect(&oleg.post(&path(m, "/approve"), &json!({})).await?, 403, &json!({"code": "FORBIDDEN"}));
     let stale = json!({"expected_revision": draft["revision"].as_i64().unwrap_or_default() + 1});
     expect(&ben.post(&path(m, "/approve"), &stale).await?, 409, &json!({"code": "CONFLICT"}));
-    expect(&ben.post(&path(m, "/approve"), &json!({})).await?, 200, &json!({"state": "approved", "approved_by": "ben"}));
+    expect(
+        &ben.post(&path(m, "/approve"), &json!({})).await?,
+        200,
+        &json!({"state": "approved", "approved_by": "ben"}),
+    );
     // A draft is no line yet: nothing bounds the account.
     expect(&consume(&oleg, m, "1", 20_000).await?, 200, &json!({"code": "ADMITTED", "credit": null}));
     expect(&ben.post(&path(m, "/activate"), &json!({})).await?, 200, &json!({"state": "active"}));
@@ -133,7 +137,8 @@ async fn used_and_repaid(api: &Api) -> Result<()> {
     // The usage log says why the payment was refused.
     let log = wait::until_async("the refusal in the usage log", STORED_WITHIN, || async {
         let log = oleg.get(&format!("/usage-logs?merchant_id={m}&order_no=2")).await?.json();
-        let refusal = log["items"].as_array().into_iter().flatten().find(|row| row["code"] == "CREDIT_EXHAUSTED").cloned();
+        let refusal =
+            log["items"].as_array().into_iter().flatten().find(|row| row["code"] == "CREDIT_EXHAUSTED").cloned();
         Ok(refusal)
     });
     assert_eq!(log.await?["failure_details"]["credit"]["amount_to_cure"], 1_000);
@@ -227,13 +232,18 @@ async fn grades(api: &Api) -> Result<()> {
     open(api, m, 10_000).await?;
     expect(&ana.get(&path(m, "/grade")).await?, 200, &json!({"grade": "B", "decided": "B", "overridden": null}));
     let body = json!({"grade": "A", "reason": "audited accounts", "expires_on": "2099-12-31"});
-    let asked = expect(&oleg.post(&path(m, "/grade"), &body).await?, 201, &json!({"kind": "override", "approved_by": null}));
+    let asked =
+        expect(&oleg.post(&path(m, "/grade"), &body).await?, 201, &json!({"kind": "override", "approved_by": null}));
     expect(&ana.get(&path(m, "/grade")).await?, 200, &json!({"grade": "B"}));
     let approve = path(m, &format!("/grade/{}/approve", asked["grade_id"]));
     expect(&oleg.post(&approve, &json!({})).await?, 403, &json!({"code": "FORBIDDEN"}));
     expect(&ana.post(&approve, &json!({})).await?, 200, &json!({"approved_by": "ana"}));
     expect(&ana.post(&approve, &json!({})).await?, 409, &json!({"code": "CONFLICT"}));
-    expect(&ana.get(&path(m, "/grade")).await?, 200, &json!({"grade": "A", "decided": "B", "overridden": {"grade": "A"}}));
+    expect(
+        &ana.get(&path(m, "/grade")).await?,
+        200,
+        &json!({"grade": "A", "decided": "B", "overridden": {"grade": "A"}}),
+    );
     expect(&ana.get(&path(m, "")).await?, 200, &json!({"today": {"grade": "A", "limit": 15_000}}));
     let over = json!({"grade": "A", "reason": "x", "expires_on": "2020-01-01"});
     expect(&oleg.post(&path(m, "/grade"), &over).await?, 400, &json!({"field": "expires_on"}));
@@ -246,7 +256,11 @@ async fn pauses_and_write_offs(api: &Api) -> Result<()> {
     open(api, m, 10_000).await?;
     let pause = json!({"from": "2026-12-01", "to": "2026-12-10", "reason": "pays in two parts"});
     expect(&oleg.post(&path(m, "/pauses"), &pause).await?, 403, &json!({"code": "FORBIDDEN"}));
-    expect(&ana.post(&path(m, "/pauses"), &pause).await?, 201, &json!({"from_day": "2026-12-01", "approved_by": "ana"}));
+    expect(
+        &ana.post(&path(m, "/pauses"), &pause).await?,
+        201,
+        &json!({"from_day": "2026-12-01", "approved_by": "ana"}),
+    );
     let wrong = json!({"from": "2026-12-10", "to": "2026-12-01", "reason": "x"});
     expect(&ana.post(&path(m, "/pauses"), &wrong).await?, 400, &json!({"field": "to"}));
     expect(&ana.get(&path(m, "/pauses")).await?, 200, &json!({"items": [{"reason": "pays in two parts"}]}));

@@ -13,6 +13,7 @@ mod document;
 mod example;
 mod holds;
 mod mistakes;
+mod month;
 mod outcomes;
 mod policies;
 mod readme;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     outcomes::add(&mut suite);
     example::add(&mut suite);
     credit::add(&mut suite);
+    month::add(&mut suite);
     document::add(&mut suite);
     suite.run()
 }
