@@ -10,6 +10,7 @@ pub enum Sweep {
     Holds,
     Windows,
     Thresholds,
+    Credit,
 }
 
 sluice_kit::metrics! {
@@ -20,6 +21,8 @@ sluice_kit::metrics! {
             "Accounts without traffic whose windows this server closed";
         pub(super) accounts_updated: Counter = "sluice_thresholds_swept",
             "Accounts that this server found across a threshold without a payment";
+        pub(super) cycles_closed: Counter = "sluice_credit_cycles_closed",
+            "Billing cycles of credit lines without traffic that this server closed";
         pub(super) hold_lag_secs: Gauge = "sluice_hold_sweep_lag_seconds",
             "How late the oldest hold was at the last sweep";
         finished: FloatGauge["sweep"] = "sluice_sweep_finished_timestamp_seconds", "When a sweep last finished";
