@@ -1,5 +1,5 @@
 //! Work without a request: ends expired holds, closes the windows and billing cycles of accounts without traffic, and finds usage
-//! that is across a threshold because the limit has changed.
+//! that is across a threshold because the limit has changed. Sends the notices of dunning.
 //!
 //! Every server sweeps, on a thread of its own that shares nothing with payments but the processor. Neither which of them is
 //! first nor whether any is in time matters: the store's rule ends a hold once, and rolls windows over by itself with the next
@@ -9,6 +9,7 @@
 
 mod apply;
 mod credit;
+mod dunning;
 mod holds;
 mod metrics;
 mod orphans;
@@ -27,6 +28,7 @@ use sluice_kit::database::change::ChangeError;
 use sluice_kit::shutdown::Shutdown;
 use thiserror::Error;
 
+use sluice_alerts::AlertMetrics;
 use sluice_decision::decider::{Decider, InForce, Prepared};
 use sluice_decision::request::{Caller, Operation, Request, Source};
 use sluice_kit::clock;
@@ -106,6 +108,7 @@ pub struct Tools {
     decider: Decider<RedisStore>,
     pool: PgPool,
     job_metrics: Arc<JobMetrics>,
+    alert_metrics: Arc<AlertMetrics>,
     shards: u16,
 }
 
@@ -128,6 +131,7 @@ impl Tools {
         Ok(Self {
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             job_metrics: metrics.part(),
+            alert_metrics: metrics.part(),
             decider: Decider::new(Arc::new(store), policies, lines, live.clone(), metrics),
             shards: *shards,
         })
