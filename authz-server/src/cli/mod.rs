@@ -1,6 +1,7 @@
 //! The command line: the server itself, and what operators do beside it. Each command uses the settings that it needs and no
 //! others, and answers on standard output; errors go to standard error.
 
+mod credit;
 mod inspect;
 mod operations;
 mod outcomes;
@@ -45,6 +46,8 @@ Examples:
   authz-server inspect account merchant-001 USD
   authz-server inspect order merchant-001 ORDER-001 --json
   authz-server outcomes list --merchant merchant-001
+  authz-server credit show merchant-001 USD
+  authz-server credit simulate merchant-001 USD --on 2027-03-31
   authz-server token --subject ana --role operator --ttl 15m
 ";
 
@@ -92,6 +95,12 @@ enum Command {
     /// sources of policies.
     #[command(subcommand, after_long_help = "Example:\n  authz-server outcomes list --merchant merchant-001")]
     Outcomes(outcomes::OutcomesCommand),
+    /// Show a merchant's credit line and its statements, record a repayment, and simulate what follows if nothing is paid.
+    ///
+    /// Uses the server's settings: DATABASE_URL or DB_*, REDIS_URL or REDIS_*, SLUICE_SHARDS and the sources of policies, whose
+    /// calendar decides which business day it is.
+    #[command(subcommand, after_long_help = "Example:\n  authz-server credit show merchant-001 USD")]
+    Credit(credit::CreditCommand),
     /// Make a bearer token for the admin API, to try things out.
     ///
     /// It is signed with JWT_SECRET (HS256), so that it only proves that its maker knows the secret. In production
@@ -136,6 +145,8 @@ enum CliError {
     Postgres(#[from] sluice_kit::database::Error),
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    #[error(transparent)]
+    Credit(#[from] credit::CreditError),
     #[error("the answer cannot be written: {0}")]
     Output(#[from] io::Error),
     #[error("the answer cannot be written as JSON: {0}")]
@@ -172,6 +183,7 @@ fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliErro
         Command::Routes(command) => return routes::execute(&command),
         Command::Inspect(command) => return inspect::execute(&command, &Settings::from_process(config)?),
         Command::Outcomes(command) => return outcomes::execute(&command, &Settings::from_process(config)?),
+        Command::Credit(command) => return credit::execute(&command, &Settings::from_process(config)?),
         Command::Token(arguments) => token::execute(&arguments, &Settings::from_process(config)?)?,
         Command::Openapi => print(&admin::openapi::document())?,
         Command::Settings => print(&sluice_settings::reference())?,

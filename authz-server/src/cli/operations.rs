@@ -10,7 +10,7 @@ use sluice_kit::database::PgPool;
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::shutdown::{self, Stop};
-use sluice_lines::Follower;
+use sluice_lines::{Follower, LineKey};
 use sluice_settings::{Live, Settings};
 use sluice_store::{RedisStore, RedisStoreConfig, StoreError};
 
@@ -21,8 +21,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for the credit lines.
 const FIRST_LINES_MAX: Duration = Duration::from_secs(5);
 
-/// The operations, and what keeps the credit lines up to date until it is dropped.
-pub(super) async fn open(settings: &Settings, pool: &PgPool) -> Result<(Operations, Stop), CliError> {
+/// The operations, and what keeps the credit lines up to date until it is dropped. The given lines are known from the start.
+pub(super) async fn open(
+    settings: &Settings,
+    pool: &PgPool,
+    lines_of: &[LineKey],
+) -> Result<(Operations, Stop), CliError> {
     let metrics = Arc::new(Metrics::new());
     let live = Live::fixed(settings);
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
@@ -36,7 +40,7 @@ pub(super) async fn open(settings: &Settings, pool: &PgPool) -> Result<(Operatio
     }
     let store = Arc::new(HistoryStore::new(Arc::new(store), pool.clone()));
     let (lines, follower) = Follower::open(&settings.postgres_url(), &metrics)?;
-    follower.first_reading(FIRST_LINES_MAX).await;
+    follower.first_reading_of(lines_of, FIRST_LINES_MAX).await;
     let (stop, stopped) = shutdown::channel();
     tokio::spawn(follower.run(stopped));
     Ok((Operations::new(Decider::new(store, policies, lines, live, &metrics)), stop))

@@ -106,7 +106,7 @@ pub(super) fn execute(command: &OutcomesCommand, settings: &Settings) -> Result<
                 show(&list(&pool, &filter, i64::from(*limit)).await?, *json)
             }
             OutcomesCommand::Resolve { id, verdict, reason, actor, json } => {
-                let (operations, _stop) = operations::open(settings, &pool).await?;
+                let (operations, _stop) = operations::open(settings, &pool, &[]).await?;
                 let actor = Actor { id: actor.clone(), operator_type: "admin" };
                 let Resolved { outcome, .. } = resolve(&pool, &operations, &actor, *id, *verdict, reason).await?;
                 show(&[outcome], *json)

@@ -1,6 +1,7 @@
 //! The program's commands as an operator runs them: what they print, how they end, and what they never print.
 
 mod bench;
+mod credit;
 mod inspect;
 mod outcomes;
 mod policy;

@@ -16,7 +16,7 @@ fn the_reference_is_up_to_date() -> Result<()> {
 
 #[test]
 fn every_command_helps_with_an_example() -> Result<()> {
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["serve"],
         &["policy"],
@@ -33,6 +33,11 @@ fn every_command_helps_with_an_example() -> Result<()> {
         &["outcomes"],
         &["outcomes", "list"],
         &["outcomes", "resolve"],
+        &["credit"],
+        &["credit", "show"],
+        &["credit", "statement"],
+        &["credit", "repay"],
+        &["credit", "simulate"],
         &["token"],
         &["openapi"],
         &["commands"],

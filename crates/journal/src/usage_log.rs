@@ -1,5 +1,7 @@
 //! A row of the usage log as the API shows it: each column is named once, with its type, for JSON, CSV and SQL alike.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use csv::ByteRecord;
 use serde::Serialize;
@@ -182,13 +184,15 @@ fn is_formula(text: &str) -> bool {
     text.starts_with(char::is_control) || begin.starts_with(FORMULA) || begin.starts_with(MINUS)
 }
 
+/// A caller's text as a cell: a spreadsheet takes it for text, whatever it begins with.
+#[must_use]
+pub fn csv_text(text: &str) -> Cow<'_, str> {
+    if is_formula(text) { format!("'{text}").into() } else { text.into() }
+}
+
 impl Cell for String {
     fn push(&self, cells: &mut ByteRecord) {
-        if is_formula(self) {
-            cells.push_field(format!("'{self}").as_bytes());
-        } else {
-            cells.push_field(self.as_bytes());
-        }
+        cells.push_field(csv_text(self).as_bytes());
     }
 }
 

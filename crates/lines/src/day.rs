@@ -34,6 +34,12 @@ impl CreditDay {
         }
     }
 
+    /// What the line still takes with this exposure.
+    #[must_use]
+    pub const fn available(&self, exposure: i64) -> i64 {
+        if self.is_over { 0 } else { self.limit.available(exposure) }
+    }
+
     /// Why a charge is refused whatever its amount.
     #[must_use]
     pub fn refuses(&self, channel: Option<&Channel>) -> Option<Code> {

@@ -61,6 +61,16 @@ impl Follower {
         self.reader().report(&read);
     }
 
+    /// Reads which accounts have a line, and the given lines, but no longer than `at_most`: for a command that decides on no others.
+    pub async fn first_reading_of(&self, keys: &[LineKey], at_most: Duration) {
+        let reader = self.reader();
+        let read = timeout(at_most, async {
+            reader.read_keys().await?;
+            reader.read_lines(keys).await
+        });
+        reader.report(&read.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)));
+    }
+
     /// Follows changes, and reads what first payments wait for, until the stop.
     pub async fn run(self, mut stopped: Shutdown) {
         let reader = self.reader();

@@ -8,7 +8,7 @@ use quota::{Currency, MerchantId, OperationNo, PostingKind};
 use serde::Deserialize;
 use sluice_credit::{
     Bands, Books, BooksError, Change, CycleId, Event, Grade, GradeOverride, GradeRecord, LimitFactors, LineHistory,
-    Pause, Schedule, Statement, grade_in_force,
+    Obligation, Pause, Schedule, Statement, grade_in_force,
 };
 use sqlx::PgConnection;
 use thiserror::Error;
@@ -199,12 +199,24 @@ impl LineRecord {
         (books, left_out)
     }
 
-    /// The same of a record that is of no further use.
+    /// Whether a posting is in the books.
     #[must_use]
-    pub fn into_books(self) -> (Books, usize) {
-        let (books, left_out) = self.books();
-        let left_out = left_out.len();
-        (books, left_out)
+    pub fn has_posting(&self, kind: PostingKind, number: &str) -> bool {
+        let is_it =
+            |entry: &StoredEntry| entry.kind == EntryKind::Posting(kind) && entry.posting_no.as_deref() == Some(number);
+        self.entries.iter().any(is_it)
+    }
+
+    /// Checks that a recovery is of no more than what is written off; one that is recorded already is repeated.
+    ///
+    /// # Errors
+    /// What is wrong with the amount.
+    pub fn check_recovery(&self, number: &str, amount: i64) -> Result<(), String> {
+        let written_off = written_off(&self.books().0);
+        if amount <= written_off || self.has_posting(PostingKind::Recovery, number) {
+            return Ok(());
+        }
+        Err(format!("is more than what is written off and not recovered: give at most {written_off}"))
     }
 
     fn event(&self, entry: &StoredEntry) -> Result<Event, Unreadable> {
@@ -279,6 +291,11 @@ impl LineRecord {
             is_over: line.is_over(date),
         })
     }
+}
+
+/// What the statements of a line have lost, and not recovered.
+pub(crate) fn written_off(books: &Books) -> i64 {
+    books.obligations().iter().map(Obligation::written_off).sum()
 }
 
 fn number(entry: &StoredEntry) -> Result<OperationNo, Unreadable> {

@@ -64,7 +64,8 @@ pub(crate) async fn store(connection: &mut PgConnection, entries: &[Entry]) -> R
     let mut rows = Vec::with_capacity(closes.len());
     for close in closes {
         let account = (close.merchant_id.clone(), close.currency.clone());
-        let statement = statement(schedules.get(&account).map_or(&[], Vec::as_slice), close);
+        let schedules = schedules.get(&account).map(Vec::as_slice).unwrap_or_default();
+        let statement = of_cycle(schedules, close.cycle.unsigned_abs(), close.amount);
         let number = numbers.entry(account).or_default();
         *number += 1;
         rows.extend(statement.map(|statement| row(close, *number, &statement)));
@@ -91,8 +92,8 @@ fn schedules(lines: &[String]) -> Result<HashMap<Account, Vec<(Date, Schedule)>>
 
 /// The statement by the terms of the line that was open. A cycle that no line has is dated by the default terms: its amount is
 /// owed all the same.
-fn statement(schedules: &[(Date, Schedule)], close: &Entry) -> Option<Statement> {
-    let first_day = day_of(close.cycle.unsigned_abs())?;
+pub(crate) fn of_cycle(schedules: &[(Date, Schedule)], cycle: u32, amount: i64) -> Option<Statement> {
+    let first_day = day_of(cycle)?;
     let schedule = schedules.iter().rev().find(|(opened_on, _)| *opened_on <= first_day);
     let found = schedule.and_then(|(_, schedule)| schedule.cycle_from(first_day));
     let standard = Terms::default();
@@ -100,7 +101,7 @@ fn statement(schedules: &[(Date, Schedule)], close: &Entry) -> Option<Statement>
         Some(found) => found,
         None => (standard.cycle.cycle_at(first_day, first_day)?, &standard),
     };
-    Some(terms.statement(&cycle, close.amount))
+    Some(terms.statement(&cycle, amount))
 }
 
 fn row(close: &Entry, number: i32, statement: &Statement) -> StatementRow {

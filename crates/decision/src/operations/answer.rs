@@ -160,6 +160,50 @@ impl OperationAnswer {
     }
 }
 
+/// A posting to a credit line took effect.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PostingAnswer {
+    /// Always true: a refusal is a problem with its own status.
+    pub success: bool,
+    #[schema(value_type = String, example = "APPLIED")]
+    pub code: &'static str,
+    /// The posting had been made by an earlier request; this one changed nothing.
+    pub replay: bool,
+    /// The decision; its usage log row has the same id.
+    pub decision_id: Uuid,
+    pub merchant_id: String,
+    #[schema(example = "USD")]
+    pub currency: String,
+    /// `repayment`, `repayment_reversal`, `recovery`, `write_off`, `transfer_in` or `transfer_out`.
+    #[schema(value_type = String, example = "repayment")]
+    pub kind: &'static str,
+    pub number: String,
+    /// Minor units.
+    pub amount: u64,
+    /// The line after it.
+    pub credit: Option<CreditView>,
+}
+
+impl PostingAnswer {
+    /// The answer of a posting that was not refused.
+    #[must_use]
+    pub fn of(done: &Decision) -> Self {
+        let record = &done.reply.record;
+        Self {
+            success: true,
+            code: record.code.as_str(),
+            replay: record.replay,
+            decision_id: Uuid::from_bytes(done.reply.decision_id),
+            merchant_id: done.command.merchant.to_string(),
+            currency: done.command.currency.to_string(),
+            kind: done.command.action.as_str(),
+            number: done.command.order_no.as_ref().map(ToString::to_string).unwrap_or_default(),
+            amount: record.amount,
+            credit: CreditView::of(done),
+        }
+    }
+}
+
 /// An operation on a merchant as a whole took effect.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct MerchantAnswer {

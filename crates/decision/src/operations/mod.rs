@@ -25,8 +25,8 @@ use sluice_store::{NO_ATTEMPT, Store, StoreClock, StoreError};
 
 pub use crate::request::{Operation, Request};
 pub use answer::{
-    AccountView, CheckAnswer, Counters, CreditView, LimitView, MerchantAnswer, OperationAnswer, OrderView, Provenance,
-    moment, refusing_limit,
+    AccountView, CheckAnswer, Counters, CreditView, LimitView, MerchantAnswer, OperationAnswer, OrderView,
+    PostingAnswer, Provenance, moment, refusing_limit,
 };
 pub use request::Invalid;
 pub use table::{OperationRequest, Repetition};

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use jiff::civil::Date;
 use quota::{AmountMinor, Code, OperationNo, OrderNo, Posting, PostingKind};
 use serde::{Deserialize, Serialize};
-use sluice_credit::{Ageing, LineHistory, Obligation, Source, Stage, Statement};
+use sluice_credit::{Ageing, LineHistory, Obligation, Source, Stage};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,8 +21,8 @@ use crate::admin::policies::{HistoryPlace, by, problem_of, writer};
 use crate::admin::problem::{Answer, Kind, Problem};
 use crate::admin::{Admin, Caller, Json, Path, Permission, Query};
 use sluice_decision::decider::Decision;
-use sluice_decision::operations::{CreditView, Request};
-use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRow, StoredEntry, day_of, id_of};
+use sluice_decision::operations::{PostingAnswer, Request};
+use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRow, StatementView, StoredEntry, day_of, id_of};
 use sluice_store::REMARKS_BYTES_MAX;
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
@@ -35,93 +35,6 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(pauses, pause))
         .routes(routes!(ageing))
         .routes(routes!(stats))
-}
-
-/// What a statement says about its payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum StatementStatus {
-    /// Not due yet, and not paid.
-    Open,
-    /// Nothing is unpaid.
-    Paid,
-    /// The due date is over, and something of the minimum is unpaid.
-    PastDue,
-    /// What is unpaid is written off.
-    WrittenOff,
-}
-
-/// A statement, and how far it is paid. Amounts are minor units.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-struct StatementView {
-    #[serde(flatten)]
-    statement: Statement,
-    status: StatementStatus,
-    /// By repayments, transfers, and refunds that came after the close.
-    paid: i64,
-    /// The part of `paid` that voids and refunds settled.
-    credited: i64,
-    /// Written off, and not recovered.
-    written_off: i64,
-    /// Neither paid nor written off.
-    open: i64,
-    #[schema(value_type = Option<String>, format = Date)]
-    paid_in_full_on: Option<Date>,
-    /// What paid it, in the order in which it was allocated.
-    allocations: Vec<AllocationView>,
-}
-
-/// A part of a payment that counts towards a statement.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-struct AllocationView {
-    /// `repayment`, `recovery`, `transfer_in`, `credit` (a void or refund after the close) or `write_off`.
-    #[schema(value_type = String, example = "repayment")]
-    kind: &'static str,
-    /// The number of the repayment or transfer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    number: Option<String>,
-    amount: i64,
-    /// When the money was received.
-    #[schema(value_type = String, format = Date)]
-    value_on: Date,
-}
-
-impl StatementView {
-    fn of(own: &Obligation, date: Date) -> Self {
-        let status = if own.unpaid() == 0 {
-            StatementStatus::Paid
-        } else if own.open() == 0 {
-            StatementStatus::WrittenOff
-        } else if own.statement.due_on < date && own.minimum_unpaid_on(date) > 0 {
-            StatementStatus::PastDue
-        } else {
-            StatementStatus::Open
-        };
-        let allocations = own.allocations().iter().map(|allocation| {
-            let (kind, number) = source(&allocation.source);
-            AllocationView { kind, number, amount: allocation.amount, value_on: allocation.value_on }
-        });
-        Self {
-            statement: own.statement,
-            status,
-            paid: own.paid(),
-            credited: own.credited(),
-            written_off: own.written_off(),
-            open: own.open(),
-            paid_in_full_on: own.paid_in_full_on(),
-            allocations: allocations.collect(),
-        }
-    }
-}
-
-fn source(source: &Source) -> (&'static str, Option<String>) {
-    match source {
-        Source::Credit { .. } => (EntryKind::Credit.as_str(), None),
-        Source::Repayment(number) => (PostingKind::Repayment.as_str(), Some(number.to_string())),
-        Source::Transfer(number) => (PostingKind::TransferIn.as_str(), Some(number.to_string())),
-        Source::WriteOff { .. } => (PostingKind::WriteOff.as_str(), None),
-        Source::Recovery(number) => (PostingKind::Recovery.as_str(), Some(number.to_string())),
-    }
 }
 
 /// The statements of a line, the newest first.
@@ -137,14 +50,10 @@ async fn statements(
     let key = path.allowed(&caller, Permission::CreditRead)?;
     let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
     let before = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(number)| number);
-    let (books, _) = record(&admin, &key).await?.into_books();
-    let date = today(&admin, (&key.0, key.1)).await?;
-    let number = |own: &Obligation| i64::from(own.statement.number);
-    let mut found: Vec<&Obligation> =
-        books.obligations().iter().filter(|own| before.is_none_or(|before| number(own) < before)).collect();
-    found.sort_by_key(|own| std::cmp::Reverse(own.statement.number));
-    let rows = found.into_iter().take(usize::try_from(page_max + 1).unwrap_or(usize::MAX));
-    let rows = rows.map(|own| StatementView::of(own, date)).collect();
+    let record = record(&admin, &key).await?;
+    let views = record.statement_views(today(&admin, (&key.0, key.1)).await?).into_iter().rev();
+    let found = views.filter(|view| before.is_none_or(|before| i64::from(view.statement.number) < before));
+    let rows = found.take(usize::try_from(page_max + 1).unwrap_or(usize::MAX)).collect();
     Ok(Json(Page::from_rows(rows, page_max, |view: &StatementView| HistoryPlace(view.statement.number.into()))))
 }
 
@@ -173,11 +82,10 @@ async fn statement(
 ) -> Answer<Json<StatementView>> {
     let StatementPath { merchant_id, currency, number } = path;
     let key = LinePath { merchant_id, currency }.allowed(&caller, Permission::CreditRead)?;
-    let (books, _) = record(&admin, &key).await?.into_books();
-    let date = today(&admin, (&key.0, key.1)).await?;
-    let found = books.obligations().iter().find(|own| own.statement.number == number);
-    let found = found.ok_or_else(|| Problem::new(Kind::NotFound).detail("there is no such statement"))?;
-    Ok(Json(StatementView::of(found, date)))
+    let record = record(&admin, &key).await?;
+    let views = record.statement_views(today(&admin, (&key.0, key.1)).await?);
+    let found = views.into_iter().find(|view| view.statement.number == number);
+    Ok(Json(found.ok_or_else(|| Problem::new(Kind::NotFound).detail("there is no such statement"))?))
 }
 
 /// A repayment that arrived.
@@ -199,48 +107,6 @@ struct RepaymentRequest {
     /// A note for the usage log.
     #[schema(max_length = 1024)]
     remarks: Option<String>,
-}
-
-/// A posting to a credit line took effect.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-struct PostingAnswer {
-    /// Always true: a refusal is a problem with its own status.
-    success: bool,
-    #[schema(value_type = String, example = "APPLIED")]
-    code: &'static str,
-    /// The posting had been made by an earlier request; this one changed nothing.
-    replay: bool,
-    /// The decision; its usage log row has the same id.
-    decision_id: uuid::Uuid,
-    merchant_id: String,
-    #[schema(example = "USD")]
-    currency: String,
-    /// `repayment`, `repayment_reversal`, `recovery`, `write_off`, `transfer_in` or `transfer_out`.
-    #[schema(value_type = String, example = "repayment")]
-    kind: &'static str,
-    number: String,
-    /// Minor units.
-    amount: u64,
-    /// The line after it.
-    credit: Option<CreditView>,
-}
-
-impl PostingAnswer {
-    fn of(done: &Decision) -> Self {
-        let record = &done.reply.record;
-        Self {
-            success: true,
-            code: record.code.as_str(),
-            replay: record.replay,
-            decision_id: uuid::Uuid::from_bytes(done.reply.decision_id),
-            merchant_id: done.command.merchant.to_string(),
-            currency: done.command.currency.to_string(),
-            kind: done.command.action.as_str(),
-            number: done.command.order_no.as_ref().map(ToString::to_string).unwrap_or_default(),
-            amount: record.amount,
-            credit: CreditView::of(done),
-        }
-    }
 }
 
 /// A posting, as a caller asks for it.
@@ -325,21 +191,7 @@ async fn repay(
 
 /// Refuses a recovery of more than what is written off; one that is recorded already is repeated.
 fn refuse_recovery(record: &LineRecord, number: &str, amount: i64) -> Answer<()> {
-    let written_off: i64 = record.books().0.obligations().iter().map(Obligation::written_off).sum();
-    if is_recorded(record, PostingKind::Recovery, number) || amount <= written_off {
-        return Ok(());
-    }
-    Err(Problem::field(
-        "amount",
-        format!("is more than what is written off and not recovered: give at most {written_off}"),
-    ))
-}
-
-/// Whether a posting is in the books.
-fn is_recorded(record: &LineRecord, kind: PostingKind, number: &str) -> bool {
-    let is_it =
-        |entry: &StoredEntry| entry.kind == EntryKind::Posting(kind) && entry.posting_no.as_deref() == Some(number);
-    record.entries.iter().any(is_it)
+    record.check_recovery(number, amount).map_err(|problem| Problem::field("amount", problem))
 }
 
 /// A repayment, and what it paid. Amounts are minor units.
@@ -509,7 +361,7 @@ async fn write_off(
     let key = path.allowed(&caller, Permission::CreditApprove)?;
     let record = record(&admin, &key).await?;
     let open = record.books().0.billed();
-    if !is_recorded(&record, PostingKind::WriteOff, &body.write_off_no) && body.amount > open {
+    if !record.has_posting(PostingKind::WriteOff, &body.write_off_no) && body.amount > open {
         let detail = format!("is more than what is billed and open: give at most {open}");
         return Err(Problem::field("amount", detail));
     }

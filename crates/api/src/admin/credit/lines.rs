@@ -2,9 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use jiff::civil::Date;
-use serde::{Deserialize, Serialize};
-use sluice_credit::{Grade, LineHistory, Obligation, Overdue, StageChange, Standing};
+use serde::Deserialize;
 use sluice_policy_source::postgres::PolicyRepository;
 use sluice_policy_source::postgres::model::Change;
 use tracing::warn;
@@ -19,7 +17,7 @@ use crate::admin::page::{Cursor, Page, PageQuery, TimeId, limit};
 use crate::admin::policies::{ChangeRequest, HistoryPlace, by, problem_of, writer};
 use crate::admin::problem::Answer;
 use crate::admin::{Admin, Caller, Json, Path, Permission, Query};
-use sluice_lines::{CreditLine, LineFilter, LineInput, LineKey, LineRecord, LineState};
+use sluice_lines::{CreditLine, LineFilter, LineInput, LineKey, LineRecord, LineState, LineToday, LineUsage, LineView};
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
@@ -94,60 +92,6 @@ async fn create(
     Ok((StatusCode::CREATED, Json(repository(&admin).create(by, &body.line, today).await.map_err(problem_of)?)))
 }
 
-/// A credit line with what it comes to today.
-#[derive(Debug, Serialize, ToSchema)]
-struct LineView {
-    /// The version in force, or that was last; where none was yet, the draft.
-    line: CreditLine,
-    /// The next version, where one is drafted or approved.
-    pending: Option<CreditLine>,
-    /// The line today; null where it was never in force.
-    today: Option<LineToday>,
-}
-
-/// A billing cycle.
-#[derive(Debug, Serialize, ToSchema)]
-struct CycleView {
-    /// 1 for the first one of the line.
-    number: u32,
-    #[schema(value_type = String, format = Date)]
-    first_day: Date,
-    /// The day of the statement.
-    #[schema(value_type = String, format = Date)]
-    last_day: Date,
-}
-
-/// What a line comes to today. Amounts are minor units.
-#[derive(Debug, Serialize, ToSchema)]
-struct LineToday {
-    /// The account's business day.
-    #[schema(value_type = String, format = Date)]
-    date: Date,
-    cycle: CycleView,
-    grade: Grade,
-    /// The limit in force: the base times the grade's multiplier, below the stage's cap, or the override.
-    limit: i64,
-    is_limit_overridden: bool,
-    /// Held + unbilled + open statements - repayments that are not applied; below zero where more was repaid than is owed.
-    exposure: i64,
-    /// What the line still takes.
-    available: i64,
-    /// Open holds of the account.
-    held: u64,
-    /// Charged and captured in the cycle, less what was returned of it.
-    unbilled: u64,
-    /// Of statements, neither paid nor written off.
-    billed: i64,
-    /// Repayments that no statement has taken yet.
-    unapplied: i64,
-    /// Written off, and not recovered.
-    written_off: i64,
-    overdue: Overdue,
-    standing: Standing,
-    /// When the stage or the cap will change if nothing is paid.
-    next_stage_changes: Vec<StageChange>,
-}
-
 /// One credit line: its terms, what it comes to today, and what will follow if nothing is paid.
 #[utoipa::path(get, path = "/credit-lines/{merchant_id}/{currency}", tag = "credit", operation_id = "get_credit_line",
     params(LinePath), responses((status = OK, body = LineView), Problems, NotFound))]
@@ -155,38 +99,15 @@ async fn get(State(admin): State<Admin>, caller: Caller, Path(path): Path<LinePa
     let key = path.allowed(&caller, Permission::CreditRead)?;
     let latest = repository(&admin).get(&key).await.map_err(problem_of)?;
     let record = repository(&admin).record(&key).await.map_err(problem_of)?;
-    let Some(line) = record.line() else { return Ok(Json(LineView { line: latest, pending: None, today: None })) };
-    let pending = Some(latest).filter(|latest| matches!(latest.state, LineState::Draft | LineState::Approved));
-    let today = line_today(&admin, &key, &record).await?;
-    Ok(Json(LineView { line: line.clone(), pending, today }))
+    let today = if record.line().is_some() { line_today(&admin, &key, &record).await? } else { None };
+    Ok(Json(LineView::of(latest, &record, today)))
 }
 
 async fn line_today(admin: &Admin, key: &LineKey, record: &LineRecord) -> Answer<Option<LineToday>> {
     let date = today(admin, (&key.0, key.1)).await?;
-    let (books, _) = record.books();
-    let Some(day) = record.on(&books, &admin.operations.lines().bands(), date) else { return Ok(None) };
-    let account = admin.operations.account(&key.0, key.1, Default::default()).await;
-    let account = account.map_err(|error| no_decision(&error))?;
-    let credit = account.as_ref().and_then(|account| account.credit);
-    let history = LineHistory { terms: &day.terms, obligations: books.obligations(), pauses: &record.pauses };
-    let exposure = credit.map_or(0, |credit| credit.exposure);
-    Ok(Some(LineToday {
-        date,
-        cycle: CycleView { number: day.cycle.number, first_day: day.cycle.first_day, last_day: day.cycle.last_day },
-        grade: day.grade,
-        limit: day.limit.limit,
-        is_limit_overridden: day.limit.is_overridden,
-        exposure,
-        available: if day.is_over { 0 } else { day.limit.available(exposure) },
-        held: account.as_ref().map_or(0, |account| account.counters.pending_amount),
-        unbilled: credit.map_or(0, |credit| credit.unbilled),
-        billed: books.billed(),
-        unapplied: books.unapplied(),
-        written_off: books.obligations().iter().map(Obligation::written_off).sum(),
-        next_stage_changes: history.next_stage_changes(date),
-        overdue: day.overdue,
-        standing: day.standing,
-    }))
+    let found = admin.operations.store().redis().account_of_merchant(&key.0, key.1).await;
+    let (account, _) = found.map_err(|error| no_decision(&error))?;
+    Ok(LineToday::of(record, &admin.operations.lines().bands(), LineUsage::of(account.as_ref()), date))
 }
 
 /// Changes of a credit line, and why.
