@@ -136,7 +136,7 @@ async fn used_and_repaid(api: &Api) -> Result<()> {
     expect(&consume(&oleg, m, "2", 3_000).await?, 200, &json!({"credit": {"exposure": 10_000, "available": 0}}));
     // The usage log says why the payment was refused.
     let log = wait::until_async("the refusal in the usage log", STORED_WITHIN, || async {
-        let log = oleg.get(&format!("/usage-logs?merchant_id={m}&order_no=2")).await?.json();
+        let log = oleg.get(&format!("/usage-logs/merchant/{m}?order_no=2")).await?.json();
         let refusal =
             log["items"].as_array().into_iter().flatten().find(|row| row["code"] == "CREDIT_EXHAUSTED").cloned();
         Ok(refusal)

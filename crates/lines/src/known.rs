@@ -38,7 +38,7 @@ pub enum Credit {
 #[derive(Debug)]
 pub struct CreditLines {
     lines: RwLock<Option<Lines>>,
-    bands: RwLock<Arc<Bands>>,
+    bands: Arc<Bands>,
     queue: mpsc::UnboundedSender<LineKey>,
     /// Postgres was read last time: a first payment may wait for it.
     reached: AtomicBool,
@@ -56,7 +56,7 @@ impl CreditLines {
         let (queue, requests) = mpsc::unbounded_channel();
         let lines = Self {
             lines: RwLock::default(),
-            bands: RwLock::default(),
+            bands: Arc::default(),
             queue,
             reached: AtomicBool::new(false),
             last_read_ms: AtomicI64::new(0),
@@ -104,10 +104,10 @@ impl CreditLines {
         (!self.reached.load(Ordering::Relaxed) && last > 0).then_some(last)
     }
 
-    /// The bands of grades in force.
+    /// The bands of grades: those of the standard scorecard.
     #[must_use]
     pub fn bands(&self) -> Arc<Bands> {
-        Arc::clone(&self.bands.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.bands)
     }
 
     fn cell(&self, merchant: &MerchantId, currency: Currency) -> Result<Arc<Cell>, Credit> {
@@ -184,17 +184,6 @@ impl CreditLines {
                 );
             }
             cell.known.send_replace(Some(Arc::new(Known { record, books, day: Mutex::default() })));
-        }
-    }
-
-    pub(crate) fn set_bands(&self, bands: Bands) {
-        *self.bands.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(bands);
-        // Days were computed by the bands of before.
-        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
-        for cell in lines.iter().flatten().flat_map(|(_, own)| own).map(|(_, cell)| cell) {
-            if let Some(known) = cell.known.borrow().as_ref() {
-                *known.day.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            }
         }
     }
 
