@@ -312,6 +312,7 @@ async fn notices_reach_who_they_are_for() -> Result<()> {
         ("REDIS_URL", life.bench.redis.url()),
         ("DATABASE_URL", life.bench.postgres.url()),
         ("SLUICE_POLICY_FILE", "policies.yaml".to_owned()),
+        ("SLUICE_ALERT_RATE_MESSAGES", "10".to_owned()),
         ("SLUICE_ALERT_ALLOW_NETWORKS", "127.0.0.1/32".to_owned()),
         ("SLUICE_ALERT_MERCHANT_NETWORKS", "127.0.0.1/32".to_owned()),
     ];
