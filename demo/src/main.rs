@@ -1,5 +1,6 @@
 //! `cargo demo`: starts the whole stack privately, sends payments through Envoy and shows how each was decided.
 
+mod credit;
 mod journal;
 mod payments;
 
@@ -105,6 +106,7 @@ async fn demo(arguments: &Arguments) -> Result<Ended> {
     }
     let mut wrong = payments::send_all(&stack).await?;
     wrong += journal::show(&stack).await?;
+    wrong += credit::show(&stack).await?;
     print_addresses(&stack)?;
     if wrong > 0 {
         stack.dir().keep();

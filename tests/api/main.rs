@@ -8,10 +8,12 @@ mod accounts;
 mod alerts;
 mod batches;
 mod charges;
+mod credit;
 mod document;
 mod example;
 mod holds;
 mod mistakes;
+mod month;
 mod outcomes;
 mod policies;
 mod readme;
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
     mistakes::add(&mut suite);
     outcomes::add(&mut suite);
     example::add(&mut suite);
+    credit::add(&mut suite);
+    month::add(&mut suite);
     document::add(&mut suite);
     suite.run()
 }

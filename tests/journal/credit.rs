@@ -1,12 +1,14 @@
 //! Credit lines: the entries of their books, and with them statements and allocations, follow from the events, whatever is stored
 //! twice.
 
-use jiff::civil::date;
+use jiff::civil::{Date, date};
 use quota::{
-    Action, Adjust, AmountMinor, Change, Command, CounterName, CreditTerms, OnExpiry, Posting, PostingKind, Reply,
+    Action, ActorId, Adjust, AmountMinor, Change, Command, CounterName, CreditTerms, Currency, MerchantId, OnExpiry,
+    Posting, PostingKind, Reply,
 };
-use sluice_credit::{Books, CycleRule, Obligation, Terms};
-use sluice_lines::{books, entries};
+use sluice_credit::{Bands, Books, CycleRule, Grade, Obligation, Terms};
+use sluice_kit::database::change::By;
+use sluice_lines::{LineInput, LineKey, LineRecord, LineRepository};
 use testkit::{Failure, Result};
 
 use crate::alerts::{DAY_MS, Hand, MERCHANT};
@@ -32,6 +34,9 @@ impl Ledger {
         let hand = Hand::open(&bench).await?;
         let mut ledger = Self { bench, engine, hand, day: 0, cycle: 0 };
         ledger.cycle = ledger.today();
+        let pool = ledger.bench.postgres.pool().await?;
+        open_line(&LineRepository::new(pool.clone()), OPENED_ON).await?;
+        pool.close().await;
         Ok(ledger)
     }
 
@@ -84,12 +89,16 @@ impl Ledger {
 
     /// The books that follow from the stored entries; none is left out.
     async fn books(&self) -> Result<Books> {
-        let pool = self.bench.postgres.pool().await?;
-        let entries = entries(&pool, MERCHANT, "USD").await?;
-        pool.close().await;
-        let (books, left_out) = books(&terms(), date(2026, 11, 20), &entries);
-        assert_eq!(left_out, []);
+        let (books, left_out) = self.record().await?.into_books();
+        assert_eq!(left_out, 0);
         Ok(books)
+    }
+
+    async fn record(&self) -> Result<LineRecord> {
+        let pool = self.bench.postgres.pool().await?;
+        let record = LineRepository::new(pool.clone()).record(&key()?).await?;
+        pool.close().await;
+        Ok(record)
     }
 
     /// Each statement: its number, amount, and what is paid, credited and written off.
@@ -112,9 +121,38 @@ impl Ledger {
     }
 }
 
+/// The day of `AT_MS`.
+const OPENED_ON: Date = date(2026, 11, 20);
+
 /// Cycles of thirty days; the line is opened on the day of `AT_MS`.
 fn terms() -> Terms {
     Terms { cycle: CycleRule::EveryDays { days: 30 }, ..Terms::default() }
+}
+
+fn key() -> Result<LineKey> {
+    Ok((MerchantId::parse(MERCHANT)?, Currency::parse("USD")?))
+}
+
+/// A line that one person drafts, and another one approves and activates.
+async fn open_line(lines: &LineRepository, on: Date) -> Result<()> {
+    let (maker, checker) = (ActorId::parse("ana")?, ActorId::parse("ben")?);
+    let [made, checked] = [&maker, &checker].map(|actor| By { actor, reason: None });
+    let input = LineInput {
+        merchant_id: MERCHANT.to_owned(),
+        currency: "USD".to_owned(),
+        limit_base: i64::try_from(LIMIT)?,
+        grade: Grade::B,
+        terms: terms(),
+        override_limit: None,
+        override_until: None,
+        expires_on: None,
+        metadata: None,
+        remarks: None,
+    };
+    lines.create(made, &input, on).await?;
+    lines.approve(checked, &key()?, None).await?;
+    lines.activate(checked, &key()?, None, &Bands::default(), on).await?;
+    Ok(())
 }
 
 /// A cycle closes into a statement; late refunds and repayments settle it, the rest waits for the next one.

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use quota::{Action, Code, OnExpiry};
-use sluice_jobs::{Config, Ended, HoldSweep, Rolled, ThresholdSweep, Tools, WindowSweep};
+use sluice_jobs::{Config, CreditSweep, CreditSwept, Ended, HoldSweep, Rolled, ThresholdSweep, Tools, WindowSweep};
 use sluice_kit::clock;
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::shutdown::{self, Shutdown, Stop};
+use sluice_lines::CreditLines;
 use sluice_policy::PolicyBook;
 use sluice_policy_source::Policies;
 use sluice_policy_source::zones::Zones;
@@ -35,7 +36,7 @@ impl Sweeper {
     pub(crate) fn open(bench: &Bench, policies: &str) -> Result<Self> {
         let (config, policies, metrics) = parts(bench, policies)?;
         let (running, shutdown) = shutdown::channel();
-        let tools = Tools::open(&config, policies, &metrics)?;
+        let tools = Tools::open(&config, policies, CreditLines::none(), &metrics)?;
         Ok(Self { tools, metrics, shutdown, _running: running })
     }
 
@@ -49,6 +50,10 @@ impl Sweeper {
 
     pub(crate) async fn windows(&self, now_ms: i64) -> Result<Rolled> {
         Ok(WindowSweep::new(self.tools.clone()).round(now_ms, &self.shutdown).await?)
+    }
+
+    pub(crate) async fn credit(&self, now_ms: i64) -> Result<CreditSwept> {
+        Ok(CreditSweep::new(self.tools.clone()).round(now_ms, &self.shutdown).await?)
     }
 }
 
@@ -427,7 +432,7 @@ async fn the_sweeps_run_until_they_are_stopped() -> Result<()> {
     bench.wait_until_drained(SHARDS).await?;
     let (config, policies, metrics) = parts(&bench, POLICIES)?;
     let (stop, shutdown) = shutdown::channel();
-    let thread = sluice_jobs::spawn(&config, policies, &metrics, shutdown)?;
+    let thread = sluice_jobs::spawn(&config, policies, CreditLines::none(), &metrics, shutdown)?;
     bench.wait_for("SELECT count(*) FROM usage_log WHERE action_type = 'expire'", 1).await?;
     bench.wait_for("SELECT count(*) FROM quota_window WHERE period = 'day' AND merchant_id = 'm-1'", 1).await?;
     // Redis away is a sweep that failed, not the end of all.

@@ -75,9 +75,11 @@ const ARROWS: [(&str, &[&str]); 23] = [
         &[
             "quota",
             "sluice-alerts",
+            "sluice-credit",
             "sluice-decision",
             "sluice-journal",
             "sluice-kit",
+            "sluice-lines",
             "sluice-policy-source",
             "sluice-settings",
             "sluice-store",

@@ -102,8 +102,11 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let background_runtime = runtime()?;
     background_runtime.block_on(migrate(settings, &health));
     let (policies, sources) = background_runtime.block_on(sluice_policy_source::open(settings, &live, &health))?;
-    let (lines, follower) = Follower::open(&settings.postgres_url(), &metrics)?;
-    background_runtime.block_on(follower.first_reading(FIRST_LINES_MAX));
+    let (lines, follower) = background_runtime.block_on(async {
+        let (lines, follower) = Follower::open(&settings.postgres_url(), &metrics)?;
+        follower.first_reading(FIRST_LINES_MAX).await;
+        Ok::<_, RunError>((lines, follower))
+    })?;
     let rules = settings.rules_file.as_deref().map(load_rules).transpose()?;
     let deadlines = background::Deadlines::of(rules.as_ref());
     rules.iter().for_each(sluice_ext_authz::warn_of_actions);

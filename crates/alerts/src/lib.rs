@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod channel;
+pub mod credit;
 pub mod egress;
 pub mod metrics;
 pub mod monitor;
@@ -28,3 +29,4 @@ pub use projection::AlertProjection;
 pub use scope::Scope;
 pub use settings::Settings;
 pub use subject::{Level, Subject};
+pub use words::{Dunning, Watched};

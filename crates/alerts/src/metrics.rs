@@ -2,7 +2,7 @@
 
 use strum::VariantArray;
 
-use super::{Level, Subject};
+use super::Subject;
 
 sluice_kit::metrics! {
     /// Alerts that this server raised. Types are bounded by the policies' thresholds; no request can add one.
@@ -10,8 +10,7 @@ sluice_kit::metrics! {
         raised: Counter["type", "level"] = "quota_alerts", "Alerts that this server raised",
             Subject::VARIANTS
                 .iter()
-                .filter(|subject| subject.is_operators())
-                .map(|subject| [subject.word(), Level::Critical.into_str()]);
+                .filter_map(|subject| Some([subject.word(), subject.operators_level()?.into_str()]));
     }
 }
 
@@ -34,5 +33,6 @@ mod tests {
         let text = metrics.encode();
         let first = r#"quota_alerts_total{type="journal_backlog",level="critical"} 0"#;
         assert!(text.contains(first), "{text}");
+        assert!(text.contains(r#"quota_alerts_total{type="credit_watch",level="warning"} 0"#), "{text}");
     }
 }

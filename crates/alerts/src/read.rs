@@ -17,6 +17,8 @@ use super::{Level, Scope, Subject};
 
 /// Wakes the notifier and the live stream.
 pub(crate) const NOTIFY: &str = "SELECT pg_notify('sluice_alert', $1)";
+/// A merchant sees the alerts that are addressed to it.
+pub(crate) const FOR_MERCHANTS: &str = " AND (a.recipients IS NULL OR 'merchant' = ANY(a.recipients))";
 /// The end by hand, in the column `resolve_reason`.
 const BY_HAND: &str = "by_hand";
 
@@ -29,9 +31,11 @@ const SELECT: &str = "SELECT a.alert_id, a.merchant_id, a.currency, a.alert_type
     FROM quota_alert a LEFT JOIN LATERAL (SELECT min(m.ended_at) AS at FROM alert_message m \
         WHERE m.alert_id = a.alert_id AND m.kind = 'raised' AND m.state = 'sent'";
 const ACKNOWLEDGE: &str = "UPDATE quota_alert SET acknowledged_at = now(), acknowledged_by = $2, acknowledge_notes = $3 \
-    WHERE alert_id = $1 AND acknowledged_at IS NULL AND resolved_at IS NULL AND ($4::text IS NULL OR merchant_id = $4)";
+    WHERE alert_id = $1 AND acknowledged_at IS NULL AND resolved_at IS NULL \
+        AND ($4::text IS NULL OR merchant_id = $4 AND (recipients IS NULL OR 'merchant' = ANY(recipients)))";
 const RESOLVE: &str = "UPDATE quota_alert SET resolved_at = greatest(now(), raised_at), resolved_by = $2, resolve_notes = $3, \
-    resolve_reason = $5 WHERE alert_id = $1 AND resolved_at IS NULL AND ($4::text IS NULL OR merchant_id = $4)";
+    resolve_reason = $5 WHERE alert_id = $1 AND resolved_at IS NULL \
+        AND ($4::text IS NULL OR merchant_id = $4 AND (recipients IS NULL OR 'merchant' = ANY(recipients)))";
 
 /// An alert. Amounts are in minor units.
 #[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
@@ -166,6 +170,7 @@ pub fn select(merchant: Option<&MerchantId>) -> QueryBuilder<Postgres> {
     sql.push(") sent ON true WHERE true");
     if let Some(merchant) = merchant {
         sql.push(" AND a.merchant_id = ").push_bind(merchant.as_str().to_owned());
+        sql.push(FOR_MERCHANTS);
     }
     sql
 }

@@ -114,6 +114,17 @@ impl Settings {
         self.channels.iter().filter_map(|channel| Some((channel, delivery(channel)?))).collect()
     }
 
+    /// Of the channels that get the alert those that it names by id or kind; all of them where it names none of them.
+    #[must_use]
+    pub fn channels_for(&self, alert: &AlertAttributes, named: Option<&[String]>) -> Vec<(&Channel, Delivery)> {
+        let routed = self.routes_for(alert);
+        let is_named = |(channel, _): &(&Channel, Delivery)| {
+            named.into_iter().flatten().any(|name| name == channel.id() || name == channel.kind())
+        };
+        let chosen: Vec<_> = routed.iter().copied().filter(is_named).collect();
+        if chosen.is_empty() { routed } else { chosen }
+    }
+
     /// A channel by its id.
     #[must_use]
     pub fn channel(&self, id: &str) -> Option<&Channel> {

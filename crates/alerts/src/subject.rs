@@ -40,6 +40,10 @@ pub enum Subject {
     Drift,
     /// A server's clock is too far from Redis'. For operators only.
     ClockSkew,
+    /// A notice of dunning: a statement is due, or past due.
+    CreditDunning,
+    /// A credit line is past due so far that risk watches it. For operators only.
+    CreditWatch,
 }
 
 impl Subject {
@@ -68,6 +72,8 @@ impl Subject {
             Self::JournalBacklog => "journal_backlog",
             Self::Drift => "drift",
             Self::ClockSkew => "clock_skew",
+            Self::CreditDunning => "credit_dunning",
+            Self::CreditWatch => "credit_watch",
         }
     }
 
@@ -89,10 +95,31 @@ impl Subject {
         Self::VARIANTS.iter().copied().find(|subject| subject.column() == text)
     }
 
-    /// Whether it concerns no merchant's account.
+    /// Whether only operators are notified.
     #[must_use]
     pub const fn is_operators(self) -> bool {
-        matches!(self, Self::DegradedStore | Self::JournalBacklog | Self::Drift | Self::ClockSkew)
+        self.operators_level().is_some()
+    }
+
+    /// The level of an alert for operators only; `None` for those that merchants receive.
+    #[must_use]
+    pub const fn operators_level(self) -> Option<Level> {
+        match self {
+            Self::DegradedStore | Self::JournalBacklog | Self::Drift | Self::ClockSkew => Some(Level::Critical),
+            Self::CreditWatch => Some(Level::Warning),
+            Self::Daily
+            | Self::DailyCount
+            | Self::Weekly
+            | Self::WeeklyCount
+            | Self::Monthly
+            | Self::MonthlyCount
+            | Self::Yearly
+            | Self::YearlyCount
+            | Self::Pending
+            | Self::Suspended
+            | Self::OverCapture
+            | Self::CreditDunning => None,
+        }
     }
 
     /// Whether it is a limit, whose thresholds have alerts of their own.

@@ -2,6 +2,9 @@
 
 use quota::{Currency, LimitName};
 
+use crate::Level;
+use crate::credit::LineAccount;
+
 /// `used` as a percentage of `max`, cut off after four places and never above what it is; `None` where `max` is 0.
 pub(super) fn percent(used: u64, max: u64) -> Option<String> {
     let parts = (u128::from(used) * 1_000_000).checked_div(u128::from(max))?;
@@ -29,6 +32,78 @@ pub(super) fn suspended(currency: Option<&str>, operator: &str, reason: Option<&
 pub(super) fn over_captured(order_no: &str, currency: &str, captured: u64, held: u64) -> String {
     let (captured, held) = (amount(captured, currency), amount(held, currency));
     format!("Captures of order {order_no} went beyond its hold: {captured} of {held}")
+}
+
+/// A notice of dunning.
+#[derive(Clone, Copy, Debug)]
+pub struct Dunning<'a> {
+    pub account: LineAccount<'a>,
+    /// The cycle of the statement, `YYYYMMDD`.
+    pub cycle: i32,
+    /// The number of the statement.
+    pub number: u32,
+    /// What is to be paid, minor units.
+    pub amount: u64,
+    /// As in `2026-12-14`.
+    pub due_on: &'a str,
+    /// Days until the due date, on the day of sending; 0 from then on.
+    pub days_left: i64,
+    /// Days past due on the day of sending; 0 up to the due date.
+    pub days_past_due: i64,
+    /// The id of the text.
+    pub template: &'a str,
+    pub level: Level,
+}
+
+/// A credit line that risk watches.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched<'a> {
+    pub account: LineAccount<'a>,
+    /// Since when, `YYYYMMDD`.
+    pub since: i32,
+    /// As in `watch` or `frozen`.
+    pub stage: &'a str,
+    pub days_past_due: i64,
+    /// What cures the line, minor units.
+    pub amount: u64,
+}
+
+/// A statement is due soon, today, or past due.
+pub(super) fn dunning(notice: &Dunning<'_>) -> String {
+    let Dunning { account, number, due_on, days_left, days_past_due, template, .. } = notice;
+    let heading = match *template {
+        "formal_demand" => "Formal demand. ",
+        "final_demand" => "Final demand before default. ",
+        "default_notice" => "Notice of default. ",
+        _ => "",
+    };
+    let to_pay = amount(notice.amount, account.currency);
+    let due = match (days_past_due, days_left) {
+        (1.., _) => format!("was due on {due_on}; {}", past_due(*days_past_due)),
+        (_, 1..) => format!("is due on {due_on}, in {}", days(*days_left)),
+        _ => format!("is due on {due_on}"),
+    };
+    format!("{heading}Statement {number} of {} ({}) {due}. To pay: {to_pay}", account.merchant_id, account.currency)
+}
+
+/// A credit line has fallen behind.
+pub(super) fn watched(line: &Watched<'_>) -> String {
+    let Watched { account, stage, days_past_due, .. } = line;
+    let past_due = match days_past_due {
+        1.. => past_due(*days_past_due),
+        _ => "nothing is past due any more".to_owned(),
+    };
+    let to_pay = amount(line.amount, account.currency);
+    let (merchant, currency) = (account.merchant_id, account.currency);
+    format!("The credit line of {merchant} ({currency}) is in stage {stage}; {past_due}. To cure it: {to_pay}")
+}
+
+fn past_due(number: i64) -> String {
+    format!("{} past due", days(number))
+}
+
+fn days(number: i64) -> String {
+    if number == 1 { "1 day".to_owned() } else { format!("{number} days") }
 }
 
 /// As in `1234.50 USD`.
@@ -82,6 +157,53 @@ mod tests {
         ] {
             assert_eq!(amount(minor, currency), text);
         }
+    }
+
+    #[test]
+    fn credit_is_put_in_words() {
+        let account = LineAccount { merchant_id: "merchant-001", currency: "USD" };
+        let notice = |days_left, days_past_due, template| {
+            dunning(&Dunning {
+                account,
+                cycle: 20_261_101,
+                number: 3,
+                amount: 12_000,
+                due_on: "2026-12-14",
+                days_left,
+                days_past_due,
+                template,
+                level: Level::Warning,
+            })
+        };
+        let line = |days_past_due| {
+            watched(&Watched { account, since: 20_261_220, stage: "watch", days_past_due, amount: 12_000 })
+        };
+        let texts = [
+            notice(3, 0, "payment_due_soon"),
+            notice(0, 0, "payment_due_today"),
+            notice(0, 1, "payment_overdue"),
+            notice(0, 7, "a text of their own"),
+            notice(0, 30, "formal_demand"),
+            notice(0, 60, "final_demand"),
+            notice(0, 90, "default_notice"),
+            line(7),
+            line(0),
+        ];
+        assert_eq!(
+            texts,
+            [
+                "Statement 3 of merchant-001 (USD) is due on 2026-12-14, in 3 days. To pay: 120.00 USD",
+                "Statement 3 of merchant-001 (USD) is due on 2026-12-14. To pay: 120.00 USD",
+                "Statement 3 of merchant-001 (USD) was due on 2026-12-14; 1 day past due. To pay: 120.00 USD",
+                "Statement 3 of merchant-001 (USD) was due on 2026-12-14; 7 days past due. To pay: 120.00 USD",
+                "Formal demand. Statement 3 of merchant-001 (USD) was due on 2026-12-14; 30 days past due. To pay: 120.00 USD",
+                "Final demand before default. Statement 3 of merchant-001 (USD) was due on 2026-12-14; 60 days past due. \
+                 To pay: 120.00 USD",
+                "Notice of default. Statement 3 of merchant-001 (USD) was due on 2026-12-14; 90 days past due. To pay: 120.00 USD",
+                "The credit line of merchant-001 (USD) is in stage watch; 7 days past due. To cure it: 120.00 USD",
+                "The credit line of merchant-001 (USD) is in stage watch; nothing is past due any more. To cure it: 120.00 USD",
+            ]
+        );
     }
 
     #[test]

@@ -24,12 +24,35 @@ pub enum NoticeKind {
     Final,
 }
 
+impl NoticeKind {
+    /// The name in documents and answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reminder => "reminder",
+            Self::Formal => "formal",
+            Self::Final => "final",
+        }
+    }
+}
+
 /// Who receives a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Recipient {
     Merchant,
     Operators,
+}
+
+impl Recipient {
+    /// The name in documents and answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Merchant => "merchant",
+            Self::Operators => "operators",
+        }
+    }
 }
 
 /// One step of the ladder.
@@ -148,6 +171,8 @@ pub struct Notice {
     pub due_on: Date,
     /// What is unpaid of the minimum.
     pub amount: i64,
+    /// Days past due on the day of sending; 0 up to the due date.
+    pub days_past_due: i64,
     pub step: DunningStep,
 }
 
@@ -209,7 +234,8 @@ impl LineHistory<'_> {
             |on: Date, step: &DunningStep| on >= first && (step.kind != NoticeKind::Reminder || last == Some(step.day));
         let notice = |(on, step): (Date, &DunningStep)| {
             let key = NoticeKey { obligation: own.statement.cycle, step: step.day };
-            Notice { key, on, due_on, amount, step: step.clone() }
+            let days_past_due = paused.days_past_due(due_on, date);
+            Notice { key, on, due_on, amount, days_past_due, step: step.clone() }
         };
         let notices = reached.into_iter().filter(|(on, step)| is_sent(*on, step)).map(notice);
         notices.filter(|notice| !state.sent.contains(&notice.key)).collect()

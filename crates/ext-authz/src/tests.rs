@@ -16,8 +16,11 @@ use tokio::sync::Notify;
 
 use super::*;
 use sluice_kit::health::Health;
+use sluice_kit::metrics::Metrics;
+use sluice_lines::CreditLines;
+use sluice_policy_source::Policies;
 use sluice_policy_source::zones::Zones;
-use sluice_settings::Settings;
+use sluice_settings::{Live, Settings};
 use sluice_store::{AuditContext, MemoryStore, StoreError};
 
 /// A store that is unavailable, in one way or another.
@@ -65,7 +68,8 @@ fn service<S: Store>(store: Arc<S>) -> CheckService<S> {
     let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     let live = Live::fixed(&Settings::load(env, None).unwrap());
     let rules = Document::from_json(RULES.as_bytes()).unwrap();
-    CheckService::new(store, Arc::new(Policies::new(book, health)), Some(rules), &metrics, live)
+    let policies = Arc::new(Policies::new(book, health));
+    CheckService::new(Decider::new(store, policies, CreditLines::none(), live, &metrics), Some(rules))
 }
 
 fn from_filter(action: &str, mode: &str) -> CheckRequest {

@@ -1,5 +1,5 @@
-//! Work without a request: ends expired holds, closes the windows of accounts without traffic, and finds usage that is across a
-//! threshold because the limit has changed.
+//! Work without a request: ends expired holds, closes the windows and billing cycles of accounts without traffic, and finds usage
+//! that is across a threshold because the limit has changed. Sends the notices of dunning.
 //!
 //! Every server sweeps, on a thread of its own that shares nothing with payments but the processor. Neither which of them is
 //! first nor whether any is in time matters: the store's rule ends a hold once, and rolls windows over by itself with the next
@@ -8,6 +8,8 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod apply;
+mod credit;
+mod dunning;
 mod holds;
 mod metrics;
 mod orphans;
@@ -22,9 +24,11 @@ use std::time::Duration;
 
 use quota::{Currency, MerchantId, Mode};
 use sluice_kit::database::PgPool;
+use sluice_kit::database::change::ChangeError;
 use sluice_kit::shutdown::Shutdown;
 use thiserror::Error;
 
+use sluice_alerts::AlertMetrics;
 use sluice_decision::decider::{Decider, InForce, Prepared};
 use sluice_decision::request::{Caller, Operation, Request, Source};
 use sluice_kit::clock;
@@ -36,6 +40,7 @@ use sluice_policy_source::Policies;
 use sluice_settings::{Live, Secret, Settings};
 use sluice_store::{NO_ATTEMPT, RedisStore, RedisStoreConfig, Store, StoreError, StoreTime, Verified};
 
+pub use credit::{CreditSweep, CreditSwept};
 pub use holds::{Ended, HoldSweep};
 pub use metrics::{JobMetrics, Sweep};
 pub use roll::Rolled;
@@ -43,7 +48,7 @@ pub use thresholds::ThresholdSweep;
 pub use windows::WindowSweep;
 
 /// One for each sweep.
-const CONNECTIONS_MAX: u32 = 3;
+const CONNECTIONS_MAX: u32 = 4;
 /// Commands of one script call, which occupies Redis for about a millisecond.
 const COMMANDS_PER_CALL: usize = 50;
 /// The actor in the journal.
@@ -56,13 +61,21 @@ pub enum SweepError {
     Store(#[from] StoreError),
     #[error("postgres gave no answer: {0}")]
     Database(#[from] sluice_kit::database::Error),
+    #[error("credit lines cannot be read: {0}")]
+    Lines(#[from] ChangeError),
 }
 
 impl Away for SweepError {
     fn is_away(&self) -> bool {
         match self {
             Self::Store(error) => error.is_away(),
-            Self::Database(error) => error.is_away(),
+            Self::Database(error) | Self::Lines(ChangeError::Database(error)) => error.is_away(),
+            Self::Lines(
+                ChangeError::NotFound(_)
+                | ChangeError::Conflict(_)
+                | ChangeError::Invalid { .. }
+                | ChangeError::FourEyes,
+            ) => false,
         }
     }
 }
@@ -95,6 +108,7 @@ pub struct Tools {
     decider: Decider<RedisStore>,
     pool: PgPool,
     job_metrics: Arc<JobMetrics>,
+    alert_metrics: Arc<AlertMetrics>,
     shards: u16,
 }
 
@@ -117,6 +131,7 @@ impl Tools {
         Ok(Self {
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             job_metrics: metrics.part(),
+            alert_metrics: metrics.part(),
             decider: Decider::new(Arc::new(store), policies, lines, live.clone(), metrics),
             shards: *shards,
         })
@@ -189,7 +204,8 @@ pub fn spawn(
 async fn run(tools: Tools, shutdown: Shutdown) {
     let holds = run_holds(tools.clone(), shutdown.clone());
     let windows = run_windows(tools.clone(), shutdown.clone());
-    tokio::join!(holds, windows, run_thresholds(tools, shutdown));
+    let thresholds = run_thresholds(tools.clone(), shutdown.clone());
+    tokio::join!(holds, windows, thresholds, run_credit(tools, shutdown));
 }
 
 async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
@@ -222,6 +238,17 @@ async fn run_thresholds(tools: Tools, mut shutdown: Shutdown) {
             report(&tools.job_metrics, Sweep::Thresholds, swept.map(drop));
         }
         let _ = shutdown.until(tools.decider.live().elapse(|now| Duration::from_secs(now.threshold_sweep_secs))).await;
+    }
+}
+
+async fn run_credit(tools: Tools, mut shutdown: Shutdown) {
+    let sweep = CreditSweep::new(tools.clone());
+    while !shutdown.is_requested() {
+        if let Some(now_ms) = tools.time_to_sweep(Sweep::Credit).await {
+            let swept = sweep.round(now_ms, &shutdown).await;
+            report(&tools.job_metrics, Sweep::Credit, swept.map(drop));
+        }
+        let _ = shutdown.until(tools.decider.live().elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
     }
 }
 

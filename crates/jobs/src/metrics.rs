@@ -1,5 +1,6 @@
 //! The sweeps' metrics at `/metrics`.
 
+use sluice_credit::NoticeKind;
 use sluice_kit::metrics::signed;
 use strum::IntoStaticStr;
 
@@ -10,6 +11,7 @@ pub enum Sweep {
     Holds,
     Windows,
     Thresholds,
+    Credit,
 }
 
 sluice_kit::metrics! {
@@ -20,6 +22,9 @@ sluice_kit::metrics! {
             "Accounts without traffic whose windows this server closed";
         pub(super) accounts_updated: Counter = "sluice_thresholds_swept",
             "Accounts that this server found across a threshold without a payment";
+        pub(super) cycles_closed: Counter = "sluice_credit_cycles_closed",
+            "Billing cycles of credit lines without traffic that this server closed";
+        notices: Counter["kind"] = "sluice_credit_notices", "Notices of dunning that this server sent";
         pub(super) hold_lag_secs: Gauge = "sluice_hold_sweep_lag_seconds",
             "How late the oldest hold was at the last sweep";
         finished: FloatGauge["sweep"] = "sluice_sweep_finished_timestamp_seconds", "When a sweep last finished";
@@ -33,6 +38,11 @@ impl JobMetrics {
     /// Counts an expired hold.
     pub(super) fn hold_ended(&self, settled: bool) {
         self.holds_ended.of([if settled { "settled" } else { "voided" }]).inc();
+    }
+
+    /// Counts a notice of dunning.
+    pub(super) fn notice_sent(&self, kind: NoticeKind) {
+        self.notices.of([kind.as_str()]).inc();
     }
 
     /// Records that a sweep finished.

@@ -40,6 +40,19 @@ const fn shift_ms() -> i64 {
     0
 }
 
+/// By how much a test moves the store's clock together with this one, milliseconds: builds with debug assertions only, where the
+/// environment has `TEST_CLOCK_SHIFTS_STORE`. 0 otherwise.
+#[must_use]
+pub fn store_shift_ms() -> i64 {
+    #[cfg(debug_assertions)]
+    static SHIFTED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("TEST_CLOCK_SHIFTS_STORE").is_some());
+    #[cfg(debug_assertions)]
+    if *SHIFTED {
+        return shift_ms();
+    }
+    0
+}
+
 /// So many random bytes; `None` where the system has none.
 #[must_use]
 pub fn random<const N: usize>() -> Option<[u8; N]> {

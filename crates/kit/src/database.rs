@@ -13,8 +13,9 @@ use std::time::Duration;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-pub use sqlx::Error;
 /// For crates that pass connections on and have no SQL of their own.
+pub use sqlx::Connection;
+pub use sqlx::Error;
 pub use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::health::Away;

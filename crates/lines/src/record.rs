@@ -162,6 +162,28 @@ impl LineRecord {
         schedule(self.versions.iter())
     }
 
+    /// Whether a billing cycle before that of a date has not closed. The account has been in the cycle of the day on which it last
+    /// closed one; before the first close in that of the opening. Cycles in between have no statement.
+    #[must_use]
+    pub fn has_cycle_to_close(&self, date: Date) -> bool {
+        let Some(schedule) = self.schedule() else { return false };
+        let Some((current, _)) = schedule.cycle_at(date) else { return false };
+        let last = self.entries.iter().rev().find(|entry| entry.kind == EntryKind::CycleClosed);
+        let since = match last {
+            Some(entry) => day_of(entry.business_day),
+            None => self.line().and_then(|line| line.opened_on),
+        };
+        let stored = since.and_then(|since| schedule.cycle_at(since));
+        stored.is_none_or(|(stored, _)| stored.first_day < current.first_day)
+    }
+
+    /// What stages and notices are computed from; `None` where the account never had a line.
+    #[must_use]
+    pub fn history<'a>(&'a self, books: &'a Books) -> Option<LineHistory<'a>> {
+        let terms = &self.line()?.terms;
+        Some(LineHistory { terms, obligations: books.obligations(), pauses: &self.pauses })
+    }
+
     /// The books after all entries. An entry that contradicts those before it is left out, and returned with the reason: the
     /// others count.
     #[must_use]
@@ -249,7 +271,7 @@ impl LineRecord {
         let (cycle, _) = self.schedule()?.cycle_at(date).map(|(cycle, terms)| (cycle, terms.clone()))?;
         let grade = self.grade(date);
         let band = bands.of_grade(grade)?.clone();
-        let history = LineHistory { terms: &line.terms, obligations: books.obligations(), pauses: &self.pauses };
+        let history = self.history(books)?;
         let standing = history.standing(date);
         let factors = LimitFactors {
             limit_base: line.limit_base,

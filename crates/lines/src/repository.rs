@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use utoipa::ToSchema;
 
 use crate::record::{self, LineKey, LineRecord};
-use crate::{CreditLine, GradeRow, LineInput, LineState};
+use crate::{CreditLine, GradeRow, LineInput, LineState, NoticeRow};
 
 /// Most rows of one page, whatever the caller requests.
 const ROWS_MAX: i64 = 1_001;
@@ -281,6 +281,27 @@ impl LineRepository {
             MerchantId::parse(&merchant).ok().zip(Currency::parse(&currency).ok())
         };
         Ok(rows.into_iter().filter_map(key).collect())
+    }
+
+    /// The notices of dunning that were sent for several accounts, each account's in their order.
+    ///
+    /// # Errors
+    /// [`ChangeError::Database`].
+    pub async fn notices(&self, keys: &[LineKey]) -> Result<HashMap<LineKey, Vec<NoticeRow>>> {
+        let statement = "SELECT merchant_id, currency::text, to_jsonb(n)::text FROM credit_notice AS n \
+            NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM UNNEST($1::text[], $2::text[]) \
+                AS given (merchant_id, currency)) AS given ORDER BY sent_at, cycle, step";
+        let merchants: Vec<&str> = keys.iter().map(|(merchant, _)| merchant.as_str()).collect();
+        let currencies: Vec<&str> = keys.iter().map(|(_, currency)| currency.code()).collect();
+        let query = sqlx::query_as(statement).bind(merchants).bind(currencies);
+        let rows: Vec<(String, String, String)> = query.fetch_all(&self.pool).await?;
+        let mut notices: HashMap<LineKey, Vec<NoticeRow>> = HashMap::new();
+        for (merchant, currency, body) in rows {
+            if let Some(key) = MerchantId::parse(&merchant).ok().zip(Currency::parse(&currency).ok()) {
+                notices.entry(key).or_default().push(read(body)?);
+            }
+        }
+        Ok(notices)
     }
 
     /// Accepts a promise to pay.

@@ -1,6 +1,7 @@
 //! The text of a message, the same for every channel that people read.
 
 use crate::notice::{Alert, Change, Content, Digest, DigestAlert, Notice};
+use crate::{Level, Subject};
 
 /// A line is cut to so many characters where space is limited.
 const LINE_CHARS_MAX: usize = 600;
@@ -87,7 +88,17 @@ fn title(change: Change, alert: &Alert) -> String {
         Change::Raised => alert.alert_level.into_str(),
         Change::Resolved => "resolved",
     };
-    format!("[{state}] {}{}", alert.alert_type, about(alert))
+    format!("[{state}] {}{}", heading(alert), about(alert))
+}
+
+/// What it is about; for merchants who owe money in words.
+fn heading(alert: &Alert) -> &str {
+    match (Subject::from_column(&alert.subject), alert.alert_level) {
+        (Some(Subject::CreditDunning), Level::Warning) => "Payment reminder",
+        (Some(Subject::CreditDunning), Level::Critical) => "Payment demand",
+        (Some(Subject::CreditWatch), _) => "Credit line past due",
+        _ => &alert.alert_type,
+    }
 }
 
 /// The alert's account.
@@ -158,6 +169,21 @@ mod tests {
         assert!(resolved.plain().contains("UTC by system, refund"), "{resolved:?}");
         let digest = Text::of(&Notice::digest([Notice::of(Change::Resolved, alert)], sample::notice().timestamp));
         assert_eq!((digest.title.as_str(), digest.lines.len()), ("[digest] 0 raised, 1 resolved", 1));
+    }
+
+    #[test]
+    fn credit_has_titles_for_who_owes() {
+        let titles = [
+            ("credit_dunning", Level::Warning, Change::Raised, "[warning] Payment reminder: M-1, USD"),
+            ("credit_dunning", Level::Critical, Change::Raised, "[critical] Payment demand: M-1, USD"),
+            ("credit_dunning", Level::Warning, Change::Resolved, "[resolved] Payment reminder: M-1, USD"),
+            ("credit_watch", Level::Warning, Change::Raised, "[warning] Credit line past due: M-1, USD"),
+        ];
+        for (subject, alert_level, change, title) in titles {
+            let word = subject.to_owned();
+            let alert = Alert { subject: word.clone(), alert_type: word, alert_level, ..sample::alert() };
+            assert_eq!(Text::of(&Notice::of(change, alert)).title, title);
+        }
     }
 
     #[test]

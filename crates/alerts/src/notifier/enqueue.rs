@@ -18,11 +18,13 @@ use sluice_kit::clock;
 const ALERTS_MAX: i64 = 500;
 /// The operators' scope.
 const OPERATORS: &str = "operators";
+/// The recipient whose scope is the merchant's own.
+const MERCHANT: &str = "merchant";
 
 /// Rows that the journal has locked are left for the next run: the notifier does not wait for them.
 const SEE: &str = "SELECT alert_id, merchant_id, currency::text, subject, alert_type, alert_level, threshold, message, window_id, \
         current_used, max, trim_scale(trunc(usage_percent, 2))::text AS usage_percent, policy_version, event_id, \
-        trace_id, raised_at, resolved_at, resolved_by, resolve_reason, resolve_notes, raise_seen_at IS NULL AS is_raised, \
+        trace_id, recipients, channels, raised_at, resolved_at, resolved_by, resolve_reason, resolve_notes, raise_seen_at IS NULL AS is_raised, \
         resolved_at IS NOT NULL AND resolve_seen_at IS NULL AS is_ended \
     FROM quota_alert WHERE (raise_seen_at IS NULL OR (resolved_at IS NOT NULL AND resolve_seen_at IS NULL)) \
         AND alert_id > $1 ORDER BY alert_id LIMIT $2 FOR UPDATE SKIP LOCKED";
@@ -61,6 +63,8 @@ struct Seen {
     policy_version: Option<String>,
     event_id: Option<Uuid>,
     trace_id: Option<String>,
+    recipients: Option<Vec<String>>,
+    channels: Option<Vec<String>>,
     raised_at: DateTime<Utc>,
     resolved_at: Option<DateTime<Utc>>,
     resolved_by: Option<String>,
@@ -161,10 +165,13 @@ async fn settings_of(
 }
 
 impl Seen {
-    /// The scopes whose settings may route it: the operators', and the merchant's own.
+    /// The scopes whose settings may route it: the operators', and the merchant's own, as far as it is addressed to them.
     fn scopes(&self) -> Vec<String> {
-        let merchant = self.merchant_id.as_ref().map(|merchant| format!("merchant:{merchant}"));
-        std::iter::once(OPERATORS.to_owned()).chain(merchant).collect()
+        let is_addressed =
+            |name: &str| self.recipients.as_ref().is_none_or(|names| names.iter().any(|own| own == name));
+        let operators = is_addressed(OPERATORS).then(|| OPERATORS.to_owned());
+        let merchant = self.merchant_id.as_ref().filter(|_| is_addressed(MERCHANT));
+        operators.into_iter().chain(merchant.map(|merchant| format!("merchant:{merchant}"))).collect()
     }
 
     fn changes(&self) -> impl Iterator<Item = Change> {
@@ -215,7 +222,7 @@ impl Made {
         for change in seen.changes() {
             let resolved = change == Change::Resolved;
             let alert = AlertAttributes { subject, level: seen.level(), threshold, resolved };
-            for (channel, delivery) in settings.routes_for(&alert) {
+            for (channel, delivery) in settings.channels_for(&alert, seen.channels.as_deref()) {
                 let minutes = match delivery {
                     Delivery::Immediate => None,
                     Delivery::Digest => Some(i32::try_from(settings.digest_minutes).unwrap_or(i32::MAX)),

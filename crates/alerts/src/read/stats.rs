@@ -1,10 +1,11 @@
 //! Numbers of alerts in a period: by type, level, merchant and state.
 
+use quota::MerchantId;
 use serde::Serialize;
 use sqlx::{PgPool, QueryBuilder};
 use utoipa::ToSchema;
 
-use super::Filter;
+use super::{FOR_MERCHANTS, Filter};
 use crate::Level;
 
 /// Most merchants in an answer, those with the most alerts. Types do not reach this number in practice.
@@ -73,15 +74,18 @@ pub struct Totals {
     pub by_merchant: Vec<OfMerchant>,
 }
 
-/// Counts the alerts that the filter takes, all at the same moment.
+/// Counts the alerts that the filter takes, all at the same moment; those of one merchant where the caller sees no other.
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn count(pool: &PgPool, filter: &Filter) -> Result<Totals, sqlx::Error> {
+pub async fn count(pool: &PgPool, own: Option<&MerchantId>, filter: &Filter) -> Result<Totals, sqlx::Error> {
     let query = |column: &str| {
         let mut sql = QueryBuilder::new("SELECT ");
         sql.push(column).push(if column.is_empty() { "" } else { ", " }).push(COUNTS);
         filter.push(&mut sql);
+        if own.is_some() {
+            sql.push(FOR_MERCHANTS);
+        }
         if !column.is_empty() {
             sql.push(" GROUP BY ").push(column).push(" ORDER BY count DESC, ").push(column).push(" LIMIT ");
             sql.push_bind(GROUPS_MAX);

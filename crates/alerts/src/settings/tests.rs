@@ -12,6 +12,31 @@ fn read(document: &Value) -> Settings {
     serde_json::from_value(document.clone()).unwrap()
 }
 
+/// A notice goes to those of the routed channels that its step names, and to all of them where it names none.
+#[test]
+fn a_step_chooses_among_the_channels_of_its_routes() {
+    let settings =
+        with(all_kinds(), "/routes", json!([{"types": ["credit_dunning"], "channels": ["mail", "hook", "chat"]}]));
+    let settings = read(&settings);
+    let notice =
+        AlertAttributes { subject: Subject::CreditDunning, level: Level::Critical, threshold: None, resolved: false };
+    let ids = |alert: &AlertAttributes, names: Option<&[&str]>| {
+        let names: Option<Vec<String>> = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        let chosen = settings.channels_for(alert, names.as_deref());
+        chosen.into_iter().map(|(channel, _)| channel.id().to_owned()).collect::<Vec<_>>()
+    };
+    for (names, expected) in [
+        (None, &["hook", "mail", "chat"][..]),
+        (Some(&["email"][..]), &["mail"]),
+        (Some(&["hook", "email"]), &["hook", "mail"]),
+        (Some(&["phone", "letter"]), &["hook", "mail", "chat"]),
+    ] {
+        assert_eq!(ids(&notice, names), expected, "{names:?}");
+    }
+    let other = AlertAttributes { subject: Subject::Suspended, ..notice };
+    assert_eq!(ids(&other, Some(&["email"])), [""; 0]);
+}
+
 fn merchant() -> Scope {
     Scope::Merchant(MerchantId::parse("m-1").unwrap())
 }

@@ -204,7 +204,7 @@ async fn stats(
     Query(query): Query<AlertStatsQuery>,
 ) -> Answer<Json<AlertStats>> {
     let (filter, from, to) = query.filter(&caller, now())?;
-    let totals = read::stats::count(&admin.pool, &filter).await?;
+    let totals = read::stats::count(&admin.pool, caller.merchant.as_ref(), &filter).await?;
     Ok(Json(AlertStats { from, to, totals }))
 }
 

@@ -1,8 +1,10 @@
 //! The router through a real socket, without Postgres: what is open, what is closed, and the form of the answers.
 
 use super::*;
+use sluice_decision::decider::Decider;
 use sluice_journal::HistoryStore;
 use sluice_kit::shutdown;
+use sluice_lines::CreditLines;
 use sluice_policy::PolicyBook;
 use sluice_policy_source::Policies;
 use sluice_settings::Secret;
@@ -39,7 +41,7 @@ fn admin_with(env: &[(&str, &str)]) -> Admin {
     let redis = Arc::new(RedisStore::open(&config).unwrap());
     let store = Arc::new(HistoryStore::new(redis, pool.clone()));
     let policies = Arc::new(Policies::new(PolicyBook::empty(), Arc::clone(&health)));
-    let operations = Operations::new(store, policies, live.clone(), &metrics);
+    let operations = Operations::new(Decider::new(store, policies, CreditLines::none(), live.clone(), &metrics));
     Admin::new(&settings, live, health, metrics, pool, operations).unwrap()
 }
 

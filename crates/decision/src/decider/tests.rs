@@ -59,7 +59,8 @@ fn decider() -> Decider<MemoryStore> {
     let book = PolicyBook::from_yaml(text, &Zones::compiled_in()).unwrap();
     let env = [("SLUICE_POLICY_FILE".to_owned(), "p".to_owned())];
     let live = Live::fixed(&Settings::load(env.into_iter(), None).unwrap());
-    Decider::new(Arc::new(MemoryStore::new(4)), Arc::new(Policies::new(book, health)), live, &metrics)
+    let policies = Arc::new(Policies::new(book, health));
+    Decider::new(Arc::new(MemoryStore::new(4)), policies, CreditLines::none(), live, &metrics)
 }
 
 /// The lines of a charge above its limit, of one that fits, of its void and of a roll, for one caller.
@@ -75,14 +76,14 @@ async fn lines(source: Source) -> Vec<Vec<(String, String)>> {
     ] {
         let (merchant, currency) = (MerchantId::parse("m").unwrap(), Currency::parse("USD").unwrap());
         let now_ms = decider.store().now_ms();
-        let policy = decider.policies().effective(&merchant, currency, None, now_ms).await;
+        let in_force = decider.in_force(&merchant, currency, None, now_ms).await;
         let request = Request {
             order_no: OrderNo::parse(order).ok(),
             ..Request::new(merchant, currency, AttemptId([1; 16]), operation)
         };
         let (actor, mode) = ("operator".to_owned(), Mode::Enforce);
         let caller = Caller { source, actor, operator_type: "", mode, trace: None };
-        decider.decide(decider.prepare(request, caller, policy, now_ms), Instant::now()).await.unwrap();
+        decider.decide(decider.prepare(request, caller, in_force, now_ms), Instant::now()).await.unwrap();
     }
     drop(guard);
     let events = events.0.lock().unwrap();

@@ -97,9 +97,12 @@ impl Operations {
         let now_ms = self.0.store().now_ms();
         let policy = self.0.policies().effective(merchant, currency, None, now_ms).await;
         let in_force = InForce { policy, credit: Credit::Line(Arc::new(day)) };
-        let request = Request::new(merchant.clone(), currency, NO_ATTEMPT, Operation::Roll);
-        let prepared = self.prepare(actor, request, in_force, now_ms);
-        self.0.decide(prepared, Instant::now()).await.map(drop).map_err(|undecided| undecided.error)
+        // The first one makes an account, the second one changes an account that is there.
+        let batch = [Operation::Initialize, Operation::Roll].map(|operation| {
+            let request = Request::new(merchant.clone(), currency, NO_ATTEMPT, operation);
+            self.prepare(actor, request, in_force.clone(), now_ms)
+        });
+        self.0.decide_each(batch.into(), Instant::now()).await.into_iter().try_for_each(|done| done.map(drop))
     }
 
     /// The known state of the store's clock.

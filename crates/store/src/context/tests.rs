@@ -107,6 +107,7 @@ fn a_payment_is_told_in_full() {
             read_at_ms: 0,
         }),
         value_day: 20_261_129,
+        ..EventContext::default()
     };
     assert_eq!(read(&command(Action::Consume(charge())), &notes()), expected);
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use quota::{Action, AmountMinor, Code, Command, Currency, PostingKind, Record, Reply, ThresholdPolicy, shard_of};
 use redis::{Cmd, RedisError, Value};
+use sluice_kit::clock;
 
 use super::link::is_wrong_server;
 use super::{StoreClock, StoreError, StoreTime, corrupt};
@@ -86,6 +87,7 @@ pub(super) fn call(hash: &str, shards: u16, time: &StoreTime, batch: &[CommandWi
 /// The store's time for the script: [`OWN_TIME`] except in tests.
 fn time_of(time: &StoreTime, batch: &[CommandWithContext<'_>]) -> f64 {
     match time {
+        StoreTime::Own if clock::store_shift_ms() != 0 => clock::now_ms().max(0) as f64,
         StoreTime::Own => OWN_TIME,
         StoreTime::OfCommands => {
             let latest = batch.iter().map(|(command, _)| command.now_ms.max(command.windows.since_ms)).max();

@@ -93,7 +93,8 @@ impl RedisStore {
     pub async fn compare_clocks(&self) -> Result<(), StoreError> {
         let sent_ms = clock::now_ms();
         let (secs, us): (i64, i64) = self.query(&redis::cmd("TIME")).await?;
-        self.verified.clock.compare(secs.saturating_mul(1000).saturating_add(us / 1000), sent_ms);
+        let store_ms = secs.saturating_mul(1000).saturating_add(us / 1000).saturating_add(clock::store_shift_ms());
+        self.verified.clock.compare(store_ms, sent_ms);
         Ok(())
     }
 

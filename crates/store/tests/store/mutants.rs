@@ -48,7 +48,11 @@ const MUTANTS: &[Mutant] = &[
     ("elseif on_credit and not terms_cycle and flags >=", "elseif not terms_cycle and flags >=", 148283482181625),
     ("elseif on_credit and not terms_cycle and flags >=", "elseif on_credit and flags >=", 148283482181625),
     ("not terms_cycle and flags >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then", "not terms_cycle then", 148283482181625),
-    ("if flags % (2 * COMMAND_CREDIT_FLAG) >= COMMAND_CREDIT_FLAG then", "if flags >= COMMAND_CREDIT_FLAG then", 148283482181625),
+    (
+        "if flags % (2 * COMMAND_CREDIT_FLAG) >= COMMAND_CREDIT_FLAG then",
+        "if flags >= COMMAND_CREDIT_FLAG then",
+        148283482181625,
+    ),
     (
         "exposure, o_cycle = exposure + amount, cycle else o_cycle = 0 end",
         "exposure, o_cycle = exposure + amount, cycle end",

@@ -173,8 +173,9 @@ async fn repay(
 ) -> Answer<Json<PostingAnswer>> {
     let key = path.allowed(&caller, Permission::CreditPost)?;
     let RepaymentRequest { repayment_no, amount, received_on, is_recovery, remarks } = body;
+    let record = record(&admin, &key).await?;
     if is_recovery {
-        refuse_recovery(&record(&admin, &key).await?, &repayment_no, amount)?;
+        refuse_recovery(&record, &repayment_no, amount)?;
     }
     let asked = Asked {
         kind: if is_recovery { PostingKind::Recovery } else { PostingKind::Repayment },

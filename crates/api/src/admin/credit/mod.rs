@@ -1,6 +1,7 @@
 //! `/credit-lines` and `/credit`: limits that are used and repaid, their statements, repayments, pauses and grades.
 
 mod books;
+mod dunning;
 mod grades;
 mod lines;
 
@@ -16,7 +17,7 @@ use super::{Admin, Caller, Permission};
 use sluice_lines::{LineKey, LineRecord, LineRepository, day_of};
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new().merge(lines::routes()).merge(books::routes()).merge(grades::routes())
+    OpenApiRouter::new().merge(lines::routes()).merge(books::routes()).merge(dunning::routes()).merge(grades::routes())
 }
 
 /// Which line.

@@ -1,0 +1,122 @@
+//! Credit lines without a request: closes their billing cycles that are over, so that each has its statement, and has `dunning`
+//! send what is due.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::civil::Date;
+use quota::Calendar;
+use sluice_credit::Bands;
+
+use super::apply::Failures;
+use super::dunning::{self, Page};
+use super::{Shutdown, SweepError, Task, Tools, request};
+use sluice_decision::decider::{InForce, Prepared};
+use sluice_decision::request::Operation;
+use sluice_kit::database::PgConnection;
+use sluice_kit::database::leader::Leader;
+use sluice_lines::{Credit, LineKey, LineRecord, LineRepository, day_of};
+
+/// Lets one server sweep at a time; any number that nothing else uses.
+const SWEEP_LOCK: i64 = 0x51_75_6f_74_61_07;
+const TASK: Task = Task { actor: "system:credit", reason: "cycle_closed" };
+/// Lines that are read at a time.
+const LINES_PER_PAGE: i64 = 200;
+
+/// The result of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreditSwept {
+    /// So many billing cycles were closed, and notices sent.
+    Lines { closed: u64, notices: u64 },
+    /// Another server is sweeping.
+    ByAnother,
+}
+
+/// The sweep over credit lines.
+#[derive(Debug)]
+pub struct CreditSweep {
+    tools: Tools,
+    lines: LineRepository,
+}
+
+/// The state of a round.
+#[derive(Debug)]
+struct Round {
+    now_ms: i64,
+    bands: Arc<Bands>,
+    closed: u64,
+    notices: u64,
+    failures: Failures,
+}
+
+impl CreditSweep {
+    /// A sweep.
+    #[must_use]
+    pub fn new(tools: Tools) -> Self {
+        let lines = LineRepository::new(tools.pool.clone());
+        Self { tools, lines }
+    }
+
+    /// Closes the billing cycles that are over at `now_ms`, milliseconds since the epoch, in the account's calendar, and sends the
+    /// notices that are due. One server does it at a time.
+    ///
+    /// # Errors
+    /// [`SweepError`] where Postgres or the store gives no answer, or contains an unexpected value for an account; the other
+    /// lines are done where Postgres is there.
+    pub async fn round(&self, now_ms: i64, shutdown: &Shutdown) -> Result<CreditSwept, SweepError> {
+        let Some(mut leader) = Leader::elect(&self.tools.pool, SWEEP_LOCK).await? else {
+            return Ok(CreditSwept::ByAnother);
+        };
+        let bands = self.tools.decider.lines().bands();
+        let mut round = Round { now_ms, bands, closed: 0, notices: 0, failures: Failures::default() };
+        let mut after: Option<LineKey> = None;
+        while !shutdown.is_requested() && !round.failures.are_too_many() {
+            let keys = self.lines.keys(None, after.as_ref(), LINES_PER_PAGE).await?;
+            let Some(last) = keys.last() else { break };
+            after = Some(last.clone());
+            self.page(&mut leader.connection, &keys, &mut round).await?;
+        }
+        leader.resign().await?;
+        let Round { closed, notices, failures, .. } = round;
+        if closed > 0 {
+            tracing::info!(cycles = closed, "billing cycles of credit lines without traffic were closed");
+        }
+        if notices > 0 {
+            tracing::info!(notices, "notices of dunning were sent");
+        }
+        failures.after(CreditSwept::Lines { closed, notices })
+    }
+
+    async fn page(&self, connection: &mut PgConnection, keys: &[LineKey], round: &mut Round) -> Result<(), SweepError> {
+        let records = self.lines.records(keys).await?;
+        let days: HashMap<&LineKey, Date> =
+            keys.iter().filter_map(|key| Some((key, self.business_day(key, round.now_ms)?))).collect();
+        let page = Page { records: &records, days: &days, sent: self.lines.notices(keys).await?, now_ms: round.now_ms };
+        round.notices += dunning::send(&self.tools, connection, &page, &mut round.failures).await?;
+        let commands = records.iter().filter_map(|(key, record)| self.close(key, record, round)).collect();
+        let closed = self.tools.roll_each(commands, &mut round.failures).await;
+        self.tools.job_metrics.cycles_closed.inc_by(closed);
+        round.closed += closed;
+        Ok(())
+    }
+
+    /// The command that closes a line's cycle; `None` where none is over, or no policy gives the calendar.
+    fn close(&self, (merchant, currency): &LineKey, record: &LineRecord, round: &Round) -> Option<Prepared> {
+        let policy = self.tools.in_force(merchant, *currency, round.now_ms).policy?;
+        let today = day_of(policy.windows_at(round.now_ms).ids.day)?;
+        if !record.has_cycle_to_close(today) {
+            return None;
+        }
+        let day = record.on(&record.books().0, &round.bands, today)?;
+        let in_force = InForce { policy: Some(policy), credit: Credit::Line(Arc::new(day)) };
+        let request = request(merchant.clone(), *currency, Operation::Roll);
+        Some(self.tools.prepare(request, TASK, in_force, round.now_ms))
+    }
+
+    /// The account's business day; that of UTC where no policy applies: what is owed stays owed.
+    fn business_day(&self, (merchant, currency): &LineKey, now_ms: i64) -> Option<Date> {
+        let policy = self.tools.in_force(merchant, *currency, now_ms).policy;
+        let windows = policy.map_or_else(|| Calendar::UTC.windows_at(now_ms), |policy| policy.windows_at(now_ms));
+        day_of(windows.ids.day)
+    }
+}
