@@ -32,7 +32,7 @@ pub use notice::NoticeRow;
 pub use projection::EntryProjection;
 pub use record::{LineKey, LineRecord, StoredEntry, Unreadable, read};
 pub use repository::{LineFilter, LineRepository, PauseRow};
-pub use simulation::{Simulation, SimulationError};
+pub use simulation::{Simulation, SimulationBasis, SimulationError};
 pub use statement_view::{AllocationView, StatementStatus, StatementView, statements_csv};
 pub use usage::LineUsage;
 pub use view::{CycleView, LineToday, LineView};

@@ -7,8 +7,8 @@ use jiff::Span;
 use jiff::civil::Date;
 use serde::Serialize;
 use sluice_credit::{
-    Bands, Books, BooksError, Change, DunningState, Event, Grade, LineHistory, Notice, Overdue, Schedule, StageChange,
-    Standing, Statement, Terms,
+    Bands, Books, BooksError, Change, DunningState, Event, Grade, LineHistory, Notice, NoticeKey, Overdue, Schedule,
+    StageChange, Standing, Statement, Terms,
 };
 use thiserror::Error;
 
@@ -40,6 +40,17 @@ pub struct Simulation {
     pub notices: Vec<Notice>,
 }
 
+/// What is known of an account today beside its record.
+#[derive(Clone, Copy, Debug)]
+pub struct SimulationBasis<'a> {
+    /// The account's business day.
+    pub today: Date,
+    /// What Redis has of the account.
+    pub usage: LineUsage,
+    /// The notices of dunning that were sent.
+    pub sent: &'a BTreeSet<NoticeKey>,
+}
+
 /// Why there is no simulation.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SimulationError {
@@ -52,17 +63,17 @@ pub enum SimulationError {
 }
 
 impl LineRecord {
-    /// The line on `date`, by what Redis has of the account and what is known on `today`.
+    /// The line on `date`.
     ///
     /// # Errors
     /// [`SimulationError`]; the last day is [`Terms::DAYS_MAX`] days away.
     pub fn simulate(
         &self,
         bands: &Bands,
-        usage: LineUsage,
-        today: Date,
+        basis: SimulationBasis<'_>,
         date: Date,
     ) -> Result<Simulation, SimulationError> {
+        let SimulationBasis { today, usage, sent } = basis;
         let last = today.saturating_add(Span::new().days(Terms::DAYS_MAX));
         if !(today..=last).contains(&date) {
             return Err(SimulationError::Date { date, first: today, last });
@@ -73,7 +84,7 @@ impl LineRecord {
         let history = LineHistory { terms: &day.terms, obligations: books.obligations(), pauses: &self.pauses };
         let mut stage_changes = history.stage_changes(date);
         stage_changes.retain(|change| change.on >= today);
-        let state = DunningState { active_from: Some(today), sent: &BTreeSet::new() };
+        let state = DunningState { active_from: self.line().and_then(|line| line.opened_on), sent };
         let mut notices = history.dunning_calendar(today, state);
         notices.retain(|notice| notice.on <= date);
         let available = day.available(usage.exposure);

@@ -126,9 +126,9 @@ fn amount(text: &str) -> Result<AmountMinor, String> {
 pub(super) enum CreditError {
     #[error("the account has no credit line that was ever in force")]
     NoLine,
-    #[error("--received-on: {given} is in the future: the business day is {today}")]
+    #[error("--received-on {given} is in the future: the business day is {today}")]
     Future { given: Date, today: Date },
-    #[error("AMOUNT: {0}")]
+    #[error("AMOUNT {0}")]
     Amount(String),
     #[error("refused with {code}: {sentence}")]
     Refused { code: &'static str, sentence: String },

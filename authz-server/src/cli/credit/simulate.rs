@@ -1,14 +1,17 @@
 //! `credit simulate`: the line on a later day if nothing is paid and nothing more is charged.
 
 use jiff::civil::Date;
-use sluice_lines::{Simulation, SimulationError};
+use sluice_lines::{Simulation, SimulationBasis, SimulationError};
 
 use super::{CliError, CreditError, Outcome, Session, day_or_none, past_due, table};
 
 pub(super) async fn simulate(session: &Session, on: Date, json: bool) -> Result<Outcome, CliError> {
     let usage = session.usage().await?;
     let record = session.record().await?;
-    let simulation = match record.simulate(&session.operations.lines().bands(), usage, session.today, on) {
+    let notices = session.lines.notices(std::slice::from_ref(&session.key)).await.map_err(CreditError::from)?;
+    let sent = notices.into_values().flatten().map(|notice| notice.key()).collect();
+    let basis = SimulationBasis { today: session.today, usage, sent: &sent };
+    let simulation = match record.simulate(&session.operations.lines().bands(), basis, on) {
         Ok(simulation) => Some(simulation),
         Err(SimulationError::NoLine) => None,
         Err(error @ (SimulationError::Date { .. } | SimulationError::Books(_))) => {

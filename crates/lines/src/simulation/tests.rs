@@ -68,7 +68,8 @@ fn entry(kind: EntryKind, cycle: u32, amount: i64) -> StoredEntry {
 }
 
 fn simulate(record: &LineRecord, usage: LineUsage, date: &str) -> Simulation {
-    record.simulate(&Bands::default(), usage, today(), day(date)).unwrap()
+    let basis = SimulationBasis { today: today(), usage, sent: &BTreeSet::new() };
+    record.simulate(&Bands::default(), basis, day(date)).unwrap()
 }
 
 /// The statement is due on 2026-02-14.
@@ -242,16 +243,30 @@ fn later_cycles_close_with_nothing() {
     }
 }
 
+/// What was sent is not sent again; what is due and was not sent is.
+#[test]
+fn notices_that_were_sent_are_left_out() {
+    let record = record(line());
+    let step = |step| NoticeKey { obligation: CycleId(JANUARY), step };
+    for (sent, expected) in [(vec![], vec![-3, 0, 1]), (vec![-3, 1], vec![0])] {
+        let sent: BTreeSet<NoticeKey> = sent.into_iter().map(step).collect();
+        let basis = SimulationBasis { today: today(), usage: USAGE, sent: &sent };
+        let found = record.simulate(&Bands::default(), basis, day("2026-02-15")).unwrap();
+        assert_eq!(found.notices.iter().map(|notice| notice.step.day).collect::<Vec<_>>(), expected);
+    }
+}
+
 #[test]
 fn what_cannot_be_simulated_is_refused() {
     let bands = Bands::default();
     let (first, last) = (today(), day("2036-01-18"));
+    let basis = SimulationBasis { today: first, usage: USAGE, sent: &BTreeSet::new() };
     let record = record(line());
     for text in ["2026-01-19", "2036-01-19"] {
-        let error = record.simulate(&bands, USAGE, first, day(text)).unwrap_err();
+        let error = record.simulate(&bands, basis, day(text)).unwrap_err();
         assert_eq!(error, SimulationError::Date { date: day(text), first, last });
     }
-    assert_eq!(record.simulate(&bands, USAGE, first, last).unwrap().standing.stage, Stage::Defaulted);
-    let none = LineRecord::default().simulate(&bands, USAGE, first, last);
+    assert_eq!(record.simulate(&bands, basis, last).unwrap().standing.stage, Stage::Defaulted);
+    let none = LineRecord::default().simulate(&bands, basis, last);
     assert_eq!(none.unwrap_err(), SimulationError::NoLine);
 }
