@@ -165,7 +165,9 @@ pub fn members(details: &RefusalDetails) -> HashMap<String, String> {
     let Ok(Value::Object(members)) = serde_json::to_value(details) else { return HashMap::new() };
     let flat = |(name, value): (String, Value)| match value {
         Value::Object(inner) => inner.into_iter().map(|(own, value)| (format!("{name}_{own}"), plain(value))).collect(),
-        other => vec![(name, plain(other))],
+        value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            vec![(name, plain(value))]
+        }
     };
     members.into_iter().flat_map(flat).collect()
 }
