@@ -16,7 +16,7 @@ use testkit::{Result, wait};
 /// Whose quota the walk is about.
 const MERCHANT: &str = "walked";
 /// What answers a merchant that names no merchant: its own data.
-const NARROWED: [&str; 9] = [
+const NARROWED: [&str; 12] = [
     "/quotas/list",
     "/quotas/stats",
     "/outcomes/unknown",
@@ -26,6 +26,9 @@ const NARROWED: [&str; 9] = [
     "/alerts/unresolved",
     "/alerts/stats",
     "/alerts/messages",
+    "/credit-lines",
+    "/credit/ageing",
+    "/credit/stats",
 ];
 /// What an id alone names: another's is answered as one that nothing has.
 const HIDDEN: [&str; 3] =
@@ -116,6 +119,8 @@ pub(crate) async fn all(api: &Api) -> Result<Vec<Step>> {
     outcomes(&mut walk, api).await?;
     alerts(&mut walk).await?;
     logs_and_settings(&mut walk).await?;
+    // Last: a line that is closed takes no payments.
+    credit(&mut walk, api).await?;
     tokens(&mut walk).await?;
     Ok(walk.steps)
 }
@@ -275,6 +280,63 @@ async fn until<T>(caller: &Caller, path: &str, found: impl Fn(&Value) -> Option<
     wait::until_async(path, NOTIFIED_WITHIN, || async { Ok(found(&caller.get(path).await?.json())) }).await
 }
 
+/// A line in force with a statement, which is put into the tables: no cycle ends while the test runs.
+async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
+    const LINE: &str = "/credit-lines/{merchant_id}/{currency}";
+    let nothing = Value::Null;
+    let line = json!({"merchant_id": MERCHANT, "currency": "USD", "limit_base": 1_000_000});
+    walk.post("/credit-lines", json!({"line": line, "reason": "a contract"})).await?;
+    walk.put("PATCH", LINE, &nothing, json!({"line": {"terms": {"due_days": 30}}, "reason": "as agreed"})).await?;
+    walk.put("POST", "/credit-lines/{merchant_id}/{currency}/approve", &nothing, json!({"reason": "agreed"})).await?;
+    walk.put("POST", "/credit-lines/{merchant_id}/{currency}/activate", &nothing, json!({})).await?;
+    let pool = api.postgres.pool().await?;
+    for statement in [
+        "INSERT INTO credit_statement VALUES ('walked', 'USD', 1, 20260901, '2026-09-01', '2026-09-30', '2099-10-30', 500, 500, \
+            gen_random_uuid())",
+        "INSERT INTO credit_entry (event_id, kind, merchant_id, currency, shard, seq, at, business_day, cycle, amount) \
+            VALUES (gen_random_uuid(), 'cycle_closed', 'walked', 'USD', 0, 1, now(), 20261001, 20260901, 500)",
+    ] {
+        sqlx::query(statement).execute(&pool).await?;
+    }
+    pool.close().await;
+    let repayment =
+        json!({"repayment_no": "walked-1", "amount": 100, "received_on": "2026-10-02", "remarks": "by transfer"});
+    walk.put("POST", "/credit-lines/{merchant_id}/{currency}/repayments", &nothing, repayment).await?;
+    let ana = walk.ana.clone();
+    until(&ana, &format!("/credit-lines/{MERCHANT}/USD/repayments"), |answer| {
+        answer["items"][0]["repayment_no"].is_string().then_some(())
+    })
+    .await?;
+    let reverse = "/credit-lines/{merchant_id}/{currency}/repayments/{repayment_no}/reverse";
+    walk.put("POST", reverse, &json!("walked-1"), json!({"reason": "it bounced"})).await?;
+    let write_off = json!({"write_off_no": "walked-w-1", "amount": 5, "reason": "a rounding"});
+    walk.put("POST", "/credit-lines/{merchant_id}/{currency}/write-off", &nothing, write_off).await?;
+    let pause = json!({"from": "2026-12-01", "to": "2026-12-05", "reason": "pays next week"});
+    walk.put("POST", "/credit-lines/{merchant_id}/{currency}/pauses", &nothing, pause).await?;
+    let grade = json!({"grade": "A", "reason": "audited accounts", "expires_on": "2099-12-31"});
+    let grade = walk.put("POST", "/credit-lines/{merchant_id}/{currency}/grade", &nothing, grade).await?;
+    let approve = "/credit-lines/{merchant_id}/{currency}/grade/{grade_id}/approve";
+    walk.put("POST", approve, &json!(grade["grade_id"].to_string()), json!({})).await?;
+    for template in [
+        LINE,
+        "/credit-lines/{merchant_id}/{currency}/history",
+        "/credit-lines/{merchant_id}/{currency}/statements",
+        "/credit-lines/{merchant_id}/{currency}/repayments",
+        "/credit-lines/{merchant_id}/{currency}/pauses",
+        "/credit-lines/{merchant_id}/{currency}/grade",
+        "/credit-lines/{merchant_id}/{currency}/dunning",
+        "/credit-lines",
+        "/credit/ageing",
+        "/credit/stats",
+    ] {
+        walk.get("GET", template, &nothing, "").await?;
+    }
+    walk.get("GET", "/credit-lines/{merchant_id}/{currency}/statements/{number}", &json!("1"), "").await?;
+    walk.put("POST", "/credit-lines/{merchant_id}/{currency}/close", &nothing, json!({"reason": "done"}))
+        .await
+        .map(drop)
+}
+
 async fn logs_and_settings(walk: &mut Walk) -> Result<()> {
     let nothing = Value::Null;
     for query in ["?action=consume&success=true&limit=1", "?format=csv"] {
@@ -342,7 +404,7 @@ pub(crate) async fn a_stranger_is_refused_everything(api: &Api, steps: &[Step]) 
         let answer = stranger.send(step.call.clone()).await?;
         let text = String::from_utf8_lossy(&answer.body);
         let what = format!("{} {}: {} {text}", step.method, step.call.path, answer.status);
-        if NARROWED.contains(&step.template) {
+        if step.method == "GET" && NARROWED.contains(&step.template) {
             assert!(answer.status == 200 && !text.contains(MERCHANT), "{what}");
             *seen.entry(step.template).or_default() += 1;
         } else if HIDDEN.contains(&step.template) {

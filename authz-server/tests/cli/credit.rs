@@ -122,8 +122,8 @@ async fn repay(bench: &Bench) -> Result<()> {
     assert!(future.code == Some(1) && future.stderr.contains("is in the future"), "{future:?}");
     let recovery = bench.run(&["repay", "shop", "USD", "V-1", "1", "--recovery"])?;
     assert!(recovery.code == Some(1) && recovery.stderr.contains("give at most 0"), "{recovery:?}");
-    let nobody = bench.run(&["repay", "other", "USD", "R-1", "1"])?;
-    assert!(nobody.code == Some(1) && nobody.stderr.contains("no credit line"), "{nobody:?}");
+    let unknown = bench.run(&["repay", "other", "USD", "R-1", "1"])?;
+    assert!(unknown.code == Some(1) && unknown.stderr.contains("no credit line"), "{unknown:?}");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! Alerts of credit lines: the notices of dunning, and lines that risk watches. Whoever computes them raises each in the transaction
-//! of what it records.
+//! Alerts of credit lines: the notices of dunning, and lines that risk watches. The part that computes them raises each in the
+//! transaction of what it records.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnection;
@@ -19,7 +19,7 @@ const RAISE: &str = "WITH raised AS ( \
                 AND (resolved_at IS NULL OR window_id = $6 AND resolve_reason = 'by_hand'))) \
         RETURNING alert_id \
     ) SELECT pg_notify($12, alert_id::text) FROM raised";
-/// Nobody receives a message that an alert has ended because the next notice is there.
+/// An alert that ends because the next notice is there causes no message.
 const REPLACE: &str = "WITH replaced AS ( \
         UPDATE quota_alert SET resolved_at = greatest($5, raised_at), resolved_by = $6, resolve_reason = 'replaced', \
             resolve_seen_at = now() \

@@ -9,7 +9,6 @@ use crate::CycleId;
 
 /// What a cycle came to when it closed. It keeps its due date and minimum whatever becomes of the terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Statement {
     /// 1 for the first cycle of the line.
     pub number: u32,

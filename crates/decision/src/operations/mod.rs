@@ -83,7 +83,7 @@ impl Operations {
         policy.map_or_else(|| Calendar::UTC.windows_at(now_ms), |policy| policy.windows_at(now_ms)).ids.day
     }
 
-    /// Tells the store that an account has a line, so that its exposure is kept from now on and not from the next payment on.
+    /// Records in the store that an account has a line, so that its exposure is kept from now on and not from the next payment on.
     ///
     /// # Errors
     /// [`StoreError`] where there is no answer; the next payment does it then.

@@ -40,6 +40,17 @@ pub(super) fn of(operation: &str) -> Option<Value> {
             "effective_date": "2090-11-27T00:00:00Z", "expiry_date": "2090-11-30T00:00:00Z"}),
         "set_merchant_settings" | "set_operators_settings" => settings(),
         "test_merchant_settings" | "test_operators_settings" => json!({"channel_id": "ops-chat"}),
+        "create_credit_line" => {
+            json!({"line": {"merchant_id": "merchant-001", "currency": "USD", "limit_base": 1_000_000},
+            "reason": "a new contract"})
+        }
+        "update_credit_line" => json!({"line": {"limit_base": 2_000_000, "terms": {"due_days": 30}},
+            "reason": "more volume"}),
+        "repay" => json!({"repayment_no": "REPAYMENT-001", "amount": 250_000}),
+        "reverse_repayment" => json!({"reason": "the bank returned the debit"}),
+        "write_off" => json!({"write_off_no": "WRITE-OFF-001", "amount": 5_000, "reason": "insolvent"}),
+        "pause" => json!({"from": "2026-12-01", "to": "2026-12-10", "reason": "pays in two parts"}),
+        "request_grade" => json!({"grade": "A", "reason": "audited accounts", "expires_on": "2099-12-31"}),
         "change_settings" => json!({"changes": {"admin_page_max": 100}, "reason": "smaller pages"}),
         "create_access_token" => json!({"name": "reports", "role": "operator", "permissions": ["quotas:read"]}),
         "resolve_outcome" => {
@@ -50,7 +61,11 @@ pub(super) fn of(operation: &str) -> Option<Value> {
         | "activate_limit_policy"
         | "deactivate_limit_policy"
         | "approve_override"
-        | "revoke_override" => json!({"reason": "as agreed"}),
+        | "revoke_override"
+        | "approve_credit_line"
+        | "activate_credit_line"
+        | "close_credit_line"
+        | "approve_grade" => json!({"reason": "as agreed"}),
         _ => return None,
     })
 }
