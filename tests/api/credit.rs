@@ -52,7 +52,7 @@ async fn open(api: &Api, merchant: &str, limit: i64) -> Result<()> {
     known(&ana, merchant).await
 }
 
-/// The server knows the line, which it is told of within a second.
+/// The server knows the line, which it learns within a second.
 async fn known(caller: &Caller, merchant: &str) -> Result<()> {
     wait::until_async("the server to know the line", STORED_WITHIN, || async {
         let account = caller.get(&format!("/quotas/merchant/{merchant}/currency/USD")).await?.json();
