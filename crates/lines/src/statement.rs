@@ -15,8 +15,11 @@ use crate::day::day_of;
 use crate::entry::Entry;
 use crate::line::{CreditLine, schedule};
 
-static INSERT: LazyLock<String> =
-    LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", insert("credit_statement", StatementRow::COLUMNS)));
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    let insert = insert("credit_statement", StatementRow::COLUMNS);
+    // A number that another journal gave meanwhile fails the transaction, which is tried again: no statement is left out.
+    format!("{insert} ON CONFLICT (merchant_id, currency, cycle) DO NOTHING")
+});
 /// The versions that were ever in force of the accounts given, and the number of each account's last statement.
 const VERSIONS: &str = "\
     SELECT to_jsonb(line)::text FROM credit_line AS line \

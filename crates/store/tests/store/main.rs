@@ -5,6 +5,7 @@
 
 mod apart;
 mod books;
+mod credit_race;
 mod cut;
 mod failover;
 mod figures;

@@ -15,13 +15,13 @@ use crate::support::{connect, open};
 
 const ROUNDS: u128 = 150;
 /// Connections that each capture, void and expire.
-const SERVERS: usize = 6;
+pub(crate) const SERVERS: usize = 6;
 const HELD: u64 = 60;
 const CAPTURED: u64 = 20;
 const NOW_MS: i64 = 1_795_296_600_000;
 const LIFETIME_SECS: u32 = 60;
 
-fn command(order: &str, name: &str, action: Action, number: u128) -> Command {
+pub(crate) fn command(order: &str, name: &str, action: Action, number: u128) -> Command {
     let now_ms = NOW_MS + if matches!(action, Action::Hold(..)) { 0 } else { i64::from(LIFETIME_SECS) * 1000 };
     Command {
         merchant: MerchantId::parse("m").unwrap(),
@@ -44,17 +44,21 @@ fn command(order: &str, name: &str, action: Action, number: u128) -> Command {
     }
 }
 
-fn hold(order: &str, on_expiry: OnExpiry, number: u128) -> Command {
-    let charge = Charge {
-        amount: AmountMinor::new(HELD).unwrap(),
+/// A charge without limits.
+pub(crate) fn charge(minor: u64) -> Charge {
+    Charge {
+        amount: AmountMinor::new(minor).unwrap(),
         limits: Limits::UNLIMITED,
         refusal: None,
         pace: None,
         replays_max: None,
         refuse_unknown_credit: false,
-    };
+    }
+}
+
+fn hold(order: &str, on_expiry: OnExpiry, number: u128) -> Command {
     let terms = HoldTerms { lifetime_secs: LIFETIME_SECS, on_expiry };
-    command(order, "hold", Action::Hold(charge, terms), number)
+    command(order, "hold", Action::Hold(charge(HELD), terms), number)
 }
 
 /// Everything that may end a hold, from one server.
