@@ -221,8 +221,10 @@ async fn versions(api: &Api) -> Result<()> {
     })
     .await?;
     expect(&consume(&oleg, m, "2", 10_001).await?, 200, &json!({"credit": {"limit": 20_000}}));
-    let fixed = json!({"line": {"currency": "EUR"}});
-    expect(&patch(&oleg, &path(m, ""), &fixed).await?, 400, &json!({"field": "currency"}));
+    for (name, value) in [("merchant_id", "other"), ("currency", "EUR"), ("grade", "A")] {
+        let fixed = json!({"line": {name: value}});
+        expect(&patch(&oleg, &path(m, ""), &fixed).await?, 400, &json!({"field": name}));
+    }
     Ok(())
 }
 
@@ -278,10 +280,12 @@ async fn closed(api: &Api) -> Result<()> {
     consume(&oleg, m, "1", 4_000).await?;
     expect(&ana.post(&path(m, "/close"), &json!({"reason": "left"})).await?, 200, &json!({"state": "closed"}));
     wait::until_async("the server to know the close", STORED_WITHIN, || async {
-        let refused = consume(&oleg, m, "2", 1).await?;
-        Ok((refused.code() == "CREDIT_FROZEN").then_some(()))
+        let check =
+            oleg.post("/quotas/check", &json!({"merchant_id": m, "currency": "USD", "amount": 1})).await?.json();
+        Ok((check["code"] == "CREDIT_FROZEN").then_some(()))
     })
     .await?;
+    expect(&consume(&oleg, m, "2", 1).await?, 403, &json!({"code": "CREDIT_FROZEN", "credit": {"exposure": 4_000}}));
     // What is owed can be repaid, and orders of before go on.
     let refund = json!({"merchant_id": m, "currency": "USD", "order_no": "1", "refund_no": "r-1", "amount": 1_000});
     expect(&oleg.post("/quotas/refund", &refund).await?, 200, &json!({"credit": {"exposure": 3_000}}));
@@ -351,7 +355,14 @@ async fn own_line(api: &Api) -> Result<()> {
         &json!({"currencies": [{"currency": "USD", "lines": 1, "limit": 10_000, "stages": {"current": 1}, "grades": {"B": 1}}]}),
     );
     let repayment = json!({"repayment_no": "p-1", "amount": 5});
-    expect(&shop.post(&path(m, "/repayments"), &repayment).await?, 403, &json!({"code": "FORBIDDEN"}));
+    // Also not with the rights of an operator: no merchant declares that it has paid.
+    let narrowed = api.caller(json!({"sub": "own-operator", "role": "operator", "merchant_id": m}))?;
+    for caller in [&shop, &narrowed] {
+        expect(&caller.post(&path(m, "/repayments"), &repayment).await?, 403, &json!({"code": "FORBIDDEN"}));
+        let reason = json!({"reason": "x"});
+        let reversed = caller.post(&path(m, "/repayments/p-1/reverse"), &reason).await?;
+        expect(&reversed, 403, &json!({"code": "FORBIDDEN"}));
+    }
     expect(&shop.post("/credit-lines", &line(m, 1)).await?, 403, &json!({"code": "FORBIDDEN"}));
     Ok(())
 }

@@ -18,11 +18,10 @@ pub(crate) fn refuse(charge: &mut Charge, credit: &Credit, policy: Option<&Polic
     let Some(policy) = policy else { return };
     let denies = policy.on_unknown_credit == OnUnknownCredit::Deny;
     let refusal = match credit {
-        Credit::NoLine => None,
         Credit::Line(day) => day.refuses(channel),
         Credit::Unread => denies.then_some(Code::CreditUnknown),
-        Credit::Unknown => {
-            // The store knows whether the account is on a line.
+        // The store knows whether the account is on a line, also on one that was opened since Postgres was read.
+        Credit::NoLine | Credit::Unknown => {
             charge.refuse_unknown_credit = denies;
             None
         }

@@ -100,15 +100,15 @@ impl CreditSweep {
         Ok(())
     }
 
-    /// The command that closes a line's cycle; `None` where none is over, or no policy gives the calendar.
+    /// The command that closes a line's cycle; `None` where none is over.
     fn close(&self, (merchant, currency): &LineKey, record: &LineRecord, round: &Round) -> Option<Prepared> {
-        let policy = self.tools.in_force(merchant, *currency, round.now_ms).policy?;
-        let today = day_of(policy.windows_at(round.now_ms).ids.day)?;
+        let policy = self.tools.in_force(merchant, *currency, round.now_ms).policy;
+        let today = self.business_day(&(merchant.clone(), *currency), round.now_ms)?;
         if !record.has_cycle_to_close(today) {
             return None;
         }
         let day = record.on(&record.books().0, &round.bands, today)?;
-        let in_force = InForce { policy: Some(policy), credit: Credit::Line(Arc::new(day)) };
+        let in_force = InForce { policy, credit: Credit::Line(Arc::new(day)) };
         let request = request(merchant.clone(), *currency, Operation::Roll);
         Some(self.tools.prepare(request, TASK, in_force, round.now_ms))
     }

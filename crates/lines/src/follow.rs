@@ -12,7 +12,7 @@ use sluice_kit::metrics::Metrics;
 use sluice_kit::secret::Secret;
 use sluice_kit::shutdown::Shutdown;
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -41,6 +41,8 @@ pub struct Follower {
     pool: PgPool,
     metrics: Arc<LineMetrics>,
     requests: mpsc::UnboundedReceiver<LineKey>,
+    /// Held while lines are read and set, so that what was read earlier never replaces what was read later.
+    reading: Arc<Mutex<()>>,
 }
 
 impl Follower {
@@ -51,7 +53,8 @@ impl Follower {
     pub fn open(url: &Secret, metrics: &Metrics) -> Result<(Arc<CreditLines>, Self), database::Error> {
         let pool = database::pool(url, CONNECTIONS)?;
         let (lines, requests) = CreditLines::new();
-        let follower = Self { lines: Arc::clone(&lines), pool, metrics: metrics.part(), requests };
+        let follower =
+            Self { lines: Arc::clone(&lines), pool, metrics: metrics.part(), requests, reading: Arc::default() };
         Ok((lines, follower))
     }
 
@@ -83,16 +86,24 @@ impl Follower {
                 {
                     keys.push(next);
                 }
-                let read = reader.read_lines(&keys).await;
-                reader.report(&read);
+                // Whether Postgres is there is the other one's to say: it also knows what has changed since.
+                if let Err(error) = reader.read_lines(&keys).await {
+                    debug!(%error, lines = keys.len(), "credit lines cannot be read for a first payment");
+                    reader.lines.give_up(&keys);
+                }
             }
         };
         let _ = stopped.until(async { tokio::join!(reader.follow(), serve) }).await;
     }
 
     fn reader(&self) -> Reader {
-        let Self { lines, pool, metrics, .. } = self;
-        Reader { lines: Arc::clone(lines), pool: pool.clone(), metrics: Arc::clone(metrics) }
+        let Self { lines, pool, metrics, reading, .. } = self;
+        Reader {
+            lines: Arc::clone(lines),
+            pool: pool.clone(),
+            metrics: Arc::clone(metrics),
+            reading: Arc::clone(reading),
+        }
     }
 }
 
@@ -100,6 +111,7 @@ struct Reader {
     lines: Arc<CreditLines>,
     pool: PgPool,
     metrics: Arc<LineMetrics>,
+    reading: Arc<Mutex<()>>,
 }
 
 impl Reader {
@@ -140,6 +152,7 @@ impl Reader {
 
     async fn read_lines(&self, keys: &[LineKey]) -> Result<(), sqlx::Error> {
         for keys in keys.chunks(LINES_PER_QUERY) {
+            let _reading = self.reading.lock().await;
             let read = async {
                 let mut connection = self.pool.acquire().await?;
                 record::read(&mut connection, keys).await

@@ -120,7 +120,7 @@ impl CreditLines {
     fn of(&self, cell: &Cell, day: u32) -> Credit {
         let Some(known) = cell.known.borrow().clone() else { return Credit::Unread };
         let Some(date) = day_of(day) else { return Credit::Unread };
-        known.on(&self.bands(), date).map_or(Credit::NoLine, Credit::Line)
+        known.on(&self.bands(), date).map_or(Credit::Unread, Credit::Line)
     }
 
     fn request(&self, cell: &Cell, merchant: &MerchantId, currency: Currency) {
@@ -135,15 +135,13 @@ impl CreditLines {
 impl CreditLines {
     /// Sets which accounts have a line. What is known of those that stay is kept.
     pub(crate) fn set_keys(&self, keys: &[LineKey]) {
-        let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
-        let before = lines.take().unwrap_or_default();
-        let mut after = Lines::new();
+        let mut lines = Lines::new();
         for (merchant, currency) in keys {
-            let kept = before.get(merchant).and_then(|own| own.iter().find(|(other, _)| other == currency));
-            let cell = kept.map(|(_, cell)| Arc::clone(cell)).unwrap_or_default();
-            after.entry(merchant.clone()).or_default().push((*currency, cell));
+            let cell = self.cell(merchant, *currency).unwrap_or_default();
+            lines.entry(merchant.clone()).or_default().push((*currency, cell));
         }
-        *lines = Some(after);
+        // Payments read meanwhile: only the exchange is under the lock.
+        *self.lines.write().unwrap_or_else(PoisonError::into_inner) = Some(lines);
     }
 
     /// The lines that were read, or are to be.
@@ -155,6 +153,17 @@ impl CreditLines {
             keys.extend(wanted.map(|(currency, _)| (merchant.clone(), *currency)));
         }
         keys
+    }
+
+    /// Lines that could not be read: the next payment of each asks again.
+    pub(crate) fn give_up(&self, keys: &[LineKey]) {
+        for (merchant, currency) in keys {
+            if let Ok(cell) = self.cell(merchant, *currency)
+                && cell.is_new()
+            {
+                cell.requested.store(false, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Whether the line was read, or is to be.

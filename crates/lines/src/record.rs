@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use jiff::civil::Date;
 use quota::{Currency, MerchantId, OperationNo, PostingKind};
 use serde::Deserialize;
@@ -84,10 +84,10 @@ pub enum Unreadable {
     Entry(&'static str),
 }
 
-/// Reads lines, each with all that belongs to it. A key without rows has an empty record.
+/// Reads lines, each with all that belongs to it. A key without rows has an empty record, one with a row of another form none.
 ///
 /// # Errors
-/// [`sqlx::Error`] where Postgres gives no answer, or has a row of another form.
+/// [`sqlx::Error`] where Postgres gives no answer.
 pub async fn read(
     connection: &mut PgConnection,
     keys: &[LineKey],
@@ -99,11 +99,12 @@ pub async fn read(
     let rows: Vec<(String, String, String, String)> =
         sqlx::query_as(STATEMENT).bind(merchants).bind(currencies).fetch_all(connection).await?;
     for (kind, merchant, currency, body) in rows {
-        let key = MerchantId::parse(&merchant).ok().zip(Currency::parse(&currency).ok());
-        if let Some(record) = key.and_then(|key| records.get_mut(&key)) {
-            record.add(&kind, &body).map_err(|error| {
-                sqlx::Error::Decode(format!("credit {kind} of {merchant} in {currency}: {error}").into())
-            })?;
+        let Some(key) = MerchantId::parse(&merchant).ok().zip(Currency::parse(&currency).ok()) else { continue };
+        let added = records.get_mut(&key).map_or(Ok(()), |record| record.add(&kind, &body));
+        if let Err(error) = added {
+            // As of a later release. The other lines count.
+            tracing::error!(merchant, currency, kind, %error, "a credit line cannot be read: what was read before counts");
+            records.remove(&key);
         }
     }
     Ok(records)
@@ -220,7 +221,11 @@ impl LineRecord {
     }
 
     fn event(&self, entry: &StoredEntry) -> Result<Event, Unreadable> {
-        let on = day_of(entry.business_day).ok_or(Unreadable::Entry("its business day is no date"))?;
+        // Without a policy an account has no windows, and no business day: what happened counts on the day in UTC.
+        let at = entry.at;
+        let utc =
+            || Date::new(i16::try_from(at.year()).ok()?, at.month().try_into().ok()?, at.day().try_into().ok()?).ok();
+        let on = day_of(entry.business_day).or_else(utc).ok_or(Unreadable::Entry("its business day is no date"))?;
         let amount = entry.amount;
         let received_on = entry.value_day.and_then(day_of).unwrap_or(on);
         let change = match entry.kind {
@@ -268,7 +273,9 @@ impl LineRecord {
     #[must_use]
     pub fn on(&self, books: &Books, bands: &Bands, date: Date) -> Option<CreditDay> {
         let line = self.line()?;
-        let (cycle, _) = self.schedule()?.cycle_at(date).map(|(cycle, terms)| (cycle, terms.clone()))?;
+        // A clock that is behind may show the day before the opening, on which the first cycle's terms count.
+        let (cycle, _) =
+            self.schedule()?.cycle_at(date.max(line.opened_on?)).map(|(cycle, terms)| (cycle, terms.clone()))?;
         let grade = self.grade(date);
         let band = bands.of_grade(grade)?.clone();
         let history = self.history(books)?;

@@ -431,10 +431,12 @@ fn patched(present: &CreditLine, patch: Map<String, Value>) -> Result<LineInput>
     if let Value::Object(members) = &mut document {
         members.retain(|name, _| GIVEN.split(", ").any(|given| given == name));
     }
-    for fixed in ["merchant_id", "currency", "grade"] {
-        if patch.get(fixed).is_some_and(|given| document.get(fixed) != Some(given)) && present.activated_on.is_some() {
-            return Err(ChangeError::invalid(fixed, "cannot change once the line was in force"));
-        }
+    let changes = |name: &str| patch.get(name).is_some_and(|given| document.get(name) != Some(given));
+    if let Some(fixed) = ["merchant_id", "currency"].into_iter().find(|name| changes(name)) {
+        return Err(ChangeError::invalid(fixed, "cannot change: draft a line for the other account"));
+    }
+    if changes("grade") && present.opened_on.is_some() {
+        return Err(ChangeError::invalid("grade", "cannot change once the line was in force: ask for another grade"));
     }
     merge(&mut document, Value::Object(patch));
     serde_json::from_value(document).map_err(|error| ChangeError::invalid("line", error.to_string()))

@@ -61,7 +61,7 @@ pub(crate) async fn store(connection: &mut PgConnection, entries: &[Entry]) -> R
         sqlx::query_scalar(VERSIONS).bind(&merchants).bind(&currencies).fetch_all(&mut *connection).await?;
     let numbers: Vec<(String, String, i32)> =
         sqlx::query_as(NUMBERS).bind(&merchants).bind(&currencies).fetch_all(&mut *connection).await?;
-    let schedules = schedules(&lines)?;
+    let schedules = schedules(&lines);
     let mut numbers: HashMap<Account, i32> =
         numbers.into_iter().map(|(merchant, currency, number)| ((merchant, currency), number)).collect();
     let mut rows = Vec::with_capacity(closes.len());
@@ -77,10 +77,17 @@ pub(crate) async fn store(connection: &mut PgConnection, entries: &[Entry]) -> R
 }
 
 /// The schedules of each account's lines, the one that was opened last at the end.
-fn schedules(lines: &[String]) -> Result<HashMap<Account, Vec<(Date, Schedule)>>, sqlx::Error> {
+fn schedules(lines: &[String]) -> HashMap<Account, Vec<(Date, Schedule)>> {
     let mut versions: BTreeMap<(Account, Date, Uuid), Vec<CreditLine>> = BTreeMap::new();
     for body in lines {
-        let line: CreditLine = serde_json::from_str(body).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let line: CreditLine = match serde_json::from_str(body) {
+            Ok(line) => line,
+            Err(error) => {
+                // As of a later release. The journal goes on: the statement is dated by the versions that can be read.
+                tracing::error!(%error, "a version of a credit line cannot be read");
+                continue;
+            }
+        };
         if let Some(opened_on) = line.opened_on {
             let account = (line.merchant_id.clone(), line.currency.clone());
             versions.entry((account, opened_on, line.line_id)).or_default().push(line);
@@ -90,7 +97,7 @@ fn schedules(lines: &[String]) -> Result<HashMap<Account, Vec<(Date, Schedule)>>
     for ((account, opened_on, _), versions) in versions {
         schedules.entry(account).or_default().extend(schedule(versions.iter()).map(|own| (opened_on, own)));
     }
-    Ok(schedules)
+    schedules
 }
 
 /// The statement by the terms of the line that was open. A cycle that no line has is dated by the default terms: its amount is

@@ -77,12 +77,11 @@ fn request(session: &Session, repayment: &Repayment) -> Result<Request, CreditEr
     let posting = Posting { kind: repayment.kind(), amount: repayment.amount };
     let mut request = Request::posting(merchant, currency, repayment.repayment_no.clone(), posting);
     let today = session.today;
-    if let Some(given) = repayment.received_on {
-        if given > today {
-            return Err(CreditError::Future { given, today });
-        }
-        request.value_day = Some(id_of(given)).filter(|_| given < today);
+    let given = repayment.received_on.unwrap_or(today);
+    if given > today {
+        return Err(CreditError::Future { given, today });
     }
+    request.value_day = Some(id_of(given));
     request.remarks = repayment.remarks.clone().unwrap_or_default();
     Ok(request)
 }

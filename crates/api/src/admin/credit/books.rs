@@ -139,13 +139,12 @@ async fn post(
     };
     let posting = Posting { kind, amount: minor.ok_or_else(problem)? };
     let mut request = Request::posting(key.0.clone(), key.1, number, posting);
-    if let Some(received_on) = received_on {
-        let today = today(admin, (&key.0, key.1)).await?;
-        if received_on > today {
-            return Err(Problem::field("received_on", format!("is in the future: the business day is {today}")));
-        }
-        request.value_day = Some(id_of(received_on)).filter(|_| received_on < today);
+    let today = today(admin, (&key.0, key.1)).await?;
+    let received_on = received_on.unwrap_or(today);
+    if received_on > today {
+        return Err(Problem::field("received_on", format!("is in the future: the business day is {today}")));
     }
+    request.value_day = Some(id_of(received_on));
     request.reason = note("reason", reason)?;
     request.remarks = note("remarks", remarks)?;
     execute::execute(admin, caller, Ok(Requested::numbered(request, permission))).await
@@ -171,6 +170,8 @@ async fn repay(
     Path(path): Path<LinePath>,
     Json(body): Json<RepaymentRequest>,
 ) -> Answer<Json<PostingAnswer>> {
+    // A merchant may not declare that it has paid.
+    writer(&caller, Permission::CreditPost)?;
     let key = path.allowed(&caller, Permission::CreditPost)?;
     let RepaymentRequest { repayment_no, amount, received_on, is_recovery, remarks } = body;
     let record = record(&admin, &key).await?;
@@ -311,6 +312,7 @@ async fn reverse(
     Json(body): Json<ReasonRequest>,
 ) -> Answer<Json<PostingAnswer>> {
     let RepaymentPath { merchant_id, currency, repayment_no } = path;
+    writer(&caller, Permission::CreditPost)?;
     let key = LinePath { merchant_id, currency }.allowed(&caller, Permission::CreditPost)?;
     let views = repayment_views(&record(&admin, &key).await?);
     let found = views.iter().find(|(_, view)| view.repayment_no == repayment_no && !view.is_recovery);
