@@ -74,6 +74,7 @@ fn filled(path: &str, id: &str) -> String {
         "{merchant_id}" => "merchant-001".to_owned(),
         "{order_no}" => "ORDER-001".to_owned(),
         "{currency}" => "USD".to_owned(),
+        "{grade_id}" => "1".to_owned(),
         part if part.starts_with('{') => id.to_owned(),
         part => part.to_owned(),
     };
@@ -97,8 +98,10 @@ async fn every_example_can_be_sent_as_it_stands() -> Result<()> {
         let path = filled(&operation.path, ID);
         let answer = ask(&bench.server, call(operation, &path, operation.example.as_ref()), &admin).await?;
         let what = format!("{} {path}: {} {}", operation.method, answer.status, answer.json());
-        // What an example is about may not be there, or not in the state that it needs.
-        assert!(matches!(answer.status, 200..=299 | 404 | 409) || field(&answer, "/field") == "tier_id", "{what}");
+        // What an example is about may not be there, or not in the state that it needs; and the same person may have drafted it.
+        let four_eyes = answer.status == 403 && field(&answer, "/detail").starts_with("another person");
+        let is_missing = field(&answer, "/field") == "tier_id";
+        assert!(matches!(answer.status, 200..=299 | 404 | 409) || is_missing || four_eyes, "{what}");
     }
     Ok(())
 }
