@@ -14,7 +14,7 @@ use sluice_kit::shutdown::Shutdown;
 use sqlx::PgPool;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::{CreditLines, LineKey, metrics::LineMetrics, record};
 
@@ -173,12 +173,11 @@ impl Reader {
         match read {
             Ok(()) if is_news => info!(lines, read = known, "credit lines are up to date"),
             Ok(()) => {}
-            Err(error) if is_news => {
-                warn!(lines, "credit lines cannot be read: the last known ones count, with the day of each payment");
-                warn_unless_away!(error, "credit lines cannot be read");
+            // That Postgres is away is reported once, for all that need it.
+            Err(error) if is_news && error.is_away() => {
+                info!(%error, lines, "credit lines cannot be read: the last known ones count, with the day of each payment");
             }
-            Err(error) if error.is_away() => debug!(%error, "credit lines cannot be read"),
-            Err(error) => warn!(%error, "credit lines cannot be read"),
+            Err(error) => warn_unless_away!(error, "credit lines cannot be read"),
         }
     }
 }
