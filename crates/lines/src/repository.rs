@@ -166,7 +166,8 @@ impl LineRepository {
         let present = of_key(&mut transaction, key).await?;
         ChangeError::expect_revision("credit line", present.revision, expected_revision)?;
         in_state(&present, LineState::Approved, "activated")?;
-        let record = record::read(&mut transaction, std::slice::from_ref(key)).await?.remove(key).unwrap_or_default();
+        let record =
+            record::read(&mut transaction, std::slice::from_ref(key)).await?.remove(key).ok_or_else(unreadable)?;
         refuse_increase(&record, &present, bands, today)?;
         let replaced = "UPDATE credit_line SET state = 'replaced', updated_at = now(), revision = revision + 1 \
             WHERE line_id = $1 AND state = 'active'";
@@ -227,7 +228,7 @@ impl LineRepository {
     /// # Errors
     /// [`ChangeError::Database`].
     pub async fn record(&self, key: &LineKey) -> Result<LineRecord> {
-        Ok(self.records(std::slice::from_ref(key)).await?.remove(key).unwrap_or_default())
+        self.records(std::slice::from_ref(key)).await?.remove(key).ok_or_else(unreadable)
     }
 
     /// The same of several accounts.
@@ -422,6 +423,11 @@ fn in_state(present: &CreditLine, state: LineState, done: &str) -> Result<()> {
     }
     let (expected, found) = (state.into_str(), present.state.into_str());
     Err(ChangeError::Conflict(format!("only a credit line in state {expected} can be {done}; this one is {found}")))
+}
+
+/// A line has a row of another form, as of a later release; the log says which.
+fn unreadable() -> ChangeError {
+    ChangeError::Database(sqlx::Error::Decode("the credit line has a row of another form".into()))
 }
 
 /// The line with the members of a patch.

@@ -4,6 +4,7 @@ mod books;
 mod dunning;
 mod grades;
 mod lines;
+mod portfolio;
 
 use jiff::civil::Date;
 use quota::{Currency, MerchantId};
@@ -17,7 +18,12 @@ use super::{Admin, Caller, Permission};
 use sluice_lines::{LineKey, LineRecord, LineRepository, day_of};
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new().merge(lines::routes()).merge(books::routes()).merge(dunning::routes()).merge(grades::routes())
+    OpenApiRouter::new()
+        .merge(lines::routes())
+        .merge(books::routes())
+        .merge(portfolio::routes())
+        .merge(dunning::routes())
+        .merge(grades::routes())
 }
 
 /// Which line.
