@@ -141,7 +141,7 @@ pub enum Action {
 
 impl Action {
     /// Every name that [`Action::as_str`] has.
-    pub const NAMES: [&str; 25] = [
+    pub const NAMES: [&str; 26] = [
         "consume",
         "hold",
         "void",
@@ -166,6 +166,7 @@ impl Action {
         PostingKind::TransferIn.as_str(),
         PostingKind::TransferOut.as_str(),
         PostingKind::Recovery.as_str(),
+        PostingKind::Opening.as_str(),
         "roll",
     ];
 

@@ -133,12 +133,21 @@ pub enum PostingKind {
     TransferOut = 5,
     /// Money for a claim that was written off: the exposure stays.
     Recovery = 6,
+    /// A statement was open when the line was taken over from another system: raises the exposure, above the limit too.
+    Opening = 7,
 }
 
 impl PostingKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Repayment, Self::Reversal, Self::WriteOff, Self::TransferIn, Self::TransferOut, Self::Recovery];
+    pub const ALL: [Self; 7] = [
+        Self::Repayment,
+        Self::Reversal,
+        Self::WriteOff,
+        Self::TransferIn,
+        Self::TransferOut,
+        Self::Recovery,
+        Self::Opening,
+    ];
 
     /// The name in journal rows, answers and logs.
     #[must_use]
@@ -150,6 +159,7 @@ impl PostingKind {
             Self::TransferIn => "transfer_in",
             Self::TransferOut => "transfer_out",
             Self::Recovery => "recovery",
+            Self::Opening => "opening",
         }
     }
 
@@ -173,7 +183,7 @@ impl Posting {
     pub const fn exposure_change(&self) -> i64 {
         let amount = self.amount.get().cast_signed();
         match self.kind {
-            PostingKind::Reversal | PostingKind::TransferOut => amount,
+            PostingKind::Reversal | PostingKind::TransferOut | PostingKind::Opening => amount,
             PostingKind::Repayment | PostingKind::WriteOff | PostingKind::TransferIn => amount.saturating_neg(),
             PostingKind::Recovery => 0,
         }

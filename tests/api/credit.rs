@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::api::{Api, Caller, expect};
+use testkit::api::{Api, Caller, differences, expect};
 use testkit::client::{Answer, Call};
 use testkit::{Result, wait};
 
@@ -21,6 +21,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("credit::a_grade_is_set_by_two_persons", grades);
     suite.add("credit::pauses_and_write_offs_are_bounded", pauses_and_write_offs);
     suite.add("credit::a_closed_line_takes_no_payments", closed);
+    suite.add("credit::a_line_of_another_system_goes_on_here", taken_over);
     suite.add("credit::mistakes_name_their_field", mistakes);
     suite.add("credit::a_merchant_sees_its_own_line", own_line);
 }
@@ -29,7 +30,7 @@ fn line(merchant: &str, limit: i64) -> Value {
     json!({"line": {"merchant_id": merchant, "currency": "USD", "limit_base": limit}, "reason": "a new contract"})
 }
 
-fn path(merchant: &str, rest: &str) -> String {
+pub(crate) fn path(merchant: &str, rest: &str) -> String {
     format!("/credit-lines/{merchant}/USD{rest}")
 }
 
@@ -38,13 +39,13 @@ fn ben(api: &Api) -> Result<Caller> {
     api.caller(json!({"sub": "ben", "role": "admin"}))
 }
 
-async fn patch(caller: &Caller, path: &str, body: &Value) -> Result<Answer> {
+pub(crate) async fn patch(caller: &Caller, path: &str, body: &Value) -> Result<Answer> {
     let call = Call::post_json(path, body.to_string());
     caller.send(Call { method: "PATCH".to_owned(), ..call }).await
 }
 
 /// A line in force, drafted by Oleg and approved by Ana.
-async fn open(api: &Api, merchant: &str, limit: i64) -> Result<()> {
+pub(crate) async fn open(api: &Api, merchant: &str, limit: i64) -> Result<()> {
     let (oleg, ana) = (api.operator()?, api.admin()?);
     expect(&oleg.post("/credit-lines", &line(merchant, limit)).await?, 201, &json!({"state": "draft"}));
     expect(&ana.post(&path(merchant, "/approve"), &json!({})).await?, 200, &json!({"state": "approved"}));
@@ -61,8 +62,18 @@ async fn known(caller: &Caller, merchant: &str) -> Result<()> {
     .await
 }
 
-async fn consume(caller: &Caller, merchant: &str, order_no: &str, amount: u64) -> Result<Answer> {
+pub(crate) async fn consume(caller: &Caller, merchant: &str, order_no: &str, amount: u64) -> Result<Answer> {
     caller.post("/quotas/consume", &charge(merchant, order_no, amount)).await
+}
+
+/// The rows of an action in the usage log, once there are any.
+pub(crate) async fn rows_of(caller: &Caller, merchant: &str, action: &str) -> Result<Vec<Value>> {
+    wait::until_async("the usage log", STORED_WITHIN, || async {
+        let log = caller.get(&format!("/usage-logs/merchant/{merchant}")).await?.json();
+        let rows = log["items"].as_array().into_iter().flatten().filter(|row| row["action_type"] == action);
+        Ok(Some(rows.cloned().collect::<Vec<_>>()).filter(|rows| !rows.is_empty()))
+    })
+    .await
 }
 
 /// Once the journal has so many repayments.
@@ -364,5 +375,74 @@ async fn own_line(api: &Api) -> Result<()> {
         expect(&reversed, 403, &json!({"code": "FORBIDDEN"}));
     }
     expect(&shop.post("/credit-lines", &line(m, 1)).await?, 403, &json!({"code": "FORBIDDEN"}));
+    Ok(())
+}
+
+/// A line of another system goes on here: its cycles are counted from there, and what was open there is due here.
+async fn taken_over(api: &Api) -> Result<()> {
+    let (oleg, ana) = (api.operator()?, api.admin()?);
+    let m = "credit-taken-over";
+    let mut draft = line(m, 10_000);
+    draft["line"]["taken_over_from"] = json!("2026-01-15");
+    draft["line"]["terms"] = json!({"minimum_bp": 5_000});
+    expect(&oleg.post("/credit-lines", &draft).await?, 201, &json!({"taken_over_from": "2026-01-15"}));
+    for step in ["/approve", "/activate"] {
+        expect(&ana.post(&path(m, step), &json!({})).await?, 200, &json!({}));
+    }
+    known(&ana, m).await?;
+    let open = |closed_on: &str, amount: i64| json!({"closed_on": closed_on, "amount": amount});
+    let table = [
+        (json!([]), "BAD_REQUEST", "obligations"),
+        (json!([open("2026-02-27", 1)]), "BAD_REQUEST", "obligations[0].closed_on"),
+        (json!([open("2025-12-31", 1)]), "BAD_REQUEST", "obligations[0].closed_on"),
+        (json!([open("2099-01-31", 1)]), "BAD_REQUEST", "obligations[0].closed_on"),
+        (json!([open("2026-02-28", 1), open("2026-02-28", 2)]), "BAD_REQUEST", "obligations[1].closed_on"),
+        (json!([open("2026-02-28", 0)]), "BAD_AMOUNT", "obligations[0].amount"),
+        (
+            json!([{"closed_on": "2026-02-28", "due_on": "2026-02-27", "amount": 1}]),
+            "BAD_REQUEST",
+            "obligations[0].due_on",
+        ),
+    ];
+    for (obligations, code, field) in table {
+        let answer = oleg.post(&path(m, "/obligations"), &json!({"obligations": obligations})).await?;
+        assert_eq!((&answer.json()["code"], &answer.json()["field"]), (&json!(code), &json!(field)), "{obligations}");
+    }
+    let obligations = json!({"reason": "the former system", "obligations": [
+        {"closed_on": "2026-03-31", "due_on": "2035-04-30", "amount": 11_000}, open("2026-02-28", 500)]});
+    for replay in [false, true] {
+        let expected = json!({"obligations": [
+            {"number": "USD-20260201", "amount": 500, "replay": replay},
+            {"number": "USD-20260301", "amount": 11_000, "replay": replay, "credit": {"exposure": 11_500, "unbilled": 0}}]});
+        expect(&oleg.post(&path(m, "/obligations"), &obligations).await?, 200, &expected);
+    }
+    let statements = wait::until_async("the statements", STORED_WITHIN, || async {
+        let found = oleg.get(&path(m, "/statements")).await?.json();
+        Ok((found["items"].as_array().map(Vec::len) == Some(2)).then_some(found))
+    });
+    let statements = statements.await?;
+    let expected = json!({"items": [
+        {"number": 2, "first_day": "2026-03-01", "due_on": "2035-04-30", "amount": 11_000, "minimum": 5_500, "status": "open"},
+        {"number": 1, "first_day": "2026-02-01", "due_on": "2026-03-14", "amount": 500, "minimum": 250, "status": "past_due"}]});
+    assert_eq!(differences("", &statements, &expected), Vec::<String>::new(), "{statements}");
+    // What was due months ago has consequences at once.
+    wait::until_async("the server to know what is past due", STORED_WITHIN, || async {
+        let refused = consume(&oleg, m, "1", 1).await?.json();
+        Ok((refused["code"] == "CREDIT_FROZEN" && refused["credit"]["exposure"] == 11_500).then_some(()))
+    })
+    .await?;
+    let repayment = json!({"repayment_no": "p-1", "amount": 2_000});
+    expect(&oleg.post(&path(m, "/repayments"), &repayment).await?, 200, &json!({"credit": {"exposure": 9_500}}));
+    // Only a line of another system has such statements.
+    open_here(api, "credit-opened-here").await
+}
+
+async fn open_here(api: &Api, merchant: &str) -> Result<()> {
+    open(api, merchant, 1_000).await?;
+    let body = json!({"obligations": [{"closed_on": "2026-03-31", "amount": 5}]});
+    expect(&api.operator()?.post(&path(merchant, "/obligations"), &body).await?, 409, &json!({"code": "CONFLICT"}));
+    let later = json!({"line": {"taken_over_from": "2026-01-01"}});
+    let changed = patch(&api.operator()?, &path(merchant, ""), &later).await?;
+    expect(&changed, 400, &json!({"field": "taken_over_from"}));
     Ok(())
 }

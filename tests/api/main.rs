@@ -19,6 +19,7 @@ mod policies;
 mod readme;
 mod stream;
 mod suite;
+mod transfers;
 mod usage_logs;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     outcomes::add(&mut suite);
     example::add(&mut suite);
     credit::add(&mut suite);
+    transfers::add(&mut suite);
     month::add(&mut suite);
     document::add(&mut suite);
     suite.run()

@@ -31,8 +31,12 @@ const NARROWED: [&str; 12] = [
     "/credit/stats",
 ];
 /// What an id alone names: another's is answered as one that nothing has.
-const HIDDEN: [&str; 3] =
-    ["/alerts/{alert_id}", "/alerts/messages/{message_id}", "/alerts/messages/{message_id}/redeliver"];
+const HIDDEN: [&str; 4] = [
+    "/alerts/{alert_id}",
+    "/alerts/messages/{message_id}",
+    "/alerts/messages/{message_id}/redeliver",
+    "/transfers/{transfer_no}",
+];
 /// How long the journal may take to raise an alert, and the notifier to send it.
 const NOTIFIED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -284,11 +288,14 @@ async fn until<T>(caller: &Caller, path: &str, found: impl Fn(&Value) -> Option<
 async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
     const LINE: &str = "/credit-lines/{merchant_id}/{currency}";
     let nothing = Value::Null;
-    let line = json!({"merchant_id": MERCHANT, "currency": "USD", "limit_base": 1_000_000});
+    let line =
+        json!({"merchant_id": MERCHANT, "currency": "USD", "limit_base": 1_000_000, "taken_over_from": "2026-07-15"});
     walk.post("/credit-lines", json!({"line": line, "reason": "a contract"})).await?;
     walk.put("PATCH", LINE, &nothing, json!({"line": {"terms": {"due_days": 30}}, "reason": "as agreed"})).await?;
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/approve", &nothing, json!({"reason": "agreed"})).await?;
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/activate", &nothing, json!({})).await?;
+    let open = json!({"obligations": [{"closed_on": "2026-08-31", "amount": 50}], "reason": "from the former system"});
+    walk.put("POST", "/credit-lines/{merchant_id}/{currency}/obligations", &nothing, open).await?;
     let pool = api.postgres.pool().await?;
     for statement in [
         "INSERT INTO credit_statement VALUES ('walked', 'USD', 1, 20260901, '2026-09-01', '2026-09-30', '2099-10-30', 500, 500, \
@@ -332,6 +339,17 @@ async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
         walk.get("GET", template, &nothing, "").await?;
     }
     walk.get("GET", "/credit-lines/{merchant_id}/{currency}/statements/{number}", &json!("1"), "").await?;
+    let friend = json!({"line": {"merchant_id": "walked-friend", "currency": "USD", "limit_base": 1_000}});
+    let (ana, boss) = (walk.ana.clone(), walk.boss.clone());
+    assert_eq!(ana.post("/credit-lines", &friend).await?.status, 201);
+    for step in ["approve", "activate"] {
+        let path = format!("/credit-lines/walked-friend/USD/{step}");
+        assert_eq!(boss.post(&path, &json!({})).await?.status, 200, "{step}");
+    }
+    let transfer = json!({"transfer_no": "walked-t-1", "from_merchant_id": MERCHANT, "to_merchant_id": "walked-friend",
+        "currency": "USD", "amount": 10, "reason": "an invitation"});
+    walk.post("/transfers", transfer).await?;
+    walk.get("GET", "/transfers/{transfer_no}", &json!("walked-t-1"), "").await?;
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/close", &nothing, json!({"reason": "done"}))
         .await
         .map(drop)

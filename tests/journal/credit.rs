@@ -145,6 +145,7 @@ async fn open_line(lines: &LineRepository, on: Date) -> Result<()> {
         terms: terms(),
         override_limit: None,
         override_until: None,
+        taken_over_from: None,
         expires_on: None,
         metadata: None,
         remarks: None,

@@ -144,6 +144,7 @@ async fn open_line(lines: &LineRepository) -> Result<()> {
         terms: Terms { cycle: CycleRule::EveryDays { days: 30 }, ..Terms::default() },
         override_limit: None,
         override_until: None,
+        taken_over_from: None,
         expires_on: None,
         metadata: None,
         remarks: None,

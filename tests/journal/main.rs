@@ -25,6 +25,7 @@ mod streams;
 mod sweeps;
 mod takeover;
 mod thresholds;
+mod transfers;
 mod upgrade;
 mod windows;
 

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use quota::{Action, Code, OnExpiry};
-use sluice_jobs::{Config, CreditSweep, CreditSwept, Ended, HoldSweep, Rolled, ThresholdSweep, Tools, WindowSweep};
+use sluice_jobs::{
+    Config, CreditSweep, CreditSwept, Ended, HoldSweep, Rolled, ThresholdSweep, Tools, TransferSweep, WindowSweep,
+};
 use sluice_kit::clock;
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
@@ -54,6 +56,10 @@ impl Sweeper {
 
     pub(crate) async fn credit(&self, now_ms: i64) -> Result<CreditSwept> {
         Ok(CreditSweep::new(self.tools.clone()).round(now_ms, &self.shutdown).await?)
+    }
+
+    pub(crate) async fn transfers(&self) -> Result<u64> {
+        Ok(TransferSweep::new(self.tools.clone()).round(&self.shutdown).await?)
     }
 }
 

@@ -199,6 +199,49 @@ fn simulate(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// A file of lines: the first run drafts, and the one after their approval takes over what is open.
+#[tokio::test]
+async fn lines_of_another_system_are_imported_in_as_many_runs_as_it_takes() -> Result<()> {
+    let bench = Bench::start().await?;
+    let good = json!({"line": {"merchant_id": "moved", "currency": "USD", "limit_base": 10_000, "taken_over_from": "2024-03-01"},
+        "obligations": [{"closed_on": "2024-05-31", "due_on": "2033-01-01", "amount": 700}]});
+    let without = json!({"line": {"merchant_id": "new", "currency": "USD", "limit_base": 1}});
+    let rows = format!("{good}\n\n{without}\nno json\n");
+    let file = crate::bench::file(bench.api.dir(), "lines.jsonl", &rows)?;
+    let import = |more: &[&str]| bench.run(&[&["import", &file, "--as", "user:ana"], more].concat());
+    let check = |ran: Ran, report: &str| {
+        assert_eq!((ran.code, ran.stdout.trim_end()), (Some(3), report), "{ran:?}");
+        assert!(ran.stderr.contains("line 2: `taken_over_from` is missing"), "{ran:?}");
+        assert!(ran.stderr.contains("line 3: expected"), "{ran:?}");
+    };
+    let drafted = "1 drafted, 0 wait for approval and activation, 0 in force with their statements, 2 failed";
+    let waiting = "0 drafted, 1 wait for approval and activation, 0 in force with their statements, 2 failed";
+    let in_force = "0 drafted, 0 wait for approval and activation, 1 in force with their statements, 2 failed";
+    check(import(&["--dry-run"])?, &format!("dry run, nothing was changed: {drafted}"));
+    check(import(&[])?, drafted);
+    check(import(&[])?, waiting);
+    let ana = bench.api.admin()?;
+    for (caller, step) in [(&bench.api.caller(json!({"sub": "ben", "role": "admin"}))?, "approve"), (&ana, "activate")]
+    {
+        let path = format!("/credit-lines/moved/USD/{step}");
+        assert_eq!(caller.post(&path, &json!({})).await?.status, 200, "{step}");
+    }
+    for _ in 0..2 {
+        check(import(&[])?, in_force);
+    }
+    let statement = wait::until("the statement in the books", STORED_WITHIN, || {
+        let ran = bench.run(&["statement", "moved", "USD", "--json"])?;
+        let found: Value = serde_json::from_str(&ran.stdout)?;
+        Ok((found["found"] == true).then_some(found))
+    })?;
+    assert_eq!((&statement["number"], &statement["open"]), (&1.into(), &700.into()), "{statement}");
+    assert_eq!((&statement["first_day"], &statement["due_on"]), (&"2024-05-01".into(), &"2033-01-01".into()));
+    assert_eq!(bench.json(&["show", "moved", "USD"])?["today"]["exposure"], 700);
+    let none = bench.run(&["import", "/nowhere/lines.jsonl"])?;
+    assert!(none.code == Some(1) && none.stderr.contains("/nowhere/lines.jsonl cannot be read"), "{none:?}");
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_read_is_refused() -> Result<()> {
     let table: [(&[&str], &str); 7] = [

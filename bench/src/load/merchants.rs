@@ -22,6 +22,9 @@ const DENIED_BASE: u64 = 2 * AMOUNT_MINOR - DENIED.count as u64;
 /// How the refusal of a denied merchant's second payment is recognised.
 pub(super) const DENIED_ANSWER: Expect = Expect::Refused { code: "YEARLY_AMOUNT", limit_base: DENIED_BASE };
 
+/// Merchants with the first of the limits and a credit line that no run uses up.
+pub(super) const CREDIT: Payers = Payers { prefix: "credit-", count: 100 };
+
 /// Few merchants that soon reach a threshold, and stay far below their limit.
 pub(super) const WATCHED: Payers = Payers { prefix: "watched-", count: 4 };
 /// Payments of one of them until then: 1 % of its yearly count.
@@ -79,6 +82,9 @@ pub(super) fn policies() -> String {
     for number in 0..DENIED.count as usize {
         let max = DENIED_BASE + number as u64;
         let _ = writeln!(text, "  {}: {{yearly_amount: {max}}}", Payers::name(DENIED.prefix, number));
+    }
+    for number in 0..CREDIT.count as usize {
+        let _ = writeln!(text, "  {}: {{tier: limits-01}}", Payers::name(CREDIT.prefix, number));
     }
     for payers in LIMITS {
         let tier = payers.prefix.trim_end_matches('-');

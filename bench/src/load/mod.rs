@@ -10,6 +10,7 @@ mod comparison;
 mod figures;
 mod gateway;
 mod journal;
+mod lines;
 mod machine;
 mod merchants;
 mod peers;

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::LoadOptions;
 use super::figures::{Figures, Sample, Spread, ratio};
-use super::merchants::{DENIED, DENIED_ANSWER, LIMITS, LOAD, WATCHED, WATCHED_FROM};
+use super::lines;
+use super::merchants::{CREDIT, DENIED, DENIED_ANSWER, LIMITS, LOAD, WATCHED, WATCHED_FROM};
 use super::plan::{Payers, Plan, Stop};
 use super::rig::{Rig, Way};
 use super::stored;
@@ -26,6 +27,8 @@ pub enum Axis {
     Denials,
     /// Accounts that have reached a threshold.
     Thresholds,
+    /// Accounts with one limit, with another one, and with a credit line beside the one.
+    Credit,
     /// Each order sent sixteen times.
     Replays,
     /// Bodies of 1 KB to 256 KB.
@@ -38,12 +41,13 @@ pub enum Axis {
 
 impl Axis {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Merchants,
         Self::Limits,
         Self::Hot,
         Self::Denials,
         Self::Thresholds,
+        Self::Credit,
         Self::Replays,
         Self::Bodies,
         Self::Connections,
@@ -60,6 +64,7 @@ impl Axis {
             Self::Hot => plain(&[1, 2, 8, 32, 1_000]),
             Self::Denials => vec![(0, "all admitted"), (1, "all refused")],
             Self::Thresholds => vec![(0, "below all"), (1, "past one")],
+            Self::Credit => vec![(0, "one limit"), (1, "two limits"), (2, "one limit and a credit line")],
             Self::Replays => vec![(1, "new orders"), (REPEATS, "each order 16 times")],
             Self::Bodies => plain(&[1_024, 4_096, 16_384, 65_536, 262_144]),
             Self::Connections => up_to(options.connections_max.into(), &[1, 4, 16, 32, 64, 128, 256, 512, 1_000]),
@@ -74,7 +79,7 @@ impl Axis {
         let payers = self.payers(at, rig.options.merchants)?;
         let mut plan = rig.plan(way, Stop::After(rig.options.duration), payers)?;
         match self {
-            Self::Merchants | Self::Limits | Self::Hot | Self::Thresholds | Self::Workers => {}
+            Self::Merchants | Self::Limits | Self::Hot | Self::Thresholds | Self::Credit | Self::Workers => {}
             Self::Denials if at == 1 && variant.charges() => plan.expect = DENIED_ANSWER,
             Self::Denials => {}
             Self::Replays => plan.repeats = at,
@@ -91,6 +96,8 @@ impl Axis {
                 let payers = LIMITS.get(usize::try_from(at)?.saturating_sub(1));
                 *payers.ok_or_else(|| Failure::new(format!("no merchants have {at} limits")))?
             }
+            Self::Credit if at == 2 => CREDIT,
+            Self::Credit => LIMITS.get(usize::try_from(at)?).copied().unwrap_or(LOAD),
             Self::Denials if at == 1 => DENIED,
             Self::Thresholds if at == 1 => WATCHED,
             Self::Thresholds => Payers { count: WATCHED.count, ..LOAD },
@@ -143,6 +150,7 @@ pub(super) async fn run(rig: &mut Rig, axis: Axis) -> Result<Study> {
             (Axis::Merchants, _) => stored::preload(rig, u32::try_from(at)?).await?,
             (Axis::Denials, 1) => use_up(rig).await?,
             (Axis::Thresholds, 1) => reach(rig).await?,
+            (Axis::Credit, 2) => lines::open(rig).await?,
             _ => {}
         }
         points.push(point(rig, axis, at, name).await?);

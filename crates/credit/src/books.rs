@@ -61,6 +61,7 @@ pub struct Books {
     payments: i64,
     cash: i64,
     transfers: i64,
+    brought_forward: i64,
     /// Less what is recovered.
     written_off: i64,
     turnover: i64,
@@ -78,6 +79,7 @@ impl Default for Books {
             payments: 0,
             cash: 0,
             transfers: 0,
+            brought_forward: 0,
             written_off: 0,
             turnover: 0,
             as_of: Date::MIN,
@@ -137,7 +139,16 @@ impl Books {
         match change {
             // `apply` has handled it.
             Change::Usage { .. } => Ok(false),
-            Change::CycleClosed(statement) => self.close_cycle(statement),
+            Change::CycleClosed(statement) => {
+                let is_new = self.bill(statement)?;
+                self.unbilled -= if is_new { statement.amount } else { 0 };
+                Ok(is_new)
+            }
+            Change::BroughtForward(statement) => {
+                let is_new = self.bill(statement)?;
+                self.brought_forward -= if is_new { statement.amount } else { 0 };
+                Ok(is_new)
+            }
             Change::Repaid { repayment_no, amount, received_on } => {
                 self.receive(Source::Repayment(repayment_no.clone()), *amount, *received_on)
             }
@@ -162,7 +173,8 @@ impl Books {
         }
     }
 
-    fn close_cycle(&mut self, statement: &Statement) -> Result<bool, BooksError> {
+    /// A cycle has one statement: the second time it is a repetition.
+    fn bill(&mut self, statement: &Statement) -> Result<bool, BooksError> {
         if let Some(known) = self.obligations.iter().find(|known| known.statement.cycle == statement.cycle) {
             let is_same = known.statement == *statement;
             return if is_same { Ok(false) } else { Err(BooksError::CycleConflict(statement.cycle)) };
@@ -170,7 +182,6 @@ impl Books {
         amount(statement.amount)?;
         amount(statement.minimum)?;
         self.turn_over(statement.amount)?;
-        self.unbilled -= statement.amount;
         self.obligations.push(Obligation::new(*statement));
         self.obligations.sort_by_key(|obligation| (obligation.statement.due_on, obligation.statement.cycle));
         Ok(true)
@@ -357,6 +368,7 @@ impl Books {
             (BookAccount::Cash, self.cash),
             (BookAccount::Transfers, self.transfers),
             (BookAccount::WriteOffs, self.written_off),
+            (BookAccount::BroughtForward, self.brought_forward),
         ];
         let of_cycle = |own: &Obligation| (BookAccount::Obligation(own.statement.cycle), own.open());
         own.into_iter().chain(self.obligations.iter().map(of_cycle)).collect()

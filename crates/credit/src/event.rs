@@ -33,6 +33,8 @@ pub enum Change {
     Recovered { recovery_no: OperationNo, amount: i64, received_on: Date },
     /// Another account transferred an amount to this one.
     TransferIn { transfer_no: OperationNo, amount: i64 },
+    /// A statement was open when the line was taken over from another system: what was open of it is billed here.
+    BroughtForward(Statement),
     /// This account transferred an amount to another one. It is billed with the cycle.
     TransferOut { transfer_no: OperationNo, amount: i64 },
 }
@@ -56,6 +58,8 @@ pub enum BookAccount {
     Transfers,
     /// The other side of what is written off, less what is recovered.
     WriteOffs,
+    /// The other side of what was taken over from another system.
+    BroughtForward,
 }
 
 /// A change of one account. The postings of an event sum to zero.

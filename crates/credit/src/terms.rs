@@ -55,6 +55,8 @@ pub struct Terms {
     pub default_after_days: u16,
     /// How long a line stays in default after nothing is past due any more (EBA/GL/2016/07, 71).
     pub probation_days: u16,
+    /// The most that one transfer may take from the line, minor units; none for what is available.
+    pub transfer_max: Option<i64>,
 }
 
 impl Default for Terms {
@@ -70,6 +72,7 @@ impl Default for Terms {
             dunning: Ladder::default(),
             default_after_days: 90,
             probation_days: 90,
+            transfer_max: None,
         }
     }
 }
@@ -90,6 +93,7 @@ impl Terms {
         within("materiality.bp", self.materiality.bp.0.into(), 0, 9_999)?;
         within("default_after_days", self.default_after_days.into(), 1, Self::DAYS_MAX)?;
         within("probation_days", self.probation_days.into(), 0, Self::DAYS_MAX)?;
+        within("transfer_max", self.transfer_max.unwrap_or_default(), 0, AMOUNT_MAX)?;
         self.stages.validate(self.grace_days, self.default_after_days)?;
         let are_channels = self.listed_channels.iter().flatten().all(|name| quota::Channel::parse(name).is_ok());
         let problem = "has a name that is no channel: give 1 to 32 visible ASCII characters";

@@ -1,15 +1,17 @@
 //! The account's credit line in a command.
 
-use quota::{Action, Channel, Charge, Code, CreditTerms, OnUnknownCredit, Policy};
+use quota::{Action, AmountMinor, Channel, Charge, Code, CreditTerms, OnUnknownCredit, Policy, PostingKind};
 use sluice_lines::{Credit, CreditDay, id_of};
 use sluice_store::CreditContext;
 
-/// The part of the line that the store decides by.
-pub(crate) fn terms(credit: &Credit) -> Option<CreditTerms> {
-    match credit {
-        Credit::Line(day) => Some(day.command_terms()),
-        Credit::NoLine | Credit::Unread | Credit::Unknown => None,
-    }
+/// The part of the line that the store decides by. A line that takes no charges gives nothing away either, but what it was paid
+/// beyond what it owes.
+pub(crate) fn terms(action: &Action, credit: &Credit) -> Option<CreditTerms> {
+    let Credit::Line(day) = credit else { return None };
+    let terms = day.command_terms();
+    let gives_away = action.posting() == Some(PostingKind::TransferOut);
+    let limit = if gives_away && day.refuses(None).is_some() { AmountMinor::ZERO } else { terms.limit };
+    Some(CreditTerms { limit, ..terms })
 }
 
 /// Sets why the line refuses a charge whatever its amount: before the policy's own reasons, but for those that say that there is

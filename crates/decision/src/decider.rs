@@ -191,6 +191,7 @@ impl<S: Store> Decider<S> {
             value_day: request.value_day,
         };
         let live = self.live.current();
+        let terms = credit::terms(&action, credit);
         let command = Command {
             action,
             merchant: request.merchant,
@@ -205,7 +206,7 @@ impl<S: Store> Decider<S> {
             order_ttl_secs: bounded(live.order_ttl_secs),
             backlog_max: bounded(live.backlog_events_max),
             threshold_policy: policy.as_ref().and_then(|policy| policy.threshold_policy.clone()),
-            credit: credit::terms(credit),
+            credit: terms,
             history: None,
             payment_no: request.payment_no,
             operation_no: request.operation_no,

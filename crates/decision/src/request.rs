@@ -2,9 +2,10 @@
 
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Currency, Effect, HoldTerms, Mark, MerchantId, Mode,
-    OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, Refund, Reset, Resolution, Settle,
+    OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, PostingKind, Refund, Reset, Resolution, Settle,
 };
 use sluice_kit::telemetry::Trace;
+use sluice_lines::{LineKey, Opening, id_of};
 use sluice_store::NO_ATTEMPT;
 use strum::IntoStaticStr;
 
@@ -105,7 +106,7 @@ pub struct Request {
     pub remarks: String,
     /// A JSON object, or empty.
     pub metadata: String,
-    /// The day on which money was received, `YYYYMMDD`, where it is not the business day.
+    /// The day on which money was received, `YYYYMMDD`, where it is not the business day; of an opening, its due date.
     pub value_day: Option<u32>,
 }
 
@@ -137,6 +138,14 @@ impl Request {
     pub fn posting(merchant: MerchantId, currency: Currency, number: OrderNo, posting: Posting) -> Self {
         let request = Self::new(merchant, currency, NO_ATTEMPT, Operation::Post(posting));
         Self { order_no: Some(number), ..request }
+    }
+
+    /// The posting that takes over a statement of another system.
+    #[must_use]
+    pub fn opening((merchant, currency): &LineKey, opening: Opening) -> Self {
+        let posting = Posting { kind: PostingKind::Opening, amount: opening.amount };
+        let request = Self::posting(merchant.clone(), *currency, opening.number, posting);
+        Self { value_day: Some(id_of(opening.due_on)), ..request }
     }
 
     /// The action of the command: the operation with the terms of the policy.

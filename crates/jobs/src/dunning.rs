@@ -137,7 +137,7 @@ impl Line<'_> {
     ) -> Result<u64, database::Error> {
         let Some(history) = self.history() else { return Ok(0) };
         let sent: BTreeSet<NoticeKey> = sent.iter().map(NoticeRow::key).collect();
-        let active_from = self.record.line().and_then(|line| line.opened_on);
+        let active_from = self.record.active_from();
         let due = history.notices_due(self.today, DunningState { active_from, sent: &sent });
         if due.is_empty() {
             return Ok(0);

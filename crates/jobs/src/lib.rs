@@ -1,5 +1,5 @@
 //! Work without a request: ends expired holds, closes the windows and billing cycles of accounts without traffic, and finds usage
-//! that is across a threshold because the limit has changed. Sends the notices of dunning.
+//! that is across a threshold because the limit has changed. Sends the notices of dunning, and ends transfers that were left half way.
 //!
 //! Every server sweeps, on a thread of its own that shares nothing with payments but the processor. Neither which of them is
 //! first nor whether any is in time matters: the store's rule ends a hold once, and rolls windows over by itself with the next
@@ -15,6 +15,7 @@ mod metrics;
 mod orphans;
 mod roll;
 mod thresholds;
+mod transfers;
 mod windows;
 
 use std::io;
@@ -30,7 +31,9 @@ use thiserror::Error;
 
 use sluice_alerts::AlertMetrics;
 use sluice_decision::decider::{Decider, InForce, Prepared};
+use sluice_decision::operations::Operations;
 use sluice_decision::request::{Caller, Operation, Request, Source};
+use sluice_journal::HistoryStore;
 use sluice_kit::clock;
 use sluice_kit::database;
 use sluice_kit::health::{Away, warn_unless_away};
@@ -45,12 +48,15 @@ pub use holds::{Ended, HoldSweep};
 pub use metrics::{JobMetrics, Sweep};
 pub use roll::Rolled;
 pub use thresholds::ThresholdSweep;
+pub use transfers::TransferSweep;
 pub use windows::WindowSweep;
 
-/// One for each sweep.
-const CONNECTIONS_MAX: u32 = 4;
+/// One for each sweep, and one beside a transfer's.
+const CONNECTIONS_MAX: u32 = 6;
 /// Commands of one script call, which occupies Redis for about a millisecond.
 const COMMANDS_PER_CALL: usize = 50;
+/// How often transfers are looked for that their caller has left half way.
+const TRANSFERS_EVERY: Duration = Duration::from_secs(5);
 /// The actor in the journal.
 const OPERATOR_TYPE: &str = "system";
 
@@ -106,6 +112,8 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct Tools {
     decider: Decider<RedisStore>,
+    /// The operations of callers, that a sweep goes on with: they need the journal, as theirs do.
+    operations: Operations,
     pool: PgPool,
     job_metrics: Arc<JobMetrics>,
     alert_metrics: Arc<AlertMetrics>,
@@ -128,11 +136,15 @@ impl Tools {
         let redis = RedisStoreConfig { url: redis_url.clone(), shards: *shards, timeout };
         let store = RedisStore::open_shared(&redis, verified.clone()).map_err(io::Error::other)?;
         let store = store.following(live.clone()).with_time(time.clone()).measured(metrics.part());
+        let (store, pool) = (Arc::new(store), database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?);
+        let history = Arc::new(HistoryStore::new(Arc::clone(&store), pool.clone()));
+        let operations = Decider::new(history, Arc::clone(&policies), Arc::clone(&lines), live.clone(), metrics);
         Ok(Self {
-            pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
+            pool,
+            operations: Operations::new(operations),
             job_metrics: metrics.part(),
             alert_metrics: metrics.part(),
-            decider: Decider::new(Arc::new(store), policies, lines, live.clone(), metrics),
+            decider: Decider::new(store, policies, lines, live.clone(), metrics),
             shards: *shards,
         })
     }
@@ -205,7 +217,8 @@ async fn run(tools: Tools, shutdown: Shutdown) {
     let holds = run_holds(tools.clone(), shutdown.clone());
     let windows = run_windows(tools.clone(), shutdown.clone());
     let thresholds = run_thresholds(tools.clone(), shutdown.clone());
-    tokio::join!(holds, windows, thresholds, run_credit(tools, shutdown));
+    let transfers = run_transfers(tools.clone(), shutdown.clone());
+    tokio::join!(holds, windows, thresholds, transfers, run_credit(tools, shutdown));
 }
 
 async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
@@ -249,6 +262,15 @@ async fn run_credit(tools: Tools, mut shutdown: Shutdown) {
             report(&tools.job_metrics, Sweep::Credit, swept.map(drop));
         }
         let _ = shutdown.until(tools.decider.live().elapse(|now| Duration::from_secs(now.window_sweep_secs))).await;
+    }
+}
+
+async fn run_transfers(tools: Tools, mut shutdown: Shutdown) {
+    let sweep = TransferSweep::new(tools.clone());
+    while !shutdown.is_requested() {
+        let swept = sweep.round(&shutdown).await;
+        report(&tools.job_metrics, Sweep::Transfers, swept.map(drop));
+        let _ = shutdown.until(tokio::time::sleep(TRANSFERS_EVERY)).await;
     }
 }
 

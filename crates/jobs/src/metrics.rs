@@ -12,6 +12,7 @@ pub enum Sweep {
     Windows,
     Thresholds,
     Credit,
+    Transfers,
 }
 
 sluice_kit::metrics! {

@@ -9,6 +9,8 @@ use sluice_journal::event::Event;
 use sluice_kit::database::row::table_row;
 use uuid::Uuid;
 
+use crate::takeover::cycle_of;
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
@@ -95,9 +97,11 @@ pub(crate) fn of(event: &Event) -> Vec<Entry> {
     });
     let posting = PostingKind::ALL.into_iter().find(|kind| kind.as_str() == event.row.action_type);
     let other = match posting {
-        Some(kind) => {
-            (event.record.code == Code::Applied).then(|| entry(EntryKind::Posting(kind), 0, event.row.amount))
-        }
+        Some(kind) => (event.record.code == Code::Applied).then(|| {
+            let opened = event.row.posting_no.as_deref().filter(|_| kind == PostingKind::Opening).and_then(cycle_of);
+            let cycle = opened.and_then(|cycle| i32::try_from(cycle).ok()).unwrap_or_default();
+            entry(EntryKind::Posting(kind), cycle, event.row.amount)
+        }),
         None => credited(event, &credit).map(|amount| entry(EntryKind::Credit, 0, amount)),
     };
     closed.into_iter().chain(other).collect()

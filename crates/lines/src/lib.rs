@@ -18,6 +18,8 @@ mod repository;
 mod simulation;
 mod statement;
 mod statement_view;
+mod takeover;
+mod transfer;
 mod usage;
 mod view;
 
@@ -34,5 +36,7 @@ pub use record::{LineKey, LineRecord, StoredEntry, Unreadable, read};
 pub use repository::{LineFilter, LineRepository, PauseRow};
 pub use simulation::{Simulation, SimulationBasis, SimulationError};
 pub use statement_view::{AllocationView, StatementStatus, StatementView, statements_csv};
+pub use takeover::{OBLIGATIONS_MAX, OpenObligation, Opening, OpeningError};
+pub use transfer::{NewTransfer, Transfer, TransferRepository, TransferState, TransferStep};
 pub use usage::LineUsage;
 pub use view::{CycleView, LineToday, LineView};

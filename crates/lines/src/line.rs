@@ -13,6 +13,9 @@ use uuid::Uuid;
 /// Longest remark, in characters.
 const REMARKS_MAX: usize = 2_000;
 
+/// How long ago a line that is taken over may have been opened.
+const TAKEN_OVER_YEARS_MAX: i64 = 30;
+
 /// Where a version of a line is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -57,6 +60,9 @@ pub struct LineInput {
     /// The last day on which the line takes new charges.
     #[schema(value_type = Option<String>, format = Date)]
     pub expires_on: Option<Date>,
+    /// Where the line is taken over from another system: the day on which it was opened there. Its cycles are counted from it.
+    #[schema(value_type = Option<String>, format = Date)]
+    pub taken_over_from: Option<Date>,
     /// Data of the caller.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
@@ -95,6 +101,10 @@ impl LineInput {
         if self.expires_on.is_some_and(|last| last < today) {
             return Err(ChangeError::invalid("expires_on", format!("is over: give {today} or later")));
         }
+        if self.taken_over_from.is_some_and(|opened| opened > today || opened < earliest_opening(today)) {
+            let problem = format!("must be a day in the {TAKEN_OVER_YEARS_MAX} years before {today}");
+            return Err(ChangeError::invalid("taken_over_from", problem));
+        }
         match &self.remarks {
             Some(remarks) if remarks.contains('\0') || remarks.chars().count() > REMARKS_MAX => {
                 Err(ChangeError::invalid(
@@ -109,6 +119,10 @@ impl LineInput {
     fn overridden(&self) -> Result<Option<LimitOverride>, &'static str> {
         overridden(self.override_limit, self.override_until)
     }
+}
+
+fn earliest_opening(today: Date) -> Date {
+    today.saturating_sub(jiff::Span::new().years(TAKEN_OVER_YEARS_MAX))
 }
 
 fn overridden(limit: Option<i64>, until: Option<Date>) -> Result<Option<LimitOverride>, &'static str> {
@@ -140,6 +154,9 @@ pub struct CreditLine {
     /// The last day on which the line takes new charges.
     #[schema(value_type = Option<String>, format = Date)]
     pub expires_on: Option<Date>,
+    /// When it was opened in the system that it was taken over from.
+    #[schema(value_type = Option<String>, format = Date)]
+    pub taken_over_from: Option<Date>,
     pub state: LineState,
     /// When the first cycle began.
     #[schema(value_type = Option<String>, format = Date)]

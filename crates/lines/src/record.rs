@@ -157,6 +157,12 @@ impl LineRecord {
         self.versions.last()
     }
 
+    /// The day on which the line was first put in force here. It may have been opened before, in another system.
+    #[must_use]
+    pub fn active_from(&self) -> Option<Date> {
+        self.versions.first().and_then(|first| first.activated_on)
+    }
+
     /// The cycles of the line.
     #[must_use]
     pub fn schedule(&self) -> Option<Schedule> {
@@ -172,7 +178,7 @@ impl LineRecord {
         let last = self.entries.iter().rev().find(|entry| entry.kind == EntryKind::CycleClosed);
         let since = match last {
             Some(entry) => day_of(entry.business_day),
-            None => self.line().and_then(|line| line.opened_on),
+            None => self.active_from(),
         };
         let stored = since.and_then(|since| schedule.cycle_at(since));
         stored.is_none_or(|(stored, _)| stored.first_day < current.first_day)
@@ -229,10 +235,8 @@ impl LineRecord {
         let amount = entry.amount;
         let received_on = entry.value_day.and_then(day_of).unwrap_or(on);
         let change = match entry.kind {
-            EntryKind::CycleClosed => {
-                let statement = self.statements.iter().find(|own| own.cycle.0 == entry.cycle);
-                Change::CycleClosed(*statement.ok_or(Unreadable::Entry("its cycle has no statement"))?)
-            }
+            EntryKind::CycleClosed => Change::CycleClosed(self.statement_of(entry)?),
+            EntryKind::Posting(PostingKind::Opening) => Change::BroughtForward(self.statement_of(entry)?),
             EntryKind::Credit => Change::Credited { cycle: CycleId(entry.cycle), amount },
             EntryKind::Posting(PostingKind::Repayment) => {
                 Change::Repaid { repayment_no: number(entry)?, amount, received_on }
@@ -246,6 +250,11 @@ impl LineRecord {
             EntryKind::Posting(PostingKind::TransferOut) => Change::TransferOut { transfer_no: number(entry)?, amount },
         };
         Ok(Event { on, change })
+    }
+
+    fn statement_of(&self, entry: &StoredEntry) -> Result<Statement, Unreadable> {
+        let statement = self.statements.iter().find(|own| own.cycle.0 == entry.cycle);
+        statement.copied().ok_or(Unreadable::Entry("its cycle has no statement"))
     }
 
     /// The grade that was last decided, and since when it is that.

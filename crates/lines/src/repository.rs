@@ -19,8 +19,7 @@ use crate::{CreditLine, GradeRow, LineInput, LineState, NoticeRow};
 /// Most rows of one page, whatever the caller requests.
 const ROWS_MAX: i64 = 1_001;
 /// The columns of a line that a caller gives.
-const GIVEN: &str =
-    "merchant_id, currency, limit_base, grade, terms, override_limit, override_until, expires_on, metadata, remarks";
+const GIVEN: &str = "merchant_id, currency, limit_base, grade, terms, override_limit, override_until, expires_on, taken_over_from, metadata, remarks";
 
 type Result<T> = std::result::Result<T, ChangeError>;
 
@@ -172,7 +171,7 @@ impl LineRepository {
         let replaced = "UPDATE credit_line SET state = 'replaced', updated_at = now(), revision = revision + 1 \
             WHERE line_id = $1 AND state = 'active'";
         sqlx::query(replaced).bind(present.line_id).execute(&mut *transaction).await?;
-        let statement = "UPDATE credit_line l SET state = 'active', opened_on = coalesce(opened_on, $3::date), \
+        let statement = "UPDATE credit_line l SET state = 'active', opened_on = coalesce(opened_on, taken_over_from, $3::date), \
             activated_on = $3::date, updated_at = now(), revision = revision + 1 \
             WHERE line_id = $1 AND version = $2 RETURNING to_jsonb(l)::text";
         let query = sqlx::query_scalar(statement).bind(present.line_id).bind(present.version).bind(today.to_string());
@@ -440,6 +439,9 @@ fn patched(present: &CreditLine, patch: Map<String, Value>) -> Result<LineInput>
     let changes = |name: &str| patch.get(name).is_some_and(|given| document.get(name) != Some(given));
     if let Some(fixed) = ["merchant_id", "currency"].into_iter().find(|name| changes(name)) {
         return Err(ChangeError::invalid(fixed, "cannot change: draft a line for the other account"));
+    }
+    if changes("taken_over_from") && present.opened_on.is_some() {
+        return Err(ChangeError::invalid("taken_over_from", "cannot change once the line was in force"));
     }
     if changes("grade") && present.opened_on.is_some() {
         return Err(ChangeError::invalid("grade", "cannot change once the line was in force: ask for another grade"));

@@ -84,7 +84,7 @@ impl LineRecord {
         let history = LineHistory { terms: &day.terms, obligations: books.obligations(), pauses: &self.pauses };
         let mut stage_changes = history.stage_changes(date);
         stage_changes.retain(|change| change.on >= today);
-        let state = DunningState { active_from: self.line().and_then(|line| line.opened_on), sent };
+        let state = DunningState { active_from: self.active_from(), sent };
         let mut notices = history.dunning_calendar(today, state);
         notices.retain(|notice| notice.on <= date);
         let available = day.available(usage.exposure);

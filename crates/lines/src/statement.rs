@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use jiff::civil::Date;
+use quota::PostingKind;
 use sluice_credit::{Schedule, Statement, Terms};
 use sluice_kit::database::row::{insert, table_row};
 use sqlx::AssertSqlSafe;
@@ -51,7 +52,7 @@ type Account = (String, String);
 
 /// Stores a statement for each cycle that closed. A cycle has one, whatever comes twice.
 pub(crate) async fn store(connection: &mut PgConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
-    let closes: Vec<&Entry> = entries.iter().filter(|entry| entry.kind == EntryKind::CycleClosed.as_str()).collect();
+    let closes: Vec<&Entry> = entries.iter().filter(|entry| is_billed(entry)).collect();
     if closes.is_empty() {
         return Ok(());
     }
@@ -74,6 +75,11 @@ pub(crate) async fn store(connection: &mut PgConnection, entries: &[Entry]) -> R
         rows.extend(statement.map(|statement| row(close, *number, &statement)));
     }
     StatementRow::bind(sqlx::query(AssertSqlSafe(INSERT.as_str())), rows.iter()).execute(connection).await.map(drop)
+}
+
+/// Whether the entry is of a statement: of a cycle that closed, or one that was brought forward.
+fn is_billed(entry: &Entry) -> bool {
+    [EntryKind::CycleClosed, EntryKind::Posting(PostingKind::Opening)].iter().any(|kind| kind.as_str() == entry.kind)
 }
 
 /// The schedules of each account's lines, the one that was opened last at the end.
@@ -122,9 +128,15 @@ fn row(close: &Entry, number: i32, statement: &Statement) -> StatementRow {
         cycle: close.cycle,
         first_day: statement.first_day.to_string(),
         closed_on: statement.closed_on.to_string(),
-        due_on: statement.due_on.to_string(),
+        due_on: given_due_on(close).unwrap_or(statement.due_on).to_string(),
         amount: statement.amount,
         minimum: statement.minimum,
         event_id: close.event_id,
     }
+}
+
+/// The due date that a statement had where it was taken over from. The day of a close is no due date.
+fn given_due_on(entry: &Entry) -> Option<Date> {
+    let is_opening = entry.kind == EntryKind::Posting(PostingKind::Opening).as_str();
+    entry.value_day.filter(|_| is_opening).and_then(|day| day_of(day.unsigned_abs()))
 }

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(super::merchant(7, &merchant), "sluice:{07}:m:m-1");
         assert_eq!(order(63, &merchant, Some(&order_no)), "sluice:{63}:o:m-1:a:b");
         assert_eq!(order(1_024, &merchant, None), "sluice:{1024}:o:m-1:");
-        for (kind, key) in PostingKind::ALL.into_iter().zip(["p1", "p2", "p3", "p4", "p5", "p6"]) {
+        for (kind, key) in PostingKind::ALL.into_iter().zip(["p1", "p2", "p3", "p4", "p5", "p6", "p7"]) {
             let written = written(|out| write_posting(out, 7, &merchant, kind, &order_no));
             assert_eq!(written, format!("sluice:{{07}}:{key}:m-1:a:b"));
         }

@@ -94,6 +94,7 @@ fn constants() -> Vec<(Cow<'static, str>, String)> {
         number("REVERSAL", PostingKind::Reversal.number().into()),
         number("TRANSFER_OUT", PostingKind::TransferOut.number().into()),
         number("RECOVERY", PostingKind::Recovery.number().into()),
+        number("OPENING", PostingKind::Opening.number().into()),
         byte("FAILED", op::FAILED),
         byte("REFUSED", op::REFUSED),
         byte("NOT_BEGUN", op::NOT_BEGUN),

@@ -58,7 +58,8 @@ impl Case<'_> {
             | PostingKind::Reversal
             | PostingKind::WriteOff
             | PostingKind::TransferIn
-            | PostingKind::Recovery => None,
+            | PostingKind::Recovery
+            | PostingKind::Opening => None,
         }
     }
 }

@@ -75,7 +75,7 @@ proptest! {
             if let (Action::Post(posting), Some(_)) = (command.action, reply.event_seq.filter(|_| reply.record.code == Code::Applied)) {
                 let amount = posting.amount.get().cast_signed();
                 posted += match posting.kind {
-                    PostingKind::Reversal | PostingKind::TransferOut => amount,
+                    PostingKind::Reversal | PostingKind::TransferOut | PostingKind::Opening => amount,
                     PostingKind::Repayment | PostingKind::WriteOff | PostingKind::TransferIn => -amount,
                     PostingKind::Recovery => 0,
                 };

@@ -1,5 +1,6 @@
 //! `credit`: a merchant's credit line, its statements, its repayments, and what follows if nothing is paid.
 
+mod import;
 mod repay;
 mod show;
 mod simulate;
@@ -66,6 +67,15 @@ pub(super) enum CreditCommand {
   authz-server credit repay merchant-001 USD REPAYMENT-001 250000
   authz-server credit repay merchant-001 USD REPAYMENT-001 250000 --received-on 2026-11-27 --remarks \"wire of Friday\"")]
     Repay(repay::Repayment),
+    /// Take over credit lines and their open statements from another system.
+    ///
+    /// The first run drafts the lines. Another person approves and activates them; the next run then takes over what is open of each.
+    /// Any run can be repeated: what was done before is not done again. Exits with 3 where a line of the file failed.
+    #[command(after_long_help = "Example:
+  authz-server credit import lines.jsonl --dry-run
+  echo '{\"line\": {\"merchant_id\": \"merchant-001\", \"currency\": \"USD\", \"limit_base\": 1000000, \"taken_over_from\": \"2024-03-01\"}, \
+\"obligations\": [{\"closed_on\": \"2026-10-31\", \"amount\": 250000}]}' > lines.jsonl")]
+    Import(import::Import),
     /// Show what a credit line comes to on a later day if nothing is paid and nothing more is charged.
     ///
     /// The open cycle closes into a statement on its last day. Lists each change of the stage and each notice of dunning from
@@ -132,6 +142,8 @@ pub(super) enum CreditError {
     Amount(String),
     #[error("refused with {code}: {sentence}")]
     Refused { code: &'static str, sentence: String },
+    #[error("{path} cannot be read: {error}")]
+    File { path: String, error: std::io::Error },
     #[error("{0} is no business day")]
     BusinessDay(u32),
     #[error(transparent)]
@@ -149,6 +161,7 @@ pub(super) fn execute(command: &CreditCommand, settings: &Settings) -> Result<Ou
                 let format = statement::Format { json: *json, csv: *csv };
                 statement::statement(&Session::open(settings, account).await?, *number, format).await
             }
+            CreditCommand::Import(given) => import::import(settings, given).await,
             CreditCommand::Repay(repayment) => {
                 repay::repay(&Session::open(settings, repayment.account()).await?, repayment).await
             }

@@ -197,6 +197,11 @@ async fn to_the_end<T: Send + 'static>(
     }
 }
 
+/// The same for work that is identified by its numbers.
+pub(super) async fn repeatable<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Answer<T> {
+    to_the_end(Repeat::Safe, OPERATION_TIMEOUT, work).await
+}
+
 /// The state of one account.
 pub(crate) async fn account(admin: &Admin, caller: &Caller, merchant_id: &str, currency: &str) -> Answer<AccountView> {
     let merchant = readable(caller, merchant_id)?;
@@ -298,7 +303,7 @@ fn invalid_field(invalid: &Invalid, field: impl Into<String>) -> Problem {
     }
 }
 
-fn refused(done: &Decision) -> Problem {
+pub(super) fn refused(done: &Decision) -> Problem {
     let id = Uuid::from_bytes(done.reply.decision_id).to_string();
     let (limit, retry_after_secs) = refusing_limit(done);
     let mut problem = Problem::quota(done.reply.record.code).decision(id);

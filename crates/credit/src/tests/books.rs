@@ -110,6 +110,22 @@ fn money_goes_to_what_is_due_first() {
     }
 }
 
+/// What was open in another system is owed here, and was never unbilled.
+#[test]
+fn a_statement_is_brought_forward_once() {
+    let terms = Terms::default();
+    let cycle = terms.cycle.cycle_at(day("2026-01-01"), day("2026-01-05")).unwrap();
+    let statement = terms.statement(&cycle, 70);
+    let taken_over = on("2026-03-02", Change::BroughtForward(statement));
+    let events = [taken_over.clone(), taken_over, repaid("2026-03-03", "a", 100)];
+    let books = Books::replay(&events).unwrap();
+    assert_eq!((open(&books), books.unbilled(), books.exposure(), books.prepaid()), ((vec![0], 30), 0, 0, 30));
+    assert_eq!(books.balances()[&BookAccount::BroughtForward], -70);
+    assert_eq!(books.balances().values().sum::<i64>(), 0);
+    let other = on("2026-03-04", Change::BroughtForward(terms.statement(&cycle, 71)));
+    assert_eq!(books.clone().apply(&other), Err(BooksError::CycleConflict(statement.cycle)));
+}
+
 /// The claim goes on: nothing counts as paid before it is recovered.
 #[test]
 fn a_write_off_is_no_payment() {

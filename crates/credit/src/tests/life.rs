@@ -336,6 +336,7 @@ impl Life {
         let numbered = |event: &&Event| match event.change {
             Change::Repaid { .. } | Change::RepaymentReversed { .. } | Change::CycleClosed(_) => true,
             Change::Recovered { .. } => true,
+            Change::BroughtForward(_) => unreachable!("no life begins elsewhere"),
             Change::TransferIn { .. } | Change::TransferOut { .. } => true,
             Change::Usage { .. } | Change::Credited { .. } | Change::WrittenOff { .. } => false,
         };

@@ -174,7 +174,7 @@ pub struct PostingAnswer {
     pub merchant_id: String,
     #[schema(example = "USD")]
     pub currency: String,
-    /// `repayment`, `repayment_reversal`, `recovery`, `write_off`, `transfer_in` or `transfer_out`.
+    /// `repayment`, `repayment_reversal`, `recovery`, `write_off`, `transfer_in`, `transfer_out` or `opening`.
     #[schema(value_type = String, example = "repayment")]
     pub kind: &'static str,
     pub number: String,

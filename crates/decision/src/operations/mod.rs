@@ -7,6 +7,7 @@ pub mod body;
 mod request;
 pub mod resolve;
 mod table;
+pub mod transfer;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -33,6 +33,7 @@ fn line() -> CreditLine {
         override_limit: None,
         override_until: None,
         expires_on: None,
+        taken_over_from: None,
         state: LineState::Active,
         opened_on: Some(day("2026-01-01")),
         activated_on: Some(day("2026-01-01")),

@@ -81,7 +81,7 @@
       -- Answered already.
     elseif op == POST then
       local kind = byte(packed, at)
-      local raises = kind == REVERSAL or kind == TRANSFER_OUT
+      local raises = kind == REVERSAL or kind == TRANSFER_OUT or kind == OPENING
       -- A recovery is for what a write-off has taken out of the exposure.
       local change = raises and amount or kind ~= RECOVERY and -amount or 0
       if known and o_amount == amount and o_currency == currency then

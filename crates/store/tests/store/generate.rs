@@ -263,10 +263,14 @@ impl Generator {
             1 => self.random.below(2),
             _ => 1 + target.name.len() as u64 * 7 % self.scale.max(2),
         };
-        let [others @ .., recovery] = PostingKind::ALL;
+        let [others @ .., recovery, opening] = PostingKind::ALL;
         let other = self.random.pick(&others);
         // In some sequences, so that the seeds that show the rarest mutants still show them.
-        let kind = if self.seed % 8 == 3 && self.number.is_multiple_of(3) { recovery } else { other };
+        let kind = match self.seed % 8 {
+            3 if self.number.is_multiple_of(3) => recovery,
+            6 if self.number.is_multiple_of(3) => opening,
+            _ => other,
+        };
         Posting { kind, amount: amount(minor.min(figures::MAX)) }
     }
 

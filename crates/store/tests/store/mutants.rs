@@ -81,6 +81,7 @@ const MUTANTS: &[Mutant] = &[
     ("release_credit(taken, taken)", "release_credit(taken, 0)", 23131015164721),
     ("release_credit(amount, amount)", "release_credit(amount, 0)", 148283482181625),
     ("local raises = kind == REVERSAL or kind == TRANSFER_OUT", "local raises = kind == TRANSFER_OUT", 148283482181625),
+    (" or kind == OPENING\n", "\n", 0),
     (
         "if known and o_amount == amount and o_currency == currency then",
         "if known and o_amount == amount then",

@@ -290,6 +290,17 @@ fn q3_postings_count_once(check: &mut Check) {
         ],
     );
     check(
+        "what was open elsewhere counts above the limit too, and is on no new statement",
+        &[
+            Row::post(PostingKind::Opening, "o1", 10).gives(Code::CreditUnknown, [NoCredit]),
+            Row::post(PostingKind::Opening, "o1", 150).credit(100, NOVEMBER).gives(Applied, [Credit(150, 0)]),
+            Row::post(PostingKind::Opening, "o1", 150).credit(100, NOVEMBER).replayed(Applied, [Credit(150, 0)]),
+            consume("a", "1", 1).gives(Code::CreditExhausted, [Credit(150, 0)]),
+            repay("r1", 60).gives(Applied, [Credit(90, 0)]),
+            consume("a", "2", 10).gives(Admitted, [Credit(100, 10)]),
+        ],
+    );
+    check(
         "before any other command",
         &[
             Row::post(PostingKind::Repayment, "r1", 10).gives(Code::CreditUnknown, [NoCredit]),

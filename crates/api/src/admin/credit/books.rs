@@ -148,7 +148,7 @@ async fn post(
     execute::execute(admin, caller, Ok(Requested::numbered(request, permission))).await
 }
 
-fn note(field: &'static str, text: Option<String>) -> Answer<String> {
+pub(super) fn note(field: &'static str, text: Option<String>) -> Answer<String> {
     match text {
         Some(text) if text.len() > REMARKS_BYTES_MAX || text.contains('\0') => {
             Err(Problem::field(field, format!("must have at most {REMARKS_BYTES_MAX} bytes, and no NUL character")))

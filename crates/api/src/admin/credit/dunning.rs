@@ -43,7 +43,7 @@ async fn dunning(State(admin): State<Admin>, caller: Caller, Path(path): Path<Li
     let mut sent = notices.into_values().next().unwrap_or_default();
     let keys: BTreeSet<NoticeKey> = sent.iter().map(NoticeRow::key).collect();
     let (books, _) = record.books();
-    let active_from = record.line().and_then(|line| line.opened_on);
+    let active_from = record.active_from();
     let state = DunningState { active_from, sent: &keys };
     let planned = record.history(&books).map(|history| history.dunning_calendar(date, state)).unwrap_or_default();
     sent.reverse();

@@ -5,6 +5,8 @@ mod dunning;
 mod grades;
 mod lines;
 mod portfolio;
+mod takeover;
+mod transfers;
 
 use jiff::civil::Date;
 use quota::{Currency, MerchantId};
@@ -24,6 +26,8 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .merge(portfolio::routes())
         .merge(dunning::routes())
         .merge(grades::routes())
+        .merge(takeover::routes())
+        .merge(transfers::routes())
 }
 
 /// Which line.

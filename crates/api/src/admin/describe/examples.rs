@@ -51,6 +51,10 @@ pub(super) fn of(operation: &str) -> Option<Value> {
         "write_off" => json!({"write_off_no": "WRITE-OFF-001", "amount": 5_000, "reason": "insolvent"}),
         "pause" => json!({"from": "2026-12-01", "to": "2026-12-10", "reason": "pays in two parts"}),
         "request_grade" => json!({"grade": "A", "reason": "audited accounts", "expires_on": "2099-12-31"}),
+        "take_over_obligations" => json!({"obligations": [{"closed_on": "2026-10-31", "amount": 250_000}],
+            "reason": "taken over from the former system"}),
+        "transfer" => json!({"transfer_no": "TRANSFER-001", "from_merchant_id": "merchant-001",
+            "to_merchant_id": "merchant-002", "currency": "USD", "amount": 100_000, "reason": "an invitation"}),
         "change_settings" => json!({"changes": {"admin_page_max": 100}, "reason": "smaller pages"}),
         "create_access_token" => json!({"name": "reports", "role": "operator", "permissions": ["quotas:read"]}),
         "resolve_outcome" => {

@@ -1,0 +1,177 @@
+//! Transfers of credit between two accounts of one currency.
+
+use axum::extract::State;
+use quota::{AmountMinor, Code, Currency, MerchantId, OperationNo};
+use serde::Deserialize;
+use tracing::warn;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::books::note;
+use super::{repository, today};
+use crate::admin::execute::{actor, no_decision, parse_currency, refused, repeatable};
+use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
+use crate::admin::policies::{problem_of, writer};
+use crate::admin::problem::{Answer, Kind, Problem};
+use crate::admin::{Admin, Caller, Json, Path, Permission};
+use sluice_decision::operations::transfer::{self, TransferError, Transferred};
+use sluice_lines::{NewTransfer, Transfer, TransferRepository, TransferState};
+
+pub(super) fn routes() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(get))
+}
+
+/// Credit to be given from one account to another of the same currency.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TransferRequest {
+    /// The idempotency key: the same number with the same accounts and amount is one transfer.
+    #[schema(example = "TRANSFER-001", max_length = 128)]
+    transfer_no: String,
+    /// Whose exposure rises: within its limit, and on its next statement.
+    #[schema(max_length = 64)]
+    from_merchant_id: String,
+    /// Whose exposure falls.
+    #[schema(max_length = 64)]
+    to_merchant_id: String,
+    #[schema(example = "USD")]
+    currency: String,
+    /// Minor units, more than 0.
+    #[schema(example = 100_000, minimum = 1)]
+    amount: i64,
+    /// For the usage log.
+    #[schema(max_length = 1024)]
+    reason: Option<String>,
+}
+
+/// Give credit from one account to another: all of it or nothing, once. The sender's exposure rises by it, within its limit, and it
+/// is on the sender's next statement; the receiver's exposure falls by it. If the answer is lost, or the server dies in between,
+/// the transfer goes on by itself: `GET /transfers/{transfer_no}` says how far it is.
+#[utoipa::path(post, path = "/transfers", tag = "credit", operation_id = "transfer", request_body = TransferRequest,
+    responses((status = OK, body = Transfer), Problems, BodyProblems, Refusals))]
+async fn create(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Json(body): Json<TransferRequest>,
+) -> Answer<Json<Transfer>> {
+    Ok(Json(request(&admin, &caller, body).await?))
+}
+
+/// Does a transfer, or goes on with one that was requested before.
+pub(super) async fn request(admin: &Admin, caller: &Caller, body: TransferRequest) -> Answer<Transfer> {
+    writer(caller, Permission::CreditPost)?;
+    let merchant = |field, id: &str| MerchantId::parse(id).map_err(|error| Problem::field(field, error.to_string()));
+    let from = merchant("from_merchant_id", &body.from_merchant_id)?;
+    let to = merchant("to_merchant_id", &body.to_merchant_id)?;
+    let currency = parse_currency(&body.currency)?;
+    OperationNo::parse(&body.transfer_no).map_err(|error| Problem::field("transfer_no", error.to_string()))?;
+    if from == to {
+        return Err(Problem::field("to_merchant_id", "is the sender: name another account"));
+    }
+    let is_amount = u64::try_from(body.amount).ok().and_then(AmountMinor::new).is_some_and(|minor| minor.get() > 0);
+    if !is_amount {
+        let detail = format!("must be 1 to {} minor units", AmountMinor::MAX);
+        return Err(Problem::quota(Code::BadAmount).detail(detail).at("amount"));
+    }
+    let reason = note("reason", body.reason)?;
+    let actor = actor(caller);
+    let new = NewTransfer {
+        transfer_no: &body.transfer_no,
+        from_merchant_id: from.as_str(),
+        to_merchant_id: to.as_str(),
+        currency: currency.code(),
+        amount: body.amount,
+        reason: Some(reason.as_str()).filter(|reason| !reason.is_empty()),
+        requested_by: actor.id.as_str(),
+        operator_type: actor.operator_type,
+    };
+    let transfers = TransferRepository::new(admin.pool.clone());
+    if transfers.get(new.transfer_no).await.map_err(problem_of)?.is_none() {
+        takes_part(admin, "from_merchant_id", &from, currency, body.amount).await?;
+        takes_part(admin, "to_merchant_id", &to, currency, 0).await?;
+        transfers.request(&new).await.map_err(problem_of)?;
+    }
+    let stored = transfers.get(new.transfer_no).await.map_err(problem_of)?;
+    if stored.is_some_and(|stored| !new.is(&stored)) {
+        let detail = "there is a transfer with this number between other accounts, or of another amount";
+        return Err(Problem::quota(Code::IdempotencyConflict).detail(detail));
+    }
+    let (operations, number) = (admin.operations.clone(), body.transfer_no);
+    let work = async move { transfer::finish(&transfers, &operations, &number).await };
+    outcome(repeatable(work).await?)
+}
+
+/// Refuses an account without a credit line in force, and an amount above what its terms allow for one transfer.
+async fn takes_part(
+    admin: &Admin,
+    field: &'static str,
+    merchant: &MerchantId,
+    currency: Currency,
+    amount: i64,
+) -> Answer<()> {
+    let record = repository(admin).record(&(merchant.clone(), currency)).await.map_err(problem_of)?;
+    let today = today(admin, (merchant, currency)).await?;
+    let Some(line) = record.line().filter(|line| !line.is_over(today)) else {
+        return Err(Problem::field(field, format!("has no {currency} credit line in force")));
+    };
+    match line.terms.transfer_max.filter(|most| amount > *most) {
+        Some(most) => {
+            Err(Problem::field("amount", format!("is above {most}, the most that one transfer may take from the line")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A transfer that was not made is a refusal.
+fn outcome(finished: Result<Transferred, TransferError>) -> Answer<Transfer> {
+    let Transferred { transfer, refused: decision } = finished.map_err(|error| match error {
+        TransferError::Store(error) => {
+            warn!(%error, "a transfer is not finished: a sweep goes on with it");
+            no_decision(&error)
+        }
+        TransferError::Row(error) => problem_of(error),
+        TransferError::Corrupt(_) => Problem::internal("a transfer", &error),
+    })?;
+    let Some(code) = transfer.code.as_deref() else { return Ok(transfer) };
+    let problem = match (decision, Code::parse(code)) {
+        (Some(decision), _) => refused(&decision),
+        (None, Some(code)) => Problem::quota(code),
+        (None, None) => Problem::new(Kind::Conflict),
+    };
+    Err(match transfer.state {
+        TransferState::Returned => problem.detail("the receiver could not take it, and the sender has it back"),
+        TransferState::Requested
+        | TransferState::Reserved
+        | TransferState::Returning
+        | TransferState::Completed
+        | TransferState::Refused => problem,
+    })
+}
+
+/// Which transfer.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct TransferPath {
+    #[param(max_length = 128, example = "TRANSFER-001")]
+    transfer_no: String,
+}
+
+/// A transfer, and how far it is.
+#[utoipa::path(get, path = "/transfers/{transfer_no}", tag = "credit", operation_id = "get_transfer",
+    params(TransferPath), responses((status = OK, body = Transfer), Problems, NotFound))]
+async fn get(State(admin): State<Admin>, caller: Caller, Path(path): Path<TransferPath>) -> Answer<Json<Transfer>> {
+    Ok(Json(find(&admin, &caller, &path.transfer_no).await?))
+}
+
+/// A transfer in which the caller's merchant takes part.
+pub(super) async fn find(admin: &Admin, caller: &Caller, transfer_no: &str) -> Answer<Transfer> {
+    caller.require(Permission::CreditRead)?;
+    let found = TransferRepository::new(admin.pool.clone()).get(transfer_no).await.map_err(problem_of)?;
+    let sees = |transfer: &Transfer| match &caller.merchant {
+        Some(own) => [&transfer.from_merchant_id, &transfer.to_merchant_id].iter().any(|id| *id == own.as_str()),
+        None => true,
+    };
+    let found = found.filter(sees);
+    found.ok_or_else(|| Problem::new(Kind::NotFound).detail("there is no such transfer"))
+}

@@ -1,0 +1,137 @@
+//! Transfers of credit: all or nothing, once, within the sender's limit.
+
+use serde_json::{Value, json};
+use testkit::Result;
+use testkit::api::{Api, Caller, expect};
+use testkit::client::Answer;
+
+use crate::credit::{consume, open, patch, path, rows_of};
+use crate::suite::Suite;
+
+pub(crate) fn add(suite: &mut Suite) {
+    suite.add("transfers::credit_moves_from_one_account_to_another_once", once);
+    suite.add("transfers::what_the_sender_cannot_give_is_refused_for_good", refused);
+    suite.add("transfers::mistakes_name_their_field", mistakes);
+    suite.add("transfers::each_side_sees_its_own", own);
+}
+
+fn transfer(number: &str, from: &str, to: &str, amount: i64) -> Value {
+    json!({"transfer_no": number, "from_merchant_id": from, "to_merchant_id": to, "currency": "USD", "amount": amount,
+        "reason": "invited"})
+}
+
+async fn exposure(caller: &Caller, merchant: &str) -> Result<i64> {
+    let line = caller.get(&path(merchant, "")).await?.json();
+    Ok(line["today"]["exposure"].as_i64().unwrap_or(i64::MIN))
+}
+
+async fn once(api: &Api) -> Result<()> {
+    let oleg = api.operator()?;
+    let (from, to) = ("transfers-from", "transfers-to");
+    open(api, from, 10_000).await?;
+    open(api, to, 1_000).await?;
+    let body = transfer("t-1", from, to, 4_000);
+    let expected =
+        json!({"transfer_no": "t-1", "state": "completed", "code": null, "amount": 4_000, "requested_by": "oleg"});
+    let first = expect(&oleg.post("/transfers", &body).await?, 200, &expected);
+    let again = expect(&oleg.post("/transfers", &body).await?, 200, &expected);
+    assert_eq!(first, again);
+    assert_eq!((exposure(&oleg, from).await?, exposure(&oleg, to).await?), (4_000, -4_000));
+    expect(&consume(&oleg, to, "1", 5_000).await?, 200, &json!({"credit": {"exposure": 1_000, "available": 0}}));
+    expect(&consume(&oleg, from, "1", 6_001).await?, 403, &json!({"code": "CREDIT_EXHAUSTED"}));
+    expect(&consume(&oleg, from, "2", 6_000).await?, 200, &json!({"credit": {"unbilled": 10_000}}));
+    for (merchant, action, decision) in
+        [(from, "transfer_out", "reserve_decision"), (to, "transfer_in", "credit_decision")]
+    {
+        let rows = rows_of(&oleg, merchant, action).await?;
+        assert_eq!(rows.len(), 1, "{merchant}");
+        let (id, amount) = (&rows[0]["event_id"], &rows[0]["amount"]);
+        assert_eq!(
+            (id, amount, &rows[0]["remarks"]),
+            (&first[decision], &json!(4_000), &json!("invited")),
+            "{merchant}"
+        );
+    }
+    let other = transfer("t-1", from, to, 4_001);
+    expect(&oleg.post("/transfers", &other).await?, 409, &json!({"code": "IDEMPOTENCY_CONFLICT"}));
+    Ok(())
+}
+
+async fn refused(api: &Api) -> Result<()> {
+    let oleg = api.operator()?;
+    let (from, to) = ("transfers-poor", "transfers-rich");
+    open(api, from, 1_000).await?;
+    open(api, to, 1_000).await?;
+    let body = transfer("t-2", from, to, 1_001);
+    let refused = oleg.post("/transfers", &body).await?;
+    expect(&refused, 403, &json!({"code": "CREDIT_EXHAUSTED", "credit": {"available": 1_000, "exposure": 0}}));
+    expect(&oleg.get("/transfers/t-2").await?, 200, &json!({"state": "refused", "code": "CREDIT_EXHAUSTED"}));
+    // With room for it, another number is another transfer; this one stays refused.
+    let repayment = json!({"repayment_no": "p-1", "amount": 500});
+    expect(&oleg.post(&path(from, "/repayments"), &repayment).await?, 200, &json!({"credit": {"exposure": -500}}));
+    expect(&oleg.post("/transfers", &body).await?, 403, &json!({"code": "CREDIT_EXHAUSTED"}));
+    assert_eq!((exposure(&oleg, from).await?, exposure(&oleg, to).await?), (-500, 0));
+    let body = transfer("t-3", from, to, 1_001);
+    expect(&oleg.post("/transfers", &body).await?, 200, &json!({"state": "completed"}));
+    assert_eq!((exposure(&oleg, from).await?, exposure(&oleg, to).await?), (501, -1_001));
+    Ok(())
+}
+
+async fn mistakes(api: &Api) -> Result<()> {
+    let (oleg, ana) = (api.operator()?, api.admin()?);
+    let (from, to) = ("transfers-bounded", "transfers-closed");
+    open(api, from, 10_000).await?;
+    open(api, to, 10_000).await?;
+    let bounded = json!({"line": {"terms": {"transfer_max": 500}}});
+    expect(&patch(&oleg, &path(from, ""), &bounded).await?, 200, &json!({"state": "draft"}));
+    for step in ["/approve", "/activate"] {
+        assert_eq!(ana.post(&path(from, step), &json!({})).await?.status, 200, "{step}");
+    }
+    let with = |member: &str, value: Value| {
+        let mut body = transfer("t-4", from, to, 100);
+        body[member] = value;
+        body
+    };
+    let table = [
+        (with("to_merchant_id", json!(from)), "BAD_REQUEST", "to_merchant_id"),
+        (with("to_merchant_id", json!("transfers-none")), "BAD_REQUEST", "to_merchant_id"),
+        (with("from_merchant_id", json!("transfers-none")), "BAD_REQUEST", "from_merchant_id"),
+        (with("from_merchant_id", json!("a b")), "BAD_REQUEST", "from_merchant_id"),
+        (with("currency", json!("EUR")), "BAD_REQUEST", "from_merchant_id"),
+        (with("currency", json!("XXXX")), "BAD_REQUEST", "currency"),
+        (with("transfer_no", json!("")), "BAD_REQUEST", "transfer_no"),
+        (with("amount", json!(0)), "BAD_AMOUNT", "amount"),
+        (with("amount", json!(-1)), "BAD_AMOUNT", "amount"),
+        (with("amount", json!(501)), "BAD_REQUEST", "amount"),
+        (with("reason", json!("a\u{0}b")), "BAD_REQUEST", "reason"),
+    ];
+    for (body, code, field) in table {
+        let answer: Answer = oleg.post("/transfers", &body).await?;
+        assert_eq!((&answer.json()["code"], &answer.json()["field"]), (&json!(code), &json!(field)), "{body}");
+    }
+    expect(&ana.post(&path(to, "/close"), &json!({})).await?, 200, &json!({"state": "closed"}));
+    let answer = oleg.post("/transfers", &transfer("t-4", from, to, 100)).await?;
+    expect(&answer, 400, &json!({"field": "to_merchant_id"}));
+    expect(&oleg.get("/transfers/t-4").await?, 404, &json!({"code": "NOT_FOUND"}));
+    assert_eq!(exposure(&oleg, from).await?, 0);
+    Ok(())
+}
+
+async fn own(api: &Api) -> Result<()> {
+    let oleg = api.operator()?;
+    let (from, to) = ("transfers-own", "transfers-friend");
+    open(api, from, 1_000).await?;
+    open(api, to, 1_000).await?;
+    let body = transfer("t-5", from, to, 10);
+    let narrowed = api.caller(json!({"sub": "own-operator", "role": "operator", "merchant_id": from}))?;
+    for caller in [api.merchant(from)?, narrowed] {
+        expect(&caller.post("/transfers", &body).await?, 403, &json!({"code": "FORBIDDEN"}));
+    }
+    expect(&oleg.post("/transfers", &body).await?, 200, &json!({"state": "completed"}));
+    for merchant in [from, to] {
+        expect(&api.merchant(merchant)?.get("/transfers/t-5").await?, 200, &json!({"amount": 10}));
+    }
+    let other = api.merchant("transfers-other")?.get("/transfers/t-5").await?;
+    expect(&other, 404, &json!({"code": "NOT_FOUND"}));
+    Ok(())
+}

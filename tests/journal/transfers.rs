@@ -1,0 +1,152 @@
+//! Transfers whose caller died between two steps: any server takes them to their end, and each step happens once.
+
+use quota::{Action, AmountMinor, Command, CreditTerms, Posting, PostingKind};
+use sluice_kit::clock;
+use testkit::Result;
+
+use crate::alerts::Hand;
+use crate::bench::Bench;
+use crate::engine::{Engine, consume};
+use crate::sweeps::Sweeper;
+
+const POLICIES: &str = "version: \"1\"\ndefault: {timezone: UTC, daily_amount: 1000000000}\n";
+const AMOUNT: u64 = 300;
+const FROM: &str = "m-from";
+const TO: &str = "m-to";
+
+/// A transfer as its caller left it, and what becomes of it.
+struct Case {
+    number: &'static str,
+    /// The row, and a posting that was made before the row could say so.
+    state: &'static str,
+    posted: &'static [(&'static str, PostingKind)],
+    from: &'static str,
+    to: &'static str,
+    /// Its last state and code, and by how much the exposure of either side changes.
+    expected: &'static str,
+    changes: (i64, i64),
+}
+
+const CASES: [Case; 7] = [
+    Case {
+        number: "t-1",
+        state: "requested",
+        posted: &[],
+        from: FROM,
+        to: TO,
+        expected: "completed ",
+        changes: (300, -300),
+    },
+    Case {
+        number: "t-2",
+        state: "requested",
+        posted: &[(FROM, PostingKind::TransferOut)],
+        from: FROM,
+        to: TO,
+        expected: "completed ",
+        changes: (300, -300),
+    },
+    Case {
+        number: "t-3",
+        state: "reserved",
+        posted: &[(FROM, PostingKind::TransferOut)],
+        from: FROM,
+        to: TO,
+        expected: "completed ",
+        changes: (300, -300),
+    },
+    Case {
+        number: "t-4",
+        state: "reserved",
+        posted: &[(FROM, PostingKind::TransferOut), (TO, PostingKind::TransferIn)],
+        from: FROM,
+        to: TO,
+        expected: "completed ",
+        changes: (300, -300),
+    },
+    // Neither of these has a line.
+    Case {
+        number: "t-5",
+        state: "requested",
+        posted: &[],
+        from: "m-none",
+        to: TO,
+        expected: "refused CREDIT_UNKNOWN",
+        changes: (0, 0),
+    },
+    Case {
+        number: "t-6",
+        state: "requested",
+        posted: &[],
+        from: FROM,
+        to: "m-none",
+        expected: "returned CREDIT_UNKNOWN",
+        changes: (0, 0),
+    },
+    Case {
+        number: "t-7",
+        state: "returning",
+        posted: &[(FROM, PostingKind::TransferOut), (FROM, PostingKind::TransferIn)],
+        from: FROM,
+        to: "m-none",
+        expected: "returned CREDIT_UNKNOWN",
+        changes: (0, 0),
+    },
+];
+
+async fn exposures(engine: &Engine) -> Result<(i64, i64)> {
+    let exposure = |account: quota::Account| account.credit.unwrap_or_default().exposure;
+    Ok((exposure(engine.account(FROM).await?), exposure(engine.account(TO).await?)))
+}
+
+#[tokio::test]
+async fn a_transfer_that_was_left_half_way_is_ended_once() -> Result<()> {
+    let bench = Bench::start()?;
+    let (engine, mut hand) = (Engine::open(&bench)?, Hand::open(&bench).await?);
+    let servers = [Sweeper::open(&bench, POLICIES)?, Sweeper::open(&bench, POLICIES)?];
+    let pool = bench.postgres.pool().await?;
+    // The sweeps go by the time of the day.
+    let now_ms = clock::now_ms();
+    let limit = AmountMinor::new(1_000_000).unwrap_or_default();
+    for merchant in [FROM, TO] {
+        let command = engine.command(merchant, "charge", consume(1_000), now_ms)?;
+        let credit = Some(CreditTerms { cycle: 20_261_101, limit, uncapped_limit: limit });
+        engine.apply(&Command { credit, ..command }).await?;
+    }
+    engine.grant("m-none", "charge", consume(1), now_ms).await?;
+    for case in CASES {
+        let before = exposures(&engine).await?;
+        let row = "INSERT INTO credit_transfer (transfer_no, from_merchant_id, to_merchant_id, currency, amount, state, code, \
+                requested_by, operator_type) \
+            VALUES ($1, $2, $3, 'USD', 300, $4, CASE $4 WHEN 'returning' THEN 'CREDIT_UNKNOWN' END, 'ana', 'admin')";
+        let query = sqlx::query(row).bind(case.number).bind(case.from).bind(case.to).bind(case.state);
+        query.execute(&pool).await?;
+        for (merchant, kind) in case.posted {
+            let posting = Posting { kind: *kind, amount: AmountMinor::new(AMOUNT).unwrap_or_default() };
+            engine.grant(merchant, case.number, Action::Post(posting), now_ms).await?;
+        }
+        let (first, second) = tokio::join!(servers[0].transfers(), servers[1].transfers());
+        assert!(first? + second? >= 1, "{}", case.number);
+        assert_eq!(servers[0].transfers().await?, 0, "{}", case.number);
+        let row = "SELECT concat(state, ' ', code) FROM credit_transfer WHERE transfer_no = $1";
+        let ended: String = sqlx::query_scalar(row).bind(case.number).fetch_one(&pool).await?;
+        let after = exposures(&engine).await?;
+        let changes = (after.0 - before.0, after.1 - before.1);
+        assert_eq!((ended.as_str(), changes), (case.expected, case.changes), "{}", case.number);
+    }
+    // Every step that was made is in the books of its account, once.
+    let entries = "SELECT string_agg(concat_ws(' ', posting_no, kind, merchant_id), ', ' ORDER BY posting_no, kind DESC) \
+        FROM credit_entry WHERE kind LIKE 'transfer%'";
+    let both = |number: &str| format!("{number} transfer_out m-from, {number} transfer_in m-to");
+    let back = |number: &str| format!("{number} transfer_out m-from, {number} transfer_in m-from");
+    let expected = ["t-1", "t-2", "t-3", "t-4"]
+        .map(both)
+        .into_iter()
+        .chain(["t-6", "t-7"].map(back))
+        .collect::<Vec<_>>()
+        .join(", ");
+    hand.drain().await?;
+    let stored: Option<String> = sqlx::query_scalar(entries).fetch_one(&pool).await?;
+    assert_eq!(stored, Some(expected));
+    Ok(())
+}
