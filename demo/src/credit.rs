@@ -1,24 +1,20 @@
 //! A credit line: used, refused, repaid and used again, through Envoy.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use testkit::api::{Caller, EXPIRES_AT_SECS, secret, sign};
 use testkit::client::{Client, Payment, Protocol};
+use testkit::credit::open_line;
 use testkit::stack::Stack;
-use testkit::{Failure, Result, wait};
+use testkit::{Failure, Result};
 
 /// Whose line it is.
 const MERCHANT: &str = "demo-credit";
 /// The limit: 100.00.
-const LIMIT: u64 = 10_000;
-/// A server knows a line within a second of its activation.
-const KNOWN_WITHIN: Duration = Duration::from_secs(10);
+const LIMIT: i64 = 10_000;
 
 /// Opens the line, pays with it, and prints a table; the number of payments that did not come out as announced.
 pub(crate) async fn show(stack: &Stack) -> Result<usize> {
     println!("\nCredit line of {MERCHANT} in USD: {} cents, drafted by one person, approved by another", LIMIT);
-    open(stack).await?;
+    open_line(stack, MERCHANT, LIMIT).await?;
     println!("{:<42} {:<6} {:<22} {:<12} Credit", "Payment (USD)", "HTTP", "Decision", "Exposure");
     let mut client = stack.client(Protocol::Http1).await?;
     let mut wrong = pay(stack, &mut client, "60.00, within the line", (1, 6_000), (200, "ADMITTED", 6_000)).await?;
@@ -37,21 +33,6 @@ async fn done(what: &str, answer: testkit::client::Answer) -> Result<Value> {
         return Err(Failure::new(format!("{what}: {} {}", answer.status, answer.json())));
     }
     Ok(answer.json())
-}
-
-async fn open(stack: &Stack) -> Result<()> {
-    let claims = json!({"sub": "oleg", "role": "operator", "exp": EXPIRES_AT_SECS});
-    let maker = Caller::new(stack.server.admin_address(), &sign(secret(), &claims)?);
-    let checker = stack.caller();
-    let line = json!({"line": {"merchant_id": MERCHANT, "currency": "USD", "limit_base": LIMIT}, "reason": "the demo"});
-    done("the draft", maker.post("/credit-lines", &line).await?).await?;
-    done("the approval", checker.post(&path("/approve"), &json!({})).await?).await?;
-    done("the activation", checker.post(&path("/activate"), &json!({})).await?).await?;
-    wait::until_async("the server to know the credit line", KNOWN_WITHIN, || async {
-        let account = checker.get(&format!("/quotas/merchant/{MERCHANT}/currency/USD")).await?.json();
-        Ok(account["credit"]["limit"].is_number().then_some(()))
-    })
-    .await
 }
 
 async fn pay(

@@ -9,6 +9,7 @@ pub mod books;
 pub mod build;
 pub mod checks;
 pub mod client;
+pub mod credit;
 pub mod dirs;
 pub mod envoy;
 pub mod failover;

@@ -294,7 +294,7 @@ async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
     walk.put("PATCH", LINE, &nothing, json!({"line": {"terms": {"due_days": 30}}, "reason": "as agreed"})).await?;
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/approve", &nothing, json!({"reason": "agreed"})).await?;
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/activate", &nothing, json!({})).await?;
-    let open = json!({"obligations": [{"closed_on": "2026-08-31", "amount": 50}], "reason": "from the former system"});
+    let open = json!({"obligations": [{"closed_on": "2026-08-31", "due_on": "2030-09-30", "amount": 50}], "reason": "from the former system"});
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/obligations", &nothing, open).await?;
     let pool = api.postgres.pool().await?;
     for statement in [

@@ -11,6 +11,7 @@ mod alerts;
 mod batches;
 mod collector;
 mod contract;
+mod credit;
 mod failover;
 mod fake;
 mod gateway;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
     server::add(&mut suite);
     late::add(&mut suite);
     outages::add(&mut suite);
+    credit::add(&mut suite);
     rolling::add(&mut suite);
     failover::add(&mut suite);
     outcomes::add(&mut suite);

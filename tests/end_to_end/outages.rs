@@ -33,7 +33,7 @@ pub(crate) fn add(suite: &mut Suite) {
 }
 
 /// Waits until `/ready` says of a dependency that it is there, or that it is not.
-fn ready_says(stack: &Stack, dependency: &str, up: bool) -> Result<()> {
+pub(crate) fn ready_says(stack: &Stack, dependency: &str, up: bool) -> Result<()> {
     wait::until(&format!("/ready saying that {dependency} is up: {up}"), SAID_WITHIN, || {
         let (status, body) = stack.server.get("/ready")?;
         let body: serde_json::Value = serde_json::from_str(&body)?;
