@@ -107,6 +107,10 @@ async fn what_was_never_known_is_refused(stack: &Stack) -> Result<()> {
 async fn what_is_read_again_counts(stack: &Stack) -> Result<()> {
     pay_until_admitted(stack, Protocol::Http1, &payment("line", 7, 500)).await?;
     let problem = refused(stack, &pay(stack, "line", 8, 600).await?, (403, "CREDIT_EXHAUSTED"), "line-8")?;
-    ensure_eq!((&problem["credit"]["exposure"], &problem["credit"]["read_at"]), (&json!(9_500), &Value::Null), "{problem}");
+    ensure_eq!(
+        (&problem["credit"]["exposure"], &problem["credit"]["read_at"]),
+        (&json!(9_500), &Value::Null),
+        "{problem}"
+    );
     Ok(())
 }

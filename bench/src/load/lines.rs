@@ -8,7 +8,7 @@ use super::rig::{Rig, Way};
 use super::variant::Variant;
 use testkit::{Failure, Result, wait};
 
-/// The server hears of new lines within a second.
+/// The server knows of new lines within a second.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 /// A line for each merchant, with the default terms, that no run uses up.
 const OPEN: &str = "INSERT INTO credit_line (merchant_id, currency, limit_base, terms, state, opened_on, activated_on, created_by, \

@@ -1,4 +1,4 @@
-//! Takes a transfer to its end, step by step. Whoever goes on with one, its caller or a sweep after a crash, does the same.
+//! Takes a transfer to its end, step by step. Its caller and a sweep after a crash do the same.
 
 use quota::{ActorId, AmountMinor, Currency, MerchantId, OrderNo, Posting, PostingKind};
 use sluice_kit::database::change::ChangeError;
@@ -33,7 +33,7 @@ pub struct Transferred {
 /// Does the steps that are left.
 ///
 /// # Errors
-/// [`TransferError`]: the transfer goes on later, with the same result for whoever asks again.
+/// [`TransferError`]: the transfer goes on later, with the same result for every caller who asks again.
 pub async fn finish(
     transfers: &TransferRepository,
     operations: &Operations,
@@ -58,7 +58,7 @@ pub async fn finish(
     }
 }
 
-/// The posting that is next, in the name of whoever requested the transfer; `None` at its end.
+/// The posting that is next, in the name of the caller who requested the transfer; `None` at its end.
 fn request(transfer: &Transfer) -> Result<Option<(Actor, Request)>, TransferError> {
     let (from, to) = (&transfer.from_merchant_id, &transfer.to_merchant_id);
     let (merchant, kind, reason) = match transfer.state {

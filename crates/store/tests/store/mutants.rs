@@ -23,7 +23,7 @@ const MUTANTS: &[Mutant] = &[
     ("elseif given_back or state == STATE_VOIDED then", "elseif given_back then", 74708515413768),
     (" + (pending > 0 and ACCOUNT_PENDING_FLAG or 0)", "", 59131731495560),
     ("what == CAPTURE and operation(operations, { [CAPTURE] = true }, OPERATION_ID_AT, id)", "false", 32482411130413),
-    ("and not (marked and state == HELD) then", "then", 21886801327003),
+    ("and not (marked and state == HELD) then", "then", 22181224809847),
     (" and asked_ms >= store_ms - LAG_MS_MAX", "", 277908825174538),
     // Credit lines.
     ("if exposure > limit - amount then", "if exposure > limit then", 148283482181625),
@@ -45,13 +45,13 @@ const MUTANTS: &[Mutant] = &[
         277908825174538,
     ),
     ("if not code and on_credit then", "if not code and on_credit and op == CONSUME then", 148283482181625),
-    ("elseif on_credit and not terms_cycle and flags >=", "elseif not terms_cycle and flags >=", 148283482181625),
-    ("elseif on_credit and not terms_cycle and flags >=", "elseif on_credit and flags >=", 148283482181625),
+    ("elseif on_credit and not terms_cycle and flags >=", "elseif not terms_cycle and flags >=", 102471886157031),
+    ("elseif on_credit and not terms_cycle and flags >=", "elseif on_credit and flags >=", 102471886157031),
     ("not terms_cycle and flags >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then", "not terms_cycle then", 148283482181625),
     (
         "if flags % (2 * COMMAND_CREDIT_FLAG) >= COMMAND_CREDIT_FLAG then",
         "if flags >= COMMAND_CREDIT_FLAG then",
-        148283482181625,
+        102471886157031,
     ),
     (
         "exposure, o_cycle = exposure + amount, cycle else o_cycle = 0 end",
@@ -81,7 +81,7 @@ const MUTANTS: &[Mutant] = &[
     ("release_credit(taken, taken)", "release_credit(taken, 0)", 23131015164721),
     ("release_credit(amount, amount)", "release_credit(amount, 0)", 148283482181625),
     ("local raises = kind == REVERSAL or kind == TRANSFER_OUT", "local raises = kind == TRANSFER_OUT", 148283482181625),
-    (" or kind == OPENING\n", "\n", 0),
+    (" or kind == OPENING\n", "\n", 46218876197238),
     (
         "if known and o_amount == amount and o_currency == currency then",
         "if known and o_amount == amount then",
@@ -93,7 +93,7 @@ const MUTANTS: &[Mutant] = &[
         277908825174538,
     ),
     ("if amount == 0 or exposure", "if exposure", 148283482181625),
-    ("kind ~= RECOVERY and -amount or 0", "-amount", 148283482181625),
+    ("kind ~= RECOVERY and -amount or 0", "-amount", 21886801327003),
     ("elseif kind == TRANSFER_OUT and suspended then", "elseif suspended then", 148283482181625),
     (
         "code = kind == TRANSFER_OUT and exceeds(exposure, amount, credit_max, uncapped_max) or APPLIED",
@@ -400,7 +400,7 @@ const MUTANTS: &[Mutant] = &[
     ("if d == day and e1 == de then dr", "if d == day then dr", 148283482181625),
     ("if m == month and e2 == me then mr", "if true then mr", 199851132994713),
     ("max(refunded - taken, 0)", "refunded", 277908825174538),
-    ("if place and o_currency == currency then", "if false then", 102471886157031),
+    ("if place and o_currency == currency then", "if false then", 169455117474457),
     ("        add_operation(RELEASED, end_id)\n", "", 79071098081645),
     ("      elseif place then\n        released_before(place)\n", "", 79071098081645),
     ("local end_id = attempt", "local end_id = decision_id", 148283482181625),
