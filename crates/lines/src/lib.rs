@@ -17,6 +17,7 @@ mod record;
 mod repository;
 mod simulation;
 mod statement;
+mod statement_list;
 mod statement_view;
 mod usage;
 mod view;
@@ -33,6 +34,9 @@ pub use projection::EntryProjection;
 pub use record::{LineKey, LineRecord, StoredEntry, Unreadable, read};
 pub use repository::{LineFilter, LineRepository, PauseRow};
 pub use simulation::{Simulation, SimulationBasis, SimulationError};
-pub use statement_view::{AllocationView, StatementStatus, StatementView, statements_csv};
+pub use statement_list::{AccountStatement, StatementFilter};
+pub use statement_view::{
+    AllocationView, STATEMENT_COLUMNS, StatementStatus, StatementView, statement_cells, statements_csv,
+};
 pub use usage::LineUsage;
 pub use view::{CycleView, LineToday, LineView};

@@ -13,6 +13,7 @@ mod credit;
 mod describe;
 pub mod errors;
 pub(crate) mod execute;
+mod export;
 mod extract;
 mod grpc;
 pub mod idempotency;
@@ -82,7 +83,7 @@ pub struct Admin {
     pub settings: Repository,
     auth: Arc<Auth>,
     rates: Arc<rate::Rates>,
-    exports: usage_logs::Exports,
+    exports: export::Exports,
     streams: Arc<stream::Streams>,
     body_bytes_max: usize,
     connections_per_client: usize,
@@ -120,7 +121,7 @@ impl Admin {
             settings,
             auth,
             rates: Arc::default(),
-            exports: usage_logs::Exports::default(),
+            exports: export::Exports::default(),
             streams,
             body_bytes_max,
             connections_per_client,
