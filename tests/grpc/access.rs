@@ -126,7 +126,7 @@ async fn the_port_speaks_both_versions_and_describes_itself() -> Result<()> {
     let Some(MessageResponse::ListServicesResponse(services)) = answer else { panic!("{answer:?}") };
     let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
     names.sort_unstable();
-    assert_eq!(names, ["grpc.reflection.v1.ServerReflection", "quota.v1.QuotaService"]);
+    assert_eq!(names, ["grpc.reflection.v1.ServerReflection", "quota.v1.CreditService", "quota.v1.QuotaService"]);
 
     // Payments have a port of their own, which has no authentication and does not know this service.
     let payments = Endpoint::from_shared(format!("http://{}", api.server.grpc_address()))?.connect().await?;

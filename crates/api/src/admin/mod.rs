@@ -190,6 +190,17 @@ pub fn router(admin: Admin) -> Router {
 
 /// The operations behind their middleware; the last layer runs first. Unknown paths are behind it as well.
 fn api(admin: &Admin) -> Router<Admin> {
+    executed(admin)
+        .layer(from_fn_with_state(admin.clone(), body::middleware))
+        .layer(from_fn_with_state(admin.clone(), rate::middleware))
+        .layer(from_fn_with_state(admin.clone(), authenticate::middleware))
+        .layer(from_fn(in_time))
+        .layer(from_fn(not_kept))
+        .layer(from_fn_with_state(admin.clone(), metrics::middleware))
+}
+
+/// The operations for callers that are admitted, with bodies that are in memory.
+fn executed(admin: &Admin) -> Router<Admin> {
     let (operations, _) = operations().split_for_parts();
     operations
         .fallback(not_found)
@@ -197,12 +208,6 @@ fn api(admin: &Admin) -> Router<Admin> {
         .layer(from_fn(in_time))
         .layer(from_fn(audit::middleware))
         .layer(from_fn_with_state(admin.clone(), idempotency::middleware))
-        .layer(from_fn_with_state(admin.clone(), body::middleware))
-        .layer(from_fn_with_state(admin.clone(), rate::middleware))
-        .layer(from_fn_with_state(admin.clone(), authenticate::middleware))
-        .layer(from_fn(in_time))
-        .layer(from_fn(not_kept))
-        .layer(from_fn_with_state(admin.clone(), metrics::middleware))
 }
 
 /// A dependency that hangs must not block a request for ever.
