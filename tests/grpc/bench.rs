@@ -74,16 +74,18 @@ pub(crate) async fn client(api: &Api, caller: &Caller) -> Result<Client> {
 }
 
 pub(crate) fn client_on(channel: Channel, token: Option<&str>) -> Result<Client> {
-    let token = token.map(|token| format!("Bearer {token}").parse()).transpose()?;
-    Ok(QuotaServiceClient::with_interceptor(channel, Bearer(token)))
+    Ok(QuotaServiceClient::with_interceptor(channel, bearer(token)?))
 }
 
 pub(crate) type CreditClient = CreditServiceClient<InterceptedService<Channel, Bearer>>;
 
 /// The service of credit lines as a caller sees it.
-pub(crate) fn credit_client(channel: Channel, caller: &Caller) -> Result<CreditClient> {
-    let token = format!("Bearer {}", caller.token()).parse()?;
-    Ok(CreditServiceClient::with_interceptor(channel, Bearer(Some(token))))
+pub(crate) fn credit_client_on(channel: Channel, token: Option<&str>) -> Result<CreditClient> {
+    Ok(CreditServiceClient::with_interceptor(channel, bearer(token)?))
+}
+
+fn bearer(token: Option<&str>) -> Result<Bearer> {
+    Ok(Bearer(token.map(|token| format!("Bearer {token}").parse()).transpose()?))
 }
 
 /// An answer of either kind.

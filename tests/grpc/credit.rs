@@ -1,261 +1,17 @@
 //! Credit lines over both ways in: the same calls have the same answers and the same refusals, for the same callers.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::api::{Api, Caller};
-use testkit::client::Call;
-use testkit::{Failure, Result, wait};
-use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
-use tonic_types::StatusExt as _;
+use testkit::{Result, wait};
+use tonic::{Code, Request};
 
-use crate::bench::{self, CreditClient, credit_client};
-use crate::members::{self, Route};
+use crate::bench::{self, CreditClient, credit_client_on};
+use crate::both::{Both, MERCHANT, MERCHANTS, Row, Who, refusal, without_null};
 use crate::refusals::reason;
 
-/// The merchants of the two ways in: what changes something is done over one of them to each.
-const MERCHANTS: [&str; 2] = ["by-rest", "by-grpc"];
-/// The merchant in the table.
-const MERCHANT: &str = "MERCHANT";
-/// Members of the account's last answer that had them, in the table.
-const REMEMBERED: [(&str, &str); 2] = [("grade_id", "GRADE_ID"), ("next_cursor", "NEXT_CURSOR")];
-/// What differs between two accounts.
-const VOLATILE: [&str; 13] = [
-    "at",
-    "object_id",
-    "alert_id",
-    "line_id",
-    "created_at",
-    "updated_at",
-    "approved_at",
-    "recorded_at",
-    "decision_id",
-    "grade_id",
-    "pause_id",
-    "history_id",
-    "next_cursor",
-];
 /// The journal stores, and servers read, within a second.
 const KNOWN_WITHIN: Duration = Duration::from_secs(20);
-
-/// Who calls.
-#[derive(Clone, Copy, Debug)]
-enum Who {
-    /// Drafts and posts.
-    Oleg,
-    /// Approves.
-    Ana,
-    /// The merchant of the line.
-    Shop,
-    Other,
-}
-
-/// An operation, who calls it, and its parameters and members as REST has them.
-type Row = (&'static str, Who, Value);
-/// An answer, or a refusal's code, field and detail.
-type Outcome = std::result::Result<Value, Value>;
-
-/// Calls an operation by its method.
-macro_rules! call {
-    ($client:ident, $operation:ident, $members:ident; $($name:ident)+) => {
-        match $operation {
-            $(stringify!($name) => {
-                let message = Request::new(serde_json::from_value($members)?);
-                $client.$name(message).await.map(|answer| serde_json::to_value(answer.into_inner()))
-            })+
-            other => return Err(Failure::new(format!("{other} is not called here: add it"))),
-        }
-    };
-}
-
-struct Both<'a> {
-    api: &'a Api,
-    channel: Channel,
-    routes: BTreeMap<String, Route>,
-    called: BTreeSet<String>,
-    /// What each merchant's answers had last of [`REMEMBERED`].
-    remembered: [BTreeMap<&'static str, Value>; 2],
-}
-
-impl Both<'_> {
-    fn caller(&self, who: Who, merchant: &str) -> Result<Caller> {
-        match who {
-            Who::Oleg => self.api.operator(),
-            Who::Ana => self.api.admin(),
-            Who::Shop => self.api.merchant(merchant),
-            Who::Other => self.api.merchant("other"),
-        }
-    }
-
-    fn route(&self, operation: &str) -> Result<&Route> {
-        self.routes.get(operation).ok_or_else(|| Failure::new(format!("docs/openapi.json has no {operation}")))
-    }
-
-    async fn rest(&self, caller: &Caller, operation: &str, members: Value) -> Result<Outcome> {
-        let route = self.route(operation)?;
-        let mut members = members.as_object().cloned().unwrap_or_default();
-        let mut path = route.path.clone();
-        for parameter in route.operation["parameters"].as_array().into_iter().flatten() {
-            let name = parameter["name"].as_str().unwrap_or_default();
-            let place = format!("{{{name}}}");
-            if path.contains(&place) {
-                path = path.replace(&place, &plain(&members.remove(name).unwrap_or_default()));
-            }
-        }
-        let call = if route.method == "GET" {
-            let query: Vec<String> = members.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
-            Call::new("GET", &format!("{path}?{}", query.join("&")))
-        } else {
-            let call = Call::post_json(&path, Value::Object(members).to_string());
-            Call { method: route.method.clone(), ..call }
-        };
-        let answer = caller.send(call).await?;
-        let mut body = answer.json();
-        if answer.status >= 300 {
-            let detail = body["detail"].as_str().unwrap_or_default();
-            return Ok(Err(json!({"code": body["code"], "field": body["field"], "detail": detail})));
-        }
-        without_null(&mut body);
-        Ok(Ok(body))
-    }
-
-    async fn grpc(&self, caller: &Caller, operation: &str, mut members: Value) -> Result<Outcome> {
-        let mut removed = Vec::new();
-        nulls(&members["line"], "", &mut removed);
-        if !removed.is_empty() {
-            members["remove"] = json!(removed);
-            without_null(&mut members);
-        }
-        let mut client = credit_client(self.channel.clone(), caller)?;
-        let answer = call!(client, operation, members;
-            list_credit_lines create_credit_line get_credit_line update_credit_line approve_credit_line
-            activate_credit_line close_credit_line credit_line_history list_statements get_statement credit_statements
-            repay list_repayments reverse_repayment write_off pause list_pauses get_grade request_grade approve_grade
-            get_dunning credit_ageing credit_stats);
-        Ok(match answer {
-            Ok(message) => {
-                let mut message = message?;
-                without_null(&mut message);
-                Ok(message)
-            }
-            Err(status) => Err(refusal(&status)),
-        })
-    }
-
-    /// Calls an operation over both, and compares.
-    async fn same(&mut self, (operation, who, members): Row) -> Result<Outcome> {
-        self.called.insert(operation.to_owned());
-        let is_read = self.route(operation)?.method == "GET";
-        let mut outcomes = Vec::new();
-        for (place, merchant) in MERCHANTS.into_iter().enumerate() {
-            let caller = self.caller(who, merchant)?;
-            let members = placed(&members, merchant, &self.remembered[place]);
-            if is_read {
-                let rest = self.rest(&caller, operation, members.clone()).await?;
-                let grpc = self.grpc(&caller, operation, members.clone()).await?;
-                assert_eq!(grpc, rest, "{operation} by {who:?} of {members}");
-                outcomes.push(rest);
-            } else if place == 0 {
-                outcomes.push(self.rest(&caller, operation, members).await?);
-            } else {
-                outcomes.push(self.grpc(&caller, operation, members).await?);
-            }
-        }
-        for (remembered, outcome) in self.remembered.iter_mut().zip(&outcomes) {
-            for (member, name) in REMEMBERED {
-                let value = outcome.as_ref().ok().and_then(|answer| answer.get(member));
-                remembered.extend(value.map(|value| (name, value.clone())));
-            }
-        }
-        let of_both: Vec<Outcome> = outcomes.iter().map(comparable).collect();
-        assert_eq!(of_both[1], of_both[0], "{operation} by {who:?}: {members}");
-        Ok(outcomes.swap_remove(0))
-    }
-
-    /// Those that succeed.
-    async fn done(&mut self, rows: Vec<Row>) -> Result<()> {
-        for row in rows {
-            let what = format!("{row:?}");
-            let outcome = self.same(row).await?;
-            assert!(outcome.is_ok(), "{what}: {outcome:?}");
-        }
-        Ok(())
-    }
-
-    /// Those that are refused, with this code and field.
-    async fn refused(&mut self, rows: Vec<(Row, &str, Option<&str>)>) -> Result<()> {
-        for (row, code, field) in rows {
-            let what = format!("{row:?}");
-            let refusal = self.same(row).await?.expect_err(&what);
-            assert_eq!((refusal["code"].as_str(), refusal["field"].as_str()), (Some(code), field), "{what}: {refusal}");
-        }
-        Ok(())
-    }
-}
-
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn refusal(status: &Status) -> Value {
-    let violation = status.get_details_bad_request().and_then(|mut request| request.field_violations.pop());
-    let field = violation.map(|own| own.field);
-    let detail = match &field {
-        Some(field) => status.message().split_once(&format!(" {field}: ")).map(|(_, detail)| detail),
-        None => status.message().split_once(". ").map(|(_, detail)| detail),
-    };
-    json!({"code": reason(status), "field": field, "detail": detail.unwrap_or_default()})
-}
-
-/// Members that are null are absent in a message.
-fn without_null(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.retain(|_, value| !value.is_null());
-            members.values_mut().for_each(without_null);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_null),
-        _ => {}
-    }
-}
-
-/// The paths of what is null.
-fn nulls(value: &Value, path: &str, found: &mut Vec<String>) {
-    for (name, value) in value.as_object().into_iter().flatten() {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        if value.is_null() { found.push(path) } else { nulls(value, &path, found) }
-    }
-}
-
-fn placed(members: &Value, merchant: &str, remembered: &BTreeMap<&str, Value>) -> Value {
-    let text = members.to_string().replace(MERCHANT, merchant);
-    let text =
-        remembered.iter().fold(text, |text, (name, value)| text.replace(&format!("\"{name}\""), &value.to_string()));
-    serde_json::from_str(&text).unwrap_or_default()
-}
-
-/// An outcome without what differs between two accounts.
-fn comparable(outcome: &Outcome) -> Outcome {
-    let plain = |value: &Value| {
-        let mut value = value.clone();
-        mask(&mut value);
-        let text = MERCHANTS.iter().fold(value.to_string(), |text, merchant| text.replace(merchant, MERCHANT));
-        serde_json::from_str(&text).unwrap_or_default()
-    };
-    outcome.as_ref().map(plain).map_err(plain)
-}
-
-fn mask(value: &mut Value) {
-    match value {
-        Value::Object(members) => members.iter_mut().for_each(|(name, value)| {
-            if VOLATILE.contains(&name.as_str()) { *value = json!("…") } else { mask(value) }
-        }),
-        Value::Array(items) => items.iter_mut().for_each(mask),
-        _ => {}
-    }
-}
 
 /// The members of an operation on the line.
 fn on_line(more: &Value) -> Value {
@@ -282,9 +38,7 @@ fn draft(more: &Value) -> Value {
 #[tokio::test]
 async fn credit_lines_are_the_same_over_both() -> Result<()> {
     let api = bench::start(&[])?;
-    let routes = members::routes(&members::document()?);
-    let channel = bench::channel(&api).await?;
-    let mut both = Both { api: &api, channel, routes, called: BTreeSet::new(), remembered: Default::default() };
+    let mut both = Both::new(&api).await?;
     drafted(&mut both).await?;
     opened(&mut both).await?;
     owed(&mut both).await?;
@@ -295,8 +49,7 @@ async fn credit_lines_are_the_same_over_both() -> Result<()> {
     both.refused(vec![(close(Who::Oleg), "FORBIDDEN", None)]).await?;
     both.done(vec![close(Who::Ana)]).await?;
     both.refused(vec![(close(Who::Ana), "CONFLICT", None)]).await?;
-    let operations: BTreeSet<String> = both.routes.keys().cloned().collect();
-    assert_eq!(both.called, operations, "each operation is called");
+    assert_eq!(both.left_out(), [""; 0], "operations that are not called here");
     Ok(())
 }
 
@@ -506,6 +259,8 @@ async fn listed(both: &mut Both<'_>) -> Result<()> {
         row("get_credit_line", Oleg, &json!({})),
         row("list_statements", Shop, &json!({"limit": 1})),
         ("credit_statements", Oleg, json!({"from": "2026-07-01", "to": "2026-07-31", "limit": 1})),
+        ("credit_statements", Oleg, json!({"merchant_id": MERCHANT, "currency": "USD", "limit": 1})),
+        ("credit_statements", Oleg, json!({"merchant_id": MERCHANT, "currency": "USD", "cursor": "NEXT_CURSOR"})),
         ("credit_statements", Shop, json!({})),
         ("credit_ageing", Oleg, json!({})),
         ("credit_stats", Oleg, json!({})),
@@ -528,10 +283,10 @@ async fn a_key_makes_credit_operations_idempotent_over_grpc() -> Result<()> {
     let api = bench::start(&[])?;
     let (oleg, ana) = (api.operator()?, api.admin()?);
     let channel = bench::channel(&api).await?;
-    let mut client: CreditClient = credit_client(channel.clone(), &ana)?;
+    let mut client: CreditClient = credit_client_on(channel.clone(), Some(ana.token()))?;
     let line = json!({"line": {"merchant_id": "keyed", "currency": "USD", "limit_base": 10_000}});
     let draft: proto::quota_v1::CreateCreditLineRequest = serde_json::from_value(line)?;
-    credit_client(channel, &oleg)?.create_credit_line(draft).await?;
+    credit_client_on(channel, Some(oleg.token()))?.create_credit_line(draft).await?;
     let pause = |to: &str, key: &str| -> Result<Request<proto::quota_v1::PauseRequest>> {
         let members = json!({"merchant_id": "keyed", "currency": "USD", "from": "2026-12-01", "to": to, "reason": "x"});
         let mut request = Request::new(serde_json::from_value(members)?);
@@ -555,5 +310,12 @@ async fn a_key_makes_credit_operations_idempotent_over_grpc() -> Result<()> {
     client.pause(pause("2026-12-05", "K-3")?).await?;
     let pauses = ana.get("/credit-lines/keyed/USD/pauses").await?.json();
     assert_eq!(pauses["items"].as_array().map(Vec::len), Some(2), "{pauses}");
+    // What is done by hand is in the audit log, as over REST.
+    let line = wait::until_async("the change's line", KNOWN_WITHIN, || async {
+        let lines = api.server.log_lines().into_iter().filter(|line| line["message"] == "change by hand");
+        Ok(lines.filter(|line| line["path"] == "/api/v1/credit-lines/keyed/USD/pauses").last())
+    })
+    .await?;
+    assert_eq!((&line["actor"], &line["client"]), (&json!("ana"), &json!("127.0.0.1")), "{line}");
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod access;
 mod batches;
 mod bench;
+mod both;
 mod credit;
 mod members;
 mod operations;

@@ -30,7 +30,7 @@ impl CreditLines {
         request: Request<Q>,
     ) -> GrpcResult<A> {
         let (metadata, extensions, message) = request.into_parts();
-        let request = rest::request(method, path, &message, &metadata.into_headers(), extensions);
+        let request = rest::request(method, path, &message, &metadata.into_headers(), &extensions);
         let request = request.map_err(|problem| status::of(&problem))?;
         rest::answer(self.operations.clone(), request).await
     }

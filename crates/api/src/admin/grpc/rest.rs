@@ -12,7 +12,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Response};
 
 use super::{GrpcResult, status};
-use crate::admin::{API, Answer, Kind, Problem, idempotency};
+use crate::admin::audit::Client;
+use crate::admin::{API, Answer, Caller, Kind, Problem, idempotency};
 
 type Members = Map<String, Value>;
 
@@ -25,7 +26,7 @@ pub(super) fn request(
     path: &str,
     message: &impl Serialize,
     metadata: &HeaderMap,
-    extensions: Extensions,
+    extensions: &Extensions,
 ) -> Answer<Request<Body>> {
     let mut members = members(message)?;
     remove(&mut members)?;
@@ -43,7 +44,10 @@ pub(super) fn request(
     for key in metadata.get_all(idempotency::KEY) {
         request.headers_mut().append(idempotency::KEY, key.clone());
     }
-    *request.extensions_mut() = extensions;
+    // Not all of them: the others are about the call's own path.
+    let own = request.extensions_mut();
+    extensions.get::<Caller>().map(|caller| own.insert(caller.clone()));
+    extensions.get::<Client>().map(|client| own.insert(*client));
     Ok(request)
 }
 
@@ -128,7 +132,7 @@ mod tests {
     use super::*;
 
     fn sent(method: Method, path: &str, message: &impl Serialize) -> Result<String, Value> {
-        let request = request(method, path, message, &HeaderMap::new(), Extensions::default());
+        let request = request(method, path, message, &HeaderMap::new(), &Extensions::default());
         request.map(|request| request.uri().to_string()).map_err(|problem| serde_json::to_value(problem).unwrap())
     }
 
