@@ -5,6 +5,13 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 use prost_build::Config;
+use prost_types::DescriptorProto;
+use prost_types::field_descriptor_proto::{Label, Type};
+
+/// Messages that REST has as JSON.
+const CREDIT: &str = "quota/v1/credit.proto";
+/// Messages that are lists.
+const LISTS: [&str; 3] = ["StageTable", "ChannelList", "DunningLadder"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -20,10 +27,53 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["sluice/batch.proto"], ["proto"])?;
     with_service().extern_path(".envoy.service.auth.v3", "crate::envoy").out_dir(batch).compile_fds(files)?;
 
-    let files = protox::compile(["quota/v1/quota.proto"], ["proto"])?;
+    let files = protox::compile(["quota/v1/quota.proto", CREDIT], ["proto"])?;
     describe(&out.join("quota.v1.bin"), &files)?;
-    with_service().compile_fds(files)?;
+    let mut config = with_service();
+    for file in files.file.iter().filter(|file| file.name() == CREDIT) {
+        file.message_type.iter().for_each(|message| as_json(&mut config, message));
+    }
+    config.compile_fds(files)?;
     Ok(())
+}
+
+/// Lets serde read and write a message as the JSON of REST: absent members are those that are not set, times are text, a member
+/// of free form is text in the message (`metadata_json`), and a list or a choice that is a message of its own is what it contains.
+fn as_json(config: &mut Config, message: &DescriptorProto) {
+    let path = format!(".quota.v1.{}", message.name());
+    let derive = "#[derive(::serde::Serialize, ::serde::Deserialize)]";
+    config.message_attribute(&path, derive);
+    config
+        .message_attribute(&path, if is_transparent(message) { "#[serde(transparent)]" } else { "#[serde(default)]" });
+    for field in &message.field {
+        let mut attribute = |text: &str| {
+            config.field_attribute(format!("{path}.{}", field.name()), format!("#[serde({text})]"));
+        };
+        if field.type_name() == ".google.protobuf.Timestamp" {
+            attribute("with = \"crate::json::time\"");
+        }
+        if let Some(name) = field.name().strip_suffix("_json") {
+            attribute(&format!("rename = \"{name}\", with = \"crate::json::text\""));
+        }
+        let is_message = field.label() == Label::Optional && field.r#type() == Type::Message;
+        if field.proto3_optional() || (is_message && field.oneof_index.is_none()) {
+            attribute("skip_serializing_if = \"Option::is_none\"");
+        }
+    }
+    for choice in choices(message) {
+        config.enum_attribute(format!("{path}.{choice}"), derive);
+        config.enum_attribute(format!("{path}.{choice}"), "#[serde(rename_all = \"snake_case\")]");
+    }
+}
+
+/// Of an `optional` list, one that is empty differs from one that is not set.
+fn is_transparent(message: &DescriptorProto) -> bool {
+    LISTS.contains(&message.name()) || choices(message).next().is_some()
+}
+
+/// An `optional` field is a choice as well, with a name that begins with an underscore.
+fn choices(message: &DescriptorProto) -> impl Iterator<Item = &str> {
+    message.oneof_decl.iter().map(|choice| choice.name()).filter(|name| !name.starts_with('_'))
 }
 
 fn with_service() -> Config {

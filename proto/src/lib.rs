@@ -2,6 +2,7 @@
 
 pub mod extension;
 pub mod header;
+pub mod json;
 mod problem;
 
 pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, CreditStanding, LimitUsage, Problem, RefusalDetails};
@@ -36,7 +37,7 @@ pub mod journal {
     include!(concat!(env!("OUT_DIR"), "/sluice.journal.rs"));
 }
 
-/// Operations on quota over gRPC; with the feature `service` their server and client too.
+/// Operations on quota and on credit lines over gRPC; with the feature `service` their server and client too.
 #[allow(
     clippy::allow_attributes,
     clippy::derive_partial_eq_without_eq,

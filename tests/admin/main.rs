@@ -13,4 +13,5 @@ mod keys;
 mod logs;
 mod pooler;
 mod ports;
+mod statements;
 mod words;

@@ -16,7 +16,7 @@ use testkit::{Result, wait};
 /// Whose quota the walk is about.
 const MERCHANT: &str = "walked";
 /// What answers a merchant that names no merchant: its own data.
-const NARROWED: [&str; 12] = [
+const NARROWED: [&str; 13] = [
     "/quotas/list",
     "/quotas/stats",
     "/outcomes/unknown",
@@ -28,6 +28,7 @@ const NARROWED: [&str; 12] = [
     "/alerts/messages",
     "/credit-lines",
     "/credit/ageing",
+    "/credit/statements",
     "/credit/stats",
 ];
 /// What an id alone names: another's is answered as one that nothing has.
@@ -334,9 +335,13 @@ async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
         "/credit-lines/{merchant_id}/{currency}/dunning",
         "/credit-lines",
         "/credit/ageing",
+        "/credit/statements",
         "/credit/stats",
     ] {
         walk.get("GET", template, &nothing, "").await?;
+    }
+    for template in ["/credit-lines/{merchant_id}/{currency}/statements", "/credit/statements"] {
+        walk.get("GET", template, &nothing, "?format=csv").await?;
     }
     walk.get("GET", "/credit-lines/{merchant_id}/{currency}/statements/{number}", &json!("1"), "").await?;
     let friend = json!({"line": {"merchant_id": "walked-friend", "currency": "USD", "limit_base": 1_000}});

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::batch_result::Result as Outcome;
+use proto::quota_v1::credit_service_client::CreditServiceClient;
 use proto::quota_v1::quota_service_client::QuotaServiceClient;
 use proto::quota_v1::{
     BatchOperation, BatchRequest, CheckRequest, CheckResponse, ConsumeRequest, HoldRequest, OperationResponse,
@@ -73,8 +74,18 @@ pub(crate) async fn client(api: &Api, caller: &Caller) -> Result<Client> {
 }
 
 pub(crate) fn client_on(channel: Channel, token: Option<&str>) -> Result<Client> {
-    let token = token.map(|token| format!("Bearer {token}").parse()).transpose()?;
-    Ok(QuotaServiceClient::with_interceptor(channel, Bearer(token)))
+    Ok(QuotaServiceClient::with_interceptor(channel, bearer(token)?))
+}
+
+pub(crate) type CreditClient = CreditServiceClient<InterceptedService<Channel, Bearer>>;
+
+/// The service of credit lines as a caller sees it.
+pub(crate) fn credit_client_on(channel: Channel, token: Option<&str>) -> Result<CreditClient> {
+    Ok(CreditServiceClient::with_interceptor(channel, bearer(token)?))
+}
+
+fn bearer(token: Option<&str>) -> Result<Bearer> {
+    Ok(Bearer(token.map(|token| format!("Bearer {token}").parse()).transpose()?))
 }
 
 /// An answer of either kind.

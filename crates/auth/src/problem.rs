@@ -158,10 +158,13 @@ struct ProblemDetails {
     suspended: Option<String>,
 }
 
-/// The parts of a [`Problem`] beside its code and status.
+/// The parts of a [`Problem`].
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
-    pub title: &'static str,
+    pub code: &'a str,
+    /// The HTTP status.
+    pub status: u16,
+    pub title: &'a str,
     pub detail: Option<&'a str>,
     pub field: Option<&'a str>,
     pub decision_id: Option<&'a str>,
@@ -283,6 +286,8 @@ impl Problem {
     pub fn parts(&self) -> Parts<'_> {
         let retry_after = self.0.headers.iter().find(|(name, _)| name == header::RETRY_AFTER);
         Parts {
+            code: self.0.code,
+            status: self.0.status,
             title: self.0.title,
             detail: self.0.detail.as_deref(),
             field: self.0.field.as_deref(),

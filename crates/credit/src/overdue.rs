@@ -167,6 +167,17 @@ impl LineHistory<'_> {
     }
 }
 
+impl Obligation {
+    /// Days past due at the end of a day, without those that are paused; 0 where nothing of the minimum is past due.
+    #[must_use]
+    pub fn days_past_due(&self, pauses: &[Pause], date: Date) -> i64 {
+        if self.minimum_unpaid_on(date) == 0 {
+            return 0;
+        }
+        PausedDays::new(pauses).days_past_due(self.statement.due_on, date)
+    }
+}
+
 /// What is left to pay.
 #[derive(Clone, Copy, Debug)]
 struct Left {

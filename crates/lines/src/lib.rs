@@ -17,6 +17,7 @@ mod record;
 mod repository;
 mod simulation;
 mod statement;
+mod statement_list;
 mod statement_view;
 mod takeover;
 mod transfer;
@@ -35,7 +36,10 @@ pub use projection::EntryProjection;
 pub use record::{LineKey, LineRecord, StoredEntry, Unreadable, read};
 pub use repository::{LineFilter, LineRepository, PauseRow};
 pub use simulation::{Simulation, SimulationBasis, SimulationError};
-pub use statement_view::{AllocationView, StatementStatus, StatementView, statements_csv};
+pub use statement_list::{AccountStatement, StatementFilter};
+pub use statement_view::{
+    AllocationView, STATEMENT_COLUMNS, StatementStatus, StatementView, statement_cells, statements_csv,
+};
 pub use takeover::{OBLIGATIONS_MAX, OpenObligation, Opening, OpeningError};
 pub use transfer::{NewTransfer, Transfer, TransferRepository, TransferState, TransferStep};
 pub use usage::LineUsage;

@@ -50,7 +50,7 @@ pub struct PauseRow {
 /// Credit lines in Postgres.
 #[derive(Clone, Debug)]
 pub struct LineRepository {
-    pool: PgPool,
+    pub(crate) pool: PgPool,
 }
 
 impl LineRepository {

@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 use quota::PostingKind;
 use serde::Serialize;
-use sluice_credit::{Obligation, Source, Statement};
+use sluice_credit::{Obligation, Pause, Source, Statement};
 use sluice_journal::usage_log::csv_text;
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
@@ -39,6 +39,8 @@ pub struct StatementView {
     pub written_off: i64,
     /// Neither paid nor written off.
     pub open: i64,
+    /// Days since the due date that are not paused; 0 where nothing of the minimum is past due.
+    pub days_past_due: i64,
     #[schema(value_type = Option<String>, format = Date)]
     pub paid_in_full_on: Option<Date>,
     /// What paid it, in the order in which it was allocated.
@@ -63,7 +65,7 @@ pub struct AllocationView {
 impl StatementView {
     /// A statement on a day.
     #[must_use]
-    pub fn of(own: &Obligation, date: Date) -> Self {
+    pub fn of(own: &Obligation, pauses: &[Pause], date: Date) -> Self {
         let status = if own.unpaid() == 0 {
             StatementStatus::Paid
         } else if own.open() == 0 {
@@ -84,6 +86,7 @@ impl StatementView {
             credited: own.credited(),
             written_off: own.written_off(),
             open: own.open(),
+            days_past_due: own.days_past_due(pauses, date),
             paid_in_full_on: own.paid_in_full_on(),
             allocations: allocations.collect(),
         }
@@ -96,14 +99,14 @@ impl LineRecord {
     pub fn statement_views(&self, date: Date) -> Vec<StatementView> {
         let (books, _) = self.books();
         let mut views: Vec<StatementView> =
-            books.obligations().iter().map(|own| StatementView::of(own, date)).collect();
+            books.obligations().iter().map(|own| StatementView::of(own, &self.pauses, date)).collect();
         views.sort_by_key(|view| view.statement.number);
         views
     }
 }
 
-/// The columns of [`statements_csv`].
-const COLUMNS: [&str; 14] = [
+/// The columns of statements as CSV.
+pub const STATEMENT_COLUMNS: [&str; 15] = [
     "merchant_id",
     "currency",
     "number",
@@ -117,8 +120,32 @@ const COLUMNS: [&str; 14] = [
     "credited",
     "written_off",
     "open",
+    "days_past_due",
     "paid_in_full_on",
 ];
+
+/// The cells of a statement's row.
+#[must_use]
+pub fn statement_cells(merchant_id: &str, currency: &str, view: &StatementView) -> [String; 15] {
+    let StatementView { statement, status, paid, credited, written_off, open, .. } = view;
+    [
+        csv_text(merchant_id).into_owned(),
+        currency.to_owned(),
+        statement.number.to_string(),
+        statement.first_day.to_string(),
+        statement.closed_on.to_string(),
+        statement.due_on.to_string(),
+        (*status).into_str().to_owned(),
+        statement.amount.to_string(),
+        statement.minimum.to_string(),
+        paid.to_string(),
+        credited.to_string(),
+        written_off.to_string(),
+        open.to_string(),
+        view.days_past_due.to_string(),
+        view.paid_in_full_on.map(|date| date.to_string()).unwrap_or_default(),
+    ]
+}
 
 /// Statements of a line as a CSV file (RFC 4180).
 ///
@@ -126,18 +153,9 @@ const COLUMNS: [&str; 14] = [
 /// [`csv::Error`] where the file cannot be written.
 pub fn statements_csv((merchant, currency): &LineKey, statements: &[StatementView]) -> Result<Vec<u8>, csv::Error> {
     let mut file = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
-    file.write_record(COLUMNS)?;
-    let merchant = csv_text(merchant.as_str());
-    for StatementView { statement, status, paid, credited, written_off, open, paid_in_full_on, allocations: _ } in
-        statements
-    {
-        let dates = [statement.first_day, statement.closed_on, statement.due_on].map(|date| date.to_string());
-        let amounts = [statement.amount, statement.minimum, *paid, *credited, *written_off, *open];
-        let named = [merchant.to_string(), currency.code().to_owned(), statement.number.to_string()];
-        let status = [(*status).into_str().to_owned()];
-        let last = [paid_in_full_on.map(|date| date.to_string()).unwrap_or_default()];
-        let amounts = amounts.map(|amount| amount.to_string());
-        file.write_record(named.iter().chain(&dates).chain(&status).chain(&amounts).chain(&last))?;
+    file.write_record(STATEMENT_COLUMNS)?;
+    for view in statements {
+        file.write_record(statement_cells(merchant.as_str(), currency.code(), view))?;
     }
     file.into_inner().map_err(|error| error.into_error().into())
 }

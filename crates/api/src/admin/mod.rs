@@ -13,6 +13,7 @@ mod credit;
 mod describe;
 pub mod errors;
 pub(crate) mod execute;
+mod export;
 mod extract;
 mod grpc;
 pub mod idempotency;
@@ -82,7 +83,7 @@ pub struct Admin {
     pub settings: Repository,
     auth: Arc<Auth>,
     rates: Arc<rate::Rates>,
-    exports: usage_logs::Exports,
+    exports: export::Exports,
     streams: Arc<stream::Streams>,
     body_bytes_max: usize,
     connections_per_client: usize,
@@ -120,7 +121,7 @@ impl Admin {
             settings,
             auth,
             rates: Arc::default(),
-            exports: usage_logs::Exports::default(),
+            exports: export::Exports::default(),
             streams,
             body_bytes_max,
             connections_per_client,
@@ -189,6 +190,17 @@ pub fn router(admin: Admin) -> Router {
 
 /// The operations behind their middleware; the last layer runs first. Unknown paths are behind it as well.
 fn api(admin: &Admin) -> Router<Admin> {
+    executed(admin)
+        .layer(from_fn_with_state(admin.clone(), body::middleware))
+        .layer(from_fn_with_state(admin.clone(), rate::middleware))
+        .layer(from_fn_with_state(admin.clone(), authenticate::middleware))
+        .layer(from_fn(in_time))
+        .layer(from_fn(not_kept))
+        .layer(from_fn_with_state(admin.clone(), metrics::middleware))
+}
+
+/// The operations for callers that are admitted, with bodies that are in memory.
+fn executed(admin: &Admin) -> Router<Admin> {
     let (operations, _) = operations().split_for_parts();
     operations
         .fallback(not_found)
@@ -196,12 +208,6 @@ fn api(admin: &Admin) -> Router<Admin> {
         .layer(from_fn(in_time))
         .layer(from_fn(audit::middleware))
         .layer(from_fn_with_state(admin.clone(), idempotency::middleware))
-        .layer(from_fn_with_state(admin.clone(), body::middleware))
-        .layer(from_fn_with_state(admin.clone(), rate::middleware))
-        .layer(from_fn_with_state(admin.clone(), authenticate::middleware))
-        .layer(from_fn(in_time))
-        .layer(from_fn(not_kept))
-        .layer(from_fn_with_state(admin.clone(), metrics::middleware))
 }
 
 /// A dependency that hangs must not block a request for ever.

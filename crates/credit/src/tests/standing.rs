@@ -40,6 +40,32 @@ fn january(events: Vec<Event>) -> Line {
     Line::new(terms, all)
 }
 
+/// Each statement by itself: also where what is past due is not material, and not once its minimum is paid.
+#[test]
+fn statements_have_days_past_due_of_their_own() {
+    let terms = Terms { minimum_bp: BasisPoints(5_000), ..Terms::default() };
+    let february = billed(&terms, "2026-02-01", 100_000).into_iter();
+    let events = billed(&terms, "2026-01-01", 1_000).into_iter().chain(february);
+    let line =
+        Line::new(terms, events.chain([repaid("2026-03-20", "r-1", 499), repaid("2026-03-25", "r-2", 1)]).collect());
+    let line = line.pause("2026-02-20", "2026-02-24");
+    let table = [
+        ("2026-02-14", [0, 0]),
+        ("2026-02-15", [1, 0]),
+        ("2026-02-19", [5, 0]),
+        ("2026-02-24", [5, 0]),
+        ("2026-02-25", [6, 0]),
+        ("2026-03-14", [23, 0]),
+        ("2026-03-15", [24, 1]),
+        ("2026-03-24", [33, 10]),
+        ("2026-03-25", [0, 11]),
+    ];
+    for (date, expected) in table {
+        let own = line.books.obligations().iter().map(|own| own.days_past_due(&line.pauses, day(date)));
+        assert_eq!(own.collect::<Vec<_>>(), expected, "{date}");
+    }
+}
+
 #[test]
 fn stages_come_with_their_day() {
     let line = january(Vec::new());

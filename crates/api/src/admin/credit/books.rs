@@ -1,4 +1,4 @@
-//! What is owed and paid: statements, repayments, pauses and write-offs.
+//! What is paid: repayments, pauses and write-offs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,68 +22,15 @@ use crate::admin::problem::{Answer, Kind, Problem};
 use crate::admin::{Admin, Caller, Json, Path, Permission, Query};
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{PostingAnswer, Request};
-use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRow, StatementView, StoredEntry, day_of, id_of};
+use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRow, StoredEntry, day_of, id_of};
 use sluice_store::REMARKS_BYTES_MAX;
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
-        .routes(routes!(statements))
-        .routes(routes!(statement))
         .routes(routes!(repayments, repay))
         .routes(routes!(reverse))
         .routes(routes!(write_off))
         .routes(routes!(pauses, pause))
-}
-
-/// The statements of a line, the newest first.
-#[utoipa::path(get, path = "/credit-lines/{merchant_id}/{currency}/statements", tag = "credit",
-    operation_id = "list_statements", params(LinePath, PageQuery),
-    responses((status = OK, body = Page<StatementView>), Problems, NotFound))]
-async fn statements(
-    State(admin): State<Admin>,
-    caller: Caller,
-    Path(path): Path<LinePath>,
-    Query(query): Query<PageQuery>,
-) -> Answer<Json<Page<StatementView>>> {
-    let key = path.allowed(&caller, Permission::CreditRead)?;
-    let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
-    let before = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(number)| number);
-    let record = record(&admin, &key).await?;
-    let views = record.statement_views(today(&admin, (&key.0, key.1)).await?).into_iter().rev();
-    let found = views.filter(|view| before.is_none_or(|before| i64::from(view.statement.number) < before));
-    let rows = found.take(usize::try_from(page_max + 1).unwrap_or(usize::MAX)).collect();
-    Ok(Json(Page::from_rows(rows, page_max, |view: &StatementView| HistoryPlace(view.statement.number.into()))))
-}
-
-/// Which statement.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Path)]
-struct StatementPath {
-    #[param(max_length = 64, example = "merchant-001")]
-    merchant_id: String,
-    /// ISO 4217 alphabetic code.
-    #[param(example = "USD")]
-    currency: String,
-    /// 1 for the first one.
-    #[param(minimum = 1)]
-    number: u32,
-}
-
-/// One statement, with what paid it.
-#[utoipa::path(get, path = "/credit-lines/{merchant_id}/{currency}/statements/{number}", tag = "credit",
-    operation_id = "get_statement", params(StatementPath),
-    responses((status = OK, body = StatementView), Problems, NotFound))]
-async fn statement(
-    State(admin): State<Admin>,
-    caller: Caller,
-    Path(path): Path<StatementPath>,
-) -> Answer<Json<StatementView>> {
-    let StatementPath { merchant_id, currency, number } = path;
-    let key = LinePath { merchant_id, currency }.allowed(&caller, Permission::CreditRead)?;
-    let record = record(&admin, &key).await?;
-    let views = record.statement_views(today(&admin, (&key.0, key.1)).await?);
-    let found = views.into_iter().find(|view| view.statement.number == number);
-    Ok(Json(found.ok_or_else(|| Problem::new(Kind::NotFound).detail("there is no such statement"))?))
 }
 
 /// A repayment that arrived.

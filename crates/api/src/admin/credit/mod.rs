@@ -5,6 +5,7 @@ mod dunning;
 mod grades;
 mod lines;
 mod portfolio;
+mod statements;
 mod takeover;
 mod transfers;
 
@@ -22,6 +23,7 @@ use sluice_lines::{LineKey, LineRecord, LineRepository, day_of};
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .merge(lines::routes())
+        .merge(statements::routes())
         .merge(books::routes())
         .merge(portfolio::routes())
         .merge(dunning::routes())

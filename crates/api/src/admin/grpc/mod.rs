@@ -1,35 +1,42 @@
-//! `quota.v1.QuotaService` on the admin port: the operations of REST as gRPC, by the same path, for the same callers.
+//! `quota.v1.QuotaService` and `quota.v1.CreditService` on the admin port: the operations of REST as gRPC, by the same path, for
+//! the same callers.
 //!
-//! `middleware` admits callers, `request` reads messages, `answer` writes them, `status` maps refusals.
+//! `middleware` admits callers and `status` maps refusals. Of quotas, `request` reads messages and `answer` writes them; `credit`
+//! passes messages to the routes of REST, which `rest` does for any of them.
 
 mod answer;
+mod credit;
 mod middleware;
 mod request;
+mod rest;
 mod status;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use proto::quota_v1 as pb;
+use proto::quota_v1::credit_service_server::CreditServiceServer;
 use proto::quota_v1::quota_service_server::{QuotaService, QuotaServiceServer};
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 
 use crate::admin::{Admin, Caller, Kind, Problem, execute};
 use answer::AnswerMessage;
+use credit::CreditLines;
 use request::OperationMessage;
 pub(super) use status::name_of as status_of;
 
 /// The gRPC reflection service, in the version that clients request first.
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 
-/// The service and its reflection, behind their middleware. Reflection is one stream of requests and answers, so it has no whole
-/// body to wait for; like the service it answers only authenticated callers.
+/// The services and their reflection, behind their middleware. Reflection is one stream of requests and answers, so it has no
+/// whole body to wait for; like the services it answers only authenticated callers.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>(admin: &Admin) -> Router<S> {
-    let service =
-        QuotaServiceServer::new(Quotas { admin: admin.clone() }).max_decoding_message_size(admin.body_bytes_max());
-    let name = <QuotaServiceServer<Quotas> as NamedService>::NAME;
+    let bytes_max = admin.body_bytes_max();
+    let quotas = QuotaServiceServer::new(Quotas { admin: admin.clone() }).max_decoding_message_size(bytes_max);
+    let credit = CreditServiceServer::new(CreditLines::new(admin)).max_decoding_message_size(bytes_max);
     let mut router = Router::new()
-        .route_service(&format!("/{name}/{{method}}"), service)
+        .route_service(&methods_of(&quotas), quotas)
+        .route_service(&methods_of(&credit), credit)
         .layer(from_fn_with_state(admin.clone(), middleware::unary));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::QUOTA_DESCRIPTOR_SET)
@@ -44,6 +51,11 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(admin: &Admin) -> Router<
         Err(error) => tracing::error!(%error, "grpc reflection is not available on the admin port"),
     }
     router
+}
+
+/// The paths of a service.
+fn methods_of<T: NamedService>(_: &T) -> String {
+    format!("/{}/{{method}}", T::NAME)
 }
 
 #[derive(Clone, Debug)]

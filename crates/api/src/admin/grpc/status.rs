@@ -3,37 +3,79 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use proto::LimitUsage;
+use axum::http::HeaderMap;
+use axum::http::header::RETRY_AFTER;
 use proto::quota_v1 as pb;
+use proto::{CreditStanding, LimitUsage, RefusalDetails};
 use quota::Code as Quota;
+use serde::Deserialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::answer::{duration, number, timestamp};
 use crate::admin::Problem;
+use sluice_auth::problem::Parts;
 use sluice_store::refusal::{self, DOMAIN};
 
 /// The status of a problem.
 pub(super) fn of(problem: &Problem) -> Status {
-    let parts = problem.parts();
+    of_parts(&problem.parts())
+}
+
+fn of_parts(parts: &Parts<'_>) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(problem.code(), DOMAIN, metadata(problem));
+    details.set_error_info(parts.code, DOMAIN, metadata(parts));
     if let Some(secs) = parts.retry_after_secs {
         details.set_retry_info(Some(Duration::from_secs(secs)));
     }
     if let Some(field) = parts.field {
         details.add_bad_request_violation(field, parts.detail.unwrap_or(parts.title));
     }
-    Status::with_error_details(code(problem), message(problem), details)
+    Status::with_error_details(of_code(parts.code, parts.status), message(parts), details)
+}
+
+/// A problem that REST answered with.
+#[derive(Debug, Deserialize)]
+struct Answered {
+    code: String,
+    status: u16,
+    title: String,
+    detail: Option<String>,
+    field: Option<String>,
+    decision_id: Option<String>,
+    limit: Option<LimitUsage>,
+    credit: Option<CreditStanding>,
+    details: Option<RefusalDetails>,
+}
+
+/// The status of an answer of REST that is no success.
+pub(super) fn of_answer(headers: &HeaderMap, body: &[u8]) -> Status {
+    let answered = match serde_json::from_slice::<Answered>(body) {
+        Ok(answered) => answered,
+        Err(error) => return of(&Problem::internal("a problem", &error)),
+    };
+    let Answered { credit, details, .. } = &answered;
+    let details = RefusalDetails { credit: credit.clone(), ..details.clone().unwrap_or_default() };
+    of_parts(&Parts {
+        code: &answered.code,
+        status: answered.status,
+        title: &answered.title,
+        detail: answered.detail.as_deref(),
+        field: answered.field.as_deref(),
+        decision_id: answered.decision_id.as_deref(),
+        limit: answered.limit.as_ref(),
+        details: Some(&details),
+        retry_after_secs: headers.get(RETRY_AFTER).and_then(|secs| secs.to_str().ok()?.parse().ok()),
+    })
 }
 
 /// The same for an operation of a batch.
 pub(super) fn refusal(problem: &Problem) -> pb::Refusal {
     let parts = problem.parts();
     pb::Refusal {
-        status: i32::from(code(problem)),
-        reason: problem.code().to_owned(),
-        message: message(problem),
+        status: i32::from(of_code(parts.code, parts.status)),
+        reason: parts.code.to_owned(),
+        message: message(&parts),
         decision_id: parts.decision_id.map(str::to_owned),
         limit: parts.limit.map(limit),
         retry_after: parts.retry_after_secs.map(|secs| duration(secs.saturating_mul(1000))),
@@ -53,8 +95,7 @@ fn limit(usage: &LimitUsage) -> pb::Limit {
     }
 }
 
-fn message(problem: &Problem) -> String {
-    let parts = problem.parts();
+fn message(parts: &Parts<'_>) -> String {
     match (parts.field, parts.detail) {
         (Some(field), Some(detail)) => format!("{} {field}: {detail}", parts.title),
         (None, Some(detail)) => format!("{} {detail}", parts.title),
@@ -62,8 +103,7 @@ fn message(problem: &Problem) -> String {
     }
 }
 
-fn metadata(problem: &Problem) -> HashMap<String, String> {
-    let parts = problem.parts();
+fn metadata(parts: &Parts<'_>) -> HashMap<String, String> {
     let mut metadata = HashMap::new();
     let mut put = |name: &str, value: String| drop(metadata.insert(name.to_owned(), value));
     if let Some(id) = parts.decision_id {
@@ -80,10 +120,6 @@ fn metadata(problem: &Problem) -> HashMap<String, String> {
     }
     metadata.extend(parts.details.map(refusal::members).unwrap_or_default());
     metadata
-}
-
-fn code(problem: &Problem) -> Code {
-    of_code(problem.code(), problem.status().as_u16())
 }
 
 /// The status of a problem's code.

@@ -1,45 +1,58 @@
 //! The usage log as Postgres has it: every decision, by merchant or by order, with filters, as pages of JSON or as one CSV
 //! file; and its totals.
 
-mod export;
 mod stats;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use chrono::{DateTime, Utc};
+use csv::ByteRecord;
 use quota::{Action, Code, Currency, MerchantId, OrderNo};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use sqlx::PgPool;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::export::{Format, ListRequest, Rows};
 use super::openapi::Problems;
-use super::page::{self, Cursor, Page, TimeId};
+use super::page::{self, Page, TimeId};
 use super::problem::{Answer, Problem};
-use super::{Admin, Caller, Json, Path, Permission, Query};
+use super::{Admin, Caller, Path, Permission, Query};
 use crate::store::usage_log::UsageFilter;
 use sluice_journal::usage_log::UsageLog;
 
-pub use export::Exports;
+/// Rows of the usage log, the newest first.
+struct LogRows {
+    pool: PgPool,
+    filter: UsageFilter,
+}
 
-/// A row's position in a list.
-const fn place(row: &UsageLog) -> TimeId {
-    TimeId(row.at, row.event_id)
+impl Rows for LogRows {
+    type Row = UsageLog;
+    type Place = TimeId;
+    const FILE: &'static str = "usage-log";
+
+    async fn read(&self, after: Option<TimeId>, limit: i64) -> Answer<Vec<UsageLog>> {
+        Ok(self.filter.rows(&self.pool, after, limit).await?)
+    }
+
+    fn place(row: &UsageLog) -> TimeId {
+        TimeId(row.at, row.event_id)
+    }
+
+    fn columns() -> ByteRecord {
+        UsageLog::names()
+    }
+
+    fn cells(row: &UsageLog) -> ByteRecord {
+        row.cells()
+    }
 }
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(of_merchant)).routes(routes!(of_order)).routes(routes!(stats::usage_log_stats))
-}
-
-/// The form of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Format {
-    /// One page.
-    Json,
-    /// Everything that matches, as a file.
-    Csv,
 }
 
 /// Which rows to list; those of before `to` and not of before `from`, the newest first.
@@ -121,23 +134,9 @@ async fn answer(
     filter: UsageFilter,
     headers: &HeaderMap,
 ) -> Answer<Response> {
-    let after = query.cursor.as_deref().map(TimeId::decode).transpose()?;
-    if query.format.unwrap_or_else(|| accepted(headers)) == Format::Csv {
-        if query.limit.is_some() {
-            return Err(Problem::field("limit", "an export has no pages"));
-        }
-        return admin.exports.start(&caller.subject, &admin.pool, filter, after).await;
-    }
-    let limit = page::limit(query.limit, admin.live.current().admin_page_max)?;
-    let rows = filter.rows(&admin.pool, after, limit.saturating_add(1)).await?;
-    Ok(Json(Page::from_rows(rows, limit, place)).into_response())
-}
-
-fn accepted(headers: &HeaderMap) -> Format {
-    let accepts =
-        |value: &str| value.split(',').any(|media| media.split(';').next().unwrap_or_default().trim() == "text/csv");
-    let csv = headers.get_all(header::ACCEPT).iter().any(|value| value.to_str().is_ok_and(accepts));
-    if csv { Format::Csv } else { Format::Json }
+    let LogQuery { format, cursor, limit, .. } = query;
+    let request = ListRequest { format: *format, cursor: cursor.as_deref(), limit: *limit, headers };
+    request.answer(admin, caller, LogRows { pool: admin.pool.clone(), filter }).await
 }
 
 impl LogQuery {
@@ -181,24 +180,4 @@ fn currency(text: &str) -> Answer<Currency> {
 fn action(text: &str) -> Answer<&'static str> {
     let known = Action::NAMES.into_iter().find(|action| *action == text);
     known.ok_or_else(|| Problem::field("action", format!("must be one of {}", Action::NAMES.join(", "))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::http::HeaderValue;
-
-    #[test]
-    fn csv_is_sent_to_whoever_accepts_it() {
-        for (accept, format) in [
-            ("text/csv", Format::Csv),
-            ("application/json, text/csv;q=0.5", Format::Csv),
-            ("text/csvx", Format::Json),
-            ("*/*", Format::Json),
-            ("", Format::Json),
-        ] {
-            let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
-            assert_eq!(accepted(&headers), format, "{accept}");
-        }
-    }
 }

@@ -1,0 +1,264 @@
+//! Calls over both ways in, REST and gRPC, whose answers and refusals are compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use testkit::api::{Api, Caller};
+use testkit::client::Call;
+use testkit::{Failure, Result};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+use tonic_types::StatusExt as _;
+
+use crate::bench::{self, credit_client_on};
+use crate::members::{self, Route};
+use crate::refusals::reason;
+
+/// The merchants of the two ways in: what changes something is done over one of them to each.
+pub(crate) const MERCHANTS: [&str; 2] = ["by-rest", "by-grpc"];
+/// The merchant in the table.
+pub(crate) const MERCHANT: &str = "MERCHANT";
+/// Members of the account's last answer that had them, in the table.
+const REMEMBERED: [(&str, &str); 2] = [("grade_id", "GRADE_ID"), ("next_cursor", "NEXT_CURSOR")];
+/// What differs between two accounts.
+const VOLATILE: [&str; 13] = [
+    "at",
+    "object_id",
+    "alert_id",
+    "line_id",
+    "created_at",
+    "updated_at",
+    "approved_at",
+    "recorded_at",
+    "decision_id",
+    "grade_id",
+    "pause_id",
+    "history_id",
+    "next_cursor",
+];
+/// Who calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Who {
+    /// Drafts and posts.
+    Oleg,
+    /// Approves.
+    Ana,
+    /// The merchant of the line.
+    Shop,
+    Other,
+}
+
+/// An operation, who calls it, and its parameters and members as REST has them.
+pub(crate) type Row = (&'static str, Who, Value);
+/// An answer, or a refusal's code, field and detail.
+pub(crate) type Outcome = std::result::Result<Value, Value>;
+
+/// Calls an operation by its method.
+macro_rules! call {
+    ($client:ident, $operation:ident, $members:ident; $($name:ident)+) => {
+        match $operation {
+            $(stringify!($name) => {
+                let message = Request::new(serde_json::from_value($members)?);
+                $client.$name(message).await.map(|answer| serde_json::to_value(answer.into_inner()))
+            })+
+            other => return Err(Failure::new(format!("{other} is not called here: add it"))),
+        }
+    };
+}
+
+pub(crate) struct Both<'a> {
+    pub(crate) api: &'a Api,
+    channel: Channel,
+    routes: BTreeMap<String, Route>,
+    called: BTreeSet<String>,
+    /// What each merchant's answers had last of [`REMEMBERED`].
+    remembered: [BTreeMap<&'static str, Value>; 2],
+}
+
+impl<'a> Both<'a> {
+    pub(crate) async fn new(api: &'a Api) -> Result<Self> {
+        let (channel, routes) = (bench::channel(api).await?, members::routes(&members::document()?));
+        Ok(Self { api, channel, routes, called: BTreeSet::new(), remembered: [BTreeMap::new(), BTreeMap::new()] })
+    }
+
+    /// The operations that were not called.
+    pub(crate) fn left_out(&self) -> Vec<&str> {
+        self.routes.keys().filter(|operation| !self.called.contains(*operation)).map(String::as_str).collect()
+    }
+
+    fn caller(&self, who: Who, merchant: &str) -> Result<Caller> {
+        match who {
+            Who::Oleg => self.api.operator(),
+            Who::Ana => self.api.admin(),
+            Who::Shop => self.api.merchant(merchant),
+            Who::Other => self.api.merchant("other"),
+        }
+    }
+
+    fn route(&self, operation: &str) -> Result<&Route> {
+        self.routes.get(operation).ok_or_else(|| Failure::new(format!("docs/openapi.json has no {operation}")))
+    }
+
+    async fn rest(&self, caller: &Caller, operation: &str, members: Value) -> Result<Outcome> {
+        let route = self.route(operation)?;
+        let mut members = members.as_object().cloned().unwrap_or_default();
+        let mut path = route.path.clone();
+        for parameter in route.operation["parameters"].as_array().into_iter().flatten() {
+            let name = parameter["name"].as_str().unwrap_or_default();
+            let place = format!("{{{name}}}");
+            if path.contains(&place) {
+                path = path.replace(&place, &plain(&members.remove(name).unwrap_or_default()));
+            }
+        }
+        let call = if route.method == "GET" {
+            let query: Vec<String> = members.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
+            Call::new("GET", &format!("{path}?{}", query.join("&")))
+        } else {
+            let call = Call::post_json(&path, Value::Object(members).to_string());
+            Call { method: route.method.clone(), ..call }
+        };
+        let answer = caller.send(call).await?;
+        let mut body = answer.json();
+        if answer.status >= 300 {
+            let detail = body["detail"].as_str().unwrap_or_default();
+            return Ok(Err(json!({"code": body["code"], "field": body["field"], "detail": detail})));
+        }
+        without_null(&mut body);
+        Ok(Ok(body))
+    }
+
+    async fn grpc(&self, caller: &Caller, operation: &str, mut members: Value) -> Result<Outcome> {
+        let mut removed = Vec::new();
+        nulls(&members["line"], "", &mut removed);
+        if !removed.is_empty() {
+            members["remove"] = json!(removed);
+            without_null(&mut members);
+        }
+        let mut client = credit_client_on(self.channel.clone(), Some(caller.token()))?;
+        let answer = call!(client, operation, members;
+            list_credit_lines create_credit_line get_credit_line update_credit_line approve_credit_line
+            activate_credit_line close_credit_line credit_line_history list_statements get_statement credit_statements
+            repay list_repayments reverse_repayment write_off pause list_pauses get_grade request_grade approve_grade
+            get_dunning credit_ageing credit_stats);
+        Ok(match answer {
+            Ok(message) => {
+                let mut message = message?;
+                without_null(&mut message);
+                Ok(message)
+            }
+            Err(status) => Err(refusal(&status)),
+        })
+    }
+
+    /// Calls an operation over both, and compares.
+    pub(crate) async fn same(&mut self, (operation, who, members): Row) -> Result<Outcome> {
+        self.called.insert(operation.to_owned());
+        let is_read = self.route(operation)?.method == "GET";
+        let mut outcomes = Vec::new();
+        for (place, merchant) in MERCHANTS.into_iter().enumerate() {
+            let caller = self.caller(who, merchant)?;
+            let members = placed(&members, merchant, &self.remembered[place]);
+            if is_read {
+                let rest = self.rest(&caller, operation, members.clone()).await?;
+                let grpc = self.grpc(&caller, operation, members.clone()).await?;
+                assert_eq!(grpc, rest, "{operation} by {who:?} of {members}");
+                outcomes.push(rest);
+            } else if place == 0 {
+                outcomes.push(self.rest(&caller, operation, members).await?);
+            } else {
+                outcomes.push(self.grpc(&caller, operation, members).await?);
+            }
+        }
+        for (remembered, outcome) in self.remembered.iter_mut().zip(&outcomes) {
+            for (member, name) in REMEMBERED {
+                let value = outcome.as_ref().ok().and_then(|answer| answer.get(member));
+                remembered.extend(value.map(|value| (name, value.clone())));
+            }
+        }
+        let of_both: Vec<Outcome> = outcomes.iter().map(comparable).collect();
+        assert_eq!(of_both[1], of_both[0], "{operation} by {who:?}: {members}");
+        Ok(outcomes.swap_remove(0))
+    }
+
+    /// Those that succeed.
+    pub(crate) async fn done(&mut self, rows: Vec<Row>) -> Result<()> {
+        for row in rows {
+            let what = format!("{row:?}");
+            let outcome = self.same(row).await?;
+            assert!(outcome.is_ok(), "{what}: {outcome:?}");
+        }
+        Ok(())
+    }
+
+    /// Those that are refused, with this code and field.
+    pub(crate) async fn refused(&mut self, rows: Vec<(Row, &str, Option<&str>)>) -> Result<()> {
+        for (row, code, field) in rows {
+            let what = format!("{row:?}");
+            let refusal = self.same(row).await?.expect_err(&what);
+            assert_eq!((refusal["code"].as_str(), refusal["field"].as_str()), (Some(code), field), "{what}: {refusal}");
+        }
+        Ok(())
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+pub(crate) fn refusal(status: &Status) -> Value {
+    let violation = status.get_details_bad_request().and_then(|mut request| request.field_violations.pop());
+    let field = violation.map(|own| own.field);
+    let detail = match &field {
+        Some(field) => status.message().split_once(&format!(" {field}: ")).map(|(_, detail)| detail),
+        None => status.message().split_once(". ").map(|(_, detail)| detail),
+    };
+    json!({"code": reason(status), "field": field, "detail": detail.unwrap_or_default()})
+}
+
+/// Members that are null are absent in a message.
+pub(crate) fn without_null(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, value| !value.is_null());
+            members.values_mut().for_each(without_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_null),
+        _ => {}
+    }
+}
+
+/// The paths of what is null.
+fn nulls(value: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        if value.is_null() { found.push(path) } else { nulls(value, &path, found) }
+    }
+}
+
+fn placed(members: &Value, merchant: &str, remembered: &BTreeMap<&str, Value>) -> Value {
+    let text = members.to_string().replace(MERCHANT, merchant);
+    let text =
+        remembered.iter().fold(text, |text, (name, value)| text.replace(&format!("\"{name}\""), &value.to_string()));
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// An outcome without what differs between two accounts.
+fn comparable(outcome: &Outcome) -> Outcome {
+    let plain = |value: &Value| {
+        let mut value = value.clone();
+        mask(&mut value);
+        let text = MERCHANTS.iter().fold(value.to_string(), |text, merchant| text.replace(merchant, MERCHANT));
+        serde_json::from_str(&text).unwrap_or_default()
+    };
+    outcome.as_ref().map(plain).map_err(plain)
+}
+
+fn mask(value: &mut Value) {
+    match value {
+        Value::Object(members) => members.iter_mut().for_each(|(name, value)| {
+            if VOLATILE.contains(&name.as_str()) { *value = json!("…") } else { mask(value) }
+        }),
+        Value::Array(items) => items.iter_mut().for_each(mask),
+        _ => {}
+    }
+}
