@@ -21,8 +21,11 @@ pub(crate) const MERCHANT: &str = "MERCHANT";
 /// Members of the account's last answer that had them, in the table.
 const REMEMBERED: [(&str, &str); 2] = [("grade_id", "GRADE_ID"), ("next_cursor", "NEXT_CURSOR")];
 /// What differs between two accounts.
-const VOLATILE: [&str; 13] = [
+const VOLATILE: [&str; 16] = [
     "at",
+    "requested_at",
+    "reserve_decision",
+    "credit_decision",
     "object_id",
     "alert_id",
     "line_id",
@@ -139,7 +142,7 @@ impl<'a> Both<'a> {
             list_credit_lines create_credit_line get_credit_line update_credit_line approve_credit_line
             activate_credit_line close_credit_line credit_line_history list_statements get_statement credit_statements
             repay list_repayments reverse_repayment write_off pause list_pauses get_grade request_grade approve_grade
-            get_dunning credit_ageing credit_stats);
+            get_dunning take_over_obligations transfer get_transfer credit_ageing credit_stats);
         Ok(match answer {
             Ok(message) => {
                 let mut message = message?;

@@ -27,7 +27,7 @@ fn row(operation: &'static str, who: Who, more: &Value) -> Row {
 }
 
 fn draft(more: &Value) -> Value {
-    let mut line = on_line(&json!({"limit_base": 10_000}));
+    let mut line = on_line(&json!({"limit_base": 10_000, "taken_over_from": "2024-01-15"}));
     for (name, value) in more.as_object().into_iter().flatten() {
         line[name] = value.clone();
     }
@@ -45,6 +45,7 @@ async fn credit_lines_are_the_same_over_both() -> Result<()> {
     paid(&mut both).await?;
     judged(&mut both).await?;
     listed(&mut both).await?;
+    moved(&mut both).await?;
     let close = |who| row("close_credit_line", who, &json!({"reason": "left"}));
     both.refused(vec![(close(Who::Oleg), "FORBIDDEN", None)]).await?;
     both.done(vec![close(Who::Ana)]).await?;
@@ -226,6 +227,44 @@ async fn stored(both: &Both<'_>, count: usize) -> Result<()> {
         .await?;
     }
     Ok(())
+}
+
+/// What was open in another system, and what a friend gives.
+async fn moved(both: &mut Both<'_>) -> Result<()> {
+    use Who::{Ana, Oleg, Other, Shop};
+    let take_over = |who, closed_on: &str| {
+        let open = json!({"closed_on": closed_on, "due_on": "2033-01-31", "amount": 5});
+        row("take_over_obligations", who, &json!({"obligations": [open], "reason": "moved"}))
+    };
+    both.refused(vec![
+        (take_over(Shop, "2025-01-31"), "FORBIDDEN", None),
+        (take_over(Oleg, "2025-01-30"), "BAD_REQUEST", Some("obligations[0].closed_on")),
+    ])
+    .await?;
+    both.done(vec![take_over(Oleg, "2025-01-31"), take_over(Oleg, "2025-01-31")]).await?;
+    for merchant in MERCHANTS {
+        let line = json!({"line": {"merchant_id": format!("{merchant}-friend"), "currency": "USD", "limit_base": 1_000}});
+        assert_eq!(both.api.operator()?.post("/credit-lines", &line).await?.status, 201);
+        for step in ["approve", "activate"] {
+            let path = format!("/credit-lines/{merchant}-friend/USD/{step}");
+            assert_eq!(both.api.admin()?.post(&path, &json!({})).await?.status, 200, "{path}");
+        }
+    }
+    let give = |who, amount: i64| {
+        let members = json!({"transfer_no": format!("T-{MERCHANT}"), "from_merchant_id": format!("{MERCHANT}-friend"),
+            "to_merchant_id": MERCHANT, "currency": "USD", "amount": amount, "reason": "invited"});
+        ("transfer", who, members)
+    };
+    let find = |who, number: &str| ("get_transfer", who, json!({"transfer_no": number}));
+    let number = format!("T-{MERCHANT}");
+    both.refused(vec![(give(Shop, 10), "FORBIDDEN", None), (give(Oleg, 0), "BAD_AMOUNT", Some("amount"))]).await?;
+    both.done(vec![give(Oleg, 10), give(Ana, 10), find(Shop, &number), find(Ana, &number)]).await?;
+    both.refused(vec![
+        (give(Oleg, 11), "IDEMPOTENCY_CONFLICT", None),
+        (find(Other, &number), "NOT_FOUND", None),
+        (find(Ana, "T-none"), "NOT_FOUND", None),
+    ])
+    .await
 }
 
 async fn judged(both: &mut Both<'_>) -> Result<()> {

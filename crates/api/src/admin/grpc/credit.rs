@@ -79,6 +79,10 @@ credit_service! {
     POST "/credit-lines/{merchant_id}/{currency}/grade/{grade_id}/approve"
         => approve_grade(ApproveGradeRequest) -> GradeDecision;
     GET "/credit-lines/{merchant_id}/{currency}/dunning" => get_dunning(GetDunningRequest) -> Dunning;
+    POST "/credit-lines/{merchant_id}/{currency}/obligations"
+        => take_over_obligations(TakeOverObligationsRequest) -> TakeOverObligationsResponse;
+    POST "/transfers" => transfer(TransferRequest) -> CreditTransfer;
+    GET "/transfers/{transfer_no}" => get_transfer(GetTransferRequest) -> CreditTransfer;
     GET "/credit/statements" => credit_statements(CreditStatementsRequest) -> CreditStatementsResponse;
     GET "/credit/ageing" => credit_ageing(CreditAgeingRequest) -> CreditAgeingResponse;
     GET "/credit/stats" => credit_stats(CreditStatsRequest) -> CreditStatsResponse;
