@@ -1,10 +1,12 @@
-//! `/credit-lines` and `/credit`: limits that are used and repaid, their statements, repayments, pauses and grades.
+//! `/credit-lines`, `/credit` and `/scorecards`: limits that are used and repaid, their statements, repayments, pauses and grades.
 
 mod books;
+mod disputes;
 mod dunning;
 mod grades;
 mod lines;
 mod portfolio;
+mod scorecards;
 
 use jiff::civil::Date;
 use quota::{Currency, MerchantId};
@@ -24,6 +26,8 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .merge(portfolio::routes())
         .merge(dunning::routes())
         .merge(grades::routes())
+        .merge(disputes::routes())
+        .merge(scorecards::routes())
 }
 
 /// Which line.
