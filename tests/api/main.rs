@@ -17,6 +17,7 @@ mod month;
 mod outcomes;
 mod policies;
 mod readme;
+mod scorecards;
 mod stream;
 mod suite;
 mod usage_logs;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     example::add(&mut suite);
     credit::add(&mut suite);
     month::add(&mut suite);
+    scorecards::add(&mut suite);
     document::add(&mut suite);
     suite.run()
 }

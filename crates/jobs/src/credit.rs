@@ -73,7 +73,7 @@ impl CreditSweep {
         };
         let bands = self.tools.decider.lines().bands();
         let mut failures = Failures::default();
-        let cards = match Scorecards::read(&mut *leader.connection).await {
+        let cards = match Scorecards::read(&mut leader.connection).await {
             Ok(cards) => Some(cards),
             Err(error @ database::Error::Decode(_)) => {
                 failures.add(error.into());
