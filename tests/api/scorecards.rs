@@ -1,8 +1,9 @@
 //! Scorecards: who may read, draft and activate them, what is refused, and what is in force; disputes.
 
 use serde_json::{Value, json};
+use sluice_credit::{Feature, Inputs, Scorecard, ScorecardRun};
 use testkit::Result;
-use testkit::api::{Api, Caller, expect};
+use testkit::api::{Api, Caller, differences, expect};
 use testkit::client::{Answer, Call};
 
 use crate::policies;
@@ -14,6 +15,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.alone("scorecards::a_challenger_is_promoted_or_ended", challengers);
     suite.alone("scorecards::mistakes_name_their_field", mistakes);
     suite.alone("scorecards::disputes_are_recorded_once", disputes);
+    suite.alone("scorecards::a_run_is_explained_and_trials_are_not_for_merchants", runs);
 }
 
 fn start() -> Result<Api> {
@@ -78,8 +80,8 @@ async fn two_persons() -> Result<()> {
         expect(&shop.get(path).await?, 403, &json!({"code": "FORBIDDEN"}));
     }
     expect(&put(&shop, card("a-2")).await?, 403, &json!({"code": "FORBIDDEN"}));
-    for path in ["/scorecards/a-1/activate", "/scorecards/a-1/retire"] {
-        expect(&shop.post(path, &champion).await?, 403, &json!({"code": "FORBIDDEN"}));
+    for (path, body) in [("/scorecards/a-1/activate", &champion), ("/scorecards/a-1/retire", &json!({}))] {
+        expect(&shop.post(path, body).await?, 403, &json!({"code": "FORBIDDEN"}));
     }
     Ok(())
 }
@@ -154,6 +156,63 @@ async fn mistakes() -> Result<()> {
     Ok(())
 }
 
+/// A line in force.
+async fn open(api: &Api, merchant: &str) -> Result<()> {
+    let line = json!({"line": {"merchant_id": merchant, "currency": "USD", "limit_base": 10_000}});
+    api.operator()?.post("/credit-lines", &line).await?;
+    for step in ["approve", "activate"] {
+        let path = format!("/credit-lines/{merchant}/USD/{step}");
+        expect(&api.admin()?.post(&path, &json!({})).await?, 200, &json!({}));
+    }
+    Ok(())
+}
+
+/// A run, which is put into the table: no cycle ends while the test runs.
+async fn runs() -> Result<()> {
+    let (api, m) = (start()?, "cards-run");
+    let (oleg, ana, shop) = (api.operator()?, api.admin()?, api.merchant(m)?);
+    open(&api, m).await?;
+    put(&oleg, card("trial")).await?;
+    ana.post("/scorecards/trial/activate", &json!({"role": "challenger"})).await?;
+    let inputs = Inputs([(Feature::WorstDpd, 12), (Feature::Disputes, 4)].into_iter().collect());
+    let trial: Scorecard = serde_json::from_value(card("trial"))?;
+    let evaluated = ScorecardRun::new(&Scorecard::default(), Some(&trial), &inputs);
+    let details = json!({"inputs": inputs, "champion": evaluated.champion, "challenger": evaluated.challenger});
+    let statement = "INSERT INTO credit_grade (merchant_id, currency, kind, grade, on_day, changed_on, requested_by, is_close, \
+            scorecard, score, scored, challenger, challenger_score, challenger_grade, run, follows, cycle, stage, days_past_due) \
+        SELECT merchant_id, currency, 'scorecard', 'D', on_day, on_day, 'system:scorecard', true, $1, $2, $3, 'trial', 560, 'D', \
+            $4::jsonb, grade_id, 20260901, 'watch', 12 FROM credit_grade WHERE merchant_id = $5";
+    let pool = api.postgres.pool().await?;
+    let query = sqlx::query(statement).bind(&evaluated.champion.version).bind(evaluated.champion.score);
+    let query = query.bind(evaluated.champion.grade.as_str()).bind(details.to_string());
+    query.bind(m).execute(&pool).await?;
+    pool.close().await;
+    let explained = json!({"inputs": {"worst_dpd": 12, "disputes": 4}, "champion": {"version": "standard-1",
+        "reasons": ["months_open", "worst_dpd", "cycles_paid_in_full_in_row", "disputes"]}});
+    let path = format!("/credit-lines/{m}/USD/grade");
+    let seen = expect(&ana.get(&path).await?, 200, &json!({"grade": "D", "decided": "D", "overridden": null}));
+    let own = expect(&shop.get(&path).await?, 200, &json!({"grade": "D"}));
+    for (answer, has_challenger) in [(&seen, true), (&own, false)] {
+        let row = &answer["decisions"][0];
+        assert_eq!(
+            (&row["kind"], &row["stage"], &row["is_close"]),
+            (&json!("scorecard"), &json!("watch"), &json!(true))
+        );
+        let differences = differences("run", &row["run"], &explained);
+        assert!(differences.is_empty(), "{differences:?} in {row}");
+        let points = row["run"]["champion"]["points"].as_array().into_iter().flatten();
+        assert!(
+            points.clone().any(|own| *own == json!({"feature": "disputes", "value": 4, "points": -12, "cost": 14}))
+        );
+        assert_eq!(row["run"]["challenger"].is_object(), has_challenger, "{row}");
+    }
+    let results = json!({"runs": 1, "challenger_mean_score": 560, "items": [{"merchant_id": m, "on_day": seen["decisions"][0]["on_day"],
+            "challenger": {"version": "trial", "score": 560, "grade": "D"}}],
+        "matrix": [{"champion": "D", "challenger": "D", "runs": 1, "followed": 0, "late": 0}]});
+    expect(&ana.get("/scorecards/trial/results?limit=1").await?, 200, &results);
+    Ok(())
+}
+
 async fn disputes() -> Result<()> {
     let api = start()?;
     let (oleg, ana, m) = (api.operator()?, api.admin()?, "cards-disputed");
@@ -161,11 +220,7 @@ async fn disputes() -> Result<()> {
     let dispute =
         json!({"dispute_no": "d-1", "opened_on": "2026-01-15", "amount": 2_500, "remarks": "goods not received"});
     expect(&oleg.post(&path, &dispute).await?, 404, &json!({"code": "NOT_FOUND"}));
-    let line = json!({"line": {"merchant_id": m, "currency": "USD", "limit_base": 10_000}});
-    oleg.post("/credit-lines", &line).await?;
-    for step in ["approve", "activate"] {
-        expect(&ana.post(&format!("/credit-lines/{m}/USD/{step}"), &json!({})).await?, 200, &json!({}));
-    }
+    open(&api, m).await?;
     let recorded = json!({"opened_on": "2026-01-15", "amount": 2_500, "recorded_by": "oleg"});
     let first = expect(&oleg.post(&path, &dispute).await?, 201, &recorded);
     // Repeated, by anyone: the first one is answered.
