@@ -167,7 +167,7 @@ async fn open(api: &Api, merchant: &str) -> Result<()> {
     Ok(())
 }
 
-/// A run, which is put into the table: no cycle ends while the test runs.
+/// A run, which is put into the table: no cycle ends while the test runs. Its stage is the line's, so that no other is due.
 async fn runs() -> Result<()> {
     let (api, m) = (start()?, "cards-run");
     let (oleg, ana, shop) = (api.operator()?, api.admin()?, api.merchant(m)?);
@@ -181,7 +181,7 @@ async fn runs() -> Result<()> {
     let statement = "INSERT INTO credit_grade (merchant_id, currency, kind, grade, on_day, changed_on, requested_by, is_close, \
             scorecard, score, scored, challenger, challenger_score, challenger_grade, run, follows, cycle, stage, days_past_due) \
         SELECT merchant_id, currency, 'scorecard', 'D', on_day, on_day, 'system:scorecard', true, $1, $2, $3, 'trial', 560, 'D', \
-            $4::jsonb, grade_id, 20260901, 'watch', 12 FROM credit_grade WHERE merchant_id = $5";
+            $4::jsonb, grade_id, 20260901, 'current', 0 FROM credit_grade WHERE merchant_id = $5";
     let pool = api.postgres.pool().await?;
     let query = sqlx::query(statement).bind(&evaluated.champion.version).bind(evaluated.champion.score);
     let query = query.bind(evaluated.champion.grade.as_str()).bind(details.to_string());
@@ -196,7 +196,7 @@ async fn runs() -> Result<()> {
         let row = &answer["decisions"][0];
         assert_eq!(
             (&row["kind"], &row["stage"], &row["is_close"]),
-            (&json!("scorecard"), &json!("watch"), &json!(true))
+            (&json!("scorecard"), &json!("current"), &json!(true))
         );
         let differences = differences("run", &row["run"], &explained);
         assert!(differences.is_empty(), "{differences:?} in {row}");

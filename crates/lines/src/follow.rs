@@ -70,8 +70,8 @@ impl Follower {
     pub async fn first_reading_of(&self, keys: &[LineKey], at_most: Duration) {
         let reader = self.reader();
         let read = timeout(at_most, async {
-            reader.read_bands().await?;
             reader.read_keys().await?;
+            reader.read_bands().await?;
             reader.read_lines(keys).await
         });
         reader.report(&read.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)));
@@ -130,8 +130,8 @@ impl Reader {
     async fn follow_notifications(&self) -> Result<(), sqlx::Error> {
         let mut notifications = Notifications::listen(&self.pool, CHANNEL).await?;
         // Changes before the listener existed were not notified.
-        self.read_bands().await?;
         self.read_keys().await?;
+        self.read_bands().await?;
         self.read_lines(&self.lines.wanted()).await?;
         self.report(&Ok(()));
         loop {
