@@ -63,8 +63,8 @@ codes! {
     MerchantUnknown = 26, "MERCHANT_UNKNOWN", 403, "No limit policy names this merchant, and unknown merchants are refused.";
     /// The credit line is overdue, or closed, and takes no charge.
     CreditFrozen = 27, "CREDIT_FROZEN", 403, "The credit line takes no new payments.";
-    /// The credit line is overdue and takes charges by listed channels only.
-    CreditChannel = 28, "CREDIT_CHANNEL", 403, "The credit line takes no payments by this channel while it is overdue.";
+    /// The grade or the stage of the credit line allows other channels only.
+    CreditChannel = 28, "CREDIT_CHANNEL", 403, "The grade or the stage of the credit line does not allow this channel.";
     /// The policy does not allow the channel.
     ChannelNotAllowed = 21, "CHANNEL_NOT_ALLOWED", 403, "The channel is not allowed for this merchant.";
     /// The policy does not allow the currency.

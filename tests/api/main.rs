@@ -17,6 +17,7 @@ mod month;
 mod outcomes;
 mod policies;
 mod readme;
+mod scorecards;
 mod stream;
 mod suite;
 mod transfers;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     credit::add(&mut suite);
     transfers::add(&mut suite);
     month::add(&mut suite);
+    scorecards::add(&mut suite);
     document::add(&mut suite);
     suite.run()
 }

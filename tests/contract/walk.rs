@@ -325,8 +325,12 @@ async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
     let grade = walk.put("POST", "/credit-lines/{merchant_id}/{currency}/grade", &nothing, grade).await?;
     let approve = "/credit-lines/{merchant_id}/{currency}/grade/{grade_id}/approve";
     walk.put("POST", approve, &json!(grade["grade_id"].to_string()), json!({})).await?;
+    let dispute = json!({"dispute_no": "walked-d-1", "opened_on": "2026-10-02", "amount": 100});
+    walk.put("POST", "/credit-lines/{merchant_id}/{currency}/disputes", &nothing, dispute).await?;
+    scorecards(walk).await?;
     for template in [
         LINE,
+        "/credit-lines/{merchant_id}/{currency}/disputes",
         "/credit-lines/{merchant_id}/{currency}/history",
         "/credit-lines/{merchant_id}/{currency}/statements",
         "/credit-lines/{merchant_id}/{currency}/repayments",
@@ -358,6 +362,20 @@ async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/close", &nothing, json!({"reason": "done"}))
         .await
         .map(drop)
+}
+
+/// One on trial.
+async fn scorecards(walk: &mut Walk) -> Result<()> {
+    let (nothing, version) = (Value::Null, json!("walked-1"));
+    let card = json!({"version": version, "base_points": 600, "characteristics": [{"feature": "disputes", "missing_points": 0,
+        "bins": [{"from": null, "to": 0, "points": 10}, {"from": 1, "to": null, "points": -10}]}]});
+    walk.put("PUT", "/scorecards", &nothing, json!({"card": card, "reason": "a trial"})).await?;
+    walk.put("POST", "/scorecards/{version}/activate", &version, json!({"role": "challenger"})).await?;
+    walk.get("GET", "/scorecards", &nothing, "").await?;
+    for template in ["/scorecards/{version}", "/scorecards/{version}/results", "/scorecards/{version}/history"] {
+        walk.get("GET", template, &version, "").await?;
+    }
+    walk.put("POST", "/scorecards/{version}/retire", &version, json!({"reason": "no better"})).await.map(drop)
 }
 
 async fn logs_and_settings(walk: &mut Walk) -> Result<()> {

@@ -27,20 +27,20 @@ const POLICIES: &str = "version: \"1\"\ndefault: {timezone: UTC, daily_amount: 1
 /// The day of `AT_MS`, day 0.
 const OPENED_ON: Date = date(2026, 11, 20);
 /// What is charged on day 0, and is due on day 43: 14 days after the last day of the first cycle.
-const AMOUNT: u64 = 12_000;
-const DUE_DAY: i64 = 43;
+pub(crate) const AMOUNT: u64 = 12_000;
+pub(crate) const DUE_DAY: i64 = 43;
 
 /// Two servers that sweep, and an account with a line of thirty-day cycles, opened on day 0.
-struct Life {
-    bench: Bench,
-    engine: Engine,
-    hand: Hand,
-    pool: PgPool,
-    servers: [Sweeper; 2],
+pub(crate) struct Life {
+    pub(crate) bench: Bench,
+    pub(crate) engine: Engine,
+    pub(crate) hand: Hand,
+    pub(crate) pool: PgPool,
+    pub(crate) servers: [Sweeper; 2],
 }
 
 impl Life {
-    async fn open() -> Result<Self> {
+    pub(crate) async fn open() -> Result<Self> {
         let bench = Bench::start()?;
         let engine = Engine { order_ttl_secs: 400 * 86_400, ..Engine::open(&bench)? };
         let hand = Hand::open(&bench).await?;
@@ -52,12 +52,12 @@ impl Life {
         Ok(life)
     }
 
-    fn lines(&self) -> LineRepository {
+    pub(crate) fn lines(&self) -> LineRepository {
         LineRepository::new(self.pool.clone())
     }
 
     /// Does something on a day, and stores it.
-    async fn apply(&mut self, day: i64, number: &str, action: Action) -> Result<()> {
+    pub(crate) async fn apply(&mut self, day: i64, number: &str, action: Action) -> Result<()> {
         let limit = AmountMinor::new(1_000_000).unwrap_or_default();
         let now_ms = at(day);
         let cycle = quota::Calendar::UTC.windows_at(at(day - day % 30)).ids.day;
@@ -70,18 +70,18 @@ impl Life {
         }
     }
 
-    async fn repay(&mut self, day: i64, minor: u64) -> Result<()> {
+    pub(crate) async fn repay(&mut self, day: i64, minor: u64) -> Result<()> {
         let amount = AmountMinor::new(minor).unwrap_or_default();
         self.apply(day, "p-1", Action::Post(Posting { kind: PostingKind::Repayment, amount })).await
     }
 
     /// Both servers sweep at once on a day, and one of them again; what they did is stored.
-    async fn sweep(&mut self, day: i64) -> Result<(u64, u64)> {
+    pub(crate) async fn sweep(&mut self, day: i64) -> Result<(u64, u64)> {
         let [one, two] = &self.servers;
         let (first, second) = tokio::join!(one.credit(at(day)), two.credit(at(day)));
         let mut sum = (0, 0);
         for swept in [first?, second?, one.credit(at(day)).await?] {
-            if let CreditSwept::Lines { closed, notices } = swept {
+            if let CreditSwept::Lines { closed, runs: _, notices } = swept {
                 sum = (sum.0 + closed, sum.1 + notices);
             }
         }
@@ -90,14 +90,14 @@ impl Life {
     }
 
     /// The same on each day after another one, up to a day.
-    async fn live(&mut self, days: std::ops::RangeInclusive<i64>) -> Result<()> {
+    pub(crate) async fn live(&mut self, days: std::ops::RangeInclusive<i64>) -> Result<()> {
         for day in days {
             self.sweep(day).await?;
         }
         Ok(())
     }
 
-    async fn texts(&self, sql: &'static str) -> Result<Vec<String>> {
+    pub(crate) async fn texts(&self, sql: &'static str) -> Result<Vec<String>> {
         Ok(sqlx::query_scalar(sql).fetch_all(&self.pool).await?)
     }
 
@@ -115,21 +115,21 @@ impl Life {
         self.texts(alerts).await
     }
 
-    async fn execute(&self, sql: &'static str) -> Result<()> {
+    pub(crate) async fn execute(&self, sql: &'static str) -> Result<()> {
         sqlx::query(sql).execute(&self.pool).await?;
         Ok(())
     }
 }
 
-const fn at(day: i64) -> i64 {
+pub(crate) const fn at(day: i64) -> i64 {
     AT_MS + day * DAY_MS
 }
 
-fn day(day: i64) -> Date {
+pub(crate) fn day(day: i64) -> Date {
     OPENED_ON.saturating_add(jiff::Span::new().days(day))
 }
 
-fn key() -> Result<LineKey> {
+pub(crate) fn key() -> Result<LineKey> {
     Ok((MerchantId::parse(MERCHANT)?, Currency::parse("USD")?))
 }
 

@@ -21,6 +21,7 @@ mod partitions;
 #[expect(dead_code, reason = "the suite of alerts needs more of it")]
 mod receiver;
 mod schema;
+mod scorecards;
 mod streams;
 mod sweeps;
 mod takeover;

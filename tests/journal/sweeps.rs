@@ -42,7 +42,7 @@ impl Sweeper {
         Ok(Self { tools, metrics, shutdown, _running: running })
     }
 
-    async fn holds(&self, now_ms: i64) -> Result<Ended> {
+    pub(crate) async fn holds(&self, now_ms: i64) -> Result<Ended> {
         Ok(HoldSweep::new(self.tools.clone()).round(now_ms, &self.shutdown).await?)
     }
 

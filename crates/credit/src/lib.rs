@@ -42,9 +42,9 @@ pub use ratio::{AMOUNT_MAX, BasisPoints};
 pub use refusal::{CreditCheck, CreditRefusal};
 pub use schedule::{Schedule, TermsVersion};
 pub use scorecard::{
-    Band, Bands, Bin, Characteristic, Evaluation, Feature, FeaturePoints, Grade, GradeMove, GradeOverride, GradeRecord,
-    GradeRun, Inputs, Movement, ODDS_AT_ANCHOR, POINTS_TO_DOUBLE, REASONS_MAX, SCORE_ANCHOR, Scorecard, ScorecardRun,
-    default_probability_bp, grade_in_force, odds_milli,
+    Band, Bands, Behaviour, Bin, Characteristic, Evaluation, Feature, FeaturePoints, Grade, GradeMove, GradeOverride,
+    GradeRecord, GradeRun, Inputs, Movement, ODDS_AT_ANCHOR, POINTS_TO_DOUBLE, REASONS_MAX, SCORE_ANCHOR, Scorecard,
+    ScorecardRun, default_probability_bp, grade_in_force, odds_milli,
 };
 pub use stage_table::{Stage, StageEffect, StageRow, StageTable};
 pub use standing::{PROBATION_DPD_MAX, StageChange, Standing};

@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::day::{days_between, plus_days};
+use crate::scorecard::ratio_bp;
 use crate::{Books, Feature, Inputs, LineHistory, Obligation, Overdue, Source, Standing};
 
 /// The months that inputs look back, in days.
@@ -139,11 +140,6 @@ fn months(from: Date, to: Date) -> i64 {
 
 fn sum(of: &[&Obligation], amount: impl Fn(&Obligation) -> i64) -> i64 {
     of.iter().fold(0, |sum, own| sum.saturating_add(amount(own)))
-}
-
-/// A part of a whole in basis points; none of nothing.
-fn ratio_bp(part: i64, whole: i64) -> Option<i64> {
-    (i128::from(part) * 10_000).checked_div(i128::from(whole)).and_then(|ratio| i64::try_from(ratio).ok())
 }
 
 /// The mean amount of cycles, of the limit.

@@ -1,5 +1,6 @@
 //! Suites of the whole crate: the tables of the design, the books' invariants, and generated lives beside an independent model.
 
+mod behaviour;
 mod books;
 mod dunning;
 mod life;

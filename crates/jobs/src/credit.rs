@@ -1,5 +1,5 @@
-//! Credit lines without a request: closes their billing cycles that are over, so that each has its statement, and has `dunning`
-//! send what is due.
+//! Credit lines without a request: closes their billing cycles that are over, so that each has its statement, has `scorecard` make the
+//! runs and `dunning` send the notices that are due.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use sluice_credit::Bands;
 
 use super::apply::Failures;
 use super::dunning::{self, Page};
+use super::scorecard;
 use super::{Shutdown, SweepError, Task, Tools, request};
 use sluice_decision::decider::{InForce, Prepared};
 use sluice_decision::request::Operation;
-use sluice_kit::database::PgConnection;
 use sluice_kit::database::leader::Leader;
-use sluice_lines::{Credit, LineKey, LineRecord, LineRepository, day_of};
+use sluice_kit::database::{self, PgConnection};
+use sluice_lines::{Credit, LineKey, LineRecord, LineRepository, Scorecards, day_of};
 
 /// Lets one server sweep at a time; any number that nothing else uses.
 const SWEEP_LOCK: i64 = 0x51_75_6f_74_61_07;
@@ -26,8 +27,8 @@ const LINES_PER_PAGE: i64 = 200;
 /// The result of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreditSwept {
-    /// So many billing cycles were closed, and notices sent.
-    Lines { closed: u64, notices: u64 },
+    /// So many billing cycles were closed, runs of the scorecards made, and notices sent.
+    Lines { closed: u64, runs: u64, notices: u64 },
     /// Another server is sweeping.
     ByAnother,
 }
@@ -44,7 +45,10 @@ pub struct CreditSweep {
 struct Round {
     now_ms: i64,
     bands: Arc<Bands>,
+    /// As they are in Postgres: runs are made by no others. None where they are of a later release.
+    cards: Option<Scorecards>,
     closed: u64,
+    runs: u64,
     notices: u64,
     failures: Failures,
 }
@@ -57,8 +61,8 @@ impl CreditSweep {
         Self { tools, lines }
     }
 
-    /// Closes the billing cycles that are over at `now_ms`, milliseconds since the epoch, in the account's calendar, and sends the
-    /// notices that are due. One server does it at a time.
+    /// Closes the billing cycles that are over at `now_ms`, milliseconds since the epoch, in the account's calendar, makes the runs
+    /// and sends the notices that are due. One server does it at a time.
     ///
     /// # Errors
     /// [`SweepError`] where Postgres or the store gives no answer, or contains an unexpected value for an account; the other
@@ -68,7 +72,16 @@ impl CreditSweep {
             return Ok(CreditSwept::ByAnother);
         };
         let bands = self.tools.decider.lines().bands();
-        let mut round = Round { now_ms, bands, closed: 0, notices: 0, failures: Failures::default() };
+        let mut failures = Failures::default();
+        let cards = match Scorecards::read(&mut leader.connection).await {
+            Ok(cards) => Some(cards),
+            Err(error @ database::Error::Decode(_)) => {
+                failures.add(error.into());
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut round = Round { now_ms, bands, cards, closed: 0, runs: 0, notices: 0, failures };
         let mut after: Option<LineKey> = None;
         while !shutdown.is_requested() && !round.failures.are_too_many() {
             let keys = self.lines.keys(None, after.as_ref(), LINES_PER_PAGE).await?;
@@ -77,20 +90,24 @@ impl CreditSweep {
             self.page(&mut leader.connection, &keys, &mut round).await?;
         }
         leader.resign().await?;
-        let Round { closed, notices, failures, .. } = round;
+        let Round { closed, runs, notices, failures, .. } = round;
         if closed > 0 {
             tracing::info!(cycles = closed, "billing cycles of credit lines without traffic were closed");
         }
         if notices > 0 {
             tracing::info!(notices, "notices of dunning were sent");
         }
-        failures.after(CreditSwept::Lines { closed, notices })
+        failures.after(CreditSwept::Lines { closed, runs, notices })
     }
 
     async fn page(&self, connection: &mut PgConnection, keys: &[LineKey], round: &mut Round) -> Result<(), SweepError> {
         let records = self.lines.records(keys).await?;
         let days: HashMap<&LineKey, Date> =
             keys.iter().filter_map(|key| Some((key, self.business_day(key, round.now_ms)?))).collect();
+        if let Some(cards) = &round.cards {
+            let page = scorecard::Page { records: &records, days: &days, cards };
+            round.runs += scorecard::run(&self.tools, &page, &mut round.failures).await;
+        }
         let page = Page { records: &records, days: &days, sent: self.lines.notices(keys).await?, now_ms: round.now_ms };
         round.notices += dunning::send(&self.tools, connection, &page, &mut round.failures).await?;
         let commands = records.iter().filter_map(|(key, record)| self.close(key, record, round)).collect();

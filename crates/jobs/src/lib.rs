@@ -1,5 +1,6 @@
 //! Work without a request: ends expired holds, closes the windows and billing cycles of accounts without traffic, and finds usage
-//! that is across a threshold because the limit has changed. Sends the notices of dunning, and ends transfers that were left half way.
+//! that is across a threshold because the limit has changed. Makes the runs of scorecards, sends the notices of dunning, and ends
+//! transfers that were left half way.
 //!
 //! Every server sweeps, on a thread of its own that shares nothing with payments but the processor. Neither which of them is
 //! first nor whether any is in time matters: the store's rule ends a hold once, and rolls windows over by itself with the next
@@ -14,6 +15,7 @@ mod holds;
 mod metrics;
 mod orphans;
 mod roll;
+mod scorecard;
 mod thresholds;
 mod transfers;
 mod windows;

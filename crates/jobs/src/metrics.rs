@@ -25,6 +25,10 @@ sluice_kit::metrics! {
             "Accounts that this server found across a threshold without a payment";
         pub(super) cycles_closed: Counter = "sluice_credit_cycles_closed",
             "Billing cycles of credit lines without traffic that this server closed";
+        scorecard_runs: Counter["cause"] = "sluice_credit_scorecard_runs",
+            "Runs of scorecards that this server made, at a cycle's close or a change of stage";
+        grade_changes: Counter["direction"] = "sluice_credit_grade_changes",
+            "Grades of credit lines that runs of this server changed";
         notices: Counter["kind"] = "sluice_credit_notices", "Notices of dunning that this server sent";
         pub(super) hold_lag_secs: Gauge = "sluice_hold_sweep_lag_seconds",
             "How late the oldest hold was at the last sweep";
@@ -44,6 +48,16 @@ impl JobMetrics {
     /// Counts a notice of dunning.
     pub(super) fn notice_sent(&self, kind: NoticeKind) {
         self.notices.of([kind.as_str()]).inc();
+    }
+
+    /// Counts a run of the scorecards.
+    pub(super) fn scorecard_ran(&self, is_close: bool) {
+        self.scorecard_runs.of([if is_close { "close" } else { "stage" }]).inc();
+    }
+
+    /// Counts a grade that a run changed.
+    pub(super) fn grade_changed(&self, is_down: bool) {
+        self.grade_changes.of([if is_down { "down" } else { "up" }]).inc();
     }
 
     /// Records that a sweep finished.

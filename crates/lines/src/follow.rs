@@ -1,4 +1,5 @@
-//! Keeps the lines that a server knows equal to Postgres: after each notification, and at the first payment of an account.
+//! Keeps the lines that a server knows, and the bands of grades, equal to Postgres: after each notification, and a line at the first
+//! payment of its account.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
-use crate::{CreditLines, LineKey, metrics::LineMetrics, record};
+use crate::{CreditLines, LineKey, Scorecards, metrics::LineMetrics, record};
 
 /// The channel that the tables' triggers notify, with the account.
 const CHANNEL: &str = "sluice_credit";
+/// The notification of a scorecard.
+const SCORECARD: &str = "scorecard";
 /// Connections: one listens, one reads what changed, one what a first payment waits for.
 const CONNECTIONS: u32 = 3;
 /// How long the listener waits before it probes its session.
@@ -58,17 +61,17 @@ impl Follower {
         Ok((lines, follower))
     }
 
-    /// Reads which accounts have a line, but no longer than `at_most`: a server starts without Postgres.
+    /// Reads which accounts have a line, and the bands of grades, but no longer than `at_most`: a server starts without Postgres.
     pub async fn first_reading(&self, at_most: Duration) {
-        let read = timeout(at_most, self.reader().read_keys()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        self.reader().report(&read);
+        self.first_reading_of(&[], at_most).await;
     }
 
-    /// Reads which accounts have a line, and the given lines, but no longer than `at_most`: for a command that decides on no others.
+    /// The same, and the given lines: for a command that decides on no others.
     pub async fn first_reading_of(&self, keys: &[LineKey], at_most: Duration) {
         let reader = self.reader();
         let read = timeout(at_most, async {
             reader.read_keys().await?;
+            reader.read_bands().await?;
             reader.read_lines(keys).await
         });
         reader.report(&read.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)));
@@ -128,10 +131,14 @@ impl Reader {
         let mut notifications = Notifications::listen(&self.pool, CHANNEL).await?;
         // Changes before the listener existed were not notified.
         self.read_keys().await?;
+        self.read_bands().await?;
         self.read_lines(&self.lines.wanted()).await?;
         self.report(&Ok(()));
         loop {
             let payloads = notifications.payloads_within(PROBE_INTERVAL).await?;
+            if payloads.iter().any(|payload| payload == SCORECARD) {
+                self.read_bands().await?;
+            }
             let changed: HashSet<LineKey> = payloads.iter().filter_map(|payload| key(payload)).collect();
             if changed.iter().any(|key| !self.lines.has(key)) {
                 self.read_keys().await?;
@@ -140,6 +147,19 @@ impl Reader {
             self.read_lines(&wanted).await?;
             self.report(&Ok(()));
         }
+    }
+
+    async fn read_bands(&self) -> Result<(), sqlx::Error> {
+        let _reading = self.reading.lock().await;
+        match database::within(READ_TIMEOUT, Scorecards::read(&self.pool)).await {
+            Ok(cards) => self.lines.set_bands(cards.champion.bands),
+            // As of a later release.
+            Err(error @ sqlx::Error::Decode(_)) => {
+                tracing::error!(%error, "the scorecard in force cannot be read: the bands that were read before count");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     async fn read_keys(&self) -> Result<(), sqlx::Error> {

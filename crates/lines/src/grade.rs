@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use sluice_credit::{Grade, GradeOverride};
+use sluice_credit::{CycleId, Evaluation, Grade, GradeOverride, Inputs, Stage};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
@@ -47,10 +47,29 @@ pub struct GradeRow {
     pub scorecard: Option<String>,
     /// Of a run: the sum of points.
     pub score: Option<i32>,
-    /// Of a run: the points of each feature, those that cost most, and the challenger's result.
-    #[schema(value_type = Option<Object>)]
-    pub run: Option<serde_json::Value>,
+    /// Of a run: the cycle whose close it is of; none of a change of stage.
+    pub cycle: Option<CycleId>,
+    /// Of a run: the line's stage.
+    pub stage: Option<Stage>,
+    /// Of a run: the line's days past due.
+    pub days_past_due: Option<i32>,
+    /// Of a run, where it was asked for: what it was made from, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunDetails>,
     pub created_at: DateTime<Utc>,
+}
+
+/// What a run of the scorecards looked at, and what each made of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunDetails {
+    /// What was known of the account.
+    #[schema(value_type = BTreeMap<String, i64>)]
+    pub inputs: Inputs,
+    /// Of the scorecard that decides: the points of each feature, and those that cost most.
+    pub champion: Evaluation,
+    /// Of the one beside it, which has no effect; none where there was none, or the caller is a merchant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenger: Option<Evaluation>,
 }
 
 impl GradeRow {

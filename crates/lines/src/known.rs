@@ -38,7 +38,7 @@ pub enum Credit {
 #[derive(Debug)]
 pub struct CreditLines {
     lines: RwLock<Option<Lines>>,
-    bands: Arc<Bands>,
+    bands: RwLock<Arc<Bands>>,
     queue: mpsc::UnboundedSender<LineKey>,
     /// Postgres was read last time: a first payment may wait for it.
     reached: AtomicBool,
@@ -56,7 +56,7 @@ impl CreditLines {
         let (queue, requests) = mpsc::unbounded_channel();
         let lines = Self {
             lines: RwLock::default(),
-            bands: Arc::default(),
+            bands: RwLock::default(),
             queue,
             reached: AtomicBool::new(false),
             last_read_ms: AtomicI64::new(0),
@@ -104,10 +104,10 @@ impl CreditLines {
         (!self.reached.load(Ordering::Relaxed) && last > 0).then_some(last)
     }
 
-    /// The bands of grades: those of the standard scorecard.
+    /// The bands of grades: those of the scorecard in force, as it was read last; of the standard one before that.
     #[must_use]
     pub fn bands(&self) -> Arc<Bands> {
-        Arc::clone(&self.bands)
+        Arc::clone(&self.bands.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn cell(&self, merchant: &MerchantId, currency: Currency) -> Result<Arc<Cell>, Credit> {
@@ -120,7 +120,7 @@ impl CreditLines {
     fn of(&self, cell: &Cell, day: u32) -> Credit {
         let Some(known) = cell.known.borrow().clone() else { return Credit::Unread };
         let Some(date) = day_of(day) else { return Credit::Unread };
-        known.on(&self.bands(), date).map_or(Credit::Unread, Credit::Line)
+        known.on(self.bands(), date).map_or(Credit::Unread, Credit::Line)
     }
 
     fn request(&self, cell: &Cell, merchant: &MerchantId, currency: Currency) {
@@ -142,6 +142,14 @@ impl CreditLines {
         }
         // Payments read meanwhile: only the exchange is under the lock.
         *self.lines.write().unwrap_or_else(PoisonError::into_inner) = Some(lines);
+    }
+
+    /// Sets the bands of grades. Days that were computed with others are computed again.
+    pub(crate) fn set_bands(&self, bands: Bands) {
+        let mut present = self.bands.write().unwrap_or_else(PoisonError::into_inner);
+        if **present != bands {
+            *present = Arc::new(bands);
+        }
     }
 
     /// The lines that were read, or are to be.
@@ -235,18 +243,18 @@ impl Cell {
 struct Known {
     record: LineRecord,
     books: Books,
-    /// The day that was asked for last: the standing of a long life takes milliseconds.
-    day: Mutex<Option<Arc<CreditDay>>>,
+    /// The day that was asked for last, with the bands that it was computed with: the standing of a long life takes milliseconds.
+    day: Mutex<Option<(Arc<Bands>, Arc<CreditDay>)>>,
 }
 
 impl Known {
-    fn on(&self, bands: &Bands, date: Date) -> Option<Arc<CreditDay>> {
-        let mut day = self.day.lock().unwrap_or_else(PoisonError::into_inner);
-        match day.as_ref().filter(|day| day.date == date) {
-            Some(day) => Some(Arc::clone(day)),
+    fn on(&self, bands: Arc<Bands>, date: Date) -> Option<Arc<CreditDay>> {
+        let mut last = self.day.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.as_ref().filter(|(with, day)| day.date == date && Arc::ptr_eq(with, &bands)) {
+            Some((_, day)) => Some(Arc::clone(day)),
             None => {
-                let computed = Arc::new(self.record.on(&self.books, bands, date)?);
-                *day = Some(Arc::clone(&computed));
+                let computed = Arc::new(self.record.on(&self.books, &bands, date)?);
+                *last = Some((bands, Arc::clone(&computed)));
                 Some(computed)
             }
         }

@@ -4,7 +4,9 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod activity;
 mod day;
+mod dispute;
 mod entry;
 mod follow;
 mod grade;
@@ -15,6 +17,9 @@ mod notice;
 mod projection;
 mod record;
 mod repository;
+mod results;
+mod run;
+mod scorecard;
 mod simulation;
 mod statement;
 mod statement_list;
@@ -25,9 +30,10 @@ mod usage;
 mod view;
 
 pub use day::{CreditDay, day_of, id_of};
+pub use dispute::{DisputeInput, DisputeRepository, DisputeRow};
 pub use entry::EntryKind;
 pub use follow::Follower;
-pub use grade::{GradeKind, GradeRow};
+pub use grade::{GradeKind, GradeRow, RunDetails};
 pub use known::{Credit, CreditLines};
 pub use line::{CreditLine, LineInput, LineState};
 pub use metrics::LineMetrics;
@@ -35,6 +41,9 @@ pub use notice::NoticeRow;
 pub use projection::EntryProjection;
 pub use record::{LineKey, LineRecord, StoredEntry, Unreadable, read};
 pub use repository::{LineFilter, LineRepository, PauseRow};
+pub use results::{ChallengerResults, GradeOutcomes, GradePair, Outcomes, Score, TrialRun};
+pub use run::{DueRun, NextRun, RunRepository};
+pub use scorecard::{ScorecardRepository, ScorecardRole, ScorecardRow, ScorecardState, Scorecards};
 pub use simulation::{Simulation, SimulationBasis, SimulationError};
 pub use statement_list::{AccountStatement, StatementFilter};
 pub use statement_view::{

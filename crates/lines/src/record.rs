@@ -37,7 +37,7 @@ const STATEMENT: &str = "\
             FROM credit_entry AS row NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM given) AS given \
         UNION ALL SELECT 4, pause_id, 'pause', merchant_id, currency, to_jsonb(row)::text \
             FROM credit_pause AS row NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM given) AS given \
-        UNION ALL SELECT 5, grade_id, 'grade', merchant_id, currency, to_jsonb(row)::text \
+        UNION ALL SELECT 5, grade_id, 'grade', merchant_id, currency, (to_jsonb(row) - 'run')::text \
             FROM credit_grade AS row NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM given) AS given \
     ) AS found ORDER BY place, number";
 

@@ -154,4 +154,4 @@ fn day_after(date: Date) -> Date {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

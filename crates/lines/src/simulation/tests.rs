@@ -12,7 +12,7 @@ const JANUARY: u32 = 20_260_101;
 /// What January has charged by the day of [`today`].
 const USAGE: LineUsage = LineUsage { cycle: JANUARY, exposure: 1_000, unbilled: 1_000, held: 0 };
 
-fn day(text: &str) -> Date {
+pub(crate) fn day(text: &str) -> Date {
     text.parse().unwrap()
 }
 
@@ -21,7 +21,7 @@ fn today() -> Date {
 }
 
 /// A line of 10,000 with the default terms, open since the first of January.
-fn line() -> CreditLine {
+pub(crate) fn line() -> CreditLine {
     CreditLine {
         line_id: Uuid::nil(),
         version: 1,
@@ -54,7 +54,7 @@ fn record(line: CreditLine) -> LineRecord {
     LineRecord { versions: vec![line], ..LineRecord::default() }
 }
 
-fn entry(kind: EntryKind, cycle: u32, amount: i64) -> StoredEntry {
+pub(crate) fn entry(kind: EntryKind, cycle: u32, amount: i64) -> StoredEntry {
     StoredEntry {
         entry_id: 0,
         event_id: Uuid::nil(),

@@ -348,7 +348,7 @@ pub struct Binding {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
     pub history_id: i64,
-    /// The table: `limit_policy`, `tier`, `merchant_tier` or `policy_override`.
+    /// The table: `limit_policy`, `tier`, `merchant_tier`, `policy_override`, `credit_line` or `credit_scorecard`.
     pub object: String,
     pub object_id: Uuid,
     /// As in `create`, `update`, `approve`, `activate`, `deactivate`, `revoke`.

@@ -14,14 +14,14 @@ use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use crate::admin::policies::{ChangeRequest, by, problem_of, writer};
 use crate::admin::problem::Answer;
 use crate::admin::{Admin, Caller, Json, Path, Permission};
-use sluice_lines::GradeRow;
+use sluice_lines::{GradeRow, NextRun, RunRepository};
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(grade, request)).routes(routes!(approve))
 }
 
 /// Decisions about a grade that an answer has at most: the latest.
-const DECISIONS_MAX: usize = 100;
+const DECISIONS_MAX: i64 = 100;
 
 /// The grade of a line, and how it came about.
 #[derive(Debug, Serialize, ToSchema)]
@@ -34,6 +34,8 @@ struct GradeAnswer {
     overridden: Option<GradeRow>,
     /// The latest decisions, the newest first: what the line was opened with, runs of the scorecard, overrides.
     decisions: Vec<GradeRow>,
+    /// When the scorecard runs next if nothing is paid; none where the line is closed.
+    next_run: Option<NextRun>,
 }
 
 /// The grade of a line, with the runs of the scorecard and the overrides that led to it.
@@ -47,8 +49,13 @@ async fn grade(State(admin): State<Admin>, caller: Caller, Path(path): Path<Line
     let decided = record.decided_grade().map_or(grade, |decided| decided.grade);
     let in_force = |row: &&GradeRow| row.as_override().is_some_and(|by_hand| by_hand.is_in_force(date));
     let overridden = record.grades.iter().rev().find(in_force).cloned();
-    let decisions = record.grades.into_iter().rev().take(DECISIONS_MAX).collect();
-    Ok(Json(GradeAnswer { grade, decided, overridden, decisions }))
+    let runs = RunRepository::new(admin.pool.clone());
+    let mut decisions = runs.decisions(&key, DECISIONS_MAX).await.map_err(problem_of)?;
+    if caller.require_all_merchants().is_err() {
+        // Scorecards on trial are not for merchants.
+        decisions.iter_mut().filter_map(|row| row.run.as_mut()).for_each(|run| run.challenger = None);
+    }
+    Ok(Json(GradeAnswer { grade, decided, overridden, decisions, next_run: record.next_run(date) }))
 }
 
 /// Another grade until a day.

@@ -1,10 +1,12 @@
-//! `/credit-lines` and `/credit`: limits that are used and repaid, their statements, repayments, pauses and grades.
+//! `/credit-lines`, `/credit` and `/scorecards`: limits that are used and repaid, their statements, repayments, pauses and grades.
 
 mod books;
+mod disputes;
 mod dunning;
 mod grades;
 mod lines;
 mod portfolio;
+mod scorecards;
 mod statements;
 mod takeover;
 mod transfers;
@@ -30,6 +32,8 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .merge(grades::routes())
         .merge(takeover::routes())
         .merge(transfers::routes())
+        .merge(disputes::routes())
+        .merge(scorecards::routes())
 }
 
 /// Which line.

@@ -55,6 +55,9 @@ pub(super) fn of(operation: &str) -> Option<Value> {
             "reason": "taken over from the former system"}),
         "transfer" => json!({"transfer_no": "TRANSFER-001", "from_merchant_id": "merchant-001",
             "to_merchant_id": "merchant-002", "currency": "USD", "amount": 100_000, "reason": "an invitation"}),
+        "record_dispute" => json!({"dispute_no": "DISPUTE-001", "amount": 2_500, "remarks": "goods not received"}),
+        "put_scorecard" => json!({"card": scorecard(), "reason": "fitted to the accounts of 2026"}),
+        "activate_scorecard" => json!({"role": "challenger", "reason": "a trial of six months"}),
         "change_settings" => json!({"changes": {"admin_page_max": 100}, "reason": "smaller pages"}),
         "create_access_token" => json!({"name": "reports", "role": "operator", "permissions": ["quotas:read"]}),
         "resolve_outcome" => {
@@ -69,6 +72,7 @@ pub(super) fn of(operation: &str) -> Option<Value> {
         | "approve_credit_line"
         | "activate_credit_line"
         | "close_credit_line"
+        | "retire_scorecard"
         | "approve_grade" => json!({"reason": "as agreed"}),
         _ => return None,
     })
@@ -84,6 +88,16 @@ fn order(order_no: &str) -> Value {
 
 fn charge(order_no: &str) -> Value {
     with(order(order_no), json!({"amount": 50_000, "channel": "card"}))
+}
+
+/// The bands of the standard scorecard, which are the default, with points for two features only.
+fn scorecard() -> Value {
+    json!({"version": "2027-01", "base_points": 600, "characteristics": [
+        {"feature": "worst_dpd", "missing_points": 0, "bins": [
+            {"from": null, "to": 0, "points": 20}, {"from": 1, "to": 30, "points": -20}, {"from": 31, "to": null, "points": -90}]},
+        {"feature": "utilisation_bp", "missing_points": 0, "bins": [
+            {"from": null, "to": 7_999, "points": 15}, {"from": 8_000, "to": null, "points": -15}]},
+    ]})
 }
 
 fn settings() -> Value {
