@@ -1,6 +1,6 @@
 //! The account's credit line in a command.
 
-use quota::{Action, Channel, Charge, Code, CreditTerms, OnUnknownCredit, Policy};
+use quota::{Channel, Charge, Code, CreditTerms, OnUnknownCredit, Policy};
 use sluice_lines::{Credit, CreditDay, id_of};
 use sluice_store::CreditContext;
 
@@ -32,11 +32,8 @@ pub(crate) fn refuse(charge: &mut Charge, credit: &Credit, policy: Option<&Polic
 }
 
 /// What the journal and a refusal's answer say of the line.
-pub(crate) fn context(action: &Action, credit: &Credit, outdated_since_ms: Option<i64>) -> Option<CreditContext> {
+pub(crate) fn context(credit: &Credit, outdated_since_ms: Option<i64>) -> Option<CreditContext> {
     let Credit::Line(day) = credit else { return None };
-    if action.charge().is_none() && action.posting().is_none() {
-        return None;
-    }
     let CreditDay { limit, standing, overdue, .. } = &**day;
     let amount = |minor: i64| minor.max(0).unsigned_abs();
     Some(CreditContext {
@@ -46,5 +43,6 @@ pub(crate) fn context(action: &Action, credit: &Credit, outdated_since_ms: Optio
         oldest_due_day: overdue.oldest_due_on.map(id_of),
         amount_to_cure: amount(overdue.amount_to_cure),
         read_at_ms: outdated_since_ms,
+        thresholds: day.thresholds(),
     })
 }

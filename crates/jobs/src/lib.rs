@@ -13,6 +13,7 @@ mod dunning;
 mod holds;
 mod metrics;
 mod orphans;
+mod portfolio;
 mod roll;
 mod thresholds;
 mod windows;
@@ -43,6 +44,7 @@ use sluice_store::{NO_ATTEMPT, RedisStore, RedisStoreConfig, Store, StoreError, 
 pub use credit::{CreditSweep, CreditSwept};
 pub use holds::{Ended, HoldSweep};
 pub use metrics::{JobMetrics, Sweep};
+pub use portfolio::CreditMetrics;
 pub use roll::Rolled;
 pub use thresholds::ThresholdSweep;
 pub use windows::WindowSweep;
@@ -109,6 +111,7 @@ pub struct Tools {
     pool: PgPool,
     job_metrics: Arc<JobMetrics>,
     alert_metrics: Arc<AlertMetrics>,
+    portfolio: Arc<portfolio::Publisher>,
     shards: u16,
 }
 
@@ -132,6 +135,7 @@ impl Tools {
             pool: database::pool(postgres_url, CONNECTIONS_MAX).map_err(io::Error::other)?,
             job_metrics: metrics.part(),
             alert_metrics: metrics.part(),
+            portfolio: Arc::new(portfolio::Publisher::new(metrics.part())),
             decider: Decider::new(Arc::new(store), policies, lines, live.clone(), metrics),
             shards: *shards,
         })

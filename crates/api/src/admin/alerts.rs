@@ -2,7 +2,7 @@
 
 mod deliverable;
 mod messages;
-mod settings;
+pub(super) mod settings;
 
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -336,7 +336,7 @@ fn kind(text: &str) -> Answer<(Subject, Option<i32>)> {
         return Ok((subject, None));
     }
     let parts = text.rsplit_once('_').and_then(|(word, percent)| {
-        let subject = Subject::parse(word).filter(|subject| subject.is_limit())?;
+        let subject = Subject::parse(word).filter(|subject| subject.has_thresholds())?;
         Some((subject, Some(percent.parse().ok()?)))
     });
     parts.ok_or_else(|| Problem::field("type", "must be an alert's type, as in daily_80, daily or suspended"))
@@ -355,6 +355,8 @@ mod tests {
             ("daily_count", Some((Subject::DailyCount, None))),
             ("daily_count_100", Some((Subject::DailyCount, Some(100)))),
             ("pending_150", Some((Subject::Pending, Some(150)))),
+            ("credit_utilisation", Some((Subject::CreditUtilisation, None))),
+            ("credit_utilisation_80", Some((Subject::CreditUtilisation, Some(80)))),
             ("over_capture", Some((Subject::OverCapture, None))),
             ("over_capture_80", None),
             ("daily_", None),
