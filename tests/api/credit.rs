@@ -29,7 +29,7 @@ fn line(merchant: &str, limit: i64) -> Value {
     json!({"line": {"merchant_id": merchant, "currency": "USD", "limit_base": limit}, "reason": "a new contract"})
 }
 
-fn path(merchant: &str, rest: &str) -> String {
+pub(crate) fn path(merchant: &str, rest: &str) -> String {
     format!("/credit-lines/{merchant}/USD{rest}")
 }
 
@@ -38,13 +38,13 @@ fn ben(api: &Api) -> Result<Caller> {
     api.caller(json!({"sub": "ben", "role": "admin"}))
 }
 
-async fn patch(caller: &Caller, path: &str, body: &Value) -> Result<Answer> {
+pub(crate) async fn patch(caller: &Caller, path: &str, body: &Value) -> Result<Answer> {
     let call = Call::post_json(path, body.to_string());
     caller.send(Call { method: "PATCH".to_owned(), ..call }).await
 }
 
 /// A line in force, drafted by Oleg and approved by Ana.
-async fn open(api: &Api, merchant: &str, limit: i64) -> Result<()> {
+pub(crate) async fn open(api: &Api, merchant: &str, limit: i64) -> Result<()> {
     let (oleg, ana) = (api.operator()?, api.admin()?);
     expect(&oleg.post("/credit-lines", &line(merchant, limit)).await?, 201, &json!({"state": "draft"}));
     expect(&ana.post(&path(merchant, "/approve"), &json!({})).await?, 200, &json!({"state": "approved"}));

@@ -15,6 +15,7 @@ mod holds;
 mod mistakes;
 mod month;
 mod outcomes;
+mod own;
 mod policies;
 mod readme;
 mod stream;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     outcomes::add(&mut suite);
     example::add(&mut suite);
     credit::add(&mut suite);
+    own::add(&mut suite);
     month::add(&mut suite);
     document::add(&mut suite);
     suite.run()

@@ -16,7 +16,7 @@ use testkit::{Result, wait};
 /// Whose quota the walk is about.
 const MERCHANT: &str = "walked";
 /// What answers a merchant that names no merchant: its own data.
-const NARROWED: [&str; 12] = [
+const NARROWED: [&str; 14] = [
     "/quotas/list",
     "/quotas/stats",
     "/outcomes/unknown",
@@ -29,10 +29,16 @@ const NARROWED: [&str; 12] = [
     "/credit-lines",
     "/credit/ageing",
     "/credit/stats",
+    "/access-tokens",
+    "/self",
 ];
 /// What an id alone names: another's is answered as one that nothing has.
-const HIDDEN: [&str; 3] =
-    ["/alerts/{alert_id}", "/alerts/messages/{message_id}", "/alerts/messages/{message_id}/redeliver"];
+const HIDDEN: [&str; 4] = [
+    "/alerts/{alert_id}",
+    "/alerts/messages/{message_id}",
+    "/alerts/messages/{message_id}/redeliver",
+    "/access-tokens/{id}",
+];
 /// How long the journal may take to raise an alert, and the notifier to send it.
 const NOTIFIED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -332,6 +338,8 @@ async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
         walk.get("GET", template, &nothing, "").await?;
     }
     walk.get("GET", "/credit-lines/{merchant_id}/{currency}/statements/{number}", &json!("1"), "").await?;
+    let own = api.merchant(MERCHANT)?;
+    walk.send(&own, "GET", "/self", Call::new("GET", "/self")).await?;
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/close", &nothing, json!({"reason": "done"}))
         .await
         .map(drop)

@@ -46,8 +46,9 @@ async fn grade(State(admin): State<Admin>, caller: Caller, Path(path): Path<Line
     let grade = record.grade(date);
     let decided = record.decided_grade().map_or(grade, |decided| decided.grade);
     let in_force = |row: &&GradeRow| row.as_override().is_some_and(|by_hand| by_hand.is_in_force(date));
-    let overridden = record.grades.iter().rev().find(in_force).cloned();
-    let decisions = record.grades.into_iter().rev().take(DECISIONS_MAX).collect();
+    let shown = |row: GradeRow| if caller.merchant.is_some() { row.for_merchant() } else { Some(row) };
+    let overridden = record.grades.iter().rev().find(in_force).cloned().and_then(shown);
+    let decisions = record.grades.into_iter().rev().filter_map(shown).take(DECISIONS_MAX).collect();
     Ok(Json(GradeAnswer { grade, decided, overridden, decisions }))
 }
 
