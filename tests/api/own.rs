@@ -192,6 +192,10 @@ async fn thresholds(api: &Api) -> Result<()> {
     })
     .await?;
     let alert = &alerts[0];
+    for (kind, count) in [("daily", 1), ("daily_remaining", 1), ("daily_80", 0), ("monthly_remaining", 0)] {
+        let found = expect(&shop.get(&format!("/alerts?type={kind}")).await?, 200, &json!({}));
+        assert_eq!(found["items"].as_array().map(Vec::len), Some(count), "{kind}");
+    }
     let expected = json!({"alert_type": "daily_remaining", "is_own": true, "remaining_below": DAILY_LIMIT - 400,
         "threshold": null, "current_used": 500, "limit": DAILY_LIMIT, "alert_level": "warning"});
     for (name, value) in expected.as_object().into_iter().flatten() {

@@ -206,6 +206,10 @@ async fn the_sweep_counts_them_anew() -> Result<()> {
         assert_eq!(sweeper.thresholds(AT_MS + 1_000).await?, Rolled::Accounts(0), "{own} {policies}");
         assert_eq!(account.alerts().await?, *expected, "{own} {policies}");
     }
+    // A day that is over is another sweep's.
+    let before = account.alerts().await?;
+    Sweeper::open(&account.bench, POLICIES)?.thresholds(AT_MS + DAY_MS).await?;
+    assert_eq!(account.alerts().await?, before);
     // One that was resolved by hand comes again with the next crossing only.
     let by_hand = "UPDATE quota_alert SET resolved_at = raised_at, resolved_by = 'ben', resolve_reason = 'by_hand' \
         WHERE resolved_at IS NULL";

@@ -351,35 +351,58 @@ pub(crate) fn key(row: &Row) -> Option<Account> {
     Some((row.merchant_id.clone(), row.currency.clone()?))
 }
 
+/// The state of an account, or of a merchant as a whole, after a change.
+pub(crate) struct ChangedState<'a> {
+    pub merchant_id: &'a str,
+    pub currency: Option<&'a str>,
+    pub shard: i32,
+    /// The number of the change among those of its shard.
+    pub seq: i64,
+    pub at: DateTime<Utc>,
+}
+
+impl ChangedState<'_> {
+    /// An alert of it, without threshold, usage and event.
+    pub(crate) fn alert(&self, subject: Subject, level: Level, message: String) -> Alert {
+        Alert {
+            alert_id: Uuid::from_bytes(clock::decision_id()),
+            merchant_id: self.merchant_id.to_owned(),
+            currency: self.currency.map(str::to_owned),
+            subject: subject.column(),
+            threshold: None,
+            alert_type: subject.word().to_owned(),
+            alert_level: level.into_str(),
+            window_id: None,
+            current_used: None,
+            max: None,
+            usage_percent: None,
+            message,
+            policy_version: None,
+            event_id: None,
+            shard: self.shard,
+            raised_seq: self.seq,
+            trace_id: None,
+            raised_at: self.at,
+            resolved_at: None,
+            resolved_by: None,
+            resolve_reason: None,
+            resolve_event_id: None,
+            remaining_below: None,
+            is_own: false,
+            recipient: None,
+        }
+    }
+}
+
 /// An alert of the event's account or merchant, without usage.
 fn alert(event: &Event, subject: Subject, level: Level, message: String) -> Alert {
-    let row = &event.row;
+    let Row { merchant_id, currency, shard, seq, at, .. } = &event.row;
+    let state = ChangedState { merchant_id, currency: currency.as_deref(), shard: *shard, seq: *seq, at: *at };
     Alert {
-        alert_id: Uuid::from_bytes(clock::decision_id()),
-        merchant_id: row.merchant_id.clone(),
-        currency: row.currency.clone(),
-        subject: subject.column(),
-        threshold: None,
-        alert_type: subject.word().to_owned(),
-        alert_level: level.into_str(),
-        window_id: None,
-        current_used: None,
-        max: None,
-        usage_percent: None,
-        message,
-        policy_version: row.policy_version.clone(),
-        event_id: Some(row.event_id),
-        shard: row.shard,
-        raised_seq: row.seq,
-        trace_id: row.trace_id.clone(),
-        raised_at: row.at,
-        resolved_at: None,
-        resolved_by: None,
-        resolve_reason: None,
-        resolve_event_id: None,
-        remaining_below: None,
-        is_own: false,
-        recipient: None,
+        policy_version: event.row.policy_version.clone(),
+        event_id: Some(event.row.event_id),
+        trace_id: event.row.trace_id.clone(),
+        ..state.alert(subject, level, message)
     }
 }
 

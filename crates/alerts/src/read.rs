@@ -117,13 +117,21 @@ impl TryFrom<String> for Level {
     }
 }
 
+/// Which threshold usage has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    Percent(i32),
+    /// Any of what is left of the limit.
+    Remaining,
+}
+
 /// Which alerts; `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub merchant: Option<MerchantId>,
     pub currency: Option<Currency>,
-    /// The subject, and for limits optionally one percentage.
-    pub kind: Option<(Subject, Option<i32>)>,
+    /// The subject, and for limits optionally one threshold.
+    pub kind: Option<(Subject, Option<Reached>)>,
     pub level: Option<Level>,
     pub resolved: Option<bool>,
     pub acknowledged: Option<bool>,
@@ -143,9 +151,11 @@ impl Filter {
         }
         if let Some((subject, threshold)) = self.kind {
             sql.push(" AND a.subject = ").push_bind(subject.column());
-            if let Some(threshold) = threshold {
-                sql.push(" AND a.threshold = ").push_bind(threshold);
-            }
+            match threshold {
+                Some(Reached::Percent(percent)) => sql.push(" AND a.threshold = ").push_bind(percent),
+                Some(Reached::Remaining) => sql.push(" AND a.remaining_below IS NOT NULL"),
+                None => sql,
+            };
         }
         if let Some(level) = self.level {
             sql.push(" AND a.alert_level = ").push_bind(level.into_str());

@@ -5,9 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use quota::{ThresholdPolicy, Thresholds, WindowIds};
+use quota::{LimitName, ThresholdPolicy, Thresholds, WindowIds};
 use sluice_journal::postgres::StoredAccount;
-use sluice_kit::clock;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -17,7 +16,7 @@ use crate::metrics::AlertMetrics;
 use crate::orphans;
 use crate::own::{self, OwnByMerchant, OwnThresholds};
 use crate::projection::{self, Alert};
-use crate::raise::{Account, Key, Open, marked_by, with_usage};
+use crate::raise::{Account, ChangedState, Key, Open, marked_by, with_usage};
 use crate::subject::Subject;
 use crate::words;
 
@@ -57,6 +56,11 @@ impl Recounted {
         Self { account, counted: Counted::Line { limit, thresholds } }
     }
 
+    fn state(&self, at: DateTime<Utc>) -> ChangedState<'_> {
+        let StoredAccount { merchant_id, currency, shard, seq, .. } = &self.account;
+        ChangedState { merchant_id, currency: Some(currency), shard: *shard, seq: *seq, at }
+    }
+
     fn key(&self) -> Account {
         (self.account.merchant_id.clone(), self.account.currency.clone())
     }
@@ -67,6 +71,18 @@ impl Recounted {
         match &self.counted {
             Counted::Limits(_) => key.is_own && !is_of_line,
             Counted::Line { .. } => is_of_line,
+        }
+    }
+
+    /// Whether the alert is one of a window that is over: the event that closes the window ends it.
+    fn is_over(&self, key: &Key) -> bool {
+        let limit = Subject::from_column(&key.subject).and_then(Subject::limit);
+        match (&self.counted, limit.and_then(LimitName::period)) {
+            (Counted::Limits(Some((_, windows))), Some(period)) => {
+                let window = self.account.account().rolled(*windows).of(period).id;
+                key.window_id != i32::try_from(window).ok()
+            }
+            (Counted::Limits(_) | Counted::Line { .. }, _) => false,
         }
     }
 
@@ -148,7 +164,7 @@ impl Changes {
                 }
                 if open.iter().all(|open| open.key != key) {
                     let words = words::reached(subject, &one.account.currency, mark.threshold, used, max);
-                    let alert = alert(&one.account, subject, mark.threshold.level(), words, at);
+                    let alert = one.state(at).alert(subject, mark.threshold.level(), words);
                     self.raised.push(with_usage(marked_by(alert, subject, &mark, window_id), used, max));
                 }
                 reached.insert(key);
@@ -158,8 +174,8 @@ impl Changes {
         let is_later = |open: &Open| {
             open.shard == Some(one.account.shard) && open.raised_seq.is_some_and(|seq| seq > one.account.seq)
         };
-        for open in open.iter().filter(|open| one.counts(&open.key) && !is_later(open) && !reached.contains(&open.key))
-        {
+        let is_left = |open: &&Open| one.counts(&open.key) && !one.is_over(&open.key) && !reached.contains(&open.key);
+        for open in open.iter().filter(is_left).filter(|open| !is_later(open)) {
             let is_marked = marked_at.iter().any(|key| key.is_threshold_of(&open.key));
             if is_marked { &mut self.raised_limit } else { &mut self.other_thresholds }.push(open.alert_id);
         }
@@ -196,35 +212,4 @@ async fn justified(
         !behind.contains(&account) && !silenced.contains(&(account, alert.key()))
     };
     Ok(raised.into_iter().filter(is_new).collect())
-}
-
-/// An alert of a stored account, without usage: no event has raised it.
-fn alert(account: &StoredAccount, subject: Subject, level: crate::Level, message: String, at: DateTime<Utc>) -> Alert {
-    Alert {
-        alert_id: Uuid::from_bytes(clock::decision_id()),
-        merchant_id: account.merchant_id.clone(),
-        currency: Some(account.currency.clone()),
-        subject: subject.column(),
-        threshold: None,
-        alert_type: subject.word().to_owned(),
-        alert_level: level.into_str(),
-        window_id: None,
-        current_used: None,
-        max: None,
-        usage_percent: None,
-        message,
-        policy_version: None,
-        event_id: None,
-        shard: account.shard,
-        raised_seq: account.seq,
-        trace_id: None,
-        raised_at: at,
-        resolved_at: None,
-        resolved_by: None,
-        resolve_reason: None,
-        resolve_event_id: None,
-        remaining_below: None,
-        is_own: false,
-        recipient: None,
-    }
 }
