@@ -68,6 +68,16 @@ impl Thresholds {
         self.percents.get(..usize::from(self.count)).unwrap_or_default()
     }
 
+    /// The least usage that is at or above a percentage of a limit, and no less than 1; `None` where there is no limit.
+    #[must_use]
+    pub fn first_at(max: AmountMinor, percent: u16) -> Option<u64> {
+        if max == AmountMinor::MAX {
+            return None;
+        }
+        let first = (u128::from(max.get()) * u128::from(percent)).div_ceil(100);
+        Some(u64::try_from(first).unwrap_or(u64::MAX).max(1))
+    }
+
     /// Identifies the list in an account's state; never 0.
     #[must_use]
     pub fn list(&self) -> u16 {
@@ -134,7 +144,7 @@ impl ThresholdPolicy {
         let mut levels = ThresholdLevels::default();
         for ((level, limit), max) in levels.by_limit.iter_mut().zip(Self::LIMITS).zip(self.maxima) {
             let used = limit.used_of(account);
-            let reached = |percent: &&u16| first_at(max, **percent).is_some_and(|first| used >= first);
+            let reached = |percent: &&u16| Thresholds::first_at(max, **percent).is_some_and(|first| used >= first);
             *level = u8::try_from(self.thresholds.percents().iter().take_while(reached).count()).unwrap_or(u8::MAX);
         }
         levels.list = if levels.is_empty() { 0 } else { self.thresholds.list() };
@@ -147,19 +157,10 @@ impl ThresholdPolicy {
     pub fn quiet_maxima(&self) -> [AmountMinor; Self::LIMITS.len()] {
         let lowest = self.thresholds.percents().first();
         self.maxima.map(|max| {
-            let first = lowest.and_then(|percent| first_at(max, *percent));
+            let first = lowest.and_then(|percent| Thresholds::first_at(max, *percent));
             first.and_then(|first| AmountMinor::new(first - 1)).map_or(max, |quiet| quiet.min(max))
         })
     }
-}
-
-/// The least usage that is at or above a percentage of a limit, and no less than 1; `None` where there is no limit.
-fn first_at(max: AmountMinor, percent: u16) -> Option<u64> {
-    if max == AmountMinor::MAX {
-        return None;
-    }
-    let first = (u128::from(max.get()) * u128::from(percent)).div_ceil(100);
-    Some(u64::try_from(first).unwrap_or(u64::MAX).max(1))
 }
 
 /// The limits that have thresholds, at their places; does not compile where the places are not 0, 1, 2 and so on.

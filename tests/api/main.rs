@@ -15,6 +15,7 @@ mod holds;
 mod mistakes;
 mod month;
 mod outcomes;
+mod own;
 mod policies;
 mod readme;
 mod scorecards;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     example::add(&mut suite);
     credit::add(&mut suite);
     transfers::add(&mut suite);
+    own::add(&mut suite);
     month::add(&mut suite);
     scorecards::add(&mut suite);
     document::add(&mut suite);

@@ -16,7 +16,7 @@ use testkit::{Result, wait};
 /// Whose quota the walk is about.
 const MERCHANT: &str = "walked";
 /// What answers a merchant that names no merchant: its own data.
-const NARROWED: [&str; 13] = [
+const NARROWED: [&str; 15] = [
     "/quotas/list",
     "/quotas/stats",
     "/outcomes/unknown",
@@ -30,13 +30,16 @@ const NARROWED: [&str; 13] = [
     "/credit/ageing",
     "/credit/statements",
     "/credit/stats",
+    "/access-tokens",
+    "/self",
 ];
 /// What an id alone names: another's is answered as one that nothing has.
-const HIDDEN: [&str; 4] = [
+const HIDDEN: [&str; 5] = [
     "/alerts/{alert_id}",
     "/alerts/messages/{message_id}",
     "/alerts/messages/{message_id}/redeliver",
     "/transfers/{transfer_no}",
+    "/access-tokens/{id}",
 ];
 /// How long the journal may take to raise an alert, and the notifier to send it.
 const NOTIFIED_WITHIN: Duration = Duration::from_secs(30);
@@ -359,6 +362,8 @@ async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
         "currency": "USD", "amount": 10, "reason": "an invitation"});
     walk.post("/transfers", transfer).await?;
     walk.get("GET", "/transfers/{transfer_no}", &json!("walked-t-1"), "").await?;
+    let own = api.merchant(MERCHANT)?;
+    walk.send(&own, "GET", "/self", Call::new("GET", "/self")).await?;
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/close", &nothing, json!({"reason": "done"}))
         .await
         .map(drop)

@@ -243,7 +243,8 @@ async fn moved(both: &mut Both<'_>) -> Result<()> {
     .await?;
     both.done(vec![take_over(Oleg, "2025-01-31"), take_over(Oleg, "2025-01-31")]).await?;
     for merchant in MERCHANTS {
-        let line = json!({"line": {"merchant_id": format!("{merchant}-friend"), "currency": "USD", "limit_base": 1_000}});
+        let line =
+            json!({"line": {"merchant_id": format!("{merchant}-friend"), "currency": "USD", "limit_base": 1_000}});
         assert_eq!(both.api.operator()?.post("/credit-lines", &line).await?.status, 201);
         for step in ["approve", "activate"] {
             let path = format!("/credit-lines/{merchant}-friend/USD/{step}");

@@ -7,7 +7,7 @@ use quota::{
     Action, Adjust, AmountMinor, AttemptId, Change, CounterName, Limits, OnExpiry, PerPeriod, Period, Reset, Settle,
     ThresholdPolicy, Thresholds, WindowLimits,
 };
-use sluice_alerts::AlertProjection;
+use sluice_alerts::{AlertProjection, LimitsInForce};
 use sluice_journal::Projection;
 use sluice_journal::event::Batch;
 use sluice_journal::postgres::UsageLog;
@@ -33,8 +33,13 @@ pub(crate) struct Hand {
 
 impl Hand {
     pub(crate) async fn open(bench: &Bench) -> Result<Self> {
+        Self::under(bench, None).await
+    }
+
+    /// With these limits in force for merchants' own thresholds.
+    pub(crate) async fn under(bench: &Bench, limits: Option<Arc<ThresholdPolicy>>) -> Result<Self> {
         let stream = EventStream::connect(&Secret::new(bench.redis.url()), SHARDS, "hand").await?;
-        let alerts = AlertProjection::new(Arc::default());
+        let alerts = AlertProjection::new(Arc::default(), LimitsInForce::new(move |_, _, _| limits.clone()));
         let projections: Vec<Arc<dyn Projection>> = vec![Arc::new(alerts), Arc::new(EntryProjection)];
         let mut log = UsageLog::new(&Secret::new(bench.postgres.url()))?.with_projections(projections);
         log.probe().await?;

@@ -9,7 +9,7 @@ use prost::Message;
 use proto::journal::EventContext;
 use quota::{Code, OrderState, OrderSummary, PerPeriod, Period, Record, WindowUsage};
 use redis::aio::MultiplexedConnection;
-use sluice_alerts::AlertProjection;
+use sluice_alerts::{AlertProjection, LimitsInForce};
 use sluice_journal::Config;
 use sluice_journal::reply::{Entry, StreamId};
 use sluice_kit::health::Health;
@@ -137,7 +137,10 @@ impl Journal {
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
         let (shutdown, receiver) = shutdown::channel();
-        let config = Config { projections: vec![Arc::new(AlertProjection::new(metrics.part()))], ..config };
+        let config = Config {
+            projections: vec![Arc::new(AlertProjection::new(metrics.part(), LimitsInForce::new(|_, _, _| None)))],
+            ..config
+        };
         let thread = sluice_journal::spawn(config, &metrics, Arc::clone(&health), receiver)?;
         Ok(Self { metrics, health, shutdown, thread: Some(thread) })
     }

@@ -258,6 +258,54 @@ async fn a_line_that_is_better_is_watched_no_more() -> Result<()> {
     Ok(())
 }
 
+/// The sweep finds what a line uses of its limit where the limit has changed, and publishes what all lines come to.
+#[tokio::test]
+async fn the_sweep_counts_what_lines_use() -> Result<()> {
+    let mut life = Life::open().await?;
+    let published = |life: &Life, on: usize| life.servers[on].metrics.encode();
+    for (limit, expected) in [
+        (1_000_000, &[][..]),
+        (14_000, &["credit_utilisation_80 warning"]),
+        (14_000, &["credit_utilisation_80 warning"]),
+        (100_000, &["credit_utilisation_80 warning limit_raised"]),
+    ] {
+        set_limit(&life.lines(), limit).await?;
+        life.servers[0].credit(at(1)).await?;
+        let alerts =
+            life.texts("SELECT concat_ws(' ', alert_type, alert_level, resolve_reason) FROM quota_alert").await?;
+        assert_eq!(alerts, expected, "{limit}");
+    }
+    for line in [
+        "sluice_credit_exposure{currency=\"USD\",grade=\"B\"} 12000",
+        "sluice_credit_limit{currency=\"USD\",grade=\"B\"} 100000",
+        "sluice_credit_past_due{currency=\"USD\",days=\"1_to_30\"} 0",
+        "sluice_credit_lines_by_stage{currency=\"USD\",stage=\"current\",grade=\"B\"} 1",
+    ] {
+        assert!(published(&life, 0).contains(line), "{line}: {}", published(&life, 0));
+    }
+    life.live(30..=DUE_DAY + 7).await?;
+    life.servers[1].credit(at(DUE_DAY + 7)).await?;
+    for line in [
+        "sluice_credit_past_due{currency=\"USD\",days=\"1_to_30\"} 12000",
+        "sluice_credit_lines_by_stage{currency=\"USD\",stage=\"watch\",grade=\"B\"} 1",
+    ] {
+        assert!(published(&life, 1).contains(line), "{line}: {}", published(&life, 1));
+    }
+    assert!(!published(&life, 1).contains("stage=\"current\""));
+    Ok(())
+}
+
+/// Puts another limit in force.
+async fn set_limit(lines: &LineRepository, limit: i64) -> Result<()> {
+    let (maker, checker) = (ActorId::parse("ana")?, ActorId::parse("ben")?);
+    let [made, checked] = [&maker, &checker].map(|actor| By { actor, reason: None });
+    let patch = json!({"limit_base": limit}).as_object().cloned().unwrap_or_default();
+    lines.update(made, &key()?, patch, None, OPENED_ON).await?;
+    lines.approve(checked, &key()?, None).await?;
+    lines.activate(checked, &key()?, None, &Bands::default(), OPENED_ON).await?;
+    Ok(())
+}
+
 /// A promise to pay: its days are not counted, and nothing is sent on them.
 #[tokio::test]
 async fn a_pause_delays_the_notices() -> Result<()> {

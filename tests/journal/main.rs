@@ -16,6 +16,7 @@ mod line;
 mod lost;
 mod monitor;
 mod operations;
+mod own_thresholds;
 mod partitions;
 #[path = "../alerts/receiver.rs"]
 #[expect(dead_code, reason = "the suite of alerts needs more of it")]

@@ -8,7 +8,9 @@ use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::{self, Expr};
 use promql_parser::util::{ExprVisitor, parse_duration, walk_expr};
 use quota::Code;
+use serde_json::json;
 use serde_yaml_ng::Value;
+use testkit::api::{self, Caller};
 use testkit::client::{Call, Payment, Protocol, send_once};
 use testkit::stack::{Stack, StackOptions};
 use testkit::{Failure, Result, ensure_eq, wait};
@@ -252,17 +254,33 @@ fn slow_checks_are_reported_before_they_are_given_up() {
     assert!(at_secs * 1000.0 < given_up_ms / 2.0, "{at_secs} s, {given_up_ms} ms");
 }
 
+/// A line whose sums the next sweep publishes.
+async fn open_credit_line(stack: &Stack) -> Result<()> {
+    let boss = api::sign(api::secret(), &json!({"sub": "boss", "role": "admin", "exp": api::EXPIRES_AT_SECS}))?;
+    let (ana, boss) = (stack.caller(), Caller::new(stack.server.admin_address(), &boss));
+    let line = json!({"line": {"merchant_id": "on-credit", "currency": "USD", "limit_base": 1_000}});
+    let path = "/credit-lines/on-credit/USD";
+    api::expect(&ana.post("/credit-lines", &line).await?, 201, &json!({}));
+    for step in ["approve", "activate"] {
+        api::expect(&boss.post(&format!("{path}/{step}"), &json!({})).await?, 200, &json!({}));
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn every_metric_they_name_is_exported() -> Result<()> {
     let mut options = StackOptions { policies: Some(POLICIES.to_owned()), ..StackOptions::default() };
     // Prometheus' token is the operators' to make; without one this setting shows merchants, too.
-    for (name, value) in [("SLUICE_USAGE_RATE_SECS", "1"), ("SLUICE_METRICS_MERCHANTS", "true")] {
+    let settings =
+        [("SLUICE_USAGE_RATE_SECS", "1"), ("SLUICE_METRICS_MERCHANTS", "true"), ("SLUICE_WINDOW_SWEEP_SECS", "10")];
+    for (name, value) in settings {
         options.server_env.insert(name.to_owned(), value.to_owned());
     }
     let stack = Stack::start(&options)?;
     for (order, amount) in [("1", 900), ("2", 200)] {
         stack.send(Protocol::Http1, Payment::new("near", order, amount).call()).await?;
     }
+    open_credit_line(&stack).await?;
     // A request to the API is a figure, too.
     let path = format!("{}/stream", testkit::api::ROOT);
     stack.server.get(&path)?;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use quota::{Currency, MerchantId};
 use sluice_kit::shutdown::{self, Shutdown, Stop};
 use sluice_rules::{Document, RuleError};
 use thiserror::Error;
@@ -23,7 +24,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use sluice_alerts::monitor::Monitor;
-use sluice_alerts::{AlertMetrics, AlertProjection, notifier};
+use sluice_alerts::{AlertMetrics, AlertProjection, LimitsInForce, notifier};
 use sluice_api::admin::{self, JwksError};
 use sluice_decision::decider::Decider;
 use sluice_ext_authz::CheckService;
@@ -35,8 +36,8 @@ use sluice_kit::health::{Addresses, Health};
 use sluice_kit::metrics::Metrics;
 use sluice_kit::telemetry::{self, TelemetryError};
 use sluice_lines::{EntryProjection, Follower};
-use sluice_policy_source::PolicyStartError;
 use sluice_policy_source::zones::metrics::ZoneMetrics;
+use sluice_policy_source::{Policies, PolicyStartError};
 use sluice_settings::{HttpUrl, Live, Settings, SettingsError};
 use sluice_store::{RedisMetrics, RedisStore, RedisStoreConfig, StoreError, Verified};
 
@@ -129,9 +130,10 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     // First no more decisions are taken, then the journal stores what it holds and the admin port closes.
     let (stop_checks, checks_stopped) = shutdown::channel();
     let (stop, stopped) = shutdown::channel();
+    let alerts = AlertProjection::new(metrics.part(), limits_in_force(&policies));
     let journal = sluice_journal::spawn(
         sluice_journal::Config {
-            projections: vec![Arc::new(AlertProjection::new(metrics.part())), Arc::new(EntryProjection)],
+            projections: vec![Arc::new(alerts), Arc::new(EntryProjection)],
             ..sluice_journal::Config::new(settings, live.clone())
         },
         &metrics,
@@ -178,6 +180,15 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let ended: Vec<_> = guards.map(|(name, guard)| (name, guard.join().unwrap_or(false))).collect();
     served?;
     ended.into_iter().find(|(_, well)| !well).map_or(Ok(()), |(name, _)| Err(RunError::ThreadExited(name)))
+}
+
+/// The limits of accounts, for merchants' own thresholds.
+fn limits_in_force(policies: &Arc<Policies>) -> LimitsInForce {
+    let policies = Arc::clone(policies);
+    LimitsInForce::new(move |merchant, currency, at_ms| {
+        let (merchant, currency) = (MerchantId::parse(merchant).ok()?, Currency::parse(currency).ok()?);
+        policies.peek(&merchant, currency, None, at_ms)?.threshold_policy.clone()
+    })
 }
 
 /// Creates the tables before anything reads them. Where that fails now, the journal does it when Postgres is available.

@@ -50,6 +50,9 @@ pub struct Alert {
     pub alert_level: Level,
     /// Percent of the limit.
     pub threshold: Option<i32>,
+    /// Less than this was left of the limit, where the threshold is no percentage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_below: Option<i64>,
     pub message: String,
     /// `YYYYMMDD`, `YYYYMM` or `YYYY`.
     pub window_id: Option<i32>,

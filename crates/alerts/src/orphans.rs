@@ -1,5 +1,5 @@
 //! Open alerts that their accounts may not justify, where no event will resolve them: Redis has lost the counters, or the account.
-//! Those of credit lines follow from the lines' books: `credit` resolves them.
+//! Those of credit lines follow from the lines' books: `credit` resolves them. Those of merchants' own thresholds: `recount`.
 
 use quota::{Calendar, LimitName, ThresholdPolicy};
 use sluice_journal::postgres::{REWOUND, StoredAccount};
@@ -38,7 +38,8 @@ impl OpenAlert {
                 account.suspended_at IS NOT NULL AS is_suspended \
             FROM quota_alert AS alert JOIN quota_account AS account \
                 ON account.merchant_id = alert.merchant_id AND account.currency = alert.currency \
-            WHERE resolved_at IS NULL AND subject NOT IN ('over_capture', 'credit_dunning', 'credit_watch') AND alert_id > $1 \
+            WHERE resolved_at IS NULL AND NOT is_own AND alert_id > $1 \
+                AND subject NOT IN ('over_capture', 'credit_dunning', 'credit_watch', 'credit_utilisation') \
                 AND (account.shard = alert.shard AND account.seq >= raised_seq OR account.updated_at > raised_at + $2) \
             ORDER BY alert_id LIMIT $3";
         let query = sqlx::query_as(statement).bind(after).bind(REWOUND);

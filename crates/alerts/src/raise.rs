@@ -7,6 +7,8 @@ use chrono::{DateTime, Utc};
 use quota::{Crossing, LimitName, ThresholdPolicy};
 use uuid::Uuid;
 
+use super::marks::{self, Audience, Mark, Marked, Threshold};
+use super::own::OwnByMerchant;
 use super::projection::Alert;
 use super::{Level, Subject, words};
 use sluice_journal::event::Event;
@@ -15,21 +17,25 @@ use sluice_kit::clock;
 
 /// `resolved_by` of alerts that end because usage fell.
 pub const SYSTEM: &str = "system";
-/// From this percentage on an alert is critical.
-const CRITICAL_PERCENT: u16 = 100;
-
 /// Merchant and currency; the currency is empty for the merchant as a whole.
 pub type Account = (String, String);
-/// Identifies an alert of an account: subject, threshold and window.
-pub type Key = (String, Option<i32>, Option<i32>);
+
+/// Identifies an alert of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, sqlx::FromRow)]
+pub struct Key {
+    pub subject: String,
+    pub threshold: Option<i32>,
+    pub remaining_below: Option<i64>,
+    /// The threshold is one of the merchant's own.
+    pub is_own: bool,
+    pub window_id: Option<i32>,
+}
 
 /// An alert that is open.
 #[derive(Clone, Debug)]
 pub struct Open {
     pub alert_id: Uuid,
-    pub subject: String,
-    pub threshold: Option<i32>,
-    pub window_id: Option<i32>,
+    pub key: Key,
     pub shard: Option<i32>,
     pub raised_seq: Option<i64>,
     pub raised_at: DateTime<Utc>,
@@ -50,6 +56,8 @@ pub struct AlertBoard {
     open: HashMap<Account, Vec<Open>>,
     /// Alerts that were resolved by hand and not raised again since.
     silenced: HashSet<(Account, Key)>,
+    /// Merchants' own thresholds.
+    own: OwnByMerchant,
     raised: Vec<Alert>,
     ended: Vec<End>,
 }
@@ -80,23 +88,29 @@ pub fn account(event: &Event) -> Option<Account> {
 }
 
 impl AlertBoard {
-    /// Starts with the open alerts, and those resolved by hand.
+    /// Starts with the open alerts, those resolved by hand, and the merchants' own thresholds.
     #[must_use]
-    pub fn new(open: impl IntoIterator<Item = (Account, Open)>, silenced: HashSet<(Account, Key)>) -> Self {
-        let mut board = Self { silenced, ..Self::default() };
+    pub(crate) fn new(
+        open: impl IntoIterator<Item = (Account, Open)>,
+        silenced: HashSet<(Account, Key)>,
+        own: OwnByMerchant,
+    ) -> Self {
+        let mut board = Self { silenced, own, ..Self::default() };
         for (account, open) in open {
             board.open.entry(account).or_default().push(open);
         }
         board
     }
 
-    /// Applies an event, later than those before it.
+    /// Applies an event, later than those before it, to the alerts of thresholds that the store counts, and all others but those
+    /// of [`Self::cross_marks`].
     pub fn follow(&mut self, event: &Event) {
         let Some(account) = account(event) else { return };
         self.end(&account, event, |open| {
-            let limit = ThresholdPolicy::LIMITS.into_iter().find(|limit| limit.as_str() == open.subject)?;
-            let is_over = open.window_id < window_of(event, limit) || closes(event, limit, open);
-            (open.window_id.is_some() && is_over).then_some("window_closed")
+            let limit = ThresholdPolicy::LIMITS.into_iter().find(|limit| limit.as_str() == open.key.subject)?;
+            let window = open.key.window_id;
+            let is_over = window < window_of(event, limit) || closes(event, limit, open);
+            (window.is_some() && is_over).then_some("window_closed")
         });
         if let Some(crossing) = &event.crossing {
             self.cross(&account, event, crossing);
@@ -105,7 +119,7 @@ impl AlertBoard {
             "suspend" | "suspend_merchant" => self.suspend(&account, event),
             "resume" | "resume_merchant" => {
                 let suspended = Subject::Suspended.column();
-                self.end(&account, event, |open| (open.subject == suspended).then_some("resumed"));
+                self.end(&account, event, |open| (open.key.subject == suspended).then_some("resumed"));
             }
             _ => {}
         }
@@ -118,6 +132,25 @@ impl AlertBoard {
     #[must_use]
     pub fn changes(self) -> (Vec<Alert>, Vec<End>) {
         (self.raised, self.ended)
+    }
+
+    /// Applies an event to the marks that its usage crosses.
+    pub(crate) fn cross_marks(&mut self, account: &Account, event: &Event, marked: &[Marked]) {
+        for Marked { subject, max, marks } in marked {
+            let (before, after) = marks::used(*subject, &event.record);
+            let window_id = subject.limit().and_then(|limit| window_of(event, limit));
+            for mark in marks {
+                let own = Key::of(*subject, mark, window_id);
+                if before < mark.first && mark.first <= after {
+                    self.end(account, event, |open| (open.key == own).then_some("counters_lost"));
+                    let words = words::reached(*subject, &account.1, mark.threshold, after, *max);
+                    let alert = alert(event, *subject, mark.threshold.level(), words);
+                    self.raise(account, with_usage(marked_by(alert, *subject, mark, window_id), after, *max));
+                } else if after < mark.first && mark.first <= before {
+                    self.end(account, event, |open| (open.key == own).then(|| taken_by(&event.row.action_type)));
+                }
+            }
+        }
     }
 
     fn cross(&mut self, account: &Account, event: &Event, crossing: &Crossing) {
@@ -139,9 +172,10 @@ impl AlertBoard {
         let among = |percents: &[u16], threshold| percents.iter().any(|percent| Some(i32::from(*percent)) == threshold);
         let (before, after) = limit.used(&event.record);
         self.end(account, event, |open| {
-            if open.subject != limit.as_str() || among(reached, open.threshold) {
+            let Key { subject, threshold, is_own, .. } = &open.key;
+            if *is_own || subject != limit.as_str() || among(reached, *threshold) {
                 None
-            } else if list_changed && !among(left, open.threshold) {
+            } else if list_changed && !among(left, *threshold) {
                 Some("thresholds_changed")
             } else if after < before {
                 Some(taken_by(&event.row.action_type))
@@ -151,8 +185,13 @@ impl AlertBoard {
         });
         let mut maxima = threshold_policy.maxima().iter().zip(ThresholdPolicy::LIMITS);
         let max = maxima.find(|(_, of)| *of == limit).map_or(0, |(max, _)| max.get());
+        let Some(subject) = Subject::from_column(limit.as_str()) else { return };
+        let audience = marks::audience(self.own.get(&account.0).map_or(&[], Vec::as_slice), &account.1, subject);
         for percent in reached.get(known..).unwrap_or_default() {
-            let own = (limit.as_str().to_owned(), Some(i32::from(*percent)), window_of(event, limit));
+            let threshold = Threshold::Percent(*percent);
+            // The store has found where the mark is.
+            let mark = Mark { threshold, audience, first: 0 };
+            let own = Key::of(subject, &mark, window_of(event, limit));
             if list_changed {
                 // Usage that stays above a threshold raises one alert, whichever list has it.
                 if self.silenced.contains(&(account.clone(), own)) {
@@ -160,20 +199,11 @@ impl AlertBoard {
                 }
             } else {
                 // Open although usage was below the threshold: Redis lost the counters that raised it.
-                self.end(account, event, |open| (open.key() == own).then_some("counters_lost"));
+                self.end(account, event, |open| (open.key == own).then_some("counters_lost"));
             }
-            let words = words::reached(limit, &account.1, *percent, after, max);
-            let level = if *percent >= CRITICAL_PERCENT { Level::Critical } else { Level::Warning };
-            let Some(subject) = Subject::from_column(limit.as_str()) else { continue };
-            self.raise(
-                account,
-                Alert {
-                    threshold: Some(i32::from(*percent)),
-                    alert_type: format!("{}_{percent}", subject.word()),
-                    window_id: window_of(event, limit),
-                    ..with_usage(alert(event, subject, level, words), after, max)
-                },
-            );
+            let words = words::reached(subject, &account.1, threshold, after, max);
+            let alert = alert(event, subject, threshold.level(), words);
+            self.raise(account, with_usage(marked_by(alert, subject, &mark, window_of(event, limit)), after, max));
         }
     }
 
@@ -194,15 +224,13 @@ impl AlertBoard {
     /// Raises an alert, unless the same one is open.
     fn raise(&mut self, account: &Account, alert: Alert) {
         let open = self.open.entry(account.clone()).or_default();
-        let own = (alert.subject.to_owned(), alert.threshold, alert.window_id);
-        if open.iter().any(|open| open.key() == own) {
+        let key = alert.key();
+        if open.iter().any(|open| open.key == key) {
             return;
         }
         open.push(Open {
             alert_id: alert.alert_id,
-            subject: alert.subject.to_owned(),
-            threshold: alert.threshold,
-            window_id: alert.window_id,
+            key,
             shard: Some(alert.shard),
             raised_seq: Some(alert.raised_seq),
             raised_at: alert.raised_at,
@@ -238,9 +266,33 @@ impl AlertBoard {
     }
 }
 
-impl Open {
-    fn key(&self) -> Key {
-        (self.subject.clone(), self.threshold, self.window_id)
+impl Key {
+    /// That of an alert of a mark.
+    pub(crate) fn of(subject: Subject, mark: &Mark, window_id: Option<i32>) -> Self {
+        Self {
+            subject: subject.column().to_owned(),
+            threshold: mark.threshold.percent(),
+            remaining_below: mark.threshold.remaining_below(),
+            is_own: mark.audience == Audience::Merchant,
+            window_id,
+        }
+    }
+
+    /// Whether it is the same threshold of the same limit, in whichever window.
+    pub(crate) fn is_threshold_of(&self, other: &Self) -> bool {
+        Self { window_id: other.window_id, ..self.clone() } == *other
+    }
+}
+
+impl Alert {
+    pub(crate) fn key(&self) -> Key {
+        Key {
+            subject: self.subject.to_owned(),
+            threshold: self.threshold,
+            remaining_below: self.remaining_below,
+            is_own: self.is_own,
+            window_id: self.window_id,
+        }
     }
 }
 
@@ -285,45 +337,94 @@ fn taken_by(action: &str) -> &'static str {
         "settle" => "settle",
         "expire" => "expire",
         "reset" => "reset",
+        "repayment" => "repayment",
+        "write_off" => "write_off",
+        "transfer_in" => "transfer_in",
+        "transfer_out" => "transfer_out",
         // Nothing else lowers usage.
         _ => "adjust",
     }
 }
 
-fn key(row: &Row) -> Option<Account> {
+/// The account of a row.
+pub(crate) fn key(row: &Row) -> Option<Account> {
     Some((row.merchant_id.clone(), row.currency.clone()?))
+}
+
+/// The state of an account, or of a merchant as a whole, after a change.
+pub(crate) struct ChangedState<'a> {
+    pub merchant_id: &'a str,
+    pub currency: Option<&'a str>,
+    pub shard: i32,
+    /// The number of the change among those of its shard.
+    pub seq: i64,
+    pub at: DateTime<Utc>,
+}
+
+impl ChangedState<'_> {
+    /// An alert of it, without threshold, usage and event.
+    pub(crate) fn alert(&self, subject: Subject, level: Level, message: String) -> Alert {
+        Alert {
+            alert_id: Uuid::from_bytes(clock::decision_id()),
+            merchant_id: self.merchant_id.to_owned(),
+            currency: self.currency.map(str::to_owned),
+            subject: subject.column(),
+            threshold: None,
+            alert_type: subject.word().to_owned(),
+            alert_level: level.into_str(),
+            window_id: None,
+            current_used: None,
+            max: None,
+            usage_percent: None,
+            message,
+            policy_version: None,
+            event_id: None,
+            shard: self.shard,
+            raised_seq: self.seq,
+            trace_id: None,
+            raised_at: self.at,
+            resolved_at: None,
+            resolved_by: None,
+            resolve_reason: None,
+            resolve_event_id: None,
+            remaining_below: None,
+            is_own: false,
+            recipient: None,
+        }
+    }
 }
 
 /// An alert of the event's account or merchant, without usage.
 fn alert(event: &Event, subject: Subject, level: Level, message: String) -> Alert {
-    let row = &event.row;
+    let Row { merchant_id, currency, shard, seq, at, .. } = &event.row;
+    let state = ChangedState { merchant_id, currency: currency.as_deref(), shard: *shard, seq: *seq, at: *at };
     Alert {
-        alert_id: Uuid::from_bytes(clock::decision_id()),
-        merchant_id: row.merchant_id.clone(),
-        currency: row.currency.clone(),
-        subject: subject.column(),
-        threshold: None,
-        alert_type: subject.word().to_owned(),
-        alert_level: level.into_str(),
-        window_id: None,
-        current_used: None,
-        max: None,
-        usage_percent: None,
-        message,
-        policy_version: row.policy_version.clone(),
-        event_id: row.event_id,
-        shard: row.shard,
-        raised_seq: row.seq,
-        trace_id: row.trace_id.clone(),
-        raised_at: row.at,
-        resolved_at: None,
-        resolved_by: None,
-        resolve_reason: None,
-        resolve_event_id: None,
+        policy_version: event.row.policy_version.clone(),
+        event_id: Some(event.row.event_id),
+        trace_id: event.row.trace_id.clone(),
+        ..state.alert(subject, level, message)
     }
 }
 
-fn with_usage(alert: Alert, used: u64, max: u64) -> Alert {
+/// The alert as that of a mark.
+pub(crate) fn marked_by(alert: Alert, subject: Subject, mark: &Mark, window_id: Option<i32>) -> Alert {
+    let Mark { threshold, audience, .. } = mark;
+    Alert {
+        threshold: threshold.percent(),
+        remaining_below: threshold.remaining_below(),
+        alert_type: threshold.alert_type(subject),
+        window_id,
+        is_own: *audience == Audience::Merchant,
+        recipient: match audience {
+            Audience::Both => None,
+            Audience::Operators => Some("operators"),
+            Audience::Merchant => Some("merchant"),
+        },
+        ..alert
+    }
+}
+
+pub(crate) fn with_usage(alert: Alert, used: u64, max: u64) -> Alert {
     let signed = |value| i64::try_from(value).ok();
     Alert { current_used: signed(used), max: signed(max), usage_percent: words::percent(used, max), ..alert }
 }

@@ -24,6 +24,7 @@ const BY_HAND: &str = "by_hand";
 
 /// The columns of [`Alert`]. A percentage is cut, not rounded: 99.999 is not 100.
 const SELECT: &str = "SELECT a.alert_id, a.merchant_id, a.currency, a.alert_type, a.alert_level, a.subject, a.threshold, \
+    a.remaining_below, a.is_own, \
     a.window_id, a.current_used, a.max AS \"limit\", trim_scale(trunc(a.usage_percent, 2))::text AS usage_percent, \
     a.message, a.policy_version, a.event_id, a.trace_id, a.raised_at, a.acknowledged_at, a.acknowledged_by, \
     a.acknowledge_notes, a.resolved_at IS NOT NULL AS is_resolved, a.resolved_at, a.resolved_by, a.resolve_reason, \
@@ -45,7 +46,7 @@ pub struct Alert {
     /// Absent for what concerns operators only.
     pub merchant_id: Option<String>,
     pub currency: Option<String>,
-    /// What it is about, and for limits at which percentage, as in `daily_80`, `monthly_count_100`, `suspended`.
+    /// What it is about, and for limits at which percentage, as in `daily_80`, `monthly_count_100`, `daily_remaining`, `suspended`.
     pub alert_type: String,
     #[sqlx(try_from = "String")]
     pub alert_level: Level,
@@ -53,6 +54,10 @@ pub struct Alert {
     pub subject: String,
     /// The percentage of the limit that usage has reached.
     pub threshold: Option<i32>,
+    /// Of a threshold that is no percentage: less than this was left of the limit.
+    pub remaining_below: Option<i64>,
+    /// The threshold is one that the merchant set for itself.
+    pub is_own: bool,
     /// The window whose usage it is: YYYYMMDD, YYYYMM or YYYY in the merchant's time zone.
     pub window_id: Option<i32>,
     /// What counted against the limit when the alert was raised: an amount, or a number of charges.
@@ -112,13 +117,21 @@ impl TryFrom<String> for Level {
     }
 }
 
+/// Which threshold usage has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    Percent(i32),
+    /// Any of what is left of the limit.
+    Remaining,
+}
+
 /// Which alerts; `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub merchant: Option<MerchantId>,
     pub currency: Option<Currency>,
-    /// The subject, and for limits optionally one percentage.
-    pub kind: Option<(Subject, Option<i32>)>,
+    /// The subject, and for limits optionally one threshold.
+    pub kind: Option<(Subject, Option<Reached>)>,
     pub level: Option<Level>,
     pub resolved: Option<bool>,
     pub acknowledged: Option<bool>,
@@ -138,9 +151,11 @@ impl Filter {
         }
         if let Some((subject, threshold)) = self.kind {
             sql.push(" AND a.subject = ").push_bind(subject.column());
-            if let Some(threshold) = threshold {
-                sql.push(" AND a.threshold = ").push_bind(threshold);
-            }
+            match threshold {
+                Some(Reached::Percent(percent)) => sql.push(" AND a.threshold = ").push_bind(percent),
+                Some(Reached::Remaining) => sql.push(" AND a.remaining_below IS NOT NULL"),
+                None => sql,
+            };
         }
         if let Some(level) = self.level {
             sql.push(" AND a.alert_level = ").push_bind(level.into_str());

@@ -1,4 +1,4 @@
-//! Which alerts go to which channels: the settings document of the operators and of each merchant.
+//! Which alerts go to which channels, and when a merchant is warned: the settings document of the operators and of each merchant.
 //!
 //! A document is checked ([`Settings::check`]) before it is stored. It is shown without secrets (`Serialize`) and stored with
 //! them ([`Settings::stored`]).
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use super::channel::{Bark, Channel, ChannelSecret, Email, Gotify, Slack, Teams, Webhook};
+pub use super::own::OwnThresholds;
 pub use super::scope::Scope;
 use super::subject::{Level, Subject};
 pub use super::validation::Invalid;
@@ -32,6 +33,11 @@ pub struct Settings {
     #[serde(default = "digest_minutes_default")]
     #[schema(minimum = 1, maximum = 1440, default = 60)]
     pub digest_minutes: u32,
+    /// When the merchant is warned, in the place of the thresholds of its policy and its credit line, which operators keep. The
+    /// lists that name a limit count together; for a limit that none names the policy's thresholds count. Of a merchant only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 10)]
+    pub thresholds: Vec<OwnThresholds>,
 }
 
 fn digest_minutes_default() -> u32 {
@@ -41,7 +47,12 @@ fn digest_minutes_default() -> u32 {
 impl Default for Settings {
     /// No alert is sent.
     fn default() -> Self {
-        Self { channels: Vec::new(), routes: Vec::new(), digest_minutes: digest_minutes_default() }
+        Self {
+            channels: Vec::new(),
+            routes: Vec::new(),
+            digest_minutes: digest_minutes_default(),
+            thresholds: Vec::new(),
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub enum Subject {
     CreditDunning,
     /// A credit line is past due so far that risk watches it. For operators only.
     CreditWatch,
+    /// What a credit line uses of its limit.
+    CreditUtilisation,
 }
 
 impl Subject {
@@ -74,6 +76,7 @@ impl Subject {
             Self::ClockSkew => "clock_skew",
             Self::CreditDunning => "credit_dunning",
             Self::CreditWatch => "credit_watch",
+            Self::CreditUtilisation => "credit_utilisation",
         }
     }
 
@@ -118,14 +121,21 @@ impl Subject {
             | Self::Pending
             | Self::Suspended
             | Self::OverCapture
-            | Self::CreditDunning => None,
+            | Self::CreditDunning
+            | Self::CreditUtilisation => None,
         }
     }
 
-    /// Whether it is a limit, whose thresholds have alerts of their own.
+    /// Whether its thresholds have alerts of their own: it is a limit, of the account or of its credit line.
     #[must_use]
-    pub fn is_limit(self) -> bool {
-        self.limit().is_some()
+    pub fn has_thresholds(self) -> bool {
+        self == Self::CreditUtilisation || self.limit().is_some()
+    }
+
+    /// Whether it counts payments, not an amount.
+    #[must_use]
+    pub fn is_count(self) -> bool {
+        self.limit().is_some_and(LimitName::is_count)
     }
 }
 
@@ -177,7 +187,7 @@ mod tests {
     fn limits_are_those_that_accounts_are_watched_by() {
         let watched: Vec<_> = quota::ThresholdPolicy::LIMITS.iter().map(|limit| limit.as_str()).collect();
         for subject in Subject::VARIANTS.iter().copied() {
-            assert_eq!(watched.contains(&subject.column()), subject.is_limit(), "{}", subject.column());
+            assert_eq!(watched.contains(&subject.column()), subject.limit().is_some(), "{}", subject.column());
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use quota::{Currency, LimitName};
 
-use crate::Level;
 use crate::credit::LineAccount;
+use crate::marks::Threshold;
+use crate::{Level, Subject};
 
 /// `used` as a percentage of `max`, cut off after four places and never above what it is; `None` where `max` is 0.
 pub(super) fn percent(used: u64, max: u64) -> Option<String> {
@@ -12,11 +13,16 @@ pub(super) fn percent(used: u64, max: u64) -> Option<String> {
     Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
 }
 
-/// Usage of a limit has reached a threshold.
-pub(super) fn reached(limit: LimitName, currency: &str, threshold: u16, used: u64, max: u64) -> String {
-    let shown = |value| if limit.is_count() { u64::to_string(&value) } else { amount(value, currency) };
+/// Usage has reached a threshold of what limits it.
+pub(super) fn reached(subject: Subject, currency: &str, threshold: Threshold, used: u64, max: u64) -> String {
+    let shown = |value| if subject.is_count() { u64::to_string(&value) } else { amount(value, currency) };
     let share = percent(used, max).map_or_else(String::new, |percent| format!(", {percent} %"));
-    format!("{} has reached {threshold} % of its limit: {} of {}{share}", limit.title(), shown(used), shown(max))
+    let of = format!("{} of {}{share}", shown(used), shown(max));
+    let title = subject.limit().map_or("The credit line's exposure", LimitName::title);
+    match threshold {
+        Threshold::Percent(percent) => format!("{title} has reached {percent} % of its limit: {of}"),
+        Threshold::RemainingBelow(least) => format!("{title} leaves less than {} of its limit: {of}", shown(least)),
+    }
 }
 
 /// An account takes no more charges; without a currency the merchant as a whole.
@@ -209,9 +215,11 @@ mod tests {
     #[test]
     fn alerts_are_put_in_words() {
         let texts = [
-            reached(LimitName::DailyAmount, "USD", 80, 85_000, 100_000),
-            reached(LimitName::MonthlyCount, "USD", 100, 12, 12),
-            reached(LimitName::PendingAmount, "JPY", 80, 5, 0),
+            reached(Subject::Daily, "USD", Threshold::Percent(80), 85_000, 100_000),
+            reached(Subject::MonthlyCount, "USD", Threshold::Percent(100), 12, 12),
+            reached(Subject::Pending, "JPY", Threshold::Percent(80), 5, 0),
+            reached(Subject::MonthlyCount, "USD", Threshold::RemainingBelow(3), 10, 12),
+            reached(Subject::CreditUtilisation, "USD", Threshold::RemainingBelow(20_000), 85_000, 100_000),
             suspended(Some("USD"), "admin:ann", Some("fraud")),
             suspended(None, "admin:ann", Some("fraud")),
             over_captured("o-1", "USD", 120, 100),
@@ -222,6 +230,8 @@ mod tests {
                 "The day's amount has reached 80 % of its limit: 850.00 USD of 1000.00 USD, 85 %",
                 "The month's number of payments has reached 100 % of its limit: 12 of 12, 100 %",
                 "The pending amount has reached 80 % of its limit: 5 JPY of 0 JPY",
+                "The month's number of payments leaves less than 3 of its limit: 10 of 12, 83.3333 %",
+                "The credit line's exposure leaves less than 200.00 USD of its limit: 850.00 USD of 1000.00 USD, 85 %",
                 "The USD account was suspended by admin:ann: fraud",
                 "The merchant was suspended in all currencies by admin:ann: fraud",
                 "Captures of order o-1 went beyond its hold: 1.20 USD of 1.00 USD",

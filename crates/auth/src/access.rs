@@ -187,7 +187,8 @@ impl Row {
             None => granted,
         };
         let subject = ActorId::parse(&token::subject(self.id)).ok()?;
-        Some(Caller { subject, roles: vec![role], merchant, scopes, via: Via::Token })
+        let expires_at_ms = self.expires_at.map(|at| at.timestamp_millis());
+        Some(Caller { subject, roles: vec![role], merchant, scopes, via: Via::Token, expires_at_ms })
     }
 }
 

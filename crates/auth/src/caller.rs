@@ -29,6 +29,8 @@ pub struct Caller {
     pub scopes: Permissions,
     /// The kind of credentials.
     pub via: Via,
+    /// When the credentials expire, milliseconds since the epoch; `None` where only a revocation ends them.
+    pub expires_at_ms: Option<i64>,
 }
 
 impl Caller {
@@ -108,6 +110,7 @@ mod tests {
             merchant: merchant.map(|id| MerchantId::parse(id).unwrap()),
             scopes: role.permissions(),
             via: Via::Jwt,
+            expires_at_ms: None,
         }
     }
 

@@ -42,6 +42,9 @@ struct Claims {
     #[serde(default)]
     roles: Words,
     merchant_id: Option<String>,
+    /// Seconds since the epoch; they may have a fraction (RFC 7519, section 2).
+    #[serde(default)]
+    exp: Option<f64>,
 }
 
 /// One value or several.
@@ -138,7 +141,8 @@ impl Claims {
             );
         }
         let scopes = roles.iter().fold(Permissions::default(), |scopes, role| scopes.or(role.permissions()));
-        Ok(Caller { subject, roles, merchant, scopes, via: Via::Jwt })
+        let expires_at_ms = self.exp.map(|secs| (secs * 1_000.0) as i64);
+        Ok(Caller { subject, roles, merchant, scopes, via: Via::Jwt, expires_at_ms })
     }
 }
 
@@ -189,6 +193,8 @@ mod tests {
         let own = caller(json!({"sub": "a", "role": "merchant", "merchant_id": "m-1"})).unwrap();
         assert_eq!((own.subject.as_str(), own.roles.as_slice()), ("a", [Role::Merchant].as_slice()));
         assert_eq!(own.merchant.unwrap().as_str(), "m-1");
+        let expiring = |exp: Value| caller(json!({"sub": "a", "role": "admin", "exp": exp})).unwrap().expires_at_ms;
+        assert_eq!([json!(1_795_139_200), json!(1.5)].map(expiring), [Some(1_795_139_200_000), Some(1_500)]);
         let several = caller(json!({"sub": "a", "roles": ["merchant", "offline_access", "operator"]})).unwrap();
         assert_eq!(several.roles, [Role::Merchant, Role::Operator]);
         assert_eq!(several.scopes, Role::Operator.permissions().or(Role::Merchant.permissions()));

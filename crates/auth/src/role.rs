@@ -27,7 +27,7 @@ pub enum Role {
     Admin,
     /// Operations on quota, alerts, and reading everything but tokens.
     Operator,
-    /// Reads and checks of one merchant's own data, and who is notified of its alerts.
+    /// Reads and checks of one merchant's own data, who is notified of its alerts, and its own access tokens.
     Merchant,
 }
 
@@ -127,6 +127,10 @@ pub enum Permission {
     #[serde(rename = "credit:approve")]
     #[strum(serialize = "credit:approve")]
     CreditApprove = 1 << 16,
+    /// Make, list and revoke access tokens of the caller's own merchant, with no more permissions than its own.
+    #[serde(rename = "tokens:own")]
+    #[strum(serialize = "tokens:own")]
+    TokensOwn = 1 << 17,
 }
 
 impl Permission {
@@ -137,7 +141,12 @@ impl Permission {
     pub const fn for_tokens(self) -> bool {
         !matches!(
             self,
-            Self::PoliciesWrite | Self::PoliciesApprove | Self::TokensManage | Self::CreditWrite | Self::CreditApprove
+            Self::PoliciesWrite
+                | Self::PoliciesApprove
+                | Self::TokensManage
+                | Self::TokensOwn
+                | Self::CreditWrite
+                | Self::CreditApprove
         )
     }
 
@@ -159,7 +168,11 @@ impl Permission {
                 | Self::CreditRead
                 | Self::CreditPost
                 | Self::CreditWrite => true,
-                Self::PoliciesApprove | Self::SettingsWrite | Self::TokensManage | Self::CreditApprove => false,
+                Self::PoliciesApprove
+                | Self::SettingsWrite
+                | Self::TokensManage
+                | Self::TokensOwn
+                | Self::CreditApprove => false,
             },
             Role::Merchant => {
                 matches!(
@@ -170,6 +183,7 @@ impl Permission {
                         | Self::AlertsRead
                         | Self::AlertsConfigure
                         | Self::CreditRead
+                        | Self::TokensOwn
                 )
             }
         }
@@ -197,6 +211,12 @@ impl Permissions {
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Whether all of the other ones are among them.
+    #[must_use]
+    pub const fn contain(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
     }
 
     /// Each of them.
@@ -235,6 +255,7 @@ mod tests {
             (Permission::CreditPost, [true, true, false]),
             (Permission::CreditWrite, [true, true, false]),
             (Permission::CreditApprove, [true, false, false]),
+            (Permission::TokensOwn, [true, false, true]),
         ];
         assert_eq!(table.len(), Permission::VARIANTS.len());
         for (permission, granted) in table {

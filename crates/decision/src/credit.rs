@@ -34,11 +34,8 @@ pub(crate) fn refuse(charge: &mut Charge, credit: &Credit, policy: Option<&Polic
 }
 
 /// What the journal and a refusal's answer say of the line.
-pub(crate) fn context(action: &Action, credit: &Credit, outdated_since_ms: Option<i64>) -> Option<CreditContext> {
+pub(crate) fn context(credit: &Credit, outdated_since_ms: Option<i64>) -> Option<CreditContext> {
     let Credit::Line(day) = credit else { return None };
-    if action.charge().is_none() && action.posting().is_none() {
-        return None;
-    }
     let CreditDay { limit, standing, overdue, .. } = &**day;
     let amount = |minor: i64| minor.max(0).unsigned_abs();
     Some(CreditContext {
@@ -48,5 +45,6 @@ pub(crate) fn context(action: &Action, credit: &Credit, outdated_since_ms: Optio
         oldest_due_day: overdue.oldest_due_on.map(id_of),
         amount_to_cure: amount(overdue.amount_to_cure),
         read_at_ms: outdated_since_ms,
+        thresholds: day.thresholds(),
     })
 }

@@ -187,7 +187,7 @@ impl<S: Store> Decider<S> {
             remarks: request.remarks,
             metadata: request.metadata,
             refusal: refusal::by_policy(&action, policy.as_deref()),
-            credit: credit::context(&action, credit, self.lines.outdated_since_ms()),
+            credit: credit::context(credit, self.lines.outdated_since_ms()),
             value_day: request.value_day,
         };
         let live = self.live.current();

@@ -14,6 +14,7 @@ mod dunning;
 mod holds;
 mod metrics;
 mod orphans;
+mod portfolio;
 mod roll;
 mod scorecard;
 mod thresholds;
@@ -48,6 +49,7 @@ use sluice_store::{NO_ATTEMPT, RedisStore, RedisStoreConfig, Store, StoreError, 
 pub use credit::{CreditSweep, CreditSwept};
 pub use holds::{Ended, HoldSweep};
 pub use metrics::{JobMetrics, Sweep};
+pub use portfolio::CreditMetrics;
 pub use roll::Rolled;
 pub use thresholds::ThresholdSweep;
 pub use transfers::TransferSweep;
@@ -119,6 +121,7 @@ pub struct Tools {
     pool: PgPool,
     job_metrics: Arc<JobMetrics>,
     alert_metrics: Arc<AlertMetrics>,
+    portfolio: Arc<portfolio::Publisher>,
     shards: u16,
 }
 
@@ -146,6 +149,7 @@ impl Tools {
             operations: Operations::new(operations),
             job_metrics: metrics.part(),
             alert_metrics: metrics.part(),
+            portfolio: Arc::new(portfolio::Publisher::new(metrics.part())),
             decider: Decider::new(store, policies, lines, live.clone(), metrics),
             shards: *shards,
         })

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
-use quota::ThresholdPolicy;
+use chrono::DateTime;
+use quota::{Currency, MerchantId, ThresholdPolicy};
+use sluice_alerts::recount::{Recounted, recount};
 
 use super::apply::Failures;
 use super::roll::Rolled;
 use super::{Shutdown, SweepError, Task, Tools};
 use sluice_decision::decider::Prepared;
 use sluice_journal::postgres::StoredAccount;
+use sluice_kit::database::PgConnection;
 use sluice_kit::database::leader::Leader;
 
 /// Lets one server sweep at a time; any number that nothing else uses.
@@ -46,6 +49,7 @@ impl ThresholdSweep {
             let rolled = self.0.roll_each(commands, &mut failures).await;
             self.0.job_metrics.accounts_updated.inc_by(rolled);
             updated += rolled;
+            self.recount(&mut leader.connection, page, now_ms).await?;
         }
         if !shutdown.is_requested() {
             self.0.end_orphans(&mut leader.connection, now_ms).await?;
@@ -55,6 +59,34 @@ impl ThresholdSweep {
             tracing::info!(accounts = updated, "accounts crossed a threshold without a payment");
         }
         failures.after(Rolled::Accounts(updated))
+    }
+
+    /// Raises and ends the alerts of merchants' own thresholds, by the limits of now.
+    async fn recount(
+        &self,
+        connection: &mut PgConnection,
+        page: Vec<StoredAccount>,
+        now_ms: i64,
+    ) -> Result<(), SweepError> {
+        let recounted: Vec<Recounted> = page.into_iter().filter_map(|stored| self.recounted(stored, now_ms)).collect();
+        let at = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();
+        recount(connection, &self.0.alert_metrics, &recounted, at).await?;
+        Ok(())
+    }
+
+    /// An account with the limits in force; `None` where these are unknown.
+    fn recounted(&self, stored: StoredAccount, now_ms: i64) -> Option<Recounted> {
+        let (merchant, currency) =
+            (MerchantId::parse(&stored.merchant_id).ok()?, Currency::parse(&stored.currency).ok()?);
+        match self.0.in_force(&merchant, currency, now_ms).policy {
+            Some(policy) => {
+                let windows = policy.windows_at(now_ms);
+                // Without thresholds it stands in for a policy that could not be fetched.
+                let limits = policy.threshold_policy.clone()?;
+                Some(Recounted::limits(stored, Some((limits, windows))))
+            }
+            None => self.0.decider.policies().any().then(|| Recounted::limits(stored, None)),
+        }
     }
 
     /// The command that updates an account's levels; `None` where they are right, or where that is unknown.

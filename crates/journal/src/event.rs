@@ -13,6 +13,7 @@ use quota::{Action, Code, Crossing, Record};
 
 use super::postgres::Row;
 use super::reply::Entry;
+use sluice_store::CreditContext;
 use sluice_store::packed::{self, Closed};
 
 /// Stream field that holds the packed context.
@@ -37,6 +38,8 @@ pub struct Event {
     pub closed: Closed,
     /// Thresholds that usage crossed.
     pub crossing: Option<Crossing>,
+    /// The account's credit line, where the server that decided knew it.
+    pub credit: Option<CreditContext>,
     /// Unknown outcomes that it reports or resolves.
     pub outcomes: Vec<outcome::Change>,
     /// Whether the row has the stored account: a refusal has it as of its own windows, which are not stored.
@@ -88,11 +91,22 @@ impl Batch {
 
 fn read(entry: Entry) -> Result<Event, Rejected> {
     match parts(&entry) {
-        Ok(Parts { row, record, value_day, closed, crossing }) => {
+        Ok(Parts { row, record, value_day, closed, crossing, credit }) => {
             let (granted, of_merchant) = (is_change(&row, &record), is_of_merchant(&row));
             let (changes_account, changes_merchant) = (granted && !of_merchant, granted && of_merchant);
             let outcomes = outcome::changes(&row, &record);
-            Ok(Event { entry, row, record, value_day, closed, crossing, outcomes, changes_account, changes_merchant })
+            Ok(Event {
+                entry,
+                row,
+                record,
+                value_day,
+                closed,
+                crossing,
+                credit,
+                outcomes,
+                changes_account,
+                changes_merchant,
+            })
         }
         Err(reason) => Err(Rejected { entry, reason }),
     }
@@ -105,6 +119,7 @@ struct Parts {
     value_day: Option<i32>,
     closed: Closed,
     crossing: Option<Crossing>,
+    credit: Option<CreditContext>,
 }
 
 fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
@@ -119,7 +134,8 @@ fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     let crossing = crossing.map(packed::crossing).transpose();
     let crossing = crossing.map_err(|error| format!("field a: {error}"))?;
     let value_day = i32::try_from(context.value_day).ok().filter(|day| *day > 0);
-    Ok(Parts { row: row::of(*shard, seq, context, &record)?, record, value_day, closed, crossing })
+    let credit = context.credit.as_ref().map(row::credit_context);
+    Ok(Parts { row: row::of(*shard, seq, context, &record)?, record, value_day, closed, crossing, credit })
 }
 
 /// Whether a row is about a merchant as a whole.

@@ -1,7 +1,7 @@
 //! A credit line on a day: what decisions need of it.
 
 use jiff::civil::Date;
-use quota::{AmountMinor, Channel, Code, CreditTerms};
+use quota::{AmountMinor, Channel, Code, CreditTerms, Thresholds};
 use sluice_credit::{
     Band, CreditCheck, CreditRefusal, Cycle, CycleId, EffectiveLimit, Grade, Overdue, Standing, Terms,
 };
@@ -32,6 +32,12 @@ impl CreditDay {
             limit: amount(self.limit.limit),
             uncapped_limit: amount(self.limit.uncapped.max(self.limit.limit)),
         }
+    }
+
+    /// Percentages of the limit at which usage is reported: those of the grade.
+    #[must_use]
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds::new(self.band.threshold_percents.iter().copied()).unwrap_or(Thresholds::DEFAULT)
     }
 
     /// What the line still takes with this exposure.

@@ -12,6 +12,7 @@ mod follow;
 mod grade;
 mod known;
 mod line;
+mod merchant;
 mod metrics;
 mod notice;
 mod projection;

@@ -29,6 +29,8 @@ pub struct LineFilter {
     pub merchant_id: Option<String>,
     pub currency: Option<String>,
     pub state: Option<LineState>,
+    /// Only versions that are or were in force.
+    pub was_in_force: bool,
 }
 
 /// A pause as it is stored.
@@ -251,13 +253,15 @@ impl LineRepository {
         limit: i64,
     ) -> Result<Vec<CreditLine>> {
         let statement = "SELECT to_jsonb(l)::text FROM credit_line l \
-            WHERE version = (SELECT max(version) FROM credit_line AS last WHERE last.line_id = l.line_id) \
+            WHERE version = (SELECT max(version) FROM credit_line AS last \
+                WHERE last.line_id = l.line_id AND (NOT $7 OR last.activated_on IS NOT NULL)) \
             AND ($1::text IS NULL OR merchant_id = $1) AND ($2::text IS NULL OR currency = $2) \
             AND ($3::text IS NULL OR state = $3) AND ($4::timestamptz IS NULL OR (created_at, line_id) < ($4, $5)) \
             ORDER BY created_at DESC, line_id DESC LIMIT $6";
         let query = sqlx::query_scalar(statement).bind(&filter.merchant_id).bind(&filter.currency);
         let query = query.bind(filter.state.map(|state| state.into_str())).bind(after.map(|(at, _)| at));
-        read_all(query.bind(after.map(|(_, id)| id)).bind(limit.clamp(1, ROWS_MAX)).fetch_all(&self.pool).await?)
+        let query = query.bind(after.map(|(_, id)| id)).bind(limit.clamp(1, ROWS_MAX)).bind(filter.was_in_force);
+        read_all(query.fetch_all(&self.pool).await?)
     }
 
     /// The accounts whose line was ever in force, of one merchant or of all, in their order, after `after`.

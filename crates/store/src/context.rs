@@ -61,13 +61,17 @@ struct Message<'a>(&'a mut Vec<u8>);
 
 impl Message<'_> {
     fn credit(&mut self, credit: &CreditContext) {
-        let CreditContext { limit, stage, days_past_due, oldest_due_day, amount_to_cure, read_at_ms } = credit;
+        let CreditContext { limit, stage, days_past_due, oldest_due_day, amount_to_cure, read_at_ms, thresholds } =
+            credit;
         self.number(1, *limit);
         self.text(2, if stage == CreditContext::CURRENT { "" } else { stage });
         self.number(3, u64::from(*days_past_due));
         self.number(4, oldest_due_day.map_or(0, u64::from));
         self.number(5, *amount_to_cure);
         self.number(6, read_at_ms.unwrap_or_default().cast_unsigned());
+        let mut percents = Vec::new();
+        thresholds.percents().iter().for_each(|percent| encode_varint(u64::from(*percent), &mut percents));
+        self.bytes(7, &percents);
     }
 
     /// A message within the message. It is there even where it is empty.

@@ -22,7 +22,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use proto::RefusalDetails;
-use quota::{AttemptId, Command, Reply};
+use quota::{AttemptId, Command, Reply, Thresholds};
 use thiserror::Error;
 
 use sluice_kit::health::Away;
@@ -58,7 +58,7 @@ pub struct AuditContext {
     pub metadata: String,
     /// The policy's details for a charge that it refuses regardless of usage.
     pub refusal: Option<Box<RefusalDetails>>,
-    /// The account's credit line, for a charge or a posting.
+    /// The account's credit line, where the server knows it.
     pub credit: Option<CreditContext>,
     /// The day on which money was received, `YYYYMMDD`, where it is not the business day.
     pub value_day: Option<u32>,
@@ -78,6 +78,8 @@ pub struct CreditContext {
     pub amount_to_cure: u64,
     /// When the line was last read, milliseconds since the epoch, where Postgres could not be read since.
     pub read_at_ms: Option<i64>,
+    /// Percentages of the limit at which usage is reported.
+    pub thresholds: Thresholds,
 }
 
 impl CreditContext {

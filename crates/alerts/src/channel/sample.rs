@@ -17,6 +17,7 @@ pub(crate) fn alert() -> Alert {
         alert_type: "daily_80".to_owned(),
         alert_level: Level::Warning,
         threshold: Some(80),
+        remaining_below: None,
         message: "80 % of the daily limit is used".to_owned(),
         window_id: Some(20_260_101),
         current_used: Some(8_000),

@@ -22,7 +22,7 @@ const OPERATORS: &str = "operators";
 const MERCHANT: &str = "merchant";
 
 /// Rows that the journal has locked are left for the next run: the notifier does not wait for them.
-const SEE: &str = "SELECT alert_id, merchant_id, currency::text, subject, alert_type, alert_level, threshold, message, window_id, \
+const SEE: &str = "SELECT alert_id, merchant_id, currency::text, subject, alert_type, alert_level, threshold, remaining_below, message, window_id, \
         current_used, max, trim_scale(trunc(usage_percent, 2))::text AS usage_percent, policy_version, event_id, \
         trace_id, recipients, channels, raised_at, resolved_at, resolved_by, resolve_reason, resolve_notes, raise_seen_at IS NULL AS is_raised, \
         resolved_at IS NOT NULL AND resolve_seen_at IS NULL AS is_ended \
@@ -55,6 +55,7 @@ struct Seen {
     alert_type: String,
     alert_level: String,
     threshold: Option<i32>,
+    remaining_below: Option<i64>,
     message: String,
     window_id: Option<i32>,
     current_used: Option<i64>,
@@ -195,6 +196,7 @@ impl Seen {
             alert_type: self.alert_type.clone(),
             alert_level: self.level(),
             threshold: self.threshold,
+            remaining_below: self.remaining_below,
             message: self.message.clone(),
             window_id: self.window_id,
             current_used: self.current_used,

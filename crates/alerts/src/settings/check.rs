@@ -1,6 +1,7 @@
 //! Checks settings: every channel can be sent to, every route names existing channels. Replaces masks by stored secrets.
 
 use super::{Route, Settings};
+use crate::own;
 use crate::scope::Scope;
 use crate::validation::{Check, Invalid, LIST_MAX, bounded, check_id, filled, invalid};
 
@@ -38,6 +39,7 @@ impl Settings {
         for (index, route) in self.routes.iter().enumerate() {
             route.check(&format!("routes[{index}]"), scope, &ids)?;
         }
+        own::check_all(&self.thresholds, scope)?;
         Ok(self)
     }
 }

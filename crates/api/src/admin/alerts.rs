@@ -2,7 +2,7 @@
 
 mod deliverable;
 mod messages;
-mod settings;
+pub(super) mod settings;
 
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,7 +18,7 @@ use super::openapi::{BodyProblems, NotFound, Problems};
 use super::page::{self, Cursor, Page, TimeId, check_time};
 use super::problem::{Answer, Kind, Problem};
 use super::{Admin, Caller, Json, Path, Permission, Query};
-use sluice_alerts::read::{self, Alert, ByHand, ChangeError, Filter};
+use sluice_alerts::read::{self, Alert, ByHand, ChangeError, Filter, Reached};
 use sluice_alerts::{Level, Subject};
 use sluice_kit::clock;
 
@@ -330,14 +330,18 @@ impl Notes {
     }
 }
 
-/// Reads an alert's type: a subject, and for limits perhaps a percentage.
-fn kind(text: &str) -> Answer<(Subject, Option<i32>)> {
+/// Reads an alert's type: a subject, and for limits perhaps a threshold.
+fn kind(text: &str) -> Answer<(Subject, Option<Reached>)> {
     if let Some(subject) = Subject::parse(text) {
         return Ok((subject, None));
     }
-    let parts = text.rsplit_once('_').and_then(|(word, percent)| {
-        let subject = Subject::parse(word).filter(|subject| subject.is_limit())?;
-        Some((subject, Some(percent.parse().ok()?)))
+    let parts = text.rsplit_once('_').and_then(|(word, threshold)| {
+        let subject = Subject::parse(word).filter(|subject| subject.has_thresholds())?;
+        let reached = match threshold {
+            "remaining" => Reached::Remaining,
+            percent => Reached::Percent(percent.parse().ok()?),
+        };
+        Some((subject, Some(reached)))
     });
     parts.ok_or_else(|| Problem::field("type", "must be an alert's type, as in daily_80, daily or suspended"))
 }
@@ -350,11 +354,15 @@ mod tests {
     fn types_are_subjects_with_or_without_a_percentage() {
         for (text, expected) in [
             ("daily", Some((Subject::Daily, None))),
-            ("daily_80", Some((Subject::Daily, Some(80)))),
-            ("weekly_80", Some((Subject::Weekly, Some(80)))),
+            ("daily_80", Some((Subject::Daily, Some(Reached::Percent(80))))),
+            ("weekly_80", Some((Subject::Weekly, Some(Reached::Percent(80))))),
             ("daily_count", Some((Subject::DailyCount, None))),
-            ("daily_count_100", Some((Subject::DailyCount, Some(100)))),
-            ("pending_150", Some((Subject::Pending, Some(150)))),
+            ("daily_count_100", Some((Subject::DailyCount, Some(Reached::Percent(100))))),
+            ("pending_150", Some((Subject::Pending, Some(Reached::Percent(150))))),
+            ("credit_utilisation", Some((Subject::CreditUtilisation, None))),
+            ("credit_utilisation_80", Some((Subject::CreditUtilisation, Some(Reached::Percent(80))))),
+            ("daily_remaining", Some((Subject::Daily, Some(Reached::Remaining)))),
+            ("suspended_remaining", None),
             ("over_capture", Some((Subject::OverCapture, None))),
             ("over_capture_80", None),
             ("daily_", None),

@@ -284,6 +284,7 @@ mod tests {
             merchant: merchant.map(|id| quota::MerchantId::parse(id).unwrap()),
             scopes: [Permission::QuotasRead].into_iter().collect(),
             via: Via::Jwt,
+            expires_at_ms: None,
         };
         let table = [
             caller("ana", &[Role::Operator], None),

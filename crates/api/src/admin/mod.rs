@@ -21,6 +21,7 @@ mod metrics;
 mod non_idempotent;
 pub mod openapi;
 mod outcomes;
+mod own;
 pub mod page;
 mod policies;
 mod probes;
@@ -169,6 +170,7 @@ fn operations() -> OpenApiRouter<Admin> {
         .merge(alerts::routes())
         .merge(outcomes::routes())
         .merge(credit::routes())
+        .merge(own::routes())
 }
 
 /// The document of the whole API.

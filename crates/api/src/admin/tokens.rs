@@ -1,5 +1,5 @@
-//! Access tokens for programs: created, listed, rotated and revoked by administrators. The token itself is only in the answer that
-//! creates it.
+//! Access tokens for programs: created, listed, rotated and revoked by administrators. A merchant's people create, list and revoke
+//! those of the merchant, within their own permissions. The token itself is only in the answer that creates it.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::auth::{grantable, token};
 use super::idempotency::KeptBody;
-use super::openapi::{BodyProblems, NotFound, Problems};
+use super::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use super::page::{self, Cursor, Page, TimeId};
 use super::problem::{Answer, Kind, Problem};
 use super::{API, Admin, Caller, Json, Path, Permission, Query, Role};
@@ -28,6 +28,8 @@ use sluice_settings::Secret;
 
 /// Longest name, in characters.
 const NAME_LEN_MAX: usize = 100;
+/// How long a token that a merchant makes for itself lasts at most, and lasts where nothing is said: 90 days.
+const OWN_LIFE_MS: i64 = 90 * 86_400_000;
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(revoke)).routes(routes!(rotate))
@@ -45,8 +47,45 @@ pub struct NewToken {
     pub merchant_id: Option<String>,
     /// Narrows what the role grants. A token never writes or approves policies, and never manages tokens.
     pub permissions: Option<Vec<Permission>>,
-    /// From when on it is refused; absent for a token that only a revocation ends.
+    /// From when on it is refused; absent for a token that only a revocation ends. A token that a merchant makes for itself ends
+    /// after 90 days at the latest.
     pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Whose tokens a caller may handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// All that it sees.
+    All,
+    /// Those of its merchant's own programs.
+    Own,
+}
+
+impl Reach {
+    /// Of the caller.
+    fn of(caller: &Caller) -> Answer<Self> {
+        if caller.scopes.has(Permission::TokensManage) {
+            return Ok(Self::All);
+        }
+        caller.require(Permission::TokensOwn)?;
+        match caller.merchant {
+            Some(_) => Ok(Self::Own),
+            None => Err(Problem::new(Kind::Forbidden).detail("the caller has no merchant of its own")),
+        }
+    }
+
+    /// What the caller may see of them.
+    const fn visible(self, caller: &Caller) -> Visible<'_> {
+        Visible { merchant: caller.merchant.as_ref(), role: self.role() }
+    }
+
+    /// The only role whose tokens it reaches.
+    const fn role(self) -> Option<Role> {
+        match self {
+            Self::All => None,
+            Self::Own => Some(Role::Merchant),
+        }
+    }
 }
 
 /// A new access token.
@@ -73,18 +112,23 @@ struct ListQuery {
     limit: Option<u64>,
 }
 
-/// Make an access token.
+/// Why a merchant makes no more tokens.
+const TOO_MANY: &str = "the merchant has 20 access tokens in force, which is the most: revoke one first";
+
+/// Make an access token. A merchant makes tokens of the role `merchant` for itself, with permissions that it has, 20 in force at
+/// most.
 #[utoipa::path(
     post, path = "/access-tokens", tag = "access tokens", operation_id = "create_access_token", request_body = NewToken,
-    responses((status = CREATED, body = CreatedToken), Problems, BodyProblems),
+    responses((status = CREATED, body = CreatedToken), Problems, BodyProblems, Refusals),
 )]
 async fn create(State(admin): State<Admin>, caller: Caller, Json(new): Json<NewToken>) -> Answer<Response> {
-    caller.require(Permission::TokensManage)?;
-    let new = new.check(&caller, clock::now_ms())?;
+    let reach = Reach::of(&caller)?;
+    let new = new.check(&caller, reach, clock::now_ms())?;
     let text = token::generate()?;
     let id = Uuid::from_bytes(clock::decision_id());
     let id = NewId { id, secret_hash: &token::hash(text.expose()) };
-    let made = access_tokens::insert(&admin.pool, id, &new, caller.subject.as_str()).await?;
+    let made = access_tokens::insert(&admin.pool, id, &new, caller.subject.as_str(), reach.role()).await?;
+    let made = made.ok_or_else(|| Problem::new(Kind::Conflict).detail(TOO_MANY))?;
     info!(target: AUDIT, token_id = %made.id, actor = %caller.subject, role = made.role, "access token created");
     created(&text, made)
 }
@@ -99,11 +143,10 @@ async fn list(
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Answer<Json<Page<AccessToken>>> {
-    caller.require(Permission::TokensManage)?;
+    let visible = Reach::of(&caller)?.visible(&caller);
     let limit = page::limit(query.limit, admin.live.current().admin_page_max)?;
     let after = query.cursor.as_deref().map(TimeId::decode).transpose()?;
-    let (merchant, limit_and_one) = (caller.merchant.as_ref(), limit.saturating_add(1));
-    let tokens = access_tokens::list(&admin.pool, merchant, query.active, after, limit_and_one).await?;
+    let tokens = access_tokens::list(&admin.pool, visible, query.active, after, limit.saturating_add(1)).await?;
     Ok(Json(Page::from_rows(tokens, limit, |last| TimeId(last.created_at, last.id))))
 }
 
@@ -113,9 +156,8 @@ async fn list(
     params(("id" = Uuid, Path)), responses((status = NO_CONTENT), Problems, NotFound),
 )]
 async fn revoke(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>) -> Answer<StatusCode> {
-    caller.require(Permission::TokensManage)?;
-    let token = Visible { id, merchant: caller.merchant.as_ref() };
-    if !access_tokens::revoke(&admin.pool, token, caller.subject.as_str()).await? {
+    let visible = Reach::of(&caller)?.visible(&caller);
+    if !access_tokens::revoke(&admin.pool, id, visible, caller.subject.as_str()).await? {
         return Err(Problem::new(Kind::NotFound));
     }
     admin.auth.forget_tokens();
@@ -130,12 +172,12 @@ async fn revoke(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>
 )]
 async fn rotate(State(admin): State<Admin>, caller: Caller, Path(id): Path<Uuid>) -> Answer<Response> {
     caller.require(Permission::TokensManage)?;
-    let old = Visible { id, merchant: caller.merchant.as_ref() };
+    let merchant = caller.merchant.as_ref();
     let text = token::generate()?;
     let new = Uuid::from_bytes(clock::decision_id());
     let new = NewId { id: new, secret_hash: &token::hash(text.expose()) };
-    let Some(made) = access_tokens::replace(&admin.pool, old, new, caller.subject.as_str()).await? else {
-        return Err(match access_tokens::exists(&admin.pool, old).await? {
+    let Some(made) = access_tokens::replace(&admin.pool, id, merchant, new, caller.subject.as_str()).await? else {
+        return Err(match access_tokens::exists(&admin.pool, id, merchant).await? {
             true => Problem::new(Kind::Conflict).detail("the token is revoked or expired; make a new one"),
             false => Problem::new(Kind::NotFound),
         });
@@ -160,10 +202,14 @@ fn created(text: &Secret, access_token: AccessToken) -> Answer<Response> {
 
 impl NewToken {
     /// Checks every field; a caller of one merchant makes tokens of that merchant only.
-    fn check(self, caller: &Caller, now_ms: i64) -> Answer<Grant> {
+    fn check(self, caller: &Caller, reach: Reach, now_ms: i64) -> Answer<Grant> {
         let merchant = self.merchant_id.as_deref().map(MerchantId::parse).transpose();
         let merchant = merchant.map_err(|error| Problem::field("merchant_id", error.to_string()))?;
-        self.grant(caller.narrow(merchant)?, now_ms)
+        let grant = self.grant(caller.narrow(merchant)?, now_ms)?;
+        match reach {
+            Reach::All => Ok(grant),
+            Reach::Own => within(caller, grant, now_ms),
+        }
     }
 
     fn grant(self, merchant: Option<MerchantId>, now_ms: i64) -> Answer<Grant> {
@@ -194,6 +240,25 @@ impl NewToken {
     }
 }
 
+/// The grant as a merchant may give it to its own programs: no role, permission or life beyond its own.
+fn within(caller: &Caller, grant: Grant, now_ms: i64) -> Answer<Grant> {
+    if grant.role != Role::Merchant {
+        caller.require(Permission::TokensManage)?;
+    }
+    let held = grantable(Role::Merchant).and(caller.scopes);
+    let permissions = grant.permissions.unwrap_or_else(|| held.iter().collect());
+    if let Some(other) = permissions.iter().find(|permission| !held.has(**permission)) {
+        return Err(Problem::field("permissions", format!("the caller itself lacks {}", other.into_str())));
+    }
+    let last = DateTime::from_timestamp_millis(now_ms.saturating_add(OWN_LIFE_MS)).unwrap_or_default();
+    match grant.expires_at {
+        Some(at) if at > last => Err(Problem::field("expires_at", "must be within 90 days")),
+        expires_at => {
+            Ok(Grant { permissions: Some(permissions), expires_at: Some(expires_at.unwrap_or(last)), ..grant })
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,8 +274,9 @@ mod tests {
             merchant: merchant.map(|id| MerchantId::parse(id).unwrap()),
             scopes: Role::Admin.permissions(),
             via: super::super::auth::Via::Jwt,
+            expires_at_ms: None,
         };
-        new.check(&caller, NOW_MS).map_err(|problem| serde_json::to_string(&problem).unwrap())
+        new.check(&caller, Reach::All, NOW_MS).map_err(|problem| serde_json::to_string(&problem).unwrap())
     }
 
     #[test]
@@ -244,5 +310,35 @@ mod tests {
         let unnamed = check(json!({"name": "a", "role": "operator"}), Some("m-1")).unwrap();
         assert_eq!(unnamed.merchant.unwrap().as_str(), "m-1");
         assert!(check(json!({"name": "a", "role": "operator", "merchant_id": "m-2"}), Some("m-1")).is_err());
+    }
+    #[test]
+    fn a_merchant_makes_tokens_within_its_own_permissions() {
+        let caller = |scopes: &[Permission]| Caller {
+            subject: quota::ActorId::parse("a").unwrap(),
+            roles: vec![Role::Merchant],
+            merchant: Some(MerchantId::parse("m-1").unwrap()),
+            scopes: scopes.iter().copied().collect(),
+            via: super::super::auth::Via::Jwt,
+            expires_at_ms: None,
+        };
+        let check = |new: Value, scopes: &[Permission]| {
+            let new: NewToken = serde_json::from_value(new).unwrap();
+            new.check(&caller(scopes), Reach::Own, NOW_MS).map_err(|problem| serde_json::to_string(&problem).unwrap())
+        };
+        let own = [Permission::QuotasRead, Permission::CreditRead, Permission::TokensOwn];
+        let made = check(json!({"name": "a", "role": "merchant"}), &own).unwrap();
+        assert_eq!(made.merchant.unwrap().as_str(), "m-1");
+        assert_eq!(made.permissions.unwrap(), [Permission::QuotasRead, Permission::CreditRead]);
+        assert_eq!(made.expires_at.unwrap().timestamp_millis(), NOW_MS + OWN_LIFE_MS);
+        for (new, expected) in [
+            (json!({"name": "a", "role": "operator"}), "lacks tokens:manage"),
+            (json!({"name": "a", "role": "merchant", "merchant_id": "m-2"}), "own merchant"),
+            (json!({"name": "a", "role": "merchant", "permissions": ["alerts:read"]}), "lacks alerts:read"),
+            (json!({"name": "a", "role": "merchant", "permissions": ["tokens:own"]}), "tokens:own"),
+            (json!({"name": "a", "role": "merchant", "expires_at": "2027-02-18T01:46:41Z"}), "90 days"),
+        ] {
+            let problem = check(new.clone(), &own).unwrap_err();
+            assert!(problem.contains(expected), "{new}: {problem}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use quota::MerchantId;
 use serde::Serialize;
 use sluice_auth::{Permission, Role};
-use sqlx::{AssertSqlSafe, PgPool, QueryBuilder};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, QueryBuilder};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -54,11 +54,28 @@ pub(crate) struct NewId<'a> {
     pub secret_hash: &'a [u8],
 }
 
-/// One token, as far as a caller may see it: any, or those of one merchant.
+/// Tokens in force that a merchant may have made for itself.
+const OWN_MAX: i64 = 20;
+/// With the merchant's name, the lock under which its tokens are counted; any text that nothing else uses.
+const OWN_LOCK: &str = "access_token:";
+
+/// Tokens that a caller may see: any, those of one merchant, or of these those of one role.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Visible<'a> {
-    pub id: Uuid,
     pub merchant: Option<&'a MerchantId>,
+    pub role: Option<Role>,
+}
+
+impl Visible<'_> {
+    /// Appends its conditions.
+    fn push(&self, sql: &mut QueryBuilder<Postgres>) {
+        if let Some(merchant) = self.merchant {
+            sql.push(" AND merchant_id = ").push_bind(merchant.as_str().to_owned());
+        }
+        if let Some(role) = self.role {
+            sql.push(" AND role = ").push_bind(role.into_str());
+        }
+    }
 }
 
 /// At most `limit` tokens, the newest first, from the given position on; of one merchant, or of all.
@@ -67,15 +84,13 @@ pub(crate) struct Visible<'a> {
 /// [`sqlx::Error`] where Postgres gives no answer.
 pub(crate) async fn list(
     pool: &PgPool,
-    merchant: Option<&MerchantId>,
+    visible: Visible<'_>,
     is_active: Option<bool>,
     after: Option<TimeId>,
     limit: i64,
 ) -> Result<Vec<AccessToken>, sqlx::Error> {
     let mut sql = QueryBuilder::new(format!("SELECT {COLUMNS} FROM access_token WHERE true"));
-    if let Some(merchant) = merchant {
-        sql.push(" AND merchant_id = ").push_bind(merchant.as_str());
-    }
+    visible.push(&mut sql);
     if let Some(is_active) = is_active {
         let in_force = " AND (revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())) = ";
         sql.push(in_force).push_bind(is_active);
@@ -87,7 +102,8 @@ pub(crate) async fn list(
     sql.build_query_as().fetch_all(pool).await
 }
 
-/// Stores a new token.
+/// Stores a new token. Where it is one of a role that is bounded, the merchant has [`OWN_MAX`] of them in force at most: `None`
+/// beyond.
 ///
 /// # Errors
 /// [`sqlx::Error`] where Postgres gives no answer.
@@ -96,28 +112,44 @@ pub(crate) async fn insert(
     new: NewId<'_>,
     grant: &Grant,
     actor: &str,
-) -> Result<AccessToken, sqlx::Error> {
+    bounded: Option<Role>,
+) -> Result<Option<AccessToken>, sqlx::Error> {
     let permissions = grant.permissions.as_ref().map(|permissions| {
         let mut names: Vec<&str> = permissions.iter().map(|permission| permission.into_str()).collect();
         names.sort_unstable();
         names.dedup();
         names
     });
+    let merchant = grant.merchant.as_ref().map(MerchantId::as_str);
+    let mut transaction = pool.begin().await?;
+    if let (Some(role), Some(merchant)) = (bounded, merchant) {
+        let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1 || $2, 0))");
+        lock.bind(OWN_LOCK).bind(merchant).execute(&mut *transaction).await?;
+        let count = "SELECT count(*) FROM access_token WHERE merchant_id = $1 AND role = $2 AND revoked_at IS NULL \
+            AND (expires_at IS NULL OR expires_at > now())";
+        let count = sqlx::query_scalar(count).bind(merchant).bind(role.into_str());
+        let in_force: i64 = count.fetch_one(&mut *transaction).await?;
+        if in_force >= OWN_MAX {
+            return Ok(None);
+        }
+    }
     let sql = format!(
         "INSERT INTO access_token (id, name, secret_hash, role, merchant_id, permissions, created_by, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {COLUMNS}"
     );
-    sqlx::query_as(AssertSqlSafe(sql))
+    let made = sqlx::query_as(AssertSqlSafe(sql))
         .bind(new.id)
         .bind(&grant.name)
         .bind(new.secret_hash)
         .bind(grant.role.into_str())
-        .bind(grant.merchant.as_ref().map(MerchantId::as_str))
+        .bind(merchant)
         .bind(permissions)
         .bind(actor)
         .bind(grant.expires_at)
-        .fetch_one(pool)
-        .await
+        .fetch_one(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(Some(made))
 }
 
 /// Revokes a token that is in force and stores its replacement, both or none; `None` where the token is not in force.
@@ -126,7 +158,8 @@ pub(crate) async fn insert(
 /// [`sqlx::Error`] where Postgres gives no answer.
 pub(crate) async fn replace(
     pool: &PgPool,
-    old: Visible<'_>,
+    old: Uuid,
+    merchant: Option<&MerchantId>,
     new: NewId<'_>,
     actor: &str,
 ) -> Result<Option<AccessToken>, sqlx::Error> {
@@ -140,8 +173,8 @@ pub(crate) async fn replace(
          SELECT $4, name, $5, role, merchant_id, permissions, expires_at, $3, id FROM old RETURNING {COLUMNS}"
     );
     sqlx::query_as(AssertSqlSafe(sql))
-        .bind(old.id)
-        .bind(old.merchant.map(MerchantId::as_str))
+        .bind(old)
+        .bind(merchant.map(MerchantId::as_str))
         .bind(actor)
         .bind(new.id)
         .bind(new.secret_hash)
@@ -153,19 +186,18 @@ pub(crate) async fn replace(
 ///
 /// # Errors
 /// [`sqlx::Error`] where Postgres gives no answer.
-pub(crate) async fn revoke(pool: &PgPool, token: Visible<'_>, actor: &str) -> Result<bool, sqlx::Error> {
-    let statement = "UPDATE access_token \
-        SET revoked_at = coalesce(revoked_at, now()), revoked_by = coalesce(revoked_by, $2) \
-        WHERE id = $1 AND ($3::text IS NULL OR merchant_id = $3)";
-    let query = sqlx::query(statement).bind(token.id).bind(actor).bind(token.merchant.map(MerchantId::as_str));
-    Ok(query.execute(pool).await?.rows_affected() > 0)
+pub(crate) async fn revoke(pool: &PgPool, id: Uuid, visible: Visible<'_>, actor: &str) -> Result<bool, sqlx::Error> {
+    let mut sql = QueryBuilder::new("UPDATE access_token SET revoked_at = coalesce(revoked_at, now()), revoked_by = ");
+    sql.push("coalesce(revoked_by, ").push_bind(actor).push(") WHERE id = ").push_bind(id);
+    visible.push(&mut sql);
+    Ok(sql.build().execute(pool).await?.rows_affected() > 0)
 }
 
-/// Whether there is such a token, in force or not.
+/// Whether there is such a token of the merchant, or of any, in force or not.
 ///
 /// # Errors
 /// [`sqlx::Error`] where Postgres gives no answer.
-pub(crate) async fn exists(pool: &PgPool, token: Visible<'_>) -> Result<bool, sqlx::Error> {
+pub(crate) async fn exists(pool: &PgPool, id: Uuid, merchant: Option<&MerchantId>) -> Result<bool, sqlx::Error> {
     let statement = "SELECT EXISTS (SELECT FROM access_token WHERE id = $1 AND ($2::text IS NULL OR merchant_id = $2))";
-    sqlx::query_scalar(statement).bind(token.id).bind(token.merchant.map(MerchantId::as_str)).fetch_one(pool).await
+    sqlx::query_scalar(statement).bind(id).bind(merchant.map(MerchantId::as_str)).fetch_one(pool).await
 }

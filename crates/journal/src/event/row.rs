@@ -3,7 +3,8 @@
 use chrono::{DateTime, TimeZone, Utc};
 use proto::journal::EventContext;
 use quota::{
-    AmountMinor, Change, CounterName, CreditRecord, OrderSummary, PerPeriod, PostingKind, Record, WindowUsage,
+    AmountMinor, Change, CounterName, CreditRecord, OrderSummary, PerPeriod, PostingKind, Record, Thresholds,
+    WindowUsage,
 };
 use serde::de::IgnoredAny;
 use uuid::Uuid;
@@ -131,7 +132,7 @@ fn failure_details(context: &EventContext, record: &Record) -> Result<Option<Jso
     Ok(refusal::details(record, &refusal_context).map(|details| Json(refusal::text(&details))))
 }
 
-fn credit_context(credit: &proto::journal::CreditContext) -> CreditContext {
+pub(super) fn credit_context(credit: &proto::journal::CreditContext) -> CreditContext {
     let stage = if credit.stage.is_empty() { CreditContext::CURRENT.into() } else { credit.stage.clone().into() };
     CreditContext {
         limit: credit.limit,
@@ -140,6 +141,7 @@ fn credit_context(credit: &proto::journal::CreditContext) -> CreditContext {
         oldest_due_day: Some(credit.oldest_due_day).filter(|day| *day > 0),
         amount_to_cure: credit.amount_to_cure,
         read_at_ms: Some(credit.read_at_ms).filter(|at| *at > 0),
+        thresholds: Thresholds::new(credit.threshold_percents.iter().copied()).unwrap_or(Thresholds::DEFAULT),
     }
 }
 

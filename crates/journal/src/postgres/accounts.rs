@@ -47,6 +47,7 @@ table_row! {
         weekly_used: i64 => "int8";
         weekly_count: i64 => "int8";
         weekly_refunded: i64 => "int8";
+        credit_exposure: Option<i64> => "int8";
         alert_marks_more: i32 => "int4";
     }
 }
@@ -255,6 +256,7 @@ fn account(currency: &str, Last { row, levels, order_no, payment_no }: &Last<'_>
         weekly_used: row.weekly_used_after,
         weekly_count: row.weekly_count_after,
         weekly_refunded: row.weekly_refunded_after,
+        credit_exposure: row.exposure_after,
     }
 }
 

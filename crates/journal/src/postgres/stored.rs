@@ -1,5 +1,6 @@
 //! Accounts as the journal has stored them, for callers that read all of them.
 
+use chrono::{DateTime, Utc};
 use quota::{Account, Counter, PerPeriod, ThresholdLevels};
 use sqlx::postgres::PgConnection;
 
@@ -60,6 +61,12 @@ impl AccountsAhead {
 pub struct StoredAccount {
     pub merchant_id: String,
     pub currency: String,
+    pub shard: i32,
+    /// The number of its last event among those of its shard.
+    pub seq: i64,
+    pub updated_at: DateTime<Utc>,
+    /// What it uses of its credit line, in minor units; `None` without a line.
+    pub credit_exposure: Option<i64>,
     daily_window: i32,
     daily_used: i64,
     daily_count: i64,
@@ -88,6 +95,21 @@ impl StoredAccount {
             ORDER BY merchant_id, currency LIMIT $3";
         let query = sqlx::query_as(statement).bind(&after.merchant_id).bind(&after.currency).bind(PER_PAGE);
         query.fetch_all(connection).await
+    }
+
+    /// These accounts, those that the journal knows.
+    ///
+    /// # Errors
+    /// [`sqlx::Error`] where Postgres gives no answer.
+    pub async fn of(
+        connection: &mut PgConnection,
+        merchants: &[&str],
+        currencies: &[&str],
+    ) -> Result<Vec<Self>, sqlx::Error> {
+        let statement = "SELECT account.* FROM quota_account AS account \
+            NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM UNNEST($1::text[], $2::text[]) \
+                AS given (merchant_id, currency)) AS given";
+        sqlx::query_as(statement).bind(merchants).bind(currencies).fetch_all(connection).await
     }
 
     /// The account, in the windows that it was last changed in.

@@ -122,9 +122,14 @@ pub use table_row;
 /// A statement with its arguments.
 pub type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
+/// The rows of a statement that [`table_row!`](crate::table_row) binds, as a table.
+pub fn arrays(columns: &[(&str, &str)]) -> String {
+    let arrays: Vec<String> = columns.iter().zip(1..).map(|((_, sql), number)| format!("${number}::{sql}[]")).collect();
+    format!("UNNEST({})", arrays.join(", "))
+}
+
 /// `INSERT` of any number of rows, up to the conflict clause.
 pub fn insert(table: &str, columns: &[(&str, &str)]) -> String {
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    let arrays: Vec<String> = columns.iter().zip(1..).map(|((_, sql), number)| format!("${number}::{sql}[]")).collect();
-    format!("INSERT INTO {table} ({}) SELECT * FROM UNNEST({})", names.join(", "), arrays.join(", "))
+    format!("INSERT INTO {table} ({}) SELECT * FROM {}", names.join(", "), arrays(columns))
 }

@@ -3,6 +3,7 @@ use proto::RefusalDetails;
 use proto::journal::EventContext;
 use quota::{
     Adjust, AttemptId, Calendar, Charge, CounterName, Currency, Effect, HoldTerms, Limits, MerchantId, Period, Refund,
+    Thresholds,
 };
 
 use super::*;
@@ -60,6 +61,7 @@ fn notes() -> AuditContext {
             oldest_due_day: Some(20_261_114),
             amount_to_cure: 400,
             read_at_ms: None,
+            thresholds: Thresholds::new([70, 90, 1_000]).unwrap(),
         }),
         value_day: Some(20_261_129),
     }
@@ -105,6 +107,7 @@ fn a_payment_is_told_in_full() {
             oldest_due_day: 20_261_114,
             amount_to_cure: 400,
             read_at_ms: 0,
+            threshold_percents: vec![70, 90, 1_000],
         }),
         value_day: 20_261_129,
         ..EventContext::default()

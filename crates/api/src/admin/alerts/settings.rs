@@ -1,4 +1,5 @@
-//! `/merchants/{merchant_id}/settings` and `/operators/settings`: who is notified of which alerts, and a test of it.
+//! `/merchants/{merchant_id}/settings` and `/operators/settings`: who is notified of which alerts, at which thresholds, and a test
+//! of it.
 
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -44,7 +45,7 @@ pub(super) fn save_problem(error: SaveError) -> Problem {
 /// Settings of alerts, and their last change.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = AlertSettingsAnswer)]
-struct Shown {
+pub(in crate::admin) struct Shown {
     /// Whose: `operators`, or `merchant:` and the id.
     scope: String,
     /// The number of changes; 0 where nothing has been set.
@@ -153,8 +154,12 @@ fn operators(caller: &Caller, permission: Permission) -> Answer<Scope> {
 }
 
 async fn show(admin: &Admin, scope: Scope) -> Answer<Json<Shown>> {
-    let stored = settings::load(&admin.pool, &scope).await?;
-    Ok(Json(Shown::of(&scope, stored)))
+    shown(admin, &scope).await.map(Json)
+}
+
+/// The settings of a scope.
+pub(in crate::admin) async fn shown(admin: &Admin, scope: &Scope) -> Answer<Shown> {
+    Ok(Shown::of(scope, settings::load(&admin.pool, scope).await?))
 }
 
 async fn set(

@@ -369,5 +369,9 @@ async fn pauses(
     let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
     let after = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(id)| id);
     let rows = repository(&admin).pauses(&key, after, page_max + 1).await.map_err(problem_of)?;
-    Ok(Json(Page::from_rows(rows, page_max, |row| HistoryPlace(row.pause_id))))
+    let mut page = Page::from_rows(rows, page_max, |row: &PauseRow| HistoryPlace(row.pause_id));
+    if caller.merchant.is_some() {
+        page.items = page.items.into_iter().map(PauseRow::for_merchant).collect();
+    }
+    Ok(Json(page))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::extract::State;
 use serde::Serialize;
-use sluice_credit::{DunningState, Notice, NoticeKey};
+use sluice_credit::{DunningState, Notice, NoticeKey, Recipient};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -45,7 +45,11 @@ async fn dunning(State(admin): State<Admin>, caller: Caller, Path(path): Path<Li
     let (books, _) = record.books();
     let active_from = record.active_from();
     let state = DunningState { active_from, sent: &keys };
-    let planned = record.history(&books).map(|history| history.dunning_calendar(date, state)).unwrap_or_default();
+    let mut planned = record.history(&books).map(|history| history.dunning_calendar(date, state)).unwrap_or_default();
+    if caller.merchant.is_some() {
+        sent.retain(NoticeRow::is_for_merchant);
+        planned.retain(|notice| notice.step.recipients.contains(&Recipient::Merchant));
+    }
     sent.reverse();
     sent.truncate(SENT_MAX);
     Ok(Json(DunningView { sent, planned }))

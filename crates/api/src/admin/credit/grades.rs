@@ -48,13 +48,11 @@ async fn grade(State(admin): State<Admin>, caller: Caller, Path(path): Path<Line
     let grade = record.grade(date);
     let decided = record.decided_grade().map_or(grade, |decided| decided.grade);
     let in_force = |row: &&GradeRow| row.as_override().is_some_and(|by_hand| by_hand.is_in_force(date));
-    let overridden = record.grades.iter().rev().find(in_force).cloned();
+    let shown = |row: GradeRow| if caller.merchant.is_some() { row.for_merchant() } else { Some(row) };
+    let overridden = record.grades.iter().rev().find(in_force).cloned().and_then(shown);
     let runs = RunRepository::new(admin.pool.clone());
-    let mut decisions = runs.decisions(&key, DECISIONS_MAX).await.map_err(problem_of)?;
-    if caller.require_all_merchants().is_err() {
-        // Scorecards on trial are not for merchants.
-        decisions.iter_mut().filter_map(|row| row.run.as_mut()).for_each(|run| run.challenger = None);
-    }
+    let decisions = runs.decisions(&key, DECISIONS_MAX).await.map_err(problem_of)?;
+    let decisions = decisions.into_iter().filter_map(shown).collect();
     Ok(Json(GradeAnswer { grade, decided, overridden, decisions, next_run: record.next_run(date) }))
 }
 

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{LinePath, record, repository, today};
+use super::{LinePath, never_in_force, record, repository, today};
 use crate::admin::execute::{actor, no_decision, parse_currency, parse_merchant};
 use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use crate::admin::page::{Cursor, Page, PageQuery, TimeId, limit};
@@ -45,7 +45,7 @@ struct ListQuery {
     limit: Option<u64>,
 }
 
-/// Credit lines, the newest first, each in its latest version.
+/// Credit lines, the newest first, each in its latest version; for a merchant in the latest one that was in force.
 #[utoipa::path(get, path = "/credit-lines", tag = "credit", operation_id = "list_credit_lines", params(ListQuery),
     responses((status = OK, body = Page<CreditLine>), Problems))]
 async fn list(
@@ -62,9 +62,14 @@ async fn list(
         merchant_id: merchant.map(|merchant| merchant.to_string()),
         currency: currency.map(|currency| currency.to_string()),
         state: query.state,
+        was_in_force: caller.merchant.is_some(),
     };
     let rows = repository(&admin).list(&filter, after, page_max + 1).await.map_err(problem_of)?;
-    Ok(Json(Page::from_rows(rows, page_max, |line| TimeId(line.created_at, line.line_id))))
+    let mut page = Page::from_rows(rows, page_max, |line: &CreditLine| TimeId(line.created_at, line.line_id));
+    if caller.merchant.is_some() {
+        page.items = page.items.into_iter().map(CreditLine::for_merchant).collect();
+    }
+    Ok(Json(page))
 }
 
 /// A credit line, and why it is drafted.
@@ -92,7 +97,8 @@ async fn create(
     Ok((StatusCode::CREATED, Json(repository(&admin).create(by, &body.line, today).await.map_err(problem_of)?)))
 }
 
-/// One credit line: its terms, what it comes to today, and what will follow if nothing is paid.
+/// One credit line: its terms, what it comes to today, and what will follow if nothing is paid. A merchant reads what is or was in
+/// force, without remarks and names.
 #[utoipa::path(get, path = "/credit-lines/{merchant_id}/{currency}", tag = "credit", operation_id = "get_credit_line",
     params(LinePath), responses((status = OK, body = LineView), Problems, NotFound))]
 async fn get(State(admin): State<Admin>, caller: Caller, Path(path): Path<LinePath>) -> Answer<Json<LineView>> {
@@ -100,7 +106,11 @@ async fn get(State(admin): State<Admin>, caller: Caller, Path(path): Path<LinePa
     let latest = repository(&admin).get(&key).await.map_err(problem_of)?;
     let record = repository(&admin).record(&key).await.map_err(problem_of)?;
     let today = if record.line().is_some() { line_today(&admin, &key, &record).await? } else { None };
-    Ok(Json(LineView::of(latest, &record, today)))
+    let view = LineView::of(latest, &record, today);
+    match caller.merchant {
+        Some(_) => view.for_merchant().map(Json).ok_or_else(never_in_force),
+        None => Ok(Json(view)),
+    }
 }
 
 async fn line_today(admin: &Admin, key: &LineKey, record: &LineRecord) -> Answer<Option<LineToday>> {

@@ -57,12 +57,12 @@ impl LinePath {
     }
 }
 
-fn repository(admin: &Admin) -> LineRepository {
+pub(super) fn repository(admin: &Admin) -> LineRepository {
     LineRepository::new(admin.pool.clone())
 }
 
 /// The account's business day.
-async fn today(admin: &Admin, (merchant, currency): (&MerchantId, Currency)) -> Answer<Date> {
+pub(super) async fn today(admin: &Admin, (merchant, currency): (&MerchantId, Currency)) -> Answer<Date> {
     let id = admin.operations.business_day(merchant, currency).await;
     day_of(id).ok_or_else(|| Problem::internal("a business day", &id))
 }
@@ -72,6 +72,10 @@ async fn record(admin: &Admin, key: &LineKey) -> Answer<LineRecord> {
     let record = repository(admin).record(key).await.map_err(super::policies::problem_of)?;
     match record.line() {
         Some(_) => Ok(record),
-        None => Err(Problem::new(Kind::NotFound).detail("the account has no credit line that was ever in force")),
+        None => Err(never_in_force()),
     }
+}
+
+fn never_in_force() -> Problem {
+    Problem::new(Kind::NotFound).detail("the account has no credit line that was ever in force")
 }

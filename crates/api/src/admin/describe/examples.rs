@@ -38,7 +38,14 @@ pub(super) fn of(operation: &str) -> Option<Value> {
         "bind" => json!({"merchant_id": "merchant-001", "tier_id": ID, "change_reason": "more volume"}),
         "create_override" => json!({"merchant_id": "merchant-001", "daily_limit": 9_000_000, "reason": "a sale",
             "effective_date": "2090-11-27T00:00:00Z", "expiry_date": "2090-11-30T00:00:00Z"}),
-        "set_merchant_settings" | "set_operators_settings" => settings(),
+        "set_merchant_settings" => with(
+            settings(),
+            json!({"thresholds": [
+                {"types": ["daily", "credit_utilisation"], "percents": [50, 90]},
+                {"currency": "USD", "types": ["monthly"], "remaining_below": [500_000]},
+            ]}),
+        ),
+        "set_operators_settings" => settings(),
         "test_merchant_settings" | "test_operators_settings" => json!({"channel_id": "ops-chat"}),
         "create_credit_line" => {
             json!({"line": {"merchant_id": "merchant-001", "currency": "USD", "limit_base": 1_000_000},

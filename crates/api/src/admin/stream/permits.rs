@@ -84,7 +84,14 @@ mod tests {
     fn caller(subject: &str, merchant: Option<&str>) -> Caller {
         let merchant = merchant.map(|id| MerchantId::parse(id).unwrap());
         let scopes = Role::Operator.permissions();
-        Caller { subject: ActorId::parse(subject).unwrap(), roles: vec![], merchant, scopes, via: Via::Jwt }
+        Caller {
+            subject: ActorId::parse(subject).unwrap(),
+            roles: vec![],
+            merchant,
+            scopes,
+            via: Via::Jwt,
+            expires_at_ms: None,
+        }
     }
 
     #[test]
