@@ -4,8 +4,7 @@ use std::fs;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::json;
-use testkit::api::{Api, Caller, expect};
-use testkit::client::Call;
+use testkit::api::{Api, Caller};
 use testkit::dirs::{RunDir, workspace};
 use testkit::{Context, Failure, Result, wait};
 
@@ -38,7 +37,6 @@ async fn life() -> Result<()> {
 
 async fn walk(api: &Api, clock: &std::path::Path, days: &[(&str, &str)]) -> Result<()> {
     let (ana, oleg) = (api.admin()?, api.operator()?);
-    keep_grades(&ana, &oleg).await?;
     let mut sent = 0;
     for (title, text) in days {
         let day = noon(title)?;
@@ -54,18 +52,6 @@ async fn walk(api: &Api, clock: &std::path::Path, days: &[(&str, &str)]) -> Resu
         }
     }
     assert!(sent > 20, "{sent} commands");
-    Ok(())
-}
-
-/// Puts a scorecard in force that gives every account the score of grade B.
-async fn keep_grades(ana: &Caller, oleg: &Caller) -> Result<()> {
-    let bins = json!([{"from": null, "to": null, "points": 0}]);
-    let card = json!({"version": "steady", "base_points": 630,
-        "characteristics": [{"feature": "disputes", "missing_points": 0, "bins": bins}]});
-    let put = Call::post_json("/scorecards", json!({"card": card}).to_string());
-    expect(&oleg.send(Call { method: "PUT".to_owned(), ..put }).await?, 200, &json!({"state": "draft"}));
-    let activated = ana.post("/scorecards/steady/activate", &json!({"role": "champion"})).await?;
-    expect(&activated, 200, &json!({"state": "champion"}));
     Ok(())
 }
 

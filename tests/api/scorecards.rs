@@ -43,8 +43,8 @@ async fn two_persons() -> Result<()> {
     let api = start()?;
     let (oleg, ana, shop) = (api.operator()?, api.admin()?, api.merchant("cards-shop")?);
     let standard = ana.get("/scorecards").await?.json();
-    assert_eq!(versions(&standard), [("standard-1", "champion")], "{standard}");
-    expect(&ana.get("/scorecards/standard-1").await?, 200, &json!({"state": "champion", "scorecard_id": null}));
+    assert_eq!(versions(&standard), [("standard-1", "draft")], "{standard}");
+    expect(&ana.get("/scorecards/standard-1").await?, 200, &json!({"state": "draft", "scorecard_id": null}));
     expect(&put(&oleg, card("a-1")).await?, 200, &json!({"state": "draft", "created_by": "oleg", "revision": 1}));
     expect(&put(&ana, card("a-1")).await?, 200, &json!({"edited_by": ["oleg", "ana"], "revision": 2}));
     let champion = json!({"role": "champion", "reason": "as agreed", "expected_revision": 1});
@@ -61,11 +61,11 @@ async fn two_persons() -> Result<()> {
     expect(&ben.post("/scorecards/a-1/activate", &champion).await?, 409, &json!({"code": "CONFLICT"}));
     expect(&put(&oleg, card("a-1")).await?, 409, &json!({"code": "CONFLICT"}));
     let list = ana.get("/scorecards").await?.json();
-    assert_eq!(versions(&list), [("a-1", "champion"), ("standard-1", "retired")], "{list}");
+    assert_eq!(versions(&list), [("a-1", "champion"), ("standard-1", "draft")], "{list}");
     let first = ana.get("/scorecards?limit=1").await?.json();
     let next = format!("/scorecards?limit=1&cursor={}", first["next_cursor"].as_str().unwrap_or_default());
     let second = ana.get(&next).await?.json();
-    assert_eq!((versions(&first), versions(&second)), (vec![("a-1", "champion")], vec![("standard-1", "retired")]));
+    assert_eq!((versions(&first), versions(&second)), (vec![("a-1", "champion")], vec![("standard-1", "draft")]));
     assert_eq!(second["next_cursor"], Value::Null);
     let history = ana.get("/scorecards/a-1/history").await?.json();
     let actions: Vec<(&str, &str)> = history["items"]
@@ -96,7 +96,7 @@ async fn challengers() -> Result<()> {
         expect(&ana.post(&path, &challenger).await?, 200, &json!({"state": "challenger"}));
     }
     let list = ana.get("/scorecards").await?.json();
-    let expected = [("c-2", "challenger"), ("c-1", "retired"), ("standard-1", "champion")];
+    let expected = [("c-2", "challenger"), ("c-1", "retired"), ("standard-1", "draft")];
     assert_eq!(versions(&list), expected, "{list}");
     let none = json!({"version": "c-2", "runs": 0, "champion_mean_score": null, "matrix": [], "items": []});
     expect(&ana.get("/scorecards/c-2/results").await?, 200, &none);

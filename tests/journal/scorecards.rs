@@ -104,6 +104,22 @@ async fn each_close_and_each_stage_has_one_run() -> Result<()> {
     Ok(())
 }
 
+/// The standard card is run to be looked at. It has no effect, and neither has any other before two persons have put it in force.
+#[tokio::test]
+async fn no_grade_moves_before_a_scorecard_was_activated() -> Result<()> {
+    let mut life = Life::open().await?;
+    life.live(1..=DUE_DAY + 32).await?;
+    let scored = "SELECT string_agg(concat_ws(' ', scorecard, scored, grade), ', ' ORDER BY grade_id) FROM credit_grade \
+        WHERE kind = 'scorecard'";
+    let scored = life.texts(scored).await?.concat();
+    assert!(scored.contains("standard-1 E B") || scored.contains("standard-1 D B"), "{scored}");
+    assert!(life.runs().await?.iter().all(|run| run.ends_with("B 0")), "{:?}", life.runs().await?);
+    life.activate(&constant("strict", 500), ScorecardRole::Champion).await?;
+    life.live(DUE_DAY + 33..=DUE_DAY + 62).await?;
+    assert!(life.runs().await?.last().is_some_and(|run| run.contains(" E ")), "{:?}", life.runs().await?);
+    Ok(())
+}
+
 /// What runs late is of the day that it was due on, and the closes come before the stage of today.
 #[tokio::test]
 async fn what_was_missed_runs_once_in_its_order() -> Result<()> {

@@ -104,7 +104,7 @@ impl LineRecord {
         inputs
     }
 
-    /// Evaluates the scorecards, and moves the grade by the champion's rule.
+    /// Evaluates the scorecards, and moves the grade by the champion's rule, where one was activated.
     fn evaluate(&self, books: &Books, cards: &Scorecards, due: DueRun, activity: &Activity) -> Option<Outcome> {
         let (line, current) = (self.line()?, self.decided_grade()?);
         let history = self.history(books)?;
@@ -123,8 +123,10 @@ impl LineRecord {
             standing: &standing,
         };
         let decided = match cards.champion.bands.next_grade(cards.champion.movement, current, &run) {
-            GradeMove::Unchanged => current,
-            GradeMove::Down(grade) | GradeMove::Up(grade) => GradeRecord { grade, changed_on: due.on },
+            GradeMove::Down(grade) | GradeMove::Up(grade) if cards.is_activated => {
+                GradeRecord { grade, changed_on: due.on }
+            }
+            GradeMove::Unchanged | GradeMove::Down(_) | GradeMove::Up(_) => current,
         };
         Some(Outcome { decided, standing, details: RunDetails { inputs, champion, challenger } })
     }

@@ -65,11 +65,11 @@ pub struct ScorecardRow {
 }
 
 impl ScorecardRow {
-    /// The standard scorecard, which is in force while no other was activated.
-    fn standard(has_champion: bool) -> Self {
+    /// The standard scorecard: a draft of the release. While no scorecard was activated it runs without effect.
+    fn standard() -> Self {
         Self {
             card: Scorecard::default(),
-            state: if has_champion { ScorecardState::Retired } else { ScorecardState::Champion },
+            state: ScorecardState::Draft,
             scorecard_id: None,
             created_by: None,
             created_at: None,
@@ -85,8 +85,10 @@ impl ScorecardRow {
 /// The scorecards that runs evaluate.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scorecards {
-    /// Decides grades; the standard one where none was activated.
+    /// Decides grades, where it was activated; the standard one, without effect, where none was.
     pub champion: Scorecard,
+    /// The champion was activated.
+    pub is_activated: bool,
     pub challenger: Option<Scorecard>,
 }
 
@@ -104,6 +106,7 @@ impl Scorecards {
             let card = serde_json::from_str(&card).map_err(|error| sqlx::Error::Decode(error.into()))?;
             if state == ScorecardState::Champion.into_str() {
                 cards.champion = card;
+                cards.is_activated = true;
             } else {
                 cards.challenger = Some(card);
             }
@@ -159,11 +162,10 @@ impl ScorecardRepository {
 
     /// The standard scorecard; none where the table has it.
     async fn standard(&self) -> Result<Option<ScorecardRow>> {
-        let statement = "SELECT coalesce(bool_or(state = 'champion'), false), coalesce(bool_or(version = $1), false) \
-            FROM credit_scorecard";
-        let query = sqlx::query_as(statement).bind(Scorecard::default().version);
-        let (has_champion, is_stored): (bool, bool) = query.fetch_one(&self.pool).await?;
-        Ok((!is_stored).then(|| ScorecardRow::standard(has_champion)))
+        let statement = "SELECT EXISTS (SELECT FROM credit_scorecard WHERE version = $1)";
+        let query = sqlx::query_scalar(statement).bind(Scorecard::default().version);
+        let is_stored: bool = query.fetch_one(&self.pool).await?;
+        Ok((!is_stored).then(ScorecardRow::standard))
     }
 
     /// Writes a draft of the version that the card names.
@@ -258,7 +260,7 @@ impl ScorecardRepository {
         let present = match of_version(transaction, version).await? {
             Some(present) => present,
             None if version == Scorecard::default().version => {
-                let problem = "the standard scorecard is in force while no other is: draft it to activate it again";
+                let problem = "the standard scorecard has no author: draft it first, then another person activates it";
                 return Err(ChangeError::Conflict(problem.to_owned()));
             }
             None => return Err(ChangeError::NotFound("scorecard")),
