@@ -312,8 +312,8 @@ async fn a_key_makes_credit_operations_idempotent_over_grpc() -> Result<()> {
     assert_eq!(pauses["items"].as_array().map(Vec::len), Some(2), "{pauses}");
     // What is done by hand is in the audit log, as over REST.
     let line = wait::until_async("the change's line", KNOWN_WITHIN, || async {
-        let lines = api.server.log_lines().into_iter().filter(|line| line["message"] == "change by hand");
-        Ok(lines.filter(|line| line["path"] == "/api/v1/credit-lines/keyed/USD/pauses").last())
+        let mut lines = api.server.log_lines().into_iter().filter(|line| line["message"] == "change by hand");
+        Ok(lines.find(|line| line["path"] == "/api/v1/credit-lines/keyed/USD/pauses"))
     })
     .await?;
     assert_eq!((&line["actor"], &line["client"]), (&json!("ana"), &json!("127.0.0.1")), "{line}");
