@@ -197,7 +197,9 @@ impl<'a> Both<'a> {
     pub(crate) async fn refused(&mut self, rows: Vec<(Row, &str, Option<&str>)>) -> Result<()> {
         for (row, code, field) in rows {
             let what = format!("{row:?}");
-            let refusal = self.same(row).await?.expect_err(&what);
+            let Err(refusal) = self.same(row).await? else {
+                return Err(Failure::new(format!("{what} was not refused")));
+            };
             assert_eq!((refusal["code"].as_str(), refusal["field"].as_str()), (Some(code), field), "{what}: {refusal}");
         }
         Ok(())

@@ -142,9 +142,10 @@ impl Comparison<'_> {
             self.compare(place, &message, &members);
         } else {
             // A list that is a message of its own: its only field has the items.
-            let inner = self.messages.get(&message).and_then(|list| list.field.first()).cloned();
-            let inner = inner.unwrap_or_else(|| panic!("{place}: {message} is no list"));
-            self.compare_value(place, &schema, &inner);
+            match self.messages.get(&message).and_then(|list| list.field.first()).cloned() {
+                Some(items) => self.compare_value(place, &schema, &items),
+                None => self.differences.push(format!("{place}: {message} is no list")),
+            }
         }
     }
 }

@@ -75,7 +75,8 @@ fn members(message: &impl Serialize) -> Answer<Members> {
     match value {
         Ok(Value::Object(members)) => Ok(members),
         Ok(_) => Ok(Members::new()),
-        Err(error) => Err(Problem::field(track.path().to_string(), error.to_string())),
+        // Nothing else in a message can fail.
+        Err(error) => Err(Problem::field(track.path().to_string(), format!("its field that ends in _json {error}"))),
     }
 }
 
@@ -193,7 +194,12 @@ mod tests {
         };
         assert_eq!(Value::Object(members(&with(r#"{"a":[1]}"#)).unwrap()), json!({"line": {"metadata": {"a": [1]}}}));
         let refused = members(&with("{")).map_err(|problem| serde_json::to_value(problem).unwrap());
-        assert_eq!(refused.unwrap_err()["field"], "line.metadata");
+        let refused = refused.unwrap_err();
+        assert_eq!(refused["field"], "line", "{refused}");
+        assert!(
+            refused["detail"].as_str().unwrap().starts_with("its field that ends in _json must be JSON: "),
+            "{refused}"
+        );
     }
 
     /// Tables that are empty differ from those that are not set, and of a choice one member is there.
