@@ -167,7 +167,7 @@ fn statement(bench: &Bench) -> Result<()> {
     assert_parts(&text, &["number 1, past_due", "amount 1000", "open 600", &due, "by repayment R-1: 400 of"]);
     let csv = bench.text(&["statement", "shop", "USD", "--csv"])?;
     let [first, closed, due] = [-40, -11, -1].map(|days| bench.day(days));
-    let row = format!("shop,USD,1,{first},{closed},{due},past_due,1000,1000,400,0,0,600,\r\n");
+    let row = format!("shop,USD,1,{first},{closed},{due},past_due,1000,1000,400,0,0,600,1,\r\n");
     assert!(csv.starts_with("merchant_id,currency,number,") && csv.ends_with(&row), "{csv}");
     let none = bench.run(&["statement", "shop", "USD", "2"])?;
     assert!(none.code == Some(3) && none.stderr.contains("shop has no statement 2 in USD"), "{none:?}");
