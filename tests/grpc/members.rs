@@ -143,8 +143,10 @@ impl Comparison<'_> {
         } else {
             // A list that is a message of its own: its only field has the items.
             let inner = self.messages.get(&message).and_then(|list| list.field.first()).cloned();
-            let inner = inner.unwrap_or_else(|| panic!("{place}: {message} is no list"));
-            self.compare_value(place, &schema, &inner);
+            match inner {
+                Some(inner) => self.compare_value(place, &schema, &inner),
+                None => self.differences.push(format!("{place}: {message} is no list")),
+            }
         }
     }
 }
