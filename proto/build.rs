@@ -11,7 +11,7 @@ use prost_types::field_descriptor_proto::{Label, Type};
 /// Messages that REST has as JSON.
 const CREDIT: &str = "quota/v1/credit.proto";
 /// Messages that are lists.
-const LISTS: [&str; 3] = ["StageTable", "ChannelList", "DunningLadder"];
+const LISTS: [&str; 4] = ["StageTable", "ChannelList", "DunningLadder", "BandTable"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

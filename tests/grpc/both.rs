@@ -20,8 +20,11 @@ pub(crate) const MERCHANTS: [&str; 2] = ["by-rest", "by-grpc"];
 pub(crate) const MERCHANT: &str = "MERCHANT";
 /// Members of the account's last answer that had them, in the table.
 const REMEMBERED: [(&str, &str); 2] = [("grade_id", "GRADE_ID"), ("next_cursor", "NEXT_CURSOR")];
-/// What differs between two accounts.
-const VOLATILE: [&str; 16] = [
+/// What differs between two accounts. A limit in force does while the server reads again what a posting has changed of its line; what is
+/// read over both ways is compared with it.
+const VOLATILE: [&str; 21] = [
+    "limit",
+    "available",
     "at",
     "requested_at",
     "reserve_decision",
@@ -32,10 +35,13 @@ const VOLATILE: [&str; 16] = [
     "created_at",
     "updated_at",
     "approved_at",
+    "activated_at",
     "recorded_at",
     "decision_id",
     "grade_id",
     "pause_id",
+    "dispute_id",
+    "scorecard_id",
     "history_id",
     "next_cursor",
 ];
@@ -142,7 +148,9 @@ impl<'a> Both<'a> {
             list_credit_lines create_credit_line get_credit_line update_credit_line approve_credit_line
             activate_credit_line close_credit_line credit_line_history list_statements get_statement credit_statements
             repay list_repayments reverse_repayment write_off pause list_pauses get_grade request_grade approve_grade
-            get_dunning take_over_obligations transfer get_transfer credit_ageing credit_stats);
+            record_dispute list_disputes list_scorecards get_scorecard put_scorecard activate_scorecard retire_scorecard
+            scorecard_results scorecard_history get_dunning take_over_obligations transfer get_transfer credit_ageing
+            credit_stats);
         Ok(match answer {
             Ok(message) => {
                 let mut message = message?;
@@ -153,34 +161,47 @@ impl<'a> Both<'a> {
         })
     }
 
+    /// Calls an operation in the place of a merchant: what only reads over both ways, and what changes something over its own.
+    async fn outcome(&mut self, (operation, who, members): &Row, place: usize) -> Result<Outcome> {
+        self.called.insert((*operation).to_owned());
+        let caller = self.caller(*who, MERCHANTS[place])?;
+        let members = placed(members, MERCHANTS[place], &self.remembered[place]);
+        let outcome = if self.route(operation)?.method == "GET" {
+            let rest = self.rest(&caller, operation, members.clone()).await?;
+            let grpc = self.grpc(&caller, operation, members.clone()).await?;
+            assert_eq!(grpc, rest, "{operation} by {who:?} of {members}");
+            rest
+        } else if place == 0 {
+            self.rest(&caller, operation, members).await?
+        } else {
+            self.grpc(&caller, operation, members).await?
+        };
+        for (member, name) in REMEMBERED {
+            let value = outcome.as_ref().ok().and_then(|answer| answer.get(member));
+            self.remembered[place].extend(value.map(|value| (name, value.clone())));
+        }
+        Ok(outcome)
+    }
+
+    /// Calls all of them for one merchant and then for the other, and compares: of what is one for all lines, as the challenger,
+    /// each has it in turn.
+    pub(crate) async fn in_turn(&mut self, rows: &[Row]) -> Result<Vec<Outcome>> {
+        let mut outcomes = [Vec::new(), Vec::new()];
+        for (place, own) in outcomes.iter_mut().enumerate() {
+            for row in rows {
+                own.push(self.outcome(row, place).await?);
+            }
+        }
+        let [first, second] = outcomes;
+        for ((row, first), second) in rows.iter().zip(&first).zip(&second) {
+            assert_eq!(comparable(second), comparable(first), "{row:?}");
+        }
+        Ok(first)
+    }
+
     /// Calls an operation over both, and compares.
-    pub(crate) async fn same(&mut self, (operation, who, members): Row) -> Result<Outcome> {
-        self.called.insert(operation.to_owned());
-        let is_read = self.route(operation)?.method == "GET";
-        let mut outcomes = Vec::new();
-        for (place, merchant) in MERCHANTS.into_iter().enumerate() {
-            let caller = self.caller(who, merchant)?;
-            let members = placed(&members, merchant, &self.remembered[place]);
-            if is_read {
-                let rest = self.rest(&caller, operation, members.clone()).await?;
-                let grpc = self.grpc(&caller, operation, members.clone()).await?;
-                assert_eq!(grpc, rest, "{operation} by {who:?} of {members}");
-                outcomes.push(rest);
-            } else if place == 0 {
-                outcomes.push(self.rest(&caller, operation, members).await?);
-            } else {
-                outcomes.push(self.grpc(&caller, operation, members).await?);
-            }
-        }
-        for (remembered, outcome) in self.remembered.iter_mut().zip(&outcomes) {
-            for (member, name) in REMEMBERED {
-                let value = outcome.as_ref().ok().and_then(|answer| answer.get(member));
-                remembered.extend(value.map(|value| (name, value.clone())));
-            }
-        }
-        let of_both: Vec<Outcome> = outcomes.iter().map(comparable).collect();
-        assert_eq!(of_both[1], of_both[0], "{operation} by {who:?}: {members}");
-        Ok(outcomes.swap_remove(0))
+    pub(crate) async fn same(&mut self, row: Row) -> Result<Outcome> {
+        Ok(self.in_turn(&[row]).await?.remove(0))
     }
 
     /// Those that succeed.

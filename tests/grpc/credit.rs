@@ -9,6 +9,7 @@ use tonic::{Code, Request};
 use crate::bench::{self, CreditClient, credit_client_on};
 use crate::both::{Both, MERCHANT, MERCHANTS, Row, Who, refusal, without_null};
 use crate::refusals::reason;
+use crate::scorecards;
 
 /// The journal stores, and servers read, within a second.
 const KNOWN_WITHIN: Duration = Duration::from_secs(20);
@@ -22,7 +23,7 @@ fn on_line(more: &Value) -> Value {
     members
 }
 
-fn row(operation: &'static str, who: Who, more: &Value) -> Row {
+pub(crate) fn row(operation: &'static str, who: Who, more: &Value) -> Row {
     (operation, who, on_line(more))
 }
 
@@ -44,6 +45,8 @@ async fn credit_lines_are_the_same_over_both() -> Result<()> {
     owed(&mut both).await?;
     paid(&mut both).await?;
     judged(&mut both).await?;
+    scorecards::scored(&mut both).await?;
+    scorecards::disputed(&mut both).await?;
     listed(&mut both).await?;
     moved(&mut both).await?;
     let close = |who| row("close_credit_line", who, &json!({"reason": "left"}));

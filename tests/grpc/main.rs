@@ -10,3 +10,4 @@ mod members;
 mod operations;
 mod race;
 mod refusals;
+mod scorecards;

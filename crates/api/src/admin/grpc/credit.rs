@@ -78,6 +78,15 @@ credit_service! {
     POST "/credit-lines/{merchant_id}/{currency}/grade" => request_grade(RequestGradeRequest) -> GradeDecision;
     POST "/credit-lines/{merchant_id}/{currency}/grade/{grade_id}/approve"
         => approve_grade(ApproveGradeRequest) -> GradeDecision;
+    POST "/credit-lines/{merchant_id}/{currency}/disputes" => record_dispute(RecordDisputeRequest) -> Dispute;
+    GET "/credit-lines/{merchant_id}/{currency}/disputes" => list_disputes(ListDisputesRequest) -> ListDisputesResponse;
+    GET "/scorecards" => list_scorecards(ListScorecardsRequest) -> ListScorecardsResponse;
+    GET "/scorecards/{version}" => get_scorecard(GetScorecardRequest) -> ScorecardVersion;
+    PUT "/scorecards" => put_scorecard(PutScorecardRequest) -> ScorecardVersion;
+    POST "/scorecards/{version}/activate" => activate_scorecard(ActivateScorecardRequest) -> ScorecardVersion;
+    POST "/scorecards/{version}/retire" => retire_scorecard(RetireScorecardRequest) -> ScorecardVersion;
+    GET "/scorecards/{version}/results" => scorecard_results(ScorecardResultsRequest) -> ScorecardResultsResponse;
+    GET "/scorecards/{version}/history" => scorecard_history(ScorecardHistoryRequest) -> ScorecardHistoryResponse;
     GET "/credit-lines/{merchant_id}/{currency}/dunning" => get_dunning(GetDunningRequest) -> Dunning;
     POST "/credit-lines/{merchant_id}/{currency}/obligations"
         => take_over_obligations(TakeOverObligationsRequest) -> TakeOverObligationsResponse;
