@@ -36,9 +36,14 @@ pub(crate) struct Sweeper {
 
 impl Sweeper {
     pub(crate) fn open(bench: &Bench, policies: &str) -> Result<Self> {
+        Self::open_with(bench, policies, CreditLines::none())
+    }
+
+    /// One that knows credit lines.
+    pub(crate) fn open_with(bench: &Bench, policies: &str, lines: Arc<CreditLines>) -> Result<Self> {
         let (config, policies, metrics) = parts(bench, policies)?;
         let (running, shutdown) = shutdown::channel();
-        let tools = Tools::open(&config, policies, CreditLines::none(), &metrics)?;
+        let tools = Tools::open(&config, policies, lines, &metrics)?;
         Ok(Self { tools, metrics, shutdown, _running: running })
     }
 

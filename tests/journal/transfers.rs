@@ -1,16 +1,23 @@
 //! Transfers whose caller died between two steps: any server takes them to their end, and each step happens once.
 
-use quota::{Action, AmountMinor, Command, CreditTerms, Posting, PostingKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota::{Action, AmountMinor, Command, CreditTerms, MerchantId, Posting, PostingKind};
 use sluice_kit::clock;
-use testkit::Result;
+use sluice_kit::metrics::Metrics;
+use sluice_lines::Follower;
+use sluice_settings::Secret;
+use testkit::{Failure, Result};
 
 use crate::alerts::Hand;
 use crate::bench::Bench;
-use crate::engine::{Engine, consume};
+use crate::engine::{Engine, consume, usd};
 use crate::sweeps::Sweeper;
 
 const POLICIES: &str = "version: \"1\"\ndefault: {timezone: UTC, daily_amount: 1000000000}\n";
 const AMOUNT: u64 = 300;
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 const FROM: &str = "m-from";
 const TO: &str = "m-to";
 
@@ -64,16 +71,16 @@ const CASES: [Case; 7] = [
         expected: "completed ",
         changes: (300, -300),
     },
-    // Neither of these has a line.
     Case {
         number: "t-5",
         state: "requested",
         posted: &[],
-        from: "m-none",
+        from: "m-poor",
         to: TO,
-        expected: "refused CREDIT_UNKNOWN",
+        expected: "refused CREDIT_EXHAUSTED",
         changes: (0, 0),
     },
+    // The receiver has no line.
     Case {
         number: "t-6",
         state: "requested",
@@ -103,11 +110,28 @@ async fn exposures(engine: &Engine) -> Result<(i64, i64)> {
 async fn a_transfer_that_was_left_half_way_is_ended_once() -> Result<()> {
     let bench = Bench::start()?;
     let (engine, mut hand) = (Engine::open(&bench)?, Hand::open(&bench).await?);
-    let servers = [Sweeper::open(&bench, POLICIES)?, Sweeper::open(&bench, POLICIES)?];
     let pool = bench.postgres.pool().await?;
     // The sweeps go by the time of the day.
     let now_ms = clock::now_ms();
     let limit = AmountMinor::new(1_000_000).unwrap_or_default();
+    let line = "INSERT INTO credit_line (merchant_id, currency, limit_base, terms, state, opened_on, activated_on, created_by, \
+            edited_by, approved_by, approved_at) \
+        VALUES ($1, 'USD', $2, '{}', 'active', current_date, current_date, 'ana', ARRAY['ana'], 'ben', now())";
+    for (merchant, limit_base) in [(FROM, 1_000_000), (TO, 1_000_000), ("m-poor", 299)] {
+        sqlx::query(line).bind(merchant).bind(limit_base).execute(&pool).await?;
+    }
+    let keys = [FROM, TO, "m-poor"].map(|merchant| MerchantId::parse(merchant).map(|id| (id, usd())));
+    let keys = keys.into_iter().map(|key| key.map_err(Failure::from).and_then(|(id, usd)| Ok((id, usd?))));
+    let keys = keys.collect::<Result<Vec<_>>>()?;
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let url = Secret::new(bench.postgres.url());
+        let (lines, follower) = Follower::open(&url, &Arc::new(Metrics::new()))?;
+        follower.first_reading_of(&keys, KNOWN_WITHIN).await;
+        servers.push(Sweeper::open_with(&bench, POLICIES, lines)?);
+    }
+    // A sender that the server does not know keeps its transfer for later.
+    let unknown = Sweeper::open(&bench, POLICIES)?;
     for merchant in [FROM, TO] {
         let command = engine.command(merchant, "charge", consume(1_000), now_ms)?;
         let credit = Some(CreditTerms { cycle: 20_261_101, limit, uncapped_limit: limit });
@@ -124,6 +148,9 @@ async fn a_transfer_that_was_left_half_way_is_ended_once() -> Result<()> {
         for (merchant, kind) in case.posted {
             let posting = Posting { kind: *kind, amount: AmountMinor::new(AMOUNT).unwrap_or_default() };
             engine.grant(merchant, case.number, Action::Post(posting), now_ms).await?;
+        }
+        if case.state == "requested" {
+            assert_eq!(unknown.transfers().await?, 0, "{}", case.number);
         }
         let (first, second) = tokio::join!(servers[0].transfers(), servers[1].transfers());
         assert!(first? + second? >= 1, "{}", case.number);

@@ -25,7 +25,9 @@ const BEHIND: &str = "SELECT DISTINCT account.merchant_id, account.currency \
     FROM UNNEST($1::text[], $2::text[], $3::int4[], $4::int8[], $5::timestamptz[]) \
         AS account (merchant_id, currency, shard, seq, updated_at) \
     JOIN usage_log AS row ON row.merchant_id = account.merchant_id AND row.currency = account.currency::char(3) \
-        AND row.at >= account.updated_at - interval '1 minute' AND row.shard = account.shard AND row.seq > account.seq";
+        AND row.at >= account.updated_at - interval '1 minute' AND row.shard = account.shard AND row.seq > account.seq \
+        AND NOT row.replay AND row.code IN ('ADMITTED', 'APPLIED', 'VOIDED') \
+        AND row.action_type NOT IN ('unknown', 'resolve', 'extend_hold')";
 
 /// An account whose marks are counted anew.
 #[derive(Debug)]

@@ -4,13 +4,14 @@ use quota::{Action, AmountMinor, Channel, Charge, Code, CreditTerms, OnUnknownCr
 use sluice_lines::{Credit, CreditDay, id_of};
 use sluice_store::CreditContext;
 
-/// The part of the line that the store decides by. A line that takes no charges gives nothing away either, but what it was paid
-/// beyond what it owes.
+/// The part of the line that the store decides by. A line that takes no charges, or is past due, gives nothing away, but what it was
+/// paid beyond what it owes.
 pub(crate) fn terms(action: &Action, credit: &Credit) -> Option<CreditTerms> {
     let Credit::Line(day) = credit else { return None };
     let terms = day.command_terms();
     let gives_away = action.posting() == Some(PostingKind::TransferOut);
-    let limit = if gives_away && day.refuses(None).is_some() { AmountMinor::ZERO } else { terms.limit };
+    let keeps = day.refuses(None) == Some(Code::CreditFrozen) || day.is_past_due();
+    let limit = if gives_away && keeps { AmountMinor::ZERO } else { terms.limit };
     Some(CreditTerms { limit, ..terms })
 }
 

@@ -1,7 +1,10 @@
 //! Transfers that their caller has left half way, because a server died or the store was away: takes each to its end.
 
+use std::collections::HashSet;
+
+use quota::{MerchantId, shard_of};
 use sluice_decision::operations::transfer::{self, TransferError};
-use sluice_lines::TransferRepository;
+use sluice_lines::{Transfer, TransferRepository};
 
 use super::apply::Failures;
 use super::{SweepError, Tools};
@@ -32,9 +35,19 @@ impl TransferSweep {
     /// [`SweepError`] of the first transfer that could not go on; the others did.
     pub async fn round(&self, shutdown: &Shutdown) -> Result<u64, SweepError> {
         let (mut ended, mut failures) = (0, Failures::default());
-        for transfer_no in self.transfers.unfinished(TRANSFERS_MAX).await? {
-            if shutdown.is_requested() || failures.are_too_many() {
+        // One shard that gives no answer holds up no transfer between others.
+        let mut silent: HashSet<u16> = HashSet::new();
+        for Transfer { transfer_no, from_merchant_id, to_merchant_id, .. } in
+            self.transfers.unfinished(TRANSFERS_MAX).await?
+        {
+            if shutdown.is_requested() {
                 break;
+            }
+            let merchants = [&from_merchant_id, &to_merchant_id].map(|id| MerchantId::parse(id).ok());
+            let shards: Vec<u16> =
+                merchants.iter().flatten().map(|merchant| shard_of(merchant, self.tools.shards)).collect();
+            if shards.iter().any(|shard| silent.contains(shard)) {
+                continue;
             }
             match transfer::finish(&self.transfers, &self.tools.operations, &transfer_no).await {
                 Ok(done) => {
@@ -42,8 +55,15 @@ impl TransferSweep {
                     tracing::info!(transfer_no, state, code = done.transfer.code, "an unfinished transfer was ended");
                     ended += 1;
                 }
-                Err(TransferError::Store(error)) => failures.add(error.into()),
-                Err(TransferError::Row(error)) => failures.add(error.into()),
+                Err(TransferError::Unknown) => {}
+                Err(TransferError::Store(error)) => {
+                    silent.extend(shards);
+                    failures.add(error.into());
+                }
+                Err(TransferError::Row(error)) => {
+                    failures.add(error.into());
+                    break;
+                }
                 Err(error @ TransferError::Corrupt(_)) => {
                     tracing::error!(transfer_no, %error, "a transfer cannot be ended");
                 }

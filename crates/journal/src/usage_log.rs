@@ -153,6 +153,17 @@ row! {
     }
 }
 
+impl UsageLog {
+    /// The row as its merchant reads it: of a posting to its credit line, not who made it and with which words.
+    #[must_use]
+    pub fn for_merchant(self) -> Self {
+        if self.posting_no.is_none() {
+            return self;
+        }
+        Self { operator_id: "operators".to_owned(), reason: None, remarks: None, metadata: None, ..self }
+    }
+}
+
 /// A JSON document, handed on as it is.
 #[derive(Clone, Debug, Serialize, sqlx::Type)]
 #[serde(transparent)]

@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 use quota::{AmountMinor, Channel, Code, CreditTerms, Thresholds};
 use sluice_credit::{
-    Band, CreditCheck, CreditRefusal, Cycle, CycleId, EffectiveLimit, Grade, Overdue, Standing, Terms,
+    Band, CreditCheck, CreditRefusal, Cycle, CycleId, EffectiveLimit, Grade, Overdue, StageEffect, Standing, Terms,
 };
 
 /// A credit line on a day.
@@ -38,6 +38,12 @@ impl CreditDay {
     #[must_use]
     pub fn thresholds(&self) -> Thresholds {
         Thresholds::new(self.band.threshold_percents.iter().copied()).unwrap_or(Thresholds::DEFAULT)
+    }
+
+    /// Whether the stage is one of those in which no limit rises.
+    #[must_use]
+    pub fn is_past_due(&self) -> bool {
+        self.standing.effects.contains(&StageEffect::NoIncrease)
     }
 
     /// What the line still takes with this exposure.

@@ -1,6 +1,7 @@
 //! Disputes of payers, as they are reported: an input of scorecards.
 
 use chrono::{DateTime, Utc};
+use jiff::Span;
 use jiff::civil::Date;
 use quota::OperationNo;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ use crate::LineKey;
 
 /// Longest remark, in characters.
 const REMARKS_MAX: usize = 2_000;
+/// How long ago a dispute may have been opened.
+const DISPUTE_YEARS_MAX: i64 = 30;
 
 /// A dispute to be recorded.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -61,6 +64,9 @@ impl DisputeInput {
         }
         match self.opened_on.unwrap_or(today) {
             later if later > today => invalid("opened_on", format!("is in the future: the business day is {today}")),
+            old if old < today.saturating_sub(Span::new().years(DISPUTE_YEARS_MAX)) => {
+                invalid("opened_on", format!("must be within {DISPUTE_YEARS_MAX} years before {today}"))
+            }
             opened_on => Ok(opened_on),
         }
     }

@@ -62,6 +62,9 @@ pub struct GradeRow {
 /// What a run of the scorecards looked at, and what each made of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunDetails {
+    /// Whether the scorecard had been activated, and so may move the grade.
+    #[serde(default)]
+    pub has_effect: bool,
     /// What was known of the account.
     #[schema(value_type = BTreeMap<String, i64>)]
     pub inputs: Inputs,

@@ -1,8 +1,11 @@
 //! What a merchant reads of its own credit line: what is or was in force, without the operators' remarks, reasons and names.
 
+use quota::MerchantId;
 use sluice_credit::Recipient;
 
-use crate::{CreditLine, GradeKind, GradeRow, LineView, NoticeRow, PauseRow, RunDetails};
+use crate::{
+    CreditLine, DisputeRow, GradeKind, GradeRow, LineView, NoticeRow, PauseRow, RunDetails, Transfer, TransferState,
+};
 
 /// Stands for every person.
 const OPERATORS: &str = "operators";
@@ -36,17 +39,20 @@ impl LineView {
 }
 
 impl GradeRow {
-    /// The decision as its merchant reads it; `None` for one that a second person has not approved. Of a run all
-    /// stays but the challenger's result: a scorecard on trial is not for merchants.
+    /// The decision as its merchant reads it; `None` for one that a second person has not approved. Of a run all stays but what had
+    /// no effect: a scorecard on trial is not for merchants.
     #[must_use]
     pub fn for_merchant(self) -> Option<Self> {
+        let decides = self.run.as_ref().is_some_and(|run| run.has_effect);
         match (self.kind, &self.approved_by) {
             (GradeKind::Override, None) => None,
             (GradeKind::Override, Some(_)) | (GradeKind::Opening | GradeKind::Scorecard, _) => Some(Self {
                 reason: None,
                 requested_by: unnamed(self.requested_by),
                 approved_by: self.approved_by.map(unnamed),
-                run: self.run.map(|run| RunDetails { challenger: None, ..run }),
+                scorecard: self.scorecard.filter(|_| decides),
+                score: self.score.filter(|_| decides),
+                run: self.run.filter(|_| decides).map(|run| RunDetails { challenger: None, ..run }),
                 ..self
             }),
         }
@@ -58,6 +64,33 @@ impl PauseRow {
     #[must_use]
     pub fn for_merchant(self) -> Self {
         Self { reason: String::new(), approved_by: unnamed(self.approved_by), ..self }
+    }
+}
+
+impl DisputeRow {
+    /// The dispute as its merchant reads it.
+    #[must_use]
+    pub fn for_merchant(self) -> Self {
+        Self { recorded_by: unnamed(self.recorded_by), remarks: None, ..self }
+    }
+}
+
+impl Transfer {
+    /// The transfer as the merchant of one side reads it: nothing of the other side's decisions, and why it failed only where that is
+    /// its own line's doing.
+    #[must_use]
+    pub fn for_merchant(self, own: &MerchantId) -> Self {
+        let is_sender = self.from_merchant_id == own.as_str();
+        let is_own_refusal = is_sender == (self.state == TransferState::Refused);
+        Self {
+            reason: None,
+            requested_by: unnamed(self.requested_by),
+            code: self.code.filter(|_| is_own_refusal),
+            reserve_decision: self.reserve_decision.filter(|_| is_sender),
+            return_decision: self.return_decision.filter(|_| is_sender),
+            credit_decision: self.credit_decision.filter(|_| !is_sender),
+            ..self
+        }
     }
 }
 

@@ -30,7 +30,7 @@ const STATEMENT: &str = "\
             FROM credit_line AS row NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM given) AS given \
             WHERE activated_on IS NOT NULL AND line_id = (SELECT line_id FROM credit_line AS last \
                 WHERE (last.merchant_id, last.currency) = (row.merchant_id, row.currency) AND last.activated_on IS NOT NULL \
-                ORDER BY last.opened_on DESC, last.created_at DESC LIMIT 1) \
+                ORDER BY last.created_at DESC LIMIT 1) \
         UNION ALL SELECT 2, cycle, 'statement', merchant_id, currency, to_jsonb(row)::text \
             FROM credit_statement AS row NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM given) AS given \
         UNION ALL SELECT 3, entry_id, 'entry', merchant_id, currency, to_jsonb(row)::text \

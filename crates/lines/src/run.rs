@@ -98,7 +98,8 @@ impl LineRecord {
     fn inputs(&self, history: &LineHistory<'_>, opened_on: Date, activity: &Activity, on: Date) -> Inputs {
         let limit_base = self.line().map_or(0, |line| line.limit_base);
         let mut inputs = history.payment_inputs(opened_on, limit_base, on);
-        activity.behaviour(opened_on, on).add_to(&mut inputs);
+        // Before that a line that was taken over had its payments elsewhere.
+        activity.behaviour(self.active_from().unwrap_or(opened_on), on).add_to(&mut inputs);
         inputs.set(Feature::Downgrades, self.downgrades(on));
         inputs.set(Feature::Disputes, activity.disputes);
         inputs
@@ -128,7 +129,11 @@ impl LineRecord {
             }
             GradeMove::Unchanged | GradeMove::Down(_) | GradeMove::Up(_) => current,
         };
-        Some(Outcome { decided, standing, details: RunDetails { inputs, champion, challenger } })
+        Some(Outcome {
+            decided,
+            standing,
+            details: RunDetails { has_effect: cards.is_activated, inputs, champion, challenger },
+        })
     }
 }
 
@@ -160,8 +165,8 @@ impl RunRepository {
         due: DueRun,
         cards: &Scorecards,
     ) -> Result<Option<GradeRow>, ChangeError> {
-        let Some(opened_on) = record.line().and_then(|line| line.opened_on) else { return Ok(None) };
-        let activity = Activity::read(&self.pool, key, opened_on, due.on).await?;
+        let Some(active_from) = record.active_from() else { return Ok(None) };
+        let activity = Activity::read(&self.pool, key, active_from, due.on).await?;
         let Some(outcome) = record.evaluate(&record.books().0, cards, due, &activity) else { return Ok(None) };
         let Outcome { decided, standing, details } = outcome;
         let RunDetails { champion, challenger, .. } = &details;

@@ -1,6 +1,6 @@
 //! The statements of cycles that close, in the transaction of their events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use jiff::civil::Date;
@@ -25,7 +25,7 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 const VERSIONS: &str = "\
     SELECT to_jsonb(line)::text FROM credit_line AS line \
     NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM UNNEST($1::text[], $2::text[]) AS given (merchant_id, currency)) AS given \
-    WHERE activated_on IS NOT NULL ORDER BY opened_on, created_at, version";
+    WHERE activated_on IS NOT NULL ORDER BY created_at, version";
 const NUMBERS: &str = "\
     SELECT merchant_id, currency::text, max(number) FROM credit_statement \
     NATURAL JOIN (SELECT merchant_id, currency::char(3) FROM UNNEST($1::text[], $2::text[]) AS given (merchant_id, currency)) AS given \
@@ -82,9 +82,10 @@ fn is_billed(entry: &Entry) -> bool {
     [EntryKind::CycleClosed, EntryKind::Posting(PostingKind::Opening)].iter().any(|kind| kind.as_str() == entry.kind)
 }
 
-/// The schedules of each account's lines, the one that was opened last at the end.
+/// The schedules of each account's lines, each with its first day, in the order in which the lines were made. A line that was taken
+/// over may begin before one that was closed here.
 fn schedules(lines: &[String]) -> HashMap<Account, Vec<(Date, Schedule)>> {
-    let mut versions: BTreeMap<(Account, Date, Uuid), Vec<CreditLine>> = BTreeMap::new();
+    let mut versions: HashMap<Account, Vec<Vec<CreditLine>>> = HashMap::new();
     for body in lines {
         let line: CreditLine = match serde_json::from_str(body) {
             Ok(line) => line,
@@ -94,16 +95,14 @@ fn schedules(lines: &[String]) -> HashMap<Account, Vec<(Date, Schedule)>> {
                 continue;
             }
         };
-        if let Some(opened_on) = line.opened_on {
-            let account = (line.merchant_id.clone(), line.currency.clone());
-            versions.entry((account, opened_on, line.line_id)).or_default().push(line);
+        let own = versions.entry((line.merchant_id.clone(), line.currency.clone())).or_default();
+        match own.last_mut().filter(|last| last.first().is_some_and(|first| first.line_id == line.line_id)) {
+            Some(last) => last.push(line),
+            None => own.push(vec![line]),
         }
     }
-    let mut schedules: HashMap<Account, Vec<(Date, Schedule)>> = HashMap::new();
-    for ((account, opened_on, _), versions) in versions {
-        schedules.entry(account).or_default().extend(schedule(versions.iter()).map(|own| (opened_on, own)));
-    }
-    schedules
+    let begun = |versions: &Vec<CreditLine>| Some((versions.first()?.opened_on?, schedule(versions.iter())?));
+    versions.into_iter().map(|(account, own)| (account, own.iter().filter_map(begun).collect())).collect()
 }
 
 /// The statement by the terms of the line that was open. A cycle that no line has is dated by the default terms: its amount is

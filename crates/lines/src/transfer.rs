@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sluice_kit::database::change::{ChangeError, read};
+use sluice_kit::database::change::{ChangeError, read, read_all};
 use sqlx::{PgPool, Postgres, Transaction};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
@@ -128,14 +128,14 @@ impl TransferRepository {
         found.map(read).transpose()
     }
 
-    /// The numbers of transfers that have a step left, the oldest first.
+    /// The transfers that have a step left, the oldest first.
     ///
     /// # Errors
     /// [`ChangeError::Database`].
-    pub async fn unfinished(&self, limit: i64) -> Result<Vec<String>> {
-        let statement = "SELECT transfer_no FROM credit_transfer WHERE state IN ('requested', 'reserved', 'returning') \
+    pub async fn unfinished(&self, limit: i64) -> Result<Vec<Transfer>> {
+        let statement = "SELECT to_jsonb(t)::text FROM credit_transfer t WHERE state IN ('requested', 'reserved', 'returning') \
             ORDER BY requested_at LIMIT $1";
-        Ok(sqlx::query_scalar(statement).bind(limit).fetch_all(&self.pool).await?)
+        read_all(sqlx::query_scalar(statement).bind(limit).fetch_all(&self.pool).await?)
     }
 
     /// A transfer as it is now; no other caller has a step of it until this one is done or dropped.

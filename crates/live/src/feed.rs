@@ -297,9 +297,10 @@ impl Reader {
                 result => result?,
             };
         let is_full = rows.len() == ROWS_MAX;
+        let is_own = self.filter.own.is_some();
         let item = |DecisionRow { stored_txid, row }| Item {
             place: self.at(catch_up, After::Decision(DecisionKey(stored_txid, row.shard, row.seq, row.event_id))),
-            change: Change::Decision(Box::new(row)),
+            change: Change::Decision(Box::new(if is_own { row.for_merchant() } else { row })),
         };
         let items: Vec<Item> = rows.into_iter().map(item).collect();
         if let (true, Some(last)) = (is_full, items.last()) {

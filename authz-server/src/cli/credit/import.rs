@@ -113,8 +113,11 @@ impl Importer<'_> {
         if row.line.taken_over_from.is_none() {
             return Err("`taken_over_from` is missing: the day on which the line was opened".to_owned());
         }
+        // A change that is drafted leaves the version in force as it is.
+        let record = self.lines.record(&key).await.map_err(|error| error.to_string())?;
+        let in_force = record.line().map(|line| line.state).filter(|state| *state == LineState::Active);
         let present = match self.lines.get(&key).await {
-            Ok(present) => Some(present.state),
+            Ok(present) => in_force.or(Some(present.state)),
             Err(ChangeError::NotFound(_)) => None,
             Err(error) => return Err(error.to_string()),
         };

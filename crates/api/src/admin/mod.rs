@@ -53,6 +53,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use sluice_decision::operations::Operations;
+use sluice_kit::database;
 use sluice_kit::health::Health;
 use sluice_kit::metrics::Metrics;
 use sluice_settings::runtime::Repository;
@@ -64,10 +65,13 @@ pub use metrics::ApiMetrics;
 pub use serve::{serve, serve_probes};
 pub use sluice_auth::problem::{self, Answer, Kind, Problem};
 pub use sluice_auth::{self as auth, Auth, Caller, JwksError, Permission, Role};
+use sluice_lines::TransferRepository;
 use sluice_live::StreamMetrics;
 
 /// Where the API begins.
 const API: &str = "/api/v1";
+/// Transfers in progress at once.
+const TRANSFERS_AT_ONCE: u32 = 2;
 /// How long one request may take, except its answer's body: longer than every wait for Postgres that has its own bound.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -89,6 +93,8 @@ pub struct Admin {
     body_bytes_max: usize,
     connections_per_client: usize,
     deliverable: alerts::Deliverable,
+    /// Transfers hold a connection while the store decides: theirs are not those of other callers.
+    transfers: TransferRepository,
     api_metrics: Arc<ApiMetrics>,
     stream_metrics: Arc<StreamMetrics>,
 }
@@ -111,6 +117,7 @@ impl Admin {
         let connections_per_client = usize::try_from(settings.admin_connections_per_client).unwrap_or(usize::MAX);
         let deliverable = alerts::Deliverable::new(settings);
         let streams = Arc::new(stream::Streams::new(&pool));
+        let transfers = TransferRepository::new(database::beside(&pool, TRANSFERS_AT_ONCE));
         let settings = Repository::new(settings, live.clone(), pool.clone(), &metrics);
         let (api_metrics, stream_metrics) = (metrics.part(), metrics.part());
         Ok(Self {
@@ -127,6 +134,7 @@ impl Admin {
             body_bytes_max,
             connections_per_client,
             deliverable,
+            transfers,
             api_metrics,
             stream_metrics,
         })

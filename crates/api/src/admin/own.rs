@@ -120,7 +120,10 @@ async fn lines(admin: &Admin, merchant: &MerchantId) -> Answer<Vec<LineView>> {
     let bands = admin.operations.lines().bands();
     let mut views = Vec::new();
     for key in &keys {
-        let Some((line, record)) = records.get(key).and_then(|record| Some((record.line()?, record))) else { continue };
+        // An answer that leaves out what cannot be read would look complete.
+        let unreadable = || Problem::internal("a credit line", &key.1);
+        let (line, record) =
+            records.get(key).and_then(|record| Some((record.line()?, record))).ok_or_else(unreadable)?;
         let today = credit::today(admin, (&key.0, key.1)).await?;
         let today = LineToday::of(record, &bands, LineUsage::of(account(&accounts, key)), today);
         views.extend(LineView::of(line.clone(), record, today).for_merchant());

@@ -240,7 +240,8 @@ impl NewToken {
     }
 }
 
-/// The grant as a merchant may give it to its own programs: no role, permission or life beyond its own.
+/// The grant as a merchant may give it to its own programs: no role or permission beyond its own, and a life of 90 days at
+/// most. It stays in force when its maker's own access ends.
 fn within(caller: &Caller, grant: Grant, now_ms: i64) -> Answer<Grant> {
     if grant.role != Role::Merchant {
         caller.require(Permission::TokensManage)?;

@@ -122,6 +122,20 @@ impl Operations {
         self.0.decide(prepared, Instant::now()).await.map_err(|undecided| undecided.error)
     }
 
+    /// Executes one operation where this server knows the account's credit line; `None` where it does not yet, or there is none.
+    ///
+    /// # Errors
+    /// As [`Operations::execute`].
+    pub async fn execute_on_line(&self, actor: &Actor, request: Request) -> Result<Option<Decision>, StoreError> {
+        let (_, in_force) = self.in_force(scope(&request), self.0.store().now_ms()).await;
+        if !matches!(in_force.credit, Credit::Line(_)) {
+            return Ok(None);
+        }
+        let prepared = self.prepare(actor, request, in_force, self.0.store().now_ms());
+        let decided = self.0.decide(prepared, Instant::now()).await;
+        decided.map(Some).map_err(|undecided| undecided.error)
+    }
+
     /// Executes the operations of one merchant in their order: all, or none where one is refused.
     ///
     /// # Errors

@@ -16,6 +16,9 @@ use sluice_store::StoreError;
 pub enum TransferError {
     #[error("its row cannot be read as a transfer: {0}")]
     Corrupt(String),
+    /// Its limit is not known: nothing is given away.
+    #[error("the server does not know the sender's credit line yet")]
+    Unknown,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -46,7 +49,11 @@ pub async fn finish(
             return Ok(Transferred { transfer: step.transfer, refused });
         };
         let is_return = step.transfer.state == TransferState::Returning;
-        let decision = operations.execute(&actor, request).await?;
+        let decision = if step.transfer.state == TransferState::Requested {
+            operations.execute_on_line(&actor, request).await?.ok_or(TransferError::Unknown)?
+        } else {
+            operations.execute(&actor, request).await?
+        };
         let code = decision.is_refused().then(|| decision.reply.record.code.as_str());
         step.done(Uuid::from_bytes(decision.reply.decision_id), code).await?;
         if let Some(code) = code {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use jiff::Span;
 use jiff::civil::Date;
 use quota::{AmountMinor, Code, OperationNo, OrderNo, Posting, PostingKind};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ use sluice_decision::decider::Decision;
 use sluice_decision::operations::{PostingAnswer, Request};
 use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRow, StoredEntry, day_of, id_of};
 use sluice_store::REMARKS_BYTES_MAX;
+
+/// How long ago money may have been received.
+const RECEIVED_YEARS_MAX: i64 = 30;
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
@@ -86,6 +90,9 @@ async fn post(
     let mut request = Request::posting(key.0.clone(), key.1, number, posting);
     let today = today(admin, (&key.0, key.1)).await?;
     let received_on = received_on.unwrap_or(today);
+    if received_on < today.saturating_sub(Span::new().years(RECEIVED_YEARS_MAX)) {
+        return Err(Problem::field("received_on", format!("must be within {RECEIVED_YEARS_MAX} years before {today}")));
+    }
     if received_on > today {
         return Err(Problem::field("received_on", format!("is in the future: the business day is {today}")));
     }

@@ -53,6 +53,9 @@ async fn disputes(
     let key = path.allowed(&caller, Permission::CreditRead)?;
     let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
     let after = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(id)| id);
-    let rows = repository(&admin).list(&key, after, page_max + 1).await.map_err(problem_of)?;
+    let mut rows = repository(&admin).list(&key, after, page_max + 1).await.map_err(problem_of)?;
+    if caller.merchant.is_some() {
+        rows = rows.into_iter().map(DisputeRow::for_merchant).collect();
+    }
     Ok(Json(Page::from_rows(rows, page_max, |row| HistoryPlace(row.dispute_id))))
 }

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::{LinePath, record, repository, today};
 use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
-use crate::admin::policies::{ChangeRequest, by, problem_of, writer};
+use crate::admin::policies::{by, problem_of, writer};
 use crate::admin::problem::Answer;
 use crate::admin::{Admin, Caller, Json, Path, Permission};
 use sluice_lines::{GradeRow, NextRun, RunRepository};
@@ -87,6 +87,15 @@ async fn request(
     Ok((StatusCode::CREATED, Json(asked.map_err(problem_of)?)))
 }
 
+/// Why a grade is approved.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ApprovalRequest {
+    /// Kept in the history.
+    #[schema(max_length = 1024)]
+    reason: Option<String>,
+}
+
 /// Which override.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -102,18 +111,18 @@ struct GradePath {
 
 /// Approve another grade that another person asked for.
 #[utoipa::path(post, path = "/credit-lines/{merchant_id}/{currency}/grade/{grade_id}/approve", tag = "credit",
-    operation_id = "approve_grade", params(GradePath), request_body = ChangeRequest,
+    operation_id = "approve_grade", params(GradePath), request_body = ApprovalRequest,
     responses((status = OK, body = GradeRow), Problems, BodyProblems, NotFound, Refusals))]
 async fn approve(
     State(admin): State<Admin>,
     caller: Caller,
     Path(path): Path<GradePath>,
-    Json(body): Json<ChangeRequest>,
+    Json(body): Json<ApprovalRequest>,
 ) -> Answer<Json<GradeRow>> {
     let GradePath { merchant_id, currency, grade_id } = path;
     writer(&caller, Permission::CreditApprove)?;
     let key = LinePath { merchant_id, currency }.allowed(&caller, Permission::CreditApprove)?;
     let today = today(&admin, (&key.0, key.1)).await?;
-    let approved = repository(&admin).approve_grade(body.by(&caller)?, &key, grade_id, today).await;
+    let approved = repository(&admin).approve_grade(by(&caller, body.reason.as_deref())?, &key, grade_id, today).await;
     Ok(Json(approved.map_err(problem_of)?))
 }

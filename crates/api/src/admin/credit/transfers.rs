@@ -86,7 +86,7 @@ pub(super) async fn request(admin: &Admin, caller: &Caller, body: TransferReques
         requested_by: actor.id.as_str(),
         operator_type: actor.operator_type,
     };
-    let transfers = TransferRepository::new(admin.pool.clone());
+    let transfers = admin.transfers.clone();
     if transfers.get(new.transfer_no).await.map_err(problem_of)?.is_none() {
         takes_part(admin, "from_merchant_id", &from, currency, body.amount).await?;
         takes_part(admin, "to_merchant_id", &to, currency, 0).await?;
@@ -130,6 +130,8 @@ fn outcome(finished: Result<Transferred, TransferError>) -> Answer<Transfer> {
             warn!(%error, "a transfer is not finished: a sweep goes on with it");
             no_decision(&error)
         }
+        TransferError::Unknown => Problem::quota(Code::CreditUnknown)
+            .detail("the server does not know the sender's line yet: the transfer goes on by itself"),
         TransferError::Row(error) => problem_of(error),
         TransferError::Corrupt(_) => Problem::internal("a transfer", &error),
     })?;
@@ -168,10 +170,13 @@ async fn get(State(admin): State<Admin>, caller: Caller, Path(path): Path<Transf
 pub(super) async fn find(admin: &Admin, caller: &Caller, transfer_no: &str) -> Answer<Transfer> {
     caller.require(Permission::CreditRead)?;
     let found = TransferRepository::new(admin.pool.clone()).get(transfer_no).await.map_err(problem_of)?;
-    let sees = |transfer: &Transfer| match &caller.merchant {
-        Some(own) => [&transfer.from_merchant_id, &transfer.to_merchant_id].iter().any(|id| *id == own.as_str()),
-        None => true,
+    let found = match &caller.merchant {
+        Some(own) => found
+            .filter(|transfer| {
+                [&transfer.from_merchant_id, &transfer.to_merchant_id].iter().any(|id| *id == own.as_str())
+            })
+            .map(|transfer| transfer.for_merchant(own)),
+        None => found,
     };
-    let found = found.filter(sees);
     found.ok_or_else(|| Problem::new(Kind::NotFound).detail("there is no such transfer"))
 }

@@ -80,11 +80,24 @@ fn members(message: &impl Serialize) -> Answer<Members> {
     }
 }
 
+/// Most members that one change removes, and how deep they may be: `terms.cycle.monthly`.
+const REMOVED_MAX: usize = 32;
+const DEPTH_MAX: usize = 4;
+
 /// Where a message says in `remove` which members of its `line` are to be removed, REST has null in their place.
 fn remove(members: &mut Members) -> Answer<()> {
     let Some(Value::Array(paths)) = members.remove("remove") else { return Ok(()) };
+    if paths.len() > REMOVED_MAX {
+        return Err(Problem::field("remove", format!("must name at most {REMOVED_MAX} members")));
+    }
     let refused = |path: &str| Problem::field("remove", format!("names {path}, which cannot be removed, or is set"));
     for path in paths.iter().filter_map(Value::as_str) {
+        if path.split('.').nth(DEPTH_MAX).is_some() {
+            return Err(Problem::field(
+                "remove",
+                format!("names a member inside of {DEPTH_MAX} others: there is none"),
+            ));
+        }
         let mut place = members.entry("line").or_insert(Value::Null);
         for name in path.split('.') {
             if place.is_null() {

@@ -27,6 +27,8 @@ use sluice_journal::usage_log::UsageLog;
 struct LogRows {
     pool: PgPool,
     filter: UsageFilter,
+    /// The caller is a merchant's.
+    for_merchant: bool,
 }
 
 impl Rows for LogRows {
@@ -35,7 +37,8 @@ impl Rows for LogRows {
     const FILE: &'static str = "usage-log";
 
     async fn read(&self, after: Option<TimeId>, limit: i64) -> Answer<Vec<UsageLog>> {
-        Ok(self.filter.rows(&self.pool, after, limit).await?)
+        let rows = self.filter.rows(&self.pool, after, limit).await?;
+        Ok(if self.for_merchant { rows.into_iter().map(UsageLog::for_merchant).collect() } else { rows })
     }
 
     fn place(row: &UsageLog) -> TimeId {
@@ -136,7 +139,8 @@ async fn answer(
 ) -> Answer<Response> {
     let LogQuery { format, cursor, limit, .. } = query;
     let request = ListRequest { format: *format, cursor: cursor.as_deref(), limit: *limit, headers };
-    request.answer(admin, caller, LogRows { pool: admin.pool.clone(), filter }).await
+    let for_merchant = caller.merchant.is_some();
+    request.answer(admin, caller, LogRows { pool: admin.pool.clone(), filter, for_merchant }).await
 }
 
 impl LogQuery {
