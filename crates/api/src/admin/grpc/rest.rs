@@ -221,6 +221,7 @@ mod tests {
         let terms = sluice_credit::Terms {
             listed_channels: Some(std::iter::once("card".to_owned()).collect()),
             cycle: sluice_credit::CycleRule::EveryDays { days: 7 },
+            transfer_max: Some(5),
             ..sluice_credit::Terms::default()
         };
         let rest = serde_json::to_value(&terms).unwrap();
@@ -230,5 +231,19 @@ mod tests {
         assert_eq!(serde_json::to_value(&message).unwrap(), rest);
         let none = pb::Terms { dunning: Some(pb::DunningLadder::default()), ..pb::Terms::default() };
         assert_eq!(serde_json::to_value(&none).unwrap(), json!({"dunning": []}));
+    }
+
+    /// Bands that are empty differ from those that are not set, which are the standard ones.
+    #[test]
+    fn scorecards_are_those_of_rest() {
+        let standard = sluice_credit::Scorecard::default();
+        let message: pb::Scorecard = serde_json::from_value(serde_json::to_value(&standard).unwrap()).unwrap();
+        assert_eq!(message.bands.as_ref().map(|table| table.bands.len()), Some(5));
+        let back: sluice_credit::Scorecard = serde_json::from_value(serde_json::to_value(&message).unwrap()).unwrap();
+        assert_eq!(back, standard);
+        let unset = pb::Scorecard { bands: None, ..message };
+        assert_eq!(serde_json::to_value(&unset).unwrap().get("bands"), None);
+        let none = pb::Scorecard { bands: Some(pb::BandTable::default()), ..unset };
+        assert_eq!(serde_json::to_value(&none).unwrap()["bands"], json!([]));
     }
 }
