@@ -177,7 +177,7 @@ async fn runs() -> Result<()> {
     let inputs = Inputs([(Feature::WorstDpd, 12), (Feature::Disputes, 4)].into_iter().collect());
     let trial: Scorecard = serde_json::from_value(card("trial"))?;
     let evaluated = ScorecardRun::new(&Scorecard::default(), Some(&trial), &inputs);
-    let details = json!({"inputs": inputs, "champion": evaluated.champion, "challenger": evaluated.challenger});
+    let details = json!({"has_effect": true, "inputs": inputs, "champion": evaluated.champion, "challenger": evaluated.challenger});
     let statement = "INSERT INTO credit_grade (merchant_id, currency, kind, grade, on_day, changed_on, requested_by, is_close, \
             scorecard, score, scored, challenger, challenger_score, challenger_grade, run, follows, cycle, stage, days_past_due) \
         SELECT merchant_id, currency, 'scorecard', 'D', on_day, on_day, 'system:scorecard', true, $1, $2, $3, 'trial', 560, 'D', \

@@ -129,7 +129,25 @@ async fn own(api: &Api) -> Result<()> {
     }
     expect(&oleg.post("/transfers", &body).await?, 200, &json!({"state": "completed"}));
     for merchant in [from, to] {
-        expect(&api.merchant(merchant)?.get("/transfers/t-5").await?, 200, &json!({"amount": 10}));
+        let seen = json!({"amount": 10, "state": "completed", "requested_by": "operators", "reason": null});
+        let seen = expect(&api.merchant(merchant)?.get("/transfers/t-5").await?, 200, &seen);
+        let decisions = (seen["reserve_decision"].is_null(), seen["credit_decision"].is_null());
+        assert_eq!(decisions, (merchant == to, merchant == from), "{seen}");
+        // Neither does the usage log say who made it, and with which words.
+        let rows =
+            rows_of(&api.merchant(merchant)?, merchant, if merchant == from { "transfer_out" } else { "transfer_in" });
+        let rows = rows.await?;
+        assert_eq!((&rows[0]["operator_id"], &rows[0]["remarks"]), (&json!("operators"), &Value::Null), "{rows:?}");
+    }
+    // Why the sender was refused is between it and the operators.
+    expect(
+        &oleg.post("/transfers", &transfer("t-6", from, to, 5_000)).await?,
+        403,
+        &json!({"code": "CREDIT_EXHAUSTED"}),
+    );
+    for (merchant, code) in [(from, json!("CREDIT_EXHAUSTED")), (to, Value::Null)] {
+        let seen = api.merchant(merchant)?.get("/transfers/t-6").await?;
+        expect(&seen, 200, &json!({"state": "refused", "code": code}));
     }
     let other = api.merchant("transfers-other")?.get("/transfers/t-5").await?;
     expect(&other, 404, &json!({"code": "NOT_FOUND"}));

@@ -143,7 +143,8 @@ async fn ran(both: &mut Both<'_>) -> Result<()> {
         let version = trial().replace(MERCHANT, merchant);
         let trial: Scorecard = serde_json::from_value(card(&version))?;
         let run = ScorecardRun::new(&Scorecard::default(), Some(&trial), &inputs);
-        let details = json!({"inputs": inputs, "champion": run.champion, "challenger": run.challenger});
+        let details =
+            json!({"has_effect": true, "inputs": inputs, "champion": run.champion, "challenger": run.challenger});
         for (cycle, stage, days_past_due) in [(Some(20_260_901), "current", 0), (None, "watch", 40)] {
             sqlx::query(
                 "INSERT INTO credit_grade (merchant_id, currency, kind, grade, on_day, changed_on, requested_by, is_close, \

@@ -190,6 +190,9 @@ mod tests {
             (&["limit_base"], Err(())),
             (&["terms.due_days"], Err(())),
             (&["limit_base.x"], Err(())),
+            (&["terms.a.b.c.d"], Err(())),
+            (&["a."], Ok(json!({"limit_base": 5, "terms": {"due_days": 30}, "a": {"": null}}))),
+            (&["remarks"; REMOVED_MAX + 1], Err(())),
         ];
         for (remove, expected) in table {
             assert_eq!(of(remove), expected, "{remove:?}");
