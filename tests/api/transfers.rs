@@ -134,9 +134,8 @@ async fn own(api: &Api) -> Result<()> {
         let decisions = (seen["reserve_decision"].is_null(), seen["credit_decision"].is_null());
         assert_eq!(decisions, (merchant == to, merchant == from), "{seen}");
         // Neither does the usage log say who made it, and with which words.
-        let rows =
-            rows_of(&api.merchant(merchant)?, merchant, if merchant == from { "transfer_out" } else { "transfer_in" });
-        let rows = rows.await?;
+        let action = if merchant == from { "transfer_out" } else { "transfer_in" };
+        let rows = rows_of(&api.merchant(merchant)?, merchant, action).await?;
         assert_eq!((&rows[0]["operator_id"], &rows[0]["remarks"]), (&json!("operators"), &Value::Null), "{rows:?}");
     }
     // Why the sender was refused is between it and the operators.
