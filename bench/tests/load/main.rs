@@ -85,7 +85,7 @@ fn every_axis_is_studied() {
     let (_, json) = run(&LoadOptions { studies: studies.clone(), duration, ..options() });
     let found = json["studies"].as_array().unwrap();
     assert_eq!(found.len(), studies.len(), "{json:#}");
-    for (study, points) in found.iter().zip([10, 5, 2, 2, 2, 5, 3, 2]) {
+    for (study, points) in found.iter().zip([10, 5, 2, 2, 3, 2, 5, 3, 2]) {
         assert_eq!(study["points"].as_array().unwrap().len(), points, "{study:#}");
         for point in study["points"].as_array().unwrap() {
             is_positive(point, "/sluice/rps/median");
