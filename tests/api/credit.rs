@@ -26,7 +26,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("credit::a_merchant_sees_its_own_line", own_line);
 }
 
-fn line(merchant: &str, limit: i64) -> Value {
+pub(crate) fn line(merchant: &str, limit: i64) -> Value {
     json!({"line": {"merchant_id": merchant, "currency": "USD", "limit_base": limit}, "reason": "a new contract"})
 }
 
@@ -54,7 +54,7 @@ pub(crate) async fn open(api: &Api, merchant: &str, limit: i64) -> Result<()> {
 }
 
 /// The server knows the line, which it learns within a second.
-async fn known(caller: &Caller, merchant: &str) -> Result<()> {
+pub(crate) async fn known(caller: &Caller, merchant: &str) -> Result<()> {
     wait::until_async("the server to know the line", STORED_WITHIN, || async {
         let account = caller.get(&format!("/quotas/merchant/{merchant}/currency/USD")).await?.json();
         Ok(account["credit"]["limit"].is_number().then_some(()))
@@ -390,14 +390,14 @@ async fn taken_over(api: &Api) -> Result<()> {
         expect(&ana.post(&path(m, step), &json!({})).await?, 200, &json!({}));
     }
     known(&ana, m).await?;
-    let open = |closed_on: &str, amount: i64| json!({"closed_on": closed_on, "amount": amount});
+    let owed = |closed_on: &str, amount: i64| json!({"closed_on": closed_on, "amount": amount});
     let table = [
         (json!([]), "BAD_REQUEST", "obligations"),
-        (json!([open("2026-02-27", 1)]), "BAD_REQUEST", "obligations[0].closed_on"),
-        (json!([open("2025-12-31", 1)]), "BAD_REQUEST", "obligations[0].closed_on"),
-        (json!([open("2099-01-31", 1)]), "BAD_REQUEST", "obligations[0].closed_on"),
-        (json!([open("2026-02-28", 1), open("2026-02-28", 2)]), "BAD_REQUEST", "obligations[1].closed_on"),
-        (json!([open("2026-02-28", 0)]), "BAD_AMOUNT", "obligations[0].amount"),
+        (json!([owed("2026-02-27", 1)]), "BAD_REQUEST", "obligations[0].closed_on"),
+        (json!([owed("2025-12-31", 1)]), "BAD_REQUEST", "obligations[0].closed_on"),
+        (json!([owed("2099-01-31", 1)]), "BAD_REQUEST", "obligations[0].closed_on"),
+        (json!([owed("2026-02-28", 1), owed("2026-02-28", 2)]), "BAD_REQUEST", "obligations[1].closed_on"),
+        (json!([owed("2026-02-28", 0)]), "BAD_AMOUNT", "obligations[0].amount"),
         (
             json!([{"closed_on": "2026-02-28", "due_on": "2026-02-27", "amount": 1}]),
             "BAD_REQUEST",
@@ -409,7 +409,7 @@ async fn taken_over(api: &Api) -> Result<()> {
         assert_eq!((&answer.json()["code"], &answer.json()["field"]), (&json!(code), &json!(field)), "{obligations}");
     }
     let obligations = json!({"reason": "the former system", "obligations": [
-        {"closed_on": "2026-03-31", "due_on": "2035-04-30", "amount": 11_000}, open("2026-02-28", 500)]});
+        {"closed_on": "2026-03-31", "due_on": "2035-04-30", "amount": 11_000}, owed("2026-02-28", 500)]});
     for replay in [false, true] {
         let expected = json!({"obligations": [
             {"number": "USD-20260201", "amount": 500, "replay": replay},
@@ -431,8 +431,28 @@ async fn taken_over(api: &Api) -> Result<()> {
         Ok((refused["code"] == "CREDIT_FROZEN" && refused["credit"]["exposure"] == 11_500).then_some(()))
     })
     .await?;
+    for received_on in ["-009999-12-31", "1900-01-01", "2099-01-01"] {
+        let repayment = json!({"repayment_no": "p-0", "amount": 1, "received_on": received_on});
+        let answer = oleg.post(&path(m, "/repayments"), &repayment).await?;
+        expect(&answer, 400, &json!({"code": "BAD_REQUEST", "field": "received_on"}));
+    }
     let repayment = json!({"repayment_no": "p-1", "amount": 2_000});
     expect(&oleg.post(&path(m, "/repayments"), &repayment).await?, 200, &json!({"credit": {"exposure": 9_500}}));
+    // The line that was made last counts, also where it was opened elsewhere before the one that is closed.
+    let m = "credit-taken-over-again";
+    open(api, m, 1_000).await?;
+    expect(&ana.post(&path(m, "/close"), &json!({})).await?, 200, &json!({"state": "closed"}));
+    let mut draft = line(m, 2_000);
+    draft["line"]["taken_over_from"] = json!("2020-01-15");
+    expect(&oleg.post("/credit-lines", &draft).await?, 201, &json!({"state": "draft"}));
+    for step in ["/approve", "/activate"] {
+        expect(&ana.post(&path(m, step), &json!({})).await?, 200, &json!({}));
+    }
+    wait::until_async("the server to know the second line", STORED_WITHIN, || async {
+        let line = ana.get(&path(m, "")).await?.json();
+        Ok((consume(&oleg, m, "1", 1_500).await?.status == 200 && line["today"]["limit"] == 2_000).then_some(()))
+    })
+    .await?;
     // Only a line of another system has such statements.
     open_here(api, "credit-opened-here").await
 }

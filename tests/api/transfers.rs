@@ -1,16 +1,24 @@
 //! Transfers of credit: all or nothing, once, within the sender's limit.
 
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use testkit::Result;
 use testkit::api::{Api, Caller, expect};
 use testkit::client::Answer;
+use testkit::{Result, wait};
 
-use crate::credit::{consume, open, patch, path, rows_of};
+use crate::credit::{consume, known, line, open, patch, path, rows_of};
+
 use crate::suite::Suite;
+
+/// The server reads a line again within a second of the journal.
+const KNOWN_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.add("transfers::credit_moves_from_one_account_to_another_once", once);
     suite.add("transfers::what_the_sender_cannot_give_is_refused_for_good", refused);
+    suite.add("transfers::a_line_that_is_past_due_gives_nothing_away", past_due);
     suite.add("transfers::mistakes_name_their_field", mistakes);
     suite.add("transfers::each_side_sees_its_own", own);
 }
@@ -74,6 +82,31 @@ async fn refused(api: &Api) -> Result<()> {
     let body = transfer("t-3", from, to, 1_001);
     expect(&oleg.post("/transfers", &body).await?, 200, &json!({"state": "completed"}));
     assert_eq!((exposure(&oleg, from).await?, exposure(&oleg, to).await?), (501, -1_001));
+    Ok(())
+}
+
+/// Ten days past due, with room in its limit: what it gave away could come back as a payment of what is due.
+async fn past_due(api: &Api) -> Result<()> {
+    let (oleg, ana) = (api.operator()?, api.admin()?);
+    let (from, to) = ("transfers-late", "transfers-late-friend");
+    open(api, to, 1_000).await?;
+    let mut draft = line(from, 10_000);
+    draft["line"]["taken_over_from"] = json!("2026-01-15");
+    expect(&oleg.post("/credit-lines", &draft).await?, 201, &json!({"state": "draft"}));
+    for step in ["/approve", "/activate"] {
+        expect(&ana.post(&path(from, step), &json!({})).await?, 200, &json!({}));
+    }
+    known(&ana, from).await?;
+    let due_on = (Utc::now() - TimeDelta::days(10)).date_naive();
+    let open = json!({"obligations": [{"closed_on": "2026-03-31", "due_on": due_on, "amount": 1_000}]});
+    expect(&oleg.post(&path(from, "/obligations"), &open).await?, 200, &json!({}));
+    wait::until_async("the server to know what is past due", KNOWN_WITHIN, || async {
+        let account = ana.get(&format!("/quotas/merchant/{from}/currency/USD")).await?.json();
+        Ok((account["credit"]["limit"] == 7_500).then_some(()))
+    })
+    .await?;
+    expect(&oleg.post("/transfers", &transfer("t-7", from, to, 1)).await?, 403, &json!({"code": "CREDIT_RESTRICTED"}));
+    assert_eq!((exposure(&oleg, from).await?, exposure(&oleg, to).await?), (1_000, 0));
     Ok(())
 }
 
