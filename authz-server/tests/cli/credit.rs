@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sluice_kit::database::change::By;
 use sluice_lines::{LineRepository, id_of};
 use testkit::api::{Api, expect};
+use testkit::client::Call;
 use testkit::{Result, wait};
 
 use crate::bench::{Ran, run};
@@ -226,6 +227,10 @@ async fn lines_of_another_system_are_imported_in_as_many_runs_as_it_takes() -> R
         let path = format!("/credit-lines/moved/USD/{step}");
         assert_eq!(caller.post(&path, &json!({})).await?.status, 200, "{step}");
     }
+    // Also with a change that is drafted.
+    let change = Call::post_json("/credit-lines/moved/USD", json!({"line": {"limit_base": 20_000}}).to_string());
+    let changed = bench.api.operator()?.send(Call { method: "PATCH".to_owned(), ..change }).await?;
+    expect(&changed, 200, &json!({"state": "draft"}));
     for _ in 0..2 {
         check(import(&[])?, in_force);
     }
