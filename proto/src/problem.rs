@@ -71,6 +71,9 @@ pub struct RefusalDetails {
     /// `SUSPENDED`: `account`, or `merchant` where the merchant is suspended as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<String>,
+    /// A window or pending limit where payments have a weight: what the payment counts against it, in place of its amount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_amount: Option<u64>,
     /// `CREDIT_…`: how the credit line stands. A problem has it as a member of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credit: Option<CreditStanding>,

@@ -147,18 +147,18 @@ impl Account {
     }
 
     /// The first window limit that a charge would break, in the order of codes.
-    pub(crate) fn breaks(&self, amount: AmountMinor, limits: &Limits) -> Option<Code> {
+    pub(crate) fn breaks(&self, counted: u64, limits: &Limits) -> Option<Code> {
         let broken = |limit: &LimitName| match limit.kind() {
             LimitKind::Count(period) => over(self.of(period).count, 1, limits.of(period).count),
-            LimitKind::Amount(period) => over(self.of(period).amount, amount.get(), limits.of(period).amount),
+            LimitKind::Amount(period) => over(self.of(period).amount, counted, limits.of(period).amount),
             LimitKind::Pending | LimitKind::Refunded(_) => false,
         };
         LimitName::ALL.into_iter().find(broken).map(LimitName::code)
     }
 
     /// Counts a charge in every window.
-    pub(crate) fn charge(&mut self, amount: AmountMinor) {
-        self.consume(amount.get());
+    pub(crate) fn charge(&mut self, counted: u64) {
+        self.consume(counted);
         Period::ALL.into_iter().for_each(|period| self.of_mut(period).count += 1);
     }
 

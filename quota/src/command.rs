@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     AmountMinor, AttemptId, Breach, Channel, ClosedCycle, ClosedWindow, Code, CounterName, CreditTerms, Crossing,
     Currency, HoldTerms, Limits, MerchantId, OperationId, OperationNo, Order, OrderNo, PaymentNo, PerPeriod, Policy,
-    Posting, PostingKind, Record, ThresholdPolicy, Throttle, WindowIds, WindowLimits,
+    Posting, PostingKind, Record, ThresholdPolicy, Throttle, Weighed, Weight, WindowIds, WindowLimits,
 };
 
 /// Later times (after the year 2223) are treated as this one, so that their microseconds stay exact in a double.
@@ -265,6 +265,8 @@ impl Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
     pub amount: AmountMinor,
+    /// What the amount counts against the amount limits; the order keeps it.
+    pub weight: Weight,
     pub limits: Limits,
     /// The code with which the policy refuses the charge, independent of usage. The replay of an admitted charge takes precedence.
     pub refusal: Option<Code>,
@@ -278,6 +280,18 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// What it counts against the amount limits.
+    #[must_use]
+    pub fn counts(&self) -> u64 {
+        self.weight.counts(self.amount.get())
+    }
+
+    /// The figure beside its amount; `None` where the limits count amounts as they are.
+    #[must_use]
+    pub fn weighed(&self) -> Option<Weighed> {
+        (!self.weight.is_amount()).then(|| Weighed { weight: self.weight, counted: self.counts() })
+    }
+
     /// The window limits that no charge exceeds.
     #[must_use]
     pub fn hard_limits(&self) -> Limits {
@@ -290,6 +304,7 @@ impl Charge {
         match policy {
             Some(policy) => Self {
                 amount,
+                weight: policy.weight,
                 limits: policy.limits,
                 refusal: policy.refuses(amount, currency, channel),
                 pace: match policy.breach {
@@ -301,6 +316,7 @@ impl Charge {
             },
             None => Self {
                 amount,
+                weight: Weight::AMOUNT,
                 limits: Limits::UNLIMITED,
                 refusal: Some(Code::PolicyMissing),
                 pace: None,

@@ -12,8 +12,8 @@ mod refund;
 mod void;
 
 use crate::{
-    Account, Action, AmountMinor, Code, Command, CreditRecord, Crossing, Effect, First, Merchant, Operation,
-    OperationId, OperationKind, Order, OrderState, OrderSummary, Outcome, Record, Resolution, ThresholdLevels,
+    Account, Action, AmountMinor, Charge, Code, Command, CreditRecord, Crossing, Effect, First, Merchant, Operation,
+    OperationId, OperationKind, Order, OrderState, OrderSummary, Outcome, Record, Resolution, ThresholdLevels, Weighed,
 };
 
 /// The stored state that a command concerns; `None` where nothing is stored.
@@ -81,6 +81,8 @@ struct Verdict {
     journal: bool,
     decision_id: [u8; 16],
     amount: u64,
+    /// What the amount counts, where that is another figure.
+    weighed: Option<Weighed>,
     /// The amount of the operation that the command conflicts with, where it is not the order's.
     first: Option<AmountMinor>,
     wait_ms: u64,
@@ -93,6 +95,10 @@ struct Verdict {
 impl Verdict {
     fn amount(self, amount: u64) -> Self {
         Self { amount, ..self }
+    }
+
+    fn weighed(self, weighed: Option<Weighed>) -> Self {
+        Self { weighed, ..self }
     }
 
     /// The answer repeats an earlier one.
@@ -172,6 +178,7 @@ impl<'a> Case<'a> {
             journal: true,
             decision_id: self.command.decision_id,
             amount: self.command.action.amount().map_or(0, AmountMinor::get),
+            weighed: self.command.action.charge().and_then(Charge::weighed),
             first: None,
             wait_ms: 0,
             account: None,
@@ -203,7 +210,8 @@ impl<'a> Case<'a> {
     }
 
     fn outcome(&self, verdict: Verdict) -> Outcome {
-        let Verdict { code, replay, journal, decision_id, amount, first, wait_ms, account, order, merchant } = verdict;
+        let Verdict { code, replay, journal, decision_id, amount, weighed, first, wait_ms, account, order, merchant } =
+            verdict;
         if let Some(merchant) = merchant {
             return self.merchant_outcome(code, replay, journal, merchant);
         }
@@ -221,6 +229,7 @@ impl<'a> Case<'a> {
             pending_before: self.account.pending,
             pending_after: after.pending,
             amount,
+            weighed,
             wait_ms,
             order: order.as_ref().or(self.order).map(summary).unwrap_or_default(),
             first: self

@@ -25,6 +25,7 @@ mod predict;
 mod record;
 mod text;
 mod thresholds;
+mod weight;
 mod window;
 #[cfg(test)]
 mod zones;
@@ -54,6 +55,7 @@ pub use predict::{Outlook, Prediction};
 pub use record::{First, OrderSummary, Record, WindowUsage};
 pub use text::{TextError, document_text};
 pub use thresholds::{Crossing, ThresholdLevels, ThresholdPolicy, Thresholds, ThresholdsError};
+pub use weight::{Weighed, Weight};
 pub use window::{Calendar, WindowIds};
 
 use serde::{Deserialize, Serialize};

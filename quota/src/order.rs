@@ -1,6 +1,6 @@
 //! The stored state of one (merchant, order number).
 
-use crate::{AmountMinor, AttemptId, Currency, OnExpiry, Origins};
+use crate::{AmountMinor, AttemptId, Currency, OnExpiry, Origins, Weighed, Weight};
 
 /// Attempts that are stored with an order: this many live ones, and this many voided ones.
 ///
@@ -141,8 +141,10 @@ pub struct Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     pub currency: Currency,
-    /// Consumed amount; zero for an order that was never charged.
+    /// The charged amount; zero for an order that was never charged.
     pub amount: AmountMinor,
+    /// What the amount counts against the limits.
+    pub weight: Weight,
     /// The windows that the charge went into.
     pub charged_in: Origins,
     pub state: OrderState,
@@ -183,6 +185,7 @@ impl Order {
         Self {
             currency,
             amount: AmountMinor::ZERO,
+            weight: Weight::AMOUNT,
             charged_in: Origins::all(crate::Origin { id: 0, epoch: 0 }),
             state: OrderState::Open,
             pinned: false,
@@ -219,6 +222,34 @@ impl Order {
             OrderState::Held => self.amount.get().saturating_sub(self.settled),
             OrderState::Open | OrderState::Charged | OrderState::Settled | OrderState::Voided => 0,
         }
+    }
+
+    /// The net amount, which still counts: what is captured or still held, less what was refunded.
+    #[must_use]
+    pub fn net(&self) -> u64 {
+        let refunds = self.operations.iter().filter(|operation| operation.kind == OperationKind::Refund);
+        let refunded: u64 = refunds.map(|operation| operation.amount.get()).sum();
+        (self.captured() + self.held()).saturating_sub(refunded)
+    }
+
+    /// What is returned to the limits for a part of the amount.
+    pub(crate) fn counts_of_last(&self, less: u64) -> u64 {
+        if self.weight.is_amount() { less } else { self.weight.counts_of_last(self.net(), less) }
+    }
+
+    /// What a capture beyond the hold consumes.
+    pub(crate) fn counts_of_next(&self, more: u64) -> u64 {
+        if self.weight.is_amount() { more } else { self.weight.counts_of_next(self.net(), more) }
+    }
+
+    /// What a part of the hold counts, when it is no longer held.
+    pub(crate) fn counts_of_held(&self, less: u64) -> u64 {
+        self.weight.counts_of_last(self.held(), less)
+    }
+
+    /// The figure beside an amount of the order; `None` where the limits count amounts as they are.
+    pub(crate) fn weighed(&self, counted: u64) -> Option<Weighed> {
+        (!self.weight.is_amount()).then_some(Weighed { weight: self.weight, counted })
     }
 
     /// Whether only tombstones of attempts are stored: the order itself is unknown.

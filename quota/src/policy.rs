@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AmountMinor, Calendar, Channel, Code, Currency, PerPeriod, Period, ThresholdPolicy, WindowIds};
+use crate::{AmountMinor, Calendar, Channel, Code, Currency, PerPeriod, Period, ThresholdPolicy, Weight, WindowIds};
 
 /// The limits of one window; [`AmountMinor::MAX`] where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +144,8 @@ pub struct Policy {
     pub single_min: AmountMinor,
     pub single_max: AmountMinor,
     pub limits: Limits,
+    /// What payments count against the amount limits.
+    pub weight: Weight,
     pub breach: Breach,
     pub hold: HoldTerms,
     /// By how many percent of a hold its captures may exceed it; 0 to 100.
@@ -172,6 +174,7 @@ impl Policy {
             single_min: AmountMinor::ZERO,
             single_max: AmountMinor::MAX,
             limits: Limits::UNLIMITED,
+            weight: Weight::AMOUNT,
             breach: Breach::Reject,
             hold: HoldTerms::DEFAULT,
             over_capture_percent: 0,

@@ -36,22 +36,15 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// The prediction around the record of a (dry) charge of `amount` at `now_ms` (milliseconds since the epoch). `hard` are the
-    /// limits that no payment exceeds: `limits` themselves, or the ceiling of a policy that throttles payments above them.
+    /// The prediction around the record of a (dry) charge at `now_ms` (milliseconds since the epoch), for payments that count
+    /// `counted` against amount limits. `hard` are the limits that no payment exceeds: `limits` themselves, or the ceiling of a policy that throttles payments above them.
     #[must_use]
-    pub fn of(
-        record: &Record,
-        amount: AmountMinor,
-        limits: &Limits,
-        hard: &Limits,
-        calendar: &Calendar,
-        now_ms: i64,
-    ) -> Self {
+    pub fn of(record: &Record, counted: u64, limits: &Limits, hard: &Limits, calendar: &Calendar, now_ms: i64) -> Self {
         let set = LimitName::ALL.into_iter().filter(|limit| limit.max(limits) != AmountMinor::MAX.get());
         let outlooks: Vec<Outlook> = set.map(|limit| outlook(limit, record, limits, calendar, now_ms)).collect();
         let fitting = outlooks.iter().filter_map(|outlook| {
             let (before, _) = outlook.limit.used(record);
-            fits(outlook.limit, outlook.limit.max(hard).saturating_sub(before), amount)
+            fits(outlook.limit, outlook.limit.max(hard).saturating_sub(before), counted)
                 .map(|fits| (fits, outlook.limit))
         });
         // The first of the smallest: `min_by_key` keeps the first of equals.
@@ -66,11 +59,11 @@ impl Prediction {
 }
 
 /// How many payments fit into the remaining quota; `None` for limits that payments do not count against.
-const fn fits(limit: LimitName, remaining: u64, amount: AmountMinor) -> Option<u64> {
+const fn fits(limit: LimitName, remaining: u64, counted: u64) -> Option<u64> {
     match limit.kind() {
         LimitKind::Pending | LimitKind::Refunded(_) => None,
         LimitKind::Count(_) => Some(remaining),
-        LimitKind::Amount(_) => remaining.checked_div(amount.get()),
+        LimitKind::Amount(_) => remaining.checked_div(counted),
     }
 }
 
@@ -140,14 +133,8 @@ mod tests {
         ];
         for (row, (limits, used, count, size, hours, fits, binding, exhausted)) in table.into_iter().enumerate() {
             let now_ms = day + hours * HOUR_MS;
-            let prediction = Prediction::of(
-                &record(used, size, count, now_ms),
-                amount(size),
-                &limits,
-                &limits,
-                &Calendar::UTC,
-                now_ms,
-            );
+            let prediction =
+                Prediction::of(&record(used, size, count, now_ms), size, &limits, &limits, &Calendar::UTC, now_ms);
             assert_eq!((prediction.fits, prediction.binding), (fits, binding), "row {row}");
             let left = prediction.exhausted_at_ms.map(|at| (at - now_ms) / HOUR_MS);
             assert_eq!(left, exhausted, "row {row}");

@@ -1,6 +1,6 @@
 //! The record of one decision: each counter before and after it, and the state of the order.
 
-use crate::{Code, CreditRecord, Currency, OrderState, PerPeriod, Period, ThresholdLevels};
+use crate::{Code, CreditRecord, Currency, OrderState, PerPeriod, Period, ThresholdLevels, Weighed};
 
 /// One window of an account, before and after a command. Amounts in minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,9 @@ pub struct Record {
     pub pending_after: u64,
     /// The amount that the command moved, or would have moved: the command's own, or all that was left where it had none.
     pub amount: u64,
+    /// What the amount counts against the amount limits, consumed or returned, where that is another figure. `None` also for a
+    /// command that neither consumes nor returns quota, and for one that repeats a capture, void or refund.
+    pub weighed: Option<Weighed>,
     /// Milliseconds: how long the proxy delays an admitted charge, or after which time a charge that was refused with
     /// [`Code::Throttled`] may be retried.
     pub wait_ms: u64,
@@ -86,6 +89,7 @@ impl Record {
             pending_before: 0,
             pending_after: 0,
             amount: 0,
+            weighed: None,
             wait_ms: 0,
             order: OrderSummary::default(),
             first: None,
@@ -96,6 +100,12 @@ impl Record {
             levels: ThresholdLevels::default(),
             credit: None,
         }
+    }
+
+    /// What the amount counts against the amount limits.
+    #[must_use]
+    pub fn counted(&self) -> u64 {
+        self.weighed.map_or(self.amount, |weighed| weighed.counted)
     }
 
     /// Whether the sum of the order's captures exceeds its hold.

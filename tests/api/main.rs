@@ -23,6 +23,7 @@ mod stream;
 mod suite;
 mod transfers;
 mod usage_logs;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ use suite::Suite;
 fn main() -> ExitCode {
     let mut suite = Suite::default();
     charges::add(&mut suite);
+    weights::add(&mut suite);
     holds::add(&mut suite);
     accounts::add(&mut suite);
     alerts::add(&mut suite);

@@ -36,6 +36,13 @@ merchants:
   paced:
     daily_amount: 1000
     breach: {throttle: {per_minute: 1, burst: 1, delay_ms_max: 0, ceiling_percent: 300}}
+  weighed: &weighed
+    daily_amount: 1000
+    channels:
+      card: {weight_bp: 12500}
+      transfer: {weight_bp: 3333}
+      voucher: {units_per_payment: 300}
+  weighed-returns: *weighed
   short-holds: {hold: {lifetime_secs: 60, on_expiry: void}}
 ";
 

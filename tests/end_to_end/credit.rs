@@ -18,7 +18,7 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 const LIMIT: i64 = 10_000;
 const POLICIES: &str = "version: credit\n\
     default: {timezone: UTC, daily_amount: 100000000}\n\
-    merchants:\n  lenient: {on_unknown_credit: allow}\n";
+    merchants:\n  lenient: {on_unknown_credit: allow}\n  weighed: {daily_amount: 1000, weight_bp: 20000}\n";
 
 pub(crate) fn add(suite: &mut Suite) {
     let options = StackOptions { policies: Some(POLICIES.to_owned()), ..patient() };
@@ -42,6 +42,7 @@ fn refused(stack: &Stack, answer: &Answer, (status, code): (u16, &str), order: &
 }
 
 async fn with_and_without(stack: &mut Stack) -> Result<()> {
+    what_a_payment_counts_is_stated(stack).await?;
     for merchant in ["line", "lenient"] {
         open_line(stack, merchant, LIMIT).await?;
     }
@@ -58,6 +59,23 @@ async fn with_and_without(stack: &mut Stack) -> Result<()> {
     stack.postgres.restart()?;
     ready_says(stack, "postgres", true)?;
     what_is_read_again_counts(stack).await
+}
+
+/// A payment with a weight is refused by what it counts, and the refusal has that figure on either way through the proxy.
+async fn what_a_payment_counts_is_stated(stack: &Stack) -> Result<()> {
+    ensure_eq!(pay(stack, "weighed", 1, 400).await?.status, 200, "800 of 1000");
+    for (number, path) in [(2, "/v1/payments"), (3, "/native/v1/payments")] {
+        let payment = payment("weighed", number, 101).path(path);
+        let answer = stack.send(Protocol::Http2, payment.call()).await?;
+        let order_no = format!("weighed-{number}");
+        let problem = refused(stack, &answer, (429, "DAILY_AMOUNT"), &order_no)?;
+        ensure_eq!(problem["details"], json!({"counted_amount": 202}), "{path}");
+        ensure_eq!(problem["limit"]["remaining"], 200, "{path}");
+        let logged = stack.server.logged(|line| line["order_no"] == order_no)?;
+        ensure_eq!((&logged["amount_minor"], &logged["counted_minor"]), (&json!(101), &json!(202)), "{logged}");
+    }
+    ensure_eq!(pay(stack, "weighed", 4, 100).await?.status, 200, "all of it");
+    Ok(())
 }
 
 /// In the problem, on either way through the proxy; in the server's log; in the journal.

@@ -32,6 +32,7 @@ merchants:
   choosy: {allowed_channels: [card], allowed_currencies: [USD]}
   holding: {pending_amount: 1500}
   refunding: {refund_daily_amount: 500}
+  weighed: {daily_amount: 1000, weight_bp: 5000}
   by-channel: {channels: {wallet: {over_capture_percent: 10, refund_daily_amount: 500}}}
 ";
 

@@ -7,6 +7,7 @@ use proto::quota_v1::{
     ResumeRequest, SettleRequest, SuspendRequest, VoidRequest,
 };
 use testkit::Result;
+use tonic_types::StatusExt;
 
 use crate::bench::{self, Answer, ask, check, consume, done, hold, usd};
 use crate::refusals::reason;
@@ -120,6 +121,25 @@ async fn each_operation_does_what_it_says_and_a_repetition_nothing() -> Result<(
     let refused = bench::ask(&mut client, extend(1)).await.expect_err("a time that is over");
     assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
     done(&mut client, void("D")).await?;
+    Ok(())
+}
+
+/// What an amount counts stands beside it, in answers and in the details of a refusal; it is absent where both are the same.
+#[tokio::test]
+async fn what_an_amount_counts_is_in_the_answers() -> Result<()> {
+    let api = bench::start(&[])?;
+    let mut client = bench::client(&api, &api.operator()?).await?;
+    let Ok(Answer::Check(before)) = ask(&mut client, check("weighed", 1001)).await else { panic!("no check") };
+    assert_eq!((before.counted_amount, before.remaining_daily, before.fits), (Some(501), Some(499), Some(1)));
+    for replay in [false, true] {
+        let consumed = done(&mut client, consume("weighed", "A", 1001)).await?;
+        assert_eq!((consumed.amount, consumed.counted_amount, consumed.replay), (1001, Some(501), replay));
+        assert_eq!(figures(&consumed).0[0], 501);
+    }
+    let refused = ask(&mut client, consume("weighed", "B", 1000)).await.expect_err("more than is left");
+    let metadata = refused.get_details_error_info().expect("there is one").metadata;
+    assert_eq!((reason(&refused).as_str(), metadata["counted_amount"].as_str()), ("DAILY_AMOUNT", "500"));
+    assert_eq!(done(&mut client, consume(MERCHANT, "A", 1001)).await?.counted_amount, None);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quota::{
     Account, Action, AmountMinor, AttemptId, Calendar, Charge, Code, Command, Currency, Effect, HoldTerms, Limits,
-    MerchantId, OnExpiry, OperationId, Order, OrderNo, Refund, Reply, Settle, shard_of,
+    MerchantId, OnExpiry, OperationId, Order, OrderNo, Refund, Reply, Settle, Weight, shard_of,
 };
 use sluice_kit::clock;
 use sluice_settings::Secret;
@@ -104,12 +104,21 @@ fn amount(value: u64) -> AmountMinor {
 fn charge(value: u64) -> Charge {
     Charge {
         amount: amount(value),
+        weight: Weight::AMOUNT,
         limits: Limits::UNLIMITED,
         refusal: None,
         pace: None,
         replays_max: None,
         refuse_unknown_credit: false,
     }
+}
+
+/// The same charge or hold, of which the limits count by a weight.
+pub(crate) fn weighed(mut action: Action, weight: Weight) -> Action {
+    if let Action::Consume(charge) | Action::Hold(charge, _) = &mut action {
+        charge.weight = weight;
+    }
+    action
 }
 
 pub(crate) fn consume(value: u64) -> Action {

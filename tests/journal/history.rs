@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use quota::{
-    Action, AttemptId, Code, MerchantId, OnExpiry, Order, OrderNo, OrderState, Origins, PerPeriod, Refund, Reset,
+    Action, AmountMinor, AttemptId, Code, MerchantId, OnExpiry, Order, OrderNo, OrderState, Origins, PerPeriod, Refund,
+    Reset, Weight,
 };
 use sluice_journal::HistoryStore;
 use sluice_journal::history::{self, HistoryError};
@@ -14,7 +15,7 @@ use sqlx::PgPool;
 use testkit::{Failure, Result};
 
 use crate::bench::{AT_MS, Bench, SHARDS};
-use crate::engine::{Engine, ORDER_TTL_SECS, audit, consume, hold, refund, settle};
+use crate::engine::{Engine, ORDER_TTL_SECS, audit, consume, hold, refund, settle, weighed};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -169,7 +170,7 @@ async fn generated_orders_are_rebuilt_as_the_store_had_them() -> Result<()> {
     let (mut engine, pool, journal) = (Engine::open(&bench)?, bench.postgres.pool().await?, bench.journal("a")?);
     engine.order_ttl_secs = 400 * 86_400;
     let mut random = Random(0x5eed);
-    let (mut states, mut operations) = ([0_u32; OrderState::ALL.len()], 0);
+    let (mut states, mut operations, mut weights) = ([0_u32; OrderState::ALL.len()], 0, 0);
     let (orders, mut now_ms) = (150, AT_MS);
     for number in 0..orders {
         for _ in 0..1 + random.below(24) {
@@ -188,11 +189,13 @@ async fn generated_orders_are_rebuilt_as_the_store_had_them() -> Result<()> {
         if let Some(order) = &kept {
             states[usize::from(order.state.number())] += 1;
             operations += order.operations.len();
+            weights += u32::from(!order.weight.is_amount());
         }
         assert_eq!(find(&engine, &pool, &order_no, LATER_MS).await?, without_attempts(kept), "{order_no}");
     }
     // A generator that makes no order of a kind would prove nothing of it.
-    assert!(states.iter().all(|count| *count > 0) && operations > 100, "{states:?} {operations}");
+    assert!(states.iter().all(|count| *count > 0), "{states:?}");
+    assert!(operations > 100 && weights > 50, "{operations} operations, {weights} with a weight");
     journal.stop()
 }
 
@@ -201,9 +204,11 @@ fn any_action(random: &mut Random) -> Action {
     let (value, number) = (random.pick(&[0, 5, 10, 40]), random.pick(&numbers));
     let reserve = Refund { reserve: true, ..refund(value, number) };
     let settled = random.pick(&[OnExpiry::Void, OnExpiry::Settle]);
+    let weight =
+        random.pick(&[Weight::AMOUNT, Weight::share(3_333).unwrap_or(Weight::AMOUNT), Weight::price(AmountMinor::MAX)]);
     match random.below(20) {
-        0..=3 => consume(100),
-        4..=7 => hold(100, 3600, settled),
+        0..=3 => weighed(consume(100), weight),
+        4..=7 => weighed(hold(100, 3600, settled), weight),
         8..=9 => Action::VoidAttempt,
         10 => Action::Void,
         11..=12 => settle(value, number, random.below(3) == 0),

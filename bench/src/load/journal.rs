@@ -380,6 +380,7 @@ impl Feeder {
             attempt: AttemptId(clock::decision_id()),
             action: Action::Consume(Charge {
                 amount,
+                weight: quota::Weight::AMOUNT,
                 limits: Limits::UNLIMITED,
                 refusal: None,
                 pace: None,

@@ -156,6 +156,8 @@ struct ProblemDetails {
     would_be: Option<i64>,
     /// SUSPENDED: `account`, or `merchant` where the merchant is suspended as a whole.
     suspended: Option<String>,
+    /// A limit of a window or of open holds, where payments have a weight: what the payment counts in place of its amount.
+    counted_amount: Option<u64>,
 }
 
 /// The parts of a [`Problem`].

@@ -328,6 +328,7 @@ impl<S: Store> Decider<S> {
             operation_no = command.operation_no.as_ref().map(OperationNo::as_str),
             attempt = %command.attempt,
             amount_minor = record.amount,
+            counted_minor = record.weighed.map(|weighed| weighed.counted),
             currency = %command.currency,
             code = record.code.as_str(),
             replay = record.replay,

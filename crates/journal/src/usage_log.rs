@@ -58,6 +58,12 @@ row! {
         /// The number of a posting to the credit line, as of a repayment.
         posting_no: Option<String>;
         amount: Option<i64>;
+        /// What the amount counts against the amount limits, consumed, captured or returned; null where it is the amount itself.
+        counted_amount: Option<i64>;
+        /// With `counted_amount`: the share of the amount that counts, in basis points.
+        weight_bp: Option<i32>;
+        /// With `counted_amount`: what every payment counts instead of its amount.
+        units_per_payment: Option<i64>;
         /// What was asked, as in `consume`, `refund`, `adjust`.
         action_type: String;
         success: bool;

@@ -9,7 +9,7 @@ use super::{PolicyError, UnknownMerchants, WeekStart};
 use crate::zone::{ZoneError, ZoneSource, check_zone_name};
 use quota::{
     AmountMinor, Breach, Calendar, Channel, Currency, HoldTerms, LimitName, OnExpiry, OnUnknownCredit, Policy,
-    ThresholdPolicy, Thresholds, Throttle,
+    ThresholdPolicy, Thresholds, Throttle, Weight,
 };
 
 /// The fields of one policy. `None` is inherited; [`AmountMinor::MAX`] removes an inherited limit.
@@ -27,6 +27,10 @@ pub struct PolicyFields {
     pub single_max: Option<AmountMinor>,
     /// The limits on usage that are set.
     pub limits: HashMap<LimitName, AmountMinor>,
+    /// The share of amounts that counts against the amount limits, in basis points; not beside `units_per_payment`.
+    pub weight_bp: Option<u32>,
+    /// What every payment counts against the amount limits instead of its amount, minor units.
+    pub units_per_payment: Option<AmountMinor>,
     pub breach: Option<Breach>,
     pub hold_lifetime_secs: Option<u32>,
     pub hold_on_expiry: Option<OnExpiry>,
@@ -68,6 +72,11 @@ impl PolicyFields {
         within(path, "cutoff_hour", self.cutoff_hour, 0, 23)?;
         within(path, "hold.lifetime_secs", self.hold_lifetime_secs, 1, HoldTerms::LIFETIME_SECS_MAX)?;
         within(path, "over_capture_percent", self.over_capture_percent.map(u32::from), 0, 100)?;
+        within(path, "weight_bp", self.weight_bp, 0, Weight::BP_MAX)?;
+        if self.weight_bp.is_some() && self.units_per_payment.is_some() {
+            let problem = "cannot be given together with weight_bp: a payment counts a share of its amount, or a price";
+            return Err(PolicyError::field(path, "units_per_payment", problem.to_owned()));
+        }
         for name in self.allowed_channels.iter().flatten() {
             Channel::parse(name)
                 .map_err(|error| PolicyError::field(path, "allowed_channels", format!("`{name}`: {error}")))?;
@@ -84,6 +93,11 @@ impl PolicyFields {
             (Some(min), Some(max)) => check_single(path, min, max),
             (_, _) => Ok(()),
         }
+    }
+
+    /// What payments count against the amount limits; the fields have been checked.
+    fn weight(&self) -> Option<Weight> {
+        self.units_per_payment.map(Weight::price).or_else(|| self.weight_bp.and_then(Weight::share))
     }
 
     /// Checks that no field is set that only the default policy for all channels and currencies may set.
@@ -172,6 +186,7 @@ impl Fold {
         for (limit, max) in &fields.limits {
             *limit.max_mut(limits) = *max;
         }
+        put(&mut policy.weight, fields.weight());
         put(&mut policy.breach, fields.breach);
         put(&mut policy.hold.lifetime_secs, fields.hold_lifetime_secs);
         put(&mut policy.hold.on_expiry, fields.hold_on_expiry);

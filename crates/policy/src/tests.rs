@@ -2,7 +2,7 @@ use super::*;
 use crate::zone::Bundled;
 use quota::{
     AmountMinor, Breach, Channel, Code, Currency, HoldTerms, LimitName, Limits, MerchantId, OnExpiry, Period, Policy,
-    ThresholdPolicy, Thresholds, Throttle, WindowIds, WindowLimits,
+    ThresholdPolicy, Thresholds, Throttle, Weight, WindowIds, WindowLimits,
 };
 
 /// A policy that sets one limit.
@@ -132,6 +132,12 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
         ("{version: a, default: [{daily_count: 1}, {daily_amount: -1}]}", "0 to 9007199254740991"),
         ("{version: a, default: [{daily_count: 1}, {timezone: X}]}", "`default[1].timezone`"),
         ("{version: a, default: {daily_count: 1, over_capture_percent: 101}}", "`default.over_capture_percent`"),
+        ("{version: a, default: {daily_amount: 1, weight_bp: 1000001}}", "`default.weight_bp`"),
+        ("{version: a, default: {daily_amount: 1, weight_bp: -1}}", "`default.weight_bp`"),
+        (
+            "{version: a, default: {daily_amount: 1, channels: {card: {weight_bp: 1, units_per_payment: 1}}}}",
+            "`default.channels.card.units_per_payment`: cannot be given together with weight_bp",
+        ),
         ("{version: a, default: {daily_count: 1, hold: {lifetime_secs: 0}}}", "`default.hold.lifetime_secs`"),
         ("{version: a, default: {daily_count: 1, hold: {on_expiry: keep}}}", "keep"),
         ("{version: a, default: {daily_count: 1, breach: slow}}", "`reject`, or `throttle`"),
@@ -326,6 +332,40 @@ merchants:
     let card = Channel::parse("card").unwrap();
     let policy = book.effective(&merchant("m"), currency("USD"), Some(&card), NOW_MS).unwrap();
     assert_eq!((policy.breach, policy.limits.pending), (Breach::Reject, AmountMinor::MAX));
+}
+
+/// A weight takes the place of the one that is inherited, whichever of the two kinds it is.
+#[test]
+fn weights_differ_by_channel_and_currency() {
+    let text = "
+version: a
+default:
+  daily_amount: 100
+  weight_bp: 5000
+  channels: {card: {units_per_payment: 7}, wallet: {weight_bp: 0}, transfer: {daily_amount: 50}}
+  currencies: {JPY: {units_per_payment: 900}}
+merchants: {m: {channels: {card: {weight_bp: 12500}}}, n: {units_per_payment: 3}}
+overrides: [{merchant: n, weight_bp: 10000, from: 2026-01-01, until: 2099-01-01, approved_by: a, reason: b}]
+";
+    let book = PolicyBook::from_yaml(text, &Bundled).unwrap();
+    let price = |units| Weight::price(AmountMinor::new(units).unwrap());
+    let share = |bp| Weight::share(bp).unwrap();
+    let table = [
+        ("other", "USD", None, share(5_000)),
+        ("other", "USD", Some("card"), price(7)),
+        ("other", "USD", Some("wallet"), share(0)),
+        ("other", "USD", Some("transfer"), share(5_000)),
+        ("other", "JPY", None, price(900)),
+        ("other", "JPY", Some("transfer"), price(900)),
+        ("other", "JPY", Some("card"), price(7)),
+        ("m", "USD", Some("card"), share(12_500)),
+        ("n", "USD", None, Weight::AMOUNT),
+    ];
+    for (id, code, channel, weight) in table {
+        let channel = channel.map(|name| Channel::parse(name).unwrap());
+        let policy = book.effective(&merchant(id), currency(code), channel.as_ref(), NOW_MS).unwrap();
+        assert_eq!(policy.weight, weight, "{id} {code} {channel:?}");
+    }
 }
 
 /// Channels share the account's counters: reported usage does not depend on the channel of a payment.

@@ -10,7 +10,7 @@ pub(crate) mod op;
 mod order;
 mod record;
 
-use quota::{AmountMinor, Currency, OrderState, Origin, Origins};
+use quota::{AmountMinor, Currency, OrderState, Origin, Origins, Weight};
 use thiserror::Error;
 
 pub use account::{Closed, account, closed, crossing, merchant, threshold_policy};
@@ -37,6 +37,8 @@ pub enum PackedError {
     Period(u8),
     #[error("the thresholds are not valid")]
     Thresholds,
+    #[error("the weight is not valid")]
+    Weight,
     #[error("the currency is unknown")]
     Currency,
     #[error("a number is not an integer from 0 to 2^53 - 1")]
@@ -72,6 +74,11 @@ impl Writer<'_> {
             Some(number) => self.number(number),
             None => self.bytes(&(-1.0_f64).to_le_bytes()),
         }
+    }
+
+    fn weight(&mut self, weight: Weight) {
+        self.u32(weight.bp());
+        self.amount(weight.units_per_payment());
     }
 
     /// The day determines month and year, see [`Reader::charged_in`].
@@ -134,6 +141,10 @@ impl<'a> Reader<'a> {
         let letters = self.array::<3>()?;
         let currency = std::str::from_utf8(&letters).ok().and_then(|code| Currency::parse(code).ok());
         currency.ok_or(PackedError::Currency)
+    }
+
+    fn weight(&mut self) -> Result<Weight, PackedError> {
+        Weight::of_parts(self.u32()?, self.amount()?).ok_or(PackedError::Weight)
     }
 
     /// A double that holds a whole number, which may be below zero.

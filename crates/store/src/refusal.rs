@@ -90,6 +90,9 @@ pub fn details(record: &Record, context: &RefusalContext<'_>) -> Option<RefusalD
         let (counter, would_be) = (Some(counter.as_str().to_owned()), Some(corrected(value, change)));
         return Some(RefusalDetails { counter, value: Some(value), would_be, ..none });
     }
+    if let Some(weighed) = record.weighed.filter(|_| record.code.http_status() == 429) {
+        return Some(RefusalDetails { counted_amount: Some(weighed.counted), ..none });
+    }
     let by_policy = [Code::AboveSingleMax, Code::BelowSingleMin, Code::ChannelNotAllowed, Code::CurrencyNotAllowed];
     context.by_policy.filter(|_| by_policy.contains(&record.code)).cloned()
 }
@@ -154,6 +157,9 @@ pub fn sentence(details: &RefusalDetails, currency: &str) -> Option<String> {
         let would_be = details.would_be.unwrap_or_default();
         let (max, now) = (AmountMinor::MAX, format!("{counter} is {value}"));
         return Some(format!("{now} and would become {would_be}, which is not 0 to {max}."));
+    }
+    if let Some(counted) = details.counted_amount {
+        return Some(format!("The payment counts {} against the limits.", minor(counted, currency)));
     }
     details.suspended.as_ref().map(|who| format!("The {who} is suspended."))
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use quota::{
     AmountMinor, AttemptId, Code, CounterName, LAG_MS_MAX, LimitKind, NOW_MS_MAX, OPERATIONS_MAX, OperationId,
-    OperationKind, OrderState, Period, PostingKind, ThresholdLevels, ThresholdPolicy,
+    OperationKind, OrderState, Period, PostingKind, ThresholdLevels, ThresholdPolicy, Weight,
 };
 
 use crate::packed::layout::{self, len, place};
@@ -76,6 +76,7 @@ fn constants() -> Vec<(Cow<'static, str>, String)> {
         number("LAG_MS_MAX", LAG_MS_MAX),
         number("BROUGHT_BACK_EPOCH", quota::BROUGHT_BACK_EPOCH.into()),
         number("BROUGHT_BACK_EPOCHS", quota::BROUGHT_BACK_EPOCHS),
+        number("WEIGHT_WHOLE_BP", Weight::WHOLE_BP.into()),
         number("EPOCHS", u64::from(u8::MAX) + 1),
         number("ID_LEN", ID_LEN as u64),
         number("ATTEMPTS_LEN_MAX", (ID_LEN * quota::ATTEMPTS_MAX) as u64),
@@ -147,16 +148,17 @@ const fn used(limit: LimitKind) -> &'static str {
 }
 
 /// Places of fields that the script takes out of a value without reading all of it.
-const PLACES: [(&str, usize); 5] = [
+const PLACES: [(&str, usize); 6] = [
     ("REST_FLAGS_AT", place(layout::REST, 2)),
     ("MERCHANT_FLAGS_AT", place(layout::MERCHANT, 1)),
     ("ORDER_STATE_AT", place(layout::ORDER, 7)),
     ("OPERATION_ID_AT", place(layout::OPERATION, 1)),
     ("OPERATION_ATTEMPT_AT", place(layout::OPERATION, 2)),
+    ("OPERATION_AMOUNT_AT", place(layout::OPERATION, 3)),
 ];
 
 /// The layouts; the script has the length of each, too, as in `ACCOUNT_LEN`.
-const LAYOUTS: [(&str, &str); 24] = [
+const LAYOUTS: [(&str, &str); 26] = [
     ("CALL", layout::CALL),
     ("COMMAND", layout::COMMAND),
     ("REST", layout::REST),
@@ -164,6 +166,8 @@ const LAYOUTS: [(&str, &str); 24] = [
     ("WINDOWS", layout::WINDOWS),
     ("NAMES", layout::NAMES),
     ("CREDIT_TERMS", layout::CREDIT_TERMS),
+    ("WEIGHT", layout::WEIGHT),
+    ("WEIGHED", layout::WEIGHED),
     ("USAGE", layout::USAGE),
     ("SELDOM", layout::SELDOM),
     ("ACCOUNT", layout::ACCOUNT),

@@ -13,7 +13,7 @@ impl Case<'_> {
         let known = same.filter(|order| barred.is_none() && order.live.contains(&self.command.attempt));
         if let Some(order) = known {
             // The same attempt is repeated: it gets its first answer, even when the backlog is full.
-            return self.answer(Code::Admitted).replayed().with_decision_id(order.decision_id).unjournaled();
+            return self.admitted_before(order).unjournaled();
         }
         if self.is_full() {
             return self.answer(Code::BacklogFull).unjournaled();
@@ -25,9 +25,7 @@ impl Case<'_> {
             (Some(order), _) if charge.replays_max.is_some_and(|max| order.has_used_up(max)) => {
                 self.answer(Code::ReplayRefused)
             }
-            (Some(order), _) => {
-                self.answer(Code::Admitted).replayed().with_decision_id(order.decision_id).order(self.joined(order))
-            }
+            (Some(order), _) => self.admitted_before(order).order(self.joined(order)),
             (None, Some(order)) if order.state.is_charged() => self.answer(Code::IdempotencyConflict),
             (None, order) => self.charge_new(order, charge, hold),
         }
@@ -42,6 +40,12 @@ impl Case<'_> {
         } else {
             (order.state.is_charged() && self.is_suspended()).then_some(Code::Suspended)
         }
+    }
+
+    /// Repeats the answer that charged the order, with the figures of then.
+    fn admitted_before(&self, order: &Order) -> Verdict {
+        let weighed = order.weighed(order.weight.counts(order.amount.get()));
+        self.answer(Code::Admitted).weighed(weighed).replayed().with_decision_id(order.decision_id)
     }
 
     fn repeats(&self, order: &Order, charge: &Charge, hold: bool) -> bool {
@@ -65,16 +69,16 @@ impl Case<'_> {
             return self.answer(code);
         }
         let mut after = self.account;
-        let wait_ms = match self.account.breaks(charge.amount, &charge.limits).zip(charge.pace) {
+        let wait_ms = match self.account.breaks(charge.counts(), &charge.limits).zip(charge.pace) {
             None => 0,
             Some((_, pace)) => match self.paced(&mut after, &pace) {
                 Ok(wait_ms) => wait_ms,
                 Err(wait_ms) => return Verdict { wait_ms, ..self.answer(Code::Throttled) },
             },
         };
-        after.charge(charge.amount);
+        after.charge(charge.counts());
         if hold.is_some() {
-            after.pending += charge.amount.get();
+            after.pending += charge.counts();
         }
         if let Some(credit) = &mut after.credit {
             credit.raise(charge.amount.get());
@@ -96,9 +100,9 @@ impl Case<'_> {
             .or(suspended)
             .or(charge.refusal)
             .or_else(|| self.lacks_credit_terms(charge))
-            .or_else(|| self.account.breaks(charge.amount, &hard))
+            .or_else(|| self.account.breaks(charge.counts(), &hard))
             .or_else(|| {
-                let broken = hold && over(self.account.pending, charge.amount.get(), charge.limits.pending);
+                let broken = hold && over(self.account.pending, charge.counts(), charge.limits.pending);
                 broken.then_some(Code::PendingAmount)
             })
             .or_else(|| self.exceeds_credit(charge.amount))
@@ -125,6 +129,7 @@ impl Case<'_> {
         };
         Order {
             amount: charge.amount,
+            weight: charge.weight,
             charged_in: after.origins(),
             credit_cycle: after.credit.map_or(0, |credit| credit.cycle),
             state: if hold.is_some() { OrderState::Held } else { OrderState::Charged },

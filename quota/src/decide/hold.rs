@@ -48,8 +48,9 @@ impl Case<'_> {
     fn capture(&self, order: &Order, settle: &Settle, captured: u64) -> Verdict {
         let held = order.held();
         let more = captured.saturating_sub(held);
+        let more_counts = order.counts_of_next(more);
         let allowed = percent(order.amount.get(), settle.over_capture_percent);
-        let exceeds = (more > allowed && !settle.reported) || !self.account.holds(more);
+        let exceeds = (more > allowed && !settle.reported) || !self.account.holds(more_counts);
         // The captured amount must be a valid amount, and so must the order's total.
         let Some(amount) = AmountMinor::new(captured).filter(|_| !exceeds) else {
             return self.answer(Code::CaptureExceedsHold).amount(captured);
@@ -66,14 +67,15 @@ impl Case<'_> {
         next.state = if closes { OrderState::Settled } else { OrderState::Held };
         next.operations.push(self.operation(OperationKind::Capture, settle.id, amount));
         let mut after = self.account;
-        after.pending = after.pending.saturating_sub(held.min(captured) + returned);
-        after.give_back(returned, false, &order.charged_in);
+        after.pending = after.pending.saturating_sub(order.counts_of_held(held.min(captured) + returned));
+        after.give_back(order.counts_of_last(returned), false, &order.charged_in);
         // Money that was captured beyond the hold is consumed now, regardless of the limits.
-        after.consume(more);
+        after.consume(more_counts);
         next.credit_cycle = after.bill_credit(order, captured);
         after.release_credit(order, returned, 0);
         after.raise_credit(order, more);
-        self.answer(Code::Applied).amount(captured).account(after).order(next)
+        let counted = order.counts_of_held(held.min(captured)) + more_counts;
+        self.answer(Code::Applied).amount(captured).weighed(order.weighed(counted)).account(after).order(next)
     }
 
     /// An open hold ends later, or when it would have. The quota that it holds stays as it is.
@@ -113,9 +115,10 @@ impl Case<'_> {
                 next.settled = order.amount.get();
                 next.state = OrderState::Settled;
                 let mut after = self.account;
-                after.pending = after.pending.saturating_sub(held);
+                let counted = order.counts_of_held(held);
+                after.pending = after.pending.saturating_sub(counted);
                 next.credit_cycle = after.bill_credit(order, held);
-                self.answer(Code::Applied).amount(held).account(after).order(next)
+                self.answer(Code::Applied).amount(held).weighed(order.weighed(counted)).account(after).order(next)
             }
         }
     }

@@ -61,9 +61,10 @@ impl Case<'_> {
             return answer.replayed().with_decision_id(taken.decision_id);
         }
         let mut after = self.account;
-        after.give_back(amount, false, &order.charged_in);
+        let counted = order.counts_of_last(amount);
+        after.give_back(counted, false, &order.charged_in);
         after.release_credit(order, amount, amount);
-        answer.account(after)
+        answer.weighed(order.weighed(counted)).account(after)
     }
 
     fn refund_new(&self, order: &Order, refund: &Refund) -> Verdict {
@@ -97,11 +98,14 @@ impl Case<'_> {
         next.operations.push(self.operation(kind, refund.id, amount));
         let mut after = self.account;
         after.refund(refunded);
-        if !refund.reserve {
-            after.give_back(refunded, false, &order.charged_in);
-            after.release_credit(order, refunded, refunded);
+        let counted = order.counts_of_last(refunded);
+        let answer = answer(Code::Applied).order(next);
+        if refund.reserve {
+            return answer.account(after);
         }
-        answer(Code::Applied).account(after).order(next)
+        after.give_back(counted, false, &order.charged_in);
+        after.release_credit(order, refunded, refunded);
+        answer.weighed(order.weighed(counted)).account(after)
     }
 }
 

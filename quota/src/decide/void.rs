@@ -43,10 +43,12 @@ impl Case<'_> {
         next.state = OrderState::Open;
         next.unknown = false;
         let mut after = self.account;
-        after.give_back(order.amount.get(), true, &order.charged_in);
-        after.pending = after.pending.saturating_sub(order.held());
-        after.release_credit(order, order.amount.get(), order.captured());
-        self.answer(Code::Voided).amount(order.amount.get()).account(after).order(next)
+        let amount = order.amount.get();
+        let counted = order.counts_of_last(amount);
+        after.give_back(counted, true, &order.charged_in);
+        after.pending = after.pending.saturating_sub(order.counts_of_held(order.held()));
+        after.release_credit(order, amount, order.captured());
+        self.answer(Code::Voided).amount(amount).weighed(order.weighed(counted)).account(after).order(next)
     }
 
     /// The gateway did not refund: the refund's reservation is cancelled.
@@ -109,10 +111,11 @@ impl Case<'_> {
         next.live.clear();
         next.given_back = true;
         let mut after = self.account;
-        after.give_back(held, untouched, &order.charged_in);
-        after.pending = after.pending.saturating_sub(held);
+        let counted = order.counts_of_last(held);
+        after.give_back(counted, untouched, &order.charged_in);
+        after.pending = after.pending.saturating_sub(order.counts_of_held(held));
         after.release_credit(order, held, 0);
-        self.answer(Code::Voided).amount(held).account(after).order(next)
+        self.answer(Code::Voided).amount(held).weighed(order.weighed(counted)).account(after).order(next)
     }
 }
 

@@ -10,7 +10,7 @@ use quota::{
     Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, CreditTerms,
     Currency, Effect, Event, HoldTerms, Ledger, Limits, Mark, MerchantId, OnExpiry, Operation, OperationId,
     OperationKind, Order, OrderNo, OrderState, Pace, PerPeriod, Period, Refund, Reset, Resolution, Settle, Subject,
-    ThresholdLevels, ThresholdPolicy, Thresholds, Throttle, WindowLimits,
+    ThresholdLevels, ThresholdPolicy, Thresholds, Throttle, Weight, WindowLimits,
 };
 
 const NOW_MS: i64 = 1_795_296_600_000;
@@ -49,8 +49,16 @@ fn action((letter, order, name, amount, flags, _): Step, paced: bool) -> Action 
     let pace = paced.then(|| Pace::of(&THROTTLE, &limits()));
     let replays_max = [None, None, Some(0), Some(1)][usize::from(flags >> 1) % 4];
     let refuse_unknown_credit = flags & 4 == 4;
-    let charge =
-        Charge { amount: minor(amount), limits: limits(), refusal: None, pace, replays_max, refuse_unknown_credit };
+    let weight = weight(flags);
+    let charge = Charge {
+        amount: minor(amount),
+        weight,
+        limits: limits(),
+        refusal: None,
+        pace,
+        replays_max,
+        refuse_unknown_credit,
+    };
     let id = OperationId::of(&format!("{order} {name}"));
     let some = (flags % 4 != 0).then(|| minor(amount / 2));
     let settle = Settle { amount: some, id, last: flags & 8 == 8, over_capture_percent: 0, reported: false };
@@ -75,6 +83,17 @@ fn action((letter, order, name, amount, flags, _): Step, paced: bool) -> Action 
         14 => Action::MarkUnknown(Mark { subject: Subject::Charge, amount: None }),
         15 => Action::Resolve(Resolution::Made),
         _ => Action::Resolve(Resolution::NotMade),
+    }
+}
+
+/// Most amounts count as they are; others for a share, or each payment for the same.
+fn weight(flags: u8) -> Weight {
+    match flags >> 4 & 7 {
+        1 => Weight::share(3_333).unwrap(),
+        3 => Weight::share(17_001).unwrap(),
+        5 => Weight::price(minor(9)),
+        6 => Weight::price(minor(0)),
+        _ => Weight::AMOUNT,
     }
 }
 
@@ -184,15 +203,21 @@ fn within(account: &Account, windows: &Limits) -> bool {
     Period::ALL.into_iter().all(inside) && account.pending <= limits().pending.get()
 }
 
-/// The amount that an order has consumed and not returned, and whether it counts as a charge.
+/// What an order has consumed and not returned, and whether it counts as a charge.
 fn consumed(order: &Order) -> (u64, u64) {
     let refunds = order.operations.iter().filter(|operation| operation.kind == OperationKind::Refund);
     let refunded: u64 = refunds.map(|operation| operation.amount.get()).sum();
-    match order.state {
+    let (amount, count) = match order.state {
         OrderState::Open | OrderState::Voided => (0, 0),
         OrderState::Charged | OrderState::Held => (order.amount.get() - refunded, 1),
         OrderState::Settled => (order.settled - refunded, 1),
-    }
+    };
+    (order.weight.counts(amount), count)
+}
+
+/// What all holds have pending.
+fn held(ledger: &Ledger) -> u64 {
+    orders(ledger).iter().map(|order| order.weight.counts(order.held())).sum()
 }
 
 /// sums of the amounts that the events moved, window by window; each window closes with its sum.
@@ -277,7 +302,7 @@ proptest! {
                 prop_assert_eq!((counter.amount, counter.count), consumed, "{:?}", &command.action);
                 prop_assert_eq!(counter.refunded, orders.iter().map(|order| order.refunded).sum::<u64>());
             }
-            prop_assert_eq!(account.pending, orders.iter().map(Order::held).sum::<u64>());
+            prop_assert_eq!(account.pending, held(&ledger));
         }
     }
 
@@ -287,7 +312,39 @@ proptest! {
         let mut ledger = Ledger::new(1);
         for command in commands(&steps, true) {
             let _reply = ledger.apply(&command);
-            prop_assert_eq!(account(&ledger).pending, orders(&ledger).iter().map(Order::held).sum::<u64>());
+            prop_assert_eq!(account(&ledger).pending, held(&ledger));
+        }
+    }
+
+    /// An order that is given back in parts returns exactly what it had consumed: the figures of its events add up to nothing.
+    #[test]
+    fn q4_an_order_returns_what_it_counted(steps in steps()) {
+        let mut ledger = Ledger::new(1);
+        for command in commands(&steps, true) {
+            let before = command.order_no.as_ref().and_then(|order_no| ledger.order(&command.merchant, order_no)).cloned();
+            let windows = account(&ledger).rolled(command.windows).windows;
+            let reply = ledger.apply(&command);
+            let order = command.order_no.as_ref().and_then(|order_no| ledger.order(&command.merchant, order_no));
+            let counts = |order: Option<&Order>| order.map_or(0, |order| order.weight.counts(order.net()));
+            let (counted, counts_now) = (counts(before.as_ref()), counts(order));
+            let weighed = reply.record.weighed.map(|weighed| weighed.counted);
+            let returned = counted.saturating_sub(counts_now);
+            let consumed = counts_now.saturating_sub(counted);
+            if command.effect != Effect::Commit || reply.record.replay || reply.record.code.http_status() != 200 {
+                prop_assert_eq!((returned, consumed), (0, 0));
+                continue;
+            }
+            // Captures move what was held; the others return or consume the figure.
+            let captures = matches!(command.action, Action::Settle(_) | Action::Expire);
+            let is_new = before.as_ref().is_none_or(|order| order.state == OrderState::Open);
+            if let Some(weighed) = weighed.filter(|_| !captures) {
+                prop_assert_eq!(weighed, if is_new { consumed } else { returned }, "{:?}", &reply);
+            }
+            let day = account(&ledger).windows.day;
+            if day.id == windows.day.id {
+                let grown = day.amount.saturating_sub(windows.day.amount);
+                prop_assert_eq!(grown, consumed, "{:?}", &reply);
+            }
         }
     }
 

@@ -26,6 +26,8 @@ mod refunds;
 pub(crate) mod row;
 #[path = "table/suspension.rs"]
 mod suspension;
+#[path = "table/weights.rs"]
+mod weights;
 
 use quota::{AmountMinor, Code, LimitName, Limits, PerPeriod, Period, WindowLimits};
 use row::Expected::{Day, DecisionId, Journaled, Month, Moved, Version, Week, Year};
@@ -48,6 +50,7 @@ pub(crate) fn each(check: &mut Check) {
     refunds::each(check);
     closed::each(check);
     credit::each(check);
+    weights::each(check);
     suspension::each(check);
     accounts::each(check);
     alerts::each(check);

@@ -193,6 +193,7 @@ fn payment(now_ms: i64) -> Result<Command> {
         attempt: AttemptId::from_text("frozen"),
         action: Action::Consume(Charge {
             amount,
+            weight: quota::Weight::AMOUNT,
             limits: Limits::UNLIMITED,
             refusal: None,
             pace: None,

@@ -1,7 +1,7 @@
 //! An order as it is stored.
 
 use chrono::{DateTime, SecondsFormat};
-use quota::{MerchantId, OnExpiry, OperationKind, Order, OrderNo, OrderState, Origin};
+use quota::{MerchantId, OnExpiry, OperationKind, Order, OrderNo, OrderState, Origin, Weight};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -43,6 +43,10 @@ pub(super) struct OrderShown {
     currency: &'static str,
     state: &'static str,
     amount: u64,
+    /// What still counts of the amount against the amount limits.
+    counted_amount: u64,
+    weight_bp: u32,
+    units_per_payment: u64,
     captured: u64,
     held: u64,
     refunded: u64,
@@ -81,6 +85,9 @@ impl OrderShown {
             currency: order.currency.code(),
             state: order.state.as_str(),
             amount: order.amount.get(),
+            counted_amount: order.weight.counts(order.net()),
+            weight_bp: order.weight.bp(),
+            units_per_payment: order.weight.units_per_payment().get(),
             captured: order.captured(),
             held: order.held(),
             refunded: order.refunded,
@@ -129,6 +136,17 @@ impl Shown for OrderShown {
             ("decision", self.decision_id.to_string()),
             ("kept until", format!("{expires_at}{}", if self.expired { ", so it counts as unknown" } else { "" })),
         ];
+        if self.weight_bp == 0 {
+            rows.push((
+                "weight",
+                format!("{} for each payment, of which {} count", self.units_per_payment, self.counted_amount),
+            ));
+        } else if self.weight_bp != Weight::WHOLE_BP {
+            rows.push((
+                "weight",
+                format!("{} basis points of the amount, so {} count", self.weight_bp, self.counted_amount),
+            ));
+        }
         if let Some((until, on_expiry)) = self.hold_until.as_ref().zip(self.on_expiry) {
             rows.push(("hold ends", format!("{until}, then: {on_expiry}")));
         }

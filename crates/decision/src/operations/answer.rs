@@ -32,6 +32,11 @@ macro_rules! counters {
 
 quota::for_each_counter!(counters!());
 
+/// What counts against the amount limits, where that is not the amount.
+fn counted_amount(record: &Record) -> Option<u64> {
+    record.weighed.map(|weighed| weighed.counted)
+}
+
 /// The counters after a decision.
 fn counters_after(record: &Record) -> Counters {
     let counter = |window: &WindowUsage| Counter {
@@ -77,6 +82,9 @@ pub struct OperationAnswer {
     pub currency: String,
     /// The amount that the operation moved.
     pub amount: u64,
+    /// What the amount counts against the amount limits, consumed, captured or returned; absent where it is the amount itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted_amount: Option<u64>,
     #[serde(flatten)]
     pub counters: Counters,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +157,7 @@ impl OperationAnswer {
             merchant_id: done.command.merchant.to_string(),
             currency: done.command.currency.to_string(),
             amount: record.amount,
+            counted_amount: counted_amount(record),
             counters: counters_after(record),
             order: order_view(done),
             is_suspended: record.suspended_at_ms > 0 || record.merchant_suspended,
@@ -293,6 +302,9 @@ pub struct CheckAnswer {
     /// The code that a charge would be answered with.
     #[schema(value_type = String, example = "ADMITTED")]
     pub code: &'static str,
+    /// What the payment would count against the amount limits; absent where it is the amount itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted_amount: Option<u64>,
     /// What would remain of the day's amount after the payment; what remains now where it is refused. Null without a limit.
     pub remaining_daily: Option<u64>,
     pub remaining_weekly: Option<u64>,
@@ -320,11 +332,13 @@ impl CheckAnswer {
     #[must_use]
     pub fn of(done: &Decision) -> Self {
         let record = &done.reply.record;
-        let amount = done.command.action.amount().unwrap_or_default();
-        let hard = done.command.action.charge().map_or(Limits::UNLIMITED, Charge::hard_limits);
+        let charge = done.command.action.charge();
+        let hard = charge.map_or(Limits::UNLIMITED, Charge::hard_limits);
+        let counted = charge.map_or(0, Charge::counts);
         let policy = done.in_force.policy.as_ref();
-        let prediction = policy
-            .map(|policy| Prediction::of(record, amount, &policy.limits, &hard, &policy.calendar, done.command.now_ms));
+        let prediction = policy.map(|policy| {
+            Prediction::of(record, counted, &policy.limits, &hard, &policy.calendar, done.command.now_ms)
+        });
         let limits: Vec<LimitView> =
             prediction.iter().flat_map(|prediction| &prediction.limits).map(LimitView::from).collect();
         let remaining =
@@ -338,6 +352,7 @@ impl CheckAnswer {
         Self {
             allowed,
             code: record.code.as_str(),
+            counted_amount: counted_amount(record),
             remaining_daily: remaining(LimitName::DailyAmount),
             remaining_weekly: remaining(LimitName::WeeklyAmount),
             remaining_monthly: remaining(LimitName::MonthlyAmount),
@@ -488,8 +503,8 @@ pub fn moment(millis: u64) -> Option<DateTime<Utc>> {
 
 fn limits(account: &Account, policy: &Policy, now_ms: i64) -> Vec<LimitView> {
     let record = standing(account);
-    let (nothing, limits) = (quota::AmountMinor::ZERO, &policy.limits);
-    let prediction = Prediction::of(&record, nothing, limits, limits, &policy.calendar, now_ms);
+    let limits = &policy.limits;
+    let prediction = Prediction::of(&record, 0, limits, limits, &policy.calendar, now_ms);
     prediction.limits.iter().map(LimitView::from).collect()
 }
 

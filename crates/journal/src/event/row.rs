@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeZone, Utc};
 use proto::journal::EventContext;
 use quota::{
-    AmountMinor, Change, CounterName, CreditRecord, OrderSummary, PerPeriod, PostingKind, Record, Thresholds,
+    AmountMinor, Change, CounterName, CreditRecord, OrderSummary, PerPeriod, PostingKind, Record, Thresholds, Weighed,
     WindowUsage,
 };
 use serde::de::IgnoredAny;
@@ -31,6 +31,8 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
     let failure_details = failure_details(&context, record)?;
     let credit = record.credit.as_ref();
     let unbilled = |of: fn(&CreditRecord) -> u64| credit.map(|credit| signed(of(credit), "unbilled")).transpose();
+    let weighed =
+        |of: fn(&Weighed) -> u64| record.weighed.as_ref().map(|weighed| signed(of(weighed), "weight")).transpose();
     let (order_no, posting_no) = numbers(&context);
     Ok(Row {
         event_id: Uuid::from_slice(&context.event_id).map_err(|_| "event_id: not 16 bytes")?,
@@ -45,6 +47,13 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
         merchant_id: required(context.merchant, "merchant")?,
         currency: currency(context.currency)?,
         amount: signed(record.amount, "amount")?,
+        counted_amount: weighed(|weighed| weighed.counted)?,
+        weight_bp: record
+            .weighed
+            .map(|weighed| i32::try_from(weighed.weight.bp()))
+            .transpose()
+            .map_err(|_| "weight_bp: too large")?,
+        units_per_payment: weighed(|weighed| weighed.weight.units_per_payment().get())?,
         order_no,
         posting_no,
         payment_no: optional(context.payment_no),

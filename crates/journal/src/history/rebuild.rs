@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use quota::{
     AmountMinor, AttemptId, Currency, Hold, OPERATIONS_MAX, OnExpiry, Operation, OperationId, OperationKind, Order,
-    OrderState, Origin, Origins,
+    OrderState, Origin, Origins, Weight,
 };
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -21,6 +21,8 @@ pub(super) struct HistoryRow {
     pub(super) code: String,
     pub(super) currency: Option<String>,
     pub(super) amount: i64,
+    pub(super) weight_bp: Option<i32>,
+    pub(super) units_per_payment: Option<i64>,
     pub(super) attempt: Option<Uuid>,
     pub(super) operation_id: Option<Uuid>,
     pub(super) daily_window: i32,
@@ -94,6 +96,7 @@ fn charge(row: &HistoryRow) -> Result<Order, HistoryError> {
     Ok(Order {
         currency: currency.ok_or_else(|| corrupt(row, "no currency"))?,
         amount: amount(row)?,
+        weight: weight(row)?,
         charged_in: origins(row)?,
         state: state(row)?,
         pinned: false,
@@ -281,6 +284,14 @@ fn amount(row: &HistoryRow) -> Result<AmountMinor, HistoryError> {
     AmountMinor::new(unsigned(row, row.amount)?).ok_or_else(|| corrupt(row, "an amount out of range"))
 }
 
+/// The amount itself where the row has no weight.
+fn weight(row: &HistoryRow) -> Result<Weight, HistoryError> {
+    let Some((bp, units)) = row.weight_bp.zip(row.units_per_payment) else { return Ok(Weight::AMOUNT) };
+    let units = AmountMinor::new(unsigned(row, units)?);
+    let weight = u32::try_from(bp).ok().zip(units).and_then(|(bp, units)| Weight::of_parts(bp, units));
+    weight.ok_or_else(|| corrupt(row, "a weight out of range"))
+}
+
 fn unsigned(row: &HistoryRow, value: i64) -> Result<u64, HistoryError> {
     u64::try_from(value).map_err(|_| corrupt(row, "a negative number"))
 }
@@ -303,6 +314,8 @@ mod tests {
             code: code.to_owned(),
             currency: Some("USD".to_owned()),
             amount: 50,
+            weight_bp: None,
+            units_per_payment: None,
             attempt: None,
             operation_id: Some(Uuid::from_u128(1)),
             daily_window: 20_261_120,
@@ -340,6 +353,19 @@ mod tests {
         assert!(order(&[refund(1)]).unwrap().is_none());
         let rebuilt = order(&[refund(1), row("consume", "ADMITTED")]).unwrap().unwrap();
         assert_eq!((rebuilt.order.refunded, rebuilt.order.operations.len(), rebuilt.charged_seq), (0, 0, 9));
+    }
+
+    /// what is returned of a rebuilt order is what its charge had counted.
+    #[test]
+    fn q4_a_rebuilt_order_keeps_its_weight() {
+        for (bp, units) in [(5_000, 0), (0, 25), (0, 0)] {
+            let charge =
+                HistoryRow { weight_bp: Some(bp), units_per_payment: Some(units), ..row("consume", "ADMITTED") };
+            let order = order(&[charge, refund(1)]).unwrap().unwrap().order;
+            let parts = (order.weight.bp(), order.weight.units_per_payment().get(), order.net());
+            assert_eq!(parts, (bp.unsigned_abs(), units.unsigned_abs(), 40));
+        }
+        assert_eq!(order(&[row("consume", "ADMITTED")]).unwrap().unwrap().order.weight, Weight::AMOUNT);
     }
 
     /// X5: an operation that gave back quota closes the rebuilt order, as it closed the evicted one.
@@ -411,6 +437,9 @@ mod tests {
             (|row| row.currency = None, "currency"),
             (|row| row.amount = -1, "negative"),
             (|row| row.amount = i64::MAX, "amount"),
+            (|row| (row.weight_bp, row.units_per_payment) = (Some(-1), Some(0)), "weight"),
+            (|row| (row.weight_bp, row.units_per_payment) = (Some(5_000), Some(7)), "weight"),
+            (|row| (row.weight_bp, row.units_per_payment) = (Some(0), Some(i64::MAX)), "weight"),
             (|row| row.daily_window = -1, "window"),
             (|row| row.monthly_epoch = 256, "epoch"),
             (|row| row.order_state = "strange".to_owned(), "order_state"),

@@ -100,5 +100,8 @@ table_row! {
         exposure_after: Option<i64> => "int8";
         unbilled_before: Option<i64> => "int8";
         unbilled_after: Option<i64> => "int8";
+        counted_amount: Option<i64> => "int8";
+        weight_bp: Option<i32> => "int4";
+        units_per_payment: Option<i64> => "int8";
     }
 }

@@ -129,6 +129,12 @@ macro_rules! with_policy {
                 allowed_channels: Option<Vec<String>>,
                 /// ISO 4217 codes that may be charged.
                 allowed_currencies: Option<Vec<String>>,
+                /// The share of each amount that counts against the amount limits, in basis points, rounded up: 5000 for a half; 10000
+                /// where none is given. Bounds of one payment, limits on refunds and credit lines are about the amount itself.
+                #[schema(minimum = 0, maximum = 1_000_000, example = 5_000)]
+                weight_bp: Option<u32>,
+                /// What every payment counts against the amount limits instead of its amount, minor units; not beside `weight_bp`.
+                units_per_payment: Option<u64>,
                 /// What happens past a limit.
                 breach: Option<BreachAction>,
                 /// Payments a minute past the limit.
@@ -177,6 +183,8 @@ macro_rules! with_policy {
                     week_starts_on: self.week_starts_on,
                     allowed_channels: names("allowed_channels", self.allowed_channels.as_deref())?,
                     allowed_currencies: names("allowed_currencies", self.allowed_currencies.as_deref())?,
+                    weight_bp: self.weight_bp,
+                    units_per_payment: amount("units_per_payment", self.units_per_payment)?,
                     breach: breach(self.breach, throttle)?,
                     hold_lifetime_secs: self.hold_lifetime_secs,
                     hold_on_expiry: self.hold_on_expiry.map(HoldExpiry::rule),

@@ -106,6 +106,8 @@ macro_rules! with_each_limit {
             $($(#[$field_meta])* pub $field: $type,)*
             single_min: Option<AmountMinor>,
             single_max: Option<Limit>,
+            weight_bp: Option<u32>,
+            units_per_payment: Option<AmountMinor>,
             $($key: Option<Limit>,)+
         }
 
@@ -115,6 +117,8 @@ macro_rules! with_each_limit {
                 PolicyFields {
                     single_min: self.single_min,
                     single_max: self.single_max.map(Limit::max),
+                    weight_bp: self.weight_bp,
+                    units_per_payment: self.units_per_payment,
                     limits: given.into_iter().filter_map(|(limit, max)| Some((limit, max?.max()))).collect(),
                     ..PolicyFields::default()
                 }

@@ -35,6 +35,7 @@ fn command(action: Action) -> Command {
 fn charge() -> Charge {
     Charge {
         amount: AmountMinor::new(1_000).unwrap(),
+        weight: quota::Weight::AMOUNT,
         limits: Limits::UNLIMITED,
         refusal: None,
         pace: None,

@@ -32,23 +32,25 @@
       code = SUSPENDED
     elseif refusal ~= 0 then
       code = refusal
-    elseif on_credit and not terms_cycle and flags >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then
+    elseif on_credit and not terms_cycle
+      and flags % (2 * COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG) >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then
       code = CREDIT_UNKNOWN
     else
       local pending_max, lifetime_secs, on_expiry
       if op == HOLD then
         pending_max, lifetime_secs, on_expiry, at = decode('<dI4B', packed, at)
       end
-      local broken = breaks(amount, dc, wc, mc, yc, da, wa, ma, ya, dc_max, wc_max, mc_max, yc_max, da_max, wa_max, ma_max,
+      local taken = counts or amount
+      local broken = breaks(taken, dc, wc, mc, yc, da, wa, ma, ya, dc_max, wc_max, mc_max, yc_max, da_max, wa_max, ma_max,
         ya_max)
       local interval, tolerance, delay_max
       if broken and paced then
         interval, tolerance, delay_max, at = decode('<ddd', packed, at)
-        code = breaks(amount, dc, wc, mc, yc, da, wa, ma, ya, decode(MAXIMA, packed, at))
+        code = breaks(taken, dc, wc, mc, yc, da, wa, ma, ya, decode(MAXIMA, packed, at))
       else
         code = broken
       end
-      if not code and op == HOLD and pending > pending_max - amount then
+      if not code and op == HOLD and pending > pending_max - taken then
         code = PENDING_AMOUNT
       end
       if not code and on_credit then
@@ -64,16 +66,19 @@
       end
       if not code then
         code, account_changed, order_changed = ADMITTED, true, true
-        da, dc, wa, wc = da + amount, dc + 1, wa + amount, wc + 1
-        ma, mc, ya, yc = ma + amount, mc + 1, ya + amount, yc + 1
+        da, dc, wa, wc = da + taken, dc + 1, wa + taken, wc + 1
+        ma, mc, ya, yc = ma + taken, mc + 1, ya + taken, yc + 1
         if on_credit then exposure, o_cycle = exposure + amount, cycle else o_cycle = 0 end
         if on_credit and op == CONSUME then unbilled = min(unbilled + amount, AMOUNT_MAX) end
         known, state, pinned, given_back, live, operations = true, CHARGED, false, false, attempt, ''
-        unknown, made, doubted = false, false, false
+        unknown, made, doubted, o_bp, o_units = false, false, false, bp, units
         o_currency, o_amount, o_decision, until_at, settles, settled, refunded = currency, amount, decision_id, 0, 0, 0, 0
         o_day, o_week, o_month, o_year, o_de, o_we, o_me, o_ye = day, week, month, year, de, we, me, ye
         if op == HOLD then
-          state, until_at, settles, pending = HELD, min(now + lifetime_secs, U32_MAX), on_expiry, pending + amount
+          state, until_at, settles, pending = HELD, min(now + lifetime_secs, U32_MAX), on_expiry, pending + taken
         end
       end
+    end
+    if replay then
+      bp, units, counts = o_bp, o_units, o_bp and counted(o_amount, o_bp, o_units)
     end

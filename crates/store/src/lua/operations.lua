@@ -1,8 +1,25 @@
   -- The function `decide`, continued: voids, captures, refunds, outcomes, and operators' commands.
 
   else
-    -- Returns an amount to the windows that it was counted in, as far as they are still open.
+    local charged = state == CHARGED or state == HELD or state == SETTLED
+    local held = state == HELD and max(o_amount - settled, 0) or 0
+    -- Of an order with a weight: the net amount, which still counts.
+    local net = o_bp and charged and (state == CHARGED and o_amount or settled + held) or 0
+    for place = 1, net > 0 and #operations or 0, OPERATION_LEN do
+      if byte(operations, place) == REFUNDED then net = max(net - decode('<d', operations, place + (OPERATION_AMOUNT_AT - 1)), 0) end
+    end
+
+    -- What a part of the hold counts.
+    local function counts_of_held(less)
+      return o_bp and counted(held, o_bp, o_units) - counted(held - less, o_bp, o_units) or less
+    end
+
+    -- Returns what an amount counts to the windows that it was counted in, as far as they are still open.
     local function give_back(less, charge)
+      if o_bp then
+        less = counted(net, o_bp, o_units) - counted(net - less, o_bp, o_units)
+        bp, units, counts = o_bp, o_units, less
+      end
       if o_day == day and o_de == de then da, dc = max(da - less, 0), max(dc - charge, 0) end
       if o_week == week and o_we == we then wa, wc = max(wa - less, 0), max(wc - charge, 0) end
       if o_month == month and o_me == me then ma, mc = max(ma - less, 0), max(mc - charge, 0) end
@@ -29,16 +46,13 @@
       code, account_changed, order_changed, amount = VOIDED, true, true, o_amount
       give_back(o_amount, 1)
       release_credit(o_amount, state == CHARGED and o_amount or settled)
-      pending = max(pending - (state == HELD and max(o_amount - settled, 0) or 0), 0)
+      pending = max(pending - counts_of_held(held), 0)
       state, unknown = OPEN, false
     end
 
     local function add_operation(kind, id)
       operations = operations .. encode(OPERATION, kind, id, attempt, amount, day, week, de, we, me, ye, decision_id)
     end
-
-    local charged = state == CHARGED or state == HELD or state == SETTLED
-    local held = state == HELD and max(o_amount - settled, 0) or 0
 
     -- A capture or refund that was taken before: the same amount gets the first answer.
     local function repeated(place)
@@ -55,7 +69,7 @@
       code, account_changed, order_changed, amount = VOIDED, true, true, held
       give_back(held, settled == 0 and 1 or 0)
       release_credit(held, 0)
-      pending = max(pending - held, 0)
+      pending = max(pending - counts_of_held(held), 0)
       state = settled == 0 and STATE_VOIDED or SETTLED
       live, given_back = '', true
     end
@@ -166,7 +180,9 @@
         end_hold()
       else
         code, account_changed, order_changed, amount = APPLIED, true, true, held
-        pending = max(pending - held, 0)
+        local less = counts_of_held(held)
+        if o_bp then bp, units, counts = o_bp, o_units, less end
+        pending = max(pending - less, 0)
         bill(held)
         settled, state = o_amount, SETTLED
       end
@@ -189,6 +205,7 @@
       else
         if asked < 0 then amount = held end
         local more = max(amount - held, 0)
+        local more_counts = o_bp and counted(net + more, o_bp, o_units) - counted(net, o_bp, o_units) or more
         -- In two parts, each of them exact.
         local rest = o_amount % 100
         local allowed = (o_amount - rest) / 100 * percent + (rest * percent - rest * percent % 100) / 100
@@ -197,8 +214,8 @@
         elseif #operations >= (percent < REPORTED and OPERATIONS_LEN_MAX or REPORTED_LEN_MAX)
           and not (marked and state == HELD) then
           code = ORDER_FULL
-        elseif (more > allowed and percent < REPORTED) or da > AMOUNT_MAX - more or wa > AMOUNT_MAX - more
-          or ma > AMOUNT_MAX - more or ya > AMOUNT_MAX - more or settled > AMOUNT_MAX - amount then
+        elseif (more > allowed and percent < REPORTED) or da > AMOUNT_MAX - more_counts or wa > AMOUNT_MAX - more_counts
+          or ma > AMOUNT_MAX - more_counts or ya > AMOUNT_MAX - more_counts or settled > AMOUNT_MAX - amount then
           code = CAPTURE_EXCEEDS_HOLD
         else
           code, account_changed, order_changed = APPLIED, true, true
@@ -209,10 +226,11 @@
           unknown, made = false, true
           settled = settled + amount
           if closes then state = SETTLED end
-          pending = max(pending - min(held, amount) - returned, 0)
+          pending = max(pending - counts_of_held(min(held, amount) + returned), 0)
           give_back(returned, 0)
+          if o_bp then counts = counts_of_held(min(held, amount)) + more_counts end
           -- Money that was captured beyond the hold is consumed now, whatever the limits are.
-          da, wa, ma, ya = da + more, wa + more, ma + more, ya + more
+          da, wa, ma, ya = da + more_counts, wa + more_counts, ma + more_counts, ya + more_counts
           bill(amount)
           release_credit(returned, 0)
           if on_credit and o_cycle > 0 then exposure = min(exposure + more, AMOUNT_MAX) end

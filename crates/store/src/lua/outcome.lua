@@ -37,9 +37,10 @@
   local record_flags = (replay and RECORD_REPLAY_FLAG or 0) + (account_changed and RECORD_CHANGED_FLAG or 0)
     + (another and RECORD_OTHER_DECISION_FLAG or 0) + (merchant_suspended and RECORD_MERCHANT_SUSPENDED_FLAG or 0)
     + (code == IDEMPOTENCY_CONFLICT and RECORD_CONFLICTS_FLAG or 0) + (was_unknown and RECORD_WAS_UNKNOWN_FLAG or 0)
+    + (counts and RECORD_WEIGHED_FLAG or 0)
   local first = code == IDEMPOTENCY_CONFLICT and encode(FIRST, first_amount or o_amount, o_currency) or ''
   local record = encode(RECORD, old and PREVIOUS_RECORD_FORMAT or RECORD_FORMAT, code, record_flags, state, until_at, amount,
-    wait_ms, o_amount, settled, refunded) .. account .. before .. (another and answer_id or '') .. first
+    wait_ms, o_amount, settled, refunded) .. account .. before .. (another and answer_id or '') .. first .. (counts and encode(WEIGHED, bp, units, counts) or '')
   replies[2 * number - 1] = record
   if journal then
     waiting[stream] = waiting[stream] + 1
@@ -57,11 +58,12 @@
     local order_flags = (pinned and ORDER_PINNED_FLAG or 0) + (has_tail and ORDER_HAS_TAIL_FLAG or 0)
       + (given_back and ORDER_GIVEN_BACK_FLAG or 0) + (unknown and ORDER_UNKNOWN_FLAG or 0)
       + (made and ORDER_MADE_FLAG or 0) + (doubted and ORDER_DOUBTED_FLAG or 0)
-      + (o_cycle > 0 and ORDER_ON_CREDIT_FLAG or 0)
+      + (o_cycle > 0 and ORDER_ON_CREDIT_FLAG or 0) + (o_bp and ORDER_WEIGHED_FLAG or 0)
     local credit = o_cycle > 0 and encode(ORDER_CYCLE, o_cycle) or ''
+    local weight = o_bp and encode(WEIGHT, o_bp, o_units) or ''
     local tail = has_tail and encode(TAIL, until_at, settles, settled, refunded) or ''
     values[order_at] = packed_order(o_day, o_week, o_de, o_we, o_me, o_ye, state, order_flags, o_currency, o_amount, expires,
-      o_decision, live, voided, credit, tail, operations)
+      o_decision, live, voided, credit, weight, tail, operations)
     -- No end after 2106 can be stored: such an order expires at once, and is kept for as long as another.
     local secs = expires > now and expires - now or ttl
     lifetimes[order_at] = secs ~= plain_secs and string.format('%.0f', secs) or nil

@@ -66,8 +66,17 @@ local function is_order(value)
   if byte(value) ~= ORDER_FORMAT or #value < ORDER_LEN or byte(value, ORDER_STATE_AT) > STATE_VOIDED then return false end
   local flags, live, voided, operations = byte(value, ORDER_STATE_AT + 1), byte(value, ORDER_LEN - 2, ORDER_LEN)
   local has_tail = flags % (2 * ORDER_HAS_TAIL_FLAG) >= ORDER_HAS_TAIL_FLAG
-  return #value == ORDER_LEN + ID_LEN * (live + voided) + (flags >= ORDER_ON_CREDIT_FLAG and ORDER_CYCLE_LEN or 0)
-    + (has_tail and TAIL_LEN + OPERATION_LEN * operations or 0)
+  local on_credit = flags % (2 * ORDER_ON_CREDIT_FLAG) >= ORDER_ON_CREDIT_FLAG
+  return #value == ORDER_LEN + ID_LEN * (live + voided) + (on_credit and ORDER_CYCLE_LEN or 0)
+    + (flags >= ORDER_WEIGHED_FLAG and WEIGHT_LEN or 0) + (has_tail and TAIL_LEN + OPERATION_LEN * operations or 0)
+end
+
+-- What an amount counts by its weight. The share is computed in two parts: where it is not exact, it is above the maximum anyway.
+local function counted(amount, bp, units)
+  if amount <= 0 then return 0 end
+  local rest = amount % WEIGHT_WHOLE_BP
+  local share = rest * bp + (WEIGHT_WHOLE_BP - 1)
+  return min((amount - rest) / WEIGHT_WHOLE_BP * bp + (share - share % WEIGHT_WHOLE_BP) / WEIGHT_WHOLE_BP + units, AMOUNT_MAX)
 end
 
 -- The code of a charge that would raise the exposure above the limit.
@@ -122,11 +131,11 @@ local function packed_account(old, on_credit, day, week, de, we, me, ye, flags, 
     ma, mc, ya, yc, changes)
 end
 
--- An order: its credit line, tail and operations are text already, where it has them.
+-- An order: its credit line, weight, tail and operations are text already, where it has them.
 local function packed_order(day, week, de, we, me, ye, state, flags, currency, amount, expires, decision_id, live, voided, credit,
-  tail, operations)
+  weight, tail, operations)
   return encode(ORDER, ORDER_FORMAT, day, week, de, we, me, ye, state, flags, currency, amount, expires, decision_id, #live / ID_LEN,
-    #voided / ID_LEN, #operations / OPERATION_LEN) .. live .. voided .. credit .. tail .. operations
+    #voided / ID_LEN, #operations / OPERATION_LEN) .. live .. voided .. credit .. weight .. tail .. operations
 end
 
 -- A stored window for the event that closes it, or '' while the window of now is not a later one.

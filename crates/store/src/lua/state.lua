@@ -24,6 +24,12 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   if flags % (2 * COMMAND_CREDIT_FLAG) >= COMMAND_CREDIT_FLAG then
     terms_cycle, credit_max, uncapped_max, at = decode(CREDIT_TERMS, packed, at)
   end
+  -- The weight of a charge, nil where its amount counts as it is; and the figure that counts, nil where it is the amount.
+  local bp, units, counts
+  if flags >= COMMAND_WEIGHED_FLAG then
+    bp, units, at = decode(WEIGHT, packed, at)
+    counts = counted(amount, bp, units)
+  end
   if op == PLAIN or op == PLAIN_CREDIT then
     op = CONSUME
     dc_max, wc_max, mc_max, yc_max, da_max, wa_max, ma_max, ya_max = decode(MAXIMA, packed, at)
@@ -81,6 +87,8 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local live, voided, operations = '', '', ''
   -- The billing cycle that it is on the credit line with, 0 for none.
   local o_cycle = 0
+  -- Its weight, nil where its amount counts as it is.
+  local o_bp, o_units
   -- Whether the charge's outcome is unknown, whether the gateway is known to have it, whether an operation's was ever unknown.
   local unknown, made, doubted = false, false, false
   local any_time = false
@@ -100,8 +108,11 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
           voided = sub(order_value, from, from + ID_LEN * voided_n - 1)
         end
         from = from + ID_LEN * voided_n
-        if f >= ORDER_ON_CREDIT_FLAG then
+        if f % (2 * ORDER_ON_CREDIT_FLAG) >= ORDER_ON_CREDIT_FLAG then
           o_cycle, from = decode(ORDER_CYCLE, order_value, from)
+        end
+        if f >= ORDER_WEIGHED_FLAG then
+          o_bp, o_units, from = decode(WEIGHT, order_value, from)
         end
         if f % (2 * ORDER_HAS_TAIL_FLAG) >= ORDER_HAS_TAIL_FLAG then
           until_at, settles, settled, refunded, from = decode(TAIL, order_value, from)

@@ -3,13 +3,13 @@
 use quota::{
     Action, Adjust, AmountMinor, Change, Charge, Code, Command, CreditTerms, Effect, HoldTerms, Limits, NOW_MS_MAX,
     OnExpiry, OperationId, OperationKind, OrderState, Origin, Origins, Pace, Reset, Resolution, Settle, Subject,
-    ThresholdPolicy,
+    ThresholdPolicy, Weight,
 };
 
 use super::Writer;
 use super::flags::{
     COMMAND_CREDIT, COMMAND_DRY, COMMAND_JOURNALED, COMMAND_LAST_OR_RESERVED, COMMAND_PACED,
-    COMMAND_REFUSE_UNKNOWN_CREDIT, ORDER_ON_CREDIT,
+    COMMAND_REFUSE_UNKNOWN_CREDIT, COMMAND_WEIGHED, ORDER_ON_CREDIT,
 };
 use super::layout::{MAXIMA, ORDER_FORMAT, len};
 use super::op::{self, ANY_REPLAYS, REPORTED};
@@ -26,11 +26,13 @@ pub struct KeyIndexes {
     pub threshold_policy: u16,
 }
 
-/// Whether a command is a plain charge: its order is kept for `order_ttl_secs`, and it has only an amount and the limits of the
-/// windows.
+/// Whether a command is a plain charge: its order is kept for `order_ttl_secs`, and it has only an amount, which counts as it is,
+/// and the limits of the windows.
 #[must_use]
 pub fn is_plain(command: &Command, order_ttl_secs: u32) -> bool {
-    let Action::Consume(Charge { refusal: None, pace: None, .. }) = command.action else { return false };
+    let Action::Consume(Charge { weight: Weight::AMOUNT, refusal: None, pace: None, .. }) = command.action else {
+        return false;
+    };
     command.order_no.is_some()
         && command.effect == Effect::Commit
         && command.history.is_none()
@@ -65,6 +67,9 @@ pub fn command(out: &mut Vec<u8>, command: &Command, indexes: KeyIndexes, plain_
     // The journal rebuilds no longer order: an order's lists are bounded.
     out.u16(u16::try_from(history.len()).unwrap_or(u16::MAX));
     out.credit(command.credit.as_ref());
+    if let Some(charge) = weighed(&command.action) {
+        out.weight(charge.weight);
+    }
     if plain {
         out.maxima(&command.action);
     } else {
@@ -110,8 +115,14 @@ fn flags_of(command: &Command) -> u8 {
         (is_last_or_reserved(&command.action), COMMAND_LAST_OR_RESERVED),
         (command.credit.is_some(), COMMAND_CREDIT),
         (charge.is_some_and(|charge| charge.refuse_unknown_credit), COMMAND_REFUSE_UNKNOWN_CREDIT),
+        (weighed(&command.action).is_some(), COMMAND_WEIGHED),
     ];
     flags.into_iter().fold(effect, |all, (is_set, flag)| if is_set { all | flag } else { all })
+}
+
+/// The charge, where its amount does not count as it is.
+fn weighed(action: &Action) -> Option<&Charge> {
+    action.charge().filter(|charge| !charge.weight.is_amount())
 }
 
 const fn is_last_or_reserved(action: &Action) -> bool {

@@ -26,8 +26,10 @@ flags! {
     COMMAND_LAST_OR_RESERVED = 8;
     /// A credit line follows.
     COMMAND_CREDIT = 16;
-    /// A charge on a credit line is refused where none follows. The script takes it for the highest flag.
+    /// A charge on a credit line is refused where none follows.
     COMMAND_REFUSE_UNKNOWN_CREDIT = 32;
+    /// A weight follows. The script takes it for the highest flag.
+    COMMAND_WEIGHED = 64;
 
     /// Of an account: it is suspended.
     ACCOUNT_SUSPENDED = 1;
@@ -48,8 +50,10 @@ flags! {
     ORDER_MADE = 16;
     /// An operation's outcome is or was unknown.
     ORDER_DOUBTED = 32;
-    /// It is on the credit line. The script takes it for the highest flag.
+    /// It is on the credit line.
     ORDER_ON_CREDIT = 64;
+    /// It has a weight. The script takes it for the highest flag.
+    ORDER_WEIGHED = 128;
 
     /// Of a record: the command is a repetition.
     RECORD_REPLAY = 1;
@@ -62,4 +66,6 @@ flags! {
     RECORD_CONFLICTS = 16;
     /// An outcome of the order was unknown before.
     RECORD_WAS_UNKNOWN = 32;
+    /// What counts is not the amount.
+    RECORD_WEIGHED = 64;
 }

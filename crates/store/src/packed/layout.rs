@@ -32,6 +32,8 @@ pub(crate) const REST: &str = "<dI4BBBI2";
 pub(crate) const MAXIMA: &str = "<dddddddd";
 /// The credit line of a command, behind [`REST`].
 pub(crate) const CREDIT_TERMS: &str = "<I4dd";
+/// The weight of a charge, behind [`CREDIT_TERMS`], and of an order, behind [`ORDER_CYCLE`].
+pub(crate) const WEIGHT: &str = "<I4d";
 /// The windows in an account's head.
 pub(crate) const WINDOWS: &str = "<I4I4";
 /// Currency, decision and attempt in the order of a plain charge.
@@ -61,6 +63,8 @@ pub(crate) const BEFORE: &str = "<ddddddddddddd";
 pub(crate) const CREDIT_BEFORE: &str = "<dd";
 /// What was accepted at first, in a record.
 pub(crate) const FIRST: &str = "<dc3";
+/// The weight in a record, and the figure that counts.
+pub(crate) const WEIGHED: &str = "<I4dd";
 pub(crate) const CLOSED: &str = "<BI4Bddd";
 pub(crate) const CROSSING: &str = "<dI2dI2";
 /// A threshold policy without its percentages.

@@ -1,6 +1,6 @@
 //! Orders with their attempts and operations.
 
-use quota::{AttemptId, Hold, OnExpiry, Operation, OperationId, OperationKind, Order};
+use quota::{AttemptId, Hold, OnExpiry, Operation, OperationId, OperationKind, Order, Weight};
 
 use super::layout::ORDER_FORMAT;
 use super::{PackedError, Reader, Writer, flags};
@@ -22,6 +22,9 @@ pub fn pack_order(order: &Order) -> Vec<u8> {
     order.live.iter().chain(&order.voided).for_each(|attempt| out.bytes(&attempt.0));
     if order.credit_cycle > 0 {
         out.u32(order.credit_cycle);
+    }
+    if !order.weight.is_amount() {
+        out.weight(order.weight);
     }
     out.u32(order.hold.until_secs);
     out.bytes(&[u8::from(order.hold.on_expiry == OnExpiry::Settle)]);
@@ -46,6 +49,7 @@ fn flags_of(order: &Order) -> u8 {
         (order.made, flags::ORDER_MADE),
         (order.doubted, flags::ORDER_DOUBTED),
         (order.credit_cycle > 0, flags::ORDER_ON_CREDIT),
+        (!order.weight.is_amount(), flags::ORDER_WEIGHED),
     ];
     set.into_iter().filter_map(|(is_set, flag)| is_set.then_some(flag)).sum()
 }
@@ -69,6 +73,7 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
     let mut order = Order {
         currency,
         amount,
+        weight: Weight::AMOUNT,
         charged_in,
         state,
         pinned: set & flags::ORDER_PINNED != 0,
@@ -86,6 +91,9 @@ pub fn order(bytes: &[u8]) -> Result<Order, PackedError> {
         decision_id,
         expires_at_secs,
     };
+    if set & flags::ORDER_WEIGHED != 0 {
+        order.weight = reader.weight()?;
+    }
     if set & flags::ORDER_HAS_TAIL != 0 {
         let until_secs = reader.u32()?;
         let on_expiry = if reader.u8()? == 0 { OnExpiry::Void } else { OnExpiry::Settle };

@@ -1,10 +1,12 @@
 //! Records of decisions: in replies, and the same bytes in events.
 
-use quota::{Account, Code, Counter, CreditRecord, First, OrderState, OrderSummary, PerPeriod, Record, WindowUsage};
+use quota::{
+    Account, Code, Counter, CreditRecord, First, OrderState, OrderSummary, PerPeriod, Record, Weighed, WindowUsage,
+};
 
 use super::layout::{
     ACCOUNT, ACCOUNT_FORMAT, BEFORE, CREDIT, CREDIT_BEFORE, CREDIT_FORMAT, FIRST, FULL_CREDIT_FORMAT, FULL_FORMAT,
-    PREVIOUS_FORMAT, PREVIOUS_RECORD_FORMAT, RECORD, RECORD_FORMAT, USAGE, len,
+    PREVIOUS_FORMAT, PREVIOUS_RECORD_FORMAT, RECORD, RECORD_FORMAT, USAGE, WEIGHED, len,
 };
 use super::{PackedError, Reader, flags};
 
@@ -39,8 +41,9 @@ pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], PackedError> {
             let version = *bytes.get(len(RECORD)).ok_or(PackedError::Short)?;
             let when = |flag: u8, len: usize| if set & flag == 0 { 0 } else { len };
             let credit = if is_on_credit(version) { len(CREDIT_BEFORE) } else { 0 };
-            let others =
-                when(flags::RECORD_OTHER_DECISION, DECISION_ID_LEN) + when(flags::RECORD_CONFLICTS, len(FIRST));
+            let others = when(flags::RECORD_OTHER_DECISION, DECISION_ID_LEN)
+                + when(flags::RECORD_CONFLICTS, len(FIRST))
+                + when(flags::RECORD_WEIGHED, len(WEIGHED));
             len(RECORD) + account_len(version)? + when(flags::RECORD_CHANGED, len(BEFORE) + credit) + others
         }
         [] | [RECORD_FORMAT | PREVIOUS_RECORD_FORMAT] | [RECORD_FORMAT | PREVIOUS_RECORD_FORMAT, _] => {
@@ -135,6 +138,7 @@ impl Reader<'_> {
         let before = if set & flags::RECORD_CHANGED == 0 { after } else { self.before(after)? };
         let decision_id = if set & flags::RECORD_OTHER_DECISION == 0 { None } else { Some(self.array()?) };
         let first = if set & flags::RECORD_CONFLICTS == 0 { None } else { Some(self.first()?) };
+        let weighed = if set & flags::RECORD_WEIGHED == 0 { None } else { Some(self.weighed()?) };
         let record = Record {
             code,
             replay: set & flags::RECORD_REPLAY != 0,
@@ -142,6 +146,7 @@ impl Reader<'_> {
             pending_before: before.pending,
             pending_after: after.pending,
             amount,
+            weighed,
             wait_ms,
             order: OrderSummary { state, hold_until_secs, amount: order_amount, settled, refunded },
             first,
@@ -153,6 +158,10 @@ impl Reader<'_> {
             credit: CreditRecord::between(&before, &after),
         };
         Ok((record, decision_id))
+    }
+
+    fn weighed(&mut self) -> Result<Weighed, PackedError> {
+        Ok(Weighed { weight: self.weight()?, counted: self.number()? })
     }
 
     fn first(&mut self) -> Result<First, PackedError> {

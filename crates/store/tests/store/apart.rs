@@ -20,6 +20,7 @@ const NOW_MS: i64 = 1_795_296_600_000;
 pub(crate) fn command(merchant: &str, number: u8) -> Command {
     let charge = Charge {
         amount: AmountMinor::new(u64::from(number)).unwrap(),
+        weight: quota::Weight::AMOUNT,
         limits: Limits::UNLIMITED,
         refusal: None,
         pace: None,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use quota::{
     Account, Action, AttemptId, Calendar, Charge, Code, Command, CreditTerms, Currency, Effect, HoldTerms, LAG_MS_MAX,
-    Ledger, Mark, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period, Posting,
-    PostingKind, REPLAYS_MAX, Refund, Resolution, Settle, Subject, ThresholdPolicy, Thresholds, Weekday,
+    Ledger, Limits, Mark, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period,
+    Posting, PostingKind, REPLAYS_MAX, Refund, Resolution, Settle, Subject, ThresholdPolicy, Thresholds, Weekday,
+    Weight, WindowLimits,
 };
 use sluice_policy::ZoneSource;
 use sluice_policy_source::zones::Zones;
@@ -507,13 +508,47 @@ impl Generator {
         };
         let generous = target.traffic == Traffic::Parts && random.percent(80);
         let limits = if generous { quota::Limits::UNLIMITED } else { limits };
+        let weight = self.weight();
+        let limits = self.near(weight.counts(minor.get()), target, limits);
+        let random = &mut self.random;
         let pace = random.one_in(2).then(|| figures::pace(random, &limits, self.scale));
         // Few, so that repetitions come to their end; in a crowd sometimes more than attempts are remembered.
         let most = if target.traffic == Traffic::Crowd { u64::from(REPLAYS_MAX) + 1 } else { 3 };
         let replays_max = random.one_in(3).then(|| random.below(most) as u8);
         // In some sequences only, and often enough: seldom is a line not known.
         let refuse_unknown_credit = self.seed % 4 == 3 && self.number.is_multiple_of(2);
-        Charge { amount: minor, limits, refusal, pace, replays_max, refuse_unknown_credit }
+        Charge { amount: minor, weight, limits, refusal, pace, replays_max, refuse_unknown_credit }
+    }
+
+    /// Whether payments have weights. In some sequences, so that the seeds that show the rarest mutants still show them.
+    const fn is_weighed(&self) -> bool {
+        matches!(self.seed % 16, 0 | 12)
+    }
+
+    fn weight(&mut self) -> Weight {
+        if !self.is_weighed() {
+            return Weight::AMOUNT;
+        }
+        let random = &mut self.random;
+        match random.below(4) {
+            0 => Weight::AMOUNT,
+            1 => Weight::price(amount(random.pick(&[0, 1, 7, figures::MAX]).min(self.scale))),
+            _ => Weight::share(random.pick(&[0, 1, 3_333, 9_999, 10_001, 25_000, Weight::BP_MAX])).unwrap(),
+        }
+    }
+
+    /// Sometimes a limit that what a weighed charge counts just fits into, or just does not.
+    fn near(&mut self, counted: u64, target: &Target, limits: Limits) -> Limits {
+        if !self.is_weighed() || !self.random.one_in(4) {
+            return limits;
+        }
+        let window = limits.of(Period::Day);
+        let edge = target.account.of(Period::Day).amount.saturating_add(counted).min(figures::MAX);
+        let pending = target.account.pending.saturating_add(counted).min(figures::MAX);
+        if self.random.one_in(2) {
+            return Limits { pending: amount(self.random.near(pending)), ..limits };
+        }
+        limits.with(Period::Day, WindowLimits { amount: amount(self.random.near(edge)), ..window })
     }
 
     fn terms(&mut self) -> HoldTerms {

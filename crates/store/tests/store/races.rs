@@ -48,6 +48,7 @@ pub(crate) fn command(order: &str, name: &str, action: Action, number: u128) -> 
 pub(crate) fn charge(minor: u64) -> Charge {
     Charge {
         amount: AmountMinor::new(minor).unwrap(),
+        weight: quota::Weight::AMOUNT,
         limits: Limits::UNLIMITED,
         refusal: None,
         pace: None,

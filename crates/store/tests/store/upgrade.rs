@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use quota::{Account, Action, Command, Limits, Period, Record, Reply};
+use quota::{Account, Action, Command, Limits, Period, Record, Reply, Weight};
 use sluice_store::packed::{self, PackedError};
 use sluice_store::{AuditContext, MemoryStore, RedisStore, SCRIPT, Store, StoreError, StoreTime, keys};
 use testkit::random::Random;
@@ -18,7 +18,7 @@ use crate::support::{SHARDS, connect, flush, open, open_with_script};
 const SEEDS: [u64; 4] = [1, 15, 30, 46_218_876_197_238];
 const COMMANDS_PER_SEED: usize = 2_000;
 
-/// Commands as the release before knew them: nothing of them concerns a credit line.
+/// Commands as the release before knew them: nothing of them concerns a credit line or a weight.
 struct Commands {
     generator: Generator,
     /// What both servers have decided, so that commands are made for the orders and accounts that exist.
@@ -35,7 +35,7 @@ impl Commands {
         let plan = self.generator.plan();
         let mut command = self.generator.command(&plan, &self.reference.ledger(), |_| 0);
         command.backlog_max = u32::MAX;
-        forget_credit(&mut command);
+        forget_news(&mut command);
         let expected = self.reference.ledger().apply_at(&command, plan.store_ms).ok();
         self.reference.ledger().drain();
         (command, plan.store_ms, expected)
@@ -43,14 +43,18 @@ impl Commands {
 }
 
 /// A command as that release could get it.
-fn forget_credit(command: &mut Command) {
+fn forget_news(command: &mut Command) {
     command.credit = None;
+    if let Action::Consume(charge) | Action::Hold(charge, _) = &mut command.action {
+        charge.weight = Weight::AMOUNT;
+    }
     if let Action::Post(_) = command.action {
         command.action = Action::Roll;
         command.order_no = None;
     }
     if let Some(order) = &mut command.history {
         order.credit_cycle = 0;
+        order.weight = Weight::AMOUNT;
     }
 }
 

@@ -322,6 +322,7 @@ pub(super) fn rebuilt(state: OrderState) -> StoredOrder {
     StoredOrder {
         currency: Currency::parse("USD").unwrap(),
         amount: amount(60),
+        weight: quota::Weight::AMOUNT,
         charged_in: windows,
         state,
         pinned: true,

@@ -6,7 +6,7 @@ use quota::{
     Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, CreditTerms,
     Currency, Effect, HoldTerms, LimitName, Limits, Mark, MerchantId, OnExpiry, OperationId, Order, OrderNo,
     OrderState, Pace, PerPeriod, Period, Posting, PostingKind, Refund, Reply, Reset, Resolution, Settle, Subject,
-    ThresholdPolicy, Thresholds, WindowLimits,
+    ThresholdPolicy, Thresholds, Weight, WindowLimits,
 };
 
 /// 21:30 in UTC on 21 November 2026, a Saturday.
@@ -48,6 +48,8 @@ pub(crate) enum Expected {
     HoldUntil(u32),
     /// The amount that the command moved, or would have moved.
     Moved(u64),
+    /// What of it counts.
+    Counted(u64),
     WaitMs(u64),
     Version(u64),
     Suspended(bool),
@@ -84,6 +86,7 @@ impl Expected {
             Self::Order(..) => Self::Order(record.order.state, record.order.settled, record.order.refunded),
             Self::HoldUntil(_) => Self::HoldUntil(record.order.hold_until_secs - NOW_SECS),
             Self::Moved(_) => Self::Moved(record.amount),
+            Self::Counted(_) => Self::Counted(record.counted()),
             Self::WaitMs(_) => Self::WaitMs(record.wait_ms),
             Self::Version(_) => Self::Version(record.version),
             Self::Suspended(_) => Self::Suspended(record.suspended_at_ms > 0),
@@ -138,6 +141,7 @@ impl Row {
     fn charge(minor: u64) -> Charge {
         Charge {
             amount: amount(minor),
+            weight: Weight::AMOUNT,
             limits: day_amount(100),
             refusal: None,
             pace: None,
@@ -309,6 +313,10 @@ impl Row {
 
     pub(crate) fn limits(self, limits: Limits) -> Self {
         self.with_charge(|charge| charge.limits = limits)
+    }
+
+    pub(crate) fn weight(self, weight: Weight) -> Self {
+        self.with_charge(|charge| charge.weight = weight)
     }
 
     pub(crate) fn refused_by_policy(self, code: Code) -> Self {

@@ -11,7 +11,7 @@ use crate::admin::Answer;
 use crate::admin::execute::MerchantAccounts;
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
-    AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView,
+    AccountView, CheckAnswer, Counters, CreditView, LimitView, MerchantAnswer, OperationAnswer, OrderView,
 };
 
 /// A message that answers an operation.
@@ -35,6 +35,8 @@ fn account_changed(answer: OperationAnswer) -> pb::OperationResponse {
         merchant_id: answer.merchant_id,
         currency: answer.currency,
         amount: number(answer.amount),
+        counted_amount: answer.counted_amount.map(number),
+        credit: answer.credit.map(credit),
         counters: Some(counters(&answer.counters)),
         order: answer.order.map(order),
         is_suspended: answer.is_suspended,
@@ -68,6 +70,7 @@ fn checked(answer: CheckAnswer) -> pb::CheckResponse {
     pb::CheckResponse {
         allowed: answer.allowed,
         code: answer.code.to_owned(),
+        counted_amount: answer.counted_amount.map(number),
         remaining_daily: answer.remaining_daily.map(number),
         remaining_weekly: answer.remaining_weekly.map(number),
         remaining_monthly: answer.remaining_monthly.map(number),
@@ -122,6 +125,7 @@ pub(super) fn account(view: AccountView) -> pb::Account {
         merchant_suspended_at: view.merchant_suspended_at.map(timestamp),
         merchant_suspended_reason: view.provenance.merchant_suspended_reason,
         merchant_suspended_by: view.provenance.merchant_suspended_by,
+        credit: view.credit.map(credit),
     }
 }
 
@@ -146,6 +150,15 @@ macro_rules! counters {
 }
 
 quota::for_each_counter!(counters!());
+
+fn credit(view: CreditView) -> pb::CreditUsage {
+    pb::CreditUsage {
+        limit: view.limit.map(number),
+        exposure: view.exposure,
+        available: view.available.map(number),
+        unbilled: number(view.unbilled),
+    }
+}
 
 fn order(view: OrderView) -> pb::Order {
     pb::Order {
