@@ -16,8 +16,8 @@
 --           not suspended, nothing pending, no threshold reached; the order (65 bytes) as a plain charge leaves it then; when
 --           the day of the windows begins f64 (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are
 --           journalled, 4 a pace follows, 8 last capture or reserved refund, 16 a credit line follows, 32 a charge on a credit line
---           is refused where none follows, 64 a weight follows), refusal u8 (a code by which the policy refuses, else 0), replays u8 that are let
---           through (255 for any number), length u16 of the order's history; of a credit line: its billing cycle u32, its limit
+--           is refused where none follows, 64 a weight follows), refusal u8 (a code by which the policy refuses, else 0), replays
+--           u8 that are let through (255 for any number), length u16 of the order's history; of a credit line: its billing cycle u32, its limit
 --           f64, and f64 the limit without the cap of an overdue line; of a weight: basis points u32, units per payment f64; by op:
 --           0 plain consume: with no flag but 32, without refusal and history, and of the lifetime above; its maxima are those up
 --             to which no threshold is reached: the limits' own maxima f64, in their order; 20 the same with a credit line
@@ -66,13 +66,13 @@
 --          u32, epochs u8 of day, week, month and year, decision id 16 bytes
 -- Record   an account: a plain charge was admitted, and left the account so; or
 --          version u8 (12), code u8, flags u8 (1 replay, 2 usage changed, 4 another decision is returned, 8 the merchant is
---          suspended, 16 it conflicts with what was taken at first, 32 an outcome of the order was unknown before, 64 what counts is not the amount), order
---          state u8, hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the
+--          suspended, 16 it conflicts with what was taken at first, 32 an outcome of the order was unknown before, 64 what counts is not the
+--          amount), order state u8, hold until u32 (s), then f64: amount, wait ms, order amount, settled, refunded; the account as of the
 --          command's windows, after it (for a command about a merchant an empty one, with the merchant's suspension and number
 --          of changes); where it changed, the usage before f64: day, week, month, year each with amount, count, refunded;
---          pending, and with a credit line exposure and unbilled; the id of the decision that the caller gets, where it is another one; what was taken at first,
---          where it conflicts: amount f64, currency 3 chars; and what counts, where that is not the amount: the weight, and the
---          figure f64
+--          pending, and with a credit line exposure and unbilled; the id of the decision that the caller gets, where it is another
+--          one; what was taken at first, where it conflicts: amount f64, currency 3 chars; and what counts, where that is not the
+--          amount: the weight, and the figure f64
 -- Crossing levels and list before f64 u16, after f64 u16, and the threshold policy that they were counted by
 -- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year, 3 week, 4 billing cycle), id u32, epoch u8, f64
 --          amount, count, refunded; of a billing cycle the first day, and the amount that is unbilled

@@ -40,7 +40,8 @@
     + (counts and RECORD_WEIGHED_FLAG or 0)
   local first = code == IDEMPOTENCY_CONFLICT and encode(FIRST, first_amount or o_amount, o_currency) or ''
   local record = encode(RECORD, old and PREVIOUS_RECORD_FORMAT or RECORD_FORMAT, code, record_flags, state, until_at, amount,
-    wait_ms, o_amount, settled, refunded) .. account .. before .. (another and answer_id or '') .. first .. (counts and encode(WEIGHED, bp, units, counts) or '')
+    wait_ms, o_amount, settled, refunded) .. account .. before .. (another and answer_id or '') .. first
+    .. (counts and encode(WEIGHED, bp, units, counts) or '')
   replies[2 * number - 1] = record
   if journal then
     waiting[stream] = waiting[stream] + 1
