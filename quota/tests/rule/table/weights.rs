@@ -1,6 +1,6 @@
 //! Weights: what a payment counts against the limits is a share of its amount, or a price; what is returned is what was counted.
 
-use quota::{Code, Limits, OrderState, Resolution, Weight};
+use quota::{Change, Code, CounterName, Limits, OrderState, Period, Resolution, Weight};
 
 use super::Check;
 use super::row::Expected::{Counted, Credit, Day, Journaled, Moved, Order, Pending, Refunded, Version};
@@ -163,6 +163,16 @@ fn q4_holds_and_captures(check: &mut Check) {
             // The gateway has captured once more, after the hold has ended.
             Row::settle("a", "c2", 5).reported().gives(Applied, [Day(100, 1), Counted(10)]),
             Row::refund("a", "r1", 50).gives(Applied, [Day(0, 1), Counted(100)]),
+        ],
+    );
+    let nearly_full = Change::Set(amount(quota::AmountMinor::MAX.get() - 9));
+    check(
+        "more than a counter holds",
+        &[
+            Row::hold("a", "1", 40).weight(share(20_000)).gives(Admitted, [Day(80, 1)]),
+            Row::adjust(CounterName::Amount(Period::Day), nearly_full).gives(Applied, []),
+            Row::settle("a", "c1", 45).over_capture_percent(15).gives(CaptureExceedsHold, [Pending(80)]),
+            Row::settle("a", "c1", 44).over_capture_percent(15).gives(Applied, [Pending(0), Counted(88)]),
         ],
     );
     check(
