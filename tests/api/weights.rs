@@ -122,7 +122,7 @@ async fn policies_of_the_api(api: &Api) -> Result<()> {
         (json!({"weight_bp": 5_000, "units_per_payment": 1}), "units_per_payment"),
     ] {
         let problem =
-            expect(&ana.post("/limit-policies", &draft(members)).await?, 400, &json!({"code": "INVALID_FIELD"}));
+            expect(&ana.post("/limit-policies", &draft(members)).await?, 400, &json!({"code": "BAD_REQUEST"}));
         assert!(problem["field"].as_str().is_some_and(|name| name.ends_with(field)), "{field}: {problem}");
     }
     let made = ana.post("/limit-policies", &draft(json!({"units_per_payment": 25}))).await?;
