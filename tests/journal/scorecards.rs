@@ -11,8 +11,8 @@ use sluice_kit::database::change::By;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::shutdown;
 use sluice_lines::{
-    Credit, CreditDay, DisputeInput, DisputeRepository, Follower, GradeRow, RunRepository, ScorecardRepository,
-    ScorecardRole, Scorecards, id_of,
+    Credit, CreditDay, DisputeInput, DisputeRepository, Follower, GradeRow, OverrideRepository, RunRepository,
+    ScorecardRepository, ScorecardRole, Scorecards, id_of,
 };
 use sluice_settings::Secret;
 use sluice_store::Store;
@@ -30,6 +30,10 @@ const RUNS: &str = "SELECT concat_ws(' ', on_day - date '2026-11-20', CASE WHEN 
 impl Life {
     async fn runs(&self) -> Result<Vec<String>> {
         self.texts(RUNS).await
+    }
+
+    fn overrides(&self) -> OverrideRepository {
+        OverrideRepository::new(self.pool.clone())
     }
 
     fn cards(&self) -> ScorecardRepository {
@@ -318,8 +322,8 @@ async fn an_override_beats_a_run() -> Result<()> {
     let mut life = Life::open().await?;
     let (maker, checker) = (ActorId::parse("ana")?, ActorId::parse("ben")?);
     let by = By { actor: &maker, reason: Some("audited accounts") };
-    let asked = life.lines().request_grade(by, &key()?, Grade::A, day(40), day(1)).await?;
-    life.lines().approve_grade(By { actor: &checker, reason: None }, &key()?, asked.grade_id, day(1)).await?;
+    let asked = life.overrides().request(by, &key()?, Grade::A, day(40), day(1)).await?;
+    life.overrides().approve(By { actor: &checker, reason: None }, &key()?, asked.grade_id, day(1)).await?;
     life.activate(&constant("strict", 500), ScorecardRole::Champion).await?;
     life.live(30..=31).await?;
     assert_eq!(life.runs().await?, ["30 close current 0 E 30"]);

@@ -9,12 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{LinePath, record, repository, today};
+use super::{LinePath, record, today};
 use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use crate::admin::policies::{by, problem_of, writer};
 use crate::admin::problem::Answer;
 use crate::admin::{Admin, Caller, Json, Path, Permission};
-use sluice_lines::{GradeRow, NextRun, RunRepository};
+use sluice_lines::{GradeRow, NextRun, OverrideRepository, RunRepository};
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(grade, request)).routes(routes!(approve))
@@ -56,6 +56,10 @@ async fn grade(State(admin): State<Admin>, caller: Caller, Path(path): Path<Line
     Ok(Json(GradeAnswer { grade, decided, overridden, decisions, next_run: record.next_run(date) }))
 }
 
+fn overrides(admin: &Admin) -> OverrideRepository {
+    OverrideRepository::new(admin.pool.clone())
+}
+
 /// Another grade until a day.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -83,7 +87,7 @@ async fn request(
     let key = path.allowed(&caller, Permission::CreditWrite)?;
     let today = today(&admin, (&key.0, key.1)).await?;
     let by = by(&caller, Some(&body.reason))?;
-    let asked = repository(&admin).request_grade(by, &key, body.grade, body.expires_on, today).await;
+    let asked = overrides(&admin).request(by, &key, body.grade, body.expires_on, today).await;
     Ok((StatusCode::CREATED, Json(asked.map_err(problem_of)?)))
 }
 
@@ -123,6 +127,6 @@ async fn approve(
     writer(&caller, Permission::CreditApprove)?;
     let key = LinePath { merchant_id, currency }.allowed(&caller, Permission::CreditApprove)?;
     let today = today(&admin, (&key.0, key.1)).await?;
-    let approved = repository(&admin).approve_grade(by(&caller, body.reason.as_deref())?, &key, grade_id, today).await;
+    let approved = overrides(&admin).approve(by(&caller, body.reason.as_deref())?, &key, grade_id, today).await;
     Ok(Json(approved.map_err(problem_of)?))
 }
