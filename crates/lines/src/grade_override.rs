@@ -5,7 +5,8 @@ use sluice_credit::{Grade, GradeOverride};
 use sluice_kit::database::change::{By, ChangeError, read};
 use sqlx::PgPool;
 
-use crate::{GradeRow, LineKey, repository};
+use crate::grade::columns;
+use crate::{GradeRow, LineKey, Scorecards, repository};
 
 type Result<T> = std::result::Result<T, ChangeError>;
 
@@ -50,7 +51,7 @@ impl OverrideRepository {
         Ok(stored)
     }
 
-    /// Approves the override of a grade that another person asked for.
+    /// Approves the override of a grade that another person asked for. It gets the terms that the scorecard in force has for its grade.
     ///
     /// # Errors
     /// [`ChangeError::FourEyes`]; [`ChangeError::Conflict`] where it is approved already, or over.
@@ -70,9 +71,11 @@ impl OverrideRepository {
         if present.requested_by == by.actor.as_str() {
             return Err(ChangeError::FourEyes);
         }
-        let statement = "UPDATE credit_grade g SET approved_by = $2, approved_at = now() WHERE grade_id = $1 \
-            RETURNING to_jsonb(g)::text";
-        let query = sqlx::query_scalar(statement).bind(grade_id).bind(by.actor.as_str());
+        let [due_days, minimum_bp] = columns(Scorecards::read(&mut *transaction).await?.terms_of(present.grade));
+        let statement = "UPDATE credit_grade g SET approved_by = $2, approved_at = now(), approved_on = $3::date, due_days = $4, \
+            minimum_bp = $5 WHERE grade_id = $1 RETURNING to_jsonb(g)::text";
+        let query = sqlx::query_scalar(statement).bind(grade_id).bind(by.actor.as_str()).bind(today.to_string());
+        let query = query.bind(due_days).bind(minimum_bp);
         let approved = read(query.fetch_one(&mut *transaction).await?)?;
         transaction.commit().await?;
         Ok(approved)

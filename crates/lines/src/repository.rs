@@ -11,8 +11,9 @@ use sluice_credit::{Bands, StageEffect};
 use sluice_kit::database::change::{By, ChangeError, json, read, read_all};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 
+use crate::grade::columns;
 use crate::record::{self, LineKey, LineRecord};
-use crate::{CreditLine, LineInput, LineState, NoticeRow};
+use crate::{CreditLine, LineInput, LineState, NoticeRow, Scorecards};
 
 /// Most rows of one page, whatever the caller requests.
 pub(crate) const ROWS_MAX: i64 = 1_001;
@@ -161,11 +162,7 @@ impl LineRepository {
         let query = sqlx::query_scalar(statement).bind(present.line_id).bind(present.version).bind(today.to_string());
         let activated: CreditLine = read(query.fetch_one(&mut *transaction).await?)?;
         if present.version == 1 {
-            let statement = "INSERT INTO credit_grade (merchant_id, currency, kind, grade, on_day, changed_on, requested_by) \
-                VALUES ($1, $2, 'opening', $3, $4::date, $4::date, $5)";
-            let query = sqlx::query(statement).bind(&activated.merchant_id).bind(&activated.currency);
-            let query = query.bind(activated.grade.as_str()).bind(today.to_string()).bind(by.actor.as_str());
-            query.execute(&mut *transaction).await?;
+            open_grade(&mut transaction, &activated, by, today).await?;
         }
         transaction.commit().await?;
         Ok(activated)
@@ -300,6 +297,23 @@ pub(crate) async fn begin(pool: &PgPool, by: By<'_>, action: &str) -> Result<Tra
     let mut transaction = pool.begin().await?;
     by.record(&mut transaction, action).await?;
     Ok(transaction)
+}
+
+/// The first decision about the grade of a line, with the terms that the scorecard in force has for it.
+async fn open_grade(
+    transaction: &mut Transaction<'static, Postgres>,
+    line: &CreditLine,
+    by: By<'_>,
+    today: Date,
+) -> Result<()> {
+    let [due_days, minimum_bp] = columns(Scorecards::read(&mut **transaction).await?.terms_of(line.grade));
+    let statement = "INSERT INTO credit_grade (merchant_id, currency, kind, grade, on_day, changed_on, requested_by, due_days, \
+            minimum_bp) \
+        VALUES ($1, $2, 'opening', $3, $4::date, $4::date, $5, $6, $7)";
+    let query = sqlx::query(statement).bind(&line.merchant_id).bind(&line.currency).bind(line.grade.as_str());
+    let query = query.bind(today.to_string()).bind(by.actor.as_str()).bind(due_days).bind(minimum_bp);
+    query.execute(&mut **transaction).await?;
+    Ok(())
 }
 
 /// The latest version of the account's latest line, locked until the end of the transaction.
