@@ -5,6 +5,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod activity;
+mod change;
 mod day;
 mod dispute;
 mod entry;
@@ -32,6 +33,7 @@ mod transfer;
 mod usage;
 mod view;
 
+pub use change::{GradeChanged, LineChange, LineSubject, StageChanged};
 pub use day::{CreditDay, day_of, id_of};
 pub use dispute::{DisputeInput, DisputeRepository, DisputeRow};
 pub use entry::EntryKind;
