@@ -24,18 +24,17 @@ const LINES: Filter = Filter {
     code: None,
 };
 
-/// Everything after a cursor, with the cursor of each.
+/// Everything after a cursor, with the cursor of each: the rest of what its reader was reading, and what became visible since.
 async fn after(feed: &Feed, filter: &Filter, cursor: Cursor) -> Result<Vec<Item>> {
     let resumed = feed.resume(filter.clone(), cursor).await?;
     let mut reader = resumed.map_err(|error| Failure::new(error.to_string()))?;
-    let mut items = Vec::new();
-    loop {
+    let (mut items, mut ends) = (Vec::new(), 0);
+    while ends < 2 {
         let (read, more) = reader.read().await?;
         items.extend(read);
-        if !more {
-            return Ok(items);
-        }
+        ends += usize::from(!more);
     }
+    Ok(items)
 }
 
 fn data(item: &Item) -> Result<Value> {

@@ -298,7 +298,8 @@ impl Reader {
         sql.push(" AND (stored_txid >= ").push_bind(sent.xmax());
         sql.push(" OR stored_txid = ANY(").push_bind(sent.under_way().to_vec());
         sql.push(")) AND stored_txid <> ALL(").push_bind(catch_up.to.under_way().to_vec());
-        sql.push(") ORDER BY stored_txid, change_no LIMIT ").push_bind(ROWS_MAX as i64);
+        sql.push(") AND changed_at >= ").push_bind(self.held_since());
+        sql.push(" ORDER BY stored_txid, change_no LIMIT ").push_bind(ROWS_MAX as i64);
         sql
     }
 
@@ -373,14 +374,18 @@ impl Reader {
         sql.push(")) AND stored_txid <> ALL(").push_bind(catch_up.to.under_way().to_vec());
         sql.push(") AND (stored_txid, shard, seq, event_id) > (").push_bind(txid).push(", ").push_bind(shard);
         sql.push(", ").push_bind(seq).push(", ").push_bind(event_id);
-        let since = self.cursor.taken_secs.saturating_sub(HELD_SECS);
-        sql.push(") AND at >= ").push_bind(DateTime::from_timestamp(since, 0).unwrap_or_default());
+        sql.push(") AND at >= ").push_bind(self.held_since());
         self.filter.push_account(&mut sql, "");
         if let Some(code) = self.filter.code {
             sql.push(" AND code = ").push_bind(code.as_str());
         }
         sql.push(" ORDER BY stored_txid, shard, seq, event_id LIMIT ").push_bind(ROWS_MAX as i64);
         sql
+    }
+
+    /// What is older is not read: in a database that was restored, numbers of transactions may be given again.
+    fn held_since(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp(self.cursor.taken_secs.saturating_sub(HELD_SECS), 0).unwrap_or_default()
     }
 
     /// The cursor at this point of the catch-up.
