@@ -15,6 +15,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.alone("scorecards::a_challenger_is_promoted_or_ended", challengers);
     suite.alone("scorecards::mistakes_name_their_field", mistakes);
     suite.alone("scorecards::disputes_are_recorded_once", disputes);
+    suite.alone("scorecards::a_grade_decides_terms_of_statements", terms);
     suite.alone("scorecards::a_run_is_explained_and_trials_are_not_for_merchants", runs);
 }
 
@@ -26,6 +27,17 @@ fn start() -> Result<Api> {
 fn card(version: &str) -> Value {
     json!({"version": version, "base_points": 600, "characteristics": [{"feature": "worst_dpd", "missing_points": 0,
         "bins": [{"from": null, "to": 0, "points": 20}, {"from": 1, "to": null, "points": -40}]}]})
+}
+
+/// The standard bands, each with these members.
+fn bands(more: Value) -> Value {
+    let mut bands = json!(Scorecard::default().bands);
+    for band in bands.as_array_mut().into_iter().flatten() {
+        for (name, value) in more.as_object().into_iter().flatten() {
+            band[name] = value.clone();
+        }
+    }
+    bands
 }
 
 async fn put(caller: &Caller, card: Value) -> Result<Answer> {
@@ -144,6 +156,9 @@ async fn mistakes() -> Result<()> {
         (with("characteristics", json!([])), "card.characteristics"),
         (with("characteristics", gap), "card.characteristics[0].bins[1].from"),
         (with("bands", json!([])), "card.bands"),
+        (with("bands", bands(json!({"due_days": 3_651}))), "card.bands[0].due_days"),
+        (with("bands", bands(json!({"minimum_bp": 0}))), "card.bands[0].minimum_bp"),
+        (with("bands", bands(json!({"grace_days": 1}))), "card.bands[0].grace_days"),
         (with("movement", json!({"margin_points": -1})), "card.movement.margin_points"),
     ] {
         expect(&put(&oleg, card).await?, 400, &json!({"field": field}));
@@ -210,6 +225,50 @@ async fn runs() -> Result<()> {
             "challenger": {"version": "trial", "score": 560, "grade": "D"}}],
         "matrix": [{"champion": "D", "challenger": "D", "runs": 1, "followed": 0, "late": 0}]});
     expect(&ana.get("/scorecards/trial/results?limit=1").await?, 200, &results);
+    Ok(())
+}
+
+/// From the activation of a scorecard on: each decision has the terms of its grade's band, and the line those of its decision.
+async fn terms() -> Result<()> {
+    let (api, m) = (start()?, "cards-terms");
+    let (oleg, ana, shop) = (api.operator()?, api.admin()?, api.merchant(m)?);
+    open(&api, "cards-before").await?;
+    let mut card = card("t-1");
+    card["bands"] = bands(json!({"due_days": 7}));
+    card["bands"][3]["due_days"] = json!(3);
+    card["bands"][3]["minimum_bp"] = json!(5_000);
+    expect(
+        &put(&oleg, card).await?,
+        200,
+        &json!({"card": {"bands": [{"due_days": 7}, {}, {}, {"minimum_bp": 5_000}, {}]}}),
+    );
+    let champion = json!({"role": "champion"});
+    expect(&ana.post("/scorecards/t-1/activate", &champion).await?, 200, &json!({"state": "champion"}));
+    open(&api, m).await?;
+    let (line, grade) = (format!("/credit-lines/{m}/USD"), format!("/credit-lines/{m}/USD/grade"));
+    let of_band = json!({"due_days": 7, "minimum_bp": 10_000});
+    for caller in [&ana, &shop] {
+        let opening = json!({"kind": "opening", "due_days": 7, "minimum_bp": null});
+        expect(&caller.get(&grade).await?, 200, &json!({"statement_terms": of_band, "decisions": [opening]}));
+        // The line's own terms stay what they were agreed to be.
+        let expected = json!({"line": {"terms": {"due_days": 14}}, "today": {"statement_terms": of_band}});
+        expect(&caller.get(&line).await?, 200, &expected);
+    }
+    // One that was opened before has its own terms until its next decision.
+    let own = json!({"statement_terms": {"due_days": 14, "minimum_bp": 10_000}, "decisions": [{"due_days": null}]});
+    expect(&ana.get("/credit-lines/cards-before/USD/grade").await?, 200, &own);
+    let asked = json!({"grade": "D", "reason": "a late annual report", "expires_on": "2099-12-31"});
+    let asked = expect(&oleg.post(&grade, &asked).await?, 201, &json!({"due_days": null, "approved_on": null}));
+    expect(&ana.get(&grade).await?, 200, &json!({"grade": "B", "statement_terms": of_band}));
+    let approve = format!("{grade}/{}/approve", asked["grade_id"]);
+    let approved = json!({"due_days": 3, "minimum_bp": 5_000, "approved_on": asked["on_day"]});
+    expect(&ana.post(&approve, &json!({})).await?, 200, &approved);
+    let of_d = json!({"due_days": 3, "minimum_bp": 5_000});
+    for caller in [&ana, &shop] {
+        let expected = json!({"grade": "D", "decided": "B", "statement_terms": of_d, "overridden": {"due_days": 3}});
+        expect(&caller.get(&grade).await?, 200, &expected);
+        expect(&caller.get(&line).await?, 200, &json!({"today": {"grade": "D", "statement_terms": of_d}}));
+    }
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use testkit::{Failure, Result, Service};
 use uuid::Uuid;
 
 use crate::charges::charge;
+use crate::credit;
 use crate::policies;
 use crate::suite::Suite;
 use crate::usage_logs;
@@ -25,6 +26,7 @@ use crate::usage_logs;
 pub(crate) fn add(suite: &mut Suite) {
     suite.add("stream::everybody_receives_what_they_may_and_asked_for", roles);
     suite.add("stream::alerts_are_sent_change_by_change", alerts);
+    suite.add("stream::credit_lines_are_sent_change_by_change", credit_lines);
     suite.add("stream::what_is_no_place_or_question_is_refused", refusals);
     suite.add("stream::a_caller_has_so_many_streams_and_no_more", seats);
     suite.alone("stream::goes_on_across_a_restart_without_loss_or_repetition", restart);
@@ -174,6 +176,89 @@ async fn alerts(api: &Api) -> Result<()> {
     Ok(())
 }
 
+/// What a line goes through, up to its close: who may read it receives it as it may be read.
+async fn credit_lines(api: &Api) -> Result<()> {
+    let (m, other) = ("changed-1", "changed-2");
+    let (oleg, ana, shop) = (api.operator()?, api.admin()?, api.merchant(m)?);
+    let grant = json!({"name": "no credit", "role": "operator", "permissions": ["quotas:read", "alerts:read"]});
+    let made = expect(&ana.post("/access-tokens", &grant).await?, 201, &json!({}));
+    let program = api.bearer(made["token"].as_str().unwrap_or_default());
+    expect(&refused(api, &program, "?kinds=credit_lines", None).await?, 403, &json!({"code": "FORBIDDEN"}));
+    let of_line = format!("?kinds=credit_lines&merchant_id={m}");
+    let mut of_operator = open(api, &oleg, &of_line).await?;
+    let mut of_shop = open(api, &shop, "?kinds=credit_lines,alerts&currency=USD").await?;
+    let mut of_other = open(api, &api.merchant(other)?, "?kinds=credit_lines").await?;
+    let mut of_program = open(api, &program, &format!("?merchant_id={m}")).await?;
+
+    credit::open(api, m, 100_000).await?;
+    let change = json!({"line": {"terms": {"due_days": 30}, "remarks": "agreed by phone"}, "reason": "as agreed"});
+    expect(&credit::patch(&oleg, &credit::path(m, ""), &change).await?, 200, &json!({"state": "draft"}));
+    for step in ["/approve", "/activate"] {
+        expect(&ana.post(&credit::path(m, step), &json!({})).await?, 200, &json!({"version": 2}));
+    }
+    let asked = json!({"grade": "D", "reason": "a late annual report", "expires_on": "2099-12-31"});
+    let asked = expect(&oleg.post(&credit::path(m, "/grade"), &asked).await?, 201, &json!({}));
+    let approve = credit::path(m, &format!("/grade/{}/approve", asked["grade_id"]));
+    expect(&ana.post(&approve, &json!({})).await?, 200, &json!({}));
+    close_cycle(api, m).await?;
+    let received = of_operator.events(3).await?;
+    let names = |events: &[(String, Value)]| -> Vec<String> {
+        let name = |(event, data): &(String, Value)| format!("{event} {}", data["change"].as_str().unwrap_or_default());
+        events.iter().map(name).collect()
+    };
+    let expected =
+        ["line_activated", "line_changed", "grade_changed", "statement_closed"].map(|own| format!("credit_line {own}"));
+    assert_eq!(names(&received), expected[..3]);
+    let middle = of_operator.last_id().unwrap_or_default().to_owned();
+    drop(of_operator);
+    let mut of_operator = resume(api, &oleg, &of_line, &middle).await?;
+    assert_eq!(names(&of_operator.events(1).await?), expected[3..]);
+    expect(&ana.post("/quotas/consume", &charge(m, "before", 500)).await?, 200, &json!({}));
+    expect(&ana.post(&credit::path(m, "/close"), &json!({})).await?, 200, &json!({"state": "closed"}));
+    assert_eq!(names(&of_operator.events(1).await?), ["credit_line line_closed"]);
+
+    let line = json!({"merchant_id": m, "currency": "USD", "line": {"version": 2, "terms": {"due_days": 30},
+        "created_by": "oleg", "approved_by": "ana", "remarks": "agreed by phone"}});
+    let grade = json!({"grade": {"grade": "D", "grade_before": "B", "kind": "override", "on_day": asked["on_day"],
+        "expires_on": "2099-12-31", "due_days": null, "minimum_bp": null}});
+    let statement = json!({"statement": {"number": 1, "cycle": 20_260_101, "first_day": "2026-01-01", "closed_on": "2026-01-31",
+        "due_on": "2026-02-14", "amount": 900, "minimum": 450}});
+    for (place, expected) in [(1, &line), (2, &grade)] {
+        assert_eq!(testkit::api::differences("", &received[place].1, expected), [""; 0]);
+    }
+    let own = of_shop.events(5).await?;
+    assert_eq!(names(&own), [&expected[..], &["credit_line line_closed".to_owned()]].concat());
+    let own_line = json!({"line": {"version": 2, "terms": {"due_days": 30}, "created_by": "operators",
+        "approved_by": "operators", "edited_by": [], "remarks": null}});
+    for (place, expected) in [(1, &own_line), (2, &grade), (3, &statement), (4, &own_line)] {
+        assert_eq!(testkit::api::differences("", &own[place].1, expected), [""; 0]);
+    }
+    // Who may not read credit lines receives everything else, and another merchant its own.
+    let mut event = of_program.events(1).await?.remove(0);
+    while short(&event) != format!("{m}/before ADMITTED") {
+        assert_eq!(event.0, "decision", "{event:?}");
+        event = of_program.events(1).await?.remove(0);
+    }
+    credit::open(api, other, 100_000).await?;
+    let first = of_other.events(1).await?;
+    assert_eq!((names(&first), &first[0].1["merchant_id"]), (vec![expected[0].clone()], &json!(other)));
+    Ok(())
+}
+
+/// A statement of the account, of long before its line: no cycle ends while the test runs.
+async fn close_cycle(api: &Api, merchant: &str) -> Result<()> {
+    let statement = "INSERT INTO credit_statement (merchant_id, currency, number, cycle, first_day, closed_on, due_on, amount, minimum, \
+            event_id) \
+        VALUES ($1, 'USD', 1, 20260101, '2026-01-01', '2026-01-31', '2026-02-14', 900, 450, gen_random_uuid()) \
+        ON CONFLICT (merchant_id, currency, cycle) DO NOTHING";
+    let pool = api.postgres.pool().await?;
+    // The second time it is there already, and nothing has changed.
+    for _ in 0..2 {
+        sqlx::query(statement).bind(merchant).execute(&pool).await?;
+    }
+    Ok(())
+}
+
 async fn refusals(api: &Api) -> Result<()> {
     let ana = api.admin()?;
     let stream = open_at_once(api, &ana).await?;
@@ -203,6 +288,7 @@ async fn refusals(api: &Api) -> Result<()> {
     for (query, field) in [
         ("?kinds=", "kinds"),
         ("?kinds=alerts,nonsense", "kinds"),
+        ("?kinds=credit-lines", "kinds"),
         ("?merchant_id=a:b", "merchant_id"),
         ("?currency=usd1", "currency"),
         ("?code=NONSENSE", "code"),

@@ -11,8 +11,12 @@ use crate::credit::row;
 fn card(version: &str) -> Value {
     let bands = [("A", Some(660)), ("B", Some(620)), ("C", Some(580)), ("D", Some(570)), ("E", None)];
     let bands = bands.map(|(grade, from_score)| {
-        json!({"grade": grade, "from_score": from_score, "multiplier_bp": 5_000, "trust_share_bp": 500,
-            "threshold_percents": [80, 100], "channels": (grade == "A").then_some(["card"])})
+        let mut band = json!({"grade": grade, "from_score": from_score, "multiplier_bp": 5_000, "trust_share_bp": 500,
+            "threshold_percents": [80, 100], "channels": (grade == "A").then_some(["card"])});
+        if grade == "D" {
+            (band["due_days"], band["minimum_bp"]) = (json!(7), json!(10_000));
+        }
+        band
     });
     json!({"version": version, "base_points": 600, "characteristics": [{"feature": "worst_dpd", "missing_points": 0,
             "bins": [{"from": null, "to": 0, "points": 20}, {"from": 1, "to": null, "points": -40}]}],

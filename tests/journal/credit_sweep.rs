@@ -12,7 +12,7 @@ use sluice_jobs::CreditSwept;
 use sluice_kit::database::change::By;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::shutdown;
-use sluice_lines::{LineInput, LineKey, LineRepository};
+use sluice_lines::{LineInput, LineKey, LineRepository, PauseRepository};
 use sluice_settings::{Live, Settings};
 use sqlx::PgPool;
 use testkit::{Failure, Result};
@@ -313,7 +313,9 @@ async fn a_pause_delays_the_notices() -> Result<()> {
     life.live(30..=DUE_DAY).await?;
     let actor = ActorId::parse("ben")?;
     let by = By { actor: &actor, reason: None };
-    life.lines().pause(by, &key()?, day(DUE_DAY + 1), day(DUE_DAY + 10), "pays in two parts").await?;
+    PauseRepository::new(life.pool.clone())
+        .accept(by, &key()?, day(DUE_DAY + 1), day(DUE_DAY + 10), "pays in two parts")
+        .await?;
     life.live(DUE_DAY + 1..=DUE_DAY + 20).await?;
     let sent = [
         "-3 -3 reminder merchant",

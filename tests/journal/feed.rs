@@ -16,7 +16,15 @@ use testkit::{Failure, Result, wait};
 
 use crate::bench::{Bench, WITHIN, entry, event};
 
-const BOTH: Filter = Filter { alerts: true, decisions: true, own: None, merchant: None, currency: None, code: None };
+const BOTH: Filter = Filter {
+    alerts: true,
+    decisions: true,
+    credit_lines: false,
+    own: None,
+    merchant: None,
+    currency: None,
+    code: None,
+};
 const DECISIONS: Filter = Filter { alerts: false, ..BOTH };
 
 /// A database with one decision of now.
@@ -51,10 +59,11 @@ async fn raise(pool: &PgPool, merchant: &str, count: usize) -> Result<Vec<Uuid>>
 
 fn ids(items: &[Item]) -> Vec<Uuid> {
     let id = |item: &Item| match &item.change {
-        Change::Alert { alert, .. } => alert.alert_id,
-        Change::Decision(row) => row.event_id,
+        Change::Alert { alert, .. } => Some(alert.alert_id),
+        Change::Decision(row) => Some(row.event_id),
+        Change::CreditLine(_) => None,
     };
-    items.iter().map(id).collect()
+    items.iter().filter_map(id).collect()
 }
 
 /// All that there is, and in how many pieces.

@@ -13,6 +13,7 @@ mod feed;
 mod gaps;
 mod history;
 mod line;
+mod line_changes;
 mod lost;
 mod monitor;
 mod operations;

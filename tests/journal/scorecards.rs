@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 use quota::{Action, ActorId, Channel, Code, Command, OnExpiry};
-use sluice_credit::{Characteristic, Feature, Grade, Scorecard};
+use sluice_credit::{BasisPoints, Characteristic, Feature, Grade, Scorecard};
 use sluice_kit::database::change::By;
 use sluice_kit::metrics::Metrics;
 use sluice_kit::shutdown;
 use sluice_lines::{
-    Credit, CreditDay, DisputeInput, DisputeRepository, Follower, GradeRow, RunRepository, ScorecardRepository,
-    ScorecardRole, Scorecards, id_of,
+    Credit, CreditDay, DisputeInput, DisputeRepository, Follower, GradeRow, OverrideRepository, RunRepository,
+    ScorecardRepository, ScorecardRole, Scorecards, id_of,
 };
 use sluice_settings::Secret;
 use sluice_store::Store;
@@ -30,6 +30,10 @@ const RUNS: &str = "SELECT concat_ws(' ', on_day - date '2026-11-20', CASE WHEN 
 impl Life {
     async fn runs(&self) -> Result<Vec<String>> {
         self.texts(RUNS).await
+    }
+
+    fn overrides(&self) -> OverrideRepository {
+        OverrideRepository::new(self.pool.clone())
     }
 
     fn cards(&self) -> ScorecardRepository {
@@ -62,7 +66,7 @@ impl Life {
 }
 
 /// A card that gives every account this score.
-fn constant(version: &str, score: i32) -> Scorecard {
+pub(crate) fn constant(version: &str, score: i32) -> Scorecard {
     let standard = Scorecard::default();
     let feature = |own: Characteristic| Characteristic {
         missing_points: 0,
@@ -318,12 +322,72 @@ async fn an_override_beats_a_run() -> Result<()> {
     let mut life = Life::open().await?;
     let (maker, checker) = (ActorId::parse("ana")?, ActorId::parse("ben")?);
     let by = By { actor: &maker, reason: Some("audited accounts") };
-    let asked = life.lines().request_grade(by, &key()?, Grade::A, day(40), day(1)).await?;
-    life.lines().approve_grade(By { actor: &checker, reason: None }, &key()?, asked.grade_id, day(1)).await?;
+    let asked = life.overrides().request(by, &key()?, Grade::A, day(40), day(1)).await?;
+    life.overrides().approve(By { actor: &checker, reason: None }, &key()?, asked.grade_id, day(1)).await?;
     life.activate(&constant("strict", 500), ScorecardRole::Champion).await?;
     life.live(30..=31).await?;
     assert_eq!(life.runs().await?, ["30 close current 0 E 30"]);
     assert_eq!((life.grade(day(40)).await?, life.grade(day(41)).await?), (Grade::A, Grade::E));
+    Ok(())
+}
+
+/// A card that gives every account grade D, with these terms for it.
+fn of_d(version: &str, due_days: u16, minimum_bp: Option<u32>) -> Scorecard {
+    let mut card = constant(version, 550);
+    for band in card.bands.0.iter_mut().filter(|band| band.grade == Grade::D) {
+        band.due_days = Some(due_days);
+        band.minimum_bp = minimum_bp.map(BasisPoints);
+    }
+    card
+}
+
+/// A statement is made by the terms that were copied into the decision about the grade of the day on which its cycle closed, and keeps
+/// them whatever scorecard is activated later. The line's own terms are 14 days and all of it.
+#[tokio::test]
+async fn a_statement_has_the_terms_of_its_grade() -> Result<()> {
+    let statements = "SELECT concat_ws(' ', number, due_on - closed_on, minimum) FROM credit_statement ORDER BY number";
+    let mut life = Life::open().await?;
+    // Paid in advance, so that no stage changes.
+    life.repay(1, 10 * AMOUNT).await?;
+    let charge = consume(1_000);
+    // The line was opened before any scorecard was activated, and the first run is that of the first close.
+    life.activate(&of_d("strict", 5, Some(2_500)), ScorecardRole::Champion).await?;
+    life.live(30..=31).await?;
+    assert_eq!(life.texts(statements).await?, ["1 14 12000"]);
+    life.apply(32, "o-2", charge.clone()).await?;
+    life.live(60..=61).await?;
+    // The next run copies the terms of the next scorecard: that of the close of the third cycle.
+    life.activate(&of_d("lenient", 20, None), ScorecardRole::Champion).await?;
+    life.apply(62, "o-3", charge.clone()).await?;
+    let strict = ["1 14 12000", "2 5 250", "3 5 250"];
+    assert_eq!(life.texts(statements).await?, strict[..2]);
+    life.live(90..=91).await?;
+    life.apply(92, "o-4", charge.clone()).await?;
+    life.live(120..=121).await?;
+    assert_eq!(life.texts(statements).await?, [&strict[..], &["4 20 1000"]].concat());
+    // An override has the terms of its grade from its approval on, and no longer than it lasts.
+    let mut generous = of_d("generous", 9, None);
+    for band in generous.bands.0.iter_mut().filter(|band| band.grade == Grade::A) {
+        band.due_days = Some(45);
+    }
+    life.activate(&generous, ScorecardRole::Champion).await?;
+    let (maker, checker) = (ActorId::parse("ana")?, ActorId::parse("ben")?);
+    let by = By { actor: &maker, reason: Some("audited accounts") };
+    let asked = life.overrides().request(by, &key()?, Grade::A, day(149), day(122)).await?;
+    assert_eq!((asked.due_days, asked.approved_on), (None, None));
+    let by = By { actor: &checker, reason: None };
+    let approved = life.overrides().approve(by, &key()?, asked.grade_id, day(123)).await?;
+    assert_eq!((approved.due_days, approved.approved_on), (Some(45), Some(day(123))));
+    life.apply(124, "o-5", charge.clone()).await?;
+    life.live(150..=151).await?;
+    life.apply(152, "o-6", charge).await?;
+    life.live(180..=181).await?;
+    let all = ["1 14 12000", "2 5 250", "3 5 250", "4 20 1000", "5 45 1000", "6 9 1000"];
+    assert_eq!(life.texts(statements).await?, all);
+    let kept = "SELECT concat_ws(' ', grade, due_days, minimum_bp) FROM credit_grade WHERE kind <> 'override' ORDER BY grade_id";
+    assert_eq!(life.texts(kept).await?, ["B", "D 5 2500", "D 5 2500", "D 20", "D 20", "D 9", "D 9"]);
+    let changed = life.execute("UPDATE credit_grade SET due_days = 1").await;
+    assert!(changed.is_err_and(|failure| failure.to_string().contains("kept for the record")));
     Ok(())
 }
 
@@ -354,7 +418,7 @@ async fn servers_have_grades_and_bands_at_once() -> Result<()> {
 
     let mut narrow = constant("narrow", 590);
     for band in narrow.bands.0.iter_mut().filter(|band| band.grade == Grade::C) {
-        band.multiplier_bp = sluice_credit::BasisPoints(6_000);
+        band.multiplier_bp = BasisPoints(6_000);
         band.channels = Some(BTreeSet::from(["card".to_owned()]));
     }
     life.activate(&narrow, ScorecardRole::Champion).await?;

@@ -58,6 +58,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
             "sluice-alerts",
             "sluice-journal",
             "sluice-kit",
+            "sluice-lines",
             "sluice-policy-source",
             "sluice-settings",
             "sluice-store",

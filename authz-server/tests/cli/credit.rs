@@ -146,7 +146,10 @@ fn show(bench: &Bench) -> Result<()> {
     let closes = format!("number 2, {}, closes on {}", bench.day(-10), bench.day(19));
     let next = format!("if nothing is paid {}: watch, 6 days past due", bench.day(5));
     let text = bench.text(&["show", "shop", "USD"])?;
-    assert_parts(&text, &["active, version 1", "available 9900", "stage grace", "amount to cure 600", &closes, &next]);
+    let statements = "statements due after 14 days, at least 100.00 %";
+    let parts =
+        ["active, version 1", "available 9900", "stage grace", "amount to cure 600", &closes, statements, &next];
+    assert_parts(&text, &parts);
 
     let none = bench.run(&["show", "other", "USD"])?;
     assert_eq!((none.code, none.stdout.as_str()), (Some(3), ""), "{none:?}");

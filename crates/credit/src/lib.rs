@@ -49,4 +49,4 @@ pub use scorecard::{
 pub use stage_table::{Stage, StageEffect, StageRow, StageTable};
 pub use standing::{PROBATION_DPD_MAX, StageChange, Standing};
 pub use summary::LineSummary;
-pub use terms::{Materiality, Terms};
+pub use terms::{GradeTerms, Materiality, StatementTerms, Terms};

@@ -35,6 +35,53 @@ impl Materiality {
     }
 }
 
+/// Terms of statements that a grade decides. Those that are not given are the line's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GradeTerms {
+    pub due_days: Option<u16>,
+    pub minimum_bp: Option<BasisPoints>,
+}
+
+impl GradeTerms {
+    /// Checks what is given.
+    ///
+    /// # Errors
+    /// [`InvalidMember`] names the first one that is out of range.
+    pub fn validate(self) -> Result<(), InvalidMember> {
+        let given =
+            |member, value: Option<i64>, min, max| value.map_or(Ok(()), |value| within(member, value, min, max));
+        given("due_days", self.due_days.map(i64::from), 0, Terms::DAYS_MAX)?;
+        given("minimum_bp", self.minimum_bp.map(|ratio| ratio.0.into()), 1, 10_000)
+    }
+}
+
+/// When a statement is due, and what must be paid of it by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct StatementTerms {
+    /// Days from the close of the cycle to the due date.
+    #[schema(example = 14)]
+    pub due_days: u16,
+    /// The part of the statement that must be paid by the due date.
+    #[schema(example = 10_000)]
+    pub minimum_bp: BasisPoints,
+}
+
+impl StatementTerms {
+    /// The statement of a cycle that closed with an amount.
+    #[must_use]
+    pub fn statement(self, cycle: &Cycle, amount: i64) -> Statement {
+        Statement {
+            number: cycle.number,
+            cycle: cycle.id(),
+            first_day: cycle.first_day,
+            closed_on: cycle.closed_on(),
+            due_on: cycle.due_on(self.due_days),
+            amount,
+            minimum: self.minimum_bp.of_rounded_up(amount),
+        }
+    }
+}
+
 /// The terms of a credit line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -87,8 +134,7 @@ impl Terms {
     /// [`InvalidMember`] names the first one that does not, and says what to give.
     pub fn validate(&self) -> Result<(), InvalidMember> {
         self.cycle.validate()?;
-        within("due_days", self.due_days.into(), 0, Self::DAYS_MAX)?;
-        within("minimum_bp", self.minimum_bp.0.into(), 1, 10_000)?;
+        GradeTerms { due_days: Some(self.due_days), minimum_bp: Some(self.minimum_bp) }.validate()?;
         within("materiality.absolute", self.materiality.absolute, 0, AMOUNT_MAX)?;
         within("materiality.bp", self.materiality.bp.0.into(), 0, 9_999)?;
         within("default_after_days", self.default_after_days.into(), 1, Self::DAYS_MAX)?;
@@ -101,17 +147,18 @@ impl Terms {
         self.dunning.validate()
     }
 
-    /// The statement of a cycle that closed with an amount.
+    /// What statements are made by where a grade decides these terms.
+    #[must_use]
+    pub fn with_grade(&self, grade: GradeTerms) -> StatementTerms {
+        StatementTerms {
+            due_days: grade.due_days.unwrap_or(self.due_days),
+            minimum_bp: grade.minimum_bp.unwrap_or(self.minimum_bp),
+        }
+    }
+
+    /// The statement of a cycle that closed with an amount, by the line's own terms.
     #[must_use]
     pub fn statement(&self, cycle: &Cycle, amount: i64) -> Statement {
-        Statement {
-            number: cycle.number,
-            cycle: cycle.id(),
-            first_day: cycle.first_day,
-            closed_on: cycle.closed_on(),
-            due_on: cycle.due_on(self.due_days),
-            amount,
-            minimum: self.minimum_bp.of_rounded_up(amount),
-        }
+        self.with_grade(GradeTerms::default()).statement(cycle, amount)
     }
 }

@@ -5,16 +5,19 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod activity;
+mod change;
 mod day;
 mod dispute;
 mod entry;
 mod follow;
 mod grade;
+mod grade_override;
 mod known;
 mod line;
 mod merchant;
 mod metrics;
 mod notice;
+mod pause;
 mod projection;
 mod record;
 mod repository;
@@ -30,18 +33,21 @@ mod transfer;
 mod usage;
 mod view;
 
+pub use change::{GradeChanged, LineChange, LineSubject, StageChanged};
 pub use day::{CreditDay, day_of, id_of};
 pub use dispute::{DisputeInput, DisputeRepository, DisputeRow};
 pub use entry::EntryKind;
 pub use follow::Follower;
 pub use grade::{GradeKind, GradeRow, RunDetails};
+pub use grade_override::OverrideRepository;
 pub use known::{Credit, CreditLines};
 pub use line::{CreditLine, LineInput, LineState};
 pub use metrics::LineMetrics;
 pub use notice::NoticeRow;
+pub use pause::{PauseRepository, PauseRow};
 pub use projection::EntryProjection;
 pub use record::{LineKey, LineRecord, StoredEntry, Unreadable, read};
-pub use repository::{LineFilter, LineRepository, PauseRow};
+pub use repository::{LineFilter, LineRepository};
 pub use results::{ChallengerResults, GradeOutcomes, GradePair, Outcomes, Score, TrialRun};
 pub use run::{DueRun, NextRun, RunRepository};
 pub use scorecard::{ScorecardRepository, ScorecardRole, ScorecardRow, ScorecardState, Scorecards};

@@ -7,15 +7,15 @@ use jiff::civil::Date;
 use quota::{Currency, MerchantId, OperationNo, PostingKind};
 use serde::Deserialize;
 use sluice_credit::{
-    Bands, Books, BooksError, Change, CycleId, Event, Grade, GradeOverride, GradeRecord, LimitFactors, LineHistory,
-    Obligation, Pause, Schedule, Statement, grade_in_force,
+    Bands, Books, BooksError, Change, CycleId, Event, Grade, GradeOverride, GradeRecord, GradeTerms, LimitFactors,
+    LineHistory, Obligation, Pause, Schedule, Statement, StatementTerms, grade_in_force,
 };
 use sqlx::PgConnection;
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::day::day_of;
-use crate::grade::{GradeKind, GradeRow};
+use crate::grade::{self, GradeKind, GradeRow};
 use crate::line::schedule;
 use crate::{CreditDay, CreditLine, EntryKind};
 
@@ -267,7 +267,7 @@ impl LineRecord {
     /// The override that is in force on a day: the one that was asked for last.
     #[must_use]
     pub fn grade_override(&self, date: Date) -> Option<GradeOverride> {
-        self.grades.iter().rev().filter_map(GradeRow::as_override).find(|by_hand| by_hand.is_in_force(date))
+        self.grades.iter().rev().find_map(|row| row.override_on(date))
     }
 
     /// The grade in force on a day.
@@ -276,6 +276,20 @@ impl LineRecord {
         let opened_with = self.line().map_or(Grade::E, |line| line.grade);
         let decided = self.decided_grade().map_or(opened_with, |decided| decided.grade);
         grade_in_force(decided, self.grade_override(date).as_ref(), date)
+    }
+
+    /// The terms of statements that the grade decides on a day, as they were copied into its decision.
+    pub(crate) fn grade_terms(&self, date: Date) -> GradeTerms {
+        grade::terms_on(&self.grades, date)
+    }
+
+    /// What a cycle's statement is made by if it closes on a day; `None` where the account never had a line.
+    #[must_use]
+    pub fn statement_terms(&self, date: Date) -> Option<StatementTerms> {
+        let opened_on = self.line()?.opened_on?;
+        let schedule = self.schedule()?;
+        let (_, terms) = schedule.cycle_at(date.max(opened_on))?;
+        Some(terms.with_grade(self.grade_terms(date)))
     }
 
     /// The line on a day, by its books; `None` where the account has none yet on that day.

@@ -1,23 +1,22 @@
-//! Changes of credit lines: draft, approve by another person, activate, close; pauses and overrides of grades. Every step is
-//! recorded. The tables' own rules (`0016_credit_line.sql`) apply to any writer; here they become errors that name the field.
+//! Changes of credit lines: draft, approve by another person, activate, close. Every step is recorded. The tables' own rules
+//! (`0016_credit_line.sql`) apply to any writer; here they become errors that name the field.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use jiff::civil::Date;
 use quota::{Currency, MerchantId};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sluice_credit::{Bands, Grade, GradeOverride, Pause, StageEffect};
+use sluice_credit::{Bands, StageEffect};
 use sluice_kit::database::change::{By, ChangeError, json, read, read_all};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
-use utoipa::ToSchema;
 
+use crate::grade::columns;
 use crate::record::{self, LineKey, LineRecord};
-use crate::{CreditLine, GradeRow, LineInput, LineState, NoticeRow};
+use crate::{CreditLine, LineInput, LineState, NoticeRow, Scorecards};
 
 /// Most rows of one page, whatever the caller requests.
-const ROWS_MAX: i64 = 1_001;
+pub(crate) const ROWS_MAX: i64 = 1_001;
 /// The columns of a line that a caller gives.
 const GIVEN: &str = "merchant_id, currency, limit_base, grade, terms, override_limit, override_until, expires_on, taken_over_from, metadata, remarks";
 
@@ -31,22 +30,6 @@ pub struct LineFilter {
     pub state: Option<LineState>,
     /// Only versions that are or were in force.
     pub was_in_force: bool,
-}
-
-/// A pause as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PauseRow {
-    pub pause_id: i64,
-    /// The first day on which days past due are not counted.
-    #[schema(value_type = String, format = Date)]
-    pub from_day: Date,
-    /// The last one.
-    #[schema(value_type = String, format = Date)]
-    pub to_day: Date,
-    /// What was promised.
-    pub reason: String,
-    pub approved_by: String,
-    pub created_at: DateTime<Utc>,
 }
 
 /// Credit lines in Postgres.
@@ -179,11 +162,7 @@ impl LineRepository {
         let query = sqlx::query_scalar(statement).bind(present.line_id).bind(present.version).bind(today.to_string());
         let activated: CreditLine = read(query.fetch_one(&mut *transaction).await?)?;
         if present.version == 1 {
-            let statement = "INSERT INTO credit_grade (merchant_id, currency, kind, grade, on_day, changed_on, requested_by) \
-                VALUES ($1, $2, 'opening', $3, $4::date, $4::date, $5)";
-            let query = sqlx::query(statement).bind(&activated.merchant_id).bind(&activated.currency);
-            let query = query.bind(activated.grade.as_str()).bind(today.to_string()).bind(by.actor.as_str());
-            query.execute(&mut *transaction).await?;
+            open_grade(&mut transaction, &activated, by, today).await?;
         }
         transaction.commit().await?;
         Ok(activated)
@@ -308,99 +287,33 @@ impl LineRepository {
         Ok(notices)
     }
 
-    /// Accepts a promise to pay.
-    ///
-    /// # Errors
-    /// [`ChangeError::Invalid`] names the field.
-    pub async fn pause(&self, by: By<'_>, key: &LineKey, from: Date, to: Date, reason: &str) -> Result<PauseRow> {
-        let pause = Pause { from, to, reason: reason.to_owned(), approved_by: by.actor.to_string() };
-        pause.validate().map_err(|invalid| ChangeError::invalid(&invalid.member, invalid.problem))?;
-        if reason.contains('\0') {
-            return Err(ChangeError::invalid("reason", "must have no NUL character"));
-        }
-        let mut transaction = self.begin(by, "pause").await?;
-        of_key(&mut transaction, key).await?;
-        let statement = "INSERT INTO credit_pause AS p (merchant_id, currency, from_day, to_day, reason, approved_by) \
-            VALUES ($1, $2, $3::date, $4::date, $5, $6) RETURNING to_jsonb(p)::text";
-        let query = sqlx::query_scalar(statement).bind(key.0.as_str()).bind(key.1.code()).bind(from.to_string());
-        let query = query.bind(to.to_string()).bind(reason).bind(by.actor.as_str());
-        let stored = read(query.fetch_one(&mut *transaction).await?)?;
-        transaction.commit().await?;
-        Ok(stored)
-    }
-
-    /// The pauses of a line, the latest first, those before `after`.
-    ///
-    /// # Errors
-    /// [`ChangeError::Database`].
-    pub async fn pauses(&self, key: &LineKey, after: Option<i64>, limit: i64) -> Result<Vec<PauseRow>> {
-        let statement = "SELECT to_jsonb(p)::text FROM credit_pause p WHERE merchant_id = $1 AND currency = $2 \
-            AND ($3::bigint IS NULL OR pause_id < $3) ORDER BY pause_id DESC LIMIT $4";
-        let query = sqlx::query_scalar(statement).bind(key.0.as_str()).bind(key.1.code()).bind(after);
-        read_all(query.bind(limit.clamp(1, ROWS_MAX)).fetch_all(&self.pool).await?)
-    }
-
-    /// Asks for another grade until a day. It is in force once another person has approved it.
-    ///
-    /// # Errors
-    /// [`ChangeError::Invalid`] names the field.
-    pub async fn request_grade(
-        &self,
-        by: By<'_>,
-        key: &LineKey,
-        grade: Grade,
-        expires_on: Date,
-        today: Date,
-    ) -> Result<GradeRow> {
-        let reason = by.reason.unwrap_or_default().to_owned();
-        let by_hand =
-            GradeOverride { grade, reason, expires_on, requested_by: by.actor.to_string(), approved_by: None };
-        by_hand.validate(today).map_err(|invalid| ChangeError::invalid(&invalid.member, invalid.problem))?;
-        let mut transaction = self.begin(by, "grade").await?;
-        of_key(&mut transaction, key).await?;
-        let statement = "INSERT INTO credit_grade AS g (merchant_id, currency, kind, grade, on_day, changed_on, reason, \
-                expires_on, requested_by) \
-            VALUES ($1, $2, 'override', $3, $4::date, $4::date, $5, $6::date, $7) RETURNING to_jsonb(g)::text";
-        let query = sqlx::query_scalar(statement).bind(key.0.as_str()).bind(key.1.code()).bind(grade.as_str());
-        let query = query.bind(today.to_string()).bind(by_hand.reason).bind(expires_on.to_string());
-        let stored = read(query.bind(by.actor.as_str()).fetch_one(&mut *transaction).await?)?;
-        transaction.commit().await?;
-        Ok(stored)
-    }
-
-    /// Approves the override of a grade that another person asked for.
-    ///
-    /// # Errors
-    /// [`ChangeError::FourEyes`]; [`ChangeError::Conflict`] where it is approved already, or over.
-    pub async fn approve_grade(&self, by: By<'_>, key: &LineKey, grade_id: i64, today: Date) -> Result<GradeRow> {
-        let mut transaction = self.begin(by, "grade").await?;
-        let statement = "SELECT to_jsonb(g)::text FROM credit_grade g \
-            WHERE grade_id = $1 AND merchant_id = $2 AND currency = $3 AND kind = 'override' FOR UPDATE";
-        let query = sqlx::query_scalar(statement).bind(grade_id).bind(key.0.as_str()).bind(key.1.code());
-        let found: Option<String> = query.fetch_optional(&mut *transaction).await?;
-        let present: GradeRow = read(found.ok_or(ChangeError::NotFound("override of a grade"))?)?;
-        if present.approved_by.is_some() {
-            return Err(ChangeError::Conflict("the override is approved already".to_owned()));
-        }
-        if present.expires_on.is_some_and(|last| last < today) {
-            return Err(ChangeError::Conflict("the override is over: ask for another one".to_owned()));
-        }
-        if present.requested_by == by.actor.as_str() {
-            return Err(ChangeError::FourEyes);
-        }
-        let statement = "UPDATE credit_grade g SET approved_by = $2, approved_at = now() WHERE grade_id = $1 \
-            RETURNING to_jsonb(g)::text";
-        let query = sqlx::query_scalar(statement).bind(grade_id).bind(by.actor.as_str());
-        let approved = read(query.fetch_one(&mut *transaction).await?)?;
-        transaction.commit().await?;
-        Ok(approved)
-    }
-
     async fn begin(&self, by: By<'_>, action: &str) -> Result<Transaction<'static, Postgres>> {
-        let mut transaction = self.pool.begin().await?;
-        by.record(&mut transaction, action).await?;
-        Ok(transaction)
+        begin(&self.pool, by, action).await
     }
+}
+
+/// A transaction in which every change is recorded as this person's.
+pub(crate) async fn begin(pool: &PgPool, by: By<'_>, action: &str) -> Result<Transaction<'static, Postgres>> {
+    let mut transaction = pool.begin().await?;
+    by.record(&mut transaction, action).await?;
+    Ok(transaction)
+}
+
+/// The first decision about the grade of a line, with the terms that the scorecard in force has for it.
+async fn open_grade(
+    transaction: &mut Transaction<'static, Postgres>,
+    line: &CreditLine,
+    by: By<'_>,
+    today: Date,
+) -> Result<()> {
+    let [due_days, minimum_bp] = columns(Scorecards::read(&mut **transaction).await?.terms_of(line.grade));
+    let statement = "INSERT INTO credit_grade (merchant_id, currency, kind, grade, on_day, changed_on, requested_by, due_days, \
+            minimum_bp) \
+        VALUES ($1, $2, 'opening', $3, $4::date, $4::date, $5, $6, $7)";
+    let query = sqlx::query(statement).bind(&line.merchant_id).bind(&line.currency).bind(line.grade.as_str());
+    let query = query.bind(today.to_string()).bind(by.actor.as_str()).bind(due_days).bind(minimum_bp);
+    query.execute(&mut **transaction).await?;
+    Ok(())
 }
 
 /// The latest version of the account's latest line, locked until the end of the transaction.
@@ -416,7 +329,11 @@ async fn latest(
     found.map(read).transpose()
 }
 
-async fn of_key(transaction: &mut Transaction<'static, Postgres>, key: &LineKey) -> Result<CreditLine> {
+/// The same by its key.
+///
+/// # Errors
+/// [`ChangeError::NotFound`] where the account has none.
+pub(crate) async fn of_key(transaction: &mut Transaction<'static, Postgres>, key: &LineKey) -> Result<CreditLine> {
     latest(transaction, key.0.as_str(), key.1.code()).await?.ok_or(ChangeError::NotFound("credit line"))
 }
 

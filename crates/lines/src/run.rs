@@ -11,6 +11,7 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::activity::{Activity, YEAR_DAYS, plus_days};
+use crate::grade::columns;
 use crate::{CreditLine, GradeKind, GradeRow, LineKey, LineRecord, LineState, RunDetails, Scorecards};
 
 /// The actor in the table.
@@ -172,8 +173,9 @@ impl RunRepository {
         let RunDetails { champion, challenger, .. } = &details;
         let statement = "INSERT INTO credit_grade AS g (merchant_id, currency, kind, grade, on_day, changed_on, requested_by, \
                 is_close, scorecard, score, scored, challenger, challenger_score, challenger_grade, run, follows, cycle, stage, \
-                days_past_due) \
-            VALUES ($1, $2, 'scorecard', $3, $4::date, $5::date, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb, $15, $16, $17, $18) \
+                days_past_due, due_days, minimum_bp) \
+            VALUES ($1, $2, 'scorecard', $3, $4::date, $5::date, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb, $15, $16, $17, $18, \
+                $19, $20) \
             ON CONFLICT DO NOTHING RETURNING to_jsonb(g)::text";
         let query = sqlx::query_scalar(statement).bind(key.0.as_str()).bind(key.1.code());
         let query = query.bind(decided.grade.as_str()).bind(due.on.to_string()).bind(decided.changed_on.to_string());
@@ -184,6 +186,8 @@ impl RunRepository {
         let query = query.bind(due.follows).bind(due.cycle.map(|cycle| cycle.0.cast_signed()));
         let days_past_due = i32::try_from(standing.days_past_due).unwrap_or(i32::MAX);
         let query = query.bind(standing.stage.as_str()).bind(days_past_due);
+        let [due_days, minimum_bp] = columns(cards.terms_of(decided.grade));
+        let query = query.bind(due_days).bind(minimum_bp);
         let stored: Option<String> = query.fetch_optional(&self.pool).await?;
         stored.map(read).transpose()
     }
@@ -201,4 +205,4 @@ impl RunRepository {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sluice_credit::Scorecard;
+use sluice_credit::{Band, Grade, GradeTerms, Scorecard};
 use sluice_kit::database::change::{By, ChangeError, json, read, read_all};
 use sqlx::{PgExecutor, PgPool, Postgres, Transaction};
 use strum::IntoStaticStr;
@@ -93,6 +93,13 @@ pub struct Scorecards {
 }
 
 impl Scorecards {
+    /// The terms of statements that a grade decides: those of its band, where the champion was activated.
+    #[must_use]
+    pub fn terms_of(&self, grade: Grade) -> GradeTerms {
+        let band = self.champion.bands.of_grade(grade).filter(|_| self.is_activated);
+        band.map(Band::terms).unwrap_or_default()
+    }
+
     /// Reads those in force.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use sluice_credit::{
 };
 use thiserror::Error;
 
-use crate::statement::of_cycle;
+use crate::statement::cycle_terms;
 use crate::{CreditDay, LineRecord, LineUsage};
 
 /// A line on a later day. Amounts are minor units.
@@ -127,9 +127,9 @@ impl LineRecord {
         let mut next = open;
         while let Some(cycle) = next {
             let amount = if next == open { i64::try_from(usage.unbilled).unwrap_or(i64::MAX) } else { 0 };
-            let Some(statement) = of_cycle(&schedules, cycle, amount).filter(|own| own.closed_on <= date) else {
-                break;
-            };
+            let found = cycle_terms(&schedules, cycle).filter(|(cycle, _)| cycle.closed_on() <= date);
+            let Some((cycle, terms)) = found else { break };
+            let statement = terms.with_grade(self.grade_terms(cycle.closed_on())).statement(&cycle, amount);
             if !self.statements.iter().any(|own| own.cycle == statement.cycle) {
                 number = number.saturating_add(1);
                 let statement = Statement { number, ..statement };

@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 use serde::Serialize;
-use sluice_credit::{Bands, Grade, LineHistory, Overdue, StageChange, Standing};
+use sluice_credit::{Bands, Grade, LineHistory, Overdue, StageChange, Standing, StatementTerms};
 use utoipa::ToSchema;
 
 use crate::record::written_off;
@@ -39,6 +39,8 @@ pub struct LineToday {
     pub date: Date,
     pub cycle: CycleView,
     pub grade: Grade,
+    /// What the statement of the cycle is made by, if it closes with this grade: the line's terms, or those of the grade.
+    pub statement_terms: StatementTerms,
     /// The limit in force: the base times the grade's multiplier, below the stage's cap, or the override.
     pub limit: i64,
     pub is_limit_overridden: bool,
@@ -83,6 +85,7 @@ impl LineToday {
             date,
             cycle: CycleView { number: day.cycle.number, first_day: day.cycle.first_day, last_day: day.cycle.last_day },
             grade: day.grade,
+            statement_terms: record.statement_terms(date)?,
             limit: day.limit.limit,
             is_limit_overridden: day.limit.is_overridden,
             exposure: usage.exposure,

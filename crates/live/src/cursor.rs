@@ -58,24 +58,26 @@ pub(super) struct CatchUp {
     pub after: After,
 }
 
-/// The last row that was sent: first come the alerts, then the decisions.
+/// The last row that was sent: first come the alerts, then changes of credit lines, then the decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum After {
     #[serde(rename = "a")]
-    Alert(AlertKey),
+    Alert(ChangeKey),
+    #[serde(rename = "c")]
+    CreditLine(ChangeKey),
     #[serde(rename = "d")]
     Decision(DecisionKey),
 }
 
-/// Orders changes of alerts.
+/// Orders changes of alerts, and those of credit lines: transaction, number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct AlertKey(pub i64, pub i64);
+pub(super) struct ChangeKey(pub i64, pub i64);
 
 /// Orders decisions: transaction, shard, number, id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DecisionKey(pub i64, pub i32, pub i64, pub Uuid);
 
-impl AlertKey {
+impl ChangeKey {
     /// Before all of the transaction and of later ones.
     pub(super) const fn before(txid: i64) -> Self {
         Self(txid, 0)
@@ -149,7 +151,8 @@ mod tests {
         let decision = After::Decision(DecisionKey(800, 7, 12, Uuid::from_u128(5)));
         for cursor in [
             cursor("795:799:797", None),
-            cursor("795:799:797", Some(("800:801:", After::Alert(AlertKey(797, 3))))),
+            cursor("795:799:797", Some(("800:801:", After::Alert(ChangeKey(797, 3))))),
+            cursor("795:799:797", Some(("800:801:", After::CreditLine(ChangeKey(797, 3))))),
             cursor("795:799:797", Some(("799:803:799,801", decision))),
         ] {
             let text = cursor.encode();
@@ -174,7 +177,7 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         let good = cursor("795:799:797", None).encode();
-        let back = cursor("795:799:797", Some(("700:701:", After::Alert(AlertKey::before(0))))).encode();
+        let back = cursor("795:799:797", Some(("700:701:", After::Alert(ChangeKey::before(0))))).encode();
         let later_form = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&Text(2, cursor("1:1:", None))).unwrap());
         for text in
             ["", "7", "!", "bnVsbA", &good[1..], &format!("{good}="), &"A".repeat(LEN_MAX + 1), &back, &later_form]

@@ -1,4 +1,4 @@
-//! Reads the stream of changes of alerts and decisions, a bounded piece at a time and only when its reader has taken the one
+//! Reads the stream of changes of alerts and credit lines and of decisions, a bounded piece at a time and only when its reader has taken the one
 //! before: a slow reader costs nothing but its own cursor.
 
 use std::collections::HashMap;
@@ -15,11 +15,12 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::cursor::{After, AlertKey, CatchUp, DecisionKey};
+use super::cursor::{After, CatchUp, ChangeKey, DecisionKey};
 use super::{Cursor, CursorError, Snapshot};
 use sluice_alerts::read::{self, Alert};
 use sluice_journal::usage_log::UsageLog;
 use sluice_kit::clock;
+use sluice_lines::LineChange;
 
 /// Rows of one piece.
 const ROWS_MAX: usize = 200;
@@ -44,10 +45,11 @@ const SNAPSHOT: &str = "SELECT system_identifier || '/' || left(pg_walfile_name(
 
 /// The kinds of events of a stream. Their words are values in requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
-#[strum(const_into_str, serialize_all = "lowercase")]
+#[strum(const_into_str, serialize_all = "snake_case")]
 pub enum Kind {
     Alerts,
     Decisions,
+    CreditLines,
 }
 
 /// The filter of a stream.
@@ -55,6 +57,7 @@ pub enum Kind {
 pub struct Filter {
     pub alerts: bool,
     pub decisions: bool,
+    pub credit_lines: bool,
     /// The only merchant that the caller sees.
     pub own: Option<MerchantId>,
     /// Of one merchant; then events for operators only are left out.
@@ -75,6 +78,7 @@ pub enum Change {
         alert: Box<Alert>,
     },
     Decision(Box<UsageLog>),
+    CreditLine(Box<LineChange>),
 }
 
 /// A change, and the cursor after it.
@@ -116,6 +120,17 @@ struct AlertRow {
     alert_id: Uuid,
     change: String,
     changed_at: DateTime<Utc>,
+}
+
+#[derive(sqlx::FromRow)]
+struct LineRow {
+    stored_txid: i64,
+    change_no: i64,
+    merchant_id: String,
+    currency: String,
+    change: String,
+    changed_at: DateTime<Utc>,
+    body: String,
 }
 
 #[derive(sqlx::FromRow)]
@@ -224,44 +239,68 @@ impl Reader {
                     self.cursor.taken_secs = now_secs();
                     return Ok((Vec::new(), false));
                 }
-                let after = After::Alert(AlertKey::before(self.cursor.sent.xmin()));
+                let after = After::Alert(ChangeKey::before(self.cursor.sent.xmin()));
                 CatchUp { to, taken_secs: now_secs(), after }
             }
         };
         match catch_up.after {
             After::Alert(after) if self.filter.alerts => self.alerts(&catch_up, after).await,
-            After::Alert(_) => self.decisions(&catch_up, DecisionKey::before(0)).await,
+            After::Alert(_) if self.filter.credit_lines => self.lines(&catch_up, self.first_change()).await,
+            After::CreditLine(after) if self.filter.credit_lines => self.lines(&catch_up, after).await,
+            After::Alert(_) | After::CreditLine(_) => self.decisions(&catch_up, DecisionKey::before(0)).await,
             After::Decision(after) => self.decisions(&catch_up, after).await,
         }
     }
 
+    /// Before all changes that may not have been sent.
+    const fn first_change(&self) -> ChangeKey {
+        ChangeKey::before(self.cursor.sent.xmin())
+    }
+
     /// Changes of all alerts, and of these the alerts that match the filter: however rare those are, a piece is small.
-    async fn alerts(
-        &mut self,
-        catch_up: &CatchUp,
-        AlertKey(txid, no): AlertKey,
-    ) -> Result<(Vec<Item>, bool), sqlx::Error> {
-        let Cursor { sent, .. } = &self.cursor;
-        let mut sql = QueryBuilder::<Postgres>::new(
-            "SELECT stored_txid, change_no, alert_id, change, changed_at FROM alert_change WHERE (stored_txid, change_no) > (",
-        );
-        sql.push_bind(txid).push(", ").push_bind(no).push(") AND stored_txid < ").push_bind(catch_up.to.xmax());
-        sql.push(" AND (stored_txid >= ").push_bind(sent.xmax());
-        sql.push(" OR stored_txid = ANY(").push_bind(sent.under_way().to_vec());
-        sql.push(")) AND stored_txid <> ALL(").push_bind(catch_up.to.under_way().to_vec());
-        sql.push(") ORDER BY stored_txid, change_no LIMIT ").push_bind(ROWS_MAX as i64);
-        let (rows, _) = self.feed.rows::<AlertRow>(sql).await?;
-        let last = rows.last().filter(|_| rows.len() == ROWS_MAX).map(|row| AlertKey(row.stored_txid, row.change_no));
+    async fn alerts(&mut self, catch_up: &CatchUp, after: ChangeKey) -> Result<(Vec<Item>, bool), sqlx::Error> {
+        let columns = "alert_id, change, changed_at FROM alert_change";
+        let (rows, _) = self.feed.rows::<AlertRow>(self.changes_sql(columns, catch_up, after)).await?;
+        let last = rows.last().filter(|_| rows.len() == ROWS_MAX).map(|row| ChangeKey(row.stored_txid, row.change_no));
         let alerts = self.alerts_of(&rows).await?;
         let item = |row: AlertRow| {
             let AlertRow { stored_txid, change_no, alert_id, change, changed_at } = row;
             let alert = Box::new(alerts.get(&alert_id)?.clone());
-            let place = self.at(catch_up, After::Alert(AlertKey(stored_txid, change_no)));
+            let place = self.at(catch_up, After::Alert(ChangeKey(stored_txid, change_no)));
             Some(Item { change: Change::Alert { change, changed_at, alert }, place })
         };
         let items: Vec<Item> = rows.into_iter().filter_map(item).collect();
-        self.cursor = self.at(catch_up, last.map_or(After::Decision(DecisionKey::before(0)), After::Alert));
+        self.cursor = self.at(catch_up, last.map_or(After::CreditLine(self.first_change()), After::Alert));
         Ok((items, true))
+    }
+
+    /// Changes of all credit lines, of which those that match the filter are sent.
+    async fn lines(&mut self, catch_up: &CatchUp, after: ChangeKey) -> Result<(Vec<Item>, bool), sqlx::Error> {
+        let columns = "merchant_id, currency::text, change, changed_at, body::text FROM credit_change";
+        let (rows, _) = self.feed.rows::<LineRow>(self.changes_sql(columns, catch_up, after)).await?;
+        let last = rows.last().filter(|_| rows.len() == ROWS_MAX).map(|row| ChangeKey(row.stored_txid, row.change_no));
+        let item = |row: LineRow| {
+            let place = self.at(catch_up, After::CreditLine(ChangeKey(row.stored_txid, row.change_no)));
+            let change = Change::CreditLine(Box::new(self.filter.line_change(row)?));
+            Some(Item { change, place })
+        };
+        let items: Vec<Item> = rows.into_iter().filter_map(item).collect();
+        self.cursor = self.at(catch_up, last.map_or(After::Decision(DecisionKey::before(0)), After::CreditLine));
+        Ok((items, true))
+    }
+
+    /// Rows of a table of changes that became visible between the two snapshots, a piece of them in their order.
+    fn changes_sql(&self, columns: &str, catch_up: &CatchUp, ChangeKey(txid, no): ChangeKey) -> QueryBuilder<Postgres> {
+        let Cursor { sent, .. } = &self.cursor;
+        let mut sql = QueryBuilder::new("SELECT stored_txid, change_no, ");
+        sql.push(columns).push(" WHERE (stored_txid, change_no) > (").push_bind(txid).push(", ").push_bind(no);
+        sql.push(") AND stored_txid < ").push_bind(catch_up.to.xmax());
+        sql.push(" AND (stored_txid >= ").push_bind(sent.xmax());
+        sql.push(" OR stored_txid = ANY(").push_bind(sent.under_way().to_vec());
+        sql.push(")) AND stored_txid <> ALL(").push_bind(catch_up.to.under_way().to_vec());
+        sql.push(") AND changed_at >= ").push_bind(self.held_since());
+        sql.push(" ORDER BY stored_txid, change_no LIMIT ").push_bind(ROWS_MAX as i64);
+        sql
     }
 
     async fn alerts_of(&self, rows: &[AlertRow]) -> Result<HashMap<Uuid, Alert>, sqlx::Error> {
@@ -335,14 +374,18 @@ impl Reader {
         sql.push(")) AND stored_txid <> ALL(").push_bind(catch_up.to.under_way().to_vec());
         sql.push(") AND (stored_txid, shard, seq, event_id) > (").push_bind(txid).push(", ").push_bind(shard);
         sql.push(", ").push_bind(seq).push(", ").push_bind(event_id);
-        let since = self.cursor.taken_secs.saturating_sub(HELD_SECS);
-        sql.push(") AND at >= ").push_bind(DateTime::from_timestamp(since, 0).unwrap_or_default());
+        sql.push(") AND at >= ").push_bind(self.held_since());
         self.filter.push_account(&mut sql, "");
         if let Some(code) = self.filter.code {
             sql.push(" AND code = ").push_bind(code.as_str());
         }
         sql.push(" ORDER BY stored_txid, shard, seq, event_id LIMIT ").push_bind(ROWS_MAX as i64);
         sql
+    }
+
+    /// What is older is not read: in a database that was restored, numbers of transactions may be given again.
+    fn held_since(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp(self.cursor.taken_secs.saturating_sub(HELD_SECS), 0).unwrap_or_default()
     }
 
     /// The cursor at this point of the catch-up.
@@ -365,6 +408,25 @@ impl Filter {
     /// Identifies the filter.
     pub(super) fn mark(&self) -> u64 {
         xxh3_64(format!("{self:?}").as_bytes())
+    }
+
+    /// The change of a credit line, where it matches, as the caller may read it.
+    fn line_change(&self, row: LineRow) -> Option<LineChange> {
+        let LineRow { merchant_id, currency, change, changed_at, body, .. } = row;
+        let is_merchant = self.merchant.as_ref().is_none_or(|own| own.as_str() == merchant_id);
+        if !is_merchant || self.currency.is_some_and(|own| own.code() != currency) {
+            return None;
+        }
+        let subject = match serde_json::from_str(&body) {
+            Ok(subject) => subject,
+            Err(error) => {
+                // As of a later release. The stream goes on.
+                tracing::error!(merchant_id, currency, change, %error, "a change of a credit line cannot be read");
+                return None;
+            }
+        };
+        let change = LineChange { change, changed_at, merchant_id, currency, subject };
+        Some(if self.own.is_some() { change.for_merchant() } else { change })
     }
 
     fn push_account(&self, sql: &mut QueryBuilder<Postgres>, table: &str) {

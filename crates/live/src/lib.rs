@@ -1,4 +1,4 @@
-//! The live stream of decisions and alerts for operators and merchants, read from Postgres and never from the path of a payment,
+//! The live stream of decisions, alerts and changes of credit lines for operators and merchants, read from Postgres and never from the path of a payment,
 //! and metrics of accounts and alerts.
 //!
 //! `cursor` is a stream's position, `feed` reads from there, `wake` shortens the wait for alerts, `usage` keeps the metrics.

@@ -44,6 +44,8 @@ fn version(line: &CreditLine) -> String {
 fn of_day(today: &LineToday) -> Vec<(&'static str, String)> {
     let LineToday { cycle, standing, overdue, .. } = today;
     let by_hand = if today.is_limit_overridden { ", set by hand" } else { "" };
+    let (due_days, minimum_bp) = (today.statement_terms.due_days, today.statement_terms.minimum_bp.0);
+    let minimum = format!("{}.{:02}", minimum_bp / 100, minimum_bp % 100);
     let mut rows = vec![
         ("today", today.date.to_string()),
         ("grade", today.grade.as_str().to_owned()),
@@ -59,6 +61,7 @@ fn of_day(today: &LineToday) -> Vec<(&'static str, String)> {
         ("oldest due", day_or_none(overdue.oldest_due_on)),
         ("amount to cure", overdue.amount_to_cure.to_string()),
         ("cycle", format!("number {}, {}, closes on {}", cycle.number, cycle.first_day, cycle.last_day)),
+        ("statements", format!("due after {due_days} days, at least {minimum} %")),
     ];
     rows.extend(today.next_stage_changes.iter().map(|next| {
         let stage = format!("{}: {}, {}", next.on, next.stage.as_str(), past_due(next.days_past_due));

@@ -1,4 +1,4 @@
-//! The live stream of alerts and decisions as server-sent events (WHATWG HTML, section 9.2), read from Postgres.
+//! The live stream of alerts, decisions and changes of credit lines as server-sent events (WHATWG HTML, section 9.2), read from Postgres.
 //!
 //! Every event has an id to resume from, on any server: the next event after it comes, none twice and none left out. A stream
 //! reads on only when its client has taken what was read, so that a slow client blocks and fills nothing.
@@ -81,7 +81,7 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct StreamQuery {
-    /// `alerts`, `decisions`, or both with a comma between them. Without it all that the caller may read.
+    /// `alerts`, `decisions` and `credit_lines`, with commas between them. Without it all that the caller may read.
     kinds: Option<String>,
     merchant_id: Option<String>,
     currency: Option<String>,
@@ -89,10 +89,12 @@ struct StreamQuery {
     code: Option<String>,
 }
 
-/// Alerts and decisions as they happen, as `text/event-stream`, about a second after them.
+/// Alerts, decisions and changes of credit lines as they happen, as `text/event-stream`, about a second after them.
 ///
 /// Events are `alert` (`{"change": "raised" | "acknowledged" | "resolved", "changed_at": …, "alert": …}`, the alert as it is now),
-/// `decision` (a row of the usage log) and at the end `ended` (`{"code": …, "detail": …}`, as when the token has run out). Each
+/// `decision` (a row of the usage log), `credit_line` (`{"change": "line_activated" | "line_changed" | "line_closed" |
+/// "statement_closed" | "stage_changed" | "grade_changed", "changed_at": …, "merchant_id": …, "currency": …}` with `line`,
+/// `statement`, `stage` or `grade`) and at the end `ended` (`{"code": …, "detail": …}`, as when the token has run out). Each
 /// has an id: sent back as `Last-Event-ID`, on any server and within 30 days, the stream goes on after it. A heartbeat is an id
 /// without an event. How many streams a server and a caller may have is bounded.
 #[utoipa::path(
@@ -147,21 +149,16 @@ fn bad_id(error: &sluice_live::CursorError) -> Problem {
 impl StreamQuery {
     /// Checks every condition, and narrows to what the caller may see.
     fn filter(&self, caller: &Caller) -> Answer<Filter> {
-        let (alerts, decisions) = match &self.kinds {
-            Some(kinds) => {
-                let kinds = kinds.split(',').map(kind).collect::<Answer<Vec<_>>>()?;
-                let (alerts, decisions) = (kinds.contains(&Kind::Alerts), kinds.contains(&Kind::Decisions));
-                if alerts {
-                    caller.require(Permission::AlertsRead)?;
-                }
-                if decisions {
-                    caller.require(Permission::QuotasRead)?;
-                }
-                (alerts, decisions)
-            }
-            None => (caller.scopes.has(Permission::AlertsRead), caller.scopes.has(Permission::QuotasRead)),
+        let kinds =
+            self.kinds.as_ref().map(|kinds| kinds.split(',').map(kind).collect::<Answer<Vec<_>>>()).transpose()?;
+        let wanted = |kind: Kind| match &kinds {
+            Some(kinds) if kinds.contains(&kind) => caller.require(permission(kind)).map(|()| true),
+            Some(_) => Ok(false),
+            None => Ok(caller.scopes.has(permission(kind))),
         };
-        if !alerts && !decisions {
+        let (alerts, decisions) = (wanted(Kind::Alerts)?, wanted(Kind::Decisions)?);
+        let credit_lines = wanted(Kind::CreditLines)?;
+        if !alerts && !decisions && !credit_lines {
             caller.require(Permission::QuotasRead)?;
         }
         let field = |name: &'static str| move |error: String| Problem::field(name, error);
@@ -172,6 +169,7 @@ impl StreamQuery {
         Ok(Filter {
             alerts,
             decisions,
+            credit_lines,
             own: caller.merchant.clone(),
             merchant: caller.narrow(merchant)?,
             currency: currency.map_err(|error| field("currency")(error.to_string()))?,
@@ -181,6 +179,16 @@ impl StreamQuery {
 }
 
 fn kind(text: &str) -> Answer<Kind> {
-    let detail = || Problem::field("kinds", "must be alerts, decisions, or both with a comma between them");
+    let detail =
+        || Problem::field("kinds", "must be alerts, decisions or credit_lines, several with commas between them");
     text.parse().map_err(|_| detail())
+}
+
+/// What it takes to read events of a kind.
+const fn permission(kind: Kind) -> Permission {
+    match kind {
+        Kind::Alerts => Permission::AlertsRead,
+        Kind::Decisions => Permission::QuotasRead,
+        Kind::CreditLines => Permission::CreditRead,
+    }
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::day::days_between;
 use crate::invalid::{ensure, within};
-use crate::{BasisPoints, InvalidMember, Stage, StageEffect, Standing};
+use crate::{BasisPoints, GradeTerms, InvalidMember, Stage, StageEffect, Standing};
 
 /// How good the risk of an account is, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -68,6 +68,13 @@ pub struct Band {
     /// The channels that are allowed; none allows all.
     #[serde(default)]
     pub channels: Option<BTreeSet<String>>,
+    /// Days from the close of a cycle to the due date of its statement; those of the line's terms where none are given.
+    // Not written where it is absent: a release that does not know it reads the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_days: Option<u16>,
+    /// The part of a statement that must be paid by its due date; that of the line's terms where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_bp: Option<BasisPoints>,
 }
 
 /// How a grade moves. Down it moves at once and any number of notches.
@@ -130,6 +137,8 @@ impl Default for Bands {
             trust_share_bp: BasisPoints(trust_share),
             threshold_percents: percents.to_vec(),
             channels: None,
+            due_days: None,
+            minimum_bp: None,
         };
         let bands: [(Grade, Option<i32>, u32, u32, &[u32]); 5] = [
             (Grade::A, Some(660), 15_000, 2_000, &[80, 100]),
@@ -189,6 +198,12 @@ impl Bands {
 }
 
 impl Band {
+    /// The terms of statements that the grade decides.
+    #[must_use]
+    pub const fn terms(&self) -> GradeTerms {
+        GradeTerms { due_days: self.due_days, minimum_bp: self.minimum_bp }
+    }
+
     fn validate(&self) -> Result<(), InvalidMember> {
         within("multiplier_bp", self.multiplier_bp.0.into(), 0, Bands::MULTIPLIER_BP_MAX)?;
         within("trust_share_bp", self.trust_share_bp.0.into(), 0, 10_000)?;
@@ -196,7 +211,8 @@ impl Band {
             .map_err(|error| InvalidMember::new("threshold_percents", format!("cannot be used: {error}")))?;
         let is_channel = |name: &String| quota::Channel::parse(name).is_ok();
         let problem = "has a name that is no channel: give 1 to 32 visible ASCII characters";
-        ensure(self.channels.iter().flatten().all(is_channel), "channels", problem)
+        ensure(self.channels.iter().flatten().all(is_channel), "channels", problem)?;
+        self.terms().validate()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{billed, day, repaid};
 use crate::{
     BasisPoints, Books, Event, Feature, Grade, GradeMove, GradeOverride, GradeRecord, GradeRun, Inputs, LineHistory,
-    Scorecard, ScorecardRun, Stage, StageEffect, Standing, Terms, grade_in_force,
+    Scorecard, ScorecardRun, Stage, StageEffect, Standing, Statement, Terms, grade_in_force,
 };
 
 fn standing(stage: Stage) -> Standing {
@@ -305,6 +305,12 @@ fn a_card_says_what_is_wrong_with_it() {
             card(|c| c.bands.0[0].channels = Some(BTreeSet::from([String::new()]))),
             "`bands[0].channels` has a name that is no channel: give 1 to 32 visible ASCII characters",
         ),
+        (card(|c| c.bands.0[3].due_days = Some(3_651)), "`bands[3].due_days` is 3651: give 0 to 3650"),
+        (card(|c| c.bands.0[3].minimum_bp = Some(BasisPoints(0))), "`bands[3].minimum_bp` is 0: give 1 to 10000"),
+        (
+            card(|c| c.bands.0[3].minimum_bp = Some(BasisPoints(10_001))),
+            "`bands[3].minimum_bp` is 10001: give 1 to 10000",
+        ),
         (card(|c| c.movement.margin_points = -1), "`movement.margin_points` is -1: give 0 to 1000"),
     ];
     for (card, problem) in table {
@@ -312,6 +318,38 @@ fn a_card_says_what_is_wrong_with_it() {
     }
     let text = serde_json::to_string(&Scorecard::default()).unwrap();
     assert_eq!(serde_json::from_str::<Scorecard>(&text).unwrap(), Scorecard::default());
+    // A release of before reads a card without terms.
+    assert!(!text.contains("due_days") && !text.contains("minimum_bp"), "{text}");
+    let with_terms = card(|c| {
+        c.bands.0[3].due_days = Some(0);
+        c.bands.0[3].minimum_bp = Some(BasisPoints(1));
+    });
+    assert_eq!(with_terms.validate(), Ok(()));
+    let text = serde_json::to_string(&with_terms).unwrap();
+    assert_eq!(serde_json::from_str::<Scorecard>(&text).unwrap(), with_terms);
+}
+
+/// What a grade decides of a statement's terms; the rest is the line's: 14 days and a quarter.
+#[test]
+fn a_grade_decides_due_date_and_minimum() {
+    let terms = Terms { minimum_bp: BasisPoints(2_500), ..Terms::default() };
+    let cycle = terms.cycle.cycle_at(day("2026-01-01"), day("2026-01-05")).unwrap();
+    let table = [
+        // the band's days and minimum, due date and minimum of 101
+        (None, None, "2026-02-14", 26),
+        (Some(7), None, "2026-02-07", 26),
+        (Some(0), None, "2026-01-31", 26),
+        (None, Some(10_000), "2026-02-14", 101),
+        (Some(30), Some(5_000), "2026-03-02", 51),
+    ];
+    for (due_days, minimum_bp, due_on, minimum) in table {
+        let mut band = Scorecard::default().bands.0.remove(3);
+        (band.due_days, band.minimum_bp) = (due_days, minimum_bp.map(BasisPoints));
+        let statement = terms.with_grade(band.terms()).statement(&cycle, 101);
+        assert_eq!((statement.due_on, statement.minimum), (day(due_on), minimum), "{due_days:?} {minimum_bp:?}");
+        let plain = terms.statement(&cycle, 101);
+        assert_eq!(Statement { due_on: plain.due_on, minimum: plain.minimum, ..statement }, plain);
+    }
 }
 
 /// What the books say of a year: paid late once, in time since.

@@ -8,13 +8,13 @@ use crate::EntryKind;
 use crate::simulation::tests::{day, entry, line};
 
 /// A decision: its id, its day, the cycle of a close, the stage and the grade.
-type Decision<'a> = (i64, &'a str, Option<u32>, Stage, Grade);
+pub(crate) type Decision<'a> = (i64, &'a str, Option<u32>, Stage, Grade);
 
 const JANUARY: u32 = 20_260_101;
 const FEBRUARY: u32 = 20_260_201;
 const OPENING: Decision<'_> = (1, "2026-01-01", None, Stage::Current, Grade::B);
 
-fn row((grade_id, on, cycle, stage, grade): Decision<'_>) -> GradeRow {
+pub(crate) fn row((grade_id, on, cycle, stage, grade): Decision<'_>) -> GradeRow {
     let is_run = grade_id > 1;
     GradeRow {
         grade_id,
@@ -27,6 +27,9 @@ fn row((grade_id, on, cycle, stage, grade): Decision<'_>) -> GradeRow {
         requested_by: ACTOR.to_owned(),
         approved_by: None,
         approved_at: None,
+        approved_on: None,
+        due_days: None,
+        minimum_bp: None,
         is_close: cycle.is_some(),
         scorecard: None,
         score: None,

@@ -2,11 +2,12 @@
 
 use chrono::DateTime;
 use quota::PostingKind;
-use sluice_credit::{CycleId, Grade, LimitOverride, Pause, Stage};
+use sluice_credit::{BasisPoints, CycleId, Grade, LimitOverride, Pause, Stage};
 use uuid::Uuid;
 
 use super::*;
-use crate::{CreditLine, EntryKind, LineState, StoredEntry};
+use crate::run::tests::row as decision;
+use crate::{CreditLine, EntryKind, GradeKind, GradeRow, LineState, StoredEntry};
 
 const JANUARY: u32 = 20_260_101;
 /// What January has charged by the day of [`today`].
@@ -254,6 +255,36 @@ fn notices_that_were_sent_are_left_out() {
         let basis = SimulationBasis { today: today(), usage: USAGE, sent: &sent };
         let found = record.simulate(&Bands::default(), basis, day("2026-02-15")).unwrap();
         assert_eq!(found.notices.iter().map(|notice| notice.step.day).collect::<Vec<_>>(), expected);
+    }
+}
+
+/// The statement is made by the grade's terms, as they were copied into the decision, up to the last day of an override.
+#[test]
+fn the_grade_decides_the_statement() {
+    let decided = |due_days, minimum_bp: Option<u32>| GradeRow {
+        due_days,
+        minimum_bp: minimum_bp.map(BasisPoints),
+        ..decision((1, "2026-01-01", None, Stage::Current, Grade::D))
+    };
+    let by_hand = |expires_on: &str| GradeRow {
+        kind: GradeKind::Override,
+        approved_by: Some("user:ben".to_owned()),
+        expires_on: Some(day(expires_on)),
+        ..decided(Some(30), None)
+    };
+    let table = [
+        (vec![decided(None, None)], "2026-02-14", 1_000),
+        (vec![decided(Some(7), None)], "2026-02-07", 1_000),
+        (vec![decided(Some(7), Some(2_500))], "2026-02-07", 250),
+        (vec![decided(Some(7), Some(2_500)), by_hand("2026-01-31")], "2026-03-02", 1_000),
+        (vec![decided(Some(7), Some(2_500)), by_hand("2026-01-30")], "2026-02-07", 250),
+    ];
+    for (grades, due_on, minimum) in table {
+        let record = LineRecord { grades, ..record(line()) };
+        let found = simulate(&record, USAGE, "2026-02-01").statement.map(|own| (own.due_on, own.minimum));
+        assert_eq!(found, Some((day(due_on), minimum)));
+        let terms = record.statement_terms(day("2026-01-31")).map(|terms| terms.due_days);
+        assert_eq!(terms.map(|days| crate::activity::plus_days(day("2026-01-31"), days.into())), Some(day(due_on)));
     }
 }
 

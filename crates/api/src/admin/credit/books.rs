@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{LinePath, record, repository, today};
+use super::{LinePath, record, today};
 use crate::admin::execute::{self, Requested};
 use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use crate::admin::page::{Cursor, Page, PageQuery, limit};
@@ -23,7 +23,7 @@ use crate::admin::problem::{Answer, Kind, Problem};
 use crate::admin::{Admin, Caller, Json, Path, Permission, Query};
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{PostingAnswer, Request};
-use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRow, StoredEntry, day_of, id_of};
+use sluice_lines::{EntryKind, LineKey, LineRecord, PauseRepository, PauseRow, StoredEntry, day_of, id_of};
 use sluice_store::REMARKS_BYTES_MAX;
 
 /// How long ago money may have been received.
@@ -346,6 +346,10 @@ struct PauseRequest {
     reason: String,
 }
 
+fn pauses_of(admin: &Admin) -> PauseRepository {
+    PauseRepository::new(admin.pool.clone())
+}
+
 /// Accept a promise to pay: on its days, days past due are not counted and no notices are sent. Pauses are only added.
 #[utoipa::path(post, path = "/credit-lines/{merchant_id}/{currency}/pauses", tag = "credit", operation_id = "pause",
     params(LinePath), request_body = PauseRequest,
@@ -359,7 +363,7 @@ async fn pause(
     writer(&caller, Permission::CreditApprove)?;
     let key = path.allowed(&caller, Permission::CreditApprove)?;
     let PauseRequest { from, to, reason } = body;
-    let stored = repository(&admin).pause(by(&caller, None)?, &key, from, to, &reason).await.map_err(problem_of)?;
+    let stored = pauses_of(&admin).accept(by(&caller, None)?, &key, from, to, &reason).await.map_err(problem_of)?;
     Ok((StatusCode::CREATED, Json(stored)))
 }
 
@@ -375,7 +379,7 @@ async fn pauses(
     let key = path.allowed(&caller, Permission::CreditRead)?;
     let page_max = limit(query.limit, admin.live.current().admin_page_max)?;
     let after = query.cursor.as_deref().map(HistoryPlace::decode).transpose()?.map(|HistoryPlace(id)| id);
-    let rows = repository(&admin).pauses(&key, after, page_max + 1).await.map_err(problem_of)?;
+    let rows = pauses_of(&admin).list(&key, after, page_max + 1).await.map_err(problem_of)?;
     let mut page = Page::from_rows(rows, page_max, |row: &PauseRow| HistoryPlace(row.pause_id));
     if caller.merchant.is_some() {
         page.items = page.items.into_iter().map(PauseRow::for_merchant).collect();

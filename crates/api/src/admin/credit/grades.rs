@@ -4,17 +4,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use sluice_credit::Grade;
+use sluice_credit::{Grade, StatementTerms};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{LinePath, record, repository, today};
+use super::{LinePath, record, today};
 use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use crate::admin::policies::{by, problem_of, writer};
 use crate::admin::problem::Answer;
 use crate::admin::{Admin, Caller, Json, Path, Permission};
-use sluice_lines::{GradeRow, NextRun, RunRepository};
+use sluice_lines::{GradeRow, NextRun, OverrideRepository, RunRepository};
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(grade, request)).routes(routes!(approve))
@@ -32,6 +32,8 @@ struct GradeAnswer {
     decided: Grade,
     /// The override that is in force.
     overridden: Option<GradeRow>,
+    /// What a statement is made by that closes today: the line's terms, or those of the grade.
+    statement_terms: Option<StatementTerms>,
     /// The latest decisions, the newest first: what the line was opened with, runs of the scorecard, overrides.
     decisions: Vec<GradeRow>,
     /// When the scorecard runs next if nothing is paid; none where the line is closed.
@@ -47,13 +49,18 @@ async fn grade(State(admin): State<Admin>, caller: Caller, Path(path): Path<Line
     let date = today(&admin, (&key.0, key.1)).await?;
     let grade = record.grade(date);
     let decided = record.decided_grade().map_or(grade, |decided| decided.grade);
-    let in_force = |row: &&GradeRow| row.as_override().is_some_and(|by_hand| by_hand.is_in_force(date));
+    let in_force = |row: &&GradeRow| row.override_on(date).is_some();
     let shown = |row: GradeRow| if caller.merchant.is_some() { row.for_merchant() } else { Some(row) };
     let overridden = record.grades.iter().rev().find(in_force).cloned().and_then(shown);
     let runs = RunRepository::new(admin.pool.clone());
     let decisions = runs.decisions(&key, DECISIONS_MAX).await.map_err(problem_of)?;
     let decisions = decisions.into_iter().filter_map(shown).collect();
-    Ok(Json(GradeAnswer { grade, decided, overridden, decisions, next_run: record.next_run(date) }))
+    let (statement_terms, next_run) = (record.statement_terms(date), record.next_run(date));
+    Ok(Json(GradeAnswer { grade, decided, overridden, statement_terms, decisions, next_run }))
+}
+
+fn overrides(admin: &Admin) -> OverrideRepository {
+    OverrideRepository::new(admin.pool.clone())
 }
 
 /// Another grade until a day.
@@ -83,7 +90,7 @@ async fn request(
     let key = path.allowed(&caller, Permission::CreditWrite)?;
     let today = today(&admin, (&key.0, key.1)).await?;
     let by = by(&caller, Some(&body.reason))?;
-    let asked = repository(&admin).request_grade(by, &key, body.grade, body.expires_on, today).await;
+    let asked = overrides(&admin).request(by, &key, body.grade, body.expires_on, today).await;
     Ok((StatusCode::CREATED, Json(asked.map_err(problem_of)?)))
 }
 
@@ -123,6 +130,6 @@ async fn approve(
     writer(&caller, Permission::CreditApprove)?;
     let key = LinePath { merchant_id, currency }.allowed(&caller, Permission::CreditApprove)?;
     let today = today(&admin, (&key.0, key.1)).await?;
-    let approved = repository(&admin).approve_grade(by(&caller, body.reason.as_deref())?, &key, grade_id, today).await;
+    let approved = overrides(&admin).approve(by(&caller, body.reason.as_deref())?, &key, grade_id, today).await;
     Ok(Json(approved.map_err(problem_of)?))
 }

@@ -210,6 +210,7 @@ fn event(Item { change, place }: &Item) -> Event {
             json("alert", &AlertChange { change, changed_at: *changed_at, alert })
         }
         Change::Decision(row) => json("decision", row),
+        Change::CreditLine(change) => json("credit_line", change),
     };
     event.id(place.encode())
 }
