@@ -11,7 +11,7 @@ use crate::admin::Answer;
 use crate::admin::execute::MerchantAccounts;
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
-    AccountView, CheckAnswer, Counters, LimitView, MerchantAnswer, OperationAnswer, OrderView,
+    AccountView, CheckAnswer, Counters, CreditView, LimitView, MerchantAnswer, OperationAnswer, OrderView,
 };
 
 /// A message that answers an operation.
@@ -122,6 +122,16 @@ pub(super) fn account(view: AccountView) -> pb::Account {
         merchant_suspended_at: view.merchant_suspended_at.map(timestamp),
         merchant_suspended_reason: view.provenance.merchant_suspended_reason,
         merchant_suspended_by: view.provenance.merchant_suspended_by,
+        credit: view.credit.as_ref().map(credit),
+    }
+}
+
+fn credit(view: &CreditView) -> pb::CreditUsage {
+    pb::CreditUsage {
+        exposure: view.exposure,
+        unbilled: number(view.unbilled),
+        limit: view.limit.map(number),
+        available: view.available.map(number),
     }
 }
 
