@@ -43,6 +43,7 @@ routed_service! { CreditService:
     GET "/credit-lines/{merchant_id}/{currency}/dunning" => get_dunning(GetDunningRequest) -> Dunning;
     POST "/credit-lines/{merchant_id}/{currency}/obligations"
         => take_over_obligations(TakeOverObligationsRequest) -> TakeOverObligationsResponse;
+    GET "/transfers" => list_transfers(ListTransfersRequest) -> ListTransfersResponse;
     POST "/transfers" => transfer(TransferRequest) -> CreditTransfer;
     GET "/transfers/{transfer_no}" => get_transfer(GetTransferRequest) -> CreditTransfer;
     GET "/credit/statements" => credit_statements(CreditStatementsRequest) -> CreditStatementsResponse;
