@@ -23,7 +23,7 @@ const REMEMBERED: [(&str, &str); 3] =
     [("/grade_id", "GRADE_ID"), ("/next_cursor", "NEXT_CURSOR"), ("/access_token/id", "TOKEN_ID")];
 /// What differs between two accounts. A limit in force does while the server reads again what a posting has changed of its line; what is
 /// read over both ways is compared with it.
-const VOLATILE: [&str; 27] = [
+const VOLATILE: [&str; 31] = [
     "limit",
     "available",
     "at",
@@ -51,9 +51,13 @@ const VOLATILE: [&str; 27] = [
     "expires_at",
     "next_try_at",
     "give_up_at",
+    "event_id",
+    "raised_at",
+    "replaces",
+    "revoked_at",
 ];
-/// Of an answer that shows its own time, what differs between two of them.
-const TIMES: [&str; 1] = ["at"];
+/// Of an answer that goes by the time of the call, what differs between two of them.
+const TIMES: [&str; 2] = ["at", "exhausted_at"];
 
 /// Who calls.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +192,7 @@ impl<'a> Both<'a> {
             let mut rest = self.rest(&caller, operation, members.clone()).await?;
             let mut grpc = self.grpc(&caller, operation, members.clone()).await?;
             if let (Ok(rest), Ok(grpc)) = (&mut rest, &mut grpc) {
-                without_empty(grpc, rest);
+                as_in_rest(grpc, rest);
                 if *operation == "get_self" {
                     [rest, grpc].into_iter().for_each(|answer| mask(answer, &TIMES));
                 }
@@ -219,7 +223,7 @@ impl<'a> Both<'a> {
         let [first, mut second] = outcomes;
         for ((row, first), second) in rows.iter().zip(&first).zip(&mut second) {
             if let (Ok(first), Ok(second)) = (first, &mut *second) {
-                without_empty(second, first);
+                as_in_rest(second, first);
             }
             assert_eq!(comparable(second), comparable(first), "{row:?}");
         }
@@ -280,15 +284,18 @@ pub(crate) fn without_null(value: &mut Value) {
     }
 }
 
-/// A list that is empty is in every message, and in REST where it may not be absent.
-fn without_empty(message: &mut Value, rest: &Value) {
+/// A list that is empty is in every message, and in REST where it may not be absent; a whole number may be one with a point.
+fn as_in_rest(message: &mut Value, rest: &Value) {
     match (message, rest) {
         (Value::Object(members), Value::Object(own)) => {
             members.retain(|name, value| *value != json!([]) || own.contains_key(name));
-            members.iter_mut().for_each(|(name, value)| without_empty(value, &rest[name.as_str()]));
+            members.iter_mut().for_each(|(name, value)| as_in_rest(value, &rest[name.as_str()]));
         }
         (Value::Array(items), Value::Array(own)) => {
-            items.iter_mut().zip(own).for_each(|(item, own)| without_empty(item, own));
+            items.iter_mut().zip(own).for_each(|(item, own)| as_in_rest(item, own));
+        }
+        (Value::Number(number), Value::Number(own)) if number.is_f64() && number.as_f64() == own.as_f64() => {
+            *number = own.clone();
         }
         _ => {}
     }

@@ -85,7 +85,11 @@ async fn drafted(both: &mut Both<'_>) -> Result<()> {
         (update(&json!({"currency": "EUR"})), "BAD_REQUEST", Some("currency")),
         (update(&json!({"expires_on": "2020-01-01"})), "BAD_REQUEST", Some("expires_on")),
         (update(&json!({"expires": null})), "BAD_REQUEST", Some("line.expires")),
-        (update(&json!({"terms": {"cycle": {"weekly": null}}})), "BAD_REQUEST", Some("line.terms.cycle.weekly")),
+        (
+            update(&json!({"terms": {"materiality": {"percent": null}}})),
+            "BAD_REQUEST",
+            Some("line.terms.materiality.percent"),
+        ),
         (row("update_credit_line", Oleg, &json!({"line": {}, "expected_revision": 99})), "CONFLICT", None),
         (row("approve_credit_line", Oleg, &json!({})), "FORBIDDEN", None),
         (row("activate_credit_line", Ana, &json!({})), "CONFLICT", None),

@@ -18,7 +18,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn what_merchants_see_and_set_up_is_the_same_over_both() -> Result<()> {
-    let api = bench::start(&[])?;
+    let api = bench::start(&[("SLUICE_SMTP_URL", "smtp://127.0.0.1:1"), ("SLUICE_SMTP_FROM", "sluice@example.com")])?;
     for merchant in MERCHANTS {
         used(&api, merchant).await?;
     }
@@ -153,11 +153,11 @@ async fn settings(both: &mut Both<'_>) -> Result<()> {
     let secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz";
     let given = json!({
         "channels": [
-            {"id": "hook", "kind": "webhook", "url": "https://203.0.113.7/hook", "secrets": [secret]},
-            {"id": "push", "kind": "bark", "url": "https://203.0.113.7", "device_key": "a-key"},
-            {"id": "notes", "kind": "gotify", "url": "https://203.0.113.7", "token": "a-token"},
-            {"id": "chat", "kind": "slack", "url": "https://203.0.113.7/services/a-secret"},
-            {"id": "team", "kind": "teams", "url": "https://203.0.113.7/workflows/a-secret"},
+            {"id": "hook", "kind": "webhook", "url": "https://1.1.1.1/hook", "secrets": [secret]},
+            {"id": "push", "kind": "bark", "url": "https://1.1.1.1", "device_key": "a-key"},
+            {"id": "notes", "kind": "gotify", "url": "https://1.1.1.1", "token": "a-token"},
+            {"id": "chat", "kind": "slack", "url": "https://1.1.1.1/services/a-secret"},
+            {"id": "team", "kind": "teams", "url": "https://1.1.1.1/workflows/a-secret"},
             {"id": "mail", "kind": "email", "to": ["risk@example.com"]},
         ],
         "routes": [

@@ -151,7 +151,7 @@ async fn exposures(engine: &Engine) -> Result<(i64, i64)> {
 }
 
 /// Lines of sender and receiver, which servers know, and what both have used of them.
-async fn opened(bench: &Bench, engine: &Engine, pool: &PgPool, now_ms: i64) -> Result<Vec<LineKey>> {
+async fn opened(engine: &Engine, pool: &PgPool, now_ms: i64) -> Result<Vec<LineKey>> {
     let limit = AmountMinor::new(1_000_000).unwrap_or_default();
     let line = "INSERT INTO credit_line (merchant_id, currency, limit_base, terms, state, opened_on, activated_on, created_by, \
             edited_by, approved_by, approved_at) \
@@ -206,7 +206,7 @@ async fn a_transfer_that_was_left_half_way_is_ended_once() -> Result<()> {
     let pool = bench.postgres.pool().await?;
     // The sweeps go by the time of the day.
     let now_ms = clock::now_ms();
-    let keys = opened(&bench, &engine, &pool, now_ms).await?;
+    let keys = opened(&engine, &pool, now_ms).await?;
     let servers = [server(&bench, &keys, POLICIES).await?, server(&bench, &keys, POLICIES).await?];
     // A sender that the server does not know keeps its transfer for later.
     let unknown = Sweeper::open(&bench, POLICIES)?;
@@ -246,8 +246,10 @@ async fn a_transfer_that_was_left_half_way_is_ended_once() -> Result<()> {
 #[tokio::test]
 async fn a_transfer_ends_where_its_sender_has_no_policy() -> Result<()> {
     let bench = Bench::start()?;
-    let (engine, pool) = (Engine::open(&bench)?, bench.postgres.pool().await?);
-    let keys = opened(&bench, &engine, &pool, clock::now_ms()).await?;
+    // It makes the tables.
+    let (engine, _hand) = (Engine::open(&bench)?, Hand::open(&bench).await?);
+    let pool = bench.postgres.pool().await?;
+    let keys = opened(&engine, &pool, clock::now_ms()).await?;
     let without = server(&bench, &keys, POLICIES_OF_RECEIVER).await?;
     for case in CASES_WITHOUT_POLICY {
         let before = exposures(&engine).await?;
