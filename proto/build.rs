@@ -8,10 +8,28 @@ use prost_build::Config;
 use prost_types::DescriptorProto;
 use prost_types::field_descriptor_proto::{Label, Type};
 
-/// Messages that REST has as JSON.
-const CREDIT: &str = "quota/v1/credit.proto";
+/// Services on the admin port.
+const QUOTA: &str = "quota/v1/quota.proto";
+/// Files whose messages REST has as JSON.
+const JSON: [&str; 2] = ["quota/v1/credit.proto", "quota/v1/merchant.proto"];
+/// Messages of other files that theirs contain.
+const JSON_OF_OTHERS: [&str; 3] = ["Account", "Counters", "Limit"];
+/// A message whose members REST has among those of what contains it.
+const FLATTENED: &str = "Counters";
 /// Messages that are lists.
-const LISTS: [&str; 4] = ["StageTable", "ChannelList", "DunningLadder", "BandTable"];
+const LISTS: [&str; 9] = [
+    "StageTable",
+    "ChannelList",
+    "DunningLadder",
+    "BandTable",
+    "TextList",
+    "PercentList",
+    "PolicyList",
+    "CreditLineList",
+    "AlertList",
+];
+/// Messages that may contain secrets: how they are shown is written by hand.
+const SECRET: [&str; 2] = [".quota.v1.CreatedToken", ".quota.v1.AlertChannel"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -27,11 +45,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["sluice/batch.proto"], ["proto"])?;
     with_service().extern_path(".envoy.service.auth.v3", "crate::envoy").out_dir(batch).compile_fds(files)?;
 
-    let files = protox::compile(["quota/v1/quota.proto", CREDIT], ["proto"])?;
+    let files = protox::compile([QUOTA, JSON[0], JSON[1]], ["proto"])?;
     describe(&out.join("quota.v1.bin"), &files)?;
     let mut config = with_service();
-    for file in files.file.iter().filter(|file| file.name() == CREDIT) {
-        file.message_type.iter().for_each(|message| as_json(&mut config, message));
+    config.skip_debug(SECRET);
+    for file in &files.file {
+        let is_json = |message: &&DescriptorProto| {
+            JSON.contains(&file.name()) || (file.name() == QUOTA && JSON_OF_OTHERS.contains(&message.name()))
+        };
+        file.message_type.iter().filter(is_json).for_each(|message| as_json(&mut config, message));
     }
     config.compile_fds(files)?;
     Ok(())
@@ -49,6 +71,10 @@ fn as_json(config: &mut Config, message: &DescriptorProto) {
         let mut attribute = |text: &str| {
             config.field_attribute(format!("{path}.{}", field.name()), format!("#[serde({text})]"));
         };
+        if field.type_name().rsplit('.').next() == Some(FLATTENED) {
+            attribute("flatten");
+            continue;
+        }
         if field.type_name() == ".google.protobuf.Timestamp" {
             attribute("with = \"crate::json::time\"");
         }

@@ -4,6 +4,7 @@ pub mod extension;
 pub mod header;
 pub mod json;
 mod problem;
+mod secret;
 
 pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, CreditStanding, LimitUsage, Problem, RefusalDetails};
 
@@ -37,7 +38,7 @@ pub mod journal {
     include!(concat!(env!("OUT_DIR"), "/sluice.journal.rs"));
 }
 
-/// Operations on quota and on credit lines over gRPC; with the feature `service` their server and client too.
+/// Operations on quota, credit lines and what merchants set up, over gRPC; with the feature `service` their server and client too.
 #[allow(
     clippy::allow_attributes,
     clippy::derive_partial_eq_without_eq,

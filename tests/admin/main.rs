@@ -14,4 +14,5 @@ mod logs;
 mod pooler;
 mod ports;
 mod statements;
+mod transfers;
 mod words;

@@ -236,6 +236,19 @@ async fn versions(api: &Api) -> Result<()> {
         let fixed = json!({"line": {name: value}});
         expect(&patch(&oleg, &path(m, ""), &fixed).await?, 400, &json!({"field": name}));
     }
+    // A misspelt member removes nothing, and its author is not left to believe that it did.
+    for (line, field) in [
+        (json!({"expires": null}), "line.expires"),
+        (json!({"expires": "2099-12-31"}), "line.expires"),
+        (json!({"terms": {"due_day": null}}), "line.terms.due_day"),
+        (json!({"terms": {"cycle": {"weekly": null}}}), "line.terms.cycle.weekly"),
+        (json!({"revision": null}), "line.revision"),
+    ] {
+        let answer = patch(&oleg, &path(m, ""), &json!({"line": line})).await?;
+        expect(&answer, 400, &json!({"code": "BAD_REQUEST", "field": field}));
+    }
+    let removed = json!({"line": {"remarks": null, "metadata": null, "terms": {"listed_channels": null}}});
+    expect(&patch(&oleg, &path(m, ""), &removed).await?, 200, &json!({"version": 3, "remarks": null}));
     Ok(())
 }
 

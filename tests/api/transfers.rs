@@ -21,6 +21,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add("transfers::a_line_that_is_past_due_gives_nothing_away", past_due);
     suite.add("transfers::mistakes_name_their_field", mistakes);
     suite.add("transfers::each_side_sees_its_own", own);
+    suite.add("transfers::lists_have_what_the_caller_may_see", listed);
 }
 
 fn transfer(number: &str, from: &str, to: &str, amount: i64) -> Value {
@@ -183,5 +184,92 @@ async fn own(api: &Api) -> Result<()> {
     }
     let other = api.merchant("transfers-other")?.get("/transfers/t-5").await?;
     expect(&other, 404, &json!({"code": "NOT_FOUND"}));
+    Ok(())
+}
+
+/// The numbers of a list, and whether there is more.
+async fn numbers(caller: &Caller, query: &str) -> Result<(Vec<String>, Value)> {
+    let page = expect(&caller.get(&format!("/transfers{query}")).await?, 200, &json!({}));
+    let number = |item: &Value| item["transfer_no"].as_str().unwrap_or_default().to_owned();
+    let items = page["items"].as_array().into_iter().flatten().map(number).collect();
+    Ok((items, page["next_cursor"].clone()))
+}
+
+async fn listed(api: &Api) -> Result<()> {
+    let oleg = api.operator()?;
+    let [a, b, c] = ["transfers-list-a", "transfers-list-b", "transfers-list-c"];
+    for merchant in [a, b, c] {
+        open(api, merchant, 1_000).await?;
+    }
+    // A number of signs that JSON writes as two is in a cursor as well.
+    let quoted = "\"".repeat(128);
+    let mut times = Vec::new();
+    for (number, from, to, amount, status) in
+        [("l-1", a, b, 10, 200), ("l-2", b, c, 20, 200), ("l-3", a, c, 5_000, 403), (quoted.as_str(), c, a, 1, 200)]
+    {
+        assert_eq!(oleg.post("/transfers", &transfer(number, from, to, amount)).await?.status, status, "{number}");
+        let found = numbers(&oleg, &format!("?merchant_id={from}&limit=1")).await?;
+        assert_eq!(found.0, [number]);
+        let page = oleg.get(&format!("/transfers?merchant_id={from}&limit=1")).await?.json();
+        times.push(page["items"][0]["requested_at"].as_str().unwrap_or_default().to_owned());
+    }
+    let second = &times[1];
+    let table = [
+        (format!("?merchant_id={a}"), vec![quoted.as_str(), "l-3", "l-1"]),
+        (format!("?merchant_id={b}"), vec!["l-2", "l-1"]),
+        (format!("?merchant_id={a}&state=refused"), vec!["l-3"]),
+        (format!("?merchant_id={c}&state=completed"), vec![quoted.as_str(), "l-2"]),
+        (format!("?merchant_id={b}&from={second}"), vec!["l-2"]),
+        (format!("?merchant_id={b}&to={second}"), vec!["l-1"]),
+        (format!("?merchant_id={a}&currency=USD"), vec![quoted.as_str(), "l-3", "l-1"]),
+        (format!("?merchant_id={a}&currency=EUR"), vec![]),
+        ("?merchant_id=transfers-list-none".to_owned(), vec![]),
+    ];
+    for (query, expected) in &table {
+        assert_eq!(&numbers(&oleg, query).await?.0, expected, "{query}");
+    }
+    // Page by page, the newest first.
+    let (mut found, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let cursor_of = cursor.as_str().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        let (page, next) = numbers(&oleg, &format!("?merchant_id={a}&limit=1{cursor_of}")).await?;
+        found.extend(page);
+        match next {
+            Value::Null => break,
+            next => cursor = next,
+        }
+    }
+    assert_eq!(found, [quoted.as_str(), "l-3", "l-1"]);
+    // Merchants see their own, as in the answer about one.
+    let seen = json!({"items": [{"transfer_no": "l-2", "requested_by": "operators", "reason": null},
+        {"transfer_no": "l-1", "reserve_decision": null}]});
+    expect(&api.merchant(b)?.get("/transfers").await?, 200, &seen);
+    for (merchant, code) in [(a, json!("CREDIT_EXHAUSTED")), (c, Value::Null)] {
+        let seen = api.merchant(merchant)?.get("/transfers?state=refused").await?;
+        expect(&seen, 200, &json!({"items": [{"transfer_no": "l-3", "code": code}]}));
+    }
+    let of_another = api.merchant(b)?.get(&format!("/transfers?merchant_id={a}")).await?;
+    expect(&of_another, 403, &json!({"code": "FORBIDDEN"}));
+    assert_eq!(numbers(&api.merchant("transfers-list-none")?, "").await?.0, [""; 0]);
+    for (query, field) in [
+        ("?state=open", "state"),
+        ("?from=soon", "from"),
+        ("?from=2026-01-02T00:00:00Z&to=2026-01-02T00:00:00Z", "from"),
+        ("?cursor=bm8", "cursor"),
+        ("?limit=0", "limit"),
+        ("?currency=USDX", "currency"),
+        ("?format=csv&limit=5", "limit"),
+    ] {
+        expect(&oleg.get(&format!("/transfers{query}")).await?, 400, &json!({"field": field}));
+    }
+    let file = oleg.get(&format!("/transfers?merchant_id={b}&format=csv")).await?;
+    let text = String::from_utf8_lossy(&file.body).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].starts_with("transfer_no,from_merchant_id,to_merchant_id,currency,amount,state,code,"), "{text}");
+    assert!(lines[1].starts_with(&format!("l-2,{b},{c},USD,20,completed,,invited,oleg,")), "{text}");
+    let file = api.merchant(b)?.get("/transfers?format=csv").await?;
+    let text = String::from_utf8_lossy(&file.body).into_owned();
+    assert!(text.contains(&format!("l-2,{b},{c},USD,20,completed,,,operators,")), "{text}");
     Ok(())
 }

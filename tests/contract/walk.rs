@@ -16,7 +16,7 @@ use testkit::{Result, wait};
 /// Whose quota the walk is about.
 const MERCHANT: &str = "walked";
 /// What answers a merchant that names no merchant: its own data.
-const NARROWED: [&str; 15] = [
+const NARROWED: [&str; 16] = [
     "/quotas/list",
     "/quotas/stats",
     "/outcomes/unknown",
@@ -30,6 +30,7 @@ const NARROWED: [&str; 15] = [
     "/credit/ageing",
     "/credit/statements",
     "/credit/stats",
+    "/transfers",
     "/access-tokens",
     "/self",
 ];
@@ -362,6 +363,7 @@ async fn credit(walk: &mut Walk, api: &Api) -> Result<()> {
         "currency": "USD", "amount": 10, "reason": "an invitation"});
     walk.post("/transfers", transfer).await?;
     walk.get("GET", "/transfers/{transfer_no}", &json!("walked-t-1"), "").await?;
+    walk.get("GET", "/transfers", &nothing, "?state=completed").await?;
     let own = api.merchant(MERCHANT)?;
     walk.send(&own, "GET", "/self", Call::new("GET", "/self")).await?;
     walk.put("POST", "/credit-lines/{merchant_id}/{currency}/close", &nothing, json!({"reason": "done"}))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::quota_v1::batch_operation::Operation;
-use proto::quota_v1::{CreditStatsRequest, GetAccountRequest, InitializeRequest, ListAccountsRequest};
+use proto::quota_v1::{CreditStatsRequest, GetAccountRequest, GetSelfRequest, InitializeRequest, ListAccountsRequest};
 use serde_json::json;
 use testkit::client::{Call, Protocol, send_once};
 use testkit::{Failure, Result};
@@ -16,7 +16,9 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt as _;
 
-use crate::bench::{self, ask, channel, check, client_on, consume, consume_request, credit_client_on, done, usd};
+use crate::bench::{
+    self, ask, channel, check, client_on, consume, consume_request, credit_client_on, done, merchant_client_on, usd,
+};
 use crate::refusals::reason;
 
 #[tokio::test]
@@ -43,6 +45,9 @@ async fn only_known_callers_are_let_in_and_only_to_what_is_theirs() -> Result<()
         let asked = ListAccountsRequest { merchant_id: "shop".to_owned() };
         assert_eq!(client.list_accounts(asked).await.expect_err(expected).code(), code);
         let status = credit_client_on(channel.clone(), token)?.credit_stats(CreditStatsRequest {}).await;
+        let status = status.expect_err(expected);
+        assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{token:?}: {status:?}");
+        let status = merchant_client_on(channel.clone(), token)?.get_self(GetSelfRequest {}).await;
         let status = status.expect_err(expected);
         assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{token:?}: {status:?}");
     }
@@ -129,7 +134,8 @@ async fn the_port_speaks_both_versions_and_describes_itself() -> Result<()> {
     let Some(MessageResponse::ListServicesResponse(services)) = answer else { panic!("{answer:?}") };
     let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
     names.sort_unstable();
-    assert_eq!(names, ["grpc.reflection.v1.ServerReflection", "quota.v1.CreditService", "quota.v1.QuotaService"]);
+    let services = ["quota.v1.CreditService", "quota.v1.MerchantService", "quota.v1.QuotaService"];
+    assert_eq!(names, [&["grpc.reflection.v1.ServerReflection"][..], &services].concat());
 
     // Payments have a port of their own, which has no authentication and does not know this service.
     let payments = Endpoint::from_shared(format!("http://{}", api.server.grpc_address()))?.connect().await?;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::batch_result::Result as Outcome;
 use proto::quota_v1::credit_service_client::CreditServiceClient;
+use proto::quota_v1::merchant_service_client::MerchantServiceClient;
 use proto::quota_v1::quota_service_client::QuotaServiceClient;
 use proto::quota_v1::{
     BatchOperation, BatchRequest, CheckRequest, CheckResponse, ConsumeRequest, HoldRequest, OperationResponse,
@@ -83,6 +84,13 @@ pub(crate) type CreditClient = CreditServiceClient<InterceptedService<Channel, B
 /// The service of credit lines as a caller sees it.
 pub(crate) fn credit_client_on(channel: Channel, token: Option<&str>) -> Result<CreditClient> {
     Ok(CreditServiceClient::with_interceptor(channel, bearer(token)?))
+}
+
+pub(crate) type MerchantClient = MerchantServiceClient<InterceptedService<Channel, Bearer>>;
+
+/// The service of merchants as a caller sees it.
+pub(crate) fn merchant_client_on(channel: Channel, token: Option<&str>) -> Result<MerchantClient> {
+    Ok(MerchantServiceClient::with_interceptor(channel, bearer(token)?))
 }
 
 fn bearer(token: Option<&str>) -> Result<Bearer> {

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 
-use crate::bench::{self, credit_client_on};
+use crate::bench::{self, credit_client_on, merchant_client_on};
 use crate::members::{self, Route};
 use crate::refusals::reason;
 
@@ -19,10 +19,11 @@ pub(crate) const MERCHANTS: [&str; 2] = ["by-rest", "by-grpc"];
 /// The merchant in the table.
 pub(crate) const MERCHANT: &str = "MERCHANT";
 /// Members of the account's last answer that had them, in the table.
-const REMEMBERED: [(&str, &str); 2] = [("grade_id", "GRADE_ID"), ("next_cursor", "NEXT_CURSOR")];
+const REMEMBERED: [(&str, &str); 3] =
+    [("/grade_id", "GRADE_ID"), ("/next_cursor", "NEXT_CURSOR"), ("/access_token/id", "TOKEN_ID")];
 /// What differs between two accounts. A limit in force does while the server reads again what a posting has changed of its line; what is
 /// read over both ways is compared with it.
-const VOLATILE: [&str; 21] = [
+const VOLATILE: [&str; 31] = [
     "limit",
     "available",
     "at",
@@ -44,7 +45,20 @@ const VOLATILE: [&str; 21] = [
     "scorecard_id",
     "history_id",
     "next_cursor",
+    "id",
+    "token",
+    "message_id",
+    "expires_at",
+    "next_try_at",
+    "give_up_at",
+    "event_id",
+    "raised_at",
+    "replaces",
+    "revoked_at",
 ];
+/// Of an answer that goes by the time of the call, what differs between two of them.
+const TIMES: [&str; 2] = ["at", "exhausted_at"];
+
 /// Who calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Who {
@@ -62,14 +76,14 @@ pub(crate) type Row = (&'static str, Who, Value);
 /// An answer, or a refusal's code, field and detail.
 pub(crate) type Outcome = std::result::Result<Value, Value>;
 
-/// Calls an operation by its method.
+/// Calls an operation by its method of the client that has it.
 macro_rules! call {
-    ($client:ident, $operation:ident, $members:ident; $($name:ident)+) => {
+    ($operation:ident, $members:ident; $($client:ident: $($name:ident)+;)+) => {
         match $operation {
-            $(stringify!($name) => {
+            $($(stringify!($name) => {
                 let message = Request::new(serde_json::from_value($members)?);
                 $client.$name(message).await.map(|answer| serde_json::to_value(answer.into_inner()))
-            })+
+            })+)+
             other => return Err(Failure::new(format!("{other} is not called here: add it"))),
         }
     };
@@ -90,9 +104,10 @@ impl<'a> Both<'a> {
         Ok(Self { api, channel, routes, called: BTreeSet::new(), remembered: [BTreeMap::new(), BTreeMap::new()] })
     }
 
-    /// The operations that were not called.
-    pub(crate) fn left_out(&self) -> Vec<&str> {
-        self.routes.keys().filter(|operation| !self.called.contains(*operation)).map(String::as_str).collect()
+    /// The operations of a service that were not called.
+    pub(crate) fn left_out(&self, service: &str) -> Vec<&str> {
+        let own = self.routes.iter().filter(|(_, route)| route.service == service);
+        own.map(|(operation, _)| operation.as_str()).filter(|operation| !self.called.contains(*operation)).collect()
     }
 
     fn caller(&self, who: Who, merchant: &str) -> Result<Caller> {
@@ -119,15 +134,19 @@ impl<'a> Both<'a> {
                 path = path.replace(&place, &plain(&members.remove(name).unwrap_or_default()));
             }
         }
-        let call = if route.method == "GET" {
-            let query: Vec<String> = members.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
-            Call::new("GET", &format!("{path}?{}", query.join("&")))
-        } else {
-            let call = Call::post_json(&path, Value::Object(members).to_string());
-            Call { method: route.method.clone(), ..call }
+        let body = members::body_of(operation).map(|member| members.remove(member).unwrap_or_default());
+        let body = match route.method.as_str() {
+            "GET" | "DELETE" => None,
+            _ => Some(body.unwrap_or_else(|| Value::Object(std::mem::take(&mut members)))),
         };
+        if !members.is_empty() {
+            let query: Vec<String> = members.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
+            path = format!("{path}?{}", query.join("&"));
+        }
+        let call = body.map_or_else(|| Call::new("GET", &path), |body| Call::post_json(&path, body.to_string()));
+        let call = Call { method: route.method.clone(), ..call };
         let answer = caller.send(call).await?;
-        let mut body = answer.json();
+        let mut body = if answer.status == 204 { json!({}) } else { answer.json() };
         if answer.status >= 300 {
             let detail = body["detail"].as_str().unwrap_or_default();
             return Ok(Err(json!({"code": body["code"], "field": body["field"], "detail": detail})));
@@ -143,14 +162,17 @@ impl<'a> Both<'a> {
             members["remove"] = json!(removed);
             without_null(&mut members);
         }
-        let mut client = credit_client_on(self.channel.clone(), Some(caller.token()))?;
-        let answer = call!(client, operation, members;
-            list_credit_lines create_credit_line get_credit_line update_credit_line approve_credit_line
+        let mut credit = credit_client_on(self.channel.clone(), Some(caller.token()))?;
+        let mut merchants = merchant_client_on(self.channel.clone(), Some(caller.token()))?;
+        let answer = call!(operation, members;
+            credit: list_credit_lines create_credit_line get_credit_line update_credit_line approve_credit_line
             activate_credit_line close_credit_line credit_line_history list_statements get_statement credit_statements
             repay list_repayments reverse_repayment write_off pause list_pauses get_grade request_grade approve_grade
             record_dispute list_disputes list_scorecards get_scorecard put_scorecard activate_scorecard retire_scorecard
-            scorecard_results scorecard_history get_dunning take_over_obligations transfer get_transfer credit_ageing
-            credit_stats);
+            scorecard_results scorecard_history get_dunning take_over_obligations transfer list_transfers get_transfer
+            credit_ageing credit_stats;
+            merchants: get_self create_access_token list_access_tokens revoke_access_token rotate_access_token
+            get_merchant_settings set_merchant_settings test_merchant_settings;);
         Ok(match answer {
             Ok(message) => {
                 let mut message = message?;
@@ -167,8 +189,14 @@ impl<'a> Both<'a> {
         let caller = self.caller(*who, MERCHANTS[place])?;
         let members = placed(members, MERCHANTS[place], &self.remembered[place]);
         let outcome = if self.route(operation)?.method == "GET" {
-            let rest = self.rest(&caller, operation, members.clone()).await?;
-            let grpc = self.grpc(&caller, operation, members.clone()).await?;
+            let mut rest = self.rest(&caller, operation, members.clone()).await?;
+            let mut grpc = self.grpc(&caller, operation, members.clone()).await?;
+            if let (Ok(rest), Ok(grpc)) = (&mut rest, &mut grpc) {
+                as_in_rest(grpc, rest);
+                if *operation == "get_self" {
+                    [rest, grpc].into_iter().for_each(|answer| mask(answer, &TIMES));
+                }
+            }
             assert_eq!(grpc, rest, "{operation} by {who:?} of {members}");
             rest
         } else if place == 0 {
@@ -177,7 +205,7 @@ impl<'a> Both<'a> {
             self.grpc(&caller, operation, members).await?
         };
         for (member, name) in REMEMBERED {
-            let value = outcome.as_ref().ok().and_then(|answer| answer.get(member));
+            let value = outcome.as_ref().ok().and_then(|answer| answer.pointer(member));
             self.remembered[place].extend(value.map(|value| (name, value.clone())));
         }
         Ok(outcome)
@@ -192,8 +220,11 @@ impl<'a> Both<'a> {
                 own.push(self.outcome(row, place).await?);
             }
         }
-        let [first, second] = outcomes;
-        for ((row, first), second) in rows.iter().zip(&first).zip(&second) {
+        let [first, mut second] = outcomes;
+        for ((row, first), second) in rows.iter().zip(&first).zip(&mut second) {
+            if let (Ok(first), Ok(second)) = (first, &mut *second) {
+                as_in_rest(second, first);
+            }
             assert_eq!(comparable(second), comparable(first), "{row:?}");
         }
         Ok(first)
@@ -253,6 +284,23 @@ pub(crate) fn without_null(value: &mut Value) {
     }
 }
 
+/// A list that is empty is in every message, and in REST where it may not be absent; a whole number may be one with a point.
+fn as_in_rest(message: &mut Value, rest: &Value) {
+    match (message, rest) {
+        (Value::Object(members), Value::Object(own)) => {
+            members.retain(|name, value| *value != json!([]) || own.contains_key(name));
+            members.iter_mut().for_each(|(name, value)| as_in_rest(value, &rest[name.as_str()]));
+        }
+        (Value::Array(items), Value::Array(own)) => {
+            items.iter_mut().zip(own).for_each(|(item, own)| as_in_rest(item, own));
+        }
+        (Value::Number(number), Value::Number(own)) if number.is_f64() && number.as_f64() == own.as_f64() => {
+            *number = own.clone();
+        }
+        _ => {}
+    }
+}
+
 /// The paths of what is null.
 fn nulls(value: &Value, path: &str, found: &mut Vec<String>) {
     for (name, value) in value.as_object().into_iter().flatten() {
@@ -272,19 +320,19 @@ fn placed(members: &Value, merchant: &str, remembered: &BTreeMap<&str, Value>) -
 fn comparable(outcome: &Outcome) -> Outcome {
     let plain = |value: &Value| {
         let mut value = value.clone();
-        mask(&mut value);
+        mask(&mut value, &VOLATILE);
         let text = MERCHANTS.iter().fold(value.to_string(), |text, merchant| text.replace(merchant, MERCHANT));
         serde_json::from_str(&text).unwrap_or_default()
     };
     outcome.as_ref().map(plain).map_err(plain)
 }
 
-fn mask(value: &mut Value) {
+fn mask(value: &mut Value, names: &[&str]) {
     match value {
         Value::Object(members) => members.iter_mut().for_each(|(name, value)| {
-            if VOLATILE.contains(&name.as_str()) { *value = json!("…") } else { mask(value) }
+            if names.contains(&name.as_str()) { *value = json!("…") } else { mask(value, names) }
         }),
-        Value::Array(items) => items.iter_mut().for_each(mask),
+        Value::Array(items) => items.iter_mut().for_each(|item| mask(item, names)),
         _ => {}
     }
 }

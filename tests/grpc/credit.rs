@@ -53,7 +53,7 @@ async fn credit_lines_are_the_same_over_both() -> Result<()> {
     both.refused(vec![(close(Who::Oleg), "FORBIDDEN", None)]).await?;
     both.done(vec![close(Who::Ana)]).await?;
     both.refused(vec![(close(Who::Ana), "CONFLICT", None)]).await?;
-    assert_eq!(both.left_out(), [""; 0], "operations that are not called here");
+    assert_eq!(both.left_out("CreditService"), [""; 0], "operations that are not called here");
     Ok(())
 }
 
@@ -84,6 +84,12 @@ async fn drafted(both: &mut Both<'_>) -> Result<()> {
         (create(Oleg, &json!({})), "CONFLICT", None),
         (update(&json!({"currency": "EUR"})), "BAD_REQUEST", Some("currency")),
         (update(&json!({"expires_on": "2020-01-01"})), "BAD_REQUEST", Some("expires_on")),
+        (update(&json!({"expires": null})), "BAD_REQUEST", Some("line.expires")),
+        (
+            update(&json!({"terms": {"materiality": {"percent": null}}})),
+            "BAD_REQUEST",
+            Some("line.terms.materiality.percent"),
+        ),
         (row("update_credit_line", Oleg, &json!({"line": {}, "expected_revision": 99})), "CONFLICT", None),
         (row("approve_credit_line", Oleg, &json!({})), "FORBIDDEN", None),
         (row("activate_credit_line", Ana, &json!({})), "CONFLICT", None),
@@ -254,16 +260,37 @@ async fn moved(both: &mut Both<'_>) -> Result<()> {
             assert_eq!(both.api.admin()?.post(&path, &json!({})).await?.status, 200, "{path}");
         }
     }
-    let give = |who, amount: i64| {
-        let members = json!({"transfer_no": format!("T-{MERCHANT}"), "from_merchant_id": format!("{MERCHANT}-friend"),
+    let give_as = |number: &str, who, amount: i64| {
+        let members = json!({"transfer_no": format!("{number}-{MERCHANT}"), "from_merchant_id": format!("{MERCHANT}-friend"),
             "to_merchant_id": MERCHANT, "currency": "USD", "amount": amount, "reason": "invited"});
         ("transfer", who, members)
     };
+    let give = |who, amount: i64| give_as("T", who, amount);
+    let list = |who, more: Value| ("list_transfers", who, more);
     let find = |who, number: &str| ("get_transfer", who, json!({"transfer_no": number}));
     let number = format!("T-{MERCHANT}");
     both.refused(vec![(give(Shop, 10), "FORBIDDEN", None), (give(Oleg, 0), "BAD_AMOUNT", Some("amount"))]).await?;
     both.done(vec![give(Oleg, 10), give(Ana, 10), find(Shop, &number), find(Ana, &number)]).await?;
+    both.done(vec![
+        give_as("U", Oleg, 5),
+        list(Shop, json!({})),
+        list(Other, json!({})),
+        list(Oleg, json!({"merchant_id": MERCHANT, "limit": 1})),
+        list(Oleg, json!({"merchant_id": MERCHANT, "cursor": "NEXT_CURSOR"})),
+        list(
+            Ana,
+            json!({"merchant_id": MERCHANT, "currency": "USD", "state": "completed", "from": "2026-01-01T00:00:00Z",
+                "to": "2099-01-01T00:00:00Z"}),
+        ),
+    ])
+    .await?;
+    let none = both.same(list(Ana, json!({"merchant_id": MERCHANT, "to": "2026-01-01T00:00:00Z"}))).await?;
+    assert_eq!(none.unwrap_or_default()["items"], json!([]));
     both.refused(vec![
+        (list(Shop, json!({"merchant_id": "other"})), "FORBIDDEN", None),
+        (list(Ana, json!({"state": "open"})), "BAD_REQUEST", Some("state")),
+        (list(Ana, json!({"cursor": "bm8"})), "BAD_REQUEST", Some("cursor")),
+        (list(Ana, json!({"from": "2026-01-02T00:00:00Z", "to": "2026-01-02T00:00:00Z"})), "BAD_REQUEST", Some("from")),
         (give(Oleg, 11), "IDEMPOTENCY_CONFLICT", None),
         (find(Other, &number), "NOT_FOUND", None),
         (find(Ana, "T-none"), "NOT_FOUND", None),

@@ -1,4 +1,5 @@
-//! The messages of `quota.v1.CreditService` have the members of REST, as docs/openapi.json and the descriptors say.
+//! The messages of `quota.v1.CreditService` and `quota.v1.MerchantService` have the members of REST, as docs/openapi.json and the
+//! descriptors say.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +14,16 @@ const REST_ONLY: [&str; 2] = ["format", "Idempotency-Key"];
 /// What gRPC alone has: null in a change of REST.
 const GRPC_ONLY: &str = "remove";
 
-/// An operation of REST on credit lines.
+/// Members that REST has among those of what contains them.
+const FLATTENED: &str = "counters";
+/// Requests that have the body of REST as one of their members: its query has the others.
+const BODIES: [(&str, &str); 1] = [("set_merchant_settings", "settings")];
+
+/// An operation of REST that gRPC has as well.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
+    /// The service that has it.
+    pub service: &'static str,
     pub method: String,
     /// After `/api/v1`.
     pub path: String,
@@ -28,20 +36,34 @@ pub(crate) fn document() -> Result<Value> {
     serde_json::from_slice(&text).context("docs/openapi.json")
 }
 
-/// The operations on credit lines, by their id.
+/// The operations of the services, by their id.
 pub(crate) fn routes(document: &Value) -> BTreeMap<String, Route> {
     let mut routes = BTreeMap::new();
     for (path, methods) in document["paths"].as_object().into_iter().flatten() {
+        let path = path.strip_prefix("/api/v1").unwrap_or(path);
         for (method, operation) in methods.as_object().into_iter().flatten() {
-            let is_credit = operation["tags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag == "credit"));
-            if let (true, Some(id)) = (is_credit, operation["operationId"].as_str()) {
-                let path = path.strip_prefix("/api/v1").unwrap_or(path).to_owned();
-                let route = Route { method: method.to_ascii_uppercase(), path, operation: operation.clone() };
-                routes.insert(id.to_owned(), route);
+            if let (Some(service), Some(id)) = (service(path, operation), operation["operationId"].as_str()) {
+                let (method, path) = (method.to_ascii_uppercase(), path.to_owned());
+                routes.insert(id.to_owned(), Route { service, method, path, operation: operation.clone() });
             }
         }
     }
     routes
+}
+
+/// The service that has an operation.
+fn service(path: &str, operation: &Value) -> Option<&'static str> {
+    match operation["tags"][0].as_str()? {
+        "credit" => Some("CreditService"),
+        "self" | "access tokens" => Some("MerchantService"),
+        "alert settings" if path.starts_with("/merchants/") => Some("MerchantService"),
+        _ => None,
+    }
+}
+
+/// The member of a request that is the body of REST, where one is.
+pub(crate) fn body_of(operation: &str) -> Option<&'static str> {
+    BODIES.iter().find(|(id, _)| *id == operation).map(|(_, member)| *member)
 }
 
 /// `list_credit_lines` as `ListCreditLines`.
@@ -60,7 +82,7 @@ struct Comparison<'a> {
 /// A member of REST: its schema, and whether it may be absent or null.
 type Members = BTreeMap<String, (Value, bool)>;
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
     fn resolved(&self, schema: &Value) -> Value {
         if let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
             return self.resolved(&self.document["components"]["schemas"][name]);
@@ -88,8 +110,11 @@ impl Comparison<'_> {
         for part in schema["allOf"].as_array().into_iter().flatten() {
             members.extend(self.members_of(part));
         }
-        for choice in schema["oneOf"].as_array().into_iter().flatten() {
-            members.extend(self.members_of(choice).into_iter().map(|(name, (own, _))| (name, (own, true))));
+        let choices: Vec<Members> =
+            schema["oneOf"].as_array().into_iter().flatten().map(|choice| self.members_of(choice)).collect();
+        for (name, (own, _)) in choices.iter().flatten() {
+            let is_in_each = choices.iter().all(|choice| choice.get(name).is_some_and(|(_, absent)| !absent));
+            members.insert(name.clone(), (own.clone(), !is_in_each));
         }
         members
     }
@@ -99,8 +124,11 @@ impl Comparison<'_> {
             self.differences.push(format!("{place}: there is no message {message}"));
             return;
         };
-        let fields: BTreeMap<String, &FieldDescriptorProto> =
-            descriptor.field.iter().map(|field| (field.name().trim_end_matches("_json").to_owned(), field)).collect();
+        let fields: BTreeMap<String, &FieldDescriptorProto> = self
+            .fields(descriptor)
+            .into_iter()
+            .map(|field| (field.name().trim_end_matches("_json").to_owned(), field))
+            .collect();
         for name in fields.keys().filter(|name| !members.contains_key(*name) && *name != GRPC_ONLY) {
             self.differences.push(format!("{place}: only {message} has {name}"));
         }
@@ -111,12 +139,23 @@ impl Comparison<'_> {
                 continue;
             };
             let is_single_value = field.label() == Label::Optional && field.r#type() != Type::Message;
-            let has_default = schema["type"] == "boolean" || field.oneof_index.is_some();
+            let is_false = schema["type"] == "boolean" && schema["default"] != true;
+            let has_default = is_false || field.oneof_index.is_some();
             if *absent && is_single_value && !has_default {
                 self.differences.push(format!("{place}: may be absent, and is not optional in {message}"));
             }
             self.compare_value(&place, schema, field);
         }
+    }
+
+    /// The fields of a message, with those of the message that REST has not.
+    fn fields(&self, descriptor: &'a DescriptorProto) -> Vec<&'a FieldDescriptorProto> {
+        let inner = |field: &'a FieldDescriptorProto| {
+            let message = field.type_name().rsplit('.').next().unwrap_or_default();
+            let flattened = (field.name() == FLATTENED).then(|| self.messages.get(message).copied()).flatten();
+            flattened.map_or_else(|| vec![field], |message: &'a DescriptorProto| message.field.iter().collect())
+        };
+        descriptor.field.iter().flat_map(inner).collect()
     }
 
     /// The same for what a member has inside of it.
@@ -161,24 +200,31 @@ impl Schema for Value {
 }
 
 #[test]
-fn credit_over_grpc_has_each_operation_and_member_of_rest() -> Result<()> {
+fn services_have_each_operation_and_member_of_rest() -> Result<()> {
     let document = document()?;
     let files = FileDescriptorSet::decode(proto::QUOTA_DESCRIPTOR_SET)?;
     let messages = files.file.iter().flat_map(|file| &file.message_type);
     let messages = messages.map(|message| (message.name().to_owned(), message)).collect();
-    let services = files.file.iter().flat_map(|file| &file.service).filter(|own| own.name() == "CreditService");
-    let methods: BTreeMap<String, _> =
-        services.flat_map(|service| &service.method).map(|method| (method.name().to_owned(), method)).collect();
+    let mut methods = BTreeMap::new();
+    for service in files.file.iter().flat_map(|file| &file.service).filter(|own| own.name() != "QuotaService") {
+        let of = |method: &str| (service.name().to_owned(), method.to_owned());
+        methods.extend(service.method.iter().map(|method| (of(method.name()), method)));
+    }
     let routes = routes(&document);
-    let operations: BTreeSet<String> = routes.keys().map(|id| method_name(id)).collect();
+    let key = |id: &str, route: &Route| (route.service.to_owned(), method_name(id));
+    let operations: BTreeSet<_> = routes.iter().map(|(id, route)| key(id, route)).collect();
     assert_eq!(methods.keys().cloned().collect::<BTreeSet<_>>(), operations);
 
     let mut comparison =
         Comparison { document: &document, messages, differences: Vec::new(), compared: BTreeSet::new() };
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
-    for (id, Route { operation, .. }) in &routes {
-        let method = methods[&method_name(id)];
-        let mut request = comparison.members_of(&operation["requestBody"]["content"]["application/json"]["schema"]);
+    for (id, route) in &routes {
+        let (method, operation) = (methods[&key(id, route)], &route.operation);
+        let body = operation["requestBody"]["content"]["application/json"]["schema"].clone();
+        let mut request = match body_of(id) {
+            Some(member) => Members::from([(member.to_owned(), (body, false))]),
+            None => comparison.members_of(&body),
+        };
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
             let name = parameter["name"].as_str().unwrap_or_default().to_owned();
             request.insert(name, (parameter["schema"].clone(), parameter["required"] != true));
@@ -186,11 +232,12 @@ fn credit_over_grpc_has_each_operation_and_member_of_rest() -> Result<()> {
         comparison.compare(&format!("{id} request"), &last(method.input_type()), &request);
         let empty = Map::new();
         let responses = operation["responses"].as_object().unwrap_or(&empty);
-        let answer = responses.iter().find(|(status, _)| status.starts_with('2')).map(|(_, answer)| answer);
-        let schema = answer.map(|answer| answer["content"]["application/json"]["schema"].clone());
-        let answer = comparison.members_of(&schema.unwrap_or_default());
-        assert!(!answer.is_empty(), "{id} has no answer in the document");
-        comparison.compare(&format!("{id} answer"), &last(method.output_type()), &answer);
+        let answer = responses.iter().find(|(status, _)| status.starts_with('2'));
+        let schema = answer.map(|(_, answer)| answer["content"]["application/json"]["schema"].clone());
+        let members = comparison.members_of(&schema.unwrap_or_default());
+        let has_body = answer.is_some_and(|(status, _)| status != "204");
+        assert_eq!(members.is_empty(), !has_body, "{id} has no answer in the document");
+        comparison.compare(&format!("{id} answer"), &last(method.output_type()), &members);
     }
     assert!(comparison.differences.is_empty(), "{:#?}", comparison.differences);
     assert!(comparison.compared.len() > 20, "{:?}", comparison.compared);

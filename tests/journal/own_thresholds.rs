@@ -1,7 +1,7 @@
 //! Thresholds that merchants set for themselves, and those of credit lines: raised once for each crossing, ended when usage falls,
 //! and found by the sweeps where no payment crosses them.
 
-use quota::{Action, AmountMinor, Command, CreditTerms, Limits, MerchantId, Posting, PostingKind, Thresholds};
+use quota::{Action, AmountMinor, Code, Command, CreditTerms, Limits, MerchantId, Posting, PostingKind, Thresholds};
 use serde_json::{Value, json};
 use sluice_alerts::settings::{self, Settings};
 use sluice_alerts::{OwnThresholds, Scope};
@@ -220,5 +220,47 @@ async fn the_sweep_counts_them_anew() -> Result<()> {
     account.apply("a", Action::Refund(refund(1, "1")), AT_MS + 2_000).await?;
     account.apply("b", consume(1), AT_MS + 3_000).await?;
     assert_eq!(account.alerts().await?.last().map(String::as_str), Some("daily_60 merchant"));
+    Ok(())
+}
+
+/// An account whose later events are stored before it: they may have raised or ended what the sweep would raise. What was refused has
+/// changed nothing, and holds nothing back.
+#[tokio::test]
+async fn the_sweep_waits_for_accounts_that_are_behind() -> Result<()> {
+    let refused = |amount| {
+        let Action::Consume(charge) = consume(amount) else { return consume(amount) };
+        Action::Consume(quota::Charge { refusal: Some(Code::ChannelNotAllowed), ..charge })
+    };
+    let daily = json!([{"types": ["daily"], "percents": [50]}]);
+    for (what, later, is_held_back) in [
+        ("a refusal", refused(1), false),
+        ("a charge", consume(1), true),
+        ("a refund", Action::Refund(refund(1, "1")), true),
+    ] {
+        let mut account = Account::open(0, json!([])).await?;
+        account.apply("a", consume(600), AT_MS).await?;
+        sqlx::query("CREATE TABLE kept AS SELECT * FROM quota_account").execute(&account.pool).await?;
+        let order = if is_held_back && what == "a refund" { "a" } else { "b" };
+        account.engine.run(MERCHANT, order, later, AT_MS + 1).await?;
+        account.hand.drain().await?;
+        let later_rows =
+            "SELECT count(*) FROM usage_log JOIN kept USING (merchant_id, shard) WHERE usage_log.seq > kept.seq";
+        let rows: i64 = sqlx::query_scalar(later_rows).fetch_one(&account.pool).await?;
+        assert_eq!(rows, 1, "{what}");
+        let stored = "SELECT seq FROM quota_account";
+        let seq: i64 = sqlx::query_scalar(stored).fetch_one(&account.pool).await?;
+        for statement in ["DELETE FROM quota_account", "INSERT INTO quota_account SELECT * FROM kept"] {
+            sqlx::query(statement).execute(&account.pool).await?;
+        }
+        account.set(daily.clone()).await?;
+        let sweeper = Sweeper::open(&account.bench, POLICIES)?;
+        sweeper.thresholds(AT_MS + 1_000).await?;
+        let raised = ["daily_50 merchant"];
+        assert_eq!(account.alerts().await?, &raised[usize::from(is_held_back)..], "{what}");
+        // Once the account is stored, its alert is raised.
+        sqlx::query("UPDATE quota_account SET seq = $1").bind(seq).execute(&account.pool).await?;
+        sweeper.thresholds(AT_MS + 2_000).await?;
+        assert_eq!(account.alerts().await?, raised, "{what}");
+    }
     Ok(())
 }

@@ -125,6 +125,31 @@ fn rules_name_the_codes_that_they_mean() {
     }
 }
 
+/// The same of days past due, as docs/credit.md has them.
+#[test]
+fn rules_name_the_days_that_they_mean() {
+    let credit = read("docs/credit.md");
+    let row = credit.lines().find(|line| line.contains("`sluice_credit_past_due`")).expect("the metric's row");
+    let days: Vec<&str> = row.split('`').filter(|word| word.contains("_to_") || word.starts_with("over_")).collect();
+    assert_eq!(days, ["1_to_30", "31_to_60", "61_to_90", "over_90"]);
+    for (rule, meant) in [("SluiceCreditPastDue", &days[1..]), ("SluiceCreditInDefault", &days[3..])] {
+        let (_, rule) = rules().into_iter().find(|(name, _)| name == rule).expect(rule);
+        let asked = selectors(&text(&rule["expr"]));
+        let (_, matchers) =
+            asked.iter().find(|(name, _)| name == "sluice_credit_past_due").expect("of what is past due");
+        let takes = |days: &&&str| {
+            matchers.iter().filter(|matcher| matcher.name == "days").all(|condition| match &condition.op {
+                MatchOp::Equal => condition.value == **days,
+                MatchOp::NotEqual => condition.value != **days,
+                MatchOp::Re(regex) => regex.is_match(days),
+                MatchOp::NotRe(regex) => !regex.is_match(days),
+            })
+        };
+        let taken: Vec<&str> = days.iter().filter(takes).copied().collect();
+        assert_eq!(taken, meant);
+    }
+}
+
 /// Each rule leads to its section of the runbook, which says what it means, where to look and what to do; no section is without a rule.
 #[test]
 fn every_rule_has_its_section_of_the_runbook() {

@@ -55,7 +55,7 @@ impl TransferSweep {
                     tracing::info!(transfer_no, state, code = done.transfer.code, "an unfinished transfer was ended");
                     ended += 1;
                 }
-                Err(TransferError::Unknown) => {}
+                Err(TransferError::Unknown | TransferError::NoPolicy) => {}
                 Err(TransferError::Store(error)) => {
                     silent.extend(shards);
                     failures.add(error.into());

@@ -57,6 +57,8 @@ pub use statement_view::{
     AllocationView, STATEMENT_COLUMNS, StatementStatus, StatementView, statement_cells, statements_csv,
 };
 pub use takeover::{OBLIGATIONS_MAX, OpenObligation, Opening, OpeningError};
-pub use transfer::{NewTransfer, Transfer, TransferRepository, TransferState, TransferStep};
+pub use transfer::{
+    NewTransfer, TRANSFER_COLUMNS, Transfer, TransferFilter, TransferRepository, TransferState, TransferStep,
+};
 pub use usage::LineUsage;
 pub use view::{CycleView, LineToday, LineView};

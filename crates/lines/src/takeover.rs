@@ -102,3 +102,65 @@ impl LineRecord {
         Ok(openings.into_values().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulation::tests::{day, line};
+    use crate::{CreditLine, LineState};
+
+    /// A line of months, opened elsewhere in January 2024, put in force here in October 2026, and changed in December.
+    fn taken_over() -> LineRecord {
+        let opened_on = Some(day("2024-01-15"));
+        let version = |version, state, activated_on| CreditLine {
+            version,
+            state,
+            taken_over_from: opened_on,
+            opened_on,
+            activated_on: Some(day(activated_on)),
+            ..line()
+        };
+        let versions = vec![version(1, LineState::Replaced, "2026-10-01"), version(2, LineState::Active, "2026-12-10")];
+        LineRecord { versions, ..LineRecord::default() }
+    }
+
+    /// What closed before the line was first in force here is of the other system, and nothing after it, whatever was changed since.
+    #[test]
+    fn statements_are_of_cycles_before_the_line_was_in_force_here() {
+        let record = taken_over();
+        let usd = Currency::parse("USD").unwrap();
+        for (closed_on, is_taken) in [
+            ("2023-12-31", false),
+            ("2024-01-31", true),
+            ("2026-08-31", true),
+            ("2026-09-29", false),
+            ("2026-09-30", true),
+            ("2026-10-31", false),
+            ("2026-11-30", false),
+            ("2026-12-31", false),
+        ] {
+            let given = [OpenObligation { closed_on: day(closed_on), due_on: None, amount: 5 }];
+            let refused = record.openings(usd, &given).map(|openings| openings.len()).map_err(|error| error.field);
+            let expected = if is_taken { Ok(1) } else { Err("obligations[0].closed_on".to_owned()) };
+            assert_eq!(refused, expected, "{closed_on}");
+        }
+        // One in force since the middle of a cycle: that cycle is closed here.
+        let mut record = taken_over();
+        record.versions[0].activated_on = Some(day("2026-10-15"));
+        for (closed_on, is_taken) in [("2026-09-30", true), ("2026-10-31", false)] {
+            let given = [OpenObligation { closed_on: day(closed_on), due_on: None, amount: 5 }];
+            assert_eq!(record.openings(usd, &given).is_ok(), is_taken, "{closed_on}");
+        }
+    }
+
+    /// Cycles of the other system are not closed here.
+    #[test]
+    fn the_first_cycle_to_close_is_the_one_in_which_the_line_was_put_in_force() {
+        let record = taken_over();
+        for (today, is_due) in
+            [("2026-10-01", false), ("2026-10-31", false), ("2026-11-01", true), ("2026-12-31", true)]
+        {
+            assert_eq!(record.has_cycle_to_close(day(today)), is_due, "{today}");
+        }
+    }
+}

@@ -2,10 +2,12 @@
 //! receiver cannot take it, the sender gets it back. The row is locked during a step, and says which one is next; a step that was
 //! done before its row could say so is repeated without effect, because its posting has the transfer's number.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
+use quota::{Currency, MerchantId};
 use serde::{Deserialize, Serialize};
+use sluice_journal::usage_log::csv_text;
 use sluice_kit::database::change::{ChangeError, read, read_all};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres, QueryBuilder, Transaction};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -68,6 +70,86 @@ pub struct Transfer {
     pub updated_at: DateTime<Utc>,
 }
 
+/// The columns of a file of transfers.
+pub const TRANSFER_COLUMNS: [&str; 15] = [
+    "transfer_no",
+    "from_merchant_id",
+    "to_merchant_id",
+    "currency",
+    "amount",
+    "state",
+    "code",
+    "reason",
+    "requested_by",
+    "operator_type",
+    "reserve_decision",
+    "credit_decision",
+    "return_decision",
+    "requested_at",
+    "updated_at",
+];
+
+impl Transfer {
+    /// The cells of its row.
+    #[must_use]
+    pub fn cells(&self) -> [String; 15] {
+        let text = |text: &str| csv_text(text).into_owned();
+        let id = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
+        let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        [
+            text(&self.transfer_no),
+            text(&self.from_merchant_id),
+            text(&self.to_merchant_id),
+            self.currency.clone(),
+            self.amount.to_string(),
+            self.state.into_str().to_owned(),
+            self.code.clone().unwrap_or_default(),
+            text(self.reason.as_deref().unwrap_or_default()),
+            text(&self.requested_by),
+            self.operator_type.clone(),
+            id(self.reserve_decision),
+            id(self.credit_decision),
+            id(self.return_decision),
+            time(self.requested_at),
+            time(self.updated_at),
+        ]
+    }
+}
+
+/// Which transfers a list has; `None` matches all.
+#[derive(Clone, Debug, Default)]
+pub struct TransferFilter {
+    /// On either side.
+    pub merchant: Option<MerchantId>,
+    pub currency: Option<Currency>,
+    pub state: Option<TransferState>,
+    /// Requested not before this time.
+    pub from: Option<DateTime<Utc>>,
+    /// Requested before this time.
+    pub to: Option<DateTime<Utc>>,
+}
+
+impl TransferFilter {
+    fn push(&self, sql: &mut QueryBuilder<Postgres>) {
+        if let Some(merchant) = &self.merchant {
+            sql.push(" AND (from_merchant_id = ").push_bind(merchant.as_str().to_owned());
+            sql.push(" OR to_merchant_id = ").push_bind(merchant.as_str().to_owned()).push(")");
+        }
+        if let Some(currency) = self.currency {
+            sql.push(" AND currency = ").push_bind(currency.code().to_owned());
+        }
+        if let Some(state) = self.state {
+            sql.push(" AND state = ").push_bind(state.into_str());
+        }
+        if let Some(from) = self.from {
+            sql.push(" AND requested_at >= ").push_bind(from);
+        }
+        if let Some(to) = self.to {
+            sql.push(" AND requested_at < ").push_bind(to);
+        }
+    }
+}
+
 /// A transfer that is requested.
 #[derive(Clone, Copy, Debug)]
 pub struct NewTransfer<'a> {
@@ -90,6 +172,9 @@ impl NewTransfer<'_> {
         terms == (&*stored.from_merchant_id, &*stored.to_merchant_id, &*stored.currency, stored.amount)
     }
 }
+
+/// How long a step can take: after that no server still waits for its decision.
+const STEP_SECS_MAX: f64 = 60.0;
 
 /// Transfers in Postgres.
 #[derive(Clone, Debug)]
@@ -128,6 +213,26 @@ impl TransferRepository {
         found.map(read).transpose()
     }
 
+    /// At most `limit` transfers, the newest first, those before `after` (time and number of the last one of the page before).
+    ///
+    /// # Errors
+    /// [`ChangeError::Database`].
+    pub async fn list(
+        &self,
+        filter: &TransferFilter,
+        after: Option<(DateTime<Utc>, &str)>,
+        limit: i64,
+    ) -> Result<Vec<Transfer>> {
+        let mut sql = QueryBuilder::new("SELECT to_jsonb(t)::text FROM credit_transfer t WHERE true");
+        filter.push(&mut sql);
+        if let Some((at, transfer_no)) = after {
+            sql.push(" AND (requested_at, transfer_no) < (").push_bind(at);
+            sql.push(", ").push_bind(transfer_no.to_owned()).push(")");
+        }
+        sql.push(" ORDER BY requested_at DESC, transfer_no DESC LIMIT ").push_bind(limit);
+        read_all(sql.build_query_scalar().fetch_all(&self.pool).await?)
+    }
+
     /// The transfers that have a step left, the oldest first.
     ///
     /// # Errors
@@ -144,11 +249,12 @@ impl TransferRepository {
     /// [`ChangeError::NotFound`].
     pub async fn step(&self, transfer_no: &str) -> Result<TransferStep> {
         let mut transaction = self.pool.begin().await?;
-        let statement = "SELECT to_jsonb(t)::text FROM credit_transfer t WHERE transfer_no = $1 FOR UPDATE";
-        let query = sqlx::query_scalar(statement).bind(transfer_no);
-        let found: Option<String> = query.fetch_optional(&mut *transaction).await?;
-        let transfer = read(found.ok_or(ChangeError::NotFound("transfer"))?)?;
-        Ok(TransferStep { transaction, transfer })
+        let statement = "SELECT to_jsonb(t)::text, now() - updated_at > $2 * interval '1 second' FROM credit_transfer t \
+            WHERE transfer_no = $1 FOR UPDATE";
+        let query = sqlx::query_as(statement).bind(transfer_no).bind(STEP_SECS_MAX);
+        let found: Option<(String, bool)> = query.fetch_optional(&mut *transaction).await?;
+        let (transfer, is_overdue) = found.ok_or(ChangeError::NotFound("transfer"))?;
+        Ok(TransferStep { transaction, transfer: read(transfer)?, is_overdue })
     }
 }
 
@@ -157,6 +263,8 @@ impl TransferRepository {
 pub struct TransferStep {
     transaction: Transaction<'static, Postgres>,
     pub transfer: Transfer,
+    /// The step before is so long ago that no server can be doing this one.
+    pub is_overdue: bool,
 }
 
 impl TransferStep {
@@ -184,5 +292,54 @@ impl TransferStep {
         query.bind(refused).execute(&mut *self.transaction).await?;
         self.transaction.commit().await?;
         Ok(())
+    }
+
+    /// Records that a transfer of which nothing was done is refused, without a decision of the store.
+    ///
+    /// # Errors
+    /// As [`TransferStep::done`].
+    pub async fn refused(mut self, code: &str) -> Result<()> {
+        let statement = "UPDATE credit_transfer SET state = 'refused', code = $2, updated_at = now() \
+            WHERE transfer_no = $1 AND state = 'requested'";
+        let query = sqlx::query(statement).bind(&self.transfer.transfer_no).bind(code);
+        query.execute(&mut *self.transaction).await?;
+        self.transaction.commit().await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_in_the_order_of_the_columns() {
+        let at = DateTime::UNIX_EPOCH;
+        let transfer = Transfer {
+            transfer_no: "=1".to_owned(),
+            from_merchant_id: "shop".to_owned(),
+            to_merchant_id: "-friend".to_owned(),
+            currency: "USD".to_owned(),
+            amount: 5,
+            state: TransferState::Refused,
+            code: Some("CREDIT_EXHAUSTED".to_owned()),
+            reason: Some("@once".to_owned()),
+            requested_by: "oleg".to_owned(),
+            operator_type: "admin".to_owned(),
+            reserve_decision: Some(Uuid::nil()),
+            credit_decision: None,
+            return_decision: None,
+            requested_at: at,
+            updated_at: at,
+        };
+        let document = serde_json::to_value(&transfer).unwrap();
+        assert_eq!(document.as_object().map(serde_json::Map::len), Some(TRANSFER_COLUMNS.len()));
+        for (column, cell) in TRANSFER_COLUMNS.iter().zip(transfer.cells()) {
+            let value = &document[column];
+            let text = value.as_str().map_or_else(|| value.to_string().replace("null", ""), str::to_owned);
+            assert_eq!(cell.trim_start_matches('\''), text, "{column}");
+        }
+        let guarded = transfer.cells().into_iter().filter(|cell| cell.starts_with('\'')).count();
+        assert_eq!(guarded, 3, "what a spreadsheet takes for a formula");
     }
 }

@@ -14,7 +14,7 @@ use super::problem::{Answer, Problem};
 /// Items on a page if the caller names no limit.
 const LIMIT_DEFAULT: u64 = 50;
 /// Longest cursor that is read, in bytes.
-const CURSOR_LEN_MAX: usize = 256;
+const CURSOR_LEN_MAX: usize = 512;
 
 /// The parameters of every list.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]

@@ -45,6 +45,16 @@ pub struct Actor {
     pub operator_type: &'static str,
 }
 
+/// What came of an operation that needs the account's credit line.
+#[derive(Clone, Debug)]
+pub enum OnLine {
+    Decided(Box<Decision>),
+    /// No policy applies to the account, so that there is no calendar by which its line could be read.
+    NoPolicy,
+    /// This server does not know the line yet, or there is none.
+    Unknown,
+}
+
 /// The operations of the APIs.
 #[derive(Clone, Debug)]
 pub struct Operations(Decider<HistoryStore>);
@@ -122,18 +132,21 @@ impl Operations {
         self.0.decide(prepared, Instant::now()).await.map_err(|undecided| undecided.error)
     }
 
-    /// Executes one operation where this server knows the account's credit line; `None` where it does not yet, or there is none.
+    /// Executes one operation where this server knows the account's credit line.
     ///
     /// # Errors
     /// As [`Operations::execute`].
-    pub async fn execute_on_line(&self, actor: &Actor, request: Request) -> Result<Option<Decision>, StoreError> {
+    pub async fn execute_on_line(&self, actor: &Actor, request: Request) -> Result<OnLine, StoreError> {
         let (_, in_force) = self.in_force(scope(&request), self.0.store().now_ms()).await;
-        if !matches!(in_force.credit, Credit::Line(_)) {
-            return Ok(None);
+        match &in_force {
+            InForce { credit: Credit::Line(_), .. } => {}
+            // A server without any policy has not read them yet.
+            InForce { policy: None, .. } if self.0.policies().any() => return Ok(OnLine::NoPolicy),
+            InForce { credit: Credit::NoLine | Credit::Unread | Credit::Unknown, .. } => return Ok(OnLine::Unknown),
         }
         let prepared = self.prepare(actor, request, in_force, self.0.store().now_ms());
         let decided = self.0.decide(prepared, Instant::now()).await;
-        decided.map(Some).map_err(|undecided| undecided.error)
+        decided.map(|decision| OnLine::Decided(Box::new(decision))).map_err(|undecided| undecided.error)
     }
 
     /// Executes the operations of one merchant in their order: all, or none where one is refused.

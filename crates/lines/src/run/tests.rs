@@ -145,3 +145,26 @@ fn downgrades_are_those_of_a_year() {
         assert_eq!(record(&[], decisions).downgrades(day(on)), expected, "{decisions:?} {on}");
     }
 }
+
+/// The days of a line that was taken over are those since it was put in force here: before, its payments were elsewhere.
+#[test]
+fn the_behaviour_of_a_line_begins_where_it_was_put_in_force() {
+    let amounts = ["2026-06-01", "2026-06-02", "2026-06-03", "2026-06-04"].map(|on| (crate::id_of(day(on)), 100, 1));
+    let activity = serde_json::json!({"rows": 4, "first_day": 20_260_601, "charges": 4, "refused": 0, "holds": 0,
+        "expired_holds": 0, "gateway_failed": 0, "hours": [400], "days": amounts, "disputes": 0});
+    let activity: Activity = serde_json::from_value(activity).unwrap();
+    for (active_from, opened_on, is_even) in [
+        ("2026-06-01", "2026-06-01", true),
+        ("2026-06-01", "2024-01-15", true),
+        ("2026-05-01", "2024-01-15", false),
+        ("2026-05-01", "2026-05-01", false),
+    ] {
+        let mut record = record(&[], &[OPENING]);
+        record.versions[0].activated_on = Some(day(active_from));
+        let history = record.history(&record.books().0).map(|history| {
+            let inputs = record.inputs(&history, day(opened_on), &activity, day("2026-06-05"));
+            inputs.0.get(&Feature::DailyAmountVolatilityBp).copied()
+        });
+        assert_eq!(history.flatten() == Some(0), is_even, "{active_from} {opened_on}: {history:?}");
+    }
+}

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{LinePath, never_in_force, record, repository, today};
+use super::{LinePath, never_in_force, patch, record, repository, today};
 use crate::admin::execute::{actor, no_decision, parse_currency, parse_merchant};
 use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
 use crate::admin::page::{Cursor, Page, PageQuery, TimeId, limit};
@@ -124,7 +124,8 @@ async fn line_today(admin: &Admin, key: &LineKey, record: &LineRecord) -> Answer
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LinePatch {
-    /// The members that change, as in a new line; null removes one, and an object as `terms` changes its own members (RFC 7396).
+    /// The members that change, as in a new line; null removes one, and an object as `terms` changes its own members (RFC 7396). What
+    /// is no member of a line is refused, whatever its value.
     #[schema(value_type = Object)]
     line: serde_json::Map<String, serde_json::Value>,
     /// Kept in the history.
@@ -146,6 +147,7 @@ async fn update(
 ) -> Answer<Json<CreditLine>> {
     writer(&caller, Permission::CreditWrite)?;
     let key = path.allowed(&caller, Permission::CreditWrite)?;
+    patch::check(&body.line)?;
     let today = today(&admin, (&key.0, key.1)).await?;
     let by = by(&caller, body.reason.as_deref())?;
     let updated = repository(&admin).update(by, &key, body.line, body.expected_revision, today).await;

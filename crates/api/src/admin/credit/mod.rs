@@ -5,6 +5,7 @@ mod disputes;
 mod dunning;
 mod grades;
 mod lines;
+mod patch;
 mod portfolio;
 mod scorecards;
 mod statements;

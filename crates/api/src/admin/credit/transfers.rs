@@ -1,8 +1,12 @@
 //! Transfers of credit between two accounts of one currency.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use csv::ByteRecord;
 use quota::{AmountMinor, Code, Currency, MerchantId, OperationNo};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -10,16 +14,18 @@ use utoipa_axum::routes;
 
 use super::books::note;
 use super::{repository, today};
-use crate::admin::execute::{actor, no_decision, parse_currency, refused, repeatable};
+use crate::admin::execute::{actor, no_decision, parse_currency, parse_merchant, refused, repeatable};
+use crate::admin::export::{Format, ListRequest, Rows};
 use crate::admin::openapi::{BodyProblems, NotFound, Problems, Refusals};
+use crate::admin::page::{self, Cursor, Page, TimeId};
 use crate::admin::policies::{problem_of, writer};
 use crate::admin::problem::{Answer, Kind, Problem};
-use crate::admin::{Admin, Caller, Json, Path, Permission};
+use crate::admin::{Admin, Caller, Json, Path, Permission, Query};
 use sluice_decision::operations::transfer::{self, TransferError, Transferred};
-use sluice_lines::{NewTransfer, Transfer, TransferRepository, TransferState};
+use sluice_lines::{NewTransfer, TRANSFER_COLUMNS, Transfer, TransferFilter, TransferRepository, TransferState};
 
 pub(super) fn routes() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new().routes(routes!(create)).routes(routes!(get))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get))
 }
 
 /// Credit to be given from one account to another of the same currency.
@@ -88,6 +94,7 @@ pub(super) async fn request(admin: &Admin, caller: &Caller, body: TransferReques
     };
     let transfers = admin.transfers.clone();
     if transfers.get(new.transfer_no).await.map_err(problem_of)?.is_none() {
+        has_policy(admin, &from, currency).await?;
         takes_part(admin, "from_merchant_id", &from, currency, body.amount).await?;
         takes_part(admin, "to_merchant_id", &to, currency, 0).await?;
         transfers.request(&new).await.map_err(problem_of)?;
@@ -100,6 +107,15 @@ pub(super) async fn request(admin: &Admin, caller: &Caller, body: TransferReques
     let (operations, number) = (admin.operations.clone(), body.transfer_no);
     let work = async move { transfer::finish(&transfers, &operations, &number).await };
     outcome(repeatable(work).await?)
+}
+
+/// Refuses a sender without a policy: nothing would be taken from it.
+async fn has_policy(admin: &Admin, sender: &MerchantId, currency: Currency) -> Answer<()> {
+    let now_ms = admin.operations.clock().now_ms();
+    match admin.operations.policies().effective(sender, currency, None, now_ms).await {
+        Some(_) => Ok(()),
+        None => Err(Problem::quota(Code::PolicyMissing).at("from_merchant_id")),
+    }
 }
 
 /// Refuses an account without a credit line in force, and an amount above what its terms allow for one transfer.
@@ -132,6 +148,8 @@ fn outcome(finished: Result<Transferred, TransferError>) -> Answer<Transfer> {
         }
         TransferError::Unknown => Problem::quota(Code::CreditUnknown)
             .detail("the server does not know the sender's line yet: the transfer goes on by itself"),
+        TransferError::NoPolicy => Problem::quota(Code::PolicyMissing)
+            .detail("no policy applies to the sender any more: the transfer ends by itself"),
         TransferError::Row(error) => problem_of(error),
         TransferError::Corrupt(_) => Problem::internal("a transfer", &error),
     })?;
@@ -149,6 +167,101 @@ fn outcome(finished: Result<Transferred, TransferError>) -> Answer<Transfer> {
         | TransferState::Completed
         | TransferState::Refused => problem,
     })
+}
+
+/// Which transfers are listed; those that were requested before `to` and not before `from`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// On either side.
+    #[param(max_length = 64)]
+    merchant_id: Option<String>,
+    currency: Option<String>,
+    state: Option<TransferState>,
+    /// Not before this time (RFC 3339).
+    from: Option<DateTime<Utc>>,
+    /// Before this time (RFC 3339).
+    to: Option<DateTime<Utc>>,
+    /// `csv` is what `Accept: text/csv` asks for as well: all rows, as a stream.
+    #[param(inline)]
+    format: Option<Format>,
+    /// Where to go on: `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Most items to answer with; not for an export, which has no pages.
+    #[param(minimum = 1)]
+    limit: Option<u64>,
+}
+
+/// The transfers that the caller may see, the newest first; for a merchant those in which it takes part.
+#[utoipa::path(get, path = "/transfers", tag = "credit", operation_id = "list_transfers", params(ListQuery),
+    responses((status = OK, content((Page<Transfer> = "application/json"), (String = "text/csv"))), Problems))]
+async fn list(
+    State(admin): State<Admin>,
+    caller: Caller,
+    headers: HeaderMap,
+    Query(query): Query<ListQuery>,
+) -> Answer<Response> {
+    caller.require(Permission::CreditRead)?;
+    let ListQuery { merchant_id, currency, state, from, to, format, cursor, limit } = query;
+    page::check_time("from", from)?;
+    page::check_time("to", to)?;
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return Err(Problem::field("from", "must be before to"));
+    }
+    let merchant = caller.narrow(merchant_id.as_deref().map(parse_merchant).transpose()?)?;
+    let currency = currency.as_deref().map(parse_currency).transpose()?;
+    let transfers = TransferRepository::new(admin.pool.clone());
+    let filter = TransferFilter { merchant, currency, state, from, to };
+    let rows = TransferRows { transfers, filter, reader: caller.merchant.clone() };
+    ListRequest { format, cursor: cursor.as_deref(), limit, headers: &headers }.answer(&admin, &caller, rows).await
+}
+
+/// Transfers, the newest first.
+struct TransferRows {
+    transfers: TransferRepository,
+    filter: TransferFilter,
+    /// The merchant whose caller reads them.
+    reader: Option<MerchantId>,
+}
+
+/// When a transfer was requested, and its number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct TransferPlace(#[serde(with = "chrono::serde::ts_microseconds")] DateTime<Utc>, String);
+
+impl Cursor for TransferPlace {
+    fn is_possible(&self) -> bool {
+        TimeId(self.0, uuid::Uuid::nil()).is_possible() && OperationNo::parse(&self.1).is_ok()
+    }
+}
+
+impl Rows for TransferRows {
+    type Row = Transfer;
+    type Place = TransferPlace;
+    const FILE: &'static str = "transfers";
+
+    async fn read(&self, after: Option<TransferPlace>, limit: i64) -> Answer<Vec<Transfer>> {
+        let after = after.as_ref().map(|TransferPlace(at, transfer_no)| (*at, transfer_no.as_str()));
+        let rows = self.transfers.list(&self.filter, after, limit).await.map_err(problem_of)?;
+        Ok(match &self.reader {
+            Some(own) => rows.into_iter().map(|transfer| transfer.for_merchant(own)).collect(),
+            None => rows,
+        })
+    }
+
+    fn place(row: &Transfer) -> TransferPlace {
+        TransferPlace(row.requested_at, row.transfer_no.clone())
+    }
+
+    fn columns() -> ByteRecord {
+        ByteRecord::from(TRANSFER_COLUMNS.to_vec())
+    }
+
+    fn cells(row: &Transfer) -> ByteRecord {
+        ByteRecord::from(row.cells().to_vec())
+    }
 }
 
 /// Which transfer.

@@ -1,57 +1,10 @@
-//! `quota.v1.CreditService`: each method is an operation of REST, answered by REST's own route with its checks, its audit and its
-//! idempotency keys. So no rule can hold over one of them and not over the other.
+//! `quota.v1.CreditService`: credit lines, scorecards, transfers and sums over all lines.
 
-use axum::Router;
-use axum::http::Method;
-use proto::quota_v1 as pb;
 use proto::quota_v1::credit_service_server::CreditService;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tonic::Request;
 
-use super::{GrpcResult, rest, status};
-use crate::admin::{API, Admin, executed};
+use super::routed::routed_service;
 
-/// The service. It has the operations of REST without the middleware that admits callers, which gRPC has of its own.
-#[derive(Clone, Debug)]
-pub(super) struct CreditLines {
-    operations: Router,
-}
-
-impl CreditLines {
-    pub(super) fn new(admin: &Admin) -> Self {
-        Self { operations: Router::new().nest(API, executed(admin)).with_state(admin.clone()) }
-    }
-
-    async fn answer<Q: Serialize, A: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        request: Request<Q>,
-    ) -> GrpcResult<A> {
-        let (metadata, extensions, message) = request.into_parts();
-        let request = rest::request(method, path, &message, &metadata.into_headers(), &extensions);
-        let request = request.map_err(|problem| status::of(&problem))?;
-        rest::answer(self.operations.clone(), request).await
-    }
-}
-
-/// Declares the service: what each method is in REST. The members of a message that the path does not name are the query or the
-/// body.
-macro_rules! credit_service {
-    ($($verb:ident $path:literal => $name:ident($request:ident) -> $response:ident;)+) => {
-        #[tonic::async_trait]
-        impl CreditService for CreditLines {
-            $(
-                async fn $name(&self, request: Request<pb::$request>) -> GrpcResult<pb::$response> {
-                    self.answer(Method::$verb, $path, request).await
-                }
-            )+
-        }
-    };
-}
-
-credit_service! {
+routed_service! { CreditService:
     GET "/credit-lines" => list_credit_lines(ListCreditLinesRequest) -> ListCreditLinesResponse;
     POST "/credit-lines" => create_credit_line(CreateCreditLineRequest) -> CreditLine;
     GET "/credit-lines/{merchant_id}/{currency}" => get_credit_line(GetCreditLineRequest) -> CreditLineView;
@@ -90,6 +43,7 @@ credit_service! {
     GET "/credit-lines/{merchant_id}/{currency}/dunning" => get_dunning(GetDunningRequest) -> Dunning;
     POST "/credit-lines/{merchant_id}/{currency}/obligations"
         => take_over_obligations(TakeOverObligationsRequest) -> TakeOverObligationsResponse;
+    GET "/transfers" => list_transfers(ListTransfersRequest) -> ListTransfersResponse;
     POST "/transfers" => transfer(TransferRequest) -> CreditTransfer;
     GET "/transfers/{transfer_no}" => get_transfer(GetTransferRequest) -> CreditTransfer;
     GET "/credit/statements" => credit_statements(CreditStatementsRequest) -> CreditStatementsResponse;

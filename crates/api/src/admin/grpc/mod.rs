@@ -1,28 +1,31 @@
-//! `quota.v1.QuotaService` and `quota.v1.CreditService` on the admin port: the operations of REST as gRPC, by the same path, for
-//! the same callers.
+//! `quota.v1.QuotaService`, `quota.v1.CreditService` and `quota.v1.MerchantService` on the admin port: the operations of REST as gRPC,
+//! by the same path, for the same callers.
 //!
 //! `middleware` admits callers and `status` maps refusals. Of quotas, `request` reads messages and `answer` writes them; `credit`
-//! passes messages to the routes of REST, which `rest` does for any of them.
+//! and `merchant` pass messages to the routes of REST, which `routed` and `rest` do for any of them.
 
 mod answer;
 mod credit;
+mod merchant;
 mod middleware;
 mod request;
 mod rest;
+mod routed;
 mod status;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use proto::quota_v1 as pb;
 use proto::quota_v1::credit_service_server::CreditServiceServer;
+use proto::quota_v1::merchant_service_server::MerchantServiceServer;
 use proto::quota_v1::quota_service_server::{QuotaService, QuotaServiceServer};
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 
 use crate::admin::{Admin, Caller, Kind, Problem, execute};
 use answer::AnswerMessage;
-use credit::CreditLines;
 use request::OperationMessage;
+use routed::Routed;
 pub(super) use status::name_of as status_of;
 
 /// The gRPC reflection service, in the version that clients request first.
@@ -33,10 +36,13 @@ const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 pub(super) fn routes<S: Clone + Send + Sync + 'static>(admin: &Admin) -> Router<S> {
     let bytes_max = admin.body_bytes_max();
     let quotas = QuotaServiceServer::new(Quotas { admin: admin.clone() }).max_decoding_message_size(bytes_max);
-    let credit = CreditServiceServer::new(CreditLines::new(admin)).max_decoding_message_size(bytes_max);
+    let routed = Routed::new(admin);
+    let credit = CreditServiceServer::new(routed.clone()).max_decoding_message_size(bytes_max);
+    let merchants = MerchantServiceServer::new(routed).max_decoding_message_size(bytes_max);
     let mut router = Router::new()
         .route_service(&methods_of(&quotas), quotas)
         .route_service(&methods_of(&credit), credit)
+        .route_service(&methods_of(&merchants), merchants)
         .layer(from_fn_with_state(admin.clone(), middleware::unary));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::QUOTA_DESCRIPTOR_SET)

@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -11,6 +12,7 @@ use tonic::codegen::Service as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Response};
 
+use super::routed::Route;
 use super::{GrpcResult, status};
 use crate::admin::audit::Client;
 use crate::admin::{API, Answer, Caller, Kind, Problem, idempotency};
@@ -22,24 +24,28 @@ type Members = Map<String, Value>;
 /// # Errors
 /// A problem with the member that REST cannot be given.
 pub(super) fn request(
-    method: Method,
-    path: &str,
+    route: Route,
     message: &impl Serialize,
     metadata: &HeaderMap,
     extensions: &Extensions,
 ) -> Answer<Request<Body>> {
+    let Route { method, path, body } = route;
     let mut members = members(message)?;
     remove(&mut members)?;
     let mut uri = uri(path, &mut members)?;
     let malformed = |error: &dyn std::fmt::Display| Problem::new(Kind::BadRequest).detail(error.to_string());
-    let mut body = Vec::new();
-    if method == Method::GET {
+    let body = match body {
+        Some(name) => Some(members.remove(name).ok_or_else(|| must_be_set(name))?),
+        None if method == Method::GET || method == Method::DELETE => None,
+        None => Some(Value::Object(std::mem::take(&mut members))),
+    };
+    if !members.is_empty() {
         let query = serde_urlencoded::to_string(&members).map_err(|error| malformed(&error))?;
         uri = format!("{uri}?{query}");
-    } else {
-        body = serde_json::to_vec(&members).map_err(|error| malformed(&error))?;
     }
-    let request = Request::builder().method(method).uri(uri).body(Body::from(body));
+    let body = body.map(|body| serde_json::to_vec(&body)).transpose().map_err(|error| malformed(&error))?;
+    let body = Body::from(body.unwrap_or_default());
+    let request = Request::builder().method(method).uri(uri).body(body);
     let mut request = request.map_err(|error| malformed(&error))?;
     for key in metadata.get_all(idempotency::KEY) {
         request.headers_mut().append(idempotency::KEY, key.clone());
@@ -63,6 +69,8 @@ pub(super) async fn answer<A: DeserializeOwned>(mut operations: Router, request:
     if !parts.status.is_success() {
         return Err(status::of_answer(&parts.headers, &body));
     }
+    // What has nothing to say is a message without members.
+    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     let message = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
     let replayed = parts.headers.into_iter().filter(|(name, _)| name.as_ref() == Some(&idempotency::REPLAYED));
     let replayed = replayed.filter_map(|(name, value)| Some((name?, value))).collect();
@@ -132,10 +140,14 @@ fn parameter(name: &str, members: &mut Members) -> Answer<String> {
         other => other.unwrap_or_default().to_string(),
     };
     if text.is_empty() {
-        return Err(Problem::field(name, "must be set"));
+        return Err(must_be_set(name));
     }
     // A form writes a blank as a plus, which a path takes for itself.
     Ok(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20"))
+}
+
+fn must_be_set(name: &str) -> Problem {
+    Problem::field(name.to_owned(), "must be set")
 }
 
 #[cfg(test)]
@@ -145,8 +157,9 @@ mod tests {
 
     use super::*;
 
-    fn sent(method: Method, path: &str, message: &impl Serialize) -> Result<String, Value> {
-        let request = request(method, path, message, &HeaderMap::new(), &Extensions::default());
+    fn sent(method: Method, path: &'static str, message: &impl Serialize) -> Result<String, Value> {
+        let route = Route { method, path, body: None };
+        let request = request(route, message, &HeaderMap::new(), &Extensions::default());
         request.map(|request| request.uri().to_string()).map_err(|problem| serde_json::to_value(problem).unwrap())
     }
 
@@ -154,10 +167,10 @@ mod tests {
     fn the_path_takes_what_it_names_and_the_query_the_rest() {
         const PATH: &str = "/credit-lines/{merchant_id}/{currency}/statements";
         for (merchant_id, limit, expected) in [
-            ("shop", None, Ok("/api/v1/credit-lines/shop/USD/statements?")),
+            ("shop", None, Ok("/api/v1/credit-lines/shop/USD/statements")),
             ("shop", Some(7), Ok("/api/v1/credit-lines/shop/USD/statements?limit=7")),
-            ("a/b +?#ü", None, Ok("/api/v1/credit-lines/a%2Fb%20%2B%3F%23%C3%BC/USD/statements?")),
-            ("..", None, Ok("/api/v1/credit-lines/../USD/statements?")),
+            ("a/b +?#ü", None, Ok("/api/v1/credit-lines/a%2Fb%20%2B%3F%23%C3%BC/USD/statements")),
+            ("..", None, Ok("/api/v1/credit-lines/../USD/statements")),
             ("", None, Err("merchant_id")),
         ] {
             let (merchant_id, currency) = (merchant_id.to_owned(), "USD".to_owned());
@@ -165,6 +178,27 @@ mod tests {
             let uri = sent(Method::GET, PATH, &message).map_err(|problem| problem["field"].clone());
             assert_eq!(uri, expected.map(str::to_owned).map_err(Value::from), "{message:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_one_member_leaves_the_query_to_the_others() {
+        const PATH: &str = "/merchants/{merchant_id}/settings";
+        let message = |settings| pb::SetMerchantSettingsRequest {
+            merchant_id: "shop".to_owned(),
+            settings,
+            expected_revision: Some(7),
+        };
+        let sent = |settings| {
+            let route = Route { method: Method::PUT, path: PATH, body: Some("settings") };
+            request(route, &message(settings), &HeaderMap::new(), &Extensions::default())
+        };
+        let request = sent(Some(pb::AlertSettings::default())).unwrap();
+        assert_eq!(request.uri(), "/api/v1/merchants/shop/settings?expected_revision=7");
+        let body = to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body, json!({"channels": [], "routes": [], "thresholds": []}));
+        let refused = serde_json::to_value(sent(None).map(|_| ()).unwrap_err()).unwrap();
+        assert_eq!(refused["field"], "settings", "{refused}");
     }
 
     #[test]

@@ -1,0 +1,3 @@
+-- The list of all transfers, the newest first.
+
+CREATE INDEX credit_transfer_at ON credit_transfer (requested_at, transfer_no);
