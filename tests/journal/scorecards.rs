@@ -354,15 +354,15 @@ async fn a_statement_has_the_terms_of_its_grade() -> Result<()> {
     life.activate(&of_d("strict", 5, Some(2_500)), ScorecardRole::Champion).await?;
     life.live(30..=31).await?;
     assert_eq!(life.texts(statements).await?, ["1 14 12000"]);
-    life.apply(32, "o-2", charge.clone()).await?;
+    life.apply(32, "o-2", charge).await?;
     life.live(60..=61).await?;
     // The next run copies the terms of the next scorecard: that of the close of the third cycle.
     life.activate(&of_d("lenient", 20, None), ScorecardRole::Champion).await?;
-    life.apply(62, "o-3", charge.clone()).await?;
+    life.apply(62, "o-3", charge).await?;
     let strict = ["1 14 12000", "2 5 250", "3 5 250"];
     assert_eq!(life.texts(statements).await?, strict[..2]);
     life.live(90..=91).await?;
-    life.apply(92, "o-4", charge.clone()).await?;
+    life.apply(92, "o-4", charge).await?;
     life.live(120..=121).await?;
     assert_eq!(life.texts(statements).await?, [&strict[..], &["4 20 1000"]].concat());
     // An override has the terms of its grade from its approval on, and no longer than it lasts.
@@ -378,7 +378,7 @@ async fn a_statement_has_the_terms_of_its_grade() -> Result<()> {
     let by = By { actor: &checker, reason: None };
     let approved = life.overrides().approve(by, &key()?, asked.grade_id, day(123)).await?;
     assert_eq!((approved.due_days, approved.approved_on), (Some(45), Some(day(123))));
-    life.apply(124, "o-5", charge.clone()).await?;
+    life.apply(124, "o-5", charge).await?;
     life.live(150..=151).await?;
     life.apply(152, "o-6", charge).await?;
     life.live(180..=181).await?;
