@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AmountMinor, Calendar, Channel, Code, Currency, PerPeriod, Period, ThresholdPolicy, Weight, WindowIds};
+use crate::{
+    AmountMinor, Calendar, Channel, Code, Currency, LimitKind, LimitName, PerPeriod, Period, ThresholdPolicy, Weight,
+    WindowIds,
+};
 
 /// The limits of one window; [`AmountMinor::MAX`] where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,12 +199,23 @@ impl Policy {
     /// Whether the policy refuses anything at all.
     #[must_use]
     pub fn enforces(&self) -> bool {
-        self.limits != Limits::UNLIMITED
+        self.bounds_usage()
             || self.single_max != AmountMinor::MAX
             || self.single_min != AmountMinor::ZERO
             || self.merchant_unknown
             || self.allowed_channels.is_some()
             || self.allowed_currencies.is_some()
+    }
+
+    /// Whether a limit bounds what payments use: none on amounts does where no amount counts.
+    fn bounds_usage(&self) -> bool {
+        let counts = self.weight.counts(AmountMinor::MAX.get()) > 0;
+        let set = |limit: &LimitName| limit.max(&self.limits) != AmountMinor::MAX.get();
+        let applies = |limit: &LimitName| match limit.kind() {
+            LimitKind::Amount(_) | LimitKind::Pending => counts,
+            LimitKind::Count(_) | LimitKind::Refunded(_) => true,
+        };
+        LimitName::ALL.iter().any(|limit| set(limit) && applies(limit))
     }
 
     /// The first code with which the policy refuses a charge, independent of usage, if any.

@@ -171,7 +171,9 @@ impl<'a> Comparison<'a> {
         if !self.compared.insert((schema.to_string(), message.clone())) {
             return;
         }
-        if schema["type"] != "array" {
+        let is_list = |kind: &Value| kind == "array";
+        let may_be_list = schema["type"].as_array().is_some_and(|kinds| kinds.iter().any(is_list));
+        if !is_list(&schema["type"]) && !may_be_list {
             let members = self.members_of(&schema);
             if !members.is_empty() {
                 self.compare(place, &message, &members);

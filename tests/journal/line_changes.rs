@@ -93,9 +93,11 @@ async fn each_change_of_a_line_is_sent_once() -> Result<()> {
     let overrides = OverrideRepository::new(life.pool.clone());
     let asked = overrides.request(made, &key()?, Grade::B, day(90), day(62)).await?;
     overrides.approve(checked, &key()?, asked.grade_id, day(62)).await?;
-    // The same grade as the one in force changes nothing.
+    // The same grade as the one in force changes nothing, nor does one that was requested before the one in force.
+    let earlier = overrides.request(made, &key()?, Grade::A, day(94), day(63)).await?;
     let asked = overrides.request(made, &key()?, Grade::B, day(95), day(63)).await?;
     overrides.approve(checked, &key()?, asked.grade_id, day(63)).await?;
+    overrides.approve(checked, &key()?, earlier.grade_id, day(63)).await?;
     life.repay(64, 10 * AMOUNT).await?;
     life.live(64..=65).await?;
     let patch = json!({"terms": {"due_days": 30}, "remarks": "as agreed by phone"});
@@ -181,5 +183,10 @@ async fn changes_are_sent_when_they_become_visible() -> Result<()> {
     }
     // Within a reading they come by transaction. What was sent is not sent again.
     assert_eq!(numbers, [vec!["stage current grace 1", "stage current grace 2"], vec!["stage current grace 1"]]);
+    // What no reader can go back to is removed.
+    life.execute("INSERT INTO credit_change (merchant_id, currency, change, changed_at, body) \
+        SELECT 'm-1', 'USD', 'line_closed', now() - days * interval '1 day', '{}' FROM unnest(ARRAY[44, 46, 400]) AS days").await?;
+    assert_eq!(life.lines().remove_old_changes().await?, 2);
+    assert_eq!(life.lines().remove_old_changes().await?, 0);
     Ok(())
 }

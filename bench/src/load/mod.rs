@@ -101,7 +101,7 @@ async fn payments(options: &LoadOptions, report: &mut Report) -> Result<()> {
         report.peers = peers::run(&mut rig, &options.peers).await?;
     }
     report.races = race::run_all(&mut rig).await?;
-    report.memory = Some(stored::memory(&mut rig).await?);
+    report.memory = stored::memory(&mut rig).await?;
     report.verdict = Some(books::compare(&rig).await?);
     Ok(())
 }

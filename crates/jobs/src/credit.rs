@@ -99,6 +99,7 @@ impl CreditSweep {
             after = Some(last.clone());
             self.page(&mut leader.connection, &keys, &mut round).await?;
         }
+        self.lines.remove_old_changes().await?;
         leader.resign().await?;
         let Round { closed, runs, notices, portfolio, failures, .. } = round;
         if is_complete {

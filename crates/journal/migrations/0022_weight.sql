@@ -4,7 +4,7 @@ ALTER TABLE limit_policy ADD CONSTRAINT limit_policy_weight CHECK (weight_bp IS 
 COMMENT ON COLUMN limit_policy.weight_bp IS 'The share of each amount that counts against the amount limits, in basis points, rounded up.';
 COMMENT ON COLUMN limit_policy.units_per_payment IS 'What every payment counts against the amount limits instead of its amount, minor units.';
 
-ALTER TABLE usage_log ADD COLUMN counted_amount bigint CHECK (counted_amount >= 0);
+ALTER TABLE usage_log ADD COLUMN counted_amount bigint;
 ALTER TABLE usage_log ADD COLUMN weight_bp integer;
 ALTER TABLE usage_log ADD COLUMN units_per_payment bigint;
 COMMENT ON COLUMN usage_log.counted_amount IS 'What the amount counts against the amount limits, consumed, captured or returned, where payments have a weight; null where it is the amount itself.';

@@ -15,7 +15,7 @@ CREATE TABLE credit_change (
 
 CREATE INDEX credit_change_stored ON credit_change (stored_txid, change_no);
 
-COMMENT ON TABLE credit_change IS 'What became of credit lines, change by change, for the live stream. Triggers write it, in the transaction of the cause. Rows are only added.';
+COMMENT ON TABLE credit_change IS 'What became of credit lines, change by change, for the live stream. Triggers write it, in the transaction of the cause. Rows are not changed, and removed 45 days after: no position in a stream reaches back so far.';
 COMMENT ON COLUMN credit_change.change_no IS 'Orders the changes of one transaction.';
 COMMENT ON COLUMN credit_change.stored_txid IS 'The transaction that made the change, as in usage_log.';
 COMMENT ON COLUMN credit_change.merchant_id IS 'The merchant.';
@@ -49,13 +49,19 @@ $$;
 CREATE FUNCTION credit_grade_run() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     last credit_grade;
+    stage_before text;
 BEGIN
     SELECT * INTO last FROM credit_grade WHERE grade_id = NEW.follows;
-    IF NEW.stage <> coalesce(last.stage, 'current') THEN
+    -- The stage is that of the account: a line that was opened after another one goes on with what that one left.
+    SELECT stage INTO stage_before FROM credit_grade
+        WHERE merchant_id = NEW.merchant_id AND currency = NEW.currency AND grade_id < NEW.grade_id AND stage IS NOT NULL
+        ORDER BY grade_id DESC LIMIT 1;
+    stage_before := coalesce(stage_before, 'current');
+    IF NEW.stage <> stage_before THEN
         INSERT INTO credit_change (merchant_id, currency, change, body) VALUES (
             NEW.merchant_id, NEW.currency, 'stage_changed',
             jsonb_build_object('stage', jsonb_build_object(
-                'stage', NEW.stage, 'stage_before', coalesce(last.stage, 'current'), 'days_past_due', NEW.days_past_due, 'on_day', NEW.on_day
+                'stage', NEW.stage, 'stage_before', stage_before, 'days_past_due', NEW.days_past_due, 'on_day', NEW.on_day
             ))
         );
     END IF;
@@ -78,6 +84,11 @@ DECLARE
     begins date := coalesce(NEW.approved_on, NEW.on_day);
     before text;
 BEGIN
+    -- In force is the one that was requested last.
+    IF EXISTS (SELECT FROM credit_grade WHERE merchant_id = NEW.merchant_id AND currency = NEW.currency AND kind = 'override'
+            AND grade_id > NEW.grade_id AND approved_by IS NOT NULL AND expires_on >= begins) THEN
+        RETURN NULL;
+    END IF;
     SELECT grade INTO before FROM credit_grade
         WHERE merchant_id = NEW.merchant_id AND currency = NEW.currency AND grade_id <> NEW.grade_id
             AND (kind <> 'override' OR (approved_by IS NOT NULL AND expires_on >= begins))
@@ -104,4 +115,4 @@ CREATE TRIGGER credit_change_1_run AFTER INSERT ON credit_grade
     FOR EACH ROW WHEN (NEW.kind = 'scorecard') EXECUTE FUNCTION credit_grade_run();
 CREATE TRIGGER credit_change_2_overridden AFTER UPDATE ON credit_grade
     FOR EACH ROW WHEN (OLD.approved_by IS NULL AND NEW.approved_by IS NOT NULL) EXECUTE FUNCTION credit_grade_overridden();
-CREATE TRIGGER refuse BEFORE UPDATE OR DELETE ON credit_change FOR EACH ROW EXECUTE FUNCTION limit_policy_refuse();
+CREATE TRIGGER refuse BEFORE UPDATE ON credit_change FOR EACH ROW EXECUTE FUNCTION limit_policy_refuse();

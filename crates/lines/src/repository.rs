@@ -17,6 +17,10 @@ use crate::{CreditLine, LineInput, LineState, NoticeRow, Scorecards};
 
 /// Most rows of one page, whatever the caller requests.
 pub(crate) const ROWS_MAX: i64 = 1_001;
+/// Changes of lines that one run removes.
+const CHANGES_PER_RUN: i64 = 1_000;
+/// How long changes of lines are kept: an id of the stream is valid for 30 days, and reaches back ten more.
+const CHANGE_KEEP_DAYS: i32 = 45;
 /// The columns of a line that a caller gives.
 const GIVEN: &str = "merchant_id, currency, limit_base, grade, terms, override_limit, override_until, expires_on, taken_over_from, metadata, remarks";
 
@@ -241,6 +245,18 @@ impl LineRepository {
         let query = query.bind(filter.state.map(|state| state.into_str())).bind(after.map(|(at, _)| at));
         let query = query.bind(after.map(|(_, id)| id)).bind(limit.clamp(1, ROWS_MAX)).bind(filter.was_in_force);
         read_all(query.fetch_all(&self.pool).await?)
+    }
+
+    /// Removes changes of lines that no reader of the stream can go back to; returns how many. The others follow in the next run.
+    ///
+    /// # Errors
+    /// [`ChangeError::Database`].
+    pub async fn remove_old_changes(&self) -> Result<u64> {
+        // Their numbers rise with time, nearly.
+        let statement = "DELETE FROM credit_change WHERE change_no IN (SELECT change_no FROM credit_change \
+                ORDER BY change_no LIMIT $1) AND changed_at < now() - make_interval(days => $2)";
+        let query = sqlx::query(statement).bind(CHANGES_PER_RUN).bind(CHANGE_KEEP_DAYS);
+        Ok(query.execute(&self.pool).await?.rows_affected())
     }
 
     /// The accounts whose line was ever in force, of one merchant or of all, in their order, after `after`.

@@ -173,9 +173,6 @@ impl NewTransfer<'_> {
     }
 }
 
-/// How long a step can take: after that no server still waits for its decision.
-const STEP_SECS_MAX: f64 = 60.0;
-
 /// Transfers in Postgres.
 #[derive(Clone, Debug)]
 pub struct TransferRepository {
@@ -249,12 +246,11 @@ impl TransferRepository {
     /// [`ChangeError::NotFound`].
     pub async fn step(&self, transfer_no: &str) -> Result<TransferStep> {
         let mut transaction = self.pool.begin().await?;
-        let statement = "SELECT to_jsonb(t)::text, now() - updated_at > $2 * interval '1 second' FROM credit_transfer t \
-            WHERE transfer_no = $1 FOR UPDATE";
-        let query = sqlx::query_as(statement).bind(transfer_no).bind(STEP_SECS_MAX);
-        let found: Option<(String, bool)> = query.fetch_optional(&mut *transaction).await?;
-        let (transfer, is_overdue) = found.ok_or(ChangeError::NotFound("transfer"))?;
-        Ok(TransferStep { transaction, transfer: read(transfer)?, is_overdue })
+        let statement = "SELECT to_jsonb(t)::text FROM credit_transfer t WHERE transfer_no = $1 FOR UPDATE";
+        let query = sqlx::query_scalar(statement).bind(transfer_no);
+        let found: Option<String> = query.fetch_optional(&mut *transaction).await?;
+        let transfer = found.ok_or(ChangeError::NotFound("transfer"))?;
+        Ok(TransferStep { transaction, transfer: read(transfer)? })
     }
 }
 
@@ -263,8 +259,6 @@ impl TransferRepository {
 pub struct TransferStep {
     transaction: Transaction<'static, Postgres>,
     pub transfer: Transfer,
-    /// The step before is so long ago that no server can be doing this one.
-    pub is_overdue: bool,
 }
 
 impl TransferStep {
@@ -290,19 +284,6 @@ impl TransferStep {
             WHERE transfer_no = $1";
         let query = sqlx::query(statement).bind(&self.transfer.transfer_no).bind(state.into_str()).bind(decision);
         query.bind(refused).execute(&mut *self.transaction).await?;
-        self.transaction.commit().await?;
-        Ok(())
-    }
-
-    /// Records that a transfer of which nothing was done is refused, without a decision of the store.
-    ///
-    /// # Errors
-    /// As [`TransferStep::done`].
-    pub async fn refused(mut self, code: &str) -> Result<()> {
-        let statement = "UPDATE credit_transfer SET state = 'refused', code = $2, updated_at = now() \
-            WHERE transfer_no = $1 AND state = 'requested'";
-        let query = sqlx::query(statement).bind(&self.transfer.transfer_no).bind(code);
-        query.execute(&mut *self.transaction).await?;
         self.transaction.commit().await?;
         Ok(())
     }

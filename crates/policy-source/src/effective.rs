@@ -54,8 +54,9 @@ pub struct EffectivePolicy {
     pub limits: EffectiveLimits,
     pub allowed_channels: Option<Vec<String>>,
     pub allowed_currencies: Option<Vec<String>>,
-    /// The share of each amount that counts against the amount limits, in basis points; 0 where `units_per_payment` counts.
-    pub weight_bp: u32,
+    /// The share of each amount that counts against the amount limits, in basis points; absent where `units_per_payment` counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_bp: Option<u32>,
     /// What every payment counts instead of its amount; absent where `weight_bp` counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub units_per_payment: Option<u64>,
@@ -112,7 +113,7 @@ impl EffectivePolicy {
             limits: EffectiveLimits::from(&policy.limits),
             allowed_channels: policy.allowed_channels.as_ref().map(|_| names(&policy.allowed_channels)),
             allowed_currencies: policy.allowed_currencies.as_ref().map(|_| names(&policy.allowed_currencies)),
-            weight_bp: policy.weight.bp(),
+            weight_bp: Some(policy.weight.bp()).filter(|bp| *bp > 0),
             units_per_payment: (policy.weight.bp() == 0).then(|| policy.weight.units_per_payment().get()),
             breach: if throttle.is_some() { BreachAction::Throttle } else { BreachAction::Reject },
             throttle_per_minute: throttle.map(|throttle| throttle.per_minute),

@@ -11,7 +11,9 @@ pub enum PolicyError {
     Tab(usize),
     #[error("the policy document is not valid: `{field}`: {problem}")]
     Field { field: String, problem: String },
-    #[error("the policy document enforces nothing: it names no limit, channel or currency in any policy")]
+    #[error(
+        "the policy document enforces nothing: no policy names a channel, a currency or a limit that payments count against"
+    )]
     EnforcesNothing,
 }
 

@@ -132,6 +132,8 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
         ("{version: a, default: [{daily_count: 1}, {daily_amount: -1}]}", "0 to 9007199254740991"),
         ("{version: a, default: [{daily_count: 1}, {timezone: X}]}", "`default[1].timezone`"),
         ("{version: a, default: {daily_count: 1, over_capture_percent: 101}}", "`default.over_capture_percent`"),
+        ("{version: a, default: {daily_amount: 1, pending_amount: 2, weight_bp: 0}}", "enforce"),
+        ("{version: a, default: {daily_amount: 1, units_per_payment: 0}}", "enforce"),
         ("{version: a, default: {daily_amount: 1, weight_bp: 1000001}}", "`default.weight_bp`"),
         ("{version: a, default: {daily_amount: 1, weight_bp: -1}}", "`default.weight_bp`"),
         (

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, SecondsFormat};
 use proto::{CreditStanding, RefusalDetails};
-use quota::{Action, Adjust, AmountMinor, Change, Code, Command, CounterName, Policy, Record};
+use quota::{Action, Adjust, AmountMinor, Change, Code, Command, CounterName, LimitKind, LimitName, Policy, Record};
 use serde_json::Value;
 
 use crate::{AuditContext, CreditContext};
@@ -90,7 +90,9 @@ pub fn details(record: &Record, context: &RefusalContext<'_>) -> Option<RefusalD
         let (counter, would_be) = (Some(counter.as_str().to_owned()), Some(corrected(value, change)));
         return Some(RefusalDetails { counter, value: Some(value), would_be, ..none });
     }
-    if let Some(weighed) = record.weighed.filter(|_| record.code.http_status() == 429) {
+    let by_amount = LimitName::of_code(record.code)
+        .is_some_and(|limit| matches!(limit.kind(), LimitKind::Amount(_) | LimitKind::Pending));
+    if let Some(weighed) = record.weighed.filter(|_| by_amount) {
         return Some(RefusalDetails { counted_amount: Some(weighed.counted), ..none });
     }
     let by_policy = [Code::AboveSingleMax, Code::BelowSingleMin, Code::ChannelNotAllowed, Code::CurrencyNotAllowed];

@@ -67,14 +67,16 @@ impl Case<'_> {
         next.state = if closes { OrderState::Settled } else { OrderState::Held };
         next.operations.push(self.operation(OperationKind::Capture, settle.id, amount));
         let mut after = self.account;
-        after.pending = after.pending.saturating_sub(order.counts_of_held(held.min(captured) + returned));
-        after.give_back(order.counts_of_last(returned), false, &order.charged_in);
+        let (freed, given_back) = (order.counts_of_held(held.min(captured) + returned), order.counts_of_last(returned));
+        after.pending = after.pending.saturating_sub(freed);
+        after.give_back(given_back, false, &order.charged_in);
         // Money that was captured beyond the hold is consumed now, regardless of the limits.
         after.consume(more_counts);
         next.credit_cycle = after.bill_credit(order, captured);
         after.release_credit(order, returned, 0);
         after.raise_credit(order, more);
-        let counted = order.counts_of_held(held.min(captured)) + more_counts;
+        // Of what is no longer held, that which was not returned.
+        let counted = freed.saturating_sub(given_back) + more_counts;
         self.answer(Code::Applied).amount(captured).weighed(order.weighed(counted)).account(after).order(next)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use quota::{
-    Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Command, CounterName, CreditTerms,
+    Account, Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, CreditTerms,
     Currency, Effect, Event, HoldTerms, Ledger, Limits, Mark, MerchantId, OnExpiry, Operation, OperationId,
     OperationKind, Order, OrderNo, OrderState, Pace, PerPeriod, Period, Refund, Reset, Resolution, Settle, Subject,
     ThresholdLevels, ThresholdPolicy, Thresholds, Throttle, Weight, WindowLimits,
@@ -334,8 +334,12 @@ proptest! {
                 prop_assert_eq!((returned, consumed), (0, 0));
                 continue;
             }
-            // Captures move what was held; the others return or consume the figure.
-            let captures = matches!(command.action, Action::Settle(_) | Action::Expire);
+            // What a capture takes out of what is held is captured or returned; the others return or consume the figure.
+            let captures = matches!(reply.record.code, Code::Applied) && matches!(command.action, Action::Settle(_) | Action::Expire);
+            if let Some(weighed) = weighed.filter(|_| captures) {
+                let freed = reply.record.pending_before - reply.record.pending_after;
+                prop_assert_eq!(weighed, freed + consumed - returned, "{:?}", &reply);
+            }
             let is_new = before.as_ref().is_none_or(|order| order.state == OrderState::Open);
             if let Some(weighed) = weighed.filter(|_| !captures) {
                 prop_assert_eq!(weighed, if is_new { consumed } else { returned }, "{:?}", &reply);

@@ -1,6 +1,6 @@
 //! Takes a transfer to its end, step by step. Its caller and a sweep after a crash do the same.
 
-use quota::{ActorId, AmountMinor, Code, Currency, Effect, MerchantId, OrderNo, Posting, PostingKind};
+use quota::{ActorId, AmountMinor, Currency, MerchantId, OrderNo, Posting, PostingKind};
 use sluice_kit::database::change::ChangeError;
 use thiserror::Error;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ pub enum TransferError {
     /// Its limit is not known: nothing is given away.
     #[error("the server does not know the sender's credit line yet")]
     Unknown,
-    /// It ends when no server can be taking it from the sender any more.
+    /// Without a calendar its line cannot be read. The transfer waits for a policy.
     #[error("no policy applies to the sender")]
     NoPolicy,
     #[error(transparent)]
@@ -53,17 +53,11 @@ pub async fn finish(
         };
         let is_return = step.transfer.state == TransferState::Returning;
         let decision = if step.transfer.state == TransferState::Requested {
-            match operations.execute_on_line(&actor, request.clone()).await? {
+            match operations.execute_on_line(&actor, request).await? {
                 OnLine::Decided(decision) => *decision,
                 OnLine::Unknown => return Err(TransferError::Unknown),
-                OnLine::NoPolicy if !step.is_overdue => return Err(TransferError::NoPolicy),
-                OnLine::NoPolicy => {
-                    match made(operations, &actor, request).await? {
-                        Some(decision) => step.done(decision, None).await?,
-                        None => step.refused(Code::PolicyMissing.as_str()).await?,
-                    }
-                    continue;
-                }
+                // Another server may have taken it already, and its event may be on its way: it is never given up here.
+                OnLine::NoPolicy => return Err(TransferError::NoPolicy),
             }
         } else {
             operations.execute(&actor, request).await?
@@ -77,13 +71,6 @@ pub async fn finish(
             refused = Some(Box::new(decision));
         }
     }
-}
-
-/// The decision of a posting that was made before its row could say so.
-async fn made(operations: &Operations, actor: &Actor, request: Request) -> Result<Option<Uuid>, StoreError> {
-    let decision = operations.execute(actor, Request { effect: Effect::DryRun, ..request }).await?;
-    let is_made = decision.reply.record.replay && !decision.is_refused();
-    Ok(is_made.then(|| Uuid::from_bytes(decision.reply.decision_id)))
 }
 
 /// The posting that is next, in the name of the caller who requested the transfer; `None` at its end.

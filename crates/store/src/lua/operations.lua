@@ -226,9 +226,11 @@
           unknown, made = false, true
           settled = settled + amount
           if closes then state = SETTLED end
-          pending = max(pending - counts_of_held(min(held, amount) + returned), 0)
+          local freed = counts_of_held(min(held, amount) + returned)
+          pending = max(pending - freed, 0)
           give_back(returned, 0)
-          if o_bp then counts = counts_of_held(min(held, amount)) + more_counts end
+          -- Of what is no longer held, that which was not returned: give_back has set what was.
+          if o_bp then counts = freed - counts + more_counts end
           -- Money that was captured beyond the hold is consumed now, whatever the limits are.
           da, wa, ma, ya = da + more_counts, wa + more_counts, ma + more_counts, ya + more_counts
           bill(amount)

@@ -516,7 +516,7 @@ impl Generator {
         let most = if target.traffic == Traffic::Crowd { u64::from(REPLAYS_MAX) + 1 } else { 3 };
         let replays_max = random.one_in(3).then(|| random.below(most) as u8);
         // In some sequences only, and often enough: seldom is a line not known.
-        let refuse_unknown_credit = self.seed % 4 == 3 && self.number.is_multiple_of(2);
+        let refuse_unknown_credit = (self.seed % 4 == 3 || self.is_weighed()) && self.number.is_multiple_of(2);
         Charge { amount: minor, weight, limits, refusal, pace, replays_max, refuse_unknown_credit }
     }
 

@@ -128,6 +128,11 @@ const MUTANTS: &[Mutant] = &[
         148283482181625,
     ),
     // Weights.
+    (
+        "flags % (2 * COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG) >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then",
+        "flags >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then",
+        98828888286464,
+    ),
     ("if amount <= 0 then return 0 end", "", 98828888286464),
     ("(amount - rest) / WEIGHT_WHOLE_BP * bp + (share", "amount * bp / WEIGHT_WHOLE_BP + (share", 98828888286464),
     ("share = rest * bp + (WEIGHT_WHOLE_BP - 1)", "share = rest * bp", 98828888286464),
@@ -198,7 +203,7 @@ const MUTANTS: &[Mutant] = &[
         98828888286464,
     ),
     ("counts_of_held(min(held, amount) + returned)", "counts_of_held(min(held, amount)) + returned", 98828888286464),
-    ("          if o_bp then counts = counts_of_held(min(held, amount)) + more_counts end\n", "", 98828888286464),
+    ("counts = freed - counts + more_counts", "counts = freed + more_counts", 98828888286464),
     ("da + more_counts, wa + more_counts", "da + more, wa + more_counts", 98828888286464),
     ("+ (o_bp and ORDER_WEIGHED_FLAG or 0)", "+ (bp and ORDER_WEIGHED_FLAG or 0)", 98828888286464),
     ("o_bp and encode(WEIGHT, o_bp, o_units) or ''", "o_bp and encode(WEIGHT, o_bp, 0) or ''", 98828888286464),

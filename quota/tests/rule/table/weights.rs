@@ -153,6 +153,15 @@ fn q4_holds_and_captures(check: &mut Check) {
         ],
     );
     check(
+        "a part of a hold with a price keeps the price, and so does what rounding leaves",
+        &[
+            Row::hold("a", "1", 10).weight(price(9)).gives(Admitted, [Day(9, 1), Pending(9)]),
+            Row::settle("a", "c1", 6).last().gives(Applied, [Day(9, 1), Pending(0), Moved(6), Counted(9)]),
+            Row::hold("b", "2", 2).weight(share(5_000)).gives(Admitted, [Day(10, 2), Pending(1)]),
+            Row::settle("b", "c1", 1).last().gives(Applied, [Day(10, 2), Pending(0), Moved(1), Counted(1)]),
+        ],
+    );
+    check(
         "beyond the hold",
         &[
             Row::hold("a", "1", 40).weight(share(20_000)).gives(Admitted, [Day(80, 1), Pending(80)]),

@@ -148,8 +148,9 @@ fn outcome(finished: Result<Transferred, TransferError>) -> Answer<Transfer> {
         }
         TransferError::Unknown => Problem::quota(Code::CreditUnknown)
             .detail("the server does not know the sender's line yet: the transfer goes on by itself"),
-        TransferError::NoPolicy => Problem::quota(Code::PolicyMissing)
-            .detail("no policy applies to the sender any more: the transfer ends by itself"),
+        // The transfer may have been taken from the sender already: the answer is not a final one.
+        TransferError::NoPolicy => Problem::quota(Code::CreditUnknown)
+            .detail("no policy applies to the sender at present: the transfer goes on by itself when one does"),
         TransferError::Row(error) => problem_of(error),
         TransferError::Corrupt(_) => Problem::internal("a transfer", &error),
     })?;
