@@ -99,7 +99,9 @@ impl CreditSweep {
             after = Some(last.clone());
             self.page(&mut leader.connection, &keys, &mut round).await?;
         }
-        self.lines.remove_old_changes().await?;
+        if let Err(error) = self.lines.remove_old_changes().await {
+            round.failures.add(error.into());
+        }
         leader.resign().await?;
         let Round { closed, runs, notices, portfolio, failures, .. } = round;
         if is_complete {

@@ -18,7 +18,7 @@ use crate::{CreditLine, LineInput, LineState, NoticeRow, Scorecards};
 /// Most rows of one page, whatever the caller requests.
 pub(crate) const ROWS_MAX: i64 = 1_001;
 /// Changes of lines that one run removes.
-const CHANGES_PER_RUN: i64 = 1_000;
+const CHANGES_PER_RUN: i64 = 10_000;
 /// How long changes of lines are kept: an id of the stream is valid for 30 days, and reaches back ten more.
 const CHANGE_KEEP_DAYS: i32 = 45;
 /// The columns of a line that a caller gives.

@@ -10,9 +10,9 @@ pub(crate) fn of_policy(error: PolicyError) -> ChangeError {
             let last = field.strip_prefix("breach.throttle.").map(|name| format!("throttle_{name}"));
             ChangeError::Invalid { field: last.unwrap_or_else(|| api_name(&field)), problem }
         }
-        PolicyError::EnforcesNothing => {
-            ChangeError::Conflict("the set in force after it enforces nothing: it names no limit".to_owned())
-        }
+        PolicyError::EnforcesNothing => ChangeError::Conflict(
+            "the set in force after it enforces nothing: it names no limit that payments count against".to_owned(),
+        ),
         // Rows are not parsed from a text.
         error @ (PolicyError::Syntax(_) | PolicyError::Tab(_)) => ChangeError::Conflict(error.to_string()),
     }

@@ -1,7 +1,7 @@
 //! The policy service's answer, and whether it may be used.
 
 use chrono::{DateTime, Utc};
-use quota::{Policy, TextError, document_text};
+use quota::{Limits, Policy, TextError, document_text};
 use serde::Deserialize;
 use sluice_policy::{PolicyFields, Span, ZoneSource};
 use thiserror::Error;
@@ -26,7 +26,7 @@ pub(super) enum AnswerError {
     Field(ChangeError),
     #[error("it is not in force")]
     NotInForce,
-    #[error("it names no limit")]
+    #[error("it names no limit that payments count against")]
     EnforcesNothing,
 }
 
@@ -75,7 +75,9 @@ impl Answer {
         }
         let version = format!("service:{:08x}", xxhash_rust::xxh3::xxh3_64(body) >> 32);
         let policy = fields.alone(&version, zones).map_err(|error| AnswerError::Field(of_policy(error)))?;
-        if policy.enforces() { Ok(policy) } else { Err(AnswerError::EnforcesNothing) }
+        // A channel may count in number only: then the answer for all channels enforces the amounts.
+        let names_limit = account.channel.is_some() && policy.limits != Limits::UNLIMITED;
+        if policy.enforces() || names_limit { Ok(policy) } else { Err(AnswerError::EnforcesNothing) }
     }
 
     /// The account in the answer must be the requested one.

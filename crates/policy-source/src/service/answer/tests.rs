@@ -37,6 +37,17 @@ fn answers_of_callers_form_are_taken() {
     assert_ne!(versions[0], versions[1]);
 }
 
+/// A channel may count in number only. Where nothing counts on any channel, nothing is enforced.
+#[test]
+fn a_weight_of_nothing_is_for_channels() {
+    for body in [r#"{"daily_limit": 100, "weight_bp": 0}"#, r#"{"daily_limit": 100, "units_per_payment": 0}"#] {
+        assert_eq!(read(body, &account(Some("card"))).unwrap().weight.counts(5), 0, "{body}");
+        assert!(matches!(read(body, &account(None)), Err(AnswerError::EnforcesNothing)), "{body}");
+    }
+    let counts = read(r#"{"daily_limit": 100, "units_per_payment": 25}"#, &account(None)).unwrap().weight.counts(5);
+    assert_eq!(counts, 25);
+}
+
 #[test]
 fn everything_else_is_refused() {
     let table = [
