@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Code, OrderState, OrderSummary, PerPeriod, Period, Record, WindowUsage};
+use quota::{Code, OrderState, OrderSummary, PerPeriod, Period, Record, Weighed, WindowUsage};
 use redis::aio::MultiplexedConnection;
 use sluice_alerts::{AlertProjection, LimitsInForce};
 use sluice_journal::Config;
@@ -241,7 +241,7 @@ pub(crate) fn first_charge(amount: u64) -> Record {
 pub(crate) fn pack(record: &Record) -> Vec<u8> {
     let windows = Period::ALL.map(|period| record.of(period));
     // The figures of before stand there.
-    let flags = u8::from(record.replay) + 2;
+    let flags = u8::from(record.replay) + 2 + 64 * u8::from(record.weighed.is_some());
     let mut bytes = vec![12, record.code.number(), flags, record.order.state.number()];
     bytes.extend_from_slice(&record.order.hold_until_secs.to_le_bytes());
     let order = [record.order.amount, record.order.settled, record.order.refunded];
@@ -271,6 +271,10 @@ pub(crate) fn pack(record: &Record) -> Vec<u8> {
     if let Some(credit) = &record.credit {
         bytes.extend_from_slice(&(credit.exposure_before as f64).to_le_bytes());
         figures(&mut bytes, &[credit.unbilled_before]);
+    }
+    if let Some(Weighed { weight, counted }) = &record.weighed {
+        bytes.extend_from_slice(&weight.bp().to_le_bytes());
+        figures(&mut bytes, &[weight.units_per_payment().get(), *counted]);
     }
     bytes
 }

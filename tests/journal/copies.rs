@@ -2,7 +2,7 @@
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Code, CreditRecord, OrderState, OrderSummary, PerPeriod, Record, WindowUsage};
+use quota::{Code, CreditRecord, OrderState, OrderSummary, PerPeriod, Record, Weighed, Weight, WindowUsage};
 use sluice_journal::event::Batch;
 use sluice_journal::postgres::UsageLog;
 use sluice_journal::reply::{Entry, StreamId};
@@ -34,6 +34,7 @@ fn full(number: u64) -> Entry {
         pending_before: 400,
         pending_after: 401,
         amount: 402,
+        weighed: Weight::share(9_999).map(|weight| Weighed { weight, counted: 410 }),
         wait_ms: 403,
         order: OrderSummary {
             state: OrderState::Held,
@@ -117,7 +118,9 @@ async fn a_copied_row_says_what_an_inserted_one_does() -> Result<()> {
     )
     .fetch_all(&pool)
     .await?;
-    assert_eq!(empty, ["capture_no", "posting_no", "shard"], "a column that the full row leaves empty is not compared");
+    // A weight is a share or a price.
+    let left = ["capture_no", "posting_no", "shard", "units_per_payment"];
+    assert_eq!(empty, left, "a column that the full row leaves empty is not compared");
     let moment = "SELECT count(*) FROM usage_log WHERE at = to_timestamp($1::bigint / 1000)";
     let at: i64 = sqlx::query_scalar(moment).bind(AT_MS).fetch_one(&pool).await?;
     assert_eq!(at, 6);
