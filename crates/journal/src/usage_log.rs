@@ -58,7 +58,7 @@ row! {
         /// The number of a posting to the credit line, as of a repayment.
         posting_no: Option<String>;
         amount: Option<i64>;
-        /// What the amount counts against the amount limits, consumed, captured or returned; null where it is the amount itself.
+        /// What the amount counts against the amount limits, consumed, captured or returned; null where it is the amount itself, and where nothing moves, as for a reserved refund.
         counted_amount: Option<i64>;
         /// With `counted_amount`: the share of the amount that counts, in basis points.
         weight_bp: Option<i32>;

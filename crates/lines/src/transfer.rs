@@ -230,13 +230,14 @@ impl TransferRepository {
         read_all(sql.build_query_scalar().fetch_all(&self.pool).await?)
     }
 
-    /// The transfers that have a step left, the oldest first.
+    /// The transfers that have a step left: first those that were taken from the sender, then those that may wait for its policy; the
+    /// oldest of each first.
     ///
     /// # Errors
     /// [`ChangeError::Database`].
     pub async fn unfinished(&self, limit: i64) -> Result<Vec<Transfer>> {
         let statement = "SELECT to_jsonb(t)::text FROM credit_transfer t WHERE state IN ('requested', 'reserved', 'returning') \
-            ORDER BY requested_at LIMIT $1";
+            ORDER BY state = 'requested', requested_at LIMIT $1";
         read_all(sqlx::query_scalar(statement).bind(limit).fetch_all(&self.pool).await?)
     }
 

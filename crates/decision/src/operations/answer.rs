@@ -82,7 +82,7 @@ pub struct OperationAnswer {
     pub currency: String,
     /// The amount that the operation moved.
     pub amount: u64,
-    /// What the amount counts against the amount limits, consumed, captured or returned; absent where it is the amount itself.
+    /// What the amount counts against the amount limits, consumed, captured or returned; absent where it is the amount itself, and where nothing moves, as in a repeated refund.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted_amount: Option<u64>,
     #[serde(flatten)]
