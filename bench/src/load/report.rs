@@ -153,6 +153,7 @@ impl fmt::Display for Report {
                 let at = if point.name.is_empty() { point.at.to_string() } else { point.name.to_owned() };
                 row(f, &at, &point.sluice)?;
                 writeln!(f, "  {:<17} {} of parse-only", "", point.ratio)?;
+                writeln!(f, "  {:<17} {} of the first, processor time {}", "", point.to_first, point.cpu_to_first)?;
             }
         }
         for peer in &self.peers {
