@@ -297,7 +297,7 @@ const MUTANTS: &[Mutant] = &[
     (
         "wa + asked, wc + 1, ma + asked, mc + 1, ya + asked, yc",
         "wa, wc + 1, ma + asked, mc + 1, ya + asked, yc",
-        148283482181625,
+        79071098081645,
     ),
     ("day, week, month, year, de, we, me, ye\n", "day, 0, month, year, de, we, me, ye\n", 148283482181625),
     ("amount, day, week, de, we, me, ye, decision_id)", "amount, day, 0, de, we, me, ye, decision_id)", 79071098081645),
@@ -657,8 +657,8 @@ const MUTANTS: &[Mutant] = &[
         "plain = own_head == head",
         74708515413768,
     ),
-    ("ma + asked, mc + 1, ya + asked, yc + 1,\n", "ma + asked, mc + 1, ya, yc + 1,\n", 148283482181625),
-    ("          changes + 1)\n", "          changes)\n", 148283482181625),
+    ("ma + asked, mc + 1, ya + asked, yc + 1,\n", "ma + asked, mc + 1, ya, yc + 1,\n", 79071098081645),
+    ("          changes + 1)\n", "          changes)\n", 79071098081645),
     ("          yc + 1, changes + 1, cycle", "          yc + 1, changes, cycle", 148283482181625),
     (
         "wa + asked, wc + 1, ma + asked, mc + 1, ya + asked,\n",
