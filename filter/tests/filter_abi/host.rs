@@ -51,6 +51,8 @@ pub(crate) struct HostStream {
 pub(crate) struct Host {
     /// Every call as text, in order.
     pub(crate) calls: Vec<String>,
+    /// Buffers that the filter allocated for what the host hands out.
+    pub(crate) buffers: usize,
     /// Fails the call of this number with this status.
     pub(crate) fail: Option<(usize, u32)>,
     /// Fails calls to the server, all of them, with this status.
@@ -137,6 +139,7 @@ fn give(call: &mut Call<'_>, bytes: &[u8], data: u32, size: u32) -> u32 {
     let address = if bytes.is_empty() {
         0
     } else {
+        call.data_mut().buffers += 1;
         let allocate = call.get_export("proxy_on_memory_allocate").and_then(Extern::into_func).unwrap();
         allocate.typed::<u32, u32>(&call).unwrap().call(&mut *call, length).unwrap()
     };
@@ -147,8 +150,9 @@ fn give(call: &mut Call<'_>, bytes: &[u8], data: u32, size: u32) -> u32 {
 }
 
 fn pairs(call: &mut Call<'_>, at: u32, size: u32) -> Vec<(String, String)> {
-    let decoded = filter::wire::decode_pairs(&bytes(call, at, size)).unwrap();
-    let string = |bytes| String::from_utf8(bytes).unwrap();
+    let bytes = bytes(call, at, size);
+    let decoded = filter::wire::decode_pairs(&bytes).unwrap();
+    let string = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     decoded.into_iter().map(|(name, value)| (string(name), string(value))).collect()
 }
 
