@@ -95,7 +95,7 @@ fn play(case: &Case, mode: ModeWord, on_error: &str) -> Seen {
         header(":path", "/v1/merchants/m/payments"),
         header("content-type", "application/json"),
     ];
-    let mut stream = Stream::new(Rc::new(plugin), 1);
+    let mut stream = Stream::new(Arc::new(plugin), 1);
     let mut seen = Seen::default();
     let head = RequestHead { headers, mode, metadata: &|_| Ok(None) };
     step(&mut stream, Event::RequestHeaders { head, end: false }, case, &mut seen);
