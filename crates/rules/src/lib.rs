@@ -188,7 +188,8 @@ impl Rule {
         self.path.example()
     }
 
-    fn sources(&self) -> impl Iterator<Item = &Source> {
+    /// Every place that is read.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
         self.fields.iter().flat_map(|(_, sources)| sources)
     }
 
