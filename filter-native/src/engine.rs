@@ -72,6 +72,15 @@ pub trait Calls {
     fn servers(&mut self, cluster: &Arc<str>, servers: Vec<Server>);
 }
 
+/// Where nothing is sent.
+struct NoCalls;
+
+impl Calls for NoCalls {
+    fn call(&mut self, _: Call) {}
+
+    fn servers(&mut self, _: &Arc<str>, _: Vec<Server>) {}
+}
+
 /// Everything that waits.
 #[derive(Debug, Default)]
 pub struct Engine {
@@ -305,19 +314,19 @@ impl Engine {
     }
 
     /// After a panic: every check that waits gets no answer, and what else waits is kept. Calls in flight are forgotten.
-    #[must_use]
-    pub fn recovered(mut self, servers: impl Iterator<Item = (u64, Arc<str>, usize)>) -> Self {
+    pub fn recover(&mut self) {
         if let Some(metrics) = &self.shared.metrics {
             metrics.count_panic();
         }
-        for check in self.shared.checks.drain(..).filter_map(|check| check.upgrade()) {
+        for check in std::mem::take(&mut self.shared.checks).iter().filter_map(Weak::upgrade) {
             give_up(&check, self.shared.now_ms);
         }
-        let mut engine = Self::default();
-        engine.exchanges.extend(servers.map(|(config, cluster, batch_max)| (config, Exchange::new(cluster, batch_max))));
-        let Shared { next_token, follow_ups, delays, metrics, now_ms, .. } = self.shared;
-        engine.shared = Shared { next_token, follow_ups, delays, metrics, now_ms, ..Shared::default() };
-        engine
+        self.shared.calls.clear();
+        let Self { exchanges, shared } = self;
+        for (config, exchange) in exchanges {
+            let mut before = std::mem::replace(exchange, exchange.renewed());
+            before.end(&mut Host { calls: &mut NoCalls, shared, config: *config, batch: None });
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 use proxy_wasm::hostcalls::dispatch_grpc_call;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status, StreamType};
 
+use crate::wire::Pair;
+
 /// The host's status for something that does not exist.
 const NOT_FOUND: u32 = Status::NotFound as u32;
 
@@ -148,11 +150,10 @@ pub(crate) fn buffer(buffer: BufferType, max: usize) -> Result<Option<Vec<u8>>, 
     optional(take(|data, size| unsafe { raw::proxy_get_buffer_bytes(buffer as u32, 0, max, data, size) }))
 }
 
-/// Every header. A map that does not parse is a host failure.
-pub(crate) fn headers(map: MapType) -> Result<Vec<(Vec<u8>, Vec<u8>)>, HostError> {
+/// Every header, as [`decode_pairs`](crate::wire::decode_pairs) reads them.
+pub(crate) fn header_map(map: MapType) -> Result<Vec<u8>, HostError> {
     // SAFETY: the host writes an address and a size within the call.
-    let bytes = take(|data, size| unsafe { raw::proxy_get_header_map_pairs(map as u32, data, size) })?;
-    crate::wire::decode_pairs(&bytes).ok_or(HostError(0))
+    take(|data, size| unsafe { raw::proxy_get_header_map_pairs(map as u32, data, size) })
 }
 
 pub(crate) fn header(map: MapType, name: &str) -> Result<Option<Vec<u8>>, HostError> {
@@ -215,7 +216,7 @@ pub(crate) fn reset_request() -> Result<(), HostError> {
 }
 
 /// Answers the request. `details` is what an access log shows as the reason of the answer.
-pub(crate) fn respond(status: u32, details: &str, headers: &[(String, String)], body: &[u8]) -> Result<(), HostError> {
+pub(crate) fn respond(status: u32, details: &str, headers: &[Pair<'_>], body: &[u8]) -> Result<(), HostError> {
     let headers = crate::wire::encode_pairs(headers);
     // SAFETY: the host reads the details, the body and the headers within the call; no gRPC status is set.
     check(unsafe {

@@ -38,13 +38,20 @@ pub trait Carrier<S> {
 #[derive(Debug)]
 pub struct Exchange<S> {
     cluster: Arc<str>,
+    batch_max: usize,
     queue: BatchQueue<S>,
 }
 
 impl<S> Exchange<S> {
     #[must_use]
     pub fn new(cluster: Arc<str>, batch_max: usize) -> Self {
-        Self { cluster, queue: BatchQueue::new(batch_max) }
+        Self { cluster, batch_max, queue: BatchQueue::new(batch_max) }
+    }
+
+    /// An empty one in its place.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        Self::new(Arc::clone(&self.cluster), self.batch_max)
     }
 
     /// Queues a check; [`Exchange::send`] sends it. `false` if too many wait.

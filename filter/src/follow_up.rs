@@ -168,7 +168,7 @@ pub enum Acknowledgement {
 /// Reads the answer to a follow-up. Only its own decision acknowledges it, and a permanent refusal ends it: on shadow routes such
 /// a refusal comes as a pass.
 #[must_use]
-pub fn acknowledgement(kind: Kind, reply: &Reply) -> Acknowledgement {
+pub fn acknowledgement(kind: Kind, reply: &Reply<'_>) -> Acknowledgement {
     let (code, status) = match reply {
         Reply::Pass { code, .. } => (Some(*code), u32::from(code.http_status())),
         Reply::Refuse { code, status, .. } => (*code, *status),
@@ -199,9 +199,8 @@ mod tests {
     #[test]
     fn only_its_own_decision_says_that_a_follow_up_was_heard() {
         use Code::{Applied, AttemptReleased, Tombstoned, Voided};
-        let pass = |code| Reply::Pass { code, headers: Vec::new(), delay_ms: 0, decided: Vec::new() };
-        let refuse =
-            |code, status| Reply::Refuse { code, status, headers: Vec::new(), body: Vec::new(), decided: Vec::new() };
+        let pass = |code| Reply::Pass { code, headers: Vec::new(), delay_ms: 0, decided: &[] };
+        let refuse = |code, status| Reply::Refuse { code, status, headers: Vec::new(), body: &[], decided: &[] };
         let table: [(Kind, &[Code]); 6] = [
             (Kind::Void, &[Voided, AttemptReleased, Tombstoned, Applied]),
             (Kind::Settle, &[Applied]),

@@ -13,10 +13,11 @@ pub(crate) mod tests;
 pub use drive::{Failed, drive};
 use events::own_names;
 pub use events::{
-    Action, AnswerHeaders, BodyReader, Effect, Event, HeaderValues, MetadataReader, ModeWord, NotSentReason,
+    Action, AnswerHeaders, BodyReader, Effect, Event, HeaderValues, Headers, MetadataReader, ModeWord, NotSentReason,
     RequestHead, Step,
 };
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use crate::config::Plugin;
 use crate::outcome::GatewayOutcome;
 use crate::record::{Outcome, Record};
 use crate::stats::Stat;
-use crate::wire::{self, Attempt};
+use crate::wire::{self, Attempt, Pair};
 
 /// A request, from its headers to the log.
 #[derive(Debug)]
@@ -96,7 +97,7 @@ impl Stream {
     }
 
     /// Processes one event. Whatever the order of events, nothing goes to the gateway from `Refused`.
-    pub fn step(&mut self, event: Event<'_>) -> Step {
+    pub fn step<'a>(&mut self, event: Event<'a>) -> Step<'a> {
         let mut step = Step::default();
         match event {
             Event::RequestHeaders { head, end } => self.request_headers(&mut step, &head, end),
@@ -174,8 +175,8 @@ impl Stream {
         Arc::clone(&self.plugin)
     }
 
-    fn request_headers(&mut self, step: &mut Step, head: &RequestHead<'_>, end: bool) {
-        let own = own_names(&head.headers).into_iter();
+    fn request_headers<'a>(&mut self, step: &mut Step<'a>, head: &RequestHead<'a>, end: bool) {
+        let own = own_names(head.headers).into_iter();
         step.effects.extend(own.map(Effect::StripHeader));
         let plugin = Arc::clone(&self.plugin);
         let found = plugin.rules.find(head);
@@ -216,7 +217,7 @@ impl Stream {
         }
     }
 
-    fn unmatched(&mut self, step: &mut Step) {
+    fn unmatched(&mut self, step: &mut Step<'_>) {
         step.push(Effect::Count(Stat::Unmatched));
         if self.plugin.unmatched == Unmatched::Refuse && self.mode != Mode::Off {
             let detail = "no rule covers this method and path".to_owned();
@@ -226,7 +227,7 @@ impl Stream {
         }
     }
 
-    fn request_body(&mut self, step: &mut Step, size: usize, end: bool, read: BodyReader<'_>) {
+    fn request_body(&mut self, step: &mut Step<'_>, size: usize, end: bool, read: BodyReader<'_>) {
         match &self.phase {
             Phase::Collecting { rule, draft } if size > rule.body_bytes_max => {
                 let refusal = rule.too_large();
@@ -238,15 +239,15 @@ impl Stream {
         }
     }
 
-    fn request_trailers(
+    fn request_trailers<'a>(
         &mut self,
-        step: &mut Step,
-        trailers: Result<Vec<(Vec<u8>, Vec<u8>)>, Unreadable>,
+        step: &mut Step<'a>,
+        trailers: Result<Headers<'a>, Unreadable>,
         read: BodyReader<'_>,
     ) {
         match trailers {
             Ok(trailers) => {
-                step.effects.extend(own_names(&trailers).into_iter().map(Effect::StripTrailer));
+                step.effects.extend(own_names(trailers).into_iter().map(Effect::StripTrailer));
                 self.request_end(step, read);
             }
             Err(Unreadable) => self.trailers_failed(step),
@@ -254,7 +255,7 @@ impl Stream {
     }
 
     /// The body or the trailers ended the request.
-    fn request_end(&mut self, step: &mut Step, read: BodyReader<'_>) {
+    fn request_end(&mut self, step: &mut Step<'_>, read: BodyReader<'_>) {
         let (rule, draft) = match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Collecting { rule, draft } => (rule, draft),
             other => {
@@ -280,7 +281,7 @@ impl Stream {
         }
     }
 
-    fn check(&mut self, step: &mut Step, rule: &Arc<Rule>, mut draft: Draft, body: &[u8]) {
+    fn check(&mut self, step: &mut Step<'_>, rule: &Arc<Rule>, mut draft: Draft, body: &[u8]) {
         let request = match draft.finish(rule, body) {
             Ok(request) => request,
             Err(refusal) => {
@@ -303,7 +304,7 @@ impl Stream {
     }
 
     /// The filter's own refusal. On shadow routes the request is forwarded with the code.
-    fn refuse(&mut self, step: &mut Step, refusal: Refusal) {
+    fn refuse(&mut self, step: &mut Step<'_>, refusal: Refusal) {
         step.push(Effect::Count(Stat::BadRequest));
         self.record.code = Some(refusal.code);
         self.record.detail = Some(refusal.detail.clone());
@@ -314,19 +315,17 @@ impl Stream {
         }
     }
 
-    fn respond_problem(&mut self, step: &mut Step, code: Code, detail: Option<String>) {
+    fn respond_problem(&mut self, step: &mut Step<'_>, code: Code, detail: Option<String>) {
         let problem = Problem::new(code, detail);
-        let mut headers = vec![
-            ("content-type".to_owned(), PROBLEM_CONTENT_TYPE.to_owned()),
-            (header::CODE.to_owned(), code.as_str().to_owned()),
-        ];
+        let mut headers =
+            vec![(Cow::Borrowed("content-type"), PROBLEM_CONTENT_TYPE), (Cow::Borrowed(header::CODE), code.as_str())];
         if matches!(problem.status, 429 | 503) {
-            headers.push((header::RETRY_AFTER.to_owned(), "1".to_owned()));
+            headers.push((Cow::Borrowed(header::RETRY_AFTER), "1"));
         }
-        self.respond(step, u32::from(problem.status), headers, problem.to_json().into_bytes());
+        self.respond(step, u32::from(problem.status), headers, problem.to_json().into_bytes().into());
     }
 
-    fn respond(&mut self, step: &mut Step, status: u32, headers: Vec<(String, String)>, body: Vec<u8>) {
+    fn respond<'a>(&mut self, step: &mut Step<'a>, status: u32, headers: Vec<Pair<'a>>, body: Cow<'a, [u8]>) {
         self.record.outcome = Some(Outcome::Refused);
         self.phase = Phase::Refused;
         step.action = Action::Pause;
@@ -334,7 +333,7 @@ impl Stream {
     }
 
     /// Writes the record into the stream's filter state, once: the proxy's access log is written after the stream's end.
-    fn show(&mut self, step: &mut Step) {
+    fn show(&mut self, step: &mut Step<'_>) {
         let record = std::mem::take(&mut self.record);
         if record.outcome.is_some() {
             step.push(Effect::Show(record.encode()));

@@ -15,6 +15,8 @@ pub use pairs::{decode_pairs, encode_pairs};
 pub use request::{attempt_id, check, confirm, made, unknown, void};
 pub use structure::declaration;
 
+use std::borrow::Cow;
+
 use quota::{Code, Mode};
 use sluice_rules::Request;
 
@@ -35,13 +37,16 @@ pub struct Attempt {
     pub traceparent: Option<String>,
 }
 
+/// A header of an answer: its name in lower case, and its value.
+pub type Pair<'a> = (Cow<'a, str>, &'a str);
+
 /// The server's answer, or that there is no usable one. `decided` is its part of the access log, an encoded object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub enum Reply<'a> {
     /// The payment may be forwarded after `delay_ms`. On shadow routes the code may be that of a refusal.
-    Pass { code: Code, headers: Vec<(String, String)>, delay_ms: u32, decided: Vec<u8> },
+    Pass { code: Code, headers: Vec<Pair<'a>>, delay_ms: u32, decided: &'a [u8] },
     /// The payment is refused, with the answer for its caller.
-    Refuse { code: Option<Code>, status: u32, headers: Vec<(String, String)>, body: Vec<u8>, decided: Vec<u8> },
+    Refuse { code: Option<Code>, status: u32, headers: Vec<Pair<'a>>, body: &'a [u8], decided: &'a [u8] },
     /// No usable answer.
     None(NoAnswer),
 }

@@ -1,5 +1,6 @@
 //! One stream: its events in, its effects out.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -89,23 +90,29 @@ impl HttpContext for Http {
         if matches!(abi::header(MapType::HttpRequestHeaders, "x-trap"), Ok(Some(_))) {
             core::arch::wasm32::unreachable()
         }
-        self.request(|shared, worker| match abi::headers(MapType::HttpRequestHeaders) {
-            Ok(headers) => {
-                let head = RequestHead { headers, mode: mode_word(), metadata: &metadata };
-                shared.event(worker, Event::RequestHeaders { head, end })
-            }
-            Err(HostError(_)) => shared.event(worker, Event::HostFailed),
+        self.request(|shared, worker| {
+            let map = abi::header_map(MapType::HttpRequestHeaders);
+            let Some(headers) = map.as_deref().ok().and_then(wire::decode_pairs) else {
+                return shared.event(worker, Event::HostFailed);
+            };
+            let mode = abi::property(MODE_PATH);
+            let head = RequestHead { headers: &headers, mode: mode_word(&mode), metadata: &metadata };
+            shared.event(worker, Event::RequestHeaders { head, end })
         })
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> types::Action {
-        self.request(|shared, worker| shared.event(worker, Event::RequestBody { size, end, read: &read_body }))
+        self.request(|shared, worker| {
+            shared.event(worker, Event::RequestBody { size, end, read: &|max| read_body(max) })
+        })
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> types::Action {
         self.request(|shared, worker| {
-            let trailers = abi::headers(MapType::HttpRequestTrailers).map_err(|HostError(_)| Unreadable);
-            shared.event(worker, Event::RequestTrailers { trailers, read: &read_body })
+            let map = abi::header_map(MapType::HttpRequestTrailers);
+            let trailers = map.as_deref().ok().and_then(wire::decode_pairs);
+            let trailers = trailers.as_deref().ok_or(Unreadable);
+            shared.event(worker, Event::RequestTrailers { trailers, read: &|max| read_body(max) })
         })
     }
 
@@ -230,11 +237,11 @@ impl StreamContext {
 }
 
 impl HostActions {
-    fn perform(&mut self, worker: &Worker, effect: Effect) -> Result<(), Failed> {
+    fn perform(&mut self, worker: &Worker, effect: Effect<'_>) -> Result<(), Failed> {
         let done = match effect {
-            Effect::StripHeader(name) => abi::remove_header(MapType::HttpRequestHeaders, &name),
-            Effect::StripTrailer(name) => abi::remove_header(MapType::HttpRequestTrailers, &name),
-            Effect::SetHeader { name, value } => abi::set_request_header(&name, &value),
+            Effect::StripHeader(name) => abi::remove_header(MapType::HttpRequestHeaders, name),
+            Effect::StripTrailer(name) => abi::remove_header(MapType::HttpRequestTrailers, name),
+            Effect::SetHeader { name, value } => abi::set_request_header(&name, value),
             Effect::Check { message, timeout_ms } => self.send_check(worker, message, timeout_ms),
             Effect::Delay { delay_ms } => self.delay(worker, delay_ms),
             Effect::Resume => abi::resume_request(),
@@ -311,14 +318,15 @@ impl HostActions {
 
 /// Every value of a header of the gateway's answer.
 fn response_values(name: &str) -> Result<Vec<Vec<u8>>, Unreadable> {
-    let headers = abi::headers(MapType::HttpResponseHeaders).map_err(|HostError(_)| Unreadable)?;
+    let map = abi::header_map(MapType::HttpResponseHeaders).map_err(|HostError(_)| Unreadable)?;
+    let headers = wire::decode_pairs(&map).ok_or(Unreadable)?;
     let own = headers.into_iter().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
-    Ok(own.map(|(_, value)| value).collect())
+    Ok(own.map(|(_, value)| value.to_vec()).collect())
 }
 
-fn read_body(max: usize) -> Result<Vec<u8>, Unreadable> {
+fn read_body(max: usize) -> Result<Cow<'static, [u8]>, Unreadable> {
     match abi::buffer(BufferType::HttpRequestBody, max) {
-        Ok(body) => Ok(body.unwrap_or_default()),
+        Ok(body) => Ok(Cow::Owned(body.unwrap_or_default())),
         Err(HostError(_)) => Err(Unreadable),
     }
 }
@@ -328,8 +336,8 @@ fn metadata(path: &[String]) -> Result<Option<Vec<u8>>, Unreadable> {
     abi::property(&full).map_err(|HostError(_)| Unreadable)
 }
 
-fn mode_word() -> ModeWord {
-    match abi::property(MODE_PATH) {
+fn mode_word(property: &Result<Option<Vec<u8>>, HostError>) -> ModeWord<'_> {
+    match property {
         Ok(Some(word)) => ModeWord::Word(word),
         Ok(None) => ModeWord::Unset,
         Err(HostError(_)) => ModeWord::Unreadable,

@@ -1,5 +1,6 @@
 //! The server's answer, and its effect on the request: it is forwarded, delayed or refused.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,10 +12,10 @@ use super::{Action, Effect, GatewayAnswer, NotSentReason, Phase, Step, Stream, e
 use crate::outcome::Reason;
 use crate::record::Outcome;
 use crate::stats::Stat;
-use crate::wire::{self, Attempt, NoAnswer, Reply};
+use crate::wire::{self, Attempt, NoAnswer, Pair, Reply};
 
 impl Stream {
-    pub(super) fn reply(&mut self, step: &mut Step, reply: Reply) {
+    pub(super) fn reply<'a>(&mut self, step: &mut Step<'a>, reply: Reply<'a>) {
         let Some((rule, attempt)) = self.take_pending() else {
             return;
         };
@@ -23,11 +24,11 @@ impl Stream {
         match reply {
             Reply::None(no_answer) => self.no_answer(step, rule, attempt, no_answer, true),
             Reply::Pass { code, headers, delay_ms, decided } if admits(rule.action, code) => {
-                self.record.decided = decided;
+                self.record.decided = decided.to_vec();
                 self.admit(step, rule, attempt, code, headers, delay_ms);
             }
             Reply::Pass { code, headers, decided, .. } if self.mode == Mode::Shadow => {
-                self.record.decided = decided;
+                self.record.decided = decided.to_vec();
                 self.shadow_refused(step, code, headers);
             }
             Reply::Pass { .. } => {
@@ -35,16 +36,16 @@ impl Stream {
                 self.no_answer(step, rule, attempt, no_answer, true);
             }
             Reply::Refuse { code, headers, decided, .. } if self.mode == Mode::Shadow => {
-                self.record.decided = decided;
+                self.record.decided = decided.to_vec();
                 step.push(Effect::Count(Stat::ShadowRefused));
                 self.note(code, &headers);
                 self.forward_uncharged(step, code);
             }
             Reply::Refuse { code, status, headers, body, decided } => {
-                self.record.decided = decided;
+                self.record.decided = decided.to_vec();
                 self.note(code, &headers);
                 step.push(Effect::Count(Stat::Refused));
-                self.respond(step, status, headers, body);
+                self.respond(step, status, headers, Cow::Borrowed(body));
             }
         }
     }
@@ -66,7 +67,7 @@ impl Stream {
         }
     }
 
-    pub(super) fn not_sent(&mut self, step: &mut Step, why: NotSentReason) {
+    pub(super) fn not_sent(&mut self, step: &mut Step<'_>, why: NotSentReason) {
         if let Some((rule, attempt)) = self.take_pending() {
             step.resumes = match why {
                 NotSentReason::AtOnce => false,
@@ -77,13 +78,13 @@ impl Stream {
         }
     }
 
-    fn admit(
+    fn admit<'a>(
         &mut self,
-        step: &mut Step,
+        step: &mut Step<'a>,
         rule: Arc<Rule>,
         attempt: Rc<Attempt>,
         code: Code,
-        headers: Vec<(String, String)>,
+        headers: Vec<Pair<'a>>,
         delay_ms: u32,
     ) {
         self.note(Some(code), &headers);
@@ -102,7 +103,7 @@ impl Stream {
         self.phase = Phase::Delayed { rule, attempt };
     }
 
-    fn shadow_refused(&mut self, step: &mut Step, code: Code, headers: Vec<(String, String)>) {
+    fn shadow_refused<'a>(&mut self, step: &mut Step<'a>, code: Code, headers: Vec<Pair<'a>>) {
         self.note(Some(code), &headers);
         set_gateway_headers(step, headers);
         step.push(Effect::Count(Stat::ShadowRefused));
@@ -110,7 +111,7 @@ impl Stream {
     }
 
     /// The delay of a payment is over.
-    pub(super) fn delay_over(&mut self, step: &mut Step) {
+    pub(super) fn delay_over(&mut self, step: &mut Step<'_>) {
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Delayed { rule, attempt } => {
                 step.resumes = true;
@@ -121,7 +122,7 @@ impl Stream {
     }
 
     /// Too many are delayed already: the payment is refused like one whose delay would be too long.
-    pub(super) fn not_delayed(&mut self, step: &mut Step) {
+    pub(super) fn not_delayed(&mut self, step: &mut Step<'_>) {
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Delayed { rule, attempt } => {
                 step.push(Effect::Count(Stat::NotDelayed));
@@ -137,7 +138,7 @@ impl Stream {
     }
 
     /// Forwards the request, and waits for its answer if that decides something. `sent`: the server may have acted on the check.
-    fn forward(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Rc<Attempt>, sent: bool) {
+    fn forward(&mut self, step: &mut Step<'_>, rule: Arc<Rule>, attempt: Rc<Attempt>, sent: bool) {
         self.pass(step);
         let changed = rule.action.changes() && sent;
         let follows = match rule.action {
@@ -151,7 +152,7 @@ impl Stream {
         }
     }
 
-    fn note(&mut self, code: Option<Code>, headers: &[(String, String)]) {
+    fn note(&mut self, code: Option<Code>, headers: &[Pair<'_>]) {
         self.record.code = code;
         self.record.decision_id = wire::value(headers, header::DECISION_ID).map(str::to_owned);
         self.record.replay = wire::value(headers, header::REPLAY) == Some("true");
@@ -162,7 +163,14 @@ impl Stream {
     /// If the payment is refused, what the server may have consumed is voided. If it is forwarded, a charge that may exist is a
     /// charge for a payment that is made, so it is voided only if the gateway fails the payment; what the gateway captures, refunds
     /// or voids is reported to the server when it is back.
-    fn no_answer(&mut self, step: &mut Step, rule: Arc<Rule>, attempt: Rc<Attempt>, no_answer: NoAnswer, sent: bool) {
+    fn no_answer(
+        &mut self,
+        step: &mut Step<'_>,
+        rule: Arc<Rule>,
+        attempt: Rc<Attempt>,
+        no_answer: NoAnswer,
+        sent: bool,
+    ) {
         let NoAnswer { code, why } = no_answer;
         self.record.code = Some(code);
         self.record.detail = Some(why.to_owned());
@@ -180,14 +188,14 @@ impl Stream {
         }
     }
 
-    pub(super) fn forward_uncharged(&mut self, step: &mut Step, code: Option<Code>) {
+    pub(super) fn forward_uncharged(&mut self, step: &mut Step<'_>, code: Option<Code>) {
         if let Some(code) = code {
             set_code_header(step, code);
         }
         self.pass(step);
     }
 
-    pub(super) fn pass(&mut self, step: &mut Step) {
+    pub(super) fn pass(&mut self, step: &mut Step<'_>) {
         self.record.outcome = Some(Outcome::Forwarded);
         self.phase = Phase::Passing;
         step.go_on();
@@ -205,10 +213,10 @@ const fn admits(action: sluice_rules::Action, code: Code) -> bool {
     }
 }
 
-fn set_gateway_headers(step: &mut Step, headers: Vec<(String, String)>) {
+fn set_gateway_headers<'a>(step: &mut Step<'a>, headers: Vec<Pair<'a>>) {
     step.effects.extend(headers.into_iter().map(|(name, value)| Effect::SetHeader { name, value }));
 }
 
-fn set_code_header(step: &mut Step, code: Code) {
-    step.push(Effect::SetHeader { name: header::CODE.to_owned(), value: code.as_str().to_owned() });
+fn set_code_header(step: &mut Step<'_>, code: Code) {
+    step.push(Effect::SetHeader { name: Cow::Borrowed(header::CODE), value: code.as_str() });
 }

@@ -10,7 +10,11 @@ pub struct Failed;
 
 /// Passes one event to a stream and performs all effects. Terminates, since the last reaction to a failure is
 /// [`Effect::Reset`], whose own failure changes nothing.
-pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effect) -> Result<(), Failed>) -> Action {
+pub fn drive<'a>(
+    stream: &mut Stream,
+    event: Event<'a>,
+    perform: &mut dyn FnMut(Effect<'a>) -> Result<(), Failed>,
+) -> Action {
     let first = stream.step(event);
     let mut action = first.action;
     let mut effects = VecDeque::from(first.effects);
@@ -30,7 +34,7 @@ pub fn drive(stream: &mut Stream, event: Event<'_>, perform: &mut dyn FnMut(Effe
     action
 }
 
-fn on_failure(effect: &Effect) -> Option<Event<'static>> {
+fn on_failure<'a>(effect: &Effect<'a>) -> Option<Event<'a>> {
     match effect {
         Effect::Check { .. } => Some(Event::NotSent(NotSentReason::AtOnce)),
         Effect::Delay { .. } => Some(Event::NotDelayed),

@@ -17,7 +17,7 @@ use crate::wire::{self, Attempt};
 impl Stream {
     /// A call into the proxy failed unexpectedly. Before the gateway has the request, it is answered 503 on every kind of route,
     /// since the request may differ from what was read; if even that fails, the stream is reset.
-    pub(super) fn host_failed(&mut self, step: &mut Step) {
+    pub(super) fn host_failed(&mut self, step: &mut Step<'_>) {
         step.push(Effect::Count(Stat::HostFailed));
         let before = std::mem::replace(&mut self.phase, Phase::Refused);
         if matches!(before, Phase::Refused) {
@@ -51,7 +51,7 @@ impl Stream {
 
     /// Trailers could not be read or cleaned. A paused request is answered 503; the rest of a forwarded one never arrives, and the
     /// outcome of its payment is judged in the log.
-    pub(super) fn trailers_failed(&mut self, step: &mut Step) {
+    pub(super) fn trailers_failed(&mut self, step: &mut Step<'_>) {
         match self.phase {
             Phase::Passing | Phase::Forwarded { .. } | Phase::Done => {
                 step.push(Effect::Count(Stat::HostFailed));
@@ -66,7 +66,7 @@ impl Stream {
 
     /// An answer that voids takes effect here: what happens while the answer is delivered does not change it. A success takes
     /// effect when the answer has ended, but it is stored and its headers are read here.
-    pub(super) fn response_headers(&mut self, step: &mut Step, ending: Ending, headers: AnswerHeaders) {
+    pub(super) fn response_headers(&mut self, step: &mut Step<'_>, ending: Ending, headers: AnswerHeaders) {
         let Phase::Forwarded { rule, attempt, answer, .. } = &mut self.phase else { return };
         if ending.status.is_none_or(|status| status < 200) {
             return;
@@ -88,7 +88,7 @@ impl Stream {
     }
 
     /// The stream has ended: closes what is still open.
-    pub(super) fn log(&mut self, step: &mut Step, ending: Ending) {
+    pub(super) fn log(&mut self, step: &mut Step<'_>, ending: Ending) {
         match &self.phase {
             // A check that is not sent yet is never sent.
             Phase::Collecting { .. } | Phase::Pending { sent: false, .. } => {
@@ -118,7 +118,7 @@ impl Stream {
     }
 
     /// The gateway did not do what was requested.
-    fn failed(&mut self, step: &mut Step, reason: Reason) {
+    fn failed(&mut self, step: &mut Step<'_>, reason: Reason) {
         let Phase::Forwarded { attempt, changed, .. } = &self.phase else { return };
         if *changed {
             step.push(void(&self.plugin, attempt, reason));
@@ -129,7 +129,7 @@ impl Stream {
     }
 
     /// It is unknown whether the gateway did what was requested: the charge stays.
-    fn unknown(&mut self, step: &mut Step, doubt: Doubt) {
+    fn unknown(&mut self, step: &mut Step<'_>, doubt: Doubt) {
         let Phase::Forwarded { rule, attempt, .. } = &self.phase else { return };
         step.push(Effect::Count(Stat::Unknown));
         step.push(unknown(&self.plugin, rule.action, attempt, doubt));
@@ -138,7 +138,7 @@ impl Stream {
     }
 
     /// The gateway did what was requested.
-    fn succeeded(&mut self, step: &mut Step) {
+    fn succeeded(&mut self, step: &mut Step<'_>) {
         let Phase::Forwarded { rule, attempt, answer, .. } = &self.phase else { return };
         let outcome = match report(rule, attempt, answer.captured) {
             Report::Nothing => Outcome::Kept,
@@ -242,21 +242,21 @@ fn read_captured(rule: &Rule, attempt: &Attempt, amounts: Result<Vec<Vec<u8>>, U
 }
 
 /// Reports that the outcome is unknown.
-fn unknown(plugin: &Plugin, action: sluice_rules::Action, attempt: &Attempt, doubt: Doubt) -> Effect {
+fn unknown(plugin: &Plugin, action: sluice_rules::Action, attempt: &Attempt, doubt: Doubt) -> Effect<'static> {
     follow_up(plugin, Kind::Unknown, attempt, wire::unknown(action, attempt, &doubt.word()))
 }
 
 /// Voids an attempt.
-pub(super) fn void(plugin: &Plugin, attempt: &Attempt, reason: Reason) -> Effect {
+pub(super) fn void(plugin: &Plugin, attempt: &Attempt, reason: Reason) -> Effect<'static> {
     follow_up(plugin, Kind::Void, attempt, wire::void(attempt, reason))
 }
 
 /// Reports what the gateway has done.
-fn confirm(plugin: &Plugin, kind: Kind, attempt: &Attempt, amount: Option<AmountMinor>) -> Effect {
+fn confirm(plugin: &Plugin, kind: Kind, attempt: &Attempt, amount: Option<AmountMinor>) -> Effect<'static> {
     follow_up(plugin, kind, attempt, wire::confirm(kind, attempt, amount))
 }
 
-fn follow_up(plugin: &Plugin, kind: Kind, attempt: &Attempt, message: Vec<u8>) -> Effect {
+fn follow_up(plugin: &Plugin, kind: Kind, attempt: &Attempt, message: Vec<u8>) -> Effect<'static> {
     Effect::FollowUp(FollowUp { kind, cluster: Arc::clone(&plugin.cluster), message, label: label(attempt), tries: 0 })
 }
 

@@ -9,27 +9,29 @@ use sluice_rules::{Head, Unreadable};
 use crate::follow_up::FollowUp;
 use crate::outcome::Ending;
 use crate::stats::Stat;
-use crate::wire::TRACEPARENT_LEN_MAX;
+use crate::wire::{Pair, TRACEPARENT_LEN_MAX};
 
+/// Names and values of headers or trailers, as the host holds them for the time of one event: names in lower case, pseudo headers
+/// included, a repeated name once for each value.
+pub type Headers<'a> = &'a [(&'a [u8], &'a [u8])];
 /// Reads up to so many bytes of the body that the proxy holds.
-pub type BodyReader<'a> = &'a dyn Fn(usize) -> Result<Vec<u8>, Unreadable>;
+pub type BodyReader<'a> = &'a dyn Fn(usize) -> Result<Cow<'a, [u8]>, Unreadable>;
 /// Reads a string of Envoy's dynamic metadata.
 pub type MetadataReader<'a> = &'a dyn Fn(&[String]) -> Result<Option<Vec<u8>>, Unreadable>;
 
 /// The mode in the route's metadata.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ModeWord {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModeWord<'a> {
     Unset,
-    Word(Vec<u8>),
+    Word(&'a [u8]),
     /// The proxy did not answer.
     Unreadable,
 }
 
 /// The head of a request.
 pub struct RequestHead<'a> {
-    /// Names in lower case, pseudo headers included.
-    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
-    pub mode: ModeWord,
+    pub headers: Headers<'a>,
+    pub mode: ModeWord<'a>,
     pub metadata: MetadataReader<'a>,
 }
 
@@ -83,7 +85,7 @@ pub enum Event<'a> {
     },
     /// Trailers end a request whose body had no end marker.
     RequestTrailers {
-        trailers: Result<Vec<(Vec<u8>, Vec<u8>)>, Unreadable>,
+        trailers: Result<Headers<'a>, Unreadable>,
         read: BodyReader<'a>,
     },
     /// The server's answer, or the call's failure.
@@ -111,17 +113,17 @@ pub enum Event<'a> {
     TrailersFailed,
 }
 
-/// Something that the filter does, in the order given.
+/// Something that the filter does, in the order given. It borrows from its event what the event has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum Effect<'a> {
     /// Removes a header that clients may not send. Failing is [`Event::HostFailed`].
-    StripHeader(String),
+    StripHeader(&'a str),
     /// Removes a trailer that clients may not send. Failing is [`Event::TrailersFailed`].
-    StripTrailer(String),
+    StripTrailer(&'a str),
     /// Adds a header about the decision for the gateway. For information: a failure has no effect.
     SetHeader {
-        name: String,
-        value: String,
+        name: Cow<'a, str>,
+        value: &'a str,
     },
     /// Sends the check to the server, now or when its turn comes ([`Stream::check_sent`]). Failing is [`Event::NotSent`].
     ///
@@ -139,8 +141,8 @@ pub enum Effect {
     /// Answers the request. Failing is [`Event::HostFailed`].
     Respond {
         status: u32,
-        headers: Vec<(String, String)>,
-        body: Vec<u8>,
+        headers: Vec<Pair<'a>>,
+        body: Cow<'a, [u8]>,
     },
     /// Ends the stream without an answer. If that fails too, the request stays paused.
     Reset,
@@ -167,16 +169,16 @@ pub enum Action {
 
 /// The reaction to an event.
 #[derive(Debug, Default)]
-pub struct Step {
-    pub effects: Vec<Effect>,
+pub struct Step<'a> {
+    pub effects: Vec<Effect<'a>>,
     /// For request callbacks.
     pub action: Action,
     /// Forwarding means [`Effect::Resume`], since no request callback returns now.
     pub(super) resumes: bool,
 }
 
-impl Step {
-    pub(super) fn push(&mut self, effect: Effect) {
+impl<'a> Step<'a> {
+    pub(super) fn push(&mut self, effect: Effect<'a>) {
         self.effects.push(effect);
     }
 
@@ -188,9 +190,9 @@ impl Step {
     }
 }
 
-impl ModeWord {
+impl ModeWord<'_> {
     /// The mode in force. An unknown mode enforces: a typing error must not switch a limit off.
-    pub(super) fn in_force(&self, step: &mut Step, rule_mode: Mode) -> Mode {
+    pub(super) fn in_force(self, step: &mut Step<'_>, rule_mode: Mode) -> Mode {
         match self {
             Self::Unset => rule_mode,
             Self::Word(word) => std::str::from_utf8(word).ok().and_then(Mode::parse).unwrap_or_else(|| {
@@ -208,9 +210,9 @@ impl ModeWord {
 
 /// The names of headers or trailers that only Sluice may set, each once; also in the spelling of gateways that write names as
 /// variables (`X_SLUICE_CODE`).
-pub(super) fn own_names(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<String> {
+pub(super) fn own_names(pairs: Headers<'_>) -> Vec<&str> {
     let names = pairs.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok());
-    let mut names: Vec<String> = names.filter(|name| header::is_own(name)).map(str::to_owned).collect();
+    let mut names: Vec<&str> = names.filter(|name| header::is_own(name)).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -218,7 +220,7 @@ pub(super) fn own_names(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<String> {
 
 impl RequestHead<'_> {
     pub(super) fn traceparent(&self) -> Option<String> {
-        let mut values = self.headers.iter().filter(|(name, _)| name == b"traceparent").map(|(_, value)| value);
+        let mut values = self.headers.iter().filter(|(name, _)| *name == b"traceparent").map(|(_, value)| value);
         // A header that comes twice is ignored.
         let (Some(value), None) = (values.next(), values.next()) else { return None };
         let text = std::str::from_utf8(value).ok()?;
@@ -227,7 +229,7 @@ impl RequestHead<'_> {
     }
 
     fn first(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(own, _)| own == name.as_bytes()).map(|(_, value)| value.as_slice())
+        self.headers.iter().find(|(own, _)| *own == name.as_bytes()).map(|(_, value)| *value)
     }
 }
 
@@ -241,7 +243,7 @@ impl Head for RequestHead<'_> {
     }
 
     fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
+        self.headers.iter().copied()
     }
 
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {

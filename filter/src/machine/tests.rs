@@ -41,23 +41,20 @@ fn answer_with(code: &str, more: &[(&str, &str)]) -> Vec<u8> {
         .encode_to_vec()
 }
 
+const HEADERS: Headers<'static> =
+    &[(b":method", b"POST"), (b":path", b"/v1/merchants/m/payments"), (b"content-type", b"application/json")];
+
 /// Events by number, for sequences that no proxy would send.
 fn event(number: u8, message: &[u8]) -> Event<'_> {
-    let header = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
-    let headers = vec![
-        header(":method", "POST"),
-        header(":path", "/v1/merchants/m/payments"),
-        header("content-type", "application/json"),
-    ];
-    let head = RequestHead { headers, mode: ModeWord::Unset, metadata: &|_| Ok(None) };
-    let read: BodyReader<'_> = &|_| Ok(BODY.to_vec());
+    let head = RequestHead { headers: HEADERS, mode: ModeWord::Unset, metadata: &|_| Ok(None) };
+    let read: BodyReader<'_> = &|_| Ok(Cow::Borrowed(BODY));
     let ending = |status| Ending { status, tries: Some(1), ..Ending::default() };
     let headers_of_answer = AnswerHeaders { amounts: Ok(Vec::new()), outcomes: Ok(Vec::new()) };
     match number {
         0 => Event::RequestHeaders { head, end: false },
         1 => Event::RequestBody { size: BODY.len(), end: true, read },
         2 => Event::RequestBody { size: 1 << 20, end: false, read },
-        3 => Event::RequestTrailers { trailers: Ok(vec![header("x-sluice-code", "ADMITTED")]), read },
+        3 => Event::RequestTrailers { trailers: Ok(&[(b"x-sluice-code", b"ADMITTED")]), read },
         10 => Event::RequestTrailers { trailers: Err(Unreadable), read },
         11 => Event::DelayOver,
         12 => Event::NotDelayed,

@@ -1,16 +1,18 @@
 //! The server's answers, read from untrusted bytes.
 
+use std::borrow::Cow;
+
 use proto::header;
 use quota::Code;
 
 use super::fields::{Value, fields};
-use super::{NoAnswer, Reply};
+use super::{NoAnswer, Pair, Reply};
 use crate::delays::DELAY_MS_MAX;
 
 /// Reads an answer. The gRPC status is tested before the bytes; ambiguous bytes are no answer. A server whose store gave no answer
 /// has none either, whatever else it returns.
 #[must_use]
-pub fn reply(grpc_status: u32, message: Option<&[u8]>) -> Reply {
+pub fn reply(grpc_status: u32, message: Option<&[u8]>) -> Reply<'_> {
     match decided(grpc_status, message) {
         Ok(
             Reply::Pass { code: Code::StoreUnavailable, .. } | Reply::Refuse { code: Some(Code::StoreUnavailable), .. },
@@ -20,7 +22,7 @@ pub fn reply(grpc_status: u32, message: Option<&[u8]>) -> Reply {
     }
 }
 
-fn decided(grpc_status: u32, message: Option<&[u8]>) -> Result<Reply, &'static str> {
+fn decided(grpc_status: u32, message: Option<&[u8]>) -> Result<Reply<'_>, &'static str> {
     if grpc_status != 0 {
         return Err("the call failed");
     }
@@ -73,7 +75,7 @@ fn number(status: &[u8]) -> Option<u64> {
     Some(code)
 }
 
-fn pass(ok: &[u8], decided: &[u8]) -> Result<Reply, &'static str> {
+fn pass<'a>(ok: &'a [u8], decided: &'a [u8]) -> Result<Reply<'a>, &'static str> {
     let mut headers = Vec::new();
     let read = fields(ok, |tag, value| match (tag, value) {
         (2, Value::Bytes(option)) => {
@@ -88,16 +90,16 @@ fn pass(ok: &[u8], decided: &[u8]) -> Result<Reply, &'static str> {
     let delay = value(&headers, header::DELAY_MS).map_or(Ok(0), str::parse::<u64>);
     let delay_ms = delay.map_err(|_| "the answer's delay is not a number of milliseconds")?;
     let delay_ms = u32::try_from(delay_ms).unwrap_or(u32::MAX).min(DELAY_MS_MAX);
-    Ok(Reply::Pass { code, headers, delay_ms, decided: decided.to_vec() })
+    Ok(Reply::Pass { code, headers, delay_ms, decided })
 }
 
-fn refuse(denied: &[u8], decided: &[u8]) -> Result<Reply, &'static str> {
-    let (mut status, mut headers, mut body) = (None, Vec::new(), Vec::new());
+fn refuse<'a>(denied: &'a [u8], decided: &'a [u8]) -> Result<Reply<'a>, &'static str> {
+    let (mut status, mut headers, mut body) = (None, Vec::new(), &[][..]);
     let read = fields(denied, |tag, value| {
         match (tag, value) {
             (1, Value::Bytes(bytes)) => status = u32::try_from(number(bytes)?).ok(),
             (2, Value::Bytes(option)) => headers.extend(pair(option)?),
-            (3, Value::Bytes(bytes)) => body = std::str::from_utf8(bytes).ok()?.as_bytes().to_vec(),
+            (3, Value::Bytes(bytes)) => body = std::str::from_utf8(bytes).ok()?.as_bytes(),
             (1..=3, _) => return None,
             _ => {}
         }
@@ -105,12 +107,12 @@ fn refuse(denied: &[u8], decided: &[u8]) -> Result<Reply, &'static str> {
     });
     read.ok_or("the answer cannot be decoded")?;
     let status = status.filter(|status| (400..=599).contains(status)).unwrap_or(403);
-    Ok(Reply::Refuse { code: code_of(&headers), status, headers, body, decided: decided.to_vec() })
+    Ok(Reply::Refuse { code: code_of(&headers), status, headers, body, decided })
 }
 
 /// A header of an answer, its name in lower case; none where it has no name, or one of a pseudo header, which is nothing that an
 /// answer may set. The outer option is that of bytes that cannot be read.
-fn pair(option: &[u8]) -> Option<Option<(String, String)>> {
+fn pair(option: &[u8]) -> Option<Option<Pair<'_>>> {
     let mut header = None;
     let (mut name, mut text) = ("", "");
     fields(option, |tag, value| {
@@ -131,15 +133,23 @@ fn pair(option: &[u8]) -> Option<Option<(String, String)>> {
         Some(())
     })?;
     let named = !name.is_empty() && !name.starts_with(':');
-    Some(named.then(|| (name.to_ascii_lowercase(), text.to_owned())))
+    Some(named.then(|| (lower(name), text)))
 }
 
-fn code_of(headers: &[(String, String)]) -> Option<Code> {
+fn lower(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+fn code_of(headers: &[Pair<'_>]) -> Option<Code> {
     value(headers, header::CODE).and_then(Code::parse)
 }
 
 /// The value of a header of an answer.
 #[must_use]
-pub fn value<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+pub fn value<'a>(headers: &[Pair<'a>], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(own, _)| own == name).map(|(_, value)| *value)
 }

@@ -1,15 +1,17 @@
 //! Headers as the proxy's ABI has them: a count, the sizes, then the texts with a zero byte after each.
 
+use super::Pair;
+
 /// Writes headers as the ABI has them: a count, the sizes, then the texts with a zero byte after each.
 #[must_use]
-pub fn encode_pairs(pairs: &[(String, String)]) -> Vec<u8> {
+pub fn encode_pairs(pairs: &[Pair<'_>]) -> Vec<u8> {
     let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
     let mut bytes = u32::try_from(pairs.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
     for (name, value) in pairs {
         bytes.extend(size(name));
         bytes.extend(size(value));
     }
-    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+    for text in pairs.iter().flat_map(|(name, value)| [name.as_ref(), value]) {
         bytes.extend(text.as_bytes());
         bytes.push(0);
     }
@@ -18,7 +20,7 @@ pub fn encode_pairs(pairs: &[(String, String)]) -> Vec<u8> {
 
 /// Reads headers as the ABI has them; `None` if the bytes are not valid.
 #[must_use]
-pub fn decode_pairs(bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+pub fn decode_pairs(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     if bytes.is_empty() {
         return Some(Vec::new());
     }
@@ -32,7 +34,7 @@ pub fn decode_pairs(bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
         let (name, after) = terminated(texts, name_size)?;
         let (value, after) = terminated(after, value_size)?;
         texts = after;
-        pairs.push((name.to_vec(), value.to_vec()));
+        pairs.push((name, value));
     }
     Some(pairs)
 }

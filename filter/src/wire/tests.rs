@@ -69,10 +69,9 @@ fn a_question_is_the_contracts_message() {
 
 #[test]
 fn pairs_survive_the_way_and_damage_is_noticed() {
-    let pairs = vec![("a".to_owned(), String::new()), ("b\u{e9}".to_owned(), "x y".to_owned())];
+    let pairs = [("a".into(), ""), ("b\u{e9}".into(), "x y")];
     let bytes = encode_pairs(&pairs);
-    let expected: Vec<(Vec<u8>, Vec<u8>)> =
-        pairs.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect();
+    let expected: Vec<(&[u8], &[u8])> = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
     assert_eq!(decode_pairs(&bytes), Some(expected));
     assert_eq!(decode_pairs(&[]), Some(Vec::new()));
     for cut in 1..bytes.len() {
@@ -151,10 +150,10 @@ fn answers_are_read_as_the_contract_writes_them() {
     let ok = Some(HttpResponse::OkResponse(OkHttpResponse { headers: headers.clone() }));
     let answer =
         CheckResponse { status: status(0), http_response: ok.clone(), dynamic_metadata: b"x".to_vec() }.encode_to_vec();
-    let expected = vec![("x-sluice-code".to_owned(), "ADMITTED".to_owned())];
+    let expected = vec![("x-sluice-code".into(), "ADMITTED")];
     assert_eq!(
         reply(0, Some(&answer)),
-        Reply::Pass { code: Code::Admitted, headers: expected, delay_ms: 0, decided: b"x".to_vec() }
+        Reply::Pass { code: Code::Admitted, headers: expected, delay_ms: 0, decided: b"x" }
     );
     let denied = |code| {
         Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
@@ -166,10 +165,9 @@ fn answers_are_read_as_the_contract_writes_them() {
     for (code, expected) in [(429, 429), (200, 403), (0, 403), (-1, 403), (600, 403)] {
         let answer = CheckResponse { status: status(7), http_response: denied(code), ..CheckResponse::default() }
             .encode_to_vec();
-        let headers = vec![("x-sluice-code".to_owned(), "DAILY_AMOUNT".to_owned())];
-        let body = "{\u{e9}}".as_bytes().to_vec();
-        let decided = Vec::new();
-        let refuse = Reply::Refuse { code: Some(Code::DailyAmount), status: expected, headers, body, decided };
+        let headers = vec![("x-sluice-code".into(), "DAILY_AMOUNT")];
+        let body = "{\u{e9}}".as_bytes();
+        let refuse = Reply::Refuse { code: Some(Code::DailyAmount), status: expected, headers, body, decided: &[] };
         assert_eq!(reply(0, Some(&answer)), refuse, "{code}");
     }
     // A status and a response that do not belong together, two responses, and none.

@@ -147,8 +147,9 @@ fn give(call: &mut Call<'_>, bytes: &[u8], data: u32, size: u32) -> u32 {
 }
 
 fn pairs(call: &mut Call<'_>, at: u32, size: u32) -> Vec<(String, String)> {
-    let decoded = filter::wire::decode_pairs(&bytes(call, at, size)).unwrap();
-    let string = |bytes| String::from_utf8(bytes).unwrap();
+    let bytes = bytes(call, at, size);
+    let decoded = filter::wire::decode_pairs(&bytes).unwrap();
+    let string = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     decoded.into_iter().map(|(name, value)| (string(name), string(value))).collect()
 }
 

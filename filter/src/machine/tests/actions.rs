@@ -85,21 +85,15 @@ fn own_fields(message: &[u8]) -> String {
     words.join(" ")
 }
 
-fn play(case: &Case, mode: ModeWord, on_error: &str) -> Seen {
+fn play(case: &Case, mode: ModeWord<'_>, on_error: &str) -> Seen {
     let extract = extracts(case.rule);
     let plugin = plugin(&format!(r#"{{{}, "extract": {extract}, "on_error": "{on_error}"}}"#, case.rule));
     let body = format!(r#"{{"order_no": "o", "currency": "USD"{}}}"#, case.body);
-    let header = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
-    let headers = vec![
-        header(":method", "POST"),
-        header(":path", "/v1/merchants/m/payments"),
-        header("content-type", "application/json"),
-    ];
     let mut stream = Stream::new(Arc::new(plugin), 1);
     let mut seen = Seen::default();
-    let head = RequestHead { headers, mode, metadata: &|_| Ok(None) };
+    let head = RequestHead { headers: HEADERS, mode, metadata: &|_| Ok(None) };
     step(&mut stream, Event::RequestHeaders { head, end: false }, case, &mut seen);
-    let read: BodyReader<'_> = &|_| Ok(body.as_bytes().to_vec());
+    let read: BodyReader<'_> = &|_| Ok(Cow::Borrowed(body.as_bytes()));
     step(&mut stream, Event::RequestBody { size: body.len(), end: true, read }, case, &mut seen);
     let refusal = |code: &str, status| {
         let header = Some(HeaderValue { key: "x-sluice-code".into(), value: code.into() });
@@ -352,7 +346,7 @@ fn on_routes_that_go_on_without_an_answer_the_gateways_deeds_are_told() {
         let cases = [(Answer::Fails, 200), (Answer::Fails, 422), (Answer::NotSent, 200), (Answer::NotSent, 422)];
         let waited = [(Answer::Waited, 200), (Answer::Waited, 422)].into_iter().zip(expected.into_iter().skip(2));
         for ((answer, status), report) in cases.into_iter().zip(expected).chain(waited) {
-            for (mode, on_error) in [(ModeWord::Unset, "allow"), (ModeWord::Word(b"shadow".to_vec()), "deny")] {
+            for (mode, on_error) in [(ModeWord::Unset, "allow"), (ModeWord::Word(b"shadow"), "deny")] {
                 let response = Some((status, &[][..]));
                 let case = Case { rule, body, answer, response, end: (Some(status), 0) };
                 let seen = play(&case, mode, on_error);
@@ -464,12 +458,12 @@ fn shadow_refuses_nothing_and_tells_only_what_was_admitted() {
     for (rule, body, _, code) in ACTIONS {
         for answer in [Answer::Passes("ORDER_UNKNOWN"), Answer::Refuses("DAILY_AMOUNT", 429)] {
             let case = Case { rule, body, answer, response: Some((200, &[])), end: (Some(200), 0) };
-            let seen = play(&case, ModeWord::Word(b"shadow".to_vec()), "deny");
+            let seen = play(&case, ModeWord::Word(b"shadow"), "deny");
             assert!(seen.went_on && seen.reports.is_empty(), "{case:?}: {seen:?}");
             assert!(seen.counted.contains(&Stat::ShadowRefused), "{case:?}: {seen:?}");
         }
         let case = Case { rule, body, answer: Answer::Passes(code), response: Some((200, &[])), end: (Some(200), 0) };
         let enforced = play(&case, ModeWord::Unset, "deny");
-        assert_eq!(play(&case, ModeWord::Word(b"shadow".to_vec()), "deny").reports, enforced.reports, "{case:?}");
+        assert_eq!(play(&case, ModeWord::Word(b"shadow"), "deny").reports, enforced.reports, "{case:?}");
     }
 }

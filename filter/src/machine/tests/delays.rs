@@ -5,15 +5,13 @@ use crate::delays::DELAY_MS_MAX;
 use crate::follow_up::Kind;
 
 /// Passes these events to a fresh stream and returns every effect; the delay fails if `full`.
-fn effects(delay_ms: &str, mode: ModeWord, full: bool, numbers: &[u8]) -> Vec<Effect> {
-    let message = delayed_answer("ADMITTED", Some(delay_ms));
+fn effects(delay_ms: &str, mode: ModeWord<'static>, full: bool, numbers: &[u8]) -> Vec<Effect<'static>> {
+    let message = delayed_answer("ADMITTED", Some(delay_ms)).leak();
     let mut stream = Stream::new(Arc::new(plugin("{}")), 1);
     let mut seen = Vec::new();
     for number in numbers {
-        let event = match event(*number, &message) {
-            Event::RequestHeaders { head, end } => {
-                Event::RequestHeaders { head: RequestHead { mode: mode.clone(), ..head }, end }
-            }
+        let event = match event(*number, message) {
+            Event::RequestHeaders { head, end } => Event::RequestHeaders { head: RequestHead { mode, ..head }, end },
             other => other,
         };
         drive(&mut stream, event, &mut |effect| {
@@ -25,25 +23,25 @@ fn effects(delay_ms: &str, mode: ModeWord, full: bool, numbers: &[u8]) -> Vec<Ef
     seen
 }
 
-fn delays(effects: &[Effect]) -> Vec<u32> {
-    let delay = |effect: &Effect| match effect {
+fn delays(effects: &[Effect<'_>]) -> Vec<u32> {
+    let delay = |effect: &Effect<'_>| match effect {
         Effect::Delay { delay_ms } => Some(*delay_ms),
         _ => None,
     };
     effects.iter().filter_map(delay).collect()
 }
 
-fn resumes(effects: &[Effect]) -> usize {
+fn resumes(effects: &[Effect<'_>]) -> usize {
     effects.iter().filter(|effect| **effect == Effect::Resume).count()
 }
 
-fn voids(effects: &[Effect]) -> usize {
+fn voids(effects: &[Effect<'_>]) -> usize {
     effects.iter().filter(|effect| matches!(effect, Effect::FollowUp(own) if own.kind == Kind::Void)).count()
 }
 
 #[test]
 fn the_answer_says_how_long() {
-    let shadow = || ModeWord::Word(b"shadow".to_vec());
+    let shadow = || ModeWord::Word(b"shadow");
     let table = [
         ("1", ModeWord::Unset, vec![1], 0),
         ("0750", ModeWord::Unset, vec![750], 0),
@@ -104,7 +102,7 @@ fn where_too_many_wait_the_payment_is_refused_and_its_charge_returned() {
         panic!("{seen:?}")
     };
     for header in [("x-sluice-code", "THROTTLED"), ("retry-after", "1")] {
-        assert!(headers.contains(&(header.0.to_owned(), header.1.to_owned())), "{headers:?}");
+        assert!(headers.contains(&(header.0.into(), header.1)), "{headers:?}");
     }
     assert!(seen.contains(&Effect::Count(Stat::NotDelayed)));
 }
