@@ -9,6 +9,7 @@
 
 #![expect(unsafe_code, reason = "Envoy's functions take and return raw addresses")]
 
+use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,16 +38,21 @@ impl Buffer {
         Self { data: bytes.as_ptr(), length: bytes.len() }
     }
 
-    /// A copy of the bytes.
-    ///
     /// # Safety
-    /// The buffer is empty, or its bytes can be read.
-    pub unsafe fn copy(self) -> Vec<u8> {
+    /// The buffer is empty, or its bytes can be read, for the time given.
+    unsafe fn bytes<'a>(self) -> &'a [u8] {
         if self.data.is_null() || self.length == 0 {
-            return Vec::new();
+            return &[];
         }
         // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts(self.data, self.length) }.to_vec()
+        unsafe { std::slice::from_raw_parts(self.data, self.length) }
+    }
+
+    /// # Safety
+    /// The buffer is empty, or its bytes can be read.
+    unsafe fn copy(self) -> Vec<u8> {
+        // SAFETY: as above.
+        unsafe { self.bytes() }.to_vec()
     }
 }
 
@@ -401,22 +407,56 @@ pub struct StreamHandle<'a> {
     callback: PhantomData<&'a ()>,
 }
 
-impl StreamHandle<'_> {
+/// The headers of a map in one piece.
+#[derive(Debug)]
+pub struct HeaderCopy {
+    bytes: Vec<u8>,
+    /// Where each name ends, and each value.
+    ends: Vec<(usize, usize)>,
+}
+
+impl HeaderCopy {
+    /// The names and values.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(&[u8], &[u8])> {
+        let mut start = 0;
+        let pairs = self.ends.iter().map(|(name_end, end)| {
+            let pair = (&self.bytes.get(start..*name_end), &self.bytes.get(*name_end..*end));
+            start = *end;
+            (pair.0.unwrap_or_default(), pair.1.unwrap_or_default())
+        });
+        pairs.collect()
+    }
+}
+
+impl<'a> StreamHandle<'a> {
     fn new(stream: Pointer) -> Option<Self> {
         Some(Self { stream, callbacks: callbacks()?, callback: PhantomData })
     }
 
-    /// Every header of a map; `None` where there is no such map.
+    /// Every header of a map, copied: Envoy's own bytes may go when a header is set or removed. `None` where there is no such map.
     #[must_use]
-    pub fn headers(&self, map: Map) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn headers(&self, map: Map) -> Option<HeaderCopy> {
         // SAFETY: the stream is there within the callback.
         let count = unsafe { (self.callbacks.headers_size)(self.stream, map as u32) };
         let mut headers = vec![HeaderBuffer { name: Buffer::EMPTY, value: Buffer::EMPTY }; count];
-        // SAFETY: there is room for all headers; their bytes stay until the map is changed.
-        unsafe {
-            (self.callbacks.headers)(self.stream, map as u32, headers.as_mut_ptr())
-                .then(|| headers.iter().map(|header| (header.name.copy(), header.value.copy())).collect())
+        // SAFETY: there is room for all headers.
+        if !unsafe { (self.callbacks.headers)(self.stream, map as u32, headers.as_mut_ptr()) } {
+            return None;
         }
+        let size = |header: &HeaderBuffer| header.name.length.saturating_add(header.value.length);
+        let bytes = Vec::with_capacity(headers.iter().map(size).fold(0, usize::saturating_add));
+        let mut copy = HeaderCopy { bytes, ends: Vec::with_capacity(headers.len()) };
+        for HeaderBuffer { name, value } in headers {
+            // SAFETY: the map was not changed since.
+            unsafe {
+                copy.bytes.extend_from_slice(name.bytes());
+                let end = copy.bytes.len();
+                copy.bytes.extend_from_slice(value.bytes());
+                copy.ends.push((end, copy.bytes.len()));
+            }
+        }
+        Some(copy)
     }
 
     /// Every value of a header. None where the header is not there, or the map is not.
@@ -474,21 +514,26 @@ impl StreamHandle<'_> {
         self.body_parts().iter().map(size).fold(0, usize::saturating_add)
     }
 
-    /// Up to `max` bytes of the body so far.
+    /// Up to `max` bytes of the body so far. Nothing here changes it, so a body in one piece is lent.
     #[must_use]
-    pub fn body(&self, max: usize) -> Vec<u8> {
-        let mut body = Vec::with_capacity(self.body_size().min(max));
+    pub fn body(&self, max: usize) -> Cow<'a, [u8]> {
+        let mut body = Cow::Borrowed::<[u8]>(&[]);
         for part in self.body_parts() {
             // SAFETY: the stream is there within the callback.
             let count = unsafe { (self.callbacks.body_chunks_size)(self.stream, *part) };
             let mut chunks = vec![Buffer::EMPTY; count];
-            // SAFETY: there is room for all chunks; their bytes stay until the end of the callback.
-            unsafe {
-                if count > 0 && (self.callbacks.body_chunks)(self.stream, *part, chunks.as_mut_ptr()) {
-                    for chunk in chunks {
-                        let left = max.saturating_sub(body.len());
-                        body.extend(Buffer { length: chunk.length.min(left), ..chunk }.copy());
-                    }
+            // SAFETY: there is room for all chunks.
+            if count == 0 || !unsafe { (self.callbacks.body_chunks)(self.stream, *part, chunks.as_mut_ptr()) } {
+                continue;
+            }
+            for chunk in chunks {
+                let length = chunk.length.min(max.saturating_sub(body.len()));
+                // SAFETY: Envoy keeps the bytes until the end of the callback, or until the body is changed.
+                let bytes: &'a [u8] = unsafe { Buffer { length, ..chunk }.bytes() };
+                if body.is_empty() {
+                    body = Cow::Borrowed(bytes);
+                } else if !bytes.is_empty() {
+                    body.to_mut().extend_from_slice(bytes);
                 }
             }
         }

@@ -235,7 +235,7 @@ impl Engine {
             }
             Message::FollowUps { config, follow_ups } => {
                 for follow_up in follow_ups {
-                    shared.count(follow_up.kind.sent());
+                    self.shared.count(follow_up.kind.sent());
                     self.submit(config, FollowUp { tries: 1, ..follow_up }, calls);
                 }
             }

@@ -13,13 +13,12 @@ use filter::machine::{
 };
 use filter::outcome::{Ending, EndingReader, UNKNOWN};
 use filter::record::STATE_NAME;
-use filter::stats::Stat;
 use filter::wire;
 use proto::{PROBLEM_CONTENT_TYPE, header};
 use quota::Code;
 use sluice_rules::Unreadable;
 
-use crate::abi::{self, Attribute, Level, Map, Metadata, StreamHandle};
+use crate::abi::{self, Attribute, HeaderCopy, Level, Map, Metadata, StreamHandle};
 use crate::config::{Config, next_attempt};
 use crate::engine::Message;
 use crate::link::{Check, Incoming, Link};
@@ -111,15 +110,11 @@ impl Filter {
     pub fn request_headers(&mut self, envoy: StreamHandle<'_>, end: bool) -> Reaction {
         #[cfg(feature = "trap")]
         trap::request(&envoy);
-        let event = match envoy.headers(Map::RequestHeaders) {
-            Some(headers) => {
-                let head =
-                    RequestHead { headers, mode: mode_word(&envoy), metadata: &|path: &[String]| metadata(&envoy, path) };
-                return self.event(envoy, Event::RequestHeaders { head, end });
-            }
-            None => Event::HostFailed,
-        };
-        self.event(envoy, event)
+        let Some(headers) = envoy.headers(Map::RequestHeaders) else { return self.event(envoy, Event::HostFailed) };
+        let (headers, mode) = (headers.pairs(), mode(&envoy));
+        let mode = mode.as_deref().map_or(ModeWord::Unset, ModeWord::Word);
+        let head = RequestHead { headers: &headers, mode, metadata: &|path: &[String]| metadata(&envoy, path) };
+        self.event(envoy, Event::RequestHeaders { head, end })
     }
 
     pub fn request_body(&mut self, envoy: StreamHandle<'_>, end: bool) -> Reaction {
@@ -132,7 +127,9 @@ impl Filter {
         if let (Some(stream), Some(_)) = (&mut self.stream, &self.actions.check) {
             stream.check_sent();
         }
-        let trailers = envoy.headers(Map::RequestTrailers).ok_or(Unreadable);
+        let trailers = envoy.headers(Map::RequestTrailers);
+        let trailers = trailers.as_ref().map(HeaderCopy::pairs);
+        let trailers = trailers.as_deref().ok_or(Unreadable);
         let read = |max: usize| Ok(envoy.body(max));
         self.event(envoy, Event::RequestTrailers { trailers, read: &read })
     }
@@ -265,18 +262,19 @@ impl Drop for Filter {
 }
 
 impl Actions {
-    fn perform(&mut self, envoy: Option<StreamHandle<'_>>, effect: Effect) -> Result<(), Failed> {
+    fn perform(&mut self, envoy: Option<StreamHandle<'_>>, effect: Effect<'_>) -> Result<(), Failed> {
         let on = |done: bool| if done { Ok(()) } else { Err(Failed) };
         match (effect, envoy) {
-            (Effect::StripHeader(name), Some(envoy)) => on(envoy.remove_header(Map::RequestHeaders, &name))?,
-            (Effect::StripTrailer(name), Some(envoy)) => on(envoy.remove_header(Map::RequestTrailers, &name))?,
-            (Effect::SetHeader { name, value }, Some(envoy)) => on(envoy.set_request_header(&name, &value))?,
+            (Effect::StripHeader(name), Some(envoy)) => on(envoy.remove_header(Map::RequestHeaders, name))?,
+            (Effect::StripTrailer(name), Some(envoy)) => on(envoy.remove_header(Map::RequestTrailers, name))?,
+            (Effect::SetHeader { name, value }, Some(envoy)) => on(envoy.set_request_header(&name, value))?,
             (Effect::Check { message, timeout_ms }, Some(envoy)) => self.send_check(&envoy, message, timeout_ms)?,
             (Effect::Delay { delay_ms }, Some(envoy)) => self.delay(&envoy, delay_ms)?,
             (Effect::Resume, Some(_)) => self.then = Then::Resume,
             (Effect::Respond { status, headers, body }, Some(_)) => {
                 let details = details(wire::value(&headers, header::CODE));
-                self.then = Then::Respond { status, details, headers, body };
+                let headers = headers.into_iter().map(|(name, value)| (name.into_owned(), value.to_owned())).collect();
+                self.then = Then::Respond { status, details, headers, body: body.into_owned() };
             }
             (Effect::Reset, Some(_)) => self.then = Then::Reset,
             (Effect::Show(object), Some(envoy)) => envoy.set_metadata(STATE_NAME, &object),
@@ -362,13 +360,13 @@ fn warn(text: &str) {
 }
 
 /// What the route's metadata says. A value that is no text is an unknown mode.
-fn mode_word(envoy: &StreamHandle<'_>) -> ModeWord {
+fn mode(envoy: &StreamHandle<'_>) -> Option<Vec<u8>> {
     const NAMESPACE: &str = "sluice";
     const KEY: &str = "mode";
     if !envoy.has_metadata(Metadata::Route, NAMESPACE, KEY) {
-        return ModeWord::Unset;
+        return None;
     }
-    ModeWord::Word(envoy.metadata_text(Metadata::Route, NAMESPACE, KEY).unwrap_or_default())
+    Some(envoy.metadata_text(Metadata::Route, NAMESPACE, KEY).unwrap_or_default())
 }
 
 /// A value of dynamic metadata: a text as it is, a number as its eight bytes, as the wasm filter gets both. Other values cannot be
