@@ -260,8 +260,12 @@ pub fn concurrency() -> u32 {
 
 /// Keeps the module in the process: its thread runs on when Envoy drops the last configuration.
 fn stay_loaded() {
-    let mut info =
-        DlInfo { file: std::ptr::null(), base: std::ptr::null_mut(), symbol: std::ptr::null(), address: std::ptr::null_mut() };
+    let mut info = DlInfo {
+        file: std::ptr::null(),
+        base: std::ptr::null_mut(),
+        symbol: std::ptr::null(),
+        address: std::ptr::null_mut(),
+    };
     let own: extern "C" fn() -> *const c_char = envoy_dynamic_module_on_program_init;
     // SAFETY: the linker writes one structure within the call; the file's name is its own and stays.
     unsafe {
@@ -469,7 +473,8 @@ impl<'a> StreamHandle<'a> {
             // SAFETY: Envoy reads the name and writes a buffer and a number within the call; the bytes stay until the map is changed.
             let value = unsafe {
                 let (name, index) = (Buffer::of(name.as_bytes()), values.len());
-                let found = (self.callbacks.header)(self.stream, map as u32, name, &raw mut value, index, &raw mut count);
+                let found =
+                    (self.callbacks.header)(self.stream, map as u32, name, &raw mut value, index, &raw mut count);
                 if !found || values.len() >= count {
                     break;
                 }
@@ -588,9 +593,7 @@ impl<'a> StreamHandle<'a> {
     pub fn text(&self, attribute: Attribute) -> Option<Vec<u8>> {
         let mut value = Buffer::EMPTY;
         // SAFETY: Envoy writes a buffer within the call; its bytes stay until the end of the callback.
-        unsafe {
-            (self.callbacks.attribute_text)(self.stream, attribute as u32, &raw mut value).then(|| value.copy())
-        }
+        unsafe { (self.callbacks.attribute_text)(self.stream, attribute as u32, &raw mut value).then(|| value.copy()) }
     }
 
     /// A number about the stream.
@@ -665,7 +668,9 @@ pub extern "C" fn envoy_dynamic_module_on_program_init() -> *const c_char {
         _ if callbacks().is_some() => {
             quietly(|| {
                 stay_loaded();
-                std::panic::set_hook(Box::new(|info| log(Level::Error, &format!("sluice: the filter panicked: {info}"))));
+                std::panic::set_hook(Box::new(|info| {
+                    log(Level::Error, &format!("sluice: the filter panicked: {info}"))
+                }));
             });
             VERSION.as_ptr()
         }
@@ -760,7 +765,8 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_new(
         Arc::increment_strong_count(config.cast::<Config>());
         Arc::from_raw(config.cast::<Config>())
     };
-    catch_unwind(AssertUnwindSafe(|| Box::into_raw(Box::new(Filter::new(config))))).map_or(std::ptr::null(), |filter| filter.cast_const().cast())
+    catch_unwind(AssertUnwindSafe(|| Box::into_raw(Box::new(Filter::new(config)))))
+        .map_or(std::ptr::null(), |filter| filter.cast_const().cast())
 }
 
 /// # Safety
@@ -866,7 +872,10 @@ pub extern "C" fn envoy_dynamic_module_on_http_filter_per_route_config_new(
     _name: Buffer,
     _text: Buffer,
 ) -> *const c_void {
-    log(Level::Error, "sluice: a route has no configuration of its own: set its mode in the route's metadata, or disable the filter");
+    log(
+        Level::Error,
+        "sluice: a route has no configuration of its own: set its mode in the route's metadata, or disable the filter",
+    );
     std::ptr::null()
 }
 

@@ -94,7 +94,7 @@ pub struct Engine {
 struct Shared {
     /// The configuration of each call, and how many checks and follow-ups it has.
     calls: BTreeMap<u32, (u64, usize)>,
-    next_token: u32,
+    last_token: u32,
     follow_ups: FollowUps,
     /// When follow-ups are looked at next.
     tick_ms: u64,
@@ -166,8 +166,8 @@ impl<C: Calls> Carrier<Arc<Link>> for Host<'_, C> {
     }
 
     fn call(&mut self, cluster: &Arc<str>, batch: &Batch<Arc<Link>>, timeout_ms: u32) -> Option<u32> {
-        let token = self.shared.next_token;
-        self.shared.next_token = token.wrapping_add(1);
+        let token = self.shared.last_token.wrapping_add(1);
+        self.shared.last_token = token;
         self.shared.calls.insert(token, (self.config, batch.len()));
         let mut messages = batch.messages();
         // One check is sent as the standard call.

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use filter::follow_up::FollowUp;
-use filter::machine::{
-    Action, AnswerHeaders, Effect, Event, Failed, ModeWord, RequestHead, Stream, drive,
-};
+use filter::machine::{Action, AnswerHeaders, Effect, Event, Failed, ModeWord, RequestHead, Stream, drive};
 use filter::outcome::{Ending, EndingReader, UNKNOWN};
 use filter::record::STATE_NAME;
 use filter::wire;
@@ -148,7 +146,8 @@ impl Filter {
         if !failure && !stream.awaits_answer() {
             return Reaction::ON;
         }
-        let values = |name: Option<&str>| Ok(name.map_or_else(Vec::new, |name| envoy.header_values(Map::ResponseHeaders, name)));
+        let values =
+            |name: Option<&str>| Ok(name.map_or_else(Vec::new, |name| envoy.header_values(Map::ResponseHeaders, name)));
         let headers =
             AnswerHeaders { amounts: values(stream.amount_header()), outcomes: values(stream.outcome_header()) };
         let read = Ending::read(&EnvoyEnding(envoy), status, stream.outcome_header().is_some());

@@ -95,12 +95,7 @@ fn run(runtime: &Runtime, clock: Clock, mut receiver: UnboundedReceiver<Message>
 }
 
 /// Until nobody can send any more, which is never.
-async fn serve(
-    clock: Clock,
-    receiver: &mut UnboundedReceiver<Message>,
-    engine: &mut Engine,
-    clients: &mut Clients,
-) {
+async fn serve(clock: Clock, receiver: &mut UnboundedReceiver<Message>, engine: &mut Engine, clients: &mut Clients) {
     loop {
         let next = match engine.next_due_ms() {
             None => match receiver.recv().await {

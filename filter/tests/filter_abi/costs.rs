@@ -5,10 +5,10 @@ use serde_json::json;
 
 use filter::batch::{BATCH_MAX, QUEUE_MAX};
 
-use crate::batches::{ALONE, GONE, settle, status};
-use crate::host::GrpcCall;
-use crate::proxy::{Answer, PAUSE, Proxy, batch, passes};
-use crate::{BODY, PAYMENT, proxy};
+use super::batches::{ALONE, GONE, settle, status};
+use super::host::GrpcCall;
+use super::proxy::{Answer, PAUSE, Proxy, batch, passes};
+use super::{BODY, PAYMENT, proxy};
 
 /// Calls into the proxy for each admitted and paid payment: headers, mode, a stripped header; body, time; context, histogram,
 /// three headers for the gateway, going on; status, flags, filter state.
