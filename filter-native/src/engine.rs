@@ -33,6 +33,9 @@ pub enum Message {
     Delay { config: u64, due_ms: u64, link: Arc<Link> },
     /// A delayed stream has ended.
     NoDelay { due_ms: u64, stream: u32 },
+    /// A test wants a panic of the thread.
+    #[cfg(feature = "trap")]
+    Panic,
     /// A call has ended.
     Answer { token: u32, grpc_status: u32, message: Option<Vec<u8>> },
 }
@@ -46,6 +49,8 @@ impl fmt::Debug for Message {
             Self::FollowUps { .. } => "FollowUps",
             Self::Delay { .. } => "Delay",
             Self::NoDelay { .. } => "NoDelay",
+            #[cfg(feature = "trap")]
+            Self::Panic => "Panic",
             Self::Answer { .. } => "Answer",
         })
     }
@@ -94,6 +99,8 @@ pub struct Engine {
 struct Shared {
     /// The configuration of each call, and how many checks and follow-ups it has.
     calls: BTreeMap<u32, (u64, usize)>,
+    /// How many of them the gauge shows.
+    shown_calls: usize,
     last_token: u32,
     follow_ups: FollowUps,
     /// When follow-ups are looked at next.
@@ -247,6 +254,8 @@ impl Engine {
                 }
             }
             Message::NoDelay { due_ms, stream } => shared.delays.remove(due_ms, stream),
+            #[cfg(feature = "trap")]
+            Message::Panic => crate::stream::trap::panic(),
             Message::Answer { token, grpc_status, message } => {
                 let Some((config, size)) = shared.calls.remove(&token) else { return };
                 let mut host = Host { calls, shared, config, batch: Some(size) };
@@ -301,6 +310,12 @@ impl Engine {
                 exchange.expire(&mut host);
             }
             exchange.send(&mut host);
+        }
+        if shared.shown_calls != shared.calls.len()
+            && let Some(metrics) = &shared.metrics
+        {
+            shared.shown_calls = shared.calls.len();
+            metrics.set_calls(shared.shown_calls);
         }
     }
 

@@ -107,7 +107,7 @@ impl Filter {
 
     pub fn request_headers(&mut self, envoy: StreamHandle<'_>, end: bool) -> Reaction {
         #[cfg(feature = "trap")]
-        trap::request(&envoy);
+        trap::request(&envoy, &*self.actions.config.outlet);
         let Some(headers) = envoy.headers(Map::RequestHeaders) else { return self.event(envoy, Event::HostFailed) };
         let (headers, mode) = (headers.pairs(), mode(&envoy));
         let mode = mode.as_deref().map_or(ModeWord::Unset, ModeWord::Word);
@@ -134,7 +134,7 @@ impl Filter {
 
     pub fn response_headers(&mut self, envoy: StreamHandle<'_>) -> Reaction {
         #[cfg(feature = "trap")]
-        trap::response(&envoy);
+        trap::answer(&envoy);
         self.actions.answered = true;
         let Some(stream) = self.stream.as_ref().filter(|stream| stream.is_forwarded()) else { return Reaction::ON };
         let status = envoy.header_values(Map::ResponseHeaders, ":status");
@@ -403,22 +403,33 @@ impl EndingReader for EnvoyEnding<'_> {
     }
 }
 
-/// The reasons to panic that a test asks for.
+/// Where a test wants a panic: the request's header `x-trap` says `request`, `answer` or `thread`.
 #[cfg(feature = "trap")]
-mod trap {
+pub(crate) mod trap {
     use crate::abi::{Map, StreamHandle};
+    use crate::engine::Message;
+    use crate::thread::Outlet;
 
-    #[expect(clippy::panic, reason = "what a panic costs is tested")]
-    pub(super) fn request(envoy: &StreamHandle<'_>) {
-        if !envoy.header_values(Map::RequestHeaders, "x-trap").is_empty() {
-            panic!("the request asks for it");
+    pub(super) fn request(envoy: &StreamHandle<'_>, outlet: &dyn Outlet) {
+        match wanted(envoy).as_slice() {
+            b"request" => panic(),
+            b"thread" => drop(outlet.send(Message::Panic)),
+            _ => {}
+        }
+    }
+
+    pub(super) fn answer(envoy: &StreamHandle<'_>) {
+        if wanted(envoy) == b"answer" {
+            panic();
         }
     }
 
     #[expect(clippy::panic, reason = "what a panic costs is tested")]
-    pub(super) fn response(envoy: &StreamHandle<'_>) {
-        if !envoy.header_values(Map::ResponseHeaders, "x-trap").is_empty() {
-            panic!("the answer asks for it");
-        }
+    pub(crate) fn panic() {
+        panic!("a test asks for it");
+    }
+
+    fn wanted(envoy: &StreamHandle<'_>) -> Vec<u8> {
+        envoy.header_values(Map::RequestHeaders, "x-trap").pop().unwrap_or_default()
     }
 }

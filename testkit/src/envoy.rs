@@ -47,6 +47,12 @@ impl Envoy {
         })
     }
 
+    /// What runs the filter.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        self.config.host()
+    }
+
     /// The payment listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -28,6 +28,14 @@ pub enum Host {
 }
 
 impl Host {
+    /// Where the filter's file is named, within its typed configuration.
+    const fn place(self) -> &'static str {
+        match self {
+            Self::Wasm => "config.vm_config.code.local.filename",
+            Self::Native => "dynamic_module_config.module.local.filename",
+        }
+    }
+
     /// The one that [`HOST_VARIABLE`] names; wasm without it.
     ///
     /// # Errors
@@ -76,15 +84,15 @@ impl EnvoyConfig {
     /// When a file is missing or is not YAML.
     pub fn of(host: Host, filter: &Path) -> Result<Self> {
         let dir = dirs::workspace().join("envoy");
-        let (file, place) = match host {
-            Host::Wasm => ("envoy.yaml", "config.vm_config.code.local.filename"),
-            Host::Native => ("envoy-native.yaml", "dynamic_module_config.module.local.filename"),
+        let file = match host {
+            Host::Wasm => "envoy.yaml",
+            Host::Native => "envoy-native.yaml",
         };
         let bootstrap = fs::read_to_string(dir.join(file)).context(format!("envoy/{file}"))?;
         let routes = fs::read_to_string(dir.join("routes.yaml")).context("envoy/routes.yaml")?;
         let bootstrap = serde_yaml_ng::from_str(&bootstrap).context(format!("envoy/{file}"))?;
         let mut config = Self { host, servers: Vec::new(), bootstrap, routes, workers: 1 };
-        *at(config.filter()?, place)? = text(filter);
+        config.set_filter(filter)?;
         Ok(config)
     }
 
@@ -98,6 +106,16 @@ impl EnvoyConfig {
             Host::Native => build::filter_native(NativeModule::Shipped, false)?,
         };
         Self::of(host, &filter)
+    }
+
+    /// Runs another file in the place of the filter.
+    ///
+    /// # Errors
+    /// When the shipped file has no place for it.
+    pub fn set_filter(&mut self, filter: &Path) -> Result<()> {
+        let place = self.host.place();
+        *at(self.filter()?, place)? = text(filter);
+        Ok(())
     }
 
     /// What runs the filter.
@@ -209,16 +227,13 @@ impl EnvoyConfig {
         at(self.filter()?, place)
     }
 
-    /// The native host has connections of its own, and takes the servers' URLs in its document.
-    fn name_servers(&mut self) -> Result<()> {
-        if self.host == Host::Native && !self.servers.is_empty() {
-            let mut plugin = self.plugin()?;
-            if let Some(plugin) = plugin.as_object_mut() {
-                plugin.insert("servers".to_owned(), self.servers.clone().into());
-                self.set_plugin(&serde_json::Value::Object(plugin.clone()))?;
-            }
+    /// A plugin configuration with the servers' URLs, where the host needs them: the native one has connections of its own.
+    #[must_use]
+    pub fn with_servers(&self, mut plugin: serde_json::Value) -> serde_json::Value {
+        if let (Host::Native, false, Some(plugin)) = (self.host, self.servers.is_empty(), plugin.as_object_mut()) {
+            plugin.insert("servers".to_owned(), self.servers.clone().into());
         }
-        Ok(())
+        plugin
     }
 
     /// Takes an HTTP filter out of the chain, as a load test does that measures what the filter costs. Its per-route
@@ -249,7 +264,11 @@ impl EnvoyConfig {
     /// When the shipped file lacks a place for an address or a path.
     pub fn render(&self, addresses: Addresses, routes_dir: &Path, access_log: &PathBuf) -> Result<String> {
         let mut config = self.clone();
-        config.name_servers()?;
+        // A filter whose configuration is discovered has none here.
+        if let Ok(plugin) = config.plugin() {
+            let plugin = config.with_servers(plugin);
+            config.set_plugin(&plugin)?;
+        }
         set_address(at(&mut config.bootstrap, "admin.address")?, addresses.admin)?;
         config.set_cluster("admin", addresses.admin)?;
         set_address(at(&mut config.bootstrap, "static_resources.listeners.0.address")?, addresses.payments)?;
