@@ -200,6 +200,8 @@ unsafe extern "C" {
     fn dlsym(handle: Pointer, name: *const c_char) -> Pointer;
     fn dladdr(address: *const c_void, info: *mut DlInfo) -> c_int;
     fn dlopen(file: *const c_char, flags: c_int) -> Pointer;
+    #[cfg(target_os = "linux")]
+    fn sched_setscheduler(process: c_int, policy: c_int, priority: *const c_int) -> c_int;
 }
 
 /// What the dynamic linker knows of an address.
@@ -272,6 +274,19 @@ fn stay_loaded() {
         if dladdr(own as *const c_void, &raw mut info) != 0 && !info.file.is_null() {
             dlopen(info.file, STAY);
         }
+    }
+}
+
+/// Lets this thread wait for its turn instead of interrupting the thread that wakes it: a worker on the same core first reads all
+/// requests that are there, and their checks share a call. Where the system does not allow it, nothing changes.
+pub fn run_in_batches() {
+    #[cfg(target_os = "linux")]
+    {
+        /// The policy for threads that work in batches.
+        const SCHED_BATCH: c_int = 3;
+        let priority: c_int = 0;
+        // SAFETY: the system reads one number within the call; 0 is this thread.
+        unsafe { sched_setscheduler(0, SCHED_BATCH, &raw const priority) };
     }
 }
 

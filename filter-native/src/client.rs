@@ -42,6 +42,10 @@ const INTERNAL: u32 = 13;
 const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
 
+/// The methods that are called.
+const METHODS: [[&str; 2]; 3] = [filter::wire::CHECK, filter::wire::BATCH_CHECK, HEALTH];
+const HEALTH: [&str; 2] = ["grpc.health.v1.Health", "Check"];
+
 /// The bytes before a message: whether it is compressed, and its length.
 const FRAME_HEADER: usize = 5;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -105,7 +109,8 @@ struct Cluster {
 /// One server and the connection to it.
 struct Endpoint {
     server: Server,
-    authority: Option<Authority>,
+    /// Of each method, in the order of [`METHODS`].
+    uris: [Option<Uri>; 3],
     /// Held while a connection is made, so that one is made for all calls that wait for it.
     connection: tokio::sync::Mutex<Connection>,
     avoided_until: Mutex<Option<Instant>>,
@@ -176,11 +181,9 @@ impl Clients {
 impl Cluster {
     /// The message of an answer, or the status of a failure.
     async fn call(&self, call: &Call) -> Result<Option<Vec<u8>>, u32> {
-        let [service, method] = call.method;
-        let path = format!("/{service}/{method}");
         for endpoint in self.endpoints() {
             if let Some(sender) = endpoint.connected().await {
-                let answer = exchange(sender, endpoint, &path, call).await;
+                let answer = exchange(sender, endpoint, call).await;
                 if answer.as_ref().is_err_and(|status| *status == UNAVAILABLE) {
                     endpoint.avoid();
                 }
@@ -203,8 +206,19 @@ impl Cluster {
 
 impl Endpoint {
     fn new(server: Server) -> Self {
-        let authority = server.authority();
-        Self { server, authority, connection: tokio::sync::Mutex::default(), avoided_until: Mutex::default() }
+        let uri = |[service, method]: [&str; 2]| {
+            let mut parts = http::uri::Parts::default();
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = Some(server.authority()?);
+            parts.path_and_query = Some(PathAndQuery::try_from(format!("/{service}/{method}")).ok()?);
+            Uri::from_parts(parts).ok()
+        };
+        Self {
+            uris: METHODS.map(uri),
+            server,
+            connection: tokio::sync::Mutex::default(),
+            avoided_until: Mutex::default(),
+        }
     }
 
     fn is_avoided(&self, now: Instant) -> bool {
@@ -297,7 +311,6 @@ impl Endpoint {
     /// Asks a server for its health, where there are others to use instead.
     async fn watch(self: Arc<Self>) {
         const SERVING: &[u8] = &[0x08, 0x01];
-        const HEALTH: [&str; 2] = ["grpc.health.v1.Health", "Check"];
         let service = filter::wire::CHECK[0].as_bytes();
         let mut message = vec![0x0a, u8::try_from(service.len()).unwrap_or_default()];
         message.extend_from_slice(service);
@@ -311,11 +324,9 @@ impl Endpoint {
                 timeout_ms,
                 answer_bytes_max: 1 << 10,
             };
-            let [service, method] = HEALTH;
-            let path = format!("/{service}/{method}");
             let asked = async {
                 let sender = self.connected().await.ok_or(UNAVAILABLE)?;
-                exchange(sender, &self, &path, &call).await
+                exchange(sender, &self, &call).await
             };
             let answer = timeout(Duration::from_millis(u64::from(timeout_ms)), asked).await;
             // A server without the service is taken as it is.
@@ -343,13 +354,10 @@ async fn until_silent(mut pings: h2::PingPong) {
 }
 
 /// One call on a connection.
-async fn exchange(
-    mut sender: SendRequest<Bytes>,
-    endpoint: &Endpoint,
-    path: &str,
-    call: &Call,
-) -> Result<Option<Vec<u8>>, u32> {
-    let request = request(endpoint.authority.as_ref(), path, call.timeout_ms).ok_or(INTERNAL)?;
+async fn exchange(mut sender: SendRequest<Bytes>, endpoint: &Endpoint, call: &Call) -> Result<Option<Vec<u8>>, u32> {
+    let at = METHODS.iter().position(|method| *method == call.method).ok_or(INTERNAL)?;
+    let uri = endpoint.uris.get(at).and_then(Option::as_ref).ok_or(INTERNAL)?;
+    let request = request(uri.clone(), call.timeout_ms).ok_or(INTERNAL)?;
     let lost = |_: h2::Error| UNAVAILABLE;
     let (response, mut body) = sender.send_request(request, false).map_err(lost)?;
     body.send_data(framed(&call.message), true).map_err(lost)?;
@@ -377,14 +385,10 @@ async fn exchange(
     }
 }
 
-fn request(authority: Option<&Authority>, path: &str, timeout_ms: u32) -> Option<Request<()>> {
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(authority?.clone());
-    uri.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+fn request(uri: Uri, timeout_ms: u32) -> Option<Request<()>> {
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from_parts(uri).ok()?;
+    *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_2;
     let headers = request.headers_mut();
     headers.insert(TE, HeaderValue::from_static("trailers"));

@@ -2,11 +2,13 @@
 //! get no answer, and delays and follow-ups are kept.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::sleep;
 
 use crate::abi::{self, Level};
 use crate::client::Clients;
@@ -79,6 +81,7 @@ fn start() -> std::io::Result<Arc<dyn Outlet>> {
 }
 
 fn run(runtime: &Runtime, clock: Clock, mut receiver: UnboundedReceiver<Message>, mut clients: Clients) {
+    abi::run_in_batches();
     let mut engine = Engine::default();
     loop {
         let served = catch_unwind(AssertUnwindSafe(|| {
@@ -96,23 +99,27 @@ fn run(runtime: &Runtime, clock: Clock, mut receiver: UnboundedReceiver<Message>
 
 /// Until nobody can send any more, which is never.
 async fn serve(clock: Clock, receiver: &mut UnboundedReceiver<Message>, engine: &mut Engine, clients: &mut Clients) {
+    // Setting a timer costs more than waking once too often, so one that is early enough stays.
+    let mut timer = pin!(sleep(Duration::ZERO));
+    let mut set_ms = 0;
     loop {
-        let next = match engine.next_due_ms() {
-            None => match receiver.recv().await {
+        let due_ms = engine.next_due_ms();
+        if let Some(due_ms) = due_ms
+            && (due_ms < set_ms || timer.is_elapsed())
+        {
+            let wait = Duration::from_millis(due_ms.saturating_sub(clock.now_ms()));
+            timer.as_mut().reset(Instant::now().checked_add(wait).unwrap_or_else(Instant::now).into());
+            set_ms = due_ms;
+        }
+        let mut next = tokio::select! {
+            biased;
+            message = receiver.recv() => match message {
                 None => return,
                 message => message,
             },
-            Some(due_ms) => {
-                let wait = Duration::from_millis(due_ms.saturating_sub(clock.now_ms()));
-                match tokio::time::timeout(wait, receiver.recv()).await {
-                    Ok(None) => return,
-                    Ok(message) => message,
-                    Err(_) => None,
-                }
-            }
+            () = timer.as_mut(), if due_ms.is_some() => None,
         };
         let now_ms = clock.now_ms();
-        let mut next = next;
         while let Some(message) = next {
             engine.receive(message, now_ms, clients);
             next = receiver.try_recv().ok();
