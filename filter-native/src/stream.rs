@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use filter::follow_up::FollowUp;
 use filter::machine::{Action, AnswerHeaders, Effect, Event, Failed, ModeWord, RequestHead, Stream, drive};
 use filter::outcome::{Ending, EndingReader, UNKNOWN};
-use filter::record::STATE_NAME;
 use filter::wire;
 use proto::{PROBLEM_CONTENT_TYPE, header};
 use quota::Code;
@@ -20,6 +19,10 @@ use crate::abi::{self, Attribute, HeaderCopy, Level, Map, Metadata, StreamHandle
 use crate::config::{Config, next_attempt};
 use crate::engine::Message;
 use crate::link::{Check, Incoming, Link};
+
+/// Where the access log finds the decision in the stream's dynamic metadata: where Envoy's own ext_authz puts the server's, so that one
+/// format shows both. A module cannot write a filter state that a log shows as an object.
+const DECISION_NAMESPACE: &str = "envoy.filters.http.ext_authz";
 
 /// What a hook returns, and what Envoy does at its end.
 #[derive(Debug)]
@@ -276,7 +279,7 @@ impl Actions {
                 self.then = Then::Respond { status, details, headers, body: body.into_owned() };
             }
             (Effect::Reset, Some(_)) => self.then = Then::Reset,
-            (Effect::Show(object), Some(envoy)) => envoy.set_metadata(STATE_NAME, &object),
+            (Effect::Show(object), Some(envoy)) => envoy.set_metadata(DECISION_NAMESPACE, &object),
             (Effect::WarnMode, Some(envoy)) => self.warn_mode(&envoy),
             (Effect::FollowUp(follow_up), _) => self.follow_ups.push(follow_up),
             (Effect::Count(stat), _) => self.config.metrics.count(stat),

@@ -369,7 +369,7 @@ unsafe extern "C" fn metadata_keys(stream: Pointer, source: u32, namespace: Buff
 }
 
 unsafe extern "C" fn set_metadata(stream: Pointer, namespace: Buffer, object: Buffer) {
-    assert_eq!(text(namespace), "sluice");
+    assert_eq!(text(namespace), "envoy.filters.http.ext_authz");
     with(stream, |host, of| host.streams.get_mut(&of).unwrap().state = Some(bytes(object)));
 }
 
