@@ -5,6 +5,7 @@ mod batch;
 mod fields;
 mod pairs;
 mod request;
+mod sizes;
 pub mod structure;
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,8 @@ pub const PREFIX: &str = "x-sluice-";
 /// Whether only Sluice may set this name, in any case. Includes names that gateways read as such a name where they write names
 /// as variables (CGI, WSGI, PHP), with an underscore for every character other than letters and digits.
 #[must_use]
-pub fn is_own(name: &str) -> bool {
-    let start = name.as_bytes().get(..PREFIX.len()).unwrap_or_default();
+pub fn is_own(name: impl AsRef<[u8]>) -> bool {
+    let start = name.as_ref().get(..PREFIX.len()).unwrap_or_default();
     let same = |(own, other): (u8, &u8)| {
         own.eq_ignore_ascii_case(other) || !own.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
     };

@@ -138,7 +138,7 @@ impl Code {
     /// Reads the text form; `None` for an unknown code.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|code| code.as_str() == text)
+        Self::ALL.iter().copied().find(|code| crate::is_same(code.as_str().as_bytes(), text.as_bytes()))
     }
 
     /// The code's number in packed records.

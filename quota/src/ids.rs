@@ -78,10 +78,45 @@ fn check(text: &str, field: &'static str, max: usize, colon_free: bool) -> Resul
     if text.is_empty() || text.len() > max {
         return Err(IdError::Length { field, max, len: text.chars().count() });
     }
-    if text.bytes().all(|byte| byte.is_ascii_graphic() && !(colon_free && byte == b':')) {
+    if is_visible_ascii(text.as_bytes()) && !(colon_free && text.as_bytes().contains(&b':')) {
         Ok(())
     } else {
         Err(IdError::Character { field, colon_free })
+    }
+}
+
+/// Whether all bytes are visible ASCII characters. Eight at a time: each identifier of each payment is tested.
+#[must_use]
+pub fn is_visible_ascii(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHEST: u64 = ONES << 7;
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let all = chunks.iter().all(|chunk| {
+        let chunk = u64::from_le_bytes(*chunk);
+        // Below 0x80 no addition carries into the next byte; from '!' on the first sets the highest bit, at DEL the second.
+        let visible = chunk.wrapping_add(ONES.wrapping_mul(0x80 - b'!' as u64));
+        let delete = chunk.wrapping_add(ONES);
+        chunk & HIGHEST == 0 && visible & HIGHEST == HIGHEST && delete & HIGHEST == 0
+    });
+    all && rest.iter().all(u8::is_ascii_graphic)
+}
+
+/// Whether both are the same bytes. Eight at a time: WebAssembly has no quick comparison of its own, and the library's takes each
+/// byte alone.
+#[inline]
+#[must_use]
+pub fn is_same(own: &[u8], other: &[u8]) -> bool {
+    if own.len() != other.len() {
+        return false;
+    }
+    match (own.first_chunk::<8>(), other.first_chunk::<8>(), own.last_chunk::<8>(), other.last_chunk::<8>()) {
+        (Some(first), Some(other_first), Some(last), Some(other_last)) => {
+            let number = |chunk: &[u8; 8]| u64::from_le_bytes(*chunk);
+            number(first) == number(other_first)
+                && number(last) == number(other_last)
+                && (own.len() <= 16 || own == other)
+        }
+        _ => own.iter().zip(other).all(|(own, other)| own == other),
     }
 }
 
@@ -133,6 +168,30 @@ mod tests {
             assert_eq!(MerchantId::parse(text).is_ok(), accepted, "merchant {text:?}");
         }
         assert!(OrderNo::parse("a:b").is_ok());
+    }
+
+    #[test]
+    fn every_byte_is_visible_or_not_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            for (at, len) in (1..18).flat_map(|len| (0..len).map(move |at| (at, len))) {
+                let mut text = vec![b'x'; len];
+                text[at] = byte;
+                assert_eq!(is_visible_ascii(&text), byte.is_ascii_graphic(), "{byte} at {at} of {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_the_same_only_if_each_is() {
+        for len in 0..40 {
+            let text: Vec<u8> = (0..len).map(|at| b'a' + at).collect();
+            assert!(is_same(&text, &text.clone()));
+            for at in 0..text.len() {
+                let mut other = text.clone();
+                other[at] ^= 1;
+                assert!(!is_same(&text, &other) && !is_same(&text, &text[..at]), "{at} of {len}");
+            }
+        }
     }
 
     #[test]

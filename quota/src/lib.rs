@@ -39,7 +39,9 @@ pub use command::{
 pub use counter::CounterName;
 pub use credit::{ClosedCycle, CreditRecord, CreditTerms, CreditUsage, Posting, PostingKind};
 pub use decide::{Stored, decide};
-pub use ids::{ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo};
+pub use ids::{
+    ActorId, AttemptId, Channel, IdError, MerchantId, OperationNo, OrderNo, PaymentNo, is_same, is_visible_ascii,
+};
 pub use jiff::civil::Weekday;
 pub use ledger::{Event, Ledger, NotBegun, shard_of};
 pub use limits::{LimitKind, LimitName, LimitState};

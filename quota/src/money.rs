@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -137,14 +138,21 @@ pub struct Currency(iso_currency::Currency);
 #[error("the currency is not an ISO 4217 alphabetic code of a currency with minor units")]
 pub struct CurrencyError;
 
+/// Every currency in the order of the codes: the library compares one code after the other.
+static BY_CODE: LazyLock<Vec<Currency>> = LazyLock::new(|| {
+    let mut currencies: Vec<Currency> = Currency::all().collect();
+    currencies.sort_unstable_by_key(|currency| currency.code());
+    currencies
+});
+
 impl Currency {
     /// Takes the three capital letters of ISO 4217; codes without minor units (precious metals, test codes) are refused.
     ///
     /// # Errors
     /// [`CurrencyError`] for every other text.
     pub fn parse(code: &str) -> Result<Self, CurrencyError> {
-        let currency = iso_currency::Currency::from_code(code).ok_or(CurrencyError)?;
-        currency.exponent().map(|_| Self(currency)).ok_or(CurrencyError)
+        let found = BY_CODE.binary_search_by_key(&code.as_bytes(), |currency| currency.code().as_bytes());
+        found.ok().and_then(|at| BY_CODE.get(at)).copied().ok_or(CurrencyError)
     }
 
     /// ISO 4217's code for "no currency", used for a command about a whole merchant. It has no minor units, so no payment can

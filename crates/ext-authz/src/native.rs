@@ -66,6 +66,10 @@ impl Head for NativeHead<'_> {
         raw.chain(joined.map(|(name, values)| (name.as_bytes(), values.as_bytes())))
     }
 
+    fn joins_values(&self) -> bool {
+        self.raw.is_none()
+    }
+
     /// Where Envoy has joined repeated headers with commas, a comma separates two values.
     fn header(&self, name: &str) -> Vec<&[u8]> {
         let own = self.headers().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));

@@ -3,12 +3,17 @@
 //! Everything that another JSON reader could read differently on the path to a wanted value is refused: a repeated key, a
 //! key that folds onto a wanted one ([`Name`]), a second document. So is a member that must be absent.
 
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::name::Name;
+use super::name::{Firsts, Name};
 
 /// The pointers that a rule reads, as a tree. Each distinct pointer is a leaf with a slot.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +25,8 @@ pub(super) struct Wanted {
 #[derive(Clone, Debug, Default)]
 struct Node {
     children: Vec<Child>,
+    /// How the names of the children begin.
+    firsts: Firsts,
     leaf: Option<Leaf>,
 }
 
@@ -41,16 +48,27 @@ struct Child {
 
 /// A value at a wanted pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Scalar {
-    /// A string, or a value from outside the body.
-    Text(String),
+pub(super) enum Scalar<'a> {
+    /// A string.
+    Text(Cow<'a, str>),
     /// A number's own text.
-    Number(String),
+    Number(&'a str),
     Null,
     /// `true` or `false`, as its text.
     Bool(&'static str),
     /// An object or an array.
     Other,
+}
+
+impl Scalar<'_> {
+    /// A copy of a string or a number, as text.
+    pub(super) fn kept(&self) -> Option<Scalar<'static>> {
+        match self {
+            Self::Text(text) => Some(Scalar::Text(Cow::Owned(text.clone().into_owned()))),
+            Self::Number(text) => Some(Scalar::Text(Cow::Owned((*text).to_owned()))),
+            Self::Null | Self::Bool(_) | Self::Other => None,
+        }
+    }
 }
 
 impl Wanted {
@@ -73,8 +91,8 @@ impl Wanted {
     /// Adds a key that the body's own object must not have, unless the key is listed already.
     pub(super) fn refuse_key(&mut self, name: Name, reason: impl FnOnce() -> String) {
         if self.root.children.iter().all(|own| !own.name.folds_as(&name)) {
-            let node = Node { children: Vec::new(), leaf: Some(Leaf::Refused(reason())) };
-            self.root.children.push(Child { name, index: None, node });
+            let node = Node { leaf: Some(Leaf::Refused(reason())), ..Node::default() };
+            self.root.push(Child { name, index: None, node });
         }
     }
 
@@ -82,10 +100,15 @@ impl Wanted {
     ///
     /// # Errors
     /// A sentence that is safe to show: it contains pointers of the configuration and positions, nothing of the body.
-    pub(super) fn read(&self, body: &[u8]) -> Result<Vec<Option<Scalar>>, String> {
+    pub(super) fn read<'a>(&self, body: &'a [u8]) -> Result<Vec<Option<Scalar<'a>>>, String> {
         if body.is_empty() {
             return Err("the body is empty".to_owned());
         }
+        scan::read(&self.root, self.pointers.len(), body).map_or_else(|| self.read_any(body), Ok)
+    }
+
+    /// Reads the wanted values of a body of any kind, or says what is wrong with it.
+    fn read_any<'a>(&self, body: &'a [u8]) -> Result<Vec<Option<Scalar<'a>>>, String> {
         let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8".to_owned())?;
         if text.starts_with('\u{feff}') {
             return Err("the body starts with a byte order mark".to_owned());
@@ -129,7 +152,7 @@ fn insert(node: &mut Node, tokens: &[String], leaf: Leaf) -> Result<(), String> 
     }
     let mut child = Child { name: Name::new(key), index: array_index(key), node: Node::default() };
     insert(&mut child.node, rest, leaf)?;
-    node.children.push(child);
+    node.push(child);
     Ok(())
 }
 
@@ -154,6 +177,29 @@ fn array_index(key: &str) -> Option<usize> {
 }
 
 impl Node {
+    fn push(&mut self, child: Child) {
+        self.firsts.add(&child.name);
+        self.children.push(child);
+    }
+
+    /// The child that a key of the body names.
+    fn key(&self, key: &[u8]) -> Key {
+        let mut key_of_all = Key::Other;
+        if !self.firsts.may_begin(key) {
+            return key_of_all;
+        }
+        for (at, child) in self.children.iter().enumerate().filter(|(_, child)| child.name.may_be(key)) {
+            if quota::is_same(child.name.as_str().as_bytes(), key) {
+                return Key::Child(at);
+            }
+            let is_read = |key: &[u8]| std::str::from_utf8(key).is_ok_and(|key| child.name.is_read_from(key));
+            if matches!(key_of_all, Key::Other) && is_read(key) {
+                key_of_all = Key::Folded(at);
+            }
+        }
+        key_of_all
+    }
+
     /// Whether something at or below it is read.
     fn is_read(&self) -> bool {
         match &self.leaf {
@@ -165,20 +211,20 @@ impl Node {
 }
 
 #[derive(Debug)]
-struct Findings {
-    values: Vec<Option<Scalar>>,
+struct Findings<'b> {
+    values: Vec<Option<Scalar<'b>>>,
     problem: Option<String>,
 }
 
 /// Walks one value for the pointers of `node`. The stack is as deep as the longest pointer, whatever the body nests.
-struct Walk<'a, 'f> {
+struct Walk<'a, 'f, 'b> {
     node: &'a Node,
     /// The key that led here, for messages; `None` at the root.
     at: Option<&'a str>,
-    found: &'f mut Findings,
+    found: &'f mut Findings<'b>,
 }
 
-impl Walk<'_, '_> {
+impl Walk<'_, '_, '_> {
     fn stop<E: serde::de::Error>(&mut self, problem: String) -> E {
         let error = E::custom("refused");
         self.found.problem = Some(problem);
@@ -186,7 +232,7 @@ impl Walk<'_, '_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
+impl<'de> DeserializeSeed<'de> for Walk<'_, '_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
@@ -204,10 +250,10 @@ impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
     }
 }
 
-fn scalar(raw: &str) -> Option<Scalar> {
+fn scalar(raw: &str) -> Option<Scalar<'_>> {
     match raw.as_bytes().first()? {
-        b'"' => serde_json::from_str(raw).ok().map(Scalar::Text),
-        b'-' | b'0'..=b'9' => Some(Scalar::Number(raw.to_owned())),
+        b'"' => serde_json::from_str(raw).ok().map(|text| Scalar::Text(Cow::Owned(text))),
+        b'-' | b'0'..=b'9' => Some(Scalar::Number(raw)),
         b'n' => Some(Scalar::Null),
         b't' => Some(Scalar::Bool("true")),
         b'f' => Some(Scalar::Bool("false")),
@@ -215,7 +261,7 @@ fn scalar(raw: &str) -> Option<Scalar> {
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_, '_> {
+impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,7 +349,7 @@ impl Child {
     }
 }
 
-impl Walk<'_, '_> {
+impl Walk<'_, '_, '_> {
     fn refuse_scalar<E: serde::de::Error>(mut self) -> Result<(), E> {
         if !self.node.is_read() {
             return Ok(());
@@ -338,10 +384,6 @@ impl Visitor<'_> for KeyOf<'_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key, E> {
-        let children = &self.0.children;
-        if let Some(at) = children.iter().position(|child| child.name.as_str() == key) {
-            return Ok(Key::Child(at));
-        }
-        Ok(children.iter().position(|child| child.name.is_read_from(key)).map_or(Key::Other, Key::Folded))
+        Ok(self.0.key(key.as_bytes()))
     }
 }

@@ -188,6 +188,18 @@ impl Rule {
         self.path.example()
     }
 
+    /// The sources of a field, and the position of the first among all of the rule.
+    fn field(&self, field: Field) -> Option<(usize, &[Source])> {
+        let mut start = 0;
+        for (own, sources) in &self.fields {
+            if *own == field {
+                return Some((start, sources));
+            }
+            start += sources.len();
+        }
+        None
+    }
+
     /// Every place that is read.
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
         self.fields.iter().flat_map(|(_, sources)| sources)

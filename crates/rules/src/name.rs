@@ -12,6 +12,8 @@ mod tests;
 pub(super) struct Name {
     text: String,
     folded: String,
+    /// The first byte of the folded name.
+    first: u8,
     /// Whether its members are separate names, which are not read as this one.
     is_map: bool,
 }
@@ -25,7 +27,8 @@ impl Name {
         }
         let kept = rest.chars().take_while(|char| *char != '\0').filter(|char| !is_separator(*char));
         kept.for_each(|char| fold(char, |char| folded.push(char)));
-        Self { text: text.to_owned(), folded, is_map: false }
+        let first = folded.bytes().next().unwrap_or_default();
+        Self { text: text.to_owned(), folded, first, is_map: false }
     }
 
     /// The name of a map with wanted members. Only the map itself is read as this name, not another member.
@@ -38,6 +41,13 @@ impl Name {
         &self.text
     }
 
+    /// `false` if a letter or digit at the front already says that `name` is not this one, nor read as it.
+    pub(super) fn may_be(&self, name: &[u8]) -> bool {
+        let pairs = self.folded.bytes().zip(name);
+        let mut pairs = pairs.take_while(|(_, other)| other.is_ascii_alphanumeric());
+        pairs.all(|(own, other)| own == other.to_ascii_lowercase())
+    }
+
     /// Whether both names fold onto one.
     pub(super) fn folds_as(&self, other: &Self) -> bool {
         self.folded == other.folded
@@ -46,7 +56,16 @@ impl Name {
     /// Whether some framework reads `name` as this one, or as a part of it: `amount[x]` makes `amount` a map. Stops at the first
     /// character that differs, and allocates nothing.
     pub(super) fn is_read_from(&self, name: &str) -> bool {
-        let (rest, is_marked) = front(name);
+        let (rest, is_marked) = match name.bytes().next() {
+            Some(first) if first.is_ascii_alphanumeric() => {
+                // Nothing comes before it, and it folds onto itself.
+                if self.first != first.to_ascii_lowercase() {
+                    return false;
+                }
+                (name, false)
+            }
+            Some(_) | None => front(name),
+        };
         let mut wanted = self.folded.chars();
         if self.folded.is_empty() || (is_marked && wanted.next() != Some('_')) {
             return false;
@@ -64,6 +83,32 @@ impl Name {
             }
         }
         wanted.as_str().is_empty()
+    }
+}
+
+/// How a set of names begins. Most keys of a request begin like none of the wanted ones, and need no comparison.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Firsts(u64);
+
+impl Firsts {
+    pub(super) fn add(&mut self, name: &Name) {
+        self.0 |= name.folded.bytes().next().map_or(0, |first| bit(first).unwrap_or(0));
+    }
+
+    /// `false` if none of the names is this one, or is read from it. A letter or digit is never dropped from the front of a name,
+    /// and folds onto a letter or digit.
+    pub(super) fn may_begin(self, name: &[u8]) -> bool {
+        name.first().copied().and_then(bit).is_none_or(|first| self.0 & first != 0)
+    }
+}
+
+/// One bit for each ASCII letter, whatever its case, and each digit.
+const fn bit(byte: u8) -> Option<u64> {
+    match byte {
+        b'0'..=b'9' => 1_u64.checked_shl((byte - b'0') as u32),
+        b'a'..=b'z' => 1_u64.checked_shl((byte - b'a') as u32 + 10),
+        b'A'..=b'Z' => 1_u64.checked_shl((byte - b'A') as u32 + 10),
+        _ => None,
     }
 }
 

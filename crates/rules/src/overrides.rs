@@ -18,12 +18,14 @@ pub(super) struct Overrides(Vec<String>);
 
 impl Overrides {
     pub(super) fn of(head: &impl Head) -> Self {
-        let values = |name: &str, value: &[u8]| is_header(name).then(|| String::from_utf8_lossy(value).into_owned());
-        let headers = head.headers().filter_map(|(name, value)| values(std::str::from_utf8(name).ok()?, value));
-        let parameter = Name::new(PARAMETER);
-        let query = super::params::pairs(super::read::query(head.path()));
-        let query = query
-            .filter(|(name, _)| parameter.is_read_from(name) || is_header(name))
+        let is_own = |name: &[u8]| is_header(name) && std::str::from_utf8(name).is_ok();
+        let headers = head.headers().filter(|(name, _)| is_own(name));
+        let headers = headers.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+        let query = super::read::query(head.path());
+        let parameter = if query.is_empty() { None } else { Some(Name::new(PARAMETER)) };
+        let is_parameter = |name: &str| parameter.as_ref().is_some_and(|parameter| parameter.is_read_from(name));
+        let query = super::params::pairs(query)
+            .filter(|(name, _)| is_parameter(name) || is_header(name.as_bytes()))
             .map(|(_, value)| value.into_owned());
         let each = |value: String| -> Vec<String> { value.split(',').map(|method| method.trim().to_owned()).collect() };
         Self(headers.chain(query).flat_map(each).filter(|method| !method.is_empty()).collect())
@@ -35,6 +37,6 @@ impl Overrides {
 }
 
 /// Whether gateways that write a header's name as a variable read it as one that names a method.
-fn is_header(name: &str) -> bool {
+fn is_header(name: &[u8]) -> bool {
     HEADERS.iter().any(|own| super::read::is_same_variable(own, name))
 }

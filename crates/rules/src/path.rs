@@ -1,6 +1,8 @@
 //! Path templates, and which readings of a request's path match one. They keep a payment from bypassing its rule by another
 //! spelling of its path.
 
+use std::sync::Arc;
+
 mod readings;
 #[cfg(test)]
 mod tests;
@@ -14,13 +16,13 @@ const FORMATS: [&str; 11] = ["json", "jsonp", "js", "xml", "html", "htm", "txt",
 
 /// The values of a template's `{name}` segments, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Captures(Vec<(String, String)>);
+pub struct Captures(Vec<(Arc<str>, String)>);
 
 impl Captures {
     /// The decoded segment, or `None` for a name that the template does not have.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+        self.0.iter().find(|(own, _)| &**own == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -30,12 +32,14 @@ pub(super) struct Template {
     segments: Vec<Segment>,
     /// Whether a dot in a captured last segment belongs to the value, however routers read it.
     keeps_dots: bool,
+    /// Whether the last segment is a literal with an ending, or an index: then another spelling of the path needs no dot.
+    has_ending: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
     Literal(String),
-    Capture(String),
+    Capture(Arc<str>),
 }
 
 /// How a path matches a template.
@@ -58,7 +62,9 @@ impl Template {
         if segments.len() > segments_max {
             return Err(format!("has {} segments, at most {segments_max} are taken", segments.len()));
         }
-        let template = Self { segments, keeps_dots };
+        let has_ending =
+            matches!(segments.last(), Some(Segment::Literal(last)) if last.contains('.') || is_index(last));
+        let template = Self { segments, keeps_dots, has_ending };
         let names: Vec<&str> = template.names().collect();
         match names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|other| other == *name)) {
             Some((_, name)) => Err(format!("captures {{{name}}} twice")),
@@ -68,7 +74,7 @@ impl Template {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {
-            Segment::Capture(name) => Some(name.as_str()),
+            Segment::Capture(name) => Some(&**name),
             Segment::Literal(_) => None,
         })
     }
@@ -82,8 +88,11 @@ impl Template {
         format!("/{}", texts.collect::<Vec<_>>().join("/"))
     }
 
-    pub(super) fn matches(&self, readings: &Readings) -> Match {
-        let Readings { plain, unresolved, lenient, instead, malformed } = readings;
+    pub(super) fn matches(&self, readings: &Readings<'_>) -> Match {
+        let Readings { plain, unresolved, lenient, instead, malformed, is_usual } = readings;
+        if *is_usual && !self.has_ending {
+            return self.captures(plain).map_or(Match::No, Match::Yes);
+        }
         let found = self.captures(plain);
         let other = unresolved.as_ref().and_then(|segments| self.captures(segments));
         let loosest = lenient.as_ref().map_or_else(|| found.clone(), |segments| self.captures(segments));
@@ -98,25 +107,27 @@ impl Template {
             }
             None if other.is_some() || loosest.is_some() => Match::Ambiguous,
             None => {
-                let lists = [Some(plain), lenient.as_ref()].into_iter().flatten().chain(instead);
-                if lists.into_iter().any(|segments| self.is_spelled(segments)) { Match::Spelling } else { Match::No }
+                let mut lists = lenient.iter().chain(instead);
+                let is_spelled = self.is_spelled(plain) || lists.any(|segments| self.is_spelled(segments));
+                if is_spelled { Match::Spelling } else { Match::No }
             }
         }
     }
 
-    fn captures(&self, segments: &[String]) -> Option<Captures> {
-        if segments.len() != self.segments.len() {
+    fn captures(&self, segments: &[impl AsRef<str>]) -> Option<Captures> {
+        let given = || self.segments.iter().zip(segments);
+        let is_same = |(own, given): (&Segment, &_)| match own {
+            Segment::Literal(literal) => is_literal(literal, AsRef::as_ref(given)),
+            Segment::Capture(_) => true,
+        };
+        if segments.len() != self.segments.len() || !given().all(is_same) {
             return None;
         }
-        let mut captures = Vec::new();
-        for (own, given) in self.segments.iter().zip(segments) {
-            match own {
-                Segment::Literal(literal) if literal.eq_ignore_ascii_case(given) => {}
-                Segment::Literal(_) => return None,
-                Segment::Capture(name) => captures.push((name.clone(), given.clone())),
-            }
-        }
-        Some(Captures(captures))
+        let captured = given().filter_map(|(own, given)| match own {
+            Segment::Literal(_) => None,
+            Segment::Capture(name) => Some((Arc::clone(name), given.as_ref().to_owned())),
+        });
+        Some(Captures(captured.collect()))
     }
 
     /// Whether the template ends in a capture that contains a dot: routers with format suffixes read only the part before it.
@@ -129,8 +140,8 @@ impl Template {
 
     /// Whether routers may map these segments to the template: as they are, without a directory's index at their end, after
     /// a front controller, or, where the template ends in a script, with the script's path argument after it.
-    fn is_spelled(&self, segments: &[String]) -> bool {
-        let without_index = segments.split_last().filter(|(last, _)| is_index(last)).map(|(_, before)| before);
+    fn is_spelled(&self, segments: &[impl AsRef<str>]) -> bool {
+        let without_index = segments.split_last().filter(|(last, _)| is_index(last.as_ref())).map(|(_, before)| before);
         let own_without_index = match self.segments.split_last() {
             Some((Segment::Literal(last), before)) if is_index(last) => Some(before),
             Some(_) | None => None,
@@ -141,29 +152,34 @@ impl Template {
     }
 }
 
+/// Whether a segment is this literal in any case. Most have the case of the rule.
+fn is_literal(literal: &str, given: &str) -> bool {
+    quota::is_same(literal.as_bytes(), given.as_bytes()) || literal.eq_ignore_ascii_case(given)
+}
+
 /// Whether these segments are a template's own, after a front controller, or before a script's path argument.
-fn is_served(own: &[Segment], segments: &[String]) -> bool {
+fn is_served(own: &[Segment], segments: &[impl AsRef<str>]) -> bool {
     let (before, behind) = segments.split_at(segments.len().saturating_sub(own.len()));
-    let script = segments.get(..own.len()).filter(|given| given.last().is_some_and(|last| is_script(last)));
+    let script = segments.get(..own.len()).filter(|given| given.last().is_some_and(|last| is_script(last.as_ref())));
     (before.is_empty() || is_front_controller(before)) && is_loosely(own, behind)
         || script.is_some_and(|script| is_loosely(own, script))
 }
 
-fn is_loosely(own: &[Segment], segments: &[String]) -> bool {
+fn is_loosely(own: &[Segment], segments: &[impl AsRef<str>]) -> bool {
     let last = own.len().saturating_sub(1);
     segments.len() == own.len()
         && own.iter().zip(segments).enumerate().all(|(at, (own, given))| match own {
-            Segment::Literal(literal) if at == last => is_with_format(literal, given),
-            Segment::Literal(literal) => literal.eq_ignore_ascii_case(given),
+            Segment::Literal(literal) if at == last => is_with_format(literal, given.as_ref()),
+            Segment::Literal(literal) => literal.eq_ignore_ascii_case(given.as_ref()),
             Segment::Capture(_) => true,
         })
 }
 
 /// Whether the segments end in a script that receives the rest of the path: `/index.php`, `/cgi-bin/pay`.
-fn is_front_controller(before: &[String]) -> bool {
+fn is_front_controller(before: &[impl AsRef<str>]) -> bool {
     match before {
-        [.., folder, _] if folder.eq_ignore_ascii_case("cgi-bin") => true,
-        [.., script] => is_script(script),
+        [.., folder, _] if folder.as_ref().eq_ignore_ascii_case("cgi-bin") => true,
+        [.., script] => is_script(script.as_ref()),
         [] => false,
     }
 }
@@ -191,7 +207,7 @@ fn segment(text: &str) -> Result<Segment, String> {
     if let Some(name) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
         let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         return if named {
-            Ok(Segment::Capture(name.to_owned()))
+            Ok(Segment::Capture(name.into()))
         } else {
             Err(format!("capture {text:?} must be named by letters, digits and '_'"))
         };

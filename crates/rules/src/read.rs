@@ -56,6 +56,10 @@ pub trait Head {
     fn path(&self) -> &[u8];
     /// Every header's name and value.
     fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])>;
+    /// Whether a value of [`Head::headers`] may be several values, which only [`Head::header`] separates.
+    fn joins_values(&self) -> bool {
+        false
+    }
     /// Every value of a header, by its lower-case name.
     fn header(&self, name: &str) -> Vec<&[u8]> {
         let own = self.headers().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
@@ -93,17 +97,18 @@ impl Head for (&str, &str) {
 
 /// Whether gateways that write a header's name as a variable (CGI, WSGI, PHP: upper case, and `_` for every other character than
 /// letters and digits) read both names as one.
-pub(super) fn is_same_variable(own: &str, other: &str) -> bool {
-    let same = |(own, other): (u8, u8)| {
-        own.eq_ignore_ascii_case(&other) || !own.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
+pub(super) fn is_same_variable(own: &str, other: &[u8]) -> bool {
+    let same = |(own, other): (u8, &u8)| {
+        own.eq_ignore_ascii_case(other) || !own.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
     };
-    own.len() == other.len() && own.bytes().zip(other.bytes()).all(same)
+    own.len() == other.len() && own.bytes().zip(other).all(same)
 }
 
 /// A request whose body is not read yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    values: Vec<Vec<Option<Scalar>>>,
+    /// By field and source, in the rule's order.
+    values: Vec<Option<Scalar<'static>>>,
     /// The values of fields in cookies, which must be the same.
     cookies: Vec<(Field, String)>,
     body: Body,
@@ -117,11 +122,13 @@ impl Rule {
     pub fn read_head(&self, head: &impl Head, captures: &Captures) -> Result<Draft, Refusal> {
         let body = self.body_kind(head)?;
         let query = self.names.query.read(query(head.path())).map_err(|problem| bad(&problem))?;
-        let mut values = Vec::with_capacity(self.fields.len());
+        let mut values = Vec::with_capacity(self.sources().count());
         for (field, sources) in &self.fields {
-            let read =
-                |source| head_value(head, captures, &query, source).map_err(|problem| refuse(*field, source, &problem));
-            values.push(sources.iter().map(read).collect::<Result<_, _>>()?);
+            for source in sources {
+                let value = head_value(head, captures, &query, source);
+                let text = value.map_err(|problem| refuse(*field, source, &problem))?;
+                values.push(text.map(|text| Scalar::Text(Cow::Owned(text))));
+            }
         }
         Ok(Draft { values, cookies: elsewhere::cookies(head, &self.names.cookies), body })
     }
@@ -142,31 +149,76 @@ fn refuse(field: Field, source: &Source, problem: &str) -> Refusal {
 }
 
 /// The single value of a header. Equal repetitions count as one. Another header that a gateway may read as it is an error.
-fn single(head: &impl Head, name: &str) -> Result<Option<String>, String> {
-    let is_twin = |other: &str| !other.eq_ignore_ascii_case(name) && is_same_variable(name, other);
-    if head.headers().any(|(other, _)| std::str::from_utf8(other).is_ok_and(is_twin)) {
-        return Err("is given by another name too, which some gateways take for this one".to_owned());
-    }
-    let values = head.header(name);
-    let Some((first, rest)) = values.split_first() else {
-        return Ok(None);
-    };
-    if rest.iter().any(|other| other != first) {
-        return Err("is given more than once, with different values".to_owned());
-    }
-    if head.is_replaced(first) {
-        return Err("may hold bytes that Envoy has replaced by '!': set encode_raw_headers on its ext_authz".to_owned());
-    }
-    text(first).map(Some)
+fn single<'a>(head: &'a impl Head, name: &str) -> Result<Option<&'a str>, String> {
+    let [value] = singles(head, [name]);
+    value.value(head, name)
 }
 
-fn text(bytes: &[u8]) -> Result<String, String> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "is not UTF-8".to_owned())
+/// The values of several headers, whose names have different lengths, in one pass.
+fn singles<'a, const N: usize>(head: &'a impl Head, names: [&str; N]) -> [Single<'a>; N] {
+    let mut found = [Single::default(); N];
+    for (other, value) in head.headers() {
+        for (name, single) in names.iter().zip(&mut found).filter(|(name, _)| name.len() == other.len()) {
+            single.add(name, other, value);
+        }
+    }
+    found
+}
+
+/// What was found of one header.
+#[derive(Clone, Copy, Default)]
+struct Single<'a> {
+    first: Option<&'a [u8]>,
+    differs: bool,
+    has_twin: bool,
+}
+
+impl<'a> Single<'a> {
+    fn add(&mut self, name: &str, other: &[u8], value: &'a [u8]) {
+        if quota::is_same(other, name.as_bytes()) || other.eq_ignore_ascii_case(name.as_bytes()) {
+            self.differs |= !quota::is_same(self.first.get_or_insert(value), value);
+        } else if is_same_variable(name, other) && std::str::from_utf8(other).is_ok() {
+            self.has_twin = true;
+        }
+    }
+
+    fn value(self, head: &'a impl Head, name: &str) -> Result<Option<&'a str>, String> {
+        let Self { first, mut differs, has_twin } = self;
+        if has_twin {
+            return Err("is given by another name too, which some gateways take for this one".to_owned());
+        }
+        let Some(mut first) = first else {
+            return Ok(None);
+        };
+        if head.joins_values() {
+            let values = head.header(name);
+            first = values.first().copied().unwrap_or_default();
+            differs = values.iter().any(|other| *other != first);
+        }
+        if differs {
+            return Err("is given more than once, with different values".to_owned());
+        }
+        if head.is_replaced(first) {
+            return Err(
+                "may hold bytes that Envoy has replaced by '!': set encode_raw_headers on its ext_authz".to_owned()
+            );
+        }
+        text(first).map(Some)
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
 }
 
 /// The part after the first `?`, up to a fragment.
 pub(super) fn query(path: &[u8]) -> &[u8] {
-    let query = path.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
+    // Quicker than the search for the position, which most paths do not have.
+    if !path.contains(&b'?') {
+        return &[];
+    }
+    let at = path.iter().position(|byte| *byte == b'?').map_or(path.len(), |at| at.saturating_add(1));
+    let query = path.get(at..).unwrap_or_default();
     query.split(|byte| *byte == b'#').next().unwrap_or_default()
 }
 
@@ -175,21 +227,39 @@ pub(super) fn head_value(
     captures: &Captures,
     query: &[Option<String>],
     source: &Source,
-) -> Result<Option<Scalar>, String> {
-    let found = match source {
-        Source::Header(name) => single(head, name)?,
+) -> Result<Option<String>, String> {
+    Ok(match source {
+        Source::Header(name) => single(head, name)?.map(str::to_owned),
         Source::Path(name) => captures.get(name).map(str::to_owned),
         Source::Query { slot, .. } => query.get(*slot).cloned().flatten(),
         Source::Metadata(path) => match head.metadata(path) {
             Ok(None) => None,
-            Ok(Some(value)) if value.iter().all(u8::is_ascii_graphic) => Some(text(&value)?),
+            Ok(Some(value)) if value.iter().all(u8::is_ascii_graphic) => Some(text(&value)?.to_owned()),
             Ok(Some(_)) => return Err("is not a string of visible ASCII characters".to_owned()),
             Err(Unreadable) => return Err("could not be read".to_owned()),
         },
         Source::Constant(text) => Some(text.clone()),
         Source::Json { .. } | Source::Form { .. } => None,
-    };
-    Ok(found.map(Scalar::Text))
+    })
+}
+
+/// What was read of a body, by the slots of the rule's sources.
+enum BodyValues<'b> {
+    None,
+    Json(Vec<Option<Scalar<'b>>>),
+    Form(Vec<Option<Scalar<'b>>>),
+}
+
+impl<'b> BodyValues<'b> {
+    /// The value of a source in the body.
+    fn value(&self, source: &Source) -> Option<&Scalar<'b>> {
+        match (self, source) {
+            (Self::Json(read), Source::Json { slot, .. }) | (Self::Form(read), Source::Form { slot, .. }) => {
+                read.get(*slot)?.as_ref()
+            }
+            (Self::None | Self::Json(_) | Self::Form(_), _) => None,
+        }
+    }
 }
 
 impl Draft {
@@ -200,9 +270,9 @@ impl Draft {
         self.body != Body::None
     }
 
-    /// The value of a field's source, by their positions in the rule.
-    pub(super) fn value(&self, field: usize, source: usize) -> Option<&Scalar> {
-        self.values.get(field)?.get(source)?.as_ref()
+    /// The value of a source, by its position among all of the rule.
+    pub(super) fn value(&self, at: usize) -> Option<&Scalar<'static>> {
+        self.values.get(at)?.as_ref()
     }
 
     /// Reads the body, where the rule has sources in it, and returns the request. `rule` is the one that created the draft.
@@ -213,77 +283,78 @@ impl Draft {
         if self.needs_body() && body.len() > rule.body_bytes_max {
             return Err(rule.too_large());
         }
-        match self.body {
-            Body::None => {}
+        let read = match self.body {
+            Body::None => BodyValues::None,
             // The body is required only if the rule has sources in it.
-            _ if body.is_empty() && !rule.reads_body() => {}
-            Body::Json => self.fill_json(rule, body)?,
-            Body::Form => self.fill_form(rule, body)?,
+            _ if body.is_empty() && !rule.reads_body() => BodyValues::None,
+            Body::Json => BodyValues::Json(rule.names.json.read(body).map_err(|problem| bad(&problem))?),
+            Body::Form => {
+                let read = rule.names.form.read(body).map_err(|problem| bad(&problem))?;
+                BodyValues::Form(read.into_iter().map(|text| Some(Scalar::Text(Cow::Owned(text?)))).collect())
+            }
             Body::Opaque => return Err(opaque()),
+        };
+        let request = self.request(rule, &read);
+        if request.is_err() {
+            self.keep(rule, &read);
         }
-        let merchant = self.required(rule, Field::Merchant, |text| merchant(rule, text))?;
-        let order_no = self.needed(rule, Field::OrderNo, |text| plain(OrderNo::parse(text)))?;
-        let currency = self.required(rule, Field::Currency, |text| currency(rule, text))?;
+        request
+    }
+
+    fn request(&self, rule: &Rule, read: &BodyValues<'_>) -> Result<Request, Refusal> {
+        let fields = Fields { draft: self, rule, read };
+        let merchant = fields.required(Field::Merchant, |text| merchant(rule, text))?;
+        let order_no = fields.needed(Field::OrderNo, |text| plain(OrderNo::parse(text)))?;
+        let currency = fields.required(Field::Currency, |text| currency(rule, text))?;
         Ok(Request {
             merchant,
-            amount: self.needed(rule, Field::Amount, |text| own_amount(rule, currency, text))?,
+            amount: fields.needed(Field::Amount, |text| own_amount(rule, currency, text))?,
             currency,
             order_no,
-            payment_no: self.needed(rule, Field::PaymentNo, |text| plain(PaymentNo::parse(text)))?,
-            channel: self.needed(rule, Field::Channel, |text| plain(Channel::parse(text)))?,
-            operation_no: self.needed(rule, Field::OperationNo, |text| plain(OperationNo::parse(text)))?,
-            is_final: self.needed(rule, Field::Final, is_final)?.unwrap_or(true),
+            payment_no: fields.needed(Field::PaymentNo, |text| plain(PaymentNo::parse(text)))?,
+            channel: fields.needed(Field::Channel, |text| plain(Channel::parse(text)))?,
+            operation_no: fields.needed(Field::OperationNo, |text| plain(OperationNo::parse(text)))?,
+            is_final: fields.needed(Field::Final, is_final)?.unwrap_or(true),
         })
     }
 
-    fn fill_json(&mut self, rule: &Rule, body: &[u8]) -> Result<(), Refusal> {
-        let read = rule.names.json.read(body).map_err(|problem| bad(&problem))?;
-        self.fill(rule, |source| match source {
-            Source::Json { slot, .. } => read.get(*slot).cloned().flatten(),
-            _ => None,
-        });
-        Ok(())
-    }
-
-    fn fill_form(&mut self, rule: &Rule, body: &[u8]) -> Result<(), Refusal> {
-        let read = rule.names.form.read(body).map_err(|problem| bad(&problem))?;
-        self.fill(rule, |source| match source {
-            Source::Form { slot, .. } => read.get(*slot).cloned().flatten().map(Scalar::Text),
-            _ => None,
-        });
-        Ok(())
-    }
-
-    fn fill(&mut self, rule: &Rule, read: impl Fn(&Source) -> Option<Scalar>) {
-        for ((_, sources), values) in rule.fields.iter().zip(&mut self.values) {
-            for (source, value) in sources.iter().zip(values).filter(|(source, _)| source.is_body()) {
-                *value = read(source);
-            }
+    /// Keeps what was read of the body of a refused request, for [`Draft::salvage`].
+    fn keep(&mut self, rule: &Rule, read: &BodyValues<'_>) {
+        let values = self.values.iter_mut().zip(rule.sources());
+        for (value, source) in values.filter(|(_, source)| source.is_body()) {
+            *value = read.value(source).and_then(Scalar::kept);
         }
     }
+}
 
+/// The fields of one request.
+struct Fields<'a, 'b> {
+    draft: &'a Draft,
+    rule: &'a Rule,
+    read: &'a BodyValues<'b>,
+}
+
+impl Fields<'_, '_> {
     /// The field's value, which is mandatory if the rule's action requires it.
     fn needed<T: PartialEq>(
         &self,
-        rule: &Rule,
         field: Field,
         parse: impl Fn(&str) -> Result<T, (Code, String)>,
     ) -> Result<Option<T>, Refusal> {
-        match rule.action.need(field) {
-            Need::Required => self.required(rule, field, parse).map(Some),
-            Need::Optional | Need::No => self.field(rule, field, parse),
+        match self.rule.action.need(field) {
+            Need::Required => self.required(field, parse).map(Some),
+            Need::Optional | Need::No => self.field(field, parse),
         }
     }
 
     fn required<T: PartialEq>(
         &self,
-        rule: &Rule,
         field: Field,
         parse: impl Fn(&str) -> Result<T, (Code, String)>,
     ) -> Result<T, Refusal> {
-        self.field(rule, field, parse)?.ok_or_else(|| {
+        self.field(field, parse)?.ok_or_else(|| {
             let code = if field == Field::Amount { Code::BadAmount } else { Code::BadRequest };
-            let sources = rule.fields.iter().filter(|(own, _)| *own == field).flat_map(|(_, sources)| sources);
+            let sources = self.rule.fields.iter().filter(|(own, _)| *own == field).flat_map(|(_, sources)| sources);
             let places: Vec<String> = sources.map(Source::describe).collect();
             Refusal::new(code, format!("{} ({}) is missing", field.as_str(), places.join(", ")))
         })
@@ -292,19 +363,18 @@ impl Draft {
     /// The field's value: the first source that has one, and every other source that has one must agree.
     fn field<T: PartialEq>(
         &self,
-        rule: &Rule,
         field: Field,
         parse: impl Fn(&str) -> Result<T, (Code, String)>,
     ) -> Result<Option<T>, Refusal> {
         let mut result: Option<T> = None;
-        let own = rule.fields.iter().zip(&self.values).find(|((own, _), _)| *own == field);
-        let Some(((_, sources), values)) = own else {
+        let Some((start, sources)) = self.rule.field(field) else {
             return Ok(None);
         };
-        for (source, value) in sources.iter().zip(values) {
-            let is_optional = rule.action.need(field) == Need::Optional;
+        let is_optional = self.rule.action.need(field) == Need::Optional;
+        for (at, source) in (start..).zip(sources) {
+            let value = if source.is_body() { self.read.value(source) } else { self.draft.value(at) };
             let text = |value| scalar_text(field, is_optional, source, value);
-            let Some(text) = value.as_ref().map_or(Ok(None), text)? else {
+            let Some(text) = value.map_or(Ok(None), text)? else {
                 continue;
             };
             let parsed = parse(text).map_err(|(code, problem)| {
@@ -319,7 +389,7 @@ impl Draft {
                 None => result = Some(parsed),
             }
         }
-        let mut cookies = self.cookies.iter().filter(|(own, _)| *own == field);
+        let mut cookies = self.draft.cookies.iter().filter(|(own, _)| *own == field);
         if cookies.any(|(_, text)| parse(text).ok() != result) {
             return Err(bad(&format!("{} differs in a cookie, where some gateways would read it", field.as_str())));
         }
@@ -331,13 +401,14 @@ fn scalar_text<'a>(
     field: Field,
     is_optional: bool,
     source: &Source,
-    value: &'a Scalar,
+    value: &'a Scalar<'_>,
 ) -> Result<Option<&'a str>, Refusal> {
     let code = if field == Field::Amount { Code::BadAmount } else { Code::BadRequest };
     let wrong =
         |problem: &str| Err(Refusal::new(code, format!("{} ({}) {problem}", field.as_str(), source.describe())));
     match (value, field) {
-        (Scalar::Text(text), _) | (Scalar::Number(text), Field::Amount) => Ok(Some(text)),
+        (Scalar::Text(text), _) => Ok(Some(text)),
+        (Scalar::Number(text), Field::Amount) => Ok(Some(text)),
         (Scalar::Bool(text), Field::Final) => Ok(Some(text)),
         (Scalar::Number(_) | Scalar::Other, Field::Final) => wrong("is neither true nor false"),
         (Scalar::Number(_), Field::Currency) => wrong("is a number, not a string"),

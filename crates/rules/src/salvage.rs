@@ -22,18 +22,13 @@ impl Rule {
     #[must_use]
     pub fn salvage(&self, head: &impl Head, captures: &Captures) -> Salvaged {
         let query = self.names.query.read(query(head.path())).unwrap_or_default();
-        self.salvaged(|_, _, source| match head_value(head, captures, &query, source) {
-            Ok(Some(Scalar::Text(text) | Scalar::Number(text))) => Some(text),
-            Ok(_) | Err(_) => None,
-        })
+        self.salvaged(|_, source| head_value(head, captures, &query, source).unwrap_or_default())
     }
 
-    fn salvaged(&self, read: impl Fn(usize, usize, &Source) -> Option<String>) -> Salvaged {
+    fn salvaged(&self, read: impl Fn(usize, &Source) -> Option<String>) -> Salvaged {
         let texts = |wanted: Field| {
-            let own = self.fields.iter().enumerate().filter(move |(_, (field, _))| *field == wanted);
-            let sources = own
-                .flat_map(|(at, (_, sources))| sources.iter().enumerate().map(move |(nth, source)| (at, nth, source)));
-            sources.filter_map(|(at, nth, source)| read(at, nth, source))
+            let own = self.field(wanted).into_iter().flat_map(|(start, sources)| (start..).zip(sources));
+            own.filter_map(|(at, source)| read(at, source))
         };
         let currency = texts(Field::Currency).find_map(|text| Currency::parse(&text).ok());
         let amount = |currency| {
@@ -52,8 +47,8 @@ impl Draft {
     /// The fields of a refused request with its body. `rule` is the one that created the draft.
     #[must_use]
     pub fn salvage(&self, rule: &Rule, body: &[u8]) -> Salvaged {
-        rule.salvaged(|at, nth, source| match (self.value(at, nth), source) {
-            (Some(Scalar::Text(text) | Scalar::Number(text)), _) => Some(text.clone()),
+        rule.salvaged(|at, source| match (self.value(at), source) {
+            (Some(Scalar::Text(text)), _) => Some(text.clone().into_owned()),
             (_, Source::Json { pointer, .. }) => member(body, pointer.rsplit('/').next().unwrap_or_default()),
             (_, Source::Form { name, .. }) => {
                 pairs(body).find(|(own, _)| own == name).map(|(_, value)| value.into_owned())

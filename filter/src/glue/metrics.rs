@@ -15,14 +15,21 @@ pub(super) struct FilterMetrics {
     ids: OnceCell<Ids>,
     /// By [`Stat::ALL`]; what is counted and not written yet.
     counts: [Cell<u32>; Stat::ALL.len()],
-    counted: Cell<bool>,
+    /// One bit for each that was counted.
+    counted: Cell<u32>,
 }
+
+const _: () = assert!(Stat::ALL.len() <= 32);
 
 struct Ids {
     counters: [Option<u32>; Stat::ALL.len()],
     rules_enforcing: Option<u32>,
     check_ms: Option<u32>,
     batch_checks: Option<u32>,
+}
+
+fn bit(at: usize) -> u32 {
+    u32::try_from(at).ok().and_then(|at| 1_u32.checked_shl(at)).unwrap_or_default()
 }
 
 impl FilterMetrics {
@@ -40,16 +47,19 @@ impl FilterMetrics {
     pub(super) fn count(&self, stat: Stat) {
         if let Some(count) = self.counts.get(stat.index()) {
             count.set(count.get().saturating_add(1));
-            self.counted.set(true);
+            self.counted.set(self.counted.get() | bit(stat.index()));
         }
     }
 
     /// Writes what was counted.
     pub(super) fn flush(&self) {
-        let Some(ids) = self.ids.get().filter(|_| self.counted.replace(false)) else { return };
-        for (count, id) in self.counts.iter().zip(ids.counters) {
-            if let (by @ 1.., Some(id)) = (count.take(), id) {
-                let _ = abi::increment_metric(id, by);
+        let mut counted = self.counted.take();
+        let Some(ids) = self.ids.get() else { return };
+        while counted != 0 {
+            let at = usize::try_from(counted.trailing_zeros()).unwrap_or_default();
+            counted &= !bit(at);
+            if let (Some(count), Some(Some(id))) = (self.counts.get(at), ids.counters.get(at)) {
+                let _ = abi::increment_metric(*id, count.take());
             }
         }
     }

@@ -43,7 +43,7 @@ pub(super) struct RootContext {
 pub(super) struct Root {
     pub(super) id: u32,
     plugin: RefCell<Option<Arc<Plugin>>>,
-    queue: Cell<BatchQueue>,
+    queue: RefCell<BatchQueue>,
     timer: Cell<Timer>,
     /// Routes with an unknown mode that were logged.
     warned_routes: RefCell<BTreeSet<String>>,
@@ -56,7 +56,7 @@ impl Root {
         Self {
             id,
             plugin: RefCell::default(),
-            queue: Cell::default(),
+            queue: RefCell::default(),
             timer: Cell::default(),
             warned_routes: RefCell::default(),
             gone: Cell::default(),
@@ -96,7 +96,7 @@ impl Root {
             &format!("sluice: configured, rules={rules} enforcing={enforcing} batch_max={batch_max}"),
         );
         // No stream of an earlier configuration waits here: the proxy gives every configuration a root of its own.
-        worker.abandon(self.queue.replace(BatchQueue::new(batch_max)).end());
+        worker.abandon(with(&self.queue, |queue| std::mem::replace(queue, BatchQueue::new(batch_max))).end());
         self.plugin.replace(Some(Arc::new(plugin)));
         self.timer.take();
         self.warned_routes.take();

@@ -1,5 +1,5 @@
 //! What the contexts of one worker's VM share: the live roots, attempt ids, the clock, follow-ups on their way, streams that wait
-//! for a tick. A worker is one thread. A cell's content is taken out for a moment only, and the proxy is not called meanwhile.
+//! for a tick. A worker is one thread. A cell is borrowed for a moment only, and the proxy is not called meanwhile.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -35,24 +35,24 @@ pub(super) struct Worker {
     attempts: Cell<u64>,
     pub(super) metrics: FilterMetrics,
     /// Live root contexts.
-    roots: Cell<BTreeSet<u32>>,
+    roots: RefCell<BTreeSet<u32>>,
     /// A root's callback runs: the SDK holds that root borrowed and active.
     pub(super) root_active: Cell<bool>,
-    streams: Cell<Streams>,
+    streams: RefCell<Streams>,
     /// The latest known time of the monotonic clock.
     now_ms: Cell<u64>,
     /// Follow-ups that streams have put and no root has sent yet: empty between two callbacks.
-    outbox: Cell<Vec<FollowUp>>,
-    follow_ups: Cell<FollowUps>,
-    due: Cell<Delays<Due>>,
+    outbox: RefCell<Vec<FollowUp>>,
+    follow_ups: RefCell<FollowUps>,
+    due: RefCell<Delays<Due>>,
 }
 
-/// Changes what a cell holds. `change` calls neither the proxy nor the cell.
-pub(super) fn with<T: Default, R>(cell: &Cell<T>, change: impl FnOnce(&mut T) -> R) -> R {
-    let mut value = cell.take();
-    let result = change(&mut value);
-    cell.set(value);
-    result
+/// Changes what a cell holds. `change` calls neither the proxy nor the cell: the cell is never borrowed here.
+pub(super) fn with<T: Default, R>(cell: &RefCell<T>, change: impl FnOnce(&mut T) -> R) -> R {
+    match cell.try_borrow_mut() {
+        Ok(mut value) => change(&mut value),
+        Err(_) => change(&mut T::default()),
+    }
 }
 
 /// Hashes the proxy's own numbers, which no client chooses. The standard library's hash maps take randomness from the proxy and
@@ -180,7 +180,7 @@ impl Worker {
     }
 
     pub(super) fn take_outbox(&self) -> Vec<FollowUp> {
-        self.outbox.take()
+        with(&self.outbox, std::mem::take)
     }
 
     /// The follow-ups to retry at this tick.

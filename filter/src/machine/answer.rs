@@ -14,12 +14,16 @@ use crate::record::Outcome;
 use crate::stats::Stat;
 use crate::wire::{self, Attempt, NoAnswer, Pair, Reply};
 
+/// Room for the effects of most answers.
+const EFFECTS_USUAL: usize = 8;
+
 impl Stream {
     pub(super) fn reply<'a>(&mut self, step: &mut Step<'a>, reply: Reply<'a>) {
         let Some((rule, attempt)) = self.take_pending() else {
             return;
         };
         step.resumes = true;
+        step.effects.reserve(EFFECTS_USUAL);
         step.push(Effect::ObserveCheck(self.record.check_ms.unwrap_or_default()));
         match reply {
             Reply::None(no_answer) => self.no_answer(step, rule, attempt, no_answer, true),

@@ -1,7 +1,5 @@
 //! Performs a step's effects, and reports failures to the stream.
 
-use std::collections::VecDeque;
-
 use super::{Action, Effect, Event, NotSentReason, Stream};
 
 /// The proxy did not perform an effect.
@@ -17,29 +15,52 @@ pub fn drive<'a>(
 ) -> Action {
     let first = stream.step(event);
     let mut action = first.action;
-    let mut effects = VecDeque::from(first.effects);
-    while let Some(effect) = effects.pop_front() {
+    let mut effects = first.effects.into_iter();
+    while let Some(effect) = effects.next() {
         let failure = on_failure(&effect);
-        let (Err(Failed), Some(event)) = (perform(effect), failure) else {
+        if perform(effect).is_ok() {
+            continue;
+        }
+        let Some(event) = failure.map(Failure::event) else {
             continue;
         };
         let step = stream.step(event);
         action = step.action;
         // The other planned effects are dropped, but counts and follow-ups stay.
-        effects.retain(|effect| matches!(effect, Effect::FollowUp(_) | Effect::Count(_) | Effect::ObserveCheck(_)));
-        for effect in step.effects.into_iter().rev() {
-            effects.push_front(effect);
-        }
+        let kept =
+            |effect: &Effect<'_>| matches!(effect, Effect::FollowUp(_) | Effect::Count(_) | Effect::ObserveCheck(_));
+        let rest = effects.filter(kept);
+        effects = step.effects.into_iter().chain(rest).collect::<Vec<_>>().into_iter();
     }
     action
 }
 
-fn on_failure<'a>(effect: &Effect<'a>) -> Option<Event<'a>> {
+/// What a stream learns of an effect that was not performed.
+#[derive(Clone, Copy)]
+enum Failure {
+    NotSent,
+    NotDelayed,
+    Host,
+    Trailers,
+}
+
+impl Failure {
+    const fn event<'a>(self) -> Event<'a> {
+        match self {
+            Self::NotSent => Event::NotSent(NotSentReason::AtOnce),
+            Self::NotDelayed => Event::NotDelayed,
+            Self::Host => Event::HostFailed,
+            Self::Trailers => Event::TrailersFailed,
+        }
+    }
+}
+
+const fn on_failure(effect: &Effect<'_>) -> Option<Failure> {
     match effect {
-        Effect::Check { .. } => Some(Event::NotSent(NotSentReason::AtOnce)),
-        Effect::Delay { .. } => Some(Event::NotDelayed),
-        Effect::StripHeader(_) | Effect::Resume | Effect::Respond { .. } => Some(Event::HostFailed),
-        Effect::StripTrailer(_) => Some(Event::TrailersFailed),
+        Effect::Check { .. } => Some(Failure::NotSent),
+        Effect::Delay { .. } => Some(Failure::NotDelayed),
+        Effect::StripHeader(_) | Effect::Resume | Effect::Respond { .. } => Some(Failure::Host),
+        Effect::StripTrailer(_) => Some(Failure::Trailers),
         Effect::SetHeader { .. }
         | Effect::Reset
         | Effect::FollowUp(_)

@@ -211,8 +211,8 @@ impl ModeWord<'_> {
 /// The names of headers or trailers that only Sluice may set, each once; also in the spelling of gateways that write names as
 /// variables (`X_SLUICE_CODE`).
 pub(super) fn own_names(pairs: Headers<'_>) -> Vec<&str> {
-    let names = pairs.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok());
-    let mut names: Vec<&str> = names.filter(|name| header::is_own(name)).collect();
+    let names = pairs.iter().map(|(name, _)| *name).filter(|name| header::is_own(name));
+    let mut names: Vec<&str> = names.filter_map(|name| std::str::from_utf8(name).ok()).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -220,16 +220,17 @@ pub(super) fn own_names(pairs: Headers<'_>) -> Vec<&str> {
 
 impl RequestHead<'_> {
     pub(super) fn traceparent(&self) -> Option<String> {
-        let mut values = self.headers.iter().filter(|(name, _)| *name == b"traceparent").map(|(_, value)| value);
+        let mut values =
+            self.headers.iter().filter(|(name, _)| quota::is_same(name, b"traceparent")).map(|(_, value)| value);
         // A header that comes twice is ignored.
         let (Some(value), None) = (values.next(), values.next()) else { return None };
         let text = std::str::from_utf8(value).ok()?;
-        let plain = text.len() <= TRACEPARENT_LEN_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let plain = text.len() <= TRACEPARENT_LEN_MAX && quota::is_visible_ascii(text.as_bytes());
         plain.then(|| text.to_owned())
     }
 
     fn first(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(own, _)| *own == name.as_bytes()).map(|(_, value)| *value)
+        self.headers.iter().find(|(own, _)| quota::is_same(own, name.as_bytes())).map(|(_, value)| *value)
     }
 }
 

@@ -75,8 +75,11 @@ fn number(status: &[u8]) -> Option<u64> {
     Some(code)
 }
 
+/// Room for the headers of most answers.
+const HEADERS_USUAL: usize = 4;
+
 fn pass<'a>(ok: &'a [u8], decided: &'a [u8]) -> Result<Reply<'a>, &'static str> {
-    let mut headers = Vec::new();
+    let mut headers = Vec::with_capacity(HEADERS_USUAL);
     let read = fields(ok, |tag, value| match (tag, value) {
         (2, Value::Bytes(option)) => {
             headers.extend(pair(option)?.filter(|(name, _)| name.starts_with(header::PREFIX)));
@@ -113,6 +116,9 @@ fn refuse<'a>(denied: &'a [u8], decided: &'a [u8]) -> Result<Reply<'a>, &'static
 /// A header of an answer, its name in lower case; none where it has no name, or one of a pseudo header, which is nothing that an
 /// answer may set. The outer option is that of bytes that cannot be read.
 fn pair(option: &[u8]) -> Option<Option<Pair<'_>>> {
+    if let Some((name, text)) = usual_pair(option) {
+        return Some(Some((Cow::Borrowed(name), text)));
+    }
     let mut header = None;
     let (mut name, mut text) = ("", "");
     fields(option, |tag, value| {
@@ -136,6 +142,19 @@ fn pair(option: &[u8]) -> Option<Option<Pair<'_>>> {
     Some(named.then(|| (lower(name), text)))
 }
 
+/// A header of every admitted payment, as the server writes it.
+fn usual_pair(option: &[u8]) -> Option<(&'static str, &str)> {
+    const FIRST: u8 = 1 << 3 | 2;
+    const SECOND: u8 = 2 << 3 | 2;
+    let [FIRST, size @ 0..=0x7f, FIRST, length @ 0..=0x7f, rest @ ..] = option else { return None };
+    let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+    let [SECOND, length @ 0..=0x7f, text @ ..] = rest else { return None };
+    let is_whole = usize::from(*size).checked_add(2) == Some(option.len()) && usize::from(*length) == text.len();
+    let usual = [header::CODE, header::DECISION_ID, header::REPLAY];
+    let name = usual.into_iter().find(|usual| quota::is_same(usual.as_bytes(), name)).filter(|_| is_whole)?;
+    Some((name, std::str::from_utf8(text).ok()?))
+}
+
 fn lower(name: &str) -> Cow<'_, str> {
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(name.to_ascii_lowercase())
@@ -151,5 +170,5 @@ fn code_of(headers: &[Pair<'_>]) -> Option<Code> {
 /// The value of a header of an answer.
 #[must_use]
 pub fn value<'a>(headers: &[Pair<'a>], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(own, _)| own == name).map(|(_, value)| *value)
+    headers.iter().find(|(own, _)| quota::is_same(own.as_bytes(), name.as_bytes())).map(|(_, value)| *value)
 }

@@ -11,14 +11,36 @@ pub(super) enum Value<'a> {
     Other,
 }
 
+/// A field's number and kind; most fit into one byte.
+fn key(message: &mut &[u8]) -> Option<(u32, WireType)> {
+    match message.split_first() {
+        Some((key @ 0x08..=0x7f, rest)) if key & 7 == 2 => {
+            *message = rest;
+            Some((u32::from(key >> 3), WireType::LengthDelimited))
+        }
+        Some(_) | None => decode_key(message).ok(),
+    }
+}
+
+/// A number; most fit into one byte.
+fn varint(message: &mut &[u8]) -> Option<u64> {
+    match message.split_first() {
+        Some((number @ 0..=0x7f, rest)) => {
+            *message = rest;
+            Some(u64::from(*number))
+        }
+        Some(_) | None => decode_varint(message).ok(),
+    }
+}
+
 /// Visits the fields of a message; `None` if the bytes are not a message, or if `field` rejects one of them.
 pub(super) fn fields<'a>(mut message: &'a [u8], mut field: impl FnMut(u32, Value<'a>) -> Option<()>) -> Option<()> {
     while message.has_remaining() {
-        let (tag, kind) = decode_key(&mut message).ok()?;
+        let (tag, kind) = key(&mut message)?;
         let value = match kind {
-            WireType::Varint => Value::Number(decode_varint(&mut message).ok()?),
+            WireType::Varint => Value::Number(varint(&mut message)?),
             WireType::LengthDelimited => {
-                let length = usize::try_from(decode_varint(&mut message).ok()?).ok()?;
+                let length = usize::try_from(varint(&mut message)?).ok()?;
                 let (bytes, rest) = message.split_at_checked(length)?;
                 message = rest;
                 Value::Bytes(bytes)

@@ -26,7 +26,8 @@ pub fn decode_pairs(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     }
     let (count, rest) = number(bytes)?;
     let (mut sizes, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
-    let mut pairs = Vec::new();
+    // No more than there are bytes.
+    let mut pairs = Vec::with_capacity(count);
     while !sizes.is_empty() {
         let (name_size, after) = number(sizes)?;
         let (value_size, after) = number(after)?;

@@ -1,14 +1,13 @@
 //! Requests as bytes: [`proto::envoy::CheckRequest`] with `context_extensions` and nothing else, written straight into one
 //! buffer. The order of the fields is fixed, so that a repetition is identical.
 
-use std::borrow::Cow;
-
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::encode_varint;
 use proto::extension;
 use quota::AmountMinor;
 use sluice_rules::{Action, Request};
 
 use super::Attempt;
+use super::sizes::{begin, delimited, wide};
 use crate::follow_up::Kind;
 use crate::outcome::Reason;
 
@@ -24,29 +23,46 @@ pub fn check(action: Action, replays_max: Option<u8>, attempt: &Attempt) -> Vec<
         Action::Void => (extension::ACTION_VOID_ORDER, Some((extension::DRY, extension::DRY_SILENT))),
         Action::Check => (extension::ACTION_CONSUME, Some((extension::DRY, extension::DRY_JOURNAL))),
     };
-    let mut fields = fields(attempt, word);
-    fields.extend(how.map(|(name, value)| (name, Cow::Borrowed(value))));
-    details(&mut fields, attempt, attempt.request.amount);
-    fields.extend(replays_max.map(|max| (extension::REPLAYS_MAX, Cow::Owned(max.to_string()))));
-    encode(&fields)
+    let mut message = Message::new(attempt, word);
+    if let Some((name, value)) = how {
+        message.put(name, value);
+    }
+    message.details(attempt, attempt.request.amount);
+    if let Some(max) = replays_max {
+        message.put_number(extension::REPLAYS_MAX, u64::from(max));
+    }
+    message.finish()
 }
 
 /// An attempt's id as the contract writes it: 32 hexadecimal digits.
 #[must_use]
 pub fn attempt_id(id: u128) -> String {
-    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' } else { b'a'.wrapping_sub(10) }.wrapping_add(nibble));
-    let digits = id.to_be_bytes().into_iter().flat_map(|byte| [digit(byte.wrapping_shr(4)), digit(byte & 0xf)]);
-    let mut text = String::with_capacity(32);
-    text.extend(digits);
-    text
+    let mut digits = [0; 32];
+    for (digits, part) in digits.as_chunks_mut::<8>().0.iter_mut().zip(id.to_be_bytes().as_chunks::<4>().0) {
+        *digits = hexadecimal(u32::from_be_bytes(*part));
+    }
+    std::str::from_utf8(&digits).unwrap_or_default().to_owned()
+}
+
+/// The eight hexadecimal digits of a number, all at once: one half byte in each byte.
+const fn hexadecimal(number: u32) -> [u8; 8] {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let wide = number as u64;
+    let wide = (wide | wide << 16) & 0x0000_ffff_0000_ffff;
+    let wide = (wide | wide << 8) & 0x00ff_00ff_00ff_00ff;
+    let halves = (wide | wide << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 for each that is ten or more.
+    let letters = halves.wrapping_add(ONES.wrapping_mul(6)) >> 4 & ONES;
+    let digits = halves.wrapping_add(ONES.wrapping_mul(b'0' as u64));
+    digits.wrapping_add(letters.wrapping_mul((b'a' - b'9' - 1) as u64)).to_be_bytes()
 }
 
 /// Reports what the gateway has done. Without an amount: all that is left.
 #[must_use]
 pub fn confirm(kind: Kind, attempt: &Attempt, amount: Option<AmountMinor>) -> Vec<u8> {
-    let mut fields = fields(attempt, kind.as_str());
-    details(&mut fields, attempt, amount);
-    encode(&fields)
+    let mut message = Message::new(attempt, kind.as_str());
+    message.details(attempt, amount);
+    message.finish()
 }
 
 /// Reports that the outcome of an attempt is unknown.
@@ -59,90 +75,128 @@ pub fn unknown(action: Action, attempt: &Attempt, reason: &str) -> Vec<u8> {
         Action::Refund => extension::ACTION_REFUND,
         Action::Void => extension::ACTION_VOID_ORDER,
     };
-    let mut fields = fields(attempt, Kind::Unknown.as_str());
-    fields.extend([(extension::OUTCOME_OF, Cow::Borrowed(of)), (extension::REASON, Cow::Borrowed(reason))]);
-    details(&mut fields, attempt, attempt.request.amount);
-    encode(&fields)
+    let mut message = Message::new(attempt, Kind::Unknown.as_str());
+    message.put(extension::OUTCOME_OF, of);
+    message.put(extension::REASON, reason);
+    message.details(attempt, attempt.request.amount);
+    message.finish()
 }
 
 /// Reports that the gateway has made the order's charge.
 #[must_use]
 pub fn made(attempt: &Attempt) -> Vec<u8> {
-    encode(&fields(attempt, Kind::Made.as_str()))
+    Message::new(attempt, Kind::Made.as_str()).finish()
 }
 
 /// Requests the void of an attempt.
 #[must_use]
 pub fn void(attempt: &Attempt, reason: Reason) -> Vec<u8> {
-    let mut fields = fields(attempt, Kind::Void.as_str());
-    fields.push((extension::REASON, Cow::Borrowed(reason.as_str())));
-    encode(&fields)
+    let mut message = Message::new(attempt, Kind::Void.as_str());
+    message.put(extension::REASON, reason.as_str());
+    message.finish()
 }
 
-type Fields<'a> = Vec<(&'static str, Cow<'a, str>)>;
+/// Room for most requests.
+const BYTES: usize = 384;
 
-/// Most fields of one request.
-const FIELDS_MAX: usize = 17;
+/// One request while it is written: `CheckRequest.attributes`, which is `AttributeContext.context_extensions` and nothing else.
+struct Message(Vec<u8>);
 
-fn fields<'a>(attempt: &'a Attempt, action: &'static str) -> Fields<'a> {
-    let Attempt { id, request, mode, traceparent } = attempt;
-    let mut fields: Fields<'a> = Vec::with_capacity(FIELDS_MAX);
-    fields.extend([
-        (extension::ACTION, Cow::Borrowed(action)),
-        (extension::ATTEMPT, Cow::Borrowed(id.as_str())),
-        (extension::MERCHANT, Cow::Borrowed(request.merchant.as_str())),
-        (extension::CURRENCY, Cow::Borrowed(request.currency.code())),
-        (extension::MODE, Cow::Borrowed(mode.as_str())),
-    ]);
-    put(&mut fields, extension::ORDER_NO, request.order_no.as_ref().map(quota::OrderNo::as_str));
-    put(&mut fields, extension::TRACEPARENT, traceparent.as_deref());
-    fields
+impl Message {
+    /// The fields of every request.
+    fn new(attempt: &Attempt, action: &str) -> Self {
+        let Attempt { id, request, mode, traceparent } = attempt;
+        let mut bytes = Vec::with_capacity(BYTES);
+        // The length is known at the end.
+        bytes.extend_from_slice(&[key(1), 0, 0]);
+        let mut message = Self(bytes);
+        message.put(extension::ACTION, action);
+        message.put(extension::ATTEMPT, id);
+        message.put(extension::MERCHANT, request.merchant.as_str());
+        message.put(extension::CURRENCY, request.currency.code());
+        message.put(extension::MODE, mode.as_str());
+        message.put_some(extension::ORDER_NO, request.order_no.as_ref().map(quota::OrderNo::as_str));
+        message.put_some(extension::TRACEPARENT, traceparent.as_deref());
+        message
+    }
+
+    fn details(&mut self, attempt: &Attempt, amount: Option<AmountMinor>) {
+        let Request { payment_no, channel, operation_no, is_final, .. } = &attempt.request;
+        if let Some(amount) = amount {
+            self.put_number(extension::AMOUNT_MINOR, amount.get());
+        }
+        self.put_some(extension::PAYMENT_NO, payment_no.as_ref().map(quota::PaymentNo::as_str));
+        self.put_some(extension::CHANNEL, channel.as_ref().map(quota::Channel::as_str));
+        self.put_some(extension::OPERATION_NO, operation_no.as_ref().map(quota::OperationNo::as_str));
+        self.put_some(extension::FINAL, (!is_final).then_some(extension::FINAL_NOT));
+    }
+
+    fn put_some(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.put(name, value);
+        }
+    }
+
+    fn put_number(&mut self, name: &str, value: u64) {
+        self.put(name, decimal(value, &mut [0; 20]));
+    }
+
+    /// One entry of the map.
+    fn put(&mut self, name: &str, value: &str) {
+        let Self(bytes) = self;
+        let size = delimited(name.len()).saturating_add(delimited(value.len()));
+        // Nearly all lengths fit into one byte.
+        match (u8::try_from(size), u8::try_from(name.len()), u8::try_from(value.len())) {
+            (Ok(size @ 0..=0x7f), Ok(name_length), Ok(length)) => {
+                bytes.extend_from_slice(&[key(10), size, key(1), name_length]);
+                bytes.extend_from_slice(name.as_bytes());
+                bytes.extend_from_slice(&[key(2), length]);
+                bytes.extend_from_slice(value.as_bytes());
+            }
+            (_, _, _) => {
+                begin(bytes, key(10), size);
+                text(bytes, key(1), name);
+                text(bytes, key(2), value);
+            }
+        }
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let Self(mut bytes) = self;
+        let size = bytes.len().saturating_sub(3);
+        // Two bytes are the shortest form of the length of every request that has an attempt.
+        match bytes.get_mut(1..3) {
+            Some([low, high]) if (0x80..0x4000).contains(&size) => {
+                let [first, second] = [size & 0x7f | 0x80, size.wrapping_shr(7)];
+                (*low, *high) = (u8::try_from(first).unwrap_or_default(), u8::try_from(second).unwrap_or_default());
+            }
+            Some(_) | None => {
+                let mut length = Vec::new();
+                encode_varint(wide(size), &mut length);
+                drop(bytes.splice(1..3, length));
+            }
+        }
+        bytes
+    }
 }
 
-fn details<'a>(fields: &mut Fields<'a>, attempt: &'a Attempt, amount: Option<AmountMinor>) {
-    let Request { payment_no, channel, operation_no, is_final, .. } = &attempt.request;
-    fields.extend(amount.map(|amount| (extension::AMOUNT_MINOR, Cow::Owned(amount.to_string()))));
-    put(fields, extension::PAYMENT_NO, payment_no.as_ref().map(quota::PaymentNo::as_str));
-    put(fields, extension::CHANNEL, channel.as_ref().map(quota::Channel::as_str));
-    put(fields, extension::OPERATION_NO, operation_no.as_ref().map(quota::OperationNo::as_str));
-    put(fields, extension::FINAL, (!is_final).then_some(extension::FINAL_NOT));
-}
-
-fn put<'a>(fields: &mut Fields<'a>, name: &'static str, value: Option<&'a str>) {
-    fields.extend(value.map(|value| (name, Cow::Borrowed(value))));
+/// The decimal digits of a number.
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &str {
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0'.wrapping_add(u8::try_from(number % 10).unwrap_or_default());
+        number /= 10;
+        start = start.saturating_sub(1);
+        if number == 0 {
+            break;
+        }
+    }
+    digits.get(start..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default()
 }
 
 /// The key of a field whose value has a length, for field numbers below 16.
 const fn key(number: u8) -> u8 {
     number.wrapping_shl(3) | 2
-}
-
-fn encode(fields: &[(&'static str, Cow<'_, str>)]) -> Vec<u8> {
-    let entry = |(name, value): &(&str, Cow<'_, str>)| delimited(name.len()).saturating_add(delimited(value.len()));
-    let attributes = fields.iter().map(|field| delimited(entry(field))).fold(0, usize::saturating_add);
-    let mut bytes = Vec::with_capacity(delimited(attributes));
-    // CheckRequest.attributes, AttributeContext.context_extensions, and a map entry's key and value.
-    begin(&mut bytes, key(1), attributes);
-    for field @ (name, value) in fields {
-        begin(&mut bytes, key(10), entry(field));
-        text(&mut bytes, key(1), name);
-        text(&mut bytes, key(2), value);
-    }
-    bytes
-}
-
-fn wide(size: usize) -> u64 {
-    u64::try_from(size).unwrap_or(u64::MAX)
-}
-
-/// The size of a field with its key and its length.
-fn delimited(size: usize) -> usize {
-    encoded_len_varint(wide(size)).saturating_add(1).saturating_add(size)
-}
-
-fn begin(bytes: &mut Vec<u8>, key: u8, size: usize) {
-    bytes.push(key);
-    encode_varint(wide(size), bytes);
 }
 
 fn text(bytes: &mut Vec<u8>, key: u8, text: &str) {

@@ -1,6 +1,6 @@
 //! Objects as bytes: `google.protobuf.Struct` (struct.proto), written straight into one buffer.
 
-use prost::encoding::{encode_varint, encoded_len_varint};
+use super::sizes::{begin, delimited};
 
 /// A member's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,13 +16,19 @@ pub fn number(value: u64) -> Member<'static> {
     Member::Number(value as f64)
 }
 
-/// An object of an access log is some 400 bytes: room for most, so that the buffer does not grow.
-const BYTES: usize = 512;
+/// The members of the filter are some 300 bytes: room for most, so that the buffer does not grow.
+const BYTES: usize = 448;
+
+/// The keys of the first and the second field, of `Value.string_value`, and of `DeclarePropertyArguments.schema`.
+const FIRST: u8 = 1 << 3 | 2;
+const SECOND: u8 = 2 << 3 | 2;
+const STRING: u8 = 3 << 3 | 2;
+const SCHEMA: u8 = 4 << 3 | 2;
 
 /// Encodes the members that are set, and appends those of another encoded object.
 #[must_use]
 pub fn structure(members: &[(&str, Option<Member<'_>>)], others: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(BYTES);
+    let mut bytes = Vec::with_capacity(others.len().saturating_add(BYTES));
     for (name, value) in members {
         if let Some(value) = value {
             member(&mut bytes, name, *value);
@@ -32,28 +38,39 @@ pub fn structure(members: &[(&str, Option<Member<'_>>)], others: &[u8]) -> Vec<u
     bytes
 }
 
-/// One entry of `Struct.fields`: its key, and its value as a `Value`.
+/// One entry of `Struct.fields`: its key, and its value as a `Value`. Nearly all lengths fit into one byte.
 fn member(bytes: &mut Vec<u8>, name: &str, value: Member<'_>) {
     let size = match value {
         Member::Text(text) => delimited(text.len()),
         Member::Number(_) => 9,
         Member::True => 2,
     };
-    begin(bytes, 1, delimited(name.len()).saturating_add(delimited(size)));
-    begin(bytes, 1, name.len());
+    let entry = delimited(name.len()).saturating_add(delimited(size));
+    match (u8::try_from(entry), u8::try_from(name.len())) {
+        (Ok(entry @ 0..=0x7f), Ok(length)) => bytes.extend_from_slice(&[FIRST, entry, FIRST, length]),
+        (Ok(_) | Err(_), _) => {
+            begin(bytes, FIRST, entry);
+            begin(bytes, FIRST, name.len());
+        }
+    }
     bytes.extend_from_slice(name.as_bytes());
-    begin(bytes, 2, size);
     match value {
         Member::Text(text) => {
-            begin(bytes, 3, text.len());
+            match (u8::try_from(size), u8::try_from(text.len())) {
+                (Ok(size @ 0..=0x7f), Ok(length)) => bytes.extend_from_slice(&[SECOND, size, STRING, length]),
+                (Ok(_) | Err(_), _) => {
+                    begin(bytes, SECOND, size);
+                    begin(bytes, STRING, text.len());
+                }
+            }
             bytes.extend_from_slice(text.as_bytes());
         }
         // number_value, 64 bits; bool_value.
         Member::Number(number) => {
-            bytes.push(0x11);
-            bytes.extend_from_slice(&number.to_le_bytes());
+            let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+            bytes.extend_from_slice(&[SECOND, 9, 0x11, a, b, c, d, e, f, g, h]);
         }
-        Member::True => bytes.extend_from_slice(&[0x20, 1]),
+        Member::True => bytes.extend_from_slice(&[SECOND, 2, 0x20, 1]),
     }
 }
 
@@ -63,27 +80,13 @@ pub fn declaration(name: &str, message: &str) -> Vec<u8> {
     /// `WasmType.Protobuf`.
     const MESSAGE: u8 = 3;
     let mut bytes = Vec::new();
-    begin(&mut bytes, 1, name.len());
+    begin(&mut bytes, FIRST, name.len());
     bytes.extend_from_slice(name.as_bytes());
     bytes.extend_from_slice(&[0x10, 1, 0x18, MESSAGE]);
     let schema = format!("type.googleapis.com/{message}");
-    begin(&mut bytes, 4, schema.len());
+    begin(&mut bytes, SCHEMA, schema.len());
     bytes.extend_from_slice(schema.as_bytes());
     bytes
-}
-
-fn wide(size: usize) -> u64 {
-    u64::try_from(size).unwrap_or(u64::MAX)
-}
-
-/// The size of a field below 16 with its key and its length.
-fn delimited(size: usize) -> usize {
-    encoded_len_varint(wide(size)).saturating_add(1).saturating_add(size)
-}
-
-fn begin(bytes: &mut Vec<u8>, field: u8, size: usize) {
-    bytes.push(field.wrapping_shl(3) | 2);
-    encode_varint(wide(size), bytes);
 }
 
 /// The members as texts, for tests.

@@ -22,6 +22,8 @@ pub(crate) const FURTHER_ROOTS: u32 = 1_000_000;
 pub(crate) struct Host {
     /// Every call as text, in order.
     pub(crate) calls: Vec<String>,
+    /// Buffers that the filter allocated for what the host hands out.
+    pub(crate) buffers: usize,
     /// Fails the call of this number with this status.
     pub(crate) fail: Option<(usize, u32)>,
     /// Fails calls to the server, all of them, with this status.
@@ -108,6 +110,7 @@ fn give(call: &mut Call<'_>, bytes: &[u8], data: u32, size: u32) -> u32 {
     let address = if bytes.is_empty() {
         0
     } else {
+        call.data_mut().buffers += 1;
         let allocate = call.get_export("proxy_on_memory_allocate").and_then(Extern::into_func).unwrap();
         allocate.typed::<u32, u32>(&call).unwrap().call(&mut *call, length).unwrap()
     };

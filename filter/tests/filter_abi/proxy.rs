@@ -1,5 +1,7 @@
 //! The proxy's side of the callbacks: contexts, bodies that are buffered while a request is held, answers to calls.
 
+use std::collections::BTreeMap;
+
 use wasmtime::{Instance, Store, WasmParams, WasmResults};
 
 use super::host::{GrpcCall, Host, HostStream, ROOT, instantiate};
@@ -15,6 +17,8 @@ pub(crate) struct Proxy {
     continued: Vec<u32>,
     /// The host call during which the VM broke. Nothing is called after it, and its requests go nowhere, as in Envoy.
     pub(crate) trapped: Option<String>,
+    /// The instructions of the module by callback.
+    pub(crate) spent: BTreeMap<String, u64>,
 }
 
 /// What a request callback returned.
@@ -25,7 +29,15 @@ impl Proxy {
     /// A VM that is not configured yet.
     pub(crate) fn new(host: Host) -> Self {
         let (store, instance) = instantiate(host);
-        let mut proxy = Self { store, instance, next: ROOT + 1, answered: 0, continued: Vec::new(), trapped: None };
+        let mut proxy = Self {
+            store,
+            instance,
+            next: ROOT + 1,
+            answered: 0,
+            continued: Vec::new(),
+            trapped: None,
+            spent: BTreeMap::new(),
+        };
         proxy.call::<(), ()>(ROOT, "_initialize", ());
         proxy.call::<_, ()>(ROOT, "proxy_on_context_create", (ROOT, 0_u32));
         assert_eq!(proxy.call::<_, u32>(ROOT, "proxy_on_vm_start", (ROOT, 0_u32)), 1);
@@ -78,7 +90,10 @@ impl Proxy {
         self.host_mut().current = context;
         self.host_mut().effective = None;
         let function = self.instance.get_typed_func::<P, R>(&mut self.store, name).unwrap();
-        match function.call(&mut self.store, arguments) {
+        let before = self.instructions();
+        let result = function.call(&mut self.store, arguments);
+        *self.spent.entry(name.to_owned()).or_default() += self.instructions() - before;
+        match result {
             Ok(result) => result,
             Err(_) if self.host().fail.is_some() => {
                 self.trapped = Some(self.host().calls.last().cloned().unwrap_or_default());

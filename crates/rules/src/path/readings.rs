@@ -19,11 +19,14 @@ const SCRIPTS: [&str; 21] = [
     "aspx", "ashx", "dll", "exe", "cfm", "jsp",
 ];
 
+/// Room for the segments of most paths.
+const SEGMENTS_USUAL: usize = 8;
+
 /// The segments of one request path as strict and as lenient gateways read them.
 #[derive(Debug)]
-pub(crate) struct Readings {
+pub(crate) struct Readings<'a> {
     /// Decoded once inside each segment, without empty segments, `.` and `..` resolved.
-    pub(super) plain: Vec<String>,
+    pub(super) plain: Vec<Cow<'a, str>>,
     /// The same with `.` and `..` left as segments, as routers read a path that no proxy has normalised. `None` without any.
     pub(super) unresolved: Option<Vec<String>>,
     /// The reading of the most lenient gateway. `None` where it is the same as the plain one.
@@ -33,11 +36,51 @@ pub(crate) struct Readings {
     pub(super) instead: Vec<Vec<String>>,
     /// A `%` without two hexadecimal digits, or bytes that are not UTF-8: gateways read them differently.
     pub(super) malformed: bool,
+    /// Every gateway reads the plain segments, and none of them has a dot, is an index or a folder of scripts.
+    pub(super) is_usual: bool,
 }
 
-impl Readings {
+impl<'a> Readings<'a> {
     /// Reads a request target: a path, with or without a query.
-    pub(crate) fn of(target: &[u8]) -> Self {
+    pub(crate) fn of(target: &'a [u8]) -> Self {
+        Self::usual(target).unwrap_or_else(|| Self::every(target))
+    }
+
+    /// The readings of a path with which no gateway does anything but split it: without allocations but the list of segments.
+    /// `None` for any other path.
+    pub(super) fn usual(target: &'a [u8]) -> Option<Self> {
+        let (mut plain, mut start) = (Vec::with_capacity(SEGMENTS_USUAL), 1_usize);
+        let mut end = |end: usize| {
+            let segment = std::str::from_utf8(target.get(start..end)?).ok()?;
+            start = end.saturating_add(1);
+            plain.push(Cow::Borrowed(segment));
+            let is_special = match segment.len() {
+                0 => true,
+                5 => segment.eq_ignore_ascii_case("index"),
+                7 => segment.eq_ignore_ascii_case("cgi-bin"),
+                _ => false,
+            };
+            (!is_special).then_some(())
+        };
+        let (first, rest) = target.split_first()?;
+        let mut at = 1_usize;
+        for byte in rest {
+            match USUAL.get(usize::from(*byte)) {
+                Some(Usual::Part) => {}
+                Some(Usual::Slash) => end(at)?,
+                Some(Usual::End) => break,
+                Some(Usual::No) | None => return None,
+            }
+            at = at.saturating_add(1);
+        }
+        end(at)?;
+        if *first != b'/' {
+            return None;
+        }
+        Some(Self { plain, unresolved: None, lenient: None, instead: Vec::new(), malformed: false, is_usual: true })
+    }
+
+    pub(super) fn every(target: &[u8]) -> Self {
         let (target, absolute) = without_origin(target);
         let (path, query) = split_query(target);
         let mut malformed = false;
@@ -69,10 +112,38 @@ impl Readings {
             instead.extend(routed(query));
         }
         // Some gateways read the host as a part of the path.
-        let plain = if absolute { Vec::new() } else { plain };
-        Self { plain, unresolved, lenient: lenient.filter(|_| !absolute), instead, malformed }
+        let plain = if absolute { Vec::new() } else { plain.into_iter().map(Cow::Owned).collect() };
+        Self { plain, unresolved, lenient: lenient.filter(|_| !absolute), instead, malformed, is_usual: false }
     }
 }
+
+/// What a byte of a usual path is.
+#[derive(Clone, Copy)]
+enum Usual {
+    /// No gateway decodes it, drops it or takes it for another one.
+    Part,
+    Slash,
+    /// The query or the fragment begins.
+    End,
+    No,
+}
+
+/// What each byte is.
+static USUAL: [Usual; 256] = {
+    let mut table = [Usual::No; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = match byte as u8 {
+            b'/' => Usual::Slash,
+            b'?' | b'#' => Usual::End,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => Usual::Part,
+            b'-' | b'_' | b'~' | b':' | b'@' | b'$' | b'&' | b'+' | b'=' | b',' => Usual::Part,
+            _ => Usual::No,
+        };
+        byte += 1;
+    }
+    table
+};
 
 /// The target without scheme and host, and whether it had any: `http://host/v1/payments`.
 fn without_origin(target: &[u8]) -> (&[u8], bool) {

@@ -170,3 +170,55 @@ fn x3_a_rule_may_keep_dots_in_its_last_capture() {
     assert_eq!(found(LAST, b"/v1/pay/shop.", true), Match::Ambiguous);
     assert_eq!(found(PAYMENTS, b"/v1/payments.json", true), Match::Spelling);
 }
+
+/// A path that is usual has the readings of every path.
+#[test]
+fn usual_paths_are_read_alike() {
+    let paths = [
+        "/v1/payments",
+        "/v1/payments?x=/index.php",
+        "/v1/payments#f",
+        "/a:b@c$d&e+f=g,h~i-j_k",
+        "/",
+        "//v1",
+        "/v1/",
+        "/v1//x",
+        "/v1/index",
+        "/INDEX/x",
+        "/cgi-bin/x",
+        "/v1/pay.json",
+        "/v1/./x",
+        "/v1/../x",
+        "/v1/%70",
+        "/v1/a;b",
+        "/v1\\x",
+        "/v1/(x)",
+        "/v1/x y",
+        "/v1/\u{e9}",
+        "v1/payments",
+        "http://h/v1",
+        "*",
+        "",
+        "?",
+        "/?r=x",
+        "/v1/payments?",
+    ];
+    let mut usual = 0;
+    for path in paths {
+        let Some(quick) = Readings::usual(path.as_bytes()) else { continue };
+        let every = Readings::every(path.as_bytes());
+        usual += 1;
+        assert_eq!(
+            (&quick.plain, &quick.unresolved, &quick.lenient),
+            (&every.plain, &every.unresolved, &every.lenient)
+        );
+        assert_eq!((&quick.instead, quick.malformed), (&every.instead, every.malformed), "{path}");
+        for template in
+            ["/v1/payments", "/v1/{m}", "/v1/payments.json", "/{a}/index", "/payments", "/v1/PAYMENTS", "/{m}"]
+        {
+            let template = Template::parse(template, 32, false).unwrap();
+            assert_eq!(template.matches(&quick), template.matches(&every), "{path}");
+        }
+    }
+    assert_eq!(usual, 5);
+}

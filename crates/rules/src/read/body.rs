@@ -1,8 +1,13 @@
 //! Decides by a request's head how its body is read.
 
-use super::{Head, Refusal, bad, single};
+use super::{Head, Refusal, bad, single, singles};
 use crate::{Rule, Source};
 use quota::Code;
+
+/// The headers that say what a body is.
+const LENGTH: &str = "content-length";
+const CODING: &str = "content-encoding";
+const MEDIA: &str = "content-type";
 
 /// How the body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,25 +31,24 @@ enum Media {
 
 impl Rule {
     pub(super) fn body_kind(&self, head: &impl Head) -> Result<Body, Refusal> {
-        let length =
-            single(head, "content-length").map_err(|problem| bad(&format!("header content-length {problem}")))?;
+        let [length, coding, media] = singles(head, [LENGTH, CODING, MEDIA]);
+        let length = length.value(head, LENGTH).map_err(|problem| bad(&format!("header {LENGTH} {problem}")))?;
         if !self.reads_body() {
             return Ok(stray(head));
         }
         if let Some(length) = length {
-            self.check_length(&length)?;
+            self.check_length(length)?;
         }
         let unsupported = |detail: &str| Refusal::new(Code::UnsupportedContent, detail);
-        let coding = single(head, "content-encoding")
-            .map_err(|problem| unsupported(&format!("header content-encoding {problem}")))?;
-        if coding.is_some_and(|coding| is_coded(&coding)) {
+        let coding =
+            coding.value(head, CODING).map_err(|problem| unsupported(&format!("header {CODING} {problem}")))?;
+        if coding.is_some_and(is_coded) {
             return Err(unsupported("the body is compressed; send it with content-encoding identity"));
         }
-        let media =
-            single(head, "content-type").map_err(|problem| unsupported(&format!("header content-type {problem}")))?;
+        let media = media.value(head, MEDIA).map_err(|problem| unsupported(&format!("header {MEDIA} {problem}")))?;
         let json = self.sources().any(|source| matches!(source, Source::Json { .. }));
         let form = self.sources().any(|source| matches!(source, Source::Form { .. }));
-        match media.as_deref().map_or(Media::Other, media_type) {
+        match media.map_or(Media::Other, media_type) {
             Media::Json if json => Ok(Body::Json),
             Media::Form if form => Ok(Body::Form),
             Media::Json | Media::Form | Media::Opaque | Media::Other => Err(unsupported(match (json, form) {
@@ -68,9 +72,9 @@ impl Rule {
 /// How a body is read in which the rule has no sources: gateways that merge its fields into those of the query must not find any
 /// there that the rule reads elsewhere. Rack reads a body without a content type as a form.
 fn stray(head: &impl Head) -> Body {
-    let Ok(media) = single(head, "content-type") else { return Body::Opaque };
-    let is_plain = single(head, "content-encoding").is_ok_and(|coding| !coding.is_some_and(|coding| is_coded(&coding)));
-    match media.as_deref().map_or(Media::Form, media_type) {
+    let Ok(media) = single(head, MEDIA) else { return Body::Opaque };
+    let is_plain = single(head, CODING).is_ok_and(|coding| !coding.is_some_and(is_coded));
+    match media.map_or(Media::Form, media_type) {
         Media::Other => Body::None,
         Media::Json if is_plain => Body::Json,
         Media::Form if is_plain => Body::Form,
@@ -83,6 +87,9 @@ fn is_coded(coding: &str) -> bool {
 }
 
 fn media_type(value: &str) -> Media {
+    if quota::is_same(value.as_bytes(), b"application/json") {
+        return Media::Json;
+    }
     let mut parts = value.split(';');
     let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
     let utf8 = |part: &str| match part.split_once('=') {
