@@ -43,7 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let batch = out.join("batch");
     std::fs::create_dir_all(&batch)?;
     let files = protox::compile(["sluice/batch.proto"], ["proto"])?;
-    with_service().extern_path(".envoy.service.auth.v3", "crate::envoy").out_dir(batch).compile_fds(files)?;
+    with_service()
+        .extern_path(".envoy.service.auth.v3", "crate::envoy")
+        .extern_path(".envoy.service.auth.v3.CheckRequest", "crate::batched::CheckRequest")
+        .out_dir(batch)
+        .compile_fds(files)?;
 
     let files = protox::compile([QUOTA, JSON[0], JSON[1]], ["proto"])?;
     describe(&out.join("quota.v1.bin"), &files)?;

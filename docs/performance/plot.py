@@ -115,11 +115,20 @@ def shares(figures):
     return parts | server
 
 
+STRETCHES = {
+    "one_connection": "one connection",
+    "half_load": "half of the peak",
+    "load_25": "25 % of the peak",
+    "load_50": "50 % of the peak",
+    "load_75": "75 % of the peak",
+}
+
+
 def stretches(run):
     of = run["comparison"]["stretches"]
     rows = []
-    for stretch, label in [("one_connection", "one connection"), ("half_load", "half of the peak")]:
-        for name, figures in of[stretch].items():
+    for stretch, label in STRETCHES.items():
+        for name, figures in of.get(stretch, {}).items():
             latency = [spread(figures["p50_ms"], 3), spread(figures["p99_ms"], 2)]
             rows.append([label, VARIANTS[name], spread(figures["rps"]), *latency])
     return table(["", "", "payments/s", "p50 ms", "p99 ms"], rows)

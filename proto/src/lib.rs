@@ -14,6 +14,8 @@ pub mod envoy {
     include!(concat!(env!("OUT_DIR"), "/envoy.service.auth.v3.rs"));
 }
 
+pub mod batched;
+
 /// Several checks in one call; with the feature `service` its server and client too.
 #[allow(
     clippy::allow_attributes,

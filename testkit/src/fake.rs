@@ -224,7 +224,7 @@ fn questions(method: Method, message: &[u8]) -> Vec<Asked> {
         Method::Check => vec![extensions(CheckRequest::decode(message).unwrap_or_default())],
         Method::BatchCheck => {
             let batch = BatchCheckRequest::decode(message).unwrap_or_default();
-            batch.checks.into_iter().map(extensions).collect()
+            batch.checks.into_iter().map(|check| extensions(check.into())).collect()
         }
     }
 }

@@ -56,6 +56,41 @@ pub fn thread_times(pid: Pid) -> BTreeMap<String, Duration> {
     times
 }
 
+/// A living thread of a process.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    pub id: Pid,
+    pub name: String,
+}
+
+/// The living threads of a process.
+#[must_use]
+pub fn threads(pid: Pid) -> Vec<Thread> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let thread = |entry: fs::DirEntry| {
+        let id = entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?.trim_end().to_owned();
+        Some(Thread { id, name })
+    };
+    entries.filter_map(thread).collect()
+}
+
+/// Processor time of a process's living threads to the nanosecond, by the scheduler's own count.
+///
+/// # Errors
+/// When the kernel keeps none (`CONFIG_SCHED_INFO`).
+pub fn run_time(pid: Pid) -> Result<Duration> {
+    let times = threads(pid).into_iter().filter_map(|thread| {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{}/schedstat", thread.id)).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    let sum: u64 = times.sum();
+    if sum == 0 {
+        return Err(Failure::new(format!("/proc has no run times of process {pid}")));
+    }
+    Ok(Duration::from_nanos(sum))
+}
+
 /// The thread's own ticks, without those of children.
 fn name_and_ticks(stat: &str) -> Option<(&str, u64)> {
     let (head, rest) = stat.rsplit_once(") ")?;

@@ -30,21 +30,40 @@ pub(super) async fn run(plan: Plan) -> Result<Tally> {
 }
 
 fn run_here(plan: Plan) -> Result<Tally> {
-    Poll::wake_in_time()?;
-    let mut poll = Poll::new()?;
-    let mut connections = Vec::with_capacity(plan.connections);
-    for number in 0..plan.connections {
-        let connection = Connection::open(&plan, number)?;
-        poll.add(&connection.stream, number, Interest::Read)?;
-        connections.push(connection);
+    Session::open(plan)?.run()
+}
+
+/// The connections of a plan, for one stretch after another. It belongs to the thread that opened it.
+pub(super) struct Session {
+    plan: Plan,
+    poll: Poll,
+    connections: Vec<Connection>,
+}
+
+impl Session {
+    pub(super) fn open(plan: Plan) -> Result<Self> {
+        Poll::wake_in_time()?;
+        let poll = Poll::new()?;
+        let mut connections = Vec::with_capacity(plan.connections);
+        for number in 0..plan.connections {
+            let connection = Connection::open(&plan, number)?;
+            poll.add(&connection.stream, number, Interest::Read)?;
+            connections.push(connection);
+        }
+        Ok(Self { plan, poll, connections })
     }
-    let mut tally = Tally::empty(plan)?;
-    let cpu = clock_gettime(ClockId::ThreadCPUTime);
-    let schedule = Schedule::begin(&plan);
-    drive(&plan, &schedule, &mut poll, &mut connections, &mut tally)?;
-    tally.elapsed = schedule.started.elapsed();
-    tally.cpu = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime) - cpu)?;
-    Ok(tally)
+
+    /// Runs a stretch until its last payment is answered. Orders go on where the last stretch ended.
+    pub(super) fn run(&mut self) -> Result<Tally> {
+        let Self { plan, poll, connections } = self;
+        let mut tally = Tally::empty(*plan)?;
+        let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        let schedule = Schedule::begin(plan);
+        drive(plan, &schedule, poll, connections, &mut tally)?;
+        tally.elapsed = schedule.started.elapsed();
+        tally.cpu = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime) - cpu)?;
+        Ok(tally)
+    }
 }
 
 fn drive(

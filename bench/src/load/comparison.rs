@@ -1,5 +1,5 @@
 //! The comparison that the targets are judged by: all variants at full load in rotated rounds, one connection with and without
-//! batches, and half of Sluice's peak beside the parsing filter at the same rate.
+//! batches, all variants at shares of Sluice's peak, and Envoy's processor time in slices.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use super::figures::{Figures, Sample, Spread, ratio};
 use super::merchants::LOAD;
 use super::plan::{Pace, Payers, Plan, Stop};
 use super::rig::Rig;
+use super::slices::{self, Slices};
 use super::variant::Variant;
 use testkit::Result;
 
@@ -17,22 +18,29 @@ use testkit::Result;
 pub struct Comparison {
     full: BTreeMap<Variant, Vec<Sample>>,
     single: BTreeMap<Variant, Vec<Sample>>,
-    half: BTreeMap<Variant, Vec<Sample>>,
-    /// Payments a second of the half load.
-    half_rate: f64,
+    /// By the share of the peak in percent.
+    paced: BTreeMap<u8, BTreeMap<Variant, Vec<Sample>>>,
+    /// Payments a second that Sluice's peak is.
+    peak: f64,
+    slices: Slices,
 }
 
 const ONE_CONNECTION: [Variant; 2] = [Variant::Sluice, Variant::Unbatched];
-const HALF_LOAD: [Variant; 2] = [Variant::ParseOnly, Variant::Sluice];
+/// Shares of Sluice's peak at which payments begin at a fixed rate, the same for all variants, in percent.
+const SHARES: [u8; 3] = [25, 50, 75];
 
 pub(super) async fn run(rig: &mut Rig) -> Result<Comparison> {
+    let slices = slices::run(rig, &Variant::ALL).await?;
     let full = rounds(rig, "full load", &Variant::ALL, |_| {}).await?;
     let single = rounds(rig, "1 connection", &ONE_CONNECTION, |plan| plan.connections = 1).await?;
     let peak = Figures::of(Comparison::samples(&full, Variant::Sluice)).rps.median;
-    let half_rate = peak / 2.0;
-    let pace = Pace::Fixed { per_second: half_rate };
-    let half = rounds(rig, "half load", &HALF_LOAD, |plan| plan.pace = pace).await?;
-    Ok(Comparison { full, single, half, half_rate })
+    let mut paced = BTreeMap::new();
+    for share in SHARES {
+        let pace = Pace::Fixed { per_second: peak * f64::from(share) / 100.0 };
+        let samples = rounds(rig, &format!("{share} % of peak"), &Variant::ALL, |plan| plan.pace = pace).await?;
+        paced.insert(share, samples);
+    }
+    Ok(Comparison { full, single, paced, peak, slices })
 }
 
 /// Measures each variant once a round, in rotated order, so that no variant always follows the same one.
@@ -69,10 +77,10 @@ impl Comparison {
         Figures::of(Self::samples(&self.full, variant))
     }
 
-    /// Sluice's throughput to another variant's, round by round.
+    /// A variant's throughput to another's, round by round.
     #[must_use]
-    pub fn throughput_to(&self, other: Variant) -> Spread {
-        ratio(Self::samples(&self.full, Variant::Sluice), Self::samples(&self.full, other), |sample| sample.rps)
+    pub fn throughput(&self, own: Variant, other: Variant) -> Spread {
+        ratio(Self::samples(&self.full, own), Self::samples(&self.full, other), |sample| sample.rps)
     }
 
     /// The median latency at one connection, with batches to without.
@@ -82,52 +90,81 @@ impl Comparison {
         ratio(of(Variant::Sluice), of(Variant::Unbatched), |sample| sample.p50_ms)
     }
 
-    /// The 99th percentile at half of the peak load, Sluice to the parsing filter.
+    /// A latency of a variant to another's at a share of Sluice's peak in percent, round by round.
     #[must_use]
-    pub fn half_p99(&self) -> Spread {
-        let of = |variant| Self::samples(&self.half, variant);
-        ratio(of(Variant::Sluice), of(Variant::ParseOnly), |sample| sample.p99_ms)
+    pub fn latency(&self, share: u8, own: Variant, other: Variant, figure: fn(&Sample) -> f64) -> Spread {
+        let of = |variant| self.paced.get(&share).map_or(&[] as &[Sample], |set| Self::samples(set, variant));
+        ratio(of(own), of(other), figure)
+    }
+
+    /// Envoy's processor time in slices.
+    #[must_use]
+    pub const fn slices(&self) -> &Slices {
+        &self.slices
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Sample> {
+        let sets = [&self.full, &self.single].into_iter().chain(self.paced.values());
+        sets.flat_map(BTreeMap::values).flatten()
     }
 
     pub(super) fn wrong(&self) -> u64 {
-        let sets = [&self.full, &self.single, &self.half];
-        sets.into_iter().flat_map(BTreeMap::values).flatten().map(|sample| sample.wrong).sum()
+        self.all().map(|sample| sample.wrong).sum::<u64>() + self.slices.wrong
     }
 
     pub(super) fn requests(&self) -> u64 {
-        let sets = [&self.full, &self.single, &self.half];
-        sets.into_iter().flat_map(BTreeMap::values).flatten().map(|sample| sample.requests).sum()
+        self.all().map(|sample| sample.requests).sum::<u64>() + self.slices.requests
     }
 
     /// The stretches with their names, for reports.
-    pub(super) fn stretches(&self) -> [(&'static str, BTreeMap<&'static str, Figures>); 3] {
+    pub(super) fn stretches(&self) -> BTreeMap<String, BTreeMap<&'static str, Figures>> {
         let by_name = |set: &BTreeMap<Variant, Vec<Sample>>| {
             set.iter().map(|(variant, samples)| (variant.name(), Figures::of(samples))).collect()
         };
-        [
-            ("full_load", by_name(&self.full)),
-            ("one_connection", by_name(&self.single)),
-            ("half_load", by_name(&self.half)),
-        ]
+        let paced = self.paced.iter().map(|(share, set)| (format!("load_{share}"), by_name(set)));
+        let whole =
+            [("full_load".to_owned(), by_name(&self.full)), ("one_connection".to_owned(), by_name(&self.single))];
+        whole.into_iter().chain(paced).collect()
     }
 
-    pub(super) fn half_rate(&self) -> f64 {
-        self.half_rate
+    pub(super) const fn peak(&self) -> f64 {
+        self.peak
+    }
+
+    /// Throughputs in relation to each other: `parse_only` is Sluice to the parsing filter.
+    #[must_use]
+    pub fn ratios(&self) -> BTreeMap<&'static str, Spread> {
+        let sluice = |other| self.throughput(Variant::Sluice, other);
+        BTreeMap::from([
+            ("parse_only", sluice(Variant::ParseOnly)),
+            ("native_allow", sluice(Variant::NativeAllow)),
+            ("envoy", sluice(Variant::Envoy)),
+            ("unbatched", sluice(Variant::Unbatched)),
+        ])
+    }
+
+    /// Latencies in relation to native ext_authz that always allows, by the figure and the share of Sluice's peak in percent.
+    #[must_use]
+    pub fn latencies(&self) -> BTreeMap<&'static str, BTreeMap<String, Spread>> {
+        let by_share = |own: Variant, figure: fn(&Sample) -> f64| {
+            let at = |share: u8| (share.to_string(), self.latency(share, own, Variant::NativeAllow, figure));
+            SHARES.map(at).into_iter().collect()
+        };
+        BTreeMap::from([
+            ("p50_to_native_allow", by_share(Variant::Sluice, |sample| sample.p50_ms)),
+            ("p99_to_native_allow", by_share(Variant::Sluice, |sample| sample.p99_ms)),
+        ])
     }
 }
 
 impl Serialize for Comparison {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let stretches: BTreeMap<_, _> = self.stretches().into_iter().collect();
-        let ratios = serde_json::json!({
-            "throughput_to_envoy": self.throughput_to(Variant::Envoy),
-            "throughput_to_parse_only": self.throughput_to(Variant::ParseOnly),
-            "throughput_to_native_allow": self.throughput_to(Variant::NativeAllow),
-            "throughput_to_unbatched": self.throughput_to(Variant::Unbatched),
+        serde_json::json!({
+            "stretches": self.stretches(),
             "single_p50_to_unbatched": self.single_p50(),
-            "half_load_p99_to_parse_only": self.half_p99(),
-        });
-        serde_json::json!({"stretches": stretches, "ratios": ratios, "half_load_per_second": self.half_rate})
-            .serialize(serializer)
+            "peak_per_second": self.peak,
+            "slices": self.slices,
+        })
+        .serialize(serializer)
     }
 }

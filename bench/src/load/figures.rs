@@ -43,6 +43,8 @@ impl fmt::Display for Spread {
 /// The processes whose processor time is counted. `server` is the process that decides: Sluice's, the one that always
 /// allows, a peer.
 pub(super) const PROCESSES: [&str; 6] = ["envoy", "server", "redis", "postgres", "generator", "gateway"];
+/// Those that serve payments. The generator and the gateway belong to the rig.
+const SERVING: [&str; 4] = ["envoy", "server", "redis", "postgres"];
 /// The parts of Sluice's server. What is none of these decides.
 pub(super) const SERVER_PARTS: [&str; 4] = ["decisions", "journal", "log", "other"];
 
@@ -90,6 +92,11 @@ impl Sample {
             server_us,
             wrong: tally.wrong,
         }
+    }
+
+    /// Microseconds per request of everything that serves payments.
+    pub(super) fn serving_us(&self) -> f64 {
+        SERVING.iter().filter_map(|name| self.cpu_us.get(name)).sum()
     }
 
     pub(super) fn line(&self) -> String {

@@ -134,4 +134,15 @@ impl Tally {
             by_payer: vec![0; plan.payers.count as usize],
         })
     }
+
+    /// Adds what came of another stretch of the same plan.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.admitted += other.admitted;
+        self.wrong += other.wrong;
+        self.elapsed += other.elapsed;
+        self.cpu += other.cpu;
+        self.latency += &other.latency;
+        self.by_payer.iter_mut().zip(&other.by_payer).for_each(|(own, other)| *own += other);
+    }
 }

@@ -109,6 +109,10 @@ impl Report {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut json = serde_json::json!(self);
+        if let Some(comparison) = &self.comparison {
+            json["ratios"] = serde_json::json!(comparison.ratios());
+            json["latency"] = serde_json::json!(comparison.latencies());
+        }
         json["targets"] = serde_json::json!(self.targets());
         json["wrong_answers"] = self.wrong_answers().into();
         json["requests"] = self.requests().into();
@@ -145,7 +149,12 @@ impl fmt::Display for Report {
                     row(f, name, &figures)?;
                 }
             }
-            writeln!(f, "\nhalf load is {:.0} payments a second", comparison.half_rate())?;
+            writeln!(f, "\nthe peak is {:.0} payments a second", comparison.peak())?;
+            writeln!(f, "\nEnvoy's processor time for a payment, in {} slices of 100 ms", comparison.slices().count)?;
+            for (name, us) in &comparison.slices().envoy_us {
+                let to = comparison.slices().to_parse_only.get(name).copied().unwrap_or_default();
+                writeln!(f, "  {name:<24} {us} us, {to} of parse-only")?;
+            }
         }
         for study in &self.studies {
             writeln!(f, "\n{:?}", study.axis)?;
@@ -153,6 +162,7 @@ impl fmt::Display for Report {
                 let at = if point.name.is_empty() { point.at.to_string() } else { point.name.to_owned() };
                 row(f, &at, &point.sluice)?;
                 writeln!(f, "  {:<17} {} of parse-only", "", point.ratio)?;
+                writeln!(f, "  {:<17} {} of the first, processor time {}", "", point.to_first, point.cpu_to_first)?;
             }
         }
         for peer in &self.peers {

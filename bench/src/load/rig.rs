@@ -121,7 +121,7 @@ impl Rig {
         &self.gateway.process
     }
 
-    fn envoy(&mut self, way: Way) -> Result<&mut Envoy> {
+    pub(super) fn envoy(&mut self, way: Way) -> Result<&mut Envoy> {
         let Way { variant, workers } = way;
         if !self.envoys.contains_key(&(variant, workers)) {
             let decider = if variant.charges() { self.server.grpc_address() } else { self.allow.address };
@@ -166,10 +166,15 @@ impl Rig {
     pub(super) async fn run(&mut self, way: Way, plan: Plan) -> Result<Tally> {
         let tally = client::run(plan).await?;
         if way.variant.charges() {
-            self.books.enter(&tally);
-            self.drained().await?;
+            self.enter(&tally).await?;
         }
         Ok(tally)
+    }
+
+    /// Books what was charged, and waits until its events are in Postgres.
+    pub(super) async fn enter(&mut self, tally: &Tally) -> Result<()> {
+        self.books.enter(tally);
+        self.drained().await
     }
 
     /// Waits until no event is on its way to Postgres.
@@ -210,7 +215,8 @@ fn start_server(options: &LoadOptions, dir: &Arc<RunDir>, redis: &Redis, postgre
     let policies = dir.join("policies.yaml");
     std::fs::write(&policies, merchants::policies())?;
     let env = [
-        ("REDIS_URL", redis.url()),
+        // All parts share a machine, as where Redis runs beside the server.
+        ("REDIS_URL", redis.local_url()),
         ("DATABASE_URL", postgres.url()),
         ("SLUICE_POLICY_FILE", policies.display().to_string()),
         ("SLUICE_SHARDS", SHARDS.to_string()),

@@ -122,6 +122,10 @@ pub struct Point {
     pub parse_only: Figures,
     /// Throughput, Sluice to the parsing filter, round by round.
     pub ratio: Spread,
+    /// Throughput, Sluice to Sluice at the first point, round by round.
+    pub to_first: Spread,
+    /// The same of the processor time for a payment, of all processes that serve it.
+    pub cpu_to_first: Spread,
     pub wrong: u64,
     pub requests: u64,
 }
@@ -142,44 +146,76 @@ impl Study {
     }
 }
 
-/// Measures all points of an axis. Those of the merchants come in ascending order, because each needs its merchants to exist.
+/// Measures all points of an axis, in every round all of them in turn, so that a moment in which the machine is slower is not one
+/// point's alone. Those of the merchants come one after the other: each needs its merchants to exist, and no others.
 pub(super) async fn run(rig: &mut Rig, axis: Axis) -> Result<Study> {
-    let mut points = Vec::new();
-    for (at, name) in axis.points(&rig.options) {
-        match (axis, at) {
-            (Axis::Merchants, _) => stored::preload(rig, u32::try_from(at)?).await?,
-            (Axis::Denials, 1) => use_up(rig).await?,
-            (Axis::Thresholds, 1) => reach(rig).await?,
-            (Axis::Credit, 2) => lines::open(rig).await?,
-            _ => {}
+    let points = axis.points(&rig.options);
+    let groups = if axis == Axis::Merchants { points.chunks(1) } else { points.chunks(points.len().max(1)) };
+    let mut measured = Vec::new();
+    for group in groups {
+        for (at, _) in group {
+            prepare(rig, axis, *at).await?;
         }
-        points.push(point(rig, axis, at, name).await?);
+        let mut samples: Vec<Samples> = group.iter().map(|_| Samples::default()).collect();
+        for round in 0..rig.options.rounds {
+            for turn in 0..group.len() {
+                let place = (round + turn) % group.len();
+                let (Some((at, name)), Some(samples)) = (group.get(place), samples.get_mut(place)) else { continue };
+                samples.measure(rig, axis, *at, name, round).await?;
+            }
+        }
+        measured.extend(group.iter().copied().zip(samples));
     }
+    let first = measured.first().map(|(_, samples)| samples.sluice.clone()).unwrap_or_default();
+    let points = measured.into_iter().map(|((at, name), samples)| samples.point(at, name, &first)).collect();
     Ok(Study { axis, points })
 }
 
-async fn point(rig: &mut Rig, axis: Axis, at: u64, name: &'static str) -> Result<Point> {
-    let (mut sluice, mut parse_only) = (Vec::new(), Vec::new());
-    for round in 0..rig.options.rounds {
+/// What must be there before a point is measured.
+async fn prepare(rig: &mut Rig, axis: Axis, at: u64) -> Result<()> {
+    match (axis, at) {
+        (Axis::Merchants, _) => stored::preload(rig, u32::try_from(at)?).await,
+        (Axis::Denials, 1) => use_up(rig).await,
+        (Axis::Thresholds, 1) => reach(rig).await,
+        (Axis::Credit, 2) => lines::open(rig).await,
+        _ => Ok(()),
+    }
+}
+
+/// What was measured at a point, round by round.
+#[derive(Default)]
+struct Samples {
+    sluice: Vec<Sample>,
+    parse_only: Vec<Sample>,
+}
+
+impl Samples {
+    async fn measure(&mut self, rig: &mut Rig, axis: Axis, at: u64, name: &str, round: usize) -> Result<()> {
         let mut order = [Variant::Sluice, Variant::ParseOnly];
         order.rotate_left(round % 2);
         for variant in order {
             let (way, plan) = axis.stretch(rig, variant, at)?;
             let sample = rig.measure(way, plan).await?;
             eprintln!("{axis:?} {at:>7} {name}  {:<11} {}", variant.name(), sample.line());
-            if variant == Variant::Sluice { sluice.push(sample) } else { parse_only.push(sample) }
+            if variant == Variant::Sluice { self.sluice.push(sample) } else { self.parse_only.push(sample) }
+        }
+        Ok(())
+    }
+
+    fn point(&self, at: u64, name: &'static str, first: &[Sample]) -> Point {
+        let both = || self.sluice.iter().chain(&self.parse_only);
+        Point {
+            at,
+            name,
+            ratio: ratio(&self.sluice, &self.parse_only, |sample| sample.rps),
+            to_first: ratio(&self.sluice, first, |sample| sample.rps),
+            cpu_to_first: ratio(&self.sluice, first, Sample::serving_us),
+            wrong: both().map(|sample: &Sample| sample.wrong).sum(),
+            requests: both().map(|sample| sample.requests).sum(),
+            sluice: Figures::of(&self.sluice),
+            parse_only: Figures::of(&self.parse_only),
         }
     }
-    let both = || sluice.iter().chain(&parse_only);
-    Ok(Point {
-        at,
-        name,
-        ratio: ratio(&sluice, &parse_only, |sample| sample.rps),
-        wrong: both().map(|sample: &Sample| sample.wrong).sum(),
-        requests: both().map(|sample| sample.requests).sum(),
-        sluice: Figures::of(&sluice),
-        parse_only: Figures::of(&parse_only),
-    })
 }
 
 /// As many payments as take each merchant's usage to its threshold.

@@ -45,16 +45,25 @@ pub(super) fn of(report: &Report) -> Vec<Target> {
         targets.extend([
             Target::at_least(
                 "throughput, Sluice to parse-only",
-                0.80,
-                comparison.throughput_to(Variant::ParseOnly).median,
+                0.60,
+                comparison.throughput(Variant::Sluice, Variant::ParseOnly).median,
             ),
             Target::at_least(
                 "throughput, Sluice to native ext_authz that always allows",
-                1.25,
-                comparison.throughput_to(Variant::NativeAllow).median,
+                0.80,
+                comparison.throughput(Variant::Sluice, Variant::NativeAllow).median,
             ),
             Target::at_most("p50 at one connection, batched to unbatched", 1.05, comparison.single_p50().median),
-            Target::at_most("p99 at half of peak load, Sluice to parse-only", 2.0, comparison.half_p99().median),
+            Target::at_most(
+                "p50 at half of the peak, Sluice to native ext_authz",
+                1.5,
+                comparison.latency(50, Variant::Sluice, Variant::NativeAllow, |sample| sample.p50_ms).median,
+            ),
+            Target::at_most(
+                "p99 at half of the peak, Sluice to native ext_authz",
+                2.0,
+                comparison.latency(50, Variant::Sluice, Variant::NativeAllow, |sample| sample.p99_ms).median,
+            ),
         ]);
     }
     if let Some(merchants) = report.studies.iter().find(|study| study.axis == Axis::Merchants) {

@@ -58,22 +58,36 @@ fn the_comparison_has_all_figures() {
     for figure in ["cpu_us/server", "cpu_us/redis", "cpu_us/postgres", "server_us/decisions", "server_us/journal"] {
         is_positive(&json, &format!("/comparison/stretches/full_load/sluice/{figure}/median"));
     }
-    for variant in
-        ["one_connection/sluice", "one_connection/sluice_unbatched", "half_load/sluice", "half_load/parse_only"]
-    {
+    for variant in ["one_connection/sluice", "one_connection/sluice_unbatched"] {
         is_positive(&json, &format!("/comparison/stretches/{variant}/p50_ms/median"));
     }
-    let rate = json["comparison"]["stretches"]["half_load"]["sluice"]["rps"]["median"].as_f64().unwrap();
-    let wanted = json["comparison"]["half_load_per_second"].as_f64().unwrap();
-    assert!(rate <= wanted * 1.05, "the generator sends {rate} a second where {wanted} were asked for");
+    let peak = json["comparison"]["peak_per_second"].as_f64().unwrap();
+    for (share, part) in [(25, 0.25), (50, 0.5), (75, 0.75)] {
+        for variant in ["envoy", "parse_only", "native_allow", "sluice", "sluice_unbatched"] {
+            is_positive(&json, &format!("/comparison/stretches/load_{share}/{variant}/p99_ms/median"));
+        }
+        let rate =
+            json["comparison"]["stretches"][format!("load_{share}")]["sluice"]["rps"]["median"].as_f64().unwrap();
+        assert!(rate <= peak * part * 1.05, "the generator sends {rate} a second, {share} % of {peak} were asked for");
+        for figure in ["p50", "p99"] {
+            is_positive(&json, &format!("/latency/{figure}_to_native_allow/{share}/median"));
+        }
+    }
+    for variant in ["envoy", "parse_only", "native_allow", "sluice", "sluice_unbatched"] {
+        is_positive(&json, &format!("/comparison/slices/envoy_us/{variant}/median"));
+        is_positive(&json, &format!("/comparison/slices/to_parse_only/{variant}/median"));
+    }
+    for ratio in ["parse_only", "native_allow"] {
+        is_positive(&json, &format!("/ratios/{ratio}/median"));
+    }
     is_positive(&json, "/memory/account_bytes");
     is_positive(&json, "/memory/order_bytes");
     is_positive(&json, "/journal_share_of_cpu");
     let merchants = json["studies"][0]["points"].as_array().unwrap();
     assert_eq!(merchants.iter().map(|point| point["at"].as_u64().unwrap()).collect::<Vec<_>>(), [100, 1_000]);
-    assert_eq!(json["targets"].as_array().unwrap().len(), 10, "{json:#}");
+    assert_eq!(json["targets"].as_array().unwrap().len(), 11, "{json:#}");
     let text = report.to_string();
-    for words in ["Sluice to parse-only", "Merchants", "half load is", "race, sluice"] {
+    for words in ["Sluice to parse-only", "Merchants", "the peak is", "Envoy's processor time", "race, sluice"] {
         assert!(text.contains(words), "{words}: {text}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use proto::batch::batch_authorization_server::BatchAuthorization;
 use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CHECKS_MAX};
-use proto::envoy::CheckRequest;
+use proto::batched::CheckRequest;
 use quota::Mode;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use tracing::debug;
 
 use super::answer::Answer;
-use super::parse::{self, Parsed, ParsedCheck};
+use super::parse::{self, Extensions, Parsed, ParsedCheck, Refused};
 use super::{CheckService, Checks, answer, word};
 use sluice_decision::decider::InForce;
 use sluice_store::{Store, StoreError};
@@ -70,7 +70,10 @@ impl<S: Store> Checks<S> {
     }
 
     fn read_one(&self, check: CheckRequest, now_ms: i64) -> One {
-        let extensions = check.attributes.unwrap_or_default().context_extensions;
+        let received = check.attributes.unwrap_or_default().context_extensions;
+        let Some(extensions) = Extensions::received(&received) else {
+            return One::Answered(result_of(&self.refuse(word(&Extensions::NONE), Refused::no_text(), None)));
+        };
         match Parsed::of_filter(&extensions) {
             Parsed::Decide(check) => {
                 let request = &check.request;

@@ -8,7 +8,6 @@ mod native;
 mod parse;
 mod void;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,7 +24,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use answer::{Answer, Binding, Subject};
-use parse::{Parsed, ParsedCheck, Refused};
+use parse::{Extensions, Parsed, ParsedCheck, Refused};
 use sluice_decision::decider::{Decider, Decision, InForce, Prepared};
 use sluice_decision::request::{Caller, Source};
 use sluice_kit::telemetry::{Trace, trace_id};
@@ -118,7 +117,7 @@ impl<S: Store> Checks<S> {
             Parsed::Pass => Outcome { answer: Ok(CheckResponse::default()), charge: None },
             Parsed::Refuse(refused) => {
                 let trace = parse::caller(&attributes);
-                let answer = self.refuse(word(&attributes.context_extensions), *refused, trace);
+                let answer = self.refuse(word(&Extensions::Map(&attributes.context_extensions)), *refused, trace);
                 Outcome { answer: Ok(answer.to_check_response(native)), charge: None }
             }
         }
@@ -198,7 +197,7 @@ fn is_native(attributes: Option<&AttributeContext>) -> bool {
 }
 
 /// The action of a request that could not be read, as far as it is known: one of our own words.
-fn word(extensions: &HashMap<String, String>) -> &'static str {
+fn word(extensions: &Extensions<'_>) -> &'static str {
     use proto::extension;
     let words = [
         (extension::ACTION_HOLD, "hold"),
@@ -209,8 +208,8 @@ fn word(extensions: &HashMap<String, String>) -> &'static str {
         (extension::ACTION_UNKNOWN, "unknown"),
         (extension::ACTION_MADE, "resolve"),
     ];
-    let action = extensions.get(extension::ACTION);
-    words.into_iter().find(|(own, _)| action.is_some_and(|action| action == own)).map_or("consume", |(_, word)| word)
+    let action = extensions.text(extension::ACTION);
+    words.into_iter().find(|(own, _)| action == Some(*own)).map_or("consume", |(_, word)| word)
 }
 
 /// The proxy filter may read the same document, so an action that Envoy's own filter cannot perform is no error here. A request

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use proto::batched::Extension;
 use proto::extension;
 use quota::{
     AmountMinor, AttemptId, Channel, Code, Currency, Effect, Mark, MerchantId, Mode, OperationId, OperationNo, OrderNo,
@@ -61,7 +62,7 @@ impl Parsed {
     pub(super) fn read(attributes: &AttributeContext, rules: Option<&Document>) -> Self {
         let extensions = &attributes.context_extensions;
         if extensions.contains_key(extension::ACTION) {
-            return Self::of_filter(extensions);
+            return Self::of_filter(&Extensions::Map(extensions));
         }
         let mode = route_mode(attributes, Mode::Enforce);
         match (attributes.request.as_ref().and_then(|request| request.http.as_ref()), rules) {
@@ -74,7 +75,7 @@ impl Parsed {
     }
 
     /// Reads what the proxy filter wrote.
-    pub(super) fn of_filter(extensions: &HashMap<String, String>) -> Self {
+    pub(super) fn of_filter(extensions: &Extensions<'_>) -> Self {
         match from_filter(extensions) {
             Ok(check) => Self::Decide(Box::new(check)),
             // The filter reads strictly itself, so this is a caller that is not our filter: never admitted.
@@ -91,12 +92,37 @@ fn refusal(detail: String) -> Refusal {
     Refusal { code: Code::BadRequest, detail }
 }
 
-/// The extensions as the filter writes them.
-struct Extensions<'a>(&'a HashMap<String, String>);
+impl Refused {
+    /// A check whose extensions are not the texts that they should be.
+    pub(super) fn no_text() -> Self {
+        let detail = "context_extensions contain bytes that are no UTF-8".to_owned();
+        Self { mode: Mode::Enforce, refusal: refusal(detail), subject: Subject::default() }
+    }
+}
 
-impl Extensions<'_> {
-    fn text(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+/// The extensions as the filter writes them.
+#[derive(Debug)]
+pub(super) enum Extensions<'a> {
+    /// Of a single check.
+    Map(&'a HashMap<String, String>),
+    /// Of one of many, as they were received: there are too few to be worth a map.
+    List(Vec<(&'a str, &'a str)>),
+}
+
+impl<'a> Extensions<'a> {
+    pub(super) const NONE: Self = Self::List(Vec::new());
+
+    /// Those of one of many checks; none where a byte is not of a text.
+    pub(super) fn received(list: &'a [Extension]) -> Option<Self> {
+        let texts = |entry: &'a Extension| Some((str::from_utf8(&entry.key).ok()?, str::from_utf8(&entry.value).ok()?));
+        list.iter().map(texts).collect::<Option<_>>().map(Self::List)
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match self {
+            Self::Map(map) => map.get(key).map(String::as_str),
+            Self::List(list) => list.iter().rfind(|(own, _)| *own == key).map(|(_, value)| *value),
+        }
     }
 
     fn required(&self, key: &str) -> Result<&str, String> {
@@ -207,8 +233,7 @@ impl Ids<'_> {
     }
 }
 
-fn from_filter(extensions: &HashMap<String, String>) -> Result<ParsedCheck, String> {
-    let extensions = Extensions(extensions);
+fn from_filter(extensions: &Extensions<'_>) -> Result<ParsedCheck, String> {
     let failed = |error: &dyn std::fmt::Display| error.to_string();
     let currency = Currency::parse(extensions.required(extension::CURRENCY)?).map_err(|e| failed(&e))?;
     let attempt = AttemptId::from_text(extensions.required(extension::ATTEMPT)?);
@@ -384,15 +409,15 @@ fn native_attempt() -> AttemptId {
 }
 
 /// The caller's span, as the proxy filter forwards it.
-pub(super) fn filter_caller(extensions: &HashMap<String, String>) -> Option<Trace> {
-    extensions.get(extension::TRACEPARENT).and_then(|text| Trace::parse(text))
+pub(super) fn filter_caller(extensions: &Extensions<'_>) -> Option<Trace> {
+    extensions.text(extension::TRACEPARENT).and_then(Trace::parse)
 }
 
 /// The caller's span, as far as it is known.
 pub(super) fn caller(attributes: &AttributeContext) -> Option<Trace> {
     let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
     let own = || Trace::parse(NativeHead::new(attributes, http?).text("traceparent")?);
-    filter_caller(&attributes.context_extensions).or_else(own)
+    filter_caller(&Extensions::Map(&attributes.context_extensions)).or_else(own)
 }
 
 #[cfg(test)]

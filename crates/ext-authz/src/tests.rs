@@ -305,7 +305,32 @@ fn code_of(result: &BatchCheckResult) -> (String, Option<i32>) {
 }
 
 async fn check_batch<S: Store>(service: &CheckService<S>, checks: Vec<envoy::CheckRequest>) -> Vec<BatchCheckResult> {
+    let checks = checks.into_iter().map(Into::into).collect();
     service.batch_check(Request::new(BatchCheckRequest { checks })).await.unwrap().into_inner().results
+}
+
+/// One that breaks the contract costs the others of its call nothing; of a key that comes twice the last value counts.
+#[tokio::test]
+async fn a_check_that_is_no_text_is_refused_by_itself() {
+    use proto::batched::{self, Extension};
+    let usual = || batched::CheckRequest::from(check(&[(extension::ORDER_NO, "o-1")]));
+    let with = |key: &'static [u8], value: &'static [u8]| {
+        let mut check = usual();
+        let extension = Extension { key: key.into(), value: value.into() };
+        check.attributes.as_mut().unwrap().context_extensions.push(extension);
+        check
+    };
+    let checks = vec![
+        usual(),
+        with(extension::REASON.as_bytes(), b"\xff"),
+        with(b"\xff", b"text"),
+        with(extension::MERCHANT.as_bytes(), b"not a merchant"),
+        usual(),
+    ];
+    let service = service(Arc::new(MemoryStore::new(1)));
+    let results = service.batch_check(Request::new(BatchCheckRequest { checks })).await.unwrap().into_inner().results;
+    let codes: Vec<_> = results.iter().map(|result| code_of(result).0).collect();
+    assert_eq!(codes, ["ADMITTED", "BAD_REQUEST", "BAD_REQUEST", "BAD_REQUEST", "ADMITTED"]);
 }
 
 #[tokio::test]
@@ -347,7 +372,7 @@ async fn each_check_of_a_call_is_answered_by_itself_and_in_its_place() {
     let nothing = check_batch(&alone, vec![envoy::CheckRequest { attributes: None }]).await;
     assert_eq!(code_of(&nothing[0]), ("BAD_REQUEST".to_owned(), Some(400)));
     assert!(check_batch(&alone, Vec::new()).await.is_empty());
-    let many = BatchCheckRequest { checks: vec![check(&[]); CHECKS_MAX + 1] };
+    let many = BatchCheckRequest { checks: vec![check(&[]).into(); CHECKS_MAX + 1] };
     assert_eq!(alone.batch_check(Request::new(many)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
 }
 

@@ -148,8 +148,10 @@ const fn used(limit: LimitKind) -> &'static str {
 }
 
 /// Places of fields that the script takes out of a value without reading all of it.
-const PLACES: [(&str, usize); 6] = [
-    ("REST_FLAGS_AT", place(layout::REST, 2)),
+const PLACES: [(&str, usize); 8] = [
+    ("PLAIN_ORDER_AT", place(layout::COMMAND, 18)),
+    ("SINCE_AT", len(layout::COMMAND) + place(layout::REST, 1)),
+    ("REST_FLAGS_AT", place(layout::REST, 3)),
     ("MERCHANT_FLAGS_AT", place(layout::MERCHANT, 1)),
     ("ORDER_STATE_AT", place(layout::ORDER, 7)),
     ("OPERATION_ID_AT", place(layout::OPERATION, 1)),
@@ -157,8 +159,8 @@ const PLACES: [(&str, usize); 6] = [
     ("OPERATION_AMOUNT_AT", place(layout::OPERATION, 3)),
 ];
 
-/// The layouts; the script has the length of each, too, as in `ACCOUNT_LEN`.
-const LAYOUTS: [(&str, &str); 26] = [
+/// The layouts; the script has the length of each, too, as in `USAGE_LEN`.
+const LAYOUTS: [(&str, &str); 27] = [
     ("CALL", layout::CALL),
     ("COMMAND", layout::COMMAND),
     ("REST", layout::REST),
@@ -166,13 +168,14 @@ const LAYOUTS: [(&str, &str); 26] = [
     ("WINDOWS", layout::WINDOWS),
     ("NAMES", layout::NAMES),
     ("CREDIT_TERMS", layout::CREDIT_TERMS),
+    ("PLAIN_TERMS", layout::PLAIN_TERMS),
     ("WEIGHT", layout::WEIGHT),
     ("WEIGHED", layout::WEIGHED),
     ("USAGE", layout::USAGE),
     ("SELDOM", layout::SELDOM),
-    ("ACCOUNT", layout::ACCOUNT),
     ("CREDIT", layout::CREDIT),
     ("HEADED", layout::HEADED),
+    ("HEADED_CREDIT", layout::HEADED_CREDIT),
     ("MERCHANT", layout::MERCHANT),
     ("ORDER", layout::ORDER),
     ("ORDER_CYCLE", layout::ORDER_CYCLE),

@@ -89,7 +89,8 @@ fn a_batch_is_the_contracts_message() {
     for checks in [vec![], vec![&one[..]], vec![&one[..], &two[..], &one[..]]] {
         let request = proto::batch::BatchCheckRequest::decode(batch(checks.iter().copied()).as_slice()).unwrap();
         let decoded: Vec<_> = checks.iter().map(|check| proto::envoy::CheckRequest::decode(*check).unwrap()).collect();
-        assert_eq!(request.checks, decoded);
+        let received: Vec<_> = request.checks.into_iter().map(proto::envoy::CheckRequest::from).collect();
+        assert_eq!(received, decoded);
     }
     let long = "x".repeat(300);
     let long = Attempt { traceparent: Some(long.clone()), ..attempt(None, true) };

@@ -73,7 +73,7 @@ pub(crate) fn questions(call: &GrpcCall) -> Vec<BTreeMap<String, String>> {
     assert_eq!(call.cluster, "sluice_authz");
     let checks = BatchCheckRequest::decode(call.message.as_slice()).unwrap().checks;
     assert!((2..=32).contains(&checks.len()), "{}", checks.len());
-    checks.into_iter().map(fields).collect()
+    checks.into_iter().map(|check| fields(check.into())).collect()
 }
 
 fn fields(request: CheckRequest) -> BTreeMap<String, String> {

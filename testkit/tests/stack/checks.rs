@@ -38,6 +38,7 @@ pub(crate) async fn connect(address: &str) -> Result<Channel> {
 /// Asks for all checks in one call; there is a result for each.
 pub(crate) async fn ask_together(channel: &Channel, checks: Vec<CheckRequest>) -> Result<Vec<BatchCheckResult>> {
     let count = checks.len();
+    let checks = checks.into_iter().map(Into::into).collect();
     let answer = BatchAuthorizationClient::new(channel.clone()).batch_check(BatchCheckRequest { checks }).await?;
     let results = answer.into_inner().results;
     assert_eq!(results.len(), count);

@@ -20,7 +20,7 @@ fn read(extensions: &[(&str, &str)]) -> Result<ParsedCheck, String> {
             all.insert(name, (*value).to_owned())
         };
     }
-    from_filter(&all)
+    from_filter(&Extensions::Map(&all))
 }
 
 #[test]

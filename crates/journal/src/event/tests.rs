@@ -32,7 +32,7 @@ fn previous_record() -> Vec<u8> {
 
 /// The same on a credit line that had a balance of 20.
 fn record_on_credit() -> Vec<u8> {
-    let mut bytes = record_with(12, 11);
+    let mut bytes = record_with(12, 13);
     numbers(&mut bytes, &[-20.0, 0.0]);
     bytes
 }
@@ -54,7 +54,7 @@ fn record_with(format: u8, version: u8) -> Vec<u8> {
 /// The flag of a record that ends with the usage before.
 const CHANGED: u8 = 2;
 
-/// An account whose one charge was of 50, with so much pending; of version 11 it has a credit line.
+/// An account whose one charge was of 50, with so much pending; of version 13 it has a credit line.
 fn account(bytes: &mut Vec<u8>, version: u8, pending: f64) {
     bytes.push(version);
     bytes.extend_from_slice(&20_261_121_u32.to_le_bytes());
@@ -64,11 +64,12 @@ fn account(bytes: &mut Vec<u8>, version: u8, pending: f64) {
     numbers(bytes, &[f64::from(0x1000)]);
     bytes.extend_from_slice(&7_u16.to_le_bytes());
     numbers(bytes, &[50.0, 1.0].repeat(4));
-    numbers(bytes, &[3.0, 7.0, 7.0, 7.0, 7.0, pending, 0.0, 0.0]);
-    if version == 11 {
+    numbers(bytes, &[3.0]);
+    if version == 13 {
         bytes.extend_from_slice(&20_261_101_u32.to_le_bytes());
         numbers(bytes, &[30.0, 0.0]);
     }
+    numbers(bytes, &[7.0, 7.0, 7.0, 7.0, pending, 0.0, 0.0]);
 }
 
 fn numbers(bytes: &mut Vec<u8>, numbers: &[f64]) {

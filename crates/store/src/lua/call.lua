@@ -13,13 +13,14 @@
 --           of the threshold policy (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64
 --           of a charge (else 0): daily, weekly, monthly, yearly count, then the same amounts; now f64 (ms); the head of the
 --           account (23 bytes, without its version) as it is if nothing is out of the ordinary: the windows of now, never reset,
---           not suspended, nothing pending, no threshold reached; the order (65 bytes) as a plain charge leaves it then; when
+--           not suspended, nothing pending, no threshold reached; the order (65 bytes) as a plain charge leaves it then; the
+--           billing cycle u32 of the credit line, 0 without one; when
 --           the day of the windows begins f64 (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are
---           journalled, 4 a pace follows, 8 last capture or reserved refund, 16 a credit line follows, 32 a charge on a credit line
---           is refused where none follows, 64 a weight follows), refusal u8 (a code by which the policy refuses, else 0), replays
---           u8 that are let through (255 for any number), length u16 of the order's history; of a credit line: its billing cycle u32, its limit
+--           journalled, 4 a pace follows, 8 last capture or reserved refund, 16 a charge on a credit line
+--           is refused where none follows, 32 a weight follows), refusal u8 (a code by which the policy refuses, else 0), replays
+--           u8 that are let through (255 for any number), length u16 of the order's history; of a credit line: its limit
 --           f64, and f64 the limit without the cap of an overdue line; of a weight: basis points u32, units per payment f64; by op:
---           0 plain consume: with no flag but 32, without refusal and history, and of the lifetime above; its maxima are those up
+--           0 plain consume: with no flag but 16, without refusal and history, and of the lifetime above; its maxima are those up
 --             to which no threshold is reached: the limits' own maxima f64, in their order; 20 the same with a credit line
 --           1 consume, 2 hold: for a hold the pending maximum f64, its lifetime u32 (s) and u8 (1 when expiry settles it);
 --             with a pace f64: interval us, tolerance us, longest delay ms, and the eight ceilings in the order of the maxima
@@ -47,11 +48,11 @@
 -- Time     Holds, lifetimes and pacing use the command's time, within what the store's own allows: no later, and no more than
 --          a minute earlier.
 --
--- Account  version u8 (8; 9 with the part of what is seldom, 10 with a credit line, 11 with both), day u32, week u32, epochs u8 of
+-- Account  version u8 (8; 9 with the part of what is seldom, 10 with a credit line, 13 with both), day u32, week u32, epochs u8 of
 --          day, week, month and year, flags u8 (1 suspended, 2 something is pending), levels f64 and their list u16; then f64:
---          day, week, month, year each with amount and count; number of changes. What is seldom, f64: refunded of day, week,
---          month, year; pending, paced until (us), suspended at (ms). The credit line: billing cycle u32, exposure f64 (below 0
---          where more was repaid than is owed), unbilled f64. Month and year are those of the day.
+--          day, week, month, year each with amount and count; number of changes. The credit line: billing cycle u32,
+--          exposure f64 (below 0 where more was repaid than is owed), unbilled f64. What is seldom, f64: refunded of day, week,
+--          month, year; pending, paced until (us), suspended at (ms). Month and year are those of the day.
 -- Merchant version u8 (1), flags u8 (1 suspended); then f64: suspended at (ms), number of changes. None where it never was
 -- Levels   how many thresholds the usage of each limit has reached, 4 bits each, the first limit's lowest; and the
 --          list that they are counted in, 0 where none is reached

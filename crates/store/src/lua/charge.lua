@@ -32,7 +32,7 @@
       code = SUSPENDED
     elseif refusal ~= 0 then
       code = refusal
-    elseif on_credit and not terms_cycle
+    elseif on_credit and terms_cycle == 0
       and flags % (2 * COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG) >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then
       code = CREDIT_UNKNOWN
     else

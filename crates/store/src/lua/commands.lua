@@ -16,22 +16,29 @@ for number = 1, commands do
     and waiting[stream] < backlog_max and asked_ms <= store_ms and asked_ms >= store_ms - LAG_MS_MAX
     and is_quiet(values[merchant_at])
   if plain then
-    local _, own_head, da, dc, wa, wc, ma, mc, ya, yc, changes, from = decode(HEADED, account_value)
+    local on_credit = op == PLAIN_CREDIT
+    local _, own_head, da, dc, wa, wc, ma, mc, ya, yc, changes, cycle, exposure, unbilled, from =
+      decode(on_credit and HEADED_CREDIT or HEADED, account_value)
     plain = own_head == head and not breaks(asked, dc, wc, mc, yc, da, wa, ma, ya, dc_max, wc_max, mc_max, yc_max, da_max,
       wa_max, ma_max, ya_max)
-    local rest = ''
-    if plain and op == PLAIN_CREDIT then
-      local terms_cycle, credit_max = decode(CREDIT_TERMS, packed, (COMMAND_LEN + REST_LEN + 1))
-      local cycle, exposure, unbilled = decode(CREDIT, account_value, #account_value - (CREDIT_LEN - 1))
+    if not on_credit then
+      -- Instead of a cycle it is the end of what was read.
+      from = cycle
+    elseif plain then
+      local terms_cycle, credit_max = decode(PLAIN_TERMS, packed, COMMAND_LEN + 1)
       plain = cycle == terms_cycle and exposure <= credit_max - asked and unbilled <= AMOUNT_MAX - asked
-      rest = sub(account_value, from, -(CREDIT_LEN + 1)) .. encode(CREDIT, cycle, exposure + asked, unbilled + asked)
-      plain_order = plain_order .. encode(ORDER_CYCLE, cycle)
-    elseif plain and from <= #account_value then
-      rest = sub(account_value, from)
+      plain_order = sub(packed, PLAIN_ORDER_AT, (COMMAND_LEN + ORDER_CYCLE_LEN))
     end
     if plain then
-      account_value = encode(HEADED, version, head, da + asked, dc + 1, wa + asked, wc + 1, ma + asked, mc + 1, ya + asked, yc + 1,
-        changes + 1) .. rest
+      local rest = from <= #account_value and sub(account_value, from)
+      if on_credit then
+        account_value = encode(HEADED_CREDIT, version, head, da + asked, dc + 1, wa + asked, wc + 1, ma + asked, mc + 1, ya + asked,
+          yc + 1, changes + 1, cycle, exposure + asked, unbilled + asked)
+      else
+        account_value = encode(HEADED, version, head, da + asked, dc + 1, wa + asked, wc + 1, ma + asked, mc + 1, ya + asked, yc + 1,
+          changes + 1)
+      end
+      if rest then account_value = account_value .. rest end
       values[account_at], values[order_at], replies[2 * number - 1] = account_value, plain_order, account_value
       waiting[stream] = waiting[stream] + 1
     end
@@ -40,7 +47,7 @@ for number = 1, commands do
   if not plain and not decide then
     decide, decide_merchant, failure = rule()
   end
-  local early = not plain and decode('<d', packed, COMMAND_LEN + 1) > store_ms
+  local early = not plain and decode('<d', packed, SINCE_AT) > store_ms
   local failed = not plain and not early and failure(stream, account_at, order_at, merchant_at)
   if early and all_or_none then
     values, expiring = { unpack(stored) }, {}

@@ -20,7 +20,7 @@ local function decide_merchant(number, packed, suspends, merchant_at, stream, as
   local head = encode(RECORD, previous and PREVIOUS_RECORD_FORMAT or RECORD_FORMAT, APPLIED,
     (changed and 0 or RECORD_REPLAY_FLAG) + (suspended and RECORD_MERCHANT_SUSPENDED_FLAG or 0), 0, 0, 0, 0, 0, 0, 0)
   local account_flags = suspended and ACCOUNT_SUSPENDED_FLAG or 0
-  replies[2 * number - 1] = head .. encode(ACCOUNT, previous and PREVIOUS_FORMAT or FULL_FORMAT, 0, 0, 0, 0, 0, 0, account_flags,
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, changes, 0, 0, 0, 0, 0, 0, suspended_at)
+  replies[2 * number - 1] = head .. packed_account(previous, '', 0, 0, 0, 0, 0, 0, account_flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    changes, 0, 0, 0, 0, 0, 0, suspended_at)
 end
 

@@ -24,9 +24,9 @@
   local account = account_value
   if account_changed or rolled or not account_value or (not old and byte(account_value) == PREVIOUS_FORMAT) then
     local account_flags = (suspended_at > 0 and ACCOUNT_SUSPENDED_FLAG or 0) + (pending > 0 and ACCOUNT_PENDING_FLAG or 0)
-    account = packed_account(old, on_credit, day, week, de, we, me, ye, account_flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc,
+    local credit = on_credit and encode(CREDIT, cycle, exposure, unbilled) or ''
+    account = packed_account(old, credit, day, week, de, we, me, ye, account_flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc,
       changes, dr, wr, mr, yr, pending, paced_until, suspended_at)
-    if on_credit then account = account .. encode(CREDIT, cycle, exposure, unbilled) end
   end
   local before = ''
   if account_changed then

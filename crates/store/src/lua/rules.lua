@@ -25,9 +25,9 @@ end
 -- The length of an account by its version, nil for another version.
 local function account_len(version)
   if version == ACCOUNT_FORMAT then return USAGE_LEN end
-  if version == FULL_FORMAT or version == PREVIOUS_FORMAT then return ACCOUNT_LEN end
-  if version == CREDIT_FORMAT then return USAGE_LEN + CREDIT_LEN end
-  if version == FULL_CREDIT_FORMAT then return ACCOUNT_LEN + CREDIT_LEN end
+  if version == FULL_FORMAT or version == PREVIOUS_FORMAT then return (USAGE_LEN + SELDOM_LEN) end
+  if version == CREDIT_FORMAT then return (USAGE_LEN + CREDIT_LEN) end
+  if version == FULL_CREDIT_FORMAT then return (USAGE_LEN + CREDIT_LEN + SELDOM_LEN) end
 end
 
 -- All that follows is for other commands. The script is run anew by every call, and so each of its functions is made anew: those
@@ -119,16 +119,16 @@ local function open_levels(marks, day_over, week_over, month_over, year_over)
   return marks
 end
 
--- An account up to its credit line; in a rolling upgrade as servers of the previous format have it.
-local function packed_account(old, on_credit, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes,
+-- An account, its credit line text already; in a rolling upgrade as servers of the previous format have it.
+local function packed_account(old, credit, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes,
   dr, wr, mr, yr, pending, paced_until, suspended_at)
+  local version, seldom = credit ~= '' and CREDIT_FORMAT or ACCOUNT_FORMAT, ''
   if old or dr + wr + mr + yr + pending + paced_until + suspended_at > 0 then
-    local version = old and PREVIOUS_FORMAT or on_credit and FULL_CREDIT_FORMAT or FULL_FORMAT
-    return encode(ACCOUNT, version, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes, dr, wr,
-      mr, yr, pending, paced_until, suspended_at)
+    version = old and PREVIOUS_FORMAT or credit ~= '' and FULL_CREDIT_FORMAT or FULL_FORMAT
+    seldom = encode(SELDOM, dr, wr, mr, yr, pending, paced_until, suspended_at)
   end
-  return encode(USAGE, on_credit and CREDIT_FORMAT or ACCOUNT_FORMAT, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc,
-    ma, mc, ya, yc, changes)
+  return encode(USAGE, version, day, week, de, we, me, ye, flags, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes)
+    .. credit .. seldom
 end
 
 -- An order: its credit line, weight, tail and operations are text already, where it has them.

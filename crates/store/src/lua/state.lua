@@ -11,7 +11,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local day, week = decode(WINDOWS, head)
   local own_day, own_week, month, year = day, week, month_and_year(day)
   local currency, decision_id, attempt = decode(NAMES, plain_order)
-  local _, ttl, flags, refusal, replays_max, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
+  local terms_cycle, _, ttl, flags, refusal, replays_max, history_len, at = decode(REST, packed, COMMAND_LEN + 1)
   local now_ms = time_of(asked_ms)
   local history = history_len > 0 and sub(packed, -history_len) or ''
   local dry = flags % (2 * COMMAND_DRY_FLAG) == COMMAND_DRY_FLAG
@@ -20,9 +20,9 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   local marked = flags % (2 * COMMAND_LAST_OR_RESERVED_FLAG) >= COMMAND_LAST_OR_RESERVED_FLAG
   local now = (now_ms - now_ms % 1000) / 1000
   local amount = max(asked, 0)
-  local terms_cycle, credit_max, uncapped_max = nil, AMOUNT_MAX, AMOUNT_MAX
-  if flags % (2 * COMMAND_CREDIT_FLAG) >= COMMAND_CREDIT_FLAG then
-    terms_cycle, credit_max, uncapped_max, at = decode(CREDIT_TERMS, packed, at)
+  local credit_max, uncapped_max = AMOUNT_MAX, AMOUNT_MAX
+  if terms_cycle > 0 then
+    credit_max, uncapped_max, at = decode(CREDIT_TERMS, packed, at)
   end
   -- The weight of a charge, nil where its amount counts as it is; and the figure that counts, nil where it is the amount.
   local bp, units, counts
@@ -46,11 +46,12 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
   if account_value then
     local format, sd, sw, _, from
     format, sd, sw, de, we, me, ye, _, marks, list, da, dc, wa, wc, ma, mc, ya, yc, changes, from = decode(USAGE, account_value)
-    if format ~= ACCOUNT_FORMAT and format ~= CREDIT_FORMAT then
-      dr, wr, mr, yr, pending, paced_until, suspended_at, from = decode(SELDOM, account_value, from)
-    end
     if format >= CREDIT_FORMAT then
-      on_credit, cycle, exposure, unbilled = true, decode(CREDIT, account_value, from)
+      on_credit = true
+      cycle, exposure, unbilled, from = decode(CREDIT, account_value, from)
+    end
+    if format ~= ACCOUNT_FORMAT and format ~= CREDIT_FORMAT then
+      dr, wr, mr, yr, pending, paced_until, suspended_at = decode(SELDOM, account_value, from)
     end
     local sm, sy = month_and_year(sd)
     rolled = day > sd or week > sw
@@ -68,7 +69,7 @@ local function decide(number, packed, op, account_at, order_at, merchant_at, str
     end
   end
   -- With the first command that has a credit line the account begins to keep its exposure.
-  if terms_cycle and (not on_credit or terms_cycle > cycle) then
+  if terms_cycle > 0 and (not on_credit or terms_cycle > cycle) then
     if cycle > 0 then closed = closed .. encode(CLOSED, BILLING_CYCLE, cycle, 0, unbilled, 0, 0) end
     rolled, on_credit, cycle, unbilled = true, true, terms_cycle, 0
   end

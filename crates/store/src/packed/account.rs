@@ -111,11 +111,11 @@ impl Reader<'_> {
             counter.count = self.number()?;
         }
         account.version = self.number()?;
-        if has_seldom {
-            self.seldom(&mut account)?;
-        }
         if has_credit {
             account.credit = Some(self.credit()?);
+        }
+        if has_seldom {
+            self.seldom(&mut account)?;
         }
         Ok(account)
     }

@@ -8,8 +8,8 @@ use quota::{
 
 use super::Writer;
 use super::flags::{
-    COMMAND_CREDIT, COMMAND_DRY, COMMAND_JOURNALED, COMMAND_LAST_OR_RESERVED, COMMAND_PACED,
-    COMMAND_REFUSE_UNKNOWN_CREDIT, COMMAND_WEIGHED, ORDER_ON_CREDIT,
+    COMMAND_DRY, COMMAND_JOURNALED, COMMAND_LAST_OR_RESERVED, COMMAND_PACED, COMMAND_REFUSE_UNKNOWN_CREDIT,
+    COMMAND_WEIGHED, ORDER_ON_CREDIT,
 };
 use super::layout::{MAXIMA, ORDER_FORMAT, len};
 use super::op::{self, ANY_REPLAYS, REPORTED};
@@ -61,6 +61,7 @@ pub fn command(out: &mut Vec<u8>, command: &Command, indexes: KeyIndexes, plain_
     }
     out.number(command.time_ms());
     out.expected(command);
+    out.u32(command.credit.as_ref().map_or(0, |terms| terms.cycle));
     out.number(command.windows.since_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
     out.u32(command.order_ttl_secs);
     out.bytes(&[flags_of(command), refusal(&command.action), replays_max(&command.action)]);
@@ -113,7 +114,6 @@ fn flags_of(command: &Command) -> u8 {
     let flags = [
         (charge.is_some_and(|charge| charge.pace.is_some()), COMMAND_PACED),
         (is_last_or_reserved(&command.action), COMMAND_LAST_OR_RESERVED),
-        (command.credit.is_some(), COMMAND_CREDIT),
         (charge.is_some_and(|charge| charge.refuse_unknown_credit), COMMAND_REFUSE_UNKNOWN_CREDIT),
         (weighed(&command.action).is_some(), COMMAND_WEIGHED),
     ];
@@ -159,8 +159,7 @@ fn replays_max(action: &Action) -> u8 {
 
 impl Writer<'_> {
     fn credit(&mut self, terms: Option<&CreditTerms>) {
-        if let Some(CreditTerms { cycle, limit, uncapped_limit }) = terms {
-            self.u32(*cycle);
+        if let Some(CreditTerms { cycle: _, limit, uncapped_limit }) = terms {
             self.amount(*limit);
             self.amount(*uncapped_limit);
         }

@@ -24,12 +24,10 @@ flags! {
     COMMAND_PACED = 4;
     /// The last capture, or a reserved refund.
     COMMAND_LAST_OR_RESERVED = 8;
-    /// A credit line follows.
-    COMMAND_CREDIT = 16;
     /// A charge on a credit line is refused where none follows.
-    COMMAND_REFUSE_UNKNOWN_CREDIT = 32;
+    COMMAND_REFUSE_UNKNOWN_CREDIT = 16;
     /// A weight follows. The script takes it for the highest flag.
-    COMMAND_WEIGHED = 64;
+    COMMAND_WEIGHED = 32;
 
     /// Of an account: it is suspended.
     ACCOUNT_SUSPENDED = 1;

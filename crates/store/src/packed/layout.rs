@@ -9,8 +9,8 @@ pub(crate) const ACCOUNT_FORMAT: u8 = 8;
 pub(crate) const FULL_FORMAT: u8 = 9;
 /// With [`CREDIT`]. Versions with a credit line are the highest.
 pub(crate) const CREDIT_FORMAT: u8 = 10;
-/// With [`SELDOM`] and [`CREDIT`].
-pub(crate) const FULL_CREDIT_FORMAT: u8 = 11;
+/// With [`CREDIT`] and [`SELDOM`], in this order; version 11 had them in the other one, and was in no release.
+pub(crate) const FULL_CREDIT_FORMAT: u8 = 13;
 /// The version of accounts before, as [`FULL_FORMAT`]. It is read, and written anew.
 pub(crate) const PREVIOUS_FORMAT: u8 = 6;
 /// The version of full records, which contain an account of a present version.
@@ -26,12 +26,15 @@ pub(crate) const MERCHANT_FORMAT: u8 = 1;
 pub(crate) const CALL: &str = "<BI2I2I2I2I2d";
 /// The part that all commands have, up to the account's head and the order of a plain charge.
 pub(crate) const COMMAND: &str = "<BI2I2I2I2I2I4ddddddddddc23c65";
-/// What follows it: the beginning of the windows, the order's lifetime, flags, refusal, replays, and the history's length.
-pub(crate) const REST: &str = "<dI4BBBI2";
+/// What follows it: the billing cycle, the beginning of the windows, the order's lifetime, flags, refusal, replays, and the
+/// history's length. With the billing cycle, the order of a plain charge is one on a credit line.
+pub(crate) const REST: &str = "<I4dI4BBBI2";
 /// The maxima of the windows' limits.
 pub(crate) const MAXIMA: &str = "<dddddddd";
 /// The credit line of a command, behind [`REST`].
-pub(crate) const CREDIT_TERMS: &str = "<I4dd";
+pub(crate) const CREDIT_TERMS: &str = "<dd";
+/// [`REST`] and [`CREDIT_TERMS`] as a plain charge sees them: the billing cycle and the limit.
+pub(crate) const PLAIN_TERMS: &str = "<I4xxxxxxxxxxxxxxxxxd";
 /// The weight of a charge, behind [`CREDIT_TERMS`], and of an order, behind [`ORDER_CYCLE`].
 pub(crate) const WEIGHT: &str = "<I4d";
 /// The windows in an account's head.
@@ -42,12 +45,12 @@ pub(crate) const NAMES: &str = "<xxxxxxxxxxxxxxxc3xxxxxxxxxxxxc16xxxc16";
 pub(crate) const USAGE: &str = "<BI4I4BBBBBdI2ddddddddd";
 /// The part of an account that is seldom anything but zero: refunds, what is pending, its pace and its suspension.
 pub(crate) const SELDOM: &str = "<ddddddd";
-/// Both parts.
-pub(crate) const ACCOUNT: &str = "<BI4I4BBBBBdI2dddddddddddddddd";
-/// The part of an account with a credit line.
+/// The part of an account with a credit line, between the other two.
 pub(crate) const CREDIT: &str = "<I4dd";
 /// [`USAGE`] as a plain charge sees it: the version, the head, usage and number of changes.
 pub(crate) const HEADED: &str = "<Bc23ddddddddd";
+/// [`HEADED`] and [`CREDIT`].
+pub(crate) const HEADED_CREDIT: &str = "<Bc23dddddddddI4dd";
 pub(crate) const MERCHANT: &str = "<BBdd";
 /// An order without its attempts and its tail.
 pub(crate) const ORDER: &str = "<BI4I4BBBBBBc3dI4c16BBB";
@@ -114,7 +117,6 @@ mod tests {
     #[test]
     fn layouts_have_lengths() {
         let table = [
-            (ACCOUNT, 152),
             (ORDER, 49),
             (OPERATION, 69),
             (TAIL, 21),
@@ -131,7 +133,8 @@ mod tests {
         // Parts that are parts of the same value.
         assert_eq!([place(ORDER, 0), place(ORDER, 7), place(OPERATION, 2)], [1, 14, 18]);
         assert_eq!(len(HEADED), len(USAGE));
-        assert_eq!(len(USAGE) + len(SELDOM), len(ACCOUNT));
+        assert_eq!(len(HEADED_CREDIT), len(USAGE) + len(CREDIT));
+        assert_eq!(len(PLAIN_TERMS), len(REST) + 8);
         assert_eq!(len(NAMES), len(ORDER) + 16);
         assert!(COMMAND.ends_with(&format!("c23c{}", len(NAMES))));
     }

@@ -5,8 +5,8 @@ use quota::{
 };
 
 use super::layout::{
-    ACCOUNT, ACCOUNT_FORMAT, BEFORE, CREDIT, CREDIT_BEFORE, CREDIT_FORMAT, FIRST, FULL_CREDIT_FORMAT, FULL_FORMAT,
-    PREVIOUS_FORMAT, PREVIOUS_RECORD_FORMAT, RECORD, RECORD_FORMAT, USAGE, WEIGHED, len,
+    ACCOUNT_FORMAT, BEFORE, CREDIT, CREDIT_BEFORE, CREDIT_FORMAT, FIRST, FULL_CREDIT_FORMAT, FULL_FORMAT,
+    PREVIOUS_FORMAT, PREVIOUS_RECORD_FORMAT, RECORD, RECORD_FORMAT, SELDOM, USAGE, WEIGHED, len,
 };
 use super::{PackedError, Reader, flags};
 
@@ -64,9 +64,9 @@ const fn is_on_credit(version: u8) -> bool {
 const fn account_len(version: u8) -> Result<usize, PackedError> {
     match version {
         ACCOUNT_FORMAT => Ok(len(USAGE)),
-        FULL_FORMAT | PREVIOUS_FORMAT => Ok(len(ACCOUNT)),
+        FULL_FORMAT | PREVIOUS_FORMAT => Ok(len(USAGE) + len(SELDOM)),
         CREDIT_FORMAT => Ok(len(USAGE) + len(CREDIT)),
-        FULL_CREDIT_FORMAT => Ok(len(ACCOUNT) + len(CREDIT)),
+        FULL_CREDIT_FORMAT => Ok(len(USAGE) + len(CREDIT) + len(SELDOM)),
         other => Err(PackedError::Format(other)),
     }
 }

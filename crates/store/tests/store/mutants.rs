@@ -29,8 +29,8 @@ const MUTANTS: &[Mutant] = &[
     ("if exposure > limit - amount then", "if exposure > limit then", 148283482181625),
     ("exposure > uncapped - amount and", "exposure > uncapped and", 148283482181625),
     (
-        "if terms_cycle and (not on_credit or terms_cycle > cycle) then",
-        "if terms_cycle and not on_credit then",
+        "if terms_cycle > 0 and (not on_credit or terms_cycle > cycle) then",
+        "if terms_cycle > 0 and not on_credit then",
         79071098081645,
     ),
     ("if cycle > 0 then closed = closed", "if true then closed = closed", 148283482181625),
@@ -45,17 +45,12 @@ const MUTANTS: &[Mutant] = &[
         277908825174538,
     ),
     ("if not code and on_credit then", "if not code and on_credit and op == CONSUME then", 148283482181625),
-    ("elseif on_credit and not terms_cycle\n", "elseif not terms_cycle\n", 102471886157031),
-    ("elseif on_credit and not terms_cycle\n", "elseif on_credit\n", 102471886157031),
+    ("elseif on_credit and terms_cycle == 0\n", "elseif terms_cycle == 0\n", 102471886157031),
+    ("elseif on_credit and terms_cycle == 0\n", "elseif on_credit\n", 102471886157031),
     (
         "      and flags % (2 * COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG) >= COMMAND_REFUSE_UNKNOWN_CREDIT_FLAG then",
         "      then",
         148283482181625,
-    ),
-    (
-        "if flags % (2 * COMMAND_CREDIT_FLAG) >= COMMAND_CREDIT_FLAG then",
-        "if flags >= COMMAND_CREDIT_FLAG then",
-        102471886157031,
     ),
     (
         "exposure, o_cycle = exposure + amount, cycle else o_cycle = 0 end",
@@ -123,8 +118,13 @@ const MUTANTS: &[Mutant] = &[
     ("plain = cycle == terms_cycle and exposure", "plain = exposure", 74708515413768),
     ("exposure <= credit_max - asked and", "exposure <= credit_max and", 74708515413768),
     (
-        "encode(CREDIT, cycle, exposure + asked, unbilled + asked)",
-        "encode(CREDIT, cycle, exposure + asked, unbilled)",
+        "changes + 1, cycle, exposure + asked, unbilled + asked)",
+        "changes + 1, cycle, exposure + asked, unbilled)",
+        148283482181625,
+    ),
+    (
+        "sub(packed, PLAIN_ORDER_AT, (COMMAND_LEN + ORDER_CYCLE_LEN))",
+        "sub(packed, PLAIN_ORDER_AT, COMMAND_LEN)",
         148283482181625,
     ),
     // Weights.
@@ -212,9 +212,9 @@ const MUTANTS: &[Mutant] = &[
     ("min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)", "min(asked_ms, store_ms)", 148283482181625),
     ("min(max(asked_ms, store_ms - LAG_MS_MAX), store_ms)", "store_ms", 148283482181625),
     ("and asked_ms <= store_ms and asked_ms", "and asked_ms", 277908825174538),
-    ("not plain and decode('<d', packed, COMMAND_LEN + 1) > store_ms", "false", 148283482181625),
-    ("COMMAND_LEN + 1) > store_ms", "COMMAND_LEN + 1) >= store_ms", 74708515413768),
-    ("COMMAND_LEN + 1) > store_ms", "COMMAND_LEN + 1) > store_ms + 999", 79071098081645),
+    ("not plain and decode('<d', packed, SINCE_AT) > store_ms", "false", 148283482181625),
+    ("SINCE_AT) > store_ms", "SINCE_AT) >= store_ms", 74708515413768),
+    ("SINCE_AT) > store_ms", "SINCE_AT) > store_ms + 999", 79071098081645),
     ("if early and all_or_none then", "if false then", 270393978422389),
     (
         "values, expiring = { unpack(stored) }, {}\n    for other = 1, commands do\n      replies[2 * other - 1], replies[2 * other] = N",
@@ -294,7 +294,11 @@ const MUTANTS: &[Mutant] = &[
         "marks = without_level(without_level(marks, WEEKLY_COUNT_PLACE), WEEKLY_AMOUNT_PLACE)",
         79071098081645,
     ),
-    ("dc + 1, wa + asked, wc + 1", "dc + 1, wa, wc + 1", 148283482181625),
+    (
+        "wa + asked, wc + 1, ma + asked, mc + 1, ya + asked, yc",
+        "wa, wc + 1, ma + asked, mc + 1, ya + asked, yc",
+        79071098081645,
+    ),
     ("day, week, month, year, de, we, me, ye\n", "day, 0, month, year, de, we, me, ye\n", 148283482181625),
     ("amount, day, week, de, we, me, ye, decision_id)", "amount, day, 0, de, we, me, ye, decision_id)", 79071098081645),
     ("taken, d, w, e1, ew, e2, e3, first)", "taken, d, 0, e1, ew, e2, e3, first)", 277908825174538),
@@ -653,9 +657,15 @@ const MUTANTS: &[Mutant] = &[
         "plain = own_head == head",
         74708515413768,
     ),
-    ("ma + asked, mc + 1, ya + asked, yc + 1,\n", "ma + asked, mc + 1, ya, yc + 1,\n", 148283482181625),
-    ("        changes + 1) .. rest", "        changes) .. rest", 148283482181625),
-    ("rest = sub(account_value, from)\n", "rest = ''\n", 79071098081645),
+    ("ma + asked, mc + 1, ya + asked, yc + 1,\n", "ma + asked, mc + 1, ya, yc + 1,\n", 79071098081645),
+    ("          changes + 1)\n", "          changes)\n", 79071098081645),
+    ("          yc + 1, changes + 1, cycle", "          yc + 1, changes, cycle", 148283482181625),
+    (
+        "wa + asked, wc + 1, ma + asked, mc + 1, ya + asked,\n",
+        "wa, wc + 1, ma + asked, mc + 1, ya + asked,\n",
+        148283482181625,
+    ),
+    ("and sub(account_value, from)\n", "and false\n", 79071098081645),
 ];
 
 /// Every mutant is noticed by one of the sequences; several mutants run at a time, each in a database of its own.

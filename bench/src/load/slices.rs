@@ -1,0 +1,134 @@
+//! Envoy's processor time for a payment, measured in short slices: the variants take turns every 100 ms, so that what the machine
+//! does meanwhile is the same for all of them. Rounds of seconds spread over 20 points on a shared machine, pairs of slices over two.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::Serialize;
+
+use super::client::Session;
+use super::figures::Spread;
+use super::merchants::LOAD;
+use super::plan::{Payers, Plan, Stop, Tally};
+use super::rig::{Rig, Way};
+use super::variant::Variant;
+use testkit::process::Service as _;
+use testkit::procfs;
+use testkit::{Failure, Result};
+
+/// Length of a slice.
+const SLICE: Duration = Duration::from_millis(100);
+/// Slices of each variant at most: pairs agree long before.
+const SLICES_MAX: usize = 150;
+/// Slices of each variant that are not measured.
+const WARM_UP: usize = 5;
+/// The beginning of the name of Envoy's worker threads.
+const WORKER: &str = "wrk:worker";
+
+/// What Envoy spends on a payment of each variant.
+#[derive(Clone, Debug, Serialize)]
+pub struct Slices {
+    /// Slices of each variant.
+    pub count: usize,
+    /// Microseconds of Envoy for a payment.
+    pub envoy_us: BTreeMap<&'static str, Spread>,
+    /// The same in relation to the parsing filter in the wasm host, slice by slice.
+    pub to_parse_only: BTreeMap<&'static str, Spread>,
+    pub requests: u64,
+    pub wrong: u64,
+}
+
+/// What one variant's slices gave.
+struct Turns {
+    variant: Variant,
+    /// Microseconds of Envoy for a payment, slice by slice.
+    us: Vec<f64>,
+    /// Of all slices, unmeasured ones too.
+    tally: Tally,
+}
+
+/// Measures the variants at full load in turn.
+pub(super) async fn run(rig: &mut Rig, variants: &[Variant]) -> Result<Slices> {
+    let measured = rig.options.duration.as_millis() * rig.options.rounds as u128 / SLICE.as_millis();
+    let count = usize::try_from(measured).unwrap_or(SLICES_MAX).clamp(1, SLICES_MAX);
+    let mut ways = Vec::with_capacity(variants.len());
+    for variant in variants {
+        let way = Way::from(*variant);
+        let payers = Payers { count: rig.options.merchants, ..LOAD };
+        let plan = rig.plan(way, Stop::After(SLICE), payers)?;
+        let envoy = i32::try_from(rig.envoy(way)?.process().pid())?;
+        let envoy = Pid::from_raw(envoy).ok_or_else(|| Failure::new("Envoy has no process id"))?;
+        ways.push((*variant, plan, envoy));
+    }
+    let thread = std::thread::Builder::new().name("generator".to_owned());
+    let (done, turns) = tokio::sync::oneshot::channel();
+    thread.spawn(move || {
+        let _ = done.send(take_turns(ways, count));
+    })?;
+    let turns = turns.await.map_err(|_| Failure::new("the generator's thread died"))??;
+    for turn in turns.iter().filter(|turn| turn.variant.charges()) {
+        rig.enter(&turn.tally).await?;
+    }
+    let parse_only = turns.iter().find(|turn| turn.variant == Variant::ParseOnly).map(|turn| turn.us.clone());
+    let slices = Slices {
+        count,
+        envoy_us: turns.iter().map(|turn| (turn.variant.name(), Spread::of(turn.us.iter().copied()))).collect(),
+        to_parse_only: turns
+            .iter()
+            .map(|turn| (turn.variant.name(), ratios(&turn.us, parse_only.as_deref().unwrap_or_default())))
+            .collect(),
+        requests: turns.iter().map(|turn| turn.tally.requests).sum(),
+        wrong: turns.iter().map(|turn| turn.tally.wrong).sum(),
+    };
+    for (name, us) in &slices.envoy_us {
+        let to_parse_only = slices.to_parse_only.get(name).copied().unwrap_or_default();
+        eprintln!("slices  {name:<24} {us} us of Envoy for a payment, {to_parse_only} of parse-only");
+    }
+    Ok(slices)
+}
+
+fn ratios(own: &[f64], other: &[f64]) -> Spread {
+    Spread::of(own.iter().zip(other).map(|(own, other)| own / other))
+}
+
+fn take_turns(ways: Vec<(Variant, Plan, Pid)>, count: usize) -> Result<Vec<Turns>> {
+    let mut sessions = Vec::with_capacity(ways.len());
+    for (variant, plan, envoy) in ways {
+        let turns = Turns { variant, us: Vec::with_capacity(count), tally: Tally::empty(plan)? };
+        sessions.push((Session::open(plan)?, envoy, turns));
+    }
+    let processors = std::thread::available_parallelism()?.get();
+    for (_, envoy, _) in &sessions {
+        run_on(*envoy, processors - 1..processors)?;
+    }
+    for round in 0..WARM_UP + count {
+        for turn in 0..sessions.len() {
+            let place = (round + turn) % sessions.len();
+            let Some((session, envoy, turns)) = sessions.get_mut(place) else { continue };
+            let before = procfs::run_time(*envoy)?;
+            let tally = session.run()?;
+            let spent = procfs::run_time(*envoy)?.saturating_sub(before);
+            if round >= WARM_UP {
+                turns.us.push(spent.as_secs_f64() * 1e6 / tally.requests.max(1) as f64);
+            }
+            turns.tally.absorb(&tally);
+        }
+    }
+    for (_, envoy, _) in &sessions {
+        run_on(*envoy, 0..processors)?;
+    }
+    Ok(sessions.into_iter().map(|(_, _, turns)| turns).collect())
+}
+
+/// Keeps Envoy's workers on these processors: on one, no slice pays for a move.
+fn run_on(envoy: Pid, processors: Range<usize>) -> Result<()> {
+    let mut set = CpuSet::new();
+    processors.for_each(|processor| set.set(processor));
+    for thread in procfs::threads(envoy).into_iter().filter(|thread| thread.name.starts_with(WORKER)) {
+        sched_setaffinity(Some(thread.id), &set)?;
+    }
+    Ok(())
+}
