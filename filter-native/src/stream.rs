@@ -85,8 +85,8 @@ struct Actions {
     delayed_until_ms: Option<u64>,
     /// The status of the gateway's answer.
     status: Option<u16>,
-    /// The gateway's answer has begun: the proxy cannot answer any more.
-    answered: bool,
+    /// The gateway's answer has begun, or the stream has ended: the proxy cannot answer any more.
+    closed: bool,
     follow_ups: Vec<FollowUp>,
     then: Then,
 }
@@ -101,7 +101,7 @@ impl Filter {
             check: None,
             delayed_until_ms: None,
             status: None,
-            answered: false,
+            closed: false,
             follow_ups: Vec::new(),
             then: Then::Nothing,
         };
@@ -138,7 +138,7 @@ impl Filter {
     pub fn response_headers(&mut self, envoy: StreamHandle<'_>) -> Reaction {
         #[cfg(feature = "trap")]
         trap::answer(&envoy);
-        self.actions.answered = true;
+        self.actions.closed = true;
         let Some(stream) = self.stream.as_ref().filter(|stream| stream.is_forwarded()) else { return Reaction::ON };
         let status = envoy.header_values(Map::ResponseHeaders, ":status");
         let status: Option<u16> = status.first().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
@@ -160,6 +160,7 @@ impl Filter {
 
     /// The end of the stream, before its access log.
     pub fn complete(&mut self, envoy: StreamHandle<'_>) -> Reaction {
+        self.actions.closed = true;
         self.end(Some(envoy));
         Reaction { goes_on: true, then: Then::Nothing }
     }
@@ -206,7 +207,7 @@ impl Filter {
     pub fn panicked(&mut self, envoy: StreamHandle<'_>) -> Reaction {
         self.actions.config.metrics.count_panic();
         self.give_up_check();
-        if self.actions.answered {
+        if self.actions.closed {
             return Reaction::ON;
         }
         let reaction = self.event(envoy, Event::HostFailed);
