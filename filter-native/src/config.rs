@@ -36,7 +36,7 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// Reads a configuration and tells the module's thread of it.
+    /// Reads a configuration and announces it to the module's thread.
     ///
     /// # Errors
     /// One sentence that names the field and what to do.

@@ -217,7 +217,7 @@ impl Filter {
         }
     }
 
-    /// Nobody waits for the check any more. If it was sent, the machine knows from now on.
+    /// No stream waits for the check any more. If it was sent, the machine knows from now on.
     fn give_up_check(&mut self) {
         if let (Some(check), Some(stream)) = (self.actions.check.take(), &mut self.stream)
             && check.over()

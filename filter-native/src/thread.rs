@@ -97,7 +97,7 @@ fn run(runtime: &Runtime, clock: Clock, mut receiver: UnboundedReceiver<Message>
     }
 }
 
-/// Until nobody can send any more, which is never.
+/// Until no sender is left, which is never.
 async fn serve(clock: Clock, receiver: &mut UnboundedReceiver<Message>, engine: &mut Engine, clients: &mut Clients) {
     // Setting a timer costs more than waking once too often, so one that is early enough stays.
     let mut timer = pin!(sleep(Duration::ZERO));

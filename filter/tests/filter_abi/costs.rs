@@ -228,7 +228,7 @@ fn by_function(calls: &[String]) -> Vec<(&str, usize)> {
     counts.into_iter().collect()
 }
 
-/// A rise fails, and a fall may be written down. Whoever makes a payment dearer writes the new expectation into [`COSTS`].
+/// A rise fails, and a fall may be written down. Any change that makes a payment dearer writes the new expectation into [`COSTS`].
 #[test]
 fn a_payment_costs_what_is_written_here() {
     let mut proxy = proxy(&json!({}));

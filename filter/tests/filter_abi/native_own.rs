@@ -103,7 +103,7 @@ fn a_panic_of_the_thread_leaves_no_payment_waiting() {
             assert_eq!(answered, (reached, (!reached).then_some(503)), "{on_error}");
         }
         assert_eq!(proxy.metric("sluice_panicked"), 1);
-        // An answer to a call of before finds nobody.
+        // An answer to an earlier call has no effect.
         proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
         let mut voids = Vec::new();
         for _ in 0..4 {
