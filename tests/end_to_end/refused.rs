@@ -36,7 +36,9 @@ fn each_rule(plugin: &mut Value, change: impl Fn(&mut Value)) {
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.alone("refused::a_configuration_that_would_enforce_nothing", async || {
-        for (what, change, word) in ROWS {
+        // The native host needs no cluster but servers, which the harness names (filter_abi has that row).
+        let native = Host::chosen()? == Host::Native;
+        for (what, change, word) in ROWS.iter().filter(|(what, ..)| !native || *what != "no cluster") {
             try_row(*change, word).context(*what)?;
         }
         Ok(())
