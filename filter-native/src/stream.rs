@@ -136,9 +136,9 @@ impl Filter {
     }
 
     pub fn response_headers(&mut self, envoy: StreamHandle<'_>) -> Reaction {
+        self.actions.closed = true;
         #[cfg(feature = "trap")]
         trap::answer(&envoy);
-        self.actions.closed = true;
         let Some(stream) = self.stream.as_ref().filter(|stream| stream.is_forwarded()) else { return Reaction::ON };
         let status = envoy.header_values(Map::ResponseHeaders, ":status");
         let status: Option<u16> = status.first().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
