@@ -11,7 +11,8 @@ const EXPOSURE_MAX: i64 = AmountMinor::MAX.get().cast_signed();
 /// The part of a credit line that a command is decided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreditTerms {
-    /// The first day (`YYYYMMDD`) of the billing cycle that the command's day is in.
+    /// The first day (`YYYYMMDD`) of the billing cycle that the command's day is in; never 0, which in a packed command means that
+    /// there is no credit line.
     pub cycle: u32,
     /// The exposure that no charge exceeds.
     pub limit: AmountMinor,

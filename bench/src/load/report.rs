@@ -164,6 +164,9 @@ impl fmt::Display for Report {
                 writeln!(f, "  {:<17} {} of parse-only", "", point.ratio)?;
                 writeln!(f, "  {:<17} {} of the first, processor time {}", "", point.to_first, point.cpu_to_first)?;
             }
+            for (point, ratio) in study.points.iter().zip(&study.in_slices) {
+                writeln!(f, "  in turns of 100 ms, {}: {ratio} of the first", point.name)?;
+            }
         }
         for peer in &self.peers {
             writeln!(f, "\npeer, {} lost", peer.lost)?;

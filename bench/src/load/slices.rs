@@ -41,9 +41,10 @@ pub struct Slices {
     pub wrong: u64,
 }
 
-/// What one variant's slices gave.
+/// What the slices of one way of paying gave.
 struct Turns {
-    variant: Variant,
+    /// Payments a second, slice by slice.
+    rps: Vec<f64>,
     /// Microseconds of Envoy for a payment, slice by slice.
     us: Vec<f64>,
     /// Of all slices, unmeasured ones too.
@@ -54,32 +55,20 @@ struct Turns {
 pub(super) async fn run(rig: &mut Rig, variants: &[Variant]) -> Result<Slices> {
     let measured = rig.options.duration.as_millis() * rig.options.rounds as u128 / SLICE.as_millis();
     let count = usize::try_from(measured).unwrap_or(SLICES_MAX).clamp(1, SLICES_MAX);
-    let mut ways = Vec::with_capacity(variants.len());
+    let mut plans = Vec::with_capacity(variants.len());
     for variant in variants {
         let way = Way::from(*variant);
         let payers = Payers { count: rig.options.merchants, ..LOAD };
-        let plan = rig.plan(way, Stop::After(SLICE), payers)?;
-        let envoy = i32::try_from(rig.envoy(way)?.process().pid())?;
-        let envoy = Pid::from_raw(envoy).ok_or_else(|| Failure::new("Envoy has no process id"))?;
-        ways.push((*variant, plan, envoy));
+        plans.push((way, rig.plan(way, Stop::After(SLICE), payers)?));
     }
-    let thread = std::thread::Builder::new().name("generator".to_owned());
-    let (done, turns) = tokio::sync::oneshot::channel();
-    thread.spawn(move || {
-        let _ = done.send(take_turns(ways, count));
-    })?;
-    let turns = turns.await.map_err(|_| Failure::new("the generator's thread died"))??;
-    for turn in turns.iter().filter(|turn| turn.variant.charges()) {
-        rig.enter(&turn.tally).await?;
-    }
-    let parse_only = turns.iter().find(|turn| turn.variant == Variant::ParseOnly).map(|turn| turn.us.clone());
+    let turns = in_turn(rig, &plans, count).await?;
+    let named = || variants.iter().map(|variant| variant.name()).zip(&turns);
+    let place = variants.iter().position(|variant| *variant == Variant::ParseOnly);
+    let parse_only = place.and_then(|place| turns.get(place)).map_or(&[] as &[f64], |turn| &turn.us);
     let slices = Slices {
         count,
-        envoy_us: turns.iter().map(|turn| (turn.variant.name(), Spread::of(turn.us.iter().copied()))).collect(),
-        to_parse_only: turns
-            .iter()
-            .map(|turn| (turn.variant.name(), ratios(&turn.us, parse_only.as_deref().unwrap_or_default())))
-            .collect(),
+        envoy_us: named().map(|(name, turn)| (name, Spread::of(turn.us.iter().copied()))).collect(),
+        to_parse_only: named().map(|(name, turn)| (name, ratios(&turn.us, parse_only))).collect(),
         requests: turns.iter().map(|turn| turn.tally.requests).sum(),
         wrong: turns.iter().map(|turn| turn.tally.wrong).sum(),
     };
@@ -90,14 +79,48 @@ pub(super) async fn run(rig: &mut Rig, variants: &[Variant]) -> Result<Slices> {
     Ok(slices)
 }
 
+/// Throughputs in relation to the first one's, slice by slice: of payments that go the same way, for different merchants.
+pub(super) async fn throughputs(rig: &mut Rig, payers: &[Payers]) -> Result<Vec<Spread>> {
+    let way = Way::from(Variant::Sluice);
+    let plans: Result<Vec<_>> =
+        payers.iter().map(|payers| Ok((way, rig.plan(way, Stop::After(SLICE), *payers)?))).collect();
+    let turns = in_turn(rig, &plans?, SLICES_MAX).await?;
+    let wrong: u64 = turns.iter().map(|turn| turn.tally.wrong).sum();
+    if wrong > 0 {
+        return Err(Failure::new(format!("{wrong} answers are wrong")));
+    }
+    let first = turns.first().map_or(&[] as &[f64], |turn| &turn.rps);
+    Ok(turns.iter().map(|turn| ratios(&turn.rps, first)).collect())
+}
+
+/// Runs the plans in turn, and books what they charged.
+async fn in_turn(rig: &mut Rig, plans: &[(Way, Plan)], count: usize) -> Result<Vec<Turns>> {
+    let mut ways = Vec::with_capacity(plans.len());
+    for (way, plan) in plans {
+        let envoy = i32::try_from(rig.envoy(*way)?.process().pid())?;
+        let envoy = Pid::from_raw(envoy).ok_or_else(|| Failure::new("Envoy has no process id"))?;
+        ways.push((*plan, envoy));
+    }
+    let thread = std::thread::Builder::new().name("generator".to_owned());
+    let (done, turns) = tokio::sync::oneshot::channel();
+    thread.spawn(move || {
+        let _ = done.send(take_turns(ways, count));
+    })?;
+    let turns = turns.await.map_err(|_| Failure::new("the generator's thread died"))??;
+    for (_, turn) in plans.iter().zip(&turns).filter(|((way, _), _)| way.variant.charges()) {
+        rig.enter(&turn.tally).await?;
+    }
+    Ok(turns)
+}
+
 fn ratios(own: &[f64], other: &[f64]) -> Spread {
     Spread::of(own.iter().zip(other).map(|(own, other)| own / other))
 }
 
-fn take_turns(ways: Vec<(Variant, Plan, Pid)>, count: usize) -> Result<Vec<Turns>> {
+fn take_turns(ways: Vec<(Plan, Pid)>, count: usize) -> Result<Vec<Turns>> {
     let mut sessions = Vec::with_capacity(ways.len());
-    for (variant, plan, envoy) in ways {
-        let turns = Turns { variant, us: Vec::with_capacity(count), tally: Tally::empty(plan)? };
+    for (plan, envoy) in ways {
+        let turns = Turns { rps: Vec::with_capacity(count), us: Vec::with_capacity(count), tally: Tally::empty(plan)? };
         sessions.push((Session::open(plan)?, envoy, turns));
     }
     let processors = std::thread::available_parallelism()?.get();
@@ -112,6 +135,7 @@ fn take_turns(ways: Vec<(Variant, Plan, Pid)>, count: usize) -> Result<Vec<Turns
             let tally = session.run()?;
             let spent = procfs::run_time(*envoy)?.saturating_sub(before);
             if round >= WARM_UP {
+                turns.rps.push(tally.requests as f64 / tally.elapsed.as_secs_f64());
                 turns.us.push(spent.as_secs_f64() * 1e6 / tally.requests.max(1) as f64);
             }
             turns.tally.absorb(&tally);

@@ -9,6 +9,7 @@ use super::lines;
 use super::merchants::{CREDIT, DENIED, DENIED_ANSWER, LIMITS, LOAD, WATCHED, WATCHED_FROM};
 use super::plan::{Payers, Plan, Stop};
 use super::rig::{Rig, Way};
+use super::slices;
 use super::stored;
 use super::variant::Variant;
 use testkit::{Failure, Result};
@@ -135,6 +136,9 @@ pub struct Point {
 pub struct Study {
     pub axis: Axis,
     pub points: Vec<Point>,
+    /// Throughput of each point to the first one's in turns of 100 ms, where a point is only another kind of account.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub in_slices: Vec<Spread>,
 }
 
 impl Study {
@@ -167,8 +171,15 @@ pub(super) async fn run(rig: &mut Rig, axis: Axis) -> Result<Study> {
         measured.extend(group.iter().copied().zip(samples));
     }
     let first = measured.first().map(|(_, samples)| samples.sluice.clone()).unwrap_or_default();
+    let in_slices = if axis == Axis::Credit {
+        let payers =
+            points.iter().map(|(at, _)| axis.payers(*at, rig.options.merchants)).collect::<Result<Vec<_>>>()?;
+        slices::throughputs(rig, &payers).await?
+    } else {
+        Vec::new()
+    };
     let points = measured.into_iter().map(|((at, name), samples)| samples.point(at, name, &first)).collect();
-    Ok(Study { axis, points })
+    Ok(Study { axis, points, in_slices })
 }
 
 /// What must be there before a point is measured.

@@ -71,8 +71,12 @@ impl<S: Store> Checks<S> {
 
     fn read_one(&self, check: CheckRequest, now_ms: i64) -> One {
         let received = check.attributes.unwrap_or_default().context_extensions;
-        let Some(extensions) = Extensions::received(&received) else {
-            return One::Answered(result_of(&self.refuse(word(&Extensions::NONE), Refused::no_text(), None)));
+        let extensions = match Extensions::received(&received) {
+            Ok(extensions) => extensions,
+            Err(detail) => {
+                let refused = Refused::not_of_filter(detail);
+                return One::Answered(result_of(&self.refuse(word(&Extensions::NONE), refused, None)));
+            }
         };
         match Parsed::of_filter(&extensions) {
             Parsed::Decide(check) => {

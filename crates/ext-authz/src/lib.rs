@@ -31,6 +31,8 @@ use sluice_kit::telemetry::{Trace, trace_id};
 use sluice_store::{Store, refusal};
 use void::CompensatingVoids;
 
+/// The most bytes of a call with many checks: some five times what 32 checks of the filter take at their longest.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// The actor of requests that come through a proxy.
 const ACTOR: &str = "proxy";
 
@@ -67,7 +69,8 @@ impl<S: Store> CheckService<S> {
     /// The service as tonic serves it: for single checks, and for several.
     #[must_use]
     pub fn into_servers(self) -> (AuthorizationServer<Self>, BatchAuthorizationServer<Self>) {
-        (AuthorizationServer::new(self.clone()), BatchAuthorizationServer::new(self))
+        let batches = BatchAuthorizationServer::new(self.clone()).max_decoding_message_size(BATCH_BYTES_MAX);
+        (AuthorizationServer::new(self), batches)
     }
 }
 

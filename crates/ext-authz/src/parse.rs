@@ -93,12 +93,14 @@ fn refusal(detail: String) -> Refusal {
 }
 
 impl Refused {
-    /// A check whose extensions are not the texts that they should be.
-    pub(super) fn no_text() -> Self {
-        let detail = "context_extensions contain bytes that are no UTF-8".to_owned();
-        Self { mode: Mode::Enforce, refusal: refusal(detail), subject: Subject::default() }
+    /// A check whose extensions are not as the filter writes them.
+    pub(super) fn not_of_filter(detail: &str) -> Self {
+        Self { mode: Mode::Enforce, refusal: refusal(detail.to_owned()), subject: Subject::default() }
     }
 }
+
+/// More extensions than the filter ever writes: each is looked for among all.
+const EXTENSIONS_MAX: usize = 32;
 
 /// The extensions as the filter writes them.
 #[derive(Debug)]
@@ -112,10 +114,17 @@ pub(super) enum Extensions<'a> {
 impl<'a> Extensions<'a> {
     pub(super) const NONE: Self = Self::List(Vec::new());
 
-    /// Those of one of many checks; none where a byte is not of a text.
-    pub(super) fn received(list: &'a [Extension]) -> Option<Self> {
+    /// Those of one of many checks.
+    ///
+    /// # Errors
+    /// Why they are not as the filter writes them.
+    pub(super) fn received(list: &'a [Extension]) -> Result<Self, &'static str> {
+        if list.len() > EXTENSIONS_MAX {
+            return Err("there are too many context_extensions");
+        }
         let texts = |entry: &'a Extension| Some((str::from_utf8(&entry.key).ok()?, str::from_utf8(&entry.value).ok()?));
-        list.iter().map(texts).collect::<Option<_>>().map(Self::List)
+        let list = list.iter().map(texts).collect::<Option<_>>();
+        list.map(Self::List).ok_or("context_extensions contain bytes that are no UTF-8")
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&str> {
@@ -365,11 +374,19 @@ fn read_request(
     if draft.needs_body() && body.is_empty() && announces_body(head) {
         return Err(refusal("the request has a body that Envoy did not hand over: set with_request_body".into()));
     }
-    let read = draft.finish(rule, body).and_then(|request| {
-        let (operation, effect) = native_operation(rule, &request)?;
-        Ok((request, operation, effect))
-    });
-    read.inspect_err(|_| *known = draft.salvage(rule, body))
+    let request = draft.finish(rule, body).inspect_err(|_| *known = draft.salvage(rule, body))?;
+    let (operation, effect) = native_operation(rule, &request).inspect_err(|_| *known = known_of(&request))?;
+    Ok((request, operation, effect))
+}
+
+/// What is known of a request that was read.
+fn known_of(request: &Request) -> Salvaged {
+    Salvaged {
+        merchant: Some(request.merchant.clone()),
+        order_no: request.order_no.clone(),
+        currency: Some(request.currency),
+        amount: request.amount,
+    }
 }
 
 /// Whether the headers announce a body. HTTP/2 need not announce it; Envoy sends it if configured to.

@@ -320,17 +320,21 @@ async fn a_check_that_is_no_text_is_refused_by_itself() {
         check.attributes.as_mut().unwrap().context_extensions.push(extension);
         check
     };
+    let mut crowded = usual();
+    let other = Extension { key: "sluice.other".into(), value: "x".into() };
+    crowded.attributes.as_mut().unwrap().context_extensions.extend(std::iter::repeat_n(other, 32));
     let checks = vec![
         usual(),
         with(extension::REASON.as_bytes(), b"\xff"),
         with(b"\xff", b"text"),
         with(extension::MERCHANT.as_bytes(), b"not a merchant"),
+        crowded,
         usual(),
     ];
     let service = service(Arc::new(MemoryStore::new(1)));
     let results = service.batch_check(Request::new(BatchCheckRequest { checks })).await.unwrap().into_inner().results;
     let codes: Vec<_> = results.iter().map(|result| code_of(result).0).collect();
-    assert_eq!(codes, ["ADMITTED", "BAD_REQUEST", "BAD_REQUEST", "BAD_REQUEST", "ADMITTED"]);
+    assert_eq!(codes, ["ADMITTED", "BAD_REQUEST", "BAD_REQUEST", "BAD_REQUEST", "BAD_REQUEST", "ADMITTED"]);
 }
 
 #[tokio::test]

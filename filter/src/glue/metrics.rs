@@ -53,8 +53,8 @@ impl FilterMetrics {
 
     /// Writes what was counted.
     pub(super) fn flush(&self) {
-        let mut counted = self.counted.take();
         let Some(ids) = self.ids.get() else { return };
+        let mut counted = self.counted.take();
         while counted != 0 {
             let at = usize::try_from(counted.trailing_zeros()).unwrap_or_default();
             counted &= !bit(at);

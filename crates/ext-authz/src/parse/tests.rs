@@ -171,6 +171,7 @@ fn envoys_own_filter_gets_what_it_can_carry_out() {
             }
             (Parsed::Refuse(refused), Err(action)) => {
                 assert_eq!(refused.mode, Mode::Enforce);
+                assert_eq!(refused.subject.known.amount, Some(amount), "{path}");
                 let refusal = refused.refusal;
                 let mut part = String::new();
                 write!(part, "the rule's action {action} needs the gateway's answer").unwrap();

@@ -21,10 +21,9 @@ for number = 1, commands do
       decode(on_credit and HEADED_CREDIT or HEADED, account_value)
     plain = own_head == head and not breaks(asked, dc, wc, mc, yc, da, wa, ma, ya, dc_max, wc_max, mc_max, yc_max, da_max,
       wa_max, ma_max, ya_max)
-    if not on_credit then
-      -- Instead of a cycle it is the end of what was read.
-      from = cycle
-    elseif plain then
+    -- Without a credit line, the end of what was read comes where its cycle would be.
+    from = from or cycle
+    if on_credit and plain then
       local terms_cycle, credit_max = decode(PLAIN_TERMS, packed, COMMAND_LEN + 1)
       plain = cycle == terms_cycle and exposure <= credit_max - asked and unbilled <= AMOUNT_MAX - asked
       plain_order = sub(packed, PLAIN_ORDER_AT, (COMMAND_LEN + ORDER_CYCLE_LEN))
