@@ -11,8 +11,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --locked --release --package authz-server --bin authz-server && \
     cargo build --locked --release --package demo --bin gateway && \
     cargo build --locked --package filter --target wasm32-wasip1 --profile wasm && \
+    cargo build --locked --release --package filter-native && \
     mkdir -p /out && \
-    cp target/release/authz-server target/release/gateway target/wasm32-wasip1/wasm/filter.wasm /out/
+    cp target/release/authz-server target/release/gateway target/wasm32-wasip1/wasm/filter.wasm \
+        target/release/libsluice_filter_native.so /out/
 
 # What the programs run on: glibc and nothing to log in to. They need no root and write no file.
 FROM debian:bookworm-slim AS runtime
@@ -36,3 +38,9 @@ FROM envoyproxy/envoy:v1.40-latest AS envoy
 COPY --from=builder --chmod=0644 /out/filter.wasm /opt/sluice/filter.wasm
 EXPOSE 10000
 CMD ["envoy", "--config-path", "/etc/envoy/envoy.yaml"]
+
+# Envoy with the filter as a native module (docs/native-host.md), built against the C library of its own image or an older one.
+FROM envoyproxy/envoy:v1.40-latest AS envoy-native
+COPY --from=builder --chmod=0644 /out/libsluice_filter_native.so /opt/sluice/libsluice_filter_native.so
+EXPOSE 10000
+CMD ["envoy", "--config-path", "/etc/envoy/envoy-native.yaml"]

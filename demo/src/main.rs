@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use testkit::client::Payment;
+use testkit::envoy::Host;
 use testkit::stack::{Stack, StackOptions};
 use testkit::{Context, Failure, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +38,9 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, Parser)]
 #[command(name = "cargo demo --")]
 struct Arguments {
+    /// What runs the filter in Envoy: a wasm VM, or the native module of docs/native-host.md.
+    #[arg(long, value_enum, default_value_t = FilterHost::Wasm)]
+    host: FilterHost,
     /// Leave everything running until Ctrl-C or SIGTERM, and print commands to try.
     #[arg(long)]
     stay: bool,
@@ -46,6 +50,22 @@ struct Arguments {
     /// Where to write what a shell needs to use the API (API, AUTH, ENVOY), with --stay; target/demo.env where it is not given.
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
+}
+
+/// The filter's hosts by their names on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum FilterHost {
+    Wasm,
+    Native,
+}
+
+impl From<FilterHost> for Host {
+    fn from(host: FilterHost) -> Self {
+        match host {
+            FilterHost::Wasm => Self::Wasm,
+            FilterHost::Native => Self::Native,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -97,7 +117,8 @@ async fn ask_to_end() -> Result<()> {
 }
 
 async fn demo(arguments: &Arguments) -> Result<Ended> {
-    let options = StackOptions { policies: Some(policies()?), ..StackOptions::default() };
+    let options =
+        StackOptions { policies: Some(policies()?), host: Some(arguments.host.into()), ..StackOptions::default() };
     eprintln!("building and starting the stack");
     // Starting blocks; in a thread of its own it does not keep Ctrl-C waiting.
     let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;

@@ -5,9 +5,9 @@
 //! [`SLOW_MS`] blocks no other: the next one is sent in parallel. Nor does a call whose payments have all ended. Every check
 //! keeps its own deadline, in the queue and in flight.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::follow_up::{FollowUp, TIMEOUT_MS};
 
@@ -34,75 +34,85 @@ pub const SLACK_MS: u64 = 5;
 /// One of so many slots of a call is reserved for waiting follow-ups, so that payments cannot starve them.
 const FOLLOW_UPS_SHARE: usize = 8;
 
-/// The state of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CheckState {
-    /// In the queue, or not queued yet.
-    Queued,
-    /// The server may have acted on it.
-    Sent,
-    /// The proxy did not accept it.
-    NotSent,
-    /// Its stream has its answer, or has ended.
-    Done,
-}
+/// In the queue, or not queued yet.
+const QUEUED: u8 = 0;
+/// The server may have acted on it.
+const SENT: u8 = 1;
+/// The proxy did not accept it.
+const NOT_SENT: u8 = 2;
+/// Its stream has its answer, or has ended: final.
+const DONE: u8 = 3;
 
-/// The check of one stream. The stream and the queue share it, so that both see its state.
+/// The check of one stream. The stream and the queue share it, so that both see its state; they may be on different threads. The
+/// state changes in one step each: a check that its stream has given up is never sent afterwards.
 #[derive(Debug)]
-pub struct PendingCheck {
-    /// The number of the stream's context.
-    pub stream: u32,
+pub struct PendingCheck<S = u32> {
+    /// How the host names the stream, as the number of its context.
+    pub stream: S,
     pub message: Vec<u8>,
     pub started_ms: u64,
     pub deadline_ms: u64,
-    state: Cell<CheckState>,
+    state: AtomicU8,
     /// It was sent once more, because its call was lost.
-    repeated: Cell<bool>,
+    repeated: AtomicBool,
+    /// Its answer is on the way to its stream.
+    answered: AtomicBool,
 }
 
-impl PendingCheck {
+impl<S> PendingCheck<S> {
     /// A check that is made now and waits for `timeout_ms` at most.
     #[must_use]
-    pub fn new(stream: u32, message: Vec<u8>, started_ms: u64, timeout_ms: u32) -> Rc<Self> {
+    pub fn new(stream: S, message: Vec<u8>, started_ms: u64, timeout_ms: u32) -> Arc<Self> {
         let deadline_ms = started_ms.saturating_add(u64::from(timeout_ms));
-        Rc::new(Self {
+        Arc::new(Self {
             stream,
             message,
             started_ms,
             deadline_ms,
-            state: Cell::new(CheckState::Queued),
-            repeated: Cell::new(false),
+            state: AtomicU8::new(QUEUED),
+            repeated: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
         })
     }
 
     /// Whether the server may have acted on it.
     #[must_use]
     pub fn is_sent(&self) -> bool {
-        self.state.get() == CheckState::Sent
+        self.state.load(Ordering::Acquire) == SENT
     }
 
     /// Whether the proxy did not accept it.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        self.state.get() == CheckState::NotSent
+        self.state.load(Ordering::Acquire) == NOT_SENT
     }
 
     /// Whether no stream waits for its answer.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.state.get() == CheckState::Done
+        self.state.load(Ordering::Acquire) == DONE || self.answered.load(Ordering::Acquire)
     }
 
-    /// It was sent.
-    pub fn sent(&self) {
-        self.state.set(CheckState::Sent);
+    /// It is sent now. `false` if its stream has given it up, so that it must not be sent.
+    pub fn send(&self) -> bool {
+        self.advance(SENT)
+    }
+
+    /// Its answer goes to its stream. `false` if it has one already, or is waited for no more.
+    pub fn answer(&self) -> bool {
+        self.state.load(Ordering::Acquire) != DONE && !self.answered.swap(true, Ordering::AcqRel)
+    }
+
+    fn advance(&self, next: u8) -> bool {
+        let step = |state| (state != DONE).then_some(next);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).is_ok()
     }
 
     /// It was not sent, or the server reports that it did not act on it. If it was sent before, that server may still have acted on
     /// it.
     pub fn unsent(&self) {
-        if !self.repeated.get() {
-            self.state.set(CheckState::NotSent);
+        if !self.repeated.load(Ordering::Acquire) {
+            self.advance(NOT_SENT);
         }
     }
 
@@ -110,23 +120,30 @@ impl PendingCheck {
     #[must_use]
     fn repeat(&self, now_ms: u64) -> bool {
         let has_time = now_ms.saturating_add(REPEAT_LEFT_MS) < self.deadline_ms;
-        !self.is_over() && has_time && !self.repeated.replace(true)
+        !self.is_over() && has_time && !self.repeated.swap(true, Ordering::AcqRel)
     }
 
-    /// Its stream has its answer, or has ended: if it is not sent yet, it never will be.
-    pub fn over(&self) {
-        self.state.set(CheckState::Done);
+    /// Its stream has its answer, or has ended: if it is not sent yet, it never will be. Returns whether the server may have acted
+    /// on it.
+    pub fn over(&self) -> bool {
+        self.state.swap(DONE, Ordering::AcqRel) == SENT
     }
 }
 
 /// What is sent in one call, checks first.
-#[derive(Debug, Default)]
-pub struct Batch {
-    pub checks: Vec<Rc<PendingCheck>>,
+#[derive(Debug)]
+pub struct Batch<S = u32> {
+    pub checks: Vec<Arc<PendingCheck<S>>>,
     pub follow_ups: Vec<FollowUp>,
 }
 
-impl Batch {
+impl<S> Default for Batch<S> {
+    fn default() -> Self {
+        Self { checks: Vec::new(), follow_ups: Vec::new() }
+    }
+}
+
+impl<S> Batch<S> {
     /// The number of checks and follow-ups.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -147,7 +164,7 @@ impl Batch {
 
     /// Takes out the checks that may be sent once more after the call was lost. The server knows a repetition by its attempt, so it
     /// is safe whatever the result of the first.
-    pub fn take_repeatable(&mut self, now_ms: u64) -> Vec<Rc<PendingCheck>> {
+    pub fn take_repeatable(&mut self, now_ms: u64) -> Vec<Arc<PendingCheck<S>>> {
         let (again, over) = std::mem::take(&mut self.checks).into_iter().partition(|check| check.repeat(now_ms));
         self.checks = over;
         again
@@ -164,15 +181,15 @@ impl Batch {
 
 /// A call whose answer is awaited.
 #[derive(Debug)]
-struct Call {
-    batch: Batch,
+struct Call<S> {
+    batch: Batch<S>,
     since_ms: u64,
     deadline_ms: u64,
     /// Sent in parallel because the server requires it: it blocks no other call.
     alone: bool,
 }
 
-impl Call {
+impl<S> Call<S> {
     fn has_checks(&self) -> bool {
         !self.batch.checks.is_empty()
     }
@@ -184,29 +201,29 @@ impl Call {
 }
 
 /// What may be sent now.
-#[derive(Debug, Default)]
-pub struct Next {
-    pub batch: Batch,
+#[derive(Debug)]
+pub struct Next<S = u32> {
+    pub batch: Batch<S>,
     /// Checks whose deadline passed before they could be sent.
-    pub late: Vec<Rc<PendingCheck>>,
+    pub late: Vec<Arc<PendingCheck<S>>>,
 }
 
 /// The checks of one worker to one cluster under one configuration.
 #[derive(Debug)]
-pub struct BatchQueue {
+pub struct BatchQueue<S = u32> {
     batch_max: usize,
-    checks: VecDeque<Rc<PendingCheck>>,
+    checks: VecDeque<Arc<PendingCheck<S>>>,
     follow_ups: VecDeque<FollowUp>,
-    calls: BTreeMap<u32, Call>,
+    calls: BTreeMap<u32, Call<S>>,
 }
 
-impl Default for BatchQueue {
+impl<S> Default for BatchQueue<S> {
     fn default() -> Self {
         Self::new(BATCH_MAX)
     }
 }
 
-impl BatchQueue {
+impl<S> BatchQueue<S> {
     /// A `batch_max` of 1 means that each item is sent at once in a call of its own.
     #[must_use]
     pub fn new(batch_max: usize) -> Self {
@@ -216,7 +233,7 @@ impl BatchQueue {
 
     /// Queues a check; [`BatchQueue::next`] decides whether it is sent at once. `false` if too many wait.
     #[must_use]
-    pub fn push_check(&mut self, check: Rc<PendingCheck>) -> bool {
+    pub fn push_check(&mut self, check: Arc<PendingCheck<S>>) -> bool {
         if self.checks.len() >= QUEUE_MAX {
             self.checks.retain(|waiting| !waiting.is_over());
         }
@@ -240,8 +257,8 @@ impl BatchQueue {
     }
 
     /// What is to be sent now; an empty batch if nothing waits, or if a call is in flight that it has to wait for.
-    pub fn next(&mut self, now_ms: u64) -> Next {
-        let mut next = Next::default();
+    pub fn next(&mut self, now_ms: u64) -> Next<S> {
+        let mut next = Next { batch: Batch::default(), late: Vec::new() };
         if self.checks_free_ms() <= now_ms {
             let kept = self.batch_max.div_euclid(FOLLOW_UPS_SHARE).max(1).min(self.follow_ups.len());
             self.take_checks(&mut next, now_ms, self.batch_max.saturating_sub(kept).max(1));
@@ -259,7 +276,7 @@ impl BatchQueue {
     }
 
     /// The earliest time of the next call: after those that block it, and if too many calls count, after all of them.
-    fn free_ms(&self, counts: impl Fn(&Call) -> bool, holds_up: impl Fn(&Call) -> bool) -> u64 {
+    fn free_ms(&self, counts: impl Fn(&Call<S>) -> bool, holds_up: impl Fn(&Call<S>) -> bool) -> u64 {
         if self.batch_max == 1 {
             return 0;
         }
@@ -276,7 +293,7 @@ impl BatchQueue {
         self.checks.iter().rev().any(|check| !check.is_over()).then(|| self.checks_free_ms())
     }
 
-    fn take_checks(&mut self, next: &mut Next, now_ms: u64, most: usize) {
+    fn take_checks(&mut self, next: &mut Next<S>, now_ms: u64, most: usize) {
         while next.batch.checks.len() < most {
             match self.checks.pop_front() {
                 None => return,
@@ -288,26 +305,26 @@ impl BatchQueue {
     }
 
     /// A batch was sent under this token.
-    pub fn sent(&mut self, token: u32, batch: Batch, now_ms: u64, alone: bool) {
+    pub fn sent(&mut self, token: u32, batch: Batch<S>, now_ms: u64, alone: bool) {
         for check in &batch.checks {
-            check.sent();
+            check.send();
         }
         let deadline_ms = now_ms.saturating_add(u64::from(batch.timeout_ms(now_ms)));
         self.calls.insert(token, Call { batch, since_ms: now_ms, deadline_ms, alone });
     }
 
     /// The call of this token has ended: its answers are to be distributed.
-    pub fn back(&mut self, token: u32) -> Option<Batch> {
+    pub fn back(&mut self, token: u32) -> Option<Batch<S>> {
         self.calls.remove(&token).map(|call| call.batch)
     }
 
     /// Checks whose deadline has passed: waiting ones leave the queue, those in flight stay with their call.
-    pub fn overdue(&mut self, now_ms: u64) -> Vec<Rc<PendingCheck>> {
-        let mut overdue: Vec<Rc<PendingCheck>> = Vec::new();
+    pub fn overdue(&mut self, now_ms: u64) -> Vec<Arc<PendingCheck<S>>> {
+        let mut overdue: Vec<Arc<PendingCheck<S>>> = Vec::new();
         self.checks.retain(|check| {
             let late = check.deadline_ms <= now_ms && !check.is_over();
             if late {
-                overdue.push(Rc::clone(check));
+                overdue.push(Arc::clone(check));
             }
             !late && !check.is_over()
         });
@@ -319,7 +336,7 @@ impl BatchQueue {
     /// The earliest deadline that no call's own timeout covers.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let uncovered = |call: &Call, check: &PendingCheck| {
+        let uncovered = |call: &Call<S>, check: &PendingCheck<S>| {
             check.deadline_ms.saturating_add(SLACK_MS) < call.deadline_ms && !check.is_over()
         };
         let in_flight = self.calls.values().flat_map(|call| {
@@ -331,7 +348,7 @@ impl BatchQueue {
     }
 
     /// The configuration is gone, and with it every answer. Returns the open checks and follow-ups.
-    pub fn end(&mut self) -> Batch {
+    pub fn end(&mut self) -> Batch<S> {
         let mut left = Batch { checks: self.checks.drain(..).collect(), follow_ups: Vec::new() };
         left.follow_ups.extend(self.follow_ups.drain(..));
         for call in std::mem::take(&mut self.calls).into_values() {

@@ -1,6 +1,6 @@
 //! The plugin configuration: the rules document of [`sluice_rules`], with the cluster that serves decisions.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use prost::Message;
 use quota::Mode;
@@ -12,8 +12,8 @@ pub const CONFIG_BYTES_MAX: usize = 4 << 20;
 /// A valid plugin configuration.
 #[derive(Debug)]
 pub struct Plugin {
-    /// Envoy's name of the cluster of decision servers.
-    pub cluster: Rc<str>,
+    /// What serves decisions: Envoy's name of a cluster, or in the native host the URLs of the servers.
+    pub cluster: Arc<str>,
     /// Most checks in one call.
     pub batch_max: usize,
     pub unmatched: Unmatched,
@@ -34,16 +34,18 @@ impl Plugin {
     /// # Errors
     /// One sentence that names the field and what to do.
     pub fn parse(configuration: &[u8]) -> Result<Self, String> {
-        if configuration.is_empty() {
-            return Err("the plugin has no configuration: nothing would be enforced".to_owned());
-        }
-        let document = Document::from_json(configuration).map_err(|error| error.to_string())?;
-        let cluster = document.cluster.ok_or("cluster: must name the cluster that serves decisions")?;
+        let mut document = document(configuration)?;
+        let cluster = document.cluster.take().ok_or("cluster: must name the cluster that serves decisions")?;
         if Anything::decode(cluster.as_bytes()).is_ok() {
             return Err(format!("cluster: Envoy would read {cluster:?} as a protobuf message: choose another name"));
         }
-        let cluster = cluster.into();
-        Ok(Self { cluster, batch_max: document.batch_max, unmatched: document.unmatched, rules: document.rules })
+        Ok(Self::new(cluster.into(), document))
+    }
+
+    /// What a document says, for a host that names its servers itself.
+    #[must_use]
+    pub fn new(cluster: Arc<str>, document: Document) -> Self {
+        Self { cluster, batch_max: document.batch_max, unmatched: document.unmatched, rules: document.rules }
     }
 
     /// How many rules enforce unless their route sets another mode.
@@ -52,6 +54,17 @@ impl Plugin {
         let enforcing = self.rules.rules().iter().filter(|rule| rule.mode == Mode::Enforce);
         u64::try_from(enforcing.count()).unwrap_or(u64::MAX)
     }
+}
+
+/// Reads the JSON of a plugin configuration.
+///
+/// # Errors
+/// One sentence that names the field and what to do.
+pub fn document(configuration: &[u8]) -> Result<Document, String> {
+    if configuration.is_empty() {
+        return Err("the plugin has no configuration: nothing would be enforced".to_owned());
+    }
+    Document::from_json(configuration).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! made. What could not be sent or was not answered waits here for another try. Bounded in number, tries and time.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use quota::Code;
 
@@ -94,7 +94,7 @@ impl Kind {
 pub struct FollowUp {
     pub kind: Kind,
     /// The cluster that decided the attempt.
-    pub cluster: Rc<str>,
+    pub cluster: Arc<str>,
     /// The encoded check.
     pub message: Vec<u8>,
     /// Names the attempt in logs, so that a lost one can be found.

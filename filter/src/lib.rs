@@ -1,6 +1,6 @@
 //! Sluice's filter for proxies that speak proxy-wasm (ABI 0.2.1).
 //!
-//! Deciding what to do with a stream is pure ([`machine`], [`batch`], [`follow_up`], [`delays`], [`config`] and what they use) and
+//! Deciding what to do with a stream is pure ([`machine`], [`batch`], [`exchange`], [`follow_up`], [`delays`], [`config`] and what they use) and
 //! is tested natively. Two modules exist in the compiled filter only: `glue`, the SDK's root and http contexts, and `abi`, the proxy's
 //! functions as total Rust functions.
 //!
@@ -41,6 +41,7 @@
 pub mod batch;
 pub mod config;
 pub mod delays;
+pub mod exchange;
 pub mod follow_up;
 pub mod machine;
 pub mod outcome;

@@ -34,7 +34,7 @@ use crate::wire::{self, Attempt, Pair};
 /// A request, from its headers to the log.
 #[derive(Debug)]
 pub struct Stream {
-    plugin: Rc<Plugin>,
+    plugin: Arc<Plugin>,
     attempt_id: u128,
     phase: Phase,
     mode: Mode,
@@ -85,7 +85,7 @@ enum Captured {
 impl Stream {
     /// A stream that has not begun. `attempt_id` is globally unique.
     #[must_use]
-    pub fn new(plugin: Rc<Plugin>, attempt_id: u128) -> Self {
+    pub fn new(plugin: Arc<Plugin>, attempt_id: u128) -> Self {
         Self {
             plugin,
             attempt_id,
@@ -171,14 +171,14 @@ impl Stream {
 
     /// The configuration that the stream began with.
     #[must_use]
-    pub fn plugin(&self) -> Rc<Plugin> {
-        Rc::clone(&self.plugin)
+    pub fn plugin(&self) -> Arc<Plugin> {
+        Arc::clone(&self.plugin)
     }
 
     fn request_headers<'a>(&mut self, step: &mut Step<'a>, head: &RequestHead<'a>, end: bool) {
         let own = own_names(head.headers).into_iter();
         step.effects.extend(own.map(Effect::StripHeader));
-        let plugin = Rc::clone(&self.plugin);
+        let plugin = Arc::clone(&self.plugin);
         let found = plugin.rules.find(head);
         let rule_mode = match &found {
             Found::Rule(rule, _) | Found::Ambiguous(rule, _) => rule.mode,

@@ -4,6 +4,16 @@ use std::borrow::Cow;
 
 use sluice_rules::{Unreadable, VoidOn};
 
+/// What a host knows of a stream's end. Each number may cost a call into the proxy.
+pub trait EndingReader {
+    /// Envoy's response flags; `None` if not available.
+    fn flags(&self) -> Option<u64>;
+    /// The status that went to the client.
+    fn code(&self) -> Option<u16>;
+    /// How often the proxy tried the gateway; `None` if not available.
+    fn tries(&self) -> Option<u64>;
+}
+
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
@@ -16,6 +26,18 @@ pub struct Ending {
 }
 
 impl Ending {
+    /// Reads what matters. The gateway's own status counts, whatever other filters made of it. A success is a success whatever came
+    /// before it, unless the gateway reports the outcome itself: `has_outcome`.
+    #[must_use]
+    pub fn read(host: &impl EndingReader, status: Option<u16>, has_outcome: bool) -> Self {
+        // Flags that cannot be read might mean that the outcome is unknown.
+        let flags = host.flags().unwrap_or(UNKNOWN);
+        let ending = Self { status: status.or_else(|| host.code()), flags, tries: None };
+        // Only a possible refusal needs the tries.
+        let refuses = has_outcome || !ending.is_success() || flags & UNREACHED != 0;
+        Self { tries: if refuses { host.tries() } else { None }, ..ending }
+    }
+
     /// Whether the gateway's status is a success.
     #[must_use]
     pub const fn is_success(self) -> bool {

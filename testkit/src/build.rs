@@ -72,6 +72,46 @@ pub fn filter_wasm_parse_only() -> Result<PathBuf> {
     once(&BUILT, || filter_with("parse_only", "the parse-only filter"))
 }
 
+/// What the native module is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeModule {
+    /// What is shipped.
+    Shipped,
+    /// It reads each charge and calls no server, for the load rig.
+    ParseOnly,
+    /// It panics where a request's or an answer's header asks for it, for tests of what a panic costs.
+    Trapping,
+}
+
+/// The native module, built if it is not up to date; optimised where `release` says so. Every kind is copied into a folder of its own
+/// under the file's name, since cargo leaves the last one that was built in one place.
+///
+/// # Errors
+/// When the build fails; the compiler's words are on stderr.
+pub fn filter_native(module: NativeModule, release: bool) -> Result<PathBuf> {
+    const FILE: &str = "libsluice_filter_native.so";
+    static BUILT: [OnceLock<std::result::Result<PathBuf, String>>; 6] = [const { OnceLock::new() }; 6];
+    let (at, kind, features): (usize, _, &[&str]) = match module {
+        NativeModule::Shipped => (0, "shipped", &[]),
+        NativeModule::ParseOnly => (1, "parse-only", &["--features", "parse_only"]),
+        NativeModule::Trapping => (2, "trapping", &["--features", "trap"]),
+    };
+    let (profile, built_in) = if release { ("release", "release") } else { ("dev", "debug") };
+    once(&BUILT[at + if release { 3 } else { 0 }], || {
+        let native = dirs::target().join("native");
+        fs::create_dir_all(&native)?;
+        let lock = fs::File::create(native.join("lock"))?;
+        lock.lock().context("waiting for another process that builds a native module")?;
+        cargo("the native filter", &[&["build", "-p", "filter-native", "--profile", profile], features].concat())?;
+        let folder = native.join(format!("{kind}-{built_in}"));
+        fs::create_dir_all(&folder)?;
+        let (fresh, copy) = (folder.join("new"), folder.join(FILE));
+        fs::copy(existing(dirs::target().join(built_in).join(FILE))?, &fresh)?;
+        fs::rename(&fresh, &copy)?;
+        Ok(copy)
+    })
+}
+
 /// The filter that traps where a request's header asks for it, for tests of what a trap costs; never what is shipped.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::{Addresses, EnvoyConfig};
+pub use config::{Addresses, EnvoyConfig, HOST_VARIABLE, Host};
 pub use routes::{RouteState, with_route};
 
 use crate::dirs::RunDir;
@@ -45,6 +45,12 @@ impl Envoy {
             let process = launch(&config, addresses, &dir)?;
             Ok(Self { config: config.clone(), addresses, process, dir: Arc::clone(&dir) })
         })
+    }
+
+    /// What runs the filter.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        self.config.host()
     }
 
     /// The payment listener.
@@ -150,7 +156,7 @@ fn launch(config: &EnvoyConfig, addresses: Addresses, dir: &RunDir) -> Result<Pr
     command.env_clear().current_dir(dir.path()).arg("-c").arg(&file);
     command.args(["--concurrency", &config.workers().to_string(), "--disable-hot-restart"]);
     command.args(["--file-flush-interval-msec", FLUSH_INTERVAL_MS, "--log-level", "warning"]);
-    command.args(["--component-log-level", "wasm:info"]);
+    command.args(["--component-log-level", "wasm:info,dynamic_modules:info"]);
     let mut process = Process::start("envoy", command, &dir.join("envoy.log"))?;
     let own_config = file.display().to_string();
     // Asking for the configuration's path as well: another Envoy may have taken the port just before.

@@ -17,7 +17,7 @@ use crate::api::{self, Caller};
 use crate::build;
 use crate::client::{Answer, Call, Client, Protocol, send_once};
 use crate::dirs::{self, RunDir};
-use crate::envoy::{Envoy, EnvoyConfig, RouteState};
+use crate::envoy::{Envoy, EnvoyConfig, Host, RouteState};
 use crate::failover;
 use crate::failure::{Context, Failure, Result};
 use crate::forward::Forwarder;
@@ -50,6 +50,8 @@ pub struct StackOptions {
     pub two_servers: bool,
     /// The server reaches Redis through it.
     pub redis_through: Option<Forwarder>,
+    /// What runs the filter; what the environment chooses where this says nothing.
+    pub host: Option<Host>,
     /// A last change to Envoy's configuration.
     pub change: Option<fn(&mut EnvoyConfig) -> Result<()>>,
 }
@@ -110,7 +112,7 @@ impl Stack {
     }
 
     fn start_in(dir: &Arc<RunDir>, options: &StackOptions) -> Result<Self> {
-        let filter = build::filter_wasm()?;
+        let config = EnvoyConfig::for_host(options.host.map_or_else(Host::chosen, Ok)?)?;
         let program = build::server_bin(options.release)?;
         let (redis, postgres) = start_stores(dir, options)?;
         let gateway = Gateway::start()?;
@@ -121,7 +123,7 @@ impl Stack {
         let server = Server::start_in(Arc::clone(dir), server_options.clone())?;
         let second =
             options.two_servers.then(|| Server::start_in(RunDir::new("second")?, server_options)).transpose()?;
-        let mut config = EnvoyConfig::shipped(&filter)?.with_workers(options.workers.max(1));
+        let mut config = config.with_workers(options.workers.max(1));
         config.set_cluster("gateway", gateway.address())?;
         let servers = [Some(&server), second.as_ref()].map(|server| server.map(Server::grpc_address));
         config.set_endpoints("sluice_authz", &servers.into_iter().flatten().collect::<Vec<_>>())?;

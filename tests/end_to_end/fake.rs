@@ -9,11 +9,11 @@ use proto::envoy::{CheckResponse, DeniedHttpResponse, HttpStatus, RpcStatus};
 use proto::{extension, header};
 use testkit::client::{Answer, Call, Protocol, send_once};
 use testkit::dirs::RunDir;
-use testkit::envoy::{Envoy, EnvoyConfig};
+use testkit::envoy::{Envoy, EnvoyConfig, Host};
 use testkit::fake::{self, Asked, FakeServer, Reply, Script, Speaks, Verdict};
 use testkit::gateway::Gateway;
 use testkit::stack::StackOptions;
-use testkit::{Failure, Result, build};
+use testkit::{Failure, Result};
 use tokio::sync::watch;
 
 /// What the server answers.
@@ -175,7 +175,7 @@ impl Rig {
     pub(crate) fn start(change: impl FnOnce(&mut EnvoyConfig) -> Result<()>) -> Result<Self> {
         let dir = RunDir::new("rig")?;
         let (gateway, server) = (Gateway::start()?, Server::start()?);
-        let mut config = EnvoyConfig::shipped(&build::filter_wasm()?)?;
+        let mut config = EnvoyConfig::for_host(Host::chosen()?)?;
         config.set_cluster("gateway", gateway.address())?;
         config.set_cluster("sluice_authz", server.0.address())?;
         config.set_plugin(&lenient_plugin()?)?;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use testkit::books::{books_agree, journal, settles_at, voids_done};
 use testkit::client::{Payment, Protocol};
 use testkit::dirs::RunDir;
-use testkit::envoy::{Envoy, EnvoyConfig};
+use testkit::envoy::{Envoy, EnvoyConfig, Host};
 use testkit::stack::Stack;
-use testkit::{Result, build, wait};
+use testkit::{Result, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -102,7 +102,7 @@ async fn relay(mut envoy: TcpStream, address: SocketAddr, mut way: watch::Receiv
 async fn a_void_overtakes_its_attempt(stack: &mut Stack) -> Result<()> {
     let relay = Relay::start(stack.server.grpc_address()).await?;
     let dir = RunDir::new("late")?;
-    let mut config = EnvoyConfig::shipped(&build::filter_wasm()?)?;
+    let mut config = EnvoyConfig::for_host(Host::chosen()?)?;
     config.set_cluster("gateway", stack.gateway.address())?;
     config.set_cluster("sluice_authz", relay.address)?;
     stack.envoy = Envoy::start_in(Arc::clone(&dir), config)?;

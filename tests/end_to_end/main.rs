@@ -25,6 +25,7 @@ mod observed;
 mod orders;
 mod outages;
 mod outcomes;
+mod panics;
 mod passing;
 mod payments;
 mod policy;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
     outcomes::add(&mut suite);
     stream::add(&mut suite);
     proxy::add(&mut suite);
+    panics::add(&mut suite);
     observed::add(&mut suite);
     grpc::add(&mut suite);
     holds::add(&mut suite);

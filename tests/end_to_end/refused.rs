@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use testkit::dirs::RunDir;
-use testkit::envoy::{Envoy, EnvoyConfig};
+use testkit::envoy::{Envoy, EnvoyConfig, Host};
 use testkit::stack::StackOptions;
-use testkit::{Context, Failure, Result, build};
+use testkit::{Context, Failure, Result};
 
 use crate::suite::Suite;
 
@@ -36,7 +36,9 @@ fn each_rule(plugin: &mut Value, change: impl Fn(&mut Value)) {
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.alone("refused::a_configuration_that_would_enforce_nothing", async || {
-        for (what, change, word) in ROWS {
+        // The native host needs no cluster but servers, which the harness names (filter_abi has that row).
+        let native = Host::chosen()? == Host::Native;
+        for (what, change, word) in ROWS.iter().filter(|(what, ..)| !native || *what != "no cluster") {
             try_row(*change, word).context(*what)?;
         }
         Ok(())
@@ -47,7 +49,7 @@ fn try_row(change: fn(&mut Value), word: &str) -> Result<()> {
     let dir = RunDir::new("refused")?;
     let mut plugin = StackOptions::shipped_plugin()?;
     change(&mut plugin);
-    let mut config = EnvoyConfig::shipped(&build::filter_wasm()?)?;
+    let mut config = EnvoyConfig::for_host(Host::chosen()?)?;
     for cluster in ["gateway", "sluice_authz"] {
         config.set_cluster(cluster, ([127, 0, 0, 1], 9).into())?;
     }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use testkit::client::{Client, Payment, Protocol};
+use testkit::envoy::Host;
 use testkit::server::Server;
 use testkit::stack::{Stack, StackOptions};
 use testkit::{Failure, Result, Service, wait};
@@ -33,7 +34,10 @@ const CHECKS: f64 = 4.0;
 pub(crate) fn add(suite: &mut Suite) {
     suite.owned("rolling::b1_a_rolling_restart_loses_no_payment", two_servers(), rolling_restart);
     suite.owned("rolling::b1_a_killed_server_costs_what_is_under_way", two_servers(), one_is_killed);
-    suite.owned("rolling::b1_servers_that_come_back_together_are_both_known", two_servers(), back_together);
+    // The native host has no cluster of Envoy between itself and the servers.
+    if Host::chosen().is_ok_and(|host| host == Host::Wasm) {
+        suite.owned("rolling::b1_servers_that_come_back_together_are_both_known", two_servers(), back_together);
+    }
     suite.owned("rolling::b1_a_lone_server_decides_while_it_drains", lone(), a_lone_server_drains);
 }
 

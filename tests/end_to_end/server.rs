@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use testkit::books::{books_agree, settles_at, voids_done};
 use testkit::client::{Answer, Client, Payment, Protocol};
+use testkit::envoy::Host;
 use testkit::stack::Stack;
 use testkit::{Context, Failure, Result, Service, wait};
 
@@ -152,8 +153,12 @@ async fn the_client_leaves_while_it_hangs(stack: &mut Stack) -> Result<()> {
 /// Sends a payment and leaves as soon as the server was asked: HTTP/1.1 closes its connection, HTTP/2 resets the stream.
 async fn leave_while_pending(stack: &Stack, protocol: Protocol, mut client: Client, payment: &Payment) -> Result<()> {
     let gone = stack.envoy.metric("sluice_client_gone")?;
+    let active = match stack.envoy.host() {
+        Host::Wasm => "envoy_cluster_upstream_rq_active",
+        Host::Native => "sluice_calls_active",
+    };
     let pending = wait::until_async("a pending check", Duration::from_secs(5), || async {
-        Ok((stack.envoy.metric("envoy_cluster_upstream_rq_active")? >= 1.0).then_some(()))
+        Ok((stack.envoy.metric(active)? >= 1.0).then_some(()))
     });
     tokio::select! {
         answer = client.send(payment.call()) => return Err(Failure::new(format!("answered: {answer:?}"))),

@@ -10,13 +10,14 @@ use testkit::dirs;
 use crate::read;
 
 /// Each crate with the crates of the workspace that it needs, each a crate of an earlier row. Suites are free to need any.
-const ARROWS: [(&str, &[&str]); 23] = [
+const ARROWS: [(&str, &[&str]); 24] = [
     ("quota", &[]),
     ("proto", &["quota"]),
     ("sluice-policy", &["quota"]),
     ("sluice-rules", &["quota"]),
     ("sluice-credit", &["quota"]),
     ("filter", &["proto", "quota", "sluice-rules"]),
+    ("filter-native", &["filter", "proto", "quota", "sluice-rules"]),
     ("sluice-kit", &["quota"]),
     ("sluice-settings", &["quota", "sluice-kit"]),
     ("sluice-store", &["proto", "quota", "sluice-kit", "sluice-settings"]),
@@ -125,8 +126,9 @@ const ARROWS: [(&str, &[&str]); 23] = [
 ];
 
 /// Libraries that few crates may use, and which these are.
-const LIBRARIES: [(&str, &[&str]); 5] = [
+const LIBRARIES: [(&str, &[&str]); 6] = [
     ("axum", &["sluice-api", "sluice-auth"]),
+    ("h2", &["filter-native"]),
     ("prometheus-client", &["sluice-kit"]),
     ("redis", &["sluice-store", "sluice-journal", "sluice-alerts", "testkit", "bench"]),
     (

@@ -22,7 +22,7 @@ use quota::Throttle;
 use serde_yaml_ng::Value;
 use sluice_rules::{Document, Found};
 use testkit::dirs::workspace;
-use testkit::envoy::{EnvoyConfig, RouteState, with_route};
+use testkit::envoy::{EnvoyConfig, Host, RouteState, with_route};
 
 fn read(path: &str) -> String {
     fs::read_to_string(workspace().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -61,6 +61,38 @@ fn the_filter_and_the_server_read_the_same_valid_rules() {
     let document = Document::from_json(read("envoy/rules.json").as_bytes()).unwrap();
     let cluster = document.cluster.expect("the filter needs a cluster");
     endpoint(&yaml("envoy/envoy.yaml"), &cluster);
+}
+
+/// The native host's configuration is the wasm host's but for the filter, the access log's place of its decision, and metric names.
+#[test]
+fn the_native_configuration_differs_in_the_filter_only() {
+    let mut own = EnvoyConfig::of(Host::Native, Path::new("filter.so")).unwrap();
+    let mut wasm = EnvoyConfig::shipped(Path::new("filter.wasm")).unwrap();
+    let mut document = own.plugin().unwrap();
+    let servers = document.as_object_mut().unwrap().remove("servers").unwrap();
+    let (host, port) = endpoint(&yaml("envoy/envoy.yaml"), "sluice_authz");
+    assert_eq!(servers, serde_json::json!([format!("http://{host}:{port}")]));
+    let mut rules = wasm.plugin().unwrap();
+    rules.as_object_mut().unwrap().remove("cluster");
+    assert_eq!(document, rules, "envoy/envoy-native.yaml's rules differ from envoy/envoy.yaml's");
+    let filter = wasm.http_filter("sluice").unwrap().clone();
+    *own.http_filter("sluice").unwrap() = filter;
+    let wasm = wasm.bootstrap().clone();
+    let own = own.bootstrap();
+    own.as_mapping_mut().unwrap().remove("layered_runtime").expect("names of metrics");
+    let log = "listeners.0.filter_chains.0.filters.0.typed_config.access_log.0.typed_config.log_format.json_format";
+    let log = |config: &Value| {
+        let start = &config["static_resources"];
+        log.split('.').fold(start.clone(), |value, step| match step.parse::<usize>() {
+            Ok(at) => value[at].clone(),
+            Err(_) => value[step].clone(),
+        })
+    };
+    let (shown, expected) = (text(&log(own)["sluice"]), text(&log(&wasm)["sluice"]));
+    assert_eq!(shown, "%DYNAMIC_METADATA(envoy.filters.http.ext_authz)%");
+    assert!(expected.ends_with(": metadata.filter_metadata['envoy.filters.http.ext_authz'])%"), "{expected}");
+    let as_text = |config: &Value| serde_json::to_string(config).unwrap();
+    assert_eq!(as_text(own).replace(&shown, &expected), as_text(&wasm));
 }
 
 /// Seconds of one of the connection manager's timeouts.

@@ -34,10 +34,11 @@ const ALLOWED: [(&str, &str); 8] = [
 ];
 
 /// What strangers read.
-const READ: [&str; 12] = [
+const READ: [&str; 13] = [
     "quota",
     "proto",
     "filter",
+    "filter-native",
     "crates",
     "authz-server",
     "testkit",

@@ -17,7 +17,7 @@ use super::swap::{Discovered, Swap};
 use testkit::build;
 use testkit::client::Call;
 use testkit::dirs::RunDir;
-use testkit::envoy::{Envoy, EnvoyConfig};
+use testkit::envoy::{Envoy, EnvoyConfig, Host};
 use testkit::fake::FakeServer;
 use testkit::stack::StackOptions;
 use testkit::wait;
@@ -96,8 +96,12 @@ impl Rig {
         let ledger = Arc::new(Ledger::new(options.orders));
         let gateway = EchoGateway::start(orders, Arc::clone(&ledger))?;
         let server = FakeServer::start(Decider::new(orders, Arc::clone(&ledger)))?;
-        let filter = if options.traps { build::filter_wasm_trapping()? } else { build::filter_wasm()? };
-        let mut config = EnvoyConfig::shipped(&filter)?.with_workers(options.workers);
+        let config = if options.traps {
+            EnvoyConfig::shipped(&build::filter_wasm_trapping()?)?
+        } else {
+            EnvoyConfig::for_host(Host::chosen()?)?
+        };
+        let mut config = config.with_workers(options.workers);
         config.set_cluster("gateway", gateway.address)?;
         config.set_cluster("sluice_authz", server.address())?;
         config.set_plugin(&plugin(&options, options.batch_max)?)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use testkit::dirs::RunDir;
-use testkit::envoy::{Addresses, EnvoyConfig};
+use testkit::envoy::{Addresses, EnvoyConfig, Host};
 use testkit::ports;
 use testkit::wait;
 use testkit::{Context, Failure, Result};
@@ -36,18 +36,26 @@ pub(super) struct Discovered {
     /// The resource, with the plugin configuration in it as it was last.
     resource: Value,
     address: Option<SocketAddr>,
+    /// As it was when the part was taken out.
+    config: EnvoyConfig,
 }
 
 impl Discovered {
     /// Moves the part out of `config` into a file.
     pub(super) fn new(swap: Swap, dir: &Arc<RunDir>, config: &mut EnvoyConfig) -> Result<Self> {
         fs::create_dir_all(dir.join("discovered"))?;
+        let plugin = config.plugin()?;
+        config.set_plugin(&config.with_servers(plugin))?;
+        let before = config.clone();
         let discovered = match swap {
-            Swap::Filter => Self { swap, dir: Arc::clone(dir), resource: filter(dir, config)?, address: None },
+            Swap::Filter => {
+                let resource = filter(dir, config)?;
+                Self { swap, dir: Arc::clone(dir), resource, address: None, config: before }
+            }
             Swap::Listener => {
                 let address = ports::loopback(ports::free()?);
                 let resource = listener(dir, config, address)?;
-                Self { swap, dir: Arc::clone(dir), resource, address: Some(address) }
+                Self { swap, dir: Arc::clone(dir), resource, address: Some(address), config: before }
             }
         };
         discovered.write()?;
@@ -62,11 +70,14 @@ impl Discovered {
     /// Puts another plugin configuration in force, and returns when every worker has it.
     pub(super) async fn swap(&mut self, plugin: &Value, workers: u32) -> Result<()> {
         let before = self.taken()?;
-        let text = Value::String(plugin.to_string());
+        let text = Value::String(self.config.with_servers(plugin.clone()).to_string());
         *self.configuration()? = text;
         self.write()?;
-        // The main thread tries a configuration before the workers get it.
-        let more = usize::try_from(workers)? + 1;
+        // The main thread tries a configuration before the workers get it. The native host has one for all of them.
+        let more = match self.config.host() {
+            Host::Wasm => usize::try_from(workers)? + 1,
+            Host::Native => 1,
+        };
         wait::until_async("the swapped configuration in force", IN_FORCE_WITHIN, || async {
             Ok((self.taken()? >= before + more).then_some(()))
         })
@@ -74,13 +85,17 @@ impl Discovered {
     }
 
     fn configuration(&mut self) -> Result<&mut Value> {
+        let place = match self.config.host() {
+            Host::Wasm => "typed_config/config/configuration/value",
+            Host::Native => "typed_config/filter_config/value",
+        };
         let path = match self.swap {
-            Swap::Filter => "/typed_config/config/configuration/value".to_owned(),
+            Swap::Filter => format!("/{place}"),
             Swap::Listener => {
                 let filters = "/filter_chains/0/filters/0/typed_config/http_filters";
                 let all = self.resource.pointer(filters).and_then(Value::as_array);
                 let at = all.and_then(|all| all.iter().position(|filter| filter["name"] == "sluice"));
-                format!("{filters}/{}/typed_config/config/configuration/value", at.unwrap_or_default())
+                format!("{filters}/{}/{place}", at.unwrap_or_default())
             }
         };
         self.resource.pointer_mut(&path).ok_or_else(|| Failure::new(format!("the discovered part has no {path}")))
@@ -111,8 +126,8 @@ fn source(dir: &RunDir) -> Value {
 fn filter(dir: &RunDir, config: &mut EnvoyConfig) -> Result<Value> {
     let filter = config.http_filter("sluice")?;
     let typed: Value = serde_json::to_value(&filter["typed_config"])?;
-    let wasm = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
-    let reference = json!({"name": "sluice", "config_discovery": {"config_source": source(dir), "type_urls": [wasm]}});
+    let kind = typed["@type"].clone();
+    let reference = json!({"name": "sluice", "config_discovery": {"config_source": source(dir), "type_urls": [kind]}});
     *filter = serde_yaml_ng::to_value(reference)?;
     let kind = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
     Ok(json!({"@type": kind, "name": "sluice", "typed_config": typed}))

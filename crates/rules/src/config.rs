@@ -30,6 +30,8 @@ pub const SEGMENTS_MAX: usize = 32;
 pub const POINTER_TOKENS_MAX: usize = 16;
 /// Most entries of `void_on.statuses` and of `void_on.except`.
 pub const STATUSES_MAX: usize = 64;
+/// Most decision servers.
+pub const SERVERS_MAX: usize = 16;
 /// Longest name of a rule, method, header, parameter, form field, pointer, metadata key or cluster, in bytes.
 pub const TEXT_LEN_MAX: usize = 256;
 /// Largest `body_bytes_max`: a worker may hold this much for each pending request.
@@ -65,6 +67,8 @@ impl RuleError {
 pub struct Document {
     /// Envoy's name of the cluster that serves decisions. The filter needs it, the server does not.
     pub cluster: Option<String>,
+    /// URLs of the decision servers. The native host needs them instead of the cluster.
+    pub servers: Vec<String>,
     /// Most checks that the proxy filter sends in one call; 1 sends each check separately. The server does not need it.
     pub batch_max: usize,
     pub unmatched: Unmatched,
@@ -88,6 +92,8 @@ impl Document {
 #[serde(deny_unknown_fields)]
 struct RawDocument {
     cluster: Option<String>,
+    #[serde(default)]
+    servers: Vec<String>,
     batch_max: Option<usize>,
     #[serde(default)]
     unmatched: Unmatched,
@@ -181,9 +187,22 @@ impl TryFrom<RawDocument> for Document {
         if let Some(cluster) = &raw.cluster {
             bounded(cluster).map_err(|problem| RuleError::new("cluster", problem))?;
         }
+        if raw.servers.len() > SERVERS_MAX {
+            let problem = format!("must hold at most {SERVERS_MAX} URLs, it has {}", raw.servers.len());
+            return Err(RuleError::new("servers", problem));
+        }
+        raw.servers
+            .iter()
+            .try_for_each(|server| bounded(server).map_err(|problem| RuleError::new("servers", problem)))?;
         let batch_max = within(raw.batch_max.unwrap_or(BATCH_MAX), 1, BATCH_MAX)
             .map_err(|problem| RuleError::new("batch_max", problem))?;
-        Ok(Self { cluster: raw.cluster, batch_max, unmatched: raw.unmatched, rules: RuleSet::try_from(raw.rules)? })
+        Ok(Self {
+            cluster: raw.cluster,
+            servers: raw.servers,
+            batch_max,
+            unmatched: raw.unmatched,
+            rules: RuleSet::try_from(raw.rules)?,
+        })
     }
 }
 

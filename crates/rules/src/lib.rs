@@ -23,7 +23,7 @@ mod tests;
 pub use action::{Action, Need, SettleOn};
 pub use config::{
     ABSENT_MAX, BATCH_MAX, BODY_BYTES_MAX, Document, METHODS_MAX, POINTER_TOKENS_MAX, RULES_MAX, RuleError,
-    SEGMENTS_MAX, SOURCES_MAX, STATUSES_MAX, TEXT_LEN_MAX, TIMEOUT_MS_MAX,
+    SEGMENTS_MAX, SERVERS_MAX, SOURCES_MAX, STATUSES_MAX, TEXT_LEN_MAX, TIMEOUT_MS_MAX,
 };
 pub use normal::Case;
 pub use params::PARAMETERS_MAX;
@@ -200,7 +200,8 @@ impl Rule {
         None
     }
 
-    fn sources(&self) -> impl Iterator<Item = &Source> {
+    /// Every place that is read.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
         self.fields.iter().flat_map(|(_, sources)| sources)
     }
 

@@ -21,7 +21,8 @@ pub enum Source {
 
 impl Source {
     /// The source's name in a refusal. Configuration only, nothing of the request.
-    pub(super) fn describe(&self) -> String {
+    #[must_use]
+    pub fn describe(&self) -> String {
         match self {
             Self::Header(name) => format!("header {name}"),
             Self::Path(name) => format!("path {{{name}}}"),

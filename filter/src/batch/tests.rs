@@ -3,7 +3,7 @@
 use super::*;
 use crate::follow_up::Kind;
 
-fn check(stream: u32, started_ms: u64, timeout_ms: u32) -> Rc<PendingCheck> {
+fn check(stream: u32, started_ms: u64, timeout_ms: u32) -> Arc<PendingCheck> {
     PendingCheck::new(stream, vec![1], started_ms, timeout_ms)
 }
 
@@ -23,9 +23,9 @@ impl Played {
         Self { queue: BatchQueue::new(batch_max), token: 0, now_ms: 1_000 }
     }
 
-    fn check(&mut self, stream: u32) -> Rc<PendingCheck> {
+    fn check(&mut self, stream: u32) -> Arc<PendingCheck> {
         let check = check(stream, self.now_ms, 500);
-        assert!(self.queue.push_check(Rc::clone(&check)));
+        assert!(self.queue.push_check(Arc::clone(&check)));
         check
     }
 
@@ -207,7 +207,7 @@ fn the_queues_are_bounded() {
 
 #[test]
 fn every_question_has_its_own_deadline() {
-    let streams = |checks: Vec<Rc<PendingCheck>>| checks.iter().map(|own| own.stream).collect::<Vec<_>>();
+    let streams = |checks: Vec<Arc<PendingCheck>>| checks.iter().map(|own| own.stream).collect::<Vec<_>>();
     let mut queue = BatchQueue::default();
     let table = [(1, 0, 500), (2, 100, 100), (3, 150, 500), (4, 199, 30_000)];
     for (stream, started_ms, timeout_ms) in table {
@@ -244,7 +244,7 @@ fn a_calls_own_timeout_stands_for_deadlines_close_to_it() {
         queue.sent(1, batch, started_ms, false);
         assert_eq!(queue.next_deadline(), expected, "{started_ms}");
     }
-    let alone = Batch { follow_ups: vec![follow_up(1)], ..Batch::default() };
+    let alone: Batch = Batch { follow_ups: vec![follow_up(1)], ..Batch::default() };
     assert_eq!(alone.timeout_ms(5), TIMEOUT_MS);
     let overdue = Batch { checks: vec![check(1, 0, 5)], ..Batch::default() };
     assert_eq!(overdue.timeout_ms(9), 1, "never without a timeout");

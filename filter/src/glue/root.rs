@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{BufferType, ContextType, LogLevel};
@@ -41,7 +42,7 @@ pub(super) struct RootContext {
 /// A root, shared with its streams.
 pub(super) struct Root {
     pub(super) id: u32,
-    plugin: RefCell<Option<Rc<Plugin>>>,
+    plugin: RefCell<Option<Arc<Plugin>>>,
     queue: RefCell<BatchQueue>,
     timer: Cell<Timer>,
     /// Routes with an unknown mode that were logged.
@@ -68,7 +69,7 @@ impl Root {
         warned.as_mut().is_some_and(|warned| warned.len() < WARNED_ROUTES_MAX && warned.insert(route))
     }
 
-    pub(super) fn plugin(&self) -> Option<Rc<Plugin>> {
+    pub(super) fn plugin(&self) -> Option<Arc<Plugin>> {
         self.plugin.try_borrow().ok()?.clone()
     }
 
@@ -96,18 +97,18 @@ impl Root {
         );
         // No stream of an earlier configuration waits here: the proxy gives every configuration a root of its own.
         worker.abandon(with(&self.queue, |queue| std::mem::replace(queue, BatchQueue::new(batch_max))).end());
-        self.plugin.replace(Some(Rc::new(plugin)));
+        self.plugin.replace(Some(Arc::new(plugin)));
         self.timer.take();
         self.warned_routes.take();
         Ok(())
     }
 
     /// Sends a stream's check: at once, or in a later call.
-    pub(super) fn submit_check(self: &Rc<Self>, worker: &Worker, check: &Rc<PendingCheck>) -> Result<(), HostError> {
+    pub(super) fn submit_check(self: &Rc<Self>, worker: &Worker, check: &Arc<PendingCheck>) -> Result<(), HostError> {
         if self.gone.get() {
             return Err(HostError(0));
         }
-        if !with(&self.queue, |queue| queue.push_check(Rc::clone(check))) {
+        if !with(&self.queue, |queue| queue.push_check(Arc::clone(check))) {
             worker.metrics.count(Stat::QueueFull);
             return Err(HostError(0));
         }
@@ -164,7 +165,7 @@ impl Root {
             let refused = with(&self.queue, |queue| queue.push_follow_up(follow_up));
             refused.unwrap_or_else(|follow_up| worker.retry(follow_up));
         } else {
-            let cluster = Rc::clone(&follow_up.cluster);
+            let cluster = Arc::clone(&follow_up.cluster);
             let batch = Batch { follow_ups: vec![follow_up], ..Batch::default() };
             self.call(worker, &cluster, batch, true);
         }
@@ -198,7 +199,7 @@ impl Root {
     }
 
     /// The server wants to decide it alone, and has not acted on it.
-    fn send_alone(self: &Rc<Self>, worker: &Worker, check: Rc<PendingCheck>) {
+    fn send_alone(self: &Rc<Self>, worker: &Worker, check: Arc<PendingCheck>) {
         check.unsent();
         if check.deadline_ms <= worker.latest_ms() {
             return self.give_up(worker, vec![check]);
@@ -218,7 +219,7 @@ impl Root {
         }
     }
 
-    fn give_up(&self, worker: &Worker, checks: Vec<Rc<PendingCheck>>) {
+    fn give_up(&self, worker: &Worker, checks: Vec<Arc<PendingCheck>>) {
         if !checks.is_empty() {
             worker.give_up(checks);
             self.schedule_tick(worker, worker.latest_ms());
@@ -270,7 +271,7 @@ impl Root {
         for follow_up in batch.follow_ups {
             let outcome = outcomes.next().unwrap_or_default();
             if is_batch && outcome.grpc_status == proto::batch::ALONE {
-                let cluster = Rc::clone(&follow_up.cluster);
+                let cluster = Arc::clone(&follow_up.cluster);
                 self.call(worker, &cluster, Batch { follow_ups: vec![follow_up], ..Batch::default() }, true);
                 continue;
             }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use proto::header;
 use proxy_wasm::traits::{Context, HttpContext};
@@ -41,7 +42,7 @@ struct HostActions {
     root: Rc<Root>,
     /// The number of the stream's context.
     context: u32,
-    check: Option<Rc<PendingCheck>>,
+    check: Option<Arc<PendingCheck>>,
     /// Until when the request is delayed.
     delayed_until_ms: Option<u64>,
     /// The status of the gateway's answer.
@@ -137,7 +138,7 @@ impl Drop for Http {
 }
 
 /// Passes a stream the answer to its check. Called from a root's callback.
-pub(super) fn answer(worker: &Worker, check: &Rc<PendingCheck>, outcome: Outcome<'_>) {
+pub(super) fn answer(worker: &Worker, check: &Arc<PendingCheck>, outcome: Outcome<'_>) {
     let check_ms = worker.latest_ms().saturating_sub(check.started_ms);
     resolve(worker, check, |shared| {
         let Outcome { grpc_status, response } = outcome;
@@ -146,7 +147,7 @@ pub(super) fn answer(worker: &Worker, check: &Rc<PendingCheck>, outcome: Outcome
 }
 
 /// Notifies a stream that its check was never sent.
-pub(super) fn not_sent(worker: &Worker, check: &Rc<PendingCheck>) {
+pub(super) fn not_sent(worker: &Worker, check: &Arc<PendingCheck>) {
     let why = if check.is_unsent() { NotSentReason::NotAccepted } else { NotSentReason::Late };
     resolve(worker, check, |shared| {
         shared.event(worker, Event::NotSent(why));
@@ -164,7 +165,7 @@ pub(super) fn delay_over(worker: &Worker, context: u32) {
     }
 }
 
-fn resolve(worker: &Worker, check: &Rc<PendingCheck>, act: impl FnOnce(&mut StreamContext)) {
+fn resolve(worker: &Worker, check: &Arc<PendingCheck>, act: impl FnOnce(&mut StreamContext)) {
     if check.is_over() {
         return;
     }
@@ -175,7 +176,7 @@ fn resolve(worker: &Worker, check: &Rc<PendingCheck>, act: impl FnOnce(&mut Stre
     });
     if !done {
         let later_ms = worker.latest_ms().saturating_add(u64::from(TICK_MS));
-        worker.defer(later_ms, check.stream, Due::NoAnswer(Rc::clone(check)));
+        worker.defer(later_ms, check.stream, Due::NoAnswer(Arc::clone(check)));
     }
 }
 

@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use quota::Code;
 
@@ -22,7 +23,7 @@ pub(super) enum Due {
     /// The end of its delay.
     Delay,
     /// Its check has no answer: the rule's `on_error` is applied.
-    NoAnswer(Rc<PendingCheck>),
+    NoAnswer(Arc<PendingCheck>),
 }
 
 type Streams = HashMap<u32, Rc<RefCell<StreamContext>>, BuildHasherDefault<Numbers>>;
@@ -153,7 +154,7 @@ impl Worker {
     }
 
     /// Lets a tick apply `on_error` to these checks.
-    pub(super) fn give_up(&self, checks: Vec<Rc<PendingCheck>>) {
+    pub(super) fn give_up(&self, checks: Vec<Arc<PendingCheck>>) {
         for check in checks {
             self.defer(check.deadline_ms.min(self.latest_ms()), check.stream, Due::NoAnswer(check));
         }

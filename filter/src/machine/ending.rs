@@ -1,7 +1,7 @@
 //! The end of a stream: a charge is kept, voided or marked unknown, and what the gateway has captured, refunded or voided is
 //! reported to the server; also if the proxy itself fails.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use quota::{AmountMinor, Code};
 use sluice_rules::{Rule, SettleOn, Unreadable};
@@ -257,7 +257,7 @@ fn confirm(plugin: &Plugin, kind: Kind, attempt: &Attempt, amount: Option<Amount
 }
 
 fn follow_up(plugin: &Plugin, kind: Kind, attempt: &Attempt, message: Vec<u8>) -> Effect<'static> {
-    Effect::FollowUp(FollowUp { kind, cluster: Rc::clone(&plugin.cluster), message, label: label(attempt), tries: 0 })
+    Effect::FollowUp(FollowUp { kind, cluster: Arc::clone(&plugin.cluster), message, label: label(attempt), tries: 0 })
 }
 
 fn label(attempt: &Attempt) -> String {

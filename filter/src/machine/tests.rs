@@ -77,7 +77,7 @@ proptest! {
         delays in any::<bool>(), sends in proptest::collection::vec(any::<bool>(), 12),
     ) {
         let message = delayed_answer(if admits { "ADMITTED" } else { "DAILY_AMOUNT" }, delays.then_some("5"));
-        let mut stream = Stream::new(Rc::new(plugin("{}")), 1);
+        let mut stream = Stream::new(Arc::new(plugin("{}")), 1);
         let (mut checked, mut sent, mut admitted, mut waited, mut voids) = (false, false, false, !delays, Vec::new());
         let mut sends = sends.into_iter();
         let mut failing = failing.into_iter().chain(std::iter::repeat(false));
@@ -122,7 +122,7 @@ impl Stream {
 
 #[test]
 fn a_failure_of_the_proxys_answer_still_returns_the_charge() {
-    let mut stream = Stream::new(Rc::new(plugin("{}")), 1);
+    let mut stream = Stream::new(Arc::new(plugin("{}")), 1);
     let mut seen = Vec::new();
     for number in [0, 1, 5] {
         drive(&mut stream, event(number, &[]), &mut |effect| {

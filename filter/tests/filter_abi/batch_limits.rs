@@ -8,10 +8,10 @@ use serde_json::json;
 use filter::batch::{CALLS_MAX, CROWDED_MS, QUEUE_MAX, SLOW_MS};
 use filter::delays::TICK_MS;
 
-use crate::batches::{ALONE, GONE, orders, pay, pay_many, settle, status, waiting};
-use crate::host::{GrpcCall, ROOT};
-use crate::proxy::{Answer, CONTINUE, PAUSE, Proxy, batch, passes, question, questions, refuses};
-use crate::{BODY, PAYMENT, configuration, proxy};
+use super::batches::{ALONE, GONE, orders, pay, pay_many, settle, status, waiting};
+use super::host::GrpcCall;
+use super::proxy::{Answer, CONTINUE, PAUSE, Proxy, batch, passes, question, questions, refuses};
+use super::{BODY, PAYMENT, configuration, proxy};
 
 #[test]
 fn every_question_keeps_its_own_deadline() {
@@ -129,36 +129,6 @@ fn lost_calls_cost_their_own_payments_only() {
     }
 }
 
-/// Setting the timer is a call into the proxy: a worker whose calls are answered sets it now and then, not for each payment.
-#[test]
-fn a_busy_worker_seldom_sets_its_timer() {
-    let mut proxy = proxy(&json!({}));
-    let mut under_way: Option<(u64, GrpcCall)> = None;
-    let set = |proxy: &Proxy| proxy.host().calls.iter().filter(|call| call.starts_with("tick_period")).count();
-    let before = set(&proxy);
-    let mut paid = 0;
-    for now_ms in 1..=1_000_u64 {
-        proxy.host_mut().monotonic_ms = now_ms;
-        if let Some((_, call)) = under_way.take_if(|(ends_ms, _)| *ends_ms <= now_ms) {
-            let asked = if call.path.ends_with("BatchCheck") { questions(&call).len() } else { 1 };
-            let answers = vec![passes("ADMITTED"); asked];
-            proxy.answer(call.token, &if asked == 1 { passes("ADMITTED") } else { batch(&answers) });
-        }
-        if proxy.host().tick_due_ms <= now_ms {
-            proxy.tick_when_due();
-        }
-        for order in 0..5 {
-            pay(&mut proxy, &format!("{now_ms}-{order}"));
-            paid += 1;
-        }
-        for call in proxy.new_calls() {
-            assert!(under_way.replace((now_ms + 2, call)).is_none(), "one call in flight");
-        }
-    }
-    let set = set(&proxy) - before;
-    assert!(set <= 2 * 1_000 / usize::try_from(SLOW_MS).unwrap() + 1, "{set} times for {paid} payments");
-}
-
 /// What a server that hangs costs: every payment is answered at its own deadline, by its rule, and never asked for again.
 #[test]
 fn a_server_that_hangs_holds_no_payment_longer_than_its_deadline() {
@@ -245,36 +215,6 @@ fn the_queue_is_bounded() {
     }
 }
 
-/// A call that the proxy does not take: the payment that asks is answered at once, those that waited at the next tick,
-/// and nothing is voided.
-#[test]
-fn questions_that_cannot_be_sent_are_answered_by_their_rules() {
-    for (on_error, reached, reply) in [("deny", false, Some(503)), ("allow", true, None)] {
-        let mut configuration = configuration(&json!({}));
-        configuration["rules"][1]["on_error"] = json!(on_error);
-        let mut proxy = Proxy::configured(&configuration);
-        pay(&mut proxy, "first");
-        let first = proxy.one_call();
-        let streams = pay_many(&mut proxy, 0..40);
-        proxy.host_mut().failing_grpc = Some(10);
-        proxy.answer(first.token, &passes("ADMITTED"));
-        // Those of the call that failed, and the next ones with the tick.
-        for _ in 0..2 {
-            proxy.tick();
-        }
-        for stream in streams {
-            assert_eq!((proxy.reached_gateway(stream), status(&mut proxy, stream)), (reached, reply), "{on_error}");
-            assert!(proxy.ended(stream)["detail"].as_str().unwrap().contains("could not be sent"));
-        }
-        assert!(proxy.host().monotonic_ms < 10);
-        proxy.host_mut().failing_grpc = None;
-        assert!(settle(&mut proxy).is_empty());
-        let next = pay(&mut proxy, "next");
-        assert_eq!(settle(&mut proxy), ["consume next"]);
-        assert!(proxy.reached_gateway(next));
-    }
-}
-
 /// The proxy loads another configuration while a batch is under way: streams of the old one keep their root, and their answers.
 #[test]
 fn a_configuration_is_swapped_while_a_batch_is_in_flight() {
@@ -302,61 +242,6 @@ fn a_configuration_is_swapped_while_a_batch_is_in_flight() {
     assert_eq!(question(&call)["order_no"], "queued");
     proxy.answer(call.token, &passes("ADMITTED"));
     assert!(proxy.reached_gateway(queued));
-}
-
-/// A root that is configured anew is not asked for its old calls any more: what was sent is void, what waited was never asked.
-#[test]
-fn a_root_that_is_configured_anew_leaves_no_stream_waiting() {
-    for (on_error, reached, voids) in [("deny", false, &["void o-0", "void o-1"][..]), ("allow", true, &[])] {
-        let mut configuration = configuration(&json!({}));
-        configuration["rules"][1]["on_error"] = json!(on_error);
-        let mut proxy = Proxy::configured(&configuration);
-        let (streams, call) = waiting(&mut proxy, 2);
-        let queued = pay(&mut proxy, "queued");
-        assert!(proxy.configure(&configuration));
-        proxy.tick();
-        for stream in [streams[0], streams[1], queued] {
-            let answered = (proxy.reached_gateway(stream), status(&mut proxy, stream));
-            assert_eq!(answered, (reached, (!reached).then_some(503)), "{on_error}");
-        }
-        let mark = proxy.host().calls.len();
-        proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
-        assert_eq!(proxy.host().calls[mark..], ["effective 1"], "no stream takes its answer any more");
-        assert_eq!(settle(&mut proxy), voids, "{on_error}");
-        assert!(proxy.ended(queued)["detail"].as_str().unwrap().contains("could not be sent"));
-        // A payment that goes on without an answer, and fails, is taken back where the server may have consumed.
-        if reached {
-            proxy.response_headers(streams[0], 422, 0);
-            assert_eq!(settle(&mut proxy), ["void o-0"]);
-        }
-    }
-}
-
-/// No proxy takes a root from its streams. If one did, no stream would hang: another root's tick answers them.
-#[test]
-fn a_root_that_goes_before_its_streams_leaves_none_waiting() {
-    let mut proxy = proxy(&json!({}));
-    let (streams, call) = waiting(&mut proxy, 2);
-    let queued = pay(&mut proxy, "queued");
-    let newer = 1_000_000_u32;
-    assert!(proxy.configure_root(newer, &configuration(&json!({}))));
-    let body = proxy.open(PAYMENT);
-    proxy.headers(body, false);
-    proxy.call::<_, u32>(ROOT, "proxy_on_done", (ROOT,));
-    proxy.call::<_, ()>(ROOT, "proxy_on_delete", (ROOT,));
-    proxy.body(body, BODY, true);
-    assert_eq!(status(&mut proxy, body), Some(503), "no root can ask for it any more");
-    proxy.host_mut().monotonic_ms += 250;
-    proxy.call::<_, ()>(newer, "proxy_on_tick", (newer,));
-    for stream in [streams[0], streams[1], queued] {
-        assert_eq!(status(&mut proxy, stream), Some(503));
-    }
-    let void = proxy.one_call();
-    let asked = questions(&void);
-    assert_eq!(orders(&asked), ["o-0", "o-1"], "what was sent is taken back");
-    let calls = proxy.host().calls.len();
-    proxy.answer(call.token, &batch(&[passes("ADMITTED"), passes("ADMITTED")]));
-    assert_eq!(proxy.host().calls.len(), calls, "no stream takes its answer any more");
 }
 
 /// Everything at once, by chance: whatever happens, each stream gets the answer that was meant for it, or is void.

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use filter::batch::BATCH_MAX;
 
-use crate::host::GrpcCall;
-use crate::lost::is_lost;
-use crate::proxy::{Answer, PAUSE, Proxy, batch, passes, question, questions, refuses, store_away};
-use crate::{configuration, proxy};
+use super::host::GrpcCall;
+use super::lost::is_lost;
+use super::proxy::{Answer, PAUSE, Proxy, batch, passes, question, questions, refuses, store_away};
+use super::{configuration, proxy};
 
 /// The client left: no status, the flag DC.
 pub(crate) const GONE: (Option<u16>, u64) = (None, 1 << 14);
@@ -93,33 +93,6 @@ fn a_lone_payment_goes_at_once_and_those_that_come_meanwhile_go_together() {
     // Nothing is left behind: the next one is alone again.
     pay(&mut proxy, "c");
     assert_eq!(question(&proxy.one_call())["order_no"], "c");
-}
-
-/// Calls into the proxy for a batch, in their order: the next call goes out before any stream receives its answer.
-#[test]
-fn a_batch_call_by_call() {
-    let mut proxy = proxy(&json!({}));
-    let (streams, call) = waiting(&mut proxy, 3);
-    pay(&mut proxy, "next");
-    let mark = proxy.host().calls.len();
-    proxy.host_mut().monotonic_ms += 4;
-    proxy.answer(call.token, &batch(&[passes("ADMITTED"), refuses(), passes("ADMITTED")]));
-    let calls: Vec<&str> = proxy.host().calls[mark..].iter().map(String::as_str).collect();
-    let effective: Vec<String> = streams.iter().map(|stream| format!("effective {stream}")).collect();
-    let headers = ["set 0 x-sluice-code: ADMITTED", "set 0 x-sluice-decision-id: d-1", "set 0 x-sluice-replay: false"];
-    let admitted = [&["record sluice_check_ms 4"], &headers[..], &["resume 0"]].concat();
-    let expected = [
-        &["effective 1", "buffer 5", "clock 1", "grpc sluice_authz Check 496", "record sluice_batch_checks 1"][..],
-        &[effective[0].as_str()][..],
-        &admitted[..],
-        &[effective[1].as_str(), "record sluice_check_ms 4", "respond 429"],
-        &[effective[2].as_str()],
-        &admitted[..],
-        // What was counted is written once.
-        &["count sluice_admitted 2", "count sluice_refused 1"],
-    ]
-    .concat();
-    assert_eq!(calls, expected);
 }
 
 /// What each entry of a batch is answered, and what becomes of its payment under `on_error`: whether it reaches the gateway,
@@ -248,7 +221,7 @@ fn batch_max_is_a_setting() {
     {
         let mut configuration = configuration(&json!({}));
         configuration["batch_max"] = batch_max;
-        let mut proxy = Proxy::new(crate::host::Host::default());
+        let mut proxy = Proxy::new(super::host::Host::default());
         assert!(!proxy.configure(&configuration));
         assert!(proxy.host().logs[0].contains(problem), "{:?}", proxy.host().logs);
     }
@@ -312,7 +285,7 @@ fn follow_ups_ride_in_the_calls_of_payments() {
     assert_eq!(orders(&asked), ["next", "o-0", "o-1", "o-2"], "payments first");
     assert!(asked[1..].iter().all(|void| void["action"] == "void" && void["reason"] == "upstream_4xx"));
     // One is taken, one is to be sent again, one will never be taken.
-    let never = crate::proxy::encoded(Some(3), crate::proxy::denied(400, &[("x-sluice-code", "BAD_REQUEST")], "{}"));
+    let never = super::proxy::encoded(Some(3), super::proxy::denied(400, &[("x-sluice-code", "BAD_REQUEST")], "{}"));
     proxy.answer(call.token, &batch(&[refuses(), passes("VOIDED"), Answer::Failed(14), never]));
     assert_eq!(proxy.metric("sluice_void_lost"), 1);
     while proxy.host().monotonic_ms < filter::follow_up::BACKOFF_MS {

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use prost::Message;
 use proto::envoy::CheckResponse;
@@ -14,10 +14,10 @@ use filter::config::Plugin;
 use filter::machine::{BodyReader, Event, ModeWord, RequestHead, Stream, drive};
 use filter::outcome::Ending;
 
-use crate::batches::{ALONE, GONE, settle, status};
-use crate::host::GrpcCall;
-use crate::proxy::{Answer, CONTINUE, PAUSE, Proxy, batch, encoded, ok, passes, refuses};
-use crate::{BODY, PAYMENT, configuration, proxy};
+use super::batches::{ALONE, GONE, settle, status};
+use super::host::GrpcCall;
+use super::proxy::{Answer, CONTINUE, PAUSE, Proxy, batch, encoded, ok, passes, refuses};
+use super::{BODY, PAYMENT, configuration, proxy};
 
 /// How far a count may be above its expectation, in percent.
 const RISE_MAX: u64 = 2;
@@ -228,7 +228,7 @@ fn by_function(calls: &[String]) -> Vec<(&str, usize)> {
     counts.into_iter().collect()
 }
 
-/// A rise fails, and a fall may be written down. Whoever makes a payment dearer writes the new expectation into [`COSTS`].
+/// A rise fails, and a fall may be written down. Any change that makes a payment dearer writes the new expectation into [`COSTS`].
 #[test]
 fn a_payment_costs_what_is_written_here() {
     let mut proxy = proxy(&json!({}));
@@ -264,7 +264,7 @@ fn a_payment_costs_what_is_written_here() {
 const ALLOCATIONS: [(&str, u64); 3] = [("an admitted payment", 19), ("a refused payment", 19), ("no payment", 3)];
 
 /// The allocations of one request from its headers to its log.
-fn allocations(plugin: &Rc<Plugin>, path: &str, answer: &Answer) -> u64 {
+fn allocations(plugin: &Arc<Plugin>, path: &str, answer: &Answer) -> u64 {
     let Answer::Bytes(message) = answer else { panic!("an answer is bytes") };
     let is_path = |name: &str| name == ":path";
     let headers: Vec<(&[u8], &[u8])> = USUAL
@@ -273,7 +273,7 @@ fn allocations(plugin: &Rc<Plugin>, path: &str, answer: &Answer) -> u64 {
         .collect();
     let read: BodyReader<'_> = &|_| Ok(Cow::Borrowed(USUAL_BODY));
     let run = || {
-        let mut stream = Stream::new(Rc::clone(plugin), 1);
+        let mut stream = Stream::new(Arc::clone(plugin), 1);
         let head = RequestHead { headers: &headers, mode: ModeWord::Unset, metadata: &|_| Ok(None) };
         drive(&mut stream, Event::RequestHeaders { head, end: false }, &mut |_| Ok(()));
         drive(&mut stream, Event::RequestBody { size: USUAL_BODY.len(), end: true, read }, &mut |_| Ok(()));
@@ -290,7 +290,7 @@ fn allocations(plugin: &Rc<Plugin>, path: &str, answer: &Answer) -> u64 {
 
 #[test]
 fn a_payment_allocates_what_is_written_here() {
-    let plugin = Rc::new(Plugin::parse(configuration(&json!({})).to_string().as_bytes()).unwrap());
+    let plugin = Arc::new(Plugin::parse(configuration(&json!({})).to_string().as_bytes()).unwrap());
     let path = "/v1/merchants/m1/payments";
     let counted = [
         allocations(&plugin, path, &admission()),

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::host::{GrpcCall, Host, ROOT};
-use crate::proxy::{Answer, CONTINUE, Proxy, batch, delays, passes, question, questions, refuses, store_away};
-use crate::{BODY, HEAD_PAYMENT, PAYMENT, configuration};
+use super::host::{GrpcCall, Host, ROOT};
+use super::proxy::{Answer, CONTINUE, Proxy, batch, delays, passes, question, questions, refuses, store_away};
+use super::{BODY, HEAD_PAYMENT, PAYMENT, configuration};
 
 /// Every status of the ABI that is no success, and one that it does not have.
 const STATUSES: [u32; 13] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 250];
@@ -301,7 +301,7 @@ fn a_request_that_can_neither_go_on_nor_be_answered_is_reset() {
     let respond = proxy.host().calls.iter().position(|call| call == "respond 503").unwrap();
     let (result, mut proxy) = play(&flow, Some((respond, 10)), false);
     assert!(!result.reached && !result.replied && result.voided);
-    assert!(proxy.stream(crate::host::ROOT + 1).reset);
+    assert!(proxy.stream(super::host::ROOT + 1).reset);
 }
 
 #[test]

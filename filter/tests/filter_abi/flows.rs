@@ -1,137 +1,20 @@
-//! The main flows, call by call.
+//! The main flows.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::host::ROOT;
-use crate::lost::is_lost;
-use crate::proxy::{Answer, CONTINUE, PAUSE, Proxy, denied, encoded, ok, passes, question, refuses, store_away};
-use crate::{BODY, HEAD_PAYMENT, PAYMENT, configuration, proxy};
-
-/// The calls since a mark, and a new mark.
-fn since(proxy: &Proxy, mark: &mut usize) -> Vec<String> {
-    let calls = proxy.host().calls[*mark..].to_vec();
-    *mark += calls.len();
-    calls
-}
-
-/// What the access log shows of the first stream's payment, and these members.
-fn logged(more: &Value) -> Value {
-    let mut record = json!({"mode": "enforce", "rule": "payments", "action": "consume", "merchant": "m1", "order": "o-1",
-        "amount_minor": 1050.0, "currency": "USD", "attempt": "5a5a5a5a5a5a5a5a0000000000000001"});
-    record.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    record
-}
-
-#[test]
-fn an_admitted_payment_call_by_call() {
-    let mut proxy = proxy(&json!({}));
-    let mut mark = proxy.host().calls.len();
-    let context = proxy.open(PAYMENT);
-    assert_eq!(proxy.headers(context, false), PAUSE);
-    assert_eq!(
-        since(&proxy, &mut mark),
-        ["headers 0", "property xds.route_metadata.filter_metadata.sluice.mode", "remove 0 x-sluice-code"]
-    );
-    assert_eq!(proxy.body(context, BODY, true), PAUSE);
-    assert_eq!(
-        since(&proxy, &mut mark),
-        ["buffer 0", "clock 1", "grpc sluice_authz Check 300", "record sluice_batch_checks 1"]
-    );
-    let call = proxy.one_call();
-    let asked = question(&call);
-    let expected = [
-        ("action", "consume"),
-        ("amount_minor", "1050"),
-        ("attempt", "5a5a5a5a5a5a5a5a0000000000000001"),
-        ("currency", "USD"),
-        ("merchant", "m1"),
-        ("mode", "enforce"),
-        ("order_no", "o-1"),
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-    ];
-    assert_eq!(asked, expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
-    proxy.host_mut().monotonic_ms = 7;
-    proxy.answer(call.token, &passes("ADMITTED"));
-    assert_eq!(
-        since(&proxy, &mut mark),
-        [
-            format!("effective {ROOT}"),
-            "buffer 5".into(),
-            "clock 1".into(),
-            format!("effective {context}"),
-            "record sluice_check_ms 7".into(),
-            "set 0 x-sluice-code: ADMITTED".into(),
-            "set 0 x-sluice-decision-id: d-1".into(),
-            "set 0 x-sluice-replay: false".into(),
-            "resume 0".into(),
-            "count sluice_admitted 1".into(),
-        ]
-    );
-    assert!(proxy.reached_gateway(context));
-    proxy.response_headers(context, 200, 0);
-    proxy.close(context, Some(200), 0);
-    assert_eq!(since(&proxy, &mut mark), ["header 2 :status", "property response.flags", "state sluice"]);
-    let state = logged(&json!({"code": "ADMITTED", "decision_id": "d-1", "check_ms": 7.0, "outcome": "kept"}));
-    assert_eq!(proxy.state(context), state);
-    assert!(proxy.new_calls().is_empty());
-}
-
-#[test]
-fn a_refused_payment_call_by_call() {
-    let mut proxy = proxy(&json!({}));
-    let context = proxy.open(PAYMENT);
-    proxy.headers(context, false);
-    proxy.body(context, BODY, true);
-    let call = proxy.one_call();
-    let mut mark = proxy.host().calls.len();
-    proxy.answer(call.token, &refuses());
-    assert_eq!(
-        since(&proxy, &mut mark),
-        [
-            format!("effective {ROOT}"),
-            "buffer 5".into(),
-            "clock 1".into(),
-            format!("effective {context}"),
-            "record sluice_check_ms 0".into(),
-            "respond 429".into(),
-            "count sluice_refused 1".into(),
-        ]
-    );
-    let reply = proxy.stream(context).reply.clone().unwrap();
-    assert_eq!(reply.body, "{\"code\":\"DAILY_AMOUNT\"}");
-    assert!(reply.headers.contains(&("retry-after".into(), "60".into())), "{:?}", reply.headers);
-    proxy.response_headers(context, 429, 0);
-    proxy.close(context, Some(429), 0);
-    assert!(!proxy.reached_gateway(context));
-    // Nothing is voided that was not consumed.
-    assert_eq!(since(&proxy, &mut mark), ["state sluice"]);
-    let state = logged(&json!({"code": "DAILY_AMOUNT", "decision_id": "d-2", "check_ms": 0.0, "outcome": "refused"}));
-    assert_eq!(proxy.state(context), state);
-}
-
-#[test]
-fn the_start_call_by_call() {
-    let proxy = proxy(&json!({}));
-    let calls = &proxy.host().calls;
-    assert_eq!(calls[..2], ["buffer 7", "random"]);
-    assert!(calls[2..].iter().any(|call| call == "define 0 sluice_admitted"));
-    assert!(calls[2..].iter().any(|call| call == "define 1 sluice_rules_enforcing"));
-    assert!(calls[2..].iter().any(|call| call == "define 2 sluice_check_ms"));
-    assert_eq!(
-        calls[calls.len() - 4..],
-        ["tick_period 250", "record sluice_rules_enforcing 2", "foreign declare_property", "log 2"]
-    );
-}
+use super::lost::is_lost;
+use super::proxy::{Answer, CONTINUE, PAUSE, Proxy, denied, encoded, ok, passes, question, store_away};
+use super::{BODY, HEAD_PAYMENT, NO_SERVER, PAYMENT, configuration, proxy};
 
 #[test]
 fn a_refused_configuration_leaves_the_old_one_in_force() {
     for (configuration, part) in [
         (json!({"cluster": "c", "rules": []}), "rules: must hold"),
-        (json!({"rules": configuration(&json!({}))["rules"]}), "cluster: must name"),
+        (json!({"rules": configuration(&json!({}))["rules"]}), NO_SERVER),
         (configuration(&json!({"timeout_ms": 0})), "rule \"payments\": timeout_ms: must be 1 to 30000, it is 0"),
         (json!(null), "invalid type"),
     ] {
-        let mut fresh = Proxy::new(crate::host::Host::default());
+        let mut fresh = Proxy::new(super::host::Host::default());
         assert!(!fresh.configure(&configuration));
         assert!(fresh.host().logs[0].contains(part), "{:?}", fresh.host().logs);
         let mut running = proxy(&json!({}));
@@ -305,25 +188,4 @@ fn no_answer_on_a_route_that_allows_lets_the_payment_on() {
         assert_eq!(sent_action(&mut proxy).as_deref(), at_the_end, "{status}");
     }
     assert_eq!(proxy.metric("sluice_no_answer_allowed"), 3);
-}
-
-#[test]
-fn an_answer_to_no_call_does_nothing() {
-    let mut proxy = proxy(&json!({}));
-    let calls = proxy.host().calls.len();
-    proxy.answer(99, &passes("ADMITTED"));
-    proxy.answer(99, &Answer::Failed(4));
-    proxy.call::<_, ()>(ROOT, "proxy_on_queue_ready", (ROOT, 7_u32));
-    assert_eq!(proxy.host().calls.len(), calls);
-}
-
-#[test]
-fn a_stream_without_a_configuration_goes_nowhere() {
-    let mut proxy = Proxy::new(crate::host::Host::default());
-    let context = proxy.open(PAYMENT);
-    assert_eq!(proxy.headers(context, false), PAUSE);
-    assert_eq!(proxy.body(context, BODY, true), PAUSE);
-    assert_eq!(proxy.trailers(context), PAUSE);
-    proxy.close(context, None, 1 << 14);
-    assert!(!proxy.reached_gateway(context) && proxy.new_calls().is_empty());
 }

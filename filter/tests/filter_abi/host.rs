@@ -7,44 +7,15 @@ use std::sync::OnceLock;
 
 use wasmtime::{Caller, Config, Engine, Extern, Instance, Linker, Module, OptLevel, Store};
 
+pub(crate) use crate::answers::GrpcCall;
+pub(crate) use crate::answers::HostStream;
+use crate::answers::LocalReply;
+
 /// The root context of every test's plugin.
 pub(crate) const ROOT: u32 = 1;
 
 /// The root contexts of further configurations have numbers from here on.
 pub(crate) const FURTHER_ROOTS: u32 = 1_000_000;
-
-/// A gRPC call that the filter made.
-#[derive(Clone, Debug)]
-pub(crate) struct GrpcCall {
-    pub(crate) token: u32,
-    pub(crate) cluster: String,
-    pub(crate) path: String,
-    pub(crate) message: Vec<u8>,
-    pub(crate) timeout_ms: u32,
-}
-
-/// An answer that the filter gave in the gateway's place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LocalReply {
-    pub(crate) status: u32,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
-}
-
-/// What the host holds for one stream.
-#[derive(Debug, Default)]
-pub(crate) struct HostStream {
-    pub(crate) request_headers: Vec<(String, Vec<u8>)>,
-    pub(crate) request_trailers: Vec<(String, Vec<u8>)>,
-    pub(crate) response_status: Option<String>,
-    pub(crate) response_headers: Vec<(String, Vec<u8>)>,
-    pub(crate) properties: BTreeMap<String, Vec<u8>>,
-    pub(crate) body: Vec<u8>,
-    pub(crate) resumed: bool,
-    pub(crate) reset: bool,
-    pub(crate) reply: Option<LocalReply>,
-    pub(crate) state: Option<Vec<u8>>,
-}
 
 /// Everything that the host knows and has seen.
 #[derive(Debug, Default)]

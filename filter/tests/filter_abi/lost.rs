@@ -3,9 +3,9 @@
 use filter::batch::REPEAT_LEFT_MS;
 use serde_json::json;
 
-use crate::batches::{ALONE, orders, pay, pay_many, settle, status};
-use crate::proxy;
-use crate::proxy::{Answer, batch, passes, question, questions, refuses};
+use super::batches::{ALONE, orders, pay, pay_many, settle, status};
+use super::proxy;
+use super::proxy::{Answer, batch, passes, question, questions, refuses};
 
 /// What the proxy says where no server was there, or its connection was lost.
 const LOST: [u32; 2] = [13, 14];

@@ -1,24 +1,17 @@
-//! The compiled filter, as a proxy loads it, in a host that records every call: what it asks of the proxy in every phase of a
-//! stream, that no chunking of a body changes the charge, and that no failing host call lets a payment past (Q-10).
+//! The filter as a proxy loads it, in hosts that record what it does: the wasm module, and the native module behind Envoy's C ABI.
+//! What it asks of the proxy in every phase of a stream, that no chunking of a body changes the charge, and that no failing host call
+//! lets a payment past (Q-10).
+//!
+//! The scenarios are written once. Each host includes them beside a `proxy` and a `host` of its own.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
+#![expect(clippy::duplicate_mod, reason = "both hosts run the same scenarios")]
 
-mod batch_limits;
-mod batches;
-mod costs;
-mod delays;
-mod failing;
-mod flows;
-mod follow_ups;
-mod host;
-mod lost;
-mod proxy;
-mod requests;
-mod voids;
+mod answers;
+mod native;
+mod wasm;
 
 use serde_json::{Value, json};
-
-use proxy::Proxy;
 
 /// A payment's body.
 const BODY: &[u8] = br#"{"order_no": "o-1", "amount": 1050, "currency": "USD", "note": "\u00e9 {}"}"#;
@@ -37,11 +30,7 @@ fn configuration(change: &Value) -> Value {
         "extract": {"merchant": [{"path": "merchant"}], "amount": [{"query": "amount"}], "currency": [{"query": "currency"}],
             "order_no": [{"header": "idempotency-key"}], "channel": [{"metadata": ["jwt", "channel"]}]},
     });
-    json!({"cluster": "sluice_authz", "rules": [payments, head_only]})
-}
-
-fn proxy(change: &Value) -> Proxy {
-    Proxy::configured(&configuration(change))
+    json!({"cluster": "sluice_authz", "servers": ["http://sluice_authz"], "rules": [payments, head_only]})
 }
 
 /// The headers of a payment whose body is read.

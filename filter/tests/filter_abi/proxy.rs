@@ -1,18 +1,11 @@
 //! The proxy's side of the callbacks: contexts, bodies that are buffered while a request is held, answers to calls.
 
-use envoy_types::pb::google::protobuf::value::Kind;
-use envoy_types::pb::google::protobuf::{Struct, Value as StructValue};
-use prost::Message;
-use proto::batch::{BatchCheckRequest, BatchCheckResponse, BatchCheckResult};
-use proto::envoy::check_response::HttpResponse;
-use proto::envoy::{
-    CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus, OkHttpResponse,
-    RpcStatus,
-};
 use std::collections::BTreeMap;
+
 use wasmtime::{Instance, Store, WasmParams, WasmResults};
 
-use crate::host::{GrpcCall, Host, HostStream, ROOT, instantiate};
+use super::host::{GrpcCall, Host, HostStream, ROOT, instantiate};
+pub(crate) use crate::answers::*;
 
 /// One worker's VM with one configured plugin.
 pub(crate) struct Proxy {
@@ -262,99 +255,6 @@ impl Proxy {
 
     /// The filter state as JSON, once the stream is over.
     pub(crate) fn state(&mut self, context: u32) -> serde_json::Value {
-        self.stream(context).state.as_ref().map_or(serde_json::Value::Null, |object| {
-            let object = Struct::decode(object.as_slice()).unwrap();
-            object.fields.into_iter().map(|(name, value)| (name, json(value))).collect()
-        })
+        self.stream(context).state.as_deref().map_or(serde_json::Value::Null, shown)
     }
-}
-
-fn json(value: StructValue) -> serde_json::Value {
-    match value.kind.unwrap() {
-        Kind::StringValue(text) => text.into(),
-        Kind::NumberValue(number) => number.into(),
-        Kind::BoolValue(flag) => flag.into(),
-        other => panic!("{other:?} in an access log's object"),
-    }
-}
-
-/// What a question asks, by the last part of each key.
-pub(crate) fn question(call: &GrpcCall) -> BTreeMap<String, String> {
-    assert_eq!(call.path, "envoy.service.auth.v3.Authorization/Check");
-    assert_eq!(call.cluster, "sluice_authz");
-    fields(CheckRequest::decode(call.message.as_slice()).unwrap())
-}
-
-/// What the questions of a batch ask, in their order.
-pub(crate) fn questions(call: &GrpcCall) -> Vec<BTreeMap<String, String>> {
-    assert_eq!(call.path, "sluice.authz.v1.BatchAuthorization/BatchCheck");
-    assert_eq!(call.cluster, "sluice_authz");
-    let checks = BatchCheckRequest::decode(call.message.as_slice()).unwrap().checks;
-    assert!((2..=32).contains(&checks.len()), "{}", checks.len());
-    checks.into_iter().map(|check| fields(check.into())).collect()
-}
-
-fn fields(request: CheckRequest) -> BTreeMap<String, String> {
-    let extensions = request.attributes.unwrap().context_extensions;
-    extensions.into_iter().map(|(key, value)| (key.trim_start_matches("sluice.").to_owned(), value)).collect()
-}
-
-/// The answers to the questions of a batch; [`Answer::Failed`] is the status of one of them.
-pub(crate) fn batch(answers: &[Answer]) -> Answer {
-    let result = |answer: &Answer| match answer {
-        Answer::Bytes(bytes) => {
-            BatchCheckResult { grpc_status: 0, response: Some(CheckResponse::decode(bytes.as_slice()).unwrap()) }
-        }
-        Answer::Failed(grpc_status) => BatchCheckResult { grpc_status: *grpc_status, response: None },
-    };
-    Answer::Bytes(BatchCheckResponse { results: answers.iter().map(result).collect() }.encode_to_vec())
-}
-
-/// An answer of the server.
-#[derive(Clone, Debug)]
-pub(crate) enum Answer {
-    Bytes(Vec<u8>),
-    Failed(u32),
-}
-
-fn options(headers: &[(&str, &str)]) -> Vec<HeaderValueOption> {
-    let pair = |(key, value): &(&str, &str)| HeaderValue { key: (*key).into(), value: (*value).into() };
-    headers.iter().map(|header| HeaderValueOption { header: Some(pair(header)) }).collect()
-}
-
-pub(crate) fn encoded(status: Option<i32>, http_response: Option<HttpResponse>) -> Answer {
-    let status = status.map(|code| RpcStatus { code, message: String::new() });
-    Answer::Bytes(CheckResponse { status, http_response, ..CheckResponse::default() }.encode_to_vec())
-}
-
-pub(crate) fn ok(headers: &[(&str, &str)]) -> Option<HttpResponse> {
-    Some(HttpResponse::OkResponse(OkHttpResponse { headers: options(headers) }))
-}
-
-pub(crate) fn denied(status: i32, headers: &[(&str, &str)], body: &str) -> Option<HttpResponse> {
-    let status = Some(HttpStatus { code: status });
-    Some(HttpResponse::DeniedResponse(DeniedHttpResponse { status, headers: options(headers), body: body.into() }))
-}
-
-/// An answer that lets the payment on with this code.
-pub(crate) fn passes(code: &str) -> Answer {
-    encoded(Some(0), ok(&[("x-sluice-code", code), ("x-sluice-decision-id", "d-1"), ("x-sluice-replay", "false")]))
-}
-
-/// An answer that lets the payment on after a while.
-pub(crate) fn delays(delay_ms: u32) -> Answer {
-    let delay_ms = delay_ms.to_string();
-    encoded(Some(0), ok(&[("x-sluice-code", "ADMITTED"), ("x-sluice-delay-ms", &delay_ms)]))
-}
-
-/// What the server says where its store gave no answer.
-pub(crate) fn store_away() -> Answer {
-    let headers = [("x-sluice-code", "STORE_UNAVAILABLE"), ("retry-after", "1")];
-    encoded(Some(14), denied(503, &headers, "{\"code\":\"STORE_UNAVAILABLE\"}"))
-}
-
-/// A refusal for the daily amount.
-pub(crate) fn refuses() -> Answer {
-    let headers = [("X-Sluice-Code", "DAILY_AMOUNT"), ("retry-after", "60"), ("x-sluice-decision-id", "d-2")];
-    encoded(Some(7), denied(429, &headers, "{\"code\":\"DAILY_AMOUNT\"}"))
 }

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::proxy::{CONTINUE, PAUSE, Proxy, passes, question, refuses};
-use crate::{BODY, PAYMENT, proxy};
+use super::proxy::{CONTINUE, PAUSE, Proxy, passes, question, refuses};
+use super::{BODY, PAYMENT, proxy};
 
 /// How a body may end: with its last chunk, with an empty chunk after it, or with trailers.
 const ENDINGS: [&str; 3] = ["last", "empty", "trailers"];
@@ -202,14 +202,14 @@ fn shadow_and_off_let_everything_on() {
     proxy.headers(context, false);
     proxy.body(context, BODY, true);
     let call = proxy.one_call();
-    proxy.answer(call.token, &crate::proxy::Answer::Failed(4));
+    proxy.answer(call.token, &super::proxy::Answer::Failed(4));
     assert!(proxy.reached_gateway(context));
 }
 
 #[test]
 fn a_request_without_a_rule_passes_or_is_refused() {
     for (unmatched, passes) in [("pass", true), ("refuse", false)] {
-        let mut configuration = crate::configuration(&json!({}));
+        let mut configuration = super::configuration(&json!({}));
         configuration["unmatched"] = json!(unmatched);
         let mut proxy = Proxy::configured(&configuration);
         let context = proxy.open(&[(":method", "POST"), (":path", "/elsewhere")]);

@@ -1,4 +1,4 @@
-//! The shipped `envoy/envoy.yaml` and `envoy/routes.yaml` with addresses and file paths exchanged.
+//! The shipped `envoy/envoy.yaml` or `envoy/envoy-native.yaml`, and `envoy/routes.yaml`, with addresses and file paths exchanged.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,15 +6,55 @@ use std::path::{Path, PathBuf};
 
 use serde_yaml_ng::{Mapping, Value};
 
+use crate::build::{self, NativeModule};
 use crate::dirs;
 use crate::failure::{Context, Failure, Result};
 
 /// Envoy's name of the filter in the shipped configuration.
 const FILTER: &str = "sluice";
 
+/// The cluster of decision servers.
+const SERVERS: &str = "sluice_authz";
+/// Chooses the host of every suite that does not choose one itself: `wasm` or `native`.
+pub const HOST_VARIABLE: &str = "E2E_HOST";
+
+/// What runs the filter in Envoy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A proxy-wasm VM (`envoy/envoy.yaml`).
+    Wasm,
+    /// A dynamic module in Envoy's process (`envoy/envoy-native.yaml`).
+    Native,
+}
+
+impl Host {
+    /// Where the filter's file is named, within its typed configuration.
+    const fn place(self) -> &'static str {
+        match self {
+            Self::Wasm => "config.vm_config.code.local.filename",
+            Self::Native => "dynamic_module_config.module.local.filename",
+        }
+    }
+
+    /// The one that [`HOST_VARIABLE`] names; wasm without it.
+    ///
+    /// # Errors
+    /// When the variable names none.
+    pub fn chosen() -> Result<Self> {
+        match std::env::var(HOST_VARIABLE).as_deref() {
+            Err(_) | Ok("" | "wasm") => Ok(Self::Wasm),
+            Ok("native") => Ok(Self::Native),
+            Ok(other) => Err(Failure::new(format!("{HOST_VARIABLE}={other}: must be wasm or native"))),
+        }
+    }
+}
+
 /// A configuration to start Envoy with.
 #[derive(Clone, Debug)]
 pub struct EnvoyConfig {
+    host: Host,
+    /// The URLs of the servers, for the native host.
+    servers: Vec<String>,
     bootstrap: Value,
     routes: String,
     workers: u32,
@@ -35,13 +75,53 @@ impl EnvoyConfig {
     /// # Errors
     /// When a file is missing or is not YAML.
     pub fn shipped(filter: &Path) -> Result<Self> {
+        Self::of(Host::Wasm, filter)
+    }
+
+    /// The shipped files of a host with a filter's path; one worker.
+    ///
+    /// # Errors
+    /// When a file is missing or is not YAML.
+    pub fn of(host: Host, filter: &Path) -> Result<Self> {
         let dir = dirs::workspace().join("envoy");
-        let bootstrap = fs::read_to_string(dir.join("envoy.yaml")).context("envoy/envoy.yaml")?;
+        let file = match host {
+            Host::Wasm => "envoy.yaml",
+            Host::Native => "envoy-native.yaml",
+        };
+        let bootstrap = fs::read_to_string(dir.join(file)).context(format!("envoy/{file}"))?;
         let routes = fs::read_to_string(dir.join("routes.yaml")).context("envoy/routes.yaml")?;
-        let bootstrap = serde_yaml_ng::from_str(&bootstrap).context("envoy/envoy.yaml")?;
-        let mut config = Self { bootstrap, routes, workers: 1 };
-        *at(config.wasm()?, "vm_config.code.local.filename")? = text(filter);
+        let bootstrap = serde_yaml_ng::from_str(&bootstrap).context(format!("envoy/{file}"))?;
+        let mut config = Self { host, servers: Vec::new(), bootstrap, routes, workers: 1 };
+        config.set_filter(filter)?;
         Ok(config)
+    }
+
+    /// The shipped files of a host with the shipped filter, built if it is not up to date; one worker.
+    ///
+    /// # Errors
+    /// As [`EnvoyConfig::of`], and when the filter cannot be built.
+    pub fn for_host(host: Host) -> Result<Self> {
+        let filter = match host {
+            Host::Wasm => build::filter_wasm()?,
+            Host::Native => build::filter_native(NativeModule::Shipped, false)?,
+        };
+        Self::of(host, &filter)
+    }
+
+    /// Runs another file in the place of the filter.
+    ///
+    /// # Errors
+    /// When the shipped file has no place for it.
+    pub fn set_filter(&mut self, filter: &Path) -> Result<()> {
+        let place = self.host.place();
+        *at(self.filter()?, place)? = text(filter);
+        Ok(())
+    }
+
+    /// What runs the filter.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        self.host
     }
 
     /// Number of worker threads.
@@ -78,6 +158,9 @@ impl EnvoyConfig {
     /// # Errors
     /// When there is no such cluster.
     pub fn set_cluster(&mut self, name: &str, address: SocketAddr) -> Result<()> {
+        if name == SERVERS {
+            self.servers = vec![format!("http://{address}")];
+        }
         let clusters = at(&mut self.bootstrap, "static_resources.clusters")?;
         let cluster = named(clusters, name)?;
         *at(cluster, "type")? = text("STATIC");
@@ -94,6 +177,9 @@ impl EnvoyConfig {
         self.set_cluster(name, *first)?;
         let cluster = named(at(&mut self.bootstrap, "static_resources.clusters")?, name)?;
         let endpoints = at(cluster, "load_assignment.endpoints.0.lb_endpoints")?;
+        if name == SERVERS {
+            self.servers.extend(more.iter().map(|address| format!("http://{address}")));
+        }
         for address in more {
             let mut another = at(endpoints, "0")?.clone();
             set_address(at(&mut another, "endpoint.address")?, *address)?;
@@ -119,7 +205,7 @@ impl EnvoyConfig {
     /// # Errors
     /// When the shipped file has none, or it is not JSON.
     pub fn plugin(&mut self) -> Result<serde_json::Value> {
-        let value = at(self.wasm()?, "configuration.value")?;
+        let value = self.document()?;
         let document = value.as_str().ok_or_else(|| Failure::new("the plugin configuration is not a text"))?;
         serde_json::from_str(document).context("the plugin configuration")
     }
@@ -129,8 +215,25 @@ impl EnvoyConfig {
     /// # Errors
     /// When the shipped file has no place for it.
     pub fn set_plugin(&mut self, plugin: &serde_json::Value) -> Result<()> {
-        *at(self.wasm()?, "configuration.value")? = Value::String(plugin.to_string());
+        *self.document()? = Value::String(plugin.to_string());
         Ok(())
+    }
+
+    fn document(&mut self) -> Result<&mut Value> {
+        let place = match self.host {
+            Host::Wasm => "config.configuration.value",
+            Host::Native => "filter_config.value",
+        };
+        at(self.filter()?, place)
+    }
+
+    /// A plugin configuration with the servers' URLs, where the host needs them: the native one has connections of its own.
+    #[must_use]
+    pub fn with_servers(&self, mut plugin: serde_json::Value) -> serde_json::Value {
+        if let (Host::Native, false, Some(plugin)) = (self.host, self.servers.is_empty(), plugin.as_object_mut()) {
+            plugin.insert("servers".to_owned(), self.servers.clone().into());
+        }
+        plugin
     }
 
     /// Takes an HTTP filter out of the chain, as a load test does that measures what the filter costs. Its per-route
@@ -161,6 +264,11 @@ impl EnvoyConfig {
     /// When the shipped file lacks a place for an address or a path.
     pub fn render(&self, addresses: Addresses, routes_dir: &Path, access_log: &PathBuf) -> Result<String> {
         let mut config = self.clone();
+        // A filter whose configuration is discovered has none here.
+        if let Ok(plugin) = config.plugin() {
+            let plugin = config.with_servers(plugin);
+            config.set_plugin(&plugin)?;
+        }
         set_address(at(&mut config.bootstrap, "admin.address")?, addresses.admin)?;
         config.set_cluster("admin", addresses.admin)?;
         set_address(at(&mut config.bootstrap, "static_resources.listeners.0.address")?, addresses.payments)?;
@@ -179,9 +287,9 @@ impl EnvoyConfig {
         at(&mut self.bootstrap, "static_resources.listeners.0.filter_chains.0.filters.0.typed_config")
     }
 
-    fn wasm(&mut self) -> Result<&mut Value> {
+    fn filter(&mut self) -> Result<&mut Value> {
         let filters = at(self.connection_manager()?, "http_filters")?;
-        at(named(filters, FILTER)?, "typed_config.config")
+        at(named(filters, FILTER)?, "typed_config")
     }
 }
 

@@ -89,7 +89,7 @@ fn play(case: &Case, mode: ModeWord<'_>, on_error: &str) -> Seen {
     let extract = extracts(case.rule);
     let plugin = plugin(&format!(r#"{{{}, "extract": {extract}, "on_error": "{on_error}"}}"#, case.rule));
     let body = format!(r#"{{"order_no": "o", "currency": "USD"{}}}"#, case.body);
-    let mut stream = Stream::new(Rc::new(plugin), 1);
+    let mut stream = Stream::new(Arc::new(plugin), 1);
     let mut seen = Seen::default();
     let head = RequestHead { headers: HEADERS, mode, metadata: &|_| Ok(None) };
     step(&mut stream, Event::RequestHeaders { head, end: false }, case, &mut seen);

@@ -7,7 +7,7 @@ use crate::follow_up::Kind;
 /// Passes these events to a fresh stream and returns every effect; the delay fails if `full`.
 fn effects(delay_ms: &str, mode: ModeWord<'static>, full: bool, numbers: &[u8]) -> Vec<Effect<'static>> {
     let message = delayed_answer("ADMITTED", Some(delay_ms)).leak();
-    let mut stream = Stream::new(Rc::new(plugin("{}")), 1);
+    let mut stream = Stream::new(Arc::new(plugin("{}")), 1);
     let mut seen = Vec::new();
     for number in numbers {
         let event = match event(*number, message) {
