@@ -202,15 +202,16 @@ impl Filter {
         }
     }
 
-    /// The machine has panicked. It is asked once more for what to do, which voids what may have been charged; a second panic is
-    /// answered 503 without it.
+    /// The machine has panicked. It is asked once more for what to do, which voids what may have been charged and was not passed on;
+    /// a second panic is answered 503 without it.
     pub fn panicked(&mut self, envoy: StreamHandle<'_>) -> Reaction {
         self.actions.config.metrics.count_panic();
         self.give_up_check();
         if self.actions.closed {
             return Reaction::ON;
         }
-        let reaction = self.event(envoy, Event::HostFailed);
+        // The gateway may have a request that was passed on: it is reset, and its outcome judged at the stream's end.
+        let reaction = self.event(envoy, Event::TrailersFailed);
         match reaction.then {
             Then::Respond { .. } | Then::Reset => reaction,
             Then::Nothing | Then::Resume => Reaction::unavailable(),
