@@ -247,7 +247,7 @@ pub(crate) fn pack(record: &Record) -> Vec<u8> {
     let order = [record.order.amount, record.order.settled, record.order.refunded];
     figures(&mut bytes, &[record.amount, record.wait_ms]);
     figures(&mut bytes, &order);
-    bytes.push(if record.credit.is_some() { 11 } else { 9 });
+    bytes.push(if record.credit.is_some() { 13 } else { 9 });
     // Month and year are those of the day.
     bytes.extend_from_slice(&record.windows.day.id.to_le_bytes());
     bytes.extend_from_slice(&record.windows.week.id.to_le_bytes());
@@ -257,13 +257,13 @@ pub(crate) fn pack(record: &Record) -> Vec<u8> {
     bytes.extend_from_slice(&record.levels.list.to_le_bytes());
     windows.iter().for_each(|window| figures(&mut bytes, &[window.amount_after, window.count_after]));
     figures(&mut bytes, &[record.version]);
-    windows.iter().for_each(|window| figures(&mut bytes, &[window.refunded_after]));
-    figures(&mut bytes, &[record.pending_after, 0, record.suspended_at_ms]);
     if let Some(credit) = &record.credit {
         bytes.extend_from_slice(&credit.cycle.to_le_bytes());
         bytes.extend_from_slice(&(credit.exposure_after as f64).to_le_bytes());
         figures(&mut bytes, &[credit.unbilled_after]);
     }
+    windows.iter().for_each(|window| figures(&mut bytes, &[window.refunded_after]));
+    figures(&mut bytes, &[record.pending_after, 0, record.suspended_at_ms]);
     for window in windows {
         figures(&mut bytes, &[window.amount_before, window.count_before, window.refunded_before]);
     }

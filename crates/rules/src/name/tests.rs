@@ -1,5 +1,7 @@
 //! The table of frameworks: what each folds, with an example that was tried on it (the version is named), or read in its source.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Framework, the folding, the name in the rule, and one that the framework reads as it.
@@ -81,5 +83,50 @@ fn x4_f4_each_name_folds_as_its_framework_has_it() {
     // A name without a letter is only compared literally: everything would fold onto it.
     for name in ["[]", "\u{feff}"] {
         assert!(!Name::new(name).is_read_from("[]") && !Name::new(name).is_read_from(""), "{name:?}");
+    }
+}
+
+/// What names are made of: letters in every spelling that folds, separators, what is dropped, and what ends a name.
+const PIECES: [&str; 29] = [
+    "a", "A", "m", "order", "ORDER", "no", "No", "id", "s", "S", "\u{17f}", "k", "\u{212a}", "i", "I", "\u{130}",
+    "\u{131}", "\u{df}", "ss", "_", "-", ".", " ", "[", "]", "?", "\u{feff}", "\u{e9}", "\0",
+];
+
+fn names() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(PIECES.as_slice()), 0..6).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    /// The quick tests never pass over a name that is compared in full as the wanted one.
+    #[test]
+    fn the_quick_tests_pass_over_no_name_that_is_meant(wanted in names(), name in names()) {
+        let own = Name::new(&wanted);
+        let mut firsts = Firsts::default();
+        firsts.add(&own);
+        let same = own.as_str() == name;
+        if same || own.is_read_from(&name) {
+            prop_assert!(own.may_be(name.as_bytes()), "{wanted:?} {name:?}");
+            prop_assert!(firsts.may_begin(name.as_bytes()), "{wanted:?} {name:?}");
+        }
+    }
+
+    /// The same where the name is a spelling of the wanted one, which two names of chance seldom are.
+    #[test]
+    fn the_quick_tests_pass_over_no_spelling(wanted in names(), between in prop::collection::vec(0_usize..6, 1..12)) {
+        const DROPPED: [&str; 6] = ["", "", "_", "-", " ", "."];
+        let mut spelled = String::new();
+        for (at, char) in wanted.chars().enumerate() {
+            if at > 0 {
+                spelled.push_str(DROPPED[between[at % between.len()]]);
+            }
+            if at % 2 == 0 { spelled.extend(char.to_uppercase()) } else { spelled.push(char) }
+        }
+        let own = Name::new(&wanted);
+        let mut firsts = Firsts::default();
+        firsts.add(&own);
+        if own.is_read_from(&spelled) {
+            prop_assert!(own.may_be(spelled.as_bytes()), "{wanted:?} {spelled:?}");
+            prop_assert!(firsts.may_begin(spelled.as_bytes()), "{wanted:?} {spelled:?}");
+        }
     }
 }
