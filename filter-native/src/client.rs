@@ -236,7 +236,7 @@ impl Endpoint {
         let asked_at = Instant::now();
         let mut connection = self.connection.lock().await;
         if let Some(sender) = connection.sender.take() {
-            // It is ready, or waits for the end of another call; a connection that is gone says so at once.
+            // A connection that is gone says so at once.
             if let Ok(sender) = sender.ready().await {
                 connection.sender = Some(sender.clone());
                 return Some(sender);
