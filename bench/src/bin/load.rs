@@ -58,7 +58,7 @@ struct Arguments {
 }
 
 /// Rounds, seconds of a measurement and most merchants: by default, and where it is to be quick.
-const DEFAULTS: (u16, u16, u32) = (5, 4, 1_000_000);
+const DEFAULTS: (u16, u16, u32) = (5, 5, 1_000_000);
 const QUICK: (u16, u16, u32) = (1, 2, 10_000);
 
 /// The rig starts this program again in these roles.

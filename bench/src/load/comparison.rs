@@ -25,7 +25,7 @@ pub struct Comparison {
     slices: Slices,
 }
 
-const ONE_CONNECTION: [Variant; 2] = [Variant::Sluice, Variant::Unbatched];
+const ONE_CONNECTION: [Variant; 3] = [Variant::Sluice, Variant::SluiceNativeHost, Variant::Unbatched];
 /// Shares of Sluice's peak at which payments begin at a fixed rate, the same for all variants, in percent.
 const SHARES: [u8; 3] = [25, 50, 75];
 
@@ -59,7 +59,7 @@ async fn rounds(
             let mut plan = rig.plan(variant.into(), Stop::After(rig.options.duration), payers)?;
             change(&mut plan);
             let sample = rig.measure(variant.into(), plan).await?;
-            eprintln!("{what:<13} {}/{rounds}  {:<17} {}", round + 1, variant.name(), sample.line());
+            eprintln!("{what:<13} {}/{rounds}  {:<22} {}", round + 1, variant.name(), sample.line());
             samples.entry(variant).or_default().push(sample);
         }
     }
@@ -131,16 +131,29 @@ impl Comparison {
         self.peak
     }
 
-    /// Throughputs in relation to each other: `parse_only` is Sluice to the parsing filter.
+    /// Throughputs in relation to each other: `parse_only` is Sluice to the parsing filter. Those of the native host are in
+    /// relation to the same variants: `native_host_parse_only` is to the parsing filter in the wasm host.
     #[must_use]
     pub fn ratios(&self) -> BTreeMap<&'static str, Spread> {
         let sluice = |other| self.throughput(Variant::Sluice, other);
+        let native_host = |other| self.throughput(Variant::SluiceNativeHost, other);
         BTreeMap::from([
             ("parse_only", sluice(Variant::ParseOnly)),
             ("native_allow", sluice(Variant::NativeAllow)),
             ("envoy", sluice(Variant::Envoy)),
             ("unbatched", sluice(Variant::Unbatched)),
+            ("native_host_parse_only", native_host(Variant::ParseOnly)),
+            ("native_host_native_allow", native_host(Variant::NativeAllow)),
+            ("native_host_wasm_host", native_host(Variant::Sluice)),
         ])
+    }
+
+    /// Processor time of all processes for a payment at full load, generator and gateway left out, to Envoy alone's, round by
+    /// round.
+    #[must_use]
+    pub fn processor_time(&self, variant: Variant) -> Spread {
+        let of = |variant| Self::samples(&self.full, variant);
+        ratio(of(variant), of(Variant::Envoy), Sample::serving_us)
     }
 
     /// Latencies in relation to native ext_authz that always allows, by the figure and the share of Sluice's peak in percent.
@@ -153,6 +166,8 @@ impl Comparison {
         BTreeMap::from([
             ("p50_to_native_allow", by_share(Variant::Sluice, |sample| sample.p50_ms)),
             ("p99_to_native_allow", by_share(Variant::Sluice, |sample| sample.p99_ms)),
+            ("native_host_p50_to_native_allow", by_share(Variant::SluiceNativeHost, |sample| sample.p50_ms)),
+            ("native_host_p99_to_native_allow", by_share(Variant::SluiceNativeHost, |sample| sample.p99_ms)),
         ])
     }
 }

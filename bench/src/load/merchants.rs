@@ -10,6 +10,8 @@ pub(super) const LOAD: Payers = Payers { prefix: "load-", count: 1_000 };
 pub(super) const RACE: Payers = Payers { prefix: "race-", count: 1 };
 /// The same for the variant without batches.
 pub(super) const RACE_UNBATCHED: Payers = Payers { prefix: "race-unbatched-", count: 1 };
+/// The same for the native host.
+pub(super) const RACE_NATIVE_HOST: Payers = Payers { prefix: "race-native-host-", count: 1 };
 /// Merchants whose second payment exceeds their yearly amount.
 pub(super) const DENIED: Payers = Payers { prefix: "deny-", count: 100 };
 /// The account that all preloaded ones are copies of.
@@ -72,7 +74,7 @@ pub(super) fn policies() -> String {
         let _ = writeln!(text, "  {}: {{{fields}{lifted}}}", payers.prefix.trim_end_matches('-'));
     }
     text.push_str("merchants:\n");
-    for race in [RACE, RACE_UNBATCHED] {
+    for race in [RACE, RACE_UNBATCHED, RACE_NATIVE_HOST] {
         let _ = writeln!(text, "  {}: {{yearly_count: {RACE_ROOM}}}", Payers::name(race.prefix, 0));
     }
     for number in 0..WATCHED.count as usize {

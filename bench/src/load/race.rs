@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::merchants::{RACE, RACE_ROOM, RACE_UNBATCHED};
+use super::merchants::{RACE, RACE_NATIVE_HOST, RACE_ROOM, RACE_UNBATCHED};
 use super::plan::{Expect, Payers, Plan, Stop, Tally};
 use super::rig::Rig;
 use super::variant::Variant;
@@ -47,9 +47,13 @@ impl Race {
     }
 }
 
-/// Sluice's races, with and without batches.
+/// Sluice's races: in both hosts, and without batches.
 pub(super) async fn run_all(rig: &mut Rig) -> Result<Vec<Race>> {
-    Ok(vec![run(rig, Variant::Sluice, RACE).await?, run(rig, Variant::Unbatched, RACE_UNBATCHED).await?])
+    Ok(vec![
+        run(rig, Variant::Sluice, RACE).await?,
+        run(rig, Variant::SluiceNativeHost, RACE_NATIVE_HOST).await?,
+        run(rig, Variant::Unbatched, RACE_UNBATCHED).await?,
+    ])
 }
 
 async fn run(rig: &mut Rig, variant: Variant, payers: Payers) -> Result<Race> {

@@ -155,14 +155,16 @@ impl fmt::Display for Report {
                 let to = comparison.slices().to_parse_only.get(name).copied().unwrap_or_default();
                 writeln!(f, "  {name:<24} {us} us, {to} of parse-only")?;
             }
+            let native_host = comparison.slices().native_host_to_wasm_host;
+            writeln!(f, "  the native host takes {native_host} of the wasm host's time")?;
         }
         for study in &self.studies {
             writeln!(f, "\n{:?}", study.axis)?;
             for point in &study.points {
                 let at = if point.name.is_empty() { point.at.to_string() } else { point.name.to_owned() };
                 row(f, &at, &point.sluice)?;
-                writeln!(f, "  {:<17} {} of parse-only", "", point.ratio)?;
-                writeln!(f, "  {:<17} {} of the first, processor time {}", "", point.to_first, point.cpu_to_first)?;
+                writeln!(f, "  {:<22} {} of parse-only", "", point.ratio)?;
+                writeln!(f, "  {:<22} {} of the first, processor time {}", "", point.to_first, point.cpu_to_first)?;
             }
             for (point, ratio) in study.points.iter().zip(&study.in_slices) {
                 writeln!(f, "  in turns of 100 ms, {}: {ratio} of the first", point.name)?;
@@ -171,6 +173,9 @@ impl fmt::Display for Report {
         for peer in &self.peers {
             writeln!(f, "\npeer, {} lost", peer.lost)?;
             row(f, &peer.name, &peer.figures)?;
+            for (variant, ratio) in &peer.sluice_to_peer {
+                writeln!(f, "  {variant}: {ratio} of its throughput")?;
+            }
         }
         let peers = self.peers.iter().filter_map(|peer| peer.race.as_ref());
         for race in self.races.iter().chain(peers) {
@@ -193,8 +198,8 @@ impl fmt::Display for Report {
 /// Throughput, latency, and processor time by process and by the server's parts.
 fn row(f: &mut fmt::Formatter<'_>, name: &str, figures: &Figures) -> fmt::Result {
     let Figures { rps, p50_ms, p99_ms, cpu_us, server_us } = figures;
-    writeln!(f, "  {name:<17} {rps} req/s, p50 {p50_ms} ms, p99 {p99_ms} ms")?;
-    write!(f, "  {:<17}", "")?;
+    writeln!(f, "  {name:<22} {rps} req/s, p50 {p50_ms} ms, p99 {p99_ms} ms")?;
+    write!(f, "  {:<22}", "")?;
     for process in PROCESSES {
         if let Some(us) = cpu_us.get(process) {
             write!(f, " {process} {:.1}", us.median)?;

@@ -125,7 +125,7 @@ impl Rig {
         let Way { variant, workers } = way;
         if !self.envoys.contains_key(&(variant, workers)) {
             let decider = if variant.charges() { self.server.grpc_address() } else { self.allow.address };
-            let config = variant.config(workers, Patience::of(self.options.release), self.gateway.address, decider)?;
+            let config = variant.config(workers, self.options.release, self.gateway.address, decider)?;
             let envoy = Envoy::start_in(RunDir::new(variant.name())?, config)?;
             self.envoys.insert((variant, workers), envoy);
         }

@@ -37,6 +37,8 @@ pub struct Slices {
     pub envoy_us: BTreeMap<&'static str, Spread>,
     /// The same in relation to the parsing filter in the wasm host, slice by slice.
     pub to_parse_only: BTreeMap<&'static str, Spread>,
+    /// Sluice in the native host in relation to Sluice in the wasm host, slice by slice.
+    pub native_host_to_wasm_host: Spread,
     pub requests: u64,
     pub wrong: u64,
 }
@@ -63,12 +65,16 @@ pub(super) async fn run(rig: &mut Rig, variants: &[Variant]) -> Result<Slices> {
     }
     let turns = in_turn(rig, &plans, count).await?;
     let named = || variants.iter().map(|variant| variant.name()).zip(&turns);
-    let place = variants.iter().position(|variant| *variant == Variant::ParseOnly);
-    let parse_only = place.and_then(|place| turns.get(place)).map_or(&[] as &[f64], |turn| &turn.us);
+    let us = |wanted: Variant| {
+        let turn = variants.iter().zip(&turns).find(|(variant, _)| **variant == wanted);
+        turn.map_or(&[] as &[f64], |(_, turn)| &turn.us)
+    };
+    let parse_only = us(Variant::ParseOnly);
     let slices = Slices {
         count,
         envoy_us: named().map(|(name, turn)| (name, Spread::of(turn.us.iter().copied()))).collect(),
         to_parse_only: named().map(|(name, turn)| (name, ratios(&turn.us, parse_only))).collect(),
+        native_host_to_wasm_host: ratios(us(Variant::SluiceNativeHost), us(Variant::Sluice)),
         requests: turns.iter().map(|turn| turn.tally.requests).sum(),
         wrong: turns.iter().map(|turn| turn.tally.wrong).sum(),
     };

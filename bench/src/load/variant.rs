@@ -1,12 +1,13 @@
 //! What payments go through: the filter chains that are compared, as changes to the shipped configuration.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use testkit::Result;
-use testkit::build;
-use testkit::envoy::EnvoyConfig;
+use testkit::build::{self, NativeModule};
+use testkit::envoy::{EnvoyConfig, Host};
 
 /// The largest body that a study sends must be read by the filter.
 const BODY_BYTES_MAX: u32 = 512 * 1024;
@@ -19,17 +20,29 @@ pub enum Variant {
     Envoy,
     /// The filter reads the charge and asks no server.
     ParseOnly,
+    /// The same as a dynamic module.
+    ParseOnlyNativeHost,
     /// Envoy's own ext_authz filter and a server that always allows.
     NativeAllow,
     /// The filter, the server, Redis, and the journal draining to Postgres.
     Sluice,
-    /// The same with a call for each payment (`batch_max: 1`).
+    /// The same with the filter as a dynamic module.
+    SluiceNativeHost,
+    /// As [`Variant::Sluice`] with a call for each payment (`batch_max: 1`).
     Unbatched,
 }
 
 impl Variant {
     /// In the order of the report.
-    pub const ALL: [Self; 5] = [Self::Envoy, Self::ParseOnly, Self::NativeAllow, Self::Sluice, Self::Unbatched];
+    pub const ALL: [Self; 7] = [
+        Self::Envoy,
+        Self::ParseOnly,
+        Self::ParseOnlyNativeHost,
+        Self::NativeAllow,
+        Self::Sluice,
+        Self::SluiceNativeHost,
+        Self::Unbatched,
+    ];
 
     /// The name in figures.
     #[must_use]
@@ -37,8 +50,10 @@ impl Variant {
         match self {
             Self::Envoy => "envoy",
             Self::ParseOnly => "parse_only",
+            Self::ParseOnlyNativeHost => "parse_only_native_host",
             Self::NativeAllow => "native_allow",
             Self::Sluice => "sluice",
+            Self::SluiceNativeHost => "sluice_native_host",
             Self::Unbatched => "sluice_unbatched",
         }
     }
@@ -47,8 +62,25 @@ impl Variant {
     #[must_use]
     pub const fn charges(self) -> bool {
         match self {
-            Self::Sluice | Self::Unbatched => true,
-            Self::Envoy | Self::ParseOnly | Self::NativeAllow => false,
+            Self::Sluice | Self::SluiceNativeHost | Self::Unbatched => true,
+            Self::Envoy | Self::ParseOnly | Self::ParseOnlyNativeHost | Self::NativeAllow => false,
+        }
+    }
+
+    const fn host(self) -> Host {
+        match self {
+            Self::ParseOnlyNativeHost | Self::SluiceNativeHost => Host::Native,
+            Self::Envoy | Self::ParseOnly | Self::NativeAllow | Self::Sluice | Self::Unbatched => Host::Wasm,
+        }
+    }
+
+    /// The filter's file. A wasm module is always the shipped, optimised one.
+    fn filter(self, release: bool) -> Result<PathBuf> {
+        match self {
+            Self::ParseOnly => build::filter_wasm_parse_only(),
+            Self::ParseOnlyNativeHost => build::filter_native(NativeModule::ParseOnly, release),
+            Self::SluiceNativeHost => build::filter_native(NativeModule::Shipped, release),
+            Self::Envoy | Self::NativeAllow | Self::Sluice | Self::Unbatched => build::filter_wasm(),
         }
     }
 
@@ -56,20 +88,19 @@ impl Variant {
     pub(super) fn config(
         self,
         workers: u32,
-        patience: Patience,
+        release: bool,
         gateway: SocketAddr,
         decider: SocketAddr,
     ) -> Result<EnvoyConfig> {
-        let filter = match self {
-            Self::ParseOnly => build::filter_wasm_parse_only()?,
-            Self::Envoy | Self::NativeAllow | Self::Sluice | Self::Unbatched => build::filter_wasm()?,
-        };
-        let mut config = EnvoyConfig::shipped(&filter)?.with_workers(workers);
+        let patience = Patience::of(release);
+        let mut config = EnvoyConfig::of(self.host(), &self.filter(release)?)?.with_workers(workers);
         config.set_routes(ROUTES);
         config.set_cluster("gateway", gateway)?;
         config.set_cluster("sluice_authz", decider)?;
         match self {
-            Self::ParseOnly | Self::Sluice => set_plugin(&mut config, patience, None)?,
+            Self::ParseOnly | Self::ParseOnlyNativeHost | Self::Sluice | Self::SluiceNativeHost => {
+                set_plugin(&mut config, patience, None)?;
+            }
             Self::Unbatched => set_plugin(&mut config, patience, Some(1))?,
             Self::Envoy => config.remove_http_filter("sluice")?,
             Self::NativeAllow => {

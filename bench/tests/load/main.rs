@@ -11,6 +11,16 @@ use std::time::Duration;
 use bench::load::{self, Axis, JournalOptions, LoadOptions, Peer, Report};
 use serde_json::Value;
 
+const VARIANTS: [&str; 7] = [
+    "envoy",
+    "parse_only",
+    "parse_only_native_host",
+    "native_allow",
+    "sluice",
+    "sluice_native_host",
+    "sluice_unbatched",
+];
+
 fn options() -> LoadOptions {
     LoadOptions {
         targets: false,
@@ -50,7 +60,7 @@ fn is_positive(json: &Value, pointer: &str) {
 #[test]
 fn the_comparison_has_all_figures() {
     let (report, json) = run(&LoadOptions { targets: true, ..options() });
-    for variant in ["envoy", "parse_only", "native_allow", "sluice", "sluice_unbatched"] {
+    for variant in VARIANTS {
         for figure in ["rps", "p50_ms", "p99_ms", "cpu_us/envoy", "cpu_us/generator", "cpu_us/gateway"] {
             is_positive(&json, &format!("/comparison/stretches/full_load/{variant}/{figure}/median"));
         }
@@ -58,34 +68,35 @@ fn the_comparison_has_all_figures() {
     for figure in ["cpu_us/server", "cpu_us/redis", "cpu_us/postgres", "server_us/decisions", "server_us/journal"] {
         is_positive(&json, &format!("/comparison/stretches/full_load/sluice/{figure}/median"));
     }
-    for variant in ["one_connection/sluice", "one_connection/sluice_unbatched"] {
+    for variant in ["one_connection/sluice", "one_connection/sluice_native_host", "one_connection/sluice_unbatched"] {
         is_positive(&json, &format!("/comparison/stretches/{variant}/p50_ms/median"));
     }
     let peak = json["comparison"]["peak_per_second"].as_f64().unwrap();
     for (share, part) in [(25, 0.25), (50, 0.5), (75, 0.75)] {
-        for variant in ["envoy", "parse_only", "native_allow", "sluice", "sluice_unbatched"] {
+        for variant in VARIANTS {
             is_positive(&json, &format!("/comparison/stretches/load_{share}/{variant}/p99_ms/median"));
         }
         let rate =
             json["comparison"]["stretches"][format!("load_{share}")]["sluice"]["rps"]["median"].as_f64().unwrap();
         assert!(rate <= peak * part * 1.05, "the generator sends {rate} a second, {share} % of {peak} were asked for");
-        for figure in ["p50", "p99"] {
+        for figure in ["p50", "p99", "native_host_p50", "native_host_p99"] {
             is_positive(&json, &format!("/latency/{figure}_to_native_allow/{share}/median"));
         }
     }
-    for variant in ["envoy", "parse_only", "native_allow", "sluice", "sluice_unbatched"] {
+    for variant in VARIANTS {
         is_positive(&json, &format!("/comparison/slices/envoy_us/{variant}/median"));
         is_positive(&json, &format!("/comparison/slices/to_parse_only/{variant}/median"));
     }
-    for ratio in ["parse_only", "native_allow"] {
+    for ratio in ["parse_only", "native_allow", "native_host_parse_only", "native_host_native_allow"] {
         is_positive(&json, &format!("/ratios/{ratio}/median"));
     }
+    is_positive(&json, "/comparison/slices/native_host_to_wasm_host/median");
     is_positive(&json, "/memory/account_bytes");
     is_positive(&json, "/memory/order_bytes");
     is_positive(&json, "/journal_share_of_cpu");
     let merchants = json["studies"][0]["points"].as_array().unwrap();
     assert_eq!(merchants.iter().map(|point| point["at"].as_u64().unwrap()).collect::<Vec<_>>(), [100, 1_000]);
-    assert_eq!(json["targets"].as_array().unwrap().len(), 11, "{json:#}");
+    assert_eq!(json["targets"].as_array().unwrap().len(), 18, "{json:#}");
     let text = report.to_string();
     for words in ["Sluice to parse-only", "Merchants", "the peak is", "Envoy's processor time", "race, sluice"] {
         assert!(text.contains(words), "{words}: {text}");
@@ -143,8 +154,11 @@ fn a_peer_that_reads_and_then_writes_over_admits_and_an_atomic_one_does_not() {
     let (_, json) = run(&LoadOptions { peers, ..options() });
     let peers = json["peers"].as_array().unwrap();
     let names: Vec<&str> = peers.iter().map(|peer| peer["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["authz", "exact", "racy", "sluice"]);
+    assert_eq!(names, ["authz", "exact", "racy", "sluice", "sluice_native_host"]);
     for (peer, over_admits) in peers.iter().zip([false, false, true]) {
+        for variant in ["sluice", "sluice_native_host"] {
+            is_positive(peer, &format!("/sluice_to_peer/{variant}/median"));
+        }
         assert_eq!(peer["race"]["over_admissions"].as_u64().unwrap() > 0, over_admits, "{peer:#}");
         assert_eq!((&peer["race"]["wrong"], &peer["lost"]), (&0.into(), &0.into()), "{peer:#}");
         is_positive(peer, "/figures/rps/median");

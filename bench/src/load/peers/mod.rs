@@ -5,6 +5,7 @@ mod config;
 mod sample;
 mod spec;
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ pub use sample::{Counting, serve_ext_authz, serve_rls};
 pub use spec::{Kind, Peer};
 
 use super::client;
-use super::figures::{Cpu, Figures, Sample};
+use super::figures::{Cpu, Figures, Sample, Spread, ratio};
 use super::merchants::{LOAD, RACE};
 use super::plan::{Expect, Payers, Plan, Stop, Tally};
 use super::race::{RACE_MIN, Race};
@@ -40,9 +41,12 @@ const REFUSED: &[u16] = &[429, 403];
 #[derive(Clone, Debug, Serialize)]
 pub struct PeerFigures {
     pub name: String,
-    /// None for Sluice itself, which ran between them.
+    /// None for Sluice itself, which runs between them.
     pub kind: Option<Kind>,
     pub figures: Figures,
+    /// Throughput of Sluice to the peer's, by Sluice's variant, round by round.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sluice_to_peer: BTreeMap<&'static str, Spread>,
     /// Sluice's own is among the run's races.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub race: Option<Race>,
@@ -59,20 +63,24 @@ struct Running {
     _dir: Arc<RunDir>,
 }
 
-/// Measures each peer and Sluice in rotated rounds, then lets each peer run the race.
+/// What runs between the peers.
+const OWN: [Variant; 2] = [Variant::Sluice, Variant::SluiceNativeHost];
+
+/// Measures each peer and Sluice in both hosts in rotated rounds, then lets each peer run the race.
 pub(super) async fn run(rig: &mut Rig, peers: &[Peer]) -> Result<Vec<PeerFigures>> {
     let mut running = Vec::new();
     for peer in peers {
         running.push(Running::start(rig, peer).context(format!("the peer {}", peer.name))?);
     }
-    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); running.len() + 1];
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); running.len() + OWN.len()];
     for round in 0..rig.options.rounds {
         for turn in 0..samples.len() {
             let at = (round + turn) % samples.len();
-            let plan = plan(rig)?;
+            let own = at.checked_sub(running.len()).and_then(|own| OWN.get(own)).copied().unwrap_or(Variant::Sluice);
+            let plan = plan(rig, own)?;
             let (name, sample) = match running.get_mut(at) {
                 Some(peer) => (peer.peer.name.clone(), peer.measure(rig, plan).await?),
-                None => (Variant::Sluice.name().to_owned(), rig.measure(Variant::Sluice.into(), plan).await?),
+                None => (own.name().to_owned(), rig.measure(own.into(), plan).await?),
             };
             eprintln!("peers {}/{}  {name:<17} {}", round + 1, rig.options.rounds, sample.line());
             if let Some(samples) = samples.get_mut(at) {
@@ -80,24 +88,30 @@ pub(super) async fn run(rig: &mut Rig, peers: &[Peer]) -> Result<Vec<PeerFigures
             }
         }
     }
+    let sluice = samples.split_off(running.len());
+    let sluice: Vec<(&'static str, Vec<Sample>)> = OWN.iter().map(|variant| variant.name()).zip(sluice).collect();
     let mut figures = Vec::new();
     for (peer, samples) in running.iter_mut().zip(&samples) {
         let race = peer.race(rig).await?;
-        figures.push(peer_figures(&peer.peer.name, Some(peer.peer.kind), samples, Some(race)));
+        let mut of_peer = peer_figures(&peer.peer.name, Some(peer.peer.kind), samples, Some(race));
+        let to_peer = |own: &[Sample]| ratio(own, samples, |sample| sample.rps);
+        of_peer.sluice_to_peer = sluice.iter().map(|(name, own)| (*name, to_peer(own))).collect();
+        figures.push(of_peer);
     }
-    figures.push(peer_figures(Variant::Sluice.name(), None, samples.last().map_or(&[], Vec::as_slice), None));
+    figures.extend(sluice.iter().map(|(name, samples)| peer_figures(name, None, samples, None)));
     Ok(figures)
 }
 
 fn peer_figures(name: &str, kind: Option<Kind>, samples: &[Sample], race: Option<Race>) -> PeerFigures {
     let lost = samples.iter().map(|sample| sample.wrong).sum();
-    PeerFigures { name: name.to_owned(), kind, figures: Figures::of(samples), race, lost }
+    let sluice_to_peer = BTreeMap::new();
+    PeerFigures { name: name.to_owned(), kind, figures: Figures::of(samples), sluice_to_peer, race, lost }
 }
 
 /// The same payments for everybody: with the merchant as a header, which is all that a descriptor can be made of.
-fn plan(rig: &mut Rig) -> Result<Plan> {
+fn plan(rig: &mut Rig, variant: Variant) -> Result<Plan> {
     let payers = Payers { count: rig.options.merchants, ..LOAD };
-    let plan = rig.plan(Variant::Sluice.into(), Stop::After(rig.options.duration), payers)?;
+    let plan = rig.plan(variant.into(), Stop::After(rig.options.duration), payers)?;
     Ok(Plan { merchant_header: true, ..plan })
 }
 
@@ -130,7 +144,7 @@ impl Running {
     }
 
     async fn race(&mut self, rig: &mut Rig) -> Result<Race> {
-        let plan = plan(rig)?;
+        let plan = plan(rig, Variant::Sluice)?;
         let plan = Plan {
             address: self.envoy.address(),
             stop: Stop::After(rig.options.duration.max(RACE_MIN)),
