@@ -43,8 +43,8 @@ impl fmt::Display for Target {
 /// alone's in the same run: 278 of 74 microseconds (Envoy 172, server 46.5, Redis 35.5, Postgres 24; middles of several runs on two
 /// cores). A figure of another machine compares with it only as a ratio.
 const BEFORE_TO_ENVOY_ALONE: f64 = 278.0 / 74.0;
-/// The peer with a target: `SLUICE_PEER_LIMITADOR_REDIS`.
-const LIMITADOR_REDIS: &str = "limitador_redis";
+/// The peer with a target: `SLUICE_PEER_LIMITADOR_REDIS` (docs/performance/peers/limitador.sh).
+const LIMITADOR_REDIS: &str = "limitador-redis";
 
 /// The targets that this run has figures for.
 pub(super) fn of(report: &Report) -> Vec<Target> {
