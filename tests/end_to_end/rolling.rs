@@ -3,13 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use serde_yaml_ng::Value;
 use testkit::client::{Client, Payment, Protocol};
-use testkit::envoy::Host;
+use testkit::envoy::{EnvoyConfig, Host};
 use testkit::server::Server;
 use testkit::stack::{Stack, StackOptions};
 use testkit::{Failure, Result, Service, wait};
 
-use crate::suite::{Suite, patient};
+use crate::suite::{Suite, patient, prompt, wait_longer};
 use crate::traffic::{PROMPT, Traffic, roomy};
 
 /// Envoy asks for the health of a server once a second.
@@ -42,15 +43,25 @@ pub(crate) fn add(suite: &mut Suite) {
 }
 
 /// With long deadlines: Envoy's own filter learns nothing of a charge whose answer crosses its deadline, so that a payment which a busy
-/// machine decides late would be refused and charged.
+/// machine decides late would be refused and charged. It tries no payment again: there is no other server.
 fn lone() -> StackOptions {
-    let mut options = roomy(patient());
-    options.server_env.insert("SLUICE_DRAIN_MS".to_owned(), DRAIN_MS.to_owned());
-    options
+    draining(StackOptions { change: Some(one_try), ..patient() })
+}
+
+fn one_try(config: &mut EnvoyConfig) -> Result<()> {
+    wait_longer(config)?;
+    config.http_filter("envoy.filters.http.ext_authz")?["typed_config"]["grpc_service"]["retry_policy"] = Value::Null;
+    Ok(())
 }
 
 fn two_servers() -> StackOptions {
-    StackOptions { two_servers: true, ..lone() }
+    StackOptions { two_servers: true, ..draining(prompt()) }
+}
+
+fn draining(options: StackOptions) -> StackOptions {
+    let mut options = roomy(options);
+    options.server_env.insert("SLUICE_DRAIN_MS".to_owned(), DRAIN_MS.to_owned());
+    options
 }
 
 /// Waits until Envoy takes so many servers for healthy.
