@@ -7,6 +7,7 @@ mod ensure;
 pub mod api;
 pub mod books;
 pub mod build;
+pub mod callgrind;
 pub mod checks;
 pub mod client;
 pub mod credit;

@@ -60,7 +60,11 @@ impl Redis {
         Self::start_program(tools::valkey_server()?, dir)
     }
 
-    fn start_program(program: PathBuf, dir: Arc<RunDir>) -> Result<Self> {
+    /// Starts a given program in a run folder.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start_program(program: PathBuf, dir: Arc<RunDir>) -> Result<Self> {
         let data = dir.join("redis");
         std::fs::create_dir_all(&data)?;
         with_free_ports(|| {

@@ -14,8 +14,8 @@ use crate::ports::{self, loopback, with_free_ports};
 use crate::process::{Process, Service};
 use crate::wait;
 
-/// Migrations run in the meantime.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Migrations run in the meantime, and a debug server that is counted is slow under valgrind.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A line of the log may come so much later than what it reports, on a machine that is busy.
 const LOGGED_WITHIN: Duration = Duration::from_secs(10);
 

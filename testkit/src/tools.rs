@@ -116,7 +116,7 @@ fn find_postgres() -> Result<PathBuf> {
 }
 
 /// Existing programs of these names, `PATH` first.
-fn candidates(names: &[&str]) -> Vec<PathBuf> {
+pub(crate) fn candidates(names: &[&str]) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = std::env::split_paths(&path).chain(SYSTEM_DIRS.map(PathBuf::from)).collect();
     let programs = names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name)));

@@ -121,7 +121,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
         ],
     ),
     ("testkit", &["proto", "quota", "sluice-kit", "sluice-store"]),
-    ("bench", &["proto", "quota", "sluice-kit", "sluice-rules", "sluice-store", "testkit"]),
+    ("bench", &["proto", "quota", "sluice-journal", "sluice-kit", "sluice-rules", "sluice-store", "testkit"]),
     ("demo", &["authz-server", "testkit"]),
 ];
 
