@@ -114,11 +114,13 @@ fn measure(arguments: Arguments) -> Result<ExitCode> {
     if arguments.peers && peers.is_empty() {
         return Err(Failure::new("no peer is named: set SLUICE_PEER_<NAME> and SLUICE_PEER_<NAME>_KIND"));
     }
+    let targets = arguments.targets || studies.is_empty() && peers.is_empty() && !arguments.journal;
     let report = load::run(&LoadOptions {
-        targets: arguments.targets || studies.is_empty() && peers.is_empty() && !arguments.journal,
+        targets,
         studies,
         peers,
         journal: arguments.journal.then(|| journal(&arguments)),
+        counts: targets,
         rounds: usize::from(arguments.rounds.unwrap_or(rounds)),
         duration: Duration::from_secs(u64::from(arguments.seconds.unwrap_or(seconds))),
         connections: usize::from(arguments.connections),

@@ -7,6 +7,7 @@ mod answer;
 mod books;
 mod client;
 mod comparison;
+mod counts;
 mod figures;
 mod gateway;
 mod journal;
@@ -32,6 +33,7 @@ use std::time::Duration;
 pub use allow::serve_always_allow;
 pub use books::Verdict;
 pub use comparison::Comparison;
+pub use counts::Counts;
 pub use figures::{Figures, Sample, Spread};
 pub use gateway::serve_gateway;
 pub use journal::{Drained, JournalCpu, JournalOptions, JournalReport, Steady, measure_journal};
@@ -59,6 +61,8 @@ pub struct LoadOptions {
     pub peers: Vec<Peer>,
     /// What the journal costs apart from payments.
     pub journal: Option<JournalOptions>,
+    /// Exact counts of a payment, where valgrind is there.
+    pub counts: bool,
     /// Rounds of each measurement. A round measures every variant once.
     pub rounds: usize,
     /// Length of one measurement.
@@ -83,9 +87,12 @@ pub struct LoadOptions {
 /// When a part does not start or an answer does not come. Wrong answers are no error here: see [`Report::is_clean`].
 pub fn run(options: &LoadOptions) -> Result<Report> {
     let mut report = Report::begin(options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if options.targets || !options.studies.is_empty() || !options.peers.is_empty() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(payments(options, &mut report))?;
+    }
+    if options.counts {
+        report.counts = runtime.block_on(counts::count(options))?;
     }
     report.journal = options.journal.as_ref().map(measure_journal).transpose()?;
     Ok(report)

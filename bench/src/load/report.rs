@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::LoadOptions;
 use super::books::Verdict;
 use super::comparison::Comparison;
+use super::counts::Counts;
 use super::figures::{Figures, PROCESSES};
 use super::journal::JournalReport;
 use super::machine::Machine;
@@ -40,6 +41,9 @@ pub struct Report {
     pub verdict: Option<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal: Option<JournalReport>,
+    /// None where they were not asked for, or valgrind is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
 }
 
 /// The studies of a run: the targets include the growth of merchants.
@@ -62,6 +66,7 @@ impl Report {
             memory: None,
             verdict: None,
             journal: None,
+            counts: None,
         })
     }
 
@@ -190,6 +195,19 @@ impl fmt::Display for Report {
         }
         if let Some(journal) = &self.journal {
             writeln!(f, "{journal}")?;
+        }
+        if let Some(counts) = &self.counts {
+            writeln!(
+                f,
+                "a payment of a batch in exact counts: {} instructions of the module and",
+                counts.module_instructions
+            )?;
+            writeln!(
+                f,
+                "{:.1} calls into Envoy, {} instructions of the server",
+                counts.host_calls, counts.server_instructions
+            )?;
+            writeln!(f, "and {} of Redis, {} bytes of the journal\n", counts.redis_instructions, counts.journal_bytes)?;
         }
         self.targets().iter().try_for_each(|target| writeln!(f, "{target}"))
     }

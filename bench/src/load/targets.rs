@@ -84,6 +84,10 @@ pub(super) fn of(report: &Report) -> Vec<Target> {
         targets.push(Target::at_most("bytes in Redis for an account", 200.0, memory.account_bytes));
         targets.push(Target::at_most("bytes in Redis for a live order", 150.0, memory.order_bytes));
     }
+    if let Some(counts) = &report.counts {
+        targets.push(Target::at_most("instructions of the module", 30_000.0, counts.module_instructions as f64));
+        targets.push(Target::at_most("calls of the module into Envoy", 11.0, counts.host_calls));
+    }
     if let Some(verdict) = &report.verdict {
         let over_admissions = report.races.iter().map(|race| race.over_admissions).sum::<u64>();
         let differences = verdict.journal_missing + verdict.counters_wrong;

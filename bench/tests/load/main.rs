@@ -27,6 +27,7 @@ fn options() -> LoadOptions {
         studies: Vec::new(),
         peers: Vec::new(),
         journal: None,
+        counts: false,
         rounds: 1,
         duration: Duration::from_millis(700),
         connections: 8,
