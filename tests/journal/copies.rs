@@ -121,6 +121,14 @@ async fn a_copied_row_says_what_an_inserted_one_does() -> Result<()> {
     // A weight is a share or a price.
     let left = ["capture_no", "posting_no", "shard", "units_per_payment"];
     assert_eq!(empty, left, "a column that the full row leaves empty is not compared");
+    // What a copy leaves out is null, and not a default.
+    let defaults: Vec<String> = sqlx::query_scalar(
+        "SELECT attname::text FROM pg_attribute JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum \
+         WHERE attrelid = 'usage_log'::regclass AND NOT attnotnull AND attname <> 'stored_txid'",
+    )
+    .fetch_all(&pool)
+    .await?;
+    assert_eq!(defaults, [""; 0], "null is copied as the default");
     let moment = "SELECT count(*) FROM usage_log WHERE at = to_timestamp($1::bigint / 1000)";
     let at: i64 = sqlx::query_scalar(moment).bind(AT_MS).fetch_one(&pool).await?;
     assert_eq!(at, 6);

@@ -6,6 +6,7 @@ use redis::streams::StreamRangeReply;
 use serde::Serialize;
 use sluice_journal::event::Batch;
 use sluice_journal::reply::{Entry, StreamId};
+use sluice_kit::database::copy::Columns;
 use sluice_kit::secret::Secret;
 use sluice_store::{RedisStore, RedisStoreConfig, Store, keys};
 use testkit::callgrind::Callgrind;
@@ -88,7 +89,8 @@ async fn journal_bytes(redis: &Redis, payments: usize) -> Result<JournalBytes> {
     }
     let event: usize = batch.entries().flat_map(|entry| &entry.fields).map(Vec::len).sum();
     let mut rows = Vec::new();
-    batch.events.iter().for_each(|event| event.row.write(&mut rows));
+    let columns = batch.events.iter().fold(Columns::default(), |all, event| all.or(event.row.filled()));
+    batch.events.iter().for_each(|event| event.row.write(columns, &mut rows));
     Ok(JournalBytes { event: (event / count) as u64, row: (rows.len() / count) as u64 })
 }
 

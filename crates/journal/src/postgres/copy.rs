@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use sqlx::postgres::PgConnection;
 
-use sluice_kit::database::copy::{END, HEADER};
+use sluice_kit::database::copy::{Columns, END, HEADER};
 
 use super::{Row, partitions};
 
@@ -36,13 +36,16 @@ pub(super) async fn usage<'a>(
 }
 
 async fn partition(connection: &mut PgConnection, month: NaiveDate, rows: &[&Row]) -> Result<u64, sqlx::Error> {
-    let names: Vec<&str> = Row::COLUMNS.iter().map(|(name, _)| *name).collect();
+    // A column that is null in all of them is not sent: most events leave half of the columns empty.
+    let columns = rows.iter().fold(Columns::default(), |all, row| all.or(row.filled()));
+    let names = Row::COLUMNS.iter().zip(columns.each()).filter(|(_, sent)| *sent).map(|((name, _), _)| *name);
+    let names: Vec<&str> = names.collect();
     let statement = format!("COPY {} ({}) FROM STDIN (FORMAT binary)", partitions::name(month), names.join(", "));
     let mut copy = connection.copy_in_raw(&statement).await?;
     let mut buffer = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
     buffer.extend_from_slice(HEADER);
     for row in rows {
-        row.write(&mut buffer);
+        row.write(columns, &mut buffer);
         if buffer.len() >= CHUNK_BYTES {
             copy.send(buffer.as_slice()).await?;
             buffer.clear();

@@ -16,9 +16,44 @@ const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// The format of `jsonb`: its text follows.
 const JSONB_FORMAT: u8 = 1;
 
+/// Some of a row's columns, in the row's order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Columns(u128);
+
+impl Columns {
+    /// Those that are `true`.
+    #[must_use]
+    pub fn of<const N: usize>(wanted: [bool; N]) -> Self {
+        const { assert!(N <= u128::BITS as usize, "a row has more columns than bits") };
+        Self(wanted.iter().rev().fold(0, |bits, wanted| bits << 1 | u128::from(*wanted)))
+    }
+
+    /// These and the others.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Their number, as the copy format writes it before each row.
+    #[must_use]
+    pub const fn count(self) -> i16 {
+        self.0.count_ones() as i16
+    }
+
+    /// For each column in turn whether it is one of these.
+    pub fn each(self) -> impl Iterator<Item = bool> {
+        (0..u128::BITS).map(move |bit| self.0 >> bit & 1 == 1)
+    }
+}
+
 /// A value of a column in the copy format: its length, then its bytes.
 pub trait Field {
     fn write(&self, out: &mut Vec<u8>);
+
+    /// Whether it is null.
+    fn is_null(&self) -> bool {
+        false
+    }
 }
 
 fn write(bytes: &[u8], out: &mut Vec<u8>) {
@@ -84,6 +119,47 @@ impl<T: Field> Field for Option<T> {
         match self {
             Some(value) => value.write(out),
             None => out.extend_from_slice(&NULL.to_be_bytes()),
+        }
+    }
+
+    fn is_null(&self) -> bool {
+        self.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::table_row! {
+        copied
+        /// A row of three columns.
+        struct Sample {
+            number: i16 => "int2";
+            word: Option<&'static str> => "text";
+            flag: bool => "bool";
+        }
+    }
+
+    #[test]
+    fn a_row_is_written_in_the_columns_that_are_asked_for() {
+        let row = |word| Sample { number: 7, word, flag: true };
+        let number = [0, 0, 0, 2, 0, 7];
+        let flag = [0, 0, 0, 1, 1];
+        let word = [0, 0, 0, 1, b'w'];
+        let null = [255; 4];
+        for (rows, written) in [
+            (vec![row(None)], [&[0, 2][..], &number, &flag].concat()),
+            (vec![row(Some("w"))], [&[0, 3][..], &number, &word, &flag].concat()),
+            (
+                vec![row(None), row(Some("w"))],
+                [&[0, 3][..], &number, &null, &flag, &[0, 3], &number, &word, &flag].concat(),
+            ),
+        ] {
+            let columns = rows.iter().fold(Columns::default(), |all, row| all.or(row.filled()));
+            let mut out = Vec::new();
+            rows.iter().for_each(|row| row.write(columns, &mut out));
+            assert_eq!(out, written, "{rows:?}");
         }
     }
 }

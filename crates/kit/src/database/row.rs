@@ -71,7 +71,7 @@ impl Cell for Option<String> {
 }
 
 /// A row's columns: the struct, their names with their types in Postgres, and how several rows are bound; for a `copied` row
-/// also how one is written in the copy format.
+/// also how some of its columns are written in the copy format.
 #[macro_export]
 macro_rules! table_row {
     (
@@ -83,11 +83,22 @@ macro_rules! table_row {
         }
 
         impl $row {
-            /// Writes the row in Postgres's copy format.
-            $vis fn write(&self, out: &mut Vec<u8>) {
+            /// The columns that are not null.
+            $vis fn filled(&self) -> $crate::database::copy::Columns {
                 use $crate::database::copy::Field as _;
-                out.extend_from_slice(&(Self::COLUMNS.len() as i16).to_be_bytes());
-                $(self.$column.write(out);)+
+                $crate::database::copy::Columns::of([$(!self.$column.is_null()),+])
+            }
+
+            /// Writes these columns of the row in Postgres's copy format.
+            $vis fn write(&self, columns: $crate::database::copy::Columns, out: &mut Vec<u8>) {
+                use $crate::database::copy::Field as _;
+                out.extend_from_slice(&columns.count().to_be_bytes());
+                let mut columns = columns.each();
+                $(
+                    if columns.next() == Some(true) {
+                        self.$column.write(out);
+                    }
+                )+
             }
         }
     };
