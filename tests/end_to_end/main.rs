@@ -37,6 +37,7 @@ mod requests;
 mod rolling;
 mod routes;
 mod server;
+mod socket;
 mod stream;
 mod suite;
 mod thousands;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
     policy::add(&mut suite);
     race::add(&mut suite);
     server::add(&mut suite);
+    socket::add(&mut suite);
     late::add(&mut suite);
     outages::add(&mut suite);
     credit::add(&mut suite);

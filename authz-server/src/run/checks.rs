@@ -1,13 +1,16 @@
 //! The decisions' port: ext_authz, gRPC health and reflection, until the stop.
 
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+use futures_util::future::OptionFuture;
+use futures_util::stream::{self, Stream};
 use proto::batch::batch_authorization_server::BatchAuthorizationServer;
 use sluice_kit::shutdown::{Shutdown, Stop};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
@@ -40,6 +43,7 @@ type Service = CheckService<HistoryStore>;
 pub(super) struct Worker {
     pub runtime: Runtime,
     pub listener: std::net::TcpListener,
+    pub socket: Option<std::os::unix::net::UnixListener>,
     pub store: Arc<HistoryStore>,
     pub service: Service,
 }
@@ -47,22 +51,30 @@ pub(super) struct Worker {
 impl Worker {
     /// Decides until the stop, and some time longer what is under way then.
     fn run(self, routes: Routes, mut stopped: Shutdown) -> Result<(), RunError> {
-        let Self { runtime, listener, service, .. } = self;
+        let Self { runtime, listener, socket, service, .. } = self;
         let tasks = service.tasks();
         runtime.block_on(async {
-            let incoming = TcpIncoming::from(TcpListener::from_std(listener)?).with_nodelay(Some(true));
-            let mut stop_requested = stopped.clone();
             let (checks, batches) = service.into_servers();
-            let served = Server::builder()
-                .max_concurrent_streams(Some(STREAMS_MAX))
-                .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-                .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-                .add_routes(routes.add_service(checks).add_service(batches))
-                .serve_with_incoming_shutdown(incoming, async move {
-                    stop_requested.requested().await;
-                });
+            let routes = routes.add_service(checks).add_service(batches);
+            let server = || {
+                Server::builder()
+                    .max_concurrent_streams(Some(STREAMS_MAX))
+                    .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+                    .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+                    .add_routes(routes.clone())
+            };
+            let stop = || {
+                let mut stopped = stopped.clone();
+                async move { stopped.requested().await }
+            };
+            let incoming = TcpIncoming::from(TcpListener::from_std(listener)?).with_nodelay(Some(true));
+            let on_port = server().serve_with_incoming_shutdown(incoming, stop());
+            let socket = socket.map(UnixListener::from_std).transpose()?;
+            let on_socket = socket.map(|socket| server().serve_with_incoming_shutdown(accepted(socket), stop()));
+            let on_socket = OptionFuture::from(on_socket);
+            let served = async { tokio::try_join!(on_port, async { on_socket.await.transpose() }) };
             tokio::select! {
-                result = served => result?,
+                result = served => result.map(drop)?,
                 () = bounded_stop(&mut stopped) => warn!("a connection was still open at the stop"),
             }
             // Decisions whose callers went away, and voids.
@@ -73,6 +85,11 @@ impl Worker {
             Ok(())
         })
     }
+}
+
+/// The connections of a Unix socket.
+fn accepted(socket: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
+    stream::poll_fn(move |context| socket.poll_accept(context).map_ok(|(connection, _)| connection).map(Some))
 }
 
 /// The ext_authz services with gRPC health and reflection, until a signal or `stop` ends them. The first worker works here,

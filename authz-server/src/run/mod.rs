@@ -5,6 +5,7 @@
 
 mod background;
 mod checks;
+mod socket;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +41,7 @@ use sluice_policy_source::zones::metrics::ZoneMetrics;
 use sluice_policy_source::{Policies, PolicyStartError};
 use sluice_settings::{HttpUrl, Live, Settings, SettingsError};
 use sluice_store::{RedisMetrics, RedisStore, RedisStoreConfig, StoreError, Verified};
+use socket::Socket;
 
 /// How long a stop waits for connections that stay open, and again for work under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
@@ -75,6 +77,8 @@ pub enum RunError {
     Postgres(#[from] sluice_kit::database::Error),
     #[error("{address} cannot be bound: {error}")]
     Bind { address: SocketAddr, error: io::Error },
+    #[error("SLUICE_GRPC_SOCKET: {path} cannot be bound: {error}")]
+    Socket { path: PathBuf, error: io::Error },
     #[error("gRPC server failed: {0}")]
     Grpc(#[from] tonic::transport::Error),
     #[error("gRPC reflection cannot be set up: {0}")]
@@ -115,14 +119,16 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let verified = Verified::default();
     let ((listener, more), admin, probes) = background_runtime.block_on(async { bind_all(settings) })?;
     let (admin_address, grpc_address) = (admin.local_addr()?, listener.local_addr()?);
+    let socket = settings.grpc_socket.as_deref().map(Socket::bind).transpose()?;
     let worker = |listener| {
+        let socket = socket.as_ref().map(Socket::listener).transpose()?;
         let runtime = runtime()?;
         let store = runtime
             .block_on(async { open_store(settings, &live, verified.clone(), &metrics, CHECK_CONNECTIONS_MAX) })?;
         let (policies, lines) = (Arc::clone(&policies), Arc::clone(&lines));
         let decider = Decider::new(Arc::clone(&store), policies, lines, live.clone(), &metrics);
         let service = CheckService::new(decider, rules.clone());
-        Ok::<_, RunError>(checks::Worker { runtime, listener, store, service })
+        Ok::<_, RunError>(checks::Worker { runtime, listener, socket, store, service })
     };
     let first = worker(listener)?;
     let workers = more.into_iter().map(worker).collect::<Result<Vec<_>, _>>()?;
@@ -174,6 +180,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     first.runtime.spawn(background::apply_changes(live, deadlines, log));
     log_start(settings, admin_address, grpc_address, workers.len() + 1);
     let served = checks::serve(first, workers, health, settings, &stop_checks, &checks_stopped);
+    drop(socket);
     stop.request();
     let guards = [("journal", journal), ("sweep", sweep), ("notifier", notifier), ("admin", admin)];
     let guards = guards.into_iter().chain(probes.map(|probes| ("probes", probes)));
@@ -212,6 +219,7 @@ fn log_start(settings: &Settings, admin: SocketAddr, grpc: SocketAddr, threads: 
         version = env!("CARGO_PKG_VERSION"),
         %admin,
         %grpc,
+        grpc_socket = settings.grpc_socket.as_ref().map(|path| path.display().to_string()),
         threads,
         redis,
         postgres,

@@ -9,7 +9,8 @@ use testkit::{Context, Result};
 use tokio::runtime::Builder;
 
 /// Sends orders through real Envoy in every scenario of the suite's `thousands` and holds each answer against its own request.
-/// Ends with an error where one was misdelivered, hung, lost or decided otherwise than it should have been.
+/// Ends with an error where one was misdelivered, hung, lost or decided otherwise than it should have been. With `E2E_HOST=native` in
+/// the environment the filter runs as a dynamic module.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Orders altogether, shared out among the scenarios as in the suite.

@@ -168,7 +168,20 @@ impl EnvoyConfig {
         set_address(endpoint, address)
     }
 
-    /// The same for several endpoints.
+    /// The Unix socket of the decision servers' only endpoint.
+    ///
+    /// # Errors
+    /// When the shipped file has no such cluster.
+    pub fn set_server_socket(&mut self, path: &Path) -> Result<()> {
+        self.set_cluster(SERVERS, SocketAddr::from(([127, 0, 0, 1], 1)))?;
+        self.servers = vec![format!("unix:{}", path.display())];
+        let cluster = named(at(&mut self.bootstrap, "static_resources.clusters")?, SERVERS)?;
+        let address = at(cluster, "load_assignment.endpoints.0.lb_endpoints.0.endpoint.address")?;
+        *address = serde_yaml_ng::to_value(serde_json::json!({"pipe": {"path": path}}))?;
+        Ok(())
+    }
+
+    /// The same as [`EnvoyConfig::set_cluster`] for several endpoints.
     ///
     /// # Errors
     /// When there is no such cluster.
