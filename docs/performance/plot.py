@@ -21,9 +21,20 @@ RUN = HERE / "run.json"
 VARIANTS = {
     "envoy": "Envoy alone",
     "parse_only": "filter, parse-only",
+    "parse_only_native_host": "filter, parse-only, native host",
     "native_allow": "native ext_authz, always allows",
     "sluice": "**Sluice**",
+    "sluice_native_host": "**Sluice, native host**",
     "sluice_unbatched": "Sluice, a call each",
+}
+SHORT = {
+    "envoy": "Envoy alone",
+    "parse_only": "filter",
+    "parse_only_native_host": "filter, native host",
+    "native_allow": "native ext_authz",
+    "sluice": "Sluice",
+    "sluice_native_host": "Sluice, native host",
+    "sluice_unbatched": "a call each",
 }
 SEGMENTS = [
     ("envoy", "Envoy", "c0"),
@@ -41,6 +52,7 @@ AXES = {
     "hot": ("Merchants that share the load", "merchants"),
     "denials": ("All payments refused", ""),
     "thresholds": ("Usage past a threshold", ""),
+    "credit": ("Limits and credit lines", ""),
     "replays": ("The same orders again", ""),
     "bodies": ("Size of a body", "bytes"),
     "connections": ("Connections", "connections"),
@@ -81,11 +93,16 @@ def machine(run):
     return "\n".join(lines)
 
 
+def measured(variants):
+    """Names and labels of the variants that a run has, in the report's order."""
+    return [(name, label) for name, label in VARIANTS.items() if name in variants]
+
+
 def comparison(run):
     variants = run["comparison"]["stretches"]["full_load"]
     to_parse = variants["parse_only"]["rps"]["median"]
     rows = []
-    for name, label in VARIANTS.items():
+    for name, label in measured(variants):
         figures = variants[name]
         ratio = number(figures["rps"]["median"] / to_parse, 2)
         latency = [spread(figures["p50_ms"], 2), spread(figures["p99_ms"], 1)]
@@ -97,7 +114,7 @@ def microseconds(run):
     variants = run["comparison"]["stretches"]["full_load"]
     names = [name for name, _, _ in SEGMENTS]
     rows = []
-    for name, label in VARIANTS.items():
+    for name, label in measured(variants):
         parts = shares(variants[name])
         cells = [number(parts[part], 1) if part in parts else "–" for part in names]
         rows.append([label, *cells, number(sum(parts.values()))])
@@ -153,14 +170,42 @@ def study(run, axis):
     return table([*head, "Envoy µs", "server µs", "Redis µs", "Postgres µs"], rows)
 
 
+def slices(run):
+    of = run["comparison"]["slices"]
+    rows = []
+    for name, label in measured(of["envoy_us"]):
+        us, to_parse = of["envoy_us"][name], of["to_parse_only"][name]["median"]
+        rows.append([label, number(us["median"], 1), number(us["median"] - of["envoy_us"]["envoy"]["median"], 1), number(to_parse, 2)])
+    return table(["Envoy, µs per payment", "median", "more than Envoy alone", "to parse-only"], rows)
+
+
+def counts(run):
+    of = run["counts"]
+    rows = [
+        ["instructions of the filter's module (wasm)", number(of["module_instructions"]), "30,000"],
+        ["calls of the module into Envoy", number(of["host_calls"], 1), "11"],
+        ["instructions of the server's decision thread", number(of["server_instructions"]), "–"],
+        ["the same for a payment that goes alone", number(of["server_instructions_alone"]), "–"],
+        ["instructions of Redis in the script's call", number(of["redis_instructions"]), "–"],
+        ["the same for a payment that goes alone", number(of["redis_instructions_alone"]), "–"],
+        ["bytes of the event in Redis", number(of["journal_event_bytes"]), "–"],
+        ["bytes of the row that Postgres is sent", number(of["journal_row_bytes"]), "–"],
+    ]
+    return table(["one payment, of a batch of eleven", "counted", "target"], rows)
+
+
 def peers(run):
     def row(peer):
         race = peer.get("race") or next(race for race in run["races"] if race["who"] == peer["name"])
         figures = peer["figures"]
         latency = [number(figures["p50_ms"]["median"], 2), number(figures["p99_ms"]["median"], 1)]
-        return [peer["name"], peer["kind"] or "–", spread(figures["rps"]), *latency, race["over_admissions"]]
+        micros = [number(figures["cpu_us"][name]["median"]) if name in figures["cpu_us"] else "–" for name in ("envoy", "server", "redis")]
+        ratios = peer.get("sluice_to_peer", {})
+        of = [number(ratios[name]["median"], 2) if name in ratios else "–" for name in ("sluice", "sluice_native_host")]
+        return [peer["name"], spread(figures["rps"]), *latency, *micros, *of, race["over_admissions"]]
 
-    return table(["peer", "kind", "payments/s", "p50 ms", "p99 ms", "over-admissions"], map(row, run["peers"]))
+    head = ["", "payments/s", "p50 ms", "p99 ms", "Envoy µs", "server µs", "Redis µs", "Sluice to it", "native host to it"]
+    return table([*head, "over-admissions"], map(row, run["peers"]))
 
 
 def journal(run):
@@ -196,6 +241,10 @@ def tables(run):
     if "comparison" in run:
         made |= {"targets": targets(run), "comparison": comparison(run)}
         made |= {"microseconds": microseconds(run), "stretches": stretches(run)}
+        if "slices" in run["comparison"]:
+            made["slices"] = slices(run)
+    if "counts" in run:
+        made["counts"] = counts(run)
     made |= {study_of["axis"]: study(run, study_of["axis"]) for study_of in run.get("studies", [])}
     if "journal" in run and "comparison" in run:
         made |= {"journal": journal(run), "share": share(run)}
@@ -208,8 +257,7 @@ def plots(run):
     made = {}
     if "comparison" in run:
         variants = run["comparison"]["stretches"]["full_load"]
-        rows = [(label.strip("*").split(",")[0] if name != "sluice_unbatched" else "a call each", shares(variants[name]))
-                for name, label in VARIANTS.items()]
+        rows = [(SHORT[name], shares(variants[name])) for name, _ in measured(variants)]
         made["microseconds.svg"] = svg.stacks("Processor time of one payment, µs", rows, SEGMENTS, "µs")
     for study_of in run.get("studies", []):
         axis, points = study_of["axis"], study_of["points"]
