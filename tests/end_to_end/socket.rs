@@ -18,7 +18,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.owned("socket::payments_are_decided_by_it", options(), payments);
 }
 
-/// One test of a process uses it.
+/// One test of a process uses it. A run's own folder may have a longer path than a socket can have.
 fn path() -> PathBuf {
     std::env::temp_dir().join(format!("sluice-e2e-{}.sock", std::process::id()))
 }
@@ -34,7 +34,17 @@ fn by_socket(config: &mut EnvoyConfig) -> Result<()> {
     config.set_server_socket(&path())
 }
 
+/// Removes the file that a killed server leaves.
+struct Removed;
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(path());
+    }
+}
+
 async fn payments(stack: &mut Stack) -> Result<()> {
+    let _removed = Removed;
     let mut paid = 0;
     for protocol in Protocol::BOTH {
         for route in ["/v1/payments", "/native/v1/payments"] {
