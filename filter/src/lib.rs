@@ -1,8 +1,8 @@
 //! Sluice's filter for proxies that speak proxy-wasm (ABI 0.2.1).
 //!
 //! Deciding what to do with a stream is pure ([`machine`], [`batch`], [`exchange`], [`follow_up`], [`delays`], [`config`] and what they use) and
-//! is tested natively. Two modules exist in the compiled filter only: `glue`, the SDK's root and http contexts, and `abi`, the proxy's
-//! functions as total Rust functions.
+//! is tested natively. Three modules exist in the compiled filter only: `glue`, the SDK's root and http contexts, `abi`, the proxy's
+//! functions as total Rust functions, and `pool`, its memory.
 //!
 //! # Where the compiled filter can still trap
 //!
@@ -53,3 +53,5 @@ pub mod wire;
 mod abi;
 #[cfg(target_arch = "wasm32")]
 mod glue;
+#[cfg(target_arch = "wasm32")]
+mod pool;

@@ -11,11 +11,11 @@ mod events;
 pub(crate) mod tests;
 
 pub use drive::{Failed, drive};
-use events::own_names;
 pub use events::{
     Action, AnswerHeaders, BodyReader, Effect, Event, HeaderValues, Headers, MetadataReader, ModeWord, NotSentReason,
     RequestHead, Step,
 };
+use events::{VisitedHead, own_names};
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -176,10 +176,10 @@ impl Stream {
     }
 
     fn request_headers<'a>(&mut self, step: &mut Step<'a>, head: &RequestHead<'a>, end: bool) {
-        let own = own_names(head.headers).into_iter();
-        step.effects.extend(own.map(Effect::StripHeader));
+        let visited = VisitedHead::new(head);
+        step.effects.extend(visited.own_names().into_iter().map(Effect::StripHeader));
         let plugin = Arc::clone(&self.plugin);
-        let found = plugin.rules.find(head);
+        let found = plugin.rules.find(&visited);
         let rule_mode = match &found {
             Found::Rule(rule, _) | Found::Ambiguous(rule, _) => rule.mode,
             Found::None => Mode::Enforce,
@@ -201,10 +201,10 @@ impl Stream {
             }
             Found::Rule(rule, captures) => {
                 self.record.rule = Some(Arc::clone(rule));
-                self.traceparent = head.traceparent();
-                match rule.read_head(head, &captures) {
+                self.traceparent = visited.traceparent();
+                match rule.read_head(&visited, &captures) {
                     Err(refusal) => {
-                        self.record.salvaged = rule.salvage(head, &captures);
+                        self.record.salvaged = rule.salvage(&visited, &captures);
                         self.refuse(step, refusal);
                     }
                     Ok(draft) if end || !draft.needs_body() => self.check(step, rule, draft, &[]),

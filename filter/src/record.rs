@@ -8,7 +8,7 @@ use quota::{AmountMinor, Code, Currency, MerchantId, Mode, OrderNo};
 use sluice_rules::{Rule, Salvaged};
 
 use crate::wire::Attempt;
-use crate::wire::structure::{Member, number, structure};
+use crate::wire::structure::{Structure, name};
 
 /// The name of the filter state: `filter_state['wasm.sluice']` in the expressions of an access log.
 pub const STATE_NAME: &str = "sluice";
@@ -93,23 +93,22 @@ impl Record {
         let order = request.and_then(|request| request.order_no.as_ref()).or(order_no.as_ref());
         let currency = request.map(|request| request.currency).or(*currency);
         let amount = request.and_then(|request| request.amount).or(*amount);
-        let members = [
-            ("decision_id", self.decision_id.as_deref().map(Member::Text)),
-            ("outcome", self.outcome.map(|outcome| Member::Text(outcome.as_str()))),
-            ("code", self.code.map(|code| Member::Text(code.as_str()))),
-            ("mode", self.mode.map(|mode| Member::Text(mode.as_str()))),
-            ("rule", self.rule.as_ref().map(|rule| Member::Text(&rule.name))),
-            ("action", self.rule.as_ref().map(|rule| Member::Text(rule.action.as_str()))),
-            ("merchant", merchant.map(MerchantId::as_str).map(Member::Text)),
-            ("order", order.map(OrderNo::as_str).map(Member::Text)),
-            ("amount_minor", amount.map(AmountMinor::get).map(number)),
-            ("currency", currency.map(Currency::code).map(Member::Text)),
-            ("replay", self.replay.then_some(Member::True)),
-            ("attempt", self.attempt.as_ref().map(|attempt| Member::Text(&attempt.id))),
-            ("check_ms", self.check_ms.map(number)),
-            ("delay_ms", self.delay_ms.map(u64::from).map(number)),
-            ("detail", self.detail.as_deref().map(Member::Text)),
-        ];
-        structure(&members, &self.decided)
+        let mut object = Structure::new(self.decided.len());
+        object.text(name!("decision_id"), self.decision_id.as_deref());
+        object.text(name!("outcome"), self.outcome.map(Outcome::as_str));
+        object.text(name!("code"), self.code.map(Code::as_str));
+        object.text(name!("mode"), self.mode.map(Mode::as_str));
+        object.text(name!("rule"), self.rule.as_ref().map(|rule| rule.name.as_str()));
+        object.text(name!("action"), self.rule.as_ref().map(|rule| rule.action.as_str()));
+        object.text(name!("merchant"), merchant.map(MerchantId::as_str));
+        object.text(name!("order"), order.map(OrderNo::as_str));
+        object.number(name!("amount_minor"), amount.map(AmountMinor::get));
+        object.text(name!("currency"), currency.map(Currency::code));
+        object.flag(name!("replay"), self.replay);
+        object.text(name!("attempt"), self.attempt.as_ref().map(|attempt| attempt.id.as_str()));
+        object.number(name!("check_ms"), self.check_ms);
+        object.number(name!("delay_ms"), self.delay_ms.map(u64::from));
+        object.text(name!("detail"), self.detail.as_deref());
+        object.finish(&self.decided)
     }
 }

@@ -111,13 +111,21 @@ pub fn is_same(own: &[u8], other: &[u8]) -> bool {
     }
     match (own.first_chunk::<8>(), other.first_chunk::<8>(), own.last_chunk::<8>(), other.last_chunk::<8>()) {
         (Some(first), Some(other_first), Some(last), Some(other_last)) => {
-            let number = |chunk: &[u8; 8]| u64::from_le_bytes(*chunk);
-            number(first) == number(other_first)
-                && number(last) == number(other_last)
-                && (own.len() <= 16 || own == other)
+            is_same_chunk(first, other_first)
+                && is_same_chunk(last, other_last)
+                && (own.len() <= 16 || are_same_chunks(own, other))
         }
         _ => own.iter().zip(other).all(|(own, other)| own == other),
     }
+}
+
+#[inline]
+fn is_same_chunk(own: &[u8; 8], other: &[u8; 8]) -> bool {
+    u64::from_le_bytes(*own) == u64::from_le_bytes(*other)
+}
+
+fn are_same_chunks(own: &[u8], other: &[u8]) -> bool {
+    own.as_chunks::<8>().0.iter().zip(other.as_chunks::<8>().0).all(|(own, other)| is_same_chunk(own, other))
 }
 
 /// One attempt at an order: a request through the proxy. Sixteen bytes, written as 32 hexadecimal digits.

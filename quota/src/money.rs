@@ -138,12 +138,19 @@ pub struct Currency(iso_currency::Currency);
 #[error("the currency is not an ISO 4217 alphabetic code of a currency with minor units")]
 pub struct CurrencyError;
 
-/// Every currency in the order of the codes: the library compares one code after the other.
-static BY_CODE: LazyLock<Vec<Currency>> = LazyLock::new(|| {
-    let mut currencies: Vec<Currency> = Currency::all().collect();
-    currencies.sort_unstable_by_key(|currency| currency.code());
+/// Every currency in the order of the codes, each with its code as a number: the library compares one code after the other.
+static BY_CODE: LazyLock<Vec<(u32, Currency)>> = LazyLock::new(|| {
+    let numbered = |currency: Currency| Some((code_number(currency.code())?, currency));
+    let mut currencies: Vec<_> = Currency::all().filter_map(numbered).collect();
+    currencies.sort_unstable_by_key(|(number, _)| *number);
     currencies
 });
+
+/// Three bytes as one number.
+fn code_number(code: &str) -> Option<u32> {
+    let [first, second, third] = *code.as_bytes() else { return None };
+    Some(u32::from_be_bytes([0, first, second, third]))
+}
 
 impl Currency {
     /// Takes the three capital letters of ISO 4217; codes without minor units (precious metals, test codes) are refused.
@@ -151,8 +158,9 @@ impl Currency {
     /// # Errors
     /// [`CurrencyError`] for every other text.
     pub fn parse(code: &str) -> Result<Self, CurrencyError> {
-        let found = BY_CODE.binary_search_by_key(&code.as_bytes(), |currency| currency.code().as_bytes());
-        found.ok().and_then(|at| BY_CODE.get(at)).copied().ok_or(CurrencyError)
+        let number = code_number(code).ok_or(CurrencyError)?;
+        let found = BY_CODE.binary_search_by_key(&number, |(number, _)| *number);
+        found.ok().and_then(|at| BY_CODE.get(at)).map(|(_, currency)| *currency).ok_or(CurrencyError)
     }
 
     /// ISO 4217's code for "no currency", used for a command about a whole merchant. It has no minor units, so no payment can

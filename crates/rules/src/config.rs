@@ -273,6 +273,7 @@ fn build(raw: RawRule) -> Result<Rule, Problem> {
         replays_max: replays_max(raw.action, raw.replays).map_err(at("replays"))?,
         methods,
         path,
+        places: super::places(&fields),
         fields,
         names,
         normal,

@@ -122,7 +122,14 @@ fn from(source: &Source, part: Part) -> Vec<String> {
 /// The fields that cookies name, with the cookies' values. By default PHP merges cookies into `$_REQUEST`, after everything else.
 /// Other software uses cookies with such names for its own purposes, so they are allowed and must agree.
 pub(super) fn cookies(head: &impl Head, names: &[(Field, Name)]) -> Vec<(Field, String)> {
-    let headers = head.header("cookie");
+    const COOKIE: &str = "cookie";
+    if names.is_empty() || !head.may_have(COOKIE.len()) {
+        return Vec::new();
+    }
+    let headers = head.header(COOKIE);
+    if headers.is_empty() {
+        return Vec::new();
+    }
     let pairs = headers.iter().flat_map(|header| header.split(|byte| *byte == b';'));
     let pairs =
         pairs.filter_map(|pair| pair.iter().position(|byte| *byte == b'=').and_then(|at| pair.split_at_checked(at)));

@@ -83,6 +83,11 @@ impl Wanted {
         Ok(slot)
     }
 
+    /// Whether any pointer is read.
+    pub(super) fn is_read(&self) -> bool {
+        !self.pointers.is_empty()
+    }
+
     /// Adds a pointer that must be absent.
     pub(super) fn refuse(&mut self, pointer: &str, tokens_max: usize, reason: String) -> Result<(), String> {
         insert(&mut self.root, &tokens(pointer, tokens_max)?, Leaf::Refused(reason))
@@ -188,12 +193,15 @@ impl Node {
         if !self.firsts.may_begin(key) {
             return key_of_all;
         }
-        for (at, child) in self.children.iter().enumerate().filter(|(_, child)| child.name.may_be(key)) {
+        for (at, child) in self.children.iter().enumerate() {
+            if !child.name.may_begin(key) {
+                continue;
+            }
             if quota::is_same(child.name.as_str().as_bytes(), key) {
                 return Key::Child(at);
             }
-            let is_read = |key: &[u8]| std::str::from_utf8(key).is_ok_and(|key| child.name.is_read_from(key));
-            if matches!(key_of_all, Key::Other) && is_read(key) {
+            let is_read = || std::str::from_utf8(key).is_ok_and(|key| child.name.is_read_from(key));
+            if matches!(key_of_all, Key::Other) && child.name.may_be(key) && is_read() {
                 key_of_all = Key::Folded(at);
             }
         }

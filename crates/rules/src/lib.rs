@@ -28,7 +28,7 @@ pub use config::{
 pub use normal::Case;
 pub use params::PARAMETERS_MAX;
 pub use path::Captures;
-pub use read::{AMOUNT_LEN_MAX, Draft, Head, Refusal, Request, Unreadable};
+pub use read::{AMOUNT_LEN_MAX, Draft, Head, Refusal, Request, Unreadable, length_bit, query};
 pub use salvage::Salvaged;
 pub use source::Source;
 
@@ -62,6 +62,19 @@ pub enum Unmatched {
     Pass,
     /// It is refused: the listener serves payments only.
     Refuse,
+}
+
+/// By [`Field`]: which of a rule's fields it is, and how many sources come before its own.
+type Places = [Option<(usize, usize)>; 8];
+
+/// Where each field is in a rule.
+fn places(fields: &[(Field, Vec<Source>)]) -> Places {
+    let (mut places, mut start) = (Places::default(), 0);
+    for (at, (field, sources)) in fields.iter().enumerate() {
+        places[*field as usize] = Some((at, start));
+        start += sources.len();
+    }
+    places
 }
 
 /// A part of a request.
@@ -146,6 +159,7 @@ pub struct Rule {
     methods: Vec<String>,
     path: Template,
     fields: Vec<(Field, Vec<Source>)>,
+    places: Places,
     names: Names,
     normal: Normal,
 }
@@ -154,7 +168,7 @@ impl Rule {
     /// Whether any source is in the body. Even without one the body may be needed, to check that it does not contradict the
     /// request: [`Draft::needs_body`].
     fn reads_body(&self) -> bool {
-        self.sources().any(Source::is_body)
+        self.names.json.is_read() || self.names.form.is_read()
     }
 
     /// Whether the rule acts on the gateway's answer in a way that only the proxy filter can: without the filter the second step
@@ -173,6 +187,10 @@ impl Rule {
     /// # Errors
     /// The problem with the text, without repeating it.
     pub fn captured(&self, text: &[u8], currency: Currency) -> Result<AmountMinor, String> {
+        if text.len() > AMOUNT_LEN_MAX {
+            return Err(format!("the amount is written with more than {AMOUNT_LEN_MAX} bytes"));
+        }
+        let text = std::str::from_utf8(text).map_err(|_| "the amount is not UTF-8".to_owned())?;
         read::amount(text, self.unit, currency, true)
     }
 
@@ -190,14 +208,8 @@ impl Rule {
 
     /// The sources of a field, and the position of the first among all of the rule.
     fn field(&self, field: Field) -> Option<(usize, &[Source])> {
-        let mut start = 0;
-        for (own, sources) in &self.fields {
-            if *own == field {
-                return Some((start, sources));
-            }
-            start += sources.len();
-        }
-        None
+        let (at, start) = (*self.places.get(field as usize)?)?;
+        self.fields.get(at).map(|(_, sources)| (start, sources.as_slice()))
     }
 
     /// Every place that is read.

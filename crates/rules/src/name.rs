@@ -41,6 +41,13 @@ impl Name {
         &self.text
     }
 
+    /// `false` if the first byte is a letter or digit that already says so.
+    #[inline]
+    pub(super) fn may_begin(&self, name: &[u8]) -> bool {
+        let is_own = |first: &u8| first.to_ascii_lowercase() == self.first || !first.is_ascii_alphanumeric();
+        name.first().is_none_or(is_own)
+    }
+
     /// `false` if a letter or digit at the front already says that `name` is not this one, nor read as it.
     pub(super) fn may_be(&self, name: &[u8]) -> bool {
         let pairs = self.folded.bytes().zip(name);
@@ -86,29 +93,37 @@ impl Name {
     }
 }
 
-/// How a set of names begins. Most keys of a request begin like none of the wanted ones, and need no comparison.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Firsts(u64);
+/// How a set of names begins: one bit for each byte. Most keys of a request begin like none of the wanted ones, and need no
+/// comparison.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Firsts([u64; 4]);
 
-impl Firsts {
-    pub(super) fn add(&mut self, name: &Name) {
-        self.0 |= name.folded.bytes().next().map_or(0, |first| bit(first).unwrap_or(0));
-    }
-
-    /// `false` if none of the names is this one, or is read from it. A letter or digit is never dropped from the front of a name,
-    /// and folds onto a letter or digit.
-    pub(super) fn may_begin(self, name: &[u8]) -> bool {
-        name.first().copied().and_then(bit).is_none_or(|first| self.0 & first != 0)
+impl Default for Firsts {
+    /// No name, and so no letter or digit: those alone are never dropped from the front of a name, and fold onto one of them.
+    fn default() -> Self {
+        let mut firsts = Self([u64::MAX; 4]);
+        (b'0'..=b'9').chain(b'a'..=b'z').chain(b'A'..=b'Z').for_each(|byte| firsts.set(byte, false));
+        firsts
     }
 }
 
-/// One bit for each ASCII letter, whatever its case, and each digit.
-const fn bit(byte: u8) -> Option<u64> {
-    match byte {
-        b'0'..=b'9' => 1_u64.checked_shl((byte - b'0') as u32),
-        b'a'..=b'z' => 1_u64.checked_shl((byte - b'a') as u32 + 10),
-        b'A'..=b'Z' => 1_u64.checked_shl((byte - b'A') as u32 + 10),
-        _ => None,
+impl Firsts {
+    pub(super) fn add(&mut self, name: &Name) {
+        self.set(name.first, true);
+        self.set(name.first.to_ascii_uppercase(), true);
+    }
+
+    fn set(&mut self, byte: u8, is_set: bool) {
+        if let Some(bits) = self.0.get_mut(usize::from(byte >> 6)) {
+            let bit = 1_u64 << (byte & 63);
+            *bits = if is_set { *bits | bit } else { *bits & !bit };
+        }
+    }
+
+    /// `false` if none of the names is this one, or is read from it.
+    pub(super) fn may_begin(&self, name: &[u8]) -> bool {
+        let has = |byte: u8| self.0.get(usize::from(byte >> 6)).is_none_or(|bits| bits >> (byte & 63) & 1 != 0);
+        name.first().copied().is_none_or(has)
     }
 }
 

@@ -4,11 +4,16 @@
 //! from the body; `tests.rs` has the table. A request with an override by which a rule matches for some gateways and not for
 //! others is refused.
 
-use super::Head;
 use super::name::Name;
+use super::{Head, length_bit};
 
 /// Headers, in lower case, that name another method.
 const HEADERS: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+/// The lengths of their names.
+const LENGTHS: u64 = {
+    let [first, second, third] = HEADERS;
+    length_bit(first.len()) | length_bit(second.len()) | length_bit(third.len())
+};
 /// The parameter of a query or a body that names another method.
 pub(super) const PARAMETER: &str = "_method";
 
@@ -18,22 +23,33 @@ pub(super) struct Overrides(Vec<String>);
 
 impl Overrides {
     pub(super) fn of(head: &impl Head) -> Self {
-        let is_own = |name: &[u8]| is_header(name) && std::str::from_utf8(name).is_ok();
-        let headers = head.headers().filter(|(name, _)| is_own(name));
-        let headers = headers.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
-        let query = super::read::query(head.path());
-        let parameter = if query.is_empty() { None } else { Some(Name::new(PARAMETER)) };
-        let is_parameter = |name: &str| parameter.as_ref().is_some_and(|parameter| parameter.is_read_from(name));
-        let query = super::params::pairs(query)
-            .filter(|(name, _)| is_parameter(name) || is_header(name.as_bytes()))
-            .map(|(_, value)| value.into_owned());
-        let each = |value: String| -> Vec<String> { value.split(',').map(|method| method.trim().to_owned()).collect() };
-        Self(headers.chain(query).flat_map(each).filter(|method| !method.is_empty()).collect())
+        let query = head.query();
+        if query.is_empty() && !HEADERS.iter().any(|own| head.may_have(own.len())) {
+            return Self::default();
+        }
+        let mut methods = Vec::new();
+        for (name, value) in head.headers() {
+            if LENGTHS & length_bit(name.len()) != 0 && is_header(name) && std::str::from_utf8(name).is_ok() {
+                add(&mut methods, &String::from_utf8_lossy(value));
+            }
+        }
+        if !query.is_empty() {
+            let parameter = Name::new(PARAMETER);
+            let is_own = |name: &str| parameter.is_read_from(name) || is_header(name.as_bytes());
+            let own = super::params::pairs(query).filter(|(name, _)| is_own(name));
+            own.for_each(|(_, value)| add(&mut methods, &value));
+        }
+        Self(methods)
     }
 
     pub(super) fn methods(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
+}
+
+/// Adds the methods of a list.
+fn add(methods: &mut Vec<String>, list: &str) {
+    methods.extend(list.split(',').map(str::trim).filter(|method| !method.is_empty()).map(str::to_owned));
 }
 
 /// Whether gateways that write a header's name as a variable read it as one that names a method.

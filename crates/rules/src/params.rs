@@ -50,6 +50,11 @@ impl Parameters {
         }
     }
 
+    /// Whether any name is read.
+    pub(super) fn is_read(&self) -> bool {
+        !self.listed.is_empty()
+    }
+
     /// Whether a name is read.
     pub(super) fn lists(&self, name: &str) -> bool {
         self.listed.iter().any(|own| own.name.as_str() == name)
@@ -60,6 +65,9 @@ impl Parameters {
     /// # Errors
     /// A sentence that is safe to show: it contains fields and sources of the configuration, nothing of the request.
     pub(super) fn read(&self, encoded: &[u8]) -> Result<Vec<Option<String>>, String> {
+        if encoded.is_empty() {
+            return Ok(vec![None; self.listed.len()]);
+        }
         // Werkzeug, for example, reads an empty form where a single byte is not UTF-8.
         if std::str::from_utf8(encoded).is_err() {
             return Err("the parameters are not UTF-8; write other bytes as percent escapes".to_owned());

@@ -22,7 +22,7 @@ impl Captures {
     /// The decoded segment, or `None` for a name that the template does not have.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(own, _)| &**own == name).map(|(_, value)| value.as_str())
+        self.0.iter().find(|(own, _)| quota::is_same(own.as_bytes(), name.as_bytes())).map(|(_, value)| value.as_str())
     }
 }
 

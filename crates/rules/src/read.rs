@@ -54,6 +54,14 @@ pub trait Head {
     fn method(&self) -> Cow<'_, str>;
     /// The path with the query, as the client sent it.
     fn path(&self) -> &[u8];
+    /// The part of the path after the first `?`, up to a fragment.
+    fn query(&self) -> &[u8] {
+        query(self.path())
+    }
+    /// Whether any header's name may have so many bytes: asked before all of them are visited.
+    fn may_have(&self, _length: usize) -> bool {
+        true
+    }
     /// Every header's name and value.
     fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])>;
     /// Whether a value of [`Head::headers`] may be several values, which only [`Head::header`] separates.
@@ -62,7 +70,8 @@ pub trait Head {
     }
     /// Every value of a header, by its lower-case name.
     fn header(&self, name: &str) -> Vec<&[u8]> {
-        let own = self.headers().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
+        let is_own = |own: &[u8]| own.len() == name.len() && own.eq_ignore_ascii_case(name.as_bytes());
+        let own = self.headers().filter(|(own, _)| is_own(own));
         own.map(|(_, value)| value).collect()
     }
     /// Whether this text of the head may contain a character with which the proxy has replaced other bytes.
@@ -121,7 +130,7 @@ impl Rule {
     /// [`Refusal`] where the head is contradictory, or announces a body that is too large or cannot be read.
     pub fn read_head(&self, head: &impl Head, captures: &Captures) -> Result<Draft, Refusal> {
         let body = self.body_kind(head)?;
-        let query = self.names.query.read(query(head.path())).map_err(|problem| bad(&problem))?;
+        let query = self.names.query.read(head.query()).map_err(|problem| bad(&problem))?;
         let mut values = Vec::with_capacity(self.sources().count());
         for (field, sources) in &self.fields {
             for source in sources {
@@ -150,14 +159,28 @@ fn refuse(field: Field, source: &Source, problem: &str) -> Refusal {
 
 /// The single value of a header. Equal repetitions count as one. Another header that a gateway may read as it is an error.
 fn single<'a>(head: &'a impl Head, name: &str) -> Result<Option<&'a str>, String> {
+    if !head.may_have(name.len()) {
+        return Ok(None);
+    }
     let [value] = singles(head, [name]);
     value.value(head, name)
+}
+
+/// One bit for each length of a name, the last one for all that are longer.
+#[inline]
+#[must_use]
+pub const fn length_bit(length: usize) -> u64 {
+    1 << if length < 63 { length } else { 63 }
 }
 
 /// The values of several headers, whose names have different lengths, in one pass.
 fn singles<'a, const N: usize>(head: &'a impl Head, names: [&str; N]) -> [Single<'a>; N] {
     let mut found = [Single::default(); N];
+    let wanted = names.iter().fold(0, |wanted, name| wanted | length_bit(name.len()));
     for (other, value) in head.headers() {
+        if wanted & length_bit(other.len()) == 0 {
+            continue;
+        }
         for (name, single) in names.iter().zip(&mut found).filter(|(name, _)| name.len() == other.len()) {
             single.add(name, other, value);
         }
@@ -183,6 +206,10 @@ impl<'a> Single<'a> {
     }
 
     fn value(self, head: &'a impl Head, name: &str) -> Result<Option<&'a str>, String> {
+        self.bytes(head, name)?.map(text).transpose()
+    }
+
+    fn bytes(self, head: &'a impl Head, name: &str) -> Result<Option<&'a [u8]>, String> {
         let Self { first, mut differs, has_twin } = self;
         if has_twin {
             return Err("is given by another name too, which some gateways take for this one".to_owned());
@@ -203,7 +230,7 @@ impl<'a> Single<'a> {
                 "may hold bytes that Envoy has replaced by '!': set encode_raw_headers on its ext_authz".to_owned()
             );
         }
-        text(first).map(Some)
+        Ok(Some(first))
     }
 }
 
@@ -211,8 +238,9 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
 }
 
-/// The part after the first `?`, up to a fragment.
-pub(super) fn query(path: &[u8]) -> &[u8] {
+/// The part of a path after the first `?`, up to a fragment.
+#[must_use]
+pub fn query(path: &[u8]) -> &[u8] {
     // Quicker than the search for the position, which most paths do not have.
     if !path.contains(&b'?') {
         return &[];
@@ -467,7 +495,7 @@ fn is_final(text: &str) -> Result<bool, (Code, String)> {
 }
 
 fn own_amount(rule: &Rule, currency: Currency, text: &str) -> Result<AmountMinor, (Code, String)> {
-    amount(text.as_bytes(), rule.unit, currency, rule.allow_zero).map_err(|problem| (Code::BadAmount, problem))
+    amount(text, rule.unit, currency, rule.allow_zero).map_err(|problem| (Code::BadAmount, problem))
 }
 
 impl Rule {
@@ -507,10 +535,9 @@ fn check_constant(rule: &Rule, field: Field, known: Option<Currency>, text: &str
 }
 
 /// Reads an amount; the error does not repeat it.
-pub(super) fn amount(text: &[u8], unit: Unit, currency: Currency, allow_zero: bool) -> Result<AmountMinor, String> {
+pub(super) fn amount(text: &str, unit: Unit, currency: Currency, allow_zero: bool) -> Result<AmountMinor, String> {
     if text.len() > AMOUNT_LEN_MAX {
         return Err(format!("the amount is written with more than {AMOUNT_LEN_MAX} bytes"));
     }
-    let text = std::str::from_utf8(text).map_err(|_| "the amount is not UTF-8".to_owned())?;
     AmountMinor::parse(text, unit, currency, allow_zero).map_err(|error| error.to_string())
 }

@@ -3,7 +3,7 @@
 
 use super::json::Scalar;
 use super::params::pairs;
-use super::read::{Draft, Head, head_value, query};
+use super::read::{Draft, Head, head_value};
 use super::{Captures, Field, Rule, Source};
 use quota::{AmountMinor, Currency, MerchantId, OrderNo};
 
@@ -21,7 +21,7 @@ impl Rule {
     /// The fields in the head of a refused request.
     #[must_use]
     pub fn salvage(&self, head: &impl Head, captures: &Captures) -> Salvaged {
-        let query = self.names.query.read(query(head.path())).unwrap_or_default();
+        let query = self.names.query.read(head.query()).unwrap_or_default();
         self.salvaged(|_, source| head_value(head, captures, &query, source).unwrap_or_default())
     }
 

@@ -19,7 +19,7 @@ use crate::delays::TICK_MS;
 use crate::machine::{
     Action, AnswerHeaders, Effect, Event, Failed, ModeWord, NotSentReason, RequestHead, Stream, drive,
 };
-use crate::outcome::{Ending, UNKNOWN, UNREACHED};
+use crate::outcome::{Ending, EndingReader};
 use crate::record::STATE_NAME;
 use crate::stats::Stat;
 use crate::wire::{self, Outcome};
@@ -218,7 +218,7 @@ impl StreamContext {
         let values = |name: Option<&str>| name.map_or(Ok(Vec::new()), response_values);
         let headers =
             AnswerHeaders { amounts: values(stream.amount_header()), outcomes: values(stream.outcome_header()) };
-        let ending = Ending { status, ..ending(status, stream.outcome_header().is_some()) };
+        let ending = Ending { status, ..Ending::read(&Properties, status, stream.outcome_header().is_some()) };
         self.event(worker, Event::ResponseHeaders { ending, headers });
     }
 
@@ -226,7 +226,7 @@ impl StreamContext {
         if let Some(stream) = self.stream.as_ref().filter(|stream| stream.awaits_log()) {
             // The end of a stream that was never forwarded adds nothing.
             let ending = if stream.is_forwarded() {
-                ending(self.actions.status, stream.outcome_header().is_some())
+                Ending::read(&Properties, self.actions.status, stream.outcome_header().is_some())
             } else {
                 Ending::default()
             };
@@ -344,28 +344,28 @@ fn mode_word(property: &Result<Option<Vec<u8>>, HostError>) -> ModeWord<'_> {
     }
 }
 
-/// How the stream ended. The gateway's own status counts, whatever other filters made of it. A success is a success whatever came
-/// before it, unless the gateway reports the outcome itself: `has_outcome`.
-fn ending(status: Option<u16>, has_outcome: bool) -> Ending {
-    // Flags that cannot be read might mean that the outcome is unknown.
-    let flags = number("response\0flags").ok().flatten().unwrap_or(UNKNOWN);
-    let code = || number("response\0code").ok().flatten().and_then(|code| u16::try_from(code).ok());
-    let ending = Ending { status: status.or_else(code), flags, tries: None };
-    // Each property costs a call into the proxy, and only a possible refusal needs these.
-    let refuses = has_outcome || !ending.is_success() || flags & UNREACHED != 0;
-    Ending { tries: if refuses { tries() } else { None }, ..ending }
-}
+/// What the proxy's properties say of the stream's end.
+struct Properties;
 
-/// How often the proxy tried the gateway. It counts from its first choice of a host on: without a count and without a host it
-/// has not tried. `None` if the number is not available.
-fn tries() -> Option<u64> {
-    match number("upstream\0request_attempt_count") {
-        Ok(Some(tries)) => Some(tries),
-        Ok(None) => match abi::property("upstream\0address") {
-            Ok(None) => Some(0),
-            Ok(Some(_)) | Err(HostError(_)) => None,
-        },
-        Err(HostError(_)) => None,
+impl EndingReader for Properties {
+    fn flags(&self) -> Option<u64> {
+        number("response\0flags").ok().flatten()
+    }
+
+    fn code(&self) -> Option<u16> {
+        number("response\0code").ok().flatten().and_then(|code| u16::try_from(code).ok())
+    }
+
+    /// The proxy counts from its first choice of a host on: without a count and without a host it has not tried.
+    fn tries(&self) -> Option<u64> {
+        match number("upstream\0request_attempt_count") {
+            Ok(Some(tries)) => Some(tries),
+            Ok(None) => match abi::property("upstream\0address") {
+                Ok(None) => Some(0),
+                Ok(Some(_)) | Err(HostError(_)) => None,
+            },
+            Err(HostError(_)) => None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use proto::header;
 use quota::Mode;
-use sluice_rules::{Head, Unreadable};
+use sluice_rules::{Head, Unreadable, length_bit};
 
 use crate::follow_up::FollowUp;
 use crate::outcome::Ending;
@@ -208,47 +208,91 @@ impl ModeWord<'_> {
     }
 }
 
+/// Whether only Sluice may set the name. The first letter is the quicker test.
+fn is_own(name: &[u8]) -> bool {
+    matches!(name, [b'x' | b'X', ..]) && header::is_own(name)
+}
+
 /// The names of headers or trailers that only Sluice may set, each once; also in the spelling of gateways that write names as
 /// variables (`X_SLUICE_CODE`).
 pub(super) fn own_names(pairs: Headers<'_>) -> Vec<&str> {
-    let names = pairs.iter().map(|(name, _)| *name).filter(|name| header::is_own(name));
+    let names = pairs.iter().map(|(name, _)| *name).filter(|name| is_own(name));
     let mut names: Vec<&str> = names.filter_map(|name| std::str::from_utf8(name).ok()).collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
-impl RequestHead<'_> {
-    pub(super) fn traceparent(&self) -> Option<String> {
-        let mut values =
-            self.headers.iter().filter(|(name, _)| quota::is_same(name, b"traceparent")).map(|(_, value)| value);
-        // A header that comes twice is ignored.
-        let (Some(value), None) = (values.next(), values.next()) else { return None };
-        let text = std::str::from_utf8(value).ok()?;
-        let plain = text.len() <= TRACEPARENT_LEN_MAX && quota::is_visible_ascii(text.as_bytes());
-        plain.then(|| text.to_owned())
+/// A head whose headers were visited once: what every rule asks for is at hand.
+pub(super) struct VisitedHead<'h, 'a> {
+    head: &'h RequestHead<'a>,
+    method: &'a [u8],
+    path: &'a [u8],
+    query: &'a [u8],
+    /// The value of the trace's header, if there is one such header.
+    traceparent: Option<&'a [u8]>,
+    /// The lengths of the names, one bit each.
+    lengths: u64,
+    /// Whether a header is among them that only Sluice may set.
+    has_own: bool,
+}
+
+impl<'h, 'a> VisitedHead<'h, 'a> {
+    pub(super) fn new(head: &'h RequestHead<'a>) -> Self {
+        let (mut method, mut path, mut trace, mut lengths, mut has_own) = (None, None, None, 0, false);
+        for (name, value) in head.headers {
+            lengths |= length_bit(name.len());
+            has_own |= is_own(name);
+            match name.len() {
+                5 if path.is_none() && quota::is_same(name, b":path") => path = Some(*value),
+                7 if method.is_none() && quota::is_same(name, b":method") => method = Some(*value),
+                11 if quota::is_same(name, b"traceparent") => {
+                    // A header that comes twice is ignored.
+                    trace = Some(if trace.is_none() { Some(*value) } else { None });
+                }
+                _ => {}
+            }
+        }
+        let path = path.unwrap_or_default();
+        let (method, query) = (method.unwrap_or_default(), sluice_rules::query(path));
+        Self { head, method, path, query, traceparent: trace.flatten(), lengths, has_own }
     }
 
-    fn first(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(own, _)| quota::is_same(own, name.as_bytes())).map(|(_, value)| *value)
+    /// The names of headers that only Sluice may set, each once.
+    pub(super) fn own_names(&self) -> Vec<&'a str> {
+        if self.has_own { own_names(self.head.headers) } else { Vec::new() }
+    }
+
+    pub(super) fn traceparent(&self) -> Option<String> {
+        let value = self.traceparent?;
+        let plain = value.len() <= TRACEPARENT_LEN_MAX && quota::is_visible_ascii(value);
+        std::str::from_utf8(value).ok().filter(|_| plain).map(str::to_owned)
     }
 }
 
-impl Head for RequestHead<'_> {
+impl Head for VisitedHead<'_, '_> {
     fn method(&self) -> Cow<'_, str> {
-        self.first(":method").map_or(Cow::Borrowed(""), String::from_utf8_lossy)
+        String::from_utf8_lossy(self.method)
     }
 
     fn path(&self) -> &[u8] {
-        self.first(":path").unwrap_or_default()
+        self.path
+    }
+
+    fn query(&self) -> &[u8] {
+        self.query
+    }
+
+    fn may_have(&self, length: usize) -> bool {
+        self.lengths & length_bit(length) != 0
     }
 
     fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.headers.iter().copied()
+        self.head.headers.iter().copied()
     }
 
     fn metadata(&self, path: &[String]) -> Result<Option<Cow<'_, [u8]>>, Unreadable> {
-        (self.metadata)(path).map(|value| value.map(Cow::Owned))
+        (self.head.metadata)(path).map(|value| value.map(Cow::Owned))
     }
 }
 

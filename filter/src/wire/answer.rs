@@ -150,9 +150,17 @@ fn usual_pair(option: &[u8]) -> Option<(&'static str, &str)> {
     let (name, rest) = rest.split_at_checked(usize::from(*length))?;
     let [SECOND, length @ 0..=0x7f, text @ ..] = rest else { return None };
     let is_whole = usize::from(*size).checked_add(2) == Some(option.len()) && usize::from(*length) == text.len();
-    let usual = [header::CODE, header::DECISION_ID, header::REPLAY];
-    let name = usual.into_iter().find(|usual| quota::is_same(usual.as_bytes(), name)).filter(|_| is_whole)?;
-    Some((name, std::str::from_utf8(text).ok()?))
+    const CODE: usize = header::CODE.len();
+    const DECISION_ID: usize = header::DECISION_ID.len();
+    const REPLAY: usize = header::REPLAY.len();
+    let usual = match name.len() {
+        CODE => header::CODE,
+        DECISION_ID => header::DECISION_ID,
+        REPLAY => header::REPLAY,
+        _ => return None,
+    };
+    let is_usual = is_whole && quota::is_same(usual.as_bytes(), name);
+    std::str::from_utf8(text).ok().filter(|_| is_usual).map(|text| (usual, text))
 }
 
 fn lower(name: &str) -> Cow<'_, str> {

@@ -24,28 +24,24 @@ pub fn decode_pairs(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     if bytes.is_empty() {
         return Some(Vec::new());
     }
-    let (count, rest) = number(bytes)?;
-    let (mut sizes, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
+    let (count, rest) = bytes.split_first_chunk::<4>()?;
+    let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+    let (sizes, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
     // No more than there are bytes.
     let mut pairs = Vec::with_capacity(count);
-    while !sizes.is_empty() {
-        let (name_size, after) = number(sizes)?;
-        let (value_size, after) = number(after)?;
-        sizes = after;
-        let (name, after) = terminated(texts, name_size)?;
-        let (value, after) = terminated(after, value_size)?;
+    for sizes in sizes.as_chunks::<8>().0 {
+        let [name, value] = *sizes.as_chunks::<4>().0 else { return None };
+        let (name, after) = terminated(texts, name)?;
+        let (value, after) = terminated(after, value)?;
         texts = after;
         pairs.push((name, value));
     }
     Some(pairs)
 }
 
-fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (number, rest) = bytes.split_first_chunk::<4>()?;
-    Some((usize::try_from(u32::from_le_bytes(*number)).ok()?, rest))
-}
-
-fn terminated(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
-    let (text, rest) = bytes.split_at_checked(size)?;
-    rest.split_first().map(|(_, rest)| (text, rest))
+/// A text of this size, and what follows the zero byte behind it.
+#[inline]
+fn terminated(bytes: &[u8], size: [u8; 4]) -> Option<(&[u8], &[u8])> {
+    let size = usize::try_from(u32::from_le_bytes(size)).ok()?;
+    Some((bytes.get(..size)?, bytes.get(size.checked_add(1)?..)?))
 }

@@ -7,9 +7,23 @@ use quota::AmountMinor;
 use sluice_rules::{Action, Request};
 
 use super::Attempt;
-use super::sizes::{begin, delimited, wide};
+use super::sizes::{begin, delimited, entry, wide};
 use crate::follow_up::Kind;
 use crate::outcome::Reason;
+
+/// What comes before the value of an entry.
+#[derive(Clone, Copy)]
+struct Entry(&'static [u8]);
+
+/// The bytes of the key and the size of a value.
+const VALUE_KEYS: usize = 2;
+
+/// A constant name of the contract.
+macro_rules! entry {
+    ($name:ident) => {
+        Entry(const { &entry::<{ extension::$name.len() + 6 }, VALUE_KEYS>(key(10), extension::$name, [key(2), 0]) })
+    };
+}
 
 /// The check before the gateway is called: a charge and a refund are counted now; a capture, a void and a check are only tried.
 /// The rule limits how many repetitions of a charge are admitted.
@@ -18,10 +32,10 @@ pub fn check(action: Action, replays_max: Option<u8>, attempt: &Attempt) -> Vec<
     let (word, how) = match action {
         Action::Consume => (extension::ACTION_CONSUME, None),
         Action::Hold => (extension::ACTION_HOLD, None),
-        Action::Settle => (extension::ACTION_SETTLE, Some((extension::DRY, extension::DRY_SILENT))),
-        Action::Refund => (extension::ACTION_REFUND, Some((extension::STAGE, extension::STAGE_RESERVE))),
-        Action::Void => (extension::ACTION_VOID_ORDER, Some((extension::DRY, extension::DRY_SILENT))),
-        Action::Check => (extension::ACTION_CONSUME, Some((extension::DRY, extension::DRY_JOURNAL))),
+        Action::Settle => (extension::ACTION_SETTLE, Some((entry!(DRY), extension::DRY_SILENT))),
+        Action::Refund => (extension::ACTION_REFUND, Some((entry!(STAGE), extension::STAGE_RESERVE))),
+        Action::Void => (extension::ACTION_VOID_ORDER, Some((entry!(DRY), extension::DRY_SILENT))),
+        Action::Check => (extension::ACTION_CONSUME, Some((entry!(DRY), extension::DRY_JOURNAL))),
     };
     let mut message = Message::new(attempt, word);
     if let Some((name, value)) = how {
@@ -29,7 +43,7 @@ pub fn check(action: Action, replays_max: Option<u8>, attempt: &Attempt) -> Vec<
     }
     message.details(attempt, attempt.request.amount);
     if let Some(max) = replays_max {
-        message.put_number(extension::REPLAYS_MAX, u64::from(max));
+        message.put_number(entry!(REPLAYS_MAX), u64::from(max));
     }
     message.finish()
 }
@@ -37,11 +51,9 @@ pub fn check(action: Action, replays_max: Option<u8>, attempt: &Attempt) -> Vec<
 /// An attempt's id as the contract writes it: 32 hexadecimal digits.
 #[must_use]
 pub fn attempt_id(id: u128) -> String {
-    let mut digits = [0; 32];
-    for (digits, part) in digits.as_chunks_mut::<8>().0.iter_mut().zip(id.to_be_bytes().as_chunks::<4>().0) {
-        *digits = hexadecimal(u32::from_be_bytes(*part));
-    }
-    std::str::from_utf8(&digits).unwrap_or_default().to_owned()
+    let part = |shift: u32| u32::try_from(id.wrapping_shr(shift) & u128::from(u32::MAX)).unwrap_or_default();
+    let digits = [96, 64, 32, 0].map(|shift| hexadecimal(part(shift)));
+    std::str::from_utf8(digits.as_flattened()).unwrap_or_default().to_owned()
 }
 
 /// The eight hexadecimal digits of a number, all at once: one half byte in each byte.
@@ -76,8 +88,8 @@ pub fn unknown(action: Action, attempt: &Attempt, reason: &str) -> Vec<u8> {
         Action::Void => extension::ACTION_VOID_ORDER,
     };
     let mut message = Message::new(attempt, Kind::Unknown.as_str());
-    message.put(extension::OUTCOME_OF, of);
-    message.put(extension::REASON, reason);
+    message.put(entry!(OUTCOME_OF), of);
+    message.put(entry!(REASON), reason);
     message.details(attempt, attempt.request.amount);
     message.finish()
 }
@@ -92,7 +104,7 @@ pub fn made(attempt: &Attempt) -> Vec<u8> {
 #[must_use]
 pub fn void(attempt: &Attempt, reason: Reason) -> Vec<u8> {
     let mut message = Message::new(attempt, Kind::Void.as_str());
-    message.put(extension::REASON, reason.as_str());
+    message.put(entry!(REASON), reason.as_str());
     message.finish()
 }
 
@@ -110,55 +122,62 @@ impl Message {
         // The length is known at the end.
         bytes.extend_from_slice(&[key(1), 0, 0]);
         let mut message = Self(bytes);
-        message.put(extension::ACTION, action);
-        message.put(extension::ATTEMPT, id);
-        message.put(extension::MERCHANT, request.merchant.as_str());
-        message.put(extension::CURRENCY, request.currency.code());
-        message.put(extension::MODE, mode.as_str());
-        message.put_some(extension::ORDER_NO, request.order_no.as_ref().map(quota::OrderNo::as_str));
-        message.put_some(extension::TRACEPARENT, traceparent.as_deref());
+        message.put(entry!(ACTION), action);
+        message.put(entry!(ATTEMPT), id);
+        message.put(entry!(MERCHANT), request.merchant.as_str());
+        message.put(entry!(CURRENCY), request.currency.code());
+        message.put(entry!(MODE), mode.as_str());
+        message.put_some(entry!(ORDER_NO), request.order_no.as_ref().map(quota::OrderNo::as_str));
+        message.put_some(entry!(TRACEPARENT), traceparent.as_deref());
         message
     }
 
     fn details(&mut self, attempt: &Attempt, amount: Option<AmountMinor>) {
         let Request { payment_no, channel, operation_no, is_final, .. } = &attempt.request;
         if let Some(amount) = amount {
-            self.put_number(extension::AMOUNT_MINOR, amount.get());
+            self.put_number(entry!(AMOUNT_MINOR), amount.get());
         }
-        self.put_some(extension::PAYMENT_NO, payment_no.as_ref().map(quota::PaymentNo::as_str));
-        self.put_some(extension::CHANNEL, channel.as_ref().map(quota::Channel::as_str));
-        self.put_some(extension::OPERATION_NO, operation_no.as_ref().map(quota::OperationNo::as_str));
-        self.put_some(extension::FINAL, (!is_final).then_some(extension::FINAL_NOT));
+        self.put_some(entry!(PAYMENT_NO), payment_no.as_ref().map(quota::PaymentNo::as_str));
+        self.put_some(entry!(CHANNEL), channel.as_ref().map(quota::Channel::as_str));
+        self.put_some(entry!(OPERATION_NO), operation_no.as_ref().map(quota::OperationNo::as_str));
+        self.put_some(entry!(FINAL), (!is_final).then_some(extension::FINAL_NOT));
     }
 
-    fn put_some(&mut self, name: &str, value: Option<&str>) {
+    fn put_some(&mut self, name: Entry, value: Option<&str>) {
         if let Some(value) = value {
             self.put(name, value);
         }
     }
 
-    fn put_number(&mut self, name: &str, value: u64) {
+    fn put_number(&mut self, name: Entry, value: u64) {
         self.put(name, decimal(value, &mut [0; 20]));
     }
 
     /// One entry of the map.
-    fn put(&mut self, name: &str, value: &str) {
+    fn put(&mut self, entry: Entry, value: impl AsRef<[u8]>) {
+        self.put_bytes(entry, value.as_ref());
+    }
+
+    fn put_bytes(&mut self, Entry(entry): Entry, value: &[u8]) {
         let Self(bytes) = self;
-        let size = delimited(name.len()).saturating_add(delimited(value.len()));
+        let (size, start) = (entry.len().saturating_sub(2).saturating_add(value.len()), bytes.len());
         // Nearly all lengths fit into one byte.
-        match (u8::try_from(size), u8::try_from(name.len()), u8::try_from(value.len())) {
-            (Ok(size @ 0..=0x7f), Ok(name_length), Ok(length)) => {
-                bytes.extend_from_slice(&[key(10), size, key(1), name_length]);
-                bytes.extend_from_slice(name.as_bytes());
-                bytes.extend_from_slice(&[key(2), length]);
-                bytes.extend_from_slice(value.as_bytes());
+        match (u8::try_from(size), u8::try_from(value.len())) {
+            (Ok(size @ 0..=0x7f), Ok(length)) => {
+                bytes.extend_from_slice(entry);
+                if let Some([_, own, .., last]) = bytes.get_mut(start..) {
+                    (*own, *last) = (size, length);
+                }
             }
-            (_, _, _) => {
-                begin(bytes, key(10), size);
-                text(bytes, key(1), name);
-                text(bytes, key(2), value);
+            (_, _) => {
+                let name = entry.get(4..entry.len().saturating_sub(VALUE_KEYS)).unwrap_or_default();
+                begin(bytes, key(10), delimited(name.len()).saturating_add(delimited(value.len())));
+                begin(bytes, key(1), name.len());
+                bytes.extend_from_slice(name);
+                begin(bytes, key(2), value.len());
             }
         }
+        bytes.extend_from_slice(value);
     }
 
     fn finish(self) -> Vec<u8> {
@@ -181,7 +200,7 @@ impl Message {
 }
 
 /// The decimal digits of a number.
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &str {
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut start = digits.len();
     for digit in digits.iter_mut().rev() {
         *digit = b'0'.wrapping_add(u8::try_from(number % 10).unwrap_or_default());
@@ -191,15 +210,10 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &str {
             break;
         }
     }
-    digits.get(start..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default()
+    digits.get(start..).unwrap_or_default()
 }
 
 /// The key of a field whose value has a length, for field numbers below 16.
 const fn key(number: u8) -> u8 {
     number.wrapping_shl(3) | 2
-}
-
-fn text(bytes: &mut Vec<u8>, key: u8, text: &str) {
-    begin(bytes, key, text.len());
-    bytes.extend_from_slice(text.as_bytes());
 }

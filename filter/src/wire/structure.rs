@@ -2,20 +2,6 @@
 
 use super::sizes::{begin, delimited};
 
-/// A member's value.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Member<'a> {
-    Text(&'a str),
-    Number(f64),
-    True,
-}
-
-/// A number. Every amount is exact, and so is every time that a stream can take.
-#[must_use]
-pub fn number(value: u64) -> Member<'static> {
-    Member::Number(value as f64)
-}
-
 /// The members of the filter are some 300 bytes: room for most, so that the buffer does not grow.
 const BYTES: usize = 448;
 
@@ -25,53 +11,112 @@ const SECOND: u8 = 2 << 3 | 2;
 const STRING: u8 = 3 << 3 | 2;
 const SCHEMA: u8 = 4 << 3 | 2;
 
-/// Encodes the members that are set, and appends those of another encoded object.
-#[must_use]
-pub fn structure(members: &[(&str, Option<Member<'_>>)], others: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(others.len().saturating_add(BYTES));
-    for (name, value) in members {
-        if let Some(value) = value {
-            member(&mut bytes, name, *value);
-        }
+/// The name of a member: what comes before the text of an entry of `Struct.fields` whose value is one.
+#[derive(Clone, Copy, Debug)]
+pub struct Name(&'static [u8]);
+
+impl Name {
+    /// `entry` is of [`name!`].
+    #[must_use]
+    pub const fn new(entry: &'static [u8]) -> Self {
+        Self(entry)
     }
-    bytes.extend_from_slice(others);
-    bytes
 }
 
-/// One entry of `Struct.fields`: its key, and its value as a `Value`. Nearly all lengths fit into one byte.
-fn member(bytes: &mut Vec<u8>, name: &str, value: Member<'_>) {
-    let size = match value {
-        Member::Text(text) => delimited(text.len()),
-        Member::Number(_) => 9,
-        Member::True => 2,
+/// A constant name of a member.
+macro_rules! name {
+    ($name:literal) => {
+        $crate::wire::structure::Name::new(const { &$crate::wire::structure::entry::<{ $name.len() + 8 }>($name) })
     };
-    let entry = delimited(name.len()).saturating_add(delimited(size));
-    match (u8::try_from(entry), u8::try_from(name.len())) {
-        (Ok(entry @ 0..=0x7f), Ok(length)) => bytes.extend_from_slice(&[FIRST, entry, FIRST, length]),
-        (Ok(_) | Err(_), _) => {
-            begin(bytes, FIRST, entry);
-            begin(bytes, FIRST, name.len());
+}
+pub(crate) use name;
+
+pub(crate) const fn entry<const N: usize>(name: &str) -> [u8; N] {
+    super::sizes::entry::<N, TEXT_KEYS>(FIRST, name, [SECOND, 0, STRING, 0])
+}
+
+/// The bytes of the keys and sizes of a text.
+const TEXT_KEYS: usize = 4;
+
+/// An object while it is encoded.
+#[derive(Debug)]
+pub struct Structure(Vec<u8>);
+
+impl Structure {
+    /// One without members; `others` bytes are to come by [`Structure::finish`].
+    #[must_use]
+    pub fn new(others: usize) -> Self {
+        Self(Vec::with_capacity(others.saturating_add(BYTES)))
+    }
+
+    /// Appends a text, if there is one.
+    #[inline]
+    pub fn text(&mut self, name: Name, value: Option<&str>) {
+        if let Some(value) = value {
+            text(&mut self.0, name, value);
         }
     }
-    bytes.extend_from_slice(name.as_bytes());
-    match value {
-        Member::Text(text) => {
-            match (u8::try_from(size), u8::try_from(text.len())) {
-                (Ok(size @ 0..=0x7f), Ok(length)) => bytes.extend_from_slice(&[SECOND, size, STRING, length]),
-                (Ok(_) | Err(_), _) => {
-                    begin(bytes, SECOND, size);
-                    begin(bytes, STRING, text.len());
-                }
+
+    /// Appends a number, if there is one. Every amount is exact, and so is every time that a stream can take.
+    #[inline]
+    pub fn number(&mut self, name: Name, value: Option<u64>) {
+        if let Some(value) = value {
+            let [a, b, c, d, e, f, g, h] = (value as f64).to_le_bytes();
+            // number_value, 64 bits.
+            fixed(&mut self.0, name, &[SECOND, 9, 0x11, a, b, c, d, e, f, g, h]);
+        }
+    }
+
+    /// Appends `true`, or nothing.
+    #[inline]
+    pub fn flag(&mut self, name: Name, value: bool) {
+        if value {
+            // bool_value.
+            fixed(&mut self.0, name, &[SECOND, 2, 0x20, 1]);
+        }
+    }
+
+    /// Appends the members of another encoded object.
+    #[must_use]
+    pub fn finish(self, others: &[u8]) -> Vec<u8> {
+        let Self(mut bytes) = self;
+        bytes.extend_from_slice(others);
+        bytes
+    }
+}
+
+/// An entry of `Struct.fields` whose value is a text.
+fn text(bytes: &mut Vec<u8>, Name(entry): Name, text: &str) {
+    let (size, start) = (entry.len().saturating_sub(2).saturating_add(text.len()), bytes.len());
+    match (u8::try_from(size), u8::try_from(text.len())) {
+        (Ok(size @ 0..=0x7f), Ok(length)) => {
+            bytes.extend_from_slice(entry);
+            if let Some([_, own, .., value, _, text]) = bytes.get_mut(start..) {
+                (*own, *value, *text) = (size, length.wrapping_add(2), length);
             }
-            bytes.extend_from_slice(text.as_bytes());
         }
-        // number_value, 64 bits; bool_value.
-        Member::Number(number) => {
-            let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
-            bytes.extend_from_slice(&[SECOND, 9, 0x11, a, b, c, d, e, f, g, h]);
+        (_, _) => {
+            let name = entry.get(4..entry.len().saturating_sub(TEXT_KEYS)).unwrap_or_default();
+            let size = delimited(text.len());
+            begin(bytes, FIRST, delimited(name.len()).saturating_add(delimited(size)));
+            begin(bytes, FIRST, name.len());
+            bytes.extend_from_slice(name);
+            begin(bytes, SECOND, size);
+            begin(bytes, STRING, text.len());
         }
-        Member::True => bytes.extend_from_slice(&[SECOND, 2, 0x20, 1]),
     }
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+/// An entry of `Struct.fields` whose value is short.
+fn fixed(bytes: &mut Vec<u8>, Name(entry): Name, value: &[u8]) {
+    let (named, start) = (entry.len().saturating_sub(TEXT_KEYS), bytes.len());
+    bytes.extend_from_slice(entry.get(..named).unwrap_or_default());
+    let size = named.saturating_sub(2).saturating_add(value.len());
+    if let Some([_, own, ..]) = bytes.get_mut(start..) {
+        *own = u8::try_from(size).unwrap_or_default();
+    }
+    bytes.extend_from_slice(value);
 }
 
 /// Envoy's `DeclarePropertyArguments`: the name, read-only, a message, and its type.
@@ -129,15 +174,16 @@ mod tests {
     #[test]
     fn members_are_written_in_order_and_what_is_not_known_is_left_out() {
         let long = "x".repeat(300);
-        let own = [
-            ("a", Some(Member::Text(&long))),
-            ("b", None),
-            ("c", Some(number((1 << 53) - 1))),
-            ("d", Some(Member::True)),
-        ];
-        let others = structure(&[("e", Some(Member::Text("")))], &[]);
-        let read = members(&structure(&own, &others));
-        let expected = [("a", long.as_str()), ("c", "9007199254740991"), ("d", "true"), ("e", "")];
+        let mut others = Structure::new(0);
+        others.text(name!("f"), Some(""));
+        let mut own = Structure::new(0);
+        own.text(name!("a"), Some(&long));
+        own.text(name!("b"), None);
+        own.number(name!("c"), Some((1 << 53) - 1));
+        own.flag(name!("d"), true);
+        own.flag(name!("e"), false);
+        let read = members(&own.finish(&others.finish(&[])));
+        let expected = [("a", long.as_str()), ("c", "9007199254740991"), ("d", "true"), ("f", "")];
         assert_eq!(read, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
     }
 }

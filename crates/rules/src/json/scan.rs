@@ -12,70 +12,37 @@ const CHILDREN_MAX: usize = 64;
 
 /// The values of the wanted members by slot, or `None` for a body that is not usual.
 pub(super) fn read<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Scalar<'a>>>> {
-    if !is_ascii(body) {
-        std::str::from_utf8(body).ok()?;
-    }
-    let mut scan = Scan { body, rest: body, values: vec![None; slots] };
-    scan.blanks();
-    scan.expect(b'{')?;
-    scan.object(root)?;
-    scan.blanks();
-    scan.rest.is_empty().then_some(scan.values)
+    let text = std::str::from_utf8(body).ok()?;
+    let mut scan = Scan { text, values: vec![None; slots] };
+    let end = scan.object(root, expect(body, 0, b'{')?)?;
+    (blanks(body, end) == body.len()).then_some(scan.values)
 }
 
+/// The body, and what was found. A place in it is handed from one function to the next, each of which returns the place behind what it
+/// has read.
 struct Scan<'a> {
-    body: &'a [u8],
-    rest: &'a [u8],
+    text: &'a str,
     values: Vec<Option<Scalar<'a>>>,
 }
 
 impl<'a> Scan<'a> {
-    fn blanks(&mut self) {
-        while let [b' ' | b'\n' | b'\t' | b'\r', rest @ ..] = self.rest {
-            self.rest = rest;
-        }
-    }
-
-    fn next(&mut self) -> Option<u8> {
-        let (byte, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(*byte)
-    }
-
-    fn expect(&mut self, byte: u8) -> Option<()> {
-        (self.next()? == byte).then_some(())
-    }
-
-    fn takes(&mut self, byte: u8) -> bool {
-        match self.rest.split_first() {
-            Some((first, rest)) if *first == byte => {
-                self.rest = rest;
-                true
-            }
-            Some(_) | None => false,
-        }
-    }
-
-    /// The bytes from where this much was left.
-    fn since(&self, left: usize) -> Option<&'a [u8]> {
-        let end = self.body.len();
-        self.body.get(end.checked_sub(left)?..end.checked_sub(self.rest.len())?)
-    }
-
     /// The members of an object, after its brace.
-    fn object(&mut self, node: &Node) -> Option<()> {
+    fn object(&mut self, node: &Node, at: usize) -> Option<usize> {
         if node.children.len() > CHILDREN_MAX {
             return None;
         }
+        let bytes = self.text.as_bytes();
         let mut seen = 0_u64;
-        self.blanks();
-        if self.takes(b'}') {
-            return Some(());
+        let mut at = blanks(bytes, at);
+        if *bytes.get(at)? == b'}' {
+            return at.checked_add(1);
         }
         loop {
-            let key = self.key()?;
-            match node.key(key) {
-                Key::Other => self.skip(0)?,
+            let start = expect(bytes, at, b'"')?;
+            let end = plain(bytes, start)?;
+            let value = blanks(bytes, expect(bytes, one(bytes, end, b'"')?, b':')?);
+            at = match node.key(bytes.get(start..end)?) {
+                Key::Other => skip(bytes, value, 0)?,
                 Key::Folded(_) => return None,
                 Key::Child(at) => {
                     let bit = 1_u64.checked_shl(u32::try_from(at).ok()?)?;
@@ -83,221 +50,208 @@ impl<'a> Scan<'a> {
                         return None;
                     }
                     seen |= bit;
-                    self.value(&node.children.get(at)?.node)?;
+                    self.value(&node.children.get(at)?.node, value)?
                 }
-            }
-            if !self.has_more(b'}')? {
-                return Some(());
+            };
+            at = blanks(bytes, at);
+            match *bytes.get(at)? {
+                b',' => at = at.checked_add(1)?,
+                b'}' => return at.checked_add(1),
+                _ => return None,
             }
         }
     }
 
-    /// A member's key, and what comes before its value.
-    fn key(&mut self) -> Option<&'a [u8]> {
-        self.expect(b'"')?;
-        let left = self.rest.len();
-        if !self.string()? {
-            return None;
-        }
-        let key = self.since(left)?;
-        self.blanks();
-        self.expect(b':')?;
-        self.blanks();
-        key.strip_suffix(b"\"")
-    }
-
-    /// Whether another member follows.
-    fn has_more(&mut self, end: u8) -> Option<bool> {
-        self.blanks();
-        match self.next()? {
-            b',' => {
-                self.blanks();
-                Some(true)
-            }
-            byte if byte == end => Some(false),
-            _ => None,
-        }
-    }
-
-    fn value(&mut self, node: &Node) -> Option<()> {
+    fn value(&mut self, node: &Node, at: usize) -> Option<usize> {
         match &node.leaf {
-            None => {
-                self.expect(b'{')?;
-                self.object(node)
-            }
+            None => self.object(node, one(self.text.as_bytes(), at, b'{')?),
             Some(Leaf::Refused(_)) => None,
             Some(Leaf::Read(slot)) => {
-                let scalar = self.scalar()?;
+                let (scalar, end) = scalar(self.text, at)?;
                 *self.values.get_mut(*slot)? = Some(scalar);
-                Some(())
+                Some(end)
             }
         }
     }
+}
 
-    fn scalar(&mut self) -> Option<Scalar<'a>> {
-        let left = self.rest.len();
-        match self.rest.first()? {
-            b'"' => {
-                self.next()?;
-                let is_plain = self.string()?;
-                let quoted = self.since(left)?;
-                let text = if is_plain {
-                    Cow::Borrowed(text(quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")?)?)
-                } else {
-                    Cow::Owned(serde_json::from_slice(quoted).ok()?)
-                };
-                Some(Scalar::Text(text))
-            }
-            b'-' | b'0'..=b'9' => {
-                self.number()?;
-                self.since(left).and_then(text).map(Scalar::Number)
-            }
-            b't' => self.literal(b"true").map(|()| Scalar::Bool("true")),
-            b'f' => self.literal(b"false").map(|()| Scalar::Bool("false")),
-            b'n' => self.literal(b"null").map(|()| Scalar::Null),
-            _ => None,
+fn scalar(text: &str, at: usize) -> Option<(Scalar<'_>, usize)> {
+    let bytes = text.as_bytes();
+    Some(match *bytes.get(at)? {
+        b'"' => {
+            let start = at.checked_add(1)?;
+            let (end, is_plain) = string(bytes, start)?;
+            let text = if is_plain {
+                Cow::Borrowed(text.get(start..end.checked_sub(1)?)?)
+            } else {
+                Cow::Owned(serde_json::from_str(text.get(at..end)?).ok()?)
+            };
+            (Scalar::Text(text), end)
         }
-    }
-
-    /// Skips a value.
-    fn skip(&mut self, depth: u8) -> Option<()> {
-        match self.rest.first()? {
-            b'"' => {
-                self.next()?;
-                self.string().map(drop)
-            }
-            b'-' | b'0'..=b'9' => self.number(),
-            b't' => self.literal(b"true"),
-            b'f' => self.literal(b"false"),
-            b'n' => self.literal(b"null"),
-            b'{' | b'[' if depth < DEPTH_MAX => self.nested(depth.saturating_add(1)),
-            _ => None,
+        b'-' | b'0'..=b'9' => {
+            let end = number(bytes, at)?;
+            (Scalar::Number(text.get(at..end)?), end)
         }
-    }
+        b't' => (Scalar::Bool("true"), literal(bytes, at, b"true")?),
+        b'f' => (Scalar::Bool("false"), literal(bytes, at, b"false")?),
+        b'n' => (Scalar::Null, literal(bytes, at, b"null")?),
+        _ => return None,
+    })
+}
 
-    fn nested(&mut self, depth: u8) -> Option<()> {
-        let is_object = self.next()? == b'{';
-        let end = if is_object { b'}' } else { b']' };
-        self.blanks();
-        if self.takes(end) {
-            return Some(());
+/// Skips a value.
+fn skip(bytes: &[u8], at: usize, depth: u8) -> Option<usize> {
+    match *bytes.get(at)? {
+        b'"' => string(bytes, at.checked_add(1)?).map(|(end, _)| end),
+        b'-' | b'0'..=b'9' => number(bytes, at),
+        b't' => literal(bytes, at, b"true"),
+        b'f' => literal(bytes, at, b"false"),
+        b'n' => literal(bytes, at, b"null"),
+        b'{' if depth < DEPTH_MAX => nested(bytes, at.checked_add(1)?, depth.saturating_add(1), b'}'),
+        b'[' if depth < DEPTH_MAX => nested(bytes, at.checked_add(1)?, depth.saturating_add(1), b']'),
+        _ => None,
+    }
+}
+
+/// Skips an object or an array, after its brace or bracket.
+fn nested(bytes: &[u8], at: usize, depth: u8, end: u8) -> Option<usize> {
+    let mut at = blanks(bytes, at);
+    if *bytes.get(at)? == end {
+        return at.checked_add(1);
+    }
+    loop {
+        if end == b'}' {
+            let (key, _) = string(bytes, expect(bytes, at, b'"')?)?;
+            at = expect(bytes, key, b':')?;
         }
-        loop {
-            if is_object {
-                self.key_of_any()?;
-            }
-            self.skip(depth)?;
-            if !self.has_more(end)? {
-                return Some(());
-            }
-        }
-    }
-
-    fn key_of_any(&mut self) -> Option<()> {
-        self.expect(b'"')?;
-        self.string()?;
-        self.blanks();
-        self.expect(b':')?;
-        self.blanks();
-        Some(())
-    }
-
-    fn literal(&mut self, text: &[u8]) -> Option<()> {
-        self.rest = self.rest.strip_prefix(text)?;
-        Some(())
-    }
-
-    /// A number, as RFC 8259 writes it.
-    fn number(&mut self) -> Option<()> {
-        self.takes(b'-');
-        match self.next()? {
-            b'0' => {}
-            b'1'..=b'9' => self.digits(),
+        at = blanks(bytes, skip(bytes, blanks(bytes, at), depth)?);
+        match *bytes.get(at)? {
+            b',' => at = at.checked_add(1)?,
+            byte if byte == end => return at.checked_add(1),
             _ => return None,
         }
-        if self.takes(b'.') {
-            self.digit()?;
-        }
-        if self.takes(b'e') || self.takes(b'E') {
-            if !self.takes(b'+') {
-                self.takes(b'-');
-            }
-            self.digit()?;
-        }
-        Some(())
-    }
-
-    /// One digit or more.
-    fn digit(&mut self) -> Option<()> {
-        let is_digit = self.next()?.is_ascii_digit();
-        self.digits();
-        is_digit.then_some(())
-    }
-
-    fn digits(&mut self) {
-        while let [b'0'..=b'9', rest @ ..] = self.rest {
-            self.rest = rest;
-        }
-    }
-
-    /// The rest of a string, with the quote that ends it. Whether it has no escape.
-    fn string(&mut self) -> Option<bool> {
-        let mut is_plain = true;
-        loop {
-            while let Some((chunk, rest)) = self.rest.split_first_chunk::<8>() {
-                let plain = plain_bytes(u64::from_le_bytes(*chunk));
-                if plain < 8 {
-                    self.rest = self.rest.get(plain..)?;
-                    break;
-                }
-                self.rest = rest;
-            }
-            match self.next()? {
-                b'"' => return Some(is_plain),
-                b'\\' => {
-                    is_plain = false;
-                    self.escape()?;
-                }
-                0..=0x1f => return None,
-                _ => {}
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Option<()> {
-        match self.next()? {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
-            b'u' => {
-                let (digits, rest) = self.rest.split_first_chunk::<4>()?;
-                self.rest = rest;
-                digits.iter().all(u8::is_ascii_hexdigit).then_some(())
-            }
-            _ => None,
-        }
     }
 }
 
-/// A part of the body as text. Its ends are ASCII characters.
-fn text(bytes: &[u8]) -> Option<&str> {
-    std::str::from_utf8(bytes).ok()
+/// The place of the next byte that is not blank.
+#[inline]
+fn blanks(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at).copied().is_some_and(is_blank) {
+        at = at.wrapping_add(1);
+    }
+    at
 }
 
-/// Eight bytes at a time: a body is longer than what the library's search is made for.
-fn is_ascii(bytes: &[u8]) -> bool {
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    let all = chunks.iter().fold(0, |all, chunk| all | u64::from_le_bytes(*chunk));
-    all & (u64::from_ne_bytes([1; 8]) << 7) == 0 && rest.is_ascii()
+/// After blanks and this byte.
+#[inline]
+fn expect(bytes: &[u8], at: usize, byte: u8) -> Option<usize> {
+    one(bytes, blanks(bytes, at), byte)
 }
 
-/// How many of eight bytes come before a quote, a backslash or a control character: the first byte is the lowest.
-const fn plain_bytes(bytes: u64) -> usize {
+/// After this byte.
+#[inline]
+fn one(bytes: &[u8], at: usize, byte: u8) -> Option<usize> {
+    if *bytes.get(at)? == byte { at.checked_add(1) } else { None }
+}
+
+fn literal(bytes: &[u8], at: usize, text: &[u8]) -> Option<usize> {
+    let end = at.checked_add(text.len())?;
+    (bytes.get(at..end)? == text).then_some(end)
+}
+
+/// A number, as RFC 8259 writes it.
+fn number(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut at = one(bytes, at, b'-').unwrap_or(at);
+    at = match *bytes.get(at)? {
+        b'0' => at.checked_add(1)?,
+        b'1'..=b'9' => digits(bytes, at),
+        _ => return None,
+    };
+    if let Some(decimals) = one(bytes, at, b'.') {
+        at = some_digits(bytes, decimals)?;
+    }
+    if let Some(exponent) = one(bytes, at, b'e').or_else(|| one(bytes, at, b'E')) {
+        let sign = one(bytes, exponent, b'+').or_else(|| one(bytes, exponent, b'-'));
+        at = some_digits(bytes, sign.unwrap_or(exponent))?;
+    }
+    Some(at)
+}
+
+/// One digit or more.
+fn some_digits(bytes: &[u8], at: usize) -> Option<usize> {
+    bytes.get(at)?.is_ascii_digit().then(|| digits(bytes, at))
+}
+
+fn digits(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+        at = at.wrapping_add(1);
+    }
+    at
+}
+
+/// The rest of a string, with the quote that ends it. Whether it has no escape.
+#[inline]
+fn string(bytes: &[u8], at: usize) -> Option<(usize, bool)> {
+    let end = plain(bytes, at)?;
+    match *bytes.get(end)? {
+        b'"' => Some((end.checked_add(1)?, true)),
+        b'\\' => escaped(bytes, end).map(|end| (end, false)),
+        _ => None,
+    }
+}
+
+/// The rest of a string from its first escape on.
+fn escaped(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *bytes.get(at)? {
+            b'"' => return at.checked_add(1),
+            b'\\' => at = escape(bytes, at.checked_add(1)?)?,
+            _ => return None,
+        }
+        at = plain(bytes, at)?;
+    }
+}
+
+fn escape(bytes: &[u8], at: usize) -> Option<usize> {
+    let next = at.checked_add(1)?;
+    match *bytes.get(at)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(next),
+        b'u' => {
+            let end = next.checked_add(4)?;
+            bytes.get(next..end)?.iter().all(u8::is_ascii_hexdigit).then_some(end)
+        }
+        _ => None,
+    }
+}
+
+/// The place of the next quote, backslash or control character.
+#[inline]
+fn plain(bytes: &[u8], mut at: usize) -> Option<usize> {
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let special = specials(u64::from_le_bytes(*chunk));
+        if special != 0 {
+            return at.checked_add((special.trailing_zeros() / 8) as usize);
+        }
+        at = at.wrapping_add(8);
+    }
+    while !matches!(bytes.get(at)?, b'"' | b'\\' | 0..=0x1f) {
+        at = at.wrapping_add(1);
+    }
+    Some(at)
+}
+
+/// Nearly every byte needs the first comparison only.
+const fn is_blank(byte: u8) -> bool {
+    byte <= b' ' && matches!(byte, b' ' | b'\n' | b'\t' | b'\r')
+}
+
+/// Of eight bytes, the first of which is the lowest: the highest bit of the first quote, backslash or control character is the
+/// lowest one that is set.
+const fn specials(bytes: u64) -> u64 {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    /// The highest bit of each byte that is zero; bytes above a zero byte may be wrong.
-    const fn zeros(bytes: u64) -> u64 {
-        bytes.wrapping_sub(ONES) & !bytes
-    }
-    let quotes = zeros(bytes ^ (ONES * b'"' as u64));
-    let backslashes = zeros(bytes ^ (ONES * b'\\' as u64));
-    let controls = bytes.wrapping_sub(ONES * 0x20) & !bytes;
-    (((quotes | backslashes | controls) & (ONES << 7)).trailing_zeros() / 8) as usize
+    // A byte that is zero borrows, which sets its highest bit; those above it may be wrong.
+    let quotes = (bytes ^ (ONES * b'"' as u64)).wrapping_sub(ONES);
+    let backslashes = (bytes ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
+    let controls = bytes.wrapping_sub(ONES * 0x20);
+    (quotes | backslashes | controls) & !bytes & (ONES << 7)
 }

@@ -109,6 +109,71 @@ proptest! {
     }
 }
 
+/// Keys of pointers and of bodies: some begin alike, some fold onto others, some are places of an array.
+const KEYS: [&str; 16] = [
+    "amount",
+    "amount_minor",
+    "Amount",
+    "currency",
+    "customer",
+    "order_no",
+    "orderNo",
+    "merchant",
+    "merchant_id",
+    "merchant\u{e9}",
+    "id",
+    "x",
+    "0",
+    "1",
+    "a longer key of many bytes",
+    "$",
+];
+
+fn pointer() -> impl Strategy<Value = String> {
+    let keys = proptest::collection::vec(proptest::sample::select(KEYS.as_slice()), 1..3);
+    keys.prop_map(|keys| keys.iter().map(|key| format!("/{key}")).collect())
+}
+
+fn object(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    let members = proptest::collection::vec((proptest::sample::select(KEYS.as_slice()), value), 0..5);
+    members.prop_map(|members| {
+        let members: Vec<String> = members.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
+        format!("{{{}}}", members.join(","))
+    })
+}
+
+/// Any value: scalars, objects and arrays in each other.
+fn value() -> impl Strategy<Value = String> {
+    let scalars = ["1", "-0.5e3", "10.50", "\"USD\"", "\"\"", "\"a\\tb\"", "\"\u{e9}\"", "null", "true", "false"];
+    proptest::sample::select(scalars.to_vec()).prop_map(str::to_owned).prop_recursive(3, 12, 4, |inner| {
+        let list = proptest::collection::vec(inner.clone(), 0..3).prop_map(|list| format!("[{}]", list.join(", ")));
+        prop_oneof![3 => object(inner), 1 => list]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4000) })]
+
+    /// The same for every rule: whatever it reads, and whatever it refuses.
+    #[test]
+    fn a_body_is_read_alike_whatever_the_rule_reads(
+        pointers in proptest::collection::vec(pointer(), 1..6), refused in proptest::collection::vec(pointer(), 0..3),
+        keys in proptest::collection::vec(proptest::sample::select(KEYS.as_slice()), 0..3), body in object(value()),
+    ) {
+        let mut wanted = Wanted::default();
+        // A pointer inside another one is no rule's.
+        let read = pointers.iter().filter(|pointer| wanted.add(pointer, 8).is_ok()).count();
+        prop_assert!(read > 0);
+        let _ = refused.iter().filter(|pointer| wanted.refuse(pointer, 8, "refused".to_owned()).is_ok()).count();
+        keys.iter().for_each(|key| wanted.refuse_key(Name::new(key), || "elsewhere".to_owned()));
+        let any = wanted.read_any(body.as_bytes());
+        if let Some(values) = scan(&wanted, body.as_bytes()) {
+            prop_assert_eq!(&any, &Ok(values), "{:?} {}", pointers, body);
+        }
+        prop_assert_eq!(wanted.read(body.as_bytes()), any, "{:?} {}", pointers, body);
+    }
+}
+
 #[test]
 fn usual_bodies_need_no_other_reader() {
     let wanted = wanted();

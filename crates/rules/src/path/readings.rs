@@ -49,10 +49,11 @@ impl<'a> Readings<'a> {
     /// The readings of a path with which no gateway does anything but split it: without allocations but the list of segments.
     /// `None` for any other path.
     pub(super) fn usual(target: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(target).ok()?;
         let (mut plain, mut start) = (Vec::with_capacity(SEGMENTS_USUAL), 1_usize);
         let mut end = |end: usize| {
-            let segment = std::str::from_utf8(target.get(start..end)?).ok()?;
-            start = end.saturating_add(1);
+            let segment = text.get(start..end)?;
+            start = end.wrapping_add(1);
             plain.push(Cow::Borrowed(segment));
             let is_special = match segment.len() {
                 0 => true,
@@ -71,7 +72,7 @@ impl<'a> Readings<'a> {
                 Some(Usual::End) => break,
                 Some(Usual::No) | None => return None,
             }
-            at = at.saturating_add(1);
+            at = at.wrapping_add(1);
         }
         end(at)?;
         if *first != b'/' {

@@ -1,7 +1,7 @@
 //! Decides by a request's head how its body is read.
 
-use super::{Head, Refusal, bad, single, singles};
-use crate::{Rule, Source};
+use super::{Head, Refusal, bad, single, singles, text};
+use crate::Rule;
 use quota::Code;
 
 /// The headers that say what a body is.
@@ -45,10 +45,15 @@ impl Rule {
         if coding.is_some_and(is_coded) {
             return Err(unsupported("the body is compressed; send it with content-encoding identity"));
         }
-        let media = media.value(head, MEDIA).map_err(|problem| unsupported(&format!("header {MEDIA} {problem}")))?;
-        let json = self.sources().any(|source| matches!(source, Source::Json { .. }));
-        let form = self.sources().any(|source| matches!(source, Source::Form { .. }));
-        match media.map_or(Media::Other, media_type) {
+        let wrong = |problem: String| unsupported(&format!("header {MEDIA} {problem}"));
+        let media = media.bytes(head, MEDIA).map_err(wrong)?;
+        let (json, form) = (self.names.json.is_read(), self.names.form.is_read());
+        let media = match media {
+            None => Media::Other,
+            Some(b"application/json") => Media::Json,
+            Some(media) => media_type(text(media).map_err(wrong)?),
+        };
+        match media {
             Media::Json if json => Ok(Body::Json),
             Media::Form if form => Ok(Body::Form),
             Media::Json | Media::Form | Media::Opaque | Media::Other => Err(unsupported(match (json, form) {
@@ -87,9 +92,6 @@ fn is_coded(coding: &str) -> bool {
 }
 
 fn media_type(value: &str) -> Media {
-    if quota::is_same(value.as_bytes(), b"application/json") {
-        return Media::Json;
-    }
     let mut parts = value.split(';');
     let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
     let utf8 = |part: &str| match part.split_once('=') {
