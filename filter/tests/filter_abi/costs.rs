@@ -288,6 +288,21 @@ fn allocations(plugin: &Arc<Plugin>, path: &str, answer: &Answer) -> u64 {
     allocation_counter::measure(run).count_total
 }
 
+/// `cargo load` reports them, and docs/performance.md has its report.
+#[test]
+fn the_documents_have_the_counts_of_a_payment_in_batches() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/performance/module.json");
+    let documented: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let cost = COSTS.iter().find(|cost| cost.name == "payments in batches").unwrap();
+    let calls = cost.calls.iter().map(|(_, calls)| calls).sum::<usize>() as f64 / cost.count as f64;
+    let calls = (calls * 100.0).round() / 100.0;
+    assert_eq!(
+        documented,
+        json!({"instructions": cost.instructions, "host_calls": calls}),
+        "docs/performance/module.json"
+    );
+}
+
 #[test]
 fn a_payment_allocates_what_is_written_here() {
     let plugin = Arc::new(Plugin::parse(configuration(&json!({})).to_string().as_bytes()).unwrap());
