@@ -39,6 +39,8 @@ pub(crate) struct HostStream {
     pub(crate) response_headers: Vec<(String, Vec<u8>)>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) body: Vec<u8>,
+    /// The last hook has paused the request; of the native host only.
+    pub(crate) paused: bool,
     pub(crate) resumed: bool,
     pub(crate) reset: bool,
     pub(crate) reply: Option<LocalReply>,
