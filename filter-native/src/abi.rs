@@ -13,8 +13,8 @@ use std::sync::{PoisonError, RwLock};
 
 use crate::client::grpc;
 use crate::stream::Then;
-use sys::{Buffer, Callbacks, HeaderBuffer, Pointer, callbacks};
 pub use sys::{Attribute, Level, Map, Metadata, run_in_batches};
+use sys::{Buffer, Callbacks, HeaderBuffer, Pointer, callbacks};
 
 /// The part of a request's body that arrived with the callback.
 const RECEIVED_BODY: u32 = 0;

@@ -35,6 +35,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Refuse),
         1 => any().prop_map(Event::Drop),
         1 => Just(Event::Panic),
+        1 => proptest::bool::ANY.prop_map(Event::EndWithin),
     ]
 }
 

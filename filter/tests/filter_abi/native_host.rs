@@ -9,6 +9,7 @@ use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Weak;
 
+use sluice_filter_native::abi::hooks;
 use sluice_filter_native::abi::sys::{self, Buffer, Callbacks, HeaderBuffer};
 
 pub(crate) use crate::answers::GrpcCall;
@@ -41,6 +42,10 @@ pub(crate) struct Host {
     pub(crate) clusters: Vec<Weak<str>>,
     /// Streams and configurations that are over.
     pub(crate) over: BTreeSet<u32>,
+    /// What the module has returned for its streams.
+    pub(crate) filters: BTreeMap<u32, *const c_void>,
+    /// A stream that is answered or reset ends within the call that does it, as in Envoy where the client has no more to send.
+    pub(crate) ends_within: bool,
     /// The next call of the module's thread panics.
     pub(crate) panics: bool,
     /// What the module did that it must not do.
@@ -111,6 +116,23 @@ fn decide(stream: Pointer, what: &str, act: impl FnOnce(&mut HostStream)) {
             host.misuse.push(format!("{what}: {of} {problem}"));
         }
     });
+    let ended = with(stream, |host, of| (host.ends_within && what != "resume").then(|| host.filters.remove(&of)));
+    if let Some(filter) = ended.flatten() {
+        let status = with(stream, |host, of| host.streams[&of].reply.as_ref().map(|reply| reply.status));
+        let status = status.and_then(|status| u16::try_from(status).ok());
+        with(stream, |host, of| host.streams.get_mut(&of).unwrap().ends(status, 0));
+        end(stream, filter);
+    }
+}
+
+/// The end of a stream, as Envoy orders it.
+pub(crate) fn end(stream: Pointer, filter: *const c_void) {
+    // SAFETY: the module has returned the filter, and gets it no more.
+    unsafe {
+        hooks::envoy_dynamic_module_on_http_filter_stream_complete(stream, filter);
+        hooks::envoy_dynamic_module_on_http_filter_destroy(filter);
+    }
+    with(stream, |host, of| host.over.insert(of));
 }
 
 impl Host {
@@ -442,7 +464,8 @@ unsafe extern "C" fn respond(
     let headers = headers.iter().map(|header| (text(header.name), text(header.value))).collect();
     let reply = LocalReply { status, headers, body: text(body) };
     decide(stream, "respond", |own| {
-        let is_grpc = |(name, value): &(String, Vec<u8>)| name == "content-type" && value.starts_with(b"application/grpc");
+        let is_grpc =
+            |(name, value): &(String, Vec<u8>)| name == "content-type" && value.starts_with(b"application/grpc");
         let mut reply = reply;
         // As Envoy does it for a module.
         if own.request_headers.iter().any(is_grpc) && !reply.headers.iter().any(|(name, _)| name == "grpc-status") {

@@ -29,7 +29,6 @@ pub(crate) struct Proxy {
     /// The module's configurations and their addresses, by their numbers here.
     configs: BTreeMap<u32, (*const c_void, u32)>,
     next_config: u32,
-    filters: BTreeMap<u32, *const c_void>,
     next: u32,
     answered: usize,
     /// Streams whose hooks let the request go on.
@@ -100,7 +99,6 @@ impl Proxy {
             engine: Engine::default(),
             configs: BTreeMap::new(),
             next_config: CONFIGS,
-            filters: BTreeMap::new(),
             next: ROOT + 1,
             answered: 0,
             continued: Vec::new(),
@@ -172,12 +170,12 @@ impl Proxy {
         loop {
             let scheduled = self.host.borrow_mut().scheduled.pop_front();
             if let Some(context) = scheduled {
-                if let Some(filter) = self.filters.get(&context) {
+                if let Some(filter) = self.filter(context) {
                     host::enter(&self.host);
                     // SAFETY: the filter is the stream's.
                     unsafe {
                         let stream = host::address(self.number, context);
-                        hooks::envoy_dynamic_module_on_http_filter_scheduled(stream, *filter, 0);
+                        hooks::envoy_dynamic_module_on_http_filter_scheduled(stream, filter, 0);
                     }
                 }
             } else if self.outlet.messages.lock().unwrap().is_empty() {
@@ -223,7 +221,13 @@ impl Proxy {
         let now_ms = self.host().monotonic_ms;
         self.outlet.now_ms.store(now_ms, Ordering::Relaxed);
         host::enter(&self.host);
-        hook(host::address(self.number, context), self.filters[&context])
+        let filter = self.filter(context).unwrap();
+        hook(host::address(self.number, context), filter)
+    }
+
+    /// What the module has for a stream that is not over.
+    pub(crate) fn filter(&self, context: u32) -> Option<*const c_void> {
+        self.host().filters.get(&context).copied()
     }
 
     /// A hook of the request, which lets it go on or pauses it.
@@ -244,15 +248,14 @@ impl Proxy {
     pub(crate) fn open_under(&mut self, root: u32, headers: &[(&str, &str)]) -> u32 {
         let context = self.next;
         self.next += 1;
-        let request_headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())).collect();
-        self.host_mut().streams.insert(context, HostStream { request_headers, ..HostStream::default() });
+        self.host_mut().streams.insert(context, HostStream::of(headers));
         host::enter(&self.host);
         // SAFETY: the module has returned the configuration.
         let filter = unsafe {
             hooks::envoy_dynamic_module_on_http_filter_new(self.configs[&root].0, host::address(self.number, context))
         };
         assert!(!filter.is_null());
-        self.filters.insert(context, filter);
+        self.host_mut().filters.insert(context, filter);
         context
     }
 
@@ -261,8 +264,7 @@ impl Proxy {
     }
 
     pub(crate) fn set_mode(&mut self, context: u32, mode: &str) {
-        let path = "xds.route_metadata.filter_metadata.sluice.mode".to_owned();
-        self.stream(context).properties.insert(path, mode.as_bytes().to_vec());
+        self.stream(context).set_mode(mode);
     }
 
     pub(crate) fn headers(&mut self, context: u32, end: bool) -> u32 {
@@ -324,9 +326,7 @@ impl Proxy {
 
     /// The one call that was made since this was last asked.
     pub(crate) fn one_call(&mut self) -> GrpcCall {
-        let mut calls = self.new_calls();
-        assert_eq!(calls.len(), 1, "{calls:?}");
-        calls.remove(0)
+        one_call(self.new_calls())
     }
 
     /// Answers a call.
@@ -345,7 +345,7 @@ impl Proxy {
 
     pub(crate) fn response_headers(&mut self, context: u32, status: u16, flags: u64) {
         self.stream(context).response_status = Some(status.to_string());
-        self.ending(context, Some(status), flags);
+        self.stream(context).ends(Some(status), flags);
         // Envoy does not show a module its own answer.
         if self.stream(context).reply.is_none() {
             // SAFETY: the filter is the stream's.
@@ -357,29 +357,20 @@ impl Proxy {
 
     /// The stream ends, as Envoy orders it.
     pub(crate) fn close(&mut self, context: u32, status: Option<u16>, flags: u64) {
-        self.ending(context, status, flags);
-        // SAFETY: the filter is the stream's.
-        self.hook(context, |stream, filter| unsafe {
-            hooks::envoy_dynamic_module_on_http_filter_stream_complete(stream, filter);
-        });
-        // SAFETY: the module has returned the filter, and gets it no more.
-        unsafe { hooks::envoy_dynamic_module_on_http_filter_destroy(self.filters.remove(&context).unwrap()) };
-        self.host_mut().over.insert(context);
+        self.stream(context).ends(status, flags);
+        let now_ms = self.host().monotonic_ms;
+        self.outlet.now_ms.store(now_ms, Ordering::Relaxed);
+        host::enter(&self.host);
+        let filter = self.host_mut().filters.remove(&context).unwrap();
+        host::end(host::address(self.number, context), filter);
         self.run();
-    }
-
-    fn ending(&mut self, context: u32, status: Option<u16>, flags: u64) {
-        let mut stream = self.stream(context);
-        stream.properties.insert("response.flags".into(), flags.to_le_bytes().to_vec());
-        if let Some(status) = status {
-            stream.properties.insert("response.code".into(), u64::from(status).to_le_bytes().to_vec());
-        }
     }
 
     /// Envoy destroys every stream without its end.
     pub(crate) fn drop_streams(&mut self) {
         host::enter(&self.host);
-        for (context, filter) in std::mem::take(&mut self.filters) {
+        let filters = std::mem::take(&mut self.host_mut().filters);
+        for (context, filter) in filters {
             // SAFETY: the module has returned the filter, and gets it no more.
             unsafe { hooks::envoy_dynamic_module_on_http_filter_destroy(filter) };
             self.host_mut().over.insert(context);
@@ -409,14 +400,14 @@ impl Proxy {
 
     /// Ends a stream with what it was answered, or else a success of the gateway, and gives what the access log shows.
     pub(crate) fn ended(&mut self, context: u32) -> serde_json::Value {
-        let reply = self.stream(context).reply.as_ref().map_or(200, |reply| reply.status);
-        self.close(context, u16::try_from(reply).ok(), 0);
+        let status = self.stream(context).status();
+        self.close(context, status, 0);
         self.state(context)
     }
 
     /// What the access log shows, once the stream is over.
     pub(crate) fn state(&mut self, context: u32) -> serde_json::Value {
-        self.stream(context).state.as_deref().map_or(serde_json::Value::Null, shown)
+        self.stream(context).shown()
     }
 }
 
@@ -424,7 +415,8 @@ impl Drop for Proxy {
     /// Nothing of the module is left behind.
     fn drop(&mut self) {
         host::enter(&self.host);
-        for filter in std::mem::take(&mut self.filters).into_values() {
+        let filters = std::mem::take(&mut self.host_mut().filters);
+        for filter in filters.into_values() {
             // SAFETY: the module has returned the filter, and gets it no more.
             unsafe { hooks::envoy_dynamic_module_on_http_filter_destroy(filter) };
         }
