@@ -136,7 +136,7 @@ impl World {
                     self.answer(&call, answer);
                 }
             }
-            Event::Time(choice) if choice % 2 == 0 => self.proxy.tick(),
+            Event::Time(choice) if choice.is_multiple_of(2) => self.proxy.tick(),
             Event::Time(_) => self.proxy.tick_when_due(),
             Event::Configure(choice) => {
                 let number = self.next_configuration;
@@ -166,7 +166,7 @@ impl World {
             for question in asked(&call) {
                 let attempt = question["attempt"].clone();
                 match question["action"].as_str() {
-                    "consume" if order_of(&question) % 4 != 0 => {
+                    "consume" if !order_of(&question).is_multiple_of(4) => {
                         self.ledger.charged.insert(attempt, order_of(&question));
                     }
                     "void" => drop(self.ledger.voided.insert(attempt)),
@@ -212,7 +212,7 @@ impl World {
         let piece = payment.left.pop().unwrap();
         let (context, ends) = (payment.context, payment.left.is_empty());
         // The end comes with the last piece, or with trailers.
-        let has_trailers = payment.order % 3 == 0;
+        let has_trailers = payment.order.is_multiple_of(3);
         self.proxy.body(context, &piece, ends && !has_trailers);
         let stopped = self.proxy.filter(context).is_none() || self.proxy.stream(context).reply.is_some();
         if ends && has_trailers && !stopped {
