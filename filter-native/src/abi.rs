@@ -1,105 +1,20 @@
-//! Envoy's ABI of dynamic modules, version v0.2.0 (Envoy 1.40): the callbacks that the filter uses, as safe functions, and the
-//! hooks that Envoy calls. The only file with unsafe code.
-//!
-//! Envoy loads a module whatever its ABI is, and only logs a difference. So the callbacks are looked up by name when the module is
-//! loaded, and a module that misses one refuses to be loaded.
-//!
-//! What Envoy does within a callback that ends or resumes a stream may call the module again for the same stream, and destroy it.
-//! So a hook first lets the stream decide, and does this ([`Then`]) last, when nothing of the stream is borrowed any more.
+//! Envoy's ABI of dynamic modules, version v0.2.0 (Envoy 1.40), as safe types: a configuration, a stream, and the ways back to
+//! Envoy's threads. This module and its two files are the only place with unsafe code: [`sys`] is the ABI as it is written in C,
+//! [`hooks`] is what Envoy calls.
 
 #![expect(unsafe_code, reason = "Envoy's functions take and return raw addresses")]
 
+pub mod hooks;
+pub mod sys;
+
 use std::borrow::Cow;
-use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
-use crate::config::Config;
-use crate::stream::{Filter, Reaction, Then};
-
-/// The version of the ABI that this file declares.
-const VERSION: &CStr = c"v0.2.0";
-/// The first release of Envoy with that version.
-const ENVOY: &str = "1.40";
-
-/// Bytes of Envoy or of the module, for as long as the callback says.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Buffer {
-    pub data: *const u8,
-    pub length: usize,
-}
-
-impl Buffer {
-    const EMPTY: Self = Self { data: std::ptr::null(), length: 0 };
-
-    fn of(bytes: &[u8]) -> Self {
-        Self { data: bytes.as_ptr(), length: bytes.len() }
-    }
-
-    /// # Safety
-    /// The buffer is empty, or its bytes can be read, for the time given.
-    unsafe fn bytes<'a>(self) -> &'a [u8] {
-        if self.data.is_null() || self.length == 0 {
-            return &[];
-        }
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts(self.data, self.length) }
-    }
-
-    /// # Safety
-    /// The buffer is empty, or its bytes can be read.
-    unsafe fn copy(self) -> Vec<u8> {
-        // SAFETY: as above.
-        unsafe { self.bytes() }.to_vec()
-    }
-}
-
-/// A header of Envoy or of the module.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct HeaderBuffer {
-    pub name: Buffer,
-    pub value: Buffer,
-}
-
-/// A map of headers.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Map {
-    RequestHeaders = 0,
-    RequestTrailers = 1,
-    ResponseHeaders = 2,
-}
-
-/// Where metadata is.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metadata {
-    Dynamic = 0,
-    Route = 1,
-}
-
-/// What is known of a stream.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attribute {
-    ResponseCode = 15,
-    ResponseFlags = 17,
-    UpstreamAddress = 41,
-    RequestAttemptCount = 53,
-    RouteName = 61,
-}
-
-/// A level of Envoy's log.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    Info = 2,
-    Warn = 3,
-    Error = 4,
-}
+use crate::client::grpc;
+use crate::stream::Then;
+pub use sys::{Attribute, Level, Map, Metadata, run_in_batches};
+use sys::{Buffer, Callbacks, HeaderBuffer, Pointer, callbacks};
 
 /// The part of a request's body that arrived with the callback.
 const RECEIVED_BODY: u32 = 0;
@@ -107,142 +22,6 @@ const RECEIVED_BODY: u32 = 0;
 const BUFFERED_BODY: u32 = 1;
 /// A reset that does not invite a retry.
 const LOCAL_RESET: u32 = 0;
-/// What a hook returns to stop the request, and to buffer its body.
-const STOP: u32 = 1;
-
-type Pointer = *mut c_void;
-
-macro_rules! callbacks {
-    ($($(#[$doc:meta])* $field:ident: $symbol:literal ($($argument:ty),*) $(-> $result:ty)?;)*) => {
-        /// Envoy's functions.
-        #[derive(Clone, Copy)]
-        pub struct Callbacks {
-            $($(#[$doc])* pub $field: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
-        }
-
-        impl Callbacks {
-            /// Looks the functions up in the process.
-            ///
-            /// # Errors
-            /// The name of one that is missing.
-            fn resolve() -> Result<Self, &'static str> {
-                Ok(Self {
-                    $($field: {
-                        let address = symbol($symbol);
-                        if address.is_null() {
-                            return Err($symbol.to_str().unwrap_or_default());
-                        }
-                        // SAFETY: the ABI gives the function of that name this type.
-                        unsafe {
-                            std::mem::transmute::<Pointer, unsafe extern "C" fn($($argument),*) $(-> $result)?>(address)
-                        }
-                    },)*
-                })
-            }
-        }
-    };
-}
-
-callbacks! {
-    log: c"envoy_dynamic_module_callback_log" (u32, Buffer);
-    concurrency: c"envoy_dynamic_module_callback_get_concurrency" () -> u32;
-    define_counter: c"envoy_dynamic_module_callback_http_filter_config_define_counter"
-        (Pointer, Buffer, *const Buffer, usize, *mut usize) -> u32;
-    define_gauge: c"envoy_dynamic_module_callback_http_filter_config_define_gauge"
-        (Pointer, Buffer, *const Buffer, usize, *mut usize) -> u32;
-    define_histogram: c"envoy_dynamic_module_callback_http_filter_config_define_histogram"
-        (Pointer, Buffer, *const Buffer, usize, *mut usize) -> u32;
-    increment_counter: c"envoy_dynamic_module_callback_http_filter_config_increment_counter"
-        (Pointer, usize, *const Buffer, usize, u64) -> u32;
-    set_gauge: c"envoy_dynamic_module_callback_http_filter_config_set_gauge"
-        (Pointer, usize, *const Buffer, usize, u64) -> u32;
-    record_histogram: c"envoy_dynamic_module_callback_http_filter_config_record_histogram_value"
-        (Pointer, usize, *const Buffer, usize, u64) -> u32;
-    config_scheduler_new: c"envoy_dynamic_module_callback_http_filter_config_scheduler_new" (Pointer) -> Pointer;
-    config_scheduler_commit: c"envoy_dynamic_module_callback_http_filter_config_scheduler_commit" (Pointer, u64);
-    config_scheduler_delete: c"envoy_dynamic_module_callback_http_filter_config_scheduler_delete" (Pointer);
-    scheduler_new: c"envoy_dynamic_module_callback_http_filter_scheduler_new" (Pointer) -> Pointer;
-    scheduler_commit: c"envoy_dynamic_module_callback_http_filter_scheduler_commit" (Pointer, u64);
-    scheduler_delete: c"envoy_dynamic_module_callback_http_filter_scheduler_delete" (Pointer);
-    header: c"envoy_dynamic_module_callback_http_get_header"
-        (Pointer, u32, Buffer, *mut Buffer, usize, *mut usize) -> bool;
-    headers_size: c"envoy_dynamic_module_callback_http_get_headers_size" (Pointer, u32) -> usize;
-    headers: c"envoy_dynamic_module_callback_http_get_headers" (Pointer, u32, *mut HeaderBuffer) -> bool;
-    set_header: c"envoy_dynamic_module_callback_http_set_header" (Pointer, u32, Buffer, Buffer) -> bool;
-    body_size: c"envoy_dynamic_module_callback_http_get_body_size" (Pointer, u32) -> usize;
-    body_chunks_size: c"envoy_dynamic_module_callback_http_get_body_chunks_size" (Pointer, u32) -> usize;
-    body_chunks: c"envoy_dynamic_module_callback_http_get_body_chunks" (Pointer, u32, *mut Buffer) -> bool;
-    received_is_buffered: c"envoy_dynamic_module_callback_http_received_buffered_request_body" (Pointer) -> bool;
-    metadata_text: c"envoy_dynamic_module_callback_http_get_metadata_string"
-        (Pointer, u32, Buffer, Buffer, *mut Buffer) -> bool;
-    metadata_number: c"envoy_dynamic_module_callback_http_get_metadata_number"
-        (Pointer, u32, Buffer, Buffer, *mut f64) -> bool;
-    metadata_keys_count: c"envoy_dynamic_module_callback_http_get_metadata_keys_count" (Pointer, u32, Buffer) -> usize;
-    metadata_keys: c"envoy_dynamic_module_callback_http_get_metadata_keys"
-        (Pointer, u32, Buffer, *mut Buffer) -> bool;
-    set_metadata: c"envoy_dynamic_module_callback_http_set_dynamic_metadata_struct" (Pointer, Buffer, Buffer);
-    attribute_text: c"envoy_dynamic_module_callback_http_filter_get_attribute_string"
-        (Pointer, u32, *mut Buffer) -> bool;
-    attribute_number: c"envoy_dynamic_module_callback_http_filter_get_attribute_int" (Pointer, u32, *mut u64) -> bool;
-    respond: c"envoy_dynamic_module_callback_http_send_response"
-        (Pointer, u32, *const HeaderBuffer, usize, Buffer, Buffer);
-    resume: c"envoy_dynamic_module_callback_http_filter_continue_decoding" (Pointer);
-    reset: c"envoy_dynamic_module_callback_http_filter_reset_stream" (Pointer, u32, Buffer);
-}
-
-impl std::fmt::Debug for Callbacks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Callbacks")
-    }
-}
-
-unsafe extern "C" {
-    fn dlsym(handle: Pointer, name: *const c_char) -> Pointer;
-    fn dladdr(address: *const c_void, info: *mut DlInfo) -> c_int;
-    fn dlopen(file: *const c_char, flags: c_int) -> Pointer;
-    #[cfg(target_os = "linux")]
-    fn sched_setscheduler(process: c_int, policy: c_int, priority: *const c_int) -> c_int;
-}
-
-/// What the dynamic linker knows of an address.
-#[repr(C)]
-struct DlInfo {
-    file: *const c_char,
-    base: Pointer,
-    symbol: *const c_char,
-    address: Pointer,
-}
-
-/// Every module of the process.
-#[cfg(target_os = "macos")]
-const RTLD_DEFAULT: Pointer = std::ptr::without_provenance_mut(usize::MAX - 1);
-#[cfg(not(target_os = "macos"))]
-const RTLD_DEFAULT: Pointer = std::ptr::null_mut();
-/// Resolves functions when they are called, opens what is loaded already, and never unloads it.
-#[cfg(target_os = "macos")]
-const STAY: c_int = 0x1 | 0x10 | 0x80;
-#[cfg(not(target_os = "macos"))]
-const STAY: c_int = 0x1 | 0x4 | 0x1000;
-
-static CALLBACKS: OnceLock<Callbacks> = OnceLock::new();
-
-/// The address of a function in the process; null where there is none.
-fn symbol(name: &CStr) -> Pointer {
-    // SAFETY: the name ends with a zero byte.
-    unsafe { dlsym(RTLD_DEFAULT, name.as_ptr()) }
-}
-
-/// Puts the functions of a test's host in the place of Envoy's. The first host of a process stays.
-///
-/// # Safety
-/// The functions do what the ABI says.
-pub unsafe fn install(callbacks: Callbacks) {
-    let _ = CALLBACKS.set(callbacks);
-}
-
-fn callbacks() -> Option<&'static Callbacks> {
-    CALLBACKS.get()
-}
 
 /// Writes a line to Envoy's log; from any thread.
 pub fn log(level: Level, text: &str) {
@@ -250,43 +29,6 @@ pub fn log(level: Level, text: &str) {
         // SAFETY: Envoy reads the text within the call.
         Some(callbacks) => unsafe { (callbacks.log)(level as u32, Buffer::of(text.as_bytes())) },
         None => eprintln!("{text}"),
-    }
-}
-
-/// The number of Envoy's workers.
-#[must_use]
-pub fn concurrency() -> u32 {
-    // SAFETY: no argument is passed.
-    callbacks().map_or(1, |callbacks| unsafe { (callbacks.concurrency)() })
-}
-
-/// Keeps the module in the process: its thread runs on when Envoy drops the last configuration.
-fn stay_loaded() {
-    let mut info = DlInfo {
-        file: std::ptr::null(),
-        base: std::ptr::null_mut(),
-        symbol: std::ptr::null(),
-        address: std::ptr::null_mut(),
-    };
-    let own: extern "C" fn() -> *const c_char = envoy_dynamic_module_on_program_init;
-    // SAFETY: the linker writes one structure within the call; the file's name is its own and stays.
-    unsafe {
-        if dladdr(own as *const c_void, &raw mut info) != 0 && !info.file.is_null() {
-            dlopen(info.file, STAY);
-        }
-    }
-}
-
-/// Lets this thread wait for its turn instead of interrupting the thread that wakes it: a worker on the same core first reads all
-/// requests that are there, and their checks share a call. Where the system does not allow it, nothing changes.
-pub fn run_in_batches() {
-    #[cfg(target_os = "linux")]
-    {
-        /// The policy for threads that work in batches.
-        const SCHED_BATCH: c_int = 3;
-        let priority: c_int = 0;
-        // SAFETY: the system reads one number within the call; 0 is this thread.
-        unsafe { sched_setscheduler(0, SCHED_BATCH, &raw const priority) };
     }
 }
 
@@ -389,6 +131,13 @@ impl ConfigHandle {
             // SAFETY: Envoy made it, and it is used no more.
             unsafe { (callbacks.config_scheduler_delete)(pointers.scheduler) };
         }
+    }
+}
+
+impl Drop for ConfigHandle {
+    fn drop(&mut self) {
+        // Where the configuration was refused.
+        self.close();
     }
 }
 
@@ -627,6 +376,12 @@ impl<'a> StreamHandle<'a> {
         (!scheduler.is_null()).then_some(Scheduler(scheduler))
     }
 
+    /// Whether Envoy takes the request for a gRPC request.
+    fn is_grpc(&self) -> bool {
+        let types = self.header_values(Map::RequestHeaders, "content-type");
+        types.first().is_some_and(|own| own.starts_with(b"application/grpc"))
+    }
+
     /// The last act of a hook: Envoy may call the module for this stream again, and destroy it.
     fn perform(self, then: Then) {
         match then {
@@ -640,7 +395,15 @@ impl<'a> StreamHandle<'a> {
                     name: Buffer::of(name.as_bytes()),
                     value: Buffer::of(value.as_bytes()),
                 };
-                let headers: Vec<HeaderBuffer> = headers.iter().map(header).collect();
+                let mut headers: Vec<HeaderBuffer> = headers.iter().map(header).collect();
+                // Without one Envoy answers a gRPC request with `grpc-status: 0`, a success, where it answers for a module.
+                let grpc_status = u16::try_from(status).map_or(grpc::UNKNOWN, grpc::status_of).to_string();
+                if self.is_grpc() {
+                    headers.push(HeaderBuffer {
+                        name: Buffer::of(b"grpc-status"),
+                        value: Buffer::of(grpc_status.as_bytes()),
+                    });
+                }
                 let (body, details) = (Buffer::of(&body), Buffer::of(details.as_bytes()));
                 // SAFETY: Envoy reads the headers, the body and the details within the call.
                 unsafe {
@@ -649,273 +412,4 @@ impl<'a> StreamHandle<'a> {
             }
         }
     }
-}
-
-/// Runs a hook of a stream; a panic fails the stream closed.
-fn hook(stream: Pointer, filter: *const c_void, run: impl FnOnce(&mut Filter, StreamHandle<'_>) -> Reaction) -> u32 {
-    let Some(handle) = StreamHandle::new(stream) else { return STOP };
-    let filter = filter.cast_mut().cast::<Filter>();
-    let reaction = {
-        // SAFETY: `envoy_dynamic_module_on_http_filter_new` made it, Envoy runs one hook of a stream at a time on its worker, and
-        // calls none from the functions that a stream uses while it is borrowed here.
-        let Some(filter) = (unsafe { filter.as_mut() }) else { return STOP };
-        catch_unwind(AssertUnwindSafe(|| run(filter, handle))).unwrap_or_else(|_| {
-            catch_unwind(AssertUnwindSafe(|| filter.panicked(handle))).unwrap_or_else(|_| Reaction::unavailable())
-        })
-    };
-    handle.perform(reaction.then);
-    if reaction.goes_on { 0 } else { STOP }
-}
-
-fn quietly(run: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(run));
-}
-
-/// Loads the module: Envoy's functions are looked up, and a panic is logged where it happens.
-#[unsafe(no_mangle)]
-pub extern "C" fn envoy_dynamic_module_on_program_init() -> *const c_char {
-    let resolved = Callbacks::resolve();
-    if let Ok(callbacks) = resolved {
-        // SAFETY: they are Envoy's own.
-        unsafe { install(callbacks) };
-    }
-    match resolved {
-        _ if callbacks().is_some() => {
-            quietly(|| {
-                stay_loaded();
-                std::panic::set_hook(Box::new(|info| {
-                    log(Level::Error, &format!("sluice: the filter panicked: {info}"))
-                }));
-            });
-            VERSION.as_ptr()
-        }
-        Ok(_) => std::ptr::null(),
-        Err(missing) => {
-            let text = format!(
-                "sluice: this Envoy cannot run the native filter: it has no function {missing}. The filter needs the module ABI \
-                 {} of Envoy {ENVOY} or newer: run such an Envoy, or use the wasm filter (envoy/envoy.yaml)",
-                VERSION.to_str().unwrap_or_default(),
-            );
-            let log = symbol(c"envoy_dynamic_module_callback_log");
-            if log.is_null() {
-                eprintln!("{text}");
-            } else {
-                // SAFETY: the ABI gives the function of that name this type.
-                let log = unsafe { std::mem::transmute::<Pointer, unsafe extern "C" fn(u32, Buffer)>(log) };
-                // SAFETY: Envoy reads the text within the call.
-                unsafe { log(Level::Error as u32, Buffer::of(text.as_bytes())) };
-            }
-            std::ptr::null()
-        }
-    }
-}
-
-/// A configuration; null refuses it, and Envoy keeps the one before.
-///
-/// # Safety
-/// Envoy calls it with a configuration of its own and two texts.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_new(
-    config: Pointer,
-    _name: Buffer,
-    text: Buffer,
-) -> *const c_void {
-    let configured = catch_unwind(|| {
-        // SAFETY: Envoy's text can be read within the call.
-        let text = unsafe { text.copy() };
-        let handle = ConfigHandle::new(config);
-        let configured = Config::new(handle, &text);
-        if let Err(problem) = &configured {
-            log(Level::Error, &format!("sluice: plugin configuration is refused: {problem}"));
-        }
-        configured.ok()
-    });
-    configured.ok().flatten().map_or(std::ptr::null(), |config| Arc::into_raw(config).cast())
-}
-
-/// The end of a configuration, after that of its streams.
-///
-/// # Safety
-/// The configuration is one that the module returned, and is used no more.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_destroy(config: *const c_void) {
-    if !config.is_null() {
-        // SAFETY: as above.
-        let config = unsafe { Arc::from_raw(config.cast::<Config>()) };
-        config.handle().close();
-        quietly(|| config.end());
-    }
-}
-
-/// Something that the module's thread wants from the main thread.
-///
-/// # Safety
-/// The configuration is one that the module returned.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_scheduled(
-    _envoy: Pointer,
-    config: *const c_void,
-    event: u64,
-) {
-    // SAFETY: as above.
-    if let Some(config) = unsafe { config.cast::<Config>().as_ref() } {
-        quietly(|| config.scheduled(event));
-    }
-}
-
-/// A new stream; null closes it.
-///
-/// # Safety
-/// The configuration is one that the module returned.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_new(
-    config: *const c_void,
-    _stream: Pointer,
-) -> *const c_void {
-    if config.is_null() {
-        return std::ptr::null();
-    }
-    // SAFETY: as above; Envoy keeps its own share of the configuration.
-    let config = unsafe {
-        Arc::increment_strong_count(config.cast::<Config>());
-        Arc::from_raw(config.cast::<Config>())
-    };
-    catch_unwind(AssertUnwindSafe(|| Box::into_raw(Box::new(Filter::new(config)))))
-        .map_or(std::ptr::null(), |filter| filter.cast_const().cast())
-}
-
-/// # Safety
-/// The filter is one that the module returned, of this stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_request_headers(
-    stream: Pointer,
-    filter: *const c_void,
-    end: bool,
-) -> u32 {
-    hook(stream, filter, |filter, handle| filter.request_headers(handle, end))
-}
-
-/// # Safety
-/// The filter is one that the module returned, of this stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_request_body(
-    stream: Pointer,
-    filter: *const c_void,
-    end: bool,
-) -> u32 {
-    hook(stream, filter, |filter, handle| filter.request_body(handle, end))
-}
-
-/// # Safety
-/// The filter is one that the module returned, of this stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_request_trailers(
-    stream: Pointer,
-    filter: *const c_void,
-) -> u32 {
-    hook(stream, filter, Filter::request_trailers)
-}
-
-/// # Safety
-/// The filter is one that the module returned, of this stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_response_headers(
-    stream: Pointer,
-    filter: *const c_void,
-    _end: bool,
-) -> u32 {
-    hook(stream, filter, Filter::response_headers)
-}
-
-/// The answer's body goes through.
-#[unsafe(no_mangle)]
-pub extern "C" fn envoy_dynamic_module_on_http_filter_response_body(
-    _stream: Pointer,
-    _filter: *const c_void,
-    _end: bool,
-) -> u32 {
-    0
-}
-
-/// The answer's trailers go through.
-#[unsafe(no_mangle)]
-pub extern "C" fn envoy_dynamic_module_on_http_filter_response_trailers(
-    _stream: Pointer,
-    _filter: *const c_void,
-) -> u32 {
-    0
-}
-
-/// The stream has ended; its access log is written afterwards.
-///
-/// # Safety
-/// The filter is one that the module returned, of this stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_stream_complete(stream: Pointer, filter: *const c_void) {
-    hook(stream, filter, Filter::complete);
-}
-
-/// Something that the module's thread has for the stream.
-///
-/// # Safety
-/// The filter is one that the module returned, of this stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_scheduled(
-    stream: Pointer,
-    filter: *const c_void,
-    _event: u64,
-) {
-    hook(stream, filter, Filter::scheduled);
-}
-
-/// The stream is gone.
-///
-/// # Safety
-/// The filter is one that the module returned, and is used no more.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_destroy(filter: *const c_void) {
-    if !filter.is_null() {
-        // SAFETY: as above.
-        let filter = unsafe { Box::from_raw(filter.cast_mut().cast::<Filter>()) };
-        quietly(|| drop(filter));
-    }
-}
-
-/// A configuration of a route: there is none, so it is refused.
-#[unsafe(no_mangle)]
-pub extern "C" fn envoy_dynamic_module_on_http_filter_per_route_config_new(
-    _name: Buffer,
-    _text: Buffer,
-) -> *const c_void {
-    log(
-        Level::Error,
-        "sluice: a route has no configuration of its own: set its mode in the route's metadata, or disable the filter",
-    );
-    std::ptr::null()
-}
-
-/// The end of a configuration of a route.
-#[unsafe(no_mangle)]
-pub extern "C" fn envoy_dynamic_module_on_http_filter_per_route_config_destroy(_config: *const c_void) {}
-
-macro_rules! unused {
-    ($($name:ident ($($argument:ty),*);)*) => {
-        $(
-            /// Envoy requires it; nothing of the filter causes it.
-            #[unsafe(no_mangle)]
-            pub extern "C" fn $name($(_: $argument),*) {}
-        )*
-    };
-}
-
-unused! {
-    envoy_dynamic_module_on_http_filter_http_callout_done
-        (Pointer, *const c_void, u64, u32, Pointer, usize, Pointer, usize);
-    envoy_dynamic_module_on_http_filter_http_stream_headers (Pointer, *const c_void, u64, Pointer, usize, bool);
-    envoy_dynamic_module_on_http_filter_http_stream_data (Pointer, *const c_void, u64, *const c_void, usize, bool);
-    envoy_dynamic_module_on_http_filter_http_stream_trailers (Pointer, *const c_void, u64, Pointer, usize);
-    envoy_dynamic_module_on_http_filter_http_stream_complete (Pointer, *const c_void, u64);
-    envoy_dynamic_module_on_http_filter_http_stream_reset (Pointer, *const c_void, u64, u32);
-    envoy_dynamic_module_on_http_filter_downstream_above_write_buffer_high_watermark (Pointer, *const c_void);
-    envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark (Pointer, *const c_void);
 }

@@ -49,7 +49,8 @@ impl Config {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let (rules, enforcing, batch_max) = (plugin.rules.rules().len(), plugin.enforcing(), plugin.batch_max);
         let cluster = Arc::clone(&plugin.cluster);
-        outlet.send(Message::Open { config: id, cluster, servers, batch_max, metrics: Arc::clone(&metrics) });
+        let open = Message::Open { config: id, cluster, servers, batch_max, metrics: Arc::clone(&metrics) };
+        outlet.send(open).map_err(|_| "the filter's thread has ended".to_owned())?;
         let line = format!("sluice: configured, rules={rules} enforcing={enforcing} batch_max={batch_max}");
         abi::log(Level::Info, &line);
         Ok(Arc::new(Self { id, plugin: Arc::new(plugin), metrics, outlet, warned_routes: Mutex::default() }))
@@ -66,9 +67,11 @@ impl Config {
         warned.len() < WARNED_ROUTES_MAX && warned.insert(route)
     }
 
-    /// Envoy has dropped it.
-    pub fn end(&self) {
-        self.outlet.send(Message::Close { config: self.id });
+    /// Envoy has dropped it. Its name of the servers is given back before the thread looks for who has one.
+    pub fn end(config: Arc<Self>) {
+        let (outlet, id) = (Arc::clone(&config.outlet), config.id);
+        drop(config);
+        let _ = outlet.send(Message::Close { config: id });
     }
 
     /// On Envoy's main thread: the size of a call that no stream waits for.

@@ -70,35 +70,47 @@ pub struct Call {
     pub answer_bytes_max: usize,
 }
 
+/// Most calls that are under way. The shipped cluster of the wasm filter has the same bound.
+pub const CALLS_MAX: usize = 10_000;
+
 /// Makes calls. Each ends with one [`Message::Answer`].
 pub trait Calls {
     fn call(&mut self, call: Call);
-    /// The servers behind a name.
+    /// The servers behind a name, which is shared by all that may call them.
     fn servers(&mut self, cluster: &Arc<str>, servers: Vec<Server>);
-}
-
-/// Where nothing is sent.
-struct NoCalls;
-
-impl Calls for NoCalls {
-    fn call(&mut self, _: Call) {}
-
-    fn servers(&mut self, _: &Arc<str>, _: Vec<Server>) {}
+    /// Lets go of the servers that nothing shares the name of any more.
+    fn end_unused(&mut self);
 }
 
 /// Everything that waits.
 #[derive(Debug, Default)]
 pub struct Engine {
-    /// By configuration.
-    exchanges: BTreeMap<u64, Exchange<Arc<Link>>>,
+    /// By their numbers: the newest is the last.
+    configurations: BTreeMap<u64, Configuration>,
     shared: Shared,
+}
+
+#[derive(Debug)]
+struct Configuration {
+    exchange: Exchange<Arc<Link>>,
+    /// `None` once Envoy has dropped it, and its metrics with it.
+    metrics: Option<Arc<Metrics>>,
+}
+
+/// A call that is under way.
+#[derive(Debug)]
+struct Sent {
+    config: u64,
+    /// How many checks and follow-ups it has.
+    size: usize,
+    /// For the case of a panic.
+    follow_ups: Vec<FollowUp>,
 }
 
 /// What all configurations share.
 #[derive(Debug, Default)]
 struct Shared {
-    /// The configuration of each call, and how many checks and follow-ups it has.
-    calls: BTreeMap<u32, (u64, usize)>,
+    calls: BTreeMap<u32, Sent>,
     /// How many of them the gauge shows.
     shown_calls: usize,
     last_token: u32,
@@ -109,7 +121,11 @@ struct Shared {
     /// Every check that may still wait, for the case of a panic.
     checks: Vec<Weak<Check>>,
     checks_kept: usize,
-    /// Of the newest configuration.
+    /// Follow-ups that are being processed, for the case of a panic.
+    in_hand: Vec<FollowUp>,
+    /// Streams whose delay is over.
+    resuming: Vec<Arc<Link>>,
+    /// Of the newest configuration that Envoy has.
     metrics: Option<Arc<Metrics>>,
     now_ms: u64,
 }
@@ -138,8 +154,23 @@ impl Shared {
 
     fn lost(&self, follow_up: &FollowUp, why: &str) {
         self.count(follow_up.kind.lost());
-        let text = format!("sluice: {} is lost ({why}): {}", follow_up.kind.as_str(), follow_up.label);
-        abi::log(Level::Error, &text);
+        log_lost(follow_up, why);
+    }
+
+    /// Resumes the streams whose delay is over. One at a time is taken out, so that a panic leaves the others.
+    fn resume(&mut self) {
+        while let Some(link) = self.resuming.pop() {
+            link.send(Incoming::DelayOver);
+        }
+    }
+
+    fn show_calls(&mut self) {
+        if let Some(metrics) = &self.metrics
+            && self.shown_calls != self.calls.len()
+        {
+            self.shown_calls = self.calls.len();
+            metrics.set_calls(self.shown_calls);
+        }
     }
 
     fn keep(&mut self, check: &Arc<Check>) {
@@ -149,6 +180,39 @@ impl Shared {
             self.checks_kept = self.checks.len();
         }
     }
+}
+
+/// What an exchange leaves behind at a panic. Its checks are known already.
+#[derive(Default)]
+struct Salvage {
+    follow_ups: Vec<FollowUp>,
+}
+
+impl Carrier<Arc<Link>> for Salvage {
+    fn now_ms(&self) -> u64 {
+        0
+    }
+
+    fn call(&mut self, _: &Arc<str>, _: &Batch<Arc<Link>>, _: u32) -> Option<u32> {
+        None
+    }
+
+    fn answer(&mut self, _: &Arc<Check>, _: Outcome<'_>) {}
+
+    fn give_up(&mut self, _: Vec<Arc<Check>>) {}
+
+    fn retry(&mut self, follow_up: FollowUp) {
+        self.follow_ups.push(follow_up);
+    }
+
+    fn rejected(&mut self, _: &FollowUp, _: Option<Code>) {}
+
+    fn count(&mut self, _: Stat) {}
+}
+
+pub(crate) fn log_lost(follow_up: &FollowUp, why: &str) {
+    let text = format!("sluice: {} is lost ({why}): {}", follow_up.kind.as_str(), follow_up.label);
+    abi::log(Level::Error, &text);
 }
 
 /// Passes a stream that its check gets no answer.
@@ -173,9 +237,13 @@ impl<C: Calls> Carrier<Arc<Link>> for Host<'_, C> {
     }
 
     fn call(&mut self, cluster: &Arc<str>, batch: &Batch<Arc<Link>>, timeout_ms: u32) -> Option<u32> {
+        if self.shared.calls.len() >= CALLS_MAX {
+            return None;
+        }
         let token = self.shared.last_token.wrapping_add(1);
         self.shared.last_token = token;
-        self.shared.calls.insert(token, (self.config, batch.len()));
+        let sent = Sent { config: self.config, size: batch.len(), follow_ups: batch.follow_ups.clone() };
+        self.shared.calls.insert(token, sent);
         let mut messages = batch.messages();
         // One check is sent as the standard call.
         let (method, message) = match (messages.next(), messages.next()) {
@@ -222,71 +290,103 @@ impl<C: Calls> Carrier<Arc<Link>> for Host<'_, C> {
 impl Engine {
     /// Processes one message. [`Engine::turn`] sends what came of it.
     pub fn receive(&mut self, message: Message, now_ms: u64, calls: &mut impl Calls) {
-        let Self { exchanges, shared } = self;
-        shared.now_ms = now_ms.max(shared.now_ms);
+        self.shared.now_ms = now_ms.max(self.shared.now_ms);
         match message {
             Message::Open { config, cluster, servers, batch_max, metrics } => {
                 calls.servers(&cluster, servers);
-                shared.metrics = Some(metrics);
-                exchanges.insert(config, Exchange::new(cluster, batch_max));
+                let exchange = Exchange::new(cluster, batch_max);
+                self.configurations.insert(config, Configuration { exchange, metrics: Some(metrics) });
+                self.choose_metrics();
             }
-            Message::Close { config } => self.close(config, calls),
-            Message::Check { config, check } => {
-                shared.keep(&check);
-                let mut host = Host { calls, shared, config, batch: None };
-                let queued = exchanges.get_mut(&config).is_some_and(|exchange| exchange.push_check(&mut host, &check));
-                if !queued {
-                    check.unsent();
-                    give_up(&check, now_ms);
+            Message::Close { config } => {
+                if let Some(closed) = self.configurations.get_mut(&config) {
+                    closed.metrics = None;
+                    self.choose_metrics();
                 }
             }
+            Message::Check { config, check } => self.check(config, &check, calls),
             Message::FollowUps { config, follow_ups } => {
+                self.shared.in_hand.clone_from(&follow_ups);
                 for follow_up in follow_ups {
                     self.shared.count(follow_up.kind.sent());
                     self.submit(config, FollowUp { tries: 1, ..follow_up }, calls);
                 }
+                self.shared.in_hand.clear();
             }
             Message::Delay { config: _, due_ms, link } => {
-                if shared.delays.put(due_ms, link.number, Arc::clone(&link)) {
-                    shared.count(Stat::Delayed);
+                if self.shared.delays.put(due_ms, link.number, Arc::clone(&link)) {
+                    self.shared.count(Stat::Delayed);
                 } else {
                     link.send(Incoming::NotDelayed);
                 }
             }
-            Message::NoDelay { due_ms, stream } => shared.delays.remove(due_ms, stream),
+            Message::NoDelay { due_ms, stream } => self.shared.delays.remove(due_ms, stream),
             #[cfg(feature = "trap")]
             Message::Panic => crate::stream::trap::panic(),
             Message::Answer { token, grpc_status, message } => {
-                let Some((config, size)) = shared.calls.remove(&token) else { return };
-                let mut host = Host { calls, shared, config, batch: Some(size) };
-                if let Some(exchange) = exchanges.get_mut(&config) {
-                    exchange.answered(&mut host, token, grpc_status, message.as_deref());
-                }
-                if let (Some(size), Some(metrics)) = (host.batch, &shared.metrics) {
-                    metrics.handle().schedule(u64::try_from(size).unwrap_or(u64::MAX));
-                }
+                self.answer(token, grpc_status, message.as_deref(), calls);
             }
         }
     }
 
+    /// The thread counts where Envoy still has the metrics.
+    fn choose_metrics(&mut self) {
+        let newest = self.configurations.values().rev().find_map(|own| own.metrics.as_ref());
+        self.shared.metrics = newest.map(Arc::clone);
+    }
+
+    fn check(&mut self, config: u64, check: &Arc<Check>, calls: &mut impl Calls) {
+        let Self { configurations, shared } = self;
+        shared.keep(check);
+        let now_ms = shared.now_ms;
+        let mut host = Host { calls, shared, config, batch: None };
+        let queued = configurations.get_mut(&config).is_some_and(|own| own.exchange.push_check(&mut host, check));
+        if !queued {
+            check.unsent();
+            give_up(check, now_ms);
+        }
+    }
+
+    fn answer(&mut self, token: u32, grpc_status: u32, message: Option<&[u8]>, calls: &mut impl Calls) {
+        let Self { configurations, shared } = self;
+        let Some(Sent { config, size, follow_ups }) = shared.calls.remove(&token) else { return };
+        shared.in_hand = follow_ups;
+        let mut host = Host { calls, shared, config, batch: Some(size) };
+        if let Some(own) = configurations.get_mut(&config) {
+            own.exchange.answered(&mut host, token, grpc_status, message);
+        }
+        if let (Some(size), Some(metrics)) = (host.batch, &shared.metrics) {
+            metrics.handle().schedule(u64::try_from(size).unwrap_or(u64::MAX));
+        }
+        shared.in_hand.clear();
+    }
+
     /// Sends a follow-up under a configuration, or under the newest if that one is gone.
     fn submit(&mut self, config: u64, follow_up: FollowUp, calls: &mut impl Calls) {
-        let Self { exchanges, shared } = self;
-        let config = if exchanges.contains_key(&config) { config } else { newest(exchanges).unwrap_or(config) };
-        match exchanges.get_mut(&config) {
-            Some(exchange) => exchange.push_follow_up(&mut Host { calls, shared, config, batch: None }, follow_up),
+        let Self { configurations, shared } = self;
+        let config = if configurations.contains_key(&config) { Some(config) } else { newest(configurations) };
+        match config.and_then(|config| Some((config, configurations.get_mut(&config)?))) {
+            Some((config, own)) => {
+                own.exchange.push_follow_up(&mut Host { calls, shared, config, batch: None }, follow_up);
+            }
             None => shared.retry(follow_up),
         }
     }
 
-    /// The last configuration stays: its follow-ups are still sent.
-    fn close(&mut self, config: u64, calls: &mut impl Calls) {
-        let Self { exchanges, shared } = self;
-        if newest(exchanges) != Some(config)
-            && let Some(mut exchange) = exchanges.remove(&config)
-        {
-            exchange.end(&mut Host { calls, shared, config, batch: None });
+    /// Ends the configurations that Envoy has dropped. The last one stays while follow-ups wait: they are sent under it.
+    fn end_closed(&mut self, calls: &mut impl Calls) {
+        let Self { configurations, shared } = self;
+        let newest = newest(configurations);
+        let waits = |config| !shared.follow_ups.is_empty() || shared.calls.values().any(|sent| sent.config == config);
+        let over = |(config, own): (&u64, &Configuration)| {
+            (own.metrics.is_none() && (newest != Some(*config) || !waits(*config))).then_some(*config)
+        };
+        for config in configurations.iter().filter_map(over).collect::<Vec<_>>() {
+            if let Some(mut own) = configurations.remove(&config) {
+                own.exchange.end(&mut Host { calls, shared, config, batch: None });
+            }
         }
+        calls.end_unused();
     }
 
     /// Does what is due.
@@ -295,28 +395,26 @@ impl Engine {
         let now_ms = self.shared.now_ms;
         if self.shared.follow_ups.is_empty() || self.shared.tick_ms <= now_ms {
             self.shared.tick_ms = now_ms.saturating_add(u64::from(TICK_MS));
-            for follow_up in self.shared.follow_ups.due(now_ms) {
+            let due = self.shared.follow_ups.due(now_ms);
+            self.shared.in_hand.clone_from(&due);
+            for follow_up in due {
                 self.shared.count(follow_up.kind.retried());
-                self.submit(newest(&self.exchanges).unwrap_or_default(), follow_up, calls);
+                self.submit(newest(&self.configurations).unwrap_or_default(), follow_up, calls);
             }
+            self.shared.in_hand.clear();
         }
-        for (_, link) in self.shared.delays.due(now_ms) {
-            link.send(Incoming::DelayOver);
-        }
-        let Self { exchanges, shared } = self;
-        for (config, exchange) in exchanges {
+        let Self { configurations, shared } = self;
+        shared.resuming = shared.delays.due(now_ms).into_iter().rev().map(|(_, link)| link).collect();
+        shared.resume();
+        for (config, own) in configurations {
             let mut host = Host { calls, shared, config: *config, batch: None };
-            if exchange.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
-                exchange.expire(&mut host);
+            if own.exchange.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+                own.exchange.expire(&mut host);
             }
-            exchange.send(&mut host);
+            own.exchange.send(&mut host);
         }
-        if shared.shown_calls != shared.calls.len()
-            && let Some(metrics) = &shared.metrics
-        {
-            shared.shown_calls = shared.calls.len();
-            metrics.set_calls(shared.shown_calls);
-        }
+        self.end_closed(calls);
+        self.shared.show_calls();
     }
 
     /// When [`Engine::turn`] has something to do if nothing comes before.
@@ -324,27 +422,37 @@ impl Engine {
     pub fn next_due_ms(&self) -> Option<u64> {
         let Shared { follow_ups, tick_ms, delays, .. } = &self.shared;
         let tick_ms = (!follow_ups.is_empty()).then_some(*tick_ms);
-        let exchanges = self.exchanges.values().filter_map(Exchange::next_due_ms);
+        let exchanges = self.configurations.values().filter_map(|own| own.exchange.next_due_ms());
         exchanges.chain(tick_ms).chain(delays.next()).min()
     }
 
-    /// After a panic: every check that waits gets no answer, and what else waits is kept. Calls in flight are forgotten.
+    /// After a panic: every check that waits gets no answer, and what else waits is kept. Calls under way are forgotten, and their
+    /// follow-ups are sent again: the server counts each once.
     pub fn recover(&mut self) {
-        if let Some(metrics) = &self.shared.metrics {
+        let Self { configurations, shared } = self;
+        if let Some(metrics) = &shared.metrics {
             metrics.count_panic();
         }
-        for check in std::mem::take(&mut self.shared.checks).iter().filter_map(Weak::upgrade) {
-            give_up(&check, self.shared.now_ms);
+        for check in std::mem::take(&mut shared.checks).iter().filter_map(Weak::upgrade) {
+            give_up(&check, shared.now_ms);
         }
-        self.shared.calls.clear();
-        let Self { exchanges, shared } = self;
-        for (config, exchange) in exchanges {
-            let mut before = std::mem::replace(exchange, exchange.renewed());
-            before.end(&mut Host { calls: &mut NoCalls, shared, config: *config, batch: None });
+        shared.resume();
+        let mut salvage = Salvage { follow_ups: std::mem::take(&mut shared.in_hand) };
+        salvage.follow_ups.extend(std::mem::take(&mut shared.calls).into_values().flat_map(|sent| sent.follow_ups));
+        for own in configurations.values_mut() {
+            let renewed = own.exchange.renewed();
+            std::mem::replace(&mut own.exchange, renewed).end(&mut salvage);
         }
+        // One that was under way is known twice.
+        let mut follow_ups = salvage.follow_ups;
+        follow_ups.sort_by(|one, other| one.message.cmp(&other.message));
+        follow_ups.dedup_by(|one, other| one.message == other.message);
+        follow_ups.into_iter().for_each(|follow_up| shared.retry(follow_up));
     }
 }
 
-fn newest(exchanges: &BTreeMap<u64, Exchange<Arc<Link>>>) -> Option<u64> {
-    exchanges.last_key_value().map(|(config, _)| *config)
+/// The newest configuration that Envoy has, or else that it had.
+fn newest(configurations: &BTreeMap<u64, Configuration>) -> Option<u64> {
+    let live = configurations.iter().rev().find(|(_, own)| own.metrics.is_some());
+    live.or_else(|| configurations.last_key_value()).map(|(config, _)| *config)
 }

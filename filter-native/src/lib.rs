@@ -2,7 +2,7 @@
 //!
 //! A stream runs on its worker ([`stream`]). Checks and follow-ups go to one thread of the process ([`thread`]), which has the
 //! connections to the servers ([`client`]), the queues and the timers ([`engine`]); its answers come back to the worker by the ABI's
-//! scheduler ([`link`]). The ABI is one file ([`abi`]), the only one with unsafe code.
+//! scheduler ([`link`]). The ABI is one module ([`abi`]), the only one with unsafe code.
 //!
 //! # Panics
 //!

@@ -46,6 +46,12 @@ impl Link {
         Arc::new(Self { number, state: Mutex::new(State { scheduler: Some(scheduler), incoming: Vec::new() }) })
     }
 
+    /// One whose stream has ended.
+    #[cfg(test)]
+    pub(crate) fn detached(number: u32) -> Arc<Self> {
+        Arc::new(Self { number, state: Mutex::new(State { scheduler: None, incoming: Vec::new() }) })
+    }
+
     /// From the thread: passes something to the stream. `false` if it has ended.
     pub fn send(&self, incoming: Incoming) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,7 +17,7 @@ use sluice_rules::Unreadable;
 
 use crate::abi::{self, Attribute, HeaderCopy, Level, Map, Metadata, StreamHandle};
 use crate::config::{Config, next_attempt};
-use crate::engine::Message;
+use crate::engine::{Message, log_lost};
 use crate::link::{Check, Incoming, Link};
 
 /// Where the access log finds the decision in the stream's dynamic metadata: where Envoy's own ext_authz puts the server's, so that one
@@ -252,7 +252,7 @@ impl Filter {
         if let Some(link) = self.actions.link.take() {
             link.close();
             if let Some(due_ms) = self.actions.delayed_until_ms.take() {
-                self.actions.config.outlet.send(Message::NoDelay { due_ms, stream: link.number });
+                let _ = self.actions.config.outlet.send(Message::NoDelay { due_ms, stream: link.number });
             }
         }
     }
@@ -318,9 +318,7 @@ impl Actions {
     fn send_check(&mut self, envoy: &StreamHandle<'_>, message: Vec<u8>, timeout_ms: u32) -> Result<(), Failed> {
         let (link, outlet) = (self.link(envoy)?, &self.config.outlet);
         let check = Check::new(link, message, outlet.now_ms(), timeout_ms);
-        if !outlet.send(Message::Check { config: self.config.id, check: Arc::clone(&check) }) {
-            return Err(Failed);
-        }
+        outlet.send(Message::Check { config: self.config.id, check: Arc::clone(&check) }).map_err(|_| Failed)?;
         self.check = Some(check);
         Ok(())
     }
@@ -328,9 +326,7 @@ impl Actions {
     fn delay(&mut self, envoy: &StreamHandle<'_>, delay_ms: u32) -> Result<(), Failed> {
         let (link, outlet) = (self.link(envoy)?, &self.config.outlet);
         let due_ms = outlet.now_ms().saturating_add(u64::from(delay_ms));
-        if !outlet.send(Message::Delay { config: self.config.id, due_ms, link }) {
-            return Err(Failed);
-        }
+        outlet.send(Message::Delay { config: self.config.id, due_ms, link }).map_err(|_| Failed)?;
         self.delayed_until_ms = Some(due_ms);
         Ok(())
     }
@@ -338,7 +334,13 @@ impl Actions {
     fn send_follow_ups(&mut self) {
         if !self.follow_ups.is_empty() {
             let follow_ups = std::mem::take(&mut self.follow_ups);
-            self.config.outlet.send(Message::FollowUps { config: self.config.id, follow_ups });
+            let message = Message::FollowUps { config: self.config.id, follow_ups };
+            if let Err(Message::FollowUps { follow_ups, .. }) = self.config.outlet.send(message) {
+                for follow_up in follow_ups {
+                    self.config.metrics.count(follow_up.kind.lost());
+                    log_lost(&follow_up, "too much waits for the filter's thread");
+                }
+            }
         }
     }
 

@@ -3,10 +3,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep;
 
@@ -17,18 +19,64 @@ use crate::engine::{Calls, Engine, Message};
 /// The thread's name, as `ps` and `top` show it.
 const NAME: &str = "sluice";
 
+/// Most messages of streams that wait for the thread. The queues behind it hold a part of that.
+pub const BACKLOG_MAX: usize = 16_384;
+/// A thread that has taken nothing for so many milliseconds although something waits is stuck: no further payment waits for it.
+pub const STUCK_MS: u64 = 2_000;
+
 /// The way to the thread, and its clock.
 pub trait Outlet: Send + Sync {
     /// Milliseconds of a clock that never goes back.
     fn now_ms(&self) -> u64;
-    /// `false` if there is no thread.
-    fn send(&self, message: Message) -> bool;
+    /// Passes a message to the thread.
+    ///
+    /// # Errors
+    /// The message where the thread cannot take it: there is none, it is stuck, or too much waits for it.
+    fn send(&self, message: Message) -> Result<(), Message>;
 }
 
 #[derive(Debug)]
 struct Thread {
     clock: Clock,
     sender: UnboundedSender<Message>,
+    backlog: Arc<Backlog>,
+}
+
+/// What streams have sent and the thread has not taken.
+#[derive(Debug, Default)]
+struct Backlog {
+    waiting: AtomicUsize,
+    /// When the thread last took something, or the first message began to wait.
+    since_ms: AtomicU64,
+}
+
+impl Backlog {
+    /// Whether one more may wait.
+    fn admit(&self, message: &Message, now_ms: u64) -> bool {
+        let waiting = self.waiting.load(Ordering::Acquire);
+        if waiting == 0 {
+            self.since_ms.store(now_ms, Ordering::Release);
+        }
+        let is_stuck = now_ms.saturating_sub(self.since_ms.load(Ordering::Acquire)) >= STUCK_MS;
+        let fits = match message {
+            Message::Check { .. } | Message::Delay { .. } => waiting < BACKLOG_MAX && !is_stuck,
+            Message::FollowUps { .. } => waiting < BACKLOG_MAX,
+            // Their number is that of what waits already.
+            Message::Open { .. } | Message::Close { .. } | Message::NoDelay { .. } | Message::Answer { .. } => true,
+            #[cfg(feature = "trap")]
+            Message::Panic => true,
+        };
+        if fits {
+            self.waiting.fetch_add(1, Ordering::AcqRel);
+        }
+        fits
+    }
+
+    /// The thread has taken one.
+    fn taken(&self, now_ms: u64) {
+        self.since_ms.store(now_ms, Ordering::Release);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +93,11 @@ impl Outlet for Thread {
         self.clock.now_ms()
     }
 
-    fn send(&self, message: Message) -> bool {
-        self.sender.send(message).is_ok()
+    fn send(&self, message: Message) -> Result<(), Message> {
+        if !self.backlog.admit(&message, self.now_ms()) {
+            return Err(message);
+        }
+        self.sender.send(message).map_err(|SendError(message)| message)
     }
 }
 
@@ -76,16 +127,35 @@ fn start() -> std::io::Result<Arc<dyn Outlet>> {
     let (sender, receiver) = unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let clients = Clients::new(sender.clone());
-    std::thread::Builder::new().name(NAME.to_owned()).spawn(move || run(&runtime, clock, receiver, clients))?;
-    Ok(Arc::new(Thread { clock, sender }))
+    let inbox = Inbox { clock, receiver, backlog: Arc::default() };
+    let backlog = Arc::clone(&inbox.backlog);
+    std::thread::Builder::new().name(NAME.to_owned()).spawn(move || run(&runtime, inbox, clients))?;
+    Ok(Arc::new(Thread { clock, sender, backlog }))
 }
 
-fn run(runtime: &Runtime, clock: Clock, mut receiver: UnboundedReceiver<Message>, mut clients: Clients) {
+/// The thread's end of the way.
+#[derive(Debug)]
+struct Inbox {
+    clock: Clock,
+    receiver: UnboundedReceiver<Message>,
+    backlog: Arc<Backlog>,
+}
+
+impl Inbox {
+    fn took(&self, message: &Message) {
+        // Answers come from the thread itself.
+        if !matches!(message, Message::Answer { .. }) {
+            self.backlog.taken(self.clock.now_ms());
+        }
+    }
+}
+
+fn run(runtime: &Runtime, mut inbox: Inbox, mut clients: Clients) {
     abi::run_in_batches();
     let mut engine = Engine::default();
     loop {
         let served = catch_unwind(AssertUnwindSafe(|| {
-            runtime.block_on(serve(clock, &mut receiver, &mut engine, &mut clients));
+            runtime.block_on(serve(&mut inbox, &mut engine, &mut clients));
         }));
         if served.is_ok() {
             return;
@@ -98,7 +168,8 @@ fn run(runtime: &Runtime, clock: Clock, mut receiver: UnboundedReceiver<Message>
 }
 
 /// Until no sender is left, which is never.
-async fn serve(clock: Clock, receiver: &mut UnboundedReceiver<Message>, engine: &mut Engine, clients: &mut Clients) {
+async fn serve(inbox: &mut Inbox, engine: &mut Engine, clients: &mut Clients) {
+    let clock = inbox.clock;
     // Setting a timer costs more than waking once too often, so one that is early enough stays.
     let mut timer = pin!(sleep(Duration::ZERO));
     let mut set_ms = 0;
@@ -113,7 +184,7 @@ async fn serve(clock: Clock, receiver: &mut UnboundedReceiver<Message>, engine: 
         }
         let mut next = tokio::select! {
             biased;
-            message = receiver.recv() => match message {
+            message = inbox.receiver.recv() => match message {
                 None => return,
                 message => message,
             },
@@ -121,8 +192,9 @@ async fn serve(clock: Clock, receiver: &mut UnboundedReceiver<Message>, engine: 
         };
         let now_ms = clock.now_ms();
         while let Some(message) = next {
+            inbox.took(&message);
             engine.receive(message, now_ms, clients);
-            next = receiver.try_recv().ok();
+            next = inbox.receiver.try_recv().ok();
         }
         engine.turn(now_ms, clients);
     }
@@ -135,5 +207,35 @@ impl Calls for Clients {
 
     fn servers(&mut self, cluster: &Arc<str>, servers: Vec<crate::client::Server>) {
         self.open(cluster, servers);
+    }
+
+    fn end_unused(&mut self) {
+        self.end_unused();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_thread_gets_no_more_payments() {
+        let backlog = Backlog::default();
+        let report = Message::FollowUps { config: 1, follow_ups: Vec::new() };
+        let check = || {
+            let link = crate::link::Link::detached(1);
+            Message::Check { config: 1, check: crate::link::Check::new(link, Vec::new(), 0, 1) }
+        };
+        // However long the thread has slept, the first message finds it awake.
+        assert!(backlog.admit(&check(), 100_000));
+        assert!(backlog.admit(&check(), 100_000 + STUCK_MS - 1));
+        assert!(!backlog.admit(&check(), 100_000 + STUCK_MS));
+        assert!(backlog.admit(&report, 100_000 + STUCK_MS), "a report is lost only if too much waits");
+        backlog.taken(100_000 + STUCK_MS);
+        assert!(backlog.admit(&check(), 100_000 + STUCK_MS));
+        backlog.waiting.store(BACKLOG_MAX, Ordering::Relaxed);
+        assert!(!backlog.admit(&check(), 100_000 + STUCK_MS));
+        assert!(!backlog.admit(&report, 100_000 + STUCK_MS));
+        assert!(backlog.admit(&Message::Close { config: 1 }, 100_000 + STUCK_MS));
     }
 }

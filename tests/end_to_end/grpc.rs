@@ -1,7 +1,10 @@
-//! The server's gRPC port beside the checks: health and reflection, as orchestrators and people ask for them.
+//! The server's gRPC port beside the checks: health and reflection, as orchestrators and people ask for them. And gRPC requests that
+//! the filter refuses.
 
 use std::time::Duration;
 
+use testkit::books::seen_by;
+use testkit::client::{Call, Part, Protocol};
 use testkit::stack::Stack;
 use testkit::{Failure, Result, Service, wait};
 use tonic::codegen::tokio_stream;
@@ -26,6 +29,24 @@ const SAID_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) fn add(suite: &mut Suite) {
     suite.owned("grpc::health_follows_redis", patient(), health_follows_redis);
     suite.shared("grpc::reflection_names_the_services", reflection_names_the_services);
+    suite.shared("grpc::a_refused_request_is_no_success", a_refused_request_is_no_success);
+}
+
+/// Envoy answers a gRPC request with HTTP's 200 and gRPC's own status: that of the refusal.
+async fn a_refused_request_is_no_success(stack: &Stack) -> Result<()> {
+    for protocol in Protocol::BOTH {
+        let merchant = format!("grpc-{protocol:?}");
+        let body = format!(r#"{{"merchant_id": "{merchant}", "order_no": "o", "amount": 1, "currency": "USD"}}"#);
+        let call = Call::new("POST", "/v1/payments").header("content-type", "application/grpc");
+        let answer = stack.send(protocol, call.part(Part::Data(body.into()))).await?;
+        ensure_eq!(answer.status, 200);
+        let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        // The filter's 415, as gRPC maps it: unknown.
+        ensure_eq!(header("x-sluice-code"), Some("UNSUPPORTED_CONTENT"));
+        ensure_eq!(header("grpc-status"), Some("2"), "{protocol:?}");
+        ensure!(seen_by(stack, &merchant).is_empty(), "the gateway saw a refused request");
+    }
+    Ok(())
 }
 
 async fn channel(stack: &Stack) -> Result<Channel> {

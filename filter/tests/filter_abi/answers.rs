@@ -39,14 +39,53 @@ pub(crate) struct HostStream {
     pub(crate) response_headers: Vec<(String, Vec<u8>)>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) body: Vec<u8>,
+    /// The last hook has paused the request; of the native host only.
+    pub(crate) paused: bool,
     pub(crate) resumed: bool,
     pub(crate) reset: bool,
     pub(crate) reply: Option<LocalReply>,
     pub(crate) state: Option<Vec<u8>>,
 }
 
+impl HostStream {
+    /// A stream with these headers whose route says nothing of a mode.
+    pub(crate) fn of(headers: &[(&str, &str)]) -> Self {
+        let request_headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())).collect();
+        Self { request_headers, ..Self::default() }
+    }
+
+    pub(crate) fn set_mode(&mut self, mode: &str) {
+        let path = "xds.route_metadata.filter_metadata.sluice.mode".to_owned();
+        self.properties.insert(path, mode.as_bytes().to_vec());
+    }
+
+    /// What the proxy knows of the stream's end.
+    pub(crate) fn ends(&mut self, status: Option<u16>, flags: u64) {
+        self.properties.insert("response.flags".into(), flags.to_le_bytes().to_vec());
+        if let Some(status) = status {
+            self.properties.insert("response.code".into(), u64::from(status).to_le_bytes().to_vec());
+        }
+    }
+
+    /// The status that a client gets, if the gateway's answer is a success.
+    pub(crate) fn status(&self) -> Option<u16> {
+        u16::try_from(self.reply.as_ref().map_or(200, |reply| reply.status)).ok()
+    }
+
+    /// What the access log shows.
+    pub(crate) fn shown(&self) -> serde_json::Value {
+        self.state.as_deref().map_or(serde_json::Value::Null, shown)
+    }
+}
+
+/// The one call among those.
+pub(crate) fn one_call(mut calls: Vec<GrpcCall>) -> GrpcCall {
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    calls.remove(0)
+}
+
 /// An object of the access log as JSON.
-pub(crate) fn shown(object: &[u8]) -> serde_json::Value {
+fn shown(object: &[u8]) -> serde_json::Value {
     let object = Struct::decode(object).unwrap();
     object.fields.into_iter().map(|(name, value)| (name, json(value))).collect()
 }

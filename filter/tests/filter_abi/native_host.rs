@@ -4,11 +4,13 @@
 #![expect(unsafe_code, reason = "the ABI's functions take and return raw addresses")]
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::c_void;
 use std::rc::Rc;
+use std::sync::Weak;
 
-use sluice_filter_native::abi::{self, Buffer, Callbacks, HeaderBuffer};
+use sluice_filter_native::abi::hooks;
+use sluice_filter_native::abi::sys::{self, Buffer, Callbacks, HeaderBuffer};
 
 pub(crate) use crate::answers::GrpcCall;
 pub(crate) use crate::answers::HostStream;
@@ -36,6 +38,18 @@ pub(crate) struct Host {
     pub(crate) scheduled: VecDeque<u32>,
     /// Schedulers that were made and not deleted.
     pub(crate) schedulers: usize,
+    /// The names of servers that configurations, calls and follow-ups share.
+    pub(crate) clusters: Vec<Weak<str>>,
+    /// Streams and configurations that are over.
+    pub(crate) over: BTreeSet<u32>,
+    /// What the module has returned for its streams.
+    pub(crate) filters: BTreeMap<u32, *const c_void>,
+    /// A stream that is answered or reset ends within the call that does it, as in Envoy where the client has no more to send.
+    pub(crate) ends_within: bool,
+    /// The next call of the module's thread panics.
+    pub(crate) panics: bool,
+    /// What the module did that it must not do.
+    pub(crate) misuse: Vec<String>,
     /// Bytes that were handed out to the running hook.
     lent: Vec<Box<[u8]>>,
 }
@@ -51,7 +65,7 @@ type Pointer = *mut c_void;
 /// A new host and its number.
 pub(crate) fn add(host: Host) -> (Rc<RefCell<Host>>, u32) {
     // SAFETY: the functions below do what the ABI says.
-    unsafe { abi::install(CALLBACKS) };
+    unsafe { sys::install(CALLBACKS) };
     let host = Rc::new(RefCell::new(host));
     let number = HOSTS.with_borrow_mut(|hosts| {
         hosts.push(Rc::clone(&host));
@@ -80,7 +94,45 @@ fn host(address: Pointer) -> (Rc<RefCell<Host>>, u32) {
 fn with<T>(address: Pointer, act: impl FnOnce(&mut Host, u32) -> T) -> T {
     let (host, of) = host(address);
     let mut host = host.borrow_mut();
+    if host.over.contains(&of) {
+        host.misuse.push(format!("{of} is used after its end"));
+    }
     act(&mut host, of)
+}
+
+/// The end of a stream's pause, which comes once.
+fn decide(stream: Pointer, what: &str, act: impl FnOnce(&mut HostStream)) {
+    with(stream, |host, of| {
+        let own = host.streams.get_mut(&of).unwrap();
+        let problem = match what {
+            "resume" if !own.paused => Some("is resumed and not paused"),
+            _ if own.reply.is_some() => Some("is answered already"),
+            _ if own.reset => Some("is reset already"),
+            "resume" | "respond" if own.resumed => Some("is resumed already"),
+            _ => None,
+        };
+        act(own);
+        if let Some(problem) = problem {
+            host.misuse.push(format!("{what}: {of} {problem}"));
+        }
+    });
+    let ended = with(stream, |host, of| (host.ends_within && what != "resume").then(|| host.filters.remove(&of)));
+    if let Some(filter) = ended.flatten() {
+        let status = with(stream, |host, of| host.streams[&of].reply.as_ref().map(|reply| reply.status));
+        let status = status.and_then(|status| u16::try_from(status).ok());
+        with(stream, |host, of| host.streams.get_mut(&of).unwrap().ends(status, 0));
+        end(stream, filter);
+    }
+}
+
+/// The end of a stream, as Envoy orders it.
+pub(crate) fn end(stream: Pointer, filter: *const c_void) {
+    // SAFETY: the module has returned the filter, and gets it no more.
+    unsafe {
+        hooks::envoy_dynamic_module_on_http_filter_stream_complete(stream, filter);
+        hooks::envoy_dynamic_module_on_http_filter_destroy(filter);
+    }
+    with(stream, |host, of| host.over.insert(of));
 }
 
 impl Host {
@@ -134,7 +186,6 @@ fn put<T>(at: *mut T, value: T) {
 
 const CALLBACKS: Callbacks = Callbacks {
     log,
-    concurrency,
     define_counter: define,
     define_gauge: define,
     define_histogram: define,
@@ -173,10 +224,6 @@ unsafe extern "C" fn log(_level: u32, line: Buffer) {
     }
 }
 
-unsafe extern "C" fn concurrency() -> u32 {
-    1
-}
-
 unsafe extern "C" fn define(config: Pointer, name: Buffer, _: *const Buffer, _: usize, id: *mut usize) -> u32 {
     with(config, |host, _| {
         host.metrics.push((text(name), 0));
@@ -200,12 +247,17 @@ unsafe extern "C" fn record(config: Pointer, id: usize, _: *const Buffer, _: usi
 }
 
 unsafe extern "C" fn config_scheduler_new(config: Pointer) -> Pointer {
+    with(config, |host, _| host.schedulers += 1);
     config
 }
 
-unsafe extern "C" fn config_scheduler_commit(_scheduler: Pointer, _event: u64) {}
+unsafe extern "C" fn config_scheduler_commit(scheduler: Pointer, _event: u64) {
+    with(scheduler, |_, _| ());
+}
 
-unsafe extern "C" fn config_scheduler_delete(_scheduler: Pointer) {}
+unsafe extern "C" fn config_scheduler_delete(scheduler: Pointer) {
+    with(scheduler, |host, _| host.schedulers -= 1);
+}
 
 unsafe extern "C" fn scheduler_new(stream: Pointer) -> Pointer {
     with(stream, |host, _| host.schedulers += 1);
@@ -214,7 +266,6 @@ unsafe extern "C" fn scheduler_new(stream: Pointer) -> Pointer {
 
 unsafe extern "C" fn scheduler_commit(scheduler: Pointer, _event: u64) {
     with(scheduler, |host, stream| {
-        assert!(host.streams.contains_key(&stream), "a stream that is gone is scheduled");
         host.scheduled.push_back(stream);
     });
 }
@@ -412,13 +463,22 @@ unsafe extern "C" fn respond(
     let headers = unsafe { std::slice::from_raw_parts(headers, count) };
     let headers = headers.iter().map(|header| (text(header.name), text(header.value))).collect();
     let reply = LocalReply { status, headers, body: text(body) };
-    with(stream, |host, of| host.streams.get_mut(&of).unwrap().reply = Some(reply));
+    decide(stream, "respond", |own| {
+        let is_grpc =
+            |(name, value): &(String, Vec<u8>)| name == "content-type" && value.starts_with(b"application/grpc");
+        let mut reply = reply;
+        // As Envoy does it for a module.
+        if own.request_headers.iter().any(is_grpc) && !reply.headers.iter().any(|(name, _)| name == "grpc-status") {
+            reply.headers.push(("grpc-status".into(), "0".into()));
+        }
+        own.reply = Some(reply);
+    });
 }
 
 unsafe extern "C" fn resume(stream: Pointer) {
-    with(stream, |host, of| host.streams.get_mut(&of).unwrap().resumed = true);
+    decide(stream, "resume", |own| own.resumed = true);
 }
 
 unsafe extern "C" fn reset(stream: Pointer, _reason: u32, _details: Buffer) {
-    with(stream, |host, of| host.streams.get_mut(&of).unwrap().reset = true);
+    decide(stream, "reset", |own| own.reset = true);
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::batches::{GONE, pay, pay_many, settle, status, waiting};
 use super::delays::delayed;
 use super::host::Host;
-use super::proxy::{Answer, Proxy, batch, passes, question, refuses};
+use super::proxy::{Answer, Proxy, batch, passes, question, questions, refuses};
 use super::voids::admitted;
 use super::{BODY, HEAD_PAYMENT, PAYMENT, configuration, proxy};
 
@@ -140,4 +140,89 @@ fn a_stream_that_is_dropped_is_voided() {
     other.drop_streams();
     let unknown = question(&other.one_call());
     assert_eq!((unknown["action"].as_str(), unknown["attempt"].as_str()), ("unknown", attempt.as_str()));
+}
+
+/// Envoy answers a gRPC request with `grpc-status: 0` for a module that names no status: each refusal has one.
+#[test]
+fn a_refused_grpc_request_has_the_status_of_its_refusal() {
+    for (content_type, expected) in
+        [("application/grpc", Some("14")), ("application/grpc+proto", Some("14")), ("application/json", None)]
+    {
+        let mut proxy = proxy(&json!({}));
+        let mut headers = HEAD_PAYMENT.to_vec();
+        headers.push(("content-type", content_type));
+        let context = proxy.open(&headers);
+        proxy.headers(context, true);
+        let call = proxy.one_call();
+        proxy.answer(call.token, &refuses());
+        let reply = proxy.stream(context).reply.clone().unwrap();
+        let grpc_status = reply.headers.iter().find(|(name, _)| name == "grpc-status");
+        assert_eq!(grpc_status.map(|(_, value)| value.as_str()), expected, "{content_type}");
+        assert_eq!(reply.status, 429);
+    }
+}
+
+/// Envoy refuses the newest configuration after the module took it, or it is removed: the thread counts under the one that is left.
+#[test]
+fn the_thread_counts_under_a_configuration_that_envoy_has() {
+    let mut proxy = proxy(&json!({}));
+    let (context, _) = admitted(&mut proxy);
+    assert!(proxy.configure_root(1_000, &configuration(&json!({}))));
+    proxy.drop_root(1_000);
+    proxy.close(context, Some(422), 0);
+    assert_eq!(settle(&mut proxy).len(), 1);
+    assert_eq!(proxy.metric("sluice_void_sent"), 1);
+}
+
+/// The servers of a configuration end with it, and with what is still to be sent to them.
+#[test]
+fn servers_end_with_their_last_use() {
+    let mut proxy = proxy(&json!({}));
+    let (context, _) = admitted(&mut proxy);
+    let mut other = configuration(&json!({}));
+    other["servers"] = json!(["http://other"]);
+    assert!(proxy.configure_root(1_000, &other));
+    proxy.close(context, Some(422), 0);
+    let void = proxy.one_call();
+    proxy.drop_root(super::host::ROOT);
+    assert_eq!(proxy.host().clusters.len(), 2, "a void is on its way");
+    proxy.answer(void.token, &Answer::Failed(14));
+    while proxy.host().grpc_calls.len() == 2 {
+        proxy.tick();
+    }
+    let again = proxy.one_call();
+    assert_eq!((&again.cluster, &again.message), (&void.cluster, &void.message), "to the servers that charged it");
+    proxy.answer(again.token, &passes("VOIDED"));
+    assert_eq!(proxy.host().clusters.len(), 1);
+    proxy.drop_root(1_000);
+    assert!(proxy.host().clusters.is_empty());
+}
+
+/// The thread panics while it sends follow-ups: they are sent again, each once.
+#[test]
+fn a_follow_up_in_hand_survives_a_panic() {
+    let mut proxy = proxy(&json!({}));
+    let (under_way, first) = admitted(&mut proxy);
+    let (in_hand, second) = admitted(&mut proxy);
+    proxy.close(under_way, Some(422), 0);
+    let lost = proxy.one_call();
+    proxy.answer(lost.token, &Answer::Failed(14));
+    proxy.host_mut().panics = true;
+    proxy.close(in_hand, Some(422), 0);
+    assert_eq!(proxy.metric("sluice_panicked"), 1);
+    let mut voided = Vec::new();
+    for _ in 0..20 {
+        proxy.tick();
+        for call in proxy.new_calls() {
+            let batch_of = call.path.ends_with("BatchCheck");
+            let asked = if batch_of { questions(&call) } else { vec![question(&call)] };
+            voided.extend(asked.iter().map(|own| own["attempt"].clone()));
+            let answer = vec![passes("VOIDED"); asked.len()];
+            proxy.answer(call.token, &if batch_of { batch(&answer) } else { answer[0].clone() });
+        }
+    }
+    voided.sort();
+    let mut expected = vec![first, second];
+    expected.sort();
+    assert_eq!(voided, expected);
 }

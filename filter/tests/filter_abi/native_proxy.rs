@@ -5,12 +5,14 @@
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use filter::delays::TICK_MS;
-use sluice_filter_native::abi::{self, Buffer};
+use sluice_filter_native::abi::hooks;
+use sluice_filter_native::abi::sys::Buffer;
 use sluice_filter_native::client::Server;
 use sluice_filter_native::engine::{Call, Calls, Engine, Message};
 use sluice_filter_native::thread::{self, Outlet};
@@ -24,14 +26,17 @@ pub(crate) struct Proxy {
     number: u32,
     outlet: Arc<TestOutlet>,
     pub(crate) engine: Engine,
-    /// The module's configurations, by their numbers here.
-    configs: BTreeMap<u32, *const c_void>,
-    filters: BTreeMap<u32, *const c_void>,
+    /// The module's configurations and their addresses, by their numbers here.
+    configs: BTreeMap<u32, (*const c_void, u32)>,
+    next_config: u32,
     next: u32,
     answered: usize,
     /// Streams whose hooks let the request go on.
     continued: Vec<u32>,
 }
+
+/// The addresses of configurations are numbered from here on.
+const CONFIGS: u32 = 1_000_000_000;
 
 /// What a request's hook returned.
 pub(crate) const CONTINUE: u32 = 0;
@@ -53,9 +58,9 @@ impl Outlet for TestOutlet {
         self.now_ms.load(Ordering::Relaxed)
     }
 
-    fn send(&self, message: Message) -> bool {
+    fn send(&self, message: Message) -> Result<(), Message> {
         self.messages.lock().unwrap().push_back(message);
-        true
+        Ok(())
     }
 }
 
@@ -67,11 +72,18 @@ impl Calls for Recorder<'_> {
         let Call { token, cluster, method: [service, method], message, timeout_ms, .. } = call;
         let cluster = cluster.trim_start_matches("http://").to_owned();
         let path = format!("{service}/{method}");
+        let panics = std::mem::take(&mut self.0.borrow_mut().panics);
+        assert!(!panics, "a test asks for it");
         self.0.borrow_mut().grpc_calls.push(GrpcCall { token, cluster, path, message, timeout_ms });
     }
 
-    fn servers(&mut self, _: &Arc<str>, servers: Vec<Server>) {
+    fn servers(&mut self, cluster: &Arc<str>, servers: Vec<Server>) {
         assert!(!servers.is_empty());
+        self.0.borrow_mut().clusters.push(Arc::downgrade(cluster));
+    }
+
+    fn end_unused(&mut self) {
+        self.0.borrow_mut().clusters.retain(|name| name.strong_count() > 0);
     }
 }
 
@@ -86,7 +98,7 @@ impl Proxy {
             outlet: Arc::default(),
             engine: Engine::default(),
             configs: BTreeMap::new(),
-            filters: BTreeMap::new(),
+            next_config: CONFIGS,
             next: ROOT + 1,
             answered: 0,
             continued: Vec::new(),
@@ -110,17 +122,19 @@ impl Proxy {
         OUTLET.set(Some(Arc::clone(&self.outlet)));
         host::enter(&self.host);
         let buffer = |text: &str| Buffer { data: text.as_ptr(), length: text.len() };
+        let of = self.next_config;
+        self.next_config += 1;
         // SAFETY: the address names a configuration of the host, and the texts can be read.
         let config = unsafe {
-            let of = host::address(self.number, root);
-            abi::envoy_dynamic_module_on_http_filter_config_new(of, buffer("sluice"), buffer(&text))
+            let address = host::address(self.number, of);
+            hooks::envoy_dynamic_module_on_http_filter_config_new(address, buffer("sluice"), buffer(&text))
         };
         if config.is_null() {
+            self.host_mut().over.insert(of);
             return false;
         }
-        if let Some(before) = self.configs.insert(root, config) {
-            // SAFETY: the module has returned it.
-            unsafe { abi::envoy_dynamic_module_on_http_filter_config_destroy(before) };
+        if let Some(before) = self.configs.insert(root, (config, of)) {
+            self.destroy(before);
         }
         self.run();
         true
@@ -129,9 +143,15 @@ impl Proxy {
     /// Envoy drops a configuration.
     pub(crate) fn drop_root(&mut self, root: u32) {
         host::enter(&self.host);
-        // SAFETY: the module has returned it.
-        unsafe { abi::envoy_dynamic_module_on_http_filter_config_destroy(self.configs.remove(&root).unwrap()) };
+        let config = self.configs.remove(&root).unwrap();
+        self.destroy(config);
         self.run();
+    }
+
+    fn destroy(&mut self, (config, of): (*const c_void, u32)) {
+        // SAFETY: the module has returned it, and gets it no more.
+        unsafe { hooks::envoy_dynamic_module_on_http_filter_config_destroy(config) };
+        self.host_mut().over.insert(of);
     }
 
     pub(crate) fn host(&self) -> Ref<'_, Host> {
@@ -150,12 +170,12 @@ impl Proxy {
         loop {
             let scheduled = self.host.borrow_mut().scheduled.pop_front();
             if let Some(context) = scheduled {
-                if let Some(filter) = self.filters.get(&context) {
+                if let Some(filter) = self.filter(context) {
                     host::enter(&self.host);
                     // SAFETY: the filter is the stream's.
                     unsafe {
                         let stream = host::address(self.number, context);
-                        abi::envoy_dynamic_module_on_http_filter_scheduled(stream, *filter, 0);
+                        hooks::envoy_dynamic_module_on_http_filter_scheduled(stream, filter, 0);
                     }
                 }
             } else if self.outlet.messages.lock().unwrap().is_empty() {
@@ -164,6 +184,7 @@ impl Proxy {
                 self.turn(now_ms);
             }
         }
+        assert!(self.host().misuse.is_empty(), "{:?}", self.host().misuse);
         let due_ms = self.engine.next_due_ms().unwrap_or(u64::MAX).min(now_ms + u64::from(TICK_MS));
         let mut host = self.host.borrow_mut();
         host.tick_due_ms = due_ms.max(now_ms + 1);
@@ -177,19 +198,45 @@ impl Proxy {
         loop {
             let message = self.outlet.messages.lock().unwrap().pop_front();
             let Some(message) = message else { break };
-            self.engine.receive(message, now_ms, &mut calls);
+            self.caught(|engine| engine.receive(message, now_ms, &mut calls));
         }
-        self.engine.turn(now_ms, &mut calls);
+        self.caught(|engine| engine.turn(now_ms, &mut calls));
+    }
+
+    /// A panic of the thread is caught, and the engine goes on.
+    fn caught(&mut self, act: impl FnOnce(&mut Engine)) {
+        if catch_unwind(AssertUnwindSafe(|| act(&mut self.engine))).is_err() {
+            self.engine.recover();
+        }
     }
 
     /// A hook of a stream, and what comes of it.
     fn hook<T>(&mut self, context: u32, hook: impl FnOnce(*mut c_void, *const c_void) -> T) -> T {
+        let result = self.hook_alone(context, hook);
+        self.run();
+        result
+    }
+
+    fn hook_alone<T>(&mut self, context: u32, hook: impl FnOnce(*mut c_void, *const c_void) -> T) -> T {
         let now_ms = self.host().monotonic_ms;
         self.outlet.now_ms.store(now_ms, Ordering::Relaxed);
         host::enter(&self.host);
-        let result = hook(host::address(self.number, context), self.filters[&context]);
+        let filter = self.filter(context).unwrap();
+        hook(host::address(self.number, context), filter)
+    }
+
+    /// What the module has for a stream that is not over.
+    pub(crate) fn filter(&self, context: u32) -> Option<*const c_void> {
+        self.host().filters.get(&context).copied()
+    }
+
+    /// A hook of the request, which lets it go on or pauses it.
+    fn request_hook(&mut self, context: u32, hook: impl FnOnce(*mut c_void, *const c_void) -> u32) -> u32 {
+        self.stream(context).paused = false;
+        let action = self.hook_alone(context, hook);
+        self.stream(context).paused = action == PAUSE;
         self.run();
-        result
+        action
     }
 
     /// A new stream whose route says nothing of a mode.
@@ -201,15 +248,14 @@ impl Proxy {
     pub(crate) fn open_under(&mut self, root: u32, headers: &[(&str, &str)]) -> u32 {
         let context = self.next;
         self.next += 1;
-        let request_headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())).collect();
-        self.host_mut().streams.insert(context, HostStream { request_headers, ..HostStream::default() });
+        self.host_mut().streams.insert(context, HostStream::of(headers));
         host::enter(&self.host);
         // SAFETY: the module has returned the configuration.
         let filter = unsafe {
-            abi::envoy_dynamic_module_on_http_filter_new(self.configs[&root], host::address(self.number, context))
+            hooks::envoy_dynamic_module_on_http_filter_new(self.configs[&root].0, host::address(self.number, context))
         };
         assert!(!filter.is_null());
-        self.filters.insert(context, filter);
+        self.host_mut().filters.insert(context, filter);
         context
     }
 
@@ -218,14 +264,13 @@ impl Proxy {
     }
 
     pub(crate) fn set_mode(&mut self, context: u32, mode: &str) {
-        let path = "xds.route_metadata.filter_metadata.sluice.mode".to_owned();
-        self.stream(context).properties.insert(path, mode.as_bytes().to_vec());
+        self.stream(context).set_mode(mode);
     }
 
     pub(crate) fn headers(&mut self, context: u32, end: bool) -> u32 {
         // SAFETY: the filter is the stream's.
-        let action = self.hook(context, |stream, filter| unsafe {
-            abi::envoy_dynamic_module_on_http_filter_request_headers(stream, filter, end)
+        let action = self.request_hook(context, |stream, filter| unsafe {
+            hooks::envoy_dynamic_module_on_http_filter_request_headers(stream, filter, end)
         });
         self.noted(context, action)
     }
@@ -234,8 +279,8 @@ impl Proxy {
     pub(crate) fn body(&mut self, context: u32, chunk: &[u8], end: bool) -> u32 {
         self.host_mut().received = chunk.to_vec();
         // SAFETY: the filter is the stream's.
-        let action = self.hook(context, |stream, filter| unsafe {
-            abi::envoy_dynamic_module_on_http_filter_request_body(stream, filter, end)
+        let action = self.request_hook(context, |stream, filter| unsafe {
+            hooks::envoy_dynamic_module_on_http_filter_request_body(stream, filter, end)
         });
         self.host_mut().received.clear();
         let mut stream = self.stream(context);
@@ -250,8 +295,8 @@ impl Proxy {
 
     pub(crate) fn trailers(&mut self, context: u32) -> u32 {
         // SAFETY: the filter is the stream's.
-        let action = self.hook(context, |stream, filter| unsafe {
-            abi::envoy_dynamic_module_on_http_filter_request_trailers(stream, filter)
+        let action = self.request_hook(context, |stream, filter| unsafe {
+            hooks::envoy_dynamic_module_on_http_filter_request_trailers(stream, filter)
         });
         self.noted(context, action)
     }
@@ -281,9 +326,7 @@ impl Proxy {
 
     /// The one call that was made since this was last asked.
     pub(crate) fn one_call(&mut self) -> GrpcCall {
-        let mut calls = self.new_calls();
-        assert_eq!(calls.len(), 1, "{calls:?}");
-        calls.remove(0)
+        one_call(self.new_calls())
     }
 
     /// Answers a call.
@@ -292,7 +335,7 @@ impl Proxy {
             Answer::Bytes(bytes) => (0, Some(bytes.clone())),
             Answer::Failed(status) => (*status, None),
         };
-        self.outlet.send(Message::Answer { token, grpc_status, message });
+        let _ = self.outlet.send(Message::Answer { token, grpc_status, message });
         self.run();
     }
 
@@ -302,42 +345,35 @@ impl Proxy {
 
     pub(crate) fn response_headers(&mut self, context: u32, status: u16, flags: u64) {
         self.stream(context).response_status = Some(status.to_string());
-        self.ending(context, Some(status), flags);
+        self.stream(context).ends(Some(status), flags);
         // Envoy does not show a module its own answer.
         if self.stream(context).reply.is_none() {
             // SAFETY: the filter is the stream's.
             self.hook(context, |stream, filter| unsafe {
-                abi::envoy_dynamic_module_on_http_filter_response_headers(stream, filter, false)
+                hooks::envoy_dynamic_module_on_http_filter_response_headers(stream, filter, false)
             });
         }
     }
 
     /// The stream ends, as Envoy orders it.
     pub(crate) fn close(&mut self, context: u32, status: Option<u16>, flags: u64) {
-        self.ending(context, status, flags);
-        // SAFETY: the filter is the stream's.
-        self.hook(context, |stream, filter| unsafe {
-            abi::envoy_dynamic_module_on_http_filter_stream_complete(stream, filter);
-        });
-        // SAFETY: the module has returned the filter, and gets it no more.
-        unsafe { abi::envoy_dynamic_module_on_http_filter_destroy(self.filters.remove(&context).unwrap()) };
+        self.stream(context).ends(status, flags);
+        let now_ms = self.host().monotonic_ms;
+        self.outlet.now_ms.store(now_ms, Ordering::Relaxed);
+        host::enter(&self.host);
+        let filter = self.host_mut().filters.remove(&context).unwrap();
+        host::end(host::address(self.number, context), filter);
         self.run();
-    }
-
-    fn ending(&mut self, context: u32, status: Option<u16>, flags: u64) {
-        let mut stream = self.stream(context);
-        stream.properties.insert("response.flags".into(), flags.to_le_bytes().to_vec());
-        if let Some(status) = status {
-            stream.properties.insert("response.code".into(), u64::from(status).to_le_bytes().to_vec());
-        }
     }
 
     /// Envoy destroys every stream without its end.
     pub(crate) fn drop_streams(&mut self) {
         host::enter(&self.host);
-        for filter in std::mem::take(&mut self.filters).into_values() {
+        let filters = std::mem::take(&mut self.host_mut().filters);
+        for (context, filter) in filters {
             // SAFETY: the module has returned the filter, and gets it no more.
-            unsafe { abi::envoy_dynamic_module_on_http_filter_destroy(filter) };
+            unsafe { hooks::envoy_dynamic_module_on_http_filter_destroy(filter) };
+            self.host_mut().over.insert(context);
         }
         self.run();
     }
@@ -364,14 +400,14 @@ impl Proxy {
 
     /// Ends a stream with what it was answered, or else a success of the gateway, and gives what the access log shows.
     pub(crate) fn ended(&mut self, context: u32) -> serde_json::Value {
-        let reply = self.stream(context).reply.as_ref().map_or(200, |reply| reply.status);
-        self.close(context, u16::try_from(reply).ok(), 0);
+        let status = self.stream(context).status();
+        self.close(context, status, 0);
         self.state(context)
     }
 
     /// What the access log shows, once the stream is over.
     pub(crate) fn state(&mut self, context: u32) -> serde_json::Value {
-        self.stream(context).state.as_deref().map_or(serde_json::Value::Null, shown)
+        self.stream(context).shown()
     }
 }
 
@@ -379,13 +415,13 @@ impl Drop for Proxy {
     /// Nothing of the module is left behind.
     fn drop(&mut self) {
         host::enter(&self.host);
-        for filter in std::mem::take(&mut self.filters).into_values() {
+        let filters = std::mem::take(&mut self.host_mut().filters);
+        for filter in filters.into_values() {
             // SAFETY: the module has returned the filter, and gets it no more.
-            unsafe { abi::envoy_dynamic_module_on_http_filter_destroy(filter) };
+            unsafe { hooks::envoy_dynamic_module_on_http_filter_destroy(filter) };
         }
         for config in std::mem::take(&mut self.configs).into_values() {
-            // SAFETY: the module has returned it.
-            unsafe { abi::envoy_dynamic_module_on_http_filter_config_destroy(config) };
+            self.destroy(config);
         }
         if !std::thread::panicking() {
             assert_eq!(self.host().schedulers, 0, "each way back to a worker is given back");

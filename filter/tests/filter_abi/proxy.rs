@@ -112,8 +112,7 @@ impl Proxy {
     pub(crate) fn open_under(&mut self, root: u32, headers: &[(&str, &str)]) -> u32 {
         let context = self.next;
         self.next += 1;
-        let request_headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())).collect();
-        self.host_mut().streams.insert(context, HostStream { request_headers, ..HostStream::default() });
+        self.host_mut().streams.insert(context, HostStream::of(headers));
         self.call::<_, ()>(context, "proxy_on_context_create", (context, root));
         context
     }
@@ -123,8 +122,7 @@ impl Proxy {
     }
 
     pub(crate) fn set_mode(&mut self, context: u32, mode: &str) {
-        let path = "xds.route_metadata.filter_metadata.sluice.mode".to_owned();
-        self.stream(context).properties.insert(path, mode.as_bytes().to_vec());
+        self.stream(context).set_mode(mode);
     }
 
     pub(crate) fn headers(&mut self, context: u32, end: bool) -> u32 {
@@ -174,9 +172,7 @@ impl Proxy {
 
     /// The one call that was made since this was last asked.
     pub(crate) fn one_call(&mut self) -> GrpcCall {
-        let mut calls = self.new_calls();
-        assert_eq!(calls.len(), 1, "{calls:?}");
-        calls.remove(0)
+        one_call(self.new_calls())
     }
 
     /// Answers a call; the answer comes to the root context.
@@ -197,24 +193,16 @@ impl Proxy {
 
     pub(crate) fn response_headers(&mut self, context: u32, status: u16, flags: u64) {
         self.stream(context).response_status = Some(status.to_string());
-        self.ending(context, Some(status), flags);
+        self.stream(context).ends(Some(status), flags);
         self.call::<_, u32>(context, "proxy_on_response_headers", (context, 1_u32, 0_u32));
     }
 
     /// The stream ends: log, done, delete, as Envoy orders them.
     pub(crate) fn close(&mut self, context: u32, status: Option<u16>, flags: u64) {
-        self.ending(context, status, flags);
+        self.stream(context).ends(status, flags);
         self.call::<_, ()>(context, "proxy_on_log", (context,));
         self.call::<_, u32>(context, "proxy_on_done", (context,));
         self.call::<_, ()>(context, "proxy_on_delete", (context,));
-    }
-
-    fn ending(&mut self, context: u32, status: Option<u16>, flags: u64) {
-        let properties = &mut self.stream(context).properties;
-        properties.insert("response.flags".into(), flags.to_le_bytes().to_vec());
-        if let Some(status) = status {
-            properties.insert("response.code".into(), u64::from(status).to_le_bytes().to_vec());
-        }
     }
 
     /// The timer's period passes, and it ticks.
@@ -248,13 +236,13 @@ impl Proxy {
 
     /// Ends a stream with what it was answered, or else a success of the gateway, and gives its filter state.
     pub(crate) fn ended(&mut self, context: u32) -> serde_json::Value {
-        let reply = self.stream(context).reply.as_ref().map_or(200, |reply| reply.status);
-        self.close(context, u16::try_from(reply).ok(), 0);
+        let status = self.stream(context).status();
+        self.close(context, status, 0);
         self.state(context)
     }
 
     /// The filter state as JSON, once the stream is over.
     pub(crate) fn state(&mut self, context: u32) -> serde_json::Value {
-        self.stream(context).state.as_deref().map_or(serde_json::Value::Null, shown)
+        self.stream(context).shown()
     }
 }
